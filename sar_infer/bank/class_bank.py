@@ -68,9 +68,9 @@ class ClassBank(State):
         stray = next((name for name in (*(info or {}), *(photos or {})) if name not in slots), None)
         if stray is not None:
             raise BankError(f"something is known of class {stray!r:.80}, which the bank does not have")
-        known = {slots[name]: item for name, item in (info or {}).items() if item != PLAIN}
+        info_by_slot = {slots[name]: item for name, item in (info or {}).items() if item != PLAIN}
         sets = {slots[name]: one.limited() for name, one in (photos or {}).items() if one}
-        base = Base(block, encoder_digest, provenance or {}, known, sets, calibration)
+        base = Base(block, encoder_digest, provenance or {}, info_by_slot, sets, calibration)
         check_base(base)
         super().__init__(base, calibration=calibration)
         self.log = Log()
@@ -97,7 +97,7 @@ class ClassBank(State):
         encoder_digest: str | None = None,
         base: ClassBank | None = None,
         *,
-        known: ClassBank | None = None,
+        previous: ClassBank | None = None,
         whole: bool = False,
     ) -> ClassBank:
         """Read a bank file and replay what was done to its base.
@@ -110,7 +110,7 @@ class ClassBank(State):
             encoder_digest: The encoder that it must belong to; None accepts any, or that of ``base``.
             base: What to replay on: the bank of a bundle with the same encoder. None takes the base that the file
                 holds, or the one that it names, if that is still where it was.
-            known: The bank of this file as it was before; what has not changed since is not read again.
+            previous: The bank of this file as it was before; what has not changed since is not read again.
             whole: Check every byte.
 
         Raises:
@@ -118,9 +118,9 @@ class ClassBank(State):
             BankError: It is missing, damaged, no bank, or of another encoder, or its base is not there.
         """
         expected = base.encoder_digest if encoder_digest is None and base is not None else encoder_digest
-        content = file.read(path, expected, None if known is None else known.log, whole=whole)
+        content = file.read(path, expected, None if previous is None else previous.log, whole=whole)
         try:
-            return cls._on(content, _base_of(content) if base is None else base.base, known)
+            return cls._on(content, _base_of(content) if base is None else base.base, previous)
         except BaseMissingError as error:
             raise BaseMissingError(f"{path}: {error}") from None
         except (BankError, ValueError) as error:
@@ -137,16 +137,16 @@ class ClassBank(State):
         return cls.load(path, encoder_digest, base, whole=True)
 
     @classmethod
-    def _on(cls, content: Content, base: Base, known: ClassBank | None) -> ClassBank:
+    def _on(cls, content: Content, base: Base, previous: ClassBank | None) -> ClassBank:
         log = content.log
         if content.base is not None and not content.base.same(base):
             return cls._moved(content, base)
-        if known is not None and known.base is base:
-            count = len(known.log.steps)
-            same = log.steps[:count] == known.log.steps and log.checkpoint is known.log.checkpoint
+        if previous is not None and previous.base is base:
+            count = len(previous.log.steps)
+            same = log.steps[:count] == previous.log.steps and log.checkpoint is previous.log.checkpoint
             if same and all(step.to is None for step in log.steps[count:]):
                 changes = [change for step in log.steps[count:] for change in step.changes or ()]
-                return cls.of(applied(known, changes), log)
+                return cls.of(applied(previous, changes), log)
         return cls.of(replay(base, log), log)
 
     @classmethod
@@ -173,10 +173,10 @@ class ClassBank(State):
         """
         file.write(path, self.base, folded(self.base, self.log), self.content_digest)
 
-    def shared(self, place: Path) -> ClassBank:
-        """Return this bank as the base of others, which a bundle has at a place; without its history."""
+    def shared(self, path: Path) -> ClassBank:
+        """Return this bank as the base of others, which a bundle has at a path; without its history."""
         base = flattened(self)
-        base = dataclasses.replace(base, place=str(place), stated=base.digest)
+        base = dataclasses.replace(base, path=str(path), stated=base.digest)
         return ClassBank.of(State(base, calibration=base.calibration), Log())
 
     def settled(self) -> ClassBank:
@@ -203,13 +203,13 @@ def _base_of(content: Content) -> Base:
     """
     if content.base is not None:
         return content.base
-    place = Path(content.place or "")
+    path = Path(content.path or "")
     remedy = "name its bundle (--bundle), or pass base="
-    if not place.is_file():
-        raise BaseMissingError(f"its classes are changes of the bundle at {place.parent}, which is not there; {remedy}")
-    base = ClassBank.load(place, content.encoder_digest).shared(place).base
+    if not path.is_file():
+        raise BaseMissingError(f"its classes are changes of the bundle at {path.parent}, which is not there; {remedy}")
+    base = ClassBank.load(path, content.encoder_digest).shared(path).base
     if base.digest != content.base_digest:
         raise BaseMissingError(
-            f"its classes are changes of a bundle that was at {place.parent}, where another is now; {remedy}"
+            f"its classes are changes of a bundle that was at {path.parent}, where another is now; {remedy}"
         )
     return base

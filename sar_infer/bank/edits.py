@@ -49,7 +49,7 @@ def add(
     *,
     by: str = "",
 ) -> ClassBank:
-    """Add classes at the end; one that the bank has in any spelling keeps its place, and gets the row if it differs.
+    """Add classes at the end; one that the bank has in any spelling keeps its position, and gets the row if it differs.
 
     Photos are added to those that a class has; one that is counted for it already is left out.
 
@@ -73,16 +73,16 @@ def add(
     stray = next(iter(info.keys() - set(names)), None)
     if stray is not None:
         raise ClassNameError(f"info is given for {stray!r:.80}, which is not among the names to add")
-    places = dict(zip(names, places_of(bank, names), strict=True))
+    positions = dict(zip(names, positions_of(bank, names), strict=True))
     sets: dict[str, PhotoSet] = {}
     for name, one in (photos or {}).items():
-        place = places[name] if name in places else bank.lookup.find(name)
-        spelled = name if place is None else bank.names[place]
+        position = positions[name] if name in positions else bank.lookup.find(name)
+        spelled = name if position is None else bank.names[position]
         had = sets.get(spelled, PhotoSet.none(bank.dim))
         both = united(had, one)
         sets[spelled] = (had if both is None else both).with_photos_only(one.photos_only or had.photos_only)
     at = utc_now()
-    changes, summary = class_changes(bank, places, rows, info, at)
+    changes, summary = class_changes(bank, positions, rows, info, at)
     return joined(bank, "add", [*changes, *photo_changes(bank, sets)], by, summary, at=at)
 
 
@@ -119,7 +119,7 @@ def remove(bank: ClassBank, names: Iterable[str], *, by: str = "") -> ClassBank:
     if isinstance(names, str):
         raise ClassNameError(f"expected a list of names to remove, got the string {names!r:.80}")
     names = list(names)
-    gone = [bank.names[place] for place in sorted({bank.lookup.find(name) for name in names})]
+    gone = [bank.names[position] for position in sorted({bank.lookup.find(name) for name in names})]
     if not gone:
         return bank
     by_alias = {name: f"given by its alias {alias!r}" for name, alias in aliases_among(bank, names).items()}
@@ -128,12 +128,12 @@ def remove(bank: ClassBank, names: Iterable[str], *, by: str = "") -> ClassBank:
 
 def aliases_among(bank: State, names: Iterable[str]) -> dict[str, str]:
     """Return those of the names that are aliases, by class."""
-    places = ((bank.lookup.alias(name), name) for name in names if bank.lookup.name(name) is None)
-    return {bank.names[place]: name for place, name in places if place is not None}
+    positions = ((bank.lookup.alias(name), name) for name in names if bank.lookup.name(name) is None)
+    return {bank.names[position]: name for position, name in positions if position is not None}
 
 
 def rename(bank: ClassBank, old: str, new: str, row: Floats | None = None, *, by: str = "") -> ClassBank:
-    """Give a class another name; it keeps its place, and, unless ``row`` is given, its row and phrases.
+    """Give a class another name; it keeps its position, and, unless ``row`` is given, its row and phrases.
 
     Args:
         bank: The bank.
@@ -146,8 +146,8 @@ def rename(bank: ClassBank, old: str, new: str, row: Floats | None = None, *, by
         ClassNameError: There is no such class, another one has the new name, or the new name is empty.
         BankError: The row is unsound, or the new name has characters that no file can hold.
     """
-    place = bank.lookup.find(old)
-    name, owner = bank.names[place], bank.lookup.get(new)
+    position = bank.lookup.find(old)
+    name, owner = bank.names[position], bank.lookup.get(new)
     item = bank.info_of(name)
     if not new.strip():
         raise ClassNameError("the new name is empty")
@@ -155,7 +155,7 @@ def rename(bank: ClassBank, old: str, new: str, row: Floats | None = None, *, by
     if name == new:
         plain = {name: dataclasses.replace(item, phrases=())}
         return bank if row is None else add(bank, [name], row[np.newaxis], plain, by=by)
-    if owner not in (None, place):
+    if owner not in (None, position):
         raise ClassNameError(f"{new!r} already stands for class {bank.names[owner]!r}")
     changes: list[Change] = [Rename(name, new)]
     summary = f"renamed {name!r} to {new!r}"
@@ -176,15 +176,15 @@ def amend(bank: ClassBank, changes: Mapping[str, ClassInfo], *, by: str = "") ->
         BankError: An alias is also the name or an alias of another class.
     """
     settings, aliases, fields = dict[str, Settings](), dict[str, tuple[str, ...]](), dict[str, str]()
-    for text, given in changes.items():
+    for text, update in changes.items():
         name = bank.names[bank.lookup.find(text)]
         item = bank.info_of(name)
-        differ = [key for key in ("aliases", "background", "threshold") if getattr(given, key) != getattr(item, key)]
+        differ = [key for key in ("aliases", "background", "threshold") if getattr(update, key) != getattr(item, key)]
         if differ:
             fields[name] = ", ".join(differ)
-        if given.aliases != item.aliases:
-            aliases[name] = given.aliases
-        if (new := changed_info(item, given)) != Settings():
+        if update.aliases != item.aliases:
+            aliases[name] = update.aliases
+        if (new := changed_info(item, update)) != Settings():
             settings[name] = new
     made: list[Change] = [*([Alias(aliases)] if aliases else []), *([Set(settings)] if settings else [])]
     return committed(bank, "amend", made, f"changed {listed([*fields], fields)}", by) if made else bank
@@ -234,18 +234,18 @@ def steps_back(history: Sequence[Step], steps: int) -> int:
 
 def class_changes(
     bank: ClassBank,
-    places: Mapping[str, int | None],
+    positions: Mapping[str, int | None],
     rows: Floats,
     info: Mapping[str, ClassInfo],
     at: str,
     *,
     exact: bool = False,
 ) -> tuple[list[Change], list[str]]:
-    """Return the changes that put rows in their places, with all that is known of their classes, and these in words.
+    """Return the changes that put rows in their positions, with all that is known of their classes, and these in words.
 
     Args:
         bank: The bank.
-        places: The place of each of N names; None is the end.
+        positions: The position of each of N names; None is the end.
         rows: (N, D).
         info: What is known of them, by these names.
         at: UTC time in ISO form.
@@ -255,22 +255,22 @@ def class_changes(
     done: dict[str, list[str]] = {"added": [], "replaced": [], "changed": []}
     put: list[tuple[str, ClassInfo, Floats]] = []
     aliases, settings = dict[str, tuple[str, ...]](), dict[str, Settings]()
-    for (name, place), row in zip(places.items(), rows, strict=True):
-        if place is None:
+    for (name, position), row in zip(positions.items(), rows, strict=True):
+        if position is None:
             put.append((name, dataclasses.replace(_plainer(info.get(name, PLAIN), name), added=at), row))
             done["added"].append(name)
             continue
-        spelled, had = bank.names[place], bank.rows_at([place])[0]
+        spelled, had = bank.names[position], bank.rows_at([position])[0]
         item = bank.info_of(spelled)
-        given = _plainer(info.get(name, dataclasses.replace(item, phrases=())), spelled)
+        update = _plainer(info.get(name, dataclasses.replace(item, phrases=())), spelled)
         differs = not same_row(had, row)
-        if differs or dataclasses.replace(given, added=item.added) != item:
+        if differs or dataclasses.replace(update, added=item.added) != item:
             done["replaced" if differs else "changed"].append(spelled)
-        if given.aliases != item.aliases:
-            aliases[spelled] = given.aliases
-        if differs or given.phrases != item.phrases:
-            put.append((spelled, dataclasses.replace(given, added=at), row if differs else had))
-        elif (new := changed_info(item, given)) != Settings():
+        if update.aliases != item.aliases:
+            aliases[spelled] = update.aliases
+        if differs or update.phrases != item.phrases:
+            put.append((spelled, dataclasses.replace(update, added=at), row if differs else had))
+        elif (new := changed_info(item, update)) != Settings():
             settings[spelled] = new
     changes += [Alias(aliases)] if aliases else []
     changes += [Set(settings)] if settings else []
@@ -402,15 +402,15 @@ def same_row(one: Floats, two: Floats) -> bool:
     return bool(np.abs(one - two).max(initial=0) <= SAME_ROW)
 
 
-def places_of(bank: State, names: Sequence[str]) -> list[int | None]:
-    """Return the place of each name that the bank has in any spelling, None for a new name; check what needs no rows.
+def positions_of(bank: State, names: Sequence[str]) -> list[int | None]:
+    """Return the position of each name that the bank has, None for a new name; check what needs no rows.
 
     Raises:
         ClassNameError: A name stands twice, or is another name of a class.
         BankError: A name is unsound.
     """
     keys: set[str] = set()
-    places: list[int | None] = []
+    positions: list[int | None] = []
     for name in names:
         check_text("name", name)
         key = name_key(name)
@@ -422,8 +422,8 @@ def places_of(bank: State, names: Sequence[str]) -> list[int | None]:
             raise ClassNameError(
                 f"{name!r:.80} is another name of class {bank.names[owner]!r}; remove that alias first"
             )
-        places.append(None if bank.lookup.name(name) is None else bank.lookup.find(name))
-    return places
+        positions.append(None if bank.lookup.name(name) is None else bank.lookup.find(name))
+    return positions
 
 
 def utc_now() -> str:

@@ -72,7 +72,7 @@ class Content:
         log: What was done to the base; of old files, text alone.
         base: The base, if the file holds it.
         base_digest: Digest of the base.
-        place: The file of the bundle that is the base, as it was when this file was written.
+        path: The file of the bundle that is the base, as it was when this file was written.
         provenance: The base's.
     """
 
@@ -80,17 +80,17 @@ class Content:
     log: Log
     base: Base | None
     base_digest: str
-    place: str | None = None
+    path: str | None = None
     provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
-def read(path: Path, encoder_digest: str | None = None, known: Log | None = None, *, whole: bool = False) -> Content:
+def read(path: Path, encoder_digest: str | None = None, previous: Log | None = None, *, whole: bool = False) -> Content:
     """Read and check a file.
 
     Args:
         path: The file.
         encoder_digest: The encoder that it must belong to; None accepts any.
-        known: A log some of whose steps it may have; what belongs to these is not read.
+        previous: A log some of whose steps it may have; what belongs to these is not read.
         whole: Check every byte, also of tensors above ``MAPPED_BYTES``.
 
     Raises:
@@ -103,7 +103,7 @@ def read(path: Path, encoder_digest: str | None = None, known: Log | None = None
         with path.open("rb") as stream:
             file = TensorFile(stream)
             KIND.check_encoder(path, file.metadata["encoder_digest"], encoder_digest)
-            return _read(file, known or Log(), whole=whole)
+            return _read(file, previous or Log(), whole=whole)
     except (BankError, BundleError, ValueError, KeyError, OSError, RecursionError) as error:
         raise BankError(f"{path}: {_reason(error)}") from None
 
@@ -121,7 +121,7 @@ def write(path: Path, base: Base, log: Log, digest: str) -> None:
         BankError: There is more text than a file's header takes; an old file is still there.
         OSError: It cannot be written; an old one is still there.
     """
-    if base.place is None and not (log.steps or log.checkpoint or base.photos or base.calibration):
+    if base.path is None and not (log.steps or log.checkpoint or base.photos or base.calibration):
         old_files.write(path, base)
         return
     texts, tensors = _base_parts(base, log.begun)
@@ -153,10 +153,10 @@ def _base_parts(base: Base, begun: int) -> tuple[dict[str, str], dict[str, npt.N
     """Return metadata and tensors of a base: where it is, or all of it."""
     texts = {
         "encoder_digest": base.encoder_digest,
-        "base": _json({"digest": base.digest, "place": base.place, "begun": begun}),
+        "base": _json({"digest": base.digest, "path": base.path, "begun": begun}),
         "provenance": json.dumps(dict(base.provenance), ensure_ascii=False, sort_keys=True),
     }
-    if base.place is not None:
+    if base.path is not None:
         return texts, {}
     data, offsets = packed(base.block.names)
     tensors: dict[str, npt.NDArray[Any]] = {"names": data, "offsets": offsets, "embeddings": base.block.rows}
@@ -173,10 +173,10 @@ def _base_parts(base: Base, begun: int) -> tuple[dict[str, str], dict[str, npt.N
 
 def encoded(step: Step) -> tuple[Mapping[str, Any], Tensors]:
     """Return a step's entry in the records and its tensors, which have the names of the file; computed once."""
-    known = _ENCODED.get(step)
-    if known is None:
-        known = _ENCODED[step] = _encoded(step)
-    return known
+    result = _ENCODED.get(step)
+    if result is None:
+        result = _ENCODED[step] = _encoded(step)
+    return result
 
 
 _ENCODED: weakref.WeakKeyDictionary[Step, tuple[Mapping[str, Any], Tensors]] = weakref.WeakKeyDictionary()
@@ -214,7 +214,7 @@ def _parts(change: Change) -> tuple[dict[str, Any], Tensors]:
         case Alias():
             return {"aliases": {name: list(aliases) for name, aliases in change.aliases.items()}}, {}
         case Set():
-            return {"settings": {name: sparse(given) for name, given in change.settings.items()}}, {}
+            return {"settings": {name: sparse(settings) for name, settings in change.settings.items()}}, {}
         case Photos():
             sets = change.sets.values()
             classes = [
@@ -241,7 +241,7 @@ class _BaseEntry:
     """The base as it stands in the metadata."""
 
     digest: str
-    place: str | None = None
+    path: str | None = None
     begun: int = 0
 
 
@@ -269,12 +269,12 @@ class _Class:
     photos_only: bool
 
 
-def _read(file: TensorFile, known: Log, *, whole: bool) -> Content:
+def _read(file: TensorFile, previous: Log, *, whole: bool) -> Content:
     metadata = file.metadata
     texts = {key: metadata[key] for key in _TEXTS if key in metadata}
     if _digest_of_texts(texts) != metadata["record_digest"]:
         raise BankError("its records do not match their digest; the file was damaged or changed")
-    reader = _Reader(file, known, whole=whole)
+    reader = _Reader(file, previous, whole=whole)
     records = json.loads(texts["records"])
     if not isinstance(records, list):
         raise BankError("field records: expected a list")
@@ -291,9 +291,9 @@ def _read(file: TensorFile, known: Log, *, whole: bool) -> Content:
     stated = build(_BaseEntry, json.loads(texts["base"]), "base")
     log = Log(steps, stated.begun, checkpoint)
     base = None
-    if stated.place is None:
+    if stated.path is None:
         base = _own_base(reader, texts, provenance, stated.digest)
-    return Content(texts["encoder_digest"], log, base, stated.digest, stated.place, provenance)
+    return Content(texts["encoder_digest"], log, base, stated.digest, stated.path, provenance)
 
 
 def _own_base(reader: _Reader, texts: Mapping[str, str], provenance: Mapping[str, Any], digest: str) -> Base:
@@ -320,10 +320,10 @@ def _own_base(reader: _Reader, texts: Mapping[str, str], provenance: Mapping[str
 class _Reader:
     """Reads the steps of a file; those that are in a log already are taken from there."""
 
-    def __init__(self, file: TensorFile, known: Log, *, whole: bool) -> None:
+    def __init__(self, file: TensorFile, previous: Log, *, whole: bool) -> None:
         self._file, self._whole = file, whole
-        steps = [*known.steps, *([known.checkpoint] if known.checkpoint else [])]
-        self._known = {_json(encoded(step)[0]): step for step in steps}
+        steps = [*previous.steps, *([previous.checkpoint] if previous.checkpoint else [])]
+        self._steps = {_json(encoded(step)[0]): step for step in steps}
         self._tensors: dict[str, npt.NDArray[Any]] = {}
 
     def tensor(self, name: str) -> npt.NDArray[Any]:
@@ -331,8 +331,8 @@ class _Reader:
         if name not in self._file.places:
             raise BankError(f"tensor {name!r:.40} is missing")
         if name not in self._tensors:
-            place = self._file.places[name]
-            self._tensors[name] = read_only(self._file.tensor(name, place.end - place.start > MAPPED_BYTES))
+            span = self._file.places[name]
+            self._tensors[name] = read_only(self._file.tensor(name, span.end - span.start > MAPPED_BYTES))
         return self._tensors[name]
 
     def has(self, name: str) -> bool:
@@ -341,8 +341,8 @@ class _Reader:
 
     def checks(self, prefix: str) -> bool:
         """Return True if the tensors whose names begin so are to be checked: they are not large."""
-        places = [place for name, place in self._file.places.items() if name.startswith(prefix)]
-        return self._whole or all(place.end - place.start <= MAPPED_BYTES for place in places)
+        spans = [span for name, span in self._file.places.items() if name.startswith(prefix)]
+        return self._whole or all(span.end - span.start <= MAPPED_BYTES for span in spans)
 
     def check(self, prefix: str, digest: str | None) -> None:
         """Raise BankError if the tensors of a step do not have the digest that it states."""
@@ -352,9 +352,9 @@ class _Reader:
 
     def step(self, content: Any) -> Step:
         """Return a step from its entry in the records."""
-        known = self._known.get(_json(content))
-        if known is not None:
-            return known
+        step = self._steps.get(_json(content))
+        if step is not None:
+            return step
         entry = build(_Entry, content, "records")
         prefix = f"s{entry.n}"
         self.check(prefix, entry.digest)
@@ -366,7 +366,10 @@ class _Reader:
                 raise BankError(f"changes of step {entry.n}: expected a list")
             changes = tuple(self._change(change, f"{prefix}.{number}") for number, change in enumerate(changes))
         step = Step(entry.n, entry.at, entry.action, entry.summary, entry.by, entry.to, changes)
-        _ENCODED[step] = content, {name: array for name, array in self._tensors.items() if name.startswith(f"{prefix}.")}
+        _ENCODED[step] = (
+            content,
+            {name: array for name, array in self._tensors.items() if name.startswith(f"{prefix}.")},
+        )
         return step
 
     def _change(self, content: Any, prefix: str) -> Change:
@@ -389,8 +392,8 @@ class _Reader:
                 return Photos(_photos(build(tuple[_Class, ...], fields["classes"], prefix), self, prefix))
             case "forget":
                 digests = build(tuple[str, ...] | None, fields["digests"], prefix)
-                found = None if digests is None else tuple(map(bytes.fromhex, digests))
-                return Forget(build(str, fields["name"], prefix), found)
+                gone = None if digests is None else tuple(map(bytes.fromhex, digests))
+                return Forget(build(str, fields["name"], prefix), gone)
             case "remove" | "rename" | "alias" | "calibrate":
                 plain = {"remove": Remove, "rename": Rename, "alias": Alias, "calibrate": Calibrate}
                 change: Change = build(plain[kind], fields, prefix)
@@ -410,17 +413,17 @@ def _photos(classes: Sequence[_Class], reader: _Reader, prefix: str) -> dict[str
     sums = iter(older)
     for one in classes:
         total = next(sums) if one.photos > one.rows else np.zeros(rows.shape[1])
-        kept, names = rows[row : row + one.rows], digests[digest : digest + one.photos]
-        sets[one.name] = PhotoSet(names, kept, total, one.photos_only)
+        latest, names = rows[row : row + one.rows], digests[digest : digest + one.photos]
+        sets[one.name] = PhotoSet(names, latest, total, one.photos_only)
         sets[one.name].check(rows.shape[1])
         row, digest = row + one.rows, digest + one.photos
     return sets
 
 
 def _old(path: Path, encoder_digest: str | None, *, whole: bool) -> Content:
-    found = old_files.read(path, encoder_digest, whole=whole)
-    log = Log(found.history, len(found.history))
-    base = found.base
+    old = old_files.read(path, encoder_digest, whole=whole)
+    log = Log(old.history, len(old.history))
+    base = old.base
     return Content(base.encoder_digest, log, base, base.digest, provenance=base.provenance)
 
 
@@ -431,7 +434,7 @@ def _json(content: Any) -> str:
 def _digest_of_texts(texts: Mapping[str, str]) -> str:
     """Return SHA-256 (hex) over some metadata: for each key and text, its length in 8 bytes and the UTF-8."""
     digest = hashlib.sha256()
-    for text in (part for key in _TEXTS if key in texts for part in (key, texts[key])):
+    for text in (text for key in _TEXTS if key in texts for text in (key, texts[key])):
         data = text.encode("utf-8", "surrogatepass")
         digest.update(len(data).to_bytes(8, "little") + data)
     return digest.hexdigest()

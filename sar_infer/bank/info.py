@@ -43,9 +43,9 @@ class ClassInfo:
     added: str | None = None
 
     def __post_init__(self) -> None:
-        for what, texts in (("phrase", self.phrases), ("alias", self.aliases)):
+        for label, texts in (("phrase", self.phrases), ("alias", self.aliases)):
             for text in texts:
-                check_text(what, text)
+                check_text(label, text)
         if self.threshold is not None and not 0 <= self.threshold <= 1:
             raise BankError(f"expected a threshold of 0..1, got {self.threshold}")
 
@@ -56,20 +56,20 @@ Ranges = tuple[tuple[int, int], ...]
 """Pairs of the first row of a range and the row after its last."""
 
 
-def check_text(what: str, text: str) -> None:
+def check_text(label: str, text: str) -> None:
     """Raise BankError if a text is empty, has a control character, or has half a surrogate pair, which no file holds.
 
     Args:
-        what: What the message calls the text.
+        label: What the message calls the text.
         text: A class name, a phrase or an alias.
     """
     if not text.strip():
-        raise BankError(f"a class has an empty {what}")
+        raise BankError(f"a class has an empty {label}")
     kinds = () if text.isprintable() else {unicodedata.category(character) for character in text}
     if "Cc" in kinds:
-        raise BankError(f"{what} {text!r:.80} has a control character")
+        raise BankError(f"{label} {text!r:.80} has a control character")
     if "Cs" in kinds:
-        raise BankError(f"{what} {text!r:.80} is not text in UTF-8")
+        raise BankError(f"{label} {text!r:.80} is not text in UTF-8")
 
 
 def sparse(value: Any) -> Any:
@@ -125,9 +125,9 @@ def info_from_json(content: Any, count: int) -> dict[int, ClassInfo]:
 
 def ranges_of(rows: npt.ArrayLike) -> Ranges:
     """Return some rows, in any order, as ranges."""
-    places = np.sort(np.asarray(rows, dtype=np.int64))
-    if not places.size:
+    positions = np.sort(np.asarray(rows, dtype=np.int64))
+    if not positions.size:
         return ()
-    breaks = np.flatnonzero(np.diff(places) != 1) + 1
-    starts, ends = places[[0, *breaks]], places[[*(breaks - 1), -1]] + 1
+    breaks = np.flatnonzero(np.diff(positions) != 1) + 1
+    starts, ends = positions[[0, *breaks]], positions[[*(breaks - 1), -1]] + 1
     return tuple(zip(starts.tolist(), ends.tolist(), strict=True))

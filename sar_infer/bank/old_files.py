@@ -108,11 +108,11 @@ def read(path: Path, encoder_digest: str | None, *, whole: bool = False) -> OldF
     """
     stored = KIND.load(path, encoder_digest, None if whole else MAPPED_BYTES)
     try:
-        found = _file(stored)
+        old = _file(stored)
         if stored.checked:
             KIND.check_names(stored.names)
-        check_base(found.base, rows=stored.checked)
-        return found
+        check_base(old.base, rows=stored.checked)
+        return old
     except (BankError, BundleError, ValueError, KeyError, RecursionError) as error:
         raise BankError(f"{path}: {_reason(error)}") from None
 
@@ -125,10 +125,12 @@ def _file(stored: Stored) -> OldFile:
     block = Block(names, read_only(stored.tensors["embeddings"]))
     encoder, digest = metadata["encoder_digest"], metadata["content_digest"]
     if metadata["schema_version"] == "1":
-        given = build(Mapping[str, tuple[str, ...]], provenance.pop("phrases", {}), "provenance.phrases")
-        rows = {name: row for row, name in enumerate(names)} if given else {}
-        known = {name: ClassInfo(phrases=phrases) for name, phrases in given.items() if phrases not in ((), (name,))}
-        info = {rows[name]: item for name, item in known.items() if name in rows}
+        texts_by_name = build(Mapping[str, tuple[str, ...]], provenance.pop("phrases", {}), "provenance.phrases")
+        rows = {name: row for row, name in enumerate(names)} if texts_by_name else {}
+        items = {
+            name: ClassInfo(phrases=phrases) for name, phrases in texts_by_name.items() if phrases not in ((), (name,))
+        }
+        info = {rows[name]: item for name, item in items.items() if name in rows}
         return OldFile(Base(block, encoder, provenance, info, stated=digest))
     texts = {key: metadata[key] for key in ("provenance", "info", "history")}
     texts |= {key: metadata[key] for key in ("calibration",) if key in metadata}
@@ -179,16 +181,16 @@ def _photos(tensors: Tensors, count: int, dim: int) -> dict[int, PhotoSet]:
     if (counts < 0).any() or shapes != expected or not all(0 <= row < count for row in classes[:, 0].tolist()):
         raise BankError("photos of classes: the tensors do not fit each other")
     seals = tensors[_SEALS].reshape(-1, 32)
-    found: dict[int, PhotoSet] = {}
+    photos: dict[int, PhotoSet] = {}
     row = digest = 0
-    for number, (slot, folded, kept, photos_only) in enumerate(classes.tolist()):
-        own, names = rows[row : row + kept], digests[digest : digest + folded + kept]
+    for number, (slot, folded, count_kept, photos_only) in enumerate(classes.tolist()):
+        own, names = rows[row : row + count_kept], digests[digest : digest + folded + count_kept]
         if _seal(names, own, sums[number], photos_only=bool(photos_only)) != seals[number].tobytes():
             raise BankError(f"photos of class {slot} do not match their seal; the file was damaged or changed")
         older = sums[number].astype(np.float64) * _UNIT - own.sum(axis=0, dtype=np.float64)
-        found[slot] = PhotoSet(names, own, older if folded else np.zeros(dim), bool(photos_only))
-        row, digest = row + kept, digest + folded + kept
-    return found
+        photos[slot] = PhotoSet(names, own, older if folded else np.zeros(dim), bool(photos_only))
+        row, digest = row + count_kept, digest + folded + count_kept
+    return photos
 
 
 def _seal(

@@ -150,18 +150,18 @@ class PhotoSet:
             InputError: One is not among them, or its row is not kept.
         """
         gone = set(digests)
-        places = [number for number, digest in enumerate(self.digests) if digest.tobytes() in gone]
-        if len(places) != len(gone):
+        positions = [number for number, digest in enumerate(self.digests) if digest.tobytes() in gone]
+        if len(positions) != len(gone):
             raise InputError("a photo to remove is not counted for the class")
-        if places and places[0] < self.folded:
+        if positions and positions[0] < self.folded:
             raise InputError(
                 f"a photo to remove is among the oldest {self.folded:,} of the class, which are kept as a sum alone "
                 f"(rows are kept of the latest {MOST_ROWS}); remove the class and add the photos that are to stay"
             )
-        if not places:
+        if not positions:
             return self
-        rows = np.delete(self.rows, [place - self.folded for place in places], axis=0)
-        return dataclasses.replace(self, digests=np.delete(self.digests, places, axis=0), rows=rows)
+        rows = np.delete(self.rows, [position - self.folded for position in positions], axis=0)
+        return dataclasses.replace(self, digests=np.delete(self.digests, positions, axis=0), rows=rows)
 
 
 PhotosByName = Mapping[str, PhotoSet]

@@ -94,7 +94,7 @@ def rebased(bank: ClassBank, base: ClassBank, embed: Embed) -> Rebased:
         state = replay(base.base, bank.log)
         return Rebased(ClassBank.of(state, bank.log))
     carrier = _Carrier(base, embed, photos=embed_alike(bank, base))
-    begun = [*(_alone(bank) if bank.base.place is None else ()), *_changes(bank.log.checkpoint)]
+    begun = [*(_alone(bank) if bank.base.path is None else ()), *_changes(bank.log.checkpoint)]
     moved_checkpoint = checkpoint(carrier.changes(begun))
     steps = tuple(
         step if step.changes is None else dataclasses.replace(step, changes=carrier.changes(step.changes))
@@ -129,18 +129,18 @@ def detached(path: Path) -> ClassBank:
     names, dim = _mentioned(changes), next((c.rows.shape[1] for c in changes if isinstance(c, Add)), 1)
     dim = next((one.rows.shape[1] for c in changes if isinstance(c, Photos) for one in c.sets.values()), dim)
     block = Block(names, np.zeros((len(names), dim), np.float32))
-    base = Base(block, content.encoder_digest, content.provenance, stated=content.base_digest, place=content.place)
+    base = Base(block, content.encoder_digest, content.provenance, stated=content.base_digest, path=content.path)
     return ClassBank.of(replay(base, content.log), content.log)
 
 
 def _mentioned(changes: Sequence[Change]) -> tuple[str, ...]:
     """Return the names of classes that some changes are about and that no change before has added."""
     names: dict[str, None] = {}
-    there: set[str] = set()
+    added: set[str] = set()
     for change in changes:
         match change:
             case Add():
-                there |= {name_key(name) for name in change.names}
+                added |= {name_key(name) for name in change.names}
                 continue
             case Rename():
                 mentioned: Sequence[str] = (change.old,)
@@ -156,9 +156,9 @@ def _mentioned(changes: Sequence[Change]) -> tuple[str, ...]:
                 mentioned = (change.name,)
             case Calibrate():
                 mentioned = ()
-        names |= {name: None for name in mentioned if name_key(name) not in there}
-        there |= {name_key(name) for name in mentioned}
-        there |= {name_key(change.new)} if isinstance(change, Rename) else set()
+        names |= {name: None for name in mentioned if name_key(name) not in added}
+        added |= {name_key(name) for name in mentioned}
+        added |= {name_key(change.new)} if isinstance(change, Rename) else set()
     return tuple(names)
 
 
@@ -170,11 +170,11 @@ def embed_alike(one: State, other: State) -> bool:
 def photos_missing(old: State, new: State) -> list[str]:
     """Return the classes of a bank some of whose photos another bank does not have."""
     names = [(name, new.lookup.name(name)) for name in old.photos]
-    places = {name: place for name, place in names if place is not None}
+    positions = {name: position for name, position in names if position is not None}
     return [
         name
         for name, photos in old.photos.items()
-        if len(photos) and not (name in places and photos.known <= new.photos_of(new.names[places[name]]).known)
+        if len(photos) and not (name in positions and photos.known <= new.photos_of(new.names[positions[name]]).known)
     ]
 
 
@@ -209,21 +209,21 @@ class _Carrier:
         rows: dict[int, Floats] = {}
         texts: dict[int, tuple[str, ...]] = {}
         for number, name in enumerate(change.names):
-            item, place = change.info.get(number, PLAIN), self._base.lookup.name(name)
+            item, position = change.info.get(number, PLAIN), self._base.lookup.name(name)
             phrases = item.phrases or (name,)
             self._added.add(name_key(name))
-            if place is not None and phrases == (name,):  # it is the new bundle's own now
-                rows[len(names)] = self._base.rows_at([place])[0]
-                item = _together(self._base.info_of(self._base.names[place]), item)
+            if position is not None and phrases == (name,):  # it is the new bundle's own now
+                rows[len(names)] = self._base.rows_at([position])[0]
+                item = _together(self._base.info_of(self._base.names[position]), item)
             else:
                 texts[len(names)] = phrases
             names.append(name)
             info.append(item)
         rows |= self._embedded(texts, names)
         left = sorted(rows)
-        found = np.array([rows[number] for number in left], np.float32).reshape(len(left), self._base.dim)
-        known = {place: info[number] for place, number in enumerate(left)}
-        return Add(tuple(names[number] for number in left), found, known, change.exact)
+        together = np.array([rows[number] for number in left], np.float32).reshape(len(left), self._base.dim)
+        items = {position: info[number] for position, number in enumerate(left)}
+        return Add(tuple(names[number] for number in left), together, items, change.exact)
 
     def _embedded(self, texts: Mapping[int, tuple[str, ...]], names: Sequence[str]) -> dict[int, Floats]:
         """Return a row for each of some phrases that can be embedded."""
@@ -242,13 +242,13 @@ class _Carrier:
 
     def _photos(self, name: str, photos: PhotoSet) -> PhotoSet:
         """Return those photos of a class that are good for the other encoder, and were not trained on."""
-        place = self._base.lookup.name(name)
-        trained = place is not None and (
-            name_key(name) in self._added or bool(self._base.photos_of(self._base.names[place]))
+        position = self._base.lookup.name(name)
+        trained = position is not None and (
+            name_key(name) in self._added or bool(self._base.photos_of(self._base.names[position]))
         )
         if self.photos and not trained:
             return photos
-        return PhotoSet.none(self._base.dim).with_photos_only(photos.photos_only and place is None)
+        return PhotoSet.none(self._base.dim).with_photos_only(photos.photos_only and position is None)
 
 
 def _together(own: ClassInfo, item: ClassInfo) -> ClassInfo:
@@ -275,10 +275,10 @@ def _alone(bank: ClassBank) -> list[Change]:
     changes: list[Change] = [Remove(gone)] if gone else []
     own = {names[slot] for slot in range(len(names))} - {names[slot] for slot in added}
     changes += [Rename(old, new) for new, old in origins.items() if new in own]
-    known = {names[slot]: item for slot, item in info.items() if item.added is None}
-    settings = {name: changed_info(PLAIN, item) for name, item in known.items()}
-    changes += [Alias({name: item.aliases for name, item in known.items() if item.aliases})]
-    changes += [Set({name: given for name, given in settings.items() if given != Settings()})]
+    own_info = {names[slot]: item for slot, item in info.items() if item.added is None}
+    settings = {name: changed_info(PLAIN, item) for name, item in own_info.items()}
+    changes += [Alias({name: item.aliases for name, item in own_info.items() if item.aliases})]
+    changes += [Set({name: new for name, new in settings.items() if new != Settings()})]
     if added:
         items = {number: info[slot] for number, slot in enumerate(added)}
         changes.append(Add(tuple(names[slot] for slot in added), base.block.rows[added], items))

@@ -1,7 +1,7 @@
 """The kinds of change of a bank, each with its rule, and the log that they make up.
 
-A change names classes, never places or slots, so that it means the same on another base. A rule is total: a class that
-is not there is left out, and an alias that is the name of another class gives way to it.
+A change names classes, never positions or slots, so that it means the same on another base. A rule is total: a class
+that is not there is left out, and an alias that is the name of another class gives way to it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ UNDO_STEPS = 64
 
 @dataclass(frozen=True, eq=False)
 class Add:
-    """Classes with their rows: new ones at the end, others in their place.
+    """Classes with their rows: new ones at the end, others in their position.
 
     Attributes:
         names: N names.
@@ -137,17 +137,17 @@ class Set:
 
     def apply(self, draft: Draft) -> None:
         """Set them in a draft."""
-        for name, given in self.settings.items():
+        for name, settings in self.settings.items():
             slot = draft.slot(name)
             if slot is None:
                 continue
             item = draft.info(slot)
-            threshold = item.threshold if given.threshold is None else given.threshold
-            background = item.background if given.background is None else given.background
-            threshold = None if given.no_threshold else threshold
+            threshold = item.threshold if settings.threshold is None else settings.threshold
+            background = item.background if settings.background is None else settings.background
+            threshold = None if settings.no_threshold else threshold
             draft.set_info(slot, dataclasses.replace(item, threshold=threshold, background=background))
-            if given.photos_only is not None:
-                draft.set_photos(slot, draft.photos(slot).with_photos_only(given.photos_only))
+            if settings.photos_only is not None:
+                draft.set_photos(slot, draft.photos(slot).with_photos_only(settings.photos_only))
 
 
 @dataclass(frozen=True, eq=False)

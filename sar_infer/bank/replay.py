@@ -135,15 +135,15 @@ def changes_of(state: State) -> list[Change]:
     again = sorted({*again, *(slot for slot, item in info.items() if _embedded_anew(state, slot, item))})
     changes += _settings(state, info)
     if again:
-        rows = table.take(table.places(again))
-        known = {number: state.info_at(slot) for number, slot in enumerate(again)}
-        changes.append(Add(tuple(map(table.name, again)), rows, known, exact=True))
+        rows = table.take(table.positions(again))
+        info_by_number = {number: state.info_at(slot) for number, slot in enumerate(again)}
+        changes.append(Add(tuple(map(table.name, again)), rows, info_by_number, exact=True))
     names = tuple(name for number in range(1, len(table.blocks)) for name in table.names_of(number))
     if names:
         slots = [slot for slot in range(count, table.starts[-1]) if table.has(slot)]
-        known = {number: item for number, slot in enumerate(slots) if (item := state.info_at(slot)) != PLAIN}
+        info_by_number = {number: item for number, slot in enumerate(slots) if (item := state.info_at(slot)) != PLAIN}
         alike = any(len(table.slots_named(key)) > 1 for key in name_keys(names))
-        changes.append(Add(names, table.take(np.arange(count - len(removed), len(table))), known, exact=alike))
+        changes.append(Add(names, table.take(np.arange(count - len(removed), len(table))), info_by_number, exact=alike))
     changes += _photos(state)
     if state.calibration is not None and state.calibration is not base.calibration:
         changes.append(Calibrate(state.calibration))
@@ -159,13 +159,13 @@ def flattened(state: State, photo_rows: bool = True) -> Base:
     """
     table = state.table
     slots = [slot for slot in {**state.base.info, **state.info_by_slot} if table.has(slot)]
-    places = dict(zip(slots, table.places(slots).tolist(), strict=True))
-    info = {places[slot]: item for slot in slots if (item := state.info_at(slot)) != PLAIN}
+    positions = dict(zip(slots, table.positions(slots).tolist(), strict=True))
+    info = {positions[slot]: item for slot in slots if (item := state.info_at(slot)) != PLAIN}
     slots = [slot for slot in {**state.base.photos, **state.photos_by_slot} if table.has(slot)]
-    places = dict(zip(slots, table.places(slots).tolist(), strict=True))
-    photos = {places[slot]: one for slot in slots if (one := state.photos_at(slot))}
+    positions = dict(zip(slots, table.positions(slots).tolist(), strict=True))
+    photos = {positions[slot]: one for slot in slots if (one := state.photos_at(slot))}
     if not photo_rows:
-        photos = {place: one.limited(0) for place, one in photos.items()}
+        photos = {position: one.limited(0) for position, one in photos.items()}
     block = state.base.block if table.plain else Block(tuple(table.names), table.whole())
     stated = state.base.stated if table.plain and not photos and not state.base.photos else None
     provenance = {key: value for key, value in state.provenance.items() if key not in (REMOVED, RENAMED)}
@@ -208,8 +208,8 @@ def _settings(state: State, info: Mapping[int, ClassInfo]) -> list[Change]:
         was, name = state.base.info.get(slot, PLAIN), state.table.name(slot)
         if item.aliases != was.aliases:
             aliases[name] = item.aliases
-        if (given := changed_info(was, item)) != Settings():
-            settings[name] = given
+        if (changed := changed_info(was, item)) != Settings():
+            settings[name] = changed
     return [*([Alias(aliases)] if aliases else []), *([Set(settings)] if settings else [])]
 
 
@@ -239,47 +239,49 @@ def converted(base: Base, other: Base, renamed: Mapping[str, str], at: str) -> S
     """
     names, rows, info, photos = other.block.names, other.block.rows, other.info, other.photos
     slots = _recognised(base, names, rows, renamed)
-    own = [(slot, place) for place, slot in slots.items()]
+    own = [(slot, position) for position, slot in slots.items()]
     gone = sorted({*range(len(base.block))} - {slot for slot, _ in own})
-    fresh = [place for place in range(len(names)) if place not in slots]
+    fresh = [position for position in range(len(names)) if position not in slots]
     table = Table((base.block,)).without(gone)
     if fresh:
-        table = table.followed_by(Block(tuple(names[place] for place in fresh), rows[fresh]))
-    own += [(len(base.block) + number, place) for number, place in enumerate(fresh)]
-    changed = [slot for slot, place in own if slot < len(base.block) and names[place] != base.block.names[slot]]
+        table = table.followed_by(Block(tuple(names[position] for position in fresh), rows[fresh]))
+    own += [(len(base.block) + number, position) for number, position in enumerate(fresh)]
+    changed = [slot for slot, position in own if slot < len(base.block) and names[position] != base.block.names[slot]]
     back = dict(own)
     table = dataclasses.replace(table, renamed={slot: names[back[slot]] for slot in changed})
     differ = sorted(
-        slot for slot, place in own if slot < len(base.block) and not np.array_equal(base.block.rows[slot], rows[place])
+        slot
+        for slot, position in own
+        if slot < len(base.block) and not np.array_equal(base.block.rows[slot], rows[position])
     )
     if differ:
         table = dataclasses.replace(table, replaced=np.array(differ, np.intp), rows=rows[[back[s] for s in differ]])
-    known: dict[int, ClassInfo] = {}
-    for slot, place in own:
-        item = info.get(place, PLAIN)
+    infos: dict[int, ClassInfo] = {}
+    for slot, position in own:
+        item = info.get(position, PLAIN)
         if item.added is None and (slot >= len(base.block) or slot in differ):
             item = dataclasses.replace(item, added=at)
         if item != base.info.get(slot, PLAIN):
-            known[slot] = item
+            infos[slot] = item
     none = PhotoSet.none(table.dim)
-    sets = {slot: photos.get(place, none) for slot, place in own if place in photos or slot in base.photos}
+    sets = {slot: photos.get(position, none) for slot, position in own if position in photos or slot in base.photos}
     sets = {s: one for s, one in sets.items() if s not in base.photos or one.identity != base.photos[s].identity}
-    aliases = {name_key(alias): s for s, place in own for alias in info.get(place, PLAIN).aliases}
-    return State(base, table, known, sets, aliases)
+    aliases = {name_key(alias): s for s, position in own for alias in info.get(position, PLAIN).aliases}
+    return State(base, table, infos, sets, aliases)
 
 
 def _recognised(base: Base, names: Sequence[str], rows: Floats, renamed: Mapping[str, str]) -> dict[int, int]:
-    """Return the base's slot of each place whose class is the base's, rising."""
+    """Return the base's slot of each position whose class is the base's, rising."""
     slots: dict[int, int] = {}
     block, last = base.block, -1
-    for place, name in enumerate(names):
-        slot = place if place < len(block) and block.names[place] == name else None
+    for position, name in enumerate(names):
+        slot = position if position < len(block) and block.names[position] == name else None
         if slot is None:
             origin = renamed.get(name, name)
             alike = block.rows_of(name_key(origin))
             slot = next((row for row in alike if block.names[row] == origin), None)
-            if slot is not None and origin != name and not np.array_equal(block.rows[slot], rows[place]):
+            if slot is not None and origin != name and not np.array_equal(block.rows[slot], rows[position]):
                 slot = None
         if slot is not None and slot > last:
-            slots[place] = last = slot
+            slots[position] = last = slot
     return slots

@@ -29,7 +29,7 @@ class Index(Mapping[str, int]):
     def __getitem__(self, name: str) -> int:
         for slot in self._table.slots_named(name_key(name)):
             if self._table.name(slot) == name:
-                return int(self._table.places([slot])[0])
+                return int(self._table.positions([slot])[0])
         raise KeyError(name)
 
     def __iter__(self) -> Iterator[str]:
@@ -51,33 +51,36 @@ class Lookup:
         self._table, self._aliases = table, aliases or {}
 
     def names(self, text: str) -> list[int]:
-        """Return the places, rising, of all classes whose names are equal to this one up to case and space."""
+        """Return the positions, rising, of all classes whose names are equal to this one up to case and space."""
         slots = self._table.slots_named(name_key(text))
-        return [self._place(slot) for slot in slots]
+        return [self._position(slot) for slot in slots]
 
     def name(self, text: str) -> int | None:
-        """Return the place of the class with this name; of names that differ in case or space alone, the last."""
-        places = self.names(text)
-        return next((place for place in places if self._table.names[place] == text), places[-1] if places else None)
+        """Return the position of the class with this name; of names that differ in case or space alone, the last."""
+        positions = self.names(text)
+        return next(
+            (position for position in positions if self._table.names[position] == text),
+            positions[-1] if positions else None,
+        )
 
     def alias(self, text: str) -> int | None:
-        """Return the place of the class that has this alias."""
+        """Return the position of the class that has this alias."""
         slot = self._aliases.get(name_key(text))
-        return None if slot is None else self._place(slot)
+        return None if slot is None else self._position(slot)
 
     def get(self, text: str) -> int | None:
-        """Return the place of the class with this name or alias."""
-        place = self.name(text)
-        return self.alias(text) if place is None else place
+        """Return the position of the class with this name or alias."""
+        position = self.name(text)
+        return self.alias(text) if position is None else position
 
     def find(self, text: str) -> int:
-        """Return the place of the class with this name or alias.
+        """Return the position of the class with this name or alias.
 
         Raises:
             ClassNameError: There is none, with similar spellings; or there are several that differ in case or space.
         """
-        place = self.get(text)
-        if place is None:
+        position = self.get(text)
+        if position is None:
             near = self.near(text)
             hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
             raise ClassNameError(f"no class {text!r:.80} in the bank{hint}")
@@ -86,7 +89,7 @@ class Lookup:
             raise ClassNameError(
                 f"class name {text!r:.80} stands for {' and '.join(map(repr, alike))}; spell it exactly"
             )
-        return place
+        return position
 
     def near(self, text: str, most: int = 3) -> list[str]:
         """Return names of classes spelled alike, the nearest first; of a large bank, those that start alike."""
@@ -99,10 +102,12 @@ class Lookup:
         if len(keys) > _MOST_COMPARED:
             keys = [other for other in keys if other[:2] == key[:2]][:_MOST_COMPARED]
         alike = difflib.get_close_matches(key, keys, n=most, cutoff=0.6)
-        return list(dict.fromkeys(self._table.names[place] for each in alike if (place := self.get(each)) is not None))
+        return list(
+            dict.fromkeys(self._table.names[position] for each in alike if (position := self.get(each)) is not None)
+        )
 
-    def _place(self, slot: int) -> int:
-        return int(self._table.places([slot])[0])
+    def _position(self, slot: int) -> int:
+        return int(self._table.positions([slot])[0])
 
 
 class Classes(Protocol):
@@ -115,7 +120,7 @@ class Classes(Protocol):
 
 
 def find(bank: Classes, text: str) -> int:
-    """Return the place of the class with this name or alias, in any case and spacing.
+    """Return the position of the class with this name or alias, in any case and spacing.
 
     Raises:
         ClassNameError: There is none, with similar spellings; or there are several that differ in case or space.
@@ -124,11 +129,11 @@ def find(bank: Classes, text: str) -> int:
 
 
 def nearest(bank: Classes, rows: Floats, k: int) -> tuple[Indices, Floats]:
-    """Return the ``k`` classes of a bank with the largest cosines, by brute force; see ``nearest_places``."""
-    return nearest_places(bank.table, rows, k)
+    """Return the ``k`` classes of a bank with the largest cosines, by brute force; see ``nearest_positions``."""
+    return nearest_positions(bank.table, rows, k)
 
 
-def nearest_places(table: Table, rows: Floats, k: int) -> tuple[Indices, Floats]:
+def nearest_positions(table: Table, rows: Floats, k: int) -> tuple[Indices, Floats]:
     """Return the ``k`` classes with the largest cosines, by brute force.
 
     Args:
@@ -143,26 +148,27 @@ def nearest_places(table: Table, rows: Floats, k: int) -> tuple[Indices, Floats]
         BankError: An embedding is not finite.
     """
     count = max(0, min(k, len(table)))
-    places = np.empty((len(rows), count), dtype=np.intp)
+    positions = np.empty((len(rows), count), dtype=np.intp)
     best = np.empty((len(rows), count), dtype=np.float32)
     for start in range(0, len(rows), _ROWS):
-        part = slice(start, start + _ROWS)
-        places[part], best[part] = _nearest(table, rows[part], count)
-    return places, best
+        piece = slice(start, start + _ROWS)
+        positions[piece], best[piece] = _nearest(table, rows[piece], count)
+    return positions, best
 
 
 def nearest_rows(embeddings: Floats, rows: Floats, k: int) -> tuple[Indices, Floats]:
-    """Return the same as ``nearest_places``, among unit rows (C, D)."""
-    return nearest_places(Table((Block(range(len(embeddings)), embeddings),)), rows, k)  # type: ignore[arg-type]
+    """Return the same as ``nearest_positions``, among unit rows (C, D)."""
+    return nearest_positions(Table((Block(range(len(embeddings)), embeddings),)), rows, k)  # type: ignore[arg-type]
 
 
 def at_even_steps(count: int, most: int) -> Indices:
-    """Return up to ``most`` different places of ``count``, from the first to the last."""
-    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.intp))
+    """Return up to ``most`` different positions of ``count``, from the first to the last."""
+    steps = np.linspace(0, count - 1, min(count, most)).astype(np.intp)
+    return np.concatenate([steps[:1], steps[1:][np.diff(steps) > 0]])
 
 
 def _nearest(table: Table, rows: Floats, count: int) -> tuple[Indices, Floats]:
-    places = np.empty((len(rows), 0), dtype=np.intp)
+    positions = np.empty((len(rows), 0), dtype=np.intp)
     best = np.empty((len(rows), 0), dtype=np.float32)
     for start, similar in _finite(table.products(rows, _CELLS)):
         columns = np.arange(similar.shape[1])
@@ -170,10 +176,10 @@ def _nearest(table: Table, rows: Floats, count: int) -> tuple[Indices, Floats]:
             edge = np.partition(similar, -count, axis=1)[:, -count, np.newaxis]
             columns = np.flatnonzero((similar >= edge).any(axis=0))
         here = np.broadcast_to(start + columns, (len(rows), len(columns)))
-        best, places = np.hstack([best, similar[:, columns]]), np.hstack([places, here])
+        best, positions = np.hstack([best, similar[:, columns]]), np.hstack([positions, here])
         order = np.argsort(-best, axis=1, kind="stable")[:, :count]
-        best, places = np.take_along_axis(best, order, axis=1), np.take_along_axis(places, order, axis=1)
-    return places, best
+        best, positions = np.take_along_axis(best, order, axis=1), np.take_along_axis(positions, order, axis=1)
+    return positions, best
 
 
 def _finite(products: Iterator[tuple[int, Floats]]) -> Iterator[tuple[int, Floats]]:

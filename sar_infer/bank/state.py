@@ -17,7 +17,7 @@ from sar_infer.bank.calibration import BankCalibration
 from sar_infer.bank.info import PLAIN, ClassInfo
 from sar_infer.bank.photos import PhotoSet, united
 from sar_infer.bank.search import Index, Lookup
-from sar_infer.bank.table import Block, Table
+from sar_infer.bank.table import Block, Table, among
 from sar_infer.errors import BankError
 from sar_infer.storage.named_tensors import packed, read_only
 from sar_infer.storage.tensor_file import tensor_bytes
@@ -44,7 +44,7 @@ class Base:
         photos: Their photos, by slot.
         calibration: Its own.
         stated: The digest that its file states; None is computed.
-        place: The file of a bundle that it is, as a hint for those who open a file on it; None for rows of a bank's
+        path: The file of a bundle that it is, as a hint for those who open a file on it; None for rows of a bank's
             own, which stand in the bank's file.
     """
 
@@ -55,7 +55,7 @@ class Base:
     photos: Mapping[int, PhotoSet] = field(default_factory=dict)
     calibration: BankCalibration | None = None
     stated: str | None = None
-    place: str | None = None
+    path: str | None = None
 
     @functools.cached_property
     def digest(self) -> str:
@@ -145,18 +145,18 @@ class State:
         """Return all rows (C, D), read-only; copied unless nothing has changed, so large banks use ``rows_at``."""
         return read_only(self.table.whole())
 
-    def rows_at(self, places: Indices | Sequence[int]) -> Floats:
-        """Return the rows (…, D) of some places (…), copied."""
-        return self.table.take(places)
+    def rows_at(self, positions: Indices | Sequence[int]) -> Floats:
+        """Return the rows (…, D) of some positions (…), copied."""
+        return self.table.take(positions)
 
     @functools.cached_property
     def lookup(self) -> Lookup:
-        """Return the places of names and aliases, in any spelling."""
+        """Return the positions of names and aliases, in any spelling."""
         return Lookup(self.table, self.aliases)
 
     @functools.cached_property
     def index(self) -> Index:
-        """Return the place of each exact name."""
+        """Return the position of each exact name."""
         return Index(self.table)
 
     def info_at(self, slot: int) -> ClassInfo:
@@ -228,7 +228,7 @@ class State:
         if not least:
             return None
         result = np.full(len(self.table), np.nan, dtype=np.float32)
-        result[self.table.places([*least])] = [*least.values()]
+        result[self.table.positions([*least])] = [*least.values()]
         return result
 
     @functools.cached_property
@@ -245,24 +245,26 @@ class State:
         slots = {*range(count, table.starts[-1]), *table.replaced.tolist(), *table.renamed}
         return {slot for slot in {*slots, *self.info_by_slot, *self.photos_by_slot} if table.has(slot)}
 
-    def places_from(self, own: State, places: Sequence[int]) -> Indices:
-        """Return the place here (N,) of classes that still have the row of a bundle's bank; -1 of others.
+    def positions_from(self, own: State, positions: Sequence[int]) -> Indices:
+        """Return the position here (N,) of classes that still have the row of a bundle's bank; -1 of others.
 
         A class that was renamed is found, as it has the slot of the bundle's class. Of a bank on another base, a class
         is the bundle's if it has its name and row.
 
         Args:
             own: The bundle's bank.
-            places: N places there.
+            positions: N positions there.
         """
-        slots, table = own.table.slots(places), self.table
+        slots, table = own.table.slots(positions), self.table
         if self.base.digest == own.base.digest:
-            gone = np.isin(slots, table.removed) | np.isin(slots, table.replaced)
-            return np.where(gone, -1, table.places(slots))
-        here = [self.lookup.name(own.names[place]) for place in places]
+            gone = among(slots, table.removed) | among(slots, table.replaced)
+            return np.where(gone, -1, table.positions(slots))
+        here = [self.lookup.name(own.names[position]) for position in positions]
         same = [
-            place if place is not None and np.array_equal(self.rows_at([place])[0], own.rows_at([mine])[0]) else -1
-            for place, mine in zip(here, places, strict=True)
+            position
+            if position is not None and np.array_equal(self.rows_at([position])[0], own.rows_at([mine])[0])
+            else -1
+            for position, mine in zip(here, positions, strict=True)
         ]
         return np.array(same, np.intp)
 
@@ -295,7 +297,7 @@ class State:
             digest.update(piece)
         digest.update(self._added_rows())
         for slot, one in digests:
-            digest.update(int(table.places([slot])[0]).to_bytes(8, "little") + one)
+            digest.update(int(table.positions([slot])[0]).to_bytes(8, "little") + one)
         return digest.hexdigest()
 
     def _added_rows(self) -> bytes:
@@ -312,7 +314,7 @@ class State:
 
     def _flags(self, slots: Sequence[int]) -> Flags:
         result = np.zeros(len(self.table), dtype=np.bool_)
-        result[self.table.places(slots)] = True
+        result[self.table.positions(slots)] = True
         return result
 
 
@@ -325,8 +327,8 @@ def _row_digest(row: Floats) -> npt.NDArray[np.uint8]:
 def _row_digests(block: Block) -> npt.NDArray[np.uint8]:
     """Return a digest (B, 16) of each row of a block, once."""
     data = np.ascontiguousarray(block.rows, dtype="<f4")
-    found = b"".join(hashlib.blake2b(row.data, digest_size=16).digest() for row in data)
-    return np.frombuffer(found, np.uint8).reshape(len(data), 16)
+    digests = b"".join(hashlib.blake2b(row.data, digest_size=16).digest() for row in data)
+    return np.frombuffer(digests, np.uint8).reshape(len(data), 16)
 
 
 def _bytes(numbers: Sequence[int] | Indices) -> bytes:
@@ -465,8 +467,8 @@ class Draft:
     def remove_photos(self, slot: int, digests: Iterable[bytes]) -> None:
         """Remove photos of a class, those of which the row is kept."""
         had = self.photos(slot)
-        kept = {digest.tobytes() for digest in had.digests[had.folded :]}
-        self.set_photos(slot, had.without(kept.intersection(digests)))
+        latest = {digest.tobytes() for digest in had.digests[had.folded :]}
+        self.set_photos(slot, had.without(latest.intersection(digests)))
 
     def set_photos(self, slot: int, photos: PhotoSet) -> None:
         """Set all photos of a class."""
@@ -518,8 +520,8 @@ def check_rows(names: Sequence[str], rows: Floats) -> None:
     lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows))  # as norm, without a copy of all rows
     wrong = np.flatnonzero(~(np.abs(lengths - 1) <= _UNIT_TOLERANCE))
     if wrong.size:
-        place = int(wrong[0])
-        raise BankError(f"embedding of {names[place]!r} has length {lengths[place]:.4g}, expected 1")
+        position = int(wrong[0])
+        raise BankError(f"embedding of {names[position]!r} has length {lengths[position]:.4g}, expected 1")
 
 
 def check_base(base: Base, *, rows: bool = True) -> None:

@@ -1,17 +1,19 @@
 """Class names with their rows: blocks that are never copied, and what differs from them.
 
-A *slot* counts through all blocks and means the same class for good; a *place* counts the classes that are there, in
+A *slot* counts through all blocks and means the same class for good; a *position* counts the classes that are there, in
 order. A change of one class of a million costs one class, since blocks are shared by all tables that are made of them.
 """
 
 from __future__ import annotations
 
+import bisect
 import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import overload
 
 import numpy as np
+import numpy.typing as npt
 
 from sar_infer._arrays import Floats, Indices
 from sar_infer.text.names import name_keys
@@ -95,23 +97,23 @@ class Table:
         gaps: Indices = self.removed - np.arange(len(self.removed))
         return gaps
 
-    def slots(self, places: Indices | Sequence[int]) -> Indices:
-        """Return the slots of places (…)."""
-        found: Indices = np.asarray(places, np.intp)
-        return found + np.searchsorted(self._gaps, found, side="right") if len(self.removed) else found
+    def slots(self, positions: Indices | Sequence[int]) -> Indices:
+        """Return the slots of positions (…)."""
+        counts: Indices = np.asarray(positions, np.intp)
+        return counts + np.searchsorted(self._gaps, counts, side="right") if len(self.removed) else counts
 
-    def places(self, slots: Indices | Sequence[int]) -> Indices:
-        """Return the places of slots (…) of classes that are there."""
-        found: Indices = np.asarray(slots, np.intp)
-        return found - np.searchsorted(self.removed, found) if len(self.removed) else found
+    def positions(self, slots: Indices | Sequence[int]) -> Indices:
+        """Return the positions of slots (…) of classes that are there."""
+        counts: Indices = np.asarray(slots, np.intp)
+        return counts - np.searchsorted(self.removed, counts) if len(self.removed) else counts
 
-    def slot(self, place: int) -> int:
-        """Return the slot of a place."""
-        return int(self.slots([place])[0])
+    def slot(self, position: int) -> int:
+        """Return the slot of a position."""
+        return int(self.slots([position])[0])
 
     def has(self, slot: int) -> bool:
         """Return True if the class of a slot is there."""
-        at = int(np.searchsorted(self.removed, slot))
+        at = bisect.bisect_left(self.removed, slot)
         return not (at < len(self.removed) and self.removed[at] == slot)
 
     def name(self, slot: int) -> str:
@@ -123,7 +125,7 @@ class Table:
 
     @functools.cached_property
     def names(self) -> Sequence[str]:
-        """Return the names of all classes, by place."""
+        """Return the names of all classes, by position."""
         return self.blocks[0].names if self.plain else Names(self)
 
     def row(self, slot: int) -> Floats:
@@ -133,35 +135,34 @@ class Table:
             block, row = Block((), self.rows), at
         else:
             block, row = self._find(slot)
-        found: Floats = block.rows[row]
-        return found
+        result: Floats = block.rows[row]
+        return result
 
-    def take(self, places: Indices | Sequence[int]) -> Floats:
-        """Return the rows (…, D) of places (…), copied."""
-        slots = self.slots(places)
+    def take(self, positions: Indices | Sequence[int]) -> Floats:
+        """Return the rows (…, D) of positions (…), copied."""
+        slots = self.slots(positions)
         result = np.empty((*slots.shape, self.dim), np.float32)
         for start, block in zip(self.starts, self.blocks, strict=False):
             inside = (slots >= start) & (slots < start + len(block))
             if inside.any():
                 result[inside] = block.rows[slots[inside] - start]
         if len(self.replaced):
-            at = np.minimum(np.searchsorted(self.replaced, slots), len(self.replaced) - 1)
-            other = self.replaced[at] == slots
-            result[other] = self.rows[at[other]]
+            other = among(slots, self.replaced)
+            result[other] = self.rows[np.searchsorted(self.replaced, slots[other])]
         return result
 
     def whole(self) -> Floats:
-        """Return all rows (C, D), by place; copied unless they are one block."""
+        """Return all rows (C, D), by position; copied unless they are one block."""
         return self.blocks[0].rows if self.plain else self.take(np.arange(len(self)))
 
     def products(self, queries: Floats, cells: int = _CELLS) -> Iterator[tuple[int, Floats]]:
-        """Yield the first place and the inner products (N, B) of some classes with queries (N, D), in order.
+        """Yield the first position and the inner products (N, B) of some classes with queries (N, D), in order.
 
         Args:
             queries: (N, D).
             cells: Number of products at a time, about.
         """
-        size, place = max(1, cells // max(1, len(queries))), 0
+        size, position = max(1, cells // max(1, len(queries))), 0
         for start, block in zip(self.starts, self.blocks, strict=False):
             for first in range(0, len(block), size):
                 rows = block.rows[first : first + size]
@@ -176,8 +177,8 @@ class Table:
                     left[self.removed[low:high] - bounds[0]] = False
                     products = products[:, left]
                 if products.shape[1]:
-                    yield place, products
-                    place += products.shape[1]
+                    yield position, products
+                    position += products.shape[1]
 
     def names_of(self, number: int) -> Sequence[str]:
         """Return the names of the classes of a block that are there."""
@@ -192,7 +193,7 @@ class Table:
         """Return this table without some classes that are in it."""
         if not len(slots):
             return self
-        removed = np.union1d(self.removed, np.array(slots, np.intp))
+        removed = np.sort(np.concatenate([self.removed, np.array(slots, np.intp)]))
         return Table(self.blocks, removed, self.renamed, self.replaced, self.rows)
 
     def followed_by(self, block: Block) -> Table:
@@ -202,16 +203,16 @@ class Table:
 
     def slots_named(self, key: str) -> list[int]:
         """Return the slots, rising, of the classes whose ``name_key`` this is."""
-        found = [
+        slots = [
             start + row
             for start, block in zip(self.starts, self.blocks, strict=False)
             for row in block.rows_of(key)
             if self.has(start + row) and start + row not in self.renamed
         ]
         if self.renamed:
-            found += [slot for slot in self._renamed_keys.get(key, ()) if self.has(slot)]
-            found.sort()
-        return found
+            slots += [slot for slot in self._renamed_keys.get(key, ()) if self.has(slot)]
+            slots.sort()
+        return slots
 
     def keys(self) -> Iterator[str]:
         """Yield the ``name_key`` of every class."""
@@ -221,10 +222,10 @@ class Table:
 
     @functools.cached_property
     def _renamed_keys(self) -> dict[str, list[int]]:
-        found: dict[str, list[int]] = {}
+        slots: dict[str, list[int]] = {}
         for slot, key in zip(self.renamed, name_keys([*self.renamed.values()]), strict=True):
-            found.setdefault(key, []).append(slot)
-        return found
+            slots.setdefault(key, []).append(slot)
+        return slots
 
     def _find(self, slot: int) -> tuple[Block, int]:
         for start, block in zip(self.starts, self.blocks, strict=False):
@@ -233,8 +234,16 @@ class Table:
         raise IndexError(f"no slot {slot} among {self.starts[-1]}")
 
 
+def among(values: Indices, rising: Indices) -> npt.NDArray[np.bool_]:
+    """Return flags of those values (…) that are among others, which rise."""
+    if not len(rising):
+        return np.zeros(values.shape, np.bool_)
+    flags: npt.NDArray[np.bool_] = rising[np.minimum(np.searchsorted(rising, values), len(rising) - 1)] == values
+    return flags
+
+
 class Names(Sequence[str]):
-    """The names of a table, by place; equal to a tuple of the same names."""
+    """The names of a table, by position; equal to a tuple of the same names."""
 
     def __init__(self, table: Table) -> None:
         self._table = table
@@ -243,13 +252,13 @@ class Names(Sequence[str]):
         return len(self._table)
 
     @overload
-    def __getitem__(self, place: int) -> str: ...
+    def __getitem__(self, position: int) -> str: ...
     @overload
-    def __getitem__(self, place: slice) -> Sequence[str]: ...
-    def __getitem__(self, place: int | slice) -> str | Sequence[str]:
-        if isinstance(place, slice):
-            return tuple(self[number] for number in range(*place.indices(len(self))))
-        return self._table.name(self._table.slot(range(len(self))[place]))
+    def __getitem__(self, position: slice) -> Sequence[str]: ...
+    def __getitem__(self, position: int | slice) -> str | Sequence[str]:
+        if isinstance(position, slice):
+            return tuple(self[number] for number in range(*position.indices(len(self))))
+        return self._table.name(self._table.slot(range(len(self))[position]))
 
     def __iter__(self) -> Iterator[str]:
         for number in range(len(self._table.blocks)):

@@ -46,16 +46,16 @@ def merge(
             f"bank of another encoder: expected {bank.encoder_digest}, the other has {other.encoder_digest}"
         )
     before = _removals(bank, other) if removals else []
-    places = _matches(bank, other)
+    positions = _matches(bank, other)
     rows: dict[str, int] = {}  # of the other bank, by the name in the merged one
     info: dict[str, ClassInfo] = {}
     photos: dict[str, PhotoSet] = {}
     clashes: dict[str, str] = {}  # what differs, by the other bank's name
-    spelled = {name: name if (place := places[name]) is None else bank.names[place] for name in places}
-    for name, place in places.items():
+    spelled = {name: name if (position := positions[name]) is None else bank.names[position] for name in positions}
+    for name, position in positions.items():
         number = other.index[name]
         theirs, their_photos = other.info_of(name), other.photos_of(name)
-        if place is None:
+        if position is None:
             rows[name], info[name] = number, theirs
             photos |= {name: their_photos} if their_photos else {}
             continue
@@ -67,7 +67,7 @@ def merge(
             if not (apart == "sums" and conflict == "keep"):
                 only = (their_photos if conflict == "take" else bank.photos_of(spelled[name])).photos_only
                 photos[spelled[name]] = their_photos.with_photos_only(only)
-        same = same_row(bank.rows_at([place])[0], other.rows_at([number])[0])
+        same = same_row(bank.rows_at([position])[0], other.rows_at([number])[0])
         if conflict == "refuse" and (difference := _clash(ours, theirs, same=same)):
             clashes[name] = difference
         if not same and conflict == "take":
@@ -116,19 +116,19 @@ def _compared(bank: ClassBank, other: ClassBank) -> list[str]:
 
 
 def _matches(bank: ClassBank, other: ClassBank) -> dict[str, int | None]:
-    """Return the bank's place of each class of the other one; no place is used twice."""
+    """Return the bank's position of each class of the other one; no position is used twice."""
     names = _compared(bank, other)
-    exact = {name: place for name in names if (place := bank.index.get(name)) is not None}
+    exact = {name: position for name in names if (position := bank.index.get(name)) is not None}
     used = set(exact.values())
-    places: dict[str, int | None] = {}
+    positions: dict[str, int | None] = {}
     for name in names:
-        place = exact.get(name)
-        if place is None and len(alike := bank.lookup.names(name)) == 1:
-            place = None if alike[0] in used or bank.names[alike[0]] in other.index else alike[0]
-        if place is not None:
-            used.add(place)
-        places[name] = place
-    return places
+        position = exact.get(name)
+        if position is None and len(alike := bank.lookup.names(name)) == 1:
+            position = None if alike[0] in used or bank.names[alike[0]] in other.index else alike[0]
+        if position is not None:
+            used.add(position)
+        positions[name] = position
+    return positions
 
 
 def _clash(ours: ClassInfo, theirs: ClassInfo, *, same: bool) -> str | None:
@@ -175,15 +175,15 @@ def _settle(
     fresh = {name_key(name) for name in info if name not in bank.index}
     gone: list[str] = []
     for name, item in {**bank.info, **info}.items():
-        kept = []
+        left = []
         for alias in item.aliases:
             key = name_key(alias)
             if owners[key] == name and key not in fresh and bank.lookup.name(alias) is None:
-                kept.append(alias)
+                left.append(alias)
             elif key != name_key(name):
                 gone.append(alias)
-        if len(kept) < len(item.aliases):
-            info[name] = dataclasses.replace(item, aliases=tuple(kept))
+        if len(left) < len(item.aliases):
+            info[name] = dataclasses.replace(item, aliases=tuple(left))
     return gone
 
 
@@ -199,11 +199,11 @@ def _put(
 ) -> ClassBank:
     """Put the other's ``rows`` by name; a class of which only the info changes keeps its own row."""
     names = list(dict.fromkeys([*rows, *info]))
-    places = {name: bank.index.get(name) for name in names}
-    staying = [place for name, place in places.items() if name not in rows and place is not None]
+    positions = {name: bank.index.get(name) for name in names}
+    staying = [position for name, position in positions.items() if name not in rows and position is not None]
     new = np.concatenate([other.rows_at([*rows.values()]), bank.rows_at(staying)])
     known = {name: info.get(name) or (bank.info_of(name) if name in bank.index else PLAIN) for name in names}
     at = utc_now()
-    exact = any(place is None and bank.lookup.name(name) is not None for name, place in places.items())
-    changes, summary = class_changes(bank, places, new, known, at, exact=exact)
+    exact = any(position is None and bank.lookup.name(name) is not None for name, position in positions.items())
+    changes, summary = class_changes(bank, positions, new, known, at, exact=exact)
     return joined(bank, "merge", [*before, *changes, *photo_changes(bank, photos)], by, summary, note, at)

@@ -73,13 +73,13 @@ def check_encoder(path: Path, bundle: Bundle) -> None:
         )
 
 
-def read(path: Path, bundle: Bundle, known: ClassBank | None = None, *, whole: bool = False) -> ClassBank:
+def read(path: Path, bundle: Bundle, previous: ClassBank | None = None, *, whole: bool = False) -> ClassBank:
     """Return the bank of a file, replayed on a bundle's.
 
     Args:
         path: The file.
         bundle: The bundle to whose encoder it must belong.
-        known: The bank of this file as it was before; what has not changed since is not read again.
+        previous: The bank of this file as it was before; what has not changed since is not read again.
         whole: Check every byte of a large one too.
 
     Raises:
@@ -94,27 +94,27 @@ def read(path: Path, bundle: Bundle, known: ClassBank | None = None, *, whole: b
             f"(--bundle), or carry its changes over: sar-bank rebase {shlex.quote(str(path))} --bundle "
             f"{shlex.quote(str(bundle.place))} (expected {expected[:8]}, the bank has {encoder[:8]})"
         )
-    bank = ClassBank.load(path, expected, bundle.bank, known=known, whole=whole)
+    bank = ClassBank.load(path, expected, bundle.bank, previous=previous, whole=whole)
     if bank.dim != bundle.manifest.embed_dim:
         raise BankError(f"{path}: rows of {bank.dim} numbers, the bundle has {bundle.manifest.embed_dim}")
     return bank
 
 
-def replayed(path: Path, bundle: Bundle, embed: Embed, known: ClassBank | None = None) -> Rebased:
+def replayed(path: Path, bundle: Bundle, embed: Embed, previous: ClassBank | None = None) -> Rebased:
     """Return the bank of a file, replayed on a bundle's bank, whatever encoder it belongs to.
 
     Args:
         path: The file.
         bundle: The bundle.
         embed: Its name encoder, for a file of another encoder.
-        known: As for ``read``.
+        previous: As for ``read``.
 
     Raises:
         BankError: It is missing or damaged, or no class is left that can be an answer.
         SchemaError: It needs a newer reader.
     """
     if KIND.encoder_of(path) == bundle.manifest.encoder_digest:
-        return Rebased(read(path, bundle, known))
+        return Rebased(read(path, bundle, previous))
     try:
         return rebased(detached(path), bundle.bank, embed)
     except (BankError, ClassNameError) as error:
@@ -170,9 +170,9 @@ class BankFile:
                 if self._embed is None:
                     self.bank, self.rebased = read(self.path, self._bundle, self.bank), None
                 else:
-                    found = replayed(self.path, self._bundle, self._embed, self.bank)
+                    result = replayed(self.path, self._bundle, self._embed, self.bank)
                     own = KIND.encoder_of(self.path) == self._bundle.manifest.encoder_digest
-                    self.bank, self.rebased = found.bank, None if own else found
+                    self.bank, self.rebased = result.bank, None if own else result
                 self._looked = stamp
             return self.bank
 

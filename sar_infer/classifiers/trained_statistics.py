@@ -100,7 +100,7 @@ class TrainedStatistics:
         return model.alpha > 0 or any(g for _, g in model.offsets)
 
     def found(self, own: State, bank: State) -> tuple[Indices, Indices]:
-        """Return places in a bank and the trained class of each: its row is the one that the bundle gave that class.
+        """Return positions in a bank and the trained class of each: its row is the one that the bundle gave that class.
 
         A class that was renamed keeps its row and is found; one that was embedded anew is another class.
 
@@ -109,20 +109,22 @@ class TrainedStatistics:
             bank: Any bank of the same encoder.
         """
         pairs = [
-            (number, place) for number, name in enumerate(self.names) if (place := own.lookup.name(name)) is not None
+            (number, position)
+            for number, name in enumerate(self.names)
+            if (position := own.lookup.name(name)) is not None
         ]
         numbers = np.array([number for number, _ in pairs], np.intp)
-        places = bank.places_from(own, [place for _, place in pairs])
-        numbers, places = numbers[places >= 0], places[places >= 0]
-        order = np.argsort(places)
-        return places[order], numbers[order]
+        positions = bank.positions_from(own, [position for _, position in pairs])
+        numbers, positions = numbers[positions >= 0], positions[positions >= 0]
+        order = np.argsort(positions)
+        return positions[order], numbers[order]
 
     def kept(self, own: State, bank: State) -> TrainedStatistics:
         """Return the statistics for another bank: classes that it lacks are left out, renamed ones have its names."""
-        places, numbers = self.found(own, bank)
+        positions, numbers = self.found(own, bank)
         model = self.statistics
         means, counts = np.ascontiguousarray(model.means[numbers]), model.counts[numbers]
-        names = tuple(bank.names[place] for place in places.tolist())
+        names = tuple(bank.names[position] for position in positions.tolist())
         return TrainedStatistics(names, dataclasses.replace(model, means=means, counts=counts), self.encoder_digest)
 
     def save(self, path: Path) -> None:

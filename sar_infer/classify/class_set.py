@@ -224,8 +224,8 @@ def with_head(classes: ClassSet, head: ClassHead | None, bank: ClassBank, own: C
         return classes
     if any(slot == _EXTENDED for slot in classes.origins):
         return classes
-    own_places = [place for name in head.names if (place := own.lookup.name(name)) is not None]
-    slots = bank.table.slots(bank.places_from(own, own_places))
+    own_positions = [position for name in head.names if (position := own.lookup.name(name)) is not None]
+    slots = bank.table.slots(bank.positions_from(own, own_positions))
     numbers = {slot: number for number, slot in enumerate(slots.tolist()) if slot >= 0}
     columns = [numbers.get(slot) for slot in classes.slots().tolist()]
     order = [column for column in columns if column is not None]
@@ -247,17 +247,17 @@ def with_calibration(
     """
     if not calibrated:
         return classes
-    own = {name_key(name): place for name in calibrated if (place := bank.lookup.name(name)) is not None}
+    own = {name_key(name): position for name in calibrated if (position := bank.lookup.name(name)) is not None}
     pairs = [
-        (column, place)
-        for key, place in own.items()
+        (column, position)
+        for key, position in own.items()
         for column in classes.lookup.names(key)
         if classes.source(column) == "bank"
     ]
     flags = np.zeros(len(classes.names), dtype=np.bool_)
     if pairs:
-        columns, places = (list(side) for side in zip(*pairs, strict=True))
-        flags[columns] = (classes.rows(columns) == bank.rows_at(places)).all(axis=1)
+        columns, positions = (list(side) for side in zip(*pairs, strict=True))
+        flags[columns] = (classes.rows(columns) == bank.rows_at(positions)).all(axis=1)
     if changed is not None:
         flags &= ~changed
     return dataclasses.replace(classes, calibrated=flags)

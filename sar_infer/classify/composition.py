@@ -16,7 +16,7 @@ import numpy as np
 
 from sar_infer._arrays import Floats, Indices
 from sar_infer.bank import ClassBank
-from sar_infer.bank.table import Block, Table
+from sar_infer.bank.table import Block, Table, among
 from sar_infer.classifiers.statistics import Statistics, composed, named_bias, transformed_queries
 from sar_infer.classifiers.trained_statistics import ClassPhotos, TrainedStatistics
 
@@ -30,7 +30,7 @@ class Terms:
         scale: The logit scale.
         bias: (C,) beside the products.
         weights: (K, D) of classes with photos.
-        columns: (K,) rising, the places of these among the C.
+        columns: (K,) rising, the positions of these among the C.
         shift: How much more than was fitted is taken from classes with photos.
     """
 
@@ -45,7 +45,7 @@ class Terms:
         """Return the terms without some classes, rising."""
         if not len(columns):
             return self
-        left = ~np.isin(self.columns, columns)
+        left = ~among(self.columns, np.asarray(columns, np.intp))
         moved = self.columns[left] - np.searchsorted(columns, self.columns[left])
         return dataclasses.replace(self, bias=np.delete(self.bias, columns), weights=self.weights[left], columns=moved)
 
@@ -128,7 +128,7 @@ class Composer:
             counted = self._photos_of(bank)
             own = [None if column is None else counted.get(column) for column in theirs]
             both = [_both(first, second) for first, second in zip(own, photos, strict=True)]
-            with_photos = {place: item for place, item in enumerate(both) if item is not None}
+            with_photos = {position: item for position, item in enumerate(both) if item is not None}
             given = self._special(
                 Table((Block(("",) * len(rows), rows),)), named_bias(self._statistics, rows), with_photos
             )

@@ -102,7 +102,7 @@ def add(arguments: BankArguments, **values: Any) -> None:
     options = AddOptions(**values)
     options.check(arguments.file)
     from sar_infer.bank import add as edit
-    from sar_infer.bank.edits import places_of
+    from sar_infer.bank.edits import positions_of
     from sar_infer.bank_advice import Linter
     from sar_infer.cli.bank import photos as from_photos
 
@@ -114,7 +114,7 @@ def add(arguments: BankArguments, **values: Any) -> None:
         linter = Linter(found.bundle, found.bank) if options.looks_at_names else None
         findings = _checked_texts(given, linter)
         _refuse(findings, strict=options.strict)
-        places_of(found.bank, [*given])  # refuses a bad name before minutes are spent on embedding
+        positions_of(found.bank, [*given])  # refuses a bad name before minutes are spent on embedding
         rows = _embedded(found, given, linter, findings)
         photos = from_photos.read_photos(found, files, photos_only=options.photos_only)
         given, rows = from_photos.with_kept(found.bank, given, rows, files)

@@ -389,10 +389,10 @@ def test_a_base_is_found_by_the_place_that_a_file_names_or_is_given(tmp_path: Pa
 def test_what_a_file_has_in_common_with_one_that_is_known_is_not_read_again(tmp_path: Path) -> None:
     path, first = tmp_path / "b", add(bank(), ["owl"], unit_rows(["owl"]))
     add(first, ["emu"], unit_rows(["emu"])).save(path)
-    again = ClassBank.load(path, base=bank(), known=first)
+    again = ClassBank.load(path, base=bank(), previous=first)
     assert again.history[0] is first.history[0]
     rollback(ClassBank.load(path), 1).save(path)
-    assert list(ClassBank.load(path, base=bank(), known=again).names) == [*NAMES, "owl"]
+    assert list(ClassBank.load(path, base=bank(), previous=again).names) == [*NAMES, "owl"]
 
 
 def test_a_large_base_is_mapped_and_checked_by_verify_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

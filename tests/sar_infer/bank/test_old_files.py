@@ -64,7 +64,7 @@ def test_on_its_bundle_only_the_difference_is_kept(tmp_path: Path) -> None:
     alone = ClassBank.load(SAMPLES / "version-2.safetensors")
     assert (tuple(bank.names), bank.info) == (tuple(alone.names), alone.info)
     assert bank.base is own.base
-    assert bank.places_from(own, [0, 1, 2, 3]).tolist() == [0, -1, 1, 2]  # red is ruby now, green is gone
+    assert bank.positions_from(own, [0, 1, 2, 3]).tolist() == [0, -1, 1, 2]  # red is ruby now, green is gone
     assert bank.info["ruby"] == ClassInfo(phrases=("red",))
     again = ClassBank.load(_saved(bank, tmp_path / "new.safetensors"), base=own)
     assert (tuple(again.names), again.info, again.content_digest) == (

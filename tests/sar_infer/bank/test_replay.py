@@ -191,7 +191,9 @@ class Machine(RuleBasedStateMachine):
             if had is None:
                 self.model.add({name: row})
             elif had["row"] != row:
-                had.update(row=row, phrases=(), added=True)
+                had.update(row=row, phrases=(), added=True, threshold=None, background=False)
+            else:
+                had.update(background=False)  # the other's flag is taken; its missing threshold is no choice
         other = ClassBank([*rows], unit_rows(rows.values()), self.bank.encoder_digest)
         self.done(merge(self.bank, other, "take"))
 
@@ -214,7 +216,7 @@ class Machine(RuleBasedStateMachine):
     @rule(known=st.booleans())
     def save_and_load(self, known: bool) -> None:
         self.bank.save(self.file)
-        bank = ClassBank.load(self.file, known=self.bank if known else None)
+        bank = ClassBank.load(self.file, previous=self.bank if known else None)
         assert (content(bank), bank.content_digest) == (content(self.bank), self.bank.content_digest)
         before, after = ([dataclasses.replace(step, changes=None) for step in one.history] for one in (self.bank, bank))
         assert [vars(step) for step in before] == [vars(step) for step in after]

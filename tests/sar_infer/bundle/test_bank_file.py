@@ -134,5 +134,5 @@ def test_a_file_that_stands_alone_is_taken_as_a_difference(file: Path) -> None:
     ClassBank(("fox", "dog"), rows, "e" * 64, info={"fox": ClassInfo(aliases=("reynard",))}).save(file)
     bank = bank_file.read(file, OLD)
     assert list(bank.names) == ["dog", "fox"]
-    assert bank.places_from(OLD.bank, [0, 1]).tolist() == [-1, 0]
+    assert bank.positions_from(OLD.bank, [0, 1]).tolist() == [-1, 0]
     assert bank.lookup.find("reynard") == 1
