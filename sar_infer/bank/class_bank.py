@@ -15,7 +15,7 @@ from sar_infer.bank.info import PLAIN, ClassInfo
 from sar_infer.bank.old_files import KIND, renamed_names
 from sar_infer.bank.photos import PhotoSet
 from sar_infer.bank.records import Log, Step, checkpoint
-from sar_infer.bank.replay import applied, changes_of, converted, flattened, folded, replay
+from sar_infer.bank.replay import applied, changes_of, converted, flattened, folded, recognised, replay
 from sar_infer.bank.state import Base, State, check_base
 from sar_infer.bank.table import Block
 from sar_infer.errors import BankError, BaseMissingError
@@ -140,7 +140,8 @@ class ClassBank(State):
     def _on(cls, content: Content, base: Base, previous: ClassBank | None) -> ClassBank:
         log = content.log
         if content.base is not None and not content.base.same(base):
-            return cls._moved(content, base)
+            moved = cls._moved(content, base)
+            return cls.of(replay(content.base, log), log) if moved is None else moved
         if previous is not None and previous.base is base:
             count = len(previous.log.steps)
             same = log.steps[:count] == previous.log.steps and log.checkpoint is previous.log.checkpoint
@@ -150,14 +151,17 @@ class ClassBank(State):
         return cls.of(replay(base, log), log)
 
     @classmethod
-    def _moved(cls, content: Content, base: Base) -> ClassBank:
-        """Return the bank of a file that holds all rows itself, on a base with which it may share them."""
+    def _moved(cls, content: Content, base: Base) -> ClassBank | None:
+        """Return the bank of a file that holds all rows itself, on a base with which it shares most; else None."""
         assert content.base is not None  # noqa: S101 - checked by the caller
         alone = replay(content.base, content.log)
         flat = flattened(alone)
         steps = tuple(dataclasses.replace(step, changes=None) for step in content.log.steps)
         at = steps[-1].at if steps else _NO_TIME
-        state = converted(base, flat, renamed_names(content.provenance), at)
+        slots = recognised(base, flat.block, renamed_names(content.provenance))
+        if 2 * len(slots) < min(len(base.block), len(flat.block)):
+            return None
+        state = converted(base, flat, slots, at)
         calibration = flat.calibration
         if calibration is not None and calibration.content_digest == flat.digest:
             calibration = dataclasses.replace(calibration, content_digest=state.content_digest)

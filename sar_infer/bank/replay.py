@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from sar_infer._arrays import Floats
 from sar_infer.bank.info import PLAIN, ClassInfo
 from sar_infer.bank.photos import PhotoSet
 from sar_infer.bank.records import (
@@ -226,19 +225,18 @@ def _photos(state: State) -> list[Change]:
     return [*changes, *([Photos(sets)] if sets else [])]
 
 
-def converted(base: Base, other: Base, renamed: Mapping[str, str], at: str) -> State:
+def converted(base: Base, other: Base, slots: Mapping[int, int], at: str) -> State:
     """Return the state on a base that has the classes of another, which a file holds itself.
 
-    Classes of the base are recognised by their names and rows; they keep the base's order, others follow.
+    Classes of the base keep its order, others follow.
 
     Args:
         base: A base of the same encoder.
         other: The other.
-        renamed: The base's names of classes that were renamed, by their names.
+        slots: The base's slot of each position whose class is the base's; see ``recognised``.
         at: The time at which classes came that the base does not have.
     """
     names, rows, info, photos = other.block.names, other.block.rows, other.info, other.photos
-    slots = _recognised(base, names, rows, renamed)
     own = [(slot, position) for position, slot in slots.items()]
     gone = sorted({*range(len(base.block))} - {slot for slot, _ in own})
     fresh = [position for position in range(len(names)) if position not in slots]
@@ -270,17 +268,23 @@ def converted(base: Base, other: Base, renamed: Mapping[str, str], at: str) -> S
     return State(base, table, infos, sets, aliases)
 
 
-def _recognised(base: Base, names: Sequence[str], rows: Floats, renamed: Mapping[str, str]) -> dict[int, int]:
-    """Return the base's slot of each position whose class is the base's, rising."""
+def recognised(base: Base, other: Block, renamed: Mapping[str, str]) -> dict[int, int]:
+    """Return the base's slot of each position whose class is the base's, by name; both rise.
+
+    Args:
+        base: A base.
+        other: Other classes of the same encoder.
+        renamed: The base's names of classes that were renamed, by their names; they have the base's rows.
+    """
     slots: dict[int, int] = {}
     block, last = base.block, -1
-    for position, name in enumerate(names):
+    for position, name in enumerate(other.names):
         slot = position if position < len(block) and block.names[position] == name else None
         if slot is None:
             origin = renamed.get(name, name)
             alike = block.rows_of(name_key(origin))
             slot = next((row for row in alike if block.names[row] == origin), None)
-            if slot is not None and origin != name and not np.array_equal(block.rows[slot], rows[position]):
+            if slot is not None and origin != name and not np.array_equal(block.rows[slot], other.rows[position]):
                 slot = None
         if slot is not None and slot > last:
             slots[position] = last = slot

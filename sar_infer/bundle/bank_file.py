@@ -155,37 +155,45 @@ class BankFile:
         stamp = stamp_of(self.path)
         return stamp is not None and stamp != self._looked
 
-    def look(self) -> ClassBank:
+    def look(self, file: Path | None = None) -> ClassBank:
         """Return the bank as it is now; what others have written is replayed.
+
+        Args:
+            file: The file that is locked, where ``path`` may be a link to it.
 
         Raises:
             BankError: The file was replaced by one that cannot be used; the bank stays.
             SchemaError: It needs a newer reader; the bank stays.
         """
-        if not self.changed:
+        path = file or self.path
+        if stamp_of(path) in (None, self._looked):
             return self.bank
         with self._lock:
-            stamp = stamp_of(self.path)
+            stamp = stamp_of(path)
             if stamp is not None and stamp != self._looked:
                 if self._embed is None:
-                    self.bank, self.rebased = read(self.path, self._bundle, self.bank), None
+                    self.bank, self.rebased = read(path, self._bundle, self.bank), None
                 else:
-                    result = replayed(self.path, self._bundle, self._embed, self.bank)
-                    own = KIND.encoder_of(self.path) == self._bundle.manifest.encoder_digest
+                    result = replayed(path, self._bundle, self._embed, self.bank)
+                    own = KIND.encoder_of(path) == self._bundle.manifest.encoder_digest
                     self.bank, self.rebased = result.bank, None if own else result
                 self._looked = stamp
             return self.bank
 
-    def save(self, bank: ClassBank) -> None:
+    def save(self, bank: ClassBank, file: Path | None = None) -> None:
         """Write a bank, whose file this process owns.
+
+        Args:
+            bank: The bank.
+            file: The file that is locked, where ``path`` may be a link to it.
 
         Raises:
             BankError: A bank file cannot hold it.
             OSError: It cannot be written.
         """
-        bank.save(self.path)
+        bank.save(file or self.path)
         with self._lock:
-            self.bank, self._looked = bank, stamp_of(self.path)
+            self.bank, self._looked = bank, stamp_of(file or self.path)
 
 
 def stamp_of(file: Path) -> Stamp:

@@ -119,30 +119,32 @@ def locked(place: Path, *, shared: bool = False) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def owned(path: Path, wait: float = 0) -> Iterator[None]:
-    """Lock a file for writing, and remove what interrupted writes of it left behind.
+def owned(path: Path, wait: float = 0) -> Iterator[Path]:
+    """Lock a file for writing, remove what interrupted writes of it left behind, and yield the file that is locked.
 
-    Every writer of the file must use this. See ``locked``.
+    Every writer must use this, and read and write the file that it yields: ``path`` may be a link, which somebody may
+    turn to another file meanwhile. See ``locked``.
 
     Args:
-        path: The file.
+        path: The file, or a link to it.
         wait: Seconds to wait for another process that is changing the file.
 
     Raises:
         WriteError: Another process is changing the file, or the lock cannot be made.
     """
-    real, end = Path(os.path.realpath(path)), time.monotonic() + wait
+    end = time.monotonic() + wait
     with contextlib.ExitStack() as stack:
         while True:
+            file = Path(os.path.realpath(path))
             try:
-                stack.enter_context(locked(real))
+                stack.enter_context(locked(file))
                 break
             except BlockingIOError:
                 if time.monotonic() >= end:
                     raise WriteError(f"{path}: another process is changing it; try again when it is done") from None
                 time.sleep(_TRY_EVERY)
-        _clear_cut_off(real)
-        yield
+        _clear_cut_off(file)
+        yield file
 
 
 def _taken(lock: Path, operation: int) -> int | None:

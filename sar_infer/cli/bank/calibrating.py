@@ -54,7 +54,7 @@ def calibrate(arguments: BankArguments, *, paths: Sequence[str]) -> None:
             count = "1 photo" if len(photos.known) == 1 else f"{len(photos.known):,} photos"
             click.echo(f"left out {count}, such as {path} of {name!r}: {why}", err=True)
         fitted = _fitted(found, photos.sets, places)
-        save(arguments, edit(found.bank, fitted, by="sar-bank calibrate"))
+        save(arguments, found, edit(found.bank, fitted, by="sar-bank calibrate"))
         content = {"bank": str(arguments.file)} | dataclasses.asdict(fitted)
         emit(arguments.form, lambda: content, _lines(arguments, fitted))
 

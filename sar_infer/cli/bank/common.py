@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 import shlex
 import sys
 import time
@@ -47,10 +46,11 @@ class BankArguments:
 
 @dataclass(frozen=True)
 class Opened:
-    """A checked bundle and a bank of its encoder."""
+    """A checked bundle and a bank of its encoder, with the file that it is in, which a change replaces."""
 
     bundle: Bundle
     bank: ClassBank
+    file: Path
 
     @functools.cached_property
     def classifier(self) -> Classifier:
@@ -107,18 +107,18 @@ def opened(arguments: BankArguments, *, may_be_missing: bool = False, whole: boo
         BankError: the bank is missing, damaged, or of another encoder.
     """
     missing = may_be_missing and not arguments.file.exists()
-    found = _opened(arguments, missing=missing, whole=whole)
+    found = _opened(arguments, arguments.file, missing=missing, whole=whole)
     if missing:
         _say_missing(arguments, found)
     return found
 
 
-def _opened(arguments: BankArguments, *, missing: bool, whole: bool) -> Opened:
+def _opened(arguments: BankArguments, file: Path, *, missing: bool, whole: bool) -> Opened:
     from sar_infer.bundle.bank_file import read
     from sar_infer.bundle.bundle import open_bundle
 
     bundle = open_bundle(arguments.bundle or None)
-    return Opened(bundle, bundle.bank if missing else read(arguments.file, bundle, whole=whole))
+    return Opened(bundle, bundle.bank if missing else read(file, bundle, whole=whole), file)
 
 
 def replayed(arguments: BankArguments) -> ClassBank:
@@ -173,10 +173,9 @@ def changing(arguments: BankArguments, *, may_be_missing: bool = True, opening: 
     from sar_infer.storage.files import owned
 
     check_changeable(arguments.file)
-    file = Path(os.path.realpath(arguments.file))
-    with owned(file, WAIT):
+    with owned(arguments.file, WAIT) as file:
         missing = may_be_missing and not file.exists()
-        found = _opened(arguments, missing=missing or not opening, whole=False)
+        found = _opened(arguments, file, missing=missing or not opening, whole=False)
         try:
             yield found
         finally:
@@ -201,7 +200,7 @@ def write(arguments: BankArguments, before: Opened, after: ClassBank, **more: An
     if changed:
         if after.background is not None and after.background.all():
             click.echo("Warning: every class is background now, so no image gets an answer", err=True)
-        save(arguments, after)
+        save(arguments, before, after)
         if _calibrated(before.bank) and not _calibrated(after):
             text = "scores are not calibrated any more, and thresholds for unknown are of before the change; calibrate "
             click.echo(f"{text}again: {again(arguments, 'calibrate', '--photos', 'PHOTOS')}", err=True)
@@ -225,15 +224,20 @@ def _calibrated(bank: ClassBank) -> bool:
     return bank.calibration is not None and bank.calibration.fits(bank)
 
 
-def save(arguments: BankArguments, bank: ClassBank) -> None:
+def save(arguments: BankArguments, before: Opened, bank: ClassBank) -> None:
     """Save a bank; the file is the old one or the new one.
+
+    Args:
+        arguments: The file, for messages.
+        before: The file that is locked.
+        bank: The bank.
 
     Raises:
         BankError: a bank file cannot hold it.
         WriteError: it could not be written.
     """
     try:
-        bank.save(arguments.file)
+        bank.save(before.file)
     except OSError as error:
         raise WriteError(f"{arguments.file}: not written ({error.strerror or error}); nothing was changed") from None
 

@@ -364,10 +364,10 @@ def rebase(arguments: BankArguments) -> None:
     from sar_infer.bundle.bank_file import replayed as replay
 
     with changing(arguments, may_be_missing=False, opening=False) as found:
-        before = KIND.encoder_of(arguments.file)
-        result = replay(arguments.file, found.bundle, found.classifier.embed_phrases)
+        before = KIND.encoder_of(found.file)
+        result = replay(found.file, found.bundle, found.classifier.embed_phrases)
         _list_left_out(result)
-        save(arguments, result.bank)
+        save(arguments, found, result.bank)
         same = before == found.bundle.manifest.encoder_digest
         content = {"bank": str(arguments.file), "classes": len(result.bank.names), "left_out": result.left_out()}
         text = "belonged to this encoder already" if same else f"carried over from encoder {before[:8]}"

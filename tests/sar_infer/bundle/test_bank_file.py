@@ -129,10 +129,20 @@ def test_rows_of_another_length_are_refused(file: Path) -> None:
         bank_file.read(file, OLD)
 
 
-def test_a_file_that_stands_alone_is_taken_as_a_difference(file: Path) -> None:
+def test_a_file_that_shares_rows_with_the_bundle_is_taken_as_a_difference(file: Path) -> None:
     rows = np.concatenate([unit_rows(["fox"], DIM), OLD.bank.rows_at([1])])
     ClassBank(("fox", "dog"), rows, "e" * 64, info={"fox": ClassInfo(aliases=("reynard",))}).save(file)
     bank = bank_file.read(file, OLD)
     assert list(bank.names) == ["dog", "fox"]
+    assert bank.base is OLD.bank.base
     assert bank.positions_from(OLD.bank, [0, 1]).tolist() == [-1, 0]
     assert bank.lookup.find("reynard") == 1
+
+
+def test_a_file_that_has_little_of_the_bundles_stands_alone(file: Path) -> None:
+    alone = ClassBank(("fox", "emu", "yak"), unit_rows(["fox", "emu", "yak"], DIM), "e" * 64)
+    banks.remove(alone, ["fox"]).save(file)
+    bank = bank_file.read(file, OLD)
+    assert list(bank.names) == ["emu", "yak"]
+    assert bank.base is not OLD.bank.base
+    assert list(banks.rollback(bank, 0).names) == ["fox", "emu", "yak"]

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -26,6 +27,7 @@ from support.hostile_graphs import endless
 from sar_infer import Classifier, default_bundle
 from sar_infer.bank import ClassBank, ClassInfo
 from sar_infer.bank_advice.linter import CHUNK
+from sar_infer.bundle import bank_file
 from sar_infer.bundle.manifest import NAME_ENCODER
 from sar_infer.cli.bank import main
 
@@ -631,6 +633,27 @@ def test_text_of_a_bank_cannot_steer_the_terminal() -> None:
     for arguments in (["list", BANK, "--long"], ["history", BANK], ["nearest", BANK, "red"]):
         assert all(line.isprintable() for line in run(*arguments).stdout.split("\n"))
     assert answer("list", BANK)[0]["name"] == odd
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs links")
+def test_a_link_that_is_turned_meanwhile_does_not_lead_a_change_into_another_bank(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first, second = Path("first.safetensors"), Path("second.safetensors")
+    run("add", first, "owl")
+    run("add", second, "fox")
+    BANK.symlink_to(first)
+    before, read = second.read_bytes(), bank_file.read
+
+    def turned(*arguments: Any, **options: Any) -> ClassBank:
+        BANK.unlink(missing_ok=True)
+        BANK.symlink_to(second)
+        return read(*arguments, **options)
+
+    monkeypatch.setattr(bank_file, "read", turned)
+    run("add", BANK, "newt")
+    assert second.read_bytes() == before
+    assert {"owl", "newt"} < set(ClassBank.load(first).names)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs POSIX links and modes")
