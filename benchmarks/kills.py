@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -68,27 +68,38 @@ class Kills:
 
 
 def killed_child(work: Callable[[int], None], seconds: float) -> bytes:
-    """What a forked process reported before it was killed; the time counts from its birth.
+    """Return what a forked process reported before it was killed; see ``killed_children``."""
+    return killed_children([work], seconds)[0]
+
+
+def killed_children(works: Sequence[Callable[[int], None]], seconds: float) -> list[bytes]:
+    """Return what forked processes reported before they were killed; the time counts from the birth of the last.
 
     Args:
-        work: Does not end, and writes a byte to the pipe that it is given for each thing that is safe.
-        seconds: Until it is killed.
+        works: Each does not end, and writes to the pipe that it is given for each thing that is safe.
+        seconds: Until they are killed.
     """
-    ours, theirs = os.pipe()
-    child = os.fork()
-    if not child:
-        try:
-            work(theirs)
-        finally:
-            os._exit(1)
-    os.close(theirs)
+    children: list[tuple[int, int]] = []
+    for work in works:
+        ours, theirs = os.pipe()
+        child = os.fork()
+        if not child:
+            try:
+                work(theirs)
+            finally:
+                os._exit(1)
+        os.close(theirs)
+        children.append((child, ours))
     time.sleep(seconds)
-    os.kill(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
-    with os.fdopen(ours, "rb") as pipe:
-        reported = pipe.read()
-    if not os.WIFSIGNALED(status):
-        sys.exit("the child ended by itself; its message stands above")
+    reported = []
+    for child, _ in children:
+        os.kill(child, signal.SIGKILL)
+    for child, ours in children:
+        _, status = os.waitpid(child, 0)
+        with os.fdopen(ours, "rb") as pipe:
+            reported.append(pipe.read())
+        if not os.WIFSIGNALED(status):
+            sys.exit("a child ended by itself; its message stands above")
     return reported
 
 
@@ -101,7 +112,7 @@ def stored_bank(file: Path, base: ClassBank) -> ClassBank:
     """What the file holds; before the first class was added there is none, and the base stands."""
     from sar_infer.bank import ClassBank
 
-    return ClassBank.load(file, base.encoder_digest) if file.exists() else base
+    return ClassBank.load(file, base=base) if file.exists() else base
 
 
 def not_the_first(bank: ClassBank, base: ClassBank, confirmed: int) -> Iterator[str]:
@@ -110,7 +121,7 @@ def not_the_first(bank: ClassBank, base: ClassBank, confirmed: int) -> Iterator[
     k is ``confirmed`` or one more, stored before it could be confirmed.
     """
     count = len(bank.names) - len(base.names)
-    if bank.names != (*base.names, *map(added, range(count))):
+    if tuple(bank.names) != (*base.names, *map(added, range(count))):
         yield f"names are not the first {count}"
     if not confirmed <= count <= confirmed + 1:
         yield f"{confirmed} were confirmed, {count} are stored"

@@ -15,7 +15,7 @@ import numpy as np
 from sar_infer._arrays import Floats
 from sar_infer.bank import ClassBank, PhotoSet
 from sar_infer.bank.calibration import BankCalibration
-from sar_infer.bundle.bank_file import read
+from sar_infer.bundle.bank_file import BankFile
 from sar_infer.bundle.bundle import Bundle, Place, open_bundle
 from sar_infer.bundle.manifest import Manifest
 from sar_infer.classifiers.composition import Composer
@@ -58,7 +58,8 @@ class Classifier(Embedder):
 
     Args:
         bundle: An open bundle.
-        bank: Class names to choose from; None takes the bundle's.
+        bank: Class names to choose from, or a bank file, whose changes are in the next ``class_set``; None takes the
+            bundle's.
         device: ``auto``, ``cpu`` or ``cuda``; ``cuda`` is verified when a session opens.
         threads: Number of threads inside an operator; None leaves it to onnxruntime.
         spin: See ``sessions.open_session``.
@@ -84,7 +85,7 @@ class Classifier(Embedder):
         self,
         bundle: Bundle,
         *,
-        bank: ClassBank | None = None,
+        bank: ClassBank | BankFile | None = None,
         device: Device = "auto",
         threads: int | None = None,
         spin: bool = True,
@@ -93,7 +94,7 @@ class Classifier(Embedder):
         offset: float = 0.0,
     ) -> None:
         manifest = bundle.manifest
-        self.bank = bundle.bank if bank is None else bank
+        self._bank = bundle.bank if bank is None else bank
         _check_bank(self.bank, manifest)
         if device not in get_args(Device):
             raise InputError(f"device: expected {', '.join(get_args(Device))}, got {device!r}")
@@ -127,12 +128,20 @@ class Classifier(Embedder):
                 device, or a place on a hub is not understood.
         """
         bundle = open_bundle(path)
-        if isinstance(bank, str | os.PathLike):
-            bank = read(Path(bank), bundle)
-        classifier = cls(bundle, bank=bank, device=device, threads=threads, precision=precision, offset=offset)
+        source = BankFile(Path(bank), bundle, missing=False) if isinstance(bank, str | os.PathLike) else bank
+        classifier = cls(bundle, bank=source, device=device, threads=threads, precision=precision, offset=offset)
         if device == "cuda":
             classifier.start()
         return classifier
+
+    @property
+    def bank(self) -> ClassBank:
+        """Return the class names to choose from; of a bank file, those that it has now.
+
+        Raises:
+            BankError: The file was replaced by one that cannot be used.
+        """
+        return self._bank.look() if isinstance(self._bank, BankFile) else self._bank
 
     def classify(
         self,
@@ -200,7 +209,7 @@ class Classifier(Embedder):
         named = {**{name: (name,) for name in photos if name not in fresh}, **phrases}
         given, found = with_photos(named, fresh, self.bundle.manifest.embed_dim)
         chosen = build_class_set(bank, given, only, self.embed_phrases, self._composer, found)
-        chosen = with_head(chosen, self.bundle.head, self.bundle.bank)
+        chosen = with_head(chosen, self.bundle.head, bank, self.bundle.bank)
         own = self._own_calibration(bank, chosen)
         if own is not None and own.fits(bank):
             return with_own_calibration(chosen, bank, found)
@@ -344,5 +353,5 @@ def _check_bank(bank: ClassBank, manifest: Manifest) -> None:
             f"bank of another encoder: open the bundle that it was made with (expected "
             f"{manifest.encoder_digest[:8]}, the bank has {bank.encoder_digest[:8]})"
         )
-    if bank.embeddings.shape[1] != manifest.embed_dim:
-        raise BankError(f"bank with rows of {bank.embeddings.shape[1]}, expected {manifest.embed_dim}")
+    if bank.dim != manifest.embed_dim:
+        raise BankError(f"bank with rows of {bank.dim}, expected {manifest.embed_dim}")

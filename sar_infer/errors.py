@@ -65,6 +65,10 @@ class BankError(SarInferError):
     """A bank file is damaged or belongs to another encoder."""
 
 
+class BaseMissingError(BankError):
+    """The base that a bank file names, the bank of a bundle, is not where it was."""
+
+
 class WriteError(SarInferError):
     """Something could not be written; the old content is still there."""
 

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sar_infer.bank.class_bank import ClassBank
-    from sar_infer.bank.difference import Difference, diff
-    from sar_infer.bank.edits import add, amend, remove, remove_photos, rename, set_photos_only
-    from sar_infer.bank.history import Step, rollback, settled
+    from sar_infer.bank.compare import Difference, diff
+    from sar_infer.bank.edits import add, amend, calibrate, remove, remove_photos, rename, rollback, set_photos_only
     from sar_infer.bank.info import ClassInfo
-    from sar_infer.bank.merging import merge
     from sar_infer.bank.photos import PhotoSet
+    from sar_infer.bank.rebase import rebased
+    from sar_infer.bank.records import Step
     from sar_infer.bank.search import find, nearest
+    from sar_infer.bank.union import merge
 
 __all__ = [
     "ClassBank",
@@ -28,36 +29,38 @@ __all__ = [
     "Step",
     "add",
     "amend",
+    "calibrate",
     "diff",
     "find",
     "merge",
     "nearest",
+    "rebased",
     "remove",
     "remove_photos",
     "rename",
     "rollback",
     "set_photos_only",
-    "settled",
 ]
 
 _HOMES = {
     "ClassBank": "class_bank",
     "ClassInfo": "info",
-    "Difference": "difference",
+    "Difference": "compare",
     "PhotoSet": "photos",
-    "Step": "history",
+    "Step": "records",
     "add": "edits",
     "amend": "edits",
-    "diff": "difference",
+    "calibrate": "edits",
+    "diff": "compare",
     "find": "search",
-    "merge": "merging",
+    "merge": "union",
     "nearest": "search",
+    "rebased": "rebase",
     "remove": "edits",
     "remove_photos": "edits",
     "rename": "edits",
-    "rollback": "history",
+    "rollback": "edits",
     "set_photos_only": "edits",
-    "settled": "history",
 }
 
 

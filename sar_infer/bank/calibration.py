@@ -10,12 +10,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, Protocol
 
 from sar_infer.errors import BankError
 
-if TYPE_CHECKING:
-    from sar_infer.bank.class_bank import ClassBank
+
+class Classes(Protocol):
+    """The classes of a state, as far as a calibration needs them."""
+
+    @property
+    def content_digest(self) -> str: ...  # noqa: D102
+    @property
+    def background_names(self) -> frozenset[str]: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,6 @@ class BankCalibration:
         if len({*self.calibrated}) < len(self.calibrated):
             raise BankError("calibration: a class is listed twice")
 
-    def fits(self, bank: ClassBank) -> bool:
-        """Return True if a bank has the classes, photos and background that it was fitted with."""
-        background = {name for name, item in bank.info.items() if item.background}
-        return self.content_digest == bank.content_digest and {*self.background} == background
+    def fits(self, state: Classes) -> bool:
+        """Return True if a state has the classes, photos and background that it was fitted with."""
+        return {*self.background} == state.background_names and self.content_digest == state.content_digest

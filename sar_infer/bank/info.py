@@ -10,13 +10,12 @@ import dataclasses
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from sar_infer.errors import BankError
-from sar_infer.storage.packed_names import PackedNames
 from sar_infer.storage.strict_json import build
 
 _ROWS = "rows"
@@ -44,41 +43,33 @@ class ClassInfo:
     added: str | None = None
 
     def __post_init__(self) -> None:
-        for what, texts in (("phrase", self.phrases), ("alias", self.aliases)):
+        for label, texts in (("phrase", self.phrases), ("alias", self.aliases)):
             for text in texts:
-                check_text(what, text)
+                check_text(label, text)
         if self.threshold is not None and not 0 <= self.threshold <= 1:
             raise BankError(f"expected a threshold of 0..1, got {self.threshold}")
 
 
 PLAIN = ClassInfo()
 """A class of the bundle of which nothing is known but name and row."""
-Item = TypeVar("Item", ClassInfo, ClassInfo | None)
 Ranges = tuple[tuple[int, int], ...]
 """Pairs of the first row of a range and the row after its last."""
 
 
-def check_text(what: str, text: str) -> None:
+def check_text(label: str, text: str) -> None:
     """Raise BankError if a text is empty, has a control character, or has half a surrogate pair, which no file holds.
 
     Args:
-        what: What the message calls the text.
+        label: What the message calls the text.
         text: A class name, a phrase or an alias.
     """
     if not text.strip():
-        raise BankError(f"a class has an empty {what}")
+        raise BankError(f"a class has an empty {label}")
     kinds = () if text.isprintable() else {unicodedata.category(character) for character in text}
     if "Cc" in kinds:
-        raise BankError(f"{what} {text!r:.80} has a control character")
+        raise BankError(f"{label} {text!r:.80} has a control character")
     if "Cs" in kinds:
-        raise BankError(f"{what} {text!r:.80} is not text in UTF-8")
-
-
-def set_info(info: dict[str, ClassInfo], name: str, item: ClassInfo) -> None:
-    """Set the info of a class; plain info is left out, so that the mapping stays sparse."""
-    info.pop(name, None)
-    if item != PLAIN:
-        info[name] = item
+        raise BankError(f"{label} {text!r:.80} is not text in UTF-8")
 
 
 def sparse(value: Any) -> Any:
@@ -96,53 +87,47 @@ def sparse(value: Any) -> Any:
     return result
 
 
-def ranges_by_item(items: Mapping[int, Item]) -> dict[Item, Ranges]:
-    """Return the rows of each distinct item, as ranges, from the item of each row."""
-    rows_by_item: dict[Item, list[int]] = {}
-    for row, item in items.items():
+def info_to_json(info: Mapping[int, ClassInfo]) -> list[dict[str, Any]]:
+    """Return a JSON object for each distinct info, with the rows that have it, in the order of their first rows."""
+    rows_by_item: dict[ClassInfo, list[int]] = {}
+    for row, item in info.items():
         rows_by_item.setdefault(item, []).append(row)
-    return {item: ranges_of(rows) for item, rows in rows_by_item.items()}
+    groups = [{_ROWS: ranges_of(rows), **sparse(item)} for item, rows in rows_by_item.items()]
+    return sorted(groups, key=lambda group: group[_ROWS][0])
 
 
-def info_to_json(info: Mapping[str, ClassInfo], rows: Mapping[str, int]) -> list[dict[str, Any]]:
-    """Return a JSON object for each distinct info, in the order of their first rows."""
-    groups = ranges_by_item({rows[name]: item for name, item in info.items()})
-    found = [{_ROWS: ranges, **sparse(item)} for item, ranges in groups.items()]
-    return sorted(found, key=lambda group: group[_ROWS][0])
-
-
-def info_from_json(content: Any, names: PackedNames) -> dict[str, ClassInfo]:
-    """Return class info by name.
+def info_from_json(content: Any, count: int) -> dict[int, ClassInfo]:
+    """Return class info by row.
 
     Args:
         content: Parsed JSON, as ``info_to_json`` writes it.
-        names: The class names of the bank.
+        count: Number of rows.
 
     Raises:
-        BankError: it is something else, or a row is outside the bank or stands twice.
-        BundleError: a field is missing, unknown or of another type.
+        BankError: It is something else, or a row is out of range or stands twice.
+        BundleError: A field is missing, unknown or of another type.
     """
     if not isinstance(content, list) or not all(isinstance(group, dict) for group in content):
         raise BankError("field info: expected a list of objects")
-    seen = np.zeros(len(names), dtype=np.bool_)
-    info: dict[str, ClassInfo] = {}
+    listed = np.zeros(count, dtype=np.bool_)
+    info: dict[int, ClassInfo] = {}
     for number, group in enumerate(content):
         source = f"info[{number}]"
         ranges = build(tuple[tuple[int, int], ...], group.get(_ROWS), f"{source}.{_ROWS}")
         item = build(ClassInfo, {key: value for key, value in group.items() if key != _ROWS}, source)
         for start, stop in ranges:
-            if not 0 <= start < stop <= len(names) or seen[start:stop].any():
-                raise BankError(f"{source}: rows {start} to {stop} are not in the bank of {len(names)}, or stand twice")
-            seen[start:stop] = True
-            info.update(dict.fromkeys(names[start:stop], item))
+            if not 0 <= start < stop <= count or listed[start:stop].any():
+                raise BankError(f"{source}: rows {start} to {stop} are not in the bank of {count}, or stand twice")
+            listed[start:stop] = True
+            info.update(dict.fromkeys(range(start, stop), item))
     return info
 
 
 def ranges_of(rows: npt.ArrayLike) -> Ranges:
     """Return some rows, in any order, as ranges."""
-    places = np.sort(np.asarray(rows, dtype=np.int64))
-    if not places.size:
+    positions = np.sort(np.asarray(rows, dtype=np.int64))
+    if not positions.size:
         return ()
-    breaks = np.flatnonzero(np.diff(places) != 1) + 1
-    starts, ends = places[[0, *breaks]], places[[*(breaks - 1), -1]] + 1
+    breaks = np.flatnonzero(np.diff(positions) != 1) + 1
+    starts, ends = positions[[0, *breaks]], positions[[*(breaks - 1), -1]] + 1
     return tuple(zip(starts.tolist(), ends.tolist(), strict=True))

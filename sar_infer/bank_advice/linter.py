@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from sar_infer._arrays import Floats
 from sar_infer.bank import ClassBank
-from sar_infer.bank.following import Embed
+from sar_infer.bank.rebase import Embed
 from sar_infer.bank_advice.finding import Finding
 from sar_infer.bank_advice.row_rules import Neighbours
 from sar_infer.bank_advice.text_rules import KnownNames, odd_characters, odd_tokens, unusable, wording

@@ -19,7 +19,6 @@ import numpy.typing as npt
 
 from sar_infer._arrays import Floats, Indices
 from sar_infer.bank import ClassBank, PhotoSet
-from sar_infer.bank.photos import UNIT
 from sar_infer.bank.search import at_even_steps
 from sar_infer.bank_advice.finding import Finding
 from sar_infer.bundle.bundle import Bundle
@@ -68,7 +67,7 @@ class _Evidence:
         rows = np.array([bank.index[name] for name in names], np.intp)
         sets = [bank.photos[name] for name in names]
         counts = np.array([len(photos) for photos in sets], np.int64)
-        sums = np.array([photos.total for photos in sets], np.float64).reshape(len(sets), -1) * UNIT
+        sums = np.array([photos.total for photos in sets], np.float64).reshape(len(sets), -1)
         photos_only = np.array([photos.photos_only for photos in sets], np.bool_)
         if trained is not None:
             theirs, places = trained.found(own, bank)
@@ -108,7 +107,7 @@ def photo_findings(
     if not fresh:
         return []
     own, trained, scale = bundle.bank, bundle.statistics, bundle.manifest.logit_scale
-    model = _default(own.embeddings.shape[1], scale=scale) if trained is None else trained.statistics
+    model = _default(own.dim, scale=scale) if trained is None else trained.statistics
     evidence = _Evidence.of(bank, own, trained, model)
     places = {bank.names[row]: place for place, row in enumerate(evidence.rows.tolist())}
     shared = _shared(bank, fresh, files or {})
@@ -133,7 +132,7 @@ def _fresh(bank: ClassBank, before: ClassBank | None) -> dict[str, list[int]]:
     found: dict[str, list[int]] = {}
     for name, photos in bank.photos.items():
         was = None if before is None else before.photos.get(name)
-        if was is not None and was.seal == photos.seal:
+        if was is not None and was.identity == photos.identity:
             continue
         known = frozenset() if was is None else was.known
         kept = photos.digests[photos.folded :]

@@ -66,10 +66,11 @@ class Neighbours:
 
     def _nearest_cosines(self) -> Iterator[Floats]:
         """Yield the cosines of the sampled classes to their nearest neighbours, piece by piece."""
-        every = self._bank.embeddings
-        rows = every if len(self._among) == len(every) else every[np.union1d(self._among, self._sample)]
+        bank = self._bank
+        some = len(self._among) < len(bank.names)
+        rows = bank.rows_at(np.union1d(self._among, self._sample)) if some else bank.embeddings
         for start in range(0, len(self._sample), _PIECE):
-            yield nearest_rows(rows, every[self._sample[start : start + _PIECE]], 2)[1][:, 1]
+            yield nearest_rows(rows, bank.rows_at(self._sample[start : start + _PIECE]), 2)[1][:, 1]
 
     def check(self, names: Sequence[str], rows: Floats) -> list[Finding]:
         """Return a finding for each of N names with unit rows (N, D) that is too near a class of another name."""

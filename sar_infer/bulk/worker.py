@@ -19,7 +19,7 @@ from sar_infer.bulk.outputs.rows import Columns, EmbeddingType, Packed, RowForma
 from sar_infer.classifier import Classifier
 from sar_infer.encoders.precision import PrecisionChoice
 from sar_infer.encoders.sessions import Device
-from sar_infer.errors import BundleError, DeviceError, ImageError, InputError, reason_of
+from sar_infer.errors import BankError, BundleError, DeviceError, ImageError, InputError, reason_of
 from sar_infer.images.load import TOO_LITTLE_MEMORY
 from sar_infer.images.prefetch import decode_image
 from sar_infer.processes.signals import deadline
@@ -50,6 +50,7 @@ class WorkerOptions:
         precision: ``fp32``, or smaller graphs of the bundle.
         offset: As of ``Classifier``.
         image_timeout: Seconds after which a process that is still decoding one image is ended.
+        bank_state: Digest of the bank, as the run began with it; workers refuse another.
     """
 
     bundle: str | None = None
@@ -64,6 +65,7 @@ class WorkerOptions:
     precision: PrecisionChoice = "fp32"
     offset: float = 0.0
     image_timeout: float = IMAGE_TIMEOUT
+    bank_state: str | None = None
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,9 @@ class Answerer:
         # the same for all workers, wherever they are and whatever a hub has by then
         bundle = self._classifier.bundle.origin or options.bundle
         self.options = dataclasses.replace(options, bundle=bundle, precision=chosen)
-        classes = self._classifier.class_set(options.classes, options.only)
+        self._bank = self._classifier.bank  # others may change the file meanwhile
+        self._check_pinned()
+        classes = self._classifier.class_set(options.classes, options.only, self._bank)
         self._decide = self._classifier.decide(classes, options.top_k, options.decision)
         decision = options.decision
         self.columns = Columns(
@@ -110,6 +114,16 @@ class Answerer:
         """Return a line for the user, see ``Choice.caution``."""
         return self._classifier.choice.caution
 
+    def _check_pinned(self) -> None:
+        """Note the state of the bank, or compare it with the one that the run began with."""
+        state = canonical_digest([self._bank.content_digest, _class_settings(self._bank)])
+        if self.options.bank_state not in (None, state):
+            raise BankError(
+                f"{self.options.bank}: was changed since this run began; run again, or leave the bank as it is until "
+                "the run has ended"
+            )
+        self.options = dataclasses.replace(self.options, bank_state=state)
+
     def start(self) -> str:
         """Open the encoder and return what it runs on."""
         return self._classifier.start()
@@ -120,8 +134,8 @@ class Answerer:
         phrases = {name: list(phrases) for name, phrases in (options.classes or {}).items()}
         return {
             "bundle": self._manifest.digest,
-            "bank": self._classifier.bank.content_digest,
-            **({} if self._classifier.bank is self._classifier.bundle.bank else _class_settings(self._classifier.bank)),
+            "bank": self._bank.content_digest,
+            **({} if self._bank is self._classifier.bundle.bank else _class_settings(self._bank)),
             "classes": canonical_digest(phrases) if phrases else None,
             "only": options.only,
             "precision": options.precision,

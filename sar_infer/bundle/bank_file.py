@@ -1,4 +1,4 @@
-"""The bank file beside a bundle, which ``sar-bank`` and ``sar-serve`` share: where it may lie, and how it is taken up.
+"""The bank file beside a bundle, which ``sar-bank`` and ``sar-serve`` share: where it may lie, and reading it.
 
 Whoever changes the file holds its lock (``storage.files.owned``), reads what is there, and replaces it as a whole. A
 file that does not exist stands for the bundle's own bank.
@@ -6,33 +6,25 @@ file that does not exist stands for the bundle's own bank.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import logging
 import os
-import secrets
 import shlex
-from collections.abc import Mapping
+import threading
 from pathlib import Path
 
 from sar_infer.bank import ClassBank
-from sar_infer.bank.edits import listed
-from sar_infer.bank.following import Embed, follow, photos_missing
+from sar_infer.bank.old_files import KIND
+from sar_infer.bank.rebase import Embed, Rebased, detached, rebased
 from sar_infer.bundle.bundle import Bundle
 from sar_infer.bundle.manifest import MANIFEST
-from sar_infer.errors import BankError, ClassNameError, InputError, WriteError
-from sar_infer.storage.files import owned, sync_folder, write_atomically
-from sar_infer.storage.tensor_file import TensorFile
+from sar_infer.errors import BankError, ClassNameError, InputError
 
 SUFFIX = ".safetensors"
 WAIT = 3.0
 """Seconds to wait for another process that changes the file."""
-_PIECE = 8 << 20
-_MOST_NAMED = 20
-_log = logging.getLogger("sar_infer.bank")
 _MOUNTS = Path("/proc/self/mountinfo")
-BankDigests = tuple[str, str]
-"""Of names and embeddings, and of the rest."""
+Stamp = tuple[int, int, int] | None
+"""Inode, time of the last change in nanoseconds and size of a file; None if it is not there."""
 
 
 def check_changeable(path: Path) -> None:
@@ -73,138 +65,144 @@ def check_folder(path: Path) -> None:
 
 def check_encoder(path: Path, bundle: Bundle) -> None:
     """Raise InputError if a bank file is there and belongs to another encoder than a bundle that nobody has named."""
-    if path.is_file() and ClassBank.load(path).encoder_digest != bundle.manifest.encoder_digest:
+    if path.is_file() and KIND.encoder_of(path) != bundle.manifest.encoder_digest:
         raise InputError(
             f"{path}: belongs to another encoder than the bundle that ships; name its own bundle with --bundle, or "
-            f"carry its classes over to the one that ships with --bundle {bundle.place}"
+            f"carry its changes over to the one that ships: sar-bank rebase {shlex.quote(str(path))} --bundle "
+            f"{shlex.quote(str(bundle.place))}"
         )
 
 
-def read(path: Path, bundle: Bundle, *, whole: bool = False) -> ClassBank:
-    """Return the bank of a file.
+def read(path: Path, bundle: Bundle, previous: ClassBank | None = None, *, whole: bool = False) -> ClassBank:
+    """Return the bank of a file, replayed on a bundle's.
 
     Args:
         path: The file.
         bundle: The bundle to whose encoder it must belong.
+        previous: The bank of this file as it was before; what has not changed since is not read again.
         whole: Check every byte of a large one too.
 
     Raises:
-        BankError: it is missing, damaged or of another encoder.
-        SchemaError: it needs a newer reader.
+        BankError: It is missing, damaged or of another encoder.
+        SchemaError: It needs a newer reader.
     """
-    bank, expected = (ClassBank.verify if whole else ClassBank.load)(path), bundle.manifest.encoder_digest
-    if bank.encoder_digest != expected:
+    encoder = KIND.encoder_of(path)
+    expected = bundle.manifest.encoder_digest
+    if encoder != expected:
         raise BankError(
             f"{path}: belongs to another encoder than the bundle {bundle.place}; name the bundle that it was made with "
-            f"(--bundle), or embed its added classes anew: sar-bank add NEW{SUFFIX} --from {shlex.quote(str(path))} "
-            f"(expected {expected[:8]}, the bank has {bank.encoder_digest[:8]})"
+            f"(--bundle), or carry its changes over: sar-bank rebase {shlex.quote(str(path))} --bundle "
+            f"{shlex.quote(str(bundle.place))} (expected {expected[:8]}, the bank has {encoder[:8]})"
         )
-    if bank.embeddings.shape[1] != bundle.manifest.embed_dim:
-        raise BankError(
-            f"{path}: rows of {bank.embeddings.shape[1]} numbers, the bundle has {bundle.manifest.embed_dim}"
-        )
+    bank = ClassBank.load(path, expected, bundle.bank, previous=previous, whole=whole)
+    if bank.dim != bundle.manifest.embed_dim:
+        raise BankError(f"{path}: rows of {bank.dim} numbers, the bundle has {bundle.manifest.embed_dim}")
     return bank
 
 
-def digests(path: Path) -> BankDigests | None:
-    """Return the digests that a file states in its header; None if there is no readable file."""
-    try:
-        with path.open("rb") as stream:
-            found = TensorFile(stream).metadata
-    except (OSError, ValueError):
-        return None
-    return _digests(found)
-
-
-def digests_of(bank: ClassBank) -> BankDigests | None:
-    """Return the digests of the file that a bank was loaded from; None if it was made here."""
-    return None if bank.file is None else _digests(bank.file.metadata)
-
-
-def taken_up(path: Path, bundle: Bundle, embed: Embed, *, write: bool, by: str = "") -> ClassBank:
-    """Return the bank of a file for a bundle, the bundle's own if there is no file.
-
-    If the file belongs to another encoder, its changes follow to this one.
-
-    The file of the other encoder is kept beside the new one, as ``NAME.DIGEST.safetensors`` with the first 16 digits of
-    the encoder's digest. If this encoder was left before, the bank that was kept then is taken up again, and gets what
-    has changed since.
+def replayed(path: Path, bundle: Bundle, embed: Embed, previous: ClassBank | None = None) -> Rebased:
+    """Return the bank of a file, replayed on a bundle's bank, whatever encoder it belongs to.
 
     Args:
         path: The file.
         bundle: The bundle.
-        embed: Its name encoder.
-        write: Write the file if it follows; else the result is only returned.
-        by: The author of the change.
+        embed: Its name encoder, for a file of another encoder.
+        previous: As for ``read``.
 
     Raises:
-        BankError: the file is damaged, or a class that was added does not suit the bundle; nothing was changed.
-        WriteError: it cannot be written; nothing was changed.
+        BankError: It is missing or damaged, or no class is left that can be an answer.
+        SchemaError: It needs a newer reader.
     """
-    encoder = bundle.manifest.encoder_digest
-    if not os.path.lexists(path):
-        return bundle.bank
-    if ClassBank.load(path).encoder_digest == encoder:
-        return read(path, bundle)
-    with owned(path, WAIT) if write else contextlib.nullcontext(path) as file:
-        old = ClassBank.verify(file)
-        if old.encoder_digest == encoder:  # another server was faster
-            return read(file, bundle)
-        before = kept_file(file, encoder)
-        kept = ClassBank.verify(before, encoder) if before.exists() else None
-        try:
-            after = follow(old, bundle.bank, embed, kept, by=by)
-        except (BankError, ClassNameError) as error:
-            raise BankError(
-                f"{path}: a class that was added does not suit this bundle: {error}; serve the bundle it was added to "
-                "and remove it, or move the file away"
-            ) from None
-        if missing := photos_missing(old, after):
-            _log.warning(
-                "%s: the photos of %s were embedded by another encoder and do not count here; add them again",
-                path,
-                ", ".join(map(repr, missing)) if len(missing) <= _MOST_NAMED else listed(missing),
-            )
-        if write:
-            try:
-                previous = kept_file(file, old.encoder_digest)
-                _keep(file, previous)
-                after.save(file)
-            except OSError as error:
-                raise WriteError(f"{path}: cannot be written for this bundle ({error.strerror or error})") from None
-            _log.warning(
-                "%s: belonged to another encoder; rewritten for this bundle with %d classes instead of %d; "
-                "the previous file is kept as %s",
-                path,
-                len(after.names),
-                len(old.names),
-                previous,
-            )
-        return after
-
-
-def kept_file(path: Path, encoder_digest: str) -> Path:
-    """Return where the bank of an encoder is kept while the file itself belongs to another one."""
-    file = Path(os.path.realpath(path))
-    return file.with_name(f"{file.stem}.{encoder_digest[:16]}{SUFFIX}")
-
-
-def _digests(metadata: Mapping[str, str]) -> BankDigests:
-    return metadata.get("content_digest", ""), metadata.get("record_digest", "")
-
-
-def _keep(file: Path, kept: Path) -> None:
-    """Give the file's content a second name, which stays when the file is replaced."""
-    temporary = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
+    if KIND.encoder_of(path) == bundle.manifest.encoder_digest:
+        return Rebased(read(path, bundle, previous))
     try:
-        os.link(file, temporary)
-    except OSError:  # a file system without links
-        with file.open("rb") as stream:
-            write_atomically(kept, iter(lambda: stream.read(_PIECE), b""))
-        return
-    temporary.replace(kept)
-    temporary.unlink(missing_ok=True)  # it stays if both were names of one file already
-    sync_folder(file.parent)
+        return rebased(detached(path), bundle.bank, embed)
+    except (BankError, ClassNameError) as error:
+        raise BankError(f"{path}: its changes do not suit this bundle: {error}") from None
+
+
+class BankFile:
+    """A bank file as a process reads it: each look at it takes one ``stat``, and reads what is new.
+
+    Args:
+        path: The file; a missing one stands for the bundle's bank.
+        bundle: The bundle on whose bank it is replayed.
+        embed: The bundle's name encoder, for a file of another encoder; None refuses such a file.
+        missing: The file may be missing.
+
+    Attributes:
+        bank: The bank at the last look.
+        rebased: How the bank came to this bundle from another encoder's; None if the file belongs to this one.
+
+    Raises:
+        BankError: The file is damaged, or missing and may not be, or of another encoder and ``embed`` is None.
+        SchemaError: It needs a newer reader.
+    """
+
+    def __init__(self, path: Path, bundle: Bundle, embed: Embed | None = None, *, missing: bool = True) -> None:
+        self.path, self._bundle, self._embed = path, bundle, embed
+        self._lock = threading.Lock()
+        self.bank = bundle.bank
+        self.rebased: Rebased | None = None
+        self._looked: Stamp = None
+        if not missing and not path.is_file():
+            read(path, bundle)  # says what is wrong
+        self.look()
+
+    @property
+    def changed(self) -> bool:
+        """Return True if the file was replaced since the last look; one that is gone has not changed."""
+        stamp = stamp_of(self.path)
+        return stamp is not None and stamp != self._looked
+
+    def look(self, file: Path | None = None) -> ClassBank:
+        """Return the bank as it is now; what others have written is replayed.
+
+        Args:
+            file: The file that is locked, where ``path`` may be a link to it.
+
+        Raises:
+            BankError: The file was replaced by one that cannot be used; the bank stays.
+            SchemaError: It needs a newer reader; the bank stays.
+        """
+        path = file or self.path
+        if stamp_of(path) in (None, self._looked):
+            return self.bank
+        with self._lock:
+            stamp = stamp_of(path)
+            if stamp is not None and stamp != self._looked:
+                if self._embed is None:
+                    self.bank, self.rebased = read(path, self._bundle, self.bank), None
+                else:
+                    result = replayed(path, self._bundle, self._embed, self.bank)
+                    own = KIND.encoder_of(path) == self._bundle.manifest.encoder_digest
+                    self.bank, self.rebased = result.bank, None if own else result
+                self._looked = stamp
+            return self.bank
+
+    def save(self, bank: ClassBank, file: Path | None = None) -> None:
+        """Write a bank, whose file this process owns.
+
+        Args:
+            bank: The bank.
+            file: The file that is locked, where ``path`` may be a link to it.
+
+        Raises:
+            BankError: A bank file cannot hold it.
+            OSError: It cannot be written.
+        """
+        bank.save(file or self.path)
+        with self._lock:
+            self.bank, self._looked = bank, stamp_of(file or self.path)
+
+
+def stamp_of(file: Path) -> Stamp:
+    """Return what changes whenever a file is replaced; None if it is not there."""
+    try:
+        stat = file.stat()
+    except OSError:
+        return None
+    return stat.st_ino, stat.st_mtime_ns, stat.st_size
 
 
 def _in_bundle(file: Path) -> bool:
@@ -213,8 +211,8 @@ def _in_bundle(file: Path) -> bool:
         manifest = json.loads((file.parent / MANIFEST).read_text("utf-8"))
     except (OSError, ValueError, RecursionError):
         return False
-    listed = manifest.get("files") if isinstance(manifest, dict) else None
-    return isinstance(listed, dict) and file.name in listed
+    files = manifest.get("files") if isinstance(manifest, dict) else None
+    return isinstance(files, dict) and file.name in files
 
 
 def _is_mounted(file: Path) -> bool:
@@ -223,5 +221,5 @@ def _is_mounted(file: Path) -> bool:
         lines = _MOUNTS.read_bytes().splitlines()
     except OSError:
         return False
-    places = (line.split(b" ")[4].decode("unicode_escape").encode("latin-1") for line in lines)
-    return os.fsencode(file) in places
+    mounted = (line.split(b" ")[4].decode("unicode_escape").encode("latin-1") for line in lines)
+    return os.fsencode(file) in mounted

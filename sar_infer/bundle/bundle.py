@@ -117,9 +117,9 @@ def _open(path: Path, *, cached: bool = False) -> Bundle:
     manifest = _read_manifest(path)
     check_numbers(manifest, str(path / MANIFEST))
     check_folder(path, manifest, cached=cached)
-    bank = ClassBank.load(path / BANK, manifest.encoder_digest)
-    if bank.embeddings.shape[1] != manifest.embed_dim:
-        raise BundleError(f"{path / BANK}: rows of {bank.embeddings.shape[1]}, expected {manifest.embed_dim}")
+    bank = ClassBank.load(path / BANK, manifest.encoder_digest).shared(path / BANK)
+    if bank.dim != manifest.embed_dim:
+        raise BundleError(f"{path / BANK}: rows of {bank.dim}, expected {manifest.embed_dim}")
     missing = [name for name in manifest.calibrated if bank.lookup.name(name) is None] if manifest.calibrated else []
     if missing:
         raise BundleError(f"{path / MANIFEST}: field calibrated: {missing[0]!r:.80} is not in the bank")

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sar_infer.bank import ClassBank, diff, settled
-from sar_infer.bank.history import utc_now
+from sar_infer.bank import ClassBank, diff
+from sar_infer.bank.edits import utc_now
 from sar_infer.bundle.bundle import Bundle, open_bundle
 from sar_infer.bundle.manifest import BANK, CARD, HEAD, MANIFEST, STATISTICS, Manifest, Provenance
 from sar_infer.bundle.writing import check_target, link_or_copy, seal, staged
@@ -27,7 +27,7 @@ def freeze(bundle: Bundle, bank: ClassBank, out: Path, *, overwrite: bool = Fals
     The new manifest keeps the figures of the old bundle, with notes on what has changed since. The head is kept only
     if the bank has each of its classes with an unchanged row; if it is dropped, nothing is calibrated any more.
     Thresholds and conformal sets are kept only if the rows of all calibrated classes are unchanged and none became
-    background. The history of the bank is kept as text, and its steps can no longer be undone.
+    background. The history of the bank is left out.
 
     Args:
         bundle: Gives everything but the bank; its files are hard-linked if possible, otherwise copied.
@@ -45,10 +45,10 @@ def freeze(bundle: Bundle, bank: ClassBank, out: Path, *, overwrite: bool = Fals
         WriteError: The bundle cannot be written; nothing was changed.
     """
     old = bundle.manifest
-    if bank.encoder_digest != old.encoder_digest or bank.embeddings.shape[1] != old.embed_dim:
+    if bank.encoder_digest != old.encoder_digest or bank.dim != old.embed_dim:
         raise BankError(
             f"bank of another encoder: expected {old.encoder_digest} with rows of {old.embed_dim}, "
-            f"the bank has {bank.encoder_digest} with rows of {bank.embeddings.shape[1]}"
+            f"the bank has {bank.encoder_digest} with rows of {bank.dim}"
         )
     if not len(bank.names) or (bank.background is not None and bank.background.all()):
         raise BankError(f"the bank has no class{' but background' if len(bank.names) else ''}; a bundle needs one")
@@ -58,7 +58,7 @@ def freeze(bundle: Bundle, bank: ClassBank, out: Path, *, overwrite: bool = Fals
     with staged(out, overwrite=overwrite) as folder:
         for name in old.files.keys() - left_out:
             link_or_copy(bundle.path / name, folder / name)
-        settled(bank).save(folder / BANK)
+        bank.settled().save(folder / BANK)
         if bundle.statistics is not None:
             bundle.statistics.kept(bundle.bank, bank).save(folder / STATISTICS)
         sealed = seal(folder, manifest, bank)
@@ -123,24 +123,18 @@ def _summary(bundle: Bundle, bank: ClassBank) -> str:
 
 def _lost(names: Iterable[str], before: ClassBank, after: ClassBank) -> set[str]:
     """Return the names that are gone, or whose row or photos have changed."""
-    rows = ((name, before.lookup.name(name), after.lookup.name(name)) for name in names)
+    pairs = ((name, before.lookup.name(name), after.lookup.name(name)) for name in names)
     return {
         name
-        for name, old, new in rows
+        for name, old, new in pairs
         if old is None
         or new is None
-        or not np.array_equal(before.embeddings[old], after.embeddings[new])
-        or _seal(before, old) != _seal(after, new)
+        or not np.array_equal(before.rows_at([old]), after.rows_at([new]))
+        or before.photos_of(before.names[old]).identity != after.photos_of(after.names[new]).identity
     }
-
-
-def _seal(bank: ClassBank, row: int) -> bytes | None:
-    """Return the seal of a class's photos; None if it has none."""
-    photos = bank.photos.get(bank.names[row]) if bank.photos else None
-    return None if photos is None else photos.seal
 
 
 def _turned(names: Iterable[str], before: ClassBank, after: ClassBank) -> set[str]:
     """Return the names of classes that are background in only one of the banks."""
-    flags = [{name for name, item in bank.info.items() if item.background} for bank in (before, after)]
+    flags = [bank.background_names for bank in (before, after)]
     return {name for name in names if (name in flags[0]) != (name in flags[1])}

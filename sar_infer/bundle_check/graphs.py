@@ -52,7 +52,7 @@ def checks(bundle: Bundle) -> Iterator[Check]:
     classifier = Classifier(bundle, device="cpu", cache=EmbeddingCache())
     chosen = at_even_steps(len(bundle.bank.names), MOST_NAMES)
     rows = classifier.embed_phrases([bundle.bank.phrases(bundle.bank.names[row]) for row in chosen])
-    difference = largest_difference(rows, bundle.bank.embeddings[chosen])
+    difference = largest_difference(rows, bundle.bank.rows_at(chosen))
     yield at_most(f"{len(chosen):,} bank rows made again, difference", difference, MAX_DIFFERENCE)
     pixels = np.stack([self_test_pixels(manifest.preprocess, seed) for seed in range(max(BATCHES))])
     names = name_batches(open_graph(bundle.path / NAME_ENCODER), manifest.tokenizer, bundle.tokenizer)
@@ -98,7 +98,7 @@ def agreement(
     The samples differ from those of the export, so each figure may lose a little. Both choose a class by ``logits``,
     if that is given, else by the cosines to some of the bank's rows.
     """
-    bank = bundle.bank.embeddings[at_even_steps(len(bundle.bank.names), MOST_NAMES)]
+    bank = bundle.bank.rows_at(at_even_steps(len(bundle.bank.names), MOST_NAMES))
     figures = compare_rows(rows, exact, (logits or (lambda some: some @ bank.T)) if len(bank) else None)
     yield at_least(f"{what}, mean cosine", figures.mean_cosine, variant.mean_cosine - LOST_COSINE, variant.mean_cosine)
     if not len(bank):

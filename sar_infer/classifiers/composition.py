@@ -1,8 +1,7 @@
-"""Composed logits: text, image statistics and offset of each class in one product.
+"""Composed logits: text, image statistics and offset of each class.
 
-A class named only needs no weights of its own: ``Statistics`` turns the image's row into a query for its text row. A
-small set has a row of weights for every class all the same, so that one product gives all logits; of a large one only
-classes with photos have them, and text rows stay the file's. Formulas: `sar_infer.classifiers.statistics`.
+A class named only needs no weights of its own: ``Statistics`` turns the image's row into a query for its text row.
+Classes with photos have a row of weights. Formulas: `sar_infer.classifiers.statistics`.
 """
 
 from __future__ import annotations
@@ -17,11 +16,9 @@ import numpy as np
 
 from sar_infer._arrays import Floats, Indices
 from sar_infer.bank import ClassBank
+from sar_infer.bank.table import Block, Table, among
 from sar_infer.classifiers.statistics import Statistics, composed, named_bias, transformed_queries
 from sar_infer.classifiers.trained_statistics import ClassPhotos, TrainedStatistics
-
-SMALL = 16_384
-"""Classes up to which every one has weights: 32 MiB at 512 numbers a row."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,8 +29,8 @@ class Terms:
         statistics: The model.
         scale: The logit scale.
         bias: (C,) beside the products.
-        weights: (K, D) of classes that have their own.
-        columns: (K,) rising, the places of these among the C; None if all have their own.
+        weights: (K, D) of classes with photos.
+        columns: (K,) rising, the positions of these among the C.
         shift: How much more than was fitted is taken from classes with photos.
     """
 
@@ -41,45 +38,44 @@ class Terms:
     scale: float
     bias: Floats
     weights: Floats
-    columns: Indices | None = None
+    columns: Indices
     shift: float = 0.0
 
-    def run(self, part: slice) -> Terms:
-        """Return the terms of some neighbouring classes."""
-        if self.columns is None:
-            return dataclasses.replace(self, bias=self.bias[part], weights=self.weights[part])
-        first, last = np.searchsorted(self.columns, (part.start, part.stop)).tolist()
-        columns = self.columns[first:last] - part.start
-        return dataclasses.replace(self, bias=self.bias[part], weights=self.weights[first:last], columns=columns)
-
-    def dense(self, text_rows: Floats) -> Terms:
-        """Return the same with weights for every class; ``text_rows`` are theirs (C, D)."""
-        if self.columns is None:
+    def without(self, columns: Sequence[int]) -> Terms:
+        """Return the terms without some classes, rising."""
+        if not len(columns):
             return self
-        none = np.zeros(len(text_rows), dtype=np.int64)
-        weights, bias = composed(self.statistics, self.scale, text_rows, text_rows, none)
-        weights[self.columns], bias[self.columns] = self.weights, self.bias[self.columns]
-        return dataclasses.replace(self, bias=bias, weights=weights, columns=None)
+        left = ~among(self.columns, np.asarray(columns, np.intp))
+        moved = self.columns[left] - np.searchsorted(columns, self.columns[left])
+        return dataclasses.replace(self, bias=np.delete(self.bias, columns), weights=self.weights[left], columns=moved)
+
+    def followed_by(self, other: Terms) -> Terms:
+        """Return the terms of these classes and those of others after them."""
+        return dataclasses.replace(
+            self,
+            bias=np.concatenate([self.bias, other.bias]),
+            weights=np.concatenate([self.weights, other.weights]),
+            columns=np.concatenate([self.columns, len(self.bias) + other.columns]),
+        )
 
 
 class Prepared:
-    """The unit rows (N, D) of some images, ready for any number of blocks of classes."""
+    """The unit rows (N, D) of some images, ready for any number of blocks of classes.
+
+    Attributes:
+        queries: (N, D) whose products with text rows ``logits`` takes.
+    """
 
     def __init__(self, terms: Terms, rows: Floats) -> None:
         self._terms = terms
         self._centred: Floats = rows - terms.statistics.centre
-        if terms.columns is not None:
-            self._queries, constants = transformed_queries(terms.statistics, terms.scale, rows)
-            self._constants = constants[:, np.newaxis]
+        self.queries, constants = transformed_queries(terms.statistics, terms.scale, rows)
+        self._constants = constants[:, np.newaxis]
 
-    def logits(self, start: int, text_rows: Floats) -> Floats:
-        """Return logits (N, B) of the classes from place ``start`` on, whose text rows are (B, D)."""
-        terms, stop = self._terms, start + len(text_rows)
-        if terms.columns is None:
-            whole: Floats = self._centred @ terms.weights[start:stop].T
-            whole += terms.bias[start:stop]
-            return whole
-        result: Floats = self._queries @ text_rows.T
+    def logits(self, start: int, products: Floats) -> Floats:
+        """Return logits (N, B) of the classes from a column on, from their products (N, B) with the queries."""
+        terms, stop = self._terms, start + products.shape[1]
+        result: Floats = products
         result += terms.bias[start:stop]
         result += self._constants
         first, last = np.searchsorted(terms.columns, (start, stop)).tolist()
@@ -97,124 +93,99 @@ class Composer:
         own: The bundle's bank.
         scale: The logit scale.
         offset: Added to the offset of every class with photos: above 0 favours classes without.
-        small: Classes of a bank up to which each has weights of its own.
     """
 
-    def __init__(
-        self,
-        trained: TrainedStatistics | None,
-        own: ClassBank,
-        scale: float,
-        offset: float = 0.0,
-        small: int = SMALL,
-    ) -> None:
-        self._trained, self._own, self._scale, self._offset, self._small = trained, own, scale, offset, small
-        model = Statistics.default(own.embeddings.shape[1], scale=scale) if trained is None else trained.statistics
-        self._statistics = model
+    def __init__(self, trained: TrainedStatistics | None, own: ClassBank, scale: float, offset: float = 0.0) -> None:
+        self._trained, self._own, self._scale, self._offset = trained, own, scale, offset
+        self._statistics = Statistics.default(own.dim, scale=scale) if trained is None else trained.statistics
         self._changes = trained is not None and (trained.active or offset != 0)
-        self._known: weakref.WeakKeyDictionary[ClassBank, Terms] = weakref.WeakKeyDictionary()
+        self._terms: weakref.WeakKeyDictionary[ClassBank, Terms] = weakref.WeakKeyDictionary()
         self._photos: weakref.WeakKeyDictionary[ClassBank, Mapping[int, ClassPhotos]] = weakref.WeakKeyDictionary()
-        self._named: weakref.WeakKeyDictionary[ClassBank, Floats] = weakref.WeakKeyDictionary()
+        self._biases: weakref.WeakKeyDictionary[Block, Floats] = weakref.WeakKeyDictionary()
         self._lock = threading.Lock()
 
     def terms(
         self,
         bank: ClassBank,
-        kept: Sequence[slice],
+        left_out: Sequence[int] | None = (),
         rows: Floats | None = None,
-        taken: Sequence[int | None] = (),
+        theirs: Sequence[int | None] = (),
         photos: Sequence[ClassPhotos | None] = (),
     ) -> Terms | None:
         """Return the terms of the classes of a call; None if text alone ranks them, as without statistics.
 
         Args:
             bank: The call's bank.
-            kept: Runs of its classes, which stand first.
+            left_out: Columns of the bank, rising, of classes that do not stand first; None are all.
             rows: (G, D) text rows of the classes that were given with the call, which follow.
-            taken: Their rows in the bank, where they are the bank's; these keep its photos.
+            theirs: Their columns in the bank, where they are the bank's; these keep its photos.
             photos: Further photos of theirs.
         """
-        if not self._changes and not bank.photos and not any(photos):
+        if not self._changes and bank.photographed is None and not any(photos):
             return None
-        parts = [self._of(bank).run(run) for run in kept]
-        if rows is not None and len(rows):
-            known = self._photos_of(bank)
-            trained = [None if row is None else known.get(row) for row in taken]
-            seen = [_both(first, second) for first, second in zip(trained, photos, strict=True)]
-            parts.append(self._explicit(rows, seen))
-        return parts[0] if len(parts) == 1 else self._joined(parts)
+        given = None
+        if rows is not None:
+            counted = self._photos_of(bank)
+            own = [None if column is None else counted.get(column) for column in theirs]
+            both = [_both(first, second) for first, second in zip(own, photos, strict=True)]
+            with_photos = {position: item for position, item in enumerate(both) if item is not None}
+            given = self._special(
+                Table((Block(("",) * len(rows), rows),)), named_bias(self._statistics, rows), with_photos
+            )
+        if left_out is None:
+            return given
+        terms = self._of(bank).without(left_out)
+        return terms if given is None else terms.followed_by(given)
 
     def _of(self, bank: ClassBank) -> Terms:
         """Return the terms of a bank's classes."""
         with self._lock:
-            found = self._known.get(bank)
-            if found is None:
-                known = self._photos_of(bank)
-                if len(bank.names) <= self._small:
-                    found = self._explicit(bank.embeddings, [known.get(row) for row in range(len(bank.names))])
-                else:
-                    columns = np.array(sorted(known), dtype=np.intp)
-                    special = self._explicit(bank.embeddings[columns], [known[row] for row in columns.tolist()])
-                    bias = self._named_bias(bank).copy()
-                    bias[columns] = special.bias
-                    found = dataclasses.replace(special, bias=bias, columns=columns)
-                self._known[bank] = found
-            return found
+            terms = self._terms.get(bank)
+            if terms is None:
+                terms = self._terms[bank] = self._special(bank.table, self._bias(bank.table), self._photos_of(bank))
+            return terms
 
     def _photos_of(self, bank: ClassBank) -> Mapping[int, ClassPhotos]:
-        """Return the photos of a bank's classes by row."""
-        found = self._photos.get(bank)
-        if found is None:
-            found = {}
+        """Return the photos of a bank's classes by column."""
+        photos = self._photos.get(bank)
+        if photos is None:
+            counted: dict[int, ClassPhotos] = {}
             if self._trained is not None:
                 model = self._trained.statistics
-                rows, places = self._trained.found(self._own, bank)
-                for row, place in zip(rows.tolist(), places.tolist(), strict=True):
-                    if model.counts[place]:
-                        found[row] = ClassPhotos(model.means[place], int(model.counts[place]))
-            for name, kept in bank.photos.items():
-                row, added = bank.index[name], ClassPhotos.of(kept)
-                found[row] = found[row].joined(added) if row in found else added
-            self._photos[bank] = found
-        return found
+                columns, numbers = self._trained.found(self._own, bank)
+                for column, number in zip(columns.tolist(), numbers.tolist(), strict=True):
+                    if model.counts[number]:
+                        counted[column] = ClassPhotos(model.means[number], int(model.counts[number]))
+            for name, one in bank.photos.items():
+                column, added = bank.index[name], ClassPhotos.of(one)
+                counted[column] = counted[column].joined(added) if column in counted else added
+            photos = self._photos[bank] = counted
+        return photos
 
-    def _named_bias(self, bank: ClassBank) -> Floats:
-        """Return the bias (C,) of a bank's classes as if all were named only; rows that an earlier bank had are known.
+    def _bias(self, table: Table) -> Floats:
+        """Return the bias (C,) of a table's classes as if all were named only; that of a block is computed once."""
+        for block in table.blocks:
+            if block not in self._biases:
+                self._biases[block] = named_bias(self._statistics, block.rows)
+        if table.plain:
+            return self._biases[table.blocks[0]]
+        bias = np.concatenate([self._biases[block] for block in table.blocks])
+        if len(table.replaced):
+            bias[table.replaced] = named_bias(self._statistics, table.rows)
+        return np.delete(bias, table.removed)
 
-        Otherwise a class that is added to a million would take as long as the million.
-        """
-        rows, before = bank.embeddings, [(other.embeddings, found) for other, found in self._named.items()]
-        result = np.empty(len(rows), dtype=np.float32)
-        for start in range(0, len(rows), SMALL):
-            part = slice(start, start + SMALL)
-            same = (found for old, found in before if len(old) > start and np.array_equal(old[part], rows[part]))
-            known = next(same, None)
-            result[part] = named_bias(self._statistics, rows[part]) if known is None else known[part]
-        self._named[bank] = result
-        return result
-
-    def _explicit(self, rows: Floats, photos: Sequence[ClassPhotos | None]) -> Terms:
-        """Return terms with weights for each of (K, D) text rows."""
-        means, counts = rows.copy(), np.zeros(len(rows), dtype=np.int64)
-        photos_only = np.zeros(len(rows), dtype=np.bool_)
-        for place, item in enumerate(photos):
-            if item is not None:
-                means[place], counts[place], photos_only[place] = item.mean, item.count, item.photos_only
-        weights, bias = composed(self._statistics, self._scale, rows, means, counts, photos_only, self._offset)
-        return Terms(self._statistics, self._scale, bias, weights, shift=self._offset)
-
-    def _joined(self, parts: Sequence[Terms]) -> Terms:
-        """Return the terms of all parts, one after the other."""
-        bias, weights = np.concatenate([part.bias for part in parts]), np.concatenate([p.weights for p in parts])
-        joined = dataclasses.replace(parts[0], bias=bias, weights=weights, columns=None)
-        if all(part.columns is None for part in parts):
-            return joined
-        places, start = [], 0
-        for part in parts:
-            columns = np.arange(len(part.bias), dtype=np.intp) if part.columns is None else part.columns
-            places.append(columns + start)
-            start += len(part.bias)
-        return dataclasses.replace(joined, columns=np.concatenate(places))
+    def _special(self, table: Table, bias: Floats, photos: Mapping[int, ClassPhotos]) -> Terms:
+        """Return terms with weights for the classes with photos, by their columns in a table."""
+        columns = np.array(sorted(photos), dtype=np.intp)
+        items = [photos[column] for column in columns.tolist()]
+        rows = table.take(columns)
+        means = np.array([item.mean for item in items], np.float32).reshape(rows.shape)
+        counts = np.array([item.count for item in items], np.int64)
+        photos_only = np.array([item.photos_only for item in items], np.bool_)
+        weights, special = composed(self._statistics, self._scale, rows, means, counts, photos_only, self._offset)
+        bias = bias.copy()
+        bias[columns] = special
+        return Terms(self._statistics, self._scale, bias, weights, columns, shift=self._offset)
 
 
 def _both(first: ClassPhotos | None, second: ClassPhotos | None) -> ClassPhotos | None:

@@ -12,6 +12,7 @@ sums are taken in float64.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
 from collections.abc import Mapping
@@ -82,6 +83,11 @@ class Statistics:
     means: Floats
     counts: Counts
     separation: float = 1.0
+
+    @functools.cached_property
+    def image_map(self) -> Doubles:
+        """Return ``alpha b P`` (D, D), which takes an image's row to what it adds to its query."""
+        return self.alpha * self.slope * self.precision.astype(np.float64)
 
     def __post_init__(self) -> None:
         size = self.centre.shape[0] if self.centre.ndim == 1 else -1
@@ -292,7 +298,7 @@ def transformed_queries(statistics: Statistics, scale: float, features: Floats) 
         features: (N, D) unit image features.
     """
     apart = features.astype(np.float64) - statistics.centre
-    image = statistics.alpha * statistics.slope * (apart @ statistics.precision.astype(np.float64))
+    image = apart @ statistics.image_map
     queries = (scale * features.astype(np.float64) + image).astype(np.float32)
     return queries, (-image @ statistics.text_centre.astype(np.float64)).astype(np.float32)
 

@@ -14,12 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from sar_infer._arrays import Floats, Indices
-from sar_infer.bank.class_bank import ClassBank
 from sar_infer.bank.photos import PhotoSet
+from sar_infer.bank.state import State
 from sar_infer.classifiers.statistics import Statistics
 from sar_infer.errors import BankError, BundleError, InputError
 from sar_infer.storage.named_tensors import FileKind
-from sar_infer.storage.tensor_file import parts_of
 from sar_infer.text.names import name_key
 
 _FLOATS = ("precision", "centre", "text_centre", "means")
@@ -100,8 +99,8 @@ class TrainedStatistics:
         model = self.statistics
         return model.alpha > 0 or any(g for _, g in model.offsets)
 
-    def found(self, own: ClassBank, bank: ClassBank) -> tuple[Indices, Indices]:
-        """Return rows of a bank and the trained class of each: its row is the one that the bundle gave that class.
+    def found(self, own: State, bank: State) -> tuple[Indices, Indices]:
+        """Return positions in a bank and the trained class of each: its row is the one that the bundle gave that class.
 
         A class that was renamed keeps its row and is found; one that was embedded anew is another class.
 
@@ -109,36 +108,23 @@ class TrainedStatistics:
             own: The bundle's bank, which has every trained class.
             bank: Any bank of the same encoder.
         """
-        keys = [own.lookup.name(name) for name in self.names]
-        trained = [(place, row) for place, row in enumerate(keys) if row is not None]
-        rows = dict(trained) if bank is own else self._matched(own, bank, trained)
-        order = sorted(rows, key=lambda place: rows[place])
-        return np.array([rows[place] for place in order], np.intp), np.array(order, np.intp)
+        pairs = [
+            (number, position)
+            for number, name in enumerate(self.names)
+            if (position := own.lookup.name(name)) is not None
+        ]
+        numbers = np.array([number for number, _ in pairs], np.intp)
+        positions = bank.positions_from(own, [position for _, position in pairs])
+        numbers, positions = numbers[positions >= 0], positions[positions >= 0]
+        order = np.argsort(positions)
+        return positions[order], numbers[order]
 
-    def _matched(self, own: ClassBank, bank: ClassBank, trained: list[tuple[int, int]]) -> dict[int, int]:
-        rows: dict[int, int] = {}
-        for place, row in trained:
-            found = bank.lookup.name(self.names[place])
-            if found is not None and np.array_equal(bank.rows_at(np.array(found)), own.embeddings[row]):
-                rows[place] = found
-        left = [(place, row) for place, row in trained if place not in rows]
-        if left:  # renamed ones are looked for by their rows
-            wanted = {own.embeddings[row].tobytes(): place for place, row in left}
-            firsts = own.embeddings[[row for _, row in left], 0]
-            taken = set(rows.values())
-            numbers = np.concatenate([part[:, 0] for part in parts_of(bank.rows)])
-            for row in np.flatnonzero(np.isin(numbers, firsts)).tolist():
-                renamed = wanted.get(bank.rows_at(np.array(row)).tobytes())
-                if renamed is not None and row not in taken:
-                    rows.setdefault(renamed, row)
-        return rows
-
-    def kept(self, own: ClassBank, bank: ClassBank) -> TrainedStatistics:
+    def kept(self, own: State, bank: State) -> TrainedStatistics:
         """Return the statistics for another bank: classes that it lacks are left out, renamed ones have its names."""
-        rows, places = self.found(own, bank)
+        positions, numbers = self.found(own, bank)
         model = self.statistics
-        means, counts = np.ascontiguousarray(model.means[places]), model.counts[places]
-        names = tuple(bank.names[row] for row in rows.tolist())
+        means, counts = np.ascontiguousarray(model.means[numbers]), model.counts[numbers]
+        names = tuple(bank.names[position] for position in positions.tolist())
         return TrainedStatistics(names, dataclasses.replace(model, means=means, counts=counts), self.encoder_digest)
 
     def save(self, path: Path) -> None:
@@ -167,7 +153,7 @@ class TrainedStatistics:
             raise BundleError(f"{path}: {error}") from None
 
 
-def check_classes(path: Path, names: Sequence[str], bank: ClassBank) -> None:
+def check_classes(path: Path, names: Sequence[str], bank: State) -> None:
     """Raise BundleError unless every class of a head or of statistics is in the bundle's bank, once.
 
     Args:

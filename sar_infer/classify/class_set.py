@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,19 +15,17 @@ from sar_infer._arrays import Floats, Indices
 from sar_infer.bank import ClassBank, PhotoSet
 from sar_infer.bank.calibration import BankCalibration
 from sar_infer.bank.search import Lookup
-from sar_infer.classifiers.composition import SMALL, Composer, Terms
+from sar_infer.bank.table import Block, Table
+from sar_infer.classifiers.composition import Composer, Terms
 from sar_infer.classifiers.head import ClassHead
 from sar_infer.classifiers.trained_statistics import ClassPhotos
 from sar_infer.errors import InputError
 from sar_infer.results import Branch, Source
-from sar_infer.storage.packed_names import PackedNames
-from sar_infer.storage.tensor_file import Joined
 from sar_infer.text.names import Phrases, name_key
 
 Flags = npt.NDArray[np.bool_]
-_COPIED = SMALL
-"""Rows of a bank up to which a changed set is copied into one block; of a larger bank it has views."""
 NO_PHOTOS: Mapping[str, ClassPhotos] = {}
+_EXTENDED = -1
 Value = TypeVar("Value", bound=np.generic)
 
 
@@ -37,9 +34,8 @@ class ClassSet:
     """The classes of a call, C columns.
 
     Attributes:
-        names: C names.
-        sources: The source of each.
-        blocks: Unit rows of the classes in order, (C, D) when they are laid end to end.
+        table: Names and rows of the classes, in order: first those of the bank, then the G that were given.
+        origins: (G,) slot in the bank of each class that was given, -1 for one that the bank does not have.
         head: A class head for exactly these classes, in this order.
         background: (C,) flags of classes that take part and are never an answer; None if there are none.
         thresholds: (C,) least score of each class to be believed, NaN for a class without one; None if none has one.
@@ -49,9 +45,8 @@ class ClassSet:
         calibration: The bank's own, perhaps of an earlier state of it; None leaves the bundle's.
     """
 
-    names: Sequence[str]
-    sources: Sequence[Source]
-    blocks: tuple[Floats, ...]
+    table: Table
+    origins: tuple[int, ...] = ()
     head: ClassHead | None = None
     background: Flags | None = None
     thresholds: Floats | None = None
@@ -59,6 +54,11 @@ class ClassSet:
     terms: Terms | None = None
     photographed: Flags | None = None
     calibration: BankCalibration | None = None
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Return the C names."""
+        return self.table.names
 
     @property
     def branch(self) -> Branch:
@@ -74,18 +74,27 @@ class ClassSet:
 
     @functools.cached_property
     def embeddings(self) -> Floats:
-        """Return all rows (C, D) in one piece; several blocks are copied, once."""
-        return self.blocks[0] if len(self.blocks) == 1 else np.concatenate(self.blocks)
+        """Return all rows (C, D) in one piece; copied, once, unless they are the bank's own."""
+        return self.table.whole()
 
     def rows(self, columns: Sequence[int] | Indices) -> Floats:
         """Return the rows (…, D) of some classes."""
-        places = np.asarray(columns, dtype=np.intp)
-        return self.blocks[0][places] if len(self.blocks) == 1 else Joined(self.blocks).take(places)
+        return self.table.take(columns)
+
+    def source(self, column: int) -> Source:
+        """Return where a class comes from."""
+        number = column - (len(self.table) - len(self.origins))
+        return "extended" if number >= 0 and self.origins[number] == _EXTENDED else "bank"
 
     @functools.cached_property
     def lookup(self) -> Lookup:
         """Return the columns of names, in any spelling."""
-        return Lookup(self.names, {})
+        return Lookup(self.table)
+
+    def slots(self) -> Indices:
+        """Return the slot in the bank (C,) of each class; -1 for one that the bank does not have."""
+        own = self.table.slots(np.arange(len(self.table) - len(self.origins)))
+        return np.concatenate([own, np.array(self.origins, np.intp)])
 
 
 def build_class_set(
@@ -111,40 +120,37 @@ def build_class_set(
         photos: Photos of given classes by name, which count beside those that the bank has of them.
 
     Raises:
-        InputError: no class is left.
+        InputError: No class is left.
     """
     if not given and not only and len(bank.names):
         return ClassSet(
-            bank.names,
-            Sources(len(bank.names)),
-            (bank.embeddings,),
+            bank.table,
             background=bank.background,
             thresholds=bank.thresholds,
-            terms=None if composer is None else composer.terms(bank, [slice(0, len(bank.names))]),
+            terms=None if composer is None else composer.terms(bank),
             photographed=bank.photographed,
         )
-    known = {name: bank.lookup.get(name) for name in given}
-    once = _once(given, known)
-    seen = _photos(once, known, photos)
-    given, known = once, {name: known[name] for name in once}
-    taken = [row if given[name] == (name,) else None for name, row in known.items()]
-    extended = [phrases for phrases, row in zip(given.values(), taken, strict=True) if row is None]
+    columns = {name: bank.lookup.get(name) for name in given}
+    once = _once(given, columns)
+    more = _photos(once, columns, photos)
+    phrases, columns = once, {name: columns[name] for name in once}
+    theirs = [column if phrases[name] == (name,) else None for name, column in columns.items()]
+    extended = [texts for texts, column in zip(phrases.values(), theirs, strict=True) if column is None]
     new_rows = iter(embed(extended)) if extended else iter(())
-    kept = [] if only else _runs(len(bank.names), {row for row in known.values() if row is not None})
-    count = sum(run.stop - run.start for run in kept)
-    if not count + len(given):
+    replaced = sorted({column for column in columns.values() if column is not None})
+    if len(phrases) + (0 if only else len(bank.names) - len(replaced)) == 0:
         raise InputError("no class to choose from: give class names, or a bank that has some")
-    rows = [next(new_rows) if row is None else bank.embeddings[row] for row in taken]
-    given_rows = np.array(rows, dtype=np.float32).reshape(len(rows), bank.embeddings.shape[1])
-    blocks = [bank.embeddings[run] for run in kept] + ([given_rows] if rows else [])
+    rows = [next(new_rows) if column is None else bank.rows_at([column])[0] for column in theirs]
+    block = Block(tuple(phrases), np.array(rows, dtype=np.float32).reshape(len(rows), bank.dim))
+    table = Table((block,)) if only else bank.table.without(bank.table.slots(replaced).tolist()).followed_by(block)
+    left_out = None if only else replaced
     return ClassSet(
-        PackedNames.chain([*(bank.names[run] for run in kept), given]),
-        Sources(count, tuple("extended" if row is None else "bank" for row in taken)),
-        (np.concatenate(blocks),) if len(bank.names) <= _COPIED else tuple(blocks),
-        background=_gathered(bank.background, kept, taken, False),
-        thresholds=_gathered(bank.thresholds, kept, taken, np.nan),
-        terms=None if composer is None else composer.terms(bank, kept, given_rows, taken, seen),
-        photographed=_photographed(bank, kept, taken, seen),
+        table,
+        tuple(_EXTENDED if column is None else bank.table.slot(column) for column in theirs),
+        background=_gathered(bank.background, left_out, theirs, False),
+        thresholds=_gathered(bank.thresholds, left_out, theirs, np.nan),
+        terms=None if composer is None else composer.terms(bank, left_out, block.rows, theirs, more),
+        photographed=_photographed(bank, left_out, theirs, more),
     )
 
 
@@ -166,10 +172,10 @@ def without_counted(
         if isinstance(item, ClassPhotos):
             found[name] = item
             continue
-        row = bank.lookup.get(name) if name_key(name) not in replaced else None
-        own = name if row is None else bank.names[row]
-        has, key = bank.photos.get(own) if row is not None else None, name_key(own)
-        known = counted.get(key, frozenset() if has is None else has.known)
+        column = bank.lookup.get(name) if name_key(name) not in replaced else None
+        own = name if column is None else bank.names[column]
+        key = name_key(own)
+        known = counted.get(key, frozenset() if column is None else bank.photos_of(own).known)
         fresh = item.without(item.known & known)
         counted[key] = known | item.known
         if fresh:
@@ -202,28 +208,30 @@ def with_photos(
     return {**{name: (name,) for name in spelled.values()}, **given}, found
 
 
-def with_head(classes: ClassSet, head: ClassHead | None, bank: ClassBank) -> ClassSet:
+def with_head(classes: ClassSet, head: ClassHead | None, bank: ClassBank, own: ClassBank) -> ClassSet:
     """Return the classes with the head, if they are exactly its own, with the rows of the bundle's bank and no photos.
 
-    Its logits were trained beside those of text alone, so that statistics take no part.
+    Its logits were trained beside those of text alone, so that statistics take no part. A class that was renamed is
+    still its own.
 
     Args:
-        classes: The classes of a call, from any bank.
+        classes: The classes of a call.
         head: The bundle's head, which has each name once.
-        bank: The bundle's bank, which has every name of the head.
+        bank: The bank of the call.
+        own: The bundle's bank, which has every name of the head.
     """
-    if head is None or len(classes.names) != len(head.names) or "extended" in classes.sources:
+    if head is None or len(classes.names) != len(head.names) or classes.photographed is not None:
         return classes
-    if classes.photographed is not None:
+    if any(slot == _EXTENDED for slot in classes.origins):
         return classes
-    columns = {name_key(name): column for column, name in enumerate(head.names)}
-    keys = [name_key(name) for name in classes.names]
-    if set(keys) != set(columns):
+    own_positions = [position for name in head.names if (position := own.lookup.name(name)) is not None]
+    slots = bank.table.slots(bank.positions_from(own, own_positions))
+    numbers = {slot: number for number, slot in enumerate(slots.tolist()) if slot >= 0}
+    columns = [numbers.get(slot) for slot in classes.slots().tolist()]
+    order = [column for column in columns if column is not None]
+    if len({*order}) != len(head.names):
         return classes
-    rows = [row for name in head.names if (row := bank.lookup.name(name)) is not None]
-    if not np.array_equal(classes.embeddings, bank.embeddings[[rows[columns[key]] for key in keys]]):
-        return classes
-    return dataclasses.replace(classes, head=head.reordered([columns[key] for key in keys]), terms=None)
+    return dataclasses.replace(classes, head=head.reordered(order), terms=None)
 
 
 def with_calibration(
@@ -239,17 +247,17 @@ def with_calibration(
     """
     if not calibrated:
         return classes
-    own = {name_key(name): row for name in calibrated if (row := bank.lookup.name(name)) is not None}
-    found = [
-        (column, row)
-        for key, row in own.items()
+    own = {name_key(name): position for name in calibrated if (position := bank.lookup.name(name)) is not None}
+    pairs = [
+        (column, position)
+        for key, position in own.items()
         for column in classes.lookup.names(key)
-        if classes.sources[column] == "bank"
+        if classes.source(column) == "bank"
     ]
     flags = np.zeros(len(classes.names), dtype=np.bool_)
-    if found:
-        columns, rows = (list(side) for side in zip(*found, strict=True))
-        flags[columns] = (classes.rows(columns) == bank.embeddings[rows]).all(axis=1)
+    if pairs:
+        columns, positions = (list(side) for side in zip(*pairs, strict=True))
+        flags[columns] = (classes.rows(columns) == bank.rows_at(positions)).all(axis=1)
     if changed is not None:
         flags &= ~changed
     return dataclasses.replace(classes, calibrated=flags)
@@ -315,55 +323,35 @@ def _photos(
 
 
 def _photographed(
-    bank: ClassBank, kept: Sequence[slice], taken: Sequence[int | None], seen: Sequence[ClassPhotos | None]
+    bank: ClassBank,
+    left_out: Sequence[int] | None,
+    theirs: Sequence[int | None],
+    photos: Sequence[ClassPhotos | None],
 ) -> Flags | None:
     """Return flags of classes that have photos, of the bank or of the call; None if there are none."""
-    result = _gathered(bank.photographed, kept, taken, False)
-    if not any(item is not None for item in seen):
-        return result
-    given = np.array([item is not None for item in seen])
-    if result is None:
-        return np.concatenate([np.zeros(sum(run.stop - run.start for run in kept), dtype=np.bool_), given])
-    result[len(result) - len(given) :] |= given
-    return result
-
-
-def _runs(count: int, without: Collection[int]) -> list[slice]:
-    """Return the rows 0..count without some, as slices."""
-    edges = [-1, *sorted(without), count]
-    pairs = ((before + 1, after) for before, after in itertools.pairwise(edges))
-    return [slice(start, stop) for start, stop in pairs if start < stop]
+    flags = _gathered(bank.photographed, left_out, theirs, False)
+    if not any(item is not None for item in photos):
+        return flags
+    given = np.array([item is not None for item in photos])
+    if flags is None:
+        before = 0 if left_out is None else len(bank.names) - len(left_out)
+        return np.concatenate([np.zeros(before, dtype=np.bool_), given])
+    flags[len(flags) - len(given) :] |= given
+    return flags
 
 
 def _gathered(
-    values: npt.NDArray[Value] | None, kept: Sequence[slice], taken: Sequence[int | None], default: Any
+    values: npt.NDArray[Value] | None, left_out: Sequence[int] | None, theirs: Sequence[int | None], default: Any
 ) -> npt.NDArray[Value] | None:
-    """Return a value of each class of a set, from those of the bank's classes."""
+    """Return a value of each class of a set, from those of the bank's classes (C,).
+
+    Args:
+        values: The bank's.
+        left_out: Columns of the bank that do not stand first in the set; None are all.
+        theirs: The bank's column of each class that was given.
+        default: The value of one that the bank does not have.
+    """
     if values is None:
         return None
-    given = np.array([default if row is None else values[row] for row in taken], dtype=values.dtype)
-    return np.concatenate([*(values[run] for run in kept), given])
-
-
-class Sources(Sequence[Source]):
-    """The source of each class: first those of the bank, then those of the call. Takes no memory per class."""
-
-    def __init__(self, bank: int, given: tuple[Source, ...] = ()) -> None:
-        self._bank = bank
-        self._given = given
-
-    def __len__(self) -> int:
-        return self._bank + len(self._given)
-
-    @overload
-    def __getitem__(self, place: int) -> Source: ...
-    @overload
-    def __getitem__(self, place: slice) -> Sequence[Source]: ...
-    def __getitem__(self, place: int | slice) -> Source | Sequence[Source]:
-        if isinstance(place, slice):
-            return [self[number] for number in range(*place.indices(len(self)))]
-        number = range(len(self))[place]
-        return "bank" if number < self._bank else self._given[number - self._bank]
-
-    def __contains__(self, source: object) -> bool:
-        return source in self._given or (source == "bank" and self._bank > 0)
+    given = np.array([default if column is None else values[column] for column in theirs], dtype=values.dtype)
+    return given if left_out is None else np.concatenate([np.delete(values, left_out), given])

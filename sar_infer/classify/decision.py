@@ -109,7 +109,7 @@ class Decision:
                 score=float(found.scores[row, place]),
                 logit=float(found.logits[row, place]),
                 similarity=float(found.similarities[row, place]),
-                source=classes.sources[column],
+                source=classes.source(column),
                 calibrated=calibrated is not None and bool(calibrated[column]),
             )
             for place, column in enumerate(found.columns[row].tolist())

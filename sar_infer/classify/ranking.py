@@ -67,23 +67,18 @@ def rank(rows: Floats, classes: ClassSet, scale: Scale, k: int) -> Ranking:
     """
     best, best_background = _Best(len(rows), k), _Best(len(rows), 1)
     total = _LogSumExp(len(rows))
-    prepared = None if classes.terms is None else Prepared(classes.terms, rows)
-    for start, block in _blocks(classes, len(rows)):
-        if prepared is None:
-            similarities = rows @ block.T
-            logits = _logits(similarities, rows, classes, scale)
-        else:  # the cosines of the best are taken below
-            logits = similarities = _composed(prepared, start, block, scale)
+    for start, logits, similarities in _blocks(rows, classes, scale):
+        stop = start + logits.shape[1]
         total.add(_scaled(logits, scale))
-        background = None if classes.background is None else classes.background[start : start + len(block)]
+        background = None if classes.background is None else classes.background[start:stop]
         if background is None or not background.any():
-            best.add(logits, similarities, np.arange(start, start + len(block)))
+            best.add(logits, similarities, np.arange(start, stop))
         else:
-            for found, columns in ((best, np.flatnonzero(~background)), (best_background, np.flatnonzero(background))):
-                found.add(logits[:, columns], similarities[:, columns], start + columns)
+            for side, columns in ((best, np.flatnonzero(~background)), (best_background, np.flatnonzero(background))):
+                side.add(logits[:, columns], similarities[:, columns], start + columns)
     return Ranking(
         columns=best.columns,
-        similarities=best.similarities if prepared is None else _cosines(rows, classes, best.columns),
+        similarities=best.similarities if classes.terms is None else _cosines(rows, classes, best.columns),
         logits=best.logits,
         scores=total.scores(_scaled(best.logits, scale)),
         logsumexp=scale.temperature * total.value(),
@@ -94,12 +89,7 @@ def rank(rows: Floats, classes: ClassSet, scale: Scale, k: int) -> Ranking:
 
 def logits(rows: Floats, classes: ClassSet, scale: Scale) -> Floats:
     """Return logits (N, C), not divided by the temperature, for N unit rows (N, D)."""
-    if classes.terms is not None:
-        prepared, starts = Prepared(classes.terms, rows), np.cumsum([0, *map(len, classes.blocks)]).tolist()
-        pieces = zip(starts, classes.blocks, strict=False)
-        return np.concatenate([_composed(prepared, start, block, scale) for start, block in pieces], axis=1)
-    similarities = np.concatenate([rows @ block.T for block in classes.blocks], axis=1)
-    return _logits(similarities, rows, classes, scale)
+    return np.concatenate([block for _, block, _ in _blocks(rows, classes, scale)], axis=1)
 
 
 def scores(values: Floats, scale: Scale) -> Floats:
@@ -178,30 +168,29 @@ class _LogSumExp:
         return result
 
 
-def _blocks(classes: ClassSet, rows: int) -> Iterator[tuple[int, Floats]]:
-    """Yield the start of each block and its embeddings; a set with a head is one block."""
-    size = max(1, _CELLS // max(1, rows))
+def _blocks(rows: Floats, classes: ClassSet, scale: Scale) -> Iterator[tuple[int, Floats, Floats]]:
+    """Yield the first column of some classes, their logits and their cosines (N, B); a set with a head is one block.
+
+    With statistics the second stand for the third: the cosines of the best are taken later.
+    """
     if classes.head is not None:
-        yield 0, classes.embeddings
-        return
-    start = 0
-    for block in classes.blocks:
-        for first in range(0, len(block), size):
-            piece = block[first : first + size]
-            yield start, piece
-            start += len(piece)
+        similarities = rows @ classes.embeddings.T
+        yield 0, classes.head.combined(_logits(similarities, scale), rows), similarities
+    elif classes.terms is None:
+        for start, similarities in classes.table.products(rows, _CELLS):
+            yield start, _logits(similarities, scale), similarities
+    else:
+        prepared = Prepared(classes.terms, rows)
+        for start, products in classes.table.products(prepared.queries, _CELLS):
+            logits = prepared.logits(start, products)
+            if scale.bias:
+                logits += np.float32(scale.bias)
+            yield start, logits, logits
 
 
-def _logits(similarities: Floats, rows: Floats, classes: ClassSet, scale: Scale) -> Floats:
+def _logits(similarities: Floats, scale: Scale) -> Floats:
     result = similarities * np.float32(scale.factor)
     result += np.float32(scale.bias)
-    return result if classes.head is None else classes.head.combined(result, rows)
-
-
-def _composed(prepared: Prepared, start: int, block: Floats, scale: Scale) -> Floats:
-    result = prepared.logits(start, block)
-    if scale.bias:
-        result += np.float32(scale.bias)
     return result
 
 

@@ -11,11 +11,12 @@ from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from sar_infer.bank.following import photos_missing
+from sar_infer.bank.rebase import photos_missing
 from sar_infer.bundle.bank_file import check_encoder
 from sar_infer.encoders.waiting import in_background
 from sar_infer.errors import SarInferError
 from sar_infer.server.admission import Admission
+from sar_infer.server.bank.snapshot import Snapshot
 from sar_infer.server.bank.store import BankStore
 from sar_infer.server.metrics import Metrics
 from sar_infer.server.model.engine import Engine
@@ -28,6 +29,8 @@ _SELF_TEST_EVERY = 2.0
 _SELF_TEST_SECONDS = 10.0
 _LARGE = 2**16
 _LOOK_EVERY = 1.0
+_LOOK_SECONDS = 2.0
+"""Seconds that an answer waits for a look at the bank file."""
 """Seconds between two looks at the engine and the bank file."""
 T = TypeVar("T")
 _log = logging.getLogger("sar_infer.server")
@@ -65,6 +68,8 @@ class Service:
         self._unfinished: set[asyncio.Task[Any]] = set()
         self._next_reload: asyncio.Task[list[str]] | None = None
         self._turn = asyncio.Lock()
+        self._looking = asyncio.Lock()
+        self._look: asyncio.Future[None] | None = None
         self._readiness = (float("-inf"), Readiness(False, None, "not tested yet"))
         self._testing = asyncio.Lock()
         self._publish()
@@ -157,16 +162,35 @@ class Service:
             await self.writing.acquire()
         return await asyncio.shield(self._begun(self._changed(change)))
 
+    async def current(self) -> Snapshot:
+        """Return the classes as the bank file has them now, with what other processes have written.
+
+        The look, one ``stat`` and perhaps a replay, is made in a thread; one that takes longer than ``_LOOK_SECONDS``,
+        as on a network disk that hangs, leaves the classes of the last look. Calls that come together share a look that
+        begins after all of them.
+        """
+        if self.settings.bank is None:
+            return self.store.snapshot
+        if self._look is None:
+            self._look = asyncio.ensure_future(self._next_look())
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LOOK_SECONDS):
+                await asyncio.shield(self._look)
+        return self.store.snapshot
+
+    async def _next_look(self) -> None:
+        async with self._looking:
+            self._look = None  # who comes from here on needs another look
+            await in_thread(self.store.look)
+
     async def watch(self) -> None:
         """Look after the engine, and take up what others write to the bank file, as ``sar-bank`` does."""
         while True:
             await asyncio.sleep(_LOOK_EVERY)
             try:
                 await in_thread(self.engine.tend)
-                if await in_thread(self.store.has_changed):
-                    async with self.writing:
-                        await in_thread(self.store.refresh)
-                    self._count_classes()
+                await self.current()
+                self._count_classes()
             except Exception:  # the next look may go well
                 _log.exception("engine and bank file were not looked at")
 

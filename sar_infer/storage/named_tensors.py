@@ -7,9 +7,11 @@ begins and the last one ends. Every kind has the metadata ``format``, ``schema_v
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,10 +23,11 @@ import numpy.typing as npt
 from sar_infer.errors import SarInferError, SchemaError
 from sar_infer.storage import READER_VERSION
 from sar_infer.storage.files import write_atomically
-from sar_infer.storage.packed_names import PackedNames
-from sar_infer.storage.tensor_file import Storable, TensorFile, Tensors, file_pieces, parts_of, tensor_bytes
+from sar_infer.storage.tensor_file import TensorFile, Tensors, file_pieces, tensor_bytes
 
 Value = TypeVar("Value", bound=np.generic)
+_CONTINUES = 0x80
+"""The upper two bits of a UTF-8 byte that does not begin a character."""
 _METADATA = ("schema_version", "min_reader", "encoder_digest", "content_digest")
 
 
@@ -39,7 +42,7 @@ class Stored:
         checked: True if content and digest agree; False if a tensor was mapped, so that its bytes were not read.
     """
 
-    names: PackedNames
+    names: tuple[str, ...]
     tensors: Tensors
     metadata: Mapping[str, str]
     checked: bool = True
@@ -60,6 +63,7 @@ class FileKind:
         optional: Type of each further tensor that a file may have.
         sealed: Those of them that the content digest takes too, after the others, if the file has them.
         writer: The command that writes such files.
+        reader: The newest version of such files that this code reads.
     """
 
     format: str
@@ -72,32 +76,28 @@ class FileKind:
     optional: Mapping[str, str] = field(default_factory=dict)
     sealed: tuple[str, ...] = ()
     writer: str = "sar-export"
+    reader: int = READER_VERSION
 
     def check_names(self, names: Sequence[str]) -> None:
         """Raise ``error`` if a name is empty, has control characters, or is listed more than once."""
-        packed, start = PackedNames.of(names), 0
-        for block in packed.blocks():
-            if not all(map(str.strip, block)):
-                number = next(number for number, name in enumerate(block, start) if not name.strip())
+        for number, name in enumerate(names):
+            if not name.strip():
                 raise self.error(f"class {number} has an empty name")
-            for name in itertools.filterfalse(str.isprintable, block):
-                if any(unicodedata.category(character) == "Cc" for character in name):
-                    raise self.error(f"class name {name!r} has a control character")
-            start += len(block)
-        repeated = packed.places.repeated()
-        if repeated is not None:
+            if not name.isprintable() and any(unicodedata.category(character) == "Cc" for character in name):
+                raise self.error(f"class name {name!r} has a control character")
+        if len(set(names)) < len(names):
+            repeated = next(name for name, count in Counter(names).items() if count > 1)
             raise self.error(f"class name {repeated!r} stands more than once")
 
-    def content_digest(self, names: Sequence[str], tensors: Storable) -> str:
+    def content_digest(self, names: Sequence[str], tensors: Tensors) -> str:
         """Return the SHA-256 (hex) of names, offsets, the kind's tensors and sealed ones, in this order."""
-        packed = PackedNames.of(names)
-        return digest_of(packed.data, packed.offsets, *self._covered(tensors))
+        return digest_of(*packed(names), *self._covered(tensors))
 
     def save(
         self,
         path: Path,
         names: Sequence[str],
-        tensors: Storable,
+        tensors: Tensors,
         encoder_digest: str,
         metadata: Mapping[str, str] | None = None,
         digest: str | None = None,
@@ -127,9 +127,9 @@ class FileKind:
             "content_digest": digest or self.content_digest(names, tensors),
             **(metadata or {}),
         }
-        packed = PackedNames.of(names)
+        data, offsets = packed(names)
         try:
-            write_atomically(path, file_pieces({**tensors, "names": packed.data, "offsets": packed.offsets}, header))
+            write_atomically(path, file_pieces({**tensors, "names": data, "offsets": offsets}, header))
         except ValueError as error:
             raise self.error(f"{path}: cannot be written ({error})") from None
 
@@ -147,33 +147,62 @@ class FileKind:
                 ``error``.
         """
         metadata, tensors, mapped = self._read(path, map_above)
-        found = metadata["encoder_digest"]
-        if encoder_digest is not None and found != encoder_digest:
-            raise self.error(
-                f"{path}: belongs to another encoder; {self.remedy} "
-                f"(expected {encoder_digest[:8]}, the {self.noun} has {found[:8]})"
-            )
-        packed, offsets = tensors.pop("names"), tensors.pop("offsets")
+        self.check_encoder(path, metadata["encoder_digest"], encoder_digest)
+        data, offsets = tensors.pop("names"), tensors.pop("offsets")
         digest = metadata["content_digest"]
         checked = mapped.isdisjoint(self.tensors)
-        if checked and digest_of(packed, offsets, *self._covered(tensors)) != digest:
+        if checked and digest_of(data, offsets, *self._covered(tensors)) != digest:
             raise self.error(f"{path}: content does not match its digest; the file was damaged or changed")
         try:
-            return Stored(PackedNames(packed, offsets), tensors, metadata, checked)
+            return Stored(unpacked(data, offsets), tensors, metadata, checked)
         except ValueError as error:
             raise self.error(f"{path}: {error}") from None
 
-    def _covered(self, tensors: Storable) -> Iterator[npt.NDArray[Any]]:
+    def version_of(self, path: Path) -> str:
+        """Return the version of a file.
+
+        Raises:
+            SchemaError: The file was written for a newer reader.
+            SarInferError: It is missing, damaged or of another kind; it is the kind's ``error``.
+        """
+        with self._opened(path) as file:
+            return file.metadata["schema_version"]
+
+    def encoder_of(self, path: Path) -> str:
+        """Return the digest of the encoder that a file belongs to; raises as ``version_of``."""
+        with self._opened(path) as file:
+            return file.metadata["encoder_digest"]
+
+    def check_encoder(self, path: Path, encoder_digest: str, expected: str | None) -> None:
+        """Raise the kind's ``error`` if a file does not belong to the encoder that is expected; None accepts any."""
+        if expected is not None and encoder_digest != expected:
+            raise self.error(
+                f"{path}: belongs to another encoder; {self.remedy} "
+                f"(expected {expected[:8]}, the {self.noun} has {encoder_digest[:8]})"
+            )
+
+    def _covered(self, tensors: Tensors) -> Iterator[npt.NDArray[Any]]:
         """Yield the tensors that the content digest takes after the names, or their parts."""
         for name in (*self.tensors, *self.sealed):
             if name in tensors or name in self.tensors:
-                yield from parts_of(tensors[name])
+                yield tensors[name]
 
     def _read(
         self, path: Path, map_above: int | None
     ) -> tuple[Mapping[str, str], dict[str, npt.NDArray[Any]], set[str]]:
         """Return metadata, tensors, and the names of mapped tensors."""
         expected = {**self.tensors, "names": "U8", "offsets": "I64"}
+        with self._opened(path) as file:
+            kinds = {name: place.kind for name, place in file.places.items()}
+            if {**expected, **{name: self.optional[name] for name in kinds.keys() & self.optional}} != kinds:
+                raise self.error(f"{path}: expected tensors {expected}, found {kinds}")
+            large = {n for n, p in file.places.items() if map_above is not None and p.end - p.start > map_above}
+            mapped = large - {"names", "offsets"}
+            return file.metadata, {name: file.tensor(name, name in mapped) for name in kinds}, mapped
+
+    @contextlib.contextmanager
+    def _opened(self, path: Path) -> Iterator[TensorFile]:
+        """Open a file of this kind."""
         if path.is_dir():
             raise self.error(f"{path}: is a folder; expected a {self.noun} file that {self.writer} wrote")
         if not path.is_file():
@@ -184,22 +213,23 @@ class FileKind:
                     raise self.error(f"{path}: not a {self.noun} file; expected one that {self.writer} wrote")
                 stream.seek(0)
                 file = TensorFile(stream)
-                self._check_metadata(path, file.metadata)
-                kinds = {name: place.kind for name, place in file.places.items()}
-                if {**expected, **{name: self.optional[name] for name in kinds.keys() & self.optional}} != kinds:
-                    raise self.error(f"{path}: expected tensors {expected}, found {kinds}")
-                large = {n for n, p in file.places.items() if map_above is not None and p.end - p.start > map_above}
-                mapped = large - {"names", "offsets"}
-                return file.metadata, {name: file.tensor(name, name in mapped) for name in kinds}, mapped
+                self.check_metadata(path, file.metadata)
+                yield file
         except (ValueError, OSError) as error:
             raise self.error(f"{path}: not a readable safetensors file ({error})") from None
 
-    def _check_metadata(self, path: Path, metadata: Mapping[str, str]) -> None:
+    def check_metadata(self, path: Path, metadata: Mapping[str, str]) -> None:
+        """Check that a file is of this kind, and that this code can read it.
+
+        Raises:
+            SchemaError: It was written for a newer reader.
+            SarInferError: It is of another kind, or metadata is missing; it is the kind's ``error``.
+        """
         if (found := metadata.get("format")) != self.format:
             raise self.error(f"{path}: not a class {self.noun} (metadata 'format' is {found!r}, not {self.format!r})")
         needed = metadata.get("min_reader", "")
-        if needed.isdecimal() and int(needed) > READER_VERSION:
-            raise SchemaError(f"{path}: needs a reader of version {needed}, this is {READER_VERSION}: upgrade sar-clip")
+        if needed.isdecimal() and int(needed) > self.reader:
+            raise SchemaError(f"{path}: needs a reader of version {needed}, this is {self.reader}: upgrade sar-clip")
         for key in (*_METADATA, *self.metadata):
             if key not in metadata:
                 raise self.error(f"{path}: metadata has no {key!r}")
@@ -212,6 +242,42 @@ def digest_of(*tensors: npt.NDArray[Any]) -> str:
         for piece in tensor_bytes(tensor):
             digest.update(piece)
     return digest.hexdigest()
+
+
+def packed(names: Sequence[str]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    """Return names in UTF-8, end to end, and (C+1,) where each begins and the last one ends.
+
+    Raises:
+        UnicodeEncodeError: A name holds half a surrogate pair; it is a ValueError.
+    """
+    encoded = [name.encode("utf-8") for name in names]
+    offsets = np.zeros(len(encoded) + 1, np.int64)
+    np.cumsum(np.fromiter(map(len, encoded), np.int64, len(encoded)), out=offsets[1:])
+    return np.frombuffer(b"".join(encoded), np.uint8), offsets
+
+
+def unpacked(data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64]) -> tuple[str, ...]:
+    """Return the names that ``packed`` has packed.
+
+    Raises:
+        ValueError: The offsets do not fit, or a name is not UTF-8.
+    """
+    fits = (
+        (data.ndim, offsets.ndim) == (1, 1)
+        and offsets.size > 0
+        and offsets[0] == 0
+        and offsets[-1] == data.size
+        and not (offsets[1:] < offsets[:-1]).any()
+    )
+    if not fits:
+        raise ValueError(f"name offsets do not fit the {data.size} bytes of names")
+    if ((data[offsets[offsets < data.size]] & 0xC0) == _CONTINUES).any():
+        raise ValueError("name offsets cut a character in two")
+    content, bounds = data.tobytes(), offsets.tolist()
+    if not content.isascii():
+        return tuple(content[start:stop].decode("utf-8") for start, stop in itertools.pairwise(bounds))
+    text = content.decode("ascii")
+    return tuple([text[start:stop] for start, stop in itertools.pairwise(bounds)])
 
 
 def read_only(array: npt.NDArray[Value]) -> npt.NDArray[Value]:

@@ -12,7 +12,7 @@ import math
 import os
 import threading
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -36,67 +36,6 @@ class Place:
     shape: tuple[int, ...]
     start: int
     end: int
-
-
-@dataclass(frozen=True)
-class Joined:
-    """Arrays that stand in a file as one, end to end along their first side, without a copy of them all.
-
-    Attributes:
-        parts: One array or more, of one type and alike but for their first side.
-    """
-
-    parts: tuple[npt.NDArray[Any], ...]
-
-    @classmethod
-    def of(cls, pieces: Iterable[npt.NDArray[Any] | Joined]) -> Joined:
-        """Return some arrays, or arrays that are joined already, end to end; one at least."""
-        parts = [part for piece in pieces for part in parts_of(piece)]
-        return cls(tuple(part for part in parts if len(part)) or (parts[0],))
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Return the type of all parts."""
-        return self.parts[0].dtype
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Return the shape of the whole."""
-        return (sum(len(part) for part in self.parts), *self.parts[0].shape[1:])
-
-    @property
-    def nbytes(self) -> int:
-        """Return the bytes of the whole."""
-        return sum(part.nbytes for part in self.parts)
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, part: slice) -> Joined:
-        start, stop, _ = part.indices(len(self))
-        pieces = []
-        for piece in self.parts:
-            pieces.append(piece[max(start, 0) : max(stop, 0)])
-            start, stop = start - len(piece), stop - len(piece)
-        return Joined.of(pieces)
-
-    def whole(self) -> npt.NDArray[Any]:
-        """Return all in one piece, which is a copy if there are several."""
-        return self.parts[0] if len(self.parts) == 1 else np.concatenate(self.parts)
-
-    def take(self, places: npt.NDArray[np.intp]) -> npt.NDArray[Any]:
-        """Return what stands at some places (…), copied."""
-        result = np.empty((*places.shape, *self.shape[1:]), self.dtype)
-        start = 0
-        for part in self.parts:
-            inside = (places >= start) & (places < start + len(part))
-            result[inside] = part[places[inside] - start]
-            start += len(part)
-        return result
-
-
-Storable = Mapping[str, npt.NDArray[Any] | Joined]
-"""The content that a file is written from."""
 
 
 class TensorFile:
@@ -160,11 +99,6 @@ def _close_apart(handle: int) -> None:
     threading.Thread(target=os.close, args=(handle,), name="close", daemon=True).start()
 
 
-def parts_of(tensor: npt.NDArray[Any] | Joined) -> tuple[npt.NDArray[Any], ...]:
-    """Return the arrays that a tensor is made of."""
-    return tensor.parts if isinstance(tensor, Joined) else (tensor,)
-
-
 def tensor_bytes(array: npt.NDArray[Any]) -> Iterator[memoryview]:
     """Yield the bytes of an array in C order, little-endian, in pieces, without a copy of the whole."""
     flat = array if array.ndim else array[np.newaxis]
@@ -174,7 +108,7 @@ def tensor_bytes(array: npt.NDArray[Any]) -> Iterator[memoryview]:
         yield piece.astype(piece.dtype.newbyteorder("<"), copy=False).reshape(-1).view(np.uint8).data
 
 
-def file_pieces(tensors: Storable, metadata: Mapping[str, str]) -> Iterator[bytes | memoryview]:
+def file_pieces(tensors: Tensors, metadata: Mapping[str, str]) -> Iterator[bytes | memoryview]:
     """Yield the content of a file, wide types first, so that every tensor is aligned.
 
     Raises:
@@ -195,8 +129,7 @@ def file_pieces(tensors: Storable, metadata: Mapping[str, str]) -> Iterator[byte
         raise ValueError(f"header too large: {len(text):,} bytes, the format takes {LONGEST_HEADER:,}")
     yield len(text).to_bytes(8, "little") + text
     for name in order:
-        for part in parts_of(tensors[name]):
-            yield from tensor_bytes(part)
+        yield from tensor_bytes(tensors[name])
 
 
 def _read_header(stream: BinaryIO) -> tuple[dict[str, Any], int, int]:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from sar_infer.bank import ClassBank, ClassInfo
-from sar_infer.bank.following import IMAGES
+from sar_infer.bank.rebase import IMAGES
 from sar_infer.bundle.manifest import (
     BANK,
     HEAD,
@@ -27,10 +27,8 @@ from sar_infer.bundle.manifest import (
     TOKENIZER,
     Manifest,
     Parity,
-    Preprocess,
     Provenance,
     SelfTestVector,
-    file_entry,
 )
 from sar_infer.bundle.writing import seal, staged
 from sar_infer.bundle_check import verify_bundle
@@ -46,6 +44,7 @@ from sar_train.export.name_encoder import export_name_encoder
 from sar_train.export.parity import compare, compare_answers
 from sar_train.export.refuse import refuse
 from sar_train.export.source import ExportSource
+from sar_train.training.prompted import PromptedCLIP
 from sar_train.training.record import versions
 
 SELF_TEST_SEED = 2024
@@ -87,7 +86,7 @@ def export_bundle(
         tell(f"encoding {len(source.phrases):,} class names")
         merges = tokenizer.merges_text(spec.end_token)
         digest = encoder_digest(source, placed, spec, merges)
-        bank = make_bank(source, digest, images_digest(folder / IMAGE_ENCODER, source.backbone.preprocess))
+        bank = make_bank(source, digest, images_digest(source.prompted))
         bank.save(folder / BANK)
         if head := source.head(digest):
             head.save(folder / HEAD)
@@ -110,9 +109,19 @@ def export_bundle(
     return manifest
 
 
-def images_digest(graph: Path, preprocess: Preprocess) -> str:
-    """Return the digest of how images are embedded."""
-    return canonical_digest([file_entry(graph).sha256, dataclasses.asdict(preprocess)])
+def images_digest(prompted: PromptedCLIP) -> str:
+    """Return the digest of how images are embedded: weights, visual prompts and preprocessing.
+
+    It does not depend on the graph's file, which another PyTorch writes differently.
+    """
+    prompts = prompted.image_prompts()
+    inserted = {} if prompts is None else prompts.image
+    tensors = [
+        [at, *(_value(value) if isinstance(value, Tensor) else repr(value) for value in vars(item).values())]
+        for at, item in sorted(inserted.items())
+    ]
+    backbone = prompted.backbone
+    return canonical_digest([backbone.weights_digest, tensors, dataclasses.asdict(backbone.preprocess)])
 
 
 def make_bank(source: ExportSource, digest: str, images: str) -> ClassBank:

@@ -69,7 +69,7 @@ def test_phrases_stand_and_their_photos_count_though_the_bank_counts_them_for_it
     phrases = {"red": ["violet", "teal"]}
     found, wanted = (classifier.class_set(phrases, bank=bank, photos=photos) for bank in (counted, classifier.bank))
     assert list(found.names) == list(wanted.names)
-    assert found.sources[-1] == "extended"
+    assert found.source(len(found.names) - 1) == "extended"
     rows = classifier.embed_images([picture(3)])
     np.testing.assert_array_equal(classifier.logits(rows, found), classifier.logits(rows, wanted))
 

@@ -41,12 +41,13 @@ def photo_set(*labels: str, photos_only: bool = False, dim: int = DIM) -> PhotoS
 
 def content(bank: ClassBank) -> tuple[object, ...]:
     """All of a bank but its history, comparable."""
-    seals = {name: photos.computed_seal() for name, photos in bank.photos.items()}
+    photos = {name: (one.identity, one.digests.tobytes(), one.rows.tobytes()) for name, one in bank.photos.items()}
     return (
         tuple(bank.names),
         bank.embeddings.tobytes(),
         dict(bank.info),
         bank.encoder_digest,
         dict(bank.provenance),
-        seals,
+        photos,
+        bank.calibration,
     )

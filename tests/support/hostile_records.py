@@ -7,7 +7,6 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from support import hostile_tensors  # noqa: F401 - its mutations first, so that cases keep their numbers
@@ -72,25 +71,3 @@ def hostile_record_text(metadata: Metadata, tensors: Tensors, chance: Chance) ->
     texts = ("", "[" * 100_000, '{"a":' * 100_000, "null", "[]", "{}", "1", "NaN", "9" * 10_000, '{"a": "\\ud800"}')
     metadata[key] = text = chance.choice((*texts, json.dumps([metadata[key]] * 1000), "[{}" + ",{}" * 100_000 + "]"))
     return f"{key}: {text[:40]}"
-
-
-@of_record
-def hostile_stack(metadata: Metadata, tensors: Tensors, chance: Chance) -> str:
-    if "retired" not in tensors:
-        return "it has no stack"
-    name = chance.choice(_STACK)
-    old = tensors[name]
-    options: dict[str, Any] = {
-        "empty": old[:0],
-        "twice": np.concatenate([old, old]),
-        "zeros": np.zeros_like(old),
-        "large": np.full_like(old, 2**62 if old.dtype.kind == "i" else 255),
-        "negative": -old,
-        "one axis more": old[np.newaxis],
-    }
-    kind = chance.choice([*options, "gone"])
-    if kind == "gone":
-        del tensors[name]
-    else:
-        tensors[name] = options[kind]
-    return f"{name}: {kind}"

@@ -43,7 +43,7 @@ def write_rich_bundle(path: Path, names: Sequence[str] = BANK_NAMES) -> Path:
     bank = ClassBank.load(path / BANK)
     bank = add(bank, ["teal", "pink"], name_rows(["teal", "pink"]), {"teal": ClassInfo(phrases=("teal",))}, by="tests")
     bank = amend(bank, {"teal": ClassInfo(aliases=("blue green",), threshold=0.1), "pink": ClassInfo(background=True)})
-    remove(rename(bank, "pink", "rose"), ["teal"]).save(path / BANK)
+    remove(rename(bank, "pink", "rose"), ["teal"]).settled().save(path / BANK)
     smaller = {}
     for kind, file in (("image", IMAGE_ENCODER), ("name", NAME_ENCODER)):
         target = file.replace(".onnx", ".int8.onnx")

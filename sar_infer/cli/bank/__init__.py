@@ -7,7 +7,7 @@ import click
 from sar_infer import __version__
 from sar_infer.cli.bank.calibrating import calibrate
 from sar_infer.cli.bank.common import ENVIRONMENT
-from sar_infer.cli.bank.editing import add, alias, merge, remove, rename, rollback, set_class
+from sar_infer.cli.bank.editing import add, alias, merge, rebase, remove, rename, rollback, set_class
 from sar_infer.cli.bank.reading import diff, history, lint, list_classes, nearest, verify
 from sar_infer.cli.options import CONTEXT, refused_command
 
@@ -29,9 +29,9 @@ Examples:
 def main() -> None:
     """Show and change the classes of a bank file.
 
-    A bank file holds class names with their embeddings. It belongs to the encoder of one bundle (--bundle), starts as
-    a copy of that bundle's own bank, and is what `sar-classify --bank` reads. A change
-    is one step of its history, written whole or not at all, and can be rolled back.
+    A bank file holds what was done to the classes of a bundle (--bundle), to whose encoder it belongs, and is what
+    `sar-classify --bank` reads. A change is one step of its history, written whole or not at all, and can be rolled
+    back.
 
     Exit code: 0 if all went well; 1 if something was found or could not be written, as each command says; 2 if nothing
     was done because something in the call is wrong.
@@ -40,7 +40,7 @@ def main() -> None:
 
 for command in (
     *(add, alias, calibrate, diff, history, lint, list_classes),
-    *(merge, nearest, remove, rename, rollback, set_class, verify),
+    *(merge, nearest, rebase, remove, rename, rollback, set_class, verify),
 ):
     main.add_command(command)
 main.add_command(refused_command("freeze", "freeze has moved: sar-bundle freeze BUNDLE --bank BANK_FILE --out NEW"))

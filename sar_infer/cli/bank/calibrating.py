@@ -40,6 +40,7 @@ def calibrate(arguments: BankArguments, *, paths: Sequence[str]) -> None:
     and prediction sets are refused, until this is repeated or the change is rolled back. 50 photos or more are needed;
     one that the bank counts for a class is left out, and those of training should be.
     """
+    from sar_infer.bank import calibrate as edit
     from sar_infer.cli.bank.photos import files_by_class, read_photos
 
     with changing(arguments) as found:
@@ -54,7 +55,7 @@ def calibrate(arguments: BankArguments, *, paths: Sequence[str]) -> None:
             count = "1 photo" if len(photos.known) == 1 else f"{len(photos.known):,} photos"
             click.echo(one_line(f"left out {count}, such as {path} of {name!r}: {why}"), err=True)
         fitted = _fitted(found, photos.sets, places)
-        save(found, dataclasses.replace(found.bank, calibration=fitted))
+        save(arguments, found, edit(found.bank, fitted, by="sar-bank calibrate"))
         content = {"bank": str(arguments.file)} | dataclasses.asdict(fitted)
         emit(arguments.form, lambda: content, _lines(arguments, fitted))
 
@@ -74,7 +75,7 @@ def _fitted(found: Opened, photos: Mapping[str, PhotoSet], places: Mapping[str, 
 
     classifier, bank = found.classifier, found.bank
     # as if there were no calibration yet, so that logits are not of an earlier one
-    classes = classifier.class_set(bank=dataclasses.replace(bank, calibration=None))
+    classes = classifier.class_set(bank=bank.without_calibration())
     rows = np.concatenate([one.rows for one in photos.values()])
     labels = np.concatenate([np.full(len(one.rows), places[name], np.int64) for name, one in photos.items()])
     if len(rows) < LEAST_IMAGES:
@@ -91,7 +92,7 @@ def _fitted(found: Opened, photos: Mapping[str, PhotoSet], places: Mapping[str, 
         model_digest=classifier.model_digest,
         branch=BRANCHES[classes.branch],
         calibrated=tuple(bank.names[place] for place in sorted(set(labels.tolist()))),
-        background=tuple(name for name, item in bank.info.items() if item.background),
+        background=tuple(sorted(bank.background_names)),
         temperature=result.temperature,
         thresholds=result.thresholds,
         conformal=result.conformal,

@@ -17,7 +17,7 @@ import click
 from click.core import ParameterSource
 
 from sar_infer.cli.options import Refusal, emit, one_blas_thread, option, read_classes, reported, together
-from sar_infer.errors import WriteError, one_line
+from sar_infer.errors import BaseMissingError, WriteError, one_line
 
 if TYPE_CHECKING:
     from sar_infer.bank import ClassBank
@@ -46,7 +46,7 @@ class BankArguments:
 
 @dataclass(frozen=True)
 class Opened:
-    """A checked bundle, a bank of its encoder, and the file to which its changes are saved."""
+    """A checked bundle and a bank of its encoder, with the file that it is in, which a change replaces."""
 
     bundle: Bundle
     bank: ClassBank
@@ -121,6 +121,27 @@ def _opened(arguments: BankArguments, file: Path, *, missing: bool, whole: bool)
     return Opened(bundle, bundle.bank if missing else read(file, bundle, whole=whole), file)
 
 
+def replayed(arguments: BankArguments) -> ClassBank:
+    """Return the bank of a file for a command that shows names alone: no bundle has to be named.
+
+    The file says where the bundle is that it belongs to; if none is there, the one that ships may be the same.
+
+    Raises:
+        BankError: The bank is missing, damaged, or its bundle is not to be found; or it is of another encoder than a
+            bundle that is named.
+    """
+    from sar_infer.bank import ClassBank
+    from sar_infer.bundle.bank_file import read
+    from sar_infer.bundle.bundle import open_bundle
+
+    if arguments.bundle:
+        return read(arguments.file, open_bundle(arguments.bundle))
+    try:
+        return ClassBank.load(arguments.file)
+    except BaseMissingError:
+        return ClassBank.load(arguments.file, base=open_bundle(None).bank)
+
+
 def _say_missing(arguments: BankArguments, found: Opened) -> None:
     """Say on stderr that the bundle's classes are used for a missing bank file, or that it was made as a copy."""
     from sar_infer.bundle.bundle import bundle_name
@@ -134,10 +155,15 @@ def _say_missing(arguments: BankArguments, found: Opened) -> None:
 
 
 @contextmanager
-def changing(arguments: BankArguments, *, may_be_missing: bool = True) -> Iterator[Opened]:
+def changing(arguments: BankArguments, *, may_be_missing: bool = True, opening: bool = True) -> Iterator[Opened]:
     """Lock the bank file, so that no other process changes it meanwhile, and open it.
 
     A missing file starts as a copy of the bundle's bank; at the end stderr says so.
+
+    Args:
+        arguments: Where they are.
+        may_be_missing: Begin with the bundle's bank if the bank file does not exist.
+        opening: Open the bank; else the bundle's stands for it, for a file that belongs to another encoder.
 
     Raises:
         InputError: the file cannot be changed where it is.
@@ -149,8 +175,7 @@ def changing(arguments: BankArguments, *, may_be_missing: bool = True) -> Iterat
     check_changeable(arguments.file)
     with owned(arguments.file, WAIT) as file:
         missing = may_be_missing and not file.exists()
-        found = _opened(arguments, file, missing=missing, whole=False)
-        found.bank.verified()  # many photos are checked by class, when they change
+        found = _opened(arguments, file, missing=missing or not opening, whole=False)
         try:
             yield found
         finally:
@@ -175,12 +200,12 @@ def write(arguments: BankArguments, before: Opened, after: ClassBank, **more: An
     if changed:
         if after.background is not None and after.background.all():
             click.echo("Warning: every class is background now, so no image gets an answer", err=True)
-        save(before, after)
+        save(arguments, before, after)
         if _calibrated(before.bank) and not _calibrated(after):
             text = "scores are not calibrated any more, and thresholds for unknown are of before the change; calibrate "
             click.echo(f"{text}again: {again(arguments, 'calibrate', '--photos', 'PHOTOS')}", err=True)
     step, undo_to = after.history[-1] if changed else None, len(before.bank.history)
-    undo = undo_to if step and step.undo else None
+    undo = undo_to if step and step.can_undo else None
     content = {
         "bank": str(arguments.file),
         "changed": changed,
@@ -199,17 +224,22 @@ def _calibrated(bank: ClassBank) -> bool:
     return bank.calibration is not None and bank.calibration.fits(bank)
 
 
-def save(before: Opened, after: ClassBank) -> None:
-    """Save a bank in place of the one that was opened; the file is the old one or the new one.
+def save(arguments: BankArguments, before: Opened, bank: ClassBank) -> None:
+    """Save a bank; the file is the old one or the new one.
+
+    Args:
+        arguments: The file, for messages.
+        before: The file that is locked.
+        bank: The bank.
 
     Raises:
         BankError: a bank file cannot hold it.
         WriteError: it could not be written.
     """
     try:
-        after.save(before.file)
+        bank.save(before.file)
     except OSError as error:
-        raise WriteError(f"{before.file}: not written ({error.strerror or error}); nothing was changed") from None
+        raise WriteError(f"{arguments.file}: not written ({error.strerror or error}); nothing was changed") from None
 
 
 def again(arguments: BankArguments, command: str, *more: str) -> str:

@@ -20,16 +20,18 @@ from sar_infer.cli.bank.common import (
     given_classes,
     on_bank,
     own_option,
+    save,
     shared_options,
     shown,
     write,
 )
-from sar_infer.cli.options import Refusal
+from sar_infer.cli.options import Refusal, emit
 from sar_infer.errors import one_line
 
 if TYPE_CHECKING:
     from sar_infer._arrays import Floats
     from sar_infer.bank import ClassBank, ClassInfo
+    from sar_infer.bank.rebase import Rebased
     from sar_infer.bank_advice import Finding, Linter
     from sar_infer.text.names import Phrases
 
@@ -42,7 +44,6 @@ class AddOptions:
 
     names: Sequence[str]
     classes: Path | None
-    source: Path | None
     paths: Sequence[str]
     photos_only: bool
     background: bool
@@ -57,18 +58,16 @@ class AddOptions:
 
     def check(self, file: Path) -> None:
         """Raise Refusal if the options say nothing, or contradict each other; ``file`` is BANK_FILE."""
-        if not self.names and self.classes is None and self.source is None and not self.paths:
+        if not self.names and self.classes is None and not self.paths:
             taken = "" if file.suffix == SUFFIX else f" ({str(file)!r} was taken as BANK_FILE)"
-            raise Refusal(
-                f"no class given{taken}; name one, a file of them (--classes), another bank (--from), or --photos"
-            )
+            raise Refusal(f"no class given{taken}; name one, a file of them (--classes), or --photos")
         if self.strict and not self.lint:
             raise Refusal("--strict and --no-lint contradict")
         if self.photos_only and not self.paths:
             raise Refusal(
                 "--photos-only needs --photos; for classes in the bank: sar-bank set BANK_FILE CLASS --photos-only"
             )
-        if self.paths and (len(self.names) > 1 or self.classes is not None or self.source is not None):
+        if self.paths and (len(self.names) > 1 or self.classes is not None):
             raise Refusal(
                 "--photos goes with one class name, or none and a folder of class folders; repeat it for more files"
             )
@@ -78,13 +77,6 @@ class AddOptions:
 @on_bank
 @click.argument("names", nargs=-1)
 @own_option("--classes", type=click.Path(path_type=Path), help="Text file with names, one per line.")
-@own_option(
-    "--from",
-    "source",
-    envvar="SAR_BANK_ADD_FROM",
-    type=click.Path(path_type=Path),
-    help="Bank file of another bundle: take its added classes, embedded again, and aliases, thresholds and so on.",
-)
 @own_option(
     "--photos",
     "paths",
@@ -109,9 +101,8 @@ def add(arguments: BankArguments, **values: Any) -> None:
     """
     options = AddOptions(**values)
     options.check(arguments.file)
-    from sar_infer.bank import ClassBank, amend
     from sar_infer.bank import add as edit
-    from sar_infer.bank.edits import places_of
+    from sar_infer.bank.edits import positions_of
     from sar_infer.bank_advice import Linter
     from sar_infer.cli.bank import photos as from_photos
 
@@ -120,25 +111,18 @@ def add(arguments: BankArguments, **values: Any) -> None:
         given = given_classes(options.names, options.classes, check)
         files = from_photos.files_by_class(found.bank, given, options.paths)
         given = from_photos.texts_to_embed(found.bank, given, files)
-        other = ClassBank.verify(options.source) if options.source else None
-        if other is not None:
-            given = {**{name: other.phrases(name) for name, info in other.info.items() if info.added}, **given}
         linter = Linter(found.bundle, found.bank) if options.looks_at_names else None
         findings = _checked_texts(given, linter)
         _refuse(findings, strict=options.strict)
-        places_of(found.bank, [*given])  # refuses a bad name before minutes are spent on embedding
+        positions_of(found.bank, [*given])  # refuses a bad name before minutes are spent on embedding
         rows = _embedded(found, given, linter, findings)
         photos = from_photos.read_photos(found, files, photos_only=options.photos_only)
-        sets = photos.sets if other is None else from_photos.photos_only_of(found.bank, given, other)
         given, rows = from_photos.with_kept(found.bank, given, rows, files)
-        info = _info_to_add(found.bank, given, other, options)
-        after = edit(found.bank, [*given], rows, info, sets, by="sar-bank add")
+        info = _info_to_add(found.bank, given, options)
+        after = edit(found.bank, [*given], rows, info, photos.sets, by="sar-bank add")
         findings += from_photos.findings_of(found, after, photos, lint=options.lint)
         _refuse(findings, strict=options.strict)
         _show(findings)
-        if other is not None:
-            after = amend(after, from_photos.known_of_others(after, other, options.source), by="sar-bank add --from")
-            after = from_photos.with_photos_of(after, other, found.bundle.bank, by="sar-bank add --from")
         write(arguments, found, after, findings=[asdict(finding) for finding in findings])
 
 
@@ -186,15 +170,14 @@ def _show(findings: Sequence[Finding]) -> None:
         click.echo(one_line(line), err=True)
 
 
-def _info_to_add(bank: ClassBank, given: Phrases, other: ClassBank | None, options: AddOptions) -> dict[str, ClassInfo]:
-    """Return the info of each class to add: the given values, else those of the other bank, else those of this one."""
+def _info_to_add(bank: ClassBank, given: Phrases, options: AddOptions) -> dict[str, ClassInfo]:
+    """Return the info of each class to add: the given values, else those that the bank has."""
     from sar_infer.bank import ClassInfo
 
     plain, result = ClassInfo(), {}
     for name, phrases in given.items():
         row = bank.lookup.name(name)
-        was = plain if row is None else bank.info.get(bank.names[row], plain)
-        was = was if other is None else other.info.get(name, was)
+        was = plain if row is None else bank.info_of(bank.names[row])
         result[name] = dataclasses.replace(
             was,
             phrases=() if phrases == (name,) else phrases,
@@ -327,7 +310,7 @@ def set_class(
         raise Refusal("nothing to set; see sar-bank set --help")
     with changing(arguments) as found:
         info = _info(found.bank, name)
-        if photos_only and found.bank.names[found.bank.lookup.find(name)] not in found.bank.photos:
+        if photos_only and not found.bank.photos_of(found.bank.names[found.bank.lookup.find(name)]):
             raise Refusal(f"{name!r} has no photos, so its name has to count; sar-bank add --photos adds some")
         if threshold is not None or no_threshold:
             info = dataclasses.replace(info, threshold=threshold)
@@ -349,18 +332,51 @@ def set_class(
     show_default=True,
     help="Whose embedding to use where both have a class: this bank's, the other's, or neither (stop).",
 )
+@own_option("--removals", is_flag=True, help="Remove the bundle's classes that the other bank has removed, too.")
 @shared_options
-def merge(arguments: BankArguments, other: Path, conflict: Literal["keep", "take", "refuse"]) -> None:
+def merge(
+    arguments: BankArguments, other: Path, conflict: Literal["keep", "take", "refuse"], *, removals: bool
+) -> None:
     """Add the classes of another bank file.
 
-    They come with their aliases, thresholds and so on.
+    They come with their aliases, thresholds and so on. The names of a file of another encoder are embedded anew; what
+    of it cannot come along is listed on stderr.
     """
-    from sar_infer.bank import ClassBank
     from sar_infer.bank import merge as edit
+    from sar_infer.bundle.bank_file import replayed as replay
 
     with changing(arguments) as found:
-        theirs = ClassBank.verify(other, found.bank.encoder_digest)
-        write(arguments, found, edit(found.bank, theirs, conflict, by="sar-bank merge"))
+        theirs = replay(other, found.bundle, found.classifier.embed_phrases)
+        _list_left_out(theirs)
+        write(arguments, found, edit(found.bank, theirs.bank, conflict, removals=removals, by="sar-bank merge"))
+
+
+@click.command()
+@on_bank
+@shared_options
+def rebase(arguments: BankArguments) -> None:
+    """Carry the changes in BANK_FILE over to another bundle, such as one that was trained again.
+
+    Added names are embedded anew; removals, renames, aliases, thresholds and settings are taken along, and photos if
+    both bundles embed images alike. What cannot come along is listed on stderr. The history stays.
+    """
+    from sar_infer.bank.old_files import KIND
+    from sar_infer.bundle.bank_file import replayed as replay
+
+    with changing(arguments, may_be_missing=False, opening=False) as found:
+        before = KIND.encoder_of(found.file)
+        result = replay(found.file, found.bundle, found.classifier.embed_phrases)
+        _list_left_out(result)
+        save(arguments, found, result.bank)
+        same = before == found.bundle.manifest.encoder_digest
+        content = {"bank": str(arguments.file), "classes": len(result.bank.names), "left_out": result.left_out()}
+        text = "belonged to this encoder already" if same else f"carried over from encoder {before[:8]}"
+        emit(arguments.form, lambda: content, [f"{text}; {len(result.bank.names):,} classes"])
+
+
+def _list_left_out(result: Rebased) -> None:
+    for line in result.left_out():
+        click.echo(one_line(f"Warning: {line}"), err=True)
 
 
 @click.command()
@@ -374,7 +390,7 @@ def rollback(arguments: BankArguments, to: int | None, steps: int | None) -> Non
     `sar-bank history` lists the steps. Going back is a step too, and cannot be undone.
     """
     from sar_infer.bank import rollback as edit
-    from sar_infer.bank.history import steps_back
+    from sar_infer.bank.edits import steps_back
 
     if (to is None) == (steps is None):
         raise Refusal("expected either --to STEP or --steps COUNT")
@@ -389,6 +405,6 @@ def _info(bank: ClassBank, name: str) -> ClassInfo:
     Raises:
         ClassNameError: there is no such class; the message offers near spellings.
     """
-    from sar_infer.bank import ClassInfo, find
+    from sar_infer.bank import find
 
-    return bank.info.get(bank.names[find(bank, name)], ClassInfo())
+    return bank.info_of(bank.names[find(bank, name)])

@@ -7,15 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
 from sar_infer.cli.bank.common import Opened, counted
 from sar_infer.cli.options import warn
-from sar_infer.errors import InputError, one_line
+from sar_infer.errors import InputError
 
 if TYPE_CHECKING:
     from sar_infer._arrays import Floats
-    from sar_infer.bank import ClassBank, ClassInfo, PhotoSet
+    from sar_infer.bank import ClassBank, PhotoSet
     from sar_infer.bank_advice import Finding
     from sar_infer.text.names import Phrases
 
@@ -23,7 +21,6 @@ if TYPE_CHECKING:
 
 _BATCH = 16
 _HIDDEN_UP_TO = 64
-_MOST_SHOWN = 20
 
 
 @dataclass(frozen=True)
@@ -77,7 +74,7 @@ def counted_for(found: Opened, name: str, paths: Sequence[str]) -> list[bytes]:
     from sar_infer.images.inputs import expand
 
     name = found.bank.names[found.bank.lookup.find(name)]
-    known = found.bank.photos[name].known if name in found.bank.photos else ()
+    known = found.bank.photos_of(name).known
     photos = [*found.classifier.each_photo(expand(paths))]
     if strange := [path for path, digest, _ in photos if digest not in known]:
         raise InputError(f"{strange[0]}: not counted for the class {name!r}, so nothing was removed; leave it out")
@@ -120,12 +117,14 @@ def read_photos(found: Opened, files: Files, *, photos_only: bool) -> ReadPhotos
     chunks = (pairs[start : start + _BATCH] for start in range(0, total, _BATCH))
     digests: dict[str, list[bytes]] = {name: [] for name in files}
     rows: dict[str, list[object]] = {name: [] for name in files}
+    counted_digests = {
+        name: frozenset() if (place := bank.lookup.get(name)) is None else bank.photos_of(bank.names[place]).known
+        for name in files
+    }
     for chunk in counted(chunks, total, "Reading photos", _HIDDEN_UP_TO):
         embedded = found.classifier.each_photo([path for _, path in chunk], _BATCH)
         for (name, path), (_, digest, row) in zip(chunk, embedded, strict=True):
-            place = bank.lookup.get(name)
-            has = None if place is None else bank.photos.get(bank.names[place])
-            if has is not None and digest in has.known:
+            if digest in counted_digests[name]:
                 result.known.append((name, path, "counted for it already"))
             elif digest in digests[name]:
                 result.known.append((name, path, f"the same pixels as {result.files[digest]}"))
@@ -133,7 +132,7 @@ def read_photos(found: Opened, files: Files, *, photos_only: bool) -> ReadPhotos
                 result.files.setdefault(digest, path)
                 digests[name].append(digest)
                 rows[name].append(row)
-    width = bank.embeddings.shape[1]
+    width = bank.dim
     for name, found_digests in digests.items():
         packed = np.frombuffer(b"".join(found_digests), np.uint8).reshape(-1, 32)
         result.sets[name] = PhotoSet.of(
@@ -153,44 +152,3 @@ def findings_of(found: Opened, after: ClassBank, photos: ReadPhotos, *, lint: bo
     if lint and photos.sets:
         findings += photo_findings(after, found.bundle, found.bank, photos.files)
     return findings
-
-
-def photos_only_of(bank: ClassBank, given: Phrases, other: ClassBank) -> dict[str, PhotoSet]:
-    """Return no photos for each of the given classes whose name means nothing in another bank."""
-    from sar_infer.bank import PhotoSet
-
-    none = PhotoSet.none(bank.rows.shape[1]).with_photos_only(True)
-    return {name: none for name, photos in other.photos.items() if photos.photos_only and name in given}
-
-
-def with_photos_of(bank: ClassBank, other: ClassBank, base: ClassBank, by: str) -> ClassBank:
-    """Return the bank with the photos of a bank of another encoder, if that embeds images alike.
-
-    Says on stderr which classes need their photos again.
-    """
-    import numpy as np
-
-    from sar_infer.bank import add
-    from sar_infer.bank.following import embed_alike, photos_missing, photos_to_keep
-
-    if embed_alike(other, bank):
-        none = np.empty((0, bank.rows.shape[1]), np.float32)
-        bank = add(bank, [], none, photos=photos_to_keep(other, bank, base), by=by)
-    if names := photos_missing(other, bank):
-        shown = ", ".join(map(repr, names[:_MOST_SHOWN])) + (", …" if len(names) > _MOST_SHOWN else "")
-        text = f"Warning: photos belong to the encoder they were added with; add those of these classes again: {shown}"
-        click.echo(one_line(text), err=True)
-    return bank
-
-
-def known_of_others(bank: ClassBank, other: ClassBank, source: Path | None) -> dict[str, ClassInfo]:
-    """Return what the other bank knows of classes that came with its bundle; warn of those that this bank lacks."""
-    from sar_infer.bank.edits import listed
-
-    known = {name: info for name, info in other.info.items() if not info.added}
-    lacking = [name for name in known if bank.lookup.name(name) is None]
-    if lacking:
-        text = f"Warning: left out aliases, thresholds and so on in {source} of classes that this bank lacks: "
-        text += f"{listed(lacking)}; to add such a class with them, name it beside --from"
-        click.echo(one_line(text), err=True)
-    return {name: info for name, info in known.items() if bank.lookup.name(name) is not None}

@@ -17,6 +17,7 @@ from sar_infer.cli.bank.common import (
     on_bank,
     opened,
     own_option,
+    replayed,
     shared_options,
     shown,
 )
@@ -39,11 +40,11 @@ def list_classes(arguments: BankArguments, *, long: bool, like: str | None, adde
     from sar_infer.bank import ClassInfo
     from sar_infer.text.names import name_key
 
-    bank = opened(arguments).bank
+    bank = replayed(arguments)
     plain, key = ClassInfo(), name_key(like or "")
-    known = ((name, bank.info.get(name, plain)) for name in bank.names)
-    known = ((name, info) for name, info in known if info.added or not added)
-    chosen = [(name, info) for name, info in known if any(key in name_key(text) for text in (name, *info.aliases))]
+    pairs = ((name, bank.info.get(name, plain)) for name in bank.names)
+    pairs = ((name, info) for name, info in pairs if info.added or not added)
+    chosen = [(name, info) for name, info in pairs if any(key in name_key(text) for text in (name, *info.aliases))]
     emit(
         arguments.form,
         lambda: [{"name": name} | asdict(info) | _photos_of(bank, name) for name, info in chosen],
@@ -108,8 +109,8 @@ def diff(arguments: BankArguments, other: Path) -> None:
     from sar_infer.bank import ClassBank
     from sar_infer.bank import diff as compare
 
-    bank = opened(arguments).bank
-    difference = compare(bank, ClassBank.load(other, bank.encoder_digest))
+    found = opened(arguments)
+    difference = compare(found.bank, ClassBank.load(other, base=found.bundle.bank))
     emit(arguments.form, lambda: asdict(difference), _changes(difference))
     sys.exit(1 if difference else 0)
 
@@ -141,12 +142,14 @@ def history(arguments: BankArguments) -> None:
 
     A * marks steps that can be rolled back.
     """
-    steps = opened(arguments).bank.history
+    from sar_infer.bank.file import read
+
+    steps = read(arguments.file).log.steps
     content = [
-        {key: value for key, value in asdict(step).items() if key != "undo"} | {"can_undo": step.undo is not None}
-        for step in steps
+        {key: getattr(step, key) for key in ("n", "at", "action", "summary", "by", "to", "can_undo")} for step in steps
     ]
-    lines = (f"{step.n:5} {'*' if step.undo else ' '} {step.at}  {step.action:<8}  {step.summary}" for step in steps)
+    marks = ("*" if step.can_undo else " " for step in steps)
+    lines = (f"{s.n:5} {mark} {s.at}  {s.action:<8}  {s.summary}" for s, mark in zip(steps, marks, strict=True))
     emit(arguments.form, lambda: content, lines)
 
 
@@ -172,8 +175,8 @@ def _described(info: ClassInfo) -> list[str]:
 
 def _photos_of(bank: ClassBank, name: str) -> dict[str, Any]:
     """Return how many photos a class has, and whether its name means nothing."""
-    photos = bank.photos.get(name)
-    return {"photos": 0 if photos is None else len(photos), "photos_only": photos is not None and photos.photos_only}
+    photos = bank.photos_of(name)
+    return {"photos": len(photos), "photos_only": photos.photos_only}
 
 
 def _pictured(bank: ClassBank, name: str) -> list[str]:

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from sar_infer.bank import PhotoSet
-from sar_infer.bank.history import Step
+from sar_infer.bank import PhotoSet, Step
 from sar_infer.bank_advice import Finding
 from sar_infer.server.bank.snapshot import Entry
 

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sar_infer.bank import ClassBank
-from sar_infer.bank.history import renamed_names
-from sar_infer.bank.info import PLAIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,16 +71,21 @@ class Snapshot:
     @functools.cached_property
     def removed(self) -> tuple[str, ...]:
         """Return the bundle's names of its classes that the bank does not have, by any name, in the bundle's order."""
-        bank = self.bank
-        if bank is self.base:
-            return ()
-        renamed = renamed_names(bank.provenance).items()
-        kept = {origin for name, origin in renamed if name in bank.index and bank.info.get(name, PLAIN).added is None}
-        return tuple(name for name in self.base.names if bank.lookup.name(name) is None and name not in kept)
+        if not self.bank.base.same(self.base.base):
+            return tuple(name for name in self.base.names if self.bank.lookup.name(name) is None)
+        table = self.bank.table
+        anew = set(table.renamed).intersection(table.replaced.tolist())
+        slots = sorted(slot for slot in {*table.removed.tolist(), *anew} if slot < len(self.base.names))
+        names = [self.base.names[slot] for slot in slots]
+        return tuple(name for name in names if self.bank.lookup.name(name) is None)
+
+    def prepare(self) -> None:
+        """Compute what requests ask for, in this thread and not when they ask."""
+        _ = self.added, self.removed, self.etag
+        self.bank.lookup.name("")
 
 
 def _entry(bank: ClassBank, name: str) -> Entry:
-    info = bank.info.get(name, PLAIN)
-    photos, origin = bank.photos.get(name), "bundle" if info.added is None else "added"
-    counted = (0, False) if photos is None else (len(photos), photos.photos_only)
-    return Entry(name, origin, info.phrases or (name,), *counted)  # type: ignore[arg-type]
+    info, photos = bank.info_of(name), bank.photos_of(name)
+    origin: Literal["bundle", "added"] = "bundle" if info.added is None else "added"
+    return Entry(name, origin, info.phrases or (name,), len(photos), photos.photos_only)

@@ -1,7 +1,7 @@
 """The classes of a running server: the bank of ``--bank FILE``, which other processes may change too.
 
-Readers take ``snapshot`` and never wait. A change holds the file's lock: it takes up what others have written, applies
-an edit of ``sar_infer.bank``, and is on disk before a reader sees it.
+Readers take ``snapshot``; ``look`` sees what others have written. A change holds the file's lock, applies an edit of
+``sar_infer.bank`` to what is there, and is on disk before a reader sees it.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import shlex
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -18,13 +19,12 @@ import numpy as np
 
 from sar_infer._arrays import Floats
 from sar_infer.bank import ClassBank, ClassInfo, add, remove, rollback
-from sar_infer.bank.edits import listed
-from sar_infer.bank.following import Embed
-from sar_infer.bank.history import removed_names, renamed_names, steps_back
+from sar_infer.bank.edits import steps_back
+from sar_infer.bank.rebase import Embed
 from sar_infer.bank_advice import Finding, Linter, photo_findings
 from sar_infer.bundle import bank_file
+from sar_infer.bundle.bank_file import BankFile, Stamp, stamp_of
 from sar_infer.bundle.bundle import Bundle
-from sar_infer.bundle.manifest import BANK
 from sar_infer.errors import BankError, InputError, SarInferError, WriteError
 from sar_infer.server.bank.changes import Change, ChangeRefusedError, NewPhotos, RollbackResult, check_match
 from sar_infer.server.bank.snapshot import Entry, Snapshot
@@ -37,7 +37,6 @@ _RETRY_SECONDS = 10.0
 """Time between two looks at a file that cannot be used: a bank of a million classes takes a second to read."""
 _SEARCHED = 10_000
 """The most classes with which a new name is compared while its request waits."""
-_Stamp = tuple[int, int, int] | None
 _log = logging.getLogger("sar_infer.server")
 
 
@@ -45,34 +44,21 @@ class BankStore:
     """The classes that a server chooses from; made by ``open``, and safe to share between threads.
 
     Attributes:
-        snapshot: The current classes. It is replaced as a whole: read it once for everything that has to agree.
         usable: The file could be read at the last look.
     """
 
-    def __init__(
-        self,
-        file: Path | None,
-        bundle: Bundle,
-        bank: ClassBank,
-        embed: Embed,
-        *,
-        writable: bool = False,
-        looked: _Stamp = None,
-    ) -> None:
-        self._file = self._locked = file
-        self._bundle = bundle
-        self._embed = embed
-        self._writable = writable
+    def __init__(self, file: BankFile | None, bundle: Bundle, embed: Embed, *, writable: bool = False) -> None:
+        self._file, self._bundle, self._embed, self._writable = file, bundle, embed, writable
         self._changing = threading.Lock()
-        self._looked = looked
+        self._failed: tuple[Stamp, float] | None = None
+        self._owned_file = Path()
         self.usable = True
-        self._tried = 0.0
-        self._seen = None if bank is bundle.bank else bank_file.digests_of(bank)
-        self.snapshot = Snapshot(bank, bundle.bank)
+        self._snapshot = Snapshot(self.bank, bundle.bank)
+        self._snapshot.prepare()
 
     @classmethod
     def open(cls, file: Path | None, bundle: Bundle, embed: Embed, *, writable: bool = True) -> BankStore:
-        """Open a bank file for a bundle; see ``bank_file.taken_up`` for one of another encoder.
+        """Open a bank file for a bundle. One of another encoder is replayed in memory, and cannot be changed.
 
         Args:
             file: The bank file; a missing one is made at the first change. None serves the bundle's bank as it is.
@@ -81,33 +67,52 @@ class BankStore:
             writable: Allow changes. Otherwise nothing is ever written.
 
         Raises:
-            InputError: its folder is missing, or the file cannot be changed where it is.
-            BankError: the file is damaged, or a class in it does not suit the bundle; SchemaError if it needs a newer
-                reader.
-            WriteError: the file follows to the bundle's encoder, and cannot be written.
+            InputError: Its folder is missing, or the file cannot be changed where it is.
+            BankError: The file is damaged, or no class in it suits the bundle; SchemaError if it needs a newer reader.
         """
         if file is None:
-            return cls(None, bundle, bundle.bank, embed)
+            return cls(None, bundle, embed)
         if writable:
             bank_file.check_changeable(file)
         else:
             bank_file.check_folder(file)
-        looked = _stamp(file)
-        bank = bank_file.taken_up(file, bundle, embed, write=writable, by=_BY)
-        store = cls(file, bundle, bank, embed, writable=writable, looked=looked)
-        if writable:
-            store._warm()
+        store = cls(BankFile(file, bundle, embed), bundle, embed, writable=writable)
+        store._tell()
         return store
 
     @property
     def bank(self) -> ClassBank:
-        """Return the current bank."""
-        return self.snapshot.bank
+        """Return the bank at the last look."""
+        return self._bundle.bank if self._file is None else self._file.bank
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """Return the classes at the last look; read it once for everything that has to agree."""
+        if self._snapshot.bank is not self.bank:
+            self._snapshot = Snapshot(self.bank, self._bundle.bank)
+        return self._snapshot
 
     @property
     def etag(self) -> str:
-        """Return the digest of the names and rows of the current bank."""
+        """Return the digest of names, rows and photos."""
         return self.snapshot.etag
+
+    def look(self) -> Snapshot:
+        """Return the classes as they are now, with what other processes have written.
+
+        Of a file that cannot be used the old classes stay, and the log says so once.
+        """
+        if self._file is None or not self._file.changed:
+            return self.snapshot
+        failed, now = self._failed, time.monotonic()
+        if failed and failed[0] == stamp_of(self._file.path) and now - failed[1] < _RETRY_SECONDS:
+            return self.snapshot
+        try:
+            self._take_up(self._file)
+        except SarInferError as error:
+            if failed is None or failed[0] != stamp_of(self._file.path):
+                _log.error("the bank file was changed and cannot be used; the old classes stay: %s", error)
+        return self.snapshot
 
     def put(
         self,
@@ -153,14 +158,14 @@ class BankStore:
                 raise ChangeRefusedError("not-found", f"no class {name!r:.80}; PUT adds it")
             spelling = now.bank.names[now.bank.lookup.find(name)] if known else _spelling(now.base, name)
             if known and new is not None and phrases is None:
-                none = np.empty((0, now.bank.embeddings.shape[1]), np.float32)
+                none = np.empty((0, now.bank.dim), np.float32)
                 after = add(now.bank, [], none, photos={spelling: new.photos}, by=_BY)
                 return self._put(now, known, spelling, after, new, [], strict)
             wanted = (spelling,) if wanted == (name,) else wanted
             plain = wanted == (spelling,)
             if new is None and known and (known.phrases == wanted or (plain and known.origin == "bundle")):
                 return Change(False, now.etag, known)
-            info = now.bank.info.get(spelling, ClassInfo())
+            info = now.bank.info_of(spelling) if known else ClassInfo()
             own = now.base.index.get(spelling) if plain else None
             odd: list[Finding] = []
             if own is None:
@@ -168,9 +173,9 @@ class BankStore:
                 if new is None or not new.photos.photos_only:
                     odd = self._odd_name(now.bank, {spelling: wanted}, row)
             else:
-                has = now.base.info.get(spelling, ClassInfo())
-                row = now.base.embeddings[own]
-                info = dataclasses.replace(info if known else has, phrases=has.phrases)
+                bundled = now.base.info_of(spelling)
+                row = now.base.rows_at([own])[0]
+                info = dataclasses.replace(info if known else bundled, phrases=bundled.phrases)
             try:
                 photos = {} if new is None else {spelling: new.photos}
                 after = add(now.bank, [spelling], row[np.newaxis], {spelling: info}, photos, by=_BY)
@@ -199,8 +204,7 @@ class BankStore:
         """Write the bank with a class that was put, after a look at its photos."""
         counted = 0
         if new is not None:
-            had = now.bank.photos.get(name)
-            counted = 0 if had is None else len(had.known & new.photos.known)
+            counted = len(now.bank.photos_of(name).known & new.photos.known) if known else 0
             findings = [*findings, *photo_findings(after, self._bundle, now.bank, new.places)]
         if strict and findings:
             raise ChangeRefusedError("conflict", f"nothing was changed (strict): {name!r} {findings[0].message}")
@@ -262,87 +266,65 @@ class BankStore:
             committed = self._commit(after)
             return RollbackResult(after.history[-1], len(after.names), committed.etag)
 
-    def has_changed(self) -> bool:
-        """Return True if another process has replaced the file since the last look, or a failed look is due again."""
-        if self._file is None:
-            return False
-        due = not self.usable and time.monotonic() - self._tried >= _RETRY_SECONDS
-        return due or _stamp(self._file) != self._looked
-
-    def refresh(self) -> None:
-        """Take up what another process has written; a file that cannot be used is logged, and the old classes stay."""
-        with self._changing:
-            told = self._file and not self.usable and _stamp(self._file) == self._looked
-            try:
-                self._take_up(self._file)
-            except SarInferError as error:
-                if not told:
-                    _log.error("the bank file was changed and cannot be used; the old classes stay: %s", error)
-
     @contextlib.contextmanager
     def _owned(self) -> Iterator[Snapshot]:
         """Hold the file's lock, and yield the classes that it has now."""
-        if not self._writable or self._file is None:
+        file = self._file
+        if not self._writable or file is None:
             raise ChangeRefusedError(
                 "writes-disabled", "this server changes no bank; start it with --bank FILE and SAR_API_KEY"
             )
         with self._changing, contextlib.ExitStack() as stack:
             try:
-                self._locked = stack.enter_context(owned(self._file, bank_file.WAIT))
+                self._owned_file = stack.enter_context(owned(file.path, bank_file.WAIT))
             except WriteError as error:
                 raise ChangeRefusedError("overloaded", str(error)) from None
             try:
-                self._take_up(self._locked)
+                self._take_up(file, self._owned_file)
             except SarInferError as error:
                 raise ChangeRefusedError(
                     "conflict", f"the bank file was changed by another process and cannot be used: {error}"
                 ) from None
+            if file.rebased is not None:
+                raise ChangeRefusedError("conflict", f"{file.path}: {self._other_encoder(file)}")
             yield self.snapshot
 
-    def _take_up(self, file: Path | None) -> None:
-        """Read a file if it is not what is served; of a file that is gone the classes stay."""
-        assert file is not None  # noqa: S101 - checked by the callers
-        self.usable, self._looked, self._tried = False, _stamp(file), time.monotonic()
-        if self._looked is not None and not (self._seen and bank_file.digests(file) == self._seen):
-            if self._writable:
-                bank = bank_file.read(file, self._bundle)
-            else:  # as at the start: one of another encoder follows in memory
-                bank = bank_file.taken_up(file, self._bundle, self._embed, write=False, by=_BY)
-            self._publish(bank)
-            self._seen = bank_file.digests_of(bank)
-            _log.info("bank %s has changed and was read again: %d classes", self._file, len(bank.names))
-        self.usable = True
+    def _take_up(self, file: BankFile, locked: Path | None = None) -> None:
+        """Replay what is new in the file, the one that is locked; of a file that is gone the classes stay."""
+        before, stamp = file.bank, stamp_of(file.path)
+        try:
+            file.look(locked)
+        except SarInferError:
+            self.usable, self._failed = False, (stamp, time.monotonic())
+            raise
+        self.usable, self._failed = True, None
+        if file.bank is not before:
+            self.snapshot.prepare()
+            _log.info("bank %s has changed: %d classes", file.path, len(file.bank.names))
+            self._tell()
 
     def _commit(self, bank: ClassBank) -> Snapshot:
-        """Replace the file that is locked, then the snapshot; a large bank is mapped from the file again."""
-        file = self._locked
-        assert file is not None  # noqa: S101 - checked by ``_owned``
+        """Replace the file, then the snapshot."""
+        assert self._file is not None  # noqa: S101 - checked by ``_owned``
         try:
-            bank = bank.saved(file)
+            self._file.save(bank, self._owned_file)
         except (OSError, BankError) as error:
-            message = f"{self._file}: the change cannot be written and was not made ({error})"
+            message = f"{self._file.path}: the change cannot be written and was not made ({error})"
             raise ChangeRefusedError("not-stored", message) from error
-        self._looked, self._seen = _stamp(file), bank_file.digests(file)
-        return self._publish(bank)
-
-    def _publish(self, bank: ClassBank) -> Snapshot:
-        snapshot = Snapshot(bank, self._bundle.bank)
-        _ = snapshot.added, snapshot.removed, bank.lookup  # in this thread, not when a request asks for them
-        self.snapshot = snapshot
+        snapshot = self.snapshot
+        snapshot.prepare()
         return snapshot
 
-    def _warm(self) -> None:
-        """Prepare the first answers, and say what a new bundle of the same encoder has and the file does not."""
-        bank = self._publish(self.bank).bank
-        gone = {*removed_names(bank), *renamed_names(bank.provenance).values()}
-        lacking = [name for name in self.snapshot.removed if name not in gone]
-        if lacking:
-            _log.warning(
-                "%s has not all classes of the bundle, it lacks %s; sar-bank merge FILE %s adds them",
-                self._file,
-                listed(lacking),
-                self._bundle.path / BANK,
-            )
+    def _tell(self) -> None:
+        """Say in the log what of a file of another encoder could not come along."""
+        if self._file is not None and self._file.rebased is not None:
+            _log.warning("%s: %s", self._file.path, self._other_encoder(self._file))
+            for line in self._file.rebased.left_out():
+                _log.warning("%s: %s", self._file.path, line)
+
+    def _other_encoder(self, file: BankFile) -> str:
+        command = f"sar-bank rebase {shlex.quote(str(file.path))} --bundle {shlex.quote(str(self._bundle.place))}"
+        return f"belongs to another encoder; its changes are replayed in memory, and none is made before: {command}"
 
 
 def _answers(bank: ClassBank) -> bool:
@@ -354,12 +336,3 @@ def _spelling(base: ClassBank, name: str) -> str:
     """Return the bundle's spelling of a name that it has."""
     row = base.lookup.name(name)
     return name if row is None else base.names[row]
-
-
-def _stamp(file: Path | None) -> _Stamp:
-    """Return what changes whenever a file is replaced; None if it is not there."""
-    try:
-        found = None if file is None else file.stat()
-    except OSError:
-        return None
-    return None if found is None else (found.st_ino, found.st_mtime_ns, found.st_size)

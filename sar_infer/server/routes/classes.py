@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.convertors import PathConvertor, register_url_convertor
 
-from sar_infer.bank.history import Step
+from sar_infer.bank import Step
 from sar_infer.bank_advice.finding import Kind
 from sar_infer.server.bank.changes import ChangeRefusedError, NewPhotos
 from sar_infer.server.bank.snapshot import Entry, Snapshot
@@ -167,7 +167,7 @@ async def list_classes(
     if_none_match: Annotated[str | None, Header(description="a known ETag: 304 if nothing changed")] = None,
 ) -> Response:
     """List the classes of the bank in its order, or those removed from it, at most 1,000 at a time."""
-    snapshot = service.store.snapshot
+    snapshot = await service.current()
     headers = {"ETag": f'"{snapshot.etag}"'}
     known = {tag.strip().removeprefix("W/") for tag in (if_none_match or "").split(",")}
     if headers["ETag"] in known or "*" in known:
@@ -184,7 +184,7 @@ async def list_classes(
 @router.get("/v1/classes/{name:text}", response_model=ClassEntry, responses=problems(404, 422))
 async def get_class(service: Serving, name: Name) -> Response:
     """Return one class; upper and lower case and extra spaces make no difference."""
-    snapshot = service.store.snapshot
+    snapshot = await service.current()
     entry = await _looked_up(snapshot, lambda: snapshot.find(name))
     if entry is None:
         raise Problem("not-found", f"no class {clean_name(name)!r:.80}")
@@ -253,7 +253,7 @@ async def history(
     limit: Annotated[int, Query(ge=1, le=_MOST)] = _MOST,
 ) -> Response:
     """List the steps by which the bank was changed, the latest first, by this server and by ``sar-bank``."""
-    snapshot = service.store.snapshot
+    snapshot = await service.current()
     steps = snapshot.bank.history
     shown = [_step(step) for step in steps[::-1][offset : offset + limit]]
     answer = {"steps": shown, "count": len(steps), "bank": snapshot.etag}
@@ -370,4 +370,4 @@ def _step(step: Step | None) -> dict[str, Any] | None:
     if step is None:
         return None
     shown = {key: getattr(step, key) for key in ("n", "at", "action", "summary", "by", "to")}
-    return {**shown, "can_undo": step.undo is not None}
+    return {**shown, "can_undo": step.can_undo}

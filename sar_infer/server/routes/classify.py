@@ -174,7 +174,7 @@ async def classify(request: Request, service: Serving, query: Annotated[Classify
     """
     call = await _read_call(request, query, service)
     with service.lease() as engine, service.admission.images.hold(len(call.images)):
-        bank = service.store.bank
+        bank = (await service.current()).bank
         classes = await engine.names.class_set(call.classes, call.only, bank)
         decide = engine.classifier.decide(classes, call.top_k, call.options)
         outcomes = await engine.each(call.images, lambda row: next(decide(row)))

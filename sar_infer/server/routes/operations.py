@@ -52,13 +52,13 @@ async def metrics(service: Serving) -> Response:
 @router.get("/v1/model", responses=problems())
 async def model(service: Serving) -> dict[str, Any]:
     """Describe the model: the bundle and its measured quality, the device, the precision, the limits."""
-    engine, bank = service.engine, service.store.bank
+    engine, bank = service.engine, (await service.current()).bank
     manifest = dataclasses.asdict(engine.bundle.manifest)
     classes = await engine.names.class_set({}, only=False, bank=bank) if bank.names else None
     return {
         **{field: manifest[field] for field in _SHOWN},
         "classes": len(bank.names),
-        "bank": service.store.etag,
+        "bank": bank.content_digest,
         "head": None if engine.bundle.head is None else len(engine.bundle.head.names),
         "statistics": None if engine.bundle.statistics is None else len(engine.bundle.statistics.names),
         "offset": service.settings.offset,

@@ -158,7 +158,7 @@ def _metadata(service: Serving, model: str, version: str | None = None) -> Model
 async def _infer(request: Request, service: Serving, model: str, version: str | None = None) -> Response:
     body = await request.body()
     with service.lease() as engine:
-        bank = service.store.bank
+        bank = (await service.current()).bank
         current = inference.check_model(service, engine, model, version)
         size, limits = engine.bundle.manifest.preprocess.size, service.settings.limits
         length = request.headers.get(HEADER_LENGTH)

@@ -73,7 +73,7 @@ async def zero_shot(request: Request, service: Serving) -> Response:
     classes = cleaned(_phrases(labels, options.hypothesis_template), limits)
     spellings = {clean_name(label): label for label in reversed(labels)}
     with service.lease() as engine, service.admission.images.hold(1):
-        chosen = await engine.names.class_set(classes, True, service.store.bank)
+        chosen = await engine.names.class_set(classes, True, (await service.current()).bank)
         rank, count = engine.classifier.rank, len(chosen.names)
         image = decoded(asked.inputs)
         (ranked,) = await engine.all_of([image], lambda row: next(rank(row, chosen, count)), ["inputs"])

@@ -10,6 +10,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from sar_infer.bundle.manifest import Manifest
+from sar_infer.classifiers.composition import Terms
+from sar_infer.classifiers.statistics import composed
 from sar_infer.classify.class_set import ClassSet
 from sar_infer.classify.decision import scale
 from sar_train.errors import ExportError
@@ -50,8 +52,8 @@ def bank_product(manifest: Manifest, classes: ClassSet) -> Product:
     bias = np.full(len(classes.names), how.bias, dtype=np.float32)
     centre = None
     if classes.terms is not None:
-        terms = classes.terms.dense(classes.embeddings)
-        weight, bias, centre = terms.weights.T, bias + terms.bias, terms.statistics.centre
+        weight, bias = _weights(classes.terms, classes.embeddings, bias)
+        centre = classes.terms.statistics.centre
     elif head is not None:
         mix = np.float32(head.mix)
         weight = (1 - mix) * weight + mix * head.weight.T
@@ -62,6 +64,22 @@ def bank_product(manifest: Manifest, classes: ClassSet) -> Product:
         raise ExportError("every class of the bank is background: there is nothing to answer")
     labels = tuple(classes.names[column] for column in shown.tolist())
     return Product(_model(weight, bias, how.temperature, shown, centre), labels)
+
+
+def _weights(
+    terms: Terms, rows: npt.NDArray[np.float32], bias: npt.NDArray[np.float32]
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Return weights (D, C) for centred rows and bias (C,): of classes without photos, too, which need none elsewhere.
+
+    Args:
+        terms: Those of the classes.
+        rows: (C, D) their text rows.
+        bias: (C,) is added.
+    """
+    none = np.zeros(len(rows), dtype=np.int64)
+    weights, own = composed(terms.statistics, terms.scale, rows, rows, none)
+    weights[terms.columns], own[terms.columns] = terms.weights, terms.bias[terms.columns]
+    return weights.T, bias + own
 
 
 def _model(

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 from pathlib import Path
@@ -11,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.numpy import save
+from support.banks import content, photo_set, unit_rows
 from support.disk import fill_disk
 
-from sar_infer.bank import ClassBank, ClassInfo, add, edits
-from sar_infer.bank.undo import Before, Undo
-from sar_infer.errors import BankError, SchemaError
+from sar_infer.bank import ClassBank, ClassInfo, add, edits, rollback
+from sar_infer.errors import BankError, BaseMissingError, SchemaError
 from sar_infer.storage.named_tensors import digest_of
 
 NAMES = ("cat", "日本 spitz", "é")
@@ -102,7 +101,7 @@ def test_unsound_content(names, rows, message: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"metadata": {"min_reader": "4"}}, SchemaError, "version 4"),
+        ({"metadata": {"min_reader": "5"}}, SchemaError, "version 5"),
         ({"metadata": {"format": "other"}}, BankError, "not a class bank"),
         ({"metadata": {"format": None}}, BankError, "not a class bank"),
         ({"metadata": {"provenance": None}}, BankError, "provenance"),
@@ -180,26 +179,29 @@ def test_info_and_history_survive(tmp_path: Path) -> None:
     changed = edits.remove(edits.rename(informed(), "cat", "Tabby"), ["é"], by="a test")
     changed.save(tmp_path / "b")
     loaded = ClassBank.load(tmp_path / "b")
-    assert (loaded.info, loaded.history) == (changed.info, changed.history)
-    assert loaded.history[1].undo == Undo(removed=1, lost=1, info=(Before(((2, 3),), ClassInfo(threshold=1.0)),))
-    for name in ("names", "rows", "positions"):
-        np.testing.assert_array_equal(getattr(loaded.retired, name), getattr(changed.retired, name))
-    metadata, tensors = contents(tmp_path / "b")
-    assert metadata["min_reader"] == "3"  # older readers do not know ``lost``
-    assert json.loads(metadata["info"]) == [
-        {
-            "rows": [[0, 1]],
-            "phrases": ["a cat", "a tabby"],
-            "aliases": ["Felis catus"],
-            "background": True,
-            "threshold": 0.25,
-            "added": "2026-01-01T00:00:00Z",
-        }
-    ]
-    assert {name: tensor.tolist() for name, tensor in tensors.items() if name.startswith("retired_")} == {
-        "retired_names": list("é".encode()),
-        "retired_offsets": [0, 2],
-        "retired_positions": [2],
+    assert (loaded.info, [vars(step) for step in loaded.history]) == (
+        changed.info,
+        [vars(step) for step in changed.history],
+    )
+    metadata, _ = contents(tmp_path / "b")
+    assert (metadata["schema_version"], metadata["min_reader"]) == ("4", "4")
+    assert json.loads(metadata["info"])[0] == {
+        "rows": [[0, 1]],
+        "phrases": ["a cat", "a tabby"],
+        "aliases": ["Felis catus"],
+        "background": True,
+        "threshold": 0.25,
+        "added": "2026-01-01T00:00:00Z",
+    }
+    first, second = json.loads(metadata["records"])
+    assert first["changes"] == [{"kind": "rename", "old": "cat", "new": "Tabby"}]
+    assert second == {
+        "n": 2,
+        "at": changed.history[1].at,
+        "action": "remove",
+        "summary": "removed 'é'",
+        "by": "a test",
+        "changes": [{"kind": "remove", "names": ["é"]}],
     }
 
 
@@ -243,9 +245,6 @@ def resealed(path: Path, **texts: str) -> Path:
     return rewritten(path, {**found, "record_digest": digest.hexdigest()})
 
 
-STEP = {"n": 1, "at": "", "action": "add", "summary": ""}
-
-
 @pytest.mark.parametrize(
     ("texts", "message"),
     [
@@ -263,24 +262,10 @@ STEP = {"n": 1, "at": "", "action": "add", "summary": ""}
         ({"info": '[{"rows": [[0, 1]], "aliases": ["é"]}]'}, "alias 'é'"),
         ({"info": "[" * 100_000}, "recursion"),
         ({"info": '[{"rows": [[0, ' + "9" * 5000 + "]]}]"}, "integer string conversion"),
+        ({"info": '[{"rows": [[0, 1]], "aliases": ["a\\u0007"]}]'}, "control character"),
         ({"history": "{}"}, "history"),
         ({"history": "[{}]"}, r"\[0\]\.action"),
-        ({"history": json.dumps([{**STEP, "action": "explode"}])}, "action"),
-        *(
-            ({"history": json.dumps([{**STEP, **more}])}, "step 1")
-            for more in (
-                {"action": "rollback"},
-                {"action": "rollback", "to": 1},
-                {"action": "rollback", "to": -1},
-                {"action": "rollback", "to": 0, "undo": {}},
-                {"to": 0},
-            )
-        ),
-        ({"info": '[{"rows": [[0, 1]], "aliases": ["a\\u0007"]}]'}, "control character"),
-        ({"history": json.dumps([{**STEP, "n": 2}])}, "numbered"),
-        ({"history": json.dumps([{**STEP, "undo": {"removed": 1}}])}, "does not account"),
-        ({"history": json.dumps([{**STEP, "undo": {"removed": -1, "replaced": 1}}])}, "does not account"),
-        ({"history": json.dumps([{**STEP, "undo": {"removed": 10**4000}}])}, "integer string conversion|account"),
+        ({"history": '[{"n": 2, "at": "", "action": "add", "summary": ""}]'}, "numbered"),
     ],
 )
 def test_records_that_are_wrong_in_themselves(path: Path, texts: dict[str, str], message: str) -> None:
@@ -312,15 +297,112 @@ def test_phrases_of_version_1_that_are_none(tmp_path: Path, phrases: str) -> Non
         ClassBank.load(first_version(tmp_path / "b", f'{{"phrases": {phrases}}}'))
 
 
-def test_a_stack_is_whole_or_not_there(path: Path) -> None:
-    with pytest.raises(BankError, match="digest|together"):
-        ClassBank.load(rewritten(path, retired=unit(1)))
+# ------------------------------------------------------------------------------------------------------------ version 4
+def logged() -> ClassBank:
+    """A bank with a log of every kind of change."""
+    photos = {"owl": photo_set("p", "q")}
+    known = add(informed(), ["owl", "emu"], unit_rows(["owl", "emu"]), {"emu": ClassInfo(threshold=0.5)}, photos)
+    known = edits.amend(known, {"owl": ClassInfo(aliases=("hooter",), background=True)})
+    known = edits.remove_photos(edits.rename(known, "é", "e"), "owl", photo_set("q").known)
+    return edits.remove(rollback(edits.remove(known, ["emu"]), 3), ["emu"])
 
 
-def test_a_bank_and_its_parts_cannot_be_changed() -> None:
-    known = edits.rename(informed(), "cat", "Tabby")
-    step = known.history[0]
-    for part in (known, known.retired, known.info["é"], step, step.undo, Before(((0, 1),))):
-        field = dataclasses.fields(part)[0].name
-        with pytest.raises(dataclasses.FrozenInstanceError):
-            setattr(part, field, None)
+def test_every_single_changed_byte_of_a_log_is_noticed(tmp_path: Path) -> None:
+    path, bank = tmp_path / "log.safetensors", logged()
+    bank.save(path)
+    data = path.read_bytes()
+    for position in range(len(data)):
+        path.write_bytes(data[:position] + bytes([data[position] ^ 1]) + data[position + 1 :])
+        try:
+            changed = ClassBank.load(path, "a" * 64)
+        except (BankError, SchemaError):
+            continue
+        assert (content(changed), changed.content_digest) == (content(bank), bank.content_digest), position
+
+
+RECORD = {"n": 1, "at": "", "action": "add", "summary": ""}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"records": "{}"}, "records"),
+        ({"records": "[{}]"}, "action"),
+        ({"records": [{**RECORD, "n": 2}]}, "numbered"),
+        ({"records": [{**RECORD, "action": "explode"}]}, "action"),
+        ({"records": [{**RECORD, "action": "rollback"}]}, "rollback"),
+        ({"records": [{**RECORD, "action": "rollback", "to": 1}]}, "rollback"),
+        ({"records": [{**RECORD, "to": 0}]}, "add"),
+        ({"records": [{**RECORD, "changes": {}}]}, "changes of step 1"),
+        ({"records": [{**RECORD, "changes": [5]}]}, "unknown kind"),
+        ({"records": [{**RECORD, "changes": [{"kind": "explode"}]}]}, "explode"),
+        ({"records": [{**RECORD, "changes": [{"kind": "add", "names": ["owl"]}]}]}, "s1.0.rows"),
+        ({"records": [{**RECORD, "changes": [{"kind": "remove"}]}]}, "names"),
+        ({"records": [{**RECORD, "changes": [{"kind": "remove", "names": "cat"}]}]}, "names"),
+        ({"records": [{**RECORD, "changes": [{"kind": "forget", "name": "cat", "digests": ["xy"]}]}]}, "hex"),
+        ({"records": [{**RECORD, "changes": [{"kind": "set", "settings": {"cat": {"threshold": "x"}}}]}]}, "threshold"),
+        ({"records": "[" * 100_000}, "recursion"),
+        ({"provenance": "[]"}, "provenance"),
+        ({"base": "[]"}, "base"),
+    ],
+)
+def test_logs_that_are_wrong_in_themselves(tmp_path: Path, changes: dict, message: str) -> None:
+    """With a digest made to match."""
+    path = tmp_path / "b.safetensors"
+    rollback(add(bank(), ["owl"], unit_rows(["owl"])), 0).save(path)
+    metadata = {key: text for key, text in contents(path)[0].items() if key not in ("records", "record_digest")}
+    metadata["records"] = "[]"
+    metadata |= {key: value if isinstance(value, str) else json.dumps(value) for key, value in changes.items()}
+    order = ("encoder_digest", "content_digest", "base", "provenance", "records", "info")
+    parts = [part.encode() for key in order for part in (key, metadata[key])]
+    digest = hashlib.sha256(b"".join(len(part).to_bytes(8, "little") + part for part in parts)).hexdigest()
+    with pytest.raises(BankError, match=rf"b\.safetensors: .*{message}"):
+        ClassBank.load(rewritten(path, {**metadata, "record_digest": digest}))
+
+
+def test_a_large_step_has_its_text_in_a_tensor(tmp_path: Path) -> None:
+    names = [f"a rather long name of class {number}" for number in range(4000)]
+    big = add(bank(), names, unit_rows(names))
+    big.save(tmp_path / "b")
+    assert int.from_bytes((tmp_path / "b").read_bytes()[:8], "little") < 5000
+    assert content(ClassBank.load(tmp_path / "b")) == content(big)
+
+
+def test_a_base_is_found_by_the_place_that_a_file_names_or_is_given(tmp_path: Path) -> None:
+    place = tmp_path / "base.safetensors"
+    bank().save(place)
+    shared = ClassBank.load(place).shared(place)
+    changed = add(shared, ["owl"], unit_rows(["owl"]))
+    changed.save(tmp_path / "b.safetensors")
+    assert content(ClassBank.load(tmp_path / "b.safetensors")) == content(changed)
+    place.rename(tmp_path / "moved.safetensors")
+    with pytest.raises(BaseMissingError, match="pass base="):
+        ClassBank.load(tmp_path / "b.safetensors")
+    assert content(ClassBank.load(tmp_path / "b.safetensors", base=shared)) == content(changed)
+    ClassBank(NAMES[:2], unit(2), "a" * 64).save(place)
+    with pytest.raises(BaseMissingError, match="another is now"):
+        ClassBank.load(tmp_path / "b.safetensors")
+    other = ClassBank(("dog", "cat"), unit(2), "a" * 64)
+    assert list(ClassBank.load(tmp_path / "b.safetensors", base=other).names) == ["dog", "cat", "owl"]
+
+
+def test_what_a_file_has_in_common_with_one_that_is_known_is_not_read_again(tmp_path: Path) -> None:
+    path, first = tmp_path / "b", add(bank(), ["owl"], unit_rows(["owl"]))
+    add(first, ["emu"], unit_rows(["emu"])).save(path)
+    again = ClassBank.load(path, base=bank(), previous=first)
+    assert again.history[0] is first.history[0]
+    rollback(ClassBank.load(path), 1).save(path)
+    assert list(ClassBank.load(path, base=bank(), previous=again).names) == [*NAMES, "owl"]
+
+
+def test_a_large_base_is_mapped_and_checked_by_verify_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sar_infer.bank.old_files.MAPPED_BYTES", 16)
+    path = tmp_path / "b"
+    bank().save(path)
+    assert isinstance(ClassBank.load(path).table.blocks[0].rows.base, np.memmap | np.ndarray)
+    data = bytearray(path.read_bytes())
+    data[-40] ^= 1
+    path.write_bytes(data)
+    assert ClassBank.load(path).content_digest == bank().content_digest
+    with pytest.raises(BankError, match="digest"):
+        ClassBank.verify(path)

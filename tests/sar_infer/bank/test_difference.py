@@ -36,17 +36,17 @@ def test_several_with_one_row_are_not_guessed() -> None:
 
 def test_other_encoders_cannot_be_compared() -> None:
     with pytest.raises(BankError):
-        diff(BANK, dataclasses.replace(BANK, encoder_digest="b" * 64))
+        diff(BANK, ClassBank(BANK.names, BANK.embeddings, "b" * 64))
 
 
 def test_when_a_class_was_added_is_no_difference_and_that_it_was_added_is() -> None:
     first, later, own = (
-        dataclasses.replace(BANK, info={"cat": ClassInfo(added=added)})
+        example_bank(("cat", "dog", "fox"), {"cat": ClassInfo(added=added)})
         for added in ("2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z", None)
     )
     assert not diff(first, later)
     for one, two in ((first, own), (own, first)):
-        assert diff(one, two).changed == {"cat": (one.info["cat"], two.info["cat"])}
+        assert diff(one, two).changed == {"cat": (one.info_of("cat"), two.info_of("cat"))}
 
 
 def test_photos_that_came_and_went() -> None:

@@ -21,7 +21,7 @@ def test_the_nearest_are_those_of_a_full_sort(picks: list[int], rows: list[int],
     bank = ClassBank(tuple(map(str, range(len(picks)))), AXES[picks].reshape(-1, 4), "e" * 64)
     queries = AXES[rows].reshape(-1, 4)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(search, "_CLASSES", 7)
+        patch.setattr(search, "_CELLS", 14)
         patch.setattr(search, "_ROWS", 2)
         found, cosines = nearest(bank, queries, k)
     exact = queries.astype(np.float64) @ bank.embeddings.T.astype(np.float64)

@@ -1,4 +1,4 @@
-"""Where a bank file may lie, and what is left when it follows to another encoder."""
+"""Where a bank file may lie, and how a process reads it."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.banks import photo_set, unit_row, unit_rows
+from support.banks import unit_row, unit_rows
 from support.bundles import DIM, example_manifest
-from support.disk import fill_disk
 
 from sar_infer import bank as banks
 from sar_infer.bank import ClassBank, ClassInfo
 from sar_infer.bundle import bank_file
+from sar_infer.bundle.bank_file import BankFile
 from sar_infer.bundle.bundle import Bundle
-from sar_infer.errors import BankError, InputError, WriteError
+from sar_infer.errors import BankError, InputError
 
 
 def bundle(which: str, *names: str) -> Bundle:
     manifest = dataclasses.replace(example_manifest(), encoder_digest=which * 64)
-    return Bundle(Path(), manifest.sealed(), ClassBank(names, unit_rows(names, DIM), which * 64))
+    bank = ClassBank(names, unit_rows(names, DIM), which * 64).shared(Path("nowhere", which))
+    return Bundle(Path("nowhere"), manifest.sealed(), bank)
 
 
 def embed(groups: list[tuple[str, ...]]) -> np.ndarray:
@@ -69,92 +70,79 @@ def test_a_folder_that_cannot_be_written(file: Path) -> None:
         file.parent.chmod(0o700)
 
 
-def test_a_loaded_bank_has_the_digests_that_its_file_states(file: Path, tmp_path: Path) -> None:
-    loaded = ClassBank.load(file)
-    content, record = bank_file.digests(file) or ("", "")
-    assert bank_file.digests_of(loaded) == (content, record)
-    assert content == loaded.content_digest != record != ""
-    assert bank_file.digests_of(OLD.bank) is None
-    assert bank_file.digests(tmp_path / "none") is None
-
-
 def test_no_file_is_the_bundles_bank(tmp_path: Path) -> None:
-    assert bank_file.taken_up(tmp_path / "none", OLD, embed, write=True) is OLD.bank
+    assert BankFile(tmp_path / "none", OLD).look() is OLD.bank
     with pytest.raises(BankError):
         bank_file.read(tmp_path / "none", OLD)
 
 
-def test_the_old_file_is_kept_and_taken_up_again(file: Path, caplog: pytest.LogCaptureFixture) -> None:
-    first = file.read_bytes()
-    after = bank_file.taken_up(file, NEW, embed, write=True, by="a test")
-    (warning,) = caplog.messages
-    assert "belonged to another encoder; rewritten for this bundle with 3 classes" in warning
-    assert warning.endswith(f"kept as {bank_file.kept_file(file, 'e' * 64)}")
-    assert after.names == ("cat", "owl", "fox")
-    np.testing.assert_array_equal(after.embeddings[2], unit_row("new|fox", DIM))
-    assert (after.info["fox"].threshold, after.history[-1].by) == (0.5, "a test")
-    assert bank_file.kept_file(file, "e" * 64).read_bytes() == first
-    for _ in range(2):
-        assert bank_file.taken_up(file, NEW, embed, write=True).content_digest == after.content_digest
-    back = bank_file.taken_up(file, OLD, embed, write=True)
-    assert back.names == ("cat", "fox")
-    np.testing.assert_array_equal(back.embeddings[1], unit_row("fox", DIM))
-    assert [step.action for step in back.history] == ["add", "remove"]
+def test_a_look_reads_what_is_new_and_nothing_else(file: Path) -> None:
+    reader = BankFile(file, OLD)
+    first = reader.bank
+    assert list(first.names) == ["cat", "fox"]
+    assert not reader.changed
+    assert reader.look() is first
+    banks.add(first, ["emu"], unit_row("emu", DIM)[np.newaxis]).save(file)
+    assert reader.changed
+    assert list(reader.look().names) == ["cat", "fox", "emu"]
+    assert reader.bank.history[0] is first.history[0]
+    file.unlink()
+    assert list(reader.look().names) == ["cat", "fox", "emu"]
 
 
-def test_a_kept_file_of_an_earlier_life_hides_no_class_of_the_bundle(file: Path) -> None:
-    bank_file.taken_up(file, NEW, embed, write=True)
-    bank_file.taken_up(file, OLD, embed, write=True)
-    OLD.bank.save(file)  # begun again, with dog
-    banks.remove(ClassBank.load(bank_file.kept_file(file, "f" * 64)), ["owl"]).save(bank_file.kept_file(file, "f" * 64))
-    assert set(bank_file.taken_up(file, NEW, embed, write=True).names) == {"cat", "owl"}
+def test_a_file_that_cannot_be_used_leaves_the_bank(file: Path) -> None:
+    reader = BankFile(file, OLD)
+    first = reader.bank
+    file.write_bytes(b"hello")
+    with pytest.raises(BankError, match="mine"):
+        reader.look()
+    assert reader.bank is first
+    assert reader.changed
 
 
-def test_what_cannot_be_written_changes_nothing(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_of_another_encoder_is_refused_or_replayed(file: Path) -> None:
+    with pytest.raises(BankError, match="sar-bank rebase .*mine.* --bundle nowhere .*expected ffffffff"):
+        BankFile(file, NEW)
     before = file.read_bytes()
-    fill_disk(monkeypatch)
-    with pytest.raises(WriteError):
-        bank_file.taken_up(file, NEW, embed, write=True)
+    reader = BankFile(file, NEW, embed)
+    assert list(reader.bank.names) == ["cat", "owl", "fox"]
+    np.testing.assert_array_equal(reader.bank.rows_at([2])[0], unit_row("new|fox", DIM))
+    assert reader.rebased is not None
     assert file.read_bytes() == before
-    bank_file.taken_up(file, NEW, embed, write=False)
-    assert file.read_bytes() == before
+    reader.save(reader.bank)
+    assert bank_file.read(file, NEW).info["fox"].threshold == 0.5
+    banks.remove(reader.bank, ["owl"]).save(file)
+    assert list(reader.look().names) == ["cat", "fox"]
+    assert reader.rebased is None
 
 
-def test_a_file_system_without_links(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_links(*_: object) -> None:
-        raise OSError(1, "Operation not permitted")
-
-    monkeypatch.setattr("os.link", no_links)
-    first = file.read_bytes()
-    bank_file.taken_up(file, NEW, embed, write=True)
-    assert bank_file.kept_file(file, "e" * 64).read_bytes() == first
+def test_a_bundle_that_nobody_named_has_to_be_the_banks_own(file: Path, tmp_path: Path) -> None:
+    bank_file.check_encoder(file, OLD)
+    bank_file.check_encoder(tmp_path / "none", NEW)
+    with pytest.raises(InputError, match="name its own bundle with --bundle"):
+        bank_file.check_encoder(file, NEW)
 
 
-def test_a_bundle_whose_classes_were_all_removed_is_refused(file: Path) -> None:
-    bank = banks.add(OLD.bank, ["fox"], unit_row("fox", DIM)[np.newaxis])
-    banks.remove(banks.remove(bank, ["dog", "cat"]), ["fox"]).save(file)
+def test_rows_of_another_length_are_refused(file: Path) -> None:
+    ClassBank(("one",), np.eye(1, 2, dtype=np.float32), "e" * 64).save(file)
     with pytest.raises(BankError):
-        bank_file.taken_up(file, bundle("f", "Cat"), embed, write=True)
+        bank_file.read(file, OLD)
 
 
-def test_aliases_give_way_to_classes_of_the_new_bundle(file: Path) -> None:
-    banks.amend(ClassBank.load(file), {"fox": ClassInfo(aliases=("owl", "reynard"))}).save(file)
-    after = bank_file.taken_up(file, NEW, embed, write=True)
-    assert after.info["fox"].aliases == ("reynard",)
+def test_a_file_that_shares_rows_with_the_bundle_is_taken_as_a_difference(file: Path) -> None:
+    rows = np.concatenate([unit_rows(["fox"], DIM), OLD.bank.rows_at([1])])
+    ClassBank(("fox", "dog"), rows, "e" * 64, info={"fox": ClassInfo(aliases=("reynard",))}).save(file)
+    bank = bank_file.read(file, OLD)
+    assert list(bank.names) == ["dog", "fox"]
+    assert bank.base is OLD.bank.base
+    assert bank.positions_from(OLD.bank, [0, 1]).tolist() == [-1, 0]
+    assert bank.lookup.find("reynard") == 1
 
 
-def test_names_follow_and_photos_are_asked_for_again(file: Path, caplog: pytest.LogCaptureFixture) -> None:
-    photos = {"fox": photo_set("p", "q", dim=DIM), "SKU-1": photo_set("r", dim=DIM, photos_only=True)}
-    photos["cat"] = photo_set("s", dim=DIM)
-    old = banks.add(ClassBank.load(file), ["SKU-1"], unit_rows(["SKU-1"], DIM), photos=photos)
-    old.save(file)
-    after = bank_file.taken_up(file, NEW, embed, write=True)
-    assert {"cat", "fox", "SKU-1"} <= set(after.names)
-    assert {name: (len(found), found.photos_only) for name, found in after.photos.items()} == {"SKU-1": (0, True)}
-    assert all(repr(name) in caplog.text for name in photos)
-    caplog.clear()
-    back = bank_file.taken_up(file, OLD, embed, write=True)
-    assert {name: found.seal for name, found in back.photos.items()} == {
-        name: found.seal for name, found in old.photos.items()
-    }
-    assert not any("the photos of" in message for message in caplog.messages)
+def test_a_file_that_has_little_of_the_bundles_stands_alone(file: Path) -> None:
+    alone = ClassBank(("fox", "emu", "yak"), unit_rows(["fox", "emu", "yak"], DIM), "e" * 64)
+    banks.remove(alone, ["fox"]).save(file)
+    bank = bank_file.read(file, OLD)
+    assert list(bank.names) == ["emu", "yak"]
+    assert bank.base is not OLD.bank.base
+    assert list(banks.rollback(bank, 0).names) == ["fox", "emu", "yak"]

@@ -11,7 +11,7 @@ from support.bundles import DIM, ENCODER_DIGEST
 from support.trained import by_hand, example_statistics, photos
 
 from sar_infer.bank import ClassBank, ClassInfo, add, remove, rename
-from sar_infer.classifiers.composition import SMALL, Composer
+from sar_infer.classifiers.composition import Composer
 from sar_infer.classifiers.trained_statistics import ClassPhotos, TrainedStatistics
 from sar_infer.classify import ranking
 from sar_infer.classify.calibration import softmax
@@ -43,11 +43,10 @@ def class_set(
     only: bool = False,
     seen: Mapping[str, ClassPhotos] = NO_PHOTOS,
     trained: TrainedStatistics | None = TRAINED,
-    small: int = SMALL,
     offset: float = 0.0,
 ) -> ClassSet:
     names, found = with_photos({name: (name,) for name in given}, seen, DIM)
-    return build_class_set(bank, names, only, embed, Composer(trained, BANK, SCALE.factor, offset, small), found)
+    return build_class_set(bank, names, only, embed, Composer(trained, BANK, SCALE.factor, offset), found)
 
 
 def known(classes: ClassSet, more: Mapping[str, ClassPhotos] = NO_PHOTOS) -> dict[int, ClassPhotos]:
@@ -72,7 +71,6 @@ def apart(found: np.ndarray, expected: np.ndarray) -> float:
 MIXED = {"violet": photos(5, 2), "SKU-1": photos(6, 4, photos_only=True), "grey": photos(7, 1), "red": photos(8, 3)}
 
 
-@pytest.mark.parametrize("small", [SMALL, 0], ids=["weights for all", "weights for photos"])
 @pytest.mark.parametrize("offset", [0.0, -1.5])
 @pytest.mark.parametrize(
     ("given", "only", "seen"),
@@ -85,10 +83,10 @@ MIXED = {"violet": photos(5, 2), "SKU-1": photos(6, 4, photos_only=True), "grey"
     ],
 )
 def test_logits_are_those_of_the_formula(
-    small: int, offset: float, given: tuple[str, ...], only: bool, seen: Mapping[str, ClassPhotos]
+    offset: float, given: tuple[str, ...], only: bool, seen: Mapping[str, ClassPhotos]
 ) -> None:
     """Trained, named, by photos, by both, photos only, and more photos of a trained class, in one ranking."""
-    classes = class_set(given, only=only, seen=seen, small=small, offset=offset)
+    classes = class_set(given, only=only, seen=seen, offset=offset)
     assert classes.terms is not None and classes.branch == "text+statistics"
     expected = by_hand(TRAINED.statistics, SCALE.factor, ROWS, classes.embeddings, known(classes, seen), offset)
     assert apart(ranking.logits(ROWS, classes, SCALE), expected) < 2e-6
@@ -170,7 +168,7 @@ def test_photos_under_two_spellings_of_a_class_count_together() -> None:
 
 
 def test_photos_of_an_alias_are_photos_of_its_class() -> None:
-    bank = dataclasses.replace(BANK, info={"grey": ClassInfo(aliases=("ash",))})
+    bank = ClassBank(NAMES, BANK.embeddings, ENCODER_DIGEST, info={"grey": ClassInfo(aliases=("ash",))})
     by_alias, by_name = (class_set(bank=bank, seen={name: photos(7, 2)}) for name in ("ash", "grey"))
     assert len(by_alias.names) == len(NAMES)
     assert np.sort(ranking.logits(ROWS, by_alias, SCALE)) == pytest.approx(
@@ -193,10 +191,10 @@ def test_photos_of_another_encoder_are_refused() -> None:
 
 def test_a_bank_that_grew_has_the_logits_of_one_that_is_new() -> None:
     """Use again what is known of rows that an earlier bank had; here all but the last class."""
-    composer = Composer(TRAINED, BANK, SCALE.factor, small=0)
+    composer = Composer(TRAINED, BANK, SCALE.factor)
     before = build_class_set(BANK, {}, False, embed, composer)
     grown = add(BANK, ["olive"], some_rows(1, 41))
     after = build_class_set(grown, {}, False, embed, composer)
-    fresh = class_set(bank=grown, small=0)
+    fresh = class_set(bank=grown)
     assert np.array_equal(ranking.logits(ROWS, after, SCALE), ranking.logits(ROWS, fresh, SCALE))
     assert np.array_equal(ranking.logits(ROWS, after, SCALE)[:, :-1], ranking.logits(ROWS, before, SCALE))

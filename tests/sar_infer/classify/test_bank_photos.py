@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 
 import numpy as np
@@ -14,7 +13,7 @@ from support.examples import examples
 from support.trained import by_hand, example_statistics
 
 from sar_infer.bank import ClassBank, PhotoSet, add
-from sar_infer.classifiers.composition import SMALL, Composer
+from sar_infer.classifiers.composition import Composer
 from sar_infer.classifiers.statistics import Statistics
 from sar_infer.classifiers.trained_statistics import ClassPhotos, TrainedStatistics
 from sar_infer.classify import ranking
@@ -44,11 +43,11 @@ BANK = add(OWN, [], np.empty((0, DIM), np.float32), photos=PHOTOS)
 
 
 def class_set(
-    bank: ClassBank, trained: TrainedStatistics | None, photos: dict[str, PhotoSet] | None = None, small: int = SMALL
+    bank: ClassBank, trained: TrainedStatistics | None, photos: dict[str, PhotoSet] | None = None
 ) -> ClassSet:
     names, found = with_photos({}, without_counted(bank, photos or {}), DIM)
     return build_class_set(
-        bank, names, False, lambda groups: some_rows(len(groups), 0), Composer(trained, OWN, 20.0, 0.0, small), found
+        bank, names, False, lambda groups: some_rows(len(groups), 0), Composer(trained, OWN, 20.0), found
     )
 
 
@@ -78,10 +77,9 @@ def test_a_photo_under_two_spellings_of_a_class_counts_once() -> None:
         np.testing.assert_array_equal(found.terms.weights, wanted.terms.weights)
 
 
-@pytest.mark.parametrize("small", [SMALL, 0], ids=["weights for all", "weights for photos"])
 @pytest.mark.parametrize("trained", [TRAINED, None], ids=["statistics", "defaults"])
-def test_logits_are_those_of_the_formula(trained: TrainedStatistics | None, small: int) -> None:
-    classes = class_set(BANK, trained, small=small)
+def test_logits_are_those_of_the_formula(trained: TrainedStatistics | None) -> None:
+    classes = class_set(BANK, trained)
     model = Statistics.default(DIM) if trained is None else trained.statistics
     expected = by_hand(model, SCALE.factor, ROWS, OWN.embeddings, known(trained, PHOTOS))
     assert apart(ranking.logits(ROWS, classes, SCALE), expected) < 1e-6
@@ -112,6 +110,5 @@ def test_a_class_that_waits_for_its_first_photo_is_where_no_name_points() -> Non
 
 
 def test_a_bank_without_photos_is_ranked_as_before() -> None:
-    plain = dataclasses.replace(OWN, photos={})
-    assert class_set(plain, None).terms is None
-    assert class_set(plain, None).photographed is None
+    assert class_set(OWN, None).terms is None
+    assert class_set(OWN, None).photographed is None

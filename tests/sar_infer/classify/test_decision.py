@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from support.bundles import DIM, ENCODER_DIGEST, example_head, example_manifest
 
+from sar_infer.bank.table import Block, Table
 from sar_infer.bundle.manifest import Manifest
-from sar_infer.classify.class_set import ClassSet, Sources
+from sar_infer.classify.class_set import ClassSet
 from sar_infer.classify.decision import Decision, judged_by
 from sar_infer.errors import BankError, BundleError, InputError
 from sar_infer.results import DecisionOptions, ImageResult
@@ -36,7 +37,7 @@ def classes(**changes: Any) -> ClassSet:
     rows[:, 0] = COSINES
     rows[:, 1] = np.sqrt(1 - rows[:, 0] ** 2)
     every = np.ones(4, np.bool_)
-    return dataclasses.replace(ClassSet(NAMES, Sources(4), (rows,), calibrated=every), **changes)
+    return dataclasses.replace(ClassSet(Table((Block(NAMES, rows),)), calibrated=every), **changes)
 
 
 def decided(made: Manifest, chosen: ClassSet, top_k: int = 5, **asked: Any) -> ImageResult:
@@ -146,10 +147,10 @@ def test_at_its_limit_a_class_is_still_believed() -> None:
 
 
 def test_a_background_class_that_scores_no_more_than_the_best_does_not_win() -> None:
-    rows = np.array(classes().blocks[0])
+    rows = np.array(classes().embeddings)
     rows[2] = rows[0]
     last = np.array([False, False, True, False])
-    result = decided(manifest(), classes(blocks=(rows,), background=last), explain=True)
+    result = decided(manifest(), classes(table=Table((Block(NAMES, rows),)), background=last), explain=True)
     assert (result.unknown, result.explanation and result.explanation.background) == (None, None)
 
 
@@ -157,7 +158,7 @@ def test_the_three_nearest_classes_are_told() -> None:
     angles = np.radians([0, 10, 20, 30, 40, 50])
     rows = np.zeros((6, DIM), np.float32)
     rows[:, 0], rows[:, 1] = np.cos(angles), np.sin(angles)
-    why = decided(manifest(), ClassSet(tuple("abcdef"), Sources(6), (rows,)), explain=True).explanation
+    why = decided(manifest(), ClassSet(Table((Block(tuple("abcdef"), rows),))), explain=True).explanation
     assert why is not None
     assert [name for name, _ in why.nearest] == ["b", "c", "d"]
 
@@ -175,7 +176,7 @@ def test_results_are_called_by_their_images() -> None:
 
 
 def test_of_a_single_class_there_is_no_runner_up() -> None:
-    alone = ClassSet(("cup",), Sources(1), (classes().blocks[0][:1],))
+    alone = ClassSet(Table((Block(("cup",), classes().embeddings[:1]),)))
     why = decided(manifest(), alone, explain=True).explanation
     assert why is not None
     assert (why.margin, why.runner_up, why.nearest) == (None, None, ())
@@ -272,4 +273,4 @@ def test_rows_of_a_damaged_bank_are_refused(value: float) -> None:
     rows = np.array(classes().embeddings)
     rows[1, 0] = value
     with pytest.raises(BankError):
-        decided(manifest(), classes(blocks=(rows,)))
+        decided(manifest(), classes(table=Table((Block(NAMES, rows),))))

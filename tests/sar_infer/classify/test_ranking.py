@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from sar_infer.bank.table import Block, Table
 from sar_infer.classify import ranking
 from sar_infer.classify.calibration import softmax
-from sar_infer.classify.class_set import ClassSet, Sources
+from sar_infer.classify.class_set import ClassSet
 from sar_infer.classify.ranking import Scale, nearest, rank, top_k
 from sar_infer.encoders.encoders import unit_rows
 
@@ -23,8 +24,9 @@ SCORES = hnp.arrays(
 
 
 def class_set(rows: np.ndarray, cuts: list[int], background: np.ndarray | None = None) -> ClassSet:
-    names = [str(number) for number in range(len(rows))]
-    return ClassSet(names, Sources(len(rows)), tuple(np.split(rows, sorted(cuts))), background=background)
+    parts = np.split(rows, sorted(cuts))
+    blocks = tuple(Block(tuple(map(str, range(len(part)))), part) for part in parts)
+    return ClassSet(Table(blocks), background=background)
 
 
 def coarse(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:

@@ -238,12 +238,15 @@ def test_another_encoder_keeps_names_and_says_which_need_photos_again(tmp_path: 
     run("add", BANK, "iris", "--photos", folder("iris", VIOLET))
     run("add", BANK, "SKU-1", "--photos", folder("sku", LIME), "--photos-only")
     other = write_bundle(tmp_path / "other", encoder_digest="f" * 64)
-    result = run("add", "new.safetensors", "--from", BANK, "--bundle", other)
-    assert "add those of these classes again: 'iris', 'SKU-1'" in result.stderr
+    Path("new.safetensors").write_bytes(BANK.read_bytes())
+    result = run("rebase", "new.safetensors", "--bundle", other)
+    assert "another image encoder: add the photos of these classes again: 'iris', 'SKU-1'" in result.stderr
     bank = ClassBank.load(Path("new.safetensors"))
     assert {"iris", "SKU-1"} <= set(bank.names)
-    assert {name: (len(found), found.photos_only) for name, found in bank.photos.items()} == {"SKU-1": (0, True)}
-    assert "another encoder" in refused("merge", "new.safetensors", BANK, "--bundle", other)
+    assert {name: (len(photos), photos.photos_only) for name, photos in bank.photos.items()} == {"SKU-1": (0, True)}
+    run("add", "new.safetensors", "owl", "--bundle", other)
+    merged = run("merge", BANK, "new.safetensors")
+    assert "added 'owl'" in merged.stdout
 
 
 def test_photos_come_along_to_another_prompt_on_the_same_image_encoder(tmp_path: Path) -> None:
@@ -254,10 +257,10 @@ def test_photos_come_along_to_another_prompt_on_the_same_image_encoder(tmp_path:
     run("add", BANK, "iris", "red", "--bundle", first)
     run("add", BANK, "red", "--photos", folder("red", ORANGE), "--bundle", first)
     run("add", BANK, "iris", "--photos", folder("iris", VIOLET), "--bundle", first)
-    result = run("add", "new.safetensors", "--from", BANK, "--bundle", second)
-    assert "again" not in result.stderr
-    assert ClassBank.verify(Path("new.safetensors")).photos.keys() == {"iris", "red"}
-    assert best(paint("v.png", VIOLET, 99), "--bank", "new.safetensors", "--bundle", second) == "iris"
+    result = run("rebase", BANK, "--bundle", second)
+    assert result.stderr == ""
+    assert ClassBank.verify(BANK).photos.keys() == {"iris", "red"}
+    assert best(paint("v.png", VIOLET, 99), "--bank", BANK, "--bundle", second) == "iris"
 
 
 # --------------------------------------------------------------------------------------------------------- sar-classify

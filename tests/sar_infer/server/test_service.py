@@ -101,7 +101,7 @@ def test_a_reload_replaces_the_bundle_and_keeps_what_was_added(either: Local, pa
     assert either.metric("sar_bank_classes", origin="added") == 1
 
 
-def test_another_encoder_and_back_while_it_serves(server: Local, path: Path, tmp_path: Path) -> None:
+def test_another_encoder_and_back_while_it_serves(server: Local, path: Path) -> None:
     httpx2.put(f"{server.url}/v1/classes/violet", headers=KEY, json={"phrases": ["lilac", "mauve"]})
     photo = {"images": [base64.b64encode(jpeg()).decode()]}
     assert httpx2.post(f"{server.url}/v1/classes/violet/images", headers=KEY, json=photo, timeout=60).is_success
@@ -111,15 +111,25 @@ def test_another_encoder_and_back_while_it_serves(server: Local, path: Path, tmp
     assert (told["classes"], told["photos_missing"]) == (2, ["violet"])
     assert labels(server.url) == {"two", "violet"}
     assert httpx2.get(f"{server.url}/v1/classes/violet", headers=KEY).json()["phrases"] == ["lilac", "mauve"]
-    assert (tmp_path / f"mine.{'e' * 16}.safetensors").is_file()
-    httpx2.put(f"{server.url}/v1/classes/teal", headers=KEY)
+    told = httpx2.put(f"{server.url}/v1/classes/teal", headers=KEY)
+    assert (told.status_code, told.json()["code"]) == (409, "conflict")
+    assert "sar-bank rebase" in told.json()["detail"]
     replace(path, "red", "green", "blue", "grey thing", encoder="e")
-    assert httpx2.post(f"{server.url}/v1/reload", headers=KEY, timeout=60).json()["classes"] == 5
-    assert labels(server.url) == {"red", "blue", "grey thing", "violet", "teal"}
-    back = httpx2.post(f"{server.url}/v1/bank/rollback", headers=KEY, json={"steps": 1})
-    assert back.headers["etag"] == seen
-    steps = httpx2.get(f"{server.url}/v1/bank/history", headers=KEY).json()["steps"]
-    assert [step["action"] for step in steps] == ["rollback", "merge", "remove", "add", "add"]
+    back = httpx2.post(f"{server.url}/v1/reload", headers=KEY, timeout=60).json()
+    assert (back["classes"], back["photos_missing"]) == (4, [])
+    assert labels(server.url) == {"red", "blue", "grey thing", "violet"}
+    assert httpx2.get(f"{server.url}/v1/classes", headers=KEY).headers["etag"] == seen
+    assert httpx2.put(f"{server.url}/v1/classes/teal", headers=KEY).status_code == 201
+
+
+def test_a_bank_is_changed_again_after_a_rebase(server: Local, path: Path, tmp_path: Path) -> None:
+    httpx2.put(f"{server.url}/v1/classes/violet", headers=KEY)
+    replace(path, "green", "two")
+    assert httpx2.post(f"{server.url}/v1/reload", headers=KEY, timeout=60).is_success
+    done = CliRunner().invoke(sar_bank, ["rebase", str(tmp_path / "mine.safetensors"), "--bundle", str(path)])
+    assert done.exit_code == 0, done.output
+    assert httpx2.put(f"{server.url}/v1/classes/teal", headers=KEY).status_code == 201
+    assert labels(server.url) == {"green", "two", "violet", "teal"}
 
 
 def test_reloads_that_come_together_are_one_more(server: Local, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,12 +180,12 @@ def test_a_reload_takes_bundle_and_bank_as_a_pair(server: Local, path: Path, tmp
     assert labels(server.url) == {"one", "two", "violet"}
 
 
-def test_a_bundle_of_the_same_encoder_takes_the_bank_as_it_is(server: Local, path: Path) -> None:
+def test_a_bundle_of_the_same_encoder_takes_the_changes_without_asking(server: Local, path: Path) -> None:
     httpx2.put(f"{server.url}/v1/classes/violet", headers=KEY)
-    before = labels(server.url)
     replace(path, "one", "two", encoder="e")
     assert httpx2.post(f"{server.url}/v1/reload", headers=KEY, timeout=60).status_code == 200
-    assert labels(server.url) == before
+    assert labels(server.url) == {"one", "two", "violet"}
+    assert httpx2.put(f"{server.url}/v1/classes/teal", headers=KEY).status_code == 201
 
 
 def test_what_sar_bank_writes_is_served_soon(path: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.numpy import load, save
 
 from sar_infer.storage import tensor_file
-from sar_infer.storage.tensor_file import Joined, TensorFile, file_pieces, tensor_bytes
+from sar_infer.storage.tensor_file import TensorFile, file_pieces, tensor_bytes
 
 SHAPES = arrays.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4)
 ARRAYS = st.sampled_from([np.float32, np.float64, np.int64, np.uint8]).flatmap(lambda kind: arrays.arrays(kind, SHAPES))
@@ -133,13 +133,6 @@ def test_a_file_that_is_cut_while_it_is_read(tmp_path: Path) -> None:
             other.truncate(20_000)
         with pytest.raises(ValueError, match="'a'"):
             file.tensor("a")
-
-
-@given(parts=st.lists(arrays.arrays(np.float32, (st.integers(0, 4)).map(lambda n: (n, 3))), min_size=1, max_size=4))
-def test_joined_parts_are_written_as_one(parts: list) -> None:
-    whole = load(b"".join(file_pieces({"a": Joined(tuple(parts)), "b": np.arange(3, dtype=np.uint8)}, {})))
-    np.testing.assert_array_equal(whole["a"], np.concatenate(parts))
-    np.testing.assert_array_equal(whole["b"], np.arange(3))
 
 
 def test_a_file_that_was_replaced_is_let_go_in_another_thread(tmp_path: Path) -> None:

@@ -35,7 +35,6 @@ def test_a_change_is_written_to_the_bank_it_was_made_in(tmp_path: Path) -> None:
     store.put("mug")
     assert second.read_bytes() == before
     assert {"class of first", "mug"} < set(ClassBank.load(first).names)
-    assert store.has_changed()
-    store.refresh()
+    store.look()
     assert "class of second" in store.bank.names
     assert "mug" not in store.bank.names

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import base64
-import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +14,7 @@ from support.pictures import encoded, huge_png, jpeg
 from support.servers import Local, local_server
 
 from sar_infer import Classifier, Client, DecisionOptions, InputError
-from sar_infer.bank import ClassInfo
+from sar_infer.bank import ClassInfo, amend
 from sar_infer.bundle.bundle import open_bundle
 from sar_infer.bundle.freeze import freeze
 from sar_infer.server.settings import Limits, Settings
@@ -169,8 +168,8 @@ def test_other_protocols_answer_with_the_temperature(calibrated: Local) -> None:
 def test_background_is_no_answer_in_any_protocol(tmp_path: Path) -> None:
     bundle = open_bundle(write_bundle(tmp_path / "plain"))
     shown = [name for name in BANK_NAMES if name != "red"]
-    info = {"red": ClassInfo(background=True)}
-    freeze(bundle, dataclasses.replace(bundle.bank, info=info), tmp_path / "bundle", command="test")
+    bank = amend(bundle.bank, {"red": ClassInfo(background=True)})
+    freeze(bundle, bank, tmp_path / "bundle", command="test")
     image = base64.b64encode(RED).decode()
     inputs = [{"name": "IMAGE", "datatype": "BYTES", "shape": [1], "data": [image]}]
     (wanted,) = Classifier.open(tmp_path / "bundle").classify(RED)

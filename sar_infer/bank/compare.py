@@ -1,4 +1,4 @@
-"""Comparing banks: the changes from one to another."""
+"""Comparing banks: the changes from one state to another."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from sar_infer.bank.class_bank import ClassBank
-from sar_infer.bank.info import PLAIN, ClassInfo
-from sar_infer.bank.photos import PhotoSet
+from sar_infer.bank.info import ClassInfo
+from sar_infer.bank.state import State
 from sar_infer.errors import BankError
 
 
@@ -48,24 +47,33 @@ class Difference:
         return any((self.added, self.removed, self.renamed, self.reembedded, self.changed, self.photos))
 
 
-def diff(a: ClassBank, b: ClassBank) -> Difference:
+def diff(a: State, b: State) -> Difference:
     """Return the changes from a to b, two banks of one encoder.
 
     Raises:
-        BankError: they belong to different encoders, so that their rows cannot be compared.
+        BankError: They belong to different encoders, so that their rows cannot be compared.
     """
     if a.encoder_digest != b.encoder_digest:
         raise BankError(f"banks of different encoders: {a.encoder_digest} and {b.encoder_digest}")
-    ours, theirs = a.index.for_many(len(b.names)), b.index.for_many(len(a.names))
-    shared = [(name, row, theirs[name]) for row, name in enumerate(a.names) if name in theirs]
-    reembedded = {}
-    for name, first, second in shared:
-        one, two = a.embeddings[first], b.embeddings[second]
+    ours, theirs = _compared(a, b), _compared(b, a)
+    added = [name for name in theirs if name not in a.index]
+    removed = [name for name in ours if name not in b.index]
+    shared = [name for name in dict.fromkeys([*ours, *theirs]) if name in a.index and name in b.index]
+    reembedded: dict[str, float] = {}
+    changed: dict[str, tuple[ClassInfo, ClassInfo]] = {}
+    photos: dict[str, PhotoChange] = {}
+    for name in shared:
+        one, two = a.rows_at([a.index[name]])[0], b.rows_at([b.index[name]])[0]
         if not np.array_equal(one, two):
             reembedded[name] = float(one @ two)
-    known = [(name, *_same_day(a.info.get(name, PLAIN), b.info.get(name, PLAIN))) for name, _, _ in shared]
-    added = [name for name in b.names if name not in ours]
-    removed = [name for name in a.names if name not in theirs]
+        before, after = _same_day(a.info_of(name), b.info_of(name))
+        if before != after:
+            changed[name] = before, after
+        was, now = a.photos_of(name), b.photos_of(name)
+        turned = None if was.photos_only == now.photos_only else now.photos_only
+        change = PhotoChange(len(now.known - was.known), len(was.known - now.known), turned)
+        if change != PhotoChange(0, 0):
+            photos[name] = change
     renamed = _renamed(a, b, removed, added) if removed and added else {}
     came = set(renamed.values())
     return Difference(
@@ -73,24 +81,18 @@ def diff(a: ClassBank, b: ClassBank) -> Difference:
         tuple(name for name in removed if name not in renamed),
         renamed,
         reembedded,
-        {name: (one, two) for name, one, two in known if one != two},
-        _photo_changes(a, b),
+        changed,
+        photos,
     )
 
 
-def _photo_changes(a: ClassBank, b: ClassBank) -> dict[str, PhotoChange]:
-    """Return what changed in the photos of classes that both have; the order of photos does not count."""
-    none = PhotoSet.none(a.embeddings.shape[1])
-    found = {}
-    for name in dict.fromkeys([*a.photos, *b.photos]):
-        one, two = a.photos.get(name, none), b.photos.get(name, none)
-        if one.seal == two.seal or name not in a.index or name not in b.index:
-            continue
-        turned = None if one.photos_only == two.photos_only else two.photos_only
-        change = PhotoChange(len(two.known - one.known), len(one.known - two.known), turned)
-        if change != PhotoChange(0, 0):
-            found[name] = change
-    return found
+def _compared(state: State, other: State) -> list[str]:
+    """Return a state's names, in order, that may differ in the other: on one base, those that changed in either."""
+    if not state.base.same(other.base):
+        return list(state.names)
+    table, count = state.table, len(state.base.block)
+    theirs = {slot for slot in {*other.touched, *other.table.removed.tolist()} if slot < count and table.has(slot)}
+    return [table.name(slot) for slot in sorted({*state.touched, *theirs})]
 
 
 def _same_day(one: ClassInfo, two: ClassInfo) -> tuple[ClassInfo, ClassInfo]:
@@ -98,12 +100,12 @@ def _same_day(one: ClassInfo, two: ClassInfo) -> tuple[ClassInfo, ClassInfo]:
     return (one, dataclasses.replace(two, added=one.added)) if one.added and two.added else (one, two)
 
 
-def _renamed(a: ClassBank, b: ClassBank, removed: list[str], added: list[str]) -> dict[str, str]:
+def _renamed(a: State, b: State, removed: list[str], added: list[str]) -> dict[str, str]:
     """Return pairs with the same row, by its 16-byte digest; rows that several classes have are left out."""
     left: dict[bytes, list[str]] = {}
     came: dict[bytes, list[str]] = {}
     for bank, names, rows in ((a, removed, left), (b, added, came)):
         for name in names:
-            row = np.ascontiguousarray(bank.embeddings[bank.index[name]])
+            row = np.ascontiguousarray(bank.rows_at([bank.index[name]])[0])
             rows.setdefault(hashlib.blake2b(row.data, digest_size=16).digest(), []).append(name)
     return {old[0]: new[0] for row, old in left.items() if len(old) == 1 and len(new := came.get(row, [])) == 1}
