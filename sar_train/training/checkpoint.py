@@ -205,9 +205,12 @@ def load_state(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     path = folder / STATE
     if not path.is_file():
         return None
-    tensors, metadata = load_tensors(path)
-    meta = _parsed(metadata.get("meta", ""), path)
-    _checked(_Unfinished, meta, path)
+    try:
+        tensors, metadata = load_tensors(path)
+        meta = _parsed(metadata.get("meta", ""), path)
+        _checked(_Unfinished, meta, path)
+    except RunError as error:
+        raise RunError(f"{error}; start anew with --no-resume") from None
     return tensors, meta
 
 

@@ -265,6 +265,7 @@ def test_a_damaged_state_is_one_line(tmp_path: Path, meta: str | None, words: st
     with pytest.raises(RunError, match=words) as caught:
         load_state(tmp_path)
     assert str(caught.value).startswith(f"{tmp_path / STATE}: ")
+    assert str(caught.value).endswith("; start anew with --no-resume")
     assert "\n" not in str(caught.value)
 
 
