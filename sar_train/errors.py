@@ -38,5 +38,9 @@ class RunError(SarTrainError):
     """A run folder or a checkpoint cannot be used."""
 
 
+class DivergedError(RunError):
+    """Training gave numbers that are not finite; no run is left."""
+
+
 class ExportError(SarTrainError):
     """An export did not pass its own checks; nothing was written."""

@@ -15,7 +15,7 @@ from torch import Tensor
 from sar_train.clip.backbone import Backbone
 from sar_train.clip.prompts import Prompts
 from sar_train.clip.tokens import PackedTokens, pack
-from sar_train.errors import ConfigError, RunError
+from sar_train.errors import ConfigError, DivergedError
 from sar_train.methods.base import Classes, ForwardOutputs, Schedule
 from sar_train.regularisers.base import RegulariserInputs
 from sar_train.training.state import State
@@ -64,7 +64,7 @@ def train(
             0 means the whole batch.
 
     Raises:
-        RunError: the loss is not finite.
+        DivergedError: the loss is not finite.
     """
     step = OptimiserStep(backbone, task, state, regularisation, precision=precision, micro_batch=micro_batch)
     batches = max(1, len(task.labels) // schedule.batch_size)  # the last, smaller batch is dropped, as in CoOp
@@ -80,8 +80,9 @@ def train(
             for name, value in step(rows, progress).items():
                 sums[name] = sums.get(name, 0.0) + value / batches
         if not all(math.isfinite(value) for value in sums.values()):
-            raise RunError(
-                f"the loss of epoch {epoch} is not finite ({sums}): lower --learning-rate, or use --precision fp32"
+            raise DivergedError(
+                f"training diverged: the loss of epoch {epoch} is not finite at --learning-rate "
+                f"{schedule.learning_rate:g}; take a smaller one" + ", or --precision fp32" * (precision != "fp32")
             )
         state.end_epoch({"epoch": epoch, "learning_rate": learning_rate(schedule, epoch), **sums})
         after_epoch(state)

@@ -20,7 +20,7 @@ from sar_train.data.dataset import DEMO
 from sar_train.data.feature_file import save_features
 from sar_train.data.open_dataset import locate
 from sar_train.data.progress import ProgressCallback
-from sar_train.errors import RunError
+from sar_train.errors import DivergedError, RunError
 from sar_train.training import checkpoint, loop, measures
 from sar_train.training.context import RunContext, open_data, prepare
 from sar_train.training.identity import outcome_settings, regulariser_of, regulariser_settings
@@ -70,7 +70,12 @@ def run(
         remove(out)
     out.mkdir(parents=True, exist_ok=True)
     state, spent = _start(context, out, resume=resume, tell=tell)
-    _train(context, state, _after_epoch(context, out, tell, spent))
+    try:
+        _train(context, state, _after_epoch(context, out, tell, spent))
+        _check_embeddings(prompted, context)
+    except DivergedError:
+        remove(out)  # what was saved on the way leads to nothing
+        raise
     trained = time.monotonic()
     images = functools.cache(lambda evaluated: measures.image_features(prompted, context.features, evaluated))
     fitted = fitting.fit(context, prompted, tell) if config.statistics else None
@@ -150,6 +155,15 @@ def write_features(
     """Write the features of all images (plain views) to a file that ``sar-train`` reads instead of them."""
     backbone = backbones.load(config.backbone, config.pretrained, device=config.device)
     save_features(open_data(config, backbone, tell), path, {"command": command} if command else {})
+
+
+def _check_embeddings(prompted: PromptedCLIP, context: RunContext) -> None:
+    """Raise DivergedError if the last step left a prompt whose embeddings are not finite."""
+    if not prompted.embed(context.task.class_names).isfinite().all():
+        raise DivergedError(
+            f"training diverged: the learned prompt gives embeddings that are not finite at --learning-rate "
+            f"{context.schedule.learning_rate:g}; take a smaller one"
+        )
 
 
 def _train(context: RunContext, state: State, after_epoch: Callable[[State], None]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -274,6 +275,17 @@ from sar_train.config.run import RunConfig
 trainer.SAVE_EVERY = 0.0
 trainer.run(RunConfig(**{config!r}), Path({out!r}))
 """
+
+
+@pytest.mark.parametrize(("rate", "epochs", "said"), [(1e30, 3, "loss of epoch 2"), (1e13, 2, "embeddings")])
+def test_a_run_that_diverges_says_so_and_leaves_nothing(
+    features: Path, names: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rate: float, epochs: int, said: str
+) -> None:
+    monkeypatch.setattr(trainer, "SAVE_EVERY", 0.0)
+    line = rf"training diverged: .*{said}.* not finite at --learning-rate {re.escape(f'{rate:g}')}; take a smaller one$"
+    with pytest.raises(RunError, match=line):
+        trainer.run(settings(features, names, epochs=epochs, learning_rate=rate), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_killed_run_goes_on_to_the_same_bits(features: Path, names: Path, tmp_path: Path) -> None:
