@@ -172,7 +172,7 @@ def test_a_result_that_says_something_else_than_its_name_is_not_taken(config: Ru
 
 def test_prompts_are_kept_on_request(config: RunConfig, tmp_path: Path) -> None:
     (path,) = run_sweep(grid(config)[:1], tmp_path, here, silent, keep_prompts=True).results
-    assert listing(path.with_suffix("")) == ["prompts.safetensors", "record.json", "fitted_statistics.safetensors"]
+    assert listing(path.with_suffix("")) == ["fitted_statistics.safetensors", "prompts.safetensors", "record.json"]
 
 
 @pytest.mark.parametrize("kept", [True, False])

@@ -311,9 +311,9 @@ def test_a_killed_run_goes_on_to_the_same_bits(features: Path, names: Path, tmp_
     whole = trainer.run(config, tmp_path / "whole")
     assert torch.equal(resumed.tensors["context"], whole.tensors["context"])
     assert sorted(path.name for path in out.iterdir()) == [
+        "fitted_statistics.safetensors",
         "prompts.safetensors",
         "record.json",
-        "fitted_statistics.safetensors",
     ]
 
 
