@@ -74,6 +74,19 @@ def test_phrases_stand_and_their_photos_count_though_the_bank_counts_them_for_it
     np.testing.assert_array_equal(classifier.logits(rows, found), classifier.logits(rows, wanted))
 
 
+def test_a_bank_file_is_looked_at_for_each_class_set(bundle_path: Path, tmp_path: Path) -> None:
+    file = tmp_path / "mine.safetensors"
+    own = Classifier.open(bundle_path).bank
+    add(own, ["owl"], name_rows(["owl"])).save(file)
+    classifier = Classifier.open(bundle_path, bank=file)
+    before, kept = classifier.class_set(), classifier.bank
+    add(kept, ["emu"], name_rows(["emu"])).save(file)
+    assert list(classifier.class_set().names) == [*own.names, "owl", "emu"]
+    assert list(before.names) == list(kept.names) == [*own.names, "owl"]  # these never change
+    with pytest.raises(BankError, match="no such bank file"):
+        Classifier.open(bundle_path, bank=tmp_path / "absent.safetensors")
+
+
 def test_a_class_set_stands_in_for_names(classifier: Classifier) -> None:
     photos = {"zebra": classifier.embed_photos(picture())}
     (found,) = classifier.classify(picture(), classifier.class_set(["red"], only=True, photos=photos))

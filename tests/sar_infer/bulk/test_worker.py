@@ -12,10 +12,11 @@ from support.many import small_png, write_images
 from support.pictures import huge_png
 
 from sar_infer import Classifier
+from sar_infer.bank import ClassInfo, amend, remove
 from sar_infer.bulk.items import MOST_BYTES, Flaw, Item
 from sar_infer.bulk.outputs.rows import names
 from sar_infer.bulk.worker import Answerer, WorkerOptions
-from sar_infer.errors import ClassNameError, InputError
+from sar_infer.errors import BankError, ClassNameError, InputError
 from sar_infer.results import DecisionOptions
 
 if sys.platform != "win32":
@@ -136,3 +137,15 @@ def test_refusals(bundle_path: Path) -> None:
         Answerer(WorkerOptions(str(bundle_path), classes={"x " * 50: ("x " * 50,)}))
     with pytest.raises(InputError, match="coverage"):
         Answerer(WorkerOptions(str(bundle_path), decision=DecisionOptions(coverage=0.9)))
+
+
+def test_a_worker_refuses_a_bank_that_is_not_the_one_the_run_began_with(bundle_path: Path, tmp_path: Path) -> None:
+    file = tmp_path / "mine.safetensors"
+    bank = Classifier.open(bundle_path).bank
+    bank.save(file)
+    pinned = Answerer(WorkerOptions(bundle=str(bundle_path), bank=str(file))).options
+    assert Answerer(pinned).options == pinned
+    for changed in (remove(bank, [bank.names[0]]), amend(bank, {bank.names[0]: ClassInfo(threshold=0.5)})):
+        changed.save(file)
+        with pytest.raises(BankError, match="was changed since this run began"):
+            Answerer(pinned)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import os
 import random
@@ -27,7 +26,7 @@ from support.many import read_rows, small_png, write_images, write_parquet, writ
 from support.servers import workers
 
 from sar_infer import Classifier
-from sar_infer.bank import ClassInfo, amend
+from sar_infer.bank import ClassInfo, amend, calibrate
 from sar_infer.bank.calibration import BankCalibration
 from sar_infer.bulk.outputs.job import BulkJob, Shard, alone
 from sar_infer.bulk.outputs.store import open_store
@@ -428,7 +427,7 @@ def test_what_a_bank_knows_of_its_classes_is_a_setting_too(bundle_path: Path) ->
     for changed in (
         amend(bank, {"red": ClassInfo(background=True)}),
         amend(bank, {"red": ClassInfo(threshold=0.5)}),
-        dataclasses.replace(bank, calibration=calibration),
+        calibrate(bank, calibration),
     ):
         assert changed.content_digest == bank.content_digest
         changed.save(Path(file))
