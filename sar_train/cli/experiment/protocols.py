@@ -39,7 +39,7 @@ def listed(ctx: click.Context, parameter: click.Parameter, value: str | None) ->
 
 def numbers(ctx: click.Context, parameter: click.Parameter, value: str) -> tuple[int, ...]:
     """Parse ``1,2,3`` or ``1-3`` into whole numbers, each once."""
-    found: list[int] = []
+    whole: list[int] = []
     for text in listed(ctx, parameter, value):
         first, _, last = text.partition("-")
         sound = first.isdecimal() and (last or first).isdecimal() and len(text) <= _LONGEST
@@ -47,10 +47,10 @@ def numbers(ctx: click.Context, parameter: click.Parameter, value: str) -> tuple
             raise click.BadParameter(f"expected whole numbers such as 1,2,3 or 1-3, got {text!r:.80}")
         if int(last or first) - int(first) >= MOST:
             raise click.BadParameter(f"expected a range of at most {MOST:,} numbers, got {text!r}")
-        found += range(int(first), int(last or first) + 1)
-    if not found:
+        whole += range(int(first), int(last or first) + 1)
+    if not whole:
         raise click.BadParameter("expected whole numbers such as 1,2,3, got none")
-    return tuple(dict.fromkeys(found))
+    return tuple(dict.fromkeys(whole))
 
 
 def sweep_options(command: Callable[P, R]) -> Callable[P, R]:
@@ -139,17 +139,17 @@ datasets = option(
 @grid_options
 @sweep_options
 @guarded
-def base_to_new(preset: str | None, **given: Any) -> None:
+def base_to_new(preset: str | None, **options: Any) -> None:
     """Train on the first half of the classes (base) and evaluate on both halves, each by itself (base, new)."""
     if preset:
         from sar_train.experiment.plan import PRESETS
 
         context = click.get_current_context()
-        by_user = {name for name in given if context.get_parameter_source(name) is not ParameterSource.DEFAULT}
-        given |= {name: value for name, value in PRESETS[preset].items() if name not in by_user}
-    if not given["datasets"]:
+        by_user = {name for name in options if context.get_parameter_source(name) is not ParameterSource.DEFAULT}
+        options |= {name: value for name, value in PRESETS[preset].items() if name not in by_user}
+    if not options["datasets"]:
         raise click.MissingParameter(param_hint="'--datasets'", param_type="option")
-    _protocol("base-to-new", given, cost=bool(preset))
+    _protocol("base-to-new", options, cost=bool(preset))
 
 
 @click.command("few-shot")
@@ -158,9 +158,9 @@ def base_to_new(preset: str | None, **given: Any) -> None:
 @grid_options
 @sweep_options
 @guarded
-def few_shot(**given: Any) -> None:
+def few_shot(**options: Any) -> None:
     """Train on all classes from few photos of each, and evaluate on all of them."""
-    _protocol("few-shot", given)
+    _protocol("few-shot", options)
 
 
 @click.command("cross-dataset")
@@ -170,15 +170,15 @@ def few_shot(**given: Any) -> None:
 @grid_options
 @sweep_options
 @guarded
-def cross_dataset(**given: Any) -> None:
+def cross_dataset(**options: Any) -> None:
     """Train on all classes of one dataset and evaluate the same prompt on others, with their own class names."""
     from sar_train.data.layouts import find
     from sar_train.experiment.plan import ELEVEN
 
-    source = given.pop("source")
-    given["datasets"] = (source,)
-    given["targets"] = given["targets"] or tuple(name for name in ELEVEN if name != find(source))
-    _protocol("cross-dataset", given)
+    source = options.pop("source")
+    options["datasets"] = (source,)
+    options["targets"] = options["targets"] or tuple(name for name in ELEVEN if name != find(source))
+    _protocol("cross-dataset", options)
 
 
 @click.command("domain-generalisation")
@@ -188,13 +188,13 @@ def cross_dataset(**given: Any) -> None:
 @grid_options
 @sweep_options
 @guarded
-def domain_generalisation(**given: Any) -> None:
+def domain_generalisation(**options: Any) -> None:
     """Train on one domain and evaluate the same prompt on others of the same classes."""
     from sar_train.experiment.plan import VARIANTS
 
-    given["datasets"] = (given.pop("source"),)
-    given["targets"] = given["targets"] or VARIANTS
-    _protocol("domain-generalisation", given)
+    options["datasets"] = (options.pop("source"),)
+    options["targets"] = options["targets"] or VARIANTS
+    _protocol("domain-generalisation", options)
 
 
 @click.command("run")
@@ -202,7 +202,7 @@ def domain_generalisation(**given: Any) -> None:
 @option("--only", default="", help="Only runs whose name contains this text.")
 @sweep_options
 @guarded
-def run(files: tuple[Path, ...], only: str, **given: Any) -> None:
+def run(files: tuple[Path, ...], only: str, **options: Any) -> None:
     """Execute the runs of sweep FILES: seeds, common settings and one table of settings for each run.
 
     The results of FILE.toml go to a folder FILE in --out (with one file and an --out, to that itself).
@@ -210,49 +210,52 @@ def run(files: tuple[Path, ...], only: str, **given: Any) -> None:
     from sar_train.errors import ConfigError
     from sar_train.experiment.plan import read_spec
 
-    overrides, out = _overrides(given), given.pop("out")
-    found = {file: [job for job in read_spec(file, overrides) if only in job.name] for file in files}
-    if not any(found.values()):
+    overrides, out = _overrides(options), options.pop("out")
+    jobs_of = {file: [job for job in read_spec(file, overrides) if only in job.name] for file in files}
+    if not any(jobs_of.values()):
         raise ConfigError(f"no run's name contains {only!r}" if only else "no runs")
-    if given["form"] == "json" and len(files) > 1:
+    if options["form"] == "json" and len(files) > 1:
         raise ConfigError("--format json takes one file at a time")
     places = {file: out if out and len(files) == 1 else (out or Path("results")) / file.stem for file in files}
-    whole = carry_out([(jobs, places[file]) for file, jobs in found.items() if jobs], Machine(**given))
+    whole = carry_out([(jobs, places[file]) for file, jobs in jobs_of.items() if jobs], Machine(**options))
     sys.exit(0 if whole else 1)
 
 
-def _protocol(experiment: Experiment, given: dict[str, Any], *, cost: bool = False) -> None:
+def _protocol(experiment: Experiment, options: dict[str, Any], *, cost: bool = False) -> None:
     from sar_train.experiment import plan
 
-    file = _read_config(given.pop("config_file"))
-    overrides = _overrides(given)
+    file = _read_config(options.pop("config_file"))
+    overrides = _overrides(options)
     grid = plan.Grid(
-        methods=given.pop("methods"),
-        datasets=given.pop("datasets"),
-        seeds=given.pop("seeds"),
-        modes=given.pop("sar"),
-        shots=given.pop("shots"),
-        targets=given.pop("targets", ()),
+        methods=options.pop("methods"),
+        datasets=options.pop("datasets"),
+        seeds=options.pop("seeds"),
+        modes=options.pop("sar"),
+        shots=options.pop("shots"),
+        targets=options.pop("targets", ()),
         common=file.get("common", {}),
         per_method=file.get("methods", {}),
         overrides=overrides,
     )
-    out = given.pop("out") or Path("results") / experiment
+    out = options.pop("out") or Path("results") / experiment
     jobs = plan.jobs(experiment, grid)
     said = ""
     if cost:
         from sar_train.data.layouts import find
         from sar_train.experiment.reckon import reckon
 
-        known = all(find(job.config.data) for job in jobs)
-        said = str(reckon(jobs)) if known else "time and memory are estimated for datasets known by name alone"
-    sys.exit(0 if carry_out([(jobs, out)], Machine(**given), said) else 1)
+        said = (
+            str(reckon(jobs))
+            if all(find(job.config.data) for job in jobs)
+            else "time and memory are estimated for datasets known by name alone"
+        )
+    sys.exit(0 if carry_out([(jobs, out)], Machine(**options), said) else 1)
 
 
-def _overrides(given: dict[str, Any]) -> dict[str, Any]:
+def _overrides(options: dict[str, Any]) -> dict[str, Any]:
     """Take the settings of runs out of the options."""
-    chosen = {name: value for name in (*SETTINGS, "device") if (value := given.pop(name)) is not None}
-    return {**chosen, **sections_of(given.pop("settings"))}
+    chosen = {name: value for name in (*SETTINGS, "device") if (value := options.pop(name)) is not None}
+    return {**chosen, **sections_of(options.pop("settings"))}
 
 
 def _read_config(path: Path | None) -> Mapping[str, Any]:

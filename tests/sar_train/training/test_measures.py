@@ -83,7 +83,7 @@ def test_of_many_validation_photos_some_are_taken_the_same_ones_each_time(
     assert again is not None
     assert torch.equal(first.rows, again.rows)
     assert len(first.rows.unique()) == 50
-    labels = prepare(config).source.labels("val")[first.rows]
+    labels = prepare(config).features.labels("val")[first.rows]
     assert torch.equal(labels, first.labels)
     assert int(labels.max()) < len(BASE)
 
