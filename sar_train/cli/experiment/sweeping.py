@@ -132,11 +132,11 @@ def report(
         click.echo(json.dumps(content, ensure_ascii=False))
     elif results:
         from sar_train.report.results import read
-        from sar_train.report.table import to_markdown
-        from sar_train.report.tables import accuracy_tables, published_tables
+        from sar_train.report.table import to_text
+        from sar_train.report.tables import closing_tables
 
         found = read(out, tell=tell)
-        click.echo("\n".join(map(to_markdown, [*accuracy_tables(found), *published_tables(found)])))
+        click.echo("\n".join(map(to_text, closing_tables(found))))
         tell(f"{len(results)} results in {out}; next: sar-experiment report {shlex.quote(str(out))}")
     for text in failed:
         click.echo(f"Failed: {text}", err=True)

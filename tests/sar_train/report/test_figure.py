@@ -11,7 +11,7 @@ import pytest
 from matplotlib.figure import Figure as Canvas
 from PIL import Image
 
-from sar_train.report.style import INK, WITHOUT, Figure, draw
+from sar_train.report.figure import INK, WITHOUT, Figure, draw
 
 PLANNED = Figure("some-key", "s", "title", "caption", 'alt with "quotes" & <signs>')
 
