@@ -64,18 +64,13 @@ def _open_figure(scene: Scene, methods: dict[str, Sides], *, folded: bool) -> Fi
             for measures in filter(None, map(in_one_ranking, side)):
                 line(axes, measures, colour, marker)
 
-    planned = Figure(
-        key=f"open-{scene.slug}",
-        section="open",
-        title=f"One ranking over base and new classes on {scene}",
-        caption=(
-            "A line for each seed: an offset taken off the base logits moves a classifier along it, and the mark "
-            "is where it stands without one. Up and to the right is better; AUSUC is the area below."
-        ),
-        alt=f"Open new against open base accuracy for {_listed(methods)}; the figures are in the table below.",
-        folded=folded,
-        beside=f"open-{scene.slug}",
+    caption = (
+        "A line for each seed: an offset taken off the base logits moves a classifier along it, and the mark "
+        "is where it stands without one. Up and to the right is better; AUSUC is the area below."
     )
+    key, title = f"open-{scene.slug}", f"One ranking over base and new classes on {scene}"
+    alt = f"Open new against open base accuracy for {_listed(methods)}; the figures are in the table below."
+    planned = Figure(key, "open", title, caption, alt, folded, beside=key)
     legend = [*_sides(), Line2D([], [], color=MUTED, marker="X", label="zero-shot")]
     return _panels(list(methods), paint, planned, ("open base accuracy, %", "open new accuracy, %"), legend)
 
@@ -103,18 +98,14 @@ def _shots_figure(scene: Scene, series: Series) -> Figure:
         axes.set_xticks(range(len(series)), [str(count or "all") for count in series])
         axes.margins(x=0.06)
 
-    planned = Figure(
-        key=slug(f"shots-{scene.dataset}-{scene.backbone}"),
-        section="few-shot",
-        title=f"Accuracy against shots on {scene.dataset}, {scene.backbone}",
-        caption=(
-            "Mean over seeds; the band is one standard deviation to each side. The dashed line is the hand-crafted "
-            "prompt."
-        ),
-        alt=f"Accuracy on {scene.dataset} by shots for {_listed(methods)}; the figures are in the table below.",
+    caption = (
+        "Mean over seeds; the band is one standard deviation to each side. The dashed line is the hand-crafted prompt."
     )
+    key = slug(f"shots-{scene.dataset}-{scene.backbone}")
+    title = f"Accuracy against shots on {scene.dataset}, {scene.backbone}"
+    alt = f"Accuracy on {scene.dataset} by shots for {_listed(methods)}; the figures are in the table below."
     legend = [*_sides(), Line2D([], [], color=MUTED, dashes=DASHED, label="zero-shot")]
-    return _panels(methods, paint, planned, ("shots", "accuracy, %"), legend)
+    return _panels(methods, paint, Figure(key, "few-shot", title, caption, alt), ("shots", "accuracy, %"), legend)
 
 
 def _learning_curves(results: ResultSet) -> Iterator[Figure]:
@@ -148,17 +139,13 @@ def _curves_figure(protocol: str, scene: Scene, curves: dict[str, list[Terms]], 
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.yaxis.set_minor_locator(NullLocator())
 
-    planned = Figure(
-        key=slug(f"curves-{protocol}-{scene.slug}"),
-        section="curves",
-        title=f"Learning curves on {scene}, {protocol}",
-        caption=(
-            "Means over an epoch's steps and over seeds. A method's own terms are as weighted; SAR's, the "
-            "regulariser, is without its weight."
-        ),
-        alt=f"Loss terms ({', '.join(terms)}) by epoch for {_listed(curves)}.",
-        folded=folded,
+    caption = (
+        "Means over an epoch's steps and over seeds. A method's own terms are as weighted; SAR's, the regulariser, is "
+        "without its weight."
     )
+    title = f"Learning curves on {scene}, {protocol}"
+    alt = f"Loss terms ({', '.join(terms)}) by epoch for {_listed(curves)}."
+    planned = Figure(slug(f"curves-{protocol}-{scene.slug}"), "curves", title, caption, alt, folded)
     lines = [Line2D([], [], color=INK, dashes=dashes[term], label=term.replace("_", "-")) for term in terms]
     legend = [*_sides(marker=False), *lines]
     return _panels(list(curves), paint, planned, ("epoch", "loss, log scale"), legend, shared=False)

@@ -54,7 +54,7 @@ def rank_correlation(first: Matrix, second: Matrix) -> float:
 def _figure(cosines: Similarities, *, folded: bool) -> Figure:
     """Return two rows of panels: the cosines, and below the changes, beside a plot of every pair."""
     order = clustered(cosines.handcrafted)
-    kept = [f"{name} {rank_correlation(cosines.handcrafted, matrix):.2f}" for name, matrix in cosines.learned()]
+    correlations = [f"{name} {rank_correlation(cosines.handcrafted, matrix):.2f}" for name, matrix in cosines.learned()]
     strips = "; the strips along the edges mark base and new classes" if cosines.base < len(order) else ""
     planned = Figure(
         key=f"similarity-{cosines.key}",
@@ -67,7 +67,7 @@ def _figure(cosines: Similarities, *, folded: bool) -> Figure:
         ),
         alt=(
             f"Heat maps of the similarities of {len(cosines.names)} class names, hand-crafted and learned. Rank "
-            f"correlation with the hand-crafted: {', '.join(kept)}."
+            f"correlation with the hand-crafted: {', '.join(correlations)}."
         ),
         folded=folded,
         beside=f"pairs-{cosines.key}",

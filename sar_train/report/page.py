@@ -27,20 +27,10 @@ def check_target(out: Path) -> None:
     Raises:
         ConfigError: there is something else at that path.
     """
-    if out.exists() and not _is_report(out):
+    names, page = {path.name for path in out.iterdir()} if out.is_dir() else {""}, out / "index.html"
+    ours = names <= {"index.html", "tables", "figures"} and page.is_file()
+    if out.exists() and names and not (ours and MARK in page.read_text("utf-8", "replace")):
         raise ConfigError(f"{out}: exists and is not a report; choose another --out")
-
-
-def _is_report(folder: Path) -> bool:
-    """Say whether a folder is empty or holds only what `write` has written."""
-    if not folder.is_dir():
-        return False
-    names, page = {path.name for path in folder.iterdir()}, folder / "index.html"
-    if not names:
-        return True
-    return (
-        names <= {"index.html", "tables", "figures"} and page.is_file() and MARK in page.read_text("utf-8", "replace")
-    )
 
 
 def write(

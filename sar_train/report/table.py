@@ -238,7 +238,7 @@ def to_text(table: Table, width: int = 100) -> str:
         pieces[-1].append(block)
     lines = textwrap.wrap(table.title, width)
     for piece in pieces:
-        heads, names, *rows = ("  ".join(parts).rstrip() for parts in zip(*piece, strict=True))
+        heads, names, *rows = ("  ".join(texts).rstrip() for texts in zip(*piece, strict=True))
         lines += ["", *filter(None, [heads]), names, "-" * max(map(len, (names, *rows))), *rows]
     for note in table.notes:
         text = note.replace("Bold:", "*:")
@@ -257,7 +257,7 @@ def _block(group: str, columns: Sequence[tuple[Column, list[str]]]) -> list[str]
     for column, lines in columns:
         longest = max(map(len, lines))
         padded.append([line.ljust(longest) if column.text else line.rjust(longest) for line in lines])
-    rows = ["  ".join(parts) for parts in zip(*padded, strict=True)]
+    rows = ["  ".join(texts) for texts in zip(*padded, strict=True)]
     longest = max(len(group), len(rows[0]))
     return [line.ljust(longest) for line in (group, *rows)]
 

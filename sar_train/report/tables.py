@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,25 +53,19 @@ OF_DATASET = ("data", "template", "novel")
 
 def all_tables(results: ResultSet) -> list[Table]:
     """Return every table that the results have rows for, in the order of the report; keys are unique."""
-    parts = (
-        base_to_new(results),
-        one_ranking(results),
-        similarities.tables(results),
-        beside_published(results),
-        few_shot(results),
-        other_datasets(results),
-        sweeps(results),
-        costs.tables(results),
-    )
-    return [table for tables in parts for table in tables if table.rows]
+    makers: tuple[Callable[[ResultSet], Iterable[Table]], ...] = (
+        base_to_new, one_ranking, similarities.tables, beside_published, few_shot, other_datasets, sweeps, costs.tables,
+    )  # fmt: skip
+    return [table for maker in makers for table in maker(results) if table.rows]
 
 
 def closing_tables(results: ResultSet) -> list[Table]:
     """Return the tables of accuracies, and the published ones where ours are under the backbone of these."""
-    parts = (base_to_new(results), one_ranking(results), few_shot(results), other_datasets(results), sweeps(results))
+    sections = ["base-to-new", "open", "few-shot", *PUBLISHED_AVERAGES, "custom"]
+    tables = [table for table in all_tables(results) if table.section in sections]
     backbones = [(run["backbone"]["name"], run["config"].get("pretrained")) for run in results.runs]
-    theirs = any(published.is_published_backbone(*one) for one in backbones)
-    return [table for tables in (*parts, beside_published(results) if theirs else ()) for table in tables if table.rows]
+    comparable_backbone = any(published.is_published_backbone(*backbone) for backbone in backbones)
+    return [*tables, *(beside_published(results) if comparable_backbone else ())]
 
 
 def spread_note(runs: Sequence[Result]) -> str:
@@ -310,32 +304,54 @@ def few_shot(results: ResultSet) -> Iterator[Table]:
     """Yield a table for each dataset and backbone: accuracy over all classes by the number of images per class."""
     for scene, series in series_by_dataset(results).items():
         runs = [all_runs(rows) for rows in series.values()]
+        by_shots = [pairs(rows) for rows in series.values()]
+        methods = dict.fromkeys(name for rows in by_shots for name in rows)
+        columns = {method: [rows.get(method, ([], [])) for rows in by_shots] for method in methods}
         body: list[Sequence[Value]] = [
             ("zero-shot", *(zero_shot(column).base for column in runs)),
             ("linear probe", *(linear_probe(column).base for column in runs)),
         ]
         notes = [spread_note(list(itertools.chain(*runs))), "Bold: the best of each column, the linear probe apart."]
-        apart, by_shots = [1], [pairs(rows) for rows in series.values()]
-        for method in dict.fromkeys(name for rows in by_shots for name in rows):
-            columns = [rows.get(method, ([], [])) for rows in by_shots]
-            for side, name in enumerate((method_name(method), f"{method_name(method)} + SAR")):
-                if any(sides[side] for sides in columns):
-                    body.append((name, *(score(sides[side]).base for sides in columns)))
-                    notes += _uneven_shots(name, series, [sides[side] for sides in columns])
-            if any(all(sides) for sides in columns):
-                apart.append(len(body))
-                body.append(("difference", *(Difference(score(b).base, score(a).base) for a, b in columns)))
-                notes += sorted({note for sides in columns for note in uneven_sides(method_name(method), sides)})
+        for method, sides in columns.items():
+            for k, name in enumerate((method_name(method), f"{method_name(method)} + SAR")):
+                notes += _uneven_shots(name, series, [pair[k] for pair in sides])
+            notes += sorted({note for pair in sides for note in uneven_sides(method_name(method), pair)})
+        apart = _stack(body, columns, lambda sides: [score(side).base for side in sides])
         heads = (METHOD, *(Column(shots_text(count), rivals=str(count)) for count in series))
         title = f"Accuracy by number of shots on {scene.dataset}, {scene.backbone}, all classes, in percent"
         key = slug(f"few-shot-{scene.dataset}-{scene.backbone}")
-        yield make_table(key, "few-shot", title, heads, body, notes, apart=apart)
+        yield make_table(key, "few-shot", title, heads, body, notes, apart=[1, *apart])
+
+
+def _stack(
+    body: list[Sequence[Value]],
+    methods: Mapping[str, Sequence[Sides]],
+    measure: Callable[[Sequence[list[Result]]], Sequence[Value]],
+) -> list[int]:
+    """Add the rows of each method without SAR, with it, and their difference; return the numbers of the last ones.
+
+    Args:
+        body: rows.
+        methods: both sides of each column, by method.
+        measure: returns the values of a row from the runs of each column.
+    """
+    apart = []
+    for method, columns in methods.items():
+        before, after = (measure([sides[k] for sides in columns]) for k in (0, 1))
+        if any(sides[0] for sides in columns):
+            body.append((method_name(method), *before))
+        if any(sides[1] for sides in columns):
+            body.append((f"{method_name(method)} + SAR", *after))
+        if any(map(all, columns)):
+            apart.append(len(body))
+            body.append(("difference", *_differences(before, after)))
+    return apart
 
 
 def _uneven_shots(name: str, counts: Iterable[int], columns: Sequence[Sequence[Result]]) -> list[str]:
     """Return a note if some columns have seeds that others lack."""
     seeds = {count: tuple(run.seed for run in runs) for count, runs in zip(counts, columns, strict=True)}
-    if len(set(seeds.values())) < 2:
+    if len(set(seeds.values())) < 2 or not any(columns):
         return []
     texts = [f"{shots_text(count)}: {seeds_text(numbers) or 'none'}" for count, numbers in seeds.items()]
     return [f"{name}, seeds at {'; '.join(texts)}"]
@@ -363,21 +379,18 @@ def other_datasets(results: ResultSet) -> Iterator[Table]:
 
 
 def _targets(protocol: str, scene: Scene, rows: Rows) -> Table:
-    runs = all_runs(rows)
+    runs, methods = all_runs(rows), pairs(rows)
     targets = list(dict.fromkeys(name for run in runs for name in run["targets"] or {}))
     zero = (Mean(m.value, None) if m else None for m in (zero_shot(runs).base, *_on(targets, runs, "zero_shot")))
-    body = [_with_average("zero-shot", *zero)]
-    apart, notes = [], [spread_note(runs)]
-    notes.append("The average is over the targets, the source left out. Bold: the best of each column.")
+    body: list[Sequence[Value]] = [("zero-shot", *_with_average(*zero))]
+
+    def measured(columns: Sequence[list[Result]]) -> Sequence[Value]:
+        return _with_average(score(columns[0]).base, *_on(targets, columns[0], "accuracy"))
+
+    apart = _stack(body, {method: [sides] for method, sides in methods.items()}, measured)
+    notes = [spread_note(runs), "The average is over the targets, the source left out. Bold: the best of each column."]
     notes += [TCP] if any(run["config"]["method"] == "tcp" for run in runs) else []
-    for method, sides in pairs(rows).items():
-        for side, name in zip(sides, (method_name(method), f"{method_name(method)} + SAR"), strict=True):
-            if side:
-                body.append(_with_average(name, score(side).base, *_on(targets, side, "accuracy")))
-        if all(sides):
-            apart.append(len(body))
-            body.append(("difference", *_differences(body[-2][1:], body[-1][1:])))
-            notes += uneven_sides(method_name(method), sides)
+    notes += [note for method, sides in methods.items() for note in uneven_sides(method_name(method), sides)]
     heads = ((scene.dataset, "source"), *((name, "targets") for name in (*targets, "average")))
     columns = (METHOD, *(Column(name, group, rivals=str(k)) for k, (name, group) in enumerate(heads, 1)))
     title = f"{PUBLISHED_AVERAGES[protocol][0]} from {scene}: accuracy in percent"
@@ -388,11 +401,11 @@ def _on(targets: Iterable[str], runs: Sequence[Result], key: str) -> list[Mean |
     return [mean((run["targets"] or {}).get(target, {}).get(key) for run in runs) for target in targets]
 
 
-def _with_average(name: str, source: Mean | None, *targets: Mean | None) -> Sequence[Value]:
-    """Return a row with the average over the targets, empty unless all of them were measured."""
+def _with_average(source: Mean | None, *targets: Mean | None) -> Sequence[Value]:
+    """Return accuracies with the average over the targets, empty unless all of them were measured."""
     measured = [target.value for target in targets if target]
     average = mean(measured) if len(measured) == len(targets) else None
-    return name, source, *targets, average and average.value
+    return source, *targets, average and average.value
 
 
 def _published_targets(protocol: str) -> Table:

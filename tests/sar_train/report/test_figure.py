@@ -32,7 +32,7 @@ def test_it_is_the_same_every_time() -> None:
 def test_text_is_text_as_it_was_written() -> None:
     svg = draw(PLANNED, paint, (3, 2)).svg
     assert "R&amp;D &lt;b&gt; $5_x^2$ 50% __" in svg
-    assert 'aria-label="alt with &quot;quotes&quot; &amp; &lt;signs>"' in svg
+    assert 'aria-label="alt with &quot;quotes&quot; &amp; &lt;signs&gt;"' in svg
 
 
 @pytest.mark.parametrize(

@@ -531,3 +531,16 @@ def test_nothing_is_said_of_other_data_or_shots(tmp_path: Path) -> None:
     assert tables(tmp_path, "published") == []
     write(tmp_path, result(dataset="mine"))
     assert [table.key for table in tables(tmp_path, "published")] == ["published-average-sar-mini"]
+
+
+def test_dept_and_dept_on_coop_have_rows_of_their_own_everywhere(tmp_path: Path) -> None:
+    for name in ("dept", "dept+sar", "dept:coop", "dept:coop+sar"):
+        write(tmp_path, result(name, base=80.0 + len(name), open_=(70.0, 40.0)))
+        write(tmp_path, result(name, protocol="few-shot", new=None, zero_shot=(54.0, None)))
+    found = tables(tmp_path, "base-to-new", "open", "few-shot", "published", "costs")
+    for table in (table for table in found if "average" not in table.key):
+        rows = [row[0].text for row in table.rows if row[0].text != "difference"]
+        protocols = 1 + (table.key == "costs")
+        assert all(rows.count(name) <= protocols for name in rows), table.key
+        assert {"DePT", "DePT on CoOp"} <= set(rows), table.key
+    assert {table.section for table in found} == {"base-to-new", "open", "few-shot", "published", "costs"}
