@@ -113,7 +113,9 @@ audit: $(TRAIN) ## known vulnerabilities of the packages in $(VENV) (asks a data
 	@$(PINNED) $(PY) scripts/audit.py
 
 bench: $(DEV) ## the measurements behind docs/performance.md (needs an idle machine)
-	for script in $$(grep -l __main__ benchmarks/*.py); do $(PY) "$$script" || exit 1; done
+	for script in $$(grep -l __main__ benchmarks/*.py); do \
+		PYTHONPATH=tests $(PY) -m "benchmarks.$$(basename "$$script" .py)" || exit 1; \
+	done
 	$(PY) -m benchmarks.throughput
 	$(PY) -m benchmarks.throughput.operators
 	$(PY) -m benchmarks.serving

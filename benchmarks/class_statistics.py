@@ -1,6 +1,6 @@
 """One ranking over trained classes and classes added later, with class statistics, on real photos and ``sar-mini``.
 
-    python benchmarks/class_statistics.py [--data ../shared/data] [--cache FOLDER] [--seeds 1 2 3] [--shots 16]
+    python -m benchmarks.class_statistics [--data ../shared/data] [--cache FOLDER] [--seeds 1 2 3] [--shots 16]
         [--methods handcrafted coop coop+sar] [--sets clothes caltech101 dtd pacs] [--epochs N] [--out FILE.md]
 
 Each set is trained by ``sar-train`` on features of some of its classes; nothing of the others takes part. They are then
@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
+from benchmarks import command
 
 GARMENTS = ("dress", "hat", "jacket", "long-sleeved shirt", "shirt", "trousers")
 PHOTOS = (0, 1, 2, 4)
@@ -42,9 +41,9 @@ class Photos:
 
     def of(self, classes: Any) -> Photos:
         """Return those of some classes, labelled by their places among them."""
-        place = {int(label): i for i, label in enumerate(classes)}
-        kept = [i for i, label in enumerate(self.labels.tolist()) if label in place]
-        return Photos(self.rows[kept], np.array([place[int(label)] for label in self.labels[kept]]))
+        positions = {int(label): i for i, label in enumerate(classes)}
+        rows = [i for i, label in enumerate(self.labels.tolist()) if label in positions]
+        return Photos(self.rows[rows], np.array([positions[int(label)] for label in self.labels[rows]]))
 
 
 @dataclass(frozen=True)
@@ -72,9 +71,8 @@ def split(photos: Photos, shots: int, seed: int) -> tuple[Photos, Photos]:
     """Return the first ``shots`` photos of each class in a random order, and the rest."""
     rng = np.random.default_rng(seed)
     orders = [rng.permutation(np.flatnonzero(photos.labels == c)) for c in np.unique(photos.labels)]
-    parts = [np.concatenate(part) for part in ([o[:shots] for o in orders], [o[shots:] for o in orders])]
-    first, rest = (Photos(photos.rows[part], photos.labels[part]) for part in parts)
-    return first, rest
+    first, rest = (np.concatenate(rows) for rows in ([o[:shots] for o in orders], [o[shots:] for o in orders]))
+    return Photos(photos.rows[first], photos.labels[first]), Photos(photos.rows[rest], photos.labels[rest])
 
 
 def domains(args: argparse.Namespace, backbone: Any, seed: int) -> Iterator[Domain]:
@@ -165,17 +163,17 @@ class Scores:
         return f"{self.trained:.1f} / {self.added:.1f} ({both:.1f})"
 
     @classmethod
-    def of(cls, right: Any, labels: Any, known: int) -> Scores:
+    def of(cls, right: Any, labels: Any, trained: int) -> Scores:
         """Score (N,) flags of right answers."""
-        sides = (labels < known, labels >= known)
+        sides = (labels < trained, labels >= trained)
         photos = [100 * float(right[side].mean()) for side in sides]
         classes = [100 * float(np.mean([right[labels == c].mean() for c in np.unique(labels[s])])) for s in sides]
         return cls(*photos, *classes)
 
 
-def averaged(found: list[Scores]) -> Scores:
+def averaged(scores: list[Scores]) -> Scores:
     """Return the mean of several."""
-    return Scores(*np.mean([dataclasses.astuple(one) for one in found], axis=0).tolist())
+    return Scores(*np.mean([dataclasses.astuple(one) for one in scores], axis=0).tolist())
 
 
 def rankings(domain: Domain, test: Photos, run_folder: Path, args: argparse.Namespace) -> dict[str, Any]:
@@ -189,102 +187,107 @@ def rankings(domain: Domain, test: Photos, run_folder: Path, args: argparse.Name
     fitted, backbone = load_statistics(run_folder), args.backbone
     if fitted is None:
         raise SystemExit(f"{run_folder}: no statistics")
-    statistics, known = fitted.statistics, domain.trained
+    statistics, trained_count = fitted.statistics, domain.trained
     run = load_run(run_folder)
     handcrafted = backbone.embed_names(domain.names, domain.template).numpy()
-    own = restore(run, backbone).embed(domain.names).numpy() if fitted.prompt == LEARNED else handcrafted
-    pool = [np.flatnonzero(domain.train.labels == c) for c in range(known, len(domain.names))]
+    learned = restore(run, backbone).embed(domain.names).numpy() if fitted.prompt == LEARNED else handcrafted
+    pool = [np.flatnonzero(domain.train.labels == c) for c in range(trained_count, len(domain.names))]
 
     def logits(alpha: float, photos: int, draw: int) -> Any:
         rng = np.random.default_rng(draw)
         shown = [domain.train.rows[rng.permutation(rows)[: max(photos, 1)]].mean(0) for rows in pool]
         model = dataclasses.replace(statistics, alpha=alpha, offsets=((0, 0.0),))
         means, counts = np.concatenate([statistics.means, shown]), [*statistics.counts, *[photos] * len(pool)]
-        weights, bias = composed(model, backbone.logit_scale, own, means, counts)
+        weights, bias = composed(model, backbone.logit_scale, learned, means, counts)
         return (test.rows - statistics.centre) @ weights.T + bias, statistics.offset(counts)
 
-    found: dict[str, Any] = {"text": Scores.of((test.rows @ own.T).argmax(1) == test.labels, test.labels, known)}
-    found["text, hand-crafted"] = Scores.of((test.rows @ handcrafted.T).argmax(1) == test.labels, test.labels, known)
+    results: dict[str, Any] = {
+        "text": Scores.of((test.rows @ learned.T).argmax(1) == test.labels, test.labels, trained_count)
+    }
+    results["text, hand-crafted"] = Scores.of(
+        (test.rows @ handcrafted.T).argmax(1) == test.labels, test.labels, trained_count
+    )
     shifts = np.linspace(-2, 4, 61) * backbone.logit_scale
     for photos in PHOTOS:
         draws = range(DRAWS if photos else 1)
         values = [logits(statistics.alpha, photos, draw) for draw in draws]
-        chosen = [Scores.of((scores - g).argmax(1) == test.labels, test.labels, known) for scores, g in values]
+        chosen = [Scores.of((scores - g).argmax(1) == test.labels, test.labels, trained_count) for scores, g in values]
         candidates = []
         for alpha in ALPHAS:
-            curves = [swept(logits(alpha, photos, draw)[0], test.labels, known, shifts) for draw in draws]
+            curves = [swept(logits(alpha, photos, draw)[0], test.labels, trained_count, shifts) for draw in draws]
             candidates += [(averaged(list(scores)), alpha) for scores in zip(*curves, strict=True)]
         best = max(candidates, key=lambda pair: pair[0].mean)
-        found[str(photos)] = averaged(chosen), *best
-    return found
+        results[str(photos)] = averaged(chosen), *best
+    return results
 
 
-def swept(logits: Any, labels: Any, known: int, shifts: Any) -> list[Scores]:
+def swept(logits: Any, labels: Any, trained: int, shifts: Any) -> list[Scores]:
     """Score the rankings in which all trained classes lose each of ``shifts``."""
-    ours, theirs = logits[:, :known], logits[:, known:]
+    ours, theirs = logits[:, :trained], logits[:, trained:]
     margin = ours.max(1) - theirs.max(1)
-    right = np.where(labels < known, ours.argmax(1), theirs.argmax(1) + known) == labels
-    return [Scores.of(right & ((margin >= shift) == (labels < known)), labels, known) for shift in shifts]
+    right = np.where(labels < trained, ours.argmax(1), theirs.argmax(1) + trained) == labels
+    return [Scores.of(right & ((margin >= shift) == (labels < trained)), labels, trained) for shift in shifts]
 
 
 def arguments() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=Path(__file__).parents[2] / "shared" / "data")
-    parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "sar-class-statistics")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--shots", type=int, default=16)
-    parser.add_argument("--methods", nargs="+", default=["handcrafted"], choices=["handcrafted", "coop", "coop+sar"])
-    parser.add_argument("--sets", nargs="+", default=list(SETS), choices=SETS)
-    parser.add_argument("--epochs", type=int, help="Of learned prompts.  [default: the method's]")
-    parser.add_argument("--sar-weight", type=float, help="Of SAR, for coop+sar.")
-    parser.add_argument("--sar-distance", help="Of SAR, for coop+sar.")
-    parser.add_argument("--alone", type=int, nargs="*", default=list(ALONE), help="Shots of the trained classes alone.")
-    parser.add_argument("--out", type=Path)
-    args = parser.parse_args()
-    given = {"weight": args.sar_weight, "distance": args.sar_distance}
-    args.sar = {name: value for name, value in given.items() if value is not None}
+    args = command.options(
+        __doc__,
+        data=command.SHARED_DATA,
+        cache=Path(tempfile.gettempdir()) / "sar-class-statistics",
+        seeds=[1, 2, 3],
+        shots=16,
+        methods=(["handcrafted"], "of handcrafted, coop and coop+sar"),
+        sets=list(SETS),
+        epochs=(int, "of learned prompts; the method's if not options"),
+        sar_weight=(float, "of SAR, for coop+sar"),
+        sar_distance=(str, "of SAR, for coop+sar"),
+        alone=(list(ALONE), "shots of the trained classes alone"),
+        out=(Path, "write the tables here"),
+    )
+    settings = {"weight": args.sar_weight, "distance": args.sar_distance}
+    args.sar = {name: value for name, value in settings.items() if value is not None}
     return args
 
 
-@dataclass
-class Report:
-    """Lines of Markdown, printed and written as they come."""
-
-    path: Path | None
-    lines: list[str]
-
-    def __call__(self, *lines: str) -> None:
-        """Add lines."""
-        self.lines += lines
-        print(*lines, sep="\n", flush=True)
-        if self.path:
-            self.path.write_text("\n".join(self.lines) + "\n", encoding="utf-8")
+Cells = tuple[object, ...]
 
 
-def one_run(
-    domain: Domain, method: str, seed: int, args: argparse.Namespace, folder: Path
-) -> Iterator[tuple[str, ...]]:
+def one_run(domain: Domain, method: str, seed: int, args: argparse.Namespace, folder: Path) -> Iterator[list[Cells]]:
     """Yield a row of the first table, and after it the rows of the second, for each test set of a trained run."""
     out = folder / f"{domain.name}-{method}-{seed}".replace(" ", "_")
     record = trained(domain, method, args, seed, args.shots, out).record
     entry, fit = record["statistics"], record["timing"]["statistics_seconds"]
-    own = record["other_metrics"]["statistics"]["base_accuracy"]
+    alone = record["other_metrics"]["statistics"]["base_accuracy"]
     prompt = method if entry["prompt"] == "learned" else "hand-crafted"
     shown = method if method in (prompt, "handcrafted") else f"{method}, which chose {prompt}"
     for label, test in domain.tests.items():
-        found = rankings(domain, test, out / "run", args)
-        cells = " | ".join(str(found[str(photos)][0]) for photos in PHOTOS)
-        head = f"| {domain.name}{label} | {shown} | {seed} |"
-        first = f"{head} {entry['alpha']} | {found['text']} | {cells} | {own:.1f} | {fit:.1f} |"
-        rest = []
+        scores = rankings(domain, test, out / "run", args)
+        head = (f"{domain.name}{label}", shown, seed)
+        chosen = (str(scores[str(photos)][0]) for photos in PHOTOS)
+        rows: list[Cells] = [(*head, entry["alpha"], scores["text"], *chosen, f"{alone:.1f}", f"{fit:.1f}")]
         for photos in PHOTOS:
-            chosen, best, alpha = found[str(photos)]
-            rest.append(
-                f"{head} {photos} | {chosen.mean:.1f} | {best.mean:.1f} (alpha {alpha}) | "
-                f"{best.mean - chosen.mean:.1f} | {found['text'].mean:.1f} |"
-            )
-        yield (first, *rest)
+            chosen_scores, best, alpha = scores[str(photos)]
+            lost = f"{best.mean:.1f} (alpha {alpha})", f"{best.mean - chosen_scores.mean:.1f}"
+            rows.append((*head, photos, f"{chosen_scores.mean:.1f}", *lost, f"{scores['text'].mean:.1f}"))
+        yield rows
+
+
+def page(args: argparse.Namespace, first: list[Cells], second: list[Cells], alone: dict[Any, list[list[float]]]) -> str:
+    """Return the three tables."""
+    heads = ("set", "prompt", "seed", "alpha", "text", "by name", "1 photo", "2 photos", "4 photos", "trained alone")
+    third = [(name, shots, *(f"{v:.1f}" for v in np.mean(values, axis=0))) for (name, shots), values in alone.items()]
+    title = f"{args.shots} shots, {DRAWS} draws of added photos"
+    return "\n\n".join(
+        [
+            f"One ranking, trained / added (H) in per cent over photos, {title}",
+            command.markdown((*heads, "fit, s"), first),
+            "Chosen without any added class, against the best in hindsight: mean of both accuracies per class",
+            command.markdown(("set", "prompt", "seed", "photos", "chosen", "hindsight", "lost", "text"), second),
+            "Trained classes alone, hand-crafted prompt, mean over seeds",
+            command.markdown(("set", "shots", "zero-shot", "linear probe", "with statistics"), third),
+        ]
+    )
 
 
 def main() -> None:
@@ -293,20 +296,16 @@ def main() -> None:
     from sar_train.clip import backbone
 
     args.backbone = backbone.load("sar-mini")
-    show, second = Report(args.out, []), []
+    first: list[Cells] = []
+    second: list[Cells] = []
     alone: dict[tuple[str, int], list[list[float]]] = {}
-    show(
-        f"One ranking, trained / added (H) in per cent over photos, {args.shots} shots, {DRAWS} draws of added photos",
-        "",
-        "| set | prompt | seed | alpha | text | by name | 1 photo | 2 photos | 4 photos | trained alone | fit, s |",
-        "|" + "---|" * 11,
-    )
     with tempfile.TemporaryDirectory() as folder:
         for seed in args.seeds:
             for domain in domains(args, args.backbone, seed):
                 for method in args.methods:
-                    for first, *rest in one_run(domain, method, seed, args, Path(folder)):
-                        show(first)
+                    for row, *rest in one_run(domain, method, seed, args, Path(folder)):
+                        command.say(" | ".join(map(str, row)))
+                        first.append(row)
                         second += rest
                 for shots in (number for number in args.alone if number <= args.shots):
                     out = Path(folder) / f"{domain.name}-alone-{shots}-{seed}".replace(" ", "_")
@@ -317,21 +316,9 @@ def main() -> None:
                         record = trained(domain, "handcrafted", args, seed, shots, out).record
                     ways = (record["zero_shot"], record["linear_probe"], record["other_metrics"]["statistics"])
                     alone.setdefault((domain.name, shots), []).append([way["base_accuracy"] for way in ways])
-    show(
-        "",
-        "Chosen without any added class, against the best in hindsight: mean of both accuracies per class",
-        "",
-        "| set | prompt | seed | photos | chosen | hindsight | lost | text |",
-        "|" + "---|" * 8,
-        *second,
-        "",
-        "Trained classes alone, hand-crafted prompt, mean over seeds",
-        "",
-        "| set | shots | zero-shot | linear probe | with statistics |",
-        "|" + "---|" * 5,
-    )
-    for (name, shots), values in alone.items():
-        show(f"| {name} | {shots} | " + " | ".join(f"{value:.1f}" for value in np.mean(values, axis=0)) + " |")
+                if args.out:
+                    args.out.write_text(page(args, first, second, alone) + "\n", encoding="utf-8")
+    print(page(args, first, second, alone))
 
 
 if __name__ == "__main__":

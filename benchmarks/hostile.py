@@ -1,6 +1,6 @@
 """Thousands of mutated bundles and banks, each opened and used in a process of its own kind: refused, or a fault.
 
-    python benchmarks/hostile.py [--cases 1000] [--seed 1] [--kinds WORD] [--only NUMBER]
+    python -m benchmarks.hostile [--cases 1000] [--seed 1] [--kinds WORD] [--only NUMBER]
 
 Every case copies a sound bundle (a tiny one that has all parts, or the shipped one), changes it (``tests/support/
 mutations.py``), and uses it in a worker with limited memory: ``Classifier.classify`` in every precision, ``ClassBank.
@@ -27,8 +27,7 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+from benchmarks import command
 
 GIB = 2**30
 SHIPPED_EVERY = 8
@@ -52,8 +51,8 @@ def kinds(word: str) -> list[str]:
     """Names of the mutations with this word in them."""
     from support import hostile_graphs, hostile_records, mutations  # noqa: F401 - registers them
 
-    found = [name for name in mutations.MUTATIONS if word in name]
-    return found or sys.exit(f"no kind of mutation has {word!r} in its name: {', '.join(mutations.MUTATIONS)}")
+    names = [name for name in mutations.MUTATIONS if word in name]
+    return names or sys.exit(f"no kind of mutation has {word!r} in its name: {', '.join(mutations.MUTATIONS)}")
 
 
 def case(number: int, seed: int, word: str, sources: Sources, folder: Path) -> tuple[str, str, bool]:
@@ -85,14 +84,14 @@ def worker(pipe: Connection, seed: int, word: str, sources: Sources, memory: flo
             folder = Path(scratch) / "bundle"
             kind, what, sealed = case(number, seed, word, sources, folder)
             pipe.send((kind, what))
-            found = []
+            verdicts = []
             try:
-                found.append(verdict(folder, expected[source], sealed))
-                found.append(bank_verdict(folder / BANK, banks, sealed))
+                verdicts.append(verdict(folder, expected[source], sealed))
+                verdicts.append(bank_verdict(folder / BANK, banks, sealed))
                 command_verdict(folder, source)
             except BaseException as error:  # whatever it is, it is a fault
-                found = [f"FAULT {type(error).__name__}: {error!s:.600}", traceback.format_exc()]
-        pipe.send(found)
+                verdicts = [f"FAULT {type(error).__name__}: {error!s:.600}", traceback.format_exc()]
+        pipe.send(verdicts)
 
 
 @dataclass
@@ -104,10 +103,12 @@ class Record:
     faults: list[str] = field(default_factory=list)
 
     def show(self) -> None:
-        """A line for each kind."""
-        for kind in sorted(self.outcomes):
-            shown = ", ".join(f"{count} {outcome}" for outcome, count in sorted(self.outcomes[kind].items()))
-            print(f"{kind:<30} {shown}; slowest {self.slowest[kind]:.2f} s")
+        """Print a row for each kind."""
+        rows = [
+            (kind, ", ".join(f"{n} {outcome}" for outcome, n in sorted(counts.items())), f"{self.slowest[kind]:.2f}")
+            for kind, counts in sorted(self.outcomes.items())
+        ]
+        print(command.markdown(("kind", "outcomes", "slowest, s"), rows))
 
 
 class Tester:
@@ -131,10 +132,10 @@ class Tester:
         kind, what, outcome = "?", "?", ""
         try:
             kind, what = self._answer(self.options.seconds)
-            found = self._answer(self.options.seconds)
-            outcome = found[0]
+            verdicts = self._answer(self.options.seconds)
+            outcome = verdicts[0]
             if outcome.startswith("FAULT") and self.options.only is not None:
-                print(found[1])
+                print(verdicts[1])
         except TimeoutError:
             outcome = f"FAULT no end within {self.options.seconds:.0f} s"
         except EOFError:
@@ -156,8 +157,8 @@ class Tester:
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
         self.pipe, far = context.Pipe()
-        given = (far, self.options.seed, self.options.kinds, self.sources, self.options.gib)
-        self.process = context.Process(target=worker, args=given)
+        arguments = (far, self.options.seed, self.options.kinds, self.sources, self.options.gib)
+        self.process = context.Process(target=worker, args=arguments)
         self.process.start()
         far.close()
         self._answer(120)
@@ -171,15 +172,16 @@ class Tester:
 
 def main() -> None:
     """Try all, and tell."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cases", type=int, default=1000)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--kinds", default="", metavar="WORD", help="only those with the word in their name")
-    parser.add_argument("--only", type=int, metavar="NUMBER", help="one case, with the traceback of its fault")
-    parser.add_argument("--seconds", type=float, default=20, help="that a case may take")
-    parser.add_argument("--gib", type=float, default=4, help="of address space for a worker")
-    parser.add_argument("--workers", type=int, default=2)
-    options = parser.parse_args()
+    options = command.options(
+        __doc__,
+        cases=1000,
+        seed=1,
+        kinds=("", "only those with the word in their name"),
+        only=(int, "the number of one case, with the traceback of its fault"),
+        seconds=(20.0, "that a case may take"),
+        gib=(4.0, "of address space for a worker"),
+        workers=2,
+    )
     from support.rich_bundle import write_rich_bundle
 
     start, record = time.monotonic(), Record()
@@ -188,7 +190,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         tiny = write_rich_bundle(Path(scratch) / "tiny")
         other = write_rich_bundle(Path(scratch) / "other", ["cat", "dog", "a horse"])
-        sources = Sources(tiny, ROOT / "exports" / "mini", other)
+        sources = Sources(tiny, command.MINI, other)
         testers = [Tester(options, sources, record) for _ in range(count)]
         with ThreadPoolExecutor(count) as pool:
             shares = [numbers[index::count] for index in range(count)]
@@ -199,9 +201,7 @@ def main() -> None:
     record.show()
     done = sum(counts.total() for counts in record.outcomes.values())
     print(f"{done} cases in {time.monotonic() - start:.0f} s, {len(record.faults)} faults")
-    for fault in record.faults[:100]:
-        print("FAULT", fault)
-    sys.exit(bool(record.faults) or done < len(numbers))
+    command.end(record.faults or ["not all cases were tried"] * (done < len(numbers)))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Peak memory of ``sar-serve`` for the worst image of every format, in a memory cgroup of the size that ships.
 
-    sudo python benchmarks/memory.py [--limit 2048] [--at-once 1 2 8] [--kinds WORD]
+    sudo python -m benchmarks.memory [--limit 2048] [--at-once 1 2 8] [--kinds WORD]
 
 For each kind of ``tests/support/giants.py`` a fresh server, with the allocator's settings of the Dockerfile and the
 workers of ``deploy/kubernetes.yaml``, enters a cgroup (version 1 or 2, whichever this machine has) and gets the image
@@ -12,7 +12,6 @@ anything but 200 and 429 was said.
 
 from __future__ import annotations
 
-import argparse
 import base64
 import contextlib
 import http.client
@@ -31,12 +30,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+from benchmarks import command
+from benchmarks.command import ROOT
 
 MIB = 2**20
 FORMATS = "JPEG,PNG,WEBP,GIF,BMP,TIFF"
 GOOD = (200, 429)
+HEADS = ("image", "bytes", "times", "answers", "s", "cgroup MiB", "process MiB", "health ms", "photos, the slowest")
 
 
 @dataclass(frozen=True)
@@ -120,25 +120,25 @@ class Server:
     @contextlib.contextmanager
     def watched(self, photo: bytes) -> Iterator[Watched]:
         """Ask for its health ten times a second, and classify a good photo again and again."""
-        seen, ended = Watched(), threading.Event()
+        watched, ended = Watched(), threading.Event()
 
         def health() -> None:
             while not ended.wait(0.1):
                 start = time.perf_counter()
                 self.ask("GET", "/healthz")
-                seen.health.append(time.perf_counter() - start)
+                watched.health.append(time.perf_counter() - start)
 
         def photos() -> None:
             while not ended.wait(0.1):
                 start = time.perf_counter()
-                seen.photos[self.ask("POST", "/v1/classify", photo)] += 1
-                seen.slowest = max(seen.slowest, time.perf_counter() - start)
+                watched.photos[self.ask("POST", "/v1/classify", photo)] += 1
+                watched.slowest = max(watched.slowest, time.perf_counter() - start)
 
         threads = [threading.Thread(target=work) for work in (health, photos)]
         for thread in threads:
             thread.start()
         try:
-            yield seen
+            yield watched
         finally:
             ended.set()
             for thread in threads:
@@ -189,25 +189,26 @@ def _until(done: Callable[[], object], seconds: float) -> None:
 
 
 class Table:
-    """Prints a row for each load, and remembers what should not have been."""
+    """A row for each load, and the faults."""
 
     def __init__(self, photo: bytes) -> None:
         self.faults: list[str] = []
         self._photo = photo
-        print(f"{'image':<32}{'bytes':>10}{'times':>6}  {'answers':<20}{'s':>6}{'cgroup MiB':>11}{'process MiB':>12}"
-              f"{'health ms':>10}  photos, the slowest")  # fmt: skip
+        self.rows: list[tuple[object, ...]] = []
 
     def row(self, server: Server, name: str, bodies: Sequence[bytes], kind: str = "image/jpeg") -> None:
         """Send bodies at the same moment."""
         start = time.perf_counter()
-        with server.watched(self._photo) as seen, ThreadPoolExecutor(len(bodies)) as pool:
+        with server.watched(self._photo) as watched, ThreadPoolExecutor(len(bodies)) as pool:
             answers = Counter(pool.map(lambda body: server.ask("POST", "/v1/classify", body, kind), bodies))
         seconds = time.perf_counter() - start
         told = ", ".join(f"{count} x {status}" for status, count in sorted(answers.items()))
-        photos = ", ".join(f"{count} x {status}" for status, count in sorted(seen.photos.items()))
-        print(f"{name:<32}{max(map(len, bodies)):>10}{len(bodies):>6}  {told:<20}{seconds:>6.1f}"
-              f"{server.cgroup.peak() / MIB:>11.0f}{server.resident() / MIB:>12.0f}"
-              f"{max(seen.health, default=0) * 1000:>10.0f}  {photos}, {seen.slowest:.1f} s", flush=True)  # fmt: skip
+        photos = ", ".join(f"{count} x {status}" for status, count in sorted(watched.photos.items()))
+        peaks = f"{server.cgroup.peak() / MIB:.0f}", f"{server.resident() / MIB:.0f}"
+        health = f"{max(watched.health, default=0) * 1000:.0f}"
+        row = (name, max(map(len, bodies)), len(bodies), told, f"{seconds:.1f}", *peaks, health)
+        self.rows.append((*row, f"{photos}, {watched.slowest:.1f} s"))
+        command.say(" ".join(map(str, self.rows[-1])))
         if server.process.poll() is not None or server.cgroup.kills():
             self.faults.append(f"{name}, {len(bodies)} at once: the server died")
         if not set(answers) <= set(map(str, GOOD)) or (len(bodies) == 1 and set(answers) != {"200"}):
@@ -234,11 +235,12 @@ def main() -> None:
     from PIL import Image
     from support.giants import GIANTS
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--limit", type=int, default=2048, help="MiB of the cgroup")
-    parser.add_argument("--at-once", type=int, nargs="+", default=[1, 2, 8])
-    parser.add_argument("--kinds", default="", metavar="WORD", help="only those with the word in their name")
-    options = parser.parse_args()
+    options = command.options(
+        __doc__,
+        limit=(2048, "MiB of the cgroup"),
+        at_once=[1, 2, 8],
+        kinds=("", "only those with the word in their name"),
+    )
     names = [name for name in GIANTS if options.kinds.lower() in name.lower()]
     stream = io.BytesIO()
     Image.radial_gradient("L").convert("RGB").save(stream, "JPEG")
@@ -252,11 +254,10 @@ def main() -> None:
     with serving(limit, "--formats", FORMATS) as server:
         table.row(server, "all of these", everything * 2)
         table.row(server, "JSON of 9.3 MiB", [long_json(photo)] * 40, "application/json")
-        what = server.line.partition(" (")[2].partition(")")[0]
-        print(f"{what}; cgroup version {server.cgroup.version}, {options.limit} MiB")
-    for fault in table.faults:
-        print("FAULT", fault)
-    sys.exit(bool(table.faults))
+        workers = server.line.partition(" (")[2].partition(")")[0]
+        machine = f"{workers}; cgroup version {server.cgroup.version}, {options.limit} MiB"
+    print(command.markdown(HEADS, table.rows), machine, sep="\n\n")
+    command.end(table.faults)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """One training step of every method, ViT-B/16: our towers against a 77-position text tower, and what SAR adds.
 
-    python benchmarks/methods.py [--backbone ViT-B-16] [--threads 1 2] [--repeats 3] [--methods coop …]
+    python -m benchmarks.methods [--backbone ViT-B-16] [--threads 1 2] [--repeats 3] [--methods coop …]
 
 100 base names and 128 novel ones, random weights (the time does not depend on them), each method at its published batch
 size (at most 32: text-side methods train on cached features, where the batch costs nothing). ``full`` is the same step
@@ -11,18 +11,13 @@ with a text tower that runs all 77 positions of every name, as the reference imp
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import resource
-import statistics
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
+from benchmarks import command
 
 BASE, NOVEL, MOST_PHOTOS = 100, 128, 32
 VARIANTS = ("full", "shared", "sar", "sar-all")
@@ -31,7 +26,7 @@ SETTINGS: dict[str, dict[str, Any]] = {"coop": {"context_init": ""}}
 
 
 def measure(method: str, variant: str, backbone_name: str, threads: int, repeats: int) -> dict[str, float]:
-    """Median seconds of a step, and the memory that steps add."""
+    """Return the median seconds of a step, and the memory that steps add."""
     import torch
 
     torch.set_num_threads(threads)
@@ -39,19 +34,15 @@ def measure(method: str, variant: str, backbone_name: str, threads: int, repeats
     step, batch = make_step(method, variant, backbone_name)
     rows = torch.arange(batch)
     before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1024**2
-    seconds = []
     if variant != "full":  # which is long enough to do without a warm-up
         step(rows, 0.5)
-    for _ in range(repeats):
-        start = time.perf_counter()
-        step(rows, 0.5)
-        seconds.append(time.perf_counter() - start)
+    seconds = command.median_seconds(lambda: step(rows, 0.5), repeats)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"seconds": statistics.median(seconds), "added_mib": peak - before}
+    return {"seconds": seconds, "added_mib": peak - before}
 
 
 def make_step(method: str, variant: str, backbone_name: str) -> tuple[Any, int]:
-    """The loop's own step on random features, and its batch size."""
+    """Return the loop's own step on random features, and its batch size."""
     import open_clip
     import torch
     from torch.nn.functional import normalize
@@ -90,7 +81,7 @@ def make_step(method: str, variant: str, backbone_name: str) -> tuple[Any, int]:
 
 
 def full_length(tower: Any) -> Any:
-    """The same tower without any sharing: every name at every position, prompts put in their places."""
+    """Return the same tower without any sharing: every name at every position, prompts put in their places."""
     import torch
     from torch.nn.functional import normalize
 
@@ -122,39 +113,52 @@ def full_length(tower: Any) -> Any:
 
 
 def main() -> None:
-    """Run every variant in its own process and print a table and JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backbone", default="ViT-B-16")
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--methods", nargs="+")
-    parser.add_argument("--one", nargs=2, metavar=("METHOD", "VARIANT"), help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.one:
-        print(json.dumps(measure(*given.one, given.backbone, given.threads[0], given.repeats)))
-        return
+    """Run every variant in its own process and print."""
     from sar_train.methods.base import methods
 
-    rows = []
-    print(f"{'method':>10} {'threads':>8} {'variant':>8} {'seconds':>9} {'full is':>8} {'to shared':>10} {'MiB':>10}")
-    for method in given.methods or methods.entries:
-        for threads in given.threads:
-            found: dict[str, dict[str, float]] = {}
+    options = command.options(
+        __doc__,
+        backbone="ViT-B-16",
+        threads=[1, 2],
+        repeats=3,
+        methods=list(methods.entries),
+        variant=(str, "this one of the first method, here"),
+    )
+    if options.variant:
+        print(
+            json.dumps(
+                measure(options.methods[0], options.variant, options.backbone, options.threads[0], options.repeats)
+            )
+        )
+        return
+    rows, results = [], []
+    for method in options.methods:
+        for threads in options.threads:
+            seconds: dict[str, float] = {}
             for variant in VARIANTS:
-                repeats = 1 if variant == "full" else given.repeats
-                command = [sys.executable, __file__, "--one", method, variant, "--backbone", given.backbone]
-                command += ["--threads", str(threads), "--repeats", str(repeats)]
-                found[variant] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-                seconds = found[variant]["seconds"]
-                slower = found["full"]["seconds"] / seconds
-                relative = f"{seconds / found['shared']['seconds']:.2f}x" if "shared" in found else ""
-                rows.append({"method": method, "threads": threads, "variant": variant, **found[variant]})
-                print(
-                    f"{method:>10} {threads:>8} {variant:>8} {seconds:>9.3f} {slower:>7.1f}x {relative:>10} "
-                    f"{found[variant]['added_mib']:>10.0f}",
-                    flush=True,
+                repeats = 1 if variant == "full" else options.repeats
+                arguments = ("--methods", method, "--variant", variant, "--backbone", options.backbone)
+                measured = command.in_own_process(
+                    "benchmarks.methods", *arguments, "--threads", threads, "--repeats", repeats
                 )
-    print(json.dumps(rows))
+                seconds[variant] = measured["seconds"]
+                slower = seconds["full"] / seconds[variant]
+                results.append({"method": method, "threads": threads, "variant": variant, **measured})
+                relative = f"{seconds[variant] / seconds['shared']:.2f}x" if "shared" in seconds else ""
+                rows.append(
+                    (
+                        method,
+                        threads,
+                        variant,
+                        f"{seconds[variant]:.3f}",
+                        f"{slower:.1f}x",
+                        relative,
+                        f"{measured['added_mib']:.0f}",
+                    )
+                )
+                command.say(f"{method}, {threads} threads, {variant}: {seconds[variant]:.3f} s")
+    heads = ("method", "threads", "variant", "seconds", "full is", "to shared", "MiB")
+    command.tell(command.markdown(heads, rows), results)
 
 
 if __name__ == "__main__":

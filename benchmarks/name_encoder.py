@@ -1,6 +1,6 @@
 """New class names at run time, `name_encoder.onnx` against open_clip's ``encode_text``: seconds, ratio, agreement.
 
-    python benchmarks/name_encoder.py [--backbone ViT-B-16] [--names 1000] [--threads 1 2] [--repeats 3]
+    python -m benchmarks.name_encoder [--backbone ViT-B-16] [--names 1000] [--threads 1 2] [--repeats 3]
 
 Both start from strings and end with unit rows, for ImageNet's names behind ``a photo of a``, with random weights (the
 time does not depend on them). Ours is what `sar-classify` does: its own tokenizer, then the exported graph in
@@ -10,8 +10,6 @@ two take turns in one process; the session is open and the first run is not coun
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 import tempfile
 import time
@@ -21,13 +19,15 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import command
+
 TEMPLATE = "a photo of a {}."
 CHUNK = 100
 Encode = Callable[[Sequence[str]], np.ndarray]
 
 
 def with_open_clip(backbone: Any) -> Encode:
-    """``encode_text`` of whole prompts, in chunks, because a thousand at once need several GiB."""
+    """Return ``encode_text`` of whole prompts, in chunks, because a thousand at once need several GiB."""
     import open_clip
     import torch
 
@@ -43,7 +43,7 @@ def with_open_clip(backbone: Any) -> Encode:
 
 
 def with_our_graph(backbone: Any, folder: Path, threads: int) -> Encode:
-    """The run time's tokenizer and name encoder, exported to ``folder``."""
+    """Return the run time's tokenizer and name encoder, exported to ``folder``."""
     from sar_infer.encoders.encoders import NameEncoder
     from sar_infer.text.tokenizer import Tokenizer, encode_name
     from sar_train.export import tokenizer
@@ -53,11 +53,11 @@ def with_our_graph(backbone: Any, folder: Path, threads: int) -> Encode:
     from sar_train.export.name_encoder import export_name_encoder
 
     prompted = handcrafted(backbone, TEMPLATE)
-    placed = layout(prompted)
-    spec = tokenizer_spec(backbone.text, placed)
+    ranges = layout(prompted)
+    spec = tokenizer_spec(backbone.text, ranges)
     graph, merges = folder / "name_encoder.onnx", folder / "tokenizer.bpe.gz"
     if not graph.exists():
-        graph.write_bytes(compact(export_name_encoder(prompted, placed)).SerializeToString())
+        graph.write_bytes(compact(export_name_encoder(prompted, ranges)).SerializeToString())
         merges.write_bytes(tokenizer.compress(tokenizer.merges_text(spec.end_token)))
     encoder = NameEncoder(graph, backbone.embed_dim, spec.end_token, "cpu", threads)
     reader = Tokenizer.open(merges)
@@ -65,52 +65,50 @@ def with_our_graph(backbone: Any, folder: Path, threads: int) -> Encode:
 
 
 def measure(backbone: Any, folder: Path, names: Sequence[str], threads: int, repeats: int) -> dict[str, float]:
-    """Median seconds of both, by turns."""
+    """Return the median seconds of both, which take turns, and how far they differ."""
     import torch
 
     torch.set_num_threads(threads)
     encoders = {"open_clip": with_open_clip(backbone), "onnx": with_our_graph(backbone, folder, threads)}
-    for encode in encoders.values():
-        encode(names[:10])
-    seconds: dict[str, list[float]] = {name: [] for name in encoders}
-    rows = {}
-    for _ in range(repeats):
-        for name, encode in encoders.items():
+    rows: dict[str, np.ndarray] = {}
+
+    def way(name: str) -> Callable[[], float]:
+        def timed() -> float:
             start = time.perf_counter()
-            rows[name] = encode(names)
-            seconds[name].append(time.perf_counter() - start)
+            rows[name] = encoders[name](names)
+            return time.perf_counter() - start
+
+        return timed
+
+    seconds = command.take_turns({name: way(name) for name in encoders}, repeats)
     median = {name: statistics.median(values) for name, values in seconds.items()}
     difference = float(np.abs(rows["onnx"] - rows["open_clip"]).max())
     return median | {"ratio": median["open_clip"] / median["onnx"], "max_difference": difference}
 
 
 def main() -> None:
-    """Print a table and JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backbone", default="ViT-B-16")
-    parser.add_argument("--names", type=int, nargs="+", default=[1000])
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--repeats", type=int, default=3)
-    given = parser.parse_args()
+    """Measure and print."""
+    options = command.options(__doc__, backbone="ViT-B-16", names=[1000], threads=[1, 2], repeats=3)
 
     import open_clip
 
     from sar_train.clip import backbone
 
-    loaded, table = backbone.load(given.backbone, backbone.RANDOM), []
-    print(f"{'names':>6} {'threads':>8} {'open_clip s':>12} {'onnx s':>8} {'ratio':>7} {'difference':>11}")
+    loaded, results = backbone.load(options.backbone, backbone.RANDOM), []
     with tempfile.TemporaryDirectory() as folder:
-        for count in given.names:
-            for threads in given.threads:
+        for count in options.names:
+            for threads in options.threads:
                 names = open_clip.IMAGENET_CLASSNAMES[:count]
-                row = measure(loaded, Path(folder), names, threads, given.repeats)
-                table.append({"backbone": given.backbone, "names": len(names), "threads": threads} | row)
-                print(
-                    f"{len(names):>6} {threads:>8} {row['open_clip']:>12.3f} {row['onnx']:>8.3f} {row['ratio']:>6.1f}x "
-                    f"{row['max_difference']:>11.1e}",
-                    flush=True,
-                )
-    print(json.dumps(table))
+                row = measure(loaded, Path(folder), names, threads, options.repeats)
+                results.append({"backbone": options.backbone, "names": len(names), "threads": threads} | row)
+                command.say(f"{len(names)} names, {threads} threads: {row['ratio']:.1f}x")
+    rows = [
+        (r["names"], r["threads"], f"{r['open_clip']:.3f}", f"{r['onnx']:.3f}", f"{r['ratio']:.1f}x",
+         f"{r['max_difference']:.1e}")
+        for r in results
+    ]  # fmt: skip
+    heads = ("names", "threads", "open_clip s", "onnx s", "ratio", "difference")
+    command.tell(command.markdown(heads, rows), results)
 
 
 if __name__ == "__main__":

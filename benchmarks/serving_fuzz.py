@@ -1,6 +1,6 @@
 """Thousands of hostile requests against a real ``sar-serve``: what it answers, and what it is like afterwards.
 
-    python benchmarks/serving_fuzz.py [--cases 6000] [--seed 0] [--clients 8] [--workers 0] [--megabytes 64]
+    python -m benchmarks.serving_fuzz [--cases 6000] [--seed 0] [--clients 8] [--workers 0] [--megabytes 64]
 
 Damaged and lying pictures by every protocol, broken HTTP, odd class names, clients that hang up. A first round, every
 hostile picture and request that the tests know, warms the server up; then its memory and open files are measured. Ends
@@ -18,7 +18,6 @@ import json
 import os
 import platform
 import statistics
-import sys
 import tempfile
 import threading
 import time
@@ -27,15 +26,15 @@ from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+import psutil
 
-import psutil  # noqa: E402
-from support import hostile, hostile_requests  # noqa: E402
-from support.hostile_requests import Answer, request, talk  # noqa: E402
-from support.servers import Server, serving  # noqa: E402
+from benchmarks import command  # isort: split
 
-from benchmarks.fuzz_cases import case  # noqa: E402
+from support import hostile, hostile_requests
+from support.hostile_requests import Answer, request, talk
+from support.servers import Server, serving
+
+from benchmarks.fuzz_cases import case
 
 MIB = 2**20
 DOCUMENTED = {503, 504, 507}
@@ -67,10 +66,16 @@ class Record:
 
     def show(self) -> None:
         """A table by kind."""
-        print(f"{'kind':24}{'cases':>7}{'slowest':>10}  statuses (0: none)")
-        for kind, counts in self.statuses.items():
-            shown = ", ".join(f"{status}: {count}" for status, count in sorted(counts.items()))
-            print(f"{kind:24}{counts.total():7}{self.slowest[kind]:8.2f} s  {shown}")
+        rows = [
+            (
+                kind,
+                counts.total(),
+                f"{self.slowest[kind]:.2f}",
+                ", ".join(f"{s}: {n}" for s, n in sorted(counts.items())),
+            )
+            for kind, counts in self.statuses.items()
+        ]
+        print(command.markdown(("kind", "cases", "slowest, s", "statuses (0: none)"), rows))
 
 
 class Watch:
@@ -164,13 +169,14 @@ def attack(server: Server, record: Record, options: argparse.Namespace) -> None:
 
 def main() -> None:
     """Attack, and tell."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cases", type=int, default=6000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--clients", type=int, default=8)
-    parser.add_argument("--workers", type=int, default=0, help="of sar-serve; memory is then that of its front")
-    parser.add_argument("--megabytes", type=float, default=64, help="from the first quarter to the last")
-    options = parser.parse_args()
+    options = command.options(
+        __doc__,
+        cases=6000,
+        seed=0,
+        clients=8,
+        workers=(0, "of sar-serve; memory is then that of its front"),
+        megabytes=(64.0, "from the first quarter to the last"),
+    )
     warnings.filterwarnings("ignore", module="PIL")
     for name, value in ALLOCATOR.items():
         os.environ.setdefault(name, value)
@@ -182,9 +188,7 @@ def main() -> None:
             attack(server, record, options)
     record.show()
     print(f"{len(record.faults)} faults")
-    for fault in record.faults[:50]:
-        print("FAULT", fault)
-    sys.exit(bool(record.faults))
+    command.end(record.faults, 50)
 
 
 def peak_memory(pid: int) -> float:

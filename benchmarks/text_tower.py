@@ -1,6 +1,6 @@
 """Text side of one training step, shared prefix against open_clip's 77 positions: seconds, ratio, peak memory.
 
-    python benchmarks/text_tower.py [--backbone ViT-B-16] [--names 100 1000] [--threads 1 2] [--repeats 5]
+    python -m benchmarks.text_tower [--backbone ViT-B-16] [--names 100 1000] [--threads 1 2] [--repeats 5]
 
 Both compute class embeddings of the same names behind 16 context vectors and the gradient of the context, with random
 weights (the time does not depend on them). The alternative is what CoOp does: splice the context into the token
@@ -10,26 +10,23 @@ embeddings and run all 77 positions; at 1,000 names it runs in chunks of 100, be
 
 from __future__ import annotations
 
-import argparse
 import json
 import resource
-import statistics
-import subprocess
-import sys
-import time
 from collections.abc import Callable
+
+from benchmarks import command
 
 N_CTX, NOVEL, CHUNK = 16, 128, 100
 VARIANTS = ("open_clip", "shared", "sar")
 
 
 def peak_mib() -> float:
-    """Largest resident size of this process so far."""
+    """Return the largest resident size of this process so far."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def measure(variant: str, backbone_name: str, names: int, threads: int, repeats: int) -> dict[str, float]:
-    """Median seconds of forward and backward, and the memory that they add."""
+    """Return the median seconds of forward and backward, and the memory that they add."""
     import open_clip
     import torch
 
@@ -50,8 +47,8 @@ def measure(variant: str, backbone_name: str, names: int, threads: int, repeats:
 
     def full() -> None:
         for start in range(0, names, CHUNK):
-            part = words[start : start + CHUNK]
-            tokens = open_clip.tokenize([" ".join(["X"] * N_CTX + [name + "."]) for name in part])
+            prompts = [" ".join(["X"] * N_CTX + [name + "."]) for name in words[start : start + CHUNK]]
+            tokens = open_clip.tokenize(prompts)
             (_full_length(model.model, context, tokens) * direction[start : start + CHUNK]).sum().backward()
 
     packed = pack(model.text.tokenise(words, Prompts(context)))
@@ -73,12 +70,7 @@ def measure(variant: str, backbone_name: str, names: int, threads: int, repeats:
 def _time(step: Callable[[], None], repeats: int) -> dict[str, float]:
     before = peak_mib()
     step()
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        step()
-        seconds.append(time.perf_counter() - start)
-    return {"seconds": statistics.median(seconds), "added_mib": peak_mib() - before}
+    return {"seconds": command.median_seconds(step, repeats), "added_mib": peak_mib() - before}
 
 
 def _full_length(model, context, tokens):  # noqa: ANN001, ANN202  torch is imported late
@@ -92,47 +84,37 @@ def _full_length(model, context, tokens):  # noqa: ANN001, ANN202  torch is impo
 
 
 def main() -> None:
-    """Run every variant in its own process and print a table and JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backbone", default="ViT-B-16")
-    parser.add_argument("--names", type=int, nargs="+", default=[100, 1000])
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--variant", choices=VARIANTS, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.variant:
-        print(json.dumps(measure(given.variant, given.backbone, given.names[0], given.threads[0], given.repeats)))
+    """Run every variant in its own process and print."""
+    options = command.options(
+        __doc__, backbone="ViT-B-16", names=[100, 1000], threads=[1, 2], repeats=5, variant=(str, "this one, here")
+    )
+    if options.variant:
+        print(
+            json.dumps(
+                measure(options.variant, options.backbone, options.names[0], options.threads[0], options.repeats)
+            )
+        )
         return
-    rows = []
-    print(f"{'names':>6} {'threads':>8} {'variant':>10} {'seconds':>9} {'ratio':>7} {'added MiB':>10}")
-    for names in given.names:
-        for threads in given.threads:
-            found: dict[str, dict[str, float]] = {}
+    results = []
+    for names in options.names:
+        for threads in options.threads:
+            first = 0.0
             for variant in VARIANTS:
-                repeats = given.repeats if variant != "open_clip" else max(1, given.repeats * 100 // names // 2)
-                command = [
-                    sys.executable,
-                    __file__,
-                    "--variant",
-                    variant,
-                    "--backbone",
-                    given.backbone,
-                    "--names",
-                    str(names),
-                    "--threads",
-                    str(threads),
-                    "--repeats",
-                    str(repeats),
-                ]
-                found[variant] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-                ratio = found["open_clip"]["seconds"] / found[variant]["seconds"]
-                rows.append({"names": names, "threads": threads, "variant": variant, "ratio": ratio, **found[variant]})
-                print(
-                    f"{names:>6} {threads:>8} {variant:>10} {found[variant]['seconds']:>9.3f} {ratio:>6.1f}x "
-                    f"{found[variant]['added_mib']:>10.0f}",
-                    flush=True,
+                repeats = options.repeats if variant != "open_clip" else max(1, options.repeats * 100 // names // 2)
+                arguments = ("--variant", variant, "--backbone", options.backbone, "--names", names)
+                measured = command.in_own_process(
+                    "benchmarks.text_tower", *arguments, "--threads", threads, "--repeats", repeats
                 )
-    print(json.dumps(rows))
+                first = first or measured["seconds"]
+                row = {"names": names, "threads": threads, "variant": variant, "ratio": first / measured["seconds"]}
+                results.append(row | measured)
+                command.say(f"{names} names, {threads} threads, {variant}: {measured['seconds']:.3f} s")
+    rows = [
+        (r["names"], r["threads"], r["variant"], f"{r['seconds']:.3f}", f"{r['ratio']:.1f}x", f"{r['added_mib']:.0f}")
+        for r in results
+    ]
+    heads = ("names", "threads", "variant", "seconds", "ratio", "added MiB")
+    command.tell(command.markdown(heads, rows), results)
 
 
 if __name__ == "__main__":

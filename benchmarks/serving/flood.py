@@ -16,6 +16,7 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
+from benchmarks import command
 from benchmarks.serving.connection import Connection, percentiles, requests
 from benchmarks.serving.load import run
 
@@ -70,13 +71,13 @@ class Flood:
             self._idle.append(connection)
 
 
-async def drive(given: argparse.Namespace) -> dict[str, Any]:
-    """Let requests arrive for the given time, then wait for the last answers."""
-    prepared = requests(given.photos, given.path)
-    flood, offered = Flood(given.port, given.connections), 0
+async def drive(options: argparse.Namespace) -> dict[str, Any]:
+    """Let requests arrive for some seconds, then wait for the last answers."""
+    prepared = requests(options.photos, options.path)
+    flood, offered = Flood(options.port, options.connections), 0
     start, cpu = time.perf_counter(), time.process_time()
-    while (passed := time.perf_counter() - start) < given.seconds:
-        for number in range(offered, int(passed * given.rate)):
+    while (passed := time.perf_counter() - start) < options.seconds:
+        for number in range(offered, int(passed * options.rate)):
             flood.arrive(prepared[number % len(prepared)])
             offered = number + 1
         await asyncio.sleep(_TICK)
@@ -84,8 +85,8 @@ async def drive(given: argparse.Namespace) -> dict[str, Any]:
     cpu = time.process_time() - cpu
     await flood.finish()
     return {
-        "rate": given.rate,
-        "seconds": given.seconds,
+        "rate": options.rate,
+        "seconds": options.seconds,
         "offered": offered,
         "unsent": flood.unsent,
         "connections_opened": flood.opened,
@@ -97,14 +98,16 @@ async def drive(given: argparse.Namespace) -> dict[str, Any]:
 
 def main() -> None:
     """Read the command line and print the result."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--path", default="/v1/classify")
-    parser.add_argument("--photos", type=Path, required=True)
-    parser.add_argument("--rate", type=float, required=True, help="requests per second")
-    parser.add_argument("--seconds", type=float, default=60.0)
-    parser.add_argument("--connections", type=int, default=256)
-    print(json.dumps(run(drive(parser.parse_args()))))
+    options = command.options(
+        __doc__,
+        port=int,
+        path="/v1/classify",
+        photos=Path,
+        rate=(float, "requests per second"),
+        seconds=60.0,
+        connections=256,
+    )
+    print(json.dumps(run(drive(options))))
 
 
 if __name__ == "__main__":

@@ -19,10 +19,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmarks import command
 from benchmarks.serving.connection import Connection, percentiles, requests
 
-KEPT = 20
-"""Every so many answers one is kept and its label told, so that the caller can see whose answer it was."""
+CHECKED = 20
+"""Every so many answers the label of one is told, so that the caller can see whose answer it was."""
 
 
 class Tally:
@@ -31,15 +32,15 @@ class Tally:
     def __init__(self, report: int = 0) -> None:
         self.seconds: list[float] = []
         self.statuses: Counter[str] = Counter()
-        self.kept: list[tuple[int, bytes]] = []
+        self.answers: list[tuple[int, bytes]] = []
         self._report = report
 
     def add(self, photo: int, status: int | str, body: bytes, seconds: float) -> None:
         """Count one answer, or its absence under the error's name."""
         self.statuses[str(status)] += 1
         self.seconds.append(seconds)
-        if status == 200 and len(self.seconds) % KEPT == 0:
-            self.kept.append((photo, body))
+        if status == 200 and len(self.seconds) % CHECKED == 0:
+            self.answers.append((photo, body))
         if self._report and len(self.seconds) % self._report == 0:
             print(f"at {len(self.seconds)}", flush=True)
 
@@ -79,17 +80,19 @@ async def client(port: int, plan: Plan) -> None:
     connection.close()
 
 
-async def drive(given: argparse.Namespace) -> dict[str, Any]:
+async def drive(options: argparse.Namespace) -> dict[str, Any]:
     """Warm up, then count; the clients stay connected in between."""
-    prepared = requests(given.photos, given.path)
-    plan = Plan(prepared, given.warm + given.seconds, given.requests + given.warm_requests if given.requests else -1)
-    tasks = [asyncio.create_task(client(given.port, plan)) for _ in range(given.clients)]
-    while len(plan.tally.seconds) < given.warm_requests or time.perf_counter() < plan.end - given.seconds:
+    prepared = requests(options.photos, options.path)
+    plan = Plan(
+        prepared, options.warm + options.seconds, options.requests + options.warm_requests if options.requests else -1
+    )
+    tasks = [asyncio.create_task(client(options.port, plan)) for _ in range(options.clients)]
+    while len(plan.tally.seconds) < options.warm_requests or time.perf_counter() < plan.end - options.seconds:
         await asyncio.sleep(0.005)
-    plan.tally = Tally(given.report)
+    plan.tally = Tally(options.report)
     print("start", flush=True)
     start, cpu = time.perf_counter(), time.process_time()
-    if given.requests:
+    if options.requests:
         await asyncio.gather(*tasks)
     else:
         await asyncio.sleep(plan.end - start)
@@ -99,14 +102,14 @@ async def drive(given: argparse.Namespace) -> dict[str, Any]:
     await asyncio.gather(*tasks)
     good = tally.statuses["200"]
     return {
-        "clients": given.clients,
+        "clients": options.clients,
         "wall": wall,
         "client_cpu": cpu,
         "images": good,
         "errors": sum(tally.statuses.values()) - good,
         "statuses": dict(tally.statuses),
         "latency_ms": percentiles(tally.seconds),
-        "labels": [(photo, label(body)) for photo, body in tally.kept],
+        "labels": [(photo, label(body)) for photo, body in tally.answers],
     }
 
 
@@ -136,20 +139,21 @@ def _shuffled(count: int) -> Iterator[int]:
 
 def main() -> None:
     """Read the command line and print the result."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--path", default="/v1/classify")
-    parser.add_argument("--photos", type=Path, required=True)
-    parser.add_argument("--clients", type=int, default=8)
-    parser.add_argument("--seconds", type=float, default=20.0)
-    parser.add_argument("--warm", type=float, default=3.0)
-    parser.add_argument("--requests", type=int, default=0, help="stop after so many in place of --seconds")
-    parser.add_argument("--warm-requests", type=int, default=0)
-    parser.add_argument("--report", type=int, default=0)
-    given = parser.parse_args()
-    if given.requests:
-        given.seconds, given.warm = 1e6, 0.0
-    print(json.dumps(run(drive(given))))
+    options = command.options(
+        __doc__,
+        port=int,
+        path="/v1/classify",
+        photos=Path,
+        clients=8,
+        seconds=20.0,
+        warm=3.0,
+        requests=(0, "stop after so many in place of --seconds"),
+        warm_requests=0,
+        report=0,
+    )
+    if options.requests:
+        options.seconds, options.warm = 1e6, 0.0
+    print(json.dumps(run(drive(options))))
 
 
 if __name__ == "__main__":

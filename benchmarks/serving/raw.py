@@ -10,7 +10,6 @@ machine can do. Prints JSON: images per second and CPU milliseconds of an image,
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import json
 import os
@@ -25,6 +24,7 @@ import numpy as np
 import onnxruntime
 from PIL import Image
 
+from benchmarks import command
 from sar_infer.bundle.manifest import IMAGE_ENCODER, MANIFEST, Manifest, Preprocess
 from sar_infer.images.load import load_rgb
 from sar_infer.images.preprocess import to_input
@@ -91,18 +91,13 @@ def parallel(engine: onnxruntime.InferenceSession, decode: Decode, photos: list[
 
 def main() -> None:
     """Measure all and print JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bundle", type=Path, required=True)
-    parser.add_argument("--photos", type=Path, required=True)
-    parser.add_argument("--seconds", type=float, default=10.0)
-    parser.add_argument("--batches", type=int, nargs="+", default=[8, 16])
-    given = parser.parse_args()
-    spec = Manifest.parse((given.bundle / MANIFEST).read_text("utf-8"), MANIFEST).preprocess
-    photos = [path.read_bytes() for path in sorted(given.photos.glob("*.jpg"))]
-    wide, narrow = session(given.bundle, 0), session(given.bundle, 1)
+    options = command.options(__doc__, bundle=Path, photos=Path, seconds=10.0, batches=[8, 16])
+    spec = Manifest.parse((options.bundle / MANIFEST).read_text("utf-8"), MANIFEST).preprocess
+    photos = [path.read_bytes() for path in sorted(options.photos.glob("*.jpg"))]
+    wide, narrow = session(options.bundle, 0), session(options.bundle, 1)
     mine, hand = partial(ours, spec), partial(by_hand, spec)
-    found: dict[str, dict[int, dict[str, float]]] = {}
-    for batch in given.batches:
+    results: dict[str, dict[int, dict[str, float]]] = {}
+    for batch in options.batches:
         turns: dict[str, Callable[[float], int]] = {
             "plain": partial(plain, wide, mine, itertools.cycle(photos), batch),
             "pillow": partial(plain, wide, hand, itertools.cycle(photos), batch),
@@ -112,10 +107,10 @@ def main() -> None:
         for name, turn in turns.items():
             turn(time.perf_counter() + 1)
             start, cpu = time.perf_counter(), time.process_time()
-            images = turn(start + given.seconds)
+            images = turn(start + options.seconds)
             wall, cpu = time.perf_counter() - start, time.process_time() - cpu
-            found.setdefault(name, {})[batch] = {"rate": images / wall, "cpu_ms": 1000 * cpu / images}
-    print(json.dumps(found))
+            results.setdefault(name, {})[batch] = {"rate": images / wall, "cpu_ms": 1000 * cpu / images}
+    print(json.dumps(results))
 
 
 if __name__ == "__main__":

@@ -39,8 +39,8 @@ def steady(
     result["server_cpu"] = server_stop - server_start
     result["others_cpu"] = busy_stop - busy_start - result["server_cpu"] - result["client_cpu"]
     result["memory"] = server.memory()
-    kept = result.pop("labels")
-    result["checked"], result["astray"] = len(kept), sum(labels[photo] != label for photo, label in kept)
+    answers = result.pop("labels")
+    result["checked"], result["astray"] = len(answers), sum(labels[photo] != label for photo, label in answers)
     result["rate"] = result["images"] / result["wall"]
     result["rate_without_client"] = result["images"] / (result["wall"] - result["client_cpu"] / psutil.cpu_count())
     return result

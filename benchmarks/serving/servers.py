@@ -49,7 +49,7 @@ class Candidate:
         """Why it cannot be measured here; None where it can."""
         command = [self.command[0], "-c", f"import {self.needs}"]
         probe = subprocess.run(command, check=False, capture_output=True, text=True, cwd=ROOT)
-        return None if probe.returncode == 0 else (probe.stderr.strip().splitlines() or ["no reason given"])[-1]
+        return None if probe.returncode == 0 else (probe.stderr.strip().splitlines() or ["no reason options"])[-1]
 
 
 def ours(arguments: list[str]) -> Candidate:

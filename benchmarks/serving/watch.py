@@ -5,7 +5,6 @@ python -m benchmarks.serving.watch --port 8000
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import signal
@@ -13,6 +12,7 @@ import time
 from collections import Counter
 from typing import Any
 
+from benchmarks import command
 from benchmarks.serving.connection import Connection, percentiles
 
 _EVERY = 0.1
@@ -46,9 +46,7 @@ async def drive(port: int) -> dict[str, Any]:
 
 def main() -> None:
     """Read the command line and print the result."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--port", type=int, required=True)
-    print(json.dumps(asyncio.run(drive(parser.parse_args().port))))
+    print(json.dumps(asyncio.run(drive(command.options(__doc__, port=int).port))))
 
 
 if __name__ == "__main__":

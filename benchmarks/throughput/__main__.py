@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import command
 from benchmarks.serving import photos
 from benchmarks.throughput import models, settings, table
 from benchmarks.throughput.flops import flops_of_open_clip, flops_per_image
@@ -35,11 +36,11 @@ OPEN_CLIP = "open_clip"
 class Bench:
     """One run over all models: its photos and how long each measurement takes."""
 
-    def __init__(self, given: argparse.Namespace, folder: Path) -> None:
-        self.given = given
+    def __init__(self, options: argparse.Namespace, folder: Path) -> None:
+        self.options = options
         self.folder = folder
         self.photos = folder / "photos"
-        self.words = photos.make(self.photos, given.mix, ROOT.parent / "shared" / "data")
+        self.words = photos.make(self.photos, options.mix, command.SHARED_DATA)
 
     def model(self, model: Model) -> dict[str, Any]:
         """Everything about one model."""
@@ -48,15 +49,17 @@ class Bench:
         theirs = flops_of_open_clip(model.backbone, model.pretrained or None)
         flops = {name: theirs if name == OPEN_CLIP else ours for name in contenders}
         result: dict[str, Any] = {"flops": flops, "cores": {}}
-        for cores in self.given.cores:
+        for cores in self.options.cores:
             trials = {name: self._tried(model, name, cores) for name in contenders}
-            chosen = {name: max(found, key=lambda pair: pair[1]["answers"])[0] for name, found in trials.items()}
+            chosen = {name: max(tried, key=lambda pair: pair[1]["answers"])[0] for name, tried in trials.items()}
             rounds = []
-            for number in range(self.given.rounds):
+            for number in range(self.options.rounds):
                 turn = contenders[number % len(contenders) :] + contenders[: number % len(contenders)]
-                rounds.append({name: self._run(model, name, cores, chosen[name], self.given.seconds) for name in turn})
+                rounds.append(
+                    {name: self._run(model, name, cores, chosen[name], self.options.seconds) for name in turn}
+                )
             result["cores"][str(cores)] = {
-                "trials": {name: [(way.words(), found) for way, found in pairs] for name, pairs in trials.items()},
+                "trials": {name: [(way.words(), rates) for way, rates in pairs] for name, pairs in trials.items()},
                 "chosen": {name: setting.words() for name, setting in chosen.items()},
                 "rounds": rounds,
             }
@@ -64,10 +67,10 @@ class Bench:
 
     def _tried(self, model: Model, name: str, cores: int) -> list[tuple[Setting, dict[str, float]]]:
         ways = settings.of_open_clip(cores, model.name == "sar-mini") if name == OPEN_CLIP else settings.of_ours(cores)
-        return [(way, self._run(model, name, cores, way, self.given.trial_seconds)) for way in ways]
+        return [(way, self._run(model, name, cores, way, self.options.trial_seconds)) for way in ways]
 
     def _run(self, model: Model, name: str, cores: int, setting: Setting, seconds: float) -> dict[str, float]:
-        """Rates of all copies together."""
+        """Return the rates of all copies together."""
         count = len(list(self.photos.iterdir()))
         environment = os.environ | {
             "SAR_BENCH_CORES": ",".join(map(str, sorted(os.sched_getaffinity(0))[:cores])),
@@ -76,36 +79,36 @@ class Bench:
         }
         copies = []
         for number in range(setting.processes):
-            command = self._command(model, name, cores // setting.processes, seconds)
-            command += ["--offset", str(number * count // setting.processes), *setting.arguments()]
-            copies.append(_started(command, environment))
-        found = _finished(copies)
-        rates = {key: sum(one[key]["rate"] for one in found) for key in ("answers", "encode")}
-        others = np.mean([one["answers"]["busy"] for one in found]) - sum(one["answers"]["cpu"] for one in found)
-        rates |= {"mib": sum(one["mib"] for one in found), "decode_ms": float(np.mean([x["decode_ms"] for x in found]))}
-        rates["others"] = float(others) / found[0]["answers"]["wall"]
-        say(
+            contender = self._contender(model, name, cores // setting.processes, seconds)
+            contender += ["--offset", str(number * count // setting.processes), *setting.arguments()]
+            copies.append(_started(contender, environment))
+        runs = _finished(copies)
+        rates = {key: sum(one[key]["rate"] for one in runs) for key in ("answers", "encode")}
+        others = np.mean([one["answers"]["busy"] for one in runs]) - sum(one["answers"]["cpu"] for one in runs)
+        rates |= {"mib": sum(one["mib"] for one in runs), "decode_ms": float(np.mean([x["decode_ms"] for x in runs]))}
+        rates["others"] = float(others) / runs[0]["answers"]["wall"]
+        command.say(
             f"{model.name}, {cores} cores, {name} ({setting.words()}): {rates['answers']:.1f} images/s, "
             f"encoding alone {rates['encode']:.1f}, {rates['mib']:.0f} MiB, others {rates['others']:.0%}"
         )
         return rates
 
-    def _command(self, model: Model, name: str, threads: int, seconds: float) -> list[str]:
-        command = [sys.executable, "-m", "benchmarks.throughput.contender", "--bundle", str(model.bundle)]
+    def _contender(self, model: Model, name: str, threads: int, seconds: float) -> list[str]:
+        contender = [sys.executable, "-m", "benchmarks.throughput.contender", "--bundle", str(model.bundle)]
         if name == OPEN_CLIP:
-            command += ["--side", "open_clip", "--backbone", model.backbone]
-            command += ["--pretrained", model.pretrained] if model.pretrained else []
+            contender += ["--side", "open_clip", "--backbone", model.backbone]
+            contender += ["--pretrained", model.pretrained] if model.pretrained else []
         else:
-            command += ["--side", "ours", "--precision", name]
-        return [*command, "--photos", str(self.photos), "--threads", str(threads), "--seconds", str(seconds)]
+            contender += ["--side", "ours", "--precision", name]
+        return [*contender, "--photos", str(self.photos), "--threads", str(threads), "--seconds", str(seconds)]
 
     def _agreement(self, model: Model, contenders: list[str]) -> dict[str, dict[str, float]]:
         """Each against the one before it: fp32 against open_clip, smaller forms against fp32."""
         answers = {}
         for name in contenders:
             target = self.folder / f"{model.name}-{name}.npz"
-            command = [*self._command(model, name, 1, 0.0), "--save", str(target), *Setting("loop", 1).arguments()]
-            _finished([_started(command, os.environ | {"SAR_BENCH_CORES": str(min(os.sched_getaffinity(0)))})])
+            contender = [*self._contender(model, name, 1, 0.0), "--save", str(target), *Setting("loop", 1).arguments()]
+            _finished([_started(contender, os.environ | {"SAR_BENCH_CORES": str(min(os.sched_getaffinity(0)))})])
             answers[name] = np.load(target)
         result = {}
         for name in contenders[1:]:
@@ -119,9 +122,9 @@ class Bench:
         return result
 
 
-def _started(command: list[str], environment: dict[str, str]) -> subprocess.Popen[str]:
+def _started(arguments: list[str], environment: dict[str, str]) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        command, env=environment, cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        arguments, env=environment, cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
 
 
@@ -139,61 +142,52 @@ def _finished(copies: list[subprocess.Popen[str]]) -> list[dict[str, Any]]:
 
 def peaks(cores: list[int]) -> dict[str, dict[str, float]]:
     """What products reach on so many cores, with the processor's own kernels."""
-    found = {}
+    results = {}
     for count in cores:
         environment = {key: value for key, value in os.environ.items() if not key.startswith("OPENBLAS_")}
         environment |= {"OMP_NUM_THREADS": str(count), "OPENBLAS_NUM_THREADS": str(count)}
         environment["SAR_BENCH_CORES"] = ",".join(map(str, sorted(os.sched_getaffinity(0))[:count]))
-        command = [sys.executable, "-m", "benchmarks.throughput.peak"]
-        printed = subprocess.run(command, env=environment, cwd=ROOT, check=True, capture_output=True, text=True).stdout
-        found[str(count)] = json.loads(printed)
-    return found
-
-
-def say(text: str) -> None:
-    """Progress."""
-    print(text, file=sys.stderr, flush=True)
+        done = subprocess.run(
+            [sys.executable, "-m", "benchmarks.throughput.peak"],
+            env=environment, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        results[str(count)] = json.loads(done.stdout)
+    return results
 
 
 def arguments() -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", choices=models.NAMES, default=list(models.NAMES))
-    parser.add_argument("--cores", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=8.0, help="of each measurement")
-    parser.add_argument("--trial-seconds", type=float, default=3.0, help="of each setting that is tried")
-    parser.add_argument("--mix", choices=photos.MIXES, default="mixed")
-    parser.add_argument("--cache", type=Path, default=ROOT / "results" / "throughput", help="where bundles are kept")
-    parser.add_argument("--int8-photos", type=Path, help="folder of photos that INT8 forms are made with, if need be")
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "throughput.json")
-    return parser.parse_args()
+    """Read the command line."""
+    return command.options(
+        __doc__,
+        models=list(models.NAMES),
+        cores=[1, 2],
+        rounds=3,
+        seconds=(8.0, "of each measurement"),
+        trial_seconds=(3.0, "of each setting that is tried"),
+        mix=("mixed", f"of {', '.join(photos.MIXES)}"),
+        cache=(ROOT / "results" / "throughput", "where bundles are kept"),
+        int8_photos=(Path, "folder of photos that INT8 forms are made with, if need be"),
+        out=command.RESULTS / "throughput.json",
+    )
 
 
 def main() -> None:
     """Measure, write, print the table."""
-    given = arguments()
+    options = arguments()
     start = time.time()
-    prepared = [models.prepared(name, given.cache, given.int8_photos) for name in given.models]
+    prepared = [models.prepared(name, options.cache, options.int8_photos) for name in options.models]
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(given, Path(folder))
+        bench = Bench(options, Path(folder))
         results: dict[str, Any] = {
             "photos": bench.words,
-            "peaks": peaks(given.cores),
+            "peaks": peaks(options.cores),
             "models": {},
         }
         for model in prepared:
             results["models"][model.name] = bench.model(model)
             results["minutes"] = (time.time() - start) / 60
-            write(given.out, results)
+            command.save(table.markdown(results), results, options.out)  # a run that is broken off leaves its figures
     print(table.markdown(results))
-
-
-def write(out: Path, results: dict[str, Any]) -> None:
-    """What there is so far, so that a run that is broken off was not for nothing."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
-    out.with_suffix(".md").write_text(table.markdown(results), "utf-8")
 
 
 if __name__ == "__main__":

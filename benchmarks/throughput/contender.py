@@ -17,38 +17,40 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmarks import command
+
 CORES = "SAR_BENCH_CORES"
 
 
 def main() -> None:
     """Open, warm up, wait, measure, print."""
     os.sched_setaffinity(0, [int(core) for core in os.environ[CORES].split(",")])  # before any library counts them
-    given = arguments()
+    options = arguments()
     logging.disable(logging.WARNING)  # open_clip says that random weights are random
     from benchmarks.throughput.settings import Setting
 
-    setting = Setting(given.mode, given.batch, given.processes, given.workers, bool(given.channels_last))
-    side = opened(given, setting.channels_last)
-    paths = sorted(given.photos.glob("*.jpg"))
-    endless = paths if setting.mode == "loader" else itertools.cycle(paths[given.offset :] + paths[: given.offset])
+    setting = Setting(options.mode, options.batch, options.processes, options.workers, bool(options.channels_last))
+    side = opened(options, setting.channels_last)
+    paths = sorted(options.photos.glob("*.jpg"))
+    endless = paths if setting.mode == "loader" else itertools.cycle(paths[options.offset :] + paths[: options.offset])
     labels = side.labels(endless, setting)
     whole_batch(labels, setting.batch)
     print("ready", flush=True)
     sys.stdin.readline()
     found: dict[str, Any] = {
-        "answers": measured(lambda: whole_batch(labels, setting.batch), setting.batch, given.seconds)
+        "answers": measured(lambda: whole_batch(labels, setting.batch), setting.batch, options.seconds)
     }
     found["mib"] = memory()
     labels.close()
     pixels = [side.decode(path) for path in paths[: setting.batch]]
     side.encode(pixels)
-    found["encode"] = measured(lambda: side.encode(pixels), setting.batch, given.seconds / 2)
+    found["encode"] = measured(lambda: side.encode(pixels), setting.batch, options.seconds / 2)
     start = time.perf_counter()
     for path in paths:
         side.decode(path)
     found["decode_ms"] = 1000 * (time.perf_counter() - start) / len(paths)
-    if given.save:
-        save(side, paths, given.save)
+    if options.save:
+        save(side, paths, options.save)
     print(json.dumps(found), flush=True)
 
 
@@ -58,15 +60,15 @@ def whole_batch(labels: Iterator[object], size: int) -> None:
         next(labels)
 
 
-def opened(given: argparse.Namespace, channels_last: bool) -> Any:
+def opened(options: argparse.Namespace, channels_last: bool) -> Any:
     """The side that is asked for; torch is imported for its own side alone."""
-    if given.side == "ours":
+    if options.side == "ours":
         from benchmarks.throughput.ours import Ours
 
-        return Ours(given.bundle, given.precision, given.threads)
+        return Ours(options.bundle, options.precision, options.threads)
     from benchmarks.throughput.with_open_clip import OpenClip
 
-    return OpenClip(given.bundle, given.backbone, given.pretrained, given.threads, channels_last)
+    return OpenClip(options.bundle, options.backbone, options.pretrained, options.threads, channels_last)
 
 
 def measured(step: Callable[[], object], images: int, seconds: float) -> dict[str, float]:
@@ -74,12 +76,12 @@ def measured(step: Callable[[], object], images: int, seconds: float) -> dict[st
     import psutil
 
     done, start = 0, time.perf_counter()
-    own, everyone = _cpu(), _busy(psutil.cpu_times())
+    before, everyone = _cpu(), _busy(psutil.cpu_times())
     while (now := time.perf_counter()) < start + seconds:
         step()
         done += images
     wall = now - start
-    return {"rate": done / wall, "images": done, "cpu": _cpu() - own, "busy": _busy(psutil.cpu_times()) - everyone,
+    return {"rate": done / wall, "images": done, "cpu": _cpu() - before, "busy": _busy(psutil.cpu_times()) - everyone,
             "wall": wall}  # fmt: skip
 
 
@@ -115,21 +117,24 @@ def _busy(times: Any) -> float:
 
 def arguments() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--side", choices=("ours", "open_clip"), required=True)
-    parser.add_argument("--bundle", type=Path, required=True)
-    parser.add_argument("--precision", default="fp32", help="of our side")
-    parser.add_argument("--backbone", help="of the other side")
-    parser.add_argument("--pretrained", help="its weights")
-    parser.add_argument("--photos", type=Path, required=True)
-    parser.add_argument("--offset", type=int, default=0, help="photo to begin with")
-    parser.add_argument("--threads", type=int, required=True)
-    parser.add_argument("--seconds", type=float, required=True)
-    parser.add_argument("--save", type=Path, help="file for labels and embeddings")
-    parser.add_argument("--mode", required=True)
-    for name in ("batch", "processes", "workers", "channels-last"):
-        parser.add_argument(f"--{name}", type=int, required=True)
-    return parser.parse_args()
+    return command.options(
+        __doc__,
+        side=(str, "ours or open_clip"),
+        bundle=Path,
+        precision=("fp32", "of our side"),
+        backbone=(str, "of the other side"),
+        pretrained=(str, "its weights"),
+        photos=Path,
+        offset=(0, "photo to begin with"),
+        threads=int,
+        seconds=float,
+        save=(Path, "file for labels and embeddings"),
+        mode=str,
+        batch=int,
+        processes=int,
+        workers=int,
+        channels_last=int,
+    )
 
 
 if __name__ == "__main__":

@@ -46,9 +46,9 @@ def flops_of_open_clip(name: str, pretrained: str | None) -> int:
 def _shapes(model: onnx.ModelProto, names: set[str]) -> Mapping[str, Shape]:
     """Shapes of values, run with one image of zeros."""
     graph = model.graph
-    known = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
-    known |= {value.name: _declared(value) for value in graph.input}
-    asked = sorted(names - set(known))
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    shapes |= {value.name: _declared(value) for value in graph.input}
+    asked = sorted(names - set(shapes))
     del graph.output[:]
     graph.output.extend(onnx.ValueInfoProto(name=name) for name in asked)
     options = onnxruntime.SessionOptions()
@@ -56,7 +56,7 @@ def _shapes(model: onnx.ModelProto, names: set[str]) -> Mapping[str, Shape]:
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     source = session.get_inputs()[0]
     results = session.run(asked, {source.name: np.zeros((1, *source.shape[1:]), np.float32)})
-    return known | {name: result.shape for name, result in zip(asked, results, strict=True)}
+    return shapes | {name: result.shape for name, result in zip(asked, results, strict=True)}
 
 
 def _declared(value: onnx.ValueInfoProto) -> Shape:

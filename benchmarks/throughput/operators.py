@@ -10,7 +10,6 @@ onnxruntime pads them, to multiples of 8 or 16. Prints Markdown.
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import os
@@ -26,6 +25,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
+from benchmarks import command
 from benchmarks.throughput import models
 from benchmarks.throughput.__main__ import peaks
 from benchmarks.throughput.models import ROOT
@@ -33,6 +33,7 @@ from sar_infer.bundle.manifest import IMAGE_ENCODER
 
 _CONV, _MATRIX = ("Conv", "FusedConv"), ("MatMul", "FusedMatMul", "Gemm", "FusedGemm")
 _SHOWN = 0.01
+HEADS = ("operator", "nodes", "of the time", "ms an image", "GFLOP/s", "of the peak", "roofline, ms", "of the roofline")
 
 
 @dataclass
@@ -54,22 +55,24 @@ class Row:
 
 def main() -> None:
     """Print a table for each model and precision."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--models", nargs="+", choices=models.NAMES, default=models.NAMES)
-    parser.add_argument("--batch", type=int, default=8, help="images of a run")
-    parser.add_argument("--runs", type=int, default=20, help="runs that are timed")
-    parser.add_argument("--cache", type=Path, default=ROOT / "results" / "throughput", help="folder of the bundles")
-    given = parser.parse_args()
-    found = peaks([1])["1"]
+    options = command.options(
+        __doc__,
+        models=list(models.NAMES),
+        batch=(8, "images of a run"),
+        runs=(20, "runs that are timed"),
+        cache=(ROOT / "results" / "throughput", "folder of the bundles"),
+    )
+    speeds = peaks([1])["1"]
     bandwidth = copied()
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    print(f"One core: {_listed(found)} thousand million operations a second; a copy {bandwidth / 1e9:.1f} GB/s.")
-    for name in given.models:
-        path = models.prepared(name, given.cache, None).bundle / IMAGE_ENCODER
-        peak = 1e9 * max(found[kind] for kind in ("numpy", "torch", "onnxruntime"))
-        rows = by_operator(profile(path, given.batch, given.runs), peak, bandwidth)
-        print(f"\n### {name}, fp32, batches of {given.batch}\n")
-        print("\n".join(table(rows, given.batch, peak)))
+    listed = ", ".join(f"{name} {speed:.0f}" for name, speed in speeds.items())
+    print(f"One core: {listed} thousand million operations a second; a copy {bandwidth / 1e9:.1f} GB/s.")
+    for name in options.models:
+        path = models.prepared(name, options.cache, None).bundle / IMAGE_ENCODER
+        peak = 1e9 * max(speeds[kind] for kind in ("numpy", "torch", "onnxruntime"))
+        rows = by_operator(profile(path, options.batch, options.runs), peak, bandwidth)
+        print(f"\n### {name}, fp32, batches of {options.batch}\n")
+        print(command.markdown(HEADS, table(rows, options.batch, peak)))
 
 
 def copied() -> float:
@@ -101,7 +104,7 @@ def profile(path: Path, batch: int, runs: int) -> list[list[dict[str, Any]]]:
     for event in events:
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
             nodes[event["name"]].append(event)
-    return [found[2:] for found in nodes.values()]  # the first runs allocate
+    return [runs[2:] for runs in nodes.values()]  # the first runs allocate
 
 
 def by_operator(nodes: list[list[dict[str, Any]]], peak: float, bandwidth: float) -> Mapping[str, Row]:
@@ -144,21 +147,17 @@ def flops_of(arguments: Mapping[str, Any]) -> int:
     return 2 * math.prod(outputs[0]) * inputs[0][-1]
 
 
-def table(rows: Mapping[str, Row], batch: int, peak: float) -> Iterator[str]:
-    """Write the operators that take most of the time, the rest in one row, and all of them."""
+def table(rows: Mapping[str, Row], batch: int, peak: float) -> Iterator[tuple[object, ...]]:
+    """Yield the operators that take most of the time, the rest in one row, and all of them."""
     total = _sum(rows.values()).seconds
     order = sorted(rows, key=lambda name: -rows[name].seconds)
     shown = [name for name in order if rows[name].seconds >= _SHOWN * total]
     rest = _sum(rows[name] for name in order if name not in shown)
-    yield "| operator | nodes | of the time | ms an image | GFLOP/s | of the peak | roofline, ms | of the roofline |"
-    yield "|---|---|---|---|---|---|---|---|"
     for name, row in [*((name, rows[name]) for name in shown), ("others", rest), ("all", _sum(rows.values()))]:
         rate = row.flops / row.seconds if row.seconds else 0.0
-        products = f"{rate / 1e9:.0f} | {rate / peak:.0%}" if row.flops else "|"
-        yield (
-            f"| {name} | {row.nodes} | {row.seconds / total:.0%} | {1e3 * row.seconds / batch:.2f} | {products} "
-            f"| {1e3 * row.bound / batch:.2f} | {row.bound / row.seconds if row.seconds else 0:.0%} |"
-        )
+        products = (f"{rate / 1e9:.0f}", f"{rate / peak:.0%}") if row.flops else ("", "")
+        roofline = f"{1e3 * row.bound / batch:.2f}", f"{row.bound / row.seconds if row.seconds else 0:.0%}"
+        yield name, row.nodes, f"{row.seconds / total:.0%}", f"{1e3 * row.seconds / batch:.2f}", *products, *roofline
 
 
 def _sum(rows: Any) -> Row:
@@ -173,10 +172,6 @@ def _sum(rows: Any) -> Row:
 
 def _shapes(listed: list[dict[str, list[int]]]) -> list[tuple[int, ...]]:
     return [tuple(shape) for one in listed for shape in one.values()]
-
-
-def _listed(found: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} {speed:.0f}" for name, speed in found.items())
 
 
 if __name__ == "__main__":

@@ -20,11 +20,11 @@ def main() -> None:
     """Measure and print."""
     cores = [int(core) for core in os.environ["SAR_BENCH_CORES"].split(",")]
     os.sched_setaffinity(0, cores)
-    found: dict[str, float] = {}
+    speeds: dict[str, float] = {}
     for size in SIZES:
         for name, product in (*with_arrays(size, len(cores)), *with_onnxruntime(size, len(cores))):
-            found[name] = max(found.get(name, 0.0), 2e-9 * size**3 / fastest(product))
-    print(json.dumps(found))
+            speeds[name] = max(speeds.get(name, 0.0), 2e-9 * size**3 / fastest(product))
+    print(json.dumps(speeds))
 
 
 def fastest(product: Product) -> float:
@@ -61,8 +61,8 @@ def with_onnxruntime(size: int, threads: int) -> Iterator[tuple[str, Product]]:
         "onnxruntime": ("MatMul", np.float32, np.float32, TensorProto.FLOAT, TensorProto.FLOAT),
         "onnxruntime INT8": ("MatMulInteger", np.uint8, np.int8, TensorProto.UINT8, TensorProto.INT32),
     }
-    for name, (operator, taken, stored, source, target) in forms.items():
-        pixels, weights = (chance.integers(0, 100, (size, size)).astype(kind) for kind in (taken, stored))
+    for name, (operator, kind_of_input, stored, source, target) in forms.items():
+        pixels, weights = (chance.integers(0, 100, (size, size)).astype(kind) for kind in (kind_of_input, stored))
         graph = helper.make_graph(
             [helper.make_node(operator, ["x", "w"], ["y"])],
             "product",

@@ -168,7 +168,7 @@ def one_blas_thread() -> None:
     """Keep numpy's OpenBLAS to one thread, unless the user says otherwise; call it before numpy is imported.
 
     Its threads spin while they wait for the next product and take the cores from decoding and encoding, which are most
-    of the work; ``benchmarks/blas_threads.py`` measures it.
+    of the work.
     """
     os.environ.setdefault("OPENBLAS_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "1"))
 

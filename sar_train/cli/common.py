@@ -23,7 +23,7 @@ R = TypeVar("R")
 
 EXTRA_MODULES = dict.fromkeys(
     ("torch", "torchvision", "open_clip", "timm", "onnx", "onnxscript"), "train"
-) | dict.fromkeys(("jinja2", "matplotlib", "scipy", "tomli_w"), "experiment")
+) | dict.fromkeys(("jinja2", "matplotlib", "scipy", "textalloc", "tomli_w"), "experiment")
 """Extra that installs a module."""
 SHARED = ("--data-root", "--format", "--llm-model", "--llm-url", "--quiet")
 """Options whose environment variable is the same for all commands, such as ``SAR_DATA_ROOT``."""

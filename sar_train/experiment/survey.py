@@ -13,7 +13,7 @@ from sar_train.data.open_dataset import missing
 from sar_train.data.progress import ProgressCallback
 from sar_train.errors import DataError
 from sar_train.experiment.job import Job
-from sar_train.report.published import known_zero_shot
+from sar_train.report.published import reference_zero_shot
 from sar_train.training import measures
 from sar_train.training.context import RunContext, open_data, open_names, prepare
 from sar_train.training.record import dataset_entry, scores
@@ -45,7 +45,7 @@ def check_zero_shot(config: RunConfig, record: Mapping[str, Any]) -> dict[str, A
         return None
     if dataset["judged_on"] != "test" or dataset["split_origin"] != "published":
         return None
-    known = known_zero_shot(config.backbone, config.pretrained, dataset["name"])
+    known = reference_zero_shot(config.backbone, config.pretrained, dataset["name"])
     if known is None:
         return None
     gap = round(min(measured["base_accuracy"] - known.base, measured["new_accuracy"] - known.new), 3)
@@ -155,7 +155,7 @@ def _measured(context: RunContext, tell: ProgressCallback, *, strict: bool) -> d
 def _check_on_halves(context: RunContext) -> dict[str, Any] | None:
     """Check a protocol of all classes on base and new classes, of which the known figures are."""
     config, name = context.config, context.features.dataset.name
-    if context.plan.protocol != "all" or not known_zero_shot(config.backbone, config.pretrained, name):
+    if context.plan.protocol != "all" or not reference_zero_shot(config.backbone, config.pretrained, name):
         return None
     halves = prepare(dataclasses.replace(config, protocol="base-to-new"))
     entry = {"dataset": dataset_entry(halves), "zero_shot": scores(measures.zero_shot(halves).parts)}

@@ -49,10 +49,10 @@ def unpack(folder: Path) -> tuple[PackedRun, ...]:
     """
     archive = folder / ARCHIVE
     try:
-        found = archive.stat()
+        state = archive.stat()
     except FileNotFoundError:
         return ()
-    return _unpack(archive, found.st_mtime_ns, found.st_size)
+    return _unpack(archive, state.st_mtime_ns, state.st_size)
 
 
 @lru_cache(maxsize=8)
@@ -98,7 +98,7 @@ def packed_runs(folder: Path, apart: Path | None = None) -> Iterator[tuple[Path,
 
 
 def _is_apart(path: Path, folder: Path, apart: Path | None) -> bool:
-    hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+    hidden = any(name.startswith(".") for name in path.relative_to(folder).parts)
     return hidden or (apart is not None and path.is_relative_to(apart))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -15,7 +14,7 @@ OPENAI = ("ViT-B-16", "ViT-B-16-quickgelu")
 
 @final
 @dataclass(frozen=True)
-class Known:
+class Published:
     """Base and new accuracy in percent, and their source."""
 
     base: float
@@ -34,8 +33,8 @@ def is_published_backbone(backbone: str, pretrained: str | None) -> bool:
     return backbone in OPENAI and pretrained == "openai"
 
 
-def known_zero_shot(backbone: str, pretrained: str | None, dataset: str) -> Known | None:
-    """Return the known zero-shot accuracy with the dataset's own template on CoOp's split, or None.
+def reference_zero_shot(backbone: str, pretrained: str | None, dataset: str) -> Published | None:
+    """Return the zero-shot accuracy with the dataset's own template on CoOp's split; None where it is not known.
 
     Args:
         backbone: as in ``--backbone``.
@@ -44,33 +43,28 @@ def known_zero_shot(backbone: str, pretrained: str | None, dataset: str) -> Know
     """
     if is_published_backbone(backbone, pretrained):
         return of_dataset(dataset).get("clip")
-    for entry in load()["known"]:
+    for entry in load()["zero_shot"]:
         if (entry["backbone"], entry.get("pretrained"), entry["dataset"]) == (backbone, pretrained, dataset):
-            return _known(entry["scores"], entry["source"])
+            base, new = entry["scores"]
+            return Published(base, new, entry["source"])
     return None
 
 
-def of_dataset(dataset: str) -> dict[str, Known]:
+def of_dataset(dataset: str) -> dict[str, Published]:
     """Return published base and new accuracies on a dataset by method, ``clip`` first; empty if there are none."""
     sources = load()["sources"]
     return {
-        method: _known(scores, sources["clip" if method == "clip" else "datasets"])
-        for method, scores in load()["datasets"].get(dataset, {}).items()
+        method: Published(base, new, sources["clip" if method == "clip" else "datasets"])
+        for method, (base, new) in load()["datasets"].get(dataset, {}).items()
     }
-
-
-def _known(scores: Sequence[float], source: str) -> Known:
-    base, new = scores
-    return Known(base, new, source)
 
 
 def method_key(name: str) -> str:
     """Return the published name of a row: ``dept:kgcoop+sar`` is ``dept-kgcoop``, plain ``dept`` is on CoOp."""
-    plain = name.removesuffix("+sar").replace(":", "-").lower()
-    return {"dept": "dept-coop", "zero-shot": "clip"}.get(plain, plain)
+    method = name.removesuffix("+sar").replace(":", "-").lower()
+    return {"dept": "dept-coop", "zero-shot": "clip"}.get(method, method)
 
 
 def label(method: str) -> str:
     """Return a published method's name as people write it."""
-    found: str = load()["labels"].get(method, method)
-    return found
+    return str(load()["labels"].get(method, method))

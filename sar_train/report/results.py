@@ -7,7 +7,7 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,11 +17,11 @@ from sar_train.config.run import ELSEWHERE, OF_SAR
 from sar_train.errors import DataError
 from sar_train.report import published
 from sar_train.report.packed import PROTOCOLS, loose_files, packed_runs
+from sar_train.report.wording import SAR, without_sar
 
 APART = {"seed", "sections", "schedule", "epochs", "learning_rate", "batch_size", *ELSEWHERE}
 """Keys of ``config`` that are stated elsewhere or on which no result depends."""
-SAR = "+sar"
-"""Contained in the names of rows with SAR."""
+SCHEMA_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -54,12 +54,12 @@ class Result:
     @property
     def name(self) -> str:
         """Return the name of its row in a table."""
-        return _named(str(self["name"]), self.variant, self.sar_variant)
+        return _row_name(str(self["name"]), self.variant, self.sar_variant)
 
     @property
     def partner(self) -> str:
         """Return the row of the same method without SAR."""
-        return _named(str(self["name"]).replace(SAR, ""), self.variant)
+        return _row_name(without_sar(str(self["name"])), self.variant)
 
     @property
     def seed(self) -> int:
@@ -96,8 +96,8 @@ class Result:
     def folder(self) -> Path:
         """Return the sweep's folder: that of the file, or its parent if that is the dataset's."""
         parent, data = self.path.parent, str(self["config"].get("data") or "")
-        own = re.sub(r"[^A-Za-z0-9.+_-]+", "-", data).strip("-.") or "data"
-        return parent.parent if parent.name in (own, self.dataset) else parent
+        of_data = re.sub(r"[^A-Za-z0-9.+_-]+", "-", data).strip("-.") or "data"
+        return parent.parent if parent.name in (of_data, self.dataset) else parent
 
     @cached_property
     def settings(self) -> dict[str, Any]:
@@ -106,15 +106,20 @@ class Result:
         apart = APART if config.get("sar") else APART | {*OF_SAR}
         plain = {key: value for key, value in config.items() if key not in apart}
         sections = {
-            f"{name}.{key}": value for name, part in (self["settings"] or {}).items() for key, value in part.items()
+            f"{name}.{key}": v for name, section in (self["settings"] or {}).items() for key, v in section.items()
         }
         return plain | dict(config.get("schedule") or {}) | sections
 
     def identity(self) -> str:
         """Return a text that is equal for runs that should have come out the same."""
         folder = self.folder.as_posix() if self.protocol == "custom" else ""
-        what = [self.protocol, folder, self["name"], self.settings, self.backbone, self.dataset, self.seed]
-        return json.dumps(what, sort_keys=True)
+        values = [self.protocol, folder, self["name"], self.settings, self.backbone, self.dataset, self.seed]
+        return json.dumps(values, sort_keys=True)
+
+
+def _row_name(name: str, *variants: str) -> str:
+    shown = ", ".join(variant for variant in variants if variant)
+    return f"{name} ({shown})" if shown else name
 
 
 def comparable(run: Result) -> bool:
@@ -125,23 +130,10 @@ def comparable(run: Result) -> bool:
     return origin != "ours" and not config.get("allow_missing") and not config.get("skip_unreadable")
 
 
-def _named(name: str, *variants: str) -> str:
-    shown = ", ".join(variant for variant in variants if variant)
-    return f"{name} ({shown})" if shown else name
-
-
-def is_of_sar(setting: str) -> bool:
-    """Say whether a setting has no meaning without SAR."""
-    return setting in OF_SAR or setting == "sar" or setting.startswith("sar.")
-
-
-def differing_settings(runs: list[Result]) -> list[str]:
+def differing_settings(runs: Sequence[Result]) -> list[str]:
     """Return the settings that are not the same in all runs, in the order of the first run that has them."""
     keys = dict.fromkeys(key for run in runs for key in run.settings)
     return [key for key in keys if len({json.dumps(run.settings.get(key)) for run in runs}) > 1]
-
-
-SCHEMA_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -178,33 +170,33 @@ def read(folder: Path, *, tell: Callable[[str], None] = lambda line: None, apart
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
-    found: dict[Path, Result] = {}
+    by_path: dict[Path, Result] = {}
     skipped = []
     loose = ((path, None) for path in loose_files(folder, apart))
     packed = ((path, run.result) for path, run in packed_runs(folder, apart))
     for path, content in itertools.chain(loose, packed):  # a loose file wins over a packed one of the same path
-        if path in found:
+        if path in by_path:
             continue
         try:
-            found[path] = _read(path, folder, content)
+            by_path[path] = _read(path, folder, content)
         except DataError as error:
             skipped.append(f"{path.relative_to(folder).as_posix()}: {error}")
             tell(f"Warning: {path}: {error}; skipped")
-    if not found:
+    if not by_path:
         others = f"; {len(skipped)} JSON files there are something else" if skipped else ""
         raise DataError(f"{folder}: no results (*.json, written by sar-experiment) in it{others}")
     newest: dict[str, Result] = {}
     replaced: list[str] = []
     copies: list[str] = []
-    for run in sorted(found.values(), key=lambda run: (run.finished, run.modified, run.path.as_posix()), reverse=True):
-        kept = newest.setdefault(run.identity(), run)
-        if kept is run:
+    for run in sorted(by_path.values(), key=lambda r: (r.finished, r.modified, r.path.as_posix()), reverse=True):
+        newer = newest.setdefault(run.identity(), run)
+        if newer is run:
             continue
-        if kept.code != run.code:
+        if newer.code != run.code:
             replaced.append(run.path.as_posix())
-        elif set(run["targets"] or ()) - set(kept["targets"] or ()):  # one prompt, evaluated on other datasets too
-            targets = {**run["targets"], **(kept["targets"] or {})}
-            newest[run.identity()] = dataclasses.replace(kept, content=kept.content | {"targets": targets})
+        elif set(run["targets"] or ()) - set(newer["targets"] or ()):  # one prompt, evaluated on other datasets too
+            targets = {**run["targets"], **(newer["targets"] or {})}
+            newest[run.identity()] = dataclasses.replace(newer, content=newer.content | {"targets": targets})
         else:
             copies.append(run.path.as_posix())
     runs = sorted(newest.values(), key=lambda run: run.path.as_posix())
@@ -233,7 +225,7 @@ def _read(path: Path, folder: Path, packed: dict[str, Any] | None) -> Result:
     try:
         result.identity(), result.shots, result.backbone, result.code, str(content["name"])
         accuracies = content["metrics"]["base_accuracy"], content["zero_shot"]["base_accuracy"]
-        complete = all(math.isfinite(value) for value in accuracies) and _similarities_fit(content)
+        complete = all(map(math.isfinite, accuracies)) and _is_triangle(content.get("similarities"))
     except (KeyError, TypeError, ValueError, AttributeError):
         complete = False
     if not complete:
@@ -241,22 +233,22 @@ def _read(path: Path, folder: Path, packed: dict[str, Any] | None) -> Result:
     return result
 
 
-def _similarities_fit(content: dict[str, Any]) -> bool:
-    found = content.get("similarities")
-    if not found:
+def _is_triangle(similarities: dict[str, Any] | None) -> bool:
+    """Say whether there is a cosine for each pair of names, or nothing at all."""
+    if not similarities:
         return True
-    count = len(found["names"])
-    pairs = count * (count - 1) // 2
-    return all(len(found[key]) == pairs for key in ("handcrafted", "learned")) and 0 <= found["base"] <= count
+    count = len(similarities["names"])
+    lengths = {len(similarities[key]) for key in ("handcrafted", "learned")}
+    return lengths == {count * (count - 1) // 2} and 0 <= similarities["base"] <= count
 
 
 def _told_apart(runs: list[Result]) -> tuple[Result, ...]:
     """Add differing settings to the names of runs that share name, seed and data."""
-    alike: dict[tuple[object, ...], list[Result]] = {}
+    groups: dict[tuple[object, ...], list[Result]] = {}
     for run in runs:
         folder = run.folder if run.protocol == "custom" else None
-        alike.setdefault((run.protocol, folder, run.backbone, run.dataset, run.shots, run.partner), []).append(run)
-    named = {run.path: run for group in alike.values() for run in _with_variants(group)}
+        groups.setdefault((run.protocol, folder, run.backbone, run.dataset, run.shots, run.partner), []).append(run)
+    named = {run.path: run for group in groups.values() for run in _with_variants(group)}
     return tuple(named[run.path] for run in runs)
 
 
@@ -264,15 +256,15 @@ def _with_variants(group: list[Result]) -> list[Result]:
     """Name the settings in which runs of one method differ, so that each keeps its partner without SAR."""
     sides = [[run for run in group if (SAR in run["name"]) is side] for side in (False, True)]
     keys = list(dict.fromkeys(key for side in sides for key in differing_settings(side)))
+    of_sar = [key for key in keys if key in OF_SAR or key == "sar" or key.startswith("sar.")]
 
-    def shown(run: Result, *, of_sar: bool) -> str:
-        return ", ".join(f"{key}={run.settings.get(key)}" for key in keys if is_of_sar(key) is of_sar)
+    def shown(run: Result, names: list[str]) -> str:
+        return ", ".join(f"{key}={run.settings.get(key)}" for key in names)
 
+    others = [key for key in keys if key not in of_sar]
     return [
         dataclasses.replace(
-            run,
-            variant=shown(run, of_sar=False),
-            sar_variant=shown(run, of_sar=True) if SAR in run["name"] else "",
+            run, variant=shown(run, others), sar_variant=shown(run, of_sar) if SAR in run["name"] else ""
         )
         for run in group
     ]

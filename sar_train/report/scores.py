@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,8 +10,14 @@ from typing import Any, final
 
 from sar_train.evaluation.accuracy import harmonic_mean
 from sar_train.report.published import load, method_key
-from sar_train.report.results import SAR, Result
+from sar_train.report.results import Result
+from sar_train.report.wording import SAR, shots_text, slug, without_sar
 from sar_train.training.record import STATISTICS
+
+Sides = tuple[list[Result], list[Result]]
+"""Runs of a method without SAR and with it; either may be empty."""
+Rows = Mapping[str, list[Result]]
+"""Runs by the name of their row."""
 
 
 @final
@@ -26,10 +31,10 @@ class Mean:
 
 def mean(values: Iterable[float | None]) -> Mean | None:
     """Return the mean of the values that are not None, or None if there are none."""
-    found = [float(value) for value in values if value is not None]
-    if not found:
+    numbers = [float(value) for value in values if value is not None]
+    if not numbers:
         return None
-    return Mean(statistics.fmean(found), statistics.stdev(found) if len(found) > 1 else None)
+    return Mean(statistics.fmean(numbers), statistics.stdev(numbers) if len(numbers) > 1 else None)
 
 
 @final
@@ -56,9 +61,9 @@ class Score:
         """Return 2 B N / (B + N) of the means."""
         return harmonic_mean(self.base and self.base.value, self.new and self.new.value)
 
-    def values(self) -> tuple[float | None, float | None, float | None]:
-        """Return base, new and harmonic mean."""
-        return self.base and self.base.value, self.new and self.new.value, self.both
+    def measures(self) -> tuple[Mean | float | None, ...]:
+        """Return base, new and harmonic mean, then that in one ranking, and that with class statistics."""
+        return self.base, self.new, self.both, self.open and self.open.both, self.statistics and self.statistics.both
 
 
 def score(runs: Sequence[Result], way: str = "metrics") -> Score:
@@ -69,15 +74,14 @@ def score(runs: Sequence[Result], way: str = "metrics") -> Score:
         way: how they answer: ``metrics`` for a run's own way, or one of ``other_metrics``.
     """
     apart = [(run.seed, run["metrics"] if way == "metrics" else (run["other_metrics"] or {}).get(way)) for run in runs]
-    found, opened = (
-        [(seed, part) for seed, part in measured if part]
-        for measured in (apart, [(run.seed, in_one_ranking(run, way)) for run in runs])
-    )
-    in_one = _score(opened) if opened and len(opened) == len(found) else None
+    together = [(run.seed, in_one_ranking(run, way)) for run in runs]
+    closed, opened = (_score([(s, measures) for s, measures in side if measures]) for side in (apart, together))
     with_statistics = score(runs, STATISTICS).open if way == "metrics" else None
-    if with_statistics and with_statistics.seeds != tuple(sorted(seed for seed, _ in found)):
-        with_statistics = None
-    return dataclasses.replace(_score(found), open=in_one, statistics=with_statistics)
+    return dataclasses.replace(
+        closed,
+        open=opened if opened.seeds and len(opened.seeds) == len(closed.seeds) else None,
+        statistics=with_statistics if with_statistics and with_statistics.seeds == closed.seeds else None,
+    )
 
 
 def in_one_ranking(run: Result, way: str = "metrics", over: str = "images") -> Mapping[str, Any] | None:
@@ -88,27 +92,48 @@ def in_one_ranking(run: Result, way: str = "metrics", over: str = "images") -> M
         way: ``metrics``, ``zero_shot`` or one of ``other_metrics``.
         over: ``images`` or ``per_class``.
     """
-    found = run["open"] or {}
-    answers = {**(found.get("other_metrics") or {}), **found}
+    content = run["open"] or {}
+    answers = {**(content.get("other_metrics") or {}), **content}
     return (answers.get(way) or {}).get(over)
 
 
 def _score(by_seed: Sequence[tuple[int, Mapping[str, Any]]]) -> Score:
-    parts = [part for _, part in by_seed]
-    base, new = (mean(part.get(key) for part in parts) for key in ("base_accuracy", "new_accuracy"))
+    base, new = (mean(metrics.get(key) for _, metrics in by_seed) for key in ("base_accuracy", "new_accuracy"))
     return Score(base, new, tuple(sorted(seed for seed, _ in by_seed)))
+
+
+def zero_shot(runs: Sequence[Result]) -> Score:
+    """Return the accuracies of the hand-crafted template; a seed changes them only if it draws the test images."""
+    opened = {run.seed: measures for run in reversed(runs) if (measures := in_one_ranking(run, "zero_shot"))}
+    closed = _constant({run.seed: run["zero_shot"] for run in reversed(runs)})
+    return dataclasses.replace(closed, open=_constant(opened) if opened else None)
+
+
+def _constant(by_seed: Mapping[int, Mapping[str, Any]]) -> Score:
+    """Average over seeds, without seeds and deviations where all are equal."""
+    columns = [[metrics.get(key) for metrics in by_seed.values()] for key in ("base_accuracy", "new_accuracy")]
+    if all(len(set(values)) == 1 for values in columns):
+        return Score(mean(columns[0][:1]), mean(columns[1][:1]))
+    return _score(list(by_seed.items()))
+
+
+def linear_probe(runs: Iterable[Result]) -> Score:
+    """Return the accuracy of logistic regression on the same shots: one value a seed, whatever the method."""
+    by_seed = {run.seed: (run["linear_probe"] or {}).get("base_accuracy") for run in runs}
+    measured = {seed: value for seed, value in by_seed.items() if value is not None}
+    return Score(mean(measured.values()), None, tuple(sorted(measured)))
 
 
 def over_datasets(scores: Iterable[Score]) -> Score:
     """Average base and new over datasets, without a deviation, which would be that between datasets."""
-    parts = list(scores)
-    base, new = (mean(m and m.value for m in column) for column in ([s.base for s in parts], [s.new for s in parts]))
-    rankings = ([part.open for part in parts], [part.statistics for part in parts])
-    in_one, with_statistics = (
-        over_datasets(part for part in side if part) if side and all(side) else None for side in rankings
+    every = list(scores)
+    base, new = (mean(m and m.value for m in column) for column in ([s.base for s in every], [s.new for s in every]))
+    opened, with_statistics = (
+        over_datasets(one for one in column if one) if column and all(column) else None
+        for column in ([s.open for s in every], [s.statistics for s in every])
     )
     averages = (base and Mean(base.value, None), new and Mean(new.value, None))
-    return Score(*averages, open=in_one, statistics=with_statistics)
+    return Score(*averages, open=opened, statistics=with_statistics)
 
 
 @dataclass(frozen=True)
@@ -126,18 +151,7 @@ class Scene:
 
     def __str__(self) -> str:
         """Return ``caltech101, 16 shots, sar-mini``."""
-        return f"{self.dataset}, {shots(self.shots)}, {self.backbone}"
-
-
-def shots(count: int) -> str:
-    """Return a number of shots in words."""
-    return {0: "all photos", 1: "1 shot"}.get(count, f"{count} shots")
-
-
-def slug(text: str) -> str:
-    """Return a text as part of a file's name; a digest tells texts apart that are not ASCII."""
-    plain = "".join(c if c.isascii() and c.isalnum() else "-" for c in text.lower()).strip("-")
-    return plain if text.isascii() else f"{plain}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+        return f"{self.dataset}, {shots_text(self.shots)}, {self.backbone}"
 
 
 Groups = dict[Scene, dict[str, list[Result]]]
@@ -145,16 +159,33 @@ Groups = dict[Scene, dict[str, list[Result]]]
 
 def grouped(runs: Iterable[Result]) -> Groups:
     """Group runs by scene and by row, both in the order in which a reader expects them."""
-    found: Groups = {}
+    groups: Groups = {}
     for run in runs:
         scene = Scene(run.backbone, run.dataset, run.shots)
-        found.setdefault(scene, {}).setdefault(run.name, []).append(run)
-    places = {dataset: place for place, dataset in enumerate(load()["datasets"])}
-    order = sorted(found, key=lambda s: (s.backbone, places.get(s.dataset, len(places)), s.dataset, s.shots))
+        groups.setdefault(scene, {}).setdefault(run.name, []).append(run)
+    ranks = {dataset: rank for rank, dataset in enumerate(load()["datasets"])}
+    order = sorted(groups, key=lambda s: (s.backbone, ranks.get(s.dataset, len(ranks)), s.dataset, s.shots))
     return {
-        scene: {name: sorted(found[scene][name], key=lambda r: r.seed) for name in sorted(found[scene], key=place)}
+        scene: {
+            name: sorted(groups[scene][name], key=lambda run: run.seed)
+            for name in sorted(groups[scene], key=_order_of_the_field)
+        }
         for scene in order
     }
+
+
+def _order_of_the_field(name: str) -> tuple[int, str]:
+    """Return a sort key: methods as the field lists them, without SAR before with it, then others by name."""
+    ranks = {method: rank for rank, method in enumerate(load()["labels"])}
+    return ranks.get(method_key(without_sar(name).partition(" (")[0]), len(ranks)), name
+
+
+def by_setting(groups: Groups) -> dict[tuple[str, int], Groups]:
+    """Return the scenes of each backbone and number of shots, over which averages are taken."""
+    settings: dict[tuple[str, int], Groups] = {}
+    for scene, rows in groups.items():
+        settings.setdefault((scene.backbone, scene.shots), {})[scene] = rows
+    return settings
 
 
 def with_most_shots(groups: Groups) -> Groups:
@@ -164,41 +195,32 @@ def with_most_shots(groups: Groups) -> Groups:
     return {scene: rows for scene, rows in groups.items() if scene in last}
 
 
-def place(name: str) -> tuple[int, str]:
-    """Return a sort key: methods as the field lists them, without SAR before with it, then others by name."""
-    known = {method: number for number, method in enumerate(load()["labels"])}
-    return known.get(method_key(plain(name).partition(" (")[0]), len(known)), name
+def all_runs(rows: Rows) -> list[Result]:
+    """Return the runs of all rows."""
+    return [run for runs in rows.values() for run in runs]
 
 
-def plain(name: str) -> str:
-    """Return a row's name without SAR: ``coop (epochs=5)`` for ``coop+sar (epochs=5)``."""
-    return name.replace(SAR, "")
-
-
-def pairs(rows: Mapping[str, list[Result]]) -> dict[str, tuple[list[Result], list[Result]]]:
-    """Return the runs without SAR and with it by method; either side may be empty.
+def pairs(rows: Rows) -> dict[str, Sides]:
+    """Return the runs without SAR and with it by method.
 
     Runs with SAR under several settings share the runs without SAR, if those have only one setting.
     """
-    found: dict[str, tuple[list[Result], list[Result]]] = {}
+    sides: dict[str, Sides] = {}
     for name, runs in rows.items():
         if SAR in name:
-            without = rows.get(runs[0].partner) or []
-            found[plain(name)] = without, runs
+            sides[without_sar(name)] = rows.get(runs[0].partner) or [], runs
         else:
-            found.setdefault(name, (runs, []))
-    used = [without for without, runs in found.values() if runs]
-    return {name: pair for name, pair in found.items() if pair[1] or pair[0] not in used}
+            sides.setdefault(name, (runs, []))
+    paired = [without for without, with_sar in sides.values() if with_sar]
+    return {name: pair for name, pair in sides.items() if pair[1] or pair[0] not in paired}
 
 
-def on_all(scenes: Iterable[Mapping[str, list[Result]]]) -> dict[str, tuple[Score | None, Score | None]]:
+def on_all(scenes: Iterable[Rows]) -> dict[str, tuple[Score | None, Score | None]]:
     """Average methods over scenes, without SAR and with it; None where that was not run on all of them."""
-    parts = [pairs(rows) for rows in scenes]
-    found = {}
-    for method in dict.fromkeys(name for part in parts for name in part):
-        sides = [
-            [score(part[method][side]) for part in parts if method in part and part[method][side]] for side in (0, 1)
-        ]
-        without, with_sar = (over_datasets(side) if len(side) == len(parts) else None for side in sides)
-        found[method] = without, with_sar
-    return found
+    every = [pairs(rows) for rows in scenes]
+    averages = {}
+    for method in dict.fromkeys(name for sides in every for name in sides):
+        columns = ([score(sides[method][k]) for sides in every if method in sides and sides[method][k]] for k in (0, 1))
+        without, with_sar = (over_datasets(column) if len(column) == len(every) else None for column in columns)
+        averages[method] = without, with_sar
+    return averages

@@ -1,4 +1,4 @@
-"""A table as one value, and its rendering as Markdown, CSV, LaTeX, HTML and JSON."""
+"""A table as one value, and its rendering as text, Markdown, CSV, LaTeX and JSON; ``page.html.j2`` has HTML."""
 
 from __future__ import annotations
 
@@ -8,14 +8,12 @@ import io
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from html import escape
+import textwrap
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from sar_train.report.scores import Mean
-
-Tone = Literal["", "up", "down"]
 
 
 @dataclass(frozen=True)
@@ -36,16 +34,42 @@ class Cell:
     sd: str = ""
     spread: float | None = None
     bold: bool = False
-    tone: Tone = ""
+    tone: Literal["", "up", "down"] = ""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """``after - before`` with its sign, empty where one is None; a gain or loss has a tone unless ``neutral``."""
+
+    after: Mean | float | None
+    before: Mean | float | None
+    sd: float | None = None
+    neutral: bool = False
+
+
+Value = str | float | Mean | Difference | Cell | None
+"""What a row holds for a column."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column's head. Columns with the same ``group`` share one heading; ``text`` is aligned to the left."""
+    """A column's head, and how its values are shown.
+
+    Attributes:
+        name: the head.
+        group: columns with the same one share a heading.
+        text: aligned to the left.
+        digits: after the point.
+        rivals: columns with the same one compete for the bold figure; empty: nothing in the column is bold.
+        note: explains the column; both are left out of a table that has no value for any column with this note.
+    """
 
     name: str
     group: str = ""
     text: bool = False
+    digits: int = 1
+    rivals: str = ""
+    note: str = ""
 
     @property
     def flat(self) -> str:
@@ -53,12 +77,9 @@ class Column:
         return f"{self.group}: {self.name}" if self.group else self.name
 
 
-Row = tuple[Cell, ...]
-
-
 @dataclass(frozen=True)
 class Table:
-    """A table.
+    """A table, as `make_table` returns it.
 
     Attributes:
         key: its file's name.
@@ -74,63 +95,92 @@ class Table:
     section: str
     title: str
     columns: tuple[Column, ...]
-    rows: tuple[Row, ...]
-    notes: tuple[str, ...] = field(default=())
+    rows: tuple[tuple[Cell, ...], ...]
+    notes: tuple[str, ...] = ()
     folded: bool = False
 
-    def __post_init__(self) -> None:
-        if any(len(row) != len(self.columns) for row in self.rows):
-            raise ValueError(f"table {self.key}: every row needs {len(self.columns)} cells")
+    @property
+    def groups(self) -> list[tuple[str, list[Column]]]:
+        """Return the groups of neighbouring columns."""
+        return [(group, list(columns)) for group, columns in itertools.groupby(self.columns, lambda c: c.group)]
 
 
-def words(text: object) -> Cell:
-    """Return a cell of text."""
-    return Cell(str(text))
-
-
-def number(value: float | None, digits: int = 1, *, sd: float | None = None) -> Cell:
-    """Return a rounded number, empty for None."""
-    if value is None:
-        return Cell()
-    return Cell(_rounded(value, digits), value, "" if sd is None else _rounded(sd, digits), sd)
-
-
-def averaged(found: Mean | None, digits: int = 1) -> Cell:
-    """Return a mean with its standard deviation, empty for None."""
-    return number(found.value, digits, sd=found.sd) if found else Cell()
-
-
-def difference(after: float | None, before: float | None, digits: int = 1, *, good: int = 1) -> Cell:
-    """Return ``after - before`` with its sign; ``good`` is 1 if more is better, -1 if less is, 0 for neither."""
-    if after is None or before is None:
-        return Cell()
-    cell = number(after - before, digits)
-    moved = float(cell.text)
-    tone: Tone = "" if not moved * good else "up" if moved * good > 0 else "down"
-    return dataclasses.replace(cell, text=f"{moved:+.{digits}f}" if moved else cell.text, tone=tone)
-
-
-def embolden(rows: Iterable[Row], places: Sequence[Sequence[int]], *, leave: Iterable[int] = ()) -> tuple[Row, ...]:
-    """Mark the largest numbers, all that are equal as shown.
+def make_table(
+    key: str,
+    section: str,
+    title: str,
+    columns: Sequence[Column],
+    rows: Iterable[Sequence[Value]],
+    notes: Iterable[str] = (),
+    *,
+    apart: Collection[int] = (),
+    folded: bool = False,
+) -> Table:
+    """Return a table with its best figures in bold: the largest, all that are equal as shown.
 
     Args:
-        rows: the rows of a table.
-        places: groups of columns that compete with one another.
-        leave: numbers of the rows that do not take part.
+        key: its file's name.
+        section: the part of the report that it belongs to.
+        title: its content.
+        columns: the heads, with those whose `Column.note` decides whether they are shown.
+        rows: a value for each column.
+        notes: lines below the table, those of columns among them.
+        apart: numbers of the rows that do not compete.
+        folded: hidden until the reader opens it.
+
+    Raises:
+        ValueError: a row has not one value for each column.
     """
-    changed, apart = [list(row) for row in rows], set(leave)
-    for group in places:
+    cells = [[_cell(value, column.digits) for value, column in zip(row, columns, strict=True)] for row in rows]
+    for rivals in {column.rivals for column in columns} - {""}:
         shown = [
-            (float(changed[i][j].text), i, j)
-            for i in range(len(changed))
-            for j in group
-            if i not in apart and changed[i][j].value is not None
+            (float(row[j].text), row, j)
+            for i, row in enumerate(cells)
+            for j, column in enumerate(columns)
+            if column.rivals == rivals and i not in apart and row[j].value is not None
         ]
         best = max((value for value, _, _ in shown), default=None)
-        for value, i, j in shown:
+        for value, row, j in shown:
             if value == best and len(shown) > 1:
-                changed[i][j] = dataclasses.replace(changed[i][j], bold=True)
-    return tuple(tuple(row) for row in changed)
+                row[j] = dataclasses.replace(row[j], bold=True)
+    measured = {column.note for row in cells for cell, column in zip(row, columns, strict=True) if cell.text}
+    empty = {column.note for column in columns} - measured
+    keep = [j for j, column in enumerate(columns) if not column.note or column.note not in empty]
+    return Table(
+        key,
+        section,
+        title,
+        tuple(columns[j] for j in keep),
+        tuple(tuple(row[j] for j in keep) for row in cells),
+        tuple(note for note in notes if note not in empty),
+        folded,
+    )
+
+
+def _cell(value: Value, digits: int) -> Cell:
+    match value:
+        case Cell():
+            return value
+        case str():
+            return Cell(value)
+        case None:
+            return Cell()
+        case Mean():
+            return Cell(_rounded(value.value, digits), value.value, *_spread(value.sd, digits))
+        case Difference():
+            after, before = (end.value if isinstance(end, Mean) else end for end in (value.after, value.before))
+            if after is None or before is None:
+                return Cell()
+            text = _rounded(after - before, digits)
+            moved = 0.0 if value.neutral else float(text)
+            text = f"+{text}" if float(text) > 0 else text
+            tone: Literal["", "up", "down"] = "up" if moved > 0 else "down" if moved < 0 else ""
+            return Cell(text, after - before, *_spread(value.sd, digits), tone=tone)
+    return Cell(_rounded(value, digits), value)
+
+
+def _spread(sd: float | None, digits: int) -> tuple[str, float | None]:
+    return "" if sd is None else _rounded(sd, digits), sd
 
 
 def _rounded(value: float, digits: int) -> str:
@@ -138,6 +188,7 @@ def _rounded(value: float, digits: int) -> str:
     return text.removeprefix("-") if not float(text) else text
 
 
+# ------------------------------------------------------------------------------------------------------- renderings
 LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
@@ -158,13 +209,57 @@ def to_markdown(table: Table) -> str:
 
 
 def _markdown(text: str) -> str:
-    plain = re.sub(r"\s+", " ", text)
-    return re.sub(r"([\\|`*<\[\]]|(?<!\w)_|_(?!\w))", r"\\\1", plain)
+    return re.sub(r"([\\|`*<\[\]]|(?<!\w)_|_(?!\w))", r"\\\1", re.sub(r"\s+", " ", text))
 
 
 def _markdown_cell(cell: Cell) -> str:
     text = f"**{_markdown(cell.text)}**" if cell.bold else _markdown(cell.text)
     return f"{text} ± {cell.sd}" if cell.sd else text
+
+
+def to_text(table: Table, width: int = 100) -> str:
+    """Return plain text in lines of at most ``width`` characters, the best figures with an asterisk.
+
+    A table that is wider comes in pieces, each with the first column; columns of a group stay together if they fit.
+    """
+    cells = [[[column.name] for column in table.columns], *([_text_cell(cell) for cell in row] for row in table.rows)]
+    texts = zip(*(line for row in cells for line in itertools.zip_longest(*row, fillvalue="")), strict=True)
+    columns = [(column, [*lines]) for column, lines in zip(table.columns, texts, strict=True)]
+    first, blocks = _block("", columns[:1]), []
+    for group, members in itertools.groupby(columns[1:], lambda pair: pair[0].group):
+        together = list(members)
+        block = _block(group, together)
+        fits = len(first[0]) + 2 + len(block[0]) <= width
+        blocks += [block] if fits else [_block(group, [column]) for column in together]
+    pieces: list[list[list[str]]] = [[first]]
+    for block in blocks:
+        if len(pieces[-1]) > 1 and sum(len(lines[0]) + 2 for lines in [*pieces[-1], block]) - 2 > width:
+            pieces.append([first])
+        pieces[-1].append(block)
+    lines = textwrap.wrap(table.title, width)
+    for piece in pieces:
+        heads, names, *rows = ("  ".join(texts).rstrip() for texts in zip(*piece, strict=True))
+        lines += ["", *filter(None, [heads]), names, "-" * max(map(len, (names, *rows))), *rows]
+    for note in table.notes:
+        text = note.replace("Bold:", "*:")
+        lines += textwrap.wrap(text, width, initial_indent="- ", subsequent_indent="  ")
+    return "\n".join(lines) + "\n"
+
+
+def _text_cell(cell: Cell) -> list[str]:
+    text = f"{'*' if cell.bold else ''}{cell.text}{f' ± {cell.sd}' if cell.sd else ''}"
+    return textwrap.wrap(text, 40) or [""]
+
+
+def _block(group: str, columns: Sequence[tuple[Column, list[str]]]) -> list[str]:
+    """Return the head of a group of columns and their lines, all of one length."""
+    padded = []
+    for column, lines in columns:
+        longest = max(map(len, lines))
+        padded.append([line.ljust(longest) if column.text else line.rjust(longest) for line in lines])
+    rows = ["  ".join(texts) for texts in zip(*padded, strict=True)]
+    longest = max(len(group), len(rows[0]))
+    return [line.ljust(longest) for line in (group, *rows)]
 
 
 def to_csv(table: Table) -> str:
@@ -179,22 +274,21 @@ def to_csv(table: Table) -> str:
 
 def to_json(tables: Iterable[Table]) -> str:
     """Return a list of tables, rows as objects by column, numbers at full precision."""
-    found = []
+    content = []
     for table in tables:
         heads, rows = _flat(table)
-        by_column: list[dict[str, Any]] = [dict(zip(heads, row, strict=True)) for row in rows]
-        content = {"key": table.key, "section": table.section, "title": table.title, "rows": by_column}
-        found.append(content | {"notes": list(table.notes)})
-    return json.dumps(found, ensure_ascii=False, indent=1) + "\n"
+        by_column = [dict(zip(heads, row, strict=True)) for row in rows]
+        about = {"key": table.key, "section": table.section, "title": table.title}
+        content.append(about | {"rows": by_column, "notes": list(table.notes)})
+    return json.dumps(content, ensure_ascii=False, indent=1) + "\n"
 
 
 def _flat(table: Table) -> tuple[list[str], list[list[Any]]]:
     heads: list[str] = []
     columns: list[list[Any]] = []
-    for j, column in enumerate(table.columns):
-        cells = [row[j] for row in table.rows]
+    for column, cells in zip(table.columns, zip(*table.rows, strict=True), strict=True):
         heads.append(column.flat)
-        columns.append([(c.text or None) if c.value is None else c.value for c in cells])
+        columns.append([(cell.text or None) if cell.value is None else cell.value for cell in cells])
         if any(cell.spread is not None for cell in cells):
             heads.append(f"{column.flat} sd")
             columns.append([cell.spread for cell in cells])
@@ -205,35 +299,28 @@ def to_latex(table: Table) -> str:
     r"""Return a ``table`` with the rules of booktabs: ``\usepackage{booktabs}``."""
     shape = "".join("l" if column.text else "r" for column in table.columns)
     lines = [r"\begin{table}[t]", r"\centering", rf"\caption{{{_latex(table.title)}.}}", rf"\label{{tab:{table.key}}}"]
-    lines += [rf"\begin{{tabular}}{{{shape}}}", r"\toprule", *_latex_groups(table.columns)]
+    lines += [rf"\begin{{tabular}}{{{shape}}}", r"\toprule", *_latex_groups(table)]
     lines.append(" & ".join(_latex(column.name) for column in table.columns) + r" \\")
     lines.append(r"\midrule")
     lines += [" & ".join(_latex_cell(cell) for cell in row) + r" \\" for row in table.rows]
     lines += [r"\bottomrule", r"\end{tabular}"]
     if table.notes:
-        lines.append(r"\par\smallskip\footnotesize " + " ".join(_latex(_sentence(note)) for note in table.notes))
+        sentences = (note if note.endswith((".", "!", "?")) else f"{note}." for note in table.notes)
+        lines.append(r"\par\smallskip\footnotesize " + " ".join(map(_latex, sentences)))
     return "\n".join([*lines, r"\end{table}"]) + "\n"
 
 
-def _sentence(text: str) -> str:
-    return text if text.endswith((".", "!", "?")) else text + "."
-
-
-def _latex_groups(columns: tuple[Column, ...]) -> list[str]:
-    if not any(column.group for column in columns):
+def _latex_groups(table: Table) -> list[str]:
+    if not any(column.group for column in table.columns):
         return []
     heads, rules, at = [], [], 1
-    for group, span in spans(columns):
+    for group, columns in table.groups:
+        span = len(columns)
         heads.append(rf"\multicolumn{{{span}}}{{c}}{{{_latex(group)}}}" if group else " & ".join([""] * span))
         if group:
             rules.append(rf"\cmidrule(lr){{{at}-{at + span - 1}}}")
         at += span
     return [" & ".join(heads) + r" \\", " ".join(rules)]
-
-
-def spans(columns: Iterable[Column]) -> list[tuple[str, int]]:
-    """Return the groups of neighbouring columns, and how many columns each has."""
-    return [(group, len(list(found))) for group, found in itertools.groupby(columns, key=lambda column: column.group)]
 
 
 def _latex(text: str) -> str:
@@ -246,49 +333,6 @@ def _latex_cell(cell: Cell) -> str:
         text = f"$-${text[1:]}"
     text = rf"\textbf{{{text}}}" if cell.bold else text
     return rf"{text} {{\scriptsize $\pm$ {cell.sd}}}" if cell.sd else text
-
-
-def to_html(table: Table) -> str:
-    """Return a ``table`` element; the page adds its title, an element ``title-KEY``, and its notes."""
-    lines = [f'<table id="table-{escape(table.key)}" aria-labelledby="title-{escape(table.key)}">', "<thead>"]
-    if any(column.group for column in table.columns):
-        groups = [
-            f'<th scope="colgroup" colspan="{span}">{escape(group)}</th>' if group else f'<td colspan="{span}"></td>'
-            for group, span in spans(table.columns)
-        ]
-        lines.append(f'<tr class="groups">{"".join(groups)}</tr>')
-    starts = _starts(table.columns)
-    heads = [
-        f'<th scope="col"{_class(column, start=start)}>{escape(column.name)}</th>'
-        for column, start in zip(table.columns, starts, strict=True)
-    ]
-    lines += [f"<tr>{''.join(heads)}</tr>", "</thead>", "<tbody>"]
-    for row in table.rows:
-        cells = [_html(cell, column, start=s) for cell, column, s in zip(row, table.columns, starts, strict=True)]
-        first = cells[0].replace("<td", '<th scope="row"', 1).removesuffix("</td>") + "</th>"
-        lines.append(f"<tr>{''.join([first, *cells[1:]])}</tr>")
-    return "\n".join([*lines, "</tbody>", "</table>"])
-
-
-def _starts(columns: tuple[Column, ...]) -> list[bool]:
-    """Say for each column whether it starts a group after another."""
-    return [j > 0 and column.group != columns[j - 1].group for j, column in enumerate(columns)]
-
-
-def _class(column: Column, *, start: bool, tone: str = "") -> str:
-    names = ["text" if column.text else "", "start" if start else "", tone]
-    found = " ".join(name for name in names if name)
-    return f' class="{found}"' if found else ""
-
-
-def _html(cell: Cell, column: Column, *, start: bool) -> str:
-    text = escape(cell.text)
-    if cell.value is not None and text.startswith("-"):
-        text = f"−{text[1:]}"
-    text = f"<strong>{text}</strong>" if cell.bold else text
-    if cell.sd:
-        text += f' <span class="sd">± {escape(cell.sd)}</span>'
-    return f"<td{_class(column, start=start, tone=cell.tone)}>{text}</td>"
 
 
 FORMATS: dict[str, Callable[[Table], str]] = {"csv": to_csv, "tex": to_latex, "md": to_markdown}

@@ -1,25 +1,580 @@
-"""Make all tables of a folder of results, in the order of the report."""
+"""All tables of accuracies: base-to-new, one ranking, few-shot, other datasets, sweeps, and the published figures."""
 
 from __future__ import annotations
 
-from sar_train.report import base_new, beside, costs, disturbed, few_shot, open_ranking, sweeps, targets
-from sar_train.report.published import is_published_backbone
-from sar_train.report.results import ResultSet
-from sar_train.report.table import Table
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sar_train.evaluation.accuracy import harmonic_mean
+from sar_train.report import costs, published, similarities
+from sar_train.report.results import Result, ResultSet, comparable, differing_settings
+from sar_train.report.scores import (
+    Groups,
+    Mean,
+    Rows,
+    Scene,
+    Score,
+    Sides,
+    all_runs,
+    by_setting,
+    grouped,
+    in_one_ranking,
+    linear_probe,
+    mean,
+    on_all,
+    over_datasets,
+    pairs,
+    score,
+    zero_shot,
+)
+from sar_train.report.table import Column, Difference, Table, Value, make_table
+from sar_train.report.wording import listed, method_name, seeds_text, shots_text, slug
+
+METHOD = Column("method", text=True)
+SEEDS = Column("seeds", text=True)
+SIDES = ("without SAR", "with SAR")
+OPEN_H = "Open H is the same mean in one ranking over base and new classes."
+STATISTICS_H = (
+    "With statistics is open H where class statistics rank, new classes added by name; the other columns are the "
+    "prompt alone."
+)
+MEASURES = tuple(
+    Column(name, rivals=name, note=note)
+    for name, note in (("base", ""), ("new", ""), ("H", ""), ("open H", OPEN_H), ("with statistics", STATISTICS_H))
+)
+"""Columns of `Score.measures`."""
+DIFFERENCES = tuple(dataclasses.replace(column, group="difference", rivals="") for column in MEASURES)
+OF_DATASET = ("data", "template", "novel")
+"""Settings that always differ between datasets."""
 
 
 def all_tables(results: ResultSet) -> list[Table]:
-    """Return every table that the results have rows for; keys are unique."""
-    makers = (base_new, open_ranking, disturbed, beside, few_shot, targets, sweeps, costs)
-    return [table for maker in makers for table in maker.tables(results)]
+    """Return every table that the results have rows for, in the order of the report; keys are unique."""
+    makers: tuple[Callable[[ResultSet], Iterable[Table]], ...] = (
+        base_to_new, one_ranking, similarities.tables, beside_published, few_shot, other_datasets, sweeps, costs.tables,
+    )  # fmt: skip
+    return [table for maker in makers for table in maker(results) if table.rows]
 
 
-def accuracy_tables(results: ResultSet) -> list[Table]:
-    """Return only the tables of accuracies."""
-    return [table for maker in (base_new, open_ranking, few_shot, targets, sweeps) for table in maker.tables(results)]
+def closing_tables(results: ResultSet) -> list[Table]:
+    """Return the tables of accuracies, and the published ones where ours are under the backbone of these."""
+    sections = ["base-to-new", "open", "few-shot", *PUBLISHED_AVERAGES, "custom"]
+    tables = [table for table in all_tables(results) if table.section in sections]
+    backbones = [(run["backbone"]["name"], run["config"].get("pretrained")) for run in results.runs]
+    comparable_backbone = any(published.is_published_backbone(*backbone) for backbone in backbones)
+    return [*tables, *(beside_published(results) if comparable_backbone else ())]
 
 
-def published_tables(results: ResultSet) -> list[Table]:
-    """Return the published figures with ours beside them, where ours are under the backbone of the published ones."""
-    ours = [(run["backbone"]["name"], run["config"].get("pretrained")) for run in results.runs]
-    return beside.tables(results) if any(is_published_backbone(*one) for one in ours) else []
+def spread_note(runs: Sequence[Result]) -> str:
+    """Explain what is shown beside a mean."""
+    if len({run.seed for run in runs}) < 2:
+        return "One seed: no deviation can be given."
+    return "Mean ± standard deviation over seeds, in the columns that give one."
+
+
+def uneven_sides(method: str, sides: Sides) -> list[str]:
+    """Return a warning if a method was run without SAR and with it, but not on the same seeds."""
+    seeds = [{run.seed for run in side} for side in sides]
+    return [f"{method}: the two sides are of different seeds"] if all(seeds) and seeds[0] != seeds[1] else []
+
+
+def zero_shot_varies(runs: Iterable[Result]) -> list[str]:
+    """Return a warning if not all runs have the zero-shot accuracy that a table shows once."""
+    values = [run["zero_shot"]["base_accuracy"] for run in runs]
+    gap = max(values) - min(values)
+    said = f"the runs' zero-shot accuracies differ by up to {gap:.1f}: templates or photos differ"
+    return [said] if gap > 0.05 else []
+
+
+def incomparable(runs: Iterable[Result]) -> list[str]:
+    """Return a note if a published dataset was not run on its published split with all its images."""
+    names = sorted({run.dataset for run in runs if not comparable(run)})
+    return [f"Not the published split and photos, not to be compared with papers: {listed(names)}."] if names else []
+
+
+def _differences(before: Sequence[Value], after: Sequence[Value], sds: Iterable[float | None] = ()) -> list[Difference]:
+    return [
+        Difference(b, a, sd)  # type: ignore[arg-type]
+        for a, b, sd in itertools.zip_longest(before, after, sds)
+    ]
+
+
+# ------------------------------------------------------------------------------------------------------- base to new
+def base_to_new(results: ResultSet) -> Iterator[Table]:
+    """Yield averages over several datasets, then each dataset's accuracies, relations and other ways to answer."""
+    groups = grouped(results.of("base-to-new"))
+    for (backbone, shots), scenes in by_setting(groups).items():
+        if len(scenes) > 1:
+            yield _average(backbone, shots, scenes)
+    for scene, rows in groups.items():
+        yield _accuracies(scene, rows)
+        yield _relations(scene, rows, folded=len(groups) > 2)
+        yield _other_ways(scene, rows, folded=len(groups) > 2)
+
+
+def _columns(last: Column) -> tuple[Column, ...]:
+    sides = (dataclasses.replace(column, group=side) for side in SIDES for column in (*MEASURES, last))
+    return METHOD, *sides, *DIFFERENCES
+
+
+def _accuracies(scene: Scene, rows: Rows) -> Table:
+    runs = all_runs(rows)
+    nothing = ("",) * (len(MEASURES) * 2 + 1)
+    body: list[Sequence[Value]] = []
+    for name, scored in (("zero-shot", zero_shot(runs)), ("linear probe (base only)", linear_probe(runs))):
+        body.append((name, *scored.measures(), seeds_text(scored.seeds), *nothing))
+    uneven: list[str] = []
+    for method, sides in pairs(rows).items():
+        before, after = map(score, sides)
+        moved = _differences(before.measures(), after.measures(), _deviations(sides))
+        row = (*before.measures(), seeds_text(before.seeds), *after.measures(), seeds_text(after.seeds), *moved)
+        body.append((method_name(method), *row))
+        uneven += uneven_sides(method_name(method), sides)
+    notes = (
+        spread_note(runs),
+        "H is the harmonic mean of the averaged base and new accuracies. Bold: the best, the linear probe apart.",
+        OPEN_H,
+        STATISTICS_H,
+        "Differences are those of the figures before rounding, with the deviation of the difference at the same seed.",
+        *uneven,
+        *zero_shot_varies(runs),
+        *incomparable(runs),
+    )
+    title = f"Base to new on {scene}: accuracy in percent"
+    return make_table(f"base-to-new-{scene.slug}", "base-to-new", title, _columns(SEEDS), body, notes, apart=[1])
+
+
+def _deviations(sides: Sides) -> list[float | None]:
+    """Return how much the differences of base and new accuracy vary over seeds, if both sides have the same seeds."""
+    before, after = ({run.seed: run["metrics"] for run in side} for side in sides)
+    if before.keys() != after.keys():
+        return []
+    accuracies = [[(before[s][key], after[s][key]) for s in before] for key in ("base_accuracy", "new_accuracy")]
+    moved = [mean(b - a for a, b in column if a is not None and b is not None) for column in accuracies]
+    return [difference and difference.sd for difference in moved]
+
+
+def _average(backbone: str, shots: int, scenes: Groups) -> Table:
+    """Return averages over datasets; a method that some have both ways is averaged over those."""
+    by_scene = [pairs(rows) for rows in scenes.values()]
+    zero = over_datasets(zero_shot(all_runs(rows)) for rows in scenes.values())
+    nothing = ("",) * (len(MEASURES) * 2 + 1)
+    body: list[Sequence[Value]] = [("zero-shot", *zero.measures(), len(scenes), *nothing)]
+    apart, missing, varied = [], [], []
+    for method in dict.fromkeys(name for sides in by_scene for name in sides):
+        measured = [sides[method] for sides in by_scene if method in sides]
+        both = [sides for sides in measured if all(sides)]
+        columns = [[sides[k] for sides in both or measured if sides[k]] for k in (0, 1)]
+        counts = [len(column) for column in columns]
+        if len(both or measured) < len(scenes) or any(0 < count < len(scenes) for count in counts):
+            apart.append(len(body))
+            missing.append(f"{method_name(method)} ({max(counts)})")
+        before, after = (over_datasets(map(score, column)).measures() for column in columns)
+        moved = _differences(before, after) if both else ("",) * len(MEASURES)
+        body.append((method_name(method), *before, counts[0] or None, *after, counts[1] or None, *moved))
+        varied += sorted({note for sides in both for note in uneven_sides(method_name(method), sides)})
+        for runs in (list(itertools.chain(*column)) for column in columns):
+            keys = [key for key in differing_settings(runs) if key not in OF_DATASET]
+            varied += [f"{method_name(runs[0].name)}: not the same {listed(keys)} on all datasets"] if keys else []
+    names = ", ".join(scene.dataset for scene in scenes)
+    notes = [f"Averages of base and of new over {names}; H is the harmonic mean of these averages. Bold: the best."]
+    if missing:
+        notes.append(
+            f"Not on all {len(scenes)} datasets, and never bold: {', '.join(missing)}. A method that was run both ways "
+            "on some of them is averaged over those."
+        )
+    notes += [OPEN_H, STATISTICS_H, *varied, *incomparable(run for rows in scenes.values() for run in all_runs(rows))]
+    title = f"Base to new, average of {len(scenes)} datasets, {shots_text(shots)}, {backbone}: accuracy in percent"
+    key = slug(f"base-to-new-average-{shots or 'all'}shots-{backbone}")
+    return make_table(key, "base-to-new", title, _columns(Column("datasets", digits=0)), body, notes, apart=apart)
+
+
+def _relations(scene: Scene, rows: Rows, *, folded: bool) -> Table:
+    """Return SAR's own measure: Spearman's correlation of similarities among held-out names."""
+
+    def measured(runs: Iterable[Result], when: str) -> Mean | None:
+        return mean((run["relations"] or {}).get(when) for run in runs)
+
+    body: list[Sequence[Value]] = []
+    for method, sides in pairs(rows).items():
+        without, with_sar = (measured(side, "after") for side in sides)
+        if without or with_sar:
+            start = measured(itertools.chain(*sides), "before")
+            values = (start and start.value, without, with_sar, Difference(with_sar, without))
+            body.append((method_name(method), *values))
+    names = max((int((run["relations"] or {}).get("names") or 0) for run in all_runs(rows)), default=0)
+    columns = (
+        METHOD,
+        Column("at the start", digits=2),
+        *(Column(side, digits=2, rivals="after") for side in SIDES),
+        Column("difference", digits=2),
+    )
+    note = (
+        f"Spearman's rank correlation between hand-crafted and prompted similarities of {names} names that took no "
+        "part in training; 1 is as the hand-crafted prompt has them."
+    )
+    title = f"Relations among held-out names on {scene}"
+    return make_table(f"relations-{scene.slug}", "base-to-new", title, columns, body, (note,), folded=folded)
+
+
+def _ways(runs: Iterable[Result]) -> list[str]:
+    """Return the other ways in which runs answered, such as DePT's text branch."""
+    return list(dict.fromkeys(way for run in runs for way in run["other_metrics"] or {}))
+
+
+def _other_ways(scene: Scene, rows: Rows, *, folded: bool) -> Table:
+    body = []
+    for name, runs in rows.items():
+        for way in _ways(runs):
+            scored = score(runs, way)
+            values = scored.measures()[:3]
+            body.append((method_name(name), way.replace("-", " "), *values, seeds_text(scored.seeds)))
+    columns = (METHOD, Column("answers by", text=True), *map(Column, ("base", "new", "H")), SEEDS)
+    title = f"Other ways to answer on {scene}: accuracy in percent"
+    return make_table(f"other-ways-{scene.slug}", "base-to-new", title, columns, body, folded=folded)
+
+
+# ------------------------------------------------------------------------------------------------------- one ranking
+OVER = {"images": "over images", "per_class": "every class counting the same"}
+ACCURACIES = ("base_accuracy", "new_accuracy", "accuracy")
+AREAS = {"auroc": "AUROC", "openworld_auc": "OpenworldAUC", "ausuc": "AUSUC"}
+OPEN_COLUMNS = (
+    METHOD,
+    *(Column(name, rivals=name) for name in ("open base", "open new", "open H", "open accuracy")),
+    *(Column(name, rivals=name, digits=3) for name in AREAS.values()),
+    SEEDS,
+)
+
+
+def one_ranking(results: ResultSet) -> Iterator[Table]:
+    """Yield two tables for each dataset that was measured so: over images and, folded, over classes."""
+    for scene, rows in grouped(results.of("base-to-new")).items():
+        for over in OVER:
+            yield _one_ranking(scene, rows, over)
+
+
+def _one_ranking(scene: Scene, rows: Rows, over: str) -> Table:
+    body = [_open_row("zero-shot", all_runs(rows), "zero_shot", over)]
+    for name, runs in rows.items():
+        body.append(_open_row(method_name(name), runs, "metrics", over))
+        body += [_open_row(f"{method_name(name)}, {way.replace('-', ' ')}", runs, way, over) for way in _ways(runs)]
+    notes = (
+        spread_note(all_runs(rows)),
+        "Every image is ranked among base and new classes together. Accuracies are in percent, open H is the harmonic "
+        "mean of the averaged open base and open new; areas lie between 0 and 1. Bold: the best.",
+        "AUROC: a base image has a larger base probability than a new one. OpenworldAUC: and both are right among the "
+        "classes of their own side. AUSUC: the area under open new against open base accuracy while an offset is "
+        "taken off the base logits.",
+    )
+    key = f"open-{scene.slug}" if over == "images" else f"open-classes-{scene.slug}"
+    title = f"One ranking over base and new classes on {scene}, {OVER[over]}"
+    return make_table(key, "open", title, OPEN_COLUMNS, filter(None, body), notes, folded=over != "images")
+
+
+def _open_row(name: str, runs: Sequence[Result], way: str, over: str) -> Sequence[Value]:
+    """Return a row, empty where no run has such measures; what does not depend on the seed has no deviation."""
+    by_seed = {run.seed: measures for run in reversed(runs) if (measures := in_one_ranking(run, way, over))}
+    if not by_seed:
+        return ()
+    values = {key: [measures.get(key) for measures in by_seed.values()] for key in (*ACCURACIES, *AREAS)}
+    if way == "zero_shot" and all(len(set(column)) == 1 for column in values.values()):
+        values, by_seed = {key: column[:1] for key, column in values.items()}, {}
+    base, new, accuracy, *areas = (mean(column) for column in values.values())
+    both = harmonic_mean(base and base.value, new and new.value)
+    return name, base, new, both, accuracy, *areas, seeds_text(by_seed)
+
+
+# ---------------------------------------------------------------------------------------------------------- few-shot
+Series = dict[int, dict[str, list[Result]]]
+"""Runs by number of shots and by row."""
+
+
+def series_by_dataset(results: ResultSet) -> dict[Scene, Series]:
+    """Group few-shot runs by backbone and dataset; the number of shots of these scenes is 0 and means nothing."""
+    series: dict[Scene, Series] = {}
+    for scene, rows in grouped(results.of("few-shot")).items():
+        series.setdefault(Scene(scene.backbone, scene.dataset, 0), {})[scene.shots] = rows
+    return {scene: dict(sorted(by.items(), key=lambda item: item[0] or 10**9)) for scene, by in series.items()}
+
+
+def few_shot(results: ResultSet) -> Iterator[Table]:
+    """Yield a table for each dataset and backbone: accuracy over all classes by the number of images per class."""
+    for scene, series in series_by_dataset(results).items():
+        runs = [all_runs(rows) for rows in series.values()]
+        by_shots = [pairs(rows) for rows in series.values()]
+        methods = dict.fromkeys(name for rows in by_shots for name in rows)
+        columns = {method: [rows.get(method, ([], [])) for rows in by_shots] for method in methods}
+        body: list[Sequence[Value]] = [
+            ("zero-shot", *(zero_shot(column).base for column in runs)),
+            ("linear probe", *(linear_probe(column).base for column in runs)),
+        ]
+        notes = [spread_note(list(itertools.chain(*runs))), "Bold: the best of each column, the linear probe apart."]
+        for method, sides in columns.items():
+            for k, name in enumerate((method_name(method), f"{method_name(method)} + SAR")):
+                notes += _uneven_shots(name, series, [pair[k] for pair in sides])
+            notes += sorted({note for pair in sides for note in uneven_sides(method_name(method), pair)})
+        apart = _stack(body, columns, lambda sides: [score(side).base for side in sides])
+        heads = (METHOD, *(Column(shots_text(count), rivals=str(count)) for count in series))
+        title = f"Accuracy by number of shots on {scene.dataset}, {scene.backbone}, all classes, in percent"
+        key = slug(f"few-shot-{scene.dataset}-{scene.backbone}")
+        yield make_table(key, "few-shot", title, heads, body, notes, apart=[1, *apart])
+
+
+def _stack(
+    body: list[Sequence[Value]],
+    methods: Mapping[str, Sequence[Sides]],
+    measure: Callable[[Sequence[list[Result]]], Sequence[Value]],
+) -> list[int]:
+    """Add the rows of each method without SAR, with it, and their difference; return the numbers of the last ones.
+
+    Args:
+        body: rows.
+        methods: both sides of each column, by method.
+        measure: returns the values of a row from the runs of each column.
+    """
+    apart = []
+    for method, columns in methods.items():
+        before, after = (measure([sides[k] for sides in columns]) for k in (0, 1))
+        if any(sides[0] for sides in columns):
+            body.append((method_name(method), *before))
+        if any(sides[1] for sides in columns):
+            body.append((f"{method_name(method)} + SAR", *after))
+        if any(map(all, columns)):
+            apart.append(len(body))
+            body.append(("difference", *_differences(before, after)))
+    return apart
+
+
+def _uneven_shots(name: str, counts: Iterable[int], columns: Sequence[Sequence[Result]]) -> list[str]:
+    """Return a note if some columns have seeds that others lack."""
+    seeds = {count: tuple(run.seed for run in runs) for count, runs in zip(counts, columns, strict=True)}
+    if len(set(seeds.values())) < 2 or not any(columns):
+        return []
+    texts = [f"{shots_text(count)}: {seeds_text(numbers) or 'none'}" for count, numbers in seeds.items()]
+    return [f"{name}, seeds at {'; '.join(texts)}"]
+
+
+# ---------------------------------------------------------------------------------------------------- other datasets
+PUBLISHED_AVERAGES = {
+    "cross-dataset": ("Cross-dataset transfer", "targets", 10),
+    "domain-generalisation": ("Domain generalisation", "variants", 4),
+}
+"""By protocol: its title, the key of the published average, and over how many datasets that is."""
+TCP = (
+    "TCP's class-aware tokens come from the training template here; its authors' code takes the target's, which tells "
+    "the prompt of the domain."
+)
+
+
+def other_datasets(results: ResultSet) -> Iterator[Table]:
+    """Yield a table for each protocol, source, number of shots and backbone; for ImageNet the published figures."""
+    for protocol in PUBLISHED_AVERAGES:
+        groups = grouped(results.of(protocol))
+        yield from (_targets(protocol, scene, rows) for scene, rows in groups.items())
+        if any(scene.dataset == "imagenet" for scene in groups):
+            yield _published_targets(protocol)
+
+
+def _targets(protocol: str, scene: Scene, rows: Rows) -> Table:
+    runs, methods = all_runs(rows), pairs(rows)
+    targets = list(dict.fromkeys(name for run in runs for name in run["targets"] or {}))
+    zero = (Mean(m.value, None) if m else None for m in (zero_shot(runs).base, *_on(targets, runs, "zero_shot")))
+    body: list[Sequence[Value]] = [("zero-shot", *_with_average(*zero))]
+
+    def measured(columns: Sequence[list[Result]]) -> Sequence[Value]:
+        return _with_average(score(columns[0]).base, *_on(targets, columns[0], "accuracy"))
+
+    apart = _stack(body, {method: [sides] for method, sides in methods.items()}, measured)
+    notes = [spread_note(runs), "The average is over the targets, the source left out. Bold: the best of each column."]
+    notes += [TCP] if any(run["config"]["method"] == "tcp" for run in runs) else []
+    notes += [note for method, sides in methods.items() for note in uneven_sides(method_name(method), sides)]
+    heads = ((scene.dataset, "source"), *((name, "targets") for name in (*targets, "average")))
+    columns = (METHOD, *(Column(name, group, rivals=str(k)) for k, (name, group) in enumerate(heads, 1)))
+    title = f"{PUBLISHED_AVERAGES[protocol][0]} from {scene}: accuracy in percent"
+    return make_table(f"{protocol}-{scene.slug}", protocol, title, columns, body, notes, apart=apart)
+
+
+def _on(targets: Iterable[str], runs: Sequence[Result], key: str) -> list[Mean | None]:
+    return [mean((run["targets"] or {}).get(target, {}).get(key) for run in runs) for target in targets]
+
+
+def _with_average(source: Mean | None, *targets: Mean | None) -> Sequence[Value]:
+    """Return accuracies with the average over the targets, empty unless all of them were measured."""
+    measured = [target.value for target in targets if target]
+    average = mean(measured) if len(measured) == len(targets) else None
+    return source, *targets, average and average.value
+
+
+def _published_targets(protocol: str) -> Table:
+    content, (title, average, count) = published.load(), PUBLISHED_AVERAGES[protocol]
+    each = list(next(iter(content["variants"].values()))) if protocol == "domain-generalisation" else []
+    body = []
+    for method, figures in content["transfer"].items():
+        variants = content["variants"].get(method, {})
+        values = (figures["source"], figures.get(average), *(variants.get(name) for name in each))
+        body.append((published.label(method), *values))
+    heads = ("ImageNet, source", f"average of {count} targets", *each)
+    notes = [
+        f"{content['backbone']}, 16 shots of ImageNet's 1,000 classes. Source: {content['sources']['transfer']}.",
+        "Comparable only with runs from ImageNet under the same backbone.",
+    ]
+    if each:
+        notes.append(f"Single targets: {content['sources']['variants']}; their averages are not those beside them.")
+    columns = (METHOD, *(Column(name, digits=2) for name in heads))
+    return make_table(slug(f"{protocol}-published"), protocol, f"{title}, published", columns, body, notes)
+
+
+# ------------------------------------------------------------------------------------------------------------ sweeps
+MOST_SETTINGS = 8
+
+
+def sweeps(results: ResultSet) -> Iterator[Table]:
+    """Yield a table for each folder of sweeps, backbone and dataset: a row for each run, with its settings."""
+    groups: dict[tuple[Path, str, str], list[Result]] = {}
+    for run in results.of("custom"):
+        groups.setdefault((run.folder, run.backbone, run.dataset), []).append(run)
+    for (folder, backbone, dataset), every in groups.items():
+        rows: dict[str, list[Result]] = {}
+        for run in every:
+            rows.setdefault(run.name, []).append(run)
+        settings = _shown_settings([runs[0] for runs in rows.values()])
+        body: list[Sequence[Value]] = [("zero-shot", *("" for _ in settings), *zero_shot(every).measures(), "", "")]
+        for name, runs in rows.items():
+            scored, relations = score(runs), mean((run["relations"] or {}).get("after") for run in runs)
+            shown = (_setting_text(runs[0].settings.get(key)) for key in settings)
+            body.append((name, *shown, *scored.measures(), relations, seeds_text(scored.seeds)))
+        columns = (
+            Column("run", text=True),
+            *(Column(key, "settings", text=True) for key in settings),
+            *(dataclasses.replace(column, group="accuracy") for column in MEASURES),
+            Column("relations", digits=2),
+            SEEDS,
+        )
+        name = folder.as_posix() if folder != Path() else "sweep"
+        notes = (
+            spread_note(every),
+            "Settings: those in which the rows differ. Relations: Spearman's correlation after training, of names that "
+            "took no part. Bold: the best of each column.",
+            OPEN_H,
+            STATISTICS_H,
+            *zero_shot_varies(every),
+        )
+        title = f"{name}: {dataset}, {backbone}, accuracy in percent"
+        yield make_table(slug(f"custom-{name}-{dataset}-{backbone}"), "custom", title, columns, body, notes)
+
+
+def _shown_settings(rows: Sequence[Result]) -> list[str]:
+    """Return the settings to show as columns: those in which rows differ, or none if there are too many.
+
+    Settings of single methods are left out if rows of several methods are compared.
+    """
+    keys = dict.fromkeys(key for row in rows for key in row.settings)
+    differing = [key for key in keys if len({repr(row.settings[key]) for row in rows if key in row.settings}) > 1]
+    if "method" in differing:
+        methods = {str(row.settings["method"]) for row in rows}
+        differing = [key for key in differing if key.partition(".")[0] not in methods]
+    return differing if len(differing) <= MOST_SETTINGS else []
+
+
+def _setting_text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "" if value is None else f'"{value}"' if value == "" else str(value)
+
+
+# ------------------------------------------------------------------------------------------------- published figures
+NO_SAR = (
+    "The paper that proposes SAR (arXiv 2502.11969) prints its own figures; they were not available, so none is shown."
+)
+ORIGINS = ("published", "ours", "ours + SAR")
+BESIDE_COLUMNS = (
+    METHOD,
+    *(Column(name, group, digits=1 + (group == "published")) for group in ORIGINS for name in ("base", "new", "H")),
+    *(Column(name, "H above zero-shot") for name in ORIGINS),
+)
+Ours = Mapping[str, tuple[Score | None, Score | None]]
+"""Our scores without SAR and with it by method."""
+
+
+def beside_published(results: ResultSet) -> list[Table]:
+    """Return a table for each dataset with published figures, after the averages over the field's eleven."""
+    runs = [run for run in results.of("base-to-new") if comparable(run)]
+    groups = {scene: rows for scene, rows in grouped(runs).items() if scene.shots == 16}
+    tables = [_beside(scene, rows) for scene, rows in groups.items() if published.of_dataset(scene.dataset)]
+    tables = [dataclasses.replace(table, folded=len(tables) > 2) for table in tables]
+    for (backbone, _), scenes in by_setting(groups).items():
+        tables.insert(0, _beside_average(backbone, scenes))
+    return tables
+
+
+def _beside(scene: Scene, rows: Rows) -> Table:
+    figures = published.of_dataset(scene.dataset)
+    theirs = {name: (f.base, f.new, harmonic_mean(f.base, f.new) or 0.0) for name, f in figures.items()}
+    ours = {
+        m: (score(without), score(with_sar) if with_sar else None) for m, (without, with_sar) in pairs(rows).items()
+    }
+    title = f"Published figures on {scene.dataset} beside ours, 16 shots, {scene.backbone}, in percent"
+    sources = dict.fromkeys(figure.source for figure in figures.values())
+    notes = (_backbones(all_runs(rows)), f"Sources: {'; '.join(sources)}.", NO_SAR)
+    body = _beside_rows(theirs, ours, zero_shot(all_runs(rows)))
+    return make_table(f"published-{scene.slug}", "published", title, BESIDE_COLUMNS, body.values(), notes)
+
+
+def _beside_average(backbone: str, scenes: Groups) -> Table:
+    content = published.load()
+    theirs = {method: tuple(entry["scores"]) for method, entry in content["averages"].items()}
+    of_eleven = {scene: rows for scene, rows in scenes.items() if scene.dataset in content["datasets"]}
+    missing = len(content["datasets"]) - len({scene.dataset for scene in of_eleven})
+    columns: Sequence[Column] = (*BESIDE_COLUMNS, Column("source", text=True))
+    if missing:
+        body, beside = _beside_rows(theirs, {}, None), ""
+        state = f"Ours cannot stand beside: {missing} of the 11 datasets were not run."
+    else:
+        zero = over_datasets(zero_shot(all_runs(rows)) for rows in of_eleven.values())
+        body, beside = _beside_rows(theirs, on_all(of_eleven.values()), zero), f", beside ours under {backbone}"
+        state = _backbones([run for rows in scenes.values() for run in all_runs(rows)])
+    sources = {published.label(method): entry["source"] for method, entry in content["averages"].items()}
+    rows = [(*row, sources.get(name, "")) for name, row in body.items()]
+    if missing:
+        keep = [j for j, column in enumerate(columns) if column.group == "published" or column.text]
+        columns, rows = [columns[j] for j in keep], [tuple(row[j] for j in keep) for row in rows]
+    title = f"Published averages over 11 datasets, 16 shots{beside}, in percent"
+    notes = (f"Under {content['backbone']}.", state, NO_SAR)
+    return make_table(slug(f"published-average-{backbone}"), "published", title, columns, rows, notes)
+
+
+def _backbones(runs: Iterable[Result]) -> str:
+    names = {run["backbone"]["name"]: run["config"].get("pretrained") for run in runs}
+    theirs = published.load()["backbone"]
+    if all(published.is_published_backbone(name, pretrained) for name, pretrained in names.items()):
+        return f"Both under {theirs}."
+    return (
+        f"Another backbone: the published figures are of {theirs}, ours of {' and '.join(names)}. Accuracies cannot be "
+        "compared; how far a method lies above its own zero-shot accuracy (last columns) can, with care."
+    )
+
+
+def _beside_rows(theirs: Mapping[str, Any], ours: Ours, zero: Score | None) -> dict[str, Sequence[Value]]:
+    """Return rows by name: the published methods, then ours that were not published.
+
+    Runs of ``dept`` stand beside DePT on CoOp, which it is, in a row of their own if ``dept:coop`` was run too.
+    """
+    by_key: dict[str, list[str]] = {key: [] for key in theirs}
+    for method in ours:
+        by_key.setdefault(published.method_key(method), []).append(method)
+    body: dict[str, Sequence[Value]] = {}
+    for key, methods in by_key.items():
+        figures = theirs.get(key, (None, None, None))
+        for method in methods or [""]:
+            name = published.label(key) if key in theirs and len(methods) < 2 else method_name(method)
+            sides = (zero, None) if key == "clip" else ours.get(method, (None, None))
+            scored = [side.measures()[:3] if side else (None, None, None) for side in sides]
+            above: list[Value] = [""] * 3
+            if key != "clip":
+                ends = (zero and zero.both, *(measures[2] for measures in scored))
+                above = [Difference(figures[2], theirs["clip"][2]), *(Difference(h, ends[0]) for h in ends[1:])]
+            body[name] = name, *figures, *scored[0], *scored[1], *above
+    return body

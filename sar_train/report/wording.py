@@ -2,40 +2,45 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 
-from sar_train.report.published import label, method_key
-from sar_train.report.results import SAR, Result
-from sar_train.report.scores import plain
+from sar_train.report.published import label
+
+SAR = "+sar"
+"""Contained in the names of rows with SAR."""
+
+
+def without_sar(name: str) -> str:
+    """Return a row's name without SAR: ``coop (epochs=5)`` for ``coop+sar (epochs=5)``."""
+    return name.replace(SAR, "")
 
 
 def method_name(name: str) -> str:
-    """Return a row's name as people write it: ``DePT on KgCoOp + SAR (epochs=5)``."""
-    head, bracket, rest = plain(name).partition(" (")
-    known = label(method_key(head))
-    shown = head if known == method_key(head) else known
-    return shown + (" + SAR" if SAR in name else "") + bracket + rest
+    """Return a row's name as people write it: ``DePT on KgCoOp + SAR (epochs=5)``; plain ``dept`` is ``DePT``."""
+    head, bracket, settings = without_sar(name).partition(" (")
+    method = head.replace(":", "-").lower()
+    title = label(method)
+    return (head if title == method else title) + (" + SAR" if SAR in name else "") + bracket + settings
 
 
-def seeds_of(seeds: Iterable[int]) -> str:
+def shots_text(count: int) -> str:
+    """Return a number of shots in words."""
+    return {0: "all photos", 1: "1 shot"}.get(count, f"{count} shots")
+
+
+def slug(text: str) -> str:
+    """Return a text as part of a file's name; a digest tells texts apart that are not ASCII."""
+    plain = "".join(c if c.isascii() and c.isalnum() else "-" for c in text.lower()).strip("-")
+    return plain if text.isascii() else f"{plain}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def seeds_text(seeds: Iterable[int]) -> str:
     """Return ``1–3`` for consecutive numbers, ``1, 3`` for others."""
-    found = sorted(set(seeds))
-    if len(found) > 2 and found[-1] - found[0] == len(found) - 1:
-        return f"{found[0]}–{found[-1]}"
-    return ", ".join(map(str, found))
-
-
-def spread_note(runs: Sequence[Result]) -> str:
-    """Explain what is shown beside a mean."""
-    if len({run.seed for run in runs}) < 2:
-        return "One seed: no deviation can be given."
-    return "Mean ± standard deviation over seeds, in the columns that give one."
-
-
-def uneven_sides(method: str, without: Sequence[Result], with_sar: Sequence[Result]) -> str:
-    """Warn if a method was run without SAR and with it, but not on the same seeds; else return an empty text."""
-    seeds = [{run.seed for run in side} for side in (without, with_sar)]
-    return f"{method}: the two sides are of different seeds" if all(seeds) and seeds[0] != seeds[1] else ""
+    numbers = sorted(set(seeds))
+    if len(numbers) > 2 and numbers[-1] - numbers[0] == len(numbers) - 1:
+        return f"{numbers[0]}–{numbers[-1]}"
+    return ", ".join(map(str, numbers))
 
 
 def listed(names: Sequence[str], most: int = 6) -> str:

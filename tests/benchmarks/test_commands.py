@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import json
 import os
 import re
 import shutil
@@ -16,21 +18,40 @@ from PIL import Image
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize(("command", "option"), [("blas_threads", ["--photos"]), ("cold_start", [])])
-def test_sar_classify_is_measured_as_a_process(command: str, option: list[str], tmp_path: Path) -> None:
-    photo = tmp_path / "photos" / "grey.png"
-    photo.parent.mkdir()
+def test_sar_classify_is_measured_as_a_process(tmp_path: Path) -> None:
+    photo = tmp_path / "grey.png"
     Image.fromarray(np.full((32, 32, 3), 128, np.uint8)).save(photo)
-    given = [*option, str(photo.parent if option else photo), "--runs", "1"]
     stubs = tmp_path / "stubs"  # of what sar-classify is compared with
     stubs.mkdir()
     for slow in ("torch", "open_clip"):
         (stubs / f"{slow}.py").touch()
     done = subprocess.run(
-        [sys.executable, f"benchmarks/{command}.py", *given],
+        [sys.executable, "-m", "benchmarks.cold_start", "--photo", str(photo), "--runs", "1"],
         cwd=ROOT, env=os.environ | {"PYTHONPATH": str(stubs)}, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
+    *table, figures = done.stdout.splitlines()
+    assert [line.split(" | ")[0] for line in table] == [
+        "| command",
+        "| ---",
+        "| import torch, open_clip",
+        "| sar-classify",
+    ]
+    assert [row["command"] for row in json.loads(figures)] == ["import torch, open_clip", "sar-classify"]
+
+
+@pytest.mark.parametrize("name", ["throughput", "serving"])
+def test_the_committed_tables_are_those_of_the_committed_figures(name: str) -> None:
+    table = importlib.import_module(f"benchmarks.{name}.table")
+    results = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text("utf-8"))
+    page = (ROOT / "benchmarks" / "results" / f"{name}.md").read_text("utf-8")
+    assert figures_of(table.markdown(results)) <= figures_of(page)
+    assert len(figures_of(page)) > 20
+
+
+def figures_of(page: str) -> set[str]:
+    """Return the rows of a page's tables."""
+    return {line for line in page.splitlines() if line.startswith("| ") and "---" not in line}
 
 
 def test_make_bench_runs_the_commands_of_the_page_and_nothing_else() -> None:

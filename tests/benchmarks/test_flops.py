@@ -67,4 +67,4 @@ def test_the_profile_counts_the_same_by_operator_and_takes_all_of_the_time() -> 
     assert {"Conv, pointwise", "Conv, depthwise"} < set(rows)
     *_, total = operators.table(rows, 2, 1e11)
     seconds = sum(row.seconds for row in rows.values())
-    assert total.startswith(f"| all | {sum(row.nodes for row in rows.values())} | 100% | {500 * seconds:.2f} |")
+    assert total[:4] == ("all", sum(row.nodes for row in rows.values()), "100%", f"{500 * seconds:.2f}")

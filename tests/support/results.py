@@ -10,6 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from sar_train.report.results import read
+from sar_train.report.table import Table
+from sar_train.report.tables import all_tables
+
 SCHEDULE = {"epochs": 10, "learning_rate": 0.02, "batch_size": 32, "optimiser": "sgd"}
 
 
@@ -148,3 +152,8 @@ def sample(folder: Path) -> None:
         write(folder, result(name, protocol="cross-dataset", new=None, dataset="imagenet", targets=targets))
     for weight in (0.1, 0.3):
         write(folder / "sweep", result(f"w{weight}", protocol="custom", settings={"sar": True, "novel_count": weight}))
+
+
+def tables(folder: Path, *sections: str) -> list[Table]:
+    """Return the tables of a folder's results, all or those of some sections of the report."""
+    return [table for table in all_tables(read(folder)) if not sections or table.section in sections]

@@ -82,15 +82,15 @@ def table(folder: Path, form: str, only: str) -> None:
     from sar_train.report.tables import all_tables
 
     every = all_tables(read(folder, tell=_warn))
-    found = [one for one in every if only.casefold() in f"{one.key} {one.title}".casefold()]
-    if not found:
+    tables = [one for one in every if only.casefold() in f"{one.key} {one.title}".casefold()]
+    if not tables:
         raise DataError(f"no table contains {only!r}; there are {', '.join(one.key for one in every)}")
     if form == "json":
-        click.echo(to_json(found), nl=False)
+        click.echo(to_json(tables), nl=False)
         return
     render_one = {"markdown": to_markdown, "csv": to_csv, "latex": to_latex}[form]
     comment = {"markdown": "", "csv": "# {}\n", "latex": ""}[form]
-    click.echo("\n".join(comment.format(one.title) + render_one(one) for one in found), nl=False)
+    click.echo("\n".join(comment.format(one.title) + render_one(one) for one in tables), nl=False)
 
 
 @click.command("pack")

@@ -76,8 +76,8 @@ def carry_out(sweeps: Sequence[tuple[Sequence[Job], Path]], machine: Machine, co
         raise ConfigError("--keep-prompts keeps them on this machine, so it cannot be combined with --ray")
     on_stderr = functools.partial(click.echo, err=True)
     planned = []
-    for given, out in sweeps:
-        jobs = [machine.placed(job, out) for job in given]
+    for sweep, out in sweeps:
+        jobs = [machine.placed(job, out) for job in sweep]
         planned.append((jobs, [job for job in jobs if find_result(job, out, any_code=machine.any_code) is None], out))
     look_for_data([job for _, todo, _ in planned for job in todo], on_stderr if machine.dry_run else None)
     if machine.dry_run:
@@ -133,11 +133,10 @@ def report(
         click.echo(json.dumps(content, ensure_ascii=False))
     elif results:
         from sar_train.report.results import read
-        from sar_train.report.table import to_markdown
-        from sar_train.report.tables import accuracy_tables, published_tables
+        from sar_train.report.table import to_text
+        from sar_train.report.tables import closing_tables
 
-        found = read(out, tell=tell)
-        click.echo("\n".join(map(to_markdown, [*accuracy_tables(found), *published_tables(found)])))
+        click.echo("\n".join(map(to_text, closing_tables(read(out, tell=tell)))))
         tell(f"{len(results)} results in {out}; next: sar-experiment report {shlex.quote(str(out))}")
     for text in failed:
         click.echo(one_line(f"Failed: {text}"), err=True)

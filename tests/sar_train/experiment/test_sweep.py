@@ -25,7 +25,7 @@ from sar_train.experiment.sweep import as_json, find_result, run_sweep
 from sar_train.report.packed import pack
 from sar_train.report.results import read
 from sar_train.report.table import to_markdown
-from sar_train.report.tables import accuracy_tables
+from sar_train.report.tables import closing_tables
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def test_an_interrupted_sweep_ends_with_the_same_results(config: RunConfig, tmp_
     run_sweep(grid(config), tmp_path / "broken", here, silent)
     run_sweep(grid(config), tmp_path / "whole", here, silent)
     assert numbers(tmp_path / "broken") == numbers(tmp_path / "whole")
-    broken, whole = (accuracy_tables(read(tmp_path / name)) for name in ("broken", "whole"))
+    broken, whole = (closing_tables(read(tmp_path / name)) for name in ("broken", "whole"))
     assert whole
     assert list(map(to_markdown, broken)) == list(map(to_markdown, whole))
 

@@ -13,10 +13,19 @@ from matplotlib.figure import Figure as Canvas
 from support.results import result, write
 
 from sar_train.report import charts
+from sar_train.report.figure import MUTED, WITH, WITHOUT, Figure
 from sar_train.report.results import read
-from sar_train.report.style import MUTED, WITH, WITHOUT
+from sar_train.report.wording import method_name
 
 FEW: dict[str, Any] = {"protocol": "few-shot", "new": None, "zero_shot": (54.0, None)}
+
+
+def drawn(folder: Path, section: str, canvases: list[Canvas] | None = None) -> list[Figure]:
+    """Return the figures of a section, and leave only theirs in ``canvases``, which follow the same order."""
+    figures = charts.figures(read(folder))
+    if canvases is not None:
+        canvases[:] = [canvas for figure, canvas in zip(figures, canvases, strict=True) if figure.section == section]
+    return [figure for figure in figures if figure.section == section]
 
 
 def curves(axes: Axes) -> dict[str, list[list[tuple[float, float]]]]:
@@ -40,7 +49,7 @@ def test_accuracy_against_shots(tmp_path: Path) -> None:
     for name in ("coop", "coop+sar", "kgcoop"):
         for shots in (1, 2, 16):
             write(tmp_path, result(name, shots=shots, base=50.0 + shots, **FEW))
-    (figure,) = charts.accuracy_by_shots(read(tmp_path))
+    (figure,) = drawn(tmp_path, "few-shot")
     for text in ("CoOp", "KgCoOp", "zero-shot", "with SAR", "16"):
         assert f">{text}<" in figure.svg
     assert figure.section == "few-shot"
@@ -53,7 +62,7 @@ def test_lines_are_means_and_bands_their_deviations(tmp_path: Path, canvases: li
             write(tmp_path, result(shots=shots, seed=seed, base=60.0 + shots + shift, **FEW))
     for shots in (1, 4):
         write(tmp_path, result("coop+sar", shots=shots, base=70.0 + shots, **FEW))
-    charts.accuracy_by_shots(read(tmp_path))
+    drawn(tmp_path, "few-shot", canvases)
     (canvas,) = canvases
     (axes,) = canvas.axes
     lines = curves(axes)
@@ -76,10 +85,10 @@ def test_one_ranking_is_a_curve_for_each_seed_and_a_mark_without_offset(tmp_path
     write(tmp_path, result("coop+sar", open_=(60.0, 50.0)))
     write(tmp_path, result("tcp"))  # made before there were such measures
     write(tmp_path, result("dept", open_=(90.0, 80.0)))
-    (figure,) = charts.open_curves(read(tmp_path))
+    (figure,) = drawn(tmp_path, "open", canvases)
     assert (figure.section, figure.beside, figure.folded) == ("open", figure.key, False)
     axes, other = canvases[0].axes
-    assert [one.get_title(loc="left") for one in (axes, other)] == ["CoOp", "DePT on CoOp"]
+    assert [one.get_title(loc="left") for one in (axes, other)] == ["CoOp", "DePT"]
     for low, high, largest in ((*axes.get_xlim(), 95), (*axes.get_ylim(), 85)):
         assert low == 0
         assert largest < high < 110
@@ -93,7 +102,7 @@ def test_one_ranking_is_a_curve_for_each_seed_and_a_mark_without_offset(tmp_path
 
 def test_one_number_of_shots_is_no_curve(tmp_path: Path) -> None:
     write(tmp_path, result(shots=1, **FEW))
-    assert charts.accuracy_by_shots(read(tmp_path)) == []
+    assert drawn(tmp_path, "few-shot") == []
 
 
 @pytest.mark.parametrize(("count", "columns"), [(1, 1), (3, 3), (6, 4)])
@@ -102,9 +111,9 @@ def test_panels_are_in_rows_of_four(tmp_path: Path, canvases: list[Canvas], coun
     for method in methods:
         for shots in (1, 2):
             write(tmp_path, result(method, shots=shots, **FEW))
-    charts.accuracy_by_shots(read(tmp_path))
+    drawn(tmp_path, "few-shot", canvases)
     shown = [axes for axes in canvases[0].axes if axes.axison]
-    assert sorted(axes.get_title(loc="left") for axes in shown) == sorted(map(charts.method_name, methods))
+    assert sorted(axes.get_title(loc="left") for axes in shown) == sorted(map(method_name, methods))
     spec = shown[0].get_subplotspec()
     assert spec is not None
     assert spec.get_gridspec().get_geometry() == (-(-count // columns), columns)
@@ -122,7 +131,7 @@ def test_panels_are_in_rows_of_four(tmp_path: Path, canvases: list[Canvas], coun
 def test_loss_terms_are_averaged_over_seeds_epoch_by_epoch(tmp_path: Path, canvases: list[Canvas]) -> None:
     for seed, loss in ((1, 1.0), (2, 3.0)):
         write(tmp_path, result(seed=seed, history=losses(loss, 2 * loss, regulariser=0.0)))
-    charts.learning_curves(read(tmp_path))
+    drawn(tmp_path, "curves", canvases)
     (axes,) = canvases[0].axes
     assert curves(axes) == {WITHOUT: [[(1, 2.0), (2, 4.0)]]}  # zero has no logarithm
     assert axes.get_yscale() == "log"
@@ -133,7 +142,7 @@ def test_loss_terms_are_averaged_over_seeds_epoch_by_epoch(tmp_path: Path, canva
 def test_numbers_that_are_none_and_terms_of_one_epoch_are_left_out(tmp_path: Path, canvases: list[Canvas]) -> None:
     history = [*losses(1.0, float("nan"), 3.0), {"epoch": 4, "learning_rate": 0.1, "distillation": 2.0}]
     write(tmp_path, result(history=history))
-    charts.learning_curves(read(tmp_path))
+    drawn(tmp_path, "curves", canvases)
     assert curves(canvases[0].axes[0]) == {WITHOUT: [[(1, 1.0), (3, 3.0)]]}
     assert legend(canvases[0]) == ["without SAR", "with SAR", "cross-entropy"]
 
@@ -141,7 +150,7 @@ def test_numbers_that_are_none_and_terms_of_one_epoch_are_left_out(tmp_path: Pat
 def test_learning_curves_name_their_terms(tmp_path: Path, canvases: list[Canvas]) -> None:
     write(tmp_path, result())
     write(tmp_path, result("coop+sar", history=losses(1.0, 2.0, regulariser=0.1)))
-    (figure,) = charts.learning_curves(read(tmp_path))
+    (figure,) = drawn(tmp_path, "curves", canvases)
     for text in ("cross-entropy", "regulariser", "epoch"):
         assert f">{text}<" in figure.svg
     with_sar = [line for line in canvases[0].axes[0].lines if to_hex(line.get_color()) == WITH]
@@ -166,7 +175,7 @@ def test_ticks_of_losses_are_plain_numbers(
     tmp_path: Path, canvases: list[Canvas], low: float, high: float, ticks: list[float]
 ) -> None:
     write(tmp_path, result(history=losses(high, low)))
-    charts.learning_curves(read(tmp_path))
+    drawn(tmp_path, "curves", canvases)
     axes = canvases[0].axes[0]
     bottom, top = axes.get_ylim()
     assert [float(tick) for tick in axes.get_yticks() if bottom <= tick <= top] == pytest.approx(ticks)
@@ -179,7 +188,7 @@ def test_later_curves_are_folded_and_few_shot_runs_show_the_most_shots(tmp_path:
     write(tmp_path, result(dataset="dtd"))
     for shots in (1, 16):
         write(tmp_path, result(shots=shots, **FEW))
-    found = charts.learning_curves(read(tmp_path))
+    found = drawn(tmp_path, "curves")
     assert [figure.folded for figure in found] == [False, True, True]
     assert found[2].key == "curves-few-shot-caltech101-16shots-sar-mini"
     assert {figure.section for figure in found} == {"curves"}
@@ -188,13 +197,13 @@ def test_later_curves_are_folded_and_few_shot_runs_show_the_most_shots(tmp_path:
 def test_without_a_history_there_is_no_curve(tmp_path: Path) -> None:
     write(tmp_path, result(history=[{"epoch": 1, "cross_entropy": 1.0}]))
     write(tmp_path, result("kgcoop", history=[]))
-    assert charts.learning_curves(read(tmp_path)) == []
+    assert drawn(tmp_path, "curves") == []
 
 
 def test_few_shot_curves_are_of_the_most_shots_of_each_dataset(tmp_path: Path) -> None:
     for dataset, shots in (("dtd", 16), ("eurosat", 4), ("eurosat", 1), ("ucf101", 16), ("ucf101", 0)):
         write(tmp_path, result(dataset=dataset, shots=shots, **FEW))
-    titles = [figure.title for figure in charts.learning_curves(read(tmp_path))]
+    titles = [figure.title for figure in drawn(tmp_path, "curves")]
     assert [title.removeprefix("Learning curves on ") for title in titles] == [
         "dtd, 16 shots, sar-mini, few-shot",
         "eurosat, 4 shots, sar-mini, few-shot",

@@ -8,14 +8,21 @@ from typing import Any
 
 import pytest
 from support.results import accuracies, result, write
+from support.results import tables as all_tables
 
-from sar_train.report import costs
+from sar_train.report.page import write as write_page
 from sar_train.report.results import read
-from sar_train.report.table import Table, to_html
+from sar_train.report.table import Table
 
 
 def tables(folder: Path) -> dict[str, Table]:
-    return {table.key: table for table in costs.tables(read(folder))}
+    return {table.key: table for table in all_tables(folder, "costs", "novel", "set-up")}
+
+
+def html(folder: Path, key: str) -> str:
+    """Return a table as the page shows it."""
+    text = write_page(read(folder), folder / "report", title="x", command="x").read_text(encoding="utf-8")
+    return text.partition(f'<table id="table-{key}"')[2].partition("</table>")[0]
 
 
 def texts(table: Table) -> list[list[str]]:
@@ -72,8 +79,8 @@ def test_only_what_there_is(tmp_path: Path) -> None:
 def test_only_a_zero_shot_accuracy_that_is_too_low_has_the_colour_of_a_warning(tmp_path: Path) -> None:
     for dataset, ok in (("caltech101", True), ("dtd", False)):
         check = {"expected": accuracies(60.0, 58.0), "source": "here", "difference": 0.0, "ok": ok}
-        write(tmp_path, result(dataset=dataset, zero_shot_check=check))
-    good, bad = to_html(tables(tmp_path)["set-up"]).split("<tbody>")[1].splitlines()[1:3]
+        write(tmp_path, result(dataset=dataset, zero_shot_check=check, history=[]))
+    good, bad = html(tmp_path, "set-up").split("<tbody>")[1].splitlines()[1:3]
     assert '<td class="text start">as expected</td>' in good
     assert "down" not in good
     assert "<strong>" not in good
@@ -83,8 +90,8 @@ def test_only_a_zero_shot_accuracy_that_is_too_low_has_the_colour_of_a_warning(t
 
 @pytest.mark.parametrize("with_sar", [550.0, 600.0, 650.0])
 def test_memory_is_no_gain_or_loss(tmp_path: Path, with_sar: float) -> None:
-    write(tmp_path, result(peak_memory_mib=600.0))
-    write(tmp_path, result("coop+sar", peak_memory_mib=with_sar))
-    text = to_html(tables(tmp_path)["costs"])
+    write(tmp_path, result(peak_memory_mib=600.0, history=[]))
+    write(tmp_path, result("coop+sar", peak_memory_mib=with_sar, history=[]))
+    text = html(tmp_path, "costs")
     assert not re.search(r'class="[^"]*\b(up|down)\b', text)
     assert f">{'+50' if with_sar > 600 else '−50' if with_sar < 600 else '0'}</td>" in text

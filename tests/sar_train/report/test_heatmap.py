@@ -18,8 +18,8 @@ from scipy.stats import spearmanr
 from support.results import blocks, result, similarity, write
 
 from sar_train.report import heatmap
+from sar_train.report.figure import WITH, WITHOUT, Figure
 from sar_train.report.results import read
-from sar_train.report.style import WITH, WITHOUT, Figure
 
 
 @given(st.lists(st.integers(1, 5), min_size=2, max_size=5), st.randoms(use_true_random=False))

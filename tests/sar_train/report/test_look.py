@@ -36,12 +36,12 @@ def drawn(tmp_path_factory: pytest.TempPathFactory, drawing: Any) -> dict[str, C
                 few = {"protocol": "few-shot", "new": None, "zero_shot": (54.0, None), "history": None}
                 write(folder, result(name, shots=shots, base=60.0 + shots + 5 * sar, **few))
     results = read(folder)
-    makers = (scatter.figures, heatmap.figures, charts.open_curves, charts.accuracy_by_shots, charts.learning_curves)
     with drawing() as canvases:
-        for make in makers:
-            assert len(make(results)) == 1
+        figures = [figure for maker in (scatter, heatmap, charts) for figure in maker.figures(results)]
     for canvas in canvases:
         canvas.draw_without_rendering()
+    sections = ["base-to-new", "similarity", "open", "few-shot", "curves"]
+    assert [figure.section for figure in figures] == sections
     return dict(zip(KINDS, canvases, strict=True))
 
 
@@ -158,9 +158,9 @@ def test_a_map_has_thin_strips_at_its_upper_and_left_edge_and_a_bar_beside_its_r
 def test_points_lie_over_arrows_and_these_over_lines_and_curves(drawn: dict[str, Canvas]) -> None:
     (axes,) = drawn["scatter"].axes
     marks = [line.get_zorder() for line in axes.lines if line.get_marker() != "None"]
-    dashes = [line.get_zorder() for line in axes.lines if line.get_marker() == "None"]
-    arrows = [text.get_zorder() for text in axes.texts if isinstance(text, Annotation) and not text.get_text()]
-    names = [text.get_zorder() for text in axes.texts if isinstance(text, Annotation) and text.get_text()]
+    dashes = [line.get_zorder() for line in axes.lines if line.get_linestyle() == "--"]
+    arrows = [text.get_zorder() for text in axes.texts if isinstance(text, Annotation)]
+    names = [text.get_zorder() for text in axes.texts if text.get_text().startswith(("CoOp", "KgCoOp", "TCP"))]
     curves = [found.get_zorder() for found in axes.collections if not isinstance(found, PathCollection)]
     layers = [curves, dashes, arrows, marks, names]
     assert all(layers)

@@ -129,9 +129,6 @@ def test_every_section_says_how_to_read_it(report: Path) -> None:
         == text.count('<section aria-labelledby="')
         == len(re.findall(r'<li><a href="#', text))
     )
-    for title, how in page.SECTIONS.values():
-        assert how.endswith(".")
-        assert title
 
 
 def test_what_the_figures_rest_on(report: Path) -> None:

@@ -36,17 +36,17 @@ def test_datasets_are_called_as_we_call_them() -> None:
 
 @pytest.mark.parametrize("backbone", ["ViT-B-16", "ViT-B-16-quickgelu"])
 def test_zero_shot_of_clip(backbone: str) -> None:
-    known = published.known_zero_shot(backbone, "openai", "dtd")
-    assert known is not None
-    assert (known.base, known.new) == (53.24, 59.90)
-    assert "CoCoOp" in known.source
+    reference = published.reference_zero_shot(backbone, "openai", "dtd")
+    assert reference is not None
+    assert (reference.base, reference.new) == (53.24, 59.90)
+    assert "CoCoOp" in reference.source
 
 
 def test_zero_shot_of_our_own_set_up() -> None:
-    known = published.known_zero_shot("sar-mini", None, "caltech101")
-    assert known is not None
-    assert (known.base, known.new) == pytest.approx((59.910, 57.860), abs=0.001)
-    assert "experiments/results/default" in known.source
+    reference = published.reference_zero_shot("sar-mini", None, "caltech101")
+    assert reference is not None
+    assert (reference.base, reference.new) == pytest.approx((59.910, 57.860), abs=0.001)
+    assert "experiments/results/default" in reference.source
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_zero_shot_of_our_own_set_up() -> None:
     ],
 )
 def test_nothing_is_known_of_others(backbone: str, pretrained: str | None, dataset: str) -> None:
-    assert published.known_zero_shot(backbone, pretrained, dataset) is None
+    assert published.reference_zero_shot(backbone, pretrained, dataset) is None
 
 
 @pytest.mark.parametrize(

@@ -13,13 +13,18 @@ from matplotlib.contour import ContourSet
 from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 from matplotlib.text import Annotation, Text
-from support.results import result, write
+from support.results import result, tables, write
 
-from sar_train.report import base_new, scatter
+from sar_train.report import scatter
+from sar_train.report.figure import GRID, INK, MUTED, WITH, WITHOUT, Figure
 from sar_train.report.results import read
-from sar_train.report.style import GRID, INK, MUTED, WITH, WITHOUT
+from sar_train.report.wording import method_name
 
 METHODS = ("coop", "cocoop", "prograd", "kgcoop", "maple", "promptsrc", "tcp", "dept", "dept:kgcoop")
+
+
+def draw(folder: Path) -> list[Figure]:
+    return list(scatter.figures(read(folder)))
 
 
 def move(folder: Path, method: str, without: tuple[float, float], with_sar: tuple[float, float]) -> None:
@@ -37,8 +42,13 @@ def markers(axes: Axes) -> dict[tuple[float, float], tuple[str, str]]:
     }
 
 
-def names(axes: Axes) -> list[Annotation]:
-    return [text for text in axes.texts if isinstance(text, Annotation) and text.get_text()]
+def names(axes: Axes) -> list[Text]:
+    """Return the names of methods; arrows are annotations without a text."""
+    return [text for text in axes.texts if text.get_text() and text not in levels(axes)]
+
+
+def threads(axes: Axes) -> list[Line2D]:
+    return [line for line in axes.lines if to_hex(line.get_color()) == GRID]
 
 
 def levels(axes: Axes) -> list[Text]:
@@ -59,7 +69,7 @@ def test_one_figure_a_dataset_and_their_average_first(tmp_path: Path) -> None:
     for dataset in ("caltech101", "dtd"):
         write(tmp_path, result(dataset=dataset, new=50.0))
         write(tmp_path, result("coop+sar", dataset=dataset, new=55.0))
-    found = scatter.figures(read(tmp_path))
+    found = draw(tmp_path)
     assert [figure.title.partition(": ")[2].partition(",")[0] for figure in found] == [
         "average of 2 datasets",
         "caltech101",
@@ -72,7 +82,7 @@ def test_one_figure_a_dataset_and_their_average_first(tmp_path: Path) -> None:
 def test_one_dataset_is_not_folded_and_falls_are_no_rises(tmp_path: Path) -> None:
     move(tmp_path, "coop", (80.0, 50.0), (80.0, 55.0))
     move(tmp_path, "tcp", (80.0, 50.0), (85.0, 50.0))
-    (figure,) = scatter.figures(read(tmp_path))
+    (figure,) = draw(tmp_path)
     assert not figure.folded
     assert figure.section == "base-to-new"
     assert figure.key == "base-new-caltech101-16shots-sar-mini"
@@ -81,7 +91,7 @@ def test_one_dataset_is_not_folded_and_falls_are_no_rises(tmp_path: Path) -> Non
 
 def test_points_lie_where_the_accuracies_are(tmp_path: Path, canvases: list[Canvas]) -> None:
     move(tmp_path, "coop", (80.0, 40.0), (90.0, 50.0))
-    scatter.figures(read(tmp_path))
+    draw(tmp_path)
     (axes,) = canvases[0].axes
     assert markers(axes) == {
         (60.0, 58.0): (INK, "X"),
@@ -110,7 +120,7 @@ def test_averages_are_over_methods_that_every_dataset_has(tmp_path: Path, canvas
         for name, new in (("coop", 40.0), ("coop+sar", 50.0)):
             write(tmp_path, result(name, dataset=dataset, base=80.0 + shift, new=new, zero_shot=(60.0 + shift, 58.0)))
     write(tmp_path, result("kgcoop", dataset="dtd", base=30.0, new=30.0))
-    scatter.figures(read(tmp_path))
+    draw(tmp_path)
     (axes,) = canvases[0].axes
     assert {place: shape for place, (_, shape) in markers(axes).items()} == {
         (50.0, 58.0): "X",
@@ -123,8 +133,8 @@ def test_an_average_shows_no_other_number_than_its_table(tmp_path: Path, canvase
     for dataset, base in (("dtd", 70.0), ("eurosat", 90.0), ("ucf101", 20.0)):
         for name in ("coop", "kgcoop") if dataset == "ucf101" else ("coop", "coop+sar", "kgcoop"):
             write(tmp_path, result(name, dataset=dataset, base=base, new=50.0))
-    scatter.figures(read(tmp_path))
-    assert [[cell.text for cell in row[:5]] for row in base_new.tables(read(tmp_path))[0].rows[1:]] == [
+    draw(tmp_path)
+    assert [[cell.text for cell in row[:5]] for row in tables(tmp_path, "base-to-new")[0].rows[1:]] == [
         ["CoOp", "80.0", "50.0", "61.5", "2"],  # over the two datasets that both sides have
         ["KgCoOp", "60.0", "50.0", "54.5", "3"],
     ]
@@ -149,7 +159,7 @@ def test_the_axes_end_a_little_beyond_the_points(
     new: tuple[float, float],
 ) -> None:
     move(tmp_path, "coop", without, with_sar)
-    scatter.figures(read(tmp_path))
+    draw(tmp_path)
     (axes,) = canvases[0].axes
     assert axes.get_xlim() == pytest.approx(base)
     assert axes.get_ylim() == pytest.approx(new)
@@ -157,7 +167,7 @@ def test_the_axes_end_a_little_beyond_the_points(
 
 def test_grey_curves_join_points_of_one_harmonic_mean(tmp_path: Path, canvases: list[Canvas]) -> None:
     spread_out(tmp_path)
-    scatter.figures(read(tmp_path))
+    draw(tmp_path)
     (axes,) = canvases[0].axes
     (curves,) = [found for found in axes.collections if isinstance(found, ContourSet)]
     assert {to_hex(colour) for colour in curves.get_edgecolor()} == {GRID}
@@ -171,7 +181,7 @@ def test_grey_curves_join_points_of_one_harmonic_mean(tmp_path: Path, canvases: 
 
 def test_each_curve_is_named_at_the_edge_where_it_ends(tmp_path: Path, canvases: list[Canvas]) -> None:
     spread_out(tmp_path)
-    scatter.figures(read(tmp_path))
+    draw(tmp_path)
     (axes,) = canvases[0].axes
     (_, right), (_, high) = axes.get_xlim(), axes.get_ylim()
     found = levels(axes)
@@ -192,7 +202,7 @@ def test_there_are_a_few_curves_however_far_the_points_lie_apart(
     tmp_path: Path, canvases: list[Canvas], low: float, high: float, step: int
 ) -> None:
     write(tmp_path, result(base=high, new=high, zero_shot=(low, low)))
-    scatter.figures(read(tmp_path))
+    draw(tmp_path)
     (axes,) = canvases[0].axes
     (curves,) = [found for found in axes.collections if isinstance(found, ContourSet)]
     assert np.diff(curves.levels) == pytest.approx(step)
@@ -209,7 +219,7 @@ def test_there_are_a_few_curves_however_far_the_points_lie_apart(
 def test_one_side_alone_and_no_new_classes(tmp_path: Path, canvases: list[Canvas]) -> None:
     write(tmp_path, result())
     write(tmp_path, result("tcp+sar", base=70.0))
-    (figure,) = scatter.figures(read(tmp_path))
+    (figure,) = draw(tmp_path)
     assert ">CoOp<" in figure.svg
     assert ">TCP<" in figure.svg
     (axes,) = canvases[0].axes
@@ -218,68 +228,55 @@ def test_one_side_alone_and_no_new_classes(tmp_path: Path, canvases: list[Canvas
         (80.0, 60.0): "o",
         (70.0, 60.0): "^",
     }
-    assert {text.get_text(): text.xy for text in names(axes)} == {"CoOp": (80.0, 60.0), "TCP": (70.0, 60.0)}
+    assert {text.get_text() for text in names(axes)} == {"CoOp", "TCP"}
     write(tmp_path, result(dataset="mine", new=None, zero_shot=(50.0, None)))
-    assert len(scatter.figures(read(tmp_path))) == 3
+    assert len(draw(tmp_path)) == 3
     assert canvases[-1].axes[0].texts[:] == []
 
 
-def test_names_stand_by_their_points_and_not_on_one_another(tmp_path: Path, canvases: list[Canvas]) -> None:
+@pytest.mark.parametrize("spread", [1.0, 0.5, 4.0], ids=["near", "nearer", "far"])
+def test_names_stand_by_their_points_and_not_on_one_another(
+    tmp_path: Path, canvases: list[Canvas], spread: float
+) -> None:
     ends = {}
-    for place, method in enumerate(METHODS):
-        ends[method] = (80.0 + place / 3, 55.0 + place / 4), (80.2 + place / 3, 54.0 + place / 2)
+    for number, method in enumerate(METHODS):
+        base, new = 80.0 + spread * (number % 5), 55.0 + spread * (number // 5)
+        ends[method] = (base, new), (base + 0.2, new + 0.2 * spread)
         move(tmp_path, method, *ends[method])
-    scatter.figures(read(tmp_path))
+    draw(tmp_path)
+    canvases[0].draw_without_rendering()
     (axes,) = canvases[0].axes
-    found = names(axes)
-    boxes = [text.get_window_extent() for text in found]
-    assert len(boxes) == 9
-    assert not any(first.overlaps(second) for first, second in itertools.combinations(boxes, 2))
-    frame = canvases[0].bbox
-    assert all(frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1 for box in boxes)
-    shown = {text.get_text(): text.xy for text in found}
-    assert shown["CoOp"] in ends["coop"]
-    assert shown["DePT on KgCoOp"] in ends["dept:kgcoop"]
-    places = [axes.transData.transform(point) for pair in ends.values() for point in pair]
-    for box, (x, y) in itertools.product(boxes, places):
+    boxes = {text.get_text(): text.get_window_extent() for text in names(axes)}
+    assert len(boxes) == len(METHODS)
+    assert not any(first.overlaps(second) for first, second in itertools.combinations(boxes.values(), 2))
+    frame = axes.get_window_extent()
+    assert all(frame.x0 <= box.x0 and box.x1 <= frame.x1 for box in boxes.values())
+    assert all(frame.y0 <= box.y0 and box.y1 <= frame.y1 for box in boxes.values())
+    points = [axes.transData.transform(point) for pair in ends.values() for point in pair]
+    for box, (x, y) in itertools.product(boxes.values(), points):
         assert not (box.x0 < x < box.x1 and box.y0 < y < box.y1)
-    for text, box in zip(found, boxes, strict=True):
-        x, y = axes.transData.transform(text.xy)
+    for method, (_, end) in ends.items():
+        box, (x, y) = boxes[method_name(method)], axes.transData.transform(end)
         apart = np.hypot(max(box.x0 - x, 0, x - box.x1), max(box.y0 - y, 0, y - box.y1))
-        assert apart <= 28 * np.sqrt(2) * canvases[0].dpi / 72 + 1
-        assert to_hex(text.get_color()) == INK
+        assert apart < 0.2 * max(frame.width, frame.height)
+    assert {to_hex(text.get_color()) for text in names(axes)} == {INK}
 
 
-def test_a_name_with_room_stands_right_of_the_point_with_sar(tmp_path: Path, canvases: list[Canvas]) -> None:
+def test_a_thread_leads_from_a_name_to_its_point(tmp_path: Path, canvases: list[Canvas]) -> None:
     move(tmp_path, "coop", (70.0, 50.0), (70.0, 54.0))
     move(tmp_path, "kgcoop", (80.0, 62.0), (80.0, 64.0))
-    scatter.figures(read(tmp_path))
-    (axes,) = canvases[0].axes
-    (coop,) = [text for text in names(axes) if text.get_text() == "CoOp"]
-    assert coop.xy == (70.0, 54.0)
-    assert (coop.get_ha(), coop.get_va()) == ("left", "center")
-    assert tuple(coop.xyann) == (10, 0)
-    assert coop.arrow_patch is None
-
-
-def test_a_name_that_fits_nowhere_else_stands_below_its_point(tmp_path: Path, canvases: list[Canvas]) -> None:
-    move(tmp_path, "dept:kgcoop", (60.0, 50.0), (90.0, 50.0))  # the arrow comes from the left, the right edge is near
-    move(tmp_path, "coop", (90.0, 50.5), (90.0, 50.5))
-    scatter.figures(read(tmp_path))
-    (name,) = [text for text in names(canvases[0].axes[0]) if text.get_text() == "DePT on KgCoOp"]
-    assert (name.xy, tuple(name.xyann)) == ((90.0, 50.0), (0, -10))
-    assert (name.get_ha(), name.get_va()) == ("center", "top")
-
-
-def test_names_of_points_close_together_go_different_ways(tmp_path: Path, canvases: list[Canvas]) -> None:
-    for place, method in enumerate(METHODS[:6]):
-        base, new = 80.0 + 2 * (place % 3), 60.0 + 0.6 * (place // 3)
-        for name, shift in ((method, 0.0), (f"{method}+sar", 0.2)):
-            write(tmp_path, result(name, base=base, new=new + shift, zero_shot=(60.0, 40.0)))
-    scatter.figures(read(tmp_path))
+    draw(tmp_path)
     canvases[0].draw_without_rendering()
-    found = names(canvases[0].axes[0])
-    boxes = [text.get_window_extent() for text in found]
-    assert len(boxes) == 6
-    assert not any(first.overlaps(second) for first, second in itertools.combinations(boxes, 2))
-    assert len({tuple(np.sign(text.xyann)) for text in found}) == 5
+    (axes,) = canvases[0].axes
+    boxes = {text.get_text(): text.get_window_extent().padded(3) for text in names(axes)}
+    for name, end in (("CoOp", (70.0, 54.0)), ("KgCoOp", (80.0, 64.0))):
+        ends = [np.transpose(line.get_data()) for line in threads(axes)]
+        (start,) = [first for first, last in ends if last == pytest.approx(end)]
+        assert boxes[name].contains(*axes.transData.transform(start))
+
+
+def test_methods_with_names_alike_have_points_and_names_of_their_own(tmp_path: Path, canvases: list[Canvas]) -> None:
+    move(tmp_path, "dept", (70.0, 50.0), (70.0, 54.0))
+    move(tmp_path, "dept:coop", (80.0, 62.0), (80.0, 64.0))
+    draw(tmp_path)
+    assert sorted(text.get_text() for text in names(canvases[0].axes[0])) == ["DePT", "DePT on CoOp"]

@@ -1,4 +1,4 @@
-"""Cells."""
+"""How values are shown, and the renderings of a table."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import re
-from html.parser import HTMLParser
 
 import pytest
 from hypothesis import given
@@ -17,24 +16,32 @@ from sar_train.report.table import (
     LATEX,
     Cell,
     Column,
+    Difference,
     Table,
-    averaged,
-    difference,
-    embolden,
-    number,
+    Value,
+    make_table,
     to_csv,
-    to_html,
     to_json,
     to_latex,
     to_markdown,
-    words,
+    to_text,
 )
 
 
+def shown(value: Value, digits: int = 1) -> Cell:
+    return make_table("k", "s", "t", [Column("a", digits=digits)], [(value,)]).rows[0][0]
+
+
+def bold(rows: list[tuple[Value, ...]], *rivals: str, apart: tuple[int, ...] = ()) -> list[list[bool]]:
+    columns = [Column(f"c{number}", rivals=name) for number, name in enumerate(rivals)]
+    return [[cell.bold for cell in row] for row in make_table("k", "s", "t", columns, rows, apart=apart).rows]
+
+
 def test_numbers_are_rounded_and_kept() -> None:
-    assert number(80.25, 1) == Cell("80.2", 80.25)
-    assert averaged(Mean(80.25, 1.26)) == Cell("80.2", 80.25, "1.3", 1.26)
-    assert number(None) == averaged(None) == Cell()
+    assert shown(80.25) == Cell("80.2", 80.25)
+    assert shown(Mean(80.25, 1.26)) == Cell("80.2", 80.25, "1.3", 1.26)
+    assert shown(0.856, 2) == Cell("0.86", 0.856)
+    assert shown(None) == shown("") == Cell()
 
 
 @pytest.mark.parametrize(
@@ -42,51 +49,58 @@ def test_numbers_are_rounded_and_kept() -> None:
     [(60.0, 57.6, "+2.4", "up"), (57.6, 60.0, "-2.4", "down"), (60.0, 60.04, "0.0", ""), (60.04, 60.0, "0.0", "")],
 )
 def test_differences_have_a_sign_unless_they_are_none(after: float, before: float, text: str, tone: str) -> None:
-    found = difference(after, before)
-    assert (found.text, found.tone) == (text, tone)
-    assert found.value == pytest.approx(after - before)
+    cell = shown(Difference(after, Mean(before, None)))
+    assert (cell.text, cell.tone) == (text, tone)
+    assert cell.value == pytest.approx(after - before)
 
 
-def test_a_difference_may_be_better_downwards_or_neither() -> None:
-    assert difference(2.0, 1.0, good=-1).tone == "down"
-    assert difference(2.0, 1.0, good=0).tone == ""
-    assert difference(None, 1.0) == Cell()
+def test_a_difference_may_be_neither_good_nor_bad_or_unknown() -> None:
+    assert shown(Difference(2.0, 1.0, neutral=True)) == Cell("+1.0", 1.0)
+    assert shown(Difference(None, 1.0)) == Cell()
+    assert shown(Difference(2.0, 1.0, sd=0.25)).sd == "0.2"
 
 
 @given(st.floats(-1000, 1000), st.integers(0, 3))
 def test_there_is_no_negative_zero(value: float, digits: int) -> None:
-    assert not (text := number(value, digits).text).startswith("-") or float(text) != 0
+    assert not (text := shown(value, digits).text).startswith("-") or float(text) != 0
 
 
 def test_the_best_is_bold_and_ties_as_they_are_shown_are_too() -> None:
-    rows = embolden([(number(80.01),), (number(80.04),), (number(70.0),), (words("99.0"),)], [(0,)])
-    assert [row[0].bold for row in rows] == [True, True, False, False]
+    assert bold([(80.01,), (80.04,), (70.0,), ("99.0",)], "x") == [[True], [True], [False], [False]]
 
 
-def test_columns_of_a_group_compete_and_rows_can_be_left_out() -> None:
-    rows = embolden([(number(99.0), number(1.0)), (number(60.0), number(70.0))], [(0, 1)], leave=[0])
-    assert [[cell.bold for cell in row] for row in rows] == [[False, False], [False, True]]
+def test_columns_compete_with_their_rivals_and_rows_can_be_left_out() -> None:
+    assert bold([(99.0, 1.0), (60.0, 70.0)], "x", "x", apart=(0,)) == [[False, False], [False, True]]
+    assert bold([(99.0, 1.0), (60.0, 70.0)], "x", "y") == [[True, False], [False, True]]
+    assert bold([(99.0,), (60.0,)], "") == [[False], [False]]
 
 
 def test_a_single_number_is_not_the_best_of_anything() -> None:
-    assert not embolden([(number(1.0),)], [(0,)])[0][0].bold
+    assert bold([(1.0,)], "x") == [[False]]
+
+
+def test_columns_that_no_row_has_a_value_for_go_with_their_note() -> None:
+    columns = [Column("a"), Column("b", note="about b"), Column("c", note="about c"), Column("d", note="about b")]
+    table = make_table("k", "s", "t", columns, [(1.0, None, None, None), (2.0, 3.0, "", None)], ["about b", "about c"])
+    assert [column.name for column in table.columns] == ["a", "b", "d"]
+    assert table.notes == ("about b",)
 
 
 def test_rows_fit_their_columns() -> None:
-    with pytest.raises(ValueError, match="1 cells"):
-        Table("k", "s", "t", (Column("a"),), ((Cell(), Cell()),))
+    with pytest.raises(ValueError, match="zip"):
+        make_table("k", "s", "t", [Column("a")], [(1.0, 2.0)])
 
 
 NASTY = r"50% of R&D_{x} <b>$5 #1 ~ ^ \ | *a* `c` é"
 
 
-def table(*rows: tuple[Cell, ...], title: str = "T") -> Table:
+def table(*rows: tuple[Value, ...], title: str = "T") -> Table:
     columns = (Column("name", text=True), Column("base", "without"), Column("base", "with"))
-    return Table("key", "section", title, columns, rows, ("a note",))
+    return make_table("key", "section", title, columns, rows, ("a note",))
 
 
-SAMPLE = table((words(NASTY), number(80.25, sd=1.5), difference(1.0, 3.4)), title=NASTY)
-BOLD = table((words("x"), Cell("80.2", 80.2, "1.5", 1.5, bold=True), Cell("-1.0", -1.0, bold=True)))
+SAMPLE = table((NASTY, Mean(80.25, 1.5), Difference(1.0, 3.4)), title=NASTY)
+BOLD = table(("x", Cell("80.2", 80.2, "1.5", 1.5, bold=True), Cell("-1.0", -1.0, bold=True)))
 
 
 def test_markdown() -> None:
@@ -138,43 +152,9 @@ def test_latex_heads_and_rules() -> None:
     ]  # fmt: skip
 
 
-class Cells(HTMLParser):
-    """The texts of cells, and the names of all elements."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.names: list[str] = []
-        self.cells: list[str] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: object) -> None:
-        self.names.append(tag)
-        if tag in ("td", "th"):
-            self.cells.append("")
-
-    def handle_data(self, data: str) -> None:
-        if self.cells:
-            self.cells[-1] += data
-
-
-def test_html_is_escaped() -> None:
-    found = Cells(to_html(SAMPLE))
-    assert "b" not in found.names
-    assert NASTY in [cell.strip() for cell in found.cells]
-
-
-def test_html_heads_bold_and_tones() -> None:
-    text = to_html(BOLD)
-    assert '<th scope="colgroup" colspan="1">without</th>' in text
-    assert '<td class="start"><strong>−1.0</strong></td>' in text
-    assert '<th scope="row" class="text">x</th>' in text
-    assert '<td class="start down">−2.4</td>' in to_html(SAMPLE)
-
-
 @given(st.text(), st.text())
 def test_no_text_leaves_its_place(first: str, second: str) -> None:
-    one = table((words(first), words(second), Cell()), title=first)
-    assert set(Cells(to_html(one)).names) <= {"table", "thead", "tbody", "tr", "th", "td"}
+    one = table((first, second, None), title=first)
     lines = [line for line in to_markdown(one).split("\n") if line.startswith("| ")]
     assert {len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) for line in lines} == {4}
     body = to_latex(one)
@@ -185,6 +165,44 @@ def test_no_text_leaves_its_place(first: str, second: str) -> None:
 
 @pytest.mark.parametrize("text", ["a_b", "_a_", "snake_case_name"])
 def test_underscores_inside_words_stay(text: str) -> None:
-    shown = to_markdown(table((words(text), Cell(), Cell())))
+    shown = to_markdown(table((text, None, None)))
     assert text.strip("_") in shown.replace("\\_", "_")
     assert ("\\_" in shown) == text.startswith("_")
+
+
+WIDE = make_table(
+    "key",
+    "section",
+    "A title that is longer than a line may be, " * 4,
+    [Column("method", text=True), *(Column(name, side) for side in ("without SAR", "with SAR") for name in "abcdefgh")],
+    [("a long name of a run, with settings and more settings and more", *(Mean(80.25, 1.5) for _ in range(16)))],
+    ["Bold: the best " + "and a long note " * 20],
+)
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 200])
+def test_text_keeps_within_its_lines_and_shows_every_figure(width: int) -> None:
+    text = to_text(WIDE, width)
+    assert max(map(len, text.splitlines())) <= width
+    assert text.count("80.2 ± 1.5") == 16
+    assert [line.split() for line in text.splitlines() if line.strip() in ("without SAR", "with SAR")] or width >= 100
+    assert "*: the best" in text
+
+
+def test_text_of_a_narrow_table() -> None:
+    rows = [("x", Cell("80.2", 80.2, "1.5", 1.5, bold=True), Cell("-1.0", -1.0)), ("a long name", 1.0, None)]
+    assert to_text(table(*rows)).splitlines() == [
+        "T",
+        "",
+        "             without      with",
+        "name                base  base",
+        "------------------------------",
+        "x            *80.2 ± 1.5  -1.0",
+        "a long name          1.0",
+        "- a note",
+    ]
+
+
+def test_groups_of_columns_stay_together_where_they_fit() -> None:
+    heads = [line.split() for line in to_text(WIDE, 140).splitlines() if line.startswith("method")]
+    assert heads == [["method", *"abcdefgh"], ["method", *"abcdefgh"]]

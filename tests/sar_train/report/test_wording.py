@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
-from support.results import result
 
-from sar_train.report.results import Result
-from sar_train.report.wording import counted, listed, method_name, seeds_of, spread_note
+from sar_train.report.wording import counted, listed, method_name, seeds_text
 
 
 @pytest.mark.parametrize(
@@ -17,6 +13,8 @@ from sar_train.report.wording import counted, listed, method_name, seeds_of, spr
         ("coop", "CoOp"),
         ("coop+sar", "CoOp + SAR"),
         ("dept:kgcoop+sar (epochs=5)", "DePT on KgCoOp + SAR (epochs=5)"),
+        ("dept", "DePT"),
+        ("dept:coop+sar", "DePT on CoOp + SAR"),
         ("mine+sar", "mine + SAR"),
         ("Mine", "Mine"),
     ],
@@ -29,14 +27,7 @@ def test_method_names(name: str, shown: str) -> None:
     ("seeds", "shown"), [((), ""), ((1,), "1"), ((1, 2), "1, 2"), ((3, 2, 1), "1–3"), ((1, 2, 4), "1, 2, 4")]
 )
 def test_seeds(seeds: tuple[int, ...], shown: str) -> None:
-    assert seeds_of(seeds) == shown
-
-
-def test_a_deviation_needs_two_seeds() -> None:
-    notes = [
-        spread_note([Result(Path(), 0.0, result(seed=seed)) for seed in seeds]) for seeds in ((1, 1), (1, 2), (1, 2, 3))
-    ]
-    assert notes[0] != notes[1] == notes[2]
+    assert seeds_text(seeds) == shown
 
 
 def test_lists() -> None:

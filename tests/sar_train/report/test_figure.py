@@ -11,7 +11,7 @@ import pytest
 from matplotlib.figure import Figure as Canvas
 from PIL import Image
 
-from sar_train.report.style import INK, WITHOUT, Figure, draw
+from sar_train.report.figure import INK, WITHOUT, Figure, draw
 
 PLANNED = Figure("some-key", "s", "title", "caption", 'alt with "quotes" & <signs>')
 
@@ -32,7 +32,7 @@ def test_it_is_the_same_every_time() -> None:
 def test_text_is_text_as_it_was_written() -> None:
     svg = draw(PLANNED, paint, (3, 2)).svg
     assert "R&amp;D &lt;b&gt; $5_x^2$ 50% __" in svg
-    assert 'aria-label="alt with &quot;quotes&quot; &amp; &lt;signs>"' in svg
+    assert 'aria-label="alt with &quot;quotes&quot; &amp; &lt;signs&gt;"' in svg
 
 
 @pytest.mark.parametrize(

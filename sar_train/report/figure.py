@@ -7,6 +7,7 @@ import io
 import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from html import escape
 from typing import Any, Literal
 
 import matplotlib as mpl
@@ -124,7 +125,7 @@ def page_svg(text: str, key: str, alt: str) -> str:
     width = float(re.search(r'viewBox="0 0 ([\d.]+)', text)[1])  # type: ignore[index]
     shape = f'style="max-width: {width:.0f}pt; min-width: min(44rem, {0.8 * width:.0f}px)"'
     text = re.sub(r' width="[\d.]+pt" height="[\d.]+pt"', "", text, count=1)
-    return text.replace("<svg ", f'<svg role="img" aria-label="{_attribute(alt)}" {shape} ', 1).strip()
+    return text.replace("<svg ", f'<svg role="img" aria-label="{escape(alt)}" {shape} ', 1).strip()
 
 
 def _page_tag(tag: str, key: str, used: Collection[str]) -> str:
@@ -135,7 +136,3 @@ def _page_tag(tag: str, key: str, used: Collection[str]) -> str:
     for colour, variable in VARIABLES.items():
         tag = re.sub(colour, variable, tag, flags=re.IGNORECASE)
     return re.sub(r' xmlns(:xlink)?="[^"]*"', "", tag).replace("xlink:href=", "href=")
-
-
-def _attribute(text: str) -> str:
-    return text.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
