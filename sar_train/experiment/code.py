@@ -12,7 +12,7 @@ APART = ("cli", "export", "report", "__pycache__")
 """Parts of ``sar_train`` that no accuracy depends on."""
 SHARED = (
     "bundle/manifest.py",
-    "bank/statistics.py",
+    "classifiers/statistics.py",
     "classify/calibration.py",
     "images/formats.py",
     "images/jpeg.py",
