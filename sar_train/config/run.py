@@ -117,7 +117,9 @@ class RunConfig:
         flags=("--learning-rate", "--lr"),
     )
     batch_size: int | None = setting(None, "Photos per step.", shown="the method's published size", minimum=1)
-    device: str = setting("cpu", "Where to train; auto: cuda if there is a GPU.", choices=("auto", "cpu", "cuda"))
+    device: str = setting(
+        "cpu", "Where to train; auto: cuda if there is a GPU.", choices=("auto", "cpu", "cuda"), scope="machine"
+    )
     precision: Literal["fp32", "bf16", "fp16"] = setting("fp32", "Number format of the towers while training.")
     micro_batch: int = setting(
         0,
