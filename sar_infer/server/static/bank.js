@@ -96,8 +96,8 @@ function draw() {
     ...(more ? [element("li", "rest", more)] : []),
   ]);
   for (const item of $("bank-chips").children) {
-    const change = pending.get(spelling(item.firstChild.title ?? ""));
-    mark(item, change !== undefined, change?.doing);
+    const waiting = pending.get(spelling(item.firstChild.title ?? ""));
+    mark(item, waiting !== undefined, waiting?.doing);
   }
 }
 
