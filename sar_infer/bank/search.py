@@ -81,15 +81,19 @@ class Lookup:
         """
         position = self.get(text)
         if position is None:
-            near = self.near(text)
-            hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
-            raise ClassNameError(f"no class {text!r:.80} in the bank{hint}")
+            raise ClassNameError(self.missing(text))
         alike = [self._table.names[other] for other in self.names(text)]
         if len(alike) > 1 and text not in alike:
             raise ClassNameError(
                 f"class name {text!r:.80} stands for {' and '.join(map(repr, alike))}; spell it exactly"
             )
         return position
+
+    def missing(self, text: str, *, hint: bool = True) -> str:
+        """Say that no class has this name; with ``hint``, also which names are spelled alike."""
+        near = self.near(text) if hint else []
+        meant = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+        return f"no class {text!r:.80} in the bank{meant}"
 
     def near(self, text: str, most: int = 3) -> list[str]:
         """Return names of classes spelled alike, the nearest first; of a large bank, those that start alike."""

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 GROUPS = {
     "Options": ("bundle", "bank", "host", "port", "offset", "check"),
-    "Access": ("api_key_file", "allowed_host", "metrics", "pages"),
+    "Access": ("api_key_file", "allowed_host", "cors_origin", "metrics", "pages"),
     "Limits": (
         *("max_body", "max_images", "max_megapixels", "max_classes", "formats", "queue"),
         *("deadline", "body_timeout", "image_timeout"),
@@ -56,6 +56,9 @@ MIB = 2**20
 @option("--allowed-host", multiple=True, metavar="NAME",
         help="Host name by which a server without a key may be asked, beside localhost, this machine's name and "
         "addresses; * allows any.  [repeatable]")  # fmt: skip
+@option("--cors-origin", multiple=True, metavar="ORIGIN",
+        help="Origin of pages that may call the API from a browser, such as https://shop.example; * allows any.  "
+        "[repeatable]")  # fmt: skip
 @option("--workers", type=click.IntRange(min=0),
         help="Processes that decode and encode; 0: one process does all.  [default: 2, a quarter of the cores if that "
         "is more; with a GPU 1, which only encodes; with too little memory the server itself encodes]")  # fmt: skip
@@ -206,6 +209,7 @@ def _settings(values: dict[str, Any]) -> Settings:
         bank=Path(values["bank"]) if values["bank"] else None,
         key=_key(values["api_key_file"]),
         hosts=tuple(name.lower() for name in (values["host"], *_hosts(values["allowed_host"]))),
+        origins=_origins(values["cors_origin"]),
         device=values["device"],
         precision=values["precision"],
         offset=values["offset"],
@@ -235,6 +239,14 @@ def _hosts(names: tuple[str, ...]) -> tuple[str, ...]:
         if not re.fullmatch(r"\*|[\w.-]+", name, re.ASCII):
             raise InputError(f"--allowed-host: expected a host name without scheme and port, or *, got {name!r}")
     return names
+
+
+def _origins(origins: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the origins as browsers write them: in lower case."""
+    for origin in origins:
+        if not re.fullmatch(r"\*|https?://([\w.-]+|\[[\da-f:]+\])(:\d+)?", origin, re.ASCII | re.IGNORECASE):
+            raise InputError(f"--cors-origin: expected scheme and host without path, or *, got {origin!r}")
+    return tuple(origin.lower() for origin in origins)
 
 
 def _key(path: str | None) -> str | None:

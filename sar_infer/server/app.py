@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from PIL import Image
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -17,6 +18,7 @@ from sar_infer.errors import ClassNameError, InputError
 from sar_infer.server.http import openapi
 from sar_infer.server.http.middleware import Middleware
 from sar_infer.server.http.request import invalid
+from sar_infer.server.oip.protocol import HEADER_LENGTH
 from sar_infer.server.problems import Problem, answer
 from sar_infer.server.routes import classes, classify, embeddings, operations, pages, v2, zero_shot
 from sar_infer.server.service import Service
@@ -54,7 +56,23 @@ def build_app(service: Service) -> ASGIApp:
     openapi.complete(app)
     for route in app.routes:  # FastAPI completes a route when it is first matched
         route.matches({"type": "http", "method": "GET", "path": "", "root_path": "", "headers": []})
-    return Middleware(_Direct(app, service), service)
+    return _cors(Middleware(_Direct(app, service), service), service.settings.origins)
+
+
+def _cors(app: ASGIApp, origins: tuple[str, ...]) -> ASGIApp:
+    """Let pages of these origins read answers; with none, the app is as it was.
+
+    It is around all else, so that a preflight, which carries no key, is answered, and pages can read refusals too.
+    """
+    if not origins:
+        return app
+    return CORSMiddleware(
+        app,
+        allow_origins=origins,
+        allow_methods=("GET", "HEAD", "POST", "PUT", "DELETE"),
+        allow_headers=("Authorization", "If-Match", "If-None-Match", "X-Request-ID", HEADER_LENGTH),
+        expose_headers=("ETag", "Retry-After", "X-Request-ID", HEADER_LENGTH),
+    )
 
 
 class _Direct:

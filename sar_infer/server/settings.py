@@ -50,6 +50,7 @@ class Settings:
         key: Required in ``Authorization: Bearer``; of several lines each is a key, so that one can be replaced by the
             next. None requires nothing and allows no change.
         hosts: Names by which a server without a key may be asked, beside local names and addresses; ``*`` is any.
+        origins: Origins whose pages may read answers (CORS), as in the header ``Origin``; ``*`` is any.
         device: Where the encoders run.
         precision: ``fp32``, or smaller graphs of the bundle.
         offset: As of ``Classifier``; a bundle without statistics is refused if it is not 0.
@@ -70,6 +71,7 @@ class Settings:
     bank: Path | None = None
     key: str | None = field(default=None, repr=False)
     hosts: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
     device: Device = "auto"
     precision: PrecisionChoice = "fp32"
     offset: float = 0.0

@@ -201,7 +201,7 @@ def write(arguments: BankArguments, before: Opened, after: ClassBank, **more: An
         if after.background is not None and after.background.all():
             click.echo("Warning: every class is background now, so no image gets an answer", err=True)
         save(arguments, before, after)
-        if _calibrated(before.bank) and not _calibrated(after):
+        if before.bank.calibration_holds and not after.calibration_holds:
             text = "scores are not calibrated any more, and thresholds for unknown are of before the change; calibrate "
             click.echo(f"{text}again: {again(arguments, 'calibrate', '--photos', 'PHOTOS')}", err=True)
     step, undo_to = after.history[-1] if changed else None, len(before.bank.history)
@@ -217,11 +217,6 @@ def write(arguments: BankArguments, before: Opened, after: ClassBank, **more: An
     how = "" if undo is None else f"; undo: {again(arguments, 'rollback', '--to', str(undo))}"
     count = "1 class" if len(after.names) == 1 else f"{len(after.names):,} classes"
     emit(arguments.form, lambda: content | more, [f"{content['summary']}; {count}{how}"])
-
-
-def _calibrated(bank: ClassBank) -> bool:
-    """Return True if a bank's own calibration is of its classes as they are."""
-    return bank.calibration is not None and bank.calibration.fits(bank)
 
 
 def save(arguments: BankArguments, before: Opened, bank: ClassBank) -> None:

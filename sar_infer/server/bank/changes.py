@@ -35,6 +35,7 @@ class Change:
         entry: The class as it is now.
         known: Number of photos that were left out, because they are counted for the class already.
         findings: What is odd about the name, its embedding or the photos.
+        calibrated: The bank's own calibration is of its classes as they are after it; None if it has none.
     """
 
     created: bool
@@ -42,6 +43,7 @@ class Change:
     entry: Entry
     known: int = 0
     findings: tuple[Finding, ...] = ()
+    calibrated: bool | None = None
 
 
 @dataclass(frozen=True)

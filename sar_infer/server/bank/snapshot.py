@@ -9,6 +9,9 @@ from typing import Literal
 
 from sar_infer.bank import ClassBank
 
+SEARCHED = 10_000
+"""The most classes with which a name is compared while its request waits."""
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -45,6 +48,10 @@ class Snapshot:
         """Return the class of a name in any spelling; None if there is none."""
         row = self.bank.lookup.name(name)
         return None if row is None else _entry(self.bank, self.bank.names[row])
+
+    def missing(self, name: str) -> str:
+        """Say that no class has this name, and which one may be meant; for a large bank that takes too long."""
+        return self.bank.lookup.missing(name, hint=len(self.bank.names) <= SEARCHED)
 
     def page(
         self, prefix: str, offset: int, limit: int, *, like: str = "", removed: bool = False

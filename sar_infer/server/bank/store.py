@@ -27,7 +27,7 @@ from sar_infer.bundle.bank_file import BankFile, Stamp, stamp_of
 from sar_infer.bundle.bundle import Bundle
 from sar_infer.errors import BankError, InputError, SarInferError, WriteError
 from sar_infer.server.bank.changes import Change, ChangeRefusedError, NewPhotos, RollbackResult, check_match
-from sar_infer.server.bank.snapshot import Entry, Snapshot
+from sar_infer.server.bank.snapshot import SEARCHED, Entry, Snapshot
 from sar_infer.server.class_names import clean_name, clean_phrases
 from sar_infer.storage.files import owned
 from sar_infer.text.names import Phrases
@@ -35,8 +35,6 @@ from sar_infer.text.names import Phrases
 _BY = "sar-serve"
 _RETRY_SECONDS = 10.0
 """Time between two looks at a file that cannot be used: a bank of a million classes takes a second to read."""
-_SEARCHED = 10_000
-"""The most classes with which a new name is compared while its request waits."""
 _log = logging.getLogger("sar_infer.server")
 
 
@@ -155,7 +153,7 @@ class BankStore:
             if known is None and (owner := now.bank.lookup.alias(name)) is not None:
                 raise ChangeRefusedError("conflict", f"{name!r} is another name of class {now.bank.names[owner]!r}")
             if known is None and new is not None and not new.create:
-                raise ChangeRefusedError("not-found", f"no class {name!r:.80}; PUT adds it")
+                raise ChangeRefusedError("not-found", f"only PUT adds a class: {now.missing(name)}")
             spelling = now.bank.names[now.bank.lookup.find(name)] if known else _spelling(now.base, name)
             if known and new is not None and phrases is None:
                 none = np.empty((0, now.bank.dim), np.float32)
@@ -164,7 +162,7 @@ class BankStore:
             wanted = (spelling,) if wanted == (name,) else wanted
             plain = wanted == (spelling,)
             if new is None and known and (known.phrases == wanted or (plain and known.origin == "bundle")):
-                return Change(False, now.etag, known)
+                return Change(False, now.etag, known, calibrated=now.bank.calibration_holds)
             info = now.bank.info_of(spelling) if known else ClassInfo()
             own = now.base.index.get(spelling) if plain else None
             odd: list[Finding] = []
@@ -185,7 +183,7 @@ class BankStore:
 
     def _odd_name(self, bank: ClassBank, phrases: Phrases, row: Floats) -> list[Finding]:
         """Return warnings about a new name with its unit row (D,); none for a large bank, where that takes seconds."""
-        if len(bank.names) > _SEARCHED:
+        if len(bank.names) > SEARCHED:
             return []
         linter = Linter(self._bundle, bank)
         found = [*linter.texts(phrases), *linter.near(phrases, row[np.newaxis])]
@@ -209,11 +207,12 @@ class BankStore:
         if strict and findings:
             raise ChangeRefusedError("conflict", f"nothing was changed (strict): {name!r} {findings[0].message}")
         if after is now.bank and known:
-            return Change(False, now.etag, known, counted)
+            return Change(False, now.etag, known, counted, calibrated=now.bank.calibration_holds)
         committed = self._commit(after)
         entry = committed.find(name)
         assert entry is not None  # noqa: S101 - it was just added
-        return Change(known is None, committed.etag, entry, counted, tuple(findings))
+        calibrated = committed.bank.calibration_holds
+        return Change(known is None, committed.etag, entry, counted, tuple(findings), calibrated)
 
     def remove(self, name: str, if_match: str | None = None) -> str:
         """Remove a class, and return the digest of the bank after it.
@@ -225,7 +224,7 @@ class BankStore:
         """
         with self._owned() as now:
             if now.find(name) is None:
-                raise ChangeRefusedError("not-found", f"no class {clean_name(name)!r:.80}")
+                raise ChangeRefusedError("not-found", now.missing(clean_name(name)))
             check_match(if_match, now.etag, True)
             after = remove(now.bank, [name], by=_BY)
             if not _answers(after):

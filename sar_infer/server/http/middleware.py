@@ -40,7 +40,7 @@ _access = logging.getLogger("sar_infer.access")
 
 
 class Middleware:
-    """The outermost ASGI middleware; one instance lives as long as the server."""
+    """The ASGI middleware around the application; one instance lives as long as the server."""
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
         self._app = app

@@ -77,6 +77,11 @@ class ChangedClass(ClassEntry):
 
     known: int | None = Field(None, description="photos left out, as they are counted already; present with photos")
     findings: list[ClassFinding]
+    calibrated: bool | None = Field(
+        None,
+        description="present if the bank has a calibration of its own; false: it is of before a change, so that scores "
+        "are not calibrated and thresholds for unknown are of then; sar-bank calibrate fits a new one",
+    )
 
 
 class ClassList(BaseModel):
@@ -187,7 +192,8 @@ async def get_class(service: Serving, name: Name) -> Response:
     snapshot = await service.current()
     entry = await _looked_up(snapshot, lambda: snapshot.find(name))
     if entry is None:
-        raise Problem("not-found", f"no class {clean_name(name)!r:.80}")
+        cleaned = clean_name(name)
+        raise Problem("not-found", await in_thread(lambda: snapshot.missing(cleaned)))
     return JSONResponse(_shown(entry), headers={"ETag": f'"{snapshot.etag}"'})
 
 
@@ -345,6 +351,8 @@ async def _put(
     if new is not None:
         shown["known"] = len(given.images) - (len(new.photos) - change.known)
     shown["findings"] = [dataclasses.asdict(finding) for finding in change.findings]
+    if change.calibrated is not None:
+        shown["calibrated"] = change.calibrated
     return JSONResponse(shown, 201 if change.created else 200, {"ETag": f'"{change.etag}"'})
 
 

@@ -1,7 +1,7 @@
 // The server's own classes: shown as they are, kept, taught by photos, removed, and every change taken back.
 
 import { Failure, request, sentence } from "./api.js";
-import { $, button, carriesFiles, element, number, plural, redraw, say, spelling } from "./dom.js";
+import { $, button, carriesFiles, element, mark, number, plural, redraw, say, spelling } from "./dom.js";
 import { prepare } from "./photo.js";
 
 const MOST_SHOWN = 24; // of the server's classes, the last that came first
@@ -12,14 +12,16 @@ const MOST_LOOKED_UP = 50; // of the names that are typed together
 
 const bank = { classes: [], count: 0, found: 0, writes: false }; // `classes`: some of those that were `found`
 const notes = new Map(); // what the server's classes have to do with a name that was typed, by its spelling
-let page = { limits: {}, changing() {}, changed() {}, locked() {} }; // what the page does about a change
+const photoCounts = new Map(); // of classes whose names were typed
+const pending = new Map(); // names of classes that a change is on its way for, and what it does
+let page = { limits: {}, changing() {}, waiting() {}, changed() {}, locked() {} }; // what the page does about a change
 let chosen = ""; // the class that photos are being chosen for
 let thumbnails = [];
 let timer = 0;
 
 export const writes = () => bank.writes;
 
-/** Connect the page: its limits, and what it does before a change, after it, and where a key is needed. */
+/** Connect the page: its limits, and what it does before a change, while one waits, after it, and where a key is needed. */
 export function connect(given) {
   page = given;
   $("examples").addEventListener("change", () => { teach(chosen, $("examples").files); $("examples").value = ""; });
@@ -31,6 +33,7 @@ export async function load(model) {
   bank.writes = model.writes === true;
   bank.count = model.classes;
   notes.clear();
+  photoCounts.clear();
   await list();
 }
 
@@ -60,15 +63,22 @@ async function find() {
 export async function lookUp(names) {
   for (const name of names.slice(0, MOST_LOOKED_UP)) {
     const { classes } = await ask({ prefix: name.replace(/e?s$/i, "") });
-    const known = new Map(classes.map((entry) => [spelling(entry.name), entry.name]));
+    const entries = new Map(classes.map((entry) => [spelling(entry.name), entry]));
     const typed = spelling(name);
-    const near = [`${typed}s`, `${typed}es`, typed.replace(/s$/, ""), typed.replace(/es$/, "")].find((other) => known.has(other));
-    notes.set(typed, known.has(typed) ? "already a class" : near ? `close to ${known.get(near)}` : "");
+    const near = [`${typed}s`, `${typed}es`, typed.replace(/s$/, ""), typed.replace(/es$/, "")].find((other) => entries.has(other));
+    notes.set(typed, entries.has(typed) ? "already a class" : near ? `close to ${entries.get(near).name}` : "");
+    photoCounts.set(typed, entries.get(typed)?.photos ?? 0);
   }
 }
 
 /** What the server's classes have to do with a name; "" if they have nothing, or it was not looked up. */
 export const note = (name) => notes.get(spelling(name)) ?? "";
+
+/** How many photos the server's class of a name that was typed has. */
+export const photoCount = (name) => photoCounts.get(spelling(name)) ?? 0;
+
+/** Whether a change of a class with this name is on its way. */
+export const waits = (name) => pending.has(spelling(name));
 
 function draw() {
   $("bank").hidden = bank.count === 0;
@@ -78,15 +88,28 @@ function draw() {
   $("find").hidden = bank.count <= MOST_SHOWN;
   const rest = bank.found - bank.classes.length;
   const more = bank.found === 0 ? "no class has this in its name" : rest > 0 ? `and ${number.format(rest)} more` : "";
-  redraw($("bank-chips"), [bank.classes, bank.writes, more], () => [
+  const listed = new Set(bank.classes.map(({ name }) => spelling(name)));
+  const coming = [...pending].filter(([typed]) => !listed.has(typed)).map(([, { name }]) => name);
+  redraw($("bank-chips"), [coming, bank.classes, bank.writes, more], () => [
+    ...coming.map(label),
     ...bank.classes.map(chip),
     ...(more ? [element("li", "rest", more)] : []),
   ]);
+  for (const item of $("bank-chips").children) {
+    const waiting = pending.get(spelling(item.firstChild.title ?? ""));
+    mark(item, waiting !== undefined, waiting?.doing);
+  }
+}
+
+function label(name) {
+  const item = element("li");
+  item.append(Object.assign(element("span", "", name), { title: name }));
+  return item;
 }
 
 function chip({ name, origin, photos }) {
-  const item = element("li", origin);
-  item.append(Object.assign(element("span", "", name), { title: name }));
+  const item = label(name);
+  item.className = origin;
   if (bank.writes) {
     item.append(photosButton(name, photos));
     item.append(button("cross", "×", `Remove the class ${name} from the server`, () => remove(name)));
@@ -122,12 +145,12 @@ export function takesPhotos(item, name) {
 
 // ----------------------------------------------------------------------------------------------------------- changes
 
-export const keep = (name) => change(name, async (send) => {
+export const keep = (name) => change(name, "adding …", async (send) => {
   const { findings } = await send("PUT");
   return [`“${name}” is one of the server’s classes now.`, ...findings.map(({ message }) => sentence(message))];
 });
 
-const remove = (name) => change(name, async (send) => {
+const remove = (name) => change(name, "removing …", async (send) => {
   await send("DELETE");
   return [`“${name}” is no longer one of the server’s classes.`];
 });
@@ -137,36 +160,57 @@ export async function teach(name, files) {
   const photos = [...files];
   if (photos.length === 0) return;
   say(`Adding ${plural(photos.length)} to “${name}”.`);
-  await change(name, async (send) => {
+  await change(name, `adding ${plural(photos.length)} …`, async (send) => {
     const answers = [];
     for (const body of await forms(photos)) answers.push(await send("PUT", body));
     return told(answers, photos.length);
   }, photos);
 }
 
-/** Make a change of one step or more, tell it, and offer to take it back. */
-async function change(name, work, photos = []) {
+/** Make a change of one step or more, show that it waits, tell it, and offer to take it back. */
+async function change(name, doing, work, photos = []) {
+  pending.set(spelling(name), { name, doing });
+  draw();
+  page.waiting();
+  try {
+    await changed(name, work, photos);
+  } finally {
+    settled(name);
+  }
+}
+
+function settled(name) {
+  pending.delete(spelling(name));
+  draw();
+  page.waiting();
+}
+
+async function changed(name, work, photos) {
   let steps = 0;
   let etag = null;
-  let there = false;
+  let exists = false;
+  let stale = false;
   const send = async (method, body) => {
     const answer = await request(`v1/classes/${encodeURIComponent(name)}`, { method, body });
     const done = answer.status === 204 ? {} : await answer.json();
     if (answer.status !== 200 || done.known < body?.getAll("image").length) steps += 1;
     etag = answer.headers.get("ETag");
-    there = method === "PUT";
+    exists = method === "PUT";
+    stale = done.calibrated === false;
     return done;
   };
   page.changing();
   try {
     const lines = await work(send);
+    if (stale) lines.push("The bank has changed since it was calibrated; sar-bank calibrate fits it again.");
     const { count } = await (await request("v1/bank/history?limit=1")).json();
     tell(lines, { photos, undo: steps > 0 ? () => takeBack(name, { steps, latest: count }, etag) : null });
   } catch (error) {
     refuse(error);
     if (steps === 0) return; // else a part of it was done
   }
-  await page.changed(name, there);
+  pending.delete(spelling(name)); // what the page draws from here on is of after the change
+  await page.changed(name, exists);
   if (document.activeElement === document.body) ($("undo") ?? $("name")).focus(); // what had the focus is gone
 }
 

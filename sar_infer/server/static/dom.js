@@ -29,6 +29,12 @@ export function show(id, text) {
   $(id).hidden = text === "";
 }
 
+/** Mark an item whose name waits for the server; `doing` says what for, in short. */
+export function mark(item, pending, doing = "") {
+  item.classList.toggle("pending", pending);
+  item.dataset.doing = doing;
+}
+
 /** Tell a screen reader. */
 export function say(text) {
   $("status").textContent = text;

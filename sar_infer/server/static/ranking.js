@@ -31,6 +31,7 @@ export function drawRanking(photo, state, current) {
   show("verdict", reason === "" ? "" : "Unknown");
   show("reason", reason);
   $("ranking").classList.toggle("unsure", reason !== "");
+  show("uncalibrated", uncalibrated(top));
   show("why", why(answer));
   if (answer) $("why").prepend(element("strong", "", "Why? "));
   drawFooter(photo, state.model);
@@ -46,6 +47,14 @@ export function unknown(photo, least) {
   return best < share ? `None of these is likely enough: the best has ${percent.format(best)}, less than ${percent.format(share)}.` : "";
 }
 
+/** What the shares do not say where no calibration holds; "" where one does. */
+function uncalibrated(predictions) {
+  const doubtful = predictions.filter((prediction) => prediction.calibrated === false).map((prediction) => prediction.label);
+  if (doubtful.length === 0) return "";
+  const which = doubtful.length === predictions.length ? "" : ` for ${brief(doubtful)}`;
+  return `Not calibrated${which}: percentages compare the classes, and do not say how often the best one is right.`;
+}
+
 function why(answer) {
   const result = answer?.results[0];
   const given = result?.explanation;
@@ -53,7 +62,7 @@ function why(answer) {
   const [{ label }] = result.predictions;
   const parts = [];
   if (given.margin !== null) parts.push(`${label} is ${(100 * given.margin).toFixed(1)} points ahead of ${given.runner_up}, compared ${BY[result.branch]}.`);
-  if (given.nearest.length > 0) parts.push(`Nearest classes: ${given.nearest.map(([name, cosine]) => `${name} (${cosine.toFixed(2)})`).join(", ")}.`);
+  if (given.nearest.length > 0) parts.push(`Nearest classes to ${label}, whatever the photo (cosine; 1 is the same): ${given.nearest.map(([name, cosine]) => `${name} (${cosine.toFixed(2)})`).join(", ")}.`);
   return parts.join(" ");
 }
 

@@ -2,7 +2,7 @@
 
 import { apiKey, Failure, request, sentence } from "./api.js";
 import * as bank from "./bank.js";
-import { $, button, carriesFiles, element, number, percent, redraw, say, show, spelling } from "./dom.js";
+import { $, button, carriesFiles, element, mark, number, percent, plural, redraw, say, show, spelling } from "./dom.js";
 import { prepare } from "./photo.js";
 import { drawRanking, unknown } from "./ranking.js";
 
@@ -130,10 +130,11 @@ bank.connect({
   limits,
   locked: askForKey,
   changing() { before = best(state.current); },
-  async changed(name, there) {
+  waiting: () => drawNames(),
+  async changed(name, exists) {
     running.abort(); // its answers are of before the change
     clearTimeout(timer);
-    change = { before, name: there ? name : "" };
+    change = { before, name: exists ? name : "" };
     state.revision += 1;
     state.names = state.names.filter((other) => spelling(other) !== spelling(name));
     if (state.names.length === 0) state.only = false;
@@ -293,22 +294,34 @@ function thumbnail(position) {
 }
 
 function drawNames() {
-  redraw($("chips"), [state.names.map((name) => [name, bank.note(name)]), bank.writes()], () => state.names.map(chip));
+  const shown = state.names.map((name) => [name, bank.note(name), bank.photoCount(name)]);
+  redraw($("chips"), [shown, bank.writes()], () => state.names.map(chip));
+  const ranked = rankedNames();
+  state.names.forEach((name, position) => mark($("chips").children[position], bank.waits(name) || !ranked.has(name)));
   $("clear").hidden = state.names.length === 0;
   $("only").disabled = state.names.length === 0;
   $("only").checked = state.only;
   $("name").placeholder = state.names.length === 0 ? "e.g. latte art" : "Another name";
 }
 
+/** The names that the chosen photo was ranked with; without a photo, and where it failed, none waits. */
+function rankedNames() {
+  const photo = state.current;
+  if (photo === null || photo.error) return new Set(state.names);
+  return new Set(photo.asked === null ? [] : JSON.parse(photo.asked)[0]);
+}
+
 function chip(name, position) {
   const item = element("li");
   const note = bank.note(name);
-  const known = note === "already a class";
-  item.classList.toggle("known", known);
+  const exists = note === "already a class";
+  const photos = bank.photoCount(name);
+  item.classList.toggle("known", exists);
   item.append(Object.assign(element("span", "", name), { title: name }));
   if (note) item.append(element("span", "count", note));
-  if (bank.writes() && !known) item.append(button("keep quiet", "Keep", `Keep the class ${name} on the server`, () => bank.keep(name)));
-  if (bank.writes()) item.append(bank.photosButton(name));
+  if (photos && !bank.writes()) item.append(element("span", "count", plural(photos)));
+  if (bank.writes() && !exists) item.append(button("keep quiet", "Keep", `Keep the class ${name} on the server`, () => bank.keep(name)));
+  if (bank.writes()) item.append(bank.photosButton(name, photos));
   item.append(button("cross", "×", `Remove ${name}`, () => {
     removeName(name);
     ($("chips").children[position]?.lastChild ?? $("name")).focus();

@@ -3,6 +3,7 @@ from __future__ import annotations
 import threading
 import urllib.parse
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from support.pictures import jpeg
 from support.servers import Local, local_server
 
 from sar_infer import Classifier
-from sar_infer.bank import ClassBank
+from sar_infer.bank import ClassBank, amend, calibrate
+from sar_infer.bank.calibration import BankCalibration
 from sar_infer.server.settings import Settings
 
 KEY = {"Authorization": "Bearer k"}
@@ -84,6 +86,40 @@ def test_putting_twice_is_doing_once(client: httpx2.Client) -> None:
     other = client.put(path("violet"), json={"phrases": ["mauve"]})
     assert (other.status_code, other.json()["phrases"]) == (200, ["mauve"])
     assert other.headers["etag"] != first.headers["etag"]
+
+
+def test_a_name_that_is_not_there_comes_with_the_one_that_may_be_meant(client: httpx2.Client, tmp_path: Path) -> None:
+    for refused in (
+        client.get(path("gren")),
+        client.delete(path("Gren")),
+        client.post(path("gren") + "/images", content=jpeg(), headers={"Content-Type": "image/jpeg"}),
+    ):
+        assert (refused.status_code, refused.headers["content-type"]) == (404, "application/problem+json")
+        assert refused.json()["detail"].lower().endswith("no class 'gren' in the bank; did you mean 'green'?")
+    assert client.get(path("zeppelin")).json()["detail"] == "no class 'zeppelin' in the bank"
+    assert listed(client) == list(BANK_NAMES)
+    file = tmp_path / "bank.safetensors"
+    client.put(path("violet"))
+    bank = ClassBank.load(file)
+    amend(bank, {"violet": replace(bank.info_of("violet"), aliases=("lilac",))}).save(file)
+    assert client.get(path("lilac")).json()["detail"] == "no class 'lilac' in the bank; did you mean 'violet'?"
+
+
+def test_a_change_says_whether_the_calibration_still_holds(bundle_path: Path, tmp_path: Path) -> None:
+    file, bank = tmp_path / "bank.safetensors", ClassBank.load(bundle_path / "bank.safetensors")
+    fitted = BankCalibration(
+        bank.content_digest, "", "text", tuple(bank.names), (), 2.0, {"score": 0.1, "energy": 1.0}, {"0.9": 0.5}, {}
+    )
+    calibrate(bank, fitted).save(file)
+    settings = Settings(bundle=bundle_path, bank=file, key="k", device="cpu", threads=1)
+    image = {"Content-Type": "image/jpeg"}
+    with local_server(settings) as local, httpx2.Client(base_url=local.url, headers=KEY, timeout=30) as client:
+        assert client.put(path("red")).json()["calibrated"] is True  # nothing was changed
+        assert client.put(path("violet")).json()["calibrated"] is False
+        assert client.put(path("violet")).json()["calibrated"] is False
+        assert client.post("/v1/bank/rollback", json={"steps": 1}).status_code == 200
+        assert client.put(path("red")).json()["calibrated"] is True
+        assert client.post(path("red") + "/images", content=jpeg(), headers=image).json()["calibrated"] is False
 
 
 def test_an_odd_name_is_pointed_out_or_refused(client: httpx2.Client) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import httpx2
 import pytest
 from PIL import Image
-from support.browser import CAT, COFFEE, PASTE, ROCKET, add, among, drop, labels, settled, unlock
+from support.browser import CAT, COFFEE, PASTE, ROCKET, Hold, add, among, drop, labels, settled, unlock
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
 expect = playwright.expect
@@ -71,6 +71,50 @@ def test_a_name_is_kept(page, keyed_server) -> None:
     add(page, "cup of espresso")
     page.get_by_role("button", name="Keep the class cup of espresso on the server").click()
     expect(page.locator("#taught .note")).to_contain_text("cosine 0.985 to 'espresso'")
+
+
+def test_a_class_is_pending_while_its_change_is_on_its_way(open_page, keyed_server) -> None:
+    page, watch = open_page(keyed_server.url)
+    watch.expected = "status of 409"
+    unlock(page, keyed_server.key)
+    add(page, NAME)
+    keep = page.get_by_role("button", name=f"Keep the class {NAME} on the server")
+    expect(keep).to_be_visible()
+    held = Hold(page, "**/v1/classes/*")
+    keep.click()
+    waiting = page.locator("#bank-chips .pending")
+    request = held.take()
+    expect(waiting).to_have_text([NAME])
+    expect(waiting).to_have_attribute("data-doing", "adding …")
+    expect(page.locator("#chips .pending")).to_have_count(1)
+    assert kept(keyed_server, NAME) is None
+    request.continue_()
+    expect(page.locator("#bank-chips .added span")).to_have_text([NAME])
+    expect(waiting).to_have_count(0)
+    page.get_by_role("button", name=f"Remove the class {NAME} from the server").click()
+    request = held.take()
+    expect(waiting).to_have_attribute("data-doing", "removing …")
+    request.fulfill(status=409, json={"title": "No", "detail": "it stays", "code": "conflict"})
+    expect(page.locator("#taught.bad")).to_contain_text("It stays")
+    expect(waiting).to_have_count(0)
+    expect(page.locator("#bank-chips .added span")).to_have_text([NAME])
+    httpx2.post(f"{keyed_server.url}/v1/bank/rollback", json={"to": 0}, headers=keyed_server.headers)
+
+
+def test_a_typed_name_says_how_many_photos_its_class_has(page, keyed_server, mugs) -> None:
+    files = [("image", (photo.name, photo.read_bytes(), "image/png")) for photo in mugs]
+    httpx2.put(f"{keyed_server.url}/v1/classes/{NAME}", files=files, headers=keyed_server.headers)
+    add(page, NAME)
+    button = page.locator("#chips").get_by_role("button", name=f"Add photos to the class {NAME}, which has 2")
+    expect(button).to_have_text("2 photos +")
+
+
+def test_a_change_says_that_the_calibration_is_of_before(page, keyed_server) -> None:
+    entry = {"name": NAME, "origin": "added", "phrases": [NAME], "findings": [], "calibrated": False}
+    page.route("**/v1/classes/*", lambda route: route.fulfill(status=201, json=entry, headers={"ETag": '"x"'}))
+    add(page, NAME)
+    page.get_by_role("button", name=f"Keep the class {NAME} on the server").click()
+    expect(page.locator("#taught")).to_contain_text("The bank has changed since it was calibrated; sar-bank calibrate")
 
 
 def test_two_photos_that_are_dropped_on_a_name_teach_it_and_undo_forgets_it(page, keyed_server, mugs) -> None:

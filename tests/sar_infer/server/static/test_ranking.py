@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.browser import ATTACK, CAT, COFFEE, PASTE, add, among, labels, predictions, settled
+from support.browser import ATTACK, CAT, COFFEE, PASTE, Hold, add, among, labels, predictions, settled
 from support.servers import serving
 
 from sar_infer.bank import ClassBank, ClassInfo
@@ -182,12 +182,60 @@ def test_the_answer_says_why_and_how_long_it_took(open_page, mini_server) -> Non
     page.set_input_files("#files", COFFEE)
     settled(page)
     why = ask(mini_server.url, COFFEE, "?explain=true")["results"][0]["explanation"]
+    nearest = ", ".join(f"{name} ({cosine:.2f})" for name, cosine in why["nearest"])
     expect(page.locator("#why")).to_have_text(
         f"Why? espresso is {100 * why['margin']:.1f} points ahead of {why['runner_up']}, compared by their names. "
-        f"Nearest classes: {', '.join(f'{name} ({cosine:.2f})' for name, cosine in why['nearest'])}."
+        f"Nearest classes to espresso, whatever the photo (cosine; 1 is the same): {nearest}."
     )
     expect(page.locator("#took")).to_have_text(re.compile(r"^\d+ ms$"))
     expect(page.locator("#timing")).to_have_text(re.compile(r"^\d+ ms, of which the server [\d.]+ ms \(decode .+\)$"))
+
+
+def test_scores_that_are_not_calibrated_say_so(open_page, mini_server) -> None:
+    page, _ = open_page(mini_server.url)
+    note = page.locator("#uncalibrated")
+    expect(note).to_be_hidden()
+    page.set_input_files("#files", COFFEE)
+    settled(page)
+    expect(note).to_have_text(re.compile("^Not calibrated: percentages compare the classes, and do not say how often"))
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"), [((True, True, True), None), ((True, False, True), "Not calibrated for two: percentages")]
+)
+def test_scores_of_calibrated_classes_are_left_alone(open_page, mini_server, flags, says) -> None:
+    answer = json.loads(predictions("one", "two", "three"))
+    for prediction, calibrated in zip(answer["results"][0]["predictions"], flags, strict=True):
+        prediction["calibrated"] = calibrated
+    page, _ = open_page(mini_server.url)
+    page.route("**/v1/classify?*", lambda route: route.fulfill(json=answer))
+    page.set_input_files("#files", COFFEE)
+    settled(page)
+    assert labels(page) == ["one", "two", "three"]
+    if says is None:
+        expect(page.locator("#uncalibrated")).to_be_hidden()
+    else:
+        expect(page.locator("#uncalibrated")).to_contain_text(says)
+
+
+def test_a_name_is_pending_until_the_ranking_has_it(open_page, mini_server) -> None:
+    page, _ = open_page(mini_server.url)
+    waiting = page.locator("#chips .pending")
+    add(page, "wooden table")
+    expect(waiting).to_have_count(0)  # without a photo nothing waits
+    held = Hold(page, "**/v1/classify?*")
+    page.set_input_files("#files", COFFEE)
+    expect(waiting).to_have_text([re.compile("^wooden table")])
+    held.take().continue_()
+    settled(page)
+    expect(waiting).to_have_count(0)
+    add(page, "latte art")
+    request = held.take()
+    expect(waiting).to_have_text([re.compile("^latte art")])
+    expect(page.locator("#chips li")).to_have_count(2)
+    request.continue_()
+    settled(page)
+    expect(waiting).to_have_count(0)
 
 
 def test_a_share_that_is_too_small_is_unknown(open_page, mini_server) -> None:
