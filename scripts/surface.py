@@ -37,7 +37,7 @@ TARGET = ROOT / "docs" / "surface.txt"
 CLASSES = ("latte art", "pour-over coffee")
 KEY = "surface-key-surface-key"
 _DATA_KEYS = re.compile(
-    r"\.(classes|per_class\.\w+|per_class_counts\.\w+|files|thresholds|versions|phases|aliases|counts)$"
+    r"\.(classes|per_class\.\w+|per_class_counts\.\w+|files|thresholds|versions|phases|aliases|settings|counts)$"
 )
 """Mappings whose keys are data."""
 
@@ -218,7 +218,8 @@ def _served(folder: Path, images: Path) -> Iterator[str]:
     """Ask a server once for each kind of answer; in the process, through its application."""
     from starlette.testclient import TestClient
 
-    with _service(folder / "bank.safetensors") as service:
+    _run("sar-bank", "add", bank := folder / "served.safetensors", CLASSES[0], "--format", "json")
+    with _service(bank) as service:
         from sar_infer.server.app import build_app
 
         client = TestClient(build_app(service), headers={"Authorization": f"Bearer {KEY}"}, base_url="http://localhost")
