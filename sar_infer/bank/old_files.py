@@ -5,6 +5,7 @@ The history of such a file is read as text: what its steps did cannot be undone 
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
@@ -106,8 +107,12 @@ def read(path: Path, encoder_digest: str | None, *, whole: bool = False) -> OldF
         SchemaError: It was written for a newer reader.
         BankError: It is missing, damaged, no bank, or of another encoder.
     """
-    stored = KIND.load(path, encoder_digest, None if whole else MAPPED_BYTES)
+    stored = KIND.load(path, encoder_digest, MAPPED_BYTES)
     try:
+        if whole and not stored.checked:
+            if KIND.content_digest(stored.names, stored.tensors) != stored.metadata["content_digest"]:
+                raise BankError("content does not match its digest; the file was damaged or changed")
+            stored = dataclasses.replace(stored, checked=True)
         old = _file(stored)
         if stored.checked:
             KIND.check_names(stored.names)

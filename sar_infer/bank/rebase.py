@@ -32,7 +32,7 @@ from sar_infer.bank.records import (
     checkpoint,
 )
 from sar_infer.bank.replay import replay, standing
-from sar_infer.bank.state import Base, State
+from sar_infer.bank.state import REMOVED, RENAMED, Base, State
 from sar_infer.bank.table import Block
 from sar_infer.errors import BankError, ClassNameError
 from sar_infer.text.names import name_key, name_keys
@@ -268,7 +268,7 @@ def _alone(bank: ClassBank) -> list[Change]:
     names, origins = base.block.names, renamed_names(provenance)
     info = dict(base.info)
     added = [slot for slot, item in info.items() if item.added is not None]
-    if not (added or bank.history):
+    if not (added or bank.history or REMOVED in provenance or RENAMED in provenance):  # a list of names
         return [Add(tuple(names), base.block.rows, info)]
     keys = set(name_keys(names))
     gone = tuple(name for name in removed_names(provenance) if name_key(name) not in keys)

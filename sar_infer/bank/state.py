@@ -34,7 +34,7 @@ _UNIT_TOLERANCE = 1e-3
 
 @dataclass(frozen=True, eq=False)
 class Base:
-    """What a state begins with: the bank of a bundle, or rows of a bank's own. All states on it share it.
+    """The bank that a state begins with: a bundle's, or rows in the bank file itself. All states on it share it.
 
     Attributes:
         block: Its names and rows.

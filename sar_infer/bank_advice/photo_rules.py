@@ -186,9 +186,8 @@ def _far(
     )
     all_distances = all_distances[all_distances > 0] if (all_distances > 0).any() else np.array([np.inf])
     median = float(np.median(all_distances))
-    spread = (
-        1.4826 * float(np.median(np.abs(all_distances - median))) if math.isfinite(median) else 0.0
-    )  # robust, Gaussian
+    # the standard deviation of a Gaussian, estimated robustly
+    spread = 1.4826 * float(np.median(np.abs(all_distances - median))) if math.isfinite(median) else 0.0
     limit = median + max(FAR * median, _SPREADS * spread)
     findings = []
     for name, rows in fresh.items():

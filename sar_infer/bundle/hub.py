@@ -19,7 +19,7 @@ from sar_infer.errors import BundleError, InputError, SarInferError, WriteError,
 
 SCHEME = "hf://"
 _NAME = r"[\w.-]+/[\w.-]+"
-_PLACE = re.compile(rf"{SCHEME}({_NAME})(?:@([^\s@]+))?", re.ASCII)
+_LOCATION = re.compile(rf"{SCHEME}({_NAME})(?:@([^\s@]+))?", re.ASCII)
 _NEWEST = "main"
 _README, _ATTRIBUTES = "README.md", ".gitattributes"
 _MOST_FILES = 100
@@ -43,7 +43,7 @@ def fetch(location: str) -> tuple[Path, str]:
         BundleError: there is no such repository or revision, no access to it, no bundle in it, or a file whose size
             is not that of the manifest; then nothing is fetched.
     """
-    match = _PLACE.fullmatch(location)
+    match = _LOCATION.fullmatch(location)
     if match is None:
         raise InputError(f"{location}: expected {SCHEME}USER/NAME@REVISION")
     repository, revision = match[1], match[2] or _NEWEST
@@ -82,7 +82,7 @@ def check_push(repository: str) -> None:
 
 
 def push(path: Path, manifest: Manifest, repository: str, *, progress: bool = False) -> str:
-    """Make a repository's newest commit hold a bundle and nothing else, and return the place that opens this commit.
+    """Make a repository's newest commit hold a bundle and nothing else, and return the location that opens this commit.
 
     A repository that does not exist is made, and private. The model card is also its README.
 

@@ -115,9 +115,7 @@ def top_k(scores: Floats, k: int) -> Indices:
     least = np.partition(scores, -k, axis=-1)[:, -k]
     result = np.empty((len(scores), k), dtype=np.intp)
     for row, bound in enumerate(least):
-        candidates = np.flatnonzero(
-            ~(scores[row] < bound)
-        )  # so that a row of NaN has its first columns, as when sorted
+        candidates = np.flatnonzero(~(scores[row] < bound))  # of a row of NaN the first columns, as when sorted
         result[row] = candidates[np.argsort(-scores[row, candidates], kind="stable")[:k]]
     return result
 

@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 Mode = Literal["bank", "extend", "only"]
 _CREATED, _TOO_LARGE = 201, 413
-_PLACE = re.compile(r"input\[(\d+)\]: ")
-_IMAGE_PLACE = re.compile(r"image\[(\d+)\]: ")
+_POSITION = re.compile(r"input\[(\d+)\]: ")
+_IMAGE_POSITION = re.compile(r"image\[(\d+)\]: ")
 _NAMES = 256
 _PAGE = 1000
-_CHANGES_SEEN = 5
+_MOST_READS = 5
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ class Calls:
         try:
             return (yield from self._embed({"input": encoded, "modality": "image"}))
         except ServerError as error:
-            if match := _PLACE.match(error.detail):
+            if match := _POSITION.match(error.detail):
                 raise ImageError(f"{images[int(match[1])].name}: {error.detail[match.end() :]}") from error
             if error.status != _TOO_LARGE or len(images) == 1:
                 raise
@@ -172,7 +172,7 @@ class Calls:
 
     def classes(self) -> Steps[ClassList]:
         """Return the whole bank, read page by page, from the start again if it changes meanwhile."""
-        for _ in range(_CHANGES_SEEN):
+        for _ in range(_MOST_READS):
             class_entries: list[ClassEntry] = []
             etag = None
             while True:
@@ -210,7 +210,7 @@ class Calls:
         try:
             reply = yield from answered(request.call(name, images, if_match), self._retries)
         except ServerError as error:
-            if match := _IMAGE_PLACE.match(error.detail):
+            if match := _IMAGE_POSITION.match(error.detail):
                 raise ImageError(f"{images[int(match[1])].name}: {error.detail[match.end() :]}") from error
             if error.status != _TOO_LARGE or len(images) == 1:
                 raise

@@ -1,7 +1,7 @@
 """Safetensors files, which are mapped if large and written in pieces; the library would copy whole files.
 
 The format (https://github.com/huggingface/safetensors#format) is: 8 bytes, the little-endian length of the header; the
-header, JSON with type, shape and place of each tensor, and metadata as text; the tensors' bytes end to end,
+header, JSON with type, shape and offsets of each tensor, and metadata as text; the tensors' bytes end to end,
 little-endian.
 """
 

@@ -133,8 +133,8 @@ def read_photos(workspace: Workspace, files: Files, *, photos_only: bool) -> Rea
                 digests[name].append(digest)
                 rows[name].append(row)
     width = bank.dim
-    for name, found_digests in digests.items():
-        packed = np.frombuffer(b"".join(found_digests), np.uint8).reshape(-1, 32)
+    for name, class_digests in digests.items():
+        packed = np.frombuffer(b"".join(class_digests), np.uint8).reshape(-1, 32)
         result.sets[name] = PhotoSet.of(
             packed, np.array(rows[name], np.float32).reshape(-1, width), photos_only=photos_only
         )

@@ -30,7 +30,6 @@ def test_every_version_answers_as_before(tmp_path: Path, version: int, kind: str
         path = tmp_path / "new.safetensors"
         bank = Classifier.open(bundle, "cpu", bank=SAMPLES / f"version-{version}.safetensors").bank
         rollback(add(bank, ["x"], name_rows(["x"])), len(bank.history)).save(path)
-        assert path.stat().st_size < 25_000
     classifier = Classifier.open(bundle, "cpu", bank=path)
     classes, expected = classifier.class_set(), ANSWERS[f"{version} {kind}"]
     assert (list(classes.names), classes.branch) == (expected["names"], expected["branch"])

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from copy import copy as clone
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -91,9 +92,10 @@ def test_several_phrases_stand_for_the_direction_of_their_mean(exported: Path, s
 def test_the_bank_tells_bundles_that_embed_images_alike(exported: Path, source: ExportSource) -> None:
     images, prompted = ClassBank.load(exported / BANK).provenance["images"], source.prompted
     assert images == images_digest(prompted)
-    for change in ({"preprocess": dataclasses.replace(source.backbone.preprocess, interpolation="bilinear")}, {}):
+    weights, preprocess = source.backbone.weights_digest, source.backbone.preprocess
+    for changed in (("0" * 64, preprocess), (weights, dataclasses.replace(preprocess, interpolation="bilinear"))):
         other = clone(prompted)
-        other.backbone = dataclasses.replace(prompted.backbone, **(change or {"weights_digest": "0" * 64}))
+        other.backbone = SimpleNamespace(weights_digest=changed[0], preprocess=changed[1])  # type: ignore[assignment]
         assert images != images_digest(other)
 
 
