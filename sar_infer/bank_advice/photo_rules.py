@@ -124,7 +124,7 @@ def photo_findings(
 
 
 def _added(count: int, positions: Indices, values: npt.NDArray[Value]) -> npt.NDArray[Value]:
-    """Return ``count`` sums: at each index, of the values whose position it is."""
+    """Return the sums of values by position, an array of length ``count``; 0 where there are none."""
     result = np.zeros((count, *values.shape[1:]), values.dtype)
     np.add.at(result, positions, values)
     return result

@@ -291,7 +291,7 @@ def _once(class_phrases: Phrases, columns: Mapping[str, int | None]) -> Phrases:
 
     Args:
         class_phrases: Phrases by name.
-        columns: The row of each in the bank.
+        columns: The column of each in the bank; None if the bank does not have it.
     """
     with_phrases = {name for name, phrases in class_phrases.items() if phrases != (name,)}
     first: dict[int | None, str] = {}
@@ -311,7 +311,7 @@ def _photos(
 
     Args:
         class_phrases: Phrases by name, a class once.
-        columns: The row of each name in the bank, also of names that went since they repeat another.
+        columns: The column of each name in the bank, also of names that went since they repeat another.
         photos: Photos by name.
     """
     result: list[ClassPhotos | None] = []
