@@ -207,15 +207,15 @@ class Classifier(Embedder):
         phrases = phrases_by_name(classes)
         fresh = without_counted(bank, photos, {name_key(name) for name in phrases if phrases[name] != (name,)})
         named = {**{name: (name,) for name in photos if name not in fresh}, **phrases}
-        given, found = with_photos(named, fresh, self.bundle.manifest.embed_dim)
-        chosen = build_class_set(bank, given, only, self.embed_phrases, self._composer, found)
+        all_phrases, class_photos = with_photos(named, fresh, self.bundle.manifest.embed_dim)
+        chosen = build_class_set(bank, all_phrases, only, self.embed_phrases, self._composer, class_photos)
         chosen = with_head(chosen, self.bundle.head, bank, self.bundle.bank)
-        own = self._own_calibration(bank, chosen)
-        if own is not None and own.fits(bank):
-            return with_own_calibration(chosen, bank, found)
+        calibration = self._own_calibration(bank, chosen)
+        if calibration is not None and calibration.fits(bank):
+            return with_own_calibration(chosen, bank, class_photos)
         if calibration_holds(self.bundle.manifest, chosen):
             return with_calibration(chosen, self.bundle.manifest.calibrated, self.bundle.bank, chosen.photographed)
-        return dataclasses.replace(chosen, calibration=own)  # of an earlier state: no score is calibrated
+        return dataclasses.replace(chosen, calibration=calibration)  # of an earlier state: no score is calibrated
 
     def stream(
         self,
@@ -303,9 +303,9 @@ class Classifier(Embedder):
             InputError: ``batch_size`` is below 1.
             BundleError: the graph is broken.
         """
-        found = [*self.each_photo(several(images), batch_size)]
-        digests = np.frombuffer(b"".join(digest for _, digest, _ in found), np.uint8).reshape(-1, 32)
-        rows = np.array([row for _, _, row in found], np.float32).reshape(-1, self.bundle.manifest.embed_dim)
+        embedded = [*self.each_photo(several(images), batch_size)]
+        digests = np.frombuffer(b"".join(digest for _, digest, _ in embedded), np.uint8).reshape(-1, 32)
+        rows = np.array([row for _, _, row in embedded], np.float32).reshape(-1, self.bundle.manifest.embed_dim)
         return PhotoSet.of(digests, rows)
 
     def each_photo(self, images: Iterable[ImageSource], batch_size: int = 16) -> Iterator[tuple[str, bytes, Floats]]:
@@ -324,27 +324,31 @@ class Classifier(Embedder):
         profile: Profile,
         names: Iterable[str] | None,
     ) -> Iterator[ImageResult]:
-        given = None if names is None else iter(names)
+        names_left = None if names is None else iter(names)
         for batch in decode_batches(images, self.bundle.manifest.preprocess, batch_size, profile):
-            named = batch if given is None else [(next(given), item) for _, item in batch]
+            named = batch if names_left is None else [(next(names_left), item) for _, item in batch]
             with profile.phase("encode"):
                 rows = self.encode(readable(batch))
             with profile.phase("score"):
-                found = decide(rows, [name for name, item in named if not isinstance(item, ImageError)])
+                decided = decide(rows, [name for name, item in named if not isinstance(item, ImageError)])
                 results = [
                     ImageResult(name, error=str(item), branch=decide.branch)
                     if isinstance(item, ImageError)
-                    else next(found)
+                    else next(decided)
                     for name, item in named
                 ]
             yield from results
 
     def _own_calibration(self, bank: ClassBank, classes: ClassSet) -> BankCalibration | None:
         """Return the bank's calibration if it was fitted on what answers for these classes, the bank changed or not."""
-        own = bank.calibration
-        if own is None or classes.shifted:
+        calibration = bank.calibration
+        if calibration is None or classes.shifted:
             return None
-        return own if (own.model_digest, own.branch) == (self.model_digest, BRANCHES[classes.branch]) else None
+        return (
+            calibration
+            if (calibration.model_digest, calibration.branch) == (self.model_digest, BRANCHES[classes.branch])
+            else None
+        )
 
 
 def _check_bank(bank: ClassBank, manifest: Manifest) -> None:

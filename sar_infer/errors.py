@@ -96,8 +96,8 @@ class ServerError(SarInferError):
         self.request_id = request_id
 
     def __str__(self) -> str:
-        known = (self.status, self.code, self.request_id and f"request {self.request_id}")
-        return f"{self.detail} ({', '.join(str(part) for part in known if part)})"
+        details = (self.status, self.code, self.request_id and f"request {self.request_id}")
+        return f"{self.detail} ({', '.join(str(item) for item in details if item)})"
 
 
 def one_line(text: str, longest: int | None = _LONGEST) -> str:

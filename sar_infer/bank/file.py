@@ -328,25 +328,25 @@ class _Reader:
 
     def tensor(self, name: str) -> npt.NDArray[Any]:
         """Return a tensor, read once, and mapped if it is large."""
-        if name not in self._file.places:
+        if name not in self._file.entries:
             raise BankError(f"tensor {name!r:.40} is missing")
         if name not in self._tensors:
-            span = self._file.places[name]
+            span = self._file.entries[name]
             self._tensors[name] = read_only(self._file.tensor(name, span.end - span.start > MAPPED_BYTES))
         return self._tensors[name]
 
     def has(self, name: str) -> bool:
         """Return True if there is such a tensor."""
-        return name in self._file.places
+        return name in self._file.entries
 
     def checks(self, prefix: str) -> bool:
         """Return True if the tensors whose names begin so are to be checked: they are not large."""
-        spans = [span for name, span in self._file.places.items() if name.startswith(prefix)]
+        spans = [span for name, span in self._file.entries.items() if name.startswith(prefix)]
         return self._whole or all(span.end - span.start <= MAPPED_BYTES for span in spans)
 
     def check(self, prefix: str, digest: str | None) -> None:
         """Raise BankError if the tensors of a step do not have the digest that it states."""
-        names = [name for name in self._file.places if name.startswith(f"{prefix}.")]
+        names = [name for name in self._file.entries if name.startswith(f"{prefix}.")]
         if names and self.checks(f"{prefix}.") and _digest_of_tensors({n: self.tensor(n) for n in names}) != digest:
             raise BankError(f"the content of {prefix} does not match its digest; the file was damaged or changed")
 

@@ -189,11 +189,11 @@ def _photos(tensors: Tensors, count: int, dim: int) -> dict[int, PhotoSet]:
     photos: dict[int, PhotoSet] = {}
     row = digest = 0
     for number, (slot, folded, count_kept, photos_only) in enumerate(classes.tolist()):
-        own, names = rows[row : row + count_kept], digests[digest : digest + folded + count_kept]
-        if _seal(names, own, sums[number], photos_only=bool(photos_only)) != seals[number].tobytes():
+        photo_rows, names = rows[row : row + count_kept], digests[digest : digest + folded + count_kept]
+        if _seal(names, photo_rows, sums[number], photos_only=bool(photos_only)) != seals[number].tobytes():
             raise BankError(f"photos of class {slot} do not match their seal; the file was damaged or changed")
-        older = sums[number].astype(np.float64) * _UNIT - own.sum(axis=0, dtype=np.float64)
-        photos[slot] = PhotoSet(names, own, older if folded else np.zeros(dim), bool(photos_only))
+        older = sums[number].astype(np.float64) * _UNIT - photo_rows.sum(axis=0, dtype=np.float64)
+        photos[slot] = PhotoSet(names, photo_rows, older if folded else np.zeros(dim), bool(photos_only))
         row, digest = row + count_kept, digest + folded + count_kept
     return photos
 

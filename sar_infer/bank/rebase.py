@@ -251,14 +251,14 @@ class _Carrier:
         return PhotoSet.none(self._base.dim).with_photos_only(photos.photos_only and position is None)
 
 
-def _together(own: ClassInfo, item: ClassInfo) -> ClassInfo:
+def _together(bundled: ClassInfo, item: ClassInfo) -> ClassInfo:
     """Return what is known of a class that the bundle has, and that was added to the bank before."""
-    aliases = {name_key(alias): alias for alias in (*own.aliases, *item.aliases)}
+    aliases = {name_key(alias): alias for alias in (*bundled.aliases, *item.aliases)}
     return dataclasses.replace(
-        own,
+        bundled,
         aliases=tuple(aliases.values()),
-        background=own.background or item.background,
-        threshold=item.threshold if own.threshold is None else own.threshold,
+        background=bundled.background or item.background,
+        threshold=item.threshold if bundled.threshold is None else bundled.threshold,
     )
 
 
@@ -273,8 +273,8 @@ def _alone(bank: ClassBank) -> list[Change]:
     keys = set(name_keys(names))
     gone = tuple(name for name in removed_names(provenance) if name_key(name) not in keys)
     changes: list[Change] = [Remove(gone)] if gone else []
-    own = {names[slot] for slot in range(len(names))} - {names[slot] for slot in added}
-    changes += [Rename(old, new) for new, old in origins.items() if new in own]
+    base_names = {names[slot] for slot in range(len(names))} - {names[slot] for slot in added}
+    changes += [Rename(old, new) for new, old in origins.items() if new in base_names]
     own_info = {names[slot]: item for slot, item in info.items() if item.added is None}
     settings = {name: changed_info(PLAIN, item) for name, item in own_info.items()}
     changes += [Alias({name: item.aliases for name, item in own_info.items() if item.aliases})]

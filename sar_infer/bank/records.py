@@ -120,7 +120,7 @@ class Alias:
 
 @dataclass(frozen=True)
 class Settings:
-    """What is set of a class; a field that is None stays."""
+    """Settings of a class; a field that is None stays as it is."""
 
     threshold: float | None = None
     no_threshold: bool | None = None
@@ -228,7 +228,7 @@ class Step:
 
 @dataclass(frozen=True, eq=False)
 class Log:
-    """What was done to a base.
+    """The changes made to a base, step by step.
 
     Attributes:
         steps: All steps, the oldest first.

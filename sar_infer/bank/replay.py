@@ -237,34 +237,34 @@ def converted(base: Base, other: Base, slots: Mapping[int, int], at: str) -> Sta
         at: The time at which classes came that the base does not have.
     """
     names, rows, info, photos = other.block.names, other.block.rows, other.info, other.photos
-    own = [(slot, position) for position, slot in slots.items()]
-    gone = sorted({*range(len(base.block))} - {slot for slot, _ in own})
+    pairs = [(slot, position) for position, slot in slots.items()]
+    gone = sorted({*range(len(base.block))} - {slot for slot, _ in pairs})
     fresh = [position for position in range(len(names)) if position not in slots]
     table = Table((base.block,)).without(gone)
     if fresh:
         table = table.followed_by(Block(tuple(names[position] for position in fresh), rows[fresh]))
-    own += [(len(base.block) + number, position) for number, position in enumerate(fresh)]
-    changed = [slot for slot, position in own if slot < len(base.block) and names[position] != base.block.names[slot]]
-    back = dict(own)
+    pairs += [(len(base.block) + number, position) for number, position in enumerate(fresh)]
+    changed = [slot for slot, position in pairs if slot < len(base.block) and names[position] != base.block.names[slot]]
+    back = dict(pairs)
     table = dataclasses.replace(table, renamed={slot: names[back[slot]] for slot in changed})
     differ = sorted(
         slot
-        for slot, position in own
+        for slot, position in pairs
         if slot < len(base.block) and not np.array_equal(base.block.rows[slot], rows[position])
     )
     if differ:
         table = dataclasses.replace(table, replaced=np.array(differ, np.intp), rows=rows[[back[s] for s in differ]])
     infos: dict[int, ClassInfo] = {}
-    for slot, position in own:
+    for slot, position in pairs:
         item = info.get(position, PLAIN)
         if item.added is None and (slot >= len(base.block) or slot in differ):
             item = dataclasses.replace(item, added=at)
         if item != base.info.get(slot, PLAIN):
             infos[slot] = item
     none = PhotoSet.none(table.dim)
-    sets = {slot: photos.get(position, none) for slot, position in own if position in photos or slot in base.photos}
+    sets = {slot: photos.get(position, none) for slot, position in pairs if position in photos or slot in base.photos}
     sets = {s: one for s, one in sets.items() if s not in base.photos or one.identity != base.photos[s].identity}
-    aliases = {name_key(alias): s for s, position in own for alias in info.get(position, PLAIN).aliases}
+    aliases = {name_key(alias): s for s, position in pairs for alias in info.get(position, PLAIN).aliases}
     return State(base, table, infos, sets, aliases)
 
 

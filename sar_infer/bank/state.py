@@ -34,7 +34,7 @@ _UNIT_TOLERANCE = 1e-3
 
 @dataclass(frozen=True, eq=False)
 class Base:
-    """What a state begins with: the bank of a bundle, or rows of a bank's own. All states on it share it.
+    """The bank that a state begins with: a bundle's, or rows in the bank file itself. All states on it share it.
 
     Attributes:
         block: Its names and rows.
@@ -283,17 +283,17 @@ class State:
         removed = table.removed[: np.searchsorted(table.removed, count)]
         added = [name for number in range(1, len(table.blocks)) for name in table.names_of(number)]
         renamed = {slot: name for slot, name in sorted(table.renamed.items()) if slot < count and table.has(slot)}
-        own = np.array([s < count and table.has(s) for s in table.replaced.tolist()], np.bool_)
-        if not (len(removed) or renamed or own.any() or added or digests):
+        in_base = np.array([s < count and table.has(s) for s in table.replaced.tolist()], np.bool_)
+        if not (len(removed) or renamed or in_base.any() or added or digests):
             return self.base.digest
         digest = hashlib.sha256(self.base.digest.encode())
         digest.update(_bytes(removed) + _bytes([*renamed]))
-        replaced = table.replaced[own] if len(own) else table.replaced
+        replaced = table.replaced[in_base] if len(in_base) else table.replaced
         digest.update(_bytes(replaced))
         for names in ([*renamed.values()], added):
             data, offsets = packed(names)
             digest.update(offsets.tobytes() + data.tobytes())
-        for piece in tensor_bytes(table.rows[own] if len(replaced) else np.empty((0, self.dim), np.float32)):
+        for piece in tensor_bytes(table.rows[in_base] if len(replaced) else np.empty((0, self.dim), np.float32)):
             digest.update(piece)
         digest.update(self._added_rows())
         for slot, one in digests:

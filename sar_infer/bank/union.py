@@ -202,8 +202,8 @@ def _put(
     positions = {name: bank.index.get(name) for name in names}
     staying = [position for name, position in positions.items() if name not in rows and position is not None]
     new = np.concatenate([other.rows_at([*rows.values()]), bank.rows_at(staying)])
-    known = {name: info.get(name) or (bank.info_of(name) if name in bank.index else PLAIN) for name in names}
+    info_by_name = {name: info.get(name) or (bank.info_of(name) if name in bank.index else PLAIN) for name in names}
     at = utc_now()
     exact = any(position is None and bank.lookup.name(name) is not None for name, position in positions.items())
-    changes, summary = class_changes(bank, positions, new, known, at, exact=exact)
+    changes, summary = class_changes(bank, positions, new, info_by_name, at, exact=exact)
     return joined(bank, "merge", [*before, *changes, *photo_changes(bank, photos)], by, summary, note, at)

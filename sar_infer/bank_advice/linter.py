@@ -31,7 +31,7 @@ class Linter:
 
     def __init__(self, bundle: Bundle, bank: ClassBank, *, within: bool = False) -> None:
         self._bundle, self._bank = bundle, bank
-        self._known = KnownNames(() if within else _spellings(bank))
+        self._known_names = KnownNames(() if within else _spellings(bank))
         self._doubles: set[tuple[str, str | None]] = set()
 
     def texts(self, classes: Phrases) -> list[Finding]:
@@ -48,10 +48,10 @@ class Linter:
             for text in phrases:
                 rules = (odd_characters(name, text), wording(name, text), odd_tokens(name, text, tokenizer))
                 findings += [_of_phrase(finding, text) for finding in itertools.chain(*rules)]
-            if double := self._known.check(name):
+            if double := self._known_names.check(name):
                 findings.append(double)
                 self._doubles.add((name, double.suggestion))
-            self._known.add(name, name)
+            self._known_names.add(name, name)
         return findings
 
     def near(self, classes: Phrases, rows: Floats) -> list[Finding]:

@@ -49,20 +49,20 @@ class _Evidence:
 
     Attributes:
         rows: (K,) their rows in the bank.
-        seen: (K, D) mean photo of each.
+        photo_means: (K, D) mean photo of each.
         counts: (K,) numbers of photos.
         photos_only: (K,) True for classes whose names mean nothing.
         means: (K, D) class means, in which the name counts too.
     """
 
     rows: Indices
-    seen: Doubles
+    photo_means: Doubles
     counts: npt.NDArray[np.int64]
     photos_only: npt.NDArray[np.bool_]
     means: Doubles
 
     @classmethod
-    def of(cls, bank: ClassBank, own: ClassBank, trained: TrainedStatistics | None, model: Statistics) -> _Evidence:
+    def of(cls, bank: ClassBank, base: ClassBank, trained: TrainedStatistics | None, model: Statistics) -> _Evidence:
         names = [name for name, photos in bank.photos.items() if len(photos)]
         rows = np.array([bank.index[name] for name in names], np.intp)
         sets = [bank.photos[name] for name in names]
@@ -70,24 +70,30 @@ class _Evidence:
         sums = np.array([photos.total for photos in sets], np.float64).reshape(len(sets), -1)
         photos_only = np.array([photos.photos_only for photos in sets], np.bool_)
         if trained is not None:
-            theirs, places = trained.found(own, bank)
-            there = model.counts[places] > 0
-            theirs, places = theirs[there], places[there]
+            theirs, numbers = trained.positions_in(base, bank)
+            has_photos = model.counts[numbers] > 0
+            theirs, numbers = theirs[has_photos], numbers[has_photos]
             both, where = np.unique(np.concatenate([rows, theirs]), return_inverse=True)
-            more = model.means[places].astype(np.float64) * model.counts[places, np.newaxis]
+            more = model.means[numbers].astype(np.float64) * model.counts[numbers, np.newaxis]
             sums = _added(len(both), where, np.concatenate([sums.reshape(-1, len(model.centre)), more]))
             photos_only = _added(len(both), where[: len(rows)], photos_only)
-            counts = _added(len(both), where, np.concatenate([counts, model.counts[places]]))
+            counts = _added(len(both), where, np.concatenate([counts, model.counts[numbers]]))
             rows = both
-        seen = sums.reshape(len(rows), -1) / counts[:, np.newaxis]
-        return cls(rows, seen, counts, photos_only, class_means(model, bank.rows_at(rows), seen, counts, photos_only))
+        photo_means = sums.reshape(len(rows), -1) / counts[:, np.newaxis]
+        return cls(
+            rows,
+            photo_means,
+            counts,
+            photos_only,
+            class_means(model, bank.rows_at(rows), photo_means, counts, photos_only),
+        )
 
-    def apart(self, place: int, rows: Floats) -> Doubles:
+    def apart(self, position: int, rows: Floats) -> Doubles:
         """Return the differences (N, D) of a class's photos from the mean of its others, as if those were many."""
-        count = int(self.counts[place])
+        count = int(self.counts[position])
         if count < 2:
             return np.zeros(rows.shape)
-        others = (count * self.seen[place] - rows) / (count - 1)
+        others = (count * self.photo_means[position] - rows) / (count - 1)
         result: Doubles = (rows - others) * math.sqrt(1 - 1 / count)
         return result
 
@@ -95,7 +101,7 @@ class _Evidence:
 def photo_findings(
     bank: ClassBank, bundle: Bundle, before: ClassBank | None = None, files: Mapping[bytes, str] | None = None
 ) -> list[Finding]:
-    """Return what is odd about the photos that a bank has got, and about the classes that have got them.
+    """Return findings about the new photos of a bank, and about the classes that got them.
 
     Args:
         bank: The bank with its photos.
@@ -106,21 +112,21 @@ def photo_findings(
     fresh = _fresh(bank, before)
     if not fresh:
         return []
-    own, trained, scale = bundle.bank, bundle.statistics, bundle.manifest.logit_scale
-    model = _default(own.dim, scale=scale) if trained is None else trained.statistics
-    evidence = _Evidence.of(bank, own, trained, model)
-    places = {bank.names[row]: place for place, row in enumerate(evidence.rows.tolist())}
+    base, trained, scale = bundle.bank, bundle.statistics, bundle.manifest.logit_scale
+    model = _default(base.dim, scale=scale) if trained is None else trained.statistics
+    evidence = _Evidence.of(bank, base, trained, model)
+    positions = {bank.names[row]: position for position, row in enumerate(evidence.rows.tolist())}
     shared = _shared(bank, fresh, files or {})
-    far = _far(bank, model, evidence, places, fresh, files or {})
+    far = _far(bank, model, evidence, positions, fresh, files or {})
     near = _neighbours(model, evidence)
-    missed = _missed(bank, model, scale, evidence, places, fresh, near)
-    return shared + far + missed + _confused(bank, model, evidence, [places[name] for name in fresh], near)
+    missed = _missed(bank, model, scale, evidence, positions, fresh, near)
+    return shared + far + missed + _confused(bank, model, evidence, [positions[name] for name in fresh], near)
 
 
-def _added(count: int, places: Indices, values: npt.NDArray[Value]) -> npt.NDArray[Value]:
-    """Return the sum of the values at each of some places."""
+def _added(count: int, positions: Indices, values: npt.NDArray[Value]) -> npt.NDArray[Value]:
+    """Return the sums of values by position, an array of length ``count``; 0 where there are none."""
     result = np.zeros((count, *values.shape[1:]), values.dtype)
-    np.add.at(result, places, values)
+    np.add.at(result, positions, values)
     return result
 
 
@@ -128,16 +134,18 @@ _default = functools.lru_cache(Statistics.default)
 
 
 def _fresh(bank: ClassBank, before: ClassBank | None) -> dict[str, list[int]]:
-    """Return the rows, of those that are kept, of each class's photos that were not there before."""
-    found: dict[str, list[int]] = {}
+    """Return the row numbers, by class, of the photos that the earlier bank did not count."""
+    fresh_rows: dict[str, list[int]] = {}
     for name, photos in bank.photos.items():
         was = None if before is None else before.photos.get(name)
         if was is not None and was.identity == photos.identity:
             continue
-        known = frozenset() if was is None else was.known
-        kept = photos.digests[photos.folded :]
-        found[name] = [number for number, digest in enumerate(kept) if digest.tobytes() not in known]
-    return {name: rows for name, rows in found.items() if rows}
+        counted_digests = frozenset() if was is None else was.known
+        row_digests = photos.digests[photos.folded :]
+        fresh_rows[name] = [
+            number for number, digest in enumerate(row_digests) if digest.tobytes() not in counted_digests
+        ]
+    return {name: rows for name, rows in fresh_rows.items() if rows}
 
 
 def _shared(bank: ClassBank, fresh: Mapping[str, Sequence[int]], files: Mapping[bytes, str]) -> list[Finding]:
@@ -163,22 +171,23 @@ def _far(
     bank: ClassBank,
     model: Statistics,
     evidence: _Evidence,
-    places: Mapping[str, int],
+    positions: Mapping[str, int],
     fresh: Mapping[str, Sequence[int]],
     files: Mapping[bytes, str],
 ) -> list[Finding]:
     """Return a finding for each fresh photo that lies far from the others of its class."""
-    apart = [evidence.apart(places[name], bank.photos[name].rows) for name in fresh]
+    apart = [evidence.apart(positions[name], bank.photos[name].rows) for name in fresh]
     others = [name for name in bank.photos if name not in fresh and len(bank.photos[name].rows) > 1]
-    some = [others[place] for place in at_even_steps(len(others), _CLASSES).tolist()]
-    apart += [evidence.apart(places[name], bank.photos[name].rows[-_PHOTOS:]) for name in some]
-    known = mahalanobis(model, np.concatenate(apart).astype(np.float32))
+    sampled = [others[number] for number in at_even_steps(len(others), _CLASSES).tolist()]
+    apart += [evidence.apart(positions[name], bank.photos[name].rows[-_PHOTOS:]) for name in sampled]
+    all_distances = mahalanobis(model, np.concatenate(apart).astype(np.float32))
     distances = dict(
-        zip(fresh, np.split(known, np.cumsum([len(bank.photos[name].rows) for name in fresh])), strict=False)
+        zip(fresh, np.split(all_distances, np.cumsum([len(bank.photos[name].rows) for name in fresh])), strict=False)
     )
-    known = known[known > 0] if (known > 0).any() else np.array([np.inf])
-    median = float(np.median(known))
-    spread = 1.4826 * float(np.median(np.abs(known - median))) if math.isfinite(median) else 0.0  # robust, Gaussian
+    all_distances = all_distances[all_distances > 0] if (all_distances > 0).any() else np.array([np.inf])
+    median = float(np.median(all_distances))
+    # the standard deviation of a Gaussian, estimated robustly
+    spread = 1.4826 * float(np.median(np.abs(all_distances - median))) if math.isfinite(median) else 0.0
     limit = median + max(FAR * median, _SPREADS * spread)
     findings = []
     for name, rows in fresh.items():
@@ -200,14 +209,14 @@ def _named(photos: PhotoSet, row: int, files: Mapping[bytes, str]) -> str:
 
 
 def _neighbours(model: Statistics, evidence: _Evidence) -> Callable[[int], Indices]:
-    """Return a function from a place in the evidence to the places of the classes whose means lie nearest under P."""
+    """Return a function from a class's position in the evidence to those of the classes nearest to it under P."""
     apart = (evidence.means - model.centre).astype(np.float32)
     under = apart @ model.precision
     squares = np.einsum("kd,kd->k", under, apart)
 
-    def nearest(place: int) -> Indices:
-        distances = squares - 2 * (apart @ under[place])  # up to what is the same for all
-        distances[place] = np.inf
+    def nearest(position: int) -> Indices:
+        distances = squares - 2 * (apart @ under[position])  # up to what is the same for all
+        distances[position] = np.inf
         return np.argsort(distances)[: min(_NEAREST, len(distances) - 1)]
 
     return nearest
@@ -218,7 +227,7 @@ def _missed(
     model: Statistics,
     scale: float,
     evidence: _Evidence,
-    places: Mapping[str, int],
+    positions: Mapping[str, int],
     fresh: Mapping[str, Sequence[int]],
     near: Callable[[int], Indices],
 ) -> list[Finding]:
@@ -230,20 +239,20 @@ def _missed(
     findings: list[Finding] = []
     if len(bank.names) > _MOST_CLASSES:
         return findings
-    place_of = {row: place for place, row in enumerate(evidence.rows.tolist())}
+    position_of = {row: position for position, row in enumerate(evidence.rows.tolist())}
     for name, rows in fresh.items():
         photos = bank.photos[name].rows[rows]
         alike = np.argsort(-(photos @ bank.embeddings.T), axis=1)[:, :_NEAREST].ravel()
-        own = bank.index[name]
-        rivals = np.setdiff1d(np.concatenate([alike, evidence.rows[near(places[name])]]), [own])
-        candidates = np.concatenate([[own], rivals]).astype(np.intp)
+        column = bank.index[name]
+        rivals = np.setdiff1d(np.concatenate([alike, evidence.rows[near(positions[name])]]), [column])
+        candidates = np.concatenate([[column], rivals]).astype(np.intp)
         text = bank.rows_at(candidates)
-        known = [(number, place_of[row]) for number, row in enumerate(candidates.tolist()) if row in place_of]
-        there, where = (np.array(part, np.intp) for part in zip(*known, strict=True))
+        pairs = [(number, position_of[row]) for number, row in enumerate(candidates.tolist()) if row in position_of]
+        candidate_numbers, where = (np.array(side, np.intp) for side in zip(*pairs, strict=True))
         means, counts = text.astype(np.float64), np.zeros(len(candidates), np.int64)
         photos_only = np.zeros(len(candidates), np.bool_)
-        means[there], counts[there], photos_only[there] = (
-            evidence.seen[where],
+        means[candidate_numbers], counts[candidate_numbers], photos_only[candidate_numbers] = (
+            evidence.photo_means[where],
             evidence.counts[where],
             evidence.photos_only[where],
         )
@@ -255,28 +264,28 @@ def _missed(
         ((winner, often),) = Counter(lost).most_common(1)
         other = bank.names[int(candidates[winner])]
         way = "" if bank.photos[name].photos_only else ", or a name that the encoder knows"
-        some = f"{often} of its {len(rows)} new photos" if len(rows) > 1 else "its new photo"
-        message = f"{other!r} still wins {some}; give it more photos{way}"
+        share = f"{often} of its {len(rows)} new photos" if len(rows) > 1 else "its new photo"
+        message = f"{other!r} still wins {share}; give it more photos{way}"
         findings.append(Finding("missed", "warning", name, message, other))
     return findings
 
 
 def _confused(
-    bank: ClassBank, model: Statistics, evidence: _Evidence, places: Sequence[int], near: Callable[[int], Indices]
+    bank: ClassBank, model: Statistics, evidence: _Evidence, positions: Sequence[int], near: Callable[[int], Indices]
 ) -> list[Finding]:
     """Return a finding for each of some classes that will be taken for another, with the likeliest one."""
     if len(evidence.rows) < 2:
         return []
     findings, told = [], set[frozenset[int]]()
-    for place in places:
-        some = near(place)
-        shares = confusion(model, evidence.means[[place]], evidence.means[some])[0]
+    for position in positions:
+        rivals = near(position)
+        shares = confusion(model, evidence.means[[position]], evidence.means[rivals])[0]
         best = int(np.argmax(shares))
-        pair = frozenset((place, int(some[best])))
+        pair = frozenset((position, int(rivals[best])))
         if shares[best] < CONFUSED or pair in told:
             continue
         told.add(pair)
-        name, other = (bank.names[int(evidence.rows[one])] for one in (place, int(some[best])))
+        name, other = (bank.names[int(evidence.rows[one])] for one in (position, int(rivals[best])))
         message = (
             f"will be confused with {other!r} in about {100 * shares[best]:.0f} % of the photos of either; "
             "add photos that show the difference, or make them one class"

@@ -67,8 +67,8 @@ class Neighbours:
     def _nearest_cosines(self) -> Iterator[Floats]:
         """Yield the cosines of the sampled classes to their nearest neighbours, piece by piece."""
         bank = self._bank
-        some = len(self._among) < len(bank.names)
-        rows = bank.rows_at(np.union1d(self._among, self._sample)) if some else bank.embeddings
+        is_sampled = len(self._among) < len(bank.names)
+        rows = bank.rows_at(np.union1d(self._among, self._sample)) if is_sampled else bank.embeddings
         for start in range(0, len(self._sample), _PIECE):
             yield nearest_rows(rows, bank.rows_at(self._sample[start : start + _PIECE]), 2)[1][:, 1]
 
@@ -77,8 +77,8 @@ class Neighbours:
         if not len(self._bank.names) or not names:
             return []
         findings = []
-        for name, places, cosines in zip(names, *nearest(self._bank, rows, 2), strict=True):
-            others = [(self._bank.names[p], c) for p, c in zip(places.tolist(), cosines.tolist(), strict=True)]
+        for name, positions, cosines in zip(names, *nearest(self._bank, rows, 2), strict=True):
+            others = [(self._bank.names[p], c) for p, c in zip(positions.tolist(), cosines.tolist(), strict=True)]
             other, cosine = next(((n, c) for n, c in others if n != name), (name, -1.0))
             if self.is_passed(cosine):
                 shown, limit = _told_apart(cosine, self.limit)

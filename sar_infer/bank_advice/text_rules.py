@@ -57,8 +57,10 @@ def odd_characters(name: str, text: str) -> Iterator[Finding]:
     scripts = sorted({_script(c) for c in text if c.isalpha()} - {"latin"})
     if scripts:
         mixed = any(c.isalpha() and _script(c) == "latin" for c in text)
-        what = f"mixes Latin letters with {', '.join(scripts)} ones" if mixed else f"is written in {', '.join(scripts)}"
-        message = f"{what}; the text encoder learned English, so write the English name"
+        problem = (
+            f"mixes Latin letters with {', '.join(scripts)} ones" if mixed else f"is written in {', '.join(scripts)}"
+        )
+        message = f"{problem}; the text encoder learned English, so write the English name"
         yield Finding("odd-characters", "warning", name, message)
 
 
@@ -80,9 +82,9 @@ def wording(name: str, text: str) -> Iterator[Finding]:
         yield Finding("wording", "warning", name, "the prompt says already that it is a photo", text[prompt.end() :])
     elif article := _ARTICLE.match(text):
         yield Finding("wording", "info", name, "the prompt adds the article", text[article.end() :])
-    if found := _KIND.fullmatch(text):
+    if match := _KIND.fullmatch(text):
         message = "the encoder takes brackets for part of the name; put the kind after a comma"
-        yield Finding("wording", "info", name, message, f"{found[1]}, {found[2]}")
+        yield Finding("wording", "info", name, message, f"{match[1]}, {match[2]}")
     elif name == text:
         yield from _either(name)
 
@@ -159,8 +161,8 @@ class KnownNames:
         """Find the known class that a name doubles; None if it doubles none."""
         owner = self._exact.get(name_key(name))
         if owner is not None:
-            what = "is known already" if owner == name else f"is a name of {owner!r} already"
-            return Finding("duplicate", "info" if owner == name else "warning", name, what, owner)
+            message = "is known already" if owner == name else f"is a name of {owner!r} already"
+            return Finding("duplicate", "info" if owner == name else "warning", name, message, owner)
         owner = self._loose.get(loose_key(name))
         if owner is None:
             return None
@@ -180,7 +182,7 @@ def loose_key(name: str) -> str:
 def _either(name: str) -> Iterator[Finding]:
     """Find two things in one name; which words belong to which is for the user to say, as in ``red/blue skirt``."""
     parts = name.split("/")
-    slashed = len(parts) > 1 and all(part.strip() and not part.strip().isdecimal() for part in parts)
+    slashed = len(parts) > 1 and all(segment.strip() and not segment.strip().isdecimal() for segment in parts)
     if slashed or " or " in name:
         message = "seems to name more than one thing; if so, 'name = phrase | phrase' averages them"
         yield Finding("wording", "info", name, message)

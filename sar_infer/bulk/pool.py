@@ -84,10 +84,10 @@ class BatchPool:
         written: dict[int, str] = {}
         answers = self.in_order(pieces, batch_size, progress.pass_over)
         for piece, group in itertools.groupby(answers, key=lambda pair: pair[0]):
-            part = job.part(piece)
-            with job.store.stage(part) as path:
+            part_name = job.part(piece)
+            with job.store.stage(part_name) as path:
                 self._form.write(path, _packed(group, progress))
-            written[piece.number] = part
+            written[piece.number] = part_name
             progress.finished()
         return written
 

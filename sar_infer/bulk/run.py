@@ -157,30 +157,30 @@ def _store(plan: BulkPlan) -> Store:
 
 def _finished(plan: BulkPlan, file: Path, job: BulkJob) -> Summary | None:
     """Return the summary if the run to be resumed was complete, and clear its leftovers; else None."""
-    found = finished(file) if plan.resume else None
-    changed = changes(found.settings, job.settings) if found is not None else ""
-    if found is not None and not changed:
-        if digest_of(job.part(piece) for piece in plan.sources.pieces(job.shard.has)) != found.parts:
+    record = finished(file) if plan.resume else None
+    changed = changes(record.settings, job.settings) if record is not None else ""
+    if record is not None and not changed:
+        if digest_of(job.part(piece) for piece in plan.sources.pieces(job.shard.has)) != record.parts:
             raise InputError(f"{file}: its inputs have changed since it was finished; choose another --out")
         clear_file(file)
         _remove_parts(job)
-        return found.summary
+        return record.summary
     if file.exists() and not job.store.names():
         if changed:
             raise InputError(f"{file}: written with other settings ({changed}); give the same, or choose another --out")
-        own = "" if job.shard == WHOLE else "; each shard needs a file of its own, or all of them one folder"
-        raise InputError(f"{file}: exists; choose another --out{own}")
+        advice = "" if job.shard == WHOLE else "; each shard needs a file of its own, or all of them one folder"
+        raise InputError(f"{file}: exists; choose another --out{advice}")
     return None
 
 
 def _nothing_left(work: Work) -> Summary | None:
     """Return the summary of a folder that is complete and has no further inputs, else None; it stays as it is."""
-    found = finished_folder(work.job, [work.done[number] for number in sorted(work.done)])
-    if found is None:
+    record = finished_folder(work.job, [work.done[number] for number in sorted(work.done)])
+    if record is None:
         return None
     listing = Listing()
     complete = next(work.left(listed=_added(work, listing)), None) is None
-    return found.summary if complete and found.listing == listing.digest else None
+    return record.summary if complete and record.listing == listing.digest else None
 
 
 def _added(work: Work, listing: Listing) -> Callable[[str], object] | None:

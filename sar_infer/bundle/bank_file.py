@@ -175,8 +175,8 @@ class BankFile:
                     self.bank, self.rebased = read(path, self._bundle, self.bank), None
                 else:
                     result = replayed(path, self._bundle, self._embed, self.bank)
-                    own = KIND.encoder_of(path) == self._bundle.manifest.encoder_digest
-                    self.bank, self.rebased = result.bank, None if own else result
+                    same_encoder = KIND.encoder_of(path) == self._bundle.manifest.encoder_digest
+                    self.bank, self.rebased = result.bank, None if same_encoder else result
                 self._looked = stamp
             return self.bank
 

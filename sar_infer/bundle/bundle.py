@@ -75,16 +75,16 @@ def open_bundle(path: Place | None = None) -> Bundle:
         raise BundleError(str(error)) from None
 
 
-def on_hub(place: Place | None) -> bool:
-    """Return True if a place is on a hub, not a folder."""
-    return isinstance(place, str) and place.startswith(SCHEME)
+def on_hub(location: Place | None) -> bool:
+    """Return True if a location is on a hub, not a folder."""
+    return isinstance(location, str) and location.startswith(SCHEME)
 
 
-def bundle_name(place: Place) -> str:
+def bundle_name(location: Place) -> str:
     """Return the name of a bundle: its folder's, or that of its repository."""
-    if on_hub(place):
-        return str(place).removeprefix(SCHEME).partition("@")[0].rpartition("/")[2]
-    return Path(place).absolute().name
+    if on_hub(location):
+        return str(location).removeprefix(SCHEME).partition("@")[0].rpartition("/")[2]
+    return Path(location).absolute().name
 
 
 def default_bundle() -> Path:
@@ -100,15 +100,15 @@ def default_bundle() -> Path:
     raise BundleError("no bundle ships with this installation; name one (--bundle DIR)")
 
 
-def _open_fetched(place: str) -> Bundle:
-    path, origin = fetch(place)
+def _open_fetched(location: str) -> Bundle:
+    path, origin = fetch(location)
     try:
         bundle = _open(path, cached=True)
     except SchemaError:
         raise
     except (BankError, BundleError, OSError) as error:
         raise BundleError(
-            f"{place}: {error}; if the hub's files are sound, remove {path.parents[1]} to fetch them again"
+            f"{location}: {error}; if the hub's files are sound, remove {path.parents[1]} to fetch them again"
         ) from None
     return dataclasses.replace(bundle, origin=origin)
 

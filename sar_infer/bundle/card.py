@@ -73,7 +73,7 @@ def _front_matter(manifest: Manifest) -> str:
 
 def _licence_lines(licences: Mapping[str, str]) -> list[str]:
     """Return ``other`` if licences of the towers are stated, since each part has its own; ``unknown`` otherwise."""
-    if any("tower" in part for part in licences):
+    if any("tower" in component for component in licences):
         return ["license: other", "license_name: stated-for-each-part"]
     return ["license: unknown"]
 
@@ -123,8 +123,10 @@ def _training(manifest: Manifest) -> Iterator[str]:
         photos_learned(quality) or "",
         f"seed {', '.join(map(str, quality.seeds))}" if quality.seeds else "",
     ]
-    what = "The prompt was" if manifest.method != "handcrafted" else "The prompt is hand-crafted; class statistics were"
-    yield f"{what} learned, and the backbone left as it is: " + ", ".join(filter(None, parts)) + "."
+    subject = (
+        "The prompt was" if manifest.method != "handcrafted" else "The prompt is hand-crafted; class statistics were"
+    )
+    yield f"{subject} learned, and the backbone left as it is: " + ", ".join(filter(None, parts)) + "."
 
 
 def _preprocessing(manifest: Manifest) -> Iterator[str]:
@@ -140,8 +142,8 @@ def _preprocessing(manifest: Manifest) -> Iterator[str]:
 
 def _licences(licences: Mapping[str, str]) -> Iterator[str]:
     """Yield the licence of each part, as far as it is known."""
-    lines = [f"- {escaped(part)}: {escaped(licence)}" for part, licence in licences.items()]
-    if not any("tower" in part for part in licences):
+    lines = [f"- {escaped(component)}: {escaped(licence)}" for component, licence in licences.items()]
+    if not any("tower" in component for component in licences):
         lines.append("- weights of the backbone: as their publisher states; not known here")
     yield "\n".join(lines)
 

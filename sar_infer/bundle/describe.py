@@ -58,7 +58,7 @@ def _quality(quality: Quality) -> Iterator[tuple[str, str]]:
     if quality.dataset:
         photos = photos_learned(quality)
         parts = (quality.dataset, quality.protocol, photos and f"{photos} learned")
-        yield "measured on", ", ".join(part for part in parts if part)
+        yield "measured on", ", ".join(text for text in parts if text)
     ways = {"zero-shot": quality.zero_shot, "this bundle": quality.metrics}
     ways |= {label: Scores(**quality.tables[key]) for key, label in _WAYS.items() if key in quality.tables}
     for label, scores in ways.items():

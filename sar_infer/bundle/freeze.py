@@ -60,7 +60,7 @@ def freeze(bundle: Bundle, bank: ClassBank, out: Path, *, overwrite: bool = Fals
             link_or_copy(bundle.path / name, folder / name)
         bank.settled().save(folder / BANK)
         if bundle.statistics is not None:
-            bundle.statistics.kept(bundle.bank, bank).save(folder / STATISTICS)
+            bundle.statistics.for_bank(bundle.bank, bank).save(folder / STATISTICS)
         sealed = seal(folder, manifest, bank)
         open_bundle(folder)
     return sealed
@@ -104,16 +104,16 @@ def _described(bundle: Bundle, bank: ClassBank, command: str) -> Manifest:
 
 def _summary(bundle: Bundle, bank: ClassBank) -> str:
     """Return one line on where the new bundle comes from."""
-    found = diff(bundle.bank, bank)
+    difference = diff(bundle.bank, bank)
     counts = {
-        "added": len(found.added),
-        "removed": len(found.removed),
-        "renamed": len(found.renamed),
-        "embedded anew": len(found.reembedded),
-        "changed in aliases, background or threshold": len(found.changed),
-        "with other photos": len(found.photos),
+        "added": len(difference.added),
+        "removed": len(difference.removed),
+        "renamed": len(difference.renamed),
+        "embedded anew": len(difference.reembedded),
+        "changed in aliases, background or threshold": len(difference.changed),
+        "with other photos": len(difference.photos),
     }
-    changes = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count) or "no changes"
+    changes = ", ".join(f"{count:,} {label}" for label, count in counts.items() if count) or "no changes"
     made = bundle.manifest.provenance
     return (
         f"made from bundle {bundle.manifest.digest} ({made.created}, {made.command}), whose figures these are; "

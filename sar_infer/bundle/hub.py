@@ -19,7 +19,7 @@ from sar_infer.errors import BundleError, InputError, SarInferError, WriteError,
 
 SCHEME = "hf://"
 _NAME = r"[\w.-]+/[\w.-]+"
-_PLACE = re.compile(rf"{SCHEME}({_NAME})(?:@([^\s@]+))?", re.ASCII)
+_LOCATION = re.compile(rf"{SCHEME}({_NAME})(?:@([^\s@]+))?", re.ASCII)
 _NEWEST = "main"
 _README, _ATTRIBUTES = "README.md", ".gitattributes"
 _MOST_FILES = 100
@@ -29,39 +29,39 @@ _MOST_MANIFEST = 2**24
 _SIGN_IN = "set HF_TOKEN, or run `hf auth login`"
 
 
-def fetch(place: str) -> tuple[Path, str]:
-    """Return the folder in the hub's cache that holds a bundle's files, and the place of their commit.
+def fetch(location: str) -> tuple[Path, str]:
+    """Return the folder in the hub's cache that holds a bundle's files, and the location of their commit.
 
     Files that are not there are downloaded. A commit that is in the cache needs no network; a branch or tag that cannot
     be looked up is taken as it was last seen.
 
     Args:
-        place: ``hf://USER/NAME@REVISION``; without a revision, the newest files.
+        location: ``hf://USER/NAME@REVISION``; without a revision, the newest files.
 
     Raises:
-        InputError: the place is not understood, or `huggingface_hub` is not installed.
+        InputError: the location is not understood, or `huggingface_hub` is not installed.
         BundleError: there is no such repository or revision, no access to it, no bundle in it, or a file whose size
             is not that of the manifest; then nothing is fetched.
     """
-    match = _PLACE.fullmatch(place)
+    match = _LOCATION.fullmatch(location)
     if match is None:
-        raise InputError(f"{place}: expected {SCHEME}USER/NAME@REVISION")
+        raise InputError(f"{location}: expected {SCHEME}USER/NAME@REVISION")
     repository, revision = match[1], match[2] or _NEWEST
-    hub = _library(place)
-    with _explained(place, BundleError):
+    hub = _library(location)
+    with _explained(location, BundleError):
         size = _size(hub, repository, revision, MANIFEST)
         if size is not None and size > _MOST_MANIFEST:
-            raise BundleError(f"{place}: {MANIFEST} has {size:,} bytes; expected {_MOST_MANIFEST:,} at most")
+            raise BundleError(f"{location}: {MANIFEST} has {size:,} bytes; expected {_MOST_MANIFEST:,} at most")
         manifest = Path(_file(hub, repository, revision, MANIFEST))
         commit = manifest.parent.name
-        files = Manifest.parse(manifest.read_text("utf-8"), f"{place}: {MANIFEST}").files
+        files = Manifest.parse(manifest.read_text("utf-8"), f"{location}: {MANIFEST}").files
         if len(files) > _MOST_FILES:
-            raise BundleError(f"{place}: {MANIFEST} lists {len(files):,} files; expected {_MOST_FILES} at most")
+            raise BundleError(f"{location}: {MANIFEST} lists {len(files):,} files; expected {_MOST_FILES} at most")
         for name, entry in files.items():
             size = _size(hub, repository, commit, name)
             if size is not None and size != entry.size:
                 raise BundleError(
-                    f"{place}: {name} has {size:,} bytes on the hub, and {entry.size:,} by {MANIFEST}; nothing was "
+                    f"{location}: {name} has {size:,} bytes on the hub, and {entry.size:,} by {MANIFEST}; nothing was "
                     "fetched; push the bundle again"
                 )
         for name in files:
@@ -82,7 +82,7 @@ def check_push(repository: str) -> None:
 
 
 def push(path: Path, manifest: Manifest, repository: str, *, progress: bool = False) -> str:
-    """Make a repository's newest commit hold a bundle and nothing else, and return the place that opens this commit.
+    """Make a repository's newest commit hold a bundle and nothing else, and return the location that opens this commit.
 
     A repository that does not exist is made, and private. The model card is also its README.
 

@@ -328,12 +328,14 @@ def _current(data: Mapping[str, Any], source: str) -> dict[str, Any]:
         return dict(data)
     if stray := [key for key in _SINCE_3 if key in data]:
         raise BundleError(f"{source}: unknown field {stray[0]}")
-    found = {_RENAMED.get(key, key): value for key, value in data.items()}
-    if found.get("temperature") is not None or any(found.get(key) for key in ("thresholds", "conformal", "calibrated")):
-        found["calibrated_for"] = "text" if found.get("head") is None else "head"
-    if isinstance(found.get("precisions"), dict):
-        found["precisions"] = {name: _current_precision(item) for name, item in found["precisions"].items()}
-    return found
+    content = {_RENAMED.get(key, key): value for key, value in data.items()}
+    if content.get("temperature") is not None or any(
+        content.get(key) for key in ("thresholds", "conformal", "calibrated")
+    ):
+        content["calibrated_for"] = "text" if content.get("head") is None else "head"
+    if isinstance(content.get("precisions"), dict):
+        content["precisions"] = {name: _current_precision(item) for name, item in content["precisions"].items()}
+    return content
 
 
 def _current_precision(item: Any) -> Any:

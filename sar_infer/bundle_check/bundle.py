@@ -12,13 +12,15 @@ from sar_infer.bundle_check.finding import Check
 
 
 def verify_bundle(
-    place: Place, found: photos.LabelledPhotos | None = None, advance: Callable[[int], None] = lambda _: None
+    location: Place,
+    labelled_photos: photos.LabelledPhotos | None = None,
+    advance: Callable[[int], None] = lambda _: None,
 ) -> list[Check]:
     """Open a bundle strictly and measure it again.
 
     Args:
-        place: The bundle.
-        found: Photos to try, or None.
+        location: The bundle.
+        labelled_photos: Photos to try, or None.
         advance: Called with the number of photos done since the last call.
 
     Raises:
@@ -26,9 +28,9 @@ def verify_bundle(
         InputError: the photos cannot be used for any check.
         ImageError: a photo cannot be read.
     """
-    bundle = open_bundle(place)
+    bundle = open_bundle(location)
     lines = [*versions(bundle.manifest.provenance.versions), *graphs.checks(bundle)]
-    return lines if found is None else [*lines, *photos.checks(bundle, found, advance)]
+    return lines if labelled_photos is None else [*lines, *photos.checks(bundle, labelled_photos, advance)]
 
 
 def moved(lines: list[Check]) -> bool:

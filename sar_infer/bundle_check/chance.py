@@ -1,4 +1,4 @@
-"""What chance alone does to figures that were measured on few photos, then and now."""
+"""Bounds on how far chance alone moves figures that were measured on few photos, then and now."""
 
 from __future__ import annotations
 

@@ -32,19 +32,19 @@ class Check:
     bound: str = ""
 
 
-def at_least(what: str, now: float, bound: float, then: float | None = None) -> Check:
+def at_least(label: str, now: float, bound: float, then: float | None = None) -> Check:
     """Judge a value that must not be smaller than the bound; NaN does not pass."""
-    return Check(what, then, now, "ok" if now >= bound else "moved", f"at least {bound:.6g}")
+    return Check(label, then, now, "ok" if now >= bound else "moved", f"at least {bound:.6g}")
 
 
-def at_most(what: str, now: float, bound: float, then: float | None = None) -> Check:
+def at_most(label: str, now: float, bound: float, then: float | None = None) -> Check:
     """Judge a value that must not be larger than the bound; NaN does not pass."""
-    return Check(what, then, now, "ok" if now <= bound else "moved", f"at most {bound:.6g}")
+    return Check(label, then, now, "ok" if now <= bound else "moved", f"at most {bound:.6g}")
 
 
-def same(what: str, now: str, then: str) -> Check:
+def same(label: str, now: str, then: str) -> Check:
     """Judge a word that must be the same."""
-    return Check(what, then, now, "ok" if now == then else "moved", "the same")
+    return Check(label, then, now, "ok" if now == then else "moved", "the same")
 
 
 def reasons(findings: Sequence[Check]) -> list[str]:

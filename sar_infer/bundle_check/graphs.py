@@ -91,7 +91,7 @@ def image_variants(manifest: Manifest) -> dict[str, Variant]:
 
 
 def agreement(
-    bundle: Bundle, what: str, variant: Variant, rows: Floats, exact: Floats, logits: Logits | None = None
+    bundle: Bundle, label: str, variant: Variant, rows: Floats, exact: Floats, logits: Logits | None = None
 ) -> Iterator[Check]:
     """Compare a smaller graph's rows (N, D) with fp32's for the same inputs, beside what its export found.
 
@@ -99,13 +99,13 @@ def agreement(
     if that is given, else by the cosines to some of the bank's rows.
     """
     bank = bundle.bank.rows_at(at_even_steps(len(bundle.bank.names), MOST_NAMES))
-    figures = compare_rows(rows, exact, (logits or (lambda some: some @ bank.T)) if len(bank) else None)
-    yield at_least(f"{what}, mean cosine", figures.mean_cosine, variant.mean_cosine - LOST_COSINE, variant.mean_cosine)
+    figures = compare_rows(rows, exact, (logits or (lambda sample: sample @ bank.T)) if len(bank) else None)
+    yield at_least(f"{label}, mean cosine", figures.mean_cosine, variant.mean_cosine - LOST_COSINE, variant.mean_cosine)
     if not len(bank):
         return
     then = variant.top1_agreement
     lost = max(LOST_AGREEMENT, 2 * float(np.sqrt(then * (1 - then) / figures.samples)))
-    yield at_least(f"{what}, same class", figures.top1_agreement, then - lost, then)
+    yield at_least(f"{label}, same class", figures.top1_agreement, then - lost, then)
 
 
 def _self_tests(bundle: Bundle) -> Iterator[Check]:

@@ -49,16 +49,16 @@ def find_photos(folder: Path) -> LabelledPhotos:
     if not folder.is_dir():
         raise InputError(f"{folder}: expected a folder with a folder of photos for each class")
     paths = expand([str(folder)])
-    places: dict[str, int] = {}
+    labels_by_key: dict[str, int] = {}
     names: list[str] = []
     labels: list[int] = []
     for path in paths:
         first, *rest = Path(path).relative_to(folder).parts
         key = name_key(spoken(first))
-        if rest and key not in places:
-            places[key] = len(names)
+        if rest and key not in labels_by_key:
+            labels_by_key[key] = len(names)
             names.append(spoken(first))
-        labels.append(places[key] if rest else -1)
+        labels.append(labels_by_key[key] if rest else -1)
     return LabelledPhotos(tuple(names), tuple(paths), np.array(labels, dtype=np.int64))
 
 
@@ -83,8 +83,8 @@ def checks(bundle: Bundle, photos: LabelledPhotos, advance: Callable[[int], None
     rows = _encode(bundle, photos.paths, files, advance)
     logits = _logits(bundle) if variants and len(bundle.bank.names) else None
     for precision, variant in variants.items():
-        what = f"{precision} image encoder, {len(photos.paths):,} photos"
-        yield from agreement(bundle, what, variant, rows[precision], rows["fp32"], logits)
+        label = f"{precision} image encoder, {len(photos.paths):,} photos"
+        yield from agreement(bundle, label, variant, rows[precision], rows["fp32"], logits)
     bank_classes: dict[int, list[str]] = {}
     new: list[list[str]] = []
     for name in photos.names:
@@ -125,9 +125,9 @@ def _encode(
 def _group(photos: LabelledPhotos, rows: Floats, classes: Sequence[Sequence[str]]) -> Group:
     """Return the classes of these folders, each by the name of its first, with their photos."""
     folders = {name: label for label, name in enumerate(photos.names)}
-    places = {folders[name]: place for place, names in enumerate(classes) for name in names}
-    chosen = np.isin(photos.labels, list(places))
-    labels = np.array([places[label] for label in photos.labels[chosen].tolist()], dtype=np.int64)
+    positions = {folders[name]: position for position, names in enumerate(classes) for name in names}
+    chosen = np.isin(photos.labels, list(positions))
+    labels = np.array([positions[label] for label in photos.labels[chosen].tolist()], dtype=np.int64)
     return Group(tuple(names[0] for names in classes), rows[chosen], labels)
 
 
@@ -165,24 +165,26 @@ def _accuracies(bundle: Bundle, quality: Quality, group: Group, *, in_bank: bool
     if len(group.names) < 2:
         for name in group.names:
             kind = "class of the bank" if in_bank else "new class"
-            what = f"not measured, {len(group.labels):,} photos of {name!r}, the only {kind} among the folders"
-            yield Check(what, None, None, "noted")
+            label = f"not measured, {len(group.labels):,} photos of {name!r}, the only {kind} among the folders"
+            yield Check(label, None, None, "noted")
         return
-    what = f"{len(group.labels):,} photos of {len(group.names):,} {'classes of the bank' if in_bank else 'new classes'}"
+    label = (
+        f"{len(group.labels):,} photos of {len(group.names):,} {'classes of the bank' if in_bank else 'new classes'}"
+    )
     logits, scores = _answers(bundle, group)
     now = 100 * float((logits.argmax(axis=1) == group.labels).mean())
     then = quality.metrics.base_accuracy if in_bank else quality.metrics.new_accuracy
     measured_on = photos_evaluated(quality)
     if then is None or measured_on is None or not in_bank:
-        yield Check(f"accuracy, {what}", then, now, "noted")
+        yield Check(f"accuracy, {label}", then, now, "noted")
     else:
         bound = lowest_credible(then, measured_on, len(group.labels), LOST_POINTS)
-        yield at_least(f"accuracy, {what}", now, bound, then)
+        yield at_least(f"accuracy, {label}", now, bound, then)
     if in_bank:
-        yield from _calibration(bundle, group, what, scores)
+        yield from _calibration(bundle, group, label, scores)
 
 
-def _calibration(bundle: Bundle, group: Group, what: str, scores: Floats) -> Iterator[Check]:
+def _calibration(bundle: Bundle, group: Group, label: str, scores: Floats) -> Iterator[Check]:
     """Check the calibration error, if the group is what the bundle was calibrated on."""
     calibrated = {name_key(name) for name in bundle.manifest.calibrated}
     calibration = bundle.manifest.quality.calibration
@@ -191,7 +193,7 @@ def _calibration(bundle: Bundle, group: Group, what: str, scores: Floats) -> Ite
     if calibration is not None and whole and {name_key(name) for name in group.names} == calibrated:
         now, then = expected_calibration_error(scores, group.labels), calibration.error_after
         bound = then + GAINED_ERROR + chance_error(calibration.measured_on, len(group.labels))
-        yield at_most(f"calibration error, {what}", now, bound, then)
+        yield at_most(f"calibration error, {label}", now, bound, then)
 
 
 def _answers(bundle: Bundle, group: Group) -> tuple[Floats, Floats]:

@@ -95,9 +95,9 @@ class Composer:
         offset: Added to the offset of every class with photos: above 0 favours classes without.
     """
 
-    def __init__(self, trained: TrainedStatistics | None, own: ClassBank, scale: float, offset: float = 0.0) -> None:
-        self._trained, self._own, self._scale, self._offset = trained, own, scale, offset
-        self._statistics = Statistics.default(own.dim, scale=scale) if trained is None else trained.statistics
+    def __init__(self, trained: TrainedStatistics | None, base: ClassBank, scale: float, offset: float = 0.0) -> None:
+        self._trained, self._base, self._scale, self._offset = trained, base, scale, offset
+        self._statistics = Statistics.default(base.dim, scale=scale) if trained is None else trained.statistics
         self._changes = trained is not None and (trained.active or offset != 0)
         self._terms: weakref.WeakKeyDictionary[ClassBank, Terms] = weakref.WeakKeyDictionary()
         self._photos: weakref.WeakKeyDictionary[ClassBank, Mapping[int, ClassPhotos]] = weakref.WeakKeyDictionary()
@@ -123,19 +123,19 @@ class Composer:
         """
         if not self._changes and bank.photographed is None and not any(photos):
             return None
-        given = None
+        call_terms = None
         if rows is not None:
             counted = self._photos_of(bank)
-            own = [None if column is None else counted.get(column) for column in theirs]
-            both = [_both(first, second) for first, second in zip(own, photos, strict=True)]
+            bank_photos = [None if column is None else counted.get(column) for column in theirs]
+            both = [_both(first, second) for first, second in zip(bank_photos, photos, strict=True)]
             with_photos = {position: item for position, item in enumerate(both) if item is not None}
-            given = self._special(
+            call_terms = self._special(
                 Table((Block(("",) * len(rows), rows),)), named_bias(self._statistics, rows), with_photos
             )
         if left_out is None:
-            return given
+            return call_terms
         terms = self._of(bank).without(left_out)
-        return terms if given is None else terms.followed_by(given)
+        return terms if call_terms is None else terms.followed_by(call_terms)
 
     def _of(self, bank: ClassBank) -> Terms:
         """Return the terms of a bank's classes."""
@@ -152,7 +152,7 @@ class Composer:
             counted: dict[int, ClassPhotos] = {}
             if self._trained is not None:
                 model = self._trained.statistics
-                columns, numbers = self._trained.found(self._own, bank)
+                columns, numbers = self._trained.positions_in(self._base, bank)
                 for column, number in zip(columns.tolist(), numbers.tolist(), strict=True):
                     if model.counts[number]:
                         counted[column] = ClassPhotos(model.means[number], int(model.counts[number]))

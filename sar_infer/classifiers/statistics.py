@@ -186,18 +186,18 @@ class Statistics:
         """
         if missing := [name for name in (*_ARRAYS, *_NUMBERS) if name not in tensors]:
             raise BankError(f"statistics: no tensor {missing[0]!r}")
-        found: dict[str, Any] = {name: tensors[name] for name in _ARRAYS}
-        offsets, curve = found["offsets"], found["curve"]
+        fields: dict[str, Any] = {name: tensors[name] for name in _ARRAYS}
+        offsets, curve = fields["offsets"], fields["curve"]
         if offsets.ndim != 2 or offsets.shape[1] != 2 or not np.isfinite(offsets).all():
             raise BankError(f"statistics: expected finite offsets (K, 2), got {offsets.shape}")
         if curve.ndim != 2 or curve.shape[1] != 3:
             raise BankError(f"statistics: expected a curve (K, 3), got {curve.shape}")
         if any(tensors[name].shape != () for name in _NUMBERS):
             raise BankError(f"statistics: expected single numbers {', '.join(_NUMBERS)}")
-        found["offsets"] = tuple((int(n), float(g)) for n, g in offsets.tolist())
-        found["curve"] = tuple((float(a), float(b), float(c)) for a, b, c in curve.tolist())
-        found.update({name: float(tensors[name]) for name in _NUMBERS})
-        return cls(**found)
+        fields["offsets"] = tuple((int(n), float(g)) for n, g in offsets.tolist())
+        fields["curve"] = tuple((float(a), float(b), float(c)) for a, b, c in curve.tolist())
+        fields.update({name: float(tensors[name]) for name in _NUMBERS})
+        return cls(**fields)
 
     def offset(self, counts: npt.ArrayLike, shift: float = 0.0) -> Doubles:
         """Return g of classes with so many photos, of the shape of ``counts``.
@@ -209,9 +209,9 @@ class Statistics:
             shift: Is added for every class that has photos.
         """
         photos = np.asarray(counts, dtype=np.float64)
-        known = np.log2(1.0 + np.array([n for n, _ in self.offsets], dtype=np.float64))
-        found = np.interp(np.log2(1.0 + photos), known, [g for _, g in self.offsets])
-        result: Doubles = np.where(photos > 0, found + shift, 0.0)
+        knots = np.log2(1.0 + np.array([n for n, _ in self.offsets], dtype=np.float64))
+        offsets = np.interp(np.log2(1.0 + photos), knots, [g for _, g in self.offsets])
+        result: Doubles = np.where(photos > 0, offsets + shift, 0.0)
         return result
 
 
@@ -245,8 +245,8 @@ def class_means(
     """
     photos = np.asarray(counts, dtype=np.float64)[:, None]
     predicted = predicted_means(statistics, text_rows, photos_only)
-    seen = np.where(photos > 0, photo_means, predicted).astype(np.float64)
-    result: Doubles = (photos * seen + statistics.prior * predicted) / (photos + statistics.prior)
+    observed = np.where(photos > 0, photo_means, predicted).astype(np.float64)
+    result: Doubles = (photos * observed + statistics.prior * predicted) / (photos + statistics.prior)
     return result
 
 
@@ -275,14 +275,16 @@ def composed(
     bias = np.empty(len(text_rows), dtype=np.float32)
     precision, centre = statistics.precision.astype(np.float64), statistics.centre.astype(np.float64)
     for start in range(0, len(text_rows), _CHUNK):
-        part = slice(start, start + _CHUNK)
-        without = None if photos_only is None else photos_only[part]
-        text = _named(statistics, text_rows[part], without)
-        means = class_means(statistics, text_rows[part], photo_means[part], photos[part], without)
+        chunk = slice(start, start + _CHUNK)
+        without = None if photos_only is None else photos_only[chunk]
+        text = _named(statistics, text_rows[chunk], without)
+        means = class_means(statistics, text_rows[chunk], photo_means[chunk], photos[chunk], without)
         apart = means - centre
         image = statistics.alpha * (apart @ precision)
-        weights[part] = scale * text + image
-        bias[part] = scale * (text @ centre) - (image * apart).sum(axis=1) / 2 - statistics.offset(photos[part], shift)
+        weights[chunk] = scale * text + image
+        bias[chunk] = (
+            scale * (text @ centre) - (image * apart).sum(axis=1) / 2 - statistics.offset(photos[chunk], shift)
+        )
     return weights, bias
 
 
@@ -327,7 +329,7 @@ def confusion(statistics: Statistics, means: npt.NDArray[Any], others: npt.NDArr
         others: (L, D) class means to compare with.
     """
     factor = np.linalg.cholesky(statistics.precision.astype(np.float64))
-    left, right = ((some.astype(np.float64) - statistics.centre) @ factor for some in (means, others))
+    left, right = ((points.astype(np.float64) - statistics.centre) @ factor for points in (means, others))
     squares = (left**2).sum(axis=1)[:, None] + (right**2).sum(axis=1) - 2 * left @ right.T
     halves = statistics.separation * np.sqrt(np.maximum(squares, 0.0)) / 2
     errors = np.vectorize(math.erfc, otypes=[np.float64])(halves / math.sqrt(2)) / 2

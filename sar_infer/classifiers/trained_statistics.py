@@ -99,29 +99,29 @@ class TrainedStatistics:
         model = self.statistics
         return model.alpha > 0 or any(g for _, g in model.offsets)
 
-    def found(self, own: State, bank: State) -> tuple[Indices, Indices]:
+    def positions_in(self, base: State, bank: State) -> tuple[Indices, Indices]:
         """Return positions in a bank and the trained class of each: its row is the one that the bundle gave that class.
 
         A class that was renamed keeps its row and is found; one that was embedded anew is another class.
 
         Args:
-            own: The bundle's bank, which has every trained class.
+            base: The bundle's bank, which has every trained class.
             bank: Any bank of the same encoder.
         """
         pairs = [
             (number, position)
             for number, name in enumerate(self.names)
-            if (position := own.lookup.name(name)) is not None
+            if (position := base.lookup.name(name)) is not None
         ]
         numbers = np.array([number for number, _ in pairs], np.intp)
-        positions = bank.positions_from(own, [position for _, position in pairs])
+        positions = bank.positions_from(base, [position for _, position in pairs])
         numbers, positions = numbers[positions >= 0], positions[positions >= 0]
         order = np.argsort(positions)
         return positions[order], numbers[order]
 
-    def kept(self, own: State, bank: State) -> TrainedStatistics:
+    def for_bank(self, base: State, bank: State) -> TrainedStatistics:
         """Return the statistics for another bank: classes that it lacks are left out, renamed ones have its names."""
-        positions, numbers = self.found(own, bank)
+        positions, numbers = self.positions_in(base, bank)
         model = self.statistics
         means, counts = np.ascontiguousarray(model.means[numbers]), model.counts[numbers]
         names = tuple(bank.names[position] for position in positions.tolist())
@@ -161,12 +161,12 @@ def check_classes(path: Path, names: Sequence[str], bank: State) -> None:
         names: Its classes.
         bank: The bundle's bank.
     """
-    known = {name_key(name) for name in bank.names}
-    seen: set[str] = set()
+    bank_keys = {name_key(name) for name in bank.names}
+    class_keys: set[str] = set()
     for name in names:
         key = name_key(name)
-        if key not in known:
+        if key not in bank_keys:
             raise BundleError(f"{path}: class {name!r} is not in the bundle's bank")
-        if key in seen:
+        if key in class_keys:
             raise BundleError(f"{path}: class {name!r} differs from another in case or space alone")
-        seen.add(key)
+        class_keys.add(key)

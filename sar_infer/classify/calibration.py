@@ -48,8 +48,8 @@ def expected_calibration_error(
         bins: their number.
     """
     scores, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
-    places = np.clip(np.ceil(scores * bins).astype(np.intp) - 1, 0, bins - 1)
-    gaps = np.bincount(places, weights=right - scores, minlength=bins)
+    bin_numbers = np.clip(np.ceil(scores * bins).astype(np.intp) - 1, 0, bins - 1)
+    gaps = np.bincount(bin_numbers, weights=right - scores, minlength=bins)
     return float(np.abs(gaps).sum() / len(labels))
 
 
@@ -121,8 +121,8 @@ def conformal_threshold(scores: Doubles, coverage: float) -> float:
         scores: (N,) probabilities of the true classes.
         coverage: 0..1.
     """
-    place = int(np.ceil((len(scores) + 1) * coverage - 1e-9))
-    return float(np.sort(scores)[len(scores) - place]) if place <= len(scores) else 0.0
+    rank = int(np.ceil((len(scores) + 1) * coverage - 1e-9))
+    return float(np.sort(scores)[len(scores) - rank]) if rank <= len(scores) else 0.0
 
 
 def auroc(known: Doubles, unknown: Doubles) -> float:
@@ -147,7 +147,7 @@ class HeldOut:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def part(self, rows: npt.NDArray[np.intp]) -> HeldOut:
+    def subset(self, rows: npt.NDArray[np.intp]) -> HeldOut:
         """Return some of the rows."""
         return HeldOut(self.logits[rows], self.labels[rows])
 
@@ -227,13 +227,13 @@ class _Rule:
 
     def set_sizes(self, held: HeldOut) -> dict[str, Doubles]:
         """Return (N,) the number of classes in the set of each image, by coverage."""
-        found = self.probabilities(held)
-        return {key: (found >= least).sum(axis=1).astype(np.float64) for key, least in self.conformal.items()}
+        probabilities = self.probabilities(held)
+        return {key: (probabilities >= least).sum(axis=1).astype(np.float64) for key, least in self.conformal.items()}
 
     def covered(self, held: HeldOut) -> dict[str, Doubles]:
         """Return (N,) 1 where the set of an image holds its class, by coverage."""
-        found = true_scores(self.probabilities(held), held.labels)
-        return {key: (found >= least).astype(np.float64) for key, least in self.conformal.items()}
+        scores = true_scores(self.probabilities(held), held.labels)
+        return {key: (scores >= least).astype(np.float64) for key, least in self.conformal.items()}
 
     def familiarity(self, logits: Doubles) -> dict[str, Doubles]:
         """Return (N,) values that tell known from unknown images: the larger, the more known."""
@@ -269,7 +269,7 @@ def _fitted(
     """Fit and measure as `calibrate` does; a given ``temperature`` replaces the fitted one."""
     rule = _Rule.fit(held, temperature)
     folds = [(rule, others)] if others is not None else _crossed(held, temperature)
-    sound = [(rule, part) for rule, part in folds if rule is not None]
+    sound = [(rule, subset) for rule, subset in folds if rule is not None]
     if rule is None or len(sound) < len(folds):
         return None
     measured = _measure(dataset, len(held), sound, unknown, cross_fitted=others is None)
@@ -283,7 +283,7 @@ def _crossed(held: HeldOut, temperature: float | None) -> list[tuple[_Rule | Non
     """
     order = np.argsort(held.labels, kind="stable")
     parts = [order[start::FOLDS] for start in range(FOLDS)]
-    return [(_Rule.fit(held.part(np.setdiff1d(order, part)), temperature), held.part(part)) for part in parts]
+    return [(_Rule.fit(held.subset(np.setdiff1d(order, subset)), temperature), held.subset(subset)) for subset in parts]
 
 
 def _measure(

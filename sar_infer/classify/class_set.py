@@ -93,13 +93,13 @@ class ClassSet:
 
     def slots(self) -> Indices:
         """Return the slot in the bank (C,) of each class; -1 for one that the bank does not have."""
-        own = self.table.slots(np.arange(len(self.table) - len(self.origins)))
-        return np.concatenate([own, np.array(self.origins, np.intp)])
+        bank_slots = self.table.slots(np.arange(len(self.table) - len(self.origins)))
+        return np.concatenate([bank_slots, np.array(self.origins, np.intp)])
 
 
 def build_class_set(
     bank: ClassBank,
-    given: Phrases,
+    class_phrases: Phrases,
     only: bool,
     embed: Callable[[Sequence[tuple[str, ...]]], Floats],
     composer: Composer | None = None,
@@ -113,7 +113,7 @@ def build_class_set(
 
     Args:
         bank: Classes with known rows.
-        given: Phrases by name.
+        class_phrases: Phrases by name.
         only: Leave out the bank's other classes, background classes too.
         embed: Returns the row of each tuple of phrases.
         composer: Gives the classes their terms; without one, text alone ranks them.
@@ -122,7 +122,7 @@ def build_class_set(
     Raises:
         InputError: No class is left.
     """
-    if not given and not only and len(bank.names):
+    if not class_phrases and not only and len(bank.names):
         return ClassSet(
             bank.table,
             background=bank.background,
@@ -130,8 +130,8 @@ def build_class_set(
             terms=None if composer is None else composer.terms(bank),
             photographed=bank.photographed,
         )
-    columns = {name: bank.lookup.get(name) for name in given}
-    once = _once(given, columns)
+    columns = {name: bank.lookup.get(name) for name in class_phrases}
+    once = _once(class_phrases, columns)
     more = _photos(once, columns, photos)
     phrases, columns = once, {name: columns[name] for name in once}
     theirs = [column if phrases[name] == (name,) else None for name, column in columns.items()]
@@ -166,49 +166,49 @@ def without_counted(
         photos: Photos by name.
         replaced: ``name_key`` of the classes that the call gives phrases for, so that nothing of the bank's counts.
     """
-    found: dict[str, ClassPhotos] = {}
+    result: dict[str, ClassPhotos] = {}
     counted: dict[str, frozenset[bytes]] = {}
     for name, item in photos.items():
         if isinstance(item, ClassPhotos):
-            found[name] = item
+            result[name] = item
             continue
         column = bank.lookup.get(name) if name_key(name) not in replaced else None
-        own = name if column is None else bank.names[column]
-        key = name_key(own)
-        known = counted.get(key, frozenset() if column is None else bank.photos_of(own).known)
-        fresh = item.without(item.known & known)
-        counted[key] = known | item.known
+        spelling = name if column is None else bank.names[column]
+        key = name_key(spelling)
+        digests = counted.get(key, frozenset() if column is None else bank.photos_of(spelling).known)
+        fresh = item.without(item.known & digests)
+        counted[key] = digests | item.known
         if fresh:
-            found[name] = ClassPhotos.of(fresh)
-    return found
+            result[name] = ClassPhotos.of(fresh)
+    return result
 
 
 def with_photos(
-    given: Phrases, photos: Mapping[str, ClassPhotos], width: int
+    class_phrases: Phrases, photos: Mapping[str, ClassPhotos], width: int
 ) -> tuple[Phrases, Mapping[str, ClassPhotos]]:
     """Return the given names and those of photos, and the photos by these names, whose spellings may differ.
 
     Args:
-        given: Phrases by name.
+        class_phrases: Phrases by name.
         photos: Photos by name.
         width: D of the encoder.
 
     Raises:
         InputError: a mean is of another width.
     """
-    spelled, found = {name_key(name): name for name in given}, dict[str, ClassPhotos]()
+    spelled, photos_by_name = {name_key(name): name for name in class_phrases}, dict[str, ClassPhotos]()
     for name, item in photos.items():
         if item.mean.shape != (width,):
             raise InputError(
                 f"photos of {name!r:.80}: expected a mean of {width} numbers, got {item.mean.shape[0]}; "
                 "embed them with this bundle"
             )
-        known = spelled.setdefault(name_key(name), name)
-        found[known] = found[known].joined(item) if known in found else item
-    return {**{name: (name,) for name in spelled.values()}, **given}, found
+        spelling = spelled.setdefault(name_key(name), name)
+        photos_by_name[spelling] = photos_by_name[spelling].joined(item) if spelling in photos_by_name else item
+    return {**{name: (name,) for name in spelled.values()}, **class_phrases}, photos_by_name
 
 
-def with_head(classes: ClassSet, head: ClassHead | None, bank: ClassBank, own: ClassBank) -> ClassSet:
+def with_head(classes: ClassSet, head: ClassHead | None, bank: ClassBank, base: ClassBank) -> ClassSet:
     """Return the classes with the head, if they are exactly its own, with the rows of the bundle's bank and no photos.
 
     Its logits were trained beside those of text alone, so that statistics take no part. A class that was renamed is
@@ -218,14 +218,14 @@ def with_head(classes: ClassSet, head: ClassHead | None, bank: ClassBank, own: C
         classes: The classes of a call.
         head: The bundle's head, which has each name once.
         bank: The bank of the call.
-        own: The bundle's bank, which has every name of the head.
+        base: The bundle's bank, which has every name of the head.
     """
     if head is None or len(classes.names) != len(head.names) or classes.photographed is not None:
         return classes
     if any(slot == _EXTENDED for slot in classes.origins):
         return classes
-    own_positions = [position for name in head.names if (position := own.lookup.name(name)) is not None]
-    slots = bank.table.slots(bank.positions_from(own, own_positions))
+    head_positions = [position for name in head.names if (position := base.lookup.name(name)) is not None]
+    slots = bank.table.slots(bank.positions_from(base, head_positions))
     numbers = {slot: number for number, slot in enumerate(slots.tolist()) if slot >= 0}
     columns = [numbers.get(slot) for slot in classes.slots().tolist()]
     order = [column for column in columns if column is not None]
@@ -247,10 +247,12 @@ def with_calibration(
     """
     if not calibrated:
         return classes
-    own = {name_key(name): position for name in calibrated if (position := bank.lookup.name(name)) is not None}
+    calibrated_positions = {
+        name_key(name): position for name in calibrated if (position := bank.lookup.name(name)) is not None
+    }
     pairs = [
         (column, position)
-        for key, position in own.items()
+        for key, position in calibrated_positions.items()
         for column in classes.lookup.names(key)
         if classes.source(column) == "bank"
     ]
@@ -280,46 +282,46 @@ def with_own_calibration(classes: ClassSet, bank: ClassBank, photos: Collection[
     if keys:
         changed = np.zeros(len(classes.names), dtype=np.bool_)
         changed[[column for key in keys for column in classes.lookup.names(key)]] = True
-    found = with_calibration(classes, calibration.calibrated, bank, changed)
-    return dataclasses.replace(found, calibration=calibration)
+    result = with_calibration(classes, calibration.calibrated, bank, changed)
+    return dataclasses.replace(result, calibration=calibration)
 
 
-def _once(given: Phrases, known: Mapping[str, int | None]) -> Phrases:
-    """Return the given names without repetitions: a name without phrases goes if another stands for the same class.
+def _once(class_phrases: Phrases, columns: Mapping[str, int | None]) -> Phrases:
+    """Return the names without repetitions: of two for one class, the one without phrases is left out.
 
     Args:
-        given: Phrases by name.
-        known: The row of each in the bank.
+        class_phrases: Phrases by name.
+        columns: The column of each in the bank; None if the bank does not have it.
     """
-    own = {name for name, phrases in given.items() if phrases != (name,)}
+    with_phrases = {name for name, phrases in class_phrases.items() if phrases != (name,)}
     first: dict[int | None, str] = {}
-    for name in sorted(given, key=lambda name: name not in own):
-        first.setdefault(known[name], name)
+    for name in sorted(class_phrases, key=lambda name: name not in with_phrases):
+        first.setdefault(columns[name], name)
     return {
         name: phrases
-        for name, phrases in given.items()
-        if name in own or known[name] is None or first[known[name]] == name
+        for name, phrases in class_phrases.items()
+        if name in with_phrases or columns[name] is None or first[columns[name]] == name
     }
 
 
 def _photos(
-    given: Phrases, known: Mapping[str, int | None], photos: Mapping[str, ClassPhotos]
+    class_phrases: Phrases, columns: Mapping[str, int | None], photos: Mapping[str, ClassPhotos]
 ) -> list[ClassPhotos | None]:
     """Return the photos of each class that is given, also those under another name of it.
 
     Args:
-        given: Phrases by name, a class once.
-        known: The row of each name in the bank, also of names that went since they repeat another.
+        class_phrases: Phrases by name, a class once.
+        columns: The column of each name in the bank, also of names that went since they repeat another.
         photos: Photos by name.
     """
-    found: list[ClassPhotos | None] = []
-    for name in given:
+    result: list[ClassPhotos | None] = []
+    for name in class_phrases:
         names = [name]
-        if known[name] is not None:
-            names += [other for other, row in known.items() if row == known[name] and other not in given]
+        if columns[name] is not None:
+            names += [other for other, row in columns.items() if row == columns[name] and other not in class_phrases]
         same = [photos[other] for other in names if other in photos]
-        found.append(functools.reduce(ClassPhotos.joined, same) if same else None)
-    return found
+        result.append(functools.reduce(ClassPhotos.joined, same) if same else None)
+    return result
 
 
 def _photographed(
@@ -332,11 +334,11 @@ def _photographed(
     flags = _gathered(bank.photographed, left_out, theirs, False)
     if not any(item is not None for item in photos):
         return flags
-    given = np.array([item is not None for item in photos])
+    has_photos = np.array([item is not None for item in photos])
     if flags is None:
         before = 0 if left_out is None else len(bank.names) - len(left_out)
-        return np.concatenate([np.zeros(before, dtype=np.bool_), given])
-    flags[len(flags) - len(given) :] |= given
+        return np.concatenate([np.zeros(before, dtype=np.bool_), has_photos])
+    flags[len(flags) - len(has_photos) :] |= has_photos
     return flags
 
 
@@ -353,5 +355,5 @@ def _gathered(
     """
     if values is None:
         return None
-    given = np.array([default if column is None else values[column] for column in theirs], dtype=values.dtype)
-    return given if left_out is None else np.concatenate([np.delete(values, left_out), given])
+    call_values = np.array([default if column is None else values[column] for column in theirs], dtype=values.dtype)
+    return call_values if left_out is None else np.concatenate([np.delete(values, left_out), call_values])

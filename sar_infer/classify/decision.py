@@ -64,7 +64,7 @@ class Decision:
         self._limit = _limit(manifest, classes, options)
         self._least = None if options.coverage is None else _least(manifest, classes, options.coverage)
         self.branch = classes.branch
-        self._wanted = max(top_k, 2 if options.explain else 1, self._set_size())
+        self._rank_count = max(top_k, 2 if options.explain else 1, self._set_size())
 
     def __call__(self, rows: Floats, names: Sequence[str] | None = None) -> Iterator[ImageResult]:
         """Yield the result of each of N unit rows (N, D).
@@ -78,12 +78,14 @@ class Decision:
             BankError: an embedding of the classes is not finite, or not of length 1.
         """
         with np.errstate(all="ignore"):  # the outcome is checked instead
-            found = _sound(ranking.rank(finite(rows, "image encoder"), self._classes, self._scale, self._wanted))
+            ranked = _sound(ranking.rank(finite(rows, "image encoder"), self._classes, self._scale, self._rank_count))
         least = self._least
-        near = ranking.nearest(self._classes, found.columns[:, 0].tolist(), _NEAREST) if self._options.explain else None
+        near = (
+            ranking.nearest(self._classes, ranked.columns[:, 0].tolist(), _NEAREST) if self._options.explain else None
+        )
         for row in range(len(rows)):
-            predictions = self._predictions(found, row)
-            unknown, reason = self._unknown(found, row)
+            predictions = self._predictions(ranked, row)
+            unknown, reason = self._unknown(ranked, row)
             yield ImageResult(
                 f"image[{row}]" if names is None else names[row],
                 predictions[: self._top_k],
@@ -91,7 +93,7 @@ class Decision:
                 unknown=unknown,
                 reason=reason,
                 label_set=None if least is None else tuple(p.label for p in predictions if p.score >= least),
-                explanation=None if near is None else self._explanation(found, row, predictions, near[row]),
+                explanation=None if near is None else self._explanation(ranked, row, predictions, near[row]),
             )
 
     def _set_size(self) -> int:
@@ -101,66 +103,66 @@ class Decision:
         count = len(self._classes.names)
         return count if self._least * count <= 1 else int(1 / self._least) + 1
 
-    def _predictions(self, found: Ranking, row: int) -> tuple[Prediction, ...]:
+    def _predictions(self, ranked: Ranking, row: int) -> tuple[Prediction, ...]:
         classes, calibrated = self._classes, self._classes.calibrated
         return tuple(
             Prediction(
                 label=classes.names[column],
-                score=float(found.scores[row, place]),
-                logit=float(found.logits[row, place]),
-                similarity=float(found.similarities[row, place]),
+                score=float(ranked.scores[row, rank]),
+                logit=float(ranked.logits[row, rank]),
+                similarity=float(ranked.similarities[row, rank]),
                 source=classes.source(column),
                 calibrated=calibrated is not None and bool(calibrated[column]),
             )
-            for place, column in enumerate(found.columns[row].tolist())
+            for rank, column in enumerate(ranked.columns[row].tolist())
         )
 
-    def _unknown(self, found: Ranking, row: int) -> tuple[bool | None, str | None]:
+    def _unknown(self, ranked: Ranking, row: int) -> tuple[bool | None, str | None]:
         """Return True and the reason if the best class is not to be believed; None if it is not asked or unclear."""
-        background = self._winning_background(found, row)
+        background = self._winning_background(ranked, row)
         if background is not None:
-            score = float(found.best_background_scores[row, 0])
+            score = float(ranked.best_background_scores[row, 0])
             return True, f"background {background!r} scores {score:.3f}, more than any class"
         if self._options.unknown is None:
             return None, None
-        column, score = int(found.columns[row, 0]), float(found.scores[row, 0])
-        own = None if self._classes.thresholds is None else float(self._classes.thresholds[column])
-        if own is not None and not math.isnan(own):
-            below = score < own
-            return below, f"score {score:.3f} is below {own:.3f}, the threshold of this class" if below else None
+        column, score = int(ranked.columns[row, 0]), float(ranked.scores[row, 0])
+        threshold = None if self._classes.thresholds is None else float(self._classes.thresholds[column])
+        if threshold is not None and not math.isnan(threshold):
+            below = score < threshold
+            return below, f"score {score:.3f} is below {threshold:.3f}, the threshold of this class" if below else None
         if self._limit is None:
             return None, _NO_LIMIT
         if self._options.unknown == "score":
             below = score < self._limit
             return below, f"score {score:.3f} is below {self._limit:.3f}" if below else None
-        energy = -float(found.logsumexp[row])
+        energy = -float(ranked.logsumexp[row])
         above = energy > self._limit
         return above, f"energy {energy:.3f} is above {self._limit:.3f}" if above else None
 
-    def _winning_background(self, found: Ranking, row: int) -> str | None:
+    def _winning_background(self, ranked: Ranking, row: int) -> str | None:
         """Return the name of the background class that scores more than every other class, if one does."""
-        if not found.best_background.shape[1] or found.best_background_scores[row, 0] <= found.scores[row, 0]:
+        if not ranked.best_background.shape[1] or ranked.best_background_scores[row, 0] <= ranked.scores[row, 0]:
             return None
-        return self._classes.names[int(found.best_background[row, 0])]
+        return self._classes.names[int(ranked.best_background[row, 0])]
 
     def _explanation(
-        self, found: Ranking, row: int, predictions: tuple[Prediction, ...], near: list[tuple[int, float]]
+        self, ranked: Ranking, row: int, predictions: tuple[Prediction, ...], near: list[tuple[int, float]]
     ) -> Explanation:
         second = predictions[1] if len(predictions) > 1 else None
         return Explanation(
             margin=None if second is None else predictions[0].score - second.score,
             runner_up=None if second is None else second.label,
-            energy=-float(found.logsumexp[row]),
+            energy=-float(ranked.logsumexp[row]),
             nearest=tuple((self._classes.names[column], cosine) for column, cosine in near),
-            background=self._winning_background(found, row),
+            background=self._winning_background(ranked, row),
         )
 
 
-def _sound(found: Ranking) -> Ranking:
+def _sound(ranked: Ranking) -> Ranking:
     """Return the ranking, or raise BankError if it is not of unit rows: those of a mapped bank were not checked."""
-    if not np.isfinite(found.logsumexp).all() or (found.similarities > _LARGEST_COSINE).any():
+    if not np.isfinite(ranked.logsumexp).all() or (ranked.similarities > _LARGEST_COSINE).any():
         raise BankError("an embedding of the classes is no unit row; the bank is damaged: sar-bank verify BANK_FILE")
-    return found
+    return ranked
 
 
 def calibration_holds(manifest: Manifest, classes: ClassSet) -> bool:
@@ -213,8 +215,8 @@ def _has_background(classes: ClassSet) -> bool:
 def _least(manifest: Manifest, classes: ClassSet, coverage: float) -> float:
     """Return the score that a class needs to be in the set."""
     fitted = _fitted(manifest, classes) or manifest
-    known = fitted.conformal.get(f"{coverage:g}")
-    if known is None:
+    threshold = fitted.conformal.get(f"{coverage:g}")
+    if threshold is None:
         why = f"was not calibrated; {_CALIBRATE}, or leave coverage out"
         if fitted.conformal:
             why = f"has {', '.join(fitted.conformal)}"
@@ -232,4 +234,4 @@ def _least(manifest: Manifest, classes: ClassSet, coverage: float) -> float:
         )
     if _has_background(classes):
         raise InputError(f"coverage {coverage:g}: a class is background, and those were calibrated as answers")
-    return known
+    return threshold

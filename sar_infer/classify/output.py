@@ -55,8 +55,8 @@ def csv_table(results: Iterable[ImageResult]) -> Iterator[str]:
             yield _row((result.image, "", "", "", "", "", "", result.error, *[""] * len(_OPTIONAL)))
         optional = _cells(result)
         for rank, p in enumerate(result.predictions, start=1):
-            known = (result.image, rank, p.label, p.score, p.logit, p.similarity, p.source, "")
-            yield _row((*known, str(p.calibrated).lower(), *optional))
+            cells = (result.image, rank, p.label, p.score, p.logit, p.similarity, p.source, "")
+            yield _row((*cells, str(p.calibrated).lower(), *optional))
 
 
 FORMATS: dict[str, Callable[[Iterable[ImageResult]], Iterator[str]]] = {
@@ -69,14 +69,14 @@ FORMATS: dict[str, Callable[[Iterable[ImageResult]], Iterator[str]]] = {
 
 def optional_fields(result: ImageResult) -> dict[str, Any]:
     """Return, as for JSON, the fields that are there only if they were asked for."""
-    found: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     if result.unknown is not None or result.reason is not None:
-        found |= {"unknown": result.unknown, "reason": result.reason}
+        fields |= {"unknown": result.unknown, "reason": result.reason}
     if result.label_set is not None:
-        found["label_set"] = list(result.label_set)
+        fields["label_set"] = list(result.label_set)
     if result.explanation is not None:
-        found["explanation"] = asdict(result.explanation)
-    return found
+        fields["explanation"] = asdict(result.explanation)
+    return fields
 
 
 def _object(result: ImageResult) -> str:

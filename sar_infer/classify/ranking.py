@@ -38,7 +38,7 @@ class Ranking:
     """The best K classes of each of N rows, the best first.
 
     Attributes:
-        columns: (N, K) places in the class set; background classes are never among them.
+        columns: (N, K) positions in the class set; background classes are never among them.
         similarities: (N, K) cosines.
         logits: (N, K), not divided by the temperature.
         scores: (N, K) softmax probabilities over all classes, background included.
@@ -99,8 +99,8 @@ def scores(values: Floats, scale: Scale) -> Floats:
 
 def nearest(classes: ClassSet, columns: Sequence[int], k: int) -> list[list[tuple[int, float]]]:
     """Return the ``k`` nearest other classes of each of some classes, (column, cosine), the nearest first."""
-    found = rank(classes.rows(columns), dataclasses.replace(classes, head=None, terms=None), Scale(), k + 1)
-    pairs = zip(columns, found.columns.tolist(), found.similarities.tolist(), strict=True)
+    neighbours = rank(classes.rows(columns), dataclasses.replace(classes, head=None, terms=None), Scale(), k + 1)
+    pairs = zip(columns, neighbours.columns.tolist(), neighbours.similarities.tolist(), strict=True)
     return [
         [(other, cosine) for other, cosine in zip(others, cosines, strict=True) if other != column][:k]
         for column, others, cosines in pairs
@@ -115,8 +115,8 @@ def top_k(scores: Floats, k: int) -> Indices:
     least = np.partition(scores, -k, axis=-1)[:, -k]
     result = np.empty((len(scores), k), dtype=np.intp)
     for row, bound in enumerate(least):
-        found = np.flatnonzero(~(scores[row] < bound))  # so that a row of NaN has its first columns, as when sorted
-        result[row] = found[np.argsort(-scores[row, found], kind="stable")[:k]]
+        candidates = np.flatnonzero(~(scores[row] < bound))  # of a row of NaN the first columns, as when sorted
+        result[row] = candidates[np.argsort(-scores[row, candidates], kind="stable")[:k]]
     return result
 
 
@@ -130,16 +130,16 @@ class _Best:
         self.columns: Indices = np.empty((rows, 0), dtype=np.intp)
 
     def add(self, logits: Floats, similarities: Floats, columns: Indices) -> None:
-        """Add a block (N, B) and the places of its columns (B,), which are greater than all before."""
+        """Add a block (N, B) and the positions of its columns (B,), which are greater than all before."""
         best, rows = top_k(logits, self._k), np.arange(len(logits))[:, np.newaxis]
-        found = logits[rows, best], similarities[rows, best], columns[best]
+        entries = logits[rows, best], similarities[rows, best], columns[best]
         if self.columns.shape[1]:
-            logits = np.concatenate([self.logits, found[0]], axis=1)
-            similarities = np.concatenate([self.similarities, found[1]], axis=1)
-            columns = np.concatenate([self.columns, found[2]], axis=1)
+            logits = np.concatenate([self.logits, entries[0]], axis=1)
+            similarities = np.concatenate([self.similarities, entries[1]], axis=1)
+            columns = np.concatenate([self.columns, entries[2]], axis=1)
             order = top_k(logits, self._k)
-            found = logits[rows, order], similarities[rows, order], columns[rows, order]
-        self.logits, self.similarities, self.columns = found
+            entries = logits[rows, order], similarities[rows, order], columns[rows, order]
+        self.logits, self.similarities, self.columns = entries
 
 
 class _LogSumExp:

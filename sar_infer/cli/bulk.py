@@ -213,17 +213,17 @@ def _plan(options: ClassifyArguments, bulk: BulkOptions) -> BulkPlan:
     )
 
 
-def _form(given: str, out: str) -> Literal["parquet", "jsonl"]:
+def _form(format_option: str, out: str) -> Literal["parquet", "jsonl"]:
     """Return the form of the output, by the suffix of a file, else by ``--format``."""
     chosen = click.get_current_context().get_parameter_source("format") is not ParameterSource.DEFAULT
-    if chosen and given not in ("jsonl", "parquet"):
-        raise Refusal(f"--out: expected --format parquet or jsonl, got {given}")
+    if chosen and format_option not in ("jsonl", "parquet"):
+        raise Refusal(f"--out: expected --format parquet or jsonl, got {format_option}")
     suffix = posixpath.splitext(out)[1].lower()
     if suffix in _NO_OUTPUT:
         raise Refusal(f"--out {out}: expected FILE.parquet, FILE.jsonl, or a folder for parts")
-    if chosen and suffix in (".parquet", ".jsonl") and suffix[1:] != given:
-        raise Refusal(f"--out {out}: is {suffix[1:]}, but --format {given} was given; leave one out")
-    return "jsonl" if (suffix == ".jsonl" or given == "jsonl") else "parquet"
+    if chosen and suffix in (".parquet", ".jsonl") and suffix[1:] != format_option:
+        raise Refusal(f"--out {out}: is {suffix[1:]}, but --format {format_option} was given; leave one out")
+    return "jsonl" if (suffix == ".jsonl" or format_option == "jsonl") else "parquet"
 
 
 def _engine(options: ClassifyArguments, bulk: BulkOptions) -> EngineOptions:

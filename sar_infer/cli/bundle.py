@@ -47,8 +47,8 @@ class _Commands(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of all commands."""
-        found = {point.name for point in entry_points(group=FURTHER)}
-        return sorted({*super().list_commands(ctx), *found, *_OF_TRAINING})
+        further = {point.name for point in entry_points(group=FURTHER)}
+        return sorted({*super().list_commands(ctx), *further, *_OF_TRAINING})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return a command; one of training that is not installed says what to install."""
@@ -103,11 +103,11 @@ def show(bundle: str | None, form: str) -> None:
         print_bundle(bundle, form)
 
 
-def print_bundle(place: str | Path | None, form: str) -> None:
+def print_bundle(location: str | Path | None, form: str) -> None:
     """Print a bundle's summary as lines of text, or its manifest as stored and its ``path``, as JSON or on one line.
 
     Args:
-        place: A folder or a place on a hub; None is the bundle that ships.
+        location: A folder or a place on a hub; None is the bundle that ships.
         form: ``text``, ``json`` or ``jsonl``.
 
     Raises:
@@ -117,7 +117,7 @@ def print_bundle(place: str | Path | None, form: str) -> None:
     from sar_infer.bundle.describe import describe
     from sar_infer.bundle.manifest import MANIFEST
 
-    bundle = open_bundle(place)
+    bundle = open_bundle(location)
     set_encoding(form)
     if form == "text":
         text = describe(bundle)
@@ -153,16 +153,16 @@ def verify(bundle: str | None, photos: Path | None, form: str, *, quiet: bool) -
         from sar_infer.bundle_check.finding import plain, table
         from sar_infer.bundle_check.photos import find_photos
 
-        place = bundle or default_bundle()
-        found = None if photos is None else find_photos(photos)
-        count = 0 if found is None else len(found.paths)
+        location = bundle or default_bundle()
+        labelled_photos = None if photos is None else find_photos(photos)
+        count = 0 if labelled_photos is None else len(labelled_photos.paths)
         hidden = quiet or not count or not sys.stderr.isatty()
         with click.progressbar(length=count, label="Photos", file=sys.stderr, hidden=hidden) as progress:
-            findings = verify_bundle(place, found, progress.update)
+            findings = verify_bundle(location, labelled_photos, progress.update)
         beyond = moved(findings)
-        content = {"bundle": str(place), "moved": beyond, "findings": [plain(line) for line in findings]}
+        content = {"bundle": str(location), "moved": beyond, "findings": [plain(line) for line in findings]}
         verdict = "moved beyond a bound" if beyond else "intact, and within all bounds"
-        emit(form, lambda: content, [*table(findings).splitlines(), f"{place}: {verdict}"])
+        emit(form, lambda: content, [*table(findings).splitlines(), f"{location}: {verdict}"])
     sys.exit(int(beyond))
 
 

@@ -160,10 +160,10 @@ def _prepare(options: ClassifyArguments, profile: Profile) -> tuple[Classifier, 
         if caution := classifier.choice.caution:
             warn(caution)
     with profile.phase("names"):
-        given = read_classes(options.classes, classifier.check_name) if options.classes else None
+        class_phrases = read_classes(options.classes, classifier.check_name) if options.classes else None
         examples = folders(options.examples, warn, classifier.bank.lookup.get) if options.examples else {}
         photos = {name: classifier.embed_photos(files) for name, files in examples.items()}
-        return classifier, classifier.class_set(given, options.only, photos=photos)
+        return classifier, classifier.class_set(class_phrases, options.only, photos=photos)
 
 
 def _print(results: Iterator[ImageResult], form: str, count: int) -> int:

@@ -67,8 +67,8 @@ class GroupedCommand(click.Command):
         named = {name for names in self.groups.values() for name in names}
         others = [name for name in records if name not in named]
         for heading, names in self.groups.items():
-            wanted = [*names, *others] if heading == last else names
-            if shown := [record for name in wanted if (record := records.get(name))]:
+            section_names = [*names, *others] if heading == last else names
+            if shown := [record for name in section_names if (record := records.get(name))]:
                 with formatter.section(heading):
                     formatter.write_dl(shown)
 
@@ -141,13 +141,13 @@ def refused_command(name: str, reason: str, *, summary: str | None = None) -> cl
 
 
 @contextlib.contextmanager
-def reported(place: object) -> Iterator[None]:
+def reported(location: object) -> Iterator[None]:
     """Turn errors into one line on stderr: exit code 2 for what cannot be used, 1 for what could not be written.
 
     An interrupt ends with 130; nothing that is written in one step is half-written then.
 
     Args:
-        place: A file or folder to name for an error of the system that names none.
+        location: A file or folder to name for an error of the system that names none.
     """
     try:
         yield
@@ -158,7 +158,7 @@ def reported(place: object) -> Iterator[None]:
     except BrokenPipeError:  # the reader of the output has gone; click ends quietly
         raise
     except OSError as error:
-        raise Refusal(f"{error.filename or place}: {error.strerror or error}") from None
+        raise Refusal(f"{error.filename or location}: {error.strerror or error}") from None
     except KeyboardInterrupt:
         click.echo("Error: interrupted; nothing is half-written", err=True)
         sys.exit(INTERRUPTED)

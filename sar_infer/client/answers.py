@@ -77,50 +77,50 @@ class ClassList:
         return tuple(entry.name for entry in self.classes)
 
 
-def image_result(name: str, found: Any, given: Mapping[str, str]) -> ImageResult:
+def image_result(name: str, result: Any, spellings: Mapping[str, str]) -> ImageResult:
     """Parse one of ``results`` of ``/v1/classify``; image and classes get the caller's names.
 
     Args:
         name: The caller's name of the image.
-        found: The result as parsed JSON.
-        given: The caller's class names, by the server's spelling.
+        result: The result as parsed JSON.
+        spellings: The caller's class names, by the server's spelling.
     """
     predictions = tuple(
         Prediction(
-            given.get(p["label"], p["label"]),
+            spellings.get(p["label"], p["label"]),
             float(p["score"]),
             float(p["logit"]),
             float(p["similarity"]),
             p["source"],
             p.get("calibrated", False),  # missing in answers of version 0.1
         )
-        for p in found["predictions"]
+        for p in result["predictions"]
     )
-    label_set, why = found.get("label_set"), found.get("explanation")
+    label_set, why = result.get("label_set"), result.get("explanation")
     return ImageResult(
         name,
         predictions,
-        found["error"],
-        found["branch"],
-        found.get("unknown"),
-        found.get("reason"),
-        None if label_set is None else tuple(given.get(n, n) for n in label_set),
-        None if why is None else _explanation(why, given),
+        result["error"],
+        result["branch"],
+        result.get("unknown"),
+        result.get("reason"),
+        None if label_set is None else tuple(spellings.get(n, n) for n in label_set),
+        None if why is None else _explanation(why, spellings),
     )
 
 
-def _explanation(why: Any, given: Mapping[str, str]) -> Explanation:
-    names = {kind: given.get(why[kind], why[kind]) for kind in ("runner_up", "background")}
-    return Explanation(**{**why, **names, "nearest": tuple((given.get(n, n), float(c)) for n, c in why["nearest"])})
+def _explanation(why: Any, spellings: Mapping[str, str]) -> Explanation:
+    names = {kind: spellings.get(why[kind], why[kind]) for kind in ("runner_up", "background")}
+    return Explanation(**{**why, **names, "nearest": tuple((spellings.get(n, n), float(c)) for n, c in why["nearest"])})
 
 
-def class_entry(found: Any) -> ClassEntry:
+def class_entry(entry: Any) -> ClassEntry:
     """Parse one of ``classes`` of ``/v1/classes``."""
-    counted = found.get("photos", 0), found.get("photos_only", False)
-    return ClassEntry(found["name"], found["origin"], tuple(found["phrases"]), *counted)
+    counted = entry.get("photos", 0), entry.get("photos_only", False)
+    return ClassEntry(entry["name"], entry["origin"], tuple(entry["phrases"]), *counted)
 
 
-def photos_added(found: Any, etag: str, *, created: bool) -> PhotosAdded:
+def photos_added(answer: Any, etag: str, *, created: bool) -> PhotosAdded:
     """Parse the answer to a change of a class with photos."""
-    findings = tuple(PhotoFinding(one["kind"], one["message"], one["suggestion"]) for one in found["findings"])
-    return PhotosAdded(etag, found.get("photos", 0), found["known"], findings, created)
+    findings = tuple(PhotoFinding(one["kind"], one["message"], one["suggestion"]) for one in answer["findings"])
+    return PhotosAdded(etag, answer.get("photos", 0), answer["known"], findings, created)

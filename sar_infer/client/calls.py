@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 Mode = Literal["bank", "extend", "only"]
 _CREATED, _TOO_LARGE = 201, 413
-_PLACE = re.compile(r"input\[(\d+)\]: ")
-_IMAGE_PLACE = re.compile(r"image\[(\d+)\]: ")
+_POSITION = re.compile(r"input\[(\d+)\]: ")
+_IMAGE_POSITION = re.compile(r"image\[(\d+)\]: ")
 _NAMES = 256
 _PAGE = 1000
-_CHANGES_SEEN = 5
+_MOST_READS = 5
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,8 @@ class ClassifyRequest:
 
     def call(self, images: Sequence[EncodedImage]) -> Call:
         """Return the request: a form, or JSON if a class has phrases of its own, which a form cannot express."""
-        wanted = {"mode": self.mode, "unknown": self.decision.unknown, "coverage": self.decision.coverage}
-        fields: dict[str, Any] = {"top_k": self.top_k} | {k: v for k, v in wanted.items() if v is not None}
+        options = {"mode": self.mode, "unknown": self.decision.unknown, "coverage": self.decision.coverage}
+        fields: dict[str, Any] = {"top_k": self.top_k} | {k: v for k, v in options.items() if v is not None}
         if self.decision.explain:
             fields["explain"] = "true"
         if all(phrases == (name,) for name, phrases in self.classes.items()):
@@ -119,8 +119,8 @@ def joined(first: PhotosAdded | None, second: PhotosAdded) -> PhotosAdded:
     """Return the effect of two requests, one after the other."""
     if first is None:
         return second
-    known, findings = first.known + second.known, (*first.findings, *second.findings)
-    return PhotosAdded(second.etag, second.photos, known, findings, first.created)
+    known_count, findings = first.known + second.known, (*first.findings, *second.findings)
+    return PhotosAdded(second.etag, second.photos, known_count, findings, first.created)
 
 
 class Calls:
@@ -136,8 +136,8 @@ class Calls:
 
     def classify(self, images: Sequence[EncodedImage], request: ClassifyRequest) -> Steps[list[ImageResult]]:
         """Return one result for each image, in order; an unreadable image fails alone."""
-        found = iter((yield from self._classified([image for image in images if image.error is None], request)))
-        return [ImageResult(i.name, error=i.error) if i.error is not None else next(found) for i in images]
+        results = iter((yield from self._classified([image for image in images if image.error is None], request)))
+        return [ImageResult(i.name, error=i.error) if i.error is not None else next(results) for i in images]
 
     def embed_images(self, images: Sequence[EncodedImage]) -> Steps[Floats]:
         """Return unit rows (N, D).
@@ -152,8 +152,8 @@ class Calls:
         try:
             return (yield from self._embed({"input": encoded, "modality": "image"}))
         except ServerError as error:
-            if place := _PLACE.match(error.detail):
-                raise ImageError(f"{images[int(place[1])].name}: {error.detail[place.end() :]}") from error
+            if match := _POSITION.match(error.detail):
+                raise ImageError(f"{images[int(match[1])].name}: {error.detail[match.end() :]}") from error
             if error.status != _TOO_LARGE or len(images) == 1:
                 raise
             self.sizes.refused(images, error.code)
@@ -166,17 +166,17 @@ class Calls:
         if isinstance(names, str):
             raise InputError(f"names: expected a list of names, got the string {names!r}")
         parts, rest = [], iter(names)
-        while part := list(islice(rest, _NAMES)):
-            parts.append((yield from self._embed({"input": part})))
+        while batch := list(islice(rest, _NAMES)):
+            parts.append((yield from self._embed({"input": batch})))
         return rows(parts)
 
     def classes(self) -> Steps[ClassList]:
         """Return the whole bank, read page by page, from the start again if it changes meanwhile."""
-        for _ in range(_CHANGES_SEEN):
-            found: list[ClassEntry] = []
+        for _ in range(_MOST_READS):
+            class_entries: list[ClassEntry] = []
             etag = None
             while True:
-                page = {"offset": len(found), "limit": _PAGE}
+                page = {"offset": len(class_entries), "limit": _PAGE}
                 reply = yield from answered(Call("GET", "/v1/classes", query=page), self._retries)
                 entries, count, bank = read(
                     reply, lambda json: ([class_entry(entry) for entry in json["classes"]], json["count"], json["bank"])
@@ -184,9 +184,9 @@ class Calls:
                 if etag not in (None, bank):
                     break
                 etag = str(bank)
-                found += entries
-                if len(found) >= count or not entries:
-                    return ClassList(tuple(found), etag)
+                class_entries += entries
+                if len(class_entries) >= count or not entries:
+                    return ClassList(tuple(class_entries), etag)
         raise ServerError("the classes change faster than they can be read", None, "unsteady")
 
     def add_class(self, name: str, phrases: Sequence[str] | None, if_match: str | None) -> Steps[str]:
@@ -210,8 +210,8 @@ class Calls:
         try:
             reply = yield from answered(request.call(name, images, if_match), self._retries)
         except ServerError as error:
-            if place := _IMAGE_PLACE.match(error.detail):
-                raise ImageError(f"{images[int(place[1])].name}: {error.detail[place.end() :]}") from error
+            if match := _IMAGE_POSITION.match(error.detail):
+                raise ImageError(f"{images[int(match[1])].name}: {error.detail[match.end() :]}") from error
             if error.status != _TOO_LARGE or len(images) == 1:
                 raise
             self.sizes.refused(images, error.code)
@@ -276,10 +276,10 @@ class Calls:
         first = yield from self._classified(images[:half], request)
         return first + (yield from self._classified(images[half:], request))
 
-    def _embed(self, what: dict[str, Any]) -> Steps[Floats]:
-        body = {"model": "sar-clip", "encoding_format": "base64", **what}
+    def _embed(self, content: dict[str, Any]) -> Steps[Floats]:
+        body = {"model": "sar-clip", "encoding_format": "base64", **content}
         reply = yield from answered(Call("POST", "/v1/embeddings", json=body), self._retries)
-        return read(reply, lambda json: _decoded(json["data"], len(what["input"])))
+        return read(reply, lambda json: _decoded(json["data"], len(content["input"])))
 
     def _change(self, method: str, name: str, if_match: str | None, body: Any) -> Steps[str]:
         call = Call(method, _class_path(name), headers=_condition(if_match), json=body)
@@ -310,9 +310,9 @@ def rows(parts: Sequence[Floats]) -> Floats:
     return np.concatenate(parts) if parts else np.empty((0, 0), dtype=np.float32)
 
 
-def _results(images: Sequence[EncodedImage], found: Any, request: ClassifyRequest) -> Iterator[ImageResult]:
-    given = request.spellings
-    return (image_result(image.name, one, given) for image, one in zip(images, found, strict=True))
+def _results(images: Sequence[EncodedImage], results: Any, request: ClassifyRequest) -> Iterator[ImageResult]:
+    spellings = request.spellings
+    return (image_result(image.name, one, spellings) for image, one in zip(images, results, strict=True))
 
 
 def _decoded(data: Any, count: int) -> Floats:

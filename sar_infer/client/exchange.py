@@ -174,10 +174,10 @@ def settings(url: str, key: str | None, timeout: float) -> dict[str, Any]:
 def request(call: Call) -> dict[str, Any]:
     """Return the arguments of httpx2's ``request`` for a call."""
     kinds = {"params": call.query, "headers": call.headers, "data": call.fields, "json": call.json}
-    given = {kind: value for kind, value in kinds.items() if value}
+    arguments = {kind: value for kind, value in kinds.items() if value}
     if call.files:
-        given["files"] = [("image", ("image", data, "application/octet-stream")) for data in call.files]
-    return {"method": call.method, "url": call.path, **given}
+        arguments["files"] = [("image", ("image", data, "application/octet-stream")) for data in call.files]
+    return {"method": call.method, "url": call.path, **arguments}
 
 
 def reply(response: httpx2.Response) -> Reply:

@@ -35,9 +35,9 @@ def expand(arguments: Iterable[str], warn: Warn = lambda _: None, missing: Colle
         InputError: Nothing is there, or a folder holds no image or cannot be listed.
     """
     unread: list[str] = []
-    found = [path for name in arguments for path in ([name] if name in missing else _expand(name, unread))]
+    image_paths = [path for name in arguments for path in ([name] if name in missing else _expand(name, unread))]
     _tell(unread, warn)
-    return found
+    return image_paths
 
 
 def expand_present(arguments: Sequence[str], warn: Warn = lambda _: None) -> list[str]:
@@ -75,14 +75,14 @@ def matches(argument: str) -> list[str]:
     """
     if not glob.has_magic(argument):
         raise InputError(f"{argument}: no such file or folder")
-    found = sorted(glob.glob(argument, recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
-    if not found:
+    paths = sorted(glob.glob(argument, recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
+    if not paths:
         raise InputError(f"{argument}: matches nothing")
-    return found
+    return paths
 
 
 def folders(
-    root: str, warn: Warn = lambda _: None, known: Callable[[str], object] = lambda _: None
+    root: str, warn: Warn = lambda _: None, lookup: Callable[[str], object] = lambda _: None
 ) -> dict[str, list[str]]:
     """Return image paths by class, from a folder with one folder for each class, named like it.
 
@@ -92,7 +92,7 @@ def folders(
     Args:
         root: The folder.
         warn: Is told of files that are left out.
-        known: Returns None if no class has this name.
+        lookup: Returns None if no class has this name.
 
     Raises:
         InputError: There is no such folder or none in it, one of them has no image, or images lie beside them.
@@ -111,12 +111,14 @@ def folders(
     if loose := [path for path in visible if not path.is_dir() and has_image_suffix(path.name)]:
         raise InputError(f"{loose[0]}: lies beside the folders of classes; move it into that of its class")
     unread: list[str] = []
-    found: dict[str, list[str]] = {}
+    paths_by_class: dict[str, list[str]] = {}
     for path in below:
         name = unicodedata.normalize("NFC", path.name)
-        found.setdefault(spoken(name) if known(name) is None else name, []).extend(_images_below(path, unread))
+        paths_by_class.setdefault(spoken(name) if lookup(name) is None else name, []).extend(
+            _images_below(path, unread)
+        )
     _tell(unread, warn)
-    return found
+    return paths_by_class
 
 
 def _expand(argument: str, unread: list[str]) -> Iterator[str]:
@@ -126,8 +128,8 @@ def _expand(argument: str, unread: list[str]) -> Iterator[str]:
     elif kind == "folder":
         yield from _images_below(Path(argument), unread)
     else:
-        for found in matches(argument):
-            yield from _expand(found, unread)
+        for path in matches(argument):
+            yield from _expand(path, unread)
 
 
 def _images_below(folder: Path, unread: list[str]) -> list[str]:
@@ -141,13 +143,13 @@ def _images_below(folder: Path, unread: list[str]) -> list[str]:
         below[:] = [name for name in below if not name.startswith(".")]
         files += (str(Path(root, name)) for name in names if not name.startswith(".") and suffix_of(name) in _KNOWN)
     files.sort()
-    found = [path for path in files if has_image_suffix(path)]
+    image_paths = [path for path in files if has_image_suffix(path)]
     unread += [path for path in files if not has_image_suffix(path)]
-    if not found:
+    if not image_paths:
         lines = [f"{folder}: a folder without images (looked for {', '.join(sorted(SUFFIXES))})"]
         _tell(unread, lines.append)
         raise InputError("; ".join(lines))
-    return found
+    return image_paths
 
 
 def _tell(unread: Sequence[str], warn: Warn) -> None:

@@ -71,15 +71,15 @@ def _markers(data: bytes) -> Iterator[int]:
     """
     at, scanned, left = 2, False, MAX_STEPS
     while at < len(data):
-        found = _MARKER.search(data, at)
-        until = found.start() if found else len(data)
+        marker = _MARKER.search(data, at)
+        until = marker.start() if marker else len(data)
         if not scanned:
             left -= until - at
         if left <= 0 or data.find(_FILL, at, until) >= 0:
             raise ImageError(f"a JPEG of more than {MAX_STEPS:,} segments or stray bytes; save it again")
-        if not found or (scanned and found[1][0] == _END):
+        if not marker or (scanned and marker[1][0] == _END):
             return
-        code, at, left = found[1][0], found.end(), left - 1
+        code, at, left = marker[1][0], marker.end(), left - 1
         if code in _UNSUPPORTED and not scanned:
             raise ImageError(
                 f"a JPEG of a kind that is not supported (marker FF {code:02X}: arithmetic coding, hierarchical or "

@@ -93,7 +93,7 @@ def _tables(mean: tuple[float, ...], std: tuple[float, ...]) -> Floats:
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
-    if any(len(image.info.get(place) or b"") > _LARGEST_EXIF for place in _EXIF):
+    if any(len(image.info.get(key) or b"") > _LARGEST_EXIF for key in _EXIF):
         return None  # hostile: a tag may grow to 30 times its size
     try:
         return _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))

@@ -54,11 +54,11 @@ def cleaned(classes: Sequence[str] | Mapping[str, Sequence[str]] | None, limits:
         Problem: ``too-many-classes``.
     """
     pairs = classes.items() if isinstance(classes, Mapping) else ((name, (name,)) for name in classes or ())
-    given = [(name, tuple(phrases)) for name, phrases in pairs]
-    count = sum(len(phrases) for _, phrases in given)
+    class_phrases = [(name, tuple(phrases)) for name, phrases in pairs]
+    count = sum(len(phrases) for _, phrases in class_phrases)
     if count > limits.classes:
         raise Problem("too-many-classes", f"expected at most {limits.classes} class names and phrases, got {count}")
     result: dict[str, tuple[str, ...]] = {}
-    for name, phrases in given:
+    for name, phrases in class_phrases:
         result.setdefault(clean_name(name), clean_phrases(name, phrases))
     return result

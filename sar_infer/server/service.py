@@ -128,12 +128,12 @@ class Service:
     async def readiness(self) -> Readiness:
         """Run the self-test image through the model, ahead of the queue and at most every two seconds."""
         async with self._testing:
-            at, known = self._readiness
+            at, readiness = self._readiness
             if time.monotonic() - at > _SELF_TEST_EVERY:
-                known = await self._self_test()
-                self._readiness = (time.monotonic(), known)
-                self.metrics.ready.set(known.ready)
-        return Readiness(False, known.self_test_cosine, "shutting down") if self.draining else known
+                readiness = await self._self_test()
+                self._readiness = (time.monotonic(), readiness)
+                self.metrics.ready.set(readiness.ready)
+        return Readiness(False, readiness.self_test_cosine, "shutting down") if self.draining else readiness
 
     async def reload(self) -> list[str]:
         """Open the bundle's path again beside the engine that answers, and replace it if all is well.

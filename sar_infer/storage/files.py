@@ -84,7 +84,7 @@ def sync_folder(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(place: Path, *, shared: bool = False) -> Iterator[None]:
+def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
     """Keep every other process away from a path; the lock ends with the process, however that ends.
 
     The lock is the hidden sibling ``.NAME.lock``, so that users, containers and machines that share the folder share
@@ -93,7 +93,7 @@ def locked(place: Path, *, shared: bool = False) -> Iterator[None]:
     written, since then nobody can change the path.
 
     Args:
-        place: A file or folder, which need not exist.
+        path: A file or folder, which need not exist.
         shared: Let other processes in that also ask for a shared lock.
 
     Raises:
@@ -103,11 +103,11 @@ def locked(place: Path, *, shared: bool = False) -> Iterator[None]:
     if fcntl is None:
         yield
         return
-    name = os.fsencode(place.name)
-    short = place.name if len(name) <= _LONGEST_NAME else hashlib.sha256(name).hexdigest()[:16]
-    lock = place.with_name(f".{short}.lock")
+    name = os.fsencode(path.name)
+    short = path.name if len(name) <= _LONGEST_NAME else hashlib.sha256(name).hexdigest()[:16]
+    lock = path.with_name(f".{short}.lock")
     missing = [folder for folder in lock.parents if not folder.exists()]
-    handle = _taken(lock, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+    handle = _acquire(lock, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
     try:
         yield
     finally:
@@ -147,7 +147,7 @@ def owned(path: Path, wait: float = 0) -> Iterator[Path]:
         yield file
 
 
-def _taken(lock: Path, operation: int) -> int | None:
+def _acquire(lock: Path, operation: int) -> int | None:
     """Return the handle that holds a lock, or None if the file system has no locks or cannot be written.
 
     Raises:

@@ -193,10 +193,10 @@ class FileKind:
         """Return metadata, tensors, and the names of mapped tensors."""
         expected = {**self.tensors, "names": "U8", "offsets": "I64"}
         with self._opened(path) as file:
-            kinds = {name: place.kind for name, place in file.places.items()}
+            kinds = {name: entry.kind for name, entry in file.entries.items()}
             if {**expected, **{name: self.optional[name] for name in kinds.keys() & self.optional}} != kinds:
                 raise self.error(f"{path}: expected tensors {expected}, found {kinds}")
-            large = {n for n, p in file.places.items() if map_above is not None and p.end - p.start > map_above}
+            large = {n for n, p in file.entries.items() if map_above is not None and p.end - p.start > map_above}
             mapped = large - {"names", "offsets"}
             return file.metadata, {name: file.tensor(name, name in mapped) for name in kinds}, mapped
 
@@ -225,8 +225,10 @@ class FileKind:
             SchemaError: It was written for a newer reader.
             SarInferError: It is of another kind, or metadata is missing; it is the kind's ``error``.
         """
-        if (found := metadata.get("format")) != self.format:
-            raise self.error(f"{path}: not a class {self.noun} (metadata 'format' is {found!r}, not {self.format!r})")
+        if (stored_format := metadata.get("format")) != self.format:
+            raise self.error(
+                f"{path}: not a class {self.noun} (metadata 'format' is {stored_format!r}, not {self.format!r})"
+            )
         needed = metadata.get("min_reader", "")
         if needed.isdecimal() and int(needed) > self.reader:
             raise SchemaError(f"{path}: needs a reader of version {needed}, this is {self.reader}: upgrade sar-clip")

@@ -79,8 +79,8 @@ def _build(kind: Any, value: Any, source: str, where: str) -> Any:
 
 
 def _mismatch(source: str, where: str, expected: str, value: Any) -> BundleError:
-    place = where.lstrip(".") or "at the top"
-    return BundleError(f"{source}: field {place}: expected {expected}, got {value!r:.80}")
+    field = where.lstrip(".") or "at the top"
+    return BundleError(f"{source}: field {field}: expected {expected}, got {value!r:.80}")
 
 
 _hints = functools.cache(typing.get_type_hints)
@@ -97,6 +97,8 @@ def _build_dataclass(kind: Any, value: Any, source: str, where: str) -> Any:
     }
     missing = sorted(required - value.keys())
     if missing or unknown:
-        what = "missing" if missing else "unknown"
-        raise BundleError(f"{source}: {what} field {where.lstrip('.') + '.' if where else ''}{(missing or unknown)[0]}")
+        problem = "missing" if missing else "unknown"
+        raise BundleError(
+            f"{source}: {problem} field {where.lstrip('.') + '.' if where else ''}{(missing or unknown)[0]}"
+        )
     return kind(**{name: _build(hints[name], item, source, f"{where}.{name}") for name, item in value.items()})

@@ -1,7 +1,7 @@
 """Safetensors files, which are mapped if large and written in pieces; the library would copy whole files.
 
 The format (https://github.com/huggingface/safetensors#format) is: 8 bytes, the little-endian length of the header; the
-header, JSON with type, shape and place of each tensor, and metadata as text; the tensors' bytes end to end,
+header, JSON with type, shape and offsets of each tensor, and metadata as text; the tensors' bytes end to end,
 little-endian.
 """
 
@@ -29,7 +29,7 @@ Tensors = Mapping[str, npt.NDArray[Any]]
 
 
 @dataclass(frozen=True)
-class Place:
+class TensorEntry:
     """The type and shape of a tensor, and where in the file its bytes begin and end."""
 
     kind: str
@@ -55,12 +55,12 @@ class TensorFile:
         if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
             raise ValueError("metadata: expected an object of text")
         self.metadata: Mapping[str, str] = metadata
-        self.places = {name: _place(name, item, begin) for name, item in header.items()}
+        self.entries = {name: _entry(name, item, begin) for name, item in header.items()}
         end = begin
-        for name, place in sorted(self.places.items(), key=lambda pair: (pair[1].start, pair[1].end)):
-            if place.start != end or place.end < end:
-                raise ValueError(f"tensor {name!r:.40} begins at byte {place.start}, expected {end}")
-            end = place.end
+        for name, entry in sorted(self.entries.items(), key=lambda pair: (pair[1].start, pair[1].end)):
+            if entry.start != end or entry.end < end:
+                raise ValueError(f"tensor {name!r:.40} begins at byte {entry.start}, expected {end}")
+            end = entry.end
         if end != size:
             raise ValueError(f"the tensors end at byte {end}, the file at {size}")
 
@@ -70,25 +70,25 @@ class TensorFile:
         Raises:
             ValueError: Its bytes do not fit its shape, or the file ends too early.
         """
-        place = self.places[name]
-        kind, count = np.dtype(_TYPES[place.kind]), math.prod(place.shape)
-        if count * kind.itemsize != place.end - place.start:
-            raise ValueError(f"tensor {name!r:.40}: {place.end - place.start} bytes do not fit {place.shape}")
+        entry = self.entries[name]
+        kind, count = np.dtype(_TYPES[entry.kind]), math.prod(entry.shape)
+        if count * kind.itemsize != entry.end - entry.start:
+            raise ValueError(f"tensor {name!r:.40}: {entry.end - entry.start} bytes do not fit {entry.shape}")
         if mapped and count:
-            return self._mapped(kind, place)
+            return self._mapped(kind, entry)
         array = np.empty(count, dtype=kind)
-        self._stream.seek(place.start)
+        self._stream.seek(entry.start)
         if self._stream.readinto(array.view(np.uint8).data) != array.nbytes:  # type: ignore[attr-defined]
             raise ValueError(f"tensor {name!r:.40}: the file ends too early")
-        return array.reshape(place.shape)
+        return array.reshape(entry.shape)
 
-    def _mapped(self, kind: np.dtype[Any], place: Place) -> npt.NDArray[Any]:
+    def _mapped(self, kind: np.dtype[Any], entry: TensorEntry) -> npt.NDArray[Any]:
         """Map a tensor; the file is closed last, and apart.
 
         A file that was replaced meanwhile is deleted when its last user goes, which takes a second for gigabytes: the
         thread that drops the last array, such as a server's event loop, should not wait for that.
         """
-        mapped = np.memmap(self._stream, kind, "r", place.start, place.shape)
+        mapped = np.memmap(self._stream, kind, "r", entry.start, entry.shape)
         closing = weakref.finalize(mapped._mmap, _close_apart, os.dup(self._stream.fileno()))  # type: ignore[attr-defined]
         closing.atexit = False
         return np.asarray(mapped)
@@ -154,17 +154,17 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return result
 
 
-def _place(name: str, item: Any, begin: int) -> Place:
-    """Return the place of one tensor from its entry in the header."""
+def _entry(name: str, item: Any, begin: int) -> TensorEntry:
+    """Return one tensor's entry from that of the header, its offsets counted from the start of the file."""
     if not isinstance(item, dict) or item.keys() != {"dtype", "shape", "data_offsets"}:
         raise ValueError(f"tensor {name!r:.40}: expected dtype, shape and data_offsets")
     kind, shape, bounds = item["dtype"], item["shape"], item["data_offsets"]
     sound = (
         isinstance(kind, str)
-        and all(isinstance(part, list) and all(type(number) is int for number in part) for part in (shape, bounds))
+        and all(isinstance(sizes, list) and all(type(number) is int for number in sizes) for sizes in (shape, bounds))
         and (len(shape) <= 8 and len(bounds) == 2)
         and all(0 <= number < _LARGEST_SIDE for number in (*shape, *bounds))
     )
     if not sound:
         raise ValueError(f"tensor {name!r:.40}: expected a type, sizes and two offsets, got {item!r:.80}")
-    return Place(kind, tuple(shape), begin + bounds[0], begin + bounds[1])
+    return TensorEntry(kind, tuple(shape), begin + bounds[0], begin + bounds[1])

@@ -44,7 +44,7 @@ def name_key(name: str) -> str:
 def name_keys(names: Sequence[str]) -> list[str]:
     """Return ``name_key`` of each name; of thousands at once it takes a third of the time."""
     text = unicodedata.normalize("NFC", "\n".join(names))
-    if not any(part in text for part in _UNEVEN):
+    if not any(spacing in text for spacing in _UNEVEN):
         keys = text.lower().split("\n")
         if len(keys) == len(names) and not (text[:1] == " " or text[-1:] == " "):
             return keys
@@ -65,10 +65,10 @@ def phrases_by_name(classes: Classes | None) -> Phrases:
     """
     if isinstance(classes, str):
         raise InputError(f"classes: expected a list of names or phrases by name, got the string {classes!r}")
-    given = () if classes is None else classes  # arrays have no truth
-    pairs = given.items() if isinstance(given, Mapping) else ((name, name) for name in given)
+    entries = () if classes is None else classes  # arrays have no truth
+    pairs = entries.items() if isinstance(entries, Mapping) else ((name, name) for name in entries)
     result: dict[str, tuple[str, ...]] = {}
-    seen: set[str] = set()
+    keys: set[str] = set()
     for name, value in pairs:
         phrases = tuple(value) if isinstance(value, list | tuple) else (value,)
         if not phrases:
@@ -76,8 +76,8 @@ def phrases_by_name(classes: Classes | None) -> Phrases:
         for text in (name, *phrases):
             if not isinstance(text, str):
                 raise ClassNameError(f"class name: expected text, got {text!r}")
-        if name_key(name) not in seen:
-            seen.add(name_key(name))
+        if name_key(name) not in keys:
+            keys.add(name_key(name))
             result[name] = phrases
     return result
 
@@ -120,7 +120,7 @@ def parse_line(line: str) -> tuple[str, tuple[str, ...]]:
     Raises:
         ClassNameError: the name or a phrase is empty.
     """
-    name, *rest = (part.strip() for part in _EQUALS.split(line, maxsplit=1))
+    name, *rest = (side.strip() for side in _EQUALS.split(line, maxsplit=1))
     phrases = tuple(phrase.strip() for phrase in rest[0].split("|")) if rest else (name,)
     if not name or not all(phrases):
         raise ClassNameError("expected 'name' or 'name = phrase | phrase', found an empty name or phrase")

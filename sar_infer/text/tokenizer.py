@@ -80,7 +80,7 @@ class Tokenizer:
             first, second = best.split(" ")
             self._ids[first + second] = 512 + self._ranks[best]
             parts = _merge(parts, first, second)
-        return tuple(self._ids[part] for part in parts)
+        return tuple(self._ids[symbol] for symbol in parts)
 
 
 def encode_name(tokenizer: Tokenizer, spec: TokenizerSpec, name: str) -> list[int]:
@@ -138,9 +138,9 @@ def _byte_symbols() -> dict[int, str]:
 def _merge(parts: list[str], first: str, second: str) -> list[str]:
     """Join every ``first`` that is followed by ``second``, from left to right."""
     merged: list[str] = []
-    for part in parts:
-        if merged and part == second and merged[-1] == first:
+    for symbol in parts:
+        if merged and symbol == second and merged[-1] == first:
             merged[-1] = first + second
         else:
-            merged.append(part)
+            merged.append(symbol)
     return merged

@@ -67,7 +67,7 @@ def finish_folder(job: BulkJob, form: RowFormat, parts: Sequence[str], ended: En
     if ended.listing is not None and (other := _differs(job, ended.listing)):
         job.store.discard(job.shard.named(SUCCESS))
         raise InputError(
-            f"{job.store.place}: shard {other.index}/{other.of} found other inputs than "
+            f"{job.store.location}: shard {other.index}/{other.of} found other inputs than "
             f"{job.shard.index}/{job.shard.of}, so images are missing or stand there twice; give all shards the same "
             "inputs, best as a list (.txt)"
         )
@@ -83,7 +83,7 @@ def finish_file(file: Path, job: BulkJob, form: RowFormat, parts: Sequence[str],
             form.merge(path, (partial(job.store.open, name) for name in parts))
         except ValueError as error:  # pyarrow's errors are
             raise WriteError(
-                f"{job.store.place}: a part is damaged: {reason_of(error)}; remove it, then --resume"
+                f"{job.store.location}: a part is damaged: {reason_of(error)}; remove it, then --resume"
             ) from None
     write_text(folder, summary_file(file).name, _dumped(summary, parts, job.settings, ended.listing))
     return summary
@@ -113,8 +113,10 @@ class Finished:
     def read(cls, text: bytes) -> Finished | None:
         """Parse what ``finish_file`` or ``finish_folder`` wrote; return None if it is damaged."""
         try:
-            found = json.loads(text)
-            return cls(Summary(**found["summary"]), str(found["parts"]), dict(found["settings"]), found.get("listing"))
+            record = json.loads(text)
+            return cls(
+                Summary(**record["summary"]), str(record["parts"]), dict(record["settings"]), record.get("listing")
+            )
         except (ValueError, KeyError, TypeError, AttributeError):
             return None
 
@@ -129,11 +131,11 @@ def finished(file: Path) -> Finished | None:
 
 def finished_folder(job: BulkJob, parts: Iterable[str]) -> Finished | None:
     """Return the record of a folder, or a shard's share of it, if it is complete with these parts, else None."""
-    own = {job.shard.named(name) for name in (REJECTED, SUCCESS)}
-    if not own <= job.store.names():
+    closing_names = {job.shard.named(name) for name in (REJECTED, SUCCESS)}
+    if not closing_names <= job.store.names():
         return None
-    found = _marker(job, job.shard)
-    return found if found and (found.parts, found.settings) == (digest_of(parts), job.settings) else None
+    record = _marker(job, job.shard)
+    return record if record and (record.parts, record.settings) == (digest_of(parts), job.settings) else None
 
 
 def _marker(job: BulkJob, shard: Shard) -> Finished | None:
@@ -149,15 +151,15 @@ def _differs(job: BulkJob, listing: str) -> Shard | None:
     names = job.store.names()
     shards = (Shard(index, job.shard.of) for index in range(1, job.shard.of + 1))
     other = next((shard for shard in shards if shard != job.shard and shard.named(SUCCESS) in names), None)
-    found = None if other is None else _marker(job, other)
-    return other if found is not None and found.listing not in (None, listing) else None
+    record = None if other is None else _marker(job, other)
+    return other if record is not None and record.listing not in (None, listing) else None
 
 
 def digest_of(parts: Iterable[str]) -> str:
     """Return the SHA-256 (hex) over the names of all parts, and so over all inputs and settings."""
     digest = hashlib.sha256()
-    for part in parts:
-        digest.update(f"{part}\n".encode())
+    for part_name in parts:
+        digest.update(f"{part_name}\n".encode())
     return digest.hexdigest()
 
 
@@ -168,16 +170,16 @@ def _rejected_file(file: Path) -> str:
 def _collect(target: Store, name: str, store: Store, form: RowFormat, parts: Sequence[str], ended: Ended) -> Summary:
     inputs = rejected = 0
     with target.stage(name) as path, path.open("w", encoding="utf-8") as lines:
-        for part in parts:
+        for part_name in parts:
             try:
-                with store.open(part) as stream:
+                with store.open(part_name) as stream:
                     count, flaws = form.flaws(stream)
             except (OSError, ValueError, KeyError, TypeError) as error:
-                place = f"{store.place}/{part}"
-                raise WriteError(f"{place}: cannot be read: {reason_of(error)}; remove it, then --resume") from None
+                location = f"{store.location}/{part_name}"
+                raise WriteError(f"{location}: cannot be read: {reason_of(error)}; remove it, then --resume") from None
             inputs += count
             rejected += len(flaws)
-            where = {"part": part} if target is store else {}  # removing that part has it done again
+            where = {"part": part_name} if target is store else {}  # removing that part has it done again
             lines.writelines(json.dumps(flaw | where, ensure_ascii=False) + "\n" for flaw in flaws)
     seconds = round(ended.seconds, 3)
     rate = round(ended.inputs / max(ended.seconds, 1e-9), 2)

@@ -104,20 +104,20 @@ class BulkJob:
             InputError: the output holds something else, or settings or inputs have changed.
             WriteError: the folder cannot be written.
         """
-        place, present = self.store.place, self.store.names()
+        location, present = self.store.location, self.store.names()
         parts = self._committed(present)
         if not present or (JOB in present and not parts and self.shard.of == 1):  # an earlier run wrote no part
             text = json.dumps({"format": 1, "settings": self.settings}, indent=2, ensure_ascii=False)
             write_text(self.store, JOB, text + "\n")
             return {}
         if JOB not in present:
-            raise InputError(f"{place}: not empty, and not the output of a bulk run; choose another --out")
+            raise InputError(f"{location}: not empty, and not the output of a bulk run; choose another --out")
         self._check_settings()
         done = {number: name for number, name in parts.items() if self.shard.has(number)}
         if not resume and (done or self.shard.of == 1):
             pieces_are = "piece is" if len(done) == 1 else "pieces are"
             raise InputError(
-                f"{place}: {len(done)} finished {pieces_are} there; go on with --resume, or choose another --out"
+                f"{location}: {len(done)} finished {pieces_are} there; go on with --resume, or choose another --out"
             )
         return self._without_errors(self._same_inputs(pieces, done), retry)
 
@@ -133,18 +133,18 @@ class BulkJob:
         """
         present = set(self._committed(self.store.names()).values())
         parts = [expected[number] for number in sorted(expected)]
-        if missing := [part for part in parts if part not in present]:
-            place = self.store.place
+        if missing := [name for name in parts if name not in present]:
+            location = self.store.location
             raise WriteError(
-                f"{place}: {len(missing)} parts are missing, first {missing[0]}; run it again with --resume"
+                f"{location}: {len(missing)} parts are missing, first {missing[0]}; run it again with --resume"
             )
         return parts
 
     def clear(self) -> None:
         """Remove what killed runs have left unfinished in this shard."""
-        own = {self.shard.named(name) for name in (REJECTED, SUCCESS)} | ({JOB} if self.shard.of == 1 else set())
+        leftovers = {self.shard.named(name) for name in (REJECTED, SUCCESS)} | ({JOB} if self.shard.of == 1 else set())
         self.store.clear(
-            lambda name: name in own or ((number := part_number(name)) is not None and self.shard.has(number))
+            lambda name: name in leftovers or ((number := part_number(name)) is not None and self.shard.has(number))
         )
 
     def reopen(self) -> None:
@@ -165,55 +165,58 @@ class BulkJob:
         Raises:
             InputError: a piece has two.
         """
-        found: dict[int, str] = {}
+        part_names: dict[int, str] = {}
         for name in sorted(names):
             number = part_number(name)
             if number is None or not _PART.fullmatch(name):
                 continue
-            if number in found:
+            if number in part_names:
                 raise InputError(
-                    f"{self.store.place}: {found[number]} and {name} hold the same piece of the work; remove one, or "
-                    "both, and use --resume"
+                    f"{self.store.location}: {part_names[number]} and {name} hold the same piece of the work; remove "
+                    "one, or both, and use --resume"
                 )
-            found[number] = name
-        return found
+            part_names[number] = name
+        return part_names
 
     def _check_settings(self) -> None:
-        place = self.store.place
+        location = self.store.location
         try:
             before = json.loads(read_text(self.store, JOB))["settings"]
             changed = changes(before, self.settings)
         except (ValueError, KeyError, TypeError, AttributeError):
-            raise InputError(f"{place}/{JOB}: damaged; choose another --out") from None
+            raise InputError(f"{location}/{JOB}: damaged; choose another --out") from None
         if changed:
             advice = "give the same, or choose another --out"
-            raise InputError(f"{place}: written with other settings ({changed}); {advice}")
+            raise InputError(f"{location}: written with other settings ({changed}); {advice}")
 
     def _same_inputs(self, pieces: PieceListing, done: Mapping[int, str]) -> dict[int, str]:
         """Return the parts that stay finished; list pieces only as far as finished ones go."""
         left, back = dict(done), dict[int, str]()
         for piece in pieces(done.__contains__) if done else ():
-            found, now = left.pop(piece.number), self.part(piece)
-            if found != now and found == self._part_if_unreachable(piece):
+            stored_name, now = left.pop(piece.number), self.part(piece)
+            if stored_name != now and stored_name == self._part_if_unreachable(piece):
                 back[piece.number] = getattr(piece.unit, "location", "")
-            elif found != now:
-                self._check_moved(found, [place for place in back.values() if place.lower().endswith(".parquet")])
+            elif stored_name != now:
+                self._check_moved(
+                    stored_name, [location for location in back.values() if location.lower().endswith(".parquet")]
+                )
                 why = f" ({piece.unit.location}: {piece.unit.reason})" if isinstance(piece.unit, Broken) else ""
-                self._changed(found, f"has other inputs than when it was finished{why}")
+                self._changed(stored_name, f"has other inputs than when it was finished{why}")
             if not left:
                 break
         if left:
             self._changed(left[min(left)], "is of inputs that are gone")
         for number in back:
             self.store.discard(done[number])
-        return {number: part for number, part in done.items() if number not in back}
+        return {number: name for number, name in done.items() if number not in back}
 
-    def _check_moved(self, part: str, back: Sequence[str]) -> None:
+    def _check_moved(self, part_name: str, back: Sequence[str]) -> None:
         """Raise InputError if Parquet files are back that were one piece while they were out of reach."""
         if back:
             raise InputError(
-                f"{self.store.place}: {back[0]} can be read again, and its row groups move the pieces after it; to do "
-                f"them again, remove {part} and all parts after it; else classify the file alone, with another --out"
+                f"{self.store.location}: {back[0]} can be read again, and its row groups move the pieces after it; to "
+                f"do them again, remove {part_name} and all parts after it; else classify the file alone, with "
+                "another --out"
             )
 
     def _without_errors(self, done: Mapping[int, str], kinds: Collection[str]) -> dict[int, str]:
@@ -224,8 +227,8 @@ class BulkJob:
         listed, names = self.shard.named(REJECTED), self.store.names()
         if kinds and listed not in names and self.shard.named(SUCCESS) not in names:
             raise InputError(
-                f"{self.store.place}: --retry does again what a run set aside, and is known at its end, but this run "
-                "has not ended; end it with --resume alone, then retry"
+                f"{self.store.location}: --retry does again what a run set aside, and is known at its end, but this "
+                "run has not ended; end it with --resume alone, then retry"
             )
         if not kinds or listed not in names:
             return dict(done)
@@ -233,19 +236,21 @@ class BulkJob:
             with self.store.open(listed) as lines:
                 again = {row["part"] for row in map(json.loads, lines) if row["error_kind"] in kinds}
         except (ValueError, KeyError, TypeError):
-            raise InputError(f"{self.store.place}/{listed}: damaged; remove it, and --resume writes it again") from None
-        for part in again.intersection(done.values()):
-            self.store.discard(part)
+            raise InputError(
+                f"{self.store.location}/{listed}: damaged; remove it, and --resume writes it again"
+            ) from None
+        for name in again.intersection(done.values()):
+            self.store.discard(name)
         self.store.discard(listed)
-        return {number: part for number, part in done.items() if part not in again}
+        return {number: name for number, name in done.items() if name not in again}
 
     def _part_if_unreachable(self, piece: Piece) -> str:
         """Return the part that a piece has if its tar shard or file is unreachable."""
         return self.part(Piece(piece.number, Broken(getattr(piece.unit, "location", ""), "")))
 
-    def _changed(self, part: str, what: str) -> None:
+    def _changed(self, part_name: str, problem: str) -> None:
         advice = "restore them, remove the part to do it again, or choose another --out"
-        raise InputError(f"{self.store.place}: {part} {what}; {advice}")
+        raise InputError(f"{self.store.location}: {part_name} {problem}; {advice}")
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

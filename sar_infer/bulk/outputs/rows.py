@@ -124,19 +124,19 @@ class JsonLines:
 
     def flaws(self, stream: IO[bytes]) -> tuple[int, list[Row]]:
         """See ``RowFormat``."""
-        count, found = 0, []
+        count, rejected_rows = 0, []
         for line in stream:
             count += 1
             row = json.loads(line)
             if row["error"] is not None:
-                found.append({name: row[name] for name in ("key", "error_kind", "error")})
-        return count, found
+                rejected_rows.append({name: row[name] for name in ("key", "error_kind", "error")})
+        return count, rejected_rows
 
     def merge(self, path: Path, parts: Iterable[Callable[[], IO[bytes]]]) -> None:
         """See ``RowFormat``."""
         with path.open("wb") as target:
-            for part in parts:
-                with part() as stream:
+            for open_part in parts:
+                with open_part() as stream:
                     shutil.copyfileobj(stream, target, 2**20)
 
 
@@ -189,16 +189,16 @@ class Parquet:
 
         file = pyarrow.parquet.ParquetFile(stream)
         table = file.read(["key", "error_kind", "error"])
-        found: list[Row] = table.filter(pyarrow.compute.field("error").is_valid()).to_pylist()
-        return len(table), found
+        rejected_rows: list[Row] = table.filter(pyarrow.compute.field("error").is_valid()).to_pylist()
+        return len(table), rejected_rows
 
     def merge(self, path: Path, parts: Iterable[Callable[[], IO[bytes]]]) -> None:
         """See ``RowFormat``; copies one row group at a time."""
         import pyarrow.parquet
 
         with _writer(path, self._schema) as writer:
-            for part in parts:
-                with part() as stream:
+            for open_part in parts:
+                with open_part() as stream:
                     file = pyarrow.parquet.ParquetFile(stream)
                     for group in range(file.num_row_groups):
                         writer.write_table(file.read_row_group(group))

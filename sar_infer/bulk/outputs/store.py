@@ -22,7 +22,7 @@ _PARTIAL = ".partial"
 class Store(Protocol):
     """Where parts are kept. If two writers write one file, the later one's stays, whole."""
 
-    place: str
+    location: str
 
     def names(self) -> set[str]:
         """Return the names of all complete files; none if there is no such folder."""
@@ -69,7 +69,7 @@ class LocalFolder:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.place = str(folder)
+        self.location = str(folder)
 
     def names(self) -> set[str]:
         """See ``Store``."""
@@ -122,21 +122,21 @@ class LocalFolder:
 class _Stored:
     """A prefix in storage; a file is written locally and put there in one step."""
 
-    def __init__(self, place: str, system: Any, path: str) -> None:
-        self.place = place
+    def __init__(self, location: str, system: Any, path: str) -> None:
+        self.location = location
         self._system, self._path = system, path.rstrip("/")
 
     def names(self) -> set[str]:
         """See ``Store``."""
         try:
-            found = patiently(lambda: self._system.ls(self._path, detail=False))
-            return {posixpath.basename(name.rstrip("/")) for name in found}
+            paths = patiently(lambda: self._system.ls(self._path, detail=False))
+            return {posixpath.basename(name.rstrip("/")) for name in paths}
         except FileNotFoundError:
             return set()
 
     def open(self, name: str) -> IO[bytes]:
         """See ``Store``."""
-        return open_binary(f"{self.place}/{name}")
+        return open_binary(f"{self.location}/{name}")
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[Path]:
@@ -147,7 +147,7 @@ class _Stored:
             try:
                 patiently(lambda: self._system.put_file(str(local), f"{self._path}/{name}"))
             except Exception as error:  # every storage has errors of its own
-                raise WriteError(f"{self.place}/{name}: cannot be written: {reason_of(error)}") from None
+                raise WriteError(f"{self.location}/{name}: cannot be written: {reason_of(error)}") from None
 
     def discard(self, name: str) -> None:
         """See ``Store``."""

@@ -73,7 +73,7 @@ class InputSources:
 
     def pieces(
         self,
-        wanted: IsWanted = lambda _: True,
+        is_wanted: IsWanted = lambda _: True,
         warn: Warn = lambda _: None,
         listed: Callable[[str], object] | None = None,
         reader: Reader | None = None,
@@ -81,7 +81,7 @@ class InputSources:
         """Yield pieces, in the order of the arguments.
 
         Args:
-            wanted: Says of a number whether its piece is wanted; other shards are not even opened.
+            is_wanted: Says of a number whether its piece is wanted; other shards are not even opened.
             warn: Called with a line about files that are passed over.
             listed: Called with what identifies each piece, wanted or not: a tar shard by its name alone.
             reader: Reads the footers of Parquet files; None = one of its own.
@@ -95,7 +95,7 @@ class InputSources:
             for number, unit in enumerate(self._units(warn, reader)):
                 if listed is not None:
                     listed(printable(unit) if isinstance(unit, str) else Piece(number, unit).digest)
-                if wanted(number):
+                if is_wanted(number):
                     yield Piece(number, _shard(unit) if isinstance(unit, str) else unit)
 
     def _units(self, warn: Warn, reader: Reader) -> Iterator[Unit | str]:
@@ -347,8 +347,8 @@ def _files_stored(system: Any, path: str) -> Iterator[str]:
 
 
 def _images(names: Iterable[str]) -> list[str]:
-    wanted = SUFFIXES.union(CONTAINERS, UNREAD, (_BARE,))
-    return [name for name in _visible(names) if suffix_of(name) in wanted]
+    suffixes = SUFFIXES.union(CONTAINERS, UNREAD, (_BARE,))
+    return [name for name in _visible(names) if suffix_of(name) in suffixes]
 
 
 def _visible(names: Iterable[str]) -> list[str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sar_infer.cli.bank.common import BankArguments, Opened, changing, on_bank, own_option, save, shared_options
+from sar_infer.cli.bank.common import BankArguments, Workspace, changing, on_bank, own_option, save, shared_options
 from sar_infer.cli.options import Refusal, emit
 from sar_infer.errors import one_line
 
@@ -43,25 +43,25 @@ def calibrate(arguments: BankArguments, *, paths: Sequence[str]) -> None:
     from sar_infer.bank import calibrate as edit
     from sar_infer.cli.bank.photos import files_by_class, read_photos
 
-    with changing(arguments) as found:
-        files = files_by_class(found.bank, {}, paths)
-        places = {name: found.bank.lookup.find(name) for name in files}
-        for name, place in places.items():
-            if found.bank.background is not None and found.bank.background[place]:
+    with changing(arguments) as workspace:
+        files = files_by_class(workspace.bank, {}, paths)
+        positions = {name: workspace.bank.lookup.find(name) for name in files}
+        for name, position in positions.items():
+            if workspace.bank.background is not None and workspace.bank.background[position]:
                 raise Refusal(f"{name!r:.80} is background, which is never an answer; leave its folder out")
-        photos = read_photos(found, files, photos_only=False)
-        if photos.known:
-            name, path, why = photos.known[0]
-            count = "1 photo" if len(photos.known) == 1 else f"{len(photos.known):,} photos"
+        photos = read_photos(workspace, files, photos_only=False)
+        if photos.repeats:
+            name, path, why = photos.repeats[0]
+            count = "1 photo" if len(photos.repeats) == 1 else f"{len(photos.repeats):,} photos"
             click.echo(one_line(f"left out {count}, such as {path} of {name!r}: {why}"), err=True)
-        fitted = _fitted(found, photos.sets, places)
-        save(arguments, found, edit(found.bank, fitted, by="sar-bank calibrate"))
+        fitted = _fitted(workspace, photos.sets, positions)
+        save(arguments, workspace, edit(workspace.bank, fitted, by="sar-bank calibrate"))
         content = {"bank": str(arguments.file)} | dataclasses.asdict(fitted)
         emit(arguments.form, lambda: content, _lines(arguments, fitted))
 
 
-def _fitted(found: Opened, photos: Mapping[str, PhotoSet], places: Mapping[str, int]) -> BankCalibration:
-    """Return the calibration of the bank on these photos, whose classes have these places in it.
+def _fitted(workspace: Workspace, photos: Mapping[str, PhotoSet], positions: Mapping[str, int]) -> BankCalibration:
+    """Return the calibration of the bank on these photos, whose classes have these positions in it.
 
     Raises:
         Refusal: there are too few, or no temperature can be told from them.
@@ -73,11 +73,11 @@ def _fitted(found: Opened, photos: Mapping[str, PhotoSet], places: Mapping[str, 
     from sar_infer.classify.calibration import calibrate as fit
     from sar_infer.classify.decision import BRANCHES
 
-    classifier, bank = found.classifier, found.bank
+    classifier, bank = workspace.classifier, workspace.bank
     # as if there were no calibration yet, so that logits are not of an earlier one
     classes = classifier.class_set(bank=bank.without_calibration())
     rows = np.concatenate([one.rows for one in photos.values()])
-    labels = np.concatenate([np.full(len(one.rows), places[name], np.int64) for name, one in photos.items()])
+    labels = np.concatenate([np.full(len(one.rows), positions[name], np.int64) for name, one in photos.items()])
     if len(rows) < LEAST_IMAGES:
         raise Refusal(f"{len(rows)} photos that the bank has not learned from, expected {LEAST_IMAGES} or more")
     held = HeldOut(classifier.logits(rows, classes).astype(np.float64), labels)
@@ -91,7 +91,7 @@ def _fitted(found: Opened, photos: Mapping[str, PhotoSet], places: Mapping[str, 
         content_digest=bank.content_digest,
         model_digest=classifier.model_digest,
         branch=BRANCHES[classes.branch],
-        calibrated=tuple(bank.names[place] for place in sorted(set(labels.tolist()))),
+        calibrated=tuple(bank.names[position] for position in sorted(set(labels.tolist()))),
         background=tuple(sorted(bank.background_names)),
         temperature=result.temperature,
         thresholds=result.thresholds,
@@ -108,25 +108,27 @@ def _accuracy(bank: ClassBank, held: HeldOut) -> dict[str, float]:
     import numpy as np
 
     right = held.logits.argmax(axis=1) == held.labels
-    new = [place for place, name in enumerate(bank.names) if name in bank.info and bank.info[name].added is not None]
+    new = [
+        position for position, name in enumerate(bank.names) if name in bank.info and bank.info[name].added is not None
+    ]
     added = np.isin(held.labels, new)
     groups = {"all": np.ones_like(added), "bundle": ~added, "added": added}
     return {name: float(right[group].mean()) for name, group in groups.items() if group.any()}
 
 
 def _lines(arguments: BankArguments, fitted: BankCalibration) -> list[str]:
-    found = fitted.measured
+    measured = fitted.measured
     sets = ", ".join(
-        f"{float(key):.0%}: {found['coverage'][key]:.1%} with {found['set_size'][key]:.1f} classes"
+        f"{float(key):.0%}: {measured['coverage'][key]:.1%} with {measured['set_size'][key]:.1f} classes"
         for key in fitted.conformal
     )
     of = {"all": "accuracy", "bundle": "of the bundle's classes", "added": "of added classes"}
-    accuracy = ", ".join(f"{of[group]} {share:.1%}" for group, share in found["accuracy"].items())
+    accuracy = ", ".join(f"{of[group]} {share:.1%}" for group, share in measured["accuracy"].items())
     return [
-        f"{arguments.file}: calibrated on {found['fitted_on']:,} photos of {len(fitted.calibrated):,} classes",
+        f"{arguments.file}: calibrated on {measured['fitted_on']:,} photos of {len(fitted.calibrated):,} classes",
         accuracy,
-        f"temperature {fitted.temperature:.3f}; calibration error {found['error_before']:.1%} before, "
-        f"{found['error_after']:.1%} after",
+        f"temperature {fitted.temperature:.3f}; calibration error {measured['error_before']:.1%} before, "
+        f"{measured['error_after']:.1%} after",
         f"prediction sets hold the class, measured in ten folds: {sets}",
         f"unknown below score {fitted.thresholds['score']:.3f}, or above energy {fitted.thresholds['energy']:.2f}",
     ]

@@ -45,7 +45,7 @@ class BankArguments:
 
 
 @dataclass(frozen=True)
-class Opened:
+class Workspace:
     """A checked bundle and a bank of its encoder, with the file that it is in, which a change replaces."""
 
     bundle: Bundle
@@ -94,7 +94,7 @@ shared_options = together(
 """The options that every command has; they come last in its help."""
 
 
-def opened(arguments: BankArguments, *, may_be_missing: bool = False, whole: bool = False) -> Opened:
+def opened(arguments: BankArguments, *, may_be_missing: bool = False, whole: bool = False) -> Workspace:
     """Open the bundle, and the bank if it belongs to the bundle, for reading.
 
     Args:
@@ -107,18 +107,18 @@ def opened(arguments: BankArguments, *, may_be_missing: bool = False, whole: boo
         BankError: the bank is missing, damaged, or of another encoder.
     """
     missing = may_be_missing and not arguments.file.exists()
-    found = _opened(arguments, arguments.file, missing=missing, whole=whole)
+    workspace = _opened(arguments, arguments.file, missing=missing, whole=whole)
     if missing:
-        _say_missing(arguments, found)
-    return found
+        _say_missing(arguments, workspace)
+    return workspace
 
 
-def _opened(arguments: BankArguments, file: Path, *, missing: bool, whole: bool) -> Opened:
+def _opened(arguments: BankArguments, file: Path, *, missing: bool, whole: bool) -> Workspace:
     from sar_infer.bundle.bank_file import read
     from sar_infer.bundle.bundle import open_bundle
 
     bundle = open_bundle(arguments.bundle or None)
-    return Opened(bundle, bundle.bank if missing else read(file, bundle, whole=whole), file)
+    return Workspace(bundle, bundle.bank if missing else read(file, bundle, whole=whole), file)
 
 
 def replayed(arguments: BankArguments) -> ClassBank:
@@ -142,11 +142,11 @@ def replayed(arguments: BankArguments) -> ClassBank:
         return ClassBank.load(arguments.file, base=open_bundle(None).bank)
 
 
-def _say_missing(arguments: BankArguments, found: Opened) -> None:
+def _say_missing(arguments: BankArguments, workspace: Workspace) -> None:
     """Say on stderr that the bundle's classes are used for a missing bank file, or that it was made as a copy."""
     from sar_infer.bundle.bundle import bundle_name
 
-    count, bundle = f"{len(found.bank.names):,}", bundle_name(found.bundle.place)
+    count, bundle = f"{len(workspace.bank.names):,}", bundle_name(workspace.bundle.place)
     if arguments.file.exists():
         text = f"{arguments.file} did not exist: made as a copy of the {count} classes of {bundle}"
     else:
@@ -155,7 +155,7 @@ def _say_missing(arguments: BankArguments, found: Opened) -> None:
 
 
 @contextmanager
-def changing(arguments: BankArguments, *, may_be_missing: bool = True, opening: bool = True) -> Iterator[Opened]:
+def changing(arguments: BankArguments, *, may_be_missing: bool = True, opening: bool = True) -> Iterator[Workspace]:
     """Lock the bank file, so that no other process changes it meanwhile, and open it.
 
     A missing file starts as a copy of the bundle's bank; at the end stderr says so.
@@ -175,15 +175,15 @@ def changing(arguments: BankArguments, *, may_be_missing: bool = True, opening: 
     check_changeable(arguments.file)
     with owned(arguments.file, WAIT) as file:
         missing = may_be_missing and not file.exists()
-        found = _opened(arguments, file, missing=missing or not opening, whole=False)
+        workspace = _opened(arguments, file, missing=missing or not opening, whole=False)
         try:
-            yield found
+            yield workspace
         finally:
             if missing:
-                _say_missing(arguments, found)
+                _say_missing(arguments, workspace)
 
 
-def write(arguments: BankArguments, before: Opened, after: ClassBank, **more: Any) -> None:
+def write(arguments: BankArguments, before: Workspace, after: ClassBank, **more: Any) -> None:
     """Save a changed bank and print what changed and how to undo it.
 
     Args:
@@ -219,7 +219,7 @@ def write(arguments: BankArguments, before: Opened, after: ClassBank, **more: An
     emit(arguments.form, lambda: content | more, [f"{content['summary']}; {count}{how}"])
 
 
-def save(arguments: BankArguments, before: Opened, bank: ClassBank) -> None:
+def save(arguments: BankArguments, before: Workspace, bank: ClassBank) -> None:
     """Save a bank; the file is the old one or the new one.
 
     Args:
@@ -246,7 +246,7 @@ def again(arguments: BankArguments, command: str, *more: str) -> str:
     return shlex.join(words)
 
 
-def given_classes(names: Iterable[str], file: Path | None, check: Callable[[str], object] = len) -> Phrases:
+def read_phrases(names: Iterable[str], file: Path | None, check: Callable[[str], object] = len) -> Phrases:
     """Return phrases by class name, from the command line (``name`` or ``name = phrase | phrase``) and a class file.
 
     Raises:
@@ -262,9 +262,9 @@ def given_classes(names: Iterable[str], file: Path | None, check: Callable[[str]
             check(phrase)
         classes[name] = phrases
     if file is not None:
-        found = read_classes(file, check)
-        seen = {name_key(name) for name in classes}
-        classes |= {name: phrases for name, phrases in found.items() if name_key(name) not in seen}
+        from_file = read_classes(file, check)
+        keys = {name_key(name) for name in classes}
+        classes |= {name: phrases for name, phrases in from_file.items() if name_key(name) not in keys}
     return classes
 
 

@@ -13,13 +13,13 @@ import click
 from sar_infer.cli.bank.common import (
     SUFFIX,
     BankArguments,
-    Opened,
+    Workspace,
     again,
     changing,
     counted,
-    given_classes,
     on_bank,
     own_option,
+    read_phrases,
     save,
     shared_options,
     shown,
@@ -59,8 +59,8 @@ class AddOptions:
     def check(self, file: Path) -> None:
         """Raise Refusal if the options say nothing, or contradict each other; ``file`` is BANK_FILE."""
         if not self.names and self.classes is None and not self.paths:
-            taken = "" if file.suffix == SUFFIX else f" ({str(file)!r} was taken as BANK_FILE)"
-            raise Refusal(f"no class given{taken}; name one, a file of them (--classes), or --photos")
+            hint = "" if file.suffix == SUFFIX else f" ({str(file)!r} was taken as BANK_FILE)"
+            raise Refusal(f"no class given{hint}; name one, a file of them (--classes), or --photos")
         if self.strict and not self.lint:
             raise Refusal("--strict and --no-lint contradict")
         if self.photos_only and not self.paths:
@@ -106,49 +106,49 @@ def add(arguments: BankArguments, **values: Any) -> None:
     from sar_infer.bank_advice import Linter
     from sar_infer.cli.bank import photos as from_photos
 
-    with changing(arguments) as found:
-        check = len if options.looks_at_names else found.classifier.check_name
-        given = given_classes(options.names, options.classes, check)
-        files = from_photos.files_by_class(found.bank, given, options.paths)
-        given = from_photos.texts_to_embed(found.bank, given, files)
-        linter = Linter(found.bundle, found.bank) if options.looks_at_names else None
-        findings = _checked_texts(given, linter)
+    with changing(arguments) as workspace:
+        check = len if options.looks_at_names else workspace.classifier.check_name
+        class_phrases = read_phrases(options.names, options.classes, check)
+        files = from_photos.files_by_class(workspace.bank, class_phrases, options.paths)
+        class_phrases = from_photos.texts_to_embed(workspace.bank, class_phrases, files)
+        linter = Linter(workspace.bundle, workspace.bank) if options.looks_at_names else None
+        findings = _checked_texts(class_phrases, linter)
         _refuse(findings, strict=options.strict)
-        positions_of(found.bank, [*given])  # refuses a bad name before minutes are spent on embedding
-        rows = _embedded(found, given, linter, findings)
-        photos = from_photos.read_photos(found, files, photos_only=options.photos_only)
-        given, rows = from_photos.with_kept(found.bank, given, rows, files)
-        info = _info_to_add(found.bank, given, options)
-        after = edit(found.bank, [*given], rows, info, photos.sets, by="sar-bank add")
-        findings += from_photos.findings_of(found, after, photos, lint=options.lint)
+        positions_of(workspace.bank, [*class_phrases])  # refuses a bad name before minutes are spent on embedding
+        rows = _embedded(workspace, class_phrases, linter, findings)
+        photos = from_photos.read_photos(workspace, files, photos_only=options.photos_only)
+        class_phrases, rows = from_photos.with_bank_rows(workspace.bank, class_phrases, rows, files)
+        info = _info_to_add(workspace.bank, class_phrases, options)
+        after = edit(workspace.bank, [*class_phrases], rows, info, photos.sets, by="sar-bank add")
+        findings += from_photos.findings_of(workspace, after, photos, lint=options.lint)
         _refuse(findings, strict=options.strict)
         _show(findings)
-        write(arguments, found, after, findings=[asdict(finding) for finding in findings])
+        write(arguments, workspace, after, findings=[asdict(finding) for finding in findings])
 
 
-def _checked_texts(given: Phrases, linter: Linter | None) -> list[Finding]:
+def _checked_texts(class_phrases: Phrases, linter: Linter | None) -> list[Finding]:
     """Return what the linter finds in the texts alone, before minutes are spent on embedding."""
     from sar_infer.bank_advice.linter import CHUNK, chunked
 
     if linter is None:
         return []
-    chunks = counted(chunked(given), len(given), "Checking", CHUNK)
+    chunks = counted(chunked(class_phrases), len(class_phrases), "Checking", CHUNK)
     return [finding for chunk in chunks for finding in linter.texts(chunk)]
 
 
-def _embedded(found: Opened, given: Phrases, linter: Linter | None, findings: list[Finding]) -> Floats:
+def _embedded(workspace: Workspace, class_phrases: Phrases, linter: Linter | None, findings: list[Finding]) -> Floats:
     """Return unit rows (N, D), made chunk by chunk; append what the linter finds in each chunk to ``findings``."""
     import numpy as np
 
     from sar_infer.bank_advice.linter import CHUNK, chunked
 
-    rows, start = np.empty((len(given), found.bundle.manifest.embed_dim), dtype=np.float32), 0
-    for chunk in counted(chunked(given), len(given), "Embedding", CHUNK):
-        part = found.classifier.embed_phrases([*chunk.values()])
-        rows[start : start + len(part)] = part
-        start += len(part)
+    rows, start = np.empty((len(class_phrases), workspace.bundle.manifest.embed_dim), dtype=np.float32), 0
+    for chunk in counted(chunked(class_phrases), len(class_phrases), "Embedding", CHUNK):
+        chunk_rows = workspace.classifier.embed_phrases([*chunk.values()])
+        rows[start : start + len(chunk_rows)] = chunk_rows
+        start += len(chunk_rows)
         if linter is not None:
-            findings += linter.near(chunk, part)
+            findings += linter.near(chunk, chunk_rows)
     return rows
 
 
@@ -161,8 +161,8 @@ def _refuse(findings: Sequence[Finding], *, strict: bool) -> None:
     bad = [finding for finding in findings if finding.severity == "error" or (strict and finding.severity == "warning")]
     if bad:
         _show(bad)
-        what = "--strict, and there are warnings" if strict else "not all of them can be embedded"
-        raise Refusal(f"nothing was added: {what} ({len(bad):,} finding{'s' if len(bad) > 1 else ''})")
+        reason = "--strict, and there are warnings" if strict else "not all of them can be embedded"
+        raise Refusal(f"nothing was added: {reason} ({len(bad):,} finding{'s' if len(bad) > 1 else ''})")
 
 
 def _show(findings: Sequence[Finding]) -> None:
@@ -170,12 +170,12 @@ def _show(findings: Sequence[Finding]) -> None:
         click.echo(one_line(line), err=True)
 
 
-def _info_to_add(bank: ClassBank, given: Phrases, options: AddOptions) -> dict[str, ClassInfo]:
+def _info_to_add(bank: ClassBank, class_phrases: Phrases, options: AddOptions) -> dict[str, ClassInfo]:
     """Return the info of each class to add: the given values, else those that the bank has."""
     from sar_infer.bank import ClassInfo
 
     plain, result = ClassInfo(), {}
-    for name, phrases in given.items():
+    for name, phrases in class_phrases.items():
         row = bank.lookup.name(name)
         was = plain if row is None else bank.info_of(bank.names[row])
         result[name] = dataclasses.replace(
@@ -218,16 +218,16 @@ def remove(arguments: BankArguments, names: Sequence[str], classes: Path | None,
     if paths and (len(names) != 1 or classes is not None):
         raise Refusal("--photos goes with one class name")
     listed = [] if classes is None else read_class_file(classes).classes
-    with changing(arguments) as found:
+    with changing(arguments) as workspace:
         if paths:
-            digests = from_photos.counted_for(found, names[0], paths)
-            write(arguments, found, remove_photos(found.bank, names[0], digests, by="sar-bank remove --photos"))
+            digests = from_photos.counted_for(workspace, names[0], paths)
+            write(arguments, workspace, remove_photos(workspace.bank, names[0], digests, by="sar-bank remove --photos"))
             return
-        after = edit(found.bank, [*names, *listed], by="sar-bank remove")
+        after = edit(workspace.bank, [*names, *listed], by="sar-bank remove")
         if not len(after.names):
-            raise Refusal(f"class {found.bank.names[-1]!r} is the last one; add another before you remove it")
-        write(arguments, found, after)
-        for name, alias in [*aliases_among(found.bank, [*names, *listed]).items()][:_MOST_SHOWN]:
+            raise Refusal(f"class {workspace.bank.names[-1]!r} is the last one; add another before you remove it")
+        write(arguments, workspace, after)
+        for name, alias in [*aliases_among(workspace.bank, [*names, *listed]).items()][:_MOST_SHOWN]:
             command = again(arguments, "alias", name, alias, "--remove")
             click.echo(one_line(f"to drop the alias {alias!r} alone, undo this, then: {command}"), err=True)
 
@@ -242,12 +242,12 @@ def rename(arguments: BankArguments, old: str, new: str, *, embed: bool) -> None
     """Give a class another name. It keeps its place and its embedding, which was made from its old name."""
     from sar_infer.bank import rename as edit
 
-    with changing(arguments) as found:
-        after = edit(found.bank, old, new, by="sar-bank rename")
+    with changing(arguments) as workspace:
+        after = edit(workspace.bank, old, new, by="sar-bank rename")
         if embed:
-            row = found.classifier.embed_names([new])[0]
-            after = edit(found.bank, old, new, row, by="sar-bank rename --embed")
-        write(arguments, found, after)
+            row = workspace.classifier.embed_names([new])[0]
+            after = edit(workspace.bank, old, new, row, by="sar-bank rename --embed")
+        write(arguments, workspace, after)
 
 
 @click.command()
@@ -261,20 +261,25 @@ def alias(arguments: BankArguments, name: str, aliases: Sequence[str], *, remove
     from sar_infer.bank import amend
     from sar_infer.text.names import name_key
 
-    with changing(arguments) as found:
-        info = _info(found.bank, name)
-        known = {name_key(text): text for text in info.aliases}
-        given = {name_key(text): text for text in aliases}
-        if remove and not given.keys() <= known.keys():
+    with changing(arguments) as workspace:
+        info = _info(workspace.bank, name)
+        old_aliases = {name_key(text): text for text in info.aliases}
+        new_aliases = {name_key(text): text for text in aliases}
+        if remove and not new_aliases.keys() <= old_aliases.keys():
             raise Refusal(
                 f"{name!r} does not have all of these aliases; it has: {one_line(', '.join(info.aliases)) or 'none'}"
             )
         if remove:
-            kept = [text for key, text in known.items() if key not in given]
+            all_aliases = [text for key, text in old_aliases.items() if key not in new_aliases]
         else:
-            kept = [*known.values(), *(text for key, text in given.items() if key not in known)]
-        after = amend(found.bank, {name: dataclasses.replace(info, aliases=tuple(kept))}, by="sar-bank alias")
-        write(arguments, found, after)
+            all_aliases = [
+                *old_aliases.values(),
+                *(text for key, text in new_aliases.items() if key not in old_aliases),
+            ]
+        after = amend(
+            workspace.bank, {name: dataclasses.replace(info, aliases=tuple(all_aliases))}, by="sar-bank alias"
+        )
+        write(arguments, workspace, after)
 
 
 @click.command("set")
@@ -308,18 +313,18 @@ def set_class(
         raise Refusal("--threshold and --no-threshold contradict")
     if threshold is None and not no_threshold and background is None and photos_only is None:
         raise Refusal("nothing to set; see sar-bank set --help")
-    with changing(arguments) as found:
-        info = _info(found.bank, name)
-        if photos_only and not found.bank.photos_of(found.bank.names[found.bank.lookup.find(name)]):
+    with changing(arguments) as workspace:
+        info = _info(workspace.bank, name)
+        if photos_only and not workspace.bank.photos_of(workspace.bank.names[workspace.bank.lookup.find(name)]):
             raise Refusal(f"{name!r} has no photos, so its name has to count; sar-bank add --photos adds some")
         if threshold is not None or no_threshold:
             info = dataclasses.replace(info, threshold=threshold)
         if background is not None:
             info = dataclasses.replace(info, background=background)
-        after = amend(found.bank, {name: info}, by="sar-bank set")
+        after = amend(workspace.bank, {name: info}, by="sar-bank set")
         if photos_only is not None:
             after = set_photos_only(after, name, photos_only=photos_only, by="sar-bank set")
-        write(arguments, found, after)
+        write(arguments, workspace, after)
 
 
 @click.command()
@@ -345,10 +350,10 @@ def merge(
     from sar_infer.bank import merge as edit
     from sar_infer.bundle.bank_file import replayed as replay
 
-    with changing(arguments) as found:
-        theirs = replay(other, found.bundle, found.classifier.embed_phrases)
+    with changing(arguments) as workspace:
+        theirs = replay(other, workspace.bundle, workspace.classifier.embed_phrases)
         _list_left_out(theirs)
-        write(arguments, found, edit(found.bank, theirs.bank, conflict, removals=removals, by="sar-bank merge"))
+        write(arguments, workspace, edit(workspace.bank, theirs.bank, conflict, removals=removals, by="sar-bank merge"))
 
 
 @click.command()
@@ -363,12 +368,12 @@ def rebase(arguments: BankArguments) -> None:
     from sar_infer.bank.old_files import KIND
     from sar_infer.bundle.bank_file import replayed as replay
 
-    with changing(arguments, may_be_missing=False, opening=False) as found:
-        before = KIND.encoder_of(found.file)
-        result = replay(found.file, found.bundle, found.classifier.embed_phrases)
+    with changing(arguments, may_be_missing=False, opening=False) as workspace:
+        before = KIND.encoder_of(workspace.file)
+        result = replay(workspace.file, workspace.bundle, workspace.classifier.embed_phrases)
         _list_left_out(result)
-        save(arguments, found, result.bank)
-        same = before == found.bundle.manifest.encoder_digest
+        save(arguments, workspace, result.bank)
+        same = before == workspace.bundle.manifest.encoder_digest
         content = {"bank": str(arguments.file), "classes": len(result.bank.names), "left_out": result.left_out()}
         text = "belonged to this encoder already" if same else f"carried over from encoder {before[:8]}"
         emit(arguments.form, lambda: content, [f"{text}; {len(result.bank.names):,} classes"])
@@ -394,9 +399,9 @@ def rollback(arguments: BankArguments, to: int | None, steps: int | None) -> Non
 
     if (to is None) == (steps is None):
         raise Refusal("expected either --to STEP or --steps COUNT")
-    with changing(arguments, may_be_missing=False) as found:
-        target = steps_back(found.bank.history, steps or 0) if to is None else to
-        write(arguments, found, edit(found.bank, target, by="sar-bank rollback"))
+    with changing(arguments, may_be_missing=False) as workspace:
+        target = steps_back(workspace.bank.history, steps or 0) if to is None else to
+        write(arguments, workspace, edit(workspace.bank, target, by="sar-bank rollback"))
 
 
 def _info(bank: ClassBank, name: str) -> ClassInfo:

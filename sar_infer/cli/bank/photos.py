@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sar_infer.cli.bank.common import Opened, counted
+from sar_infer.cli.bank.common import Workspace, counted
 from sar_infer.cli.options import warn
 from sar_infer.errors import InputError
 
@@ -30,15 +30,15 @@ class ReadPhotos:
     Attributes:
         sets: The photos of each class.
         files: The file that each came from, the first of several, by its digest.
-        known: Class, file, and what it doubles, of each that is not counted again.
+        repeats: Class, file, and what it doubles, of each that is not counted again.
     """
 
     sets: dict[str, PhotoSet] = field(default_factory=dict)
     files: dict[bytes, str] = field(default_factory=dict)
-    known: list[tuple[str, str, str]] = field(default_factory=list)
+    repeats: list[tuple[str, str, str]] = field(default_factory=list)
 
 
-def files_by_class(bank: ClassBank, given: Phrases, paths: Sequence[str]) -> Files:
+def files_by_class(bank: ClassBank, class_phrases: Phrases, paths: Sequence[str]) -> Files:
     """Return image paths by class: those of the one class that is given, or with none given one folder for each.
 
     Raises:
@@ -48,23 +48,23 @@ def files_by_class(bank: ClassBank, given: Phrases, paths: Sequence[str]) -> Fil
 
     if not paths:
         return {}
-    for root in paths if given else ():
+    for root in paths if class_phrases else ():
         files = expand([root])
         if kind_of(root) == "folder" and not any(Path(file).parent == Path(root) for file in files):
             raise InputError(
                 f"{root}: holds no photo of its own but folders of classes; leave the name out to add each, or name "
                 f"one of them, such as {Path(root, Path(files[0]).relative_to(root).parts[0])}"
             )
-    if given:
-        return {name: expand(paths, warn) for name in given}
-    found: dict[str, list[str]] = {}
+    if class_phrases:
+        return {name: expand(paths, warn) for name in class_phrases}
+    paths_by_class: dict[str, list[str]] = {}
     for root in paths:
         for name, files in folders(root, warn, bank.lookup.get).items():
-            found.setdefault(name, []).extend(files)
-    return found
+            paths_by_class.setdefault(name, []).extend(files)
+    return paths_by_class
 
 
-def counted_for(found: Opened, name: str, paths: Sequence[str]) -> list[bytes]:
+def counted_for(workspace: Workspace, name: str, paths: Sequence[str]) -> list[bytes]:
     """Return the digests of photos that are counted for a class.
 
     Raises:
@@ -73,35 +73,35 @@ def counted_for(found: Opened, name: str, paths: Sequence[str]) -> list[bytes]:
     """
     from sar_infer.images.inputs import expand
 
-    name = found.bank.names[found.bank.lookup.find(name)]
-    known = found.bank.photos_of(name).known
-    photos = [*found.classifier.each_photo(expand(paths))]
-    if strange := [path for path, digest, _ in photos if digest not in known]:
+    name = workspace.bank.names[workspace.bank.lookup.find(name)]
+    counted_digests = workspace.bank.photos_of(name).known
+    photos = [*workspace.classifier.each_photo(expand(paths))]
+    if strange := [path for path, digest, _ in photos if digest not in counted_digests]:
         raise InputError(f"{strange[0]}: not counted for the class {name!r}, so nothing was removed; leave it out")
     return [digest for _, digest, _ in photos]
 
 
-def texts_to_embed(bank: ClassBank, given: Phrases, files: Files) -> Phrases:
+def texts_to_embed(bank: ClassBank, class_phrases: Phrases, files: Files) -> Phrases:
     """Return the phrases of classes whose text is embedded: with photos, new ones, and those given in phrases."""
-    new = {name: (name,) for name in files if name not in given and bank.lookup.get(name) is None}
-    kept = {
+    new = {name: (name,) for name in files if name not in class_phrases and bank.lookup.get(name) is None}
+    embedded = {
         name: phrases
-        for name, phrases in given.items()
+        for name, phrases in class_phrases.items()
         if name not in files or phrases != (name,) or bank.lookup.get(name) is None
     }
-    return {**kept, **new}
+    return {**embedded, **new}
 
 
-def with_kept(bank: ClassBank, given: Phrases, rows: Floats, files: Files) -> tuple[Phrases, Floats]:
+def with_bank_rows(bank: ClassBank, class_phrases: Phrases, rows: Floats, files: Files) -> tuple[Phrases, Floats]:
     """Return the given classes and their rows, and after them those of the bank that get photos and keep their row."""
     import numpy as np
 
-    places = sorted({bank.lookup.find(name) for name in files if name not in given})
-    kept = {bank.names[place]: bank.phrases(bank.names[place]) for place in places}
-    return {**given, **kept}, np.concatenate([rows, bank.rows_at(np.array(places, np.intp))])
+    positions = sorted({bank.lookup.find(name) for name in files if name not in class_phrases})
+    bank_phrases = {bank.names[position]: bank.phrases(bank.names[position]) for position in positions}
+    return {**class_phrases, **bank_phrases}, np.concatenate([rows, bank.rows_at(np.array(positions, np.intp))])
 
 
-def read_photos(found: Opened, files: Files, *, photos_only: bool) -> ReadPhotos:
+def read_photos(workspace: Workspace, files: Files, *, photos_only: bool) -> ReadPhotos:
     """Read and embed photos; one that is counted for its class already is noted and left out.
 
     Raises:
@@ -112,43 +112,43 @@ def read_photos(found: Opened, files: Files, *, photos_only: bool) -> ReadPhotos
     from sar_infer.bank import PhotoSet
 
     result = ReadPhotos()
-    bank, total = found.bank, sum(map(len, files.values()))
+    bank, total = workspace.bank, sum(map(len, files.values()))
     pairs = [(name, path) for name, paths in files.items() for path in paths]
     chunks = (pairs[start : start + _BATCH] for start in range(0, total, _BATCH))
     digests: dict[str, list[bytes]] = {name: [] for name in files}
     rows: dict[str, list[object]] = {name: [] for name in files}
     counted_digests = {
-        name: frozenset() if (place := bank.lookup.get(name)) is None else bank.photos_of(bank.names[place]).known
+        name: frozenset() if (position := bank.lookup.get(name)) is None else bank.photos_of(bank.names[position]).known
         for name in files
     }
     for chunk in counted(chunks, total, "Reading photos", _HIDDEN_UP_TO):
-        embedded = found.classifier.each_photo([path for _, path in chunk], _BATCH)
+        embedded = workspace.classifier.each_photo([path for _, path in chunk], _BATCH)
         for (name, path), (_, digest, row) in zip(chunk, embedded, strict=True):
             if digest in counted_digests[name]:
-                result.known.append((name, path, "counted for it already"))
+                result.repeats.append((name, path, "counted for it already"))
             elif digest in digests[name]:
-                result.known.append((name, path, f"the same pixels as {result.files[digest]}"))
+                result.repeats.append((name, path, f"the same pixels as {result.files[digest]}"))
             else:
                 result.files.setdefault(digest, path)
                 digests[name].append(digest)
                 rows[name].append(row)
     width = bank.dim
-    for name, found_digests in digests.items():
-        packed = np.frombuffer(b"".join(found_digests), np.uint8).reshape(-1, 32)
+    for name, class_digests in digests.items():
+        packed = np.frombuffer(b"".join(class_digests), np.uint8).reshape(-1, 32)
         result.sets[name] = PhotoSet.of(
             packed, np.array(rows[name], np.float32).reshape(-1, width), photos_only=photos_only
         )
     return result
 
 
-def findings_of(found: Opened, after: ClassBank, photos: ReadPhotos, *, lint: bool) -> list[Finding]:
+def findings_of(workspace: Workspace, after: ClassBank, photos: ReadPhotos, *, lint: bool) -> list[Finding]:
     """Return what is to be said of photos: those that were counted already, and with ``lint`` what is odd."""
     from sar_infer.bank_advice import Finding, photo_findings
 
     findings = [
         Finding("known-photo", "info", name, f"photo {path!r:.200} is left out: {why}")
-        for name, path, why in photos.known
+        for name, path, why in photos.repeats
     ]
     if lint and photos.sets:
-        findings += photo_findings(after, found.bundle, found.bank, photos.files)
+        findings += photo_findings(after, workspace.bundle, workspace.bank, photos.files)
     return findings

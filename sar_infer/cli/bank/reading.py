@@ -13,10 +13,10 @@ import click
 from sar_infer.cli.bank.common import (
     BankArguments,
     counted,
-    given_classes,
     on_bank,
     opened,
     own_option,
+    read_phrases,
     replayed,
     shared_options,
     shown,
@@ -85,17 +85,17 @@ def nearest(arguments: BankArguments, texts: Sequence[str], images: Sequence[str
 
     if not texts and not images:
         raise Refusal("nothing to compare with; give a text, or --image PHOTO")
-    found = opened(arguments)
-    rows = np.concatenate([found.classifier.embed_names(texts), found.classifier.embed_images(images)])
+    workspace = opened(arguments)
+    rows = np.concatenate([workspace.classifier.embed_names(texts), workspace.classifier.embed_images(images)])
     content = [
         {
             "query": query,
             "nearest": [
-                {"name": found.bank.names[row], "cosine": cosine}
-                for row, cosine in zip(places.tolist(), cosines.tolist(), strict=True)
+                {"name": workspace.bank.names[row], "cosine": cosine}
+                for row, cosine in zip(positions.tolist(), cosines.tolist(), strict=True)
             ],
         }
-        for query, places, cosines in zip((*texts, *images), *search(found.bank, rows, top_k), strict=True)
+        for query, positions, cosines in zip((*texts, *images), *search(workspace.bank, rows, top_k), strict=True)
     ]
     emit(arguments.form, lambda: content, _neighbours(content))
 
@@ -109,8 +109,8 @@ def diff(arguments: BankArguments, other: Path) -> None:
     from sar_infer.bank import ClassBank
     from sar_infer.bank import diff as compare
 
-    found = opened(arguments)
-    difference = compare(found.bank, ClassBank.load(other, base=found.bundle.bank))
+    workspace = opened(arguments)
+    difference = compare(workspace.bank, ClassBank.load(other, base=workspace.bundle.bank))
     emit(arguments.form, lambda: asdict(difference), _changes(difference))
     sys.exit(1 if difference else 0)
 
@@ -163,13 +163,13 @@ def _summary(bank: ClassBank | None) -> dict[str, Any]:
 
 def _described(info: ClassInfo) -> list[str]:
     """Return all that is known of a class beside its name, as words for people."""
-    known = {
+    details = {
         "also": ", ".join(info.aliases),
         "phrases": " | ".join(info.phrases),
         "threshold": "" if info.threshold is None else f"{info.threshold:g}",
         "added": info.added or "",
     }
-    parts = [f"{key}: {value}" for key, value in known.items() if value]
+    parts = [f"{key}: {value}" for key, value in details.items() if value]
     return [*(["background"] if info.background else []), *parts]
 
 
@@ -181,16 +181,16 @@ def _photos_of(bank: ClassBank, name: str) -> dict[str, Any]:
 
 def _pictured(bank: ClassBank, name: str) -> list[str]:
     """Return the same as words for people."""
-    found = _photos_of(bank, name)
-    count = [f"photos: {found['photos']:,}"] if found["photos"] else []
-    return [*count, *(["photos only"] if found["photos_only"] else [])]
+    counts = _photos_of(bank, name)
+    count = [f"photos: {counts['photos']:,}"] if counts["photos"] else []
+    return [*count, *(["photos only"] if counts["photos_only"] else [])]
 
 
 def _neighbours(content: Sequence[dict[str, Any]]) -> Iterator[str]:
     for query in content:
         yield str(query["query"])
-        for found in query["nearest"]:
-            yield f"  {found['cosine']:7.4f}  {found['name']}"
+        for neighbour in query["nearest"]:
+            yield f"  {neighbour['cosine']:7.4f}  {neighbour['name']}"
 
 
 def _changes(difference: Difference) -> Iterator[str]:
@@ -222,14 +222,14 @@ def lint(arguments: BankArguments, names: Sequence[str], classes: Path | None) -
     from sar_infer.bank_advice.linter import CHUNK, chunked
 
     within = not names and classes is None
-    found = opened(arguments, may_be_missing=not within)
-    bank = found.bank
-    given = {name: bank.phrases(name) for name in bank.names} if within else given_classes(names, classes)
-    linter = Linter(found.bundle, bank, within=within)
+    workspace = opened(arguments, may_be_missing=not within)
+    bank = workspace.bank
+    class_phrases = {name: bank.phrases(name) for name in bank.names} if within else read_phrases(names, classes)
+    linter = Linter(workspace.bundle, bank, within=within)
     findings: list[Finding] = []
-    for chunk in counted(chunked(given), len(given), "Checking", CHUNK):
-        findings += linter.check(chunk, found.classifier.embed_phrases)
+    for chunk in counted(chunked(class_phrases), len(class_phrases), "Checking", CHUNK):
+        findings += linter.check(chunk, workspace.classifier.embed_phrases)
     if within:
-        findings += photo_findings(bank, found.bundle)
+        findings += photo_findings(bank, workspace.bundle)
     emit(arguments.form, lambda: [asdict(finding) for finding in findings], shown(findings))
     sys.exit(1 if any(finding.severity in ("warning", "error") for finding in findings) else 0)

@@ -52,13 +52,13 @@ class NewPhotos:
 
     Attributes:
         photos: What the bank keeps of them; ``photos_only`` says that the name of the class means nothing.
-        places: What the findings call each, by its digest.
+        labels: What the findings call each, by its digest.
         encoder: Digest of the encoder that embedded them.
         create: Add the class if it is not there.
     """
 
     photos: PhotoSet
-    places: Mapping[bytes, str]
+    labels: Mapping[bytes, str]
     encoder: str
     create: bool = True
 

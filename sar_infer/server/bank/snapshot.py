@@ -71,8 +71,8 @@ class Snapshot:
             start = prefix.casefold()
             names = [name for name in names if name.casefold().startswith(start)]
         if like:
-            part = like.casefold()
-            names = [name for name in names if part in name.casefold()]
+            fragment = like.casefold()
+            names = [name for name in names if fragment in name.casefold()]
         return [_entry(bank, name) for name in names[offset : offset + limit]], len(names)
 
     @functools.cached_property

@@ -144,55 +144,55 @@ class BankStore:
         if new is not None and new.encoder != self._bundle.manifest.encoder_digest:
             raise ChangeRefusedError("overloaded", "the bundle was replaced while photos were read; send them again")
         name = clean_name(name)
-        wanted = (name,) if phrases is None else clean_phrases(name, phrases)
+        texts = (name,) if phrases is None else clean_phrases(name, phrases)
         with self._owned() as now:
-            known = now.find(name)
-            check_match(if_match, now.etag, known is not None)
-            if only_add and known is not None:
-                raise ChangeRefusedError("precondition-failed", f"class {known.name!r} exists already")
-            if known is None and (owner := now.bank.lookup.alias(name)) is not None:
+            existing = now.find(name)
+            check_match(if_match, now.etag, existing is not None)
+            if only_add and existing is not None:
+                raise ChangeRefusedError("precondition-failed", f"class {existing.name!r} exists already")
+            if existing is None and (owner := now.bank.lookup.alias(name)) is not None:
                 raise ChangeRefusedError("conflict", f"{name!r} is another name of class {now.bank.names[owner]!r}")
-            if known is None and new is not None and not new.create:
+            if existing is None and new is not None and not new.create:
                 raise ChangeRefusedError("not-found", f"only PUT adds a class: {now.missing(name)}")
-            spelling = now.bank.names[now.bank.lookup.find(name)] if known else _spelling(now.base, name)
-            if known and new is not None and phrases is None:
+            spelling = now.bank.names[now.bank.lookup.find(name)] if existing else _spelling(now.base, name)
+            if existing and new is not None and phrases is None:
                 none = np.empty((0, now.bank.dim), np.float32)
                 after = add(now.bank, [], none, photos={spelling: new.photos}, by=_BY)
-                return self._put(now, known, spelling, after, new, [], strict)
-            wanted = (spelling,) if wanted == (name,) else wanted
-            plain = wanted == (spelling,)
-            if new is None and known and (known.phrases == wanted or (plain and known.origin == "bundle")):
-                return Change(False, now.etag, known, calibrated=now.bank.calibration_holds)
-            info = now.bank.info_of(spelling) if known else ClassInfo()
-            own = now.base.index.get(spelling) if plain else None
+                return self._put(now, existing, spelling, after, new, [], strict)
+            texts = (spelling,) if texts == (name,) else texts
+            plain = texts == (spelling,)
+            if new is None and existing and (existing.phrases == texts or (plain and existing.origin == "bundle")):
+                return Change(False, now.etag, existing, calibrated=now.bank.calibration_holds)
+            info = now.bank.info_of(spelling) if existing else ClassInfo()
+            position = now.base.index.get(spelling) if plain else None
             odd: list[Finding] = []
-            if own is None:
-                row, info = self._embed([wanted])[0], dataclasses.replace(info, phrases=() if plain else wanted)
+            if position is None:
+                row, info = self._embed([texts])[0], dataclasses.replace(info, phrases=() if plain else texts)
                 if new is None or not new.photos.photos_only:
-                    odd = self._odd_name(now.bank, {spelling: wanted}, row)
+                    odd = self._odd_name(now.bank, {spelling: texts}, row)
             else:
                 bundled = now.base.info_of(spelling)
-                row = now.base.rows_at([own])[0]
-                info = dataclasses.replace(info if known else bundled, phrases=bundled.phrases)
+                row = now.base.rows_at([position])[0]
+                info = dataclasses.replace(info if existing else bundled, phrases=bundled.phrases)
             try:
                 photos = {} if new is None else {spelling: new.photos}
                 after = add(now.bank, [spelling], row[np.newaxis], {spelling: info}, photos, by=_BY)
             except BankError as error:  # an alias of a class that comes back is another class now
                 raise ChangeRefusedError("conflict", f"{error}; remove that class first") from None
-            return self._put(now, known, spelling, after, new, odd, strict)
+            return self._put(now, existing, spelling, after, new, odd, strict)
 
     def _odd_name(self, bank: ClassBank, phrases: Phrases, row: Floats) -> list[Finding]:
         """Return warnings about a new name with its unit row (D,); none for a large bank, where that takes seconds."""
         if len(bank.names) > SEARCHED:
             return []
         linter = Linter(self._bundle, bank)
-        found = [*linter.texts(phrases), *linter.near(phrases, row[np.newaxis])]
-        return [finding for finding in found if finding.severity == "warning"]
+        findings = [*linter.texts(phrases), *linter.near(phrases, row[np.newaxis])]
+        return [finding for finding in findings if finding.severity == "warning"]
 
     def _put(
         self,
         now: Snapshot,
-        known: Entry | None,
+        existing: Entry | None,
         name: str,
         after: ClassBank,
         new: NewPhotos | None,
@@ -202,17 +202,17 @@ class BankStore:
         """Write the bank with a class that was put, after a look at its photos."""
         counted = 0
         if new is not None:
-            counted = len(now.bank.photos_of(name).known & new.photos.known) if known else 0
-            findings = [*findings, *photo_findings(after, self._bundle, now.bank, new.places)]
+            counted = len(now.bank.photos_of(name).known & new.photos.known) if existing else 0
+            findings = [*findings, *photo_findings(after, self._bundle, now.bank, new.labels)]
         if strict and findings:
             raise ChangeRefusedError("conflict", f"nothing was changed (strict): {name!r} {findings[0].message}")
-        if after is now.bank and known:
-            return Change(False, now.etag, known, counted, calibrated=now.bank.calibration_holds)
+        if after is now.bank and existing:
+            return Change(False, now.etag, existing, counted, calibrated=now.bank.calibration_holds)
         committed = self._commit(after)
         entry = committed.find(name)
         assert entry is not None  # noqa: S101 - it was just added
         calibrated = committed.bank.calibration_holds
-        return Change(known is None, committed.etag, entry, counted, tuple(findings), calibrated)
+        return Change(existing is None, committed.etag, entry, counted, tuple(findings), calibrated)
 
     def remove(self, name: str, if_match: str | None = None) -> str:
         """Remove a class, and return the digest of the bank after it.

@@ -67,12 +67,12 @@ class Encoding(Generic[P]):
         infer: list[float] = []
         begun = time.perf_counter()
         for start in range(0, len(images), most):
-            part = images[start : start + most]
-            queue += [time.perf_counter() - begun] * len(part)
-            decoded = [timed(self.decode, image) for image in part]
+            batch = images[start : start + most]
+            queue += [time.perf_counter() - begun] * len(batch)
+            decoded = [timed(self.decode, image) for image in batch]
             before = time.perf_counter()
             encoded = iter(_rows(encode, [pixels for pixels, _ in decoded if not isinstance(pixels, Exception)]))
-            infer += [time.perf_counter() - before] * len(part)
+            infer += [time.perf_counter() - before] * len(batch)
             rows += [pixels if isinstance(pixels, Exception) else next(encoded) for pixels, _ in decoded]
             decode += [seconds for _, seconds in decoded]
         return Computed(rows, queue, decode, infer)

@@ -158,35 +158,35 @@ class Engine:
         Raises:
             Problem: an image is bad; the first is named.
         """
-        digests, places = [b""] * len(images), [f"image[{number}]" for number in range(len(images))]
+        digests, labels = [b""] * len(images), [f"image[{number}]" for number in range(len(images))]
         notes = [functools.partial(digests.__setitem__, number) for number in range(len(images))]
-        rows = await self.all_of(images, lambda row: row[0].copy(), places, notes)
+        rows = await self.all_of(images, lambda row: row[0].copy(), labels, notes)
         packed = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, DIGEST_BYTES)
         return EmbeddedPhotos(
-            PhotoSet.of(packed, np.stack(rows)), dict(zip(reversed(digests), reversed(places), strict=True))
+            PhotoSet.of(packed, np.stack(rows)), dict(zip(reversed(digests), reversed(labels), strict=True))
         )
 
     async def all_of(
-        self, images: Sequence[ImageInput], finish: Finish[T], places: Sequence[str], notes: Sequence[Note] = ()
+        self, images: Sequence[ImageInput], finish: Finish[T], labels: Sequence[str], notes: Sequence[Note] = ()
     ) -> list[T]:
         """Do as ``each`` for a protocol without an error for a single image: a bad one fails the whole call.
 
         Args:
             images: As in ``each``.
             finish: As in ``each``; returns something else than None.
-            places: Names each image to the client.
+            labels: Names each image to the client.
             notes: As in ``each``.
 
         Raises:
             Problem: an image is bad; the first is named.
         """
-        for image, place in zip(images, places, strict=True):
+        for image, label in zip(images, labels, strict=True):
             if isinstance(image, ImageError):
-                raise _bad_image(image, place)
+                raise _bad_image(image, label)
         values = []
-        for outcome, place in zip(await self.each(images, finish, notes), places, strict=True):
+        for outcome, label in zip(await self.each(images, finish, notes), labels, strict=True):
             if outcome.error is not None:
-                raise _bad_image(outcome.error, place)
+                raise _bad_image(outcome.error, label)
             assert outcome.value is not None  # noqa: S101 - there is a value if there is no error
             values.append(outcome.value)
         return values
@@ -225,10 +225,10 @@ class Engine:
             return self._answered(await self._batcher.run(image, finish), waited)
         decoded = await self._decoding.run(image, _first)
         try:
-            found = await self._batcher.run(decoded.value, finish)
+            outcome = await self._batcher.run(decoded.value, finish)
         except DeathError as error:
             raise Problem("unavailable", f"{error} while it encoded; try again", 1) from None
-        return self._answered(found, waited + decoded.queue, decoded.decode)
+        return self._answered(outcome, waited + decoded.queue, decoded.decode)
 
     def _answered(self, timed: Timed[T], waited: float = 0.0, ahead: float = 0.0) -> Outcome[T]:
         seconds = dict(
@@ -276,5 +276,5 @@ def _first(row: Floats) -> Floats:
     return pixels
 
 
-def _bad_image(error: ImageError, place: str) -> Problem:
-    return Problem(IMAGE_CODES[error.kind], f"{place}: {error}")
+def _bad_image(error: ImageError, label: str) -> Problem:
+    return Problem(IMAGE_CODES[error.kind], f"{label}: {error}")

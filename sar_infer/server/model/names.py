@@ -69,11 +69,11 @@ class Names:
                 return whole[1]
             return self._whole[1]
         key = (bank, tuple(classes.items()), only)
-        found = self._sets.get(key)
-        self._metrics.sets.labels("miss" if found is None else "hit").inc()
-        if found is not None:
+        cached_set = self._sets.get(key)
+        self._metrics.sets.labels("miss" if cached_set is None else "hit").inc()
+        if cached_set is not None:
             self._sets.move_to_end(key)
-            return found
+            return cached_set
         making = self._making.get(key)
         if making is None:
             making = self._making[key] = asyncio.ensure_future(self._make(key))

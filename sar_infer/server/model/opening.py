@@ -53,11 +53,11 @@ def open_engine(
         InputError: the bundle has no graphs in the precision of the settings, or no statistics for their offset; or
             its encoder's images have more pixels than the settings allow.
     """
-    place = default_bundle() if settings.bundle is None else settings.bundle
-    if not on_hub(place):
-        place = Path(place).resolve()
+    location = default_bundle() if settings.bundle is None else settings.bundle
+    if not on_hub(location):
+        location = Path(location).resolve()
     number, threads = workers_and_threads(settings)
-    bundle = open_bundle(place)
+    bundle = open_bundle(location)
     if (least := bundle.manifest.preprocess.size**2) > settings.limits.pixels:
         raise InputError(
             f"--max-megapixels {settings.limits.pixels / 1e6:g}: the encoder's own images have "

@@ -224,10 +224,10 @@ def _memory(most: int) -> Iterator[None]:
 
     now = int(Path("/proc/self/statm").read_text().split()[5]) * os.sysconf("SC_PAGE_SIZE")
     before = resource.getrlimit(resource.RLIMIT_DATA)
-    wanted = now + most + most // 4 + _SLACK
+    limit = now + most + most // 4 + _SLACK
     if before[1] != resource.RLIM_INFINITY:
-        wanted = min(wanted, before[1])
-    resource.setrlimit(resource.RLIMIT_DATA, (wanted, before[1]))
+        limit = min(limit, before[1])
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, before[1]))
     try:
         yield
     finally:

@@ -206,15 +206,15 @@ def _limit_files(root: Path) -> list[Path]:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:
         return []
-    found = []
+    limit_files = []
     for line in lines:
         _, controllers, inside = line.split(":", 2)
         for controller, name in _LIMIT_FILES.items():
             if controller in controllers.split(","):
                 top = root / "sys/fs/cgroup" / controller
                 folder = top / inside.lstrip("/")
-                found += [folder / name for folder in (folder, *folder.parents) if folder.is_relative_to(top)]
-    return found
+                limit_files += [folder / name for folder in (folder, *folder.parents) if folder.is_relative_to(top)]
+    return limit_files
 
 
 def _number(path: Path) -> int | None:

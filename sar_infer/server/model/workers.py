@@ -141,7 +141,7 @@ class Workers:
         return Computed(rows, queue, decode, infer)
 
     def _run(self, tasks: Sequence[Task], alone: bool) -> Answer:
-        worker = self._taken()
+        worker = self._idle_worker()
         try:
             answer: Answer = worker.answer((tasks, alone, self.batch))
         except DeathError as error:
@@ -160,7 +160,7 @@ class Workers:
         Raises:
             BundleError: the graph takes too long, or fails.
         """
-        worker = self._taken()
+        worker = self._idle_worker()
         try:
             answer: Answer = worker.answer(([Task(image) for image in pixels], alone))
         except TimeLimitError:
@@ -263,7 +263,7 @@ class Workers:
             self._metrics.workers.set(len(self._ready))
             self._changed.notify_all()
 
-    def _taken(self) -> Worker[Any]:
+    def _idle_worker(self) -> Worker[Any]:
         """Return an idle worker; threads that wait for one get it in the order in which they came."""
         turn = object()
         with self._changed:

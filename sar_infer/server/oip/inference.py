@@ -42,10 +42,10 @@ def check_model(service: Service, engine: Engine, model: str, version: str | Non
     Raises:
         Problem: the call is for another model or version.
     """
-    known = bundle_name(service.settings.bundle or default_bundle())
+    model_name = bundle_name(service.settings.bundle or default_bundle())
     current = engine.bundle.manifest.digest[:_VERSION_LENGTH]
-    if model not in (known, ALIAS):
-        raise Problem("not-found", f"no model {model!r:.80}; expected {known} or {ALIAS}")
+    if model not in (model_name, ALIAS):
+        raise Problem("not-found", f"no model {model!r:.80}; expected {model_name} or {ALIAS}")
     if version not in (None, current):
         raise Problem("not-found", f"no version {version!r:.80} of {model}; expected {current}")
     return current
@@ -66,7 +66,7 @@ class InferenceCall:
     """A checked call: the request, the outputs it wants, the input with its images, and its class names."""
 
     request: InferRequest
-    wanted: Sequence[InferOutput]
+    outputs: Sequence[InferOutput]
     source: Input
     images: Sequence[ImageInput]
     classes: Phrases
@@ -85,9 +85,9 @@ def read_call(body: bytes, header_length: str | None, size: int, limits: Limits)
         Problem: malformed, or an input or output is wrong.
     """
     request, tensors = read_request(body, header_length, limits)
-    wanted = _wanted(request)
+    outputs = _checked_outputs(request)
     source, images = _images(tensors, size, limits)
-    return InferenceCall(request, wanted, source, images, _classes(tensors.get("CLASSES"), limits))
+    return InferenceCall(request, outputs, source, images, _classes(tensors.get("CLASSES"), limits))
 
 
 async def infer(service: Service, engine: Engine, bank: ClassBank, call: InferenceCall) -> list[Output]:
@@ -102,22 +102,22 @@ async def infer(service: Service, engine: Engine, bank: ClassBank, call: Inferen
     Raises:
         Problem: a parameter is wrong, an image is bad, or the server is too busy.
     """
-    wanted, source, options = call.wanted, call.source, call.request.parameters
+    outputs, source, options = call.outputs, call.source, call.request.parameters
     only, top_k = chooses_only(options.mode, bool(call.classes)), options.top_k
     classes: ClassSet | None = None
     with service.admission.images.hold(len(call.images)):
-        if any(output.name != "EMBEDDING" for output in wanted):
+        if any(output.name != "EMBEDDING" for output in outputs):
             classes = await engine.names.class_set(call.classes, only, bank)
-            _check_size(len(call.images), len(classes.names), wanted, top_k)
+            _check_size(len(call.images), len(classes.names), outputs, top_k)
             engine.classifier.decide(classes)  # refuses a call with background classes alone
-        places = [f"{source.name}[{i}]" for i in range(len(call.images))]
-        rows = await engine.all_of(call.images, _finisher(engine, classes, wanted, top_k), places)
-    for row, place in zip(rows, places, strict=True):
+        labels = [f"{source.name}[{i}]" for i in range(len(call.images))]
+        rows = await engine.all_of(call.images, _finisher(engine, classes, outputs, top_k), labels)
+    for row, label in zip(rows, labels, strict=True):
         if not np.isfinite(row.embedding).all():
-            raise source.wrong(f"{place} gives no finite embedding, its values are too large")
+            raise source.wrong(f"{label} gives no finite embedding, its values are too large")
         if row.best is not None:
             service.metrics.top_score.observe(row.best)
-    columns = zip(wanted, zip(*(row.values for row in rows), strict=True), strict=True)
+    columns = zip(outputs, zip(*(row.values for row in rows), strict=True), strict=True)
     return [_output(output, values, options.binary_data_output) for output, values in columns]
 
 
@@ -131,11 +131,11 @@ class _Row:
 
 
 def _finisher(
-    engine: Engine, classes: ClassSet | None, wanted: Sequence[InferOutput], top_k: int | None
+    engine: Engine, classes: ClassSet | None, outputs: Sequence[InferOutput], top_k: int | None
 ) -> Callable[[Floats], _Row]:
     """Return the function that makes the outputs of one image, in a worker's thread."""
     if classes is None:  # only the embedding is wanted
-        return lambda row: _Row(row[0], None, [row[0] for _ in wanted])
+        return lambda row: _Row(row[0], None, [row[0] for _ in outputs])
     classifier, hidden = engine.classifier, classes.background
     answers = slice(None) if hidden is None else ~hidden
     names = tuple(name.encode() for i, name in enumerate(classes.names) if hidden is None or not hidden[i])
@@ -146,7 +146,7 @@ def _finisher(
         logits = logits[:, answers]
         shown = slice(None) if top_k is None else ranking.top_k(logits, top_k)[0]
         values: list[Floats | Sequence[bytes]] = []
-        for output in wanted:
+        for output in outputs:
             if (count := output.parameters.classification) is not None:
                 best = ranking.top_k(logits, count)[0]
                 values.append([b"%.9g:%d:%b" % (scores[column], column, names[column]) for column in best])
@@ -159,7 +159,7 @@ def _finisher(
     return finish
 
 
-def _wanted(request: InferRequest) -> Sequence[InferOutput]:
+def _checked_outputs(request: InferRequest) -> Sequence[InferOutput]:
     if not request.outputs:
         return [InferOutput(name="SCORES"), InferOutput(name="LABELS")]
     for i, output in enumerate(request.outputs):
@@ -181,10 +181,10 @@ def _images(tensors: Mapping[str, Input], size: int, limits: Limits) -> tuple[In
             raise tensor.wrong(f"expected {', '.join(_INPUTS)}")
         if tensor.datatype != _DATATYPES[tensor.name]:
             raise tensor.wrong(f"expected datatype {_DATATYPES[tensor.name]}, got {tensor.datatype!r:.40}")
-    given = [tensors[name] for name in ("IMAGE", "pixels") if name in tensors]
-    if len(given) != 1:
+    image_tensors = [tensors[name] for name in ("IMAGE", "pixels") if name in tensors]
+    if len(image_tensors) != 1:
         raise Problem("invalid-request", "inputs: expected either IMAGE or pixels")
-    (tensor,) = given
+    (tensor,) = image_tensors
     shape = tensor.shape
     if not shape or shape[0] < 1 or shape[1:] not in (((), (1,)) if tensor.name == "IMAGE" else ((3, size, size),)):
         expected = "[N] or [N, 1]" if tensor.name == "IMAGE" else f"[N, 3, {size}, {size}]"
@@ -208,8 +208,8 @@ def _classes(tensor: Input | None, limits: Limits) -> Phrases:
         raise tensor.wrong("expected UTF-8") from None
 
 
-def _check_size(images: int, classes: int, wanted: Sequence[InferOutput], top_k: int | None) -> None:
-    whole = top_k is None and any(o.name != "EMBEDDING" and o.parameters.classification is None for o in wanted)
+def _check_size(images: int, classes: int, outputs: Sequence[InferOutput], top_k: int | None) -> None:
+    whole = top_k is None and any(o.name != "EMBEDDING" and o.parameters.classification is None for o in outputs)
     if whole and images * classes > _MOST_SCORES:
         raise Problem("invalid-request", f"{images} × {classes} scores are too many for one answer; ask for top_k")
 

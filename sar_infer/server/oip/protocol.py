@@ -149,13 +149,13 @@ class Input:
         texts: list[str] = self._flat(self.data, {str})
         return texts
 
-    def wrong(self, what: str) -> Problem:
+    def wrong(self, problem: str) -> Problem:
         """Return the problem that something is wrong with this input."""
-        return Problem("invalid-request", f"input {self.name!r:.80}: {what}")
+        return Problem("invalid-request", f"input {self.name!r:.80}: {problem}")
 
-    def _check_count(self, found: float) -> None:
-        if found != self.count:
-            raise self.wrong(f"expected {self.count} elements for shape {list(self.shape)!s:.80}, got {found:g}")
+    def _check_count(self, count: float) -> None:
+        if count != self.count:
+            raise self.wrong(f"expected {self.count} elements for shape {list(self.shape)!s:.80}, got {count:g}")
 
     def _flat(self, data: list[Any], kinds: set[type]) -> list[Any]:
         """Return the elements of JSON data that is flat, or nested as the shape says; each level is checked."""
@@ -236,19 +236,17 @@ def read_request(body: bytes, header_length: str | None, limits: Limits) -> tupl
     asked = parse(InferRequest, body[:length], limits, _MOST_NUMBERS)
     tensors: dict[str, Input] = {}
     rest = memoryview(body)[length:]
-    for given in asked.inputs:
-        size = given.parameters.binary_data_size
-        if given.name in tensors:
-            raise Problem("invalid-request", f"input {given.name!r:.80} is given twice")
-        tensor = Input(
-            given.name, tuple(given.shape), given.datatype, rest[:size] if given.data is None else given.data
-        )
-        if given.parameters.shared_memory_region is not None:
+    for item in asked.inputs:
+        size = item.parameters.binary_data_size
+        if item.name in tensors:
+            raise Problem("invalid-request", f"input {item.name!r:.80} is given twice")
+        tensor = Input(item.name, tuple(item.shape), item.datatype, rest[:size] if item.data is None else item.data)
+        if item.parameters.shared_memory_region is not None:
             raise tensor.wrong("shared memory is not supported, send the data")
-        if (size is None) == (given.data is None) or len(rest) < (size or 0):
+        if (size is None) == (item.data is None) or len(rest) < (size or 0):
             raise tensor.wrong("expected either data or binary_data_size, and as many bytes after the JSON")
         rest = rest[size or 0 :]
-        tensors[given.name] = tensor
+        tensors[item.name] = tensor
     if rest:
         raise Problem("bad-request", f"{len(rest)} bytes of binary data belong to no input")
     return asked, tensors

@@ -158,7 +158,7 @@ def test_storage() -> None:
         _ = 1 / 0
     assert store.names() == set()
     write_text(store, "a", "é")
-    assert (store.names(), read_text(store, "a"), store.place) == ({"a"}, "é", "memory://out/here")
+    assert (store.names(), read_text(store, "a"), store.location) == ({"a"}, "é", "memory://out/here")
     assert fsspec.filesystem("memory").cat("/out/here/a") == "é".encode()
 
 

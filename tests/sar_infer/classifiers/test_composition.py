@@ -144,10 +144,10 @@ def test_trained_classes_keep_their_photos_as_long_as_they_keep_their_rows() -> 
     """A renamed class is the same class; one that was embedded anew is another that is named only."""
     bank = rename(remove(BANK, ["green"]), "blue", "navy")
     bank = add(remove(bank, ["red"]), ["red"], some_rows(1, 77), {"red": ClassInfo(phrases=("red wine",))})
-    rows, places = TRAINED.found(BANK, bank)
+    rows, places = TRAINED.positions_in(BANK, bank)
     assert [bank.names[row] for row in rows.tolist()] == ["navy"]
     assert [TRAINED.names[place] for place in places.tolist()] == ["blue"]
-    kept = TRAINED.kept(BANK, bank)
+    kept = TRAINED.for_bank(BANK, bank)
     assert kept.names == ("navy",)
     assert kept.statistics.means.tolist() == TRAINED.statistics.means[[2]].tolist()
     assert kept.statistics.counts.tolist() == [5]

@@ -48,11 +48,11 @@ def test_a_class_is_found_by_name_and_row_or_under_a_new_name_by_its_row() -> No
     own = ClassBank((*names, "more"), unit_rows((*names, "more"), DIM), ENCODER_DIGEST)
     bank = add(remove(rename(own, names[2], "other"), [names[0]]), [names[0]], unit_rows(["anew"], DIM))
     for chosen, expected in ((own, {name: name for name in names}), (bank, {names[1]: names[1], "other": names[2]})):
-        rows, places = TRAINED.found(own, chosen)
+        rows, places = TRAINED.positions_in(own, chosen)
         assert rows.tolist() == sorted(rows.tolist())
         assert {chosen.names[row]: names[place] for row, place in zip(rows, places, strict=True)} == expected
-    assert TRAINED.kept(own, bank).names == (names[1], "other")
-    assert TRAINED.found(own, remove(own, names))[0].tolist() == []
+    assert TRAINED.for_bank(own, bank).names == (names[1], "other")
+    assert TRAINED.positions_in(own, remove(own, names))[0].tolist() == []
 
 
 def damaged(change: Callable[[dict[str, str], dict[str, Any]], None]) -> Callable[[Path], None]:

@@ -223,7 +223,7 @@ def test_cross_fitted_figures_by_hand() -> None:
     for start in range(10):
         part = order[start::10]
         rest = np.setdiff1d(order, part)
-        rule = calibrate("shapes", held.part(rest), held.part(part), unknown)
+        rule = calibrate("shapes", held.subset(rest), held.subset(part), unknown)
         temperature = fit_temperature(held.logits[rest], held.labels[rest])
         assert rule is not None and temperature is not None
         probabilities, strange = softmax(held.logits[part] / temperature), softmax(unknown / temperature)
@@ -242,7 +242,7 @@ def test_cross_fitted_figures_by_hand() -> None:
 
 def test_held_out_images_can_be_taken_apart_and_put_together() -> None:
     held = photos(9)
-    first, rest = held.part(np.arange(3)), held.part(np.arange(3, 9))
+    first, rest = held.subset(np.arange(3)), held.subset(np.arange(3, 9))
     assert (len(first), len(rest)) == (3, 6)
     both = first.with_more(rest)
     np.testing.assert_array_equal(both.logits, held.logits)

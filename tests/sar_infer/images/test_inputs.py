@@ -85,7 +85,7 @@ def test_folders_of_classes_are_read_as_in_training(folder: Path) -> None:
     for name in ("rain_boot/a.png", "rain boot/b.png", "snow_boot/c.png", "cafe\u0301/d.png", "__MACOSX/._a.png"):
         (folder / "classes" / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / "classes" / name).write_bytes(b"")
-    found = folders("classes", known={"snow_boot": 0}.get)
+    found = folders("classes", lookup={"snow_boot": 0}.get)
     assert {name: [Path(path).name for path in paths] for name, paths in found.items()} == {
         "rain boot": ["b.png", "a.png"],
         "snow_boot": ["c.png"],

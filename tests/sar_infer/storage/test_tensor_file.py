@@ -29,7 +29,7 @@ def opened(path: Path, content: bytes, mapped: bool = False) -> tuple[dict, dict
     path.write_bytes(content)
     with path.open("rb") as stream:
         file = TensorFile(stream)
-        return dict(file.metadata), {name: file.tensor(name, mapped) for name in file.places}
+        return dict(file.metadata), {name: file.tensor(name, mapped) for name in file.entries}
 
 
 def assert_equal(found: dict, expected: dict) -> None:
