@@ -34,15 +34,15 @@ class Kills:
         parser.add_argument("--seed", type=int, default=0)
         for name, option in options.items():
             parser.add_argument(f"--{name}", **option)
-        self.given = parser.parse_args()
+        self.options = parser.parse_args()
         self.counts: Counter[str] = Counter()
         self.faults: list[str] = []
-        self._chance = random.Random(self.given.seed)
+        self._chance = random.Random(self.options.seed)
         self._started = time.perf_counter()
 
     def moments(self, first: float, last: float) -> Iterator[float]:
         """Random seconds until each kill, as long as kills and time are left and nothing is wrong."""
-        while self.counts["kills"] < self.given.kills and self._seconds() < self.given.seconds and not self.faults:
+        while self.counts["kills"] < self.options.kills and self._seconds() < self.options.seconds and not self.faults:
             self.counts["kills"] += 1
             yield self._chance.uniform(first, last)
 
@@ -58,9 +58,9 @@ class Kills:
         """Print a table and JSON; the exit code is 1 where anything was wrong."""
         seconds = round(self._seconds(), 1)
         table = {**self.counts, "broken or lost": len(self.faults)}
-        for what, count in table.items():
-            print(f"{what:<42} {count:>6}")
-        print(json.dumps({**vars(self.given), **table, "faults": self.faults, "seconds": seconds}, default=str))
+        for label, count in table.items():
+            print(f"{label:<42} {count:>6}")
+        print(json.dumps({**vars(self.options), **table, "faults": self.faults, "seconds": seconds}, default=str))
         sys.exit(bool(self.faults))
 
     def _seconds(self) -> float:

@@ -28,10 +28,10 @@ NAMES = ("latte art", "teapot", "red mug", "spoon", "paper cup", "saucer", "kett
 def photos() -> list[bytes]:
     """What is sent."""
     if folder := os.environ.get("SAR_PHOTOS"):
-        found = [path.read_bytes() for path in sorted(Path(folder).rglob("*")) if path.suffix.lower() in SUFFIXES]
-        if not found:
+        images = [path.read_bytes() for path in sorted(Path(folder).rglob("*")) if path.suffix.lower() in SUFFIXES]
+        if not images:
             raise SystemExit(f"SAR_PHOTOS: {folder} holds no photo")
-        return found
+        return images
     return [noise(side) for side in SIDES]
 
 

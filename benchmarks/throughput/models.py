@@ -34,8 +34,8 @@ class Model:
     @property
     def precisions(self) -> list[str]:
         """What the bundle has for images."""
-        found = json.loads((self.bundle / "manifest.json").read_text("utf-8"))["precisions"]
-        return ["fp32", *(name for name, forms in sorted(found.items()) if forms["image"])]
+        precisions = json.loads((self.bundle / "manifest.json").read_text("utf-8"))["precisions"]
+        return ["fp32", *(name for name, forms in sorted(precisions.items()) if forms["image"])]
 
 
 def prepared(name: str, cache: Path, photos: Path | None) -> Model:

@@ -47,12 +47,12 @@ class Setting:
 
 def of_open_clip(cores: int, convolutional: bool) -> list[Setting]:
     """What may be best for torch: small batches for networks of many small steps, larger ones for products."""
-    found = []
+    settings = []
     for channels_last in (False, True) if convolutional else (False,):
         for batch in BATCHES[:2] if convolutional else BATCHES[1:]:
-            found.append(Setting("loop", batch, channels_last=channels_last))
-            found += [Setting("loop", batch, cores, 0, channels_last)] if cores > 1 else []
-    return [*found, Setting("loader", 8, 1, cores, convolutional)]
+            settings.append(Setting("loop", batch, channels_last=channels_last))
+            settings += [Setting("loop", batch, cores, 0, channels_last)] if cores > 1 else []
+    return [*settings, Setting("loader", 8, 1, cores, convolutional)]
 
 
 def of_ours(cores: int) -> list[Setting]:

@@ -101,7 +101,7 @@ def reckon(jobs: Sequence[Job]) -> Reckoned:
         training, used = _training(config, trained)
         steps, memory = steps + training.times, max(memory, used)
         work += [training, *_evaluation(config, trained, layout.classes, layout.counts[2])]
-    hours = {name: sum(part.seconds(peak) for part in work) / 3600 for name, peak in CARDS.items()}
+    hours = {name: sum(item.seconds(peak) for item in work) / 3600 for name, peak in CARDS.items()}
     return Reckoned(len(jobs), steps, hours, (RESIDENT + memory) / 2**30)
 
 
@@ -114,23 +114,23 @@ def _training(config: RunConfig, classes: int) -> tuple[_Work, float]:
     names = classes + round(subset * classes if subset < 1 else subset)
     prompts = batch if kind.per_image else 1
     tokens = prompts * (names * NAME_TOKENS + SHARED_TOKENS)
-    kept = tokens * TEXT_WIDTH * LAYERS * ACTIVATION_BYTES
+    activations = tokens * TEXT_WIDTH * LAYERS * ACTIVATION_BYTES
     flops = 4.0 * tokens * TEXT_WEIGHTS  # the weights are frozen: backward makes gradients of activations alone
     kernels, photos = KERNELS * LAYERS, 0
     if "image" in kind.towers:
         flops += 3 * 2 * IMAGE_MACS * batch  # forward and backward, and forward without prompts
-        kept += batch * IMAGE_TOKENS * IMAGE_WIDTH * LAYERS * ACTIVATION_BYTES
+        activations += batch * IMAGE_TOKENS * IMAGE_WIDTH * LAYERS * ACTIVATION_BYTES
         kernels, photos = 2 * kernels, batch
-    return _Work(epochs * max(1, classes * config.shots // batch), flops, kernels, photos), kept
+    return _Work(epochs * max(1, classes * config.shots // batch), flops, kernels, photos), activations
 
 
 def _evaluation(config: RunConfig, base: int, classes: int, photos: int) -> list[_Work]:
     """Return what test photos take of which the features are not cached, or whose prompts are their own."""
     kind = methods.get(config.method)
-    found = []
+    work = []
     if "image" in kind.towers:
-        found.append(_Work(photos, 2 * IMAGE_MACS, photos=1))
+        work.append(_Work(photos, 2 * IMAGE_MACS, photos=1))
     if kind.per_image:
         flops = 2.0 * classes * NAME_TOKENS * TEXT_WEIGHTS
-        found.append(_Work(photos, flops, 2 * FORWARD_KERNELS * LAYERS if base < classes else FORWARD_KERNELS * LAYERS))
-    return found
+        work.append(_Work(photos, flops, 2 * FORWARD_KERNELS * LAYERS if base < classes else FORWARD_KERNELS * LAYERS))
+    return work

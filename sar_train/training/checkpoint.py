@@ -115,11 +115,11 @@ def load_run(path: Path) -> Run:
     """
     prompts = path / PROMPTS
     if not prompts.is_file():
-        found = sorted(path.glob("**/model*.pth.tar*")) if path.is_dir() else [path] if path.is_file() else []
-        if not found:
+        checkpoints = sorted(path.glob("**/model*.pth.tar*")) if path.is_dir() else [path] if path.is_file() else []
+        if not checkpoints:
             state = " (it was not finished: run the same sar-train command again)" if (path / STATE).is_file() else ""
             raise RunError(f"{path}: expected a run folder with {PROMPTS}, or a CoOp checkpoint{state}")
-        return load_coop(found[-1])
+        return load_coop(checkpoints[-1])
     tensors, metadata = load_tensors(prompts)
     if metadata.get("format") != FORMAT:
         raise RunError(f"{prompts}: not a prompt file of sar-train")

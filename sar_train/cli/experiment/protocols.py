@@ -216,8 +216,8 @@ def run(files: tuple[Path, ...], only: str, **options: Any) -> None:
         raise ConfigError(f"no run's name contains {only!r}" if only else "no runs")
     if options["form"] == "json" and len(files) > 1:
         raise ConfigError("--format json takes one file at a time")
-    places = {file: out if out and len(files) == 1 else (out or Path("results")) / file.stem for file in files}
-    whole = carry_out([(jobs, places[file]) for file, jobs in jobs_of.items() if jobs], Machine(**options))
+    folders = {file: out if out and len(files) == 1 else (out or Path("results")) / file.stem for file in files}
+    whole = carry_out([(jobs, folders[file]) for file, jobs in jobs_of.items() if jobs], Machine(**options))
     sys.exit(0 if whole else 1)
 
 

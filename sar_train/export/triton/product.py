@@ -77,9 +77,9 @@ def _weights(
         bias: (C,) is added.
     """
     none = np.zeros(len(rows), dtype=np.int64)
-    weights, own = composed(terms.statistics, terms.scale, rows, rows, none)
-    weights[terms.columns], own[terms.columns] = terms.weights, terms.bias[terms.columns]
-    return weights.T, bias + own
+    weights, class_bias = composed(terms.statistics, terms.scale, rows, rows, none)
+    weights[terms.columns], class_bias[terms.columns] = terms.weights, terms.bias[terms.columns]
+    return weights.T, bias + class_bias
 
 
 def _model(

@@ -89,8 +89,8 @@ class Endpoint:
 
     def __post_init__(self) -> None:
         try:
-            parts = urlsplit(self.url)
-            usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+            url = urlsplit(self.url)
+            usable = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
         except ValueError:
             usable = False
         if not usable:
@@ -99,8 +99,8 @@ class Endpoint:
     @property
     def address(self) -> str:
         """Return the URL for messages, without user name and password."""
-        parts = urlsplit(self.url)
-        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+        url = urlsplit(self.url)
+        return f"{url.scheme}://{url.netloc.rpartition('@')[2]}{url.path}"
 
     def ask(self, text: str, seed: int) -> Answer:
         """Send a request and wait for the answer.
