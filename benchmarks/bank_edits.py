@@ -1,4 +1,4 @@
-"""How long a change of a bank takes, and until others see it, on bases of a thousand to a million classes.
+"""Time a change of a bank, and until others see it, on bases of a thousand to a million classes.
 
     python -m benchmarks.bank_edits [--classes 1000 100000 1000000] [--dim 512] [--repeat 5]
 

@@ -43,7 +43,7 @@ class Sources:
     other: Path
 
     def of(self, number: int) -> Path:
-        """What a case starts from."""
+        """Return the bundle that a case starts from."""
         return self.shipped if number % SHIPPED_EVERY == 0 else self.tiny
 
 
@@ -96,7 +96,7 @@ def worker(pipe: Connection, seed: int, word: str, sources: Sources, memory: flo
 
 @dataclass
 class Record:
-    """What came of all cases."""
+    """Outcomes of all cases."""
 
     outcomes: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     slowest: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))

@@ -1,4 +1,4 @@
-"""What the commands share that end a process with ``kill -9`` at random moments and then look at what it left."""
+"""Common code of the commands that end a process with ``kill -9`` at random moments and then look at what it left."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Kills:
 
     @contextmanager
     def looking(self) -> Iterator[None]:
-        """What cannot be read is a fault."""
+        """Count a file that cannot be read as a fault."""
         try:
             yield
         except Exception as error:
@@ -109,14 +109,14 @@ def added(number: int) -> str:
 
 
 def stored_bank(file: Path, base: ClassBank) -> ClassBank:
-    """What the file holds; before the first class was added there is none, and the base stands."""
+    """Return the bank in the file; before the first class was added there is none, and the base stands."""
     from sar_infer.bank import ClassBank
 
     return ClassBank.load(file, base=base) if file.exists() else base
 
 
 def not_the_first(bank: ClassBank, base: ClassBank, confirmed: int) -> Iterator[str]:
-    """What is wrong with a bank unless it has the base's classes and of those added the first k, in order.
+    """Return the faults of a bank, which should have the base's classes and of those added the first k, in order.
 
     k is ``confirmed`` or one more, stored before it could be confirmed.
     """

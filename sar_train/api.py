@@ -157,7 +157,7 @@ def train(
     chosen = run_config(photos, config, settings, **options)
     folder = Path("runs") / default_name(chosen) if out is None else Path(out)
     chosen = replace(chosen, cache_dir=chosen.cache_dir or str(folder.parent / ".features"))
-    trainer.check_place(folder, chosen)
+    trainer.check_run_folder(folder, chosen)
     if save_features is not None:
         trainer.check_features_file(Path(save_features))
     try:

@@ -26,7 +26,7 @@ NAMES = ("latte art", "teapot", "red mug", "spoon", "paper cup", "saucer", "kett
 
 
 def photos() -> list[bytes]:
-    """What is sent."""
+    """Return the photos to send."""
     if folder := os.environ.get("SAR_PHOTOS"):
         images = [path.read_bytes() for path in sorted(Path(folder).rglob("*")) if path.suffix.lower() in SUFFIXES]
         if not images:
@@ -69,7 +69,7 @@ class Classifying(FastHttpUser):
 
     @task(1)
     def health(self) -> None:
-        """What a balancer asks."""
+        """Ask for health, as a balancer does."""
         self.client.get("/healthz")
         self.client.get("/readyz")
 

@@ -1,4 +1,4 @@
-"""How a contender is run: what is tried, and what it is told."""
+"""Settings to try for a contender, and its command line."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Setting:
 
 
 def of_open_clip(cores: int, convolutional: bool) -> list[Setting]:
-    """What may be best for torch: small batches for networks of many small steps, larger ones for products."""
+    """Return settings that may be best for torch: small batches for many small steps, larger ones for products."""
     settings = []
     for channels_last in (False, True) if convolutional else (False,):
         for batch in BATCHES[:2] if convolutional else BATCHES[1:]:
@@ -56,7 +56,7 @@ def of_open_clip(cores: int, convolutional: bool) -> list[Setting]:
 
 
 def of_ours(cores: int) -> list[Setting]:
-    """What `sar-classify` does for some images, and what its bulk engine does: a worker on each core."""
+    """Return settings as `sar-classify` has them for some images and for bulk: a worker on each core."""
     return [Setting("stream", 8), *(Setting("loop", batch, cores) for batch in BATCHES[:2])]
 
 

@@ -130,14 +130,14 @@ def check(path: Path, names: Sequence[str] = (), *, all_images: bool = False, wa
     inside = dataset_in(path) if path.is_dir() else None
     below = [key for key, layout in LAYOUTS.items() if (path / layout.folder).is_dir()]
     if names:
-        return Report(path, tuple(_check_known(_key(name), path, decoder) for name in names))
+        return Report(path, tuple(_check_named(_key(name), path, decoder) for name in names))
     if inside:
-        return Report(path, (_check_known(inside, path, decoder),))
+        return Report(path, (_check_named(inside, path, decoder),))
     if below:
         absent = tuple(key for key in LAYOUTS if key not in below)
         folders = {LAYOUTS[key].folder for key in below}
         others = sorted(p.name for p in path.iterdir() if p.is_dir() and p.name not in folders and p.name[0] != ".")
-        return Report(path, tuple(_check_known(key, path, decoder) for key in below), absent, tuple(others))
+        return Report(path, tuple(_check_named(key, path, decoder) for key in below), absent, tuple(others))
     domain_names = domains(path) if path.is_dir() else ()
     folders_of_photos = [path / name for name in domain_names] or [path]
     return Report(path, tuple(_check_photos(folder, decoder) for folder in folders_of_photos))
@@ -150,8 +150,8 @@ def _key(name: str) -> str:
     return key
 
 
-def _check_known(key: str, root: Path, decoder: _Decoder) -> Checked:
-    """Check a dataset that is known by name."""
+def _check_named(key: str, root: Path, decoder: _Decoder) -> Checked:
+    """Check a dataset of `LAYOUTS`."""
     layout, folder = LAYOUTS[key], folder_of(key, root)
     if not is_there(key, root):
         expected = f"a folder {layout.images or 'cars_train'}" + (f" or {layout.split_file}" * bool(layout.split_file))

@@ -87,7 +87,7 @@ def read_listing(key: str, folder: Path, options: DataOptions) -> Dataset:
         elif split_file.is_file():
             names, splits = read_split(split_file)
         else:
-            names, splits, warning = _own_split(key, folder, options)
+            names, splits, warning = _drawn_split(key, folder, options)
     except OSError as error:
         raise DataError(f"dataset {key}: {error.filename}: cannot be read ({error.strerror})") from None
     return Dataset(
@@ -137,7 +137,7 @@ def _read_row(row: Any, names: dict[int, str], line: str) -> Photo:
     return Photo(author_lists.below(path, line), label)
 
 
-def _own_split(key: str, folder: Path, options: DataOptions) -> tuple[tuple[str, ...], _Splits, str]:
+def _drawn_split(key: str, folder: Path, options: DataOptions) -> tuple[tuple[str, ...], _Splits, str]:
     """Return class names, photos by split, and the sentence that must be shown with every result.
 
     A target tests on all photos, or on those that the authors list.

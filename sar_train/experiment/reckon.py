@@ -25,7 +25,7 @@ LAUNCH = 10e-6
 KERNELS, FORWARD_KERNELS = 175, 60
 """For a layer of the text tower, forward and backward, and forward alone; torch's profiler counts them in our step."""
 DECODE = 10e-3
-"""Seconds a photo and decoder, and `DECODERS` work at once (`sar_train.data.photo_features`)."""
+"""Seconds a photo and decoder, and `DECODERS` work at once (`sar_train.data.features`)."""
 DECODERS = 4
 NAME_TOKENS, SHARED_TOKENS = 6, 20
 """Tokens of a name behind the shared prefix, and of the prefix."""

@@ -48,7 +48,7 @@ class Run:
 
 @dataclass(frozen=True)
 class _Prompts:
-    """What a prompt file says beside its tensors, as JSON values."""
+    """Metadata of a prompt file, as JSON values."""
 
     method: str
     settings: Mapping[str, Any]
@@ -75,7 +75,7 @@ class _Record:
 
 @dataclass(frozen=True)
 class _Unfinished:
-    """What the state of an unfinished run says beside its tensors."""
+    """Metadata of the state of an unfinished run."""
 
     config: Mapping[str, Any]
     epoch: int

@@ -57,7 +57,7 @@ def run(
     began = time.monotonic()
     if (out / checkpoint.RECORD).is_file() and not overwrite:
         raise RunError(f"{out} holds a finished run: choose another --out, or replace it with --overwrite")
-    check_place(out, config)
+    check_run_folder(out, config)
     context = prepare(config, tell)
     zero_shot = measures.zero_shot(context)
     tell(f"zero-shot: {describe(zero_shot)}")
@@ -126,7 +126,7 @@ def run(
     return finished
 
 
-def check_place(out: Path, config: RunConfig) -> None:
+def check_run_folder(out: Path, config: RunConfig) -> None:
     """Raise RunError if no run can be written here, before minutes are spent on encoding images."""
     _check_folder(out, "--out")
     photos, dataset = locate(config.data, Path(config.data_root) if config.data_root else None)

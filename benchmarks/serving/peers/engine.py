@@ -1,4 +1,4 @@
-"""What the peers' servers run: our decoding, the bundle's ONNX file and bank, the five best classes."""
+"""The model that the peers' servers run: our decoding, the bundle's ONNX file and bank, the five best classes."""
 
 from __future__ import annotations
 

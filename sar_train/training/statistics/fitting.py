@@ -15,7 +15,7 @@ from torch import Tensor
 from sar_infer.classifiers.statistics import Statistics, composed
 from sar_train.clip.backbone import Backbone
 from sar_train.data.feature_file import DEMO_FILE, load_features
-from sar_train.data.photo_features import PhotoFeatures
+from sar_train.data.features import PhotoFeatures
 from sar_train.data.progress import ProgressCallback
 from sar_train.errors import DataError, RunError
 from sar_train.methods.base import Setup
