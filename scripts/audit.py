@@ -29,7 +29,7 @@ LONGEST = 600
 
 
 def main() -> int:
-    """Audit, print what is known, and return the exit code."""
+    """Audit, print the verdict, and return the exit code."""
     client = install()
     reports = (report(client, service) for service in SERVICES) if client else ()
     lines, code = next((verdict(packages) for packages in reports if packages), ([NOT_AUDITED], 2))
@@ -52,7 +52,7 @@ def install() -> Path | None:
 
 
 def report(client: Path, service: str) -> Sequence[dict[str, Any]] | None:
-    """Return what one database says of each package, as pip-audit's JSON does; None where it answers for none."""
+    """Return one database's report on each package, in pip-audit's form; None where it answers for none."""
     paths = dict.fromkeys(sysconfig.get_path(name) for name in ("purelib", "platlib"))
     folders = [argument for path in paths for argument in ("--path", path)]
     options = ["--skip-editable", "--format", "json", "--progress-spinner", "off", "--vulnerability-service", service]

@@ -104,7 +104,7 @@ class Image:
         return round(time.monotonic() - started, 1)
 
     def inspect(self) -> dict[str, Any]:
-        """Return what the image declares; podman tells the health check beside the rest."""
+        """Return the image's description merged with its configuration, outside which podman lists the health check."""
         (description,) = json.loads(self.call("image", "inspect", self.tag))
         return {**description, **description["Config"]}
 
@@ -162,7 +162,7 @@ def pip_secrets(scratch: Path) -> dict[str, Path]:
 
 
 def check_config(config: dict[str, Any]) -> None:
-    """Check that the image says what runs, as whom, how to ask it whether it is well, and what it is."""
+    """Check the image's user, entry point, health check, stop signal, port and version label."""
     version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
     expect(
         re.fullmatch(r"[1-9]\d*:[1-9]\d*", config["User"]), f"user is {config['User']!r}, not an unprivileged number"

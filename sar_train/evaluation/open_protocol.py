@@ -135,7 +135,7 @@ def _rank(logits: npt.NDArray[Any], labels: Labels, n_base: int) -> _Ranked:
 
 
 def _measure(ranked: _Ranked, weights: Doubles) -> OpenMeasures:
-    """Return the measures with a weight (N,) for each image, which is divided by the sum over what is counted."""
+    """Return the measures with ``weights`` (N,) of images, normalised over the images that a measure counts."""
     base, right = ranked.base, ranked.right
     as_base = ranked.margin >= 0  # on ties the arg max takes the first class, which is a base class
     open_right = right & (as_base == base)

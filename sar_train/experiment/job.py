@@ -91,7 +91,7 @@ class Job:
 
 @functools.cache
 def contents(folder: Path) -> str:
-    """Digest the names and sizes of a folder's files, and what its lists of labels say, once in a process."""
+    """Digest the names and sizes of a folder's files and the content of its lists of labels, once in a process."""
     sha256 = hashlib.sha256()
     for path in sorted(map(Path, files_in(folder))):
         content = path.read_bytes() if path.name in METADATA else str(path.stat().st_size).encode()

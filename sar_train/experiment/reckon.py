@@ -106,7 +106,7 @@ def reckon(jobs: Sequence[Job]) -> Reckoned:
 
 
 def _training(config: RunConfig, classes: int) -> tuple[_Work, float]:
-    """Return the steps of a run, and the bytes of activations that one keeps."""
+    """Return the work of a run's steps, and the bytes of activations that one step keeps."""
     kind = methods.get(config.method)
     schedule = kind.schedule
     batch, epochs = config.batch_size or schedule.batch_size, config.epochs or schedule.epochs
@@ -125,7 +125,7 @@ def _training(config: RunConfig, classes: int) -> tuple[_Work, float]:
 
 
 def _evaluation(config: RunConfig, base: int, classes: int, photos: int) -> list[_Work]:
-    """Return what test photos take of which the features are not cached, or whose prompts are their own."""
+    """Return the work on test photos whose features are not cached, or that have prompts of their own."""
     kind = methods.get(config.method)
     work = []
     if "image" in kind.towers:

@@ -62,7 +62,7 @@ def look_for_data(jobs: Sequence[Job], warn: ProgressCallback | None = None) -> 
 
     Args:
         jobs: the runs to come.
-        warn: gets a line for each that is only not there, in place of an error.
+        warn: gets a line for each that is missing, in place of an error; an unknown name stays an error.
 
     Raises:
         DataError: datasets that cannot be found, all of them in one line, unknown names first.

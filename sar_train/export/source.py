@@ -103,14 +103,14 @@ class ExportSource:
 
     @property
     def branch(self) -> Literal["text", "head", "statistics"]:
-        """Return what answers for the trained classes."""
+        """Return the branch that answers for the trained classes."""
         if self.head_names:
             return "head"
         statistics = self.class_statistics("")
         return "statistics" if statistics is not None and statistics.active else "text"
 
     def class_statistics(self, encoder_digest: str) -> TrainedStatistics | None:
-        """Return the statistics as the bundle has them: those of the trained classes that its bank has, by its names.
+        """Return the statistics of the trained classes in the bundle's bank, under the bank's names; None without any.
 
         Args:
             encoder_digest: of the bundle.
@@ -131,7 +131,7 @@ class ExportSource:
 
 
 def spoken_phrases(phrases: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
-    """Return names and phrases as training reads them and as they are shown; a name counts once, as it came first."""
+    """Return names and phrases as training reads them; of names that read the same, the first one stays."""
     spoken_of: dict[str, tuple[str, ...]] = {}
     for name, several in phrases.items():
         spoken_of.setdefault(spoken(name), tuple(map(spoken, several)))

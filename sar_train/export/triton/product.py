@@ -69,7 +69,7 @@ def bank_product(manifest: Manifest, classes: ClassSet) -> Product:
 def _weights(
     terms: Terms, rows: npt.NDArray[np.float32], bias: npt.NDArray[np.float32]
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Return weights (D, C) for centred rows and bias (C,): of classes without photos, too, which need none elsewhere.
+    """Return weights (D, C) for centred rows and bias (C,) of all classes, with photos or without.
 
     Args:
         terms: Those of the classes.

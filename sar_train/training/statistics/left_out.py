@@ -223,7 +223,7 @@ def choose(
         tuple(
             (float(g - full), float(a), float(b))
             for g, a, b in zip(grid, named.trained, np.nanmean(named.left, axis=0), strict=True)
-        )[optima[0] % _CURVE_STEP :: _CURVE_STEP],  # so that the chosen place is among them
+        )[optima[0] % _CURVE_STEP :: _CURVE_STEP],  # so that the optimum is among them
         scores,
         {n: float(of.trained[optima[n]]) for n, of in chosen.items()},
         tuple(_expected(n, of.left[:, optima[n]], rivals) for n, of in chosen.items()),
@@ -291,7 +291,7 @@ def _measure(
 class _FoldPhotos:
     """The photos of one fold: the model of the kept classes, all evaluated views, and those of the left-out classes.
 
-    ``truth`` (N,) is the place among kept or left-out classes, ``order`` (N,) the number of a left-out photo within
+    ``truth`` (N,) is the index among kept or left-out classes, ``order`` (N,) the number of a left-out photo within
     its class, -1 for kept ones; ``drawn`` has the plain rows (n, D) of each left-out class in this order.
     """
 
