@@ -259,20 +259,20 @@ def run_config(
     chosen = {name: _plain(value) for name, value in options.items() if value is not None}
     file = {} if config is None else read_toml(Path(config))
     merged = merge(file, {"data": str(photos)}, chosen, {"sections": settings or {}}, {"sections": sections})
-    made = build(RunConfig, merged, "settings" if config is None else str(config))
-    if not made.sar and (weight is not None or (settings or {}).keys() & regularisers.entries):
+    resolved = build(RunConfig, merged, "settings" if config is None else str(config))
+    if not resolved.sar and (weight is not None or (settings or {}).keys() & regularisers.entries):
         raise ConfigError(
             "--no-sar (sar = false) cannot be combined with settings of SAR or of another regulariser; leave out "
             "--sar-weight and --set sar.…"
         )
-    if not made.statistics and (chosen.get("quick") or chosen.get("prompt", "auto") != "auto"):
+    if not resolved.statistics and (chosen.get("quick") or chosen.get("prompt", "auto") != "auto"):
         raise ConfigError("--prompt, --quick: only class statistics use them, and they are off; leave them out")
-    if made.device == "auto":
+    if resolved.device == "auto":
         import torch
 
-        made = replace(made, device="cuda" if torch.cuda.is_available() else "cpu")
-    asked = "sar" in merged or bool(made.sections.keys() & regularisers.entries)
-    final = made if asked or methods.get(made.method).sar_weight != 0 else replace(made, sar=False)
+        resolved = replace(resolved, device="cuda" if torch.cuda.is_available() else "cpu")
+    regularised = "sar" in merged or bool(resolved.sections.keys() & regularisers.entries)
+    final = resolved if regularised or methods.get(resolved.method).sar_weight != 0 else replace(resolved, sar=False)
     if not final.sar and chosen.keys() & {"novel", "novel_count"} and chosen.get("novel") != "none":
         raise ConfigError(
             "--novel, --novel-count: only SAR has novel names, and it is off; leave them out, or set --sar"

@@ -15,7 +15,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sar_infer.images.formats import has_image_suffix
 from sar_train.data import author_lists, imagenet
 from sar_train.data.dataset import SPLITS, DataOptions, Dataset, Photo, Split
 from sar_train.data.layouts import GUIDE, LAYOUTS, folder_of, missing_in
@@ -181,8 +180,7 @@ def class_folders(key: str, images: Path) -> tuple[tuple[str, ...], list[Photo]]
     folders = [name for name in folders if name not in IGNORED.get(key, ())]
     photos: list[Photo] = []
     for label, name in enumerate(folders):
-        with os.scandir(images / name) as entries:
-            files = sorted(e.name for e in entries if has_image_suffix(e.name) and e.name[0] != ".")
+        files = imagenet.photo_names(images / name)
         if not files:
             raise DataError(f"{images / name}: no photo in it; complete the download")
         photos += [Photo(f"{name}/{file}", label) for file in files]

@@ -72,18 +72,18 @@ def look_for_data(jobs: Sequence[Job], warn: ProgressCallback | None = None) -> 
     absent: dict[str, str] = {}
     for name, root in datasets:
         try:
-            if said := missing(name, Path(root) if root else None):
-                absent[name] = said
+            if message := missing(name, Path(root) if root else None):
+                absent[name] = message
         except DataError as error:
             unknown[name] = str(error)
     if warn:
-        for said in absent.values():
-            warn(f"Warning: {said}")
+        for message in absent.values():
+            warn(f"Warning: {message}")
         absent = {}
-    if lost := unknown | absent:
-        first = next(iter(lost.values()))
-        several = f"{len(lost)} datasets cannot be found: {', '.join(lost)}; the first: "
-        raise DataError(several * (len(lost) > 1) + first)
+    if problems := unknown | absent:
+        first = next(iter(problems.values()))
+        summary = f"{len(problems)} datasets cannot be found: {', '.join(problems)}; the first: "
+        raise DataError(summary * (len(problems) > 1) + first)
 
 
 def survey(jobs: Sequence[Job], tell: ProgressCallback, *, strict: bool = True) -> list[dict[str, Any]]:
@@ -164,11 +164,11 @@ def _check_on_halves(context: RunContext) -> dict[str, Any] | None:
 
 def _once(tell: ProgressCallback) -> ProgressCallback:
     """Return a callback that skips repeated lines: warnings are the same for every seed."""
-    told: set[str] = set()
+    lines: set[str] = set()
 
     def tell_once(text: str) -> None:
-        if text not in told:
-            told.add(text)
+        if text not in lines:
+            lines.add(text)
             tell(text)
 
     return tell_once

@@ -135,21 +135,21 @@ def load_run(path: Path) -> Run:
     for key in ("settings", "class_names", "regularisers"):
         if key in entries:
             entries[key] = _parsed(entries[key], f"{prompts}: {key}")
-    said: _Prompts = _checked(_Prompts, entries, prompts)
+    fields: _Prompts = _checked(_Prompts, entries, prompts)
     record = _parsed(_text(path / RECORD), path / RECORD) if (path / RECORD).is_file() else {}
     if not isinstance(record, dict):
         raise RunError(f"{path / RECORD}: damaged: expected a JSON object, got {type(record).__name__}")
     _checked(_Record, {key: record[key] for key in record.keys() & _Record.__dataclass_fields__}, path / RECORD)
     return Run(
         tensors=tensors,
-        method=said.method,
-        settings=said.settings,
-        backbone_name=said.backbone,
-        pretrained=said.pretrained or None,
-        weights_digest=said.weights_digest,
-        template=said.template,
-        class_names=said.class_names,
-        regularisers=said.regularisers,
+        method=fields.method,
+        settings=fields.settings,
+        backbone_name=fields.backbone,
+        pretrained=fields.pretrained or None,
+        weights_digest=fields.weights_digest,
+        template=fields.template,
+        class_names=fields.class_names,
+        regularisers=fields.regularisers,
         record=record,
     )
 

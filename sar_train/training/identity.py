@@ -60,13 +60,13 @@ def outcome_settings(config: RunConfig) -> dict[str, Any]:
     sections = {config.method: config.section(config.method, method.Config)}
     if config.sar:
         sections[regulariser_of(config.sections)] = regulariser_settings(config)
-    apart = (*ELSEWHERE, "sections", *(() if config.sar else OF_SAR))
+    excluded = (*ELSEWHERE, "sections", *(() if config.sar else OF_SAR))
     outcome: dict[str, Any] = {
         "schedule": dataclasses.asdict(method.schedule),
         "sections": {name: _counted(section) for name, section in sections.items()},
     }
     usual = {name: getattr(RunConfig, name) for name in OF_STATISTICS}
-    values = {k: v for k, v in dataclasses.asdict(config).items() if k not in apart and v is not None}
+    values = {k: v for k, v in dataclasses.asdict(config).items() if k not in excluded and v is not None}
     outcome |= {k: v for k, v in values.items() if usual.get(k, ...) != v}
     names = {"data": config.data, "pretrained": config.pretrained, "novel": config.novel if config.sar else None}
     digests = {key: digest for key, name in names.items() if name and (digest := file_digest(name, config.data_root))}

@@ -243,9 +243,9 @@ class OptimiserStep:
         if named:
             value = scaler.scale(share * torch.stack([terms[name] for name in named]).sum())
             gradients = torch.autograd.grad(value, self._parameters, retain_graph=True, allow_unused=True)
-            for held, gradient in zip(reference, gradients, strict=True):
+            for accumulated, gradient in zip(reference, gradients, strict=True):
                 if gradient is not None:
-                    held.add_(gradient)
+                    accumulated.add_(gradient)
         plain_terms = [term for name, term in terms.items() if name not in named]
         total = share * torch.stack(plain_terms).sum()
         if penalty is not None:

@@ -64,8 +64,8 @@ class State:
                     tensors[f"optimiser.{key}.{name}"] = value.clone()
         tensors |= {f"average.{name}": value.clone() for name, value in self.average.items()}
         if self.scaler.is_enabled():
-            held = self.scaler.state_dict()
-            tensors["scaler"] = torch.tensor([held["scale"], held["_growth_tracker"]], dtype=torch.float64)
+            scaler = self.scaler.state_dict()
+            tensors["scaler"] = torch.tensor([scaler["scale"], scaler["_growth_tracker"]], dtype=torch.float64)
         tensors["rng.data"], tensors["rng.regulariser"] = self.data_rng.get_state(), self.regulariser_rng.get_state()
         return tensors
 

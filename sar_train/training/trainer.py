@@ -253,16 +253,16 @@ def _after_epoch(context: RunContext, out: Path, tell: ProgressCallback, spent: 
 
 def describe(answers: Answers) -> str:
     """Return ``base 60.7 % / new 59.1 % (harmonic mean 59.9 %)`` and the same in one ranking, as far as measured."""
-    apart = scores(answers.parts)
-    if apart["base_accuracy"] is None:
+    separate = scores(answers.parts)
+    if separate["base_accuracy"] is None:
         return "not measured, no photo is left to test on"
     if answers.open is None:
-        return f"accuracy {apart['base_accuracy']:.1f} %"
+        return f"accuracy {separate['base_accuracy']:.1f} %"
     one = dataclasses.asdict(answers.open.images)
     shown, in_one = (
         f"base {measures['base_accuracy']:.1f} % / new {measures['new_accuracy']:.1f} % "
         f"(harmonic mean {measures['harmonic_mean']:.1f} %)"
-        for measures in (apart, one)
+        for measures in (separate, one)
     )
     return f"{shown}; one ranking over base and new: {in_one}"
 

@@ -239,17 +239,17 @@ def _protocol(experiment: Experiment, options: dict[str, Any], *, cost: bool = F
     )
     out = options.pop("out") or Path("results") / experiment
     jobs = plan.jobs(experiment, grid)
-    said = ""
+    estimate = ""
     if cost:
         from sar_train.data.layouts import find
         from sar_train.experiment.reckon import reckon
 
-        said = (
+        estimate = (
             str(reckon(jobs))
             if all(find(job.config.data) for job in jobs)
             else "time and memory are estimated for datasets known by name alone"
         )
-    sys.exit(0 if carry_out([(jobs, out)], Machine(**options), said) else 1)
+    sys.exit(0 if carry_out([(jobs, out)], Machine(**options), estimate) else 1)
 
 
 def _overrides(options: dict[str, Any]) -> dict[str, Any]:

@@ -80,11 +80,11 @@ class _Caster:
         if self._held[name] == kind:
             return name
         if (name, kind) not in self._made:
-            made = self._made[name, kind] = f"{name}:{'half' if kind == HALF else 'full'}"
+            converted = self._made[name, kind] = f"{name}:{'half' if kind == HALF else 'full'}"
             if name in self._weights:
                 with np.errstate(over="ignore"):  # a mask's largest negative number becomes minus infinity
                     values = numpy_helper.to_array(self._weights[name]).astype(np.float16)
-                self._graph.initializer.append(numpy_helper.from_array(values, made))
+                self._graph.initializer.append(numpy_helper.from_array(values, converted))
             else:
-                self._nodes.append(helper.make_node("Cast", [name], [made], to=kind))
+                self._nodes.append(helper.make_node("Cast", [name], [converted], to=kind))
         return self._made[name, kind]

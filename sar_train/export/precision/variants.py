@@ -84,10 +84,10 @@ def _attempt(bundle: Bundle, folder: Path, precision: str, gate: Gate, side: Sid
     tell(f"making the {side.encoder} encoder in {precision}")
     source, path = bundle.path / side.source, folder / f"{side.encoder}_encoder.{precision}.onnx"
     path.unlink(missing_ok=True)
-    made = smaller(plain(source), precision, side.calibration, tell)
-    if made is None:
+    candidate = smaller(plain(source), precision, side.calibration, tell)
+    if candidate is None:
         return Attempt(precision, side.encoder, None, ("it has nothing that could be made smaller",))
-    write_graph(path, made.model)
+    write_graph(path, candidate.model)
     if not opens(path):
         path.unlink()
         return Attempt(precision, side.encoder, None, ("onnxruntime does not open it",))
@@ -101,14 +101,14 @@ def _attempt(bundle: Bundle, folder: Path, precision: str, gate: Gate, side: Sid
     failures = [*gate.failures(figures, faster), *failures]
     variant = Variant(
         file=path.name,
-        method=made.method,
+        method=candidate.method,
         samples=figures.samples,
         min_cosine=figures.min_cosine,
         mean_cosine=figures.mean_cosine,
         top1_agreement=figures.top1_agreement,
         speedup=round(faster, 2),
         self_test_cosine=stored,
-        notes=(*made.notes, *notes),
+        notes=(*candidate.notes, *notes),
         processor=processor(),
     )
     if failures:

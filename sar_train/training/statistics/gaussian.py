@@ -55,9 +55,9 @@ def gaussian(features: Doubles, labels: Labels, classes: int, reference: Doubles
     np.add.at(sums, labels, features)
     means = sums / np.maximum(counts, 1)[:, None]
     centre = means[counts > 0].mean(0)
-    apart = features - means[labels]
+    centred = features - means[labels]
     free = len(labels) - int((counts > 0).sum())
-    scatter = apart.T @ apart / max(free, 1)
+    scatter = centred.T @ centred / max(free, 1)
     if np.trace(scatter) > _ALMOST_NOTHING:
         return Gaussian(means, counts, centre, scatter, _precision(scatter, len(labels)))
     if reference is not None:
@@ -134,9 +134,9 @@ def separation(features: Doubles, labels: Labels, classes: int) -> float:
     if len(left) > _MOST_PAIRS:
         pairs = rng.choice(len(left), _MOST_PAIRS, replace=False)
         left, right = left[pairs], right[pairs]
-    apart = learned.means[left] - learned.means[right]
-    directions = apart @ learned.precision
-    distances = np.sqrt((directions * apart).sum(1))
+    differences = learned.means[left] - learned.means[right]
+    directions = differences @ learned.precision
+    distances = np.sqrt((directions * differences).sum(1))
     if tested.scatter is None or learned.scatter is None or not distances.all():
         return 1.0
     spread = np.sqrt(np.maximum(((directions @ tested.scatter) * directions).sum(1), _ALMOST_NOTHING))

@@ -271,16 +271,16 @@ def _measure(
     left: dict[tuple[str, float, int], list[tuple[Fold, Doubles]]] = {}
     for fold_photos in all_photos:
         for prompt in prompts:
-            for photos, alpha, ours, theirs in fold_photos.curves(prompt.of(fold_photos.fold), scale, alphas, grid):
+            for photos, alpha, on_kept, on_left in fold_photos.curves(prompt.of(fold_photos.fold), scale, alphas, grid):
                 key = (prompt.name, alpha, photos)
-                trained.setdefault(key, []).append(ours)
-                left.setdefault(key, []).append((fold_photos.fold, theirs))
+                trained.setdefault(key, []).append(on_kept)
+                left.setdefault(key, []).append((fold_photos.fold, on_left))
     measured = {}
     for key, curves in left.items():
         sums, visits = np.zeros((classes, len(grid))), np.zeros((classes, 1))
-        for fold, theirs in curves:
-            visited = fold.left[~np.isnan(theirs[:, 0])]
-            sums[visited] += theirs[~np.isnan(theirs[:, 0])]
+        for fold, on_left in curves:
+            visited = fold.left[~np.isnan(on_left[:, 0])]
+            sums[visited] += on_left[~np.isnan(on_left[:, 0])]
             visits[visited] += 1
         mean = np.where(visits > 0, sums / np.maximum(visits, 1), np.nan)
         measured[key] = Measured(np.mean(trained[key], axis=0), mean)
@@ -338,11 +338,11 @@ class _FoldPhotos:
         remaining, left = rows[self.fold.kept], rows[self.fold.left]
         text_kept, text_left = scale * self.images @ remaining.T, scale * self.images @ left.T
         image_only = assemble(self.model, remaining, alpha=1.0)
-        apart = self.images - self.model.centre
+        centred = self.images - self.model.centre
 
         def image_logits(model: Statistics, names: Doubles, means: Doubles, counts: Labels) -> Doubles:
             weights, bias = composed(model, 0.0, names.astype(np.float32), means, counts)
-            result: Doubles = apart @ weights.T.astype(np.float64) + bias
+            result: Doubles = centred @ weights.T.astype(np.float64) + bias
             return result
 
         image_kept = image_logits(image_only, remaining, self.model.means, self.model.counts)
@@ -353,21 +353,21 @@ class _FoldPhotos:
             means = np.stack([of.mean(0) if len(of) else self.model.centre for of in learned])
             counts = np.array([len(of) for of in learned])
             image_left = image_logits(image_only, left, means, counts)
-            ours = self.order < 0
-            theirs = ~ours & (self.order >= counts[np.minimum(self.truth, len(counts) - 1)])
+            is_kept = self.order < 0
+            is_counted = ~is_kept & (self.order >= counts[np.minimum(self.truth, len(counts) - 1)])
             prototypes = image_logits(dataclasses.replace(image_only, slope=0.0), left, means, counts)
             for alpha in alphas:
                 logits_kept, logits_left = text_kept + alpha * image_kept, text_left + alpha * image_left
                 if alpha == 0:
                     logits_left = text_left + PHOTO_ALPHA * prototypes  # which are 0 without photos
                 margin = logits_kept.max(1) - logits_left.max(1)
-                right = np.where(ours, logits_kept.argmax(1), logits_left.argmax(1)) == self.truth
-                above = _shares(margin, right, self.truth, ours, len(remaining), grid, above=True)
+                right = np.where(is_kept, logits_kept.argmax(1), logits_left.argmax(1)) == self.truth
+                above = _shares(margin, right, self.truth, is_kept, len(remaining), grid, above=True)
                 yield (
                     photos,
                     alpha,
                     np.nanmean(above, axis=0),
-                    _shares(margin, right, self.truth, theirs, len(left), grid, above=False),
+                    _shares(margin, right, self.truth, is_counted, len(left), grid, above=False),
                 )
 
 
