@@ -64,7 +64,7 @@ def command(file: Path, repeat: int) -> dict[str, list[float]]:
 
     none = np.empty((0, bundle.manifest.embed_dim), np.float32)
     for _ in range(repeat):
-        bank = timed("read", lambda: ClassBank.load(file, bundle.manifest.encoder_digest).verified())
+        bank = timed("read", lambda: ClassBank.verify(file, bundle.manifest.encoder_digest))
         new = photos(random, bank.embeddings[7], ADDED)
         after = timed("edit", lambda bank=bank, new=new: add(bank, [], none, photos={"class 7": new}))
         timed("look", lambda after=after, bank=bank: photo_findings(after, bundle, bank))
