@@ -1,4 +1,4 @@
-"""How long a change of a bank takes, and until others see it, on bases of a thousand to a million classes.
+"""Time a change of a bank, and until others see it, on bases of a thousand to a million classes.
 
     python -m benchmarks.bank_edits [--classes 1000 100000 1000000] [--dim 512] [--repeat 5]
 
@@ -56,10 +56,10 @@ class Trial:
 
     def __init__(self, folder: Path, classes: int, dim: int) -> None:
         self.dim, self.times = dim, dict[str, list[float]]()
-        place = folder / f"{classes}.safetensors"
-        ClassBank(tuple(f"class {n}" for n in range(classes)), unit_rows(classes, dim, 0), "e" * 64).save(place)
+        path = folder / f"{classes}.safetensors"
+        ClassBank(tuple(f"class {n}" for n in range(classes)), unit_rows(classes, dim, 0), "e" * 64).save(path)
         bundle = example_bundle(1, dim)
-        opening, base = timed(lambda: ClassBank.load(place).shared(place))
+        opening, base = timed(lambda: ClassBank.load(path).shared(path))
         self.bundle = Bundle(bundle.path, bundle.manifest, base)
         self._note("open the base", opening)
         self._note("first look-up", timed(lambda: base.lookup.name("class 7"))[0])
@@ -107,14 +107,14 @@ def main() -> None:
     parser.add_argument("--dim", type=int, default=512)
     parser.add_argument("--repeat", type=int, default=5)
     options = parser.parse_args()
-    found: dict[str, dict[str, float]] = {}
+    milliseconds: dict[str, dict[str, float]] = {}
     for classes in options.classes:
         with tempfile.TemporaryDirectory() as folder:
-            found[f"{classes:,}"] = Trial(Path(folder), classes, options.dim).run(options.repeat)
-    print(f"{'milliseconds':<22}" + "".join(f"{size:>12}" for size in found))
-    for label in next(iter(found.values())):
-        print(f"{label:<22}" + "".join(f"{times[label]:12.1f}" for times in found.values()))
-    print(json.dumps({**vars(options), "milliseconds": found}))
+            milliseconds[f"{classes:,}"] = Trial(Path(folder), classes, options.dim).run(options.repeat)
+    print(f"{'milliseconds':<22}" + "".join(f"{size:>12}" for size in milliseconds))
+    for label in next(iter(milliseconds.values())):
+        print(f"{label:<22}" + "".join(f"{times[label]:12.1f}" for times in milliseconds.values()))
+    print(json.dumps({**vars(options), "milliseconds": milliseconds}))
 
 
 if __name__ == "__main__":

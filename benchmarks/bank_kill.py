@@ -105,7 +105,7 @@ def main() -> None:
     """Print a table and JSON."""
     rows = {"type": int, "default": 1000, "help": "classes of the bundle"}
     kills = Kills(__doc__, rows=rows, dim={"type": int, "default": 512})
-    bundle = example_bundle(kills.given.rows, kills.given.dim)
+    bundle = example_bundle(kills.options.rows, kills.options.dim)
     with tempfile.TemporaryDirectory() as parent:
         file, stored = Path(parent) / "bank.safetensors", 0
         span = timed_put(Path(parent) / "trial.safetensors", bundle)

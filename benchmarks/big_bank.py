@@ -45,100 +45,100 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--file", type=Path, help="keep the bank here, or take it from here")
     parser.add_argument("--measure", choices=sorted(MEASURES), help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.measure:
-        print(json.dumps(MEASURES[given.measure](given)))
+    options = parser.parse_args()
+    if options.measure:
+        print(json.dumps(MEASURES[options.measure](options)))
         return
     with tempfile.TemporaryDirectory() as folder:
-        given.file = given.file or Path(folder) / "big.safetensors"
-        results = {} if given.file.exists() else {"write": child("write", given, 1)}
-        results["file"] = {"classes": given.classes, "MiB": round(given.file.stat().st_size / 2**20)}
-        drop_from_cache(given.file)
-        results["open, cold"] = child("open", given, 1)
-        results["open"] = child("open", given, 1)
-        results["verify"] = child("verify", given, 1)
-        for threads in given.threads:
-            results[f"rank, {threads} threads"] = child("rank", given, threads)
-            results[f"plain, {threads} threads"] = child("plain", given, threads)
-        results["exact"] = child("exact", given, max(given.threads))
-    for what, values in results.items():
-        print(f"{what:<18} " + "   ".join(f"{name} {value:g}" for name, value in values.items()))
-    print(json.dumps({"classes": given.classes, "dim": given.dim, "cores": os.cpu_count(), **results}))
+        options.file = options.file or Path(folder) / "big.safetensors"
+        results = {} if options.file.exists() else {"write": child("write", options, 1)}
+        results["file"] = {"classes": options.classes, "MiB": round(options.file.stat().st_size / 2**20)}
+        drop_from_cache(options.file)
+        results["open, cold"] = child("open", options, 1)
+        results["open"] = child("open", options, 1)
+        results["verify"] = child("verify", options, 1)
+        for threads in options.threads:
+            results[f"rank, {threads} threads"] = child("rank", options, threads)
+            results[f"plain, {threads} threads"] = child("plain", options, threads)
+        results["exact"] = child("exact", options, max(options.threads))
+    for label, values in results.items():
+        print(f"{label:<18} " + "   ".join(f"{name} {value:g}" for name, value in values.items()))
+    print(json.dumps({"classes": options.classes, "dim": options.dim, "cores": os.cpu_count(), **results}))
     sys.exit(results["exact"]["wrong"] > 0)
 
 
-def child(measure: str, given: argparse.Namespace, threads: int) -> dict[str, float]:
+def child(measure: str, options: argparse.Namespace, threads: int) -> dict[str, float]:
     """One measure in a process of its own, whose BLAS has so many threads."""
     names = ("classes", "dim", "queries", "repeats", "file")
-    options = [part for name in names for part in (f"--{name}", str(getattr(given, name)))]
+    flags = [argument for name in names for argument in (f"--{name}", str(getattr(options, name)))]
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)}
-    command = [sys.executable, __file__, "--measure", measure, *options]
+    command = [sys.executable, __file__, "--measure", measure, *flags]
     result: dict[str, float] = json.loads(subprocess.check_output(command, env=environment, text=True))
     return result
 
 
-def write(given: argparse.Namespace) -> dict[str, float]:
+def write(options: argparse.Namespace) -> dict[str, float]:
     """Make the bank, a block of rows at a time."""
     start = time.perf_counter()
     random = np.random.default_rng(0)
-    with tempfile.TemporaryDirectory(dir=given.file.parent) as folder:
-        rows = np.memmap(Path(folder) / "rows", np.float32, "w+", shape=(given.classes, given.dim))
-        for first in range(0, given.classes, BLOCK):
-            block = random.standard_normal((min(BLOCK, given.classes - first), given.dim), dtype=np.float32)
+    with tempfile.TemporaryDirectory(dir=options.file.parent) as folder:
+        rows = np.memmap(Path(folder) / "rows", np.float32, "w+", shape=(options.classes, options.dim))
+        for first in range(0, options.classes, BLOCK):
+            block = random.standard_normal((min(BLOCK, options.classes - first), options.dim), dtype=np.float32)
             rows[first : first + len(block)] = block / np.linalg.norm(block, axis=1, keepdims=True)
-        names = tuple(f"class {number}" for number in range(given.classes))
-        ClassBank(names, np.asarray(rows), ENCODER).save(given.file)
+        names = tuple(f"class {number}" for number in range(options.classes))
+        ClassBank(names, np.asarray(rows), ENCODER).save(options.file)
     return {"seconds": seconds_since(start), **memory()}
 
 
-def opened(given: argparse.Namespace) -> dict[str, float]:
+def opened(options: argparse.Namespace) -> dict[str, float]:
     """Open the bank and make its class set, as before the first image."""
     start = time.perf_counter()
-    classes = class_set(ClassBank.load(given.file, ENCODER))
+    classes = class_set(ClassBank.load(options.file, ENCODER))
     return {"seconds": seconds_since(start), "classes": len(classes.names), **memory()}
 
 
-def verified(given: argparse.Namespace) -> dict[str, float]:
+def verified(options: argparse.Namespace) -> dict[str, float]:
     """Read and check every byte."""
     start = time.perf_counter()
-    bank = ClassBank.verify(given.file, ENCODER)
+    bank = ClassBank.verify(options.file, ENCODER)
     return {"seconds": seconds_since(start), "classes": len(bank.names), **memory()}
 
 
-def ranked(given: argparse.Namespace) -> dict[str, float]:
+def ranked(options: argparse.Namespace) -> dict[str, float]:
     """Time per image, alone and in batches of 16."""
-    classes = class_set(ClassBank.load(given.file, ENCODER))
-    return per_image(given, lambda rows: rank(rows, classes, Scale(SCALE), TOP))
+    classes = class_set(ClassBank.load(options.file, ENCODER))
+    return per_image(options, lambda rows: rank(rows, classes, Scale(SCALE), TOP))
 
 
-def plain(given: argparse.Namespace) -> dict[str, float]:
+def plain(options: argparse.Namespace) -> dict[str, float]:
     """The same by the whole product, a softmax and a full sort, on rows that were read before."""
-    rows_of_classes = np.array(ClassBank.load(given.file, ENCODER).embeddings)
+    rows_of_classes = np.array(ClassBank.load(options.file, ENCODER).embeddings)
 
     def everything(rows: Floats) -> object:
         logits = np.float32(SCALE) * (rows @ rows_of_classes.T)
         powers = np.exp(logits - logits.max(axis=1, keepdims=True))
         return powers / powers.sum(axis=1, keepdims=True), np.argsort(-logits, axis=1, kind="stable")[:, :TOP]
 
-    return per_image(given, everything)
+    return per_image(options, everything)
 
 
-def exact(given: argparse.Namespace) -> dict[str, float]:
+def exact(options: argparse.Namespace) -> dict[str, float]:
     """Rank some queries, and again in float64 by brute force."""
-    bank = ClassBank.load(given.file, ENCODER)
+    bank = ClassBank.load(options.file, ENCODER)
     classes, same, wrong, error = class_set(bank), 0, 0, 0.0
-    for rows in np.array_split(queries(given.queries, given.dim), -(-given.queries // 20)):
-        found = rank(rows, classes, Scale(SCALE), TOP)
+    for rows in np.array_split(queries(options.queries, options.dim), -(-options.queries // 20)):
+        ranking = rank(rows, classes, Scale(SCALE), TOP)
         cosines = np.empty((len(rows), len(bank.names)))
         for first in range(0, len(bank.names), BLOCK):
             cosines[:, first : first + BLOCK] = rows.astype(np.float64) @ bank.embeddings[first : first + BLOCK].T
         best = np.argsort(-cosines, axis=1, kind="stable")[:, :TOP]
-        mine, theirs = (np.take_along_axis(cosines, columns, axis=1) for columns in (found.columns, best))
-        same += int((found.columns == best).all(axis=1).sum())
+        mine, theirs = (np.take_along_axis(cosines, columns, axis=1) for columns in (ranking.columns, best))
+        same += int((ranking.columns == best).all(axis=1).sum())
         wrong += int((np.abs(mine - theirs) > 1e-6).any(axis=1).sum())
         scores = np.exp(SCALE * mine - np.logaddexp.reduce(SCALE * cosines, axis=1)[:, np.newaxis])
-        error = max(error, float(np.abs(found.scores / scores - 1).max()))
-    return {"queries": given.queries, "same order": same, "wrong": wrong, "largest relative error of a score": error}
+        error = max(error, float(np.abs(ranking.scores / scores - 1).max()))
+    return {"queries": options.queries, "same order": same, "wrong": wrong, "largest relative error of a score": error}
 
 
 def class_set(bank: ClassBank) -> ClassSet:
@@ -153,12 +153,12 @@ def queries(count: int, dim: int) -> Floats:
     return result
 
 
-def per_image(given: argparse.Namespace, work: Callable[[Floats], object]) -> dict[str, float]:
+def per_image(options: argparse.Namespace, work: Callable[[Floats], object]) -> dict[str, float]:
     """Milliseconds, the least of some repeats; the first, which reads the file, does not count."""
     result = {}
     for batch in (1, 16):
-        rows, times = queries(batch, given.dim), []
-        for _ in range(given.repeats + 1):
+        rows, times = queries(batch, options.dim), []
+        for _ in range(options.repeats + 1):
             start = time.perf_counter()
             work(rows)
             times.append(time.perf_counter() - start)

@@ -1,4 +1,4 @@
-"""What the benchmarks share: one command line, one way to print a table and one to write results.
+"""Common code of the benchmarks: one command line, one way to print a table and one to write results.
 
 A benchmark is a module with ``main``, run as ``python -m benchmarks.NAME`` in the repository's root; it imports this
 module before those of ``tests/support``.

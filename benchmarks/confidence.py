@@ -1,4 +1,4 @@
-"""How far the scores of trained prompts can be trusted: calibration, coverage of sets, and unknown classes found.
+"""Measure how far scores of trained prompts can be trusted: calibration, coverage of sets, and unknown classes found.
 
     python -m benchmarks.confidence [--methods coop kgcoop tcp] [--seeds 1 2 3] [--shots 16] [--out FILE.json]
 

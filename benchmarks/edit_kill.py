@@ -112,7 +112,7 @@ def main() -> None:
     """Print a table and JSON."""
     rows = {"type": int, "default": 1000, "help": "classes of the bundle"}
     kills = Kills(__doc__, rows=rows, dim={"type": int, "default": 512})
-    bundle = example_bundle(kills.given.rows, kills.given.dim)
+    bundle = example_bundle(kills.options.rows, kills.options.dim)
     with tempfile.TemporaryDirectory() as folder:
         file, bank = Path(folder) / "bank.safetensors", bundle.bank
         span = timed_edit(file.with_name("trial.safetensors"), bundle)
@@ -122,8 +122,8 @@ def main() -> None:
             partial(edit_for_ever, file, bundle),
         ]
         for seconds in kills.moments(0, 12 * span):
-            found = killed_children(children, seconds)
-            reports = [[[*map(int, line.split())] for line in data.decode().splitlines()] for data in found]
+            outputs = killed_children(children, seconds)
+            reports = [[[*map(int, line.split())] for line in data.decode().splitlines()] for data in outputs]
             kills.counts["changes confirmed"] += sum(map(len, reports))
             kills.counts["killed before the new file took its place"] += any(file.parent.glob(".bank*.????????"))
             with kills.looking():

@@ -62,12 +62,12 @@ def raw(chance: Chance) -> bytes:
 
 def form(chance: Chance) -> bytes:
     """Several pictures in multipart, sometimes damaged as a whole."""
-    parts = [part(b"image", picture(chance), b'; filename="a"') for _ in range(chance.randrange(1, 6))]
-    parts += [part(b"classes", name(chance).encode()) for _ in range(chance.randrange(3))]
+    fields = [part(b"image", picture(chance), b'; filename="a"') for _ in range(chance.randrange(1, 6))]
+    fields += [part(b"classes", name(chance).encode()) for _ in range(chance.randrange(3))]
     if chance.random() < 0.3:
-        body = hostile.mutated(b"".join(parts), chance)
+        body = hostile.mutated(b"".join(fields), chance)
         return request(body=body, kind=b"multipart/form-data; boundary=B")
-    return multipart(*parts)
+    return multipart(*fields)
 
 
 def call(chance: Chance) -> bytes:

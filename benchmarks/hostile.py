@@ -43,7 +43,7 @@ class Sources:
     other: Path
 
     def of(self, number: int) -> Path:
-        """What a case starts from."""
+        """Return the bundle that a case starts from."""
         return self.shipped if number % SHIPPED_EVERY == 0 else self.tiny
 
 
@@ -82,8 +82,8 @@ def worker(pipe: Connection, seed: int, word: str, sources: Sources, memory: flo
         source = sources.of(number)
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch) / "bundle"
-            kind, what, sealed = case(number, seed, word, sources, folder)
-            pipe.send((kind, what))
+            kind, change, sealed = case(number, seed, word, sources, folder)
+            pipe.send((kind, change))
             verdicts = []
             try:
                 verdicts.append(verdict(folder, expected[source], sealed))
@@ -96,7 +96,7 @@ def worker(pipe: Connection, seed: int, word: str, sources: Sources, memory: flo
 
 @dataclass
 class Record:
-    """What came of all cases."""
+    """Outcomes of all cases."""
 
     outcomes: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     slowest: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
@@ -129,9 +129,9 @@ class Tester:
         """One case."""
         start = time.monotonic()
         self.pipe.send(number)
-        kind, what, outcome = "?", "?", ""
+        kind, change, outcome = "?", "?", ""
         try:
-            kind, what = self._answer(self.options.seconds)
+            kind, change = self._answer(self.options.seconds)
             verdicts = self._answer(self.options.seconds)
             outcome = verdicts[0]
             if outcome.startswith("FAULT") and self.options.only is not None:
@@ -144,7 +144,7 @@ class Tester:
         self.record.slowest[kind] = max(self.record.slowest[kind], time.monotonic() - start)
         self.record.outcomes[kind][outcome.split()[0]] += 1
         if outcome.startswith("FAULT"):
-            self.record.faults.append(f"--seed {self.options.seed} --only {number}: {kind}: {what}: {outcome[6:]}")
+            self.record.faults.append(f"--seed {self.options.seed} --only {number}: {kind}: {change}: {outcome[6:]}")
             self.close()
             self._start()
 
@@ -194,7 +194,7 @@ def main() -> None:
         testers = [Tester(options, sources, record) for _ in range(count)]
         with ThreadPoolExecutor(count) as pool:
             shares = [numbers[index::count] for index in range(count)]
-            for done in [pool.submit(tester.run_all, own) for tester, own in zip(testers, shares, strict=True)]:
+            for done in [pool.submit(tester.run_all, share) for tester, share in zip(testers, shares, strict=True)]:
                 done.result()
         for tester in testers:
             tester.close()

@@ -1,4 +1,4 @@
-"""What the commands share that end a process with ``kill -9`` at random moments and then look at what it left."""
+"""Common code of the commands that end a process with ``kill -9`` at random moments and then look at what it left."""
 
 from __future__ import annotations
 
@@ -34,21 +34,21 @@ class Kills:
         parser.add_argument("--seed", type=int, default=0)
         for name, option in options.items():
             parser.add_argument(f"--{name}", **option)
-        self.given = parser.parse_args()
+        self.options = parser.parse_args()
         self.counts: Counter[str] = Counter()
         self.faults: list[str] = []
-        self._chance = random.Random(self.given.seed)
+        self._chance = random.Random(self.options.seed)
         self._started = time.perf_counter()
 
     def moments(self, first: float, last: float) -> Iterator[float]:
         """Random seconds until each kill, as long as kills and time are left and nothing is wrong."""
-        while self.counts["kills"] < self.given.kills and self._seconds() < self.given.seconds and not self.faults:
+        while self.counts["kills"] < self.options.kills and self._seconds() < self.options.seconds and not self.faults:
             self.counts["kills"] += 1
             yield self._chance.uniform(first, last)
 
     @contextmanager
     def looking(self) -> Iterator[None]:
-        """What cannot be read is a fault."""
+        """Count a file that cannot be read as a fault."""
         try:
             yield
         except Exception as error:
@@ -58,9 +58,9 @@ class Kills:
         """Print a table and JSON; the exit code is 1 where anything was wrong."""
         seconds = round(self._seconds(), 1)
         table = {**self.counts, "broken or lost": len(self.faults)}
-        for what, count in table.items():
-            print(f"{what:<42} {count:>6}")
-        print(json.dumps({**vars(self.given), **table, "faults": self.faults, "seconds": seconds}, default=str))
+        for label, count in table.items():
+            print(f"{label:<42} {count:>6}")
+        print(json.dumps({**vars(self.options), **table, "faults": self.faults, "seconds": seconds}, default=str))
         sys.exit(bool(self.faults))
 
     def _seconds(self) -> float:
@@ -109,14 +109,14 @@ def added(number: int) -> str:
 
 
 def stored_bank(file: Path, base: ClassBank) -> ClassBank:
-    """What the file holds; before the first class was added there is none, and the base stands."""
+    """Return the bank in the file; before the first class was added there is none, and the base stands."""
     from sar_infer.bank import ClassBank
 
     return ClassBank.load(file, base=base) if file.exists() else base
 
 
 def not_the_first(bank: ClassBank, base: ClassBank, confirmed: int) -> Iterator[str]:
-    """What is wrong with a bank unless it has the base's classes and of those added the first k, in order.
+    """Return the faults of a bank, which should have the base's classes and of those added the first k, in order.
 
     k is ``confirmed`` or one more, stored before it could be confirmed.
     """

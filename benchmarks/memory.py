@@ -83,7 +83,7 @@ class Cgroup:
         return 0
 
     def kills(self) -> int:
-        """How many processes were ended for lack of memory."""
+        """Return the number of processes ended for lack of memory."""
         text = (self.folder / ("memory.oom_control" if self.version == 1 else "memory.events")).read_text()
         return int(dict(line.split() for line in text.splitlines()).get("oom_kill", 0))
 

@@ -47,43 +47,43 @@ def filled(classes: int, count: int) -> ClassBank:
     rows = random.standard_normal((classes, manifest.embed_dim), dtype=np.float32)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     names = [f"class {number}" for number in range(classes)]
-    kept = {name: photos(random, row, count) for name, row in zip(names, rows, strict=True)} if count else {}
-    return ClassBank(names, rows, manifest.encoder_digest, photos=kept)
+    rows_of = {name: photos(random, row, count) for name, row in zip(names, rows, strict=True)} if count else {}
+    return ClassBank(names, rows, manifest.encoder_digest, photos=rows_of)
 
 
 def command(file: Path, repeat: int) -> dict[str, list[float]]:
     """Return the seconds of each part of ``sar-bank add`` after encoding."""
     bundle, random = open_bundle(), np.random.default_rng(1)
-    found: dict[str, list[float]] = {}
+    durations: dict[str, list[float]] = {}
 
-    def timed(what: str, work: Callable[[], Any]) -> Any:
+    def timed(step: str, work: Callable[[], Any]) -> Any:
         start = time.perf_counter()
         result = work()
-        found.setdefault(what, []).append(time.perf_counter() - start)
+        durations.setdefault(step, []).append(time.perf_counter() - start)
         return result
 
     none = np.empty((0, bundle.manifest.embed_dim), np.float32)
     for _ in range(repeat):
-        bank = timed("read", lambda: ClassBank.load(file, bundle.manifest.encoder_digest).verified())
+        bank = timed("read", lambda: ClassBank.verify(file, bundle.manifest.encoder_digest))
         new = photos(random, bank.embeddings[7], ADDED)
         after = timed("edit", lambda bank=bank, new=new: add(bank, [], none, photos={"class 7": new}))
         timed("look", lambda after=after, bank=bank: photo_findings(after, bundle, bank))
         timed("write", lambda after=after: after.save(file))
-    found["sar-bank add, all four"] = [sum(parts) for parts in zip(*found.values(), strict=True)]
-    return found
+    durations["sar-bank add, all four"] = [*map(sum, zip(*durations.values(), strict=True))]
+    return durations
 
 
 def over_http(file: Path, repeat: int) -> dict[str, list[float]]:
     """Return the seconds of adding and of classifying four photos."""
-    found: dict[str, list[float]] = {"POST /v1/classify, 4 images": [], "PUT /v1/classes/NAME, 4 images": []}
+    durations: dict[str, list[float]] = {"POST /v1/classify, 4 images": [], "PUT /v1/classes/NAME, 4 images": []}
     with (
         serving("--bank", str(file), "--no-access-log", key=KEY) as server,
         httpx2.Client(base_url=server.url, headers=HEADERS, timeout=60) as client,
     ):
         for number in range(repeat + 1):
-            data = [jpeg((256, 256), (number * 30 % 250, 20 * place, 90)) for place in range(ADDED)]
+            data = [jpeg((256, 256), (number * 30 % 250, 20 * index, 90)) for index in range(ADDED)]
             files = [("image", ("photo.jpg", image, "image/jpeg")) for image in data]
-            for what, call in (
+            for request, call in (
                 ("POST /v1/classify, 4 images", lambda files=files: client.post("/v1/classify", files=files)),
                 (
                     "PUT /v1/classes/NAME, 4 images",
@@ -92,8 +92,8 @@ def over_http(file: Path, repeat: int) -> dict[str, list[float]]:
             ):
                 start = time.perf_counter()
                 call().raise_for_status()
-                found[what].append(time.perf_counter() - start)
-    return {what: seconds[1:] for what, seconds in found.items()}
+                durations[request].append(time.perf_counter() - start)
+    return {request: seconds[1:] for request, seconds in durations.items()}
 
 
 def main() -> None:
@@ -102,16 +102,17 @@ def main() -> None:
     parser.add_argument("--classes", type=int, default=1000)
     parser.add_argument("--photos", type=int, default=50)
     parser.add_argument("--repeat", type=int, default=7)
-    given = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "photos.safetensors"
-        filled(given.classes, given.photos).save(file)
+        filled(options.classes, options.photos).save(file)
         size = file.stat().st_size / 2**20
         print(
-            f"{given.classes:,} classes of {given.photos} photos, {size:.0f} MiB; load average {os.getloadavg()[0]:.1f}"
+            f"{options.classes:,} classes of {options.photos} photos, {size:.0f} MiB; "
+            f"load average {os.getloadavg()[0]:.1f}"
         )
-        for what, seconds in (command(file, given.repeat) | over_http(file, given.repeat)).items():
-            print(f"  {what:32} {1000 * statistics.median(seconds):8.1f} ms   least {1000 * min(seconds):8.1f}")
+        for label, seconds in (command(file, options.repeat) | over_http(file, options.repeat)).items():
+            print(f"  {label:32} {1000 * statistics.median(seconds):8.1f} ms   least {1000 * min(seconds):8.1f}")
 
 
 if __name__ == "__main__":

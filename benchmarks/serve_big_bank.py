@@ -70,9 +70,9 @@ class Others:
     def told(self) -> dict[str, float]:
         """Milliseconds: the median, the 99th percentile and the longest answer of each kind."""
         result: dict[str, float] = {}
-        for what, seconds in self.seconds.items():
+        for request, seconds in self.seconds.items():
             for name, percentile in (("p50", 50), ("p99", 99), ("max", 100)):
-                result[f"{what} {name} ms"] = round(1000 * float(np.percentile(seconds, percentile)))
+                result[f"{request} {name} ms"] = round(1000 * float(np.percentile(seconds, percentile)))
         return result
 
     def _health(self) -> None:
@@ -88,11 +88,11 @@ class Others:
             while not self._stop.wait(0.2):
                 self._timed("classify", lambda: client.post("/v1/classify", content=image))
 
-    def _timed(self, what: str, call: Callable[[], httpx2.Response]) -> float:
+    def _timed(self, request: str, call: Callable[[], httpx2.Response]) -> float:
         start = time.perf_counter()
         answer = call()
         seconds = time.perf_counter() - start
-        self.seconds[what].append(seconds)
+        self.seconds[request].append(seconds)
         answer.raise_for_status()
         return seconds
 
@@ -132,11 +132,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--classes", type=int, default=1_000_000)
     parser.add_argument("--file", type=Path, help="keep the bank here, or take it from here")
-    given = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        file = given.file or Path(folder) / "big.safetensors"
+        file = options.file or Path(folder) / "big.safetensors"
         if not file.exists():
-            write(file, given.classes)
+            write(file, options.classes)
         start, cpu = time.perf_counter(), time.process_time()
         plain_write(file)
         written = {"seconds": round(time.perf_counter() - start, 1), "cpu": round(time.process_time() - cpu, 1)}
@@ -153,16 +153,16 @@ def main() -> None:
                     "DELETE": lambda: client.delete("/v1/classes/latte%20art").raise_for_status(),
                     "rollback": lambda: client.post("/v1/bank/rollback", json={"steps": 1}).raise_for_status(),
                 }
-                for what, change in changes.items():
+                for request, change in changes.items():
                     with Others(server.url, server.process.pid) as others:
                         start, cpu = time.perf_counter(), cpu_seconds(server.process.pid)
                         change()
                         cost = {"seconds": round(time.perf_counter() - start, 1)}
                         cost["cpu"] = round(cpu_seconds(server.process.pid) - cpu, 1)
-                    results[what] = {**cost, **others.told(), **memory(server.process.pid), **load()}
-                    shown = (f"{name} {value:g}" for name, value in results[what].items())
-                    print(f"{what:<10} " + "   ".join(shown), flush=True)
-    print(json.dumps({"classes": given.classes, "cores": os.cpu_count(), **results}))
+                    results[request] = {**cost, **others.told(), **memory(server.process.pid), **load()}
+                    shown = (f"{name} {value:g}" for name, value in results[request].items())
+                    print(f"{request:<10} " + "   ".join(shown), flush=True)
+    print(json.dumps({"classes": options.classes, "cores": os.cpu_count(), **results}))
 
 
 if __name__ == "__main__":

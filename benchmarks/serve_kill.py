@@ -62,8 +62,8 @@ class Round:
             timer = threading.Timer(seconds, process.send_signal, [signal.SIGKILL])
             timer.start()
             line = process.stderr.readline() if process.stderr else ""
-            if found := re.search(r"on (http://\S+)", line):
-                threads = [threading.Thread(target=work, args=(found[1],)) for work in (self._write, self._read)]
+            if address := re.search(r"on (http://\S+)", line):
+                threads = [threading.Thread(target=work, args=(address[1],)) for work in (self._write, self._read)]
                 for thread in threads:
                     thread.start()
                 for thread in threads:
@@ -103,12 +103,12 @@ class Round:
 def main() -> None:
     """Print a table and JSON."""
     kills = Kills(__doc__, bundle={"type": Path, "default": default_bundle()})
-    base, stored = ClassBank.load(kills.given.bundle / BANK), 0
+    base, stored = ClassBank.load(kills.options.bundle / BANK), 0
     with tempfile.TemporaryDirectory() as folder:
-        span = timed_put(kills.given.bundle, Path(folder) / "trial.safetensors")
+        span = timed_put(kills.options.bundle, Path(folder) / "trial.safetensors")
         for seconds in kills.moments(span / 10, 2 * span):
             file = Path(folder) / "bank.safetensors"
-            life = Round(kills.given.bundle, file, stored)
+            life = Round(kills.options.bundle, file, stored)
             life.live(seconds)
             kills.counts["killed before it answered"] += not life.reads
             kills.counts["puts confirmed"] += life.confirmed - stored

@@ -43,7 +43,7 @@ ALLOCATOR = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": str(MIB), "MALLO
 
 
 class Record:
-    """What came back."""
+    """Outcomes of the requests."""
 
     def __init__(self) -> None:
         self.statuses: defaultdict[str, Counter[int]] = defaultdict(Counter)

@@ -109,10 +109,10 @@ class Load:
         for number, result in zip(chosen, answer.json()["results"], strict=True):
             if result["error"] is not None:
                 return f"a photo was refused: {result['error']}"
-            found = {p["label"]: p["score"] for p in result["predictions"]}
+            scores = {p["label"]: p["score"] for p in result["predictions"]}
             expected = self._expected[number]
-            if found.keys() != expected.keys() or any(abs(found[k] - expected[k]) > CLOSE for k in found):
-                return f"expected {expected}, got {found}"
+            if scores.keys() != expected.keys() or any(abs(scores[k] - expected[k]) > CLOSE for k in scores):
+                return f"expected {expected}, got {scores}"
         return ""
 
 
@@ -132,10 +132,10 @@ def over(server: Server, load: Load, victim: int, count: int) -> bool:
 
 def metric(server: Server, name: str) -> float:
     """The value of a metric; 0 where the server does not tell it."""
-    found = re.search(
+    match = re.search(
         rf"^{re.escape(name)} (\S+)$", httpx2.get(f"{server.url}/metrics", timeout=PATIENCE).text, re.MULTILINE
     )
-    return float(found[1]) if found else 0.0
+    return float(match[1]) if match else 0.0
 
 
 def main() -> None:
@@ -146,11 +146,11 @@ def main() -> None:
         workers={"type": int, "default": 2},
         clients={"type": int, "default": 4},
     )
-    bundle, count = kills.given.bundle, kills.given.workers
-    chance = random.Random(kills.given.seed)
+    bundle, count = kills.options.bundle, kills.options.workers
+    chance = random.Random(kills.options.seed)
     options = ["--bundle", str(bundle), "--workers", str(count), "--deadline", str(PATIENCE), "--no-access-log"]
     with serving(*options) as server:
-        with Load(server.url, bundle, kills.given.clients) as load:
+        with Load(server.url, bundle, kills.options.clients) as load:
             for seconds in kills.moments(0, 0.5):
                 time.sleep(seconds)
                 victim = chance.choice(workers(server.process.pid))

@@ -157,7 +157,7 @@ def train(
     chosen = run_config(photos, config, settings, **options)
     folder = Path("runs") / default_name(chosen) if out is None else Path(out)
     chosen = replace(chosen, cache_dir=chosen.cache_dir or str(folder.parent / ".features"))
-    trainer.check_place(folder, chosen)
+    trainer.check_run_folder(folder, chosen)
     if save_features is not None:
         trainer.check_features_file(Path(save_features))
     try:
@@ -169,8 +169,8 @@ def train(
         trainer.write_features(chosen, Path(save_features), tell=tell, command=" ".join(sys.argv))
     metrics = run.record["other_metrics"].get(STATISTICS, run.record["metrics"])
     scores, zero_shot = (
-        Scores(part["base_accuracy"], part["new_accuracy"], part["harmonic_mean"])
-        for part in (metrics, run.record["zero_shot"])
+        Scores(accuracies["base_accuracy"], accuracies["new_accuracy"], accuracies["harmonic_mean"])
+        for accuracies in (metrics, run.record["zero_shot"])
     )
     return TrainedRun(folder, scores, zero_shot, run.record)
 
@@ -213,18 +213,18 @@ def export(
     from sar_infer.bundle.writing import check_target
 
     tell, target = progress or _silent, Path(out)
-    place = run.path if isinstance(run, TrainedRun) else None if run is None else Path(run)
-    check_export(place, options)
+    run_path = run.path if isinstance(run, TrainedRun) else None if run is None else Path(run)
+    check_export(run_path, options)
     check_target(target, overwrite=overwrite)
-    photos = _some_photos(options.get("photos"))
+    photos = _sample_photos(options.get("photos"))
 
     from sar_infer.bundle.bundle import open_bundle
     from sar_train.export.bundle import export_bundle
 
     export_bundle(
-        _source(place, options, tell),
+        _source(run_path, options, tell),
         target,
-        command=options.get("command") or f"sar_train.export({str(place or '')!r}, out={str(out)!r})",
+        command=options.get("command") or f"sar_train.export({str(run_path or '')!r}, out={str(out)!r})",
         photos=photos,
         overwrite=overwrite,
         tell=tell,
@@ -259,20 +259,20 @@ def run_config(
     chosen = {name: _plain(value) for name, value in options.items() if value is not None}
     file = {} if config is None else read_toml(Path(config))
     merged = merge(file, {"data": str(photos)}, chosen, {"sections": settings or {}}, {"sections": sections})
-    made = build(RunConfig, merged, "settings" if config is None else str(config))
-    if not made.sar and (weight is not None or (settings or {}).keys() & regularisers.entries):
+    resolved = build(RunConfig, merged, "settings" if config is None else str(config))
+    if not resolved.sar and (weight is not None or (settings or {}).keys() & regularisers.entries):
         raise ConfigError(
             "--no-sar (sar = false) cannot be combined with settings of SAR or of another regulariser; leave out "
             "--sar-weight and --set sar.…"
         )
-    if not made.statistics and (chosen.get("quick") or chosen.get("prompt", "auto") != "auto"):
+    if not resolved.statistics and (chosen.get("quick") or chosen.get("prompt", "auto") != "auto"):
         raise ConfigError("--prompt, --quick: only class statistics use them, and they are off; leave them out")
-    if made.device == "auto":
+    if resolved.device == "auto":
         import torch
 
-        made = replace(made, device="cuda" if torch.cuda.is_available() else "cpu")
-    asked = "sar" in merged or bool(made.sections.keys() & regularisers.entries)
-    final = made if asked or methods.get(made.method).sar_weight != 0 else replace(made, sar=False)
+        resolved = replace(resolved, device="cuda" if torch.cuda.is_available() else "cpu")
+    regularised = "sar" in merged or bool(resolved.sections.keys() & regularisers.entries)
+    final = resolved if regularised or methods.get(resolved.method).sar_weight != 0 else replace(resolved, sar=False)
     if not final.sar and chosen.keys() & {"novel", "novel_count"} and chosen.get("novel") != "none":
         raise ConfigError(
             "--novel, --novel-count: only SAR has novel names, and it is off; leave them out, or set --sar"
@@ -285,12 +285,12 @@ def default_name(config: RunConfig) -> str:
     from sar_train.data.readers.folder import domain_name
     from sar_train.training.identity import regulariser_of
 
-    place = Path(config.data)
-    data = domain_name(place).replace("/", "-") if place.is_dir() else place.stem
+    data_path = Path(config.data)
+    data = domain_name(data_path).replace("/", "-") if data_path.is_dir() else data_path.stem
     on = config.sections.get(config.method, {}).get("on")
     name = f"{config.method}-{on}" if on else config.method
-    parts = [data or "photos", name, *([regulariser_of(config.sections)] if config.sar else []), f"s{config.seed}"]
-    return "-".join(parts)
+    words = [data or "photos", name, *([regulariser_of(config.sections)] if config.sar else []), f"s{config.seed}"]
+    return "-".join(words)
 
 
 def check_export(run: Path | None, options: Mapping[str, Any]) -> None:
@@ -345,7 +345,7 @@ def _phrases(classes: Place | Classes | None, tell: ProgressCallback) -> Mapping
     return file.classes
 
 
-def _some_photos(folder: Place | None) -> list[Path]:
+def _sample_photos(folder: Place | None) -> list[Path]:
     """Return at most `MOST_PHOTOS` images of a folder, at even steps, each of which can be read.
 
     Raises:
@@ -355,8 +355,8 @@ def _some_photos(folder: Place | None) -> list[Path]:
     from sar_infer.images.inputs import expand
     from sar_infer.images.load import load_rgb
 
-    found = [] if folder is None else [Path(path) for path in expand([str(folder)])]
-    chosen = found[:: -(-len(found) // MOST_PHOTOS) or 1]
+    image_paths = [] if folder is None else [Path(path) for path in expand([str(folder)])]
+    chosen = image_paths[:: -(-len(image_paths) // MOST_PHOTOS) or 1]
     for path in chosen:
         try:
             load_rgb(path)

@@ -29,10 +29,10 @@ LONGEST = 600
 
 
 def main() -> int:
-    """Audit, print what is known, and return the exit code."""
+    """Audit, print the verdict, and return the exit code."""
     client = install()
     reports = (report(client, service) for service in SERVICES) if client else ()
-    lines, code = next((verdict(found) for found in reports if found), ([NOT_AUDITED], 2))
+    lines, code = next((verdict(packages) for packages in reports if packages), ([NOT_AUDITED], 2))
     print("\n".join(lines), file=sys.stderr if code else sys.stdout)
     return code
 
@@ -52,29 +52,31 @@ def install() -> Path | None:
 
 
 def report(client: Path, service: str) -> Sequence[dict[str, Any]] | None:
-    """Return what one database says of each package, as pip-audit's JSON does; None where it answers for none."""
+    """Return one database's report on each package, in pip-audit's form; None where it answers for none."""
     paths = dict.fromkeys(sysconfig.get_path(name) for name in ("purelib", "platlib"))
-    places = [argument for path in paths for argument in ("--path", path)]
+    folders = [argument for path in paths for argument in ("--path", path)]
     options = ["--skip-editable", "--format", "json", "--progress-spinner", "off", "--vulnerability-service", service]
     try:
-        done = subprocess.run([client, *places, *options], capture_output=True, text=True, timeout=LONGEST, check=False)
-        found: list[dict[str, Any]] = json.loads(done.stdout)["dependencies"]
+        done = subprocess.run(
+            [client, *folders, *options], capture_output=True, text=True, timeout=LONGEST, check=False
+        )
+        packages: list[dict[str, Any]] = json.loads(done.stdout)["dependencies"]
     except (subprocess.TimeoutExpired, ValueError, LookupError, TypeError):
         return None
-    return found if any("vulns" in package for package in found) else None
+    return packages if any("vulns" in package for package in packages) else None
 
 
 def verdict(packages: Sequence[dict[str, Any]]) -> tuple[list[str], int]:
     """Return the lines to print and the exit code; packages that the database does not know are named."""
-    known = [package for package in packages if "vulns" in package]
+    audited = [package for package in packages if "vulns" in package]
     lines = [
         f"{package['name']} {package['version']}: {hole['id']}"
         + (f" (mended in {', '.join(hole['fix_versions'])})" if hole["fix_versions"] else " (not mended yet)")
-        for package in known
+        for package in audited
         for hole in package["vulns"]
     ]
     unknown = [package["name"] for package in packages if "vulns" not in package]
-    summary = f"{len(known)} packages audited, {len(lines)} known vulnerabilities"
+    summary = f"{len(audited)} packages audited, {len(lines)} known vulnerabilities"
     return [*lines, summary + (f"; not in the database: {', '.join(unknown)}" if unknown else "")], int(bool(lines))
 
 

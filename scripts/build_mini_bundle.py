@@ -82,11 +82,11 @@ def _train(out: Path, common: dict[str, object], *, sar: bool) -> Run:
 
 
 def _encode(backbone: Backbone, photos: list[Path]) -> Tensor:
-    parts = []
+    embeddings = []
     for start in range(0, len(photos), 50):
         pixels = [to_input(load_rgb(p), backbone.preprocess) for p in photos[start : start + 50]]
-        parts.append(backbone.encode_images(torch.from_numpy(np.stack(pixels))))
-    return torch.cat(parts)
+        embeddings.append(backbone.encode_images(torch.from_numpy(np.stack(pixels))))
+    return torch.cat(embeddings)
 
 
 def _top1(images: Tensor, prompted: PromptedCLIP) -> float:

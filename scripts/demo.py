@@ -40,9 +40,9 @@ def main() -> None:
     measure("by name and two photos", *on_bundle, "--bank", str(bank), added=True)
 
 
-def step(what: str, *command: str, show: int = 0) -> None:
+def step(title: str, *command: str, show: int = 0) -> None:
     """Print a title and run a command, all of its output or the first ``show`` lines; stop if it fails."""
-    print(f"\n# {what}\n$ {shlex.join(command)}", flush=True)
+    print(f"\n# {title}\n$ {shlex.join(command)}", flush=True)
     done = subprocess.run(command, check=False, text=True, stdout=subprocess.PIPE if show else None)
     if done.returncode:
         sys.exit(done.returncode)
@@ -50,7 +50,7 @@ def step(what: str, *command: str, show: int = 0) -> None:
         print("\n".join([*done.stdout.splitlines()[:show], "..."]))
 
 
-def measure(what: str, *options: str, added: bool = False) -> None:
+def measure(label: str, *options: str, added: bool = False) -> None:
     """Print the share of test photos that are found, the mean over the trained garments and over the added ones."""
     command = ("sar-classify", str(TEST), *options, "--top-k", "1", "--format", "jsonl")
     printed = subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE).stdout
@@ -60,11 +60,11 @@ def measure(what: str, *options: str, added: bool = False) -> None:
         hits[garment].append(garment == answer["predictions"][0]["label"])
     trained = mean(100 * mean(hits[name]) for name in garments(TRAIN))
     if not added:
-        print(f"\n=> {what}: {trained:.0f} % of their photos are found", flush=True)
+        print(f"\n=> {label}: {trained:.0f} % of their photos are found", flush=True)
         return
     others = mean(100 * mean(hits[name]) for name in garments(ADDED))
     both = harmonic_mean([trained, others])
-    print(f"\n=> {what}: {trained:.0f} % of trained, {others:.0f} % of added (harmonic mean {both:.0f} %)", flush=True)
+    print(f"\n=> {label}: {trained:.0f} % of trained, {others:.0f} % of added (harmonic mean {both:.0f} %)", flush=True)
 
 
 def garments(folder: Path) -> list[str]:

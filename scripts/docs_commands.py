@@ -20,7 +20,7 @@ _EXTRA = re.compile(r"(.*?)\s*(\[(?:env var|default).*\])?", re.DOTALL)
 
 def page(name: str) -> str:
     """Return Markdown for a command of ``pyproject.toml`` and all its subcommands."""
-    return "\n\n".join(part for command, context in commands(name) for part in _described(command, context))
+    return "\n\n".join(section for command, context in commands(name) for section in _described(command, context))
 
 
 def settings(_: str) -> str:
@@ -78,16 +78,16 @@ def _escaped(markup: re.Match[str]) -> str:
 def _block(lines: str) -> str:
     """Return lines as a block, below their title where they have one."""
     first, _, others = lines.partition("\n")
-    title, kept = (first, others) if first.endswith(":") else ("", lines)
-    return f"{title}\n\n```text\n{inspect.cleandoc(chr(10) + kept)}\n```".lstrip()
+    title, body = (first, others) if first.endswith(":") else ("", lines)
+    return f"{title}\n\n```text\n{inspect.cleandoc(chr(10) + body)}\n```".lstrip()
 
 
 def _table(records: list[tuple[str, str]]) -> str:
     """Return a table of options and help; environment variable and default are on a line of their own."""
     rows = []
     for flags, text in records:
-        found = _EXTRA.fullmatch(text)
-        assert found is not None  # noqa: S101 - both groups may be empty
-        what, extra = (html.escape(part or "") for part in found.groups())
-        rows.append(f"<tr><td><code>{html.escape(flags)}</code></td><td>{what} <small>{extra}</small></td></tr>")
+        match = _EXTRA.fullmatch(text)
+        assert match is not None  # noqa: S101 - both groups may be empty
+        description, extra = (html.escape(group or "") for group in match.groups())
+        rows.append(f"<tr><td><code>{html.escape(flags)}</code></td><td>{description} <small>{extra}</small></td></tr>")
     return f'<div class="options"><table>\n{chr(10).join(rows)}\n</table></div>'

@@ -62,12 +62,10 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     """Fill in the generated parts, and turn links of the repository into links of the site."""
     where = page.file.src_uri
 
-    def relinked(found: re.Match[str]) -> str:
-        target = posixpath.join(posixpath.dirname(_in_repository(where)), found[2])
+    def relinked(link: re.Match[str]) -> str:
+        target = posixpath.join(posixpath.dirname(_in_repository(where)), link[2])
         in_site = _in_site(posixpath.normpath(target))
-        return (
-            found[1] + posixpath.relpath(in_site, posixpath.dirname(where)) if in_site in files.src_uris else found[0]
-        )
+        return link[1] + posixpath.relpath(in_site, posixpath.dirname(where)) if in_site in files.src_uris else link[0]
 
     filled = _MARK.sub(lambda mark: _GENERATORS[mark[1]](mark[2]), markdown)
     return _LINK.sub(relinked, filled)

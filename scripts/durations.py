@@ -31,10 +31,10 @@ def main(report: str) -> None:
 
 def test_file(module: str) -> str:
     """Return the path of a module's file, without the classes that JUnit adds to its name."""
-    parts = module.split(".")
-    while parts and not (ROOT / "/".join(parts)).with_suffix(".py").is_file():
-        parts.pop()
-    return "/".join(parts) + ".py"
+    names = module.split(".")
+    while names and not (ROOT / "/".join(names)).with_suffix(".py").is_file():
+        names.pop()
+    return "/".join(names) + ".py"
 
 
 if __name__ == "__main__":

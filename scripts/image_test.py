@@ -61,14 +61,14 @@ def main() -> int:
     parser.add_argument("--tool", choices=["docker", "podman"], default="docker")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--base", help="base image in place of the Dockerfile's")
-    given = parser.parse_args()
-    image = Image(given.tool, f"localhost/sar-clip-test:{os.getpid()}")
+    args = parser.parse_args()
+    image = Image(args.tool, f"localhost/sar-clip-test:{os.getpid()}")
     with tempfile.TemporaryDirectory(prefix="sar-image-") as scratch:
         try:
-            figures: dict[str, Any] = {"tool": given.tool, "device": given.device, "base": given.base or "Dockerfile's"}
-            figures["build_seconds"] = image.build(given.device, given.base, pip_secrets(Path(scratch)))
+            figures: dict[str, Any] = {"tool": args.tool, "device": args.device, "base": args.base or "Dockerfile's"}
+            figures["build_seconds"] = image.build(args.device, args.base, pip_secrets(Path(scratch)))
             check_config(image.inspect())
-            figures |= check_contents(image, given.device)
+            figures |= check_contents(image, args.device)
             check_commands(image, Path(scratch))
             figures |= check_server(image)
         finally:
@@ -98,15 +98,15 @@ class Image:
     def build(self, device: str, base: str | None, secrets: dict[str, Path]) -> float:
         """Build the Dockerfile and return the seconds that it took."""
         options = ["--build-arg", f"DEVICE={device}", *(["--build-arg", f"BASE_IMAGE={base}"] if base else [])]
-        options += [part for name, path in secrets.items() for part in ("--secret", f"id={name},src={path}")]
+        options += [argument for name, path in secrets.items() for argument in ("--secret", f"id={name},src={path}")]
         started = time.monotonic()
         self.call("build", *options, "--tag", self.tag, str(ROOT))
         return round(time.monotonic() - started, 1)
 
     def inspect(self) -> dict[str, Any]:
-        """Return what the image declares; podman tells the health check beside the rest."""
-        (found,) = json.loads(self.call("image", "inspect", self.tag))
-        return {**found, **found["Config"]}
+        """Return the image's description merged with its configuration, outside which podman lists the health check."""
+        (description,) = json.loads(self.call("image", "inspect", self.tag))
+        return {**description, **description["Config"]}
 
     def run(self, *command: str, bundle: Path | None = None, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
         """Run a command in a container without a network."""
@@ -124,7 +124,7 @@ class Image:
     def start(self, port: int) -> None:
         """Start the server on this port of the loopback interface, with a key, and a bank file on a volume."""
         settings = [f"SAR_PORT={port}", f"SAR_API_KEY={KEY}", "SAR_BANK=/state/bank.safetensors"]
-        options = [part for setting in settings for part in ("--env", setting)]
+        options = [argument for setting in settings for argument in ("--env", setting)]
         options += ["--publish", f"127.0.0.1:{port}:{port}", "--volume", f"{self.volume}:/state"]
         self.call("run", "--detach", "--name", self.container, *self.sandbox, *options, self.tag)
 
@@ -162,7 +162,7 @@ def pip_secrets(scratch: Path) -> dict[str, Path]:
 
 
 def check_config(config: dict[str, Any]) -> None:
-    """Check that the image says what runs, as whom, how to ask it whether it is well, and what it is."""
+    """Check the image's user, entry point, health check, stop signal, port and version label."""
     version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
     expect(
         re.fullmatch(r"[1-9]\d*:[1-9]\d*", config["User"]), f"user is {config['User']!r}, not an unprivileged number"
@@ -171,23 +171,23 @@ def check_config(config: dict[str, Any]) -> None:
     expect(config["Healthcheck"]["Test"][:2] == ["CMD", "python"], f"health check is {config['Healthcheck']}")
     expect(config["StopSignal"] in ("SIGTERM", "15"), f"stop signal is {config['StopSignal']}")
     expect(list(config["ExposedPorts"]) == ["8000/tcp"], f"ports are {config['ExposedPorts']}")
-    found = config["Labels"].get("org.opencontainers.image.version")
-    expect(found == version, f"labelled {found}, not {version}")
+    label = config["Labels"].get("org.opencontainers.image.version")
+    expect(label == version, f"labelled {label}, not {version}")
 
 
 def check_contents(image: Image, device: str) -> dict[str, Any]:
     """Check that nothing to train with is in it, no secret of the build, and nowhere to write but /tmp."""
-    found = json.loads(image.output("python", "-c", LOOK))
-    expect(found["uid"] > 0 and found["pid"] == 1, f"ran as {found['uid']}, process {found['pid']}")
-    expect(not found["training"], f"in the image: {found['training']}")
-    expect(not found["secrets"], f"in the image: {found['secrets']}")
-    expect(found["writable"] == ["/tmp"], f"can be written: {found['writable']}")  # noqa: S108
-    expect(found["state_owner"] == found["uid"], f"/state belongs to {found['state_owner']}")
-    wanted = "onnxruntime" if device == "cpu" else "onnxruntime-gpu"
-    expect(found["runtimes"] == [wanted], f"runtimes are {found['runtimes']}")
-    size = round(found["bytes"] / 2**20)
+    contents = json.loads(image.output("python", "-c", LOOK))
+    expect(contents["uid"] > 0 and contents["pid"] == 1, f"ran as {contents['uid']}, process {contents['pid']}")
+    expect(not contents["training"], f"in the image: {contents['training']}")
+    expect(not contents["secrets"], f"in the image: {contents['secrets']}")
+    expect(contents["writable"] == ["/tmp"], f"can be written: {contents['writable']}")  # noqa: S108
+    expect(contents["state_owner"] == contents["uid"], f"/state belongs to {contents['state_owner']}")
+    runtime = "onnxruntime" if device == "cpu" else "onnxruntime-gpu"
+    expect(contents["runtimes"] == [runtime], f"runtimes are {contents['runtimes']}")
+    size = round(contents["bytes"] / 2**20)
     expect(size <= LARGEST_MIB[device], f"{size} MiB, more than {LARGEST_MIB[device]}")
-    return {"image_mib": size, "files": found["files"]}
+    return {"image_mib": size, "files": contents["files"]}
 
 
 def check_commands(image: Image, scratch: Path) -> None:
@@ -219,13 +219,13 @@ def check_server(image: Image) -> dict[str, Any]:
     time.sleep(_REST_SECONDS)
     memory = image.call("exec", image.container, "sh", "-c", "cat /proc/[0-9]*/smaps_rollup || true")
     image.call("exec", image.container, *image.inspect()["Healthcheck"]["Test"][1:])
-    for method, path, body, wanted in (
+    for method, path, body, expected in (
         ("POST", "/v1/classify", photo, 200),
         ("PUT", "/v1/classes/latte%20art", None, 201),
         ("POST", "/v1/classify?classes=latte%20art&mode=only", photo, 200),
     ):
-        found = status(port, method, path, body)
-        expect(found == wanted, f"{method} {path}: {found}\n{image.logs()}")
+        answer = status(port, method, path, body)
+        expect(answer == expected, f"{method} {path}: {answer}\n{image.logs()}")
     image.call("exec", image.container, "test", "-s", "/state/bank.safetensors")
     stop = check_stop(image, port, photo)
     idle = sum(map(int, re.findall(r"^Pss:\s+(\d+) kB", memory, re.MULTILINE))) // 1024  # of all its processes

@@ -55,8 +55,8 @@ def main(checkout: Path) -> None:
         lines, files, root, median = sizes(checkout / package)
         text = f"{package:<10}{lines:>7,} lines {files:>4} files, {root:>3} in the root, median {median:g}"
         if package in PACKAGES:
-            found = arrows(package)
-            text += f", {len(found)} arrows, {floors(found)} floors"
+            imports = arrows(package)
+            text += f", {len(imports)} arrows, {floors(imports)} floors"
         print(text)
 
 

@@ -54,8 +54,8 @@ def text() -> str:
 def page(_: str = "") -> str:
     """Return Markdown: a table of fields for the manifest and for each object in it."""
     whole = schema()
-    parts = [_described("Manifest", whole), *(_described(name, part) for name, part in whole["$defs"].items())]
-    return "\n\n".join(parts)
+    sections = [_described("Manifest", whole), *(_described(name, entry) for name, entry in whole["$defs"].items())]
+    return "\n\n".join(sections)
 
 
 def _define(kind: Any, definitions: dict[str, Any]) -> None:
@@ -109,19 +109,19 @@ def _docstring(kind: Any) -> tuple[str, dict[str, str]]:
     """Return the docstring of a class and those of its fields by name; in Markdown, one line for each paragraph."""
     summary, _, attributes = inspect.cleandoc(kind.__doc__ or "").replace("``", "`").partition(_ATTRIBUTES)
     paragraphs = [" ".join(paragraph.split()) for paragraph in summary.split("\n\n")]
-    notes = {name: " ".join(found[2].split()) for found in _ENTRY.finditer(attributes) for name in found[1].split(", ")}
+    notes = {name: " ".join(entry[2].split()) for entry in _ENTRY.finditer(attributes) for name in entry[1].split(", ")}
     return "\n\n".join(paragraphs).strip(), notes
 
 
-def _described(name: str, part: dict[str, Any]) -> str:
+def _described(name: str, definition: dict[str, Any]) -> str:
     """Return heading, docstring and table of one object, with a column of descriptions where it has some."""
-    noted = any("description" in kind for kind in part["properties"].values())
+    noted = any("description" in kind for kind in definition["properties"].values())
     rows = [["field", "type", "", ""], ["---"] * 4]
-    for field, kind in part["properties"].items():
-        needed = "required" if field in part["required"] else "optional"
+    for field, kind in definition["properties"].items():
+        needed = "required" if field in definition["required"] else "optional"
         rows.append([f"`{field}`", _shown(kind), needed, kind.get("description", "")])
     table = "\n".join(f"| {' | '.join(row[: None if noted else 3])} |" for row in rows)
-    return f"## {name}\n\n{part['description']}\n\n{table}"
+    return f"## {name}\n\n{definition['description']}\n\n{table}"
 
 
 def _shown(kind: dict[str, Any]) -> str:

@@ -95,11 +95,11 @@ def faults(tree: ast.AST) -> list[tuple[ast.AST, Change]]:
 
 def sample(room: str, seed: int, count: int) -> list[tuple[str, int]]:
     """Return module and number of each fault that is drawn for a room."""
-    found = []
+    drawable = []
     for path in sorted((ROOT / room).rglob("*.py")):
         number = len(faults(ast.parse(path.read_text(encoding="utf-8"))))
-        found += [(path.relative_to(ROOT).as_posix(), at) for at in range(number)]
-    return random.Random(f"{seed} {room}").sample(found, min(count, len(found)))
+        drawable += [(path.relative_to(ROOT).as_posix(), at) for at in range(number)]
+    return random.Random(f"{seed} {room}").sample(drawable, min(count, len(drawable)))
 
 
 def broken(module: str, number: int) -> tuple[str, str]:
@@ -120,17 +120,17 @@ def tests(module: str) -> list[str]:
     package = path.parent.as_posix().replace("/", ".")
 
     def imports(stem: str, file: Path) -> bool:
-        some = "" if stem == "__init__" else rf"(\([^)]*|.*)\b{stem}\b"
+        before_name = "" if stem == "__init__" else rf"(\([^)]*|.*)\b{stem}\b"
         text = file.read_text(encoding="utf-8")
-        return re.search(rf"{package}\.{stem} import|from {package} import {some}", text) is not None
+        return re.search(rf"{package}\.{stem} import|from {package} import {before_name}", text) is not None
 
     above = [other.stem for other in (ROOT / path.parent).glob("*.py") if imports(path.stem, other)]
-    found = []
+    files = []
     for file in (ROOT / "tests" / path.parent).rglob("test_*.py"):
         named, direct = file.stem == f"test_{path.stem}", imports(path.stem, file)
         if named or direct or any(imports(stem, file) for stem in above):
-            found.append((not named, not direct, file.relative_to(ROOT).as_posix()))
-    return [name for *_, name in sorted(found)]
+            files.append((not named, not direct, file.relative_to(ROOT).as_posix()))
+    return [name for *_, name in sorted(files)]
 
 
 def attempt(tree: Path, files: list[str], log: Path) -> tuple[str, float]:
@@ -210,7 +210,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     asked = parser.parse_args()
     lines = asked.out.read_text(encoding="utf-8").splitlines() if asked.out.exists() else []
-    known = {found["fault"]: found["result"] for found in map(json.loads, lines)}
+    results = {entry["fault"]: entry["result"] for entry in map(json.loads, lines)}
     with tempfile.TemporaryDirectory() as folder, asked.out.open("a", encoding="utf-8") as out:
         with contextlib.chdir(folder), contextlib.redirect_stdout(io.StringIO()):
             pytest.main(["--collect-only"])  # imports the plugins
@@ -221,7 +221,7 @@ def main() -> None:
             noticed, faults_drawn = 0, sample(room, asked.seed, asked.count)
             for module, number in faults_drawn:
                 text, fault = broken(module, number)
-                result = known.get(fault, "survived")
+                result = results.get(fault, "survived")
                 if result == "survived":
                     result, seconds = judge.result(module, number, text)
                     line = {"room": room, "fault": fault, "result": result, "cpu_s": round(seconds, 1)}

@@ -57,8 +57,8 @@ class Block:
         """Return pairs of a command and its output (console blocks), or the block with what it is said to print."""
         if self.language != "console":
             return [(self.body, "\n".join(PRINTED.findall(self.body)))]
-        parts = re.split(r"^\$ ", self.body.replace("\\\n", "\\\0"), flags=re.MULTILINE)[1:]
-        pairs = (part.partition("\n") for part in parts)
+        prompts = re.split(r"^\$ ", self.body.replace("\\\n", "\\\0"), flags=re.MULTILINE)[1:]
+        pairs = (prompt.partition("\n") for prompt in prompts)
         return [(command.replace("\\\0", "\\\n"), output) for command, _, output in pairs]
 
 
@@ -117,13 +117,13 @@ def read(file: Path) -> list[Block]:
     return [
         Block(
             file,
-            text.count("\n", 0, found.start("fence")),
-            found["language"],
-            found["body"],
-            MARK.fullmatch(found["mark"].strip()),
+            text.count("\n", 0, match.start("fence")),
+            match["language"],
+            match["body"],
+            MARK.fullmatch(match["mark"].strip()),
         )
-        for found in BLOCK.finditer(text)
-        if found["language"] in CHECKED
+        for match in BLOCK.finditer(text)
+        if match["language"] in CHECKED
     ]
 
 
@@ -151,14 +151,14 @@ def check(block: Block, scratch: Path, shared: Shared) -> list[str]:
     for command, shown in block.commands:
         started = time.monotonic()
         key = shared.key(command, scratch) if block.language == "console" and command in shared.commands else ""
-        if known := key in shared.outputs:
+        if shared_output := key in shared.outputs:
             output, problem = shared.restore(key, scratch), None
         else:
             output, problem = execute(block.language, command, scratch)
             if key and not problem:
                 shared.keep(key, output, scratch)
         problem = problem or compare(shown, output, block.mark["compared"])
-        how = "failed" if problem else "as on another page" if known else "ok"
+        how = "failed" if problem else "as on another page" if shared_output else "ok"
         print(f"{where}: {how}, {time.monotonic() - started:.1f} s: {command.strip()[:100]}", flush=True)
         if problem:
             return [f"{where}: {problem}"]

@@ -60,8 +60,8 @@ def lines() -> list[str]:
     """Return the whole list, sorted within its parts."""
     with tempfile.TemporaryDirectory() as scratch:
         keys = sorted(set(files_and_answers(Path(scratch))))
-    parts = (commands(), routes(), public_names(), keys)
-    return [line for part in parts for line in sorted(part)]
+    sections = (commands(), routes(), public_names(), keys)
+    return [line for section in sections for line in sorted(section)]
 
 
 # ---------------------------------------------------------------------------------------------------------- commands
@@ -76,7 +76,9 @@ def commands() -> Iterator[str]:
 def _command(name: str, command: click.Command, parent: click.Context | None = None) -> Iterator[str]:
     context = click.Context(command, parent, name, **command.context_settings)
     yield f"command {context.command_path}"
-    for parameter in (found for found in command.params if not getattr(found, "hidden", False)):
+    for parameter in command.params:
+        if getattr(parameter, "hidden", False):
+            continue
         names = " ".join(sorted([*parameter.opts, *parameter.secondary_opts]))
         shape = "|".join(map(str, getattr(parameter.type, "choices", ()))) or parameter.type.name.replace(" ", "-")
         notes = [
@@ -95,9 +97,9 @@ def _command(name: str, command: click.Command, parent: click.Context | None = N
 
 def _environment(parameter: click.Parameter, context: click.Context) -> str:
     """Return the environment variable that sets a parameter, as click derives it."""
-    given = parameter.envvar
-    if given or not (isinstance(parameter, click.Option) and parameter.allow_from_autoenv):
-        return given if isinstance(given, str) else " ".join(given or ())
+    variable = parameter.envvar
+    if variable or not (isinstance(parameter, click.Option) and parameter.allow_from_autoenv):
+        return variable if isinstance(variable, str) else " ".join(variable or ())
     return f"{context.auto_envvar_prefix}_{parameter.name}".upper() if context.auto_envvar_prefix else ""
 
 
@@ -146,8 +148,8 @@ def public_names() -> Iterator[str]:
             if inspect.isclass(value):
                 for member in sorted(set(dir(value)) - set(dir(Exception))):
                     if not member.startswith("_"):
-                        found = inspect.getattr_static(value, member)
-                        yield f"name {package}.{name}.{member}{_signature(getattr(found, '__func__', found))}"
+                        attribute = inspect.getattr_static(value, member)
+                        yield f"name {package}.{name}.{member}{_signature(getattr(attribute, '__func__', attribute))}"
 
 
 def _signature(value: Any) -> str:
@@ -162,12 +164,12 @@ def files_and_answers(folder: Path) -> Iterator[str]:
     """Yield a line for each place in what the programs write and answer."""
     images = _images(folder / "images")
     run, bundle, bank = folder / "run", folder / "bundle", folder / "bank.safetensors"
-    yield from _places("sar-train", _json("sar-train", "demo", "--epochs", "1", "--out", run))
+    yield from _key_lines("sar-train", _json("sar-train", "demo", "--epochs", "1", "--out", run))
     yield from _folder("run", run)
-    yield from _places("sar-export", _json("sar-export", run, "--out", bundle))
+    yield from _key_lines("sar-export", _json("sar-export", run, "--out", bundle))
     yield from _folder("bundle", bundle)
     for name in ("show", "verify"):
-        yield from _places(f"sar-bundle {name}", _json("sar-bundle", name, bundle))
+        yield from _key_lines(f"sar-bundle {name}", _json("sar-bundle", name, bundle))
     yield from _classified(folder, images, bundle)
     yield from _bank(bank, bundle)
     yield from _served(folder, images)
@@ -177,10 +179,10 @@ def _classified(folder: Path, images: Path, bundle: Path) -> Iterator[str]:
     call = ("sar-classify", images, "--bundle", bundle, "--unknown", "--coverage", "0.9", "--explain", "--top-k", "2")
     for form in ("json", "jsonl"):
         for document in _documents(_run(*call, "--format", form, codes=(0, 1))):
-            yield from _places(f"sar-classify {form}", document)
+            yield from _key_lines(f"sar-classify {form}", document)
     for column in next(csv.reader(io.StringIO(_run(*call, "--format", "csv", codes=(0, 1))))):
         yield f"key sar-classify csv {column}"
-    yield from _places("sar-classify info", _json("sar-classify", "--bundle", bundle, "--info"))
+    yield from _key_lines("sar-classify info", _json("sar-classify", "--bundle", bundle, "--info"))
     for form in ("parquet", "jsonl"):
         out = folder / f"bulk-{form}"
         _run(*call, "--out", out, "--format", form, codes=(0, 1))
@@ -204,14 +206,14 @@ def _bank(bank: Path, bundle: Path) -> Iterator[str]:
     }
     for name, arguments in changes.items():
         for document in _documents(_run("sar-bank", name, bank, *arguments, *common, codes=(0, 1))):
-            yield from _places(f"sar-bank {name}", document)
+            yield from _key_lines(f"sar-bank {name}", document)
     yield from _file("bank", bank)
     freeze = ("sar-bundle", "freeze", bundle, "--bank", bank, "--out", bank.with_name("frozen"))
-    yield from _places("sar-bundle freeze", _json(*freeze))
+    yield from _key_lines("sar-bundle freeze", _json(*freeze))
     _run("sar-bank", "add", other := bank.with_name("other.safetensors"), "matcha", *common)
     for name in ("diff", "merge"):
         for document in _documents(_run("sar-bank", name, bank, other, *common, codes=(0, 1))):
-            yield from _places(f"sar-bank {name}", document)
+            yield from _key_lines(f"sar-bank {name}", document)
 
 
 def _served(folder: Path, images: Path) -> Iterator[str]:
@@ -249,7 +251,7 @@ def _served(folder: Path, images: Path) -> Iterator[str]:
             answer = client.request(method, path, **request)
             where = f"{method} {path.partition('?')[0]} {answer.status_code}"
             if "json" in answer.headers.get("content-type", "") and path != "/openapi.json":
-                yield from _places(where, answer.json())
+                yield from _key_lines(where, answer.json())
         schemas = client.get("/openapi.json").json()["components"]["schemas"]
         for name, schema in schemas.items():
             yield from (f"key schema {name} {field}" for field in schema.get("properties", ()))
@@ -312,7 +314,7 @@ def _file(name: str, file: Path) -> Iterator[str]:
     """Yield a line for each key of a JSON, JSON Lines, safetensors or Parquet file."""
     if file.suffix in (".json", ".jsonl"):
         for document in _documents(file.read_text("utf-8")):
-            yield from _places(name, document)
+            yield from _key_lines(name, document)
     elif file.suffix == ".safetensors":
         from safetensors import safe_open
 
@@ -322,7 +324,7 @@ def _file(name: str, file: Path) -> Iterator[str]:
             for key, value in (tensors.metadata() or {}).items():
                 yield f"key {name} metadata {key}"
                 if value.startswith(("{", "[")):
-                    yield from _places(f"{name} metadata {key}", json.loads(value))
+                    yield from _key_lines(f"{name} metadata {key}", json.loads(value))
     elif file.suffix == ".parquet":
         import pyarrow.parquet as pq
 
@@ -330,15 +332,15 @@ def _file(name: str, file: Path) -> Iterator[str]:
             yield f"key {name} {field.name} {field.type}"
 
 
-def _places(name: str, value: Any, path: str = "") -> Iterator[str]:
+def _key_lines(name: str, value: Any, path: str = "") -> Iterator[str]:
     """Yield a line for each place in a JSON document."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
             shown = "{}" if _DATA_KEYS.search(path) else key
-            yield from _places(name, inner, f"{path}.{shown}")
+            yield from _key_lines(name, inner, f"{path}.{shown}")
     elif isinstance(value, list):
         for inner in value:
-            yield from _places(name, inner, f"{path}[]")
+            yield from _key_lines(name, inner, f"{path}[]")
     if path:
         yield f"key {name} {path.removeprefix('.')}"
 

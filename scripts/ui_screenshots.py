@@ -34,7 +34,7 @@ PHONE: dict[str, Any] = {
 
 def main() -> None:
     """Serve, take each screenshot, and write it."""
-    bundle, folder = (Path(given) for given in [*sys.argv[1:], *("runs/demo/bundle", "runs/ui")[len(sys.argv) - 1 :]])
+    bundle, folder = (Path(path) for path in [*sys.argv[1:], *("runs/demo/bundle", "runs/ui")[len(sys.argv) - 1 :]])
     program = shutil.which("chromium")
     if program is None or not (bundle / "manifest.json").is_file():
         sys.exit("needs chromium on the PATH" if program is None else f"no bundle in {bundle}; make demo makes one")
@@ -43,9 +43,9 @@ def main() -> None:
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
         for name, settings in {"ui": WIDE, "ui-phone": PHONE}.items():
             with serving(bundle) as url:
-                taken = screenshot(browser, url, settings)
+                image = screenshot(browser, url, settings)
             path = folder / f"{name}.webp"
-            Image.open(io.BytesIO(taken)).save(path, quality=86, method=6)
+            Image.open(io.BytesIO(image)).save(path, quality=86, method=6)
             print(f"{path}, {path.stat().st_size / 1000:.0f} kB")
 
 
@@ -57,8 +57,8 @@ def serving(bundle: Path) -> Iterator[str]:
         command = [sys.executable, "-m", "sar_infer.cli.serve", *options]
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "SAR_API_KEY": KEY})
         try:
-            found = (re.search(r"Serving .* on (http://\S+)", line) for line in process.stderr or ())
-            url = next((match[1] for match in found if match), None)
+            matches = (re.search(r"Serving .* on (http://\S+)", line) for line in process.stderr or ())
+            url = next((match[1] for match in matches if match), None)
             if url is None:
                 sys.exit(f"sar-serve ended with code {process.wait()}")
             yield url
@@ -95,11 +95,11 @@ def screenshot(browser: Browser, url: str, settings: dict[str, Any]) -> bytes:
     page.set_viewport_size({"width": settings["viewport"]["width"], "height": height})
     page.evaluate("scrollTo(0, 0)")
     page.wait_for_timeout(500)  # until the bars have moved
-    taken = page.screenshot()
+    image = page.screenshot()
     page.close()
     if complaints:
         sys.exit("\n".join(complaints))
-    return taken
+    return image
 
 
 if __name__ == "__main__":

@@ -87,15 +87,15 @@ def check_contents(wheel: Path) -> None:
         names = archive.namelist()
     tops = {name.partition("/")[0] for name in names}
     extra = sorted(top for top in tops if top not in ("sar_infer", "sar_train") and not top.endswith(".dist-info"))
-    wanted = ["sar_infer/py.typed", "sar_infer/_bundles/mini/manifest.json"]
-    wanted += [
+    expected = ["sar_infer/py.typed", "sar_infer/_bundles/mini/manifest.json"]
+    expected += [
         str(path.relative_to(ROOT))
         for package in ("sar_infer", "sar_train")
         for path in sorted((ROOT / package).rglob("*"))
         if path.is_file() and path.suffix not in (".pyc", ".py")
     ]
-    wanted += [f"licenses/{path.relative_to(ROOT)}" for path in (ROOT / "LICENSE", *(ROOT / "LICENSES").iterdir())]
-    missing = sorted({want for want in wanted if not any(name.endswith(want) for name in names)})
+    expected += [f"licenses/{path.relative_to(ROOT)}" for path in (ROOT / "LICENSE", *(ROOT / "LICENSES").iterdir())]
+    missing = sorted({want for want in expected if not any(name.endswith(want) for name in names)})
     if extra or missing or wheel.stat().st_size > LARGEST_WHEEL:
         raise SystemExit(f"{wheel.name}: does not belong there: {extra}; missing: {missing}")
 
@@ -155,10 +155,10 @@ def serve(wheel: Path, tools: Path, home: Path, label: str) -> None:
     with subprocess.Popen(command, cwd=home, env=environment, stderr=subprocess.PIPE, text=True) as server:
         try:
             first = server.stderr.readline() if server.stderr else ""
-            found = re.search(r"on (http://\S+)", first)
-            expect(found is not None, f"sar-serve does not start: {first}")
+            address = re.search(r"on (http://\S+)", first)
+            expect(address is not None, f"sar-serve does not start: {first}")
             image = (home / "image.png").read_bytes()
-            url = f"{found[1] if found else ''}/v1/classify?classes=lunar+eclipse"  # our own, on the loopback
+            url = f"{address[1] if address else ''}/v1/classify?classes=lunar+eclipse"  # our own, on the loopback
             call = urllib.request.Request(url, image, {"Content-Type": "image/png"})  # noqa: S310
             with urllib.request.urlopen(call, timeout=60) as response:  # noqa: S310
                 result = json.load(response)["results"][0]

@@ -27,7 +27,7 @@ CHECKED = 20
 
 
 class Tally:
-    """What has been counted since the warm-up."""
+    """Counts since the warm-up."""
 
     def __init__(self, report: int = 0) -> None:
         self.seconds: list[float] = []

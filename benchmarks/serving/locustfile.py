@@ -26,12 +26,12 @@ NAMES = ("latte art", "teapot", "red mug", "spoon", "paper cup", "saucer", "kett
 
 
 def photos() -> list[bytes]:
-    """What is sent."""
+    """Return the photos to send."""
     if folder := os.environ.get("SAR_PHOTOS"):
-        found = [path.read_bytes() for path in sorted(Path(folder).rglob("*")) if path.suffix.lower() in SUFFIXES]
-        if not found:
+        images = [path.read_bytes() for path in sorted(Path(folder).rglob("*")) if path.suffix.lower() in SUFFIXES]
+        if not images:
             raise SystemExit(f"SAR_PHOTOS: {folder} holds no photo")
-        return found
+        return images
     return [noise(side) for side in SIDES]
 
 
@@ -69,7 +69,7 @@ class Classifying(FastHttpUser):
 
     @task(1)
     def health(self) -> None:
-        """What a balancer asks."""
+        """Ask for health, as a balancer does."""
         self.client.get("/healthz")
         self.client.get("/readyz")
 

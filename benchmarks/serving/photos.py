@@ -23,14 +23,14 @@ def make(folder: Path, mix: str, shared: Path) -> str:
     """Write the photos of ``mix`` to a new folder and say in words what they are."""
     folder.mkdir(parents=True)
     sources = _sources(shared)
-    places = dict.fromkeys(sources, 0)
+    used = dict.fromkeys(sources, 0)
     words = []
     for kind, count in MIXES[mix].items():
         source = kind if kind in sources else "imagenet"
         for _ in range(count):
             files = sources[source]
-            path = files[places[source] * len(files) // sum(MIXES[mix].values()) % len(files)]
-            places[source] += 1
+            path = files[used[source] * len(files) // sum(MIXES[mix].values()) % len(files)]
+            used[source] += 1
             target = folder / f"{len(list(folder.iterdir())):03}.jpg"
             if kind in sources and path.suffix == ".jpg":
                 target.write_bytes(path.read_bytes())
@@ -50,10 +50,10 @@ def _sources(shared: Path) -> dict[str, list[Path]]:
     spec = find_spec("skimage")
     names = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "ihc.png")
     data = Path(spec.origin or "").parent / "data" if spec else Path()
-    found = [data / name for name in names if (data / name).is_file()]
-    if not found:
+    files = [data / name for name in names if (data / name).is_file()]
+    if not files:
         raise SystemExit("no photos: neither ../shared/data nor scikit-image is there")
-    return {"imagenet": found, "caltech": found}
+    return {"imagenet": files, "caltech": files}
 
 
 def _write(path: Path, target: Path, megapixels: float | None) -> None:

@@ -1,4 +1,4 @@
-"""What is done to a started server: steady load, many requests while its memory is watched, too many requests."""
+"""Scenarios for a started server: steady load, many requests while its memory is watched, too many requests."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def _timed(server: Running, photo: bytes) -> float:
 
 
 def _lines(program: str, server: Running, photos: Path, arguments: list[str]) -> Iterator[str]:
-    """What a load generator prints, line by line."""
+    """Yield the lines that a load generator prints."""
     command = [sys.executable, "-m", f"benchmarks.serving.{program}", "--port", str(server.port), "--path", server.path]
     command += ["--photos", str(photos), *arguments]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:

@@ -141,7 +141,7 @@ def _finished(copies: list[subprocess.Popen[str]]) -> list[dict[str, Any]]:
 
 
 def peaks(cores: list[int]) -> dict[str, dict[str, float]]:
-    """What products reach on so many cores, with the processor's own kernels."""
+    """Return the rates that products reach on so many cores, with the processor's own kernels."""
     results = {}
     for count in cores:
         environment = {key: value for key, value in os.environ.items() if not key.startswith("OPENBLAS_")}

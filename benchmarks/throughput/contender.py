@@ -37,21 +37,21 @@ def main() -> None:
     whole_batch(labels, setting.batch)
     print("ready", flush=True)
     sys.stdin.readline()
-    found: dict[str, Any] = {
+    result: dict[str, Any] = {
         "answers": measured(lambda: whole_batch(labels, setting.batch), setting.batch, options.seconds)
     }
-    found["mib"] = memory()
+    result["mib"] = memory()
     labels.close()
     pixels = [side.decode(path) for path in paths[: setting.batch]]
     side.encode(pixels)
-    found["encode"] = measured(lambda: side.encode(pixels), setting.batch, options.seconds / 2)
+    result["encode"] = measured(lambda: side.encode(pixels), setting.batch, options.seconds / 2)
     start = time.perf_counter()
     for path in paths:
         side.decode(path)
-    found["decode_ms"] = 1000 * (time.perf_counter() - start) / len(paths)
+    result["decode_ms"] = 1000 * (time.perf_counter() - start) / len(paths)
     if options.save:
         save(side, paths, options.save)
-    print(json.dumps(found), flush=True)
+    print(json.dumps(result), flush=True)
 
 
 def whole_batch(labels: Iterator[object], size: int) -> None:

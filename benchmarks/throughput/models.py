@@ -17,7 +17,7 @@ _NO_GATE = ("--min-cosine", "0", "--min-agreement", "0")
 
 @dataclass(frozen=True)
 class Model:
-    """What both sides run.
+    """A model that both sides run.
 
     Attributes:
         name: In the table.
@@ -33,9 +33,9 @@ class Model:
 
     @property
     def precisions(self) -> list[str]:
-        """What the bundle has for images."""
-        found = json.loads((self.bundle / "manifest.json").read_text("utf-8"))["precisions"]
-        return ["fp32", *(name for name, forms in sorted(found.items()) if forms["image"])]
+        """Return the precisions of the bundle's image encoder."""
+        precisions = json.loads((self.bundle / "manifest.json").read_text("utf-8"))["precisions"]
+        return ["fp32", *(name for name, forms in sorted(precisions.items()) if forms["image"])]
 
 
 def prepared(name: str, cache: Path, photos: Path | None) -> Model:

@@ -1,4 +1,4 @@
-"""Where the time of an image encoder goes, by operator, against what the machine could do: its roofline.
+"""Break down the time of an image encoder by operator, against what the machine could do: its roofline.
 
     python -m benchmarks.throughput.operators [--models sar-mini vit-b-32 vit-b-16] [--batch 8] [--runs 20]
 

@@ -1,4 +1,4 @@
-"""What the machine can do at all: square products in float32 and INT8, the best of libraries and sizes.
+"""Measure the peak of the machine: square products in float32 and INT8, the best of libraries and sizes.
 
 A process of its own, started with the cores and threads that it may use; prints JSON: by library, thousand million
 operations a second, two for each multiply-add.

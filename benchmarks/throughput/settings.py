@@ -1,4 +1,4 @@
-"""How a contender is run: what is tried, and what it is told."""
+"""Settings to try for a contender, and its command line."""
 
 from __future__ import annotations
 
@@ -46,17 +46,17 @@ class Setting:
 
 
 def of_open_clip(cores: int, convolutional: bool) -> list[Setting]:
-    """What may be best for torch: small batches for networks of many small steps, larger ones for products."""
-    found = []
+    """Return settings that may be best for torch: small batches for many small steps, larger ones for products."""
+    settings = []
     for channels_last in (False, True) if convolutional else (False,):
         for batch in BATCHES[:2] if convolutional else BATCHES[1:]:
-            found.append(Setting("loop", batch, channels_last=channels_last))
-            found += [Setting("loop", batch, cores, 0, channels_last)] if cores > 1 else []
-    return [*found, Setting("loader", 8, 1, cores, convolutional)]
+            settings.append(Setting("loop", batch, channels_last=channels_last))
+            settings += [Setting("loop", batch, cores, 0, channels_last)] if cores > 1 else []
+    return [*settings, Setting("loader", 8, 1, cores, convolutional)]
 
 
 def of_ours(cores: int) -> list[Setting]:
-    """What `sar-classify` does for some images, and what its bulk engine does: a worker on each core."""
+    """Return settings as `sar-classify` has them for some images and for bulk: a worker on each core."""
     return [Setting("stream", 8), *(Setting("loop", batch, cores) for batch in BATCHES[:2])]
 
 

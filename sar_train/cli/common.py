@@ -177,9 +177,9 @@ class ProgressLine:
             self.close()
             click.echo(text, err=True)
 
-    def _another_tenth(self, what: str, done: str, total: str) -> bool:
+    def _another_tenth(self, label: str, done: str, total: str) -> bool:
         of = int(total.replace(",", ""))
-        before, self._shown = self._shown, (what, of, 10 * int(done.replace(",", "")) // of)
+        before, self._shown = self._shown, (label, of, 10 * int(done.replace(",", "")) // of)
         return self._shown != before
 
     @staticmethod

@@ -68,7 +68,7 @@ Examples:
 @moved_option("--min-agreement", f"{SHRINK} --precision int8 --min-agreement X")
 @click.version_option(package_name="sar-clip")
 @guarded
-def main(run: Path | None, out: Path | None, push: str | None, form: str, *, quiet: bool, **given: Any) -> None:
+def main(run: Path | None, out: Path | None, push: str | None, form: str, *, quiet: bool, **options: Any) -> None:
     """Write a bundle, the folder that sar-classify reads, from RUN, a folder that sar-train has written.
 
     The bundle is compared with torch and opened before it gets its name; a bundle that fails a check is not written.
@@ -77,15 +77,15 @@ def main(run: Path | None, out: Path | None, push: str | None, form: str, *, qui
     from sar_infer.bundle import hub
     from sar_train.errors import ConfigError
 
-    check_export(run, {name: value for name, value in given.items() if name != "overwrite"})
+    check_export(run, {name: value for name, value in options.items() if name != "overwrite"})
     if out is None:
         raise ConfigError("expected --out DIR, the folder of the new bundle")
     if push is not None:
         hub.check_push(push)
-    if given["classes"] is not None:
-        given["classes"] = read_classes(given["classes"])
+    if options["classes"] is not None:
+        options["classes"] = read_classes(options["classes"])
     command = shlex.join(["sar-export", *sys.argv[1:]])
-    bundle = export(run, out=out, progress=ProgressLine(quiet=quiet), command=command, **given)
+    bundle = export(run, out=out, progress=ProgressLine(quiet=quiet), command=command, **options)
     pushed = None
     if push is not None:
         pushed = hub.push(bundle.path, bundle.manifest, push, progress=not quiet and sys.stderr.isatty())

@@ -96,7 +96,7 @@ GROUPS = {
 @option("--quiet", "-q", is_flag=True, help="Show no progress.")
 @click.version_option(package_name="sar-clip")
 @guarded
-def main(**given: Any) -> None:
+def main(**options: Any) -> None:
     """Learn a prompt from PHOTOS and write it to a run folder.
 
     PHOTOS is a folder with one folder of photos per class, a CSV or JSONL list, a dataset by name (caltech101, …, with
@@ -105,20 +105,20 @@ def main(**given: Any) -> None:
     A folder trains on all its classes and is tested on photos it did not learn from; a dataset with published splits
     learns from the first half of its classes (base) and is tested on both halves, each by itself (base, new).
     """
-    form, quiet = given.pop("form"), given.pop("quiet")
-    if given.pop("list_methods"):
+    form, quiet = options.pop("form"), options.pop("quiet")
+    if options.pop("list_methods"):
         click.echo(method_list(as_json=form == "json"))
         return
     from sar_train.api import train
     from sar_train.errors import ConfigError
 
-    if given["photos"] is None:
+    if options["photos"] is None:
         raise ConfigError("expected PHOTOS: a folder, a list, a dataset's name, a feature file, or demo")
-    settings = sections_of(given.pop("settings"))
+    settings = sections_of(options.pop("settings"))
     show = ProgressLine(quiet=quiet)
     try:
         with resumable():
-            run = train(settings=settings, config=given.pop("config_file"), progress=show, **given)
+            run = train(settings=settings, config=options.pop("config_file"), progress=show, **options)
     finally:
         show.close()
     record = dict(run.record)
@@ -134,11 +134,11 @@ def method_list(*, as_json: bool) -> str:
     """Return a list of all registered methods: name, prompted towers, whether image features are cached, paper."""
     from sar_train.methods.base import describe_methods
 
-    found = describe_methods()
+    methods = describe_methods()
     if as_json:
-        return json.dumps(found, ensure_ascii=False)
+        return json.dumps(methods, ensure_ascii=False)
     lines = [f"{'method':<11}{'prompts':<13}{'features':<11}paper"]
-    for entry in found:
+    for entry in methods:
         cached = "cached" if entry["features_cached"] else "each step"
         lines.append(f"{entry['name']:<11}{' + '.join(entry['towers']):<13}{cached:<11}{entry['paper']}")
     return "\n".join(lines)
@@ -158,14 +158,14 @@ def table(record: dict[str, Any], out: Path) -> str:
         columns |= {"new_accuracy": "new", "harmonic_mean": "harmonic mean"}
     lines = ["", f"{'percent':<{_WIDTH}}" + "".join(f"{title:>15}" for title in columns.values())]
     lines += _lines(rows, columns)
-    tested = [sum((record["per_class_counts"][part] or {}).values()) for part in ("base", "new")[: 1 + has_new]]
+    tested = [sum((record["per_class_counts"][group] or {}).values()) for group in ("base", "new")[: 1 + has_new]]
     lines.append(f"{'test photos':<{_WIDTH}}" + "".join(f"{count:>15,}" for count in tested))
     if all(record["metrics"][key] is None for key in columns):
         why = NO_VALIDATION if record["dataset"]["judged_on"] == "val" else NOT_MEASURED
         lines = ["", *textwrap.wrap(why, 100)]
-    if found := record["open"]:
-        ways = {"zero-shot": found["zero_shot"], name: found["metrics"]}
-        for way, measures in found["other_metrics"].items():
+    if one_ranking := record["open"]:
+        ways = {"zero-shot": one_ranking["zero_shot"], name: one_ranking["metrics"]}
+        for way, measures in one_ranking["other_metrics"].items():
             ways[_with_statistics(name, statistics) if way == "statistics" else f"- {way}"] = measures
         lines += ["", "one ranking over base and new"]
         lines += _lines({label: measures["images"] for label, measures in ways.items()}, columns)
@@ -181,11 +181,11 @@ def _with_statistics(name: str, statistics: Mapping[str, Any]) -> str:
 
 
 def _lines(rows: Mapping[str, Mapping[str, Any]], columns: Iterable[str]) -> list[str]:
-    found = []
+    lines = []
     for label, values in rows.items():
         cells = [values.get(key) for key in columns]
-        found.append(f"{label:<{_WIDTH}}" + "".join(f"{'-' if v is None else format(v, '.1f'):>15}" for v in cells))
-    return found
+        lines.append(f"{label:<{_WIDTH}}" + "".join(f"{'-' if v is None else format(v, '.1f'):>15}" for v in cells))
+    return lines
 
 
 def warn_below_zero_shot(run: TrainedRun) -> None:

@@ -31,10 +31,10 @@ def main(bundle: str | None, out: Path, precision: str, form: str) -> None:
     from sar_infer.bundle.bundle import default_bundle
     from sar_train.export.triton import write_repository
 
-    place = bundle or default_bundle()
-    classes = len(write_repository(place, out, precision))
+    bundle_path = bundle or default_bundle()
+    classes = len(write_repository(bundle_path, out, precision))
     if form == "json":
-        content = {"repository": str(out), "bundle": str(place), "precision": precision, "classes": classes}
+        content = {"repository": str(out), "bundle": str(bundle_path), "precision": precision, "classes": classes}
         click.echo(json.dumps(content, ensure_ascii=False))
     else:
         click.echo(f"repository {out}    {classes:,} classes, image encoder in {precision}")

@@ -26,7 +26,7 @@ def project(block: nn.Module, x: Tensor) -> Tensor:
 
 def split_heads(qkv: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
     """Split (B, T, 3 W) into three (B, heads, T, W / heads)."""
-    query, key, value = (part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in qkv.chunk(3, -1))
+    query, key, value = (chunk.unflatten(-1, (heads, -1)).transpose(1, 2) for chunk in qkv.chunk(3, -1))
     return query, key, value
 
 
@@ -81,5 +81,5 @@ def full_block(block: nn.Module, x: Tensor, queries: int) -> Tensor:
     query, key, value = split_heads(qkv, attention.num_heads)
     scores = query[:, :, :queries] / math.sqrt(query.shape[-1]) @ key.transpose(-2, -1)
     mixed = (scores.softmax(-1) @ value).transpose(1, 2).flatten(2)
-    kept = x[:, :queries]
-    return finish_block(block, kept.flatten(0, 1), mixed.flatten(0, 1)).view(kept.shape)
+    residual = x[:, :queries]
+    return finish_block(block, residual.flatten(0, 1), mixed.flatten(0, 1)).view(residual.shape)

@@ -114,8 +114,8 @@ class Backbone:
     def embed_names(self, names: Sequence[str], template: str, *, unit: bool = True) -> Tensor:
         """Return (C, D) class embeddings without gradient, for any number of names under a hand-crafted template."""
         prompts = self.handcrafted(template)
-        parts = [self.text(prompts, names[i : i + CHUNK], unit=unit) for i in range(0, len(names), CHUNK)]
-        return torch.cat(parts)
+        embeddings = [self.text(prompts, names[i : i + CHUNK], unit=unit) for i in range(0, len(names), CHUNK)]
+        return torch.cat(embeddings)
 
     def ensemble(self, names: Sequence[str], templates: Sequence[str], *, unit: bool) -> Tensor:
         """Return (C, D) unit rows: the mean over templates, of unit rows or of rows with the tower's own lengths."""
@@ -178,8 +178,8 @@ def _quick_tags(name: str) -> list[str]:
 def _tags(name: str) -> str:
     """List the tags that fit a model, and those that fit its sibling with QuickGELU."""
     quick = _quick_tags(name)
-    own = [tag for tag in open_clip.list_pretrained_tags_by_model(name) if tag not in quick]
-    return (", ".join(own) or "none") + (f" ({name}-quickgelu: {', '.join(quick)})" if quick else "")
+    tags = [tag for tag in open_clip.list_pretrained_tags_by_model(name) if tag not in quick]
+    return (", ".join(tags) or "none") + (f" ({name}-quickgelu: {', '.join(quick)})" if quick else "")
 
 
 def _build(name: str, pretrained: str | None) -> nn.Module:

@@ -32,7 +32,7 @@ class Prefix:
     """
 
     past: Sequence[KeyValue]
-    own: Tensor | None
+    class_context: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -110,8 +110,8 @@ class TextTower:
         last = len(self.blocks) - 1
         for layer, (block, past) in enumerate(zip(self.blocks, prefix.past, strict=True)):
             insertion = prompts.text.get(layer)
-            if layer == prompts.first_class_specific_layer and prefix.own is not None:
-                rows.lead_with(prefix.own)
+            if layer == prompts.first_class_specific_layer and prefix.class_context is not None:
+                rows.lead_with(prefix.class_context)
             first = prompts.first_class_specific_layer
             if insertion and first is not None and layer >= first:
                 rows.insert(insertion)
@@ -127,26 +127,26 @@ class TextTower:
         if prompts.suffix_context is not None:
             gap, width = prompts.n_suffix_context, vectors.shape[-1]
             first = packed.ends - (self.tail(prompts) - 1) - gap
-            places = first[:, None] + torch.arange(gap, device=first.device)
+            indices = first[:, None] + torch.arange(gap, device=first.device)
             context = prompts.suffix_context.to(vectors.dtype)
             context = context[packed.order] if context.ndim == 3 else context.expand(len(first), -1, -1)
-            vectors = vectors.index_copy(0, places.flatten(), context.reshape(-1, width))
+            vectors = vectors.index_copy(0, indices.flatten(), context.reshape(-1, width))
         return vectors + self.positional_embedding[1 + prompts.n_context + packed.positions]
 
     def prefix(self, prompts: Prompts) -> Prefix:
         """Run ``[start][context]`` through the layers, as far as all classes share it."""
         start = self.token_embedding.weight[self.start_token][None]
-        first_class_specific_layer, own = prompts.first_class_specific_layer, None
+        first_class_specific_layer, class_context = prompts.first_class_specific_layer, None
         x = (start + self.positional_embedding[:1])[None]
         context = prompts.context.to(start.dtype) + self.positional_embedding[1 : 1 + prompts.n_context]
         if context.ndim == 3:
-            own = context
+            class_context = context
         else:
             x = torch.cat([x, context[None]], 1)
         past: list[KeyValue] = []
         for layer, block in enumerate(self.blocks):
-            if layer == first_class_specific_layer and own is None:
-                own, x = x[0, 1:], x[:, :1]
+            if layer == first_class_specific_layer and class_context is None:
+                class_context, x = x[0, 1:], x[:, :1]
             insertion = prompts.text.get(layer)
             if insertion and (first_class_specific_layer is None or layer < first_class_specific_layer):
                 x = torch.cat([x[:, :1], insert(x[:, 1:], insertion)], 1)
@@ -154,7 +154,7 @@ class TextTower:
             past.append((key[0], value[0]))
             if len(past) < len(self.blocks):
                 x = finish_block(block, x, attend(query, key, value, None))
-        return Prefix(past, own)
+        return Prefix(past, class_context)
 
     def project(self, x: Tensor, *, unit: bool = True) -> Tensor:
         """Project (…, W) outputs of the last block to (…, D) rows."""
@@ -170,22 +170,22 @@ class _Rows:
     def __init__(self, packed: PackedTokens, x: Tensor) -> None:
         self.x, self._packed, self._lead = x, packed, 0
 
-    def lead_with(self, own: Tensor) -> None:
+    def lead_with(self, context: Tensor) -> None:
         """Put prompt positions (M, W) or, in the caller's order of classes, (C, M, W) in front of each name."""
-        own = own[self._packed.order] if own.ndim == 3 else own.expand(len(self._packed.order), -1, -1)
-        parts, classes = self._parts(), own.split([count for count, _ in self._packed.groups])
-        self._join([torch.cat(pair, 1) for pair in zip(classes, parts, strict=True)], own.shape[1])
+        context = context[self._packed.order] if context.ndim == 3 else context.expand(len(self._packed.order), -1, -1)
+        groups, classes = self._grouped(), context.split([count for count, _ in self._packed.groups])
+        self._join([torch.cat(pair, 1) for pair in zip(classes, groups, strict=True)], context.shape[1])
 
     def insert(self, insertion: DeepPrompt) -> None:
         """Change the prompt positions in front of each name."""
         vectors = insertion.vectors[self._packed.order] if insertion.per_class else insertion.vectors
-        first, parts, lead = 0, [], self._lead
-        for part in self._parts():
-            own = vectors[first : first + len(part)] if insertion.per_class else vectors
-            changed = insert(part[:, :lead], DeepPrompt(own, insertion.mode, insertion.weight))
-            parts.append(torch.cat([changed, part[:, lead:]], 1))
-            first += len(part)
-        self._join(parts, lead + (vectors.shape[-2] if insertion.mode == "append" else 0))
+        first, groups, lead = 0, [], self._lead
+        for group in self._grouped():
+            group_vectors = vectors[first : first + len(group)] if insertion.per_class else vectors
+            changed = insert(group[:, :lead], DeepPrompt(group_vectors, insertion.mode, insertion.weight))
+            groups.append(torch.cat([changed, group[:, lead:]], 1))
+            first += len(group)
+        self._join(groups, lead + (vectors.shape[-2] if insertion.mode == "append" else 0))
 
     def apply(self, block: nn.Module, past: KeyValue, *, ends_only: bool) -> None:
         """Apply one block; with ``ends_only`` keep the end tokens alone, so that ``x`` becomes (C, W)."""
@@ -193,27 +193,27 @@ class _Rows:
         qkv, sizes = project(block, self.x), self._sizes()
         lengths = (self._packed.lengths + self._lead).split([count for count, _ in self._packed.groups])
         mixed = []
-        for (count, length), part, ends in zip(sizes, qkv.split([c * n for c, n in sizes]), lengths, strict=True):
-            query, key, value = split_heads(part.unflatten(0, (count, length)), attention.num_heads)
+        for (count, length), group, ends in zip(sizes, qkv.split([c * n for c, n in sizes]), lengths, strict=True):
+            query, key, value = split_heads(group.unflatten(0, (count, length)), attention.num_heads)
             mask = None
             if ends_only:
                 query = query[torch.arange(count), :, ends - 1, None]
                 beyond = torch.arange(length, device=ends.device) >= ends[:, None]
                 mask = torch.zeros_like(beyond, dtype=query.dtype).masked_fill(beyond, float("-inf"))[:, None, None]
             mixed.append(attend(query, key, value, past, mask).flatten(0, 1))
-        kept = self.x[self._ends()] if ends_only else self.x
-        self.x = finish_block(block, kept, torch.cat(mixed))
+        residual = self.x[self._ends()] if ends_only else self.x
+        self.x = finish_block(block, residual, torch.cat(mixed))
 
     def _sizes(self) -> list[tuple[int, int]]:
         return [(count, length + self._lead) for count, length in self._packed.groups]
 
-    def _parts(self) -> list[Tensor]:
+    def _grouped(self) -> list[Tensor]:
         sizes = self._sizes()
-        parts = self.x.split([count * length for count, length in sizes])
-        return [part.unflatten(0, size) for part, size in zip(parts, sizes, strict=True)]
+        groups = self.x.split([count * length for count, length in sizes])
+        return [group.unflatten(0, size) for group, size in zip(groups, sizes, strict=True)]
 
-    def _join(self, parts: list[Tensor], lead: int) -> None:
-        self.x, self._lead = torch.cat([part.flatten(0, 1) for part in parts]), lead
+    def _join(self, groups: list[Tensor], lead: int) -> None:
+        self.x, self._lead = torch.cat([group.flatten(0, 1) for group in groups]), lead
 
     def _ends(self) -> Tensor:
         return self._packed.ends + self._lead * (torch.arange(len(self._packed.order), device=self.x.device) + 1)

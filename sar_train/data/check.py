@@ -130,14 +130,14 @@ def check(path: Path, names: Sequence[str] = (), *, all_images: bool = False, wa
     inside = dataset_in(path) if path.is_dir() else None
     below = [key for key, layout in LAYOUTS.items() if (path / layout.folder).is_dir()]
     if names:
-        return Report(path, tuple(_check_known(_key(name), path, decoder) for name in names))
+        return Report(path, tuple(_check_named(_key(name), path, decoder) for name in names))
     if inside:
-        return Report(path, (_check_known(inside, path, decoder),))
+        return Report(path, (_check_named(inside, path, decoder),))
     if below:
         absent = tuple(key for key in LAYOUTS if key not in below)
         folders = {LAYOUTS[key].folder for key in below}
         others = sorted(p.name for p in path.iterdir() if p.is_dir() and p.name not in folders and p.name[0] != ".")
-        return Report(path, tuple(_check_known(key, path, decoder) for key in below), absent, tuple(others))
+        return Report(path, tuple(_check_named(key, path, decoder) for key in below), absent, tuple(others))
     domain_names = domains(path) if path.is_dir() else ()
     folders_of_photos = [path / name for name in domain_names] or [path]
     return Report(path, tuple(_check_photos(folder, decoder) for folder in folders_of_photos))
@@ -150,8 +150,8 @@ def _key(name: str) -> str:
     return key
 
 
-def _check_known(key: str, root: Path, decoder: _Decoder) -> Checked:
-    """Check a dataset that is known by name."""
+def _check_named(key: str, root: Path, decoder: _Decoder) -> Checked:
+    """Check a dataset of `LAYOUTS`."""
     layout, folder = LAYOUTS[key], folder_of(key, root)
     if not is_there(key, root):
         expected = f"a folder {layout.images or 'cars_train'}" + (f" or {layout.split_file}" * bool(layout.split_file))
@@ -181,8 +181,8 @@ def listing(key: str, folder: Path) -> tuple[Dataset | None, list[DataFinding]]:
             text = f"{layout.split_file} is not there, and a split of our own cannot be drawn"
             findings.insert(0, DataFinding("error", text, f"get the file as {GUIDE} says"))
         return None, findings
-    ours = [text.removeprefix(f"dataset {key}: ") for text in dataset.warnings if dataset.split_origin == "ours"]
-    return dataset, [DataFinding.of_text("warning", text) for text in ours]
+    warnings = [text.removeprefix(f"dataset {key}: ") for text in dataset.warnings if dataset.split_origin == "ours"]
+    return dataset, [DataFinding.of_text("warning", text) for text in warnings]
 
 
 def check_listing(dataset: Dataset) -> list[DataFinding]:
@@ -220,8 +220,8 @@ def _names(dataset: Dataset) -> list[DataFinding]:
     if dataset.name not in imagenet.KEYS:
         text = f"classes that read the same in a prompt: {', '.join(twice)}"
         return [DataFinding("error", text, f"get the split file as {GUIDE} says")]
-    if strange := [name for name in twice if name not in TWICE_IN_IMAGENET]:
-        text = f"names that occur twice in classnames.txt: {', '.join(strange)}; the published list has them once"
+    if unexpected := [name for name in twice if name not in TWICE_IN_IMAGENET]:
+        text = f"names that occur twice in classnames.txt: {', '.join(unexpected)}; the published list has them once"
         return [DataFinding("warning", text, f"get classnames.txt as {GUIDE} says")]
     text = f"{' and '.join(twice)} occur twice in classnames.txt, as published; classes are told apart by WordNet id"
     return [DataFinding("ok", text)]
@@ -302,8 +302,8 @@ class _Decoder:
         )
         if missing:
             advice = "" if len(missing) == len(paths) else ", or go on without them with --allow-missing"
-            gone = {os.path.dirname(path) for path in missing} - {os.path.dirname(path) for path in files}  # noqa: PTH120
-            folders = f", {len(gone)} folders of them altogether" if len(gone) > 1 else ""
+            missing_folders = {os.path.dirname(path) for path in missing} - {os.path.dirname(path) for path in files}  # noqa: PTH120
+            folders = f", {len(missing_folders)} folders of them altogether" if len(missing_folders) > 1 else ""
             text = f"{len(missing):,} of {len(paths):,} listed photos are not there{folders}: {_first(missing)}"
             findings.append(DataFinding("error", text, f"complete the download{advice}"))
         if empty:

@@ -34,9 +34,9 @@ def read_classes(spec: str, data_root: Path | None = None, cache_dir: Path | Non
     """
     path, key = Path(spec), find(spec)
     if key and (data_root or not path.exists()):
-        return _known(key, data_root)
+        return _named_dataset(key, data_root)
     if path.is_dir() and (inside := dataset_in(path)):
-        return _known(inside, path)
+        return _named_dataset(inside, path)
     if spec == DEMO or path.suffix.lower() == ".safetensors":
         from sar_train.data.feature_file import DEMO_FILE, load_features
 
@@ -47,7 +47,7 @@ def read_classes(spec: str, data_root: Path | None = None, cache_dir: Path | Non
     return open_dataset(spec, DataOptions(data_root, shots=0, cache_dir=cache_dir, allow_missing=True))
 
 
-def _known(key: str, root: Path | None) -> Dataset:
+def _named_dataset(key: str, root: Path | None) -> Dataset:
     """Read the names in the folder of a dataset known by name, which is ``root`` or below it."""
     layout, folder = LAYOUTS[key], folder_of(key, root or Path())
     names: Sequence[str] = ()

@@ -15,7 +15,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sar_infer.images.formats import has_image_suffix
 from sar_train.data import author_lists, imagenet
 from sar_train.data.dataset import SPLITS, DataOptions, Dataset, Photo, Split
 from sar_train.data.layouts import GUIDE, LAYOUTS, folder_of, missing_in
@@ -87,7 +86,7 @@ def read_listing(key: str, folder: Path, options: DataOptions) -> Dataset:
         elif split_file.is_file():
             names, splits = read_split(split_file)
         else:
-            names, splits, warning = _own_split(key, folder, options)
+            names, splits, warning = _drawn_split(key, folder, options)
     except OSError as error:
         raise DataError(f"dataset {key}: {error.filename}: cannot be read ({error.strerror})") from None
     return Dataset(
@@ -137,7 +136,7 @@ def _read_row(row: Any, names: dict[int, str], line: str) -> Photo:
     return Photo(author_lists.below(path, line), label)
 
 
-def _own_split(key: str, folder: Path, options: DataOptions) -> tuple[tuple[str, ...], _Splits, str]:
+def _drawn_split(key: str, folder: Path, options: DataOptions) -> tuple[tuple[str, ...], _Splits, str]:
     """Return class names, photos by split, and the sentence that must be shown with every result.
 
     A target tests on all photos, or on those that the authors list.
@@ -181,8 +180,7 @@ def class_folders(key: str, images: Path) -> tuple[tuple[str, ...], list[Photo]]
     folders = [name for name in folders if name not in IGNORED.get(key, ())]
     photos: list[Photo] = []
     for label, name in enumerate(folders):
-        with os.scandir(images / name) as entries:
-            files = sorted(e.name for e in entries if has_image_suffix(e.name) and e.name[0] != ".")
+        files = imagenet.photo_names(images / name)
         if not files:
             raise DataError(f"{images / name}: no photo in it; complete the download")
         photos += [Photo(f"{name}/{file}", label) for file in files]

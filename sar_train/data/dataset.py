@@ -20,7 +20,7 @@ TEMPLATE = "a photo of a {}."
 
 @dataclass(frozen=True)
 class DataOptions:
-    """How data are opened.
+    """Options for opening data.
 
     Attributes:
         data_root: the folder that holds datasets by name.

@@ -107,9 +107,9 @@ def _check(split: Split, features: Tensor, labels: Tensor, size: int, classes: i
     if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
         raise DataError(f"{split}: expected labels 0 to {classes - 1}, got {int(labels.min())} to {int(labels.max())}")
     norms = features.norm(dim=-1)
-    wrong = (~((norms - 1).abs() < 1e-3)).nonzero().flatten()
-    if len(wrong):
-        row = int(wrong[0])
+    bad_rows = (~((norms - 1).abs() < 1e-3)).nonzero().flatten()
+    if len(bad_rows):
+        row = int(bad_rows[0])
         raise DataError(f"{split}: expected finite rows of unit length, row {row} has length {float(norms[row]):.4g}")
 
 
@@ -175,8 +175,8 @@ def _check_header(metadata: Mapping[str, str], tensors: set[str]) -> None:
         raise DataError(f"expected schema_version {SCHEMA_VERSION}, got {version!r:.20}: upgrade sar-clip")
     expected = {f"{split}.{kind}" for split in SPLITS for kind in ("features", "labels")}
     if tensors != expected:
-        wrong = ", ".join(sorted(tensors ^ expected))
-        raise DataError(f"expected the tensors {', '.join(sorted(expected))}; missing or unknown: {wrong}")
+        difference = ", ".join(sorted(tensors ^ expected))
+        raise DataError(f"expected the tensors {', '.join(sorted(expected))}; missing or unknown: {difference}")
 
 
 def _read_rows(stored: Any, split: Split) -> Tensor:

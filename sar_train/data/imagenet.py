@@ -47,8 +47,8 @@ def read_imagenet(
     if options.target:
         subfolders.pop("train", None)
     folders = [_class_folders(images / subfolder, key) for subfolder in subfolders.values()]
-    if strange := sorted(set.union(*folders) - set(names)):
-        raise DataError(f"{images}: class folder {strange[0]!r} is not in {NAMES_FILE}; move it away")
+    if unexpected := sorted(set.union(*folders) - set(names)):
+        raise DataError(f"{images}: class folder {unexpected[0]!r} is not in {NAMES_FILE}; move it away")
     present = set.intersection(*folders)
     warning = _too_few(key, present, names, [str(images / subfolder) for subfolder in subfolders.values()], options)
     ids = [name for name in names if name in present]  # both files are sorted by WordNet id
@@ -56,7 +56,7 @@ def read_imagenet(
         split: [
             Photo("/".join(filter(None, (subfolder, name, photo))), label)
             for label, name in enumerate(ids)
-            for photo in _photos(images / subfolder / name)
+            for photo in photo_names(images / subfolder / name)
         ]
         for split, subfolder in subfolders.items()
     }
@@ -128,8 +128,8 @@ def _too_few(key: str, present: set[str], names: dict[str, str], folders: list[s
     expected = f"expected {classes} class folders, got {len(present)}"
     if options.allow_missing:
         return f"dataset {key}: {expected}; went on with those"
-    lost = next((name for name in names if name not in present), "") if classes == CLASSES else ""
-    missing = f" (the first that is missing: {lost})" if lost else ""
+    first_missing = next((name for name in names if name not in present), "") if classes == CLASSES else ""
+    missing = f" (the first that is missing: {first_missing})" if first_missing else ""
     raise DataError(
         f"{', '.join(folders)}: {expected}{missing}; complete the download, or go on without them with --allow-missing"
     )
@@ -151,6 +151,7 @@ def _class_folders(folder: Path, key: str) -> set[str]:
     return folders
 
 
-def _photos(folder: Path) -> list[str]:
+def photo_names(folder: Path) -> list[str]:
+    """Return the file names of the photos in a folder, sorted; hidden files are none."""
     with os.scandir(folder) as entries:
         return sorted(e.name for e in entries if has_image_suffix(e.name) and not e.name.startswith("."))

@@ -48,7 +48,7 @@ def open_dataset(spec: str, options: DataOptions) -> Dataset:
         return dataset
     reader = reader_of(path)
     if reader is None:
-        raise DataError(_not_there(spec, path, options.data_root))
+        raise DataError(_missing_message(spec, path, options.data_root))
     dataset = reader.read(path, options)
     if "train" not in dataset.splits and not options.target:
         splits = ", ".join(dataset.splits)
@@ -73,7 +73,7 @@ def missing(spec: str, root: Path | None) -> str:
     path, key = locate(spec, root)
     if key:
         return missing_in(path, key)
-    return "" if reader_of(path) else _not_there(spec, path, root)
+    return "" if reader_of(path) else _missing_message(spec, path, root)
 
 
 def locate(spec: str, root: Path | None) -> tuple[Path, str | None]:
@@ -86,7 +86,7 @@ def locate(spec: str, root: Path | None) -> tuple[Path, str | None]:
     return path, dataset_in(path) if path.is_dir() else None
 
 
-def _not_there(spec: str, path: Path, root: Path | None) -> str:
+def _missing_message(spec: str, path: Path, root: Path | None) -> str:
     if key := find(spec):
         return f"dataset {key}: give with --data-root the folder that holds {LAYOUTS[key].folder}"
     if path.is_file():

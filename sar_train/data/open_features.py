@@ -7,9 +7,8 @@ from pathlib import Path
 from sar_train.clip.backbone import Backbone
 from sar_train.data.dataset import DEMO, DataOptions
 from sar_train.data.feature_file import DEMO_FILE, load_features
-from sar_train.data.features import Features
+from sar_train.data.features import Features, PhotoFeatures
 from sar_train.data.open_dataset import open_dataset
-from sar_train.data.photo_features import PhotoFeatures
 from sar_train.data.usable import without_unreadable
 
 

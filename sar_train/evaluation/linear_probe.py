@@ -68,8 +68,8 @@ def linear_probe(
         return fit(features, labels, classes, DEFAULT_STRENGTH).accuracy(images, truth)
     order = torch.randperm(photos, generator=torch.Generator().manual_seed(seed))
     rows = order[:, None] * views + torch.arange(views)  # views of one photo stay together: they say the same
-    kept, held = rows[photos // HELD_OUT :].flatten(), rows[: photos // HELD_OUT].flatten()
-    chosen = choose((features[kept], labels[kept]), (features[held], labels[held]), classes)
+    train_rows, held_rows = rows[photos // HELD_OUT :].flatten(), rows[: photos // HELD_OUT].flatten()
+    chosen = choose((features[train_rows], labels[train_rows]), (features[held_rows], labels[held_rows]), classes)
     return fit(features, labels, classes, chosen.l2, start=chosen).accuracy(images, truth)
 
 

@@ -94,9 +94,9 @@ def open_protocol(logits: npt.ArrayLike, labels: npt.ArrayLike, n_base: int) -> 
         raise ValueError(f"labels: expected 0 to {scores.shape[1] - 1}, got {truth.min()} to {truth.max()}")
     if np.isnan(scores).any():
         raise ValueError("logits: expected numbers, got NaN")
-    parts = [slice(start, start + _CHUNK) for start in range(0, max(1, len(truth)), _CHUNK)]
-    found = [_rank(scores[part], truth[part], n_base) for part in parts]
-    ranked = _Ranked(*map(np.concatenate, zip(*found, strict=True)))
+    chunks = [slice(start, start + _CHUNK) for start in range(0, max(1, len(truth)), _CHUNK)]
+    ranks = [_rank(scores[chunk], truth[chunk], n_base) for chunk in chunks]
+    ranked = _Ranked(*map(np.concatenate, zip(*ranks, strict=True)))
     counts = np.bincount(truth, minlength=scores.shape[1])
     return OpenProtocol(_measure(ranked, np.ones(len(truth))), _measure(ranked, 1 / counts[truth]))
 
@@ -135,20 +135,20 @@ def _rank(logits: npt.NDArray[Any], labels: Labels, n_base: int) -> _Ranked:
 
 
 def _measure(ranked: _Ranked, weights: Doubles) -> OpenMeasures:
-    """Return the measures with a weight (N,) for each image, which is divided by the sum over what is counted."""
+    """Return the measures with ``weights`` (N,) of images, normalised over the images that a measure counts."""
     base, right = ranked.base, ranked.right
     as_base = ranked.margin >= 0  # on ties the arg max takes the first class, which is a base class
     open_right = right & (as_base == base)
-    found = [_share(open_right[part], weights[part]) for part in (base, ~base, np.ones_like(base))]
-    percent = [None if share is None else 100 * share for share in found]
+    shares = [_share(open_right[images], weights[images]) for images in (base, ~base, np.ones_like(base))]
+    percent = [None if share is None else 100 * share for share in shares]
     auroc = openworld = ausuc = curve = None
     if base.any() and not base.all():
         share = np.where(base, weights / weights[base].sum(), weights / weights[~base].sum())
-        known, unknown = base & right, ~base & right
+        base_right, new_right = base & right, ~base & right
         auroc = _above(ranked.score, share, base, ~base)
-        openworld = _above(ranked.score, share, known, unknown)
-        ausuc = _above(ranked.margin, share, known, unknown)
-        curve = _thin(100 * _corners(ranked.margin, share, known, unknown))
+        openworld = _above(ranked.score, share, base_right, new_right)
+        ausuc = _above(ranked.margin, share, base_right, new_right)
+        curve = _thin(100 * _corners(ranked.margin, share, base_right, new_right))
     both = harmonic_mean(percent[0], percent[1])
     return OpenMeasures(percent[0], percent[1], both, percent[2], auroc, openworld, ausuc, curve)
 
@@ -164,19 +164,19 @@ def _above(values: Doubles, weights: Doubles, high: npt.NDArray[np.bool_], low: 
     offset is at most d, and by then the new images with smaller margins have become right.
     """
     order = np.argsort(values[low])
-    found, sums = values[low][order], np.concatenate([[0.0], weights[low][order].cumsum()])
-    below, not_above = (sums[np.searchsorted(found, values[high], side)] for side in ("left", "right"))
+    low_values, sums = values[low][order], np.concatenate([[0.0], weights[low][order].cumsum()])
+    below, not_above = (sums[np.searchsorted(low_values, values[high], side)] for side in ("left", "right"))
     return float(weights[high] @ (below + not_above) / 2)
 
 
 def _corners(
-    margins: Doubles, weights: Doubles, known: npt.NDArray[np.bool_], unknown: npt.NDArray[np.bool_]
+    margins: Doubles, weights: Doubles, base_right: npt.NDArray[np.bool_], new_right: npt.NDArray[np.bool_]
 ) -> Doubles:
     """Return (K, 2) shares of base and new that are right, from all-base to all-new, in order of the offset."""
-    values, place = np.unique(margins[known | unknown], return_inverse=True)
+    values, inverse = np.unique(margins[base_right | new_right], return_inverse=True)
     steps = np.zeros((len(values) + 1, 2))
-    for column, part in enumerate((known, unknown)):
-        steps[1:, column] = np.bincount(place, (weights * part)[known | unknown], minlength=len(values))
+    for column, group in enumerate((base_right, new_right)):
+        steps[1:, column] = np.bincount(inverse, (weights * group)[base_right | new_right], minlength=len(values))
     passed = steps.cumsum(axis=0)
     return np.stack([passed[-1, 0] - passed[:, 0], passed[:, 1]], axis=1)
 

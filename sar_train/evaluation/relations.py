@@ -17,22 +17,22 @@ SEED = 20_250_217
 """Names are drawn by a seed of their own, so that all runs are measured on nearly the same ones."""
 
 
-def held_out_names(taken: Iterable[str], new: Sequence[str] = (), count: int = COUNT) -> tuple[str, ...]:
+def held_out_names(used: Iterable[str], new: Sequence[str] = (), count: int = COUNT) -> tuple[str, ...]:
     """Return names that a run neither trained on nor regularised: the new classes, then random WordNet nouns.
 
     Args:
-        taken: base and novel names, left out in any spelling (`clean.key`).
+        used: base and novel names, left out in any spelling (`clean.key`).
         new: names of the new classes.
         count: how many in all.
     """
-    seen, found = {key(name) for name in taken}, []
+    keys, names = {key(name) for name in used}, []
     for name in (*new, *random_words(load(), random.Random(SEED))):
-        if key(name) not in seen:
-            seen.add(key(name))
-            found.append(name)
-        if len(found) == count:
+        if key(name) not in keys:
+            keys.add(key(name))
+            names.append(name)
+        if len(names) == count:
             break
-    return tuple(found)
+    return tuple(names)
 
 
 def spearman_of_relations(first: Tensor, second: Tensor) -> float:
@@ -49,5 +49,5 @@ def spearman(first: np.ndarray, second: np.ndarray) -> float:
 
 def _ranks(values: np.ndarray) -> np.ndarray:
     """Return the average rank of each value, less one half."""
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return (counts.cumsum() - counts / 2)[place]
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (counts.cumsum() - counts / 2)[inverse]

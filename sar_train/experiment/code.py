@@ -46,9 +46,9 @@ def digest(trainer: Path, shared: Path) -> str:
         shared: the folder of ``sar_infer``.
     """
     files = [p for p in trainer.rglob("*") if p.is_file() and not set(p.relative_to(trainer).parts) & {*APART}]
-    found = hashlib.sha256()
+    sha256 = hashlib.sha256()
     for root, paths in ((trainer, files), (shared, [shared / name for name in SHARED])):
         for path in sorted(paths):
-            found.update(path.relative_to(root).as_posix().encode() + b"\0")
-            found.update(hashlib.sha256(path.read_bytes()).digest())
-    return found.hexdigest()[:16]
+            sha256.update(path.relative_to(root).as_posix().encode() + b"\0")
+            sha256.update(hashlib.sha256(path.read_bytes()).digest())
+    return sha256.hexdigest()[:16]

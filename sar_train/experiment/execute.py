@@ -45,14 +45,14 @@ def similarities(prompted: PromptedCLIP, base: Sequence[str], new: Sequence[str]
     classes alone, or where there are fewer than three names.
     """
     share = min(1.0, MOST_NAMES / max(1, len(base) + len(new)))
-    kept = [_thin(list(dict.fromkeys(names)), share) for names in (base, new)]
-    names = [*kept[0], *kept[1]]
+    thinned = [_thin(list(dict.fromkeys(names)), share) for names in (base, new)]
+    names = [*thinned[0], *thinned[1]]
     if not prompted.method.transfers or len(names) < 3:
         return None
     handcrafted = prompted.backbone.embed_names(names, prompted.template)
     return {
         "names": names,
-        "base": len(kept[0]),
+        "base": len(thinned[0]),
         "handcrafted": _triangle(handcrafted),
         "learned": _triangle(prompted.embed(names)),
     }

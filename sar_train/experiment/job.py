@@ -49,8 +49,8 @@ class Job:
     def photos(self) -> dict[str, str]:
         """Return a digest by name of the user's own folders among data and targets, and of targets that are files."""
         root = Path(self.config.data_root) if self.config.data_root else None
-        places = {name: locate(name, root) for name in (self.config.data, *self.targets) if name != DEMO}
-        folders = {n: contents(place) for n, (place, known) in places.items() if not known and place.is_dir()}
+        located = {name: locate(name, root) for name in (self.config.data, *self.targets) if name != DEMO}
+        folders = {n: contents(path) for n, (path, dataset_key) in located.items() if not dataset_key and path.is_dir()}
         files = {name: file_digest(name, self.config.data_root) for name in self.targets if name not in folders}
         return folders | {name: digest for name, digest in files.items() if digest}
 
@@ -91,13 +91,13 @@ class Job:
 
 @functools.cache
 def contents(folder: Path) -> str:
-    """Digest the names and sizes of a folder's files, and what its lists of labels say, once in a process."""
-    found = hashlib.sha256()
+    """Digest the names and sizes of a folder's files and the content of its lists of labels, once in a process."""
+    sha256 = hashlib.sha256()
     for path in sorted(map(Path, files_in(folder))):
         content = path.read_bytes() if path.name in METADATA else str(path.stat().st_size).encode()
         name = path.relative_to(folder).as_posix().encode(errors="surrogateescape")
-        found.update(name + b"\0" + hashlib.sha256(content).digest())
-    return found.hexdigest()[:16]
+        sha256.update(name + b"\0" + hashlib.sha256(content).digest())
+    return sha256.hexdigest()[:16]
 
 
 def slug(text: str) -> str:

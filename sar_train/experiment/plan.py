@@ -107,14 +107,14 @@ def jobs(experiment: Experiment, grid: Grid) -> list[Job]:
         methods.get(name.partition(":")[0])
     regulariser = regulariser_of(merge(grid.common, *grid.per_method.values(), grid.overrides)["sections"])
     used = {regulariser, *(name.partition(":")[0] for name in names)}
-    given = merge(grid.common, grid.overrides)
-    if foreign := sorted(set(given["sections"]) - used):
+    common = merge(grid.common, grid.overrides)
+    if foreign := sorted(set(common["sections"]) - used):
         raise ConfigError(f"settings for {', '.join(foreign)}, but these runs use {', '.join(sorted(used))}")
-    for name, own in grid.per_method.items():
-        foreign = sorted(set(merge(own)["sections"]) - {regulariser, name.partition(":")[0]})
+    for name, method_settings in grid.per_method.items():
+        foreign = sorted(set(merge(method_settings)["sections"]) - {regulariser, name.partition(":")[0]})
         if foreign:
             raise ConfigError(f"methods.{name}: settings for {', '.join(foreign)}, which {name} does not use")
-    if fixed := sorted(set(FIXED) & {*grid.common, *(key for own in grid.per_method.values() for key in own)}):
+    if fixed := sorted(set(FIXED) & set().union(grid.common, *grid.per_method.values())):
         raise ConfigError(f"{', '.join(fixed)}: given by options of the command, not in --config")
     sar = {"both": (False, True), "on": (True,), "off": (False,)}[grid.modes]
     datasets = ELEVEN if tuple(grid.datasets) == ("all",) else grid.datasets
@@ -134,19 +134,19 @@ def chosen_methods(names: Sequence[str], backbone: str) -> list[str]:
     Raises:
         ConfigError: no such method.
     """
-    found: list[str] = []
+    chosen: list[str] = []
     for name in names:
         if name == "all":
             entries = methods.entries.items()
-            found += [key for key, kind in entries if "image" not in kind.towers or backbone != mini.NAME]
+            chosen += [key for key, kind in entries if "image" not in kind.towers or backbone != mini.NAME]
         else:
             if "image" in methods.get(name.partition(":")[0]).towers and backbone == mini.NAME:
                 raise ConfigError(
                     f"method {name} prompts the image tower, and that of {backbone} is no vision transformer: choose "
                     f"--backbone {mini.VIT_NAME}, ViT-B-16, …"
                 )
-            found.append(name)
-    return list(dict.fromkeys(found))
+            chosen.append(name)
+    return list(dict.fromkeys(chosen))
 
 
 def _job(
@@ -163,8 +163,8 @@ def _job(
     method, _, on = name.partition(":")
     kind = methods.get(method)
     root = {**grid.common, **grid.overrides}.get("data_root")
-    known = locate(dataset, Path(root) if root else None)[1]  # DATA/imagenet and ImageNet are imagenet too
-    published = dict(kind.published(experiment, shots=shots, dataset=known or dataset))
+    dataset_key = locate(dataset, Path(root) if root else None)[1]  # DATA/imagenet and ImageNet are imagenet too
+    published = dict(kind.published(experiment, shots=shots, dataset=dataset_key or dataset))
     if rate := published.get("learning_rate"):
         published["learning_rate"] = mini.scaled_rate(backbone, rate, kind.schedule.optimiser)
     fixed = {"method": method, "data": dataset, "seed": seed, "shots": shots, "protocol": PROTOCOLS[experiment]}
@@ -177,8 +177,8 @@ def _job(
         fixed,
     )
     settings["sar"] = bool(regulariser)
-    own = {method, regulariser}
-    settings["sections"] = {key: section for key, section in settings["sections"].items() if key in own}
+    section_names = {method, regulariser}
+    settings["sections"] = {key: section for key, section in settings["sections"].items() if key in section_names}
     label = name + ("" if not regulariser else "+sar" if regulariser == SAR else f" with {regulariser}")
     return Job(experiment, label, build(RunConfig, settings, label), tuple(grid.targets))
 
@@ -194,39 +194,39 @@ def read_spec(path: Path, overrides: Mapping[str, Any] | None = None) -> list[Jo
         ConfigError: not TOML, unknown keys, or settings that cannot be used; all problems of one run together.
     """
     spec = _checked(path)
-    found = []
+    sweep = []
     unused = {name for name, value in (overrides or {}).items() if isinstance(value, Mapping)}
     for seed, deal, one, (name, run) in itertools.product(
         spec["seeds"], spec["deals"], spec["sets"], spec["runs"].items()
     ):
         settings = merge(spec["common"], one, {} if deal is None else {"base_classes": f"{DEAL}{deal}"}, run)
-        own = {
+        section_names = {
             regulariser_of(settings["sections"]),
             str(settings.get("method", RunConfig.method)),
             *settings["sections"],
         }
-        unused -= own
-        wanted = {k: v for k, v in (overrides or {}).items() if not isinstance(v, Mapping) or k in own}
-        config = build(RunConfig, merge(settings, wanted, {"seed": seed}), f"{path}, run {name}")
+        unused -= section_names
+        run_overrides = {k: v for k, v in (overrides or {}).items() if not isinstance(v, Mapping) or k in section_names}
+        config = build(RunConfig, merge(settings, run_overrides, {"seed": seed}), f"{path}, run {name}")
         check_sections(config)
-        found.append(Job(spec["experiment"], name, config, tuple(spec["targets"])))
+        sweep.append(Job(spec["experiment"], name, config, tuple(spec["targets"])))
     if unused:
         raise ConfigError(f"settings for {', '.join(sorted(unused))}, but no run of {path} uses them")
-    return found
+    return sweep
 
 
 def _checked(path: Path) -> dict[str, Any]:
     """Read a sweep file with its defaults, and make sure that every part has its form."""
     defaults = {"experiment": "custom", "seeds": [1], "deals": [None], "targets": [], "common": {}, "sets": [{}]}
-    given = read_toml(path)
-    spec: dict[str, Any] = defaults | given
-    unknown = sorted(set(given) - set(KEYS))
+    content = read_toml(path)
+    spec: dict[str, Any] = defaults | content
+    unknown = sorted(set(content) - set(KEYS))
     if unknown or not isinstance(spec.get("runs"), dict) or not spec["runs"]:
-        what = f"unknown {', '.join(unknown)}" if unknown else "no [runs.NAME]"
-        raise ConfigError(f"{path}: {what}; expected {', '.join(KEYS)} (sar-experiment run --help)")
+        problem = f"unknown {', '.join(unknown)}" if unknown else "no [runs.NAME]"
+        raise ConfigError(f"{path}: {problem}; expected {', '.join(KEYS)} (sar-experiment run --help)")
     if spec["experiment"] not in typing.get_args(Experiment):
         raise ConfigError(f"{path}: experiment: expected one of {', '.join(typing.get_args(Experiment))}")
-    for key, kind, what in (
+    for key, kind, expected in (
         ("seeds", int, "a list of whole numbers"),
         ("deals", int, "a list of whole numbers"),
         ("targets", str, "a list of datasets"),
@@ -234,8 +234,8 @@ def _checked(path: Path) -> dict[str, Any]:
     ):
         value = spec[key]
         few = key != "targets" and value == []
-        if key in given and (not isinstance(value, list) or few or any(type(item) is not kind for item in value)):
-            raise ConfigError(f"{path}: {key}: expected {what}, got {value!r:.60}")
+        if key in content and (not isinstance(value, list) or few or any(type(item) is not kind for item in value)):
+            raise ConfigError(f"{path}: {key}: expected {expected}, got {value!r:.60}")
     for name, table in (("common", spec["common"]), *((f"runs.{name}", run) for name, run in spec["runs"].items())):
         if not isinstance(table, dict):
             raise ConfigError(f"{path}: {name}: expected a table of settings")

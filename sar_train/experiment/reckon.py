@@ -25,7 +25,7 @@ LAUNCH = 10e-6
 KERNELS, FORWARD_KERNELS = 175, 60
 """For a layer of the text tower, forward and backward, and forward alone; torch's profiler counts them in our step."""
 DECODE = 10e-3
-"""Seconds a photo and decoder, and `DECODERS` work at once (`sar_train.data.photo_features`)."""
+"""Seconds a photo and decoder, and `DECODERS` work at once (`sar_train.data.features`)."""
 DECODERS = 4
 NAME_TOKENS, SHARED_TOKENS = 6, 20
 """Tokens of a name behind the shared prefix, and of the prefix."""
@@ -101,12 +101,12 @@ def reckon(jobs: Sequence[Job]) -> Reckoned:
         training, used = _training(config, trained)
         steps, memory = steps + training.times, max(memory, used)
         work += [training, *_evaluation(config, trained, layout.classes, layout.counts[2])]
-    hours = {name: sum(part.seconds(peak) for part in work) / 3600 for name, peak in CARDS.items()}
+    hours = {name: sum(item.seconds(peak) for item in work) / 3600 for name, peak in CARDS.items()}
     return Reckoned(len(jobs), steps, hours, (RESIDENT + memory) / 2**30)
 
 
 def _training(config: RunConfig, classes: int) -> tuple[_Work, float]:
-    """Return the steps of a run, and the bytes of activations that one keeps."""
+    """Return the work of a run's steps, and the bytes of activations that one step keeps."""
     kind = methods.get(config.method)
     schedule = kind.schedule
     batch, epochs = config.batch_size or schedule.batch_size, config.epochs or schedule.epochs
@@ -114,23 +114,23 @@ def _training(config: RunConfig, classes: int) -> tuple[_Work, float]:
     names = classes + round(subset * classes if subset < 1 else subset)
     prompts = batch if kind.per_image else 1
     tokens = prompts * (names * NAME_TOKENS + SHARED_TOKENS)
-    kept = tokens * TEXT_WIDTH * LAYERS * ACTIVATION_BYTES
+    activations = tokens * TEXT_WIDTH * LAYERS * ACTIVATION_BYTES
     flops = 4.0 * tokens * TEXT_WEIGHTS  # the weights are frozen: backward makes gradients of activations alone
     kernels, photos = KERNELS * LAYERS, 0
     if "image" in kind.towers:
         flops += 3 * 2 * IMAGE_MACS * batch  # forward and backward, and forward without prompts
-        kept += batch * IMAGE_TOKENS * IMAGE_WIDTH * LAYERS * ACTIVATION_BYTES
+        activations += batch * IMAGE_TOKENS * IMAGE_WIDTH * LAYERS * ACTIVATION_BYTES
         kernels, photos = 2 * kernels, batch
-    return _Work(epochs * max(1, classes * config.shots // batch), flops, kernels, photos), kept
+    return _Work(epochs * max(1, classes * config.shots // batch), flops, kernels, photos), activations
 
 
 def _evaluation(config: RunConfig, base: int, classes: int, photos: int) -> list[_Work]:
-    """Return what test photos take of which the features are not cached, or whose prompts are their own."""
+    """Return the work on test photos whose features are not cached, or that have prompts of their own."""
     kind = methods.get(config.method)
-    found = []
+    work = []
     if "image" in kind.towers:
-        found.append(_Work(photos, 2 * IMAGE_MACS, photos=1))
+        work.append(_Work(photos, 2 * IMAGE_MACS, photos=1))
     if kind.per_image:
         flops = 2.0 * classes * NAME_TOKENS * TEXT_WEIGHTS
-        found.append(_Work(photos, flops, 2 * FORWARD_KERNELS * LAYERS if base < classes else FORWARD_KERNELS * LAYERS))
-    return found
+        work.append(_Work(photos, flops, 2 * FORWARD_KERNELS * LAYERS if base < classes else FORWARD_KERNELS * LAYERS))
+    return work

@@ -45,13 +45,13 @@ def check_zero_shot(config: RunConfig, record: Mapping[str, Any]) -> dict[str, A
         return None
     if dataset["judged_on"] != "test" or dataset["split_origin"] != "published":
         return None
-    known = reference_zero_shot(config.backbone, config.pretrained, dataset["name"])
-    if known is None:
+    reference = reference_zero_shot(config.backbone, config.pretrained, dataset["name"])
+    if reference is None:
         return None
-    gap = round(min(measured["base_accuracy"] - known.base, measured["new_accuracy"] - known.new), 3)
+    gap = round(min(measured["base_accuracy"] - reference.base, measured["new_accuracy"] - reference.new), 3)
     return {
-        "expected": {"base_accuracy": known.base, "new_accuracy": known.new},
-        "source": known.source,
+        "expected": {"base_accuracy": reference.base, "new_accuracy": reference.new},
+        "source": reference.source,
         "difference": gap,
         "ok": gap >= -TOLERANCE,
     }
@@ -62,28 +62,28 @@ def look_for_data(jobs: Sequence[Job], warn: ProgressCallback | None = None) -> 
 
     Args:
         jobs: the runs to come.
-        warn: gets a line for each that is only not there, in place of an error.
+        warn: gets a line for each that is missing, in place of an error; an unknown name stays an error.
 
     Raises:
         DataError: datasets that cannot be found, all of them in one line, unknown names first.
     """
-    wanted = dict.fromkeys((name, job.config.data_root) for job in jobs for name in (job.config.data, *job.targets))
+    datasets = dict.fromkeys((name, job.config.data_root) for job in jobs for name in (job.config.data, *job.targets))
     unknown: dict[str, str] = {}
     absent: dict[str, str] = {}
-    for name, root in wanted:
+    for name, root in datasets:
         try:
-            if said := missing(name, Path(root) if root else None):
-                absent[name] = said
+            if message := missing(name, Path(root) if root else None):
+                absent[name] = message
         except DataError as error:
             unknown[name] = str(error)
     if warn:
-        for said in absent.values():
-            warn(f"Warning: {said}")
+        for message in absent.values():
+            warn(f"Warning: {message}")
         absent = {}
-    if lost := unknown | absent:
-        first = next(iter(lost.values()))
-        several = f"{len(lost)} datasets cannot be found: {', '.join(lost)}; the first: "
-        raise DataError(several * (len(lost) > 1) + first)
+    if problems := unknown | absent:
+        first = next(iter(problems.values()))
+        summary = f"{len(problems)} datasets cannot be found: {', '.join(problems)}; the first: "
+        raise DataError(summary * (len(problems) > 1) + first)
 
 
 def survey(jobs: Sequence[Job], tell: ProgressCallback, *, strict: bool = True) -> list[dict[str, Any]]:
@@ -101,8 +101,8 @@ def survey(jobs: Sequence[Job], tell: ProgressCallback, *, strict: bool = True) 
         DataError: zero-shot is more than 0.2 points below a known figure, or there are no images to evaluate on.
         SarTrainError: a dataset or target cannot be opened.
     """
-    found: dict[tuple[object, ...], dict[str, Any]] = {}
-    seen: set[tuple[object, ...]] = set()
+    entries: dict[tuple[object, ...], dict[str, Any]] = {}
+    opened: set[tuple[object, ...]] = set()
     backbone: Backbone | None = None
     tell_once = _once(tell)
     for job in jobs:
@@ -112,24 +112,24 @@ def survey(jobs: Sequence[Job], tell: ProgressCallback, *, strict: bool = True) 
         plain = dataclasses.replace(job.config, method="coop", sar=False, sections={})
         world = (plain.data, plain.protocol, plain.base_classes, plain.template, plain.backbone, plain.pretrained)
         draw = (*world, plain.seed, plain.shots)
-        if draw not in seen:
+        if draw not in opened:
             tell(f"{plain.data}, seed {plain.seed}, {plain.shots or 'all'} shots: opening, encoding what is not cached")
             context = prepare(plain, tell_once)
             backbone = context.backbone
-            if world not in found:
-                found[world] = _measured(context, tell, strict=strict)
+            if world not in entries:
+                entries[world] = _measured(context, tell, strict=strict)
         for target in job.targets:
-            if (*world, target) not in seen and backbone is not None:
+            if (*world, target) not in opened and backbone is not None:
                 features = open_data(plain, backbone, tell, target=target)
                 dataset = features.dataset
                 tell(f"target {target}: {len(dataset.class_names)} classes, {len(dataset.photos('test'))} photos")
                 features.plain("test")  # into the cache, once for all runs
-                seen.add((*world, target))
-        if job.config.sar and job.config.novel == "llm" and (*draw, "llm") not in seen:
+                opened.add((*world, target))
+        if job.config.sar and job.config.novel == "llm" and (*draw, "llm") not in opened:
             prepare(job.config, tell_once)  # asks the model once; all runs find the answer in the cache
-            seen.add((*draw, "llm"))
-        seen.add(draw)
-    return list(found.values())
+            opened.add((*draw, "llm"))
+        opened.add(draw)
+    return list(entries.values())
 
 
 def _measured(context: RunContext, tell: ProgressCallback, *, strict: bool) -> dict[str, Any]:
@@ -164,11 +164,11 @@ def _check_on_halves(context: RunContext) -> dict[str, Any] | None:
 
 def _once(tell: ProgressCallback) -> ProgressCallback:
     """Return a callback that skips repeated lines: warnings are the same for every seed."""
-    told: set[str] = set()
+    lines: set[str] = set()
 
     def tell_once(text: str) -> None:
-        if text not in told:
-            told.add(text)
+        if text not in lines:
+            lines.add(text)
             tell(text)
 
     return tell_once

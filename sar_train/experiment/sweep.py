@@ -46,16 +46,16 @@ def find_result(job: Job, out: Path, *, any_code: bool = False) -> Path | None:
     candidates = [out / job.path(digest)]
     if any_code:
         candidates += sorted((out / job.folder).glob(f"{glob.escape(job.stem)}-*.json"))
-    wanted = None if any_code else digest
+    code_digest = None if any_code else digest
     for path in candidates:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue
-        if _is_of(content, job, wanted):
+        if _is_of(content, job, code_digest):
             return path
     packed = (run for run in unpack(out) if run.path.name.startswith(f"{job.stem}-"))
-    return out / ARCHIVE if any(_is_of(run.result, job, wanted) for run in packed) else None
+    return out / ARCHIVE if any(_is_of(run.result, job, code_digest) for run in packed) else None
 
 
 def _is_of(content: Any, job: Job, digest: str | None) -> bool:
@@ -103,8 +103,8 @@ def run_sweep(
     if done.results:
         tell(f"{len(done.results)} of {len(jobs)} runs are done already")
     if keep_prompts and unkept:
-        what = "its prompt" if unkept == 1 else "their prompts"
-        tell(f"Warning: {unkept} of these did not keep {what}; --keep-prompts with another --out runs them again")
+        prompts = "its prompt" if unkept == 1 else "their prompts"
+        tell(f"Warning: {unkept} of these did not keep {prompts}; --keep-prompts with another --out runs them again")
     tasks = []
     for job in todo:
         path = out / job.path(digest)
@@ -137,7 +137,7 @@ def run_folder(result: Path) -> Path:
 def as_json(result: dict[str, Any]) -> str:
     """Return indented JSON, with the numbers of a list on one line."""
     text = json.dumps(result, indent=1, ensure_ascii=False)  # JSON strings contain no line ends
-    return NUMBERS.sub(lambda found: re.sub(r"\n\s+", " ", found[0]).replace("[ ", "[").replace(" ]", "]"), text) + "\n"
+    return NUMBERS.sub(lambda match: re.sub(r"\n\s+", " ", match[0]).replace("[ ", "[").replace(" ]", "]"), text) + "\n"
 
 
 def summary(result: dict[str, Any]) -> str:

@@ -94,7 +94,7 @@ def export_bundle(
             statistics.save(folder / STATISTICS)
         write_file(folder / TOKENIZER, tokenizer.compress(merges))
         tell("comparing with torch")
-        names = _some([phrase for phrases in source.phrases.values() for phrase in phrases])
+        names = _sample([phrase for phrases in source.phrases.values() for phrase in phrases])
         parity = compare(folder, source.prompted, spec, bank.embeddings, photos=photos, names=names)
         manifest = dataclasses.replace(
             _manifest(source, placed, spec, digest, parity, command),
@@ -128,7 +128,7 @@ def make_bank(source: ExportSource, digest: str, images: str) -> ClassBank:
     """Return the bank of all class names; a name with several phrases gets the direction of their mean."""
     flat = [phrase for phrases in source.phrases.values() for phrase in phrases]
     rows = source.prompted.embed(flat).cpu().split([len(p) for p in source.phrases.values()])
-    means = torch.nn.functional.normalize(torch.stack([part.mean(0) for part in rows]), dim=-1)
+    means = torch.nn.functional.normalize(torch.stack([phrase_rows.mean(0) for phrase_rows in rows]), dim=-1)
     info = {
         name: ClassInfo(phrases=tuple(phrases)) for name, phrases in source.phrases.items() if tuple(phrases) != (name,)
     }
@@ -165,19 +165,19 @@ def _manifest(
 
 def _confidence(source: ExportSource) -> dict[str, Any]:
     """Return the fields of the manifest that turn logits into scores, unknown and prediction sets."""
-    known = source.confidence
-    if known is None:
+    fitted = source.confidence
+    if fitted is None:
         return {}
     return {
-        "temperature": known.temperature,
-        "thresholds": known.thresholds,
-        "conformal": known.conformal,
+        "temperature": fitted.temperature,
+        "thresholds": fitted.thresholds,
+        "conformal": fitted.conformal,
         "calibrated": source.calibrated,
         "calibrated_for": source.branch if source.calibrated else None,
     }
 
 
-def _some(names: Sequence[str]) -> Sequence[str]:
+def _sample(names: Sequence[str]) -> Sequence[str]:
     return names[:: -(-len(names) // MOST_NAMES)]
 
 

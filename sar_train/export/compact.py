@@ -47,8 +47,8 @@ def compact(model: onnx.ModelProto) -> onnx.ModelProto:
         values = numpy_helper.to_array(tensor)
         users = readers[tensor.name]
         is_table = values.ndim == 2 and users and all(_looks_up(node, tensor.name) for node in users)
-        if is_table and (parts := int8_rows(values)):
-            _replace(graph, tensor, {"int8": parts[0], "scale": parts[1]})
+        if is_table and (quantised := int8_rows(values)):
+            _replace(graph, tensor, {"int8": quantised[0], "scale": quantised[1]})
             for node in users:
                 _gather_then_expand(graph, node)
         elif (half := as_float16(values)) is not None:
@@ -83,15 +83,15 @@ def _looks_up(node: onnx.NodeProto, table: str) -> bool:
     return node.op_type == "Gather" and node.input[0] == table and node.input[1] != table and axis == 0
 
 
-def _replace(graph: onnx.GraphProto, old: onnx.TensorProto, parts: dict[str, npt.NDArray[np.generic]]) -> None:
-    graph.initializer.extend(numpy_helper.from_array(value, f"{old.name}:{kind}") for kind, value in parts.items())
+def _replace(graph: onnx.GraphProto, old: onnx.TensorProto, tensors: dict[str, npt.NDArray[np.generic]]) -> None:
+    graph.initializer.extend(numpy_helper.from_array(value, f"{old.name}:{kind}") for kind, value in tensors.items())
     graph.initializer.remove(old)
 
 
 def _gather_then_expand(graph: onnx.GraphProto, node: onnx.NodeProto) -> None:
     """Turn ``Gather(table)`` into ``Cast(Gather(int8)) * Gather(scale)``."""
     (table, ids), (result,) = node.input, node.output
-    place = list(graph.node).index(node)
+    index = list(graph.node).index(node)
     steps = [
         helper.make_node("Gather", [f"{table}:int8", ids], [f"{result}:int8"]),
         helper.make_node("Cast", [f"{result}:int8"], [f"{result}:float"], to=onnx.TensorProto.FLOAT),
@@ -100,4 +100,4 @@ def _gather_then_expand(graph: onnx.GraphProto, node: onnx.NodeProto) -> None:
     ]
     graph.node.remove(node)
     for offset, step in enumerate(steps):
-        graph.node.insert(place + offset, step)
+        graph.node.insert(index + offset, step)

@@ -50,9 +50,9 @@ class NameEncoderModule(nn.Module):
         """Replace the student's text after the name by the teacher's in rows (N, L) that end with the end token."""
         tail: Tensor = self.get_buffer("tail")
         start = (tokens.argmax(-1, keepdim=True) - (self.student.tail - 1)).clamp(min=0)
-        place = torch.arange(tokens.shape[1] + self.placed.longer, device=tokens.device)[None]
-        behind = (place - start).clamp(max=len(tail) - 1)  # the last one is padding
-        source = torch.where(place < start, place, tokens.shape[1] + behind)
+        columns = torch.arange(tokens.shape[1] + self.placed.longer, device=tokens.device)[None]
+        behind = (columns - start).clamp(max=len(tail) - 1)  # the last one is padding
+        source = torch.where(columns < start, columns, tokens.shape[1] + behind)
         return torch.cat([tokens, tail.expand(tokens.shape[0], -1)], 1).gather(1, source)
 
 
@@ -89,7 +89,7 @@ class PaddedText(nn.Module):
         for layer, (key, value) in enumerate(prefix.past):
             self.register_buffer(f"prefix_key_{layer}", key.detach().clone())
             self.register_buffer(f"prefix_value_{layer}", value.detach().clone())
-        self.register_buffer("own", None if prefix.own is None else prefix.own.detach().clone())
+        self.register_buffer("own", None if prefix.class_context is None else prefix.class_context.detach().clone())
 
     def forward(self, tokens: Tensor, prompts: Prompts) -> Tensor:
         """Encode (N, L) token ids, each row ending with the end token and padded with 0, as (N, D) unit rows.
@@ -117,11 +117,11 @@ class PaddedText(nn.Module):
         if prompts.suffix_context is not None:
             gap = prompts.n_suffix_context
             behind = prompts.suffix_context.to(x.dtype).expand(tokens.shape[0], -1, -1)
-            place = torch.arange(length, device=tokens.device)[None]
+            columns = torch.arange(length, device=tokens.device)[None]
             start = (ends - (self.tail - 1)).clamp(min=0)[:, None]
-            inside = (place >= start) & (place < start + gap)
-            outside = torch.where(place < start, place, place - gap)
-            source = torch.where(inside, tokens.shape[1] + place - start, outside)
+            inside = (columns >= start) & (columns < start + gap)
+            outside = torch.where(columns < start, columns, columns - gap)
+            source = torch.where(inside, tokens.shape[1] + columns - start, outside)
             x = torch.cat([x, behind], 1).gather(1, source[..., None].expand(-1, -1, x.shape[-1]))
             ends = ends + gap
         return x + self.positions[first : first + length], ends  # type: ignore[index]
@@ -129,10 +129,10 @@ class PaddedText(nn.Module):
     def _change(self, x: Tensor, lead: int, layer: int, prompts: Prompts) -> tuple[Tensor, int]:
         """Apply what enters before a layer to rows (N, T, W) that begin with ``lead`` prompt positions."""
         if layer == prompts.first_class_specific_layer:
-            own: Tensor = self.get_buffer("own")
+            context: Tensor = self.get_buffer("own")
             if prompts.context.ndim == 3:
-                own = prompts.context + self.positions[1 : 1 + prompts.n_context]  # type: ignore[index]
-            x, lead = torch.cat([own.expand(x.shape[0], -1, -1), x], 1), own.shape[-2]
+                context = prompts.context + self.positions[1 : 1 + prompts.n_context]  # type: ignore[index]
+            x, lead = torch.cat([context.expand(x.shape[0], -1, -1), x], 1), context.shape[-2]
         if layer not in prompts.text:
             return x, lead
         changed = insert(x[:, :lead], prompts.text[layer])

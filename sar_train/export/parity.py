@@ -67,13 +67,15 @@ def compare(
     images: list[Path | int] = [*photos, *range(sum(BATCHES) - len(photos))]
     pixels = (np.stack([_pixels(item, prompted.backbone.preprocess) for item in batch]) for batch in in_batches(images))
     rows, reference = _both(pixels, open_graph(folder / IMAGE_ENCODER), lambda batch: _images(prompted, batch))
-    found = compare_rows(rows, reference, lambda some: some @ bank.T, TIE)
+    figures = compare_rows(rows, reference, lambda batch: batch @ bank.T, TIE)
     refuse(
-        at_least(f"image encoder, cosine to torch on the worst of {len(images)} images", found.min_cosine, MIN_COSINE),
-        at_least(f"image encoder, share of {len(images)} images with torch's class", found.top1_agreement, 1),
+        at_least(
+            f"image encoder, cosine to torch on the worst of {len(images)} images", figures.min_cosine, MIN_COSINE
+        ),
+        at_least(f"image encoder, share of {len(images)} images with torch's class", figures.top1_agreement, 1),
     )
     count, difference = compare_names(folder, NAME_ENCODER, prompted, spec, names)
-    return Parity(len(images), found.min_cosine, found.top1_agreement, count, difference)
+    return Parity(len(images), figures.min_cosine, figures.top1_agreement, count, difference)
 
 
 def compare_names(
@@ -120,10 +122,10 @@ def compare_answers(folder: Path, prompted: PromptedCLIP, head: ClassHead) -> No
     spec, seeds = prompted.backbone.preprocess, range(max(BATCHES))
     pixels = np.stack([self_test_pixels(spec, seed) for seed in seeds])
     reference = prompted.logits(prompted.encode_images(torch.from_numpy(pixels)), prompted.trained).cpu().numpy()
-    found = classified(folder, [self_test_image(spec.size, seed) for seed in seeds], head.names)
+    logits = classified(folder, [self_test_image(spec.size, seed) for seed in seeds], head.names)
     steepest = prompted.backbone.logit_scale + float(np.linalg.norm(head.weight, axis=1).max())
-    what = f"class head, difference of logits to torch on {len(seeds)} images"
-    refuse(at_most(what, largest_difference(found, reference), MAX_DIFFERENCE * steepest))
+    label = f"class head, difference of logits to torch on {len(seeds)} images"
+    refuse(at_most(label, largest_difference(logits, reference), MAX_DIFFERENCE * steepest))
 
 
 def classified(path: Path, images: Sequence[npt.NDArray[np.uint8]], names: Sequence[str]) -> Floats:

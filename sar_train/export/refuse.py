@@ -1,4 +1,4 @@
-"""How an export ends if a comparison fails: with an error that says what is beyond its bound."""
+"""End an export whose comparison fails, with an error that says what is beyond its bound."""
 
 from __future__ import annotations
 

@@ -103,14 +103,14 @@ class ExportSource:
 
     @property
     def branch(self) -> Literal["text", "head", "statistics"]:
-        """Return what answers for the trained classes."""
+        """Return the branch that answers for the trained classes."""
         if self.head_names:
             return "head"
-        found = self.class_statistics("")
-        return "statistics" if found is not None and found.active else "text"
+        statistics = self.class_statistics("")
+        return "statistics" if statistics is not None and statistics.active else "text"
 
     def class_statistics(self, encoder_digest: str) -> TrainedStatistics | None:
-        """Return the statistics as the bundle has them: those of the trained classes that its bank has, by its names.
+        """Return the statistics of the trained classes in the bundle's bank, under the bank's names; None without any.
 
         Args:
             encoder_digest: of the bundle.
@@ -119,10 +119,10 @@ class ExportSource:
             return None
         bank = {name_key(name): name for name in self.phrases}
         names = [bank.get(name_key(spoken(name))) for name in self.prompted.trained]
-        places = [place for place, name in enumerate(names) if name is not None and name not in names[:place]]
+        indices = [index for index, name in enumerate(names) if name is not None and name not in names[:index]]
         model = self.statistics
-        kept = dataclasses.replace(model, means=model.means[places], counts=model.counts[places])
-        return TrainedStatistics([name for place in places if (name := names[place])], kept, encoder_digest)
+        selected = dataclasses.replace(model, means=model.means[indices], counts=model.counts[indices])
+        return TrainedStatistics([name for index in indices if (name := names[index])], selected, encoder_digest)
 
     @property
     def calibrated(self) -> tuple[str, ...]:
@@ -131,11 +131,11 @@ class ExportSource:
 
 
 def spoken_phrases(phrases: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
-    """Return names and phrases as training reads them and as they are shown; a name counts once, as it came first."""
-    found: dict[str, tuple[str, ...]] = {}
+    """Return names and phrases as training reads them; of names that read the same, the first one stays."""
+    spoken_of: dict[str, tuple[str, ...]] = {}
     for name, several in phrases.items():
-        found.setdefault(spoken(name), tuple(map(spoken, several)))
-    return found
+        spoken_of.setdefault(spoken(name), tuple(map(spoken, several)))
+    return spoken_of
 
 
 def from_run(
@@ -223,7 +223,7 @@ def _check_approximation(path: Path, run: Run, approximate: str | None, *, learn
     if approximate is None and per_image:
         others = run.record.get("other_metrics", {})
         ways = {"as trained": run.record.get("metrics"), MEAN_IMAGE: others.get(MEAN_IMAGE)}
-        measured = "; ".join(f"{way}: {_percent(found)}" for way, found in ways.items() if found)
+        measured = "; ".join(f"{way}: {_percent(scores)}" for way, scores in ways.items() if scores)
         raise ConfigError(
             f"{path}: the prompt of {run.method} depends on the image, so its text side cannot be frozen into a "
             f"bundle; --approximate {MEAN_IMAGE} takes the prompt for the mean training image"
@@ -231,9 +231,9 @@ def _check_approximation(path: Path, run: Run, approximate: str | None, *, learn
         )
 
 
-def _percent(found: Mapping[str, Any]) -> str:
-    parts = {part: found.get(f"{part}_accuracy") for part in ("base", "new")}
-    return " / ".join(f"{part} {value:.2f} %" for part, value in parts.items() if value is not None)
+def _percent(scores: Mapping[str, Any]) -> str:
+    accuracies = {group: scores.get(f"{group}_accuracy") for group in ("base", "new")}
+    return " / ".join(f"{group} {value:.2f} %" for group, value in accuracies.items() if value is not None)
 
 
 def _quality(run: Run, source: ExportSource, tell: Callable[[str], None]) -> tuple[Quality, Fitted | None]:
@@ -257,8 +257,8 @@ def _quality(run: Run, source: ExportSource, tell: Callable[[str], None]) -> tup
     quality = measured_quality(run, alone=alone, beside=beside, approximate=method.per_image)
     judged_by = confidence(run)
     if judged_by is None:
-        known = "calibration" in run.record
-        why = (not_calibrated(run.record["dataset"].get("held_out")),) if known else ()
+        attempted = "calibration" in run.record
+        why = (not_calibrated(run.record["dataset"].get("held_out")),) if attempted else ()
         return dataclasses.replace(quality, notes=(*quality.notes, *why)), None
     fitted_for = judged_by.branch or ("head" if methods.get(run.method).head is not PromptMethod.head else "text")
     if fitted_for == "statistics" and source.statistics is not None and source.branch == "text":
@@ -305,8 +305,8 @@ def measured_quality(
     if not record:
         return Quality(notes=notes)
     others = record.get("other_metrics", {})
-    own = {TEXT_BRANCH: record.get("metrics")} if alone == STATISTICS else {}
-    tables = own | others | {PER_IMAGE: record.get("metrics")}
+    text_branch = {TEXT_BRANCH: record.get("metrics")} if alone == STATISTICS else {}
+    tables = text_branch | others | {PER_IMAGE: record.get("metrics")}
     try:
         return Quality(
             dataset=record["dataset"]["name"],
@@ -328,7 +328,7 @@ def measured_quality(
 
 def _counts(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return the table of numbers of photos, as far as the record gives them."""
-    counts = {part: sum((found or {}).values()) for part, found in record.get("per_class_counts", {}).items()}
+    counts = {group: sum((per_class or {}).values()) for group, per_class in record.get("per_class_counts", {}).items()}
     learned = record["dataset"].get("photos")
     return {PHOTOS: ({"learned": learned} if learned else {}) | counts} if learned or counts else {}
 
@@ -345,9 +345,9 @@ def confidence(run: Run) -> Fitted | None:
     Raises:
         RunError: the record is incomplete.
     """
-    found = run.record.get("calibration")
+    entry = run.record.get("calibration")
     try:
-        return None if found is None else Fitted.read(found)
+        return None if entry is None else Fitted.read(entry)
     except (KeyError, TypeError) as error:
         raise RunError(f"record.json of the run: calibration cannot be used ({error})") from None
 
@@ -360,4 +360,4 @@ def _scores(values: Mapping[str, Any] | None) -> Scores:
     """
     if values is None:
         return Scores()
-    return Scores(**{known.name: values[known.name] for known in dataclasses.fields(Scores)})
+    return Scores(**{field.name: values[field.name] for field in dataclasses.fields(Scores)})

@@ -75,9 +75,9 @@ class DePT(PromptMethod):
     def terms(self, outputs: ForwardOutputs) -> dict[str, Tensor]:
         """Return the other method's terms, its cross-entropy at the share 1 - mix, and the head's cross-entropy."""
         mix, terms = self.config.mix, self.base.terms(outputs)
-        seen = {"text": outputs.prompted[outputs.labels], "image": outputs.images}
+        features = {"text": outputs.prompted[outputs.labels], "image": outputs.images}
         length = self.config.feature_length
-        logits = torch.cat([self.linear(self.scale[t] * length * rows + self.shift[t]) for t, rows in seen.items()])
+        logits = torch.cat([self.linear(self.scale[t] * length * rows + self.shift[t]) for t, rows in features.items()])
         terms["cross_entropy"] = (1 - mix) * terms["cross_entropy"]
         return terms | {"linear_head": mix * cross_entropy(logits, outputs.labels.repeat(2))}
 

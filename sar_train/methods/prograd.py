@@ -120,7 +120,7 @@ def opening(template: str) -> str:
     ``a photo of a {}, a type of pet.`` becomes ``a type of pet, a photo of a``.
     """
     before, after = split_template(template)
-    return ", ".join(part for part in (after.strip(" ,."), before) if part)
+    return ", ".join(words for words in (after.strip(" ,."), before) if words)
 
 
 def kind_in_front(template: str) -> str:

@@ -148,8 +148,8 @@ def _relations(scenes: Groups) -> list[str]:
     ends = [[mean((run["relations"] or {}).get("after") for run in side) for side in pair] for pair in sides]
     gains = [with_sar.value - without.value for without, with_sar in ends if without and with_sar]
     nearer = sum(gain > _SAME_RELATION for gain in gains)
-    said = "Relations among held-out names stayed nearer to the hand-crafted ones with SAR in"
-    return [f"{said} {nearer} of {len(gains)} comparisons."] if gains else []
+    sentence = "Relations among held-out names stayed nearer to the hand-crafted ones with SAR in"
+    return [f"{sentence} {nearer} of {len(gains)} comparisons."] if gains else []
 
 
 def warnings(results: ResultSet) -> list[str]:

@@ -85,8 +85,8 @@ def zero_shot_varies(runs: Iterable[Result]) -> list[str]:
     """Return a warning if not all runs have the zero-shot accuracy that a table shows once."""
     values = [run["zero_shot"]["base_accuracy"] for run in runs]
     gap = max(values) - min(values)
-    said = f"the runs' zero-shot accuracies differ by up to {gap:.1f}: templates or photos differ"
-    return [said] if gap > 0.05 else []
+    warning = f"the runs' zero-shot accuracies differ by up to {gap:.1f}: templates or photos differ"
+    return [warning] if gap > 0.05 else []
 
 
 def incomparable(runs: Iterable[Result]) -> list[str]:

@@ -48,7 +48,7 @@ class Run:
 
 @dataclass(frozen=True)
 class _Prompts:
-    """What a prompt file says beside its tensors, as JSON values."""
+    """Metadata of a prompt file, as JSON values."""
 
     method: str
     settings: Mapping[str, Any]
@@ -75,7 +75,7 @@ class _Record:
 
 @dataclass(frozen=True)
 class _Unfinished:
-    """What the state of an unfinished run says beside its tensors."""
+    """Metadata of the state of an unfinished run."""
 
     config: Mapping[str, Any]
     epoch: int
@@ -115,11 +115,11 @@ def load_run(path: Path) -> Run:
     """
     prompts = path / PROMPTS
     if not prompts.is_file():
-        found = sorted(path.glob("**/model*.pth.tar*")) if path.is_dir() else [path] if path.is_file() else []
-        if not found:
+        checkpoints = sorted(path.glob("**/model*.pth.tar*")) if path.is_dir() else [path] if path.is_file() else []
+        if not checkpoints:
             state = " (it was not finished: run the same sar-train command again)" if (path / STATE).is_file() else ""
             raise RunError(f"{path}: expected a run folder with {PROMPTS}, or a CoOp checkpoint{state}")
-        return load_coop(found[-1])
+        return load_coop(checkpoints[-1])
     tensors, metadata = load_tensors(prompts)
     if metadata.get("format") != FORMAT:
         raise RunError(f"{prompts}: not a prompt file of sar-train")
@@ -135,21 +135,21 @@ def load_run(path: Path) -> Run:
     for key in ("settings", "class_names", "regularisers"):
         if key in entries:
             entries[key] = _parsed(entries[key], f"{prompts}: {key}")
-    said: _Prompts = _checked(_Prompts, entries, prompts)
+    fields: _Prompts = _checked(_Prompts, entries, prompts)
     record = _parsed(_text(path / RECORD), path / RECORD) if (path / RECORD).is_file() else {}
     if not isinstance(record, dict):
         raise RunError(f"{path / RECORD}: damaged: expected a JSON object, got {type(record).__name__}")
     _checked(_Record, {key: record[key] for key in record.keys() & _Record.__dataclass_fields__}, path / RECORD)
     return Run(
         tensors=tensors,
-        method=said.method,
-        settings=said.settings,
-        backbone_name=said.backbone,
-        pretrained=said.pretrained or None,
-        weights_digest=said.weights_digest,
-        template=said.template,
-        class_names=said.class_names,
-        regularisers=said.regularisers,
+        method=fields.method,
+        settings=fields.settings,
+        backbone_name=fields.backbone,
+        pretrained=fields.pretrained or None,
+        weights_digest=fields.weights_digest,
+        template=fields.template,
+        class_names=fields.class_names,
+        regularisers=fields.regularisers,
         record=record,
     )
 

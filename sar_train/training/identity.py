@@ -41,9 +41,9 @@ def regulariser_settings(config: RunConfig) -> Any:
     settings = config.section(name, regularisers.get(name).Config)
     if name != SAR:
         return settings
-    own = methods.get(config.method).sar_weight
-    given = config.sections.get(SAR, {}).keys() & {"weight", "distance"}
-    return settings if given or not own else dataclasses.replace(settings, weight=own)
+    method_weight = methods.get(config.method).sar_weight
+    chosen = config.sections.get(SAR, {}).keys() & {"weight", "distance"}
+    return settings if chosen or not method_weight else dataclasses.replace(settings, weight=method_weight)
 
 
 def outcome_settings(config: RunConfig) -> dict[str, Any]:
@@ -60,17 +60,17 @@ def outcome_settings(config: RunConfig) -> dict[str, Any]:
     sections = {config.method: config.section(config.method, method.Config)}
     if config.sar:
         sections[regulariser_of(config.sections)] = regulariser_settings(config)
-    apart = (*ELSEWHERE, "sections", *(() if config.sar else OF_SAR))
-    found: dict[str, Any] = {
+    excluded = (*ELSEWHERE, "sections", *(() if config.sar else OF_SAR))
+    outcome: dict[str, Any] = {
         "schedule": dataclasses.asdict(method.schedule),
         "sections": {name: _counted(section) for name, section in sections.items()},
     }
     usual = {name: getattr(RunConfig, name) for name in OF_STATISTICS}
-    given = {k: v for k, v in dataclasses.asdict(config).items() if k not in apart and v is not None}
-    found |= {k: v for k, v in given.items() if usual.get(k, ...) != v}
+    values = {k: v for k, v in dataclasses.asdict(config).items() if k not in excluded and v is not None}
+    outcome |= {k: v for k, v in values.items() if usual.get(k, ...) != v}
     names = {"data": config.data, "pretrained": config.pretrained, "novel": config.novel if config.sar else None}
     digests = {key: digest for key, name in names.items() if name and (digest := file_digest(name, config.data_root))}
-    return found | ({"digests": digests} if digests else {})
+    return outcome | ({"digests": digests} if digests else {})
 
 
 def _counted(section: Any) -> dict[str, Any]:

@@ -134,8 +134,8 @@ class OptimiserStep:
             self._names += regularisation.novel_names
             self._rows += backbone.text.tokenise(regularisation.novel_names, shape)
             self._handcrafted = torch.cat([task.handcrafted, regularisation.novel_handcrafted])
-        place = {name: i for i, name in reversed([*enumerate(self._names)])}
-        self._first = torch.tensor([place[name] == i for i, name in enumerate(self._names)])
+        first_index = {name: i for i, name in reversed([*enumerate(self._names)])}
+        self._first = torch.tensor([first_index[name] == i for i, name in enumerate(self._names)])
 
     def __call__(self, rows: Tensor, progress: float) -> dict[str, float]:
         """Change the parameters once, and return the means of the terms over the batch.
@@ -155,12 +155,12 @@ class OptimiserStep:
             share = len(piece) / len(rows)
             terms, penalty = self._terms(rows[piece], views[piece], drawn)
             # Names are embedded under the prompt of the batch's first image, where prompts depend on the image.
-            part = float(not sums) if self._state.method.per_image else share
-            self._backward(terms, part * weight * penalty if penalty is not None else None, share, reference)
+            penalty_share = float(not sums) if self._state.method.per_image else share
+            self._backward(terms, penalty_share * weight * penalty if penalty is not None else None, share, reference)
             for name, value in terms.items():
                 sums[name] = sums.get(name, 0.0) + share * float(value.detach())
             if penalty is not None:
-                sums["regulariser"] = sums.get("regulariser", 0.0) + part * float(penalty.detach())
+                sums["regulariser"] = sums.get("regulariser", 0.0) + penalty_share * float(penalty.detach())
         self._update(reference)
         return sums
 
@@ -242,12 +242,12 @@ class OptimiserStep:
         named, scaler = self._state.method.reference_terms, self._state.scaler
         if named:
             value = scaler.scale(share * torch.stack([terms[name] for name in named]).sum())
-            found = torch.autograd.grad(value, self._parameters, retain_graph=True, allow_unused=True)
-            for held, gradient in zip(reference, found, strict=True):
+            gradients = torch.autograd.grad(value, self._parameters, retain_graph=True, allow_unused=True)
+            for accumulated, gradient in zip(reference, gradients, strict=True):
                 if gradient is not None:
-                    held.add_(gradient)
-        own = [term for name, term in terms.items() if name not in named]
-        total = share * torch.stack(own).sum()
+                    accumulated.add_(gradient)
+        plain_terms = [term for name, term in terms.items() if name not in named]
+        total = share * torch.stack(plain_terms).sum()
         if penalty is not None:
             total = total + penalty
         scaler.scale(total).backward()

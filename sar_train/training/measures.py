@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from sar_infer.classify.calibration import Doubles, Fitted, HeldOut, calibrate
-from sar_train.data.features import Features
-from sar_train.data.photo_features import PhotoFeatures
+from sar_train.data.features import Features, PhotoFeatures
 from sar_train.evaluation.accuracy import evaluate
 from sar_train.evaluation.linear_probe import linear_probe
 from sar_train.evaluation.open_protocol import open_protocol

@@ -36,9 +36,9 @@ class PromptedCLIP:
     @torch.no_grad()
     def embed(self, names: Sequence[str]) -> Tensor:
         """Return (C, D) unit class embeddings; where prompts depend on the image, those for the mean training image."""
-        chunk = CHUNK if self.method.transfers else len(names)  # else prompts know their classes as a whole
-        parts = [names[i : i + chunk] for i in range(0, len(names), chunk)]
-        return torch.cat([self.backbone.text(self.method.prompts(self.classes(part)), part) for part in parts])
+        size = CHUNK if self.method.transfers else len(names)  # else prompts know their classes as a whole
+        chunks = [names[i : i + size] for i in range(0, len(names), size)]
+        return torch.cat([self.backbone.text(self.method.prompts(self.classes(chunk)), chunk) for chunk in chunks])
 
     @torch.no_grad()
     def image_prompts(self) -> Prompts | None:
@@ -94,11 +94,11 @@ def restore(run: Run, backbone: Backbone) -> PromptedCLIP:
     before = {f.name: f.metadata["before"] for f in dataclasses.fields(kind.Config) if "before" in f.metadata}
     method = kind(build(kind.Config, before | dict(run.settings), f"[{run.method}] of the run"), setup)
     expected = {name: tuple(tensor.shape) for name, tensor in method.state_dict().items()}
-    found = {name: tuple(tensor.shape) for name, tensor in run.tensors.items()}
-    if expected != found:
-        wrong = min(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+    shapes = {name: tuple(tensor.shape) for name, tensor in run.tensors.items()}
+    if expected != shapes:
+        wrong = min(name for name in expected.keys() | shapes.keys() if expected.get(name) != shapes.get(name))
         raise RunError(
-            f"the run's prompts do not fit {run.method} on {backbone.name}: {wrong} is {found.get(wrong, 'missing')}, "
+            f"the run's prompts do not fit {run.method} on {backbone.name}: {wrong} is {shapes.get(wrong, 'missing')}, "
             f"expected {expected.get(wrong, 'nothing of that name')}"
         )
     method.load_state_dict(dict(run.tensors))

@@ -46,13 +46,13 @@ def scores(parts: dict[str, Evaluation | None]) -> dict[str, float | None]:
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that a result may depend on."""
-    found = {"python": platform.python_version()}
+    installed = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            installed[package] = version(package)
         except PackageNotFoundError:
-            found[package] = "source"
-    return found
+            installed[package] = "source"
+    return installed
 
 
 def peak_memory_mib() -> float | None:
@@ -112,15 +112,15 @@ def dataset_entry(context: RunContext) -> dict[str, Any]:
 def open_entry(results: Results) -> dict[str, Any] | None:
     """Return the measures in one ranking by the keys of the accuracies; None where there are no new classes."""
     ways = {"metrics": results.result, "zero_shot": results.zero_shot}
-    own, others = (
-        {name: dataclasses.asdict(found.open) for name, found in part.items() if found.open}
-        for part in (ways, results.others)
+    entry, others = (
+        {name: dataclasses.asdict(answers.open) for name, answers in group.items() if answers.open}
+        for group in (ways, results.others)
     )
-    return own | {"other_metrics": others} if own else None
+    return entry | {"other_metrics": others} if entry else None
 
 
-def _confused(parts: Parts) -> dict[str, list[dict[str, Any]] | None]:
-    return {name: part.confused if part else None for name, part in parts.items()}
+def _confused(evaluations: Parts) -> dict[str, list[dict[str, Any]] | None]:
+    return {name: evaluation.confused if evaluation else None for name, evaluation in evaluations.items()}
 
 
 def make_record(context: RunContext, results: Results) -> dict[str, Any]:
@@ -147,8 +147,8 @@ def make_record(context: RunContext, results: Results) -> dict[str, Any]:
         "linear_probe": {"base_accuracy": results.probe_accuracy},
         "relations": results.relations,
         "novel": novel.summary if novel else None,
-        "per_class": {name: part.per_class if part else None for name, part in parts.items()},
-        "per_class_counts": {name: part.counts if part else None for name, part in parts.items()},
+        "per_class": {name: evaluation.per_class if evaluation else None for name, evaluation in parts.items()},
+        "per_class_counts": {name: evaluation.counts if evaluation else None for name, evaluation in parts.items()},
         "confused": _confused(parts),
         "other_confused": {name: _confused(answers.parts) for name, answers in results.others.items()},
         "statistics": results.statistics,

@@ -49,25 +49,25 @@ class State:
         if self.averaging is None:
             return
         for name, parameter in self.method.named_parameters():
-            part = self.averaging[self.epoch - 1] * parameter.detach().float()
-            self.average[name] = self.average[name] + part if name in self.average else part
+            weighted = self.averaging[self.epoch - 1] * parameter.detach().float()
+            self.average[name] = self.average[name] + weighted if name in self.average else weighted
         if self.epoch == len(self.averaging):
             for name, parameter in self.method.named_parameters():
                 parameter.data.copy_(self.average[name])
 
     def tensors(self) -> dict[str, Tensor]:
         """Return parameters, optimiser, average, loss scale and generator states by name."""
-        found = {f"parameter.{name}": p.detach().clone() for name, p in self.method.named_parameters()}
+        tensors = {f"parameter.{name}": p.detach().clone() for name, p in self.method.named_parameters()}
         for name, parameter in self.method.named_parameters():
             for key, value in self.optimiser.state.get(parameter, {}).items():
                 if isinstance(value, Tensor):
-                    found[f"optimiser.{key}.{name}"] = value.clone()
-        found |= {f"average.{name}": value.clone() for name, value in self.average.items()}
+                    tensors[f"optimiser.{key}.{name}"] = value.clone()
+        tensors |= {f"average.{name}": value.clone() for name, value in self.average.items()}
         if self.scaler.is_enabled():
-            held = self.scaler.state_dict()
-            found["scaler"] = torch.tensor([held["scale"], held["_growth_tracker"]], dtype=torch.float64)
-        found["rng.data"], found["rng.regulariser"] = self.data_rng.get_state(), self.regulariser_rng.get_state()
-        return found
+            scaler = self.scaler.state_dict()
+            tensors["scaler"] = torch.tensor([scaler["scale"], scaler["_growth_tracker"]], dtype=torch.float64)
+        tensors["rng.data"], tensors["rng.regulariser"] = self.data_rng.get_state(), self.regulariser_rng.get_state()
+        return tensors
 
     def restore(self, tensors: dict[str, Tensor], epoch: int, history: list[dict[str, float]]) -> None:
         """Restore what `tensors` returned.

@@ -11,8 +11,7 @@ from torch import Tensor
 from sar_train.clip.backbone import Backbone
 from sar_train.config.run import RunConfig
 from sar_train.data.dataset import Split
-from sar_train.data.features import Features
-from sar_train.data.photo_features import PhotoFeatures
+from sar_train.data.features import Features, PhotoFeatures
 from sar_train.errors import ConfigError
 from sar_train.methods.base import methods
 from sar_train.regularisers.base import Regulariser

@@ -57,7 +57,7 @@ def run(
     began = time.monotonic()
     if (out / checkpoint.RECORD).is_file() and not overwrite:
         raise RunError(f"{out} holds a finished run: choose another --out, or replace it with --overwrite")
-    check_place(out, config)
+    check_run_folder(out, config)
     context = prepare(config, tell)
     zero_shot = measures.zero_shot(context)
     tell(f"zero-shot: {describe(zero_shot)}")
@@ -126,7 +126,7 @@ def run(
     return finished
 
 
-def check_place(out: Path, config: RunConfig) -> None:
+def check_run_folder(out: Path, config: RunConfig) -> None:
     """Raise RunError if no run can be written here, before minutes are spent on encoding images."""
     _check_folder(out, "--out")
     photos, dataset = locate(config.data, Path(config.data_root) if config.data_root else None)
@@ -142,11 +142,11 @@ def check_features_file(path: Path) -> None:
 
 
 def _check_folder(folder: Path, option: str) -> None:
-    there = next((path for path in (folder, *folder.parents) if path.exists()), Path())
-    if not there.is_dir():
-        raise RunError(f"{folder}: expected a folder, but {there} is none; choose another {option}")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise RunError(f"{folder}: {there} cannot be written to; choose another {option}")
+    existing = next((path for path in (folder, *folder.parents) if path.exists()), Path())
+    if not existing.is_dir():
+        raise RunError(f"{folder}: expected a folder, but {existing} is none; choose another {option}")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise RunError(f"{folder}: {existing} cannot be written to; choose another {option}")
 
 
 def write_features(
@@ -211,16 +211,16 @@ def _start(context: RunContext, out: Path, *, resume: bool, tell: ProgressCallba
     return state, 0.0
 
 
-def _differing(stored: dict[str, Any], given: dict[str, Any], before: str = "") -> str:
+def _differing(stored: dict[str, Any], current: dict[str, Any], before: str = "") -> str:
     """Name the settings that differ, with both values; the empty string if none does."""
-    found = []
-    for key in dict.fromkeys([*stored, *given]):
-        then, now = stored.get(key), given.get(key)
+    differences = []
+    for key in dict.fromkeys([*stored, *current]):
+        then, now = stored.get(key), current.get(key)
         if isinstance(then, dict) and isinstance(now, dict):
-            found.append(_differing(then, now, f"{before}{key}."))
+            differences.append(_differing(then, now, f"{before}{key}."))
         elif then != now:
-            found.append(f"{before}{key} was {json.dumps(then)}, now {json.dumps(now)}")
-    return "; ".join(filter(None, found))
+            differences.append(f"{before}{key} was {json.dumps(then)}, now {json.dumps(now)}")
+    return "; ".join(filter(None, differences))
 
 
 def _after_epoch(context: RunContext, out: Path, tell: ProgressCallback, spent: float) -> Callable[[State], None]:
@@ -251,18 +251,18 @@ def _after_epoch(context: RunContext, out: Path, tell: ProgressCallback, spent: 
     return after
 
 
-def describe(found: Answers) -> str:
+def describe(answers: Answers) -> str:
     """Return ``base 60.7 % / new 59.1 % (harmonic mean 59.9 %)`` and the same in one ranking, as far as measured."""
-    apart = scores(found.parts)
-    if apart["base_accuracy"] is None:
+    separate = scores(answers.parts)
+    if separate["base_accuracy"] is None:
         return "not measured, no photo is left to test on"
-    if found.open is None:
-        return f"accuracy {apart['base_accuracy']:.1f} %"
-    one = dataclasses.asdict(found.open.images)
+    if answers.open is None:
+        return f"accuracy {separate['base_accuracy']:.1f} %"
+    one = dataclasses.asdict(answers.open.images)
     shown, in_one = (
-        f"base {part['base_accuracy']:.1f} % / new {part['new_accuracy']:.1f} % "
-        f"(harmonic mean {part['harmonic_mean']:.1f} %)"
-        for part in (apart, one)
+        f"base {measures['base_accuracy']:.1f} % / new {measures['new_accuracy']:.1f} % "
+        f"(harmonic mean {measures['harmonic_mean']:.1f} %)"
+        for measures in (separate, one)
     )
     return f"{shown}; one ranking over base and new: {in_one}"
 

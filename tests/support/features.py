@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from support.tiny import tiny_backbone
@@ -39,12 +39,20 @@ def altered(features: StoredFeatures, rows: Rows | None = None, **changes: Any) 
     )
 
 
-def rows(count: int, size: int = 32, seed: int = 0) -> tuple[Tensor, Tensor]:
+class Labelled(NamedTuple):
+    """(N, D) features and (N,) labels."""
+
+    features: Tensor
+    labels: Tensor
+
+
+def rows(count: int, size: int = 32, seed: int = 0) -> Labelled:
     """Unit rows around one centre a class, labels 0, 1, 2, 0, …"""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(count) % len(NAMES)
     centres = torch.randn(len(NAMES), size, generator=torch.Generator().manual_seed(99))
-    return normalize(centres[labels] + 0.3 * torch.randn(count, size, generator=generator), dim=-1), labels
+    noise = torch.randn(count, size, generator=generator)
+    return Labelled(normalize(centres[labels] + 0.3 * noise, dim=-1), labels)
 
 
 def feature_set() -> StoredFeatures:

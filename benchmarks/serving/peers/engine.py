@@ -1,9 +1,10 @@
-"""What the peers' servers run: our decoding, the bundle's ONNX file and bank, the five best classes."""
+"""The model that the peers' servers run: our decoding, the bundle's ONNX file and bank, the five best classes."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import onnxruntime
 
 from sar_infer.bundle.bundle import open_bundle
-from sar_infer.bundle.manifest import IMAGE_ENCODER
+from sar_infer.bundle.manifest import IMAGE_ENCODER, Preprocess
 from sar_infer.classify.calibration import softmax
 from sar_infer.classify.ranking import top_k
 from sar_infer.images.load import load_rgb
@@ -52,10 +53,6 @@ class Engine:
         ]
 
 
-_known: list[Any] = []
-
-
-def _spec() -> Any:
-    if not _known:
-        _known.append(open_bundle(Path(setting("BUNDLE", ""))).manifest.preprocess)
-    return _known[0]
+@cache
+def _spec() -> Preprocess:
+    return open_bundle(Path(setting("BUNDLE", ""))).manifest.preprocess

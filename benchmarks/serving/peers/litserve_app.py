@@ -47,7 +47,7 @@ def main() -> None:
     """Serve on loopback."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int)
-    given = parser.parse_args()
+    options = parser.parse_args()
     batch = int(setting("BATCH", "8"))
     api = Api(max_batch_size=batch, batch_timeout=float(setting("WAIT_MS", "5")) / 1000 if batch > 1 else 0.0)
     server = litserve.LitServer(
@@ -57,7 +57,7 @@ def main() -> None:
         fast_queue=setting("FAST_QUEUE", "") == "1",
         timeout=60,
     )
-    server.run(host="127.0.0.1", port=given.port, generate_client_file=False, log_level="warning")
+    server.run(host="127.0.0.1", port=options.port, generate_client_file=False, log_level="warning")
 
 
 if __name__ == "__main__":

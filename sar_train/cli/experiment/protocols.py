@@ -216,8 +216,8 @@ def run(files: tuple[Path, ...], only: str, **options: Any) -> None:
         raise ConfigError(f"no run's name contains {only!r}" if only else "no runs")
     if options["form"] == "json" and len(files) > 1:
         raise ConfigError("--format json takes one file at a time")
-    places = {file: out if out and len(files) == 1 else (out or Path("results")) / file.stem for file in files}
-    whole = carry_out([(jobs, places[file]) for file, jobs in jobs_of.items() if jobs], Machine(**options))
+    folders = {file: out if out and len(files) == 1 else (out or Path("results")) / file.stem for file in files}
+    whole = carry_out([(jobs, folders[file]) for file, jobs in jobs_of.items() if jobs], Machine(**options))
     sys.exit(0 if whole else 1)
 
 
@@ -239,17 +239,17 @@ def _protocol(experiment: Experiment, options: dict[str, Any], *, cost: bool = F
     )
     out = options.pop("out") or Path("results") / experiment
     jobs = plan.jobs(experiment, grid)
-    said = ""
+    estimate = ""
     if cost:
         from sar_train.data.layouts import find
         from sar_train.experiment.reckon import reckon
 
-        said = (
+        estimate = (
             str(reckon(jobs))
             if all(find(job.config.data) for job in jobs)
             else "time and memory are estimated for datasets known by name alone"
         )
-    sys.exit(0 if carry_out([(jobs, out)], Machine(**options), said) else 1)
+    sys.exit(0 if carry_out([(jobs, out)], Machine(**options), estimate) else 1)
 
 
 def _overrides(options: dict[str, Any]) -> dict[str, Any]:

@@ -29,7 +29,7 @@ MOST_LINES = 50
 
 @dataclass(frozen=True)
 class Machine:
-    """Where and how runs are executed, from the options of `protocols.sweep_options`."""
+    """The options of `protocols.sweep_options`: machine, caches and output of a sweep."""
 
     jobs: int | None
     threads: int

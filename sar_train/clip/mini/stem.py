@@ -31,8 +31,8 @@ class Stem(nn.Module):
         self.conv_stem, self.bn1, self.blocks = trunk.conv_stem, trunk.bn1, trunk.blocks[:STAGES]
         self.patches = nn.Conv2d(CHANNELS, width, kernel_size=2, stride=2, bias=False)
         self.train(mode=self.training)
-        for part in self._frozen:
-            part.requires_grad_(requires_grad=False)
+        for module in self._frozen:
+            module.requires_grad_(requires_grad=False)
 
     @property
     def _frozen(self) -> tuple[nn.Module, ...]:
@@ -41,14 +41,14 @@ class Stem(nn.Module):
     def train(self, mode: bool = True) -> Stem:
         """Set the mode as usual, but leave the frozen stages at their stored batch statistics."""
         super().train(mode)
-        for part in self._frozen:
-            part.eval()
+        for module in self._frozen:
+            module.eval()
         return self
 
     def maps(self, pixels: Tensor) -> Tensor:
         """Turn (N, 3, S, S) pixels into the feature map (N, 112, S / 16, S / 16)."""
-        found: Tensor = self.blocks(self.bn1(self.conv_stem(pixels)))
-        return found
+        features: Tensor = self.blocks(self.bn1(self.conv_stem(pixels)))
+        return features
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Return the patches (N, width, S / 32, S / 32)."""

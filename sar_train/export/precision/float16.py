@@ -49,16 +49,16 @@ class _Caster:
         """Change the graph."""
         nodes = list(self._graph.node)
         last = max((i for i, node in enumerate(nodes) if node.op_type in ("MatMul", "Gemm", "Conv")), default=-1)
-        for place, node in enumerate(nodes):
-            kind = FULL if place > last or node.op_type in FLOAT32 else HALF
+        for index, node in enumerate(nodes):
+            kind = FULL if index > last or node.op_type in FLOAT32 else HALF
             if node.op_type in AS_THEY_ARE:
                 self._nodes.append(node)
             else:
                 self._convert(node, kind)
         used = {name for node in self._nodes for name in node.input}
-        kept = [tensor for tensor in self._graph.initializer if tensor.name in used]
+        initializers = [tensor for tensor in self._graph.initializer if tensor.name in used]
         del self._graph.initializer[:], self._graph.node[:]
-        self._graph.initializer.extend(kept)
+        self._graph.initializer.extend(initializers)
         self._graph.node.extend(self._nodes)
 
     def _convert(self, node: onnx.NodeProto, kind: int) -> None:
@@ -80,11 +80,11 @@ class _Caster:
         if self._held[name] == kind:
             return name
         if (name, kind) not in self._made:
-            made = self._made[name, kind] = f"{name}:{'half' if kind == HALF else 'full'}"
+            converted = self._made[name, kind] = f"{name}:{'half' if kind == HALF else 'full'}"
             if name in self._weights:
                 with np.errstate(over="ignore"):  # a mask's largest negative number becomes minus infinity
                     values = numpy_helper.to_array(self._weights[name]).astype(np.float16)
-                self._graph.initializer.append(numpy_helper.from_array(values, made))
+                self._graph.initializer.append(numpy_helper.from_array(values, converted))
             else:
-                self._nodes.append(helper.make_node("Cast", [name], [made], to=kind))
+                self._nodes.append(helper.make_node("Cast", [name], [converted], to=kind))
         return self._made[name, kind]

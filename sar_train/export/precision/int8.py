@@ -59,7 +59,7 @@ def static(model: onnx.ModelProto, pixels: Sequence[Floats], first: int) -> onnx
     Returns:
         The graph; None if no convolution would be INT8.
     """
-    kept, convolutions = kept_in_float(model, first)
+    excluded, convolutions = kept_in_float(model, first)
     if not convolutions:
         return None
     with _folder() as folder:
@@ -71,7 +71,7 @@ def static(model: onnx.ModelProto, pixels: Sequence[Floats], first: int) -> onnx
             per_channel=True,
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
-            nodes_to_exclude=kept,
+            nodes_to_exclude=excluded,
         )
         return tidied(onnx.load(folder / "int8.onnx"))
 
@@ -133,12 +133,12 @@ def corrected(
     copied = onnx.ModelProto()
     copied.CopyFrom(model)
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
-    known = [n for n in convolutions if n.input[1] in tensors and len(n.input) > 2 and n.input[2] in tensors]
-    if not known:
+    biased = [n for n in convolutions if n.input[1] in tensors and len(n.input) > 2 and n.input[2] in tensors]
+    if not biased:
         return copied
-    means = _means(model, pixels, list(dict.fromkeys(node.input[0] for node in known)))
+    means = _means(model, pixels, list(dict.fromkeys(node.input[0] for node in biased)))
     biases = {tensor.name: tensor for tensor in copied.graph.initializer}
-    for node in known:
+    for node in biased:
         weight, bias = numpy_helper.to_array(tensors[node.input[1]]), numpy_helper.to_array(tensors[node.input[2]])
         shift = mean_error(weight, means[node.input[0]])
         biases[node.input[2]].CopyFrom(numpy_helper.from_array(bias - shift, node.input[2]))
@@ -171,7 +171,7 @@ def _means(model: onnx.ModelProto, pixels: Sequence[Floats], names: Sequence[str
         probed.graph.node.append(helper.make_node("GlobalAveragePool", [name], [f"{name}:mean"]))
         probed.graph.output.append(helper.make_tensor_value_info(f"{name}:mean", TensorProto.FLOAT, None))
     session = onnxruntime.InferenceSession(probed.SerializeToString(), providers=["CPUExecutionProvider"])
-    wanted = [f"{name}:mean" for name in names]
-    runs = (session.run(wanted, {source: batch}) for batch in batches(pixels))
-    totals = [sum(values) for values in zip(*([v.sum((0, 2, 3)) for v in found] for found in runs), strict=True)]
+    outputs = [f"{name}:mean" for name in names]
+    runs = (session.run(outputs, {source: batch}) for batch in batches(pixels))
+    totals = [sum(values) for values in zip(*([v.sum((0, 2, 3)) for v in maps] for maps in runs), strict=True)]
     return {name: (total / len(pixels)).astype(np.float32) for name, total in zip(names, totals, strict=True)}

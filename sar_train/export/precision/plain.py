@@ -29,9 +29,9 @@ def plain(path: Path) -> onnx.ModelProto:
 
 def tidied(model: onnx.ModelProto) -> onnx.ModelProto:
     """Put nodes in order and remove types of inner values and unused operator sets, which tools leave behind."""
-    held = onnx_ir.from_proto(model)
-    held.graph.sort()
-    Sequential(common.RemoveUnusedNodesPass(), common.RemoveUnusedOpsetsPass())(held)
-    proto = onnx_ir.to_proto(held)
+    ir_model = onnx_ir.from_proto(model)
+    ir_model.graph.sort()
+    Sequential(common.RemoveUnusedNodesPass(), common.RemoveUnusedOpsetsPass())(ir_model)
+    proto = onnx_ir.to_proto(ir_model)
     del proto.graph.value_info[:]
     return proto

@@ -46,8 +46,8 @@ class ImageSide:
         """
         rows = self._rows(path)
         other, level = near_ties(self._bundle, rows, self.reference)
-        what = f"of {other} photos with another answer, {level} have two classes within {NEAR_TIE:g} in float32"
-        return compare_rows(rows, self.reference, image_logits(self._bundle)), [what] if other else [], []
+        note = f"of {other} photos with another answer, {level} have two classes within {NEAR_TIE:g} in float32"
+        return compare_rows(rows, self.reference, image_logits(self._bundle)), [note] if other else [], []
 
     def self_test_cosine(self, path: Path) -> float | None:
         """Return the cosine between the self-test vector in the manifest and a graph's; None without a self-test.
@@ -91,10 +91,10 @@ class NameSide:
         rows = self._rows(path)
         chosen, expected = ((self._photos @ names.T).argmax(1) for names in (rows, self._reference))
         same = float((chosen == expected).mean())
-        what = f"{len(chosen)} photos choose the same of these {len(rows):,} names in {same:.2%}"
-        failures = [] if same >= gate.top1_agreement else [f"{what}, expected at least {gate.top1_agreement:.2%}"]
+        note = f"{len(chosen)} photos choose the same of these {len(rows):,} names in {same:.2%}"
+        failures = [] if same >= gate.top1_agreement else [f"{note}, expected at least {gate.top1_agreement:.2%}"]
         bank = self._bundle.bank.embeddings
-        return compare_rows(rows, self._reference, lambda names: names @ bank.T), [what], failures
+        return compare_rows(rows, self._reference, lambda names: names @ bank.T), [note], failures
 
     def self_test_cosine(self, path: Path) -> float | None:  # noqa: ARG002
         """Return None: names have no self-test."""

@@ -84,10 +84,10 @@ def _attempt(bundle: Bundle, folder: Path, precision: str, gate: Gate, side: Sid
     tell(f"making the {side.encoder} encoder in {precision}")
     source, path = bundle.path / side.source, folder / f"{side.encoder}_encoder.{precision}.onnx"
     path.unlink(missing_ok=True)
-    made = smaller(plain(source), precision, side.calibration, tell)
-    if made is None:
+    candidate = smaller(plain(source), precision, side.calibration, tell)
+    if candidate is None:
         return Attempt(precision, side.encoder, None, ("it has nothing that could be made smaller",))
-    write_graph(path, made.model)
+    write_graph(path, candidate.model)
     if not opens(path):
         path.unlink()
         return Attempt(precision, side.encoder, None, ("onnxruntime does not open it",))
@@ -101,14 +101,14 @@ def _attempt(bundle: Bundle, folder: Path, precision: str, gate: Gate, side: Sid
     failures = [*gate.failures(figures, faster), *failures]
     variant = Variant(
         file=path.name,
-        method=made.method,
+        method=candidate.method,
         samples=figures.samples,
         min_cosine=figures.min_cosine,
         mean_cosine=figures.mean_cosine,
         top1_agreement=figures.top1_agreement,
         speedup=round(faster, 2),
         self_test_cosine=stored,
-        notes=(*made.notes, *notes),
+        notes=(*candidate.notes, *notes),
         processor=processor(),
     )
     if failures:
@@ -176,8 +176,8 @@ def _calibrated(model: onnx.ModelProto, calibration: Sequence[Floats], tell: Pro
         cosine = float((_rows(quantised, calibration) * reference).sum(1).mean())
         tell(f"  int8 with the first {first} convolutions in float32: mean cosine {cosine:.5f} on calibration photos")
         if cosine > nearest:
-            kept = f"{len(calibration)} calibration photos; the first {first} convolutions in float32"
-            best, nearest = Candidate(quantised, "static", (kept, "biases corrected")), cosine
+            note = f"{len(calibration)} calibration photos; the first {first} convolutions in float32"
+            best, nearest = Candidate(quantised, "static", (note, "biases corrected")), cosine
         if cosine >= ENOUGH:
             break
     return best
@@ -220,11 +220,11 @@ def speedup(reference: Path, path: Path, batch: npt.NDArray[Any]) -> float:
     """
     sessions = [open_session(graph, "cpu", 1) for graph in (reference, path)]
     (source,) = sessions[0].get_inputs()
-    taken: list[list[float]] = [[], []]
+    timings: list[list[float]] = [[], []]
     for _ in range(ROUNDS + 1):
-        for session, seconds in zip(sessions, taken, strict=True):
+        for session, seconds in zip(sessions, timings, strict=True):
             start = time.thread_time()
             session.run(None, {source.name: batch})
             seconds.append(time.thread_time() - start)
-    slow, fast = (float(np.median(seconds[1:])) for seconds in taken)  # the first runs are warm-up
+    slow, fast = (float(np.median(seconds[1:])) for seconds in timings)  # the first runs are warm-up
     return slow / fast

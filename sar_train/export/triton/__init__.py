@@ -31,11 +31,11 @@ from sar_train.export.triton.product import bank_product
 from sar_train.export.triton.readme import readme
 
 
-def write_repository(place: Place, out: Path, precision: str = "fp32") -> tuple[str, ...]:
+def write_repository(bundle_path: Place, out: Path, precision: str = "fp32") -> tuple[str, ...]:
     """Write the repository and compare its answers with the run time's before the folder gets its name.
 
     Args:
-        place: The bundle.
+        bundle_path: The bundle.
         out: The new folder.
         precision: The image encoder's.
 
@@ -51,7 +51,7 @@ def write_repository(place: Place, out: Path, precision: str = "fp32") -> tuple[
     """
     if os.path.lexists(out):
         raise InputError(f"{out}: exists; a repository is written to a new folder")
-    bundle = open_bundle(place)
+    bundle = open_bundle(bundle_path)
     encoder = bundle.path / encoder_file(bundle.manifest, precision)
     classifier = Classifier(bundle, device="cpu", cache=EmbeddingCache())
     product = bank_product(bundle.manifest, classifier.class_set())
@@ -80,7 +80,7 @@ def encoder_file(manifest: Manifest, precision: str) -> str:
     """
     if precision == "fp32":
         return IMAGE_ENCODER
-    ready = [name for name, kept in manifest.precisions.items() if kept.image is not None]
+    ready = [name for name, graphs in manifest.precisions.items() if graphs.image is not None]
     variant = manifest.precisions[precision].image if precision in ready else None
     if variant is None:
         raise ConfigError(f"--precision {precision}: this bundle has {', '.join(['fp32', *ready])}")
@@ -114,10 +114,10 @@ def check_answers(folder: Path, classifier: Classifier) -> None:
     spec, classes = classifier.bundle.manifest.preprocess, classifier.class_set()
     pixels = np.stack([self_test_pixels(spec, seed) for seed in range(IMAGES)])
     (rows,) = _run(folder / config.ENCODER, [config.EMBEDDING], {config.PIXELS: pixels})
-    (found,) = _run(folder / config.PRODUCT, [config.SCORES], {config.EMBEDDING: rows})
+    (scores,) = _run(folder / config.PRODUCT, [config.SCORES], {config.EMBEDDING: rows})
     expected = classifier.scores(classifier.logits(rows, classes), classes)
     shown = slice(None) if classes.background is None else ~classes.background
-    difference = largest_difference(found, expected[:, shown])
+    difference = largest_difference(scores, expected[:, shown])
     refuse(at_most("bank product, difference of scores to the run time", difference, MAX_DIFFERENCE))
 
 

@@ -69,7 +69,7 @@ def bank_product(manifest: Manifest, classes: ClassSet) -> Product:
 def _weights(
     terms: Terms, rows: npt.NDArray[np.float32], bias: npt.NDArray[np.float32]
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Return weights (D, C) for centred rows and bias (C,): of classes without photos, too, which need none elsewhere.
+    """Return weights (D, C) for centred rows and bias (C,) of all classes, with photos or without.
 
     Args:
         terms: Those of the classes.
@@ -77,9 +77,9 @@ def _weights(
         bias: (C,) is added.
     """
     none = np.zeros(len(rows), dtype=np.int64)
-    weights, own = composed(terms.statistics, terms.scale, rows, rows, none)
-    weights[terms.columns], own[terms.columns] = terms.weights, terms.bias[terms.columns]
-    return weights.T, bias + own
+    weights, class_bias = composed(terms.statistics, terms.scale, rows, rows, none)
+    weights[terms.columns], class_bias[terms.columns] = terms.weights, terms.bias[terms.columns]
+    return weights.T, bias + class_bias
 
 
 def _model(

@@ -47,8 +47,8 @@ def request_text(request: NameRequest, listed: Sequence[str] = (), at_once: int 
         listed: names that were listed before; those that the run is evaluated on are left out of the request.
         at_once: how many names to ask for at most.
     """
-    told = [name for name in listed if not request.is_evaluated(name)]
-    before = "\n\nThese were listed already, list others:\n" + "\n".join(told) if told else ""
+    repeatable = [name for name in listed if not request.is_evaluated(name)]
+    before = "\n\nThese were listed already, list others:\n" + "\n".join(repeatable) if repeatable else ""
     return Template(FILE.read_text(encoding="utf-8")).substitute(
         caption=request.template.replace("{}", "[class]"),
         names="\n".join(name.replace("_", " ") for name in request.trained),
@@ -89,8 +89,8 @@ class Endpoint:
 
     def __post_init__(self) -> None:
         try:
-            parts = urlsplit(self.url)
-            usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+            url = urlsplit(self.url)
+            usable = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
         except ValueError:
             usable = False
         if not usable:
@@ -99,8 +99,8 @@ class Endpoint:
     @property
     def address(self) -> str:
         """Return the URL for messages, without user name and password."""
-        parts = urlsplit(self.url)
-        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+        url = urlsplit(self.url)
+        return f"{url.scheme}://{url.netloc.rpartition('@')[2]}{url.path}"
 
     def ask(self, text: str, seed: int) -> Answer:
         """Send a request and wait for the answer.
@@ -175,9 +175,9 @@ class Endpoint:
             )
         if isinstance(error, openai.RateLimitError):
             after = error.response.headers.get("retry-after", "")
-            asked = f", Retry-After: {after[:40]}" if after else ""
+            wait = f", Retry-After: {after[:40]}" if after else ""
             return DataError(
-                f"{where} refused for too many requests or a spent quota (status 429{asked}), {self._tries}; wait and "
+                f"{where} refused for too many requests or a spent quota (status 429{wait}), {self._tries}; wait and "
                 "start again, answers that came are kept"
             )
         if isinstance(error, openai.InternalServerError):

@@ -15,7 +15,7 @@ from torch import Tensor
 from sar_infer.classifiers.statistics import Statistics, composed
 from sar_train.clip.backbone import Backbone
 from sar_train.data.feature_file import DEMO_FILE, load_features
-from sar_train.data.photo_features import PhotoFeatures
+from sar_train.data.features import PhotoFeatures
 from sar_train.data.progress import ProgressCallback
 from sar_train.errors import DataError, RunError
 from sar_train.methods.base import Setup
@@ -108,7 +108,7 @@ def logits_with(
 
     Trained names have their photos, all others are classes added by name.
     """
-    place = {name: row for row, name in reversed([*enumerate(context.task.class_names)])}
+    index = {name: row for row, name in reversed([*enumerate(context.task.class_names)])}
     statistics = fitted.statistics
 
     def logits(images: Tensor, names: Sequence[str]) -> Tensor:
@@ -118,7 +118,7 @@ def logits_with(
             else _handcrafted_rows(context, names).astype(np.float32)
         )
         means, counts = np.zeros_like(rows), np.zeros(len(names), dtype=np.int64)
-        trained = [(column, place[name]) for column, name in enumerate(names) if name in place]
+        trained = [(column, index[name]) for column, name in enumerate(names) if name in index]
         if trained:
             columns, classes = (list(side) for side in zip(*trained, strict=True))
             means[columns], counts[columns] = statistics.means[classes], statistics.counts[classes]
@@ -174,32 +174,32 @@ def _rows_in_folds(context: RunContext, tell: ProgressCallback) -> tuple[npt.NDA
     return tuple(rows(fold, half.tolist()) for fold, half in enumerate(halves, start=1))
 
 
-def _train_on(context: RunContext, kept: Sequence[int], after_epoch: Callable[[State], None]) -> PromptedCLIP:
+def _train_on(context: RunContext, class_labels: Sequence[int], after_epoch: Callable[[State], None]) -> PromptedCLIP:
     """Train the run's method, at its settings, on some of the run's classes; no name of the others takes part."""
     task, config = context.task, context.config
-    place = {label: row for row, label in enumerate(kept)}
-    rows = torch.tensor([row for row, label in enumerate(task.labels.tolist()) if label in place])
-    names = [task.class_names[label] for label in kept]
-    part = Task(
+    index = {label: row for row, label in enumerate(class_labels)}
+    rows = torch.tensor([row for row, label in enumerate(task.labels.tolist()) if label in index])
+    names = [task.class_names[label] for label in class_labels]
+    subset = Task(
         task.features[rows],
-        torch.tensor([place[label] for label in task.labels[rows].tolist()]),
+        torch.tensor([index[label] for label in task.labels[rows].tolist()]),
         names,
-        task.handcrafted[list(kept)],
+        task.handcrafted[list(class_labels)],
     )
     generator = torch.Generator().manual_seed(config.seed)
     kind = known_methods.get(config.method)
     method = kind(context.method.config, Setup(context.backbone, tuple(names), context.teacher, generator))
     if method.per_image:
-        method.get_buffer("mean_image").copy_(part.features[:, 0].mean(0))
+        method.get_buffer("mean_image").copy_(subset.features[:, 0].mean(0))
     novel = context.novel
     if novel is not None:
         others = {name.casefold() for name in set(task.class_names) - set(names)}
         novel = dataclasses.replace(novel, names=tuple(n for n in novel.names if n.casefold() not in others))
-    fold = dataclasses.replace(context, task=part, method=method, novel=novel)
+    fold = dataclasses.replace(context, task=subset, method=method, novel=novel)
     state = start(method, context.schedule, config.seed, scaled=config.precision == "fp16")
     loop.train(
         context.backbone,
-        part,
+        subset,
         state,
         context.schedule,
         fold.regularisation(),
@@ -238,11 +238,11 @@ class _Reference:
         except DataError:
             return None
         labels, names = demo.labels("train").numpy(), demo.dataset.class_names
-        some = np.concatenate([np.flatnonzero(labels == c)[:_REFERENCE_SHOTS] for c in range(len(names))])
-        features, kept = demo.plain("train", torch.from_numpy(some)).double().numpy(), labels[some]
+        drawn = np.concatenate([np.flatnonzero(labels == c)[:_REFERENCE_SHOTS] for c in range(len(names))])
+        features, drawn_labels = demo.plain("train", torch.from_numpy(drawn)).double().numpy(), labels[drawn]
         rows = backbone.embed_names(names, demo.dataset.template).double().cpu().numpy()
-        scatter = gaussian(features, kept, len(rows)).scatter
-        return None if scatter is None else cls(features, kept, rows, scatter)
+        scatter = gaussian(features, drawn_labels, len(rows)).scatter
+        return None if scatter is None else cls(features, drawn_labels, rows, scatter)
 
     def statistics(self, scale: float) -> Statistics:
         """Return the statistics fitted to the reference itself."""

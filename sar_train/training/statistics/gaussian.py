@@ -55,9 +55,9 @@ def gaussian(features: Doubles, labels: Labels, classes: int, reference: Doubles
     np.add.at(sums, labels, features)
     means = sums / np.maximum(counts, 1)[:, None]
     centre = means[counts > 0].mean(0)
-    apart = features - means[labels]
+    centred = features - means[labels]
     free = len(labels) - int((counts > 0).sum())
-    scatter = apart.T @ apart / max(free, 1)
+    scatter = centred.T @ centred / max(free, 1)
     if np.trace(scatter) > _ALMOST_NOTHING:
         return Gaussian(means, counts, centre, scatter, _precision(scatter, len(labels)))
     if reference is not None:
@@ -68,17 +68,17 @@ def gaussian(features: Doubles, labels: Labels, classes: int, reference: Doubles
 
 def _precision(scatter: Doubles, photos: int) -> Doubles:
     inverse = np.linalg.inv((photos - 1) * scatter + float(np.trace(scatter)) * np.eye(len(scatter)))
-    found = inverse + inverse.T  # symmetric to the bit
-    result: Doubles = found * (TRACE / float((found * scatter).sum()))
+    symmetric = inverse + inverse.T  # symmetric to the bit
+    result: Doubles = symmetric * (TRACE / float((symmetric * scatter).sum()))
     return result
 
 
 def slope(model: Gaussian, rows: Doubles) -> float:
     """Return b of ``m_c = centre + b (t_c - t̄)`` by least squares over the classes; 0 where their rows are the same."""
-    seen = model.counts > 0
-    named = rows[seen] - rows[seen].mean(0)
+    with_photos = model.counts > 0
+    named = rows[with_photos] - rows[with_photos].mean(0)
     power = float((named**2).sum())
-    return float(((model.means[seen] - model.centre) * named).sum()) / power if power > _ALMOST_NOTHING else 0.0
+    return float(((model.means[with_photos] - model.centre) * named).sum()) / power if power > _ALMOST_NOTHING else 0.0
 
 
 def assemble(
@@ -120,23 +120,23 @@ def separation(features: Doubles, labels: Labels, classes: int) -> float:
         classes: C.
     """
     rng = np.random.default_rng(0)
-    own = [rng.permutation(np.flatnonzero(labels == c)) for c in range(classes)]
-    own = [rows for rows in own if len(rows) >= 4]
-    if len(own) < 2:
+    class_rows = [rng.permutation(np.flatnonzero(labels == c)) for c in range(classes)]
+    class_rows = [rows for rows in class_rows if len(rows) >= 4]
+    if len(class_rows) < 2:
         return 1.0
-    first, second = ([rows[: len(rows) // 2] for rows in own], [rows[len(rows) // 2 :] for rows in own])
-    places = [np.repeat(np.arange(len(own)), [len(rows) for rows in half]) for half in (first, second)]
+    first, second = ([rows[: len(rows) // 2] for rows in class_rows], [rows[len(rows) // 2 :] for rows in class_rows])
+    labels_of_halves = [np.repeat(np.arange(len(class_rows)), [len(rows) for rows in half]) for half in (first, second)]
     learned, tested = (
-        gaussian(features[np.concatenate(half)], place, len(own))
-        for half, place in zip((first, second), places, strict=True)
+        gaussian(features[np.concatenate(half)], half_labels, len(class_rows))
+        for half, half_labels in zip((first, second), labels_of_halves, strict=True)
     )
-    left, right = np.triu_indices(len(own), 1)
+    left, right = np.triu_indices(len(class_rows), 1)
     if len(left) > _MOST_PAIRS:
-        some = rng.choice(len(left), _MOST_PAIRS, replace=False)
-        left, right = left[some], right[some]
-    apart = learned.means[left] - learned.means[right]
-    directions = apart @ learned.precision
-    distances = np.sqrt((directions * apart).sum(1))
+        pairs = rng.choice(len(left), _MOST_PAIRS, replace=False)
+        left, right = left[pairs], right[pairs]
+    differences = learned.means[left] - learned.means[right]
+    directions = differences @ learned.precision
+    distances = np.sqrt((directions * differences).sum(1))
     if tested.scatter is None or learned.scatter is None or not distances.all():
         return 1.0
     spread = np.sqrt(np.maximum(((directions @ tested.scatter) * directions).sum(1), _ALMOST_NOTHING))

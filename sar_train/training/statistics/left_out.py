@@ -77,17 +77,17 @@ def folds_of(classes: int, *, retrained: bool, seed: int = 0) -> list[Fold]:
     """
     rng = np.random.default_rng(seed)
     repeats = max(2, math.ceil(_SPLITS / classes))
-    found = []
+    folds = []
     for _ in range(repeats):
         if retrained:
             both = halves(classes, seed)
-            for half, (kept, other) in enumerate((both, both[::-1])):
-                parts = np.array_split(rng.permutation(other), 2)
-                found += [Fold(kept, np.sort(part), half) for part in parts]
+            for half, (remaining, other) in enumerate((both, both[::-1])):
+                groups = np.array_split(rng.permutation(other), 2)
+                folds += [Fold(remaining, np.sort(group), half) for group in groups]
         else:
-            for part in np.array_split(rng.permutation(classes), _PARTS):
-                found.append(Fold(np.setdiff1d(np.arange(classes), part), np.sort(part)))
-    return found if classes <= 10 * _SPLITS else found[:1]
+            for group in np.array_split(rng.permutation(classes), _PARTS):
+                folds.append(Fold(np.setdiff1d(np.arange(classes), group), np.sort(group)))
+    return folds if classes <= 10 * _SPLITS else folds[:1]
 
 
 @dataclass(frozen=True)
@@ -198,9 +198,9 @@ def choose(
     grid = np.linspace(-2, 4, 241) * scale
     folds = folds_of(classes, retrained=any(prompt.in_fold for prompt in prompts), seed=seed)
     rng = np.random.default_rng(seed + 1)
-    drawn = [_Part.draw(fold, features, labels, classes, reference, rng) for fold in folds]
-    parts = [part for part in drawn if part is not None]
-    measured = _measure(parts, prompts, scale, alphas, grid)
+    drawn = [_FoldPhotos.draw(fold, features, labels, classes, reference, rng) for fold in folds]
+    fold_photos = [photos for photos in drawn if photos is not None]
+    measured = _measure(fold_photos, prompts, scale, alphas, grid)
     numbers = sorted({n for _, _, n in measured})
     scores = {
         prompt.name: {alpha: _score([measured[prompt.name, alpha, n].mean.max() for n in numbers]) for alpha in alphas}
@@ -210,11 +210,11 @@ def choose(
     name = max(best, key=lambda each: best[each] - (0 if each == prompts[0].name else _EARNED))
     alpha = next(a for a in alphas if scores[name][a] >= best[name] - _MARGIN)
     chosen = {n: measured[name, alpha, n] for n in numbers}
-    places = {n: _middle(of.mean) for n, of in chosen.items()}
+    optima = {n: _middle(of.mean) for n, of in chosen.items()}
     counts = np.bincount(labels, minlength=classes)
     usual = int(np.median(counts[counts > 0]))
-    full = float(grid[places[0]])
-    offsets = [(n, full - float(grid[places[n]]) if n else 0.0) for n in numbers if n < usual]
+    full = float(grid[optima[0]])
+    offsets = [(n, full - float(grid[optima[n]]) if n else 0.0) for n in numbers if n < usual]
     named, rivals = chosen[0], float(np.mean([len(fold.kept) + len(fold.left) - 1 for fold in folds]))
     return LeftOutResult(
         name,
@@ -223,10 +223,10 @@ def choose(
         tuple(
             (float(g - full), float(a), float(b))
             for g, a, b in zip(grid, named.trained, np.nanmean(named.left, axis=0), strict=True)
-        )[places[0] % _CURVE_STEP :: _CURVE_STEP],  # so that the chosen place is among them
+        )[optima[0] % _CURVE_STEP :: _CURVE_STEP],  # so that the optimum is among them
         scores,
-        {n: float(of.trained[places[n]]) for n, of in chosen.items()},
-        tuple(_expected(n, of.left[:, places[n]], rivals) for n, of in chosen.items()),
+        {n: float(of.trained[optima[n]]) for n, of in chosen.items()},
+        tuple(_expected(n, of.left[:, optima[n]], rivals) for n, of in chosen.items()),
     )
 
 
@@ -263,35 +263,35 @@ def _expected(photos: int, accuracies: Doubles, rivals: float) -> Expected:
 
 
 def _measure(
-    parts: Sequence[_Part], prompts: Sequence[Prompt], scale: float, alphas: Sequence[float], grid: Doubles
+    all_photos: Sequence[_FoldPhotos], prompts: Sequence[Prompt], scale: float, alphas: Sequence[float], grid: Doubles
 ) -> dict[tuple[str, float, int], Measured]:
     """Return the curves by prompt, alpha and number of photos."""
     classes = len(prompts[0].rows)
     trained: dict[tuple[str, float, int], list[Doubles]] = {}
     left: dict[tuple[str, float, int], list[tuple[Fold, Doubles]]] = {}
-    for part in parts:
+    for fold_photos in all_photos:
         for prompt in prompts:
-            for photos, alpha, ours, theirs in part.curves(prompt.of(part.fold), scale, alphas, grid):
+            for photos, alpha, on_kept, on_left in fold_photos.curves(prompt.of(fold_photos.fold), scale, alphas, grid):
                 key = (prompt.name, alpha, photos)
-                trained.setdefault(key, []).append(ours)
-                left.setdefault(key, []).append((part.fold, theirs))
-    found = {}
+                trained.setdefault(key, []).append(on_kept)
+                left.setdefault(key, []).append((fold_photos.fold, on_left))
+    measured = {}
     for key, curves in left.items():
         sums, visits = np.zeros((classes, len(grid))), np.zeros((classes, 1))
-        for fold, theirs in curves:
-            seen = fold.left[~np.isnan(theirs[:, 0])]
-            sums[seen] += theirs[~np.isnan(theirs[:, 0])]
-            visits[seen] += 1
+        for fold, on_left in curves:
+            visited = fold.left[~np.isnan(on_left[:, 0])]
+            sums[visited] += on_left[~np.isnan(on_left[:, 0])]
+            visits[visited] += 1
         mean = np.where(visits > 0, sums / np.maximum(visits, 1), np.nan)
-        found[key] = Measured(np.mean(trained[key], axis=0), mean)
-    return found
+        measured[key] = Measured(np.mean(trained[key], axis=0), mean)
+    return measured
 
 
 @dataclass(frozen=True)
-class _Part:
+class _FoldPhotos:
     """The photos of one fold: the model of the kept classes, all evaluated views, and those of the left-out classes.
 
-    ``truth`` (N,) is the place among kept or left-out classes, ``order`` (N,) the number of a left-out photo within
+    ``truth`` (N,) is the index among kept or left-out classes, ``order`` (N,) the number of a left-out photo within
     its class, -1 for kept ones; ``drawn`` has the plain rows (n, D) of each left-out class in this order.
     """
 
@@ -311,19 +311,19 @@ class _Part:
         classes: int,
         reference: Doubles | None,
         rng: np.random.Generator,
-    ) -> _Part | None:
+    ) -> _FoldPhotos | None:
         """Draw the photos of a fold; None if no kept class has two."""
         most = max(2, _EVALUATED // classes)
-        kept = [rng.permutation(np.flatnonzero(labels == c)) for c in fold.kept]
+        remaining = [rng.permutation(np.flatnonzero(labels == c)) for c in fold.kept]
         left = [rng.permutation(np.flatnonzero(labels == c))[: most + PHOTOS[-1]] for c in fold.left]
-        learn = [rows[: (len(rows) + 1) // 2] for rows in kept]
-        tested = [rows[(len(rows) + 1) // 2 :][:most] for rows in kept]
+        learn = [rows[: (len(rows) + 1) // 2] for rows in remaining]
+        tested = [rows[(len(rows) + 1) // 2 :][:most] for rows in remaining]
         if not any(map(len, tested)):
             return None
-        places = np.repeat(np.arange(len(learn)), [len(rows) for rows in learn])
-        model = gaussian(features[np.concatenate(learn), 0], places, len(kept), reference)
+        learned_labels = np.repeat(np.arange(len(learn)), [len(rows) for rows in learn])
+        model = gaussian(features[np.concatenate(learn), 0], learned_labels, len(remaining), reference)
         truth = np.concatenate(
-            [np.full(len(rows), place) for part in (tested, left) for place, rows in enumerate(part)]
+            [np.full(len(rows), label) for group in (tested, left) for label, rows in enumerate(group)]
         )
         order = np.concatenate([np.full(len(rows), -1) for rows in tested] + [np.arange(len(rows)) for rows in left])
         views = features.shape[1]
@@ -335,39 +335,39 @@ class _Part:
         self, rows: Doubles, scale: float, alphas: Sequence[float], grid: Doubles
     ) -> Iterator[tuple[int, float, Doubles, Doubles]]:
         """Yield (photos, alpha, (G,) mean accuracy on kept classes, (L, G) accuracy on each left-out class)."""
-        kept, left = rows[self.fold.kept], rows[self.fold.left]
-        text_kept, text_left = scale * self.images @ kept.T, scale * self.images @ left.T
-        image_only = assemble(self.model, kept, alpha=1.0)
-        apart = self.images - self.model.centre
+        remaining, left = rows[self.fold.kept], rows[self.fold.left]
+        text_kept, text_left = scale * self.images @ remaining.T, scale * self.images @ left.T
+        image_only = assemble(self.model, remaining, alpha=1.0)
+        centred = self.images - self.model.centre
 
         def image_logits(model: Statistics, names: Doubles, means: Doubles, counts: Labels) -> Doubles:
             weights, bias = composed(model, 0.0, names.astype(np.float32), means, counts)
-            result: Doubles = apart @ weights.T.astype(np.float64) + bias
+            result: Doubles = centred @ weights.T.astype(np.float64) + bias
             return result
 
-        image_kept = image_logits(image_only, kept, self.model.means, self.model.counts)
+        image_kept = image_logits(image_only, remaining, self.model.means, self.model.counts)
         for photos in PHOTOS:
-            given = [of[: min(photos, max(len(of) - 1, 0))] for of in self.drawn]
+            learned = [of[: min(photos, max(len(of) - 1, 0))] for of in self.drawn]
             if 2 * sum(len(of) > photos for of in self.drawn) <= len(self.drawn):
                 break
-            means = np.stack([of.mean(0) if len(of) else self.model.centre for of in given])
-            counts = np.array([len(of) for of in given])
+            means = np.stack([of.mean(0) if len(of) else self.model.centre for of in learned])
+            counts = np.array([len(of) for of in learned])
             image_left = image_logits(image_only, left, means, counts)
-            ours = self.order < 0
-            theirs = ~ours & (self.order >= counts[np.minimum(self.truth, len(counts) - 1)])
+            is_kept = self.order < 0
+            is_counted = ~is_kept & (self.order >= counts[np.minimum(self.truth, len(counts) - 1)])
             prototypes = image_logits(dataclasses.replace(image_only, slope=0.0), left, means, counts)
             for alpha in alphas:
                 logits_kept, logits_left = text_kept + alpha * image_kept, text_left + alpha * image_left
                 if alpha == 0:
                     logits_left = text_left + PHOTO_ALPHA * prototypes  # which are 0 without photos
                 margin = logits_kept.max(1) - logits_left.max(1)
-                right = np.where(ours, logits_kept.argmax(1), logits_left.argmax(1)) == self.truth
-                above = _shares(margin, right, self.truth, ours, len(kept), grid, above=True)
+                right = np.where(is_kept, logits_kept.argmax(1), logits_left.argmax(1)) == self.truth
+                above = _shares(margin, right, self.truth, is_kept, len(remaining), grid, above=True)
                 yield (
                     photos,
                     alpha,
                     np.nanmean(above, axis=0),
-                    _shares(margin, right, self.truth, theirs, len(left), grid, above=False),
+                    _shares(margin, right, self.truth, is_counted, len(left), grid, above=False),
                 )
 
 
@@ -375,19 +375,19 @@ def _shares(
     margin: Doubles,
     right: npt.NDArray[np.bool_],
     truth: Labels,
-    part: npt.NDArray[np.bool_],
+    counted: npt.NDArray[np.bool_],
     classes: int,
     grid: Doubles,
     *,
     above: bool,
 ) -> Doubles:
     """Return (classes, G) per cent of each class's images that are right with g subtracted from the kept classes."""
-    found = np.full((classes, len(grid)), np.nan)
+    shares = np.full((classes, len(grid)), np.nan)
     for c in range(classes):
-        own = part & (truth == c)
-        count = int(own.sum())
+        of_class = counted & (truth == c)
+        count = int(of_class.sum())
         if count:
-            places = np.searchsorted(np.sort(margin[own & right]), grid, side="right")
-            hits = (own & right).sum() - places if above else places
-            found[c] = 100 * hits / count
-    return found
+            ranks = np.searchsorted(np.sort(margin[of_class & right]), grid, side="right")
+            hits = (of_class & right).sum() - ranks if above else ranks
+            shares[c] = 100 * hits / count
+    return shares

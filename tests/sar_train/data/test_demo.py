@@ -10,7 +10,7 @@ from support.photos import SHARED, needs_shared
 from sar_train.clip import backbone
 from sar_train.config.run import RunConfig
 from sar_train.data.feature_file import DEMO_FILE, load_features
-from sar_train.data.photo_features import PhotoFeatures
+from sar_train.data.features import PhotoFeatures
 from sar_train.training.context import prepare
 
 

@@ -12,9 +12,8 @@ from support.tiny import tiny_backbone
 from sar_train.data.coop import NAME_FIXES
 from sar_train.data.dataset import DataOptions
 from sar_train.data.feature_file import StoredFeatures, load_features, save_features
-from sar_train.data.features import Features
+from sar_train.data.features import Features, PhotoFeatures
 from sar_train.data.open_features import open_features
-from sar_train.data.photo_features import PhotoFeatures
 from sar_train.errors import DataError
 
 

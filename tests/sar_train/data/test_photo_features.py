@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sar_train.data import progress
 from sar_train.data.dataset import Dataset
-from sar_train.data.photo_features import PhotoFeatures
+from sar_train.data.features import PhotoFeatures
 from sar_train.data.views import pixels
 from sar_train.errors import DataError
 
