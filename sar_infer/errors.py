@@ -10,6 +10,7 @@
     ├── BundleError            a bundle: missing, damaged, inconsistent
     │   └── SchemaError        written by a version that this reader does not know
     ├── BankError              a bank file: damaged, or of another encoder
+    │   └── BaseMissingError   the bundle that it is a change of is not where it was
     ├── WriteError             something could not be written; the old content is still there
     ├── DeviceError            the device asked for is not available
     └── ServerError            a server refused a request, or cannot be reached

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from sar_infer._arrays import Floats
 from sar_infer.encoders.sessions import open_encoder
+from sar_infer.errors import BundleError, reason_of
 
 MIN_COSINE = 0.99999
 """Least cosine between rows of float32 encoders that are the same."""
@@ -102,6 +103,8 @@ def in_batches(items: Sequence[T], most: int = max(BATCHES)) -> Iterator[Sequenc
 def open_graph(path: Path) -> Graph:
     """Return a graph with one input and one output as a function, run by onnxruntime on the CPU.
 
+    The function raises BundleError for a graph that takes something else than it is given.
+
     Raises:
         BundleError: onnxruntime does not accept the graph.
     """
@@ -109,7 +112,10 @@ def open_graph(path: Path) -> Graph:
     (source,) = session.get_inputs()
 
     def run(batch: npt.NDArray[Any]) -> Floats:
-        result: Floats = session.run(None, {source.name: batch})[0]
+        try:
+            result: Floats = session.run(None, {source.name: batch})[0]
+        except Exception as error:  # onnxruntime's own
+            raise BundleError(f"{path}: does not take what this encoder is given: {reason_of(error)}") from None
         return result
 
     return run

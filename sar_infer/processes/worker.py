@@ -116,9 +116,9 @@ class Worker(Generic[Answer]):
             DeathError: the process ended meanwhile (``TimeLimitError`` if it was given no more time).
             Exception: whatever ``load`` raised.
         """
-        content, end = ForkingPickler.dumps(self._load), time.monotonic() + limit
+        end = time.monotonic() + limit
         _bound(self._pipe, limit)
-        self._send(content)
+        self._send(self._load)
         self._receive(max(0, end - time.monotonic()))
         _bound(self._pipe, self._limit)
 
@@ -129,7 +129,7 @@ class Worker(Generic[Answer]):
             DeathError: the process ended before it answered (``TimeLimitError`` if that took too long).
             Exception: whatever the task raised, with the process's traceback as a note; the process lives on.
         """
-        self._send(ForkingPickler.dumps(task))
+        self._send(task)
         answer: Answer = self._receive(self._limit if limit is None else limit)
         return answer
 
@@ -154,11 +154,12 @@ class Worker(Generic[Answer]):
             time.sleep(_REAPED_EVERY)
         return exit_code
 
-    def _send(self, content: Any) -> None:
-        try:
-            self._pipe.send_bytes(content)
-        except OSError as error:
-            raise self._died(error) from None
+    def _send(self, message: Any) -> None:
+        with ForkingPickler.dumps(message) as content:  # a view that outlives its buffer is complained of on stderr
+            try:
+                self._pipe.send_bytes(content)
+            except OSError as error:
+                raise self._died(error) from None
 
     def _receive(self, limit: float | None) -> Any:
         try:

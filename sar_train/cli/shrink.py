@@ -54,7 +54,7 @@ def main(
     quiet: bool,
     **bounds: float | None,
 ) -> None:
-    """Write a bundle with smaller graphs, each kept if it answers like float32.
+    """Write a bundle with smaller graphs that answer like float32.
 
     Exit code 1 if one that was asked for did not pass; those that passed are written all the same.
     """

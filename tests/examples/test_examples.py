@@ -131,5 +131,5 @@ def test_the_notebook(
 def test_every_example_is_run_and_listed() -> None:
     page, tests = (EXAMPLES / "README.md").read_text(encoding="utf-8"), Path(__file__).read_text(encoding="utf-8")
     names = [path.name for path in EXAMPLES.iterdir() if path.suffix in (".py", ".ipynb")]
-    assert len(names) == 7
+    assert len(names) == 8
     assert [name for name in names if name not in page or f'"{name}"' not in tests] == []

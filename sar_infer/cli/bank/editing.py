@@ -360,10 +360,11 @@ def merge(
 @on_bank
 @shared_options
 def rebase(arguments: BankArguments) -> None:
-    """Carry the changes in BANK_FILE over to another bundle, such as one that was trained again.
+    """Carry the changes in BANK_FILE over to another bundle.
 
-    Added names are embedded anew; removals, renames, aliases, thresholds and settings are taken along, and photos if
-    both bundles embed images alike. What cannot come along is listed on stderr. The history stays.
+    It may be one that was trained again. Added names are embedded anew; removals, renames, aliases, thresholds and
+    settings are taken along, and photos if both bundles embed images alike. What cannot come along is listed on stderr.
+    The history stays.
     """
     from sar_infer.bank.old_files import KIND
     from sar_infer.bundle.bank_file import replayed as replay

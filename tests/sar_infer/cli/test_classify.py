@@ -292,7 +292,7 @@ def test_every_option_has_its_environment_twin(folder: Path, monkeypatch: pytest
         "CLASSES": "new.txt",
         "ONLY": "1",
         "TOP_K": "1",
-        "FORMAT": "jsonl",
+        "CLASSIFY_FORMAT": "jsonl",
         "BATCH_SIZE": "1",
         "THREADS": "1",
     }.items():

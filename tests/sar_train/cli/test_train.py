@@ -78,7 +78,7 @@ def test_a_folder_of_photos(photos: Path, novel: str, tmp_path: Path) -> None:
     for words in ("zero-shot", "linear probe", "coop + sar", str(out)):
         assert words in result.stdout
     assert "epoch 2/2" in result.stderr
-    assert "left" in result.stderr
+    assert "3 novel names from" in result.stderr
     assert record["dataset"]["held_out"] == 6
     told = "scores are not calibrated: 6 held-out photos of the trained classes, 50 are needed"
     what = "hold out more with fewer --shots, or use sar-bank calibrate later (docs/confidence.md)"

@@ -254,7 +254,7 @@ def test_a_bundle_in_place_of_a_run(exported: Path, tmp_path: Path) -> None:
 def test_help_shows_environment_twins() -> None:
     result = export("--help")
     assert result.exit_code == 0
-    options = ("OUT", "CLASSES", "HANDCRAFTED", "PHOTOS", "APPROXIMATE", "WITH_REFERENCE")
+    options = ("OUT", "CLASSES", "HANDCRAFTED", "PHOTOS", "APPROXIMATE")
     for name in (*(f"SAR_EXPORT_{option}" for option in options), "SAR_FORMAT"):
         assert name in result.stdout
     for moved_away in ("--verify", "--triton", "--precision"):

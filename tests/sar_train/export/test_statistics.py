@@ -29,7 +29,7 @@ from sar_train.export.source import APPROXIMATION, from_run
 from sar_train.training import trainer
 from sar_train.training.checkpoint import load_run
 from sar_train.training.prompted import restore
-from sar_train.training.statistics.run_file import FILE
+from sar_train.training.statistics.run_file import FILE, load_statistics
 
 pytestmark = pytest.mark.slow
 Prompt = Literal["learned", "handcrafted"]
@@ -117,7 +117,10 @@ def test_a_bank_with_other_classes_has_the_statistics_of_those_that_are_trained(
 
 def test_a_run_from_before_is_exported_alike(run: Path, tmp_path: Path) -> None:
     """Its file had the name that a bundle's has."""
-    approximate = "mean-image" if record(run)["config"]["method"] == "cocoop" else None
+    fitted = load_statistics(run)
+    assert fitted is not None
+    per_image = record(run)["config"]["method"] == "cocoop" and fitted.prompt == "learned"
+    approximate = "mean-image" if per_image else None
     old, now = shutil.copytree(run, tmp_path / "old"), from_run(run, approximate=approximate).class_statistics("")
     (old / FILE).rename(old / "statistics.safetensors")
     before = from_run(old, approximate=approximate).class_statistics("")
