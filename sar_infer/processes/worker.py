@@ -155,10 +155,12 @@ class Worker(Generic[Answer]):
         return exit_code
 
     def _send(self, message: Any) -> None:
-        with ForkingPickler.dumps(message) as content:  # a view that outlives its buffer is complained of on stderr
+        with ForkingPickler.dumps(message) as content:
             try:
                 self._pipe.send_bytes(content)
             except OSError as error:
+                # Its frames hold views of the message, and Python 3.13 complains on stderr of a view that is left.
+                traceback.clear_frames(error.__traceback__)
                 raise self._died(error) from None
 
     def _receive(self, limit: float | None) -> Any:

@@ -302,8 +302,9 @@ def test_every_option_has_its_environment_twin(folder: Path, monkeypatch: pytest
     help_text = run("--help").stdout
     for option in main.params:
         flags = [flag for flag in option.opts if flag.startswith("--")]
-        if flags and flags[0] not in ("--info", "--version", "--help"):
+        if flags and flags[0] not in ("--format", "--info", "--version", "--help"):
             assert f"SAR_{flags[0][2:].upper().replace('-', '_')}" in help_text
+    assert "SAR_CLASSIFY_FORMAT" in help_text  # SAR_FORMAT is text or json
 
 
 def test_version_and_help(folder: Path) -> None:
