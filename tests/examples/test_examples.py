@@ -114,6 +114,7 @@ def test_new_layout(examples: Path, tmp_path: Path) -> None:
     assert re.fullmatch(r"6 classes, \d+\.\d %", printed[-1])
 
 
+@pytest.mark.nightly
 def test_the_notebook(
     examples: Path, trained: tuple[Path, list[str]], tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -31,7 +31,7 @@ def checkout(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("page", ["method", "regulariser"])
 def test_followed_line_by_line_the_suite_accepts_it(page: str, checkout: Path) -> None:
     """Its installation aside, which is the environment of this test."""

@@ -177,7 +177,7 @@ def test_the_command(
     agree(surface(bundle, images, tmp_path), expected(bundle, images, ALL))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs Ray: pip install 'sar-clip[ray]'")
 def test_ray(bundle: Path, images: list[Path], tmp_path: Path) -> None:
     (tmp_path / "names.txt").write_text(f"{CALLED}\n", "utf-8")

@@ -91,6 +91,7 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.mark.nightly
 @pytest.mark.usefixtures("_one_thread")
 def test_the_recipe_repeats_to_the_bit(curriculum: targets.Curriculum) -> None:
     (first, losses), (second, again) = (trained(curriculum, 3) for _ in range(2))

@@ -20,9 +20,10 @@ from support.many import read_rows, small_png, write_images, write_tar
 ROOT = Path(__file__).parents[3]
 COMMAND = [sys.executable, "-m", "sar_infer.cli.classify"]
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("ray") is None, reason="needs Ray: pip install 'sar-clip[ray]'"
-)
+pytestmark = [
+    pytest.mark.nightly,
+    pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs Ray: pip install 'sar-clip[ray]'"),
+]
 
 KILL = """
     import subprocess, sys, time, warnings
@@ -62,7 +63,6 @@ def environment(here: Path) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0", "PYTHONWARNINGS": "ignore"}
 
 
-@pytest.mark.slow
 def test_a_node_that_is_killed_costs_no_input_and_doubles_none(here: Path, environment: dict[str, str]) -> None:
     rng = np.random.default_rng(0)
     for number in range(4):
@@ -90,7 +90,6 @@ def test_a_node_that_is_killed_costs_no_input_and_doubles_none(here: Path, envir
     assert (counts["inputs"], counts["rejected"], counts["pieces"]) == (1004, 20, 21)
 
 
-@pytest.mark.slow
 def test_a_cluster_of_its_own_goes_on_where_one_machine_was(here: Path, environment: dict[str, str]) -> None:
     write_images(Path("p"), 8)
     arguments = [*COMMAND, "p", "--piece-size", "2", "--out", "answers.jsonl"]
@@ -106,7 +105,6 @@ def test_a_cluster_of_its_own_goes_on_where_one_machine_was(here: Path, environm
     assert read_rows(Path("answers.jsonl")) == expected
 
 
-@pytest.mark.slow
 def test_an_image_that_hangs_costs_no_more_than_its_row(
     here: Path, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,7 +119,6 @@ def test_an_image_that_hangs_costs_no_more_than_its_row(
     assert [row["error_kind"] for row in read_rows(Path("out"))] == [None, "timeout", None]
 
 
-@pytest.mark.slow
 def test_what_a_node_refuses_is_one_clear_line(here: Path, bundle_copy: Path, environment: dict[str, str]) -> None:
     write_images(Path("p"), 1)
     graph = bundle_copy / "image_encoder.onnx"

@@ -21,7 +21,7 @@ from support.pictures import jpeg
 from support.servers import Server, serving, wait_for
 
 PROGRAM = shutil.which("nginx", path=os.environ.get("PATH", os.defpath) + os.pathsep + "/usr/sbin")
-pytestmark = pytest.mark.skipif(PROGRAM is None, reason="needs the program nginx")
+pytestmark = [pytest.mark.nightly, pytest.mark.skipif(PROGRAM is None, reason="needs the program nginx")]
 CONFIGURATION = Path(__file__).parents[3] / "deploy" / "nginx.conf"
 KEY = "k"
 HEADERS = {"Authorization": f"Bearer {KEY}"}

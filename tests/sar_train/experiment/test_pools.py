@@ -159,7 +159,7 @@ CLUSTER = """
 
 
 @needs_ray
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_ray_cluster_of_two_nodes_gives_the_same(quick: RunConfig, here: dict[str, Any], tmp_path: Path) -> None:
     """After one line about a cluster that is not there."""
     script = tmp_path / "cluster.py"

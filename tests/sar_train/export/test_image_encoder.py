@@ -58,7 +58,7 @@ def test_equals_torch_for_real_architectures(name: str, tmp_path: Path) -> None:
     check(handcrafted(backbone, "a {}."), tmp_path, (1, 3))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize(("method", "name"), [("maple", "sar-mini-vit"), ("promptsrc", "ViT-B-32")])
 def test_image_prompts_in_real_vision_transformers(method: str, name: str, tmp_path: Path) -> None:
     known = name if name in mini.NAMES else shallow(name, tmp_path)

@@ -219,7 +219,7 @@ def test_a_row_longer_than_the_tower_is_an_error(exported: Path) -> None:
         session.run(None, {"tokens": np.ones((1, 78), dtype=np.int64)}, options)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_graph_equals_tower_for_a_real_architecture(tmp_path: Path) -> None:
     """Text towers of CLIP's ResNets differ in the last projection alone."""
     prompted = learned(backbones.load(shallow("ViT-B-32", tmp_path), backbones.RANDOM), 16)
