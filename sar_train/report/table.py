@@ -48,7 +48,7 @@ class Difference:
 
 
 Value = str | float | Mean | Difference | Cell | None
-"""What a row holds for a column."""
+"""A row's value for a column."""
 
 
 @dataclass(frozen=True)

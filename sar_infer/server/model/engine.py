@@ -44,10 +44,10 @@ ImageInput = bytes | Pixels | ImageError
 
 @dataclass(frozen=True)
 class EmbeddedPhotos:
-    """Photos of a class: what a bank keeps of them, and the place in the request of each, by its digest."""
+    """Photos of a class as a bank keeps them, and the label in the request of each, by its digest."""
 
-    kept: PhotoSet
-    places: Mapping[bytes, str]
+    photo_set: PhotoSet
+    labels: Mapping[bytes, str]
 
 
 @dataclass(frozen=True)

@@ -344,8 +344,9 @@ async def _put(
     if given.images:
         with service.lease() as engine, service.admission.images.hold(len(given.images)):
             photos = await engine.photos(given.images)
-        kept, encoder = photos.kept.with_photos_only(given.photos_only), engine.bundle.manifest.encoder_digest
-        new = NewPhotos(kept, photos.places, encoder, create=create)
+        photo_set = photos.photo_set.with_photos_only(given.photos_only)
+        encoder = engine.bundle.manifest.encoder_digest
+        new = NewPhotos(photo_set, photos.labels, encoder, create=create)
     change = await _change(service, lambda: service.store.put(name, given.phrases, if_match, new, only_add, strict))
     shown = _shown(change.entry)
     if new is not None:

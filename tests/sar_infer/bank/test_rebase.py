@@ -1,4 +1,4 @@
-"""What was done to one bundle's bank, replayed on another's."""
+"""Changes of one bundle's bank, replayed on another's."""
 
 from __future__ import annotations
 

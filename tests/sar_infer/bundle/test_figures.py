@@ -1,4 +1,4 @@
-"""What people read about photos learned, and about classes added later."""
+"""Sentences that people read about photos learned, and about classes added later."""
 
 from __future__ import annotations
 

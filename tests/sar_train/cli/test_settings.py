@@ -25,7 +25,7 @@ OTHERS = {
 
 
 def parsed(*arguments: str) -> dict[str, Any]:
-    """What a command with all settings gets from a command line."""
+    """Return the values that a command with all settings gets from a command line."""
     got: dict[str, Any] = {}
     command = click.command()(setting_options(*SETTINGS)(lambda **given: got.update(given)))
     result = CliRunner().invoke(command, arguments)

@@ -1,4 +1,4 @@
-"""What every registered regulariser must do; a new file in ``regularisers/`` is picked up by itself."""
+"""The duties of every registered regulariser; a new file in ``regularisers/`` is picked up by itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every reader of a layout owes, those that are registered and the one of the how-to."""
+"""The duties of every reader of a layout, those that are registered and the one of the how-to."""
 
 from __future__ import annotations
 
