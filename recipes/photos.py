@@ -72,7 +72,7 @@ def maps(
         seed: of the random crops.
         report: called with the number of each photo.
     """
-    stem = stem.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    stem = stem.to(memory_format=torch.channels_last)
     side = spec.size // 16
     found = torch.empty(len(photos) * n_views, CHANNELS, side, side, dtype=torch.float16)
     for i, photo in enumerate(photos):

@@ -110,7 +110,7 @@ class Teacher:
         """Take the parts from `sar-mini` (its stages behind the first ``stages``) and class names' rows (C, D)."""
         visual: Any = model.visual
         self._stages = nn.Sequential(*visual.trunk.blocks[stages:], visual.trunk.conv_head, visual.trunk.bn2)
-        self._stages.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._stages.eval().to(memory_format=torch.channels_last)
         self._projection = visual.head.proj.weight
         self.names = names
         self.logit_scale = float(model.logit_scale.exp())  # type: ignore[operator]

@@ -81,9 +81,9 @@ def fit_temperature(logits: Doubles, labels: Labels) -> float | None:
 
 def softmax(logits: npt.NDArray[Floating]) -> npt.NDArray[Floating]:
     """Return the softmax over the last axis; the row maximum is subtracted first, so that no logit overflows."""
-    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    result: npt.NDArray[Floating] = powers / powers.sum(axis=-1, keepdims=True)
-    return result
+    powers: npt.NDArray[Floating] = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    powers /= powers.sum(axis=-1, keepdims=True)
+    return powers
 
 
 def energy(logits: Doubles, temperature: float) -> Doubles:

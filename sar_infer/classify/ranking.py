@@ -163,9 +163,9 @@ class _LogSumExp:
 
     def scores(self, values: Floats) -> Floats:
         """Return the softmax (N, K), over everything that was added, of values (N, K) that are part of it."""
-        powers = np.exp(values - self._peak[:, np.newaxis])
-        result: Floats = powers / self._sum.astype(np.float32)[:, np.newaxis]
-        return result
+        powers: Floats = np.exp(values - self._peak[:, np.newaxis])
+        powers /= self._sum.astype(np.float32)[:, np.newaxis]
+        return powers
 
 
 def _blocks(rows: Floats, classes: ClassSet, scale: Scale) -> Iterator[tuple[int, Floats, Floats]]:

@@ -158,8 +158,7 @@ def mean_error(weight: Floats, mean: Floats) -> Floats:
     error = (np.rint(flat / scale) * scale - flat).sum(2)
     groups = len(mean) // weight.shape[1]
     inputs = np.repeat(mean.reshape(groups, -1), len(weight) // groups, axis=0)
-    result: Floats = (error * inputs).sum(1)
-    return result
+    return (error * inputs).sum(1).astype(np.float32, copy=False)
 
 
 def _means(model: onnx.ModelProto, pixels: Sequence[Floats], names: Sequence[str]) -> dict[str, Floats]:
