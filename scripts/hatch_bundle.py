@@ -9,7 +9,7 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 
-class BundleHook(BuildHookInterface):  # type: ignore[misc]  # hatchling has no types where it is not installed
+class BundleHook(BuildHookInterface[Any]):
     """Hook that adds the shipped bundle to a standard wheel."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
