@@ -76,7 +76,7 @@ def diff(a: State, b: State) -> Difference:
             changed[name] = before, after
         was, now = a.photos_of(name), b.photos_of(name)
         turned = None if was.photos_only == now.photos_only else now.photos_only
-        change = PhotoChange(len(now.known - was.known), len(was.known - now.known), turned)
+        change = PhotoChange(len(now.digest_set - was.digest_set), len(was.digest_set - now.digest_set), turned)
         if change != PhotoChange(0, 0):
             photos[name] = change
     renamed = _renamed(a, b, removed, added) if removed and added else {}

@@ -414,8 +414,8 @@ def photo_changes(bank: ClassBank, photos: PhotosByName) -> list[Change]:
     for name, one in photos.items():
         one.limited().check(bank.dim)
         had = bank.photos_of(name) if name in bank.index else PhotoSet.none(bank.dim)
-        if not one.known <= had.known or (one.photos_only and not had.photos_only):
-            fresh[name] = (one if one.folded else one.without(one.known & had.known)).limited()
+        if not one.digest_set <= had.digest_set or (one.photos_only and not had.photos_only):
+            fresh[name] = (one if one.folded else one.without(one.digest_set & had.digest_set)).limited()
     return [Photos(fresh)] if fresh else []
 
 
@@ -424,8 +424,8 @@ def _photo_summary(bank: State, state: State, names: Sequence[str]) -> list[str]
     none = PhotoSet.none(bank.dim)
     pairs = [(bank.photos_of(name) if name in bank.index else none, state.photos_of(name)) for name in names]
     counts = {
-        "added {} to {}": [len(now.known - was.known) for was, now in pairs],
-        "removed {} from {}": [len(was.known - now.known) for was, now in pairs],
+        "added {} to {}": [len(now.digest_set - was.digest_set) for was, now in pairs],
+        "removed {} from {}": [len(was.digest_set - now.digest_set) for was, now in pairs],
     }
     words = []
     for text, numbers in counts.items():

@@ -167,7 +167,8 @@ def photos_missing(old: State, new: State) -> list[str]:
     return [
         name
         for name, photos in old.photos.items()
-        if len(photos) and not (name in positions and photos.known <= new.photos_of(new.names[positions[name]]).known)
+        if len(photos)
+        and not (name in positions and photos.digest_set <= new.photos_of(new.names[positions[name]]).digest_set)
     ]
 
 

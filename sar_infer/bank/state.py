@@ -195,14 +195,14 @@ class State:
         return {self.table.name(slot): photos for slot in slots if (photos := self.photos_at(slot))}
 
     @functools.cached_property
-    def own(self) -> int:
-        """Return how many classes are the bundle's own: neither added nor embedded anew at run time."""
+    def added_count(self) -> int:
+        """Return how many classes came, or got their rows, at run time."""
         table, base = self.table, self.base
         gone = table.removed[: np.searchsorted(table.removed, len(base.block))].tolist()
         changed = {*gone, *self.info_by_slot} if base.added else ()
         added = base.added - sum(base.info.get(slot, PLAIN).added is not None for slot in changed)
         added += sum(item.added is not None and table.has(slot) for slot, item in self.info_by_slot.items())
-        return len(table) - added
+        return added
 
     @functools.cached_property
     def _judged(self) -> list[int]:

@@ -175,9 +175,9 @@ def without_counted(
         column = bank.lookup.get(name) if name_key(name) not in replaced else None
         spelling = name if column is None else bank.names[column]
         key = name_key(spelling)
-        digests = counted.get(key, frozenset() if column is None else bank.photos_of(spelling).known)
-        fresh = item.without(item.known & digests)
-        counted[key] = digests | item.known
+        digests = counted.get(key, frozenset() if column is None else bank.photos_of(spelling).digest_set)
+        fresh = item.without(item.digest_set & digests)
+        counted[key] = digests | item.digest_set
         if fresh:
             result[name] = ClassPhotos.of(fresh)
     return result

@@ -58,7 +58,7 @@ class Server(uvicorn.Server):
             workers += f", {engine.sizes.decoders} processes that decode"
         sizes = f"{engine.sizes.workers} {workers}, batches of {engine.sizes.max_batch}{alone}, {memory}"
         runs = f"{engine.classifier.choice.precision}, {engine.provider}"
-        served = f"{engine.bundle.place} ({names} classes{source}, {runs}, {sizes})"
+        served = f"{engine.bundle.location} ({names} classes{source}, {runs}, {sizes})"
         shown = f"[{host}]" if ":" in host else host
         _log.info("Serving %s on http://%s:%d - try /ui, read /docs", served, shown, port)
 

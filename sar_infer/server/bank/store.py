@@ -202,7 +202,7 @@ class BankStore:
         """Write the bank with a class that was put, after a look at its photos."""
         counted = 0
         if new is not None:
-            counted = len(now.bank.photos_of(name).known & new.photos.known) if existing else 0
+            counted = len(now.bank.photos_of(name).digest_set & new.photos.digest_set) if existing else 0
             findings = [*findings, *photo_findings(after, self._bundle, now.bank, new.labels)]
         if strict and findings:
             raise ChangeRefusedError("conflict", f"nothing was changed (strict): {name!r} {findings[0].message}")
@@ -322,7 +322,7 @@ class BankStore:
                 _log.warning("%s: %s", self._file.path, line)
 
     def _other_encoder(self, file: BankFile) -> str:
-        command = f"sar-bank rebase {shlex.quote(str(file.path))} --bundle {shlex.quote(str(self._bundle.place))}"
+        command = f"sar-bank rebase {shlex.quote(str(file.path))} --bundle {shlex.quote(str(self._bundle.location))}"
         return f"belongs to another encoder; its changes are replayed in memory, and none is made before: {command}"
 
 

@@ -350,7 +350,7 @@ async def _put(
     change = await _change(service, lambda: service.store.put(name, given.phrases, if_match, new, only_add, strict))
     shown = _shown(change.entry)
     if new is not None:
-        shown["known"] = len(given.images) - (len(new.photos) - change.known)
+        shown["known"] = len(given.images) - (len(new.photos) - change.repeats)
     shown["findings"] = [dataclasses.asdict(finding) for finding in change.findings]
     if change.calibrated is not None:
         shown["calibrated"] = change.calibrated

@@ -60,7 +60,7 @@ def test_added_classes_are_embedded_anew_and_the_rest_is_the_new_bundles() -> No
     known = {"fox": ClassInfo(phrases=("a fox", "red fox"), threshold=0.5, aliases=("reynard",))}
     bank = carried(add(OLD, ["fox", "owl"], unit_rows(["fox", "owl"]), known))
     assert rows(bank) == {"cat": row("new cat"), "owl": row("new owl"), "fox": row("new|a fox|red fox")}
-    assert (bank.encoder_digest, bank.info["fox"].threshold, bank.own) == (NEW.encoder_digest, 0.5, 2)
+    assert (bank.encoder_digest, bank.info["fox"].threshold, bank.added_count) == (NEW.encoder_digest, 0.5, 1)
     assert bank.names[bank.lookup.find("Reynard")] == "fox"
 
 

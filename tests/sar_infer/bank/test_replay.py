@@ -202,7 +202,7 @@ class Machine(RuleBasedStateMachine):
         fits = one is not None and set(labels) <= set(one["photos"])
         if one is not None and fits:
             one["photos"] = [label for label in one["photos"] if label not in labels]
-        self.refused(lambda: remove_photos(self.bank, name, photo_set(*labels).known), fits)
+        self.refused(lambda: remove_photos(self.bank, name, photo_set(*labels).digest_set), fits)
 
     @rule(name=NAMES, only=st.booleans())
     def only(self, name: str, only: bool) -> None:
@@ -294,14 +294,14 @@ class Machine(RuleBasedStateMachine):
             info, photos = bank.info_of(one["name"]), bank.photos_of(one["name"])
             stated = (info.phrases, info.aliases, info.background, info.threshold, info.added is not None)
             assert stated == tuple(one[field] for field in ("phrases", "aliases", "background", "threshold", "added"))
-            assert (photos.known, photos.photos_only) == (photo_set(*one["photos"]).known, one["only"])
+            assert (photos.digest_set, photos.photos_only) == (photo_set(*one["photos"]).digest_set, one["only"])
             if one["photos"]:
                 mean = unit_rows(one["photos"]).astype(np.float64).mean(axis=0)
                 np.testing.assert_allclose(photos.mean, mean, atol=1e-12)
             assert [bank.lookup.get(text) for text in (one["name"], *one["aliases"])] == [place] * (
                 1 + len(one["aliases"])
             )
-        assert bank.own == sum(not one["added"] for one in classes)
+        assert bank.added_count == sum(one["added"] for one in classes)
         assert fitted(bank) == (
             self.model.statistics and fitted(fit(example_bank(), STATISTICS[self.model.statistics]))
         )

@@ -199,9 +199,9 @@ def test_photos_come_along_and_what_was_calibrated_without_them_goes(bundle: Bun
     opened = open_bundle(tmp_path / "kept").bank
     for name, found in opened.photos.items():
         was = bank.photos[name]
-        assert (found.mean.tobytes(), found.known, found.photos_only) == (
+        assert (found.mean.tobytes(), found.digest_set, found.photos_only) == (
             was.mean.tobytes(),
-            was.known,
+            was.digest_set,
             was.photos_only,
         )
         assert len(found.rows) == 0  # who gets the bundle gets no embedding of a photo
