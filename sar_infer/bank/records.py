@@ -49,29 +49,22 @@ class Add:
 
     def apply(self, draft: Draft) -> None:
         """Add the classes to a draft."""
-        slots = [self._slot(draft, name) for name in self.names]
-        fresh = [number for number, slot in enumerate(slots) if slot is None]
-        for number, slot in enumerate(slots):
-            if slot is not None:
-                draft.replace(slot, self.rows[number])
+        slots = {n: slot for n, name in enumerate(self.names) if (slot := self._slot(draft, name)) is not None}
+        draft.replace([*slots.values()], self.rows[[*slots]])
+        fresh = [number for number in range(len(self.names)) if number not in slots]
         if fresh:
             whole = len(fresh) == len(self.names)
-            rows = self.rows if whole else self.rows[fresh]
             names = self.names if whole else [self.names[number] for number in fresh]
-            for number, slot in zip(fresh, draft.append(Block(tuple(names), rows)), strict=True):
-                slots[number] = slot
-        aliases: dict[int, tuple[str, ...]] = {}
-        new = set(fresh)
-        for number, slot in enumerate(slots):
-            assert slot is not None  # noqa: S101 - it was just appended
-            item = self.info.get(number, PLAIN)
-            if item is PLAIN and number in new:
-                continue
+            block = Block(tuple(names), self.rows if whole else self.rows[fresh])
+            slots |= zip(fresh, draft.append(block), strict=True)
+        items = {slot: self.info.get(number, PLAIN) for number, slot in sorted(slots.items())}
+        items = {slot: item for slot, item in items.items() if item != draft.info_at(slot)}
+        for slot, item in items.items():
             draft.set_info(slot, item)
-            if item.aliases or draft.info(slot).aliases:
-                aliases[slot] = item.aliases
-        if aliases:
-            draft.set_aliases(aliases)
+        if changed := {
+            slot: item.aliases for slot, item in items.items() if item.aliases != draft.info_at(slot).aliases
+        }:
+            draft.set_aliases(changed)
 
     def _slot(self, draft: Draft, name: str) -> int | None:
         slot = draft.slot(name)
@@ -87,8 +80,7 @@ class Remove:
 
     def apply(self, draft: Draft) -> None:
         """Remove the classes from a draft."""
-        for slot in {slot for name in self.names if (slot := draft.slot(name)) is not None}:
-            draft.remove(slot)
+        draft.remove({slot for name in self.names if (slot := draft.slot(name)) is not None})
 
 
 @dataclass(frozen=True)
@@ -109,7 +101,7 @@ class Rename:
         slot, owner = draft.slot(self.old), draft.slot(self.new)
         if slot is None or owner not in (None, slot):
             return
-        item, name = draft.info(slot), draft.table.name(slot)
+        item, name = draft.info_at(slot), draft.table.name(slot)
         phrases = item.phrases or (name,)
         draft.set_aliases({slot: [alias for alias in item.aliases if name_key(alias) != name_key(self.new)]})
         draft.rename(slot, self.new)
@@ -162,13 +154,13 @@ class Set:
             slot = draft.slot(name)
             if slot is None:
                 continue
-            item = draft.info(slot)
+            item = draft.info_at(slot)
             threshold = item.threshold if settings.threshold is None else settings.threshold
             background = item.background if settings.background is None else settings.background
             threshold = None if settings.no_threshold else threshold
             draft.set_info(slot, dataclasses.replace(item, threshold=threshold, background=background))
             if settings.photos_only is not None:
-                draft.set_photos(slot, draft.photos(slot).with_photos_only(settings.photos_only))
+                draft.set_photos(slot, draft.photos_at(slot).with_photos_only(settings.photos_only))
 
 
 @dataclass(frozen=True, eq=False)

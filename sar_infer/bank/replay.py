@@ -29,7 +29,7 @@ from sar_infer.bank.records import (
     checkpoint,
 )
 from sar_infer.bank.state import REMOVED, RENAMED, Base, Draft, State
-from sar_infer.bank.table import Block, Table
+from sar_infer.bank.table import Block
 from sar_infer.errors import InputError
 from sar_infer.text.names import name_key, name_keys
 
@@ -259,40 +259,31 @@ def converted(base: Base, other: Base, slots: Mapping[int, int], at: str) -> Sta
         slots: The base's slot of each position whose class is the base's; see ``recognised``.
         at: The time at which classes came that the base does not have.
     """
-    names, rows, info, photos = other.block.names, other.block.rows, other.info, other.photos
-    pairs = [(slot, position) for position, slot in slots.items()]
-    gone = sorted({*range(len(base.block))} - {slot for slot, _ in pairs})
+    names, rows, draft = other.block.names, other.block.rows, Draft(State(base))
+    draft.remove({*range(len(base.block))}.difference(slots.values()))
+    differ = [position for position, slot in slots.items() if not np.array_equal(base.block.rows[slot], rows[position])]
+    draft.replace([slots[position] for position in differ], rows[differ])
+    for position, slot in slots.items():
+        if names[position] != base.block.names[slot]:
+            draft.rename(slot, names[position])
     fresh = [position for position in range(len(names)) if position not in slots]
-    table = Table((base.block,)).without(gone)
     if fresh:
-        table = table.followed_by(Block(tuple(names[position] for position in fresh), rows[fresh]))
-    pairs += [(len(base.block) + number, position) for number, position in enumerate(fresh)]
-    changed = [slot for slot, position in pairs if slot < len(base.block) and names[position] != base.block.names[slot]]
-    back = dict(pairs)
-    table = dataclasses.replace(table, renamed={slot: names[back[slot]] for slot in changed})
-    differ = sorted(
-        slot
-        for slot, position in pairs
-        if slot < len(base.block) and not np.array_equal(base.block.rows[slot], rows[position])
-    )
-    if differ:
-        table = dataclasses.replace(table, replaced=np.array(differ, np.intp), rows=rows[[back[s] for s in differ]])
-    infos: dict[int, ClassInfo] = {}
-    for slot, position in pairs:
-        item = info.get(position, PLAIN)
-        if item.added is None and (slot >= len(base.block) or slot in differ):
+        appended = draft.append(Block(tuple(names[position] for position in fresh), rows[fresh]))
+        slots = {**slots, **dict(zip(fresh, appended, strict=True))}
+    came = {*fresh, *differ}
+    for position, slot in slots.items():
+        item = other.info.get(position, PLAIN)
+        if item.added is None and position in came:
             item = dataclasses.replace(item, added=at)
-        if item != base.info.get(slot, PLAIN):
-            infos[slot] = item
-    none = PhotoSet.none(table.dim)
-    sets = {slot: photos.get(position, none) for slot, position in pairs if position in photos or slot in base.photos}
-    sets = {s: one for s, one in sets.items() if s not in base.photos or one.identity != base.photos[s].identity}
-    aliases = {name_key(alias): s for s, position in pairs for alias in info.get(position, PLAIN).aliases}
-    state = State(base)
-    state.table, state.info_by_slot, state.photos_by_slot, state.aliases = table, infos, sets, aliases
-    state.fitted = other.fitted
-    state.learned = other.learned and other.learned.moved({position: slot for slot, position in pairs})
-    return state
+        if item is not PLAIN or slot in base.info:
+            draft.set_info(slot, item)
+        if position in other.photos or slot in base.photos:
+            draft.set_photos(slot, other.photos.get(position, PhotoSet.none(draft.dim)))
+    pairs = ((slot, other.info.get(position, PLAIN).aliases) for position, slot in slots.items())
+    draft.set_aliases({slot: aliases for slot, aliases in pairs if aliases != draft.info_at(slot).aliases})
+    draft.fitted, draft.learned = other.fitted, other.learned and other.learned.moved(slots)
+    draft.calibration = None
+    return draft.state()
 
 
 def recognised(base: Base, other: Block, renamed: Mapping[str, str]) -> dict[int, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +18,7 @@ from sar_infer.bank.info import PLAIN, ClassInfo
 from sar_infer.bank.learned import FittedTensors, Learned, fitted_identity, learned_identity
 from sar_infer.bank.photos import PhotoSet, united
 from sar_infer.bank.search import Index, Lookup
-from sar_infer.bank.table import Block, Table, among, block_of
+from sar_infer.bank.table import Block, Table, among
 from sar_infer.errors import BankError
 from sar_infer.storage.named_tensors import packed, read_only
 from sar_infer.storage.tensor_file import tensor_bytes
@@ -31,6 +31,8 @@ SAME_ROW = 1e-5
 """Largest difference between two rows of the same text; runs of an encoder differ by less."""
 Flags = npt.NDArray[np.bool_]
 _UNIT_TOLERANCE = 1e-3
+_FIELDS = ("base", "table", "info_by_slot", "photos_by_slot", "aliases", "calibration", "fitted", "learned")
+"""All that a state is; what is computed from it is not among them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -349,7 +351,7 @@ def _bytes(numbers: Sequence[int] | Indices) -> bytes:
     return len(data).to_bytes(8, "little") + data.tobytes()
 
 
-class Draft:
+class Draft(State):
     """A state while it is being changed, by the rules of ``records``; every rule does what it can.
 
     Args:
@@ -358,80 +360,67 @@ class Draft:
     """
 
     def __init__(self, state: State, *, strict: bool = False) -> None:
-        self.base, self._strict = state.base, strict
-        self.calibration, self.fitted, self.learned = state.calibration, state.fitted, state.learned
-        self._blocks = list(state.table.blocks)
-        self._removed = set(state.table.removed.tolist())
-        self._renamed = dict(state.table.renamed)
-        self._replaced: dict[int, Floats] = dict(zip(state.table.replaced.tolist(), state.table.rows, strict=False))
-        self._info = dict(state.info_by_slot)
-        self._photos = dict(state.photos_by_slot)
-        self._aliases = dict(state.aliases)
-        self._table: Table | None = state.table
+        vars(self).update({name: vars(state)[name] for name in _FIELDS})
+        self.info_by_slot = dict(state.info_by_slot)
+        self.photos_by_slot = dict(state.photos_by_slot)
+        self.aliases = dict(state.aliases)
+        self._strict = strict
 
     def state(self) -> State:
-        """Return the state as it is now."""
+        """Return the state as it is now, after which nothing is changed here."""
         state = State(self.base)
-        state.table, state.info_by_slot, state.photos_by_slot = self.table, self._info, self._photos
-        state.aliases = self._aliases
-        state.calibration, state.fitted, state.learned = self.calibration, self.fitted, self.learned
+        vars(state).update({name: vars(self)[name] for name in _FIELDS})
         return state
-
-    @property
-    def table(self) -> Table:
-        """Return names and rows as they are now."""
-        if self._table is None:
-            replaced = sorted(self._replaced)
-            rows = np.array([self._replaced[slot] for slot in replaced], np.float32).reshape(
-                len(replaced), self._blocks[0].rows.shape[1]
-            )
-            removed = np.array(sorted(self._removed), np.intp)
-            self._table = Table(tuple(self._blocks), removed, self._renamed, np.array(replaced, np.intp), rows)
-        return self._table
 
     def slot(self, name: str) -> int | None:
         """Return the slot of a class by its name, in any spelling; the exact one comes first."""
         slots = self.table.slots_named(name_key(name))
         return next((slot for slot in slots if self.table.name(slot) == name), slots[-1] if slots else None)
 
-    def info(self, slot: int) -> ClassInfo:
-        """Return what is known of a class."""
-        item = self._info.get(slot)
-        return self.base.info.get(slot, PLAIN) if item is None else item
-
-    def photos(self, slot: int) -> PhotoSet:
-        """Return the photos of a class."""
-        photos = self._photos.get(slot)
-        return self.base.photos.get(slot) or PhotoSet.none(self.table.dim) if photos is None else photos
-
-    def append(self, block: Block) -> list[int]:
+    def append(self, block: Block) -> range:
         """Add classes at the end and return their slots; small blocks are joined, so that they stay few."""
-        first = self.table.starts[-1]
+        first, size, blocks = self.table.starts[-1], len(block), [*self.table.blocks]
         self._outdate()
-        for key in (name_key(name) for name in block.names) if self._aliases else ():
+        for key in (name_key(name) for name in block.names) if self.aliases else ():
             self._give_way(key)
-        size = len(block)
-        while len(self._blocks) > 1 and len(self._blocks[-1]) <= 2 * len(block):
-            last = self._blocks.pop()
+        while len(blocks) > 1 and len(blocks[-1]) <= 2 * len(block):
+            last = blocks.pop()
             block = Block((*last.names, *block.names), np.concatenate([last.rows, block.rows]))
-        self._blocks.append(block)
-        self._table = None
-        return list(range(first, first + size))
+        self.table = dataclasses.replace(self.table, blocks=(*blocks, block))
+        return range(first, first + size)
 
-    def replace(self, slot: int, row: Floats) -> None:
-        """Give a class another row; its base's own is no other row."""
-        block, number = block_of(self._blocks, slot)
-        if self.learned is not None and not np.array_equal(self._replaced.get(slot, block.rows[number]), row):
+    def replace(self, slots: Sequence[int], rows: Floats) -> None:
+        """Give classes other rows (R, D)."""
+        if not len(slots):
+            return
+        if self.learned is not None and not np.array_equal(self.table.take(self.table.positions(slots)), rows):
             self._outdate()
-        if slot < len(self.base.block) and np.array_equal(self.base.block.rows[slot], row):
-            self._replaced.pop(slot, None)
-        else:
-            self._replaced[slot] = row
-        self._table = None
+        self.table = self.table.with_rows(slots, rows)
+
+    def fit(self, tensors: FittedTensors) -> None:
+        """Set class statistics; without tensors there are none."""
+        self.fitted = tensors or None
+        self._outdate()
+
+    def rename(self, slot: int, name: str) -> None:
+        """Give a class another name."""
+        self._give_way(name_key(name))
+        self.table = self.table.with_name(slot, name)
+
+    def remove(self, slots: Collection[int]) -> None:
+        """Remove classes."""
+        for slot in slots:
+            for alias in self.info_at(slot).aliases:
+                self.aliases.pop(name_key(alias), None)
+            self.info_by_slot.pop(slot, None)
+            self.photos_by_slot.pop(slot, None)
+        if self.learned is not None and not self.learned.by_slot.keys().isdisjoint(slots):
+            self.learned = self.learned.moved({slot: slot for slot in self.learned.by_slot if slot not in slots})
+        self.table = self.table.without([*slots])
 
     def set_info(self, slot: int, item: ClassInfo) -> None:
         """Set what is known of a class, but for its aliases, which ``set_aliases`` sets."""
-        aliases = self.info(slot).aliases
+        aliases = self.info_at(slot).aliases
         self._set_info(slot, item if item.aliases == aliases else dataclasses.replace(item, aliases=aliases))
 
     def set_aliases(self, aliases: Mapping[int, Iterable[str]]) -> None:
@@ -441,49 +430,16 @@ class Draft:
             BankError: The draft is strict, and one stands for another class, or for this one already.
         """
         for slot in aliases:
-            for alias in self.info(slot).aliases:
-                self._aliases.pop(name_key(alias), None)
-            self._set_info(slot, dataclasses.replace(self.info(slot), aliases=()))
+            for alias in self.info_at(slot).aliases:
+                self.aliases.pop(name_key(alias), None)
+            self._set_info(slot, dataclasses.replace(self.info_at(slot), aliases=()))
         for slot, texts in aliases.items():
             free = [alias for alias in texts if self._claimed(slot, alias)]
-            self._set_info(slot, dataclasses.replace(self.info(slot), aliases=tuple(free)))
-
-    def fit(self, tensors: FittedTensors) -> None:
-        """Set class statistics; without tensors there are none."""
-        self.fitted = tensors or None
-        self._outdate()
-
-    def _outdate(self) -> None:
-        """Say of what was learned that it is of other classes or statistics."""
-        if self.learned is not None and not self.learned.stale:
-            self.learned = dataclasses.replace(self.learned, stale=True)
-
-    def rename(self, slot: int, name: str) -> None:
-        """Give a class another name."""
-        self._give_way(name_key(name))
-        block, row = block_of(self._blocks, slot)
-        if block.names[row] == name:
-            self._renamed.pop(slot, None)
-        else:
-            self._renamed[slot] = name
-        self._table = None
-
-    def remove(self, slot: int) -> None:
-        """Remove a class."""
-        for alias in self.info(slot).aliases:
-            self._aliases.pop(name_key(alias), None)
-        self._removed.add(slot)
-        self._info.pop(slot, None)
-        self._photos.pop(slot, None)
-        self._renamed.pop(slot, None)
-        self._replaced.pop(slot, None)
-        if self.learned is not None and slot in self.learned.by_slot:
-            self.learned = self.learned.moved({one: one for one in self.learned.by_slot if one != slot})
-        self._table = None
+            self._set_info(slot, dataclasses.replace(self.info_at(slot), aliases=tuple(free)))
 
     def add_photos(self, slot: int, photos: PhotoSet) -> None:
         """Add photos to those of a class; where nobody can tell them apart from those that are there, they stay out."""
-        had = self.photos(slot)
+        had = self.photos_at(slot)
         both = united(had, photos)
         if both is None and self._strict:
             raise BankError(
@@ -495,7 +451,7 @@ class Draft:
 
     def remove_photos(self, slot: int, digests: Iterable[bytes]) -> None:
         """Remove photos of a class, those of which the row is kept."""
-        had = self.photos(slot)
+        had = self.photos_at(slot)
         latest = {digest.tobytes() for digest in had.digests[had.folded :]}
         self.set_photos(slot, had.without(latest.intersection(digests)))
 
@@ -503,34 +459,39 @@ class Draft:
         """Set all photos of a class."""
         before = self.base.photos.get(slot)
         if (not photos and before is None) or (before is not None and before.identity == photos.identity):
-            self._photos.pop(slot, None)
+            self.photos_by_slot.pop(slot, None)
         else:
-            self._photos[slot] = photos
+            self.photos_by_slot[slot] = photos
 
     def _set_info(self, slot: int, item: ClassInfo) -> None:
         if item == self.base.info.get(slot, PLAIN):
-            self._info.pop(slot, None)
+            self.info_by_slot.pop(slot, None)
         else:
-            self._info[slot] = item
+            self.info_by_slot[slot] = item
+
+    def _outdate(self) -> None:
+        """Say of what was learned that it is of other classes or statistics."""
+        if self.learned is not None and not self.learned.stale:
+            self.learned = dataclasses.replace(self.learned, stale=True)
 
     def _give_way(self, key: str) -> None:
         """Drop the alias that a class now has as its name."""
-        owner = self._aliases.get(key)
+        owner = self.aliases.get(key)
         if owner is None:
             return
-        info = self.info(owner)
+        info = self.info_at(owner)
         if self._strict:
             raise BankError(f"alias {key!r} of class {self.table.name(owner)!r} is the name of another class")
-        del self._aliases[key]
+        del self.aliases[key]
         left = tuple(alias for alias in info.aliases if name_key(alias) != key)
         self._set_info(owner, dataclasses.replace(info, aliases=left))
 
     def _claimed(self, slot: int, alias: str) -> bool:
         """Return True if an alias is free, and give it to a class."""
         key = name_key(alias)
-        owner = next(iter(self.table.slots_named(key)[-1:]), self._aliases.get(key))
+        owner = next(iter(self.table.slots_named(key)[-1:]), self.aliases.get(key))
         if owner is None:
-            self._aliases[key] = slot
+            self.aliases[key] = slot
             return True
         name, other = self.table.name(slot), self.table.name(owner)
         if self._strict and owner == slot:

@@ -7,6 +7,7 @@ order. A change of one class of a million costs one class, since blocks are shar
 from __future__ import annotations
 
 import bisect
+import dataclasses
 import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -193,13 +194,34 @@ class Table:
         """Return this table without some classes that are in it."""
         if not len(slots):
             return self
-        removed = np.sort(np.concatenate([self.removed, np.array(slots, np.intp)]))
-        return Table(self.blocks, removed, self.renamed, self.replaced, self.rows)
+        gone = np.sort(np.array(slots, np.intp))
+        removed, left = np.sort(np.concatenate([self.removed, gone])), ~among(self.replaced, gone)
+        renamed = {slot: name for slot, name in self.renamed.items() if slot not in {*slots}} if self.renamed else {}
+        return Table(self.blocks, removed, renamed, self.replaced[left], self.rows[left])
 
     def followed_by(self, block: Block) -> Table:
         """Return this table with a block after its last."""
         blocks = (*self.blocks, block) if len(block) else self.blocks
         return Table(blocks, self.removed, self.renamed, self.replaced, self.rows)
+
+    def with_name(self, slot: int, name: str) -> Table:
+        """Return this table with another name of a class."""
+        renamed = {other: text for other, text in self.renamed.items() if other != slot}
+        block, row = block_of(self.blocks, slot)
+        if block.names[row] != name:
+            renamed[slot] = name
+        return dataclasses.replace(self, renamed=renamed)
+
+    def with_rows(self, slots: Sequence[int], rows: Floats) -> Table:
+        """Return this table with other rows (R, D) of R classes; the row in the block is no other row."""
+        rows_by_slot = dict(zip(self.replaced.tolist(), self.rows, strict=True)) | dict(zip(slots, rows, strict=True))
+        for slot in slots:
+            block, row = block_of(self.blocks, slot)
+            if np.array_equal(block.rows[row], rows_by_slot[slot]):
+                del rows_by_slot[slot]
+        replaced = sorted(rows_by_slot)
+        together = np.array([rows_by_slot[slot] for slot in replaced], np.float32).reshape(-1, self.dim)
+        return dataclasses.replace(self, replaced=np.array(replaced, np.intp), rows=together)
 
     def slots_named(self, key: str) -> list[int]:
         """Return the slots, rising, of the classes whose ``name_key`` this is."""
