@@ -9,13 +9,23 @@ from typing import Any
 
 from sar_infer._arrays import Floats
 from sar_infer.bank import file
-from sar_infer.bank.calibration import BankCalibration
 from sar_infer.bank.file import Content
 from sar_infer.bank.info import PLAIN, ClassInfo
+from sar_infer.bank.learned import BankCalibration
+from sar_infer.bank.log import (
+    Log,
+    Step,
+    applied,
+    changes_of,
+    checkpoint,
+    converted,
+    flattened,
+    folded,
+    recognised,
+    replay,
+)
 from sar_infer.bank.old_files import KIND, renamed_names
 from sar_infer.bank.photos import PhotoSet
-from sar_infer.bank.records import Log, Step, checkpoint
-from sar_infer.bank.replay import applied, changes_of, converted, flattened, folded, recognised, replay
 from sar_infer.bank.state import Base, State, check_base
 from sar_infer.bank.table import Block
 from sar_infer.errors import BankError, BaseMissingError

@@ -20,9 +20,7 @@ import numpy.typing as npt
 
 from sar_infer.bank import old_files
 from sar_infer.bank.info import check_text, info_from_json, info_to_json, sparse
-from sar_infer.bank.old_files import KIND, MAPPED_BYTES
-from sar_infer.bank.photos import PhotoSet
-from sar_infer.bank.records import (
+from sar_infer.bank.log import (
     Action,
     Add,
     Alias,
@@ -37,8 +35,11 @@ from sar_infer.bank.records import (
     Rename,
     Set,
     Step,
+    applied,
+    taught_changes,
 )
-from sar_infer.bank.replay import applied, taught_changes
+from sar_infer.bank.old_files import KIND, MAPPED_BYTES
+from sar_infer.bank.photos import PhotoSet
 from sar_infer.bank.state import Base, State, check_base, check_rows
 from sar_infer.bank.table import Block
 from sar_infer.errors import BankError, BundleError

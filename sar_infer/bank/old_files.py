@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sar_infer.bank.calibration import BankCalibration
 from sar_infer.bank.info import ClassInfo, info_from_json, info_to_json
+from sar_infer.bank.learned import BankCalibration
+from sar_infer.bank.log import Step
 from sar_infer.bank.photos import PhotoSet
-from sar_infer.bank.records import Step
 from sar_infer.bank.state import REMOVED, RENAMED, Base, check_base
 from sar_infer.bank.table import Block
 from sar_infer.errors import BankError, BundleError

@@ -13,12 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from sar_infer._arrays import Floats, Indices
-from sar_infer.bank.calibration import BankCalibration
 from sar_infer.bank.info import PLAIN, ClassInfo
-from sar_infer.bank.learned import FittedTensors, Learned, fitted_identity, learned_identity
+from sar_infer.bank.learned import BankCalibration, FittedTensors, Learned, fitted_identity, learned_identity
 from sar_infer.bank.photos import PhotoSet, united
-from sar_infer.bank.search import Index, Lookup
-from sar_infer.bank.table import Block, Table, among
+from sar_infer.bank.table import Block, Index, Lookup, Table, among
 from sar_infer.errors import BankError
 from sar_infer.storage.named_tensors import packed, read_only
 from sar_infer.storage.tensor_file import tensor_bytes
@@ -161,6 +159,14 @@ class State:
     def index(self) -> Index:
         """Return the position of each exact name."""
         return Index(self.table)
+
+    def spelling(self, text: str) -> str:
+        """Return the name of the class with this name or alias, in any case and spacing.
+
+        Raises:
+            ClassNameError: There is none, with similar spellings; or there are several that differ in case or space.
+        """
+        return self.names[self.lookup.find(text)]
 
     def info_at(self, slot: int) -> ClassInfo:
         """Return what is known of the class of a slot."""
@@ -352,7 +358,7 @@ def _bytes(numbers: Sequence[int] | Indices) -> bytes:
 
 
 class Draft(State):
-    """A state while it is being changed, by the rules of ``records``; every rule does what it can.
+    """A state while it is being changed, by the rules of ``log``; every rule does what it can.
 
     Args:
         state: The state to begin with.

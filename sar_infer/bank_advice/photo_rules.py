@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from sar_infer._arrays import Floats, Indices
 from sar_infer.bank import ClassBank, PhotoSet
-from sar_infer.bank.search import at_even_steps
+from sar_infer.bank.table import at_even_steps
 from sar_infer.bank_advice.finding import Finding
 from sar_infer.bundle.bundle import Bundle
 from sar_infer.classifiers.statistics import Statistics, class_means, composed, confusion, mahalanobis

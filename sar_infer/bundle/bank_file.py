@@ -90,8 +90,8 @@ def read(path: Path, bundle: Bundle, previous: ClassBank | None = None, *, whole
     expected = bundle.manifest.encoder_digest
     if encoder != expected:
         raise BankError(
-            f"{path}: belongs to another encoder than the bundle {bundle.location}; name the bundle that it was made with "
-            f"(--bundle), or carry its changes over: sar-bank rebase {shlex.quote(str(path))} --bundle "
+            f"{path}: belongs to another encoder than the bundle {bundle.location}; name the bundle that it was made "
+            f"with (--bundle), or carry its changes over: sar-bank rebase {shlex.quote(str(path))} --bundle "
             f"{shlex.quote(str(bundle.location))} (expected {expected[:8]}, the bank has {encoder[:8]})"
         )
     bank = ClassBank.load(path, expected, bundle.bank, previous=previous, whole=whole)

@@ -13,9 +13,8 @@ import numpy.typing as npt
 
 from sar_infer._arrays import Floats, Indices
 from sar_infer.bank import ClassBank, PhotoSet
-from sar_infer.bank.calibration import BankCalibration
-from sar_infer.bank.search import Lookup
-from sar_infer.bank.table import Block, Table
+from sar_infer.bank.learned import BankCalibration
+from sar_infer.bank.table import Block, Lookup, Table
 from sar_infer.classifiers.composition import Composer, Terms
 from sar_infer.classifiers.head import ClassHead
 from sar_infer.classifiers.trained_statistics import ClassPhotos

@@ -15,7 +15,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from sar_infer._arrays import Floats
-from sar_infer.bank.calibration import BankCalibration
+from sar_infer.bank.learned import BankCalibration
 from sar_infer.bundle.manifest import Manifest
 from sar_infer.classify import ranking
 from sar_infer.classify.class_set import ClassSet

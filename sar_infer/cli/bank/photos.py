@@ -73,7 +73,7 @@ def counted_for(workspace: Workspace, name: str, paths: Sequence[str]) -> list[b
     """
     from sar_infer.images.inputs import expand
 
-    name = workspace.bank.names[workspace.bank.lookup.find(name)]
+    name = workspace.bank.spelling(name)
     counted_digests = workspace.bank.photos_of(name).digest_set
     photos = [*workspace.classifier.each_photo(expand(paths))]
     if strange := [path for path, digest, _ in photos if digest not in counted_digests]:

@@ -95,19 +95,18 @@ def test_photos_come_along_where_images_are_embedded_alike() -> None:
     result = rebased(old, NEW, embed)
     counts = {name: (len(one), one.photos_only) for name, one in result.bank.photos.items()}
     assert counts == {"cat": (1, False), "SKU-1": (2, True)}  # the new bundle was trained on photos of owls
-    assert (result.photos, result.trained) == ((), ("owl",))
-    assert "trained on these classes, so their photos stay out: 'owl'" in result.left_out()[0]
+    assert result.left_out == ("the bundle was trained on these classes, so their photos stay out: 'owl'",)
     result = rebased(old, base("b", "cat", "owl", alike=False, word="new "), embed)
     assert {name: (len(one), one.photos_only) for name, one in result.bank.photos.items()} == {"SKU-1": (0, True)}
-    assert (result.photos, result.trained) == (("cat", "SKU-1", "owl"), ())
-    assert "another image encoder" in result.left_out()[0]
+    again = "another image encoder: add the photos of these classes again: 'cat', 'SKU-1', 'owl'"
+    assert result.left_out == (again,)
 
 
 def test_what_cannot_be_embedded_is_told_and_the_rest_is_there() -> None:
     old = add(OLD, ["fox", "long", "emu"], unit_rows(["fox", "long", "emu"]))
     result = rebased(old, NEW, embed)
     assert list(result.bank.names) == ["cat", "owl", "fox", "emu"]
-    assert result.left_out() == ["class 'long' cannot be embedded: class name 'long' is too long"]
+    assert result.left_out == ("class 'long' cannot be embedded: class name 'long' is too long",)
 
 
 def test_a_class_that_can_be_an_answer_has_to_be_left() -> None:
@@ -124,7 +123,7 @@ def test_a_file_is_enough_without_its_base(tmp_path: Path) -> None:
     result = rebased(detached(tmp_path / "b.safetensors"), NEW, embed)
     assert rows(result.bank) == {"tom": row("new cat"), "owl": row("new owl"), "fox": row("new|fox")}
     assert {name: len(one) for name, one in result.bank.photos.items()} == {"tom": 1, "fox": 1}
-    assert result.left_out() == []
+    assert result.left_out == ()
     assert result.bank.content_digest == carried(old).content_digest
 
 
@@ -140,15 +139,15 @@ def test_fitted_statistics_stay_with_their_encoder_and_learned_sums_with_their_i
         fit(add(OLD, ["fox"], unit_rows(["fox"])), {"slope": np.array(0.5)}), learning({"fox": "f", "dog": "d"})
     )
     again = rebased(old, base("a", "cat", "dog", "emu"), embed)
-    assert (fitted(again.bank), learned(again.bank), again.left_out()) == (fitted(old), learned(old), [])
+    assert (fitted(again.bank), learned(again.bank), again.left_out) == (fitted(old), learned(old), ())
     alike = rebased(old, NEW, embed)  # where there is no dog
     sums, translation, *rest = learned(old)
     assert learned(alike.bank) == ({"fox": sums["fox"]}, translation, *rest)
-    assert (alike.bank.fitted, alike.unfitted, alike.unlearned) == (None, True, False)
-    assert alike.left_out() == ["the class statistics were fitted with the other encoder's rows; fit them again"]
+    assert alike.bank.fitted is None
+    assert alike.left_out == ("the class statistics were fitted with the other encoder's rows; fit them again",)
     other = rebased(old, base("b", "cat", alike=False), embed)
-    assert (other.bank.fitted, other.bank.learned, other.unlearned) == (None, None, True)
-    assert "has to be learned again" in other.left_out()[-1]
+    assert (other.bank.fitted, other.bank.learned) == (None, None)
+    assert "has to be learned again" in other.left_out[-1]
 
 
 def test_a_file_that_stands_alone_takes_along_what_it_has_learned(tmp_path: Path) -> None:

@@ -30,8 +30,7 @@ from sar_infer.bank import (
     rollback,
     set_photos_only,
 )
-from sar_infer.bank.records import UNDO_STEPS
-from sar_infer.bank.replay import folded, replay
+from sar_infer.bank.log import UNDO_STEPS, folded, replay
 from sar_infer.errors import BankError, ClassNameError, InputError
 
 NAMES = st.sampled_from([*"abcdef", "A", "B c", "b  C", "日本"])

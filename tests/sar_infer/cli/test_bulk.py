@@ -27,7 +27,7 @@ from support.servers import workers
 
 from sar_infer import Classifier
 from sar_infer.bank import ClassInfo, amend, calibrate
-from sar_infer.bank.calibration import BankCalibration
+from sar_infer.bank.learned import BankCalibration
 from sar_infer.bulk.outputs.job import BulkJob, Shard, alone
 from sar_infer.bulk.outputs.store import open_store
 from sar_infer.bulk.sources.listing import InputSources
