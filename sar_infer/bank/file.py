@@ -21,7 +21,6 @@ import numpy.typing as npt
 from sar_infer.bank import old_files
 from sar_infer.bank.info import check_text, info_from_json, info_to_json, sparse
 from sar_infer.bank.log import (
-    Action,
     Add,
     Alias,
     Calibrate,
@@ -103,14 +102,15 @@ def read(path: Path, encoder_digest: str | None = None, previous: Log | None = N
         BankError: It is missing, damaged, no bank, or of another encoder.
     """
     if KIND.version_of(path) != VERSION:
-        return _old(path, encoder_digest, whole=whole)
+        base, steps = old_files.read(path, encoder_digest, whole=whole)
+        return Content(base.encoder_digest, Log(steps, len(steps)), base, base.digest, provenance=base.provenance)
     try:
         with path.open("rb") as stream:
             file = TensorFile(stream)
             KIND.check_encoder(path, file.metadata["encoder_digest"], encoder_digest)
             return _read(file, previous or Log(), whole=whole)
     except (BankError, BundleError, ValueError, KeyError, OSError, RecursionError) as error:
-        raise BankError(f"{path}: {_reason(error)}") from None
+        raise old_files.unreadable(path, error) from None
 
 
 def write(path: Path, base: Base, log: Log, digest: str) -> None:
@@ -257,20 +257,6 @@ class _BaseEntry:
 
 
 @dataclass(frozen=True)
-class _Entry:
-    """A step as it stands in the records."""
-
-    n: int
-    at: str
-    action: Action
-    summary: str
-    by: str = ""
-    to: int | None = None
-    changes: Any = None
-    digest: str | None = None
-
-
-@dataclass(frozen=True)
 class _Learning:
     """What was learned as it stands in a record, without its tensors."""
 
@@ -300,8 +286,7 @@ def _read(file: TensorFile, previous: Log, *, whole: bool) -> Content:
     if not isinstance(records, list):
         raise BankError("field records: expected a list")
     steps = tuple(map(reader.step, records))
-    if [step.n for step in steps] != list(range(1, len(steps) + 1)):
-        raise BankError("the steps of its history are not numbered from 1 on")
+    old_files.check_numbers(steps)
     for step in steps:
         if (step.action == "rollback") != (step.to is not None) or not 0 <= (step.to or 0) < step.n:
             raise BankError(f"step {step.n} of its history is no sound {step.action}")
@@ -376,17 +361,19 @@ class _Reader:
         step = self._steps.get(_json(content))
         if step is not None and prefix is None:
             return step
-        entry = build(_Entry, content, "records")
-        prefix = prefix or f"s{entry.n}"
-        self.check(prefix, entry.digest)
-        changes = entry.changes
+        if not isinstance(content, dict):
+            raise BankError("records: expected objects")
+        step = build(Step, {key: content[key] for key in content.keys() - {"changes", "digest"}}, "records")
+        prefix = prefix or f"s{step.n}"
+        self.check(prefix, content.get("digest"))
+        changes = content.get("changes")
         if changes is None and self.has(f"{prefix}.changes"):
             changes = json.loads(self.tensor(f"{prefix}.changes").tobytes())
         if changes is not None:
             if not isinstance(changes, list):
-                raise BankError(f"changes of step {entry.n}: expected a list")
+                raise BankError(f"changes of step {step.n}: expected a list")
             changes = tuple(self._change(change, f"{prefix}.{number}") for number, change in enumerate(changes))
-        step = Step(entry.n, entry.at, entry.action, entry.summary, entry.by, entry.to, changes)
+        step = dataclasses.replace(step, changes=changes)
         _ENCODED[step] = (
             content,
             {name: array for name, array in self._tensors.items() if name.startswith(f"{prefix}.")},
@@ -448,13 +435,6 @@ def _photos(classes: Sequence[_Class], reader: _Reader, prefix: str) -> dict[str
     return sets
 
 
-def _old(path: Path, encoder_digest: str | None, *, whole: bool) -> Content:
-    old = old_files.read(path, encoder_digest, whole=whole)
-    log = Log(old.history, len(old.history))
-    base = old.base
-    return Content(base.encoder_digest, log, base, base.digest, provenance=base.provenance)
-
-
 def _json(content: Any) -> str:
     return json.dumps(content, ensure_ascii=False, separators=(",", ":"))
 
@@ -476,7 +456,3 @@ def _digest_of_tensors(tensors: Tensors) -> str:
         for piece in tensor_bytes(tensors[name]):
             digest.update(piece)
     return digest.hexdigest()
-
-
-def _reason(error: Exception) -> str:
-    return f"metadata has no {error}" if isinstance(error, KeyError) else str(error)
