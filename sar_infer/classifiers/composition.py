@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,30 +59,31 @@ class Terms:
         )
 
 
-class Prepared:
-    """The unit rows (N, D) of some images, ready for any number of blocks of classes.
+def composed_logits(terms: Terms, table: Table, rows: Floats, cells: int) -> Iterator[tuple[int, Floats]]:
+    """Yield the first column and the logits (N, B) of some classes, in order.
 
-    Attributes:
-        queries: (N, D) whose products with text rows ``logits`` takes.
+    Args:
+        terms: The terms of the classes.
+        table: Their text rows, which are read unless each has weights of its own.
+        rows: (N, D) unit rows of images.
+        cells: Number of logits at a time, about.
     """
-
-    def __init__(self, terms: Terms, rows: Floats) -> None:
-        self._terms = terms
-        self._centred: Floats = rows - terms.statistics.centre
-        self.queries, constants = transformed_queries(terms.statistics, terms.scale, rows)
-        self._constants = constants[:, np.newaxis]
-
-    def logits(self, start: int, products: Floats) -> Floats:
-        """Return logits (N, B) of the classes from a column on, from their products (N, B) with the queries."""
-        terms, stop = self._terms, start + products.shape[1]
-        result: Floats = products
-        result += terms.bias[start:stop]
-        result += self._constants
+    centred: Floats = rows - terms.statistics.centre
+    if len(terms.columns) == len(table):
+        size = max(1, cells // max(1, len(rows)))
+        for start in range(0, len(table), size):
+            yield start, centred @ terms.weights[start : start + size].T + terms.bias[start : start + size]
+        return
+    queries, constants = transformed_queries(terms.statistics, terms.scale, rows)
+    for start, products in table.products(queries, cells):
+        logits, stop = products, start + products.shape[1]
+        logits += terms.bias[start:stop]
+        logits += constants[:, np.newaxis]
         first, last = np.searchsorted(terms.columns, (start, stop)).tolist()
         if first < last:
             columns = terms.columns[first:last]
-            result[:, columns - start] = self._centred @ terms.weights[first:last].T + terms.bias[columns]
-        return result
+            logits[:, columns - start] = centred @ terms.weights[first:last].T + terms.bias[columns]
+        yield start, logits
 
 
 class Composer:

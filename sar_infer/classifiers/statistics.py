@@ -6,8 +6,8 @@ CLIP-based Adaptation", ICLR 2024, arXiv 2402.04087). With ``z = x - centre`` an
     logit_c(x) = s <x, t_c> + alpha (<z, P d_c> - d_c' P d_c / 2) - g(n_c)
 
 ``t_c`` is the unit text row, ``s`` the logit scale, ``m_c`` the class's mean, ``n_c`` its number of photos. This is the
-log-likelihood of the Gaussian up to one constant for each image; measured from the centre, no digits are lost. All
-sums are taken in float64.
+log-likelihood of the Gaussian up to one constant for each image; measured from the centre, no digits are lost. Sums
+of a class are taken in float64, those of an image in float32.
 """
 
 from __future__ import annotations
@@ -85,9 +85,10 @@ class Statistics:
     separation: float = 1.0
 
     @functools.cached_property
-    def image_map(self) -> Doubles:
+    def image_map(self) -> Floats:
         """Return ``alpha b P`` (D, D), which takes an image's row to what it adds to its query."""
-        return self.alpha * self.slope * self.precision.astype(np.float64)
+        result: Floats = (self.alpha * self.slope * self.precision.astype(np.float64)).astype(np.float32)
+        return result
 
     def __post_init__(self) -> None:
         size = self.centre.shape[0] if self.centre.ndim == 1 else -1
@@ -299,10 +300,8 @@ def transformed_queries(statistics: Statistics, scale: float, features: Floats) 
         scale: s, the logit scale.
         features: (N, D) unit image features.
     """
-    apart = features.astype(np.float64) - statistics.centre
-    image = apart @ statistics.image_map
-    queries = (scale * features.astype(np.float64) + image).astype(np.float32)
-    return queries, (-image @ statistics.text_centre.astype(np.float64)).astype(np.float32)
+    image = (features - statistics.centre) @ statistics.image_map
+    return np.float32(scale) * features + image, -image @ statistics.text_centre
 
 
 def named_bias(statistics: Statistics, text_rows: Floats) -> Floats:
