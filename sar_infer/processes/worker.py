@@ -26,6 +26,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from multiprocessing.reduction import ForkingPickler
 from multiprocessing.util import Finalize
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 from weakref import WeakSet
 
@@ -108,6 +109,13 @@ class Worker(Generic[Answer]):
     def alive(self) -> bool:
         """Return whether the process still runs."""
         return not wait([self._process.sentinel], 0)
+
+    @property
+    def stopped(self) -> bool:
+        """Return whether the process is stopped, as by SIGSTOP; elsewhere than on Linux nobody can tell."""
+        with contextlib.suppress(OSError, IndexError):
+            return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+        return False
 
     def loaded(self, limit: float) -> None:
         """Send ``load`` to the process, and wait until it has returned there, ``limit`` seconds at most.

@@ -26,12 +26,12 @@ IMAGE = {"Content-Type": "image/jpeg"}
 @pytest.fixture(scope="module")
 def settings(bundle_path: Path) -> Settings:
     limits = Limits(body_bytes=100_000, queue=3)
-    return Settings(bundle=bundle_path, device="cpu", threads=1, workers=1, max_batch=2, limits=limits)
+    return Settings(bundle=bundle_path, device="cpu", threads=1, max_batch=2, limits=limits)
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["one process", "worker processes"])
+@pytest.fixture(scope="module", params=[0, 2], ids=["one process", "worker processes"])
 def server(settings: Settings, request: pytest.FixtureRequest) -> Iterator[Local]:
-    with local_server(replace(settings, processes=request.param)) as local:
+    with local_server(replace(settings, workers=request.param)) as local:
         yield local
 
 
