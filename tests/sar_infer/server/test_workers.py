@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -313,36 +312,6 @@ def test_a_start_whose_workers_die_or_hang_is_one_line_and_ends(
     assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (2, "", 1), ended.stderr
     assert ended.stderr.startswith(f"Error: {path / 'image_encoder.onnx'}: ")
     assert says in ended.stderr
-
-
-def test_workers_that_are_killed_at_any_point_of_their_start_are_replaced(
-    server: Local, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(supervisor, "MOST_DEATHS", 99)
-    killed = set(pids(server))
-    for pid in killed:
-        os.kill(pid, signal.SIGKILL)
-    for delay in (0, 0.001, 0.005, 0.02, 0.05, 0.2):
-        wait_for(lambda: set(worker_pids(os.getpid())) - killed)
-        time.sleep(delay)
-        for pid in set(worker_pids(os.getpid())) - killed:
-            killed.add(pid)
-            os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: len(pids(server) - killed) == 2)
-    assert classify(server.url).status_code == 200
-
-
-def test_a_start_whose_worker_is_killed_ends_with_one_line(path: Path) -> None:
-    command = [sys.executable, "-m", "sar_infer.cli.serve", "--bundle", str(path), "--workers", "2", "--port", "0"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            wait_for(lambda: worker_pids(process.pid))
-            os.kill(worker_pids(process.pid)[0], signal.SIGKILL)
-            _, told = process.communicate(timeout=200)
-        finally:
-            process.kill()
-    assert (process.returncode, told.count("\n")) == (2, 1), told
-    assert "exit code -9" in told
 
 
 @pytest.mark.usefixtures("brittle")
