@@ -11,7 +11,6 @@ and gets everything else over that.
 from __future__ import annotations
 
 import contextlib
-import gc
 import os
 import signal
 import socket
@@ -230,12 +229,10 @@ def _serve(pipe: Connection) -> None:
         pipe.send_bytes(_failure(error))
         return
     del content
-    gc.freeze()  # what was loaded stays, so that it need not be looked through for cycles again and again
     pipe.send((True, None))
     with contextlib.suppress(EOFError, OSError):  # the parent has closed it, or has ended
         while True:
             pipe.send_bytes(_answered(answer, pipe.recv_bytes()))
-    gc.unfreeze()  # what is still frozen at the end is never freed, which libraries made with nanobind report at length
 
 
 def _answered(answer: Callable[..., Any], content: bytes) -> Any:

@@ -70,6 +70,8 @@ def open_engine(
         other = in_background(meanwhile)
         if workers is None:
             classifier.start(names=True, self_test=True)
+            if planned.max_batch > 1:  # a graph may fail, or never end, in batches alone
+                classifier.encode([classifier.self_test.pixels] * planned.max_batch, TRIAL_SECONDS)
         else:
             classifier.start_names(self_test=True)
             classifier.close_images()

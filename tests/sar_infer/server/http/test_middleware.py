@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -235,18 +236,18 @@ def test_a_full_queue_answers_429_at_once_and_says_when_to_come_again(server: Lo
 
 
 def test_a_client_that_disconnects_leaves_the_queue(server: Local, gate: Any) -> None:
-    first = threading.Thread(target=classify, args=(server,))
-    first.start()
-    wait_for(lambda: gate.seen == 1)
-    with Talk(server) as talk:
-        talk.head(Content_Length=len(jpeg()))
-        talk.socket.sendall(jpeg())
+    with ThreadPoolExecutor(2) as pool:
+        running = [pool.submit(classify, server) for _ in range(2)]
+        wait_for(lambda: gate.seen == 2)
+        with Talk(server) as talk:
+            talk.head(Content_Length=len(jpeg()))
+            talk.socket.sendall(jpeg())
+            wait_for(lambda: server.metric("sar_queue_depth") == 3)
         wait_for(lambda: server.metric("sar_queue_depth") == 2)
-    wait_for(lambda: server.metric("sar_queue_depth") == 1)
-    assert server.metric("sar_rejected_total", reason="cancelled") == 1
-    gate.set()
-    first.join(60)
-    assert gate.seen == 1
+        assert server.metric("sar_rejected_total", reason="cancelled") == 1
+        gate.set()
+        assert [one.result().status_code for one in running] == [200, 200]
+    assert gate.seen == 2
     assert classify(server).status_code == 200
 
 
