@@ -3,8 +3,8 @@
     python -m benchmarks.special_cases [--cases NAME...] [--rounds 3] [--requests 600] [--clients 8 32] [--bundle DIR]
 
 Each case is taken away by a line of Python that runs first in the server and in each of its worker processes, or by
-options. CPU seconds are those of all its processes, user and system, from start to end of so many requests, so that they
-hardly depend on what else the machine does; the rate does. Memory is their PSS at the end; the part of it that is
+options. CPU seconds are those of all its processes, user and system, for so many requests, so that they hardly depend
+on what else the machine does; the rate does. Memory is their PSS at the end; the part of it that is
 anonymous does not depend on who else has the same libraries open. Prints medians.
 """
 
@@ -25,38 +25,51 @@ from benchmarks import command
 from benchmarks.serving import bundles, photos, servers
 
 AS_IT_IS = "as it is"
+_ELSEWHERE = """import sys
+COMMAND = " ".join(sys.orig_argv)
+FRONT = "multiprocessing" not in COMMAND
+if "resource_tracker" not in COMMAND:
+    exec({!r})
+"""
+_ACCEPTS = """
+if FRONT:
+    import asyncio
+    from sar_infer.server import run
+    class Listener:
+        def __init__(self, source, make, *_):
+            loop = asyncio.get_running_loop()
+            self.task = loop.create_task(loop.create_server(make, sock=source, backlog=2048))
+        def close(self):
+            self.task.result().close()
+    run.Listener = Listener
+"""
+_PROTOCOL = """
+if FRONT:
+    from sar_infer.server import run
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+    HttpToolsProtocol.idle = False
+    run.Connection = HttpToolsProtocol
+"""
+_THROUGH = """
+if FRONT:
+    from sar_infer.server import app
+    app._Direct = lambda app, service: app
+"""
+_ONE = """
+if FRONT:
+    from sar_infer.server.model import engine
+    engine.HANDED = 0
+"""
 CASES: dict[str, tuple[str, tuple[str, ...]]] = {
     AS_IT_IS: ("", ()),
     "again": ("", ()),
     "no gc.freeze": ("import gc; gc.freeze = lambda: None", ()),
-    "glibc's own thresholds": (
-        "from sar_infer.encoders import sessions as s; s.keep_memory = lambda largest: None",
-        (),
-    ),
-    "nothing given back": ("from sar_infer.encoders import sessions as s; s.give_back_memory = lambda: None", ()),
-    "through FastAPI": (
-        "import sys\nif 'spawn_main' not in ' '.join(sys.orig_argv):\n"
-        " from sar_infer.server import app as a; a._Direct = lambda app, service: app",
-        (),
-    ),
-    "uvicorn accepts": (
-        "import sys\nif 'spawn_main' not in ' '.join(sys.orig_argv):\n"
-        " from sar_infer.server import run as r\n"
-        " class Listener:\n"
-        "  def __init__(self, source, make, *_):\n"
-        "   import asyncio; loop = asyncio.get_running_loop()\n"
-        "   self.task = loop.create_task(loop.create_server(make, sock=source, backlog=2048))\n"
-        "  def close(self): self.task.result().close()\n"
-        " r.Listener = Listener",
-        (),
-    ),
-    "uvicorn's protocol": (
-        "import sys\nif 'spawn_main' not in ' '.join(sys.orig_argv):\n"
-        " from sar_infer.server import run as r\n"
-        " from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol as P\n"
-        " P.idle = False; r.Connection = P",
-        (),
-    ),
+    "glibc's own thresholds": ("from sar_infer.encoders import sessions; sessions.keep_memory = lambda most: None", ()),
+    "nothing given back": ("from sar_infer.encoders import sessions; sessions.give_back_memory = lambda: None", ()),
+    "through FastAPI": (_THROUGH, ()),
+    "uvicorn accepts": (_ACCEPTS, ()),
+    "uvicorn's protocol": (_PROTOCOL, ()),
+    "one image handed over at a time": (_ONE, ()),
     "one process": ("", ("--workers", "0")),
     "one process, batches of 1": ("", ("--workers", "0", "--max-batch", "1")),
     "one process encodes, two decode": ("", ("--workers", "0", "--decoders", "2")),
@@ -67,11 +80,11 @@ CASES: dict[str, tuple[str, tuple[str, ...]]] = {
 def measured(
     case: tuple[str, tuple[str, ...]], bundle: Path, folder: Path, requests: int, clients: int
 ) -> dict[str, float]:
-    """Serve so many requests and return milliseconds of CPU of an image, images a second, MiB, and the start's seconds."""
+    """Serve so many requests; return CPU milliseconds of an image, images a second, MiB, and seconds of the start."""
     patch, arguments = case
     photo = min(folder.glob("*.jpg")).read_bytes()
     with tempfile.TemporaryDirectory() as site:
-        Path(site, "sitecustomize.py").write_text(patch, "utf-8")
+        Path(site, "sitecustomize.py").write_text(_ELSEWHERE.format(patch), "utf-8")
         candidate = servers.ours(list(arguments))
         candidate = dataclasses.replace(
             candidate, command=("env", f"PYTHONPATH={site}:{command.ROOT}", *candidate.command)

@@ -254,15 +254,15 @@ def _key(path: str | None) -> str | None:
             raise InputError(f"--api-key-file: {path} cannot be read: {error.strerror or error}") from None
         except UnicodeDecodeError:
             raise InputError(f"--api-key-file: {path} is not text in UTF-8") from None
-    elif (given := os.environ.get("SAR_API_KEY")) is None:
+    elif (variable := os.environ.get("SAR_API_KEY")) is None:
         return None
     else:
-        text = given
+        text = variable
     keys = [key for line in text.split("\n") if (key := line.strip())]
     if not keys or not all(key.isascii() and key.isprintable() for key in keys):
-        what = "has characters that no header carries" if keys else "is empty"
+        fault = "has characters that no header carries" if keys else "is empty"
         raise InputError(
-            f"the key {what}: set SAR_API_KEY or --api-key-file to one of printable ASCII, or neither to have none"
+            f"the key {fault}: set SAR_API_KEY or --api-key-file to one of printable ASCII, or neither to have none"
         )
     return "\n".join(keys)
 
