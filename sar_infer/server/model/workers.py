@@ -212,9 +212,11 @@ class Workers:
         fault = "shutting down" if self._closed else self._supervisor.fault
         while self._line and fault is not None:
             self._line.popleft().set_exception(Problem("unavailable", f"{fault}; try again", PAUSE))
-        self._metrics.workers.set(len(self._supervisor.ready))
-        for _ in range(0 if self._closed else self._supervisor.start(time.monotonic())):
+        if self._closed:
+            return
+        for _ in range(self._supervisor.start(time.monotonic())):
             in_background(self._start)
+        self._metrics.workers.set(len(self._supervisor.ready))
 
     def _start(self) -> None:
         try:

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from concurrent.futures import as_completed
 from contextlib import suppress
 from functools import partial
+from io import BytesIO
+from multiprocessing import reduction
 from pathlib import Path
 from typing import Any
 
@@ -204,6 +206,23 @@ def test_one_that_ends_before_it_reads_anything_holds_up_nobody() -> None:
         [sys.executable, "-c", EPHEMERAL], env=ENVIRONMENT, timeout=200, capture_output=True, text=True
     )
     assert ended.stdout == "DeathError 1\nStartError StartError\n", ended.stderr
+
+
+def test_a_process_starts_with_few_arguments_however_much_it_loads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are written to a pipe before anybody reads it, and have to fit."""
+    dump, sizes = reduction.dump, list[int]()
+
+    def counting(value: object, file: BytesIO, protocol: int | None = None) -> None:
+        start = file.tell()
+        dump(value, file, protocol)
+        sizes.append(file.tell() - start)
+
+    monkeypatch.setattr(reduction, "dump", counting)
+    worker: Worker[int] = Worker(partial(len, bytes(2**24)))
+    assert 0 < sum(sizes) < 4096
+    worker.kill()
+    worker.dismiss()
+    worker.ended()
 
 
 def test_a_pool_can_be_closed_while_its_processes_start() -> None:
