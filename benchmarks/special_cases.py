@@ -31,29 +31,12 @@ FRONT = "multiprocessing" not in COMMAND
 if "resource_tracker" not in COMMAND:
     exec({!r})
 """
-_ACCEPTS = """
-if FRONT:
-    import asyncio
-    from sar_infer.server import run
-    class Listener:
-        def __init__(self, source, make, *_):
-            loop = asyncio.get_running_loop()
-            self.task = loop.create_task(loop.create_server(make, sock=source, backlog=2048))
-        def close(self):
-            self.task.result().close()
-    run.Listener = Listener
-"""
 _PROTOCOL = """
 if FRONT:
     from sar_infer.server import run
     from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
     HttpToolsProtocol.idle = False
     run.Connection = HttpToolsProtocol
-"""
-_THROUGH = """
-if FRONT:
-    from sar_infer.server import app
-    app._Direct = lambda app, service: app
 """
 _ONE = """
 if FRONT:
@@ -63,17 +46,11 @@ if FRONT:
 CASES: dict[str, tuple[str, tuple[str, ...]]] = {
     AS_IT_IS: ("", ()),
     "again": ("", ()),
-    "no gc.freeze": ("import gc; gc.freeze = lambda: None", ()),
-    "glibc's own thresholds": ("from sar_infer.encoders import sessions; sessions.keep_memory = lambda most: None", ()),
     "nothing given back": ("from sar_infer.encoders import sessions; sessions.give_back_memory = lambda: None", ()),
-    "through FastAPI": (_THROUGH, ()),
-    "uvicorn accepts": (_ACCEPTS, ()),
     "uvicorn's protocol": (_PROTOCOL, ()),
     "one image handed over at a time": (_ONE, ()),
-    "one process": ("", ("--workers", "0")),
-    "one process, batches of 1": ("", ("--workers", "0", "--max-batch", "1")),
-    "one process encodes, two decode": ("", ("--workers", "0", "--decoders", "2")),
     "no second encoder": ("", ("--threads", "1")),
+    "one process": ("", ("--workers", "0")),
 }
 
 

@@ -141,13 +141,11 @@ def main(**values: Any) -> None:
 
 
 def _serve(values: dict[str, Any]) -> None:
-    from sar_infer.encoders.sessions import LITTLE, keep_memory
     from sar_infer.encoders.waiting import in_background, leave, waited
     from sar_infer.server.service import Service
     from sar_infer.server.startup import bind, set_up_logging
 
     signal.signal(signal.SIGTERM, lambda *_: leave(0))  # until uvicorn handles it; the kernel ignores it for process 1
-    keep_memory(LITTLE)
     settings = _settings(values)
     if values["check"]:
         settings = dataclasses.replace(settings, key=None)  # so that nothing is written

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from sar_infer._arrays import Floats
 from sar_infer.bundle.manifest import Preprocess
 from sar_infer.encoders.encoders import ImageEncoder
-from sar_infer.encoders.sessions import LITTLE, Device, give_back_memory, keep_memory
+from sar_infer.encoders.sessions import Device, give_back_memory
 from sar_infer.errors import ImageError
 from sar_infer.images.load import TOO_LITTLE_MEMORY
 from sar_infer.images.prefetch import decode_image, decode_photo
@@ -27,8 +27,6 @@ from sar_infer.server.model.encoding import Computed, Encode, Encoding
 
 _SLACK = 128 * 2**20
 """Bytes that decoding may take above its price: an allocator reserves more than it uses."""
-_KEPT = 17 * 2**20
-"""For ``keep_memory`` while photos are decoded: Pillow takes blocks of up to 16 MiB, and new pages cost time."""
 
 
 @dataclass(frozen=True)
@@ -167,12 +165,8 @@ def _opened_late(encoder: ImageEncoder) -> Encode:
     def opening(batch: Sequence[Floats]) -> Floats:
         nonlocal opened
         if not opened:
-            keep_memory(LITTLE)
-            try:
-                encoder.open()
-                give_back_memory()
-            finally:
-                keep_memory(_KEPT)
+            encoder.open()
+            give_back_memory()
             opened = True
         return encode(batch)
 
@@ -186,13 +180,10 @@ def begin(model: Model) -> Process:
         BundleError: onnxruntime does not accept the graph, or it takes too long.
         DeviceError: the device is not available.
     """
-    keep_memory(LITTLE)
     if hasattr(signal, "SIGTERM"):  # a service manager may send it to all processes; the front decides
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     warnings.filterwarnings("ignore", module="PIL")  # what matters about an image becomes its error
-    process = Process(model)
-    keep_memory(_KEPT)
-    return process
+    return Process(model)
 
 
 @contextlib.contextmanager
