@@ -98,12 +98,14 @@ class TrainedRun:
             harmonic mean, with class statistics where they were fitted; None where there was nothing to measure.
         zero_shot: The same for the hand-crafted prompt.
         record: The content of ``record.json``, see docs/record.md.
+        page: The evaluation of its test photos, an HTML file; None where there was nothing to measure.
     """
 
     path: Path
     scores: Scores
     zero_shot: Scores
     record: Mapping[str, Any]
+    page: Path | None = None
 
 
 def train(
@@ -151,6 +153,7 @@ def train(
     from sar_infer.storage.files import locked
     from sar_train.errors import RunError
     from sar_train.training import trainer
+    from sar_train.training.page import PAGE
     from sar_train.training.record import STATISTICS
 
     tell = progress or _silent
@@ -162,7 +165,7 @@ def train(
         trainer.check_features_file(Path(save_features))
     try:
         with locked(folder.resolve()):
-            run = trainer.run(chosen, folder, tell=tell, resume=resume, overwrite=overwrite)
+            run = trainer.run(chosen, folder, tell=tell, resume=resume, overwrite=overwrite, page=True)
     except BlockingIOError:
         raise RunError(f"{folder}: another sar-train is at this run; wait for it, or choose another --out") from None
     if save_features is not None:
@@ -172,7 +175,8 @@ def train(
         Scores(accuracies["base_accuracy"], accuracies["new_accuracy"], accuracies["harmonic_mean"])
         for accuracies in (metrics, run.record["zero_shot"])
     )
-    return TrainedRun(folder, scores, zero_shot, run.record)
+    page = folder / PAGE
+    return TrainedRun(folder, scores, zero_shot, run.record, page if page.is_file() else None)
 
 
 def export(

@@ -102,12 +102,17 @@ def _other_classes(evaluation: Evaluation, facts: Facts) -> Iterator[Advice]:
         return
     names = [name for name, _ in counts.most_common(_NAMED)]
     shown = ", ".join(f"{name!r} ({counts[name]})" for name in names)
-    message = (
-        f"{total} of {mistakes} mistakes are answers that none of these photos shows: {shown}"
-        f"{' and others' if len(counts) > len(names) else ''}; remove classes that you do not need, or choose "
-        "from yours alone (sar-classify --classes FILE --only)"
-    )
-    yield Advice("others", tuple(names), total, message, facts.say("remove", *names))
+    message = f"{total} of {mistakes} mistakes are answers that none of these photos shows: {shown}"
+    if len(counts) > len(names):
+        message += (
+            f" and {len(counts) - len(names)} others; if you need the classes of these photos alone, list their names "
+            "in a file and choose from them: sar-classify --classes FILE --only"
+        )
+        yield Advice("others", tuple(names), total, message)
+    else:
+        yield Advice(
+            "others", tuple(names), total, f"{message}; remove what you do not need", facts.say("remove", *names)
+        )
 
 
 def _pairs(evaluation: Evaluation, facts: Facts) -> Iterator[Advice]:
@@ -136,8 +141,16 @@ def _pairs(evaluation: Evaluation, facts: Facts) -> Iterator[Advice]:
             yield _describe(pairs, facts)
         else:
             hungry[first] += pairs
-    for name, pairs in hungry.items():
+    ordered = sorted(hungry.items(), key=lambda item: -sum(pair.count for pair in item[1]))
+    for name, pairs in ordered[:_NAMED]:
         yield _photos(name, pairs, facts)
+    if rest := dict(ordered[_NAMED:]):
+        names = ", ".join(map(repr, [*rest][:_NAMED])) + (
+            f" and {len(rest) - _NAMED} more" if len(rest) > _NAMED else ""
+        )
+        mistakes = sum(pair.count for pairs in rest.values() for pair in pairs)
+        message = f"{mistakes} more mistakes are of {names}, which have few photos too: give each more"
+        yield Advice("photos", tuple(rest), mistakes, message, facts.say("add", "--photos", "FOLDER_OF_CLASSES"))
 
 
 def _merge(pairs: Sequence[Pair], facts: Facts, *, near: bool) -> Advice:
@@ -208,10 +221,10 @@ def _labels(evaluation: Evaluation) -> Iterator[Advice]:
     ]
     if sure:
         worst = max(sure, key=lambda answer: answer.score)
-        count = "1 photo is" if len(sure) == 1 else f"{len(sure)} photos are"
+        count, whether = ("1 photo is", "it lies") if len(sure) == 1 else (f"{len(sure)} photos are", "they lie")
         message = (
             f"{count} called another class with a score of {SURE:.0%} or more, such as {worst.image} of "
-            f"{worst.label!r} ({worst.answer!r}, {worst.score:.0%}): look if they lie in the wrong folder"
+            f"{worst.label!r} ({worst.answer!r}, {worst.score:.0%}): look whether {whether} in the wrong folder"
         )
         yield Advice("labels", tuple(dict.fromkeys(answer.label for answer in sure)), len(sure), message)
 
@@ -223,7 +236,7 @@ def _scores(evaluation: Evaluation, facts: Facts) -> Iterator[Advice]:
         return
     off = scores.mean_score - scores.accuracy
     message = (
-        f"the best score is {scores.mean_score:.0%} on average where {scores.accuracy:.0%} are right: "
+        f"The best score is {scores.mean_score:.0%} on average where {scores.accuracy:.0%} are right: "
         f"scores are too {'sure' if off > 0 else 'modest' if off < 0 else 'coarse'}; "
     )
     if evaluation.accuracy.of >= CALIBRATED_FROM:

@@ -15,7 +15,8 @@ from sar_infer.pages import thumbnail, write_page
 MOST_WORST = 48
 """Photos that are shown: the surest wrong answers."""
 MOST_PAIRS = 24
-"""Pairs of classes that are shown with photos."""
+"""Pairs of classes that are shown with photos; of those that were confused once, a few alone."""
+_FEW_PAIRS = 6
 
 
 def write_evaluation(
@@ -54,7 +55,7 @@ def page_data(
         cells[cell] = cells.get(cell, 0) + 1
     by_name = {answer.image: answer for answer in known}
     mistakes = sorted((answer for answer in known if not answer.right), key=lambda answer: -answer.score)
-    pairs = evaluation.confused[:MOST_PAIRS]
+    pairs = [pair for at, pair in enumerate(evaluation.confused[:MOST_PAIRS]) if pair.count > 1 or at < _FEW_PAIRS]
     shown = [answer.image for answer in mistakes[:MOST_WORST]]
     shown += [image for pair in pairs for image in pair.images]
     order = list(dict.fromkeys(shown))
@@ -83,4 +84,5 @@ def _photo(answer: Answer, sources: Callable[[str], ImageSource]) -> dict[str, A
         picture = thumbnail(sources(answer.image))
     except ImageError:
         picture = None
-    return dataclasses.asdict(answer) | {"picture": picture}
+    name = "/".join(Path(answer.image).parts[-2:])  # a page may go to strangers, whom other folders do not concern
+    return dataclasses.asdict(answer) | {"image": name, "picture": picture}

@@ -1,12 +1,13 @@
 // Draws an evaluation: figures, advice, confused pairs, the matrix, mistakes, classes, scores.
 const MOST_IN_MATRIX = 120;
 const IN_LARGE_MATRIX = 60;
+const MISTAKES_AT_FIRST = 14;
 const CLASSES_AT_FIRST = 15;
+const FULL_WIDTH = 1080; // of a matrix on a wide screen, in pixels
 const SVG = "http://www.w3.org/2000/svg";
 
 const interval = (share) => `${finePercent.format(share.low)} to ${finePercent.format(share.high)}`;
 const counted = (share) => `${number.format(share.count)} of ${number.format(share.of)}`;
-const quoted = (text) => ["“", isolated(text), "”"].flat();
 
 function drawn(tag, attributes, content = "") {
   const made = document.createElementNS(SVG, tag);
@@ -96,10 +97,12 @@ function drawMatrix() {
   const wide = [...cells.values()].some(({ to }) => to === order.length);
   const heads = order.map((at) => data.names[at]);
   if (wide) heads.push("other answers");
-  const size = order.length <= 12 ? 40 : order.length <= 30 ? 26 : 13;
-  const font = size > 20 ? 13 : 10;
+  const numbered = order.length <= 30; // else cells are too small for their counts
+  const font = numbered ? 13 : 10;
   const label = (text) => (text.length > 26 ? `${text.slice(0, 25)}…` : text);
   const left = Math.ceil(Math.max(...heads.map((text) => label(text).length)) * font * 0.58) + 10;
+  const most = order.length <= 12 ? 40 : numbered ? 26 : 16;
+  const size = Math.max(10, Math.min(most, Math.floor((FULL_WIDTH - left) / heads.length)));
   const top = Math.ceil(left * 0.87) + 6;
   const width = left + heads.length * size + Math.ceil(left * 0.5);
   const height = top + order.length * size + 2;
@@ -122,7 +125,7 @@ function drawMatrix() {
     box.append(drawn("title", {}, said(label_, answer, cell.count, totals[cell.at])));
     box.addEventListener("click", () => choose(svg, box, label_, answer, cell.count, totals[cell.at]));
     svg.append(box);
-    if (size > 20) svg.append(drawn("text", { x: x + size / 2, y: y + size / 2 + font * 0.36, class: share > 0.55 ? "number strong" : "number" }, number.format(cell.count)));
+    if (numbered) svg.append(drawn("text", { x: x + size / 2, y: y + size / 2 + font * 0.36, class: share > 0.55 ? "number strong" : "number" }, number.format(cell.count)));
   }
   $("matrix").append(svg);
   const some = order.length < data.names.length ? ` Of ${plural(data.names.length, "class", "classes")}, the ${order.length} with the lowest accuracy.` : "";
@@ -155,12 +158,16 @@ function drawWorst() {
   const labels = [...new Set(photos.map((photo) => photo.label))].sort();
   const option = (value, text) => Object.assign(element("option", "", text), { value });
   $("filter").append(option("", "all classes"), ...labels.map((label, at) => option(String(at + 1), label)));
-  const draw = () => {
+  const draw = (most) => {
     const label = labels[Number($("filter").value) - 1];
-    $("worst").replaceChildren(...photos.filter((photo) => label === undefined || photo.label === label).map(card));
+    const chosen = photos.filter((photo) => label === undefined || photo.label === label);
+    $("worst").replaceChildren(...chosen.slice(0, most).map(card));
+    $("all-worst").hidden = chosen.length <= most;
+    $("all-worst").textContent = `Show the other ${number.format(Math.max(0, chosen.length - most))}`;
   };
-  $("filter").addEventListener("change", draw);
-  draw();
+  $("filter").addEventListener("change", () => draw(MISTAKES_AT_FIRST));
+  $("all-worst").addEventListener("click", () => draw(photos.length));
+  draw(MISTAKES_AT_FIRST);
 }
 
 function drawClasses() {
@@ -207,18 +214,18 @@ function drawScores() {
   const [left, top, size] = [46, 10, 300];
   const x = (value) => left + value * size;
   const y = (value) => top + (1 - value) * size;
-  const svg = drawn("svg", { viewBox: `0 0 ${left + size + 14} ${top + size + 46}`, role: "img", "aria-label": "Accuracy by score" });
+  const svg = drawn("svg", { viewBox: `0 0 ${left + size + 22} ${top + size + 46}`, role: "img", "aria-label": "Accuracy by score" });
   for (const tick of [0, 0.5, 1]) {
     svg.append(drawn("line", { x1: x(0), x2: x(1), y1: y(tick), y2: y(tick), class: "axis" }));
     svg.append(drawn("text", { x: left - 8, y: y(tick) + 4, "text-anchor": "end" }, percent.format(tick)));
     svg.append(drawn("text", { x: x(tick), y: y(0) + 18, "text-anchor": "middle" }, percent.format(tick)));
   }
-  svg.append(drawn("text", { x: x(0.5), y: y(0) + 38, "text-anchor": "middle" }, "best score; the darker, the more photos"));
+  svg.append(drawn("text", { x: x(0.5), y: y(0) + 38, "text-anchor": "middle" }, "best score; the stronger the colour, the more photos"));
   const most = Math.max(...scores.bins.map((bin) => bin.count));
   for (const bin of scores.bins.filter((one) => one.count)) {
     const bar = drawn("rect", { x: x(bin.low) + 1, y: y(bin.accuracy), width: x(bin.high) - x(bin.low) - 2, height: y(0) - y(bin.accuracy), class: "bin", "fill-opacity": (0.25 + 0.75 * Math.sqrt(bin.count / most)).toFixed(3) });
     bar.append(drawn("title", {}, `${plural(bin.count, "photo")}: mean score ${finePercent.format(bin.score)}, ${finePercent.format(bin.accuracy)} right`));
-    svg.append(bar, drawn("line", { x1: x(bin.low) + 1, x2: x(bin.high) - 1, y1: y(bin.score), y2: y(bin.score), class: "gap" }));
+    svg.append(bar);
   }
   svg.append(drawn("line", { x1: x(0), y1: y(0), x2: x(1), y2: y(1), class: "ideal" }));
   $("reliability").append(svg);

@@ -122,9 +122,11 @@ def main(**options: Any) -> None:
     finally:
         show.close()
     record = dict(run.record)
-    click.echo(
-        json.dumps(record | {"run": str(run.path)}, ensure_ascii=False) if form == "json" else table(record, run.path)
-    )
+    if form == "json":
+        files = {"run": str(run.path), "page": None if run.page is None else str(run.page)}
+        click.echo(json.dumps(record | files, ensure_ascii=False))
+    else:
+        click.echo(table(record, run.path, run.page))
     warn_below_zero_shot(run)
     warn_statistics_below(run)
     warn_not_calibrated(run)
@@ -144,7 +146,7 @@ def method_list(*, as_json: bool) -> str:
     return "\n".join(lines)
 
 
-def table(record: dict[str, Any], out: Path) -> str:
+def table(record: dict[str, Any], out: Path, page: Path | None = None) -> str:
     """Return a run's last lines: zero-shot, linear probe, this run; base, new, harmonic mean; then in one ranking."""
     config = record["config"]
     name = " + ".join([config["method"], *([name for name in record["settings"] if name != config["method"]])])
@@ -173,7 +175,8 @@ def table(record: dict[str, Any], out: Path) -> str:
         from sar_infer.bundle.figures import expectation
 
         lines += ["", *textwrap.wrap(expectation(statistics), 100)]
-    return "\n".join([*lines, "", f"run: {out}    next: sar-export {shlex.quote(str(out))} --out bundles/NAME"])
+    lines += ["", *([] if page is None else [f"what is confused with what: {page}"])]
+    return "\n".join([*lines, f"run: {out}    next: sar-export {shlex.quote(str(out))} --out bundles/NAME"])
 
 
 def _with_statistics(name: str, statistics: Mapping[str, Any]) -> str:
