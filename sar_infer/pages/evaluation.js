@@ -98,19 +98,20 @@ function drawMatrix() {
   const heads = order.map((at) => data.names[at]);
   if (wide) heads.push("other answers");
   const numbered = order.length <= 30; // else cells are too small for their counts
-  const font = numbered ? 13 : 10;
+  const font = numbered ? 13 : 9.5;
+  const turn = numbered ? -60 : -90;
   const label = (text) => (text.length > 26 ? `${text.slice(0, 25)}…` : text);
   const left = Math.ceil(Math.max(...heads.map((text) => label(text).length)) * font * 0.58) + 10;
   const most = order.length <= 12 ? 40 : numbered ? 26 : 16;
   const size = Math.max(10, Math.min(most, Math.floor((FULL_WIDTH - left) / heads.length)));
-  const top = Math.ceil(left * 0.87) + 6;
-  const width = left + heads.length * size + Math.ceil(left * 0.5);
+  const top = Math.ceil(left * (numbered ? 0.87 : 1)) + 6;
+  const width = left + heads.length * size + (numbered ? Math.ceil(left * 0.5) : 4);
   const height = top + order.length * size + 2;
   const svg = drawn("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": "Confusion matrix; the list of pairs above says the same in words", "font-size": font });
   svg.append(drawn("rect", { x: left, y: top, width: heads.length * size, height: order.length * size, class: "grid-line" }));
   heads.forEach((text, place) => {
     const x = left + (place + 0.5) * size + font * 0.35;
-    svg.append(drawn("text", { x, y: top - 6, transform: `rotate(-60 ${x} ${top - 6})` }, label(text)));
+    svg.append(drawn("text", { x, y: top - 6, transform: `rotate(${turn} ${x} ${top - 6})` }, label(text)));
   });
   order.forEach((at, place) => svg.append(drawn("text", { x: left - 6, y: top + (place + 0.5) * size + font * 0.36, "text-anchor": "end" }, label(data.names[at]))));
   const totals = order.map((_, place) => [...cells.values()].reduce((sum, cell) => sum + (cell.at === place ? cell.count : 0), 0));
