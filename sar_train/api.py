@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sar_infer.text.names import Classes
     from sar_train.config.run import RunConfig
     from sar_train.export.source import ExportSource
+    from sar_train.training.preview import Preview
 
 Place: TypeAlias = str | Path
 ProgressCallback: TypeAlias = Callable[[str], None]
@@ -177,6 +178,33 @@ def train(
     )
     page = folder / PAGE
     return TrainedRun(folder, scores, zero_shot, run.record, page if page.is_file() else None)
+
+
+def preview(
+    photos: Place,
+    *,
+    config: Place | None = None,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+    progress: ProgressCallback | None = None,
+    **options: Unpack[TrainOptions],
+) -> Preview:
+    """Look at what `train` would do, as ``sar-train --plan`` does: nothing is trained, and nothing is written.
+
+    Args:
+        photos: As for `train`.
+        config: As for `train`.
+        settings: As for `train`.
+        progress: Called with short lines during the work.
+        **options: As for `train`.
+
+    Raises:
+        ConfigError: settings are unknown, out of range or contradictory; the message lists all of them.
+        DataError: the photos cannot be used.
+        BackboneError: the backbone is unknown, or its weights cannot be loaded.
+    """
+    from sar_train.training.preview import preview as preview_run
+
+    return preview_run(run_config(photos, config, settings, **options), progress or _silent)
 
 
 def export(
