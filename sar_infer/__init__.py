@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         SchemaError,
         ServerError,
     )
+    from sar_infer.evaluation import Evaluation
     from sar_infer.results import DecisionOptions, Explanation, ImageResult, Prediction
 
 __version__ = "0.1.0"
@@ -53,6 +54,7 @@ __all__ = [
     "Client",
     "DecisionOptions",
     "DeviceError",
+    "Evaluation",
     "Explanation",
     "ImageError",
     "ImageResult",
@@ -72,6 +74,7 @@ _HOMES = {
     "ClassBank": "bank",
     "Classifier": "classifier",
     "Client": "client",
+    "Evaluation": "evaluation",
     "Explanation": "results",
     "ImageResult": "results",
     "DecisionOptions": "results",

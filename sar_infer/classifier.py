@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import get_args
 
@@ -32,17 +32,22 @@ from sar_infer.classify.class_set import (
     with_photos,
     without_counted,
 )
-from sar_infer.classify.decision import BRANCHES, Decision, calibration_holds, scale
+from sar_infer.classify.decision import BRANCHES, Decision, calibration_holds, judged_by, scale
 from sar_infer.encoders.cache import EmbeddingCache, shared_cache
 from sar_infer.encoders.embedder import Embedder
 from sar_infer.encoders.encoders import finite
 from sar_infer.encoders.precision import PrecisionChoice
 from sar_infer.encoders.sessions import Device
 from sar_infer.errors import BankError, ImageError, InputError
+from sar_infer.evaluation import RANKED, Evaluation, advise, evaluate
+from sar_infer.evaluation.advice import bank_command
+from sar_infer.evaluation.labelled import answers_to, class_of, facts_of, nothing_left
 from sar_infer.images.load import ImageSource
 from sar_infer.images.prefetch import decode_batches, decode_photos, readable, several
 from sar_infer.results import PLAIN, DecisionOptions, ImageResult, Prediction, Profile, Unknown
 from sar_infer.text.names import Classes, name_key, phrases_by_name
+
+NO_EXAMPLES: Mapping[str, PhotoSet] = {}
 
 
 class Classifier(Embedder):
@@ -310,11 +315,67 @@ class Classifier(Embedder):
 
     def each_photo(self, images: Iterable[ImageSource], batch_size: int = 16) -> Iterator[tuple[str, bytes, Floats]]:
         """Yield name, digest of the pixels and unit row (D,) of each image; as ``embed_photos``, which says more."""
+        for name, digest, row in self._each_photo(images, batch_size):
+            if isinstance(row, ImageError):
+                raise ImageError(f"{name}: {row}", row.kind)
+            yield name, digest, row
+
+    def evaluate(
+        self,
+        photos: Mapping[str, Iterable[ImageSource]],
+        classes: Classes | None = None,
+        only: bool = False,
+        *,
+        examples: Mapping[str, PhotoSet] = NO_EXAMPLES,
+        command: Callable[..., str] | None = bank_command,
+        watch: Callable[[int], object] = lambda count: None,
+    ) -> Evaluation:
+        """Evaluate the answers for labelled photos, and say what to do about mistakes.
+
+        Photos that the classes have learned from are left out, and so are those that cannot be read, or whose pixels
+        came before. A label that is none of the classes counts as unknown. A bundle does not record which photos it was
+        trained on, so leave these out yourself.
+
+        Args:
+            photos: Photos by class, such as ``images.inputs.folders`` finds in a folder with one folder for each class.
+            classes: As in ``classify``.
+            only: As in ``classify``; classes with ``examples`` are chosen from too.
+            examples: Further photos of classes, as ``class_set`` takes them.
+            command: Returns the text of a command of ``sar-bank`` for the advice; None leaves commands out.
+            watch: Called with the number of photos done since the last call.
+
+        Raises:
+            ClassNameError: A name is empty or too long.
+            InputError: No photo is left that shows one of the classes.
+        """
+        bank = self.bank
+        chosen = self.class_set(classes, only, bank, examples)
+        signs = judged_by(self.bundle.manifest, chosen)
+        by = signs[0] if signs else None
+        answers, left_out = answers_to(
+            photos,
+            self._each_photo,
+            self.decide(chosen, RANKED, DecisionOptions(by)),
+            {label: class_of(label, chosen, bank) for label in photos},
+            (digest for one in (*bank.photos.values(), *examples.values()) for digest in one.known),
+            watch,
+        )
+        evaluation = evaluate(answers, len(chosen.names), unknown_by=by, left_out=left_out)
+        if evaluation is None:
+            raise InputError(nothing_left([*photos], answers, left_out))
+        facts = facts_of(evaluation, self.bundle, bank, chosen, self.embed_phrases, examples, command)
+        return dataclasses.replace(evaluation, advice=advise(evaluation, facts))
+
+    def _each_photo(
+        self, images: Iterable[ImageSource], batch_size: int = 16
+    ) -> Iterator[tuple[str, bytes, Floats | ImageError]]:
+        """Yield what ``each_photo`` does, and the error of an image that cannot be read."""
         if batch_size < 1:
             raise InputError(f"expected batch_size of 1 or more, got {batch_size}")
         for batch in decode_photos(images, self.bundle.manifest.preprocess, batch_size):
-            rows = finite(self.encode([pixels for _, pixels, _ in batch]), self.choice.image)
-            yield from ((name, digest, row) for (name, _, digest), row in zip(batch, rows, strict=True))
+            rows = iter(finite(self.encode(readable([(name, item) for name, item, _ in batch])), self.choice.image))
+            for name, item, digest in batch:
+                yield name, digest, item if isinstance(item, ImageError) else next(rows)
 
     def _stream(
         self,

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sar_infer.text.names import Classes
     from sar_train.config.run import RunConfig
     from sar_train.export.source import ExportSource
+    from sar_train.training.preview import Preview
 
 Place: TypeAlias = str | Path
 ProgressCallback: TypeAlias = Callable[[str], None]
@@ -98,12 +99,14 @@ class TrainedRun:
             harmonic mean, with class statistics where they were fitted; None where there was nothing to measure.
         zero_shot: The same for the hand-crafted prompt.
         record: The content of ``record.json``, see docs/record.md.
+        page: The evaluation of its test photos, an HTML file; None where there was nothing to measure.
     """
 
     path: Path
     scores: Scores
     zero_shot: Scores
     record: Mapping[str, Any]
+    page: Path | None = None
 
 
 def train(
@@ -151,6 +154,7 @@ def train(
     from sar_infer.storage.files import locked
     from sar_train.errors import RunError
     from sar_train.training import trainer
+    from sar_train.training.page import PAGE
     from sar_train.training.record import STATISTICS
 
     tell = progress or _silent
@@ -162,7 +166,7 @@ def train(
         trainer.check_features_file(Path(save_features))
     try:
         with locked(folder.resolve()):
-            run = trainer.run(chosen, folder, tell=tell, resume=resume, overwrite=overwrite)
+            run = trainer.run(chosen, folder, tell=tell, resume=resume, overwrite=overwrite, page=True)
     except BlockingIOError:
         raise RunError(f"{folder}: another sar-train is at this run; wait for it, or choose another --out") from None
     if save_features is not None:
@@ -172,7 +176,35 @@ def train(
         Scores(accuracies["base_accuracy"], accuracies["new_accuracy"], accuracies["harmonic_mean"])
         for accuracies in (metrics, run.record["zero_shot"])
     )
-    return TrainedRun(folder, scores, zero_shot, run.record)
+    page = folder / PAGE
+    return TrainedRun(folder, scores, zero_shot, run.record, page if page.is_file() else None)
+
+
+def preview(
+    photos: Place,
+    *,
+    config: Place | None = None,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+    progress: ProgressCallback | None = None,
+    **options: Unpack[TrainOptions],
+) -> Preview:
+    """Look at what `train` would do, as ``sar-train --plan`` does: nothing is trained, and nothing is written.
+
+    Args:
+        photos: As for `train`.
+        config: As for `train`.
+        settings: As for `train`.
+        progress: Called with short lines during the work.
+        **options: As for `train`.
+
+    Raises:
+        ConfigError: settings are unknown, out of range or contradictory; the message lists all of them.
+        DataError: the photos cannot be used.
+        BackboneError: the backbone is unknown, or its weights cannot be loaded.
+    """
+    from sar_train.training.preview import preview as preview_run
+
+    return preview_run(run_config(photos, config, settings, **options), progress or _silent)
 
 
 def export(

@@ -8,5 +8,6 @@ from __future__ import annotations
 from sar_infer.bank_advice.finding import Finding, Severity, worst_first
 from sar_infer.bank_advice.linter import Linter
 from sar_infer.bank_advice.photo_rules import photo_findings
+from sar_infer.bank_advice.text_rules import text_findings
 
-__all__ = ["Finding", "Linter", "Severity", "photo_findings", "worst_first"]
+__all__ = ["Finding", "Linter", "Severity", "photo_findings", "text_findings", "worst_first"]

@@ -12,7 +12,7 @@ from sar_infer.bank import ClassBank
 from sar_infer.bank.rebase import Embed
 from sar_infer.bank_advice.finding import Finding
 from sar_infer.bank_advice.row_rules import Neighbours
-from sar_infer.bank_advice.text_rules import KnownNames, odd_characters, odd_tokens, unusable, wording
+from sar_infer.bank_advice.text_rules import KnownNames, text_findings, unusable
 from sar_infer.bundle.bundle import Bundle
 from sar_infer.text.names import Phrases
 
@@ -46,8 +46,7 @@ class Linter:
             if refused:
                 continue
             for text in phrases:
-                rules = (odd_characters(name, text), wording(name, text), odd_tokens(name, text, tokenizer))
-                findings += [_of_phrase(finding, text) for finding in itertools.chain(*rules)]
+                findings += [_of_phrase(finding, text) for finding in text_findings(name, text, tokenizer)]
             if double := self._known_names.check(name):
                 findings.append(double)
                 self._doubles.add((name, double.suggestion))

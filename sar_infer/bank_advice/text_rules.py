@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol
 
 from sar_infer.bank_advice.finding import Finding
 from sar_infer.errors import ClassNameError
@@ -31,6 +32,13 @@ _LEAST_LETTERS = 2.0
 """Letters a token below which a word is in pieces; a word that CLIP knows is one token, a rare one two or three."""
 _SHORT = 4
 _JOINT = re.compile(r"[\W_]+")
+
+
+class Encodes(Protocol):
+    """A tokenizer, of a bundle or of a backbone."""
+
+    def encode(self, text: str, /) -> Sequence[int]:
+        """Return the token ids of a text, without start and end token."""
 
 
 def odd_characters(name: str, text: str) -> Iterator[Finding]:
@@ -117,13 +125,13 @@ def unusable(name: str, text: str, tokenizer: Tokenizer, spec: TokenizerSpec) ->
     return None
 
 
-def odd_tokens(name: str, text: str, tokenizer: Tokenizer) -> Iterator[Finding]:
+def odd_tokens(name: str, text: str, tokenizer: Encodes) -> Iterator[Finding]:
     """Find words that the vocabulary does not have, and words that were glued together.
 
     Args:
         name: The class.
         text: The name, or the phrase that stands for it.
-        tokenizer: The tokenizer of the bundle.
+        tokenizer: CLIP's tokenizer.
     """
     apart = glued(text)
     if apart and any(len(tokenizer.encode(word)) > 1 for word in text.split() if glued(word)):
@@ -137,6 +145,19 @@ def odd_tokens(name: str, text: str, tokenizer: Tokenizer) -> Iterator[Finding]:
         shown = ", ".join(f"{word!r} into {count}" for word, count in [*broken.items()][:3])
         message = f"the vocabulary breaks {shown} tokens; a commoner word or a phrase may do better"
         yield Finding("odd-tokens", "warning" if max(broken.values()) >= _MOST_TOKENS else "info", name, message)
+
+
+def text_findings(name: str, text: str, tokenizer: Encodes) -> Iterator[Finding]:
+    """Find what is odd about the characters, the wording and the tokens of a text.
+
+    Args:
+        name: The class.
+        text: The name, or the phrase that stands for it.
+        tokenizer: CLIP's tokenizer.
+    """
+    yield from odd_characters(name, text)
+    yield from wording(name, text)
+    yield from odd_tokens(name, text, tokenizer)
 
 
 class KnownNames:

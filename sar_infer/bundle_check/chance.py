@@ -5,23 +5,10 @@ from __future__ import annotations
 import bisect
 import math
 
-from sar_infer.classify.calibration import BINS
+from sar_infer.measures import BINS, wilson
 
 Z = 3.2905267314919255
 """Two-sided 99.9 % of the normal distribution: a difference beyond it is chance once in two thousand cases."""
-
-
-def wilson(right: float, count: int) -> tuple[float, float]:
-    """Return the interval of a share in which ``right`` of ``count`` trials succeeded (Wilson, JASA 22:209, 1927).
-
-    Args:
-        right: how many succeeded.
-        count: of how many, at least one.
-    """
-    share, square = right / count, Z * Z / count
-    middle = share + square / 2
-    half = math.sqrt(square * (share * (1 - share) + square / 4))
-    return max(0.0, (middle - half) / (1 + square)), min(1.0, (middle + half) / (1 + square))
 
 
 def least_loss(then: float, photos_then: int, now: float, photos_now: int) -> float:
@@ -37,8 +24,8 @@ def least_loss(then: float, photos_then: int, now: float, photos_now: int) -> fl
         photos_now: how many photos it is from.
     """
     before, after = then / 100, now / 100
-    low, _ = wilson(before * photos_then, photos_then)
-    _, high = wilson(after * photos_now, photos_now)
+    low, _ = wilson(before * photos_then, photos_then, Z)
+    _, high = wilson(after * photos_now, photos_now, Z)
     return 100 * (before - after - math.hypot(before - low, high - after))
 
 

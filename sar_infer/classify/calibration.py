@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sar_infer.bundle.manifest import Calibration
+from sar_infer.measures import BINS, calibration_error
 
 Doubles = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
@@ -28,8 +29,6 @@ LEAST_IMAGES = 50
 """Of fewer, nothing is fitted; nine tenths of them still suffice for every one of ``COVERAGES``."""
 FOLDS = 10
 """Parts that images are cross-fitted in."""
-BINS = 15
-"""Of the calibration error."""
 _COLDEST, _HOTTEST = 0.02, 50.0
 _HALVINGS = 45
 
@@ -39,18 +38,12 @@ def expected_calibration_error(
 ) -> float:
     """Return the distance of the best score from the share of right answers, 0 to 1, over bins of equal width.
 
-    ``sum_b |B_b| / N * |accuracy(B_b) - mean score(B_b)|``, bin b holding scores in ((b - 1) / bins, b / bins] (Guo et
-    al., On Calibration of Modern Neural Networks, arXiv 1706.04599, equation 3).
-
     Args:
         probabilities: (N, C).
         labels: (N,).
         bins: their number.
     """
-    scores, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
-    bin_numbers = np.clip(np.ceil(scores * bins).astype(np.intp) - 1, 0, bins - 1)
-    gaps = np.bincount(bin_numbers, weights=right - scores, minlength=bins)
-    return float(np.abs(gaps).sum() / len(labels))
+    return calibration_error(probabilities.max(axis=1), probabilities.argmax(axis=1) == labels, bins)
 
 
 def fit_temperature(logits: Doubles, labels: Labels) -> float | None:

@@ -6,7 +6,7 @@ import contextlib
 import signal
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,6 +15,7 @@ from sar_infer import __version__
 from sar_infer.classify.output import FORMATS
 from sar_infer.cli.bulk import BulkOptions, bulk_options, check_without_out, classify_in_bulk
 from sar_infer.cli.classify_options import ClassifyArguments, classify_options
+from sar_infer.cli.evaluating import check_page, evaluated, labelled_photos, report
 from sar_infer.cli.options import (
     CONTEXT,
     GroupedCommand,
@@ -30,8 +31,8 @@ from sar_infer.images.inputs import STDIN, expand_present, folders
 from sar_infer.results import Profile
 
 if TYPE_CHECKING:
+    from sar_infer.bank import PhotoSet
     from sar_infer.classifier import Classifier
-    from sar_infer.classify.class_set import ClassSet
     from sar_infer.results import ImageResult
 
 GROUPS = {
@@ -42,8 +43,10 @@ GROUPS = {
         *("out", "resume", "retry", "shard", "workers", "engine", "address", "image_timeout"),
         *("column", "key_column", "piece_size", "embeddings", "progress"),
     ),
+    "Evaluation": ("evaluate", "html"),
     "Output": ("format", "info"),
 }
+_FACTS = ("bundle", "bank", "classes", "examples")
 _PROGRESS_FROM = 32
 _BATCH = 16
 
@@ -67,6 +70,7 @@ def main(**values: Any) -> None:
     sar-classify photos/ --classes new.txt --top-k 3 --format jsonl
     sar-classify 'photos/**/*.png' --classes new.txt --only
     sar-classify photos/ --examples garments/ --only
+    sar-classify labelled/ --examples garments/ --only --evaluate --html page.html
     sar-classify 's3://bucket/shard-{0000..0999}.tar' --out answers/ --resume
 
     A line of new.txt is a class name, or a name and the phrases to look for: "name = phrase | phrase".
@@ -86,7 +90,7 @@ def main(**values: Any) -> None:
             code = classify_in_bulk(options, bulk)
         else:
             with _ended_by_ctrl_c():
-                code = min(1, _classify(options))
+                code = min(1, (_evaluate if options.evaluate else _classify)(options))
     except SarInferError as error:
         raise Refusal(str(error)) from None
     except KeyboardInterrupt:
@@ -118,8 +122,31 @@ def _check(options: ClassifyArguments, bulk: BulkOptions) -> None:
         )
     if options.format == "parquet" and not bulk.out:
         raise Refusal("--format parquet needs --out")
+    if options.html and not options.evaluate:
+        raise Refusal("--html is the page of an evaluation; it needs --evaluate")
+    if options.evaluate:
+        _check_evaluation(options, bulk)
     if not bulk.out:
         check_without_out(options.images)
+
+
+def _check_evaluation(options: ClassifyArguments, bulk: BulkOptions) -> None:
+    if bulk.out:
+        raise Refusal("--evaluate takes no --out; it prints what it measures")
+    if options.format not in ("text", "json"):
+        raise Refusal(f"--evaluate: expected --format text or json, got {options.format}")
+    check_page(options.html)
+
+
+def _evaluate(options: ClassifyArguments) -> int:
+    """Evaluate the answers for labelled photos, and return how many photos could not be read."""
+    warnings.filterwarnings("ignore", module="PIL")
+    classifier, class_phrases, examples = _prepare(options, Profile())
+    photos = labelled_photos(options.images, classifier.bank.lookup.get)
+    evaluation = evaluated(classifier, photos, class_phrases, options.only, examples=examples, command=None)
+    facts = {name: value for name in _FACTS if (value := getattr(options, name))}
+    facts["photos"] = ", ".join(options.images)
+    return report(evaluation, options.format, options.html, f"Evaluation on {options.images[0]}", facts)
 
 
 def _classify(options: ClassifyArguments) -> int:
@@ -127,7 +154,9 @@ def _classify(options: ClassifyArguments) -> int:
     paths = expand_present(options.images, warn)
     warnings.filterwarnings("ignore", module="PIL")  # what matters about an image becomes its error
     profile = Profile()
-    classifier, classes = _prepare(options, profile)
+    classifier, class_phrases, photos = _prepare(options, profile)
+    with profile.phase("names"):
+        classes = classifier.class_set(class_phrases, options.only, photos=photos)
     piped = _standard_input() if STDIN in paths else b""
     sources = (piped if path == STDIN else path for path in paths)
     batch_size = options.batch_size or _BATCH
@@ -148,8 +177,10 @@ def _standard_input() -> bytes:
         raise Refusal(f"{STDIN}: standard input cannot be read: {reason}") from None
 
 
-def _prepare(options: ClassifyArguments, profile: Profile) -> tuple[Classifier, ClassSet]:
-    """Open the bundle and choose the classes; every refusal comes here, before anything is printed."""
+def _prepare(
+    options: ClassifyArguments, profile: Profile
+) -> tuple[Classifier, Mapping[str, tuple[str, ...]] | None, dict[str, PhotoSet]]:
+    """Open the bundle, read the names and the example photos of the call, and return all three."""
     from sar_infer.classifier import Classifier
 
     with profile.phase("open"):
@@ -163,7 +194,7 @@ def _prepare(options: ClassifyArguments, profile: Profile) -> tuple[Classifier, 
         class_phrases = read_classes(options.classes, classifier.check_name) if options.classes else None
         examples = folders(options.examples, warn, classifier.bank.lookup.get) if options.examples else {}
         photos = {name: classifier.embed_photos(files) for name, files in examples.items()}
-        return classifier, classifier.class_set(class_phrases, options.only, photos=photos)
+        return classifier, class_phrases, photos
 
 
 def _print(results: Iterator[ImageResult], form: str, count: int) -> int:

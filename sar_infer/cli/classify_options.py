@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -57,6 +58,10 @@ classify_options = together(
         help="Give a set of classes that contains the true one with this probability, such as 0.9.",
     ),
     option("--explain", is_flag=True, help="Give reasons: the margin, and the classes nearest to the best one."),
+    option(
+        "--evaluate", is_flag=True, help="IMAGE is a folder with one folder for each class: say how many are right."
+    ),
+    option("--html", type=click.Path(path_type=Path), help="With --evaluate: also write one HTML page."),
     option("--profile", is_flag=True, help="Print to stderr where the time goes, and what the encoder runs on."),
 )
 
@@ -85,6 +90,8 @@ class ClassifyArguments:
     threshold: float | None
     coverage: float | None
     explain: bool
+    evaluate: bool
+    html: Path | None
 
     @property
     def decision(self) -> DecisionOptions:

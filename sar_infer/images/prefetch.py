@@ -76,19 +76,15 @@ def decode_batches(
 
 def decode_photos(
     images: Iterable[ImageSource], spec: Preprocess, batch_size: int
-) -> Iterator[list[tuple[str, Floats, bytes]]]:
-    """Yield batches like ``decode_batches``: the name, pixels and digest of each image (see ``decode_photo``).
+) -> Iterator[list[tuple[str, Floats | ImageError, bytes]]]:
+    """Yield batches like ``decode_batches``, with the digest of each image's pixels (see ``decode_photo``)."""
 
-    Raises:
-        ImageError: An image cannot be read; the message names it.
-    """
-
-    def decode(item: tuple[int, ImageSource]) -> tuple[str, Floats, bytes]:
+    def decode(item: tuple[int, ImageSource]) -> tuple[str, Floats | ImageError, bytes]:
         name = source_name(item[1], item[0])
         try:
             return name, *decode_photo(item[1], spec)
         except ImageError as error:
-            raise ImageError(f"{name}: {error}", error.kind) from None
+            return name, error, b""
 
     return _batches(images, batch_size, decode)
 

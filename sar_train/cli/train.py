@@ -27,6 +27,7 @@ EPILOG = """\b
 Examples:
   sar-train demo --out runs/demo            offline, about a minute
   sar-train photos/ --out runs/products     one folder of photos per class
+  sar-train photos/ --plan                  what that would do, and how long it may take
   sar-train caltech101 --data-root DATA --no-sar --set coop.context_init=""
   sar-train dtd --data-root DATA --backbone sar-mini-vit --method promptsrc
   sar-train photos/ --method dept --on kgcoop \\
@@ -42,7 +43,7 @@ NO_VALIDATION = (
     "(PHOTOS/val/CLASS beside train and test)"
 )
 GROUPS = {
-    "Options": ("out", "method", "sar", "backbone", "pretrained", "shots", "epochs", "seed", "config_file"),
+    "Options": ("out", "plan", "method", "sar", "backbone", "pretrained", "shots", "epochs", "seed", "config_file"),
     "Data": (
         *("data_root", "protocol", "base_classes", "template", "views", "cache_dir"),
         *("allow_missing", "skip_unreadable", "save_features"),
@@ -84,6 +85,7 @@ GROUPS = {
     type=click.Path(path_type=Path),
     help="TOML file with any of these settings.",
 )
+@option("--plan", is_flag=True, help="Show what would be done, and how long it may take; train and write nothing.")
 @option("--out", type=click.Path(path_type=Path), help="Run folder.  [default: runs/DATA-METHOD[-sar]-sSEED]")
 @option("--overwrite", is_flag=True, help="Replace a finished run in --out.")
 @option("--resume/--no-resume", default=True, show_default=True, help="Resume an unfinished run in --out.")
@@ -115,6 +117,9 @@ def main(**options: Any) -> None:
     if options["photos"] is None:
         raise ConfigError("expected PHOTOS: a folder, a list, a dataset's name, a feature file, or demo")
     settings = sections_of(options.pop("settings"))
+    if options.pop("plan"):
+        click.echo(plan(options, settings, form=form, quiet=quiet))
+        return
     show = ProgressLine(quiet=quiet)
     try:
         with resumable():
@@ -122,12 +127,43 @@ def main(**options: Any) -> None:
     finally:
         show.close()
     record = dict(run.record)
-    click.echo(
-        json.dumps(record | {"run": str(run.path)}, ensure_ascii=False) if form == "json" else table(record, run.path)
-    )
+    if form == "json":
+        files = {"run": str(run.path), "page": None if run.page is None else str(run.page)}
+        click.echo(json.dumps(record | files, ensure_ascii=False))
+    else:
+        click.echo(table(record, run.path, run.page))
     warn_below_zero_shot(run)
     warn_statistics_below(run)
     warn_not_calibrated(run)
+
+
+def plan(options: dict[str, Any], settings: dict[str, dict[str, str]], *, form: str, quiet: bool) -> str:
+    """Return what a run would do, as text or JSON.
+
+    Args:
+        options: of the command.
+        settings: by section.
+        form: ``text`` or ``json``.
+        quiet: show no progress.
+    """
+    from sar_train.api import default_name, preview, run_config
+    from sar_train.cli.preview import preview_text
+    from sar_train.training.trainer import check_run_folder
+
+    for name in ("overwrite", "resume", "save_features"):
+        options.pop(name)
+    config, out = options.pop("config_file"), options.pop("out")
+    chosen = run_config(config=config, settings=settings, **options)
+    out = Path("runs") / default_name(chosen) if out is None else out
+    check_run_folder(out, chosen)
+    show = ProgressLine(quiet=quiet)
+    try:
+        result = preview(config=config, settings=settings, progress=show, **options)
+    finally:
+        show.close()
+    if form == "json":
+        return json.dumps(result.to_json() | {"run": str(out)}, ensure_ascii=False)
+    return preview_text(result, str(out))
 
 
 def method_list(*, as_json: bool) -> str:
@@ -144,7 +180,7 @@ def method_list(*, as_json: bool) -> str:
     return "\n".join(lines)
 
 
-def table(record: dict[str, Any], out: Path) -> str:
+def table(record: dict[str, Any], out: Path, page: Path | None = None) -> str:
     """Return a run's last lines: zero-shot, linear probe, this run; base, new, harmonic mean; then in one ranking."""
     config = record["config"]
     name = " + ".join([config["method"], *([name for name in record["settings"] if name != config["method"]])])
@@ -173,7 +209,8 @@ def table(record: dict[str, Any], out: Path) -> str:
         from sar_infer.bundle.figures import expectation
 
         lines += ["", *textwrap.wrap(expectation(statistics), 100)]
-    return "\n".join([*lines, "", f"run: {out}    next: sar-export {shlex.quote(str(out))} --out bundles/NAME"])
+    lines += ["", *([] if page is None else [f"what is confused with what: {page}"])]
+    return "\n".join([*lines, f"run: {out}    next: sar-export {shlex.quote(str(out))} --out bundles/NAME"])
 
 
 def _with_statistics(name: str, statistics: Mapping[str, Any]) -> str:

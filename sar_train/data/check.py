@@ -21,7 +21,7 @@ from sar_train.data import imagenet
 from sar_train.data.coop import read_listing
 from sar_train.data.dataset import SPLITS, DataOptions, Dataset
 from sar_train.data.layouts import GUIDE, LAYOUTS, dataset_in, find, folder_of, is_there
-from sar_train.data.open_dataset import open_dataset
+from sar_train.data.open_dataset import copied, open_dataset
 from sar_train.data.readers.base import SPLIT_NAMES, reader_of
 from sar_train.data.readers.folder import domains
 from sar_train.data.readers.hugging_face import HuggingFace, survey
@@ -108,11 +108,12 @@ class Report:
         return all(checked.state != "error" for checked in self.checked)
 
 
-def _unwatched(name: str, total: int) -> Callable[[int], None]:  # noqa: ARG001
+def unwatched(name: str, total: int) -> Callable[[int], None]:  # noqa: ARG001
+    """Show no progress."""
     return lambda done: None
 
 
-def check(path: Path, names: Sequence[str] = (), *, all_images: bool = False, watch: Watch = _unwatched) -> Report:
+def check(path: Path, names: Sequence[str] = (), *, all_images: bool = False, watch: Watch = unwatched) -> Report:
     """Check the data at a path.
 
     Args:
@@ -283,6 +284,22 @@ def _checked(dataset: Dataset, folder: Path, findings: list[DataFinding], decode
     decoded, bad = decoder.findings(dataset.name, paths)
     counts = tuple(len(dataset.photos(split)) for split in SPLITS)
     return Checked(dataset.name, folder, len(dataset.class_names), counts, decoded, (*findings, *bad))
+
+
+def check_dataset(dataset: Dataset, *, watch: Watch = unwatched) -> Checked:
+    """Check a dataset that was opened: copies in two splits, its warnings, and a sample of 500 photos that is decoded.
+
+    Args:
+        dataset: the dataset.
+        watch: for progress.
+    """
+    findings = [DataFinding.of_text("warning", warning) for warning in dataset.warnings]
+    if copies := copied(dataset):
+        one, other = copies[0]
+        count = "1 photo is" if len(copies) == 1 else f"{len(copies):,} photos are"
+        text = f"{count} in two splits, the first: {one} and {other}"
+        findings.append(DataFinding("warning", text, "remove it from one of them; results look better than they are"))
+    return _checked(dataset, dataset.root, findings, _Decoder(all_images=False, watch=watch))
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -152,28 +152,40 @@ def _check_photos(dataset: Dataset, photos: Sequence[Photo]) -> None:
 
 
 def _in_two_classes(dataset: Dataset) -> str:
-    """Return a warning if the same bytes lie in two classes; files of a size that one class alone has are not read.
+    """Return a warning if the same bytes lie in two classes."""
+    labels = {dataset.root / path: label for split in dataset.splits.values() for path, label in split}
+    pairs = [f"{one} and {other}" for one, other in _same_bytes(labels)]
+    count = "1 photo lies" if len(pairs) == 1 else f"{len(pairs):,} photos lie"
+    return f"{count} in two classes, the first: {pairs[0]}; remove it from one of them" if pairs else ""
+
+
+def copied(dataset: Dataset) -> list[tuple[Path, Path]]:
+    """Return files of two splits that hold the same bytes, the first of them and each other one."""
+    return _same_bytes(
+        {dataset.root / photo.path: split for split in dataset.splits for photo in dataset.photos(split)}
+    )
+
+
+def _same_bytes(groups: Mapping[Path, Hashable]) -> list[tuple[Path, Path]]:
+    """Return pairs of files with the same bytes in different groups; a size that one group alone has is not read.
 
     Among many photos almost every size occurs twice, so beyond ``_COMPARED`` none is read.
     """
-    photos = [photo for split in dataset.splits.values() for photo in split]
-    if len(photos) > _COMPARED:
-        return ""
-    by_size: dict[int, dict[Path, int]] = {}
-    for path, label in photos:
+    if len(groups) > _COMPARED:
+        return []
+    by_size: dict[int, list[Path]] = {}
+    for file in groups:
         with contextlib.suppress(OSError):
-            file = dataset.root / path
-            by_size.setdefault(file.stat().st_size, {})[file] = label
+            by_size.setdefault(file.stat().st_size, []).append(file)
     first: dict[bytes, Path] = {}
     pairs = []
-    for size, labels in by_size.items():
-        for file in labels if size and len(set(labels.values())) > 1 else ():
+    for size, files in by_size.items():
+        for file in files if size and len({groups[file] for file in files}) > 1 else ():
             with contextlib.suppress(OSError):
                 other = first.setdefault(hashlib.sha256(file.read_bytes()).digest(), file)
-                if labels[other] != labels[file]:
-                    pairs.append(f"{other} and {file}")
-    count = "1 photo lies" if len(pairs) == 1 else f"{len(pairs):,} photos lie"
-    return f"{count} in two classes, the first: {pairs[0]}; remove it from one of them" if pairs else ""
+                if groups[other] != groups[file]:
+                    pairs.append((other, file))
+    return pairs
 
 
 def _fewer(photos: Sequence[Photo], shots: int) -> str:

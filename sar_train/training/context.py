@@ -104,11 +104,57 @@ class RunContext:
         return self.backbone.logit_scale * images.to(rows.device) @ rows.T
 
 
-def prepare(config: RunConfig, tell: ProgressCallback = lambda text: None) -> RunContext:
-    """Load backbone and data, draw the shots, choose classes and novel names; nothing is written.
+@dataclass(frozen=True)
+class Outline:
+    """A run before any of its photos is encoded; the attributes are those of `RunContext`.
+
+    Attributes:
+        novel_source: names for the regulariser; None without one.
+    """
+
+    config: RunConfig
+    backbone: Backbone
+    features: Features
+    plan: Plan
+    template: str
+    teacher: str
+    method: PromptMethod
+    schedule: Schedule
+    novel_source: NovelSource | None
+
+    def names(self, labels: Sequence[int]) -> list[str]:
+        """Return class names by label."""
+        return [self.features.dataset.class_names[label] for label in labels]
+
+    def novel(self, handcrafted: Tensor) -> NovelNames | None:
+        """Gather the novel names; ``handcrafted`` are the (C, D) embeddings of the base classes."""
+        if self.novel_source is None:
+            return None
+        base, config = self.names(self.plan.base), self.config
+        with torch.no_grad():
+            prompts = self.method.prompts(Classes(tuple(base), handcrafted))
+        return novel_names(
+            self.novel_source,
+            base,
+            new=self.names(self.plan.new),
+            room=lambda name: self.backbone.text.fits(name, prompts),
+            count=config.novel_count,
+            seed=config.seed,
+            exclude=config.exclude_eval_names,
+            template=self.template,
+        )
+
+    def context(self, task: Task, novel: NovelNames | None) -> RunContext:
+        """Return the context of a run on this task."""
+        parts = (self.config, self.backbone, self.features, self.plan, self.template, self.teacher)
+        return RunContext(*parts, self.method, self.schedule, task, novel)
+
+
+def outline(config: RunConfig, tell: ProgressCallback = lambda text: None) -> Outline:
+    """Load the backbone, open the data, and choose classes and schedule; no photo is encoded, and nothing is written.
 
     Raises:
-        SarTrainError: settings, backbone, data or names cannot be used.
+        SarTrainError: settings, backbone or data cannot be used.
     """
     kind = methods.get(config.method)
     settings = config.section(config.method, kind.Config)
@@ -131,35 +177,36 @@ def prepare(config: RunConfig, tell: ProgressCallback = lambda text: None) -> Ru
     template = config.template or dataset.template
     published = dataset.name if dataset.published_split and not config.template else None
     settings, teacher = kind.settle(settings, template, published)
-    base = [dataset.class_names[label] for label in chosen.base]
-    new = [dataset.class_names[label] for label in chosen.new]
+    base = tuple(dataset.class_names[label] for label in chosen.base)
     generator = torch.Generator().manual_seed(config.seed)
-    method = kind(settings, Setup(backbone, tuple(base), teacher, generator))
+    method = kind(settings, Setup(backbone, base, teacher, generator))
     _check_transfer(method, chosen, with_novel=novel_source is not None and novel_source.form != "none")
     schedule = _schedule(config, kind.schedule)
     _warn_of_averaging(config.method, method.averaging(schedule.epochs), tell)
-    task = make_task(features, chosen, config, backbone, teacher)
-    if method.per_image:
-        method.get_buffer("mean_image").copy_(task.features[:, 0].mean(0))
-    tell(f"{dataset.name}: {len(base)} classes, {len(task.labels)} photos to learn from, evaluated on {chosen.split}")
+    return Outline(config, backbone, features, chosen, template, teacher, method, schedule, novel_source)
+
+
+def prepare(config: RunConfig, tell: ProgressCallback = lambda text: None) -> RunContext:
+    """Load backbone and data, draw the shots, choose classes and novel names; nothing but encoded photos is written.
+
+    Raises:
+        SarTrainError: settings, backbone, data or names cannot be used.
+    """
+    run = outline(config, tell)
+    dataset = run.features.dataset
+    task = make_task(run.features, run.plan, config, run.backbone, run.teacher)
+    if run.method.per_image:
+        run.method.get_buffer("mean_image").copy_(task.features[:, 0].mean(0))
+    tell(
+        f"{dataset.name}: {len(run.plan.base)} classes, {len(task.labels)} photos to learn from, "
+        f"evaluated on {run.plan.split}"
+    )
     if dataset.split_origin != "published":
-        _warn_of_copies(features, task, tell)
-    novel = None
-    if novel_source:
-        with torch.no_grad():
-            prompts = method.prompts(Classes(tuple(base), task.handcrafted))
-        novel = novel_names(
-            novel_source,
-            base,
-            new=new,
-            room=lambda name: backbone.text.fits(name, prompts),
-            count=config.novel_count,
-            seed=config.seed,
-            exclude=config.exclude_eval_names,
-            template=template,
-        )
+        _warn_of_copies(run.features, task, tell)
+    novel = run.novel(task.handcrafted)
+    if novel:
         _tell_of_novel(novel, tell, excluded=config.exclude_eval_names)
-    return RunContext(config, backbone, features, chosen, template, teacher, method, schedule, task, novel)
+    return run.context(task, novel)
 
 
 def _check_transfer(method: PromptMethod, chosen: Plan, *, with_novel: bool) -> None:

@@ -100,30 +100,41 @@ def answers(context: RunContext, prompted: PromptedCLIP, images: FeaturesOf) -> 
     return evaluated(), others
 
 
-def confidence(
+@dataclasses.dataclass(frozen=True)
+class Answering:
+    """The way in which a bundle of a run answers for its trained classes.
+
+    Attributes:
+        branch: what answers.
+        logits: returns (N, C) float64 for evaluated photos and the C trained classes.
+        class_names: these classes.
+    """
+
+    branch: EvaluatedBranch
+    logits: Callable[[Evaluated], Doubles]
+    class_names: Sequence[str]
+
+
+def answering(
     context: RunContext,
     prompted: PromptedCLIP,
     images: FeaturesOf,
     composed: Logits | None = None,
     *,
     headless: bool = False,
-) -> Fitted | None:
-    """Fit and measure the confidence of a bundle's answers for the base classes; None where images do not suffice.
+) -> Answering:
+    """Return how a bundle answers for the trained classes: by the head, else by statistics, else by text alone.
 
-    Fitted on validation images of the base classes and measured on the evaluated ones. Of few validation images and the
-    evaluated ones together each tenth is measured by the rest. New classes' images are the unknown ones. A prompt that
-    depends on the image is that for the mean image, since a bundle has no other.
+    A prompt that depends on the image is that for the mean image, since a bundle has no other.
 
     Args:
         context: of the run.
         prompted: the trained prompt.
         images: returns the features of evaluated images.
-        composed: returns the logits with class statistics, which a bundle answers by unless it has a head.
+        composed: returns the logits with class statistics.
         headless: the bundle has the hand-crafted prompt, and so no head.
     """
-    base, new, validation = context.task.base, context.task.new, context.task.validation
-    if base is None:
-        return None
+    names = context.task.class_names
     head = None if headless else prompted.method.head()
     bias = context.backbone.logit_bias or 0.0
     shift = bias if head is None else bias * (1 - head.mix)
@@ -131,16 +142,29 @@ def confidence(
 
     def logits(evaluated: Evaluated) -> Doubles:
         if branch == "statistics" and composed is not None:
-            scores = composed(images(evaluated), base.class_names)
+            scores = composed(images(evaluated), names)
         else:
-            scores = prompted.logits(images(evaluated), base.class_names, frozen=True)
+            scores = prompted.logits(images(evaluated), names, frozen=True)
         return (scores + shift).double().cpu().numpy()
 
+    return Answering(branch, logits, names)
+
+
+def confidence(context: RunContext, way: Answering) -> Fitted | None:
+    """Fit and measure the confidence of a bundle's answers for the base classes; None where images do not suffice.
+
+    Fitted on validation images of the base classes and measured on the evaluated ones. Of few validation images and the
+    evaluated ones together each tenth is measured by the rest. New classes' images are the unknown ones.
+    """
+    base, new, validation = context.task.base, context.task.new, context.task.validation
+    if base is None:
+        return None
+
     def held_out_images(evaluated: Evaluated) -> HeldOut:
-        return HeldOut(logits(evaluated), evaluated.labels.numpy())
+        return HeldOut(way.logits(evaluated), evaluated.labels.numpy())
 
     name = context.features.dataset.name
-    unknown = None if new is None else logits(new)
+    unknown = None if new is None else way.logits(new)
     tested = held_out_images(base)
     if validation is None:
         fitted = calibrate(name, tested, unknown=unknown)
@@ -148,7 +172,7 @@ def confidence(
         fitted = calibrate(name, tested.with_more(held_out_images(validation)), unknown=unknown)
     else:
         fitted = calibrate(name, held_out_images(validation), tested, unknown)
-    return fitted and dataclasses.replace(fitted, branch=branch)
+    return fitted and dataclasses.replace(fitted, branch=way.branch)
 
 
 def held_out(context: RunContext) -> tuple[str, ...]:

@@ -24,11 +24,12 @@ from sar_train.errors import DivergedError, RunError
 from sar_train.training import checkpoint, loop, measures
 from sar_train.training.context import RunContext, open_data, prepare
 from sar_train.training.identity import outcome_settings, regulariser_of, regulariser_settings
+from sar_train.training.page import PAGE, write_page
 from sar_train.training.prompted import PromptedCLIP
 from sar_train.training.record import STATISTICS, Answers, Results, make_record, scores
 from sar_train.training.state import State, start
 from sar_train.training.statistics import fitting
-from sar_train.training.statistics.run_file import HANDCRAFTED, remove_statistics, save_statistics
+from sar_train.training.statistics.run_file import HANDCRAFTED, FittedStatistics, remove_statistics, save_statistics
 
 SAVE_EVERY = 5.0
 """Seconds between saved states."""
@@ -41,6 +42,7 @@ def run(
     tell: ProgressCallback = lambda text: None,
     resume: bool = True,
     overwrite: bool = False,
+    page: bool = False,
 ) -> checkpoint.Run:
     """Train one prompt and leave ``prompts.safetensors`` and ``record.json`` in ``out``.
 
@@ -50,6 +52,7 @@ def run(
         tell: gets progress as short lines.
         resume: False starts anew.
         overwrite: replace a finished run, once it is clear that the new one can start.
+        page: also write the evaluation of its test photos, as `write_page` does.
 
     Raises:
         SarTrainError: something cannot be used; nothing is half-written.
@@ -85,10 +88,11 @@ def run(
     way = fitting.logits_with(context, prompted, fitted) if fitted else None
     if way:
         others[STATISTICS] = measures.evaluate_all(context.task, images, way)
+    answering = measures.answering(context, prompted, images, way, headless=handcrafted)
     results = Results(
         result,
         others,
-        confidence=measures.confidence(context, prompted, images, way, headless=handcrafted),
+        confidence=measures.confidence(context, answering),
         zero_shot=zero_shot,
         probe_accuracy=probe,
         relations={
@@ -117,13 +121,20 @@ def run(
         regularisers={regulariser_of(config.sections): regulariser_settings(config).weight} if config.sar else {},
         record=make_record(context, results),
     )
+    _save(out, finished, fitted)
+    if page:
+        write_page(context, answering, results.confidence, out)
+    return finished
+
+
+def _save(out: Path, run: checkpoint.Run, fitted: FittedStatistics | None) -> None:
+    """Write the files of a finished run; its record comes last, and then the saved state goes."""
     if fitted:
         save_statistics(out, fitted)
     else:  # a run that failed while it was saved may have left some
         remove_statistics(out)
-    checkpoint.save_run(out, finished)
+    checkpoint.save_run(out, run)
     checkpoint.remove_state(out)
-    return finished
 
 
 def check_run_folder(out: Path, config: RunConfig) -> None:
@@ -269,7 +280,7 @@ def describe(answers: Answers) -> str:
 
 def remove(out: Path) -> None:
     """Delete a run's own files and, if nothing else is in it, its folder."""
-    for name in (checkpoint.PROMPTS, checkpoint.RECORD):
+    for name in (checkpoint.PROMPTS, checkpoint.RECORD, PAGE):
         (out / name).unlink(missing_ok=True)
     remove_statistics(out)
     checkpoint.remove_state(out)

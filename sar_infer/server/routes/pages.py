@@ -57,7 +57,8 @@ class _File:
 def files() -> dict[str, _File]:
     """Return all files of the pages by name; a name from a request is only looked up here, never on disk."""
     files: dict[str, _File] = {}
-    for entry in (resources.files("sar_infer.server") / "static").iterdir():
+    static = (resources.files("sar_infer.server") / "static").iterdir()
+    for entry in (*static, resources.files("sar_infer.pages") / "base.css"):
         content_type = _CONTENT_TYPES.get(entry.name.rpartition(".")[2])
         if content_type is not None and entry.is_file():
             files[entry.name] = _file(entry.read_bytes(), content_type)

@@ -61,7 +61,7 @@ def fit(context: RunContext, prompted: PromptedCLIP, tell: ProgressCallback = la
     prompt: PromptName = "handcrafted" if config.prompt == HANDCRAFTED else "learned"
     rows = {LEARNED: learned, HANDCRAFTED: handcrafted}
     if why is None:
-        again = config.prompt != HANDCRAFTED and _can_train_again(context)
+        again = trains_again(context)
         candidates = [Prompt(HANDCRAFTED, handcrafted)]
         if again:
             tell("class statistics: training the prompt again in two folds of the classes, about as long as before")
@@ -156,8 +156,11 @@ def _handcrafted_rows(context: RunContext, names: Sequence[str]) -> npt.NDArray[
     return rows.double().cpu().numpy()
 
 
-def _can_train_again(context: RunContext) -> bool:
-    return not context.config.quick and "image" not in context.method.towers and context.method.transfers
+def trains_again(context: RunContext) -> bool:
+    """Return True if class statistics train the prompt again in two folds of the classes."""
+    config, method = context.config, context.method
+    asked = config.prompt != HANDCRAFTED and not config.quick
+    return asked and "image" not in method.towers and method.transfers
 
 
 def _rows_in_folds(context: RunContext, tell: ProgressCallback) -> tuple[npt.NDArray[np.float64], ...]:

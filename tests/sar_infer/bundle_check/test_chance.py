@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sar_infer.bundle_check import chance
-from sar_infer.bundle_check.chance import chance_error, least_loss, lowest_credible, wilson
+from sar_infer.bundle_check.chance import chance_error, least_loss, lowest_credible
 from sar_infer.classify.calibration import expected_calibration_error
 
 
@@ -21,11 +21,6 @@ def test_the_example_of_newcombe(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chance, "Z", 1.959964)
     assert least_loss(80, 70, 60, 80) == pytest.approx(5.24, abs=0.005)
     assert least_loss(60, 80, 80, 70) == pytest.approx(-33.39, abs=0.005)
-
-
-def test_an_interval_stays_within_0_and_1() -> None:
-    assert wilson(18, 18) == (pytest.approx(18 / (18 + chance.Z**2)), 1.0)
-    assert wilson(0, 5)[0] == 0
 
 
 @pytest.mark.parametrize("share", [0.3, 0.7, 0.9, 0.97, 0.99])

@@ -12,7 +12,8 @@ from starlette.testclient import TestClient
 from sar_infer.server.routes import pages
 
 STATIC = resources.files("sar_infer.server") / "static"
-NAMES = sorted(entry.name for entry in STATIC.iterdir())
+FILES = {entry.name: entry for entry in (*STATIC.iterdir(), resources.files("sar_infer.pages") / "base.css")}
+NAMES = sorted(FILES)
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +51,7 @@ def test_every_file_is_served_with_its_type(client: TestClient, name: str) -> No
     answer = client.get(f"/static/{name}")
     kinds = {"html": "text/html", "js": "text/javascript", "css": "text/css", "svg": "image/svg+xml"}
     assert answer.headers["Content-Type"].startswith(kinds[name.rpartition(".")[2]])
-    assert answer.content == (STATIC / name).read_bytes()
+    assert answer.content == FILES[name].read_bytes()
 
 
 @pytest.mark.parametrize("path", ["/", "/ui", "/docs", *(f"/static/{name}" for name in NAMES)])

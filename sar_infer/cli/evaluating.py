@@ -1,0 +1,93 @@
+"""Evaluation on labelled photos: what ``sar-bank evaluate`` and ``sar-classify --evaluate`` share."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from sar_infer import __version__
+from sar_infer.cli.options import Refusal, emit, warn
+from sar_infer.errors import one_line
+from sar_infer.images.inputs import folders
+
+if TYPE_CHECKING:
+    from sar_infer.bank import PhotoSet
+    from sar_infer.classifier import Classifier
+    from sar_infer.evaluation import Evaluation
+    from sar_infer.text.names import Classes
+
+_HIDDEN_UP_TO = 64
+_TRAINING = "a bundle does not record which photos it was trained on; leave these out yourself"
+
+
+def labelled_photos(roots: Sequence[str], lookup: Callable[[str], object]) -> dict[str, list[str]]:
+    """Return image paths by class from folders with one folder for each class.
+
+    Args:
+        roots: The folders.
+        lookup: Returns None if no class has this name.
+
+    Raises:
+        InputError: See ``folders``.
+    """
+    paths_by_class: dict[str, list[str]] = {}
+    for root in roots:
+        for name, files in folders(root, warn, lookup).items():
+            paths_by_class.setdefault(name, []).extend(files)
+    return paths_by_class
+
+
+def check_page(path: Path | None) -> None:
+    """Raise Refusal if a page cannot be written there, before minutes are spent on photos."""
+    if path is not None and (path.is_dir() or not path.parent.is_dir()):
+        raise Refusal(f"{path}: expected a file to write, in a folder that exists; choose another --html")
+
+
+def evaluated(
+    classifier: Classifier,
+    photos: Mapping[str, Sequence[str]],
+    classes: Classes | None = None,
+    only: bool = False,
+    *,
+    examples: Mapping[str, PhotoSet] | None = None,
+    command: Callable[..., str] | None,
+) -> Evaluation:
+    """Evaluate photos as `Classifier.evaluate` does, with a bar on a terminal."""
+    total = sum(map(len, photos.values()))
+    hidden = total <= _HIDDEN_UP_TO or not sys.stderr.isatty()
+    with click.progressbar(length=total, label="Evaluating", file=sys.stderr, hidden=hidden, show_pos=True) as bar:
+        return classifier.evaluate(photos, classes, only, examples=examples or {}, command=command, watch=bar.update)
+
+
+def report(evaluation: Evaluation, form: str, page: Path | None, title: str, facts: Mapping[str, str]) -> int:
+    """Print an evaluation, write its page, and return how many photos could not be read.
+
+    Args:
+        evaluation: What was measured.
+        form: ``text`` or ``json``.
+        page: The HTML file; None writes none.
+        title: What was evaluated.
+        facts: What answered, and on which photos, by name.
+
+    Raises:
+        WriteError: The page cannot be written.
+    """
+    from sar_infer.evaluation import left_out_lines, text_lines, write_evaluation
+
+    unreadable = [item for item in evaluation.left_out if item.kind == "unreadable"]
+    for item in unreadable:
+        warn(f"{item.image}: {item.reason}; left out")
+    for line in (*left_out_lines(evaluation), _TRAINING):
+        click.echo(one_line(line), err=True)
+    if page is not None:
+        write_evaluation(page, evaluation, title, {**facts, "made by": f"sar-clip {__version__}"})
+    width = shutil.get_terminal_size((100, 24)).columns
+    content = {**evaluation.to_json(), **facts, "page": None if page is None else str(page)}
+    lines = [*text_lines(evaluation, width), *([] if page is None else ["", f"page          {page}"])]
+    emit(form, lambda: content, lines)
+    return len(unreadable)

@@ -1,0 +1,336 @@
+"""What the answers for labelled photos say: accuracy, classes, confused pairs, scores, unknown photos."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from sar_infer.classify.calibration import auroc
+from sar_infer.measures import (
+    calibration_error_by_chance,
+    confused_pairs,
+    reliability,
+    wilson,
+)
+
+RANKED = 5
+"""How many of the best classes are looked at for a photo's own."""
+_EXAMPLES = 4
+"""Photos that are named for each pair of classes."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The answer for one photo, and its own class.
+
+    Attributes:
+        image: Name of the photo.
+        label: Its class, as it was labelled.
+        answer: The best class.
+        score: The score of that class, 0..1.
+        rank: Rank of its own class, 1 to 5; None if it is none of the best five.
+        label_score: Score of its own class; None if it is none of the best five.
+        unknown: True if the photo is said to show none of the classes; None if that cannot be told.
+        stranger: True if its own class is none of those to choose from, so that every class is a wrong answer.
+    """
+
+    image: str
+    label: str
+    answer: str
+    score: float
+    rank: int | None
+    label_score: float | None = None
+    unknown: bool | None = None
+    stranger: bool = False
+
+    @property
+    def right(self) -> bool:
+        """Return True if its own class is the best."""
+        return self.rank == 1
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A photo that is not evaluated.
+
+    Attributes:
+        image: Name of the photo.
+        label: Its class, as it was labelled.
+        kind: ``learned``, if the bank has learned from it, ``repeated``, if another photo has the same pixels, or
+            ``unreadable``.
+        reason: The reason, in words.
+    """
+
+    image: str
+    label: str
+    kind: Literal["learned", "repeated", "unreadable"]
+    reason: str
+
+
+@dataclass(frozen=True)
+class Share:
+    """A share of photos.
+
+    Attributes:
+        count: How many have the property.
+        of: Out of how many.
+        share: ``count / of``, 0..1.
+        low: Lower end of the 95 % interval (Wilson, JASA 22:209, 1927).
+        high: Its upper end.
+    """
+
+    count: int
+    of: int
+    share: float
+    low: float
+    high: float
+
+    @classmethod
+    def of_flags(cls, flags: Sequence[bool | None]) -> Share | None:
+        """Return the share of those that are True; None of none."""
+        count = sum(map(bool, flags))
+        return cls(count, len(flags), count / len(flags), *wilson(count, len(flags))) if flags else None
+
+
+@dataclass(frozen=True)
+class ClassResult:
+    """The photos of one class.
+
+    Attributes:
+        name: The class.
+        accuracy: Share of its photos that are given it.
+        answered: How many photos are given it, of whatever class.
+        taken_for: The class that its photos are given most often instead; None if all are right.
+    """
+
+    name: str
+    accuracy: Share
+    answered: int
+    taken_for: str | None
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Photos of one class that are given another.
+
+    Attributes:
+        label: Their class.
+        answer: The class that they are given.
+        count: How many.
+        of: Out of how many photos of their class.
+        images: Some of them, the surest answers first.
+    """
+
+    label: str
+    answer: str
+    count: int
+    of: int
+    images: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Photos whose best score is above ``low`` and at most ``high``; score and accuracy are None without photos."""
+
+    low: float
+    high: float
+    count: int
+    score: float | None
+    accuracy: float | None
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Scores beside accuracy.
+
+    Attributes:
+        mean_score: Mean best score, 0..1.
+        accuracy: Share of right answers.
+        error: Expected calibration error in 15 bins (Guo et al., arXiv 1706.04599).
+        by_chance: The error that perfectly calibrated scores like these have with as many photos.
+        bins: The bins.
+    """
+
+    mean_score: float
+    accuracy: float
+    error: float
+    by_chance: float
+    bins: tuple[Bin, ...]
+
+    @property
+    def beyond_chance(self) -> float:
+        """Return the error less that of perfectly calibrated scores, at least 0."""
+        return max(0.0, self.error - self.by_chance)
+
+
+@dataclass(frozen=True)
+class Unknowns:
+    """Photos that are said to show none of the classes, and photos that do.
+
+    Attributes:
+        by: What tells them, ``score`` or ``energy``; None if nothing was set by which it could be told.
+        known: Share of the photos of known classes that are called unknown; None if it could not be told.
+        strangers: Share of the photos of other classes that are called unknown; None without any.
+        stranger_photos: How many photos are of other classes.
+        stranger_classes: These classes.
+        auroc: Probability that a photo of a known class has a higher best score than one of another; None without any.
+    """
+
+    by: str | None
+    known: Share | None
+    strangers: Share | None
+    stranger_photos: int
+    stranger_classes: tuple[str, ...]
+    auroc: float | None
+
+
+@dataclass(frozen=True)
+class Advice:
+    """Something to do about mistakes.
+
+    Attributes:
+        kind: ``class`` (photos of a class that is not there), ``photos`` (give a class more), ``merge`` (make two
+            classes one), ``describe`` (say in words what tells two apart), ``name`` (another wording), ``labels`` (look
+            for photos in the wrong folder), ``others`` (classes that no photo shows), or ``calibrate``.
+        classes: The classes that it is about.
+        mistakes: How many mistakes it is about.
+        message: What is the matter, and what to do.
+        command: A command that does it; None if there is none.
+    """
+
+    kind: Literal["class", "photos", "merge", "describe", "name", "labels", "others", "calibrate"]
+    classes: tuple[str, ...]
+    mistakes: int
+    message: str
+    command: str | None = None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Answers for labelled photos, beside their labels.
+
+    Attributes:
+        classes: Number of classes to choose from.
+        accuracy: Share of the photos of known classes that are given their own.
+        among_best: Share of them whose own class is one of the best five.
+        per_class: The classes that have photos, the worst first.
+        confused: Pairs that are confused, the most frequent first.
+        calibration: Scores beside accuracy.
+        unknowns: Photos that show none of the classes.
+        advice: What to do, the most useful first.
+        answers: The answer for each photo.
+        left_out: Photos that are not evaluated.
+    """
+
+    classes: int
+    accuracy: Share
+    among_best: Share
+    per_class: tuple[ClassResult, ...]
+    confused: tuple[Pair, ...]
+    calibration: Calibration
+    unknowns: Unknowns
+    advice: tuple[Advice, ...] = ()
+    answers: tuple[Answer, ...] = field(default=(), repr=False)
+    left_out: tuple[LeftOut, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all of it as JSON values."""
+        return dataclasses.asdict(self)
+
+
+def evaluate(
+    answers: Sequence[Answer], classes: int, *, unknown_by: str | None = None, left_out: Sequence[LeftOut] = ()
+) -> Evaluation | None:
+    """Evaluate answers; None if no photo is of a class to choose from.
+
+    Args:
+        answers: The answer for each photo.
+        classes: Number of classes to choose from.
+        unknown_by: What says if a photo shows none of the classes; None if nothing does.
+        left_out: Photos that are not evaluated.
+    """
+    known = [answer for answer in answers if not answer.stranger]
+    accuracy = Share.of_flags([answer.right for answer in known])
+    among_best = Share.of_flags([answer.rank is not None for answer in known])
+    if accuracy is None or among_best is None:
+        return None
+    strangers = [answer for answer in answers if answer.stranger]
+    pairs = _pairs(known)
+    return Evaluation(
+        classes,
+        accuracy,
+        among_best,
+        _per_class(known, pairs),
+        pairs,
+        _calibration(known),
+        _unknowns(known, strangers, unknown_by),
+        answers=tuple(answers),
+        left_out=tuple(left_out),
+    )
+
+
+def _per_class(known: Sequence[Answer], pairs: Sequence[Pair]) -> tuple[ClassResult, ...]:
+    flags: dict[str, list[bool]] = defaultdict(list)
+    for answer in known:
+        flags[answer.label].append(answer.right)
+    answered = Counter(answer.answer for answer in known)
+    taken_for: dict[str, str] = {}
+    for pair in pairs:
+        taken_for.setdefault(pair.label, pair.answer)
+    shares = {name: share for name, of_class in flags.items() if (share := Share.of_flags(of_class))}
+    results = [ClassResult(name, share, answered[name], taken_for.get(name)) for name, share in shares.items()]
+    return tuple(sorted(results, key=lambda result: (result.accuracy.share, -result.accuracy.of, result.name)))
+
+
+def _pairs(known: Sequence[Answer]) -> tuple[Pair, ...]:
+    names = sorted({name for answer in known for name in (answer.label, answer.answer)})
+    numbers = {name: number for number, name in enumerate(names)}
+    labels, predicted = (
+        np.array([numbers[name] for name in column], np.int64)
+        for column in ([answer.label for answer in known], [answer.answer for answer in known])
+    )
+    counts = Counter(answer.label for answer in known)
+    images: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for answer in sorted(known, key=lambda answer: -answer.score):
+        images[answer.label, answer.answer].append(answer.image)
+    return tuple(
+        Pair(*(pair := (names[label], names[other])), count, counts[names[label]], tuple(images[pair][:_EXAMPLES]))
+        for label, other, count in confused_pairs(labels, predicted)
+    )
+
+
+def _calibration(known: Sequence[Answer]) -> Calibration:
+    scores = np.array([answer.score for answer in known], np.float64)
+    right = np.array([answer.right for answer in known], np.bool_)
+    table = reliability(scores, right)
+    edges = np.linspace(0, 1, len(table.counts) + 1).tolist()
+    return Calibration(
+        float(scores.mean()),
+        float(right.mean()),
+        table.error,
+        calibration_error_by_chance(scores),
+        tuple(
+            Bin(low, high, count, total / count if count else None, hits / count if count else None)
+            for low, high, count, total, hits in zip(
+                edges, edges[1:], table.counts.tolist(), table.scores.tolist(), table.right.tolist(), strict=False
+            )
+        ),
+    )
+
+
+def _unknowns(known: Sequence[Answer], strangers: Sequence[Answer], by: str | None) -> Unknowns:
+    shares = [Share.of_flags([answer.unknown for answer in group]) if by else None for group in (known, strangers)]
+    best = [np.array([answer.score for answer in group], np.float64) for group in (known, strangers)]
+    return Unknowns(
+        by,
+        shares[0],
+        shares[1],
+        len(strangers),
+        tuple(dict.fromkeys(answer.label for answer in strangers)),
+        auroc(*best) if strangers else None,
+    )

@@ -1,0 +1,88 @@
+"""An evaluation as one HTML file, with pictures of the photos that it shows."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from sar_infer.errors import ImageError
+from sar_infer.evaluation.evaluation import Answer, Evaluation
+from sar_infer.images.load import ImageSource
+from sar_infer.pages import thumbnail, write_page
+
+MOST_WORST = 48
+"""Photos that are shown: the surest wrong answers."""
+MOST_PAIRS = 24
+"""Pairs of classes that are shown with photos; of those that were confused once, a few alone."""
+_FEW_PAIRS = 6
+
+
+def write_evaluation(
+    path: Path,
+    evaluation: Evaluation,
+    title: str,
+    facts: Mapping[str, str] | None = None,
+    sources: Callable[[str], ImageSource] = str,
+) -> None:
+    """Write the page of an evaluation: one HTML file that holds all it shows.
+
+    Args:
+        path: The file.
+        evaluation: What was measured.
+        title: What was evaluated.
+        facts: What answered, and on which photos, by name, for the foot of the page.
+        sources: Returns the photo of an answer by its name, which is its path by default; one that cannot be read has
+            no picture.
+
+    Raises:
+        WriteError: The file cannot be written.
+    """
+    write_page(path, "evaluation", title, page_data(evaluation, title, facts or {}, sources))
+
+
+def page_data(
+    evaluation: Evaluation, title: str, facts: Mapping[str, str], sources: Callable[[str], ImageSource] = str
+) -> dict[str, Any]:
+    """Return what the page shows; arguments as of `write_evaluation`."""
+    known = [answer for answer in evaluation.answers if not answer.stranger]
+    names = sorted(result.name for result in evaluation.per_class)
+    numbers = {name: number for number, name in enumerate(names)}
+    cells: dict[tuple[int, int], int] = {}
+    for answer in known:
+        cell = numbers[answer.label], numbers.get(answer.answer, len(names))
+        cells[cell] = cells.get(cell, 0) + 1
+    by_name = {answer.image: answer for answer in known}
+    mistakes = sorted((answer for answer in known if not answer.right), key=lambda answer: -answer.score)
+    pairs = [pair for at, pair in enumerate(evaluation.confused[:MOST_PAIRS]) if pair.count > 1 or at < _FEW_PAIRS]
+    shown = [answer.image for answer in mistakes[:MOST_WORST]]
+    shown += [image for pair in pairs for image in pair.images]
+    order = list(dict.fromkeys(shown))
+    places = {image: place for place, image in enumerate(order)}
+    content = dataclasses.asdict(dataclasses.replace(evaluation, answers=(), confused=(), left_out=()))
+    return content | {
+        "title": title,
+        "facts": dict(facts),
+        "names": names,
+        "cells": [[row, column, count] for (row, column), count in sorted(cells.items())],
+        "photos": [_photo(by_name[image], sources) for image in order],
+        "worst": [places[answer.image] for answer in mistakes[:MOST_WORST]],
+        "mistakes": len(mistakes),
+        "confused": [
+            {**dataclasses.asdict(pair), "images": [places[image] for image in pair.images]} for pair in pairs
+        ],
+        "left_out": {
+            kind: sum(item.kind == kind for item in evaluation.left_out)
+            for kind in ("learned", "repeated", "unreadable")
+        },
+    }
+
+
+def _photo(answer: Answer, sources: Callable[[str], ImageSource]) -> dict[str, Any]:
+    try:
+        picture = thumbnail(sources(answer.image))
+    except ImageError:
+        picture = None
+    name = "/".join(Path(answer.image).parts[-2:])  # a page may go to strangers, whom other folders do not concern
+    return dataclasses.asdict(answer) | {"image": name, "picture": picture}

@@ -1,0 +1,120 @@
+"""Measures of answers beside the truth: pure functions on arrays, each with its source."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Z95 = 1.959963984540054
+"""Two-sided 95 % of the normal distribution."""
+BINS = 15
+"""Of the calibration error."""
+_DRAWS = 200
+Doubles = npt.NDArray[np.float64]
+Labels = npt.NDArray[np.int64]
+
+
+def wilson(right: float, count: int, z: float = Z95) -> tuple[float, float]:
+    """Return the interval of a share in which ``right`` of ``count`` trials succeeded (Wilson, JASA 22:209, 1927).
+
+    Args:
+        right: How many succeeded.
+        count: Of how many, at least one.
+        z: Quantile of the normal distribution: that of 95 % by default.
+    """
+    share, square = right / count, z * z / count
+    middle = share + square / 2
+    half = math.sqrt(square * (share * (1 - share) + square / 4))
+    return max(0.0, (middle - half) / (1 + square)), min(1.0, (middle + half) / (1 + square))
+
+
+@dataclass(frozen=True, eq=False)
+class Reliability:
+    """Scores beside accuracy in bins of equal width; bin b holds scores in ((b - 1) / bins, b / bins].
+
+    Attributes:
+        counts: (B,) number of photos.
+        scores: (B,) sums of their scores.
+        right: (B,) how many were answered rightly.
+    """
+
+    counts: Labels
+    scores: Doubles
+    right: Labels
+
+    @property
+    def error(self) -> float:
+        """Return the calibration error, ``sum_b |right_b - scores_b| / N``, 0 to 1."""
+        return float(np.abs(self.right - self.scores).sum() / self.counts.sum())
+
+
+def reliability(scores: npt.NDArray[np.floating], right: npt.NDArray[np.bool_], bins: int = BINS) -> Reliability:
+    """Sort photos by their best score (Guo et al., arXiv 1706.04599, equations 1 and 2).
+
+    Args:
+        scores: (N,) best score of each photo, 0 to 1.
+        right: (N,) flags of photos whose best class is theirs.
+        bins: Number of bins.
+    """
+    numbers = np.clip(np.ceil(scores * bins).astype(np.intp) - 1, 0, bins - 1)
+    return Reliability(
+        np.bincount(numbers, minlength=bins).astype(np.int64),
+        np.bincount(numbers, weights=scores, minlength=bins),
+        np.bincount(numbers, weights=right, minlength=bins).astype(np.int64),
+    )
+
+
+def calibration_error(scores: npt.NDArray[np.floating], right: npt.NDArray[np.bool_], bins: int = BINS) -> float:
+    """Return the expected calibration error, 0 to 1 (Guo et al., arXiv 1706.04599, equation 3).
+
+    Args:
+        scores: (N,) best score of each photo, 0 to 1.
+        right: (N,) flags of photos whose best class is theirs.
+        bins: Number of bins.
+    """
+    return reliability(scores, right, bins).error
+
+
+def calibration_error_by_chance(scores: npt.NDArray[np.floating], bins: int = BINS) -> float:
+    """Return the mean calibration error of scores that are perfectly calibrated, 0 to 1.
+
+    Few photos in a bin lie beside their mean score by chance, so that the error of a perfect classifier is not 0. Each
+    photo is answered rightly with the probability that its score states, in 200 draws that are always the same.
+
+    Args:
+        scores: (N,) best score of each photo, 0 to 1.
+        bins: Number of bins.
+    """
+    generator = np.random.default_rng(0)
+    return float(
+        np.mean([calibration_error(scores, generator.random(len(scores)) < scores, bins) for _ in range(_DRAWS)])
+    )
+
+
+def confused_pairs(labels: npt.NDArray[np.integer], predicted: npt.NDArray[np.integer]) -> list[tuple[int, int, int]]:
+    """Return (class, answer, count) of each kind of mistake, the most frequent first, equal ones by class and answer.
+
+    Args:
+        labels: (N,) class of each photo.
+        predicted: (N,) class that it was given.
+    """
+    wrong = labels != predicted
+    counts = Counter(zip(labels[wrong].tolist(), predicted[wrong].tolist(), strict=True))
+    return [(*pair, count) for pair, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
+
+
+def confusion_matrix(labels: npt.NDArray[np.integer], predicted: npt.NDArray[np.integer], classes: int) -> Labels:
+    """Return how many photos of each class (rows) were given each class (columns), (C, C).
+
+    Args:
+        labels: (N,) class of each photo, 0 to C - 1.
+        predicted: (N,) class that it was given, 0 to C - 1.
+        classes: C.
+    """
+    matrix = np.zeros((classes, classes), np.int64)
+    np.add.at(matrix, (labels, predicted), 1)
+    return matrix

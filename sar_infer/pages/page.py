@@ -1,0 +1,95 @@
+"""One self-contained HTML file from a page's template and its data."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from sar_infer.errors import WriteError
+from sar_infer.storage.files import write_atomically
+
+_SHELL = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta name="referrer" content="no-referrer">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<meta name="generator" content="sar-clip">
+<title>{title}</title>
+<link rel="icon" href="data:,">
+<style>{style}</style>
+</head>
+<body>
+<noscript><p class="notice bad">A script draws this page: open it in a browser that runs scripts.</p></noscript>
+{body}
+<script type="application/json" id="data">{data}</script>
+<script type="module">{script}</script>
+</body>
+</html>
+"""
+_ESCAPES = str.maketrans({character: f"\\u{ord(character):04x}" for character in "<>&"})
+
+
+def html_page(name: str, title: str, data: Any) -> str:
+    """Return a page that holds all it needs: style, script, and data with pictures as data URIs.
+
+    Data are untrusted, since names of classes and files are: they are JSON in ASCII without ``<``, ``>`` and ``&``, so
+    that no text in them ends the element that holds them, and scripts show them as text alone. The page's own content
+    security policy allows its style and its script by their digests, pictures in data URIs, and nothing else.
+
+    Args:
+        name: The template's.
+        title: The title in the browser.
+        data: What ``json`` can write, without NaN and infinity; the script finds it as ``data``.
+
+    Raises:
+        ValueError: There is a number that JSON does not have.
+    """
+    folder = resources.files("sar_infer.pages")
+    body = (folder / f"{name}.html").read_text("utf-8")
+    style, script = (
+        "\n".join((folder / f"{part}.{kind}").read_text("utf-8") for part in ("base", name)) for kind in ("css", "js")
+    )
+    policy = (
+        f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    return _SHELL.format(
+        policy=policy,
+        title=html.escape(title),
+        style=style,
+        body=body,
+        data=json.dumps(data, allow_nan=False, separators=(",", ":")).translate(_ESCAPES),
+        script=script,
+    )
+
+
+def write_page(path: Path, name: str, title: str, data: Any) -> None:
+    """Write the file of `html_page`, whole or not at all.
+
+    Args:
+        path: The file; one that is already there is replaced.
+        name: The template's.
+        title: The title in the browser.
+        data: See `html_page`.
+
+    Raises:
+        WriteError: The file cannot be written.
+    """
+    content = html_page(name, title, data).encode()
+    try:
+        write_atomically(path, [content])
+    except OSError as error:
+        raise WriteError(f"{path}: cannot be written ({error.strerror or error})") from None
+
+
+def _digest(text: str) -> str:
+    """Return the SHA-256 of an inline element's text as a content security policy states it."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"

@@ -1,0 +1,76 @@
+"""The evaluation of a run's test photos, as the page that ``sar-bank evaluate`` makes too."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from sar_infer.bank_advice import text_findings
+from sar_infer.classify.calibration import Fitted
+from sar_infer.evaluation import RANKED, Answer, Evaluation, Facts, advise, evaluate, write_evaluation
+from sar_train.evaluation.accuracy import distinct
+from sar_train.training.context import RunContext
+from sar_train.training.measures import Answering
+from sar_train.training.task import Evaluated
+
+PAGE = "evaluation.html"
+
+
+def write_page(context: RunContext, way: Answering, confidence: Fitted | None, folder: Path) -> None:
+    """Write the page of a run's test photos of the trained classes; nothing where there are none.
+
+    Args:
+        context: of the run.
+        way: how a bundle of the run answers.
+        confidence: has the temperature of scores; None leaves them as they are.
+        folder: the run's.
+
+    Raises:
+        WriteError: the page cannot be written.
+    """
+    base, dataset = context.task.base, context.features.dataset
+    if base is None:
+        return
+    evaluation = _evaluation(context, base, way, 1.0 if confidence is None else confidence.temperature)
+    photos = {
+        _name(base, row, path): dataset.root / path
+        for row in base.rows.tolist()
+        if (path := dataset.photos(base.split)[row].path)
+    }
+    facts = {"photos": f"{context.config.data}, {base.split}", "method": context.config.method, "run": folder.name}
+    title = f"Evaluation of {folder.resolve().name}"
+    write_evaluation(folder / PAGE, evaluation, title, facts, sources=lambda name: photos.get(name, b""))
+
+
+def _evaluation(context: RunContext, base: Evaluated, way: Answering, temperature: float) -> Evaluation:
+    """Evaluate the test photos of the trained classes, and say what to do about mistakes."""
+    names = distinct(way.class_names)
+    logits = torch.from_numpy(way.logits(base)) / temperature
+    best = logits.topk(min(RANKED, len(names)))
+    scores = (best.values - logits.logsumexp(1, keepdim=True)).exp()
+    photos = context.features.dataset.photos(base.split)
+    answers = []
+    columns = zip(base.rows.tolist(), base.labels.tolist(), best.indices.tolist(), scores.tolist(), strict=True)
+    for row, label, classes, shares in columns:
+        rank = classes.index(label) + 1 if label in classes else None
+        share = None if rank is None else shares[rank - 1]
+        answers.append(
+            Answer(_name(base, row, photos[row].path), names[label], names[classes[0]], shares[0], rank, share)
+        )
+    evaluation = evaluate(answers, len(names))
+    if evaluation is None:
+        raise AssertionError("a run is evaluated on one photo or more")
+    counts = np.bincount(context.task.labels.numpy(), minlength=len(names)).tolist()
+    findings = [
+        finding for name in names for finding in text_findings(name, name.replace("_", " "), context.backbone.text)
+    ]
+    facts = Facts(dict(zip(names, counts, strict=True)), findings, command=None)
+    return dataclasses.replace(evaluation, advice=advise(evaluation, facts))
+
+
+def _name(base: Evaluated, row: int, path: str) -> str:
+    """Return how to call a photo; one of a feature file has no path."""
+    return path or f"{base.split} photo {row + 1}"

@@ -1,0 +1,209 @@
+"""``sar-bank evaluate`` and ``sar-classify --evaluate``, beside what ``sar-classify`` answers for each photo."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from sar_infer import Classifier
+from sar_infer.bank import ClassBank
+from sar_infer.cli.bank import main
+from sar_infer.cli.classify import main as classify
+from sar_infer.errors import InputError
+from sar_infer.images.inputs import folders
+
+BANK = Path("mine.safetensors")
+COLOURS = {"red": (210, 60, 50), "green": (60, 190, 70), "blue": (50, 70, 220), "iris": (140, 60, 220)}
+
+
+def paint(root: str, count: int, seed: int, names: tuple[str, ...] = (*COLOURS,)) -> str:
+    """``root/CLASS/NUMBER.png``."""
+    generator = np.random.default_rng(seed)
+    for name in names:
+        for number in range(count):
+            tint = np.clip(np.array(COLOURS.get(name, (90, 90, 90))) + generator.normal(0, 60, 3), 0, 255)
+            noise = generator.normal(0, 8, (32, 32, 3))
+            path = Path(root, name, f"{number}.png")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.clip(tint + noise, 0, 255).astype(np.uint8)).save(path)
+    return root
+
+
+def run(*arguments: object, code: int = 0, command=main) -> Result:
+    result = CliRunner().invoke(command, [str(argument) for argument in arguments])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    assert result.exit_code == code, result.output
+    return result
+
+
+@pytest.fixture
+def bank(here: Path) -> Path:
+    run("add", BANK, "--photos", paint("known", 3, seed=1))
+    return BANK
+
+
+def test_it_counts_what_classify_answers(bank: Path) -> None:
+    held = paint("held", 9, seed=2)
+    content = json.loads(run("evaluate", bank, "--photos", held, "--format", "json").stdout)
+    paths = [str(path) for path in sorted(Path(held).rglob("*.png"))]
+    lines = run(*paths, "--bank", bank, "--format", "jsonl", "--top-k", 5, command=classify).stdout.splitlines()
+    answers = {result["image"]: result["predictions"] for result in map(json.loads, lines)}
+    right = [path for path in paths if answers[path][0]["label"] == Path(path).parent.name]
+    assert (content["accuracy"]["count"], content["accuracy"]["of"]) == (len(right), 36)
+    assert 0 < len(right) < 36  # else the rest shows nothing
+    for answer in content["answers"]:
+        predictions = answers[answer["image"]]
+        assert (answer["answer"], answer["score"]) == (predictions[0]["label"], pytest.approx(predictions[0]["score"]))
+        ranks = [rank for rank, p in enumerate(predictions, 1) if p["label"] == answer["label"]]
+        assert [answer["rank"]] == (ranks or [None])
+    assert content["calibration"]["mean_score"] == pytest.approx(np.mean([p[0]["score"] for p in answers.values()]))
+    pairs = {(pair["label"], pair["answer"]): pair["count"] for pair in content["confused"]}
+    mistakes = [(Path(path).parent.name, answers[path][0]["label"]) for path in paths if path not in right]
+    assert pairs == {pair: mistakes.count(pair) for pair in mistakes}
+    same = run("held", "--bank", bank, "--evaluate", "--format", "json", command=classify)
+    assert json.loads(same.stdout)["answers"] == content["answers"]
+
+
+def test_photos_that_were_learned_come_twice_or_cannot_be_read_are_left_out(bank: Path) -> None:
+    held = Path(paint("held", 4, seed=3))
+    shutil.copy("known/red/0.png", held / "red" / "learned.png")
+    Image.open("known/blue/1.png").save(held / "green" / "learned of another class.bmp")
+    shutil.copy(held / "blue" / "0.png", held / "blue" / "again.png")
+    (held / "iris" / "broken.jpg").write_bytes(b"no photo")
+    result = run("evaluate", bank, "--photos", held, "--format", "json", code=1)
+    content = json.loads(result.stdout)
+    assert sum(one["accuracy"]["of"] for one in content["per_class"]) == 16
+    left_out = {Path(item["image"]).name: item["kind"] for item in content["left_out"]}
+    assert left_out == {
+        "learned.png": "learned",
+        "learned of another class.bmp": "learned",
+        "again.png": "repeated",
+        "broken.jpg": "unreadable",
+    }
+    assert "Warning: held/iris/broken.jpg: not an image" in result.stderr
+    assert "left out 2 photos, such as held/green/learned of another class.bmp of 'green': the classes" in result.stderr
+    assert "a bundle does not record which photos it was trained on" in result.stderr
+
+
+def test_photos_of_other_classes_count_as_unknown_ones(bank: Path) -> None:
+    run("calibrate", bank, "--photos", paint("calibrating", 20, seed=4))
+    run("alias", bank, "blue", "azure")
+    held = Path(paint("held", 6, seed=5, names=("red", "blue", "mud", "iriss")))
+    (held / "blue").rename(held / "azure")
+    result = run("evaluate", bank, "--photos", held, "--format", "json")
+    content = json.loads(result.stdout)
+    assert {one["name"]: one["accuracy"]["of"] for one in content["per_class"]} == {"red": 6, "blue": 6}
+    unknowns = content["unknowns"]
+    assert (unknowns["by"], unknowns["stranger_photos"], {*unknowns["stranger_classes"]}) == (
+        "score", 12, {"mud", "iriss"},
+    )  # fmt: skip
+    threshold = ClassBank.load(bank).calibration.thresholds["score"]
+    for group, stranger in (("known", False), ("strangers", True)):
+        scores = [answer["score"] for answer in content["answers"] if answer["stranger"] is stranger]
+        assert unknowns[group]["count"] == sum(score < threshold for score in scores)
+    commands = [advice["command"] for advice in content["advice"] if advice["kind"] == "class"]
+    assert commands == [f"sar-bank alias {bank} iris iriss", f"sar-bank add {bank} mud"]
+
+
+def test_background_is_no_answer(bank: Path) -> None:
+    run("set", bank, "iris", "--background")
+    content = json.loads(run("evaluate", bank, "--photos", paint("held", 5, seed=6), "--format", "json").stdout)
+    assert content["unknowns"]["stranger_classes"] == ["iris"]
+    assert all(answer["answer"] != "iris" for answer in content["answers"])
+
+
+def test_the_advice_works(bank: Path) -> None:
+    """The class that was confused gets the photos that the advice asks for, and fewer mistakes are made."""
+    run("remove", bank, "iris")
+    run("add", bank, "iris")
+    held = paint("held", 15, seed=7)
+    before = json.loads(run("evaluate", bank, "--photos", held, "--format", "json").stdout)
+    (command,) = [one["command"] for one in before["advice"] if one["kind"] == "photos" and one["classes"] == ["iris"]]
+    assert command == f"sar-bank add {bank} iris --photos PHOTOS"
+    words = command.split()[1:]
+    run(*words[:-1], paint("more", 8, seed=8) + "/iris")
+    after = json.loads(run("evaluate", bank, "--photos", held, "--format", "json").stdout)
+    assert after["accuracy"]["count"] > before["accuracy"]["count"]
+
+
+def test_people_get_lines_and_a_page(bank: Path) -> None:
+    result = run("evaluate", bank, "--photos", paint("held", 5, seed=9), "--html", "page.html")
+    for heading in (
+        "accuracy  ",
+        "confused most",
+        "matrix: a row for each class",
+        "what to do",
+        "page          page.html",
+    ):
+        assert heading in result.stdout
+    page = Path("page.html").read_text("utf-8")
+    assert "Evaluation of mine.safetensors" in page
+    assert "data:image/jpeg;base64," in page
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--photos", "nowhere"), "nowhere: expected a folder with one folder for each class"),
+        (
+            ("--photos", "held", "--html", "none/page.html"),
+            "none/page.html: expected a file to write, in a folder that",
+        ),
+        (("--photos", "strange"), "none of the labels ('mud') is a class to choose from; name folders like classes"),
+        (("--photos", "known"), "no photo is left: the classes have learned from all of them; give others"),
+        (("--photos", "broken"), "no photo can be read: broken/red/x.jpg: not an image"),
+    ],
+)
+def test_what_cannot_be_evaluated(bank: Path, arguments: tuple[str, ...], message: str) -> None:
+    paint("held", 1, seed=0)
+    paint("strange", 1, seed=0, names=("mud",))
+    Path("broken/red").mkdir(parents=True)
+    Path("broken/red/x.jpg").write_bytes(b"no photo")
+    result = run("evaluate", bank, *arguments, code=2)
+    assert message in result.stderr
+    assert not result.stdout
+    assert result.stderr.strip().count("\n") == 0
+
+
+def test_examples_of_the_call_are_what_it_has_learned_from(here: Path) -> None:
+    examples, held = paint("examples", 4, seed=1), Path(paint("held", 5, seed=2))
+    shutil.copy("examples/red/0.png", held / "red" / "learned.png")
+    options = ("--examples", examples, "--only", "--evaluate", "--format", "json")
+    content = json.loads(run(held, *options, command=classify).stdout)
+    assert (content["classes"], content["accuracy"]["of"], content["examples"]) == (4, 20, examples)
+    assert [item["kind"] for item in content["left_out"]] == ["learned"]
+    assert all(advice["command"] is None for advice in content["advice"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--html", "x.html"), "--html is the page of an evaluation; it needs --evaluate"),
+        (("--evaluate", "--format", "csv"), "--evaluate: expected --format text or json, got csv"),
+        (("--evaluate", "--out", "answers"), "--evaluate takes no --out"),
+    ],
+)
+def test_options_that_do_not_go_together(here: Path, options: tuple[str, ...], message: str) -> None:
+    assert message in run(paint("held", 1, seed=0), *options, code=2, command=classify).stderr
+
+
+def test_from_python(bank: Path) -> None:
+    classifier = Classifier.open(os.environ["SAR_BUNDLE"], bank=bank)
+    held, done = folders(paint("held", 4, seed=5)), []
+    evaluation = classifier.evaluate(held, watch=done.append)
+    assert sum(done) == 16
+    (results,) = [classifier.classify([path for paths in held.values() for path in paths])]
+    assert [one.answer for one in evaluation.answers] == [result.predictions[0].label for result in results]
+    pixels = {name: [np.asarray(Image.open(path)) for path in paths] for name, paths in held.items()}
+    same = classifier.evaluate(pixels)
+    assert same.accuracy == evaluation.accuracy
+    assert same.answers[5].image == "image[5]"
+    with pytest.raises(InputError, match="no photo to evaluate"):
+        classifier.evaluate({"red": []})

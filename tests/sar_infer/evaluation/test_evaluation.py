@@ -1,0 +1,196 @@
+"""What answers say, by loops over them; the advice on mistakes; the lines for people."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from sar_infer.bank_advice import Finding
+from sar_infer.evaluation import Answer, Evaluation, Facts, LeftOut, advise, evaluate, left_out_lines, text_lines
+from sar_infer.measures import wilson
+
+NAMES = ("ant", "bee", "cat", "dog")
+
+
+def answer(label: str, best: str, score: float = 0.6, number: int = 0, **changes: object) -> Answer:
+    rank = 1 if label == best else None
+    return Answer(f"{label}/{number}.jpg", label, best, score, rank, score if rank else None, **changes)
+
+
+def of(counts: dict[tuple[str, str], int], score: float = 0.6, **changes: object) -> list[Answer]:
+    return [
+        answer(label, best, score, number, **changes)
+        for (label, best), count in counts.items()
+        for number in range(count)
+    ]
+
+
+def random_answers() -> Iterator[Answer]:
+    generator = np.random.default_rng(0)
+    for number in range(400):
+        label, best = (NAMES[at] for at in generator.choice(4, 2, p=[0.4, 0.3, 0.2, 0.1]))
+        score = float(generator.uniform(0.25, 1))
+        yield answer(label, best, score, number, unknown=score < 0.4)
+    for number in range(30):
+        score = float(generator.uniform(0.1, 0.7))
+        yield answer("owl", "cat", score, number, unknown=score < 0.4, stranger=True)
+
+
+@pytest.fixture(scope="module")
+def evaluation() -> Evaluation:
+    result = evaluate([*random_answers()], 4, unknown_by="score")
+    assert result is not None
+    return result
+
+
+def test_accuracy_of_all_and_of_each_class(evaluation: Evaluation) -> None:
+    known = [one for one in random_answers() if one.label != "owl"]
+    right = sum(one.label == one.answer for one in known)
+    assert (evaluation.accuracy.count, evaluation.accuracy.of) == (right, 400)
+    assert (evaluation.accuracy.low, evaluation.accuracy.high) == wilson(right, 400)
+    assert [one.accuracy.share for one in evaluation.per_class] == sorted(
+        one.accuracy.share for one in evaluation.per_class
+    )
+    for result in evaluation.per_class:
+        of_class = [one for one in known if one.label == result.name]
+        assert (result.accuracy.count, result.accuracy.of) == (
+            sum(one.answer == result.name for one in of_class),
+            len(of_class),
+        )
+        assert result.answered == sum(one.answer == result.name for one in known)
+        others = [one.answer for one in of_class if one.answer != result.name]
+        assert others.count(str(result.taken_for)) == max(others.count(name) for name in NAMES)
+
+
+def test_pairs_and_their_photos(evaluation: Evaluation) -> None:
+    known = [one for one in random_answers() if one.label != "owl"]
+    assert sum(pair.count for pair in evaluation.confused) == sum(one.label != one.answer for one in known)
+    for pair in evaluation.confused:
+        same = [one for one in known if (one.label, one.answer) == (pair.label, pair.answer)]
+        assert (pair.count, pair.of) == (len(same), sum(one.label == pair.label for one in known))
+        surest = sorted(same, key=lambda one: -one.score)[: len(pair.images)]
+        assert pair.images == tuple(one.image for one in surest)
+
+
+def test_scores_and_unknown_photos(evaluation: Evaluation) -> None:
+    everything = [*random_answers()]
+    known, strangers = ([one for one in everything if one.stranger is flag] for flag in (False, True))
+    scores = evaluation.calibration
+    assert scores.mean_score == pytest.approx(np.mean([one.score for one in known]))
+    assert scores.accuracy == pytest.approx(evaluation.accuracy.share)
+    assert sum(one.count for one in scores.bins) == 400
+    for one in scores.bins:
+        members = [each for each in known if one.low < each.score <= one.high]
+        assert one.count == len(members)
+        assert one.accuracy == (pytest.approx(np.mean([each.right for each in members])) if members else None)
+    unknowns = evaluation.unknowns
+    assert unknowns.known is not None
+    assert unknowns.strangers is not None
+    assert unknowns.known.share == pytest.approx(np.mean([one.score < 0.4 for one in known]))
+    assert unknowns.strangers.share == pytest.approx(np.mean([one.score < 0.4 for one in strangers]))
+    assert unknowns.auroc == pytest.approx(np.mean([a.score > b.score for a in known for b in strangers]))
+    assert unknowns.stranger_classes == ("owl",)
+
+
+def test_it_is_json_and_nothing_is_to_evaluate_without_a_known_class(evaluation: Evaluation) -> None:
+    assert json.loads(json.dumps(evaluation.to_json()))["accuracy"]["of"] == 400
+    assert evaluate([answer("owl", "cat", stranger=True)], 4) is None
+
+
+def advice_on(
+    answers: list[Answer], facts: Facts, classes: int = 4
+) -> dict[str, list[tuple[tuple[str, ...], str | None]]]:
+    evaluation = evaluate(answers, classes)
+    assert evaluation is not None
+    result: dict[str, list[tuple[tuple[str, ...], str | None]]] = {}
+    for one in advise(evaluation, facts):
+        result.setdefault(one.kind, []).append((one.classes, one.command))
+    return result
+
+
+MIXED = of({("ant", "ant"): 9, ("bee", "bee"): 5, ("bee", "ant"): 5})
+"""Half of the photos of one class are called another."""
+
+
+def test_the_class_with_fewer_photos_gets_more() -> None:
+    facts = Facts({"ant": 20, "bee": 2})
+    command = "sar-bank add BANK_FILE bee --photos PHOTOS"
+    assert advice_on(MIXED, facts)["photos"] == [(("bee",), command)]
+    assert advice_on(MIXED, Facts({"ant": 1, "bee": 3}))["photos"][0][0] == ("ant",)
+    assert advice_on(MIXED, Facts())["photos"][0][0] == ("bee",)  # it loses the most
+
+
+def test_classes_with_many_photos_are_described_or_made_one() -> None:
+    many = Facts({"ant": 20, "bee": 20})
+    assert advice_on(MIXED, many).keys() >= {"describe"}
+    mutual = of({("ant", "ant"): 5, ("ant", "bee"): 5, ("bee", "bee"): 5, ("bee", "ant"): 5})
+    command = "sar-bank remove BANK_FILE bee && sar-bank alias BANK_FILE ant bee"
+    assert advice_on(mutual, many)["merge"] == [(("ant", "bee"), command)]
+    near = Facts(findings=[Finding("near-duplicate", "warning", "bee", "is near", "ant")])
+    assert advice_on(MIXED, near)["merge"][0][0] == ("bee", "ant")
+
+
+def test_a_mistake_now_and_then_gets_no_advice() -> None:
+    rare = of({("ant", "ant"): 40, ("bee", "bee"): 38, ("bee", "ant"): 2})
+    assert advice_on(rare, Facts()).keys() <= {"calibrate"}
+
+
+def test_answers_that_no_photo_shows() -> None:
+    answers = of({("ant", "ant"): 9, ("bee", "bee"): 9, ("ant", "dog"): 2, ("bee", "dog"): 2})
+    assert advice_on(answers, Facts())["others"] == [(("dog",), "sar-bank remove BANK_FILE dog")]
+
+
+def test_a_name_that_says_little_where_the_class_does_worse() -> None:
+    odd = [Finding("wording", "warning", name, "looks like a file name", f"{name} of bees") for name in ("ant", "bee")]
+    command = "sar-bank rename BANK_FILE bee 'bee of bees' --embed"
+    assert advice_on(MIXED, Facts({}, odd))["name"] == [(("bee",), command)]
+
+
+def test_sure_mistakes_may_be_wrong_labels() -> None:
+    sure = [*of({("ant", "ant"): 9, ("bee", "bee"): 8}), answer("bee", "ant", 0.97)]
+    assert advice_on(sure, Facts())["labels"] == [(("bee",), None)]
+    assert "labels" not in advice_on([*sure[:-1], answer("bee", "ant", 0.7)], Facts())
+
+
+def test_scores_that_are_off_by_more_than_chance() -> None:
+    answers = of({("ant", "ant"): 50, ("ant", "bee"): 50}, score=0.95)
+    assert advice_on(answers, Facts())["calibrate"][0][1] == "sar-bank calibrate BANK_FILE --photos PHOTOS"
+    assert "calibrate" not in advice_on(of({("ant", "ant"): 19, ("ant", "bee"): 1}, score=0.95), Facts())
+
+
+def test_labels_that_are_no_class() -> None:
+    answers = [*MIXED, *of({("bees", "bee"): 3, ("owl", "cat"): 2}, stranger=True)]
+    advice = advice_on(answers, Facts(alike={"bees": ["bee"]}))["class"]
+    assert advice == [
+        (("bees", "bee"), "sar-bank alias BANK_FILE bee bees"),
+        (("owl",), "sar-bank add BANK_FILE owl"),
+    ]
+
+
+def test_without_a_bank_file_there_are_no_commands() -> None:
+    assert all(command is None for each in advice_on(MIXED, Facts(command=None)).values() for _, command in each)
+
+
+def test_lines_for_people(evaluation: Evaluation) -> None:
+    lines = [*text_lines(evaluation)]
+    text = "\n".join(lines)
+    pair = evaluation.confused[0]
+    assert f"'{pair.label}' called '{pair.answer}': {pair.count} of {pair.of}, such as {pair.images[0]}" in text
+    at = lines.index("matrix: a row for each class, a column for each answer")
+    for name, line in zip(NAMES, lines[at + 2 : at + 6], strict=True):
+        counts = [
+            sum(one.label == name and one.answer == other for one in random_answers() if not one.stranger)
+            for other in NAMES
+        ]
+        assert line.split() == [str(NAMES.index(name) + 1), name, *[str(count or "·") for count in counts]]
+    assert "matrix" not in "\n".join(text_lines(evaluation, width=15))
+
+
+def test_what_was_left_out_is_said() -> None:
+    left_out = [LeftOut("a.jpg", "ant", "learned", "seen"), LeftOut("b.jpg", "bee", "learned", "seen")]
+    evaluation = evaluate(MIXED, 4, left_out=left_out)
+    assert evaluation is not None
+    assert [*left_out_lines(evaluation)] == ["left out 2 photos, such as a.jpg of 'ant': seen"]
