@@ -12,6 +12,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from sar_infer.classifiers import left_out
+from sar_infer.classifiers.gaussian import Gaussian, assemble, gaussian, separation
+from sar_infer.classifiers.left_out import Prompt
 from sar_infer.classifiers.statistics import Statistics, composed
 from sar_train.clip.backbone import Backbone
 from sar_train.data.feature_file import DEMO_FILE, load_features
@@ -24,9 +27,6 @@ from sar_train.training import loop
 from sar_train.training.context import RunContext
 from sar_train.training.prompted import PromptedCLIP
 from sar_train.training.state import State, start
-from sar_train.training.statistics import left_out
-from sar_train.training.statistics.gaussian import Gaussian, assemble, gaussian, separation
-from sar_train.training.statistics.left_out import Prompt
 from sar_train.training.statistics.run_file import HANDCRAFTED, LEARNED, FittedStatistics, PromptName
 from sar_train.training.task import Task
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from sar_infer.classifiers import left_out
+from sar_infer.classifiers.gaussian import TRACE, assemble, gaussian, separation, slope
+from sar_infer.classifiers.left_out import Measured, Prompt, choose, fittable, folds_of, halves
 from sar_infer.classifiers.statistics import composed, confusion
-from sar_train.training.statistics import left_out
-from sar_train.training.statistics.gaussian import TRACE, assemble, gaussian, separation, slope
-from sar_train.training.statistics.left_out import Measured, Prompt, choose, fittable, folds_of, halves
 
 SIZE, SCALE = 32, 20.0
 

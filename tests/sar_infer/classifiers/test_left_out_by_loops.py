@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sar_train.training.statistics.left_out import Fold, Prompt, choose, folds_of
+from sar_infer.classifiers.left_out import Fold, Prompt, choose, folds_of
 
 SIZE, SCALE, PRIOR, TRACE = 6, 20.0, 2.0, 100.0
 GRID = np.linspace(-40, 80, 241)

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from sar_infer.classifiers.gaussian import Doubles, Gaussian, Labels, assemble, gaussian
 from sar_infer.classifiers.statistics import Statistics, composed
-from sar_train.training.statistics.gaussian import Doubles, Gaussian, Labels, assemble, gaussian
 
 ALPHAS = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0)
 PHOTOS = (0, 1, 2, 4, 8)
