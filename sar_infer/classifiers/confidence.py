@@ -1,0 +1,92 @@
+"""How far the scores of one branch can be trusted: temperature, thresholds for unknown and for prediction sets."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sar_infer.classifiers.scores import COVERAGES, Doubles
+from sar_infer.errors import BankError
+
+
+@dataclass(frozen=True)
+class Confidence:
+    """What leaving classes out says about scores; checked when built.
+
+    Attributes:
+        temperature: T, at least 1; logits are divided by it.
+        score: Least best score of a known image.
+        energy: Largest energy of a known image.
+        conformal: (n, least scores), in rising n from 0 on: the score that a class with n photos needs to be in the
+            prediction set, for each of ``COVERAGES``. Classes of one number of photos have thresholds of their own, so
+            that sets hold added classes as often as trained ones (label-conditional conformal prediction, Vovk, "Conditional
+            validity of inductive conformal predictors", 2012).
+
+    Raises:
+        BankError: A number is not finite or out of range.
+    """
+
+    temperature: float
+    score: float
+    energy: float
+    conformal: tuple[tuple[int, tuple[float, ...]], ...]
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.temperature) and self.temperature >= 1 and math.isfinite(self.energy)):
+            raise BankError(f"confidence: expected a finite temperature of 1 or more, got {self.temperature}")
+        counts = [photos for photos, _ in self.conformal]
+        if not counts or counts[0] != 0 or counts != sorted(set(counts)):
+            raise BankError("confidence: expected thresholds of sets with rising numbers of photos from 0 on")
+        scores = np.array([self.score, *(score for _, least in self.conformal for score in least)])
+        if len(scores) != 1 + len(counts) * len(COVERAGES) or not ((scores >= 0) & (scores <= 1)).all():
+            raise BankError(f"confidence: expected thresholds of 0 to 1, {len(COVERAGES)} for sets of each kind")
+
+    @property
+    def thresholds(self) -> Mapping[str, float]:
+        """Return the thresholds for unknown, as a manifest has them."""
+        return {"score": self.score, "energy": self.energy}
+
+    def least(self, coverage: float, counts: npt.ArrayLike) -> Doubles | None:
+        """Return the least score in a set of each class, linear in ``log2(1 + n)`` between numbers of photos.
+
+        Args:
+            coverage: One of ``COVERAGES``; None is returned for any other.
+            counts: (C,) numbers of photos.
+        """
+        if coverage not in COVERAGES:
+            return None
+        number = COVERAGES.index(coverage)
+        knots = np.log2(1.0 + np.array([photos for photos, _ in self.conformal], np.float64))
+        result: Doubles = np.interp(
+            np.log2(1.0 + np.asarray(counts, np.float64)), knots, [least[number] for _, least in self.conformal]
+        )
+        return result
+
+    def tensors(self, prefix: str = "") -> dict[str, npt.NDArray[Any]]:
+        """Return everything as arrays: ``confidence`` (3,) and ``conformal`` (K, 1 + coverages), names prefixed."""
+        return {
+            f"{prefix}confidence": np.array([self.temperature, self.score, self.energy]),
+            f"{prefix}conformal": np.array([[photos, *least] for photos, least in self.conformal], np.float64),
+        }
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, npt.NDArray[Any]], prefix: str = "") -> Confidence | None:
+        """Build it from the arrays of `tensors`; None if they are not there.
+
+        Raises:
+            BankError: They are unsound.
+        """
+        numbers, table = (tensors.get(prefix + name) for name in ("confidence", "conformal"))
+        if numbers is None or table is None:
+            return None
+        if numbers.shape != (3,) or table.ndim != 2 or table.shape[1] != 1 + len(COVERAGES):
+            raise BankError(f"confidence: expected (3,) and (K, {1 + len(COVERAGES)}) numbers")
+        if not np.isfinite(table).all():
+            raise BankError("confidence: a threshold is not finite")
+        conformal = tuple((int(row[0]), tuple(map(float, row[1:]))) for row in table.tolist())
+        return cls(*map(float, numbers), conformal)
