@@ -121,7 +121,7 @@ def test_a_class_that_is_never_found_counts_as_one_class_whatever_its_photos() -
     (by_name, *_) = choose(features, labels, [Prompt("handcrafted", rows)], 200.0, alphas=(0.0,)).expected
     assert by_name.accuracy == pytest.approx(500 / 6)
     student = stats.t.ppf(0.975, 5)
-    expected = 500 / 6 - student * np.std([0, 100, 100, 100, 100, 100], ddof=1) / np.sqrt(6)
+    expected = 500 / 6 - student * np.std([0, 100, 100, 100, 100, 100], ddof=1) * np.sqrt(2 / 6)
     assert by_name.low == pytest.approx(expected, abs=0.1)
     assert by_name.high == 100
 
