@@ -294,7 +294,7 @@ def _open(
         try:
             engine.names.prepare(store.bank)
         except BankError as error:
-            raise BankError(f"{settings.bank or engine.bundle.place}: {error}") from None
+            raise BankError(f"{settings.bank or engine.bundle.location}: {error}") from None
         return engine, store
     except BaseException:
         _retire(engine)
