@@ -20,8 +20,9 @@ from sar_infer.bundle.bundle import Bundle, Place, open_bundle
 from sar_infer.bundle.manifest import Manifest
 from sar_infer.classifiers.composition import Composer
 from sar_infer.classifiers.statistics import model_digest
+from sar_infer.classifiers.suggesting import Suggestions
 from sar_infer.classifiers.trained_statistics import ClassPhotos
-from sar_infer.classify import ranking
+from sar_infer.classify import ranking, suggesting
 from sar_infer.classify.class_set import (
     NO_PHOTOS,
     ClassSet,
@@ -273,6 +274,18 @@ class Classifier(Embedder):
     def scores(self, logits: Floats, classes: ClassSet) -> Floats:
         """Return the scores (N, C) of ``logits``: their softmax over the bundle's temperature."""
         return ranking.scores(logits, scale(self.bundle.manifest, classes))
+
+    def suggest(self, rows: Floats, classes: ClassSet) -> Suggestions:
+        """Return groups among photos that nobody labelled, and those worth a label; needs the extra ``suggest``.
+
+        Args:
+            rows: (N, D) unit rows, as from ``embed_images``.
+            classes: From ``class_set``; groups name classes by their positions in ``classes.names``.
+
+        Raises:
+            InputError: scipy is not installed.
+        """
+        return suggesting.suggest(rows, classes, scale(self.bundle.manifest, classes))
 
     @functools.cached_property
     def model_digest(self) -> str:

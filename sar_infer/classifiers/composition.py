@@ -13,11 +13,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from sar_infer._arrays import Floats, Indices
 from sar_infer.bank import ClassBank
 from sar_infer.bank.table import Block, Table, among
-from sar_infer.classifiers.statistics import Statistics, composed, named_bias, transformed_queries
+from sar_infer.classifiers.statistics import (
+    Doubles,
+    Statistics,
+    class_means,
+    composed,
+    named_bias,
+    predicted_means,
+    transformed_queries,
+)
 from sar_infer.classifiers.trained_statistics import ClassPhotos, TrainedStatistics
 
 
@@ -31,6 +40,8 @@ class Terms:
         bias: (C,) beside the products.
         weights: (K, D) of classes with photos.
         columns: (K,) rising, the positions of these among the C.
+        means: (K, D) their means.
+        counts: (K,) their photos.
         shift: How much more than was fitted is taken from classes with photos.
     """
 
@@ -39,6 +50,8 @@ class Terms:
     bias: Floats
     weights: Floats
     columns: Indices
+    means: Floats
+    counts: npt.NDArray[np.int64]
     shift: float = 0.0
 
     def without(self, columns: Sequence[int]) -> Terms:
@@ -47,7 +60,14 @@ class Terms:
             return self
         left = ~among(self.columns, np.asarray(columns, np.intp))
         moved = self.columns[left] - np.searchsorted(columns, self.columns[left])
-        return dataclasses.replace(self, bias=np.delete(self.bias, columns), weights=self.weights[left], columns=moved)
+        return dataclasses.replace(
+            self,
+            bias=np.delete(self.bias, columns),
+            weights=self.weights[left],
+            columns=moved,
+            means=self.means[left],
+            counts=self.counts[left],
+        )
 
     def followed_by(self, other: Terms) -> Terms:
         """Return the terms of these classes and those of others after them."""
@@ -56,7 +76,22 @@ class Terms:
             bias=np.concatenate([self.bias, other.bias]),
             weights=np.concatenate([self.weights, other.weights]),
             columns=np.concatenate([self.columns, len(self.bias) + other.columns]),
+            means=np.concatenate([self.means, other.means]),
+            counts=np.concatenate([self.counts, other.counts]),
         )
+
+    def class_means(self, columns: Indices, rows: Floats) -> tuple[Doubles, npt.NDArray[np.int64]]:
+        """Return means (N, D) and numbers of photos (N,) of some classes.
+
+        Args:
+            columns: (N,) positions among the C.
+            rows: (N, D) their text rows.
+        """
+        means, counts = predicted_means(self.statistics, rows), np.zeros(len(columns), np.int64)
+        at = np.searchsorted(self.columns, columns)
+        with_photos = among(columns, self.columns)
+        means[with_photos], counts[with_photos] = self.means[at[with_photos]], self.counts[at[with_photos]]
+        return means, counts
 
 
 class Prepared:
@@ -185,7 +220,8 @@ class Composer:
         weights, special = composed(self._statistics, self._scale, rows, means, counts, photos_only, self._offset)
         bias = bias.copy()
         bias[columns] = special
-        return Terms(self._statistics, self._scale, bias, weights, columns, shift=self._offset)
+        joined = class_means(self._statistics, rows, means, counts, photos_only).astype(np.float32)
+        return Terms(self._statistics, self._scale, bias, weights, columns, joined, counts, shift=self._offset)
 
 
 def _both(first: ClassPhotos | None, second: ClassPhotos | None) -> ClassPhotos | None:
