@@ -6,9 +6,9 @@ import dataclasses
 import functools
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 
@@ -286,6 +286,19 @@ class Classifier(Embedder):
             InputError: scipy is not installed.
         """
         return suggesting.suggest(rows, classes, scale(self.bundle.manifest, classes))
+
+    def described(
+        self, suggestions: Suggestions, rows: Floats, classes: ClassSet, keys: Sequence[str]
+    ) -> dict[str, Any]:
+        """Return suggestions as JSON has them: photos by their keys, classes by their names.
+
+        Args:
+            suggestions: Of ``suggest``.
+            rows: (N, D), as there.
+            classes: As there.
+            keys: The name of each photo.
+        """
+        return suggesting.described(suggestions, rows, classes, scale(self.bundle.manifest, classes), keys)
 
     @functools.cached_property
     def model_digest(self) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +17,8 @@ from sar_infer.classify.ranking import Scale
 
 _ROWS = 256
 """Photos that are ranked at once."""
+_ANSWERS = 2
+"""Answers that are told of a photo worth a label: those between which it is in doubt."""
 
 
 def suggest(rows: Floats, classes: ClassSet, scale: Scale) -> Suggestions:
@@ -54,3 +58,40 @@ def suggest(rows: Floats, classes: ClassSet, scale: Scale) -> Suggestions:
         for group in suggestions.groups
     )
     return Suggestions(groups, suggestions.labels)
+
+
+def described(
+    suggestions: Suggestions, rows: Floats, classes: ClassSet, scale: Scale, keys: Sequence[str]
+) -> dict[str, Any]:
+    """Return suggestions as JSON has them, with names in place of numbers.
+
+    Args:
+        suggestions: Of `suggest`.
+        rows: (N, D) unit image features.
+        classes: The classes of the call.
+        scale: From cosines to scores.
+        keys: N names of the photos.
+    """
+    best = ranking.rank(rows[suggestions.labels], classes, scale, _ANSWERS)
+
+    def answers(columns: Iterable[int], scores: Iterable[float]) -> list[dict[str, Any]]:
+        pairs = zip(columns, scores, strict=True)
+        return [{"label": classes.names[column], "score": round(score, 4)} for column, score in pairs]
+
+    return {
+        "photos": len(keys),
+        "classes": len(classes.names),
+        "groups": [
+            {
+                "size": len(group.photos),
+                "like": None if group.like is None else classes.names[group.like],
+                "nearest": answers(*zip(*group.nearest, strict=True)) if group.nearest else [],
+                "photos": [keys[row] for row in group.photos.tolist()],
+            }
+            for group in suggestions.groups
+        ],
+        "labels": [
+            {"photo": keys[row], "answers": answers(best.columns[number].tolist(), best.scores[number].tolist())}
+            for number, row in enumerate(suggestions.labels.tolist())
+        ],
+    }
