@@ -288,7 +288,7 @@ class Classifier(Embedder):
         return suggesting.suggest(rows, classes, scale(self.bundle.manifest, classes))
 
     def described(
-        self, suggestions: Suggestions, rows: Floats, classes: ClassSet, keys: Sequence[str]
+        self, suggestions: Suggestions, rows: Floats, classes: ClassSet, keys: Sequence[str] | Sequence[int]
     ) -> dict[str, Any]:
         """Return suggestions as JSON has them: photos by their keys, classes by their names.
 
@@ -296,7 +296,7 @@ class Classifier(Embedder):
             suggestions: Of ``suggest``.
             rows: (N, D), as there.
             classes: As there.
-            keys: The name of each photo.
+            keys: The name or number of each photo.
         """
         return suggesting.described(suggestions, rows, classes, scale(self.bundle.manifest, classes), keys)
 

@@ -33,7 +33,9 @@ def suggest(rows: Floats, classes: ClassSet, scale: Scale) -> Suggestions:
     Raises:
         InputError: scipy is not installed.
     """
-    ranked = [ranking.rank(rows[start : start + _ROWS], classes, scale, NEAREST) for start in range(0, len(rows), _ROWS)]
+    ranked = [
+        ranking.rank(rows[start : start + _ROWS], classes, scale, NEAREST) for start in range(0, len(rows), _ROWS)
+    ]
     if not ranked:
         return Suggestions((), np.empty(0, np.intp))
     answered = np.concatenate([one.columns for one in ranked])
@@ -61,7 +63,7 @@ def suggest(rows: Floats, classes: ClassSet, scale: Scale) -> Suggestions:
 
 
 def described(
-    suggestions: Suggestions, rows: Floats, classes: ClassSet, scale: Scale, keys: Sequence[str]
+    suggestions: Suggestions, rows: Floats, classes: ClassSet, scale: Scale, keys: Sequence[str] | Sequence[int]
 ) -> dict[str, Any]:
     """Return suggestions as JSON has them, with names in place of numbers.
 
@@ -70,7 +72,7 @@ def described(
         rows: (N, D) unit image features.
         classes: The classes of the call.
         scale: From cosines to scores.
-        keys: N names of the photos.
+        keys: N names or numbers of the photos.
     """
     best = ranking.rank(rows[suggestions.labels], classes, scale, _ANSWERS)
 

@@ -3,6 +3,7 @@
 import { apiKey, Failure, request, sentence } from "./api.js";
 import * as bank from "./bank.js";
 import { $, button, carriesFiles, element, mark, number, percent, plural, redraw, say, show, spelling } from "./dom.js";
+import * as groups from "./groups.js";
 import { prepare } from "./photo.js";
 import { drawRanking, unknown } from "./ranking.js";
 
@@ -143,6 +144,8 @@ bank.connect({
   },
 });
 
+groups.connect({ limits, photos: () => state.photos, locked: askForKey });
+
 const best = (photo) => photo?.answer?.results[0].predictions[0] ?? null;
 const told = ({ label, score }) => `${label}, ${percent.format(score)}`;
 
@@ -236,6 +239,7 @@ function removeName(name) {
 
 function draw() {
   drawStage();
+  groups.offer(state.model, state.photos.length);
   drawStrip();
   drawNames();
   const photo = state.current;
