@@ -25,6 +25,7 @@ from sar_infer.classifiers.statistics import (
     Statistics,
     class_means,
     composed,
+    mahalanobis,
     named_bias,
     predicted_means,
     transformed_queries,
@@ -105,6 +106,17 @@ class Terms:
         with_photos = among(columns, self.columns)
         means[with_photos], counts[with_photos] = self.means[at[with_photos]], self.counts[at[with_photos]]
         return means, counts
+
+    def distances(self, features: Floats, columns: Indices, rows: Floats) -> Doubles:
+        """Return the squared distance (N,) under P of each image to the mean of one class.
+
+        Args:
+            features: (N, D) unit rows of images.
+            columns: (N,) position of a class for each.
+            rows: (N, D) text rows of these classes.
+        """
+        means, _ = self.class_means(columns, rows)
+        return mahalanobis(self.statistics, features - means) ** 2
 
 
 class Prepared:

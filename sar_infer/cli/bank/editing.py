@@ -70,8 +70,8 @@ class AddOptions:
             )
         if self.paths and (len(self.names) > 1 or self.classes is not None):
             raise Refusal(
-                "--photos goes with one class name, or with none and a folder of class folders or a CSV list; repeat it "
-                "for more files"
+                "--photos goes with one class name, or with none and a folder of class folders or a CSV list; repeat "
+                "it for more files"
             )
 
 

@@ -70,7 +70,7 @@ class Unreadable(BaseModel):
 
 
 class SuggestAnswer(BaseModel):
-    """Groups, those that look like no class first and of these the largest; and photos worth a label, the best first."""
+    """Groups, first those like no class and of these the largest; and photos worth a label, the best first."""
 
     photos: int
     classes: int

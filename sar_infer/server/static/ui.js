@@ -79,7 +79,7 @@ async function classify(photo, signal) {
 
 function ask(body, signal) {
   const options = new URLSearchParams({ top_k: wanted(), explain: true });
-  if (byServer()) options.set("unknown", "score");
+  if (byServer()) options.set("unknown", "auto");
   if (state.names.length > 0) options.set("mode", state.only ? "only" : "extend");
   for (const name of state.names) options.append("classes", name);
   const onWait = (seconds) => say(`The server is busy. Trying once more in ${Math.ceil(seconds)} s.`);
