@@ -6,13 +6,13 @@ import dataclasses
 import functools
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 
-from sar_infer._arrays import Floats
+from sar_infer._arrays import Floats, Indices
 from sar_infer.bank import ClassBank, PhotoSet
 from sar_infer.bank.learned import BankCalibration
 from sar_infer.bank.photos import Digests
@@ -21,9 +21,10 @@ from sar_infer.bundle.bundle import Bundle, Place, open_bundle
 from sar_infer.bundle.manifest import Manifest
 from sar_infer.classifiers.bank_fitting import BankFitting, fit_bank
 from sar_infer.classifiers.composition import Composer
-from sar_infer.classifiers.statistics import model_digest
+from sar_infer.classifiers.statistics import Doubles, model_digest
+from sar_infer.classifiers.suggesting import Suggestions
 from sar_infer.classifiers.trained_statistics import ClassPhotos
-from sar_infer.classify import ranking
+from sar_infer.classify import ranking, suggesting
 from sar_infer.classify.class_set import (
     NO_PHOTOS,
     ClassSet,
@@ -34,7 +35,15 @@ from sar_infer.classify.class_set import (
     with_photos,
     without_counted,
 )
-from sar_infer.classify.decision import BRANCHES, Decision, calibration_holds, judged_by, scale
+from sar_infer.classify.decision import (
+    BRANCHES,
+    Decision,
+    calibration_holds,
+    has_distances,
+    judged_by,
+    scale,
+    usual_sign,
+)
 from sar_infer.encoders.cache import EmbeddingCache, shared_cache
 from sar_infer.encoders.embedder import Embedder
 from sar_infer.encoders.encoders import finite
@@ -170,7 +179,8 @@ class Classifier(Embedder):
                 use the same classes in many calls, or classes with photos.
             only: Choose from the names in ``classes`` alone; ignored with a ``ClassSet``.
             top_k: Number of classes to return for each image, at most.
-            unknown: Say if the image seems to be none of the classes, by the best ``score`` or by the ``energy``.
+            unknown: Say if the image seems to be none of the classes, by the best ``score``, the ``energy`` or, with
+                class statistics, the ``distance`` to the best class; ``auto`` chooses.
             explain: Give the reasons for the best class.
             coverage: Give the set of classes that contains the true one with this probability.
 
@@ -321,6 +331,43 @@ class Classifier(Embedder):
         """Return the scores (N, C) of ``logits``: their softmax over the bundle's temperature."""
         return ranking.scores(logits, scale(self.bundle.manifest, classes))
 
+    def distances(self, rows: Floats, classes: ClassSet, columns: Indices) -> Doubles | None:
+        """Return the squared distance (N,) of each image to the mean of one class; None without class statistics.
+
+        Args:
+            rows: (N, D) unit rows of images.
+            classes: From ``class_set``.
+            columns: (N,) position of a class for each.
+        """
+        if classes.terms is None or not has_distances(classes):
+            return None
+        return classes.terms.distances(rows, columns, classes.rows(columns))
+
+    def suggest(self, rows: Floats, classes: ClassSet) -> Suggestions:
+        """Return groups among photos that nobody labelled, and those worth a label; needs the extra ``suggest``.
+
+        Args:
+            rows: (N, D) unit rows, as from ``embed_images``.
+            classes: From ``class_set``; groups name classes by their positions in ``classes.names``.
+
+        Raises:
+            InputError: scipy is not installed.
+        """
+        return suggesting.suggest(rows, classes, scale(self.bundle.manifest, classes))
+
+    def described(
+        self, suggestions: Suggestions, rows: Floats, classes: ClassSet, keys: Sequence[str] | Sequence[int]
+    ) -> dict[str, Any]:
+        """Return suggestions as JSON has them: photos by their keys, classes by their names.
+
+        Args:
+            suggestions: Of ``suggest``.
+            rows: (N, D), as there.
+            classes: As there.
+            keys: The name or number of each photo.
+        """
+        return suggesting.described(suggestions, rows, classes, scale(self.bundle.manifest, classes), keys)
+
     @functools.cached_property
     def model_digest(self) -> str:
         """Return the digest of all that composes logits, by which a bank's calibration is bound to this bundle."""
@@ -400,7 +447,7 @@ class Classifier(Embedder):
         bank = self.bank if bank is None else bank
         chosen = self.class_set(classes, only, bank, examples)
         signs = judged_by(self.bundle.manifest, chosen)
-        by = signs[0] if signs else None
+        by = usual_sign(self.bundle.manifest, chosen) if signs else None
         answers, left_out = answers_to(
             photos,
             self._each_photo,

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from sar_infer.errors import InputError
 
@@ -21,8 +21,9 @@ statistics."""
 CalibratedOn = Literal["held-out", "left-out", "none"]
 """What scores were calibrated on: held-out photos of these classes, classes that were left out in turn, or nothing."""
 
-Unknown = Literal["score", "energy"]
-"""The sign of an unknown image: a low score of the best class, or a high energy over all classes."""
+Unknown = Literal["auto", "score", "energy", "distance"]
+"""The sign of an unknown image: a low score of the best class, a high energy over all classes, or a large distance to
+the best class under the class statistics; ``auto`` is the distance if its threshold is known, else the score."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class DecisionOptions:
     """Options for what a result says beside the best classes.
 
     Attributes:
-        unknown: Say if the image seems to be none of the classes, by the best score or by the energy.
+        unknown: Say if the image seems to be none of the classes, and by what.
         threshold: Replaces the bundle's threshold, 0..1 for a score; a class with its own in the bank keeps that.
         coverage: Give the set of classes that contains the true one with this probability, 0..1.
         explain: Give the reasons for the best class.
@@ -45,13 +46,13 @@ class DecisionOptions:
     explain: bool = False
 
     def __post_init__(self) -> None:
-        if self.unknown not in (None, "score", "energy"):
-            raise InputError(f"unknown: expected score or energy, got {self.unknown!r}")
+        if self.unknown not in (None, *get_args(Unknown)):
+            raise InputError(f"unknown: expected auto, score, energy or distance, got {self.unknown!r}")
         if self.threshold is not None and self.unknown is None:
             raise InputError("a threshold is for unknown: ask for that too (--unknown)")
         if self.threshold is not None and not math.isfinite(self.threshold):
             raise InputError(f"threshold: expected a finite number, got {self.threshold}")
-        if self.threshold is not None and self.unknown == "score" and not 0 <= self.threshold <= 1:
+        if self.threshold is not None and self.unknown in ("auto", "score") and not 0 <= self.threshold <= 1:
             raise InputError(f"threshold: a score is between 0 and 1, got {self.threshold:g}")
         if self.coverage is not None and not 0 < self.coverage < 1:
             raise InputError(f"coverage: expected a number between 0 and 1, got {self.coverage}")

@@ -135,7 +135,12 @@ def _job(plan: BulkPlan, answerer: Answerer, parquet: bool) -> tuple[BulkJob, Ro
         settings |= {"sources": arguments, "shard": f"{plan.shard.index}/{plan.shard.of}"}
     settings = json.loads(json.dumps(settings))
     form: RowFormat = (
-        Parquet(answerer.columns, settings | {"version": __version__, "sources": arguments}) if parquet else JsonLines()
+        Parquet(
+            answerer.columns,
+            settings | {"version": __version__, "sources": arguments, "encoder": answerer.encoder_digest},
+        )
+        if parquet
+        else JsonLines()
     )
     return BulkJob(settings, _store(plan), plan.shard, form.suffix), form
 

@@ -114,6 +114,11 @@ class Answerer:
         """Return a line for the user, see ``Choice.caution``."""
         return self._classifier.choice.caution
 
+    @property
+    def encoder_digest(self) -> str:
+        """Return the digest of the encoder that embeddings come from."""
+        return self._manifest.encoder_digest
+
     def _check_pinned(self) -> None:
         """Note the state of the bank, or compare it with the one that the run began with."""
         state = canonical_digest([self._bank.content_digest, _class_settings(self._bank)])
@@ -151,7 +156,7 @@ class Answerer:
         Raises:
             DeviceError: the encoder failed, for lack of memory perhaps.
         """
-        decoded = [self._decode(content) for content in _fetched(items)]
+        decoded = [self._decode(content) for content in fetched(items)]
         pixels = [content for content in decoded if not isinstance(content, Flaw)]
         embeddings = self._encode(pixels)
         results = zip(self._decide(embeddings), embeddings, strict=True)
@@ -185,7 +190,7 @@ class Answerer:
             ) from None
 
 
-def _fetched(items: Sequence[Item]) -> list[str | bytes | Flaw]:
+def fetched(items: Sequence[Item]) -> list[str | bytes | Flaw]:
     """Return local paths and bytes unchanged, and the content of what is in storage, fetched several at a time."""
     sources = [item.source for item in items]
     if not any(isinstance(source, str) and is_url(source) for source in sources):

@@ -19,7 +19,17 @@ from sar_infer.bank import ClassBank
 from sar_infer.bank.learned import FittedTensors
 from sar_infer.bank.table import Block, Table, among
 from sar_infer.classifiers.confidence import Confidence
-from sar_infer.classifiers.statistics import Counts, Statistics, composed, named_bias, transformed_queries
+from sar_infer.classifiers.statistics import (
+    Counts,
+    Doubles,
+    Statistics,
+    class_means,
+    composed,
+    mahalanobis,
+    named_bias,
+    predicted_means,
+    transformed_queries,
+)
 from sar_infer.classifiers.trained_statistics import ClassPhotos, TrainedStatistics
 from sar_infer.errors import BankError
 
@@ -37,6 +47,7 @@ class Terms:
         bias: (C,) beside the products.
         weights: (K, D) of classes with photos.
         columns: (K,) rising, the positions of these among the C.
+        means: (K, D) their means.
         counts: (K,) numbers of their photos.
         shift: How much more than was fitted is taken from classes with photos.
     """
@@ -46,6 +57,7 @@ class Terms:
     bias: Floats
     weights: Floats
     columns: Indices
+    means: Floats
     counts: Counts
     shift: float = 0.0
 
@@ -67,6 +79,7 @@ class Terms:
             bias=np.delete(self.bias, columns),
             weights=self.weights[left],
             columns=moved,
+            means=self.means[left],
             counts=self.counts[left],
         )
 
@@ -77,8 +90,33 @@ class Terms:
             bias=np.concatenate([self.bias, other.bias]),
             weights=np.concatenate([self.weights, other.weights]),
             columns=np.concatenate([self.columns, len(self.bias) + other.columns]),
+            means=np.concatenate([self.means, other.means]),
             counts=np.concatenate([self.counts, other.counts]),
         )
+
+    def class_means(self, columns: Indices, rows: Floats) -> tuple[Doubles, Counts]:
+        """Return means (N, D) and numbers of photos (N,) of some classes.
+
+        Args:
+            columns: (N,) positions among the C.
+            rows: (N, D) their text rows.
+        """
+        means, counts = predicted_means(self.statistics, rows), np.zeros(len(columns), np.int64)
+        at = np.searchsorted(self.columns, columns)
+        with_photos = among(columns, self.columns)
+        means[with_photos], counts[with_photos] = self.means[at[with_photos]], self.counts[at[with_photos]]
+        return means, counts
+
+    def distances(self, features: Floats, columns: Indices, rows: Floats) -> Doubles:
+        """Return the squared distance (N,) under P of each image to the mean of one class.
+
+        Args:
+            features: (N, D) unit rows of images.
+            columns: (N,) position of a class for each.
+            rows: (N, D) text rows of these classes.
+        """
+        means, _ = self.class_means(columns, rows)
+        return mahalanobis(self.statistics, features - means) ** 2
 
 
 def composed_logits(terms: Terms, table: Table, rows: Floats, cells: int) -> Iterator[tuple[int, Floats]]:
@@ -260,7 +298,8 @@ class Composer:
         weights, special = composed(statistics, self._scale, rows, means, counts, photos_only, self._offset)
         bias = bias.copy()
         bias[columns] = special
-        return Terms(statistics, self._scale, bias, weights, columns, counts, shift=self._offset)
+        joined = class_means(statistics, rows, means, counts, photos_only).astype(np.float32)
+        return Terms(statistics, self._scale, bias, weights, columns, joined, counts, shift=self._offset)
 
 
 def _both(first: ClassPhotos | None, second: ClassPhotos | None) -> ClassPhotos | None:

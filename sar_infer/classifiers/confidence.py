@@ -22,6 +22,8 @@ class Confidence:
         temperature: T, at least 1; logits are divided by it.
         score: Least best score of a known image.
         energy: Largest energy of a known image.
+        distance: Largest squared distance of a known image to the mean of the class that comes first; infinite where
+            text alone ranks.
         others: Number of classes that each was ranked beside, 1 or more.
         conformal: (n, least scores), in rising n from 0 on: the score that a class with n photos needs to be in the
             prediction set, for each of ``COVERAGES``. Classes of one number of photos have thresholds of their own, so
@@ -35,12 +37,15 @@ class Confidence:
     temperature: float
     score: float
     energy: float
+    distance: float
     others: float
     conformal: tuple[tuple[int, tuple[float, ...]], ...]
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.temperature) and self.temperature >= 1 and math.isfinite(self.energy)):
             raise BankError(f"confidence: expected a finite temperature of 1 or more, got {self.temperature}")
+        if not self.distance >= 0:
+            raise BankError(f"confidence: expected a distance of 0 or more, got {self.distance}")
         if not (math.isfinite(self.others) and self.others >= 1):
             raise BankError(f"confidence: expected 1 or more other classes, got {self.others}")
         counts = [photos for photos, _ in self.conformal]
@@ -79,9 +84,9 @@ class Confidence:
         return result
 
     def tensors(self, prefix: str = "") -> dict[str, npt.NDArray[Any]]:
-        """Return everything as arrays: ``confidence`` (4,) and ``conformal`` (K, 1 + coverages), names prefixed."""
+        """Return everything as arrays: ``confidence`` (5,) and ``conformal`` (K, 1 + coverages), names prefixed."""
         return {
-            f"{prefix}confidence": np.array([self.temperature, self.score, self.energy, self.others]),
+            f"{prefix}confidence": np.array([self.temperature, self.score, self.energy, self.distance, self.others]),
             f"{prefix}conformal": np.array([[photos, *least] for photos, least in self.conformal], np.float64),
         }
 
@@ -95,8 +100,8 @@ class Confidence:
         numbers, table = (tensors.get(prefix + name) for name in ("confidence", "conformal"))
         if numbers is None or table is None:
             return None
-        if numbers.shape != (4,) or table.ndim != 2 or table.shape[1] != 1 + len(COVERAGES):
-            raise BankError(f"confidence: expected (4,) and (K, {1 + len(COVERAGES)}) numbers")
+        if numbers.shape != (5,) or table.ndim != 2 or table.shape[1] != 1 + len(COVERAGES):
+            raise BankError(f"confidence: expected (5,) and (K, {1 + len(COVERAGES)}) numbers")
         if not np.isfinite(table).all():
             raise BankError("confidence: a threshold is not finite")
         conformal = tuple((int(row[0]), tuple(map(float, row[1:]))) for row in table.tolist())

@@ -7,6 +7,8 @@ temperatures usually are. Chosen on classes of Caltech101 and garments that were
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -35,7 +37,7 @@ from sar_infer.classifiers.scores import (
     softmax,
     true_scores,
 )
-from sar_infer.classifiers.statistics import Statistics
+from sar_infer.classifiers.statistics import Statistics, mahalanobis
 
 _PARTS = 8
 """One part in so many of a kept class's photos is evaluated."""
@@ -51,13 +53,17 @@ _HALVINGS = 16
 
 @dataclass(frozen=True, eq=False)
 class _Ranked:
-    """Images in one fold's ranking: logits (N, C), labels (N,), flags (N,) of left-out classes, weights (N,)."""
+    """Images in one fold's ranking: logits (N, C), labels (N,), flags (N,) of left-out classes, weights (N,).
+
+    With statistics also the distances (N,) to the class that comes first.
+    """
 
     photos: int
     logits: Doubles
     labels: Labels
     left: npt.NDArray[np.bool_]
     weights: Doubles
+    distances: Doubles | None
 
 
 def fit_confidence(
@@ -116,12 +122,25 @@ def _ranked(photos: FoldPhotos | None, rows: Doubles, scale: float, choice: Left
         if result is None:
             return
         logits, labels = result
+        distances = None if choice is None or choice.alpha == 0 else _distances(photos, statistics, rows, count, logits)
         used = labels >= 0
         logits, labels, left = logits[used], labels[used], photos.order[used] >= 0
         if not left.any():
             return
         weights = np.where(left, 1 / left.sum(), 1 / (~left).sum())
-        yield _Ranked(count, logits, labels, left, weights * (len(PHOTOS) - 1 if count == 0 else 1))
+        weights *= len(PHOTOS) - 1 if count == 0 else 1
+        yield _Ranked(count, logits, labels, left, weights, None if distances is None else distances[used])
+
+
+def _distances(photos: FoldPhotos, statistics: Statistics, rows: Doubles, count: int, logits: Doubles) -> Doubles:
+    """Return the squared distance (N,) under P of each image to the mean of the class with the largest logit."""
+    image_alone = dataclasses.replace(statistics, alpha=1.0, offsets=((0, 0.0),))
+    result = photos.logits(image_alone, rows, 0.0, count)
+    if result is None:
+        raise ValueError(f"expected classes with more than {count} photos")
+    best = result[0][np.arange(len(logits)), logits.argmax(axis=1)]  # <z, P d> - d' P d / 2
+    squares: Doubles = mahalanobis(statistics, photos.images - statistics.centre) ** 2
+    return squares - 2 * best
 
 
 def _in_fold(photos: FoldPhotos, rows: Doubles, choice: LeftOutResult | None) -> Statistics:
@@ -194,8 +213,17 @@ def _limits(ranked: list[_Ranked], temperature: float, independent: float, usual
         others=float(np.average([images.logits.shape[1] - 1 for images in ranked])),
         score=_reached(best, weights),
         energy=-_reached(-energies, weights),
+        distance=_farthest(ranked, weights),
         conformal=tuple(by_photos.items()),
     )
+
+
+def _farthest(ranked: list[_Ranked], weights: Doubles) -> float:
+    """Return the distance that the share ``KEPT`` of the weights does not exceed; infinite without distances."""
+    distances = [images.distances for images in ranked if images.distances is not None]
+    if len(distances) < len(ranked):
+        return math.inf
+    return max(0.0, -_reached(-np.concatenate(distances), weights))
 
 
 def _conformal_threshold(scores: Doubles, coverage: float, independent: float) -> float:

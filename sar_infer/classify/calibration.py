@@ -37,21 +37,30 @@ FOLDS = 10
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Held-out images: logits (N, C) as a bundle computes them, and labels (N,) 0 to C - 1."""
+    """Held-out images: logits (N, C) as a bundle computes them, and labels (N,) 0 to C - 1.
+
+    With class statistics also ``distances`` (N,) to the class that comes first.
+    """
 
     logits: Doubles
     labels: Labels
+    distances: Doubles | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def subset(self, rows: npt.NDArray[np.intp]) -> HeldOut:
         """Return some of the rows."""
-        return HeldOut(self.logits[rows], self.labels[rows])
+        distances = None if self.distances is None else self.distances[rows]
+        return HeldOut(self.logits[rows], self.labels[rows], distances)
 
     def with_more(self, others: HeldOut) -> HeldOut:
         """Return these rows and others."""
-        return HeldOut(np.concatenate([self.logits, others.logits]), np.concatenate([self.labels, others.labels]))
+        distances = None
+        if self.distances is not None and others.distances is not None:
+            distances = np.concatenate([self.distances, others.distances])
+        labels = np.concatenate([self.labels, others.labels])
+        return HeldOut(np.concatenate([self.logits, others.logits]), labels, distances)
 
 
 @dataclass(frozen=True)
@@ -60,7 +69,7 @@ class Fitted:
 
     Attributes:
         temperature: logits are divided by it; 1 where the one that was fitted made other images less likely.
-        thresholds: least ``score`` and largest ``energy`` of a known image.
+        thresholds: least ``score``, largest ``energy`` and, with class statistics, ``distance`` of a known image.
         conformal: by coverage (``"0.9"``), the least score of a class in the set.
         measured: how well all of it holds on images that it was not fitted on.
         branch: what answered; older records do not say, and mean the head where the method has one, else the text.
@@ -111,11 +120,13 @@ class _Rule:
         if temperature is None:
             return None
         probabilities = softmax(held.logits / temperature)
+        distance = {} if held.distances is None else {"distance": -keeping(-held.distances, KEPT)}
         return cls(
             temperature,
             {
                 "score": keeping(probabilities.max(axis=1), KEPT),
                 "energy": -keeping(-energy(held.logits, temperature), KEPT),
+                **distance,
             },
             {f"{c:g}": conformal_threshold(true_scores(probabilities, held.labels), c) for c in COVERAGES},
         )

@@ -1,9 +1,10 @@
 """From ranked classes to a result: known or unknown, a set of stated coverage, and the reasons.
 
-An image is unknown by its best score, or by its energy (Liu et al., Energy-based Out-of-distribution Detection, arXiv
-2010.03759). A set holds each class whose score is at least a quantile of held-out photos: split conformal prediction
-with the score ``1 - p`` (Sadinle, Lei and Wasserman, arXiv 1609.00451), so that it holds the true class as often as was
-asked for.
+An image is unknown by its best score, by its energy (Liu et al., Energy-based Out-of-distribution Detection, arXiv
+2010.03759), or by its squared distance to the mean of the best class under the class statistics (Lee et al., A Simple
+Unified Framework for Detecting Out-of-Distribution Samples, arXiv 1807.03888). A set holds each class whose score is at
+least a quantile of held-out photos: split conformal prediction with the score ``1 - p`` (Sadinle, Lei and Wasserman,
+arXiv 1609.00451), so that it holds the true class as often as was asked for.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from sar_infer.classify.class_set import ClassSet
 from sar_infer.classify.ranking import Ranking, Scale
 from sar_infer.encoders.encoders import finite
 from sar_infer.errors import BankError, InputError
-from sar_infer.results import PLAIN, Branch, DecisionOptions, Explanation, ImageResult, Prediction, Unknown
+from sar_infer.results import PLAIN, Branch, DecisionOptions, Explanation, ImageResult, Prediction
 
 BRANCHES: dict[Branch, Literal["text", "head", "statistics"]] = {
     "text": "text",
@@ -31,6 +32,8 @@ BRANCHES: dict[Branch, Literal["text", "head", "statistics"]] = {
     "text+statistics": "statistics",
 }
 """Values of ``Manifest.calibrated_for`` by branch of the results."""
+Sign = Literal["score", "energy", "distance"]
+"""Values of ``DecisionOptions.unknown`` but ``auto``, which stands for one of them."""
 _NEAREST = 3
 _LARGEST_COSINE = 1.01
 """More than any two unit rows have, in any precision."""
@@ -62,7 +65,8 @@ class Decision:
             raise InputError("no class to choose from: there are only background classes")
         self._classes, self._top_k, self._options = classes, top_k, options
         self._scale = scale(manifest, classes)
-        self._limit = _limit(manifest, classes, options)
+        self._sign = _sign(manifest, classes, options)
+        self._limit = _limit(manifest, classes, self._sign, options.threshold)
         self._least = None if options.coverage is None else _least(manifest, classes, options.coverage)
         self.branch = classes.branch
         self._rank_count = max(top_k, 2 if options.explain else 1, self._set_size())
@@ -84,9 +88,13 @@ class Decision:
         near = (
             ranking.nearest(self._classes, ranked.columns[:, 0].tolist(), _NEAREST) if self._options.explain else None
         )
+        distances = None
+        if self._sign == "distance" and self._classes.terms is not None:
+            best = ranked.columns[:, 0]
+            distances = self._classes.terms.distances(rows, best, self._classes.rows(best))
         for row in range(len(rows)):
             predictions = self._predictions(ranked, row)
-            unknown, reason = self._unknown(ranked, row)
+            unknown, reason = self._unknown(ranked, row, distances)
             yield ImageResult(
                 f"image[{row}]" if names is None else names[row],
                 predictions[: self._top_k],
@@ -123,13 +131,13 @@ class Decision:
             for rank, column in enumerate(ranked.columns[row].tolist())
         )
 
-    def _unknown(self, ranked: Ranking, row: int) -> tuple[bool | None, str | None]:
+    def _unknown(self, ranked: Ranking, row: int, distances: Doubles | None) -> tuple[bool | None, str | None]:
         """Return True and the reason if the best class is not to be believed; None if it is not asked or unclear."""
         background = self._winning_background(ranked, row)
         if background is not None:
             score = float(ranked.best_background_scores[row, 0])
             return True, f"background {background!r} scores {score:.3f}, more than any class"
-        if self._options.unknown is None:
+        if self._sign is None:
             return None, None
         column, score = int(ranked.columns[row, 0]), float(ranked.scores[row, 0])
         threshold = None if self._classes.thresholds is None else float(self._classes.thresholds[column])
@@ -138,7 +146,10 @@ class Decision:
             return below, f"score {score:.3f} is below {threshold:.3f}, the threshold of this class" if below else None
         if self._limit is None:
             return None, _NO_LIMIT
-        if self._options.unknown == "score":
+        if distances is not None:
+            far = bool(distances[row] > self._limit)
+            return far, f"distance {distances[row]:.1f} is above {self._limit:.1f}" if far else None
+        if self._sign == "score":
             below = score < self._limit
             return below, f"score {score:.3f} is below {self._limit:.3f}" if below else None
         energy = -float(ranked.logsumexp[row])
@@ -185,10 +196,14 @@ def scale(manifest: Manifest, classes: ClassSet) -> Scale:
 
 def _thresholds(manifest: Manifest, classes: ClassSet) -> Mapping[str, float]:
     """Return the thresholds for unknown images of these classes; empty if none holds for them."""
-    if classes.confidence is not None:
-        return classes.confidence.thresholds(len(classes.names))
     fitted = _fitted(manifest, classes)
-    return {} if fitted is None else fitted.thresholds
+    thresholds = {} if fitted is None else fitted.thresholds
+    if classes.confidence is not None:
+        thresholds = classes.confidence.thresholds(len(classes.names))
+    by_left_out = classes.terms and classes.terms.statistics.confidence
+    if by_left_out and math.isfinite(by_left_out.distance):
+        return {"distance": by_left_out.distance, **thresholds}
+    return thresholds
 
 
 def _fitted(manifest: Manifest, classes: ClassSet) -> Manifest | BankCalibration | None:
@@ -198,28 +213,52 @@ def _fitted(manifest: Manifest, classes: ClassSet) -> Manifest | BankCalibration
     return manifest if calibration_holds(manifest, classes) else None
 
 
-def _limit(manifest: Manifest, classes: ClassSet, options: DecisionOptions) -> float | None:
+def _sign(manifest: Manifest, classes: ClassSet, options: DecisionOptions) -> Sign | None:
+    """Return what tells unknown images.
+
+    Raises:
+        InputError: It is the distance, and no statistics say what is far.
+    """
+    if options.unknown == "auto":
+        return "score" if options.threshold is not None else usual_sign(manifest, classes)
+    if options.unknown == "distance" and not has_distances(classes):
+        raise InputError("unknown by distance: these classes have no class statistics; take the score or the energy")
+    return options.unknown
+
+
+def usual_sign(manifest: Manifest, classes: ClassSet) -> Sign:
+    """Return what tells unknown images of these classes: the distance if its threshold is known, else the score."""
+    return "distance" if "distance" in _thresholds(manifest, classes) and has_distances(classes) else "score"
+
+
+def has_distances(classes: ClassSet) -> bool:
+    """Return True if statistics were fitted that say how far an image lies from its class."""
+    return classes.terms is not None and bool(classes.terms.statistics.centre.any())
+
+
+def _limit(manifest: Manifest, classes: ClassSet, sign: Sign | None, threshold: float | None) -> float | None:
     """Return the threshold for all classes; None if only thresholds of single classes, or background, can tell."""
-    if options.unknown is None or options.threshold is not None:
-        return options.threshold
+    if sign is None or threshold is not None:
+        return threshold
     thresholds = _thresholds(manifest, classes)
-    if options.unknown in thresholds:
-        return thresholds[options.unknown]
-    if options.unknown not in judged_by(manifest, classes):
+    if sign in thresholds:
+        return thresholds[sign]
+    if sign not in judged_by(manifest, classes):
         why = f"was not calibrated; {_CALIBRATE}, or"
         if manifest.thresholds and manifest.calibrated_for == "head":
             why = "is calibrated for its head's classes alone;"
         elif manifest.thresholds:
             why = f"is calibrated for its {manifest.calibrated_for} branch, at its own offset;"
-        raise InputError(f"unknown by {options.unknown}: this bundle {why} {_GIVE_ONE}")
+        raise InputError(f"unknown by {sign}: this bundle {why} {_GIVE_ONE}")
     return None
 
 
-def judged_by(manifest: Manifest, classes: ClassSet) -> list[Unknown]:
+def judged_by(manifest: Manifest, classes: ClassSet) -> list[Sign]:
     """Return the signs by which an unknown image of these classes can be told without a threshold of the caller's."""
     thresholds = _thresholds(manifest, classes)
     anyway = classes.thresholds is not None or _has_background(classes)
-    return [sign for sign in get_args(Unknown) if anyway or sign in thresholds]
+    signs = [sign for sign in get_args(Sign) if sign != "distance" or has_distances(classes)]
+    return [sign for sign in signs if anyway or sign in thresholds]
 
 
 def _has_background(classes: ClassSet) -> bool:

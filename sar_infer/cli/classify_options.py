@@ -45,11 +45,15 @@ classify_options = together(
     option("--unknown", is_flag=True, help="Say of each image whether it shows none of the classes."),
     option(
         "--unknown-by",
-        type=click.Choice(["score", "energy"]),
-        help="Like --unknown, decided by the best score or by the energy of all classes.  [default: score]",
+        type=click.Choice(["score", "energy", "distance"]),
+        help="Like --unknown, decided by the best score, the energy of all classes or the distance to the best one.  "
+        "[default: distance where class statistics know one and no --threshold is given, else score]",
     ),
     option(
-        "--threshold", type=float, metavar="X", help="With --unknown: lowest score or highest energy of a known image."
+        "--threshold",
+        type=float,
+        metavar="X",
+        help="With --unknown: lowest score, highest energy or distance of a known image.",
     ),
     option(
         "--coverage",
@@ -100,5 +104,5 @@ class ClassifyArguments:
         Raises:
             InputError: the options contradict each other, or a number is out of range.
         """
-        by: Unknown | None = self.unknown_by or ("score" if self.unknown else None)
+        by: Unknown | None = self.unknown_by or ("auto" if self.unknown else None)
         return DecisionOptions(by, self.threshold, self.coverage, self.explain)

@@ -76,7 +76,7 @@ class Client:
             classes: Names to add to the bank's, or phrases by name.
             only: Choose from ``classes`` alone.
             top_k: How many classes to return for each image, at most.
-            unknown: Report whether the image shows none of the classes, by the best ``score`` or by the ``energy``.
+            unknown: Report whether the image shows none of the classes, as ``Classifier.classify`` does.
             explain: Report the reasons for the best class.
             coverage: Report the set of classes that includes the true one with this probability.
             mode: ``bank``, ``extend`` or ``only``, the server's own word for what to choose from.

@@ -53,6 +53,7 @@ class Service:
         store: The bank, with the classes that were added at run time.
         admission: How much work the server takes on.
         writing: Held while the bank or the bundle is replaced.
+        suggesting: Held while photos are grouped.
         draining: Set when the server is told to stop.
     """
 
@@ -63,6 +64,7 @@ class Service:
         self.store = store
         self.admission = Admission(settings.limits.queue, bodies_limit(settings.limits.body_bytes), metrics)
         self.writing = asyncio.Lock()
+        self.suggesting = asyncio.Lock()
         self.draining = False
         self._leases: dict[Engine, int] = {}
         self._unfinished: set[asyncio.Task[Any]] = set()

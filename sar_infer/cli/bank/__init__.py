@@ -11,6 +11,7 @@ from sar_infer.cli.bank.editing import add, alias, merge, rebase, remove, rename
 from sar_infer.cli.bank.evaluating import evaluate
 from sar_infer.cli.bank.fitting import fit
 from sar_infer.cli.bank.reading import diff, history, lint, list_classes, nearest, verify
+from sar_infer.cli.bank.suggesting import suggest
 from sar_infer.cli.options import CONTEXT, refused_command
 
 EPILOG = """\b
@@ -42,7 +43,7 @@ def main() -> None:
 
 for command in (
     *(add, alias, calibrate, diff, evaluate, fit, history, lint, list_classes),
-    *(merge, nearest, rebase, remove, rename, rollback, set_class, verify),
+    *(merge, nearest, rebase, remove, rename, rollback, set_class, suggest, verify),
 ):
     main.add_command(command)
 main.add_command(refused_command("freeze", "freeze has moved: sar-bundle freeze BUNDLE --bank BANK_FILE --out NEW"))

@@ -80,7 +80,8 @@ def _fitted(workspace: Workspace, photos: Mapping[str, PhotoSet], positions: Map
     labels = np.concatenate([np.full(len(one.rows), positions[name], np.int64) for name, one in photos.items()])
     if len(rows) < LEAST_IMAGES:
         raise Refusal(f"{len(rows)} photos that the bank has not learned from, expected {LEAST_IMAGES} or more")
-    held = HeldOut(classifier.logits(rows, classes).astype(np.float64), labels)
+    logits = classifier.logits(rows, classes).astype(np.float64)
+    held = HeldOut(logits, labels, classifier.distances(rows, classes, logits.argmax(axis=1)))
     result = fit("", held)
     if result is None:
         raise Refusal(
@@ -130,5 +131,6 @@ def _lines(arguments: BankArguments, fitted: BankCalibration) -> list[str]:
         f"temperature {fitted.temperature:.3f}; calibration error {measured['error_before']:.1%} before, "
         f"{measured['error_after']:.1%} after",
         f"prediction sets hold the class, measured in ten folds: {sets}",
-        f"unknown below score {fitted.thresholds['score']:.3f}, or above energy {fitted.thresholds['energy']:.2f}",
+        f"unknown below score {fitted.thresholds['score']:.3f}, above energy {fitted.thresholds['energy']:.2f}"
+        + (f", or above distance {fitted.thresholds['distance']:.1f}" if "distance" in fitted.thresholds else ""),
     ]

@@ -69,7 +69,8 @@ class AddOptions:
             )
         if self.paths and (len(self.names) > 1 or self.classes is not None):
             raise Refusal(
-                "--photos goes with one class name, or none and a folder of class folders; repeat it for more files"
+                "--photos goes with one class name, or with none and a folder of class folders or a CSV list; repeat "
+                "it for more files"
             )
 
 
@@ -83,7 +84,8 @@ class AddOptions:
     envvar="SAR_BANK_ADD_PHOTOS",
     multiple=True,
     metavar="PATH",
-    help="Photos of the one class that is named: files, folders or patterns; with no name, one folder for each class.",
+    help="Photos of the one class that is named: files, folders or patterns; with no name, one folder for each class, "
+    "or a CSV file with the columns class and photo.",
 )
 @own_option("--photos-only", is_flag=True, help='The names carry no meaning ("SKU-12345"): use the photos alone.')
 @own_option("--background", is_flag=True, help="Give them a share of the score, but never answer with them.")

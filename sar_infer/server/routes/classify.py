@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -35,7 +35,10 @@ from sar_infer.text.names import Phrases
 router = APIRouter(tags=["classify"])
 _RAW = "application/octet-stream"
 _FIELDS = ("image", "classes", "top_k", "mode", "unknown", "coverage", "explain")
-_UNKNOWN = "tell whether the best class can be trusted, by its score or by the energy of all classes"
+_UNKNOWN = (
+    "tell whether the best class can be trusted, by its score, the energy of all classes or, with class statistics, "
+    "the distance to it; auto chooses"
+)
 _COVERAGE = "return the set of classes that contains the true one with this probability, such as 0.9"
 _EXPLAIN = "give the reasons for the best class"
 Coverage = Annotated[float, Field(gt=0, lt=1)]
@@ -140,7 +143,7 @@ _MULTIPART = {
         "classes": {"type": "array", "items": {"type": "string"}},
         "top_k": {"type": "integer", "minimum": 1, "maximum": MAX_TOP_K},
         "mode": {"type": "string", "enum": ["bank", "extend", "only"]},
-        "unknown": {"type": "string", "enum": ["score", "energy"], "description": _UNKNOWN},
+        "unknown": {"type": "string", "enum": [*get_args(Unknown)], "description": _UNKNOWN},
         "coverage": {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1, "description": _COVERAGE},
         "explain": {"type": "boolean", "description": _EXPLAIN},
     },

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from importlib.util import find_spec
 from typing import Any
 
 from fastapi import APIRouter, Response
@@ -67,6 +68,7 @@ async def model(service: Serving) -> dict[str, Any]:
         "precision": engine.classifier.choice.precision,
         "sizes": {**dataclasses.asdict(engine.sizes), "decode_memory": engine.memory.total},
         "writes": service.settings.writable,
+        "suggests": service.settings.key is not None and find_spec("scipy") is not None,
         "limits": dataclasses.asdict(service.settings.limits),
         "version": __version__,
     }

@@ -3,6 +3,7 @@
 import { Failure } from "./api.js";
 
 const SIDE = 2048; // the model looks at far fewer pixels; this leaves room for odd shapes
+const SMALL_SIDE = 512; // for many photos at once
 const QUALITY = 0.92;
 
 /** The body to send, and a note for the user where it is not the file itself. */
@@ -25,6 +26,22 @@ export async function prepare(file, limits) {
   return { body: small.blob, note: `Scaled down to ${small.width} × ${small.height} before sending: this photo has ${excess}.` };
 }
 
+/** A photo in base64, no larger than the model needs; where the browser cannot read the file, the file itself. */
+export async function small(file) {
+  const size = await measure(file);
+  const shrunk = size && Math.max(size.width, size.height) > SMALL_SIDE ? await shrink(file, size, SMALL_SIDE) : null;
+  return base64(shrunk ? shrunk.blob : file);
+}
+
+function base64(blob) {
+  return new Promise((resolve, reject) => {
+    const reader = new FileReader();
+    reader.onload = () => resolve(reader.result.slice(reader.result.indexOf(",") + 1));
+    reader.onerror = () => reject(new Failure("This file cannot be read."));
+    reader.readAsDataURL(blob);
+  });
+}
+
 /** Width and height after orientation, or null where the browser cannot read the file. */
 function measure(file) {
   return new Promise((resolve) => {
@@ -37,8 +54,8 @@ function measure(file) {
   });
 }
 
-async function shrink(file, size) {
-  const scale = Math.min(1, SIDE / Math.max(size.width, size.height));
+async function shrink(file, size, side = SIDE) {
+  const scale = Math.min(1, side / Math.max(size.width, size.height));
   const width = Math.max(1, Math.round(size.width * scale));
   const height = Math.max(1, Math.round(size.height * scale));
   try {

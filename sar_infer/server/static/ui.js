@@ -3,6 +3,7 @@
 import { apiKey, Failure, request, sentence } from "./api.js";
 import * as bank from "./bank.js";
 import { $, button, carriesFiles, element, mark, number, percent, plural, redraw, say, show, spelling } from "./dom.js";
+import * as groups from "./groups.js";
 import { prepare } from "./photo.js";
 import { drawRanking, unknown } from "./ranking.js";
 
@@ -78,7 +79,7 @@ async function classify(photo, signal) {
 
 function ask(body, signal) {
   const options = new URLSearchParams({ top_k: wanted(), explain: true });
-  if (byServer()) options.set("unknown", "score");
+  if (byServer()) options.set("unknown", "auto");
   if (state.names.length > 0) options.set("mode", state.only ? "only" : "extend");
   for (const name of state.names) options.append("classes", name);
   const onWait = (seconds) => say(`The server is busy. Trying once more in ${Math.ceil(seconds)} s.`);
@@ -142,6 +143,8 @@ bank.connect({
     await classifyAll();
   },
 });
+
+groups.connect({ limits, photos: () => state.photos, locked: askForKey });
 
 const best = (photo) => photo?.answer?.results[0].predictions[0] ?? null;
 const told = ({ label, score }) => `${label}, ${percent.format(score)}`;
@@ -236,6 +239,7 @@ function removeName(name) {
 
 function draw() {
   drawStage();
+  groups.offer(state.model, state.photos.length);
   drawStrip();
   drawNames();
   const photo = state.current;

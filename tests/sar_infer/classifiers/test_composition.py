@@ -198,3 +198,24 @@ def test_a_bank_that_grew_has_the_logits_of_one_that_is_new() -> None:
     fresh = class_set(bank=grown)
     assert np.array_equal(ranking.logits(ROWS, after, SCALE), ranking.logits(ROWS, fresh, SCALE))
     assert np.array_equal(ranking.logits(ROWS, after, SCALE)[:, :-1], ranking.logits(ROWS, before, SCALE))
+
+
+@pytest.mark.parametrize("given", [(), ("teal", "wine")])
+def test_means_and_distances_of_classes_by_hand(given: tuple[str, ...]) -> None:
+    chosen = class_set(given, seen={"teal": photos(3, 4)} if given else NO_PHOTOS)
+    terms, model = chosen.terms, TRAINED.statistics
+    assert terms is not None
+    columns = np.arange(len(chosen.names))[::-1]
+    means, counts = terms.class_means(columns, chosen.rows(columns))
+    by_column = known(chosen, {"teal": photos(3, 4)} if given else NO_PHOTOS)
+    p, centre = model.precision.astype(np.float64), model.centre.astype(np.float64)
+    for row, column in enumerate(columns.tolist()):
+        mean = centre + model.slope * (chosen.rows([column])[0].astype(np.float64) - model.text_centre)
+        item = by_column.get(column)
+        if item is not None:
+            mean = (item.count * item.mean + model.prior * mean) / (item.count + model.prior)
+        assert counts[row] == (0 if item is None else item.count)
+        np.testing.assert_allclose(means[row], mean, atol=1e-6)
+        distances = terms.distances(ROWS, np.full(len(ROWS), column), np.repeat(chosen.rows([column]), len(ROWS), 0))
+        expected = [(x - mean) @ p @ (x - mean) for x in ROWS.astype(np.float64)]
+        np.testing.assert_allclose(distances, expected, rtol=1e-5)

@@ -1,0 +1,208 @@
+"""``sar-bank suggest`` on photos of garments, and the lists that ``sar-bank add --photos`` takes."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+import tarfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from sar_infer.bank import ClassBank
+from sar_infer.cli.bank import main
+from sar_infer.pages import write_page
+
+CLOTHES = Path(__file__).parents[3] / "examples" / "clothes"
+BANK, PAGE, LIST = Path("shop.safetensors"), Path("shop-groups.html"), Path("shop-groups.csv")
+
+
+@pytest.fixture(autouse=True)
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder but for photos that nobody labelled: 8 each of shoes, hats and dresses."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("shoes", "hat", "dress"):
+        for path in sorted((CLOTHES / "test" / name).glob("*.jpg"))[:8]:
+            Path("stream").mkdir(exist_ok=True)
+            shutil.copy(path, f"stream/{name}-{path.name}")
+    return tmp_path
+
+
+def run(*arguments: object, code: int = 0) -> Result:
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    assert result.exit_code == code, result.output
+    return result
+
+
+def rows(path: Path = LIST) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def kind(photo: str) -> str:
+    """The garment of a photo of the stream."""
+    return Path(photo).name.partition("-")[0]
+
+
+def write_list(*lines: str, path: str = "named.csv") -> str:
+    Path(path).write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+def refused(*lines: str) -> str:
+    """What is said of a list that nothing is added from."""
+    line = run("add", BANK, "--photos", write_list(*lines), code=2).stderr.splitlines()[-1]
+    assert not BANK.exists()
+    return line
+
+
+def test_groups_are_found_named_and_become_classes() -> None:
+    Path("stream/bad.jpg").write_bytes(b"no image")
+    result = run("suggest", BANK, "--photos", "stream", "--format", "json", code=1)
+    assert "bad.jpg: not an image" in result.stderr
+    found = json.loads(result.stdout)
+    assert (found["photos"], found["skipped"], found["page"], found["list"]) == (24, 1, str(PAGE), str(LIST))
+    assert not BANK.exists()
+    assert sum(group["size"] for group in found["groups"]) == 24
+    listed = rows()
+    assert all(row["class"] == "" and Path(row["photo"]).is_absolute() for row in listed)
+    groups = [row for row in listed if row["group"].isdigit()]
+    assert sorted(Path(row["photo"]).name for row in groups) == sorted(
+        path.name for path in Path("stream").iterdir() if path.name != "bad.jpg"
+    )
+    by_group: dict[str, list[str]] = {}
+    for row in groups:
+        by_group.setdefault(row["group"], []).append(kind(row["photo"]))
+    for row in groups:  # as a person would, each group gets one name
+        row["class"] = "my " + Counter(by_group[row["group"]]).most_common(1)[0][0]
+    with LIST.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, ["class", "photo", "group"])
+        writer.writeheader()
+        writer.writerows(listed)
+    assert "added 24 photos to" in run("add", BANK, "--photos", LIST, "--no-lint").stdout
+    counts = {name: len(photos) for name, photos in ClassBank.verify(BANK).photos.items()}
+    assert counts.keys() == {"my shoes", "my hat", "my dress"}
+    assert sum(counts.values()) == 24
+    again = json.loads(run("suggest", BANK, "--photos", "stream", "--format", "json", code=1).stdout)
+    like = [group for group in again["groups"] if group["like"]]
+    assert {group["like"] for group in like} <= counts.keys()
+    assert sum(group["size"] for group in like) > 12  # most are of classes that are there now
+
+
+def test_the_text_says_what_was_found_and_what_to_do() -> None:
+    lines = run("suggest", BANK, "--photos", "stream", "--html", "here.html").stdout.splitlines()
+    assert re.match(r"24 photos; \d+ of them look like none of the 998 classes, in \d+ groups?$", lines[0])
+    assert "group  photos  nearest classes" in lines
+    assert "worth a label first" in lines
+    assert f"save the list and add it: sar-bank add {BANK} --photos named.csv" in lines[-2]
+    assert lines[-1].startswith("list  here.csv")
+    assert not PAGE.exists()
+
+
+def test_photos_that_are_no_files_are_grouped_and_not_listed() -> None:
+    with tarfile.open("photos.tar", "w") as shard:
+        for path in sorted(Path("stream").iterdir()):
+            shard.add(path, path.name)
+    found = json.loads(run("suggest", BANK, "--photos", "photos.tar", "--format", "json").stdout)
+    assert found["photos"] == 24
+    assert all(key.startswith("photos.tar/") for group in found["groups"] for key in group["photos"])
+    assert rows() == []
+
+
+@pytest.mark.parametrize("page", ["stream", "none/page.html", "page.csv"])
+def test_a_page_that_cannot_be_written_is_said_before_photos_are_read(page: str) -> None:
+    line = run("suggest", BANK, "--photos", "stream", "--html", page, code=2).stderr
+    assert f"{page}: expected an HTML file to write" in line
+
+
+def test_there_have_to_be_photos() -> None:
+    Path("empty").mkdir()
+    assert "empty: " in run("suggest", BANK, "--photos", "empty", code=2).stderr
+    Path("empty/x.png").write_bytes(b"")
+    assert "no photo that can be read" in run("suggest", BANK, "--photos", "empty", code=2).stderr
+    assert "Missing option '--photos'" in run("suggest", BANK, code=2).stderr
+
+
+# ---------------------------------------------------------------------------------------------------------------- lists
+def test_a_list_may_be_relative_to_itself_and_spell_a_class_in_two_ways() -> None:
+    Path("lists").mkdir()
+    lines = ("class,photo", "clog,../stream/shoes-00.jpg", "Clog ,../stream/shoes-01.jpg", ",../stream/hat-00.jpg")
+    run("add", BANK, "--photos", write_list(*lines, path="lists/named.csv"), "--no-lint")
+    assert {name: len(photos) for name, photos in ClassBank.verify(BANK).photos.items()} == {"clog": 2}
+
+
+def test_lists_that_say_nothing_useful() -> None:
+    assert "named.csv: no column 'class'" in refused("photo", "stream/hat-00.jpg")
+    assert "named.csv: names no class" in refused("class,photo", ",stream/hat-00.jpg")
+    assert "named.csv: line 2: 'stream/none.jpg' is no file" in refused("class,photo", "hat,stream/none.jpg")
+    assert "named.csv: line 2: '' is no file" in refused("class,photo,group", "hat")
+    Path("named.csv").write_bytes(b"class,photo\nhat,\xff\xfe\n")
+    assert "named.csv: cannot be read" in run("add", BANK, "--photos", "named.csv", code=2).stderr
+
+
+# ----------------------------------------------------------------------------------------------------------------- page
+ATTACK = "</script><img src=x onerror=document.title='taken'>"
+
+
+def sheet(path: Path) -> list[str]:
+    """Write a page of three groups, the last like a class; return the paths of all photos."""
+    photos = [
+        {"key": f"{n}.jpg", "path": None if n == 5 else f'/photos/{n}, "{n}".jpg', "picture": None} for n in range(6)
+    ]
+    nearest = [{"label": ATTACK, "score": 0.5}, {"label": "cup", "score": 0.25}]
+    groups = [
+        {"size": 9, "like": None, "nearest": nearest, "photos": photos[:3]},
+        {"size": 1, "like": None, "nearest": [], "photos": photos[3:4]},
+        {"size": 2, "like": "cup", "nearest": nearest, "photos": photos[4:6]},
+    ]
+    labels = [{"photo": dict(photos[0]), "answers": nearest}]
+    data: dict[str, Any] = {
+        "title": ATTACK, "photos": 12, "classes": 2, "names": ["cup", ATTACK], "command": "sar-bank add x",
+        "groups": groups, "labels": labels,
+    }  # fmt: skip
+    write_page(path, "groups", "x", data)
+    return [photo["path"] for photo in photos]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_groups_are_named_in_a_browser_and_the_list_is_saved(browser: Any, tmp_path: Path, scheme: str) -> None:
+    from support.browser import CONTRASTS, PHONE, WIDTHS
+
+    paths = sheet(tmp_path / "page.html")
+    context = browser.new_context(color_scheme=scheme, accept_downloads=True)
+    page, complaints = context.new_page(), list[str]()
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto((tmp_path / "page.html").as_uri())
+    assert page.title() == "x"
+    assert "12 photos; 10 of them look like none of 2 classes" in page.inner_text("main")
+    assert page.locator("#new > li").count() == 2
+    assert page.locator("#save").is_disabled()
+    page.get_by_label("Name of group 1").fill(' "big", mug ')
+    page.get_by_role("button", name="Photo 2, 1.jpg").click()
+    page.get_by_label("Name of group 1").press("Enter")
+    assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "Name of group 2"
+    page.get_by_label("Class of photo 1").fill("cup")
+    assert page.inner_text("#count") == "2 photos of 2 classes"
+    page.locator("summary").click()
+    assert page.get_by_role("button", name="Photo 2, 5.jpg").is_disabled()  # no file
+    with page.expect_download() as download:
+        page.click("#save")
+    assert download.value.suggested_filename == "named.csv"
+    download.value.save_as(tmp_path / "named.csv")
+    assert [(row["class"], row["photo"], row["group"]) for row in rows(tmp_path / "named.csv")] == [
+        ("cup", paths[0], "worth a label"),  # a label of its own counts more than its group's
+        ('"big", mug', paths[2], "1"),
+    ]
+    assert page.evaluate(CONTRASTS) == []
+    page.set_viewport_size(PHONE["viewport"])
+    widest, width = page.evaluate(WIDTHS)
+    assert widest <= width
+    context.close()
+    assert complaints == []
