@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -33,8 +32,7 @@ def test_a_server_whose_workers_are_killed_answers_every_request_rightly() -> No
 def outcome(command: str, *options: str) -> dict[str, Any]:
     """Run a command of ``benchmarks/``, which must succeed, and return what it prints last."""
     module = [sys.executable, "-W", "error", "-m", f"benchmarks.{command}"]
-    env = os.environ | {"PYTHONPATH": str(ROOT / "tests")}
-    done = subprocess.run([*module, *options], cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
+    done = subprocess.run([*module, *options], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return result
