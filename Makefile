@@ -5,7 +5,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-JOBS ?= 2
+JOBS ?= 3
 PY := $(VENV)/bin/python
 PINNED := PIP_CONSTRAINT=pins.txt PIP_BUILD_CONSTRAINT=pins.txt
 
@@ -114,7 +114,7 @@ audit: $(TRAIN) ## known vulnerabilities of the packages in $(VENV) (asks a data
 
 bench: $(DEV) ## the measurements behind docs/performance.md (needs an idle machine)
 	for script in $$(grep -l __main__ benchmarks/*.py); do \
-		PYTHONPATH=tests $(PY) -m "benchmarks.$$(basename "$$script" .py)" || exit 1; \
+		$(PY) -m "benchmarks.$$(basename "$$script" .py)" || exit 1; \
 	done
 	$(PY) -m benchmarks.throughput
 	$(PY) -m benchmarks.throughput.operators

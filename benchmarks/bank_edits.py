@@ -18,6 +18,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -86,11 +87,11 @@ class Trial:
                 np.random.default_rng(number).integers(0, 256, (4, 32), np.uint8), unit_rows(4, self.dim, 9)
             )
             sets = {f"class {number}": photos}
-            self.change("add a class", lambda bank, n=number, r=row: add(bank, [f"new {n}"], r))
-            self.change("add 4 photos", lambda bank, p=sets: add(bank, [], none, photos=p))
+            self.change("add a class", partial(add, names=[f"new {number}"], rows=row))
+            self.change("add 4 photos", partial(add, names=[], rows=none, photos=sets))
             self.change("undo a step", lambda bank: rollback(bank, len(bank.history) - 1))
             classes = build_class_set(self.reader.bank, {}, False, lambda _: none)
-            self._note("rank an image", timed(lambda c=classes, r=row: rank(r, c, Scale(100.0), 5))[0])
+            self._note("rank an image", timed(partial(rank, row, classes, Scale(100.0), 5))[0])
         many = unit_rows(_MANY, self.dim, 99)
         self.change(f"add {_MANY:,}", lambda bank: add(bank, [f"many {n}" for n in range(_MANY)], many))
         self.change("one more", lambda bank: add(bank, ["one more"], unit_rows(1, self.dim, 98)))

@@ -171,7 +171,7 @@ def cost(options: argparse.Namespace) -> None:
         rows.append((encoder, f"{rate:.1f}", f"{rate / cores:.1f}", *costs))
     heads = ("encoder", f"images a second, {cores} cores", "a core", "core hours", f"at {price} each", "on 64 cores")
     print(command.markdown(heads, rows))
-    rows = []
+    accelerated = []
     for encoder, result in results["encoders"].items():
         backbone, precision = encoder.split()
         if backbone in OPERATIONS and precision == "fp32":
@@ -179,9 +179,9 @@ def cost(options: argparse.Namespace) -> None:
             feeding = math.ceil(rate * (result["milliseconds"]["decode"] + result["milliseconds"]["rank"]) / 1000)
             hours = count / rate / 3600
             together = hours * (options.gpu_hour_price + feeding * price)
-            rows.append((backbone, f"{rate:,.0f} a second", f"{feeding:,}", f"{hours:,.1f}", f"{together:,.0f}"))
+            accelerated.append((backbone, f"{rate:,.0f} a second", f"{feeding:,}", f"{hours:,.1f}", f"{together:,.0f}"))
     of_peak = f"an H100 at {options.utilisation:.0%} of its peak (reckoned)"
-    print("\n" + command.markdown(("encoder", of_peak, "cores that decode for it", "hours", "together"), rows))
+    print("\n" + command.markdown(("encoder", of_peak, "cores that decode for it", "hours", "together"), accelerated))
 
 
 def main() -> None:

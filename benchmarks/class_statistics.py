@@ -111,16 +111,17 @@ def domains(args: argparse.Namespace, backbone: Any, seed: int) -> Iterator[Doma
 def trained(domain: Domain, method: str, args: argparse.Namespace, seed: int, shots: int, out: Path) -> Any:
     """Train a run on the trained classes of a set."""
     import torch
+    from torch import Tensor
 
     from sar_train.config.run import RunConfig
-    from sar_train.data.dataset import Dataset
+    from sar_train.data.dataset import Dataset, Split
     from sar_train.data.feature_file import StoredFeatures, labelled, save_features
     from sar_train.training import trainer
 
     train, test = (photos.of(range(domain.trained)) for photos in (domain.train, domain.tests[""]))
     out.mkdir(parents=True, exist_ok=True)
     backbone = args.backbone
-    labels = {"train": torch.from_numpy(train.labels), "test": torch.from_numpy(test.labels)}
+    labels: dict[Split, Tensor] = {"train": torch.from_numpy(train.labels), "test": torch.from_numpy(test.labels)}
     features = StoredFeatures(
         Dataset(domain.name, domain.names[: domain.trained], splits=labelled(labels), template=domain.template),
         backbone.name,

@@ -72,7 +72,7 @@ def table(runs: list[dict[str, Any]]) -> str:
 
         def mean(*path: str, group: list[dict[str, Any]] = group) -> float:
             values = [run[path[0]] if len(path) == 1 else run[path[0]][path[1]] for run in group]
-            return statistics.mean(values)
+            return float(statistics.mean(values))
 
         cells = [name, f"{mean('accuracy'):.1f} %", f"{mean('temperature'):.2f}"]
         cells.append(f"{mean('error_before'):.1%} → {mean('error_after'):.1%}")

@@ -23,10 +23,9 @@ from benchmarks import command
 
 def classify(examples: Path, photos: list[Path]) -> tuple[float, int]:
     """Return the seconds of one process, and how many photos get the class of their folder."""
-    arguments = [
-        *(Path(sys.executable).parent / "sar-classify", *photos, "--examples", examples, "--only"),
-        *("--top-k", "1", "--format", "jsonl", "--bundle", command.MINI),
-    ]
+    program = Path(sys.executable).parent / "sar-classify"
+    options = ["--only", "--top-k", "1", "--format", "jsonl", "--bundle", str(command.MINI)]
+    arguments: list[str | Path] = [program, *photos, "--examples", examples, *options]
     started = time.perf_counter()
     done = subprocess.run(arguments, capture_output=True, text=True, check=True)
     seconds = time.perf_counter() - started

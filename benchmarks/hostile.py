@@ -194,8 +194,8 @@ def main() -> None:
         testers = [Tester(options, sources, record) for _ in range(count)]
         with ThreadPoolExecutor(count) as pool:
             shares = [numbers[index::count] for index in range(count)]
-            for done in [pool.submit(tester.run_all, share) for tester, share in zip(testers, shares, strict=True)]:
-                done.result()
+            for task in [pool.submit(tester.run_all, share) for tester, share in zip(testers, shares, strict=True)]:
+                task.result()
         for tester in testers:
             tester.close()
     record.show()

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import http.client
 import io
 import json
@@ -67,7 +68,7 @@ class Cgroup:
                     (folder / swap).write_text(str(value))
                 yield cls(folder, version)
             finally:
-                _until(lambda folder=folder: not (folder / "cgroup.procs").read_text(), 10)
+                _until(functools.partial(_is_empty, folder), 10)
                 folder.rmdir()
             return
         print(f"Nothing was measured: no memory cgroup can be made here ({'; '.join(tried)}).")
@@ -86,6 +87,10 @@ class Cgroup:
         """Return the number of processes ended for lack of memory."""
         text = (self.folder / ("memory.oom_control" if self.version == 1 else "memory.events")).read_text()
         return int(dict(line.split() for line in text.splitlines()).get("oom_kill", 0))
+
+
+def _is_empty(folder: Path) -> bool:
+    return not (folder / "cgroup.procs").read_text()
 
 
 @dataclass

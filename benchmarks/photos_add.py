@@ -17,6 +17,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,11 +65,11 @@ def command(file: Path, repeat: int) -> dict[str, list[float]]:
 
     none = np.empty((0, bundle.manifest.embed_dim), np.float32)
     for _ in range(repeat):
-        bank = timed("read", lambda: ClassBank.verify(file, bundle.manifest.encoder_digest))
+        bank = timed("read", partial(ClassBank.verify, file, bundle.manifest.encoder_digest))
         new = photos(random, bank.embeddings[7], ADDED)
-        after = timed("edit", lambda bank=bank, new=new: add(bank, [], none, photos={"class 7": new}))
-        timed("look", lambda after=after, bank=bank: photo_findings(after, bundle, bank))
-        timed("write", lambda after=after: after.save(file))
+        after = timed("edit", partial(add, bank, [], none, photos={"class 7": new}))
+        timed("look", partial(photo_findings, after, bundle, bank))
+        timed("write", partial(after.save, file))
     durations["sar-bank add, all four"] = [*map(sum, zip(*durations.values(), strict=True))]
     return durations
 
@@ -83,15 +84,12 @@ def over_http(file: Path, repeat: int) -> dict[str, list[float]]:
         for number in range(repeat + 1):
             data = [jpeg((256, 256), (number * 30 % 250, 20 * index, 90)) for index in range(ADDED)]
             files = [("image", ("photo.jpg", image, "image/jpeg")) for image in data]
-            for request, call in (
-                ("POST /v1/classify, 4 images", lambda files=files: client.post("/v1/classify", files=files)),
-                (
-                    "PUT /v1/classes/NAME, 4 images",
-                    lambda files=files: client.put("/v1/classes/class%207", files=files),
-                ),
+            for request, method, path in (
+                ("POST /v1/classify, 4 images", "POST", "/v1/classify"),
+                ("PUT /v1/classes/NAME, 4 images", "PUT", "/v1/classes/class%207"),
             ):
                 start = time.perf_counter()
-                call().raise_for_status()
+                client.request(method, path, files=files).raise_for_status()
                 durations[request].append(time.perf_counter() - start)
     return {request: seconds[1:] for request, seconds in durations.items()}
 

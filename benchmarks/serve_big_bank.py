@@ -147,7 +147,7 @@ def main() -> None:
             results["start"] = {"seconds": round(time.perf_counter() - start, 1)}
             with httpx2.Client(base_url=server.url, headers=HEADERS, timeout=900) as client:
                 client.post("/v1/classify", content=picture(), headers=IMAGE)
-                changes = {
+                changes: dict[str, Callable[[], object]] = {
                     "no change": lambda: time.sleep(5),
                     "PUT": lambda: client.put("/v1/classes/latte%20art").raise_for_status(),
                     "DELETE": lambda: client.delete("/v1/classes/latte%20art").raise_for_status(),

@@ -101,7 +101,7 @@ class Watch:
 
     def files(self) -> int:
         """Open now."""
-        return self._process.num_fds()
+        return int(self._process.num_fds())
 
     def quarters(self) -> list[float]:
         """Median memory of each quarter of the time, in MiB."""

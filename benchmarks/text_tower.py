@@ -13,8 +13,12 @@ from __future__ import annotations
 import json
 import resource
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from benchmarks import command
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 N_CTX, NOVEL, CHUNK = 16, 128, 100
 VARIANTS = ("open_clip", "shared", "sar")
@@ -73,7 +77,7 @@ def _time(step: Callable[[], None], repeats: int) -> dict[str, float]:
     return {"seconds": command.median_seconds(step, repeats), "added_mib": peak_mib() - before}
 
 
-def _full_length(model, context, tokens):  # noqa: ANN001, ANN202  torch is imported late
+def _full_length(model: Any, context: Tensor, tokens: Tensor) -> Any:
     import torch
 
     x = model.token_embedding(tokens)

@@ -47,10 +47,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish() -> None:
     """Take what was imported out of garbage collection, which would look through half a million objects every time."""
-    gc.collect()
     gc.freeze()
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_unconfigure() -> None:
     """Free at exit what was frozen; libraries made with nanobind, triton among them, report each function otherwise."""
     gc.unfreeze()

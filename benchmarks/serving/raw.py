@@ -53,7 +53,9 @@ def by_hand(spec: Preprocess, photo: bytes) -> np.ndarray:
     image = image.resize((width, height), Image.Resampling.BICUBIC)
     left, top = (width - spec.size) // 2, (height - spec.size) // 2
     pixels = np.asarray(image.crop((left, top, left + spec.size, top + spec.size)), dtype=np.float32) / 255
-    return np.ascontiguousarray(((pixels - np.float32(spec.mean)) / np.float32(spec.std)).transpose(2, 0, 1))
+    return np.ascontiguousarray(
+        ((pixels - np.array(spec.mean, np.float32)) / np.array(spec.std, np.float32)).transpose(2, 0, 1)
+    )
 
 
 def plain(engine: onnxruntime.InferenceSession, decode: Decode, photos: Iterator[bytes], batch: int, end: float) -> int:

@@ -122,4 +122,4 @@ def _statuses(statuses: dict[str, int]) -> str:
 
 
 def _median(values: Any) -> float:
-    return statistics.median(list(values))
+    return float(statistics.median(list(values)))

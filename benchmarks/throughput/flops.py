@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -36,10 +37,11 @@ def flops_per_image(path: Path) -> int:
 def flops_of_open_clip(name: str, pretrained: str | None) -> int:
     """Of the image side of a model, as torch counts them."""
     held = backbone.load(name, pretrained)
-    for weight in held.model.parameters():
+    model: Any = held.model
+    for weight in model.parameters():
         weight.requires_grad_(True)  # without gradients torch takes an attention in one piece that it does not count
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        held.model.encode_image(torch.zeros(1, 3, held.preprocess.size, held.preprocess.size))
+        model.encode_image(torch.zeros(1, 3, held.preprocess.size, held.preprocess.size))
     return int(counter.get_total_flops())
 
 

@@ -50,10 +50,10 @@ class OpenClip:
 
     def __init__(self, bundle: Path, name: str, pretrained: str | None, threads: int, channels_last: bool) -> None:
         torch.set_num_threads(threads)
-        self.model: Any = backbone.load(name, pretrained).model
-        self.transform = image_transform_v2(PreprocessCfg(**get_model_preprocess_cfg(self.model)), is_train=False)
+        model: Any = backbone.load(name, pretrained).model
+        self.transform = image_transform_v2(PreprocessCfg(**get_model_preprocess_cfg(model)), is_train=False)
         self.format = torch.channels_last if channels_last else torch.contiguous_format
-        self.model = self.model.to(memory_format=self.format)
+        self.model = model.to(memory_format=self.format)
         manifest, bank = (opened := open_bundle(bundle)).manifest, opened.bank
         self.names = tuple(bank.names)
         self.classifier = torch.from_numpy(np.array(bank.embeddings)).T * manifest.logit_scale

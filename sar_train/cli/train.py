@@ -220,8 +220,8 @@ def _with_statistics(name: str, statistics: Mapping[str, Any]) -> str:
 def _lines(rows: Mapping[str, Mapping[str, Any]], columns: Iterable[str]) -> list[str]:
     lines = []
     for label, values in rows.items():
-        cells = [values.get(key) for key in columns]
-        lines.append(f"{label:<{_WIDTH}}" + "".join(f"{'-' if v is None else format(v, '.1f'):>15}" for v in cells))
+        first, *others = ("-" if (value := values.get(key)) is None else f"{value:.1f}" for key in columns)
+        lines.append(f"{label}{first:>{max(6, _WIDTH + 15 - len(label))}}" + "".join(f"{cell:>15}" for cell in others))
     return lines
 
 

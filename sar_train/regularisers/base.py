@@ -41,7 +41,7 @@ class Regulariser(ABC):
 
     @abstractmethod
     def draw(self, n_base: int, n_novel: int, generator: torch.Generator) -> Tensor:
-        """Draw (K,) indices of the classes of a step: base classes first (below ``n_base``), then novel ones."""
+        """Draw (K,) indices of a step's classes, each once: base classes first (below ``n_base``), then novel ones."""
 
     @abstractmethod
     def weight(self, progress: float) -> float:

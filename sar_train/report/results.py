@@ -22,6 +22,14 @@ from sar_train.report.wording import SAR, without_sar
 APART = {"seed", "sections", "schedule", "epochs", "learning_rate", "batch_size", *ELSEWHERE}
 """Keys of ``config`` that are stated elsewhere or on which no result depends."""
 SCHEMA_VERSION = 1
+NEEDED: dict[str, Any] = {
+    "name": str, "seed": int, "config.method": str, "config.shots": int, "backbone.name": str, "dataset.name": str,
+    **{f"{way}.base_accuracy": int | float for way in ("metrics", "zero_shot")},
+    **{f"{way}.new_accuracy": int | float | None for way in ("metrics", "zero_shot")},
+}  # fmt: skip
+"""The kinds of what every table reads, by dotted key."""
+MEASURES = ("metrics", "zero_shot", "other_metrics", "open", "linear_probe", "relations", "timing", "peak_memory_mib")
+"""Keys under which there is nothing but numbers."""
 
 
 @dataclass(frozen=True)
@@ -221,25 +229,51 @@ def _read(path: Path, folder: Path, packed: dict[str, Any] | None) -> Result:
         raise DataError("not a result")
     if content.get("schema_version") != SCHEMA_VERSION:
         raise DataError(f"result of schema version {content.get('schema_version')!r}, expected {SCHEMA_VERSION}")
-    result = Result(path.relative_to(folder), modified, content)
-    try:
-        result.identity(), result.shots, result.backbone, result.code, str(content["name"])
-        accuracies = content["metrics"]["base_accuracy"], content["zero_shot"]["base_accuracy"]
-        complete = all(map(math.isfinite, accuracies)) and _is_triangle(content.get("similarities"))
-    except (KeyError, TypeError, ValueError, AttributeError):
-        complete = False
-    if not complete:
-        raise DataError("a result that lacks what a table needs")
-    return result
+    if flaw := _flaw(content):
+        raise DataError(f"a result that lacks what a table needs: {flaw}")
+    return Result(path.relative_to(folder), modified, content)
+
+
+def _flaw(content: dict[str, Any]) -> str | None:
+    """Return the first key of a result that does not hold what tables and figures read, None if all do."""
+    for path, kind in NEEDED.items():
+        value: Any = content
+        for key in path.split("."):
+            value = value.get(key, ...) if isinstance(value, dict) else ...
+        if not isinstance(value, kind):
+            return path
+    for key in ("code", "novel", "schedule", "settings", "targets", "versions", "zero_shot_check"):
+        table = (content["config"] if key == "schedule" else content).get(key) or {}
+        inner = table.values() if isinstance(table, dict) and key in ("settings", "targets") else ()
+        if not all(isinstance(value, dict) for value in (table, *inner)):
+            return key
+    novel, targets = content.get("novel") or {"source": ""}, content.get("targets") or {}
+    sound = {
+        **{key: _is_numbers(content.get(key)) for key in MEASURES},
+        "novel": "source" in novel and _is_numbers([novel.get("count"), novel.get("overlap")]),
+        "targets": all(_is_numbers([target.get("accuracy"), target.get("zero_shot")]) for target in targets.values()),
+        "similarities": _is_triangle(content.get("similarities")),
+    }
+    return next((key for key, is_sound in sound.items() if not is_sound), None)
+
+
+def _is_numbers(value: Any) -> bool:
+    """Say whether a value is a finite number, nothing, or made of such."""
+    if isinstance(value, dict | list):
+        return all(map(_is_numbers, value.values() if isinstance(value, dict) else value))
+    return value is None or (isinstance(value, int | float) and math.isfinite(value))
 
 
 def _is_triangle(similarities: dict[str, Any] | None) -> bool:
     """Say whether there is a cosine for each pair of names, or nothing at all."""
     if not similarities:
         return True
-    count = len(similarities["names"])
-    lengths = {len(similarities[key]) for key in ("handcrafted", "learned")}
-    return lengths == {count * (count - 1) // 2} and 0 <= similarities["base"] <= count
+    try:
+        count = len(similarities["names"])
+        lengths = {len(similarities[key]) for key in ("handcrafted", "learned")}
+        return lengths == {count * (count - 1) // 2} and 0 <= similarities["base"] <= count
+    except (KeyError, TypeError):
+        return False
 
 
 def _told_apart(runs: list[Result]) -> tuple[Result, ...]:

@@ -1,8 +1,8 @@
 """Run a program in which `sar_train.train` learns from the same photos with the same options once.
 
-    python tests/examples/once.py KEPT GRAPHS SCRIPT [ARGUMENT...]
+    python tests/examples/once.py KEPT SCRIPT [ARGUMENT...]
 
-KEPT is a folder with what was learned so far, GRAPHS one of graphs that `support.traces` shares. The script ``-`` is
+KEPT is a folder with what was learned so far; graphs are those that `support.traces` shares. The script ``-`` is
 read from standard input. A later call with equal arguments gets a copy of the run's folder and of what `train`
 returned, in place of the same minute again. What no script asks for is left out: random crops of photos, and another
 training for each half of the classes.
@@ -42,15 +42,15 @@ def once(train: Callable[..., Any], kept: Path) -> Callable[..., Any]:
 
 
 if __name__ == "__main__":
-    _, folder, graphs, script, *arguments = sys.argv
+    _, folder, script, *arguments = sys.argv
     sys.path[0] = "" if script == "-" else str(Path(script).parent)  # as it is without this file
 
-    from support.traces import remembered
+    from support.traces import kept_graphs, remembered
 
     import sar_train
     from sar_train.export import graph
 
-    graph.translate = partial(remembered, Path(graphs))
+    graph.translate = partial(remembered, kept_graphs())
     sar_train.train = once(sar_train.train, Path(folder))  # type: ignore[assignment]
     sys.argv = [script, *arguments]
     if script == "-":

@@ -8,6 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from multiprocessing import get_context
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sar_infer.bundle.manifest import Preprocess
+from sar_infer.processes import worker
 
 if TYPE_CHECKING:
     import pytest
@@ -90,6 +92,7 @@ def plant(folder: Path, patch: pytest.MonkeyPatch, hook: Callable[[ModuleType], 
     folder.mkdir()
     (folder / "sitecustomize.py").write_text(site(module, f"{hook.__module__}.{hook.__name__}"))
     patch.setenv("PYTHONPATH", os.pathsep.join([str(folder), *map(str, ROOTS)]))
+    patch.setattr(worker, "_SPAWN", get_context("spawn"))  # whatever `forked` made of it
 
 
 def site(module: str, hook: str) -> str:

@@ -1,4 +1,4 @@
-"""Graphs of equal modules: translating takes seconds even for a tiny backbone, so a run of the tests does each once.
+"""Graphs of equal modules: translating one takes seconds even for a tiny backbone, so a state of the code does it once.
 
 Modules are equal here if they differ in nothing but the values of their tensors. These are exchanged in the graph,
 where the exporter names a parameter or buffer as the module does, and any other tensor is known by its value. A graph
@@ -12,8 +12,10 @@ import io
 import json
 import os
 import pickle
+import shutil
 from collections.abc import Iterable
 from functools import cache, partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,9 @@ from sar_train.export.image_encoder import VisionTransformerEncoder
 from sar_train.export.layout import PromptLayout
 from sar_train.methods.base import PromptMethod
 
+ROOT = Path(__file__).parents[2]
+ROOMS = ("clip", "export", "methods", "training")
+"""Rooms of ``sar_train`` whose code is in a graph."""
 MOST_PARAMETERS = 20_000_000
 """Larger modules than sar-mini's are those of real architectures, which are translated once anyway."""
 SOURCES = "sources"
@@ -38,22 +43,30 @@ SOURCES = "sources"
 
 
 @pytest.fixture(autouse=True, scope="session")
-def traced_once(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Give exports the graph of an equal module where this process or a worker beside it has made one.
+def traced_once() -> Any:
+    """Give exports the graph of an equal module where one was made by this code.
 
     The merges, which are always the same, are compressed once.
     """
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(graph, "translate", partial(remembered, kept_graphs(tmp_path_factory)))
+        patch.setattr(graph, "translate", partial(remembered, kept_graphs()))
         patch.setattr(tokenizer, "compress", cache(tokenizer.compress))
         yield
 
 
-def kept_graphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of the graphs that this run of the tests has made, in whichever of its processes."""
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "traces"
-    folder.mkdir(exist_ok=True)
+@cache
+def kept_graphs() -> Path:
+    """Return the folder of the graphs that this code has made with these packages; those of other code are removed."""
+    sha256 = hashlib.sha256(Path(__file__).read_bytes())
+    for path in sorted(path for room in ROOMS for path in (ROOT / "sar_train" / room).rglob("*.py")):
+        sha256.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
+    for package in ("onnx", "onnx_ir", "onnxscript", "open_clip_torch", "timm", "torch"):
+        sha256.update(f"{package} {version(package)}".encode())
+    folder = ROOT / "build" / "traces" / sha256.hexdigest()[:16]
+    folder.mkdir(parents=True, exist_ok=True)
+    for other in folder.parent.iterdir():
+        if other != folder:
+            shutil.rmtree(other, ignore_errors=True)
     return folder
 
 

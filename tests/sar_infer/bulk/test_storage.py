@@ -20,6 +20,11 @@ from sar_infer.cli.classify import main
 from sar_infer.errors import InputError
 
 
+@pytest.fixture(autouse=True, scope="module")
+def forked_workers() -> None:
+    """Start interpreters here, which see the environment as it is when they start."""
+
+
 @pytest.fixture
 def storage(monkeypatch: pytest.MonkeyPatch) -> Iterator[s3fs.S3FileSystem]:
     """A server with the bucket ``bucket``; workers find it by the environment."""

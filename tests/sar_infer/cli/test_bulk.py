@@ -22,6 +22,7 @@ import pytest
 from click.testing import CliRunner, Result
 from support import hanging
 from support.folders import listing
+from support.forked import forked_workers  # noqa: F401 - for every test here
 from support.many import read_rows, small_png, write_images, write_parquet, write_tar
 from support.servers import workers
 

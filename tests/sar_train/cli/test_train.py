@@ -20,7 +20,7 @@ from support.tiny import VIT, register
 from sar_infer.bundle.manifest import Scores
 from sar_infer.storage.files import locked
 from sar_train.api import TrainedRun
-from sar_train.cli.train import main, warn_statistics_below
+from sar_train.cli.train import main, table, warn_statistics_below
 from sar_train.data import progress
 from sar_train.data.feature_file import load_features, save_features
 from sar_train.training import checkpoint
@@ -168,6 +168,10 @@ def test_the_closing_table_has_the_prompt_with_statistics(novel: str, tmp_path: 
     assert int(rows["test photos"]) == sum(record["per_class_counts"]["base"].values())
     assert all(len(rows[label].partition(".")[2]) == 1 for label in ("zero-shot", "coop + sar"))
     assert "a class you add by its name is found in about" in result.stdout
+    longest = record | {"config": record["config"] | {"method": "promptsrc"}, "settings": {"promptsrc": {}, "sar": {}}}
+    lines = table(longest, tmp_path).splitlines()[1:7]
+    assert lines[4].startswith("promptsrc + sar + statistics ")
+    assert {len(line) for line in lines} == {27 + 15}
     plain = sar_train(*arguments, "--no-statistics", "--out", tmp_path / "plain")
     assert plain.exit_code == 0, plain.output
     assert "statistics" not in plain.stdout

@@ -51,6 +51,13 @@ def test_a_finished_run_is_not_trained_again(config: RunConfig, tmp_path: Path) 
     again = execute(job(config), tmp_path / "run")
     assert {**again, "finished": ""} == {**first, "finished": ""}
     assert (tmp_path / "run" / checkpoint.PROMPTS).stat().st_mtime_ns == written
+    record = json.loads((tmp_path / "run" / "record.json").read_text())
+    del record["dataset"], record["timing"]
+    (tmp_path / "run" / "record.json").write_text(json.dumps(record))
+    with pytest.raises(
+        RunError, match=r"record.json: lacks dataset, timing, which every run writes; delete the folder"
+    ):
+        execute(job(config), tmp_path / "run")
 
 
 def test_a_half_trained_run_is_taken_up_although_data_lie_elsewhere_now(

@@ -16,7 +16,6 @@ from PIL import Image
 from support.exported import moved, source_of
 from support.folders import listing
 from support.tiny import tiny_backbone
-from support.traces import kept_graphs
 
 from sar_infer import Classifier
 from sar_infer.bank import ClassBank, ClassInfo
@@ -40,11 +39,11 @@ from functools import partial
 from pathlib import Path
 sys.path.insert(0, "tests")
 from support.tiny import VIT, register
-from support.traces import remembered
+from support.traces import kept_graphs, remembered
 from sar_train.export import graph
 from sar_train.export.bundle import export_bundle
 from sar_train.export.source import from_template
-graph.translate = partial(remembered, Path(sys.argv[2]))
+graph.translate = partial(remembered, kept_graphs())
 register()
 def tell(line):
     print(line, flush=True)
@@ -152,11 +151,9 @@ def test_a_graph_that_onnx_does_not_accept_leaves_nothing(
 
 
 @pytest.mark.usefixtures("exported")
-def test_a_kill_in_the_middle_leaves_nothing_at_the_place(
-    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_a_kill_in_the_middle_leaves_nothing_at_the_place(tmp_path: Path) -> None:
     """It has the graphs that the export of ``exported`` made."""
-    command = [sys.executable, "-c", EXPORTING, str(tmp_path / "new"), str(kept_graphs(tmp_path_factory))]
+    command = [sys.executable, "-c", EXPORTING, str(tmp_path / "new")]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert any(line.startswith("comparing") for line in process.stdout)

@@ -13,6 +13,7 @@ from PIL import Image
 
 from sar_train.report.figure import INK, WITHOUT, Figure, draw
 
+pytestmark = pytest.mark.usefixtures("pixels")
 PLANNED = Figure("some-key", "s", "title", "caption", 'alt with "quotes" & <signs>')
 
 

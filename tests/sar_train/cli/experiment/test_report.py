@@ -32,13 +32,14 @@ def refused(found: Result, words: str) -> None:
 
 
 def test_the_page_lies_in_the_folder_and_its_path_is_printed(tmp_path: Path) -> None:
-    sample(tmp_path)
+    for name in ("coop", "coop+sar"):
+        write(tmp_path, result(name))
     found = run(module.report, tmp_path)
     assert found.exit_code == 0, found.output
     page = tmp_path / "report" / "index.html"
     assert found.stdout.splitlines() == [str(page)]
     assert f"<title>Results of {tmp_path.name}</title>" in page.read_text(encoding="utf-8")
-    assert "16 results" in found.stderr
+    assert "2 results" in found.stderr
 
 
 def test_quiet(tmp_path: Path) -> None:
@@ -125,16 +126,22 @@ def test_only_some_tables(tmp_path: Path) -> None:
     refused(run(module.table, tmp_path, "--only", "nothing"), "there are base-to-new-caltech101")
 
 
-def test_packed_results_give_the_same_tables_and_the_same_page(tmp_path: Path) -> None:
+def test_packed_results_give_the_same_tables(tmp_path: Path) -> None:
     sample(tmp_path / "runs")
     forms = ("markdown", "csv", "latex", "json")
     before = [run(module.table, tmp_path / "runs", "--format", form).stdout for form in forms]
-    run(module.report, tmp_path / "runs", "--out", tmp_path / "before")
     found = run(module.pack, tmp_path / "runs")
     archive = tmp_path / "runs" / "results.jsonl.xz"
     assert re.fullmatch(rf"{archive}: 16 runs, 16 of them added now, \d+ kB\n", found.stdout), found.output
     assert listing(tmp_path / "runs") == [archive.name]
     assert [run(module.table, tmp_path / "runs", "--format", form).stdout for form in forms] == before
+
+
+def test_packed_results_give_the_same_page(tmp_path: Path) -> None:
+    for name in ("coop", "coop+sar"):
+        write(tmp_path / "runs", result(name))
+    run(module.report, tmp_path / "runs", "--out", tmp_path / "before")
+    assert run(module.pack, tmp_path / "runs").exit_code == 0
     run(module.report, tmp_path / "runs", "--out", tmp_path / "after")
     page, again = ((tmp_path / name / "index.html").read_bytes() for name in ("before", "after"))
     assert page == again

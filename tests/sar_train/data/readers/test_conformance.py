@@ -35,6 +35,7 @@ def new_layout() -> Iterator[None]:
 def reader(request: pytest.FixtureRequest, new_layout: None) -> str:
     if request.param == "hugging-face":
         pytest.importorskip("datasets", reason="needs the library datasets")
+    assert request.param in EXAMPLES, f"tests/support/layouts.py has no example of the layout {request.param}; add one"
     return str(request.param)
 
 
