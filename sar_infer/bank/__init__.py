@@ -13,11 +13,23 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sar_infer.bank.class_bank import ClassBank
     from sar_infer.bank.compare import Difference, diff
-    from sar_infer.bank.edits import add, amend, calibrate, remove, remove_photos, rename, rollback, set_photos_only
+    from sar_infer.bank.edits import (
+        add,
+        amend,
+        calibrate,
+        fit,
+        learn,
+        remove,
+        remove_photos,
+        rename,
+        rollback,
+        set_photos_only,
+    )
     from sar_infer.bank.info import ClassInfo
+    from sar_infer.bank.learned import Learned
     from sar_infer.bank.photos import PhotoSet
     from sar_infer.bank.rebase import rebased
-    from sar_infer.bank.records import Step
+    from sar_infer.bank.records import Learn, Step
     from sar_infer.bank.search import find, nearest
     from sar_infer.bank.union import merge
 
@@ -25,6 +37,8 @@ __all__ = [
     "ClassBank",
     "ClassInfo",
     "Difference",
+    "Learn",
+    "Learned",
     "PhotoSet",
     "Step",
     "add",
@@ -32,6 +46,8 @@ __all__ = [
     "calibrate",
     "diff",
     "find",
+    "fit",
+    "learn",
     "merge",
     "nearest",
     "rebased",
@@ -46,6 +62,8 @@ _HOMES = {
     "ClassBank": "class_bank",
     "ClassInfo": "info",
     "Difference": "compare",
+    "Learn": "records",
+    "Learned": "learned",
     "PhotoSet": "photos",
     "Step": "records",
     "add": "edits",
@@ -53,6 +71,8 @@ _HOMES = {
     "calibrate": "edits",
     "diff": "compare",
     "find": "search",
+    "fit": "edits",
+    "learn": "edits",
     "merge": "union",
     "nearest": "search",
     "rebased": "rebase",

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from sar_infer.bank.info import ClassInfo
+from sar_infer.bank.learned import NOTHING, fitted_identity
 from sar_infer.bank.state import State
 from sar_infer.errors import BankError
 
@@ -34,6 +35,8 @@ class Difference:
         reembedded: Cosine between the old and the new row, by name, of classes whose row has changed.
         changed: Info of a class in a and in b, by name, if it differs; renamed classes are left out.
         photos: What changed in the photos of a class that both have.
+        training: ``added``, ``removed`` or ``changed``, of ``statistics`` that were fitted on the bank's rows and of
+            ``learning`` from photos without labels.
     """
 
     added: tuple[str, ...]
@@ -42,9 +45,11 @@ class Difference:
     reembedded: Mapping[str, float]
     changed: Mapping[str, tuple[ClassInfo, ClassInfo]]
     photos: Mapping[str, PhotoChange] = field(default_factory=dict)
+    training: Mapping[str, str] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
-        return any((self.added, self.removed, self.renamed, self.reembedded, self.changed, self.photos))
+        fields = (self.added, self.removed, self.renamed, self.reembedded, self.changed, self.photos, self.training)
+        return any(fields)
 
 
 def diff(a: State, b: State) -> Difference:
@@ -83,7 +88,32 @@ def diff(a: State, b: State) -> Difference:
         reembedded,
         changed,
         photos,
+        difference_in_training(a, b),
     )
+
+
+def difference_in_training(a: State, b: State) -> dict[str, str]:
+    """Return ``Difference.training`` from a to b."""
+    identities = {
+        "statistics": (fitted_identity(a.fitted), fitted_identity(b.fitted)),
+        "learning": (_sums(a), _sums(b)),
+    }
+    words = {(True, False): "added", (False, True): "removed"}
+    return {
+        noun: words.get((one == NOTHING, two == NOTHING), "changed")
+        for noun, (one, two) in identities.items()
+        if one != two
+    }
+
+
+def _sums(state: State) -> bytes:
+    """Return the identity of what a state has learned, by the names of classes."""
+    learned = state.learned
+    if learned is None:
+        return NOTHING
+    ranks = {state.table.name(slot): slot for slot in learned.by_slot}
+    named = learned.moved({ranks[name]: number for number, name in enumerate(sorted(ranks))})
+    return hashlib.sha256(repr(sorted(ranks)).encode() + named.identity()).digest()
 
 
 def _compared(state: State, other: State) -> list[str]:

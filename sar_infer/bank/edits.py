@@ -15,6 +15,7 @@ from sar_infer._arrays import Floats
 from sar_infer.bank.calibration import BankCalibration
 from sar_infer.bank.class_bank import ClassBank
 from sar_infer.bank.info import PLAIN, ClassInfo, check_text
+from sar_infer.bank.learned import FittedTensors
 from sar_infer.bank.photos import PhotosByName, PhotoSet, united
 from sar_infer.bank.records import (
     Action,
@@ -22,7 +23,9 @@ from sar_infer.bank.records import (
     Alias,
     Calibrate,
     Change,
+    Fit,
     Forget,
+    Learn,
     Photos,
     Remove,
     Rename,
@@ -195,6 +198,46 @@ def calibrate(bank: ClassBank, calibration: BankCalibration, *, by: str = "") ->
     count = calibration.measured.get("fitted_on", 0)
     summary = f"calibrated on {count:,} photos of {len(calibration.calibrated):,} classes"
     return committed(bank, "calibrate", [Calibrate(calibration)], summary, by)
+
+
+def fit(bank: ClassBank, tensors: FittedTensors, *, by: str = "") -> ClassBank:
+    """Give a bank class statistics that were fitted on its own rows; they replace earlier ones.
+
+    Args:
+        bank: The bank.
+        tensors: What ``Statistics.tensors`` returns; none takes away what is there.
+        by: The author of the change.
+    """
+    if not tensors:
+        summary = "dropped the fitted class statistics"
+        return committed(bank, "fit", [Fit({})], summary, by) if bank.fitted is not None else bank
+    sets = [photos for photos in bank.photos.values() if len(photos.rows)]
+    count = sum(len(photos.rows) for photos in sets)
+    return committed(
+        bank, "fit", [Fit(tensors)], f"fitted class statistics on {count:,} photos of {len(sets):,} classes", by
+    )
+
+
+def learn(bank: ClassBank, learning: Learn, *, by: str = "") -> ClassBank:
+    """Give a bank what photos without labels taught; it replaces all that was learned before.
+
+    Args:
+        bank: The bank.
+        learning: Sums by class, by name or alias; without names and photos what was learned is cleared.
+        by: The author of the change.
+
+    Raises:
+        ClassNameError: The bank does not have a class, or one is named twice.
+        BankError: The sums are of another encoder's size.
+    """
+    names = tuple(bank.names[bank.lookup.find(name)] for name in learning.names)
+    if len({*names}) < len(names):
+        raise ClassNameError("a class is named twice in what was learned")
+    if not learning.photos:
+        summary = "cleared what was learned"
+        return committed(bank, "learn", [learning], summary, by) if bank.learned is not None else bank
+    summary = f"learned from {learning.photos:,} photos without labels, of {len(names):,} classes"
+    return committed(bank, "learn", [dataclasses.replace(learning, names=names)], summary, by)
 
 
 def rollback(bank: ClassBank, to: int, *, by: str = "") -> ClassBank:

@@ -147,7 +147,7 @@ def _file(stored: Stored) -> OldFile:
     if "calibration" in texts:
         calibration = build(BankCalibration, json.loads(texts["calibration"]), "calibration")
     photos = _photos(stored.tensors, len(names), block.rows.shape[-1])
-    base = Base(block, encoder, provenance, info, photos, calibration, digest)
+    base = Base(block, encoder, provenance, info, photos, calibration, stated=digest)
     return OldFile(base, _history(json.loads(texts["history"])))
 
 

@@ -20,7 +20,8 @@ from sar_infer.bank.records import (
     Alias,
     Calibrate,
     Change,
-    Forget,
+    Fit,
+    Learn,
     Log,
     Photos,
     Remove,
@@ -31,7 +32,7 @@ from sar_infer.bank.records import (
     changed_info,
     checkpoint,
 )
-from sar_infer.bank.replay import replay, standing
+from sar_infer.bank.replay import replay, standing, taught_changes
 from sar_infer.bank.state import REMOVED, RENAMED, Base, State
 from sar_infer.bank.table import Block
 from sar_infer.errors import BankError, ClassNameError
@@ -56,6 +57,8 @@ class Rebased:
         trained: Classes whose photos stay behind, since the new bundle was trained on the class.
         names: Why a class could not be embedded, by its name.
         uncalibrated: A calibration stays behind.
+        unfitted: Fitted class statistics stay behind.
+        unlearned: What was learned from photos without labels stays behind, since the image encoder is another one.
     """
 
     bank: ClassBank
@@ -63,6 +66,8 @@ class Rebased:
     trained: tuple[str, ...] = ()
     names: Mapping[str, str] = field(default_factory=dict)
     uncalibrated: bool = False
+    unfitted: bool = False
+    unlearned: bool = False
 
     def left_out(self) -> list[str]:
         """Return a line for each kind of thing that could not come along."""
@@ -73,6 +78,10 @@ class Rebased:
             lines.append(f"the bundle was trained on these classes, so their photos stay out: {_listed(self.trained)}")
         if self.uncalibrated:
             lines.append("the calibration was of the other encoder; sar-bank calibrate fits a new one")
+        if self.unfitted:
+            lines.append("the class statistics were fitted with the other encoder's rows; fit them again")
+        if self.unlearned:
+            lines.append("another image encoder: what was learned from photos without labels has to be learned again")
         return lines
 
 
@@ -111,6 +120,8 @@ def rebased(bank: ClassBank, base: ClassBank, embed: Embed) -> Rebased:
         trained=tuple(missing) if carrier.photos else (),
         names={name: reason for name, reason in carrier.refused.items() if name in bank.index},
         uncalibrated=bank.calibration is not None,
+        unfitted=bank.fitted is not None,
+        unlearned=bank.learned is not None and not carrier.photos,
     )
 
 
@@ -138,27 +149,9 @@ def _mentioned(changes: Sequence[Change]) -> tuple[str, ...]:
     names: dict[str, None] = {}
     added: set[str] = set()
     for change in changes:
-        match change:
-            case Add():
-                added |= {name_key(name) for name in change.names}
-                continue
-            case Rename():
-                mentioned: Sequence[str] = (change.old,)
-            case Remove():
-                mentioned = change.names
-            case Alias():
-                mentioned = [*change.aliases]
-            case Set():
-                mentioned = [*change.settings]
-            case Photos():
-                mentioned = [*change.sets]
-            case Forget():
-                mentioned = (change.name,)
-            case Calibrate():
-                mentioned = ()
-        names |= {name: None for name in mentioned if name_key(name) not in added}
-        added |= {name_key(name) for name in mentioned}
-        added |= {name_key(change.new)} if isinstance(change, Rename) else set()
+        if not isinstance(change, Add):
+            names |= {name: None for name in change.names if name_key(name) not in added}
+        added |= {name_key(name) for name in (*change.names, *([change.new] if isinstance(change, Rename) else []))}
     return tuple(names)
 
 
@@ -200,7 +193,7 @@ class _Carrier:
                 result.append(self._add(change))
             elif isinstance(change, Photos):
                 result.append(Photos({name: self._photos(name, one) for name, one in change.sets.items()}))
-            elif not isinstance(change, Calibrate):
+            elif not isinstance(change, Calibrate | Fit) and (self.photos or not isinstance(change, Learn)):
                 result.append(change)
         return tuple(result)
 
@@ -284,7 +277,7 @@ def _alone(bank: ClassBank) -> list[Change]:
         changes.append(Add(tuple(names[slot] for slot in added), base.block.rows[added], items))
     if base.photos:
         changes.append(Photos({names[slot]: photos for slot, photos in base.photos.items()}))
-    return changes
+    return [*changes, *taught_changes(State(base))]
 
 
 def _changes(step: Step | None) -> tuple[Change, ...]:

@@ -7,19 +7,25 @@ that is not there is left out, and an alias that is the name of another class gi
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
 
 from sar_infer._arrays import Floats
 from sar_infer.bank.calibration import BankCalibration
 from sar_infer.bank.info import PLAIN, ClassInfo
+from sar_infer.bank.learned import FittedTensors, Learned
 from sar_infer.bank.photos import PhotoSet
 from sar_infer.bank.state import Draft
 from sar_infer.bank.table import Block
+from sar_infer.errors import BankError
 from sar_infer.text.names import name_key
 
-Action = Literal["add", "remove", "rename", "amend", "merge", "rollback", "calibrate", "rebase", "checkpoint"]
+Action = Literal["add", "remove", "rename", "amend", "merge", "rollback", "calibrate", "fit", "learn", "checkpoint"]
 UNDO_STEPS = 64
 """Number of latest steps that can be undone."""
 
@@ -93,6 +99,11 @@ class Rename:
     old: str
     new: str
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return the names of the classes that it is about."""
+        return (self.old,)
+
     def apply(self, draft: Draft) -> None:
         """Rename the class in a draft, unless another one has the name."""
         slot, owner = draft.slot(self.old), draft.slot(self.new)
@@ -111,6 +122,11 @@ class Alias:
 
     kind: ClassVar[str] = "alias"
     aliases: Mapping[str, tuple[str, ...]]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return the names of the classes that it is about."""
+        return (*self.aliases,)
 
     def apply(self, draft: Draft) -> None:
         """Set the aliases in a draft."""
@@ -135,6 +151,11 @@ class Set:
     kind: ClassVar[str] = "set"
     settings: Mapping[str, Settings]
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return the names of the classes that it is about."""
+        return (*self.settings,)
+
     def apply(self, draft: Draft) -> None:
         """Set them in a draft."""
         for name, settings in self.settings.items():
@@ -157,6 +178,11 @@ class Photos:
     kind: ClassVar[str] = "photos"
     sets: Mapping[str, PhotoSet]
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return the names of the classes that it is about."""
+        return (*self.sets,)
+
     def apply(self, draft: Draft) -> None:
         """Add the photos to a draft."""
         for name, photos in self.sets.items():
@@ -173,6 +199,11 @@ class Forget:
     name: str
     digests: tuple[bytes, ...] | None = None
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return the names of the classes that it is about."""
+        return (self.name,)
+
     def apply(self, draft: Draft) -> None:
         """Remove the photos from a draft."""
         slot = draft.slot(self.name)
@@ -187,6 +218,7 @@ class Calibrate:
     """The calibration of the state before it."""
 
     kind: ClassVar[str] = "calibrate"
+    names: ClassVar[tuple[str, ...]] = ()
     calibration: BankCalibration
 
     def apply(self, draft: Draft) -> None:
@@ -194,8 +226,82 @@ class Calibrate:
         draft.calibration = self.calibration
 
 
-Change = Add | Remove | Rename | Alias | Set | Photos | Forget | Calibrate
-KINDS: Mapping[str, Any] = {kind.kind: kind for kind in (Add, Remove, Rename, Alias, Set, Photos, Forget, Calibrate)}
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """Class statistics that were fitted on the bank's own rows; without tensors there are none any more.
+
+    Attributes:
+        tensors: What ``Statistics.tensors`` returns; the bank keeps it and reads none of it.
+    """
+
+    kind: ClassVar[str] = "fit"
+    names: ClassVar[tuple[str, ...]] = ()
+    tensors: FittedTensors
+
+    def apply(self, draft: Draft) -> None:
+        """Set the statistics of a draft; what was learned with earlier ones is stale."""
+        draft.fit(self.tensors)
+
+
+@dataclass(frozen=True, eq=False)
+class Learn:
+    """What photos without labels taught, in place of what was learned before; without names and photos it clears it.
+
+    Attributes:
+        names: K class names.
+        sums: (K, D) float32, weighted sums of the unit rows of images.
+        counts: (K,) float64, weighted counts of images, 0 or more.
+        translation: (D,) float32, what is added to the row of an image.
+        numbers: Further numbers, such as a temperature; the bank reads none of them.
+        photos: Number of photos that were looked at.
+        stale: It is of other classes or statistics than those at this step, as a fold finds it.
+
+    Raises:
+        BankError: Shapes do not fit each other, a number is not finite, or a count is below 0.
+    """
+
+    kind: ClassVar[str] = "learn"
+    names: tuple[str, ...]
+    sums: Floats
+    counts: npt.NDArray[np.float64]
+    translation: Floats
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    photos: int = 0
+    stale: bool = False
+
+    def __post_init__(self) -> None:
+        shapes = (self.sums.shape, self.counts.shape, self.translation.shape)
+        expected = ((len(self.names), *self.translation.shape), (len(self.names),), self.translation.shape[:1])
+        if shapes != expected:
+            raise BankError(f"what was learned: expected sums, counts and translation {expected}, got {shapes}")
+        if self.sums.dtype != np.float32 or self.translation.dtype != np.float32 or self.counts.dtype != np.float64:
+            raise BankError("what was learned: expected float32 sums and translation, and float64 counts")
+        if not all(np.isfinite(array).all() for array in (self.sums, self.counts, self.translation)):
+            raise BankError("what was learned has numbers that are not finite")
+        if (self.counts < 0).any() or self.photos < bool(self.names):
+            raise BankError("what was learned: expected counts of 0 or more, and a photo for any class")
+        if not all(map(math.isfinite, self.numbers.values())):
+            raise BankError("what was learned has numbers that are not finite")
+
+    @classmethod
+    def nothing(cls, dim: int) -> Learn:
+        """Return the change that clears what was learned from rows of ``dim`` numbers."""
+        return cls((), np.empty((0, dim), np.float32), np.empty(0), np.zeros(dim, np.float32))
+
+    def apply(self, draft: Draft) -> None:
+        """Set what a draft has learned; names without a class are left out."""
+        if len(self.translation) != draft.table.dim:
+            raise BankError(f"what was learned has {len(self.translation)} numbers, expected {draft.table.dim}")
+        by_slot = {
+            slot: (self.sums[number], float(self.counts[number]))
+            for number, name in enumerate(self.names)
+            if (slot := draft.slot(name)) is not None
+        }
+        learned = Learned(self.translation, by_slot, self.numbers, self.photos, self.stale)
+        draft.learned = learned if self.photos else None
+
+
+Change = Add | Remove | Rename | Alias | Set | Photos | Forget | Calibrate | Fit | Learn
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,9 @@ from sar_infer.bank.records import (
     Alias,
     Calibrate,
     Change,
+    Fit,
     Forget,
+    Learn,
     Log,
     Photos,
     Remove,
@@ -46,7 +48,7 @@ def replay(base: Base, log: Log, to: int | None = None) -> State:
     changes: list[Change] = []
     for step in [*([log.checkpoint] if log.checkpoint else []), *standing(log, to)]:
         changes += step.changes or ()
-    return applied(State(base, calibration=base.calibration), changes)
+    return applied(State(base), changes)
 
 
 def applied(state: State, changes: Iterable[Change], *, strict: bool = False) -> State:
@@ -144,6 +146,9 @@ def changes_of(state: State) -> list[Change]:
         alike = any(len(table.slots_named(key)) > 1 for key in name_keys(names))
         changes.append(Add(names, table.take(np.arange(count - len(removed), len(table))), info_by_number, exact=alike))
     changes += _photos(state)
+    if state.fitted is not base.fitted or state.learned is not base.learned:
+        cleared = [Fit({})] * (base.fitted is not None) + [Learn.nothing(state.dim)] * (base.learned is not None)
+        changes += [*cleared, *taught_changes(state)]
     if state.calibration is not None and state.calibration is not base.calibration:
         changes.append(Calibrate(state.calibration))
     return changes
@@ -166,9 +171,14 @@ def flattened(state: State, photo_rows: bool = True) -> Base:
     if not photo_rows:
         photos = {position: one.limited(0) for position, one in photos.items()}
     block = state.base.block if table.plain else Block(tuple(table.names), table.whole())
-    stated = state.base.stated if table.plain and not photos and not state.base.photos else None
+    more = (photos, state.base.photos, state.fitted, state.learned, state.base.fitted, state.base.learned)
+    stated = state.base.stated if table.plain and not any(more) else None
     provenance = {key: value for key, value in state.provenance.items() if key not in (REMOVED, RENAMED)}
-    base = Base(block, state.encoder_digest, provenance, info, photos, state.calibration, stated)
+    learned = state.learned
+    if learned is not None:
+        slots = [*learned.by_slot]
+        learned = learned.moved(dict(zip(slots, table.positions(slots).tolist(), strict=True)))
+    base = Base(block, state.encoder_digest, provenance, info, photos, state.calibration, state.fitted, learned, stated)
     calibration = state.calibration
     if calibration is not None and calibration.fits(state):
         calibration = dataclasses.replace(calibration, content_digest=base.digest)
@@ -225,6 +235,19 @@ def _photos(state: State) -> list[Change]:
     return [*changes, *([Photos(sets)] if sets else [])]
 
 
+def taught_changes(state: State) -> list[Change]:
+    """Return the changes that give a bank the statistics of a state, and what this has learned."""
+    changes: list[Change] = [] if state.fitted is None else [Fit(state.fitted)]
+    learned = state.learned
+    if learned is None:
+        return changes
+    slots = sorted(learned.by_slot)
+    sums = np.array([learned.by_slot[slot][0] for slot in slots], np.float32).reshape(len(slots), state.dim)
+    counts = np.array([learned.by_slot[slot][1] for slot in slots], np.float64)
+    names = tuple(map(state.table.name, slots))
+    return [*changes, Learn(names, sums, counts, learned.translation, learned.numbers, learned.photos, learned.stale)]
+
+
 def converted(base: Base, other: Base, slots: Mapping[int, int], at: str) -> State:
     """Return the state on a base that has the classes of another, which a file holds itself.
 
@@ -265,7 +288,11 @@ def converted(base: Base, other: Base, slots: Mapping[int, int], at: str) -> Sta
     sets = {slot: photos.get(position, none) for slot, position in pairs if position in photos or slot in base.photos}
     sets = {s: one for s, one in sets.items() if s not in base.photos or one.identity != base.photos[s].identity}
     aliases = {name_key(alias): s for s, position in pairs for alias in info.get(position, PLAIN).aliases}
-    return State(base, table, infos, sets, aliases)
+    state = State(base)
+    state.table, state.info_by_slot, state.photos_by_slot, state.aliases = table, infos, sets, aliases
+    state.fitted = other.fitted
+    state.learned = other.learned and other.learned.moved({position: slot for slot, position in pairs})
+    return state
 
 
 def recognised(base: Base, other: Block, renamed: Mapping[str, str]) -> dict[int, int]:

@@ -15,9 +15,10 @@ import numpy.typing as npt
 from sar_infer._arrays import Floats, Indices
 from sar_infer.bank.calibration import BankCalibration
 from sar_infer.bank.info import PLAIN, ClassInfo
+from sar_infer.bank.learned import FittedTensors, Learned, fitted_identity, learned_identity
 from sar_infer.bank.photos import PhotoSet, united
 from sar_infer.bank.search import Index, Lookup
-from sar_infer.bank.table import Block, Table, among
+from sar_infer.bank.table import Block, Table, among, block_of
 from sar_infer.errors import BankError
 from sar_infer.storage.named_tensors import packed, read_only
 from sar_infer.storage.tensor_file import tensor_bytes
@@ -43,6 +44,8 @@ class Base:
         info: What is known of its classes beside name and row, by slot, of those of which anything is.
         photos: Their photos, by slot.
         calibration: Its own.
+        fitted: Class statistics that were fitted on its rows.
+        learned: What photos without labels taught it; its slots are the base's.
         stated: The digest that its file states; None is computed.
         path: The file of a bundle that it is, as a hint for those who open a file on it; None for rows of a bank's
             own, which stand in the bank's file.
@@ -54,12 +57,14 @@ class Base:
     info: Mapping[int, ClassInfo] = field(default_factory=dict)
     photos: Mapping[int, PhotoSet] = field(default_factory=dict)
     calibration: BankCalibration | None = None
+    fitted: FittedTensors | None = None
+    learned: Learned | None = None
     stated: str | None = None
     path: str | None = None
 
     @functools.cached_property
     def digest(self) -> str:
-        """Return SHA-256 (hex) over names, offsets, embeddings and the identities of photos, little-endian."""
+        """Return SHA-256 (hex) over names, offsets, embeddings and the identities of all else, little-endian."""
         return self.stated or self.computed_digest()
 
     def computed_digest(self) -> str:
@@ -70,6 +75,8 @@ class Base:
                 digest.update(piece)
         for slot in sorted(self.photos):
             digest.update(slot.to_bytes(8, "little") + self.photos[slot].identity)
+        digest.update(b"fitted" + fitted_identity(self.fitted) if self.fitted else b"")
+        digest.update(b"learned" + self.learned.identity() if self.learned else b"")
         return digest.hexdigest()
 
     def same(self, other: Base) -> bool:
@@ -102,23 +109,17 @@ class State:
         photos_by_slot: Photos of classes, where they are not the base's.
         aliases: Slots by the ``name_key`` of aliases.
         calibration: The latest; it may be that of an earlier state, for which it says that it holds.
+        fitted: Class statistics that were fitted on the bank's rows, by tensor name.
+        learned: What photos without labels taught it.
     """
 
-    def __init__(
-        self,
-        base: Base,
-        table: Table | None = None,
-        info_by_slot: Mapping[int, ClassInfo] | None = None,
-        photos_by_slot: Mapping[int, PhotoSet] | None = None,
-        aliases: Mapping[str, int] | None = None,
-        calibration: BankCalibration | None = None,
-    ) -> None:
+    def __init__(self, base: Base) -> None:
         self.base = base
-        self.table = Table((base.block,)) if table is None else table
-        self.info_by_slot = info_by_slot or {}
-        self.photos_by_slot = photos_by_slot or {}
-        self.aliases = base.aliases if aliases is None else aliases
-        self.calibration = calibration
+        self.table = Table((base.block,))
+        self.info_by_slot: Mapping[int, ClassInfo] = {}
+        self.photos_by_slot: Mapping[int, PhotoSet] = {}
+        self.aliases = base.aliases
+        self.calibration, self.fitted, self.learned = base.calibration, base.fitted, base.learned
 
     @property
     def names(self) -> Sequence[str]:
@@ -270,7 +271,7 @@ class State:
 
     @functools.cached_property
     def content_digest(self) -> str:
-        """Return SHA-256 (hex) of names, rows and photos: that of the base, with what differs from it.
+        """Return SHA-256 (hex) of names, rows, photos, statistics and what was learned: the base's, with what differs.
 
         States on one base that are equal have the same, whatever led to them. Aliases, thresholds and background flags
         are not part of it.
@@ -284,7 +285,8 @@ class State:
         added = [name for number in range(1, len(table.blocks)) for name in table.names_of(number)]
         renamed = {slot: name for slot, name in sorted(table.renamed.items()) if slot < count and table.has(slot)}
         in_base = np.array([s < count and table.has(s) for s in table.replaced.tolist()], np.bool_)
-        if not (len(removed) or renamed or in_base.any() or added or digests):
+        taught = self._taught()
+        if not (len(removed) or renamed or in_base.any() or added or digests or taught):
             return self.base.digest
         digest = hashlib.sha256(self.base.digest.encode())
         digest.update(_bytes(removed) + _bytes([*renamed]))
@@ -298,7 +300,18 @@ class State:
         digest.update(self._added_rows())
         for slot, one in digests:
             digest.update(int(table.positions([slot])[0]).to_bytes(8, "little") + one)
+        digest.update(taught)
         return digest.hexdigest()
+
+    def _taught(self) -> bytes:
+        """Return the identities of statistics and of what was learned, where they are not the base's."""
+        base, taught = self.base, b""
+        if self.fitted is not base.fitted and (one := fitted_identity(self.fitted)) != fitted_identity(base.fitted):
+            taught += b"fitted" + one
+        if self.learned is not base.learned and learned_identity(self.learned) != learned_identity(base.learned):
+            slots = sorted(self.learned.by_slot) if self.learned else []
+            taught += b"learned" + learned_identity(self.learned, self.table.positions(slots))
+        return taught
 
     def _added_rows(self) -> bytes:
         """Return the digests of the rows of classes that are not the base's, in order."""
@@ -346,7 +359,7 @@ class Draft:
 
     def __init__(self, state: State, *, strict: bool = False) -> None:
         self.base, self._strict = state.base, strict
-        self.calibration = state.calibration
+        self.calibration, self.fitted, self.learned = state.calibration, state.fitted, state.learned
         self._blocks = list(state.table.blocks)
         self._removed = set(state.table.removed.tolist())
         self._renamed = dict(state.table.renamed)
@@ -358,7 +371,11 @@ class Draft:
 
     def state(self) -> State:
         """Return the state as it is now."""
-        return State(self.base, self.table, self._info, self._photos, self._aliases, self.calibration)
+        state = State(self.base)
+        state.table, state.info_by_slot, state.photos_by_slot = self.table, self._info, self._photos
+        state.aliases = self._aliases
+        state.calibration, state.fitted, state.learned = self.calibration, self.fitted, self.learned
+        return state
 
     @property
     def table(self) -> Table:
@@ -390,6 +407,7 @@ class Draft:
     def append(self, block: Block) -> list[int]:
         """Add classes at the end and return their slots; small blocks are joined, so that they stay few."""
         first = self.table.starts[-1]
+        self._outdate()
         for key in (name_key(name) for name in block.names) if self._aliases else ():
             self._give_way(key)
         size = len(block)
@@ -402,6 +420,9 @@ class Draft:
 
     def replace(self, slot: int, row: Floats) -> None:
         """Give a class another row; its base's own is no other row."""
+        block, number = block_of(self._blocks, slot)
+        if self.learned is not None and not np.array_equal(self._replaced.get(slot, block.rows[number]), row):
+            self._outdate()
         if slot < len(self.base.block) and np.array_equal(self.base.block.rows[slot], row):
             self._replaced.pop(slot, None)
         else:
@@ -427,15 +448,21 @@ class Draft:
             free = [alias for alias in texts if self._claimed(slot, alias)]
             self._set_info(slot, dataclasses.replace(self.info(slot), aliases=tuple(free)))
 
+    def fit(self, tensors: FittedTensors) -> None:
+        """Set class statistics; without tensors there are none."""
+        self.fitted = tensors or None
+        self._outdate()
+
+    def _outdate(self) -> None:
+        """Say of what was learned that it is of other classes or statistics."""
+        if self.learned is not None and not self.learned.stale:
+            self.learned = dataclasses.replace(self.learned, stale=True)
+
     def rename(self, slot: int, name: str) -> None:
         """Give a class another name."""
         self._give_way(name_key(name))
-        start = 0
-        for block in self._blocks:
-            if slot < start + len(block):
-                break
-            start += len(block)
-        if block.names[slot - start] == name:
+        block, row = block_of(self._blocks, slot)
+        if block.names[row] == name:
             self._renamed.pop(slot, None)
         else:
             self._renamed[slot] = name
@@ -450,6 +477,8 @@ class Draft:
         self._photos.pop(slot, None)
         self._renamed.pop(slot, None)
         self._replaced.pop(slot, None)
+        if self.learned is not None and slot in self.learned.by_slot:
+            self.learned = self.learned.moved({one: one for one in self.learned.by_slot if one != slot})
         self._table = None
 
     def add_photos(self, slot: int, photos: PhotoSet) -> None:

@@ -120,7 +120,7 @@ class Table:
         """Return the name of a slot."""
         if self.renamed and slot in self.renamed:
             return self.renamed[slot]
-        block, row = self._find(slot)
+        block, row = block_of(self.blocks, slot)
         return block.names[row]
 
     @functools.cached_property
@@ -134,7 +134,7 @@ class Table:
         if at < len(self.replaced) and self.replaced[at] == slot:
             block, row = Block((), self.rows), at
         else:
-            block, row = self._find(slot)
+            block, row = block_of(self.blocks, slot)
         result: Floats = block.rows[row]
         return result
 
@@ -227,11 +227,15 @@ class Table:
             slots.setdefault(key, []).append(slot)
         return slots
 
-    def _find(self, slot: int) -> tuple[Block, int]:
-        for start, block in zip(self.starts, self.blocks, strict=False):
-            if slot < start + len(block):
-                return block, slot - start
-        raise IndexError(f"no slot {slot} among {self.starts[-1]}")
+
+def block_of(blocks: Iterable[Block], slot: int) -> tuple[Block, int]:
+    """Return the block of a slot, and its row there."""
+    row = slot
+    for block in blocks:
+        if row < len(block):
+            return block, row
+        row -= len(block)
+    raise IndexError(f"no slot {slot}")
 
 
 def among(values: Indices, rising: Indices) -> npt.NDArray[np.bool_]:

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from sar_infer.bank.class_bank import ClassBank
+from sar_infer.bank.compare import difference_in_training
 from sar_infer.bank.edits import class_changes, joined, listed, photo_changes, same_row, utc_now
 from sar_infer.bank.info import PLAIN, ClassInfo
 from sar_infer.bank.photos import PhotoSet, united
@@ -26,7 +27,8 @@ def merge(
     """Add the classes of another bank of the same encoder; a class that both have gets aliases and photos of both.
 
     Classes are the same if their names are equal to the letter, else in any case and spacing if that is unambiguous.
-    An alias that is the name of a class in the merged bank is dropped; the summary of the step says so.
+    An alias that is the name of a class in the merged bank is dropped, and the other's fitted statistics and what it
+    learned without labels stay behind; the summary of the step says so.
 
     Args:
         bank: The bank to add to.
@@ -80,6 +82,8 @@ def merge(
     if gone and conflict == "refuse":
         raise ClassNameError(f"alias {gone[0]!r} stands for different classes; {_CHOOSE}")
     note = f", dropped aliases {listed(gone)}" if gone else ""
+    theirs_alone = difference_in_training(bank, other)
+    note += "".join(f", left out {noun} of the other" for noun, change in theirs_alone.items() if change != "removed")
     return _put(bank, other, rows, info, by, note, photos, before)
 
 

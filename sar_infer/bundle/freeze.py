@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sar_infer.bank import ClassBank, diff
+from sar_infer.bank import ClassBank, Difference, diff
 from sar_infer.bank.edits import utc_now
 from sar_infer.bundle.bundle import Bundle, open_bundle
 from sar_infer.bundle.manifest import BANK, CARD, HEAD, MANIFEST, STATISTICS, Manifest, Provenance
@@ -70,7 +70,8 @@ def _described(bundle: Bundle, bank: ClassBank, command: str) -> Manifest:
     """Return the new manifest without files and digest."""
     old, quality = bundle.manifest, bundle.manifest.quality
     keeps_head = bundle.head is not None and not _lost(bundle.head.names, bundle.bank, bank)
-    notes = [_summary(bundle, bank)]
+    difference = diff(bundle.bank, bank)
+    notes = [_summary(bundle, difference)]
     changes: dict[str, object] = {}
     if bundle.head is not None and not keeps_head:
         notes.append(
@@ -79,6 +80,9 @@ def _described(bundle: Bundle, bank: ClassBank, command: str) -> Manifest:
         )
         changes = {"temperature": None, "thresholds": {}, "conformal": {}, "calibrated": (), "calibrated_for": None}
         quality = dataclasses.replace(quality, calibration=None)
+    elif difference.training:
+        notes.append("thresholds and conformal sets were left out, since they are of other class statistics")
+        changes = {"thresholds": {}, "conformal": {}, "calibrated": ()}
     elif lost := _lost(old.calibrated, bundle.bank, bank) | _turned(old.calibrated, bundle.bank, bank):
         notes.append(
             f"thresholds and conformal sets were left out: {len(lost):,} of the {len(old.calibrated):,} calibrated "
@@ -102,9 +106,8 @@ def _described(bundle: Bundle, bank: ClassBank, command: str) -> Manifest:
     )
 
 
-def _summary(bundle: Bundle, bank: ClassBank) -> str:
-    """Return one line on where the new bundle comes from."""
-    difference = diff(bundle.bank, bank)
+def _summary(bundle: Bundle, difference: Difference) -> str:
+    """Return one line on where the new bundle comes from, and what has changed since."""
     counts = {
         "added": len(difference.added),
         "removed": len(difference.removed),
@@ -113,7 +116,8 @@ def _summary(bundle: Bundle, bank: ClassBank) -> str:
         "changed in aliases, background or threshold": len(difference.changed),
         "with other photos": len(difference.photos),
     }
-    changes = ", ".join(f"{count:,} {label}" for label, count in counts.items() if count) or "no changes"
+    words = [f"{count:,} {label}" for label, count in counts.items() if count]
+    changes = ", ".join([*words, *(f"{noun} {change}" for noun, change in difference.training.items())]) or "no changes"
     made = bundle.manifest.provenance
     return (
         f"made from bundle {bundle.manifest.digest} ({made.created}, {made.command}), whose figures these are; "

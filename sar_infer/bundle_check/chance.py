@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import math
 
-from sar_infer.classify.calibration import BINS
+from sar_infer.classifiers.scores import BINS
 
 Z = 3.2905267314919255
 """Two-sided 99.9 % of the normal distribution: a difference beyond it is chance once in two thousand cases."""

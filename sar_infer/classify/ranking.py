@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from sar_infer._arrays import Floats, Indices
 from sar_infer.classifiers.composition import Prepared
-from sar_infer.classify.calibration import softmax
+from sar_infer.classifiers.scores import softmax
 from sar_infer.classify.class_set import ClassSet
 
 _CELLS = 2**20

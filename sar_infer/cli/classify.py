@@ -6,7 +6,7 @@ import contextlib
 import signal
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -30,6 +30,7 @@ from sar_infer.images.inputs import STDIN, expand_present, folders
 from sar_infer.results import Profile
 
 if TYPE_CHECKING:
+    from sar_infer.bank import ClassBank, PhotoSet
     from sar_infer.classifier import Classifier
     from sar_infer.classify.class_set import ClassSet
     from sar_infer.results import ImageResult
@@ -163,7 +164,18 @@ def _prepare(options: ClassifyArguments, profile: Profile) -> tuple[Classifier, 
         class_phrases = read_classes(options.classes, classifier.check_name) if options.classes else None
         examples = folders(options.examples, warn, classifier.bank.lookup.get) if options.examples else {}
         photos = {name: classifier.embed_photos(files) for name, files in examples.items()}
-        return classifier, classifier.class_set(class_phrases, options.only, photos=photos)
+        bank = _fitted_on_examples(classifier, photos, only=options.only)
+        return classifier, classifier.class_set(class_phrases, options.only, bank, photos)
+
+
+def _fitted_on_examples(classifier: Classifier, photos: Mapping[str, PhotoSet], *, only: bool) -> ClassBank | None:
+    """Return the classifier's bank with statistics fitted to examples; None if these are too few, or there are none."""
+    from sar_infer.bank import fit
+    from sar_infer.classifiers.bank_fitting import enough
+
+    if not enough(photos):
+        return None
+    return fit(classifier.bank, classifier.fit(photos, only=only).tensors)
 
 
 def _print(results: Iterator[ImageResult], form: str, count: int) -> int:

@@ -25,6 +25,7 @@ from sar_infer.cli.bank.common import (
     shown,
     write,
 )
+from sar_infer.cli.bank.fitting import advice
 from sar_infer.cli.options import Refusal, emit
 from sar_infer.errors import one_line
 
@@ -124,6 +125,8 @@ def add(arguments: BankArguments, **values: Any) -> None:
         _refuse(findings, strict=options.strict)
         _show(findings)
         write(arguments, workspace, after, findings=[asdict(finding) for finding in findings])
+        if options.paths and (line := advice(arguments, workspace.bank, after)):
+            click.echo(one_line(line), err=True)
 
 
 def _checked_texts(class_phrases: Phrases, linter: Linter | None) -> list[Finding]:

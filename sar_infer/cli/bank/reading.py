@@ -205,6 +205,7 @@ def _changes(difference: Difference) -> Iterator[str]:
         counts = [f"+{change.came:,}"] * bool(change.came) + [f"-{change.went:,}"] * bool(change.went)
         turned = {None: [], True: ["photos only"], False: ["named"]}[change.photos_only]
         yield f"~ {name}  photos {' '.join([*counts, *turned])}"
+    yield from (f"~ {noun}: {change}" for noun, change in difference.training.items())
 
 
 @click.command()

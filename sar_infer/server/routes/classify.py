@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic_core import PydanticCustomError, to_json
 
 from sar_infer.classify.output import optional_fields
-from sar_infer.results import DecisionOptions, ImageResult, Unknown
+from sar_infer.results import CalibratedOn, DecisionOptions, ImageResult, Unknown
 from sar_infer.server.class_names import cleaned
 from sar_infer.server.http.forms import read_form
 from sar_infer.server.http.openapi import BINARY, problems, reference
@@ -95,7 +95,9 @@ class Prediction(BaseModel):
     logit: float
     similarity: float = Field(description="cosine between image and class")
     source: Literal["bank", "extended"] = Field(description="extended: the name came with the call")
-    calibrated: bool = Field(description="whether the score was calibrated on photos of this class")
+    calibration: CalibratedOn = Field(
+        description="what the score was calibrated on: held-out photos of this class, classes left out in turn, nothing"
+    )
 
 
 class Explanation(BaseModel):

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.numpy import save
-from support.banks import content, photo_set, unit_rows
+from support.banks import content, learning, photo_set, unit_rows
 from support.disk import fill_disk
 
 from sar_infer.bank import ClassBank, ClassInfo, add, edits, rollback
@@ -304,7 +304,8 @@ def logged() -> ClassBank:
     known = add(informed(), ["owl", "emu"], unit_rows(["owl", "emu"]), {"emu": ClassInfo(threshold=0.5)}, photos)
     known = edits.amend(known, {"owl": ClassInfo(aliases=("hooter",), background=True)})
     known = edits.remove_photos(edits.rename(known, "é", "e"), "owl", photo_set("q").known)
-    return edits.remove(rollback(edits.remove(known, ["emu"]), 3), ["emu"])
+    known = edits.learn(edits.fit(known, {"slope": np.array(0.5)}), learning({"owl": "o"}))
+    return edits.remove(rollback(edits.remove(known, ["emu"]), 6), ["emu"])
 
 
 def test_every_single_changed_byte_of_a_log_is_noticed(tmp_path: Path) -> None:
@@ -341,6 +342,8 @@ RECORD = {"n": 1, "at": "", "action": "add", "summary": ""}
         ({"records": [{**RECORD, "changes": [{"kind": "remove", "names": "cat"}]}]}, "names"),
         ({"records": [{**RECORD, "changes": [{"kind": "forget", "name": "cat", "digests": ["xy"]}]}]}, "hex"),
         ({"records": [{**RECORD, "changes": [{"kind": "set", "settings": {"cat": {"threshold": "x"}}}]}]}, "threshold"),
+        ({"records": [{**RECORD, "changes": [{"kind": "fit", "tensors": ["mean"]}]}]}, "s1.0.mean"),
+        ({"records": [{**RECORD, "changes": [{"kind": "learn", "names": [], "numbers": {}}]}]}, "photos"),
         ({"records": "[" * 100_000}, "recursion"),
         ({"provenance": "[]"}, "provenance"),
         ({"base": "[]"}, "base"),

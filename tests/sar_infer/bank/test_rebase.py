@@ -6,9 +6,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.banks import photo_set, unit_row, unit_rows
+from support.banks import fitted, learned, learning, photo_set, unit_row, unit_rows
 
-from sar_infer.bank import ClassBank, ClassInfo, add, amend, merge, rebased, remove, rename, rollback, set_photos_only
+from sar_infer.bank import (
+    ClassBank,
+    ClassInfo,
+    add,
+    amend,
+    fit,
+    learn,
+    merge,
+    rebased,
+    remove,
+    rename,
+    rollback,
+    set_photos_only,
+)
 from sar_infer.bank.rebase import detached
 from sar_infer.errors import BankError, ClassNameError
 
@@ -120,3 +133,28 @@ def test_a_merge_takes_removals_only_if_asked() -> None:
     theirs = add(remove(OLD, ["dog"]), ["fox"], unit_rows(["fox"]))
     assert list(merge(ours, theirs).names) == ["cat", "dog", "emu", "fox"]
     assert list(merge(ours, theirs, removals=True).names) == ["cat", "emu", "fox"]
+
+
+def test_fitted_statistics_stay_with_their_encoder_and_learned_sums_with_their_images() -> None:
+    old = learn(
+        fit(add(OLD, ["fox"], unit_rows(["fox"])), {"slope": np.array(0.5)}), learning({"fox": "f", "dog": "d"})
+    )
+    again = rebased(old, base("a", "cat", "dog", "emu"), embed)
+    assert (fitted(again.bank), learned(again.bank), again.left_out()) == (fitted(old), learned(old), [])
+    alike = rebased(old, NEW, embed)  # where there is no dog
+    sums, translation, *rest = learned(old)
+    assert learned(alike.bank) == ({"fox": sums["fox"]}, translation, *rest)
+    assert (alike.bank.fitted, alike.unfitted, alike.unlearned) == (None, True, False)
+    assert alike.left_out() == ["the class statistics were fitted with the other encoder's rows; fit them again"]
+    other = rebased(old, base("b", "cat", alike=False), embed)
+    assert (other.bank.fitted, other.bank.learned, other.unlearned) == (None, None, True)
+    assert "has to be learned again" in other.left_out()[-1]
+
+
+def test_a_file_that_stands_alone_takes_along_what_it_has_learned(tmp_path: Path) -> None:
+    learn(add(OLD, ["fox"], unit_rows(["fox"])), learning({"fox": "f"})).settled().save(tmp_path / "b")
+    result = rebased(detached(tmp_path / "b"), NEW, embed)
+    assert learned(result.bank) == learned(ClassBank.load(tmp_path / "b"))
+    moved = ClassBank.load(tmp_path / "b", base=OLD)
+    assert moved.base is OLD.base
+    assert learned(moved) == learned(result.bank)

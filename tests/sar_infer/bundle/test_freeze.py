@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.banks import photo_set
+from support.banks import content, learning, photo_set
 from support.bundles import BANK_NAMES, ENCODER_DIGEST, example_head, name_rows, write_bundle
 from support.disk import fill_disk
 
 from sar_infer import Classifier, __version__
-from sar_infer.bank import ClassBank, ClassInfo, add, amend, remove, rename
+from sar_infer.bank import ClassBank, ClassInfo, add, amend, fit, learn, remove, rename
 from sar_infer.bundle.bundle import Bundle, open_bundle
 from sar_infer.bundle.freeze import MEASURED, freeze
 from sar_infer.bundle.manifest import BANK, CARD, HEAD, MANIFEST, Calibration, Quality
@@ -195,3 +195,22 @@ def test_photos_come_along_and_what_was_calibrated_without_them_goes(bundle: Bun
     changed = freeze(bundle, corrected, tmp_path / "changed", command="sar-bundle freeze")
     assert (changed.head, changed.thresholds, changed.calibrated) == (None, {}, ())
     assert "1 with other photos" in changed.quality.notes[1]
+
+
+def test_statistics_and_learned_sums_stay_and_what_was_calibrated_without_them_goes(
+    bundle: Bundle, tmp_path: Path
+) -> None:
+    dim = bundle.manifest.embed_dim
+    bank = fit(with_owl(bundle.bank), {"precision": np.eye(dim, dtype=np.float32)})
+    bank = rename(learn(bank, learning({"owl": "seen", "red": "again"}, dim=dim)), "owl", "eagle owl")
+    manifest = freeze(bundle, bank, tmp_path / "new", command="sar-bundle freeze")
+    opened = open_bundle(tmp_path / "new").bank
+    assert content(opened)[-2:] == content(bank)[-2:]
+    assert "statistics added, learning added" in manifest.quality.notes[1]
+    assert (manifest.thresholds, manifest.calibrated) == ({}, ())
+    more = add(opened, ["emu"], name_rows(["emu"]))  # the bundle's own is where its log begins
+    more.save(tmp_path / "b.safetensors")
+    again = ClassBank.load(tmp_path / "b.safetensors", base=opened)
+    assert (content(again), again.content_digest) == (content(more), more.content_digest)
+    assert again.learned is not None
+    assert again.learned.stale
