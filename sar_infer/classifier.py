@@ -241,7 +241,7 @@ class Classifier(Embedder):
         if own is not None and own.fits(bank):
             return with_own_calibration(chosen, bank, class_photos)
         confidence = None if chosen.head is not None else self._composer.confidence(bank, chosen.terms)
-        if bank.fitted is None and calibration_holds(self.bundle.manifest, chosen):
+        if bank.fitted is None and bank.learned is None and calibration_holds(self.bundle.manifest, chosen):
             manifest, changed = self.bundle.manifest, chosen.photographed
             held_out = with_calibration(chosen, manifest.calibrated, self.bundle.bank, changed)
             if confidence is None or (held_out.calibrated is not None and held_out.calibrated.all()):
