@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -451,8 +451,8 @@ def changes_of(state: State) -> list[Change]:
     removed = table.removed[: np.searchsorted(table.removed, count)].tolist()
     changes: list[Change] = [Remove(tuple(base.block.names[slot] for slot in removed))] if removed else []
     changes += _renames(state)
-    info = {slot: item for slot, item in state.info_by_slot.items() if slot < count and table.has(slot)}
-    again = [slot for slot in table.replaced.tolist() if slot < count and table.has(slot)]
+    info = {slot: item for slot, item in state.info_by_slot.items() if slot < count}
+    again = [slot for slot in table.replaced.tolist() if slot < count]
     again = sorted({*again, *(slot for slot, item in info.items() if _embedded_anew(state, slot, item))})
     changes += _settings(state, info)
     if again:
@@ -482,22 +482,19 @@ def flattened(state: State, photo_rows: bool = True) -> Base:
         photo_rows: Keep the rows of photos; else their sums and digests alone stay.
     """
     table = state.table
-    slots = [slot for slot in {**state.base.info, **state.info_by_slot} if table.has(slot)]
-    positions = dict(zip(slots, table.positions(slots).tolist(), strict=True))
-    info = {positions[slot]: item for slot in slots if (item := state.info_at(slot)) != PLAIN}
-    slots = [slot for slot in {**state.base.photos, **state.photos_by_slot} if table.has(slot)]
-    positions = dict(zip(slots, table.positions(slots).tolist(), strict=True))
-    photos = {positions[slot]: one for slot in slots if (one := state.photos_at(slot))}
+
+    def by_position(slots: Collection[int]) -> Iterator[tuple[int, int]]:
+        return zip(slots, table.positions([*slots]).tolist(), strict=True)
+
+    info = {position: state.info_at(slot) for slot, position in by_position(state.slots_with_info)}
+    photos = {position: state.photos_at(slot) for slot, position in by_position(state.slots_with_photos)}
     if not photo_rows:
         photos = {position: one.limited(0) for position, one in photos.items()}
     block = state.base.block if table.plain else Block(tuple(table.names), table.whole())
     more = (photos, state.base.photos, state.fitted, state.learned, state.base.fitted, state.base.learned)
     stated = state.base.stated if table.plain and not any(more) else None
     provenance = {key: value for key, value in state.provenance.items() if key not in (REMOVED, RENAMED)}
-    learned = state.learned
-    if learned is not None:
-        slots = [*learned.by_slot]
-        learned = learned.moved(dict(zip(slots, table.positions(slots).tolist(), strict=True)))
+    learned = state.learned and state.learned.moved(dict(by_position(state.learned.by_slot)))
     base = Base(block, state.encoder_digest, provenance, info, photos, state.calibration, state.fitted, learned, stated)
     calibration = state.calibration
     if calibration is not None and calibration.fits(state):
@@ -516,7 +513,7 @@ def _embedded_anew(state: State, slot: int, item: ClassInfo) -> bool:
 def _renames(state: State) -> list[Change]:
     """Return the renames of the base's classes, in an order in which no two have the same name."""
     table, names = state.table, state.base.block.names
-    left = {slot: name for slot, name in table.renamed.items() if slot < len(names) and table.has(slot)}
+    left = {slot: name for slot, name in table.renamed.items() if slot < len(names)}
     now = {slot: names[slot] for slot in left}
     changes: list[Change] = []
     while left:
@@ -546,12 +543,11 @@ def _photos(state: State) -> list[Change]:
     changes: list[Change] = []
     sets: dict[str, PhotoSet] = {}
     for slot, photos in sorted(state.photos_by_slot.items()):
-        if state.table.has(slot):
-            name = state.table.name(slot)
-            if slot in state.base.photos:
-                changes.append(Forget(name))
-            if photos:
-                sets[name] = photos
+        name = state.table.name(slot)
+        if slot in state.base.photos:
+            changes.append(Forget(name))
+        if photos:
+            sets[name] = photos
     return [*changes, *([Photos(sets)] if sets else [])]
 
 
