@@ -260,24 +260,24 @@ class State:
         added = {slot for slot in range(count, table.starts[-1]) if table.has(slot)}
         return added | {*table.replaced.tolist(), *table.renamed, *self.info_by_slot, *self.photos_by_slot}
 
-    def positions_from(self, own: State, positions: Sequence[int]) -> Indices:
+    def positions_from(self, bundled: State, positions: Sequence[int]) -> Indices:
         """Return the position here (N,) of classes that still have the row of a bundle's bank; -1 of others.
 
         A class that was renamed is found, as it has the slot of the bundle's class. Of a bank on another base, a class
         is the bundle's if it has its name and row.
 
         Args:
-            own: The bundle's bank.
+            bundled: The bundle's bank.
             positions: N positions there.
         """
-        slots, table = own.table.slots(positions), self.table
-        if self.base.digest == own.base.digest:
+        slots, table = bundled.table.slots(positions), self.table
+        if self.base.digest == bundled.base.digest:
             gone = among(slots, table.removed) | among(slots, table.replaced)
             return np.where(gone, -1, table.positions(slots))
-        here = [self.lookup.name(own.names[position]) for position in positions]
+        here = [self.lookup.name(bundled.names[position]) for position in positions]
         same = [
             position
-            if position is not None and np.array_equal(self.rows_at([position])[0], own.rows_at([mine])[0])
+            if position is not None and np.array_equal(self.rows_at([position])[0], bundled.rows_at([mine])[0])
             else -1
             for position, mine in zip(here, positions, strict=True)
         ]
