@@ -25,6 +25,7 @@ from sar_infer.bank.log import (
     Fit,
     Forget,
     Learn,
+    Log,
     Photos,
     Remove,
     Rename,
@@ -261,19 +262,16 @@ def rollback(bank: ClassBank, to: int, *, by: str = "") -> ClassBank:
     return ClassBank.of(replay(bank.base, bank.log, to), with_step(bank.log, step))
 
 
-def steps_back(history: Sequence[Step], steps: int) -> int:
+def steps_back(log: Log, steps: int) -> int:
     """Return the number of the step that is this many steps back; steps that were rolled back do not count.
 
     Raises:
         InputError: There are fewer steps to take back.
     """
-    number, left = len(history), steps
-    while left and number:
-        to = history[number - 1].to
-        number, left = (number - 1, left - 1) if to is None else (to, left)
-    if left:
-        raise InputError(f"cannot go back {steps} steps, there are {steps - left} to take back")
-    return number
+    line = [log.begun, *(step.n for step in standing(log))]
+    if steps >= len(line):
+        raise InputError(f"cannot go back {steps} steps, there are {len(line) - 1} to take back")
+    return line[-1 - steps]
 
 
 def class_changes(

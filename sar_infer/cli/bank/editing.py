@@ -400,5 +400,5 @@ def rollback(arguments: BankArguments, to: int | None, steps: int | None) -> Non
     if (to is None) == (steps is None):
         raise Refusal("expected either --to STEP or --steps COUNT")
     with changing(arguments, may_be_missing=False) as workspace:
-        target = steps_back(workspace.bank.history, steps or 0) if to is None else to
+        target = steps_back(workspace.bank.log, steps or 0) if to is None else to
         write(arguments, workspace, edit(workspace.bank, target, by="sar-bank rollback"))

@@ -254,7 +254,7 @@ class BankStore:
             count = len(now.bank.history)
             if latest is not None and latest != count:
                 raise ChangeRefusedError("precondition-failed", f"step {latest} is not the latest any more; {count} is")
-            target = steps_back(now.bank.history, steps or 0) if to is None else to
+            target = steps_back(now.bank.log, steps or 0) if to is None else to
             after = rollback(now.bank, target, by=_BY)
             if after is now.bank:
                 return RollbackResult(None, len(after.names), now.etag)
