@@ -108,7 +108,7 @@ class Learned:
         """
         slots = sorted(self.by_slot)
         digest = hashlib.sha256(json.dumps([dict(sorted(self.numbers.items())), self.photos, self.stale]).encode())
-        arrays = (
+        arrays: tuple[npt.NDArray[Any], ...] = (
             np.asarray(slots if positions is None else positions, np.int64),
             np.array([self.by_slot[slot][1] for slot in slots], np.float64),
             self.translation,

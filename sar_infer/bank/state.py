@@ -365,6 +365,10 @@ class Draft(State):
         strict: Refuse aliases that stand for another class already; else they give way to it.
     """
 
+    info_by_slot: dict[int, ClassInfo]
+    photos_by_slot: dict[int, PhotoSet]
+    aliases: dict[str, int]
+
     def __init__(self, state: State, *, strict: bool = False) -> None:
         vars(self).update({name: vars(state)[name] for name in _FIELDS})
         self.info_by_slot = dict(state.info_by_slot)
