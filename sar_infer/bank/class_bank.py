@@ -98,11 +98,6 @@ class ClassBank(State):
         """Return the steps by which the bank was changed, the oldest first."""
         return self.log.steps
 
-    @property
-    def calibration_holds(self) -> bool | None:
-        """Return True if the calibration is of the bank as it is, False if it is of an earlier state; None without."""
-        return None if self.calibration is None else self.calibration.fits(self)
-
     @classmethod
     def load(
         cls,

@@ -35,6 +35,7 @@ from sar_infer.bank.log import (
     applied,
     changed_info,
     folded,
+    names_in,
     replay,
     standing,
     with_step,
@@ -353,7 +354,7 @@ def committed(
     if not changes:
         return bank
     state = applied(bank, changes, strict=True)
-    about_photos = [change.names for change in changes if isinstance(change, Photos | Forget | Set)]
+    about_photos = [names_in(change) for change in changes if isinstance(change, Photos | Forget | Set)]
     photo_words = _photo_words(bank, state, list(dict.fromkeys(itertools.chain(*about_photos))))
     summary = ", ".join([*words, *photo_words, *notes])
     step = Step(len(bank.history) + 1, at or utc_now(), action, summary, by, changes=tuple(changes))

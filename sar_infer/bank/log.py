@@ -67,7 +67,7 @@ class Add:
             draft.set_aliases(changed)
 
     def _slot(self, draft: Draft, name: str) -> int | None:
-        slot = draft.slot(name)
+        slot = draft.table.slot_named(name)
         return None if slot is None or (self.exact and draft.table.name(slot) != name) else slot
 
 
@@ -80,7 +80,7 @@ class Remove:
 
     def apply(self, draft: Draft) -> None:
         """Remove the classes from a draft."""
-        draft.remove({slot for name in self.names if (slot := draft.slot(name)) is not None})
+        draft.remove({slot for name in self.names if (slot := draft.table.slot_named(name)) is not None})
 
 
 @dataclass(frozen=True)
@@ -91,14 +91,9 @@ class Rename:
     old: str
     new: str
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Return the names of the classes that it is about."""
-        return (self.old,)
-
     def apply(self, draft: Draft) -> None:
         """Rename the class in a draft, unless another one has the name."""
-        slot, owner = draft.slot(self.old), draft.slot(self.new)
+        slot, owner = draft.table.slot_named(self.old), draft.table.slot_named(self.new)
         if slot is None or owner not in (None, slot):
             return
         item, name = draft.info_at(slot), draft.table.name(slot)
@@ -115,14 +110,9 @@ class Alias:
     kind: ClassVar[str] = "alias"
     aliases: Mapping[str, tuple[str, ...]]
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Return the names of the classes that it is about."""
-        return (*self.aliases,)
-
     def apply(self, draft: Draft) -> None:
         """Set the aliases in a draft."""
-        slots = {name: slot for name in self.aliases if (slot := draft.slot(name)) is not None}
+        slots = {name: slot for name in self.aliases if (slot := draft.table.slot_named(name)) is not None}
         draft.set_aliases({slot: self.aliases[name] for name, slot in slots.items()})
 
 
@@ -143,15 +133,10 @@ class Set:
     kind: ClassVar[str] = "set"
     settings: Mapping[str, Settings]
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Return the names of the classes that it is about."""
-        return (*self.settings,)
-
     def apply(self, draft: Draft) -> None:
         """Set them in a draft."""
         for name, settings in self.settings.items():
-            slot = draft.slot(name)
+            slot = draft.table.slot_named(name)
             if slot is None:
                 continue
             item = draft.info_at(slot)
@@ -170,15 +155,10 @@ class Photos:
     kind: ClassVar[str] = "photos"
     sets: Mapping[str, PhotoSet]
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Return the names of the classes that it is about."""
-        return (*self.sets,)
-
     def apply(self, draft: Draft) -> None:
         """Add the photos to a draft."""
         for name, photos in self.sets.items():
-            slot = draft.slot(name)
+            slot = draft.table.slot_named(name)
             if slot is not None:
                 draft.add_photos(slot, photos)
 
@@ -191,14 +171,9 @@ class Forget:
     name: str
     digests: tuple[bytes, ...] | None = None
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Return the names of the classes that it is about."""
-        return (self.name,)
-
     def apply(self, draft: Draft) -> None:
         """Remove the photos from a draft."""
-        slot = draft.slot(self.name)
+        slot = draft.table.slot_named(self.name)
         if slot is not None and self.digests is None:
             draft.set_photos(slot, PhotoSet.none(draft.table.dim))
         elif slot is not None and self.digests is not None:
@@ -210,7 +185,6 @@ class Calibrate:
     """The calibration of the state before it."""
 
     kind: ClassVar[str] = "calibrate"
-    names: ClassVar[tuple[str, ...]] = ()
     calibration: BankCalibration
 
     def apply(self, draft: Draft) -> None:
@@ -227,7 +201,6 @@ class Fit:
     """
 
     kind: ClassVar[str] = "fit"
-    names: ClassVar[tuple[str, ...]] = ()
     tensors: FittedTensors
 
     def apply(self, draft: Draft) -> None:
@@ -287,13 +260,31 @@ class Learn:
         by_slot = {
             slot: (self.sums[number], float(self.counts[number]))
             for number, name in enumerate(self.names)
-            if (slot := draft.slot(name)) is not None
+            if (slot := draft.table.slot_named(name)) is not None
         }
         learned = Learned(self.translation, by_slot, self.numbers, self.photos, self.stale)
         draft.learned = learned if self.photos else None
 
 
 Change = Add | Remove | Rename | Alias | Set | Photos | Forget | Calibrate | Fit | Learn
+
+
+def names_in(change: Change) -> Sequence[str]:
+    """Return the names of the classes that a change is about."""
+    match change:
+        case Add() | Remove() | Learn():
+            return change.names
+        case Rename():
+            return (change.old,)
+        case Forget():
+            return (change.name,)
+        case Alias():
+            return (*change.aliases,)
+        case Set():
+            return (*change.settings,)
+        case Photos():
+            return (*change.sets,)
+    return ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -497,7 +488,7 @@ def flattened(state: State, photo_rows: bool = True) -> Base:
     learned = state.learned and state.learned.moved(dict(by_position(state.learned.by_slot)))
     base = Base(block, state.encoder_digest, provenance, info, photos, state.calibration, state.fitted, learned, stated)
     calibration = state.calibration
-    if calibration is not None and calibration.fits(state):
+    if calibration is not None and state.calibration_holds:
         calibration = dataclasses.replace(calibration, content_digest=base.digest)
     return dataclasses.replace(base, calibration=calibration)
 

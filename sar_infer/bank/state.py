@@ -238,6 +238,11 @@ class State:
         """Return the names of the classes that are never an answer."""
         return frozenset(self.table.name(slot) for slot in self._judged if self.info_at(slot).background)
 
+    @property
+    def calibration_holds(self) -> bool | None:
+        """Return True if the calibration is of the state as it is, False if it is of an earlier one; None without."""
+        return None if self.calibration is None else self.calibration.fits(self)
+
     @functools.cached_property
     def thresholds(self) -> Floats | None:
         """Return the least score (C,) of each class, NaN for one that has none; None if no class has one."""
@@ -381,11 +386,6 @@ class Draft(State):
         state = State(self.base)
         vars(state).update({name: vars(self)[name] for name in _FIELDS})
         return state
-
-    def slot(self, name: str) -> int | None:
-        """Return the slot of a class by its name, in any spelling; the exact one comes first."""
-        slots = self.table.slots_named(name_key(name))
-        return next((slot for slot in slots if self.table.name(slot) == name), slots[-1] if slots else None)
 
     def append(self, block: Block) -> range:
         """Add classes at the end and return their slots; small blocks are joined, so that they stay few."""
