@@ -37,7 +37,7 @@ class BankCalibration:
     """The calibration of a bank.
 
     Attributes:
-        content_digest: Of the bank that it was fitted with: names, rows and photos.
+        content_digest: Of the bank that it was fitted with: names, rows, photos and what these taught.
         model_digest: Of the model that composed the logits, from `classifiers.statistics.model_digest`.
         branch: The branch that answered.
         calibrated: The classes that there were photos of.

@@ -220,7 +220,7 @@ class Table:
     def with_rows(self, slots: Sequence[int], rows: Floats) -> Table:
         """Return this table with other rows (R, D) of R classes; the row in the block is no other row."""
         rows_by_slot = dict(zip(self.replaced.tolist(), self.rows, strict=True)) | dict(zip(slots, rows, strict=True))
-        for slot in slots:
+        for slot in {*slots}:
             block, row = block_of(self.blocks, slot)
             if np.array_equal(block.rows[row], rows_by_slot[slot]):
                 del rows_by_slot[slot]

@@ -269,16 +269,11 @@ def alias(arguments: BankArguments, name: str, aliases: Sequence[str], *, remove
                 f"{name!r} does not have all of these aliases; it has: {one_line(', '.join(info.aliases)) or 'none'}"
             )
         if remove:
-            all_aliases = [text for key, text in old_aliases.items() if key not in new_aliases]
+            all_aliases = {key: text for key, text in old_aliases.items() if key not in new_aliases}
         else:
-            all_aliases = [
-                *old_aliases.values(),
-                *(text for key, text in new_aliases.items() if key not in old_aliases),
-            ]
-        after = amend(
-            workspace.bank, {name: dataclasses.replace(info, aliases=tuple(all_aliases))}, by="sar-bank alias"
-        )
-        write(arguments, workspace, after)
+            all_aliases = old_aliases | new_aliases | old_aliases  # the spelling that is there stays
+        changed = dataclasses.replace(info, aliases=tuple(all_aliases.values()))
+        write(arguments, workspace, amend(workspace.bank, {name: changed}, by="sar-bank alias"))
 
 
 @click.command("set")

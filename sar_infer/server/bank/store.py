@@ -90,7 +90,7 @@ class BankStore:
 
     @property
     def etag(self) -> str:
-        """Return the digest of names, rows and photos."""
+        """Return the digest of names, rows, photos and what these taught."""
         return self.snapshot.etag
 
     def look(self) -> Snapshot:
