@@ -555,17 +555,20 @@ def taught_changes(state: State) -> list[Change]:
     return [*changes, Learn(names, sums, counts, learned.translation, learned.numbers, learned.photos, learned.stale)]
 
 
-def converted(base: Base, other: Base, slots: Mapping[int, int], at: str) -> State:
-    """Return the state on a base that has the classes of another, which a file holds itself.
+def converted(base: Base, other: Base, renamed: Mapping[str, str], at: str) -> State | None:
+    """Return the state on a base that has the classes of another, which a file holds itself; None if they share few.
 
-    Classes of the base keep its order, others follow.
+    Classes of the base keep its order, others follow. A calibration that held still holds.
 
     Args:
         base: A base of the same encoder.
         other: The other.
-        slots: The base's slot of each position whose class is the base's; see ``recognised``.
+        renamed: The base's names of classes that were renamed, by their names; they have the base's rows.
         at: The time at which classes came that the base does not have.
     """
+    slots = _recognised(base.block, other.block, renamed)
+    if 2 * len(slots) < min(len(base.block), len(other.block)):
+        return None
     names, rows, draft = other.block.names, other.block.rows, Draft(State(base))
     draft.remove({*range(len(base.block))}.difference(slots.values()))
     differ = [position for position, slot in slots.items() if not np.array_equal(base.block.rows[slot], rows[position])]
@@ -589,20 +592,16 @@ def converted(base: Base, other: Base, slots: Mapping[int, int], at: str) -> Sta
     pairs = ((slot, other.info.get(position, PLAIN).aliases) for position, slot in slots.items())
     draft.set_aliases({slot: aliases for slot, aliases in pairs if aliases != draft.info_at(slot).aliases})
     draft.fitted, draft.learned = other.fitted, other.learned and other.learned.moved(slots)
-    draft.calibration = None
-    return draft.state()
+    draft.calibration, state = other.calibration, draft.state()
+    if other.calibration is not None and other.calibration.content_digest == other.digest:
+        state.calibration = dataclasses.replace(other.calibration, content_digest=state.content_digest)
+    return state
 
 
-def recognised(base: Base, other: Block, renamed: Mapping[str, str]) -> dict[int, int]:
-    """Return the base's slot of each position whose class is the base's, by name; both rise.
-
-    Args:
-        base: A base.
-        other: Other classes of the same encoder.
-        renamed: The base's names of classes that were renamed, by their names; they have the base's rows.
-    """
+def _recognised(block: Block, other: Block, renamed: Mapping[str, str]) -> dict[int, int]:
+    """Return the row of a base's block of each row of another whose class is the base's, by name; both rise."""
     slots: dict[int, int] = {}
-    block, last = base.block, -1
+    last = -1
     for position, name in enumerate(other.names):
         slot = position if position < len(block) and block.names[position] == name else None
         if slot is None:
