@@ -240,7 +240,8 @@ def learn(bank: ClassBank, learning: Learn, *, by: str = "") -> ClassBank:
     if not learning.photos:
         return committed(bank, "learn", [] if bank.learned is None else [learning], by, ["cleared what was learned"])
     words = [f"learned from {learning.photos:,} photos without labels, of {len(names):,} classes"]
-    return committed(bank, "learn", [dataclasses.replace(learning, names=names)], by, words)
+    numbers = {name: float(number) for name, number in learning.numbers.items()}
+    return committed(bank, "learn", [dataclasses.replace(learning, names=names, numbers=numbers)], by, words)
 
 
 def rollback(bank: ClassBank, to: int, *, by: str = "") -> ClassBank:
