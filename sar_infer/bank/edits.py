@@ -295,13 +295,14 @@ def class_changes(
         at: UTC time in ISO form.
         exact: New names may differ in case or space alone from those that the bank has.
     """
-    changes: list[Change] = []
+    changes, plain = list[Change](), ClassInfo(added=at)
     done: dict[str, list[str]] = {"added": [], "replaced": [], "changed": []}
     put: list[tuple[str, ClassInfo, Floats]] = []
     aliases, settings = dict[str, tuple[str, ...]](), dict[str, Settings]()
     for (name, position), row in zip(positions.items(), rows, strict=True):
         if position is None:
-            put.append((name, dataclasses.replace(_plainer(info.get(name, PLAIN), name), added=at), row))
+            item = dataclasses.replace(_plainer(info[name], name), added=at) if name in info else plain
+            put.append((name, item, row))
             done["added"].append(name)
             continue
         spelled, had = bank.names[position], bank.rows_at([position])[0]
