@@ -14,7 +14,7 @@ import numpy as np
 
 from sar_infer._arrays import Floats
 from sar_infer.bank.class_bank import ClassBank
-from sar_infer.bank.info import PLAIN, ClassInfo, check_text
+from sar_infer.bank.info import ClassInfo, check_text
 from sar_infer.bank.learned import BankCalibration, FittedTensors
 from sar_infer.bank.log import (
     Action,
