@@ -57,14 +57,13 @@ class Add:
             names = self.names if whole else [self.names[number] for number in fresh]
             block = Block(tuple(names), self.rows if whole else self.rows[fresh])
             slots |= zip(fresh, draft.append(block), strict=True)
-        items = {slot: self.info.get(number, PLAIN) for number, slot in sorted(slots.items())}
-        items = {slot: item for slot, item in items.items() if item != draft.info_at(slot)}
-        for slot, item in items.items():
+        aliases: dict[int, tuple[str, ...]] = {}
+        for number, slot in sorted(slots.items()):
+            item = self.info.get(number, PLAIN)
+            if item.aliases != draft.info_at(slot).aliases:
+                aliases[slot] = item.aliases
             draft.set_info(slot, item)
-        if changed := {
-            slot: item.aliases for slot, item in items.items() if item.aliases != draft.info_at(slot).aliases
-        }:
-            draft.set_aliases(changed)
+        draft.set_aliases(aliases)
 
     def _slot(self, draft: Draft, name: str) -> int | None:
         slot = draft.table.slot_named(name)
