@@ -43,7 +43,7 @@ class BankCalibration:
         calibrated: The classes that there were photos of.
         background: The classes that were background.
         temperature: Logits are divided by it.
-        thresholds: Least ``score`` and largest ``energy`` of a known image.
+        thresholds: Least ``score``, largest ``energy`` and, with class statistics, ``distance`` of a known image.
         conformal: By coverage (``"0.9"``), the least score of a class in the set.
         measured: How well all of it holds on images that it was not fitted on.
 
@@ -64,8 +64,10 @@ class BankCalibration:
     def __post_init__(self) -> None:
         if not math.isfinite(self.temperature) or self.temperature <= 0:
             raise BankError(f"calibration: expected a finite temperature above 0, got {self.temperature}")
-        if self.thresholds.keys() != {"score", "energy"} or not all(map(math.isfinite, self.thresholds.values())):
-            raise BankError("calibration: expected a finite threshold for score and one for energy")
+        if self.thresholds.keys() - {"distance"} != {"score", "energy"} or not all(
+            map(math.isfinite, self.thresholds.values())
+        ):
+            raise BankError("calibration: expected finite thresholds for score, energy and perhaps distance")
         if not all(0 <= score <= 1 for score in self.conformal.values()):
             raise BankError("calibration: expected conformal scores of 0 to 1")
         if len({*self.calibrated}) < len(self.calibrated):
