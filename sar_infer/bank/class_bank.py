@@ -21,7 +21,6 @@ from sar_infer.bank.log import (
     converted,
     flattened,
     folded,
-    recognised,
     replay,
 )
 from sar_infer.bank.old_files import KIND, renamed_names
@@ -98,11 +97,6 @@ class ClassBank(State):
         """Return the steps by which the bank was changed, the oldest first."""
         return self.log.steps
 
-    @property
-    def calibration_holds(self) -> bool | None:
-        """Return True if the calibration is of the bank as it is, False if it is of an earlier state; None without."""
-        return None if self.calibration is None else self.calibration.fits(self)
-
     @classmethod
     def load(
         cls,
@@ -151,10 +145,16 @@ class ClassBank(State):
 
     @classmethod
     def _on(cls, content: Content, base: Base, previous: ClassBank | None) -> ClassBank:
+        """Return the bank of a file on a base; one that holds all rows itself is moved there if they share most."""
         log = content.log
         if content.base is not None and not content.base.same(base):
-            moved = cls._moved(content, base)
-            return cls.of(replay(content.base, log), log) if moved is None else moved
+            alone = replay(content.base, log)
+            at = log.steps[-1].at if log.steps else _NO_TIME
+            state = converted(base, flattened(alone), renamed_names(content.provenance), at)
+            if state is None:
+                return cls.of(alone, log)
+            steps = tuple(dataclasses.replace(step, changes=None) for step in log.steps)
+            return cls.of(state, Log(steps, len(steps), checkpoint(changes_of(state))))
         if previous is not None and previous.base is base:
             count = len(previous.log.steps)
             same = log.steps[:count] == previous.log.steps and log.checkpoint is previous.log.checkpoint
@@ -162,24 +162,6 @@ class ClassBank(State):
                 changes = [change for step in log.steps[count:] for change in step.changes or ()]
                 return cls.of(applied(previous, changes), log)
         return cls.of(replay(base, log), log)
-
-    @classmethod
-    def _moved(cls, content: Content, base: Base) -> ClassBank | None:
-        """Return the bank of a file that holds all rows itself, on a base with which it shares most; else None."""
-        assert content.base is not None  # noqa: S101 - checked by the caller
-        alone = replay(content.base, content.log)
-        flat = flattened(alone)
-        steps = tuple(dataclasses.replace(step, changes=None) for step in content.log.steps)
-        at = steps[-1].at if steps else _NO_TIME
-        slots = recognised(base, flat.block, renamed_names(content.provenance))
-        if 2 * len(slots) < min(len(base.block), len(flat.block)):
-            return None
-        state = converted(base, flat, slots, at)
-        calibration = flat.calibration
-        if calibration is not None and calibration.content_digest == flat.digest:
-            calibration = dataclasses.replace(calibration, content_digest=state.content_digest)
-        state.calibration = calibration
-        return cls.of(state, Log(steps, len(steps), checkpoint(changes_of(state))))
 
     def save(self, path: Path) -> None:
         """Write the file so that a reader sees the old content or the new, never a part.

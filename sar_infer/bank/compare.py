@@ -57,8 +57,7 @@ class Difference:
     training: Mapping[str, str] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
-        fields = (self.added, self.removed, self.renamed, self.reembedded, self.changed, self.photos, self.training)
-        return any(fields)
+        return any(vars(self).values())
 
 
 def diff(a: State, b: State) -> Difference:

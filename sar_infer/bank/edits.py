@@ -14,7 +14,7 @@ import numpy as np
 
 from sar_infer._arrays import Floats
 from sar_infer.bank.class_bank import ClassBank
-from sar_infer.bank.info import PLAIN, ClassInfo, check_text
+from sar_infer.bank.info import ClassInfo, check_text
 from sar_infer.bank.learned import BankCalibration, FittedTensors
 from sar_infer.bank.log import (
     Action,
@@ -25,6 +25,7 @@ from sar_infer.bank.log import (
     Fit,
     Forget,
     Learn,
+    Log,
     Photos,
     Remove,
     Rename,
@@ -34,6 +35,7 @@ from sar_infer.bank.log import (
     applied,
     changed_info,
     folded,
+    names_in,
     replay,
     standing,
     with_step,
@@ -238,7 +240,8 @@ def learn(bank: ClassBank, learning: Learn, *, by: str = "") -> ClassBank:
     if not learning.photos:
         return committed(bank, "learn", [] if bank.learned is None else [learning], by, ["cleared what was learned"])
     words = [f"learned from {learning.photos:,} photos without labels, of {len(names):,} classes"]
-    return committed(bank, "learn", [dataclasses.replace(learning, names=names)], by, words)
+    numbers = {name: float(number) for name, number in learning.numbers.items()}
+    return committed(bank, "learn", [dataclasses.replace(learning, names=names, numbers=numbers)], by, words)
 
 
 def rollback(bank: ClassBank, to: int, *, by: str = "") -> ClassBank:
@@ -261,19 +264,16 @@ def rollback(bank: ClassBank, to: int, *, by: str = "") -> ClassBank:
     return ClassBank.of(replay(bank.base, bank.log, to), with_step(bank.log, step))
 
 
-def steps_back(history: Sequence[Step], steps: int) -> int:
+def steps_back(log: Log, steps: int) -> int:
     """Return the number of the step that is this many steps back; steps that were rolled back do not count.
 
     Raises:
         InputError: There are fewer steps to take back.
     """
-    number, left = len(history), steps
-    while left and number:
-        to = history[number - 1].to
-        number, left = (number - 1, left - 1) if to is None else (to, left)
-    if left:
-        raise InputError(f"cannot go back {steps} steps, there are {steps - left} to take back")
-    return number
+    line = [log.begun, *(step.n for step in standing(log))]
+    if steps >= len(line):
+        raise InputError(f"cannot go back {steps} steps, there are {len(line) - 1} to take back")
+    return line[-1 - steps]
 
 
 def class_changes(
@@ -295,13 +295,14 @@ def class_changes(
         at: UTC time in ISO form.
         exact: New names may differ in case or space alone from those that the bank has.
     """
-    changes: list[Change] = []
+    changes, plain = list[Change](), ClassInfo(added=at)
     done: dict[str, list[str]] = {"added": [], "replaced": [], "changed": []}
     put: list[tuple[str, ClassInfo, Floats]] = []
     aliases, settings = dict[str, tuple[str, ...]](), dict[str, Settings]()
     for (name, position), row in zip(positions.items(), rows, strict=True):
         if position is None:
-            put.append((name, dataclasses.replace(_plainer(info.get(name, PLAIN), name), added=at), row))
+            item = dataclasses.replace(_plainer(info[name], name), added=at) if name in info else plain
+            put.append((name, item, row))
             done["added"].append(name)
             continue
         spelled, had = bank.names[position], bank.rows_at([position])[0]
@@ -355,7 +356,7 @@ def committed(
     if not changes:
         return bank
     state = applied(bank, changes, strict=True)
-    about_photos = [change.names for change in changes if isinstance(change, Photos | Forget | Set)]
+    about_photos = [names_in(change) for change in changes if isinstance(change, Photos | Forget | Set)]
     photo_words = _photo_words(bank, state, list(dict.fromkeys(itertools.chain(*about_photos))))
     summary = ", ".join([*words, *photo_words, *notes])
     step = Step(len(bank.history) + 1, at or utc_now(), action, summary, by, changes=tuple(changes))

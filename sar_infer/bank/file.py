@@ -358,12 +358,12 @@ class _Reader:
 
     def step(self, content: Any, prefix: str | None = None) -> Step:
         """Return a step from its entry in the records; its tensors begin with a prefix, which its number is."""
-        step = self._steps.get(_json(content))
-        if step is not None and prefix is None:
-            return step
+        previous = self._steps.get(_json(content))
+        if previous is not None and prefix is None:
+            return previous
         if not isinstance(content, dict):
             raise BankError("records: expected objects")
-        step = build(Step, {key: content[key] for key in content.keys() - {"changes", "digest"}}, "records")
+        step: Step = build(Step, {key: content[key] for key in content.keys() - {"changes", "digest"}}, "records")
         prefix = prefix or f"s{step.n}"
         self.check(prefix, content.get("digest"))
         changes = content.get("changes")
@@ -396,10 +396,10 @@ class _Reader:
                 tensors = build(tuple[str, ...], fields["tensors"], prefix)
                 return Fit({name: self.tensor(f"{prefix}.{name}") for name in tensors})
             case "learn":
-                learning = build(_Learning, fields, prefix)
-                arrays = {name: self.tensor(f"{prefix}.{name}") for name in ("sums", "counts", "translation")}
-                return Learn(**vars(learning), **arrays)
-            case _ if kind in _PLAIN:
+                one = build(_Learning, fields, prefix)
+                sums, counts, translation = (self.tensor(f"{prefix}.{n}") for n in ("sums", "counts", "translation"))
+                return Learn(one.names, sums, counts, translation, one.numbers, one.photos, one.stale)
+            case str() if kind in _PLAIN:
                 change: Change = build(_PLAIN[kind], fields, prefix)
                 return change
         raise BankError(f"{prefix}: unknown kind of change {kind!r:.40}")

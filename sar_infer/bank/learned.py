@@ -37,7 +37,7 @@ class BankCalibration:
     """The calibration of a bank.
 
     Attributes:
-        content_digest: Of the bank that it was fitted with: names, rows and photos.
+        content_digest: Of the bank that it was fitted with: names, rows, photos and what these taught.
         model_digest: Of the model that composed the logits, from `classifiers.statistics.model_digest`.
         branch: The branch that answered.
         calibrated: The classes that there were photos of.
@@ -110,7 +110,7 @@ class Learned:
         """
         slots = sorted(self.by_slot)
         digest = hashlib.sha256(json.dumps([dict(sorted(self.numbers.items())), self.photos, self.stale]).encode())
-        arrays = (
+        arrays: tuple[npt.NDArray[Any], ...] = (
             np.asarray(slots if positions is None else positions, np.int64),
             np.array([self.by_slot[slot][1] for slot in slots], np.float64),
             self.translation,

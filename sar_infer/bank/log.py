@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -57,17 +57,16 @@ class Add:
             names = self.names if whole else [self.names[number] for number in fresh]
             block = Block(tuple(names), self.rows if whole else self.rows[fresh])
             slots |= zip(fresh, draft.append(block), strict=True)
-        items = {slot: self.info.get(number, PLAIN) for number, slot in sorted(slots.items())}
-        items = {slot: item for slot, item in items.items() if item != draft.info_at(slot)}
-        for slot, item in items.items():
+        aliases: dict[int, tuple[str, ...]] = {}
+        for number, slot in sorted(slots.items()):
+            item = self.info.get(number, PLAIN)
+            if item.aliases != draft.info_at(slot).aliases:
+                aliases[slot] = item.aliases
             draft.set_info(slot, item)
-        if changed := {
-            slot: item.aliases for slot, item in items.items() if item.aliases != draft.info_at(slot).aliases
-        }:
-            draft.set_aliases(changed)
+        draft.set_aliases(aliases)
 
     def _slot(self, draft: Draft, name: str) -> int | None:
-        slot = draft.slot(name)
+        slot = draft.table.slot_named(name)
         return None if slot is None or (self.exact and draft.table.name(slot) != name) else slot
 
 
@@ -80,7 +79,7 @@ class Remove:
 
     def apply(self, draft: Draft) -> None:
         """Remove the classes from a draft."""
-        draft.remove({slot for name in self.names if (slot := draft.slot(name)) is not None})
+        draft.remove({slot for name in self.names if (slot := draft.table.slot_named(name)) is not None})
 
 
 @dataclass(frozen=True)
@@ -91,14 +90,9 @@ class Rename:
     old: str
     new: str
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Return the names of the classes that it is about."""
-        return (self.old,)
-
     def apply(self, draft: Draft) -> None:
         """Rename the class in a draft, unless another one has the name."""
-        slot, owner = draft.slot(self.old), draft.slot(self.new)
+        slot, owner = draft.table.slot_named(self.old), draft.table.slot_named(self.new)
         if slot is None or owner not in (None, slot):
             return
         item, name = draft.info_at(slot), draft.table.name(slot)
@@ -115,14 +109,9 @@ class Alias:
     kind: ClassVar[str] = "alias"
     aliases: Mapping[str, tuple[str, ...]]
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Return the names of the classes that it is about."""
-        return (*self.aliases,)
-
     def apply(self, draft: Draft) -> None:
         """Set the aliases in a draft."""
-        slots = {name: slot for name in self.aliases if (slot := draft.slot(name)) is not None}
+        slots = {name: slot for name in self.aliases if (slot := draft.table.slot_named(name)) is not None}
         draft.set_aliases({slot: self.aliases[name] for name, slot in slots.items()})
 
 
@@ -143,15 +132,10 @@ class Set:
     kind: ClassVar[str] = "set"
     settings: Mapping[str, Settings]
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Return the names of the classes that it is about."""
-        return (*self.settings,)
-
     def apply(self, draft: Draft) -> None:
         """Set them in a draft."""
         for name, settings in self.settings.items():
-            slot = draft.slot(name)
+            slot = draft.table.slot_named(name)
             if slot is None:
                 continue
             item = draft.info_at(slot)
@@ -170,15 +154,10 @@ class Photos:
     kind: ClassVar[str] = "photos"
     sets: Mapping[str, PhotoSet]
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Return the names of the classes that it is about."""
-        return (*self.sets,)
-
     def apply(self, draft: Draft) -> None:
         """Add the photos to a draft."""
         for name, photos in self.sets.items():
-            slot = draft.slot(name)
+            slot = draft.table.slot_named(name)
             if slot is not None:
                 draft.add_photos(slot, photos)
 
@@ -191,14 +170,9 @@ class Forget:
     name: str
     digests: tuple[bytes, ...] | None = None
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Return the names of the classes that it is about."""
-        return (self.name,)
-
     def apply(self, draft: Draft) -> None:
         """Remove the photos from a draft."""
-        slot = draft.slot(self.name)
+        slot = draft.table.slot_named(self.name)
         if slot is not None and self.digests is None:
             draft.set_photos(slot, PhotoSet.none(draft.table.dim))
         elif slot is not None and self.digests is not None:
@@ -210,7 +184,6 @@ class Calibrate:
     """The calibration of the state before it."""
 
     kind: ClassVar[str] = "calibrate"
-    names: ClassVar[tuple[str, ...]] = ()
     calibration: BankCalibration
 
     def apply(self, draft: Draft) -> None:
@@ -227,7 +200,6 @@ class Fit:
     """
 
     kind: ClassVar[str] = "fit"
-    names: ClassVar[tuple[str, ...]] = ()
     tensors: FittedTensors
 
     def apply(self, draft: Draft) -> None:
@@ -287,13 +259,31 @@ class Learn:
         by_slot = {
             slot: (self.sums[number], float(self.counts[number]))
             for number, name in enumerate(self.names)
-            if (slot := draft.slot(name)) is not None
+            if (slot := draft.table.slot_named(name)) is not None
         }
         learned = Learned(self.translation, by_slot, self.numbers, self.photos, self.stale)
         draft.learned = learned if self.photos else None
 
 
 Change = Add | Remove | Rename | Alias | Set | Photos | Forget | Calibrate | Fit | Learn
+
+
+def names_in(change: Change) -> Sequence[str]:
+    """Return the names of the classes that a change is about."""
+    match change:
+        case Add() | Remove() | Learn():
+            return change.names
+        case Rename():
+            return (change.old,)
+        case Forget():
+            return (change.name,)
+        case Alias():
+            return (*change.aliases,)
+        case Set():
+            return (*change.settings,)
+        case Photos():
+            return (*change.sets,)
+    return ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -451,8 +441,8 @@ def changes_of(state: State) -> list[Change]:
     removed = table.removed[: np.searchsorted(table.removed, count)].tolist()
     changes: list[Change] = [Remove(tuple(base.block.names[slot] for slot in removed))] if removed else []
     changes += _renames(state)
-    info = {slot: item for slot, item in state.info_by_slot.items() if slot < count and table.has(slot)}
-    again = [slot for slot in table.replaced.tolist() if slot < count and table.has(slot)]
+    info = {slot: item for slot, item in state.info_by_slot.items() if slot < count}
+    again = [slot for slot in table.replaced.tolist() if slot < count]
     again = sorted({*again, *(slot for slot, item in info.items() if _embedded_anew(state, slot, item))})
     changes += _settings(state, info)
     if again:
@@ -482,25 +472,22 @@ def flattened(state: State, photo_rows: bool = True) -> Base:
         photo_rows: Keep the rows of photos; else their sums and digests alone stay.
     """
     table = state.table
-    slots = [slot for slot in {**state.base.info, **state.info_by_slot} if table.has(slot)]
-    positions = dict(zip(slots, table.positions(slots).tolist(), strict=True))
-    info = {positions[slot]: item for slot in slots if (item := state.info_at(slot)) != PLAIN}
-    slots = [slot for slot in {**state.base.photos, **state.photos_by_slot} if table.has(slot)]
-    positions = dict(zip(slots, table.positions(slots).tolist(), strict=True))
-    photos = {positions[slot]: one for slot in slots if (one := state.photos_at(slot))}
+
+    def by_position(slots: Collection[int]) -> Iterator[tuple[int, int]]:
+        return zip(slots, table.positions([*slots]).tolist(), strict=True)
+
+    info = {position: state.info_at(slot) for slot, position in by_position(state.slots_with_info)}
+    photos = {position: state.photos_at(slot) for slot, position in by_position(state.slots_with_photos)}
     if not photo_rows:
         photos = {position: one.limited(0) for position, one in photos.items()}
     block = state.base.block if table.plain else Block(tuple(table.names), table.whole())
     more = (photos, state.base.photos, state.fitted, state.learned, state.base.fitted, state.base.learned)
     stated = state.base.stated if table.plain and not any(more) else None
     provenance = {key: value for key, value in state.provenance.items() if key not in (REMOVED, RENAMED)}
-    learned = state.learned
-    if learned is not None:
-        slots = [*learned.by_slot]
-        learned = learned.moved(dict(zip(slots, table.positions(slots).tolist(), strict=True)))
+    learned = state.learned and state.learned.moved(dict(by_position(state.learned.by_slot)))
     base = Base(block, state.encoder_digest, provenance, info, photos, state.calibration, state.fitted, learned, stated)
     calibration = state.calibration
-    if calibration is not None and calibration.fits(state):
+    if calibration is not None and state.calibration_holds:
         calibration = dataclasses.replace(calibration, content_digest=base.digest)
     return dataclasses.replace(base, calibration=calibration)
 
@@ -516,7 +503,7 @@ def _embedded_anew(state: State, slot: int, item: ClassInfo) -> bool:
 def _renames(state: State) -> list[Change]:
     """Return the renames of the base's classes, in an order in which no two have the same name."""
     table, names = state.table, state.base.block.names
-    left = {slot: name for slot, name in table.renamed.items() if slot < len(names) and table.has(slot)}
+    left = {slot: name for slot, name in table.renamed.items() if slot < len(names)}
     now = {slot: names[slot] for slot in left}
     changes: list[Change] = []
     while left:
@@ -546,12 +533,11 @@ def _photos(state: State) -> list[Change]:
     changes: list[Change] = []
     sets: dict[str, PhotoSet] = {}
     for slot, photos in sorted(state.photos_by_slot.items()):
-        if state.table.has(slot):
-            name = state.table.name(slot)
-            if slot in state.base.photos:
-                changes.append(Forget(name))
-            if photos:
-                sets[name] = photos
+        name = state.table.name(slot)
+        if slot in state.base.photos:
+            changes.append(Forget(name))
+        if photos:
+            sets[name] = photos
     return [*changes, *([Photos(sets)] if sets else [])]
 
 
@@ -568,17 +554,20 @@ def taught_changes(state: State) -> list[Change]:
     return [*changes, Learn(names, sums, counts, learned.translation, learned.numbers, learned.photos, learned.stale)]
 
 
-def converted(base: Base, other: Base, slots: Mapping[int, int], at: str) -> State:
-    """Return the state on a base that has the classes of another, which a file holds itself.
+def converted(base: Base, other: Base, renamed: Mapping[str, str], at: str) -> State | None:
+    """Return the state on a base that has the classes of another, which a file holds itself; None if they share few.
 
-    Classes of the base keep its order, others follow.
+    Classes of the base keep its order, others follow. A calibration that held still holds.
 
     Args:
         base: A base of the same encoder.
         other: The other.
-        slots: The base's slot of each position whose class is the base's; see ``recognised``.
+        renamed: The base's names of classes that were renamed, by their names; they have the base's rows.
         at: The time at which classes came that the base does not have.
     """
+    slots = _recognised(base.block, other.block, renamed)
+    if 2 * len(slots) < min(len(base.block), len(other.block)):
+        return None
     names, rows, draft = other.block.names, other.block.rows, Draft(State(base))
     draft.remove({*range(len(base.block))}.difference(slots.values()))
     differ = [position for position, slot in slots.items() if not np.array_equal(base.block.rows[slot], rows[position])]
@@ -602,20 +591,16 @@ def converted(base: Base, other: Base, slots: Mapping[int, int], at: str) -> Sta
     pairs = ((slot, other.info.get(position, PLAIN).aliases) for position, slot in slots.items())
     draft.set_aliases({slot: aliases for slot, aliases in pairs if aliases != draft.info_at(slot).aliases})
     draft.fitted, draft.learned = other.fitted, other.learned and other.learned.moved(slots)
-    draft.calibration = None
-    return draft.state()
+    draft.calibration, state = other.calibration, draft.state()
+    if other.calibration is not None and other.calibration.content_digest == other.digest:
+        state.calibration = dataclasses.replace(other.calibration, content_digest=state.content_digest)
+    return state
 
 
-def recognised(base: Base, other: Block, renamed: Mapping[str, str]) -> dict[int, int]:
-    """Return the base's slot of each position whose class is the base's, by name; both rise.
-
-    Args:
-        base: A base.
-        other: Other classes of the same encoder.
-        renamed: The base's names of classes that were renamed, by their names; they have the base's rows.
-    """
+def _recognised(block: Block, other: Block, renamed: Mapping[str, str]) -> dict[int, int]:
+    """Return the row of a base's block of each row of another whose class is the base's, by name; both rise."""
     slots: dict[int, int] = {}
-    block, last = base.block, -1
+    last = -1
     for position, name in enumerate(other.names):
         slot = position if position < len(block) and block.names[position] == name else None
         if slot is None:

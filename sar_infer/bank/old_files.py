@@ -145,7 +145,9 @@ def _content(stored: Stored) -> tuple[Base, tuple[Step, ...]]:
 def _history(content: Any) -> tuple[Step, ...]:
     if not isinstance(content, list) or not all(isinstance(entry, dict) for entry in content):
         raise BankError("field history: expected a list of objects")
-    steps = build(tuple[Step, ...], [{k: v for k, v in entry.items() if k != "undo"} for entry in content], "history")
+    steps: tuple[Step, ...] = build(
+        tuple[Step, ...], [{k: v for k, v in entry.items() if k != "undo"} for entry in content], "history"
+    )
     check_numbers(steps)
     return steps
 

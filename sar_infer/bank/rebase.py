@@ -28,6 +28,7 @@ from sar_infer.bank.log import (
     Settings,
     changed_info,
     checkpoint,
+    names_in,
     replay,
     standing,
     taught_changes,
@@ -133,8 +134,8 @@ def _mentioned(changes: Sequence[Change]) -> tuple[str, ...]:
     added: set[str] = set()
     for change in changes:
         if not isinstance(change, Add):
-            names |= {name: None for name in change.names if name_key(name) not in added}
-        added |= {name_key(name) for name in (*change.names, *([change.new] if isinstance(change, Rename) else []))}
+            names |= {name: None for name in names_in(change) if name_key(name) not in added}
+        added |= {name_key(name) for name in (*names_in(change), *([change.new] if isinstance(change, Rename) else []))}
     return tuple(names)
 
 

@@ -105,8 +105,8 @@ class State:
     Attributes:
         base: Its base.
         table: Names and rows.
-        info_by_slot: What is known of classes, where it is not what the base knows.
-        photos_by_slot: Photos of classes, where they are not the base's.
+        info_by_slot: What is known of classes that are there, where it is not what the base knows.
+        photos_by_slot: Photos of classes that are there, where they are not the base's.
         aliases: Slots by the ``name_key`` of aliases.
         calibration: The latest; it may be that of an earlier state, for which it says that it holds.
         fitted: Class statistics that were fitted on the bank's rows, by tensor name.
@@ -193,31 +193,39 @@ class State:
     @functools.cached_property
     def info(self) -> Mapping[str, ClassInfo]:
         """Return what is known of classes, by name, of those of which anything is."""
+        return {self.table.name(slot): self.info_at(slot) for slot in self.slots_with_info}
+
+    @property
+    def slots_with_info(self) -> list[int]:
+        """Return the slots, rising, of classes of which anything is known."""
         slots = sorted(slot for slot in {**self.base.info, **self.info_by_slot} if self.table.has(slot))
-        return {self.table.name(slot): item for slot in slots if (item := self.info_at(slot)) != PLAIN}
+        return [slot for slot in slots if self.info_at(slot) != PLAIN]
 
     @functools.cached_property
     def photos(self) -> Mapping[str, PhotoSet]:
         """Return the photos of classes by name, of those that have any, or that answer by photos alone."""
+        return {self.table.name(slot): self.photos_at(slot) for slot in self.slots_with_photos}
+
+    @property
+    def slots_with_photos(self) -> list[int]:
+        """Return the slots, rising, of classes that have photos, or that answer by photos alone."""
         slots = sorted(slot for slot in {**self.base.photos, **self.photos_by_slot} if self.table.has(slot))
-        return {self.table.name(slot): photos for slot in slots if (photos := self.photos_at(slot))}
+        return [slot for slot in slots if self.photos_at(slot)]
 
     @functools.cached_property
     def added_count(self) -> int:
         """Return how many classes came, or got their rows, at run time."""
-        table, base = self.table, self.base
-        gone = table.removed[: np.searchsorted(table.removed, len(base.block))].tolist()
-        changed = {*gone, *self.info_by_slot} if base.added else ()
-        added = base.added - sum(base.info.get(slot, PLAIN).added is not None for slot in changed)
-        added += sum(item.added is not None and table.has(slot) for slot, item in self.info_by_slot.items())
-        return added
+        base = self.base
+        changed = {*self.table.removed.tolist(), *self.info_by_slot} if base.added else ()
+        left = base.added - sum(base.info.get(slot, PLAIN).added is not None for slot in changed)
+        return left + sum(item.added is not None for item in self.info_by_slot.values())
 
     @functools.cached_property
     def _judged(self) -> list[int]:
         """Return the slots of classes with a threshold or background flag."""
         changed = {s for s, item in self.info_by_slot.items() if item.background or item.threshold is not None}
-        slots = (self.base.judged - self.info_by_slot.keys()) | changed
-        return sorted(slot for slot in slots if self.table.has(slot))
+        rest = (slot for slot in self.base.judged - self.info_by_slot.keys() if self.table.has(slot))
+        return sorted({*rest, *changed})
 
     @functools.cached_property
     def background(self) -> Flags | None:
@@ -229,6 +237,11 @@ class State:
     def background_names(self) -> frozenset[str]:
         """Return the names of the classes that are never an answer."""
         return frozenset(self.table.name(slot) for slot in self._judged if self.info_at(slot).background)
+
+    @property
+    def calibration_holds(self) -> bool | None:
+        """Return True if the calibration is of the state as it is, False if it is of an earlier one; None without."""
+        return None if self.calibration is None else self.calibration.fits(self)
 
     @functools.cached_property
     def thresholds(self) -> Floats | None:
@@ -243,35 +256,33 @@ class State:
     @functools.cached_property
     def photographed(self) -> Flags | None:
         """Return flags (C,) of classes that have photos here, or answer by photos alone; None if there are none."""
-        slots = [slot for slot in {**self.base.photos, **self.photos_by_slot} if self.table.has(slot)]
-        slots = [slot for slot in slots if self.photos_at(slot)]
-        return self._flags(slots) if slots else None
+        return self._flags(slots) if (slots := self.slots_with_photos) else None
 
     @property
     def touched(self) -> set[int]:
         """Return the slots of classes that are there and differ from the base's."""
         table, count = self.table, len(self.base.block)
-        slots = {*range(count, table.starts[-1]), *table.replaced.tolist(), *table.renamed}
-        return {slot for slot in {*slots, *self.info_by_slot, *self.photos_by_slot} if table.has(slot)}
+        added = {slot for slot in range(count, table.starts[-1]) if table.has(slot)}
+        return added | {*table.replaced.tolist(), *table.renamed, *self.info_by_slot, *self.photos_by_slot}
 
-    def positions_from(self, own: State, positions: Sequence[int]) -> Indices:
+    def positions_from(self, bundled: State, positions: Sequence[int]) -> Indices:
         """Return the position here (N,) of classes that still have the row of a bundle's bank; -1 of others.
 
         A class that was renamed is found, as it has the slot of the bundle's class. Of a bank on another base, a class
         is the bundle's if it has its name and row.
 
         Args:
-            own: The bundle's bank.
+            bundled: The bundle's bank.
             positions: N positions there.
         """
-        slots, table = own.table.slots(positions), self.table
-        if self.base.digest == own.base.digest:
+        slots, table = bundled.table.slots(positions), self.table
+        if self.base.digest == bundled.base.digest:
             gone = among(slots, table.removed) | among(slots, table.replaced)
             return np.where(gone, -1, table.positions(slots))
-        here = [self.lookup.name(own.names[position]) for position in positions]
+        here = [self.lookup.name(bundled.names[position]) for position in positions]
         same = [
             position
-            if position is not None and np.array_equal(self.rows_at([position])[0], own.rows_at([mine])[0])
+            if position is not None and np.array_equal(self.rows_at([position])[0], bundled.rows_at([mine])[0])
             else -1
             for position, mine in zip(here, positions, strict=True)
         ]
@@ -285,29 +296,23 @@ class State:
         are not part of it.
         """
         table, count = self.table, len(self.base.block)
-        photos = [(slot, item) for slot, item in sorted(self.photos_by_slot.items()) if table.has(slot)]
-        none = PhotoSet.none(self.dim).identity
-        digests = [(slot, item.identity) for slot, item in photos]
-        digests = [(slot, one) for slot, one in digests if one != getattr(self.base.photos.get(slot), "identity", none)]
         removed = table.removed[: np.searchsorted(table.removed, count)]
+        replaced = table.replaced[: np.searchsorted(table.replaced, count)]
+        renamed = {slot: name for slot, name in sorted(table.renamed.items()) if slot < count}
         added = [name for number in range(1, len(table.blocks)) for name in table.names_of(number)]
-        renamed = {slot: name for slot, name in sorted(table.renamed.items()) if slot < count and table.has(slot)}
-        in_base = np.array([s < count and table.has(s) for s in table.replaced.tolist()], np.bool_)
         taught = self._taught()
-        if not (len(removed) or renamed or in_base.any() or added or digests or taught):
+        if not (len(removed) or len(replaced) or renamed or added or self.photos_by_slot or taught):
             return self.base.digest
         digest = hashlib.sha256(self.base.digest.encode())
-        digest.update(_bytes(removed) + _bytes([*renamed]))
-        replaced = table.replaced[in_base] if len(in_base) else table.replaced
-        digest.update(_bytes(replaced))
+        digest.update(_bytes(removed) + _bytes([*renamed]) + _bytes(replaced))
         for names in ([*renamed.values()], added):
             data, offsets = packed(names)
             digest.update(offsets.tobytes() + data.tobytes())
-        for piece in tensor_bytes(table.rows[in_base] if len(replaced) else np.empty((0, self.dim), np.float32)):
+        for piece in tensor_bytes(table.rows[: len(replaced)]):
             digest.update(piece)
         digest.update(self._added_rows())
-        for slot, one in digests:
-            digest.update(int(table.positions([slot])[0]).to_bytes(8, "little") + one)
+        for slot, photos in sorted(self.photos_by_slot.items()):
+            digest.update(int(table.positions([slot])[0]).to_bytes(8, "little") + photos.identity)
         digest.update(taught)
         return digest.hexdigest()
 
@@ -365,6 +370,10 @@ class Draft(State):
         strict: Refuse aliases that stand for another class already; else they give way to it.
     """
 
+    info_by_slot: dict[int, ClassInfo]
+    photos_by_slot: dict[int, PhotoSet]
+    aliases: dict[str, int]
+
     def __init__(self, state: State, *, strict: bool = False) -> None:
         vars(self).update({name: vars(state)[name] for name in _FIELDS})
         self.info_by_slot = dict(state.info_by_slot)
@@ -377,11 +386,6 @@ class Draft(State):
         state = State(self.base)
         vars(state).update({name: vars(self)[name] for name in _FIELDS})
         return state
-
-    def slot(self, name: str) -> int | None:
-        """Return the slot of a class by its name, in any spelling; the exact one comes first."""
-        slots = self.table.slots_named(name_key(name))
-        return next((slot for slot in slots if self.table.name(slot) == name), slots[-1] if slots else None)
 
     def append(self, block: Block) -> range:
         """Add classes at the end and return their slots; small blocks are joined, so that they stay few."""

@@ -220,7 +220,7 @@ class Table:
     def with_rows(self, slots: Sequence[int], rows: Floats) -> Table:
         """Return this table with other rows (R, D) of R classes; the row in the block is no other row."""
         rows_by_slot = dict(zip(self.replaced.tolist(), self.rows, strict=True)) | dict(zip(slots, rows, strict=True))
-        for slot in slots:
+        for slot in {*slots}:
             block, row = block_of(self.blocks, slot)
             if np.array_equal(block.rows[row], rows_by_slot[slot]):
                 del rows_by_slot[slot]
@@ -240,6 +240,11 @@ class Table:
             slots += [slot for slot in self._renamed_keys.get(key, ()) if self.has(slot)]
             slots.sort()
         return slots
+
+    def slot_named(self, name: str) -> int | None:
+        """Return the slot of the class with a name in any spelling; the exact one comes first, else the last."""
+        slots = self.slots_named(name_key(name))
+        return next((slot for slot in slots if self.name(slot) == name), slots[-1] if slots else None)
 
     def keys(self) -> Iterator[str]:
         """Yield the ``name_key`` of every class."""
@@ -312,10 +317,10 @@ class Index(Mapping[str, int]):
         self._table = table
 
     def __getitem__(self, name: str) -> int:
-        for slot in self._table.slots_named(name_key(name)):
-            if self._table.name(slot) == name:
-                return int(self._table.positions([slot])[0])
-        raise KeyError(name)
+        slot = self._table.slot_named(name)
+        if slot is None or self._table.name(slot) != name:
+            raise KeyError(name)
+        return int(self._table.positions([slot])[0])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._table.names)
@@ -337,16 +342,12 @@ class Lookup:
 
     def names(self, text: str) -> list[int]:
         """Return the positions, rising, of all classes whose names are equal to this one up to case and space."""
-        slots = self._table.slots_named(name_key(text))
-        return [self._position(slot) for slot in slots]
+        return [self._position(slot) for slot in self._table.slots_named(name_key(text))]
 
     def name(self, text: str) -> int | None:
         """Return the position of the class with this name; of names that differ in case or space alone, the last."""
-        positions = self.names(text)
-        return next(
-            (position for position in positions if self._table.names[position] == text),
-            positions[-1] if positions else None,
-        )
+        slot = self._table.slot_named(text)
+        return None if slot is None else self._position(slot)
 
     def alias(self, text: str) -> int | None:
         """Return the position of the class that has this alias."""

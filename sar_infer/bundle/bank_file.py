@@ -6,10 +6,12 @@ file that does not exist stands for the bundle's own bank.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 from sar_infer.bank import ClassBank
@@ -18,6 +20,7 @@ from sar_infer.bank.rebase import Embed, Rebased, detached, rebased
 from sar_infer.bundle.bundle import Bundle
 from sar_infer.bundle.manifest import MANIFEST
 from sar_infer.errors import BankError, ClassNameError, InputError
+from sar_infer.storage.files import owned
 
 SUFFIX = ".safetensors"
 WAIT = 3.0
@@ -142,6 +145,7 @@ class BankFile:
     def __init__(self, path: Path, bundle: Bundle, embed: Embed | None = None, *, missing: bool = True) -> None:
         self.path, self._bundle, self._embed = path, bundle, embed
         self._lock = threading.Lock()
+        self._locked: Path | None = None
         self.bank = bundle.bank
         self.rebased: Rebased | None = None
         self._looked: Stamp = None
@@ -155,17 +159,28 @@ class BankFile:
         stamp = stamp_of(self.path)
         return stamp is not None and stamp != self._looked
 
-    def look(self, file: Path | None = None) -> ClassBank:
-        """Return the bank as it is now; what others have written is replayed.
+    @contextlib.contextmanager
+    def owned(self) -> Iterator[None]:
+        """Hold the file's lock; ``save`` writes to the file that is locked, wherever a link at ``path`` points then.
 
-        Args:
-            file: The file that is locked, where ``path`` may be a link to it.
+        Raises:
+            WriteError: Another process is changing it.
+        """
+        with owned(self.path, WAIT) as file:
+            self._locked = file
+            try:
+                yield
+            finally:
+                self._locked = None
+
+    def look(self) -> ClassBank:
+        """Return the bank as it is now; what others have written is replayed.
 
         Raises:
             BankError: The file was replaced by one that cannot be used; the bank stays.
             SchemaError: It needs a newer reader; the bank stays.
         """
-        path = file or self.path
+        path = self._locked or self.path
         if stamp_of(path) in (None, self._looked):
             return self.bank
         with self._lock:
@@ -180,20 +195,17 @@ class BankFile:
                 self._looked = stamp
             return self.bank
 
-    def save(self, bank: ClassBank, file: Path | None = None) -> None:
+    def save(self, bank: ClassBank) -> None:
         """Write a bank, whose file this process owns.
-
-        Args:
-            bank: The bank.
-            file: The file that is locked, where ``path`` may be a link to it.
 
         Raises:
             BankError: A bank file cannot hold it.
             OSError: It cannot be written.
         """
-        bank.save(file or self.path)
+        path = self._locked or self.path
+        bank.save(path)
         with self._lock:
-            self.bank, self._looked = bank, stamp_of(file or self.path)
+            self.bank, self._looked = bank, stamp_of(path)
 
 
 def stamp_of(file: Path) -> Stamp:

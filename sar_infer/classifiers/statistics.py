@@ -312,8 +312,12 @@ def transformed_queries(statistics: Statistics, scale: float, features: Floats) 
         scale: s, the logit scale.
         features: (N, D) unit image features.
     """
-    image = (features - statistics.centre) @ statistics.image_map
-    return np.float32(scale) * features + image, -image @ statistics.text_centre
+    apart: Floats = features - statistics.centre
+    image: Floats = apart @ statistics.image_map
+    queries: Floats = features * np.float32(scale)
+    queries += image
+    constants: Floats = image @ -statistics.text_centre
+    return queries, constants
 
 
 def named_bias(statistics: Statistics, text_rows: Floats) -> Floats:

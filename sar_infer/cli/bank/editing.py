@@ -274,16 +274,11 @@ def alias(arguments: BankArguments, name: str, aliases: Sequence[str], *, remove
                 f"{name!r} does not have all of these aliases; it has: {one_line(', '.join(info.aliases)) or 'none'}"
             )
         if remove:
-            all_aliases = [text for key, text in old_aliases.items() if key not in new_aliases]
+            all_aliases = {key: text for key, text in old_aliases.items() if key not in new_aliases}
         else:
-            all_aliases = [
-                *old_aliases.values(),
-                *(text for key, text in new_aliases.items() if key not in old_aliases),
-            ]
-        after = amend(
-            workspace.bank, {name: dataclasses.replace(info, aliases=tuple(all_aliases))}, by="sar-bank alias"
-        )
-        write(arguments, workspace, after)
+            all_aliases = old_aliases | new_aliases | old_aliases  # the spelling that is there stays
+        changed = dataclasses.replace(info, aliases=tuple(all_aliases.values()))
+        write(arguments, workspace, amend(workspace.bank, {name: changed}, by="sar-bank alias"))
 
 
 @click.command("set")
@@ -405,5 +400,5 @@ def rollback(arguments: BankArguments, to: int | None, steps: int | None) -> Non
     if (to is None) == (steps is None):
         raise Refusal("expected either --to STEP or --steps COUNT")
     with changing(arguments, may_be_missing=False) as workspace:
-        target = steps_back(workspace.bank.history, steps or 0) if to is None else to
+        target = steps_back(workspace.bank.log, steps or 0) if to is None else to
         write(arguments, workspace, edit(workspace.bank, target, by="sar-bank rollback"))

@@ -36,7 +36,7 @@ class Snapshot:
 
     @property
     def etag(self) -> str:
-        """Return the digest of names, rows and photos."""
+        """Return the digest of names, rows, photos and what these taught."""
         return self.bank.content_digest
 
     @functools.cached_property

@@ -29,7 +29,6 @@ from sar_infer.errors import BankError, InputError, SarInferError, WriteError
 from sar_infer.server.bank.changes import Change, ChangeRefusedError, NewPhotos, RollbackResult, check_match
 from sar_infer.server.bank.snapshot import SEARCHED, Entry, Snapshot
 from sar_infer.server.class_names import clean_name, clean_phrases
-from sar_infer.storage.files import owned
 from sar_infer.text.names import Phrases
 
 _BY = "sar-serve"
@@ -49,7 +48,6 @@ class BankStore:
         self._file, self._bundle, self._embed, self._writable = file, bundle, embed, writable
         self._changing = threading.Lock()
         self._failed: tuple[Stamp, float] | None = None
-        self._owned_file = Path()
         self.usable = True
         self._snapshot = Snapshot(self.bank, bundle.bank)
         self._snapshot.prepare()
@@ -92,7 +90,7 @@ class BankStore:
 
     @property
     def etag(self) -> str:
-        """Return the digest of names, rows and photos."""
+        """Return the digest of names, rows, photos and what these taught."""
         return self.snapshot.etag
 
     def look(self) -> Snapshot:
@@ -256,7 +254,7 @@ class BankStore:
             count = len(now.bank.history)
             if latest is not None and latest != count:
                 raise ChangeRefusedError("precondition-failed", f"step {latest} is not the latest any more; {count} is")
-            target = steps_back(now.bank.history, steps or 0) if to is None else to
+            target = steps_back(now.bank.log, steps or 0) if to is None else to
             after = rollback(now.bank, target, by=_BY)
             if after is now.bank:
                 return RollbackResult(None, len(after.names), now.etag)
@@ -275,11 +273,11 @@ class BankStore:
             )
         with self._changing, contextlib.ExitStack() as stack:
             try:
-                self._owned_file = stack.enter_context(owned(file.path, bank_file.WAIT))
+                stack.enter_context(file.owned())
             except WriteError as error:
                 raise ChangeRefusedError("overloaded", str(error)) from None
             try:
-                self._take_up(file, self._owned_file)
+                self._take_up(file)
             except SarInferError as error:
                 raise ChangeRefusedError(
                     "conflict", f"the bank file was changed by another process and cannot be used: {error}"
@@ -288,11 +286,11 @@ class BankStore:
                 raise ChangeRefusedError("conflict", f"{file.path}: {self._other_encoder(file)}")
             yield self.snapshot
 
-    def _take_up(self, file: BankFile, locked: Path | None = None) -> None:
-        """Replay what is new in the file, the one that is locked; of a file that is gone the classes stay."""
+    def _take_up(self, file: BankFile) -> None:
+        """Replay what is new in the file; of a file that is gone the classes stay."""
         before, stamp = file.bank, stamp_of(file.path)
         try:
-            file.look(locked)
+            file.look()
         except SarInferError:
             self.usable, self._failed = False, (stamp, time.monotonic())
             raise
@@ -306,7 +304,7 @@ class BankStore:
         """Replace the file, then the snapshot."""
         assert self._file is not None  # noqa: S101 - checked by ``_owned``
         try:
-            self._file.save(bank, self._owned_file)
+            self._file.save(bank)
         except (OSError, BankError) as error:
             message = f"{self._file.path}: the change cannot be written and was not made ({error})"
             raise ChangeRefusedError("not-stored", message) from error

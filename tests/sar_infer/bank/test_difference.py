@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -121,3 +122,12 @@ def test_sums_that_are_unsound(change: dict[str, object]) -> None:
 def test_sums_that_do_not_fit_the_bank() -> None:
     with pytest.raises(BankError, match="has 8 numbers, expected 4"):
         learn(BANK, learning({"cat": "c"}, dim=8))
+
+
+def test_numbers_of_any_kind_are_kept(tmp_path: Path) -> None:
+    bank = learn(BANK, dataclasses.replace(learning({"cat": "c"}), numbers={"temperature": np.float32(2), "rounds": 3}))
+    bank.save(tmp_path / "b.safetensors")
+    again = ClassBank.load(tmp_path / "b.safetensors")
+    assert again.learned is not None
+    assert again.learned.numbers == {"temperature": 2.0, "rounds": 3.0}
+    assert again.content_digest == bank.content_digest

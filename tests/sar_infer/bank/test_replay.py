@@ -30,7 +30,7 @@ from sar_infer.bank import (
     rollback,
     set_photos_only,
 )
-from sar_infer.bank.log import UNDO_STEPS, folded, replay
+from sar_infer.bank.log import UNDO_STEPS, Add, applied, folded, replay
 from sar_infer.errors import BankError, ClassNameError, InputError
 
 NAMES = st.sampled_from([*"abcdef", "A", "B c", "b  C", "日本"])
@@ -394,3 +394,11 @@ def test_a_change_of_one_class_shares_the_rows_of_all(tmp_path: Path) -> None:
     again = ClassBank.load(tmp_path / "b.safetensors", base=base)
     assert again.table.blocks[0] is base.table.blocks[0]
     assert content(again) == content(bank)
+
+
+def test_a_change_that_names_a_class_twice_is_made_once() -> None:
+    bank = example_bank("ab")
+    change = Add(("a", " A"), unit_rows(["new", "a"]))
+    state = applied(bank, [change])
+    assert list(state.names) == ["a", "b"]
+    np.testing.assert_array_equal(state.embeddings, unit_rows(["a", "b"]))
