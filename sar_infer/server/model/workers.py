@@ -30,8 +30,6 @@ from sar_infer.server.model.supervisor import PAUSE, Supervisor
 from sar_infer.server.problems import Problem
 
 _log = logging.getLogger("sar_infer.server")
-HANDED = 8
-"""Images handed to a worker at once at most; handing over costs the front much, however many they are."""
 _GONE = RuntimeError("the request was cancelled")
 _NOTHING = Answer(Computed([], [], [], []), {})
 _ENCODING = 10.0
