@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 import socket
@@ -114,6 +115,8 @@ def make_server(service: Service, drain: int = 20, notice: float = 0) -> Server:
 def serve(service: Service, listener: socket.socket, drain: int, notice: float) -> None:
     """Serve until a signal stops the server."""
     server = make_server(service, drain, notice)
+    gc.collect()
+    gc.freeze()  # what is there now stays; looking through all of it for cycles would hold up every request
     server.run(sockets=[listener])
     service.close()
     _log.info("stopped")

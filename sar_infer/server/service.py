@@ -29,9 +29,9 @@ _SELF_TEST_EVERY = 2.0
 _SELF_TEST_SECONDS = 10.0
 _LARGE = 2**16
 _LOOK_EVERY = 1.0
+"""Seconds between two looks at the engine and the bank file."""
 _LOOK_SECONDS = 2.0
 """Seconds that an answer waits for a look at the bank file."""
-"""Seconds between two looks at the engine and the bank file."""
 T = TypeVar("T")
 _log = logging.getLogger("sar_infer.server")
 

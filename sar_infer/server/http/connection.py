@@ -78,7 +78,7 @@ class Connection(HttpToolsProtocol):
         self._header_bytes = 0
         self._trailing = False
         self._running: RequestResponseCycle | None = None
-        self._unparsed = bytearray()
+        self._unparsed = b""
         self.idle_since = self.loop.time()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -100,11 +100,11 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what has arrived, piece by piece; the rest is kept while a request waits for the one before it."""
-        self._unparsed += data
-        while self._unparsed and not self.pipeline and not self.transport.is_closing():
-            piece = bytes(self._unparsed[:_PIECE])
-            del self._unparsed[:_PIECE]
-            self._parse(piece)
+        data, parsed = self._unparsed + data, 0
+        while parsed < len(data) and not self.pipeline and not self.transport.is_closing():
+            self._parse(data[parsed : parsed + _PIECE])
+            parsed += _PIECE
+        self._unparsed = data[parsed:]
         self._flow.full = len(self._unparsed) > HEADER_BYTES  # else it reads on, and notices a client that leaves
         if self._flow.full:
             self._flow.pause_reading()

@@ -30,11 +30,13 @@ from sar_infer.server.model.encoding import Encoding
 from sar_infer.server.model.memory import DecodeMemory, Encoded, Note, Pixels
 from sar_infer.server.model.names import Names
 from sar_infer.server.model.sizing import Sizes
-from sar_infer.server.model.workers import HANDED, Workers, described
+from sar_infer.server.model.workers import Workers, described
 from sar_infer.server.problems import IMAGE_CODES, Problem
 from sar_infer.server.settings import Limits
 
 _PHASES = ("decode", "queue", "infer", "score")
+HANDED = 8
+"""Images handed to a worker at once at most; handing over costs the front much, however many they are."""
 _LIGHT = 64 * 2**20
 """Bytes: a JPEG of 7 megapixels."""
 T = TypeVar("T")
@@ -94,9 +96,9 @@ class Engine:
         self._metrics = metrics
         self._phases = {phase: metrics.phases.labels(phase) for phase in _PHASES}
         self._decoders: ThreadPoolExecutor | None = None
-        compute, shared = self._encoding() if workers is None else (workers.compute, HANDED)
+        compute = self._encoding() if workers is None else workers.compute
         self._batcher: Batcher[Encoded | Pixels] = Batcher(
-            compute, sizes.workers, sizes.max_batch, metrics, shared, _light
+            compute, sizes.workers, sizes.max_batch, metrics, HANDED, _light
         )
 
     def close(self) -> None:
@@ -200,12 +202,12 @@ class Engine:
         except DeathError as error:
             return Outcome(None, ImageError(described(error, self._limits.image_seconds)), {})
 
-    def _encoding(self) -> tuple[Encoding[Encoded | Pixels], int]:
-        """Return what decodes and encodes in this process, and that no batch holds more than it encodes together."""
+    def _encoding(self) -> Encoding[Encoded | Pixels]:
+        """Return what decodes and encodes in this process, in threads if more than one image is encoded at a time."""
         batch = self.sizes.max_batch
         if batch > 1:
             self._decoders = ThreadPoolExecutor(min(usable_cores(), batch), "decoder")
-        return Encoding(self._decode, self.classifier.encode, batch, pool=self._decoders), 0
+        return Encoding(self._decode, self.classifier.encode, batch, pool=self._decoders)
 
     def _answered(self, timed: Timed[T], waited: float = 0.0) -> Outcome[T]:
         seconds = dict(zip(_PHASES, (timed.decode, waited + timed.queue, timed.infer, timed.score), strict=True))

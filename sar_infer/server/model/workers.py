@@ -30,8 +30,6 @@ from sar_infer.server.model.supervisor import PAUSE, Supervisor
 from sar_infer.server.problems import Problem
 
 _log = logging.getLogger("sar_infer.server")
-HANDED = 8
-"""Images handed to a worker at once at most; handing over costs the front much, however many they are."""
 _GONE = RuntimeError("the request was cancelled")
 _NOTHING = Answer(Computed([], [], [], []), {})
 _ENCODING = 10.0
@@ -68,6 +66,7 @@ class Workers:
         self._line: deque[Future[Worker[Any]]] = deque()
         self._loading: set[Worker[Any]] = set()
         self._ending: dict[Worker[Any], Cause] = {}
+        self._told: str | None = None
         self._closed = False
 
     def start(self) -> None:
@@ -214,6 +213,9 @@ class Workers:
             self._line.popleft().set_exception(Problem("unavailable", f"{fault}; try again", PAUSE))
         if self._closed:
             return
+        if fault is not None and fault != self._told:
+            _log.error("no work for %g s: %s", PAUSE, fault)
+        self._told = fault
         for _ in range(self._supervisor.start(time.monotonic())):
             in_background(self._start)
         self._metrics.workers.set(len(self._supervisor.ready))

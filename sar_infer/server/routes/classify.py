@@ -32,6 +32,7 @@ from sar_infer.server.service import Service
 from sar_infer.server.settings import Limits
 from sar_infer.text.names import Phrases
 
+PATH = "/v1/classify"
 router = APIRouter(tags=["classify"])
 _RAW = "application/octet-stream"
 _FIELDS = ("image", "classes", "top_k", "mode", "unknown", "coverage", "explain")
@@ -55,6 +56,9 @@ class ClassifyOptions(BaseModel):
     unknown: Unknown | None = Field(None, description=_UNKNOWN)
     coverage: Coverage | None = Field(None, description=_COVERAGE)
     explain: bool | None = Field(None, description=_EXPLAIN)
+
+
+NO_OPTIONS = ClassifyOptions.model_validate({})
 
 
 class ClassifyRequest(BaseModel):
@@ -151,7 +155,7 @@ _MULTIPART = {
 
 
 @router.post(
-    "/v1/classify",
+    PATH,
     response_model=ClassifyAnswer,
     responses=problems(400, 408, 413, 415, 422, 429, 503, 504),
     openapi_extra={

@@ -72,9 +72,12 @@ def test_connections_that_send_half_a_header_are_in_the_way_of_no_other(server: 
             connect(stack, server, HALF)
             if i % 8 == 0:
                 image = {"Content-Type": "image/jpeg", **server.headers}
-                assert httpx2.post(f"{server.url}/v1/classify", content=jpeg(), headers=image).status_code == 200
-        assert httpx2.put(f"{server.url}/v1/classes/violet", headers=server.headers).status_code == 201
-        assert httpx2.post(f"{server.url}/v1/reload", headers=server.headers).status_code == 200
+                assert (
+                    httpx2.post(f"{server.url}/v1/classify", content=jpeg(), headers=image, timeout=60).status_code
+                    == 200
+                )
+        assert httpx2.put(f"{server.url}/v1/classes/violet", headers=server.headers, timeout=60).status_code == 201
+        assert httpx2.post(f"{server.url}/v1/reload", headers=server.headers, timeout=60).status_code == 200
 
 
 def test_a_request_under_way_never_makes_way(server: Server) -> None:
@@ -85,7 +88,7 @@ def test_a_request_under_way_never_makes_way(server: Server) -> None:
         assert kept.recv(15) == b"HTTP/1.1 200 OK"
         for _ in range(80):
             connect(stack, server, HALF)
-        assert httpx2.get(f"{server.url}/healthz").status_code == 200
+        assert httpx2.get(f"{server.url}/healthz", timeout=60).status_code == 200
         while kept.recv(1000):  # closed: it was idle for longer than those
             pass
         under_way.sendall(photo)
@@ -122,7 +125,7 @@ def test_nothing_is_imported_or_set_up_once_it_serves(tmp_path: Path) -> None:
         for path in gets:
             assert client.get(path).status_code == 200
         image = {"Content-Type": "image/jpeg"}
-        assert client.post("/v1/classify", content=jpeg(), headers=image).status_code == 200
+        assert client.post("/v1/classify", content=jpeg(), headers=image, timeout=60).status_code == 200
         assert client.post("/v1/classify", files={"image": jpeg()}, data={"top_k": "2"}).status_code == 200
         assert client.get("/nowhere").status_code == 404
         assert client.put("/v1/classes/latte%20art").status_code == 201

@@ -130,7 +130,7 @@ def test_opening_runs_the_probe_once(
         return encode(self, pixels, seconds)
 
     monkeypatch.setattr(ImageEncoder, "encode", spy)
-    settings = Settings(bundle=bundle_copy, device="cpu", precision=precision, max_batch=2)
+    settings = Settings(bundle=bundle_copy, device="cpu", precision=precision)
     engine = open_engine(settings, Metrics())
     assert seen == [1]
     assert asyncio.run(engine.self_test()) == pytest.approx(1)
