@@ -178,11 +178,11 @@ def averaged(scores: list[Scores]) -> Scores:
 
 def rankings(domain: Domain, test: Photos, run_folder: Path, args: argparse.Namespace) -> dict[str, Any]:
     """Return the scores of one ranking by number of photos: without statistics, as chosen, and in hindsight."""
+    from sar_infer.classifiers.left_out import ALPHAS, LEARNED
     from sar_infer.classifiers.statistics import composed
     from sar_train.training.checkpoint import load_run
     from sar_train.training.prompted import restore
-    from sar_train.training.statistics.left_out import ALPHAS
-    from sar_train.training.statistics.run_file import LEARNED, load_statistics
+    from sar_train.training.statistics.run_file import load_statistics
 
     fitted, backbone = load_statistics(run_folder), args.backbone
     if fitted is None:

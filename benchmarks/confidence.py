@@ -47,7 +47,7 @@ def measure(config: Any, out: Path) -> dict[str, Any]:
 
 def background_auroc(context: Any, prompted: Any, temperature: float) -> float:
     """Return how well the best base score, beside nouns that nobody asks for, tells base test photos from new ones."""
-    from sar_infer.classify.calibration import auroc, softmax
+    from sar_infer.classifiers.scores import auroc, softmax
     from sar_train.evaluation.relations import held_out_names
 
     base, new = context.task.base, context.task.new

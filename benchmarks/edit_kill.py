@@ -26,7 +26,7 @@ import numpy as np
 from benchmarks.bank_kill import Encoder, example_bundle
 from benchmarks.kills import Kills, killed_children
 from sar_infer.bank import ClassBank, ClassInfo, add, amend, remove, rename, rollback
-from sar_infer.bank.replay import replay
+from sar_infer.bank.log import replay
 from sar_infer.bundle import bank_file
 from sar_infer.bundle.bundle import Bundle
 from sar_infer.server.bank.store import BankStore

@@ -14,10 +14,12 @@ import numpy as np
 
 from sar_infer._arrays import Floats
 from sar_infer.bank import ClassBank, PhotoSet
-from sar_infer.bank.calibration import BankCalibration
+from sar_infer.bank.learned import BankCalibration
+from sar_infer.bank.photos import Digests
 from sar_infer.bundle.bank_file import BankFile
 from sar_infer.bundle.bundle import Bundle, Place, open_bundle
 from sar_infer.bundle.manifest import Manifest
+from sar_infer.classifiers.bank_fitting import BankFitting, fit_bank
 from sar_infer.classifiers.composition import Composer
 from sar_infer.classifiers.statistics import model_digest
 from sar_infer.classifiers.trained_statistics import ClassPhotos
@@ -215,12 +217,57 @@ class Classifier(Embedder):
         all_phrases, class_photos = with_photos(named, fresh, self.bundle.manifest.embed_dim)
         chosen = build_class_set(bank, all_phrases, only, self.embed_phrases, self._composer, class_photos)
         chosen = with_head(chosen, self.bundle.head, bank, self.bundle.bank)
-        calibration = self._own_calibration(bank, chosen)
-        if calibration is not None and calibration.fits(bank):
+        return self._calibrated(chosen, bank, class_photos)
+
+    def _calibrated(self, chosen: ClassSet, bank: ClassBank, class_photos: Mapping[str, ClassPhotos]) -> ClassSet:
+        """Return the classes with the calibration that holds: on held-out photos, else from classes left out.
+
+        Args:
+            chosen: The classes of a call.
+            bank: Their bank.
+            class_photos: Photos that the call has of classes, by name.
+        """
+        own = self._own_calibration(bank, chosen)
+        if own is not None and own.fits(bank):
             return with_own_calibration(chosen, bank, class_photos)
-        if calibration_holds(self.bundle.manifest, chosen):
-            return with_calibration(chosen, self.bundle.manifest.calibrated, self.bundle.bank, chosen.photographed)
-        return dataclasses.replace(chosen, calibration=calibration)  # of an earlier state: no score is calibrated
+        confidence = None if chosen.head is not None else self._composer.confidence(bank, chosen.terms)
+        if bank.fitted is None and calibration_holds(self.bundle.manifest, chosen):
+            manifest, changed = self.bundle.manifest, chosen.photographed
+            held_out = with_calibration(chosen, manifest.calibrated, self.bundle.bank, changed)
+            if confidence is None or (held_out.calibrated is not None and held_out.calibrated.all()):
+                return held_out
+        if confidence is not None:
+            return dataclasses.replace(chosen, confidence=confidence)
+        return dataclasses.replace(chosen, calibration=own)  # of an earlier state: no score is calibrated
+
+    def fit(
+        self, photos: Mapping[str, PhotoSet] | None = None, *, bank: ClassBank | None = None, only: bool = False
+    ) -> BankFitting:
+        """Fit class statistics to the photos that a bank keeps rows of, and to further ones, in numpy.
+
+        ``sar_infer.bank.fit(bank, fitting.tensors)`` returns the bank with them, which ranks by them.
+
+        Args:
+            photos: Photos by class name, from ``embed_photos``, beside the bank's.
+            bank: Replaces the classifier's bank.
+            only: The classes of ``photos`` alone, as if there were no bank and no statistics of the bundle.
+
+        Raises:
+            InputError: There are fewer than four classes with two photos or more.
+            ClassNameError: a name is empty or too long.
+        """
+        bank = self.bank if bank is None else bank
+        sets = {} if only else dict(bank.photos)
+        for name, one in (photos or {}).items():
+            column = bank.lookup.get(name)
+            spelling = name if column is None else bank.names[column]
+            sets[spelling] = one if spelling not in sets else sets[spelling].with_added(*_with_rows(one))
+        columns = {name: bank.lookup.get(name) for name in sets}
+        new = [name for name, column in columns.items() if column is None]
+        rows = dict(zip(new, self.embed_names(new), strict=True)) if new else {}
+        rows |= {name: bank.rows_at([column])[0] for name, column in columns.items() if column is not None}
+        bundle = self.bundle
+        return fit_bank(bank, bundle.bank, bundle.statistics, bundle.manifest.logit_scale, sets, rows, only=only)
 
     def stream(
         self,
@@ -326,6 +373,7 @@ class Classifier(Embedder):
         classes: Classes | None = None,
         only: bool = False,
         *,
+        bank: ClassBank | None = None,
         examples: Mapping[str, PhotoSet] = NO_EXAMPLES,
         command: Callable[..., str] | None = bank_command,
         watch: Callable[[int], object] = lambda count: None,
@@ -340,6 +388,7 @@ class Classifier(Embedder):
             photos: Photos by class, such as ``images.inputs.folders`` finds in a folder with one folder for each class.
             classes: As in ``classify``.
             only: As in ``classify``; classes with ``examples`` are chosen from too.
+            bank: Replaces the classifier's bank, as in ``class_set``.
             examples: Further photos of classes, as ``class_set`` takes them.
             command: Returns the text of a command of ``sar-bank`` for the advice; None leaves commands out.
             watch: Called with the number of photos done since the last call.
@@ -348,7 +397,7 @@ class Classifier(Embedder):
             ClassNameError: A name is empty or too long.
             InputError: No photo is left that shows one of the classes.
         """
-        bank = self.bank
+        bank = self.bank if bank is None else bank
         chosen = self.class_set(classes, only, bank, examples)
         signs = judged_by(self.bundle.manifest, chosen)
         by = signs[0] if signs else None
@@ -357,7 +406,7 @@ class Classifier(Embedder):
             self._each_photo,
             self.decide(chosen, RANKED, DecisionOptions(by)),
             {label: class_of(label, chosen, bank) for label in photos},
-            (digest for one in (*bank.photos.values(), *examples.values()) for digest in one.known),
+            (digest for one in (*bank.photos.values(), *examples.values()) for digest in one.digest_set),
             watch,
         )
         evaluation = evaluate(answers, len(chosen.names), unknown_by=by, left_out=left_out)
@@ -410,6 +459,11 @@ class Classifier(Embedder):
             if (calibration.model_digest, calibration.branch) == (self.model_digest, BRANCHES[classes.branch])
             else None
         )
+
+
+def _with_rows(photos: PhotoSet) -> tuple[Digests, Floats]:
+    """Return digests and rows of the photos whose rows are kept."""
+    return photos.digests[photos.folded :], photos.rows
 
 
 def _check_bank(bank: ClassBank, manifest: Manifest) -> None:

@@ -18,6 +18,9 @@ Branch = Literal["text", "head+text", "text+statistics"]
 """Branches that answer for the classes of a call: the text branch alone, or with it the bundle's class head, or image
 statistics."""
 
+CalibratedOn = Literal["held-out", "left-out", "none"]
+"""What scores were calibrated on: held-out photos of these classes, classes that were left out in turn, or nothing."""
+
 Unknown = Literal["score", "energy"]
 """The sign of an unknown image: a low score of the best class, or a high energy over all classes."""
 
@@ -70,8 +73,8 @@ class Prediction:
             Not divided by the temperature.
         similarity: Cosine between image and class embedding, -1..1.
         source: Source of the class.
-        calibrated: True if ``score`` was calibrated on held-out photos of this class; never true of classes added
-            after the bundle was made.
+        calibration: What ``score`` was calibrated on: ``held-out`` photos of this class, ``left-out`` classes (of the
+            bundle's training, or of a bank that was fitted), so that it holds for added classes too, or ``none``.
     """
 
     label: str
@@ -79,7 +82,7 @@ class Prediction:
     logit: float
     similarity: float
     source: Source
-    calibrated: bool = False
+    calibration: CalibratedOn = "none"
 
 
 @dataclass(frozen=True)

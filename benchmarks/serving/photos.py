@@ -14,6 +14,7 @@ from PIL import Image
 MIXES = {
     "mixed": {"imagenet": 36, "caltech": 12, "1": 8, "4": 3, "12": 1},
     "small": {"imagenet": 45, "caltech": 15},
+    "large": {"4": 8, "12": 8},
 }
 """How many photos of each kind; a number is the million pixels that a photo is enlarged to."""
 _QUALITY = 90

@@ -105,6 +105,11 @@ class Running:
         full = [p.memory_full_info() for p in self._tree()]
         return {"rss": sum(m.rss for m in full) / 2**20, "pss": sum(m.pss for m in full) / 2**20}
 
+    def anonymous(self) -> float:
+        """MiB of all its processes that no file backs; what they share is counted once."""
+        rollups = [Path(f"/proc/{p.pid}/smaps_rollup").read_text() for p in self._tree()]
+        return sum(int(text.split("Pss_Anon:")[1].split()[0]) for text in rollups) / 2**10
+
     def _tree(self) -> list[psutil.Process]:
         return [self._process, *self._process.children(recursive=True)]
 

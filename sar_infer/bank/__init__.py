@@ -12,19 +12,32 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sar_infer.bank.class_bank import ClassBank
-    from sar_infer.bank.compare import Difference, diff
-    from sar_infer.bank.edits import add, amend, calibrate, remove, remove_photos, rename, rollback, set_photos_only
+    from sar_infer.bank.compare import Difference, diff, merge
+    from sar_infer.bank.edits import (
+        add,
+        amend,
+        calibrate,
+        fit,
+        learn,
+        remove,
+        remove_photos,
+        rename,
+        rollback,
+        set_photos_only,
+    )
     from sar_infer.bank.info import ClassInfo
+    from sar_infer.bank.learned import Learned
+    from sar_infer.bank.log import Learn, Step
     from sar_infer.bank.photos import PhotoSet
     from sar_infer.bank.rebase import rebased
-    from sar_infer.bank.records import Step
-    from sar_infer.bank.search import find, nearest
-    from sar_infer.bank.union import merge
+    from sar_infer.bank.table import find, nearest
 
 __all__ = [
     "ClassBank",
     "ClassInfo",
     "Difference",
+    "Learn",
+    "Learned",
     "PhotoSet",
     "Step",
     "add",
@@ -32,6 +45,8 @@ __all__ = [
     "calibrate",
     "diff",
     "find",
+    "fit",
+    "learn",
     "merge",
     "nearest",
     "rebased",
@@ -42,25 +57,29 @@ __all__ = [
     "set_photos_only",
 ]
 
-_HOMES = {
+_EDITS = (
+    "add",
+    "amend",
+    "calibrate",
+    "fit",
+    "learn",
+    "remove",
+    "remove_photos",
+    "rename",
+    "rollback",
+    "set_photos_only",
+)
+_HOMES = dict.fromkeys(_EDITS, "edits") | {
     "ClassBank": "class_bank",
     "ClassInfo": "info",
-    "Difference": "compare",
+    "Learned": "learned",
     "PhotoSet": "photos",
-    "Step": "records",
-    "add": "edits",
-    "amend": "edits",
-    "calibrate": "edits",
-    "diff": "compare",
-    "find": "search",
-    "merge": "union",
-    "nearest": "search",
     "rebased": "rebase",
-    "remove": "edits",
-    "remove_photos": "edits",
-    "rename": "edits",
-    "rollback": "edits",
-    "set_photos_only": "edits",
+    **dict.fromkeys(("Difference", "diff", "merge"), "compare"),
+    **dict.fromkeys(("add", "amend", "calibrate", "fit", "learn", "remove"), "edits"),
+    **dict.fromkeys(("remove_photos", "rename", "rollback", "set_photos_only"), "edits"),
+    **dict.fromkeys(("Learn", "Step"), "log"),
+    **dict.fromkeys(("find", "nearest"), "table"),
 }
 
 

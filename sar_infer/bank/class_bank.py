@@ -9,13 +9,23 @@ from typing import Any
 
 from sar_infer._arrays import Floats
 from sar_infer.bank import file
-from sar_infer.bank.calibration import BankCalibration
 from sar_infer.bank.file import Content
 from sar_infer.bank.info import PLAIN, ClassInfo
+from sar_infer.bank.learned import BankCalibration
+from sar_infer.bank.log import (
+    Log,
+    Step,
+    applied,
+    changes_of,
+    checkpoint,
+    converted,
+    flattened,
+    folded,
+    recognised,
+    replay,
+)
 from sar_infer.bank.old_files import KIND, renamed_names
 from sar_infer.bank.photos import PhotoSet
-from sar_infer.bank.records import Log, Step, checkpoint
-from sar_infer.bank.replay import applied, changes_of, converted, flattened, folded, recognised, replay
 from sar_infer.bank.state import Base, State, check_base
 from sar_infer.bank.table import Block
 from sar_infer.errors import BankError, BaseMissingError
@@ -72,16 +82,14 @@ class ClassBank(State):
         sets = {slots[name]: one.limited() for name, one in (photos or {}).items() if one}
         base = Base(block, encoder_digest, provenance or {}, info_by_slot, sets, calibration)
         check_base(base)
-        super().__init__(base, calibration=calibration)
+        super().__init__(base)
         self.log = Log()
 
     @classmethod
     def of(cls, state: State, log: Log) -> ClassBank:
         """Return a state with the log that led to it."""
         bank = cls.__new__(cls)
-        State.__init__(
-            bank, state.base, state.table, state.info_by_slot, state.photos_by_slot, state.aliases, state.calibration
-        )
+        vars(bank).update(vars(state))
         bank.log = log
         return bank
 
@@ -186,16 +194,16 @@ class ClassBank(State):
         """Return this bank as the base of others, which a bundle has at a path; without its history."""
         base = flattened(self)
         base = dataclasses.replace(base, path=str(path), stated=base.digest)
-        return ClassBank.of(State(base, calibration=base.calibration), Log())
+        return ClassBank.of(State(base), Log())
 
     def settled(self) -> ClassBank:
         """Return the bank as it is given away: without its history, and with sums and digests of photos alone.
 
         It ranks as before, and its calibration holds if it held before. Nothing can be undone, and no row of a photo is
-        in it.
+        in it; fitted statistics and what was learned without labels, which are sums too, stay.
         """
         base = flattened(self, photo_rows=False)
-        return ClassBank.of(State(base, calibration=base.calibration), Log())
+        return ClassBank.of(State(base), Log())
 
     def without_calibration(self) -> ClassBank:
         """Return the bank as if it had never been calibrated."""

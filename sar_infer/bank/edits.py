@@ -6,32 +6,39 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
 import numpy as np
 
 from sar_infer._arrays import Floats
-from sar_infer.bank.calibration import BankCalibration
 from sar_infer.bank.class_bank import ClassBank
 from sar_infer.bank.info import PLAIN, ClassInfo, check_text
-from sar_infer.bank.photos import PhotosByName, PhotoSet, united
-from sar_infer.bank.records import (
+from sar_infer.bank.learned import BankCalibration, FittedTensors
+from sar_infer.bank.log import (
     Action,
     Add,
     Alias,
     Calibrate,
     Change,
+    Fit,
     Forget,
+    Learn,
     Photos,
     Remove,
     Rename,
     Set,
     Settings,
     Step,
+    applied,
     changed_info,
+    folded,
+    replay,
+    standing,
+    with_step,
 )
-from sar_infer.bank.replay import applied, folded, replay, standing, with_step
+from sar_infer.bank.photos import PhotosByName, PhotoSet, united
 from sar_infer.bank.state import SAME_ROW, State, check_rows
 from sar_infer.errors import BankError, ClassNameError, InputError
 from sar_infer.text.names import name_key
@@ -82,8 +89,8 @@ def add(
         both = united(had, one)
         sets[spelled] = (had if both is None else both).with_photos_only(one.photos_only or had.photos_only)
     at = utc_now()
-    changes, summary = class_changes(bank, positions, rows, info, at)
-    return joined(bank, "add", [*changes, *photo_changes(bank, sets)], by, summary, at=at)
+    changes, words = class_changes(bank, positions, rows, info, at)
+    return committed(bank, "add", [*changes, *photo_changes(bank, sets)], by, words, at=at)
 
 
 def remove_photos(bank: ClassBank, name: str, digests: Iterable[bytes], *, by: str = "") -> ClassBank:
@@ -93,9 +100,9 @@ def remove_photos(bank: ClassBank, name: str, digests: Iterable[bytes], *, by: s
         ClassNameError: The bank does not have the class.
         InputError: A photo is not counted for it, or is among those whose rows are no longer kept.
     """
-    name, digests = bank.names[bank.lookup.find(name)], tuple(dict.fromkeys(digests))
+    name, digests = bank.spelling(name), tuple(dict.fromkeys(digests))
     bank.photos_of(name).without(digests)  # refuses what cannot be removed
-    return joined(bank, "remove", [Forget(name, digests)], by) if digests else bank
+    return committed(bank, "remove", [Forget(name, digests)] if digests else [], by)
 
 
 def set_photos_only(bank: ClassBank, name: str, *, photos_only: bool, by: str = "") -> ClassBank:
@@ -104,10 +111,9 @@ def set_photos_only(bank: ClassBank, name: str, *, photos_only: bool, by: str = 
     Raises:
         ClassNameError: The bank does not have the class.
     """
-    name = bank.names[bank.lookup.find(name)]
-    if bank.photos_of(name).photos_only == photos_only:
-        return bank
-    return joined(bank, "amend", [Set({name: Settings(photos_only=photos_only)})], by)
+    name = bank.spelling(name)
+    same = bank.photos_of(name).photos_only == photos_only
+    return committed(bank, "amend", [] if same else [Set({name: Settings(photos_only=photos_only)})], by)
 
 
 def remove(bank: ClassBank, names: Iterable[str], *, by: str = "") -> ClassBank:
@@ -123,7 +129,7 @@ def remove(bank: ClassBank, names: Iterable[str], *, by: str = "") -> ClassBank:
     if not gone:
         return bank
     by_alias = {name: f"given by its alias {alias!r}" for name, alias in aliases_among(bank, names).items()}
-    return committed(bank, "remove", [Remove(tuple(gone))], f"removed {listed(gone, by_alias)}", by)
+    return committed(bank, "remove", [Remove(tuple(gone))], by, [f"removed {listed(gone, by_alias)}"])
 
 
 def aliases_among(bank: State, names: Iterable[str]) -> dict[str, str]:
@@ -158,14 +164,14 @@ def rename(bank: ClassBank, old: str, new: str, row: Floats | None = None, *, by
     if owner not in (None, position):
         raise ClassNameError(f"{new!r} already stands for class {bank.names[owner]!r}")
     changes: list[Change] = [Rename(name, new)]
-    summary = f"renamed {name!r} to {new!r}"
+    words = [f"renamed {name!r} to {new!r}"]
     if row is not None:
         check_rows([new], row[np.newaxis])
         aliases = tuple(alias for alias in item.aliases if name_key(alias) != name_key(new))
         anew = dataclasses.replace(item, phrases=(), aliases=aliases, added=utc_now())
         changes.append(Add((new,), row[np.newaxis], {0: anew}))
-        summary += ", embedded anew"
-    return committed(bank, "rename", changes, summary, by)
+        words.append("embedded anew")
+    return committed(bank, "rename", changes, by, words)
 
 
 def amend(bank: ClassBank, changes: Mapping[str, ClassInfo], *, by: str = "") -> ClassBank:
@@ -177,7 +183,7 @@ def amend(bank: ClassBank, changes: Mapping[str, ClassInfo], *, by: str = "") ->
     """
     settings, aliases, fields = dict[str, Settings](), dict[str, tuple[str, ...]](), dict[str, str]()
     for text, update in changes.items():
-        name = bank.names[bank.lookup.find(text)]
+        name = bank.spelling(text)
         item = bank.info_of(name)
         differ = [key for key in ("aliases", "background", "threshold") if getattr(update, key) != getattr(item, key)]
         if differ:
@@ -187,14 +193,52 @@ def amend(bank: ClassBank, changes: Mapping[str, ClassInfo], *, by: str = "") ->
         if (new := changed_info(item, update)) != Settings():
             settings[name] = new
     made: list[Change] = [*([Alias(aliases)] if aliases else []), *([Set(settings)] if settings else [])]
-    return committed(bank, "amend", made, f"changed {listed([*fields], fields)}", by) if made else bank
+    return committed(bank, "amend", made, by, [f"changed {listed([*fields], fields)}"])
 
 
 def calibrate(bank: ClassBank, calibration: BankCalibration, *, by: str = "") -> ClassBank:
     """Give a bank its calibration, which was fitted on it as it is."""
     count = calibration.measured.get("fitted_on", 0)
     summary = f"calibrated on {count:,} photos of {len(calibration.calibrated):,} classes"
-    return committed(bank, "calibrate", [Calibrate(calibration)], summary, by)
+    return committed(bank, "calibrate", [Calibrate(calibration)], by, [summary])
+
+
+def fit(bank: ClassBank, tensors: FittedTensors, *, by: str = "") -> ClassBank:
+    """Give a bank class statistics that were fitted on its own rows; they replace earlier ones.
+
+    Args:
+        bank: The bank.
+        tensors: What ``Statistics.tensors`` returns; none takes away what is there.
+        by: The author of the change.
+    """
+    if not tensors:
+        changes = [] if bank.fitted is None else [Fit({})]
+        return committed(bank, "fit", changes, by, ["dropped the fitted class statistics"])
+    sets = [photos for photos in bank.photos.values() if len(photos.rows)]
+    count = sum(len(photos.rows) for photos in sets)
+    words = [f"fitted class statistics on {count:,} photos of {len(sets):,} classes"]
+    return committed(bank, "fit", [Fit(tensors)], by, words)
+
+
+def learn(bank: ClassBank, learning: Learn, *, by: str = "") -> ClassBank:
+    """Give a bank what photos without labels taught; it replaces all that was learned before.
+
+    Args:
+        bank: The bank.
+        learning: Sums by class, by name or alias; without names and photos what was learned is cleared.
+        by: The author of the change.
+
+    Raises:
+        ClassNameError: The bank does not have a class, or one is named twice.
+        BankError: The sums are of another encoder's size.
+    """
+    names = tuple(map(bank.spelling, learning.names))
+    if len({*names}) < len(names):
+        raise ClassNameError("a class is named twice in what was learned")
+    if not learning.photos:
+        return committed(bank, "learn", [] if bank.learned is None else [learning], by, ["cleared what was learned"])
+    words = [f"learned from {learning.photos:,} photos without labels, of {len(names):,} classes"]
+    return committed(bank, "learn", [dataclasses.replace(learning, names=names)], by, words)
 
 
 def rollback(bank: ClassBank, to: int, *, by: str = "") -> ClassBank:
@@ -286,55 +330,23 @@ def class_changes(
 
 
 def committed(
-    bank: ClassBank, action: Action, changes: Sequence[Change], summary: str, by: str, at: str | None = None
+    bank: ClassBank,
+    action: Action,
+    changes: Sequence[Change],
+    by: str,
+    words: Sequence[str] = (),
+    notes: Sequence[str] = (),
+    at: str | None = None,
 ) -> ClassBank:
-    """Return a bank after some changes, which are one step of its history.
+    """Return a bank after some changes, which are one step of its history; without changes the same bank.
 
     Args:
         bank: The bank before.
         action: What the step is called.
         changes: What it does.
-        summary: The same in words.
         by: The author of the change.
-        at: UTC time in ISO form; None is now.
-
-    Raises:
-        BankError: A change is unsound.
-    """
-    return _with_step(bank, applied(bank, changes, strict=True), action, changes, summary, by, at)
-
-
-def _with_step(
-    bank: ClassBank,
-    state: State,
-    action: Action,
-    changes: Sequence[Change],
-    summary: str,
-    by: str,
-    at: str | None = None,
-) -> ClassBank:
-    step = Step(len(bank.history) + 1, at or utc_now(), action, summary, by, changes=tuple(changes))
-    return ClassBank.of(state, folded(bank.base, with_step(bank.log, step)))
-
-
-def joined(
-    bank: ClassBank,
-    action: Action,
-    changes: Sequence[Change],
-    by: str,
-    summary: Sequence[str] = (),
-    note: str = "",
-    at: str | None = None,
-) -> ClassBank:
-    """Return a bank after some changes, as ``committed`` does; the summary says what became of photos.
-
-    Args:
-        bank: The bank before.
-        action: What the step is called.
-        changes: What it does; if nothing, the same bank is returned.
-        by: The author of the change.
-        summary: What becomes of classes, in words.
-        note: Is appended to it.
+        words: What becomes of classes; what becomes of photos is added.
+        notes: What is said after that.
         at: UTC time in ISO form; None is now.
 
     Raises:
@@ -343,18 +355,11 @@ def joined(
     if not changes:
         return bank
     state = applied(bank, changes, strict=True)
-    words = ", ".join([*summary, *_photo_summary(bank, state, _pictured(changes))]) + note
-    return _with_step(bank, state, action, changes, words, by, at)
-
-
-def _pictured(changes: Sequence[Change]) -> list[str]:
-    """Return the names of classes whose photos some changes are about."""
-    names: list[str] = []
-    for change in changes:
-        names += change.sets if isinstance(change, Photos) else ()
-        names += change.settings if isinstance(change, Set) else ()
-        names += [change.name] if isinstance(change, Forget) else []
-    return list(dict.fromkeys(names))
+    about_photos = [change.names for change in changes if isinstance(change, Photos | Forget | Set)]
+    photo_words = _photo_words(bank, state, list(dict.fromkeys(itertools.chain(*about_photos))))
+    summary = ", ".join([*words, *photo_words, *notes])
+    step = Step(len(bank.history) + 1, at or utc_now(), action, summary, by, changes=tuple(changes))
+    return ClassBank.of(state, folded(bank.base, with_step(bank.log, step)))
 
 
 def photo_changes(bank: ClassBank, photos: PhotosByName) -> list[Change]:
@@ -371,18 +376,18 @@ def photo_changes(bank: ClassBank, photos: PhotosByName) -> list[Change]:
     for name, one in photos.items():
         one.limited().check(bank.dim)
         had = bank.photos_of(name) if name in bank.index else PhotoSet.none(bank.dim)
-        if not one.known <= had.known or (one.photos_only and not had.photos_only):
-            fresh[name] = (one if one.folded else one.without(one.known & had.known)).limited()
+        if not one.digest_set <= had.digest_set or (one.photos_only and not had.photos_only):
+            fresh[name] = (one if one.folded else one.without(one.digest_set & had.digest_set)).limited()
     return [Photos(fresh)] if fresh else []
 
 
-def _photo_summary(bank: State, state: State, names: Sequence[str]) -> list[str]:
+def _photo_words(bank: State, state: State, names: Sequence[str]) -> list[str]:
     """Return what happens to photos of classes, in words."""
     none = PhotoSet.none(bank.dim)
     pairs = [(bank.photos_of(name) if name in bank.index else none, state.photos_of(name)) for name in names]
     counts = {
-        "added {} to {}": [len(now.known - was.known) for was, now in pairs],
-        "removed {} from {}": [len(was.known - now.known) for was, now in pairs],
+        "added {} to {}": [len(now.digest_set - was.digest_set) for was, now in pairs],
+        "removed {} from {}": [len(was.digest_set - now.digest_set) for was, now in pairs],
     }
     words = []
     for text, numbers in counts.items():

@@ -19,26 +19,27 @@ import numpy as np
 import numpy.typing as npt
 
 from sar_infer.bank import old_files
-from sar_infer.bank.calibration import BankCalibration
 from sar_infer.bank.info import check_text, info_from_json, info_to_json, sparse
-from sar_infer.bank.old_files import KIND, MAPPED_BYTES
-from sar_infer.bank.photos import PhotoSet
-from sar_infer.bank.records import (
-    Action,
+from sar_infer.bank.log import (
     Add,
     Alias,
     Calibrate,
     Change,
+    Fit,
     Forget,
+    Learn,
     Log,
     Photos,
     Remove,
     Rename,
     Set,
-    Settings,
     Step,
+    applied,
+    taught_changes,
 )
-from sar_infer.bank.state import Base, check_base, check_rows
+from sar_infer.bank.old_files import KIND, MAPPED_BYTES
+from sar_infer.bank.photos import PhotoSet
+from sar_infer.bank.state import Base, State, check_base, check_rows
 from sar_infer.bank.table import Block
 from sar_infer.errors import BankError, BundleError
 from sar_infer.storage.files import write_atomically
@@ -47,6 +48,8 @@ from sar_infer.storage.strict_json import build
 from sar_infer.storage.tensor_file import TensorFile, Tensors, file_pieces, tensor_bytes
 
 VERSION = "4"
+_BASE = "base"
+"""Prefix of the tensors of a base's changes."""
 _LARGE = 1 << 16
 """Characters of a step's changes above which they stand in a tensor: a header may have 100 MB."""
 _TEXTS = (
@@ -57,10 +60,11 @@ _TEXTS = (
     "records",
     "checkpoint",
     "info",
-    "photos",
-    "calibration",
+    "base_changes",
 )
 """Metadata that the record digest covers."""
+_PLAIN: Mapping[str, Any] = {kind.kind: kind for kind in (Remove, Rename, Alias, Set, Calibrate)}
+"""Kinds of change whose fields are JSON as they are."""
 
 
 @dataclass(frozen=True)
@@ -98,14 +102,15 @@ def read(path: Path, encoder_digest: str | None = None, previous: Log | None = N
         BankError: It is missing, damaged, no bank, or of another encoder.
     """
     if KIND.version_of(path) != VERSION:
-        return _old(path, encoder_digest, whole=whole)
+        base, steps = old_files.read(path, encoder_digest, whole=whole)
+        return Content(base.encoder_digest, Log(steps, len(steps)), base, base.digest, provenance=base.provenance)
     try:
         with path.open("rb") as stream:
             file = TensorFile(stream)
             KIND.check_encoder(path, file.metadata["encoder_digest"], encoder_digest)
             return _read(file, previous or Log(), whole=whole)
     except (BankError, BundleError, ValueError, KeyError, OSError, RecursionError) as error:
-        raise BankError(f"{path}: {_reason(error)}") from None
+        raise old_files.unreadable(path, error) from None
 
 
 def write(path: Path, base: Base, log: Log, digest: str) -> None:
@@ -121,7 +126,7 @@ def write(path: Path, base: Base, log: Log, digest: str) -> None:
         BankError: There is more text than a file's header takes; an old file is still there.
         OSError: It cannot be written; an old one is still there.
     """
-    if base.path is None and not (log.steps or log.checkpoint or base.photos or base.calibration):
+    if base.path is None and not (log.steps or log.checkpoint or _base_changes(base)):
         old_files.write(path, base)
         return
     texts, tensors = _base_parts(base, log.begun)
@@ -161,28 +166,36 @@ def _base_parts(base: Base, begun: int) -> tuple[dict[str, str], dict[str, npt.N
     data, offsets = packed(base.block.names)
     tensors: dict[str, npt.NDArray[Any]] = {"names": data, "offsets": offsets, "embeddings": base.block.rows}
     texts["info"] = _json(info_to_json(base.info))
-    if base.photos:
-        content, arrays = _parts(Photos({base.block.names[slot]: base.photos[slot] for slot in sorted(base.photos)}))
-        arrays = {f"base.{name}": array for name, array in arrays.items()}
-        texts["photos"] = _json(content | {"digest": _digest_of_tensors(arrays)})
-        tensors |= arrays
-    if base.calibration is not None:
-        texts["calibration"] = _json(dataclasses.asdict(base.calibration))
+    if changes := _base_changes(base):
+        entry, more = _encoded(Step(0, "", "checkpoint", "", changes=changes), _BASE)
+        texts["base_changes"] = _json(entry)
+        tensors |= more
     return texts, tensors
+
+
+def _base_changes(base: Base) -> tuple[Change, ...]:
+    """Return the changes that give the names and rows of a base all else."""
+    names = base.block.names
+    changes: list[Change] = []
+    if base.photos:
+        changes.append(Photos({names[slot]: base.photos[slot] for slot in sorted(base.photos)}))
+    if base.calibration is not None:
+        changes.append(Calibrate(base.calibration))
+    return (*changes, *taught_changes(State(base)))
 
 
 def encoded(step: Step) -> tuple[Mapping[str, Any], Tensors]:
     """Return a step's entry in the records and its tensors, which have the names of the file; computed once."""
     result = _ENCODED.get(step)
     if result is None:
-        result = _ENCODED[step] = _encoded(step)
+        result = _ENCODED[step] = _encoded(step, f"s{step.n}")
     return result
 
 
 _ENCODED: weakref.WeakKeyDictionary[Step, tuple[Mapping[str, Any], Tensors]] = weakref.WeakKeyDictionary()
 
 
-def _encoded(step: Step) -> tuple[Mapping[str, Any], Tensors]:
+def _encoded(step: Step, prefix: str) -> tuple[Mapping[str, Any], Tensors]:
     entry: dict[str, Any] = {"n": step.n, "at": step.at, "action": step.action, "summary": step.summary}
     entry |= ({"by": step.by} if step.by else {}) | ({} if step.to is None else {"to": step.to})
     if step.changes is None:
@@ -192,10 +205,10 @@ def _encoded(step: Step) -> tuple[Mapping[str, Any], Tensors]:
     for number, change in enumerate(step.changes):
         content, arrays = _parts(change)
         changes.append({"kind": change.kind, **content})
-        tensors |= {f"s{step.n}.{number}.{name}": array for name, array in arrays.items()}
+        tensors |= {f"{prefix}.{number}.{name}": array for name, array in arrays.items()}
     text = _json(changes)
     if len(text) > _LARGE:
-        tensors[f"s{step.n}.changes"] = np.frombuffer(text.encode(), np.uint8)
+        tensors[f"{prefix}.changes"] = np.frombuffer(text.encode(), np.uint8)
     entry["changes"] = None if len(text) > _LARGE else changes
     if tensors:
         entry["digest"] = _digest_of_tensors(tensors)
@@ -209,12 +222,6 @@ def _parts(change: Change) -> tuple[dict[str, Any], Tensors]:
             content: dict[str, Any] = {"names": list(change.names)}
             content |= {"info": info_to_json(change.info)} if change.info else {}
             return content | ({"exact": True} if change.exact else {}), {"rows": change.rows}
-        case Remove():
-            return {"names": list(change.names)}, {}
-        case Alias():
-            return {"aliases": {name: list(aliases) for name, aliases in change.aliases.items()}}, {}
-        case Set():
-            return {"settings": {name: sparse(settings) for name, settings in change.settings.items()}}, {}
         case Photos():
             sets = change.sets.values()
             classes = [
@@ -230,10 +237,14 @@ def _parts(change: Change) -> tuple[dict[str, Any], Tensors]:
         case Forget():
             digests = None if change.digests is None else [digest.hex() for digest in change.digests]
             return {"name": change.name, "digests": digests}, {}
-        case Calibrate():
-            return {"calibration": dataclasses.asdict(change.calibration)}, {}
-        case Rename():
-            return {"old": change.old, "new": change.new}, {}
+        case Fit():
+            return {"tensors": sorted(change.tensors)}, change.tensors
+        case Learn():
+            content = {"names": list(change.names), "numbers": dict(change.numbers), "photos": change.photos}
+            arrays = {"sums": change.sums, "counts": change.counts, "translation": change.translation}
+            return content | ({"stale": True} if change.stale else {}), arrays
+        case _:
+            return sparse(change), {}
 
 
 @dataclass(frozen=True)
@@ -246,17 +257,13 @@ class _BaseEntry:
 
 
 @dataclass(frozen=True)
-class _Entry:
-    """A step as it stands in the records."""
+class _Learning:
+    """What was learned as it stands in a record, without its tensors."""
 
-    n: int
-    at: str
-    action: Action
-    summary: str
-    by: str = ""
-    to: int | None = None
-    changes: Any = None
-    digest: str | None = None
+    names: tuple[str, ...]
+    numbers: Mapping[str, float]
+    photos: int
+    stale: bool = False
 
 
 @dataclass(frozen=True)
@@ -279,8 +286,7 @@ def _read(file: TensorFile, previous: Log, *, whole: bool) -> Content:
     if not isinstance(records, list):
         raise BankError("field records: expected a list")
     steps = tuple(map(reader.step, records))
-    if [step.n for step in steps] != list(range(1, len(steps) + 1)):
-        raise BankError("the steps of its history are not numbered from 1 on")
+    old_files.check_numbers(steps)
     for step in steps:
         if (step.action == "rollback") != (step.to is not None) or not 0 <= (step.to or 0) < step.n:
             raise BankError(f"step {step.n} of its history is no sound {step.action}")
@@ -301,16 +307,16 @@ def _own_base(reader: _Reader, texts: Mapping[str, str], provenance: Mapping[str
     names = unpacked(reader.tensor("names"), reader.tensor("offsets"))
     block = Block(names, reader.tensor("embeddings"))
     info = info_from_json(json.loads(texts["info"]), len(names))
-    calibration = None
-    if "calibration" in texts:
-        calibration = build(BankCalibration, json.loads(texts["calibration"]), "calibration")
-    photos: dict[int, PhotoSet] = {}
-    if "photos" in texts:
-        content = json.loads(texts["photos"])
-        sets = _photos(build(tuple[_Class, ...], content["classes"], "photos"), reader, "base")
-        reader.check("base", content["digest"])
-        photos = {block.names.index(name): one for name, one in sets.items()}
-    base = Base(block, texts["encoder_digest"], provenance, info, photos, calibration, digest)
+    base = Base(block, texts["encoder_digest"], provenance, info, stated=digest)
+    if "base_changes" in texts:
+        state = applied(State(base), reader.step(json.loads(texts["base_changes"]), _BASE).changes or ())
+        base = dataclasses.replace(
+            base,
+            photos=state.photos_by_slot,
+            calibration=state.calibration,
+            fitted=state.fitted,
+            learned=state.learned,
+        )
     check_base(base, rows=reader.checks("embeddings"))
     if reader.checks("embeddings") and base.computed_digest() != digest:
         raise BankError("content does not match its digest; the file was damaged or changed")
@@ -350,22 +356,24 @@ class _Reader:
         if names and self.checks(f"{prefix}.") and _digest_of_tensors({n: self.tensor(n) for n in names}) != digest:
             raise BankError(f"the content of {prefix} does not match its digest; the file was damaged or changed")
 
-    def step(self, content: Any) -> Step:
-        """Return a step from its entry in the records."""
+    def step(self, content: Any, prefix: str | None = None) -> Step:
+        """Return a step from its entry in the records; its tensors begin with a prefix, which its number is."""
         step = self._steps.get(_json(content))
-        if step is not None:
+        if step is not None and prefix is None:
             return step
-        entry = build(_Entry, content, "records")
-        prefix = f"s{entry.n}"
-        self.check(prefix, entry.digest)
-        changes = entry.changes
+        if not isinstance(content, dict):
+            raise BankError("records: expected objects")
+        step = build(Step, {key: content[key] for key in content.keys() - {"changes", "digest"}}, "records")
+        prefix = prefix or f"s{step.n}"
+        self.check(prefix, content.get("digest"))
+        changes = content.get("changes")
         if changes is None and self.has(f"{prefix}.changes"):
             changes = json.loads(self.tensor(f"{prefix}.changes").tobytes())
         if changes is not None:
             if not isinstance(changes, list):
-                raise BankError(f"changes of step {entry.n}: expected a list")
+                raise BankError(f"changes of step {step.n}: expected a list")
             changes = tuple(self._change(change, f"{prefix}.{number}") for number, change in enumerate(changes))
-        step = Step(entry.n, entry.at, entry.action, entry.summary, entry.by, entry.to, changes)
+        step = dataclasses.replace(step, changes=changes)
         _ENCODED[step] = (
             content,
             {name: array for name, array in self._tensors.items() if name.startswith(f"{prefix}.")},
@@ -377,28 +385,35 @@ class _Reader:
         fields = {key: value for key, value in content.items() if key != "kind"} if kind else {}
         match kind:
             case "add":
-                names = build(tuple[str, ...], fields["names"], prefix)
-                for name in names:
-                    check_text("name", name)
-                rows = self.tensor(f"{prefix}.rows")
-                if rows.dtype != np.float32 or rows.ndim != 2 or len(rows) != len(names):
-                    raise BankError(f"{prefix}: expected float32 ({len(names)}, D) rows, got {rows.dtype} {rows.shape}")
-                if self.checks(f"{prefix}.rows"):
-                    check_rows(names, rows)
-                return Add(names, rows, info_from_json(fields.get("info", []), len(names)), bool(fields.get("exact")))
-            case "set":
-                return Set(build(Mapping[str, Settings], fields["settings"], prefix))
+                return self._add(fields, prefix)
             case "photos":
                 return Photos(_photos(build(tuple[_Class, ...], fields["classes"], prefix), self, prefix))
             case "forget":
                 digests = build(tuple[str, ...] | None, fields["digests"], prefix)
                 gone = None if digests is None else tuple(map(bytes.fromhex, digests))
                 return Forget(build(str, fields["name"], prefix), gone)
-            case "remove" | "rename" | "alias" | "calibrate":
-                plain = {"remove": Remove, "rename": Rename, "alias": Alias, "calibrate": Calibrate}
-                change: Change = build(plain[kind], fields, prefix)
+            case "fit":
+                tensors = build(tuple[str, ...], fields["tensors"], prefix)
+                return Fit({name: self.tensor(f"{prefix}.{name}") for name in tensors})
+            case "learn":
+                learning = build(_Learning, fields, prefix)
+                arrays = {name: self.tensor(f"{prefix}.{name}") for name in ("sums", "counts", "translation")}
+                return Learn(**vars(learning), **arrays)
+            case _ if kind in _PLAIN:
+                change: Change = build(_PLAIN[kind], fields, prefix)
                 return change
         raise BankError(f"{prefix}: unknown kind of change {kind!r:.40}")
+
+    def _add(self, fields: Mapping[str, Any], prefix: str) -> Add:
+        names = build(tuple[str, ...], fields["names"], prefix)
+        for name in names:
+            check_text("name", name)
+        rows = self.tensor(f"{prefix}.rows")
+        if rows.dtype != np.float32 or rows.ndim != 2 or len(rows) != len(names):
+            raise BankError(f"{prefix}: expected float32 ({len(names)}, D) rows, got {rows.dtype} {rows.shape}")
+        if self.checks(f"{prefix}.rows"):
+            check_rows(names, rows)
+        return Add(names, rows, info_from_json(fields.get("info", []), len(names)), bool(fields.get("exact")))
 
 
 def _photos(classes: Sequence[_Class], reader: _Reader, prefix: str) -> dict[str, PhotoSet]:
@@ -418,13 +433,6 @@ def _photos(classes: Sequence[_Class], reader: _Reader, prefix: str) -> dict[str
         sets[one.name].check(rows.shape[1])
         row, digest = row + one.rows, digest + one.photos
     return sets
-
-
-def _old(path: Path, encoder_digest: str | None, *, whole: bool) -> Content:
-    old = old_files.read(path, encoder_digest, whole=whole)
-    log = Log(old.history, len(old.history))
-    base = old.base
-    return Content(base.encoder_digest, log, base, base.digest, provenance=base.provenance)
 
 
 def _json(content: Any) -> str:
@@ -448,7 +456,3 @@ def _digest_of_tensors(tensors: Tensors) -> str:
         for piece in tensor_bytes(tensors[name]):
             digest.update(piece)
     return digest.hexdigest()
-
-
-def _reason(error: Exception) -> str:
-    return f"metadata has no {error}" if isinstance(error, KeyError) else str(error)

@@ -76,6 +76,8 @@ def sparse(value: Any) -> Any:
     """Return a value for JSON; of dataclasses, also of those in it, the fields that differ from their defaults."""
     if isinstance(value, tuple) and value and dataclasses.is_dataclass(value[0]):
         return [sparse(item) for item in value]
+    if isinstance(value, Mapping):
+        return {key: sparse(item) for key, item in value.items()}
     if not dataclasses.is_dataclass(value):
         return value
     result: dict[str, Any] = {}

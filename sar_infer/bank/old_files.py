@@ -8,18 +8,17 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from sar_infer.bank.calibration import BankCalibration
 from sar_infer.bank.info import ClassInfo, info_from_json, info_to_json
+from sar_infer.bank.learned import BankCalibration
+from sar_infer.bank.log import Step
 from sar_infer.bank.photos import PhotoSet
-from sar_infer.bank.records import Step
 from sar_infer.bank.state import REMOVED, RENAMED, Base, check_base
 from sar_infer.bank.table import Block
 from sar_infer.errors import BankError, BundleError
@@ -52,19 +51,6 @@ KIND = FileKind(
 )
 
 
-@dataclass(frozen=True)
-class OldFile:
-    """The content of a file.
-
-    Attributes:
-        base: Its classes, with all that is known of them.
-        history: Its steps, as text.
-    """
-
-    base: Base
-    history: tuple[Step, ...] = ()
-
-
 def removed_names(provenance: Mapping[str, Any]) -> list[str]:
     """Return the names of the bundle's classes that were removed, or got another row."""
     names = provenance.get(REMOVED, [])
@@ -95,8 +81,8 @@ def write(path: Path, base: Base) -> None:
     KIND.save(path, base.block.names, tensors, base.encoder_digest, metadata, base.digest, reader)
 
 
-def read(path: Path, encoder_digest: str | None, *, whole: bool = False) -> OldFile:
-    """Read and check a file.
+def read(path: Path, encoder_digest: str | None, *, whole: bool = False) -> tuple[Base, tuple[Step, ...]]:
+    """Return the classes of a file, with all that is known of them, and the steps of its history, as text.
 
     Args:
         path: The file.
@@ -113,16 +99,21 @@ def read(path: Path, encoder_digest: str | None, *, whole: bool = False) -> OldF
             if KIND.content_digest(stored.names, stored.tensors) != stored.metadata["content_digest"]:
                 raise BankError("content does not match its digest; the file was damaged or changed")
             stored = dataclasses.replace(stored, checked=True)
-        old = _file(stored)
+        base, history = _content(stored)
         if stored.checked:
             KIND.check_names(stored.names)
-        check_base(old.base, rows=stored.checked)
-        return old
+        check_base(base, rows=stored.checked)
+        return base, history
     except (BankError, BundleError, ValueError, KeyError, RecursionError) as error:
-        raise BankError(f"{path}: {_reason(error)}") from None
+        raise unreadable(path, error) from None
 
 
-def _file(stored: Stored) -> OldFile:
+def unreadable(path: Path, error: Exception) -> BankError:
+    """Return the error of a file that cannot be read."""
+    return BankError(f"{path}: {f'metadata has no {error}' if isinstance(error, KeyError) else error}")
+
+
+def _content(stored: Stored) -> tuple[Base, tuple[Step, ...]]:
     metadata, names = stored.metadata, stored.names
     provenance = json.loads(metadata["provenance"])
     if not isinstance(provenance, dict):
@@ -136,7 +127,7 @@ def _file(stored: Stored) -> OldFile:
             name: ClassInfo(phrases=phrases) for name, phrases in texts_by_name.items() if phrases not in ((), (name,))
         }
         info = {rows[name]: item for name, item in items.items() if name in rows}
-        return OldFile(Base(block, encoder, provenance, info, stated=digest))
+        return Base(block, encoder, provenance, info, stated=digest), ()
     texts = {key: metadata[key] for key in ("provenance", "info", "history")}
     texts |= {key: metadata[key] for key in ("calibration",) if key in metadata}
     covered = {name: stored.tensors[name] for name in _COVERED if name in stored.tensors}
@@ -147,26 +138,22 @@ def _file(stored: Stored) -> OldFile:
     if "calibration" in texts:
         calibration = build(BankCalibration, json.loads(texts["calibration"]), "calibration")
     photos = _photos(stored.tensors, len(names), block.rows.shape[-1])
-    base = Base(block, encoder, provenance, info, photos, calibration, digest)
-    return OldFile(base, _history(json.loads(texts["history"])))
-
-
-@dataclass(frozen=True)
-class _OldStep:
-    n: int
-    at: str
-    action: Any
-    summary: str
-    by: str = ""
-    to: int | None = None
-    undo: Any = None
+    base = Base(block, encoder, provenance, info, photos, calibration, stated=digest)
+    return base, _history(json.loads(texts["history"]))
 
 
 def _history(content: Any) -> tuple[Step, ...]:
-    steps = build(tuple[_OldStep, ...], content, "history")
+    if not isinstance(content, list) or not all(isinstance(entry, dict) for entry in content):
+        raise BankError("field history: expected a list of objects")
+    steps = build(tuple[Step, ...], [{k: v for k, v in entry.items() if k != "undo"} for entry in content], "history")
+    check_numbers(steps)
+    return steps
+
+
+def check_numbers(steps: Sequence[Step]) -> None:
+    """Raise BankError unless steps are numbered from 1 on."""
     if [step.n for step in steps] != list(range(1, len(steps) + 1)):
         raise BankError("the steps of its history are not numbered from 1 on")
-    return tuple(Step(step.n, step.at, step.action, step.summary, step.by, step.to) for step in steps)
 
 
 def _photos(tensors: Tensors, count: int, dim: int) -> dict[int, PhotoSet]:
@@ -219,7 +206,3 @@ def _digest(encoder: str, texts: Mapping[str, str], tensors: Tensors) -> str:
         for piece in tensor_bytes(tensors.get(name, np.empty(0, np.uint8))):
             digest.update(piece)
     return digest.hexdigest()
-
-
-def _reason(error: Exception) -> str:
-    return f"metadata has no {error}" if isinstance(error, KeyError) else str(error)

@@ -82,14 +82,14 @@ class PhotoSet:
         return result
 
     @functools.cached_property
-    def known(self) -> frozenset[bytes]:
+    def digest_set(self) -> frozenset[bytes]:
         """Return all digests."""
         return frozenset(digest.tobytes() for digest in self.digests)
 
     @functools.cached_property
     def identity(self) -> bytes:
         """Return a SHA-256 that is the same for the same photos, in whatever order they came."""
-        return hashlib.sha256(b"".join([bytes([self.photos_only]), *sorted(self.known)])).digest()
+        return hashlib.sha256(b"".join([bytes([self.photos_only]), *sorted(self.digest_set)])).digest()
 
     def check(self, dim: int) -> None:
         """Check shapes and numbers.
@@ -105,7 +105,7 @@ class PhotoSet:
         if len(self.rows) > MOST_ROWS:
             raise BankError(f"{len(self.rows)} rows of photos, at most {MOST_ROWS} are kept")
         _check_rows(self.rows)
-        if len(self.known) != len(self.digests):
+        if len(self.digest_set) != len(self.digests):
             raise BankError("a photo is counted twice")
         with np.errstate(over="ignore"):
             length = float(np.linalg.norm(self.older))
@@ -120,7 +120,7 @@ class PhotoSet:
         """
         if rows.dtype != np.float32 or rows.shape != (len(digests), self.rows.shape[1]):
             raise BankError(f"expected float32 ({len(digests)}, {self.rows.shape[1]}) rows of photos, got {rows.shape}")
-        counted, fresh = set(self.known), []
+        counted, fresh = set(self.digest_set), []
         for number, digest in enumerate(digests):
             if (key := digest.tobytes()) not in counted:
                 counted.add(key)
@@ -176,12 +176,12 @@ def united(ours: PhotoSet, theirs: PhotoSet) -> PhotoSet | None:
     """
     if theirs.rows.shape[1] != ours.rows.shape[1]:
         raise BankError(f"rows of photos have {theirs.rows.shape[1]} numbers, expected {ours.rows.shape[1]}")
-    if theirs.known <= ours.known:
+    if theirs.digest_set <= ours.digest_set:
         return ours
     first, second = ({digest.tobytes() for digest in one.digests[: one.folded]} for one in (ours, theirs))
     if first & second:
-        return theirs.with_photos_only(ours.photos_only) if ours.known <= theirs.known else None
-    ours = ours.without(ours.known & second)
+        return theirs.with_photos_only(ours.photos_only) if ours.digest_set <= theirs.digest_set else None
+    ours = ours.without(ours.digest_set & second)
     older = np.concatenate([ours.digests[: ours.folded], theirs.digests[: theirs.folded]])
     digests = np.concatenate([older, ours.digests[ours.folded :]])
     both = dataclasses.replace(ours, digests=digests, older=ours.older + theirs.older)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,25 +13,27 @@ from sar_infer._arrays import Floats
 from sar_infer.bank.class_bank import ClassBank
 from sar_infer.bank.file import read
 from sar_infer.bank.info import PLAIN, ClassInfo
-from sar_infer.bank.old_files import removed_names, renamed_names
-from sar_infer.bank.photos import PhotoSet
-from sar_infer.bank.records import (
+from sar_infer.bank.log import (
     Add,
     Alias,
     Calibrate,
     Change,
-    Forget,
+    Fit,
+    Learn,
     Log,
     Photos,
     Remove,
     Rename,
     Set,
     Settings,
-    Step,
     changed_info,
     checkpoint,
+    replay,
+    standing,
+    taught_changes,
 )
-from sar_infer.bank.replay import replay, standing
+from sar_infer.bank.old_files import removed_names, renamed_names
+from sar_infer.bank.photos import PhotoSet
 from sar_infer.bank.state import REMOVED, RENAMED, Base, State
 from sar_infer.bank.table import Block
 from sar_infer.errors import BankError, ClassNameError
@@ -48,32 +50,10 @@ Embed = Callable[[Sequence[tuple[str, ...]]], Floats]
 
 @dataclass(frozen=True)
 class Rebased:
-    """A bank on another base, and what could not come along.
-
-    Attributes:
-        bank: The bank.
-        photos: Classes whose photos stay behind, since the image encoder is another one; add them again.
-        trained: Classes whose photos stay behind, since the new bundle was trained on the class.
-        names: Why a class could not be embedded, by its name.
-        uncalibrated: A calibration stays behind.
-    """
+    """A bank on another base, and a line for each kind of thing that could not come along."""
 
     bank: ClassBank
-    photos: tuple[str, ...] = ()
-    trained: tuple[str, ...] = ()
-    names: Mapping[str, str] = field(default_factory=dict)
-    uncalibrated: bool = False
-
-    def left_out(self) -> list[str]:
-        """Return a line for each kind of thing that could not come along."""
-        lines = [f"class {name!r} cannot be embedded: {reason}" for name, reason in self.names.items()]
-        if self.photos:
-            lines.append(f"another image encoder: add the photos of these classes again: {_listed(self.photos)}")
-        if self.trained:
-            lines.append(f"the bundle was trained on these classes, so their photos stay out: {_listed(self.trained)}")
-        if self.uncalibrated:
-            lines.append("the calibration was of the other encoder; sar-bank calibrate fits a new one")
-        return lines
+    left_out: tuple[str, ...] = ()
 
 
 def rebased(bank: ClassBank, base: ClassBank, embed: Embed) -> Rebased:
@@ -91,10 +71,12 @@ def rebased(bank: ClassBank, base: ClassBank, embed: Embed) -> Rebased:
         BankError: No class is left that can be an answer.
     """
     if bank.encoder_digest == base.encoder_digest:
-        state = replay(base.base, bank.log)
-        return Rebased(ClassBank.of(state, bank.log))
-    carrier = _Carrier(base, embed, photos=embed_alike(bank, base))
-    begun = [*(_alone(bank) if bank.base.path is None else ()), *_changes(bank.log.checkpoint)]
+        return Rebased(ClassBank.of(replay(base.base, bank.log), bank.log))
+    carrier = _Carrier(
+        base, embed, photos=IMAGES in bank.provenance and bank.provenance[IMAGES] == base.provenance.get(IMAGES)
+    )
+    first = bank.log.checkpoint.changes if bank.log.checkpoint else None
+    begun = [*(_alone(bank) if bank.base.path is None else ()), *(first or ())]
     moved_checkpoint = checkpoint(carrier.changes(begun))
     steps = tuple(
         step if step.changes is None else dataclasses.replace(step, changes=carrier.changes(step.changes))
@@ -104,14 +86,26 @@ def rebased(bank: ClassBank, base: ClassBank, embed: Embed) -> Rebased:
     state = replay(base.base, log)
     if not len(state.names) or (state.background is not None and state.background.all()):
         raise BankError("all classes of this bundle were removed, and none was added that can be an answer")
-    missing = photos_missing(bank, state)
-    return Rebased(
-        ClassBank.of(state, log),
-        photos=() if carrier.photos else tuple(missing),
-        trained=tuple(missing) if carrier.photos else (),
-        names={name: reason for name, reason in carrier.refused.items() if name in bank.index},
-        uncalibrated=bank.calibration is not None,
-    )
+    return Rebased(ClassBank.of(state, log), tuple(_left_out(bank, state, carrier)))
+
+
+def _left_out(bank: ClassBank, state: State, carrier: _Carrier) -> Iterator[str]:
+    """Yield a line for each kind of thing that could not come along."""
+    for name, reason in carrier.refused.items():
+        if name in bank.index:
+            yield f"class {name!r} cannot be embedded: {reason}"
+    if missing := photos_missing(bank, state):
+        listed = ", ".join(map(repr, missing[:_MOST_NAMED])) + (", …" if len(missing) > _MOST_NAMED else "")
+        if carrier.photos:
+            yield f"the bundle was trained on these classes, so their photos stay out: {listed}"
+        else:
+            yield f"another image encoder: add the photos of these classes again: {listed}"
+    if bank.calibration is not None:
+        yield "the calibration was of the other encoder; sar-bank calibrate fits a new one"
+    if bank.fitted is not None:
+        yield "the class statistics were fitted with the other encoder's rows; fit them again"
+    if bank.learned is not None and not carrier.photos:
+        yield "another image encoder: what was learned from photos without labels has to be learned again"
 
 
 def detached(path: Path) -> ClassBank:
@@ -138,33 +132,10 @@ def _mentioned(changes: Sequence[Change]) -> tuple[str, ...]:
     names: dict[str, None] = {}
     added: set[str] = set()
     for change in changes:
-        match change:
-            case Add():
-                added |= {name_key(name) for name in change.names}
-                continue
-            case Rename():
-                mentioned: Sequence[str] = (change.old,)
-            case Remove():
-                mentioned = change.names
-            case Alias():
-                mentioned = [*change.aliases]
-            case Set():
-                mentioned = [*change.settings]
-            case Photos():
-                mentioned = [*change.sets]
-            case Forget():
-                mentioned = (change.name,)
-            case Calibrate():
-                mentioned = ()
-        names |= {name: None for name in mentioned if name_key(name) not in added}
-        added |= {name_key(name) for name in mentioned}
-        added |= {name_key(change.new)} if isinstance(change, Rename) else set()
+        if not isinstance(change, Add):
+            names |= {name: None for name in change.names if name_key(name) not in added}
+        added |= {name_key(name) for name in (*change.names, *([change.new] if isinstance(change, Rename) else []))}
     return tuple(names)
-
-
-def embed_alike(one: State, other: State) -> bool:
-    """Return True if the encoders of two banks are known to embed images in the same way."""
-    return IMAGES in one.provenance and one.provenance[IMAGES] == other.provenance.get(IMAGES)
 
 
 def photos_missing(old: State, new: State) -> list[str]:
@@ -174,7 +145,8 @@ def photos_missing(old: State, new: State) -> list[str]:
     return [
         name
         for name, photos in old.photos.items()
-        if len(photos) and not (name in positions and photos.known <= new.photos_of(new.names[positions[name]]).known)
+        if len(photos)
+        and not (name in positions and photos.digest_set <= new.photos_of(new.names[positions[name]]).digest_set)
     ]
 
 
@@ -200,7 +172,7 @@ class _Carrier:
                 result.append(self._add(change))
             elif isinstance(change, Photos):
                 result.append(Photos({name: self._photos(name, one) for name, one in change.sets.items()}))
-            elif not isinstance(change, Calibrate):
+            elif not isinstance(change, Calibrate | Fit) and (self.photos or not isinstance(change, Learn)):
                 result.append(change)
         return tuple(result)
 
@@ -284,12 +256,4 @@ def _alone(bank: ClassBank) -> list[Change]:
         changes.append(Add(tuple(names[slot] for slot in added), base.block.rows[added], items))
     if base.photos:
         changes.append(Photos({names[slot]: photos for slot, photos in base.photos.items()}))
-    return changes
-
-
-def _changes(step: Step | None) -> tuple[Change, ...]:
-    return () if step is None else step.changes or ()
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(map(repr, names[:_MOST_NAMED])) + (", …" if len(names) > _MOST_NAMED else "")
+    return [*changes, *taught_changes(State(base))]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,11 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from sar_infer._arrays import Floats, Indices
-from sar_infer.bank.calibration import BankCalibration
 from sar_infer.bank.info import PLAIN, ClassInfo
+from sar_infer.bank.learned import BankCalibration, FittedTensors, Learned, fitted_identity, learned_identity
 from sar_infer.bank.photos import PhotoSet, united
-from sar_infer.bank.search import Index, Lookup
-from sar_infer.bank.table import Block, Table, among
+from sar_infer.bank.table import Block, Index, Lookup, Table, among
 from sar_infer.errors import BankError
 from sar_infer.storage.named_tensors import packed, read_only
 from sar_infer.storage.tensor_file import tensor_bytes
@@ -30,6 +29,8 @@ SAME_ROW = 1e-5
 """Largest difference between two rows of the same text; runs of an encoder differ by less."""
 Flags = npt.NDArray[np.bool_]
 _UNIT_TOLERANCE = 1e-3
+_FIELDS = ("base", "table", "info_by_slot", "photos_by_slot", "aliases", "calibration", "fitted", "learned")
+"""All that a state is; what is computed from it is not among them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +44,8 @@ class Base:
         info: What is known of its classes beside name and row, by slot, of those of which anything is.
         photos: Their photos, by slot.
         calibration: Its own.
+        fitted: Class statistics that were fitted on its rows.
+        learned: What photos without labels taught it; its slots are the base's.
         stated: The digest that its file states; None is computed.
         path: The file of a bundle that it is, as a hint for those who open a file on it; None for rows of a bank's
             own, which stand in the bank's file.
@@ -54,12 +57,14 @@ class Base:
     info: Mapping[int, ClassInfo] = field(default_factory=dict)
     photos: Mapping[int, PhotoSet] = field(default_factory=dict)
     calibration: BankCalibration | None = None
+    fitted: FittedTensors | None = None
+    learned: Learned | None = None
     stated: str | None = None
     path: str | None = None
 
     @functools.cached_property
     def digest(self) -> str:
-        """Return SHA-256 (hex) over names, offsets, embeddings and the identities of photos, little-endian."""
+        """Return SHA-256 (hex) over names, offsets, embeddings and the identities of all else, little-endian."""
         return self.stated or self.computed_digest()
 
     def computed_digest(self) -> str:
@@ -70,6 +75,8 @@ class Base:
                 digest.update(piece)
         for slot in sorted(self.photos):
             digest.update(slot.to_bytes(8, "little") + self.photos[slot].identity)
+        digest.update(b"fitted" + fitted_identity(self.fitted) if self.fitted else b"")
+        digest.update(b"learned" + self.learned.identity() if self.learned else b"")
         return digest.hexdigest()
 
     def same(self, other: Base) -> bool:
@@ -102,23 +109,17 @@ class State:
         photos_by_slot: Photos of classes, where they are not the base's.
         aliases: Slots by the ``name_key`` of aliases.
         calibration: The latest; it may be that of an earlier state, for which it says that it holds.
+        fitted: Class statistics that were fitted on the bank's rows, by tensor name.
+        learned: What photos without labels taught it.
     """
 
-    def __init__(
-        self,
-        base: Base,
-        table: Table | None = None,
-        info_by_slot: Mapping[int, ClassInfo] | None = None,
-        photos_by_slot: Mapping[int, PhotoSet] | None = None,
-        aliases: Mapping[str, int] | None = None,
-        calibration: BankCalibration | None = None,
-    ) -> None:
+    def __init__(self, base: Base) -> None:
         self.base = base
-        self.table = Table((base.block,)) if table is None else table
-        self.info_by_slot = info_by_slot or {}
-        self.photos_by_slot = photos_by_slot or {}
-        self.aliases = base.aliases if aliases is None else aliases
-        self.calibration = calibration
+        self.table = Table((base.block,))
+        self.info_by_slot: Mapping[int, ClassInfo] = {}
+        self.photos_by_slot: Mapping[int, PhotoSet] = {}
+        self.aliases = base.aliases
+        self.calibration, self.fitted, self.learned = base.calibration, base.fitted, base.learned
 
     @property
     def names(self) -> Sequence[str]:
@@ -159,6 +160,14 @@ class State:
         """Return the position of each exact name."""
         return Index(self.table)
 
+    def spelling(self, text: str) -> str:
+        """Return the name of the class with this name or alias, in any case and spacing.
+
+        Raises:
+            ClassNameError: There is none, with similar spellings; or there are several that differ in case or space.
+        """
+        return self.names[self.lookup.find(text)]
+
     def info_at(self, slot: int) -> ClassInfo:
         """Return what is known of the class of a slot."""
         item = self.info_by_slot.get(slot)
@@ -194,14 +203,14 @@ class State:
         return {self.table.name(slot): photos for slot in slots if (photos := self.photos_at(slot))}
 
     @functools.cached_property
-    def own(self) -> int:
-        """Return how many classes are the bundle's own: neither added nor embedded anew at run time."""
+    def added_count(self) -> int:
+        """Return how many classes came, or got their rows, at run time."""
         table, base = self.table, self.base
         gone = table.removed[: np.searchsorted(table.removed, len(base.block))].tolist()
         changed = {*gone, *self.info_by_slot} if base.added else ()
         added = base.added - sum(base.info.get(slot, PLAIN).added is not None for slot in changed)
         added += sum(item.added is not None and table.has(slot) for slot, item in self.info_by_slot.items())
-        return len(table) - added
+        return added
 
     @functools.cached_property
     def _judged(self) -> list[int]:
@@ -270,7 +279,7 @@ class State:
 
     @functools.cached_property
     def content_digest(self) -> str:
-        """Return SHA-256 (hex) of names, rows and photos: that of the base, with what differs from it.
+        """Return SHA-256 (hex) of names, rows, photos, statistics and what was learned: the base's, with what differs.
 
         States on one base that are equal have the same, whatever led to them. Aliases, thresholds and background flags
         are not part of it.
@@ -284,7 +293,8 @@ class State:
         added = [name for number in range(1, len(table.blocks)) for name in table.names_of(number)]
         renamed = {slot: name for slot, name in sorted(table.renamed.items()) if slot < count and table.has(slot)}
         in_base = np.array([s < count and table.has(s) for s in table.replaced.tolist()], np.bool_)
-        if not (len(removed) or renamed or in_base.any() or added or digests):
+        taught = self._taught()
+        if not (len(removed) or renamed or in_base.any() or added or digests or taught):
             return self.base.digest
         digest = hashlib.sha256(self.base.digest.encode())
         digest.update(_bytes(removed) + _bytes([*renamed]))
@@ -298,7 +308,18 @@ class State:
         digest.update(self._added_rows())
         for slot, one in digests:
             digest.update(int(table.positions([slot])[0]).to_bytes(8, "little") + one)
+        digest.update(taught)
         return digest.hexdigest()
+
+    def _taught(self) -> bytes:
+        """Return the identities of statistics and of what was learned, where they are not the base's."""
+        base, taught = self.base, b""
+        if self.fitted is not base.fitted and (one := fitted_identity(self.fitted)) != fitted_identity(base.fitted):
+            taught += b"fitted" + one
+        if self.learned is not base.learned and learned_identity(self.learned) != learned_identity(base.learned):
+            slots = sorted(self.learned.by_slot) if self.learned else []
+            taught += b"learned" + learned_identity(self.learned, self.table.positions(slots))
+        return taught
 
     def _added_rows(self) -> bytes:
         """Return the digests of the rows of classes that are not the base's, in order."""
@@ -336,8 +357,8 @@ def _bytes(numbers: Sequence[int] | Indices) -> bytes:
     return len(data).to_bytes(8, "little") + data.tobytes()
 
 
-class Draft:
-    """A state while it is being changed, by the rules of ``records``; every rule does what it can.
+class Draft(State):
+    """A state while it is being changed, by the rules of ``log``; every rule does what it can.
 
     Args:
         state: The state to begin with.
@@ -345,72 +366,67 @@ class Draft:
     """
 
     def __init__(self, state: State, *, strict: bool = False) -> None:
-        self.base, self._strict = state.base, strict
-        self.calibration = state.calibration
-        self._blocks = list(state.table.blocks)
-        self._removed = set(state.table.removed.tolist())
-        self._renamed = dict(state.table.renamed)
-        self._replaced: dict[int, Floats] = dict(zip(state.table.replaced.tolist(), state.table.rows, strict=False))
-        self._info = dict(state.info_by_slot)
-        self._photos = dict(state.photos_by_slot)
-        self._aliases = dict(state.aliases)
-        self._table: Table | None = state.table
+        vars(self).update({name: vars(state)[name] for name in _FIELDS})
+        self.info_by_slot = dict(state.info_by_slot)
+        self.photos_by_slot = dict(state.photos_by_slot)
+        self.aliases = dict(state.aliases)
+        self._strict = strict
 
     def state(self) -> State:
-        """Return the state as it is now."""
-        return State(self.base, self.table, self._info, self._photos, self._aliases, self.calibration)
-
-    @property
-    def table(self) -> Table:
-        """Return names and rows as they are now."""
-        if self._table is None:
-            replaced = sorted(self._replaced)
-            rows = np.array([self._replaced[slot] for slot in replaced], np.float32).reshape(
-                len(replaced), self._blocks[0].rows.shape[1]
-            )
-            removed = np.array(sorted(self._removed), np.intp)
-            self._table = Table(tuple(self._blocks), removed, self._renamed, np.array(replaced, np.intp), rows)
-        return self._table
+        """Return the state as it is now, after which nothing is changed here."""
+        state = State(self.base)
+        vars(state).update({name: vars(self)[name] for name in _FIELDS})
+        return state
 
     def slot(self, name: str) -> int | None:
         """Return the slot of a class by its name, in any spelling; the exact one comes first."""
         slots = self.table.slots_named(name_key(name))
         return next((slot for slot in slots if self.table.name(slot) == name), slots[-1] if slots else None)
 
-    def info(self, slot: int) -> ClassInfo:
-        """Return what is known of a class."""
-        item = self._info.get(slot)
-        return self.base.info.get(slot, PLAIN) if item is None else item
-
-    def photos(self, slot: int) -> PhotoSet:
-        """Return the photos of a class."""
-        photos = self._photos.get(slot)
-        return self.base.photos.get(slot) or PhotoSet.none(self.table.dim) if photos is None else photos
-
-    def append(self, block: Block) -> list[int]:
+    def append(self, block: Block) -> range:
         """Add classes at the end and return their slots; small blocks are joined, so that they stay few."""
-        first = self.table.starts[-1]
-        for key in (name_key(name) for name in block.names) if self._aliases else ():
+        first, size, blocks = self.table.starts[-1], len(block), [*self.table.blocks]
+        self._outdate()
+        for key in (name_key(name) for name in block.names) if self.aliases else ():
             self._give_way(key)
-        size = len(block)
-        while len(self._blocks) > 1 and len(self._blocks[-1]) <= 2 * len(block):
-            last = self._blocks.pop()
+        while len(blocks) > 1 and len(blocks[-1]) <= 2 * len(block):
+            last = blocks.pop()
             block = Block((*last.names, *block.names), np.concatenate([last.rows, block.rows]))
-        self._blocks.append(block)
-        self._table = None
-        return list(range(first, first + size))
+        self.table = dataclasses.replace(self.table, blocks=(*blocks, block))
+        return range(first, first + size)
 
-    def replace(self, slot: int, row: Floats) -> None:
-        """Give a class another row; its base's own is no other row."""
-        if slot < len(self.base.block) and np.array_equal(self.base.block.rows[slot], row):
-            self._replaced.pop(slot, None)
-        else:
-            self._replaced[slot] = row
-        self._table = None
+    def replace(self, slots: Sequence[int], rows: Floats) -> None:
+        """Give classes other rows (R, D)."""
+        if not len(slots):
+            return
+        if self.learned is not None and not np.array_equal(self.table.take(self.table.positions(slots)), rows):
+            self._outdate()
+        self.table = self.table.with_rows(slots, rows)
+
+    def fit(self, tensors: FittedTensors) -> None:
+        """Set class statistics; without tensors there are none."""
+        self.fitted = tensors or None
+        self._outdate()
+
+    def rename(self, slot: int, name: str) -> None:
+        """Give a class another name."""
+        self._give_way(name_key(name))
+        self.table = self.table.with_name(slot, name)
+
+    def remove(self, slots: Collection[int]) -> None:
+        """Remove classes."""
+        for slot in slots:
+            for alias in self.info_at(slot).aliases:
+                self.aliases.pop(name_key(alias), None)
+            self.info_by_slot.pop(slot, None)
+            self.photos_by_slot.pop(slot, None)
+        if self.learned is not None and not self.learned.by_slot.keys().isdisjoint(slots):
+            self.learned = self.learned.moved({slot: slot for slot in self.learned.by_slot if slot not in slots})
+        self.table = self.table.without([*slots])
 
     def set_info(self, slot: int, item: ClassInfo) -> None:
         """Set what is known of a class, but for its aliases, which ``set_aliases`` sets."""
-        aliases = self.info(slot).aliases
+        aliases = self.info_at(slot).aliases
         self._set_info(slot, item if item.aliases == aliases else dataclasses.replace(item, aliases=aliases))
 
     def set_aliases(self, aliases: Mapping[int, Iterable[str]]) -> None:
@@ -420,41 +436,16 @@ class Draft:
             BankError: The draft is strict, and one stands for another class, or for this one already.
         """
         for slot in aliases:
-            for alias in self.info(slot).aliases:
-                self._aliases.pop(name_key(alias), None)
-            self._set_info(slot, dataclasses.replace(self.info(slot), aliases=()))
+            for alias in self.info_at(slot).aliases:
+                self.aliases.pop(name_key(alias), None)
+            self._set_info(slot, dataclasses.replace(self.info_at(slot), aliases=()))
         for slot, texts in aliases.items():
             free = [alias for alias in texts if self._claimed(slot, alias)]
-            self._set_info(slot, dataclasses.replace(self.info(slot), aliases=tuple(free)))
-
-    def rename(self, slot: int, name: str) -> None:
-        """Give a class another name."""
-        self._give_way(name_key(name))
-        start = 0
-        for block in self._blocks:
-            if slot < start + len(block):
-                break
-            start += len(block)
-        if block.names[slot - start] == name:
-            self._renamed.pop(slot, None)
-        else:
-            self._renamed[slot] = name
-        self._table = None
-
-    def remove(self, slot: int) -> None:
-        """Remove a class."""
-        for alias in self.info(slot).aliases:
-            self._aliases.pop(name_key(alias), None)
-        self._removed.add(slot)
-        self._info.pop(slot, None)
-        self._photos.pop(slot, None)
-        self._renamed.pop(slot, None)
-        self._replaced.pop(slot, None)
-        self._table = None
+            self._set_info(slot, dataclasses.replace(self.info_at(slot), aliases=tuple(free)))
 
     def add_photos(self, slot: int, photos: PhotoSet) -> None:
         """Add photos to those of a class; where nobody can tell them apart from those that are there, they stay out."""
-        had = self.photos(slot)
+        had = self.photos_at(slot)
         both = united(had, photos)
         if both is None and self._strict:
             raise BankError(
@@ -466,7 +457,7 @@ class Draft:
 
     def remove_photos(self, slot: int, digests: Iterable[bytes]) -> None:
         """Remove photos of a class, those of which the row is kept."""
-        had = self.photos(slot)
+        had = self.photos_at(slot)
         latest = {digest.tobytes() for digest in had.digests[had.folded :]}
         self.set_photos(slot, had.without(latest.intersection(digests)))
 
@@ -474,34 +465,39 @@ class Draft:
         """Set all photos of a class."""
         before = self.base.photos.get(slot)
         if (not photos and before is None) or (before is not None and before.identity == photos.identity):
-            self._photos.pop(slot, None)
+            self.photos_by_slot.pop(slot, None)
         else:
-            self._photos[slot] = photos
+            self.photos_by_slot[slot] = photos
 
     def _set_info(self, slot: int, item: ClassInfo) -> None:
         if item == self.base.info.get(slot, PLAIN):
-            self._info.pop(slot, None)
+            self.info_by_slot.pop(slot, None)
         else:
-            self._info[slot] = item
+            self.info_by_slot[slot] = item
+
+    def _outdate(self) -> None:
+        """Say of what was learned that it is of other classes or statistics."""
+        if self.learned is not None and not self.learned.stale:
+            self.learned = dataclasses.replace(self.learned, stale=True)
 
     def _give_way(self, key: str) -> None:
         """Drop the alias that a class now has as its name."""
-        owner = self._aliases.get(key)
+        owner = self.aliases.get(key)
         if owner is None:
             return
-        info = self.info(owner)
+        info = self.info_at(owner)
         if self._strict:
             raise BankError(f"alias {key!r} of class {self.table.name(owner)!r} is the name of another class")
-        del self._aliases[key]
+        del self.aliases[key]
         left = tuple(alias for alias in info.aliases if name_key(alias) != key)
         self._set_info(owner, dataclasses.replace(info, aliases=left))
 
     def _claimed(self, slot: int, alias: str) -> bool:
         """Return True if an alias is free, and give it to a class."""
         key = name_key(alias)
-        owner = next(iter(self.table.slots_named(key)[-1:]), self._aliases.get(key))
+        owner = next(iter(self.table.slots_named(key)[-1:]), self.aliases.get(key))
         if owner is None:
-            self._aliases[key] = slot
+            self.aliases[key] = slot
             return True
         name, other = self.table.name(slot), self.table.name(owner)
         if self._strict and owner == slot:

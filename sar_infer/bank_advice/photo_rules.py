@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from sar_infer._arrays import Floats, Indices
 from sar_infer.bank import ClassBank, PhotoSet
-from sar_infer.bank.search import at_even_steps
+from sar_infer.bank.table import at_even_steps
 from sar_infer.bank_advice.finding import Finding
 from sar_infer.bundle.bundle import Bundle
 from sar_infer.classifiers.statistics import Statistics, class_means, composed, confusion, mahalanobis
@@ -140,7 +140,7 @@ def _fresh(bank: ClassBank, before: ClassBank | None) -> dict[str, list[int]]:
         was = None if before is None else before.photos.get(name)
         if was is not None and was.identity == photos.identity:
             continue
-        counted_digests = frozenset() if was is None else was.known
+        counted_digests = frozenset() if was is None else was.digest_set
         row_digests = photos.digests[photos.folded :]
         fresh_rows[name] = [
             number for number, digest in enumerate(row_digests) if digest.tobytes() not in counted_digests
@@ -161,7 +161,7 @@ def _shared(bank: ClassBank, fresh: Mapping[str, Sequence[int]], files: Mapping[
         others = [names[owner] for owner in dict.fromkeys(owners[alike].tolist()) if names[owner] != name]
         for other in others:
             for row, digest in zip(rows, digests, strict=True):
-                if digest.tobytes() in bank.photos[other].known:
+                if digest.tobytes() in bank.photos[other].digest_set:
                     message = f"{_named(photos, row, files)} is counted for {other!r} too; leave it to one of them"
                     findings.append(Finding("shared-photo", "warning", name, message, other))
     return findings

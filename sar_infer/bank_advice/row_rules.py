@@ -9,7 +9,7 @@ import numpy as np
 
 from sar_infer._arrays import Floats
 from sar_infer.bank import ClassBank, nearest
-from sar_infer.bank.search import at_even_steps, nearest_rows
+from sar_infer.bank.table import at_even_steps, nearest_rows
 from sar_infer.bank_advice.finding import Finding
 
 NEAR_PERCENTILE = 99.9

@@ -69,7 +69,7 @@ def check_encoder(path: Path, bundle: Bundle) -> None:
         raise InputError(
             f"{path}: belongs to another encoder than the bundle that ships; name its own bundle with --bundle, or "
             f"carry its changes over to the one that ships: sar-bank rebase {shlex.quote(str(path))} --bundle "
-            f"{shlex.quote(str(bundle.place))}"
+            f"{shlex.quote(str(bundle.location))}"
         )
 
 
@@ -90,9 +90,9 @@ def read(path: Path, bundle: Bundle, previous: ClassBank | None = None, *, whole
     expected = bundle.manifest.encoder_digest
     if encoder != expected:
         raise BankError(
-            f"{path}: belongs to another encoder than the bundle {bundle.place}; name the bundle that it was made with "
-            f"(--bundle), or carry its changes over: sar-bank rebase {shlex.quote(str(path))} --bundle "
-            f"{shlex.quote(str(bundle.place))} (expected {expected[:8]}, the bank has {encoder[:8]})"
+            f"{path}: belongs to another encoder than the bundle {bundle.location}; name the bundle that it was made "
+            f"with (--bundle), or carry its changes over: sar-bank rebase {shlex.quote(str(path))} --bundle "
+            f"{shlex.quote(str(bundle.location))} (expected {expected[:8]}, the bank has {encoder[:8]})"
         )
     bank = ClassBank.load(path, expected, bundle.bank, previous=previous, whole=whole)
     if bank.dim != bundle.manifest.embed_dim:

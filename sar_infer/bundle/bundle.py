@@ -38,7 +38,7 @@ class Bundle:
     origin: str | None = None
 
     @property
-    def place(self) -> str:
+    def location(self) -> str:
         """Return what opens the same files again, wherever they came from."""
         return self.origin or str(self.path)
 

@@ -172,7 +172,7 @@ def _parts(manifest: Manifest, bank: ClassBank) -> Iterator[tuple[str, str]]:
     left = len(bank.names) - _FIRST
     shown = ", ".join(escaped(name) for name in islice(bank.names, _FIRST))
     yield "classes", f"{len(bank.names):,}: {shown}" + (f" and {left:,} more, in `{BANK}`" if left > 0 else "")
-    if added := len(bank.names) - bank.own:
+    if added := bank.added_count:
         yield "added", f"{added:,} of these classes, at run time"
     if background := sum(item.background for item in bank.info.values()):
         yield "background", f"{background:,} of these classes, which are never an answer"

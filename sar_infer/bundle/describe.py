@@ -23,7 +23,7 @@ def describe(bundle: Bundle) -> str:
 def _lines(bundle: Bundle) -> Iterator[tuple[str, str]]:
     manifest = bundle.manifest
     weights = ", ".join(f"{name} {weight:g}" for name, weight in manifest.regularisers.items())
-    yield "bundle", f"{bundle.place}, {sum(entry.size for entry in manifest.files.values()) / 1e6:.1f} MB"
+    yield "bundle", f"{bundle.location}, {sum(entry.size for entry in manifest.files.values()) / 1e6:.1f} MB"
     yield "backbone", manifest.backbone
     yield "method", manifest.method + (f" with {weights}" if weights else "")
     if manifest.template:

@@ -7,13 +7,12 @@ from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
-
-from sar_infer.bank import ClassBank, diff
+from sar_infer.bank import ClassBank, Difference, diff
 from sar_infer.bank.edits import utc_now
 from sar_infer.bundle.bundle import Bundle, open_bundle
 from sar_infer.bundle.manifest import BANK, CARD, HEAD, MANIFEST, STATISTICS, Manifest, Provenance
 from sar_infer.bundle.writing import check_target, link_or_copy, seal, staged
+from sar_infer.classifiers.head import ClassHead
 from sar_infer.errors import BankError
 
 MEASURED = "measured"
@@ -25,9 +24,9 @@ def freeze(bundle: Bundle, bank: ClassBank, out: Path, *, overwrite: bool = Fals
     """Write a bundle whose classes are those of a bank; the old bundle is not touched.
 
     The new manifest keeps the figures of the old bundle, with notes on what has changed since. The head is kept only
-    if the bank has each of its classes with an unchanged row; if it is dropped, nothing is calibrated any more.
-    Thresholds and conformal sets are kept only if the rows of all calibrated classes are unchanged and none became
-    background. The history of the bank is left out.
+    if the bank has each of its classes, by whatever name, with an unchanged row; if it is dropped, nothing is
+    calibrated any more. Thresholds and conformal sets are kept only if the rows of all calibrated classes are
+    unchanged and none became background. The history of the bank is left out.
 
     Args:
         bundle: Gives everything but the bank; its files are hard-linked if possible, otherwise copied.
@@ -53,12 +52,15 @@ def freeze(bundle: Bundle, bank: ClassBank, out: Path, *, overwrite: bool = Fals
     if not len(bank.names) or (bank.background is not None and bank.background.all()):
         raise BankError(f"the bank has no class{' but background' if len(bank.names) else ''}; a bundle needs one")
     check_target(out, overwrite=overwrite)
-    manifest = _described(bundle, bank, command)
-    left_out = {BANK, CARD, MANIFEST, STATISTICS} | ({HEAD} if manifest.head is None else set())
+    head = _head(bundle, bank)
+    manifest = _described(bundle, bank, head, command)
+    left_out = {BANK, CARD, MANIFEST, STATISTICS} | (set() if head is bundle.head else {HEAD})
     with staged(out, overwrite=overwrite) as folder:
         for name in old.files.keys() - left_out:
             link_or_copy(bundle.path / name, folder / name)
         bank.settled().save(folder / BANK)
+        if head is not None and head is not bundle.head:
+            head.save(folder / HEAD)
         if bundle.statistics is not None:
             bundle.statistics.for_bank(bundle.bank, bank).save(folder / STATISTICS)
         sealed = seal(folder, manifest, bank)
@@ -66,26 +68,41 @@ def freeze(bundle: Bundle, bank: ClassBank, out: Path, *, overwrite: bool = Fals
     return sealed
 
 
-def _described(bundle: Bundle, bank: ClassBank, command: str) -> Manifest:
+def _head(bundle: Bundle, bank: ClassBank) -> ClassHead | None:
+    """Return the head with the names that its classes have in a bank; None if one is not there as it was."""
+    head = bundle.head
+    if head is None:
+        return None
+    names = _unchanged(head.names, bundle.bank, bank)
+    if len(names) < len(head.names):
+        return None
+    return head if all(map(str.__eq__, names, names.values())) else dataclasses.replace(head, names=[*names.values()])
+
+
+def _described(bundle: Bundle, bank: ClassBank, head: ClassHead | None, command: str) -> Manifest:
     """Return the new manifest without files and digest."""
     old, quality = bundle.manifest, bundle.manifest.quality
-    keeps_head = bundle.head is not None and not _lost(bundle.head.names, bundle.bank, bank)
-    notes = [_summary(bundle, bank)]
-    changes: dict[str, object] = {}
-    if bundle.head is not None and not keeps_head:
+    calibrated = _unchanged(old.calibrated, bundle.bank, bank)
+    calibrated = {name: new for name, new in calibrated.items() if not _turned(name, new, bundle.bank, bank)}
+    difference = diff(bundle.bank, bank)
+    notes = [_summary(bundle, difference)]
+    changes: dict[str, object] = {"calibrated": (*calibrated.values(),)}
+    if bundle.head is not None and head is None:
         notes.append(
             "the class head was left out, since not all of its classes are there with the rows they had; what was "
             "calibrated with it went too"
         )
         changes = {"temperature": None, "thresholds": {}, "conformal": {}, "calibrated": (), "calibrated_for": None}
         quality = dataclasses.replace(quality, calibration=None)
-    elif lost := _lost(old.calibrated, bundle.bank, bank) | _turned(old.calibrated, bundle.bank, bank):
+    elif difference.training:
+        notes.append("thresholds and conformal sets were left out, since they are of other class statistics")
+        changes = {"thresholds": {}, "conformal": {}, "calibrated": ()}
+    elif lost := len(old.calibrated) - len(calibrated):
         notes.append(
-            f"thresholds and conformal sets were left out: {len(lost):,} of the {len(old.calibrated):,} calibrated "
+            f"thresholds and conformal sets were left out: {lost:,} of the {len(old.calibrated):,} calibrated "
             "classes were removed or changed"
         )
-        rest = tuple(name for name in old.calibrated if name not in lost)
-        changes = {"thresholds": {}, "conformal": {}, "calibrated": rest}
+        changes |= {"thresholds": {}, "conformal": {}}
     measured = {MEASURED: {"content_digest": bundle.bank.content_digest, "calibrated": len(old.calibrated)}}
     provenance = Provenance(
         utc_now(),
@@ -95,16 +112,15 @@ def _described(bundle: Bundle, bank: ClassBank, command: str) -> Manifest:
     )
     return dataclasses.replace(
         old,
-        head=HEAD if keeps_head else None,
+        head=None if head is None else HEAD,
         quality=dataclasses.replace(quality, notes=(*quality.notes, *notes), tables={**measured, **quality.tables}),
         provenance=provenance,
         **changes,  # type: ignore[arg-type]
     )
 
 
-def _summary(bundle: Bundle, bank: ClassBank) -> str:
-    """Return one line on where the new bundle comes from."""
-    difference = diff(bundle.bank, bank)
+def _summary(bundle: Bundle, difference: Difference) -> str:
+    """Return one line on where the new bundle comes from, and what has changed since."""
     counts = {
         "added": len(difference.added),
         "removed": len(difference.removed),
@@ -113,7 +129,8 @@ def _summary(bundle: Bundle, bank: ClassBank) -> str:
         "changed in aliases, background or threshold": len(difference.changed),
         "with other photos": len(difference.photos),
     }
-    changes = ", ".join(f"{count:,} {label}" for label, count in counts.items() if count) or "no changes"
+    words = [f"{count:,} {label}" for label, count in counts.items() if count]
+    changes = ", ".join([*words, *(f"{noun} {change}" for noun, change in difference.training.items())]) or "no changes"
     made = bundle.manifest.provenance
     return (
         f"made from bundle {bundle.manifest.digest} ({made.created}, {made.command}), whose figures these are; "
@@ -121,20 +138,18 @@ def _summary(bundle: Bundle, bank: ClassBank) -> str:
     )
 
 
-def _lost(names: Iterable[str], before: ClassBank, after: ClassBank) -> set[str]:
-    """Return the names that are gone, or whose row or photos have changed."""
-    pairs = ((name, before.lookup.name(name), after.lookup.name(name)) for name in names)
+def _unchanged(names: Iterable[str], before: ClassBank, after: ClassBank) -> dict[str, str]:
+    """Return the present names of classes that have the row and photos that they had, by the names that they had."""
+    positions = {name: position for name in names if (position := before.lookup.name(name)) is not None}
+    pairs = zip(positions, after.positions_from(before, [*positions.values()]).tolist(), strict=True)
+    present = {name: after.names[position] for name, position in pairs if position >= 0}
     return {
-        name
-        for name, old, new in pairs
-        if old is None
-        or new is None
-        or not np.array_equal(before.rows_at([old]), after.rows_at([new]))
-        or before.photos_of(before.names[old]).identity != after.photos_of(after.names[new]).identity
+        name: new
+        for name, new in present.items()
+        if before.photos_of(before.names[positions[name]]).identity == after.photos_of(new).identity
     }
 
 
-def _turned(names: Iterable[str], before: ClassBank, after: ClassBank) -> set[str]:
-    """Return the names of classes that are background in only one of the banks."""
-    flags = [bank.background_names for bank in (before, after)]
-    return {name for name in names if (name in flags[0]) != (name in flags[1])}
+def _turned(name: str, new: str, before: ClassBank, after: ClassBank) -> bool:
+    """Return True if a class is background in only one of the banks, where it has these names."""
+    return (name in before.background_names) != (new in after.background_names)

@@ -20,7 +20,7 @@ from sar_infer.bundle_check.comparison import Logits, open_graph
 from sar_infer.bundle_check.finding import Check, at_least, at_most
 from sar_infer.bundle_check.graphs import agreement, image_variants
 from sar_infer.classifier import Classifier
-from sar_infer.classify.calibration import expected_calibration_error
+from sar_infer.classifiers.scores import expected_calibration_error
 from sar_infer.encoders.cache import EmbeddingCache
 from sar_infer.errors import ImageError, InputError
 from sar_infer.images.inputs import expand

@@ -9,16 +9,22 @@ from __future__ import annotations
 import dataclasses
 import threading
 import weakref
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from sar_infer._arrays import Floats, Indices
 from sar_infer.bank import ClassBank
+from sar_infer.bank.learned import FittedTensors
 from sar_infer.bank.table import Block, Table, among
-from sar_infer.classifiers.statistics import Statistics, composed, named_bias, transformed_queries
+from sar_infer.classifiers.confidence import Confidence
+from sar_infer.classifiers.statistics import Counts, Statistics, composed, named_bias, transformed_queries
 from sar_infer.classifiers.trained_statistics import ClassPhotos, TrainedStatistics
+from sar_infer.errors import BankError
+
+_MOST_FITTED = 4
+"""Fitted statistics of banks that are kept ready."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +37,7 @@ class Terms:
         bias: (C,) beside the products.
         weights: (K, D) of classes with photos.
         columns: (K,) rising, the positions of these among the C.
+        counts: (K,) numbers of their photos.
         shift: How much more than was fitted is taken from classes with photos.
     """
 
@@ -39,7 +46,15 @@ class Terms:
     bias: Floats
     weights: Floats
     columns: Indices
+    counts: Counts
     shift: float = 0.0
+
+    @property
+    def photos(self) -> Counts:
+        """Return the number of photos (C,) of each class."""
+        result = np.zeros(len(self.bias), np.int64)
+        result[self.columns] = self.counts
+        return result
 
     def without(self, columns: Sequence[int]) -> Terms:
         """Return the terms without some classes, rising."""
@@ -47,7 +62,13 @@ class Terms:
             return self
         left = ~among(self.columns, np.asarray(columns, np.intp))
         moved = self.columns[left] - np.searchsorted(columns, self.columns[left])
-        return dataclasses.replace(self, bias=np.delete(self.bias, columns), weights=self.weights[left], columns=moved)
+        return dataclasses.replace(
+            self,
+            bias=np.delete(self.bias, columns),
+            weights=self.weights[left],
+            columns=moved,
+            counts=self.counts[left],
+        )
 
     def followed_by(self, other: Terms) -> Terms:
         """Return the terms of these classes and those of others after them."""
@@ -56,53 +77,103 @@ class Terms:
             bias=np.concatenate([self.bias, other.bias]),
             weights=np.concatenate([self.weights, other.weights]),
             columns=np.concatenate([self.columns, len(self.bias) + other.columns]),
+            counts=np.concatenate([self.counts, other.counts]),
         )
 
 
-class Prepared:
-    """The unit rows (N, D) of some images, ready for any number of blocks of classes.
+def composed_logits(terms: Terms, table: Table, rows: Floats, cells: int) -> Iterator[tuple[int, Floats]]:
+    """Yield the first column and the logits (N, B) of some classes, in order.
 
-    Attributes:
-        queries: (N, D) whose products with text rows ``logits`` takes.
+    Args:
+        terms: The terms of the classes.
+        table: Their text rows, which are read unless each has weights of its own.
+        rows: (N, D) unit rows of images.
+        cells: Number of logits at a time, about.
     """
-
-    def __init__(self, terms: Terms, rows: Floats) -> None:
-        self._terms = terms
-        self._centred: Floats = rows - terms.statistics.centre
-        self.queries, constants = transformed_queries(terms.statistics, terms.scale, rows)
-        self._constants = constants[:, np.newaxis]
-
-    def logits(self, start: int, products: Floats) -> Floats:
-        """Return logits (N, B) of the classes from a column on, from their products (N, B) with the queries."""
-        terms, stop = self._terms, start + products.shape[1]
-        result: Floats = products
-        result += terms.bias[start:stop]
-        result += self._constants
+    centred: Floats = rows - terms.statistics.centre
+    if len(terms.columns) == len(table):
+        size = max(1, cells // max(1, len(rows)))
+        for start in range(0, len(table), size):
+            yield start, centred @ terms.weights[start : start + size].T + terms.bias[start : start + size]
+        return
+    queries, constants = transformed_queries(terms.statistics, terms.scale, rows)
+    for start, products in table.products(queries, cells):
+        logits, stop = products, start + products.shape[1]
+        logits += terms.bias[start:stop]
+        logits += constants[:, np.newaxis]
         first, last = np.searchsorted(terms.columns, (start, stop)).tolist()
         if first < last:
             columns = terms.columns[first:last]
-            result[:, columns - start] = self._centred @ terms.weights[first:last].T + terms.bias[columns]
-        return result
+            logits[:, columns - start] = centred @ terms.weights[first:last].T + terms.bias[columns]
+        yield start, logits
+
+
+@dataclass(frozen=True, eq=False)
+class _Model:
+    """Statistics, and the bias of blocks of names under them, each of which is computed once.
+
+    Attributes:
+        statistics: The model.
+        changes: Classes named only, or trained ones, are ranked otherwise than by text alone.
+        biases: (C,) of each block.
+    """
+
+    statistics: Statistics
+    changes: bool
+    biases: weakref.WeakKeyDictionary[Block, Floats] = field(default_factory=weakref.WeakKeyDictionary)
+
+    def bias(self, table: Table) -> Floats:
+        """Return the bias (C,) of a table's classes as if all were named only."""
+        for block in table.blocks:
+            if block not in self.biases:
+                self.biases[block] = named_bias(self.statistics, block.rows)
+        if table.plain:
+            return self.biases[table.blocks[0]]
+        bias = np.concatenate([self.biases[block] for block in table.blocks])
+        if len(table.replaced):
+            bias[table.replaced] = named_bias(self.statistics, table.rows)
+        return np.delete(bias, table.removed)
 
 
 class Composer:
     """Gives the classes of calls their terms; those of a bank are computed once. Safe to share between threads.
 
+    A bank that was fitted has statistics of its own, which take the place of the bundle's; trained classes keep the
+    means of their photos.
+
     Args:
         trained: The bundle's statistics; without them photos count by ``Statistics.default``.
-        own: The bundle's bank.
+        base: The bundle's bank.
         scale: The logit scale.
         offset: Added to the offset of every class with photos: above 0 favours classes without.
     """
 
     def __init__(self, trained: TrainedStatistics | None, base: ClassBank, scale: float, offset: float = 0.0) -> None:
         self._trained, self._base, self._scale, self._offset = trained, base, scale, offset
-        self._statistics = Statistics.default(base.dim, scale=scale) if trained is None else trained.statistics
-        self._changes = trained is not None and (trained.active or offset != 0)
+        statistics = Statistics.default(base.dim, scale=scale) if trained is None else trained.statistics
+        self._bundled = _Model(statistics, trained is not None and (trained.active or offset != 0))
+        self._fitted: list[tuple[FittedTensors, _Model]] = []
         self._terms: weakref.WeakKeyDictionary[ClassBank, Terms] = weakref.WeakKeyDictionary()
         self._photos: weakref.WeakKeyDictionary[ClassBank, Mapping[int, ClassPhotos]] = weakref.WeakKeyDictionary()
-        self._biases: weakref.WeakKeyDictionary[Block, Floats] = weakref.WeakKeyDictionary()
         self._lock = threading.Lock()
+
+    def statistics(self, bank: ClassBank) -> Statistics:
+        """Return the statistics that rank a bank's classes: its own, else the bundle's, else the default ones.
+
+        Raises:
+            BankError: Those of the bank are damaged, or of another encoder.
+        """
+        return self._model(bank).statistics
+
+    def confidence(self, bank: ClassBank, terms: Terms | None) -> Confidence | None:
+        """Return how far scores of a bank's classes can be trusted, from classes left out; None if that is not known.
+
+        Args:
+            bank: The call's bank.
+            terms: Of the call's classes; None if text alone ranks them.
+        """
+        statistics = self._model(bank).statistics
+        return statistics.text_confidence if terms is None else None if terms.shift else statistics.confidence
 
     def terms(
         self,
@@ -121,7 +192,8 @@ class Composer:
             theirs: Their columns in the bank, where they are the bank's; these keep its photos.
             photos: Further photos of theirs.
         """
-        if not self._changes and bank.photographed is None and not any(photos):
+        model = self._model(bank)
+        if not model.changes and bank.photographed is None and not any(photos):
             return None
         call_terms = None
         if rows is not None:
@@ -129,20 +201,35 @@ class Composer:
             bank_photos = [None if column is None else counted.get(column) for column in theirs]
             both = [_both(first, second) for first, second in zip(bank_photos, photos, strict=True)]
             with_photos = {position: item for position, item in enumerate(both) if item is not None}
-            call_terms = self._special(
-                Table((Block(("",) * len(rows), rows),)), named_bias(self._statistics, rows), with_photos
-            )
+            table = Table((Block(("",) * len(rows), rows),))
+            call_terms = self._special(model.statistics, table, named_bias(model.statistics, rows), with_photos)
         if left_out is None:
             return call_terms
-        terms = self._of(bank).without(left_out)
+        terms = self._of(bank, model).without(left_out)
         return terms if call_terms is None else terms.followed_by(call_terms)
 
-    def _of(self, bank: ClassBank) -> Terms:
+    def _model(self, bank: ClassBank) -> _Model:
+        if bank.fitted is None:
+            return self._bundled
+        with self._lock:
+            for tensors, model in self._fitted:
+                if tensors is bank.fitted:
+                    return model
+            statistics = Statistics.from_tensors(bank.fitted)
+            if len(statistics.centre) != bank.dim:
+                raise BankError(f"fitted statistics of {len(statistics.centre)} numbers, expected {bank.dim}")
+            model = _Model(statistics, changes=True)
+            self._fitted = [(bank.fitted, model), *self._fitted[: _MOST_FITTED - 1]]
+            return model
+
+    def _of(self, bank: ClassBank, model: _Model) -> Terms:
         """Return the terms of a bank's classes."""
         with self._lock:
             terms = self._terms.get(bank)
             if terms is None:
-                terms = self._terms[bank] = self._special(bank.table, self._bias(bank.table), self._photos_of(bank))
+                bias = model.bias(bank.table)
+                terms = self._special(model.statistics, bank.table, bias, self._photos_of(bank))
+                self._terms[bank] = terms
             return terms
 
     def _photos_of(self, bank: ClassBank) -> Mapping[int, ClassPhotos]:
@@ -162,19 +249,7 @@ class Composer:
             photos = self._photos[bank] = counted
         return photos
 
-    def _bias(self, table: Table) -> Floats:
-        """Return the bias (C,) of a table's classes as if all were named only; that of a block is computed once."""
-        for block in table.blocks:
-            if block not in self._biases:
-                self._biases[block] = named_bias(self._statistics, block.rows)
-        if table.plain:
-            return self._biases[table.blocks[0]]
-        bias = np.concatenate([self._biases[block] for block in table.blocks])
-        if len(table.replaced):
-            bias[table.replaced] = named_bias(self._statistics, table.rows)
-        return np.delete(bias, table.removed)
-
-    def _special(self, table: Table, bias: Floats, photos: Mapping[int, ClassPhotos]) -> Terms:
+    def _special(self, statistics: Statistics, table: Table, bias: Floats, photos: Mapping[int, ClassPhotos]) -> Terms:
         """Return terms with weights for the classes with photos, by their columns in a table."""
         columns = np.array(sorted(photos), dtype=np.intp)
         items = [photos[column] for column in columns.tolist()]
@@ -182,10 +257,10 @@ class Composer:
         means = np.array([item.mean for item in items], np.float32).reshape(rows.shape)
         counts = np.array([item.count for item in items], np.int64)
         photos_only = np.array([item.photos_only for item in items], np.bool_)
-        weights, special = composed(self._statistics, self._scale, rows, means, counts, photos_only, self._offset)
+        weights, special = composed(statistics, self._scale, rows, means, counts, photos_only, self._offset)
         bias = bias.copy()
         bias[columns] = special
-        return Terms(self._statistics, self._scale, bias, weights, columns, shift=self._offset)
+        return Terms(statistics, self._scale, bias, weights, columns, counts, shift=self._offset)
 
 
 def _both(first: ClassPhotos | None, second: ClassPhotos | None) -> ClassPhotos | None:

@@ -6,8 +6,8 @@ CLIP-based Adaptation", ICLR 2024, arXiv 2402.04087). With ``z = x - centre`` an
     logit_c(x) = s <x, t_c> + alpha (<z, P d_c> - d_c' P d_c / 2) - g(n_c)
 
 ``t_c`` is the unit text row, ``s`` the logit scale, ``m_c`` the class's mean, ``n_c`` its number of photos. This is the
-log-likelihood of the Gaussian up to one constant for each image; measured from the centre, no digits are lost. All
-sums are taken in float64.
+log-likelihood of the Gaussian up to one constant for each image; measured from the centre, no digits are lost. Sums
+of a class are taken in float64, those of an image in float32.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sar_infer._arrays import Floats
+from sar_infer.classifiers.confidence import Confidence
 from sar_infer.errors import BankError
 from sar_infer.storage.named_tensors import read_only
 from sar_infer.storage.tensor_file import tensor_bytes
@@ -42,6 +43,9 @@ _LARGEST, _LARGEST_PRECISION = 1e6, 1e9
 """More than any fit gives; with these all logits are finite in float32."""
 _ARRAYS = ("precision", "centre", "text_centre", "means", "counts", "offsets", "curve")
 _NUMBERS = ("slope", "alpha", "prior", "separation")
+_TEXT = "text_"
+CONFIDENCE = ("confidence", "conformal", "text_confidence", "text_conformal")
+"""Tensors that statistics may have or lack."""
 Doubles = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 Counts = npt.NDArray[np.int64]
@@ -67,6 +71,8 @@ class Statistics:
         counts: (C,) int64, the photos of each trained class.
         separation: Factor from the distance of two means under P to the distance of their classes in standard
             deviations; see `confusion`.
+        confidence: How far scores of text and statistics can be trusted; None if it is not known.
+        text_confidence: The same of text alone.
 
     Raises:
         BankError: Any of this does not hold.
@@ -83,11 +89,14 @@ class Statistics:
     means: Floats
     counts: Counts
     separation: float = 1.0
+    confidence: Confidence | None = None
+    text_confidence: Confidence | None = None
 
     @functools.cached_property
-    def image_map(self) -> Doubles:
+    def image_map(self) -> Floats:
         """Return ``alpha b P`` (D, D), which takes an image's row to what it adds to its query."""
-        return self.alpha * self.slope * self.precision.astype(np.float64)
+        result: Floats = (self.alpha * self.slope * self.precision.astype(np.float64)).astype(np.float32)
+        return result
 
     def __post_init__(self) -> None:
         size = self.centre.shape[0] if self.centre.ndim == 1 else -1
@@ -175,6 +184,8 @@ class Statistics:
         values: dict[str, Any] = {name: getattr(self, name) for name in (*_ARRAYS, *_NUMBERS)}
         values["offsets"] = np.array(self.offsets, dtype=np.float64).reshape(len(self.offsets), 2)
         values["curve"] = np.array(self.curve, dtype=np.float64).reshape(len(self.curve), 3)
+        values |= {} if self.confidence is None else self.confidence.tensors()
+        values |= {} if self.text_confidence is None else self.text_confidence.tensors(_TEXT)
         return {name: np.asarray(value) for name, value in values.items()}
 
     @classmethod
@@ -197,6 +208,8 @@ class Statistics:
         fields["offsets"] = tuple((int(n), float(g)) for n, g in offsets.tolist())
         fields["curve"] = tuple((float(a), float(b), float(c)) for a, b, c in curve.tolist())
         fields.update({name: float(tensors[name]) for name in _NUMBERS})
+        fields["confidence"] = Confidence.from_tensors(tensors)
+        fields["text_confidence"] = Confidence.from_tensors(tensors, _TEXT)
         return cls(**fields)
 
     def offset(self, counts: npt.ArrayLike, shift: float = 0.0) -> Doubles:
@@ -299,10 +312,8 @@ def transformed_queries(statistics: Statistics, scale: float, features: Floats) 
         scale: s, the logit scale.
         features: (N, D) unit image features.
     """
-    apart = features.astype(np.float64) - statistics.centre
-    image = apart @ statistics.image_map
-    queries = (scale * features.astype(np.float64) + image).astype(np.float32)
-    return queries, (-image @ statistics.text_centre.astype(np.float64)).astype(np.float32)
+    image = (features - statistics.centre) @ statistics.image_map
+    return np.float32(scale) * features + image, -image @ statistics.text_centre
 
 
 def named_bias(statistics: Statistics, text_rows: Floats) -> Floats:
@@ -362,7 +373,7 @@ def model_digest(statistics: Statistics | None, scale: float) -> str:
     """
     digest = hashlib.sha256(np.float64(scale).tobytes())
     tensors = {} if statistics is None else statistics.tensors()
-    for name in sorted(tensors.keys() - {"means", "counts", "curve", "separation"}):
+    for name in sorted(tensors.keys() - {"means", "counts", "curve", "separation", *CONFIDENCE}):
         digest.update(name.encode())
         for piece in tensor_bytes(tensors[name]):
             digest.update(piece)

@@ -16,7 +16,7 @@ import numpy as np
 from sar_infer._arrays import Floats, Indices
 from sar_infer.bank.photos import PhotoSet
 from sar_infer.bank.state import State
-from sar_infer.classifiers.statistics import Statistics
+from sar_infer.classifiers.statistics import CONFIDENCE, Statistics
 from sar_infer.errors import BankError, BundleError, InputError
 from sar_infer.storage.named_tensors import FileKind
 from sar_infer.text.names import name_key
@@ -32,6 +32,8 @@ _KIND = FileKind(
     tensors=dict.fromkeys(_FLOATS, "F32") | {"counts": "I64"} | dict.fromkeys(_DOUBLES, "F64"),
     error=BundleError,
     remedy="export the bundle again",
+    optional=dict.fromkeys(CONFIDENCE, "F64"),
+    sealed=CONFIDENCE,
 )
 _UNIT = 1.001
 

@@ -13,14 +13,14 @@ import numpy.typing as npt
 
 from sar_infer._arrays import Floats, Indices
 from sar_infer.bank import ClassBank, PhotoSet
-from sar_infer.bank.calibration import BankCalibration
-from sar_infer.bank.search import Lookup
-from sar_infer.bank.table import Block, Table
+from sar_infer.bank.learned import BankCalibration
+from sar_infer.bank.table import Block, Lookup, Table
 from sar_infer.classifiers.composition import Composer, Terms
+from sar_infer.classifiers.confidence import Confidence
 from sar_infer.classifiers.head import ClassHead
 from sar_infer.classifiers.trained_statistics import ClassPhotos
 from sar_infer.errors import InputError
-from sar_infer.results import Branch, Source
+from sar_infer.results import Branch, CalibratedOn, Source
 from sar_infer.text.names import Phrases, name_key
 
 Flags = npt.NDArray[np.bool_]
@@ -43,6 +43,7 @@ class ClassSet:
         terms: Composes logits with image statistics; None if text alone ranks, or a head does.
         photographed: (C,) flags of classes that have photos beyond those of training; None if there are none.
         calibration: The bank's own, perhaps of an earlier state of it; None leaves the bundle's.
+        confidence: How far scores can be trusted, from classes left out, where no calibration holds.
     """
 
     table: Table
@@ -54,6 +55,7 @@ class ClassSet:
     terms: Terms | None = None
     photographed: Flags | None = None
     calibration: BankCalibration | None = None
+    confidence: Confidence | None = None
 
     @property
     def names(self) -> Sequence[str]:
@@ -66,6 +68,17 @@ class ClassSet:
         if self.head is not None:
             return "head+text"
         return "text" if self.terms is None else "text+statistics"
+
+    def calibration_of(self, column: int) -> CalibratedOn:
+        """Return how the score of a class was calibrated."""
+        if self.confidence is not None:
+            return "left-out"
+        return "held-out" if self.calibrated is not None and bool(self.calibrated[column]) else "none"
+
+    @property
+    def photos(self) -> Indices:
+        """Return the number of photos (C,) that each class is known by, beside its name."""
+        return np.zeros(len(self.table), np.intp) if self.terms is None else self.terms.photos
 
     @property
     def shifted(self) -> bool:
@@ -175,9 +188,9 @@ def without_counted(
         column = bank.lookup.get(name) if name_key(name) not in replaced else None
         spelling = name if column is None else bank.names[column]
         key = name_key(spelling)
-        digests = counted.get(key, frozenset() if column is None else bank.photos_of(spelling).known)
-        fresh = item.without(item.known & digests)
-        counted[key] = digests | item.known
+        digests = counted.get(key, frozenset() if column is None else bank.photos_of(spelling).digest_set)
+        fresh = item.without(item.digest_set & digests)
+        counted[key] = digests | item.digest_set
         if fresh:
             result[name] = ClassPhotos.of(fresh)
     return result

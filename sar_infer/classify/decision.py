@@ -9,14 +9,15 @@ asked for.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, get_args
 
 import numpy as np
 
 from sar_infer._arrays import Floats
-from sar_infer.bank.calibration import BankCalibration
+from sar_infer.bank.learned import BankCalibration
 from sar_infer.bundle.manifest import Manifest
+from sar_infer.classifiers.scores import COVERAGES, Doubles
 from sar_infer.classify import ranking
 from sar_infer.classify.class_set import ClassSet
 from sar_infer.classify.ranking import Ranking, Scale
@@ -92,7 +93,7 @@ class Decision:
                 branch=self.branch,
                 unknown=unknown,
                 reason=reason,
-                label_set=None if least is None else tuple(p.label for p in predictions if p.score >= least),
+                label_set=None if least is None else self._label_set(ranked, row, least),
                 explanation=None if near is None else self._explanation(ranked, row, predictions, near[row]),
             )
 
@@ -100,11 +101,16 @@ class Decision:
         """Return the largest number of classes that a set can hold, since scores sum to 1."""
         if self._least is None:
             return 0
-        count = len(self._classes.names)
-        return count if self._least * count <= 1 else int(1 / self._least) + 1
+        count, least = len(self._classes.names), float(self._least.min())
+        return count if least * count <= 1 else int(1 / least) + 1
+
+    def _label_set(self, ranked: Ranking, row: int, least: Doubles) -> tuple[str, ...]:
+        """Return the classes whose scores are at least those (C,) that they need."""
+        pairs = zip(ranked.columns[row].tolist(), ranked.scores[row].tolist(), strict=True)
+        return tuple(self._classes.names[column] for column, score in pairs if score >= least[column])
 
     def _predictions(self, ranked: Ranking, row: int) -> tuple[Prediction, ...]:
-        classes, calibrated = self._classes, self._classes.calibrated
+        classes = self._classes
         return tuple(
             Prediction(
                 label=classes.names[column],
@@ -112,7 +118,7 @@ class Decision:
                 logit=float(ranked.logits[row, rank]),
                 similarity=float(ranked.similarities[row, rank]),
                 source=classes.source(column),
-                calibrated=calibrated is not None and bool(calibrated[column]),
+                calibration=classes.calibration_of(column),
             )
             for rank, column in enumerate(ranked.columns[row].tolist())
         )
@@ -172,9 +178,17 @@ def calibration_holds(manifest: Manifest, classes: ClassSet) -> bool:
 
 def scale(manifest: Manifest, classes: ClassSet) -> Scale:
     """Return the scale of these classes; its temperature is 1 unless a calibration holds for them."""
-    fitted = _fitted(manifest, classes)
+    fitted = _fitted(manifest, classes) if classes.confidence is None else classes.confidence
     temperature = None if fitted is None else fitted.temperature
     return Scale(manifest.logit_scale, manifest.logit_bias or 0.0, temperature or 1.0)
+
+
+def _thresholds(manifest: Manifest, classes: ClassSet) -> Mapping[str, float]:
+    """Return the thresholds for unknown images of these classes; empty if none holds for them."""
+    if classes.confidence is not None:
+        return classes.confidence.thresholds(len(classes.names))
+    fitted = _fitted(manifest, classes)
+    return {} if fitted is None else fitted.thresholds
 
 
 def _fitted(manifest: Manifest, classes: ClassSet) -> Manifest | BankCalibration | None:
@@ -188,9 +202,9 @@ def _limit(manifest: Manifest, classes: ClassSet, options: DecisionOptions) -> f
     """Return the threshold for all classes; None if only thresholds of single classes, or background, can tell."""
     if options.unknown is None or options.threshold is not None:
         return options.threshold
-    fitted = _fitted(manifest, classes)
-    if fitted is not None and options.unknown in fitted.thresholds:
-        return fitted.thresholds[options.unknown]
+    thresholds = _thresholds(manifest, classes)
+    if options.unknown in thresholds:
+        return thresholds[options.unknown]
     if options.unknown not in judged_by(manifest, classes):
         why = f"was not calibrated; {_CALIBRATE}, or"
         if manifest.thresholds and manifest.calibrated_for == "head":
@@ -203,17 +217,24 @@ def _limit(manifest: Manifest, classes: ClassSet, options: DecisionOptions) -> f
 
 def judged_by(manifest: Manifest, classes: ClassSet) -> list[Unknown]:
     """Return the signs by which an unknown image of these classes can be told without a threshold of the caller's."""
-    fitted = _fitted(manifest, classes)
+    thresholds = _thresholds(manifest, classes)
     anyway = classes.thresholds is not None or _has_background(classes)
-    return [sign for sign in get_args(Unknown) if anyway or (fitted is not None and sign in fitted.thresholds)]
+    return [sign for sign in get_args(Unknown) if anyway or sign in thresholds]
 
 
 def _has_background(classes: ClassSet) -> bool:
     return classes.background is not None and bool(classes.background.any())
 
 
-def _least(manifest: Manifest, classes: ClassSet, coverage: float) -> float:
-    """Return the score that a class needs to be in the set."""
+def _least(manifest: Manifest, classes: ClassSet, coverage: float) -> Doubles:
+    """Return the score (C,) that each class needs to be in the set."""
+    if classes.confidence is not None:
+        least = classes.confidence.least(coverage, classes.photos)
+        if least is None:
+            raise InputError(f"coverage {coverage:g}: this was calibrated for {', '.join(map(str, COVERAGES))}")
+        if _has_background(classes):
+            raise InputError(f"coverage {coverage:g}: a class is background, and no such class was left out in turn")
+        return least
     fitted = _fitted(manifest, classes) or manifest
     threshold = fitted.conformal.get(f"{coverage:g}")
     if threshold is None:
@@ -234,4 +255,4 @@ def _least(manifest: Manifest, classes: ClassSet, coverage: float) -> float:
         )
     if _has_background(classes):
         raise InputError(f"coverage {coverage:g}: a class is background, and those were calibrated as answers")
-    return threshold
+    return np.full(len(classes.names), threshold)

@@ -14,7 +14,7 @@ from sar_infer.results import Explanation, ImageResult
 
 _BAR = 24
 _COLUMNS = ("image", "rank", "label", "score", "logit", "similarity", "source", "error")
-_OPTIONAL = ("calibrated", "unknown", "reason", "label_set", "margin", "runner_up", "energy", "nearest")
+_OPTIONAL = ("calibration", "unknown", "reason", "label_set", "margin", "runner_up", "energy", "nearest")
 _BETWEEN = " | "
 """Separates the names of one cell, as it separates the phrases of a class file."""
 
@@ -56,7 +56,7 @@ def csv_table(results: Iterable[ImageResult]) -> Iterator[str]:
         optional = _cells(result)
         for rank, p in enumerate(result.predictions, start=1):
             cells = (result.image, rank, p.label, p.score, p.logit, p.similarity, p.source, "")
-            yield _row((*cells, str(p.calibrated).lower(), *optional))
+            yield _row((*cells, p.calibration, *optional))
 
 
 FORMATS: dict[str, Callable[[Iterable[ImageResult]], Iterator[str]]] = {
@@ -112,8 +112,12 @@ def _reasons(result: ImageResult, why: Explanation) -> Iterator[str]:
     yield f"  energy {why.energy:.3f}"
     if why.nearest:
         yield f"  nearest to the best: {', '.join(f'{name} ({cosine:.2f})' for name, cosine in why.nearest)}"
-    if doubtful := [p.label for p in result.predictions if not p.calibrated]:
+    if doubtful := [p.label for p in result.predictions if p.calibration == "none"]:
         yield f"  not calibrated: {', '.join(doubtful)}"
+    elif any(p.calibration == "left-out" for p in result.predictions):
+        yield "  calibrated on classes left out in turn"
+    else:
+        yield "  calibrated on held-out photos"
 
 
 def _cells(result: ImageResult) -> tuple[object, ...]:

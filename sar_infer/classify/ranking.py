@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from sar_infer._arrays import Floats, Indices
-from sar_infer.classifiers.composition import Prepared
-from sar_infer.classify.calibration import softmax
+from sar_infer.classifiers.composition import composed_logits
+from sar_infer.classifiers.scores import softmax
 from sar_infer.classify.class_set import ClassSet
 
 _CELLS = 2**20
@@ -180,12 +180,9 @@ def _blocks(rows: Floats, classes: ClassSet, scale: Scale) -> Iterator[tuple[int
         for start, similarities in classes.table.products(rows, _CELLS):
             yield start, _logits(similarities, scale), similarities
     else:
-        prepared = Prepared(classes.terms, rows)
-        for start, products in classes.table.products(prepared.queries, _CELLS):
-            logits = prepared.logits(start, products)
-            if scale.bias:
-                logits += np.float32(scale.bias)
-            yield start, logits, logits
+        for start, logits in composed_logits(classes.terms, classes.table, rows, _CELLS):
+            biased = logits + np.float32(scale.bias) if scale.bias else logits
+            yield start, biased, biased
 
 
 def _logits(similarities: Floats, scale: Scale) -> Floats:

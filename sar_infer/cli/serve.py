@@ -32,7 +32,7 @@ GROUPS = {
         *("max_body", "max_images", "max_megapixels", "max_classes", "formats", "queue"),
         *("deadline", "body_timeout", "image_timeout"),
     ),
-    "Speed": ("device", "precision", "workers", "threads", "max_batch", "decoders", "decode_memory"),
+    "Speed": ("device", "precision", "workers", "threads", "max_batch", "decode_memory"),
     "Running": ("drain", "notice", "log_format", "access_log"),
 }
 _MODULES = ("fastapi", "httptools", "prometheus_client", "python_multipart", "starlette", "uvicorn", "uvloop")
@@ -60,15 +60,11 @@ MIB = 2**20
         help="Origin of pages that may call the API from a browser, such as https://shop.example; * allows any.  "
         "[repeatable]")  # fmt: skip
 @option("--workers", type=click.IntRange(min=0),
-        help="Processes that decode and encode; 0: one process does all.  [default: 2, a quarter of the cores if that "
-        "is more; with a GPU 1, which only encodes; with too little memory the server itself encodes]")  # fmt: skip
+        help="Processes that decode and encode; 0: one process does all.  [default: 2, or a quarter of the cores if "
+        "that is more and the memory suffices; with a GPU 0]")  # fmt: skip
 @option("--threads", type=click.IntRange(min=1), help="Threads of one batch.  [default: cores / workers]")
 @option("--max-batch", type=click.IntRange(min=1),
-        help="Most images in a batch.  [default: 1, 8 with a large encoder; measured with a GPU, or "
-        "if the server itself encodes]")  # fmt: skip
-@option("--decoders", type=click.IntRange(min=0),
-        help="Processes that only decode; 0: workers do it.  [default: 0; 2 if the server itself "
-        "encodes; with a GPU one per core, 8 at most]")  # fmt: skip
+        help="Most images in a batch.  [default: 1, 8 with a large encoder, 32 with a GPU]")  # fmt: skip
 @option("--decode-memory", type=click.IntRange(min=1),
         help="MiB for decoding; other images wait.  [default: what the memory limit and the model leave]")  # fmt: skip
 @option(
@@ -145,13 +141,11 @@ def main(**values: Any) -> None:
 
 
 def _serve(values: dict[str, Any]) -> None:
-    from sar_infer.encoders.sessions import LITTLE, keep_memory
     from sar_infer.encoders.waiting import in_background, leave, waited
     from sar_infer.server.service import Service
     from sar_infer.server.startup import bind, set_up_logging
 
     signal.signal(signal.SIGTERM, lambda *_: leave(0))  # until uvicorn handles it; the kernel ignores it for process 1
-    keep_memory(LITTLE)
     settings = _settings(values)
     if values["check"]:
         settings = dataclasses.replace(settings, key=None)  # so that nothing is written
@@ -214,10 +208,8 @@ def _settings(values: dict[str, Any]) -> Settings:
         precision=values["precision"],
         offset=values["offset"],
         threads=values["threads"],
-        workers=values["workers"] or None,
-        processes=False if values["check"] or values["workers"] == 0 else (bool(values["workers"]) or None),
+        workers=0 if values["check"] else values["workers"],
         max_batch=values["max_batch"],
-        decoders=values["decoders"],
         decode_memory=values["decode_memory"] and values["decode_memory"] * MIB,
         metrics=values["metrics"],
         pages=values["pages"],
@@ -260,15 +252,15 @@ def _key(path: str | None) -> str | None:
             raise InputError(f"--api-key-file: {path} cannot be read: {error.strerror or error}") from None
         except UnicodeDecodeError:
             raise InputError(f"--api-key-file: {path} is not text in UTF-8") from None
-    elif (given := os.environ.get("SAR_API_KEY")) is None:
+    elif (variable := os.environ.get("SAR_API_KEY")) is None:
         return None
     else:
-        text = given
+        text = variable
     keys = [key for line in text.split("\n") if (key := line.strip())]
     if not keys or not all(key.isascii() and key.isprintable() for key in keys):
-        what = "has characters that no header carries" if keys else "is empty"
+        fault = "has characters that no header carries" if keys else "is empty"
         raise InputError(
-            f"the key {what}: set SAR_API_KEY or --api-key-file to one of printable ASCII, or neither to have none"
+            f"the key {fault}: set SAR_API_KEY or --api-key-file to one of printable ASCII, or neither to have none"
         )
     return "\n".join(keys)
 

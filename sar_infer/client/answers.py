@@ -92,7 +92,7 @@ def image_result(name: str, result: Any, spellings: Mapping[str, str]) -> ImageR
             float(p["logit"]),
             float(p["similarity"]),
             p["source"],
-            p.get("calibrated", False),  # missing in answers of version 0.1
+            p["calibration"],
         )
         for p in result["predictions"]
     )

@@ -20,10 +20,6 @@ _CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 _CUDA_OPTIONS = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
 """Full fp32, as on the CPU; no new search for the best convolution with every batch size."""
 _WARNING, _FATAL = 2, 4
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-"""glibc's numbers of these settings."""
-LITTLE = 4 * 2**20
-"""For ``keep_memory`` of a process that mostly waits."""
 
 
 def open_session(path: Path, device: Device, threads: int | None = None, spin: bool = True) -> Any:
@@ -126,18 +122,6 @@ def give_back_memory() -> None:
     if sys.platform == "linux":
         with contextlib.suppress(AttributeError):  # another C library
             ctypes.CDLL(None).malloc_trim(0)
-
-
-def keep_memory(largest: int) -> None:
-    """Have glibc keep little of what is freed: no block of ``largest`` bytes or more, and about twice that in all.
-
-    For processes that decode for long. Else its limits grow with the largest image so far, up to 32 and 64 MiB.
-    """
-    if sys.platform == "linux":
-        with contextlib.suppress(AttributeError):  # another C library
-            mallopt = ctypes.CDLL(None).mallopt
-            mallopt(_M_MMAP_THRESHOLD, largest)
-            mallopt(_M_TRIM_THRESHOLD, 2 * largest)
 
 
 def usable_cores() -> int:

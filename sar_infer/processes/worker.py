@@ -11,7 +11,6 @@ and gets everything else over that.
 from __future__ import annotations
 
 import contextlib
-import gc
 import os
 import signal
 import socket
@@ -26,6 +25,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from multiprocessing.reduction import ForkingPickler
 from multiprocessing.util import Finalize
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 from weakref import WeakSet
 
@@ -108,6 +108,13 @@ class Worker(Generic[Answer]):
     def alive(self) -> bool:
         """Return whether the process still runs."""
         return not wait([self._process.sentinel], 0)
+
+    @property
+    def stopped(self) -> bool:
+        """Return whether the process is stopped, as by SIGSTOP; elsewhere than on Linux nobody can tell."""
+        with contextlib.suppress(OSError, IndexError):
+            return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+        return False
 
     def loaded(self, limit: float) -> None:
         """Send ``load`` to the process, and wait until it has returned there, ``limit`` seconds at most.
@@ -222,12 +229,10 @@ def _serve(pipe: Connection) -> None:
         pipe.send_bytes(_failure(error))
         return
     del content
-    gc.freeze()  # what was loaded stays, so that it need not be looked through for cycles again and again
     pipe.send((True, None))
     with contextlib.suppress(EOFError, OSError):  # the parent has closed it, or has ended
         while True:
             pipe.send_bytes(_answered(answer, pipe.recv_bytes()))
-    gc.unfreeze()  # what is still frozen at the end is never freed, which libraries made with nanobind report at length
 
 
 def _answered(answer: Callable[..., Any], content: bytes) -> Any:

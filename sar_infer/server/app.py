@@ -11,10 +11,10 @@ from PIL import Image
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Match
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from sar_infer import __version__
-from sar_infer.errors import ClassNameError, InputError
+from sar_infer.errors import BankError, ClassNameError, InputError
 from sar_infer.server.http import openapi
 from sar_infer.server.http.middleware import Middleware
 from sar_infer.server.http.request import invalid
@@ -50,13 +50,14 @@ def build_app(service: Service) -> ASGIApp:
     app.state.routes = [*app.routes, *(route for router in routers for route in router.routes)]
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(InputError, _input_error)
+    app.add_exception_handler(BankError, _bank_error)
     app.add_exception_handler(RequestValidationError, _validation)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(Exception, _fault)
     openapi.complete(app)
     for route in app.routes:  # FastAPI completes a route when it is first matched
         route.matches({"type": "http", "method": "GET", "path": "", "root_path": "", "headers": []})
-    return _cors(Middleware(_Direct(app, service), service), service.settings.origins)
+    return _cors(Middleware(app, service), service.settings.origins)
 
 
 def _cors(app: ASGIApp, origins: tuple[str, ...]) -> ASGIApp:
@@ -75,30 +76,6 @@ def _cors(app: ASGIApp, origins: tuple[str, ...]) -> ASGIApp:
     )
 
 
-class _Direct:
-    """Calls ``classify`` for a request without options; any other goes to the app.
-
-    FastAPI's layers and its parsing of the query would take more of this process's time than ranking does.
-    """
-
-    def __init__(self, app: FastAPI, service: Service) -> None:
-        self._app, self._service = app, service
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request; a fault is left to the middleware."""
-        if scope["path"] != classify.PATH or scope["method"] != "POST" or scope["query_string"]:
-            await self._app(scope, receive, send)
-            return
-        request = Request(scope, receive)
-        try:
-            response = await classify.classify(request, self._service, classify.NO_OPTIONS)
-        except Problem as problem:
-            response = answer(problem, scope)
-        except InputError as error:
-            response = await _input_error(request, error)
-        await response(scope, receive, send)
-
-
 async def _problem(request: Request, error: Exception) -> Response:
     if not isinstance(error, Problem):
         raise error
@@ -108,6 +85,10 @@ async def _problem(request: Request, error: Exception) -> Response:
 async def _input_error(request: Request, error: Exception) -> Response:
     code = "bad-class-name" if isinstance(error, ClassNameError) else "invalid-request"
     return answer(Problem(code, str(error)), request.scope)
+
+
+async def _bank_error(request: Request, error: Exception) -> Response:
+    return answer(Problem("unavailable", str(error)), request.scope)
 
 
 async def _validation(request: Request, error: Exception) -> Response:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import signal
 import socket
@@ -15,8 +14,7 @@ import uvicorn
 
 from sar_infer.encoders.waiting import leave
 from sar_infer.server.app import build_app
-from sar_infer.server.http.connection import Connection
-from sar_infer.server.http.listener import Listener, most_connections
+from sar_infer.server.http.connection import Connection, most_connections
 from sar_infer.server.service import Service
 
 _log = logging.getLogger("sar_infer.server")
@@ -42,9 +40,8 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, handle SIGHUP from now on, and log the address."""
         (listener,) = sockets or []
-        connections, backlog = self.server_state.connections, self.config.backlog
-        self._listener = Listener(listener, self._connection, connections, backlog, most_connections())
-        await super().startup([])
+        Connection.most = most_connections()
+        await super().startup(sockets)
         self._watching = asyncio.ensure_future(self._service.watch())
         if hasattr(signal, "SIGHUP") and threading.current_thread() is threading.main_thread():
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload)
@@ -52,13 +49,11 @@ class Server(uvicorn.Server):
         engine, names, file = self._service.engine, len(self._service.store.bank.names), self._service.settings.bank
         source = "" if file is None else f" of {file}" if file.exists() else f", {file} does not exist yet"
         memory = f"{engine.memory.total / 2**20:.0f} MiB for decoding"
-        workers = "threads in one process" if engine.workers is None else "worker processes"
+        workers = "batches at once in one process" if engine.workers is None else "worker processes"
         alone = f", {engine.sizes.alone} threads for a lone image" if engine.sizes.alone else ""
-        if engine.sizes.decoders:
-            workers += f", {engine.sizes.decoders} processes that decode"
         sizes = f"{engine.sizes.workers} {workers}, batches of {engine.sizes.max_batch}{alone}, {memory}"
         runs = f"{engine.classifier.choice.precision}, {engine.provider}"
-        served = f"{engine.bundle.place} ({names} classes{source}, {runs}, {sizes})"
+        served = f"{engine.bundle.location} ({names} classes{source}, {runs}, {sizes})"
         shown = f"[{host}]" if ":" in host else host
         _log.info("Serving %s on http://%s:%d - try /ui, read /docs", served, shown, port)
 
@@ -85,15 +80,11 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Wait for requests, then for changes that outlive theirs; both together get the time of the drain."""
-        self._listener.close()
         self._watching.cancel()
         end = time.monotonic() + (self.config.timeout_graceful_shutdown or 0)
         await super().shutdown(sockets)
         if not self.force_exit:
             await self._service.unfinished(end - time.monotonic())
-
-    def _connection(self) -> Connection:
-        return Connection(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
 
     def _stop(self) -> None:
         self.should_exit = True
@@ -123,8 +114,6 @@ def make_server(service: Service, drain: int = 20, notice: float = 0) -> Server:
 def serve(service: Service, listener: socket.socket, drain: int, notice: float) -> None:
     """Serve until a signal stops the server."""
     server = make_server(service, drain, notice)
-    gc.collect()
-    gc.freeze()  # what is there now stays; looking through all of it for cycles would hold up every request
     server.run(sockets=[listener])
     service.close()
     _log.info("stopped")

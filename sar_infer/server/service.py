@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from sar_infer.bank.rebase import photos_missing
 from sar_infer.bundle.bank_file import check_encoder
 from sar_infer.encoders.waiting import in_background
-from sar_infer.errors import SarInferError
+from sar_infer.errors import BankError, SarInferError
 from sar_infer.server.admission import Admission
 from sar_infer.server.bank.snapshot import Snapshot
 from sar_infer.server.bank.store import BankStore
@@ -290,7 +290,12 @@ def _open(
         if settings.bundle is None and settings.bank is not None:
             check_encoder(settings.bank, engine.bundle)
         embed = engine.classifier.embed_phrases
-        return engine, BankStore.open(settings.bank, engine.bundle, embed, writable=settings.writable)
+        store = BankStore.open(settings.bank, engine.bundle, embed, writable=settings.writable)
+        try:
+            engine.names.prepare(store.bank)
+        except BankError as error:
+            raise BankError(f"{settings.bank or engine.bundle.location}: {error}") from None
+        return engine, store
     except BaseException:
         _retire(engine)
         raise

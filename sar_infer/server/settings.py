@@ -54,12 +54,9 @@ class Settings:
         device: Where the encoders run.
         precision: ``fp32``, or smaller graphs of the bundle.
         offset: As of ``Classifier``; a bundle without statistics is refused if it is not 0.
-        threads: Threads of one batch. ``sizing`` chooses this and the next three if they are None.
-        workers: Batches that run at once.
-        processes: Run each in a process of its own, which decodes too; None: if ``sizing.in_processes`` finds a GPU
-            or the memory, and else encode in this process and decode in others; False: one process does all.
+        threads: Threads of one batch. ``sizing`` chooses this and the next two if they are None.
+        workers: Processes that decode and encode; with 0 one process does all.
         max_batch: Images that run together at most.
-        decoders: Processes that decode images ahead of the workers; with 0 the workers decode.
         decode_memory: Bytes that images may take while they are decoded; None takes what the model leaves of the
             memory that the process may use.
         metrics: Serve ``/metrics``.
@@ -76,10 +73,8 @@ class Settings:
     precision: PrecisionChoice = "fp32"
     offset: float = 0.0
     threads: int | None = None
-    workers: int | None = None
-    processes: bool | None = False
+    workers: int | None = 0
     max_batch: int | None = None
-    decoders: int | None = None
     decode_memory: int | None = None
     metrics: bool = True
     pages: bool = True

@@ -12,6 +12,9 @@ APART = ("cli", "export", "report", "__pycache__")
 """Parts of ``sar_train`` that no accuracy depends on."""
 SHARED = (
     "bundle/manifest.py",
+    "classifiers/gaussian.py",
+    "classifiers/left_out.py",
+    "classifiers/scores.py",
     "classifiers/statistics.py",
     "classify/calibration.py",
     "images/formats.py",

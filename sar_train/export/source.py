@@ -12,6 +12,7 @@ from typing import Any, Literal
 from sar_infer.bundle.figures import ADDED, PHOTOS
 from sar_infer.bundle.manifest import Quality, Scores
 from sar_infer.classifiers.head import ClassHead
+from sar_infer.classifiers.left_out import LEARNED
 from sar_infer.classifiers.statistics import Statistics
 from sar_infer.classifiers.trained_statistics import TrainedStatistics
 from sar_infer.classify.calibration import Fitted, not_calibrated
@@ -25,7 +26,7 @@ from sar_train.methods.base import PromptMethod, methods
 from sar_train.training.checkpoint import Run, load_run
 from sar_train.training.prompted import PromptedCLIP, restore
 from sar_train.training.record import MEAN_IMAGE, STATISTICS, TEXT_BRANCH
-from sar_train.training.statistics.run_file import LEARNED, load_statistics
+from sar_train.training.statistics.run_file import load_statistics
 
 HANDCRAFTED = "handcrafted"
 """Method of a bundle without training."""

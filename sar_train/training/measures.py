@@ -9,7 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from sar_infer.classify.calibration import Doubles, Fitted, HeldOut, calibrate
+from sar_infer.classifiers.scores import Doubles
+from sar_infer.classify.calibration import Fitted, HeldOut, calibrate
 from sar_train.data.features import Features, PhotoFeatures
 from sar_train.evaluation.accuracy import evaluate
 from sar_train.evaluation.linear_probe import linear_probe

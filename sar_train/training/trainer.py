@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from sar_infer.classifiers.left_out import HANDCRAFTED
 from sar_train.clip import backbone as backbones
 from sar_train.config.run import RunConfig
 from sar_train.data.dataset import DEMO
@@ -29,7 +30,7 @@ from sar_train.training.prompted import PromptedCLIP
 from sar_train.training.record import STATISTICS, Answers, Results, make_record, scores
 from sar_train.training.state import State, start
 from sar_train.training.statistics import fitting
-from sar_train.training.statistics.run_file import HANDCRAFTED, FittedStatistics, remove_statistics, save_statistics
+from sar_train.training.statistics.run_file import FittedStatistics, remove_statistics, save_statistics
 
 SAVE_EVERY = 5.0
 """Seconds between saved states."""

@@ -23,7 +23,7 @@ from sar_infer.encoders.waiting import TRIAL_SECONDS
 from sar_infer.images import jpeg
 from sar_infer.images import load as images
 from sar_infer.server import class_names, run
-from sar_infer.server.http import connection, listener
+from sar_infer.server.http import connection
 from sar_infer.server.http import request as body
 from sar_infer.server.metrics import Metrics
 from sar_infer.server.model.workers import LOADING_SECONDS
@@ -177,7 +177,7 @@ def test_fixed_limits_are_the_codes() -> None:
         f"not ready after {LOADING_SECONDS:g} s,",
     ]
     assert [limit for limit in limits if limit not in TEXT] == []
-    assert f"| connections | `ulimit -n` less {listener._RESERVE};" in TEXT
+    assert f"| connections | `ulimit -n` less {connection.RESERVE};" in TEXT
     assert f"at most {exchange.LONGEST_PAUSE:g} seconds" in " ".join(TEXT.split())
 
 

@@ -36,8 +36,8 @@ from sar_infer.bank import ClassInfo, add, amend
 from sar_infer.bundle.bundle import open_bundle
 from sar_infer.bundle.freeze import freeze
 from sar_infer.bundle.manifest import BANK
+from sar_infer.classifiers.scores import softmax
 from sar_infer.classifiers.trained_statistics import ClassPhotos
-from sar_infer.classify.calibration import softmax
 from sar_infer.cli.classify import main
 from sar_infer.encoders.processor import X86, processor
 from sar_infer.images.load import load_rgb

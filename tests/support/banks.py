@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import numpy.typing as npt
 
-from sar_infer.bank import ClassBank, ClassInfo, PhotoSet
+from sar_infer.bank import ClassBank, ClassInfo, Learn, PhotoSet
 
 DIM = 4
 ENCODER = "a" * 64
@@ -39,6 +39,28 @@ def photo_set(*labels: str, photos_only: bool = False, dim: int = DIM) -> PhotoS
     return PhotoSet.of(np.array(digests, np.uint8).reshape(-1, 32), unit_rows(labels, dim), photos_only=photos_only)
 
 
+def learning(sums: Mapping[str, str], photos: int = 9, dim: int = DIM) -> Learn:
+    """What photos taught, with a sum of twice the row of a text by class name."""
+    rows = 2 * unit_rows(sums.values(), dim)
+    counts = np.arange(2.5, 2.5 + len(sums))
+    return Learn(tuple(sums), rows, counts, unit_row("translation", dim) / 8, {"temperature": 1.5}, photos)
+
+
+def learned(bank: ClassBank) -> tuple[object, ...] | None:
+    """What a bank has learned, comparable, by class name."""
+    if bank.learned is None:
+        return None
+    sums = {bank.table.name(slot): (row.tolist(), count) for slot, (row, count) in sorted(bank.learned.by_slot.items())}
+    one = bank.learned
+    return sums, one.translation.tolist(), dict(one.numbers), one.photos, one.stale
+
+
+def fitted(bank: ClassBank) -> dict[str, object] | None:
+    """The statistics that a bank was given, comparable."""
+    tensors = bank.fitted
+    return None if tensors is None else {name: (one.dtype.str, one.tolist()) for name, one in sorted(tensors.items())}
+
+
 def content(bank: ClassBank) -> tuple[object, ...]:
     """All of a bank but its history, comparable."""
     photos = {name: (one.identity, one.digests.tobytes(), one.rows.tobytes()) for name, one in bank.photos.items()}
@@ -50,4 +72,6 @@ def content(bank: ClassBank) -> tuple[object, ...]:
         dict(bank.provenance),
         photos,
         bank.calibration,
+        fitted(bank),
+        learned(bank),
     )

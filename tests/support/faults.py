@@ -22,8 +22,7 @@ HANGS, CRASHES, GROWS = (jpeg() + b"a decoder %s of this" % word for word in (b"
 
 def flawed(module: ModuleType) -> None:
     """Give ``sar_infer.server.model.process`` that decoder."""
-    for name in ("decode_image", "fit_image"):
-        setattr(module, name, _flawed(getattr(module, name)))
+    module.decode_image = _flawed(module.decode_image)
 
 
 def _flawed(real: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
@@ -47,7 +46,7 @@ def deadly(module: ModuleType) -> None:
     def begin(model: Model) -> Callable[..., Begun | Answer]:
         process = real(model)
 
-        def answer(tasks: Sequence[Task] | None, alone: bool = False, most: int | None = None) -> Begun | Answer:
+        def answer(tasks: Sequence[Task] | None, alone: bool = False) -> Begun | Answer:
             if tasks is not None:
                 os._exit(9)
             return process(None)
@@ -64,10 +63,10 @@ def leaking(module: ModuleType) -> None:
     def begin(model: Model) -> Callable[..., Begun | Answer]:
         process = real(model)
 
-        def answer(tasks: Sequence[Task] | None, alone: bool = False, most: int | None = None) -> Begun | Answer:
+        def answer(tasks: Sequence[Task] | None, alone: bool = False) -> Begun | Answer:
             if tasks is not None:
                 kept.append(b"x" * 2**28)
-            return process(tasks, alone, most)
+            return process(tasks, alone)
 
         return answer
 

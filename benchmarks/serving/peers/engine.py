@@ -13,7 +13,7 @@ import onnxruntime
 
 from sar_infer.bundle.bundle import open_bundle
 from sar_infer.bundle.manifest import IMAGE_ENCODER, Preprocess
-from sar_infer.classify.calibration import softmax
+from sar_infer.classifiers.scores import softmax
 from sar_infer.classify.ranking import top_k
 from sar_infer.images.load import load_rgb
 from sar_infer.images.preprocess import to_input

@@ -75,7 +75,7 @@ def answered(key: str, result: ImageResult, embedding: Floats, columns: Columns)
         "logit": best.logit,
         "similarity": best.similarity,
         "source": best.source,
-        "calibrated": best.calibrated,
+        "calibration": best.calibration,
         "labels": [prediction.label for prediction in result.predictions],
         "scores": [prediction.score for prediction in result.predictions],
         "unknown": result.unknown,
@@ -99,7 +99,7 @@ def flawed(key: str, flaw: Flaw, columns: Columns) -> Row:
 
 def names(columns: Columns) -> list[str]:
     """Return the names of all columns, in order."""
-    result = ["key", "label", "score", "logit", "similarity", "source", "calibrated", "labels", "scores"]
+    result = ["key", "label", "score", "logit", "similarity", "source", "calibration", "labels", "scores"]
     result += ["unknown", "reason"]
     result += ["label_set"] if columns.label_set else []
     result += ["margin", "runner_up", "energy"] if columns.explained else []
@@ -209,7 +209,7 @@ class Parquet:
 
         kinds = {
             "key": pyarrow.string(),
-            "calibrated": pyarrow.bool_(),
+            "calibration": pyarrow.string(),
             "unknown": pyarrow.bool_(),
             "labels": pyarrow.list_(pyarrow.string()),
             "label_set": pyarrow.list_(pyarrow.string()),

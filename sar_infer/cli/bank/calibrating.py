@@ -14,7 +14,7 @@ from sar_infer.errors import one_line
 
 if TYPE_CHECKING:
     from sar_infer.bank import ClassBank
-    from sar_infer.bank.calibration import BankCalibration
+    from sar_infer.bank.learned import BankCalibration
     from sar_infer.bank.photos import PhotoSet
     from sar_infer.classify.calibration import HeldOut
 
@@ -68,7 +68,7 @@ def _fitted(workspace: Workspace, photos: Mapping[str, PhotoSet], positions: Map
     """
     import numpy as np
 
-    from sar_infer.bank.calibration import BankCalibration
+    from sar_infer.bank.learned import BankCalibration
     from sar_infer.classify.calibration import LEAST_IMAGES, HeldOut
     from sar_infer.classify.calibration import calibrate as fit
     from sar_infer.classify.decision import BRANCHES

@@ -146,7 +146,7 @@ def _say_missing(arguments: BankArguments, workspace: Workspace) -> None:
     """Say on stderr that the bundle's classes are used for a missing bank file, or that it was made as a copy."""
     from sar_infer.bundle.bundle import bundle_name
 
-    count, bundle = f"{len(workspace.bank.names):,}", bundle_name(workspace.bundle.place)
+    count, bundle = f"{len(workspace.bank.names):,}", bundle_name(workspace.bundle.location)
     if arguments.file.exists():
         text = f"{arguments.file} did not exist: made as a copy of the {count} classes of {bundle}"
     else:

@@ -25,13 +25,13 @@ from sar_infer.cli.bank.common import (
     shown,
     write,
 )
+from sar_infer.cli.bank.fitting import advice
 from sar_infer.cli.options import Refusal, emit
 from sar_infer.errors import one_line
 
 if TYPE_CHECKING:
     from sar_infer._arrays import Floats
     from sar_infer.bank import ClassBank, ClassInfo
-    from sar_infer.bank.rebase import Rebased
     from sar_infer.bank_advice import Finding, Linter
     from sar_infer.text.names import Phrases
 
@@ -124,6 +124,8 @@ def add(arguments: BankArguments, **values: Any) -> None:
         _refuse(findings, strict=options.strict)
         _show(findings)
         write(arguments, workspace, after, findings=[asdict(finding) for finding in findings])
+        if options.paths and (line := advice(arguments, workspace.bank, after)):
+            click.echo(one_line(line), err=True)
 
 
 def _checked_texts(class_phrases: Phrases, linter: Linter | None) -> list[Finding]:
@@ -262,7 +264,7 @@ def alias(arguments: BankArguments, name: str, aliases: Sequence[str], *, remove
     from sar_infer.text.names import name_key
 
     with changing(arguments) as workspace:
-        info = _info(workspace.bank, name)
+        info = workspace.bank.info_of(workspace.bank.spelling(name))
         old_aliases = {name_key(text): text for text in info.aliases}
         new_aliases = {name_key(text): text for text in aliases}
         if remove and not new_aliases.keys() <= old_aliases.keys():
@@ -314,8 +316,8 @@ def set_class(
     if threshold is None and not no_threshold and background is None and photos_only is None:
         raise Refusal("nothing to set; see sar-bank set --help")
     with changing(arguments) as workspace:
-        info = _info(workspace.bank, name)
-        if photos_only and not workspace.bank.photos_of(workspace.bank.names[workspace.bank.lookup.find(name)]):
+        info = workspace.bank.info_of(workspace.bank.spelling(name))
+        if photos_only and not workspace.bank.photos_of(workspace.bank.spelling(name)):
             raise Refusal(f"{name!r} has no photos, so its name has to count; sar-bank add --photos adds some")
         if threshold is not None or no_threshold:
             info = dataclasses.replace(info, threshold=threshold)
@@ -352,7 +354,7 @@ def merge(
 
     with changing(arguments) as workspace:
         theirs = replay(other, workspace.bundle, workspace.classifier.embed_phrases)
-        _list_left_out(theirs)
+        _warn(theirs.left_out)
         write(arguments, workspace, edit(workspace.bank, theirs.bank, conflict, removals=removals, by="sar-bank merge"))
 
 
@@ -372,16 +374,16 @@ def rebase(arguments: BankArguments) -> None:
     with changing(arguments, may_be_missing=False, opening=False) as workspace:
         before = KIND.encoder_of(workspace.file)
         result = replay(workspace.file, workspace.bundle, workspace.classifier.embed_phrases)
-        _list_left_out(result)
+        _warn(result.left_out)
         save(arguments, workspace, result.bank)
         same = before == workspace.bundle.manifest.encoder_digest
-        content = {"bank": str(arguments.file), "classes": len(result.bank.names), "left_out": result.left_out()}
+        content = {"bank": str(arguments.file), "classes": len(result.bank.names), "left_out": list(result.left_out)}
         text = "belonged to this encoder already" if same else f"carried over from encoder {before[:8]}"
         emit(arguments.form, lambda: content, [f"{text}; {len(result.bank.names):,} classes"])
 
 
-def _list_left_out(result: Rebased) -> None:
-    for line in result.left_out():
+def _warn(lines: Sequence[str]) -> None:
+    for line in lines:
         click.echo(one_line(f"Warning: {line}"), err=True)
 
 
@@ -403,14 +405,3 @@ def rollback(arguments: BankArguments, to: int | None, steps: int | None) -> Non
     with changing(arguments, may_be_missing=False) as workspace:
         target = steps_back(workspace.bank.history, steps or 0) if to is None else to
         write(arguments, workspace, edit(workspace.bank, target, by="sar-bank rollback"))
-
-
-def _info(bank: ClassBank, name: str) -> ClassInfo:
-    """Return what is known of a class, found by name or alias.
-
-    Raises:
-        ClassNameError: there is no such class; the message offers near spellings.
-    """
-    from sar_infer.bank import find
-
-    return bank.info_of(bank.names[find(bank, name)])

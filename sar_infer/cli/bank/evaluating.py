@@ -45,7 +45,7 @@ def evaluate(arguments: BankArguments, *, roots: Sequence[str], html: Path | Non
     evaluation = evaluated(workspace.classifier, photos, command=functools.partial(again, arguments))
     facts = {
         "bank": str(arguments.file),
-        "bundle": str(bundle_name(workspace.bundle.place)),
+        "bundle": str(bundle_name(workspace.bundle.location)),
         "photos": ", ".join(roots),
     }
     failed = report(evaluation, arguments.form, html, f"Evaluation of {arguments.file.name}", facts)

@@ -73,8 +73,8 @@ def counted_for(workspace: Workspace, name: str, paths: Sequence[str]) -> list[b
     """
     from sar_infer.images.inputs import expand
 
-    name = workspace.bank.names[workspace.bank.lookup.find(name)]
-    counted_digests = workspace.bank.photos_of(name).known
+    name = workspace.bank.spelling(name)
+    counted_digests = workspace.bank.photos_of(name).digest_set
     photos = [*workspace.classifier.each_photo(expand(paths))]
     if strange := [path for path, digest, _ in photos if digest not in counted_digests]:
         raise InputError(f"{strange[0]}: not counted for the class {name!r}, so nothing was removed; leave it out")
@@ -118,7 +118,9 @@ def read_photos(workspace: Workspace, files: Files, *, photos_only: bool) -> Rea
     digests: dict[str, list[bytes]] = {name: [] for name in files}
     rows: dict[str, list[object]] = {name: [] for name in files}
     counted_digests = {
-        name: frozenset() if (position := bank.lookup.get(name)) is None else bank.photos_of(bank.names[position]).known
+        name: frozenset()
+        if (position := bank.lookup.get(name)) is None
+        else bank.photos_of(bank.names[position]).digest_set
         for name in files
     }
     for chunk in counted(chunks, total, "Reading photos", _HIDDEN_UP_TO):

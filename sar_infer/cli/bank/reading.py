@@ -158,7 +158,11 @@ def _summary(bank: ClassBank | None) -> dict[str, Any]:
         return {}
     photos = {"photos": sum(map(len, bank.photos.values()))} if bank.photos else {}
     digests = {"encoder_digest": bank.encoder_digest, "content_digest": bank.content_digest}
-    return {"classes": len(bank.names), "own": bank.own, "steps": len(bank.history)} | photos | digests
+    return (
+        {"classes": len(bank.names), "own": len(bank.names) - bank.added_count, "steps": len(bank.history)}
+        | photos
+        | digests
+    )
 
 
 def _described(info: ClassInfo) -> list[str]:
@@ -205,6 +209,7 @@ def _changes(difference: Difference) -> Iterator[str]:
         counts = [f"+{change.came:,}"] * bool(change.came) + [f"-{change.went:,}"] * bool(change.went)
         turned = {None: [], True: ["photos only"], False: ["named"]}[change.photos_only]
         yield f"~ {name}  photos {' '.join([*counts, *turned])}"
+    yield from (f"~ {noun}: {change}" for noun, change in difference.training.items())
 
 
 @click.command()

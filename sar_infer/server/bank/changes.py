@@ -33,7 +33,7 @@ class Change:
         created: The class is new.
         etag: The digest of the bank after it.
         entry: The class as it is now.
-        known: Number of photos that were left out, because they are counted for the class already.
+        repeats: Number of photos that were left out, because they are counted for the class already.
         findings: What is odd about the name, its embedding or the photos.
         calibrated: The bank's own calibration is of its classes as they are after it; None if it has none.
     """
@@ -41,7 +41,7 @@ class Change:
     created: bool
     etag: str
     entry: Entry
-    known: int = 0
+    repeats: int = 0
     findings: tuple[Finding, ...] = ()
     calibrated: bool | None = None
 

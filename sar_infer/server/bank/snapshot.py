@@ -42,7 +42,7 @@ class Snapshot:
     @functools.cached_property
     def added(self) -> int:
         """Return the number of classes that are not the bundle's."""
-        return len(self.bank.names) - self.bank.own
+        return self.bank.added_count
 
     def find(self, name: str) -> Entry | None:
         """Return the class of a name in any spelling; None if there is none."""

@@ -154,7 +154,7 @@ class BankStore:
                 raise ChangeRefusedError("conflict", f"{name!r} is another name of class {now.bank.names[owner]!r}")
             if existing is None and new is not None and not new.create:
                 raise ChangeRefusedError("not-found", f"only PUT adds a class: {now.missing(name)}")
-            spelling = now.bank.names[now.bank.lookup.find(name)] if existing else _spelling(now.base, name)
+            spelling = now.bank.spelling(name) if existing else _spelling(now.base, name)
             if existing and new is not None and phrases is None:
                 none = np.empty((0, now.bank.dim), np.float32)
                 after = add(now.bank, [], none, photos={spelling: new.photos}, by=_BY)
@@ -202,7 +202,7 @@ class BankStore:
         """Write the bank with a class that was put, after a look at its photos."""
         counted = 0
         if new is not None:
-            counted = len(now.bank.photos_of(name).known & new.photos.known) if existing else 0
+            counted = len(now.bank.photos_of(name).digest_set & new.photos.digest_set) if existing else 0
             findings = [*findings, *photo_findings(after, self._bundle, now.bank, new.labels)]
         if strict and findings:
             raise ChangeRefusedError("conflict", f"nothing was changed (strict): {name!r} {findings[0].message}")
@@ -318,11 +318,11 @@ class BankStore:
         """Say in the log what of a file of another encoder could not come along."""
         if self._file is not None and self._file.rebased is not None:
             _log.warning("%s: %s", self._file.path, self._other_encoder(self._file))
-            for line in self._file.rebased.left_out():
+            for line in self._file.rebased.left_out:
                 _log.warning("%s: %s", self._file.path, line)
 
     def _other_encoder(self, file: BankFile) -> str:
-        command = f"sar-bank rebase {shlex.quote(str(file.path))} --bundle {shlex.quote(str(self._bundle.place))}"
+        command = f"sar-bank rebase {shlex.quote(str(file.path))} --bundle {shlex.quote(str(self._bundle.location))}"
         return f"belongs to another encoder; its changes are replayed in memory, and none is made before: {command}"
 
 

@@ -1,12 +1,15 @@
-"""uvicorn's HTTP connection, with limits on the time and size of headers and on requests that wait for one another.
+"""uvicorn's HTTP connection, with limits on headers, on requests that wait for one another, and on open connections.
 
-uvicorn itself waits for headers without end and queues whatever is pipelined, httptools accepts headers of any size,
-and both keep the trailers that may follow a chunked body as if they were headers.
+uvicorn itself waits for headers without end, queues whatever is pipelined and accepts connections until the file
+descriptors are used up; httptools accepts headers of any size, and both keep the trailers that may follow a chunked
+body as if they were headers.
 """
 
 from __future__ import annotations
 
 import asyncio
+import heapq
+from pathlib import Path
 from typing import Any
 
 from uvicorn.protocols.http.flow_control import FlowControl
@@ -18,8 +21,28 @@ _FRAMING = 8
 """Bytes of framing allowed for each byte of a body: chunks of one byte need five."""
 _PIECE = 4 * 2**10
 """Bytes parsed at a time. A request takes 18 at least, so this bounds how many can be queued, and the time it takes."""
+RESERVE = 32
+"""Descriptors kept for files, such as a bundle that is loaded or the bank that is written."""
+_MOST = 16_384
+_MAKES_WAY = 16
+"""One in so many connections is closed when there are too many, so that few have to look for it."""
 _TIMEOUT = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 _TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+_BUSY = b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\nretry-after: 1\r\ncontent-length: 0\r\n\r\n"
+
+
+def most_connections() -> int:
+    """Return how many connections may be open: the free descriptors of this process less a reserve."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return _MOST
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        used = len(list(Path("/dev/fd").iterdir()))
+    except OSError:  # a container without it
+        used = RESERVE
+    return _MOST if limit == resource.RLIM_INFINITY else min(_MOST, max(1, limit - used - RESERVE))
 
 
 class _Flow(FlowControl):
@@ -39,9 +62,15 @@ class Connection(HttpToolsProtocol):
     Requests that are pipelined are answered one after the other. While any waits for the one before it, nothing more is
     parsed, and soon nothing more is read.
 
+    When more than ``most`` are open, those that have been idle longest are closed. Connections with a request under way
+    never are; if all have one, a new one gets 503.
+
     Attributes:
+        most: Connections open at once; set before the first is accepted.
         idle_since: Time of the loop at which it was opened or its last answer ended.
     """
+
+    most = _MOST
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -49,7 +78,7 @@ class Connection(HttpToolsProtocol):
         self._header_bytes = 0
         self._trailing = False
         self._running: RequestResponseCycle | None = None
-        self._unparsed = b""
+        self._unparsed = bytearray()
         self.idle_since = self.loop.time()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -57,6 +86,8 @@ class Connection(HttpToolsProtocol):
         super().connection_made(transport)
         self.flow = self._flow = _Flow(transport)
         self._wait_for_headers()
+        if len(self.connections) > self.most:
+            self._make_room()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop waiting, and tell the request under way; uvicorn tells the last one, which may not have begun."""
@@ -69,12 +100,12 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what has arrived, piece by piece; the rest is kept while a request waits for the one before it."""
-        data, parsed = self._unparsed + data, 0
-        while parsed < len(data) and not self.pipeline and not self.transport.is_closing():
-            self._parse(data[parsed : parsed + _PIECE])
-            parsed += _PIECE
-        self._unparsed = data[parsed:]
-        self._flow.full = bool(self._unparsed)
+        self._unparsed += data
+        while self._unparsed and not self.pipeline and not self.transport.is_closing():
+            piece = bytes(self._unparsed[:_PIECE])
+            del self._unparsed[:_PIECE]
+            self._parse(piece)
+        self._flow.full = len(self._unparsed) > HEADER_BYTES  # else it reads on, and notices a client that leaves
         if self._flow.full:
             self._flow.pause_reading()
 
@@ -83,10 +114,6 @@ class Connection(HttpToolsProtocol):
         """Tell whether it is open without a request; one whose headers are incomplete does not count as a request."""
         cycle: RequestResponseCycle | None = self.cycle
         return (cycle is None or cycle.response_complete) and not self.transport.is_closing()
-
-    def make_way(self) -> None:
-        """Close this idle connection in favour of a new one."""
-        self._give_up(_TIMEOUT if self._patience is not None else b"")
 
     def on_response_complete(self) -> None:
         """Note the time, from which on the connection is idle, and go on with the next request."""
@@ -132,6 +159,14 @@ class Connection(HttpToolsProtocol):
         self._header_bytes = max(0, self._header_bytes)
         if self._header_bytes > HEADER_BYTES:
             self._give_up(_TOO_LARGE)
+
+    def _make_room(self) -> None:
+        """Close idle connections in favour of this one, or this one if there are none."""
+        others: list[Connection] = [other for other in self.connections if other is not self and other.idle]  # type: ignore[misc, union-attr]
+        if not others:
+            self._give_up(_BUSY)
+        for other in heapq.nsmallest(max(1, self.most // _MAKES_WAY), others, key=lambda other: other.idle_since):
+            other._give_up(_TIMEOUT if other._patience is not None else b"")
 
     def _wait_for_headers(self) -> None:
         self._patience = self.loop.call_later(HEADER_SECONDS, self._give_up, _TIMEOUT)

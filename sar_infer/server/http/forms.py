@@ -36,7 +36,7 @@ class _Parser(MultiPartParser):
         return "utf-8"
 
     @_charset.setter
-    def _charset(self, given: str) -> None:
+    def _charset(self, value: str) -> None:
         pass
 
 
@@ -68,12 +68,12 @@ async def read_form(request: Request, limits: Limits, fields: Sequence[str], mos
             raise Problem("too-many-classes", f"expected at most {limits.classes} class names and phrases") from None
         raise Problem("bad-request", f"not multipart/form-data: {error.message}") from None
     try:
-        found = await _parts(form, fields)
+        content = await _parts(form, fields)
     finally:
         await form.close()
-    if not found.images:
+    if not content.images:
         raise Problem("bad-request", "no image; expected one or more parts named 'image'")
-    return found
+    return content
 
 
 async def _parts(form: FormData, fields: Sequence[str]) -> Form:

@@ -59,8 +59,8 @@ class _RequestHandler:
         self._app, self._service, self._scope = app, service, scope
         self._client_receive, self._client_send = receive, send
         self._headers = Headers(scope=scope)
-        given = self._headers.get("x-request-id", "")
-        self._id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+        request_id = self._headers.get("x-request-id", "")
+        self._id = request_id if _REQUEST_ID.fullmatch(request_id) else secrets.token_hex(8)
         scope.setdefault("state", {})["request_id"] = self._id
         self._has_body = "content-length" in self._headers or "transfer-encoding" in self._headers
         self._arrived = not self._has_body
@@ -137,12 +137,12 @@ class _RequestHandler:
         )
 
     def _check_key(self, key: str) -> None:
-        scheme, _, given = self._headers.get("authorization", "").partition(" ")
-        right = sum(hmac.compare_digest(_digest(given.strip()), _digest(line)) for line in key.split("\n"))
+        scheme, _, token = self._headers.get("authorization", "").partition(" ")
+        right = sum(hmac.compare_digest(_digest(token.strip()), _digest(line)) for line in key.split("\n"))
         bearer = scheme.lower() == "bearer"
         if right and bearer:
             return
-        if not (bearer and given.strip()):
+        if not (bearer and token.strip()):
             raise Problem("unauthorised", "expected the header 'Authorization: Bearer KEY' with this server's key")
         problem = Problem("unauthorised", "the key in the header Authorization is not this server's")
         problem.title = "The key is wrong"
@@ -164,10 +164,10 @@ class _RequestHandler:
         try:
             async with asyncio.timeout(limits.body_seconds) as allowed:
                 while not self._arrived:
-                    part = await self._next()
-                    body += part
-                    self._held += len(part)
-                    admission.body_bytes += len(part)
+                    chunk = await self._next()
+                    body += chunk
+                    self._held += len(chunk)
+                    admission.body_bytes += len(chunk)
                     if len(body) > limits.body_bytes:
                         raise _too_large(limits.body_bytes)
                     admission.check_body_bytes()
@@ -178,14 +178,14 @@ class _RequestHandler:
         return bytes(body)
 
     async def _next(self) -> bytes:
-        """Return the next part of the body."""
+        """Return the next chunk of the body."""
         message = await self._client_receive()
         if message["type"] == "http.disconnect":
             self._gone = self._arrived = True
             raise asyncio.CancelledError
         self._arrived = not message.get("more_body", False)
-        part: bytes = message.get("body", b"")
-        return part
+        chunk: bytes = message.get("body", b"")
+        return chunk
 
     async def _watch(self, task: asyncio.Task[None] | None) -> None:
         """Cancel the request when its client disconnects."""

@@ -114,20 +114,20 @@ def invalid(errors: Sequence[Any], kind: type[BaseModel]) -> Problem:
     first = min(errors, key=lambda error: error["type"] != "extra_forbidden")
     if first["type"] == "json_invalid":
         return Problem("bad-request", f"the body is not JSON: {first['msg']}")
-    where = ".".join(str(part) for part in first["loc"]) or "body"
+    field = ".".join(str(key) for key in first["loc"]) or "body"
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    what = first["msg"]
+    message = first["msg"]
     if first["type"] == "extra_forbidden":
-        known = kind.model_fields if len(first["loc"]) - (first["loc"][0] == "query") == 1 else ()
-        what = unknown_field(str(first["loc"][-1]), known)
-    return Problem("invalid-request", f"{where:.80}: {what}{more}")
+        field_names = kind.model_fields if len(first["loc"]) - (first["loc"][0] == "query") == 1 else ()
+        message = unknown_field(str(first["loc"][-1]), field_names)
+    return Problem("invalid-request", f"{field:.80}: {message}{more}")
 
 
-def unknown_field(name: str, known: Collection[str], near: str | None = None) -> str:
+def unknown_field(name: str, field_names: Collection[str], near: str | None = None) -> str:
     """Say that a field is unknown, which fields there are, and which one was meant: by default one of similar name."""
-    near = near or next(iter(difflib.get_close_matches(name[:80], known, 1)), None)
+    near = near or next(iter(difflib.get_close_matches(name[:80], field_names, 1)), None)
     hint = f", perhaps {near}" if near else ""
-    return f"unknown field{hint}" + (f"; expected some of {', '.join(known)}" if known else "")
+    return f"unknown field{hint}" + (f"; expected some of {', '.join(field_names)}" if field_names else "")
 
 
 def decoded(text: str) -> ImageInput:
@@ -155,18 +155,18 @@ def too_many_images(count: str, limits: Limits) -> Problem:
     return Problem("too-many-images", f"expected at most {limits.images} images in a request, got {count}")
 
 
-def chooses_only(mode: Mode | None, given: bool) -> bool:
+def chooses_only(mode: Mode | None, has_classes: bool) -> bool:
     """Tell whether a call chooses from its own classes alone.
 
     Args:
         mode: As requested; None means ``extend`` if the call has classes, else ``bank``.
-        given: The call has classes.
+        has_classes: The call has classes.
 
     Raises:
         Problem: the mode needs classes and there are none, or it takes none.
     """
-    mode = mode or ("extend" if given else "bank")
-    if (mode == "bank") == given:
+    mode = mode or ("extend" if has_classes else "bank")
+    if (mode == "bank") == has_classes:
         expected = "no classes" if mode == "bank" else "classes to choose from"
         raise Problem("invalid-request", f"mode {mode!r}: expected {expected}")
     return mode == "only"

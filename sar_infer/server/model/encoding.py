@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -43,39 +44,46 @@ class Encoding(Generic[P]):
     Args:
         decode: Returns the encoder's input (3, size, size) for an image.
         encode: Returns unit rows (N, D) for N inputs.
-        alone: Does the same on all cores, for when nothing else runs; None if there is no such encoder.
+        most: Images that are encoded together at most.
+        alone: Does as ``encode`` on all cores, for when nothing else runs; None if there is no such encoder.
+        pool: Threads that decode the images of a batch side by side; None decodes them one after the other.
     """
 
-    def __init__(self, decode: Callable[[P], Floats], encode: Encode, alone: Encode | None = None) -> None:
-        self.decode = decode
-        self.encode = encode
-        self.alone = alone
+    def __init__(
+        self,
+        decode: Callable[[P], Floats],
+        encode: Encode,
+        most: int,
+        alone: Encode | None = None,
+        pool: Executor | None = None,
+    ) -> None:
+        self._decode = decode
+        self._encode = encode
+        self._most = most
+        self._alone = alone
+        self._map = map if pool is None else pool.map
 
-    def __call__(self, images: Sequence[P], alone: bool = False, most: int | None = None) -> Computed:
-        """Return a row or an error for each image.
-
-        Args:
-            images: The images.
-            alone: Whether nothing else runs.
-            most: Images that are encoded together at most; None: all of them.
-        """
-        encode = self.alone if alone and self.alone is not None else self.encode
-        most = most or max(1, len(images))
+    def __call__(self, images: Sequence[P], alone: bool = False) -> Computed:
+        """Return a row or an error for each image; ``alone`` says that nothing else runs."""
+        encode = self._alone if alone and self._alone is not None else self._encode
         rows: list[Floats | Exception] = []
         queue: list[float] = []
         decode: list[float] = []
         infer: list[float] = []
         begun = time.perf_counter()
-        for start in range(0, len(images), most):
-            batch = images[start : start + most]
+        for start in range(0, len(images), self._most):
+            batch = images[start : start + self._most]
             queue += [time.perf_counter() - begun] * len(batch)
-            decoded = [timed(self.decode, image) for image in batch]
+            decoded = [*self._map(self._timed, batch)]
             before = time.perf_counter()
             encoded = iter(_rows(encode, [pixels for pixels, _ in decoded if not isinstance(pixels, Exception)]))
             infer += [time.perf_counter() - before] * len(batch)
             rows += [pixels if isinstance(pixels, Exception) else next(encoded) for pixels, _ in decoded]
             decode += [seconds for _, seconds in decoded]
         return Computed(rows, queue, decode, infer)
+
+    def _timed(self, image: P) -> tuple[Floats | Exception, float]:
+        return timed(self._decode, image)
 
 
 def _rows(encode: Encode, inputs: Sequence[Floats]) -> list[Floats | Exception]:

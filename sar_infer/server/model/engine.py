@@ -7,6 +7,7 @@ import functools
 import math
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -17,7 +18,7 @@ from sar_infer._arrays import Floats
 from sar_infer.bank import PhotoSet
 from sar_infer.bank.photos import DIGEST_BYTES
 from sar_infer.classifier import Classifier
-from sar_infer.encoders.encoders import ImageEncoder
+from sar_infer.encoders.sessions import usable_cores
 from sar_infer.errors import ImageError
 from sar_infer.images.load import TOO_LITTLE_MEMORY
 from sar_infer.images.prefetch import decode_image, decode_photo
@@ -28,7 +29,6 @@ from sar_infer.server.model.batcher import Batcher, Finish, Timed
 from sar_infer.server.model.encoding import Encoding
 from sar_infer.server.model.memory import DecodeMemory, Encoded, Note, Pixels
 from sar_infer.server.model.names import Names
-from sar_infer.server.model.process import stacked
 from sar_infer.server.model.sizing import Sizes
 from sar_infer.server.model.workers import HANDED, Workers, described
 from sar_infer.server.problems import IMAGE_CODES, Problem
@@ -69,13 +69,9 @@ class Engine:
         metrics: Times the phases.
         memory: Each image takes its share of it while it is decoded.
         workers: Processes that decode and encode, started already; None does both in threads of this process.
-        alone: In such threads, the encoder for an image beside which nothing runs; None: there is no other.
-        decoders: Processes that decode ahead of whatever encodes, started already; None: there are none.
 
     Attributes:
-        processes: ``workers`` and ``decoders``, those that there are.
         names: Makes the class sets that images are ranked against.
-        encoding: Decodes and encodes in this process, where there are no workers.
     """
 
     def __init__(
@@ -86,13 +82,10 @@ class Engine:
         metrics: Metrics,
         memory: DecodeMemory,
         workers: Workers | None = None,
-        alone: ImageEncoder | None = None,
-        decoders: Workers | None = None,
     ) -> None:
         self.classifier = classifier
         self.bundle = classifier.bundle
         self.workers = workers
-        self.processes = [one for one in (workers, decoders) if one is not None]
         self.provider = classifier.start(names=True) if workers is None else workers.provider
         self.sizes = sizes
         self.memory = memory
@@ -100,35 +93,25 @@ class Engine:
         self._limits = limits
         self._metrics = metrics
         self._phases = {phase: metrics.phases.labels(phase) for phase in _PHASES}
-        self.encoding: Encoding[Encoded | Pixels] = Encoding(
-            self._decode, classifier.encode, None if alone is None else stacked(alone)
-        )
-        self._alone = alone
-        compute = self.encoding if workers is None else workers.compute
-        shared = 0 if workers is None else HANDED
+        self._decoders: ThreadPoolExecutor | None = None
+        compute, shared = self._encoding() if workers is None else (workers.compute, HANDED)
         self._batcher: Batcher[Encoded | Pixels] = Batcher(
             compute, sizes.workers, sizes.max_batch, metrics, shared, _light
         )
-        self._decoding: Batcher[Encoded | Pixels] | None = None
-        if decoders is not None:
-            self._decoding = Batcher(decoders.compute, decoders.count, 1)
 
     def close(self) -> None:
         """Stop the threads, and the processes if there are any; all requests must have ended."""
         self._batcher.close()
         self.names.close()
-        if self._alone is not None:
-            self._alone.stop()
-        if self._decoding is not None:
-            self._decoding.close()
-        for workers in self.processes:
-            workers.close()
-        del self.encoding  # it refers back to this engine, which is then freed at once
+        if self._decoders is not None:
+            self._decoders.shutdown(wait=False)
+        if self.workers is not None:
+            self.workers.close()
 
     def tend(self) -> None:
         """Replace processes that need it; to be called now and then."""
-        for workers in self.processes:
-            workers.tend()
+        if self.workers is not None:
+            self.workers.tend()
 
     async def each(
         self, images: Sequence[ImageInput], finish: Finish[T], notes: Sequence[Note] = ()
@@ -194,10 +177,7 @@ class Engine:
     async def self_test(self) -> float:
         """Run the self-test image through the encoder, ahead of the queue, and return ``SelfTest.cosine``."""
         test = self.classifier.self_test
-        image: Pixels = test.image
-        if self._decoding is not None:
-            image = (await self._decoding.run(image, _first, first=True)).value
-        timed = await self._batcher.run(image, lambda row: test.cosine(row[0]), first=True)
+        timed = await self._batcher.run(test.image, lambda row: test.cosine(row[0]), first=True)
         return timed.value
 
     @property
@@ -214,26 +194,21 @@ class Engine:
             start = time.perf_counter()
             async with self.memory.share(*price(image, self._limits.formats, self._limits.pixels)) as share:
                 waited = time.perf_counter() - start
-                return await self._encoded(Encoded(image, share, note), finish, waited)
+                return self._answered(await self._batcher.run(Encoded(image, share, note), finish), waited)
         except ImageError as error:
             return Outcome(None, error, {})
         except DeathError as error:
             return Outcome(None, ImageError(described(error, self._limits.image_seconds)), {})
 
-    async def _encoded(self, image: Encoded, finish: Finish[T], waited: float) -> Outcome[T]:
-        if self._decoding is None:
-            return self._answered(await self._batcher.run(image, finish), waited)
-        decoded = await self._decoding.run(image, _first)
-        try:
-            outcome = await self._batcher.run(decoded.value, finish)
-        except DeathError as error:
-            raise Problem("unavailable", f"{error} while it encoded; try again", 1) from None
-        return self._answered(outcome, waited + decoded.queue, decoded.decode)
+    def _encoding(self) -> tuple[Encoding[Encoded | Pixels], int]:
+        """Return what decodes and encodes in this process, and that no batch holds more than it encodes together."""
+        batch = self.sizes.max_batch
+        if batch > 1:
+            self._decoders = ThreadPoolExecutor(min(usable_cores(), batch), "decoder")
+        return Encoding(self._decode, self.classifier.encode, batch, pool=self._decoders), 0
 
-    def _answered(self, timed: Timed[T], waited: float = 0.0, ahead: float = 0.0) -> Outcome[T]:
-        seconds = dict(
-            zip(_PHASES, (ahead + timed.decode, waited + timed.queue, timed.infer, timed.score), strict=True)
-        )
+    def _answered(self, timed: Timed[T], waited: float = 0.0) -> Outcome[T]:
+        seconds = dict(zip(_PHASES, (timed.decode, waited + timed.queue, timed.infer, timed.score), strict=True))
         for phase, value in seconds.items():
             self._phases[phase].observe(value)
         self._metrics.images.inc()
@@ -268,12 +243,6 @@ def milliseconds(outcomes: Sequence[Outcome[T]]) -> dict[str, float]:
 def _light(image: Encoded | Pixels) -> bool:
     """Return whether an image is decoded quickly, by the memory that this may take."""
     return not isinstance(image, Encoded) or image.share.amount <= _LIGHT
-
-
-def _first(row: Floats) -> Floats:
-    """Return the pixels (size, size, 3) from the row of a process that only decodes."""
-    pixels: Floats = row[0]
-    return pixels
 
 
 def _bad_image(error: ImageError, label: str) -> Problem:

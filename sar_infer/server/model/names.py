@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+import numpy as np
+
 from sar_infer._arrays import Floats
 from sar_infer.bank import ClassBank
 from sar_infer.classifier import Classifier
@@ -51,6 +53,18 @@ class Names:
     def close(self) -> None:
         """Stop the thread; all requests must have ended."""
         self._pool.shutdown(wait=False)
+
+    def prepare(self, bank: ClassBank) -> None:
+        """Make the class set of a whole bank before the first call, and rank one row against it.
+
+        Raises:
+            BankError: a row is damaged; of a large file this is not seen when it is opened.
+        """
+        if bank.names:
+            class_set = self._classifier.class_set(bank=bank)
+            row = np.full((1, bank.dim), bank.dim**-0.5, np.float32)
+            next(self._classifier.rank(row, class_set, 1))
+            self._whole = bank, class_set
 
     async def class_set(self, classes: Phrases, only: bool, bank: ClassBank) -> ClassSet:
         """Return the class set of a call; calls that ask for the same at the same time share one encoding.

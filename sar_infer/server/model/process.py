@@ -1,7 +1,4 @@
-"""A worker process of the server: it decodes and encodes what the front sends, and knows neither names nor requests.
-
-Where another process encodes, as with a GPU, it only decodes.
-"""
+"""A worker process of the server: it decodes and encodes what the front sends, and knows neither names nor requests."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,17 +18,15 @@ import numpy.typing as npt
 from sar_infer._arrays import Floats
 from sar_infer.bundle.manifest import Preprocess
 from sar_infer.encoders.encoders import ImageEncoder
-from sar_infer.encoders.sessions import LITTLE, Device, give_back_memory, keep_memory
+from sar_infer.encoders.sessions import Device, give_back_memory
 from sar_infer.errors import ImageError
 from sar_infer.images.load import TOO_LITTLE_MEMORY
-from sar_infer.images.prefetch import decode_image, decode_photo, fit_image, fit_photo
+from sar_infer.images.prefetch import decode_image, decode_photo
 from sar_infer.processes.signals import deadline
 from sar_infer.server.model.encoding import Computed, Encode, Encoding
 
 _SLACK = 128 * 2**20
 """Bytes that decoding may take above its price: an allocator reserves more than it uses."""
-_KEPT = 17 * 2**20
-"""For ``keep_memory`` while photos are decoded: Pillow takes blocks of up to 16 MiB, and new pages cost time."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +40,8 @@ class Graph:
         device: Where to encode.
         threads: Threads of the encoder.
         alone: Threads of a second one, opened when it is first used, for an image beside which nothing runs; 0: none.
-        probe: The self-test image (size, size, 3), encoded once at the start.
+        batch: Images that are encoded together at most.
+        probe: The self-test image (size, size, 3); a batch of it is encoded at the start.
         trial_seconds: The most seconds for that.
     """
 
@@ -55,6 +51,7 @@ class Graph:
     device: Device
     threads: int
     alone: int
+    batch: int
     probe: npt.NDArray[np.uint8]
     trial_seconds: float
 
@@ -68,14 +65,14 @@ class Model:
         formats: Image formats that are accepted.
         pixels: The most pixels of an image.
         image_seconds: The most seconds for decoding an image; then the process ends.
-        graph: The encoder; None: only decode, so that the row of an image is its pixels (1, size, size, 3), uint8.
+        graph: The encoder.
     """
 
     preprocess: Preprocess
     formats: tuple[str, ...]
     pixels: int
     image_seconds: float
-    graph: Graph | None = None
+    graph: Graph
 
 
 @dataclass(frozen=True)
@@ -95,10 +92,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Begun:
-    """The answer of a worker that is ready: its execution provider, and its row (1, D) for the self-test image.
-
-    One that only decodes has neither: both are empty.
-    """
+    """The answer of a worker that is ready: its execution provider, and its row (1, D) for the self-test image."""
 
     provider: str
     row: Floats
@@ -113,43 +107,31 @@ class Answer:
 
 
 class Process:
-    """The work of the process; called with a batch and whether nothing else runs, or with None for ``Begun``.
-
-    With None, ``alone`` says whether the second encoder is still wanted; if not, it is closed.
-    """
+    """The work of the process; called with a batch and whether nothing else runs, or with None for ``Begun``."""
 
     def __init__(self, model: Model) -> None:
         self._model = model
         self._digests: dict[int, bytes] = {}
-        self._begun = Begun("", np.empty((0, 0), np.float32))
-        self._image: Callable[..., Any] = decode_image
-        self._photo: Callable[..., tuple[Any, bytes]] = decode_photo
-        if (graph := model.graph) is None:
-            self._image, self._photo = fit_image, fit_photo
-            self._compute = Encoding(self._decoded, np.stack)
-            return
+        graph = model.graph
         encoder, alone = (
             ImageEncoder(Path(graph.path), graph.embed_dim, graph.device, threads, spin=False, sha256=graph.sha256)
             for threads in (graph.threads, graph.alone)
         )
         provider = encoder.open()
         pixels = decode_image(graph.probe, model.preprocess)
-        self._begun = Begun(provider, encoder.encode(pixels[np.newaxis], graph.trial_seconds))
+        rows = encoder.encode(np.stack([pixels] * graph.batch), graph.trial_seconds)
+        self._begun = Begun(provider, rows[:1])
         give_back_memory()
-        self._compute = Encoding(self._decoded, stacked(encoder), _opened_late(alone) if graph.alone else None)
+        self._compute = Encoding(
+            self._decoded, stacked(encoder), graph.batch, _opened_late(alone) if graph.alone else None
+        )
 
-    def __call__(self, tasks: Sequence[Task] | None, alone: bool = False, most: int | None = None) -> Begun | Answer:
-        """Return the rows of a batch, encoded ``most`` at a time.
-
-        An image that takes too long to decode ends this process.
-        """
+    def __call__(self, tasks: Sequence[Task] | None, alone: bool = False) -> Begun | Answer:
+        """Return the rows of a batch. An image that takes too long to decode ends this process."""
         if tasks is None:
-            if not alone and self._compute.alone is not None:
-                self._compute.alone = None
-                give_back_memory()
             return self._begun
         self._digests = {}
-        computed = self._compute(list(enumerate(tasks)), alone, most)
+        computed = self._compute(list(enumerate(tasks)), alone)
         return Answer(computed, self._digests)
 
     def _decoded(self, numbered: tuple[int, Task]) -> Floats:
@@ -163,9 +145,9 @@ class Process:
         try:
             with deadline(model.image_seconds), _memory(task.memory):
                 if task.digest:
-                    pixels, self._digests[number] = self._photo(image, model.preprocess, model.formats, model.pixels)
+                    pixels, self._digests[number] = decode_photo(image, model.preprocess, model.formats, model.pixels)
                 else:
-                    pixels = self._image(image, model.preprocess, model.formats, model.pixels)
+                    pixels = decode_image(image, model.preprocess, model.formats, model.pixels)
                 return pixels
         except MemoryError:
             raise ImageError(TOO_LITTLE_MEMORY, "size") from None
@@ -183,12 +165,8 @@ def _opened_late(encoder: ImageEncoder) -> Encode:
     def opening(batch: Sequence[Floats]) -> Floats:
         nonlocal opened
         if not opened:
-            keep_memory(LITTLE)
-            try:
-                encoder.open()
-                give_back_memory()
-            finally:
-                keep_memory(_KEPT)
+            encoder.open()
+            give_back_memory()
             opened = True
         return encode(batch)
 
@@ -196,19 +174,16 @@ def _opened_late(encoder: ImageEncoder) -> Encode:
 
 
 def begin(model: Model) -> Process:
-    """Open the encoder, if there is one, in a new process.
+    """Open the encoder in a new process.
 
     Raises:
         BundleError: onnxruntime does not accept the graph, or it takes too long.
         DeviceError: the device is not available.
     """
-    keep_memory(LITTLE)
     if hasattr(signal, "SIGTERM"):  # a service manager may send it to all processes; the front decides
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     warnings.filterwarnings("ignore", module="PIL")  # what matters about an image becomes its error
-    process = Process(model)
-    keep_memory(_KEPT)
-    return process
+    return Process(model)
 
 
 @contextlib.contextmanager

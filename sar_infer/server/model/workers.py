@@ -1,27 +1,21 @@
-"""The worker processes of an engine, seen from the front: each is watched, and one that dies is replaced.
+"""The worker processes of an engine, seen from the front: batches go to those that are idle, and the dead are replaced.
 
-One that is idle is asked for a sign of life now and then, and ended if it gives none, or if it has grown out of all
-proportion.
-
-A batch goes to a worker that is idle, over a pipe of its own. A worker that dies, or is ended because a batch takes too
-long, takes only that batch with it (``batcher`` says what becomes of it), and another is started at once. If they die
-one after the other without an answer, or none is left and none can be started, no more are started for a while, and
-work is refused: a breaker.
+A batch goes to one worker over a pipe of its own. A worker that dies, or is ended because a batch takes too long, takes
+only that batch with it (``batcher`` says what becomes of it). ``supervisor`` says when another is started, or none for
+a while.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from typing import Any
-
-import numpy as np
 
 from sar_infer._arrays import Floats
 from sar_infer.encoders.waiting import TRIAL_SECONDS, in_background
@@ -32,21 +26,16 @@ from sar_infer.server.model.encoding import Computed
 from sar_infer.server.model.memory import Encoded, Pixels
 from sar_infer.server.model.process import Answer, Begun, Model, Task, begin
 from sar_infer.server.model.sizing import resident
+from sar_infer.server.model.supervisor import PAUSE, Supervisor
 from sar_infer.server.problems import Problem
 
 _log = logging.getLogger("sar_infer.server")
-_MOST_DEATHS = 10
-"""Workers that may die in a row, without an answer between, before the breaker opens."""
-_PAUSE = 10.0
-"""Seconds that the breaker stays open, and between tries to start a worker that is missing."""
 HANDED = 8
 """Images handed to a worker at once at most; handing over costs the front much, however many they are."""
 _GONE = RuntimeError("the request was cancelled")
 _NOTHING = Answer(Computed([], [], [], []), {})
 _ENCODING = 10.0
 """Seconds for encoding a batch and for what a busy machine adds."""
-_HEARTBEAT = 10.0
-"""Seconds after which a worker that is idle is asked for a sign of life; it has as long to answer."""
 _GROWTH = 512 * 2**20
 """Bytes that an idle worker may hold beyond twice those of its start; it has no image then, so the rest is leaked."""
 LOADING_SECONDS = TRIAL_SECONDS + 30
@@ -65,34 +54,21 @@ class Workers:
     Attributes:
         provider: The execution provider that they run on; set by ``start``.
         count: How many there are.
-        alone: An image beside which nothing runs is encoded on all cores; see ``settle``.
-        batch: Images that are encoded together at most; None: as many as are handed over. See ``settle``.
     """
 
-    def __init__(
-        self, model: Model, count: int, metrics: Metrics, check: Callable[[Begun], object] = lambda _: None
-    ) -> None:
+    def __init__(self, model: Model, count: int, metrics: Metrics, check: Callable[[Begun], object]) -> None:
         self.provider = ""
         self.count = count
-        self.alone = False
-        self.batch: int | None = None
         self.batch_seconds = 2 * model.image_seconds + _ENCODING
+        self._model = model
         self._check = check
         self._metrics = metrics
-        self._changed = threading.Condition()  # held for all that follows
-        self._idle: list[Worker[Any]] = []
-        self._line: deque[object] = deque()
-        self._ready: dict[Worker[Any], int] = {}  # with the bytes each held at its start
-        self._heard: dict[Worker[Any], float] = {}
+        self._lock = threading.Lock()  # held for all that follows, and for nothing that takes time
+        self._supervisor: Supervisor[Worker[Any]] = Supervisor(count)
+        self._line: deque[Future[Worker[Any]]] = deque()
         self._loading: set[Worker[Any]] = set()
-        self._starting = 0
-        self._deaths = 0
-        self._broken: tuple[float, str] | None = None
-        self._failed = 0.0
+        self._ending: dict[Worker[Any], Cause] = {}
         self._closed = False
-        graph = model.graph
-        self._name, self._begins = ("decoders", "started") if graph is None else (graph.path, "opened this graph")
-        self._model = model
 
     def start(self) -> None:
         """Start all workers side by side, and wait until they are ready.
@@ -101,14 +77,17 @@ class Workers:
             BundleError: the graph is refused, or a worker died or took too long while it opened it.
             DeviceError: the device is not available.
         """
-        begun = [in_background(self._begun) for _ in range(self.count)]
+        with self._lock:
+            count = self._supervisor.start(time.monotonic())
+        begun = [in_background(lambda: self._ready(self._begun())) for _ in range(count)]
+        graph = self._model.graph.path
         try:
             for future in begun:
-                self._add(future.result())
+                future.result()
         except TimeLimitError:
-            raise BundleError(f"{self._name}: no worker process was ready within {LOADING_SECONDS:g} s") from None
+            raise BundleError(f"{graph}: no worker process was ready within {LOADING_SECONDS:g} s") from None
         except DeathError as error:
-            raise BundleError(f"{self._name}: {error} while it {self._begins}") from None
+            raise BundleError(f"{graph}: {error} while it opened this graph") from None
 
     def compute(self, images: Sequence[Encoded | Pixels], alone: bool = False) -> Computed:
         """Return a row or an error for each image of a batch, from the next worker that is idle.
@@ -130,7 +109,7 @@ class Workers:
                 with contextlib.suppress(RuntimeError):  # the request was cancelled
                     shares.enter_context(image.share.used())
                     tasks[i] = Task(image.data, image.share.amount, image.note is not None)
-            answer = self._run([*tasks.values()], alone and self.alone) if tasks else _NOTHING
+            answer = self._run([*tasks.values()], alone) if tasks else _NOTHING
         computed = answer.computed
         for n, i in enumerate(tasks):
             rows[i], queue[i] = computed.rows[n], computed.queue[n]
@@ -140,106 +119,136 @@ class Workers:
                 image.note(answer.digests[n])
         return Computed(rows, queue, decode, infer)
 
-    def _run(self, tasks: Sequence[Task], alone: bool) -> Answer:
-        worker = self._idle_worker()
-        try:
-            answer: Answer = worker.answer((tasks, alone, self.batch))
-        except DeathError as error:
-            self._died(worker, error)
-            raise
-        except BaseException:
-            self._put_back(worker)
-            raise
-        self._deaths = 0
-        self._put_back(worker)
-        return answer
-
-    def encode(self, pixels: Sequence[Floats], alone: bool = False) -> Floats:
-        """Return unit rows (N, D) for N inputs of the encoder, for a measurement; a worker that dies is not replaced.
-
-        Raises:
-            BundleError: the graph takes too long, or fails.
-        """
-        worker = self._idle_worker()
-        try:
-            answer: Answer = worker.answer(([Task(image) for image in pixels], alone))
-        except TimeLimitError:
-            raise BundleError(f"{self._name}: the graph has given no answer within {self.batch_seconds:g} s") from None
-        except DeathError as error:
-            raise BundleError(f"{self._name}: {error} while it ran this graph") from None
-        self._put_back(worker)
-        rows = answer.computed.rows
-        for row in rows:
-            if isinstance(row, Exception):
-                raise row
-        return np.concatenate([row for row in rows if not isinstance(row, Exception)])
-
-    def settle(self, alone: bool, batch: int) -> None:
-        """Set ``alone``, by whether it pays, and ``batch``. If not, the worker that tried it frees the memory.
-
-        Raises:
-            BundleError: a worker died.
-        """
-        self.alone, self.batch = alone, batch
-        if alone:
-            return
-        if self._model.graph is not None:
-            self._model = dataclasses.replace(self._model, graph=dataclasses.replace(self._model.graph, alone=0))
-        with self._changed:
-            workers = list(self._idle)
-        for worker in workers:
-            try:
-                worker.answer((None, False))
-            except DeathError as error:
-                raise BundleError(f"{self._name}: {error} while it closed this graph") from None
-
     def tend(self) -> None:
-        """Replace workers that are missing, died idle or show no life, and close the breaker once its time is over."""
-        now = time.monotonic()
-        with self._changed:
-            for worker in [worker for worker in self._idle if not worker.alive]:
-                self._idle.remove(worker)
-                self._forget(worker, "idle")
-            for worker in [worker for worker in self._idle if now - self._heard[worker] > _HEARTBEAT]:
-                self._idle.remove(worker)
-                in_background(functools.partial(self._listen, worker))
-            if self._paused and not self._starting:
-                self._deaths = _MOST_DEATHS - 1  # one more opens it again
-                if self._ready:
-                    self._mend()
-                else:
-                    self._replace(1)
-            elif not self._broken and now - self._failed > _PAUSE:  # one that could not be started is tried again
-                self._replace(self.count - len(self._ready) - self._starting)
+        """Start what is missing, and end workers that were stopped, died idle or grew; to be called now and then."""
+        with self._lock:
+            workers, loading = {worker: ready.memory for worker, ready in self._supervisor.ready.items()}, self._loading
+            stopped = [worker for worker in (*workers, *loading) if worker.stopped]
+            for worker in stopped:
+                self._ending.setdefault(worker, "silence")
+                worker.kill()
+            for worker, memory in workers.items():
+                if self._supervisor.ready[worker].state == "busy":
+                    continue  # whoever waits for its answer is told
+                held = 0 if worker.pid is None else resident(worker.pid)
+                if worker in stopped:
+                    self._forget(worker, "it was stopped")
+                elif not worker.alive:
+                    self._forget(worker, "it ended")
+                elif held > 2 * memory + _GROWTH:
+                    self._ending[worker] = "memory"
+                    worker.kill()
+                    self._forget(worker, f"it held {held / 2**20:.0f} MiB, {memory / 2**20:.0f} MiB at its start")
+            self._settle()
 
     def close(self) -> None:
-        """End all processes, whatever they are doing."""
-        with self._changed:
-            if self._closed:
-                return
+        """End all workers; what waits for one is refused."""
+        with self._lock:
+            workers = [] if self._closed else [*self._supervisor.ready, *self._loading]
             self._closed = True
-            workers = [*self._ready, *self._loading]
-            self._changed.notify_all()
+            self._settle()
         for worker in workers:
             worker.kill()
-        in_background(lambda: self._reap(workers))
+        in_background(lambda: [worker.ended() for worker in workers])
 
     @property
     def pids(self) -> list[int]:
-        """Return the identifiers of all processes."""
-        with self._changed:
-            return [worker.pid for worker in self._ready if worker.pid is not None]
+        """Return the identifiers of the processes that are ready."""
+        with self._lock:
+            return [worker.pid for worker in self._supervisor.ready if worker.pid is not None]
+
+    def _run(self, tasks: Sequence[Task], alone: bool) -> Answer:
+        worker = self._idle_worker()
+        try:
+            answer: Answer = worker.answer((tasks, alone))
+        except DeathError as error:
+            with self._lock:
+                cause = self._ending.setdefault(worker, "time" if isinstance(error, TimeLimitError) else "crash")
+                self._forget(worker, error, at_work=cause == "crash")  # the others are rare enough by themselves
+                self._settle()
+            raise
+        except BaseException:
+            self._idle(worker)
+            raise
+        self._idle(worker)
+        return answer
+
+    def _idle_worker(self) -> Worker[Any]:
+        """Return an idle worker; threads that wait for one get it in the order in which they came."""
+        waiting: Future[Worker[Any]] = Future()
+        with self._lock:
+            self._line.append(waiting)
+            self._settle()
+        try:
+            return waiting.result(LOADING_SECONDS + self.batch_seconds)
+        except TimeoutError:
+            with self._lock:
+                if waiting in self._line:
+                    self._line.remove(waiting)
+                    raise Problem("unavailable", "no worker process is free; try again", PAUSE) from None
+            return waiting.result()
+
+    def _idle(self, worker: Worker[Any]) -> None:
+        with self._lock:
+            self._supervisor.answered(worker)
+            self._settle()
+
+    def _forget(self, worker: Worker[Any], reason: object, *, at_work: bool = False) -> None:
+        """Count a worker that has ended."""
+        if self._closed:
+            return
+        self._supervisor.gone(worker, str(reason), time.monotonic(), at_work=at_work)
+        worker.dismiss()
+        self._metrics.deaths.labels(self._ending.pop(worker, "idle")).inc()
+        _log.warning("worker process %s is gone: %s", worker.pid, reason)
+
+    def _settle(self) -> None:
+        """Hand idle workers to those who wait, or refuse them, and start what is missing, as the states have it."""
+        while self._line and (worker := None if self._closed else self._supervisor.take()) is not None:
+            if worker.alive:
+                self._line.popleft().set_result(worker)
+            else:
+                self._forget(worker, "it ended")
+        fault = "shutting down" if self._closed else self._supervisor.fault
+        while self._line and fault is not None:
+            self._line.popleft().set_exception(Problem("unavailable", f"{fault}; try again", PAUSE))
+        if self._closed:
+            return
+        for _ in range(self._supervisor.start(time.monotonic())):
+            in_background(self._start)
+        self._metrics.workers.set(len(self._supervisor.ready))
+
+    def _start(self) -> None:
+        try:
+            worker = self._begun()
+        except Exception as error:  # a full machine, a file that is gone, a death: all the same here
+            with self._lock:
+                if not self._closed:
+                    _log.warning("no worker process starts, %d go on: %s", len(self._supervisor.ready), error)
+                self._supervisor.not_started(str(error), time.monotonic(), died=isinstance(error, DeathError))
+                self._settle()
+            return
+        self._ready(worker)
+
+    def _ready(self, worker: Worker[Any]) -> None:
+        memory = 0 if worker.pid is None else resident(worker.pid)
+        with self._lock:
+            self._supervisor.started(worker, memory, time.monotonic())
+            self._settle()
+            closed = self._closed
+        if closed:  # too late for ``close`` to end it
+            worker.kill()
 
     def _begun(self) -> Worker[Any]:
-        """Return a new worker that has opened the graph and passed the check."""
+        """Return a new worker that has opened the graph and passed the check; no lock is held while it starts."""
         worker: Worker[Any] = Worker(functools.partial(begin, self._model), self.batch_seconds)
         try:
-            with self._changed:
+            with self._lock:
                 if self._closed:
                     raise RuntimeError("closed")
                 self._loading.add(worker)
             worker.loaded(LOADING_SECONDS)
-            begun: Begun = worker.answer((None, True))
+            begun: Begun = worker.answer((None,))
             self._check(begun)
         except BaseException:
             worker.kill()
@@ -247,134 +256,11 @@ class Workers:
             worker.ended()
             raise
         finally:
-            with self._changed:
+            with self._lock:
                 self._loading.discard(worker)
+                self._ending.pop(worker, None)
         self.provider = begun.provider
         return worker
-
-    def _add(self, worker: Worker[Any]) -> None:
-        with self._changed:
-            if self._closed:
-                worker.kill()
-                return
-            self._ready[worker] = 0 if worker.pid is None else resident(worker.pid)
-            self._heard[worker] = time.monotonic()
-            self._idle.append(worker)
-            self._metrics.workers.set(len(self._ready))
-            self._changed.notify_all()
-
-    def _idle_worker(self) -> Worker[Any]:
-        """Return an idle worker; threads that wait for one get it in the order in which they came."""
-        turn = object()
-        with self._changed:
-            self._line.append(turn)
-            try:
-                while True:
-                    if self._broken or self._closed:
-                        reason = self._broken[1] if self._broken else "shutting down"
-                        raise Problem("unavailable", f"{reason}; try again", _PAUSE)
-                    while self._idle and self._line[0] is turn:
-                        worker = self._idle.pop()
-                        if worker.alive:
-                            return worker
-                        self._forget(worker, "idle")
-                    self._changed.wait()
-            finally:
-                self._line.remove(turn)
-                self._changed.notify_all()
-
-    def _listen(self, worker: Worker[Any]) -> None:
-        """Wait for a sign of life, and put the worker back if it is in order."""
-        try:
-            worker.answer((None, self.alone), _HEARTBEAT)
-        except DeathError as error:
-            with self._changed:
-                self._forget(worker, "silence" if isinstance(error, TimeLimitError) else "idle", error)
-            return
-        held, start = 0 if worker.pid is None else resident(worker.pid), self._ready.get(worker, 0)
-        if held > 2 * start + _GROWTH:
-            worker.kill()
-            worker.ended()
-            with self._changed:
-                self._forget(worker, "memory", f"it held {held / 2**20:.0f} MiB, {start / 2**20:.0f} MiB at its start")
-            return
-        self._put_back(worker)
-
-    def _put_back(self, worker: Worker[Any]) -> None:
-        with self._changed:
-            self._heard[worker] = time.monotonic()
-            self._idle.append(worker)
-            self._changed.notify_all()
-
-    def _died(self, worker: Worker[Any], error: DeathError) -> None:
-        with self._changed:
-            late = isinstance(error, TimeLimitError)  # such are rare enough by themselves
-            self._deaths += not late
-            self._forget(worker, "time" if late else "crash", error)
-
-    def _forget(self, worker: Worker[Any], why: Cause, error: object = "it ended") -> None:
-        """Count a death, and start another worker if there is hope."""
-        if self._closed:
-            return
-        self._ready.pop(worker, None)
-        self._heard.pop(worker, None)
-        worker.dismiss()
-        self._metrics.deaths.labels(why).inc()
-        self._metrics.workers.set(len(self._ready))
-        _log.warning("worker process %s is gone: %s", worker.pid, error)
-        if self._deaths >= _MOST_DEATHS:
-            self._break(f"{self._deaths} worker processes died one after the other (the last: {error})")
-        if not self._broken:
-            self._replace(self.count - len(self._ready) - self._starting)
-
-    def _break(self, reason: str) -> None:
-        self._broken = time.monotonic(), reason
-        self._changed.notify_all()
-        _log.error("no workers for %g s: %s", _PAUSE, reason)
-
-    @property
-    def _paused(self) -> bool:
-        """Return whether the breaker is open and its time is over."""
-        return self._broken is not None and time.monotonic() - self._broken[0] > _PAUSE
-
-    def _mend(self) -> None:
-        """Close the breaker, and start what workers are missing."""
-        self._broken = None
-        self._replace(self.count - len(self._ready) - self._starting)
-        self._changed.notify_all()
-
-    def _replace(self, number: int) -> None:
-        for _ in range(number):
-            self._starting += 1
-            in_background(self._restart)
-
-    def _restart(self) -> None:
-        try:
-            worker = self._begun()
-        except Exception as error:  # a full machine, a file that is gone, a death: all the same here
-            with self._changed:
-                self._starting -= 1
-                if self._closed:
-                    return
-                if self._ready and not isinstance(error, DeathError):
-                    self._failed = time.monotonic()
-                    _log.warning("no worker process starts, %d go on: %s", len(self._ready), error)
-                    return
-                self._deaths += 1
-                if self._deaths >= _MOST_DEATHS or not isinstance(error, DeathError):
-                    self._break(f"no worker process starts: {error}")
-                else:
-                    self._replace(1)
-            return
-        with self._changed:
-            self._starting -= 1
-            self._add(worker)
-            if self._paused and not self._closed:
-                self._mend()
-
-    def _reap(self, workers: Sequence[Worker[Any]]) -> None:
-        for worker in workers:
-            worker.ended()
 
 
 def described(error: DeathError, seconds: float) -> str:

@@ -174,8 +174,8 @@ async def list_classes(
     """List the classes of the bank in its order, or those removed from it, at most 1,000 at a time."""
     snapshot = await service.current()
     headers = {"ETag": f'"{snapshot.etag}"'}
-    known = {tag.strip().removeprefix("W/") for tag in (if_none_match or "").split(",")}
-    if headers["ETag"] in known or "*" in known:
+    etags = {tag.strip().removeprefix("W/") for tag in (if_none_match or "").split(",")}
+    if headers["ETag"] in etags or "*" in etags:
         return Response(status_code=304, headers=headers)
 
     def answer() -> dict[str, Any]:
@@ -220,9 +220,9 @@ async def put_class(
         problem = Problem("method-not-allowed", f"use POST to add images; PUT takes no name that ends in {_IMAGES}")
         problem.headers["Allow"] = "POST"
         raise problem
-    given = await _read_change(request, service)
+    content = await _read_change(request, service)
     only_add = if_none_match is not None
-    return await _put(service, name, given, if_match, strict=strict, create=True, only_add=only_add)
+    return await _put(service, name, content, if_match, strict=strict, create=True, only_add=only_add)
 
 
 @router.post(
@@ -235,10 +235,10 @@ async def add_images(
     request: Request, service: Writable, name: Name, strict: Strict = False, if_match: IfMatch = None
 ) -> Response:
     """Add photos to a class that is there. Needs a server with a key and ``--bank``."""
-    given = await _read_change(request, service)
-    if not given.images:
+    content = await _read_change(request, service)
+    if not content.images:
         raise Problem("bad-request", "no image; expected an image, a form or JSON with images")
-    return await _put(service, name, given, if_match, strict=strict, create=False)
+    return await _put(service, name, content, if_match, strict=strict, create=False)
 
 
 @router.delete(
@@ -280,8 +280,8 @@ async def roll_back(request: Request, service: Writable, if_match: IfMatch = Non
     body = await request.body()
     if not body:
         raise Problem("bad-request", 'no body; expected {"to": STEP} or {"steps": COUNT}')
-    wanted = parse(Rollback, body, service.settings.limits)
-    done = await _change(service, lambda: service.store.rollback(wanted.to, wanted.steps, if_match, wanted.latest))
+    target = parse(Rollback, body, service.settings.limits)
+    done = await _change(service, lambda: service.store.rollback(target.to, target.steps, if_match, target.latest))
     if done.step is not None:
         request.state.logged = {"step": done.step.n, "to": done.step.to}
     answer = {"step": _step(done.step), "classes": done.classes, "bank": done.etag}
@@ -289,7 +289,7 @@ async def roll_back(request: Request, service: Writable, if_match: IfMatch = Non
 
 
 @dataclass(frozen=True)
-class _Given:
+class _Content:
     """A change that was read: phrases, images, and that the name means nothing."""
 
     phrases: Sequence[str] | None = None
@@ -297,7 +297,7 @@ class _Given:
     photos_only: bool = False
 
 
-async def _read_change(request: Request, service: Service) -> _Given:
+async def _read_change(request: Request, service: Service) -> _Content:
     """Read a change: JSON, a form, the bytes of an image, or nothing.
 
     Raises:
@@ -309,31 +309,31 @@ async def _read_change(request: Request, service: Service) -> _Given:
         form = await read_form(request, limits, _FIELDS, limits.classes + 1)
         only = {name: texts[-1] for name, texts in form.texts.items() if name == "photos_only"}
         try:
-            texts = ClassChange.model_validate({"phrases": form.texts.get("phrases"), **only})
+            change = ClassChange.model_validate({"phrases": form.texts.get("phrases"), **only})
         except ValidationError as error:
             raise validation_problem(error, ClassChange) from None
-        given = _Given(texts.phrases, form.images, texts.photos_only)
+        content = _Content(change.phrases, form.images, change.photos_only)
     else:
         body = await request.body()
         if not body:
-            return _Given()
+            return _Content()
         if kind.startswith("image/") or kind == "application/octet-stream":
-            given = _Given(images=[body])
+            content = _Content(images=[body])
         else:
-            found = await service.in_turn(len(body), lambda: parse(ClassChange, body, limits))
-            check_count(len(found.images or ()), limits)
-            images = await service.in_turn(len(body), lambda: [decoded(text) for text in found.images or ()])
-            given = _Given(found.phrases, images, found.photos_only)
-    check_count(len(given.images), limits)
-    if given.photos_only and not given.images:
+            change = await service.in_turn(len(body), lambda: parse(ClassChange, body, limits))
+            check_count(len(change.images or ()), limits)
+            images = await service.in_turn(len(body), lambda: [decoded(text) for text in change.images or ()])
+            content = _Content(change.phrases, images, change.photos_only)
+    check_count(len(content.images), limits)
+    if content.photos_only and not content.images:
         raise Problem("invalid-request", "photos_only: expected images too")
-    return given
+    return content
 
 
 async def _put(
     service: Service,
     name: str,
-    given: _Given,
+    content: _Content,
     if_match: str | None,
     *,
     strict: bool,
@@ -341,16 +341,16 @@ async def _put(
     only_add: bool = False,
 ) -> Response:
     new: NewPhotos | None = None
-    if given.images:
-        with service.lease() as engine, service.admission.images.hold(len(given.images)):
-            photos = await engine.photos(given.images)
-        photo_set = photos.photo_set.with_photos_only(given.photos_only)
+    if content.images:
+        with service.lease() as engine, service.admission.images.hold(len(content.images)):
+            photos = await engine.photos(content.images)
+        photo_set = photos.photo_set.with_photos_only(content.photos_only)
         encoder = engine.bundle.manifest.encoder_digest
         new = NewPhotos(photo_set, photos.labels, encoder, create=create)
-    change = await _change(service, lambda: service.store.put(name, given.phrases, if_match, new, only_add, strict))
+    change = await _change(service, lambda: service.store.put(name, content.phrases, if_match, new, only_add, strict))
     shown = _shown(change.entry)
     if new is not None:
-        shown["known"] = len(given.images) - (len(new.photos) - change.known)
+        shown["known"] = len(content.images) - (len(new.photos) - change.repeats)
     shown["findings"] = [dataclasses.asdict(finding) for finding in change.findings]
     if change.calibrated is not None:
         shown["calibrated"] = change.calibrated

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic_core import PydanticCustomError, to_json
 
 from sar_infer.classify.output import optional_fields
-from sar_infer.results import DecisionOptions, ImageResult, Unknown
+from sar_infer.results import CalibratedOn, DecisionOptions, ImageResult, Unknown
 from sar_infer.server.class_names import cleaned
 from sar_infer.server.http.forms import read_form
 from sar_infer.server.http.openapi import BINARY, problems, reference
@@ -32,7 +32,6 @@ from sar_infer.server.service import Service
 from sar_infer.server.settings import Limits
 from sar_infer.text.names import Phrases
 
-PATH = "/v1/classify"
 router = APIRouter(tags=["classify"])
 _RAW = "application/octet-stream"
 _FIELDS = ("image", "classes", "top_k", "mode", "unknown", "coverage", "explain")
@@ -53,9 +52,6 @@ class ClassifyOptions(BaseModel):
     unknown: Unknown | None = Field(None, description=_UNKNOWN)
     coverage: Coverage | None = Field(None, description=_COVERAGE)
     explain: bool | None = Field(None, description=_EXPLAIN)
-
-
-NO_OPTIONS = ClassifyOptions.model_validate({})
 
 
 class ClassifyRequest(BaseModel):
@@ -95,7 +91,9 @@ class Prediction(BaseModel):
     logit: float
     similarity: float = Field(description="cosine between image and class")
     source: Literal["bank", "extended"] = Field(description="extended: the name came with the call")
-    calibrated: bool = Field(description="whether the score was calibrated on photos of this class")
+    calibration: CalibratedOn = Field(
+        description="what the score was calibrated on: held-out photos of this class, classes left out in turn, nothing"
+    )
 
 
 class Explanation(BaseModel):
@@ -150,7 +148,7 @@ _MULTIPART = {
 
 
 @router.post(
-    PATH,
+    "/v1/classify",
     response_model=ClassifyAnswer,
     responses=problems(400, 408, 413, 415, 422, 429, 503, 504),
     openapi_extra={
@@ -233,17 +231,17 @@ async def _read_call(request: Request, query: ClassifyOptions, service: Service)
     limits = service.settings.limits
     kind = request.headers.get("content-type", _RAW).partition(";")[0].strip().lower()
     images: Sequence[ImageInput]
-    given: ClassifyOptions | ClassifyRequest
+    fields: ClassifyOptions | ClassifyRequest
     if kind.startswith("image/") or kind == _RAW:
         body = await request.body()
         if not body:
             raise Problem("bad-request", "the body is empty; expected the bytes of an image")
-        images, given = [body], query
+        images, fields = [body], query
     elif kind == "multipart/form-data":
-        images, given = await _multipart(request, limits)
+        images, fields = await _multipart(request, limits)
     elif kind == "application/json":
         body = await request.body()
-        given = call = await service.in_turn(len(body), lambda: parse(ClassifyRequest, body, limits))
+        fields = call = await service.in_turn(len(body), lambda: parse(ClassifyRequest, body, limits))
         check_count(len(call.images), limits)
         images = await service.in_turn(len(body), lambda: [decoded(text) for text in call.images])
     else:
@@ -254,14 +252,14 @@ async def _read_call(request: Request, query: ClassifyOptions, service: Service)
             "or -H 'Content-Type: application/json' -d …",
         )
     check_count(len(images), limits)
-    classes = cleaned(given.classes or query.classes, limits)
-    only = chooses_only(given.mode or query.mode, bool(classes))
+    classes = cleaned(fields.classes or query.classes, limits)
+    only = chooses_only(fields.mode or query.mode, bool(classes))
     options = DecisionOptions(
-        given.unknown or query.unknown,
-        coverage=given.coverage or query.coverage,
-        explain=bool(query.explain if given.explain is None else given.explain),
+        fields.unknown or query.unknown,
+        coverage=fields.coverage or query.coverage,
+        explain=bool(query.explain if fields.explain is None else fields.explain),
     )
-    return _Call(images, classes, only, given.top_k or query.top_k or 5, options, single=given is query)
+    return _Call(images, classes, only, fields.top_k or query.top_k or 5, options, single=fields is query)
 
 
 async def _multipart(request: Request, limits: Limits) -> tuple[Sequence[ImageInput], ClassifyRequest]:

@@ -116,12 +116,12 @@ async def embeddings(request: Request, service: Serving) -> Response:
     """
     body, limits = await request.body(), service.settings.limits
     asked = await service.in_turn(len(body), lambda: parse(EmbeddingsRequest, body, limits))
-    given = [_item(value, asked.modality, i) for i, value in enumerate(_several(asked.input))]
-    names = _names(given, limits)
-    check_count(len(given) - len(names), limits)
-    coded = {i: value for i, (kind, value) in enumerate(given) if kind == "image"}
-    images = await service.in_turn(len(body), lambda: {i: decoded(value) for i, value in coded.items()})
-    found: dict[int, Floats] = {}
+    inputs = [_item(value, asked.modality, i) for i, value in enumerate(_several(asked.input))]
+    names = _names(inputs, limits)
+    check_count(len(inputs) - len(names), limits)
+    encoded = {i: value for i, (kind, value) in enumerate(inputs) if kind == "image"}
+    images = await service.in_turn(len(body), lambda: {i: decoded(value) for i, value in encoded.items()})
+    unit_rows: dict[int, Floats] = {}
     tokens = 0
     with service.lease() as engine:
         width = engine.bundle.manifest.embed_dim
@@ -130,14 +130,14 @@ async def embeddings(request: Request, service: Serving) -> Response:
         with service.admission.images.hold(len(images)) if images else contextlib.nullcontext():
             if names:
                 rows, tokens = await engine.names.embed(list(names.values()))
-                found.update(zip(names, rows, strict=True))
+                unit_rows.update(zip(names, rows, strict=True))
             if images:
-                places = [f"input[{i}]" for i in images]
-                unit = await engine.all_of(list(images.values()), lambda row: row[0], places)
-                found.update(zip(images, unit, strict=True))
+                labels = [f"input[{i}]" for i in images]
+                image_rows = await engine.all_of(list(images.values()), lambda row: row[0], labels)
+                unit_rows.update(zip(images, image_rows, strict=True))
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}
     rest = json.dumps({"object": "list", "model": asked.model, "usage": usage}, ensure_ascii=False)
-    items = [part async for part in _items([found[i] for i in range(len(given))], asked.encoding_format)]
+    items = [item async for item in _items([unit_rows[i] for i in range(len(inputs))], asked.encoding_format)]
     return Response(f'{rest[:-1]}, "data": [{", ".join(items)}]}}', media_type="application/json")
 
 
@@ -163,9 +163,9 @@ def _item(value: str | EmbeddingItem, modality: Modality, index: int) -> tuple[M
     raise Problem("invalid-request", f"input[{index}]: expected either text or image")
 
 
-def _names(given: Sequence[tuple[Modality, str]], limits: Limits) -> dict[int, str]:
+def _names(inputs: Sequence[tuple[Modality, str]], limits: Limits) -> dict[int, str]:
     """Return the class names by their place in the input."""
-    texts = {i: value for i, (kind, value) in enumerate(given) if kind == "text"}
+    texts = {i: value for i, (kind, value) in enumerate(inputs) if kind == "text"}
     if len(texts) > limits.classes:
         raise Problem("too-many-classes", f"expected at most {limits.classes} texts in a request, got {len(texts)}")
     for i, text in texts.items():

@@ -35,9 +35,9 @@ async def alive() -> dict[str, str]:
 @router.get("/readyz", responses={503: {"description": "Not ready."}})
 async def ready(service: Serving) -> JSONResponse:
     """Tell whether the model gives the vector of the export for the self-test image; run at most every two seconds."""
-    found = await service.readiness()
-    content = {**dataclasses.asdict(found), "provider": service.engine.provider, "draining": service.draining}
-    return JSONResponse(content, 200 if found.ready else 503, {} if found.ready else {"Retry-After": "2"})
+    readiness = await service.readiness()
+    content = {**dataclasses.asdict(readiness), "provider": service.engine.provider, "draining": service.draining}
+    return JSONResponse(content, 200 if readiness.ready else 503, {} if readiness.ready else {"Retry-After": "2"})
 
 
 @router.head("/metrics", include_in_schema=False)

@@ -76,8 +76,8 @@ def _answer(request: Request, name: str) -> Response:
         raise HTTPException(404)
     # Browsers ask every time, so that they never show the pages of an older server; mostly the answer has no body.
     headers = {"Cache-Control": "no-cache", "ETag": file.etag, **SECURITY_HEADERS}
-    known = {tag.strip().removeprefix("W/") for tag in request.headers.get("If-None-Match", "").split(",")}
-    if file.etag in known or "*" in known:
+    etags = {tag.strip().removeprefix("W/") for tag in request.headers.get("If-None-Match", "").split(",")}
+    if file.etag in etags or "*" in etags:
         return Response(status_code=304, headers=headers)
     return Response(file.content, media_type=file.content_type, headers=headers)
 

@@ -136,10 +136,10 @@ async def version_infer(request: Request, service: Serving, model: Model, versio
 
 
 async def _readiness(service: Serving, fields: dict[str, str]) -> Response:
-    found = await service.readiness()
-    if found.ready:
+    readiness = await service.readiness()
+    if readiness.ready:
         return JSONResponse({**fields, "ready": True})
-    return JSONResponse({**fields, "ready": False, "error": found.reason}, 503, {"Retry-After": "2"})
+    return JSONResponse({**fields, "ready": False, "error": readiness.reason}, 503, {"Retry-After": "2"})
 
 
 def _metadata(service: Serving, model: str, version: str | None = None) -> ModelMetadata:

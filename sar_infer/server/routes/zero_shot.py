@@ -82,10 +82,10 @@ async def zero_shot(request: Request, service: Serving) -> Response:
     return Response(json.dumps(answer, ensure_ascii=False), media_type="application/json")
 
 
-def _labels(given: list[str] | str) -> list[str]:
-    if isinstance(given, list):
-        return given
-    labels = [part.strip() for part in given.split(",") if part.strip()]
+def _labels(candidates: list[str] | str) -> list[str]:
+    if isinstance(candidates, list):
+        return candidates
+    labels = [label.strip() for label in candidates.split(",") if label.strip()]
     if not labels:
         raise Problem("invalid-request", "parameters.candidate_labels: expected labels")
     return labels

@@ -47,9 +47,12 @@ export function unknown(photo, least) {
   return best < share ? `None of these is likely enough: the best has ${percent.format(best)}, less than ${percent.format(share)}.` : "";
 }
 
-/** What the shares do not say where no calibration holds; "" where one does. */
+/** What the shares are, or are not, where no photos were held out; "" where some were. */
 function uncalibrated(predictions) {
-  const doubtful = predictions.filter((prediction) => prediction.calibrated === false).map((prediction) => prediction.label);
+  const doubtful = predictions.filter((prediction) => prediction.calibration === "none").map((prediction) => prediction.label);
+  if (predictions.some((prediction) => prediction.calibration === "left-out")) {
+    return "Calibrated on classes left out in turn, not on held-out photos: percentages are estimates.";
+  }
   if (doubtful.length === 0) return "";
   const which = doubtful.length === predictions.length ? "" : ` for ${brief(doubtful)}`;
   return `Not calibrated${which}: percentages compare the classes, and do not say how often the best one is right.`;

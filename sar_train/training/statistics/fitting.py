@@ -12,6 +12,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from sar_infer.classifiers import left_out
+from sar_infer.classifiers.fitting import chosen, confidences
+from sar_infer.classifiers.gaussian import Gaussian, assemble, gaussian, separation
+from sar_infer.classifiers.left_out import HANDCRAFTED, LEARNED, Prompt
 from sar_infer.classifiers.statistics import Statistics, composed
 from sar_train.clip.backbone import Backbone
 from sar_train.data.feature_file import DEMO_FILE, load_features
@@ -24,10 +28,7 @@ from sar_train.training import loop
 from sar_train.training.context import RunContext
 from sar_train.training.prompted import PromptedCLIP
 from sar_train.training.state import State, start
-from sar_train.training.statistics import left_out
-from sar_train.training.statistics.gaussian import Gaussian, assemble, gaussian, separation
-from sar_train.training.statistics.left_out import Prompt
-from sar_train.training.statistics.run_file import HANDCRAFTED, LEARNED, FittedStatistics, PromptName
+from sar_train.training.statistics.run_file import FittedStatistics, PromptName
 from sar_train.training.task import Task
 
 _REFERENCE_SHOTS = 16
@@ -75,26 +76,13 @@ def fit(context: RunContext, prompted: PromptedCLIP, tell: ProgressCallback = la
         entry |= _entry(choice, retrained=again)
         if again and config.prompt == "auto":
             prompt = "handcrafted" if choice.prompt == HANDCRAFTED else "learned"
-        statistics = _chosen(choice, model, rows[prompt], separation(features[:, 0], labels, count))
-    elif reference is not None:
-        fallback = reference.statistics(scale)
-        statistics = assemble(
-            model,
-            rows[prompt],
-            alpha=fallback.alpha,
-            offsets=fallback.offsets,
-            b=fallback.slope,
-            curve=fallback.curve,
-            separation=fallback.separation,
-        )
+        statistics = chosen(choice, model, rows[prompt], separation(features[:, 0], labels, count))
+        evaluated = next((item for item in candidates if item.name == prompt), candidates[0])
+        trust = confidences(features, labels, evaluated, scale, choice, reference=scatter, seed=config.seed)
+        statistics = dataclasses.replace(statistics, **trust)
+        entry["temperatures"] = {field: one.temperature for field, one in trust.items() if one is not None}
     else:
-        default = Statistics.default(len(model.centre), model.centre.astype(np.float32), scale=scale)
-        statistics = dataclasses.replace(
-            default,
-            text_centre=rows[prompt].mean(0).astype(np.float32),
-            means=model.means.astype(np.float32),
-            counts=model.counts,
-        )
+        statistics = _unfitted(model, rows[prompt], reference, scale)
     template = context.teacher if prompt == LEARNED else context.template
     numbers = {"prompt": prompt, "slope": statistics.slope, "prior": statistics.prior}
     entry["comparison"] = _comparison(context, entry, prompt)
@@ -129,19 +117,31 @@ def logits_with(
     return logits
 
 
-def _chosen(
-    choice: left_out.LeftOutResult, model: Gaussian, rows: npt.NDArray[np.float64], distance: float
-) -> Statistics:
-    """Return the statistics of a choice; ``distance`` is their `Statistics.separation`."""
-    alone = choice.alpha == 0
-    return assemble(
-        left_out.text_alone(model) if alone else model,
-        rows,
-        alpha=left_out.PHOTO_ALPHA if alone else choice.alpha,
-        b=0.0 if alone else None,
-        offsets=choice.offsets,
-        curve=choice.curve,
-        separation=distance,
+def _unfitted(model: Gaussian, rows: npt.NDArray[np.float64], reference: _Reference | None, scale: float) -> Statistics:
+    """Return statistics where no class can be left out: with the numbers of a backbone's own photos, or the defaults.
+
+    Args:
+        model: of the run's photos.
+        rows: (C, D) unit text rows.
+        reference: the backbone's own photos, if it has any.
+        scale: the logit scale.
+    """
+    if reference is not None:
+        fallback = reference.statistics(scale)
+        return assemble(
+            model,
+            rows,
+            alpha=fallback.alpha,
+            offsets=fallback.offsets,
+            b=fallback.slope,
+            curve=fallback.curve,
+            separation=fallback.separation,
+        )
+    return dataclasses.replace(
+        Statistics.default(len(model.centre), model.centre.astype(np.float32), scale=scale),
+        text_centre=rows.mean(0).astype(np.float32),
+        means=model.means.astype(np.float32),
+        counts=model.counts,
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from sar_infer.classifiers.left_out import HANDCRAFTED, LEARNED
 from sar_infer.classifiers.statistics import Statistics
 from sar_infer.errors import BankError
 from sar_train.errors import RunError
@@ -20,7 +21,6 @@ _FORMER_FILE = "statistics.safetensors"
 """Its name in older run folders; a bundle has another file of that name."""
 FORMAT = "sar-statistics"
 SCHEMA_VERSION = 1
-LEARNED, HANDCRAFTED = "learned", "handcrafted"
 PromptName = Literal["learned", "handcrafted"]
 
 

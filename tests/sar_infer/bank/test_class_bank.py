@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.numpy import save
-from support.banks import content, photo_set, unit_rows
+from support.banks import content, learning, photo_set, unit_rows
 from support.disk import fill_disk
 
 from sar_infer.bank import ClassBank, ClassInfo, add, edits, rollback
@@ -228,7 +228,12 @@ def test_arrays_by_class() -> None:
     known = informed()
     assert known.background.tolist() == [True, False, False]
     np.testing.assert_array_equal(known.thresholds, np.float32([0.25, np.nan, 1]))
-    assert (bank().background, bank().thresholds, known.own, bank().own) == (None, None, 2, 3)
+    assert (bank().background, bank().thresholds, known.added_count, bank().added_count) == (
+        None,
+        None,
+        len(known.names) - 2,
+        0,
+    )
 
 
 def test_info_of_no_class() -> None:
@@ -283,7 +288,7 @@ def first_version(path: Path, provenance: str) -> Path:
 def test_phrases_that_version_1_had_in_its_provenance(tmp_path: Path) -> None:
     several = {"cat": ["a cat", "a tabby"], "é": ["é"], "gone": ["away"]}
     loaded = ClassBank.load(first_version(tmp_path / "b", json.dumps({"list": "mine", "phrases": several})))
-    assert (dict(loaded.info), loaded.own) == ({"cat": ClassInfo(phrases=("a cat", "a tabby"))}, 3)
+    assert (dict(loaded.info), loaded.added_count) == ({"cat": ClassInfo(phrases=("a cat", "a tabby"))}, 0)
     assert (loaded.phrases("cat"), loaded.phrases("é")) == (("a cat", "a tabby"), ("é",))
     assert loaded.provenance == {"list": "mine"}
     changed = add(loaded, ["cat"], unit(3)[2:])
@@ -303,8 +308,9 @@ def logged() -> ClassBank:
     photos = {"owl": photo_set("p", "q")}
     known = add(informed(), ["owl", "emu"], unit_rows(["owl", "emu"]), {"emu": ClassInfo(threshold=0.5)}, photos)
     known = edits.amend(known, {"owl": ClassInfo(aliases=("hooter",), background=True)})
-    known = edits.remove_photos(edits.rename(known, "é", "e"), "owl", photo_set("q").known)
-    return edits.remove(rollback(edits.remove(known, ["emu"]), 3), ["emu"])
+    known = edits.remove_photos(edits.rename(known, "é", "e"), "owl", photo_set("q").digest_set)
+    known = edits.learn(edits.fit(known, {"slope": np.array(0.5)}), learning({"owl": "o"}))
+    return edits.remove(rollback(edits.remove(known, ["emu"]), 6), ["emu"])
 
 
 def test_every_single_changed_byte_of_a_log_is_noticed(tmp_path: Path) -> None:
@@ -341,6 +347,8 @@ RECORD = {"n": 1, "at": "", "action": "add", "summary": ""}
         ({"records": [{**RECORD, "changes": [{"kind": "remove", "names": "cat"}]}]}, "names"),
         ({"records": [{**RECORD, "changes": [{"kind": "forget", "name": "cat", "digests": ["xy"]}]}]}, "hex"),
         ({"records": [{**RECORD, "changes": [{"kind": "set", "settings": {"cat": {"threshold": "x"}}}]}]}, "threshold"),
+        ({"records": [{**RECORD, "changes": [{"kind": "fit", "tensors": ["mean"]}]}]}, "s1.0.mean"),
+        ({"records": [{**RECORD, "changes": [{"kind": "learn", "names": [], "numbers": {}}]}]}, "photos"),
         ({"records": "[" * 100_000}, "recursion"),
         ({"provenance": "[]"}, "provenance"),
         ({"base": "[]"}, "base"),

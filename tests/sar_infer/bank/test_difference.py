@@ -4,9 +4,22 @@ import dataclasses
 
 import numpy as np
 import pytest
-from support.banks import example_bank, photo_set, unit_row, unit_rows
+from support.banks import example_bank, learning, photo_set, unit_row, unit_rows
 
-from sar_infer.bank import ClassBank, ClassInfo, Difference, add, amend, diff, remove, rename, set_photos_only
+from sar_infer.bank import (
+    ClassBank,
+    ClassInfo,
+    Difference,
+    add,
+    amend,
+    diff,
+    fit,
+    learn,
+    merge,
+    remove,
+    rename,
+    set_photos_only,
+)
 from sar_infer.errors import BankError
 
 BANK = example_bank(("cat", "dog", "fox"))
@@ -62,3 +75,49 @@ def test_photos_that_came_and_went() -> None:
     assert dataclasses.astuple(diff(before, BANK).photos["cat"]) == (0, 2, None)
     turned = set_photos_only(before, "cat", photos_only=True)
     assert dataclasses.astuple(diff(before, turned).photos["cat"]) == (0, 0, True)
+
+
+def test_statistics_and_what_was_learned() -> None:
+    trained = learn(fit(BANK, {"slope": np.array(0.5)}), learning({"cat": "c", "dog": "d"}))
+    assert diff(BANK, trained).training == {"statistics": "added", "learning": "added"}
+    assert diff(trained, BANK).training == {"statistics": "removed", "learning": "removed"}
+    assert diff(trained, fit(trained, {"slope": np.array(0.6)})).training == dict.fromkeys(
+        ("statistics", "learning"), "changed"
+    )  # what was learned is stale then
+    elsewhere = ClassBank(("dog", "cat"), BANK.embeddings[[1, 0]], BANK.encoder_digest)
+    same = learn(fit(elsewhere, {"slope": np.array(0.5)}), learning({"cat": "c", "dog": "d"}))
+    assert not diff(trained, same).training
+
+
+def test_a_merge_leaves_the_others_statistics_out_and_says_so() -> None:
+    other = learn(fit(add(BANK, ["owl"], unit_rows(["owl"])), {"slope": np.array(0.5)}), learning({"owl": "o"}))
+    merged = merge(BANK, other)
+    assert (merged.fitted, merged.learned) == (None, None)
+    assert merged.history[-1].summary == (
+        "added 'owl', left out statistics of the other, left out learning of the other"
+    )
+    ours = learn(BANK, learning({"cat": "c"}))
+    assert "learning" in merge(ours, other).history[-1].summary
+    assert "left out" not in merge(ours, add(BANK, ["owl"], unit_rows(["owl"]))).history[-1].summary
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"sums": np.ones((1, 3), np.float32)},
+        {"counts": np.ones(2)},
+        {"sums": np.ones((1, 4))},
+        {"translation": np.full(4, np.nan, np.float32)},
+        {"counts": -np.ones(1)},
+        {"numbers": {"temperature": float("inf")}},
+        {"photos": 0},
+    ],
+)
+def test_sums_that_are_unsound(change: dict[str, object]) -> None:
+    with pytest.raises(BankError, match="learned"):
+        dataclasses.replace(learning({"cat": "c"}), **change)
+
+
+def test_sums_that_do_not_fit_the_bank() -> None:
+    with pytest.raises(BankError, match="has 8 numbers, expected 4"):
+        learn(BANK, learning({"cat": "c"}, dim=8))

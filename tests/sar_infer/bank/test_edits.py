@@ -23,7 +23,7 @@ def test_new_classes_follow_and_are_marked() -> None:
     assert (step.n, step.action, step.summary, step.by) == (1, "add", "added 'owl', 'emu'", "a test")
     assert bank.info["owl"] == ClassInfo(phrases=("owl", "barn owl"), background=True, added=step.at)
     assert bank.info["emu"] == ClassInfo(added=step.at)
-    assert (bank.own, BANK.own, BANK.history, len(BANK.names)) == (3, 3, (), 3)
+    assert (bank.added_count, BANK.added_count, BANK.history, len(BANK.names)) == (len(bank.names) - 3, 0, (), 3)
     assert bank.provenance == {"list": "mine"}
 
 
@@ -33,7 +33,7 @@ def test_a_known_class_keeps_its_place_spelling_and_settings() -> None:
     assert rows_by_name(bank)["dog"] == unit_row("new").tolist()
     assert bank.info["dog"] == ClassInfo(aliases=("mutt",), threshold=0.5, added=bank.history[0].at)
     assert bank.history[0].summary == "replaced 'dog'"
-    assert bank.own == 2
+    assert bank.added_count == len(bank.names) - 2
 
 
 def test_nothing_new_is_no_step() -> None:
@@ -107,7 +107,7 @@ def test_a_new_name_with_a_new_row_is_one_step() -> None:
     assert (bank.names, step.summary) == (("cat", "wolf", "fox"), "renamed 'dog' to 'wolf', embedded anew")
     assert rows_by_name(bank)["wolf"] == unit_row("wolf").tolist()
     assert bank.info["wolf"] == ClassInfo(aliases=("mutt",), threshold=0.5, added=bank.info["wolf"].added)
-    assert bank.own == 2
+    assert bank.added_count == len(bank.names) - 2
     back = rollback(bank, 0)
     assert (back.names, dict(back.info)) == (BANK.names, dict(BANK.info))
     np.testing.assert_array_equal(back.embeddings, BANK.embeddings)

@@ -76,7 +76,7 @@ def test_the_mean_is_that_of_a_float64_reference(labels: list[str]) -> None:
 @given(labels=LABELS, more=LABELS)
 def test_removing_undoes_adding(labels: list[str], more: list[str]) -> None:
     before, added = photo_set(*labels[:40]), photo_set(*more[:20])
-    fresh = added.known - before.known
+    fresh = added.digest_set - before.digest_set
     both = before.with_added(added.digests, added.rows)
     assert same(both.without(fresh), before)
     assert len(both) == len(before) + len(fresh)
@@ -121,8 +121,8 @@ def test_the_oldest_fold_into_the_sum() -> None:
     np.testing.assert_array_equal(photos.rows, unit_rows(labels[6:]))
     assert photos.with_added(photo_set("0").digests, photo_set("0").rows) is photos  # it is known all the same
     with pytest.raises(InputError, match="oldest 6"):
-        photos.without(photo_set("3").known)
-    rest = photos.without(photo_set("6").known)
+        photos.without(photo_set("3").digest_set)
+    rest = photos.without(photo_set("6").digest_set)
     assert (len(rest), rest.folded) == (MOST_ROWS + 5, 6)
 
 
@@ -176,7 +176,7 @@ def test_photos_follow_their_class() -> None:
     assert renamed.photos["tabby"].identity == bank.photos["cat"].identity
     gone = remove(renamed, ["tabby"])
     assert set(gone.photos) == {"dog"}
-    fewer = remove_photos(gone, "dog", photo_set("d1").known)
+    fewer = remove_photos(gone, "dog", photo_set("d1").digest_set)
     assert not fewer.photos
     assert fewer.content_digest == remove(example_bank(), ["cat"]).content_digest
     for step, state in enumerate((bank, renamed, gone), start=1):

@@ -6,9 +6,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.banks import photo_set, unit_row, unit_rows
+from support.banks import fitted, learned, learning, photo_set, unit_row, unit_rows
 
-from sar_infer.bank import ClassBank, ClassInfo, add, amend, merge, rebased, remove, rename, rollback, set_photos_only
+from sar_infer.bank import (
+    ClassBank,
+    ClassInfo,
+    add,
+    amend,
+    fit,
+    learn,
+    merge,
+    rebased,
+    remove,
+    rename,
+    rollback,
+    set_photos_only,
+)
 from sar_infer.bank.rebase import detached
 from sar_infer.errors import BankError, ClassNameError
 
@@ -47,7 +60,7 @@ def test_added_classes_are_embedded_anew_and_the_rest_is_the_new_bundles() -> No
     known = {"fox": ClassInfo(phrases=("a fox", "red fox"), threshold=0.5, aliases=("reynard",))}
     bank = carried(add(OLD, ["fox", "owl"], unit_rows(["fox", "owl"]), known))
     assert rows(bank) == {"cat": row("new cat"), "owl": row("new owl"), "fox": row("new|a fox|red fox")}
-    assert (bank.encoder_digest, bank.info["fox"].threshold, bank.own) == (NEW.encoder_digest, 0.5, 2)
+    assert (bank.encoder_digest, bank.info["fox"].threshold, bank.added_count) == (NEW.encoder_digest, 0.5, 1)
     assert bank.names[bank.lookup.find("Reynard")] == "fox"
 
 
@@ -82,19 +95,18 @@ def test_photos_come_along_where_images_are_embedded_alike() -> None:
     result = rebased(old, NEW, embed)
     counts = {name: (len(one), one.photos_only) for name, one in result.bank.photos.items()}
     assert counts == {"cat": (1, False), "SKU-1": (2, True)}  # the new bundle was trained on photos of owls
-    assert (result.photos, result.trained) == ((), ("owl",))
-    assert "trained on these classes, so their photos stay out: 'owl'" in result.left_out()[0]
+    assert result.left_out == ("the bundle was trained on these classes, so their photos stay out: 'owl'",)
     result = rebased(old, base("b", "cat", "owl", alike=False, word="new "), embed)
     assert {name: (len(one), one.photos_only) for name, one in result.bank.photos.items()} == {"SKU-1": (0, True)}
-    assert (result.photos, result.trained) == (("cat", "SKU-1", "owl"), ())
-    assert "another image encoder" in result.left_out()[0]
+    again = "another image encoder: add the photos of these classes again: 'cat', 'SKU-1', 'owl'"
+    assert result.left_out == (again,)
 
 
 def test_what_cannot_be_embedded_is_told_and_the_rest_is_there() -> None:
     old = add(OLD, ["fox", "long", "emu"], unit_rows(["fox", "long", "emu"]))
     result = rebased(old, NEW, embed)
     assert list(result.bank.names) == ["cat", "owl", "fox", "emu"]
-    assert result.left_out() == ["class 'long' cannot be embedded: class name 'long' is too long"]
+    assert result.left_out == ("class 'long' cannot be embedded: class name 'long' is too long",)
 
 
 def test_a_class_that_can_be_an_answer_has_to_be_left() -> None:
@@ -111,7 +123,7 @@ def test_a_file_is_enough_without_its_base(tmp_path: Path) -> None:
     result = rebased(detached(tmp_path / "b.safetensors"), NEW, embed)
     assert rows(result.bank) == {"tom": row("new cat"), "owl": row("new owl"), "fox": row("new|fox")}
     assert {name: len(one) for name, one in result.bank.photos.items()} == {"tom": 1, "fox": 1}
-    assert result.left_out() == []
+    assert result.left_out == ()
     assert result.bank.content_digest == carried(old).content_digest
 
 
@@ -120,3 +132,28 @@ def test_a_merge_takes_removals_only_if_asked() -> None:
     theirs = add(remove(OLD, ["dog"]), ["fox"], unit_rows(["fox"]))
     assert list(merge(ours, theirs).names) == ["cat", "dog", "emu", "fox"]
     assert list(merge(ours, theirs, removals=True).names) == ["cat", "emu", "fox"]
+
+
+def test_fitted_statistics_stay_with_their_encoder_and_learned_sums_with_their_images() -> None:
+    old = learn(
+        fit(add(OLD, ["fox"], unit_rows(["fox"])), {"slope": np.array(0.5)}), learning({"fox": "f", "dog": "d"})
+    )
+    again = rebased(old, base("a", "cat", "dog", "emu"), embed)
+    assert (fitted(again.bank), learned(again.bank), again.left_out) == (fitted(old), learned(old), ())
+    alike = rebased(old, NEW, embed)  # where there is no dog
+    sums, translation, *rest = learned(old)
+    assert learned(alike.bank) == ({"fox": sums["fox"]}, translation, *rest)
+    assert alike.bank.fitted is None
+    assert alike.left_out == ("the class statistics were fitted with the other encoder's rows; fit them again",)
+    other = rebased(old, base("b", "cat", alike=False), embed)
+    assert (other.bank.fitted, other.bank.learned) == (None, None)
+    assert "has to be learned again" in other.left_out[-1]
+
+
+def test_a_file_that_stands_alone_takes_along_what_it_has_learned(tmp_path: Path) -> None:
+    learn(add(OLD, ["fox"], unit_rows(["fox"])), learning({"fox": "f"})).settled().save(tmp_path / "b")
+    result = rebased(detached(tmp_path / "b"), NEW, embed)
+    assert learned(result.bank) == learned(ClassBank.load(tmp_path / "b"))
+    moved = ClassBank.load(tmp_path / "b", base=OLD)
+    assert moved.base is OLD.base
+    assert learned(moved) == learned(result.bank)

@@ -13,13 +13,16 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from support.banks import content, example_bank, photo_set, unit_row, unit_rows
+from support.banks import DIM, content, example_bank, fitted, learned, learning, photo_set, unit_row, unit_rows
 
 from sar_infer.bank import (
     ClassBank,
     ClassInfo,
+    Learn,
     add,
     amend,
+    fit,
+    learn,
     merge,
     remove,
     remove_photos,
@@ -27,12 +30,15 @@ from sar_infer.bank import (
     rollback,
     set_photos_only,
 )
-from sar_infer.bank.records import UNDO_STEPS
-from sar_infer.bank.replay import folded, replay
+from sar_infer.bank.log import UNDO_STEPS, folded, replay
 from sar_infer.errors import BankError, ClassNameError, InputError
 
 NAMES = st.sampled_from([*"abcdef", "A", "B c", "b  C", "日本"])
 ALIASES = st.sampled_from(["x", "y", "a", "Y"])
+STATISTICS = {
+    word: {"precision": np.outer(unit_row(word), unit_row(word)), "slope": np.array(0.5), "counts": np.arange(3)}
+    for word in "uv"
+}
 LABELS = st.lists(st.sampled_from("pqrst"), unique=True, min_size=1, max_size=3)
 Class = dict[str, Any]
 
@@ -45,12 +51,14 @@ class Model:
     """The classes of a bank as a list of dictionaries."""
 
     def __init__(self, names: str) -> None:
+        self.statistics: str | None = None
+        self.learned: dict[str, Any] | None = None
         self.classes: list[Class] = [self.fresh(name, name, added=False) for name in names]
 
     @staticmethod
     def fresh(name: str, row: str, *, added: bool = True) -> Class:
         plain = {"phrases": (), "aliases": (), "background": False, "threshold": None}
-        return {"name": name, "row": row, "added": added, "photos": [], "only": False} | plain
+        return {"name": name, "row": row, "added": added, "photos": [], "only": False, "sum": None} | plain
 
     def find(self, name: str) -> Class | None:
         return next((one for one in self.classes if key(one["name"]) == key(name)), None)
@@ -68,10 +76,28 @@ class Model:
             return False
         for name, row in names.items():
             had = self.find(name)
+            if had is None or had["row"] != row:
+                self.outdate()
             if had is None:
                 self.classes.append(self.fresh(name, row))
             elif had["row"] != row or had["phrases"]:
                 had.update(added=True, row=row, phrases=())
+        return True
+
+    def outdate(self) -> None:
+        if self.learned is not None:
+            self.learned["stale"] = True
+
+    def learn(self, sums: dict[str, str], photos: int) -> bool:
+        classes = [self.any(name) for name in sums]
+        if None in classes or any(classes.count(one) > 1 for one in classes):
+            return False
+        self.learned = {"photos": photos, "stale": False} if photos else None
+        for one in self.classes:
+            one["sum"] = None
+        for number, (one, row) in enumerate(zip(classes, sums.values(), strict=True)):
+            assert one is not None
+            one["sum"] = (row, number)
         return True
 
     def rename(self, old: str, new: str) -> bool:
@@ -112,7 +138,7 @@ class Machine(RuleBasedStateMachine):
             path = Path(self.folder.name, "base.safetensors")
             self.bank.save(path)
             self.bank = self.bank.shared(path)
-        self.states = [copy.deepcopy(self.model.classes)]
+        self.states = [copy.deepcopy(vars(self.model))]
         self.lines = {0: [0]}
 
     def done(self, bank: ClassBank, accepted: bool = True) -> None:
@@ -120,7 +146,7 @@ class Machine(RuleBasedStateMachine):
         assert accepted
         if bank is not self.bank:
             self.lines[len(self.states)] = [*self.lines[len(self.states) - 1], len(self.states)]
-            self.states.append(copy.deepcopy(self.model.classes))
+            self.states.append(copy.deepcopy(vars(self.model)))
         self.bank = bank
 
     def refused(self, edit: Any, accepted: bool) -> None:
@@ -129,7 +155,10 @@ class Machine(RuleBasedStateMachine):
             return
         with pytest.raises((BankError, ClassNameError, InputError)):
             edit()
-        self.model.classes = copy.deepcopy(self.states[-1])
+        self.restore(-1)
+
+    def restore(self, number: int) -> None:
+        vars(self.model).update(copy.deepcopy(self.states[number]))
 
     @rule(names=st.dictionaries(NAMES, st.integers(0, 2), min_size=1, max_size=3))
     def add(self, names: dict[str, int]) -> None:
@@ -172,7 +201,7 @@ class Machine(RuleBasedStateMachine):
         fits = one is not None and set(labels) <= set(one["photos"])
         if one is not None and fits:
             one["photos"] = [label for label in one["photos"] if label not in labels]
-        self.refused(lambda: remove_photos(self.bank, name, photo_set(*labels).known), fits)
+        self.refused(lambda: remove_photos(self.bank, name, photo_set(*labels).digest_set), fits)
 
     @rule(name=NAMES, only=st.booleans())
     def only(self, name: str, only: bool) -> None:
@@ -180,6 +209,23 @@ class Machine(RuleBasedStateMachine):
         if one is not None:
             one["only"] = only
         self.refused(lambda: set_photos_only(self.bank, name, photos_only=only), one is not None)
+
+    @rule(word=st.sampled_from([None, "u", "v"]))
+    def fit(self, word: str | None) -> None:
+        if word or self.model.statistics:
+            self.model.outdate()
+        self.model.statistics = word
+        self.done(fit(self.bank, STATISTICS[word] if word else {}))
+
+    @rule(sums=st.dictionaries(NAMES, st.sampled_from("st"), max_size=3), photos=st.integers(1, 2))
+    def learn(self, sums: dict[str, str], photos: int) -> None:
+        accepted = self.model.learn(sums, photos)
+        self.refused(lambda: learn(self.bank, learning(sums, photos)), accepted)
+
+    @rule()
+    def unlearn(self) -> None:
+        self.model.learn({}, 0)
+        self.done(learn(self.bank, Learn.nothing(DIM)))
 
     @rule(names=st.dictionaries(NAMES, st.integers(0, 2), min_size=1, max_size=2))
     def merge_taking(self, names: dict[str, int]) -> None:
@@ -191,10 +237,12 @@ class Machine(RuleBasedStateMachine):
             if had is None:
                 self.model.add({name: row})
             elif had["row"] != row:
+                self.model.outdate()
                 had.update(row=row, phrases=(), added=True, threshold=None, background=False)
             else:
                 had.update(background=False)  # the other's flag is taken; its missing threshold is no choice
         other = ClassBank([*rows], unit_rows(rows.values()), self.bank.encoder_digest)
+        other = fit(learn(other, learning(dict.fromkeys(rows, "theirs"))), STATISTICS["u"])  # stay behind
         self.done(merge(self.bank, other, "take"))
 
     @rule(to=st.integers(0, 12))
@@ -206,10 +254,10 @@ class Machine(RuleBasedStateMachine):
                 rollback(self.bank, to)
             return
         bank = rollback(self.bank, to)
-        self.model.classes = copy.deepcopy(self.states[to])
+        self.restore(to)
         if bank is not self.bank:
             self.lines[len(self.states)] = line
-            self.states.append(copy.deepcopy(self.model.classes))
+            self.states.append(copy.deepcopy(vars(self.model)))
         self.bank = bank
 
     @precondition(lambda self: len(self.states) > 1)
@@ -224,11 +272,15 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def fold(self) -> None:
-        """Fold all steps: the state is the same."""
+        """Fold all steps, or give the bank away: the state is the same."""
         log = folded(self.bank.base, self.bank.log, 0)
         state = ClassBank.of(replay(self.bank.base, log), log)
         assert (content(state), state.content_digest) == (content(self.bank), self.bank.content_digest)
         assert not any(step.can_undo for step in log.steps)
+        self.bank.settled().save(self.file)
+        frozen = ClassBank.load(self.file)
+        assert (tuple(frozen.names), frozen.info) == (tuple(self.bank.names), self.bank.info)
+        assert (fitted(frozen), learned(frozen)) == (fitted(self.bank), learned(self.bank))
 
     @invariant()
     def same(self) -> None:
@@ -241,15 +293,34 @@ class Machine(RuleBasedStateMachine):
             info, photos = bank.info_of(one["name"]), bank.photos_of(one["name"])
             stated = (info.phrases, info.aliases, info.background, info.threshold, info.added is not None)
             assert stated == tuple(one[field] for field in ("phrases", "aliases", "background", "threshold", "added"))
-            assert (photos.known, photos.photos_only) == (photo_set(*one["photos"]).known, one["only"])
+            assert (photos.digest_set, photos.photos_only) == (photo_set(*one["photos"]).digest_set, one["only"])
             if one["photos"]:
                 mean = unit_rows(one["photos"]).astype(np.float64).mean(axis=0)
                 np.testing.assert_allclose(photos.mean, mean, atol=1e-12)
             assert [bank.lookup.get(text) for text in (one["name"], *one["aliases"])] == [place] * (
                 1 + len(one["aliases"])
             )
-        assert bank.own == sum(not one["added"] for one in classes)
-        identity = repr([(one["name"], one["row"], sorted(one["photos"]), one["only"]) for one in classes])
+        assert bank.added_count == sum(one["added"] for one in classes)
+        assert fitted(bank) == (
+            self.model.statistics and fitted(fit(example_bank(), STATISTICS[self.model.statistics]))
+        )
+        if self.model.learned is None:
+            assert bank.learned is None
+        else:
+            sums = {
+                one["name"]: ((2 * unit_row(one["sum"][0])).tolist(), 2.5 + one["sum"][1])
+                for one in classes
+                if one["sum"]
+            }
+            stated = (sums, (unit_row("translation") / 8).tolist(), {"temperature": 1.5}, *self.model.learned.values())
+            assert learned(bank) == stated
+        identity = repr(
+            [
+                [(one["name"], one["row"], sorted(one["photos"]), one["only"], one["sum"]) for one in classes],
+                self.model.statistics,
+                self.model.learned,
+            ]
+        )
         assert self.digests.setdefault(identity, bank.content_digest) == bank.content_digest
         assert len(set(self.digests.values())) == len(self.digests)
 

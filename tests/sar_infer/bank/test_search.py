@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.banks import example_bank
 
-from sar_infer.bank import ClassBank, ClassInfo, find, nearest, search
-from sar_infer.bank.search import at_even_steps
+from sar_infer.bank import ClassBank, ClassInfo, find, nearest, table
+from sar_infer.bank.table import at_even_steps
 from sar_infer.errors import BankError, ClassNameError
 
 AXES = np.concatenate([np.eye(4, dtype=np.float32), -np.eye(4, dtype=np.float32)])
@@ -21,8 +21,8 @@ def test_the_nearest_are_those_of_a_full_sort(picks: list[int], rows: list[int],
     bank = ClassBank(tuple(map(str, range(len(picks)))), AXES[picks].reshape(-1, 4), "e" * 64)
     queries = AXES[rows].reshape(-1, 4)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(search, "_CELLS", 14)
-        patch.setattr(search, "_ROWS", 2)
+        patch.setattr(table, "_CELLS", 14)
+        patch.setattr(table, "_ROWS", 2)
         found, cosines = nearest(bank, queries, k)
     exact = queries.astype(np.float64) @ bank.embeddings.T.astype(np.float64)
     order = np.argsort(-exact, axis=1, kind="stable")[:, :k]
@@ -56,7 +56,7 @@ def test_not_found(text: str, message: str) -> None:
 
 
 def test_near_spellings_in_a_large_bank(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sar_infer.bank.search._MOST_COMPARED", 3)
+    monkeypatch.setattr("sar_infer.bank.table._MOST_COMPARED", 3)
     bank = example_bank([*(f"x{number:03}" for number in range(100)), "owls", "owlet"])
     assert bank.lookup.near("owl") == ["owls", "owlet"]
 

@@ -5,8 +5,8 @@ import re
 import numpy as np
 import pytest
 
-from sar_infer.bank import ClassBank, search
-from sar_infer.bank.search import at_even_steps
+from sar_infer.bank import ClassBank, table
+from sar_infer.bank.table import at_even_steps
 from sar_infer.bank_advice import row_rules
 from sar_infer.bank_advice.row_rules import ABSOLUTE, HIGHEST, Neighbours
 from sar_infer.encoders.encoders import unit_rows
@@ -44,7 +44,7 @@ def test_an_ordinary_name_costs_a_glance(large: ClassBank, monkeypatch: pytest.M
 
     def counted(embeddings: np.ndarray, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         looked.append(len(rows))
-        return search.nearest_rows(embeddings, rows, k)
+        return table.nearest_rows(embeddings, rows, k)
 
     monkeypatch.setattr(row_rules, "nearest_rows", counted)
     found = Neighbours(large)
@@ -69,7 +69,7 @@ def test_a_name_that_nearly_is_a_class_is_found(large: ClassBank) -> None:
 def test_the_message_has_the_digits_that_make_it_true(large: ClassBank) -> None:
     found = Neighbours(large)
     row = large.embeddings[7]
-    own = float(search.nearest(large, row[np.newaxis], 1)[1][0, 0])
+    own = float(table.nearest(large, row[np.newaxis], 1)[1][0, 0])
     for found.limit in (own - 2e-5, own - 0.2):
         (finding,) = found.check(["near"], row[np.newaxis])
         shown = re.search(r"cosine (\S+) to 'class 7', above (\S+), and", finding.message)

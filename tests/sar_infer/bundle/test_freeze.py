@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.banks import photo_set
+from support.banks import content, learning, photo_set
 from support.bundles import BANK_NAMES, ENCODER_DIGEST, example_head, name_rows, write_bundle
 from support.disk import fill_disk
 
 from sar_infer import Classifier, __version__
-from sar_infer.bank import ClassBank, ClassInfo, add, amend, remove, rename
+from sar_infer.bank import ClassBank, ClassInfo, add, amend, fit, learn, remove, rename
 from sar_infer.bundle.bundle import Bundle, open_bundle
 from sar_infer.bundle.freeze import MEASURED, freeze
 from sar_infer.bundle.manifest import BANK, CARD, HEAD, MANIFEST, Calibration, Quality
@@ -78,10 +78,9 @@ def test_head_and_calibration_stay_with_their_classes(bundle: Bundle, tmp_path: 
     "edit",
     [
         lambda bank: remove(bank, ["green"]),
-        lambda bank: rename(bank, "green", "verdant"),
         lambda bank: add(bank, ["green"], name_rows(["deep green"]), {"green": ClassInfo(phrases=("deep green",))}),
     ],
-    ids=["removed", "renamed", "embedded anew"],
+    ids=["removed", "embedded anew"],
 )
 def test_head_and_calibration_go_with_a_class(bundle: Bundle, tmp_path: Path, edit) -> None:
     manifest = freeze(bundle, edit(bundle.bank), tmp_path / "new")
@@ -93,6 +92,22 @@ def test_head_and_calibration_go_with_a_class(bundle: Bundle, tmp_path: Path, ed
     answers = Classifier(opened).classify(np.zeros((40, 40, 3), np.uint8))
     assert not any(prediction.calibrated for prediction in answers[0].predictions)
     assert "Scores are not calibrated" in (tmp_path / "new" / CARD).read_text()
+
+
+def test_a_class_that_was_renamed_keeps_head_and_calibration(bundle: Bundle, tmp_path: Path) -> None:
+    manifest = freeze(bundle, rename(bundle.bank, "green", "verdant"), tmp_path / "new")
+    opened = open_bundle(tmp_path / "new")
+    assert (opened.head.names, manifest.calibrated) == (("red", "verdant"), ("red", "verdant"))
+    np.testing.assert_array_equal(opened.head.weight, bundle.head.weight)
+    assert (manifest.temperature, manifest.thresholds) == (CALIBRATION["temperature"], CALIBRATION["thresholds"])
+    image = np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
+    (before,) = Classifier(bundle).classify(image, ["red", "green"], True)
+    (after,) = Classifier(opened).classify(image, ["red", "verdant"], True)
+    assert (after.branch, before.branch) == ("head+text", "head+text")
+    labels = {"red": "red", "green": "verdant"}
+    assert {labels[one.label]: one.score for one in before.predictions} == {
+        one.label: one.score for one in after.predictions
+    }
 
 
 @pytest.mark.parametrize(
@@ -184,9 +199,9 @@ def test_photos_come_along_and_what_was_calibrated_without_them_goes(bundle: Bun
     opened = open_bundle(tmp_path / "kept").bank
     for name, found in opened.photos.items():
         was = bank.photos[name]
-        assert (found.mean.tobytes(), found.known, found.photos_only) == (
+        assert (found.mean.tobytes(), found.digest_set, found.photos_only) == (
             was.mean.tobytes(),
-            was.known,
+            was.digest_set,
             was.photos_only,
         )
         assert len(found.rows) == 0  # who gets the bundle gets no embedding of a photo
@@ -195,3 +210,22 @@ def test_photos_come_along_and_what_was_calibrated_without_them_goes(bundle: Bun
     changed = freeze(bundle, corrected, tmp_path / "changed", command="sar-bundle freeze")
     assert (changed.head, changed.thresholds, changed.calibrated) == (None, {}, ())
     assert "1 with other photos" in changed.quality.notes[1]
+
+
+def test_statistics_and_learned_sums_stay_and_what_was_calibrated_without_them_goes(
+    bundle: Bundle, tmp_path: Path
+) -> None:
+    dim = bundle.manifest.embed_dim
+    bank = fit(with_owl(bundle.bank), {"precision": np.eye(dim, dtype=np.float32)})
+    bank = rename(learn(bank, learning({"owl": "seen", "red": "again"}, dim=dim)), "owl", "eagle owl")
+    manifest = freeze(bundle, bank, tmp_path / "new", command="sar-bundle freeze")
+    opened = open_bundle(tmp_path / "new").bank
+    assert content(opened)[-2:] == content(bank)[-2:]
+    assert "statistics added, learning added" in manifest.quality.notes[1]
+    assert (manifest.thresholds, manifest.calibrated) == ({}, ())
+    more = add(opened, ["emu"], name_rows(["emu"]))  # the bundle's own is where its log begins
+    more.save(tmp_path / "b.safetensors")
+    again = ClassBank.load(tmp_path / "b.safetensors", base=opened)
+    assert (content(again), again.content_digest) == (content(more), more.content_digest)
+    assert again.learned is not None
+    assert again.learned.stale

@@ -69,7 +69,7 @@ def test_what_is_pushed_opens_elsewhere(hub: Hub, bundle: Bundle) -> None:
     opened = open_bundle(place)
     assert opened.manifest == bundle.manifest
     assert opened.head is not None
-    assert (opened.origin, opened.place) == (place, place)
+    assert (opened.origin, opened.location) == (place, place)
     assert opened.tokenizer.encode("dog") == [1929]
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from sar_infer.bundle_check import chance
 from sar_infer.bundle_check.chance import chance_error, least_loss, lowest_credible
-from sar_infer.classify.calibration import expected_calibration_error
+from sar_infer.classifiers.scores import expected_calibration_error
 
 
 def binomial(count: int, share: float) -> np.ndarray:

@@ -12,9 +12,9 @@ from support.trained import by_hand, example_statistics, photos
 
 from sar_infer.bank import ClassBank, ClassInfo, add, remove, rename
 from sar_infer.classifiers.composition import Composer
+from sar_infer.classifiers.scores import softmax
 from sar_infer.classifiers.trained_statistics import ClassPhotos, TrainedStatistics
 from sar_infer.classify import ranking
-from sar_infer.classify.calibration import softmax
 from sar_infer.classify.class_set import NO_PHOTOS, ClassSet, build_class_set, with_photos
 from sar_infer.classify.ranking import Scale
 from sar_infer.encoders.encoders import unit_rows

@@ -15,23 +15,18 @@ from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 from scipy.special import softmax as scipy_softmax
 
-from sar_infer.classify.calibration import (
+from sar_infer.classifiers.scores import (
     COVERAGES,
-    FOLDS,
-    LEAST_IMAGES,
-    Fitted,
-    HeldOut,
     auroc,
-    calibrate,
     conformal_threshold,
     energy,
     expected_calibration_error,
     fit_temperature,
     keeping,
     negative_log_likelihood,
-    not_calibrated,
     softmax,
 )
+from sar_infer.classify.calibration import FOLDS, LEAST_IMAGES, Fitted, HeldOut, calibrate, not_calibrated
 
 LOGITS = hnp.arrays(np.float64, st.tuples(st.integers(1, 9), st.integers(1, 6)), elements=st.floats(-300, 300))
 SINGLE = hnp.arrays(

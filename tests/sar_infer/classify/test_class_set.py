@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sar_infer.bank import ClassBank, ClassInfo, remove, rename
-from sar_infer.bank.calibration import BankCalibration
+from sar_infer.bank.learned import BankCalibration
 from sar_infer.classifiers.head import ClassHead
 from sar_infer.classify.class_set import (
     ClassSet,

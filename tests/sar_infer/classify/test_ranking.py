@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from sar_infer.bank.table import Block, Table
+from sar_infer.classifiers.scores import softmax
 from sar_infer.classify import ranking
-from sar_infer.classify.calibration import softmax
 from sar_infer.classify.class_set import ClassSet
 from sar_infer.classify.ranking import Scale, nearest, rank, top_k
 from sar_infer.encoders.encoders import unit_rows

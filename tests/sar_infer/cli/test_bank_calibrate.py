@@ -23,7 +23,7 @@ from support.trained import example_statistics
 
 from sar_infer import Classifier
 from sar_infer.bank import ClassBank
-from sar_infer.bank.calibration import BankCalibration
+from sar_infer.bank.learned import BankCalibration
 from sar_infer.bundle.bundle import open_bundle
 from sar_infer.bundle.freeze import freeze
 from sar_infer.cli.bank import main

@@ -27,7 +27,7 @@ from support.servers import workers
 
 from sar_infer import Classifier
 from sar_infer.bank import ClassInfo, amend, calibrate
-from sar_infer.bank.calibration import BankCalibration
+from sar_infer.bank.learned import BankCalibration
 from sar_infer.bulk.outputs.job import BulkJob, Shard, alone
 from sar_infer.bulk.outputs.store import open_store
 from sar_infer.bulk.sources.listing import InputSources
@@ -719,21 +719,23 @@ def test_names_of_files_reach_no_terminal_as_they_are() -> None:
         assert all(map(str.isprintable, lines)), lines
 
 
-@pytest.mark.parametrize("large", ["names", "arguments"])
-def test_a_worker_that_is_killed_while_python_starts_in_it_is_replaced(large: str) -> None:
+@pytest.mark.parametrize(
+    ("large", "delay"), [("arguments", 0), ("names", 0), ("names", 0.001), ("names", 0.005), ("names", 0.05)]
+)
+def test_a_worker_that_is_killed_while_python_starts_in_it_is_replaced(large: str, delay: float) -> None:
     """Names and arguments are more than a pipe holds."""
     folder = Path("x" * 200)
     write_images(folder, 400 if large == "arguments" else 1)
     images, options = sorted(map(str, folder.iterdir())), ["--out", "o.jsonl", "--workers", "1"]
     if large == "names":
-        Path("names.txt").write_text("".join(f"thing {number} {'of many' * 5}\n" for number in range(2000)))
+        Path("names.txt").write_text("".join(f"thing {number} {'of many' * 5}\n" for number in range(6000)))
         options += ["--classes", "names.txt", "--only"]
     process = start(*images, *options)
     try:
         killed: list[int] = []
         while not killed and process.poll() is None:
             killed = workers(process.pid)
-            time.sleep(0.001)
+            time.sleep(delay if killed else 0.001)
         for pid in killed:
             os.kill(pid, signal.SIGKILL)
         _, told = process.communicate(timeout=200)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import random
 import signal
@@ -14,6 +13,8 @@ from collections.abc import Callable
 from concurrent.futures import as_completed
 from contextlib import suppress
 from functools import partial
+from io import BytesIO
+from multiprocessing import reduction
 from pathlib import Path
 from typing import Any
 
@@ -207,6 +208,23 @@ def test_one_that_ends_before_it_reads_anything_holds_up_nobody() -> None:
     assert ended.stdout == "DeathError 1\nStartError StartError\n", ended.stderr
 
 
+def test_a_process_starts_with_few_arguments_however_much_it_loads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are written to a pipe before anybody reads it, and have to fit."""
+    dump, sizes = reduction.dump, list[int]()
+
+    def counting(value: object, file: BytesIO, protocol: int | None = None) -> None:
+        start = file.tell()
+        dump(value, file, protocol)
+        sizes.append(file.tell() - start)
+
+    monkeypatch.setattr(reduction, "dump", counting)
+    worker: Worker[int] = Worker(partial(len, bytes(2**24)))
+    assert 0 < sum(sizes) < 4096
+    worker.kill()
+    worker.dismiss()
+    worker.ended()
+
+
 def test_a_pool_can_be_closed_while_its_processes_start() -> None:
     pool = WorkerPool(tasks.hang, 2)
     futures = [pool.submit() for _ in range(4)]
@@ -248,11 +266,6 @@ def test_each_task_is_answered_once_whenever_processes_are_killed(
     lines = log.read_text().splitlines()
     assert sorted(answered) == sorted({*map(int, lines)}) == [*range(300)]
     assert len(lines) - 300 <= kills  # only one that died after its work, before its answer, was done again
-
-
-def test_what_a_process_has_loaded_is_not_looked_through_for_cycles() -> None:
-    with WorkerPool(tasks.call, 1) as pool:
-        assert pool.submit(gc.get_freeze_count).result(60) > 1000
 
 
 def test_after_an_error_nothing_is_waited_for() -> None:

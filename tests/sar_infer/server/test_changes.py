@@ -30,7 +30,7 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture
 def server(path: Path, tmp_path: Path) -> Iterator[Local]:
     file = tmp_path / "mine.safetensors"
-    with local_server(Settings(bundle=path, bank=file, key="k", device="cpu", threads=1, workers=2)) as local:
+    with local_server(Settings(bundle=path, bank=file, key="k", device="cpu", threads=1)) as local:
         yield local
 
 

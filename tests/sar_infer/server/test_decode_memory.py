@@ -56,9 +56,7 @@ def decoding(monkeypatch: pytest.MonkeyPatch) -> Decoding:
 
 @pytest.fixture
 def server(decoding: Decoding) -> Iterator[Local]:
-    settings = Settings(
-        device="cpu", threads=1, workers=4, decode_memory=160 * MIB, limits=Limits(queue=100, seconds=120)
-    )
+    settings = Settings(device="cpu", threads=1, decode_memory=160 * MIB, limits=Limits(queue=100, seconds=120))
     with local_server(settings) as local:
         yield local
 
@@ -133,7 +131,7 @@ def test_small_images_pass_while_giants_wait(server: Local, decoding: Decoding) 
 def test_memory_is_taken_until_decoding_ends_though_its_request_was_told_504(decoding: Decoding) -> None:
     gate = threading.Event()
     decoding.wait = lambda: gate.wait(60)
-    settings = Settings(device="cpu", threads=1, workers=4, decode_memory=160 * MIB, limits=Limits(seconds=1))
+    settings = Settings(device="cpu", threads=1, decode_memory=160 * MIB, limits=Limits(seconds=1))
     with local_server(settings) as local:
         statuses = [
             httpx2.post(f"{local.url}/v1/classify", content=content, headers=IMAGE, timeout=60)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import base64
 import socket
-import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -14,7 +12,7 @@ import httpx2
 import pytest
 from support.hostile_requests import talk
 from support.pictures import jpeg
-from support.servers import Server, serving
+from support.servers import Server, serving, wait_for
 
 pytest.importorskip("resource")
 FEW = """
@@ -94,17 +92,15 @@ def test_a_request_under_way_never_makes_way(server: Server) -> None:
         assert under_way.recv(15) == b"HTTP/1.1 200 OK"
 
 
-def test_where_all_are_busy_new_ones_wait_and_are_answered(server: Server) -> None:
-    with ThreadPoolExecutor(1) as pool, ExitStack() as stack:
-        busy = [connect(stack, server, HALF + b"Content-Length: 1000\r\n\r\n") for _ in range(50)]
-        answer = pool.submit(talk, server.port, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n", 60)
-        time.sleep(0.2)
-        assert not answer.done()
-        for connection in busy:
-            connection.close()
-        found = answer.result()
-    assert found is not None
-    assert found.status == 200
+def test_where_all_are_busy_new_ones_are_told_to_come_again(server: Server) -> None:
+    health = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+    with ExitStack() as stack:
+        for _ in range(50):
+            connect(stack, server, HALF + b"Content-Length: 1000\r\n\r\n")
+        answer = talk(server.port, b"", 60)  # it need not send anything to learn that
+        assert answer is not None
+        assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+    wait_for(lambda: (answer := talk(server.port, health, 60)) is not None and answer.status == 200)
 
 
 def test_nothing_is_imported_or_set_up_once_it_serves(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ PROCESSES = ["--workers", "2", "--image-timeout", "0.1"]
     ("encoder", "above", "arguments"),
     [
         *((encoder, 0, given) for encoder in (IMAGE_ENCODER, NAME_ENCODER) for given in (["--check"], PROCESSES)),
-        (IMAGE_ENCODER, 1, ["--check"]),  # worker processes encode one image at a time
+        *((IMAGE_ENCODER, 1, [*given, "--max-batch", "2"]) for given in (["--check"], PROCESSES)),
     ],
 )
 def test_an_endless_graph_is_refused_in_time(bundle_copy: Path, encoder: str, above: int, arguments: list[str]) -> None:
@@ -95,7 +95,7 @@ def test_a_reload_of_an_endless_bundle_is_refused_and_leaves_nothing_running(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write_bundle(tmp_path / "bundle")
-    with local_server(Settings(bundle=path, key="k", device="cpu", threads=1)) as server:
+    with local_server(Settings(bundle=path, key="k", device="cpu", threads=1, max_batch=2)) as server:
         for module in (embedder, opening):
             monkeypatch.setattr(module, "TRIAL_SECONDS", 0.5)
         for above in (0, 1):

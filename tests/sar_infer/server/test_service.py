@@ -42,7 +42,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def settings(path: Path, tmp_path: Path) -> Settings:
-    return Settings(bundle=path, bank=tmp_path / "mine.safetensors", key="k", device="cpu", threads=1, workers=2)
+    return Settings(bundle=path, bank=tmp_path / "mine.safetensors", key="k", device="cpu", threads=1)
 
 
 @pytest.fixture
@@ -51,9 +51,9 @@ def server(settings: Settings) -> Iterator[Local]:
         yield local
 
 
-@pytest.fixture(params=[False, True], ids=["one process", "worker processes"])
+@pytest.fixture(params=[0, 2], ids=["one process", "worker processes"])
 def either(settings: Settings, request: pytest.FixtureRequest) -> Iterator[Local]:
-    with local_server(dataclasses.replace(settings, processes=request.param)) as local:
+    with local_server(dataclasses.replace(settings, workers=request.param)) as local:
         yield local
 
 

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import psutil
 import pytest
 from support import faults
 from support.bundles import write_bundle
@@ -27,10 +27,8 @@ from support.pictures import jpeg
 from support.servers import Local, local_server, serving, wait_for
 from support.servers import workers as worker_pids
 
-from sar_infer._arrays import Floats
-from sar_infer.encoders.encoders import ImageEncoder
 from sar_infer.encoders.sessions import usable_cores
-from sar_infer.server.model import opening, sizing, workers
+from sar_infer.server.model import opening, sizing, supervisor, workers
 from sar_infer.server.settings import Limits, Settings
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
@@ -47,9 +45,7 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture
 def settings(path: Path) -> Settings:
     limits = Limits(image_seconds=1, queue=100)
-    return Settings(
-        bundle=path, key="k", device="cpu", threads=1, workers=2, max_batch=8, processes=True, limits=limits
-    )
+    return Settings(bundle=path, key="k", device="cpu", threads=1, workers=2, max_batch=8, limits=limits)
 
 
 @pytest.fixture
@@ -89,8 +85,8 @@ def alive(pid: int) -> bool:
 @pytest.fixture
 def brittle(monkeypatch: pytest.MonkeyPatch) -> None:
     """Open the breaker after three deaths, for a second."""
-    monkeypatch.setattr(workers, "_MOST_DEATHS", 3)
-    monkeypatch.setattr(workers, "_PAUSE", 1)
+    monkeypatch.setattr(supervisor, "MOST_DEATHS", 3)
+    monkeypatch.setattr(supervisor, "PAUSE", 1)
 
 
 @pytest.mark.parametrize(("bad", "says"), [(HANGS, "takes more than 1 s"), (CRASHES, "exit code -11")])
@@ -186,34 +182,26 @@ def test_a_worker_that_dies_while_it_is_idle_is_replaced(server: Local) -> None:
     assert classify(server.url).status_code == 200
 
 
-def test_a_stopped_worker_is_noticed(server: Local) -> None:
-    stopped = min(pids(server))
-    os.kill(stopped, signal.SIGSTOP)
-    with ThreadPoolExecutor(8) as pool:
-        answers = [one.result() for one in [pool.submit(classify, server.url) for _ in range(8)]]
-    assert {answer.status_code for answer in answers} == {200}
-    wait_for(lambda: len(pids(server) - {stopped}) == 2)
+@pytest.mark.parametrize("count", [1, 2])
+def test_what_a_stopped_worker_has_is_answered_by_another(settings: Settings, count: int) -> None:
+    with local_server(replace(settings, workers=count, limits=Limits(seconds=60))) as server:
+        stopped = min(pids(server))
+        os.kill(stopped, signal.SIGSTOP)
+        with ThreadPoolExecutor(8) as pool:
+            answers = [one.result() for one in [pool.submit(classify, server.url) for _ in range(8)]]
+        assert {answer.status_code for answer in answers} == {200}
+        wait_for(lambda: len(pids(server) - {stopped}) == count)
+        assert server.metric("sar_worker_deaths_total", reason="silence") == 1
+        assert not alive(stopped)
 
 
-def test_an_idle_worker_that_gives_no_sign_of_life_is_replaced(server: Local, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "_HEARTBEAT", 1)
-    stopped = min(pids(server))
-    os.kill(stopped, signal.SIGSTOP)
-    wait_for(lambda: len(pids(server) - {stopped}) == 2)
-    assert server.metric("sar_worker_deaths_total", reason="silence") >= 1
-    assert not alive(stopped)
-    assert classify(server.url).status_code == 200
-
-
-def test_a_long_queue_goes_to_a_worker_in_eights_and_is_encoded_in_twos(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    handed: list[tuple[int, int | None]] = []
+def test_a_long_queue_goes_to_a_worker_in_eights(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    handed: list[int] = []
     gate, run = threading.Event(), workers.Workers._run
 
     def held(self: workers.Workers, tasks: Any, alone: bool) -> Any:
         gate.wait(60)
-        handed.append((len(tasks), self.batch))
+        handed.append(len(tasks))
         return run(self, tasks, alone)
 
     monkeypatch.setattr(workers.Workers, "_run", held)
@@ -222,14 +210,13 @@ def test_a_long_queue_goes_to_a_worker_in_eights_and_is_encoded_in_twos(
         wait_for(lambda: server.metric("sar_queue_depth") == 20)
         gate.set()
         assert {one.result().status_code for one in sent} == {200}
-    assert handed == [(1, 2), (8, 2), (8, 2), (3, 2)]
+    assert handed == [1, 8, 8, 3]
 
 
 def test_a_worker_that_grows_is_replaced_while_it_is_idle(
     path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plant(path.parent / "flaw", monkeypatch, faults.leaking, PROCESS)
-    monkeypatch.setattr(workers, "_HEARTBEAT", 3)
     monkeypatch.setattr(workers, "_GROWTH", 2**26)
     with local_server(replace(settings, workers=1)) as server:
         (before,) = pids(server)
@@ -240,35 +227,19 @@ def test_a_worker_that_grows_is_replaced_while_it_is_idle(
 
 
 @pytest.mark.skipif(usable_cores() < 2, reason="needs two cores")
-@pytest.mark.parametrize(("processes", "worth"), [(False, 9), (True, 9), (False, -9), (True, -9)])
-def test_a_lone_image_is_encoded_on_all_cores_where_that_pays(
-    settings: Settings, processes: bool, worth: float, monkeypatch: pytest.MonkeyPatch
+def test_a_lone_image_is_encoded_on_all_cores_if_the_graph_is_large(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    alone: list[bool] = []
-    encode, answer = ImageEncoder.encode, workers.Worker.answer
-
-    def encoded(self: ImageEncoder, pixels: Floats, seconds: float | None = None) -> Floats:
-        alone.append(self._threads == usable_cores())
-        return encode(self, pixels, seconds)
-
-    def answered(self: Any, task: Any, limit: float | None = None) -> Any:
-        if task[0] is not None:  # not asked for a sign of life
-            alone.append(task[1])
-        return answer(self, task, limit)
-
-    monkeypatch.setattr(ImageEncoder, "encode", encoded)
-    monkeypatch.setattr(workers.Worker, "answer", answered)
-    monkeypatch.setattr(sizing, "_ALONE_SECONDS", -9)
-    monkeypatch.setattr(sizing, "_ALONE_WORTH", worth)
-    with local_server(replace(settings, threads=None, workers=None, processes=processes)) as server:
-        assert server.service.engine.sizes.alone == (usable_cores() if worth > 0 else 0)
-        lone = classify(server.url).json()["results"]
-        assert alone[-1] is (worth > 0)
+    monkeypatch.setattr(sizing, "_LARGE_GRAPH", 1)
+    with local_server(replace(settings, threads=None)) as server:
+        assert server.service.engine.sizes.alone == usable_cores()
+        threads = {pid: psutil.Process(pid).num_threads() for pid in pids(server)}
         with ThreadPoolExecutor(8) as pool:
-            together = [
-                one.result().json()["results"] for one in [pool.submit(classify, server.url) for _ in range(16)]
-            ]
-    assert all(found == lone for found in together)
+            together = [pool.submit(classify, server.url) for _ in range(16)]
+            answers = [one.result().json()["results"] for one in together]
+        lone = classify(server.url).json()["results"]
+        assert sum(psutil.Process(pid).num_threads() for pid in threads) > sum(threads.values())
+    assert all(answer == lone for answer in answers)
 
 
 def test_a_reload_swaps_the_workers(server: Local, path: Path) -> None:
@@ -343,36 +314,6 @@ def test_a_start_whose_workers_die_or_hang_is_one_line_and_ends(
     assert says in ended.stderr
 
 
-def test_workers_that_are_killed_at_any_point_of_their_start_are_replaced(
-    server: Local, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(workers, "_MOST_DEATHS", 99)
-    killed = set(pids(server))
-    for pid in killed:
-        os.kill(pid, signal.SIGKILL)
-    for delay in (0, 0.001, 0.005, 0.02, 0.05, 0.2):
-        wait_for(lambda: set(worker_pids(os.getpid())) - killed)
-        time.sleep(delay)
-        for pid in set(worker_pids(os.getpid())) - killed:
-            killed.add(pid)
-            os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: len(pids(server) - killed) == 2)
-    assert classify(server.url).status_code == 200
-
-
-def test_a_start_whose_worker_is_killed_ends_with_one_line(path: Path) -> None:
-    command = [sys.executable, "-m", "sar_infer.cli.serve", "--bundle", str(path), "--workers", "2", "--port", "0"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            wait_for(lambda: worker_pids(process.pid))
-            os.kill(worker_pids(process.pid)[0], signal.SIGKILL)
-            _, told = process.communicate(timeout=200)
-        finally:
-            process.kill()
-    assert (process.returncode, told.count("\n")) == (2, 1), told
-    assert "exit code -9" in told
-
-
 @pytest.mark.usefixtures("brittle")
 def test_a_crash_loop_opens_the_breaker_which_says_why_and_closes_again(
     server: Local, path: Path, monkeypatch: pytest.MonkeyPatch
@@ -417,7 +358,7 @@ def test_where_no_process_can_be_started_those_that_live_go_on(server: Local, pa
 def test_workers_that_die_of_every_batch_open_the_breaker_too(
     path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(workers, "_MOST_DEATHS", 3)
+    monkeypatch.setattr(supervisor, "MOST_DEATHS", 3)
     plant(path.parent / "flaw", monkeypatch, faults.deadly, PROCESS)
     with local_server(settings) as server:
         first, second = (classify(server.url) for _ in range(2))
@@ -466,7 +407,7 @@ def test_requests_in_flight_are_answered_though_everybody_is_told_to_stop(path: 
 
 
 def test_workers_answer_as_one_process_does(path: Path, settings: Settings) -> None:
-    with local_server(replace(settings, processes=False, workers=1)) as alone, local_server(settings) as several:
+    with local_server(replace(settings, workers=0)) as alone, local_server(settings) as several:
         for colour in ((200, 30, 30), (30, 160, 90), (10, 20, 250)):
             image = jpeg(colour=colour)
             expected, found = (classify(one.url, image).json()["results"] for one in (alone, several))

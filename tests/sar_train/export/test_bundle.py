@@ -86,7 +86,7 @@ def test_several_phrases_stand_for_the_direction_of_their_mean(exported: Path, s
     mean = source.prompted.embed(["tabby cat", "small dog"]).mean(0)
     np.testing.assert_allclose(bank.embeddings[bank.index["pet"]], mean / mean.norm(), atol=1e-6)
     assert dict(bank.info) == {"pet": ClassInfo(phrases=("tabby cat", "small dog"))}
-    assert (bank.own, bank.provenance["origin"]) == (len(bank.names), "sar-export")
+    assert (bank.added_count, bank.provenance["origin"]) == (0, "sar-export")
 
 
 def test_the_bank_tells_bundles_that_embed_images_alike(exported: Path, source: ExportSource) -> None:

@@ -18,7 +18,7 @@ from support.tiny import VIT, register
 from sar_infer import Classifier
 from sar_infer.bundle.bundle import open_bundle
 from sar_infer.bundle.describe import describe
-from sar_infer.classify.calibration import expected_calibration_error
+from sar_infer.classifiers.scores import expected_calibration_error
 from sar_infer.results import DecisionOptions
 from sar_train.clip import backbone
 from sar_train.clip.backbone import RANDOM

@@ -12,7 +12,7 @@ from support.features import altered
 from support.problems import BASE, CLASSES, feature_set, scattered
 from support.tiny import VIT, register, tiny_backbone
 
-from sar_infer.classify.calibration import negative_log_likelihood, softmax
+from sar_infer.classifiers.scores import negative_log_likelihood, softmax
 from sar_train.clip.backbone import RANDOM
 from sar_train.config.run import RunConfig
 from sar_train.data.feature_file import save_features

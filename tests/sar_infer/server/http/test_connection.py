@@ -126,11 +126,12 @@ def test_bodies_and_requests_of_any_size_follow_one_another(application: Applica
         sending.join(60)
 
 
+@pytest.mark.parametrize("count", [3, 3000])
 def test_a_client_that_leaves_ends_the_request_under_way_and_those_behind_it_never_begin(
-    application: Application, port: int
+    application: Application, port: int, count: int
 ) -> None:
     with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
-        client.sendall(b"".join(REQUEST % n for n in range(3)))
+        client.sendall(b"".join(REQUEST % n for n in range(count)))
         wait_for(lambda: application.begun == ["/0"])
         with contextlib.suppress(OSError):
             client.shutdown(socket.SHUT_RDWR)

@@ -4,6 +4,7 @@ import asyncio
 import signal
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -57,7 +58,7 @@ def run(
     metrics, encoder = Metrics(), Encoder()
 
     async def go() -> None:
-        batcher = Batcher(Encoding(same, encoder), workers, max_batch, metrics, **more)
+        batcher = Batcher(Encoding(same, encoder, 8), workers, max_batch, metrics, **more)
         try:
             async with asyncio.timeout(20):
                 await test(batcher, encoder)  # type: ignore[misc]
@@ -146,19 +147,22 @@ def test_what_takes_long_makes_few_others_wait() -> None:
     run(test, max_batch=2, shared=6, light=lambda pixels: pixels[0, 0, 0] < 50)
 
 
-@pytest.mark.parametrize("most", [None, 1, 2, 3, 8])
-def test_images_that_come_together_may_be_encoded_in_parts(most: int | None) -> None:
+@pytest.mark.parametrize("side_by_side", [False, True])
+@pytest.mark.parametrize("most", [1, 2, 3, 8])
+def test_images_that_come_together_may_be_encoded_in_parts(most: int, side_by_side: bool) -> None:
     encoder = Encoder()
     encoder.gate.set()
     numbers = [0, 1, 99, 13, 4, 5, 6]
-    computed = Encoding(same, encoder)([image(number) for number in numbers], most=most)
+    with ThreadPoolExecutor(3) as pool:
+        encoding = Encoding(same, encoder, most, pool=pool if side_by_side else None)
+        computed = encoding([image(number) for number in numbers])
     assert [row if isinstance(row, Exception) else value(row) for row in computed.rows[:2]] == [0, 1]
     assert [str(error) for error in computed.rows[2:4]] == ["ninety-nine", "thirteen"]
     assert [value(row) for row in computed.rows[4:] if not isinstance(row, Exception)] == [4, 5, 6]
     assert [len(computed.decode), len(computed.infer)] == [7, 7]
     assert [*computed.queue] == sorted(computed.queue)
-    assert len({*computed.queue}) == -(-7 // (most or 7))
-    assert max(map(len, encoder.batches)) == min(most or 6, 6)
+    assert len({*computed.queue}) == -(-7 // most)
+    assert max(map(len, encoder.batches)) == min(most, 6)
 
 
 def test_one_that_fails_takes_no_other_with_it() -> None:
@@ -236,7 +240,7 @@ def test_a_cancelled_request_gets_no_result() -> None:
 
 def test_an_encoder_that_loses_a_row_is_noticed() -> None:
     async def go() -> None:
-        batcher = Batcher(Encoding(same, lambda pixels: np.zeros((0, 1), dtype=np.float32)), 1, 4, Metrics())
+        batcher = Batcher(Encoding(same, lambda pixels: np.zeros((0, 1), dtype=np.float32), 4), 1, 4, Metrics())
         with pytest.raises(RuntimeError, match="0 rows"):
             await batcher.run(image(1), value)
         batcher.close()

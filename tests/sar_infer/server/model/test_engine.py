@@ -71,7 +71,7 @@ def test_answers_depend_neither_on_company_nor_order_nor_batch_size(
     max_batch: int,
 ) -> None:
     async def go() -> Floats:
-        engine = Engine(mini, Sizes(workers, max_batch, 0), Limits(), *measures())
+        engine = Engine(mini, Sizes(False, workers, 1, max_batch), Limits(), *measures())
         outcomes = await engine.each([images[i] for i in order], lambda row: row[0])
         engine.close()
         return np.array([outcome.value for outcome in outcomes])
@@ -130,7 +130,7 @@ def test_opening_runs_the_probe_once(
         return encode(self, pixels, seconds)
 
     monkeypatch.setattr(ImageEncoder, "encode", spy)
-    settings = Settings(bundle=bundle_copy, device="cpu", precision=precision, workers=1, max_batch=2)
+    settings = Settings(bundle=bundle_copy, device="cpu", precision=precision, max_batch=2)
     engine = open_engine(settings, Metrics())
     assert seen == [1]
     assert asyncio.run(engine.self_test()) == pytest.approx(1)
@@ -142,7 +142,7 @@ def test_an_error_waits_for_the_other_images_of_its_call(bundle_path: Path) -> N
     """Wait for all, because an image left running would outlive its request and perhaps its engine."""
 
     async def go() -> None:
-        engine = Engine(Classifier.open(bundle_path, "cpu"), Sizes(2, 1, 0), Limits(), *measures())
+        engine = Engine(Classifier.open(bundle_path, "cpu"), Sizes(False, 2, 1, 1), Limits(), *measures())
         size = engine.bundle.manifest.preprocess.size
         ended = []
 
@@ -168,7 +168,7 @@ def test_an_engine_that_is_closed_is_free_at_once(bundle_path: Path) -> None:
     gc.collect()
     gc.disable()
     try:
-        engine = Engine(Classifier.open(bundle_path, "cpu"), Sizes(1, 1, 0), Limits(), *measures())
+        engine = Engine(Classifier.open(bundle_path, "cpu"), Sizes(False, 1, 1, 1), Limits(), *measures())
         classifier = weakref.ref(engine.classifier)
         engine.close()
         del engine
@@ -185,7 +185,7 @@ def test_a_smaller_graph_is_probed_against_what_it_gave_at_export(bundle_copy: P
     )
     cosine = float(row @ small)
     assert 0.9 < cosine < MIN_COSINE - 0.002
-    settings = Settings(bundle=bundle_copy, device="cpu", precision="int8", workers=1, max_batch=2)
+    settings = Settings(bundle=bundle_copy, device="cpu", precision="int8", max_batch=2)
     for expected, good in ((cosine, True), (cosine + 0.02, False), (None, False)):
         graphs = Precision(variant("image_encoder.int8.onnx", self_test_cosine=expected))
         reseal(bundle_copy, precisions={"int8": graphs}, self_test=SelfTestVector(5, tuple(row.tolist())))

@@ -31,6 +31,7 @@ def model() -> Model:
         device="cpu",
         threads=1,
         alone=4,
+        batch=2,
         probe=mini.self_test.image,
         trial_seconds=60,
     )
@@ -39,21 +40,15 @@ def model() -> Model:
 
 def test_only_a_lone_image_opens_the_second_encoder_and_its_row_is_the_same(model: Model) -> None:
     graph = model.graph
-    assert graph is not None
     worker: Worker[Any] = Worker(functools.partial(begin, model))
     worker.loaded(60)
-    begun = worker.answer((None, True))
+    begun = worker.answer((None,))
     rows = [worker.answer(([Task(graph.probe)], False)).computed.rows[0]]
     before = psutil.Process(worker.pid).num_threads()  # by now that of the trial has ended
     for alone, more in ((True, graph.alone - 1), (False, graph.alone - 1)):
         rows.append(worker.answer(([Task(graph.probe)], alone)).computed.rows[0])
         assert psutil.Process(worker.pid).num_threads() == before + more
-    worker.answer((None, True))
-    assert psutil.Process(worker.pid).num_threads() == before + graph.alone - 1
-    worker.answer((None, False))  # it is not wanted any more
-    assert psutil.Process(worker.pid).num_threads() == before
-    rows.append(worker.answer(([Task(graph.probe)], True)).computed.rows[0])
-    np.testing.assert_allclose(rows, [begun.row] * 4, atol=1e-6)
+    np.testing.assert_allclose(rows, [begun.row] * 3, atol=1e-6)
     worker.dismiss()
     assert worker.ended() == 0
 
@@ -78,7 +73,7 @@ def test_the_second_encoder_is_for_lone_images_alone() -> None:
         return encode
 
     pixels = np.zeros((3, 2, 2), np.float32)
-    both = Encoding(lambda image: image, encoder(1), encoder(2))  # type: ignore[arg-type, var-annotated]
-    one = Encoding(lambda image: image, encoder(1))  # type: ignore[arg-type, var-annotated]
+    both = Encoding(lambda image: image, encoder(1), 1, encoder(2))  # type: ignore[arg-type, var-annotated]
+    one = Encoding(lambda image: image, encoder(1), 1)  # type: ignore[arg-type, var-annotated]
     found = [encoding([pixels], alone).rows[0] for encoding in (both, one) for alone in (False, True)]
     assert [float(np.asarray(row)[0, 0]) for row in found] == [1, 2, 1, 1]

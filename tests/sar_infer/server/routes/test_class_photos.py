@@ -86,7 +86,7 @@ def test_photos_and_phrases_together(client: httpx2.Client, tmp_path: Path, clas
     bank = ClassBank.load(tmp_path / "bank.safetensors")
     assert np.array_equal(bank.embeddings[-1:], classifier.embed_phrases([tuple(phrases)]))
     wanted = classifier.embed_photos([photo(VIOLET, n) for n in range(2)])
-    assert bank.photos["iris"].known == wanted.known
+    assert bank.photos["iris"].digest_set == wanted.digest_set
     np.testing.assert_allclose(bank.photos["iris"].rows, wanted.rows, atol=1e-6)
 
 

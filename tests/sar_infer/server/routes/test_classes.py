@@ -16,7 +16,7 @@ from support.servers import Local, local_server
 
 from sar_infer import Classifier
 from sar_infer.bank import ClassBank, amend, calibrate
-from sar_infer.bank.calibration import BankCalibration
+from sar_infer.bank.learned import BankCalibration
 from sar_infer.server.settings import Settings
 
 KEY = {"Authorization": "Bearer k"}

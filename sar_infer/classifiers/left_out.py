@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from sar_infer.classifiers.gaussian import Doubles, Gaussian, Labels, TrainedClasses, assemble, gaussian
 from sar_infer.classifiers.statistics import Statistics, composed
-from sar_train.training.statistics.gaussian import Doubles, Gaussian, Labels, assemble, gaussian
 
 ALPHAS = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0)
 PHOTOS = (0, 1, 2, 4, 8)
@@ -25,6 +25,8 @@ PHOTOS = (0, 1, 2, 4, 8)
 PHOTO_ALPHA = 0.5
 """Weight of the photos of added classes where alpha is 0, so that text alone ranks all others."""
 MIN_CLASSES = 4
+LEARNED, HANDCRAFTED = "learned", "handcrafted"
+"""Names of prompts."""
 _PARTS = 3
 """Of the classes, one part in so many is left out."""
 _SPLITS = 48
@@ -88,6 +90,25 @@ def folds_of(classes: int, *, retrained: bool, seed: int = 0) -> list[Fold]:
             for group in np.array_split(rng.permutation(classes), _PARTS):
                 folds.append(Fold(np.setdiff1d(np.arange(classes), group), np.sort(group)))
     return folds if classes <= 10 * _SPLITS else folds[:1]
+
+
+@dataclass(frozen=True, eq=False)
+class Rivals:
+    """Classes that compete in every fold and are never left out, since no photo of theirs is at hand.
+
+    Attributes:
+        named: (M, D) unit text rows of classes known by name alone.
+        trained: Classes that were learned from before; they lose g as the classes that stay do.
+    """
+
+    named: Doubles | None = None
+    trained: TrainedClasses | None = None
+
+    def __len__(self) -> int:
+        return sum(len(rows) for rows in (self.named, self.trained and self.trained.rows) if rows is not None)
+
+
+NO_RIVALS = Rivals()
 
 
 @dataclass(frozen=True)
@@ -179,6 +200,7 @@ def choose(
     scale: float,
     *,
     reference: Doubles | None = None,
+    rivals: Rivals = NO_RIVALS,
     alphas: Sequence[float] = ALPHAS,
     seed: int = 0,
 ) -> LeftOutResult:
@@ -191,6 +213,7 @@ def choose(
         prompts: to choose among; any but the first has to gain half a point on it.
         scale: the logit scale.
         reference: (D, D) covariance where photos show none.
+        rivals: classes that compete too.
         alphas: to choose among, in rising order.
         seed: of folds and draws.
     """
@@ -198,7 +221,8 @@ def choose(
     grid = np.linspace(-2, 4, 241) * scale
     folds = folds_of(classes, retrained=any(prompt.in_fold for prompt in prompts), seed=seed)
     rng = np.random.default_rng(seed + 1)
-    drawn = [_FoldPhotos.draw(fold, features, labels, classes, reference, rng) for fold in folds]
+    most = max(2, _EVALUATED // classes)
+    drawn = [FoldPhotos.draw(fold, features, labels, rng, reference, rivals, most=most) for fold in folds]
     fold_photos = [photos for photos in drawn if photos is not None]
     measured = _measure(fold_photos, prompts, scale, alphas, grid)
     numbers = sorted({n for _, _, n in measured})
@@ -215,7 +239,8 @@ def choose(
     usual = int(np.median(counts[counts > 0]))
     full = float(grid[optima[0]])
     offsets = [(n, full - float(grid[optima[n]]) if n else 0.0) for n in numbers if n < usual]
-    named, rivals = chosen[0], float(np.mean([len(fold.kept) + len(fold.left) - 1 for fold in folds]))
+    named = chosen[0]
+    others = float(np.mean([len(fold.kept) + len(fold.left) - 1 for fold in folds])) + len(rivals)
     return LeftOutResult(
         name,
         alpha,
@@ -226,7 +251,7 @@ def choose(
         )[optima[0] % _CURVE_STEP :: _CURVE_STEP],  # so that the optimum is among them
         scores,
         {n: float(of.trained[optima[n]]) for n, of in chosen.items()},
-        tuple(_expected(n, of.left[:, optima[n]], rivals) for n, of in chosen.items()),
+        tuple(_expected(n, of.left[:, optima[n]], others, len(rivals)) for n, of in chosen.items()),
     )
 
 
@@ -241,29 +266,32 @@ def _middle(curve: Doubles) -> int:
     return int(good[len(good) // 2])
 
 
-def _expected(photos: int, accuracies: Doubles, rivals: float) -> Expected:
-    """Return what a class may expect if as many classes are added as were trained.
+def _expected(photos: int, accuracies: Doubles, others: float, fixed: int) -> Expected:
+    """Return what may be expected if as many classes are added as were left out in turn.
 
-    Left-out classes had fewer rivals than that. A class that is right with probability a among ``rivals`` others is so
-    with a^(m / rivals) among m, if each takes images independently. The interval is Student's.
+    Left-out classes had fewer rivals than that. A class that is right with probability a among ``others`` is so with
+    a^(m / others) among m, if each takes images independently. The interval is one of prediction, of the mean over as
+    many new classes with as many photos each: ``t s sqrt(1 / C + 1 / C)``, with Student's t and the spread s over
+    classes, in which the chance of single photos is included.
 
     Args:
         photos: number of photos of the added class.
         accuracies: (C,) of the classes left out; NaN for one that never was.
-        rivals: the mean number of others that they were ranked with.
+        others: the mean number of others that they were ranked with.
+        fixed: how many of these compete in every fold.
     """
     values = accuracies[~np.isnan(accuracies)]
-    values = 100 * (values / 100) ** ((2 * len(accuracies) - 1) / rivals)
+    values = 100 * (values / 100) ** ((2 * len(accuracies) - 1 + fixed) / others)
     mean, free = float(values.mean()), len(values) - 1
     half = math.inf
     if free:
         quantile = 1.96 + 2.372 / free + 2.823 / free**2 + 2.556 / free**3  # of 97.5 %, Cornish-Fisher
-        half = quantile * float(values.std(ddof=1)) / math.sqrt(free + 1)
+        half = quantile * float(values.std(ddof=1)) * math.sqrt(2 / len(values))
     return Expected(photos, mean, max(0.0, mean - half), min(100.0, mean + half))
 
 
 def _measure(
-    all_photos: Sequence[_FoldPhotos], prompts: Sequence[Prompt], scale: float, alphas: Sequence[float], grid: Doubles
+    all_photos: Sequence[FoldPhotos], prompts: Sequence[Prompt], scale: float, alphas: Sequence[float], grid: Doubles
 ) -> dict[tuple[str, float, int], Measured]:
     """Return the curves by prompt, alpha and number of photos."""
     classes = len(prompts[0].rows)
@@ -287,12 +315,13 @@ def _measure(
     return measured
 
 
-@dataclass(frozen=True)
-class _FoldPhotos:
+@dataclass(frozen=True, eq=False)
+class FoldPhotos:
     """The photos of one fold: the model of the kept classes, all evaluated views, and those of the left-out classes.
 
     ``truth`` (N,) is the index among kept or left-out classes, ``order`` (N,) the number of a left-out photo within
-    its class, -1 for kept ones; ``drawn`` has the plain rows (n, D) of each left-out class in this order.
+    its class, -1 for kept ones; ``drawn`` has the plain rows (n, D) of each left-out class in this order. Trained
+    rivals follow the kept classes in the model, named ones the left-out classes in every ranking.
     """
 
     fold: Fold
@@ -301,6 +330,7 @@ class _FoldPhotos:
     truth: Labels
     order: Labels
     drawn: Sequence[Doubles]
+    rivals: Rivals = NO_RIVALS
 
     @classmethod
     def draw(
@@ -308,20 +338,36 @@ class _FoldPhotos:
         fold: Fold,
         features: Doubles,
         labels: Labels,
-        classes: int,
-        reference: Doubles | None,
         rng: np.random.Generator,
-    ) -> _FoldPhotos | None:
-        """Draw the photos of a fold; None if no kept class has two."""
-        most = max(2, _EVALUATED // classes)
+        reference: Doubles | None = None,
+        rivals: Rivals = NO_RIVALS,
+        *,
+        parts: int = 2,
+        most: int,
+    ) -> FoldPhotos | None:
+        """Draw the photos of a fold; None if no kept class has two.
+
+        Args:
+            fold: which classes stay.
+            features: (N, V, D) unit rows.
+            labels: (N,) 0 to C - 1.
+            rng: of the draw.
+            reference: (D, D) covariance where photos show none.
+            rivals: classes that compete too.
+            parts: one part in so many of a kept class's photos is evaluated, at least one photo; the others are
+                learned from.
+            most: photos of a class that are evaluated.
+        """
         remaining = [rng.permutation(np.flatnonzero(labels == c)) for c in fold.kept]
         left = [rng.permutation(np.flatnonzero(labels == c))[: most + PHOTOS[-1]] for c in fold.left]
-        learn = [rows[: (len(rows) + 1) // 2] for rows in remaining]
-        tested = [rows[(len(rows) + 1) // 2 :][:most] for rows in remaining]
+        sizes = [len(rows) - max(len(rows) // parts, min(len(rows) - 1, 1)) for rows in remaining]
+        learn = [rows[:size] for rows, size in zip(remaining, sizes, strict=True)]
+        tested = [rows[size:][:most] for rows, size in zip(remaining, sizes, strict=True)]
         if not any(map(len, tested)):
             return None
         learned_labels = np.repeat(np.arange(len(learn)), [len(rows) for rows in learn])
-        model = gaussian(features[np.concatenate(learn), 0], learned_labels, len(remaining), reference)
+        learned = features[np.concatenate(learn), 0]
+        model = gaussian(learned, learned_labels, len(remaining), reference, rivals.trained)
         truth = np.concatenate(
             [np.full(len(rows), label) for group in (tested, left) for label, rows in enumerate(group)]
         )
@@ -329,13 +375,30 @@ class _FoldPhotos:
         views = features.shape[1]
         images = np.concatenate(features[np.concatenate([*tested, *left])])
         drawn = [features[rows, 0] for rows in left]
-        return cls(fold, model, images, truth.repeat(views), order.repeat(views), drawn)
+        return cls(fold, model, images, truth.repeat(views), order.repeat(views), drawn, rivals)
+
+    def kept_rows(self, rows: Doubles) -> Doubles:
+        """Return the text rows of the kept classes and of trained rivals, from those (C, D) of all."""
+        trained = self.rivals.trained
+        return rows[self.fold.kept] if trained is None else np.concatenate([rows[self.fold.kept], trained.rows])
+
+    def learned(self, photos: int) -> tuple[Doubles, Labels] | None:
+        """Return means (L, D) and counts (L,) of so many photos of each left-out class; None if most have too few."""
+        if 2 * sum(len(rows) > photos for rows in self.drawn) <= len(self.drawn):
+            return None
+        first = [rows[: min(photos, max(len(rows) - 1, 0))] for rows in self.drawn]
+        means = np.stack([rows.mean(0) if len(rows) else self.model.centre for rows in first])
+        return means, np.array([len(rows) for rows in first])
+
+    def counted(self, counts: Labels) -> npt.NDArray[np.bool_]:
+        """Return flags (N,) of photos of left-out classes that are not among the first, of which each has learned."""
+        return (self.order >= 0) & (self.order >= counts[np.minimum(self.truth, len(counts) - 1)])
 
     def curves(
         self, rows: Doubles, scale: float, alphas: Sequence[float], grid: Doubles
     ) -> Iterator[tuple[int, float, Doubles, Doubles]]:
         """Yield (photos, alpha, (G,) mean accuracy on kept classes, (L, G) accuracy on each left-out class)."""
-        remaining, left = rows[self.fold.kept], rows[self.fold.left]
+        remaining, left = self.kept_rows(rows), rows[self.fold.left]
         text_kept, text_left = scale * self.images @ remaining.T, scale * self.images @ left.T
         image_only = assemble(self.model, remaining, alpha=1.0)
         centred = self.images - self.model.centre
@@ -346,29 +409,63 @@ class _FoldPhotos:
             return result
 
         image_kept = image_logits(image_only, remaining, self.model.means, self.model.counts)
+        named = self.rivals.named
+        best_named = dict.fromkeys(alphas, np.full(len(self.images), -np.inf))
+        if named is not None and len(named):
+            text = scale * self.images @ named.T
+            image = image_logits(image_only, named, np.zeros_like(named), np.zeros(len(named), np.int64))
+            best_named = {alpha: (text + alpha * image).max(1) for alpha in alphas}
         for photos in PHOTOS:
-            learned = [of[: min(photos, max(len(of) - 1, 0))] for of in self.drawn]
-            if 2 * sum(len(of) > photos for of in self.drawn) <= len(self.drawn):
+            learned = self.learned(photos)
+            if learned is None:
                 break
-            means = np.stack([of.mean(0) if len(of) else self.model.centre for of in learned])
-            counts = np.array([len(of) for of in learned])
+            means, counts = learned
             image_left = image_logits(image_only, left, means, counts)
-            is_kept = self.order < 0
-            is_counted = ~is_kept & (self.order >= counts[np.minimum(self.truth, len(counts) - 1)])
+            is_kept, is_counted = self.order < 0, self.counted(counts)
             prototypes = image_logits(dataclasses.replace(image_only, slope=0.0), left, means, counts)
             for alpha in alphas:
                 logits_kept, logits_left = text_kept + alpha * image_kept, text_left + alpha * image_left
                 if alpha == 0:
                     logits_left = text_left + PHOTO_ALPHA * prototypes  # which are 0 without photos
-                margin = logits_kept.max(1) - logits_left.max(1)
-                right = np.where(is_kept, logits_kept.argmax(1), logits_left.argmax(1)) == self.truth
-                above = _shares(margin, right, self.truth, is_kept, len(remaining), grid, above=True)
+                best_left, other = logits_left.max(1), best_named[alpha]
+                margin = logits_kept.max(1) - np.maximum(best_left, other)
+                right_left = (logits_left.argmax(1) == self.truth) & (best_left >= other)
+                right = np.where(is_kept, logits_kept.argmax(1) == self.truth, right_left)
+                above = _shares(margin, right, self.truth, is_kept, len(self.fold.kept), grid, above=True)
                 yield (
                     photos,
                     alpha,
                     np.nanmean(above, axis=0),
                     _shares(margin, right, self.truth, is_counted, len(left), grid, above=False),
                 )
+
+    def logits(self, statistics: Statistics, rows: Doubles, scale: float, photos: int) -> tuple[Doubles, Labels] | None:
+        """Return logits (N, K + R + L + M) as a bundle gives them, and the column (N,) of each image's own class.
+
+        Columns are kept classes, trained rivals, left-out classes with so many photos, and named rivals. Images that a
+        left-out class has learned have -1. None if most left-out classes have too few.
+
+        Args:
+            statistics: with the model of this fold, and with the chosen numbers.
+            rows: (C, D) text rows of all classes.
+            scale: the logit scale.
+            photos: of each left-out class.
+        """
+        learned = self.learned(photos)
+        if learned is None:
+            return None
+        named = np.zeros((0, rows.shape[1])) if self.rivals.named is None else self.rivals.named
+        kept_rows = self.kept_rows(rows)
+        means = np.concatenate([self.model.means, learned[0], np.zeros_like(named)])
+        usual = np.full(len(kept_rows), statistics.offsets[-1][0])  # loses as much as with all photos
+        counts = np.concatenate([self.model.counts, learned[1], np.zeros(len(named), np.int64)])
+        texts = np.concatenate([kept_rows, rows[self.fold.left], named]).astype(np.float32)
+        weights, bias = composed(statistics, scale, texts, means, counts)
+        bias[: len(usual)] += statistics.offset(counts[: len(usual)]) - statistics.offset(usual)
+        logits: Doubles = (self.images - self.model.centre) @ weights.T.astype(np.float64) + bias
+        is_kept = self.order < 0
+        truth = np.where(is_kept, self.truth, self.truth + len(kept_rows))
+        return logits, np.where(is_kept | self.counted(learned[1]), truth, -1)
 
 
 def _shares(

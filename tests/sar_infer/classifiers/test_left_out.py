@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from sar_infer.classifiers import left_out
+from sar_infer.classifiers.gaussian import TRACE, assemble, gaussian, separation, slope
+from sar_infer.classifiers.left_out import Measured, Prompt, choose, fittable, folds_of, halves
 from sar_infer.classifiers.statistics import composed, confusion
-from sar_train.training.statistics import left_out
-from sar_train.training.statistics.gaussian import TRACE, assemble, gaussian, separation, slope
-from sar_train.training.statistics.left_out import Measured, Prompt, choose, fittable, folds_of, halves
 
 SIZE, SCALE = 32, 20.0
 
@@ -121,7 +121,7 @@ def test_a_class_that_is_never_found_counts_as_one_class_whatever_its_photos() -
     (by_name, *_) = choose(features, labels, [Prompt("handcrafted", rows)], 200.0, alphas=(0.0,)).expected
     assert by_name.accuracy == pytest.approx(500 / 6)
     student = stats.t.ppf(0.975, 5)
-    expected = 500 / 6 - student * np.std([0, 100, 100, 100, 100, 100], ddof=1) / np.sqrt(6)
+    expected = 500 / 6 - student * np.std([0, 100, 100, 100, 100, 100], ddof=1) * np.sqrt(2 / 6)
     assert by_name.low == pytest.approx(expected, abs=0.1)
     assert by_name.high == 100
 

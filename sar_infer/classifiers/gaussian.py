@@ -1,7 +1,8 @@
 """The Gaussian model of image features from which class statistics are made: means, and one precision matrix.
 
-It is training-free and in closed form (Wang et al., "A Hard-to-Beat Baseline for Training-free CLIP-based Adaptation",
-ICLR 2024, arXiv 2402.04087). `sar_infer.classifiers.statistics` ranks with it.
+Plain functions on arrays of features (N, D) and labels (N,). The model is training-free and in closed form (Wang et
+al., "A Hard-to-Beat Baseline for Training-free CLIP-based Adaptation", ICLR 2024, arXiv 2402.04087).
+`sar_infer.classifiers.statistics` ranks with it.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +25,7 @@ Doubles = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Gaussian:
     """The Gaussian model of some photos: means (C, D), counts (C,), centre (D,), scatter S and precision P (D, D).
 
@@ -37,7 +39,40 @@ class Gaussian:
     precision: Doubles
 
 
-def gaussian(features: Doubles, labels: Labels, classes: int, reference: Doubles | None = None) -> Gaussian:
+@dataclass(frozen=True, eq=False)
+class TrainedClasses:
+    """Classes whose photos were learned from before: of their photos, means and covariance are left.
+
+    Attributes:
+        rows: (R, D) unit text rows.
+        means: (R, D) mean unit features.
+        counts: (R,) numbers of photos.
+        scatter: (D, D) covariance within classes; None if it is not known.
+    """
+
+    rows: Doubles
+    means: Doubles
+    counts: Labels
+    scatter: Doubles | None
+
+    @classmethod
+    def of(cls, statistics: Statistics, rows: npt.NDArray[Any]) -> TrainedClasses:
+        """Return the classes that statistics were fitted on, with those rows (R, D) that belong to them."""
+        return cls(
+            rows.astype(np.float64),
+            statistics.means.astype(np.float64),
+            statistics.counts,
+            scatter_of(statistics.precision.astype(np.float64), int(statistics.counts.sum())),
+        )
+
+
+def gaussian(
+    features: Doubles,
+    labels: Labels,
+    classes: int,
+    reference: Doubles | None = None,
+    trained: TrainedClasses | None = None,
+) -> Gaussian:
     """Return class means and the shared precision matrix.
 
     P is ``D ((N - 1) S + tr(S) I)^-1`` of the pooled within-class covariance S (Wang et al., ICLR 2024, arXiv
@@ -48,22 +83,49 @@ def gaussian(features: Doubles, labels: Labels, classes: int, reference: Doubles
         labels: (N,) 0 to C - 1.
         classes: C.
         reference: (D, D) covariance to take where the photos show none; None is a multiple of the identity.
+        trained: R classes that were learned from before. They follow the C in means and counts, and S is pooled over
+            both by degrees of freedom.
     """
     size = features.shape[1]
     counts = np.bincount(labels, minlength=classes)
     sums = np.zeros((classes, size))
     np.add.at(sums, labels, features)
     means = sums / np.maximum(counts, 1)[:, None]
-    centre = means[counts > 0].mean(0)
-    centred = features - means[labels]
-    free = len(labels) - int((counts > 0).sum())
+    centred, photos = features - means[labels], len(labels)
+    free = photos - int((counts > 0).sum())
     scatter = centred.T @ centred / max(free, 1)
+    if trained is not None:
+        means, counts = np.concatenate([means, trained.means]), np.concatenate([counts, trained.counts])
+        photos += int(trained.counts.sum())
+        if trained.scatter is not None:
+            before = int(trained.counts.sum()) - int((trained.counts > 0).sum())
+            scatter = (free * scatter + before * trained.scatter) / max(free + before, 1)
+    centre = means[counts > 0].mean(0)
     if np.trace(scatter) > _ALMOST_NOTHING:
-        return Gaussian(means, counts, centre, scatter, _precision(scatter, len(labels)))
+        return Gaussian(means, counts, centre, scatter, _precision(scatter, photos))
     if reference is not None:
-        return Gaussian(means, counts, centre, None, _precision(reference, len(labels)))
+        return Gaussian(means, counts, centre, None, _precision(reference, photos))
     around = float(((features - centre) ** 2).sum(1).mean()) / 2
     return Gaussian(means, counts, centre, None, np.eye(size) * (TRACE / (around if around > 0.01 else 0.5)))
+
+
+def scatter_of(precision: Doubles, photos: int) -> Doubles | None:
+    """Return the covariance S (D, D) that `gaussian` has made a precision matrix P of; None if there is none.
+
+    With A the inverse of P, ``(N - 1) S + tr(S) I = k A``. The trace of both sides gives ``tr(S) = k tr(A) / (N - 1 +
+    D)``, and ``tr(P S) = TRACE`` gives k.
+
+    Args:
+        precision: (D, D).
+        photos: N, from which it was made.
+    """
+    size = len(precision)
+    inverse = np.linalg.inv(precision)
+    if photos < 2:
+        return None
+    shape = (inverse - np.eye(size) * (np.trace(inverse) / (photos - 1 + size))) / (photos - 1)
+    factor = float((precision * shape).sum())
+    return shape * (TRACE / factor) if factor > _ALMOST_NOTHING else None
 
 
 def _precision(scatter: Doubles, photos: int) -> Doubles:
@@ -91,7 +153,17 @@ def assemble(
     curve: Sequence[tuple[float, float, float]] = (),
     separation: float = 1.0,
 ) -> Statistics:
-    """Return statistics in the form that a bundle keeps; ``b`` None fits it to the (C, D) unit text rows."""
+    """Return statistics in the form that bundles and banks keep.
+
+    Args:
+        model: means and precision matrix.
+        rows: (C, D) unit text rows of its classes.
+        alpha: weight of the image term.
+        offsets: (n, g) in rising n.
+        b: the slope; None fits it to the rows.
+        curve: see `Statistics.curve`.
+        separation: see `Statistics.separation`.
+    """
     return Statistics(
         precision=model.precision.astype(np.float32),
         centre=model.centre.astype(np.float32),

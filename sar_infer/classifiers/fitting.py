@@ -1,0 +1,100 @@
+"""Class statistics from photos: features and labels in, `Statistics` out; numpy alone, in seconds.
+
+fitting = fit(features, labels, text_rows, scale)
+fitting.statistics   # ranks as `sar_infer.classifiers.statistics` says
+fitting.choice       # how its numbers were chosen, and what may be expected
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+
+from sar_infer.classifiers import left_out
+from sar_infer.classifiers.confidence import Confidence
+from sar_infer.classifiers.gaussian import Doubles, Gaussian, Labels, TrainedClasses, assemble, gaussian, separation
+from sar_infer.classifiers.left_out import HANDCRAFTED, NO_RIVALS, LeftOutResult, Prompt, Rivals
+from sar_infer.classifiers.left_out_confidence import fit_confidence
+from sar_infer.classifiers.statistics import Statistics
+
+
+@dataclass(frozen=True, eq=False)
+class Fitting:
+    """Fitted statistics, with the result of leaving classes out."""
+
+    statistics: Statistics
+    choice: LeftOutResult
+
+
+def fit(
+    features: Doubles, labels: Labels, rows: Doubles, scale: float, *, rivals: Rivals = NO_RIVALS, seed: int = 0
+) -> Fitting:
+    """Fit class statistics to the photos of C classes under a prompt that has seen none of them.
+
+    Photos always count: alpha is above 0, since means of these classes move with every further photo.
+
+    Args:
+        features: (N, D) unit image features.
+        labels: (N,) 0 to C - 1, for which `left_out.fittable` says None.
+        rows: (C, D) unit text rows.
+        scale: the logit scale.
+        rivals: classes that rank beside them, such as those of a bundle.
+        seed: of folds and draws.
+
+    Returns:
+        Statistics whose ``means`` are those of the C classes and of the trained rivals after them.
+    """
+    prompt, views = Prompt(HANDCRAFTED, rows), features[:, np.newaxis].astype(np.float64)
+    choice = left_out.choose(views, labels, [prompt], scale, rivals=rivals, alphas=left_out.ALPHAS[1:], seed=seed)
+    model = gaussian(views[:, 0], labels, len(rows), trained=rivals.trained)
+    statistics = chosen(choice, model, _with_trained(rows, rivals.trained), separation(views[:, 0], labels, len(rows)))
+    trust = confidences(views, labels, prompt, scale, choice, rivals=rivals, seed=seed)
+    return Fitting(dataclasses.replace(statistics, **trust), choice)
+
+
+def chosen(choice: LeftOutResult, model: Gaussian, rows: Doubles, distance: float) -> Statistics:
+    """Return the statistics of a choice.
+
+    Args:
+        choice: of alpha and the offsets.
+        model: of all photos.
+        rows: (C, D) unit text rows of its classes.
+        distance: `Statistics.separation`.
+    """
+    alone = choice.alpha == 0
+    return assemble(
+        left_out.text_alone(model) if alone else model,
+        rows,
+        alpha=left_out.PHOTO_ALPHA if alone else choice.alpha,
+        b=0.0 if alone else None,
+        offsets=choice.offsets,
+        curve=choice.curve,
+        separation=distance,
+    )
+
+
+def confidences(
+    features: Doubles,
+    labels: Labels,
+    prompt: Prompt,
+    scale: float,
+    choice: LeftOutResult,
+    *,
+    reference: Doubles | None = None,
+    rivals: Rivals = NO_RIVALS,
+    seed: int = 0,
+) -> dict[str, Confidence | None]:
+    """Return how far scores can be trusted, by field of `Statistics`: of text and statistics, and of text alone.
+
+    The arguments are those of `left_out_confidence.fit_confidence`.
+    """
+    return {
+        field: fit_confidence(features, labels, prompt, scale, way, reference=reference, rivals=rivals, seed=seed)
+        for field, way in (("confidence", choice), ("text_confidence", None))
+    }
+
+
+def _with_trained(rows: Doubles, trained: TrainedClasses | None) -> Doubles:
+    return rows if trained is None else np.concatenate([rows, trained.rows])

@@ -1,0 +1,156 @@
+"""The states of worker processes, driven by Hypothesis: every order of events, at times of its choosing."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from support.examples import examples
+
+from sar_infer.server.model.supervisor import MOST_DEATHS, PAUSE, Supervisor
+
+
+class Machine(RuleBasedStateMachine):
+    """A supervisor whose workers are numbers, and what must hold after each event."""
+
+    @initialize(count=st.integers(1, 4))
+    def begin(self, count: int) -> None:
+        self.now = 0.0
+        self.supervisor: Supervisor[int] = Supervisor(count)
+        self.numbers = itertools.count()
+        self.busy: set[int] = set()
+        self.starting = 0
+        self.opened = self.refused = float("-inf")
+        self.act()
+
+    def act(self) -> None:
+        """Start what the supervisor asks for, as its owner does after every event."""
+        supervisor = self.supervisor
+        if supervisor.deaths >= MOST_DEATHS:
+            assert supervisor.fault is not None
+        number = supervisor.start(self.now)
+        assert number >= 0
+        if supervisor.fault is None:
+            self.opened = float("-inf")
+            if self.now >= self.refused + PAUSE:
+                assert len(supervisor.ready) + self.starting + number == supervisor.count
+        elif self.opened == float("-inf"):
+            self.opened = self.now
+            assert number == 0
+        elif number:  # one has to show that it starts
+            assert self.now >= self.opened + PAUSE
+            assert (number, self.starting, len(supervisor.ready)) == (1, 0, 0)
+            self.opened = self.now
+        self.starting += number
+
+    @precondition(lambda self: self.starting)
+    @rule()
+    def becomes_ready(self) -> None:
+        self.starting -= 1
+        self.supervisor.started(next(self.numbers), 0, self.now)
+        self.act()
+
+    @precondition(lambda self: self.starting)
+    @rule(died=st.booleans())
+    def does_not_start(self, died: bool) -> None:
+        self.starting -= 1
+        self.supervisor.not_started("no", self.now, died=died)
+        if not died:
+            self.refused = self.now
+            assert self.supervisor.ready or self.supervisor.fault is not None
+        self.act()
+
+    @rule()
+    def a_batch_comes(self) -> None:
+        idle = set(self.supervisor.ready) - self.busy
+        worker = self.supervisor.take()
+        if self.supervisor.fault is not None or not idle:
+            assert worker is None
+        else:
+            assert worker in idle
+            self.busy.add(worker)
+
+    @precondition(lambda self: self.busy)
+    @rule(data=st.data())
+    def answers(self, data: st.DataObject) -> None:
+        worker = data.draw(st.sampled_from(sorted(self.busy)))
+        self.busy.remove(worker)
+        self.supervisor.answered(worker)
+        assert self.supervisor.deaths == 0
+        self.act()
+
+    @precondition(lambda self: self.supervisor.ready)
+    @rule(data=st.data())
+    def ends(self, data: st.DataObject) -> None:
+        worker = data.draw(st.sampled_from(sorted(self.supervisor.ready)))
+        at_work, deaths = worker in self.busy, self.supervisor.deaths
+        self.busy.discard(worker)
+        self.supervisor.gone(worker, "killed", self.now, at_work=at_work)
+        assert self.supervisor.deaths == deaths + at_work
+        self.act()
+
+    @rule(seconds=st.sampled_from([0.1, PAUSE / 2, PAUSE, 3 * PAUSE]))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+        self.act()
+
+    @invariant()
+    def counts_are_right(self) -> None:
+        supervisor = self.supervisor
+        assert supervisor.starting == self.starting
+        assert len(supervisor.ready) + self.starting <= supervisor.count
+        assert {worker for worker, ready in supervisor.ready.items() if ready.state == "busy"} == self.busy
+
+    def teardown(self) -> None:
+        """All workers are there again, whatever has happened, once they start and time has passed."""
+        if not hasattr(self, "supervisor"):
+            return
+        for _ in range(3):
+            self.now += PAUSE
+            self.act()
+            while self.starting:
+                self.becomes_ready()
+        assert len(self.supervisor.ready) == self.supervisor.count
+        assert self.supervisor.fault is None
+
+
+TestStates = Machine.TestCase
+TestStates.settings = settings(max_examples=examples(500), stateful_step_count=60)
+
+
+def test_ten_deaths_in_a_row_stop_all_work_and_one_that_starts_resumes_it() -> None:
+    supervisor: Supervisor[int] = Supervisor(2)
+    assert supervisor.start(0) == 2
+    for number in range(2):
+        supervisor.started(number, 0, 0)
+    for number in range(MOST_DEATHS):
+        assert supervisor.fault is None
+        worker = supervisor.take()
+        assert worker is not None
+        supervisor.gone(worker, f"exit code {number}", 1, at_work=True)
+        assert supervisor.start(1) == (number < MOST_DEATHS - 1)
+        if number < MOST_DEATHS - 1:
+            supervisor.started(2 + number, 0, 1)
+    assert supervisor.fault == "10 worker processes died one after the other (the last: exit code 9)"
+    assert supervisor.take() is None  # one is there, and idle
+    assert supervisor.start(1 + PAUSE) == 1
+    assert supervisor.fault is None
+    worker = supervisor.take()
+    assert worker is not None
+    supervisor.gone(worker, "exit code 11", 2 + PAUSE, at_work=True)
+    assert supervisor.fault is not None
+
+
+@pytest.mark.parametrize("died", [False, True])
+def test_where_none_starts_the_others_go_on(died: bool) -> None:
+    supervisor: Supervisor[int] = Supervisor(2)
+    supervisor.start(0)
+    supervisor.started(1, 0, 0)
+    supervisor.not_started("its file is gone", 0, died=died)
+    assert supervisor.fault is None
+    assert supervisor.start(1) == died  # a death is tried again at once, a lasting reason after a pause
+    assert supervisor.start(PAUSE) == (not died)
+    assert supervisor.take() == 1

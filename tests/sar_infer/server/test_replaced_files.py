@@ -1,0 +1,173 @@
+"""Files that something else takes the place of, or that are damaged: at the start, while it serves, at a reload."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import httpx2
+import numpy as np
+import pytest
+from support.bundles import write_bundle
+from support.pictures import jpeg
+from support.servers import Local, local_server, wait_for
+
+from sar_infer import ClassBank, Classifier
+from sar_infer.bank import add
+from sar_infer.bundle.manifest import NAME_ENCODER
+from sar_infer.server.settings import Settings
+
+KEY = {"Authorization": "Bearer k"}
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(
+        bundle=write_bundle(tmp_path / "bundle"), bank=tmp_path / "b.safetensors", key="k", device="cpu", threads=1
+    )
+
+
+@pytest.fixture
+def bank(settings: Settings) -> Path:
+    assert settings.bank is not None
+    return settings.bank
+
+
+@pytest.fixture
+def server(settings: Settings) -> Iterator[Local]:
+    with local_server(settings) as local:
+        yield local
+
+
+def ask(server: Local, method: str, path: str, content: bytes | None = None) -> httpx2.Response:
+    headers = KEY if content is None else {**KEY, "Content-Type": "image/jpeg"}
+    return httpx2.request(method, f"{server.url}{path}", content=content, headers=headers, timeout=60)
+
+
+def names(server: Local) -> set[str]:
+    return {entry["name"] for entry in ask(server, "GET", "/v1/classes").json()["classes"]}
+
+
+def start(*options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "sar_infer.cli.serve", "--check", *options]
+    environment = {**os.environ, "SAR_API_KEY": "k", "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, timeout=200, env=environment)
+
+
+def pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def folder(path: Path) -> None:
+    path.mkdir()
+
+
+def dangling(path: Path) -> None:
+    path.symlink_to(path.parent / "nowhere.safetensors")
+
+
+def remove(path: Path) -> None:
+    path.rmdir() if path.is_dir() else path.unlink()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+@pytest.mark.parametrize("put", [pipe, folder])
+def test_what_is_no_bank_file_is_refused_in_one_line_and_the_old_classes_stay(
+    server: Local, bank: Path, put: Callable[[Path], None]
+) -> None:
+    assert ask(server, "PUT", "/v1/classes/violet").status_code == 201
+    before, sound = names(server), bank.read_bytes()
+    bank.unlink()
+    put(bank)
+    assert ask(server, "PUT", "/v1/classes/mug").status_code == 409
+    assert names(server) == before
+    assert ask(server, "POST", "/v1/classify", jpeg()).status_code == 200
+    assert server.metric("sar_bank_usable") == 0
+    refused = ask(server, "POST", "/v1/reload")
+    assert (refused.status_code, refused.json()["code"]) == (422, "bad-bundle")
+    assert str(bank) in refused.json()["detail"]
+    ended = start("--bundle", str(server.service.settings.bundle), "--bank", str(bank))
+    assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (2, "", 1)
+    assert ended.stderr.startswith(f"Error: {bank}: ")
+    remove(bank)
+    bank.write_bytes(sound)
+    assert ask(server, "PUT", "/v1/classes/mug").status_code == 201
+    assert names(server) == {*before, "mug"}
+    assert server.metric("sar_bank_usable") == 1
+
+
+def test_a_link_to_nothing_is_a_file_that_is_not_there_yet(settings: Settings, bank: Path) -> None:
+    dangling(bank)
+    with local_server(settings) as server:
+        assert ask(server, "PUT", "/v1/classes/violet").status_code == 201
+        target = bank.readlink()
+        assert "violet" in ClassBank.load(target).names
+        target.unlink()
+        assert ask(server, "POST", "/v1/classify", jpeg()).status_code == 200
+        assert ask(server, "POST", "/v1/reload").status_code == 200
+        assert ask(server, "PUT", "/v1/classes/mug").status_code == 201
+        assert "mug" in ClassBank.load(target).names
+    assert bank.is_symlink()
+
+
+def test_nothing_is_stored_of_a_bundle_that_is_overwritten_in_place(
+    server: Local, settings: Settings, bank: Path
+) -> None:
+    """The rows that are written are those of the bundle that was verified, until a reload has verified the other."""
+    path = Path(str(settings.bundle))
+    row = Classifier.open(path, "cpu").embed_names(["violet"])
+    other = write_bundle(path.with_name("other"), ("one", "two"), encoder_digest="f" * 64)
+    shutil.copyfile(other / NAME_ENCODER, path / NAME_ENCODER)
+    with (path / NAME_ENCODER).open("r+b") as file:
+        file.seek(100)
+        file.write(b"damaged")
+    assert ask(server, "PUT", "/v1/classes/violet").status_code == 201
+    stored = ClassBank.load(bank, base=server.service.engine.bundle.bank)
+    np.testing.assert_array_equal(stored.embeddings[stored.index["violet"]], row[0])
+    refused = ask(server, "POST", "/v1/reload")
+    assert (refused.status_code, refused.json()["code"]) == (422, "bad-bundle")
+    assert NAME_ENCODER in refused.json()["detail"]
+    assert ask(server, "PUT", "/v1/classes/mug").status_code == 201
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_no_worker_opens_a_graph_that_was_overwritten_in_place(settings: Settings) -> None:
+    path = Path(str(settings.bundle))
+    with local_server(replace(settings, workers=2)) as server:
+        workers = server.service.engine.workers
+        assert workers is not None
+        first, other = sorted(workers.pids)
+        graph = path / "image_encoder.onnx"
+        graph.write_bytes(graph.read_bytes()[:-1] + b"\0")
+        os.kill(first, 9)
+        wait_for(lambda: workers.pids == [other])
+        assert ask(server, "POST", "/v1/classify", jpeg()).status_code == 200
+        assert ask(server, "POST", "/v1/reload").status_code == 422
+
+
+def test_a_damaged_row_of_a_large_bank_is_seen_at_the_start_and_at_reload(tmp_path: Path) -> None:
+    """More than 64 MiB are mapped and not read through when they are opened."""
+    mini, bank, count = Classifier.open(device="cpu"), tmp_path / "large.safetensors", 34_000
+    rows = np.random.default_rng(1).standard_normal((count, mini.bank.dim), np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    add(mini.bank, [f"item {number}" for number in range(count)], rows, by="a test").save(bank)
+    content = bytearray(bank.read_bytes())
+    assert len(content) > 2**26
+    with local_server(Settings(bank=bank, key="k", device="cpu", threads=1)) as server:
+        at = content.index(rows[20_000].tobytes())
+        content[at : at + 4] = np.float32(np.nan).tobytes()
+        damaged = bank.with_name("damaged")
+        damaged.write_bytes(content)
+        damaged.replace(bank)
+        refused = ask(server, "POST", "/v1/reload")
+        assert (refused.status_code, refused.json()["code"]) == (422, "bad-bundle")
+        assert str(bank) in refused.json()["detail"]
+        assert ask(server, "GET", "/readyz").status_code == 200
+    ended = start("--bank", str(bank))
+    assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (2, "", 1)
+    assert ended.stderr.startswith(f"Error: {bank}: ")
