@@ -161,9 +161,7 @@ def _in_two_classes(dataset: Dataset) -> str:
 
 def copied(dataset: Dataset) -> list[tuple[Path, Path]]:
     """Return files of two splits that hold the same bytes, the first of them and each other one."""
-    return _same_bytes(
-        {dataset.root / photo.path: split for split in SPLITS for photo in dataset.photos(split)}
-    )
+    return _same_bytes({dataset.root / photo.path: split for split in SPLITS for photo in dataset.photos(split)})
 
 
 def _same_bytes(groups: Mapping[Path, Hashable]) -> list[tuple[Path, Path]]:

@@ -84,8 +84,12 @@ def fit(context: RunContext, prompted: PromptedCLIP, tell: ProgressCallback = la
     else:
         statistics = _unfitted(model, rows[prompt], reference, scale)
     template = context.teacher if prompt == LEARNED else context.template
-    numbers = {"prompt": prompt, "slope": statistics.slope, "prior": statistics.prior}
-    entry["comparison"] = _comparison(context, entry, prompt)
+    numbers = {
+        "prompt": prompt,
+        "comparison": _comparison(context, entry, prompt),
+        "slope": statistics.slope,
+        "prior": statistics.prior,
+    }
     entry = {"alpha": statistics.alpha, **entry, **numbers, "offsets": [list(pair) for pair in statistics.offsets]}
     return FittedStatistics(statistics, prompt, template, entry)
 
@@ -239,8 +243,7 @@ def _comparison(context: RunContext, entry: Mapping[str, Any], prompt: PromptNam
     config, method = context.config, context.method
     if len(best) == 2:
         gain = best[LEARNED] - best[HANDCRAFTED]
-        why = f"it gains {gain:.1f} points" if prompt == LEARNED else f"the learned one gains {gain:.1f} points, "
-        why += "" if prompt == LEARNED else f"less than the {left_out.EARNED:g} that pay for it"
+        why = f"the learned one has to gain {left_out.EARNED:g} points and gains {gain:.1f}"
     elif config.prompt != "auto":
         why = f"--prompt {config.prompt} was asked for"
     elif entry["defaults"]:

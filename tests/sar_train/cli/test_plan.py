@@ -15,7 +15,7 @@ from support.tiny import VIT, register
 
 from sar_train import preview
 from sar_train.cli.preview import duration
-from sar_train.cli.train import main
+from sar_train.cli.train import compared, main
 
 TINY = ("--backbone", VIT, "--pretrained", "random", "--epochs", "2", "--views", "2", "--quick")
 
@@ -146,6 +146,14 @@ def test_durations(seconds: float, words: str) -> None:
     assert duration(seconds) == words
 
 
+def test_the_prompts_are_compared_in_a_line() -> None:
+    comparison = {"learned": 61.234, "handcrafted": 60.0, "chosen": "learned", "reason": "it gains"}
+    assert compared(comparison) == (
+        "with class statistics and some classes left out in turn, the learned prompt scores 61.2 % and the hand-crafted "
+        "one 60.0 %: the learned one was chosen, since it gains"
+    )
+
+
 def page_data(path: Path) -> Any:
     text = path.read_text("utf-8")
     (content,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
@@ -158,6 +166,8 @@ def test_a_run_leaves_the_page_of_its_test_photos(photos: Path, statistics: bool
     options = TINY if statistics else TINY[:-1]
     result = sar_train(photos, *options, "--no-sar", "--shots", "3", flag, "--out", "run")
     assert "what is confused with what: run/evaluation.html" in result.stdout
+    said = "class statistics take the learned prompt: nothing could be compared: 3 classes, fewer than 4"
+    assert (said in result.stdout) is statistics
     record = json.loads(Path("run/record.json").read_text("utf-8"))
     metrics = record["other_metrics"]["statistics"] if statistics else record["metrics"]
     data = page_data(Path("run/evaluation.html"))
