@@ -40,12 +40,14 @@ class Facts:
         photos: How many photos each class has learned from.
         findings: Remarks on the classes, from ``bank_advice``.
         alike: Classes that are spelled like a label that is no class.
+        fittable: The bank has photos enough to fit class statistics to, and none were fitted.
         command: Returns a command of ``sar-bank`` on the bank that answered; None if there is no bank file to change.
     """
 
     photos: Mapping[str, int] = field(default_factory=dict)
     findings: Sequence[Finding] = ()
     alike: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    fittable: bool = False
     command: Callable[..., str] | None = bank_command
 
     def say(self, *words: str) -> str | None:
@@ -63,7 +65,7 @@ def advise(evaluation: Evaluation, facts: Facts) -> tuple[Advice, ...]:
     advice = [*_other_classes(evaluation, facts), *_pairs(evaluation, facts), *_names(evaluation, facts)]
     advice += [*_labels(evaluation), *_scores(evaluation, facts)]
     advice.sort(key=lambda one: -one.mistakes)
-    return (*_spelled(evaluation, facts), *advice, *_strangers(evaluation, facts))[:_MOST]
+    return (*_spelled(evaluation, facts), *_fit(evaluation, facts), *advice, *_strangers(evaluation, facts))[:_MOST]
 
 
 def _spelled(evaluation: Evaluation, facts: Facts) -> Iterator[Advice]:
@@ -73,6 +75,14 @@ def _spelled(evaluation: Evaluation, facts: Facts) -> Iterator[Advice]:
         for alike in facts.alike.get(label, ())[:1]:
             message = f"{label!r} is no class to choose from; if it is {alike!r}, make it an alias"
             yield Advice("class", (label, alike), count, message, facts.say("alias", alike, label))
+
+
+def _fit(evaluation: Evaluation, facts: Facts) -> Iterator[Advice]:
+    """Yield one if mistakes are made without class statistics, which could be fitted."""
+    mistakes = evaluation.accuracy.of - evaluation.accuracy.count
+    if facts.fittable and mistakes:
+        message = "The bank has photos enough to fit class statistics to, which answer better, with truer scores"
+        yield Advice("fit", (), mistakes, message, facts.say("fit"))
 
 
 def _strangers(evaluation: Evaluation, facts: Facts) -> Iterator[Advice]:

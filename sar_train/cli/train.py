@@ -208,8 +208,8 @@ def table(record: dict[str, Any], out: Path, page: Path | None = None) -> str:
     if statistics:
         from sar_infer.bundle.figures import expectation
 
-        lines += ["", *textwrap.wrap(compared(statistics["comparison"]), 100)]
         lines += ["", *textwrap.wrap(expectation(statistics), 100)]
+        lines += ["", *textwrap.wrap(compared(statistics["comparison"]), 100)]
     lines += ["", *([] if page is None else [f"what is confused with what: {page}"])]
     return "\n".join([*lines, f"run: {out}    next: sar-export {shlex.quote(str(out))} --out bundles/NAME"])
 

@@ -119,6 +119,15 @@ def test_background_is_no_answer(bank: Path) -> None:
     assert all(answer["answer"] != "iris" for answer in content["answers"])
 
 
+def test_a_bank_with_photos_is_told_to_fit_statistics_until_it_has_some(bank: Path) -> None:
+    held = paint("held", 9, seed=2)
+    before = json.loads(run("evaluate", bank, "--photos", held, "--format", "json").stdout)["advice"]
+    assert (before[0]["kind"], before[0]["command"]) == ("fit", f"sar-bank fit {bank}")
+    run("fit", bank)
+    after = json.loads(run("evaluate", bank, "--photos", held, "--format", "json").stdout)["advice"]
+    assert "fit" not in {one["kind"] for one in after}
+
+
 def test_the_advice_works(bank: Path) -> None:
     """The class that was confused gets the photos that the advice asks for, and fewer mistakes are made."""
     run("remove", bank, "iris")

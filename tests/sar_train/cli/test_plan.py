@@ -149,8 +149,8 @@ def test_durations(seconds: float, words: str) -> None:
 def test_the_prompts_are_compared_in_a_line() -> None:
     comparison = {"learned": 61.234, "handcrafted": 60.0, "chosen": "learned", "reason": "it gains"}
     assert compared(comparison) == (
-        "with class statistics and some classes left out in turn, the learned prompt scores 61.2 % and the hand-crafted "
-        "one 60.0 %: the learned one was chosen, since it gains"
+        "with class statistics and some classes left out in turn, the learned prompt scores 61.2 % and the "
+        "hand-crafted one 60.0 %: the learned one was chosen, since it gains"
     )
 
 
