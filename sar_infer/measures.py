@@ -63,7 +63,7 @@ def reliability(scores: npt.NDArray[np.floating], right: npt.NDArray[np.bool_], 
     numbers = np.clip(np.ceil(scores * bins).astype(np.intp) - 1, 0, bins - 1)
     return Reliability(
         np.bincount(numbers, minlength=bins).astype(np.int64),
-        np.bincount(numbers, weights=scores, minlength=bins),
+        np.bincount(numbers, weights=scores, minlength=bins).astype(np.float64),
         np.bincount(numbers, weights=right, minlength=bins).astype(np.int64),
     )
 

@@ -91,13 +91,12 @@ def _strangers(evaluation: Evaluation, facts: Facts) -> Iterator[Advice]:
         answer.label for answer in evaluation.answers if answer.stranger and not facts.alike.get(answer.label)
     )
     if counts:
-        names = [label for label, _ in counts.most_common(_NAMED)]
-        rest = f" and {len(counts) - len(names)} more" if len(counts) > len(names) else ""
+        names = [label for label, _ in counts.most_common()]
         message = (
-            f"{', '.join(map(repr, names))}{rest} {'are' if len(counts) > 1 else 'is'} no class to choose from; add "
+            f"{_listed(names)} {'are' if len(counts) > 1 else 'is'} no class to choose from; add "
             f"{'those' if len(counts) > 1 else 'it'} whose photos should get an answer"
         )
-        yield Advice("class", tuple(names), counts.total(), message, facts.say("add", *names))
+        yield Advice("class", tuple(names), counts.total(), message, facts.say("add", *names[:_NAMED]))
 
 
 def _other_classes(evaluation: Evaluation, facts: Facts) -> Iterator[Advice]:
@@ -155,11 +154,8 @@ def _pairs(evaluation: Evaluation, facts: Facts) -> Iterator[Advice]:
     for name, pairs in ordered[:_NAMED]:
         yield _photos(name, pairs, facts)
     if rest := dict(ordered[_NAMED:]):
-        names = ", ".join(map(repr, [*rest][:_NAMED])) + (
-            f" and {len(rest) - _NAMED} more" if len(rest) > _NAMED else ""
-        )
         mistakes = sum(pair.count for pairs in rest.values() for pair in pairs)
-        message = f"{mistakes} more mistakes are of {names}, which have few photos too: give each more"
+        message = f"{mistakes} more mistakes are of {_listed([*rest])}, which have few photos too: give each more"
         yield Advice("photos", tuple(rest), mistakes, message, facts.say("add", "--photos", "FOLDER_OF_CLASSES"))
 
 
@@ -190,6 +186,12 @@ def _photos(name: str, pairs: Sequence[Pair], facts: Facts) -> Advice:
     message = f"{_counted(pairs)}; {name!r} {has}: give it {wanted}, other ones than these"
     mistakes = sum(pair.count for pair in pairs)
     return Advice("photos", (name,), mistakes, message, facts.say("add", name, "--photos", "PHOTOS"))
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Return the first names, quoted, and how many more there are."""
+    rest = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(map(repr, names[:_NAMED])) + rest
 
 
 def _counted(pairs: Sequence[Pair]) -> str:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from sar_infer.classify.calibration import auroc
+from sar_infer.classifiers.scores import auroc
 from sar_infer.measures import (
     calibration_error_by_chance,
     confused_pairs,

@@ -74,7 +74,9 @@ def answers_to(
             left_out.append(LeftOut(name, label, "repeated", f"the same pixels as {digests[digest]}"))
         else:
             digests[digest] = name
-            labels.append(label), names.append(name), rows.append(row)
+            labels.append(label)
+            names.append(name)
+            rows.append(row)
         if len(rows) == _TOGETHER:
             finish()
         watch(1)

@@ -144,7 +144,14 @@ def preview(config: RunConfig, tell: ProgressCallback = lambda text: None, watch
     counts = {split: Counter(photo.label for photo in dataset.photos(split)) for split in SPLITS}
     trained, new = frozenset(plan.base), frozenset(plan.new)
     classes = tuple(
-        ClassPreview(name, *(counts[split][label] for split in SPLITS), learned[label], label in new)
+        ClassPreview(
+            name,
+            counts["train"][label],
+            counts["val"][label],
+            counts["test"][label],
+            learned[label],
+            new=label in new,
+        )
         for label, name in enumerate(dataset.class_names)
         if label in trained | new
     )
@@ -225,8 +232,8 @@ def _tried(run: Outline) -> tuple[dict[str, Any], dict[str, Any] | None, Expecte
     encoding = None if per_photo is None else per_photo * photos
     described = None
     if run.novel_source is not None:
-        described = {"source": config.novel, "count": None if novel is None else len(novel.names)}
-        described["first"] = [] if novel is None else list(novel.names[:5])
+        some = () if novel is None else novel.names[:5]
+        described = {"source": config.novel, "count": None if novel is None else len(novel.names), "first": list(some)}
     return context.settings, described, Expected(encoding, training, again, photos, steps)
 
 
