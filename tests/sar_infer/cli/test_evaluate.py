@@ -186,7 +186,11 @@ def test_examples_of_the_call_are_what_it_has_learned_from(here: Path) -> None:
     shutil.copy("examples/red/0.png", held / "red" / "learned.png")
     options = ("--examples", examples, "--only", "--evaluate", "--format", "json")
     content = json.loads(run(held, *options, command=classify).stdout)
-    assert (content["classes"], content["accuracy"]["of"], content["examples"]) == (4, 20, examples)
+    assert (content["classes"], content["accuracy"]["of"], content["inputs"]) == (
+        4,
+        20,
+        {"bundle": os.environ["SAR_BUNDLE"], "examples": examples, "photos": str(held)},
+    )
     assert [item["kind"] for item in content["left_out"]] == ["learned"]
     assert all(advice["command"] is None for advice in content["advice"])
 
