@@ -63,7 +63,7 @@ def reliability(scores: npt.NDArray[np.floating], right: npt.NDArray[np.bool_], 
     numbers = np.clip(np.ceil(scores * bins).astype(np.intp) - 1, 0, bins - 1)
     return Reliability(
         np.bincount(numbers, minlength=bins).astype(np.int64),
-        np.bincount(numbers, weights=scores, minlength=bins),
+        np.bincount(numbers, weights=scores, minlength=bins).astype(np.float64),
         np.bincount(numbers, weights=right, minlength=bins).astype(np.int64),
     )
 
@@ -105,16 +105,3 @@ def confused_pairs(labels: npt.NDArray[np.integer], predicted: npt.NDArray[np.in
     wrong = labels != predicted
     counts = Counter(zip(labels[wrong].tolist(), predicted[wrong].tolist(), strict=True))
     return [(*pair, count) for pair, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
-
-
-def confusion_matrix(labels: npt.NDArray[np.integer], predicted: npt.NDArray[np.integer], classes: int) -> Labels:
-    """Return how many photos of each class (rows) were given each class (columns), (C, C).
-
-    Args:
-        labels: (N,) class of each photo, 0 to C - 1.
-        predicted: (N,) class that it was given, 0 to C - 1.
-        classes: C.
-    """
-    matrix = np.zeros((classes, classes), np.int64)
-    np.add.at(matrix, (labels, predicted), 1)
-    return matrix

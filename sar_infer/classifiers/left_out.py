@@ -35,7 +35,7 @@ _EVALUATED = 1600
 """Approximate limit of the photos that a fold evaluates."""
 _MARGIN = 0.25
 """Points that a larger alpha has to gain."""
-_EARNED = 0.5
+EARNED = 0.5
 """Points that a learned prompt has to gain; less is noise."""
 _CURVE_STEP = 4
 """Every fourth value of g is kept in the curve."""
@@ -231,7 +231,7 @@ def choose(
         for prompt in prompts
     }
     best = {name: max(of.values()) for name, of in scores.items()}
-    name = max(best, key=lambda each: best[each] - (0 if each == prompts[0].name else _EARNED))
+    name = max(best, key=lambda each: best[each] - (0 if each == prompts[0].name else EARNED))
     alpha = next(a for a in alphas if scores[name][a] >= best[name] - _MARGIN)
     chosen = {n: measured[name, alpha, n] for n in numbers}
     optima = {n: _middle(of.mean) for n, of in chosen.items()}

@@ -90,7 +90,7 @@ def report(evaluation: Evaluation, form: str, page: Path | None, title: str, fac
     if page is not None:
         write_evaluation(page, evaluation, title, {**facts, "made by": f"sar-clip {__version__}"})
     width = shutil.get_terminal_size((100, 24)).columns
-    content = {**evaluation.to_json(), **facts, "page": None if page is None else str(page)}
+    content = {**evaluation.to_json(), "inputs": dict(facts), "page": None if page is None else str(page)}
     lines = [*text_lines(evaluation, width), *([] if page is None else ["", f"page          {page}"])]
     emit(form, lambda: content, lines)
     return len(unreadable)

@@ -40,12 +40,14 @@ class Facts:
         photos: How many photos each class has learned from.
         findings: Remarks on the classes, from ``bank_advice``.
         alike: Classes that are spelled like a label that is no class.
+        fittable: The bank has photos enough to fit class statistics to, and none were fitted.
         command: Returns a command of ``sar-bank`` on the bank that answered; None if there is no bank file to change.
     """
 
     photos: Mapping[str, int] = field(default_factory=dict)
     findings: Sequence[Finding] = ()
     alike: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    fittable: bool = False
     command: Callable[..., str] | None = bank_command
 
     def say(self, *words: str) -> str | None:
@@ -63,7 +65,7 @@ def advise(evaluation: Evaluation, facts: Facts) -> tuple[Advice, ...]:
     advice = [*_other_classes(evaluation, facts), *_pairs(evaluation, facts), *_names(evaluation, facts)]
     advice += [*_labels(evaluation), *_scores(evaluation, facts)]
     advice.sort(key=lambda one: -one.mistakes)
-    return (*_spelled(evaluation, facts), *advice, *_strangers(evaluation, facts))[:_MOST]
+    return (*_spelled(evaluation, facts), *_fit(evaluation, facts), *advice, *_strangers(evaluation, facts))[:_MOST]
 
 
 def _spelled(evaluation: Evaluation, facts: Facts) -> Iterator[Advice]:
@@ -75,19 +77,26 @@ def _spelled(evaluation: Evaluation, facts: Facts) -> Iterator[Advice]:
             yield Advice("class", (label, alike), count, message, facts.say("alias", alike, label))
 
 
+def _fit(evaluation: Evaluation, facts: Facts) -> Iterator[Advice]:
+    """Yield one if mistakes are made without class statistics, which could be fitted."""
+    mistakes = evaluation.accuracy.of - evaluation.accuracy.count
+    if facts.fittable and mistakes:
+        message = "The bank has photos enough to fit class statistics to, which answer better, with truer scores"
+        yield Advice("fit", (), mistakes, message, facts.say("fit"))
+
+
 def _strangers(evaluation: Evaluation, facts: Facts) -> Iterator[Advice]:
     """Yield one for all labels that are no class."""
     counts = Counter(
         answer.label for answer in evaluation.answers if answer.stranger and not facts.alike.get(answer.label)
     )
     if counts:
-        names = [label for label, _ in counts.most_common(_NAMED)]
-        rest = f" and {len(counts) - len(names)} more" if len(counts) > len(names) else ""
+        names = [label for label, _ in counts.most_common()]
         message = (
-            f"{', '.join(map(repr, names))}{rest} {'are' if len(counts) > 1 else 'is'} no class to choose from; add "
+            f"{_listed(names)} {'are' if len(counts) > 1 else 'is'} no class to choose from; add "
             f"{'those' if len(counts) > 1 else 'it'} whose photos should get an answer"
         )
-        yield Advice("class", tuple(names), counts.total(), message, facts.say("add", *names))
+        yield Advice("class", tuple(names), counts.total(), message, facts.say("add", *names[:_NAMED]))
 
 
 def _other_classes(evaluation: Evaluation, facts: Facts) -> Iterator[Advice]:
@@ -145,11 +154,8 @@ def _pairs(evaluation: Evaluation, facts: Facts) -> Iterator[Advice]:
     for name, pairs in ordered[:_NAMED]:
         yield _photos(name, pairs, facts)
     if rest := dict(ordered[_NAMED:]):
-        names = ", ".join(map(repr, [*rest][:_NAMED])) + (
-            f" and {len(rest) - _NAMED} more" if len(rest) > _NAMED else ""
-        )
         mistakes = sum(pair.count for pairs in rest.values() for pair in pairs)
-        message = f"{mistakes} more mistakes are of {names}, which have few photos too: give each more"
+        message = f"{mistakes} more mistakes are of {_listed([*rest])}, which have few photos too: give each more"
         yield Advice("photos", tuple(rest), mistakes, message, facts.say("add", "--photos", "FOLDER_OF_CLASSES"))
 
 
@@ -180,6 +186,12 @@ def _photos(name: str, pairs: Sequence[Pair], facts: Facts) -> Advice:
     message = f"{_counted(pairs)}; {name!r} {has}: give it {wanted}, other ones than these"
     mistakes = sum(pair.count for pair in pairs)
     return Advice("photos", (name,), mistakes, message, facts.say("add", name, "--photos", "PHOTOS"))
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Return the first names, quoted, and how many more there are."""
+    rest = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(map(repr, names[:_NAMED])) + rest
 
 
 def _counted(pairs: Sequence[Pair]) -> str:

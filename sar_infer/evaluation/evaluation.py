@@ -194,16 +194,17 @@ class Advice:
     """Something to do about mistakes.
 
     Attributes:
-        kind: ``class`` (photos of a class that is not there), ``photos`` (give a class more), ``merge`` (make two
-            classes one), ``describe`` (say in words what tells two apart), ``name`` (another wording), ``labels`` (look
-            for photos in the wrong folder), ``others`` (classes that no photo shows), or ``calibrate``.
+        kind: ``class`` (photos of a class that is not there), ``fit`` (class statistics of the bank's own), ``photos``
+            (give a class more), ``merge`` (make two classes one), ``describe`` (say in words what tells two apart),
+            ``name`` (another wording), ``labels`` (look for photos in the wrong folder), ``others`` (classes that no
+            photo shows), or ``calibrate``.
         classes: The classes that it is about.
         mistakes: How many mistakes it is about.
         message: What is the matter, and what to do.
         command: A command that does it; None if there is none.
     """
 
-    kind: Literal["class", "photos", "merge", "describe", "name", "labels", "others", "calibrate"]
+    kind: Literal["class", "fit", "photos", "merge", "describe", "name", "labels", "others", "calibrate"]
     classes: tuple[str, ...]
     mistakes: int
     message: str

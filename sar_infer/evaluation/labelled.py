@@ -12,6 +12,7 @@ from sar_infer.bank import ClassBank, PhotoSet
 from sar_infer.bank.rebase import Embed
 from sar_infer.bank_advice import Linter
 from sar_infer.bundle.bundle import Bundle
+from sar_infer.classifiers.bank_fitting import enough
 from sar_infer.classify.class_set import ClassSet
 from sar_infer.classify.decision import Decision
 from sar_infer.errors import ImageError
@@ -73,7 +74,9 @@ def answers_to(
             left_out.append(LeftOut(name, label, "repeated", f"the same pixels as {digests[digest]}"))
         else:
             digests[digest] = name
-            labels.append(label), names.append(name), rows.append(row)
+            labels.append(label)
+            names.append(name)
+            rows.append(row)
         if len(rows) == _TOGETHER:
             finish()
         watch(1)
@@ -164,7 +167,8 @@ def facts_of(
         label: [name for name in classes.lookup.near(label, 1) if _alike(name, label)]
         for label in evaluation.unknowns.stranger_classes
     }
-    return Facts(photos, findings, alike, command)
+    fittable = bank.fitted is None and not examples and enough(bank.photos)
+    return Facts(photos, findings, alike, fittable, command)
 
 
 def _alike(name: str, label: str) -> bool:

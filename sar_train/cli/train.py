@@ -209,8 +209,21 @@ def table(record: dict[str, Any], out: Path, page: Path | None = None) -> str:
         from sar_infer.bundle.figures import expectation
 
         lines += ["", *textwrap.wrap(expectation(statistics), 100)]
+        lines += ["", *textwrap.wrap(compared(statistics["comparison"]), 100)]
     lines += ["", *([] if page is None else [f"what is confused with what: {page}"])]
     return "\n".join([*lines, f"run: {out}    next: sar-export {shlex.quote(str(out))} --out bundles/NAME"])
+
+
+def compared(comparison: Mapping[str, Any]) -> str:
+    """Return the line on the learned and the hand-crafted prompt under class statistics, which was chosen, and why."""
+    chosen = "hand-crafted" if comparison["chosen"] == "handcrafted" else "learned"
+    if comparison["learned"] is None or comparison["handcrafted"] is None:
+        return f"class statistics take the {chosen} prompt: {comparison['reason']}"
+    return (
+        f"with class statistics and some classes left out in turn, the learned prompt scores "
+        f"{comparison['learned']:.1f} % and the hand-crafted one {comparison['handcrafted']:.1f} %: the {chosen} one "
+        f"was chosen, since {comparison['reason']}"
+    )
 
 
 def _with_statistics(name: str, statistics: Mapping[str, Any]) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from sar_infer.images.formats import SUFFIXES
 from sar_train.data.coop import read_dataset
-from sar_train.data.dataset import DEMO, DataOptions, Dataset, Photo, first_names
+from sar_train.data.dataset import DEMO, SPLITS, DataOptions, Dataset, Photo, first_names
 from sar_train.data.layouts import LAYOUTS, dataset_in, find, missing_in, nearest
 from sar_train.data.readers.base import reader_of
 from sar_train.data.splits import hold_out
@@ -161,9 +161,7 @@ def _in_two_classes(dataset: Dataset) -> str:
 
 def copied(dataset: Dataset) -> list[tuple[Path, Path]]:
     """Return files of two splits that hold the same bytes, the first of them and each other one."""
-    return _same_bytes(
-        {dataset.root / photo.path: split for split in dataset.splits for photo in dataset.photos(split)}
-    )
+    return _same_bytes({dataset.root / photo.path: split for split in SPLITS for photo in dataset.photos(split)})
 
 
 def _same_bytes(groups: Mapping[Path, Hashable]) -> list[tuple[Path, Path]]:

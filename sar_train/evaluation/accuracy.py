@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from sar_infer.measures import confused_pairs
+
 if TYPE_CHECKING:  # reports take the harmonic mean from here without torch
     from torch import Tensor
 
@@ -34,15 +36,12 @@ def evaluate(logits: Tensor, labels: Tensor, names: Sequence[str], *, pairs: int
     right = predicted == labels
     counts = Counter(labels.tolist())
     hits = Counter(labels[right].tolist())
-    errors = Counter(zip(labels[~right].tolist(), predicted[~right].tolist(), strict=True))
+    confused = confused_pairs(labels.numpy(), predicted.numpy())[:pairs]
     return Evaluation(
         accuracy=100 * float(right.double().mean()) if len(labels) else float("nan"),
         per_class={names[c]: 100 * hits[c] / counts[c] for c in sorted(counts)},
         counts={names[c]: counts[c] for c in sorted(counts)},
-        confused=[
-            {"true": names[true], "predicted": names[guess], "count": count}
-            for (true, guess), count in sorted(errors.items(), key=lambda item: (-item[1], item[0]))[:pairs]
-        ],
+        confused=[{"true": names[true], "predicted": names[guess], "count": count} for true, guess, count in confused],
     )
 
 

@@ -22,6 +22,7 @@ SHARED = (
     "images/load.py",
     "images/preprocess.py",
     "images/price.py",
+    "measures.py",
     "storage/files.py",
     "storage/strict_json.py",
     "text/__init__.py",

@@ -6,21 +6,23 @@ import dataclasses
 import statistics
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from sar_infer.bank_advice import Finding, text_findings
 from sar_train.config.run import RunConfig
-from sar_train.data.check import Checked, Watch, check_dataset, unwatched
+from sar_train.data.check import Checked, Watch, check_dataset, unreadable, unwatched
 from sar_train.data.dataset import DEMO, SPLITS
-from sar_train.data.features import PhotoFeatures
+from sar_train.data.features import Features, PhotoFeatures
 from sar_train.data.open_dataset import locate
 from sar_train.data.progress import ProgressCallback
 from sar_train.data.readers.base import reader_of, readers
+from sar_train.errors import DataError
 from sar_train.training import loop
 from sar_train.training.context import Outline, outline
 from sar_train.training.state import start
@@ -142,7 +144,14 @@ def preview(config: RunConfig, tell: ProgressCallback = lambda text: None, watch
     counts = {split: Counter(photo.label for photo in dataset.photos(split)) for split in SPLITS}
     trained, new = frozenset(plan.base), frozenset(plan.new)
     classes = tuple(
-        ClassPreview(name, *(counts[split][label] for split in SPLITS), learned[label], label in new)
+        ClassPreview(
+            name,
+            counts["train"][label],
+            counts["val"][label],
+            counts["test"][label],
+            learned[label],
+            new=label in new,
+        )
         for label, name in enumerate(dataset.class_names)
         if label in trained | new
     )
@@ -200,14 +209,15 @@ def _tried(run: Outline) -> tuple[dict[str, Any], dict[str, Any] | None, Expecte
     evaluated = frozenset((*run.plan.base, *run.plan.new))
     tested = sum(photo.label in evaluated for photo in dataset.photos(run.plan.split))
     validated = 0 if run.plan.split == "val" else min(MOST_VALIDATION, len(dataset.photos("val")))
-    per_photo = _seconds_per_photo(features, rows) if isinstance(features, PhotoFeatures) else None
+    sound = _sound(features, rows, max(2 * _ENCODED, schedule.batch_size))
+    per_photo = _seconds_per_photo(features, sound) if isinstance(features, PhotoFeatures) else None
     views = config.views if "image" not in run.method.towers else 1
     photos = len(rows) * views + tested + validated if per_photo is not None else 0
     names = run.names(run.plan.base)
     handcrafted = run.backbone.embed_names(names, run.teacher)
     begun = time.perf_counter()
     novel = None if run.novel_source is None or run.novel_source.form == "llm" else run.novel(handcrafted)
-    context = run.context(_small_task(run, rows, handcrafted), novel)
+    context = run.context(_small_task(run, sound, handcrafted), novel)
     regularisation = context.regularisation()
     prepared = time.perf_counter() - begun
     steps = schedule.epochs * max(1, len(rows) // schedule.batch_size)
@@ -222,36 +232,45 @@ def _tried(run: Outline) -> tuple[dict[str, Any], dict[str, Any] | None, Expecte
     encoding = None if per_photo is None else per_photo * photos
     described = None
     if run.novel_source is not None:
-        described = {"source": config.novel, "count": None if novel is None else len(novel.names)}
-        described["first"] = [] if novel is None else list(novel.names[:5])
+        some = () if novel is None else novel.names[:5]
+        described = {"source": config.novel, "count": None if novel is None else len(novel.names), "first": list(some)}
     return context.settings, described, Expected(encoding, training, again, photos, steps)
 
 
-def _small_task(run: Outline, rows: tuple[int, ...], handcrafted: torch.Tensor) -> Task:
+def _sound(features: Features, rows: Sequence[int], most: int) -> Sequence[int]:
+    """Return some of the training photos, at even steps, without those that cannot be read."""
+    chosen = [rows[at * len(rows) // most] for at in range(most)] if len(rows) > most else rows
+    if not isinstance(features, PhotoFeatures):
+        return chosen
+    photos = features.dataset.photos("train")
+    paths = {row: str(features.dataset.root / photos[row].path) for row in chosen}
+    bad = dict(unreadable([*paths.values()]))
+    if len(bad) == len({*paths.values()}):
+        path, reason = next(iter(bad.items()))
+        raise DataError(f"none of the photos to learn from can be read: {path}: {reason}")
+    return [row for row in chosen if paths[row] not in bad]
+
+
+def _small_task(run: Outline, rows: Sequence[int], handcrafted: Tensor) -> Task:
     """Return a task of one batch: random features, which take as long as real ones, and crops where they are needed."""
     size = min(run.schedule.batch_size, len(rows))
     generator = torch.Generator().manual_seed(0)
     random = torch.nn.functional.normalize(torch.randn(size, 1, run.backbone.embed_dim, generator=generator), dim=-1)
-    crops = None
-    features = run.features
-    if "image" in run.method.towers and isinstance(features, PhotoFeatures):
-        drawn = torch.tensor(rows[:size])
-        photos = features
+    crops: Callable[[Tensor, int], Tensor] | None = None
+    if "image" in run.method.towers and isinstance(run.features, PhotoFeatures):
+        photos, drawn = run.features, torch.tensor(rows[:size])
         crops = lambda chosen, epoch: photos.crops(drawn[chosen], epoch)  # noqa: E731
     names = run.names(run.plan.base)
     return Task(random, torch.arange(size) % len(names), names, handcrafted, crops)
 
 
-def _seconds_per_photo(features: PhotoFeatures, rows: tuple[int, ...]) -> float | None:
-    """Return the seconds that a photo takes to decode and encode, from a few at even steps; None of hardly any."""
-    chosen = (
-        [rows[at * len(rows) // (2 * _ENCODED)] for at in range(2 * _ENCODED)] if len(rows) > 2 * _ENCODED else rows
-    )
-    first, then = chosen[: len(chosen) // 2], chosen[len(chosen) // 2 :]
-    if not first:
+def _seconds_per_photo(features: PhotoFeatures, rows: Sequence[int]) -> float | None:
+    """Return the seconds that a photo takes to decode and encode, after some that warm up; None of fewer than two."""
+    half = min(_ENCODED, len(rows) // 2)
+    if not half:
         return None
-    features.plain("train", first)
-    return _seconds(lambda: features.plain("train", then)) / len(then)
+    features.plain("train", rows[:half])
+    return _seconds(lambda: features.plain("train", rows[half : 2 * half])) / half
 
 
 def _seconds(call: Callable[[], object]) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,7 +84,12 @@ def fit(context: RunContext, prompted: PromptedCLIP, tell: ProgressCallback = la
     else:
         statistics = _unfitted(model, rows[prompt], reference, scale)
     template = context.teacher if prompt == LEARNED else context.template
-    numbers = {"prompt": prompt, "slope": statistics.slope, "prior": statistics.prior}
+    numbers = {
+        "prompt": prompt,
+        "comparison": _comparison(context, entry, prompt),
+        "slope": statistics.slope,
+        "prior": statistics.prior,
+    }
     entry = {"alpha": statistics.alpha, **entry, **numbers, "offsets": [list(pair) for pair in statistics.offsets]}
     return FittedStatistics(statistics, prompt, template, entry)
 
@@ -221,6 +226,35 @@ def _entry(choice: left_out.LeftOutResult, *, retrained: bool) -> dict[str, Any]
         "trained": {str(photos): accuracy for photos, accuracy in choice.trained.items()},
         "expected": [dataclasses.asdict(item) for item in choice.expected],
     }
+
+
+def _comparison(context: RunContext, entry: Mapping[str, Any], prompt: PromptName) -> dict[str, Any]:
+    """Return the best score of each prompt on classes that were left out, the prompt that was chosen, and why.
+
+    The score is that by which prompt and alpha are chosen: the mean accuracy, in per cent, of trained classes and of
+    classes left out, these by name alone and with a few photos.
+
+    Args:
+        context: of the run.
+        entry: what was fitted.
+        prompt: the prompt that was chosen.
+    """
+    best = {name: max(scores.values()) for name, scores in entry.get("scores", {}).items()}
+    config, method = context.config, context.method
+    if len(best) == 2:
+        gain = best[LEARNED] - best[HANDCRAFTED]
+        why = f"the learned one has to gain {left_out.EARNED:g} points and gains {gain:.1f}"
+    elif config.prompt != "auto":
+        why = f"--prompt {config.prompt} was asked for"
+    elif entry["defaults"]:
+        why = f"nothing could be compared: {entry['defaults']}"
+    elif config.quick:
+        why = "not compared: --quick"
+    elif "image" in method.towers or not method.transfers:
+        why = f"not compared: {config.method} cannot be trained again on some of the classes alone"
+    else:
+        why = "not compared: the prompt could not be trained again"
+    return {"learned": best.get(LEARNED), "handcrafted": best.get(HANDCRAFTED), "chosen": prompt, "reason": why}
 
 
 @dataclass(frozen=True)

@@ -119,6 +119,15 @@ def test_background_is_no_answer(bank: Path) -> None:
     assert all(answer["answer"] != "iris" for answer in content["answers"])
 
 
+def test_a_bank_with_photos_is_told_to_fit_statistics_until_it_has_some(bank: Path) -> None:
+    held = paint("held", 9, seed=2)
+    before = json.loads(run("evaluate", bank, "--photos", held, "--format", "json").stdout)["advice"]
+    assert (before[0]["kind"], before[0]["command"]) == ("fit", f"sar-bank fit {bank}")
+    run("fit", bank)
+    after = json.loads(run("evaluate", bank, "--photos", held, "--format", "json").stdout)["advice"]
+    assert "fit" not in {one["kind"] for one in after}
+
+
 def test_the_advice_works(bank: Path) -> None:
     """The class that was confused gets the photos that the advice asks for, and fewer mistakes are made."""
     run("remove", bank, "iris")
@@ -177,7 +186,11 @@ def test_examples_of_the_call_are_what_it_has_learned_from(here: Path) -> None:
     shutil.copy("examples/red/0.png", held / "red" / "learned.png")
     options = ("--examples", examples, "--only", "--evaluate", "--format", "json")
     content = json.loads(run(held, *options, command=classify).stdout)
-    assert (content["classes"], content["accuracy"]["of"], content["examples"]) == (4, 20, examples)
+    assert (content["classes"], content["accuracy"]["of"], content["inputs"]) == (
+        4,
+        20,
+        {"bundle": os.environ["SAR_BUNDLE"], "examples": examples, "photos": str(held)},
+    )
     assert [item["kind"] for item in content["left_out"]] == ["learned"]
     assert all(advice["command"] is None for advice in content["advice"])
 

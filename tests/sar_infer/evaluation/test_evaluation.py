@@ -170,6 +170,12 @@ def test_labels_that_are_no_class() -> None:
     ]
 
 
+def test_photos_that_class_statistics_can_be_fitted_to_come_first() -> None:
+    advice = advice_on(MIXED, Facts(fittable=True))
+    assert next(iter(advice.items())) == ("fit", [((), "sar-bank fit BANK_FILE")])
+    assert "fit" not in advice_on(of({("ant", "ant"): 9}), Facts(fittable=True))
+
+
 def test_without_a_bank_file_there_are_no_commands() -> None:
     assert all(command is None for each in advice_on(MIXED, Facts(command=None)).values() for _, command in each)
 

@@ -25,7 +25,7 @@ from sar_train.data import progress
 from sar_train.data.feature_file import load_features, save_features
 from sar_train.training import checkpoint
 
-FILES = ["fitted_statistics.safetensors", "prompts.safetensors", "record.json"]
+FILES = ["evaluation.html", "fitted_statistics.safetensors", "prompts.safetensors", "record.json"]
 WHOLE = ("--backbone", VIT, "--pretrained", "random", "--epochs", "2", "--learning-rate", "0.005")
 TINY = (*WHOLE, "--quick")
 

@@ -65,6 +65,14 @@ def test_a_run_keeps_statistics_of_the_photos_it_learned_from(tmp_path: Path) ->
     assert record["folds"] == "learned and hand-crafted prompt"
     assert any("two folds" in line for line in lines)
     assert set(record["scores"]) == {"learned", "handcrafted"}
+    best = {name: max(scores.values()) for name, scores in record["scores"].items()}
+    gain = best["learned"] - best["handcrafted"]
+    assert record["comparison"] == {
+        **best,
+        "chosen": "learned" if gain > 0.5 else "handcrafted",
+        "reason": f"the learned one has to gain 0.5 points and gains {gain:.1f}",
+    }
+    assert record["comparison"]["chosen"] == record["prompt"]
     assert record["offsets"] == [list(pair) for pair in found.offsets]
     assert [item["photos"] for item in record["expected"]] == [0, 1, 2, 4]
     drawn = trainer.prepare(config).learned_rows
@@ -108,7 +116,14 @@ def test_quick_and_a_named_prompt_do_not_train_again(tmp_path: Path) -> None:
         "learned",
         {"handcrafted"},
     )
+    assert quick["comparison"] == {
+        "learned": None,
+        "handcrafted": max(quick["scores"]["handcrafted"].values()),
+        "chosen": "learned",
+        "reason": "not compared: --quick",
+    }
     fixed = trainer.run(dataclasses.replace(config, prompt="handcrafted"), tmp_path / "fixed")
+    assert fixed.record["statistics"]["comparison"]["reason"] == "--prompt handcrafted was asked for"
     assert fixed.record["statistics"]["prompt"] == "handcrafted"
     assert fixed.record["statistics"]["folds"] == "hand-crafted prompt"
     learned = trainer.run(dataclasses.replace(config, prompt="learned"), tmp_path / "learned").record["statistics"]

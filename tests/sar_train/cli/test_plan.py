@@ -1,0 +1,191 @@
+"""``sar-train --plan`` beside the run that it foretells, and the page that the run leaves."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+from support.tiny import VIT, register
+
+from sar_train import preview
+from sar_train.cli.preview import duration
+from sar_train.cli.train import compared, main
+
+TINY = ("--backbone", VIT, "--pretrained", "random", "--epochs", "2", "--views", "2", "--quick")
+
+
+@pytest.fixture(autouse=True)
+def _tiny() -> None:
+    register()
+
+
+@pytest.fixture
+def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Three classes of six photos each, in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    folder = Path("photos")
+    for name, colour in (("red thing", (200, 30, 30)), ("IMG_2041.jpg", (30, 200, 30)), ("blue thing", (30, 30, 200))):
+        (folder / name).mkdir(parents=True)
+        for i in range(6):
+            Image.new("RGB", (40 + i, 40), tuple(c + 4 * i for c in colour)).save(folder / name / f"{i}.png")
+    return folder
+
+
+def sar_train(*arguments: object, code: int = 0) -> Result:
+    result = CliRunner().invoke(main, [str(a) for a in arguments])
+    assert result.exit_code == code, result.output
+    return result
+
+
+def plan(*arguments: object) -> Any:
+    return json.loads(sar_train(*arguments, "--plan", "--format", "json").stdout)
+
+
+def files() -> set[str]:
+    return {str(path) for path in Path().rglob("*")}
+
+
+def test_it_foretells_the_run_and_writes_nothing(photos: Path) -> None:
+    before = files()
+    command = (photos, *TINY, "--shots", "3", "--novel-count", "20")
+    content = plan(*command)
+    assert files() == before
+    assert content["run"] == "runs/photos-coop-sar-s1"
+    sar_train(*command)
+    record = json.loads(Path(content["run"], "record.json").read_text("utf-8"))
+    classes = {one["name"]: one for one in content["classes"]}
+    assert [*classes] == record["dataset"]["classes"]
+    assert sum(one["learned"] for one in classes.values()) == record["dataset"]["photos"] == 9
+    assert {name: one["test"] for name, one in classes.items()} == record["per_class_counts"]["base"]
+    assert sum(one["val"] + one["test"] for one in classes.values()) == record["dataset"]["held_out"]
+    assert content["split"] == record["dataset"]["split_origin"] == "ours"
+    assert (content["protocol"], content["template"]) == (record["config"]["protocol"], record["config"]["template"])
+    assert content["settings"] == record["settings"]
+    assert content["novel"]["count"] == record["novel"]["count"]
+    assert content["schedule"].items() <= record["config"]["schedule"].items()
+    assert content["expected"]["steps"] == 2 * max(1, 9 // content["schedule"]["batch_size"])
+    assert content["expected"]["photos"] == 9 * 2 + record["dataset"]["held_out"]
+    assert content["expected"]["seconds"] > 0
+    assert content["expected"]["statistics"] == 0  # --quick
+
+
+def test_it_says_what_is_odd(photos: Path) -> None:
+    shutil.copy(photos / "red thing" / "0.png", photos / "red thing" / "copy.png")
+    shutil.copy(photos / "red thing" / "1.png", photos / "blue thing" / "copy.png")
+    for path in (photos / "IMG_2041.jpg").glob("[4-5].png"):
+        path.write_bytes(b"no photo")
+    content = plan(photos, *TINY, "--no-sar", "--shots", "3")
+    said = "\n".join(finding["what"] for finding in content["checked"]["findings"])
+    assert f"1 photo lies in two classes, the first: {photos}/blue thing/copy.png and {photos}/red thing/1.png" in said
+    assert "2 of 20 photos cannot be read" in said
+    assert [(one["name"], one["message"]) for one in content["names"] if one["severity"] == "warning"] == [
+        ("IMG_2041.jpg", "looks like a file name")
+    ]
+    assert content["novel"] is None
+
+
+def test_copies_across_splits_are_found(photos: Path, tmp_path: Path) -> None:
+    shutil.copytree(photos, "split/train")
+    shutil.copytree(photos, "split/test")
+    for path in Path("split/test").rglob("[1-5].png"):
+        path.unlink()
+    Image.new("RGB", (40, 40), (1, 2, 3)).save("split/test/red thing/0.png")
+    content = plan("split", *TINY, "--no-sar")
+    said = [finding["what"] for finding in content["checked"]["findings"]]
+    first = "split/train/IMG_2041.jpg/0.png and split/test/IMG_2041.jpg/0.png"
+    assert [text for text in said if "in two splits" in text] == [f"2 photos are in two splits, the first: {first}"]
+    assert (content["split"], content["layout"]) == ("given", "a folder for each class, in folders of splits")
+
+
+def test_text_for_people(photos: Path) -> None:
+    text = sar_train(photos, *TINY, "--shots", "3", "--novel-count", "20", "--plan").stdout
+    assert "data          photos: a folder for each class" in text
+    assert re.search(r"^blue thing +3 +1 +2 +3$", text, re.MULTILINE)
+    assert "'IMG_2041.jpg' looks like a file name" in text
+    assert re.search(r"^time +about \d+ s as busy as this machine is now", text, re.MULTILINE)
+    assert text.endswith("nothing was trained or written; without --plan the run goes to runs/photos-coop-sar-s1\n")
+
+
+def test_prompts_in_the_image_tower_and_feature_files(photos: Path) -> None:
+    content = plan(photos, *TINY, "--method", "maple", "--batch-size", "2", "--shots", "3")
+    assert content["method"] == "maple + sar"
+    assert content["expected"]["training"] > 0
+    demo = plan("demo", "--epochs", "1", "--novel", "none", "--quick")
+    assert (demo["checked"], demo["expected"]["encoding"], demo["protocol"]) == (None, None, "base-to-new")
+    assert sum(one["new"] for one in demo["classes"]) == 50
+
+
+def test_a_bad_call_is_refused_at_once(photos: Path) -> None:
+    Path("runs").write_text("a file")
+    assert "expected a folder" in sar_train(photos, *TINY, "--plan", code=2).stderr
+    Path("runs").unlink()
+    assert "no such folder" in sar_train("nowhere", "--plan", code=2).stderr
+
+
+def test_photos_of_which_none_can_be_read(photos: Path) -> None:
+    for path in photos.rglob("*.png"):
+        path.write_bytes(b"no photo")
+    assert "none of the photos to learn from can be read" in sar_train(photos, *TINY, "--plan", code=2).stderr
+
+
+def test_from_python(photos: Path) -> None:
+    result = preview(photos, backbone=VIT, pretrained="random", epochs=2, sar=False, shots=3)
+    assert [one.learned for one in result.classes] == [3, 3, 3]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0.2, "1 s"), (61.4, "61 s"), (100, "2 min"), (3000, "50 min"), (7200, "2.0 h")]
+)
+def test_durations(seconds: float, words: str) -> None:
+    assert duration(seconds) == words
+
+
+def test_the_prompts_are_compared_in_a_line() -> None:
+    comparison = {"learned": 61.234, "handcrafted": 60.0, "chosen": "learned", "reason": "it gains"}
+    assert compared(comparison) == (
+        "with class statistics and some classes left out in turn, the learned prompt scores 61.2 % and the "
+        "hand-crafted one 60.0 %: the learned one was chosen, since it gains"
+    )
+
+
+def page_data(path: Path) -> Any:
+    text = path.read_text("utf-8")
+    (content,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
+    return json.loads(content)
+
+
+@pytest.mark.parametrize("statistics", [True, False])
+def test_a_run_leaves_the_page_of_its_test_photos(photos: Path, statistics: bool) -> None:
+    flag = "--statistics" if statistics else "--no-statistics"
+    options = TINY if statistics else TINY[:-1]
+    result = sar_train(photos, *options, "--no-sar", "--shots", "3", flag, "--out", "run")
+    assert "what is confused with what: run/evaluation.html" in result.stdout
+    said = "class statistics take the learned prompt: nothing could be compared: 3 classes, fewer than 4"
+    assert (said in result.stdout) is statistics
+    record = json.loads(Path("run/record.json").read_text("utf-8"))
+    metrics = record["other_metrics"]["statistics"] if statistics else record["metrics"]
+    data = page_data(Path("run/evaluation.html"))
+    assert 100 * data["accuracy"]["share"] == pytest.approx(metrics["base_accuracy"])
+    assert {one["name"]: one["accuracy"]["of"] for one in data["per_class"]} == record["per_class_counts"]["base"]
+    confused = record["other_confused"]["statistics"]["base"] if statistics else record["confused"]["base"]
+    assert [(pair["label"], pair["answer"], pair["count"]) for pair in data["confused"]] == [
+        (pair["true"], pair["predicted"], pair["count"]) for pair in confused
+    ][: len(data["confused"])]
+    assert all(photo["picture"].startswith("data:image/jpeg") for photo in data["photos"])
+
+
+def test_a_run_on_features_has_a_page_without_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    output = sar_train("demo", "--epochs", "1", "--no-sar", "--no-statistics", "--out", "run", "--format", "json")
+    content = json.loads(output.stdout)
+    data = page_data(Path(content["page"]))
+    assert 100 * data["accuracy"]["share"] == pytest.approx(content["metrics"]["base_accuracy"])
+    assert data["photos"]
+    assert all(photo["picture"] is None for photo in data["photos"])
+    assert data["photos"][0]["image"].startswith("test photo ")
