@@ -152,7 +152,7 @@ def test_calibration_holds_for_the_branch_that_it_names(tmp_path: Path, branch: 
     path = write_bundle(tmp_path / "b", trained=TRAINED, calibrated_for=branch, **FITTED)
     classifier, holds = Classifier.open(path), branch == "statistics"
     result = classifier.classify(PHOTO, top_k=9)[0]
-    assert [p.calibrated for p in result.predictions] == [holds] * 4
+    assert [p.calibration == "held-out" for p in result.predictions] == [holds] * 4
     logits = np.array([p.logit for p in result.predictions]) / (2 if holds else 1)
     assert [p.score for p in result.predictions] == pytest.approx(np.exp(logits) / np.exp(logits).sum(), rel=1e-4)
     for options in ({"unknown": "score"}, {"coverage": 0.9}):
@@ -166,7 +166,7 @@ def test_calibration_holds_for_the_branch_that_it_names(tmp_path: Path, branch: 
 def test_photos_of_one_class_end_the_calibration_of_that_class(tmp_path: Path) -> None:
     classifier = Classifier.open(write_bundle(tmp_path / "b", trained=TRAINED, **FITTED))
     (result,) = classifier.stream([PHOTO], classifier.class_set(photos={"green": photos()}), top_k=9)
-    assert {p.label for p in result.predictions if p.calibrated} == {*BANK_NAMES} - {"green"}
+    assert {p.label for p in result.predictions if p.calibration == "held-out"} == {*BANK_NAMES} - {"green"}
     with pytest.raises(InputError):
         classifier.decide(classifier.class_set(photos={"green": photos()}), options=DecisionOptions(coverage=0.9))
 
@@ -177,7 +177,7 @@ def test_another_offset_has_no_calibration(tmp_path: Path) -> None:
     before, after = (
         {p.label: p for p in classifier.classify(PHOTO, top_k=9)[0].predictions} for classifier in (plain, moved)
     )
-    assert not any(p.calibrated for p in after.values())
+    assert not any(p.calibration == "held-out" for p in after.values())
     for name in BANK_NAMES:
         moved_by = 3.0 if name in TRAINED.names else 0.0
         assert after[name].logit == pytest.approx(before[name].logit - moved_by, abs=1e-4)
