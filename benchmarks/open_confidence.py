@@ -33,8 +33,9 @@ TEMPERATURES = np.exp(np.linspace(np.log(0.3), np.log(60), 120))
 def fitted(domain: Domain, backbone: Any, rows: Any, seed: int, shots: int) -> Any:
     """Return the statistics of the trained classes of a set, as ``sar-train --prompt handcrafted`` fits them."""
     from sar_infer.classifiers import left_out
-    from sar_infer.classifiers.fitting import chosen, confidences
+    from sar_infer.classifiers.fitting import chosen
     from sar_infer.classifiers.gaussian import gaussian
+    from sar_infer.classifiers.left_out_confidence import fit_confidences
 
     train, _ = split(domain.train.of(range(domain.trained)), shots, seed)
     features, labels = train.rows[:, None].astype(np.float64), train.labels
@@ -42,7 +43,7 @@ def fitted(domain: Domain, backbone: Any, rows: Any, seed: int, shots: int) -> A
     prompt = left_out.Prompt(left_out.HANDCRAFTED, texts)
     choice = left_out.choose(features, labels, [prompt], backbone.logit_scale, seed=seed)
     statistics = chosen(choice, gaussian(features[:, 0], labels, domain.trained), texts, 1.0)
-    trust = confidences(features, labels, prompt, backbone.logit_scale, choice, seed=seed)
+    trust = fit_confidences(features, labels, prompt, backbone.logit_scale, choice, seed=seed)
     return dataclasses.replace(statistics, **trust)
 
 

@@ -60,56 +60,61 @@ class _Ranked:
     weights: Doubles
 
 
-def fit_confidence(
+def fit_confidences(
     features: Doubles,
     labels: Labels,
     prompt: Prompt,
     scale: float,
-    choice: LeftOutResult | None,
+    choice: LeftOutResult,
     *,
     reference: Doubles | None = None,
     rivals: Rivals = NO_RIVALS,
     seed: int = 0,
-) -> Confidence | None:
-    """Return how far the scores of a branch can be trusted; None if too few photos could be ranked.
+) -> dict[str, Confidence | None]:
+    """Return how far scores can be trusted, by field of `Statistics`; None if too few photos could be ranked.
 
-    The temperature makes the labels most likely, trained and left-out classes counting half each, left-out classes by
-    name and with photos too; the logarithm of T has a normal prior around ``log(1 + 4 alpha)``, against which each
-    class counts as four photos. It is never below 1: left-out classes may be too easy.
+    ``confidence`` is that of text and statistics, ``text_confidence`` that of text alone. The temperature makes the
+    labels most likely, trained and left-out classes counting half each, left-out classes by name and with photos too;
+    the logarithm of T has a normal prior around ``log(1 + 4 alpha)``, against which each class counts as four photos.
+    It is never below 1: left-out classes may be too easy.
 
     Args:
         features: (N, V, D) unit rows, as `left_out.choose` takes them.
         labels: (N,) 0 to C - 1.
         prompt: the one that the bundle has.
         scale: the logit scale.
-        choice: of the statistics; None stands for text alone.
+        choice: of the statistics.
         reference: (D, D) covariance where photos show none.
         rivals: classes that compete too.
         seed: of folds and draws.
     """
     classes, rng = len(prompt.rows), np.random.default_rng(seed + 2)
     most = max(2, _EVALUATED // classes)
-    ranked = [
-        images
+    drawn = [
+        FoldPhotos.draw(fold, features, labels, rng, reference, rivals, parts=_PARTS, most=most)
         for fold in folds_of(classes, retrained=bool(prompt.in_fold), seed=seed)
-        for images in _ranked(
-            FoldPhotos.draw(fold, features, labels, rng, reference, rivals, parts=_PARTS, most=most),
-            prompt.of(fold),
-            scale,
-            choice,
-        )
     ]
-    if not ranked:
-        return None
-    alpha = 0.0 if choice is None else choice.alpha
-    temperature = _temperature(ranked, 1 + _USUAL_SLOPE * alpha, _CLASS_WEIGHT * classes)
-    return _limits(ranked, temperature, _CLASS_WEIGHT * classes, 0 if choice is None else choice.offsets[-1][0])
+    folds = [photos for photos in drawn if photos is not None]
+
+    def confidence(way: LeftOutResult | None) -> Confidence | None:
+        ranked = [images for photos in folds for images in _ranked(photos, prompt.of(photos.fold), scale, way)]
+        if not ranked:
+            return None
+        temperature = _temperature(ranked, 1 + _USUAL_SLOPE * (way.alpha if way else 0.0), _CLASS_WEIGHT * classes)
+        return _limits(ranked, temperature, _CLASS_WEIGHT * classes, way.offsets[-1][0] if way else 0)
+
+    return {"confidence": confidence(choice), "text_confidence": confidence(None)}
 
 
-def _ranked(photos: FoldPhotos | None, rows: Doubles, scale: float, choice: LeftOutResult | None) -> Iterator[_Ranked]:
-    """Yield the images of a fold by number of photos of its left-out classes; weights of a fold add up to 2."""
-    if photos is None:
-        return
+def _ranked(photos: FoldPhotos, rows: Doubles, scale: float, choice: LeftOutResult | None) -> Iterator[_Ranked]:
+    """Yield the images of a fold by number of photos of its left-out classes, which count half by name.
+
+    Args:
+        photos: of the fold.
+        rows: (C, D) text rows of all classes.
+        scale: the logit scale.
+        choice: of the statistics; None stands for text alone.
+    """
     statistics = _in_fold(photos, rows, choice)
     for count in PHOTOS if choice is not None else PHOTOS[:1]:
         result = photos.logits(statistics, rows, scale, count)
