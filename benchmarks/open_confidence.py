@@ -43,8 +43,8 @@ def fitted(domain: Domain, backbone: Any, rows: Any, seed: int, shots: int) -> A
     prompt = left_out.Prompt(left_out.HANDCRAFTED, texts)
     choice = left_out.choose(features, labels, [prompt], backbone.logit_scale, seed=seed)
     statistics = chosen(choice, gaussian(features[:, 0], labels, domain.trained), texts, 1.0)
-    trust = fit_confidences(features, labels, prompt, backbone.logit_scale, choice, seed=seed)
-    return dataclasses.replace(statistics, **trust)
+    trust, _ = fit_confidences(features, labels, prompt, backbone.logit_scale, choice, seed=seed)
+    return dataclasses.replace(statistics, confidence=trust)
 
 
 def ranked(domain: Domain, test: Photos, statistics: Any, rows: Any, scale: float, photos: int) -> list[Any]:

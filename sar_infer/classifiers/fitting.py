@@ -49,8 +49,8 @@ def fit(
     choice = left_out.choose(views, labels, [prompt], scale, rivals=rivals, alphas=left_out.ALPHAS[1:], seed=seed)
     model = gaussian(views[:, 0], labels, len(rows), trained=rivals.trained)
     statistics = chosen(choice, model, _with_trained(rows, rivals.trained), separation(views[:, 0], labels, len(rows)))
-    trust = fit_confidences(views, labels, prompt, scale, choice, rivals=rivals, seed=seed)
-    return Fitting(dataclasses.replace(statistics, **trust), choice)
+    trust, text_trust = fit_confidences(views, labels, prompt, scale, choice, rivals=rivals, seed=seed)
+    return Fitting(dataclasses.replace(statistics, confidence=trust, text_confidence=text_trust), choice)
 
 
 def chosen(choice: LeftOutResult, model: Gaussian, rows: Doubles, distance: float) -> Statistics:

@@ -105,7 +105,8 @@ class Rivals:
     trained: TrainedClasses | None = None
 
     def __len__(self) -> int:
-        return sum(len(rows) for rows in (self.named, self.trained and self.trained.rows) if rows is not None)
+        named = 0 if self.named is None else len(self.named)
+        return named + (0 if self.trained is None else len(self.trained.rows))
 
 
 NO_RIVALS = Rivals()

@@ -7,6 +7,7 @@ temperatures usually are. Chosen on classes of Caltech101 and garments that were
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -70,13 +71,12 @@ def fit_confidences(
     reference: Doubles | None = None,
     rivals: Rivals = NO_RIVALS,
     seed: int = 0,
-) -> dict[str, Confidence | None]:
-    """Return how far scores can be trusted, by field of `Statistics`; None if too few photos could be ranked.
+) -> tuple[Confidence | None, Confidence | None]:
+    """Return how far scores of text and statistics, and of text alone, can be trusted; None if no photo was ranked.
 
-    ``confidence`` is that of text and statistics, ``text_confidence`` that of text alone. The temperature makes the
-    labels most likely, trained and left-out classes counting half each, left-out classes by name and with photos too;
-    the logarithm of T has a normal prior around ``log(1 + 4 alpha)``, against which each class counts as four photos.
-    It is never below 1: left-out classes may be too easy.
+    The temperature makes the labels most likely, trained and left-out classes counting half each, left-out classes by
+    name and with photos too; the logarithm of T has a normal prior around ``log(1 + 4 alpha)``, against which each
+    class counts as four photos. It is never below 1: left-out classes may be too easy.
 
     Args:
         features: (N, V, D) unit rows, as `left_out.choose` takes them.
@@ -103,7 +103,7 @@ def fit_confidences(
         temperature = _temperature(ranked, 1 + _USUAL_SLOPE * (way.alpha if way else 0.0), _CLASS_WEIGHT * classes)
         return _limits(ranked, temperature, _CLASS_WEIGHT * classes, way.offsets[-1][0] if way else 0)
 
-    return {"confidence": confidence(choice), "text_confidence": confidence(None)}
+    return confidence(choice), confidence(None)
 
 
 def _ranked(photos: FoldPhotos, rows: Doubles, scale: float, choice: LeftOutResult | None) -> Iterator[_Ranked]:
@@ -152,20 +152,20 @@ def _temperature(ranked: list[_Ranked], usual: float, strength: float) -> float:
 
     def slope(log_beta: float) -> float:
         """Return the derivative of the negative log-likelihood and of the prior by log(1/T)."""
-        beta = float(np.exp(log_beta))
+        beta = math.exp(log_beta)
         excess = sum(
             float((images.weights * ((softmax(beta * images.logits) * images.logits).sum(axis=1) - own)).sum())
             for images, own in zip(ranked, true, strict=True)
         )
-        return strength * beta * excess / total + (log_beta + np.log(usual)) / _USUAL_SPREAD**2
+        return strength * beta * excess / total + (log_beta + math.log(usual)) / _USUAL_SPREAD**2
 
-    low, high = -float(np.log(_HOTTEST)), 0.0
+    low, high = -math.log(_HOTTEST), 0.0
     if slope(high) < 0:
         return 1.0
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
         low, high = (low, middle) if slope(middle) > 0 else (middle, high)
-    return float(np.exp(-(low + high) / 2))
+    return math.exp(-(low + high) / 2)
 
 
 def _limits(ranked: list[_Ranked], temperature: float, independent: float, usual: int) -> Confidence:

@@ -141,7 +141,7 @@ def rankings(features, labels, rows, choice, seed):
 def test_the_temperature_is_the_most_likely_under_its_prior() -> None:
     features, labels, rows, _, _ = world(9, 12, spread=0.2)
     choice = choose(features[:, None], labels, [Prompt("handcrafted", rows)], SCALE, alphas=(1.0,), seed=3)
-    found = fit_confidences(features[:, None], labels, Prompt("handcrafted", rows), SCALE, choice, seed=3)["confidence"]
+    found = fit_confidences(features[:, None], labels, Prompt("handcrafted", rows), SCALE, choice, seed=3)[0]
     assert found is not None
     groups = list(rankings(features, labels, rows, choice, 3))
 
@@ -176,8 +176,7 @@ def test_few_classes_leave_the_temperature_near_the_usual_one_and_widen_sets() -
     """Four classes that are never confused say nothing: a likelihood alone would take the lowest temperature."""
     features, labels, rows, _, _ = world(4, 12, spread=0.02)
     choice = choose(features[:, None], labels, [Prompt("handcrafted", rows)], SCALE, alphas=(1.0,))
-    both = fit_confidences(features[:, None], labels, Prompt("handcrafted", rows), SCALE, choice)
-    found, text = both["confidence"], both["text_confidence"]
+    found, text = fit_confidences(features[:, None], labels, Prompt("handcrafted", rows), SCALE, choice)
     assert found is not None
     assert found.temperature > 1.5
     assert all(least[2] == 0 for _, least in found.conformal)  # 95 % of 16 photos cannot be told: every class is in
@@ -194,7 +193,7 @@ def test_scores_of_classes_added_later_are_right_as_often_as_they_say() -> None:
         prompt = Prompt("handcrafted", rows[:12])
         choice = choose(features[ours, None], labels[ours], [prompt], sure, seed=seed)
         model = chosen(choice, gaussian(features[ours], labels[ours], 12), rows[:12], 1.0)
-        trust = fit_confidences(features[ours, None], labels[ours], prompt, sure, choice, seed=seed)["confidence"]
+        trust = fit_confidences(features[ours, None], labels[ours], prompt, sure, choice, seed=seed)[0]
         assert trust is not None
         for photos in (0, 2):
             means = np.stack([features[labels == c][: max(photos, 1)].mean(0) for c in range(24)])
@@ -234,7 +233,7 @@ def test_a_prompt_that_was_trained_again_is_ranked_with_its_rows_in_the_folds() 
     noise = unit(np.random.default_rng(4).normal(size=rows.shape))
     choice = choose(features[:, None], labels, [Prompt("learned", rows, (rows, rows))], SCALE, alphas=(0.25,))
     good, bad = (
-        fit_confidences(features[:, None], labels, Prompt("learned", rows, (row, row)), SCALE, choice)["confidence"]
+        fit_confidences(features[:, None], labels, Prompt("learned", rows, (row, row)), SCALE, choice)[0]
         for row in (rows, noise)
     )
     assert good is not None
@@ -247,7 +246,7 @@ def test_nothing_is_said_where_no_photo_is_left() -> None:
     choice = choose(features[:, None], labels, [Prompt("handcrafted", rows)], SCALE)
     first = np.arange(0, 10, 2)
     found = fit_confidences(features[first, None], labels[first], Prompt("handcrafted", rows), SCALE, choice)
-    assert found == {"confidence": None, "text_confidence": None}
+    assert found == (None, None)
 
 
 def test_every_part_of_a_fold_is_used_once() -> None:
