@@ -158,7 +158,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Expected:
-    """Accuracy that a class added later may expect, in per cent, with a 95 % interval over classes; see `_expected`."""
+    """Mean accuracy to expect of as many classes added later, in per cent, with a 95 % interval; see `_expected`."""
 
     photos: int
     accuracy: float
