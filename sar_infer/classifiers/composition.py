@@ -187,7 +187,7 @@ class Composer:
         rows = bank.table.whole()
         means, counts = np.zeros(rows.shape, np.float32), np.zeros(len(rows))
         photos_only = np.zeros(len(rows), np.bool_)
-        for column, item in photos.items():
+        for column, item in photos.items():  # without labels do not count here
             means[column], counts[column], photos_only[column] = item.mean, item.count, item.photos_only
         return KnownClasses(rows, means, counts, photos_only)
 

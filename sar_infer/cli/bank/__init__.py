@@ -9,6 +9,7 @@ from sar_infer.cli.bank.calibrating import calibrate
 from sar_infer.cli.bank.common import ENVIRONMENT
 from sar_infer.cli.bank.editing import add, alias, merge, rebase, remove, rename, rollback, set_class
 from sar_infer.cli.bank.fitting import fit
+from sar_infer.cli.bank.learning import learn
 from sar_infer.cli.bank.reading import diff, history, lint, list_classes, nearest, verify
 from sar_infer.cli.options import CONTEXT, refused_command
 
@@ -40,7 +41,7 @@ def main() -> None:
 
 
 for command in (
-    *(add, alias, calibrate, diff, fit, history, lint, list_classes),
+    *(add, alias, calibrate, diff, fit, history, learn, lint, list_classes),
     *(merge, nearest, rebase, remove, rename, rollback, set_class, verify),
 ):
     main.add_command(command)
