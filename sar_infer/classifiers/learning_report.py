@@ -15,6 +15,8 @@ from sar_infer.classifiers.statistics import Statistics
 
 _EXAMPLES = 10
 _CHUNK = 1024
+_LEAST = 0.01
+"""Labelled photos that those of a class have to count as to be kept."""
 _COUNTED = 0.5
 """Least weight of a photo that is said to count."""
 _STRANGE = 1.0
@@ -107,7 +109,7 @@ def learn_stream(
     """
     rows = spool.rows
     learning = learn(statistics, scale, known, rows, all_known=all_known, told=told)
-    columns = np.flatnonzero(learning.counts > 0)
+    columns = np.flatnonzero(learning.counts >= _LEAST)
     change = Learn(
         tuple(names[column] for column in columns.tolist()),
         learning.sums[columns].astype(np.float32),
@@ -155,7 +157,7 @@ def _report(
             names[c], int(won[c]), round(float(held[c] / max(won[c], 1)), 4), round(float(learning.counts[c]), 3)
         )
         for c in np.argsort(-won, kind="stable").tolist()
-        if won[c] or learning.counts[c] > 0
+        if won[c] or learning.counts[c] >= _LEAST
     ]
     return LearningReport(
         len(spool),

@@ -79,9 +79,8 @@ def learn(
             raise Refusal(f"{places[0]}: no photo that can be read")
         if dry_run:
             _, report = _learned(before, spool, all_known=all_known)
-            emit(
-                arguments.form, lambda: {"bank": str(arguments.file), "changed": False} | _content(report, skipped), []
-            )
+            content = {"bank": str(arguments.file), "changed": False, "learned": _content(report, skipped)}
+            emit(arguments.form, lambda: content, [])
         else:
             with changing(arguments) as workspace:  # locked only now: encoding may have taken hours
                 change, report = _learned(workspace, spool, all_known=all_known)
