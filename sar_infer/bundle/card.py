@@ -225,7 +225,12 @@ def _percent(value: float | None) -> str:
 def _confidence(manifest: Manifest) -> Iterator[str]:
     """Yield what scores mean."""
     if manifest.temperature is None:
-        yield "Scores are not calibrated: a softmax over the names of the call, to be read as a ranking."
+        yield (
+            "Scores are calibrated on trained classes left out in turn where an answer says `left-out`, on no held-out "
+            "photo."
+            if manifest.statistics
+            else "Scores are not calibrated: a softmax over the names of the call, to be read as a ranking."
+        )
         return
     yield (
         f"Scores are calibrated for {len(manifest.calibrated):,} of the classes (temperature "

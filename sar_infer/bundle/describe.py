@@ -40,7 +40,7 @@ def _lines(bundle: Bundle) -> Iterator[tuple[str, str]]:
     yield "image", f"{manifest.preprocess.size} pixels, {manifest.preprocess.resize_mode}"
     yield "class name", f"at most {manifest.tokenizer.max_name_tokens} tokens"
     yield from _quality(manifest.quality)
-    yield from _confidence(manifest)
+    yield from _confidence(manifest, bundle.statistics)
     yield from _precisions(manifest)
     yield "digest", manifest.digest
     yield "encoder", manifest.encoder_digest
@@ -91,7 +91,15 @@ def _variant(variant: Variant, samples: str) -> str:
     return f"{figures}; measured on {variant.processor}" if variant.processor else figures
 
 
-def _confidence(manifest: Manifest) -> Iterator[tuple[str, str]]:
+def _confidence(manifest: Manifest, trained: TrainedStatistics | None) -> Iterator[tuple[str, str]]:
+    confidence = None if trained is None else trained.statistics.confidence
+    if confidence is not None:
+        yield (
+            "left out",
+            f"temperature {confidence.temperature:.3f}, for any classes, from trained ones left out in turn",
+        )
+    if manifest.temperature is None and confidence is not None:
+        return
     if manifest.temperature is None:
         yield "calibration", "none: scores rank, and no threshold for unknown is known"
         return

@@ -19,6 +19,7 @@ from sar_infer.bank import ClassBank
 from sar_infer.bank.learned import FittedTensors
 from sar_infer.bank.table import Block, Table, among
 from sar_infer.classifiers.confidence import Confidence
+from sar_infer.classifiers.learning import KnownClasses
 from sar_infer.classifiers.statistics import (
     Counts,
     Doubles,
@@ -50,6 +51,7 @@ class Terms:
         means: (K, D) their means.
         counts: (K,) numbers of their photos.
         shift: How much more than was fitted is taken from classes with photos.
+        translation: (D,) added to the row of each image, learned from photos without labels; None is 0.
     """
 
     statistics: Statistics
@@ -60,6 +62,7 @@ class Terms:
     means: Floats
     counts: Counts
     shift: float = 0.0
+    translation: Floats | None = None
 
     @property
     def photos(self) -> Counts:
@@ -116,7 +119,11 @@ class Terms:
             rows: (N, D) text rows of these classes.
         """
         means, _ = self.class_means(columns, rows)
-        return mahalanobis(self.statistics, features - means) ** 2
+        return mahalanobis(self.statistics, self.translated(features) - means) ** 2
+
+    def translated(self, features: Floats) -> Floats:
+        """Return rows of images (N, D) with the translation added."""
+        return features if self.translation is None else features + self.translation
 
 
 class Prepared:
@@ -128,6 +135,7 @@ class Prepared:
 
     def __init__(self, terms: Terms, rows: Floats) -> None:
         self._terms = terms
+        rows = terms.translated(rows)
         self._centred: Floats = rows - terms.statistics.centre
         self.queries, constants = transformed_queries(terms.statistics, terms.scale, rows)
         self._constants = constants[:, np.newaxis]
@@ -210,7 +218,19 @@ class Composer:
             terms: Of the call's classes; None if text alone ranks them.
         """
         statistics = self._model(bank).statistics
-        return statistics.text_confidence if terms is None else None if terms.shift else statistics.confidence
+        if terms is None:
+            return statistics.text_confidence
+        return None if terms.shift or bank.learned is not None else statistics.confidence
+
+    def known(self, bank: ClassBank) -> KnownClasses:
+        """Return all that is known of a bank's classes but for what photos without labels taught."""
+        photos = self._photos_of(bank)
+        rows = bank.table.whole()
+        means, counts = np.zeros(rows.shape, np.float32), np.zeros(len(rows))
+        photos_only = np.zeros(len(rows), np.bool_)
+        for column, item in photos.items():  # without labels do not count here
+            means[column], counts[column], photos_only[column] = item.mean, item.count, item.photos_only
+        return KnownClasses(rows, means, counts, photos_only)
 
     def terms(
         self,
@@ -230,8 +250,9 @@ class Composer:
             photos: Further photos of theirs.
         """
         model = self._model(bank)
-        if not model.changes and bank.photographed is None and not any(photos):
+        if not model.changes and bank.photographed is None and bank.learned is None and not any(photos):
             return None
+        translation = None if bank.learned is None else bank.learned.translation
         call_terms = None
         if rows is not None:
             counted = self._photos_of(bank)
@@ -239,7 +260,8 @@ class Composer:
             both = [_both(first, second) for first, second in zip(bank_photos, photos, strict=True)]
             with_photos = {position: item for position, item in enumerate(both) if item is not None}
             table = Table((Block(("",) * len(rows), rows),))
-            call_terms = self._special(model.statistics, table, named_bias(model.statistics, rows), with_photos)
+            bias = named_bias(model.statistics, rows)
+            call_terms = self._special(model.statistics, table, bias, with_photos, translation)
         if left_out is None:
             return call_terms
         terms = self._of(bank, model).without(left_out)
@@ -265,12 +287,13 @@ class Composer:
             terms = self._terms.get(bank)
             if terms is None:
                 bias = model.bias(bank.table)
-                terms = self._special(model.statistics, bank.table, bias, self._photos_of(bank))
+                translation = None if bank.learned is None else bank.learned.translation
+                terms = self._special(model.statistics, bank.table, bias, self._photos_of(bank), translation)
                 self._terms[bank] = terms
             return terms
 
     def _photos_of(self, bank: ClassBank) -> Mapping[int, ClassPhotos]:
-        """Return the photos of a bank's classes by column."""
+        """Return the photos of a bank's classes by column, those without labels too."""
         photos = self._photos.get(bank)
         if photos is None:
             counted: dict[int, ClassPhotos] = {}
@@ -283,22 +306,47 @@ class Composer:
             for name, one in bank.photos.items():
                 column, added = bank.index[name], ClassPhotos.of(one)
                 counted[column] = counted[column].joined(added) if column in counted else added
+            for column, unlabelled in _unlabelled(bank).items():
+                counted[column] = counted[column].joined(unlabelled) if column in counted else unlabelled
             photos = self._photos[bank] = counted
         return photos
 
-    def _special(self, statistics: Statistics, table: Table, bias: Floats, photos: Mapping[int, ClassPhotos]) -> Terms:
+    def _special(
+        self,
+        statistics: Statistics,
+        table: Table,
+        bias: Floats,
+        photos: Mapping[int, ClassPhotos],
+        translation: Floats | None,
+    ) -> Terms:
         """Return terms with weights for the classes with photos, by their columns in a table."""
         columns = np.array(sorted(photos), dtype=np.intp)
         items = [photos[column] for column in columns.tolist()]
         rows = table.take(columns)
-        means = np.array([item.mean for item in items], np.float32).reshape(rows.shape)
+        evidence = [item.evidence(translation) for item in items]
+        means = np.array([mean for mean, _ in evidence], np.float32).reshape(rows.shape)
+        weighted = np.array([count for _, count in evidence], np.float64)
         counts = np.array([item.count for item in items], np.int64)
         photos_only = np.array([item.photos_only for item in items], np.bool_)
-        weights, special = composed(statistics, self._scale, rows, means, counts, photos_only, self._offset)
+        weights, special = composed(statistics, self._scale, rows, means, weighted, photos_only, self._offset)
         bias = bias.copy()
         bias[columns] = special
-        joined = class_means(statistics, rows, means, counts, photos_only).astype(np.float32)
-        return Terms(statistics, self._scale, bias, weights, columns, joined, counts, shift=self._offset)
+        joined = class_means(statistics, rows, means, weighted, photos_only).astype(np.float32)
+        return Terms(statistics, self._scale, bias, weights, columns, joined, counts, self._offset, translation)
+
+
+def _unlabelled(bank: ClassBank) -> dict[int, ClassPhotos]:
+    """Return the photos without labels that count for a bank's classes, by column."""
+    if bank.learned is None:
+        return {}
+    slots = [slot for slot, (_, count) in bank.learned.by_slot.items() if count > 0]
+    columns = bank.table.positions(slots).tolist() if slots else []
+    nothing = np.zeros(bank.dim, np.float32)
+    pairs = ((column, *bank.learned.by_slot[slot]) for column, slot in zip(columns, slots, strict=True))
+    return {
+        column: ClassPhotos(nothing, 0, unlabelled=(sums / count).astype(np.float32), weight=count)
+        for column, sums, count in pairs
+    }
 
 
 def _both(first: ClassPhotos | None, second: ClassPhotos | None) -> ClassPhotos | None:

@@ -105,4 +105,5 @@ class Confidence:
         if not np.isfinite(table).all():
             raise BankError("confidence: a threshold is not finite")
         conformal = tuple((int(row[0]), tuple(map(float, row[1:]))) for row in table.tolist())
-        return cls(*map(float, numbers), conformal=conformal)
+        temperature, score, energy, others = numbers.tolist()
+        return cls(float(temperature), float(score), float(energy), float(others), conformal)

@@ -13,10 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from sar_infer.classifiers import left_out
-from sar_infer.classifiers.confidence import Confidence
 from sar_infer.classifiers.gaussian import Doubles, Gaussian, Labels, TrainedClasses, assemble, gaussian, separation
 from sar_infer.classifiers.left_out import HANDCRAFTED, NO_RIVALS, LeftOutResult, Prompt, Rivals
-from sar_infer.classifiers.left_out_confidence import fit_confidence
+from sar_infer.classifiers.left_out_confidence import fit_confidences
 from sar_infer.classifiers.statistics import Statistics
 
 
@@ -50,8 +49,8 @@ def fit(
     choice = left_out.choose(views, labels, [prompt], scale, rivals=rivals, alphas=left_out.ALPHAS[1:], seed=seed)
     model = gaussian(views[:, 0], labels, len(rows), trained=rivals.trained)
     statistics = chosen(choice, model, _with_trained(rows, rivals.trained), separation(views[:, 0], labels, len(rows)))
-    trust = confidences(views, labels, prompt, scale, choice, rivals=rivals, seed=seed)
-    return Fitting(dataclasses.replace(statistics, **trust), choice)
+    trust, text_trust = fit_confidences(views, labels, prompt, scale, choice, rivals=rivals, seed=seed)
+    return Fitting(dataclasses.replace(statistics, confidence=trust, text_confidence=text_trust), choice)
 
 
 def chosen(choice: LeftOutResult, model: Gaussian, rows: Doubles, distance: float) -> Statistics:
@@ -73,27 +72,6 @@ def chosen(choice: LeftOutResult, model: Gaussian, rows: Doubles, distance: floa
         curve=choice.curve,
         separation=distance,
     )
-
-
-def confidences(
-    features: Doubles,
-    labels: Labels,
-    prompt: Prompt,
-    scale: float,
-    choice: LeftOutResult,
-    *,
-    reference: Doubles | None = None,
-    rivals: Rivals = NO_RIVALS,
-    seed: int = 0,
-) -> dict[str, Confidence | None]:
-    """Return how far scores can be trusted, by field of `Statistics`: of text and statistics, and of text alone.
-
-    The arguments are those of `left_out_confidence.fit_confidence`.
-    """
-    return {
-        field: fit_confidence(features, labels, prompt, scale, way, reference=reference, rivals=rivals, seed=seed)
-        for field, way in (("confidence", choice), ("text_confidence", None))
-    }
 
 
 def _with_trained(rows: Doubles, trained: TrainedClasses | None) -> Doubles:

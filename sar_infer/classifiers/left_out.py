@@ -105,7 +105,8 @@ class Rivals:
     trained: TrainedClasses | None = None
 
     def __len__(self) -> int:
-        return sum(len(rows) for rows in (self.named, self.trained and self.trained.rows) if rows is not None)
+        named = 0 if self.named is None else len(self.named)
+        return named + (0 if self.trained is None else len(self.trained.rows))
 
 
 NO_RIVALS = Rivals()
@@ -409,6 +410,7 @@ class FoldPhotos:
             return result
 
         image_kept = image_logits(image_only, remaining, self.model.means, self.model.counts)
+        unnamed = dataclasses.replace(image_only, slope=0.0) if 0 in alphas else None
         named = self.rivals.named
         best_named = dict.fromkeys(alphas, np.full(len(self.images), -np.inf))
         if named is not None and len(named):
@@ -422,11 +424,10 @@ class FoldPhotos:
             means, counts = learned
             image_left = image_logits(image_only, left, means, counts)
             is_kept, is_counted = self.order < 0, self.counted(counts)
-            prototypes = image_logits(dataclasses.replace(image_only, slope=0.0), left, means, counts)
             for alpha in alphas:
                 logits_kept, logits_left = text_kept + alpha * image_kept, text_left + alpha * image_left
-                if alpha == 0:
-                    logits_left = text_left + PHOTO_ALPHA * prototypes  # which are 0 without photos
+                if unnamed is not None and alpha == 0:  # prototypes, which are 0 without photos
+                    logits_left = text_left + PHOTO_ALPHA * image_logits(unnamed, left, means, counts)
                 best_left, other = logits_left.max(1), best_named[alpha]
                 margin = logits_kept.max(1) - np.maximum(best_left, other)
                 right_left = (logits_left.argmax(1) == self.truth) & (best_left >= other)

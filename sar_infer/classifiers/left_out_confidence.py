@@ -66,18 +66,18 @@ class _Ranked:
     distances: Doubles | None
 
 
-def fit_confidence(
+def fit_confidences(
     features: Doubles,
     labels: Labels,
     prompt: Prompt,
     scale: float,
-    choice: LeftOutResult | None,
+    choice: LeftOutResult,
     *,
     reference: Doubles | None = None,
     rivals: Rivals = NO_RIVALS,
     seed: int = 0,
-) -> Confidence | None:
-    """Return how far the scores of a branch can be trusted; None if too few photos could be ranked.
+) -> tuple[Confidence | None, Confidence | None]:
+    """Return how far scores of text and statistics, and of text alone, can be trusted; None if no photo was ranked.
 
     The temperature makes the labels most likely, trained and left-out classes counting half each, left-out classes by
     name and with photos too; the logarithm of T has a normal prior around ``log(1 + 4 alpha)``, against which each
@@ -88,34 +88,38 @@ def fit_confidence(
         labels: (N,) 0 to C - 1.
         prompt: the one that the bundle has.
         scale: the logit scale.
-        choice: of the statistics; None stands for text alone.
+        choice: of the statistics.
         reference: (D, D) covariance where photos show none.
         rivals: classes that compete too.
         seed: of folds and draws.
     """
     classes, rng = len(prompt.rows), np.random.default_rng(seed + 2)
     most = max(2, _EVALUATED // classes)
-    ranked = [
-        images
+    drawn = [
+        FoldPhotos.draw(fold, features, labels, rng, reference, rivals, parts=_PARTS, most=most)
         for fold in folds_of(classes, retrained=bool(prompt.in_fold), seed=seed)
-        for images in _ranked(
-            FoldPhotos.draw(fold, features, labels, rng, reference, rivals, parts=_PARTS, most=most),
-            prompt.of(fold),
-            scale,
-            choice,
-        )
     ]
-    if not ranked:
-        return None
-    alpha = 0.0 if choice is None else choice.alpha
-    temperature = _temperature(ranked, 1 + _USUAL_SLOPE * alpha, _CLASS_WEIGHT * classes)
-    return _limits(ranked, temperature, _CLASS_WEIGHT * classes, 0 if choice is None else choice.offsets[-1][0])
+    folds = [photos for photos in drawn if photos is not None]
+
+    def confidence(way: LeftOutResult | None) -> Confidence | None:
+        ranked = [images for photos in folds for images in _ranked(photos, prompt.of(photos.fold), scale, way)]
+        if not ranked:
+            return None
+        temperature = _temperature(ranked, 1 + _USUAL_SLOPE * (way.alpha if way else 0.0), _CLASS_WEIGHT * classes)
+        return _limits(ranked, temperature, _CLASS_WEIGHT * classes, way.offsets[-1][0] if way else 0)
+
+    return confidence(choice), confidence(None)
 
 
-def _ranked(photos: FoldPhotos | None, rows: Doubles, scale: float, choice: LeftOutResult | None) -> Iterator[_Ranked]:
-    """Yield the images of a fold by number of photos of its left-out classes; weights of a fold add up to 2."""
-    if photos is None:
-        return
+def _ranked(photos: FoldPhotos, rows: Doubles, scale: float, choice: LeftOutResult | None) -> Iterator[_Ranked]:
+    """Yield the images of a fold by number of photos of its left-out classes, which count half by name.
+
+    Args:
+        photos: of the fold.
+        rows: (C, D) text rows of all classes.
+        scale: the logit scale.
+        choice: of the statistics; None stands for text alone.
+    """
     statistics = _in_fold(photos, rows, choice)
     for count in PHOTOS if choice is not None else PHOTOS[:1]:
         result = photos.logits(statistics, rows, scale, count)
@@ -166,20 +170,20 @@ def _temperature(ranked: list[_Ranked], usual: float, strength: float) -> float:
 
     def slope(log_beta: float) -> float:
         """Return the derivative of the negative log-likelihood and of the prior by log(1/T)."""
-        beta = float(np.exp(log_beta))
+        beta = math.exp(log_beta)
         excess = sum(
             float((images.weights * ((softmax(beta * images.logits) * images.logits).sum(axis=1) - own)).sum())
             for images, own in zip(ranked, true, strict=True)
         )
-        return strength * beta * excess / total + (log_beta + np.log(usual)) / _USUAL_SPREAD**2
+        return strength * beta * excess / total + (log_beta + math.log(usual)) / _USUAL_SPREAD**2
 
-    low, high = -float(np.log(_HOTTEST)), 0.0
+    low, high = -math.log(_HOTTEST), 0.0
     if slope(high) < 0:
         return 1.0
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
         low, high = (low, middle) if slope(middle) > 0 else (middle, high)
-    return float(np.exp(-(low + high) / 2))
+    return math.exp(-(low + high) / 2)
 
 
 def _limits(ranked: list[_Ranked], temperature: float, independent: float, usual: int) -> Confidence:

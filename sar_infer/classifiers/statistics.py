@@ -278,11 +278,11 @@ def composed(
         scale: s, the logit scale.
         text_rows: (K, D) unit text rows.
         photo_means: (K, D) mean unit feature of each class's photos; ignored where the count is 0.
-        counts: (K,) numbers of photos.
+        counts: (K,) numbers of photos; those without labels may count as parts of one.
         photos_only: (K,) True for classes whose name means nothing; they take the mean text row. None for none.
         shift: Is added to g of every class that has photos.
     """
-    photos = np.asarray(counts, dtype=np.int64)
+    photos = np.asarray(counts, dtype=np.float64)
     weights = np.empty(text_rows.shape, dtype=np.float32)
     bias = np.empty(len(text_rows), dtype=np.float32)
     precision, centre = statistics.precision.astype(np.float64), statistics.centre.astype(np.float64)

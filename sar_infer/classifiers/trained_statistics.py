@@ -44,8 +44,11 @@ class ClassPhotos:
 
     Attributes:
         mean: (D,) float32, mean of the unit rows of its photos.
-        count: Number of photos; 0 only if ``photos_only`` is True, and the class waits for its first.
+        count: Number of photos; 0 only if ``photos_only`` is True, and the class waits for its first, or if photos
+            without labels count for it.
         photos_only: The name means nothing (``SKU-12345``), so photos alone say what the class is.
+        unlabelled: (D,) float32, mean row of photos without labels that count for it, as the stream had them.
+        weight: Number of photos with labels that those count as.
 
     Raises:
         InputError: There is no photo, or the mean is not one of unit rows.
@@ -54,9 +57,11 @@ class ClassPhotos:
     mean: Floats
     count: int
     photos_only: bool = False
+    unlabelled: Floats | None = None
+    weight: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.count < (0 if self.photos_only else 1):
+        if self.count < (0 if self.photos_only or self.weight else 1):
             raise InputError(f"photos of a class: expected 1 or more, got {self.count}")
         if self.mean.ndim != 1 or not float(np.linalg.norm(self.mean)) <= _UNIT:
             raise InputError("photos of a class: expected the mean (D,) of unit rows")
@@ -70,7 +75,26 @@ class ClassPhotos:
         """Return the photos of both; no photo may be in both. The name means nothing if either says so."""
         count = self.count + other.count
         total = self.count * self.mean.astype(np.float64) + other.count * other.mean.astype(np.float64)
-        return ClassPhotos((total / max(1, count)).astype(np.float32), count, self.photos_only or other.photos_only)
+        learned = self if self.weight else other
+        return ClassPhotos(
+            (total / max(1, count)).astype(np.float32),
+            count,
+            self.photos_only or other.photos_only,
+            learned.unlabelled,
+            learned.weight,
+        )
+
+    def evidence(self, translation: Floats | None = None) -> tuple[Floats, float]:
+        """Return mean row (D,) and number of all photos, those without labels by their weight.
+
+        Args:
+            translation: (D,) what is added to the row of an image without label.
+        """
+        if self.unlabelled is None or not self.weight:
+            return self.mean, float(self.count)
+        unlabelled = self.unlabelled if translation is None else self.unlabelled + translation
+        count = self.count + self.weight
+        return ((self.count * self.mean + self.weight * unlabelled) / count).astype(np.float32), count
 
 
 @dataclass(frozen=True, eq=False)

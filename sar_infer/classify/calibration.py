@@ -91,13 +91,14 @@ class Fitted:
         return cls(**{**stored, "measured": Calibration(**stored["measured"])})
 
 
-def not_calibrated(held_out: int | None) -> str:
-    """Return one line that says why scores are not calibrated.
+def not_calibrated(held_out: int | None, *, left_out: bool = False) -> str:
+    """Return one line that says why scores are not calibrated on held-out photos.
 
     Args:
         held_out: images that it could be fitted on; None where an older record does not say.
+        left_out: they are calibrated on classes left out in turn.
     """
-    said = "scores are not calibrated"
+    said = "scores are calibrated on classes left out alone" if left_out else "scores are not calibrated"
     if held_out is None:
         return said
     if held_out < LEAST_IMAGES:

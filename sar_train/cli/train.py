@@ -223,6 +223,7 @@ def warn_not_calibrated(run: TrainedRun) -> None:
 
     if run.record["calibration"] is None:
         dataset = run.record["dataset"]
-        why = not_calibrated(dataset["held_out"])
+        left_out = (run.record["statistics"] or {}).get("temperature") is not None
+        why = not_calibrated(dataset["held_out"], left_out=left_out)
         more = "hold out more with fewer --shots" if dataset["split_origin"] == "ours" else "give more test photos"
         click.echo(f"Warning: {why}; {more}, or use sar-bank calibrate later (docs/confidence.md)", err=True)

@@ -259,7 +259,8 @@ def _quality(run: Run, source: ExportSource, tell: Callable[[str], None]) -> tup
     judged_by = confidence(run)
     if judged_by is None:
         attempted = "calibration" in run.record
-        why = (not_calibrated(run.record["dataset"].get("held_out")),) if attempted else ()
+        left_out = source.statistics is not None and source.statistics.confidence is not None
+        why = (not_calibrated(run.record["dataset"].get("held_out"), left_out=left_out),) if attempted else ()
         return dataclasses.replace(quality, notes=(*quality.notes, *why)), None
     fitted_for = judged_by.branch or ("head" if methods.get(run.method).head is not PromptMethod.head else "text")
     if fitted_for == "statistics" and source.statistics is not None and source.branch == "text":

@@ -131,7 +131,7 @@ ONLY = (*BANK_NAMES[:3], NAMED, SKU, CALLED)
 def result_scores(result: Mapping[str, Any]) -> Answer:
     assert result["branch"] == "text+statistics"
     for prediction in result["predictions"]:
-        assert prediction["calibrated"] is (prediction["label"] in BANK_NAMES[:3])
+        assert (prediction["calibration"] == "held-out") is (prediction["label"] in BANK_NAMES[:3])
     return {p["label"]: p["score"] for p in result["predictions"]} | {"unknown": result["unknown"]}
 
 
@@ -217,7 +217,7 @@ def test_by_photos_in_python(bundle: Path, images: list[Path]) -> None:
     assert set(names) == {*OWN, CALLED, "SKU-12345"}
     for result, scores in zip(classifier.decide(classes, 99)(rows), expected(bundle, images, names, seen), strict=True):
         assert {p.label: p.score for p in result.predictions} == pytest.approx(scores, abs=1e-5)
-        calibrated = {p.label for p in result.predictions if p.calibrated}
+        calibrated = {p.label for p in result.predictions if p.calibration == "held-out"}
         assert calibrated == {"red", "blue"}  # the photos of green are no longer those it was calibrated with
 
 

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from sar_infer.classifiers import left_out
-from sar_infer.classifiers.fitting import chosen, confidences
+from sar_infer.classifiers.fitting import chosen
 from sar_infer.classifiers.gaussian import Gaussian, assemble, gaussian, separation
 from sar_infer.classifiers.left_out import HANDCRAFTED, LEARNED, Prompt
+from sar_infer.classifiers.left_out_confidence import fit_confidences
 from sar_infer.classifiers.statistics import Statistics, composed
 from sar_train.clip.backbone import Backbone
 from sar_train.data.feature_file import DEMO_FILE, load_features
@@ -78,9 +79,11 @@ def fit(context: RunContext, prompted: PromptedCLIP, tell: ProgressCallback = la
             prompt = "handcrafted" if choice.prompt == HANDCRAFTED else "learned"
         statistics = chosen(choice, model, rows[prompt], separation(features[:, 0], labels, count))
         evaluated = next((item for item in candidates if item.name == prompt), candidates[0])
-        trust = confidences(features, labels, evaluated, scale, choice, reference=scatter, seed=config.seed)
-        statistics = dataclasses.replace(statistics, **trust)
-        entry["temperatures"] = {field: one.temperature for field, one in trust.items() if one is not None}
+        trust, text_trust = fit_confidences(
+            features, labels, evaluated, scale, choice, reference=scatter, seed=config.seed
+        )
+        statistics = dataclasses.replace(statistics, confidence=trust, text_confidence=text_trust)
+        entry["temperature"] = None if trust is None else trust.temperature
     else:
         statistics = _unfitted(model, rows[prompt], reference, scale)
     template = context.teacher if prompt == LEARNED else context.template

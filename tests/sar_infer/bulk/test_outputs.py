@@ -36,7 +36,7 @@ from sar_infer.results import Explanation, ImageResult, Prediction
 
 RESULT = ImageResult(
     "image[0]",
-    (Prediction("réd", 0.75, 3.5, 0.25, "bank", True), Prediction("owl", 0.25, 2.5, 0.125, "extended")),
+    (Prediction("réd", 0.75, 3.5, 0.25, "bank", "held-out"), Prediction("owl", 0.25, 2.5, 0.125, "extended")),
     unknown=True,
     reason="score 0.750 is below 0.900",
     label_set=("réd",),
@@ -65,11 +65,11 @@ def test_both_forms_hold_the_same(tmp_path: Path, columns: Columns) -> None:
     assert found[0] == found[1]
     good, bad = found[0][:2]
     assert list(good) == list(bad) == names(columns)
-    assert (good["label"], good["labels"], good["scores"], good["calibrated"]) == (
+    assert (good["label"], good["labels"], good["scores"], good["calibration"]) == (
         "réd",
         ["réd", "owl"],
         [0.75, 0.25],
-        1,
+        "held-out",
     )
     assert {name for name, value in bad.items() if value is not None} == {"key", "error", "error_kind"}
     if columns.embedding:

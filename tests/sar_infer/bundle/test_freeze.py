@@ -91,7 +91,7 @@ def test_head_and_calibration_go_with_a_class(bundle: Bundle, tmp_path: Path, ed
     assert (manifest.calibrated, manifest.quality.calibration) == ((), None)
     assert manifest.quality.notes[-1].startswith("the class head was left out")
     answers = Classifier(opened).classify(np.zeros((40, 40, 3), np.uint8))
-    assert not any(prediction.calibrated for prediction in answers[0].predictions)
+    assert not any(prediction.calibration == "held-out" for prediction in answers[0].predictions)
     assert "Scores are not calibrated" in (tmp_path / "new" / CARD).read_text()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,7 @@ from sar_infer.bank import ClassBank, add, remove, rename
 from sar_infer.bundle.describe import describe
 from sar_infer.bundle.freeze import freeze
 from sar_infer.bundle.manifest import CARD, STATISTICS
+from sar_infer.classifiers.confidence import Confidence
 from sar_infer.classifiers.trained_statistics import ClassPhotos, TrainedStatistics
 from sar_infer.cli.classify import main
 
@@ -152,7 +154,7 @@ def test_calibration_holds_for_the_branch_that_it_names(tmp_path: Path, branch: 
     path = write_bundle(tmp_path / "b", trained=TRAINED, calibrated_for=branch, **FITTED)
     classifier, holds = Classifier.open(path), branch == "statistics"
     result = classifier.classify(PHOTO, top_k=9)[0]
-    assert [p.calibrated for p in result.predictions] == [holds] * 4
+    assert [p.calibration == "held-out" for p in result.predictions] == [holds] * 4
     logits = np.array([p.logit for p in result.predictions]) / (2 if holds else 1)
     assert [p.score for p in result.predictions] == pytest.approx(np.exp(logits) / np.exp(logits).sum(), rel=1e-4)
     for options in ({"unknown": "score"}, {"coverage": 0.9}):
@@ -163,10 +165,64 @@ def test_calibration_holds_for_the_branch_that_it_names(tmp_path: Path, branch: 
                 classifier.classify(PHOTO, **options)
 
 
+TRUST = Confidence(2.5, score=0.3, energy=4.0, others=3.0, conformal=((0, (0.3, 0.2, 0.1)), (3, (0.5, 0.4, 0.3))))
+TRUSTED = dataclasses.replace(TRAINED, statistics=dataclasses.replace(TRAINED.statistics, confidence=TRUST))
+
+
+def test_classes_left_out_calibrate_added_classes_too_and_held_out_photos_their_own(tmp_path: Path) -> None:
+    held = Classifier.open(write_bundle(tmp_path / "held", trained=TRUSTED, **FITTED))
+    left = Classifier.open(write_bundle(tmp_path / "left", trained=TRUSTED))
+    text = Classifier.open(write_bundle(tmp_path / "text", trained=TRAINED))
+    ways = [(held, None, "held-out", 2.0), (held, ["owl"], "left-out", 2.5), (left, None, "left-out", 2.5)]
+    for classifier, classes, way, temperature in [*ways, (text, ["owl"], "none", 1.0)]:
+        (result,) = classifier.classify(PHOTO, classes, top_k=9)
+        assert {p.calibration for p in result.predictions} == {way}
+        logits = np.array([p.logit for p in result.predictions]) / temperature
+        expected = np.exp(logits - logits.max())
+        assert [p.score for p in result.predictions] == pytest.approx(expected / expected.sum(), rel=1e-4)
+    (result,) = held.classify(PHOTO, ["owl"], top_k=9, coverage=0.9, unknown="energy")
+    counts = [{"red": 3, "green": 4, "blue": 5}.get(p.label, 0) for p in result.predictions]
+    assert TRAINED.statistics.counts.tolist() == [3, 4, 5]
+    least = TRUST.least(0.9, counts)
+    assert least is not None
+    needed = zip(result.predictions, least, strict=True)
+    assert set(result.label_set or ()) == {p.label for p, score in needed if p.score >= score}
+    energy = -2.5 * np.log(np.exp(np.array([p.logit for p in result.predictions]) / 2.5).sum())
+    assert result.unknown == (energy > 4.0)
+    moved = Classifier.open(tmp_path / "left", offset=3.0)
+    assert {p.calibration for p in moved.classify(PHOTO, top_k=9)[0].predictions} == {"none"}
+
+
+def test_text_alone_has_its_own_confidence(tmp_path: Path) -> None:
+    plain = example_statistics(alpha=0.0, offsets=((0, 0.0),), text_confidence=TRUST)
+    classifier = Classifier.open(write_bundle(tmp_path / "b", trained=plain))
+    (result,) = classifier.classify(PHOTO, top_k=9)
+    assert (result.branch, {p.calibration for p in result.predictions}) == ("text", {"left-out"})
+    (result,) = classifier.stream([PHOTO], classifier.class_set(photos={"green": photos()}), top_k=9)
+    assert (result.branch, {p.calibration for p in result.predictions}) == ("text+statistics", {"none"})
+
+
+def test_confidence_is_kept_and_files_without_it_open(tmp_path: Path) -> None:
+    for item in (TRAINED, TRUSTED):
+        item.save(tmp_path / STATISTICS)
+        assert TrainedStatistics.load(tmp_path / STATISTICS).statistics.confidence == item.statistics.confidence
+    metadata, tensors = read(tmp_path / STATISTICS)
+    tensors["confidence"] = tensors["confidence"] + 1
+    write(tmp_path / STATISTICS, metadata, tensors)
+    with pytest.raises(BundleError, match="digest"):
+        TrainedStatistics.load(tmp_path / STATISTICS)
+    bundle = open_bundle(write_bundle(tmp_path / "b", trained=TRUSTED))
+    assert "left out      temperature 2.500" in describe(bundle)
+    freeze(bundle, bundle.bank, tmp_path / "new", command="tests")
+    frozen = open_bundle(tmp_path / "new")
+    assert frozen.statistics is not None and frozen.statistics.statistics.confidence == TRUST
+    assert "left out in turn" in (tmp_path / "new" / CARD).read_text("utf-8")
+
+
 def test_photos_of_one_class_end_the_calibration_of_that_class(tmp_path: Path) -> None:
     classifier = Classifier.open(write_bundle(tmp_path / "b", trained=TRAINED, **FITTED))
     (result,) = classifier.stream([PHOTO], classifier.class_set(photos={"green": photos()}), top_k=9)
-    assert {p.label for p in result.predictions if p.calibrated} == {*BANK_NAMES} - {"green"}
+    assert {p.label for p in result.predictions if p.calibration == "held-out"} == {*BANK_NAMES} - {"green"}
     with pytest.raises(InputError):
         classifier.decide(classifier.class_set(photos={"green": photos()}), options=DecisionOptions(coverage=0.9))
 
@@ -177,7 +233,7 @@ def test_another_offset_has_no_calibration(tmp_path: Path) -> None:
     before, after = (
         {p.label: p for p in classifier.classify(PHOTO, top_k=9)[0].predictions} for classifier in (plain, moved)
     )
-    assert not any(p.calibrated for p in after.values())
+    assert not any(p.calibration == "held-out" for p in after.values())
     for name in BANK_NAMES:
         moved_by = 3.0 if name in TRAINED.names else 0.0
         assert after[name].logit == pytest.approx(before[name].logit - moved_by, abs=1e-4)

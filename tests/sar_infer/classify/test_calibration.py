@@ -318,6 +318,7 @@ def test_a_record_gives_it_back() -> None:
 )
 def test_why_scores_are_not_calibrated(held_out: int | None, why: str) -> None:
     assert not_calibrated(held_out) == f"scores are not calibrated{why}"
+    assert not_calibrated(held_out, left_out=True) == f"scores are calibrated on classes left out alone{why}"
 
 
 def test_calibration_error_by_hand() -> None:

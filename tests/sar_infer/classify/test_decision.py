@@ -57,7 +57,7 @@ def test_scores_are_of_the_logits_over_the_temperature_and_logits_are_not() -> N
     assert [p.label for p in result.predictions] == ["cup", "mug", "fog", "owl"]
     assert {p.label: p.score for p in result.predictions} == pytest.approx(dict(zip(NAMES, scores, strict=True)))
     assert [p.logit for p in result.predictions] == pytest.approx([18, 16, 10, -4])
-    assert all(p.calibrated for p in result.predictions)
+    assert all(p.calibration == "held-out" for p in result.predictions)
     assert (result.unknown, result.reason, result.label_set, result.explanation) == (None,) * 4
 
 

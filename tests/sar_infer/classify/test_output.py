@@ -14,7 +14,7 @@ from sar_infer.results import Explanation, ImageResult, Prediction
 GOOD = ImageResult(
     "a b,\n.jpg",
     (
-        Prediction("cat", 0.75, 15.0, 0.75, "bank", calibrated=True),
+        Prediction("cat", 0.75, 15.0, 0.75, "bank", calibration="held-out"),
         Prediction('the "日本" owl', 0.25, 14.0, 0.7, "extended"),
     ),
 )
@@ -34,14 +34,21 @@ def test_jsonl_is_the_contract() -> None:
     assert json.loads(first) == {
         "image": "a b,\n.jpg",
         "predictions": [
-            {"label": "cat", "score": 0.75, "logit": 15.0, "similarity": 0.75, "source": "bank", "calibrated": True},
+            {
+                "label": "cat",
+                "score": 0.75,
+                "logit": 15.0,
+                "similarity": 0.75,
+                "source": "bank",
+                "calibration": "held-out",
+            },
             {
                 "label": 'the "日本" owl',
                 "score": 0.25,
                 "logit": 14.0,
                 "similarity": 0.7,
                 "source": "extended",
-                "calibrated": False,
+                "calibration": "none",
             },
         ],
         "error": None,
@@ -78,11 +85,11 @@ def test_what_cannot_be_told_is_null_with_its_reason() -> None:
 
 def test_csv_has_it_in_its_last_columns() -> None:
     rows = list(csv.reader(io.StringIO("".join(FORMATS["csv"]([GOOD, FULL, BAD])))))
-    assert rows[0][8:] == ["calibrated", "unknown", "reason", "label_set", "margin", "runner_up", "energy", "nearest"]
-    assert rows[1][8:] == ["true", *[""] * 7]
-    assert rows[2][8:] == ["false", *[""] * 7]
+    assert rows[0][8:] == ["calibration", "unknown", "reason", "label_set", "margin", "runner_up", "energy", "nearest"]
+    assert rows[1][8:] == ["held-out", *[""] * 7]
+    assert rows[2][8:] == ["none", *[""] * 7]
     told = ["true", "score 0.750 is below 0.800", "cat | owl", "0.5", "owl", "-15.25", "lynx | dog"]
-    assert [row[8:] for row in rows[3:]] == [["true", *told], ["false", *told], [""] * 8]
+    assert [row[8:] for row in rows[3:]] == [["held-out", *told], ["none", *told], [""] * 8]
 
 
 def test_text_says_it_around_the_classes() -> None:

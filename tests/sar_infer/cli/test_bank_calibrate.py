@@ -97,7 +97,7 @@ def test_it_fits_the_likeliest_temperature_and_answers_by_it(calibrated: str) ->
     for image, row in zip(found, probabilities, strict=False):
         scores = {prediction.label: prediction.score for prediction in image.predictions}
         assert scores == pytest.approx(dict(zip(OWN, row, strict=True)), rel=1e-3, abs=1e-6)
-        assert {p.label for p in image.predictions if p.calibrated} == {*COVERED}
+        assert {p.label for p in image.predictions if p.calibration == "held-out"} == {*COVERED}
         assert image.unknown == (row.max() < own.thresholds["score"])
 
 
@@ -126,7 +126,7 @@ def test_it_says_what_was_fitted_and_measured(here: Path) -> None:
 def flags(*more: object) -> set[bool]:
     """Return True if any class that has held-out photos is calibrated."""
     done = run("held/red/0.png", "--bank", BANK, "--top-k", 9, "--format", "jsonl", *more, command=classify)
-    return {p["calibrated"] for p in json.loads(done.stdout)["predictions"] if p["label"] in COVERED}
+    return {p["calibration"] == "held-out" for p in json.loads(done.stdout)["predictions"] if p["label"] in COVERED}
 
 
 def test_it_holds_until_the_classes_change_and_again_when_that_is_rolled_back(calibrated: str) -> None:
@@ -187,7 +187,7 @@ def test_a_photo_of_the_call_takes_the_flag_of_its_class_alone(calibrated: str) 
     more = classifier.embed_photos("held/iris/0.png")
     decide = classifier.decide(classifier.class_set(["teal"], photos={"IRIS": more}), 9)
     (result,) = decide(classifier.embed_images("held/red/0.png"))
-    assert {p.label for p in result.predictions if p.calibrated} == {"red", "green", "blue"}
+    assert {p.label for p in result.predictions if p.calibration == "held-out"} == {"red", "green", "blue"}
 
 
 def test_a_served_bank_is_calibrated_until_a_class_is_put(calibrated: str) -> None:
@@ -200,7 +200,7 @@ def test_a_served_bank_is_calibrated_until_a_class_is_put(calibrated: str) -> No
                 "/v1/classify", json={"images": [image()], "top_k": 9, "unknown": "score"}, headers=key
             )
             assert answer.status_code == 200, answer.text
-            return {p["label"]: p["calibrated"] for p in answer.json()["results"][0]["predictions"]}
+            return {p["label"]: p["calibration"] == "held-out" for p in answer.json()["results"][0]["predictions"]}
 
         assert {label for label, flag in found().items() if flag} == {*COVERED}
         put = client.put("/v1/classes/teal", json={}, headers=key)
@@ -234,7 +234,7 @@ def test_a_frozen_bundle_keeps_a_calibration_that_holds(calibrated: str) -> None
         Classifier.open(path, "cpu", bank=bank).classify("held/red/0.png", top_k=9)
         for path, bank in ((bundle.path, BANK), (Path("frozen"), None))
     )
-    assert {p.label for p in after.predictions if p.calibrated} == {*COVERED}
+    assert {p.label for p in after.predictions if p.calibration == "held-out"} == {*COVERED}
     assert after.predictions == before.predictions
     run("add", BANK, "rust")
     freeze(bundle, ClassBank.load(BANK), Path("later"))
@@ -243,7 +243,7 @@ def test_a_frozen_bundle_keeps_a_calibration_that_holds(calibrated: str) -> None
         for path, bank in ((bundle.path, BANK), (Path("later"), None))
     )
     assert (later.predictions, later.unknown) == (now.predictions, now.unknown)
-    assert not any(prediction.calibrated for prediction in later.predictions)
+    assert not any(prediction.calibration == "held-out" for prediction in later.predictions)
 
 
 # -------------------------------------------------------------------------------------------------------------- refused

@@ -79,7 +79,7 @@ def test_jsonl_in_input_order(folder: Path) -> None:
         assert {p["label"]: p["source"] for p in line["predictions"]} == {
             **dict.fromkeys(BANK_NAMES, "bank"), "owl": "extended", "zebra": "extended"
         }  # fmt: skip
-        assert set(line["predictions"][0]) == {"label", "score", "logit", "similarity", "source", "calibrated"}
+        assert set(line["predictions"][0]) == {"label", "score", "logit", "similarity", "source", "calibration"}
         assert sum(p["score"] for p in line["predictions"]) == pytest.approx(1, abs=1e-5)
 
 
@@ -100,7 +100,7 @@ def calibrated(folder: Path, bundle_copy: Path, monkeypatch: pytest.MonkeyPatch)
 def test_unknown_sets_and_reasons(calibrated: Path) -> None:
     (plain,) = objects(run("photos/a.jpg", "--format", "jsonl"))
     assert plain.keys() == {"image", "predictions", "error", "branch"}
-    assert all(p["calibrated"] for p in plain["predictions"])
+    assert all(p["calibration"] == "held-out" for p in plain["predictions"])
     (found,) = objects(
         run("photos/a.jpg", "--unknown", "--coverage", "0.9", "--explain", "--format", "jsonl", "--top-k", "1")
     )
@@ -126,7 +126,7 @@ def test_unknown_sets_and_reasons(calibrated: Path) -> None:
 def test_added_names_are_not_calibrated_and_have_no_coverage(calibrated: Path) -> None:
     Path("new.txt").write_text("owl\nRED\ngreen = green | lime\n")
     (found,) = objects(run("photos/a.jpg", "--classes", "new.txt", "--format", "jsonl", "--top-k", "9"))
-    flags = {p["label"]: p["calibrated"] for p in found["predictions"]}
+    flags = {p["label"]: p["calibration"] == "held-out" for p in found["predictions"]}
     assert flags == {"RED": True, "blue": True, "grey thing": True, "owl": False, "green": False}
     refused(run("photos/a.jpg", "--classes", "new.txt", "--coverage", "0.9"), "holds for exactly the 4 classes")
 

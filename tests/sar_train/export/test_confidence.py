@@ -88,7 +88,7 @@ def test_scores_at_run_time_have_the_calibration_error_of_the_bundle(run: Path, 
     features, labels = rows("test")
     results = list(classifier.decide(classes, len(BASE))(features))
     scores = np.array([[{p.label: p.score for p in r.predictions}[n] for n in classes.names] for r in results])
-    assert all(p.calibrated for result in results for p in result.predictions)
+    assert all(p.calibration == "held-out" for result in results for p in result.predictions)
     assert expected_calibration_error(scores.astype(float), labels) == pytest.approx(measured.error_after, abs=1e-3)
 
 

@@ -125,7 +125,7 @@ def test_unknown_sets_and_reasons_in_every_form(calibrated: Local) -> None:
             assert (found["unknown"], found["reason"]) == (True, wanted.reason)
             assert found["label_set"] == list(wanted.label_set or ())
             assert found["explanation"]["energy"] == pytest.approx(wanted.explanation.energy, abs=1e-4)
-            assert [p["calibrated"] for p in found["predictions"]] == [True] * 4
+            assert [p["calibration"] for p in found["predictions"]] == ["held-out"] * 4
         assert calibrated.metric("sar_unknown_total") == before + 4
         (known,) = raw(client, unknown="energy").json()["results"]
         assert (known["unknown"], known["reason"]) == (False, None)
@@ -143,7 +143,7 @@ def test_unknown_sets_and_reasons_in_every_form(calibrated: Local) -> None:
         assert (plain.unknown, plain.label_set, plain.explanation) == (None, None, None)
         (phrased,) = asking.classify(RED, {"warm": ["red", "orange"]}, unknown="energy", explain=True)
         assert (phrased.unknown, phrased.explanation is None) == (False, False)
-        assert {p.label: p.calibrated for p in phrased.predictions} == {
+        assert {p.label: p.calibration == "held-out" for p in phrased.predictions} == {
             **dict.fromkeys(BANK_NAMES, True),
             "warm": False,
         }

@@ -206,7 +206,7 @@ def test_scores_that_are_not_calibrated_say_so(open_page, mini_server) -> None:
 def test_scores_of_calibrated_classes_are_left_alone(open_page, mini_server, flags, says) -> None:
     answer = json.loads(predictions("one", "two", "three"))
     for prediction, calibrated in zip(answer["results"][0]["predictions"], flags, strict=True):
-        prediction["calibrated"] = calibrated
+        prediction["calibration"] = "held-out" if calibrated else "none"
     page, _ = open_page(mini_server.url)
     page.route("**/v1/classify?*", lambda route: route.fulfill(json=answer))
     page.set_input_files("#files", COFFEE)

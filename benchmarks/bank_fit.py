@@ -1,0 +1,237 @@
+"""``sar-bank fit``: how long it takes, how it compares with ``sar-train``, and if its intervals hold.
+
+    python -m benchmarks.bank_fit [--data ../shared/data] [--cache FOLDER] [--seeds 1 2 3] [--draws 20]
+
+1. Seconds of the whole process ``sar-bank fit`` for Caltech101's 100 classes of 16 photos, added to a bank of the
+   bundle that ships, in a process that cannot import PyTorch; and of the fit alone.
+2. The sets of ``benchmarks.class_statistics``: statistics of ``sar-train --prompt handcrafted`` against those that a
+   bank fits to the same photos, with the same text rows; then with the text rows and names of the bundle that ships.
+   Accuracy on test photos of trained and added classes in one ranking.
+3. How often the printed 95 % intervals hold the accuracy on further classes, over draws of Caltech101's classes: so
+   many fitted, as many added by name and by 1, 2 and 4 photos, 15 test photos each.
+
+Writes Markdown.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import command
+from benchmarks.class_statistics import PHOTOS, SETS, Domain, Scores, domains, split
+
+FIT = "import sys; sys.modules['torch'] = None; from sar_infer.cli.bank import main; main()"
+"""What ``sar-bank`` does where there is no PyTorch."""
+ADDED = 5
+"""Draws of photos of added classes."""
+
+
+def photo_sets(rows: Any, labels: Any, names: Any) -> dict[str, Any]:
+    """Return photos by class as a bank keeps them; digests are made up."""
+    from sar_infer.bank import PhotoSet
+
+    result = {}
+    for label, name in enumerate(names):
+        of_class = np.flatnonzero(labels == label)
+        digests = np.zeros((len(of_class), 32), np.uint8)
+        digests[:, :8] = of_class.astype("<u8")[:, None].view(np.uint8)
+        result[name] = PhotoSet.of(digests, rows[of_class].astype(np.float32))
+    return result
+
+
+def seconds(domain: Domain, rounds: int) -> tuple[float, float]:
+    """Return median seconds of the whole command, and of the fit, for all classes of a set in the shipped bundle."""
+    from sar_infer.bank import add
+    from sar_infer.bundle.bundle import open_bundle
+    from sar_infer.classifier import Classifier
+
+    bundle = open_bundle(None)
+    train, _ = split(domain.train, 16, 0)
+    names = list(domain.names)
+    rows = Classifier(bundle).embed_names(names)
+    bank = add(bundle.bank, names, rows, photos=photo_sets(train.rows, train.labels, names))
+    whole, alone = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(rounds):
+            path = Path(folder) / f"{number}.safetensors"
+            bank.save(path)
+            started = time.perf_counter()
+            done = subprocess.run(
+                [sys.executable, "-c", FIT, "fit", str(path), "--format", "json"],
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+            whole.append(time.perf_counter() - started)
+            alone.append(json.loads(done.stdout)["fit"]["seconds"])
+    return statistics.median(whole), statistics.median(alone)
+
+
+def by_training(domain: Domain, texts: Any, backbone: Any, seed: int) -> Any:
+    """Return the statistics of ``sar-train --prompt handcrafted`` on the trained classes of a set."""
+    from sar_infer.classifiers import left_out
+    from sar_infer.classifiers.fitting import chosen
+    from sar_infer.classifiers.gaussian import gaussian
+
+    train, _ = split(domain.train.of(range(domain.trained)), 16, seed)
+    features, labels = train.rows[:, None].astype(np.float64), train.labels
+    rows = texts[: domain.trained].astype(np.float64)
+    choice = left_out.choose(
+        features, labels, [left_out.Prompt(left_out.HANDCRAFTED, rows)], backbone.logit_scale, seed=seed
+    )
+    return chosen(choice, gaussian(features[:, 0], labels, domain.trained), rows, 1.0)
+
+
+def by_bank(domain: Domain, texts: Any, backbone: Any, seed: int) -> Any:
+    """Return the statistics that a bank of the trained classes fits to the same photos."""
+    from sar_infer.bank import ClassBank
+    from sar_infer.classifiers.bank_fitting import fit_bank
+
+    train, _ = split(domain.train.of(range(domain.trained)), 16, seed)
+    names = list(domain.names[: domain.trained])
+    bank = ClassBank(names, texts[: domain.trained].astype(np.float32), "benchmark")
+    sets = photo_sets(train.rows, train.labels, names)
+    texts_by_name = dict(zip(names, texts, strict=False))
+    fitting = fit_bank(bank, bank, None, backbone.logit_scale, sets, texts_by_name)
+    means = np.array([sets[name].mean for name in names], np.float32)
+    counts = np.array([len(sets[name]) for name in names], np.int64)
+    return dataclasses.replace(fitting.statistics, means=means, counts=counts)
+
+
+def scores(domain: Domain, test: Any, model: Any, texts: Any, scale: float) -> list[Scores]:
+    """Return accuracies of one ranking by number of photos of the added classes."""
+    from sar_infer.classifiers.statistics import composed
+
+    pool = [np.flatnonzero(domain.train.labels == c) for c in range(domain.trained, len(domain.names))]
+    result = []
+    for photos in PHOTOS:
+        draws = []
+        for draw in range(ADDED if photos else 1):
+            rng = np.random.default_rng(draw)
+            means = [domain.train.rows[rng.permutation(rows)[: max(photos, 1)]].mean(0) for rows in pool]
+            counts = [*model.counts, *[photos] * len(pool)]
+            weights, bias = composed(model, scale, texts, np.concatenate([model.means, means]), counts)
+            answers = ((test.rows - model.centre) @ weights.T + bias).argmax(1)
+            draws.append(Scores.of(answers == test.labels, test.labels, domain.trained))
+        result.append(Scores(*np.mean([dataclasses.astuple(one) for one in draws], axis=0).tolist()))
+    return result
+
+
+def compared(args: Any, backbone: Any) -> str:
+    """Return the table of accuracies, means over draws."""
+    from sar_infer.bundle.bundle import open_bundle
+    from sar_infer.classifier import Classifier
+
+    shipped = Classifier(open_bundle(None))
+    rows: dict[str, dict[str, list[list[Scores]]]] = {}
+    for seed in args.seeds:
+        for domain in domains(args, backbone, seed):
+            texts = backbone.embed_names(domain.names, domain.template).numpy()
+            others = shipped.embed_names(list(domain.names))
+            test = domain.tests[""]
+            ways = {
+                "sar-train": (by_training(domain, texts, backbone, seed), texts),
+                "sar-bank fit, same text rows": (by_bank(domain, texts, backbone, seed), texts),
+                "sar-bank fit, bundle that ships": (by_bank(domain, others, backbone, seed), others),
+            }
+            for way, (model, names) in ways.items():
+                rows.setdefault(domain.name, {}).setdefault(way, []).append(
+                    scores(domain, test, model, names, backbone.logit_scale)
+                )
+            command.say(f"{domain.name}, draw {seed}")
+    lines = []
+    for name, by_way in rows.items():
+        for way, runs in by_way.items():
+            cells = []
+            for number in range(len(PHOTOS)):
+                mean = Scores(*np.mean([dataclasses.astuple(run[number]) for run in runs], axis=0).tolist())
+                cells.append(f"{mean.trained:.1f} / {mean.added:.1f}")
+            lines.append((name, way, *cells))
+    return command.markdown(("set", "fitted by", "by name", "1 photo", "2 photos", "4 photos"), lines)
+
+
+def held(args: Any, backbone: Any, domain: Domain) -> str:
+    """Return the table of how often intervals hold the accuracy on further classes."""
+    from sar_infer.classifiers.fitting import fit
+    from sar_infer.classifiers.statistics import composed
+
+    texts = backbone.embed_names(domain.names, domain.template).numpy()
+    lines = []
+    for classes in (6, 12, 25):
+        counts = dict.fromkeys(PHOTOS, 0)
+        widths: dict[int, list[float]] = {photos: [] for photos in PHOTOS}
+        for draw in range(args.draws):
+            rng = np.random.default_rng(1000 * classes + draw)
+            drawn = rng.permutation(len(domain.names))[: 2 * classes]
+            train, rest = split(domain.train.of(drawn), 16, draw)
+            ours = train.labels < classes
+            fitting = fit(train.rows[ours], train.labels[ours], texts[drawn[:classes]], backbone.logit_scale)
+            model, test = fitting.statistics, split(rest, 15, draw)[0]
+            for item in (one for one in fitting.choice.expected if one.photos in PHOTOS):
+                added = [
+                    train.rows[train.labels == c][: max(item.photos, 1)].mean(0) for c in range(classes, 2 * classes)
+                ]
+                numbers = [*model.counts, *[item.photos] * classes]
+                means = np.concatenate([model.means, added])
+                weights, bias = composed(model, backbone.logit_scale, texts[drawn], means, numbers)
+                right = ((test.rows - model.centre) @ weights.T + bias).argmax(1) == test.labels
+                tested = [c for c in range(classes, 2 * classes) if (test.labels == c).any()]
+                accuracy = 100 * np.mean([right[test.labels == c].mean() for c in tested])
+                counts[item.photos] += item.low <= accuracy <= item.high
+                widths[item.photos].append(item.high - item.low)
+        cells = [f"{100 * counts[n] / args.draws:.0f} % ({np.mean(widths[n]):.0f} points wide)" for n in PHOTOS]
+        lines.append((f"{classes} + {classes}", *cells))
+        command.say(f"intervals, {classes} classes")
+    return command.markdown(("classes", "by name", "1 photo", "2 photos", "4 photos"), lines)
+
+
+def main() -> None:
+    """Measure, print and write."""
+    args = command.options(
+        __doc__,
+        data=command.SHARED_DATA,
+        cache=Path(tempfile.gettempdir()) / "sar-class-statistics",
+        seeds=[1, 2, 3],
+        shots=16,
+        sets=list(SETS),
+        draws=20,
+        rounds=3,
+        out=command.RESULTS / "bank_fit.md",
+    )
+    from sar_train.clip import backbone as backbones
+
+    backbone = backbones.load("sar-mini")
+    caltech = next(
+        domain
+        for domain in domains(type(args)(**{**vars(args), "sets": ["caltech101"]}), backbone, 1)
+        if domain.name == "Caltech101"
+    )
+    whole, alone = seconds(caltech, args.rounds)
+    caltech_held = held(args, backbone, caltech)
+    page = "\n\n".join(
+        [
+            f"`sar-bank fit`, 100 classes of 16 photos beside those of the bundle: {whole:.1f} s the whole process, "
+            f"{alone:.1f} s the fit, medians of {args.rounds}, {os.cpu_count()} cores",
+            f"Accuracy over test photos, trained / added in one ranking, draws {', '.join(map(str, args.seeds))}",
+            compared(args, backbone),
+            f"How often 95 % intervals hold the mean accuracy on as many further classes, {args.draws} draws",
+            caltech_held,
+        ]
+    )
+    args.out.write_text(page + "\n", encoding="utf-8")
+    print(page)
+
+
+if __name__ == "__main__":
+    main()
