@@ -51,4 +51,4 @@ def test_most_known_images_lie_within_it_and_most_strangers_beyond() -> None:
 @pytest.mark.parametrize("distance", [-1.0, math.nan])
 def test_a_distance_is_a_number_of_0_or_more(distance: float) -> None:
     with pytest.raises(BankError, match="expected a distance of 0 or more"):
-        Confidence(1.5, 0.2, -3.0, distance, 2.0, ((0, (0.3, 0.2, 0.1)),))
+        Confidence(1.5, 0.2, -3.0, 2.0, ((0, (0.3, 0.2, 0.1)),), distance)
