@@ -13,7 +13,7 @@ from typing import Any, get_args
 import numpy as np
 
 from sar_infer._arrays import Floats, Indices
-from sar_infer.bank import ClassBank, PhotoSet
+from sar_infer.bank import ClassBank, Learn, PhotoSet
 from sar_infer.bank.learned import BankCalibration
 from sar_infer.bank.photos import Digests
 from sar_infer.bundle.bank_file import BankFile
@@ -21,6 +21,8 @@ from sar_infer.bundle.bundle import Bundle, Place, open_bundle
 from sar_infer.bundle.manifest import Manifest
 from sar_infer.classifiers.bank_fitting import BankFitting, fit_bank
 from sar_infer.classifiers.composition import Composer
+from sar_infer.classifiers.learning_report import LearningReport, learn_stream
+from sar_infer.classifiers.spool import FeatureSpool
 from sar_infer.classifiers.statistics import Doubles, model_digest
 from sar_infer.classifiers.suggesting import Suggestions
 from sar_infer.classifiers.trained_statistics import ClassPhotos
@@ -278,6 +280,34 @@ class Classifier(Embedder):
         rows |= {name: bank.rows_at([column])[0] for name, column in columns.items() if column is not None}
         bundle = self.bundle
         return fit_bank(bank, bundle.bank, bundle.statistics, bundle.manifest.logit_scale, sets, rows, only=only)
+
+    def learn(
+        self,
+        spool: FeatureSpool,
+        *,
+        bank: ClassBank | None = None,
+        all_known: bool = False,
+        told: Callable[[int], object] = lambda rows: None,
+    ) -> tuple[Learn, LearningReport]:
+        """Learn from photos that nobody labelled; return the change for a bank's log, and the report.
+
+        ``sar_infer.bank.learn(bank, change)`` returns the bank with it, which ranks by it.
+
+        Args:
+            spool: Their keys and unit rows.
+            bank: Replaces the classifier's bank.
+            all_known: Every photo is of one of the bank's classes.
+            told: Called with a number of rows whenever some have been worked on.
+
+        Raises:
+            InputError: Neither the bank nor the bundle has class statistics.
+        """
+        bank = self.bank if bank is None else bank
+        if bank.fitted is None and (self.bundle.statistics is None or not self.bundle.statistics.active):
+            raise InputError("no class statistics to learn with: fit them first (sar-bank fit BANK_FILE)")
+        statistics, known = self._composer.statistics(bank), self._composer.known(bank)
+        scale = self.bundle.manifest.logit_scale
+        return learn_stream(bank.names, statistics, scale, known, spool, all_known=all_known, told=told)
 
     def stream(
         self,

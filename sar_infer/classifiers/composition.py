@@ -119,9 +119,11 @@ class Terms:
             rows: (N, D) text rows of these classes.
         """
         means, _ = self.class_means(columns, rows)
-        if self.translation is not None:
-            features = features + self.translation
-        return mahalanobis(self.statistics, features - means) ** 2
+        return mahalanobis(self.statistics, self.translated(features) - means) ** 2
+
+    def translated(self, features: Floats) -> Floats:
+        """Return rows of images (N, D) with the translation added."""
+        return features if self.translation is None else features + self.translation
 
 
 def composed_logits(terms: Terms, table: Table, rows: Floats, cells: int) -> Iterator[tuple[int, Floats]]:
@@ -133,8 +135,7 @@ def composed_logits(terms: Terms, table: Table, rows: Floats, cells: int) -> Ite
         rows: (N, D) unit rows of images.
         cells: Number of logits at a time, about.
     """
-    if terms.translation is not None:
-        rows = rows + terms.translation
+    rows = terms.translated(rows)
     centred: Floats = rows - terms.statistics.centre
     if len(terms.columns) == len(table):
         size = max(1, cells // max(1, len(rows)))
@@ -228,7 +229,7 @@ class Composer:
         rows = bank.table.whole()
         means, counts = np.zeros(rows.shape, np.float32), np.zeros(len(rows))
         photos_only = np.zeros(len(rows), np.bool_)
-        for column, item in photos.items():
+        for column, item in photos.items():  # without labels do not count here
             means[column], counts[column], photos_only[column] = item.mean, item.count, item.photos_only
         return KnownClasses(rows, means, counts, photos_only)
 

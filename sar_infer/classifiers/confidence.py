@@ -22,13 +22,13 @@ class Confidence:
         temperature: T, at least 1; logits are divided by it.
         score: Least best score of a known image.
         energy: Largest energy of a known image.
-        distance: Largest squared distance of a known image to the mean of the class that comes first; infinite where
-            text alone ranks.
         others: Number of classes that each was ranked beside, 1 or more.
         conformal: (n, least scores), in rising n from 0 on: the score that a class with n photos needs to be in the
             prediction set, for each of ``COVERAGES``. Classes of one number of photos have thresholds of their own, so
             that sets hold added classes as often as trained ones: label-conditional conformal prediction (Vovk,
             "Conditional validity of inductive conformal predictors", arXiv 1209.2673).
+        distance: Largest squared distance of a known image to the mean of the class that comes first; infinite where
+            text alone ranks.
 
     Raises:
         BankError: A number is not finite or out of range.
@@ -37,9 +37,9 @@ class Confidence:
     temperature: float
     score: float
     energy: float
-    distance: float
     others: float
     conformal: tuple[tuple[int, tuple[float, ...]], ...]
+    distance: float = math.inf
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.temperature) and self.temperature >= 1 and math.isfinite(self.energy)):
@@ -84,9 +84,14 @@ class Confidence:
         return result
 
     def tensors(self, prefix: str = "") -> dict[str, npt.NDArray[Any]]:
-        """Return everything as arrays: ``confidence`` (5,) and ``conformal`` (K, 1 + coverages), names prefixed."""
+        """Return everything as arrays: ``confidence`` (4,), with a distance (5,), and ``conformal`` (K, 1 + coverages).
+
+        Args:
+            prefix: Of their names.
+        """
+        numbers = [self.temperature, self.score, self.energy, self.others]
         return {
-            f"{prefix}confidence": np.array([self.temperature, self.score, self.energy, self.distance, self.others]),
+            f"{prefix}confidence": np.array(numbers + [self.distance] * math.isfinite(self.distance), np.float64),
             f"{prefix}conformal": np.array([[photos, *least] for photos, least in self.conformal], np.float64),
         }
 
@@ -100,10 +105,10 @@ class Confidence:
         numbers, table = (tensors.get(prefix + name) for name in ("confidence", "conformal"))
         if numbers is None or table is None:
             return None
-        if numbers.shape != (5,) or table.ndim != 2 or table.shape[1] != 1 + len(COVERAGES):
-            raise BankError(f"confidence: expected (5,) and (K, {1 + len(COVERAGES)}) numbers")
+        if numbers.shape not in ((4,), (5,)) or table.ndim != 2 or table.shape[1] != 1 + len(COVERAGES):
+            raise BankError(f"confidence: expected (4,) and (K, {1 + len(COVERAGES)}) numbers")
         if not np.isfinite(table).all():
             raise BankError("confidence: a threshold is not finite")
         conformal = tuple((int(row[0]), tuple(map(float, row[1:]))) for row in table.tolist())
-        temperature, score, energy, others = numbers.tolist()
-        return cls(float(temperature), float(score), float(energy), float(others), conformal)
+        temperature, score, energy, others, *distance = map(float, numbers)
+        return cls(temperature, score, energy, others, conformal, *distance)

@@ -66,9 +66,8 @@ class Caution:
         agreement: Weight that a photo loses if text alone ranks another class first.
         distance: Squared distance to the best class under P, as a share of that to the centre, at which a photo counts
             half; None for no limit.
-        coherence: Scatter of a class's photos under P, as a share of that of the stream, at which the class counts
-            half; None for no limit.
         held: Least mean responsibility with which a class has to hold the photos that it wins; 0 for no limit.
+        temperature: Of responsibilities; scores are too sure.
         translates: False allows a translation only where groups of photos have one in common, see `shared_shift`.
     """
 
@@ -79,15 +78,24 @@ class Caution:
     sure: float = 0.0
     agreement: float = 0.0
     distance: float | None = None
-    coherence: float | None = None
     held: float = 0.0
+    temperature: float = 1.0
     translates: bool = True
 
 
 PLAIN = Caution()
 """EM as it is, for streams in which every photo is of one of the classes."""
 CAUTIOUS = Caution(
-    rounds=8, most=4.0, share=0.5, sure=0.8, agreement=0.5, distance=0.95, coherence=0.9, translates=False
+    rounds=8,
+    weight=0.3,
+    most=4.0,
+    share=0.25,
+    sure=0.8,
+    agreement=0.5,
+    distance=0.9,
+    held=0.8,
+    temperature=3.0,
+    translates=False,
 )
 """For any stream, the same for all bundles."""
 SHIFTED = (0.35, 0.6)
@@ -230,7 +238,7 @@ def judge(
     nothing = Learning(np.zeros_like(learning.sums), np.zeros_like(learning.counts), np.zeros(size), 0, 0.0, 0.0)
     before = _Model.of(statistics, scale, known, nothing).answers(rows)
     model = _Model.of(statistics, scale, known, learning)
-    after = model.answers(rows)
+    after = model.answers(rows, caution.temperature)
     return Judged(before.best, after.best, after.best_share, after.distances, _photo_weights(after, caution))
 
 
@@ -307,7 +315,6 @@ class _Answers:
     shares: Floats
     best: npt.NDArray[np.intp]
     best_share: Doubles
-    squares: Doubles
     distances: Doubles
     text_best: npt.NDArray[np.intp]
 
@@ -334,18 +341,18 @@ class _Model:
         root = np.linalg.cholesky(statistics.precision.astype(np.float64)).astype(np.float32)
         return cls(statistics, means, weights, bias, known.rows, learning.translation, root)
 
-    def answers(self, rows: Floats) -> _Answers:
+    def answers(self, rows: Floats, temperature: float = 1.0) -> _Answers:
         moved = rows + self.translation.astype(np.float32)
         centred = moved - self.statistics.centre
         logits = centred @ self.weights.T + self.bias
         best = logits.argmax(1)
-        powers = np.exp(logits - logits.max(1, keepdims=True))
+        powers = np.exp((logits - logits.max(1, keepdims=True)) / np.float32(temperature))
         shares = powers / powers.sum(1, keepdims=True)
         squares = ((centred @ self.root) ** 2).sum(1, dtype=np.float64)
         apart = (centred - (self.means - self.statistics.centre).astype(np.float32)[best]) @ self.root
         distances = (apart**2).sum(1, dtype=np.float64) / np.maximum(squares, 1e-30)
         text_best = (moved @ self.rows.T).argmax(1)
-        return _Answers(centred, shares, best, shares.max(1).astype(np.float64), squares, distances, text_best)
+        return _Answers(centred, shares, best, shares.max(1).astype(np.float64), distances, text_best)
 
 
 def _photo_weights(answers: _Answers, caution: Caution) -> Doubles:
@@ -369,25 +376,17 @@ class _Sums:
     def __init__(self, classes: int, size: int) -> None:
         self.moved = np.zeros((classes, size))  # weighted rows, moved and centred
         self.counts = np.zeros(classes)
-        self.squared_weights = np.zeros(classes)
-        self.squares = np.zeros(classes)
         self.won, self.held = np.zeros(classes), np.zeros(classes)
-        self.total, self.total_squares, self.photos = np.zeros(size), 0.0, 0
 
     def add(self, rows: Floats, model: _Model, caution: Caution) -> None:
         """Add some rows (N, D)."""
-        answers = model.answers(rows)
+        answers = model.answers(rows, caution.temperature)
         weights = _photo_weights(answers, caution)
         shares = answers.shares * weights[:, None].astype(np.float32)
         self.moved += shares.T @ answers.centred
         self.counts += shares.sum(0, dtype=np.float64)
-        self.squared_weights += (shares**2).sum(0, dtype=np.float64)
-        self.squares += shares.T @ answers.squares
         self.won += np.bincount(answers.best, weights, len(self.counts))
         self.held += np.bincount(answers.best, weights * answers.best_share, len(self.counts))
-        self.total += answers.centred.sum(0, dtype=np.float64)
-        self.total_squares += float(answers.squares.sum())
-        self.photos += len(rows)
 
     def learning(
         self, model: _Model, caution: Caution, belief: float, known: KnownClasses, before: Learning
@@ -401,7 +400,9 @@ class _Sums:
             known: The classes.
             before: What the round before taught, whose translation is in the sums.
         """
-        gates = self._gates(model, caution)
+        gates = np.ones(len(self.counts))
+        if caution.held:
+            gates *= self.held >= caution.held * np.maximum(self.won, 1e-12)
         counts = self.counts * gates
         moved = self.moved * gates[:, None]
         rows = moved + counts[:, None] * (model.statistics.centre - before.translation)  # as the stream has them
@@ -411,21 +412,4 @@ class _Sums:
             translation = -belief * residual / (counts.sum() + _TRANSLATION_PRIOR)
         limit = np.maximum(caution.most, caution.share * known.counts)
         factor = np.minimum(caution.weight, limit / np.maximum(counts, 1e-12))
-        return Learning(rows * factor[:, None], counts * factor, translation, self.photos, 0.0, 0.0)
-
-    def _gates(self, model: _Model, caution: Caution) -> Doubles:
-        """Return the weight (C,) of each class, 0 to 1."""
-        gates = np.ones(len(self.counts))
-        if caution.held:
-            gates *= self.held >= caution.held * np.maximum(self.won, 1e-12)
-        if caution.coherence is not None:
-            root = model.root.astype(np.float64)
-            counts = np.maximum(self.counts, 1e-9)
-            means = (self.moved / counts[:, None]) @ root
-            spread = self.squares / counts - (means**2).sum(1)
-            effective = counts**2 / np.maximum(self.squared_weights, 1e-12)
-            spread *= effective / np.maximum(effective - 1, 0.5)
-            centre = (self.total / self.photos) @ root
-            whole = self.total_squares / self.photos - float(centre @ centre)
-            gates *= _soft(caution.coherence - spread / max(whole, 1e-30))
-        return gates
+        return Learning(rows * factor[:, None], counts * factor, translation, 0, 0.0, 0.0)

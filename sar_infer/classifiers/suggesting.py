@@ -31,11 +31,11 @@ NEAREST = 3
 """Classes that are named beside a group, and answers of a photo that are looked at."""
 _FIRST_GROUPS, _FIRST_PHOTOS = 3, 8
 """Groups for each class that count how many classes there are, and photos that each has on average, at least."""
-_GROUPS = 3.25
+_GROUPS = 3.0
 """Groups for each class that is expected."""
 _PHOTOS = 4
 """Photos that a group has on average, at least."""
-_OWNED, _ALIKE = 0.6, 0.75
+_OWNED, _ALIKE = 0.6, 0.8
 """Cosine of a group's centre and a class's mean from which the photos count as the class's when classes are counted,
 and from which the group is said to look like it."""
 _ANSWERED = 0.5

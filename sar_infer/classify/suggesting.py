@@ -45,6 +45,7 @@ def suggest(rows: Floats, classes: ClassSet, scale: Scale) -> Suggestions:
     means, counts = np.zeros((len(columns), rows.shape[1])), np.zeros(len(columns), np.int64)
     if terms is not None:
         means, counts = terms.class_means(columns, classes.rows(columns))
+        rows = terms.translated(rows)
         if terms.statistics.centre.any():
             statistics = terms.statistics
         else:  # nothing is known about the features: undo the pull towards the origin

@@ -20,7 +20,7 @@ from sar_infer.server.http.middleware import Middleware
 from sar_infer.server.http.request import invalid
 from sar_infer.server.oip.protocol import HEADER_LENGTH
 from sar_infer.server.problems import Problem, answer
-from sar_infer.server.routes import classes, classify, embeddings, operations, pages, suggest, v2, zero_shot
+from sar_infer.server.routes import classes, classify, embeddings, learning, operations, pages, suggest, v2, zero_shot
 from sar_infer.server.service import Service
 
 _BY_STATUS = {404: "not-found", 405: "method-not-allowed", 415: "unsupported-media-type", 400: "bad-request"}
@@ -41,7 +41,8 @@ def build_app(service: Service) -> ASGIApp:
         redirect_slashes=False,
     )
     app.state.service = service
-    routers = [module.router for module in (classify, classes, suggest, embeddings, zero_shot, v2, operations)]
+    modules = (classify, classes, learning, suggest, embeddings, zero_shot, v2, operations)
+    routers = [module.router for module in modules]
     if service.settings.pages:
         routers.append(pages.router(keyed=service.settings.key is not None))
         pages.files()

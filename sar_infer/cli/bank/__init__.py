@@ -10,6 +10,7 @@ from sar_infer.cli.bank.common import ENVIRONMENT
 from sar_infer.cli.bank.editing import add, alias, merge, rebase, remove, rename, rollback, set_class
 from sar_infer.cli.bank.evaluating import evaluate
 from sar_infer.cli.bank.fitting import fit
+from sar_infer.cli.bank.learning import learn
 from sar_infer.cli.bank.reading import diff, history, lint, list_classes, nearest, verify
 from sar_infer.cli.bank.suggesting import suggest
 from sar_infer.cli.options import CONTEXT, refused_command
@@ -42,7 +43,7 @@ def main() -> None:
 
 
 for command in (
-    *(add, alias, calibrate, diff, evaluate, fit, history, lint, list_classes),
+    *(add, alias, calibrate, diff, evaluate, fit, history, learn, lint, list_classes),
     *(merge, nearest, rebase, remove, rename, rollback, set_class, suggest, verify),
 ):
     main.add_command(command)

@@ -12,19 +12,20 @@ import logging
 import shlex
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from sar_infer._arrays import Floats
-from sar_infer.bank import ClassBank, ClassInfo, add, remove, rollback
+from sar_infer.bank import ClassBank, ClassInfo, Learn, add, learn, remove, rollback
 from sar_infer.bank.edits import steps_back
 from sar_infer.bank.rebase import Embed
 from sar_infer.bank_advice import Finding, Linter, photo_findings
 from sar_infer.bundle import bank_file
 from sar_infer.bundle.bank_file import BankFile, Stamp, stamp_of
 from sar_infer.bundle.bundle import Bundle
+from sar_infer.classifiers.learning_report import LearningReport
 from sar_infer.errors import BankError, InputError, SarInferError, WriteError
 from sar_infer.server.bank.changes import Change, ChangeRefusedError, NewPhotos, RollbackResult, check_match
 from sar_infer.server.bank.snapshot import SEARCHED, Entry, Snapshot
@@ -230,6 +231,29 @@ class BankStore:
                     "conflict", f"class {name!r} is the last one; add another before you remove it"
                 )
             return self._commit(after).etag
+
+    def learn(
+        self,
+        taught: Callable[[ClassBank], tuple[Learn, LearningReport]],
+        if_match: str | None = None,
+        *,
+        dry_run: bool = False,
+    ) -> tuple[LearningReport, str]:
+        """Keep what photos without labels taught; return the report, and the digest of the bank after it.
+
+        Args:
+            taught: Learns on the bank as it is by then.
+            if_match: The bank that the change is meant for.
+            dry_run: Change nothing.
+
+        Raises:
+            InputError: there are no class statistics.
+            ChangeRefusedError: as for ``remove``.
+        """
+        with self._owned() as now:
+            check_match(if_match, now.etag, True)
+            change, report = taught(now.bank)
+            return report, now.etag if dry_run else self._commit(learn(now.bank, change, by=_BY)).etag
 
     def rollback(
         self, to: int | None = None, steps: int | None = None, if_match: str | None = None, latest: int | None = None

@@ -8,6 +8,7 @@ import { small } from "./photo.js";
 export const FEWEST = 8; // photos below which there is nothing to group
 const MOST_SHOWN = 12; // photos of a group that become photos of its class: the most typical
 const AT_ONCE = 16; // photos that are encoded in one request
+const OF_A_PHOTO = [413, 415, 422]; // why a request fails if one of its photos is bad
 
 let page = { limits: {}, photos: () => [], locked() {} };
 
@@ -56,7 +57,7 @@ async function encode(photos) {
     try {
       await encodeTogether(some);
     } catch (error) {
-      if (!(error instanceof Failure) || !error.final) throw error;
+      if (!OF_A_PHOTO.includes(error.status)) throw error;
       for (const photo of some) await encodeTogether([photo]).catch(() => { photo.embedding = null; }); // one of them is bad
     }
   }

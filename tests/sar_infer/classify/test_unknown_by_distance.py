@@ -27,7 +27,7 @@ MANIFEST = example_manifest()
 def classes(distance: float | None = None, statistics: bool = True) -> ClassSet:
     trained = example_statistics(NAMES[:3])
     if distance is not None:
-        trust = Confidence(1.5, 0.2, -3.0, distance, 2.0, ((0, (0.3, 0.2, 0.1)),))
+        trust = Confidence(1.5, 0.2, -3.0, 2.0, ((0, (0.3, 0.2, 0.1)),), distance)
         trained = dataclasses.replace(trained, statistics=dataclasses.replace(trained.statistics, confidence=trust))
     composer = Composer(trained if statistics else None, BANK, MANIFEST.logit_scale)
     return build_class_set(BANK, {}, False, lambda _: ROWS[:0], composer)

@@ -291,3 +291,31 @@ def test_a_changed_number_in_the_file_is_found(calibrated: str) -> None:
     )
     with pytest.raises(BankError):
         ClassBank.load(BANK)
+
+
+def test_with_class_statistics_the_distance_gets_a_threshold_too(here: Path) -> None:
+    write_bundle(here / "trained", trained=example_statistics(BANK_NAMES))
+    held = folders("held", 20, seed=2, wrong=0.2)
+    run("add", BANK, "iris", "--bundle", "trained")
+    result = run("calibrate", BANK, "--photos", held, "--bundle", "trained")
+    classifier = Classifier.open("trained", bank=BANK)
+    classes = classifier.class_set()
+    rows = classifier.embed_images(sorted(str(path) for path in Path(held).rglob("*.png")))
+    best = classifier.logits(rows, classes).argmax(axis=1)
+    model = example_statistics(BANK_NAMES).statistics
+    text = classes.rows(best)
+    means = model.centre + model.slope * (text.astype(np.float64) - model.text_centre)
+    for row, column in enumerate(best.tolist()):
+        if classes.names[column] in BANK_NAMES:
+            number = BANK_NAMES.index(classes.names[column])
+            photos = model.counts[number]
+            means[row] = (photos * model.means[number] + model.prior * means[row]) / (photos + model.prior)
+    apart = rows - means
+    distances = np.sort(((apart @ model.precision.astype(np.float64)) * apart).sum(axis=1))
+    expected = distances[len(distances) - 1 - int(0.05 * len(distances))]  # 95 % lie no further
+    fitted = ClassBank.load(BANK, base=open_bundle("trained").bank).calibration
+    assert fitted is not None
+    assert fitted.thresholds["distance"] == pytest.approx(expected, rel=1e-4)
+    assert f"or above distance {expected:.1f}" in result.stdout
+    decided = classifier.classify(sorted(str(path) for path in Path(held).rglob("*.png")), unknown="auto")
+    assert sum(bool(one.unknown) for one in decided) == int((distances > expected * (1 + 1e-6)).sum()) == 4

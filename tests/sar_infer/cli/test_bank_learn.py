@@ -1,0 +1,184 @@
+"""``sar-bank learn``: photos without labels, from the command line, the server and a call."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+
+import httpx2
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+from support.servers import local_server
+
+from sar_infer import Classifier
+from sar_infer.bank import ClassBank
+from sar_infer.classifiers.spool import FeatureSpool
+from sar_infer.classify.class_set import ClassSet
+from sar_infer.cli.bank import main
+from sar_infer.cli.classify import main as classify
+from sar_infer.server.settings import Settings
+
+BANK = Path("mine.safetensors")
+COLOURS = {"red": (210, 60, 50), "green": (60, 190, 70), "blue": (50, 70, 220), "iris": (140, 60, 220)}
+
+
+def folders(root: str, count: int, seed: int) -> str:
+    """``root/CLASS/NUMBER.png``."""
+    generator = np.random.default_rng(seed)
+    for name, colour in COLOURS.items():
+        for number in range(count):
+            tint = np.clip(np.array(colour) + generator.normal(0, 45, 3), 0, 255)
+            pixels = np.clip(tint + generator.normal(0, 8, (32, 32, 3)), 0, 255).astype(np.uint8)
+            path = Path(root, name, f"{number}.png")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(path)
+    return root
+
+
+def run(*arguments: object, code: int = 0, command=main) -> Result:
+    result = CliRunner().invoke(command, [str(argument) for argument in arguments])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    assert result.exit_code == code, result.output
+    return result
+
+
+@pytest.fixture
+def fitted(here: Path) -> str:
+    """A bank with photos of four classes and statistics; returns a folder of other photos."""
+    run("add", BANK, "--photos", folders("known", 8, seed=1))
+    run("fit", BANK)
+    return folders("others", 6, seed=2)
+
+
+def report_of(*arguments: object) -> dict:
+    return json.loads(run("learn", BANK, *arguments, "--format", "json").stdout)
+
+
+def logits_by_hand(classifier: Classifier, bank: ClassBank, rows: np.ndarray) -> np.ndarray:
+    """Logits from the formula, with the bank's labelled photos, its learned sums and its translation."""
+    from sar_infer.classifiers.statistics import Statistics
+
+    statistics = Statistics.from_tensors(bank.fitted)
+    precision, centre = statistics.precision.astype(np.float64), statistics.centre.astype(np.float64)
+    move = bank.learned.translation.astype(np.float64)
+    knots = np.log2([1 + n for n, _ in statistics.offsets])
+    result = np.empty((len(rows), len(bank.names)))
+    for column, name in enumerate(bank.names):
+        photos = bank.photos.get(name)
+        count, total = (len(photos), len(photos) * photos.mean.astype(float)) if photos is not None else (0, 0.0)
+        sums, number = bank.learned.by_slot.get(bank.table.slot(column), (0.0, 0.0))
+        text = bank.embeddings[column].astype(np.float64)
+        named = centre + statistics.slope * (text - statistics.text_centre)
+        mean = (total + sums + number * move + statistics.prior * named) / (count + number + statistics.prior)
+        offset = np.interp(np.log2(1 + count + number), knots, [g for _, g in statistics.offsets])
+        z, d = rows + move - centre, mean - centre
+        text_logit = classifier.bundle.manifest.logit_scale * (rows + move) @ text
+        result[:, column] = text_logit + statistics.alpha * (z @ precision @ d - d @ precision @ d / 2) - offset
+    return result
+
+
+@pytest.mark.parametrize("options", [(), ("--all-known",)])
+def test_what_was_learned_is_kept_and_ranks(fitted: str, bundle_path: Path, options: tuple[str, ...]) -> None:
+    report = report_of("--photos", fitted, *options)
+    learned = report["learned"]
+    assert learned["photos"] == 24 == learned["counted"] + learned["strangers"] + learned["doubtful"]
+    assert sum(item["photos"] for item in learned["classes"]) == 24
+    assert report["changed"] and report["undo_to"] == 2
+    bank = ClassBank.load(BANK)
+    assert bank.learned is not None and bank.learned.photos == 24 and not bank.learned.stale
+    assert sum(count for _, count in bank.learned.by_slot.values()) > 0
+    classifier = Classifier.open(bundle_path, bank=BANK)
+    rows = classifier.embed_images([*map(str, sorted(Path(fitted).rglob("*.png")))])
+    classes: ClassSet = classifier.class_set()
+    np.testing.assert_allclose(classifier.logits(rows, classes), logits_by_hand(classifier, bank, rows), atol=2e-3)
+    again = classifier.class_set(["red", "iris"], only=True)  # given with the call, they keep what the bank learned
+    columns = [bank.index["red"], bank.index["iris"]]
+    np.testing.assert_allclose(classifier.logits(rows, again), classifier.logits(rows, classes)[:, columns], atol=2e-3)
+    answered = run("others/red", "--bank", BANK, "--format", "jsonl", command=classify).stdout.splitlines()
+    assert {p["calibration"] for line in answered for p in json.loads(line)["predictions"]} == {"none"}
+
+
+def test_dry_run_writes_nothing_and_says_the_same(fitted: str) -> None:
+    before = BANK.read_bytes()
+    dry = report_of("--photos", fitted, "--dry-run")
+    assert BANK.read_bytes() == before
+    assert not dry["changed"]
+    assert report_of("--photos", fitted)["learned"] == dry["learned"]
+
+
+def test_it_is_replaced_taken_back_and_goes_with_its_class(fitted: str) -> None:
+    run("learn", BANK, "--photos", fitted, "--all-known")
+    first = ClassBank.load(BANK)
+    run("learn", BANK, "--photos", f"{fitted}/red", "--all-known")
+    second = ClassBank.load(BANK)
+    assert (first.learned.photos, second.learned.photos) == (24, 6)
+    run("rollback", BANK, "--to", 3)
+    assert ClassBank.load(BANK).content_digest == first.content_digest
+    run("remove", BANK, "iris")
+    bank = ClassBank.load(BANK)
+    assert len(bank.learned.by_slot) == len(first.learned.by_slot) - 1
+    run("add", BANK, "violet")
+    assert ClassBank.load(BANK).learned.stale
+    run("rollback", BANK, "--to", 2)
+    assert ClassBank.load(BANK).learned is None
+
+
+def test_results_of_a_bulk_run_teach_what_their_photos_do(fitted: str) -> None:
+    run(fitted, "--bank", BANK, "--out", "rows.parquet", "--embeddings", "--workers", 1, command=classify)
+    from_rows = report_of("--photos", "rows.parquet", "--dry-run")["learned"]
+    from_photos = report_of("--photos", fitted, "--dry-run")["learned"]
+    names = ("photos", "counted", "strangers", "doubtful", "changed")
+    assert [from_rows[name] for name in names] == [from_photos[name] for name in names]
+
+
+def test_refusals(here: Path) -> None:
+    photos = folders("known", 2, seed=1)
+    said = run("learn", BANK, "--photos", photos, code=2).stderr
+    assert "no class statistics to learn with: fit them first" in said
+    assert not BANK.exists()
+    run("add", BANK, "--photos", photos)
+    run("fit", BANK)
+    assert "no such" in run("learn", BANK, "--photos", "missing.jsonl", code=2).stderr
+    Path("broken").mkdir()
+    Path("broken/x.png").write_bytes(b"none")
+    assert "no photo that can be read" in run("learn", BANK, "--photos", "broken", code=2).stderr
+    Path("known/red/broken.png").write_bytes(b"none")
+    assert "not read: known/red/broken.png" in run("learn", BANK, "--photos", photos).stdout
+
+
+def test_the_server_learns_when_asked(fitted: str, bundle_path: Path) -> None:
+    files = sorted(Path(fitted).rglob("*.png"))
+    images = [base64.b64encode(file.read_bytes()).decode() for file in files]
+    settings = Settings(bundle=bundle_path, bank=BANK, key="k", device="cpu", threads=1)
+    expected = report_of("--photos", fitted, "--dry-run")["learned"]
+    with (
+        local_server(settings) as local,
+        httpx2.Client(base_url=local.url, headers={"Authorization": "Bearer k"}, timeout=60) as client,
+    ):
+        dry = client.post("/v1/learn", json={"images": images, "dry_run": True})
+        assert dry.status_code == 200, dry.text
+        assert ClassBank.load(BANK).learned is None
+        done = client.post("/v1/learn", json={"images": images}).json()
+        for name in ("photos", "counted", "strangers", "doubtful", "classes", "changed", "shift"):
+            assert done[name] == dry.json()[name] == expected[name], name
+        bank = ClassBank.load(BANK)
+        assert bank.learned.photos == 24
+        assert done["bank"] == bank.content_digest
+        stale = client.post("/v1/learn", json={"images": images}, headers={"If-Match": '"other"'})
+        assert stale.status_code == 412
+        assert client.post("/v1/learn", json={"images": ["bm9uZQ=="]}).status_code == 415
+        assert httpx2.post(f"{local.url}/v1/learn", json={"images": images}).status_code == 401
+
+
+def test_a_call_learns_too(fitted: str, bundle_path: Path) -> None:
+    classifier = Classifier.open(bundle_path, bank=BANK)
+    files = [*map(str, sorted(Path(fitted).rglob("*.png")))]
+    told: list[int] = []
+    with FeatureSpool.of(classifier.bank.dim, [(files, classifier.embed_images(files))]) as spool:
+        change, report = classifier.learn(spool, all_known=True, told=told.append)
+        assert [*spool.keys()] == files
+    assert report.photos == change.photos == 24
+    assert sum(told) >= 24

@@ -1,0 +1,129 @@
+"""Groups over HTTP: from images or embeddings, named, and classes then."""
+
+from __future__ import annotations
+
+import base64
+import urllib.parse
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import numpy as np
+import pytest
+from support.servers import Local, local_server
+
+from sar_infer.server.settings import Limits, Settings
+
+CLOTHES = Path(__file__).parents[4] / "examples" / "clothes" / "test"
+KINDS = ("shoes", "hat", "trousers")
+PHOTOS = [path for kind in KINDS for path in sorted((CLOTHES / kind).glob("*.jpg"))[:8]]
+KEY = {"Authorization": "Bearer k"}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
+    bank = tmp_path_factory.mktemp("bank") / "shop.safetensors"
+    with local_server(Settings(bank=bank, key="k", device="cpu", threads=1, limits=Limits(images=24))) as local:
+        yield local
+
+
+@pytest.fixture
+def client(server: Local) -> Iterator[httpx2.Client]:
+    with httpx2.Client(base_url=server.url, headers=KEY, timeout=60) as client:
+        yield client
+        client.post("/v1/bank/rollback", json={"to": 0})
+
+
+def encoded(paths: list[Path]) -> list[str]:
+    return [base64.b64encode(path.read_bytes()).decode() for path in paths]
+
+
+def suggested(client: httpx2.Client, **call: Any) -> dict[str, Any]:
+    answer = client.post("/v1/suggest", json=call)
+    assert answer.status_code == 200, answer.text
+    content: dict[str, Any] = answer.json()
+    return content
+
+
+def problem(answer: httpx2.Response) -> tuple[int, str, str]:
+    content = answer.json()
+    return answer.status_code, content["code"], content["detail"]
+
+
+def test_a_group_is_named_and_is_a_class(client: httpx2.Client) -> None:
+    found = suggested(client, images=encoded(PHOTOS))
+    assert (found["photos"], found["classes"], found["errors"]) == (24, 998, [])
+    groups = found["groups"]
+    assert sorted(number for group in groups for number in group["photos"]) == list(range(24))
+    assert all(group["size"] == len(group["photos"]) for group in groups)
+    kinds = [Counter(PHOTOS[number].parent.name for number in group["photos"]) for group in groups]
+    assert {kind.most_common(1)[0][0] for kind in kinds} == set(KINDS)
+    for number, (group, kind) in enumerate(zip(groups, kinds, strict=True)):
+        files = [("image", (f"{n}.jpg", PHOTOS[n].read_bytes(), "image/jpeg")) for n in group["photos"]]
+        name = urllib.parse.quote(f"our {kind.most_common(1)[0][0]}")
+        assert client.put(f"/v1/classes/{name}", files=files).status_code in (200, 201), number
+    assert client.get("/v1/classes/our%20shoes").json()["photos"] >= 4
+    again = suggested(client, images=encoded(PHOTOS))
+    assert again["classes"] == 1001
+    assert again["bank"] != found["bank"]
+    assert {group["like"] for group in again["groups"]} & {f"our {kind}" for kind in KINDS}
+
+
+def test_images_forms_and_embeddings_give_the_same(client: httpx2.Client) -> None:
+    images = encoded(PHOTOS)
+    found = suggested(client, images=images)
+    files = [("image", (path.name, path.read_bytes(), "image/jpeg")) for path in PHOTOS]
+    form = client.post("/v1/suggest", files=files)
+    asked = {"input": images, "modality": "image", "encoding_format": "base64"}
+    rows = [item["embedding"] for item in client.post("/v1/embeddings", json=asked).json()["data"]]
+
+    def gist(content: dict[str, Any]) -> list[list[int]]:
+        return [sorted(group["photos"]) for group in content["groups"]]
+
+    assert gist(form.json()) == gist(found) == gist(suggested(client, embeddings=rows))
+    assert suggested(client, embeddings=rows * 5)["photos"] == 120  # more than images in a call
+
+
+def test_an_image_that_cannot_be_read_is_in_no_group(client: httpx2.Client) -> None:
+    images = encoded(PHOTOS[:6])
+    images[2] = base64.b64encode(b"no image").decode()
+    found = suggested(client, images=images)
+    assert [(error["photo"], error["error_code"]) for error in found["errors"]] == [(2, "unsupported-format")]
+    assert sorted(number for group in found["groups"] for number in group["photos"]) == [0, 1, 3, 4, 5]
+    assert {label["photo"] for label in found["labels"]} == {0, 1, 3, 4, 5}
+    only = suggested(client, images=[images[2]])
+    assert (only["photos"], only["groups"], only["labels"]) == (0, [], [])
+
+
+def test_calls_that_cannot_be_answered(client: httpx2.Client) -> None:
+    row = base64.b64encode(np.ones(8, "<f4").tobytes()).decode()
+    image = encoded(PHOTOS[:1])
+    for call, code, detail in (
+        ({}, "invalid-request", "expected either images or embeddings"),
+        ({"images": image, "embeddings": [row]}, "invalid-request", "expected either images or embeddings"),
+        ({"embeddings": [row]}, "invalid-request", "numbers each, of length 1, as this server makes"),
+        ({"embeddings": ["?"]}, "invalid-request", "expected little-endian float32 in base64"),
+        ({"embeddings": ["AAA="]}, "invalid-request", "expected little-endian float32 in base64"),
+        ({"embeddings": [row] * 1001}, "invalid-request", "at most 1000 items"),
+        ({"images": []}, "invalid-request", "at least 1 item"),
+        ({"photos": image}, "invalid-request", "unknown field"),
+        ({"images": image * 25}, "too-many-images", "expected at most 24 images in a request, got 25"),
+    ):
+        status, said, text = problem(client.post("/v1/suggest", json=call))
+        assert (said, detail in text) == (code, True), text
+        assert status in (413, 422)
+    assert problem(client.post("/v1/suggest", content=b"x"))[:2] == (415, "unsupported-media-type")
+    assert problem(client.post("/v1/suggest", json={"images": image}, headers={"Authorization": "Bearer no"}))[0] == 401
+
+
+def test_a_server_without_a_key_suggests_nothing(bundle_path: Path) -> None:
+    with local_server(Settings(bundle=bundle_path, device="cpu", threads=1)) as local:
+        answer = httpx2.post(f"{local.url}/v1/suggest", json={"images": encoded(PHOTOS[:1])})
+        assert problem(answer)[:2] == (403, "writes-disabled")
+        assert httpx2.get(f"{local.url}/v1/model").json()["suggests"] is False
+
+
+def test_the_model_says_that_groups_can_be_asked_for(client: httpx2.Client) -> None:
+    assert client.get("/v1/model").json()["suggests"] is True
