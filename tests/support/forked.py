@@ -13,10 +13,15 @@ from sar_infer.processes import worker
 
 @pytest.fixture(autouse=True, scope="module")
 def forked_workers() -> Iterator[None]:
-    """Serve the tests of a file that imports it; those that plant a flaw have new interpreters (`hanging.plant`)."""
+    """Serve the tests of a file that imports it; those that plant a flaw have new interpreters (`hanging.plant`).
+
+    The warm process writes how a worker ended into its sentinel and then closes that: between the two, somebody who has
+    read the one finds nothing to read, as while it lived. Its pipe is closed by then.
+    """
     with pytest.MonkeyPatch.context() as patch:
         if sys.platform == "linux":
-            context = get_context("forkserver")
+            context, alive = get_context("forkserver"), worker.Worker.alive
             context.set_forkserver_preload(["pytest", "sar_infer.bulk.worker", "onnxruntime"])
             patch.setattr(worker, "_SPAWN", context)
+            patch.setattr(worker.Worker, "alive", property(lambda one: not one._pipe.closed and alive.fget(one)))
         yield

@@ -51,7 +51,7 @@ def test_the_last_layer_of_a_vision_transformer_computes_the_class_token_alone(t
     assert flops_of_open_clip(VIT, backbones.RANDOM) - flops_per_image(path) == spared + mixing
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", ["ViT-B-32", "RN50"])
 def test_equals_torch_for_real_architectures(name: str, tmp_path: Path) -> None:
     backbone = backbones.load(shallow(name, tmp_path), backbones.RANDOM)

@@ -467,12 +467,14 @@ def test_settings_in_which_rows_differ_are_columns(tmp_path: Path) -> None:
     assert bold == [("none", "base"), ("w1.0", "new"), ("w1.0", "H")]
 
 
-def test_too_many_settings_are_none(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("count", "shown"), [(8, 8), (9, 0)])
+def test_more_than_eight_settings_are_none(tmp_path: Path, count: int, shown: int) -> None:
     for name in ("a", "b"):
-        many = {f"option{i}": f"{name}{i}" for i in range(20)}
+        many = {f"option{i}": f"{name}{i}" for i in range(count)}
         write(tmp_path, result(name, protocol="custom", settings={**many, "method": "coop"}))
-    (found,) = tables(tmp_path, "custom")
-    assert [c.name for c in found.columns] == ["run", "base", "new", "H", "relations", "seeds"]
+    (table,) = tables(tmp_path, "custom")
+    settings = [f"option{i}" for i in range(shown)]
+    assert [c.name for c in table.columns] == ["run", *settings, "base", "new", "H", "relations", "seeds"]
 
 
 def test_folders_are_tables_of_their_own(tmp_path: Path) -> None:
