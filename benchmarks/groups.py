@@ -100,7 +100,8 @@ def strangers(domain: Domain, bank: Bank, test: Photos, photos: int) -> list[flo
         values = signs(larger.of([*range(domain.trained), *added]), test.rows)
         strange = np.isin(test.labels, np.setdiff1d(others, added))
         result.append([auroc(values[sign][strange], values[sign][~strange]) for sign in SIGNS])
-    return np.mean(result, axis=0).tolist()
+    mean: list[float] = np.mean(result, axis=0).tolist()
+    return mean
 
 
 def groups(domain: Domain, bank: Bank, test: Photos) -> tuple[object, ...]:

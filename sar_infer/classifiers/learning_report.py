@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sar_infer.bank.records import Learn
+from sar_infer.bank import Learn
 from sar_infer.classifiers.learning import CAUTIOUS, PLAIN, SHIFTED, KnownClasses, Learning, judge, learn
 from sar_infer.classifiers.spool import FeatureSpool
 from sar_infer.classifiers.statistics import Statistics
