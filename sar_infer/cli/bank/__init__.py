@@ -20,6 +20,7 @@ Examples:
   sar-bank add mine.safetensors "latte art" "zebra = zebra | striped horse"
   sar-bank add mine.safetensors --classes names.txt --strict
   sar-bank lint mine.safetensors "SKU-12345"
+  sar-bank evaluate mine.safetensors --photos labelled/ --html page.html
   sar-bank rollback mine.safetensors --to 0
   sar-classify photos/ --bank mine.safetensors
 """
