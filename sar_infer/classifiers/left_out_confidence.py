@@ -143,8 +143,8 @@ def _distances(photos: FoldPhotos, statistics: Statistics, rows: Doubles, count:
     if result is None:
         raise ValueError(f"expected classes with more than {count} photos")
     best = result[0][np.arange(len(logits)), logits.argmax(axis=1)]  # <z, P d> - d' P d / 2
-    squares: Doubles = mahalanobis(statistics, photos.images - statistics.centre) ** 2
-    return squares - 2 * best
+    squares: Doubles = mahalanobis(statistics, photos.images - statistics.centre) ** 2 - 2 * best
+    return squares
 
 
 def _in_fold(photos: FoldPhotos, rows: Doubles, choice: LeftOutResult | None) -> Statistics:

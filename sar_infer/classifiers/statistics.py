@@ -349,7 +349,7 @@ def confusion(statistics: Statistics, means: npt.NDArray[Any], others: npt.NDArr
     return result
 
 
-def mahalanobis(statistics: Statistics, apart: Floats) -> Doubles:
+def mahalanobis(statistics: Statistics, apart: npt.NDArray[Any]) -> Doubles:
     """Return the length (N,) under P of each difference (N, D) between two features."""
     values = apart.astype(np.float64)
     squares = ((values @ statistics.precision.astype(np.float64)) * values).sum(axis=1)
