@@ -105,13 +105,13 @@ def strangers(domain: Domain, bank: Bank, test: Photos, photos: int) -> list[flo
 
 
 def groups(domain: Domain, bank: Bank, test: Photos) -> tuple[object, ...]:
-    """Return what groups are found in all test photos by a bank of the trained classes alone."""
+    """Return figures of the groups in all test photos by a bank of the trained classes alone."""
     trained = bank.of(range(domain.trained))
     scores = softmax(trained.logits(test.rows))
     best = np.argsort(-scores, axis=1)[:, :3]
     top = np.take_along_axis(scores, best, axis=1).astype(np.float32)
-    found = suggest(bank.statistics, test.rows, Answers(best, top, trained.means, trained.counts)).groups
-    fresh = [group.photos for group in found if group.like is None]
+    suggested_groups = suggest(bank.statistics, test.rows, Answers(best, top, trained.means, trained.counts)).groups
+    fresh = [group.photos for group in suggested_groups if group.like is None]
     counts = [np.bincount(test.labels[rows], minlength=len(domain.names)) for rows in fresh]
     large = {c for c in range(domain.trained, len(domain.names)) if (test.labels == c).sum() >= LARGE}
     leaders = {int(of.argmax()) for of in counts} & large
@@ -120,7 +120,7 @@ def groups(domain: Domain, bank: Bank, test: Photos) -> tuple[object, ...]:
     purity = sum(int(of.max()) for of in counts) / max(1, photos)
     all_new = int((test.labels >= domain.trained).sum())
     return (
-        len(test.labels), len(domain.names), len(found), len(fresh), f"{len(leaders)} of {len(large)}",
+        len(test.labels), len(domain.names), len(suggested_groups), len(fresh), f"{len(leaders)} of {len(large)}",
         f"{purity:.2f}", f"{new / all_new:.0%}", f"{new / max(1, photos):.0%}",
     )  # fmt: skip
 
@@ -200,7 +200,9 @@ def page(results: list[tuple[str, int, Any, Any, Any]]) -> str:
             "AUROC of strangers, half of the other classes added",
             command.markdown(heads, areas),
             f"Groups in all test photos, bank of the trained classes; classes of {LARGE} photos and more can lead",
-            command.markdown(group_heads, [(name, seed, *found) for name, seed, _, found, _ in results]),
+            command.markdown(
+                group_heads, [(name, seed, *suggested_groups) for name, seed, _, suggested_groups, _ in results]
+            ),
             "Labels: harmonic mean of trained and added classes, in per cent",
             command.markdown(("set", "before", *(f"{way}, {count}" for way in WAYS for count in BUDGETS)), gains),
         ]

@@ -138,9 +138,9 @@ def test_more_photos_than_are_clustered_join_the_nearest_group() -> None:
 @pytest.mark.parametrize("count", [0, 1, 2, 3])
 def test_few_photos(count: int) -> None:
     rows, _ = photos_of(directions(3), 1)
-    found = suggest(statistics(), rows[:count], answers(rows[:count], directions(2)))
-    assert sorted(row for group in found.groups for row in group.photos.tolist()) == list(range(count))
-    assert sorted(found.labels.tolist()) == list(range(count))
+    suggestions = suggest(statistics(), rows[:count], answers(rows[:count], directions(2)))
+    assert sorted(row for group in suggestions.groups for row in group.photos.tolist()) == list(range(count))
+    assert sorted(suggestions.labels.tolist()) == list(range(count))
 
 
 def test_scipy_is_asked_for_by_name(monkeypatch: pytest.MonkeyPatch) -> None:

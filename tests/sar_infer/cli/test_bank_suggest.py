@@ -66,10 +66,10 @@ def test_groups_are_found_named_and_become_classes() -> None:
     Path("stream/bad.jpg").write_bytes(b"no image")
     result = run("suggest", BANK, "--photos", "stream", "--format", "json", code=1)
     assert "bad.jpg: not an image" in result.stderr
-    found = json.loads(result.stdout)
-    assert (found["photos"], found["skipped"], found["page"], found["list"]) == (24, 1, str(PAGE), str(LIST))
+    content = json.loads(result.stdout)
+    assert (content["photos"], content["skipped"], content["page"], content["list"]) == (24, 1, str(PAGE), str(LIST))
     assert not BANK.exists()
-    assert sum(group["size"] for group in found["groups"]) == 24
+    assert sum(group["size"] for group in content["groups"]) == 24
     listed = rows()
     assert all(row["class"] == "" and Path(row["photo"]).is_absolute() for row in listed)
     groups = [row for row in listed if row["group"].isdigit()]
@@ -109,9 +109,9 @@ def test_photos_that_are_no_files_are_grouped_and_not_listed() -> None:
     with tarfile.open("photos.tar", "w") as shard:
         for path in sorted(Path("stream").iterdir()):
             shard.add(path, path.name)
-    found = json.loads(run("suggest", BANK, "--photos", "photos.tar", "--format", "json").stdout)
-    assert found["photos"] == 24
-    assert all(key.startswith("photos.tar/") for group in found["groups"] for key in group["photos"])
+    content = json.loads(run("suggest", BANK, "--photos", "photos.tar", "--format", "json").stdout)
+    assert content["photos"] == 24
+    assert all(key.startswith("photos.tar/") for group in content["groups"] for key in group["photos"])
     assert rows() == []
 
 

@@ -53,9 +53,9 @@ def problem(answer: httpx2.Response) -> tuple[int, str, str]:
 
 
 def test_a_group_is_named_and_is_a_class(client: httpx2.Client) -> None:
-    found = suggested(client, images=encoded(PHOTOS))
-    assert (found["photos"], found["classes"], found["errors"]) == (24, 998, [])
-    groups = found["groups"]
+    content = suggested(client, images=encoded(PHOTOS))
+    assert (content["photos"], content["classes"], content["errors"]) == (24, 998, [])
+    groups = content["groups"]
     assert sorted(number for group in groups for number in group["photos"]) == list(range(24))
     assert all(group["size"] == len(group["photos"]) for group in groups)
     kinds = [Counter(PHOTOS[number].parent.name for number in group["photos"]) for group in groups]
@@ -67,13 +67,13 @@ def test_a_group_is_named_and_is_a_class(client: httpx2.Client) -> None:
     assert client.get("/v1/classes/our%20shoes").json()["photos"] >= 4
     again = suggested(client, images=encoded(PHOTOS))
     assert again["classes"] == 1001
-    assert again["bank"] != found["bank"]
+    assert again["bank"] != content["bank"]
     assert {group["like"] for group in again["groups"]} & {f"our {kind}" for kind in KINDS}
 
 
 def test_images_forms_and_embeddings_give_the_same(client: httpx2.Client) -> None:
     images = encoded(PHOTOS)
-    found = suggested(client, images=images)
+    content = suggested(client, images=images)
     files = [("image", (path.name, path.read_bytes(), "image/jpeg")) for path in PHOTOS]
     form = client.post("/v1/suggest", files=files)
     asked = {"input": images, "modality": "image", "encoding_format": "base64"}
@@ -82,17 +82,17 @@ def test_images_forms_and_embeddings_give_the_same(client: httpx2.Client) -> Non
     def gist(content: dict[str, Any]) -> list[list[int]]:
         return [sorted(group["photos"]) for group in content["groups"]]
 
-    assert gist(form.json()) == gist(found) == gist(suggested(client, embeddings=rows))
+    assert gist(form.json()) == gist(content) == gist(suggested(client, embeddings=rows))
     assert suggested(client, embeddings=rows * 5)["photos"] == 120  # more than images in a call
 
 
 def test_an_image_that_cannot_be_read_is_in_no_group(client: httpx2.Client) -> None:
     images = encoded(PHOTOS[:6])
     images[2] = base64.b64encode(b"no image").decode()
-    found = suggested(client, images=images)
-    assert [(error["photo"], error["error_code"]) for error in found["errors"]] == [(2, "unsupported-format")]
-    assert sorted(number for group in found["groups"] for number in group["photos"]) == [0, 1, 3, 4, 5]
-    assert {label["photo"] for label in found["labels"]} == {0, 1, 3, 4, 5}
+    content = suggested(client, images=images)
+    assert [(error["photo"], error["error_code"]) for error in content["errors"]] == [(2, "unsupported-format")]
+    assert sorted(number for group in content["groups"] for number in group["photos"]) == [0, 1, 3, 4, 5]
+    assert {label["photo"] for label in content["labels"]} == {0, 1, 3, 4, 5}
     only = suggested(client, images=[images[2]])
     assert (only["photos"], only["groups"], only["labels"]) == (0, [], [])
 
