@@ -1,7 +1,7 @@
 # Everything runs in an environment that is made on first use. Choose the interpreter with PYTHON=python3.12, the folder
 # with VENV=…; VENV_READY=1 says that the environment holds everything already, so nothing is installed. JOBS=… is how
-# many processes tests and shown commands run in, each of them with one thread. What is installed has the versions of
-# pins.txt, which `make lock` renews.
+# many processes tests and shown commands run in, each of them with one thread: three on two cores, since tests often wait
+# for a process or a server. What is installed has the versions of pins.txt, which `make lock` renews.
 
 PYTHON ?= python3
 VENV ?= .venv

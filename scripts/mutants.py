@@ -153,16 +153,8 @@ def attempt(tree: Path, files: list[str], log: Path) -> tuple[str, float]:
             sys.path[:0] = [str(tree), str(tree / "tests")]
             for name in [name for name in sys.modules if name.split(".")[0] in {"sar_infer", "sar_train", "scripts"}]:
                 del sys.modules[name]
-            options = [
-                "-x",
-                "-q",
-                "-m",
-                "not slow and not nightly",
-                "-p",
-                "no:cacheprovider",
-                "--assert=plain",
-                "--tb=line",
-            ]
+            options = ["-x", "-q", "-m", "not slow and not nightly", "--assert=plain", "--tb=line"]
+            options += ["-p", "no:cacheprovider"]
             os._exit(pytest.main([*options, *files]))
         os._exit(70)
     deadline = time.monotonic() + WALL_S
