@@ -27,7 +27,7 @@ EPILOG = """\b
 Examples:
   sar-train demo --out runs/demo            offline, about a minute
   sar-train photos/ --out runs/products     one folder of photos per class
-  sar-train photos/ --plan                  what that would do, and how long it may take
+  sar-train photos/ --plan                  what that would do, and how long
   sar-train caltech101 --data-root DATA --no-sar --set coop.context_init=""
   sar-train dtd --data-root DATA --backbone sar-mini-vit --method promptsrc
   sar-train photos/ --method dept --on kgcoop \\

@@ -60,9 +60,9 @@ def learn(
     column: str,
     key_column: str | None,
 ) -> None:
-    """Learn from photos that nobody labelled: where classes lie in them, and what their camera does.
+    """Learn from photos that nobody labelled.
 
-    Any photos will do: photos like none of the classes, and doubtful ones, are set aside, and classes that are absent
+    Learns where classes lie in them, and what their camera does. Any photos will do: photos like none of the classes, and doubtful ones, are set aside, and classes that are absent
     stay as they are. --all-known learns more from photos that are all of the bank's classes, and harms where they are
     not. BANK_FILE keeps sums by class, never a photo; a later learn replaces them, `sar-bank rollback` undoes them.
     Needs class statistics: the bundle's, or those of `sar-bank fit`. Scores are not calibrated afterwards.

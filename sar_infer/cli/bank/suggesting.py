@@ -45,9 +45,9 @@ _HIDDEN_UP_TO = 64
 )
 @shared_options
 def suggest(arguments: BankArguments, *, places: Sequence[str], html: Path | None) -> None:
-    """Find classes that BANK_FILE lacks in photos that nobody labelled, and photos that are worth a label.
+    """Find new classes, and photos worth a label.
 
-    Photos that look alike form groups; first come those that look like none of the classes. One HTML page shows the
+    Looks in photos that nobody labelled. Photos that look alike form groups; first come those that look like none of the classes. One HTML page shows the
     most typical photos of each group, with a field for its name, and saves a list that `sar-bank add --photos` takes.
     The same list, its names still empty, is written beside it. The bank stays as it is. Needs the extra "suggest".
 
