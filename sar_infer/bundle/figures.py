@@ -50,7 +50,7 @@ def expectation(entry: Mapping[str, Any]) -> str:
     shown = [by_name, *(items[n] for n in photos)]
     count = entry["classes"]
     line += f" (estimate for {count} added classes and photos of the same kind, from trained classes left out in turn; "
-    line += f"95 % interval over {count} classes: "
+    line += f"95 % interval for the mean of {count} more classes: "
     line += ", ".join(f"{item['low']:.0f}-{item['high']:.0f}" for item in shown) + ")"
     if count < _FEW_CLASSES:
         line += f"; with {count} classes this is a rough guide"

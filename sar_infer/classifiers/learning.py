@@ -255,7 +255,7 @@ def shared_shift(statistics: Statistics, means: Doubles, features: Floats) -> fl
         features: (N, D) unit rows; some thousand, evenly spaced, are looked at.
     """
     step = max(1, len(features) // _SAMPLE)
-    root = np.linalg.cholesky(statistics.precision.astype(np.float64))
+    root = statistics.root
     points = (np.asarray(features[::step], np.float64) - statistics.centre) @ root
     count = min(len(means), len(points) // 5, _MOST_GROUPS)
     count = max(2, count)
@@ -338,7 +338,7 @@ class _Model:
         evidence = (known.counts[:, None] * known.means + learned) / np.maximum(counts, 1e-12)[:, None]
         means = class_means(statistics, known.rows, evidence, counts, known.photos_only)
         weights, bias = composed(statistics, scale, known.rows, evidence, counts, known.photos_only)
-        root = np.linalg.cholesky(statistics.precision.astype(np.float64)).astype(np.float32)
+        root = statistics.root.astype(np.float32)
         return cls(statistics, means, weights, bias, known.rows, learning.translation, root)
 
     def answers(self, rows: Floats, temperature: float = 1.0) -> _Answers:

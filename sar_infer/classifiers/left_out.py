@@ -37,6 +37,8 @@ _MARGIN = 0.25
 """Points that a larger alpha has to gain."""
 _EARNED = 0.5
 """Points that a learned prompt has to gain; less is noise."""
+_CLASS_PHOTOS = 4
+"""Independent photos that those of a class count as in an interval, at most."""
 _CURVE_STEP = 4
 """Every fourth value of g is kept in the curve."""
 _PLATEAU = 0.5
@@ -139,10 +141,13 @@ class Measured:
     Attributes:
         trained: (G,) accuracy on kept classes for each value of g, mean over classes.
         left: (C, G) accuracy on each class when it is left out; NaN for one that never was.
+        turns: (G,) variance of a class's accuracy from one turn to another, in which other classes are beside it and it
+            has learned other photos; mean over classes.
     """
 
     trained: Doubles
     left: Doubles
+    turns: Doubles
 
     @property
     def mean(self) -> Doubles:
@@ -153,7 +158,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Expected:
-    """Accuracy that a class added later may expect, in per cent, with a 95 % interval over classes; see `_expected`."""
+    """Mean accuracy to expect of as many classes added later, in per cent, with a 95 % interval; see `_expected`."""
 
     photos: int
     accuracy: float
@@ -252,7 +257,7 @@ def choose(
         )[optima[0] % _CURVE_STEP :: _CURVE_STEP],  # so that the optimum is among them
         scores,
         {n: float(of.trained[optima[n]]) for n, of in chosen.items()},
-        tuple(_expected(n, of.left[:, optima[n]], others, len(rivals)) for n, of in chosen.items()),
+        tuple(_expected(n, of, optima[n], others, len(rivals)) for n, of in chosen.items()),
     )
 
 
@@ -267,27 +272,34 @@ def _middle(curve: Doubles) -> int:
     return int(good[len(good) // 2])
 
 
-def _expected(photos: int, accuracies: Doubles, others: float, fixed: int) -> Expected:
+def _expected(photos: int, measured: Measured, optimum: int, others: float, fixed: int) -> Expected:
     """Return what may be expected if as many classes are added as were left out in turn.
 
     Left-out classes had fewer rivals than that. A class that is right with probability a among ``others`` is so with
     a^(m / others) among m, if each takes images independently. The interval is one of prediction, of the mean over as
-    many new classes with as many photos each: ``t s sqrt(1 / C + 1 / C)``, with Student's t and the spread s over
-    classes, in which the chance of single photos is included.
+    many further classes: ``t sqrt(s² / C + (s² + v) / C)`` with Student's t, the variance s² over classes and v over
+    turns of a class. s² is at least ``p (1 - p) / 4`` with ``p = (C mean + 1) / (C + 2)``: a class says no more than
+    four photos, and a few classes that are all right do not promise that the next one is.
 
     Args:
         photos: number of photos of the added class.
-        accuracies: (C,) of the classes left out; NaN for one that never was.
-        others: the mean number of others that they were ranked with.
+        measured: the curves.
+        optimum: the chosen value of g.
+        others: the mean number of others that left-out classes were ranked with.
         fixed: how many of these compete in every fold.
     """
-    values = accuracies[~np.isnan(accuracies)]
-    values = 100 * (values / 100) ** ((2 * len(accuracies) - 1 + fixed) / others)
-    mean, free = float(values.mean()), len(values) - 1
+    shares = measured.left[:, optimum] / 100
+    values, power = shares[~np.isnan(shares)], (2 * len(shares) - 1 + fixed) / others
+    slope = power * float(values.mean()) ** (power - 1) if values.any() else 0.0
+    values = values**power
+    count, mean = len(values), 100 * float(values.mean())
     half = math.inf
-    if free:
+    if free := count - 1:
         quantile = 1.96 + 2.372 / free + 2.823 / free**2 + 2.556 / free**3  # of 97.5 %, Cornish-Fisher
-        half = quantile * float(values.std(ddof=1)) * math.sqrt(2 / len(values))
+        middle = (float(values.sum()) + 1) / (count + 2)
+        between = max(float(values.var(ddof=1)), middle * (1 - middle) / _CLASS_PHOTOS)
+        turns = slope**2 * float(measured.turns[optimum]) / 100**2
+        half = 100 * quantile * math.sqrt((2 * between + turns) / count)
     return Expected(photos, mean, max(0.0, mean - half), min(100.0, mean + half))
 
 
@@ -306,13 +318,18 @@ def _measure(
                 left.setdefault(key, []).append((fold_photos.fold, on_left))
     measured = {}
     for key, curves in left.items():
-        sums, visits = np.zeros((classes, len(grid))), np.zeros((classes, 1))
+        sums, squares, visits = np.zeros((classes, len(grid))), np.zeros((classes, len(grid))), np.zeros((classes, 1))
         for fold, on_left in curves:
             visited = fold.left[~np.isnan(on_left[:, 0])]
-            sums[visited] += on_left[~np.isnan(on_left[:, 0])]
+            accuracies = on_left[~np.isnan(on_left[:, 0])]
+            sums[visited] += accuracies
+            squares[visited] += accuracies**2
             visits[visited] += 1
         mean = np.where(visits > 0, sums / np.maximum(visits, 1), np.nan)
-        measured[key] = Measured(np.mean(trained[key], axis=0), mean)
+        several = visits[:, 0] > 1
+        turns = (squares - sums**2 / np.maximum(visits, 1))[several] / (visits[several] - 1)
+        turns = turns.mean(axis=0) if several.any() else np.zeros(len(grid))
+        measured[key] = Measured(np.mean(trained[key], axis=0), mean, np.maximum(turns, 0.0))
     return measured
 
 

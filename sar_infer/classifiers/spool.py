@@ -52,7 +52,7 @@ class FeatureSpool:
         if not self._count:
             return np.empty((0, self._size), np.float32)
         self._rows.flush()
-        return np.memmap(self._rows, np.float32, "r", shape=(self._count, self._size))  # type: ignore[call-overload, no-any-return]
+        return np.memmap(self._rows, np.float32, "r", shape=(self._count, self._size))
 
     def keys(self) -> Iterator[str]:
         """Yield all keys, in order."""

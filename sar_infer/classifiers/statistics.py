@@ -97,6 +97,11 @@ class Statistics:
         """Return ``alpha b P`` (D, D), which takes an image's row to what it adds to its query."""
         return self.alpha * self.slope * self.precision.astype(np.float64)
 
+    @functools.cached_property
+    def root(self) -> Doubles:
+        """Return the lower triangle L (D, D) of ``P = L L'``: lengths under P are those of rows times L."""
+        return np.linalg.cholesky(self.precision.astype(np.float64))
+
     def __post_init__(self) -> None:
         size = self.centre.shape[0] if self.centre.ndim == 1 else -1
         count = len(self.counts) if self.counts.ndim == 1 else -1
@@ -322,7 +327,7 @@ def named_bias(statistics: Statistics, text_rows: Floats) -> Floats:
     bias = np.zeros(len(text_rows), dtype=np.float32)
     factor = -statistics.alpha * statistics.slope**2 / 2
     if factor:  # squares of the rows under a root of P, in float32: all add up, so that no digits are lost
-        root = np.linalg.cholesky(statistics.precision.astype(np.float64)).astype(np.float32)
+        root = statistics.root.astype(np.float32)
         for start in range(0, len(text_rows), _CHUNK):
             apart = (text_rows[start : start + _CHUNK] - statistics.text_centre) @ root
             bias[start : start + _CHUNK] = factor * np.einsum("ij,ij->i", apart, apart)
@@ -340,8 +345,7 @@ def confusion(statistics: Statistics, means: npt.NDArray[Any], others: npt.NDArr
         means: (K, D) class means.
         others: (L, D) class means to compare with.
     """
-    factor = np.linalg.cholesky(statistics.precision.astype(np.float64))
-    left, right = ((points.astype(np.float64) - statistics.centre) @ factor for points in (means, others))
+    left, right = ((points.astype(np.float64) - statistics.centre) @ statistics.root for points in (means, others))
     squares = (left**2).sum(axis=1)[:, None] + (right**2).sum(axis=1) - 2 * left @ right.T
     halves = statistics.separation * np.sqrt(np.maximum(squares, 0.0)) / 2
     errors = np.vectorize(math.erfc, otypes=[np.float64])(halves / math.sqrt(2)) / 2

@@ -204,6 +204,13 @@ def write(arguments: BankArguments, before: Workspace, after: ClassBank, **more:
         if before.bank.calibration_holds and not after.calibration_holds:
             text = "scores are not calibrated any more, and thresholds for unknown are of before the change; calibrate "
             click.echo(f"{text}again: {again(arguments, 'calibrate', '--photos', 'PHOTOS')}", err=True)
+        if (
+            after.learned is not None
+            and after.learned.stale
+            and not (before.bank.learned and before.bank.learned.stale)
+        ):
+            text = "what photos without labels taught is of other classes now, and still ranks; learn again: "
+            click.echo(f"{text}{again(arguments, 'learn', '--photos', 'PHOTOS')}", err=True)
     step, undo_to = after.history[-1] if changed else None, len(before.bank.history)
     undo = undo_to if step and step.can_undo else None
     content = {

@@ -91,7 +91,8 @@ async def learn(request: Request, service: Writable, if_match: IfMatch = None) -
     labels = [f"images[{number}]" for number in range(len(images))]
 
     def row(unit_row: Floats) -> Floats:
-        return unit_row[0]
+        first: Floats = unit_row[0]
+        return first
 
     with service.lease() as engine:
         with service.admission.images.hold(len(images)):

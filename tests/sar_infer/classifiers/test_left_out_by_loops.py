@@ -160,8 +160,18 @@ def test_what_is_chosen_is_what_loops_choose(world: World) -> None:
     for one in choice.expected:
         shares = np.array([curve[places[one.photos]] for curve in classes[keys[one.photos]].values()]) / 100
         values = 100 * shares ** ((2 * len(world.counts) - 1) / rivals)
-        half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values) * np.sqrt(2) if len(values) > 1 else 100
+        power = (2 * len(world.counts) - 1) / rivals
+        turns = [
+            np.var([curve[places[one.photos]] for curve in found], ddof=1)
+            for found in curves[keys[one.photos]][1].values()
+            if len(found) > 1
+        ]
+        count, level = len(values), (values.sum() / 100 + 1) / (len(values) + 2)
+        spread = max(np.var(values, ddof=1), 100**2 * level * (1 - level) / 4) if count > 1 else 0
+        slope = power * shares.mean() ** (power - 1) if shares.any() else 0
+        variance = (2 * spread + slope**2 * np.mean(turns or [0])) / count
+        half = stats.t.ppf(0.975, count - 1) * np.sqrt(variance) if count > 1 else 100
         assert one.accuracy == pytest.approx(values.mean())
         assert [one.low, one.high] == pytest.approx(
-            np.clip([one.accuracy - half, one.accuracy + half], 0, 100), abs=0.5
+            np.clip([one.accuracy - half, one.accuracy + half], 0, 100), abs=0.01 + 0.04 * half
         )

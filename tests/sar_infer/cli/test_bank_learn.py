@@ -120,7 +120,9 @@ def test_it_is_replaced_taken_back_and_goes_with_its_class(fitted: str) -> None:
     run("remove", BANK, "iris")
     bank = ClassBank.load(BANK)
     assert len(bank.learned.by_slot) == len(first.learned.by_slot) - 1
-    run("add", BANK, "violet")
+    said = run("add", BANK, "violet").stderr
+    assert "learn again: sar-bank learn mine.safetensors --photos PHOTOS" in said
+    assert "learn again" not in run("add", BANK, "pink").stderr
     assert ClassBank.load(BANK).learned.stale
     run("rollback", BANK, "--to", 2)
     assert ClassBank.load(BANK).learned is None
