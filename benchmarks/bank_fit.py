@@ -159,7 +159,9 @@ def compared(args: Any, backbone: Any) -> str:
 
 def held(args: Any, backbone: Any, domain: Domain) -> str:
     """Return the table of how often intervals hold the accuracy on further classes."""
-    from sar_infer.classifiers.fitting import fit
+    from sar_infer.classifiers import left_out
+    from sar_infer.classifiers.fitting import chosen
+    from sar_infer.classifiers.gaussian import gaussian
     from sar_infer.classifiers.statistics import composed
 
     texts = backbone.embed_names(domain.names, domain.template).numpy()
@@ -172,9 +174,14 @@ def held(args: Any, backbone: Any, domain: Domain) -> str:
             drawn = rng.permutation(len(domain.names))[: 2 * classes]
             train, rest = split(domain.train.of(drawn), 16, draw)
             ours = train.labels < classes
-            fitting = fit(train.rows[ours], train.labels[ours], texts[drawn[:classes]], backbone.logit_scale)
-            model, test = fitting.statistics, split(rest, 15, draw)[0]
-            for item in (one for one in fitting.choice.expected if one.photos in PHOTOS):
+            rows, features = texts[drawn[:classes]].astype(np.float64), train.rows[ours].astype(np.float64)
+            prompts = [left_out.Prompt(left_out.HANDCRAFTED, rows)]
+            choice = left_out.choose(
+                features[:, None], train.labels[ours], prompts, backbone.logit_scale, alphas=left_out.ALPHAS[1:]
+            )
+            model = chosen(choice, gaussian(features, train.labels[ours], classes), rows, 1.0)
+            test = split(rest, 15, draw)[0]
+            for item in (one for one in choice.expected if one.photos in PHOTOS):
                 added = [
                     train.rows[train.labels == c][: max(item.photos, 1)].mean(0) for c in range(classes, 2 * classes)
                 ]

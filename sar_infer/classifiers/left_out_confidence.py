@@ -154,8 +154,8 @@ def _temperature(ranked: list[_Ranked], usual: float, strength: float) -> float:
         """Return the derivative of the negative log-likelihood and of the prior by log(1/T)."""
         beta = math.exp(log_beta)
         excess = sum(
-            float((images.weights * ((softmax(beta * images.logits) * images.logits).sum(axis=1) - own)).sum())
-            for images, own in zip(ranked, true, strict=True)
+            float((images.weights * ((softmax(beta * images.logits) * images.logits).sum(axis=1) - truth)).sum())
+            for images, truth in zip(ranked, true, strict=True)
         )
         return strength * beta * excess / total + (log_beta + math.log(usual)) / _USUAL_SPREAD**2
 
@@ -181,12 +181,12 @@ def _limits(ranked: list[_Ranked], temperature: float, independent: float, usual
     weights = np.concatenate([images.weights for images in ranked])
     best = np.concatenate([scores.max(axis=1) for scores in probabilities])
     energies = np.concatenate([energy(images.logits, temperature) for images in ranked])
-    own = [true_scores(scores, images.labels) for scores, images in zip(probabilities, ranked, strict=True)]
+    true = [true_scores(scores, images.labels) for scores, images in zip(probabilities, ranked, strict=True)]
 
     def least(values: list[Doubles]) -> tuple[float, ...]:
         return tuple(_conformal_threshold(np.concatenate(values), coverage, independent) for coverage in COVERAGES)
 
-    pairs = list(zip(own, ranked, strict=True))
+    pairs = list(zip(true, ranked, strict=True))
     by_photos = {
         count: least([scores[images.left] for scores, images in pairs if images.photos == count])
         for count in sorted({images.photos for images in ranked})

@@ -92,7 +92,7 @@ def image_result(name: str, result: Any, spellings: Mapping[str, str]) -> ImageR
             float(p["logit"]),
             float(p["similarity"]),
             p["source"],
-            p["calibration"],
+            p.get("calibration", "none"),  # missing in answers of older servers
         )
         for p in result["predictions"]
     )

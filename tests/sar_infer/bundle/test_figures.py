@@ -36,7 +36,9 @@ def test_the_estimate_for_added_classes_in_words() -> None:
     assert said.startswith(
         "a class you add by its name is found in about 38 % of cases, with 1 photo in 42 % (estimate"
     )
-    assert said.endswith("95 % interval for the mean of 6 more classes: 14-62, 20-64); with 6 classes this is a rough guide")
+    assert said.endswith(
+        "95 % interval for the mean of 6 more classes: 14-62, 20-64); with 6 classes this is a rough guide"
+    )
     assert "nothing could be measured (too few), so" in expectation(ENTRY | {"defaults": "too few"})
 
 
