@@ -287,7 +287,7 @@ class Classifier(Embedder):
         *,
         bank: ClassBank | None = None,
         all_known: bool = False,
-        told: Callable[[int], object] = lambda rows: None,
+        told: Callable[[int], object] | None = None,
     ) -> tuple[Learn, LearningReport]:
         """Learn from photos that nobody labelled; return the change for a bank's log, and the report.
 
@@ -307,7 +307,9 @@ class Classifier(Embedder):
             raise InputError("no class statistics to learn with: fit them first (sar-bank fit BANK_FILE)")
         statistics, known = self._composer.statistics(bank), self._composer.known(bank)
         scale = self.bundle.manifest.logit_scale
-        return learn_stream(bank.names, statistics, scale, known, spool, all_known=all_known, told=told)
+        return learn_stream(
+            bank.names, statistics, scale, known, spool, all_known=all_known, told=told or (lambda rows: None)
+        )
 
     def stream(
         self,
