@@ -154,7 +154,7 @@ def public_names() -> Iterator[str]:
 
 def _signature(value: Any) -> str:
     try:
-        return re.sub(r" object at 0x\w+", "", str(inspect.signature(value))) if callable(value) else ""
+        return re.sub(r"( object)? at 0x\w+", "", str(inspect.signature(value))) if callable(value) else ""
     except ValueError:
         return ""
 
