@@ -24,11 +24,11 @@ _NUMBERS = {0: "by name", 1: "by 1 photo", 2: "by 2 photos", 4: "by 4 photos"}
 def fit(arguments: BankArguments) -> None:
     """Fit class statistics to a bank's photos.
 
-    Takes seconds and no PyTorch. Needs four classes with two photos or more. Classes are left out in turn and added again, by name and by photos,
-    beside all other classes of the bank; what does best there is kept, and ranks from then on: covariance, weight and
-    offsets of photos, and the temperature that makes scores percentages one can believe. Prints what accuracy may be
-    expected. Photos that are added later move their own class alone; fit again when there are many. One step of
-    history, undone like any other.
+    Takes seconds and no PyTorch. Needs four classes with two photos or more. Classes are left out in turn and added
+    again, by name and by photos, beside all other classes of the bank; what does best there is kept, and ranks from
+    then on: covariance, weight and offsets of photos, and the temperature that makes scores percentages one can
+    believe. Prints what accuracy may be expected. Photos that are added later move their own class alone; fit again
+    when there are many. One step of history, undone like any other.
     """
     from sar_infer.bank import fit as edit
 

@@ -62,10 +62,11 @@ def learn(
 ) -> None:
     """Learn from photos that nobody labelled.
 
-    Learns where classes lie in them, and what their camera does. Any photos will do: photos like none of the classes, and doubtful ones, are set aside, and classes that are absent
-    stay as they are. --all-known learns more from photos that are all of the bank's classes, and harms where they are
-    not. BANK_FILE keeps sums by class, never a photo; a later learn replaces them, `sar-bank rollback` undoes them.
-    Needs class statistics: the bundle's, or those of `sar-bank fit`. Scores are not calibrated afterwards.
+    Learns where classes lie in them, and what their camera does. Any photos will do: photos like none of the classes,
+    and doubtful ones, are set aside, and classes that are absent stay as they are. --all-known learns more from
+    photos that are all of the bank's classes, and harms where they are not. BANK_FILE keeps sums by class, never a
+    photo; a later learn replaces them, `sar-bank rollback` undoes them. Needs class statistics: the bundle's, or
+    those of `sar-bank fit`. Scores are not calibrated afterwards.
     """
     from sar_infer.bank import learn as edit
     from sar_infer.bulk.features import FeatureSources

@@ -47,9 +47,10 @@ _HIDDEN_UP_TO = 64
 def suggest(arguments: BankArguments, *, places: Sequence[str], html: Path | None) -> None:
     """Find new classes, and photos worth a label.
 
-    Looks in photos that nobody labelled. Photos that look alike form groups; first come those that look like none of the classes. One HTML page shows the
-    most typical photos of each group, with a field for its name, and saves a list that `sar-bank add --photos` takes.
-    The same list, its names still empty, is written beside it. The bank stays as it is. Needs the extra "suggest".
+    Looks in photos that nobody labelled. Photos that look alike form groups; first come those that look like none of
+    the classes. One HTML page shows the most typical photos of each group, with a field for its name, and saves a
+    list that `sar-bank add --photos` takes. The same list, its names still empty, is written beside it. The bank
+    stays as it is. Needs the extra "suggest".
 
     Exit code: 0 if all photos were read, 1 if one or more could not be, 2 if nothing was suggested.
     """
