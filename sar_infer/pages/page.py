@@ -87,7 +87,9 @@ def write_page(path: Path, name: str, title: str, data: Any) -> None:
     try:
         write_atomically(path, [content])
     except OSError as error:
-        raise WriteError(f"{path}: cannot be written ({error.strerror or error})") from None
+        raise WriteError(
+            f"{path}: cannot be written ({error.strerror or error}); free space, or name another file"
+        ) from None
 
 
 def _digest(text: str) -> str:

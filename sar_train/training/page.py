@@ -10,7 +10,9 @@ import torch
 
 from sar_infer.bank_advice import text_findings
 from sar_infer.classify.calibration import Fitted
+from sar_infer.errors import WriteError
 from sar_infer.evaluation import RANKED, Answer, Evaluation, Facts, advise, evaluate, write_evaluation
+from sar_train.errors import RunError
 from sar_train.evaluation.accuracy import distinct
 from sar_train.training.context import RunContext
 from sar_train.training.measures import Answering
@@ -29,7 +31,7 @@ def write_page(context: RunContext, way: Answering, confidence: Fitted | None, f
         folder: the run's.
 
     Raises:
-        WriteError: the page cannot be written.
+        RunError: the page cannot be written.
     """
     base, dataset = context.task.base, context.features.dataset
     if base is None:
@@ -42,7 +44,10 @@ def write_page(context: RunContext, way: Answering, confidence: Fitted | None, f
     }
     facts = {"photos": f"{context.config.data}, {base.split}", "method": context.config.method, "run": folder.name}
     title = f"Evaluation of {folder.resolve().name}"
-    write_evaluation(folder / PAGE, evaluation, title, facts, sources=lambda name: photos.get(name, b""))
+    try:
+        write_evaluation(folder / PAGE, evaluation, title, facts, sources=lambda name: photos.get(name, b""))
+    except WriteError as error:
+        raise RunError(str(error)) from None
 
 
 def _evaluation(context: RunContext, base: Evaluated, way: Answering, temperature: float) -> Evaluation:

@@ -122,9 +122,9 @@ def run(
         regularisers={regulariser_of(config.sections): regulariser_settings(config).weight} if config.sar else {},
         record=make_record(context, results),
     )
-    _save(out, finished, fitted)
-    if page:
+    if page:  # before the record, which says that the run is finished
         write_page(context, answering, results.confidence, out)
+    _save(out, finished, fitted)
     return finished
 
 

@@ -176,7 +176,7 @@ def test_settings_of_sar_are_refused_where_it_is_off(tmp_path: Path) -> None:
 
 def test_options_are_those_of_the_commands_and_of_the_settings() -> None:
     named = {"photos", "out", "config", "settings", "overwrite", "resume", "save_features", "progress"}
-    of_command = {parameter.name for parameter in train_command.main.params} - OF_THE_TERMINAL - {"config_file"}
+    of_command = {parameter.name for parameter in train_command.main.params} - OF_THE_TERMINAL - {"config_file", "plan"}
     assert set(TrainOptions.__annotations__) | named == of_command | {"config", "progress"}
     short = {"on", "sar_weight"}
     fields = {field.name for field in dataclasses.fields(RunConfig)} - {"data", "sections"}

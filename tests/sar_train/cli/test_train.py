@@ -18,6 +18,7 @@ from support.problems import feature_set
 from support.tiny import VIT, register
 
 from sar_infer.bundle.manifest import Scores
+from sar_infer.pages import page
 from sar_infer.storage.files import locked
 from sar_train.api import TrainedRun
 from sar_train.cli.train import main, table, warn_statistics_below
@@ -373,6 +374,7 @@ def test_a_disk_that_fills_up_is_one_line_with_the_file(
         write(path, pieces)
 
     monkeypatch.setattr(checkpoint, "write_atomically", filling)
+    monkeypatch.setattr(page, "write_atomically", filling)
     try:
         result = sar_train(*arguments)
     finally:
