@@ -9,6 +9,8 @@
    Accuracy on test photos of trained classes alone, and of trained and added classes in one ranking.
 3. How often the printed 95 % intervals hold the accuracy on further classes, over draws of Caltech101's classes: so
    many fitted, as many added by name and by 1, 2 and 4 photos, 15 test photos each.
+4. Trained classes of each set fitted in the bundle that ships, the others added by name: test photos of both, and of
+   Caltech101's classes that the bundle knows by name, right among all 1,000.
 
 Writes Markdown.
 """
@@ -199,6 +201,57 @@ def held(args: Any, backbone: Any, domain: Domain) -> str:
     return command.markdown(("classes", "by name", "1 photo", "2 photos", "4 photos"), lines)
 
 
+def named(args: Any, backbone: Any, caltech: Domain) -> str:
+    """Return the table of what a fit does to classes that the bundle that ships knows by name."""
+    from sar_infer.bank import add
+    from sar_infer.bundle.bundle import open_bundle
+    from sar_infer.classifier import Classifier
+    from sar_infer.classifiers.statistics import Statistics, composed
+
+    shipped = Classifier(open_bundle(None))
+    columns = [shipped.bank.lookup.get(name.replace("_", " ")) for name in caltech.names]
+    strangers = caltech.tests[""].of([c for c, column in enumerate(columns) if column is not None])
+    places = np.array([column for column in columns if column is not None])[strangers.labels]
+    results: dict[str, dict[str, list[Any]]] = {}
+    for seed in args.seeds:
+        for domain in domains(args, backbone, seed):
+            free = [c for c, name in enumerate(domain.names) if shipped.bank.lookup.get(name.replace("_", " ")) is None]
+            taught = [c for c in free if c < domain.trained]
+            if len(taught) < 4:
+                continue
+            names = [domain.names[c] for c in free]
+            train, _ = split(domain.train.of(taught), 16, seed)
+            sets = photo_sets(train.rows, train.labels, names[: len(taught)])
+            bank = add(shipped.bank, names, shipped.embed_names(names), photos=sets)
+            rows, scale = np.asarray(bank.embeddings), shipped.bundle.manifest.logit_scale
+            test, at = domain.tests[""].of(free), np.array([bank.index[name] for name in names])
+            means, counts = np.zeros(rows.shape), np.zeros(len(rows), np.int64)
+            for name, one in sets.items():
+                means[bank.index[name]], counts[bank.index[name]] = one.mean, len(one)
+            text = dataclasses.replace(Statistics.default(rows.shape[1], scale=scale), alpha=0.0, offsets=((0, 0.0),))
+            models = {
+                "text alone": text,
+                "photos, not fitted": Statistics.default(rows.shape[1], scale=scale),
+                "fitted": shipped.fit(bank=bank).statistics,
+            }
+            for way, model in models.items():
+                weights, bias = composed(model, scale, rows, means, counts)
+
+                def right(photos: Any, model: Any = model, weights: Any = weights, bias: Any = bias) -> Any:
+                    return ((photos.rows - model.centre) @ weights.T + bias).argmax(1)
+
+                ours = right(test) == at[test.labels]
+                trained = test.labels < len(taught)
+                shares = (ours[trained].mean(), ours[~trained].mean(), (right(strangers) == places).mean())
+                results.setdefault(domain.name, {}).setdefault(way, []).append(shares)
+    lines = [
+        (name, way, *(f"{100 * share:.1f}" for share in np.mean(runs, axis=0)))
+        for name, by_way in results.items()
+        for way, runs in by_way.items()
+    ]
+    return command.markdown(("set", "bank", "with photos", "added by name", "Caltech101, by name"), lines)
+
+
 def main() -> None:
     """Measure, print and write."""
     args = command.options(
@@ -230,6 +283,8 @@ def main() -> None:
             compared(args, backbone),
             f"How often 95 % intervals hold the mean accuracy on as many further classes, {args.draws} draws",
             caltech_held,
+            "Right among all classes of the bundle that ships, trained classes with photos, others by name, same draws",
+            named(args, backbone, caltech),
         ]
     )
     args.out.write_text(page + "\n", encoding="utf-8")

@@ -8,7 +8,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
@@ -19,7 +19,6 @@ from sar_infer.bank.photos import Digests
 from sar_infer.bundle.bank_file import BankFile
 from sar_infer.bundle.bundle import Bundle, Place, open_bundle
 from sar_infer.bundle.manifest import Manifest
-from sar_infer.classifiers.bank_fitting import BankFitting, fit_bank
 from sar_infer.classifiers.composition import Composer
 from sar_infer.classifiers.learning_report import LearningReport, learn_stream
 from sar_infer.classifiers.spool import FeatureSpool
@@ -59,6 +58,9 @@ from sar_infer.images.load import ImageSource
 from sar_infer.images.prefetch import decode_batches, decode_photos, readable, several
 from sar_infer.results import PLAIN, DecisionOptions, ImageResult, Prediction, Profile, Unknown
 from sar_infer.text.names import Classes, name_key, phrases_by_name
+
+if TYPE_CHECKING:
+    from sar_infer.classifiers.bank_fitting import BankFitting
 
 NO_EXAMPLES: Mapping[str, PhotoSet] = {}
 
@@ -268,6 +270,8 @@ class Classifier(Embedder):
             InputError: There are fewer than four classes with two photos or more.
             ClassNameError: a name is empty or too long.
         """
+        from sar_infer.classifiers.bank_fitting import fit_bank
+
         bank = self.bank if bank is None else bank
         sets = {} if only else dict(bank.photos)
         for name, one in (photos or {}).items():

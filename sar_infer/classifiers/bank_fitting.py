@@ -15,13 +15,11 @@ from sar_infer.bank.photos import PhotoSet
 from sar_infer.bank.state import State
 from sar_infer.classifiers.fitting import fit
 from sar_infer.classifiers.gaussian import TrainedClasses, scatter_of
-from sar_infer.classifiers.left_out import MIN_CLASSES, LeftOutResult, Rivals
+from sar_infer.classifiers.left_out import LeftOutResult, Rivals
 from sar_infer.classifiers.statistics import Statistics
-from sar_infer.classifiers.trained_statistics import TrainedStatistics
+from sar_infer.classifiers.trained_statistics import LEAST_PHOTOS, MIN_CLASSES, TrainedStatistics
 from sar_infer.errors import InputError
 
-LEAST_PHOTOS = 2
-"""Photos with rows that a class needs to be fitted on."""
 _MOST_NAMED = 4096
 """Classes known by name alone that compete, at most."""
 _CELLS = 2**20
@@ -49,11 +47,6 @@ class BankFitting:
     def tensors(self) -> FittedTensors:
         """Return what a bank keeps."""
         return self.statistics.tensors()
-
-
-def enough(photos: Mapping[str, PhotoSet]) -> bool:
-    """Return True if statistics can be fitted to photos of classes, by name."""
-    return sum(len(one.rows) >= LEAST_PHOTOS for one in photos.values()) >= MIN_CLASSES
 
 
 def fit_bank(

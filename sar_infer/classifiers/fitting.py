@@ -45,12 +45,42 @@ def fit(
     Returns:
         Statistics whose ``means`` are those of the C classes and of the trained rivals after them.
     """
-    prompt, views = Prompt(HANDCRAFTED, rows), features[:, np.newaxis].astype(np.float64)
+    features = features.astype(np.float64)
+    model = gaussian(features, labels, len(rows), trained=rivals.trained)
+    short, short_rows, rivals = in_span(features, rows, rivals)
+    prompt, views = Prompt(HANDCRAFTED, short_rows), short[:, np.newaxis]
     choice = left_out.choose(views, labels, [prompt], scale, rivals=rivals, alphas=left_out.ALPHAS[1:], seed=seed)
-    model = gaussian(views[:, 0], labels, len(rows), trained=rivals.trained)
-    statistics = chosen(choice, model, _with_trained(rows, rivals.trained), separation(views[:, 0], labels, len(rows)))
+    statistics = chosen(choice, model, _with_trained(rows, rivals.trained), separation(short, labels, len(rows)))
     trust, text_trust = fit_confidences(views, labels, prompt, scale, choice, rivals=rivals, seed=seed)
     return Fitting(dataclasses.replace(statistics, confidence=trust, text_confidence=text_trust), choice)
+
+
+def in_span(features: Doubles, rows: Doubles, rivals: Rivals) -> tuple[Doubles, Doubles, Rivals]:
+    """Return features, text rows and rivals in K coordinates, fewer than D if photos are few, with all logits the same.
+
+    Coordinates are along an orthonormal basis of all features and text rows. P is a multiple of the identity outside
+    their span, where no image has a part. The part of a rival's name that lies there has a length, which is the last
+    coordinate, and nothing else. With trained rivals, whose covariance goes beyond the span, all is returned as it is.
+
+    Args:
+        features: (N, D) of photos.
+        rows: (C, D) text rows of their classes.
+        rivals: of these classes.
+    """
+    photos = len(features)
+    if rivals.trained is not None or photos + len(rows) + 1 >= features.shape[1]:
+        return features, rows, rivals
+    basis = np.linalg.qr(np.concatenate([features, rows]).T)[0]
+
+    def along(points: Doubles) -> Doubles:
+        coordinates = points @ basis
+        rest = np.maximum((points**2).sum(axis=1) - (coordinates**2).sum(axis=1), 0.0)
+        return np.concatenate([coordinates, np.sqrt(rest)[:, np.newaxis]], axis=1)
+
+    inside = along(np.concatenate([features, rows]))
+    inside[:, -1] = 0.0
+    named = None if rivals.named is None else along(rivals.named)
+    return inside[:photos], inside[photos:], Rivals(named)
 
 
 def chosen(choice: LeftOutResult, model: Gaussian, rows: Doubles, distance: float) -> Statistics:

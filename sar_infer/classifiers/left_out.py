@@ -18,13 +18,13 @@ import numpy.typing as npt
 
 from sar_infer.classifiers.gaussian import Doubles, Gaussian, Labels, TrainedClasses, assemble, gaussian
 from sar_infer.classifiers.statistics import Statistics, composed
+from sar_infer.classifiers.trained_statistics import MIN_CLASSES
 
 ALPHAS = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0)
 PHOTOS = (0, 1, 2, 4, 8)
 """Numbers of photos that g is fitted for."""
 PHOTO_ALPHA = 0.5
 """Weight of the photos of added classes where alpha is 0, so that text alone ranks all others."""
-MIN_CLASSES = 4
 LEARNED, HANDCRAFTED = "learned", "handcrafted"
 """Names of prompts."""
 _PARTS = 3
@@ -43,6 +43,8 @@ _CURVE_STEP = 4
 """Every fourth value of g is kept in the curve."""
 _PLATEAU = 0.5
 """Points below the best within which values of g count as equally good; the middle one is taken."""
+_FOR_NAMES = 4.0
+"""Points that classes with photos give up for rivals known by name, if these are nearly all classes."""
 
 
 def text_alone(model: Gaussian) -> Gaussian:
@@ -212,6 +214,10 @@ def choose(
 ) -> LeftOutResult:
     """Choose prompt, alpha and g by leaving classes out.
 
+    No photo of a rival known by name is at hand, and left-out classes hardly stand for many of them: where all names
+    lose to these rivals, nothing speaks against a g with which classes with photos take every image. g is therefore
+    the largest within a margin, which grows with the share of such rivals.
+
     Args:
         features: (N, V, D) unit rows; the plain view is the first. All views are evaluated, so that what holds under
             one crop alone does not win, and only plain views are learned from.
@@ -241,6 +247,8 @@ def choose(
     alpha = next(a for a in alphas if scores[name][a] >= best[name] - _MARGIN)
     chosen = {n: measured[name, alpha, n] for n in numbers}
     optima = {n: _middle(of.mean) for n, of in chosen.items()}
+    if rivals.named is not None and len(rivals.named):
+        optima[0] = max(optima[0], _largest(chosen[0].mean, _FOR_NAMES * len(rivals.named) / (classes + len(rivals))))
     counts = np.bincount(labels, minlength=classes)
     usual = int(np.median(counts[counts > 0]))
     full = float(grid[optima[0]])
@@ -270,6 +278,11 @@ def _middle(curve: Doubles) -> int:
     """Return the middle of the places where a curve is about as good as anywhere."""
     good = np.flatnonzero(curve >= curve.max() - _PLATEAU)
     return int(good[len(good) // 2])
+
+
+def _largest(curve: Doubles, margin: float) -> int:
+    """Return the last place where a curve is within a margin of its best."""
+    return int(np.flatnonzero(curve >= curve.max() - margin)[-1])
 
 
 def _expected(photos: int, measured: Measured, optimum: int, others: float, fixed: int) -> Expected:

@@ -7,7 +7,7 @@ Tensors: those of ``Statistics.tensors``, ``offsets`` under the name ``photo_off
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,8 @@ from sar_infer.errors import BankError, BundleError, InputError
 from sar_infer.storage.named_tensors import FileKind
 from sar_infer.text.names import name_key
 
+MIN_CLASSES, LEAST_PHOTOS = 4, 2
+"""Classes that statistics can be fitted to, and photos with rows that each needs."""
 _FLOATS = ("precision", "centre", "text_centre", "means")
 _OFFSETS = "photo_offsets"
 """Of classes by their number of photos; ``offsets`` are those of the names, as in every such file."""
@@ -36,6 +38,11 @@ _KIND = FileKind(
     sealed=CONFIDENCE,
 )
 _UNIT = 1.001
+
+
+def enough(photos: Mapping[str, PhotoSet]) -> bool:
+    """Return True if statistics can be fitted to photos of classes, by name."""
+    return sum(len(one.rows) >= LEAST_PHOTOS for one in photos.values()) >= MIN_CLASSES
 
 
 @dataclass(frozen=True, eq=False)

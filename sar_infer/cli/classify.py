@@ -199,11 +199,12 @@ def _prepare(
 
 def _fitted_on_examples(classifier: Classifier, photos: Mapping[str, PhotoSet], *, only: bool) -> ClassBank | None:
     """Return the classifier's bank with statistics fitted to examples; None if these are too few, or there are none."""
-    from sar_infer.bank import fit
-    from sar_infer.classifiers.bank_fitting import enough
+    from sar_infer.classifiers.trained_statistics import enough
 
     if not enough(photos):
         return None
+    from sar_infer.bank import fit
+
     return fit(classifier.bank, classifier.fit(photos, only=only).tensors)
 
 

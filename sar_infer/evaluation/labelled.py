@@ -12,7 +12,7 @@ from sar_infer.bank import ClassBank, PhotoSet
 from sar_infer.bank.rebase import Embed
 from sar_infer.bank_advice import Linter
 from sar_infer.bundle.bundle import Bundle
-from sar_infer.classifiers.bank_fitting import enough
+from sar_infer.classifiers.trained_statistics import enough
 from sar_infer.classify.class_set import ClassSet
 from sar_infer.classify.decision import Decision
 from sar_infer.errors import ImageError

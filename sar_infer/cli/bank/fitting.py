@@ -45,7 +45,7 @@ def fit(arguments: BankArguments) -> None:
 
 def advice(arguments: BankArguments, before: ClassBank, after: ClassBank) -> str | None:
     """Return a line that says that a bank can be fitted since photos were added; None if not, or if it was fitted."""
-    from sar_infer.classifiers.bank_fitting import enough
+    from sar_infer.classifiers.trained_statistics import enough
 
     if after.fitted is not None or after is before or not enough(after.photos):
         return None

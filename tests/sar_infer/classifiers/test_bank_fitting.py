@@ -9,11 +9,11 @@ import pytest
 
 from sar_infer.bank import ClassBank, PhotoSet, add, fit, rollback
 from sar_infer.classifiers import fitting
-from sar_infer.classifiers.bank_fitting import BankFitting, enough, fit_bank
+from sar_infer.classifiers.bank_fitting import BankFitting, fit_bank
 from sar_infer.classifiers.composition import Composer
 from sar_infer.classifiers.gaussian import TRACE, TrainedClasses, gaussian, scatter_of
 from sar_infer.classifiers.statistics import Statistics, composed
-from sar_infer.classifiers.trained_statistics import ClassPhotos, TrainedStatistics
+from sar_infer.classifiers.trained_statistics import ClassPhotos, TrainedStatistics, enough
 from sar_infer.classify import ranking
 from sar_infer.classify.class_set import build_class_set
 from sar_infer.classify.ranking import Scale

@@ -549,6 +549,26 @@ def test_help_and_version_load_nothing_heavy(folder: Path) -> None:
         assert loaded.isdisjoint({"numpy", "PIL", "onnxruntime", "safetensors", "torch", "sar_train"})
 
 
+@pytest.mark.parametrize("classes", [0, 3])
+def test_few_examples_or_none_load_nothing_of_fitting(folder: Path, bundle_path: Path, classes: int) -> None:
+    for number in range(classes):
+        Path("examples", f"class {number}").mkdir(parents=True)
+        for shot in range(2):
+            PICTURE.rotate(7 * number + shot).save(f"examples/class {number}/{shot}.png")
+    program = (
+        "import atexit, sys; from sar_infer.cli.classify import main\n"
+        "atexit.register(lambda: print(*sys.modules, file=sys.stderr)); main()"
+    )
+    arguments = ["photos/a.jpg", "--bundle", str(bundle_path), *(["--examples", "examples"] if classes else [])]
+    command = [sys.executable, "-c", program, *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment, check=True)
+    loaded = set(done.stderr.split())
+    assert "sar_infer.classifiers.statistics" in loaded
+    rooms = {"bank_fitting", "fitting", "gaussian", "left_out", "left_out_confidence"}
+    assert loaded.isdisjoint({f"sar_infer.classifiers.{name}" for name in rooms})
+
+
 def test_a_precision_is_chosen_by_option_or_environment(folder: Path, bundle_copy: Path) -> None:
     add_precision(bundle_copy)
     arguments = ("photos/a.jpg", "--bundle", str(bundle_copy), "--format", "json")
