@@ -159,6 +159,30 @@ def test_a_common_shift_is_told_from_classes() -> None:
     assert shared_shift(statistics, means, same + apart) > 0.6
 
 
+def shifted_gain(classes: list[int], seed: int, each: int = 30) -> float:
+    """Return what a stream of some classes, seen by another camera, adds to accuracy on that camera's photos."""
+    statistics, known, prototypes = problem(seed, trained=4, added=2)
+    rng = np.random.default_rng(seed)
+    means = np.concatenate([statistics.means, known.rows[4:]]).astype(np.float64)
+    apart = 0.7 * np.linalg.svd(means - statistics.centre)[2][-1] + 0.12 * rng.normal(size=SIZE)
+    photos = stream(prototypes, classes, each, seed=seed) + apart
+    unseen, truth = stream(prototypes, list(range(6)), 30, seed=seed + 1) + apart, np.repeat(np.arange(6), 30)
+    learning = learn(statistics, SCALE, known, photos.astype(np.float32))
+    judged = judge(statistics, SCALE, known, learning, unseen.astype(np.float32))
+    return 100 * float((judged.after == truth).mean() - (judged.before == truth).mean())
+
+
+def test_a_partial_stream_of_another_camera_costs_little() -> None:
+    for classes in ([0], [4], [1, 5], [0, 2]):
+        gains = [shifted_gain(classes, seed) for seed in range(6)]
+        assert np.mean(gains) > -1
+        assert min(gains) > -5
+
+
+def test_a_whole_stream_of_another_camera_helps() -> None:
+    assert np.mean([shifted_gain(list(range(6)), seed) for seed in range(6)]) > 1
+
+
 def test_judged_photos_say_what_changes() -> None:
     statistics, known, prototypes = problem()
     photos = stream(prototypes, [0, 1, 2, 3, 4], noise=0.3)
