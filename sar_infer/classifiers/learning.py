@@ -28,6 +28,8 @@ _SAMPLE = 4096
 """Photos that groups are formed of."""
 _TRANSLATION_PRIOR = 10.0
 """Photos without a translation that count beside the stream."""
+_DOUBT = 20.0
+"""The same by default, where few photos may come by chance from few classes."""
 _GROUP_PRIOR = 5.0
 _GROUP_ROUNDS, _GROUP_DRAWS, _MOST_GROUPS = 15, 3, 20
 _SOFT = 0.03
@@ -98,9 +100,9 @@ CAUTIOUS = Caution(
 """For any stream, the same for all bundles."""
 SAME_KIND = (0.15, 0.25)
 """Shares of `shared_shift` up to which class means are learned wholly, and from which on they are not learned."""
-SHIFTED = (0.3, 0.45)
+SHIFTED = (0.25, 0.3)
 """Shares of `shared_shift` from which on a translation is believed, and with which it is believed wholly."""
-COVERED = (0.55, 0.7)
+COVERED = (0.4, 0.6)
 """The same for the effective number of classes in the stream, as a share of those of the bank."""
 
 
@@ -184,6 +186,7 @@ def learn(
     elif shift > SHIFTED[0]:  # means of another camera harm, and a translation does if classes are absent
         plain = _rounds(statistics, scale, known, features, PLAIN, told)
         trust = _ramp(shift, SHIFTED) * _ramp(_effective(plain.counts) / classes, COVERED)
+        trust *= len(features) / (len(features) + _DOUBT)
         learning = dataclasses.replace(nothing, translation=trust * plain.translation)
     else:
         learning = _rounds(statistics, scale, known, features, caution, told)
