@@ -90,10 +90,10 @@ CAUTIOUS = Caution(
     weight=0.3,
     most=4.0,
     share=0.25,
-    sure=0.8,
+    sure=0.65,
     agreement=0.5,
     distance=0.9,
-    held=0.8,
+    held=0.65,
     temperature=3.0,
     translates=False,
 )
