@@ -28,10 +28,10 @@ _SAMPLE = 4096
 """Photos that groups are formed of."""
 _TRANSLATION_PRIOR = 10.0
 """Photos without a translation that count beside the stream."""
+_DOUBT = 20.0
+"""The same by default, where few photos may come by chance from few classes."""
 _GROUP_PRIOR = 5.0
 _GROUP_ROUNDS, _GROUP_DRAWS, _MOST_GROUPS = 15, 3, 20
-_FEWEST = 1.5
-"""Effective number of classes below which a shift is not believed."""
 _SOFT = 0.03
 """Width of the thresholds on distances."""
 
@@ -68,7 +68,7 @@ class Caution:
             half; None for no limit.
         held: Least mean responsibility with which a class has to hold the photos that it wins; 0 for no limit.
         temperature: Of responsibilities; scores are too sure.
-        translates: False allows a translation only where groups of photos have one in common, see `shared_shift`.
+        translates: Take one translation of all photos from every round; without it, `learn` guards the translation.
     """
 
     rounds: int = 15
@@ -90,16 +90,20 @@ CAUTIOUS = Caution(
     weight=0.3,
     most=4.0,
     share=0.25,
-    sure=0.8,
+    sure=0.65,
     agreement=0.5,
     distance=0.9,
-    held=0.8,
+    held=0.65,
     temperature=3.0,
     translates=False,
 )
 """For any stream, the same for all bundles."""
-SHIFTED = (0.35, 0.6)
+SAME_KIND = (0.15, 0.25)
+"""Shares of `shared_shift` up to which class means are learned wholly, and from which on they are not learned."""
+SHIFTED = (0.25, 0.3)
 """Shares of `shared_shift` from which on a translation is believed, and with which it is believed wholly."""
+COVERED = (0.4, 0.6)
+"""The same for the effective number of classes in the stream, as a share of those of the bank."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,7 +136,7 @@ class Judged:
         after: (N,) after.
         scores: (N,) responsibility of the best class after.
         distances: (N,) squared distance to its mean under P, as a share of that to the centre.
-        counted: (N,) weight of the photo, 0 to 1, without that of its class.
+        counted: (N,) weight of the photo, 0 to 1, without that of its class; 0 if no class learned.
     """
 
     before: npt.NDArray[np.intp]
@@ -154,6 +158,8 @@ def learn(
 ) -> Learning:
     """Learn the means of classes, and one translation, from photos without labels.
 
+    Without ``all_known`` one of both is learned, as `shared_shift` says: means from photos of the same kind as those of
+    the statistics; from photos of another kind the translation of `PLAIN` EM, as far as the stream covers the classes.
     Memory does not grow with N: ``features`` may be a memory map. Nothing is random.
 
     Args:
@@ -175,14 +181,17 @@ def learn(
         return nothing
     start = _Model.of(statistics, scale, known, nothing)
     shift = shared_shift(statistics, start.means, features)
-    belief = float(np.clip((shift - SHIFTED[0]) / (SHIFTED[1] - SHIFTED[0]), 0, 1))
-    learning = nothing
-    if not caution.translates and belief >= 0.5:  # means of another camera say little: the stream has to
-        learning = _rounds(statistics, scale, known, features, PLAIN, belief, told)
     if caution.translates:
-        learning = _rounds(statistics, scale, known, features, caution, 1.0, told)
-    elif _effective(learning.counts) < _FEWEST:  # no shift, or photos of one kind, which look like one
-        learning = _rounds(statistics, scale, known, features, caution, 0.0, told)
+        learning = _rounds(statistics, scale, known, features, caution, told)
+    elif shift > SHIFTED[0]:  # means of another camera harm, and a translation does if classes are absent
+        plain = _rounds(statistics, scale, known, features, PLAIN, told)
+        trust = _ramp(shift, SHIFTED) * _ramp(_effective(plain.counts) / classes, COVERED)
+        trust *= len(features) / (len(features) + _DOUBT)
+        learning = dataclasses.replace(nothing, translation=trust * plain.translation)
+    else:
+        learning = _rounds(statistics, scale, known, features, caution, told)
+        trust = 1 - _ramp(shift, SAME_KIND)
+        learning = dataclasses.replace(learning, sums=trust * learning.sums, counts=trust * learning.counts)
     moved = _relative(statistics, learning.translation, start.means)
     return dataclasses.replace(learning, photos=len(features), shift=shift, shifted=moved)
 
@@ -193,10 +202,9 @@ def _rounds(
     known: KnownClasses,
     features: Floats,
     caution: Caution,
-    belief: float,
     told: Callable[[int], object],
 ) -> Learning:
-    """Return what EM learns; ``belief`` is the share of the translation that is taken."""
+    """Return what EM learns."""
     classes, size = known.rows.shape
     learning = Learning(np.zeros((classes, size)), np.zeros(classes), np.zeros(size), 0, 0.0, 0.0)
     for _ in range(caution.rounds):
@@ -205,7 +213,7 @@ def _rounds(
         for rows in _chunks(features, classes):
             sums.add(rows, model, caution)
             told(len(rows))
-        learning = sums.learning(model, caution, belief, known, learning)
+        learning = sums.learning(model, caution, known, learning)
     return learning
 
 
@@ -213,6 +221,11 @@ def _effective(counts: Doubles) -> float:
     """Return how many classes photos are of, the exponential of the entropy of their shares; 0 without photos."""
     shares = counts[counts > 0] / max(float(counts.sum()), 1e-30)
     return float(np.exp(-(shares * np.log(shares)).sum())) if len(shares) else 0.0
+
+
+def _ramp(value: float, limits: tuple[float, float]) -> float:
+    """Return 0 below the first limit, 1 above the second, and what is linear between."""
+    return float(np.clip((value - limits[0]) / (limits[1] - limits[0]), 0, 1))
 
 
 def judge(
@@ -239,7 +252,8 @@ def judge(
     before = _Model.of(statistics, scale, known, nothing).answers(rows)
     model = _Model.of(statistics, scale, known, learning)
     after = model.answers(rows, caution.temperature)
-    return Judged(before.best, after.best, after.best_share, after.distances, _photo_weights(after, caution))
+    counted = _photo_weights(after, caution) * bool(learning.counts.any())
+    return Judged(before.best, after.best, after.best_share, after.distances, counted)
 
 
 def shared_shift(statistics: Statistics, means: Doubles, features: Floats) -> float:
@@ -388,15 +402,12 @@ class _Sums:
         self.won += np.bincount(answers.best, weights, len(self.counts))
         self.held += np.bincount(answers.best, weights * answers.best_share, len(self.counts))
 
-    def learning(
-        self, model: _Model, caution: Caution, belief: float, known: KnownClasses, before: Learning
-    ) -> Learning:
+    def learning(self, model: _Model, caution: Caution, known: KnownClasses, before: Learning) -> Learning:
         """Return what the round taught.
 
         Args:
             model: The classes as they were ranked.
             caution: The demands on classes.
-            belief: Share of the translation that is taken, 0 to 1.
             known: The classes.
             before: What the round before taught, whose translation is in the sums.
         """
@@ -407,9 +418,9 @@ class _Sums:
         moved = self.moved * gates[:, None]
         rows = moved + counts[:, None] * (model.statistics.centre - before.translation)  # as the stream has them
         translation = np.zeros(rows.shape[1])
-        if belief:
+        if caution.translates:
             residual = rows.sum(0) - counts @ model.means
-            translation = -belief * residual / (counts.sum() + _TRANSLATION_PRIOR)
+            translation = -residual / (counts.sum() + _TRANSLATION_PRIOR)
         limit = np.maximum(caution.most, caution.share * known.counts)
         factor = np.minimum(caution.weight, limit / np.maximum(counts, 1e-12))
         return Learning(rows * factor[:, None], counts * factor, translation, 0, 0.0, 0.0)

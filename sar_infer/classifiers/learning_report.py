@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sar_infer.bank import Learn
-from sar_infer.classifiers.learning import CAUTIOUS, PLAIN, SHIFTED, KnownClasses, Learning, judge, learn
+from sar_infer.classifiers.learning import CAUTIOUS, PLAIN, SAME_KIND, KnownClasses, Learning, judge, learn
 from sar_infer.classifiers.spool import FeatureSpool
 from sar_infer.classifiers.statistics import Statistics
 
@@ -171,7 +171,7 @@ def _report(
         tuple(note for *_, note in sorted(first, reverse=True)),
         round(learning.shift, 4),
         round(learning.shifted, 4),
-        learning.shifted >= _TOO_DIFFERENT or learning.shift >= SHIFTED[1],
+        learning.shifted >= _TOO_DIFFERENT or learning.shift >= SAME_KIND[1],
     )
 
 
