@@ -175,6 +175,26 @@ def test_the_server_learns_when_asked(fitted: str, bundle_path: Path) -> None:
         assert httpx2.post(f"{local.url}/v1/learn", json={"images": images}).status_code == 401
 
 
+def test_the_server_learns_from_a_folder_of_the_operators(fitted: str, bundle_path: Path) -> None:
+    expected = report_of("--photos", fitted, "--dry-run")["learned"]
+    Path(fitted, "red", "broken.png").write_bytes(b"none")
+    settings = Settings(bundle=bundle_path, bank=BANK, photos=Path().absolute(), key="k", device="cpu", threads=1)
+    with (
+        local_server(settings) as local,
+        httpx2.Client(base_url=local.url, headers={"Authorization": "Bearer k"}, timeout=60) as client,
+    ):
+        dry = client.post("/v1/learn", json={"folder": fitted, "dry_run": True})
+        assert dry.status_code == 200, dry.text
+        assert ClassBank.load(BANK).learned is None
+        answer = client.post("/v1/learn", json={"folder": fitted}).json()
+    for name in ("photos", "counted", "strangers", "doubtful", "classes", "changed", "shift"):
+        assert answer[name] == dry.json()[name] == expected[name], name
+    assert (answer["unreadable"], [error["key"] for error in answer["errors"]]) == (1, ["others/red/broken.png"])
+    assert {note["key"] for note in answer["look_first"]} <= {path.as_posix() for path in Path(fitted).rglob("*.png")}
+    bank = ClassBank.load(BANK)
+    assert (bank.learned.photos, bank.content_digest) == (24, answer["bank"])
+
+
 def test_a_call_learns_too(fitted: str, bundle_path: Path) -> None:
     classifier = Classifier.open(bundle_path, bank=BANK)
     files = [*map(str, sorted(Path(fitted).rglob("*.png")))]
