@@ -35,8 +35,8 @@ class LearnRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     images: Annotated[Texts, Field(min_length=1, description="base64, or data:image/…;base64,… URIs")] | None = None
-    embeddings: Annotated[Texts, Field(min_length=1)] | None = Field(None, description=EMBEDDINGS)
-    folder: str | None = Field(None, description=FOLDER)
+    embeddings: Annotated[Texts, Field(min_length=1)] | None = Field(default=None, description=EMBEDDINGS)
+    folder: str | None = Field(default=None, description=FOLDER)
     all_known: bool = Field(False, description="every photo is of one of the bank's classes: learn more")
     dry_run: bool = Field(False, description="change nothing")
 
@@ -150,4 +150,5 @@ async def _features(
 
 
 def _row(unit_row: Floats) -> Floats:
-    return unit_row[0].copy()
+    row: Floats = unit_row[0].copy()
+    return row

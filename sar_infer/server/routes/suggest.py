@@ -35,10 +35,9 @@ class SuggestRequest(BaseModel):
 
     images: Annotated[Texts, Field(min_length=1, description="base64, or data:image/…;base64,… URIs")] | None = None
     embeddings: Annotated[Texts, Field(min_length=1, max_length=MOST_EMBEDDINGS)] | None = Field(
-        None,
-        description=EMBEDDINGS,
+        default=None, description=EMBEDDINGS
     )
-    folder: str | None = Field(None, description=FOLDER)
+    folder: str | None = Field(default=None, description=FOLDER)
 
 
 class Answer(BaseModel):

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import numpy as np
@@ -12,9 +15,11 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 from support.servers import local_server
+from support.terminals import on_a_terminal
 
 from sar_infer import Classifier
 from sar_infer.bank import ClassBank
+from sar_infer.classifiers import learning
 from sar_infer.classifiers.spool import FeatureSpool
 from sar_infer.classify.class_set import ClassSet
 from sar_infer.cli.bank import main
@@ -134,6 +139,50 @@ def test_results_of_a_bulk_run_teach_what_their_photos_do(fitted: str) -> None:
     from_photos = report_of("--photos", fitted, "--dry-run")["learned"]
     names = ("photos", "counted", "strangers", "doubtful", "changed")
     assert [from_rows[name] for name in names] == [from_photos[name] for name in names]
+
+
+def results(count: int, path: str) -> str:
+    """Rows of a bulk run on the photos of ``others``, again and again."""
+    if not Path("rows").exists():
+        run("others", "--bank", BANK, "--out", "rows", "--embeddings", "--format", "jsonl", command=classify)
+    part = next(path for path in sorted(Path("rows").glob("*.jsonl")) if path.name.startswith("part-"))
+    lines = part.read_text().splitlines()
+    Path(path).write_text("".join(f"{lines[number % len(lines)]}\n" for number in range(count)))
+    return path
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
+def test_an_interrupt_leaves_the_bank_and_no_file(fitted: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = results(60_000, "many.jsonl")
+    Path("scratch").mkdir()
+    monkeypatch.setenv("TMPDIR", str(Path("scratch").absolute()))
+    before, files = BANK.read_bytes(), sorted(Path().iterdir())
+    progress = r"Reading photos .*[1-9]\d*/60000  \d\d:\d\d:\d\d"
+    code, shown = on_a_terminal("learn", str(BANK), "--photos", rows, until=progress)
+    assert code == 130, shown
+    assert "interrupted; nothing is half-written" in shown
+    assert BANK.read_bytes() == before
+    assert sorted(Path().iterdir()) == files
+    assert [*Path("scratch").iterdir()] == []
+
+
+def test_memory_does_not_grow_with_the_stream(fitted: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(learning, "_CELLS", 2**16)
+
+    def peak(count: int) -> tuple[int, dict[str, Any]]:
+        rows = results(count, "many.jsonl")
+        tracemalloc.start()
+        try:
+            report = report_of("--photos", rows, "--dry-run")["learned"]
+            return tracemalloc.get_traced_memory()[1], report
+        finally:
+            tracemalloc.stop()
+
+    peak(1_000)  # what is imported and cached
+    (small, few), (large, many) = peak(20_000), peak(40_000)
+    assert (few["photos"], many["photos"]) == (20_000, 40_000)
+    rows = 20_000 * ClassBank.load(BANK).dim * np.dtype(np.float32).itemsize
+    assert large - small < rows / 4
 
 
 def test_refusals(here: Path) -> None:
