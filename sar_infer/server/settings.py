@@ -54,7 +54,7 @@ class Settings:
         origins: Origins whose pages may read answers (CORS), as in the header ``Origin``; ``*`` is any.
         device: Where the encoders run.
         precision: ``fp32``, or smaller graphs of the bundle.
-        offset: As of ``Classifier``; a bundle without statistics is refused if it is not 0.
+        offset: As of ``Classifier``; refused without statistics of bundle or bank if it is not 0.
         threads: Threads of one batch. ``sizing`` chooses this and the next two if they are None.
         workers: Processes that decode and encode; with 0 one process does all.
         max_batch: Images that run together at most.

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
+from sar_infer.bundle.bank_file import BankFile
 from sar_infer.bundle.bundle import default_bundle, on_hub, open_bundle
 from sar_infer.classifier import Classifier
 from sar_infer.encoders.precision import choose
@@ -53,8 +54,10 @@ def open_engine(
         )
     chosen = choose(bundle.manifest, settings.precision, settings.device)
     planned = sizes(settings, bundle.manifest.files[chosen.image].size)
+    shifted = settings.offset and settings.bank is not None and bundle.statistics is None
     classifier = Classifier(
         bundle,
+        bank=BankFile(settings.bank, bundle) if shifted else None,  # perhaps it has the statistics to be shifted
         device=settings.device,
         threads=planned.threads,
         spin=False,

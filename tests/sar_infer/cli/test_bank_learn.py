@@ -244,6 +244,23 @@ def test_the_server_learns_from_a_folder_of_the_operators(fitted: str, bundle_pa
     assert (bank.learned.photos, bank.content_digest) == (24, answer["bank"])
 
 
+def test_an_offset_shifts_a_fitted_bank(fitted: str, bundle_path: Path) -> None:
+    def logits(*options: object) -> dict[str, float]:
+        done = run(f"{fitted}/red/0.png", "--bank", BANK, "--top-k", 9, *options, "--format", "json", command=classify)
+        return {item["label"]: item["logit"] for item in json.loads(done.stdout)[0]["predictions"]}
+
+    before, after = logits(), logits("--offset", 2)
+    for name, logit in before.items():
+        assert after[name] == pytest.approx(logit - 2 * (name in COLOURS), abs=1e-3)
+    assert "fit a bank" in run("others", "--offset", 2, code=2, command=classify).stderr
+    photo = Path(fitted, "red", "0.png").read_bytes()
+    settings = Settings(bundle=bundle_path, bank=BANK, offset=2.0, device="cpu", threads=1)
+    with local_server(settings) as local:
+        answer = httpx2.post(f"{local.url}/v1/classify?top_k=9", content=photo, headers={"Content-Type": "image/png"})
+        served = {item["label"]: item["logit"] for item in answer.json()["results"][0]["predictions"]}
+    assert served == pytest.approx(after, abs=1e-3)
+
+
 def test_a_call_learns_too(fitted: str, bundle_path: Path) -> None:
     classifier = Classifier.open(bundle_path, bank=BANK)
     files = [*map(str, sorted(Path(fitted).rglob("*.png")))]
