@@ -54,10 +54,10 @@ def open_engine(
         )
     chosen = choose(bundle.manifest, settings.precision, settings.device)
     planned = sizes(settings, bundle.manifest.files[chosen.image].size)
-    shifted = settings.offset and settings.bank is not None and bundle.statistics is None
+    bank = settings.bank if settings.offset and bundle.statistics is None else None
     classifier = Classifier(
         bundle,
-        bank=BankFile(settings.bank, bundle) if shifted else None,  # perhaps it has the statistics to be shifted
+        bank=None if bank is None else BankFile(bank, bundle),  # perhaps it has the statistics to be shifted
         device=settings.device,
         threads=planned.threads,
         spin=False,
