@@ -13,8 +13,9 @@ import numpy as np
 from starlette.requests import Request
 
 from sar_infer._arrays import Floats
+from sar_infer.bulk.items import printable
 from sar_infer.classifiers.spool import FeatureSpool
-from sar_infer.errors import ImageError, reason_of
+from sar_infer.errors import ImageError, InputError, reason_of
 from sar_infer.images.formats import has_image_suffix
 from sar_infer.server.model.engine import Engine, ImageInput
 from sar_infer.server.problems import Problem
@@ -82,7 +83,7 @@ async def folder_features(
             images = await in_thread(lambda batch=batch: [_content(root, path, service) for path in batch])  # type: ignore[misc]
             outcomes = await engine.each(images, lambda row: row[0].copy())
             for path, outcome in zip(batch, outcomes, strict=True):
-                features.add(path.relative_to(root).as_posix(), outcome.error or outcome.value)
+                features.add(printable(path.relative_to(root).as_posix()), outcome.error or outcome.value)
         if not len(spool):
             raise Problem("invalid-request", f"folder: no photo that can be read in {folder!r:.80}")
         yield features
@@ -96,15 +97,24 @@ def below(root: Path, folder: str) -> Path:
     """
     path = PurePosixPath(folder)
     hidden = any(name.startswith(".") for name in path.parts)
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, RuntimeError, ValueError):
         if not (hidden or path.is_absolute()) and _is_inside(root, top := root / path) and top.is_dir():
             return top
     raise Problem("invalid-request", f"folder: expected the path of a folder below --photos, got {folder!r:.80}")
 
 
 def image_paths(folder: Path) -> Iterator[Path]:
-    """Yield the visible images in a folder and those below it; linked folders are passed over."""
-    for parent, folders, names in os.walk(folder):
+    """Yield the visible images in a folder and those below it; linked folders are passed over.
+
+    Raises:
+        InputError: A folder cannot be listed.
+    """
+
+    def failed(error: OSError) -> None:
+        path = Path(error.filename).relative_to(folder)
+        raise InputError(f"folder: {printable(str(path))} in it cannot be listed: {reason_of(error)}")
+
+    for parent, folders, names in os.walk(folder, onerror=failed):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield from (Path(parent, name) for name in sorted(names) if has_image_suffix(name) and name[0] != ".")
 
@@ -117,7 +127,7 @@ def _content(root: Path, path: Path, service: Service) -> ImageInput:
             return ImageError("no file of the folder, but a link out of it or a device")
         with path.open("rb") as file:
             content = file.read(most + 1)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
         return ImageError(f"cannot be read: {reason_of(error)}")
     return content if len(content) <= most else ImageError(f"larger than {most / 2**20:.3g} MiB", "size")
 

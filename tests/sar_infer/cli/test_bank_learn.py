@@ -236,6 +236,14 @@ def test_the_server_learns_from_a_folder_of_the_operators(fitted: str, bundle_pa
         assert dry.status_code == 200, dry.text
         assert ClassBank.load(BANK).learned is None
         answer = client.post("/v1/learn", json={"folder": fitted}).json()
+        for call, detail in (
+            ({}, "expected either images or embeddings or folder"),
+            ({"folder": fitted, "images": ["bm9uZQ=="]}, "expected either images or embeddings or folder"),
+            ({"folder": "../x"}, "below --photos"),
+            ({"embeddings": ["AAA="]}, "little-endian float32"),
+        ):
+            refused = client.post("/v1/learn", json=call)
+            assert (refused.status_code, detail in refused.json()["detail"]) == (422, True), refused.text
     for name in ("photos", "counted", "strangers", "doubtful", "classes", "changed", "shift"):
         assert answer[name] == dry.json()[name] == expected[name], name
     assert (answer["unreadable"], [error["key"] for error in answer["errors"]]) == (1, ["others/red/broken.png"])
