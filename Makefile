@@ -31,7 +31,7 @@ help: ## this list
 install: $(TRAIN) ## all commands, in $(VENV)
 	@echo "Installed:" $(VENV)/bin/sar-*
 
-demo: $(TRAIN) ## a shop: learn six garments from photos, add four by name and by photos (two minutes)
+demo: $(TRAIN) ## a shop: six garments from photos, four more by name and photos, then photos without names (two minutes)
 	PATH="$(abspath $(VENV))/bin:$$PATH" $(PY) scripts/demo.py
 
 # ------------------------------------------------------------------------------------------------------------- checks

@@ -86,9 +86,9 @@ class Classifier(Embedder):
         cache: Keeps embeddings of further names; by default there is one for the whole process.
         precision: ``fp32``, or smaller graphs that the bundle has: ``fp16``, ``int8``, or ``auto`` for those that suit
             the device.
-        offset: Subtracted from the logits of all classes with photos, trained ones included, for bundles with class
-            statistics. Above 0 it favours classes known by name only. 0 is the fitted balance, and the only one for
-            which calibration holds.
+        offset: Subtracted from the logits of all classes with photos, trained ones included, for bundles or banks
+            with class statistics. Above 0 it favours classes known by name only. 0 is the fitted balance, and the only
+            one for which calibration holds.
 
     Attributes:
         choice: The graphs that run.
@@ -120,8 +120,11 @@ class Classifier(Embedder):
             raise InputError(f"device: expected {', '.join(get_args(Device))}, got {device!r}")
         if not math.isfinite(offset):
             raise InputError(f"offset: expected a finite number, got {offset}")
-        if offset and bundle.statistics is None:
-            raise InputError("offset: this bundle has no class statistics; leave the offset out")
+        if offset and bundle.statistics is None and self.bank.fitted is None:
+            raise InputError(
+                "offset: neither this bundle nor its bank has class statistics; fit a bank (sar-bank fit) or leave "
+                "the offset out"
+            )
         self._composer = Composer(bundle.statistics, bundle.bank, manifest.logit_scale, offset)
         super().__init__(bundle, device, threads, spin=spin, cache=cache, precision=precision)
 

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from sar_infer.client import exchange
 from sar_infer.client.answers import ClassList, PhotosAdded
-from sar_infer.client.calls import Calls, ClassifyRequest, Mode, PhotosRequest, joined, rows
+from sar_infer.client.calls import (
+    ENCODED_AT_ONCE,
+    Calls,
+    ClassifyRequest,
+    Mode,
+    PhotosRequest,
+    Unlabelled,
+    joined,
+    rows,
+)
 from sar_infer.client.exchange import Call, Pause, Reply, Steps
 from sar_infer.client.images import EncodedImage, Portions, load, several
 from sar_infer.errors import InputError
@@ -147,6 +156,25 @@ class AsyncClient:
             raise InputError(f"no photo for class {name!r:.80}")
         return added
 
+    async def learn(
+        self,
+        images: ImageSource | Iterable[ImageSource] = (),
+        *,
+        folder: str | None = None,
+        all_known: bool = False,
+        dry_run: bool = False,
+        if_match: str | None = None,
+    ) -> dict[str, Any]:
+        """Learn from photos that nobody labelled, as ``Client.learn`` does."""
+        photos = await self._unlabelled(images, folder)
+        return await self._run(self._calls.learn(photos, all_known, dry_run, if_match))
+
+    async def suggest(
+        self, images: ImageSource | Iterable[ImageSource] = (), *, folder: str | None = None
+    ) -> dict[str, Any]:
+        """Find groups among photos that nobody labelled, as ``Client.suggest`` does."""
+        return await self._run(self._calls.suggest(await self._unlabelled(images, folder)))
+
     async def remove_class(self, name: str, if_match: str | None = None) -> str:
         """Remove a class from the bank and return the bank's ETag."""
         return await self._run(self._calls.remove_class(name, if_match))
@@ -170,6 +198,13 @@ class AsyncClient:
     async def reload(self) -> str:
         """Have the bundle's path opened again and return the digest of the bundle that answers now."""
         return await self._run(self._calls.reload())
+
+    async def _unlabelled(self, images: ImageSource | Iterable[ImageSource], folder: str | None) -> Unlabelled:
+        names, parts = list[str](), list[Any]()
+        async for portion in self._portions(images, ENCODED_AT_ONCE):
+            names += [image.name for image in portion]
+            parts.append(await self._run(self._calls.embed_images(portion)))
+        return Unlabelled(names, rows(parts), folder)
 
     async def _portions(
         self, images: ImageSource | Iterable[ImageSource], batch_size: int

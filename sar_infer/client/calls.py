@@ -26,6 +26,8 @@ Mode = Literal["bank", "extend", "only"]
 _CREATED, _TOO_LARGE = 201, 413
 _POSITION = re.compile(r"input\[(\d+)\]: ")
 _IMAGE_POSITION = re.compile(r"image\[(\d+)\]: ")
+ENCODED_AT_ONCE = 16
+"""Images of a request whose embeddings are learned from or grouped."""
 _NAMES = 256
 _PAGE = 1000
 _MOST_READS = 5
@@ -113,6 +115,41 @@ class PhotosRequest:
             fields=fields,
             files=[image.data for image in images],
         )
+
+
+@dataclass(frozen=True)
+class Unlabelled:
+    """Photos that nobody labelled: embedded ones, or those of a folder of the server's.
+
+    Attributes:
+        names: The caller's name of each embedded image.
+        rows: (N, D) unit rows of them.
+        folder: In place of them, a folder below the one that the server allows.
+
+    Raises:
+        InputError: There is neither, or there are both.
+    """
+
+    names: Sequence[str]
+    rows: Floats
+    folder: str | None = None
+
+    def __post_init__(self) -> None:
+        if bool(self.names) == (self.folder is not None):
+            raise InputError("expected either images or a folder of the server's")
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """Return the fields of a request."""
+        if self.folder is not None:
+            return {"folder": self.folder}
+        return {"embeddings": [base64.b64encode(row.astype("<f4").tobytes()).decode() for row in self.rows]}
+
+    def name(self, key: int | str) -> str:
+        """Return the caller's name of a photo in an answer: a number, ``embeddings[N]``, or a path in the folder."""
+        if self.folder is not None:
+            return str(key)
+        return self.names[key if isinstance(key, int) else int(key.removeprefix("embeddings[").removesuffix("]"))]
 
 
 def joined(first: PhotosAdded | None, second: PhotosAdded) -> PhotosAdded:
@@ -222,6 +259,29 @@ class Calls:
         first = yield from self.add_photos(name, images[:half], request, if_match)
         second = yield from self.add_photos(name, images[half:], request, if_match and first.etag)
         return joined(first, second)
+
+    def learn(self, photos: Unlabelled, all_known: bool, dry_run: bool, if_match: str | None) -> Steps[dict[str, Any]]:
+        """Learn from photos without labels; return the report."""
+        body = {**photos.content, "all_known": all_known, "dry_run": dry_run}
+        call = Call("POST", "/v1/learn", headers=_condition(if_match), json=body, patient=photos.folder is not None)
+        reply = yield from answered(call, self._retries)
+
+        def named(notes: Any) -> list[dict[str, Any]]:
+            return [{**note, "key": photos.name(note["key"])} for note in notes]
+
+        return read(reply, lambda json: {**json, **{k: named(json[k]) for k in ("examples", "look_first")}})
+
+    def suggest(self, photos: Unlabelled) -> Steps[dict[str, Any]]:
+        """Return groups among photos, and those worth a label."""
+        call = Call("POST", "/v1/suggest", json=photos.content, patient=photos.folder is not None)
+        reply = yield from answered(call, self._retries)
+
+        def named(json: Any) -> dict[str, Any]:
+            groups = [{**group, "photos": [*map(photos.name, group["photos"])]} for group in json["groups"]]
+            labels = [{**label, "photo": photos.name(label["photo"])} for label in json["labels"]]
+            return {**json, "groups": groups, "labels": labels}
+
+        return read(reply, named)
 
     def remove_class(self, name: str, if_match: str | None) -> Steps[str]:
         """Remove a class; return the bank's new ETag."""

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from sar_infer.client import exchange
 from sar_infer.client.answers import ClassList, PhotosAdded
-from sar_infer.client.calls import Calls, ClassifyRequest, Mode, PhotosRequest, joined, rows
+from sar_infer.client.calls import (
+    ENCODED_AT_ONCE,
+    Calls,
+    ClassifyRequest,
+    Mode,
+    PhotosRequest,
+    Unlabelled,
+    joined,
+    rows,
+)
 from sar_infer.client.exchange import Call, Pause, Reply, Steps
 from sar_infer.client.images import EncodedImage, Portions, load, several
 from sar_infer.errors import InputError
@@ -173,6 +182,51 @@ class Client:
             raise InputError(f"no photo for class {name!r:.80}")
         return added
 
+    def learn(
+        self,
+        images: ImageSource | Iterable[ImageSource] = (),
+        *,
+        folder: str | None = None,
+        all_known: bool = False,
+        dry_run: bool = False,
+        if_match: str | None = None,
+    ) -> dict[str, Any]:
+        """Learn from photos that nobody labelled, in place of what was learned before; needs a key and ``--bank``.
+
+        Args:
+            images: One image or several, as in ``classify``: they are encoded in several requests, and learned from in
+                one.
+            folder: In place of images: a folder below the server's ``--photos``; the call waits as long as that takes.
+            all_known: Every photo is of one of the bank's classes: learn more.
+            dry_run: Change nothing.
+            if_match: The ETag that the bank must still have, else the change is refused (412).
+
+        Returns:
+            The report, as ``POST /v1/learn`` has it, with the names of images (paths) as keys.
+
+        Raises:
+            ImageError: client or server cannot read an image; the message names it.
+            InputError: there is no image, or there are images and a folder.
+        """
+        photos = self._unlabelled(images, folder)
+        return self._run(self._calls.learn(photos, all_known, dry_run, if_match))
+
+    def suggest(self, images: ImageSource | Iterable[ImageSource] = (), *, folder: str | None = None) -> dict[str, Any]:
+        """Find groups among photos that nobody labelled, and photos worth a label; needs a key, and changes nothing.
+
+        Args:
+            images: As in ``learn``; 1,000 at most.
+            folder: As in ``learn``.
+
+        Returns:
+            The answer of ``POST /v1/suggest``, with the names of images (paths) in place of numbers.
+
+        Raises:
+            ImageError: as for ``learn``.
+            InputError: as for ``learn``.
+        """
+        return self._run(self._calls.suggest(self._unlabelled(images, folder)))
+
     def remove_class(self, name: str, if_match: str | None = None) -> str:
         """Remove a class from the bank, with the conditions of ``add_class``, and return the bank's ETag."""
         return self._run(self._calls.remove_class(name, if_match))
@@ -196,6 +250,13 @@ class Client:
     def reload(self) -> str:
         """Have the bundle's path opened again and return the digest of the bundle that answers now; needs a key."""
         return self._run(self._calls.reload())
+
+    def _unlabelled(self, images: ImageSource | Iterable[ImageSource], folder: str | None) -> Unlabelled:
+        names, parts = list[str](), list[Any]()
+        for portion in self._portions(images, ENCODED_AT_ONCE):
+            names += [image.name for image in portion]
+            parts.append(self._run(self._calls.embed_images(portion)))
+        return Unlabelled(names, rows(parts), folder)
 
     def _portions(self, images: ImageSource | Iterable[ImageSource], batch_size: int) -> Iterator[list[EncodedImage]]:
         portions = Portions(self._calls.sizes, batch_size)

@@ -38,6 +38,7 @@ class Call:
         fields: Fields of a multipart form; lists stand for repeated fields.
         files: Parts of a multipart form, all named ``image``.
         json: The body, if there is no form.
+        patient: The answer may take longer than the client's timeout.
     """
 
     method: str
@@ -47,6 +48,7 @@ class Call:
     fields: Mapping[str, Any] = field(default_factory=dict)
     files: Sequence[bytes] = ()
     json: Any = None
+    patient: bool = False
 
 
 @dataclass(frozen=True)
@@ -177,6 +179,8 @@ def request(call: Call) -> dict[str, Any]:
     arguments = {kind: value for kind, value in kinds.items() if value}
     if call.files:
         arguments["files"] = [("image", ("image", data, "application/octet-stream")) for data in call.files]
+    if call.patient:
+        arguments["timeout"] = None
     return {"method": call.method, "url": call.path, **arguments}
 
 

@@ -47,13 +47,14 @@ class Settings:
     Attributes:
         bundle: The bundle's folder or place on a hub, opened again by a reload; None takes the one that ships.
         bank: The bank file, which may be missing until the first change; None serves the bundle's bank as it is.
+        photos: The folder whose photos a request with a key may name for learning and groups; None for none.
         key: Required in ``Authorization: Bearer``; of several lines each is a key, so that one can be replaced by the
             next. None requires nothing and allows no change.
         hosts: Names by which a server without a key may be asked, beside local names and addresses; ``*`` is any.
         origins: Origins whose pages may read answers (CORS), as in the header ``Origin``; ``*`` is any.
         device: Where the encoders run.
         precision: ``fp32``, or smaller graphs of the bundle.
-        offset: As of ``Classifier``; a bundle without statistics is refused if it is not 0.
+        offset: As of ``Classifier``; refused without statistics of bundle or bank if it is not 0.
         threads: Threads of one batch. ``sizing`` chooses this and the next two if they are None.
         workers: Processes that decode and encode; with 0 one process does all.
         max_batch: Images that run together at most.
@@ -66,6 +67,7 @@ class Settings:
 
     bundle: str | Path | None = None
     bank: Path | None = None
+    photos: Path | None = None
     key: str | None = field(default=None, repr=False)
     hosts: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()

@@ -75,6 +75,7 @@ class _RequestHandler:
         try:
             seconds = None if self._scope["path"] == "/v1/reload" else self._service.settings.limits.seconds
             async with asyncio.timeout(seconds) as deadline:
+                self._scope["state"]["timeout"] = deadline
                 self._check()
                 if self._has_body:
                     self._body = await self._read()

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
+from sar_infer.bundle.bank_file import BankFile
 from sar_infer.bundle.bundle import default_bundle, on_hub, open_bundle
 from sar_infer.classifier import Classifier
 from sar_infer.encoders.precision import choose
@@ -53,8 +54,10 @@ def open_engine(
         )
     chosen = choose(bundle.manifest, settings.precision, settings.device)
     planned = sizes(settings, bundle.manifest.files[chosen.image].size)
+    bank = settings.bank if settings.offset and bundle.statistics is None else None
     classifier = Classifier(
         bundle,
+        bank=None if bank is None else BankFile(bank, bundle),  # perhaps it has the statistics to be shifted
         device=settings.device,
         threads=planned.threads,
         spin=False,

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import os
-import pty
 import re
 import shlex
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +20,7 @@ from PIL import Image
 from support.bundles import BANK_NAMES, DIM, ENCODER_DIGEST, image_weight, name_rows, write_bundle
 from support.disk import fill_disk
 from support.hostile_graphs import endless
+from support.terminals import on_a_terminal
 
 from sar_infer import Classifier, default_bundle
 from sar_infer.bank import ClassBank, ClassInfo
@@ -64,24 +62,6 @@ def names() -> list[str]:
 
 def content(path: Path = BANK) -> bytes:
     return path.read_bytes()
-
-
-def on_a_terminal(*arguments: str, until: str) -> tuple[int, str]:
-    """Exit code and what stderr shows on a terminal, of a process that is interrupted when it shows ``until``."""
-    ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "sar_infer.cli.bank", *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    shown = ""
-    with subprocess.Popen(command, env=environment, stderr=theirs, stdout=subprocess.DEVNULL) as child:
-        os.close(theirs)
-        with contextlib.suppress(OSError):  # the other end was closed
-            while piece := os.read(ours, 4096):
-                shown += piece.decode()
-                if until and re.search(until, shown):
-                    child.send_signal(signal.SIGINT)
-                    until = ""
-    os.close(ours)
-    return child.returncode, shown
 
 
 # ------------------------------------------------------------------------------------------------------------------ add

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import numpy as np
@@ -12,9 +15,11 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 from support.servers import local_server
+from support.terminals import on_a_terminal
 
 from sar_infer import Classifier
 from sar_infer.bank import ClassBank
+from sar_infer.classifiers import learning
 from sar_infer.classifiers.spool import FeatureSpool
 from sar_infer.classify.class_set import ClassSet
 from sar_infer.cli.bank import main
@@ -136,6 +141,50 @@ def test_results_of_a_bulk_run_teach_what_their_photos_do(fitted: str) -> None:
     assert [from_rows[name] for name in names] == [from_photos[name] for name in names]
 
 
+def results(count: int, path: str) -> str:
+    """Rows of a bulk run on the photos of ``others``, again and again."""
+    if not Path("rows").exists():
+        run("others", "--bank", BANK, "--out", "rows", "--embeddings", "--format", "jsonl", command=classify)
+    part = next(path for path in sorted(Path("rows").glob("*.jsonl")) if path.name.startswith("part-"))
+    lines = part.read_text().splitlines()
+    Path(path).write_text("".join(f"{lines[number % len(lines)]}\n" for number in range(count)))
+    return path
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
+def test_an_interrupt_leaves_the_bank_and_no_file(fitted: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = results(120_000, "many.jsonl")
+    Path("scratch").mkdir()
+    monkeypatch.setenv("TMPDIR", str(Path("scratch").absolute()))
+    before, files = BANK.read_bytes(), sorted(Path().iterdir())
+    progress = r"Reading photos .*[1-9]\d*/120000"
+    code, shown = on_a_terminal("learn", str(BANK), "--photos", rows, until=progress)
+    assert code == 130, shown
+    assert "interrupted; nothing is half-written" in shown
+    assert BANK.read_bytes() == before
+    assert sorted(Path().iterdir()) == files
+    assert [*Path("scratch").iterdir()] == []
+
+
+def test_memory_does_not_grow_with_the_stream(fitted: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(learning, "_CELLS", 2**16)
+
+    def peak(count: int) -> tuple[int, dict[str, Any]]:
+        rows = results(count, "many.jsonl")
+        tracemalloc.start()
+        try:
+            report = report_of("--photos", rows, "--dry-run")["learned"]
+            return tracemalloc.get_traced_memory()[1], report
+        finally:
+            tracemalloc.stop()
+
+    peak(1_000)  # what is imported and cached
+    (small, few), (large, many) = peak(20_000), peak(40_000)
+    assert (few["photos"], many["photos"]) == (20_000, 40_000)
+    rows = 20_000 * ClassBank.load(BANK).dim * np.dtype(np.float32).itemsize
+    assert large - small < rows / 4
+
+
 def test_refusals(here: Path) -> None:
     photos = folders("known", 2, seed=1)
     said = run("learn", BANK, "--photos", photos, code=2).stderr
@@ -173,6 +222,51 @@ def test_the_server_learns_when_asked(fitted: str, bundle_path: Path) -> None:
         assert stale.status_code == 412
         assert client.post("/v1/learn", json={"images": ["bm9uZQ=="]}).status_code == 415
         assert httpx2.post(f"{local.url}/v1/learn", json={"images": images}).status_code == 401
+
+
+def test_the_server_learns_from_a_folder_of_the_operators(fitted: str, bundle_path: Path) -> None:
+    expected = report_of("--photos", fitted, "--dry-run")["learned"]
+    Path(fitted, "red", "broken.png").write_bytes(b"none")
+    settings = Settings(bundle=bundle_path, bank=BANK, photos=Path().absolute(), key="k", device="cpu", threads=1)
+    with (
+        local_server(settings) as local,
+        httpx2.Client(base_url=local.url, headers={"Authorization": "Bearer k"}, timeout=60) as client,
+    ):
+        dry = client.post("/v1/learn", json={"folder": fitted, "dry_run": True})
+        assert dry.status_code == 200, dry.text
+        assert ClassBank.load(BANK).learned is None
+        answer = client.post("/v1/learn", json={"folder": fitted}).json()
+        for call, detail in (
+            ({}, "expected either images or embeddings or folder"),
+            ({"folder": fitted, "images": ["bm9uZQ=="]}, "expected either images or embeddings or folder"),
+            ({"folder": "../x"}, "below --photos"),
+            ({"embeddings": ["AAA="]}, "little-endian float32"),
+        ):
+            refused = client.post("/v1/learn", json=call)
+            assert (refused.status_code, detail in refused.json()["detail"]) == (422, True), refused.text
+    for name in ("photos", "counted", "strangers", "doubtful", "classes", "changed", "shift"):
+        assert answer[name] == dry.json()[name] == expected[name], name
+    assert (answer["unreadable"], [error["key"] for error in answer["errors"]]) == (1, ["others/red/broken.png"])
+    assert {note["key"] for note in answer["look_first"]} <= {path.as_posix() for path in Path(fitted).rglob("*.png")}
+    bank = ClassBank.load(BANK)
+    assert (bank.learned.photos, bank.content_digest) == (24, answer["bank"])
+
+
+def test_an_offset_shifts_a_fitted_bank(fitted: str, bundle_path: Path) -> None:
+    def logits(*options: object) -> dict[str, float]:
+        done = run(f"{fitted}/red/0.png", "--bank", BANK, "--top-k", 9, *options, "--format", "json", command=classify)
+        return {item["label"]: item["logit"] for item in json.loads(done.stdout)[0]["predictions"]}
+
+    before, after = logits(), logits("--offset", 2)
+    for name, logit in before.items():
+        assert after[name] == pytest.approx(logit - 2 * (name in COLOURS), abs=1e-3)
+    assert "fit a bank" in run("others", "--offset", 2, code=2, command=classify).stderr
+    photo = Path(fitted, "red", "0.png").read_bytes()
+    settings = Settings(bundle=bundle_path, bank=BANK, offset=2.0, device="cpu", threads=1)
+    with local_server(settings) as local:
+        answer = httpx2.post(f"{local.url}/v1/classify?top_k=9", content=photo, headers={"Content-Type": "image/png"})
+        served = {item["label"]: item["logit"] for item in answer.json()["results"][0]["predictions"]}
+    assert served == pytest.approx(after, abs=1e-3)
 
 
 def test_a_call_learns_too(fitted: str, bundle_path: Path) -> None:

@@ -19,15 +19,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 from support.photos import write_photo
 from support.pictures import encoded
-from support.servers import Server, serving
+from support.servers import Server, local_server, serving
 
 from sar_infer import AsyncClient, Classifier, Client, ServerError
+from sar_infer.cli.bank import main as sar_bank
 from sar_infer.client import exchange
 from sar_infer.client.exchange import Reply
 from sar_infer.errors import ImageError, InputError, SarInferError
+from sar_infer.server.settings import Limits, Settings
 
 pytest.importorskip("httpx2")
 KEY = "a key for tests"
@@ -317,6 +320,69 @@ def test_photos_of_a_class(client: Any) -> None:
         client.add_photos("iris", [])
     client.remove_class("iris")
     client.remove_class("SKU-1")
+
+
+def test_photos_that_nobody_labelled(kind: Any, here: Path, bundle_path: Path) -> None:
+    """Both ways of giving photos get what the route itself answers, by the names of the photos."""
+    bank = Path("bank.safetensors")
+    for name, colour in COLOURS.items():
+        for number in range(8):
+            write_picture(Path("photos", "known", name, f"{number}.png"), colour, number)
+            write_picture(Path("photos", "others", name, f"{number}.png"), colour, 50 + number)
+    for command in (["add", str(bank), "--photos", "photos/known"], ["fit", str(bank)]):
+        result = CliRunner().invoke(sar_bank, command)
+        assert result.exit_code == 0, result.output
+    paths = [*map(str, sorted(Path("photos/others").rglob("*.png")))]
+    with (
+        local_server(
+            Settings(
+                bundle_path, bank, Path("photos").absolute(), "k", device="cpu", threads=1, limits=Limits(images=6)
+            )
+        ) as local,
+        kind(local.url, "k") as client,
+    ):
+        before = client.classes().etag
+        groups = client.suggest(paths)
+        assert {photo for group in groups["groups"] for photo in group["photos"]} == {*paths}
+        assert {label["photo"] for label in groups["labels"]} <= {*paths}
+        of_folder = client.suggest(folder="others")
+        assert [group["size"] for group in of_folder["groups"]] == [group["size"] for group in groups["groups"]]
+        assert {f"photos/{photo}" for group in of_folder["groups"] for photo in group["photos"]} == {*paths}
+
+        dry = client.learn(paths, all_known=True, dry_run=True)
+        assert client.classes().etag == before == dry["bank"]
+        with pytest.raises(ServerError) as refused:
+            client.learn(paths, if_match="other")
+        assert refused.value.status == 412
+        report = client.learn(paths, all_known=True, if_match=before)
+        assert (report["photos"], report["all_known"], report["bank"]) == (32, True, client.classes().etag)
+        assert report["bank"] != before
+        assert {note["key"] for note in report["look_first"]} <= {*paths}
+        again = client.learn(folder="others", all_known=True)
+        for field_name in ("photos", "counted", "changed", "classes"):
+            assert again[field_name] == report[field_name] == dry[field_name]
+        assert {f"photos/{note['key']}" for note in again["look_first"]} == {
+            note["key"] for note in report["look_first"]
+        }
+        with pytest.raises(ServerError, match="expected the path of a folder"):
+            client.learn(folder="../known")
+        with pytest.raises(ImageError, match="absent"):
+            client.learn([paths[0], "absent.png"])
+        for method in (client.learn, client.suggest):
+            with pytest.raises(InputError, match="either images or a folder"):
+                method()
+            with pytest.raises(InputError, match="either images or a folder"):
+                method(paths, folder="others")
+
+
+COLOURS = {"red": (210, 60, 50), "green": (60, 190, 70), "blue": (50, 70, 220), "iris": (140, 60, 220)}
+
+
+def write_picture(path: Path, colour: tuple[int, int, int], seed: int) -> None:
+    generator = np.random.default_rng([seed, *colour])
+    tint = np.clip(np.array(colour) + generator.normal(0, 45, 3), 0, 255)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.clip(tint + generator.normal(0, 8, (32, 32, 3)), 0, 255).astype(np.uint8)).save(path)
 
 
 def picture(colour: tuple[int, int, int], seed: int) -> np.ndarray:

@@ -101,8 +101,8 @@ def test_calls_that_cannot_be_answered(client: httpx2.Client) -> None:
     row = base64.b64encode(np.ones(8, "<f4").tobytes()).decode()
     image = encoded(PHOTOS[:1])
     for call, code, detail in (
-        ({}, "invalid-request", "expected either images or embeddings"),
-        ({"images": image, "embeddings": [row]}, "invalid-request", "expected either images or embeddings"),
+        ({}, "invalid-request", "expected either images or embeddings or folder"),
+        ({"images": image, "embeddings": [row]}, "invalid-request", "expected either images or embeddings or folder"),
         ({"embeddings": [row]}, "invalid-request", "numbers each, of length 1, as this server makes"),
         ({"embeddings": ["?"]}, "invalid-request", "expected little-endian float32 in base64"),
         ({"embeddings": ["AAA="]}, "invalid-request", "expected little-endian float32 in base64"),
