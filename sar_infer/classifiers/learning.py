@@ -29,7 +29,7 @@ _SAMPLE = 4096
 _TRANSLATION_PRIOR = 10.0
 """Photos without a translation that count beside the stream."""
 _DOUBT = 20.0
-"""The same by default, where few photos may come by chance from few classes."""
+"""Photos beside the stream that want no translation, by default: a few photos may be of few classes by chance."""
 _GROUP_PRIOR = 5.0
 _GROUP_ROUNDS, _GROUP_DRAWS, _MOST_GROUPS = 15, 3, 20
 _SOFT = 0.03

@@ -159,33 +159,35 @@ def test_a_common_shift_is_told_from_classes() -> None:
     assert shared_shift(statistics, means, same + apart) > 0.6
 
 
-def shifted_gains(classes: list[int], *, all_known: bool = False) -> np.ndarray:
-    """Return what streams of some classes, seen by other cameras, add to accuracy (in per cent) on their photos."""
+def shifted_gains(classes: list[int], *, sideways: float = 0.05, all_known: bool = False) -> np.ndarray:
+    """Return what streams of some classes, seen by other cameras, add to accuracy (in per cent) on their photos.
+
+    A camera moves rows across the span of class means, and by ``sideways`` in all directions.
+    """
     gains = []
     for seed in range(6):
         statistics, known, prototypes = problem(seed, trained=4, added=2)
         means = np.concatenate([statistics.means, known.rows[4:]]).astype(np.float64)
-        camera = 0.1 * np.random.default_rng(seed).normal(size=SIZE)
-        camera += 1.2 * np.linalg.svd(means - statistics.centre)[2][-1]
-        photos = (stream(prototypes, classes, 30, 0.2, seed) + camera).astype(np.float32)
-        unseen = (stream(prototypes, list(range(6)), 30, 0.2, seed + 1) + camera).astype(np.float32)
+        camera = sideways * np.random.default_rng(seed).normal(size=SIZE)
+        camera += 0.8 * np.linalg.svd(means - statistics.centre)[2][-1]
+        photos = (stream(prototypes, classes, 200, 0.1, seed) + camera).astype(np.float32)
+        unseen = (stream(prototypes, list(range(6)), 30, 0.1, seed + 1) + camera).astype(np.float32)
         learning = learn(statistics, SCALE, known, photos, all_known=all_known)
         judged, truth = judge(statistics, SCALE, known, learning, unseen), np.repeat(np.arange(6), 30)
         gains.append(100 * ((judged.after == truth).mean() - (judged.before == truth).mean()))
     return np.array(gains)
 
 
-@pytest.mark.parametrize("classes", [[0], [4], [1, 5], [0, 2]])
-def test_a_partial_stream_of_another_camera_costs_little(classes: list[int]) -> None:
+@pytest.mark.parametrize("classes", [[0], [5], [4, 5]])
+def test_a_partial_stream_of_another_camera_costs_little(classes: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     assert shifted_gains(classes).min() > -1
-
-
-def test_plain_em_loses_by_a_partial_stream_of_another_camera() -> None:
-    assert shifted_gains([4], all_known=True).min() < -5
+    assert shifted_gains(classes, all_known=True).min() < -3
+    monkeypatch.setattr("sar_infer.classifiers.learning.COVERED", (-1.0, 0.0))
+    assert shifted_gains(classes).min() < -3  # the same translation without that guard
 
 
 def test_a_whole_stream_of_another_camera_helps() -> None:
-    assert shifted_gains(list(range(6))).mean() > 4
+    assert shifted_gains(list(range(6)), sideways=0.2).mean() > 4
 
 
 def test_a_stream_of_another_camera_teaches_no_means() -> None:
