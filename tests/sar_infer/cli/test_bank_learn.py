@@ -145,7 +145,7 @@ def results(count: int, path: str) -> str:
     """Rows of a bulk run on the photos of ``others``, again and again."""
     if not Path("rows").exists():
         run("others", "--bank", BANK, "--out", "rows", "--embeddings", "--format", "jsonl", command=classify)
-    part = next(path for path in sorted(Path("rows").glob("*.jsonl")) if path.name.startswith("part-"))
+    part = next(Path("rows").glob("part-*.jsonl"))
     lines = part.read_text().splitlines()
     Path(path).write_text("".join(f"{lines[number % len(lines)]}\n" for number in range(count)))
     return path
