@@ -225,6 +225,8 @@ def fit(bank: ClassBank, tensors: FittedTensors, *, by: str = "") -> ClassBank:
 def learn(bank: ClassBank, learning: Learn, *, by: str = "") -> ClassBank:
     """Give a bank what photos without labels taught; it replaces all that was learned before.
 
+    Photos that taught nothing change nothing.
+
     Args:
         bank: The bank.
         learning: Sums by class, by name or alias; without names and photos what was learned is cleared.
@@ -239,6 +241,8 @@ def learn(bank: ClassBank, learning: Learn, *, by: str = "") -> ClassBank:
         raise ClassNameError("a class is named twice in what was learned")
     if not learning.photos:
         return committed(bank, "learn", [] if bank.learned is None else [learning], by, ["cleared what was learned"])
+    if not names and not learning.translation.any():
+        return bank
     words = [f"learned from {learning.photos:,} photos without labels, of {len(names):,} classes"]
     numbers = {name: float(number) for name, number in learning.numbers.items()}
     return committed(bank, "learn", [dataclasses.replace(learning, names=names, numbers=numbers)], by, words)

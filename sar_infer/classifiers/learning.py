@@ -361,7 +361,7 @@ class _Model:
         logits = centred @ self.weights.T + self.bias
         best = logits.argmax(1)
         powers = np.exp((logits - logits.max(1, keepdims=True)) / np.float32(temperature))
-        shares = powers / powers.sum(1, keepdims=True)
+        shares = (powers / powers.sum(1, keepdims=True)).astype(np.float32, copy=False)
         squares = ((centred @ self.root) ** 2).sum(1, dtype=np.float64)
         apart = (centred - (self.means - self.statistics.centre).astype(np.float32)[best]) @ self.root
         distances = (apart**2).sum(1, dtype=np.float64) / np.maximum(squares, 1e-30)

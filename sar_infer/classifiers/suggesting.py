@@ -214,7 +214,7 @@ def _centres(white: Doubles, numbers: Indices) -> tuple[Doubles, Doubles, float]
     return centres, sizes, scatter / max(1, len(white) - len(sizes))
 
 
-def _lengths(points: Doubles, noise: npt.ArrayLike) -> Doubles:
+def _lengths(points: Doubles, noise: float | Doubles) -> Doubles:
     """Return the lengths (G,) of means (G, D) without what the scatter of their photos adds to their squares."""
     squares = (points**2).sum(axis=1)
     result: Doubles = np.sqrt(np.maximum(squares - noise, _LEAST_LENGTH**2 * squares)) + np.finfo(np.float64).tiny

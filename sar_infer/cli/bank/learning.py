@@ -146,7 +146,11 @@ def _lines(report: LearningReport, skipped: Sequence[tuple[str, str]]) -> Iterat
         )
     if len(report.classes) > _MOST_CLASSES:
         yield f"  and {len(report.classes) - _MOST_CLASSES:,} more classes"
-    yield f"{report.changed:,} answers change" + (", such as" if report.examples else "")
+    if report.classes or report.changed:
+        yield f"{report.changed:,} answers change" + (", such as" if report.examples else "")
+    else:
+        more = "" if report.all_known else ", or say --all-known if every one is of the bank's classes"
+        yield f"these photos teach nothing, and the bank stays as it is; label some{more}"
     yield from (f"  {note.key}: {note.before!r} -> {note.after!r} ({note.sure:.0%})" for note in report.examples)
     if report.look_first:
         yield "look first at"

@@ -253,7 +253,8 @@ class BankStore:
         with self._owned() as now:
             check_match(if_match, now.etag, True)
             change, report = taught(now.bank)
-            return report, now.etag if dry_run else self._commit(learn(now.bank, change, by=_BY)).etag
+            after = now.bank if dry_run else learn(now.bank, change, by=_BY)
+            return report, now.etag if after is now.bank else self._commit(after).etag
 
     def rollback(
         self, to: int | None = None, steps: int | None = None, if_match: str | None = None, latest: int | None = None

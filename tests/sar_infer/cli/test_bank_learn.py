@@ -278,3 +278,19 @@ def test_a_call_learns_too(fitted: str, bundle_path: Path) -> None:
         assert [*spool.keys()] == files
     assert report.photos == change.photos == 24
     assert sum(told) >= 24
+
+
+def test_photos_that_teach_nothing_change_nothing(fitted: str) -> None:
+    pixels = np.random.default_rng(3).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
+    for number, noise in enumerate(pixels):
+        Path("noise").mkdir(exist_ok=True)
+        Image.fromarray(noise).save(f"noise/{number}.png")
+    before = BANK.read_bytes()
+    result = run("learn", BANK, "--photos", "noise")
+    assert "nothing to change" in result.stdout
+    assert "these photos teach nothing, and the bank stays as it is" in result.stdout
+    assert BANK.read_bytes() == before
+    run("learn", BANK, "--photos", fitted)
+    taught = BANK.read_bytes()
+    assert not report_of("--photos", "noise")["changed"]
+    assert BANK.read_bytes() == taught != before
