@@ -146,7 +146,7 @@ def _lines(report: LearningReport, skipped: Sequence[tuple[str, str]]) -> Iterat
         )
     if len(report.classes) > _MOST_CLASSES:
         yield f"  and {len(report.classes) - _MOST_CLASSES:,} more classes"
-    if report.classes or report.changed:
+    if report.counted or report.changed:
         yield f"{report.changed:,} answers change" + (", such as" if report.examples else "")
     else:
         more = "" if report.all_known else ", or say --all-known if every one is of the bank's classes"
