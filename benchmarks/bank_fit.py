@@ -35,7 +35,7 @@ from benchmarks import command
 from benchmarks.class_statistics import PHOTOS, SETS, Domain, Scores, domains, split
 
 FIT = "import sys; sys.modules['torch'] = None; from sar_infer.cli.bank import main; main()"
-"""What ``sar-bank`` does where there is no PyTorch."""
+"""``sar-bank`` where there is no PyTorch."""
 ADDED = 5
 """Draws of photos of added classes."""
 

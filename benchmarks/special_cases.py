@@ -1,4 +1,4 @@
-"""What each special case of the server brings: CPU time of an image and memory, with it and without it, interleaved.
+"""Measure each special case of the server: CPU time of an image and memory, with it and without it, interleaved.
 
     python -m benchmarks.special_cases [--cases NAME...] [--rounds 3] [--requests 600] [--clients 8 32] [--bundle DIR]
 

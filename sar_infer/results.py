@@ -19,7 +19,7 @@ Branch = Literal["text", "head+text", "text+statistics"]
 statistics."""
 
 CalibratedOn = Literal["held-out", "left-out", "none"]
-"""What scores were calibrated on: held-out photos of these classes, classes that were left out in turn, or nothing."""
+"""The source of a calibration: held-out photos of these classes, classes that were left out in turn, or nothing."""
 
 Unknown = Literal["auto", "score", "energy", "distance"]
 """The sign of an unknown image: a low score of the best class, a high energy over all classes, or a large distance to

@@ -258,7 +258,7 @@ class _BaseEntry:
 
 @dataclass(frozen=True)
 class _Learning:
-    """What was learned as it stands in a record, without its tensors."""
+    """The sums of a ``learn`` record, without its tensors."""
 
     names: tuple[str, ...]
     numbers: Mapping[str, float]

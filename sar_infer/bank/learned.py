@@ -1,4 +1,4 @@
-"""What photos taught a bank as a whole: its calibration, class statistics, and sums over photos without labels.
+"""The state that photos give a bank as a whole: its calibration, class statistics, and sums over photos without labels.
 
 A calibration, as ``sar-bank calibrate`` fits it, holds for exactly the classes and photos, and the model of the image
 features, that it was fitted with. Edits leave it in the file, so that it holds again once they are rolled back. Until

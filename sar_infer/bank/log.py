@@ -209,7 +209,7 @@ class Fit:
 
 @dataclass(frozen=True, eq=False)
 class Learn:
-    """What photos without labels taught, in place of what was learned before; without names and photos it clears it.
+    """Sums over photos without labels, in place of what was learned before; without names and photos it clears it.
 
     Attributes:
         names: K class names.

@@ -16,7 +16,7 @@ from sar_infer.errors import BankError
 
 @dataclass(frozen=True)
 class Confidence:
-    """What leaving classes out says about scores; checked when built.
+    """Temperature and thresholds from classes left out; checked when built.
 
     Attributes:
         temperature: T, at least 1; logits are divided by it.

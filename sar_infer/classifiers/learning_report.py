@@ -27,7 +27,7 @@ _TOO_DIFFERENT = 1.0
 
 @dataclass(frozen=True)
 class LearnedClass:
-    """What a stream taught of one class.
+    """Result of a stream for one class.
 
     Attributes:
         name: Its name.

@@ -85,7 +85,7 @@ class Group:
 
 @dataclass(frozen=True, eq=False)
 class Suggestions:
-    """What to do with photos that nobody labelled.
+    """Suggestions for photos that nobody labelled.
 
     Attributes:
         groups: Those that look like no class first, and of these the largest; every photo is in one.

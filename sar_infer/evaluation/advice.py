@@ -34,7 +34,7 @@ def bank_command(command: str, *words: str) -> str:
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of the classes beside the answers.
+    """Facts of the classes beside the answers.
 
     Attributes:
         photos: How many photos each class has learned from.
@@ -182,8 +182,8 @@ def _describe(pairs: Sequence[Pair], facts: Facts) -> Advice:
 def _photos(name: str, pairs: Sequence[Pair], facts: Facts) -> Advice:
     count = facts.photos.get(name, 0)
     has = "is known by its name alone" if not count else f"has {count} photo{'' if count == 1 else 's'}"
-    wanted = "two photos or more" if not count else "more photos"
-    message = f"{_counted(pairs)}; {name!r} {has}: give it {wanted}, other ones than these"
+    amount = "two photos or more" if not count else "more photos"
+    message = f"{_counted(pairs)}; {name!r} {has}: give it {amount}, other ones than these"
     mistakes = sum(pair.count for pair in pairs)
     return Advice("photos", (name,), mistakes, message, facts.say("add", name, "--photos", "PHOTOS"))
 

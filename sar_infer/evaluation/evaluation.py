@@ -1,4 +1,4 @@
-"""What the answers for labelled photos say: accuracy, classes, confused pairs, scores, unknown photos."""
+"""Results of answers for labelled photos: accuracy, classes, confused pairs, scores, unknown photos."""
 
 from __future__ import annotations
 
@@ -255,31 +255,31 @@ def evaluate(
         unknown_by: What says if a photo shows none of the classes; None if nothing does.
         left_out: Photos that are not evaluated.
     """
-    known = [answer for answer in answers if not answer.stranger]
-    accuracy = Share.of_flags([answer.right for answer in known])
-    among_best = Share.of_flags([answer.rank is not None for answer in known])
+    answerable = [answer for answer in answers if not answer.stranger]
+    accuracy = Share.of_flags([answer.right for answer in answerable])
+    among_best = Share.of_flags([answer.rank is not None for answer in answerable])
     if accuracy is None or among_best is None:
         return None
     strangers = [answer for answer in answers if answer.stranger]
-    pairs = _pairs(known)
+    pairs = _pairs(answerable)
     return Evaluation(
         classes,
         accuracy,
         among_best,
-        _per_class(known, pairs),
+        _per_class(answerable, pairs),
         pairs,
-        _calibration(known),
-        _unknowns(known, strangers, unknown_by),
+        _calibration(answerable),
+        _unknowns(answerable, strangers, unknown_by),
         answers=tuple(answers),
         left_out=tuple(left_out),
     )
 
 
-def _per_class(known: Sequence[Answer], pairs: Sequence[Pair]) -> tuple[ClassResult, ...]:
+def _per_class(answerable: Sequence[Answer], pairs: Sequence[Pair]) -> tuple[ClassResult, ...]:
     flags: dict[str, list[bool]] = defaultdict(list)
-    for answer in known:
+    for answer in answerable:
         flags[answer.label].append(answer.right)
-    answered = Counter(answer.answer for answer in known)
+    answered = Counter(answer.answer for answer in answerable)
     taken_for: dict[str, str] = {}
     for pair in pairs:
         taken_for.setdefault(pair.label, pair.answer)
@@ -288,16 +288,16 @@ def _per_class(known: Sequence[Answer], pairs: Sequence[Pair]) -> tuple[ClassRes
     return tuple(sorted(results, key=lambda result: (result.accuracy.share, -result.accuracy.of, result.name)))
 
 
-def _pairs(known: Sequence[Answer]) -> tuple[Pair, ...]:
-    names = sorted({name for answer in known for name in (answer.label, answer.answer)})
+def _pairs(answerable: Sequence[Answer]) -> tuple[Pair, ...]:
+    names = sorted({name for answer in answerable for name in (answer.label, answer.answer)})
     numbers = {name: number for number, name in enumerate(names)}
     labels, predicted = (
         np.array([numbers[name] for name in column], np.int64)
-        for column in ([answer.label for answer in known], [answer.answer for answer in known])
+        for column in ([answer.label for answer in answerable], [answer.answer for answer in answerable])
     )
-    counts = Counter(answer.label for answer in known)
+    counts = Counter(answer.label for answer in answerable)
     images: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for answer in sorted(known, key=lambda answer: -answer.score):
+    for answer in sorted(answerable, key=lambda answer: -answer.score):
         images[answer.label, answer.answer].append(answer.image)
     return tuple(
         Pair(*(pair := (names[label], names[other])), count, counts[names[label]], tuple(images[pair][:_EXAMPLES]))
@@ -305,9 +305,9 @@ def _pairs(known: Sequence[Answer]) -> tuple[Pair, ...]:
     )
 
 
-def _calibration(known: Sequence[Answer]) -> Calibration:
-    scores = np.array([answer.score for answer in known], np.float64)
-    right = np.array([answer.right for answer in known], np.bool_)
+def _calibration(answerable: Sequence[Answer]) -> Calibration:
+    scores = np.array([answer.score for answer in answerable], np.float64)
+    right = np.array([answer.right for answer in answerable], np.bool_)
     table = reliability(scores, right)
     edges = np.linspace(0, 1, len(table.counts) + 1).tolist()
     return Calibration(
@@ -324,9 +324,9 @@ def _calibration(known: Sequence[Answer]) -> Calibration:
     )
 
 
-def _unknowns(known: Sequence[Answer], strangers: Sequence[Answer], by: str | None) -> Unknowns:
-    shares = [Share.of_flags([answer.unknown for answer in group]) if by else None for group in (known, strangers)]
-    best = [np.array([answer.score for answer in group], np.float64) for group in (known, strangers)]
+def _unknowns(answerable: Sequence[Answer], strangers: Sequence[Answer], by: str | None) -> Unknowns:
+    shares = [Share.of_flags([answer.unknown for answer in group]) if by else None for group in (answerable, strangers)]
+    best = [np.array([answer.score for answer in group], np.float64) for group in (answerable, strangers)]
     return Unknowns(
         by,
         shares[0],

@@ -46,15 +46,15 @@ def page_data(
     evaluation: Evaluation, title: str, facts: Mapping[str, str], sources: Callable[[str], ImageSource] = str
 ) -> dict[str, Any]:
     """Return what the page shows; arguments as of `write_evaluation`."""
-    known = [answer for answer in evaluation.answers if not answer.stranger]
+    answerable = [answer for answer in evaluation.answers if not answer.stranger]
     names = sorted(result.name for result in evaluation.per_class)
     numbers = {name: number for number, name in enumerate(names)}
     cells: dict[tuple[int, int], int] = {}
-    for answer in known:
+    for answer in answerable:
         cell = numbers[answer.label], numbers.get(answer.answer, len(names))
         cells[cell] = cells.get(cell, 0) + 1
-    by_name = {answer.image: answer for answer in known}
-    mistakes = sorted((answer for answer in known if not answer.right), key=lambda answer: -answer.score)
+    by_name = {answer.image: answer for answer in answerable}
+    mistakes = sorted((answer for answer in answerable if not answer.right), key=lambda answer: -answer.score)
     pairs = [pair for at, pair in enumerate(evaluation.confused[:MOST_PAIRS]) if pair.count > 1 or at < _FEW_PAIRS]
     shown = [answer.image for answer in mistakes[:MOST_WORST]]
     shown += [image for pair in pairs for image in pair.images]

@@ -25,7 +25,7 @@ _AT_ONCE = 8
 """Photos in the engine at once: a photo of another request waits for so many at most."""
 _MOST_ERRORS = 100
 FOLDER = "in place of images: the path of a folder below --photos; . is all of it"
-"""What the field of a request is."""
+"""Description of the field of a request."""
 
 
 @dataclass

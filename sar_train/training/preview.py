@@ -1,4 +1,4 @@
-"""What a run would do, before it does it: data, classes, names, settings, and how long it may take."""
+"""A preview of a run: data, classes, names, settings, and how long it may take."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Expected:
 
 @dataclass(frozen=True)
 class Preview:
-    """What a run would do.
+    """Preview of a run.
 
     Attributes:
         data: what the user named.

@@ -40,14 +40,14 @@ def photo_set(*labels: str, photos_only: bool = False, dim: int = DIM) -> PhotoS
 
 
 def learning(sums: Mapping[str, str], photos: int = 9, dim: int = DIM) -> Learn:
-    """What photos taught, with a sum of twice the row of a text by class name."""
+    """Return learned sums, each twice the row of a text, by class name."""
     rows = 2 * unit_rows(sums.values(), dim)
     counts = np.arange(2.5, 2.5 + len(sums))
     return Learn(tuple(sums), rows, counts, unit_row("translation", dim) / 8, {"temperature": 1.5}, photos)
 
 
 def learned(bank: ClassBank) -> tuple[object, ...] | None:
-    """What a bank has learned, comparable, by class name."""
+    """Return the learned sums of a bank, comparable, by class name."""
     if bank.learned is None:
         return None
     sums = {bank.table.name(slot): (row.tolist(), count) for slot, (row, count) in sorted(bank.learned.by_slot.items())}

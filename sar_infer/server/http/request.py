@@ -30,7 +30,7 @@ MOST_ITEMS = 20_000
 """Items of any list in a body, so that it is checked quickly; what a server accepts is in its ``Limits``."""
 Texts = Annotated[list[str], Field(max_length=MOST_ITEMS, fail_fast=True)]
 EMBEDDINGS = "in place of images: of /v1/embeddings with encoding_format base64, so that more fit in a call"
-"""What the field of a request is."""
+"""Description of the field of a request."""
 _UNIT = 0.01
 _MOST_ERRORS = 1000
 _MOST_VALUES = 2**16

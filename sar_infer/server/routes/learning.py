@@ -42,7 +42,7 @@ class LearnRequest(BaseModel):
 
 
 class LearnedClassEntry(BaseModel):
-    """What the photos taught of one class."""
+    """Result of the photos for one class."""
 
     name: str
     photos: int = Field(description="photos that are answered with it afterwards")

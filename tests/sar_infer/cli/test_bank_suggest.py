@@ -56,7 +56,7 @@ def write_list(*lines: str, path: str = "named.csv") -> str:
 
 
 def refused(*lines: str) -> str:
-    """What is said of a list that nothing is added from."""
+    """Messages about a list that nothing is added from."""
     line = run("add", BANK, "--photos", write_list(*lines), code=2).stderr.splitlines()[-1]
     assert not BANK.exists()
     return line

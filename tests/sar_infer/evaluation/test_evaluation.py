@@ -1,4 +1,4 @@
-"""What answers say, by loops over them; the advice on mistakes; the lines for people."""
+"""Evaluations against loops over the answers; the advice on mistakes; the lines for people."""
 
 from __future__ import annotations
 
