@@ -11,8 +11,6 @@ milliseconds; on a busy machine they are too high. Ends with a line of JSON.
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import statistics
 import tempfile
@@ -27,6 +25,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks import command
 from benchmarks.bank_kill import example_bundle
 from sar_infer.bank import ClassBank, PhotoSet, add, rollback
 from sar_infer.bundle.bank_file import BankFile
@@ -103,19 +102,16 @@ class Trial:
 
 def main() -> None:
     """Print a table and JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--classes", type=int, nargs="+", default=[1000, 100_000, 1_000_000])
-    parser.add_argument("--dim", type=int, default=512)
-    parser.add_argument("--repeat", type=int, default=5)
-    options = parser.parse_args()
+    options = command.options(__doc__, classes=[1000, 100_000, 1_000_000], dim=512, repeat=5)
     milliseconds: dict[str, dict[str, float]] = {}
     for classes in options.classes:
         with tempfile.TemporaryDirectory() as folder:
             milliseconds[f"{classes:,}"] = Trial(Path(folder), classes, options.dim).run(options.repeat)
-    print(f"{'milliseconds':<22}" + "".join(f"{size:>12}" for size in milliseconds))
-    for label in next(iter(milliseconds.values())):
-        print(f"{label:<22}" + "".join(f"{times[label]:12.1f}" for times in milliseconds.values()))
-    print(json.dumps({**vars(options), "milliseconds": milliseconds}))
+    labels = next(iter(milliseconds.values()))
+    rows = [(label, *(f"{times[label]:.1f}" for times in milliseconds.values())) for label in labels]
+    command.tell(
+        command.markdown(("milliseconds", *milliseconds), rows), {**vars(options), "milliseconds": milliseconds}
+    )
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import command
-from benchmarks.class_statistics import PHOTOS, SETS, Domain, Scores, domains, split
+from benchmarks.class_statistics import PHOTOS, Domain, Scores, domains, set_options, split
 
 FIT = "import sys; sys.modules['torch'] = None; from sar_infer.cli.bank import main; main()"
 """``sar-bank`` where there is no PyTorch."""
@@ -254,17 +254,7 @@ def named(args: Any, backbone: Any, caltech: Domain) -> str:
 
 def main() -> None:
     """Measure, print and write."""
-    args = command.options(
-        __doc__,
-        data=command.SHARED_DATA,
-        cache=Path(tempfile.gettempdir()) / "sar-class-statistics",
-        seeds=[1, 2, 3],
-        shots=16,
-        sets=list(SETS),
-        draws=20,
-        rounds=3,
-        out=command.RESULTS / "bank_fit.md",
-    )
+    args = set_options(__doc__, shots=16, draws=20, rounds=3, out=command.RESULTS / "bank_fit.md")
     from sar_train.clip import backbone as backbones
 
     backbone = backbones.load("sar-mini")
@@ -287,8 +277,7 @@ def main() -> None:
             named(args, backbone, caltech),
         ]
     )
-    args.out.write_text(page + "\n", encoding="utf-8")
-    print(page)
+    command.tell(page, out=args.out)
 
 
 if __name__ == "__main__":

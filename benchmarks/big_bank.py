@@ -1,6 +1,6 @@
 """A bank of a million classes: size of the file, time to open it, memory, time per image, exactness of the top 5.
 
-    python benchmarks/big_bank.py [--classes 1000000] [--dim 512] [--queries 200] [--threads 1 2] [--file FILE]
+    python -m benchmarks.big_bank [--classes 1000000] [--dim 512] [--queries 200] [--threads 1 2] [--file FILE]
 
 Rows are random, seeded, of length 1, written in pieces; names are ``class 0`` and so on. Every figure comes from a
 process of its own. ``cold`` is after the file was dropped from the system's cache as far as a user can, ``verify``
@@ -16,8 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -26,6 +24,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks import command
 from sar_infer.bank import ClassBank
 from sar_infer.classify.class_set import ClassSet, build_class_set
 from sar_infer.classify.ranking import Scale, rank
@@ -37,15 +36,16 @@ ENCODER = "e" * 64
 
 def main() -> None:
     """Print a table and JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--classes", type=int, default=1_000_000)
-    parser.add_argument("--dim", type=int, default=512)
-    parser.add_argument("--queries", type=int, default=200, help="how many are checked against float64")
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--file", type=Path, help="keep the bank here, or take it from here")
-    parser.add_argument("--measure", choices=sorted(MEASURES), help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    options = command.options(
+        __doc__,
+        classes=1_000_000,
+        dim=512,
+        queries=(200, "how many are checked against float64"),
+        threads=[1, 2],
+        repeats=5,
+        file=(Path, "keep the bank here, or take it from here"),
+        measure=(str, "this alone, here"),
+    )
     if options.measure:
         print(json.dumps(MEASURES[options.measure](options)))
         return
@@ -61,19 +61,20 @@ def main() -> None:
             results[f"rank, {threads} threads"] = child("rank", options, threads)
             results[f"plain, {threads} threads"] = child("plain", options, threads)
         results["exact"] = child("exact", options, max(options.threads))
-    for label, values in results.items():
-        print(f"{label:<18} " + "   ".join(f"{name} {value:g}" for name, value in values.items()))
-    print(json.dumps({"classes": options.classes, "dim": options.dim, "cores": os.cpu_count(), **results}))
-    sys.exit(results["exact"]["wrong"] > 0)
+    rows = [(label, ", ".join(f"{name} {value:g}" for name, value in of.items())) for label, of in results.items()]
+    machine = {"classes": options.classes, "dim": options.dim, "cores": os.cpu_count()}
+    command.tell(command.markdown(("measure", "result"), rows), machine | results)
+    command.end(["an answer is wrong"] * (results["exact"]["wrong"] > 0))
 
 
 def child(measure: str, options: argparse.Namespace, threads: int) -> dict[str, float]:
-    """One measure in a process of its own, whose BLAS has so many threads."""
+    """Return one measure from a process of its own, whose BLAS has so many threads."""
     names = ("classes", "dim", "queries", "repeats", "file")
-    flags = [argument for name in names for argument in (f"--{name}", str(getattr(options, name)))]
-    environment = {**os.environ, "OPENBLAS_NUM_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)}
-    command = [sys.executable, __file__, "--measure", measure, *flags]
-    result: dict[str, float] = json.loads(subprocess.check_output(command, env=environment, text=True))
+    flags = [argument for name in names for argument in (f"--{name}", getattr(options, name))]
+    environment = {"OPENBLAS_NUM_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)}
+    result: dict[str, float] = command.in_own_process(
+        "benchmarks.big_bank", "--measure", measure, *flags, environment=environment
+    )
     return result
 
 

@@ -58,6 +58,26 @@ class Domain:
     tests: dict[str, Photos]
 
 
+def set_options(description: str | None, /, **more: Any) -> argparse.Namespace:
+    """Read the command line of a measurement on these sets.
+
+    Args:
+        description: a module's docstring.
+        more: its own options, as `command.options` takes them.
+    """
+    return command.options(
+        description,
+        **{
+            "data": command.SHARED_DATA,
+            "cache": Path(tempfile.gettempdir()) / "sar-class-statistics",
+            "seeds": [1, 2, 3],
+            "sets": list(SETS),
+            "out": (Path, "write the tables here"),
+            **more,
+        },
+    )
+
+
 def encoded(folder: Path, backbone: Any, cache: Path) -> tuple[Photos, tuple[str, ...]]:
     """Encode a folder of photos by class, or read its features from the cache."""
     from sar_train.data.dataset import DataOptions
@@ -232,19 +252,14 @@ def swept(logits: Any, labels: Any, trained: int, shifts: Any) -> list[Scores]:
 
 def arguments() -> argparse.Namespace:
     """Read the command line."""
-    args = command.options(
+    args = set_options(
         __doc__,
-        data=command.SHARED_DATA,
-        cache=Path(tempfile.gettempdir()) / "sar-class-statistics",
-        seeds=[1, 2, 3],
         shots=16,
         methods=(["handcrafted"], "of handcrafted, coop and coop+sar"),
-        sets=list(SETS),
         epochs=(int, "of learned prompts; the method's if not options"),
         sar_weight=(float, "of SAR, for coop+sar"),
         sar_distance=(str, "of SAR, for coop+sar"),
         alone=(list(ALONE), "shots of the trained classes alone"),
-        out=(Path, "write the tables here"),
     )
     settings = {"weight": args.sar_weight, "distance": args.sar_distance}
     args.sar = {name: value for name, value in settings.items() if value is not None}
@@ -318,8 +333,8 @@ def main() -> None:
                     ways = (record["zero_shot"], record["linear_probe"], record["other_metrics"]["statistics"])
                     alone.setdefault((domain.name, shots), []).append([way["base_accuracy"] for way in ways])
                 if args.out:
-                    args.out.write_text(page(args, first, second, alone) + "\n", encoding="utf-8")
-    print(page(args, first, second, alone))
+                    command.save(page(args, first, second, alone), None, args.out)
+    command.tell(page(args, first, second, alone))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """Common code of the benchmarks: one command line, one way to print a table and one to write results.
 
-A benchmark is a module with ``main``, run as ``python -m benchmarks.NAME`` in the repository's root; it imports this
-module before those of ``tests/support``.
+A benchmark is a module with ``main``, run as ``python -m benchmarks.NAME`` in the repository's root.
 """
 
 from __future__ import annotations
@@ -22,7 +21,6 @@ ROOT = Path(__file__).resolve().parents[1]
 MINI = ROOT / "exports" / "mini"
 RESULTS = ROOT / "benchmarks" / "results"
 SHARED_DATA = ROOT.parent / "shared" / "data"
-sys.path.append(str(ROOT / "tests"))
 
 
 def options(description: str | None, /, **named: Any) -> argparse.Namespace:
@@ -59,20 +57,21 @@ def markdown(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
-def tell(text: str, results: Any, out: Path | None = None) -> None:
-    """Print a report in Markdown, and its figures as JSON: below it, or in ``out``, with the report beside it."""
+def tell(text: str, results: Any = None, out: Path | None = None) -> None:
+    """Print a report in Markdown; save it where ``out`` is given, else print its figures, if any, as JSON below it."""
     print(text)
-    if out is None:
-        print(json.dumps(results, default=str))
-    else:
+    if out is not None:
         save(text, results, out)
+    elif results is not None:
+        print(json.dumps(results, default=str))
 
 
 def save(text: str, results: Any, out: Path) -> None:
-    """Write figures as JSON to ``out`` and the report as Markdown beside it."""
+    """Write a report as Markdown, and its figures, if any, as JSON beside it; the suffix of ``out`` does not count."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     out.with_suffix(".md").write_text(f"{text}\n", encoding="utf-8")
+    if results is not None:
+        out.with_suffix(".json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
 def end(faults: Sequence[str], most: int = 100) -> NoReturn:

@@ -116,7 +116,7 @@ def main() -> None:
             )
             runs.append(measure(config, Path(scratch) / str(number)))
             command.save(table(runs), runs, options.out)
-    print(table(runs))
+    command.tell(table(runs))
 
 
 if __name__ == "__main__":

@@ -12,16 +12,14 @@ other half is evaluated, mean of three draws.
 from __future__ import annotations
 
 import argparse
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks import command
-from benchmarks.class_statistics import SETS, Domain, Photos, domains, split
+from benchmarks.class_statistics import Domain, Photos, domains, set_options, split
 from sar_infer.classifiers.fitting import fit
 from sar_infer.classifiers.scores import auroc, energy, softmax
 from sar_infer.classifiers.statistics import Statistics, class_means, composed, mahalanobis
@@ -211,21 +209,12 @@ def page(results: list[tuple[str, int, Any, Any, Any]]) -> str:
 
 def main() -> None:
     """Measure, print and write."""
-    args = command.options(
-        __doc__,
-        data=command.SHARED_DATA,
-        cache=Path(tempfile.gettempdir()) / "sar-class-statistics",
-        seeds=[1, 2, 3],
-        sets=list(SETS),
-        out=(Path, "write the tables here"),
-    )
+    args = set_options(__doc__)
     args.shots = SHOTS
     from sar_train.clip import backbone
 
     text = page(list(measured(args, backbone.load("sar-mini"))))
-    print(text)
-    if args.out:
-        args.out.write_text(text + "\n", encoding="utf-8")
+    command.tell(text, out=args.out)
 
 
 if __name__ == "__main__":

@@ -261,7 +261,7 @@ def main() -> None:
         table.row(server, "JSON of 9.3 MiB", [long_json(photo)] * 40, "application/json")
         workers = server.line.partition(" (")[2].partition(")")[0]
         machine = f"{workers}; cgroup version {server.cgroup.version}, {options.limit} MiB"
-    print(command.markdown(HEADS, table.rows), machine, sep="\n\n")
+    command.tell(f"{command.markdown(HEADS, table.rows)}\n\n{machine}")
     command.end(table.faults)
 
 

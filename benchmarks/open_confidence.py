@@ -14,15 +14,13 @@ classes anew (1,000 times). Writes Markdown.
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 from collections import defaultdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks import command
-from benchmarks.class_statistics import PHOTOS, SETS, Domain, Photos, domains, split
+from benchmarks.class_statistics import PHOTOS, Domain, Photos, domains, set_options, split
 
 DRAWS = 5
 SIMULATIONS = 200
@@ -129,15 +127,7 @@ def interval(groups: list[Any]) -> str:
 
 def main() -> None:
     """Measure, print and write."""
-    args = command.options(
-        __doc__,
-        data=command.SHARED_DATA,
-        cache=Path(tempfile.gettempdir()) / "sar-class-statistics",
-        seeds=[1, 2, 3],
-        shots=16,
-        sets=list(SETS),
-        out=command.RESULTS / "open_confidence.md",
-    )
+    args = set_options(__doc__, shots=16, out=command.RESULTS / "open_confidence.md")
     from sar_train.clip import backbone as backbones
 
     backbone = backbones.load("sar-mini")
@@ -152,8 +142,7 @@ def main() -> None:
                     results[key].append(measured(domain, test, statistics, rows, backbone.logit_scale, photos))
                 command.say(f"{domain.name}{label}, draw {seed}")
     page = table(results, args)
-    args.out.write_text(page + "\n", encoding="utf-8")
-    print(page)
+    command.tell(page, out=args.out)
 
 
 def table(results: dict[tuple[str, int], list[dict[str, Any]]], args: Any) -> str:

@@ -10,7 +10,6 @@ encodes and ranks them; each with the smallest of all rounds.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import os
 import statistics
@@ -26,6 +25,7 @@ import numpy as np
 from support.pictures import jpeg
 from support.servers import serving
 
+from benchmarks import command
 from benchmarks.serve_kill import HEADERS, KEY
 from sar_infer.bank import ClassBank, PhotoSet, add
 from sar_infer.bank_advice import photo_findings
@@ -52,7 +52,7 @@ def filled(classes: int, count: int) -> ClassBank:
     return ClassBank(names, rows, manifest.encoder_digest, photos=rows_of)
 
 
-def command(file: Path, repeat: int) -> dict[str, list[float]]:
+def sar_bank_add(file: Path, repeat: int) -> dict[str, list[float]]:
     """Return the seconds of each part of ``sar-bank add`` after encoding."""
     bundle, random = open_bundle(), np.random.default_rng(1)
     durations: dict[str, list[float]] = {}
@@ -96,21 +96,18 @@ def over_http(file: Path, repeat: int) -> dict[str, list[float]]:
 
 def main() -> None:
     """Print a table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--classes", type=int, default=1000)
-    parser.add_argument("--photos", type=int, default=50)
-    parser.add_argument("--repeat", type=int, default=7)
-    options = parser.parse_args()
+    options = command.options(__doc__, classes=1000, photos=50, repeat=7)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "photos.safetensors"
         filled(options.classes, options.photos).save(file)
-        size = file.stat().st_size / 2**20
-        print(
-            f"{options.classes:,} classes of {options.photos} photos, {size:.0f} MiB; "
-            f"load average {os.getloadavg()[0]:.1f}"
-        )
-        for label, seconds in (command(file, options.repeat) | over_http(file, options.repeat)).items():
-            print(f"  {label:32} {1000 * statistics.median(seconds):8.1f} ms   least {1000 * min(seconds):8.1f}")
+        size, load = file.stat().st_size / 2**20, os.getloadavg()[0]
+        durations = sar_bank_add(file, options.repeat) | over_http(file, options.repeat)
+    rows = [
+        (label, f"{1000 * statistics.median(seconds):.1f}", f"{1000 * min(seconds):.1f}")
+        for label, seconds in durations.items()
+    ]
+    title = f"{options.classes:,} classes of {options.photos} photos, {size:.0f} MiB; load average {load:.1f}"
+    command.tell("\n\n".join([title, command.markdown(("step", "median, ms", "least, ms"), rows)]))
 
 
 if __name__ == "__main__":

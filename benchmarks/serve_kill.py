@@ -20,13 +20,14 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx2
 from PIL import Image
 from support.servers import serving
 
-from benchmarks.kills import Kills, added, not_the_first, stored_bank
+from benchmarks.kills import Kills
 from sar_infer.bank import ClassBank
 from sar_infer.bundle.bundle import default_bundle
 from sar_infer.bundle.manifest import BANK
@@ -36,7 +37,7 @@ HEADERS = {"Authorization": f"Bearer {KEY}"}
 
 
 def picture() -> bytes:
-    """A small JPEG."""
+    """Return a small JPEG."""
     stream = io.BytesIO()
     Image.radial_gradient("L").convert("RGB").save(stream, "JPEG")
     return stream.getvalue()
@@ -100,9 +101,31 @@ class Round:
                 return
 
 
+def added(number: int) -> str:
+    """Return the name of a class that is added, in turn."""
+    return f"added {number:06}"
+
+
+def stored_bank(file: Path, base: ClassBank) -> ClassBank:
+    """Return the bank in the file; before the first class was added there is none, and the base stands."""
+    return ClassBank.load(file, base=base) if file.exists() else base
+
+
+def not_the_first(bank: ClassBank, base: ClassBank, confirmed: int) -> Iterator[str]:
+    """Yield the faults of a bank, which should have the base's classes and of those added the first k, in order.
+
+    k is ``confirmed`` or one more, stored before it could be confirmed.
+    """
+    count = len(bank.names) - len(base.names)
+    if tuple(bank.names) != (*base.names, *map(added, range(count))):
+        yield f"names are not the first {count}"
+    if not confirmed <= count <= confirmed + 1:
+        yield f"{confirmed} were confirmed, {count} are stored"
+
+
 def main() -> None:
     """Print a table and JSON."""
-    kills = Kills(__doc__, bundle={"type": Path, "default": default_bundle()})
+    kills = Kills(__doc__, bundle=default_bundle())
     base, stored = ClassBank.load(kills.options.bundle / BANK), 0
     with tempfile.TemporaryDirectory() as folder:
         span = timed_put(kills.options.bundle, Path(folder) / "trial.safetensors")
@@ -125,7 +148,7 @@ def main() -> None:
 
 
 def timed_put(bundle: Path, file: Path) -> float:
-    """Seconds that starting a server and adding one class take here."""
+    """Return the seconds that starting a server and adding one class take here."""
     start = time.perf_counter()
     with serving("--bundle", str(bundle), "--bank", str(file), "--no-access-log", key=KEY) as server:
         httpx2.put(f"{server.url}/v1/classes/trial", headers=HEADERS, timeout=60).raise_for_status()

@@ -27,13 +27,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
-
-from benchmarks import command  # isort: split
-
 from support import hostile, hostile_requests
 from support.hostile_requests import Answer, request, talk
 from support.servers import Server, serving
 
+from benchmarks import command
 from benchmarks.fuzz_cases import case
 
 MIB = 2**20

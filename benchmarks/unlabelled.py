@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import command
-from benchmarks.class_statistics import PHOTOS, SETS, Domain, Photos, Scores, domains, encoded, trained
+from benchmarks.class_statistics import PHOTOS, Domain, Photos, Scores, domains, encoded, set_options, trained
 
 STREAMS = ("all", "quarter", "trained", "added", "skewed", "twenty", "strangers")
 _STRANGERS = 200
@@ -135,16 +135,7 @@ def page(means: Mapping[tuple[str, str, int], Any]) -> str:
 
 def main() -> None:
     """Measure, print and write."""
-    args = command.options(
-        __doc__,
-        data=command.SHARED_DATA,
-        cache=Path(tempfile.gettempdir()) / "sar-class-statistics",
-        seeds=[1, 2, 3],
-        halves=2,
-        shots=16,
-        sets=list(SETS),
-        out=(Path, "write the tables here"),
-    )
+    args = set_options(__doc__, halves=2, shots=16)
     from sar_train.clip import backbone
 
     args.backbone, args.epochs, args.sar = backbone.load("sar-mini"), None, None
@@ -160,8 +151,8 @@ def main() -> None:
                     command.say(f"{domain.name}{label}, seed {seed}")
                 means = {key: np.mean(values, axis=0) for key, values in collected.items()}
                 if args.out:
-                    args.out.write_text(page(means) + "\n", encoding="utf-8")
-    print(page(means))
+                    command.save(page(means), None, args.out)
+    command.tell(page(means))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A few mutations of every kind in this process; ``benchmarks/hostile.py`` tries thousands in limited ones."""
+"""A few mutations of every kind: each is refused in one line, or harmless."""
 
 from __future__ import annotations
 
