@@ -25,8 +25,8 @@ def main(folder: Path) -> None:
     shop = Classifier.open(folder / "bundle", bank=folder / "shop.safetensors")
     for garment in sorted((CLOTHES / "test").iterdir()):
         results = shop.classify(sorted(garment.iterdir()), top_k=1)
-        found = sum(result.predictions[0].label == garment.name for result in results)
-        print(f"{garment.name:<20}{found:>3} of {len(results)}{'   added' if garment.name in new else ''}")
+        right = sum(result.predictions[0].label == garment.name for result in results)
+        print(f"{garment.name:<20}{right:>3} of {len(results)}{'   added' if garment.name in new else ''}")
 
 
 if __name__ == "__main__":
