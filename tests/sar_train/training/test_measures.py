@@ -24,7 +24,7 @@ EACH = 30
 
 
 @pytest.fixture(autouse=True)
-def known() -> None:
+def tiny() -> None:
     register()
 
 
@@ -48,29 +48,22 @@ def blurred(path: Path, **counts: int) -> RunConfig:
     )
 
 
-def measured(config: RunConfig, out: Path) -> dict[str, Any]:
-    found: dict[str, Any] = trainer.run(config, out).record["calibration"]["measured"]
-    return found
-
-
-def test_validation_photos_of_the_base_classes_are_fitted_on(tmp_path: Path) -> None:
-    found = measured(blurred(tmp_path, val=25), tmp_path / "run")
-    assert (found["fitted_on"], found["measured_on"], found["cross_fitted"]) == (4 * 25, 4 * EACH, False)
-    assert found["unknown_auroc"].keys() == {"score", "energy"}
-
-
-def test_with_few_of_them_all_held_out_photos_are_cross_fitted(tmp_path: Path) -> None:
-    for few in (0, 4):
-        found = measured(blurred(tmp_path, val=few), tmp_path / f"run{few}")
-        count = 4 * (EACH + few)
-        assert (found["fitted_on"], found["measured_on"], found["cross_fitted"]) == (count, count, True)
-    pseudo = dataclasses.replace(blurred(tmp_path), protocol="pseudo")  # which judges on them
-    assert prepare(pseudo).task.validation is None
-
-
-def test_where_all_classes_are_trained_there_are_no_unknown_photos(tmp_path: Path) -> None:
-    found = measured(dataclasses.replace(blurred(tmp_path), protocol="all"), tmp_path / "run")
-    assert (found["measured_on"], found["unknown_auroc"]) == (8 * EACH, {})
+@pytest.mark.parametrize(
+    ("validation", "protocol", "fitted", "tested"),
+    [
+        (25, "base-to-new", 4 * 25, 4 * EACH),
+        (4, "base-to-new", 4 * (EACH + 4), 4 * (EACH + 4)),  # few: all held-out photos are cross-fitted
+        (EACH, "all", 8 * EACH, 8 * EACH),
+    ],
+)
+def test_confidence_is_fitted_on_validation_photos_where_they_suffice(
+    tmp_path: Path, validation: int, protocol: Any, fitted: int, tested: int
+) -> None:
+    config = dataclasses.replace(blurred(tmp_path, val=validation), protocol=protocol, statistics=False)
+    measured = trainer.run(config, tmp_path / "run").record["calibration"]["measured"]
+    assert (measured["fitted_on"], measured["measured_on"]) == (fitted, tested)
+    assert measured["cross_fitted"] is (validation == 4)
+    assert measured["unknown_auroc"].keys() == (set() if protocol == "all" else {"score", "energy"})
 
 
 def test_of_many_validation_photos_some_are_taken_the_same_ones_each_time(
@@ -78,6 +71,7 @@ def test_of_many_validation_photos_some_are_taken_the_same_ones_each_time(
 ) -> None:
     monkeypatch.setattr(task, "MOST_VALIDATION", 50)
     config = blurred(tmp_path)
+    assert prepare(dataclasses.replace(config, protocol="pseudo")).task.validation is None  # which judges on them
     first, again = prepare(config).task.validation, prepare(dataclasses.replace(config, seed=2)).task.validation
     assert first is not None
     assert again is not None
@@ -91,11 +85,11 @@ def test_of_many_validation_photos_some_are_taken_the_same_ones_each_time(
 def test_a_prompt_that_depends_on_the_photo_is_judged_as_a_bundle_has_it(tmp_path: Path) -> None:
     config = dataclasses.replace(blurred(tmp_path, train=4), method="cocoop", shots=2, batch_size=2, statistics=False)
     run = trainer.run(config, tmp_path / "run")
-    ready, part = restore(run, tiny_backbone()), prepare(config).task.base
-    assert part is not None
+    ready, base = restore(run, tiny_backbone()), prepare(config).task.base
+    assert base is not None
     frozen, per_image = (
-        ready.logits(part.features, part.class_names, frozen=way).double().numpy() for way in (True, False)
+        ready.logits(base.features, base.class_names, frozen=way).double().numpy() for way in (True, False)
     )
-    expected, other = (negative_log_likelihood(softmax(found), part.labels.numpy()) for found in (frozen, per_image))
+    expected, other = (negative_log_likelihood(softmax(logits), base.labels.numpy()) for logits in (frozen, per_image))
     assert run.record["calibration"]["measured"]["nll_before"] == pytest.approx(expected, abs=1e-6)
     assert abs(other - expected) > 1e-4
