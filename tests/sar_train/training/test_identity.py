@@ -17,11 +17,11 @@ from sar_train.training.identity import check_sections, outcome_settings, regula
 
 
 def test_it_is_json_and_spells_defaults_out() -> None:
-    found = outcome_settings(RunConfig("demo", sections={"sar": {"tau": "0.5"}}))
-    assert json.loads(json.dumps(found)) == found
-    assert found["sections"]["sar"]["tau"] == 0.5
-    assert found["sections"]["coop"]["context_init"] == "a photo of a"
-    assert found["schedule"]["epochs"] == 200
+    outcome = outcome_settings(RunConfig("demo", sections={"sar": {"tau": "0.5"}}))
+    assert json.loads(json.dumps(outcome)) == outcome
+    assert outcome["sections"]["sar"]["tau"] == 0.5
+    assert outcome["sections"]["coop"]["context_init"] == "a photo of a"
+    assert outcome["schedule"]["epochs"] == 200
 
 
 @pytest.mark.parametrize("form", ["{}", "file:{}", "answer:{}", "dataset:{}"])
@@ -49,8 +49,8 @@ def test_a_setting_that_came_later_counts_where_it_is_not_the_default() -> None:
     plain = outcome_settings(RunConfig("demo", method="tcp"))
     assert "student" not in plain["sections"]["tcp"]
     assert outcome_settings(RunConfig("demo", method="tcp", sections={"tcp": {"student": ""}})) == plain
-    own = outcome_settings(RunConfig("demo", method="tcp", sections={"tcp": {"student": "my {}."}}))
-    assert own["sections"]["tcp"] == plain["sections"]["tcp"] | {"student": "my {}."}
+    custom = outcome_settings(RunConfig("demo", method="tcp", sections={"tcp": {"student": "my {}."}}))
+    assert custom["sections"]["tcp"] == plain["sections"]["tcp"] | {"student": "my {}."}
 
 
 def test_settings_of_another_method_are_refused() -> None:
@@ -59,21 +59,21 @@ def test_settings_of_another_method_are_refused() -> None:
 
 
 def test_settings_of_a_regulariser_take_it_in_place_of_sar() -> None:
-    own = {"seven": {"weight": 2}}
+    sections = {"seven": {"weight": 2}}
     with seven():
-        config = RunConfig("demo", sections=own)
+        config = RunConfig("demo", sections=sections)
         check_sections(config)
         assert outcome_settings(config)["sections"].keys() == {"coop", "seven"}
         assert regulariser_settings(config).weight == 2
         assert "seven" not in outcome_settings(dataclasses.replace(config, sar=False))["sections"]
         with pytest.raises(ConfigError, match="settings for sar and seven, but a run has one regulariser"):
-            check_sections(RunConfig("demo", sections=own | {"sar": {}}))
+            check_sections(RunConfig("demo", sections=sections | {"sar": {}}))
     with pytest.raises(ConfigError, match="settings for seven, but this run uses coop and sar"):
-        check_sections(RunConfig("demo", sections=own))
+        check_sections(RunConfig("demo", sections=sections))
 
 
 @pytest.mark.parametrize(
-    ("method", "given", "weight"),
+    ("method", "settings", "weight"),
     [
         ("coop", {}, 10),
         ("prograd", {}, 1),
@@ -82,7 +82,7 @@ def test_settings_of_a_regulariser_take_it_in_place_of_sar() -> None:
         ("dept", {}, 10),
     ],
 )
-def test_a_method_may_have_a_weight_of_its_own_for_sar(method: str, given: dict[str, Any], weight: float) -> None:
-    config = RunConfig(data="demo", method=method, sections={"sar": given})
+def test_a_method_may_have_a_weight_of_its_own_for_sar(method: str, settings: dict[str, Any], weight: float) -> None:
+    config = RunConfig(data="demo", method=method, sections={"sar": settings})
     assert regulariser_settings(config).weight == weight
     assert outcome_settings(config)["sections"]["sar"]["weight"] == weight
