@@ -9,38 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
-from PIL import Image
-from support.tiny import VIT, register
+from support.problems import feature_set
+from support.training_command import PLAIN, TINY, coloured_photos, refused, sar_train
 
-from sar_train import preview
 from sar_train.cli.preview import duration
-from sar_train.cli.train import compared, main
-
-TINY = ("--backbone", VIT, "--pretrained", "random", "--epochs", "2", "--views", "2", "--quick")
-
-
-@pytest.fixture(autouse=True)
-def _tiny() -> None:
-    register()
+from sar_train.cli.train import compared
+from sar_train.data.feature_file import save_features
 
 
 @pytest.fixture
 def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Three classes of six photos each, in the current folder."""
     monkeypatch.chdir(tmp_path)
-    folder = Path("photos")
-    for name, colour in (("red thing", (200, 30, 30)), ("IMG_2041.jpg", (30, 200, 30)), ("blue thing", (30, 30, 200))):
-        (folder / name).mkdir(parents=True)
-        for i in range(6):
-            Image.new("RGB", (40 + i, 40), tuple(c + 4 * i for c in colour)).save(folder / name / f"{i}.png")
-    return folder
-
-
-def sar_train(*arguments: object, code: int = 0) -> Result:
-    result = CliRunner().invoke(main, [str(a) for a in arguments])
-    assert result.exit_code == code, result.output
-    return result
+    return coloured_photos(Path("photos"), "red thing", "IMG_2041.jpg", "blue thing", count=6)
 
 
 def plan(*arguments: object) -> Any:
@@ -53,7 +34,7 @@ def files() -> set[str]:
 
 def test_it_foretells_the_run_and_writes_nothing(photos: Path) -> None:
     before = files()
-    command = (photos, *TINY, "--shots", "3", "--novel-count", "20")
+    command = (photos, *TINY, "--views", "2", "--shots", "3", "--novel-count", "20")
     content = plan(*command)
     assert files() == before
     assert content["run"] == "runs/photos-coop-sar-s1"
@@ -90,21 +71,15 @@ def test_it_says_what_is_odd(photos: Path) -> None:
     assert content["novel"] is None
 
 
-def test_copies_across_splits_are_found(photos: Path, tmp_path: Path) -> None:
-    shutil.copytree(photos, "split/train")
-    shutil.copytree(photos, "split/test")
-    for path in Path("split/test").rglob("[1-5].png"):
-        path.unlink()
-    Image.new("RGB", (40, 40), (1, 2, 3)).save("split/test/red thing/0.png")
-    content = plan("split", *TINY, "--no-sar")
-    said = [finding["what"] for finding in content["checked"]["findings"]]
-    first = "split/train/IMG_2041.jpg/0.png and split/test/IMG_2041.jpg/0.png"
-    assert [text for text in said if "in two splits" in text] == [f"2 photos are in two splits, the first: {first}"]
+def test_photos_in_folders_of_splits_are_taken_as_given(photos: Path) -> None:
+    for split in ("train", "test"):
+        shutil.copytree(photos, f"split/{split}")
+    content = plan("split", *PLAIN)
     assert (content["split"], content["layout"]) == ("given", "a folder for each class, in folders of splits")
 
 
 def test_text_for_people(photos: Path) -> None:
-    text = sar_train(photos, *TINY, "--shots", "3", "--novel-count", "20", "--plan").stdout
+    text = sar_train(photos, *TINY, "--views", "2", "--shots", "3", "--novel-count", "20", "--plan").stdout
     assert "data          photos: a folder for each class" in text
     assert re.search(r"^blue thing +3 +1 +2 +3$", text, re.MULTILINE)
     assert "'IMG_2041.jpg' looks like a file name" in text
@@ -121,22 +96,14 @@ def test_prompts_in_the_image_tower_and_feature_files(photos: Path) -> None:
     assert sum(one["new"] for one in demo["classes"]) == 50
 
 
-def test_a_bad_call_is_refused_at_once(photos: Path) -> None:
+def test_what_cannot_be_used_is_refused_at_once(photos: Path) -> None:
     Path("runs").write_text("a file")
-    assert "expected a folder" in sar_train(photos, *TINY, "--plan", code=2).stderr
+    assert "expected a folder" in refused(photos, *TINY, "--plan")
     Path("runs").unlink()
-    assert "no such folder" in sar_train("nowhere", "--plan", code=2).stderr
-
-
-def test_photos_of_which_none_can_be_read(photos: Path) -> None:
+    assert "no such folder" in refused("nowhere", "--plan")
     for path in photos.rglob("*.png"):
         path.write_bytes(b"no photo")
-    assert "none of the photos to learn from can be read" in sar_train(photos, *TINY, "--plan", code=2).stderr
-
-
-def test_from_python(photos: Path) -> None:
-    result = preview(photos, backbone=VIT, pretrained="random", epochs=2, sar=False, shots=3)
-    assert [one.learned for one in result.classes] == [3, 3, 3]
+    assert "none of the photos to learn from can be read" in refused(photos, *TINY, "--plan")
 
 
 @pytest.mark.parametrize(
@@ -180,9 +147,9 @@ def test_a_run_leaves_the_page_of_its_test_photos(photos: Path, statistics: bool
     assert all(photo["picture"].startswith("data:image/jpeg") for photo in data["photos"])
 
 
-def test_a_run_on_features_has_a_page_without_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    output = sar_train("demo", "--epochs", "1", "--no-sar", "--no-statistics", "--out", "run", "--format", "json")
+def test_a_run_on_features_has_a_page_without_pictures(tmp_path: Path) -> None:
+    save_features(feature_set(), tmp_path / "blobs.safetensors")
+    output = sar_train(tmp_path / "blobs.safetensors", *PLAIN, "--out", tmp_path / "run", "--format", "json")
     content = json.loads(output.stdout)
     data = page_data(Path(content["page"]))
     assert 100 * data["accuracy"]["share"] == pytest.approx(content["metrics"]["base_accuracy"])

@@ -10,30 +10,22 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
-from PIL import Image
 from support.problems import feature_set
-from support.tiny import VIT, register
+from support.training_command import PLAIN, TINY, WHOLE, coloured_photos, refused, sar_train
 
 from sar_infer.bundle.manifest import Scores
 from sar_infer.pages import page
 from sar_infer.storage.files import locked
 from sar_train.api import TrainedRun
-from sar_train.cli.train import main, table, warn_statistics_below
+from sar_train.cli.train import table, warn_below_zero_shot, warn_statistics_below
 from sar_train.data import progress
 from sar_train.data.feature_file import load_features, save_features
 from sar_train.training import checkpoint
 
 FILES = ["evaluation.html", "fitted_statistics.safetensors", "prompts.safetensors", "record.json"]
-WHOLE = ("--backbone", VIT, "--pretrained", "random", "--epochs", "2", "--learning-rate", "0.005")
-TINY = (*WHOLE, "--quick")
-
-
-@pytest.fixture(autouse=True)
-def _tiny() -> None:
-    register()
 
 
 @pytest.fixture
@@ -46,32 +38,25 @@ def novel(tmp_path: Path) -> str:
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     """Three classes of five plain photos each."""
-    folder = tmp_path / "photos"
-    for name, colour in (("red_thing", (200, 30, 30)), ("green thing", (30, 200, 30)), ("blue thing", (30, 30, 200))):
-        (folder / name).mkdir(parents=True)
-        for i in range(5):
-            Image.new("RGB", (40 + i, 40), tuple(c + 4 * i for c in colour)).save(folder / name / f"{i}.png")
-    return folder
+    return coloured_photos(tmp_path / "photos", "red_thing", "green thing", "blue thing")
 
 
-def sar_train(*arguments: object) -> Result:
-    return CliRunner().invoke(main, [str(a) for a in arguments])
+@pytest.fixture
+def blobs(tmp_path: Path) -> Path:
+    """A feature file with a published split of eight classes."""
+    save_features(feature_set(), tmp_path / "blobs.safetensors")
+    return tmp_path / "blobs.safetensors"
 
 
-def refused(result: Result, words: str) -> None:
-    """Exit code 2 and one line on stderr that holds the words; no traceback."""
-    assert result.exit_code == 2, result.output
-    assert isinstance(result.exception, SystemExit)
-    lines = result.stderr.strip().splitlines()
-    assert words in lines[-1]
-    assert lines[-1].startswith("Error: ")
+def record_of(run: Path) -> dict[str, Any]:
+    record: dict[str, Any] = json.loads((run / "record.json").read_text())
+    return record
 
 
 def test_a_folder_of_photos(photos: Path, novel: str, tmp_path: Path) -> None:
     out = tmp_path / "run"
     result = sar_train(photos, *TINY, "--epochs", "3", "--shots", "3", "--views", "2", "--novel", novel, "--out", out)
-    assert result.exit_code == 0, result.output
-    record = json.loads((out / "record.json").read_text())
+    record = record_of(out)
     assert record["dataset"]["classes"] == ["blue thing", "green thing", "red_thing"]
     assert record["dataset"]["photos"] == 9
     assert record["metrics"]["new_accuracy"] is None
@@ -81,13 +66,13 @@ def test_a_folder_of_photos(photos: Path, novel: str, tmp_path: Path) -> None:
     (second,) = (line for line in result.stderr.splitlines() if line.startswith("epoch 2/3 "))
     assert second.endswith(" s left")  # the first epoch warms up, and after the last nothing is left
     assert record["dataset"]["held_out"] == 6
-    told = "scores are not calibrated: 6 held-out photos of the trained classes, 50 are needed"
-    what = "hold out more with fewer --shots, or use sar-bank calibrate later (docs/confidence.md)"
-    assert result.stderr.splitlines()[-1] == f"Warning: {told}; {what}"
+    reason = "scores are not calibrated: 6 held-out photos of the trained classes, 50 are needed"
+    advice = "hold out more with fewer --shots, or use sar-bank calibrate later (docs/confidence.md)"
+    assert result.stderr.splitlines()[-1] == f"Warning: {reason}; {advice}"
 
 
 def test_photos_that_changed_since_an_earlier_run_are_a_plain_warning(photos: Path, tmp_path: Path) -> None:
-    command = (photos, *WHOLE, "--no-sar", "--no-statistics", "--shots", "2", "--views", "1", "--quiet")
+    command = (photos, *PLAIN, "--shots", "2", "--quiet")
     assert "earlier run" not in sar_train(*command, "--out", tmp_path / "one").stderr
     (photos / "red_thing" / "0.png").unlink()
     lines = sar_train(*command, "--out", tmp_path / "two").stderr.splitlines()
@@ -99,7 +84,6 @@ def test_one_photo_of_each_class_leaves_none_to_test_on(photos: Path, tmp_path: 
     for path in photos.glob("*/[1-9].png"):
         path.unlink()
     result = sar_train(photos, *TINY, "--no-sar", "--views", "1", "--out", tmp_path / "run")
-    assert result.exit_code == 0, result.output
     assert "no photo is left to test on; give each class two photos or more" in result.stdout
     assert "zero-shot" not in result.stdout  # no table of dashes
 
@@ -107,65 +91,48 @@ def test_one_photo_of_each_class_leaves_none_to_test_on(photos: Path, tmp_path: 
 def test_advice_fits_the_photos(photos: Path, tmp_path: Path) -> None:
     for name in ("grey thing", "pale thing"):
         shutil.copytree(photos / "red_thing", photos / name)
-    command = (*WHOLE, "--no-sar", "--no-statistics", "--views", "1")
-    result = sar_train(photos, *command, "--protocol", "pseudo", "--out", tmp_path / "run")
+    result = sar_train(photos, *PLAIN, "--protocol", "pseudo", "--out", tmp_path / "run")
     assert "--protocol pseudo tests on validation photos, and there is none; use fewer --shots" in result.stdout
     for split in ("train", "test"):
         shutil.copytree(photos, tmp_path / "apart" / split)
-    result = sar_train(tmp_path / "apart", *command, "--out", tmp_path / "other")
+    result = sar_train(tmp_path / "apart", *PLAIN, "--out", tmp_path / "other")
     assert "25 held-out photos of the trained classes, 50 are needed; give more test photos, or" in result.stderr
 
 
-def test_json_for_machines_and_quiet(photos: Path, novel: str, tmp_path: Path) -> None:
-    result = sar_train(photos, *TINY, "--novel", novel, "--out", tmp_path / "run", "--format", "json", "--quiet")
-    assert json.loads(result.stdout)["run"] == str(tmp_path / "run")
-    assert "epoch" not in result.stderr
-
-
-def test_encoding_photos_shows_how_far_it_is(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_features_are_saved_and_read_in_place_of_photos(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(progress, "EVERY", 0.0)
-    command = (photos, *TINY, "--no-sar", "--shots", "3", "--save-features", tmp_path / "all.safetensors")
-    result = sar_train(*command, "--out", tmp_path / "run")
+    file = tmp_path / "mine.safetensors"
+    result = sar_train(photos, *PLAIN, "--shots", "3", "--out", tmp_path / "run", "--save-features", file)
     assert "encoding 9/9 train photos, about 0 s left" in result.stderr
     assert result.stderr.index("encoding") < result.stderr.index("zero-shot")
-    again = sar_train(*command, "--out", tmp_path / "other" / "run", "--quiet")
-    assert (again.exit_code, "encoding" in again.stderr) == (0, False)
-
-
-def test_features_are_saved_and_read_in_place_of_photos(photos: Path, novel: str, tmp_path: Path) -> None:
-    file = tmp_path / "mine.safetensors"
-    assert sar_train(photos, *TINY, "--novel", novel, "--out", tmp_path / "a", "--save-features", file).exit_code == 0
     assert load_features(file).dataset.class_names == ("blue thing", "green thing", "red_thing")
     shutil.rmtree(photos)
-    again = sar_train(file, *TINY, "--novel", novel, "--out", tmp_path / "b")
-    assert again.exit_code == 0, again.output
+    assert "encoding" not in sar_train(file, *PLAIN, "--out", tmp_path / "other").stderr
 
 
-def test_new_classes_have_their_column(novel: str, tmp_path: Path) -> None:
-    save_features(feature_set(), tmp_path / "blobs.safetensors")
-    result = sar_train(tmp_path / "blobs.safetensors", *WHOLE, "--novel", novel, "--out", tmp_path / "run")
-    assert result.exit_code == 0, result.output
+def test_new_classes_have_their_column(blobs: Path, novel: str, tmp_path: Path) -> None:
+    result = sar_train(blobs, *WHOLE, "--novel", novel, "--out", tmp_path / "run")
     apart, _, one = result.stdout.partition("one ranking over base and new\n")
     assert "harmonic mean" in apart
     assert "epoch 2/2  of fold 2 of 2" in result.stderr
-    found = json.loads((tmp_path / "run" / "record.json").read_text())["open"]
+    entry = record_of(tmp_path / "run")["open"]
     shown = {line.split()[0]: [float(cell) for cell in line.split()[-3:]] for line in one.splitlines()[:2]}
     for label, key in (("zero-shot", "zero_shot"), ("coop", "metrics")):
         keys = ("base_accuracy", "new_accuracy", "harmonic_mean")
-        assert shown[label] == pytest.approx([found[key]["images"][k] for k in keys], abs=0.05)
+        assert shown[label] == pytest.approx([entry[key]["images"][k] for k in keys], abs=0.05)
 
 
-def test_the_closing_table_has_the_prompt_with_statistics(novel: str, tmp_path: Path) -> None:
-    save_features(feature_set(), tmp_path / "blobs.safetensors")
-    arguments = (tmp_path / "blobs.safetensors", *WHOLE, "--novel", novel, "--protocol", "all")
-    result = sar_train(*arguments, "--quick", "--prompt", "learned", "--out", tmp_path / "run")
-    assert result.exit_code == 0, result.output
-    record = json.loads((tmp_path / "run" / "record.json").read_text())
+def test_the_closing_table_has_the_prompt_with_statistics(blobs: Path, novel: str, tmp_path: Path) -> None:
+    arguments = (blobs, *TINY, "--novel", novel, "--protocol", "all", "--prompt", "learned")
+    result = sar_train(*arguments, "--out", tmp_path / "run")
+    record = record_of(tmp_path / "run")
     rows = {line[:27].strip(): line[27:].strip() for line in result.stdout.splitlines()}
     for label, key in (("zero-shot", "zero_shot"), ("linear probe", "linear_probe"), ("coop + sar", "metrics")):
         assert float(rows[label]) == pytest.approx(record[key]["base_accuracy"], abs=0.051)
-    found = record["other_metrics"]["statistics"]["base_accuracy"]
-    assert float(rows["coop + sar + statistics"]) == pytest.approx(found, abs=0.051)
+    with_statistics = record["other_metrics"]["statistics"]["base_accuracy"]
+    assert float(rows["coop + sar + statistics"]) == pytest.approx(with_statistics, abs=0.051)
     assert int(rows["test photos"]) == sum(record["per_class_counts"]["base"].values())
     assert all(len(rows[label].partition(".")[2]) == 1 for label in ("zero-shot", "coop + sar"))
     assert "a class you add by its name is found in about" in result.stdout
@@ -173,20 +140,31 @@ def test_the_closing_table_has_the_prompt_with_statistics(novel: str, tmp_path: 
     lines = table(longest, tmp_path).splitlines()[1:7]
     assert lines[4].startswith("promptsrc + sar + statistics ")
     assert {len(line) for line in lines} == {27 + 15}
-    plain = sar_train(*arguments, "--no-statistics", "--out", tmp_path / "plain")
-    assert plain.exit_code == 0, plain.output
-    assert "statistics" not in plain.stdout
-    assert not (tmp_path / "plain" / "fitted_statistics.safetensors").exists()
-    refused(sar_train(*arguments, "--prompt", "best", "--out", tmp_path / "other"), "'auto', 'learned', 'handcrafted'")
 
 
-def test_a_result_below_zero_shot_is_said(novel: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    save_features(feature_set(), tmp_path / "blobs.safetensors")
-    worse = ("--backbone", VIT, "--pretrained", "random", "--epochs", "3", "--learning-rate", "80")
-    result = sar_train(tmp_path / "blobs.safetensors", *worse, "--no-sar", "--out", tmp_path / "run")
-    record = json.loads((tmp_path / "run" / "record.json").read_text())
-    fell = any(record["metrics"][k] < record["zero_shot"][k] for k in ("base_accuracy", "new_accuracy"))
-    assert ("below zero-shot" in result.stderr) == fell
+@pytest.mark.parametrize(
+    ("metrics", "zero_shot", "words"),
+    [
+        ((60.0, 50.0), (61.0, 50.0), ["on the trained classes this prompt (60.0 %) is below zero-shot (61.0 %)"]),
+        ((60.0, 50.0), (60.04, 52.5), ["on new classes this prompt (50.0 %) is below zero-shot (52.5 %)"]),
+        ((60.0, None), (50.0, None), []),
+    ],
+)
+def test_a_result_below_zero_shot_is_said(
+    metrics: tuple[float, float | None],
+    zero_shot: tuple[float, float | None],
+    words: list[str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    record = {
+        prompt: dict(zip(("base_accuracy", "new_accuracy"), scores, strict=True))
+        for prompt, scores in (("metrics", metrics), ("zero_shot", zero_shot))
+    }
+    nothing = Scores(None, None, None)
+    warn_below_zero_shot(TrainedRun(Path(), nothing, nothing, record))
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == len(words)
+    assert all(line.startswith(f"Warning: {text}") for line, text in zip(lines, words, strict=True))
 
 
 @pytest.mark.parametrize(
@@ -214,22 +192,20 @@ def test_statistics_far_below_another_way_are_said(
     assert (words in told and told.count("\n") == 1) if words else not told
 
 
-def test_settings_come_from_a_file_options_and_the_environment(tmp_path: Path) -> None:
+def test_settings_come_from_a_file_options_and_the_environment(
+    blobs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = tmp_path / "run.toml"
     file.write_text("shots = 4\nseed = 3\n[sar]\ntau = 0.05\n")
-    save_features(feature_set(), tmp_path / "blobs.safetensors")
+    for name, value in {"TRAIN_SHOTS": "8", "TRAIN_DEVICE": "auto", "OUT": "elsewhere", "EPOCHS": "no number"}.items():
+        monkeypatch.setenv(f"SAR_{name}", value)
     options = ("--config", file, "--set", "sar.weight=2", "--no-resume", "--out", tmp_path / "run", "--novel", "words")
-    result = CliRunner().invoke(
-        main,
-        [str(a) for a in (tmp_path / "blobs.safetensors", *TINY, *options)],
-        env={"SAR_TRAIN_SHOTS": "8", "SAR_TRAIN_DEVICE": "auto", "SAR_OUT": "elsewhere", "SAR_EPOCHS": "no number"},
-    )
-    assert result.exit_code == 0, result.output
-    record = json.loads((tmp_path / "run" / "record.json").read_text())
+    sar_train(blobs, *TINY, *options)
+    record = record_of(tmp_path / "run")
     assert (record["config"]["shots"], record["seed"]) == (8, 3)
     assert (record["settings"]["sar"]["tau"], record["settings"]["sar"]["weight"]) == (0.05, 2)
-    result = CliRunner().invoke(main, ["demo", "--out", str(tmp_path / "other")], env={"SAR_TRAIN_METHOD": "coup"})
-    refused(result, "did you mean 'coop'")
+    monkeypatch.setenv("SAR_TRAIN_METHOD", "coup")
+    assert "did you mean 'coop'" in refused("demo", "--out", tmp_path / "other")
 
 
 def test_methods_are_listed_for_people_and_for_machines() -> None:
@@ -246,31 +222,24 @@ def test_methods_are_listed_for_people_and_for_machines() -> None:
         assert by_name[name]["features_cached"] is not prompts_images
 
 
-def test_dept_is_put_on_another_method(photos: Path, tmp_path: Path) -> None:
+def test_dept_is_put_on_another_method_and_told_to_machines(photos: Path, tmp_path: Path) -> None:
     arguments = (photos, *TINY, "--no-sar", "--shots", "3", "--views", "1", "--method", "dept", "--on", "kgcoop")
-    result = sar_train(*arguments, "--out", tmp_path / "run", "--format", "json")
-    assert result.exit_code == 0, result.output
+    result = sar_train(*arguments, "--out", tmp_path / "run", "--format", "json", "--quiet")
     record = json.loads(result.stdout)
+    assert record["run"] == str(tmp_path / "run")
+    assert "epoch" not in result.stderr
     assert record["settings"]["dept"]["on"] == "kgcoop"
     assert "knowledge" in record["history"][-1]
     assert record["other_metrics"]["text-branch"]["base_accuracy"] is not None
-    refused(sar_train(*arguments[:-1], "prograd", "--out", tmp_path / "other"), "expected one of coop, kgcoop")
-    refused(sar_train(photos, *TINY, "--on", "kgcoop", "--out", tmp_path / "other"), "settings for dept")
-
-
-def test_a_method_for_both_towers_learns_from_photos_alone(photos: Path, novel: str, tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    arguments = (*TINY, "--shots", "3", "--views", "2", "--novel", novel, "--method", "maple")
-    result = sar_train(photos, *arguments, "--out", out, "--save-features", tmp_path / "f.safetensors")
-    assert result.exit_code == 0, result.output
-    assert json.loads((out / "record.json").read_text())["metrics"]["base_accuracy"] is not None
-    refused(sar_train(tmp_path / "f.safetensors", *arguments, "--out", tmp_path / "o"), "needs the photos")
+    assert "expected one of coop, kgcoop" in refused(*arguments[:-1], "prograd", "--out", tmp_path / "other")
+    assert "settings for dept" in refused(photos, *TINY, "--on", "kgcoop", "--out", tmp_path / "other")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no locks there")
 def test_a_run_that_another_process_trains_is_left_alone(photos: Path, tmp_path: Path) -> None:
     with locked(tmp_path / "run"):
-        refused(sar_train(photos, *TINY, "--out", tmp_path / "run"), "another sar-train is at this run; wait for it")
+        line = refused(photos, *TINY, "--out", tmp_path / "run")
+    assert "another sar-train is at this run; wait for it" in line
     assert not (tmp_path / "run").exists()
 
 
@@ -282,17 +251,16 @@ def test_ctrl_c_says_that_the_same_command_goes_on(photos: Path, tmp_path: Path)
 
     user = threading.Thread(target=interrupt, daemon=True)
     user.start()
-    result = sar_train(photos, *TINY, "--no-sar", "--views", "1", "--epochs", "100000", "--out", tmp_path / "run")
+    result = sar_train(photos, *PLAIN, "--epochs", "100000", "--out", tmp_path / "run", code=130)
     user.join()
-    assert result.exit_code == 130
     assert "the same command goes on" in result.stderr
 
 
-def test_a_finished_run_is_kept_unless_asked(photos: Path, novel: str, tmp_path: Path) -> None:
-    command = (photos, *TINY, "--novel", novel, "--out", tmp_path / "run")
-    assert sar_train(*command).exit_code == 0
-    refused(sar_train(*command), "finished run")
-    assert sar_train(*command, "--overwrite").exit_code == 0
+def test_a_finished_run_is_kept_unless_asked(photos: Path, tmp_path: Path) -> None:
+    command = (photos, *PLAIN, "--out", tmp_path / "run")
+    sar_train(*command)
+    assert "finished run" in refused(*command)
+    sar_train(*command, "--overwrite")
 
 
 @pytest.mark.parametrize(
@@ -307,12 +275,11 @@ def test_a_finished_run_is_kept_unless_asked(photos: Path, novel: str, tmp_path:
         (("demo", "--set", "tau=1"), "SECTION.KEY=VALUE"),
         (("demo", "--no-sar", "--sar-weight", "3"), "--no-sar (sar = false) cannot be combined with settings of SAR"),
         (("demo", "--no-statistics", "--quick"), "only class statistics use them, and they are off"),
-        (("demo", "--no-statistics", "--prompt", "learned"), "only class statistics use them, and they are off"),
-        (("demo", "--no-sar", "--set", "sar.tau=1"), "--no-sar (sar = false) cannot be combined with settings of SAR"),
         (("demo", "--no-sar", "--novel-count", "9"), "only SAR has novel names, and it is off"),
         (("demo", "--method", "dept", "--novel", "wordnet"), "only SAR has novel names, and it is off"),
         (("demo", "--set", "maple.depth=9"), "maple"),
         (("demo", "--protocol", "both"), "is not one of 'auto', 'base-to-new'"),
+        (("demo", "--prompt", "best"), "'auto', 'learned', 'handcrafted'"),
         (("demo", "--seed", "-1"), "seed: expected 0 or more"),
         (("demo", "--config", "none.toml"), "none.toml"),
         (("demo", "--novel", "none.txt"), "none.txt"),
@@ -323,48 +290,33 @@ def test_a_finished_run_is_kept_unless_asked(photos: Path, novel: str, tmp_path:
     ],
 )
 def test_what_cannot_be_used_is_one_line(arguments: tuple[str, ...], words: str, tmp_path: Path) -> None:
-    refused(sar_train(*arguments, "--out", tmp_path / "run"), words)
+    assert words in refused(*arguments, "--out", tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-def test_a_class_without_a_photo_and_one_that_is_not_a_photo(photos: Path, novel: str, tmp_path: Path) -> None:
+def test_a_class_without_a_photo_and_one_that_is_not_a_photo(photos: Path, tmp_path: Path) -> None:
     (photos / "empty thing").mkdir()
-    refused(sar_train(photos, *TINY, "--novel", novel, "--out", tmp_path / "run"), "empty thing")
+    assert "empty thing" in refused(photos, *PLAIN, "--out", tmp_path / "run")
     (photos / "empty thing" / "0.png").write_bytes(b"not a photo")
-    refused(sar_train(photos, *TINY, "--novel", novel, "--out", tmp_path / "run"), "0.png")
+    assert "0.png" in refused(photos, *PLAIN, "--out", tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-def test_one_class_is_refused_before_anything_is_encoded(photos: Path, tmp_path: Path) -> None:
-    for name in ("red_thing", "green thing"):
-        shutil.rmtree(photos / name)
-    result = sar_train(photos, *TINY, "--out", tmp_path / "run")
-    refused(result, "one class only (blue thing); a classifier needs two or more")
-    assert "encoding" not in result.stderr
-    assert not (tmp_path / "run").exists()
-
-
-def test_an_out_folder_that_cannot_be_written(photos: Path, novel: str, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("in the way")
-    refused(sar_train(photos, *TINY, "--novel", novel, "--out", tmp_path / "file" / "run"), "file")
-
-
-@pytest.mark.parametrize("out", ["photos", "photos/run", "photos/../photos/red_thing"])
+@pytest.mark.parametrize("out", ["photos/run", "photos/../photos/red_thing"])
 def test_an_out_folder_among_the_photos(photos: Path, tmp_path: Path, out: str) -> None:
     before = sorted(tmp_path.rglob("*"))
-    result = sar_train(photos, *TINY, "--out", tmp_path / out)
-    refused(result, f"--out lies in the folder of photos {photos}; name a folder outside of it")
-    assert "encoding" not in result.stderr
+    line = refused(photos, *TINY, "--out", tmp_path / out)
+    assert f"--out lies in the folder of photos {photos}; name a folder outside of it" in line
     assert sorted(tmp_path.rglob("*")) == before
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_disk_that_fills_up_is_one_line_with_the_file(
-    photos: Path, novel: str, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+    photos: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The kernel refuses further bytes of a file, as it does on a full disk; what came before is still there."""
     resource = pytest.importorskip("resource")
-    arguments = (photos, *TINY, "--shots", "3", "--views", "2", "--novel", novel, "--out", tmp_path / "run", "-q")
+    arguments = (photos, *TINY, "--no-sar", "--shots", "3", "--views", "1", "--out", tmp_path / "run", "-q")
     limits, signals = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     write = checkpoint.write_atomically
 
@@ -376,12 +328,11 @@ def test_a_disk_that_fills_up_is_one_line_with_the_file(
     monkeypatch.setattr(checkpoint, "write_atomically", filling)
     monkeypatch.setattr(page, "write_atomically", filling)
     try:
-        result = sar_train(*arguments)
+        line = refused(*arguments)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, signals)
-    refused(result, f"{tmp_path / 'run' / name}: cannot be written (File too large); free space")
+    assert f"{tmp_path / 'run' / name}: cannot be written (File too large); free space" in line
     monkeypatch.undo()
-    register()
-    assert sar_train(*arguments).exit_code == 0
+    sar_train(*arguments)
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == FILES

@@ -29,9 +29,16 @@ def test_a_folder_trains_on_all_its_classes() -> None:
     assert (chosen.protocol, chosen.base, chosen.new) == ("all", tuple(range(12)), ())
 
 
-@pytest.mark.parametrize(("protocol", "count"), [("base-to-new", 2), ("pseudo", 4)])
-def test_too_few_classes(protocol: str, count: int) -> None:
-    with pytest.raises(ConfigError, match=str(count)):
+@pytest.mark.parametrize(
+    ("protocol", "count", "words"),
+    [
+        ("base-to-new", 2, "only 2: use all"),
+        ("pseudo", 4, "only 4: use all"),
+        ("all", 1, r"one class only \(class 0\)"),
+    ],
+)
+def test_too_few_classes(protocol: str, count: int, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
         plan(protocol, named(count), published_split=True)
 
 
