@@ -57,42 +57,39 @@ def read(content: dict[str, Any]) -> bool:
     return True
 
 
-def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The paths of everything inside a JSON value; of long lists only the ends."""
-    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, item in inside:
-        if isinstance(value, list) and 1 < key < len(value) - 1:
-            continue
+def paths_in(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The paths of everything inside a JSON value."""
+    entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in entries:
         yield (*path, key)
-        yield from places(item, (*path, key))
+        yield from paths_in(item, (*path, key))
 
 
 def changed(content: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Copies in which one thing is another, gone, or too much."""
-    for path in places(content):
+    for path in paths_in(content):
         for wrong in WRONG:
-            yield (
-                f"{path} = {wrong!r}",
-                edited(content, path, lambda parent, key, new=wrong: parent.__setitem__(key, new)),
-            )
-        yield f"{path} removed", edited(content, path, lambda parent, key: parent.__delitem__(key))
-        yield f"beside {path}", edited(content, path, add_beside)
+            copied, parent = copied_with_parent(content, path)
+            parent[path[-1]] = wrong
+            yield f"{path} = {wrong!r}", copied
+        copied, parent = copied_with_parent(content, path)
+        value = parent.pop(path[-1])
+        yield f"{path} removed", copied
+        copied, parent = copied_with_parent(content, path)
+        if isinstance(parent, dict):
+            parent["stranger"] = value
+        else:
+            parent.append(value)
+        yield f"beside {path}", copied
 
 
-def edited(content: dict[str, Any], path: tuple[Any, ...], change: Any) -> dict[str, Any]:
+def copied_with_parent(content: dict[str, Any], path: tuple[Any, ...]) -> tuple[dict[str, Any], Any]:
+    """Return a copy of a manifest, and in it what holds the end of a path."""
     copied = copy.deepcopy(content)
     parent: Any = copied
     for key in path[:-1]:
         parent = parent[key]
-    change(parent, path[-1])
-    return copied
-
-
-def add_beside(parent: Any, key: Any) -> None:
-    if isinstance(parent, dict):
-        parent["stranger"] = parent[key]
-    else:
-        parent.append(parent[key])
+    return copied, parent
 
 
 def test_the_committed_schema_is_the_generated_one() -> None:
@@ -106,11 +103,10 @@ def test_good_manifests_are_valid(manifest: dict[str, Any]) -> None:
     assert read(manifest)
 
 
-@pytest.mark.parametrize("manifest", [SHIPPED, FULL], ids=["shipped", "every field"])
-def test_schema_and_reader_refuse_the_same(manifest: dict[str, Any]) -> None:
+def test_schema_and_reader_refuse_the_same() -> None:
     """``min_reader`` aside, of which the reader only asks that it is no later version than its own."""
-    verdicts = {what: (VALIDATOR.is_valid(copied), read(copied)) for what, copied in changed(manifest)}
-    assert {what for what, (schema, reader) in verdicts.items() if schema != reader} == set()
+    verdicts = {change: (VALIDATOR.is_valid(content), read(content)) for change, content in changed(FULL)}
+    assert {change for change, (schema, reader) in verdicts.items() if schema != reader} == set()
     refused = sum(not schema for schema, _ in verdicts.values())
     assert refused > len(verdicts) / 2
 
