@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,22 +19,25 @@ from sar_train.clip import mini
 from sar_train.clip.backbone import TEMPLATES, Backbone
 from sar_train.config.run import RunConfig
 from sar_train.data.dataset import DataOptions
-from sar_train.data.features import Features
+from sar_train.data.features import Features, PhotoFeatures
 from sar_train.data.open_features import open_features
 from sar_train.data.progress import ProgressCallback
 from sar_train.errors import ConfigError
 from sar_train.methods.base import Classes, PromptMethod, Schedule, Setup, methods
-from sar_train.novel_names import NovelNames, NovelSource, SourceOptions, novel_names, open_novel_source
+from sar_train.novel_names import NovelNames, NovelSource, SourceOptions, open_novel_source
+from sar_train.novel_names import novel_names as gather_novel_names
 from sar_train.novel_names.gather import overlap_told
 from sar_train.regularisers.base import regularisers
+from sar_train.training import loop
 from sar_train.training.identity import check_sections, regulariser_of, regulariser_settings
 from sar_train.training.protocol import Plan, plan
-from sar_train.training.task import Regularisation, Task, learned_rows, make_task
+from sar_train.training.state import State, start
+from sar_train.training.task import MOST_VALIDATION, Crops, Evaluated, Regularisation, Task
 
 
 @dataclass(frozen=True)
-class RunContext:
-    """Everything that a run is made from; only the parameters of ``method`` change while it trains.
+class Outline:
+    """A run before any of its photos is encoded.
 
     Attributes:
         config: the settings.
@@ -46,8 +49,7 @@ class RunContext:
             (`PromptMethod.settle`).
         method: at its start values; the seed decides what is random in them.
         schedule: the method's, with what the user set.
-        task: what the method learns from, and what it is evaluated on.
-        novel: names for the regulariser; None without one.
+        novel_source: of names for the regulariser; None without one.
     """
 
     config: RunConfig
@@ -58,8 +60,7 @@ class RunContext:
     teacher: str
     method: PromptMethod
     schedule: Schedule
-    task: Task
-    novel: NovelNames | None
+    novel_source: NovelSource | None
 
     @property
     def settings(self) -> dict[str, dict[str, Any]]:
@@ -70,16 +71,98 @@ class RunContext:
         return settings
 
     @functools.cached_property
+    def learned_rows(self) -> tuple[int, ...]:
+        """Return the rows of the training split that are learned from: those drawn, of the base classes."""
+        labels, base = self.features.labels("train").tolist(), set(self.plan.base)
+        drawn = self.features.draw(self.config.shots, self.config.seed).train
+        return tuple(row for row in drawn if labels[row] in base)
+
+    def names(self, labels: Sequence[int]) -> list[str]:
+        """Return class names by label."""
+        return [self.features.dataset.class_names[label] for label in labels]
+
+    def crops(self, rows: Sequence[int]) -> Crops | None:
+        """Return random crops of training photos; None for a method that learns from features.
+
+        Raises:
+            ConfigError: the method needs photos, and there are features alone.
+        """
+        if "image" not in self.method.towers:
+            return None
+        if not isinstance(self.features, PhotoFeatures):
+            raise ConfigError(
+                f"method {self.config.method} puts prompts into the image tower, so it needs the photos; "
+                f"{self.config.data} has only features that were made before: give a folder of photos or a dataset, or "
+                "choose a method that prompts the text side alone (sar-train --list-methods)"
+            )
+        photos, drawn = self.features, torch.tensor(rows)
+        return lambda chosen, epoch: photos.crops(drawn[chosen], epoch)
+
+    def make_task(self) -> Task:
+        """Encode the photos that are learned from, and those that the run is evaluated on.
+
+        Raises:
+            ConfigError: the method needs photos, and there are features alone.
+            DataError: a photo cannot be read.
+        """
+        features, plan, rows = self.features, self.plan, self.learned_rows
+        crops, names = self.crops(rows), self.names(plan.base)
+        labels = features.labels("train").tolist()
+        numbers = {label: number for number, label in enumerate(plan.base)}
+        return Task(
+            features.views("train", rows) if crops is None else features.plain("train", rows)[:, None],
+            torch.tensor([numbers[labels[row]] for row in rows]),
+            names,
+            self.backbone.embed_names(names, self.teacher),
+            crops,
+            base=Evaluated.of(features, plan.base, plan.split),
+            new=Evaluated.of(features, plan.new, plan.split),
+            validation=None if plan.split == "val" else Evaluated.of(features, plan.base, "val", most=MOST_VALIDATION),
+        )
+
+    def novel_names(self, handcrafted: Tensor) -> NovelNames | None:
+        """Gather the novel names; ``handcrafted`` are the (C, D) embeddings of the base classes."""
+        if self.novel_source is None:
+            return None
+        base, config = self.names(self.plan.base), self.config
+        with torch.no_grad():
+            prompts = self.method.prompts(Classes(tuple(base), handcrafted))
+        return gather_novel_names(
+            self.novel_source,
+            base,
+            new=self.names(self.plan.new),
+            room=lambda name: self.backbone.text.fits(name, prompts),
+            count=config.novel_count,
+            seed=config.seed,
+            exclude=config.exclude_eval_names,
+            template=self.template,
+        )
+
+
+@dataclass(frozen=True)
+class RunContext(Outline):
+    """Everything that a run is made from; only the parameters of ``method`` change while it trains.
+
+    Attributes:
+        task: what the method learns from, and what it is evaluated on.
+        novel: names for the regulariser; None without one.
+    """
+
+    task: Task
+    novel: NovelNames | None
+
+    @classmethod
+    def of(cls, outline: Outline, task: Task, novel: NovelNames | None) -> RunContext:
+        """Return the context of a run on this task."""
+        values = {field.name: getattr(outline, field.name) for field in dataclasses.fields(Outline)}
+        return cls(**values, task=task, novel=novel)
+
+    @functools.cached_property
     def learned_from(self) -> str:
         """Return a digest of the classes and the drawn photos, which shows if they changed under the same settings."""
         photos, drawn = self.features.dataset.photos("train"), self.features.draw(self.config.shots, self.config.seed)
         content = [list(self.task.class_names), [photos[row].path for row in drawn.train if photos[row].path]]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
-
-    @functools.cached_property
-    def learned_rows(self) -> tuple[int, ...]:
-        """Return the rows of the training split that are learned from, in the order of ``task``."""
-        return learned_rows(self.features, self.plan, self.config)
 
     def handcrafted(self, names: Sequence[str]) -> Tensor:
         """Return (C, D) embeddings under the hand-crafted template that the method compares with."""
@@ -98,56 +181,31 @@ class RunContext:
         teacher = single if by_template else self.backbone.ensemble(names, TEMPLATES, unit=True)
         return Regularisation(kind(config), novel, teacher, single[len(names) - len(novel) :])
 
+    def start(self) -> State:
+        """Return the state before the first epoch."""
+        return start(self.method, self.schedule, self.config.seed, scaled=self.config.precision == "fp16")
+
+    def train(self, state: State, after_epoch: Callable[[State], None]) -> None:
+        """Run the remaining epochs of a state, in place.
+
+        Raises:
+            DivergedError: the loss is not finite.
+        """
+        loop.train(
+            self.backbone,
+            self.task,
+            state,
+            self.schedule,
+            self.regularisation(),
+            after_epoch,
+            precision=self.config.precision,
+            micro_batch=self.config.micro_batch,
+        )
+
     def zero_shot(self, images: Tensor, names: Sequence[str]) -> Tensor:
         """Return (N, C) scaled cosines of (N, D) unit image features and C names without any learning."""
         rows = self.backbone.embed_names(names, self.template)
         return self.backbone.logit_scale * images.to(rows.device) @ rows.T
-
-
-@dataclass(frozen=True)
-class Outline:
-    """A run before any of its photos is encoded; the attributes are those of `RunContext`.
-
-    Attributes:
-        novel_source: names for the regulariser; None without one.
-    """
-
-    config: RunConfig
-    backbone: Backbone
-    features: Features
-    plan: Plan
-    template: str
-    teacher: str
-    method: PromptMethod
-    schedule: Schedule
-    novel_source: NovelSource | None
-
-    def names(self, labels: Sequence[int]) -> list[str]:
-        """Return class names by label."""
-        return [self.features.dataset.class_names[label] for label in labels]
-
-    def novel(self, handcrafted: Tensor) -> NovelNames | None:
-        """Gather the novel names; ``handcrafted`` are the (C, D) embeddings of the base classes."""
-        if self.novel_source is None:
-            return None
-        base, config = self.names(self.plan.base), self.config
-        with torch.no_grad():
-            prompts = self.method.prompts(Classes(tuple(base), handcrafted))
-        return novel_names(
-            self.novel_source,
-            base,
-            new=self.names(self.plan.new),
-            room=lambda name: self.backbone.text.fits(name, prompts),
-            count=config.novel_count,
-            seed=config.seed,
-            exclude=config.exclude_eval_names,
-            template=self.template,
-        )
-
-    def context(self, task: Task, novel: NovelNames | None) -> RunContext:
-        """Return the context of a run on this task."""
-        parts = (self.config, self.backbone, self.features, self.plan, self.template, self.teacher)
-        return RunContext(*parts, self.method, self.schedule, task, novel)
 
 
 def outline(config: RunConfig, tell: ProgressCallback = lambda text: None) -> Outline:
@@ -194,7 +252,7 @@ def prepare(config: RunConfig, tell: ProgressCallback = lambda text: None) -> Ru
     """
     run = outline(config, tell)
     dataset = run.features.dataset
-    task = make_task(run.features, run.plan, config, run.backbone, run.teacher)
+    task = run.make_task()
     if run.method.per_image:
         run.method.get_buffer("mean_image").copy_(task.features[:, 0].mean(0))
     tell(
@@ -203,10 +261,13 @@ def prepare(config: RunConfig, tell: ProgressCallback = lambda text: None) -> Ru
     )
     if dataset.split_origin != "published":
         _warn_of_copies(run.features, task, tell)
-    novel = run.novel(task.handcrafted)
+    novel = run.novel_names(task.handcrafted)
     if novel:
-        _tell_of_novel(novel, tell, excluded=config.exclude_eval_names)
-    return run.context(task, novel)
+        for warning in novel.warnings:
+            tell(f"Warning: {warning}")
+        overlap = overlap_told(novel.overlap, excluded=config.exclude_eval_names)
+        tell(f"{len(novel.names)} novel names from {novel.source}{overlap}")
+    return RunContext.of(run, task, novel)
 
 
 def _check_transfer(method: PromptMethod, chosen: Plan, *, with_novel: bool) -> None:
@@ -262,12 +323,6 @@ def open_names(config: RunConfig) -> NovelSource:
     """Open the source of novel names; one that cannot be used is refused before anything is loaded."""
     root, cache = (Path(folder) if folder else None for folder in (config.data_root, config.cache_dir))
     return open_novel_source(config.novel, SourceOptions(root, cache, config.llm_url, config.llm_model))
-
-
-def _tell_of_novel(novel: NovelNames, tell: ProgressCallback, *, excluded: bool) -> None:
-    for warning in novel.warnings:
-        tell(f"Warning: {warning}")
-    tell(f"{len(novel.names)} novel names from {novel.source}{overlap_told(novel.overlap, excluded=excluded)}")
 
 
 def open_data(

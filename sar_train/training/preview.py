@@ -24,10 +24,9 @@ from sar_train.data.progress import ProgressCallback
 from sar_train.data.readers.base import reader_of, readers
 from sar_train.errors import DataError
 from sar_train.training import loop
-from sar_train.training.context import Outline, outline
-from sar_train.training.state import start
+from sar_train.training.context import Outline, RunContext, outline
 from sar_train.training.statistics.fitting import trains_again
-from sar_train.training.task import MOST_VALIDATION, Task, learned_rows
+from sar_train.training.task import MOST_VALIDATION, Task
 
 _ENCODED = 16
 """Photos that are encoded to see how long one takes, after as many that warm up."""
@@ -140,27 +139,20 @@ def preview(config: RunConfig, tell: ProgressCallback = lambda text: None, watch
     """
     run = outline(dataclasses.replace(config, cache_dir=None))
     dataset, plan = run.features.dataset, run.plan
-    learned = Counter(dataset.photos("train")[row].label for row in learned_rows(run.features, plan, config))
+    learned = Counter(dataset.photos("train")[row].label for row in run.learned_rows)
     counts = {split: Counter(photo.label for photo in dataset.photos(split)) for split in SPLITS}
-    trained, new = frozenset(plan.base), frozenset(plan.new)
     classes = tuple(
         ClassPreview(
-            name,
-            counts["train"][label],
-            counts["val"][label],
-            counts["test"][label],
-            learned[label],
-            new=label in new,
+            dataset.class_names[label], *(counts[split][label] for split in SPLITS), learned[label], label in plan.new
         )
-        for label, name in enumerate(dataset.class_names)
-        if label in trained | new
+        for label in sorted((*plan.base, *plan.new))
     )
     checked = check_dataset(dataset, watch=watch) if isinstance(run.features, PhotoFeatures) else None
     names = tuple(
         finding for one in classes for finding in text_findings(one.name, one.name.replace("_", " "), run.backbone.text)
     )
     tell("trying a few photos and steps")
-    context_settings, novel, expected = _tried(run)
+    novel, expected = _tried(run)
     return Preview(
         config.data,
         _layout(config, run),
@@ -170,17 +162,13 @@ def preview(config: RunConfig, tell: ProgressCallback = lambda text: None, watch
         classes,
         checked,
         names,
-        " + ".join([config.method, *[name for name in context_settings if name != config.method]]),
-        context_settings,
+        " + ".join([config.method, *[name for name in run.settings if name != config.method]]),
+        run.settings,
         run.backbone.name,
         run.template,
         config.prompt if config.statistics else None,
         novel,
-        {
-            "epochs": run.schedule.epochs,
-            "batch_size": run.schedule.batch_size,
-            "learning_rate": run.schedule.learning_rate,
-        },
+        {name: getattr(run.schedule, name) for name in ("epochs", "batch_size", "learning_rate")},
         expected,
     )
 
@@ -194,18 +182,15 @@ def _layout(config: RunConfig, run: Outline) -> str:
         return f"{key}, in CoOp's layout"
     reader = reader_of(path)
     name = next((name for name, kind in readers.entries.items() if type(reader) is kind), "")
-    words = _LAYOUTS.get(name, name)
-    return (
-        f"{words}, in folders of splits"
-        if name == "folder" and len(run.features.dataset.splits) > 1 and (run.features.dataset.split_origin == "given")
-        else words
-    )
+    dataset, words = run.features.dataset, _LAYOUTS.get(name, name)
+    in_splits = name == "folder" and len(dataset.splits) > 1 and dataset.split_origin == "given"
+    return f"{words}, in folders of splits" if in_splits else words
 
 
-def _tried(run: Outline) -> tuple[dict[str, Any], dict[str, Any] | None, Expected]:
-    """Return the settings, the novel names, and the time that a run may take."""
+def _tried(run: Outline) -> tuple[dict[str, Any] | None, Expected]:
+    """Return the novel names, and the time that a run may take."""
     config, dataset, features, schedule = run.config, run.features.dataset, run.features, run.schedule
-    rows = learned_rows(features, run.plan, config)
+    rows = run.learned_rows
     evaluated = frozenset((*run.plan.base, *run.plan.new))
     tested = sum(photo.label in evaluated for photo in dataset.photos(run.plan.split))
     validated = 0 if run.plan.split == "val" else min(MOST_VALIDATION, len(dataset.photos("val")))
@@ -216,14 +201,18 @@ def _tried(run: Outline) -> tuple[dict[str, Any], dict[str, Any] | None, Expecte
     names = run.names(run.plan.base)
     handcrafted = run.backbone.embed_names(names, run.teacher)
     begun = time.perf_counter()
-    novel = None if run.novel_source is None or run.novel_source.form == "llm" else run.novel(handcrafted)
-    context = run.context(_small_task(run, sound, handcrafted), novel)
+    novel = None if run.novel_source is None or run.novel_source.form == "llm" else run.novel_names(handcrafted)
+    context = RunContext.of(run, _small_task(run, sound, handcrafted), novel)
     regularisation = context.regularisation()
     prepared = time.perf_counter() - begun
     steps = schedule.epochs * max(1, len(rows) // schedule.batch_size)
-    state = start(run.method, schedule, config.seed, scaled=config.precision == "fp16")
     step = loop.OptimiserStep(
-        run.backbone, context.task, state, regularisation, precision=config.precision, micro_batch=config.micro_batch
+        run.backbone,
+        context.task,
+        context.start(),
+        regularisation,
+        precision=config.precision,
+        micro_batch=config.micro_batch,
     )
     batch = torch.arange(len(context.task.labels))
     step(batch, 0.5)  # the first one is slower
@@ -234,7 +223,7 @@ def _tried(run: Outline) -> tuple[dict[str, Any], dict[str, Any] | None, Expecte
     if run.novel_source is not None:
         some = () if novel is None else novel.names[:5]
         described = {"source": config.novel, "count": None if novel is None else len(novel.names), "first": list(some)}
-    return context.settings, described, Expected(encoding, training, again, photos, steps)
+    return described, Expected(encoding, training, again, photos, steps)
 
 
 def _sound(features: Features, rows: Sequence[int], most: int) -> Sequence[int]:
@@ -256,12 +245,8 @@ def _small_task(run: Outline, rows: Sequence[int], handcrafted: Tensor) -> Task:
     size = min(run.schedule.batch_size, len(rows))
     generator = torch.Generator().manual_seed(0)
     random = torch.nn.functional.normalize(torch.randn(size, 1, run.backbone.embed_dim, generator=generator), dim=-1)
-    crops: Callable[[Tensor, int], Tensor] | None = None
-    if "image" in run.method.towers and isinstance(run.features, PhotoFeatures):
-        photos, drawn = run.features, torch.tensor(rows[:size])
-        crops = lambda chosen, epoch: photos.crops(drawn[chosen], epoch)  # noqa: E731
     names = run.names(run.plan.base)
-    return Task(random, torch.arange(size) % len(names), names, handcrafted, crops)
+    return Task(random, torch.arange(size) % len(names), names, handcrafted, run.crops(rows[:size]))
 
 
 def _seconds_per_photo(features: PhotoFeatures, rows: Sequence[int]) -> float | None:

@@ -8,15 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sar_train.clip.backbone import Backbone
-from sar_train.config.run import RunConfig
 from sar_train.data.dataset import Split
-from sar_train.data.features import Features, PhotoFeatures
-from sar_train.errors import ConfigError
-from sar_train.methods.base import methods
+from sar_train.data.features import Features
 from sar_train.regularisers.base import Regulariser
-from sar_train.training.protocol import Plan
 
+Crops = Callable[[Tensor, int], Tensor]
+"""(B, 3, size, size) encoder input, a random crop of each of (B,) rows of a task, for an epoch (from 1)."""
 MOST_VALIDATION = 1000
 """Validation photos that confidence is fitted on; a quantile of as many is known to a point."""
 _SAME = 1 - 1e-6
@@ -41,6 +38,29 @@ class Evaluated:
     rows: Tensor
     split: Split
 
+    @classmethod
+    def of(
+        cls, features: Features, classes: Sequence[int], split: Split, *, most: int | None = None
+    ) -> Evaluated | None:
+        """Return the photos of some classes of a split; None where there are none.
+
+        Args:
+            features: of the data.
+            classes: labels of the data.
+            split: the split.
+            most: of more photos, that many are taken at random, the same ones in every run.
+        """
+        numbers = {label: number for number, label in enumerate(classes)}
+        labels = features.labels(split)
+        rows = torch.tensor([row for row, label in enumerate(labels.tolist()) if label in numbers], dtype=torch.long)
+        if not len(rows):
+            return None
+        if most is not None and len(rows) > most:
+            rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:most].sort().values]
+        names = [features.dataset.class_names[label] for label in classes]
+        truth = torch.tensor([numbers[int(label)] for label in labels[rows]])
+        return cls(names, features.plain(split, rows), truth, rows, split)
+
     def copies_of(self, learned: Tensor) -> list[int]:
         """Return the rows of the photos that are the same as one of others, given as (M, D) plain views."""
         pieces = self.features.split(64)  # the products with many others stay small
@@ -58,8 +78,7 @@ class Task:
         labels: (N,) 0 to C - 1.
         class_names: the C classes that are learned.
         handcrafted: (C, D) their hand-crafted embeddings.
-        crops: gives (B, 3, size, size) encoder input, a random crop of each of (B,) rows, for an epoch (from 1); only
-            for methods that prompt the image tower, which learn from these instead of the features.
+        crops: only for methods that prompt the image tower, which learn from these instead of the features.
         base: photos of the learned classes that the run is evaluated on; None where there are none.
         new: those of new classes.
         validation: validation photos of the learned classes, which confidence is fitted on; None where there are none,
@@ -70,7 +89,7 @@ class Task:
     labels: Tensor
     class_names: Sequence[str]
     handcrafted: Tensor
-    crops: Callable[[Tensor, int], Tensor] | None = None
+    crops: Crops | None = None
     base: Evaluated | None = None
     new: Evaluated | None = None
     validation: Evaluated | None = None
@@ -99,65 +118,3 @@ class Regularisation:
         if self.handcrafted is not None:
             return self.handcrafted
         return self.teacher[len(self.teacher) - len(self.novel_names) :]
-
-
-def make_task(features: Features, plan: Plan, config: RunConfig, backbone: Backbone, template: str) -> Task:
-    """Draw the photos that are learned from, and gather those that the run is evaluated on.
-
-    Args:
-        features: of the data.
-        plan: which classes are base and new, and the split that is evaluated.
-        config: the settings.
-        backbone: embeds the names.
-        template: the hand-crafted one that the method compares with.
-
-    Raises:
-        ConfigError: the method needs photos, and there are features alone.
-        DataError: a photo cannot be read.
-    """
-    rows = learned_rows(features, plan, config)
-    crops: Callable[[Tensor, int], Tensor] | None = None
-    if "image" in methods.get(config.method).towers:
-        if not isinstance(features, PhotoFeatures):
-            raise ConfigError(
-                f"method {config.method} puts prompts into the image tower, so it needs the photos; {config.data} has "
-                "only features that were made before: give a folder of photos or a dataset, or choose a method that "
-                "prompts the text side alone (sar-train --list-methods)"
-            )
-        photos, drawn = features, torch.tensor(rows)
-        crops = lambda chosen, epoch: photos.crops(drawn[chosen], epoch)  # noqa: E731
-    labels = features.labels("train").tolist()
-    numbers = {label: number for number, label in enumerate(plan.base)}
-    names = [features.dataset.class_names[label] for label in plan.base]
-    return Task(
-        features.views("train", rows) if crops is None else features.plain("train", rows)[:, None],
-        torch.tensor([numbers[labels[row]] for row in rows]),
-        names,
-        backbone.embed_names(names, template),
-        crops,
-        base=_evaluated(features, plan.base, plan.split),
-        new=_evaluated(features, plan.new, plan.split),
-        validation=None if plan.split == "val" else _evaluated(features, plan.base, "val", most=MOST_VALIDATION),
-    )
-
-
-def learned_rows(features: Features, plan: Plan, config: RunConfig) -> tuple[int, ...]:
-    """Return the rows of the training split that are learned from: those drawn, of the base classes."""
-    labels, base = features.labels("train").tolist(), set(plan.base)
-    return tuple(row for row in features.draw(config.shots, config.seed).train if labels[row] in base)
-
-
-def _evaluated(
-    features: Features, classes: Sequence[int], split: Split, *, most: int | None = None
-) -> Evaluated | None:
-    """Return the photos of some classes; of more than ``most``, that many at random, the same ones in every run."""
-    numbers = {label: number for number, label in enumerate(classes)}
-    labels = features.labels(split)
-    rows = torch.tensor([row for row, label in enumerate(labels.tolist()) if label in numbers], dtype=torch.long)
-    if not len(rows):
-        return None
-    if most is not None and len(rows) > most:
-        rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:most].sort().values]
-    names = [features.dataset.class_names[label] for label in classes]
-    truth = torch.tensor([numbers[int(label)] for label in labels[rows]])
-    return Evaluated(names, features.plain(split, rows), truth, rows, split)

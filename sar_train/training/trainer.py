@@ -22,13 +22,13 @@ from sar_train.data.feature_file import save_features
 from sar_train.data.open_dataset import locate
 from sar_train.data.progress import ProgressCallback
 from sar_train.errors import DivergedError, RunError
-from sar_train.training import checkpoint, loop, measures
+from sar_train.training import checkpoint, measures
 from sar_train.training.context import RunContext, open_data, prepare
 from sar_train.training.identity import outcome_settings, regulariser_of, regulariser_settings
 from sar_train.training.page import PAGE, write_page
 from sar_train.training.prompted import PromptedCLIP
 from sar_train.training.record import STATISTICS, Answers, Results, make_record, scores
-from sar_train.training.state import State, start
+from sar_train.training.state import State
 from sar_train.training.statistics import fitting
 from sar_train.training.statistics.run_file import FittedStatistics, remove_statistics, save_statistics
 
@@ -180,22 +180,12 @@ def _check_embeddings(prompted: PromptedCLIP, context: RunContext) -> None:
 
 def _train(context: RunContext, state: State, after_epoch: Callable[[State], None]) -> None:
     """Run the loop; raise RunError with advice where memory does not suffice."""
-    config = context.config
     try:
-        loop.train(
-            context.backbone,
-            context.task,
-            state,
-            context.schedule,
-            context.regularisation(),
-            after_epoch,
-            precision=config.precision,
-            micro_batch=config.micro_batch,
-        )
+        context.train(state, after_epoch)
     except RuntimeError as error:
         if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
             raise RunError(
-                f"out of memory on {config.device} with batches of {context.schedule.batch_size} photos and "
+                f"out of memory on {context.config.device} with batches of {context.schedule.batch_size} photos and "
                 f"{len(context.task.class_names)} classes: try --micro-batch 1 (photos at once), --precision bf16, "
                 "or fewer novel names a step (--set sar.subset=…)"
             ) from None
@@ -204,7 +194,7 @@ def _train(context: RunContext, state: State, after_epoch: Callable[[State], Non
 
 def _start(context: RunContext, out: Path, *, resume: bool, tell: ProgressCallback) -> tuple[State, float]:
     """Return the state to continue from, and the seconds of training that are in it."""
-    state = start(context.method, context.schedule, context.config.seed, scaled=context.config.precision == "fp16")
+    state = context.start()
     stored = checkpoint.load_state(out) if resume else None
     if stored:
         tensors, meta = stored

@@ -25,10 +25,9 @@ from sar_train.data.progress import ProgressCallback
 from sar_train.errors import DataError, RunError
 from sar_train.methods.base import Setup
 from sar_train.methods.base import methods as known_methods
-from sar_train.training import loop
 from sar_train.training.context import RunContext
 from sar_train.training.prompted import PromptedCLIP
-from sar_train.training.state import State, start
+from sar_train.training.state import State
 from sar_train.training.statistics.run_file import FittedStatistics, PromptName
 from sar_train.training.task import Task
 
@@ -207,17 +206,7 @@ def _train_on(context: RunContext, class_labels: Sequence[int], after_epoch: Cal
         others = {name.casefold() for name in set(task.class_names) - set(names)}
         novel = dataclasses.replace(novel, names=tuple(n for n in novel.names if n.casefold() not in others))
     fold = dataclasses.replace(context, task=subset, method=method, novel=novel)
-    state = start(method, context.schedule, config.seed, scaled=config.precision == "fp16")
-    loop.train(
-        context.backbone,
-        subset,
-        state,
-        context.schedule,
-        fold.regularisation(),
-        after_epoch,
-        precision=config.precision,
-        micro_batch=config.micro_batch,
-    )
+    fold.train(fold.start(), after_epoch)
     return PromptedCLIP(context.backbone, method, context.teacher, names)
 
 
