@@ -60,30 +60,6 @@ class _Prompts:
     regularisers: Mapping[str, float]
 
 
-@dataclass(frozen=True)
-class _Record:
-    """The kinds of what export and experiments read in a record; none of them has to be there."""
-
-    dataset: Mapping[str, Any] = field(default_factory=dict)
-    config: Mapping[str, Any] = field(default_factory=dict)
-    seed: int = 0
-    metrics: Mapping[str, Any] | None = None
-    zero_shot: Mapping[str, Any] | None = None
-    other_metrics: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    calibration: Mapping[str, Any] | None = None
-
-
-@dataclass(frozen=True)
-class _Unfinished:
-    """Metadata of the state of an unfinished run."""
-
-    config: Mapping[str, Any]
-    epoch: int
-    history: tuple[Mapping[str, Any], ...]
-    seconds: float
-    learned_from: Any = None
-
-
 def save_run(folder: Path, run: Run) -> None:
     """Write ``prompts.safetensors``, then ``record.json``; a folder with a record is a finished run.
 
@@ -135,11 +111,11 @@ def load_run(path: Path) -> Run:
     for key in ("settings", "class_names", "regularisers"):
         if key in entries:
             entries[key] = _parsed(entries[key], f"{prompts}: {key}")
-    fields: _Prompts = _checked(_Prompts, entries, prompts)
-    record = _parsed(_text(path / RECORD), path / RECORD) if (path / RECORD).is_file() else {}
-    if not isinstance(record, dict):
-        raise RunError(f"{path / RECORD}: damaged: expected a JSON object, got {type(record).__name__}")
-    _checked(_Record, {key: record[key] for key in record.keys() & _Record.__dataclass_fields__}, path / RECORD)
+    try:
+        fields = build(_Prompts, entries, f"{prompts}: damaged")
+    except BundleError as error:
+        raise RunError(str(error)) from None
+    record = _object(_text(path / RECORD), path / RECORD) if (path / RECORD).is_file() else {}
     return Run(
         tensors=tensors,
         method=fields.method,
@@ -207,8 +183,7 @@ def load_state(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         return None
     try:
         tensors, metadata = load_tensors(path)
-        meta = _parsed(metadata.get("meta", ""), path)
-        _checked(_Unfinished, meta, path)
+        meta = _object(metadata.get("meta", ""), path)
     except RunError as error:
         raise RunError(f"{error}; start anew with --no-resume") from None
     return tensors, meta
@@ -225,16 +200,16 @@ def _parsed(text: str, source: object) -> Any:
     """Return JSON of a run's file; raise RunError if it is none."""
     try:
         return json.loads(text)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise RunError(f"{source}: damaged: not valid JSON ({error})") from None
 
 
-def _checked(kind: Any, content: Any, path: Path) -> Any:
-    """Return JSON of a run's file as an annotated dataclass; raise RunError if it does not fit."""
-    try:
-        return build(kind, content, f"{path}: damaged")
-    except BundleError as error:
-        raise RunError(str(error)) from None
+def _object(text: str, source: object) -> dict[str, Any]:
+    """Return the JSON object of a run's file; raise RunError if it is none."""
+    content = _parsed(text, source)
+    if not isinstance(content, dict):
+        raise RunError(f"{source}: damaged: expected a JSON object, got {type(content).__name__}")
+    return content
 
 
 def remove_state(folder: Path) -> None:

@@ -108,12 +108,10 @@ class Answering:
     Attributes:
         branch: what answers.
         logits: returns (N, C) float64 for evaluated photos and the C trained classes.
-        class_names: these classes.
     """
 
     branch: EvaluatedBranch
     logits: Callable[[Evaluated], Doubles]
-    class_names: Sequence[str]
 
 
 def answering(
@@ -148,7 +146,7 @@ def answering(
             scores = prompted.logits(images(evaluated), names, frozen=True)
         return (scores + shift).double().cpu().numpy()
 
-    return Answering(branch, logits, names)
+    return Answering(branch, logits)
 
 
 def confidence(context: RunContext, way: Answering) -> Fitted | None:

@@ -52,7 +52,7 @@ def write_page(context: RunContext, way: Answering, confidence: Fitted | None, f
 
 def _evaluation(context: RunContext, base: Evaluated, way: Answering, temperature: float) -> Evaluation:
     """Evaluate the test photos of the trained classes, and say what to do about mistakes."""
-    names = distinct(way.class_names)
+    names = distinct(context.task.class_names)
     logits = torch.from_numpy(way.logits(base)) / temperature
     best = logits.topk(min(RANKED, len(names)))
     scores = (best.values - logits.logsumexp(1, keepdim=True)).exp()

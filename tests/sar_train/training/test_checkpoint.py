@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -214,9 +213,6 @@ def test_numbers_that_are_not_finite_are_damage(tmp_path: Path) -> None:
     [
         ('{"seed": 1, ', "damaged: not valid JSON"),
         ("[]", "expected a JSON object, got list"),
-        ('{"metrics": 3}', "field metrics: expected Mapping"),
-        ('{"other_metrics": {"statistics": 3}}', "field other_metrics.statistics: expected Mapping"),
-        ('{"seed": "1"}', "field seed: expected int"),
     ],
 )
 def test_a_damaged_record_is_one_line(tmp_path: Path, text: str, words: str) -> None:
@@ -229,9 +225,7 @@ def test_a_damaged_record_is_one_line(tmp_path: Path, text: str, words: str) -> 
     ("meta", "words"),
     [
         (None, "damaged: not valid JSON"),
-        ("[]", "expected an object, got"),
-        ("{}", "missing field config"),
-        (json.dumps(META | {"epoch": "3"}), "field epoch: expected int"),
+        ("[]", "expected a JSON object, got list"),
     ],
 )
 def test_a_damaged_state_is_one_line(tmp_path: Path, meta: str | None, words: str) -> None:
