@@ -32,6 +32,8 @@ from typing import Any
 
 import click
 
+from scripts import docs_commands
+
 ROOT = Path(__file__).resolve().parent.parent
 TARGET = ROOT / "docs" / "surface.txt"
 CLASSES = ("latte art", "pour-over coffee")
@@ -67,14 +69,13 @@ def lines() -> list[str]:
 # ---------------------------------------------------------------------------------------------------------- commands
 def commands() -> Iterator[str]:
     """Yield a line for each command, argument and option of the installed programs."""
-    scripts: dict[str, str] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["scripts"]
-    for name, target in scripts.items():
-        module, _, attribute = target.partition(":")
-        yield from _command(name, getattr(importlib.import_module(module), attribute))
+    programs = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["scripts"]
+    for name in programs:
+        for command, context in docs_commands.commands(name):
+            yield from _command(command, context)
 
 
-def _command(name: str, command: click.Command, parent: click.Context | None = None) -> Iterator[str]:
-    context = click.Context(command, parent, name, **command.context_settings)
+def _command(command: click.Command, context: click.Context) -> Iterator[str]:
     yield f"command {context.command_path}"
     for parameter in command.params:
         if getattr(parameter, "hidden", False):
@@ -89,10 +90,6 @@ def _command(name: str, command: click.Command, parent: click.Context | None = N
         ]
         kind = "option" if isinstance(parameter, click.Option) else "argument"
         yield " ".join([kind, context.command_path, names, shape, *filter(None, notes)])
-    if isinstance(command, click.Group):
-        for inner in command.list_commands(context):
-            if (child := command.get_command(context, inner)) and not child.hidden:
-                yield from _command(inner, child, context)
 
 
 def _environment(parameter: click.Parameter, context: click.Context) -> str:

@@ -33,7 +33,7 @@ def requirements() -> list[Requirement]:
         *(line for name, extra in extras.items() if name not in NOT_FOR_DEVELOPMENT for line in extra),
         *(line for group in PYPROJECT["dependency-groups"].values() for line in group),
     ]
-    return [found for found in map(Requirement, lines) if found.name != PROJECT["name"]]
+    return [requirement for requirement in map(Requirement, lines) if requirement.name != PROJECT["name"]]
 
 
 @pytest.mark.parametrize("python", PYTHONS)

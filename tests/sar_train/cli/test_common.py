@@ -31,10 +31,10 @@ def encoding(total: int, step: int) -> list[str]:
 
 
 def test_a_log_gets_a_line_each_tenth(capsys: pytest.CaptureFixture[str]) -> None:
-    found = shown([*encoding(5000, 8), *encoding(50, 1), "zero-shot: 60 %"], capsys).splitlines()
-    assert found[:3] == [f"encoding {done}/5,000 train photos" for done in ("8", "504", "1,000")]
-    assert found[10] == "encoding 5,000/5,000 train photos"
-    assert found[11:] == [
+    lines = shown([*encoding(5000, 8), *encoding(50, 1), "zero-shot: 60 %"], capsys).splitlines()
+    assert lines[:3] == [f"encoding {done}/5,000 train photos" for done in ("8", "504", "1,000")]
+    assert lines[10] == "encoding 5,000/5,000 train photos"
+    assert lines[11:] == [
         *[f"encoding {done}/50 train photos" for done in (1, *range(5, 51, 5))],
         "zero-shot: 60 %",
     ]
@@ -51,23 +51,23 @@ def terminal() -> Iterator[list[str]]:
     tty = pytest.importorskip("tty")
     screen, line = os.openpty()
     tty.setraw(line)
-    found: list[str] = []
+    output: list[str] = []
     with os.fdopen(line, "w") as stream, contextlib.redirect_stderr(stream):
-        yield found
+        yield output
     with contextlib.suppress(OSError):  # so reading ends where nobody can write any more
-        while part := os.read(screen, 65536):
-            found.append(part.decode())
+        while piece := os.read(screen, 65536):
+            output.append(piece.decode())
     os.close(screen)
 
 
 def test_a_terminal_has_one_line_that_is_rewritten() -> None:
-    with terminal() as found:
+    with terminal() as output:
         show = ProgressLine(quiet=False)
         for line in [*encoding(4, 1), "zero-shot: 60 %", "epoch 1/1  loss 1.0"]:
             show(line)
         show.close()
-    passing, line, last, end = "".join(found).split("\n")
-    assert [part.rstrip() for part in passing.split("\r")] == ["", *encoding(4, 1)]
+    passing, line, last, end = "".join(output).split("\n")
+    assert [line.rstrip() for line in passing.split("\r")] == ["", *encoding(4, 1)]
     assert (line, last.strip(), end) == ("zero-shot: 60 %", "epoch 1/1  loss 1.0", "")
 
 
@@ -77,9 +77,9 @@ def test_a_warning_gets_a_line_of_its_own() -> None:
         ProgressLine(quiet=False)("encoding 1/2 train photos")
         logging.getLogger("sar_train.data").warning("a full\ndisk")
 
-    with terminal() as found:
+    with terminal() as output:
         command()
-    assert "".join(found).split("\n")[1:] == ["Warning: a full disk", ""]
+    assert "".join(output).split("\n")[1:] == ["Warning: a full disk", ""]
 
 
 def test_a_terminal_obeys_no_name(capsys: pytest.CaptureFixture[str]) -> None:
