@@ -25,7 +25,7 @@ from support.problems import (
 from support.tiny import tiny_backbone
 from torch import Tensor
 
-from sar_train.methods.base import PromptMethod
+from sar_train.methods.base import PromptMethod, methods
 from sar_train.regularisers.base import RegulariserInputs
 from sar_train.regularisers.sar import SAR, SARConfig
 from sar_train.training import loop
@@ -126,7 +126,7 @@ def test_a_draw_from_the_union_keeps_rows_and_teacher_together() -> None:
     assert len({tuple(inputs.is_base.tolist()) for inputs in watched.seen}) > 1
 
 
-@pytest.mark.parametrize("name", ["coop", "kgcoop", "prograd", "tcp", "dept", "maple", "promptsrc", "cocoop"])
+@pytest.mark.parametrize("name", methods.entries)
 def test_pieces_of_a_batch_add_up_to_the_batch(name: str) -> None:
     data = problem_for(name)
     extra = None if name == "cocoop" else regularisation(weight=1.0)  # its names follow each piece's first photo
@@ -138,27 +138,16 @@ def test_pieces_of_a_batch_add_up_to_the_batch(name: str) -> None:
     assert any(change.abs().max() > 0 for change in results[0][1].values())
 
 
-@pytest.mark.parametrize("name", ["coop", "tcp"])
+@pytest.mark.parametrize("name", methods.entries)
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_half_precision_stays_finite_and_ends_where_float32_ends(name: str, precision: Any) -> None:
-    plan = schedule(name, epochs=12)
+    plan = schedule(name, epochs=3, batch_size=4)
     whole = train(started(name, plan), name, plan, regularisation(weight=0.5))
-    extra = regularisation(weight=0.5)
-    half = train(started(name, plan, precision=precision), name, plan, extra, precision=precision)
+    half = train(started(name, plan, precision=precision), name, plan, regularisation(weight=0.5), precision=precision)
     assert half.history != whole.history, "nothing was computed at half precision"
-    assert whole.history[-1]["cross_entropy"] < whole.history[0]["cross_entropy"] - 0.2
     for key in ("cross_entropy", "regulariser"):
-        assert half.history[-1][key] == pytest.approx(whole.history[-1][key], abs=0.05), key
+        assert half.history[-1][key] == pytest.approx(whole.history[-1][key], abs=0.1), key
     assert all(p.dtype == torch.float32 and p.isfinite().all() for p in half.method.parameters())
-
-
-@pytest.mark.parametrize("name", ["prograd", "promptsrc", "maple", "cocoop", "dept"])
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_every_kind_of_method_takes_half_precision(name: str, precision: Any) -> None:
-    plan = schedule(name, epochs=2, batch_size=4)
-    whole = train(started(name, plan), name, plan)
-    half = train(started(name, plan, precision=precision), name, plan, precision=precision)
-    assert half.history[-1]["cross_entropy"] == pytest.approx(whole.history[-1]["cross_entropy"], abs=0.1)
 
 
 def test_float16_scales_the_loss_and_gives_the_same_update() -> None:

@@ -81,9 +81,7 @@ def test_a_run_keeps_statistics_of_the_photos_it_learned_from(tmp_path: Path) ->
     learned = scattered(torch.arange(8).repeat_interleave(12).tolist(), 1, 1.0).half().float()[rows].double()
     np.testing.assert_allclose(statistics.means[3], learned.mean(0), atol=1e-3)
     assert run.record["other_metrics"]["statistics"]["base_accuracy"] >= run.record["metrics"]["base_accuracy"]
-    assert "by its name is found in about" in expectation(record)
     assert "estimate for 8 added classes and photos of the same kind" in expectation(record)
-    assert "with 8 classes this is a rough guide" in expectation(record)
 
 
 def test_statistics_are_one_ranking_of_trained_and_new_classes(tmp_path: Path) -> None:
