@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -132,9 +132,8 @@ def main(**options: Any) -> None:
         click.echo(json.dumps(record | files, ensure_ascii=False))
     else:
         click.echo(table(record, run.path, run.page))
-    warn_below_zero_shot(run)
-    warn_statistics_below(run)
-    warn_not_calibrated(run)
+    for warning in warnings_of(run):
+        click.echo(f"Warning: {warning}", err=True)
 
 
 def plan(options: dict[str, Any], settings: dict[str, dict[str, str]], *, form: str, quiet: bool) -> str:
@@ -238,42 +237,31 @@ def _lines(rows: Mapping[str, Mapping[str, Any]], columns: Iterable[str]) -> lis
     return lines
 
 
-def warn_below_zero_shot(run: TrainedRun) -> None:
-    """Warn if a learned prompt is worse than the hand-crafted one."""
-    metrics, zero_shot = run.record["metrics"], run.record["zero_shot"]
-    for key, label in (("base_accuracy", "the trained classes"), ("new_accuracy", "new classes")):
-        if metrics[key] is not None and round(metrics[key], 1) < round(zero_shot[key], 1):
-            click.echo(
-                f"Warning: on {label} this prompt ({metrics[key]:.1f} %) is below zero-shot ({zero_shot[key]:.1f} %); "
-                "more epochs, more photos, or the hand-crafted prompt (sar-export --handcrafted) may serve better.",
-                err=True,
-            )
-
-
-def warn_statistics_below(run: TrainedRun) -> None:
-    """Warn if class statistics, which a bundle would answer with, do much worse than the prompt alone or zero-shot."""
-    answer = run.scores.base_accuracy
-    if answer is None or run.record["statistics"] is None:
-        return
-    percent, way, command = max(
-        (run.record["metrics"]["base_accuracy"], "the prompt alone", "sar-train --no-statistics"),
-        (run.zero_shot.base_accuracy, "zero-shot", "sar-export --handcrafted"),
-    )
-    if percent - answer > _MUCH:
-        click.echo(
-            f"Warning: class statistics get {answer:.1f} % of these test photos right, {way} {percent:.1f} %; "
-            f"to answer with that, use {command}",
-            err=True,
-        )
-
-
-def warn_not_calibrated(run: TrainedRun) -> None:
-    """Warn if too few images were held out to tell how far scores can be trusted."""
+def warnings_of(run: TrainedRun) -> Iterator[str]:
+    """Yield what to mind of a run: a prompt below zero-shot, statistics far below another way, unknown confidence."""
     from sar_infer.classify.calibration import not_calibrated
 
+    metrics, zero_shot, statistics = (run.record[key] for key in ("metrics", "zero_shot", "statistics"))
+    for key, label in (("base_accuracy", "the trained classes"), ("new_accuracy", "new classes")):
+        if metrics[key] is not None and round(metrics[key], 1) < round(zero_shot[key], 1):
+            yield (
+                f"on {label} this prompt ({metrics[key]:.1f} %) is below zero-shot ({zero_shot[key]:.1f} %); "
+                "more epochs, more photos, or the hand-crafted prompt (sar-export --handcrafted) may serve better."
+            )
+    answer = run.scores.base_accuracy
+    if statistics is not None and answer is not None:
+        percent, way, command = max(
+            (metrics["base_accuracy"], "the prompt alone", "sar-train --no-statistics"),
+            (zero_shot["base_accuracy"], "zero-shot", "sar-export --handcrafted"),
+        )
+        if percent - answer > _MUCH:
+            yield (
+                f"class statistics get {answer:.1f} % of these test photos right, {way} {percent:.1f} %; "
+                f"to answer with that, use {command}"
+            )
     if run.record["calibration"] is None:
         dataset = run.record["dataset"]
-        left_out = (run.record["statistics"] or {}).get("temperature") is not None
-        why = not_calibrated(dataset["held_out"], left_out=left_out)
+        left_out = statistics is not None and statistics.get("temperature") is not None
         more = "hold out more with fewer --shots" if dataset["split_origin"] == "ours" else "give more test photos"
-        click.echo(f"Warning: {why}; {more}, or use sar-bank calibrate later (docs/confidence.md)", err=True)
+        why = not_calibrated(dataset["held_out"], left_out=left_out)
+        yield f"{why}; {more}, or use sar-bank calibrate later (docs/confidence.md)"

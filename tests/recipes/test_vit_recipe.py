@@ -61,12 +61,12 @@ def test_test_photos_of_published_splits_are_left_out(tmp_path: Path) -> None:
     rows = [[path, 0, "cat"] for path in [*paths, "cat/absent.png"]]
     split = {"train": [rows[0], rows[4]], "val": [rows[1]], "test": [rows[2]]}
     (tmp_path / "caltech-101" / "split_zhou_Caltech101.json").write_text(json.dumps(split))
-    found = [path.relative_to(tmp_path).as_posix() for path in photos.usable(tmp_path)]
-    assert [path for path in found if path.startswith("caltech")] == [
+    usable = [path.relative_to(tmp_path).as_posix() for path in photos.usable(tmp_path)]
+    assert [path for path in usable if path.startswith("caltech")] == [
         "caltech-101/101_ObjectCategories/cat/0.png",
         "caltech-101/101_ObjectCategories/cat/1.png",
     ]
-    assert len(found) == 5
+    assert len(usable) == 5
 
 
 def test_a_folder_without_photos_is_one_clear_error(tmp_path: Path) -> None:
@@ -132,6 +132,6 @@ def test_maps_are_kept_until_something_changes(tmp_path: Path) -> None:
 
     photo, file = write_photo(tmp_path / "photo.png"), tmp_path / "maps.safetensors"
     keys = [photos.key([photo], tmp_path, views) for views in (2, 2, 3)]
-    found = [float(photos.kept(file, key, make)[0, 0]) for key in keys]
-    assert found == [0, 0, 1]
+    values = [float(photos.kept(file, key, make)[0, 0]) for key in keys]
+    assert values == [0, 0, 1]
     assert float(photos.kept(None, keys[0], make)[0, 0]) == 2
