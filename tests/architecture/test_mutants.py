@@ -24,10 +24,10 @@ def changed(number: int) -> str:
 
 
 def test_every_fault_is_one_change_of_behaviour() -> None:
-    found = [changed(number) for number in range(len(mutants.faults(ast.parse(MODULE))))]
     before = ast.unparse(ast.parse(MODULE)).splitlines()
     lines = [
-        [line.strip() for line, old in zip(text.splitlines(), before, strict=True) if line != old] for text in found
+        [line.strip() for line, old in zip(changed(number).splitlines(), before, strict=True) if line != old]
+        for number in range(len(mutants.faults(ast.parse(MODULE))))
     ]
     rows = "return [value + 1 for value, _ in zip(values, values, strict=True) if value is not least]"
     assert sorted(line for (line,) in lines) == sorted(

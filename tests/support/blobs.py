@@ -12,12 +12,12 @@ from sar_train.config.run import RunConfig
 from sar_train.data.feature_file import save_features
 
 
-def write_blobs(folder: Path) -> RunConfig:
-    """Settings of a run of a second on a feature file that is made in the folder."""
+def write_blobs(folder: Path, *more: str) -> RunConfig:
+    """Settings of a run of a second on a feature file that is made in the folder; ``more`` are novel names."""
     register()
     features, names = folder / "blobs.safetensors", folder / "novel.txt"
     save_features(feature_set(), features)
-    names.write_text("fox\nboat\nlamp\ngrey stone\nbird\n")
+    names.write_text("\n".join(["fox", "boat", "lamp", "grey stone", "bird", *more]))
     return RunConfig(
         data=str(features),
         backbone=VIT,

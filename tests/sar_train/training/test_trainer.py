@@ -14,14 +14,13 @@ from pathlib import Path
 import pytest
 import torch
 from packaging.version import Version
+from support.blobs import write_blobs
 from support.photos import write_folder
 from support.problems import CLASSES, feature_set
 from support.regularisers import seven
-from support.tiny import VIT, register, tiny_backbone
+from support.tiny import tiny_backbone
 
-from sar_train.clip import backbone
 from sar_train.config.run import RunConfig
-from sar_train.data.feature_file import save_features
 from sar_train.errors import RunError
 from sar_train.evaluation.relations import held_out_names, spearman_of_relations
 from sar_train.training import trainer
@@ -32,23 +31,9 @@ from sar_train.training.prompted import restore
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
-    """Settings of a run of three epochs on four base classes of blobs, with a few novel names."""
-    register()
-    folder = tmp_path_factory.mktemp("blobs")
-    save_features(feature_set(), folder / "blobs.safetensors")
-    (folder / "novel.txt").write_text("fox\nboat\nlamp\ngrey stone\nbird\napple\n")
-    return RunConfig(
-        data=str(folder / "blobs.safetensors"),
-        backbone=VIT,
-        pretrained=backbone.RANDOM,
-        novel=str(folder / "novel.txt"),
-        shots=4,
-        epochs=3,
-        learning_rate=0.005,
-        batch_size=8,
-        quick=True,
-        sections={"sar": {"subset": 4}},
-    )
+    """Settings of a run of three epochs on four base classes of blobs; apple is among the new classes too."""
+    blobs = write_blobs(tmp_path_factory.mktemp("blobs"), "apple")
+    return dataclasses.replace(blobs, protocol="auto", epochs=3)
 
 
 @pytest.fixture
@@ -90,7 +75,7 @@ def test_a_record_says_what_was_done_and_what_came_of_it(finished: Finished, con
     assert record["config"]["shots"] == 4
     assert record["config"]["protocol"] == "base-to-new"
     assert record["seed"] == 1
-    assert record["novel"] == {"source": config.novel, "count": 5, "overlap": 1}  # apple is a new class
+    assert record["novel"] == {"source": config.novel, "count": 5, "overlap": 1}
     assert list(record["other_metrics"]) == ["statistics"]
     for prompt in ("metrics", "zero_shot"):
         scores = record[prompt]
