@@ -201,9 +201,8 @@ def rankings(domain: Domain, test: Photos, run_folder: Path, args: argparse.Name
     """Return the scores of one ranking by number of photos: without statistics, as chosen, and in hindsight."""
     from sar_infer.classifiers.left_out import ALPHAS, LEARNED
     from sar_infer.classifiers.statistics import composed
-    from sar_train.training.checkpoint import load_run
+    from sar_train.training.checkpoint import load_run, load_statistics
     from sar_train.training.prompted import restore
-    from sar_train.training.statistics.run_file import load_statistics
 
     fitted, backbone = load_statistics(run_folder), args.backbone
     if fitted is None:

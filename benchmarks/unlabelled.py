@@ -67,7 +67,7 @@ def measured(
     """Yield stream, photos of each added class, and the three harmonic means, for each half of the test photos."""
     from sar_infer.classifiers.learning import KnownClasses, learn
     from sar_infer.classifiers.statistics import composed
-    from sar_train.training.statistics.run_file import load_statistics
+    from sar_train.training.checkpoint import load_statistics
 
     fitted = load_statistics(run_folder)
     if fitted is None:

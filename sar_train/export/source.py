@@ -23,10 +23,9 @@ from sar_train.clip.backbone import Backbone
 from sar_train.errors import ConfigError, RunError
 from sar_train.export.fixed import handcrafted, with_handcrafted
 from sar_train.methods.base import PromptMethod, methods
-from sar_train.training.checkpoint import Run, load_run
+from sar_train.training.checkpoint import Run, load_run, load_statistics
 from sar_train.training.prompted import PromptedCLIP, restore
 from sar_train.training.record import MEAN_IMAGE, STATISTICS, TEXT_BRANCH
-from sar_train.training.statistics.run_file import load_statistics
 
 HANDCRAFTED = "handcrafted"
 """Method of a bundle without training."""

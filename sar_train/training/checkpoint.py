@@ -1,4 +1,7 @@
-"""The files of a run: prompts without the backbone, as safetensors with everything needed to use them."""
+"""The files of a run: prompts without the backbone, class statistics, the record, and the state of an unfinished run.
+
+Prompts and statistics are safetensors files with everything needed to use them.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,17 @@ import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from sar_infer.errors import BundleError
+from sar_infer.classifiers.left_out import HANDCRAFTED, LEARNED
+from sar_infer.classifiers.statistics import Statistics
+from sar_infer.errors import BankError, BundleError
 from sar_infer.storage.files import write_atomically
 from sar_infer.storage.strict_json import build
 from sar_train.errors import RunError
@@ -22,8 +28,14 @@ from sar_train.errors import RunError
 PROMPTS = "prompts.safetensors"
 STATE = "state.safetensors"
 RECORD = "record.json"
+FITTED_STATISTICS = "fitted_statistics.safetensors"
+FORMER_STATISTICS = "statistics.safetensors"
+"""Their name in older run folders; a bundle has another file of that name."""
 FORMAT = "sar-prompts"
 SCHEMA_VERSION = 2
+STATISTICS_FORMAT = "sar-statistics"
+STATISTICS_SCHEMA_VERSION = 1
+PromptName = Literal["learned", "handcrafted"]
 
 
 @dataclass(frozen=True)
@@ -161,6 +173,71 @@ def load_coop(path: Path) -> Run:
 def _coop_settings(context: Tensor) -> dict[str, Any]:
     """Return settings of CoOp that give a context of this shape."""
     return {"context_init": "", "n_ctx": len(context)}
+
+
+@dataclass(frozen=True)
+class FittedStatistics:
+    """Class statistics with the prompt that they belong to.
+
+    Attributes:
+        statistics: fitted, or the defaults.
+        prompt: the prompt of the bundle.
+        template: the hand-crafted one.
+        record: the entry of ``record.json``, plain JSON values.
+    """
+
+    statistics: Statistics
+    prompt: PromptName
+    template: str
+    record: dict[str, Any]
+
+
+def save_statistics(folder: Path, fitted: FittedStatistics) -> None:
+    """Write the statistics into a run folder, whole or not at all.
+
+    Raises:
+        RunError: it cannot be written.
+    """
+    metadata = {
+        "format": STATISTICS_FORMAT,
+        "schema_version": str(STATISTICS_SCHEMA_VERSION),
+        "prompt": fitted.prompt,
+        "template": fitted.template,
+        "record": json.dumps(fitted.record, ensure_ascii=False),
+    }
+    tensors = {name: torch.from_numpy(np.array(array)) for name, array in fitted.statistics.tensors().items()}
+    save_tensors(folder / FITTED_STATISTICS, tensors, metadata)
+
+
+def load_statistics(folder: Path) -> FittedStatistics | None:
+    """Read the statistics of a run folder; None if it has none.
+
+    Raises:
+        RunError: the file is damaged, or of a newer version.
+    """
+    path = folder / (FITTED_STATISTICS if (folder / FITTED_STATISTICS).is_file() else FORMER_STATISTICS)
+    if not path.is_file():
+        return None
+    tensors, metadata = load_tensors(path)
+    if metadata.get("format") != STATISTICS_FORMAT or metadata.get("prompt") not in (LEARNED, HANDCRAFTED):
+        raise RunError(f"{path}: not a statistics file of sar-train")
+    if metadata.get("schema_version") != str(STATISTICS_SCHEMA_VERSION):
+        raise RunError(
+            f"{path}: schema {metadata.get('schema_version')}, this reads {STATISTICS_SCHEMA_VERSION}: upgrade"
+        )
+    try:
+        statistics = Statistics.from_tensors({name: tensor.numpy() for name, tensor in tensors.items()})
+        template, record = metadata["template"], json.loads(metadata["record"])
+    except (BankError, KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{path}: {error}; train again, or delete the file to go without statistics") from None
+    prompt: PromptName = "learned" if metadata["prompt"] == LEARNED else "handcrafted"
+    return FittedStatistics(statistics, prompt, template, record)
+
+
+def remove_statistics(folder: Path) -> None:
+    """Remove the statistics of a run folder, if it has any."""
+    for name in (FITTED_STATISTICS, FORMER_STATISTICS):
+        (folder / name).unlink(missing_ok=True)
 
 
 def save_state(folder: Path, tensors: dict[str, Tensor], meta: Mapping[str, Any]) -> None:

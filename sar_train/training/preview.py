@@ -25,7 +25,7 @@ from sar_train.data.readers.base import reader_of, readers
 from sar_train.errors import DataError
 from sar_train.training import loop
 from sar_train.training.context import Outline, RunContext, outline
-from sar_train.training.statistics.fitting import trains_again
+from sar_train.training.fitting import trains_again
 from sar_train.training.task import MOST_VALIDATION, Task
 
 _ENCODED = 16

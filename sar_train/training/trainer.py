@@ -22,15 +22,13 @@ from sar_train.data.feature_file import save_features
 from sar_train.data.open_dataset import locate
 from sar_train.data.progress import ProgressCallback
 from sar_train.errors import DivergedError, RunError
-from sar_train.training import checkpoint, measures
+from sar_train.training import checkpoint, fitting, measures
 from sar_train.training.context import RunContext, open_data, prepare
 from sar_train.training.identity import outcome_settings, regulariser_of, regulariser_settings
 from sar_train.training.page import PAGE, write_page
 from sar_train.training.prompted import PromptedCLIP
 from sar_train.training.record import STATISTICS, Answers, Results, make_record, scores
 from sar_train.training.state import State
-from sar_train.training.statistics import fitting
-from sar_train.training.statistics.run_file import FittedStatistics, remove_statistics, save_statistics
 
 SAVE_EVERY = 5.0
 """Seconds between saved states."""
@@ -128,12 +126,12 @@ def run(
     return finished
 
 
-def _save(out: Path, run: checkpoint.Run, fitted: FittedStatistics | None) -> None:
+def _save(out: Path, run: checkpoint.Run, fitted: checkpoint.FittedStatistics | None) -> None:
     """Write the files of a finished run; its record comes last, and then the saved state goes."""
     if fitted:
-        save_statistics(out, fitted)
+        checkpoint.save_statistics(out, fitted)
     else:  # a run that failed while it was saved may have left some
-        remove_statistics(out)
+        checkpoint.remove_statistics(out)
     checkpoint.save_run(out, run)
     checkpoint.remove_state(out)
 
@@ -273,7 +271,7 @@ def remove(out: Path) -> None:
     """Delete a run's own files and, if nothing else is in it, its folder."""
     for name in (checkpoint.PROMPTS, checkpoint.RECORD, PAGE):
         (out / name).unlink(missing_ok=True)
-    remove_statistics(out)
+    checkpoint.remove_statistics(out)
     checkpoint.remove_state(out)
     if out.is_dir() and not any(out.iterdir()):
         shutil.rmtree(out)

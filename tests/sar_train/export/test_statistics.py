@@ -27,9 +27,8 @@ from sar_train.data.feature_file import save_features
 from sar_train.export.bundle import export_bundle
 from sar_train.export.source import APPROXIMATION, from_run
 from sar_train.training import trainer
-from sar_train.training.checkpoint import load_run
+from sar_train.training.checkpoint import FITTED_STATISTICS, load_run, load_statistics
 from sar_train.training.prompted import restore
-from sar_train.training.statistics.run_file import FILE, load_statistics
 
 pytestmark = pytest.mark.slow
 Prompt = Literal["learned", "handcrafted"]
@@ -122,7 +121,7 @@ def test_a_run_from_before_is_exported_alike(run: Path, tmp_path: Path) -> None:
     per_image = record(run)["config"]["method"] == "cocoop" and fitted.prompt == "learned"
     approximate = "mean-image" if per_image else None
     old, now = shutil.copytree(run, tmp_path / "old"), from_run(run, approximate=approximate).class_statistics("")
-    (old / FILE).rename(old / "statistics.safetensors")
+    (old / FITTED_STATISTICS).rename(old / "statistics.safetensors")
     before = from_run(old, approximate=approximate).class_statistics("")
     assert before is not None and now is not None
     assert before.names == now.names
@@ -133,7 +132,7 @@ def test_a_run_from_before_is_exported_alike(run: Path, tmp_path: Path) -> None:
 
 def test_a_run_without_them_is_exported_as_before(run: Path, tmp_path: Path) -> None:
     old = shutil.copytree(run, tmp_path / "old")
-    (old / FILE).unlink()
+    (old / FITTED_STATISTICS).unlink()
     approximate = "mean-image" if record(run)["config"]["method"] == "cocoop" else None
     source = from_run(old, approximate=approximate)
     assert (source.statistics, source.method) == (None, record(run)["config"]["method"])

@@ -25,10 +25,10 @@ from sar_train.data.progress import ProgressCallback
 from sar_train.errors import DataError, RunError
 from sar_train.methods.base import Setup
 from sar_train.methods.base import methods as known_methods
+from sar_train.training.checkpoint import FittedStatistics, PromptName
 from sar_train.training.context import RunContext
 from sar_train.training.prompted import PromptedCLIP
 from sar_train.training.state import State
-from sar_train.training.statistics.run_file import FittedStatistics, PromptName
 from sar_train.training.task import Task
 
 _REFERENCE_SHOTS = 16

@@ -20,9 +20,9 @@ from sar_train.data.dataset import SPLITS
 from sar_train.data.feature_file import DEMO_FILE, load_features, save_features
 from sar_train.errors import RunError
 from sar_train.training import trainer
+from sar_train.training.checkpoint import FITTED_STATISTICS, load_statistics
 from sar_train.training.identity import outcome_settings
 from sar_train.training.prompted import restore
-from sar_train.training.statistics.run_file import FILE, load_statistics
 
 SHOTS = 8
 
@@ -178,13 +178,13 @@ def test_methods_with_a_tower_or_a_prompt_for_each_image(tmp_path: Path, method:
 
 def test_a_damaged_file_is_one_line(tmp_path: Path) -> None:
     trainer.run(settings(tmp_path, 3, epochs=1), tmp_path / "run")
-    path = tmp_path / "run" / FILE
+    path = tmp_path / "run" / FITTED_STATISTICS
     whole = path.read_bytes()
     for content in (b"", whole[:-40], whole.replace(b"sar-statistics", b"sar-somethings")):
         path.write_bytes(content)
         with pytest.raises(RunError) as caught:
             load_statistics(tmp_path / "run")
-        assert FILE in str(caught.value)
+        assert FITTED_STATISTICS in str(caught.value)
         assert "\n" not in str(caught.value)
 
 
