@@ -207,17 +207,17 @@ class Table:
         with server.watched(self._photo) as watched, ThreadPoolExecutor(len(bodies)) as pool:
             answers = Counter(pool.map(lambda body: server.ask("POST", "/v1/classify", body, kind), bodies))
         seconds = time.perf_counter() - start
-        told = ", ".join(f"{count} x {status}" for status, count in sorted(answers.items()))
+        statuses = ", ".join(f"{count} x {status}" for status, count in sorted(answers.items()))
         photos = ", ".join(f"{count} x {status}" for status, count in sorted(watched.photos.items()))
         peaks = f"{server.cgroup.peak() / MIB:.0f}", f"{server.resident() / MIB:.0f}"
         health = f"{max(watched.health, default=0) * 1000:.0f}"
-        row = (name, max(map(len, bodies)), len(bodies), told, f"{seconds:.1f}", *peaks, health)
+        row = (name, max(map(len, bodies)), len(bodies), statuses, f"{seconds:.1f}", *peaks, health)
         self.rows.append((*row, f"{photos}, {watched.slowest:.1f} s"))
         command.say(" ".join(map(str, self.rows[-1])))
         if server.process.poll() is not None or server.cgroup.kills():
             self.faults.append(f"{name}, {len(bodies)} at once: the server died")
         if not set(answers) <= set(map(str, GOOD)) or (len(bodies) == 1 and set(answers) != {"200"}):
-            self.faults.append(f"{name}, {len(bodies)} at once: {told}")
+            self.faults.append(f"{name}, {len(bodies)} at once: {statuses}")
 
 
 def made(name: str) -> bytes:

@@ -78,12 +78,12 @@ def measured(
     strangers = other_sets(args, domain.name)
     order = np.random.default_rng(seed)
 
-    def harmonic(known: KnownClasses, learning: Any, half: Any) -> float:
-        counts, translation, means = known.counts, np.zeros(rows.shape[1]), known.means
+    def harmonic(bank: KnownClasses, learning: Any, half: Any) -> float:
+        counts, translation, means = bank.counts, np.zeros(rows.shape[1]), bank.means
         if learning is not None:
-            counts, translation = known.counts + learning.counts, learning.translation
+            counts, translation = bank.counts + learning.counts, learning.translation
             moved = learning.sums + learning.counts[:, None] * translation
-            means = (known.counts[:, None] * known.means + moved) / np.maximum(counts, 1e-12)[:, None]
+            means = (bank.counts[:, None] * bank.means + moved) / np.maximum(counts, 1e-12)[:, None]
         weights, bias = composed(statistics, scale, rows, means.astype(np.float32), counts)
         logits = (test.rows[half] + translation - statistics.centre) @ weights.T + bias
         scores = Scores.of(logits.argmax(1) == test.labels[half], test.labels[half], count)
@@ -96,12 +96,12 @@ def measured(
                 shown = [domain.train.rows[order.permutation(p)[: max(photos, 1)]].mean(0) for p in pool]
                 means = np.concatenate([statistics.means, shown]).astype(np.float32)
                 numbers = np.array([*statistics.counts, *[photos] * len(pool)], np.float64)
-                known = KnownClasses(rows, means, numbers, np.zeros(len(rows), np.bool_))
-                before = harmonic(known, None, evaluated)
+                bank = KnownClasses(rows, means, numbers, np.zeros(len(rows), np.bool_))
+                before = harmonic(bank, None, evaluated)
                 for kind in STREAMS:
                     photos_seen = stream(test, learned, kind, count, strangers, order)
                     after = [
-                        harmonic(known, learn(statistics, scale, known, photos_seen, all_known=plain), evaluated)
+                        harmonic(bank, learn(statistics, scale, bank, photos_seen, all_known=plain), evaluated)
                         for plain in (False, True)
                     ]
                     yield kind, photos, [before, *after]

@@ -63,10 +63,10 @@ def check(photos: Path | None, checkpoint: Path | None) -> None:
     _, class_rows = image_tower.load_weights(checkpoint or image_tower.packaged_checkpoint())
     recipe = text_tower.Recipe()
     curriculum = targets.build(class_rows, held_out=recipe.held_out, seed=recipe.seed)
-    found: dict[str, Any] = checks.on_held_out_nouns(model, curriculum) | checks.on_demo(model)
+    results: dict[str, Any] = checks.on_held_out_nouns(model, curriculum) | checks.on_demo(model)
     if photos:
-        found |= checks.on_photos(model, class_rows, sorted(_images(photos)))
-    click.echo(json.dumps(found, indent=1))
+        results |= checks.on_photos(model, class_rows, sorted(_images(photos)))
+    click.echo(json.dumps(results, indent=1))
 
 
 @main.command("build-vit")

@@ -38,14 +38,14 @@ def on_held_out_nouns(model: Backbone, curriculum: Curriculum) -> dict[str, Any]
     synsets, imagenet = curriculum.held_out_synsets, imagenet_synsets()
     upper = np.triu_indices(len(synsets), 1)
     among, across = _path(synsets, synsets)[upper], _path(synsets, imagenet).ravel()
-    wanted, rows = curriculum.held_out.rows, curriculum.imagenet.rows
+    targets, rows = curriculum.held_out.rows, curriculum.imagenet.rows
     return {
         "held_out_nouns": len(synsets),
         "mean_cosine_to_target": float((nouns * curriculum.held_out.rows).sum(1).mean()),
         "spearman_among_held_out": spearman(among, (nouns @ nouns.T).numpy()[upper]),
-        "spearman_among_held_out_of_targets": spearman(among, (wanted @ wanted.T).numpy()[upper]),
+        "spearman_among_held_out_of_targets": spearman(among, (targets @ targets.T).numpy()[upper]),
         "spearman_to_imagenet": spearman(across, (nouns @ classes.T).numpy().ravel()),
-        "spearman_to_imagenet_of_targets": spearman(across, (wanted @ rows.T).numpy().ravel()),
+        "spearman_to_imagenet_of_targets": spearman(across, (targets @ rows.T).numpy().ravel()),
     }
 
 

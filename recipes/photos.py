@@ -29,10 +29,10 @@ def usable(root: Path) -> list[Path]:
     Raises:
         DataError: there is none.
     """
-    found = sorted(_below(root))
-    if not found:
+    paths = sorted(_below(root))
+    if not paths:
         raise DataError(f"{root}: expected photos in it or below it, found none")
-    return found
+    return paths
 
 
 def _below(folder: Path) -> Iterator[Path]:
@@ -74,15 +74,15 @@ def maps(
     """
     stem = stem.to(memory_format=torch.channels_last)
     side = spec.size // 16
-    found = torch.empty(len(photos) * n_views, CHANNELS, side, side, dtype=torch.float16)
+    maps = torch.empty(len(photos) * n_views, CHANNELS, side, side, dtype=torch.float16)
     for i, photo in enumerate(photos):
         name = photo.relative_to(root).as_posix()
         pixels = torch.from_numpy(views.pixels(photo, spec, name, range(n_views), seed))
         with torch.autocast("cpu", torch.bfloat16):
             rows = stem.maps(pixels.contiguous(memory_format=torch.channels_last))
-        found[i * n_views : (i + 1) * n_views] = rows
+        maps[i * n_views : (i + 1) * n_views] = rows
         report(i)
-    return found
+    return maps
 
 
 def kept(file: Path | None, key: str, make: Callable[[], Tensor]) -> Tensor:
@@ -90,8 +90,8 @@ def kept(file: Path | None, key: str, make: Callable[[], Tensor]) -> Tensor:
     if file and file.is_file():
         with safe_open(file, "pt") as stored:
             if (stored.metadata() or {}).get("key") == key:
-                found: Tensor = stored.get_tensor("maps")
-                return found
+                maps: Tensor = stored.get_tensor("maps")
+                return maps
     made = make()
     if file:
         save_file({"maps": made}, file, {"key": key})

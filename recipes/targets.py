@@ -75,12 +75,12 @@ def build(class_rows: Tensor, *, held_out: int, seed: int) -> Curriculum:
     first_sense = {
         lemma: next((s for s in senses if taxonomy.is_physical(s)), None) for lemma, senses in taxonomy.by_lemma.items()
     }
-    taken = {name.lower() for group in _class_names(classes) for name in group}
-    hidden_names = {lemma.lower() for s in hidden for lemma, _ in taxonomy.synsets[s].lemmas} - taken
+    names_of_classes = {name.lower() for group in _class_names(classes) for name in group}
+    hidden_names = {lemma.lower() for s in hidden for lemma, _ in taxonomy.synsets[s].lemmas} - names_of_classes
 
     def spellings(synset: int) -> list[str]:
         lemmas = [lemma for lemma, _ in taxonomy.synsets[synset].lemmas]
-        return [n for n in lemmas if first_sense[n.lower()] == synset and n.lower() not in taken]
+        return [n for n in lemmas if first_sense[n.lower()] == synset and n.lower() not in names_of_classes]
 
     def targets(synsets: list[int], keep: set[str] | None = None) -> Targets:
         named = [(s, [n for n in spellings(s) if (n.lower() in hidden_names) == (keep is not None)]) for s in synsets]
@@ -93,14 +93,14 @@ def build(class_rows: Tensor, *, held_out: int, seed: int) -> Curriculum:
             [crowd[parent] ** -0.5 for parent in nearest],
         )
 
-    seen = [s for s in others if s not in hidden]
-    kept = [s for s in sorted(hidden) if any(n.lower() in hidden_names for n in spellings(s))]
+    taught = [s for s in others if s not in hidden]
+    tested = [s for s in sorted(hidden) if any(n.lower() in hidden_names for n in spellings(s))]
     return Curriculum(
         Targets(_class_names(classes), class_rows, [1.0] * len(classes)),
         targets(above),
-        targets(seen),
-        targets(kept, hidden_names),
-        kept,
+        targets(taught),
+        targets(tested, hidden_names),
+        tested,
     )
 
 
@@ -123,6 +123,6 @@ def _class_names(classes: list[int]) -> list[list[str]]:
     unique = [[n for n in names if used[n.lower()] == 1] for names in lemmas]
     # open_clip's name counts double: it is what people evaluate with.
     return [
-        [own, own, *(n for n in names if n.lower() != own.lower())]
-        for own, names in zip(IMAGENET_CLASSNAMES, unique, strict=True)
+        [class_name, class_name, *(n for n in names if n.lower() != class_name.lower())]
+        for class_name, names in zip(IMAGENET_CLASSNAMES, unique, strict=True)
     ]

@@ -122,8 +122,8 @@ class Teacher:
 
     def _local(self, maps: Tensor) -> Tensor:
         with torch.autocast("cpu", torch.bfloat16):
-            found = self._stages(maps.contiguous(memory_format=torch.channels_last))
-        local: Tensor = found.float().flatten(2).mT @ self._projection.T
+            features = self._stages(maps.contiguous(memory_format=torch.channels_last))
+        local: Tensor = features.float().flatten(2).mT @ self._projection.T
         return local
 
 
@@ -141,12 +141,12 @@ def encode(visual: Any, maps: Tensor) -> tuple[Tensor, Tensor]:
 
 def loss_terms(pooled: Tensor, tokens: Tensor, local: Tensor, teacher: Teacher, recipe: Recipe) -> dict[str, Tensor]:
     """Return 1 - cosine of images (N, D) and patches (N, 64, D), and KL(teacher || student) of softmaxes over names."""
-    image, wanted = normalize(pooled, dim=-1), normalize(local.mean(1), dim=-1)
+    image, image_target = normalize(pooled, dim=-1), normalize(local.mean(1), dim=-1)
     patches = (normalize(tokens, dim=-1) * normalize(local, dim=-1)).sum(-1)
     student = log_softmax(teacher.logit_scale * image @ teacher.names.T, dim=1)
-    target = softmax(teacher.logit_scale * wanted @ teacher.names.T, dim=1)
+    target = softmax(teacher.logit_scale * image_target @ teacher.names.T, dim=1)
     return {
-        "image": 1 - (image * wanted).sum(-1).mean(),
+        "image": 1 - (image * image_target).sum(-1).mean(),
         "patches": recipe.token_weight * (1 - patches.mean()),
         "names": recipe.kl_weight * kl_div(student, target, reduction="batchmean"),
     }

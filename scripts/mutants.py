@@ -215,17 +215,17 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--count", type=int, default=25)
     parser.add_argument("--out", type=Path, required=True)
-    asked = parser.parse_args()
-    lines = asked.out.read_text(encoding="utf-8").splitlines() if asked.out.exists() else []
+    options = parser.parse_args()
+    lines = options.out.read_text(encoding="utf-8").splitlines() if options.out.exists() else []
     results = {entry["fault"]: entry["result"] for entry in map(json.loads, lines)}
-    with tempfile.TemporaryDirectory() as folder, asked.out.open("a", encoding="utf-8") as out:
+    with tempfile.TemporaryDirectory() as folder, options.out.open("a", encoding="utf-8") as out:
         with contextlib.chdir(folder), contextlib.redirect_stdout(io.StringIO()):
             pytest.main(["--collect-only"])  # imports the plugins
         for name in WARM:
             importlib.import_module(name)
         judge = Judge(Path(folder))
-        for room in asked.rooms:
-            noticed, faults_drawn = 0, sample(room, asked.seed, asked.count)
+        for room in options.rooms:
+            noticed, faults_drawn = 0, sample(room, options.seed, options.count)
             for module, number in faults_drawn:
                 text, fault = broken(module, number)
                 result = results.get(fault, "survived")

@@ -50,15 +50,15 @@ def _shapes(model: onnx.ModelProto, names: set[str]) -> Mapping[str, Shape]:
     graph = model.graph
     shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     shapes |= {value.name: _declared(value) for value in graph.input}
-    asked = sorted(names - set(shapes))
+    unknown = sorted(names - set(shapes))
     del graph.output[:]
-    graph.output.extend(onnx.ValueInfoProto(name=name) for name in asked)
+    graph.output.extend(onnx.ValueInfoProto(name=name) for name in unknown)
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     source = session.get_inputs()[0]
-    results = session.run(asked, {source.name: np.zeros((1, *source.shape[1:]), np.float32)})
-    return shapes | {name: result.shape for name, result in zip(asked, results, strict=True)}
+    results = session.run(unknown, {source.name: np.zeros((1, *source.shape[1:]), np.float32)})
+    return shapes | {name: result.shape for name, result in zip(unknown, results, strict=True)}
 
 
 def _declared(value: onnx.ValueInfoProto) -> Shape:

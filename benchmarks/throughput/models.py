@@ -46,8 +46,8 @@ def prepared(name: str, cache: Path, photos: Path | None) -> Model:
     if "int8" in model.precisions or photos is None:
         return model
     smaller = cache / f"{name}-int8"
-    asked = [str(plain), "--precision", "int8", "--photos", str(photos), *(_NO_GATE if name in VIT else ())]
-    if not smaller.is_dir() and _made("shrink", *asked, out=smaller):
+    arguments = [str(plain), "--precision", "int8", "--photos", str(photos), *(_NO_GATE if name in VIT else ())]
+    if not smaller.is_dir() and _made("shrink", *arguments, out=smaller):
         print(f"{name}: no INT8 form could be made", file=sys.stderr)
         return model
     return Model(name, model.backbone, model.pretrained, smaller)

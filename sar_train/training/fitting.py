@@ -166,8 +166,8 @@ def _handcrafted_rows(context: RunContext, names: Sequence[str]) -> npt.NDArray[
 def trains_again(context: RunContext) -> bool:
     """Return True if class statistics train the prompt again in two folds of the classes."""
     config, method = context.config, context.method
-    asked = config.prompt != HANDCRAFTED and not config.quick
-    return asked and "image" not in method.towers and method.transfers
+    takes_learned = config.prompt != HANDCRAFTED and not config.quick
+    return takes_learned and "image" not in method.towers and method.transfers
 
 
 def _rows_in_folds(context: RunContext, tell: ProgressCallback) -> tuple[npt.NDArray[np.float64], ...]:

@@ -44,12 +44,12 @@ def test_every_forbidden_import_is_found(tmp_path: Path) -> None:
         module.write("def circle() -> None:\n    import sar_infer.bundle.bundle\n")
     after = lint(tmp_path)
     assert after.returncode == 1
-    told = " ".join(after.stdout.split())
+    report = " ".join(after.stdout.split())
     for contract, importer, imported in FORBIDDEN:
-        assert f"{CONTRACTS[contract]} BROKEN" in told
-        assert f"- {importer} -> {imported} " in told
-    assert f"{CONTRACTS['circles']} BROKEN" in told
-    assert "No cycles are allowed in sar_infer.bundle." in told
+        assert f"{CONTRACTS[contract]} BROKEN" in report
+        assert f"- {importer} -> {imported} " in report
+    assert f"{CONTRACTS['circles']} BROKEN" in report
+    assert "No cycles are allowed in sar_infer.bundle." in report
 
 
 def ignored(folder: str, names: list[str]) -> list[str]:

@@ -36,11 +36,11 @@ class Parsed(html.parser.HTMLParser):
         self.feed(text)
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        given = {key: value or "" for key, value in attributes}
-        self.anchors |= {given[key] for key in ("id", "name") if key in given}
+        values = {key: value or "" for key, value in attributes}
+        self.anchors |= {values[key] for key in ("id", "name") if key in values}
         for key in ("href", "src", "srcset"):
-            if key in given:
-                (self.loaded if tag in LOADED else self.links).append(given[key])
+            if key in values:
+                (self.loaded if tag in LOADED else self.links).append(values[key])
 
 
 @pytest.fixture(scope="module")
@@ -80,14 +80,14 @@ def local(links: list[str]) -> list[tuple[str, str]]:
 
 
 def test_every_page_can_be_reached(pages: dict[str, Parsed]) -> None:
-    seen, ahead = set(), ["index.html"]
+    reached, ahead = set(), ["index.html"]
     while ahead:
         name = ahead.pop()
-        seen.add(name)
+        reached.add(name)
         targets = {os.path.normpath(Path(name).parent / path) for path, _ in local(pages[name].links) if path}
-        ahead += sorted(targets & pages.keys() - seen - {*ahead})
-    assert len(seen) > 40
-    assert pages.keys() - seen == set()
+        ahead += sorted(targets & pages.keys() - reached - {*ahead})
+    assert len(reached) > 40
+    assert pages.keys() - reached == set()
 
 
 def test_links_lead_to_files_and_anchors(site: Path, pages: dict[str, Parsed]) -> None:
@@ -148,5 +148,5 @@ def test_search_works_where_pages_are_opened_as_files(site: Path, open_page: Cal
     page, _ = open_page(site.as_uri(), "/index.html")
     page.click("[data-md-component=search-query]")
     page.keyboard.type("calibrated_for")
-    found = page.locator(".md-search-result__link[href*='reference/manifest.html']").first
-    found.wait_for(state="attached")
+    result = page.locator(".md-search-result__link[href*='reference/manifest.html']").first
+    result.wait_for(state="attached")

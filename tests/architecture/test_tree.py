@@ -36,13 +36,13 @@ def lines(path: Path) -> list[str]:
 
 @pytest.mark.parametrize("pattern", [MACHINE, REGISTRIES], ids=["machine paths", "registry hosts"])
 def test_nothing_of_this_machine_is_written_down(files: list[Path], pattern: re.Pattern[str]) -> None:
-    found = [
+    violations = [
         f"{path.relative_to(ROOT)}:{number}: {line.strip()[:120]}"
         for path in files
         for number, line in enumerate(lines(path), 1)
         if pattern.search(line)
     ]
-    assert found == []
+    assert violations == []
 
 
 def test_size(files: list[Path]) -> None:
@@ -55,5 +55,5 @@ def test_size(files: list[Path]) -> None:
 def test_no_pickles_and_no_photos_but_those_of_the_examples(files: list[Path]) -> None:
     photos = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
     allowed = (ROOT / "docs" / "reports", ROOT / "docs" / "assets" / "ui.webp", ROOT / "examples" / "clothes")
-    found = [path for path in files if path.suffix.lower() in PICKLES | photos]
-    assert [path for path in found if not any(path.is_relative_to(folder) for folder in allowed)] == []
+    violations = [path for path in files if path.suffix.lower() in PICKLES | photos]
+    assert [path for path in violations if not any(path.is_relative_to(folder) for folder in allowed)] == []

@@ -17,8 +17,8 @@ def test_all_problems_come_at_once_with_the_nearest_name() -> None:
         build(RunConfig, {"data": "demo", "shot": 4, "seed": "x", "protocol": "both"}, "run.toml")
     message = str(caught.value)
     assert message.startswith("run.toml: ")
-    for part in ("unknown setting 'shot', did you mean 'shots'?", "seed: expected int", "protocol: expected one of"):
-        assert part in message
+    for problem in ("unknown setting 'shot', did you mean 'shots'?", "seed: expected int", "protocol: expected one of"):
+        assert problem in message
 
 
 def test_values_out_of_range_are_named() -> None:

@@ -30,12 +30,12 @@ def test_learning_rates_are_those_of_the_reference() -> None:
 
 
 def test_every_group_of_parameters_follows_the_schedule_from_its_own_rate() -> None:
-    plan, seen = schedule("dept", epochs=5, learning_rate=1e-3), []
+    plan, observed = schedule("dept", epochs=5, learning_rate=1e-3), []
     state = started("dept", plan, head_rate=0.02)
-    train(state, "dept", plan, after_epoch=lambda now: seen.append([g["lr"] for g in now.optimiser.param_groups]))
+    train(state, "dept", plan, after_epoch=lambda now: observed.append([g["lr"] for g in now.optimiser.param_groups]))
     factors = [1.0, 0.9045085, 0.6545085, 0.3454915]
-    assert seen[0] == [1e-5, 1e-5]
-    for (prompt, head), factor in zip(seen[1:], factors, strict=True):
+    assert observed[0] == [1e-5, 1e-5]
+    for (prompt, head), factor in zip(observed[1:], factors, strict=True):
         assert (prompt, head) == (pytest.approx(1e-3 * factor, rel=1e-6), pytest.approx(0.02 * factor, rel=1e-6))
 
 
@@ -47,19 +47,19 @@ def test_the_loss_falls_and_is_logged_by_name() -> None:
 
 
 def test_every_photo_is_seen_once_an_epoch_and_a_smaller_last_batch_is_dropped() -> None:
-    state, seen = started("coop"), []
+    state, observed = started("coop"), []
     coop = state.method
-    state.method.terms = lambda outputs: seen.append(outputs.labels) or type(coop).terms(coop, outputs)
+    state.method.terms = lambda outputs: observed.append(outputs.labels) or type(coop).terms(coop, outputs)
     train(state, "coop", schedule("coop", epochs=1, batch_size=8))
-    assert torch.cat(seen).bincount().tolist() == [6, 6, 6, 6]
-    seen.clear()
+    assert torch.cat(observed).bincount().tolist() == [6, 6, 6, 6]
+    observed.clear()
     state.epoch = 0
     train(state, "coop", schedule("coop", epochs=1, batch_size=7))
-    assert [len(labels) for labels in seen] == [7, 7, 7]
-    seen.clear()
+    assert [len(labels) for labels in observed] == [7, 7, 7]
+    observed.clear()
     state.epoch = 0
     train(state, "coop", schedule("coop", epochs=1, batch_size=100))
-    assert [len(labels) for labels in seen] == [24]
+    assert [len(labels) for labels in observed] == [24]
 
 
 def test_a_regulariser_counts_and_leaves_the_order_of_photos_alone() -> None:

@@ -77,10 +77,10 @@ def test_it_is_what_sgd_would_do() -> None:
 
 
 def test_the_regulariser_is_added_at_its_weight_and_sees_base_and_novel_names() -> None:
-    given = regularisation(weight=2.0, subset=0)
-    teacher = given.teacher.roll(1, 1)  # other than the single template
-    watched = Watched(given.regulariser.config)
-    extra = Regularisation(watched, NOVEL, teacher, given.novel_handcrafted)
+    sar = regularisation(weight=2.0, subset=0)
+    teacher = sar.teacher.roll(1, 1)  # other than the single template
+    watched = Watched(sar.regulariser.config)
+    extra = Regularisation(watched, NOVEL, teacher, sar.novel_handcrafted)
     method, data = make("coop", context_init="", n_ctx=3), problem(1)
     start_value = method.context.detach().clone()
     terms, moved = one_step(method, data, torch.arange(24), extra=extra, rate=0.01)
@@ -111,9 +111,9 @@ def test_the_regulariser_sees_a_name_that_two_classes_share_once(rule: str) -> N
 
 def test_a_draw_from_the_union_keeps_rows_and_teacher_together() -> None:
     """Each prompted row must sit beside its own name's teacher: at the start of coop they are equal."""
-    given = regularisation(rule="union", subset=5)
-    watched = Watched(given.regulariser.config)
-    extra = Regularisation(watched, NOVEL, given.teacher)
+    sar = regularisation(rule="union", subset=5)
+    watched = Watched(sar.regulariser.config)
+    extra = Regularisation(watched, NOVEL, sar.teacher)
     plan = schedule("coop", learning_rate=1e-12)
     state = start(make("coop"), plan, 1)
     step = OptimiserStep(tiny_backbone(), problem(), state, extra)
@@ -121,8 +121,8 @@ def test_a_draw_from_the_union_keeps_rows_and_teacher_together() -> None:
         step(torch.arange(4), 0.0)
     for inputs in watched.seen:
         torch.testing.assert_close(inputs.prompted, inputs.handcrafted, atol=2e-6, rtol=0)
-        own = (inputs.handcrafted @ given.teacher.T).argmax(1)
-        assert torch.equal(inputs.is_base, own < 4)
+        nearest = (inputs.handcrafted @ sar.teacher.T).argmax(1)
+        assert torch.equal(inputs.is_base, nearest < 4)
     assert len({tuple(inputs.is_base.tolist()) for inputs in watched.seen}) > 1
 
 
@@ -192,12 +192,12 @@ def test_per_image_prompts_do_not_see_each_other() -> None:
 
 @pytest.mark.parametrize(("views", "learned_from"), [(1, {0}), (2, {1}), (4, {1, 2, 3})])
 def test_the_plain_view_is_drawn_only_where_there_is_no_other(views: int, learned_from: set[int]) -> None:
-    method, data, seen = make("coop"), problem(views), []
-    method.terms = lambda outputs: seen.append(outputs.frozen_images) or type(method).terms(method, outputs)
+    method, data, observed = make("coop"), problem(views), []
+    method.terms = lambda outputs: observed.append(outputs.frozen_images) or type(method).terms(method, outputs)
     step, rows = OptimiserStep(tiny_backbone(), data, start(method, schedule("coop"), 1)), torch.arange(24)
     for _ in range(4):
         step(rows, 0.0)
-    matches = torch.stack([(batch[:, None] == data.features).all(-1) for batch in seen])
+    matches = torch.stack([(batch[:, None] == data.features).all(-1) for batch in observed])
     assert matches.sum(-1).eq(1).all()
     assert set(matches.nonzero()[:, -1].tolist()) == learned_from
 
@@ -206,8 +206,8 @@ def test_the_plain_view_is_drawn_only_where_there_is_no_other(views: int, learne
 def test_each_epoch_learns_from_its_own_crops(name: str) -> None:
     asked: list[tuple[list[int], int]] = []
     data = problem(1, photos=True)
-    given = data.crops
-    crops = lambda rows, epoch: asked.append((rows.tolist(), epoch)) or given(rows, epoch)  # noqa: E731
+    sar = data.crops
+    crops = lambda rows, epoch: asked.append((rows.tolist(), epoch)) or sar(rows, epoch)  # noqa: E731
     plan = schedule(name, epochs=3, batch_size=12)
     loop.train(tiny_backbone(), dataclasses.replace(data, crops=crops), started(name, plan), plan)
     assert [epoch for _, epoch in asked] == [1, 1, 2, 2, 3, 3]
@@ -216,11 +216,11 @@ def test_each_epoch_learns_from_its_own_crops(name: str) -> None:
 
 
 def test_methods_get_the_frozen_features_beside_the_prompted_ones() -> None:
-    seen = []
+    observed = []
     method, data = make("promptsrc"), problem(1, photos=True)
-    method.terms = lambda outputs: seen.append(outputs) or type(method).terms(method, outputs)
+    method.terms = lambda outputs: observed.append(outputs) or type(method).terms(method, outputs)
     one_step(method, data, torch.tensor([3, 1]))
-    (outputs,) = seen
+    (outputs,) = observed
     torch.testing.assert_close(outputs.frozen_images, data.features[[3, 1], 0], atol=1e-5, rtol=0)
     assert not outputs.frozen_images.requires_grad
     assert outputs.labels.tolist() == [3, 1]
