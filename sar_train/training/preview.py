@@ -143,7 +143,10 @@ def preview(config: RunConfig, tell: ProgressCallback = lambda text: None, watch
     counts = {split: Counter(photo.label for photo in dataset.photos(split)) for split in SPLITS}
     classes = tuple(
         ClassPreview(
-            dataset.class_names[label], *(counts[split][label] for split in SPLITS), learned[label], label in plan.new
+            dataset.class_names[label],
+            **{split: counts[split][label] for split in SPLITS},
+            learned=learned[label],
+            new=label in plan.new,
         )
         for label in sorted((*plan.base, *plan.new))
     )
