@@ -28,11 +28,6 @@ def test_blocks_run_in_order_in_one_folder_beside_the_checkout(tmp_path: Path) -
     assert not Path("names.txt").exists()
 
 
-def test_each_page_starts_in_a_folder_of_its_own(tmp_path: Path) -> None:
-    block = ("<!-- run -->", "sh", "mkdir photos\n")
-    assert main([page(tmp_path, block), page(tmp_path, block, name="OTHER.md")]) == 0
-
-
 def test_an_equal_command_over_equal_files_is_run_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     runs = tmp_path / "runs"
     train = f"$ seq 3 > made && rm -f old && echo >> {runs} && echo tulip\n"

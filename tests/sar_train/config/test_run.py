@@ -33,15 +33,6 @@ def test_a_path_that_no_record_can_hold_is_refused() -> None:
         build(RunConfig, {"data": os.fsdecode(b"ph\xff")}, "settings")
 
 
-def test_later_layers_win_and_tables_merge(tmp_path: Path) -> None:
-    path = tmp_path / "run.toml"
-    path.write_text("seed = 2\nshots = 4\n[sar]\ntau = 0.05\nweight = 2\n")
-    merged = merge(read_toml(path), {"shots": 8, "data": "demo"}, {"sar": {"weight": "0.5"}})
-    config = build(RunConfig, merged, "settings")
-    assert (config.seed, config.shots) == (2, 8)
-    assert config.section("sar", SARConfig) == SARConfig(tau=0.05, weight=0.5)
-
-
 def test_a_section_with_a_typo_is_refused() -> None:
     config = build(RunConfig, merge({"data": "demo"}, {"sar": {"taux": 1}}), "settings")
     with pytest.raises(ConfigError, match=r"\[sar\]: .*'taux'.*'tau'"):
