@@ -19,7 +19,8 @@ from sar_infer.bundle.bundle import bundle_name, default_bundle
 from sar_infer.classify import ranking
 from sar_infer.classify.class_set import ClassSet
 from sar_infer.server.class_names import cleaned
-from sar_infer.server.http.request import check_count, chooses_only, decoded
+from sar_infer.server.http.body import check_count
+from sar_infer.server.http.request import chooses_only, decoded
 from sar_infer.server.model.engine import Engine, ImageInput
 from sar_infer.server.oip.protocol import InferOutput, InferRequest, Input, Output, read_request
 from sar_infer.server.problems import Problem
