@@ -18,6 +18,8 @@ from sar_infer.errors import InputError, ServerError
 if TYPE_CHECKING:
     import httpx2
 
+    from sar_infer.images.load import ImageSource
+
 T = TypeVar("T")
 TRIED_AGAIN = (429, 503)
 _SHOWN = 200
@@ -68,8 +70,17 @@ class Pause:
     seconds: float
 
 
-Steps = Generator[Call | Pause, Reply | None, T]
-"""A generator that yields calls and pauses, is sent the reply to each call, and returns a result."""
+@dataclass(frozen=True)
+class Load:
+    """An image to encode, and its number among those of the caller."""
+
+    source: ImageSource
+    index: int
+
+
+Step = Call | Pause | Load
+Steps = Generator[Step, Any, T]
+"""A generator that yields steps and returns a result; it is sent the reply to a call, and a loaded ``EncodedImage``."""
 
 
 def answered(call: Call, retries: int) -> Steps[Reply]:
@@ -80,8 +91,7 @@ def answered(call: Call, retries: int) -> Steps[Reply]:
     """
     attempt = 0
     while True:
-        reply = yield call
-        assert reply is not None  # noqa: S101 - for the type checker: a call is always answered
+        reply: Reply = yield call
         if reply.status < 300:
             return reply
         if reply.status not in TRIED_AGAIN or attempt == retries:

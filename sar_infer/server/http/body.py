@@ -57,23 +57,20 @@ async def read_images(service: Service, texts: Sequence[str] | None) -> list[Ima
 
 
 async def read_call(
-    request: Request, service: Service, model: type[Model], fields: Sequence[str] = (), kind: str = JSON
-) -> tuple[Model | None, Sequence[ImageInput]]:
-    """Return the fields and the images of a call; the bytes of an image have no fields.
+    request: Request, service: Service, model: type[Model], fields: Sequence[str] = ()
+) -> tuple[Model, Sequence[ImageInput]]:
+    """Return the fields and the images of a call that is a form or, whatever its content type, JSON.
 
     Args:
         request: Its body has been read and counted already.
         service: Its limits apply.
         model: The fields of JSON, of which ``images`` has the images.
         fields: The fields that a form may have beside images.
-        kind: The content type; what is neither a form nor an image is JSON.
 
     Raises:
         Problem: the body is malformed, or asks for too much.
     """
-    if is_image(kind):
-        return None, [await request.body()]
-    if kind == FORM:
+    if media_type(request) == FORM:
         return await _read_form(request, service.settings.limits, model, fields)
     call = await read_json(request, service, model)
     return call, await read_images(service, getattr(call, "images", None))

@@ -16,7 +16,7 @@ from sar_infer.bank_advice.finding import Kind
 from sar_infer.server.bank.changes import NewPhotos
 from sar_infer.server.bank.snapshot import Entry, Snapshot
 from sar_infer.server.class_names import clean_name
-from sar_infer.server.http.body import FORM, media_type, read_call, read_json
+from sar_infer.server.http.body import FORM, is_image, media_type, read_call, read_json
 from sar_infer.server.http.openapi import IMAGE_TYPES, form, problems, request_body
 from sar_infer.server.http.request import IMAGES, Serving, Texts, Writable
 from sar_infer.server.model.engine import ImageInput
@@ -90,7 +90,7 @@ class ClassChange(BaseModel):
 
     phrases: Annotated[Texts, Field(min_length=1)] | None = None
     images: Annotated[Texts, Field(min_length=1, description=IMAGES)] | None = None
-    photos_only: bool = Field(False, description="the name means nothing, only photos say what the class is")
+    photos_only: bool = Field(default=False, description="the name means nothing, only photos say what the class is")
 
 
 class HistoryStep(BaseModel):
@@ -270,9 +270,9 @@ async def _read_change(request: Request, service: Service) -> tuple[ClassChange,
     kind = media_type(request)
     if kind != FORM and not await request.body():
         return ClassChange(), ()
-    change, images = await read_call(request, service, ClassChange, ("phrases", "photos_only"), kind)
-    if change is None:
-        return ClassChange(), images
+    if is_image(kind):
+        return ClassChange(), [await request.body()]
+    change, images = await read_call(request, service, ClassChange, ("phrases", "photos_only"))
     if change.photos_only and not images:
         raise Problem("invalid-request", "photos_only: expected images too")
     return change, images

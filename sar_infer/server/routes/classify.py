@@ -207,17 +207,21 @@ async def _read_call(request: Request, query: ClassifyOptions, service: Service)
         Problem: the body is in no known form or malformed, or asks for too much.
     """
     kind = media_type(request, BYTES)
-    if not (is_image(kind) or kind in (FORM, JSON)):
+    fields: ClassifyOptions | ClassifyRequest = query
+    images: Sequence[ImageInput]
+    if is_image(kind):
+        images = [await request.body()]
+        if not images[0]:
+            raise Problem("bad-request", "the body is empty; expected the bytes of an image")
+    elif kind in (FORM, JSON):
+        fields, images = await read_call(request, service, ClassifyRequest, [*ClassifyOptions.model_fields])
+    else:
         raise Problem(
             "unsupported-media-type",
             f"expected image/*, multipart/form-data or application/json, got {kind!r:.80}; "
             "with curl: -H 'Content-Type: image/jpeg' --data-binary @photo.jpg, "
             "or -H 'Content-Type: application/json' -d …",
         )
-    call, images = await read_call(request, service, ClassifyRequest, [*ClassifyOptions.model_fields], kind)
-    if call is None and images == [b""]:
-        raise Problem("bad-request", "the body is empty; expected the bytes of an image")
-    fields = call or query
     classes = cleaned(fields.classes or query.classes, service.settings.limits)
     only = chooses_only(fields.mode or query.mode, bool(classes))
     options = DecisionOptions(
@@ -225,7 +229,7 @@ async def _read_call(request: Request, query: ClassifyOptions, service: Service)
         coverage=fields.coverage or query.coverage,
         explain=bool(query.explain if fields.explain is None else fields.explain),
     )
-    return _Call(images, classes, only, fields.top_k or query.top_k or 5, options, single=call is None)
+    return _Call(images, classes, only, fields.top_k or query.top_k or 5, options, single=fields is query)
 
 
 def _result(index: int, outcome: Outcome[ImageResult], branch: str) -> dict[str, Any]:

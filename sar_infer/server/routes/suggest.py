@@ -91,12 +91,13 @@ async def suggest(request: Request, service: Keyed) -> Response:
     kind = media_type(request)
     if kind not in (FORM, JSON):
         raise Problem("unsupported-media-type", f"expected multipart/form-data or application/json, got {kind!r:.80}")
-    call, images = await read_call(request, service, SuggestRequest, kind=kind)
+    call, images = await read_call(request, service, SuggestRequest)
     with service.lease() as engine:
         async with photo_features(request, service, engine, call, images, _MOST_OF_A_FOLDER) as features:
             rows = np.array(features.spool.rows)
-            key = str if call.folder is not None else int
-            keys = [*map(key, features.spool.keys())]
+            names = [*features.spool.keys()]
+        numbered = call.folder is None
+        keys = [int(name) for name in names] if numbered else names
         bank = (await service.current()).bank
         classes = await engine.names.class_set({}, only=False, bank=bank)
         classifier = engine.classifier
@@ -107,6 +108,9 @@ async def suggest(request: Request, service: Keyed) -> Response:
         with service.admission.changes.hold(1):
             async with service.suggesting:  # one at a time: photos are compared in pairs
                 content = await in_thread(look)
-    errors = [{"photo": key(text), "error": str(e), "error_code": IMAGE_CODES[e.kind]} for text, e in features.errors]
+    errors = [
+        {"photo": int(name) if numbered else name, "error": str(error), "error_code": IMAGE_CODES[error.kind]}
+        for name, error in features.errors
+    ]
     answer = {**content, "errors": errors, "bank": bank.content_digest}
     return Response(to_json(answer), media_type="application/json")
