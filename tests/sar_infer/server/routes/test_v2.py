@@ -4,7 +4,6 @@ import base64
 import json
 import struct
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -12,13 +11,12 @@ import numpy as np
 import pytest
 from support.bundles import SIZE
 from support.pictures import jpeg
-from support.servers import Local, local_server
+from support.servers import Local
 
 from sar_infer import Classifier, __version__
 from sar_infer.images.load import load_rgb
 from sar_infer.images.preprocess import to_input
 from sar_infer.server.oip import inference
-from sar_infer.server.settings import Settings
 
 triton = pytest.importorskip("tritonclient.http")
 RED, BLUE = jpeg(colour=(220, 20, 20)), jpeg((50, 80), (20, 30, 200))
@@ -90,10 +88,7 @@ def test_health_and_metadata(client: Any, classifier: Classifier) -> None:
 def test_unknown_models_and_versions(client: Any) -> None:
     assert not client.is_model_ready("other")
     assert not client.is_model_ready("tiny", "1")
-    for model, version, message in (
-        ("other", "", "sar-clip"),
-        ("tiny", "1", "version '1'"),
-    ):
+    for model, version, message in (("other", "", "sar-clip"), ("tiny", "1", "version '1'")):
         with pytest.raises(triton.InferenceServerException, match=message) as caught:
             client.infer(model, [images(RED)], model_version=version)
         assert caught.value.status() == "404"
@@ -174,22 +169,24 @@ def test_what_an_output_says_of_binary_data_goes_before_what_the_call_says(serve
     ]
 
 
-def test_a_bad_image_fails_the_call_and_is_named(client: Any) -> None:
-    cases = [(b"no image", "415", "IMAGE\\[1\\]"), (RED[:300], "422", "IMAGE\\[1\\]")]
-    cases.append((jpeg((2000, 1000)), "413", "IMAGE\\[1\\]"))
-    for data, status, message in cases:
-        with pytest.raises(triton.InferenceServerException, match=message) as caught:
-            client.infer("tiny", [images(RED, data)])
-        assert caught.value.status() == status
+@pytest.mark.parametrize(
+    ("data", "status", "message"),
+    [
+        ([RED, b"no image"], "415", r"IMAGE\[1\]"),
+        ([RED, RED[:300]], "422", r"IMAGE\[1\]"),
+        ([RED, jpeg((2000, 1000))], "413", r"IMAGE\[1\]"),
+        ([RED] * 4, "413", "3 images"),
+    ],
+)
+def test_a_bad_image_fails_the_call_and_is_named(client: Any, data: list[bytes], status: str, message: str) -> None:
+    with pytest.raises(triton.InferenceServerException, match=message) as caught:
+        client.infer("tiny", [images(*data)])
+    assert caught.value.status() == status
 
 
 def test_floats_that_are_none(client: Any, classifier: Classifier) -> None:
     pixels = preprocessed(classifier, RED, BLUE)
-    for value, message in (
-        (np.nan, "finite numbers"),
-        (np.inf, "finite numbers"),
-        (3e38, "pixels\\[1\\]"),
-    ):
+    for value, message in ((np.nan, "finite numbers"), (np.inf, "finite numbers"), (3e38, r"pixels\[1\]")):
         spoilt = pixels.copy()
         spoilt[1] = value
         for binary in (True, False) if np.isfinite(value) else (True,):
@@ -227,25 +224,19 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"inputs": [item(), item()]}, "'IMAGE' is given twice"),
     ({"inputs": [item(datatype="UINT8")]}, "expected datatype BYTES, got 'UINT8'"),
     ({"inputs": [item(shape=())]}, "expected shape [N] or [N, 1], got []"),
-    ({"inputs": [item(shape=(0,), data=[])]}, "expected shape"),
     ({"inputs": [item(shape=(1, 2))]}, "expected shape"),
     ({"inputs": [item(shape=(2,))]}, "expected 2 elements"),
     ({"inputs": [item(shape=(-1,))]}, "shape"),
     ({"inputs": [item(data=[1])]}, "expected text only"),
-    ({"inputs": [item(data=[None])]}, "expected text only"),
     ({"inputs": [item(data=["?"])]}, "IMAGE[0]: not valid base64"),
     ({"inputs": [item(parameters={})]}, "expected either data or binary_data_size"),
     ({"inputs": [item(parameters={"binary_data_size": 5})]}, "as many bytes after the JSON"),
     ({"inputs": [item("pixels", (1, 3, SIZE, 8), "FP32", data=PIXELS)]}, f"expected shape [N, 3, {SIZE}, {SIZE}]"),
     ({"inputs": [item("pixels", (1, 3, SIZE, SIZE), "FP64", data=PIXELS)]}, "expected datatype FP32"),
-    ({"inputs": [item("pixels", (1, 3, SIZE, SIZE), "FP32", data=PIXELS[1:])]}, "elements for shape"),
-    ({"inputs": [item("pixels", (1, 3, SIZE, SIZE), "FP32", data=[*PIXELS[1:], "1"])]}, "expected numbers only"),
     ({"inputs": [item("pixels", (1, 3, SIZE, SIZE), "FP32", data=[*PIXELS[1:], True])]}, "expected numbers only"),
-    ({"inputs": [item("pixels", (1, 3, SIZE, SIZE), "FP32", data=[*PIXELS[1:], None])]}, "expected numbers only"),
     ({"inputs": [item("pixels", (1, 3, SIZE, SIZE), "FP32", data=[*PIXELS[1:], 10**400])]}, "expected finite numbers"),
     ({"inputs": [item("pixels", (1, 3, SIZE, SIZE), "FP32", data=[*PIXELS[1:], 1e39])]}, "expected finite numbers"),
     ({"inputs": [item(), item("CLASSES", (1, 1), data=["a"])]}, "expected shape [C]"),
-    ({"inputs": [item(), item("CLASSES", (0,), data=[])]}, "expected shape [C]"),
     ({"inputs": [item(), item("CLASSES", (6,), data=["a"] * 6)]}, "at most 5 class names"),
     ({"inputs": [item(), item("CLASSES", (1,), data=[" "])]}, "is empty"),
     ({"inputs": [item()], "parameters": {"mode": "only"}}, "mode 'only': expected classes"),
@@ -272,12 +263,6 @@ def test_wrong_calls(server: Local, body: dict[str, Any], message: str) -> None:
     assert message in answer.json()["error"]
 
 
-def test_too_many_images(client: Any) -> None:
-    with pytest.raises(triton.InferenceServerException, match="3 images") as caught:
-        client.infer("tiny", [images(RED, RED, RED, RED)])
-    assert caught.value.status() == "413"
-
-
 def binary(data: bytes, size: int | None = None, shape: Any = (1,), length: str | None = None) -> dict[str, Any]:
     size = len(data) if size is None else size
     header = json.dumps({"inputs": [item(shape=shape, parameters={"binary_data_size": size})]}).encode()
@@ -293,25 +278,16 @@ def prefixed(*data: bytes) -> bytes:
     ("sent", "status", "message"),
     [
         (binary(prefixed(RED), length="x"), 400, "expected the length of the JSON"),
-        (binary(prefixed(RED), length="0"), 400, "expected the length of the JSON"),
         (binary(prefixed(RED), length="99999"), 400, "expected the length of the JSON"),
         (binary(prefixed(RED), length="9" * 5000), 400, "expected the length of the JSON"),
         (binary(prefixed(RED), length="10"), 400, "not JSON"),
         (binary(prefixed(RED) + b"more", size=len(RED) + 4), 400, "4 bytes of binary data belong to no input"),
         (binary(prefixed(RED), size=10**9), 422, "as many bytes after the JSON"),
         (binary(prefixed(RED)[:-1]), 422, "the data ends before 1 elements"),
-        (binary(b"\1"), 422, "the data ends before 1 elements"),
-        (binary(b"\xff\xff\xff\xff"), 422, "the data ends before 1 elements"),
         (binary(b""), 422, "the data ends before 1 elements"),
         (binary(prefixed(RED, RED)), 422, "bytes are left after 1 elements"),
         (binary(prefixed(b"")), 415, "IMAGE[0]: empty file"),
         ({"content": b""}, 400, "not JSON"),
-        ({"content": b"[" * 5000}, 400, "not JSON"),
-        (
-            {"content": b"[" * 100_000},
-            422,
-            "expected JSON of at most 524288 values, and",
-        ),
     ],
 )
 def test_broken_binary_bodies(server: Local, sent: dict[str, Any], status: int, message: str) -> None:
@@ -334,22 +310,10 @@ def test_class_names_have_to_be_utf8(client: Any) -> None:
         client.infer("tiny", [images(RED), tensor("CLASSES", "BYTES", [b"\xff\xfe"])])
 
 
-def test_not_ready(bundle_path: Path) -> None:
-    with local_server(Settings(bundle=bundle_path, device="cpu", threads=1)) as local:
-        local.service.draining = True
-        with triton.InferenceServerClient(local.url.removeprefix("http://")) as client:
-            assert client.is_server_live()
-            assert not client.is_server_ready()
-            assert not client.is_model_ready("tiny")
-        answer = httpx2.get(f"{local.url}/v2/health/ready")
-        assert (answer.status_code, answer.json()) == (503, {"ready": False, "error": "shutting down"})
-
-
-def test_a_key_is_asked_for_but_not_for_health(bundle_path: Path) -> None:
-    settings = Settings(bundle=bundle_path, device="cpu", threads=1, key="secret")
-    with local_server(settings) as local, triton.InferenceServerClient(local.url.removeprefix("http://")) as client:
-        assert client.is_server_ready()
-        with pytest.raises(triton.InferenceServerException, match="Authorization"):
-            client.infer("tiny", [images(RED)])
-        headers = {"Authorization": "Bearer secret"}
-        assert client.infer("tiny", [images(RED)], headers=headers).as_numpy("SCORES").shape == (1, 4)
+def test_not_ready(client: Any, server: Local, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server.service, "draining", True)
+    assert client.is_server_live()
+    assert not client.is_server_ready()
+    assert not client.is_model_ready("tiny")
+    answer = httpx2.get(f"{server.url}/v2/health/ready")
+    assert (answer.status_code, answer.json()) == (503, {"ready": False, "error": "shutting down"})
