@@ -74,12 +74,19 @@ def talk(port: int, data: bytes, seconds: float = 20, end: bool = False) -> Answ
             if end:
                 connection.shutdown(socket.SHUT_WR)
         try:
-            return _read(connection, data.startswith(b"HEAD "), start)
+            return read_answer(connection, head=data.startswith(b"HEAD "), start=start)
         except ConnectionError:
             return None
 
 
-def _read(connection: socket.socket, head: bool, start: float) -> Answer | None:
+def read_answer(connection: socket.socket, *, head: bool = False, start: float = 0) -> Answer | None:
+    """Read one answer; None where the connection was closed without one.
+
+    Args:
+        connection: A connection on which a request was sent.
+        head: The answer has no body, whatever its headers say.
+        start: The clock when the request was sent.
+    """
     with connection.makefile("rb") as stream:
         while True:
             line = stream.readline()

@@ -19,21 +19,14 @@ from sar_infer.server.settings import Limits, Settings
 CLOTHES = Path(__file__).parents[4] / "examples" / "clothes" / "test"
 KINDS = ("shoes", "hat", "trousers")
 PHOTOS = [path for kind in KINDS for path in sorted((CLOTHES / kind).glob("*.jpg"))[:8]]
-KEY = {"Authorization": "Bearer k"}
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
+def bank_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
+    """Serve the shipped bundle with a key and a bank file."""
     bank = tmp_path_factory.mktemp("bank") / "shop.safetensors"
     with local_server(Settings(bank=bank, key="k", device="cpu", threads=1, limits=Limits(images=24))) as local:
         yield local
-
-
-@pytest.fixture
-def client(server: Local) -> Iterator[httpx2.Client]:
-    with httpx2.Client(base_url=server.url, headers=KEY, timeout=60) as client:
-        yield client
-        client.post("/v1/bank/rollback", json={"to": 0})
 
 
 def encoded(paths: list[Path]) -> list[str]:
@@ -118,12 +111,8 @@ def test_calls_that_cannot_be_answered(client: httpx2.Client) -> None:
     assert problem(client.post("/v1/suggest", json={"images": image}, headers={"Authorization": "Bearer no"}))[0] == 401
 
 
-def test_a_server_without_a_key_suggests_nothing(bundle_path: Path) -> None:
-    with local_server(Settings(bundle=bundle_path, device="cpu", threads=1)) as local:
-        answer = httpx2.post(f"{local.url}/v1/suggest", json={"images": encoded(PHOTOS[:1])})
-        assert problem(answer)[:2] == (403, "writes-disabled")
-        assert httpx2.get(f"{local.url}/v1/model").json()["suggests"] is False
-
-
-def test_the_model_says_that_groups_can_be_asked_for(client: httpx2.Client) -> None:
+def test_a_server_without_a_key_suggests_nothing(client: httpx2.Client, server: Local) -> None:
+    answer = httpx2.post(f"{server.url}/v1/suggest", json={"images": encoded(PHOTOS[:1])})
+    assert problem(answer)[:2] == (403, "writes-disabled")
+    assert httpx2.get(f"{server.url}/v1/model").json()["suggests"] is False
     assert client.get("/v1/model").json()["suggests"] is True
