@@ -102,13 +102,15 @@ def answered(call: Call, retries: int) -> Steps[Reply]:
 
 def _pause(reply: Reply, attempt: int) -> float:
     """Return the seconds of ``Retry-After``, given as a number or a date, plus some, so that clients spread out."""
-    asked = reply.headers.get("retry-after", "").strip()
+    retry_after = reply.headers.get("retry-after", "").strip()
     seconds: float = 0.5 * 2**attempt
-    if asked.isdecimal():
-        seconds = float(asked)
-    elif asked:
+    if retry_after.isdecimal():
+        seconds = float(retry_after)
+    elif retry_after:
         with contextlib.suppress(KeyError, TypeError, ValueError):
-            seconds = (parsedate_to_datetime(asked) - parsedate_to_datetime(reply.headers["date"])).total_seconds()
+            seconds = (
+                parsedate_to_datetime(retry_after) - parsedate_to_datetime(reply.headers["date"])
+            ).total_seconds()
     return max(0.0, min(seconds, LONGEST_PAUSE)) * random.uniform(1, 1.2)
 
 

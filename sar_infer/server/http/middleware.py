@@ -124,16 +124,16 @@ class _RequestHandler:
         Its scripts could then read answers, which the browser takes for those of the page's own site. An address in
         place of a name cannot be turned like that.
         """
-        asked = self._headers.get("host", "")
+        host = self._headers.get("host", "")
         try:
-            name = urlsplit(f"//{asked}").hostname or ""
+            name = urlsplit(f"//{host}").hostname or ""
         except ValueError:
             name = ""
         if "*" in names or name in (*_LOCAL_NAMES, *names) or _is_address(name):
             return
         raise Problem(
             "misdirected",
-            f"this server has no key, so it answers only to its own names, not to {asked!r:.80}; start it with "
+            f"this server has no key, so it answers only to its own names, not to {host!r:.80}; start it with "
             "--allowed-host NAME, or with a key",
         )
 

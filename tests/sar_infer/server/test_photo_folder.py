@@ -134,7 +134,7 @@ def test_a_folder_holds_up_no_other_request_and_has_no_deadline(
 
     monkeypatch.setattr(photo_folder, "image_paths", slow_paths)
     with ThreadPoolExecutor(1) as pool, monkeypatch.context() as patch:
-        hasty = replace(server.service.settings, limits=replace(LIMITS, seconds=0.5))
+        hasty = replace(server.service.settings, limits=replace(LIMITS, seconds=1))
         patch.setattr(server.service, "settings", hasty)
         first = pool.submit(ask, client, "june")
         try:
@@ -145,7 +145,7 @@ def test_a_folder_holds_up_no_other_request_and_has_no_deadline(
             second = ask(client, "june")
             assert (second.status_code, second.json()["code"]) == (429, "overloaded")
             assert second.headers["Retry-After"]
-            time.sleep(1)  # more than the first would have
+            time.sleep(1.5)  # more than the first would have
         finally:
             go_on.set()
         assert grouped(first.result()) == PHOTOS

@@ -28,7 +28,7 @@ _EXCLUDED = [
 
 def operations(server: Server) -> list[schemathesis.openapi.APIOperation]:  # type: ignore[name-defined]
     schema = schemathesis.openapi.from_url(f"{server.url}/openapi.json")
-    return [found.ok() for found in schema.get_all_operations()]
+    return [result.ok() for result in schema.get_all_operations()]
 
 
 @pytest.mark.slow

@@ -26,10 +26,10 @@ def server(bundle_path: Path) -> Iterator[Local]:
 
 def preflight(url: str, origin: str, method: str, *headers: str) -> httpx2.Response:
     """Ask as a browser does before a request of its page; a preflight never carries a key."""
-    asked = {"Origin": origin, "Access-Control-Request-Method": method}
+    request = {"Origin": origin, "Access-Control-Request-Method": method}
     if headers:
-        asked["Access-Control-Request-Headers"] = ",".join(headers)
-    return httpx2.options(url, headers=asked)
+        request["Access-Control-Request-Headers"] = ",".join(headers)
+    return httpx2.options(url, headers=request)
 
 
 @pytest.mark.parametrize(
@@ -80,8 +80,8 @@ def test_an_origin_does_not_stand_for_a_key_or_a_name(bundle_path: Path) -> None
     """Without a key any of its own names is asked for, whatever origin may read the answer."""
     settings = Settings(bundle=bundle_path, origins=("*",), device="cpu", threads=1)
     with local_server(settings) as open_to_all:
-        asked = {"Origin": EVIL, "Host": "evil.example"}
-        refused = httpx2.get(f"{open_to_all.url}/v1/classes", headers=asked)
+        request = {"Origin": EVIL, "Host": "evil.example"}
+        refused = httpx2.get(f"{open_to_all.url}/v1/classes", headers=request)
         assert (refused.status_code, refused.headers[ALLOWED]) == (421, "*")
         assert preflight(f"{open_to_all.url}/v1/reload", EVIL, "POST").headers[ALLOWED] == "*"
         assert httpx2.post(f"{open_to_all.url}/v1/reload", headers={"Origin": EVIL}).status_code == 403
@@ -89,9 +89,9 @@ def test_an_origin_does_not_stand_for_a_key_or_a_name(bundle_path: Path) -> None
 
 def test_no_origin_is_allowed_unless_it_is_named(bundle_path: Path) -> None:
     with local_server(Settings(bundle=bundle_path, device="cpu", threads=1)) as plain:
-        asked = preflight(f"{plain.url}/v1/classes", SHOP, "GET")
-        assert asked.status_code == 405
+        answer = preflight(f"{plain.url}/v1/classes", SHOP, "GET")
+        assert answer.status_code == 405
         read = httpx2.get(f"{plain.url}/v1/classes", headers={"Origin": SHOP})
         assert read.status_code == 200
-        for answer in (asked, read):
-            assert not any(name.startswith("access-control-") for name in answer.headers)
+        for headers in (answer.headers, read.headers):
+            assert not any(name.startswith("access-control-") for name in headers)

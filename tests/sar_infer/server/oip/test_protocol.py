@@ -25,9 +25,11 @@ def request(*inputs: dict[str, Any], data: bytes = b"") -> tuple[bytes, str]:
 
 def test_outputs_can_be_read_as_inputs() -> None:
     sent = answer([Output("F", FLOATS, True), Output("J", FLOATS, False), Output("T", TEXTS, True)], id="7")
-    told = json.loads(sent.body[: int(sent.headers[HEADER_LENGTH])])
-    assert (told["id"], [item["shape"] for item in told["outputs"]]) == ("7", [[2, 3], [2, 3], [2, 2]])
-    _, tensors = read_request(*request(*told["outputs"], data=sent.body[int(sent.headers[HEADER_LENGTH]) :]), Limits())
+    header = json.loads(sent.body[: int(sent.headers[HEADER_LENGTH])])
+    assert (header["id"], [item["shape"] for item in header["outputs"]]) == ("7", [[2, 3], [2, 3], [2, 2]])
+    _, tensors = read_request(
+        *request(*header["outputs"], data=sent.body[int(sent.headers[HEADER_LENGTH]) :]), Limits()
+    )
     np.testing.assert_array_equal(tensors["F"].floats(), FLOATS)
     np.testing.assert_array_equal(tensors["J"].floats(), FLOATS)
     assert tensors["T"].elements() == [text for row in TEXTS for text in row]
@@ -59,11 +61,11 @@ def test_any_data_is_a_tensor_or_a_problem(shape: list[int], data: list[Any] | b
     tensor = Input("x", tuple(shape), "", memoryview(data) if isinstance(data, bytes) else data)
     for read in (tensor.floats, tensor.elements):
         try:
-            found = read()
+            values = read()
         except Problem as problem:
             assert problem.code == "invalid-request"
         else:
-            assert np.size(found) == tensor.count
+            assert np.size(values) == tensor.count
 
 
 @given(body=st.binary(max_size=200), length=st.none() | st.integers(-5, 300).map(str) | st.text(max_size=4))
@@ -78,9 +80,9 @@ def test_binary_data_is_given_out_in_order_and_to_the_last_byte(sizes: list[int 
         {"name": str(i), "shape": [], "datatype": "FP32", "parameters": {"binary_data_size": s}}
         for i, s in enumerate(sizes)
     ]
-    known = [size for size in sizes if size is not None and size >= 0]
+    counted = [size for size in sizes if size is not None and size >= 0]
     body, length = request(*inputs, data=rest)
-    if inputs and len(known) == len(sizes) and sum(known) == len(rest):
+    if inputs and len(counted) == len(sizes) and sum(counted) == len(rest):
         _, tensors = read_request(body, length, Limits())
         assert b"".join(bytes(tensor.data) for tensor in tensors.values()) == rest
         assert [len(tensor.data) for tensor in tensors.values()] == sizes

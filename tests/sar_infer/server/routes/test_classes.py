@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import threading
 import urllib.parse
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +15,7 @@ import pytest
 from PIL import Image
 from support.bundles import BANK_NAMES
 from support.pictures import jpeg
-from support.servers import Local, local_server
+from support.servers import Local, local_server, wait_for
 
 from sar_infer import Classifier
 from sar_infer.bank import ClassBank, amend, calibrate
@@ -226,20 +225,17 @@ def test_photos_only(client: httpx2.Client) -> None:
 
 
 def test_it_looks_before_it_takes(client: httpx2.Client) -> None:
-    seen = client.put(path("iris"), files=files(VIOLET, 6)).headers["etag"]
+    before = client.put(path("iris"), files=files(VIOLET, 6)).headers["etag"]
     odd = client.put(path("iris") + "?strict=true", content=photo(LIME), headers=PNG)
     assert refusal(odd) == (409, "conflict")
     assert "image[0]" in odd.json()["detail"]
-    assert etag(client) == seen
+    assert etag(client) == before
     answer = client.put(path("iris"), content=photo(LIME), headers=PNG).json()
     assert [finding["kind"] for finding in answer["findings"]] == ["far-photo", "missed"]
-    alike = [("image", (f"{n}.png", photo((141, 61, 221), n + 600), "image/png")) for n in range(6)]
-    kinds = {finding["kind"]: finding for finding in client.put(path("lilac"), files=alike).json()["findings"]}
-    assert (kinds["confused"]["name"], kinds["confused"]["suggestion"]) == ("lilac", "iris")
 
 
 def test_bad_input_changes_nothing(client: httpx2.Client, bank_server: Local) -> None:
-    seen = etag(client)
+    before = etag(client)
     broken = [*files(VIOLET, 1), ("image", ("x.jpg", b"\xff\xd8\xff no photo", "image/jpeg"))]
     cases = [
         (client.put(path("iris"), files=broken), 415, "image[1]"),
@@ -260,21 +256,21 @@ def test_bad_input_changes_nothing(client: httpx2.Client, bank_server: Local) ->
         assert refusal(answer)[0] == status, answer.text
         assert text in answer.json()["detail"]
     assert httpx2.put(bank_server.url + path("iris"), files=files(VIOLET, 1)).status_code == 401
-    assert etag(client) == seen
+    assert etag(client) == before
 
 
 # ------------------------------------------------------------------------------------------------ conditions, history
 def test_a_change_can_be_bound_to_what_was_seen(client: httpx2.Client) -> None:
-    seen = etag(client)
-    assert client.get("/v1/classes", headers={"If-None-Match": seen}).status_code == 304
-    assert client.put(path("one"), headers={"If-Match": seen}).status_code == 201
+    before = etag(client)
+    assert client.get("/v1/classes", headers={"If-None-Match": before}).status_code == 304
+    assert client.put(path("one"), headers={"If-Match": before}).status_code == 201
     for late in (
-        client.put(path("two"), headers={"If-Match": seen}),
-        client.delete(path("one"), headers={"If-Match": seen}),
+        client.put(path("two"), headers={"If-Match": before}),
+        client.delete(path("one"), headers={"If-Match": before}),
     ):
         assert refusal(late) == (412, "precondition-failed")
     assert listed(client) == [*BANK_NAMES, "one"]
-    now = client.get("/v1/classes", headers={"If-None-Match": seen}).headers["etag"]
+    now = client.get("/v1/classes", headers={"If-None-Match": before}).headers["etag"]
     assert client.delete(path("one"), headers={"If-Match": now}).status_code == 204
 
 
@@ -290,8 +286,8 @@ def test_put_can_be_bound_to_the_class_being_new(client: httpx2.Client) -> None:
 
 def test_the_history_is_told_and_taken_back(client: httpx2.Client, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "sar_infer.access")
-    before, first = etag(client), client.get("/v1/bank/history").json()["count"]
-    seen = client.put(path("iris"), files=files(VIOLET)).headers["etag"]
+    bundle_etag, first = etag(client), client.get("/v1/bank/history").json()["count"]
+    iris = client.put(path("iris"), files=files(VIOLET)).headers["etag"]
     client.put(path("two"))
     client.delete(path("red"))
     history = client.get("/v1/bank/history", params={"limit": 2}).json()
@@ -302,28 +298,27 @@ def test_the_history_is_told_and_taken_back(client: httpx2.Client, caplog: pytes
     (step,) = client.get("/v1/bank/history", params={"offset": 2, "limit": 1}).json()["steps"]
     assert step["summary"] == "added 'iris', added 4 photos to 'iris'"
     assert (history["count"], f'"{history["bank"]}"') == (first + 3, etag(client))
-    late = client.post("/v1/bank/rollback", json={"to": 0}, headers={"If-Match": seen})
+    late = client.post("/v1/bank/rollback", json={"to": 0}, headers={"If-Match": iris})
     assert refusal(late) == (412, "precondition-failed")
     now = {"If-Match": f'"{history["bank"]}"'}
     done = client.post("/v1/bank/rollback", json={"to": first + 1}, headers=now)
-    assert (done.status_code, done.headers["etag"], done.json()["classes"]) == (200, seen, len(BANK_NAMES) + 1)
+    assert (done.status_code, done.headers["etag"], done.json()["classes"]) == (200, iris, len(BANK_NAMES) + 1)
     assert (done.json()["step"]["n"], done.json()["step"]["to"]) == (first + 4, first + 1)
     assert listed(client) == [*BANK_NAMES, "iris"]
-    (line,) = [line for line in caplog.messages if "/v1/bank/rollback 200" in line]
-    assert line.endswith(f" step={first + 4} to={first + 1}")
+    wait_for(lambda: f" step={first + 4} to={first + 1}" in caplog.text)
     assert client.post("/v1/bank/rollback", json={"to": first + 4}).json()["step"] is None
-    assert client.post("/v1/bank/rollback", json={"steps": 1}).headers["etag"] == before
+    assert client.post("/v1/bank/rollback", json={"steps": 1}).headers["etag"] == bundle_etag
     assert best(client, photo(VIOLET, 99)) in BANK_NAMES
 
 
 @pytest.mark.parametrize("body", [{}, {"to": 9999}, {"to": -1}, {"steps": 0}, {"steps": 9999}, {"to": 0, "steps": 1}])
 def test_a_rollback_to_nowhere_changes_nothing(client: httpx2.Client, body: dict[str, int]) -> None:
-    seen = client.put(path("one")).headers["etag"]
+    before = client.put(path("one")).headers["etag"]
     assert refusal(client.post("/v1/bank/rollback", json=body)) == (422, "invalid-request")
     assert refusal(client.post("/v1/bank/rollback", json={"at": 1})) == (422, "invalid-request")
     nothing = client.post("/v1/bank/rollback").json()
     assert (nothing["code"], nothing["detail"]) == ("bad-request", 'no body; expected {"to": STEP} or {"steps": COUNT}')
-    assert etag(client) == seen
+    assert etag(client) == before
 
 
 def test_a_change_says_whether_the_calibration_still_holds(bundle_path: Path, tmp_path: Path) -> None:
@@ -339,29 +334,3 @@ def test_a_change_says_whether_the_calibration_still_holds(bundle_path: Path, tm
         assert client.post("/v1/bank/rollback", json={"steps": 1}).status_code == 200
         assert client.put(path("red")).json()["calibrated"] is True
         assert client.post(path("red") + "/images", content=jpeg(), headers=PNG).json()["calibrated"] is False
-
-
-def test_readers_never_wait_for_writers_nor_see_half_a_change(client: httpx2.Client, bank_server: Local) -> None:
-    """Check that each answer fits one state of the bank while names come and go."""
-    stop, states, seen = threading.Event(), {}, []
-    states[etag(client).strip('"')] = len(BANK_NAMES)
-
-    def write() -> None:
-        for number in range(30):
-            digest = client.put(path(f"name {number}")).headers["etag"].strip('"')
-            states[digest] = len(BANK_NAMES) + number + 1
-        stop.set()
-
-    def read() -> None:
-        with httpx2.Client(base_url=bank_server.url, headers={**KEY, "Content-Type": "image/jpeg"}) as reader:
-            while not stop.is_set():
-                answer = reader.post("/v1/classify?top_k=100", content=jpeg()).json()
-                seen.append((answer["bank"], answer["classes"], len(answer["results"][0]["predictions"])))
-
-    threads = [threading.Thread(target=write), *(threading.Thread(target=read) for _ in range(3))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert len({bank for bank, _, _ in seen}) > 3
-    assert all(count == predicted == states[bank] for bank, count, predicted in seen)

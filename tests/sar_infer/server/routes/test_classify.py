@@ -92,14 +92,14 @@ def calibrated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
 def test_unknown_sets_and_reasons_in_every_form(calibrated: Local) -> None:
     bundle = calibrated.service.settings.bundle
     (expected,) = Classifier.open(bundle).classify(RED, unknown="score", explain=True, coverage=0.9)
-    asked = {"unknown": "score", "explain": "true", "coverage": "0.9"}
+    options = {"unknown": "score", "explain": "true", "coverage": "0.9"}
     call = {"images": [base64.b64encode(RED).decode()], "unknown": "score", "explain": True, "coverage": 0.9}
     before = calibrated.metric("sar_unknown_total")
     with httpx2.Client(base_url=calibrated.url, timeout=30) as client:
         for answer in (
-            raw(client, **asked),
-            client.post("/v1/classify", files={"image": RED}, data=asked),
-            client.post("/v1/classify", files={"image": RED}, params=asked),
+            raw(client, **options),
+            client.post("/v1/classify", files={"image": RED}, data=options),
+            client.post("/v1/classify", files={"image": RED}, params=options),
             client.post("/v1/classify", json=call),
         ):
             (answered,) = answer.json()["results"]

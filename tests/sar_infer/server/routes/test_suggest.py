@@ -69,8 +69,8 @@ def test_images_forms_and_embeddings_give_the_same(client: httpx2.Client) -> Non
     content = suggested(client, images=images)
     files = [("image", (path.name, path.read_bytes(), "image/jpeg")) for path in PHOTOS]
     form = client.post("/v1/suggest", files=files)
-    asked = {"input": images, "modality": "image", "encoding_format": "base64"}
-    rows = [item["embedding"] for item in client.post("/v1/embeddings", json=asked).json()["data"]]
+    call = {"input": images, "modality": "image", "encoding_format": "base64"}
+    rows = [item["embedding"] for item in client.post("/v1/embeddings", json=call).json()["data"]]
 
     def gist(content: dict[str, Any]) -> list[list[int]]:
         return [sorted(group["photos"]) for group in content["groups"]]
