@@ -254,8 +254,6 @@ def test_what_is_too_much_for_a_server_is_sent_in_parts(kind: Any, bundle_path: 
 def test_mode_is_the_servers_word(client: Client) -> None:
     (only,) = client.classify(RGB, ["fog", "sea"], mode="only")
     assert {p.label for p in only.predictions} == {"fog", "sea"}
-    with pytest.raises(ServerError, match="'bank'"):
-        client.classify(RGB, ["fog"], mode="bank")
     with pytest.raises(InputError, match="disagree"):
         client.classify(RGB, ["fog"], only=True, mode="extend")
 

@@ -9,40 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 pytest.importorskip("fastapi", reason="needs the extra serve")
-from sar_infer.server.oip.protocol import HEADER_LENGTH, Input, Output, answer, read_request
+from sar_infer.server.oip.protocol import Input, read_request
 from sar_infer.server.problems import Problem
 from sar_infer.server.settings import Limits
 
-FLOATS = np.array([[0.25, 1e-12, 3], [4, 5, 1 / 3]], dtype=np.float32)
-TEXTS = [[b"a", "gr\u00fcn".encode()], [b"", b"tea pot"]]
 JSON = st.recursive(st.none() | st.booleans() | st.floats() | st.integers() | st.text(), st.lists, max_leaves=8)
 
 
 def request(*inputs: dict[str, Any], data: bytes = b"") -> tuple[bytes, str]:
     header = json.dumps({"inputs": inputs}).encode()
     return header + data, str(len(header))
-
-
-def test_outputs_can_be_read_as_inputs() -> None:
-    sent = answer([Output("F", FLOATS, True), Output("J", FLOATS, False), Output("T", TEXTS, True)], id="7")
-    header = json.loads(sent.body[: int(sent.headers[HEADER_LENGTH])])
-    assert (header["id"], [item["shape"] for item in header["outputs"]]) == ("7", [[2, 3], [2, 3], [2, 2]])
-    _, tensors = read_request(
-        *request(*header["outputs"], data=sent.body[int(sent.headers[HEADER_LENGTH]) :]), Limits()
-    )
-    np.testing.assert_array_equal(tensors["F"].floats(), FLOATS)
-    np.testing.assert_array_equal(tensors["J"].floats(), FLOATS)
-    assert tensors["T"].elements() == [text for row in TEXTS for text in row]
-
-
-def test_an_answer_in_json_says_nothing_of_binary_data() -> None:
-    sent = answer([Output("T", TEXTS, False)], model_name="m", id=None)
-    assert HEADER_LENGTH not in sent.headers
-    assert sent.media_type == "application/json"
-    assert json.loads(sent.body) == {
-        "model_name": "m",
-        "outputs": [{"name": "T", "datatype": "BYTES", "shape": [2, 2], "data": ["a", "grün", "", "tea pot"]}],
-    }
 
 
 @pytest.mark.parametrize("data", [[1, 2, 3, 4], [[1, 2], [3, 4]]])
