@@ -146,6 +146,12 @@ def decoded(text: str) -> ImageInput:
         return ImageError("not valid base64")
 
 
+def is_current(etag: str, if_none_match: str | None) -> bool:
+    """Return whether a client has what it asks for already, by the header ``If-None-Match``."""
+    etags = {tag.strip().removeprefix("W/") for tag in (if_none_match or "").split(",")}
+    return etag in etags or "*" in etags
+
+
 def chooses_only(mode: Mode | None, has_classes: bool) -> bool:
     """Tell whether a call chooses from its own classes alone.
 

@@ -18,7 +18,7 @@ from sar_infer.server.bank.snapshot import Entry, Snapshot
 from sar_infer.server.class_names import clean_name
 from sar_infer.server.http.body import FORM, is_image, media_type, read_call, read_json
 from sar_infer.server.http.openapi import IMAGE_TYPES, form, problems, request_body
-from sar_infer.server.http.request import IMAGES, Serving, Texts, Writable
+from sar_infer.server.http.request import IMAGES, Serving, Texts, Writable, is_current
 from sar_infer.server.model.engine import ImageInput
 from sar_infer.server.model.names import LARGE
 from sar_infer.server.problems import Problem
@@ -148,8 +148,7 @@ async def list_classes(
     """List the classes of the bank in its order, or those removed from it, at most 1,000 at a time."""
     snapshot = await service.current()
     headers = {"ETag": f'"{snapshot.etag}"'}
-    etags = {tag.strip().removeprefix("W/") for tag in (if_none_match or "").split(",")}
-    if headers["ETag"] in etags or "*" in etags:
+    if is_current(headers["ETag"], if_none_match):
         return Response(status_code=304, headers=headers)
 
     def answer() -> dict[str, Any]:
