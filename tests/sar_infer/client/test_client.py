@@ -472,8 +472,7 @@ def test_both_kinds_have_the_same_methods_and_begin_like_a_classifiers() -> None
 
 
 # ------------------------------------------------------------------------------------------------------ what goes wrong
-def test_an_error_says_what_the_server_says(server: Local, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO", "sar_infer.access")
+def test_an_error_says_what_the_server_says(server: Local) -> None:
     with Client(server.url, "another key") as client, pytest.raises(ServerError) as refused:
         client.model()
     error = refused.value
