@@ -269,8 +269,9 @@ def test_a_bad_image_among_several_fails_alone(client: httpx2.Client) -> None:
     assert "URLs are not fetched" in results[2]["error"]
 
 
-def test_multipart_fields_are_checked(client: httpx2.Client) -> None:
+def test_multipart_fields_are_checked_and_of_repeated_ones_the_last_counts(client: httpx2.Client) -> None:
     image = ("image", ("a.jpg", RED, "image/jpeg"))
+    assert len(predictions(client.post("/v1/classify", files=[image], data={"top_k": ["1", "2"]}))) == 2
     for count in (4, 40):
         assert problem(client.post("/v1/classify", files=[image] * count)) == (413, "too-many-images")
     answer = client.post("/v1/classify", files=[image], data={"classes": ["x"] * 20})

@@ -91,12 +91,13 @@ def test_an_image_that_cannot_be_read_is_in_no_group(client: httpx2.Client) -> N
 
 
 def test_calls_that_cannot_be_answered(client: httpx2.Client) -> None:
-    row = base64.b64encode(np.ones(8, "<f4").tobytes()).decode()
+    row, short = (base64.b64encode(np.ones(size, "<f4").tobytes()).decode() for size in (512, 8))
     image = encoded(PHOTOS[:1])
     for call, code, detail in (
         ({}, "invalid-request", "expected either images or embeddings or folder"),
         ({"images": image, "embeddings": [row]}, "invalid-request", "expected either images or embeddings or folder"),
-        ({"embeddings": [row]}, "invalid-request", "numbers each, of length 1, as this server makes"),
+        ({"embeddings": [row]}, "invalid-request", "512 numbers each, of length 1, as this server makes"),
+        ({"embeddings": [short]}, "invalid-request", "512 numbers each, of length 1, as this server makes"),
         ({"embeddings": ["?"]}, "invalid-request", "expected little-endian float32 in base64"),
         ({"embeddings": ["AAA="]}, "invalid-request", "expected little-endian float32 in base64"),
         ({"embeddings": [row] * 1001}, "invalid-request", "at most 1000 items"),
