@@ -19,6 +19,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -34,7 +35,6 @@ from sar_infer.client.exchange import Reply
 from sar_infer.errors import ImageError, InputError, SarInferError
 from sar_infer.server.settings import Limits, Settings
 
-pytest.importorskip("httpx2")
 KEY = "a key for tests"
 RGB = np.random.default_rng(0).integers(0, 256, (40, 56, 3), dtype=np.uint8)
 VIOLET, LIME = (140, 60, 220), (120, 230, 40)
@@ -361,6 +361,14 @@ def test_photos_that_nobody_labelled(here: Path, bundle_path: Path) -> None:
         assert [group["size"] for group in of_folder["groups"]] == [group["size"] for group in groups["groups"]]
         assert {f"photos/{photo}" for group in of_folder["groups"] for photo in group["photos"]} == {*paths}
 
+        images = [base64.b64encode(Path(path).read_bytes()).decode() for path in paths[::7]]
+        url, key = f"{local.url}/v1/learn", {"Authorization": "Bearer k"}
+        learned = httpx2.post(url, json={"images": images, "dry_run": True}, headers=key).json()
+        keys = {note["key"] for note in (*learned["look_first"], *learned["examples"])}
+        assert keys
+        assert keys <= {f"images[{number}]" for number in range(5)}
+        answer = httpx2.post(url, json={"images": [images[0], "bm8="]}, headers=key)
+        assert (answer.status_code, answer.json()["detail"][:11]) == (415, "images[1]: ")
         dry = client.learn(paths, all_known=True, dry_run=True)
         assert client.classes().etag == before == dry["bank"]
         with pytest.raises(ServerError) as refused:
