@@ -84,7 +84,7 @@ def request_body(
 
 
 def problems(*statuses: int, model: type[BaseModel] = ProblemAnswer) -> dict[int | str, dict[str, Any]]:
-    """Return the errors of a route, in the form of its protocol; 401 and 500 are possible everywhere."""
+    """Return the errors of a route, in the form of its protocol; those of the middleware are added to every route."""
     kind = "application/problem+json" if model is ProblemAnswer else "application/json"
     content = {kind: {"schema": reference(model)}}
     return {s: {"description": _DESCRIPTIONS[s], "content": content} for s in sorted({*statuses, 401, 500})}

@@ -132,7 +132,7 @@ class RolledBack(BaseModel):
 
 
 _FORM = form(phrases={"type": "array", "items": {"type": "string"}}, photos_only={"type": "boolean"})
-_PUT_PROBLEMS = (400, 403, 404, 408, 409, 412, 413, 415, 422, 429, 503, 507)
+_PUT_PROBLEMS = (403, 404, 409, 412, 422, 503, 507)
 
 
 @router.get("/v1/classes", response_model=ClassList, responses={304: {"description": "Not changed."}, **problems(422)})
@@ -217,7 +217,7 @@ async def add_images(
 @router.delete(
     "/v1/classes/{name:text}",
     status_code=204,
-    responses={204: {"description": "Removed."}, **problems(403, 404, 409, 412, 422, 429, 507)},
+    responses={204: {"description": "Removed."}, **problems(403, 404, 409, 412, 422, 507)},
 )
 async def delete_class(service: Writable, name: Name, if_match: IfMatch = None) -> Response:
     """Remove a class, also one of the bundle. Needs a server with a key and ``--bank``."""
@@ -242,7 +242,7 @@ async def history(
 @router.post(
     "/v1/bank/rollback",
     response_model=RolledBack,
-    responses=problems(400, 403, 409, 412, 422, 429, 507),
+    responses=problems(403, 409, 412, 422, 507),
     openapi_extra=request_body(Rollback),
 )
 async def roll_back(request: Request, service: Writable, if_match: IfMatch = None) -> Response:

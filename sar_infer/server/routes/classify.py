@@ -139,7 +139,7 @@ _FORM = form(
 @router.post(
     PATH,
     response_model=ClassifyAnswer,
-    responses=problems(400, 408, 413, 415, 422, 429, 503, 504),
+    responses=problems(422, 503),
     openapi_extra=request_body(ClassifyRequest, _FORM, binary=IMAGE_TYPES),
 )
 async def classify(request: Request, service: Serving, query: Annotated[ClassifyOptions, Query()]) -> Response:

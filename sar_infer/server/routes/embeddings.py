@@ -105,7 +105,7 @@ class OpenAIErrorAnswer(BaseModel):
 @router.post(
     "/v1/embeddings",
     response_model=EmbeddingsAnswer,
-    responses=problems(400, 408, 413, 415, 422, 429, 503, 504, model=OpenAIErrorAnswer),
+    responses=problems(422, 503, model=OpenAIErrorAnswer),
     openapi_extra=request_body(EmbeddingsRequest),
 )
 async def embeddings(request: Request, service: Serving) -> Response:

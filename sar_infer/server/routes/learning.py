@@ -77,7 +77,7 @@ class LearnAnswer(BaseModel):
 @router.post(
     "/v1/learn",
     response_model=LearnAnswer,
-    responses=problems(400, 403, 408, 409, 412, 413, 415, 422, 429, 503, 504, 507),
+    responses=problems(403, 409, 412, 422, 503, 507),
     openapi_extra=request_body(LearnRequest),
 )
 async def learn(request: Request, service: Writable, if_match: IfMatch = None) -> Response:

@@ -78,7 +78,7 @@ class SuggestAnswer(BaseModel):
 @router.post(
     "/v1/suggest",
     response_model=SuggestAnswer,
-    responses=problems(400, 403, 408, 413, 415, 422, 429, 503, 504),
+    responses=problems(403, 422, 503),
     openapi_extra=request_body(SuggestRequest, form()),
 )
 async def suggest(request: Request, service: Keyed) -> Response:

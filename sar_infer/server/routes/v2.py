@@ -25,7 +25,7 @@ _INFER: dict[str, Any] = {
     "response_model": InferAnswer,
     "responses": {
         200: {"content": {"application/octet-stream": {"schema": BINARY}}},
-        **problems(400, 404, 408, 413, 415, 422, 429, 503, 504, model=ErrorAnswer),
+        **problems(404, 422, 503, model=ErrorAnswer),
     },
     "openapi_extra": request_body(InferRequest, binary=("application/octet-stream",)),
 }

@@ -51,7 +51,7 @@ class ZeroShotElement(BaseModel):
 @router.post(
     "/v1/zero-shot-image-classification",
     response_model=list[ZeroShotElement],
-    responses=problems(400, 408, 413, 415, 422, 429, 503, 504, model=ErrorAnswer),
+    responses=problems(422, 503, model=ErrorAnswer),
     openapi_extra=request_body(ZeroShotRequest),
 )
 async def zero_shot(request: Request, service: Serving) -> Response:
