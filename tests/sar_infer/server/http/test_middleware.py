@@ -18,7 +18,7 @@ from support.hostile_requests import Answer, read_answer
 from support.pictures import jpeg
 from support.servers import Local, around, local_server, wait_for
 
-from sar_infer.server.http import connection
+from sar_infer.server.http import connection, middleware
 from sar_infer.server.settings import Limits, Settings
 
 IMAGE = {"Content-Type": "image/jpeg"}
@@ -30,6 +30,12 @@ def server(bundle_path: Path) -> Iterator[Local]:
     limits = Limits(body_bytes=100_000, queue=3)
     with local_server(Settings(bundle=bundle_path, device="cpu", threads=1, max_batch=2, limits=limits)) as local:
         yield local
+
+
+@pytest.fixture(autouse=True)
+def _short_linger(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait less for the rest of a body that is refused."""
+    monkeypatch.setattr(middleware, "LINGER_SECONDS", 0.3)
 
 
 @pytest.fixture
