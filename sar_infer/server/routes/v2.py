@@ -97,13 +97,16 @@ async def _version(version: Version) -> None:
     """Describe the version in the path of a route; ``_check`` reads it."""
 
 
+def _versioned(name: str, description: str = _AS_WITHOUT) -> dict[str, Any]:
+    """Return the arguments of a route that does what another does, and has a version in its path."""
+    return {"name": name, "description": description, "dependencies": [Depends(_version)]}
+
+
 @router.get(
     "/models/{model}/versions/{version}/ready",
-    name="version_ready",
-    description="Answer as ``/readyz`` does, if the model and version are known.",
-    dependencies=[Depends(_version)],
     response_model=Ready,
     responses=_NOT_READY,
+    **_versioned("version_ready", "Answer as ``/readyz`` does, if the model and version are known."),
 )
 @router.get("/models/{model}/ready", response_model=Ready, responses=_NOT_READY)
 async def model_ready(request: Request, service: Serving, model: Model) -> Response:
@@ -112,13 +115,7 @@ async def model_ready(request: Request, service: Serving, model: Model) -> Respo
     return await _readiness(service, {"name": model})
 
 
-@router.get(
-    "/models/{model}/versions/{version}",
-    name="version_metadata",
-    description=_AS_WITHOUT,
-    dependencies=[Depends(_version)],
-    responses=_UNKNOWN,
-)
+@router.get("/models/{model}/versions/{version}", responses=_UNKNOWN, **_versioned("version_metadata"))
 @router.get("/models/{model}", responses=_UNKNOWN)
 async def model_metadata(request: Request, service: Serving, model: Model) -> ModelMetadata:
     """Describe versions, inputs and outputs. A call has either IMAGE or pixels; CLASSES may be left out."""
@@ -133,13 +130,7 @@ async def model_metadata(request: Request, service: Serving, model: Model) -> Mo
     )
 
 
-@router.post(
-    "/models/{model}/versions/{version}/infer",
-    name="version_infer",
-    description=_AS_WITHOUT,
-    dependencies=[Depends(_version)],
-    **_INFER,
-)
+@router.post("/models/{model}/versions/{version}/infer", **_INFER, **_versioned("version_infer"))
 @router.post("/models/{model}/infer", **_INFER)
 async def infer(request: Request, service: Serving, model: Model) -> Response:
     """Classify or embed images; one bad image fails the whole call."""
