@@ -240,6 +240,8 @@ def test_what_is_too_much_for_a_server_is_sent_in_parts(kind: Any, bundle_path: 
         assert [r.image for r in results] == [f"image[{i}]" for i in range(35)]
         assert [r.image for r in results if r.error] == ["image[2]"]
         assert "at most 1 MiB" in str(results[2].error)
+        refusals = narrow.metric("sar_requests_total", route="/v1/classify", code="413")
+        assert kind is Waiting or refusals < 12  # from then on it sends less; several at once learn it later
         assert not any(r.error for r in client.classify(images[3:], classes={"x": ["y", "z"]}))
         assert client.embed_images(images[3:]).shape == (32, 8)
         with pytest.raises(ServerError, match="1 MiB") as refused:
