@@ -7,7 +7,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from urllib.parse import quote
 
@@ -189,7 +189,7 @@ class Calls:
             return read(reply, lambda json: list(_results(images, json["results"], request)))
 
         parts = yield from self._in_parts([image for image in images if image.error is None], classified)
-        results = (result for part in parts for result in part)
+        results = chain.from_iterable(parts)
         return [ImageResult(i.name, error=i.error) if i.error is not None else next(results) for i in images]
 
     def embed_images(self, images: ImageSource | Iterable[ImageSource], batch_size: int) -> Steps[Floats]:
