@@ -10,18 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from sar_infer.client import exchange
 from sar_infer.client.answers import ClassList, PhotosAdded
-from sar_infer.client.calls import (
-    ENCODED_AT_ONCE,
-    Calls,
-    ClassifyRequest,
-    Mode,
-    PhotosRequest,
-    Unlabelled,
-    joined,
-    rows,
-)
-from sar_infer.client.exchange import Call, Pause, Reply, Steps
-from sar_infer.client.images import EncodedImage, Portions, load, several
+from sar_infer.client.calls import Calls, ClassifyRequest, Mode, PhotosRequest
+from sar_infer.client.exchange import Load, Pause, Step, Steps
+from sar_infer.client.images import load
 from sar_infer.errors import InputError
 from sar_infer.results import PLAIN, DecisionOptions, ImageResult, Unknown
 
@@ -104,7 +95,8 @@ class AsyncClient:
         request = ClassifyRequest.of(classes, only, top_k, mode, options)
         under_way: deque[asyncio.Task[list[ImageResult]]] = deque()
         try:
-            async for portion in self._portions(images, batch_size):
+            portions = self._calls.portions(images, batch_size)
+            while portion := await self._run(portions.take()):
                 if len(under_way) == in_flight:
                     for result in await under_way.popleft():
                         yield result
@@ -119,10 +111,7 @@ class AsyncClient:
 
     async def embed_images(self, images: ImageSource | Iterable[ImageSource], batch_size: int = 16) -> Floats:
         """Return unit rows (N, D), as ``Client.embed_images`` does."""
-        parts = [
-            await self._run(self._calls.embed_images(portion)) async for portion in self._portions(images, batch_size)
-        ]
-        return rows(parts)
+        return await self._run(self._calls.embed_images(images, batch_size))
 
     async def embed_names(self, names: Sequence[str]) -> Floats:
         """Return unit rows (N, D), one for each name."""
@@ -148,13 +137,8 @@ class AsyncClient:
         batch_size: int = 16,
     ) -> PhotosAdded:
         """Add photos to a class, as ``Client.add_photos`` does."""
-        request, added = PhotosRequest(phrases, photos_only, strict), None
-        async for portion in self._portions(images, batch_size):
-            condition = if_match if added is None else if_match and added.etag
-            added = joined(added, await self._run(self._calls.add_photos(name, portion, request, condition)))
-        if added is None:
-            raise InputError(f"no photo for class {name!r:.80}")
-        return added
+        request = PhotosRequest(phrases, photos_only, strict)
+        return await self._run(self._calls.add_photos(name, images, request, if_match, batch_size))
 
     async def learn(
         self,
@@ -166,14 +150,14 @@ class AsyncClient:
         if_match: str | None = None,
     ) -> dict[str, Any]:
         """Learn from photos that nobody labelled, as ``Client.learn`` does."""
-        photos = await self._unlabelled(images, folder)
-        return await self._run(self._calls.learn(photos, all_known, dry_run, if_match))
+        steps = self._calls.learn(images, folder, all_known=all_known, dry_run=dry_run, if_match=if_match)
+        return await self._run(steps)
 
     async def suggest(
         self, images: ImageSource | Iterable[ImageSource] = (), *, folder: str | None = None
     ) -> dict[str, Any]:
         """Find groups among photos that nobody labelled, as ``Client.suggest`` does."""
-        return await self._run(self._calls.suggest(await self._unlabelled(images, folder)))
+        return await self._run(self._calls.suggest(images, folder))
 
     async def remove_class(self, name: str, if_match: str | None = None) -> str:
         """Remove a class from the bank and return the bank's ETag."""
@@ -199,36 +183,20 @@ class AsyncClient:
         """Have the bundle's path opened again and return the digest of the bundle that answers now."""
         return await self._run(self._calls.reload())
 
-    async def _unlabelled(self, images: ImageSource | Iterable[ImageSource], folder: str | None) -> Unlabelled:
-        names, parts = list[str](), list[Any]()
-        async for portion in self._portions(images, ENCODED_AT_ONCE):
-            names += [image.name for image in portion]
-            parts.append(await self._run(self._calls.embed_images(portion)))
-        return Unlabelled(names, rows(parts), folder)
-
-    async def _portions(
-        self, images: ImageSource | Iterable[ImageSource], batch_size: int
-    ) -> AsyncIterator[list[EncodedImage]]:
-        portions = Portions(self._calls.sizes, batch_size)
-        for index, source in enumerate(several(images)):
-            if full := portions.add(await asyncio.to_thread(load, source, index)):
-                yield full
-        if rest := portions.rest():
-            yield rest
-
     async def _run(self, steps: Steps[T]) -> T:
-        answer: Reply | None = None
+        outcome: Any = None
         while True:
             try:
-                step = steps.send(answer)
+                step = steps.send(outcome)
             except StopIteration as stop:
                 result: T = stop.value
                 return result
-            answer = await self._do(step)
+            outcome = await self._do(step)
 
-    async def _do(self, step: Call | Pause) -> Reply | None:
+    async def _do(self, step: Step) -> Any:
         if isinstance(step, Pause):
-            await asyncio.sleep(step.seconds)
-            return None
+            return await asyncio.sleep(step.seconds)
+        if isinstance(step, Load):
+            return await asyncio.to_thread(load, step.source, step.index)
         with exchange.network_errors(self.url):
             return exchange.reply(await self._http.request(**exchange.request(step)))

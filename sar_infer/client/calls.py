@@ -5,28 +5,29 @@ from __future__ import annotations
 import base64
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
-from typing import TYPE_CHECKING, Any, Literal
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from urllib.parse import quote
 
 from sar_infer.client.answers import ClassEntry, ClassList, PhotosAdded, class_entry, image_result, photos_added
 from sar_infer.client.exchange import Call, Steps, answered, read
-from sar_infer.client.images import EncodedImage, RequestSizes
+from sar_infer.client.images import EncodedImage, Portions, RequestSizes
 from sar_infer.errors import ImageError, InputError, ServerError
 from sar_infer.results import PLAIN, DecisionOptions, ImageResult
 from sar_infer.text.names import Classes, Phrases, phrases_by_name
 
 if TYPE_CHECKING:
     from sar_infer._arrays import Floats
+    from sar_infer.images.load import ImageSource
 
 
+T = TypeVar("T")
 Mode = Literal["bank", "extend", "only"]
 _CREATED, _TOO_LARGE = 201, 413
-_POSITION = re.compile(r"input\[(\d+)\]: ")
-_IMAGE_POSITION = re.compile(r"image\[(\d+)\]: ")
-ENCODED_AT_ONCE = 16
+_POSITION = re.compile(r"(?:image|input)\[(\d+)\]: ")
+_ENCODED_AT_ONCE = 16
 """Images of a request whose embeddings are learned from or grouped."""
 _NAMES = 256
 _PAGE = 1000
@@ -118,7 +119,7 @@ class PhotosRequest:
 
 
 @dataclass(frozen=True)
-class Unlabelled:
+class _Unlabelled:
     """Photos that nobody labelled: embedded ones, or those of a folder of the server's.
 
     Attributes:
@@ -152,7 +153,7 @@ class Unlabelled:
         return self.names[key if isinstance(key, int) else int(key.removeprefix("embeddings[").removesuffix("]"))]
 
 
-def joined(first: PhotosAdded | None, second: PhotosAdded) -> PhotosAdded:
+def _joined(first: PhotosAdded | None, second: PhotosAdded) -> PhotosAdded:
     """Return the effect of two requests, one after the other."""
     if first is None:
         return second
@@ -168,35 +169,35 @@ class Calls:
     """
 
     def __init__(self, retries: int) -> None:
-        self.sizes = RequestSizes()
+        self._sizes = RequestSizes()
         self._retries = retries
+
+    def portions(self, images: ImageSource | Iterable[ImageSource], batch_size: int) -> Portions:
+        """Return images in portions that fill a request each, of ``batch_size`` images at most."""
+        return Portions(images, self._sizes, batch_size)
 
     def classify(self, images: Sequence[EncodedImage], request: ClassifyRequest) -> Steps[list[ImageResult]]:
         """Return one result for each image, in order; an unreadable image fails alone."""
-        results = iter((yield from self._classified([image for image in images if image.error is None], request)))
+
+        def classified(images: Sequence[EncodedImage]) -> Steps[list[ImageResult]]:
+            try:
+                reply = yield from answered(request.call(images), self._retries)
+            except ServerError as error:
+                if error.status != _TOO_LARGE or len(images) > 1:
+                    raise
+                return [ImageResult(images[0].name, error=error.detail)]
+            return read(reply, lambda json: list(_results(images, json["results"], request)))
+
+        parts = yield from self._in_parts([image for image in images if image.error is None], classified)
+        results = chain.from_iterable(parts)
         return [ImageResult(i.name, error=i.error) if i.error is not None else next(results) for i in images]
 
-    def embed_images(self, images: Sequence[EncodedImage]) -> Steps[Floats]:
-        """Return unit rows (N, D).
-
-        Raises:
-            ImageError: an image cannot be read, by the client or the server; the message names it.
-        """
-        for image in images:
-            if image.error is not None:
-                raise ImageError(f"{image.name}: {image.error}")
-        encoded = [base64.b64encode(image.data).decode() for image in images]
-        try:
-            return (yield from self._embed({"input": encoded, "modality": "image"}))
-        except ServerError as error:
-            if match := _POSITION.match(error.detail):
-                raise ImageError(f"{images[int(match[1])].name}: {error.detail[match.end() :]}") from error
-            if error.status != _TOO_LARGE or len(images) == 1:
-                raise
-            self.sizes.refused(images, error.code)
-        half = len(images) // 2
-        first = yield from self.embed_images(images[:half])
-        return rows([first, (yield from self.embed_images(images[half:]))])
+    def embed_images(self, images: ImageSource | Iterable[ImageSource], batch_size: int) -> Steps[Floats]:
+        """Return unit rows (N, D)."""
+        parts, portions = list[Any](), self.portions(images, batch_size)
+        while portion := (yield from portions.take()):
+            parts += yield from self._in_parts(portion, self._embedded)
+        return _rows(parts)
 
     def embed_names(self, names: Sequence[str]) -> Steps[Floats]:
         """Return unit rows (N, D), one for each name."""
@@ -205,7 +206,7 @@ class Calls:
         parts, rest = [], iter(names)
         while batch := list(islice(rest, _NAMES)):
             parts.append((yield from self._embed({"input": batch})))
-        return rows(parts)
+        return _rows(parts)
 
     def classes(self) -> Steps[ClassList]:
         """Return the whole bank, read page by page, from the start again if it changes meanwhile."""
@@ -234,34 +235,41 @@ class Calls:
         return (yield from self._change("PUT", name, if_match, body))
 
     def add_photos(
-        self, name: str, images: Sequence[EncodedImage], request: PhotosRequest, if_match: str | None
+        self,
+        name: str,
+        images: ImageSource | Iterable[ImageSource],
+        request: PhotosRequest,
+        if_match: str | None,
+        batch_size: int,
     ) -> Steps[PhotosAdded]:
-        """Add photos to a class, which is made if it is not there; what is too large for one request is halved.
+        """Add photos to a class, which is made if it is not there; ``if_match`` is for the first request."""
+        added: PhotosAdded | None = None
 
-        Raises:
-            ImageError: an image cannot be read, by the client or the server; the message names it.
-        """
-        for image in images:
-            if image.error is not None:
-                raise ImageError(f"{image.name}: {image.error}")
-        try:
-            reply = yield from answered(request.call(name, images, if_match), self._retries)
-        except ServerError as error:
-            if match := _IMAGE_POSITION.match(error.detail):
-                raise ImageError(f"{images[int(match[1])].name}: {error.detail[match.end() :]}") from error
-            if error.status != _TOO_LARGE or len(images) == 1:
-                raise
-            self.sizes.refused(images, error.code)
-        else:
-            etag = reply.headers.get("etag", "").strip('"')
-            return read(reply, lambda json: photos_added(json, etag, created=reply.status == _CREATED))
-        half = len(images) // 2
-        first = yield from self.add_photos(name, images[:half], request, if_match)
-        second = yield from self.add_photos(name, images[half:], request, if_match and first.etag)
-        return joined(first, second)
+        def add(images: Sequence[EncodedImage]) -> Steps[None]:
+            nonlocal added
+            condition = if_match and added.etag if added else if_match
+            reply = yield from answered(request.call(name, images, condition), self._retries)
+            etag, created = reply.headers.get("etag", "").strip('"'), reply.status == _CREATED
+            added = _joined(added, read(reply, lambda json: photos_added(json, etag, created=created)))
 
-    def learn(self, photos: Unlabelled, all_known: bool, dry_run: bool, if_match: str | None) -> Steps[dict[str, Any]]:
+        portions = self.portions(images, batch_size)
+        while portion := (yield from portions.take()):
+            yield from self._in_parts(portion, add)
+        if added is None:
+            raise InputError(f"no photo for class {name!r:.80}")
+        return added
+
+    def learn(
+        self,
+        images: ImageSource | Iterable[ImageSource],
+        folder: str | None,
+        *,
+        all_known: bool,
+        dry_run: bool,
+        if_match: str | None,
+    ) -> Steps[dict[str, Any]]:
         """Learn from photos without labels; return the report."""
+        photos = yield from self._unlabelled(images, folder)
         body = {**photos.content, "all_known": all_known, "dry_run": dry_run}
         call = Call("POST", "/v1/learn", headers=_condition(if_match), json=body, patient=photos.folder is not None)
         reply = yield from answered(call, self._retries)
@@ -271,8 +279,9 @@ class Calls:
 
         return read(reply, lambda json: {**json, **{k: named(json[k]) for k in ("examples", "look_first")}})
 
-    def suggest(self, photos: Unlabelled) -> Steps[dict[str, Any]]:
+    def suggest(self, images: ImageSource | Iterable[ImageSource], folder: str | None) -> Steps[dict[str, Any]]:
         """Return groups among photos, and those worth a label."""
+        photos = yield from self._unlabelled(images, folder)
         call = Call("POST", "/v1/suggest", json=photos.content, patient=photos.folder is not None)
         reply = yield from answered(call, self._retries)
 
@@ -318,23 +327,46 @@ class Calls:
         reply = yield from answered(Call("POST", "/v1/reload"), self._retries)
         return read(reply, lambda json: str(json["digest"]))
 
-    def _classified(self, images: list[EncodedImage], request: ClassifyRequest) -> Steps[list[ImageResult]]:
-        """Return the results of readable images; halve a request that is too large, down to single images."""
+    def _unlabelled(self, images: ImageSource | Iterable[ImageSource], folder: str | None) -> Steps[_Unlabelled]:
+        names, parts = list[str](), list[Any]()
+        portions = self.portions(images, _ENCODED_AT_ONCE)
+        while portion := (yield from portions.take()):
+            names += [image.name for image in portion]
+            parts += yield from self._in_parts(portion, self._embedded)
+        return _Unlabelled(names, _rows(parts), folder)
+
+    def _in_parts(
+        self, images: Sequence[EncodedImage], send: Callable[[Sequence[EncodedImage]], Steps[T]]
+    ) -> Steps[list[T]]:
+        """Return the results of requests with all images; one that is too large is halved, down to single images.
+
+        Args:
+            images: The images of one request; there may be none.
+            send: The steps of a request with some of them.
+
+        Raises:
+            ImageError: an image cannot be read, by the client or the server; the message names it.
+        """
         if not images:
             return []
+        for image in images:
+            if image.error is not None:
+                raise ImageError(f"{image.name}: {image.error}")
         try:
-            reply = yield from answered(request.call(images), self._retries)
+            return [(yield from send(images))]
         except ServerError as error:
-            if error.status != _TOO_LARGE:
+            if match := _POSITION.match(error.detail):
+                raise ImageError(f"{images[int(match[1])].name}: {error.detail[match.end() :]}") from error
+            if error.status != _TOO_LARGE or len(images) == 1:
                 raise
-            if len(images) == 1:
-                return [ImageResult(images[0].name, error=error.detail)]
-            self.sizes.refused(images, error.code)
-        else:
-            return read(reply, lambda json: list(_results(images, json["results"], request)))
+            self._sizes.refused(images, error.code)
         half = len(images) // 2
-        first = yield from self._classified(images[:half], request)
-        return first + (yield from self._classified(images[half:], request))
+        first = yield from self._in_parts(images[:half], send)
+        return first + (yield from self._in_parts(images[half:], send))
+
+    def _embedded(self, images: Sequence[EncodedImage]) -> Steps[Floats]:
+        encoded = [base64.b64encode(image.data).decode() for image in images]
+        return (yield from self._embed({"input": encoded, "modality": "image"}))
 
     def _embed(self, content: dict[str, Any]) -> Steps[Floats]:
         body = {"model": "sar-clip", "encoding_format": "base64", **content}
@@ -363,7 +395,7 @@ def _class_path(name: str) -> str:
     return "/v1/classes/" + (quote(name, safe="") if name.strip(".") else "%2E" * len(name))
 
 
-def rows(parts: Sequence[Floats]) -> Floats:
+def _rows(parts: Sequence[Floats]) -> Floats:
     """Join arrays of rows; without any, the result is (0, 0), since D is not known."""
     import numpy as np
 

@@ -9,19 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from sar_infer.client import exchange
 from sar_infer.client.answers import ClassList, PhotosAdded
-from sar_infer.client.calls import (
-    ENCODED_AT_ONCE,
-    Calls,
-    ClassifyRequest,
-    Mode,
-    PhotosRequest,
-    Unlabelled,
-    joined,
-    rows,
-)
-from sar_infer.client.exchange import Call, Pause, Reply, Steps
-from sar_infer.client.images import EncodedImage, Portions, load, several
-from sar_infer.errors import InputError
+from sar_infer.client.calls import Calls, ClassifyRequest, Mode, PhotosRequest
+from sar_infer.client.exchange import Load, Pause, Step, Steps
+from sar_infer.client.images import load
 from sar_infer.results import PLAIN, DecisionOptions, ImageResult, Unknown
 
 if TYPE_CHECKING:
@@ -112,7 +102,8 @@ class Client:
     ) -> Iterator[ImageResult]:
         """Classify any number of images in constant memory, at most ``batch_size`` a request, one after the other."""
         request = ClassifyRequest.of(classes, only, top_k, mode, options)
-        for portion in self._portions(images, batch_size):
+        portions = self._calls.portions(images, batch_size)
+        while portion := self._run(portions.take()):
             yield from self._run(self._calls.classify(portion, request))
 
     def embed_images(self, images: ImageSource | Iterable[ImageSource], batch_size: int = 16) -> Floats:
@@ -121,8 +112,7 @@ class Client:
         Raises:
             ImageError: client or server cannot read an image; the message names it.
         """
-        parts = [self._run(self._calls.embed_images(portion)) for portion in self._portions(images, batch_size)]
-        return rows(parts)
+        return self._run(self._calls.embed_images(images, batch_size))
 
     def embed_names(self, names: Sequence[str]) -> Floats:
         """Return unit rows (N, D), one for each name, from the server's name encoder."""
@@ -174,13 +164,8 @@ class Client:
             ImageError: client or server cannot read an image; the message names it.
             InputError: there is no image, or ``phrases`` is a single string.
         """
-        request, added = PhotosRequest(phrases, photos_only, strict), None
-        for portion in self._portions(images, batch_size):
-            condition = if_match if added is None else if_match and added.etag
-            added = joined(added, self._run(self._calls.add_photos(name, portion, request, condition)))
-        if added is None:
-            raise InputError(f"no photo for class {name!r:.80}")
-        return added
+        request = PhotosRequest(phrases, photos_only, strict)
+        return self._run(self._calls.add_photos(name, images, request, if_match, batch_size))
 
     def learn(
         self,
@@ -208,8 +193,8 @@ class Client:
             ImageError: client or server cannot read an image; the message names it.
             InputError: there is no image, or there are images and a folder.
         """
-        photos = self._unlabelled(images, folder)
-        return self._run(self._calls.learn(photos, all_known, dry_run, if_match))
+        steps = self._calls.learn(images, folder, all_known=all_known, dry_run=dry_run, if_match=if_match)
+        return self._run(steps)
 
     def suggest(self, images: ImageSource | Iterable[ImageSource] = (), *, folder: str | None = None) -> dict[str, Any]:
         """Find groups among photos that nobody labelled, and photos worth a label; needs a key, and changes nothing.
@@ -225,7 +210,7 @@ class Client:
             ImageError: as for ``learn``.
             InputError: as for ``learn``.
         """
-        return self._run(self._calls.suggest(self._unlabelled(images, folder)))
+        return self._run(self._calls.suggest(images, folder))
 
     def remove_class(self, name: str, if_match: str | None = None) -> str:
         """Remove a class from the bank, with the conditions of ``add_class``, and return the bank's ETag."""
@@ -251,34 +236,20 @@ class Client:
         """Have the bundle's path opened again and return the digest of the bundle that answers now; needs a key."""
         return self._run(self._calls.reload())
 
-    def _unlabelled(self, images: ImageSource | Iterable[ImageSource], folder: str | None) -> Unlabelled:
-        names, parts = list[str](), list[Any]()
-        for portion in self._portions(images, ENCODED_AT_ONCE):
-            names += [image.name for image in portion]
-            parts.append(self._run(self._calls.embed_images(portion)))
-        return Unlabelled(names, rows(parts), folder)
-
-    def _portions(self, images: ImageSource | Iterable[ImageSource], batch_size: int) -> Iterator[list[EncodedImage]]:
-        portions = Portions(self._calls.sizes, batch_size)
-        for index, source in enumerate(several(images)):
-            if full := portions.add(load(source, index)):
-                yield full
-        if rest := portions.rest():
-            yield rest
-
     def _run(self, steps: Steps[T]) -> T:
-        answer: Reply | None = None
+        outcome: Any = None
         while True:
             try:
-                step = steps.send(answer)
+                step = steps.send(outcome)
             except StopIteration as stop:
                 result: T = stop.value
                 return result
-            answer = self._do(step)
+            outcome = self._do(step)
 
-    def _do(self, step: Call | Pause) -> Reply | None:
+    def _do(self, step: Step) -> Any:
         if isinstance(step, Pause):
-            time.sleep(step.seconds)
-            return None
+            return time.sleep(step.seconds)
+        if isinstance(step, Load):
+            return load(step.source, step.index)
         with exchange.network_errors(self.url):
             return exchange.reply(self._http.request(**exchange.request(step)))

@@ -18,6 +18,8 @@ from sar_infer.errors import InputError, ServerError
 if TYPE_CHECKING:
     import httpx2
 
+    from sar_infer.images.load import ImageSource
+
 T = TypeVar("T")
 TRIED_AGAIN = (429, 503)
 _SHOWN = 200
@@ -68,8 +70,17 @@ class Pause:
     seconds: float
 
 
-Steps = Generator[Call | Pause, Reply | None, T]
-"""A generator that yields calls and pauses, is sent the reply to each call, and returns a result."""
+@dataclass(frozen=True)
+class Load:
+    """An image to encode, and its number among those of the caller."""
+
+    source: ImageSource
+    index: int
+
+
+Step = Call | Pause | Load
+Steps = Generator[Step, Any, T]
+"""A generator that yields steps and returns a result; it is sent the reply to a call, and a loaded ``EncodedImage``."""
 
 
 def answered(call: Call, retries: int) -> Steps[Reply]:
@@ -80,8 +91,7 @@ def answered(call: Call, retries: int) -> Steps[Reply]:
     """
     attempt = 0
     while True:
-        reply = yield call
-        assert reply is not None  # noqa: S101 - for the type checker: a call is always answered
+        reply: Reply = yield call
         if reply.status < 300:
             return reply
         if reply.status not in TRIED_AGAIN or attempt == retries:
@@ -92,13 +102,15 @@ def answered(call: Call, retries: int) -> Steps[Reply]:
 
 def _pause(reply: Reply, attempt: int) -> float:
     """Return the seconds of ``Retry-After``, given as a number or a date, plus some, so that clients spread out."""
-    asked = reply.headers.get("retry-after", "").strip()
+    retry_after = reply.headers.get("retry-after", "").strip()
     seconds: float = 0.5 * 2**attempt
-    if asked.isdecimal():
-        seconds = float(asked)
-    elif asked:
+    if retry_after.isdecimal():
+        seconds = float(retry_after)
+    elif retry_after:
         with contextlib.suppress(KeyError, TypeError, ValueError):
-            seconds = (parsedate_to_datetime(asked) - parsedate_to_datetime(reply.headers["date"])).total_seconds()
+            seconds = (
+                parsedate_to_datetime(retry_after) - parsedate_to_datetime(reply.headers["date"])
+            ).total_seconds()
     return max(0.0, min(seconds, LONGEST_PAUSE)) * random.uniform(1, 1.2)
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sar_infer.client.exchange import Load, Steps
 from sar_infer.errors import ImageError, InputError
 
 if TYPE_CHECKING:
@@ -45,9 +46,10 @@ class RequestSizes:
 
 
 class Portions:
-    """Collects images until a request is full.
+    """Images of a caller, in portions that fill a request each.
 
     Args:
+        images: One image or several; taken as they are needed.
         sizes: The most that goes into a request.
         count: The caller's limit of images in a request.
 
@@ -55,25 +57,25 @@ class Portions:
         InputError: ``count`` is below 1.
     """
 
-    def __init__(self, sizes: RequestSizes, count: int) -> None:
+    def __init__(self, images: ImageSource | Iterable[ImageSource], sizes: RequestSizes, count: int) -> None:
         if count < 1:
             raise InputError(f"expected batch_size of 1 or more, got {count}")
+        self._sources = enumerate(several(images))
         self._sizes = sizes
         self._count = count
-        self._held: list[EncodedImage] = []
+        self._next: list[EncodedImage] = []
 
-    def add(self, image: EncodedImage) -> list[EncodedImage]:
-        """Take one more image; return the images before it if they fill a request, else an empty list."""
-        full = len(self._held) >= min(self._sizes.count, self._count)
-        total = sum(len(held.data) for held in self._held) + len(image.data)
-        done = self.rest() if full or (self._held and total > self._sizes.total) else []
-        self._held.append(image)
-        return done
-
-    def rest(self) -> list[EncodedImage]:
-        """Return the images that are left."""
-        held, self._held = self._held, []
-        return held
+    def take(self) -> Steps[list[EncodedImage]]:
+        """Return the images of the next request; none at the end."""
+        for index, source in self._sources:
+            portion, image = self._next, (yield Load(source, index))
+            total = sum(len(one.data) for one in (*portion, image))
+            if portion and (len(portion) >= min(self._sizes.count, self._count) or total > self._sizes.total):
+                self._next = [image]
+                return portion
+            portion.append(image)
+        portion, self._next = self._next, []
+        return portion
 
 
 def several(images: ImageSource | Iterable[ImageSource]) -> Iterable[ImageSource]:

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sar_infer import __version__
 from sar_infer.errors import BankError, ClassNameError, InputError
+from sar_infer.server.bank.changes import ChangeRefusedError
 from sar_infer.server.http import openapi
 from sar_infer.server.http.middleware import Middleware
 from sar_infer.server.http.request import invalid
@@ -23,6 +24,8 @@ from sar_infer.server.problems import Problem, answer
 from sar_infer.server.routes import classes, classify, embeddings, learning, operations, pages, suggest, v2, zero_shot
 from sar_infer.server.service import Service
 
+_BUSY_SECONDS = 2
+_REFUSALS = (Problem, InputError, BankError, ChangeRefusedError)
 _BY_STATUS = {404: "not-found", 405: "method-not-allowed", 415: "unsupported-media-type", 400: "bad-request"}
 
 
@@ -49,12 +52,8 @@ def build_app(service: Service) -> ASGIApp:
     for router in routers:
         app.include_router(router)
     app.state.routes = [*app.routes, *(route for router in routers for route in router.routes)]
-    app.add_exception_handler(Problem, _problem)
-    app.add_exception_handler(InputError, _input_error)
-    app.add_exception_handler(BankError, _bank_error)
-    app.add_exception_handler(RequestValidationError, _validation)
-    app.add_exception_handler(HTTPException, _http)
-    app.add_exception_handler(Exception, _fault)
+    for kind in (*_REFUSALS, RequestValidationError, HTTPException, Exception):
+        app.add_exception_handler(kind, _answered)
     openapi.complete(app)
     for route in app.routes:  # FastAPI completes a route when it is first matched
         route.matches({"type": "http", "method": "GET", "path": "", "root_path": "", "headers": []})
@@ -94,51 +93,43 @@ class _Direct:
         request = Request(scope, receive)
         try:
             response = await classify.classify(request, self._service, classify.NO_OPTIONS)
-        except Problem as problem:
-            response = answer(problem, scope)
-        except InputError as error:
-            response = await _input_error(request, error)
-        except BankError as error:
-            response = await _bank_error(request, error)
+        except _REFUSALS as error:
+            response = await _answered(request, error)
         await response(scope, receive, send)
 
 
-async def _problem(request: Request, error: Exception) -> Response:
-    if not isinstance(error, Problem):
-        raise error
-    return answer(error, request.scope)
-
-
-async def _input_error(request: Request, error: Exception) -> Response:
-    code = "bad-class-name" if isinstance(error, ClassNameError) else "invalid-request"
-    return answer(Problem(code, str(error)), request.scope)
-
-
-async def _bank_error(request: Request, error: Exception) -> Response:
-    return answer(Problem("unavailable", str(error)), request.scope)
-
-
-async def _validation(request: Request, error: Exception) -> Response:
-    errors = error.errors() if isinstance(error, RequestValidationError) else []
-    return answer(invalid(errors, classify.ClassifyOptions), request.scope)  # no other query refuses fields
-
-
-async def _fault(request: Request, error: Exception) -> Response:  # noqa: ARG001 - ``middleware`` logs it
-    problem = Problem("internal", f"the server failed; its log has request {request.state.request_id}")
+async def _answered(request: Request, error: Exception) -> Response:
+    """Answer an exception by the problem that it stands for; ``middleware`` logs one that nobody foresaw."""
+    match error:
+        case Problem():
+            problem = error
+        case ChangeRefusedError():
+            problem = Problem(error.code, str(error), _BUSY_SECONDS if error.code == "overloaded" else None)
+        case ClassNameError():
+            problem = Problem("bad-class-name", str(error))
+        case InputError():
+            problem = Problem("invalid-request", str(error))
+        case BankError():
+            problem = Problem("unavailable", str(error))
+        case RequestValidationError():
+            problem = invalid(error.errors(), classify.ClassifyOptions)  # no other query refuses fields
+        case HTTPException():
+            problem = _routing_problem(request, error)
+        case _:
+            problem = Problem("internal", f"the server failed; its log has request {request.state.request_id}")
     return answer(problem, request.scope)
 
 
-async def _http(request: Request, error: Exception) -> Response:
-    """Answer Starlette's own exceptions: no such route, no such method."""
-    status, detail = (error.status_code, error.detail) if isinstance(error, HTTPException) else (500, str(error))
-    headers = dict(getattr(error, "headers", None) or {})
-    if status == 405:
+def _routing_problem(request: Request, error: HTTPException) -> Problem:
+    """Return the problem of Starlette's own exceptions: no such route, no such method."""
+    headers, detail = dict(error.headers or {}), error.detail
+    if error.status_code == 405:
         *others, last = methods = _methods(request)
         headers["Allow"] = ", ".join(methods)
         detail = f"use {', '.join(others)} or {last}" if others else f"use {last}"
-    problem = Problem(_BY_STATUS.get(status, "internal"), f"{request.method} {request.url.path}: {detail}")
+    problem = Problem(_BY_STATUS.get(error.status_code, "internal"), f"{request.method} {request.url.path}: {detail}")
     problem.headers.update(headers)
-    return answer(problem, request.scope)
+    return problem
 
 
 def _methods(request: Request) -> list[str]:

@@ -23,22 +23,20 @@ from sar_infer.server.service import Service, in_thread
 
 _AT_ONCE = 8
 """Photos in the engine at once: a photo of another request waits for so many at most."""
-_MOST_ERRORS = 100
-FOLDER = "in place of images: the path of a folder below --photos; . is all of it"
-"""Description of the field of a request."""
 
 
 @dataclass
-class FolderFeatures:
-    """The features of a folder's photos.
+class PhotoFeatures:
+    """The features of photos without labels.
 
     Attributes:
-        spool: Paths below the allowed folder, and unit rows.
+        spool: Keys of photos, such as paths below the allowed folder, and unit rows.
         unreadable: Number of photos that cannot be read.
-        errors: The first of them: path and error.
+        errors: The first ``most_errors`` of them: key and error.
     """
 
     spool: FeatureSpool
+    most_errors: int = 100
     unreadable: int = 0
     errors: list[tuple[str, ImageError]] = field(default_factory=list)
 
@@ -46,7 +44,7 @@ class FolderFeatures:
         """Add the row (D,) of a photo, or why there is none."""
         if isinstance(content, ImageError):
             self.unreadable += 1
-            if len(self.errors) < _MOST_ERRORS:
+            if len(self.errors) < self.most_errors:
                 self.errors.append((key, content))
         elif content is not None:
             self.spool.add([key], content[np.newaxis])
@@ -55,7 +53,7 @@ class FolderFeatures:
 @contextlib.asynccontextmanager
 async def folder_features(
     request: Request, service: Service, engine: Engine, folder: str, most: int | None = None
-) -> AsyncIterator[FolderFeatures]:
+) -> AsyncIterator[PhotoFeatures]:
     """Encode the photos of a folder, in constant memory; the request may take as long as that needs.
 
     Args:
@@ -75,7 +73,7 @@ async def folder_features(
             raise Problem("invalid-request", "folder: this server allows none; start it with --photos DIR")
         top = await in_thread(lambda: below(root, folder))
         request.state.timeout.reschedule(None)
-        features, paths, count = FolderFeatures(spool), image_paths(top), 0
+        features, paths, count = PhotoFeatures(spool), image_paths(top), 0
         while batch := await in_thread(lambda: [*itertools.islice(paths, _AT_ONCE)]):
             count += len(batch)
             if most is not None and count > most:

@@ -206,7 +206,8 @@ class FileKind:
         if path.is_dir():
             raise self.error(f"{path}: is a folder; expected a {self.noun} file that {self.writer} wrote")
         if not path.is_file():
-            raise self.error(f"{path}: no such {self.noun} file")
+            problem = "is not a regular file" if path.exists() else f"no such {self.noun} file"
+            raise self.error(f"{path}: {problem}")
         try:
             with path.open("rb") as stream:
                 if stream.read(9)[8:] != b"{":  # where the header begins, in every file of this form

@@ -54,8 +54,8 @@ class Watch:
         self.expected = "$^"
         self.foreign: list[str] = []
         self.complaints: list[str] = []
-        own = (url, "data:", f"blob:{url}")
-        page.on("request", lambda request: request.url.startswith(own) or self.foreign.append(request.url))
+        schemes = (url, "data:", f"blob:{url}")
+        page.on("request", lambda request: request.url.startswith(schemes) or self.foreign.append(request.url))
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
         page.on("dialog", lambda dialog: (self.complaints.append("a dialog"), dialog.dismiss()))
         page.on(

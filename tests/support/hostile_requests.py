@@ -15,6 +15,7 @@ from functools import cache
 from support.pictures import jpeg
 
 CRLF = b"\r\n"
+INFER = b"/v2/models/sar-clip/infer"
 PATHS = (
     "/v1/classify", "/v1/classes", "/v1/classes/espresso", "/v1/embeddings", "/v1/zero-shot-image-classification",
     "/v1/model", "/v1/reload", "/v2", "/v2/models/sar-clip", "/v2/models/sar-clip/infer", "/v2/health/ready",
@@ -22,29 +23,10 @@ PATHS = (
 )  # fmt: skip
 METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT", "PROPFIND")
 NAMES = (
-    "\u202eevil",
-    "a\u200bb",
-    "\U0001f355",
-    "\U0001f468\u200d\U0001f469\u200d\U0001f467",
-    "__proto__",
-    "constructor",
-    "toString",
-    "' OR 1=1 --",
-    "<script>alert(1)</script>",
-    "../../etc/passwd",
-    "%s%n{0}${7*7}",
-    "\ufeff",
-    "a" * 256,
-    "\u0301" * 256,
-    "A\u030a",
-    "\ud7ff\ue000",
-    "\U0010ffff",
-    "nul",
-    "\N{LATIN SMALL LIGATURE FFI}",
-    "ﷺ" * 200,
-    "null",
-    "NaN",
-)
+    "\u202eevil", "a\u200bb", "\U0001f355", "\U0001f468\u200d\U0001f469\u200d\U0001f467", "__proto__", "' OR 1=1 --",
+    "<script>alert(1)</script>", "../../etc/passwd", "%s%n{0}${7*7}", "\ufeff", "a" * 256, "\u0301" * 256, "A\u030a",
+    "\ud7ff\ue000", "\U0010ffff", "nul", "\N{LATIN SMALL LIGATURE FFI}", "ﷺ" * 200, "null", "NaN",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -74,12 +56,19 @@ def talk(port: int, data: bytes, seconds: float = 20, end: bool = False) -> Answ
             if end:
                 connection.shutdown(socket.SHUT_WR)
         try:
-            return _read(connection, data.startswith(b"HEAD "), start)
+            return read_answer(connection, head=data.startswith(b"HEAD "), start=start)
         except ConnectionError:
             return None
 
 
-def _read(connection: socket.socket, head: bool, start: float) -> Answer | None:
+def read_answer(connection: socket.socket, *, head: bool = False, start: float = 0) -> Answer | None:
+    """Read one answer; None where the connection was closed without one.
+
+    Args:
+        connection: A connection on which a request was sent.
+        head: The answer has no body, whatever its headers say.
+        start: The clock when the request was sent.
+    """
     with connection.makefile("rb") as stream:
         while True:
             line = stream.readline()
@@ -142,6 +131,18 @@ def as_json(content: object, target: bytes = b"/v1/classify") -> bytes:
     """A call with a JSON body; bytes and text are taken as they stand."""
     body = content if isinstance(content, bytes) else json.dumps(content).encode()
     return request(target, body, b"application/json")
+
+
+def pixels(shape: Sequence[int], data: bytes) -> bytes:
+    """A call of Open Inference Protocol with an input ``pixels``, whose data is written as it stands."""
+    tensor = b'{"name": "pixels", "datatype": "FP32", "shape": %b, "data": %b}' % (str(list(shape)).encode(), data)
+    return as_json(b'{"inputs": [' + tensor + b"]}", INFER)
+
+
+def zero_shot(image: str, labels: object, template: str) -> bytes:
+    """A call of Hugging Face's API."""
+    parameters = {"candidate_labels": labels, "hypothesis_template": template}
+    return as_json({"inputs": image, "parameters": parameters}, b"/v1/zero-shot-image-classification")
 
 
 @cache
@@ -210,96 +211,25 @@ def wire() -> dict[str, tuple[bytes, frozenset[int]]]:
         "json, huge number": (as_json(b'{"images": [""], "top_k": ' + b"9" * 5000 + b"}"), {400}),
         "json, a million wrong pictures": (as_json(b'{"images": [' + b"1," * 10**6 + b"1]}"), {422}),
         "json, a million unknown fields": (as_json(b"{" + b'"a":1,' * 10**6 + b'"b":2}'), {422}),
-        "json, many unknown fields": (as_json({f"{i}": 1 for i in range(300_000)}), {422}),
-        "json, many classes of wrong phrases": (
-            as_json({"images": [""], "classes": {f"{i}": 1 for i in range(10**5)}}),
-            {422},
-        ),
+        "json, 100,000 wrong phrases": (as_json({"images": [""], "classes": dict.fromkeys(range(10**5), 1)}), {422}),
         "json, unknown field of 1 MB": (as_json({"x" * 10**6: 1}), {422}),
         "json, 500,000 pictures": (as_json({"images": [""] * 500_000}), {413, 422}),
-        "json, marks on a letter without end": (
-            as_json({"images": [text], "classes": ["a" + "\u0315\u0300" * 300_000]}),
-            {422},
-        ),
+        "json, endless marks": (as_json({"images": [text], "classes": ["a" + "\u0315\u0300" * 300_000]}), {422}),
         "json, odd names": (as_json({"images": [text], "classes": list(NAMES)}), {200, 422}),
-        "json, 1,000 long names": (
-            as_json({"images": [text], "classes": [f"{i} word" for i in range(1000)], "mode": "only"}),
-            {200},
-        ),
+        "json, long names": (as_json({"images": [text], "classes": [f"{i} word" for i in range(1000)]}), {200}),
         "json, names twice": (as_json({"images": [text], "classes": ["a", "A ", "a"] * 300}), {200}),
-        "embeddings, a million empty objects": (
-            as_json(b'{"input": [' + b"{}," * 10**6 + b"{}]}", b"/v1/embeddings"),
-            {422},
-        ),
-        "embeddings, a million numbers": (
-            as_json(b'{"input": ["a",' + b"1," * 10**6 + b"1]}", b"/v1/embeddings"),
-            {422},
-        ),
+        "embeddings, empty objects": (as_json(b'{"input": [' + b"{}," * 10**6 + b"{}]}", b"/v1/embeddings"), {422}),
+        "embeddings, numbers": (as_json(b'{"input": ["a",' + b"1," * 10**6 + b"1]}", b"/v1/embeddings"), {422}),
         "embeddings, odd names": (as_json({"input": list(NAMES)}, b"/v1/embeddings"), {200, 422}),
-        "zero-shot, template that multiplies": (
-            as_json(
-                {
-                    "inputs": text,
-                    "parameters": {"candidate_labels": ["x" * 10**5] * 2, "hypothesis_template": "{}" * 10**6},
-                },
-                b"/v1/zero-shot-image-classification",
-            ),
-            {422},
-        ),
-        "zero-shot, labels without end": (
-            as_json(
-                {"inputs": text, "parameters": {"candidate_labels": "a," * 10**6, "hypothesis_template": "{}" * 99}},
-                b"/v1/zero-shot-image-classification",
-            ),
-            {422},
-        ),
-        "v2, a million inputs": (
-            as_json(b'{"inputs": [' + b"1," * 10**6 + b"1]}", b"/v2/models/sar-clip/infer"),
-            {422},
-        ),
-        "v2, millions of lists of one": (
-            as_json(
-                b'{"inputs": [{"name": "pixels", "datatype": "FP32", "shape": [1, 3, 256, 256], "data": ['
-                + b"[1]," * 2_600_000
-                + b"[1]]}]}",
-                b"/v2/models/sar-clip/infer",
-            ),
-            {422},
-        ),
-        "v2, millions of numbers": (
-            as_json(
-                b'{"inputs": [{"name": "pixels", "datatype": "FP32", "shape": [1, 3, 256, 256], "data": ['
-                + b"1," * 5_200_000
-                + b"1]}]}",
-                b"/v2/models/sar-clip/infer",
-            ),
-            {422},
-        ),
-        "v2, shape without end": (
-            as_json(
-                {"inputs": [{"name": "IMAGE", "datatype": "BYTES", "shape": [2**60] * 300_000, "data": [text]}]},
-                b"/v2/models/sar-clip/infer",
-            ),
-            {422},
-        ),
-        "v2, data of NaN": (
-            as_json(
-                {
-                    "inputs": [
-                        {"name": "pixels", "datatype": "FP32", "shape": [1, 3, 2, 2], "data": [float("nan")] * 12}
-                    ]
-                },
-                b"/v2/models/sar-clip/infer",
-            ),
-            {422},
-        ),
-        "v2, header longer than the body": (
-            request(
-                b"/v2/models/sar-clip/infer",
-                b"{}",
-                b"application/octet-stream",
-                more=[b"Inference-Header-Content-Length: 99999"],
-            ),
+        "zero-shot, template that multiplies": (zero_shot(text, ["x" * 10**5] * 2, "{}" * 10**6), {422}),
+        "zero-shot, labels without end": (zero_shot(text, "a," * 10**6, "{}" * 99), {422}),
+        "v2, a million inputs": (as_json(b'{"inputs": [' + b"1," * 10**6 + b"1]}", INFER), {422}),
+        "v2, millions of lists": (pixels((1, 3, 256, 256), b"[" + b"[1]," * 2_600_000 + b"[1]]"), {422}),
+        "v2, millions of numbers": (pixels((1, 3, 256, 256), b"[" + b"1," * 5_200_000 + b"1]"), {422}),
+        "v2, shape without end": (pixels([2**60] * 300_000, b"[1]"), {422}),
+        "v2, data of NaN": (pixels((1, 3, 2, 2), b"[" + b"NaN," * 11 + b"NaN]"), {422}),
+        "v2, header beyond the body": (
+            request(INFER, b"{}", b"application/octet-stream", more=[b"Inference-Header-Content-Length: 99999"]),
             {400},
         ),
         "multipart without boundary": (multipart(image, kind=b"multipart/form-data"), {400}),
@@ -307,8 +237,8 @@ def wire() -> dict[str, tuple[bytes, frozenset[int]]]:
         "multipart, thousands of parts": (multipart(*[part(b"classes", b"a")] * 5000), {400, 413, 422}),
         "multipart, thousands of files": (multipart(*[image] * 2000), {413}),
         "multipart in multipart": (multipart(part(b"image", image + b"--B--", b'; filename="a"')), {200, 400}),
-        "multipart, absurd file names": (
-            multipart(part(b"image", photo, b'; filename="../../etc/passwd\\0%00\xff\xfe' + b"a" * 2000 + b'"')),
+        "multipart, absurd file name": (
+            multipart(part(b"image", photo, b'; filename="../../etc\\0%00\xff\xfe"')),
             {200},
         ),
         "multipart, header in a file name": (multipart(part(b"image", photo, b'; filename="a\rX: y"')), {200, 400}),

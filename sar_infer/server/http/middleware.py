@@ -34,7 +34,7 @@ _PLAIN_ROUTES = frozenset({"/v1/classify", "/v1/embeddings", "/v1/zero-shot-imag
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 _TRACE = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
 """The header ``traceparent`` (W3C Trace Context), whose first group is the id of the trace."""
-_LINGER_SECONDS = 2.0
+LINGER_SECONDS = 2.0
 _log = logging.getLogger("sar_infer.server")
 _access = logging.getLogger("sar_infer.access")
 
@@ -124,16 +124,16 @@ class _RequestHandler:
         Its scripts could then read answers, which the browser takes for those of the page's own site. An address in
         place of a name cannot be turned like that.
         """
-        asked = self._headers.get("host", "")
+        host = self._headers.get("host", "")
         try:
-            name = urlsplit(f"//{asked}").hostname or ""
+            name = urlsplit(f"//{host}").hostname or ""
         except ValueError:
             name = ""
         if "*" in names or name in (*_LOCAL_NAMES, *names) or _is_address(name):
             return
         raise Problem(
             "misdirected",
-            f"this server has no key, so it answers only to its own names, not to {asked!r:.80}; start it with "
+            f"this server has no key, so it answers only to its own names, not to {host!r:.80}; start it with "
             "--allowed-host NAME, or with a key",
         )
 
@@ -219,7 +219,7 @@ class _RequestHandler:
     async def _linger(self) -> None:
         """Read and drop the rest of the body, for a while."""
         with contextlib.suppress(TimeoutError, asyncio.CancelledError):
-            async with asyncio.timeout(_LINGER_SECONDS):
+            async with asyncio.timeout(LINGER_SECONDS):
                 while not self._arrived:
                     await self._next()
 

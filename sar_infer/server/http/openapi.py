@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pydantic.dataclasses  # noqa: F401 - else pydantic imports it for the first document
@@ -10,6 +11,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 BINARY = {"type": "string", "format": "binary"}
+IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp")
 _REFERENCE = "#/components/schemas/{model}"
 _DESCRIPTIONS = {
     400: "Malformed.",
@@ -58,8 +60,31 @@ def reference(model: type[BaseModel]) -> dict[str, Any]:
     return {"$ref": _REFERENCE.format(model=model.__name__)}
 
 
+def form(**properties: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of a form with images and, beside them, fields of these schemas."""
+    images = {"type": "array", "minItems": 1, "items": BINARY}
+    return {"type": "object", "required": ["image"], "properties": {"image": images, **properties}}
+
+
+def request_body(
+    model: type[BaseModel], form: dict[str, Any] | None = None, *, binary: Sequence[str] = (), required: bool = True
+) -> dict[str, Any]:
+    """Return the description of a body that a route reads by itself.
+
+    Args:
+        model: Its form in JSON.
+        form: Schema of its form as ``multipart/form-data``, if it may be one.
+        binary: Content types of its form in bytes.
+        required: It cannot be left out.
+    """
+    schemas = {"application/json": reference(model), **({"multipart/form-data": form} if form else {})}
+    schemas |= dict.fromkeys(binary, BINARY)
+    body: dict[str, Any] = {"content": {kind: {"schema": schema} for kind, schema in schemas.items()}}
+    return {"requestBody": {**body, **({"required": True} if required else {})}}
+
+
 def problems(*statuses: int, model: type[BaseModel] = ProblemAnswer) -> dict[int | str, dict[str, Any]]:
-    """Return the errors of a route, in the form of its protocol; 401 and 500 are possible everywhere."""
+    """Return the errors of a route, in the form of its protocol; those of the middleware are added to every route."""
     kind = "application/problem+json" if model is ProblemAnswer else "application/json"
     content = {kind: {"schema": reference(model)}}
     return {s: {"description": _DESCRIPTIONS[s], "content": content} for s in sorted({*statuses, 401, 500})}

@@ -15,7 +15,6 @@ import numpy as np
 from fastapi import Depends, Request
 from pydantic import BaseModel, Field, ValidationError
 
-from sar_infer._arrays import Floats
 from sar_infer.errors import ImageError
 from sar_infer.server.model.engine import ImageInput
 from sar_infer.server.problems import Problem
@@ -29,9 +28,8 @@ MAX_TOP_K = 1000
 MOST_ITEMS = 20_000
 """Items of any list in a body, so that it is checked quickly; what a server accepts is in its ``Limits``."""
 Texts = Annotated[list[str], Field(max_length=MOST_ITEMS, fail_fast=True)]
-EMBEDDINGS = "in place of images: of /v1/embeddings with encoding_format base64, so that more fit in a call"
+IMAGES = "base64, or data:image/…;base64,… URIs"
 """Description of the field of a request."""
-_UNIT = 0.01
 _MOST_ERRORS = 1000
 _MOST_VALUES = 2**16
 _MOST_PARTS = 2**13
@@ -148,32 +146,10 @@ def decoded(text: str) -> ImageInput:
         return ImageError("not valid base64")
 
 
-def embedded(texts: Sequence[str], width: int) -> Floats:
-    """Decode embeddings of images in base64, as ``/v1/embeddings`` returns them, to unit rows (N, ``width``).
-
-    Raises:
-        Problem: ``invalid-request``: they are none of this server's encoder.
-    """
-    try:
-        rows = [np.frombuffer(base64.b64decode(text, validate=True), "<f4") for text in texts]
-    except (binascii.Error, ValueError):
-        raise Problem("invalid-request", "embeddings: expected little-endian float32 in base64") from None
-    if any(row.shape != (width,) or not abs(float(np.linalg.norm(row)) - 1) < _UNIT for row in rows):
-        raise Problem(
-            "invalid-request", f"embeddings: expected {width} numbers each, of length 1, as this server makes"
-        )
-    return np.array(rows, np.float32).reshape(-1, width)
-
-
-def check_count(count: int, limits: Limits) -> None:
-    """Raise ``too-many-images`` if a call has more images than the limit."""
-    if count > limits.images:
-        raise too_many_images(str(count), limits)
-
-
-def too_many_images(count: str, limits: Limits) -> Problem:
-    """Return the problem of a call with too many images; ``count`` says how many."""
-    return Problem("too-many-images", f"expected at most {limits.images} images in a request, got {count}")
+def is_current(etag: str, if_none_match: str | None) -> bool:
+    """Return whether a client has what it asks for already, by the header ``If-None-Match``."""
+    etags = {tag.strip().removeprefix("W/") for tag in (if_none_match or "").split(",")}
+    return etag in etags or "*" in etags
 
 
 def chooses_only(mode: Mode | None, has_classes: bool) -> bool:

@@ -19,7 +19,8 @@ from sar_infer.bundle.bundle import bundle_name, default_bundle
 from sar_infer.classify import ranking
 from sar_infer.classify.class_set import ClassSet
 from sar_infer.server.class_names import cleaned
-from sar_infer.server.http.request import check_count, chooses_only, decoded
+from sar_infer.server.http.body import check_count
+from sar_infer.server.http.request import chooses_only, decoded
 from sar_infer.server.model.engine import Engine, ImageInput
 from sar_infer.server.oip.protocol import InferOutput, InferRequest, Input, Output, read_request
 from sar_infer.server.problems import Problem
@@ -121,6 +122,13 @@ async def infer(service: Service, engine: Engine, bank: ClassBank, call: Inferen
     return [_output(output, values, options.binary_data_output) for output, values in columns]
 
 
+def _output(output: InferOutput, values: Sequence[Any], binary: bool) -> Output:
+    """Return an output of the rows of all images; it says how it is sent, or the call does."""
+    chosen = output.parameters.binary_data
+    tensor = np.stack(values) if isinstance(values[0], np.ndarray) else values
+    return Output(output.name, tensor, binary if chosen is None else chosen)
+
+
 @dataclass(frozen=True)
 class _Row:
     """One image: its unit vector (D,), its best score, and its row of each output."""
@@ -212,11 +220,3 @@ def _check_size(images: int, classes: int, outputs: Sequence[InferOutput], top_k
     whole = top_k is None and any(o.name != "EMBEDDING" and o.parameters.classification is None for o in outputs)
     if whole and images * classes > _MOST_SCORES:
         raise Problem("invalid-request", f"{images} × {classes} scores are too many for one answer; ask for top_k")
-
-
-def _output(output: InferOutput, values: Sequence[Floats | Sequence[bytes]], binary: bool) -> Output:
-    options = output.parameters
-    binary = binary if options.binary_data is None else options.binary_data
-    floats = [row for row in values if isinstance(row, np.ndarray)]
-    texts = [row for row in values if not isinstance(row, np.ndarray)]
-    return Output(output.name, np.stack(floats) if floats else texts, binary)

@@ -7,7 +7,6 @@ BYTES element begins with its length in four bytes, little-endian. A binary body
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 from collections.abc import Iterator, Sequence
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
@@ -133,7 +133,12 @@ class Input:
             self._check_count(len(self.data) / 4)
             values = np.frombuffer(self.data, "<f4")
         else:
-            values = self._numbers(self._flat(self.data, {int, float}))
+            elements = self._elements(self.data, {int, float})
+            try:
+                with np.errstate(over="ignore"):
+                    values = elements.astype(np.float32)
+            except OverflowError:
+                raise self.wrong("expected finite numbers") from None
         if not np.isfinite(values).all():
             raise self.wrong("expected finite numbers")
         return values.astype(np.float32, copy=False).reshape(self.shape)
@@ -146,7 +151,7 @@ class Input:
         """
         if isinstance(self.data, memoryview):
             return list(self._prefixed(self.data))
-        texts: list[str] = self._flat(self.data, {str})
+        texts: list[str] = self._elements(self.data, {str}).ravel().tolist()
         return texts
 
     def wrong(self, problem: str) -> Problem:
@@ -157,25 +162,15 @@ class Input:
         if count != self.count:
             raise self.wrong(f"expected {self.count} elements for shape {list(self.shape)!s:.80}, got {count:g}")
 
-    def _flat(self, data: list[Any], kinds: set[type]) -> list[Any]:
-        """Return the elements of JSON data that is flat, or nested as the shape says; each level is checked."""
-        if data and type(data[0]) is list and len(self.shape) > 1:
-            even = len(data) == self.shape[0]
-            for size in self.shape[1:]:
-                if not (even and all(type(item) is list and len(item) == size for item in data)):
-                    raise self.wrong(f"expected data that is flat, or nested as shape {list(self.shape)!s:.80}")
-                data = list(itertools.chain.from_iterable(data))
-        self._check_count(len(data))
-        if not set(map(type, data)) <= kinds:
+    def _elements(self, data: list[Any], kinds: set[type]) -> npt.NDArray[np.object_]:
+        """Return the elements of JSON data that is flat, or nested as the shape says."""
+        elements = np.array(data, dtype=object)  # of lists of unequal length it makes an array of lists
+        if elements.ndim > 1 and elements.shape != self.shape:
+            raise self.wrong(f"expected data that is flat, or nested as shape {list(self.shape)!s:.80}")
+        self._check_count(elements.size)
+        if not set(map(type, elements.flat)) <= kinds:
             raise self.wrong(f"expected {'text' if str in kinds else 'numbers'} only, flat or nested as the shape")
-        return data
-
-    def _numbers(self, values: list[float]) -> Floats:
-        try:
-            with np.errstate(over="ignore"):
-                return np.array(values, dtype=np.float32)
-        except OverflowError:
-            raise self.wrong("expected finite numbers") from None
+        return elements
 
     def _prefixed(self, data: memoryview) -> Iterator[bytes]:
         at = 0
@@ -233,10 +228,10 @@ def read_request(body: bytes, header_length: str | None, limits: Limits) -> tupl
                 "bad-request",
                 f"{HEADER_LENGTH}: expected the length of the JSON, 1 to {len(body)}, got {header_length!r:.40}",
             )
-    asked = parse(InferRequest, body[:length], limits, _MOST_NUMBERS)
+    request = parse(InferRequest, body[:length], limits, _MOST_NUMBERS)
     tensors: dict[str, Input] = {}
     rest = memoryview(body)[length:]
-    for item in asked.inputs:
+    for item in request.inputs:
         size = item.parameters.binary_data_size
         if item.name in tensors:
             raise Problem("invalid-request", f"input {item.name!r:.80} is given twice")
@@ -249,7 +244,7 @@ def read_request(body: bytes, header_length: str | None, limits: Limits) -> tupl
         tensors[item.name] = tensor
     if rest:
         raise Problem("bad-request", f"{len(rest)} bytes of binary data belong to no input")
-    return asked, tensors
+    return request, tensors
 
 
 def answer(outputs: Sequence[Output], **fields: str | None) -> Response:

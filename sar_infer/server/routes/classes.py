@@ -4,30 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.convertors import PathConvertor, register_url_convertor
 
 from sar_infer.bank import Step
 from sar_infer.bank_advice.finding import Kind
-from sar_infer.server.bank.changes import ChangeRefusedError, NewPhotos
+from sar_infer.server.bank.changes import NewPhotos
 from sar_infer.server.bank.snapshot import Entry, Snapshot
 from sar_infer.server.class_names import clean_name
-from sar_infer.server.http.forms import read_form
-from sar_infer.server.http.openapi import BINARY, problems, reference
-from sar_infer.server.http.request import (
-    Serving,
-    Texts,
-    Writable,
-    check_count,
-    decoded,
-    parse,
-    validation_problem,
-)
+from sar_infer.server.http.body import FORM, is_image, media_type, read_call, read_json
+from sar_infer.server.http.openapi import IMAGE_TYPES, form, problems, request_body
+from sar_infer.server.http.request import IMAGES, Serving, Texts, Writable, is_current
 from sar_infer.server.model.engine import ImageInput
 from sar_infer.server.model.names import LARGE
 from sar_infer.server.problems import Problem
@@ -40,7 +31,6 @@ Strict = Annotated[bool, Query(description="change nothing (409) if there are fi
 T = TypeVar("T")
 _MOST = 1000
 _IMAGES = "/images"
-_BUSY_SECONDS = 2
 
 
 class _Text(PathConvertor):
@@ -99,8 +89,8 @@ class ClassChange(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     phrases: Annotated[Texts, Field(min_length=1)] | None = None
-    images: Annotated[Texts, Field(min_length=1, description="base64, or data:image/…;base64,… URIs")] | None = None
-    photos_only: bool = Field(False, description="the name means nothing, only photos say what the class is")
+    images: Annotated[Texts, Field(min_length=1, description=IMAGES)] | None = None
+    photos_only: bool = Field(default=False, description="the name means nothing, only photos say what the class is")
 
 
 class HistoryStep(BaseModel):
@@ -141,24 +131,8 @@ class RolledBack(BaseModel):
     bank: str
 
 
-_FIELDS = ("image", "phrases", "photos_only")
-_FORM = {
-    "type": "object",
-    "required": ["image"],
-    "properties": {
-        "image": {"type": "array", "minItems": 1, "items": BINARY},
-        "phrases": {"type": "array", "items": {"type": "string"}},
-        "photos_only": {"type": "boolean"},
-    },
-}
-_CONTENT = {
-    "application/json": {"schema": reference(ClassChange)},
-    "multipart/form-data": {"schema": _FORM},
-    "image/jpeg": {"schema": BINARY},
-    "image/png": {"schema": BINARY},
-    "image/webp": {"schema": BINARY},
-}
-_PUT_PROBLEMS = (400, 403, 404, 408, 409, 412, 413, 415, 422, 429, 503, 507)
+_FORM = form(phrases={"type": "array", "items": {"type": "string"}}, photos_only={"type": "boolean"})
+_PUT_PROBLEMS = (403, 404, 409, 412, 422, 503, 507)
 
 
 @router.get("/v1/classes", response_model=ClassList, responses={304: {"description": "Not changed."}, **problems(422)})
@@ -174,8 +148,7 @@ async def list_classes(
     """List the classes of the bank in its order, or those removed from it, at most 1,000 at a time."""
     snapshot = await service.current()
     headers = {"ETag": f'"{snapshot.etag}"'}
-    etags = {tag.strip().removeprefix("W/") for tag in (if_none_match or "").split(",")}
-    if headers["ETag"] in etags or "*" in etags:
+    if is_current(headers["ETag"], if_none_match):
         return Response(status_code=304, headers=headers)
 
     def answer() -> dict[str, Any]:
@@ -201,7 +174,7 @@ async def get_class(service: Serving, name: Name) -> Response:
     "/v1/classes/{name:text}",
     response_model=ChangedClass,
     responses={201: {"model": ChangedClass, "description": "Added."}, **problems(*_PUT_PROBLEMS, 405)},
-    openapi_extra={"requestBody": {"content": _CONTENT}},
+    openapi_extra=request_body(ClassChange, _FORM, binary=IMAGE_TYPES, required=False),
 )
 async def put_class(
     request: Request,
@@ -220,35 +193,35 @@ async def put_class(
         problem = Problem("method-not-allowed", f"use POST to add images; PUT takes no name that ends in {_IMAGES}")
         problem.headers["Allow"] = "POST"
         raise problem
-    content = await _read_change(request, service)
+    change, images = await _read_change(request, service)
     only_add = if_none_match is not None
-    return await _put(service, name, content, if_match, strict=strict, create=True, only_add=only_add)
+    return await _put(service, name, change, images, if_match, strict=strict, create=True, only_add=only_add)
 
 
 @router.post(
     "/v1/classes/{name:text}" + _IMAGES,
     response_model=ChangedClass,
     responses=problems(*_PUT_PROBLEMS),
-    openapi_extra={"requestBody": {"content": _CONTENT, "required": True}},
+    openapi_extra=request_body(ClassChange, _FORM, binary=IMAGE_TYPES),
 )
 async def add_images(
     request: Request, service: Writable, name: Name, strict: Strict = False, if_match: IfMatch = None
 ) -> Response:
     """Add photos to a class that is there. Needs a server with a key and ``--bank``."""
-    content = await _read_change(request, service)
-    if not content.images:
+    change, images = await _read_change(request, service)
+    if not images:
         raise Problem("bad-request", "no image; expected an image, a form or JSON with images")
-    return await _put(service, name, content, if_match, strict=strict, create=False)
+    return await _put(service, name, change, images, if_match, strict=strict, create=False)
 
 
 @router.delete(
     "/v1/classes/{name:text}",
     status_code=204,
-    responses={204: {"description": "Removed."}, **problems(403, 404, 409, 412, 422, 429, 507)},
+    responses={204: {"description": "Removed."}, **problems(403, 404, 409, 412, 422, 507)},
 )
 async def delete_class(service: Writable, name: Name, if_match: IfMatch = None) -> Response:
     """Remove a class, also one of the bundle. Needs a server with a key and ``--bank``."""
-    etag = await _change(service, lambda: service.store.remove(name, if_match))
+    etag = await service.change(lambda: service.store.remove(name, if_match))
     return Response(status_code=204, headers={"ETag": f'"{etag}"'})
 
 
@@ -269,71 +242,46 @@ async def history(
 @router.post(
     "/v1/bank/rollback",
     response_model=RolledBack,
-    responses=problems(400, 403, 409, 412, 422, 429, 507),
-    openapi_extra={"requestBody": {"content": {"application/json": {"schema": reference(Rollback)}}, "required": True}},
+    responses=problems(403, 409, 412, 422, 507),
+    openapi_extra=request_body(Rollback),
 )
 async def roll_back(request: Request, service: Writable, if_match: IfMatch = None) -> Response:
     """Go back to an earlier step of the history; this is a step too, and is final.
 
     Needs a server with a key and ``--bank``.
     """
-    body = await request.body()
-    if not body:
+    if not await request.body():
         raise Problem("bad-request", 'no body; expected {"to": STEP} or {"steps": COUNT}')
-    target = parse(Rollback, body, service.settings.limits)
-    done = await _change(service, lambda: service.store.rollback(target.to, target.steps, if_match, target.latest))
+    target = await read_json(request, service, Rollback)
+    done = await service.change(lambda: service.store.rollback(target.to, target.steps, if_match, target.latest))
     if done.step is not None:
         request.state.logged = {"step": done.step.n, "to": done.step.to}
     answer = {"step": _step(done.step), "classes": done.classes, "bank": done.etag}
     return JSONResponse(answer, headers={"ETag": f'"{done.etag}"'})
 
 
-@dataclass(frozen=True)
-class _Content:
-    """A change that was read: phrases, images, and that the name means nothing."""
-
-    phrases: Sequence[str] | None = None
-    images: Sequence[ImageInput] = ()
-    photos_only: bool = False
-
-
-async def _read_change(request: Request, service: Service) -> _Content:
-    """Read a change: JSON, a form, the bytes of an image, or nothing.
+async def _read_change(request: Request, service: Service) -> tuple[ClassChange, Sequence[ImageInput]]:
+    """Read a change and its images: JSON, a form, the bytes of an image, or nothing.
 
     Raises:
         Problem: the body is malformed, or asks for too much.
     """
-    limits = service.settings.limits
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind == "multipart/form-data":
-        form = await read_form(request, limits, _FIELDS, limits.classes + 1)
-        only = {name: texts[-1] for name, texts in form.texts.items() if name == "photos_only"}
-        try:
-            change = ClassChange.model_validate({"phrases": form.texts.get("phrases"), **only})
-        except ValidationError as error:
-            raise validation_problem(error, ClassChange) from None
-        content = _Content(change.phrases, form.images, change.photos_only)
-    else:
-        body = await request.body()
-        if not body:
-            return _Content()
-        if kind.startswith("image/") or kind == "application/octet-stream":
-            content = _Content(images=[body])
-        else:
-            change = await service.in_turn(len(body), lambda: parse(ClassChange, body, limits))
-            check_count(len(change.images or ()), limits)
-            images = await service.in_turn(len(body), lambda: [decoded(text) for text in change.images or ()])
-            content = _Content(change.phrases, images, change.photos_only)
-    check_count(len(content.images), limits)
-    if content.photos_only and not content.images:
+    kind = media_type(request)
+    if kind != FORM and not await request.body():
+        return ClassChange(), ()
+    if is_image(kind):
+        return ClassChange(), [await request.body()]
+    change, images = await read_call(request, service, ClassChange, ("phrases", "photos_only"))
+    if change.photos_only and not images:
         raise Problem("invalid-request", "photos_only: expected images too")
-    return content
+    return change, images
 
 
 async def _put(
     service: Service,
     name: str,
-    content: _Content,
+    change: ClassChange,
+    images: Sequence[ImageInput],
     if_match: str | None,
     *,
     strict: bool,
@@ -341,32 +289,25 @@ async def _put(
     only_add: bool = False,
 ) -> Response:
     new: NewPhotos | None = None
-    if content.images:
-        with service.lease() as engine, service.admission.images.hold(len(content.images)):
-            photos = await engine.photos(content.images)
-        photo_set = photos.photo_set.with_photos_only(content.photos_only)
+    if images:
+        with service.lease() as engine, service.admission.images.hold(len(images)):
+            photos = await engine.photos(images)
+        photo_set = photos.photo_set.with_photos_only(change.photos_only)
         encoder = engine.bundle.manifest.encoder_digest
         new = NewPhotos(photo_set, photos.labels, encoder, create=create)
-    change = await _change(service, lambda: service.store.put(name, content.phrases, if_match, new, only_add, strict))
-    shown = _shown(change.entry)
+    done = await service.change(lambda: service.store.put(name, change.phrases, if_match, new, only_add, strict))
+    shown = _shown(done.entry)
     if new is not None:
-        shown["known"] = len(content.images) - (len(new.photos) - change.repeats)
-    shown["findings"] = [dataclasses.asdict(finding) for finding in change.findings]
-    if change.calibrated is not None:
-        shown["calibrated"] = change.calibrated
-    return JSONResponse(shown, 201 if change.created else 200, {"ETag": f'"{change.etag}"'})
+        shown["known"] = len(images) - (len(new.photos) - done.repeats)
+    shown["findings"] = [dataclasses.asdict(finding) for finding in done.findings]
+    if done.calibrated is not None:
+        shown["calibrated"] = done.calibrated
+    return JSONResponse(shown, 201 if done.created else 200, {"ETag": f'"{done.etag}"'})
 
 
 async def _looked_up(snapshot: Snapshot, look: Callable[[], T]) -> T:
     """Return what is found in the classes; a large bank is looked through in a thread."""
     return look() if len(snapshot.bank.names) <= LARGE else await in_thread(look)
-
-
-async def _change(service: Service, change: Callable[[], T]) -> T:
-    try:
-        return await service.change(change)
-    except ChangeRefusedError as error:
-        raise Problem(error.code, str(error), _BUSY_SECONDS if error.code == "overloaded" else None) from None
 
 
 def _shown(entry: Entry) -> dict[str, Any]:
@@ -378,5 +319,4 @@ def _shown(entry: Entry) -> dict[str, Any]:
 def _step(step: Step | None) -> dict[str, Any] | None:
     if step is None:
         return None
-    shown = {key: getattr(step, key) for key in ("n", "at", "action", "summary", "by", "to")}
-    return {**shown, "can_undo": step.can_undo}
+    return {key: getattr(step, key) for key in HistoryStep.model_fields}

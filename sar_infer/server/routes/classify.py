@@ -7,35 +7,22 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args
 
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic_core import PydanticCustomError, to_json
 
 from sar_infer.classify.output import optional_fields
 from sar_infer.results import CalibratedOn, DecisionOptions, ImageResult, Unknown
 from sar_infer.server.class_names import cleaned
-from sar_infer.server.http.forms import read_form
-from sar_infer.server.http.openapi import BINARY, problems, reference
-from sar_infer.server.http.request import (
-    MAX_TOP_K,
-    Mode,
-    Serving,
-    Texts,
-    check_count,
-    chooses_only,
-    decoded,
-    parse,
-    validation_problem,
-)
+from sar_infer.server.http.body import BYTES, FORM, JSON, is_image, media_type, read_call
+from sar_infer.server.http.openapi import IMAGE_TYPES, form, problems, request_body
+from sar_infer.server.http.request import IMAGES, MAX_TOP_K, Mode, Serving, Texts, chooses_only
 from sar_infer.server.model.engine import ImageInput, Outcome, milliseconds
 from sar_infer.server.problems import IMAGE_CODES, Problem
 from sar_infer.server.service import Service
-from sar_infer.server.settings import Limits
 from sar_infer.text.names import Phrases
 
 PATH = "/v1/classify"
 router = APIRouter(tags=["classify"])
-_RAW = "application/octet-stream"
-_FIELDS = ("image", "classes", "top_k", "mode", "unknown", "coverage", "explain")
 _UNKNOWN = (
     "tell whether the best class can be trusted, by its score, the energy of all classes or, with class statistics, "
     "the distance to it; auto chooses"
@@ -69,7 +56,7 @@ class ClassifyRequest(BaseModel):
         json_schema_extra={"examples": [{"images": ["iVBORw0KGgo…"], "classes": ["red mug", "tea pot"], "top_k": 3}]},
     )
 
-    images: Texts = Field(min_length=1, description="base64, or data:image/…;base64,… URIs")
+    images: Texts = Field(min_length=1, description=IMAGES)
     classes: Texts | dict[str, Texts] | None = Field(
         None, description="names to add to the bank's, or phrases by name, which are averaged"
     )
@@ -139,37 +126,21 @@ class ClassifyAnswer(BaseModel):
     request_id: str
 
 
-_MULTIPART = {
-    "type": "object",
-    "required": ["image"],
-    "properties": {
-        "image": {"type": "array", "minItems": 1, "items": BINARY},
-        "classes": {"type": "array", "items": {"type": "string"}},
-        "top_k": {"type": "integer", "minimum": 1, "maximum": MAX_TOP_K},
-        "mode": {"type": "string", "enum": ["bank", "extend", "only"]},
-        "unknown": {"type": "string", "enum": [*get_args(Unknown)], "description": _UNKNOWN},
-        "coverage": {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1, "description": _COVERAGE},
-        "explain": {"type": "boolean", "description": _EXPLAIN},
-    },
-}
+_FORM = form(
+    classes={"type": "array", "items": {"type": "string"}},
+    top_k={"type": "integer", "minimum": 1, "maximum": MAX_TOP_K},
+    mode={"type": "string", "enum": ["bank", "extend", "only"]},
+    unknown={"type": "string", "enum": [*get_args(Unknown)], "description": _UNKNOWN},
+    coverage={"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1, "description": _COVERAGE},
+    explain={"type": "boolean", "description": _EXPLAIN},
+)
 
 
 @router.post(
     PATH,
     response_model=ClassifyAnswer,
-    responses=problems(400, 408, 413, 415, 422, 429, 503, 504),
-    openapi_extra={
-        "requestBody": {
-            "required": True,
-            "content": {
-                "image/jpeg": {"schema": BINARY},
-                "image/png": {"schema": BINARY},
-                "image/webp": {"schema": BINARY},
-                "multipart/form-data": {"schema": _MULTIPART},
-                "application/json": {"schema": reference(ClassifyRequest)},
-            },
-        }
-    },
+    responses=problems(422, 503),
+    openapi_extra=request_body(ClassifyRequest, _FORM, binary=IMAGE_TYPES),
 )
 async def classify(request: Request, service: Serving, query: Annotated[ClassifyOptions, Query()]) -> Response:
     """Classify one image or several.
@@ -235,22 +206,15 @@ async def _read_call(request: Request, query: ClassifyOptions, service: Service)
     Raises:
         Problem: the body is in no known form or malformed, or asks for too much.
     """
-    limits = service.settings.limits
-    kind = request.headers.get("content-type", _RAW).partition(";")[0].strip().lower()
+    kind = media_type(request, BYTES)
+    fields: ClassifyOptions | ClassifyRequest = query
     images: Sequence[ImageInput]
-    fields: ClassifyOptions | ClassifyRequest
-    if kind.startswith("image/") or kind == _RAW:
-        body = await request.body()
-        if not body:
+    if is_image(kind):
+        images = [await request.body()]
+        if not images[0]:
             raise Problem("bad-request", "the body is empty; expected the bytes of an image")
-        images, fields = [body], query
-    elif kind == "multipart/form-data":
-        images, fields = await _multipart(request, limits)
-    elif kind == "application/json":
-        body = await request.body()
-        fields = call = await service.in_turn(len(body), lambda: parse(ClassifyRequest, body, limits))
-        check_count(len(call.images), limits)
-        images = await service.in_turn(len(body), lambda: [decoded(text) for text in call.images])
+    elif kind in (FORM, JSON):
+        fields, images = await read_call(request, service, ClassifyRequest, [*ClassifyOptions.model_fields])
     else:
         raise Problem(
             "unsupported-media-type",
@@ -258,8 +222,7 @@ async def _read_call(request: Request, query: ClassifyOptions, service: Service)
             "with curl: -H 'Content-Type: image/jpeg' --data-binary @photo.jpg, "
             "or -H 'Content-Type: application/json' -d …",
         )
-    check_count(len(images), limits)
-    classes = cleaned(fields.classes or query.classes, limits)
+    classes = cleaned(fields.classes or query.classes, service.settings.limits)
     only = chooses_only(fields.mode or query.mode, bool(classes))
     options = DecisionOptions(
         fields.unknown or query.unknown,
@@ -267,16 +230,6 @@ async def _read_call(request: Request, query: ClassifyOptions, service: Service)
         explain=bool(query.explain if fields.explain is None else fields.explain),
     )
     return _Call(images, classes, only, fields.top_k or query.top_k or 5, options, single=fields is query)
-
-
-async def _multipart(request: Request, limits: Limits) -> tuple[Sequence[ImageInput], ClassifyRequest]:
-    form = await read_form(request, limits, _FIELDS, limits.classes + len(_FIELDS) - 2)
-    last = {name: texts[-1] for name, texts in form.texts.items() if name != "classes"}
-    options = {"images": [""], "classes": form.texts.get("classes", []), **last}
-    try:
-        return form.images, ClassifyRequest.model_validate(options)
-    except ValidationError as error:
-        raise validation_problem(error, ClassifyRequest) from None
 
 
 def _result(index: int, outcome: Outcome[ImageResult], branch: str) -> dict[str, Any]:

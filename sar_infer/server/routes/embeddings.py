@@ -17,8 +17,9 @@ from pydantic_core import PydanticCustomError
 from sar_infer._arrays import Floats
 from sar_infer.errors import ClassNameError
 from sar_infer.server.class_names import clean_name
-from sar_infer.server.http.openapi import problems, reference
-from sar_infer.server.http.request import MOST_ITEMS, Serving, check_count, decoded, parse
+from sar_infer.server.http.body import read_images, read_json
+from sar_infer.server.http.openapi import problems, request_body
+from sar_infer.server.http.request import MOST_ITEMS, Serving
 from sar_infer.server.problems import Problem
 from sar_infer.server.settings import Limits
 
@@ -104,53 +105,46 @@ class OpenAIErrorAnswer(BaseModel):
 @router.post(
     "/v1/embeddings",
     response_model=EmbeddingsAnswer,
-    responses=problems(400, 408, 413, 415, 422, 429, 503, 504, model=OpenAIErrorAnswer),
-    openapi_extra={
-        "requestBody": {"required": True, "content": {"application/json": {"schema": reference(EmbeddingsRequest)}}}
-    },
+    responses=problems(422, 503, model=OpenAIErrorAnswer),
+    openapi_extra=request_body(EmbeddingsRequest),
 )
 async def embeddings(request: Request, service: Serving) -> Response:
     """Return unit vectors of class names or images, in OpenAI's form; their dot products are cosines.
 
     A text is a class name and goes through the learned prompt. One bad input fails the whole call.
     """
-    body, limits = await request.body(), service.settings.limits
-    asked = await service.in_turn(len(body), lambda: parse(EmbeddingsRequest, body, limits))
-    inputs = [_item(value, asked.modality, i) for i, value in enumerate(_several(asked.input))]
-    names = _names(inputs, limits)
-    check_count(len(inputs) - len(names), limits)
+    call = await read_json(request, service, EmbeddingsRequest)
+    items = [call.input] if isinstance(call.input, str) else call.input
+    inputs = [_item(value, call.modality, i) for i, value in enumerate(items)]
+    names = _names(inputs, service.settings.limits)
     encoded = {i: value for i, (kind, value) in enumerate(inputs) if kind == "image"}
-    images = await service.in_turn(len(body), lambda: {i: decoded(value) for i, value in encoded.items()})
+    images = await read_images(service, [*encoded.values()])
     unit_rows: dict[int, Floats] = {}
     tokens = 0
     with service.lease() as engine:
         width = engine.bundle.manifest.embed_dim
-        if asked.dimensions not in (None, width):
-            raise Problem("invalid-request", f"dimensions: expected {width}, the model's own, got {asked.dimensions}")
+        if call.dimensions not in (None, width):
+            raise Problem("invalid-request", f"dimensions: expected {width}, the model's own, got {call.dimensions}")
         with service.admission.images.hold(len(images)) if images else contextlib.nullcontext():
             if names:
                 rows, tokens = await engine.names.embed(list(names.values()))
                 unit_rows.update(zip(names, rows, strict=True))
-            if images:
-                labels = [f"input[{i}]" for i in images]
-                image_rows = await engine.all_of(list(images.values()), lambda row: row[0], labels)
-                unit_rows.update(zip(images, image_rows, strict=True))
+            labels = [f"input[{i}]" for i in encoded]
+            unit_rows.update(zip(encoded, await engine.all_of(images, lambda row: row[0], labels), strict=True))
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}
-    rest = json.dumps({"object": "list", "model": asked.model, "usage": usage}, ensure_ascii=False)
-    items = [item async for item in _items([unit_rows[i] for i in range(len(inputs))], asked.encoding_format)]
-    return Response(f'{rest[:-1]}, "data": [{", ".join(items)}]}}', media_type="application/json")
+    rest = json.dumps({"object": "list", "model": call.model, "usage": usage}, ensure_ascii=False)
+    data = [item async for item in _data([unit_rows[i] for i in range(len(inputs))], call.encoding_format)]
+    return Response(f'{rest[:-1]}, "data": [{", ".join(data)}]}}', media_type="application/json")
 
 
-async def _items(rows: Sequence[Floats], form: Literal["float", "base64"]) -> AsyncIterator[str]:
+async def _data(rows: Sequence[Floats], form: Literal["float", "base64"]) -> AsyncIterator[str]:
     """Yield the items of ``data`` as JSON, and pause now and then: a thousand rows take a quarter of a second."""
     for i, row in enumerate(rows):
-        yield json.dumps({"object": "embedding", "index": i, "embedding": _encoded(row, form)})
+        packed = np.ascontiguousarray(row, dtype="<f4")
+        content = base64.b64encode(packed.tobytes()).decode() if form == "base64" else packed.tolist()
+        yield json.dumps({"object": "embedding", "index": i, "embedding": content})
         if i % 32 == 31:
             await asyncio.sleep(0)
-
-
-def _several(value: str | list[str | EmbeddingItem]) -> Sequence[str | EmbeddingItem]:
-    return [value] if isinstance(value, str) else value
 
 
 def _item(value: str | EmbeddingItem, modality: Modality, index: int) -> tuple[Modality, str]:
@@ -176,10 +170,3 @@ def _names(inputs: Sequence[tuple[Modality, str]], limits: Limits) -> dict[int, 
         except ClassNameError as error:
             raise Problem("bad-class-name", f"input[{i}]: {error}") from None
     return texts
-
-
-def _encoded(row: Floats, form: Literal["float", "base64"]) -> list[float] | str:
-    if form == "base64":
-        return base64.b64encode(np.ascontiguousarray(row, dtype="<f4").tobytes()).decode()
-    numbers: list[float] = row.tolist()
-    return numbers

@@ -74,7 +74,7 @@ async def model(service: Serving) -> dict[str, Any]:
     }
 
 
-@router.post("/v1/reload", responses=problems(403, 422, 429))
+@router.post("/v1/reload", responses=problems(403, 422))
 async def reload(service: Keyed) -> dict[str, Any]:
     """Open the bundle's path again, verify and warm the new bundle, and replace the old one; refuse a bad one.
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from dataclasses import dataclass
 from importlib import resources
 
 from fastapi import APIRouter
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
+
+from sar_infer.server.http.request import is_current
 
 _CONTENT_TYPES = {
     "css": "text/css; charset=utf-8",
@@ -46,40 +47,17 @@ SECURITY_HEADERS = {
 }
 
 
-@dataclass(frozen=True)
-class _File:
-    content: bytes
-    content_type: str
-    etag: str
-
-
 @functools.cache
-def files() -> dict[str, _File]:
-    """Return all files of the pages by name; a name from a request is only looked up here, never on disk."""
-    files: dict[str, _File] = {}
+def files() -> dict[str, tuple[bytes, str]]:
+    """Return content and ETag of all files of the pages by name.
+
+    A name from a request is only looked up here, never on disk.
+    """
     static = (resources.files("sar_infer.server") / "static").iterdir()
-    for entry in (*static, resources.files("sar_infer.pages") / "base.css"):
-        content_type = _CONTENT_TYPES.get(entry.name.rpartition(".")[2])
-        if content_type is not None and entry.is_file():
-            files[entry.name] = _file(entry.read_bytes(), content_type)
-    content = files["ui.html"].content.replace(b"<html ", b"<html data-key ", 1)
-    return {**files, _KEYED: _file(content, _CONTENT_TYPES["html"])}
-
-
-def _file(content: bytes, content_type: str) -> _File:
-    return _File(content, content_type, f'"{hashlib.sha256(content).hexdigest()[:32]}"')
-
-
-def _answer(request: Request, name: str) -> Response:
-    file = files().get(name)
-    if file is None:
-        raise HTTPException(404)
-    # Browsers ask every time, so that they never show the pages of an older server; mostly the answer has no body.
-    headers = {"Cache-Control": "no-cache", "ETag": file.etag, **SECURITY_HEADERS}
-    etags = {tag.strip().removeprefix("W/") for tag in request.headers.get("If-None-Match", "").split(",")}
-    if file.etag in etags or "*" in etags:
-        return Response(status_code=304, headers=headers)
-    return Response(file.content, media_type=file.content_type, headers=headers)
+    entries = (*static, resources.files("sar_infer.pages") / "base.css")
+    contents = {entry.name: entry.read_bytes() for entry in entries if _ending(entry.name) in _CONTENT_TYPES}
+    contents[_KEYED] = contents["ui.html"].replace(b"<html ", b"<html data-key ", 1)
+    return {name: (content, f'"{hashlib.sha256(content).hexdigest()[:32]}"') for name, content in contents.items()}
 
 
 def router(*, keyed: bool) -> APIRouter:
@@ -88,20 +66,27 @@ def router(*, keyed: bool) -> APIRouter:
     Args:
         keyed: The server has a key, which ``/ui`` asks for before anything is refused.
     """
+    pages = {"/ui": _KEYED if keyed else "ui.html", "/docs": "docs.html"}
 
     async def start(request: Request) -> Response:  # noqa: ARG001 - given by the router
         return RedirectResponse("ui", headers=SECURITY_HEADERS)
 
-    async def ui(request: Request) -> Response:
-        return _answer(request, _KEYED if keyed else "ui.html")
+    async def file(request: Request) -> Response:
+        name = request.path_params.get("name") or pages.get(request.scope["path"])
+        if name not in files():
+            raise HTTPException(404)
+        content, etag = files()[name]
+        # Browsers ask every time, so that they never show the pages of an older server; mostly the answer has no body.
+        headers = {"Cache-Control": "no-cache", "ETag": etag, **SECURITY_HEADERS}
+        if is_current(etag, request.headers.get("If-None-Match")):
+            return Response(status_code=304, headers=headers)
+        return Response(content, media_type=_CONTENT_TYPES[_ending(name)], headers=headers)
 
-    async def docs(request: Request) -> Response:
-        return _answer(request, "docs.html")
+    routes = APIRouter(include_in_schema=False)
+    for path, endpoint in {"/": start, "/ui": file, "/docs": file, "/static/{name}": file}.items():
+        routes.add_api_route(path, endpoint, methods=["GET", "HEAD"], include_in_schema=False)
+    return routes
 
-    async def static(request: Request) -> Response:
-        return _answer(request, request.path_params["name"])
 
-    made = APIRouter(include_in_schema=False)
-    for path, endpoint in {"/": start, "/ui": ui, "/docs": docs, "/static/{name}": static}.items():
-        made.add_api_route(path, endpoint, methods=["GET", "HEAD"], include_in_schema=False)
-    return made
+def _ending(name: str) -> str:
+    return name.rpartition(".")[2]

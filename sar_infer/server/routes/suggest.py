@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 import numpy as np
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 from pydantic_core import to_json
 
-from sar_infer._arrays import Floats
-from sar_infer.errors import ImageError
-from sar_infer.server.http.forms import read_form
-from sar_infer.server.http.openapi import BINARY, problems, reference
-from sar_infer.server.http.request import EMBEDDINGS, Keyed, Texts, check_count, decoded, embedded, parse
-from sar_infer.server.model.engine import Engine, ImageInput
-from sar_infer.server.photo_folder import FOLDER, folder_features
+from sar_infer.server.http.body import FORM, JSON, media_type, read_call
+from sar_infer.server.http.openapi import form, problems, request_body
+from sar_infer.server.http.request import Keyed, Texts
 from sar_infer.server.problems import IMAGE_CODES, Problem
-from sar_infer.server.service import Service, in_thread
+from sar_infer.server.routes.unlabelled import EMBEDDINGS, Unlabelled, photo_features
+from sar_infer.server.service import in_thread
 
 router = APIRouter(tags=["classes"])
 MOST_EMBEDDINGS = 1000
@@ -28,16 +23,12 @@ _MOST_OF_A_FOLDER = 20_000
 """Photos of a folder; their rows are in memory."""
 
 
-class SuggestRequest(BaseModel):
+class SuggestRequest(Unlabelled):
     """The JSON form of a call: images, or embeddings of them."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    images: Annotated[Texts, Field(min_length=1, description="base64, or data:image/…;base64,… URIs")] | None = None
     embeddings: Annotated[Texts, Field(min_length=1, max_length=MOST_EMBEDDINGS)] | None = Field(
-        default=None, description=EMBEDDINGS
+        None, description=EMBEDDINGS
     )
-    folder: str | None = Field(default=None, description=FOLDER)
 
 
 class Answer(BaseModel):
@@ -84,26 +75,11 @@ class SuggestAnswer(BaseModel):
     bank: str = Field(description="digest of the bank's content, also its ETag")
 
 
-_FORM = {
-    "type": "object",
-    "required": ["image"],
-    "properties": {"image": {"type": "array", "minItems": 1, "items": BINARY}},
-}
-
-
 @router.post(
     "/v1/suggest",
     response_model=SuggestAnswer,
-    responses=problems(400, 403, 408, 413, 415, 422, 429, 503, 504),
-    openapi_extra={
-        "requestBody": {
-            "required": True,
-            "content": {
-                "application/json": {"schema": reference(SuggestRequest)},
-                "multipart/form-data": {"schema": _FORM},
-            },
-        }
-    },
+    responses=problems(403, 422, 503),
+    openapi_extra=request_body(SuggestRequest, form()),
 )
 async def suggest(request: Request, service: Keyed) -> Response:
     """Find groups of photos that are of no class yet, and photos whose label would help most.
@@ -112,74 +88,29 @@ async def suggest(request: Request, service: Keyed) -> Response:
     (``--photos``). Changes nothing; PUT /v1/classes/{name} makes a class of a group. Needs a server with a key, and the
     extra ``suggest``.
     """
-    call, images = await _read_call(request, service)
+    kind = media_type(request)
+    if kind not in (FORM, JSON):
+        raise Problem("unsupported-media-type", f"expected multipart/form-data or application/json, got {kind!r:.80}")
+    call, images = await read_call(request, service, SuggestRequest)
     with service.lease() as engine:
-        photos = await _photos(request, service, engine, call, images)
+        async with photo_features(request, service, engine, call, images, _MOST_OF_A_FOLDER) as features:
+            rows = np.array(features.spool.rows)
+            names = [*features.spool.keys()]
+        numbered = call.folder is None
+        keys = [int(name) for name in names] if numbered else names
         bank = (await service.current()).bank
         classes = await engine.names.class_set({}, only=False, bank=bank)
         classifier = engine.classifier
 
         def look() -> dict[str, Any]:
-            return classifier.described(classifier.suggest(photos.rows, classes), photos.rows, classes, photos.keys)
+            return classifier.described(classifier.suggest(rows, classes), rows, classes, keys)
 
         with service.admission.changes.hold(1):
             async with service.suggesting:  # one at a time: photos are compared in pairs
                 content = await in_thread(look)
-    errors = [{"photo": key, "error": str(e), "error_code": IMAGE_CODES[e.kind]} for key, e in photos.errors]
+    errors = [
+        {"photo": int(name) if numbered else name, "error": str(error), "error_code": IMAGE_CODES[error.kind]}
+        for name, error in features.errors
+    ]
     answer = {**content, "errors": errors, "bank": bank.content_digest}
     return Response(to_json(answer), media_type="application/json")
-
-
-@dataclass(frozen=True, eq=False)
-class _Photos:
-    """Photos of a call: numbers or paths, unit rows (N, D), and those that cannot be read."""
-
-    keys: Sequence[int] | Sequence[str]
-    rows: Floats
-    errors: Sequence[tuple[int | str, ImageError]] = ()
-
-
-async def _read_call(request: Request, service: Service) -> tuple[SuggestRequest, Sequence[ImageInput]]:
-    """Return a call and its images.
-
-    Raises:
-        Problem: the body is in no known form or malformed, or asks for too much.
-    """
-    limits = service.settings.limits
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind == "multipart/form-data":
-        images = (await read_form(request, limits, ("image",), 0)).images
-        check_count(len(images), limits)
-        return SuggestRequest(), images
-    if kind != "application/json":
-        raise Problem("unsupported-media-type", f"expected multipart/form-data or application/json, got {kind!r:.80}")
-    body = await request.body()
-    call = await service.in_turn(len(body), lambda: parse(SuggestRequest, body, limits))
-    if sum(content is not None for content in (call.images, call.embeddings, call.folder)) != 1:
-        raise Problem("invalid-request", "expected either images or embeddings or folder")
-    check_count(len(call.images or ()), limits)
-    return call, await service.in_turn(len(body), lambda: [decoded(text) for text in call.images or ()])
-
-
-async def _photos(
-    request: Request, service: Service, engine: Engine, call: SuggestRequest, images: Sequence[ImageInput]
-) -> _Photos:
-    """Return the photos of a call, encoded.
-
-    Raises:
-        Problem: embeddings are none of this encoder, or see `folder_features`.
-    """
-    width = engine.bundle.manifest.embed_dim
-    if call.folder is not None:
-        async with folder_features(request, service, engine, call.folder, _MOST_OF_A_FOLDER) as features:
-            return _Photos([*features.spool.keys()], np.array(features.spool.rows), features.errors)
-    if call.embeddings is not None:
-        texts = call.embeddings
-        rows = await service.in_turn(4 * width * len(texts), lambda: embedded(texts, width))
-        return _Photos(range(len(rows)), rows)
-    with service.admission.images.hold(len(images)):
-        outcomes = await engine.each(images, lambda row: row[0].copy())
-    numbers = [number for number, one in enumerate(outcomes) if one.error is None]
-    values = [one.value for one in outcomes if one.value is not None]
-    errors = [(number, one.error) for number, one in enumerate(outcomes) if one.error is not None]
-    return _Photos(numbers, np.array(values, np.float32).reshape(-1, width), errors)

@@ -4,36 +4,30 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Request, Response
+from fastapi import APIRouter, Depends, Path, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
 from sar_infer import __version__
-from sar_infer.server.http.openapi import BINARY, ErrorAnswer, problems, reference
+from sar_infer.server.http.openapi import BINARY, ErrorAnswer, problems, request_body
 from sar_infer.server.http.request import Serving
+from sar_infer.server.model.engine import Engine
 from sar_infer.server.oip import inference
 from sar_infer.server.oip.protocol import HEADER_LENGTH, InferAnswer, InferRequest, answer
+from sar_infer.server.service import Service
 
 router = APIRouter(prefix="/v2", tags=["open inference protocol"])
 Model = Annotated[str, Path(description="the name of the bundle's folder, or sar-clip", examples=["sar-clip"])]
 Version = Annotated[str, Path(description="the first 12 digits of the bundle's digest")]
 EXTENSIONS = ("binary_tensor_data", "classification", "parameters")
-_UNKNOWN = problems(404, 422, model=ErrorAnswer)
+_AS_WITHOUT = "Do as without a version, if the version is the current one."
 _INFER: dict[str, Any] = {
     "response_model": InferAnswer,
     "responses": {
         200: {"content": {"application/octet-stream": {"schema": BINARY}}},
-        **problems(400, 404, 408, 413, 415, 422, 429, 503, 504, model=ErrorAnswer),
+        **problems(404, 422, 503, model=ErrorAnswer),
     },
-    "openapi_extra": {
-        "requestBody": {
-            "required": True,
-            "content": {
-                "application/json": {"schema": reference(InferRequest)},
-                "application/octet-stream": {"schema": BINARY},
-            },
-        }
-    },
+    "openapi_extra": request_body(InferRequest, binary=("application/octet-stream",)),
 }
 
 
@@ -49,6 +43,10 @@ class Ready(BaseModel):
     ready: bool
     name: str | None = None
     error: str | None = None
+
+
+_UNKNOWN = problems(404, 422, model=ErrorAnswer)
+_NOT_READY = {**_UNKNOWN, 503: {"model": Ready}}
 
 
 class ServerMetadata(BaseModel):
@@ -95,73 +93,66 @@ async def ready(service: Serving) -> Response:
     return await _readiness(service, {})
 
 
-@router.get("/models/{model}/ready", response_model=Ready, responses={**_UNKNOWN, 503: {"model": Ready}})
-async def model_ready(service: Serving, model: Model) -> Response:
-    """Answer as ``/readyz`` does, if the model is known."""
-    inference.check_model(service, service.engine, model)
-    return await _readiness(service, {"name": model})
+async def _version(version: Version) -> None:
+    """Describe the version in the path of a route; ``_check`` reads it."""
+
+
+def _versioned(name: str, description: str = _AS_WITHOUT) -> dict[str, Any]:
+    """Return the arguments of a route that does what another does, and has a version in its path."""
+    return {"name": name, "description": description, "dependencies": [Depends(_version)]}
 
 
 @router.get(
-    "/models/{model}/versions/{version}/ready", response_model=Ready, responses={**_UNKNOWN, 503: {"model": Ready}}
+    "/models/{model}/versions/{version}/ready",
+    response_model=Ready,
+    responses=_NOT_READY,
+    **_versioned("version_ready", "Answer as ``/readyz`` does, if the model and version are known."),
 )
-async def version_ready(service: Serving, model: Model, version: Version) -> Response:
-    """Answer as ``/readyz`` does, if the model and version are known."""
-    inference.check_model(service, service.engine, model, version)
+@router.get("/models/{model}/ready", response_model=Ready, responses=_NOT_READY)
+async def model_ready(request: Request, service: Serving, model: Model) -> Response:
+    """Answer as ``/readyz`` does, if the model is known."""
+    _check(request, service, service.engine)
     return await _readiness(service, {"name": model})
 
 
+@router.get("/models/{model}/versions/{version}", responses=_UNKNOWN, **_versioned("version_metadata"))
 @router.get("/models/{model}", responses=_UNKNOWN)
-async def model_metadata(service: Serving, model: Model) -> ModelMetadata:
+async def model_metadata(request: Request, service: Serving, model: Model) -> ModelMetadata:
     """Describe versions, inputs and outputs. A call has either IMAGE or pixels; CLASSES may be left out."""
-    return _metadata(service, model)
-
-
-@router.get("/models/{model}/versions/{version}", responses=_UNKNOWN)
-async def version_metadata(service: Serving, model: Model, version: Version) -> ModelMetadata:
-    """Do as without a version, if the version is the current one."""
-    return _metadata(service, model, version)
-
-
-@router.post("/models/{model}/infer", **_INFER)
-async def infer(request: Request, service: Serving, model: Model) -> Response:
-    """Classify or embed images; one bad image fails the whole call."""
-    return await _infer(request, service, model)
-
-
-@router.post("/models/{model}/versions/{version}/infer", **_INFER)
-async def version_infer(request: Request, service: Serving, model: Model, version: Version) -> Response:
-    """Do as without a version, if the version is the current one."""
-    return await _infer(request, service, model, version)
-
-
-async def _readiness(service: Serving, fields: dict[str, str]) -> Response:
-    readiness = await service.readiness()
-    if readiness.ready:
-        return JSONResponse({**fields, "ready": True})
-    return JSONResponse({**fields, "ready": False, "error": readiness.reason}, 503, {"Retry-After": "2"})
-
-
-def _metadata(service: Serving, model: str, version: str | None = None) -> ModelMetadata:
-    engine = service.engine
-    current = inference.check_model(service, engine, model, version)
-    inputs, outputs = inference.describe(engine)
+    version = _check(request, service, service.engine)
+    inputs, outputs = inference.describe(service.engine)
     return ModelMetadata(
         name=model,
-        versions=[current],
+        versions=[version],
         platform="onnx_onnxv1",
         inputs=[TensorMetadata(**fields) for fields in inputs],
         outputs=[TensorMetadata(**fields) for fields in outputs],
     )
 
 
-async def _infer(request: Request, service: Serving, model: str, version: str | None = None) -> Response:
+@router.post("/models/{model}/versions/{version}/infer", **_INFER, **_versioned("version_infer"))
+@router.post("/models/{model}/infer", **_INFER)
+async def infer(request: Request, service: Serving, model: Model) -> Response:
+    """Classify or embed images; one bad image fails the whole call."""
     body = await request.body()
     with service.lease() as engine:
         bank = (await service.current()).bank
-        current = inference.check_model(service, engine, model, version)
+        version = _check(request, service, engine)
         size, limits = engine.bundle.manifest.preprocess.size, service.settings.limits
         length = request.headers.get(HEADER_LENGTH)
         call = await service.in_turn(len(body), lambda: inference.read_call(body, length, size, limits))
         outputs = await inference.infer(service, engine, bank, call)
-    return answer(outputs, model_name=model, model_version=current, id=call.request.id)
+    return answer(outputs, model_name=model, model_version=version, id=call.request.id)
+
+
+def _check(request: Request, service: Service, engine: Engine) -> str:
+    """Return the version of an engine; refuse (404) a path that names another model or version."""
+    path = request.path_params
+    return inference.check_model(service, engine, path["model"], path.get("version"))
+
+
+async def _readiness(service: Service, fields: dict[str, str]) -> Response:
+    readiness = await service.readiness()
+    if readiness.ready:
+        return JSONResponse({**fields, "ready": True})
+    return JSONResponse({**fields, "ready": False, "error": readiness.reason}, 503, {"Retry-After": "2"})

@@ -9,8 +9,9 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from sar_infer.server.class_names import LONGEST_TEXT, clean_name, cleaned
-from sar_infer.server.http.openapi import ErrorAnswer, problems, reference
-from sar_infer.server.http.request import Serving, Texts, decoded, parse
+from sar_infer.server.http.body import read_json
+from sar_infer.server.http.openapi import ErrorAnswer, problems, request_body
+from sar_infer.server.http.request import Serving, Texts, decoded
 from sar_infer.server.problems import Problem
 
 router = APIRouter(tags=["zero-shot-image-classification"])
@@ -50,10 +51,8 @@ class ZeroShotElement(BaseModel):
 @router.post(
     "/v1/zero-shot-image-classification",
     response_model=list[ZeroShotElement],
-    responses=problems(400, 408, 413, 415, 422, 429, 503, 504, model=ErrorAnswer),
-    openapi_extra={
-        "requestBody": {"required": True, "content": {"application/json": {"schema": reference(ZeroShotRequest)}}}
-    },
+    responses=problems(422, 503, model=ErrorAnswer),
+    openapi_extra=request_body(ZeroShotRequest),
 )
 async def zero_shot(request: Request, service: Serving) -> Response:
     """Rank the labels of the call for one image, the best first.
@@ -61,9 +60,8 @@ async def zero_shot(request: Request, service: Serving) -> Response:
     A label goes through the learned prompt, unless the bank has a row for it. With a template, the filled template goes
     through the prompt in place of the label.
     """
-    body, limits = await request.body(), service.settings.limits
-    asked = await service.in_turn(len(body), lambda: parse(ZeroShotRequest, body, limits))
-    options = asked.parameters
+    call, limits = await read_json(request, service, ZeroShotRequest), service.settings.limits
+    options = call.parameters
     if options.multi_label:
         raise Problem(
             "invalid-request", "parameters.multi_label: scores are a softmax over the labels, not independent"
@@ -75,7 +73,7 @@ async def zero_shot(request: Request, service: Serving) -> Response:
     with service.lease() as engine, service.admission.images.hold(1):
         chosen = await engine.names.class_set(classes, True, (await service.current()).bank)
         rank, count = engine.classifier.rank, len(chosen.names)
-        image = decoded(asked.inputs)
+        image = decoded(call.inputs)
         (ranked,) = await engine.all_of([image], lambda row: next(rank(row, chosen, count)), ["inputs"])
     service.metrics.top_score.observe(ranked[0].score)
     answer = [{"label": spellings[p.label], "score": p.score} for p in ranked]

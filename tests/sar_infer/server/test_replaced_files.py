@@ -93,7 +93,7 @@ def test_what_is_no_bank_file_is_refused_in_one_line_and_the_old_classes_stay(
     assert str(bank) in refused.json()["detail"]
     ended = start("--bundle", str(server.service.settings.bundle), "--bank", str(bank))
     assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (2, "", 1)
-    assert ended.stderr.startswith(f"Error: {bank}: ")
+    assert ended.stderr.startswith(f"Error: {bank}: is {'not a regular file' if put is pipe else 'a folder'}")
     remove(bank)
     bank.write_bytes(sound)
     assert ask(server, "PUT", "/v1/classes/mug").status_code == 201

@@ -6,10 +6,9 @@ import contextlib
 import itertools
 import json
 import socket
-import statistics
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx2
@@ -17,7 +16,7 @@ import psutil
 import pytest
 from support.hostile_requests import METHODS, PATHS, chunked, request, talk, wire
 from support.pictures import jpeg
-from support.servers import Local, Server, local_server, serving
+from support.servers import Local, Server, local_server, wait_for
 
 from sar_infer.server import startup
 from sar_infer.server.http import connection
@@ -28,16 +27,16 @@ _MIB = 2**20
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Run a server that accepts changes, and watch it from its first request to its last."""
-    with serving("--bank", str(tmp_path_factory.mktemp("bank") / "bank.safetensors"), key="k") as server:
-        process = psutil.Process(server.process.pid)
-        for _ in range(20):
-            talk(server.port, request(body=jpeg()))
-        files = process.num_fds()
-        yield server
-        _wait_for(lambda: process.num_fds() <= files + 5)
-        assert "Traceback" not in server.log.read_text()
+def server(keyed_server: Server) -> Iterator[Server]:
+    """Watch a server that accepts changes from its first request to its last."""
+    process = psutil.Process(keyed_server.process.pid)
+    for _ in range(20):
+        talk(keyed_server.port, request(body=jpeg()))
+    files = process.num_fds()
+    yield keyed_server
+    wait_for(lambda: process.num_fds() <= files + 5)
+    assert "Traceback" not in keyed_server.log.read_text()
+    httpx2.post(f"{keyed_server.url}/v1/bank/rollback", json={"to": 0}, headers=keyed_server.headers)
 
 
 def is_sound(status: int, headers: dict[str, str], body: bytes) -> bool:
@@ -77,47 +76,42 @@ def test_every_method_on_every_path_is_answered(server: Server, path: str) -> No
 
 def test_trailers_are_no_headers(server: Server) -> None:
     image = jpeg()
-    data = chunked(b"%x\r\n%b\r\n0\r\nX-Request-ID: trailer\r\n\r\n" % (len(image), image))
-    answer = talk(server.port, data)
+    answer = talk(server.port, chunked(b"%x\r\n%b\r\n0\r\nX-Request-ID: trailer\r\n\r\n" % (len(image), image)))
     assert answer is not None
     assert answer.headers["x-request-id"] != "trailer"
 
 
-def test_one_log_line_a_request(server: Server) -> None:
-    talk(server.port, request(b"/nowhere%0a2026-01-01 INFO forged".replace(b" ", b"%20"), method=b"GET"))
-    time.sleep(0.1)
-    assert not any(line.startswith("2026-01-01 INFO forged") for line in server.log.read_text().splitlines())
+def test_a_request_that_ends_early_has_no_answer(server: Server) -> None:
+    assert talk(server.port, request(body=jpeg())[:-20], end=True) is None
 
 
-def test_half_closed_connections(server: Server) -> None:
-    whole = request(body=jpeg())
-    assert talk(server.port, whole[:-20], end=True) is None
-    answer = talk(server.port, whole)
-    assert answer is not None
-    assert answer.status == 200
+@contextlib.contextmanager
+def deaf(port: int) -> Iterator[socket.socket]:
+    """Open a connection that asks for much and reads nothing."""
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect(("127.0.0.1", port))
+        client.settimeout(0.5)
+        with contextlib.suppress(TimeoutError):
+            client.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 200)
+        yield client
 
 
 def test_a_client_that_goes_amid_many_requests_leaves_no_trace(server: Server) -> None:
+    """The fixture looks for descriptors that stay open and for tracebacks in the log."""
     for seconds in (0.0, 0.05, 0.5):
-        with socket.socket() as deaf:
-            deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            deaf.connect(("127.0.0.1", server.port))
-            deaf.settimeout(0.5)
-            with contextlib.suppress(TimeoutError):
-                deaf.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 200)
+        with deaf(server.port) as client:
             time.sleep(seconds)
-            deaf.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    time.sleep(0.2)
-    assert "Traceback" not in server.log.read_text()
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 @pytest.fixture(scope="module")
 def impatient(bundle_path: Path) -> Iterator[Local]:
     """Run a server with short timeouts."""
     patch = pytest.MonkeyPatch()
-    patch.setattr(connection, "HEADER_SECONDS", 2)
+    patch.setattr(connection, "HEADER_SECONDS", 1)
     patch.setattr(startup, "_UNREAD_SECONDS", 1)
-    limits = Limits(body_bytes=10 * _MIB, body_seconds=2, seconds=4)
+    limits = Limits(body_bytes=10 * _MIB, body_seconds=1, seconds=4)
     with local_server(Settings(bundle=bundle_path, device="cpu", threads=1, limits=limits)) as server:
         yield server
     patch.undo()
@@ -129,39 +123,25 @@ def test_others_are_served_while_hundreds_dawdle(impatient: Local) -> None:
         for number in range(300):
             dawdler = stack.enter_context(socket.create_connection(("127.0.0.1", impatient.port), timeout=10))
             dawdler.sendall((b"", head, head + b"\r\n" + b"x" * 1000)[number % 3])
-        seconds = []
         for _ in range(20):
-            start = time.perf_counter()
             answer = talk(impatient.port, request(body=jpeg()))
-            seconds.append(time.perf_counter() - start)
             assert answer is not None
             assert answer.status == 200
-        assert statistics.median(seconds) < 1  # one alone may have waited for the machine
-        assert _left(impatient, 8) == 0
+        wait_for(lambda: not connections(impatient))
 
 
 def test_clients_that_never_read_are_cut_off(impatient: Local) -> None:
     with contextlib.ExitStack() as stack:
         for _ in range(10):
-            deaf = stack.enter_context(socket.socket())
-            deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            deaf.connect(("127.0.0.1", impatient.port))
-            deaf.settimeout(0.5)
-            with contextlib.suppress(TimeoutError):
-                deaf.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 200)
+            stack.enter_context(deaf(impatient.port))
         assert talk(impatient.port, request(b"/healthz", method=b"GET")) is not None
-        assert _left(impatient, 12) == 0
+        wait_for(lambda: not connections(impatient))
 
 
-def _left(server: Local, seconds: float) -> int:
-    """Return how many connections the server still has after some time, or 0 as soon as it has none."""
-    end = time.monotonic() + seconds
-    while True:
-        open_ones = psutil.Process().net_connections("tcp4")
-        left = sum(found.laddr.port == server.port and found.status == "ESTABLISHED" for found in open_ones)
-        if not left or time.monotonic() > end:
-            return left
-        time.sleep(0.1)
+def connections(server: Local) -> int:
+    """Return how many connections a server has."""
+    open_ones = psutil.Process().net_connections("tcp4")
+    return sum(one.laddr.port == server.port and one.status == "ESTABLISHED" for one in open_ones)
 
 
 def test_bodies_in_memory_are_limited_together(bundle_path: Path) -> None:
@@ -176,7 +156,7 @@ def test_bodies_in_memory_are_limited_together(bundle_path: Path) -> None:
         for _ in range(3):
             waiting = clients.enter_context(socket.create_connection(("127.0.0.1", patient.port), timeout=60))
             waiting.sendall(request(more=[b"Content-Length: 10000000"]) + bytes(9_900_000))
-        _wait_for(lambda: admission.body_bytes >= 29 * 10**6)
+        wait_for(lambda: admission.body_bytes >= 29 * 10**6)
         answer = talk(patient.port, request(body=bytes(3_000_000)))
         assert answer is not None
         assert (answer.status, json.loads(answer.body)["code"]) == (429, "overloaded")
@@ -184,11 +164,4 @@ def test_bodies_in_memory_are_limited_together(bundle_path: Path) -> None:
         assert small is not None
         assert small.status == 200
         clients.close()
-        _wait_for(lambda: not admission.body_bytes)
-
-
-def _wait_for(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.01)
+        wait_for(lambda: not admission.body_bytes)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 
 import httpx2
 import pytest
@@ -22,21 +21,18 @@ pytestmark = pytest.mark.filterwarnings("ignore:::PIL")
 
 
 @pytest.mark.parametrize("name", list(corpus()))
-def test_a_hostile_image_gets_the_right_answer(either_server: Server, name: str) -> None:
-    image, wanted = corpus()[name]
-    start = time.monotonic()
-    answer = httpx2.post(
-        f"{either_server.url}/v1/classify", content=image, headers={"Content-Type": "image/jpeg"}, timeout=30
-    )
-    assert answer.status_code == wanted, answer.text
-    assert time.monotonic() - start < 10
-    kind = "application/json" if wanted == 200 else "application/problem+json"
-    assert answer.headers["content-type"] == kind
+def test_a_hostile_image_gets_the_right_answer(worker_server: Server, name: str) -> None:
+    image, status = corpus()[name]
+    headers = {"Content-Type": "image/jpeg"}
+    answer = httpx2.post(f"{worker_server.url}/v1/classify", content=image, headers=headers, timeout=30)
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == ("application/json" if status == 200 else "application/problem+json")
     assert "Traceback" not in answer.text
 
 
-def test_hostile_images_among_a_sound_one_fail_alone(either_server: Server) -> None:
-    names = random.Random(0).sample(list(corpus()), 25)
+@pytest.mark.parametrize("start", range(0, len(corpus()), 25))
+def test_hostile_images_among_sound_ones_fail_alone(either_server: Server, start: int) -> None:
+    names = list(corpus())[start : start + 25]
     files = [("image", (name, corpus()[name][0], "image/png")) for name in names]
     answer = httpx2.post(f"{either_server.url}/v1/classify", files=files, timeout=60)
     assert answer.status_code == 200
@@ -72,7 +68,5 @@ def test_truncation_at_every_offset_gives_an_image_or_an_image_error(which: int)
 
 
 def test_many_scans_are_refused_before_they_are_decoded() -> None:
-    start = time.monotonic()
     with pytest.raises(ImageError, match="20006"):
         load_rgb(scans(20_000))
-    assert time.monotonic() - start < 2

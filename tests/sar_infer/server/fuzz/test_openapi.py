@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
+import httpx2
 import hypothesis
 import pytest
 import schemathesis
@@ -14,35 +13,28 @@ from schemathesis.checks import load_all_checks
 from schemathesis.specs.openapi.checks import missing_required_header, positive_data_acceptance
 from support.examples import examples
 from support.pictures import jpeg
-from support.servers import Server, serving
+from support.servers import Server
 
 load_all_checks()
 _PICTURES = st.sampled_from([jpeg(), jpeg()[:300], b"x"])
 for _kind in ("image/jpeg", "image/png", "image/webp"):
     schemathesis.openapi.media_type(_kind, _PICTURES)
 schemathesis.openapi.media_type("application/octet-stream", st.binary(max_size=300))
-_HEADERS = {"Authorization": "Bearer k"}
 _EXCLUDED = [
     positive_data_acceptance,  # no schema says what is base64 of an image, or a class name
     missing_required_header,
 ]
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving("--bank", str(tmp_path_factory.mktemp("bank") / "bank.safetensors"), key="k") as server:
-        yield server
-
-
 def operations(server: Server) -> list[schemathesis.openapi.APIOperation]:  # type: ignore[name-defined]
     schema = schemathesis.openapi.from_url(f"{server.url}/openapi.json")
-    return [found.ok() for found in schema.get_all_operations()]
+    return [result.ok() for result in schema.get_all_operations()]
 
 
 @pytest.mark.slow
-def test_answers_are_as_documented(server: Server) -> None:
+def test_answers_are_as_documented(keyed_server: Server) -> None:
     labels = set()
-    for operation in operations(server):
+    for operation in operations(keyed_server):
         labels.add(operation.label)
         right = operation.as_strategy(generation_mode=GenerationMode.POSITIVE)
         wrong = operation.as_strategy(generation_mode=GenerationMode.NEGATIVE)
@@ -57,16 +49,17 @@ def test_answers_are_as_documented(server: Server) -> None:
         )
         @hypothesis.given(case=right | wrong)
         def answered(case: schemathesis.Case) -> None:
-            answer = case.call(headers=_HEADERS)
-            case.validate_response(answer, headers=_HEADERS, excluded_checks=_EXCLUDED)
+            answer = case.call(headers=keyed_server.headers)
+            case.validate_response(answer, headers=keyed_server.headers, excluded_checks=_EXCLUDED)
 
         answered()
     assert {"POST /v1/classify", "PUT /v1/classes/{name}", "POST /v1/embeddings"} <= labels
-    assert "Traceback" not in server.log.read_text()
+    assert "Traceback" not in keyed_server.log.read_text()
+    httpx2.post(f"{keyed_server.url}/v1/bank/rollback", json={"to": 0}, headers=keyed_server.headers)
 
 
-def test_errors_before_a_route_is_reached_are_documented_everywhere(server: Server) -> None:
-    for operation in operations(server):
+def test_errors_before_a_route_is_reached_are_documented_everywhere(keyed_server: Server) -> None:
+    for operation in operations(keyed_server):
         documented = set(operation.definition.raw["responses"])
         assert {"400", "408", "413", "415", "429", "500", "504"} <= documented, operation.label
         if operation.path.startswith("/v1"):

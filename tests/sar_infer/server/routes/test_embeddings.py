@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import httpx2
@@ -10,10 +10,9 @@ import numpy as np
 import openai
 import pytest
 from support.pictures import jpeg
-from support.servers import Local, local_server
+from support.servers import Local
 
 from sar_infer import Classifier
-from sar_infer.server.settings import Settings
 from sar_infer.text.tokenizer import encode_name
 
 RED, BLUE = jpeg(colour=(220, 20, 20)), jpeg((50, 80), (20, 30, 200))
@@ -30,9 +29,9 @@ def client(server: Local) -> Iterator[openai.OpenAI]:
         yield client
 
 
-def rows(client: openai.OpenAI, given: Any, form: str | None = None, **extra: Any) -> np.ndarray:
+def rows(client: openai.OpenAI, inputs: Any, form: str | None = None, **extra: Any) -> np.ndarray:
     options = {} if form is None else {"encoding_format": form}
-    answer = client.embeddings.create(model="any", input=given, extra_body=extra, **options)
+    answer = client.embeddings.create(model="any", input=inputs, extra_body=extra, **options)
     assert [item.index for item in answer.data] == list(range(len(answer.data)))
     if form == "base64":
         return np.array([np.frombuffer(base64.b64decode(item.embedding), "<f4") for item in answer.data])
@@ -40,21 +39,12 @@ def rows(client: openai.OpenAI, given: Any, form: str | None = None, **extra: An
 
 
 @pytest.mark.parametrize("form", [None, "float", "base64"])
-def test_names_are_those_of_the_classifier(client: openai.OpenAI, classifier: Classifier, form: str | None) -> None:
+def test_rows_are_those_of_the_classifier(client: openai.OpenAI, classifier: Classifier, form: str | None) -> None:
     names = ["violet", "grey thing", "violet"]
     np.testing.assert_allclose(rows(client, names, form), classifier.embed_names(names), atol=1e-7)
-
-
-@pytest.mark.parametrize("form", [None, "float", "base64"])
-def test_images_are_those_of_the_classifier(client: openai.OpenAI, classifier: Classifier, form: str | None) -> None:
-    found = rows(client, [text(RED), text(BLUE, uri=True)], form, **IMAGE)
-    np.testing.assert_allclose(found, classifier.embed_images([RED, BLUE]), atol=1e-5)
-
-
-def test_both_encodings_have_the_same_bits(client: openai.OpenAI) -> None:
-    floats, encoded = rows(client, ["violet", "teal"], "float"), rows(client, ["violet", "teal"], "base64")
-    np.testing.assert_array_equal(floats.astype(np.float32), encoded)
-    np.testing.assert_allclose(np.linalg.norm(encoded, axis=1), 1, atol=1e-5)
+    images = [text(RED), text(BLUE, uri=True)]
+    np.testing.assert_allclose(rows(client, images, form, **IMAGE), classifier.embed_images([RED, BLUE]), atol=1e-5)
+    np.testing.assert_array_equal(rows(client, names).astype(np.float32), rows(client, names, "base64"))
 
 
 def test_a_single_input_needs_no_list(client: openai.OpenAI, classifier: Classifier) -> None:
@@ -63,9 +53,9 @@ def test_a_single_input_needs_no_list(client: openai.OpenAI, classifier: Classif
 
 
 def test_objects_say_what_they_are_and_keep_their_place(client: openai.OpenAI, classifier: Classifier) -> None:
-    found = rows(client, [{"image": text(RED)}, {"text": "violet"}, {"image": text(BLUE)}, "teal"])
+    embeddings = rows(client, [{"image": text(RED)}, {"text": "violet"}, {"image": text(BLUE)}, "teal"])
     names, images = classifier.embed_names(["violet", "teal"]), classifier.embed_images([RED, BLUE])
-    np.testing.assert_allclose(found, [images[0], names[0], images[1], names[1]], atol=1e-5)
+    np.testing.assert_allclose(embeddings, [images[0], names[0], images[1], names[1]], atol=1e-5)
 
 
 def test_the_answer_repeats_the_model_and_counts_tokens(client: openai.OpenAI, classifier: Classifier) -> None:
@@ -81,34 +71,27 @@ def test_the_answer_repeats_the_model_and_counts_tokens(client: openai.OpenAI, c
 
 BAD = [
     ([1, 2], {}, 422, "invalid-request", "token numbers are not accepted"),
-    ([[1, 2], [3]], {}, 422, "invalid-request", "token numbers are not accepted"),
     ([], {}, 422, "invalid-request", "input: expected at least one"),
-    ("", {}, 422, "invalid-request", "input: expected at least one"),
     (["violet", " "], {}, 422, "bad-class-name", "input[1]: class name ' ' is empty"),
-    (["x" * 300], {}, 422, "bad-class-name", "input[0]: "),
     (["a b c d e f g h i j k l m n o p q r s t"], {}, 422, "bad-class-name", "too long"),
-    (["a\nb", "c\0d"], {}, 422, "bad-class-name", "control"),
     (["a"] * 6, {}, 422, "too-many-classes", "at most 5 texts"),
     (["violet"], {"dimensions": 3}, 422, "invalid-request", "dimensions: expected 8, the model's own, got 3"),
-    (["violet"], {"modality": "audio"}, 422, "invalid-request", "modality"),
     (["violet"], {"encoding_format": "int8"}, 422, "invalid-request", "encoding_format"),
     ([{"text": "a", "image": "b"}], {}, 422, "invalid-request", "input[0]: expected either text or image"),
     ([{}], {}, 422, "invalid-request", "input[0]: expected either text or image"),
     ([text(RED), "no base64!"], IMAGE, 422, "undecodable-image", "input[1]: not valid base64"),
     ([text(RED), text(RED[:300])], IMAGE, 422, "undecodable-image", "input[1]: cannot be read"),
     (["violet", {"image": text(b"GIF89a")}], {}, 415, "unsupported-format", "input[1]: GIF is not read, only JPEG"),
-    (["https://example.org/a.jpg"], IMAGE, 422, "undecodable-image", "URLs are not fetched"),
     ([text(RED)] * 4, IMAGE, 413, "too-many-images", "at most 3 images"),
-    ([text(jpeg((2000, 1000)))], IMAGE, 413, "image-too-large", "input[0]: too large"),
 ]
 
 
-@pytest.mark.parametrize(("given", "extra", "status", "code", "message"), BAD)
+@pytest.mark.parametrize(("inputs", "extra", "status", "code", "message"), BAD)
 def test_errors_are_those_of_openai(
-    client: openai.OpenAI, given: Any, extra: dict[str, Any], status: int, code: str, message: str
+    client: openai.OpenAI, inputs: Any, extra: dict[str, Any], status: int, code: str, message: str
 ) -> None:
     with pytest.raises(openai.APIStatusError) as caught:
-        client.embeddings.create(model="m", input=given, extra_body=extra)
+        client.embeddings.create(model="m", input=inputs, extra_body=extra)
     error = caught.value
     assert (error.status_code, error.code, error.type) == (status, code, "invalid_request_error")
     assert isinstance(error.body, dict)
@@ -122,10 +105,10 @@ def test_a_body_that_is_no_json(server: Local) -> None:
     assert httpx2.get(f"{server.url}/v1/embeddings").json()["error"]["code"] == "method-not-allowed"
 
 
-def test_a_key_is_asked_for_in_openai_s_words(bundle_path: Path) -> None:
-    with local_server(Settings(bundle=bundle_path, device="cpu", threads=1, key="secret")) as local:
-        options = {"base_url": f"{local.url}/v1", "max_retries": 0}
-        with openai.OpenAI(api_key="wrong", **options) as client, pytest.raises(openai.AuthenticationError):
-            client.embeddings.create(model="m", input="violet")
-        with openai.OpenAI(api_key="secret", **options) as client:
-            assert len(client.embeddings.create(model="m", input="violet").data) == 1
+def test_a_key_is_asked_for_in_openai_s_words(server: Local, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server.service, "settings", replace(server.service.settings, key="secret"))
+    options = {"base_url": f"{server.url}/v1", "max_retries": 0}
+    with openai.OpenAI(api_key="wrong", **options) as client, pytest.raises(openai.AuthenticationError):
+        client.embeddings.create(model="m", input="violet")
+    with openai.OpenAI(api_key="secret", **options) as client:
+        assert len(client.embeddings.create(model="m", input="violet").data) == 1

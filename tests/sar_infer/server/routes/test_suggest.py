@@ -19,21 +19,14 @@ from sar_infer.server.settings import Limits, Settings
 CLOTHES = Path(__file__).parents[4] / "examples" / "clothes" / "test"
 KINDS = ("shoes", "hat", "trousers")
 PHOTOS = [path for kind in KINDS for path in sorted((CLOTHES / kind).glob("*.jpg"))[:8]]
-KEY = {"Authorization": "Bearer k"}
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
+def bank_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
+    """Serve the shipped bundle with a key and a bank file."""
     bank = tmp_path_factory.mktemp("bank") / "shop.safetensors"
     with local_server(Settings(bank=bank, key="k", device="cpu", threads=1, limits=Limits(images=24))) as local:
         yield local
-
-
-@pytest.fixture
-def client(server: Local) -> Iterator[httpx2.Client]:
-    with httpx2.Client(base_url=server.url, headers=KEY, timeout=60) as client:
-        yield client
-        client.post("/v1/bank/rollback", json={"to": 0})
 
 
 def encoded(paths: list[Path]) -> list[str]:
@@ -76,8 +69,8 @@ def test_images_forms_and_embeddings_give_the_same(client: httpx2.Client) -> Non
     content = suggested(client, images=images)
     files = [("image", (path.name, path.read_bytes(), "image/jpeg")) for path in PHOTOS]
     form = client.post("/v1/suggest", files=files)
-    asked = {"input": images, "modality": "image", "encoding_format": "base64"}
-    rows = [item["embedding"] for item in client.post("/v1/embeddings", json=asked).json()["data"]]
+    call = {"input": images, "modality": "image", "encoding_format": "base64"}
+    rows = [item["embedding"] for item in client.post("/v1/embeddings", json=call).json()["data"]]
 
     def gist(content: dict[str, Any]) -> list[list[int]]:
         return [sorted(group["photos"]) for group in content["groups"]]
@@ -98,12 +91,13 @@ def test_an_image_that_cannot_be_read_is_in_no_group(client: httpx2.Client) -> N
 
 
 def test_calls_that_cannot_be_answered(client: httpx2.Client) -> None:
-    row = base64.b64encode(np.ones(8, "<f4").tobytes()).decode()
+    row, short = (base64.b64encode(np.ones(size, "<f4").tobytes()).decode() for size in (512, 8))
     image = encoded(PHOTOS[:1])
     for call, code, detail in (
         ({}, "invalid-request", "expected either images or embeddings or folder"),
         ({"images": image, "embeddings": [row]}, "invalid-request", "expected either images or embeddings or folder"),
-        ({"embeddings": [row]}, "invalid-request", "numbers each, of length 1, as this server makes"),
+        ({"embeddings": [row]}, "invalid-request", "512 numbers each, of length 1, as this server makes"),
+        ({"embeddings": [short]}, "invalid-request", "512 numbers each, of length 1, as this server makes"),
         ({"embeddings": ["?"]}, "invalid-request", "expected little-endian float32 in base64"),
         ({"embeddings": ["AAA="]}, "invalid-request", "expected little-endian float32 in base64"),
         ({"embeddings": [row] * 1001}, "invalid-request", "at most 1000 items"),
@@ -118,12 +112,8 @@ def test_calls_that_cannot_be_answered(client: httpx2.Client) -> None:
     assert problem(client.post("/v1/suggest", json={"images": image}, headers={"Authorization": "Bearer no"}))[0] == 401
 
 
-def test_a_server_without_a_key_suggests_nothing(bundle_path: Path) -> None:
-    with local_server(Settings(bundle=bundle_path, device="cpu", threads=1)) as local:
-        answer = httpx2.post(f"{local.url}/v1/suggest", json={"images": encoded(PHOTOS[:1])})
-        assert problem(answer)[:2] == (403, "writes-disabled")
-        assert httpx2.get(f"{local.url}/v1/model").json()["suggests"] is False
-
-
-def test_the_model_says_that_groups_can_be_asked_for(client: httpx2.Client) -> None:
+def test_a_server_without_a_key_suggests_nothing(client: httpx2.Client, server: Local) -> None:
+    answer = httpx2.post(f"{server.url}/v1/suggest", json={"images": encoded(PHOTOS[:1])})
+    assert problem(answer)[:2] == (403, "writes-disabled")
+    assert httpx2.get(f"{server.url}/v1/model").json()["suggests"] is False
     assert client.get("/v1/model").json()["suggests"] is True

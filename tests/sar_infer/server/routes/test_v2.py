@@ -4,7 +4,6 @@ import base64
 import json
 import struct
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -12,13 +11,12 @@ import numpy as np
 import pytest
 from support.bundles import SIZE
 from support.pictures import jpeg
-from support.servers import Local, local_server
+from support.servers import Local
 
 from sar_infer import Classifier, __version__
 from sar_infer.images.load import load_rgb
 from sar_infer.images.preprocess import to_input
 from sar_infer.server.oip import inference
-from sar_infer.server.settings import Settings
 
 triton = pytest.importorskip("tritonclient.http")
 RED, BLUE = jpeg(colour=(220, 20, 20)), jpeg((50, 80), (20, 30, 200))
@@ -41,7 +39,7 @@ def images(*data: bytes) -> Any:
     return tensor("IMAGE", "BYTES", list(data))
 
 
-def asked(name: str, binary: bool = True, count: int = 0) -> Any:
+def requested(name: str, binary: bool = True, count: int = 0) -> Any:
     return triton.InferRequestedOutput(name, binary_data=binary, class_count=count)
 
 
@@ -90,10 +88,7 @@ def test_health_and_metadata(client: Any, classifier: Classifier) -> None:
 def test_unknown_models_and_versions(client: Any) -> None:
     assert not client.is_model_ready("other")
     assert not client.is_model_ready("tiny", "1")
-    for model, version, message in (
-        ("other", "", "sar-clip"),
-        ("tiny", "1", "version '1'"),
-    ):
+    for model, version, message in (("other", "", "sar-clip"), ("tiny", "1", "version '1'")):
         with pytest.raises(triton.InferenceServerException, match=message) as caught:
             client.infer(model, [images(RED)], model_version=version)
         assert caught.value.status() == "404"
@@ -105,18 +100,18 @@ def test_binary_data_both_ways_is_what_the_client_does_unasked(client: Any, clas
     answer = client.infer("tiny", [images(RED, BLUE)])
     np.testing.assert_allclose(answer.as_numpy("SCORES"), scores(classifier, [RED, BLUE]), atol=1e-5)
     assert labels(answer) == [list(classifier.bank.names)] * 2
-    told = answer.get_response()
-    assert (told["model_name"], told["model_version"]) == ("tiny", classifier.bundle.manifest.digest[:12])
-    assert [item["name"] for item in told["outputs"]] == ["SCORES", "LABELS"]
-    assert all(item["parameters"]["binary_data_size"] for item in told["outputs"])
+    content = answer.get_response()
+    assert (content["model_name"], content["model_version"]) == ("tiny", classifier.bundle.manifest.digest[:12])
+    assert [item["name"] for item in content["outputs"]] == ["SCORES", "LABELS"]
+    assert all(item["parameters"]["binary_data_size"] for item in content["outputs"])
 
 
 @pytest.mark.parametrize("shape", [(2,), (2, 1)])
 def test_json_data_both_ways(client: Any, classifier: Classifier, shape: tuple[int, ...]) -> None:
     encoded = np.array([base64.b64encode(data) for data in (RED, BLUE)], dtype=np.object_).reshape(shape)
-    given = [tensor("IMAGE", "BYTES", encoded, binary=False), tensor("CLASSES", "BYTES", [b"teal", b"red"], False)]
-    outputs = [asked(name, binary=False) for name in ("LABELS", "EMBEDDING", "SCORES")]
-    answer = client.infer("sar-clip", given, outputs=outputs, request_id="a request")
+    inputs = [tensor("IMAGE", "BYTES", encoded, binary=False), tensor("CLASSES", "BYTES", [b"teal", b"red"], False)]
+    outputs = [requested(name, binary=False) for name in ("LABELS", "EMBEDDING", "SCORES")]
+    answer = client.infer("sar-clip", inputs, outputs=outputs, request_id="a request")
     assert answer.get_response()["id"] == "a request"
     assert labels(answer) == [list(classifier.class_set(["teal", "red"]).names)] * 2
     expected = scores(classifier, [RED, BLUE], ["teal", "red"])
@@ -126,16 +121,16 @@ def test_json_data_both_ways(client: Any, classifier: Classifier, shape: tuple[i
 
 @pytest.mark.parametrize("binary", [True, False])
 def test_preprocessed_pixels(client: Any, classifier: Classifier, binary: bool) -> None:
-    given = tensor("pixels", "FP32", preprocessed(classifier, RED, BLUE), binary)
-    answer = client.infer("tiny", [given], outputs=[asked("SCORES"), asked("EMBEDDING")])
+    inputs = tensor("pixels", "FP32", preprocessed(classifier, RED, BLUE), binary)
+    answer = client.infer("tiny", [inputs], outputs=[requested("SCORES"), requested("EMBEDDING")])
     np.testing.assert_allclose(answer.as_numpy("SCORES"), scores(classifier, [RED, BLUE]), atol=1e-5)
     np.testing.assert_allclose(answer.as_numpy("EMBEDDING"), classifier.embed_images([RED, BLUE]), atol=1e-5)
 
 
 def test_names_of_the_call_alone_and_the_best_first(client: Any, classifier: Classifier) -> None:
     names = ["teal", "red", "violet"]
-    given = [images(RED, BLUE), tensor("CLASSES", "BYTES", [name.encode() for name in names])]
-    answer = client.infer("tiny", given, parameters={"mode": "only", "top_k": 2})
+    inputs = [images(RED, BLUE), tensor("CLASSES", "BYTES", [name.encode() for name in names])]
+    answer = client.infer("tiny", inputs, parameters={"mode": "only", "top_k": 2})
     for i, result in enumerate(classifier.classify([RED, BLUE], names, only=True, top_k=2)):
         assert labels(answer)[i] == [p.label for p in result.predictions]
         np.testing.assert_allclose(answer.as_numpy("SCORES")[i], [p.score for p in result.predictions], atol=1e-5)
@@ -144,11 +139,11 @@ def test_names_of_the_call_alone_and_the_best_first(client: Any, classifier: Cla
 @pytest.mark.parametrize(("count", "shown"), [(2, 2), (100, 4)])
 @pytest.mark.parametrize("binary", [True, False])
 def test_classification(client: Any, classifier: Classifier, binary: bool, count: int, shown: int) -> None:
-    outputs = [asked("SCORES", binary, count), asked("EMBEDDING", not binary)]
+    outputs = [requested("SCORES", binary, count), requested("EMBEDDING", not binary)]
     answer = client.infer("tiny", [images(RED, BLUE)], outputs=outputs)
-    found = answer.as_numpy("SCORES")
-    assert (found.shape, answer.get_output("SCORES")["datatype"]) == ((2, shown), "BYTES")
-    for row, result in zip(found, classifier.classify([RED, BLUE], top_k=count), strict=True):
+    best = answer.as_numpy("SCORES")
+    assert (best.shape, answer.get_output("SCORES")["datatype"]) == ((2, shown), "BYTES")
+    for row, result in zip(best, classifier.classify([RED, BLUE], top_k=count), strict=True):
         parts = [(text.decode() if isinstance(text, bytes) else text).split(":", 2) for text in row]
         assert [(float(score), classifier.bank.names[int(index)], label) for score, index, label in parts] == [
             (pytest.approx(p.score, abs=1e-5), p.label, p.label) for p in result.predictions
@@ -158,8 +153,8 @@ def test_classification(client: Any, classifier: Classifier, binary: bool, count
 
 def test_an_embedding_alone_needs_no_class(client: Any, server: Local) -> None:
     before = server.metric("sar_class_sets_total", cache="miss")
-    given = [images(RED), tensor("CLASSES", "BYTES", [b"never encoded"])]
-    assert client.infer("tiny", given, outputs=[asked("EMBEDDING")]).as_numpy("EMBEDDING").shape == (1, 8)
+    inputs = [images(RED), tensor("CLASSES", "BYTES", [b"never encoded"])]
+    assert client.infer("tiny", inputs, outputs=[requested("EMBEDDING")]).as_numpy("EMBEDDING").shape == (1, 8)
     assert server.metric("sar_class_sets_total", cache="miss") == before
 
 
@@ -167,29 +162,31 @@ def test_what_an_output_says_of_binary_data_goes_before_what_the_call_says(serve
     outputs = [{"name": "SCORES", "parameters": {"binary_data": False}}, {"name": "EMBEDDING"}]
     body = {"inputs": [item()], "outputs": outputs, "parameters": {"binary_data_output": True}}
     answer = httpx2.post(server.url + INFER, json=body, timeout=30)
-    told = json.loads(answer.content[: int(answer.headers["Inference-Header-Content-Length"])])["outputs"]
-    assert [("data" in output, output.get("parameters")) for output in told] == [
+    content = json.loads(answer.content[: int(answer.headers["Inference-Header-Content-Length"])])["outputs"]
+    assert [("data" in output, output.get("parameters")) for output in content] == [
         (True, None),
         (False, {"binary_data_size": 4 * 8}),
     ]
 
 
-def test_a_bad_image_fails_the_call_and_is_named(client: Any) -> None:
-    cases = [(b"no image", "415", "IMAGE\\[1\\]"), (RED[:300], "422", "IMAGE\\[1\\]")]
-    cases.append((jpeg((2000, 1000)), "413", "IMAGE\\[1\\]"))
-    for data, status, message in cases:
-        with pytest.raises(triton.InferenceServerException, match=message) as caught:
-            client.infer("tiny", [images(RED, data)])
-        assert caught.value.status() == status
+@pytest.mark.parametrize(
+    ("data", "status", "message"),
+    [
+        ([RED, b"no image"], "415", r"IMAGE\[1\]"),
+        ([RED, RED[:300]], "422", r"IMAGE\[1\]"),
+        ([RED, jpeg((2000, 1000))], "413", r"IMAGE\[1\]"),
+        ([RED] * 4, "413", "3 images"),
+    ],
+)
+def test_a_bad_image_fails_the_call_and_is_named(client: Any, data: list[bytes], status: str, message: str) -> None:
+    with pytest.raises(triton.InferenceServerException, match=message) as caught:
+        client.infer("tiny", [images(*data)])
+    assert caught.value.status() == status
 
 
 def test_floats_that_are_none(client: Any, classifier: Classifier) -> None:
     pixels = preprocessed(classifier, RED, BLUE)
-    for value, message in (
-        (np.nan, "finite numbers"),
-        (np.inf, "finite numbers"),
-        (3e38, "pixels\\[1\\]"),
-    ):
+    for value, message in ((np.nan, "finite numbers"), (np.inf, "finite numbers"), (3e38, r"pixels\[1\]")):
         spoilt = pixels.copy()
         spoilt[1] = value
         for binary in (True, False) if np.isfinite(value) else (True,):
@@ -200,11 +197,11 @@ def test_floats_that_are_none(client: Any, classifier: Classifier) -> None:
 
 def test_what_the_client_can_ask_for_and_is_refused(client: Any) -> None:
     shared = triton.InferInput("IMAGE", [1], "BYTES").set_shared_memory("region", 10)
-    output = asked("SCORES")
+    output = requested("SCORES")
     output.set_shared_memory("region", 10)
-    for given, outputs in (([shared], None), ([images(RED)], [output])):
+    for inputs, outputs in (([shared], None), ([images(RED)], [output])):
         with pytest.raises(triton.InferenceServerException, match="shared memory"):
-            client.infer("tiny", given, outputs=outputs)
+            client.infer("tiny", inputs, outputs=outputs)
     with pytest.raises(triton.InferenceServerException, match="gzip") as caught:
         client.infer("tiny", [images(RED)], request_compression_algorithm="gzip")
     assert caught.value.status() == "415"
@@ -227,29 +224,18 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"inputs": [item(), item()]}, "'IMAGE' is given twice"),
     ({"inputs": [item(datatype="UINT8")]}, "expected datatype BYTES, got 'UINT8'"),
     ({"inputs": [item(shape=())]}, "expected shape [N] or [N, 1], got []"),
-    ({"inputs": [item(shape=(0,), data=[])]}, "expected shape"),
     ({"inputs": [item(shape=(1, 2))]}, "expected shape"),
     ({"inputs": [item(shape=(2,))]}, "expected 2 elements"),
-    ({"inputs": [item(shape=(-1,))]}, "shape"),
-    ({"inputs": [item(data=[1])]}, "expected text only"),
-    ({"inputs": [item(data=[None])]}, "expected text only"),
     ({"inputs": [item(data=["?"])]}, "IMAGE[0]: not valid base64"),
     ({"inputs": [item(parameters={})]}, "expected either data or binary_data_size"),
     ({"inputs": [item(parameters={"binary_data_size": 5})]}, "as many bytes after the JSON"),
     ({"inputs": [item("pixels", (1, 3, SIZE, 8), "FP32", data=PIXELS)]}, f"expected shape [N, 3, {SIZE}, {SIZE}]"),
     ({"inputs": [item("pixels", (1, 3, SIZE, SIZE), "FP64", data=PIXELS)]}, "expected datatype FP32"),
-    ({"inputs": [item("pixels", (1, 3, SIZE, SIZE), "FP32", data=PIXELS[1:])]}, "elements for shape"),
-    ({"inputs": [item("pixels", (1, 3, SIZE, SIZE), "FP32", data=[*PIXELS[1:], "1"])]}, "expected numbers only"),
     ({"inputs": [item("pixels", (1, 3, SIZE, SIZE), "FP32", data=[*PIXELS[1:], True])]}, "expected numbers only"),
-    ({"inputs": [item("pixels", (1, 3, SIZE, SIZE), "FP32", data=[*PIXELS[1:], None])]}, "expected numbers only"),
     ({"inputs": [item("pixels", (1, 3, SIZE, SIZE), "FP32", data=[*PIXELS[1:], 10**400])]}, "expected finite numbers"),
-    ({"inputs": [item("pixels", (1, 3, SIZE, SIZE), "FP32", data=[*PIXELS[1:], 1e39])]}, "expected finite numbers"),
     ({"inputs": [item(), item("CLASSES", (1, 1), data=["a"])]}, "expected shape [C]"),
-    ({"inputs": [item(), item("CLASSES", (0,), data=[])]}, "expected shape [C]"),
     ({"inputs": [item(), item("CLASSES", (6,), data=["a"] * 6)]}, "at most 5 class names"),
-    ({"inputs": [item(), item("CLASSES", (1,), data=[" "])]}, "is empty"),
     ({"inputs": [item()], "parameters": {"mode": "only"}}, "mode 'only': expected classes"),
-    ({"inputs": [item()], "parameters": {"mode": "other"}}, "parameters.mode"),
     ({"inputs": [item()], "parameters": {"top_k": 0}}, "parameters.top_k"),
     ({"inputs": [item()], "outputs": [{"name": "OTHER"}]}, "'OTHER': expected SCORES, LABELS, EMBEDDING"),
     ({"inputs": [item()], "outputs": [{"name": "SCORES"}] * 2}, "'SCORES' is given twice"),
@@ -272,12 +258,6 @@ def test_wrong_calls(server: Local, body: dict[str, Any], message: str) -> None:
     assert message in answer.json()["error"]
 
 
-def test_too_many_images(client: Any) -> None:
-    with pytest.raises(triton.InferenceServerException, match="3 images") as caught:
-        client.infer("tiny", [images(RED, RED, RED, RED)])
-    assert caught.value.status() == "413"
-
-
 def binary(data: bytes, size: int | None = None, shape: Any = (1,), length: str | None = None) -> dict[str, Any]:
     size = len(data) if size is None else size
     header = json.dumps({"inputs": [item(shape=shape, parameters={"binary_data_size": size})]}).encode()
@@ -293,25 +273,14 @@ def prefixed(*data: bytes) -> bytes:
     ("sent", "status", "message"),
     [
         (binary(prefixed(RED), length="x"), 400, "expected the length of the JSON"),
-        (binary(prefixed(RED), length="0"), 400, "expected the length of the JSON"),
-        (binary(prefixed(RED), length="99999"), 400, "expected the length of the JSON"),
         (binary(prefixed(RED), length="9" * 5000), 400, "expected the length of the JSON"),
         (binary(prefixed(RED), length="10"), 400, "not JSON"),
         (binary(prefixed(RED) + b"more", size=len(RED) + 4), 400, "4 bytes of binary data belong to no input"),
         (binary(prefixed(RED), size=10**9), 422, "as many bytes after the JSON"),
         (binary(prefixed(RED)[:-1]), 422, "the data ends before 1 elements"),
-        (binary(b"\1"), 422, "the data ends before 1 elements"),
-        (binary(b"\xff\xff\xff\xff"), 422, "the data ends before 1 elements"),
         (binary(b""), 422, "the data ends before 1 elements"),
         (binary(prefixed(RED, RED)), 422, "bytes are left after 1 elements"),
-        (binary(prefixed(b"")), 415, "IMAGE[0]: empty file"),
         ({"content": b""}, 400, "not JSON"),
-        ({"content": b"[" * 5000}, 400, "not JSON"),
-        (
-            {"content": b"[" * 100_000},
-            422,
-            "expected JSON of at most 524288 values, and",
-        ),
     ],
 )
 def test_broken_binary_bodies(server: Local, sent: dict[str, Any], status: int, message: str) -> None:
@@ -325,7 +294,7 @@ def test_answers_of_any_size_are_not_made(client: Any, monkeypatch: pytest.Monke
     with pytest.raises(triton.InferenceServerException, match="top_k"):
         client.infer("tiny", [images(RED, BLUE)])
     assert client.infer("tiny", [images(RED, BLUE)], parameters={"top_k": 3}).as_numpy("SCORES").shape == (2, 3)
-    few = [asked("SCORES", count=2), asked("EMBEDDING")]
+    few = [requested("SCORES", count=2), requested("EMBEDDING")]
     assert client.infer("tiny", [images(RED, BLUE)], outputs=few).as_numpy("SCORES").shape == (2, 2)
 
 
@@ -334,22 +303,10 @@ def test_class_names_have_to_be_utf8(client: Any) -> None:
         client.infer("tiny", [images(RED), tensor("CLASSES", "BYTES", [b"\xff\xfe"])])
 
 
-def test_not_ready(bundle_path: Path) -> None:
-    with local_server(Settings(bundle=bundle_path, device="cpu", threads=1)) as local:
-        local.service.draining = True
-        with triton.InferenceServerClient(local.url.removeprefix("http://")) as client:
-            assert client.is_server_live()
-            assert not client.is_server_ready()
-            assert not client.is_model_ready("tiny")
-        answer = httpx2.get(f"{local.url}/v2/health/ready")
-        assert (answer.status_code, answer.json()) == (503, {"ready": False, "error": "shutting down"})
-
-
-def test_a_key_is_asked_for_but_not_for_health(bundle_path: Path) -> None:
-    settings = Settings(bundle=bundle_path, device="cpu", threads=1, key="secret")
-    with local_server(settings) as local, triton.InferenceServerClient(local.url.removeprefix("http://")) as client:
-        assert client.is_server_ready()
-        with pytest.raises(triton.InferenceServerException, match="Authorization"):
-            client.infer("tiny", [images(RED)])
-        headers = {"Authorization": "Bearer secret"}
-        assert client.infer("tiny", [images(RED)], headers=headers).as_numpy("SCORES").shape == (1, 4)
+def test_not_ready(client: Any, server: Local, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server.service, "draining", True)
+    assert client.is_server_live()
+    assert not client.is_server_ready()
+    assert not client.is_model_ready("tiny")
+    answer = httpx2.get(f"{server.url}/v2/health/ready")
+    assert (answer.status_code, answer.json()) == (503, {"ready": False, "error": "shutting down"})

@@ -36,17 +36,18 @@ def pairs(answer: Any) -> list[tuple[str, float]]:
 
 
 def test_hugging_face_s_client(client: Any, classifier: Classifier) -> None:
-    found = client.zero_shot_image_classification(RED, LABELS)
-    assert [(item.label, item.score) for item in found] == expected(classifier, LABELS)
-    assert sum(item.score for item in found) == pytest.approx(1, abs=1e-5)
+    answer = client.zero_shot_image_classification(RED, LABELS)
+    assert [(item.label, item.score) for item in answer] == expected(classifier, LABELS)
+    assert sum(item.score for item in answer) == pytest.approx(1, abs=1e-5)
 
 
-def test_a_filled_template_is_the_phrase(client: Any, classifier: Classifier) -> None:
-    template = "a {} photo"
-    found = client.zero_shot_image_classification(RED, LABELS, hypothesis_template=template)
+@pytest.mark.parametrize("template", ["a {} photo", "{} {0.__class__}"])
+def test_a_filled_template_is_the_phrase(client: Any, classifier: Classifier, template: str) -> None:
+    """Nothing else in braces is filled."""
+    answer = client.zero_shot_image_classification(RED, LABELS, hypothesis_template=template)
     phrases = {label: [template.replace("{}", label)] for label in LABELS}
-    assert [(item.label, item.score) for item in found] == expected(classifier, phrases)
-    assert [item.score for item in found] != [score for _, score in expected(classifier, LABELS)]
+    assert [(item.label, item.score) for item in answer] == expected(classifier, phrases)
+    assert [item.score for item in answer] != [score for _, score in expected(classifier, LABELS)]
 
 
 def test_labels_as_text_with_commas(server: Local, classifier: Classifier) -> None:
@@ -69,26 +70,17 @@ def test_data_uris_single_labels_and_what_is_ignored(server: Local) -> None:
     assert httpx2.post(server.url + PATH, json=body).json() == [{"label": "violet", "score": 1.0}]
 
 
-def test_nothing_else_in_braces_is_filled(server: Local, classifier: Classifier) -> None:
-    template = "{} {0.__class__}"
-    answer = post(server, candidate_labels=["red", "teal"], hypothesis_template=template)
-    phrases = {label: [template.replace("{}", label)] for label in ("red", "teal")}
-    assert pairs(answer.json()) == expected(classifier, phrases)
-
-
 BAD: list[tuple[dict[str, Any], int, str]] = [
     ({"candidate_labels": []}, 422, "parameters.candidate_labels"),
     ({"candidate_labels": " , "}, 422, "parameters.candidate_labels: expected labels"),
     ({}, 422, "parameters.candidate_labels"),
     ({"candidate_labels": ["a"] * 6}, 422, "at most 5 class names"),
-    ({"candidate_labels": ["red", " "]}, 422, "is empty"),
     ({"candidate_labels": ["red"], "multi_label": True}, 422, "softmax"),
     ({"candidate_labels": ["red"], "hypothesis_template": "a photo"}, 422, "with {} where the label goes"),
     ({"candidate_labels": ["red"], "hypothesis_template": "{}" * 200}, 422, "characters"),
     ({"candidate_labels": ["red"], "inputs": "?"}, 422, "inputs: not valid base64"),
     ({"candidate_labels": ["red"], "inputs": "bm8="}, 415, "inputs: not an image"),
     ({"candidate_labels": ["red"], "inputs": {"image": "bm8="}}, 422, "inputs: "),
-    ({"candidate_labels": ["red"], "inputs": "http://example.org/a.jpg"}, 422, "URLs are not fetched"),
 ]
 
 

@@ -1,4 +1,4 @@
-"""The server's classes on the page: kept, taught by photos that are dropped, removed, restored."""
+"""The server's classes on the page: kept, taught by photos that are dropped, grouped, removed, restored."""
 
 from __future__ import annotations
 
@@ -10,22 +10,39 @@ from typing import Any
 import httpx2
 import pytest
 from PIL import Image
-from support.browser import CAT, COFFEE, PASTE, ROCKET, Hold, add, among, drop, labels, settled, unlock
+from support.browser import (
+    CAT,
+    COFFEE,
+    CONTRASTS,
+    PASTE,
+    PHONE,
+    ROCKET,
+    WIDTHS,
+    Hold,
+    Watch,
+    add,
+    among,
+    drop,
+    labels,
+    settled,
+    unlock,
+)  # fmt: skip
+from support.servers import Server
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
 expect = playwright.expect
 NAME = "my own mug"
+CLOTHES = Path(__file__).parents[4] / "examples" / "clothes" / "test"
+GARMENTS = [path for kind in ("shoes", "hat", "trousers") for path in sorted((CLOTHES / kind).glob("*.jpg"))[:6]]
 
 
 @pytest.fixture
-def page(open_page, keyed_server) -> Iterator[Any]:
-    """Return the page of a server that can be changed, with a photo on it; what the test changes is taken back."""
-    page, _ = open_page(keyed_server.url)
+def opened(open_page: Any, keyed_server: Server) -> Iterator[tuple[Any, Watch]]:
+    """Return the page of a server that can be changed and its watch; what the test changes is taken back."""
+    page, watch = open_page(keyed_server.url)
     unlock(page, keyed_server.key)
-    page.set_input_files("#files", COFFEE)
-    settled(page)
     expect(page.locator("#bank")).to_be_visible()
-    yield page
+    yield page, watch
     httpx2.post(f"{keyed_server.url}/v1/bank/rollback", json={"to": 0}, headers=keyed_server.headers)
 
 
@@ -39,55 +56,60 @@ def mugs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return sorted(folder.iterdir())
 
 
-def kept(server: Any, name: str) -> int | None:
+def photo_count(server: Server, name: str) -> int | None:
     """Return how many photos a class of the server has; None if it has no such class."""
     answer = httpx2.get(f"{server.url}/v1/classes/{name}", headers=server.headers)
     return None if answer.status_code == 404 else answer.json().get("photos", 0)
 
 
-def test_a_name_is_kept(page, keyed_server) -> None:
-    name = "cup / of 50% coffee?"
-    known = among(page)
-    add(page, name)
+def keep(page: Any, name: str) -> None:
     page.get_by_role("button", name=f"Keep the class {name} on the server").click()
-    expect(page.locator("#taught")).to_contain_text(f"“{name}” is one of the server’s classes now.")
-    expect(page.locator("#chips li")).to_have_count(0)
-    expect(page.locator("#bank-chips .added span")).to_have_text([name])
-    expect(page.locator("#among")).to_have_text(f"of {known + 1:,} classes")
+
+
+def test_a_name_is_kept(cup) -> None:
+    name = "cup / of 50% coffee?"
+    count = among(cup)
+    add(cup, name)
+    keep(cup, name)
+    expect(cup.locator("#taught")).to_contain_text(f"“{name}” is one of the server’s classes now.")
+    expect(cup.locator("#chips li")).to_have_count(0)
+    expect(cup.locator("#bank-chips .added span")).to_have_text([name])
+    expect(cup.locator("#among")).to_have_text(f"of {count + 1:,} classes")
     still = r"^This photo is still espresso, [\d.]+%;"
-    effect = page.locator("#effect")
+    effect = cup.locator("#effect")
     expect(effect).to_have_text(re.compile(rf"{still} {re.escape(name)} is fourth now, [\d.]+%\.$"))
-    assert labels(page)[3] == name
-    page.select_option("#top-k", "3")
-    add(page, "wooden table")
-    page.get_by_role("button", name="Keep the class wooden table on the server").click()
+    assert labels(cup)[3] == name
+    cup.select_option("#top-k", "3")
+    add(cup, "wooden table")
+    keep(cup, "wooden table")
     expect(effect).to_have_text(re.compile(rf"{still} wooden table is not among the best 3\.$"))
-    page.reload()
-    page.set_input_files("#files", COFFEE)
-    page.select_option("#top-k", "20")
-    expect(page.locator("#bars li")).to_have_count(20)
-    assert name in labels(page)
-    expect(page.locator("#bars .own")).to_have_count(0)
-    add(page, "cup of espresso")
-    page.get_by_role("button", name="Keep the class cup of espresso on the server").click()
-    expect(page.locator("#taught .note")).to_contain_text("cosine 0.985 to 'espresso'")
+    cup.reload()
+    cup.set_input_files("#files", COFFEE)
+    cup.select_option("#top-k", "20")
+    expect(cup.locator("#bars li")).to_have_count(20)
+    assert name in labels(cup)
+    expect(cup.locator("#bars .own")).to_have_count(0)
+    add(cup, "cup of espresso")
+    keep(cup, "cup of espresso")
+    expect(cup.locator("#taught .note")).to_contain_text("cosine 0.985 to 'espresso'")
+    entry = {"name": NAME, "origin": "added", "phrases": [NAME], "findings": [], "calibrated": False}
+    cup.route("**/v1/classes/*", lambda route: route.fulfill(status=201, json=entry, headers={"ETag": '"x"'}))
+    add(cup, NAME)
+    keep(cup, NAME)
+    expect(cup.locator("#taught")).to_contain_text("The bank has changed since it was calibrated; sar-bank calibrate")
 
 
-def test_a_class_is_pending_while_its_change_is_on_its_way(open_page, keyed_server) -> None:
-    page, watch = open_page(keyed_server.url)
+def test_a_class_is_pending_while_its_change_is_on_its_way(page, watch, keyed_server) -> None:
     watch.expected = "status of 409"
-    unlock(page, keyed_server.key)
     add(page, NAME)
-    keep = page.get_by_role("button", name=f"Keep the class {NAME} on the server")
-    expect(keep).to_be_visible()
     held = Hold(page, "**/v1/classes/*")
-    keep.click()
+    keep(page, NAME)
     waiting = page.locator("#bank-chips .pending")
     request = held.take()
     expect(waiting).to_have_text([NAME])
     expect(waiting).to_have_attribute("data-doing", "adding …")
     expect(page.locator("#chips .pending")).to_have_count(1)
-    assert kept(keyed_server, NAME) is None
+    assert photo_count(keyed_server, NAME) is None
     request.continue_()
     expect(page.locator("#bank-chips .added span")).to_have_text([NAME])
     expect(waiting).to_have_count(0)
@@ -98,97 +120,74 @@ def test_a_class_is_pending_while_its_change_is_on_its_way(open_page, keyed_serv
     expect(page.locator("#taught.bad")).to_contain_text("It stays")
     expect(waiting).to_have_count(0)
     expect(page.locator("#bank-chips .added span")).to_have_text([NAME])
-    httpx2.post(f"{keyed_server.url}/v1/bank/rollback", json={"to": 0}, headers=keyed_server.headers)
 
 
-def test_a_typed_name_says_how_many_photos_its_class_has(page, keyed_server, mugs) -> None:
-    files = [("image", (photo.name, photo.read_bytes(), "image/png")) for photo in mugs]
-    httpx2.put(f"{keyed_server.url}/v1/classes/{NAME}", files=files, headers=keyed_server.headers)
-    add(page, NAME)
-    button = page.locator("#chips").get_by_role("button", name=f"Add photos to the class {NAME}, which has 2")
+def test_photos_that_are_dropped_on_a_name_teach_it_and_undo_forgets_them(cup, watch, keyed_server, mugs, tmp_path):
+    watch.expected = "status of 4(15|22)"
+    (tmp_path / "bad.jpg").write_bytes(b"not an image")
+    add(cup, NAME)
+    settled(cup)
+    notice, undo = cup.locator("#taught"), cup.get_by_role("button", name="Undo")
+    drop(cup, cup.locator("#chips li"), [CAT, tmp_path / "bad.jpg"])
+    expect(cup.locator("#taught.bad")).to_contain_text("image")
+    expect(undo).to_have_count(0)
+    expect(cup.locator("#chips span")).to_have_text([NAME])
+    assert photo_count(keyed_server, NAME) is None
+    drop(cup, cup.locator("#chips li"), mugs)
+    expect(notice).to_contain_text(f"2 photos added to “{NAME}”; added so far: 2.")
+    expect(notice.locator("img")).to_have_count(2)
+    expect(cup.locator("#effect")).to_have_text(re.compile(rf"^This photo was espresso, .*; it is {NAME}, .* now\.$"))
+    assert labels(cup)[0] == NAME
+    expect(cup.locator("#chips li")).to_have_count(0)
+    expect(cup.locator("#bank-chips .added").first).to_have_text(re.compile(f"^{NAME}2 photos"))
+    expect(cup.locator("#strip")).to_be_hidden()  # they are not photos to classify
+    assert cup.locator("body").evaluate("body => body.className") == ""
+    assert photo_count(keyed_server, NAME) == 2
+    drop(cup, cup.locator("#bars li").first, mugs)  # the same again, on the ranking
+    expect(notice).to_have_text("2 photos counted already.")  # nothing to take back
+    drop(cup, cup.locator("#bank-chips li").first, [*mugs, ROCKET])
+    expect(notice).to_contain_text("1 photo added")
+    expect(notice).to_contain_text("2 photos counted already.")
+    undo.click()
+    expect(notice).to_contain_text("was taken back")
+    expect(cup.locator("#bank-chips .added").first).to_have_text(re.compile("2 photos"))
+    assert photo_count(keyed_server, NAME) == 2
+    add(cup, NAME)
+    button = cup.locator("#chips").get_by_role("button", name=f"Add photos to the class {NAME}, which has 2")
     expect(button).to_have_text("2 photos +")
 
 
-def test_a_change_says_that_the_calibration_is_of_before(page, keyed_server) -> None:
-    entry = {"name": NAME, "origin": "added", "phrases": [NAME], "findings": [], "calibrated": False}
-    page.route("**/v1/classes/*", lambda route: route.fulfill(status=201, json=entry, headers={"ETag": '"x"'}))
-    add(page, NAME)
-    page.get_by_role("button", name=f"Keep the class {NAME} on the server").click()
-    expect(page.locator("#taught")).to_contain_text("The bank has changed since it was calibrated; sar-bank calibrate")
-
-
-def test_two_photos_that_are_dropped_on_a_name_teach_it_and_undo_forgets_it(page, keyed_server, mugs) -> None:
-    add(page, NAME)
-    settled(page)
-    drop(page, page.locator("#chips li"), mugs)
-    notice = page.locator("#taught")
-    expect(notice).to_contain_text(f"2 photos added to “{NAME}”; added so far: 2.")
-    expect(notice.locator("img")).to_have_count(2)
-    expect(page.locator("#effect")).to_have_text(re.compile(rf"^This photo was espresso, .*; it is {NAME}, .* now\.$"))
-    assert labels(page)[0] == NAME
-    expect(page.locator("#chips li")).to_have_count(0)
-    expect(page.locator("#bank-chips .added").first).to_have_text(re.compile(f"^{NAME}2 photos"))
-    expect(page.locator("#strip")).to_be_hidden()  # they are not photos to classify
-    assert page.locator("body").evaluate("body => body.className") == ""
-    assert kept(keyed_server, NAME) == 2
-    drop(page, page.locator("#bars li").first, mugs)  # the same again, on the ranking
-    expect(notice).to_have_text("2 photos counted already.")  # nothing to take back
-    drop(page, page.locator("#bank-chips li").first, [*mugs, ROCKET])
-    expect(notice).to_contain_text("1 photo added")
-    expect(notice).to_contain_text("2 photos counted already.")
-    page.get_by_role("button", name="Undo").click()
-    expect(notice).to_contain_text("was taken back")
-    expect(page.locator("#bank-chips .added").first).to_have_text(re.compile("2 photos"))
-    assert kept(keyed_server, NAME) == 2
-
-
-def test_photos_are_chosen_for_a_class_by_keyboard_and_it_is_removed(page, keyed_server, mugs) -> None:
-    page.on("filechooser", lambda chooser: chooser.set_files(mugs[:1]))
-    add(page, NAME)
-    page.get_by_role("button", name=f"Add photos to the class {NAME}").press("Enter")
-    expect(page.locator("#bars .name").first).to_have_text(NAME)
-    expect(page.get_by_role("button", name="Undo")).to_be_focused()
-    page.get_by_role("button", name=f"Add photos to the class {NAME}, which has 1").wait_for()
-    page.get_by_role("button", name=f"Remove the class {NAME} from the server").press("Enter")
-    expect(page.locator("#bars .name").first).to_have_text("espresso")
-    assert kept(keyed_server, NAME) is None
-    expect(page.get_by_role("button", name="Undo")).to_be_focused()
-    page.keyboard.press("Enter")
-    expect(page.locator("#bars .name").first).to_have_text(NAME)
-    expect(page.locator("#name")).to_be_focused()
-    assert kept(keyed_server, NAME) == 1
+def test_photos_are_chosen_for_a_class_by_keyboard_and_it_is_removed(cup, keyed_server, mugs) -> None:
+    cup.on("filechooser", lambda chooser: chooser.set_files(mugs[:1]))
+    best, undo = cup.locator("#bars .name").first, cup.get_by_role("button", name="Undo")
+    add(cup, NAME)
+    cup.get_by_role("button", name=f"Add photos to the class {NAME}").press("Enter")
+    expect(best).to_have_text(NAME)
+    expect(undo).to_be_focused()
+    cup.get_by_role("button", name=f"Add photos to the class {NAME}, which has 1").wait_for()
+    cup.get_by_role("button", name=f"Remove the class {NAME} from the server").press("Enter")
+    expect(best).to_have_text("espresso")
+    assert photo_count(keyed_server, NAME) is None
+    expect(undo).to_be_focused()
+    cup.keyboard.press("Enter")
+    expect(best).to_have_text(NAME)
+    expect(cup.locator("#name")).to_be_focused()
+    assert photo_count(keyed_server, NAME) == 1
 
 
 @pytest.mark.parametrize("methods", [["PUT"], ["PUT", "DELETE"]])
-def test_nothing_is_taken_back_that_somebody_else_did_meanwhile(open_page, keyed_server, methods) -> None:
-    page, watch = open_page(keyed_server.url)
+def test_nothing_is_taken_back_that_somebody_else_did_meanwhile(page, watch, keyed_server, methods) -> None:
     watch.expected = "status of 412"
-    unlock(page, keyed_server.key)
-    expect(page.locator("#bank")).to_be_visible()
     add(page, NAME)
-    page.get_by_role("button", name=f"Keep the class {NAME} on the server").click()
-    page.get_by_role("button", name="Undo").wait_for()
+    keep(page, NAME)
+    undo = page.get_by_role("button", name="Undo")
+    undo.wait_for()
     for method in methods:
         httpx2.request(method, f"{keyed_server.url}/v1/classes/theirs", headers=keyed_server.headers)
-    page.get_by_role("button", name="Undo").click()
+    undo.click()
     expect(page.locator("#taught.bad")).to_be_visible()
     left = ["theirs", NAME] if methods == ["PUT"] else [NAME]
     expect(page.locator("#bank-chips .added span")).to_have_text(left)
-    httpx2.post(f"{keyed_server.url}/v1/bank/rollback", json={"to": 0}, headers=keyed_server.headers)
-
-
-def test_a_file_that_is_no_photo_changes_nothing(open_page, keyed_server, tmp_path) -> None:
-    page, watch = open_page(keyed_server.url)
-    watch.expected = "status of 4(15|22)"
-    unlock(page, keyed_server.key)
-    add(page, NAME)
-    (tmp_path / "bad.jpg").write_bytes(b"not an image")
-    page.get_by_role("button", name=f"Keep the class {NAME} on the server").wait_for()
-    drop(page, page.locator("#chips li"), [CAT, tmp_path / "bad.jpg"])
-    expect(page.locator("#taught.bad")).to_contain_text("image")
-    expect(page.get_by_role("button", name="Undo")).to_have_count(0)
-    expect(page.locator("#chips span")).to_have_text([NAME])
-    assert kept(keyed_server, NAME) is None
 
 
 def test_a_name_that_the_server_has_or_nearly_has_is_said(page) -> None:
@@ -197,39 +196,63 @@ def test_a_name_that_the_server_has_or_nearly_has_is_said(page) -> None:
     expect(chips.nth(0)).to_have_text(re.compile("^Espressoalready a class"))
     expect(chips.nth(1)).to_have_text(re.compile("^zebrasclose to zebra"))
     expect(chips.nth(2).locator(".count")).to_have_count(0)
-    keep = page.get_by_role("button", name="Keep the class")
-    assert [button.get_attribute("aria-label") for button in keep.all()] == [
-        "Keep the class zebras on the server",
-        "Keep the class own mug on the server",
-    ]
-
-
-def test_a_screen_reader_is_told_that_a_name_is_a_class_already(open_page, mini_server) -> None:
-    page, _ = open_page(mini_server.url)
-    expect(page.locator("#bank")).to_be_visible()
+    buttons = page.get_by_role("button", name="Keep the class").all()
+    names = [f"Keep the class {name} on the server" for name in ("zebras", "own mug")]
+    assert [button.get_attribute("aria-label") for button in buttons] == names
     add(page, "zebra")
     expect(page.locator("#status")).to_have_text("zebra: already a class")
 
 
-def test_classes_of_the_server_are_found_by_a_part_of_their_name(open_page, mini_server) -> None:
+def test_photos_are_grouped_and_a_group_becomes_a_class(page, watch, keyed_server, tmp_path) -> None:
+    watch.expected = "status of 4(15|22)"
+    (tmp_path / "bad.jpg").write_bytes(b"not an image")
+    page.set_input_files("#files", [*GARMENTS[:5], tmp_path / "bad.jpg"])
+    expect(page.locator("#group")).to_be_hidden()  # too few
+    page.set_input_files("#files", GARMENTS[5:])
+    page.get_by_role("button", name="Find groups").click()
+    groups = page.locator("#groups > li")
+    expect(groups.first).to_be_visible(timeout=60_000)
+    expect(page.locator("#groups-note")).to_have_text(
+        re.compile(r"^\d+ of 18 photos look like none of the 998 classes\. Name a group, and it is one\.$")
+    )
+    assert sum(groups.nth(n).locator(".pictures button").count() for n in range(groups.count())) == 18
+    group = groups.first
+    pictures = group.locator(".pictures button")
+    shown = pictures.count()
+    pictures.first.click()
+    expect(pictures.first).to_have_attribute("aria-pressed", "false")
+    group.get_by_label("Name of group 1").fill("our thing")
+    group.get_by_role("button", name="Make a class").click()
+    note = re.compile(rf"^{shown - 1} photos? added to “our thing”")
+    expect(group.locator(".note").last).to_have_text(note, timeout=60_000)
+    expect(page.locator("#bank-chips .added span").first).to_have_text("our thing")
+    assert photo_count(keyed_server, "our%20thing") == shown - 1
+    assert page.evaluate(CONTRASTS) == []
+    page.set_viewport_size(PHONE["viewport"])
+    widest, width = page.evaluate(WIDTHS)
+    assert widest <= width
+    settled(page)
+
+
+def test_a_server_that_keeps_nothing_shows_its_classes_and_says_how_it_would(open_page, mini_server) -> None:
     page, _ = open_page(mini_server.url)
+    chips = page.locator("#bank-chips li")
+    expect(page.locator("#read-only")).to_contain_text("--bank FILE")
+    expect(chips).to_have_count(25)
+    expect(page.locator("#bank-chips .rest")).to_have_text("and 974 more")
+    expect(page.locator("#bank-chips button")).to_have_count(0)
     box = page.get_by_role("searchbox", name="Find a class of the server")
     box.fill("ON SHOE")
-    expect(page.locator("#bank-chips li")).to_have_text(["slip-on shoe"])
+    expect(chips).to_have_text(["slip-on shoe"])
     expect(page.locator("#status")).to_have_text("1 found.")
     box.fill("e")
     expect(page.locator("#bank-chips .rest")).to_have_text(re.compile(r"^and \d+ more$"))
     box.fill("no such thing")
-    expect(page.locator("#bank-chips li")).to_have_text(["no class has this in its name"])
+    expect(chips).to_have_text(["no class has this in its name"])
     box.fill("")
-    expect(page.locator("#bank-chips li")).to_have_count(25)
-
-
-def test_a_server_that_keeps_nothing_says_how_it_would(open_page, mini_server) -> None:
-    page, _ = open_page(mini_server.url)
-    expect(page.locator("#read-only")).to_contain_text("--bank FILE")
-    expect(page.locator("#bank-chips li")).to_have_count(25)
-    expect(page.locator("#bank-chips .rest")).to_have_text("and 974 more")
-    expect(page.locator("#bank-chips button")).to_have_count(0)
-    drop(page, page.locator("#bank-chips li").first, [COFFEE])  # as anywhere on the page
+    expect(chips).to_have_count(25)
+    drop(page, chips.first, [COFFEE])  # as anywhere on the page
     expect(page.locator("#bars .name").first).to_have_text("espresso")
+    page.set_input_files("#files", GARMENTS[:8])
+    settled(page)
+    expect(page.locator("#group")).to_be_hidden()
