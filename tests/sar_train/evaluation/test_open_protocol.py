@@ -13,6 +13,7 @@ from sar_train.evaluation import open_protocol as module
 from sar_train.evaluation.open_protocol import CURVE_POINTS, Curve, OpenMeasures, open_protocol
 
 Rows = Sequence[Sequence[float]]
+AREAS = ("auroc", "openworld_auc", "ausuc")
 
 
 def best(row: Sequence[float], classes: range) -> int:
@@ -64,15 +65,8 @@ def by_loops(logits: Rows, labels: Sequence[int], n_base: int, weight: Callable[
     ]
 
 
-def values(found: OpenMeasures) -> list[float | None]:
-    return [
-        found.base_accuracy,
-        found.new_accuracy,
-        found.accuracy,
-        found.auroc,
-        found.openworld_auc,
-        found.ausuc,
-    ]
+def values(measures: OpenMeasures) -> list[float | None]:
+    return [getattr(measures, key) for key in ("base_accuracy", "new_accuracy", "accuracy", *AREAS)]
 
 
 @pytest.mark.parametrize("whole", [False, True], ids=["no ties", "many ties"])
@@ -123,10 +117,10 @@ def test_equal_scores_are_a_coin_toss_between_sides() -> None:
 
 def test_sides_apart_are_a_full_area_and_sides_mixed_up_are_none() -> None:
     labels = np.repeat([0, 1], 5)
-    good = open_protocol(np.eye(2)[labels], labels, 1).images
-    assert (good.harmonic_mean, good.auroc, good.openworld_auc, good.ausuc) == (100, 1, 1, 1)
-    bad = open_protocol(np.eye(2)[1 - labels], labels, 1).images
-    assert (bad.harmonic_mean, bad.auroc, bad.openworld_auc, bad.ausuc) == (0, 0, 0, 0)
+    for predicted, right in ((labels, 1), (1 - labels, 0)):
+        measures = open_protocol(np.eye(2)[predicted], labels, 1).images
+        assert values(measures) == [100 * right] * 3 + [right] * 3
+        assert measures.harmonic_mean == 100 * right
 
 
 def test_large_logits_do_not_tie_where_probabilities_round_to_one() -> None:
@@ -135,14 +129,11 @@ def test_large_logits_do_not_tie_where_probabilities_round_to_one() -> None:
     assert open_protocol(logits, [1, 0], 1).images.auroc == 0
 
 
-@pytest.mark.parametrize(("labels", "side"), [([0, 1, 1], "base"), ([2, 2, 3], "new")])
-def test_a_side_without_images_has_no_measures_of_two_sides(labels: list[int], side: str) -> None:
-    found = open_protocol(np.eye(4)[labels], labels, 2)
-    for measures in (found.images, found.per_class):
-        assert measures.accuracy == 100
-        assert (measures.base_accuracy, measures.new_accuracy) == ((100, None) if side == "base" else (None, 100))
-        assert [measures.harmonic_mean, measures.auroc, measures.openworld_auc, measures.ausuc] == [None] * 4
-        assert measures.curve is None
+@pytest.mark.parametrize(("labels", "base", "new"), [([0, 1, 1], 100, None), ([2, 2, 3], None, 100)])
+def test_a_side_without_images_has_no_measures_of_two_sides(labels: list[int], base: object, new: object) -> None:
+    for measures in vars(open_protocol(np.eye(4)[labels], labels, 2)).values():
+        assert values(measures) == [base, new, 100, None, None, None]
+        assert measures.harmonic_mean is measures.curve is None
 
 
 def test_a_side_without_classes_and_no_images_at_all_are_measured_too() -> None:
