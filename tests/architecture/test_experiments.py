@@ -37,8 +37,8 @@ def repeated(path: Path, folder: Path) -> Job:
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
 def test_every_sweep_can_be_run(path: Path) -> None:
-    found = read_spec(path)
-    assert len({job.path(None) for job in found}) == len(found)
+    runs = read_spec(path)
+    assert len({run.path(None) for run in runs}) == len(runs)
 
 
 @pytest.mark.parametrize("path", SETTINGS, ids=lambda path: path.stem)

@@ -42,8 +42,8 @@ def by_loops(logits: Rows, labels: Sequence[int], n_base: int, weight: Callable[
         return best(moved(i, offset), every) == labels[i]
 
     def among_own(i: int) -> bool:
-        own = range(n_base) if labels[i] < n_base else range(n_base, len(every))
-        return best(logits[i], own) == labels[i]
+        side = range(n_base) if labels[i] < n_base else range(n_base, len(every))
+        return best(logits[i], side) == labels[i]
 
     def pairs(value: Callable[[int, int], float]) -> float:
         total = sum(weight(i) * weight(j) for i in sides[0] for j in sides[1])
@@ -77,13 +77,13 @@ def test_every_measure_is_what_loops_count(seed: int, whole: bool) -> None:
     labels = rng.choice(n_classes, 60, p=[0.3, 0.1, 0.1, 0.05, 0.25, 0.15, 0.05])
     logits = rng.normal(size=(60, n_classes)) + 1.5 * np.eye(n_classes)[labels]
     logits = logits.round() if whole else logits
-    found = open_protocol(logits, labels, n_base)
+    protocol = open_protocol(logits, labels, n_base)
     counts = [int((labels == c).sum()) for c in range(n_classes)]
     rows, truth = logits.tolist(), labels.tolist()
-    for measures, weight in ((found.images, lambda i: 1.0), (found.per_class, lambda i: 1 / counts[truth[i]])):
+    for measures, weight in ((protocol.images, lambda i: 1.0), (protocol.per_class, lambda i: 1 / counts[truth[i]])):
         assert values(measures) == pytest.approx(by_loops(rows, truth, n_base, weight), abs=1e-9)
-    assert found.images.harmonic_mean == pytest.approx(
-        2 / (1 / found.images.base_accuracy + 1 / found.images.new_accuracy)
+    assert protocol.images.harmonic_mean == pytest.approx(
+        2 / (1 / protocol.images.base_accuracy + 1 / protocol.images.new_accuracy)
     )
 
 
@@ -91,28 +91,32 @@ def test_classes_count_the_same_however_many_images_they_have() -> None:
     labels = [0] * 9 + [1] + [2] * 4 + [3]
     right = np.eye(4)[labels]
     right[:9] = [0, 0, 1, 0]  # all of class 0 go to a new class
-    found = open_protocol(right, labels, 2)
-    assert (found.images.base_accuracy, found.per_class.base_accuracy) == (10, 50)
-    assert (found.images.accuracy, found.per_class.accuracy) == (pytest.approx(100 * 6 / 15), 75)
-    assert found.images.new_accuracy == found.per_class.new_accuracy == 100
+    protocol = open_protocol(right, labels, 2)
+    assert (protocol.images.base_accuracy, protocol.per_class.base_accuracy) == (10, 50)
+    assert (protocol.images.accuracy, protocol.per_class.accuracy) == (pytest.approx(100 * 6 / 15), 75)
+    assert protocol.images.new_accuracy == protocol.per_class.new_accuracy == 100
 
 
 def test_normal_margins_have_the_area_of_the_normal_distribution() -> None:
     """With one class a side, margins N(d, 1) and N(-d, 1): AUROC = OpenworldAUC = AUSUC = Phi(d sqrt 2)."""
     d, n, rng = 0.5, 20_000, np.random.default_rng(0)
     margin = np.concatenate([rng.normal(d, 1, n), rng.normal(-d, 1, n)])
-    found = open_protocol(np.stack([margin, 0 * margin], axis=1), np.repeat([0, 1], n), 1).images
+    measures = open_protocol(np.stack([margin, 0 * margin], axis=1), np.repeat([0, 1], n), 1).images
     expected = 0.5 * (1 + math.erf(d))  # Phi(x) = (1 + erf(x / sqrt 2)) / 2
-    assert [found.auroc, found.openworld_auc, found.ausuc] == pytest.approx([expected] * 3, abs=0.005)
-    assert found.auroc == found.openworld_auc == found.ausuc
+    assert [measures.auroc, measures.openworld_auc, measures.ausuc] == pytest.approx([expected] * 3, abs=0.005)
+    assert measures.auroc == measures.openworld_auc == measures.ausuc
 
 
 def test_equal_scores_are_a_coin_toss_between_sides() -> None:
-    found = open_protocol(np.zeros((8, 4)), [0, 1, 2, 3] * 2, 2).images
-    assert (found.base_accuracy, found.new_accuracy, found.accuracy) == (50, 0, 25)  # the first class takes all
-    assert found.auroc == 0.5
-    assert found.openworld_auc == found.ausuc == 0.5 * 0.5 * 0.5
-    assert found.curve == Curve([50, 0], [0, 50])
+    measures = open_protocol(np.zeros((8, 4)), [0, 1, 2, 3] * 2, 2).images
+    assert (measures.base_accuracy, measures.new_accuracy, measures.accuracy) == (
+        50,
+        0,
+        25,
+    )  # the first class takes all
+    assert measures.auroc == 0.5
+    assert measures.openworld_auc == measures.ausuc == 0.5 * 0.5 * 0.5
+    assert measures.curve == Curve([50, 0], [0, 50])
 
 
 def test_sides_apart_are_a_full_area_and_sides_mixed_up_are_none() -> None:
@@ -147,22 +151,22 @@ def test_a_long_curve_keeps_its_ends_its_shape_and_its_exact_area(monkeypatch: p
     rng, n = np.random.default_rng(4), 9000  # more images than are ranked at once
     labels = rng.integers(0, 10, n)
     logits = (rng.normal(size=(n, 10)) + 2 * np.eye(10)[labels]).astype(np.float32)
-    found = open_protocol(logits, labels, 5).images
+    measures = open_protocol(logits, labels, 5).images
     monkeypatch.setattr(module, "CURVE_POINTS", n)
     full = open_protocol(logits, labels, 5).images
-    assert found.curve is not None
+    assert measures.curve is not None
     assert full.curve is not None
-    base, new = np.array(found.curve.base), np.array(found.curve.new)
+    base, new = np.array(measures.curve.base), np.array(measures.curve.new)
     assert len(base) == len(new) <= CURVE_POINTS < len(full.curve.base)
-    assert (found.curve.base, found.curve.new) == (base.round(2).tolist(), new.round(2).tolist())
-    assert found.ausuc == full.ausuc
+    assert (measures.curve.base, measures.curve.new) == (base.round(2).tolist(), new.round(2).tolist())
+    assert measures.ausuc == full.ausuc
     assert (np.diff(base) <= 0).all()
     assert (np.diff(new) >= 0).all()
-    assert -np.trapezoid(new, base) / 1e4 == pytest.approx(found.ausuc, abs=1e-3)
-    known, others = labels < 5, labels >= 5
+    assert -np.trapezoid(new, base) / 1e4 == pytest.approx(measures.ausuc, abs=1e-3)
+    base_images, new_images = labels < 5, labels >= 5
     alone = [
-        np.mean(logits[known, :5].argmax(1) == labels[known]),
-        np.mean(logits[others, 5:].argmax(1) == labels[others] - 5),
+        np.mean(logits[base_images, :5].argmax(1) == labels[base_images]),
+        np.mean(logits[new_images, 5:].argmax(1) == labels[new_images] - 5),
     ]
     assert [base[0], new[0], base[-1], new[-1]] == pytest.approx([100 * alone[0], 0, 0, 100 * alone[1]], abs=0.006)
 

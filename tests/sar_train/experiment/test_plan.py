@@ -184,8 +184,8 @@ def test_a_grid_takes_the_regulariser_that_has_settings() -> None:
 
 def test_a_setting_that_no_run_of_a_sweep_uses_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path, "[runs.a]\ndata = 'demo'\nmethod = 'tcp'\n[runs.b]\ndata = 'demo'")
-    own = [job.config.sections for job in read_spec(path, {"tcp": {"weight": 3}})]
-    assert own == [{"tcp": {"weight": 3}}, {}]
+    sections = [job.config.sections for job in read_spec(path, {"tcp": {"weight": 3}})]
+    assert sections == [{"tcp": {"weight": 3}}, {}]
     with pytest.raises(ConfigError, match=r"settings for kgcoop, but no run of .* uses them"):
         read_spec(path, {"tcp": {"weight": 3}, "kgcoop": {"weight": 3}})
 

@@ -50,9 +50,9 @@ def test_sar_image_prompts_and_classes_take_memory() -> None:
 
 def test_a_faster_card_is_never_slower() -> None:
     jobs = [job(method, seed=seed) for method in ("coop", "maple") for seed in (1, 2)]
-    found = reckon([dataclasses.replace(one) for one in jobs])
-    assert found.runs == 4
-    assert found.hours["H100"] <= found.hours["A100"]
-    assert "estimated, not measured" in str(found)
-    assert "0 h" not in str(found)
-    assert " min on one H100" in str(found)
+    reckoned = reckon([dataclasses.replace(one) for one in jobs])
+    assert reckoned.runs == 4
+    assert reckoned.hours["H100"] <= reckoned.hours["A100"]
+    assert "estimated, not measured" in str(reckoned)
+    assert "0 h" not in str(reckoned)
+    assert " min on one H100" in str(reckoned)

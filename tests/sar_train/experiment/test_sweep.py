@@ -92,8 +92,7 @@ def test_a_sweep_leaves_a_json_and_a_toml_file_a_run_and_its_prompts_on_request(
     for path in done.results:
         (again,) = read_spec(path.with_suffix(".toml"))
         assert again.key(DIGEST) == json.loads(path.read_text())["key"] == path.stem[-16:]
-        kept = listing(path.with_suffix(""))
-        assert kept == ["fitted_statistics.safetensors", "prompts.safetensors", "record.json"]
+        assert listing(path.with_suffix("")) == ["fitted_statistics.safetensors", "prompts.safetensors", "record.json"]
     assert "[4/4]" in lines[-1]
 
 

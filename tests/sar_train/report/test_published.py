@@ -32,7 +32,7 @@ def test_printed_harmonic_means_are_those_of_the_averages() -> None:
 
 
 @pytest.mark.parametrize(
-    ("backbone", "pretrained", "dataset", "known", "source"),
+    ("backbone", "pretrained", "dataset", "scores", "source"),
     [
         ("ViT-B-16", "openai", "dtd", (53.24, 59.90), "CoCoOp"),
         ("ViT-B-16-quickgelu", "openai", "dtd", (53.24, 59.90), "CoCoOp"),
@@ -44,12 +44,12 @@ def test_printed_harmonic_means_are_those_of_the_averages() -> None:
     ],
 )
 def test_zero_shot_of_clip_and_of_our_own_set_up(
-    backbone: str, pretrained: str | None, dataset: str, known: tuple[float, float] | None, source: str
+    backbone: str, pretrained: str | None, dataset: str, scores: tuple[float, float] | None, source: str
 ) -> None:
     reference = published.reference_zero_shot(backbone, pretrained, dataset)
-    assert (reference is None) == (known is None)
-    if reference and known:
-        assert (reference.base, reference.new) == pytest.approx(known, abs=0.001)
+    assert (reference is None) == (scores is None)
+    if reference and scores:
+        assert (reference.base, reference.new) == pytest.approx(scores, abs=0.001)
         assert source in reference.source
 
 

@@ -144,7 +144,7 @@ def test_targets_of_one_prompt_are_put_together(tmp_path: Path) -> None:
             [result(), result(seed=2), result(settings={"epochs": 20})],
             ["coop (epochs=10)", "coop (epochs=10)", "coop (epochs=20)"],
         ),
-        ([result(settings={"data_root": place, "device": place}) for place in ("here", "there")], ["coop"]),
+        ([result(settings={"data_root": machine, "device": machine}) for machine in ("here", "there")], ["coop"]),
         (
             [result(), result("coop+sar"), result("coop+sar", settings={"weight": 1.0})],
             ["coop", "coop+sar (sar.weight=0.3)", "coop+sar (sar.weight=1.0)"],

@@ -49,14 +49,14 @@ def test_json(tmp_path: Path) -> None:
     assert result.exit_code == 1
     content = json.loads(result.stdout)
     assert content["usable"] is False
-    (own,) = content["datasets"]
-    assert (own["name"], own["state"], own["classes"], own["published"]) == ("own", "error", 1, None)
-    assert sum(own["photos"].values()) == 21
-    assert own["findings"][-1]["severity"] == "error"
-    assert "no bytes" in own["findings"][-1]["what"]
-    assert own["findings"][-1]["mend"]
-    known = json.loads(run(tmp_path, "--dataset", "eurosat", "--format", "json").stdout)["datasets"][0]
-    assert known["published"] == {"classes": 10, "train": 13500, "val": 5400, "test": 8100}
+    (folder,) = content["datasets"]
+    assert (folder["name"], folder["state"], folder["classes"], folder["published"]) == ("own", "error", 1, None)
+    assert sum(folder["photos"].values()) == 21
+    assert folder["findings"][-1]["severity"] == "error"
+    assert "no bytes" in folder["findings"][-1]["what"]
+    assert folder["findings"][-1]["mend"]
+    eurosat = json.loads(run(tmp_path, "--dataset", "eurosat", "--format", "json").stdout)["datasets"][0]
+    assert eurosat["published"] == {"classes": 10, "train": 13500, "val": 5400, "test": 8100}
 
 
 @pytest.mark.parametrize("arguments", [("none",), (".", "--dataset", "foo")])

@@ -48,12 +48,12 @@ def test_names_on_standard_output_and_counts_on_standard_error() -> None:
 def test_names_that_the_run_is_judged_on() -> None:
     new = read_classes("demo").class_names[50:]
     Path("names.txt").write_text("\n".join([*new[:3], "some thing"]))
-    left = run("demo", "--source", "names.txt")
-    assert left.stdout == "some thing\n"
-    assert "1 novel names from names.txt; 3 names of new classes that are evaluated left out" in left.stderr
-    kept = run("demo", "--source", "names.txt", "--keep-eval-names")
-    assert len(kept.stdout.splitlines()) == 4
-    assert "3 names of new classes that are evaluated kept among them" in kept.stderr
+    fewer = run("demo", "--source", "names.txt")
+    assert fewer.stdout == "some thing\n"
+    assert "1 novel names from names.txt; 3 names of new classes that are evaluated left out" in fewer.stderr
+    whole = run("demo", "--source", "names.txt", "--keep-eval-names")
+    assert len(whole.stdout.splitlines()) == 4
+    assert "3 names of new classes that are evaluated kept among them" in whole.stderr
 
 
 def test_a_file_that_training_reads() -> None:
@@ -66,10 +66,10 @@ def test_a_file_that_training_reads() -> None:
 
 
 def test_json_for_machines() -> None:
-    found = json.loads(run("demo", "--source", "dataset:imagenet", "--count", 3, "--format", "json").stdout)
-    assert found.keys() == {"dataset", "protocol", "base", "new", "source", "count", "overlap", "names"}
-    assert (len(found["base"]), len(found["new"]), len(found["names"])) == (50, 50, 3)
-    assert found["protocol"] == "base-to-new"
+    content = json.loads(run("demo", "--source", "dataset:imagenet", "--count", 3, "--format", "json").stdout)
+    assert content.keys() == {"dataset", "protocol", "base", "new", "source", "count", "overlap", "names"}
+    assert (len(content["base"]), len(content["new"]), len(content["names"])) == (50, 50, 3)
+    assert content["protocol"] == "base-to-new"
 
 
 def test_the_request_is_shown_without_any_endpoint() -> None:

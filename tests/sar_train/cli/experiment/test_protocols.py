@@ -97,7 +97,7 @@ def test_a_sweep_file_is_run(tmp_path: Path, blobs: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (("base-to-new", "--datasets", "demo", "--methods", "copo"), "did you mean"),
         (("base-to-new", "--datasets", "demo", "--seeds", "one"), "expected whole numbers"),
@@ -117,8 +117,8 @@ def test_a_sweep_file_is_run(tmp_path: Path, blobs: tuple[str, ...]) -> None:
         (("cross-dataset", "--methods", "coop", "--data-root", "/gone"), "imagenet"),
     ],
 )
-def test_mistakes_are_one_line_and_exit_2(words: tuple[str, ...], said: str, tmp_path: Path) -> None:
-    assert said in call(*words, "--out", tmp_path / "out", "--quiet", code=2).stderr
+def test_mistakes_are_one_line_and_exit_2(words: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    assert message in call(*words, "--out", tmp_path / "out", "--quiet", code=2).stderr
     assert not list(tmp_path.rglob("*.json"))
 
 

@@ -1,4 +1,4 @@
-"""What a training command prints once the runs are done."""
+"""The listing of a dry run, and the tables that close a sweep."""
 
 from __future__ import annotations
 
