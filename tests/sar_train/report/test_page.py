@@ -93,15 +93,11 @@ def test_it_is_one_file_that_asks_for_nothing_and_whose_links_lead_somewhere(rep
     assert text.count('<p class="how">') == sections == len(re.findall(r'<li><a href="#', text))
 
 
-def test_names_are_escaped_wherever_they_stand(report: Path) -> None:
+def test_names_are_escaped_and_its_foot_says_what_the_figures_rest_on(report: Path) -> None:
     text = report.read_text(encoding="utf-8")
     assert "<title>A &amp; B &lt;c&gt;</title>" in text
     assert "name 0 &amp; &lt;b&gt;" in text
     assert "<b>" not in re.sub(r"<figcaption><b>", "", text)
-
-
-def test_its_foot_says_what_the_figures_rest_on(report: Path) -> None:
-    text = report.read_text(encoding="utf-8")
     for words in (
         "12, 7 of them with SAR",
         "0.1.0 (c0de)",

@@ -8,7 +8,7 @@ import pytest
 from support.results import result, write
 
 from sar_train.report.results import read
-from sar_train.report.scores import Mean, Scene, Score, grouped, mean, over_datasets, score, zero_shot
+from sar_train.report.scores import Mean, Score, grouped, mean, over_datasets, score, zero_shot
 
 
 def values(score: Score) -> tuple[float | None, float | None, float | None]:
@@ -70,9 +70,3 @@ def test_methods_of_which_a_side_is_missing_or_has_several_settings(tmp_path: Pa
         "kgcoop": (1, 0),
         "tcp": (0, 1),
     }
-
-
-def test_names_of_scenes() -> None:
-    assert Scene("ViT-B/16", "PACS/art", 16).slug == "pacs-art-16shots-vit-b-16"
-    assert Scene("b", "d", 0).slug == "d-allshots-b"
-    assert str(Scene("b", "d", 1)) == "d, 1 shot, b"

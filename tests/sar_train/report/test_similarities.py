@@ -56,10 +56,3 @@ def test_one_side_alone_and_sides_of_other_names(tmp_path: Path) -> None:
     write(tmp_path, result("tcp+sar", similarities=similarity([n + "x" for n in NAMES], 5, HAND, HAND)))
     assert [list(cosines.learned) for cosines in similarities(read(tmp_path))] == [["CoOp + SAR"], ["TCP"]]
     assert [cell.text for cell in tables(tmp_path, "similarity")[0].rows[0]][:2] == ["n0", "n1"]
-
-
-def test_of_few_shot_runs_those_with_the_most_shots(tmp_path: Path) -> None:
-    for shots in (1, 16):
-        content = similarity(NAMES, 9, HAND, HAND)
-        write(tmp_path, result(protocol="few-shot", new=None, shots=shots, similarities=content))
-    assert [cosines.scene.shots for cosines in similarities(read(tmp_path))] == [16]

@@ -87,7 +87,7 @@ def test_one_seed_has_no_deviation_and_no_relations_no_table(tmp_path: Path) -> 
     write(tmp_path, result(base=84.0, new=48.0, relations=(None, None)))
     (table,) = tables(tmp_path, "base-to-new")
     assert rows(table)["CoOp"][:4] == ["*84.0", "48.0", "*61.1", "1"]
-    assert any("One seed" in note for note in table.notes)
+    assert table.notes[0].startswith("One seed")
 
 
 @pytest.mark.parametrize("protocol", ["base-to-new", "few-shot", "cross-dataset"])
@@ -141,14 +141,6 @@ def test_all_datasets_make_an_average_that_competes(tmp_path: Path) -> None:
     assert rows(average)["CoOp"][4:8] == ["74.0", "52.0", "*61.1", "2"]
     assert "CoOp: the two sides are of different seeds" in average.notes
     assert not any(table.folded for table in others)
-
-
-def test_backbones_and_shots_are_kept_apart(tmp_path: Path) -> None:
-    write(tmp_path, result())
-    write(tmp_path, result(shots=4))
-    write(tmp_path, result(backbone={"name": "ViT-B-16", "weights_digest": "x"}), name="vit.json")
-    titles = [table.title for table in tables(tmp_path, "base-to-new") if table.key.startswith("base-to-new")]
-    assert len(titles) == len(set(titles)) == 3
 
 
 def test_photos_left_out_are_said_beside_the_figures(tmp_path: Path) -> None:
@@ -368,17 +360,6 @@ def test_seconds_are_medians_by_epoch_and_memory_is_the_peak(tmp_path: Path) -> 
 def test_runs_of_a_sweep_stand_on_the_side_that_their_settings_say(tmp_path: Path) -> None:
     write(tmp_path, result("weighted", protocol="custom", settings={"sar": True}))
     assert cells(tables(tmp_path, "costs")[0])[0][1:3] == ["", "2"]
-
-
-def test_novel_names(tmp_path: Path) -> None:
-    for seed in (1, 2, 3):
-        write(tmp_path, result("coop+sar", seed=seed))
-    novel: dict[str, Any] = {"source": "/home/me/names.txt", "count": 50, "overlap": 0}
-    write(tmp_path, result("kgcoop+sar", novel=novel))
-    assert cells(tables(tmp_path, "novel")[0]) == [
-        ["caltech101", "CoOp + SAR", "wordnet", "400", "1 to 3", "3"],
-        ["caltech101", "KgCoOp + SAR", "names.txt", "50", "0", "1"],
-    ]
 
 
 def test_set_up_checks(tmp_path: Path) -> None:

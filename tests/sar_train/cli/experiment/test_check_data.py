@@ -1,6 +1,4 @@
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -67,20 +65,6 @@ def test_nothing_to_check(arguments: tuple[str, ...], tmp_path: Path, monkeypatc
     assert result.stderr.startswith("Error: ")
     assert len(result.stderr.splitlines()) == 1
     assert result.stdout == ""
-
-
-def test_help_and_a_check_load_no_torch(tmp_path: Path) -> None:
-    write_folder(tmp_path, {"a": 2})
-    code = (
-        "import sys\nfrom sar_train.cli.experiment.check_data import check_data\n"
-        f"check_data([{str(tmp_path)!r}], standalone_mode=False)\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", f"import atexit, sys\natexit.register(lambda: print('torch' in sys.modules))\n{code}"],
-        capture_output=True,
-        text=True,
-    )
-    assert done.stdout.splitlines()[-1] == "False", done.stderr
 
 
 def test_odd_names_are_escaped(tmp_path: Path) -> None:
