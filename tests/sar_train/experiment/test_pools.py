@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from support.blobs import write_blobs
 from support.jobs import job
@@ -57,8 +58,8 @@ def test_processes_give_what_this_process_gives_and_fail_or_die_alone(
     ended = dict(itertools.islice(((run.config.data, outcome) for run, outcome in outcomes), 2))
     assert "gone" in ended[runs["bad"].config.data]
     wait_for((tmp_path / "endless").exists)  # a process that dies while it is loaded is started again
-    for child in filter(is_run, children_of(os.getpid())):
-        os.kill(child, signal.SIGKILL)
+    for run in runs_of(os.getpid()):
+        run.kill()
     ((_, killed),) = outcomes
     assert "the process died (exit code -9)" in str(killed)
     here = request.getfixturevalue("here")  # now, so that photos have been encoded in the other process
@@ -79,11 +80,11 @@ def test_runs_end_with_a_sweep_that_is_killed(tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
     sweep = subprocess.Popen([sys.executable, script, tmp_path / "run"], env=environment, start_new_session=True)
     try:
-        children = wait_for(lambda: [pid for pid in children_of(sweep.pid) if is_run(pid)])
-        assert children, "no run was started"
+        runs = wait_for(lambda: runs_of(sweep.pid))
+        assert runs, "no run was started"
         sweep.kill()
         sweep.wait()
-        assert wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children)), "a run goes on alone"
+        assert wait_for(lambda: not any(run.is_running() for run in runs)), "a run goes on alone"
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(sweep.pid, signal.SIGKILL)
@@ -97,23 +98,9 @@ def wait_for(check: Callable[[], Any], seconds: float = 200) -> Any:
     return answer
 
 
-def children_of(parent: int) -> list[int]:
-    children = []
-    for entry in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = entry.read_text().rsplit(")", 1)[1].split()
-        except OSError:
-            continue
-        if int(fields[1]) == parent:
-            children.append(int(entry.parent.name))
-    return children
-
-
-def is_run(pid: int) -> bool:
-    try:
-        return b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return False
+def runs_of(parent: int) -> list[psutil.Process]:
+    """Return the processes of a sweep's runs."""
+    return [child for child in psutil.Process(parent).children() if "spawn_main" in " ".join(child.cmdline())]
 
 
 def test_an_error_that_is_not_ours_is_told_with_its_traceback(

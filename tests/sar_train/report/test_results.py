@@ -102,13 +102,9 @@ def test_results_lie_at_any_depth_and_records_hidden_folders_and_the_report_are_
     assert lines == []
 
 
-def test_nothing_to_read(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="nowhere"):
-        read(tmp_path / "nowhere")
-    with pytest.raises(DataError, match="no results"):
-        read(tmp_path)
+def test_files_that_are_all_something_else_are_counted(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text("{}")
-    with pytest.raises(DataError, match="1 JSON"):
+    with pytest.raises(DataError, match="no results.*; 1 JSON files there are something else"):
         read(tmp_path)
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from support.llm import KEY, MODEL, Reply, serve
 from support.photos import write_folder
 
 from sar_train.cli.experiment.novel_names import novel_names
@@ -89,19 +88,6 @@ def test_a_folder_of_photos_has_no_new_names() -> None:
     assert "photos: 2 trained classes, 4 novel names from wordnet:2\n" in result.stderr
 
 
-def test_a_model_is_asked_once() -> None:
-    env = {"SAR_LLM_KEY": KEY, "SAR_LLM_MODEL": MODEL}
-    with serve(Reply("1. Zebra\n2. Moose\n"), Reply("None.")) as stub:
-        first = run("demo", "--source", "llm", "--llm-url", stub.url, env=env)
-    assert first.exit_code == 0, first.output
-    assert first.stdout == "zebra\nmoose\n"
-    assert f"2 novel names from llm ({MODEL}-2026-11-25)" in first.stderr
-    again = run("demo", "--source", "llm", "--llm-url", stub.url, "--format", "json", env=env)
-    assert json.loads(again.stdout)["names"] == ["zebra", "moose"]
-    assert json.loads(again.stdout)["model"] == f"{MODEL}-2026-11-25"
-    assert KEY not in first.output + again.output
-
-
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -114,9 +100,3 @@ def test_a_model_is_asked_once() -> None:
 )
 def test_what_cannot_be_used_is_one_line(arguments: tuple[str, ...], words: str) -> None:
     refused(run(*arguments), words)
-
-
-def test_help_says_what_can_be_written() -> None:
-    shown = " ".join(run("--help").stdout.split())
-    for words in ("dataset:NAME", "answer:FILE", "SAR_LLM_URL", "SAR_LLM_KEY", "--show-request"):
-        assert words in shown
