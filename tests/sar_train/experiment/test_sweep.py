@@ -192,5 +192,5 @@ def test_json_stays_the_same_with_numbers_on_one_line(content: dict[str, Any]) -
     assert not re.search(r"\d,\n\s+-?\d", text)
 
 
-def test_time_left_is_told_in_words() -> None:
+def test_time_left_is_said_in_words() -> None:
     assert [sweep.remaining(s) for s in (0.2, 60, 600)] == ["", "; about 60 s left", "; about 10 min left"]

@@ -69,15 +69,6 @@ def test_a_loose_result_wins_until_it_is_packed(tmp_path: Path) -> None:
     assert [path.relative_to(tmp_path) for path, _ in packed_runs(tmp_path)] == paths
 
 
-def test_newer_code_replaces_a_packed_result(tmp_path: Path) -> None:
-    (old,) = runs(tmp_path, 1)
-    pack(tmp_path, silent)
-    write(old.parent, result(code={"digest": "new"}, finished="2027-01-01T00:00:00+00:00"), name="newer.json")
-    results = read(tmp_path)
-    assert [run.code for run in results.runs] == ["new"]
-    assert results.replaced == (f"caltech101/{old.name}",)
-
-
 def test_what_is_no_finished_run_stays(tmp_path: Path) -> None:
     (path,) = runs(tmp_path, 1)
     stay = ["caltech101/.coop-s9/state.json", "caltech101/coop-s1/record.json", "caltech101/coop-s2.toml", "notes.json"]

@@ -22,13 +22,6 @@ def test_a_listing_says_which_runs_are_done() -> None:
     assert [row["done"] for row in json.loads(listing(jobs, jobs[1:], as_json=True))] == [True, False]
 
 
-def test_a_long_listing_counts_the_runs_of_each_dataset() -> None:
-    jobs = [job(RunConfig(data, seed=seed)) for data in ("demo", "dtd") for seed in range(26)]
-    lines = listing(jobs, jobs[3:], as_json=False).splitlines()
-    assert lines == ["demo  23 to do, 3 done", "dtd  26 to do, 0 done", "52 runs, 49 to do"]
-    assert len(json.loads(listing(jobs, jobs, as_json=True))) == 52
-
-
 def test_failures_go_to_stderr(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     report(tmp_path, [], [], ["demo coop-s1: no room"], "json", lambda text: None)
     shown = capsys.readouterr()
