@@ -114,11 +114,11 @@ def _equal_means(axes: Axes) -> None:
     """Draw curves of equal harmonic mean, labelled where they leave the axes."""
     (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
     base, new = np.meshgrid(np.linspace(left, right, 200), np.linspace(low, high, 200))
-    mean = 2 * base * new / np.maximum(base + new, 1e-9)
-    span = float(mean.max() - mean.min())
+    means = 2 * base * new / np.maximum(base + new, 1e-9)
+    span = float(means.max() - means.min())
     step = next((s for s in (1, 2, 5, 10) if span / s <= 9), 20)
-    levels = np.arange(np.ceil(mean.min() / step) * step, mean.max(), step)
-    axes.contour(base, new, mean, levels=levels, colors=GRID, linewidths=1, zorder=0)
+    levels = np.arange(np.ceil(means.min() / step) * step, means.max(), step)
+    axes.contour(base, new, means, levels=levels, colors=GRID, linewidths=1, zorder=0)
     for level in levels:
         edge = level * right / (2 * right - level)  # new accuracy at the right edge
         above = level * high / (2 * high - level)  # base accuracy at the upper edge

@@ -165,5 +165,6 @@ def test_runs_of_one_name_in_two_sweeps_are_no_variants_of_one_another(tmp_path:
         for protocol, name in (("custom", "mine"), ("base-to-new", "coop")):
             content = result(name, protocol=protocol, settings={"epochs": epochs})
             write(tmp_path / folder, content, name=f"{name}.json")
+        write(tmp_path / folder, result("same", protocol="custom"), name="same.json")
     names = [run.name for run in read(tmp_path).runs]
-    assert names == ["coop (epochs=10)", "mine", "coop (epochs=20)", "mine"]
+    assert names == ["coop (epochs=10)", "mine", "same", "coop (epochs=20)", "mine", "same"]

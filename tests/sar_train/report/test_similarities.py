@@ -27,7 +27,7 @@ def test_planted_disturbances_come_in_their_order(tmp_path: Path) -> None:
     shared = -0.3  # a change of all pairs disturbs nothing
     without = moved((0, 8, 0.6), (1, 2, -0.8), (6, 7, 0.05), shift=shared)
     for name, learned in (("coop", without), ("coop+sar", moved((0, 8, 0.2)))):
-        write(tmp_path, result(name, similarities=similarity(NAMES, 5, HAND, learned)))
+        write(tmp_path, result(name, similarities=similarity(NAMES, 6, HAND, learned)))
     write(tmp_path, result("tcp"))
     (table,) = tables(tmp_path, "similarity")
     assert [[cell.text for cell in row] for row in table.rows][:3] == [

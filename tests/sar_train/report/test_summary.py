@@ -106,12 +106,13 @@ def test_several_datasets_are_averaged_over_those_that_both_sides_have(tmp_path:
 
 def test_the_experiments(tmp_path: Path) -> None:
     pair(tmp_path, "coop", (85.0, 50.0), (85.0, 52.0))
-    write(tmp_path, result(protocol="few-shot", new=None, shots=1))
+    for name in ("coop", "tcp", "kgcoop", "prograd"):
+        write(tmp_path, result(name, protocol="few-shot", new=None, shots=1))
     write(tmp_path, result("mine", protocol="custom", settings={"method": "tcp"}))
     write(tmp_path, result("dept:kgcoop+sar"))
     assert summary.what_was_run(read(tmp_path)) == [
         "base-to-new: 3 runs, trained on caltech101, CoOp and DePT on KgCoOp, under sar-mini, 16 shots, seed 1.",
-        "few-shot: 1 run, trained on caltech101, CoOp, under sar-mini, 1 shot, seed 1.",
+        "few-shot: 4 runs, trained on caltech101, 4 methods, under sar-mini, 1 shot, seed 1.",
         "sweeps: 1 run, trained on caltech101, TCP, under sar-mini, 16 shots, seed 1.",
     ]
 
