@@ -26,19 +26,19 @@ Pair = tuple[str, str, int]
 def measures(result: dict[str, Any]) -> tuple[float, ...]:
     """Return base, new, H, open base, open new and open H in percent."""
     keys = ("base_accuracy", "new_accuracy", "harmonic_mean")
-    found = result["metrics"], result["open"]["metrics"]["images"]
-    return tuple(part[key] for part in found for key in keys)
+    rankings = result["metrics"], result["open"]["metrics"]["images"]
+    return tuple(ranking[key] for ranking in rankings for key in keys)
 
 
 def read(folder: Path) -> dict[str, dict[Pair, tuple[float, ...]]]:
     """Return the measures by run name and by (data, deal, seed)."""
-    found: dict[str, dict[Pair, tuple[float, ...]]] = defaultdict(dict)
+    runs: dict[str, dict[Pair, tuple[float, ...]]] = defaultdict(dict)
     packed = {path: run.result for path, run in packed_runs(folder)}
     loose = {path: json.loads(path.read_text(encoding="utf-8")) for path in loose_files(folder)}
     for _, result in sorted((packed | loose).items()):
         config = result["config"]
-        found[result["name"]][Path(config["data"]).stem, config["base_classes"], result["seed"]] = measures(result)
-    return found
+        runs[result["name"]][Path(config["data"]).stem, config["base_classes"], result["seed"]] = measures(result)
+    return runs
 
 
 def interval(values: list[float]) -> str:
@@ -54,7 +54,7 @@ def rows(runs: dict[str, dict[Pair, tuple[float, ...]]], data: str) -> list[list
 
     ``ProGrad, squared 1`` is compared with ``ProGrad, no SAR``, and a name without a method with ``no SAR``.
     """
-    found = []
+    ranked = []
     for name, of_pair in list(runs.items()):
         plain = "".join(name.rpartition(", ")[:2]) + "no SAR"
         pairs = [pair for pair in of_pair if pair[0] == data and pair in runs[plain]]
@@ -66,8 +66,8 @@ def rows(runs: dict[str, dict[Pair, tuple[float, ...]]], data: str) -> list[list
                 f"{means[3]:.1f} / {means[4]:.1f} ({means[5]:.1f})",
             ]
             cells += ["" if name == plain else interval(gain) for gain in gains]
-            found.append((sum(map(mean, gains)), [name, str(len(pairs)), *cells]))
-    return [cells for _, cells in sorted(found, key=lambda row: -row[0])]
+            ranked.append((sum(map(mean, gains)), [name, str(len(pairs)), *cells]))
+    return [cells for _, cells in sorted(ranked, key=lambda row: -row[0])]
 
 
 def main() -> None:

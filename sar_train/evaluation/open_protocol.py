@@ -83,15 +83,9 @@ def open_protocol(logits: npt.ArrayLike, labels: npt.ArrayLike, n_base: int) -> 
         n_base: how many of the C classes are base classes.
 
     Raises:
-        ValueError: shapes, labels or ``n_base`` do not fit, or a logit is not a number.
+        ValueError: a logit is not a number.
     """
     scores, truth = np.asarray(logits), np.asarray(labels, dtype=np.int64)
-    if scores.ndim != 2 or truth.shape != scores.shape[:1] or not 0 <= n_base <= scores.shape[1]:
-        raise ValueError(
-            f"expected (N, C) logits, (N,) labels and 0 to C base classes; got {scores.shape}, {truth.shape}, {n_base}"
-        )
-    if ((truth < 0) | (truth >= scores.shape[1])).any():
-        raise ValueError(f"labels: expected 0 to {scores.shape[1] - 1}, got {truth.min()} to {truth.max()}")
     if np.isnan(scores).any():
         raise ValueError("logits: expected numbers, got NaN")
     chunks = [slice(start, start + _CHUNK) for start in range(0, max(1, len(truth)), _CHUNK)]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sar_train.report.results import Result, ResultSet
-from sar_train.report.scores import Rows, Sides, grouped, pairs
+from sar_train.report.scores import Scene, Sides, grouped
 from sar_train.report.table import Cell, Column, Difference, Table, Value, make_table
 from sar_train.report.wording import method_name, shots_text
 
@@ -21,8 +21,8 @@ def _costs(results: ResultSet) -> Table:
     """Return seconds an epoch and peak memory, without SAR and with it."""
     body: list[Sequence[Value]] = []
     for protocol in dict.fromkeys(run.protocol for run in results.runs):
-        for scene, rows in grouped(results.of(protocol)).items():
-            for method, sides in (_by_sar(rows) if protocol == "custom" else pairs(rows)).items():
+        for scene in grouped(results.of(protocol)):
+            for method, sides in (_by_sar(scene) if protocol == "custom" else scene.methods).items():
                 times, peaks = [_seconds(side) for side in sides], [_peak(side) for side in sides]
                 ratio = times[1] / times[0] if times[0] and times[1] else None
                 about = (method_name(method), protocol, scene.dataset, shots_text(scene.shots), scene.backbone)
@@ -45,11 +45,11 @@ def _costs(results: ResultSet) -> Table:
     return make_table("costs", "costs", title, [columns[j] for j in keep], values, notes)
 
 
-def _by_sar(rows: Rows) -> dict[str, Sides]:
+def _by_sar(scene: Scene) -> dict[str, Sides]:
     """Split runs of a sweep by their settings, as their names do not say whether SAR took part."""
     return {
         name: ([r for r in runs if not r["config"].get("sar")], [r for r in runs if r["config"].get("sar")])
-        for name, runs in rows.items()
+        for name, runs in scene.rows.items()
     }
 
 

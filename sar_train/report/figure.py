@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import re
 from collections.abc import Callable, Collection
@@ -24,7 +23,7 @@ VARIABLES = {
     INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--grid)",
     WITHOUT: "var(--without)", WITH: "var(--with)", THIRD: "var(--third)",
 }  # fmt: skip
-RC: dict[str, Any] = {
+RC: Any = {
     "axes.axisbelow": True,
     "axes.edgecolor": MUTED,
     "axes.labelcolor": INK,
@@ -53,9 +52,9 @@ NOTHING = {"Creator": None, "Date": None, "Format": None, "Type": None}
 TIGHT: dict[str, Any] = {"bbox_inches": "tight", "pad_inches": 0.08}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Figure:
-    """A drawn figure.
+    """A figure of the report.
 
     Attributes:
         key: its file's name.
@@ -63,10 +62,11 @@ class Figure:
         title: its title.
         caption: how to read it.
         alt: a description for readers who cannot see it.
+        paint: draws on an empty canvas.
+        size: width and height in inches.
         folded: hidden until the reader opens it.
         beside: the key of the table that belongs to it.
-        svg: an ``svg`` element for the page.
-        png: the same as a file.
+        layout: matplotlib's; ``compressed`` for panels of a fixed shape.
     """
 
     key: str
@@ -74,36 +74,27 @@ class Figure:
     title: str
     caption: str
     alt: str
+    paint: Callable[[Canvas], None]
+    size: tuple[float, float]
     folded: bool = False
     beside: str = ""
-    svg: str = ""
-    png: bytes = b""
+    layout: Literal["constrained", "compressed"] = "constrained"
 
+    def canvas(self) -> Canvas:
+        """Return the painted canvas."""
+        with mpl.rc_context(RC):
+            canvas = Canvas(figsize=self.size, layout=self.layout)
+            FigureCanvasAgg(canvas)
+            self.paint(canvas)
+        return canvas
 
-def draw(
-    planned: Figure,
-    paint: Callable[[Canvas], None],
-    size: tuple[float, float],
-    layout: Literal["constrained", "compressed"] = "constrained",
-) -> Figure:
-    """Draw a figure once for the page and once for a file.
-
-    Args:
-        planned: everything but the drawings.
-        paint: draws on an empty canvas.
-        size: width and height in inches.
-        layout: matplotlib's; ``compressed`` for panels of a fixed shape.
-    """
-    settings: Any = {**RC, "svg.hashsalt": planned.key}
-    with mpl.rc_context(settings):
-        canvas = Canvas(figsize=size, layout=layout)
-        FigureCanvasAgg(canvas)
-        paint(canvas)
-        svg, png = io.StringIO(), io.BytesIO()
-        canvas.savefig(svg, format="svg", metadata=NOTHING, dpi=144, **TIGHT)
-        canvas.savefig(png, format="png", metadata={"Software": None}, dpi=160, facecolor="white", **TIGHT)
-    text = page_svg(svg.getvalue(), planned.key, planned.alt)
-    return dataclasses.replace(planned, svg=text, png=_in_256_colours(png))
+    def draw(self) -> tuple[str, bytes]:
+        """Return an ``svg`` element for the page, and the same as a PNG file."""
+        canvas, svg, png = self.canvas(), io.StringIO(), io.BytesIO()
+        with mpl.rc_context({**RC, "svg.hashsalt": self.key}):
+            canvas.savefig(svg, format="svg", metadata=NOTHING, dpi=144, **TIGHT)
+            canvas.savefig(png, format="png", metadata={"Software": None}, dpi=160, facecolor="white", **TIGHT)
+        return page_svg(svg.getvalue(), self.key, self.alt), _in_256_colours(png)
 
 
 def _in_256_colours(png: io.BytesIO) -> bytes:

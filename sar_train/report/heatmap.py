@@ -13,7 +13,7 @@ from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 from scipy.stats import rankdata
 
-from sar_train.report.figure import DASHED, INK, WITH, WITHOUT, Figure, draw
+from sar_train.report.figure import DASHED, INK, WITH, WITHOUT, Figure
 from sar_train.report.results import ResultSet
 from sar_train.report.similarities import Matrix, Similarities, similarities
 
@@ -54,9 +54,11 @@ def rank_correlation(first: Matrix, second: Matrix) -> float:
 def _figure(cosines: Similarities, *, folded: bool) -> Figure:
     """Return two rows of panels: the cosines, and below the changes, beside a plot of every pair."""
     order = clustered(cosines.handcrafted)
-    correlations = [f"{name} {rank_correlation(cosines.handcrafted, matrix):.2f}" for name, matrix in cosines.learned()]
+    correlations = [
+        f"{name} {rank_correlation(cosines.handcrafted, matrix):.2f}" for name, matrix in cosines.learned.items()
+    ]
     strips = "; the strips along the edges mark base and new classes" if cosines.base < len(order) else ""
-    planned = Figure(
+    return Figure(
         key=f"similarity-{cosines.key}",
         section="similarity",
         title=f"Similarities among {len(cosines.names)} class names: {cosines.title}",
@@ -69,23 +71,24 @@ def _figure(cosines: Similarities, *, folded: bool) -> Figure:
             f"Heat maps of the similarities of {len(cosines.names)} class names, hand-crafted and learned. Rank "
             f"correlation with the hand-crafted: {', '.join(correlations)}."
         ),
+        paint=lambda canvas: _paint(canvas, cosines, order),
+        size=(4.1 * (1 + len(cosines.learned)) + 1.2, 8.6),
         folded=folded,
         beside=f"pairs-{cosines.key}",
+        layout="compressed",
     )
-    size = 4.1 * (1 + len(cosines.learned())) + 1.2, 8.6
-    return draw(planned, lambda canvas: _paint(canvas, cosines, order), size, "compressed")
 
 
 def _paint(canvas: Canvas, cosines: Similarities, order: list[int]) -> None:
-    learned = cosines.learned()
+    learned = cosines.learned
     axes: Any = canvas.subplots(2, 1 + len(learned), squeeze=False)
     off = ~np.eye(len(order), dtype=bool)
-    values = np.concatenate([matrix[off] for matrix in (cosines.handcrafted, *(matrix for _, matrix in learned))])
+    values = np.concatenate([matrix[off] for matrix in (cosines.handcrafted, *learned.values())])
     low, high = np.quantile(values, [0.005, 0.998]) if len(values) else (0, 1)
-    changes = [matrix - cosines.handcrafted for _, matrix in learned]
+    changes = [matrix - cosines.handcrafted for matrix in learned.values()]
     reach = max((float(np.quantile(np.abs(change[off]), 0.995)) for change in changes), default=0.0) or 0.01
     above = _map(axes[0, 0], "hand-crafted", cosines.handcrafted, order, "viridis", low, high)
-    for column, ((name, matrix), change) in enumerate(zip(learned, changes, strict=True), 1):
+    for column, ((name, matrix), change) in enumerate(zip(learned.items(), changes, strict=True), 1):
         rho = rank_correlation(cosines.handcrafted, matrix)
         _map(axes[0, column], f"{name}, ρ = {rho:.2f}", matrix, order, "viridis", low, high)
         below = _map(axes[1, column], f"{name}: change", change, order, "PuOr_r", -reach, reach)
@@ -130,8 +133,8 @@ def _names(axes: Axes, cosines: Similarities, order: list[int]) -> None:
 def _points(axes: Axes, cosines: Similarities) -> None:
     """Plot the learned against the hand-crafted cosine of every pair."""
     upper = np.triu_indices(len(cosines.names), 1)
-    styles = [(WITHOUT, "o"), (WITH, "^")][0 if cosines.without is not None else 1 :]
-    for (name, matrix), (colour, marker) in zip(cosines.learned(), styles, strict=False):
+    for name, matrix in cosines.learned.items():
+        colour, marker = (WITH, "^") if name.endswith(" + SAR") else (WITHOUT, "o")
         style: Any = {"color": colour, "ms": 2, "mew": 0, "alpha": 0.4, "rasterized": True, "label": name}
         axes.plot(cosines.handcrafted[upper], matrix[upper], marker, **style)
     low, high = axes.get_xlim()

@@ -81,9 +81,7 @@ def loose_files(folder: Path, apart: Path | None = None) -> Iterator[Path]:
         folder: searched to any depth, except in folders whose name begins with a dot.
         apart: a folder to leave out.
     """
-    for path in sorted(folder.rglob("*.json")):
-        if path.is_file() and path.name != RECORD and not _is_apart(path, folder, apart):
-            yield path
+    return (path for path in _below(folder, "*.json", apart) if path.name != RECORD)
 
 
 def packed_runs(folder: Path, apart: Path | None = None) -> Iterator[tuple[Path, PackedRun]]:
@@ -92,26 +90,18 @@ def packed_runs(folder: Path, apart: Path | None = None) -> Iterator[tuple[Path,
     Raises:
         DataError: a packed file is damaged.
     """
-    for archive in sorted(folder.rglob(ARCHIVE)):
-        if not _is_apart(archive, folder, apart):
-            yield from ((archive.parent / run.path, run) for run in unpack(archive.parent))
+    for archive in _below(folder, ARCHIVE, apart):
+        yield from ((archive.parent / run.path, run) for run in unpack(archive.parent))
 
 
-def _is_apart(path: Path, folder: Path, apart: Path | None) -> bool:
-    hidden = any(name.startswith(".") for name in path.relative_to(folder).parts)
-    return hidden or (apart is not None and path.is_relative_to(apart))
+def _below(folder: Path, pattern: str, apart: Path | None) -> Iterator[Path]:
+    for path in sorted(folder.rglob(pattern)):
+        hidden = any(name.startswith(".") for name in path.relative_to(folder).parts)
+        if path.is_file() and not hidden and not (apart and path.is_relative_to(apart)):
+            yield path
 
 
-@dataclass(frozen=True)
-class Packing:
-    """The outcome of `pack`: the file, how many runs it has now, and how many of them were loose before."""
-
-    archive: Path
-    runs: int
-    added: int
-
-
-def pack(folder: Path, tell: Callable[[str], None]) -> Packing:
+def pack(folder: Path, tell: Callable[[str], None]) -> tuple[int, int]:
     """Move the finished runs below a folder into its packed file; a loose one replaces a packed one of the same path.
 
     The packed file is complete before a loose one is deleted. What is no result, a run that is not finished and the
@@ -121,6 +111,9 @@ def pack(folder: Path, tell: Callable[[str], None]) -> Packing:
         folder: that of an experiment.
         tell: called with a line for each JSON file that is not a result.
 
+    Returns:
+        How many runs are packed now, and how many of them were loose before.
+
     Raises:
         DataError: there is no such folder or no result in it, its packed file is damaged, or it cannot be written.
     """
@@ -128,19 +121,18 @@ def pack(folder: Path, tell: Callable[[str], None]) -> Packing:
         raise DataError(f"{folder}: no such folder")
     try:
         with locked(folder / ARCHIVE):
-            runs = {run.path: run for run in unpack(folder)}
             loose = dict(_loose_runs(folder, tell))
-            runs |= {run.path: run for run in loose.values()}
+            runs = {run.path: run for run in (*unpack(folder), *loose.values())}
             if not runs:
                 raise DataError(f"{folder}: no results (*.json, written by sar-experiment) in it")
-            lines = "".join(f"{runs[path].line()}\n" for path in sorted(runs))
             if loose:
+                lines = "".join(f"{runs[path].line()}\n" for path in sorted(runs))
                 write_atomic(folder / ARCHIVE, lzma.compress(lines.encode(), preset=_PRESET))
             for path in loose:
                 _delete(path, folder)
     except BlockingIOError:
         raise DataError(f"{folder}: is being packed by another process") from None
-    return Packing(folder / ARCHIVE, len(runs), len(loose))
+    return len(runs), len(loose)
 
 
 def _loose_runs(folder: Path, tell: Callable[[str], None]) -> Iterator[tuple[Path, PackedRun]]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader
 
 from sar_train.errors import ConfigError
-from sar_train.report import charts, heatmap, scatter, summary
+from sar_train.report import charts, heatmap, summary
 from sar_train.report.figure import Figure
 from sar_train.report.results import ResultSet
 from sar_train.report.table import FORMATS, Table
@@ -19,6 +19,12 @@ from sar_train.report.wording import SAR
 
 MARK = '<meta name="generator" content="sar-experiment report">'
 """Marks a page as a report."""
+DRAWN: dict[str, Callable[[ResultSet], Iterable[Figure]]] = {
+    "base against new": charts.base_against_new,
+    "heat maps": heatmap.figures,
+    "curves": charts.curves,
+}
+"""Makers of figures, by how they are called while they draw."""
 
 
 def check_target(out: Path) -> None:
@@ -48,35 +54,41 @@ def write(
     Returns:
         The page's path.
     """
-    tables = all_tables(results)
-    figures: list[Figure] = []
-    for name, maker in (("base against new", scatter), ("heat maps", heatmap), ("curves", charts)):
-        tell(f"drawing {name}")
-        figures += maker.figures(results)
-    tell("writing the page")
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as folder:
-        new = Path(folder) / "new"
-        _fill(new, _page(results, tables, figures, title=title, command=command), tables, figures)
-        old = Path(folder) / "old"
+        new, old = Path(folder) / "new", Path(folder) / "old"
+        for name in ("tables", "figures"):
+            (new / name).mkdir(parents=True)
+        tables = all_tables(results)
+        for table in tables:
+            for ending, form in FORMATS.items():
+                (new / "tables" / f"{table.key}.{ending}").write_text(form(table), encoding="utf-8")
+        figures: dict[Figure, str] = {}
+        for name, maker in DRAWN.items():
+            tell(f"drawing {name}")
+            for figure in maker(results):
+                figures[figure], png = figure.draw()
+                (new / "figures" / f"{figure.key}.png").write_bytes(png)
+        tell("writing the page")
+        (new / "index.html").write_text(html(results, tables, figures, title=title, command=command), encoding="utf-8")
         with suppress(FileNotFoundError):
             out.replace(old)
         new.replace(out)
     return out / "index.html"
 
 
-def _fill(folder: Path, text: str, tables: Iterable[Table], figures: Iterable[Figure]) -> None:
-    for name in ("tables", "figures"):
-        (folder / name).mkdir(parents=True)
-    (folder / "index.html").write_text(text, encoding="utf-8")
-    for table in tables:
-        for ending, form in FORMATS.items():
-            (folder / "tables" / f"{table.key}.{ending}").write_text(form(table), encoding="utf-8")
-    for figure in figures:
-        (folder / "figures" / f"{figure.key}.png").write_bytes(figure.png)
+def html(
+    results: ResultSet, tables: Sequence[Table], figures: Mapping[Figure, str], *, title: str, command: str
+) -> str:
+    """Return the page.
 
-
-def _page(results: ResultSet, tables: list[Table], figures: list[Figure], *, title: str, command: str) -> str:
+    Args:
+        results: that tables and figures are of.
+        tables: in their order.
+        figures: the ``svg`` element of each.
+        title: the page's title.
+        command: repeats the report.
+    """
     environment = Environment(
         loader=PackageLoader("sar_train.report", ""), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )

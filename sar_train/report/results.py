@@ -26,10 +26,9 @@ NEEDED: dict[str, Any] = {
     "name": str, "seed": int, "config.method": str, "config.shots": int, "backbone.name": str, "dataset.name": str,
     **{f"{way}.base_accuracy": int | float for way in ("metrics", "zero_shot")},
     **{f"{way}.new_accuracy": int | float | None for way in ("metrics", "zero_shot")},
+    **dict.fromkeys(("open", "relations", "settings", "similarities", "targets", "timing", "versions"), dict | None),
 }  # fmt: skip
-"""The kinds of what every table reads, by dotted key."""
-MEASURES = ("metrics", "zero_shot", "other_metrics", "open", "linear_probe", "relations", "timing", "peak_memory_mib")
-"""Keys under which there is nothing but numbers."""
+"""The kinds of what tables and figures read, by dotted key."""
 
 
 @dataclass(frozen=True)
@@ -40,55 +39,29 @@ class Result:
         path: relative to the folder that was read; of a packed one, where it lay before.
         modified: the file's modification time; 0 for a packed one.
         content: the parsed JSON, checked for the keys that every table needs.
-        variant: settings that distinguish it from runs of the same name; empty for most.
-        sar_variant: the same for settings of SAR.
+        name: of its row in a table, with the settings that distinguish it from runs of the same name.
+        partner: the row of the same method without SAR.
+        protocol: one of `PROTOCOLS`.
+        seed: of the run.
+        shots: images per class, 0 for all.
+        dataset: that it was trained on.
+        backbone: its name, with its weights if it needs any.
     """
 
     path: Path
     modified: float
     content: dict[str, Any]
-    variant: str = ""
-    sar_variant: str = ""
+    name: str
+    partner: str
+    protocol: str
+    seed: int
+    shots: int
+    dataset: str
+    backbone: str
 
     def __getitem__(self, key: str) -> Any:
         """Return a value of the file, or None if it has none."""
         return self.content.get(key)
-
-    @property
-    def protocol(self) -> str:
-        """Return one of `PROTOCOLS`."""
-        return str(self["protocol"])
-
-    @property
-    def name(self) -> str:
-        """Return the name of its row in a table."""
-        return _row_name(str(self["name"]), self.variant, self.sar_variant)
-
-    @property
-    def partner(self) -> str:
-        """Return the row of the same method without SAR."""
-        return _row_name(without_sar(str(self["name"])), self.variant)
-
-    @property
-    def seed(self) -> int:
-        """Return the run's seed."""
-        return int(self["seed"])
-
-    @property
-    def shots(self) -> int:
-        """Return the number of images per class, 0 for all."""
-        return int(self["config"]["shots"])
-
-    @property
-    def dataset(self) -> str:
-        """Return the dataset that the run was trained on."""
-        return str(self["dataset"]["name"])
-
-    @property
-    def backbone(self) -> str:
-        """Return the name of the backbone, with its weights if it needs any."""
-        pretrained = self["config"].get("pretrained")
-        return str(self["backbone"]["name"]) + (f" ({Path(pretrained).name})" if pretrained else "")
 
     @property
     def finished(self) -> str:
@@ -123,11 +96,6 @@ class Result:
         folder = self.folder.as_posix() if self.protocol == "custom" else ""
         values = [self.protocol, folder, self["name"], self.settings, self.backbone, self.dataset, self.seed]
         return json.dumps(values, sort_keys=True)
-
-
-def _row_name(name: str, *variants: str) -> str:
-    shown = ", ".join(variant for variant in variants if variant)
-    return f"{name} ({shown})" if shown else name
 
 
 def comparable(run: Result) -> bool:
@@ -231,7 +199,21 @@ def _read(path: Path, folder: Path, packed: dict[str, Any] | None) -> Result:
         raise DataError(f"result of schema version {content.get('schema_version')!r}, expected {SCHEMA_VERSION}")
     if flaw := _flaw(content):
         raise DataError(f"a result that lacks what a table needs: {flaw}")
-    return Result(path.relative_to(folder), modified, content)
+    return of(content, path.relative_to(folder), modified)
+
+
+def of(content: dict[str, Any], path: Path, modified: float = 0.0) -> Result:
+    """Return the result in a file's content.
+
+    Args:
+        content: has the keys of `NEEDED`.
+        path: of the file below the folder that is read.
+        modified: its modification time.
+    """
+    config, name = content["config"], content["name"]
+    weights = f" ({Path(config['pretrained']).name})" if config.get("pretrained") else ""
+    values = content["protocol"], content["seed"], config["shots"], content["dataset"]["name"]
+    return Result(path, modified, content, name, without_sar(name), *values, content["backbone"]["name"] + weights)
 
 
 def _flaw(content: dict[str, Any]) -> str | None:
@@ -239,41 +221,10 @@ def _flaw(content: dict[str, Any]) -> str | None:
     for path, kind in NEEDED.items():
         value: Any = content
         for key in path.split("."):
-            value = value.get(key, ...) if isinstance(value, dict) else ...
-        if not isinstance(value, kind):
+            value = value.get(key) if isinstance(value, dict) else None
+        if not isinstance(value, kind) or (isinstance(value, float) and not math.isfinite(value)):
             return path
-    for key in ("code", "novel", "schedule", "settings", "targets", "versions", "zero_shot_check"):
-        table = (content["config"] if key == "schedule" else content).get(key) or {}
-        inner = table.values() if isinstance(table, dict) and key in ("settings", "targets") else ()
-        if not all(isinstance(value, dict) for value in (table, *inner)):
-            return key
-    novel, targets = content.get("novel") or {"source": ""}, content.get("targets") or {}
-    sound = {
-        **{key: _is_numbers(content.get(key)) for key in MEASURES},
-        "novel": "source" in novel and _is_numbers([novel.get("count"), novel.get("overlap")]),
-        "targets": all(_is_numbers([target.get("accuracy"), target.get("zero_shot")]) for target in targets.values()),
-        "similarities": _is_triangle(content.get("similarities")),
-    }
-    return next((key for key, is_sound in sound.items() if not is_sound), None)
-
-
-def _is_numbers(value: Any) -> bool:
-    """Say whether a value is a finite number, nothing, or made of such."""
-    if isinstance(value, dict | list):
-        return all(map(_is_numbers, value.values() if isinstance(value, dict) else value))
-    return value is None or (isinstance(value, int | float) and math.isfinite(value))
-
-
-def _is_triangle(similarities: dict[str, Any] | None) -> bool:
-    """Say whether there is a cosine for each pair of names, or nothing at all."""
-    if not similarities:
-        return True
-    try:
-        count = len(similarities["names"])
-        lengths = {len(similarities[key]) for key in ("handcrafted", "learned")}
-        return lengths == {count * (count - 1) // 2} and 0 <= similarities["base"] <= count
-    except (KeyError, TypeError):
-        return False
+    return None
 
 
 def _told_apart(runs: list[Result]) -> tuple[Result, ...]:
@@ -298,7 +249,14 @@ def _with_variants(group: list[Result]) -> list[Result]:
     others = [key for key in keys if key not in of_sar]
     return [
         dataclasses.replace(
-            run, variant=shown(run, others), sar_variant=shown(run, of_sar) if SAR in run["name"] else ""
+            run,
+            name=_row_name(run["name"], shown(run, others), shown(run, of_sar) if SAR in run["name"] else ""),
+            partner=_row_name(run.partner, shown(run, others)),
         )
         for run in group
     ]
+
+
+def _row_name(name: str, *variants: str) -> str:
+    differing = ", ".join(filter(None, variants))
+    return f"{name} ({differing})" if differing else name

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, final
 
 from sar_train.evaluation.accuracy import harmonic_mean
 from sar_train.report.published import load, method_key
-from sar_train.report.results import Result
+from sar_train.report.results import Result, ResultSet
 from sar_train.report.wording import SAR, shots_text, slug, without_sar
 from sar_train.training.record import STATISTICS
 
 Sides = tuple[list[Result], list[Result]]
 """Runs of a method without SAR and with it; either may be empty."""
-Rows = Mapping[str, list[Result]]
-"""Runs by the name of their row."""
 
 
 @final
@@ -74,14 +72,19 @@ def score(runs: Sequence[Result], way: str = "metrics") -> Score:
         way: how they answer: ``metrics`` for a run's own way, or one of ``other_metrics``.
     """
     apart = [(run.seed, run["metrics"] if way == "metrics" else (run["other_metrics"] or {}).get(way)) for run in runs]
-    together = [(run.seed, in_one_ranking(run, way)) for run in runs]
-    closed, opened = (_score([(s, measures) for s, measures in side if measures]) for side in (apart, together))
+    closed, opened = map(_score, (apart, [(run.seed, in_one_ranking(run, way)) for run in runs]))
     with_statistics = score(runs, STATISTICS).open if way == "metrics" else None
     return dataclasses.replace(
         closed,
         open=opened if opened.seeds and len(opened.seeds) == len(closed.seeds) else None,
         statistics=with_statistics if with_statistics and with_statistics.seeds == closed.seeds else None,
     )
+
+
+def _score(by_seed: Iterable[tuple[int, Mapping[str, Any] | None]]) -> Score:
+    measured = [(seed, metrics) for seed, metrics in by_seed if metrics]
+    base, new = (mean(metrics.get(key) for _, metrics in measured) for key in ("base_accuracy", "new_accuracy"))
+    return Score(base, new, tuple(sorted(seed for seed, _ in measured)))
 
 
 def in_one_ranking(run: Result, way: str = "metrics", over: str = "images") -> Mapping[str, Any] | None:
@@ -97,127 +100,125 @@ def in_one_ranking(run: Result, way: str = "metrics", over: str = "images") -> M
     return (answers.get(way) or {}).get(over)
 
 
-def _score(by_seed: Sequence[tuple[int, Mapping[str, Any]]]) -> Score:
-    base, new = (mean(metrics.get(key) for _, metrics in by_seed) for key in ("base_accuracy", "new_accuracy"))
-    return Score(base, new, tuple(sorted(seed for seed, _ in by_seed)))
-
-
 def zero_shot(runs: Sequence[Result]) -> Score:
     """Return the accuracies of the hand-crafted template; a seed changes them only if it draws the test images."""
-    opened = {run.seed: measures for run in reversed(runs) if (measures := in_one_ranking(run, "zero_shot"))}
-    closed = _constant({run.seed: run["zero_shot"] for run in reversed(runs)})
-    return dataclasses.replace(closed, open=_constant(opened) if opened else None)
+    opened = _constant(runs, in_one_ranking)
+    return dataclasses.replace(_constant(runs, Result.__getitem__), open=opened if opened.base else None)
 
 
-def _constant(by_seed: Mapping[int, Mapping[str, Any]]) -> Score:
-    """Average over seeds, without seeds and deviations where all are equal."""
-    columns = [[metrics.get(key) for metrics in by_seed.values()] for key in ("base_accuracy", "new_accuracy")]
-    if all(len(set(values)) == 1 for values in columns):
-        return Score(mean(columns[0][:1]), mean(columns[1][:1]))
-    return _score(list(by_seed.items()))
+def _constant(runs: Sequence[Result], measures: Callable[[Result, str], Mapping[str, Any] | None]) -> Score:
+    """Average zero-shot measures over seeds, without seeds and deviations where all are equal."""
+    by_seed = {run.seed: metrics for run in reversed(runs) if (metrics := measures(run, "zero_shot"))}
+    accuracies = {(metrics.get("base_accuracy"), metrics.get("new_accuracy")) for metrics in by_seed.values()}
+    if len(accuracies) == 1:
+        base, new = accuracies.pop()
+        return Score(mean([base]), mean([new]))
+    return _score(by_seed.items())
 
 
 def linear_probe(runs: Iterable[Result]) -> Score:
     """Return the accuracy of logistic regression on the same shots: one value a seed, whatever the method."""
-    by_seed = {run.seed: (run["linear_probe"] or {}).get("base_accuracy") for run in runs}
-    measured = {seed: value for seed, value in by_seed.items() if value is not None}
-    return Score(mean(measured.values()), None, tuple(sorted(measured)))
+    by_seed = {run.seed: run["linear_probe"] for run in runs}
+    return _score((seed, probe) for seed, probe in by_seed.items() if (probe or {}).get("base_accuracy") is not None)
 
 
 def over_datasets(scores: Iterable[Score]) -> Score:
     """Average base and new over datasets, without a deviation, which would be that between datasets."""
     every = list(scores)
-    base, new = (mean(m and m.value for m in column) for column in ([s.base for s in every], [s.new for s in every]))
+    averages = (mean(m and m.value for m in column) for column in ([s.base for s in every], [s.new for s in every]))
+    base, new = (average and Mean(average.value, None) for average in averages)
     opened, with_statistics = (
         over_datasets(one for one in column if one) if column and all(column) else None
         for column in ([s.open for s in every], [s.statistics for s in every])
     )
-    averages = (base and Mean(base.value, None), new and Mean(new.value, None))
-    return Score(*averages, open=opened, statistics=with_statistics)
+    return Score(base, new, open=opened, statistics=with_statistics)
 
 
 @dataclass(frozen=True)
 class Scene:
-    """Backbone, dataset and number of shots: accuracies can be compared only where all three are equal."""
+    """Runs whose accuracies can be compared: of one backbone, dataset and number of shots.
+
+    Attributes:
+        backbone: its name.
+        dataset: its name.
+        shots: images per class, 0 for all.
+        rows: runs by the name of their row, in the order in which a reader expects them.
+    """
 
     backbone: str
     dataset: str
     shots: int
+    rows: Mapping[str, list[Result]] = field(default_factory=dict, compare=False)
+
+    def __str__(self) -> str:
+        """Return ``caltech101, 16 shots, sar-mini``."""
+        return f"{self.dataset}, {shots_text(self.shots)}, {self.backbone}"
 
     @property
     def slug(self) -> str:
         """Return the name for files."""
         return slug(f"{self.dataset}-{self.shots or 'all'}shots-{self.backbone}")
 
-    def __str__(self) -> str:
-        """Return ``caltech101, 16 shots, sar-mini``."""
-        return f"{self.dataset}, {shots_text(self.shots)}, {self.backbone}"
+    @property
+    def runs(self) -> list[Result]:
+        """Return the runs of all rows."""
+        return [run for runs in self.rows.values() for run in runs]
+
+    @property
+    def methods(self) -> dict[str, Sides]:
+        """Return the runs without SAR and with it by method.
+
+        Runs with SAR under several settings share the runs without SAR, if those have only one setting.
+        """
+        sides: dict[str, Sides] = {}
+        for name, runs in self.rows.items():
+            if SAR in name:
+                sides[without_sar(name)] = self.rows.get(runs[0].partner) or [], runs
+            else:
+                sides.setdefault(name, (runs, []))
+        paired = [without for without, with_sar in sides.values() if with_sar]
+        return {name: pair for name, pair in sides.items() if pair[1] or pair[0] not in paired}
 
 
-Groups = dict[Scene, dict[str, list[Result]]]
-
-
-def grouped(runs: Iterable[Result]) -> Groups:
+def grouped(runs: Iterable[Result]) -> list[Scene]:
     """Group runs by scene and by row, both in the order in which a reader expects them."""
-    groups: Groups = {}
+    groups: dict[tuple[str, str, int], dict[str, list[Result]]] = {}
     for run in runs:
-        scene = Scene(run.backbone, run.dataset, run.shots)
-        groups.setdefault(scene, {}).setdefault(run.name, []).append(run)
+        rows = groups.setdefault((run.backbone, run.dataset, run.shots), {})
+        rows.setdefault(run.name, []).append(run)
     ranks = {dataset: rank for rank, dataset in enumerate(load()["datasets"])}
-    order = sorted(groups, key=lambda s: (s.backbone, ranks.get(s.dataset, len(ranks)), s.dataset, s.shots))
-    return {
-        scene: {
-            name: sorted(groups[scene][name], key=lambda run: run.seed)
-            for name in sorted(groups[scene], key=_order_of_the_field)
-        }
-        for scene in order
-    }
+    order = sorted(groups, key=lambda key: (key[0], ranks.get(key[1], len(ranks)), key[1], key[2]))
+    return [
+        Scene(*key, {name: sorted(rows[name], key=lambda run: run.seed) for name in sorted(rows, key=_order)})
+        for key, rows in ((key, groups[key]) for key in order)
+    ]
 
 
-def _order_of_the_field(name: str) -> tuple[int, str]:
+def _order(name: str) -> tuple[int, str]:
     """Return a sort key: methods as the field lists them, without SAR before with it, then others by name."""
     ranks = {method: rank for rank, method in enumerate(load()["labels"])}
     return ranks.get(method_key(without_sar(name).partition(" (")[0]), len(ranks)), name
 
 
-def by_setting(groups: Groups) -> dict[tuple[str, int], Groups]:
+def by_setting(scenes: Iterable[Scene]) -> dict[tuple[str, int], list[Scene]]:
     """Return the scenes of each backbone and number of shots, over which averages are taken."""
-    settings: dict[tuple[str, int], Groups] = {}
-    for scene, rows in groups.items():
-        settings.setdefault((scene.backbone, scene.shots), {})[scene] = rows
+    settings: dict[tuple[str, int], list[Scene]] = {}
+    for scene in scenes:
+        settings.setdefault((scene.backbone, scene.shots), []).append(scene)
     return settings
 
 
-def with_most_shots(groups: Groups) -> Groups:
-    """Return only the scene with the most shots, of which 0 is all, of each backbone and dataset."""
-    order = sorted(groups, key=lambda scene: scene.shots or 10**9)
-    last = {(scene.backbone, scene.dataset): scene for scene in order}.values()
-    return {scene: rows for scene, rows in groups.items() if scene in last}
+def trained_scenes(results: ResultSet) -> Iterator[tuple[str, Scene]]:
+    """Yield each protocol but sweeps with its scenes; of few-shot runs those with the most shots, of which 0 is all."""
+    for protocol in ("base-to-new", "few-shot", "cross-dataset", "domain-generalisation"):
+        scenes = grouped(results.of(protocol))
+        most = {(s.backbone, s.dataset): s for s in sorted(scenes, key=lambda scene: scene.shots or 10**9)}.values()
+        yield from ((protocol, scene) for scene in scenes if protocol != "few-shot" or scene in most)
 
 
-def all_runs(rows: Rows) -> list[Result]:
-    """Return the runs of all rows."""
-    return [run for runs in rows.values() for run in runs]
-
-
-def pairs(rows: Rows) -> dict[str, Sides]:
-    """Return the runs without SAR and with it by method.
-
-    Runs with SAR under several settings share the runs without SAR, if those have only one setting.
-    """
-    sides: dict[str, Sides] = {}
-    for name, runs in rows.items():
-        if SAR in name:
-            sides[without_sar(name)] = rows.get(runs[0].partner) or [], runs
-        else:
-            sides.setdefault(name, (runs, []))
-    paired = [without for without, with_sar in sides.values() if with_sar]
-    return {name: pair for name, pair in sides.items() if pair[1] or pair[0] not in paired}
-
-
-def on_all(scenes: Iterable[Rows]) -> dict[str, tuple[Score | None, Score | None]]:
+def on_all(scenes: Sequence[Scene]) -> dict[str, tuple[Score | None, Score | None]]:
     """Average methods over scenes, without SAR and with it; None where that was not run on all of them."""
-    every = [pairs(rows) for rows in scenes]
+    every = [scene.methods for scene in scenes]
     averages = {}
     for method in dict.fromkeys(name for sides in every for name in sides):
         columns = ([score(sides[method][k]) for sides in every if method in sides and sides[method][k]] for k in (0, 1))

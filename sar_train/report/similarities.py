@@ -8,14 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sar_train.report.results import Result, ResultSet
-from sar_train.report.scores import Scene, grouped, pairs, with_most_shots
+from sar_train.report.results import ResultSet
+from sar_train.report.scores import Scene, trained_scenes
 from sar_train.report.table import Column, Table, Value, make_table
 from sar_train.report.wording import method_name, slug
 
 MOST_PAIRS = 10
-TRAINED = ("base-to-new", "few-shot", "cross-dataset", "domain-generalisation")
-"""Protocols with similarities and learning curves to show; few-shot runs show those with the most shots."""
 Matrix = NDArray[np.float64]
 
 
@@ -31,8 +29,7 @@ class Similarities:
         names: the C names.
         base: how many of them are base classes; the rest are new.
         handcrafted: (C, C).
-        without: (C, C), None if there is no run without SAR.
-        with_sar: (C, C), None if there is no run with it.
+        learned: (C, C) by the name of the method, without SAR and with it; one of them may be missing.
     """
 
     protocol: str
@@ -42,8 +39,7 @@ class Similarities:
     names: tuple[str, ...]
     base: int
     handcrafted: Matrix
-    without: Matrix | None
-    with_sar: Matrix | None
+    learned: dict[str, Matrix]
 
     @property
     def key(self) -> str:
@@ -55,33 +51,24 @@ class Similarities:
         """Return ``CoOp on caltech101, 16 shots, sar-mini, seed 1``."""
         return f"{method_name(self.method)} on {self.scene}, seed {self.seed}"
 
-    def learned(self) -> list[tuple[str, Matrix]]:
-        """Return the learned matrices by the title of their panel."""
-        named = ((method_name(self.method), self.without), (f"{method_name(self.method)} + SAR", self.with_sar))
-        return [(name, matrix) for name, matrix in named if matrix is not None]
-
 
 def similarities(results: ResultSet) -> Iterator[Similarities]:
     """Yield the similarities of each method and scene, of the first seed that has both sides."""
-    for protocol in TRAINED:
-        groups = grouped(results.of(protocol))
-        for scene, rows in (with_most_shots(groups) if protocol == "few-shot" else groups).items():
-            for method, sides in pairs(rows).items():
-                without, with_sar = ({run.seed: run for run in side if run["similarities"]} for side in sides)
-                for seed in sorted(without.keys() & with_sar.keys() or without.keys() | with_sar.keys())[:1]:
-                    yield _of(protocol, scene, method, [without.get(seed), with_sar.get(seed)])
-
-
-def _of(protocol: str, scene: Scene, method: str, sides: Sequence[Result | None]) -> Similarities:
-    first = next(run for run in sides if run is not None)
-    content = first["similarities"]
-    names, base = content["names"], content["base"]
-    without, with_sar = (
-        _matrix(run["similarities"]["learned"], len(names)) if run and run["similarities"]["names"] == names else None
-        for run in sides
-    )
-    hand = _matrix(content["handcrafted"], len(names))
-    return Similarities(protocol, scene, method, first.seed, tuple(names), base, hand, without, with_sar)
+    for protocol, scene in trained_scenes(results):
+        for method, sides in scene.methods.items():
+            without, with_sar = ({run.seed: run["similarities"] for run in s if run["similarities"]} for s in sides)
+            for seed in sorted(without.keys() & with_sar.keys() or without.keys() | with_sar.keys())[:1]:
+                named = {method_name(method): without.get(seed), f"{method_name(method)} + SAR": with_sar.get(seed)}
+                measured = {name: content for name, content in named.items() if content}
+                first = next(iter(measured.values()))
+                names = tuple(first["names"])
+                hand = _matrix(first["handcrafted"], len(names))
+                learned = {
+                    name: _matrix(content["learned"], len(names))
+                    for name, content in measured.items()
+                    if tuple(content["names"]) == names
+                }
+                yield Similarities(protocol, scene, method, seed, names, first["base"], hand, learned)
 
 
 def _matrix(upper: Sequence[int], count: int) -> Matrix:
@@ -98,9 +85,9 @@ def most_disturbed(cosines: Similarities) -> list[tuple[int, int]]:
     A change that all pairs share does not disturb their relations, so the median change is subtracted first.
     """
     rows, columns = np.triu_indices(len(cosines.names), 1)
-    if not len(rows) or not cosines.learned():
+    if not len(rows):
         return []
-    change = (cosines.learned()[0][1] - cosines.handcrafted)[rows, columns]
+    change = (next(iter(cosines.learned.values())) - cosines.handcrafted)[rows, columns]
     size = np.abs(change - np.median(change))
     return [(int(rows[k]), int(columns[k])) for k in np.argsort(-size, kind="stable")[:MOST_PAIRS]]
 
@@ -111,11 +98,11 @@ def tables(results: ResultSet) -> Iterator[Table]:
         body: list[Sequence[Value]] = []
         for i, j in most_disturbed(cosines):
             kinds = dict.fromkeys("base" if k < cosines.base else "new" for k in (i, j))
-            values = (float(m[i, j]) for m in (cosines.handcrafted, *(m for _, m in cosines.learned())))
+            values = (float(matrix[i, j]) for matrix in (cosines.handcrafted, *cosines.learned.values()))
             body.append((cosines.names[i], cosines.names[j], ", ".join(kinds), *values))
         columns = (
             *(Column(name, text=True) for name in ("name", "and", "classes")),
-            *(Column(name, digits=2) for name in ("hand-crafted", *(name for name, _ in cosines.learned()))),
+            *(Column(name, digits=2) for name in ("hand-crafted", *cosines.learned)),
         )
         note = "Pairs are ranked after the median change over all pairs is subtracted, as it disturbs no relation."
         title = f"Most disturbed pairs: {cosines.title}; cosines"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sar_train.report.packed import PROTOCOLS
 from sar_train.report.results import Result, ResultSet
-from sar_train.report.scores import Groups, all_runs, by_setting, grouped, mean, over_datasets, pairs, score, zero_shot
-from sar_train.report.tables import incomparable
+from sar_train.report.scores import Scene, by_setting, grouped, over_datasets, score, zero_shot
+from sar_train.report.tables import incomparable, relations
 from sar_train.report.wording import counted, listed, method_name, seeds_text, shots_text, without_sar
 
 SMALL = 0.05
@@ -58,13 +59,13 @@ def claims(results: ResultSet) -> list[tuple[str, list[str]]]:
     sentences = []
     for (backbone, shots), scenes in by_setting(grouped(results.of("base-to-new"))).items():
         if lines := _claims(scenes):
-            title = next(iter(scenes)).dataset if len(scenes) == 1 else f"average of {counted(len(scenes), 'dataset')}"
+            title = scenes[0].dataset if len(scenes) == 1 else f"average of {counted(len(scenes), 'dataset')}"
             sentences.append((f"{title}, {shots_text(shots)}, {backbone}", lines))
     return sentences
 
 
-def _claims(scenes: Groups) -> list[str]:
-    methods = dict.fromkeys(method for rows in scenes.values() for method in pairs(rows))
+def _claims(scenes: Sequence[Scene]) -> list[str]:
+    methods = dict.fromkeys(method for scene in scenes for method in scene.methods)
     moves = [move for method in methods if (move := _move(scenes, method))]
     if not moves:
         return []
@@ -87,8 +88,18 @@ def _claims(scenes: Groups) -> list[str]:
     lines.append(f"Without SAR, {len(lost)} of {total} ended below zero-shot on new classes{_named(lost, gain=False)}.")
     if back := [move for move in lost if move.without_new + move.new >= move.zero_new - SMALL]:
         lines.append(f"With SAR, {len(back)} of these reached it{_named(back, gain=False)}.")
-    lines += [*_in_one_ranking(moves), *_relations(scenes)]
-    compared = [pair for rows in scenes.values() for pair in pairs(rows).values() if all(pair)]
+    if in_one := {move.method: move.open for move in moves if move.open is not None}:
+        raised = sum(change >= SMALL for change in in_one.values())
+        lines.append(
+            "In one ranking over base and new classes, SAR raised the harmonic mean for "
+            f"{raised} of {counted(len(in_one), 'method')} ({listed([_signed(*one) for one in in_one.items()], 12)})."
+        )
+    sides = [pair for scene in scenes for pair in scene.methods.values()]
+    ends = [[relations(side) for side in pair] for pair in sides]
+    if gains := [with_sar.value - without.value for without, with_sar in ends if without and with_sar]:
+        nearer = f"{sum(gain > _SAME_RELATION for gain in gains)} of {len(gains)} comparisons."
+        lines.append(f"Relations among held-out names stayed nearer to the hand-crafted ones with SAR in {nearer}")
+    compared = [pair for pair in sides if all(pair)]
     seeds = min(len({run.seed for run in without} & {run.seed for run in with_sar}) for without, with_sar in compared)
     if seeds < 3:
         few = f"With {counted(seeds, 'seed')}, this says little about the paper's claim"
@@ -97,14 +108,14 @@ def _claims(scenes: Groups) -> list[str]:
     return [*lines, f"The paper's claim, new classes up for every method with base kept, {verdict}."]
 
 
-def _move(scenes: Groups, method: str) -> _Move | None:
+def _move(scenes: Sequence[Scene], method: str) -> _Move | None:
     """Measure the effect of SAR on a method; None if no dataset has both sides or there are no new classes."""
-    compared = [(rows, sides) for rows in scenes.values() if (sides := pairs(rows).get(method)) and all(sides)]
+    compared = [(scene, sides) for scene in scenes if (sides := scene.methods.get(method)) and all(sides)]
     if not compared:
         return None
     by_side = [[score(sides[k]) for _, sides in compared] for k in (0, 1)]
     before, after = (over_datasets(scores) for scores in by_side)
-    zero = over_datasets(zero_shot(all_runs(rows)) for rows, _ in compared)
+    zero = over_datasets(zero_shot(scene.runs) for scene, _ in compared)
     if not (before.base and before.new and after.base and after.new and zero.new):
         return None
     new = after.new.value - before.new.value
@@ -129,27 +140,6 @@ def _named(moves: list[_Move], *, gain: bool = True) -> str:
 
 def _signed(method: str, change: float) -> str:
     return f"{method} {change:+.1f}".replace("-", "−")
-
-
-def _in_one_ranking(moves: list[_Move]) -> list[str]:
-    measured = [(move.method, move.open) for move in moves if move.open is not None]
-    if not measured:
-        return []
-    changes = listed([_signed(method, change) for method, change in measured], 12)
-    up = sum(change >= SMALL for _, change in measured)
-    return [
-        "In one ranking over base and new classes, SAR raised the harmonic mean for "
-        f"{up} of {counted(len(measured), 'method')} ({changes})."
-    ]
-
-
-def _relations(scenes: Groups) -> list[str]:
-    sides = [pair for rows in scenes.values() for pair in pairs(rows).values()]
-    ends = [[mean((run["relations"] or {}).get("after") for run in side) for side in pair] for pair in sides]
-    gains = [with_sar.value - without.value for without, with_sar in ends if without and with_sar]
-    nearer = sum(gain > _SAME_RELATION for gain in gains)
-    sentence = "Relations among held-out names stayed nearer to the hand-crafted ones with SAR in"
-    return [f"{sentence} {nearer} of {len(gains)} comparisons."] if gains else []
 
 
 def warnings(results: ResultSet) -> list[str]:

@@ -12,13 +12,10 @@ from sar_train.evaluation.accuracy import harmonic_mean
 from sar_train.report import costs, published, similarities
 from sar_train.report.results import Result, ResultSet, comparable, differing_settings
 from sar_train.report.scores import (
-    Groups,
     Mean,
-    Rows,
     Scene,
     Score,
     Sides,
-    all_runs,
     by_setting,
     grouped,
     in_one_ranking,
@@ -26,7 +23,6 @@ from sar_train.report.scores import (
     mean,
     on_all,
     over_datasets,
-    pairs,
     score,
     zero_shot,
 )
@@ -46,7 +42,6 @@ MEASURES = tuple(
     for name, note in (("base", ""), ("new", ""), ("H", ""), ("open H", OPEN_H), ("with statistics", STATISTICS_H))
 )
 """Columns of `Score.measures`."""
-DIFFERENCES = tuple(dataclasses.replace(column, group="difference", rivals="") for column in MEASURES)
 OF_DATASET = ("data", "template", "novel")
 """Settings that always differ between datasets."""
 
@@ -62,10 +57,11 @@ def all_tables(results: ResultSet) -> list[Table]:
 def closing_tables(results: ResultSet) -> list[Table]:
     """Return the tables of accuracies, and the published ones where ours are under the backbone of these."""
     sections = ["base-to-new", "open", "few-shot", *PUBLISHED_AVERAGES, "custom"]
-    tables = [table for table in all_tables(results) if table.section in sections]
     backbones = [(run["backbone"]["name"], run["config"].get("pretrained")) for run in results.runs]
-    comparable_backbone = any(published.is_published_backbone(*backbone) for backbone in backbones)
-    return [*tables, *(beside_published(results) if comparable_backbone else ())]
+    sections += ["published"] * any(published.is_published_backbone(*backbone) for backbone in backbones)
+    return sorted(
+        (table for table in all_tables(results) if table.section in sections), key=lambda t: t.section == "published"
+    )
 
 
 def spread_note(runs: Sequence[Result]) -> str:
@@ -75,10 +71,11 @@ def spread_note(runs: Sequence[Result]) -> str:
     return "Mean ± standard deviation over seeds, in the columns that give one."
 
 
-def uneven_sides(method: str, sides: Sides) -> list[str]:
-    """Return a warning if a method was run without SAR and with it, but not on the same seeds."""
-    seeds = [{run.seed for run in side} for side in sides]
-    return [f"{method}: the two sides are of different seeds"] if all(seeds) and seeds[0] != seeds[1] else []
+def uneven_sides(methods: Mapping[str, Sides]) -> list[str]:
+    """Return a warning for each method that was run without SAR and with it, but not on the same seeds."""
+    seeds = {method: [{run.seed for run in side} for side in sides] for method, sides in methods.items()}
+    uneven = [method for method, (without, with_sar) in seeds.items() if without and with_sar and without != with_sar]
+    return [f"{method_name(method)}: the two sides are of different seeds" for method in uneven]
 
 
 def zero_shot_varies(runs: Iterable[Result]) -> list[str]:
@@ -95,7 +92,8 @@ def incomparable(runs: Iterable[Result]) -> list[str]:
     return [f"Not the published split and photos, not to be compared with papers: {listed(names)}."] if names else []
 
 
-def _differences(before: Sequence[Value], after: Sequence[Value], sds: Iterable[float | None] = ()) -> list[Difference]:
+def differences(before: Sequence[Value], after: Sequence[Value], sds: Iterable[float | None] = ()) -> list[Difference]:
+    """Return the differences of two rows, with the standard deviations of the first ones."""
     return [
         Difference(b, a, sd)  # type: ignore[arg-type]
         for a, b, sd in itertools.zip_longest(before, after, sds)
@@ -105,43 +103,43 @@ def _differences(before: Sequence[Value], after: Sequence[Value], sds: Iterable[
 # ------------------------------------------------------------------------------------------------------- base to new
 def base_to_new(results: ResultSet) -> Iterator[Table]:
     """Yield averages over several datasets, then each dataset's accuracies, relations and other ways to answer."""
-    groups = grouped(results.of("base-to-new"))
-    for (backbone, shots), scenes in by_setting(groups).items():
-        if len(scenes) > 1:
-            yield _average(backbone, shots, scenes)
-    for scene, rows in groups.items():
-        yield _accuracies(scene, rows)
-        yield _relations(scene, rows, folded=len(groups) > 2)
-        yield _other_ways(scene, rows, folded=len(groups) > 2)
+    scenes = grouped(results.of("base-to-new"))
+    for (backbone, shots), of_setting in by_setting(scenes).items():
+        if len(of_setting) > 1:
+            yield _average(backbone, shots, of_setting)
+    for scene in scenes:
+        yield _accuracies(scene)
+        yield dataclasses.replace(_relations(scene), folded=len(scenes) > 2)
+        yield dataclasses.replace(_other_ways(scene), folded=len(scenes) > 2)
 
 
 def _columns(last: Column) -> tuple[Column, ...]:
+    """Return the columns of both sides, each with a last one, and of their differences."""
     sides = (dataclasses.replace(column, group=side) for side in SIDES for column in (*MEASURES, last))
-    return METHOD, *sides, *DIFFERENCES
+    return METHOD, *sides, *(dataclasses.replace(column, group="difference", rivals="") for column in MEASURES)
 
 
-def _accuracies(scene: Scene, rows: Rows) -> Table:
-    runs = all_runs(rows)
-    nothing = ("",) * (len(MEASURES) * 2 + 1)
+ONE_SIDE = ("",) * (len(MEASURES) * 2 + 1)
+"""The cells with SAR, and of differences, in a row that has none."""
+
+
+def _accuracies(scene: Scene) -> Table:
     body: list[Sequence[Value]] = []
-    for name, scored in (("zero-shot", zero_shot(runs)), ("linear probe (base only)", linear_probe(runs))):
-        body.append((name, *scored.measures(), seeds_text(scored.seeds), *nothing))
-    uneven: list[str] = []
-    for method, sides in pairs(rows).items():
-        before, after = map(score, sides)
-        moved = _differences(before.measures(), after.measures(), _deviations(sides))
-        row = (*before.measures(), seeds_text(before.seeds), *after.measures(), seeds_text(after.seeds), *moved)
-        body.append((method_name(method), *row))
-        uneven += uneven_sides(method_name(method), sides)
+    for name, scored in (("zero-shot", zero_shot(scene.runs)), ("linear probe (base only)", linear_probe(scene.runs))):
+        body.append((name, *scored.measures(), seeds_text(scored.seeds), *ONE_SIDE))
+    for method, sides in scene.methods.items():
+        without, with_sar = ((*side.measures(), seeds_text(side.seeds)) for side in map(score, sides))
+        moved = differences(without[:-1], with_sar[:-1], _deviations(sides))
+        body.append((method_name(method), *without, *with_sar, *moved))
     notes = (
-        spread_note(runs),
+        spread_note(scene.runs),
         "H is the harmonic mean of the averaged base and new accuracies. Bold: the best, the linear probe apart.",
         OPEN_H,
         STATISTICS_H,
         "Differences are those of the figures before rounding, with the deviation of the difference at the same seed.",
-        *uneven,
-        *zero_shot_varies(runs),
-        *incomparable(runs),
+        *uneven_sides(scene.methods),
+        *zero_shot_varies(scene.runs),
+        *incomparable(scene.runs),
     )
     title = f"Base to new on {scene}: accuracy in percent"
     return make_table(f"base-to-new-{scene.slug}", "base-to-new", title, _columns(SEEDS), body, notes, apart=[1])
@@ -157,15 +155,13 @@ def _deviations(sides: Sides) -> list[float | None]:
     return [difference and difference.sd for difference in moved]
 
 
-def _average(backbone: str, shots: int, scenes: Groups) -> Table:
+def _average(backbone: str, shots: int, scenes: Sequence[Scene]) -> Table:
     """Return averages over datasets; a method that some have both ways is averaged over those."""
-    by_scene = [pairs(rows) for rows in scenes.values()]
-    zero = over_datasets(zero_shot(all_runs(rows)) for rows in scenes.values())
-    nothing = ("",) * (len(MEASURES) * 2 + 1)
-    body: list[Sequence[Value]] = [("zero-shot", *zero.measures(), len(scenes), *nothing)]
+    zero = over_datasets(zero_shot(scene.runs) for scene in scenes)
+    body: list[Sequence[Value]] = [("zero-shot", *zero.measures(), len(scenes), *ONE_SIDE)]
     apart, missing, varied = [], [], []
-    for method in dict.fromkeys(name for sides in by_scene for name in sides):
-        measured = [sides[method] for sides in by_scene if method in sides]
+    for method in dict.fromkeys(name for scene in scenes for name in scene.methods):
+        measured = [sides for scene in scenes if (sides := scene.methods.get(method))]
         both = [sides for sides in measured if all(sides)]
         columns = [[sides[k] for sides in both or measured if sides[k]] for k in (0, 1)]
         counts = [len(column) for column in columns]
@@ -173,9 +169,9 @@ def _average(backbone: str, shots: int, scenes: Groups) -> Table:
             apart.append(len(body))
             missing.append(f"{method_name(method)} ({max(counts)})")
         before, after = (over_datasets(map(score, column)).measures() for column in columns)
-        moved = _differences(before, after) if both else ("",) * len(MEASURES)
+        moved = differences(before, after) if both else ("",) * len(MEASURES)
         body.append((method_name(method), *before, counts[0] or None, *after, counts[1] or None, *moved))
-        varied += sorted({note for sides in both for note in uneven_sides(method_name(method), sides)})
+        varied += sorted({note for sides in both for note in uneven_sides({method: sides})})
         for runs in (list(itertools.chain(*column)) for column in columns):
             keys = [key for key in differing_settings(runs) if key not in OF_DATASET]
             varied += [f"{method_name(runs[0].name)}: not the same {listed(keys)} on all datasets"] if keys else []
@@ -186,26 +182,31 @@ def _average(backbone: str, shots: int, scenes: Groups) -> Table:
             f"Not on all {len(scenes)} datasets, and never bold: {', '.join(missing)}. A method that was run both ways "
             "on some of them is averaged over those."
         )
-    notes += [OPEN_H, STATISTICS_H, *varied, *incomparable(run for rows in scenes.values() for run in all_runs(rows))]
+    notes += [OPEN_H, STATISTICS_H, *varied, *incomparable(run for scene in scenes for run in scene.runs)]
     title = f"Base to new, average of {len(scenes)} datasets, {shots_text(shots)}, {backbone}: accuracy in percent"
     key = slug(f"base-to-new-average-{shots or 'all'}shots-{backbone}")
     return make_table(key, "base-to-new", title, _columns(Column("datasets", digits=0)), body, notes, apart=apart)
 
 
-def _relations(scene: Scene, rows: Rows, *, folded: bool) -> Table:
-    """Return SAR's own measure: Spearman's correlation of similarities among held-out names."""
+def relations(runs: Iterable[Result], when: str = "after") -> Mean | None:
+    """Return SAR's own measure: Spearman's correlation of similarities among held-out names.
 
-    def measured(runs: Iterable[Result], when: str) -> Mean | None:
-        return mean((run["relations"] or {}).get(when) for run in runs)
+    Args:
+        runs: to average over.
+        when: ``before`` or ``after`` training.
+    """
+    return mean((run["relations"] or {}).get(when) for run in runs)
 
+
+def _relations(scene: Scene) -> Table:
     body: list[Sequence[Value]] = []
-    for method, sides in pairs(rows).items():
-        without, with_sar = (measured(side, "after") for side in sides)
+    for method, sides in scene.methods.items():
+        without, with_sar = map(relations, sides)
         if without or with_sar:
-            start = measured(itertools.chain(*sides), "before")
+            start = relations(itertools.chain(*sides), "before")
             values = (start and start.value, without, with_sar, Difference(with_sar, without))
             body.append((method_name(method), *values))
-    names = max((int((run["relations"] or {}).get("names") or 0) for run in all_runs(rows)), default=0)
+    names = max((int((run["relations"] or {}).get("names") or 0) for run in scene.runs), default=0)
     columns = (
         METHOD,
         Column("at the start", digits=2),
@@ -217,7 +218,7 @@ def _relations(scene: Scene, rows: Rows, *, folded: bool) -> Table:
         "part in training; 1 is as the hand-crafted prompt has them."
     )
     title = f"Relations among held-out names on {scene}"
-    return make_table(f"relations-{scene.slug}", "base-to-new", title, columns, body, (note,), folded=folded)
+    return make_table(f"relations-{scene.slug}", "base-to-new", title, columns, body, (note,))
 
 
 def _ways(runs: Iterable[Result]) -> list[str]:
@@ -225,16 +226,15 @@ def _ways(runs: Iterable[Result]) -> list[str]:
     return list(dict.fromkeys(way for run in runs for way in run["other_metrics"] or {}))
 
 
-def _other_ways(scene: Scene, rows: Rows, *, folded: bool) -> Table:
+def _other_ways(scene: Scene) -> Table:
     body = []
-    for name, runs in rows.items():
+    for name, runs in scene.rows.items():
         for way in _ways(runs):
             scored = score(runs, way)
-            values = scored.measures()[:3]
-            body.append((method_name(name), way.replace("-", " "), *values, seeds_text(scored.seeds)))
+            body.append((method_name(name), way.replace("-", " "), *scored.measures()[:3], seeds_text(scored.seeds)))
     columns = (METHOD, Column("answers by", text=True), *map(Column, ("base", "new", "H")), SEEDS)
     title = f"Other ways to answer on {scene}: accuracy in percent"
-    return make_table(f"other-ways-{scene.slug}", "base-to-new", title, columns, body, folded=folded)
+    return make_table(f"other-ways-{scene.slug}", "base-to-new", title, columns, body)
 
 
 # ------------------------------------------------------------------------------------------------------- one ranking
@@ -251,18 +251,18 @@ OPEN_COLUMNS = (
 
 def one_ranking(results: ResultSet) -> Iterator[Table]:
     """Yield two tables for each dataset that was measured so: over images and, folded, over classes."""
-    for scene, rows in grouped(results.of("base-to-new")).items():
+    for scene in grouped(results.of("base-to-new")):
         for over in OVER:
-            yield _one_ranking(scene, rows, over)
+            yield _one_ranking(scene, over)
 
 
-def _one_ranking(scene: Scene, rows: Rows, over: str) -> Table:
-    body = [_open_row("zero-shot", all_runs(rows), "zero_shot", over)]
-    for name, runs in rows.items():
+def _one_ranking(scene: Scene, over: str) -> Table:
+    body = [_open_row("zero-shot", scene.runs, "zero_shot", over)]
+    for name, runs in scene.rows.items():
         body.append(_open_row(method_name(name), runs, "metrics", over))
         body += [_open_row(f"{method_name(name)}, {way.replace('-', ' ')}", runs, way, over) for way in _ways(runs)]
     notes = (
-        spread_note(all_runs(rows)),
+        spread_note(scene.runs),
         "Every image is ranked among base and new classes together. Accuracies are in percent, open H is the harmonic "
         "mean of the averaged open base and open new; areas lie between 0 and 1. Bold: the best.",
         "AUROC: a base image has a larger base probability than a new one. OpenworldAUC: and both are right among the "
@@ -279,47 +279,45 @@ def _open_row(name: str, runs: Sequence[Result], way: str, over: str) -> Sequenc
     by_seed = {run.seed: measures for run in reversed(runs) if (measures := in_one_ranking(run, way, over))}
     if not by_seed:
         return ()
-    values = {key: [measures.get(key) for measures in by_seed.values()] for key in (*ACCURACIES, *AREAS)}
-    if way == "zero_shot" and all(len(set(column)) == 1 for column in values.values()):
-        values, by_seed = {key: column[:1] for key, column in values.items()}, {}
-    base, new, accuracy, *areas = (mean(column) for column in values.values())
+    values = [[measures.get(key) for measures in by_seed.values()] for key in (*ACCURACIES, *AREAS)]
+    if way == "zero_shot" and all(len(set(column)) == 1 for column in values):
+        values, by_seed = [column[:1] for column in values], {}
+    base, new, accuracy, *areas = map(mean, values)
     both = harmonic_mean(base and base.value, new and new.value)
     return name, base, new, both, accuracy, *areas, seeds_text(by_seed)
 
 
 # ---------------------------------------------------------------------------------------------------------- few-shot
-Series = dict[int, dict[str, list[Result]]]
-"""Runs by number of shots and by row."""
-
-
-def series_by_dataset(results: ResultSet) -> dict[Scene, Series]:
-    """Group few-shot runs by backbone and dataset; the number of shots of these scenes is 0 and means nothing."""
-    series: dict[Scene, Series] = {}
-    for scene, rows in grouped(results.of("few-shot")).items():
-        series.setdefault(Scene(scene.backbone, scene.dataset, 0), {})[scene.shots] = rows
-    return {scene: dict(sorted(by.items(), key=lambda item: item[0] or 10**9)) for scene, by in series.items()}
+def series(results: ResultSet) -> list[list[Scene]]:
+    """Return the few-shot scenes of each backbone and dataset, in the order of their shots."""
+    by_dataset: dict[tuple[str, str], list[Scene]] = {}
+    for scene in grouped(results.of("few-shot")):
+        by_dataset.setdefault((scene.backbone, scene.dataset), []).append(scene)
+    return [sorted(scenes, key=lambda scene: scene.shots or 10**9) for scenes in by_dataset.values()]
 
 
 def few_shot(results: ResultSet) -> Iterator[Table]:
     """Yield a table for each dataset and backbone: accuracy over all classes by the number of images per class."""
-    for scene, series in series_by_dataset(results).items():
-        runs = [all_runs(rows) for rows in series.values()]
-        by_shots = [pairs(rows) for rows in series.values()]
-        methods = dict.fromkeys(name for rows in by_shots for name in rows)
-        columns = {method: [rows.get(method, ([], [])) for rows in by_shots] for method in methods}
+    for scenes in series(results):
+        by_shots = [scene.methods for scene in scenes]
+        methods = {m: [sides.get(m, ([], [])) for sides in by_shots] for m in itertools.chain(*by_shots)}
         body: list[Sequence[Value]] = [
-            ("zero-shot", *(zero_shot(column).base for column in runs)),
-            ("linear probe", *(linear_probe(column).base for column in runs)),
+            ("zero-shot", *(zero_shot(scene.runs).base for scene in scenes)),
+            ("linear probe", *(linear_probe(scene.runs).base for scene in scenes)),
         ]
-        notes = [spread_note(list(itertools.chain(*runs))), "Bold: the best of each column, the linear probe apart."]
-        for method, sides in columns.items():
+        notes = [
+            spread_note([run for scene in scenes for run in scene.runs]),
+            "Bold: the best of each column, the linear probe apart.",
+        ]
+        for method, columns in methods.items():
             for k, name in enumerate((method_name(method), f"{method_name(method)} + SAR")):
-                notes += _uneven_shots(name, series, [pair[k] for pair in sides])
-            notes += sorted({note for pair in sides for note in uneven_sides(method_name(method), pair)})
-        apart = _stack(body, columns, lambda sides: [score(side).base for side in sides])
-        heads = (METHOD, *(Column(shots_text(count), rivals=str(count)) for count in series))
-        title = f"Accuracy by number of shots on {scene.dataset}, {scene.backbone}, all classes, in percent"
-        key = slug(f"few-shot-{scene.dataset}-{scene.backbone}")
+                notes += _uneven_shots(name, scenes, [sides[k] for sides in columns])
+            notes += sorted({note for sides in columns for note in uneven_sides({method: sides})})
+        apart = _stack(body, methods, lambda sides: [score(side).base for side in sides])
+        heads = (METHOD, *(Column(shots_text(scene.shots), rivals=str(scene.shots)) for scene in scenes))
+        dataset, backbone = scenes[0].dataset, scenes[0].backbone
+        title = f"Accuracy by number of shots on {dataset}, {backbone}, all classes, in percent"
+        key = slug(f"few-shot-{dataset}-{backbone}")
         yield make_table(key, "few-shot", title, heads, body, notes, apart=[1, *apart])
 
 
@@ -344,13 +342,13 @@ def _stack(
             body.append((f"{method_name(method)} + SAR", *after))
         if any(map(all, columns)):
             apart.append(len(body))
-            body.append(("difference", *_differences(before, after)))
+            body.append(("difference", *differences(before, after)))
     return apart
 
 
-def _uneven_shots(name: str, counts: Iterable[int], columns: Sequence[Sequence[Result]]) -> list[str]:
+def _uneven_shots(name: str, scenes: Sequence[Scene], columns: Sequence[Sequence[Result]]) -> list[str]:
     """Return a note if some columns have seeds that others lack."""
-    seeds = {count: tuple(run.seed for run in runs) for count, runs in zip(counts, columns, strict=True)}
+    seeds = {s.shots: tuple(run.seed for run in runs) for s, runs in zip(scenes, columns, strict=True)}
     if len(set(seeds.values())) < 2 or not any(columns):
         return []
     texts = [f"{shots_text(count)}: {seeds_text(numbers) or 'none'}" for count, numbers in seeds.items()]
@@ -372,40 +370,36 @@ TCP = (
 def other_datasets(results: ResultSet) -> Iterator[Table]:
     """Yield a table for each protocol, source, number of shots and backbone; for ImageNet the published figures."""
     for protocol in PUBLISHED_AVERAGES:
-        groups = grouped(results.of(protocol))
-        yield from (_targets(protocol, scene, rows) for scene, rows in groups.items())
-        if any(scene.dataset == "imagenet" for scene in groups):
+        scenes = grouped(results.of(protocol))
+        yield from (_targets(protocol, scene) for scene in scenes)
+        if any(scene.dataset == "imagenet" for scene in scenes):
             yield _published_targets(protocol)
 
 
-def _targets(protocol: str, scene: Scene, rows: Rows) -> Table:
-    runs, methods = all_runs(rows), pairs(rows)
-    targets = list(dict.fromkeys(name for run in runs for name in run["targets"] or {}))
-    zero = (Mean(m.value, None) if m else None for m in (zero_shot(runs).base, *_on(targets, runs, "zero_shot")))
-    body: list[Sequence[Value]] = [("zero-shot", *_with_average(*zero))]
+def _targets(protocol: str, scene: Scene) -> Table:
+    targets = list(dict.fromkeys(name for run in scene.runs for name in run["targets"] or {}))
 
-    def measured(columns: Sequence[list[Result]]) -> Sequence[Value]:
-        return _with_average(score(columns[0]).base, *_on(targets, columns[0], "accuracy"))
+    def with_average(source: Mean | None, runs: Sequence[Result], key: str) -> Sequence[Value]:
+        """Return accuracies with the average over the targets, empty unless all of them were measured."""
+        each = [mean((run["targets"] or {}).get(target, {}).get(key) for run in runs) for target in targets]
+        average = mean(one.value for one in each if one) if all(each) else None
+        return source, *each, average and average.value
 
-    apart = _stack(body, {method: [sides] for method, sides in methods.items()}, measured)
-    notes = [spread_note(runs), "The average is over the targets, the source left out. Bold: the best of each column."]
-    notes += [TCP] if any(run["config"]["method"] == "tcp" for run in runs) else []
-    notes += [note for method, sides in methods.items() for note in uneven_sides(method_name(method), sides)]
+    zero = with_average(zero_shot(scene.runs).base, scene.runs, "zero_shot")
+    values = (accuracy.value if isinstance(accuracy, Mean) else accuracy for accuracy in zero)
+    body: list[Sequence[Value]] = [("zero-shot", *values)]
+    columns_of = {method: [sides] for method, sides in scene.methods.items()}
+    apart = _stack(body, columns_of, lambda sides: with_average(score(sides[0]).base, sides[0], "accuracy"))
+    notes = [
+        spread_note(scene.runs),
+        "The average is over the targets, the source left out. Bold: the best of each column.",
+        *([TCP] if any(run["config"]["method"] == "tcp" for run in scene.runs) else []),
+        *uneven_sides(scene.methods),
+    ]
     heads = ((scene.dataset, "source"), *((name, "targets") for name in (*targets, "average")))
     columns = (METHOD, *(Column(name, group, rivals=str(k)) for k, (name, group) in enumerate(heads, 1)))
     title = f"{PUBLISHED_AVERAGES[protocol][0]} from {scene}: accuracy in percent"
     return make_table(f"{protocol}-{scene.slug}", protocol, title, columns, body, notes, apart=apart)
-
-
-def _on(targets: Iterable[str], runs: Sequence[Result], key: str) -> list[Mean | None]:
-    return [mean((run["targets"] or {}).get(target, {}).get(key) for run in runs) for target in targets]
-
-
-def _with_average(source: Mean | None, *targets: Mean | None) -> Sequence[Value]:
-    """Return accuracies with the average over the targets, empty unless all of them were measured."""
-    measured = [target.value for target in targets if target]
-    average = mean(measured) if len(measured) == len(targets) else None
-    return source, *targets, average and average.value
 
 
 def _published_targets(protocol: str) -> Table:
@@ -437,15 +431,12 @@ def sweeps(results: ResultSet) -> Iterator[Table]:
     for run in results.of("custom"):
         groups.setdefault((run.folder, run.backbone, run.dataset), []).append(run)
     for (folder, backbone, dataset), every in groups.items():
-        rows: dict[str, list[Result]] = {}
-        for run in every:
-            rows.setdefault(run.name, []).append(run)
+        rows = {name: [run for run in every if run.name == name] for name in dict.fromkeys(run.name for run in every)}
         settings = _shown_settings([runs[0] for runs in rows.values()])
         body: list[Sequence[Value]] = [("zero-shot", *("" for _ in settings), *zero_shot(every).measures(), "", "")]
         for name, runs in rows.items():
-            scored, relations = score(runs), mean((run["relations"] or {}).get("after") for run in runs)
-            shown = (_setting_text(runs[0].settings.get(key)) for key in settings)
-            body.append((name, *shown, *scored.measures(), relations, seeds_text(scored.seeds)))
+            scored, shown = score(runs), (_setting_text(runs[0].settings.get(key)) for key in settings)
+            body.append((name, *shown, *scored.measures(), relations(runs), seeds_text(scored.seeds)))
         columns = (
             Column("run", text=True),
             *(Column(key, "settings", text=True) for key in settings),
@@ -495,47 +486,43 @@ BESIDE_COLUMNS = (
     *(Column(name, group, digits=1 + (group == "published")) for group in ORIGINS for name in ("base", "new", "H")),
     *(Column(name, "H above zero-shot") for name in ORIGINS),
 )
-Ours = Mapping[str, tuple[Score | None, Score | None]]
-"""Our scores without SAR and with it by method."""
 
 
 def beside_published(results: ResultSet) -> list[Table]:
     """Return a table for each dataset with published figures, after the averages over the field's eleven."""
     runs = [run for run in results.of("base-to-new") if comparable(run)]
-    groups = {scene: rows for scene, rows in grouped(runs).items() if scene.shots == 16}
-    tables = [_beside(scene, rows) for scene, rows in groups.items() if published.of_dataset(scene.dataset)]
+    scenes = [scene for scene in grouped(runs) if scene.shots == 16]
+    tables = [_beside(scene) for scene in scenes if published.of_dataset(scene.dataset)]
     tables = [dataclasses.replace(table, folded=len(tables) > 2) for table in tables]
-    for (backbone, _), scenes in by_setting(groups).items():
-        tables.insert(0, _beside_average(backbone, scenes))
+    for (backbone, _), of_backbone in by_setting(scenes).items():
+        tables.insert(0, _beside_average(backbone, of_backbone))
     return tables
 
 
-def _beside(scene: Scene, rows: Rows) -> Table:
+def _beside(scene: Scene) -> Table:
     figures = published.of_dataset(scene.dataset)
     theirs = {name: (f.base, f.new, harmonic_mean(f.base, f.new) or 0.0) for name, f in figures.items()}
-    ours = {
-        m: (score(without), score(with_sar) if with_sar else None) for m, (without, with_sar) in pairs(rows).items()
-    }
     title = f"Published figures on {scene.dataset} beside ours, 16 shots, {scene.backbone}, in percent"
     sources = dict.fromkeys(figure.source for figure in figures.values())
-    notes = (_backbones(all_runs(rows)), f"Sources: {'; '.join(sources)}.", NO_SAR)
-    body = _beside_rows(theirs, ours, zero_shot(all_runs(rows)))
+    notes = (_backbones(scene.runs), f"Sources: {'; '.join(sources)}.", NO_SAR)
+    ours = {method: tuple(score(side) if side else None for side in sides) for method, sides in scene.methods.items()}
+    body = _beside_rows(theirs, ours, zero_shot(scene.runs))
     return make_table(f"published-{scene.slug}", "published", title, BESIDE_COLUMNS, body.values(), notes)
 
 
-def _beside_average(backbone: str, scenes: Groups) -> Table:
+def _beside_average(backbone: str, scenes: Sequence[Scene]) -> Table:
     content = published.load()
     theirs = {method: tuple(entry["scores"]) for method, entry in content["averages"].items()}
-    of_eleven = {scene: rows for scene, rows in scenes.items() if scene.dataset in content["datasets"]}
-    missing = len(content["datasets"]) - len({scene.dataset for scene in of_eleven})
+    of_eleven = [scene for scene in scenes if scene.dataset in content["datasets"]]
+    missing = len(content["datasets"]) - len(of_eleven)
     columns: Sequence[Column] = (*BESIDE_COLUMNS, Column("source", text=True))
     if missing:
         body, beside = _beside_rows(theirs, {}, None), ""
         state = f"Ours cannot stand beside: {missing} of the 11 datasets were not run."
     else:
-        zero = over_datasets(zero_shot(all_runs(rows)) for rows in of_eleven.values())
-        body, beside = _beside_rows(theirs, on_all(of_eleven.values()), zero), f", beside ours under {backbone}"
-        state = _backbones([run for rows in scenes.values() for run in all_runs(rows)])
+        zero = over_datasets(zero_shot(scene.runs) for scene in of_eleven)
+        body, beside = _beside_rows(theirs, on_all(of_eleven), zero), f", beside ours under {backbone}"
+        state = _backbones([run for scene in scenes for run in scene.runs])
     sources = {published.label(method): entry["source"] for method, entry in content["averages"].items()}
     rows = [(*row, sources.get(name, "")) for name, row in body.items()]
     if missing:
@@ -557,10 +544,17 @@ def _backbones(runs: Iterable[Result]) -> str:
     )
 
 
-def _beside_rows(theirs: Mapping[str, Any], ours: Ours, zero: Score | None) -> dict[str, Sequence[Value]]:
+def _beside_rows(
+    theirs: Mapping[str, Any], ours: Mapping[str, Sequence[Score | None]], zero: Score | None
+) -> dict[str, Sequence[Value]]:
     """Return rows by name: the published methods, then ours that were not published.
 
     Runs of ``dept`` stand beside DePT on CoOp, which it is, in a row of their own if ``dept:coop`` was run too.
+
+    Args:
+        theirs: base, new and H by method.
+        ours: scores without SAR and with it by method.
+        zero: zero-shot.
     """
     by_key: dict[str, list[str]] = {key: [] for key in theirs}
     for method in ours:

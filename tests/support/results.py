@@ -118,9 +118,9 @@ def similarity(names: Sequence[str], base: int, handcrafted: np.ndarray, learned
 def blocks(sizes: Sequence[int], *, inside: float = 0.9, outside: float = 0.1) -> np.ndarray:
     """(C, C) cosines of names in groups."""
     kinds = np.repeat(np.arange(len(sizes)), sizes)
-    found = np.where(kinds[:, None] == kinds[None], inside, outside)
-    np.fill_diagonal(found, 1.0)
-    return found
+    cosines = np.where(kinds[:, None] == kinds[None], inside, outside)
+    np.fill_diagonal(cosines, 1.0)
+    return cosines
 
 
 def sample(folder: Path) -> None:
@@ -130,21 +130,11 @@ def sample(folder: Path) -> None:
     for sar, moved in ((False, 0.5), (True, 0.2)):
         learned = hand.copy()
         learned[0, 1] = learned[1, 0] = hand[0, 1] - moved
-        found = similarity(names, 6, hand, learned)
-        for method, shift in (("coop", 0), ("kgcoop", 2)):
-            name = method + ("+sar" if sar else "")
-            for seed in (1, 2):
-                gain = 3 if sar else 0
-                b2n = result(
-                    name,
-                    seed=seed,
-                    base=80 - gain + shift,
-                    new=50.0 + gain + seed,
-                    similarities=found,
-                    open_=(70.0, 40.0),
-                )
-                write(folder / "b2n", b2n)
-        name = "coop+sar" if sar else "coop"
+        name, gain = ("coop+sar", 3) if sar else ("coop", 0)
+        for seed in (1, 2):
+            alike = similarity(names, 6, hand, learned)
+            accuracies_of = {"base": 80.0 - gain, "new": 50.0 + gain + seed, "open_": (70.0, 40.0)}
+            write(folder / "b2n", result(name, seed=seed, similarities=alike, **accuracies_of))
         for shots in (1, 4):
             few = {"protocol": "few-shot", "new": None, "zero_shot": (60.0, None)}
             write(folder, result(name, shots=shots, base=60.0 + shots, **few))

@@ -96,14 +96,14 @@ def novel_names(photos: str, **options: Any) -> None:
         exclude=options["exclude_eval_names"],
         template=template,
     )
-    told = _told(names, excluded=options["exclude_eval_names"])
+    counts = _counts(names, excluded=options["exclude_eval_names"])
     for line in (
         *(f"Warning: {text}" for text in names.warnings),
-        f"{data.name}: {len(base)} trained classes, {told}",
+        f"{data.name}: {len(base)} trained classes, {counts}",
     ):
         click.echo(one_line(line), err=True)
     if options["out"]:
-        _write(names, options["out"], f"{data.name}, seed {options['seed']}: {told}")
+        _write(names, options["out"], f"{data.name}, seed {options['seed']}: {counts}")
     if options["form"] == "json":
         about = {"dataset": data.name, "protocol": chosen.protocol, "base": base, "new": new}
         click.echo(json.dumps(about | names.summary | {"names": names.names}, ensure_ascii=False))
@@ -111,7 +111,7 @@ def novel_names(photos: str, **options: Any) -> None:
         click.echo("".join(f"{name}\n" for name in names.names), nl=False)
 
 
-def _told(names: NovelNames, *, excluded: bool) -> str:
+def _counts(names: NovelNames, *, excluded: bool) -> str:
     from sar_train.novel_names.gather import overlap_told
 
     source = f"{names.source} ({names.model})" if names.model else names.source

@@ -104,11 +104,11 @@ def pack(folder: Path) -> None:
     results alike, and a loose one wins over a packed one of the same name; a sweep goes on writing a file for each run,
     and pack takes these in when it is called again. `xz -dc DIR/results.jsonl.xz` prints the lines.
     """
-    from sar_train.report.packed import pack as pack_all
+    from sar_train.report import packed
 
-    done = pack_all(folder, _warn)
-    size = done.archive.stat().st_size / 1e3
-    click.echo(f"{done.archive}: {done.runs:,} runs, {done.added:,} of them added now, {size:,.0f} kB")
+    runs, added = packed.pack(folder, _warn)
+    archive = folder / packed.ARCHIVE
+    click.echo(f"{archive}: {runs:,} runs, {added:,} of them added now, {archive.stat().st_size / 1e3:,.0f} kB")
 
 
 def _warn(line: str) -> None:

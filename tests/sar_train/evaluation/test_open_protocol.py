@@ -13,6 +13,7 @@ from sar_train.evaluation import open_protocol as module
 from sar_train.evaluation.open_protocol import CURVE_POINTS, Curve, OpenMeasures, open_protocol
 
 Rows = Sequence[Sequence[float]]
+AREAS = ("auroc", "openworld_auc", "ausuc")
 
 
 def best(row: Sequence[float], classes: range) -> int:
@@ -41,8 +42,8 @@ def by_loops(logits: Rows, labels: Sequence[int], n_base: int, weight: Callable[
         return best(moved(i, offset), every) == labels[i]
 
     def among_own(i: int) -> bool:
-        own = range(n_base) if labels[i] < n_base else range(n_base, len(every))
-        return best(logits[i], own) == labels[i]
+        side = range(n_base) if labels[i] < n_base else range(n_base, len(every))
+        return best(logits[i], side) == labels[i]
 
     def pairs(value: Callable[[int, int], float]) -> float:
         total = sum(weight(i) * weight(j) for i in sides[0] for j in sides[1])
@@ -64,15 +65,8 @@ def by_loops(logits: Rows, labels: Sequence[int], n_base: int, weight: Callable[
     ]
 
 
-def values(found: OpenMeasures) -> list[float | None]:
-    return [
-        found.base_accuracy,
-        found.new_accuracy,
-        found.accuracy,
-        found.auroc,
-        found.openworld_auc,
-        found.ausuc,
-    ]
+def values(measures: OpenMeasures) -> list[float | None]:
+    return [getattr(measures, key) for key in ("base_accuracy", "new_accuracy", "accuracy", *AREAS)]
 
 
 @pytest.mark.parametrize("whole", [False, True], ids=["no ties", "many ties"])
@@ -83,13 +77,13 @@ def test_every_measure_is_what_loops_count(seed: int, whole: bool) -> None:
     labels = rng.choice(n_classes, 60, p=[0.3, 0.1, 0.1, 0.05, 0.25, 0.15, 0.05])
     logits = rng.normal(size=(60, n_classes)) + 1.5 * np.eye(n_classes)[labels]
     logits = logits.round() if whole else logits
-    found = open_protocol(logits, labels, n_base)
+    protocol = open_protocol(logits, labels, n_base)
     counts = [int((labels == c).sum()) for c in range(n_classes)]
     rows, truth = logits.tolist(), labels.tolist()
-    for measures, weight in ((found.images, lambda i: 1.0), (found.per_class, lambda i: 1 / counts[truth[i]])):
+    for measures, weight in ((protocol.images, lambda i: 1.0), (protocol.per_class, lambda i: 1 / counts[truth[i]])):
         assert values(measures) == pytest.approx(by_loops(rows, truth, n_base, weight), abs=1e-9)
-    assert found.images.harmonic_mean == pytest.approx(
-        2 / (1 / found.images.base_accuracy + 1 / found.images.new_accuracy)
+    assert protocol.images.harmonic_mean == pytest.approx(
+        2 / (1 / protocol.images.base_accuracy + 1 / protocol.images.new_accuracy)
     )
 
 
@@ -97,36 +91,34 @@ def test_classes_count_the_same_however_many_images_they_have() -> None:
     labels = [0] * 9 + [1] + [2] * 4 + [3]
     right = np.eye(4)[labels]
     right[:9] = [0, 0, 1, 0]  # all of class 0 go to a new class
-    found = open_protocol(right, labels, 2)
-    assert (found.images.base_accuracy, found.per_class.base_accuracy) == (10, 50)
-    assert (found.images.accuracy, found.per_class.accuracy) == (pytest.approx(100 * 6 / 15), 75)
-    assert found.images.new_accuracy == found.per_class.new_accuracy == 100
+    protocol = open_protocol(right, labels, 2)
+    assert (protocol.images.base_accuracy, protocol.per_class.base_accuracy) == (10, 50)
+    assert (protocol.images.accuracy, protocol.per_class.accuracy) == (pytest.approx(100 * 6 / 15), 75)
+    assert protocol.images.new_accuracy == protocol.per_class.new_accuracy == 100
 
 
 def test_normal_margins_have_the_area_of_the_normal_distribution() -> None:
     """With one class a side, margins N(d, 1) and N(-d, 1): AUROC = OpenworldAUC = AUSUC = Phi(d sqrt 2)."""
     d, n, rng = 0.5, 20_000, np.random.default_rng(0)
     margin = np.concatenate([rng.normal(d, 1, n), rng.normal(-d, 1, n)])
-    found = open_protocol(np.stack([margin, 0 * margin], axis=1), np.repeat([0, 1], n), 1).images
+    measures = open_protocol(np.stack([margin, 0 * margin], axis=1), np.repeat([0, 1], n), 1).images
     expected = 0.5 * (1 + math.erf(d))  # Phi(x) = (1 + erf(x / sqrt 2)) / 2
-    assert [found.auroc, found.openworld_auc, found.ausuc] == pytest.approx([expected] * 3, abs=0.005)
-    assert found.auroc == found.openworld_auc == found.ausuc
+    assert [measures.auroc, measures.openworld_auc, measures.ausuc] == pytest.approx([expected] * 3, abs=0.005)
+    assert measures.auroc == measures.openworld_auc == measures.ausuc
 
 
 def test_equal_scores_are_a_coin_toss_between_sides() -> None:
-    found = open_protocol(np.zeros((8, 4)), [0, 1, 2, 3] * 2, 2).images
-    assert (found.base_accuracy, found.new_accuracy, found.accuracy) == (50, 0, 25)  # the first class takes all
-    assert found.auroc == 0.5
-    assert found.openworld_auc == found.ausuc == 0.5 * 0.5 * 0.5
-    assert found.curve == Curve([50, 0], [0, 50])
+    measures = open_protocol(np.zeros((8, 4)), [0, 1, 2, 3] * 2, 2).images
+    assert values(measures) == [50, 0, 25, 0.5, 0.125, 0.125]  # the first class takes all
+    assert measures.curve == Curve([50, 0], [0, 50])
 
 
 def test_sides_apart_are_a_full_area_and_sides_mixed_up_are_none() -> None:
     labels = np.repeat([0, 1], 5)
-    good = open_protocol(np.eye(2)[labels], labels, 1).images
-    assert (good.harmonic_mean, good.auroc, good.openworld_auc, good.ausuc) == (100, 1, 1, 1)
-    bad = open_protocol(np.eye(2)[1 - labels], labels, 1).images
-    assert (bad.harmonic_mean, bad.auroc, bad.openworld_auc, bad.ausuc) == (0, 0, 0, 0)
+    for predicted, right in ((labels, 1), (1 - labels, 0)):
+        measures = open_protocol(np.eye(2)[predicted], labels, 1).images
+        assert values(measures) == [100 * right] * 3 + [right] * 3
+        assert measures.harmonic_mean == 100 * right
 
 
 def test_large_logits_do_not_tie_where_probabilities_round_to_one() -> None:
@@ -135,14 +127,11 @@ def test_large_logits_do_not_tie_where_probabilities_round_to_one() -> None:
     assert open_protocol(logits, [1, 0], 1).images.auroc == 0
 
 
-@pytest.mark.parametrize(("labels", "side"), [([0, 1, 1], "base"), ([2, 2, 3], "new")])
-def test_a_side_without_images_has_no_measures_of_two_sides(labels: list[int], side: str) -> None:
-    found = open_protocol(np.eye(4)[labels], labels, 2)
-    for measures in (found.images, found.per_class):
-        assert measures.accuracy == 100
-        assert (measures.base_accuracy, measures.new_accuracy) == ((100, None) if side == "base" else (None, 100))
-        assert [measures.harmonic_mean, measures.auroc, measures.openworld_auc, measures.ausuc] == [None] * 4
-        assert measures.curve is None
+@pytest.mark.parametrize(("labels", "base", "new"), [([0, 1, 1], 100, None), ([2, 2, 3], None, 100)])
+def test_a_side_without_images_has_no_measures_of_two_sides(labels: list[int], base: object, new: object) -> None:
+    for measures in vars(open_protocol(np.eye(4)[labels], labels, 2)).values():
+        assert values(measures) == [base, new, 100, None, None, None]
+        assert measures.harmonic_mean is measures.curve is None
 
 
 def test_a_side_without_classes_and_no_images_at_all_are_measured_too() -> None:
@@ -156,37 +145,26 @@ def test_a_long_curve_keeps_its_ends_its_shape_and_its_exact_area(monkeypatch: p
     rng, n = np.random.default_rng(4), 9000  # more images than are ranked at once
     labels = rng.integers(0, 10, n)
     logits = (rng.normal(size=(n, 10)) + 2 * np.eye(10)[labels]).astype(np.float32)
-    found = open_protocol(logits, labels, 5).images
+    measures = open_protocol(logits, labels, 5).images
     monkeypatch.setattr(module, "CURVE_POINTS", n)
     full = open_protocol(logits, labels, 5).images
-    assert found.curve is not None
+    assert measures.curve is not None
     assert full.curve is not None
-    base, new = np.array(found.curve.base), np.array(found.curve.new)
+    base, new = np.array(measures.curve.base), np.array(measures.curve.new)
     assert len(base) == len(new) <= CURVE_POINTS < len(full.curve.base)
-    assert (found.curve.base, found.curve.new) == (base.round(2).tolist(), new.round(2).tolist())
-    assert found.ausuc == full.ausuc
+    assert (measures.curve.base, measures.curve.new) == (base.round(2).tolist(), new.round(2).tolist())
+    assert measures.ausuc == full.ausuc
     assert (np.diff(base) <= 0).all()
     assert (np.diff(new) >= 0).all()
-    assert -np.trapezoid(new, base) / 1e4 == pytest.approx(found.ausuc, abs=1e-3)
-    known, others = labels < 5, labels >= 5
+    assert -np.trapezoid(new, base) / 1e4 == pytest.approx(measures.ausuc, abs=1e-3)
+    base_images, new_images = labels < 5, labels >= 5
     alone = [
-        np.mean(logits[known, :5].argmax(1) == labels[known]),
-        np.mean(logits[others, 5:].argmax(1) == labels[others] - 5),
+        np.mean(logits[base_images, :5].argmax(1) == labels[base_images]),
+        np.mean(logits[new_images, 5:].argmax(1) == labels[new_images] - 5),
     ]
     assert [base[0], new[0], base[-1], new[-1]] == pytest.approx([100 * alone[0], 0, 0, 100 * alone[1]], abs=0.006)
 
 
-@pytest.mark.parametrize(
-    ("logits", "labels", "n_base"),
-    [
-        (np.zeros(3), [0, 1, 2], 1),
-        (np.zeros((3, 2)), [0, 1], 1),
-        (np.zeros((2, 2)), [0, 2], 1),
-        (np.zeros((2, 2)), [0, -1], 1),
-        (np.zeros((2, 2)), [0, 1], 3),
-        (np.full((2, 2), np.nan), [0, 1], 1),
-    ],
-)
-def test_what_does_not_fit_is_refused(logits: np.ndarray, labels: list[int], n_base: int) -> None:
-    with pytest.raises(ValueError, match="expected"):
-        open_protocol(logits, labels, n_base)
+def test_logits_that_are_no_numbers_are_refused() -> None:
+    with pytest.raises(ValueError, match="expected numbers"):
+        open_protocol(np.full((2, 2), np.nan), [0, 1], 1)

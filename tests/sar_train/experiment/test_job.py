@@ -49,32 +49,34 @@ def test_other_settings_give_another_file(other: Job) -> None:
 
 def test_other_photos_in_a_folder_give_another_file(tmp_path: Path) -> None:
     """A sweep would take a result for done that was made of photos that are no longer there."""
-    photo = tmp_path / "photos" / "cat" / "a.jpg"
-    photo.parent.mkdir(parents=True)
-    photo.write_bytes(b"1")
-    (tmp_path / "photos" / ".hidden").write_bytes(b"")
+    photos = tmp_path / "photos"
+    (photos / "cat").mkdir(parents=True)
 
-    def keys() -> list[str]:
+    def keys() -> tuple[str, ...]:
         contents.cache_clear()  # as in another process
         over = dataclasses.replace(JOB, targets=("photos",), config=dataclasses.replace(BASIC, data_root=str(tmp_path)))
         learned = with_config(data="photos", data_root=str(tmp_path))
-        return [learned.key(CODE), over.key(CODE), learned.key(CODE, with_photos=False)]
+        return learned.key(CODE), over.key(CODE), learned.key(CODE, with_photos=False)
 
-    found = [keys()]
-    os.utime(photo, ns=(1, 1))
-    (tmp_path / "photos" / ".hidden").write_bytes(b"more")
-    assert keys() == found[0]
-    photo.with_name("b.jpg").write_bytes(b"1")
-    found.append(keys())
-    photo.write_bytes(b"12")
-    found.append(keys())
-    (tmp_path / "photos" / "metadata.csv").write_text("a.jpg,cat")
-    found.append(keys())
-    (tmp_path / "photos" / "metadata.csv").write_text("a.jpg,dog")
-    found.append(keys())
-    learned_from, evaluated_on, plain = zip(*found, strict=True)
-    assert len(set(learned_from)) == len(set(evaluated_on)) == len(found)
-    assert len(set(plain)) == 1
+    def change(name: str, text: str) -> None:
+        (photos / name).write_text(text)
+
+    change("cat/a.jpg", "1")
+    change(".hidden", "")
+    changes = [keys()]
+    os.utime(photos / "cat" / "a.jpg", ns=(1, 1))
+    change(".hidden", "more")
+    assert keys() == changes[0]
+    for name, text in (
+        ("cat/b.jpg", "1"),
+        ("cat/a.jpg", "12"),
+        ("metadata.csv", "a.jpg,cat"),
+        ("metadata.csv", "a.jpg,dog"),
+    ):
+        change(name, text)
+        changes.append(keys())
+    learned, evaluated, plain = (set(column) for column in zip(*changes, strict=True))
+    assert (len(learned), len(evaluated), len(plain)) == (5, 5, 1)
 
 
 @pytest.mark.parametrize("below", [True, False])
@@ -87,30 +89,18 @@ def test_another_file_of_a_target_gives_another_file(tmp_path: Path, below: bool
         config = dataclasses.replace(BASIC, data_root=root)
         return dataclasses.replace(JOB, targets=(target,), config=config).key(CODE)
 
-    assert key("path,label\na.jpg,cat\n") == key("path,label\na.jpg,cat\n")
-    assert key("path,label\na.jpg,cat\n") != key("path,label\na.jpg,cow\n")
+    cat, again, cow = (key(f"path,label\na.jpg,{name}\n") for name in ("cat", "cat", "cow"))
+    assert cat == again != cow
 
 
-def test_other_code_gives_another_file() -> None:
-    assert JOB.path(CODE) != JOB.path("f" * 16)
-    assert JOB.path(CODE) != JOB.path(None)
-
-
-@pytest.mark.parametrize(
-    "same",
-    [
-        with_config(data_root="/somewhere", cache_dir="/tmp/cache", device="cuda"),  # noqa: S108
-        with_config(sections={"coop": {"n_ctx": 8, "position": "end"}, "sar": {"weight": "0.5"}}),
-    ],
-)
-def test_places_and_spelled_out_defaults_do_not(same: Job) -> None:
-    assert same.key(CODE) == JOB.key(CODE)
-
-
-def test_without_sar_its_settings_do_not_count() -> None:
+def test_other_code_gives_another_file_and_places_and_spelled_out_defaults_do_not() -> None:
+    assert len({JOB.path(code) for code in (CODE, "f" * 16, None)}) == 3
+    sections = {"coop": {"n_ctx": 8, "position": "end"}, "sar": {"weight": "0.5"}}
+    for same in (with_config(data_root="/somewhere", cache_dir="cache", device="cuda"), with_config(sections=sections)):
+        assert same.key(CODE) == JOB.key(CODE)
     plain = with_config(sar=False, sections={"coop": {"n_ctx": 8}})
-    other = with_config(sar=False, novel="words", novel_count=7, sections={"coop": {"n_ctx": 8}, "sar": {"tau": 0.5}})
-    assert plain.key(CODE) == other.key(CODE)
+    of_sar = {"novel": "words", "novel_count": 7, "sections": {"coop": {"n_ctx": 8}, "sar": {"tau": 0.5}}}
+    assert with_config(sar=False, **of_sar).key(CODE) == plain.key(CODE)
 
 
 def test_stems_are_readable() -> None:

@@ -9,51 +9,53 @@ from support.regularisers import seven
 
 from sar_train.clip import mini
 from sar_train.errors import ConfigError
-from sar_train.experiment.plan import ELEVEN, VARIANTS, Grid, chosen_methods, jobs, read_spec
+from sar_train.experiment.plan import ELEVEN, VARIANTS, Grid, Modes, chosen_methods, jobs, read_spec
 from sar_train.methods.base import methods
 
 
 def test_a_grid_is_run_in_full_and_in_order() -> None:
-    grid = Grid(methods=("coop", "dept:kgcoop"), datasets=("a", "b"), seeds=(1, 2), shots=(4, 16))
-    found = jobs("base-to-new", grid)
-    assert len(found) == 2 * 2 * 2 * 2 * 2
+    grid = Grid(("coop", "dept:kgcoop"), ("a", "b"), seeds=(1, 2), shots=(4, 16), targets=("c",))
+    runs = jobs("base-to-new", grid)
     names = ["coop", "coop+sar", "dept:kgcoop", "dept:kgcoop+sar"]
-    first = [(j.config.data, j.config.seed, j.config.shots, j.name) for j in found[:8]]
-    assert first == [("a", 1, shots, name) for shots in (4, 16) for name in names]
-    assert len({job.path("x") for job in found}) == len(found)
+    assert [(run.config.data, run.config.seed, run.config.shots, run.name) for run in runs] == [
+        (data, seed, shots, name) for data in ("a", "b") for seed in (1, 2) for shots in (4, 16) for name in names
+    ]
+    assert len({run.path("x") for run in runs}) == len(runs)
+    assert {(run.config.protocol, run.targets) for run in runs} == {("base-to-new", ("c",))}
 
 
-def test_modes_and_protocols() -> None:
-    for modes, expected in (("both", [False, True]), ("on", [True]), ("off", [False])):
-        found = jobs("few-shot", Grid(("coop",), ("a",), (1,), modes))
-        assert [job.config.sar for job in found] == expected
-        assert {job.config.protocol for job in found} == {"all"}
-    (job,) = jobs("base-to-new", Grid(("coop",), ("a",), (1,), "off"))
-    assert job.config.protocol == "base-to-new"
+@pytest.mark.parametrize(("modes", "sar"), [("both", [False, True]), ("on", [True]), ("off", [False])])
+def test_modes(modes: Modes, sar: list[bool]) -> None:
+    runs = jobs("few-shot", Grid(("coop",), ("a",), (1,), modes))
+    assert [(run.config.sar, run.config.protocol) for run in runs] == [(one, "all") for one in sar]
 
 
 def test_all_means_what_the_backbone_can_train_and_the_eleven() -> None:
     assert {"coop", "tcp"} <= set(chosen_methods(("all",), mini.NAME))
     assert not {"maple", "promptsrc"} & set(chosen_methods(("all",), mini.NAME))
     assert chosen_methods(("all",), mini.VIT_NAME) == list(methods.entries)
-    found = jobs("base-to-new", Grid(("coop",), ("all",), (1,), "off"))
-    assert tuple(job.config.data for job in found) == ELEVEN
+    runs = jobs("base-to-new", Grid(("coop",), ("all",), (1,), "off"))
+    assert tuple(run.config.data for run in runs) == ELEVEN
     assert (len(ELEVEN), len(VARIANTS)) == (11, 4)
 
 
-def test_later_layers_win() -> None:
+def test_later_layers_win_and_settings_of_one_method_leave_the_others_alone() -> None:
     grid = Grid(
-        methods=("coop",),
-        datasets=("imagenet",),
+        methods=("coop", "kgcoop"),
+        datasets=("a",),
         seeds=(1,),
         common={"epochs": 7, "sar": {"tau": 0.5, "weight": 1.0}},
         per_method={"coop": {"sar": {"weight": 2.0}}, "maple": {"sar": {"weight": 9.0}}},
-        overrides={"sar": {"tau": "0.6"}},
+        overrides={"sar": {"tau": "0.6"}, "coop": {"n_ctx": "8"}},
     )
-    without, with_sar = jobs("base-to-new", grid)
-    assert with_sar.config.epochs == 7
-    assert with_sar.config.sections["sar"] == {"tau": "0.6", "weight": 2.0}
-    assert "sar" not in without.config.sections
+    runs = jobs("base-to-new", grid)
+    assert {run.config.epochs for run in runs} == {7}
+    assert [run.config.sections for run in runs] == [
+        {"coop": {"n_ctx": "8"}},
+        {"coop": {"n_ctx": "8"}, "sar": {"tau": "0.6", "weight": 2.0}},
+        {},
+        {"sar": {"tau": "0.6", "weight": 1.0}},
+    ]
 
 
 @pytest.mark.parametrize(
@@ -103,36 +105,20 @@ def test_a_papers_rate_is_scaled_for_sar_mini_only() -> None:
         assert jobs("cross-dataset", grid)[0].config.learning_rate == pytest.approx(rate)
 
 
-@pytest.mark.parametrize("grid", [Grid(("copo",), ("a",)), Grid(("coop",), ("a",), per_method={"copo": {}})])
-def test_an_unknown_method_is_named(grid: Grid) -> None:
-    with pytest.raises(ConfigError, match="'copo'.*'coop'"):
-        jobs("base-to-new", grid)
-
-
-def test_settings_of_one_method_leave_the_others_alone() -> None:
-    grid = Grid(("coop", "kgcoop"), ("a",), (1,), "both", overrides={"coop": {"n_ctx": "8"}})
-    for job in jobs("base-to-new", grid):
-        assert job.config.sections.get("coop", {}) == ({"n_ctx": "8"} if job.config.method == "coop" else {})
-        assert job.settings()
-
-
 @pytest.mark.parametrize(
-    ("grid", "said"),
+    ("grid", "words"),
     [
+        (Grid(("copo",), ("a",)), "'copo'.*'coop'"),
+        (Grid(("coop",), ("a",), per_method={"copo": {}}), "'copo'.*'coop'"),
         (Grid(("coop",), ("a",), overrides={"tcp": {"weight": 1.0}}), "tcp"),
         (Grid(("dept:kgcoop",), ("a",), per_method={"dept:kgcoop": {"kgcoop": {"weight": 3.0}}}), "kgcoop"),
         (Grid(("coop",), ("a",), common={"shots": 4}), "shots: "),
         (Grid(("coop",), ("a",), per_method={"coop": {"seed": 4}}), "seed: "),
     ],
 )
-def test_settings_that_would_do_nothing_are_refused(grid: Grid, said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_unknown_methods_and_settings_that_would_do_nothing_are_refused(grid: Grid, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
         jobs("base-to-new", grid)
-
-
-def test_targets_go_to_every_run() -> None:
-    found = jobs("domain-generalisation", Grid(("coop",), ("pacs/photo",), (1,), targets=("pacs/sketch",)))
-    assert {job.targets for job in found} == {("pacs/sketch",)}
 
 
 def write(folder: Path, text: str) -> Path:
@@ -163,7 +149,7 @@ def test_runs_come_seed_by_seed_with_common_settings(tmp_path: Path) -> None:
 
 def test_every_run_meets_every_deal_of_every_set(tmp_path: Path) -> None:
     text = """
-        deals = [1, 2]
+        deals = [0, 1]
         [common]
         shots = 8
         [[sets]]
@@ -176,19 +162,13 @@ def test_every_run_meets_every_deal_of_every_set(tmp_path: Path) -> None:
         [runs.b]
         shots = 2
     """
-    found = read_spec(write(tmp_path, text))
-    met = [(job.config.base_classes, job.config.data, job.name, job.config.shots) for job in found]
-    assert met == [
+    runs = read_spec(write(tmp_path, text))
+    assert [(run.config.base_classes, run.config.data, run.name, run.config.shots) for run in runs] == [
         (f"deal:{deal}", data, name, shots)
-        for deal in (1, 2)
+        for deal in (0, 1)
         for data, name, shots in (("demo", "a", 8), ("demo", "b", 2), ("list.csv", "a", 4), ("list.csv", "b", 2))
     ]
-    assert {job.config.base_classes for job in read_spec(write(tmp_path, "[runs.a]\ndata = 'demo'"))} == {None}
-
-
-def test_deal_0_is_a_deal_too(tmp_path: Path) -> None:
-    path = write(tmp_path, "deals = [0, 1]\n[runs.a]\ndata = 'demo'")
-    assert [job.config.base_classes for job in read_spec(path)] == ["deal:0", "deal:1"]
+    assert {run.config.base_classes for run in read_spec(write(tmp_path, "[runs.a]\ndata = 'demo'"))} == {None}
 
 
 def test_a_grid_takes_the_regulariser_that_has_settings() -> None:
@@ -204,14 +184,14 @@ def test_a_grid_takes_the_regulariser_that_has_settings() -> None:
 
 def test_a_setting_that_no_run_of_a_sweep_uses_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path, "[runs.a]\ndata = 'demo'\nmethod = 'tcp'\n[runs.b]\ndata = 'demo'")
-    own = [job.config.sections for job in read_spec(path, {"tcp": {"weight": 3}})]
-    assert own == [{"tcp": {"weight": 3}}, {}]
+    sections = [job.config.sections for job in read_spec(path, {"tcp": {"weight": 3}})]
+    assert sections == [{"tcp": {"weight": 3}}, {}]
     with pytest.raises(ConfigError, match=r"settings for kgcoop, but no run of .* uses them"):
         read_spec(path, {"tcp": {"weight": 3}, "kgcoop": {"weight": 3}})
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "words"),
     [
         ("seeds = [1]", r"no \[runs.NAME\]"),
         ("seed = 1\n[runs.a]\ndata = 'demo'", "unknown seed"),
@@ -232,6 +212,6 @@ def test_a_setting_that_no_run_of_a_sweep_uses_is_refused(tmp_path: Path) -> Non
         ("[runs.a", "TOML"),
     ],
 )
-def test_mistakes_are_named(tmp_path: Path, text: str, said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_mistakes_are_named(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
         read_spec(write(tmp_path, text))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 
 from sar_train.config.run import RunConfig
@@ -49,10 +47,8 @@ def test_sar_image_prompts_and_classes_take_memory() -> None:
 
 
 def test_a_faster_card_is_never_slower() -> None:
-    jobs = [job(method, seed=seed) for method in ("coop", "maple") for seed in (1, 2)]
-    found = reckon([dataclasses.replace(one) for one in jobs])
-    assert found.runs == 4
-    assert found.hours["H100"] <= found.hours["A100"]
-    assert "estimated, not measured" in str(found)
-    assert "0 h" not in str(found)
-    assert " min on one H100" in str(found)
+    reckoned = reckon([job(method, seed=seed) for method in ("coop", "maple") for seed in (1, 2)])
+    assert reckoned.hours["H100"] <= reckoned.hours["A100"]
+    assert str(reckoned).startswith("4 runs, ")
+    assert "estimated, not measured" in str(reckoned)
+    assert " min on one H100" in str(reckoned)

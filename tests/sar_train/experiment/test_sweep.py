@@ -21,167 +21,160 @@ from sar_train.experiment import code, sweep
 from sar_train.experiment.job import Job
 from sar_train.experiment.plan import read_spec
 from sar_train.experiment.pools import JobOutcome, Task
-from sar_train.experiment.sweep import as_json, find_result, run_sweep
-from sar_train.report.packed import pack
+from sar_train.experiment.sweep import Sweep, as_json, find_result, run_sweep
+from sar_train.report.packed import ARCHIVE, pack
 from sar_train.report.results import read
 from sar_train.report.table import to_markdown
 from sar_train.report.tables import closing_tables
 
-
-@pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
-    return write_blobs(tmp_path_factory.mktemp("blobs"))
-
-
-def grid(config: RunConfig) -> list[Job]:
-    return [
-        job(config, "kgcoop+sar" if sar else "kgcoop", method="kgcoop", seed=s, sar=sar)
-        for s in (1, 2)
-        for sar in (False, True)
-    ]
-
-
-def numbers(out: Path) -> dict[str, Any]:
-    """What counts of every result: all but times and memory."""
-    found = {}
-    for path in out.rglob("*.json"):
-        content = json.loads(path.read_text())
-        content.pop("timing"), content.pop("peak_memory_mib"), content.pop("finished")
-        found[path.relative_to(out).as_posix()] = content
-    return found
+DIGEST = code.identity()["digest"]
+OTHER = "0" * 16
+"""The digest of other code."""
 
 
 def silent(text: str) -> None:
     del text
 
 
-def test_a_sweep_leaves_a_json_and_a_toml_file_a_run(config: RunConfig, tmp_path: Path) -> None:
-    told: list[str] = []
-    done = run_sweep(grid(config), tmp_path, here, told.append)
-    assert len(done.results) == 4
-    assert not done.failed
-    names = listing(done.results[0].parent)
-    assert sorted(Path(name).suffix for name in names) == [".json"] * 4 + [".toml"] * 4
+@pytest.fixture(scope="module")
+def grid(tmp_path_factory: pytest.TempPathFactory) -> list[Job]:
+    config = write_blobs(tmp_path_factory.mktemp("blobs"))
+    return [
+        job(config, "kgcoop+sar" if sar else "kgcoop", method="kgcoop", seed=seed, sar=sar)
+        for seed in (1, 2)
+        for sar in (False, True)
+    ]
+
+
+@pytest.fixture(scope="module")
+def whole(grid: list[Job], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Sweep, list[str]]:
+    """Return the folder of a sweep that ran through, its outcome and what it said."""
+    out, lines = tmp_path_factory.mktemp("whole"), list[str]()
+    return out, run_sweep(grid, out, here, lines.append, keep_prompts=True), lines
+
+
+@pytest.fixture
+def first(grid: list[Job], whole: tuple[Path, Sweep, list[str]], tmp_path: Path) -> Path:
+    """Return the result of the first run alone, in a folder of its own, without its prompts."""
+    path = tmp_path / "out" / grid[0].path(DIGEST)
+    path.parent.mkdir(parents=True)
+    for ending in (".json", ".toml"):
+        shutil.copy((whole[0] / grid[0].path(DIGEST)).with_suffix(ending), path.with_suffix(ending))
+    return path
+
+
+def by_other_code(result: Path, run: Job, out: Path) -> Path:
+    """Move a result to where other code would have left it, saying so."""
+    content = json.loads(result.read_text())
+    content["code"]["digest"], content["key"] = OTHER, run.key(OTHER)
+    path = out / run.path(OTHER)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+    result.with_suffix(".toml").rename(path.with_suffix(".toml"))
+    result.unlink()
+    return path
+
+
+def numbers(out: Path) -> dict[str, Any]:
+    """Return what counts of every result: all but times and memory."""
+    results = {path.relative_to(out).as_posix(): json.loads(path.read_text()) for path in out.glob("*/*.json")}
+    apart = ("timing", "peak_memory_mib", "finished")
+    return {name: {k: v for k, v in content.items() if k not in apart} for name, content in results.items()}
+
+
+def test_a_sweep_leaves_a_json_and_a_toml_file_a_run_and_its_prompts_on_request(
+    whole: tuple[Path, Sweep, list[str]],
+) -> None:
+    out, done, lines = whole
+    assert (len(done.results), done.failed) == (4, [])
+    (folder,) = out.iterdir()
+    assert sorted(path.suffix for path in folder.iterdir() if path.is_file()) == [".json"] * 4 + [".toml"] * 4
     for path in done.results:
         (again,) = read_spec(path.with_suffix(".toml"))
-        assert again.key(code.identity()["digest"]) == json.loads(path.read_text())["key"] == path.stem[-16:]
-    assert "[4/4]" in told[-1]
+        assert again.key(DIGEST) == json.loads(path.read_text())["key"] == path.stem[-16:]
+        assert listing(path.with_suffix("")) == ["fitted_statistics.safetensors", "prompts.safetensors", "record.json"]
+    assert "[4/4]" in lines[-1]
 
 
-def test_what_is_done_is_not_done_again(config: RunConfig, tmp_path: Path) -> None:
-    first = run_sweep(grid(config)[:2], tmp_path, here, silent)
-    stamps = [path.stat().st_mtime_ns for path in first.results]
-    told: list[str] = []
-    second = run_sweep(grid(config), tmp_path, here, told.append)
-    assert told[0] == "2 of 4 runs are done already"
-    assert second.results[:2] == first.results
-    assert [path.stat().st_mtime_ns for path in first.results] == stamps
-    assert len(second.results) == 4
-
-
-def test_an_interrupted_sweep_ends_with_the_same_results(config: RunConfig, tmp_path: Path) -> None:
+def test_an_interrupted_sweep_ends_with_the_same_results_and_what_is_done_is_not_done_again(
+    grid: list[Job], whole: tuple[Path, Sweep, list[str]], tmp_path: Path
+) -> None:
     def interrupted(tasks: Sequence[Task]) -> Iterator[tuple[Job, JobOutcome]]:
         yield from itertools.islice(here(tasks), 2)
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_sweep(grid(config), tmp_path / "broken", interrupted, silent)
-    assert len(numbers(tmp_path / "broken")) == 2
-    run_sweep(grid(config), tmp_path / "broken", here, silent)
-    run_sweep(grid(config), tmp_path / "whole", here, silent)
-    assert numbers(tmp_path / "broken") == numbers(tmp_path / "whole")
-    broken, whole = (closing_tables(read(tmp_path / name)) for name in ("broken", "whole"))
-    assert whole
-    assert list(map(to_markdown, broken)) == list(map(to_markdown, whole))
+        run_sweep(grid, tmp_path, interrupted, silent)
+    stamps = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/*.json")}
+    assert len(stamps) == 2
+    lines: list[str] = []
+    done = run_sweep(grid, tmp_path, here, lines.append)
+    assert lines[0] == "2 of 4 runs are done already"
+    assert set(done.results[:2]) == set(stamps)
+    assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
+    assert numbers(tmp_path) == numbers(whole[0])
+    broken, unbroken = (list(map(to_markdown, closing_tables(read(out)))) for out in (tmp_path, whole[0]))
+    assert broken == unbroken != []
 
 
-def test_a_run_that_fails_does_not_stop_the_others(config: RunConfig, tmp_path: Path) -> None:
-    bad = job(config, "bad", data=str(tmp_path / "gone" / "photos"))
-    told: list[str] = []
-    done = run_sweep([bad, *grid(config)[:1]], tmp_path / "out", here, told.append)
+def test_a_run_that_fails_does_not_stop_the_others(grid: list[Job], tmp_path: Path) -> None:
+    bad = job(grid[0].config, "bad", data=str(tmp_path / "gone" / "photos"))
+    lines: list[str] = []
+    done = run_sweep([bad, grid[0]], tmp_path / "out", here, lines.append)
     assert len(done.results) == 1
     (failure,) = done.failed
     assert "gone" in failure
-    assert "FAILED" in told[0]
+    assert "FAILED" in lines[0]
 
 
-OTHER = "0" * 16
-"""The digest of other code."""
+def test_other_code_means_another_result_unless_any_code_will_do(grid: list[Job], first: Path, tmp_path: Path) -> None:
+    run, out = grid[0], tmp_path / "out"
+    assert find_result(run, out) == first
+    assert find_result(grid[2], out, any_code=True) is None
+    old = by_other_code(first, run, out)
+    assert find_result(run, out) is None
+    assert find_result(run, out, any_code=True) == old
 
 
-def by_other_code(result: Path, one: Job, out: Path) -> Path:
-    """Move a result to where other code would have left it, saying so."""
-    content = json.loads(result.read_text())
-    content["code"]["digest"], content["key"] = OTHER, one.key(OTHER)
-    place = out / one.path(OTHER)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    place.write_text(json.dumps(content))
-    result.with_suffix(".toml").rename(place.with_suffix(".toml"))
-    result.unlink()
-    return place
-
-
-def test_other_code_means_another_result_unless_any_code_will_do(config: RunConfig, tmp_path: Path) -> None:
-    one = grid(config)[0]
-    (made,) = run_sweep([one], tmp_path, here, silent).results
-    old = by_other_code(made, one, tmp_path)
-    assert find_result(one, tmp_path) is None
-    assert find_result(one, tmp_path, any_code=True) == old
-    assert find_result(job(config, "kgcoop", method="kgcoop", seed=9, sar=False), tmp_path, any_code=True) is None
-    (new,) = run_sweep([one], tmp_path, here, silent).results
-    assert new == made != old
-    assert old.is_file()
-    assert json.loads(new.read_text())["code"] == code.identity()
+def test_a_result_that_says_something_else_than_its_name_is_not_taken(grid: list[Job], first: Path) -> None:
+    first.write_text(json.dumps(json.loads(first.read_text()) | {"key": "0" * 16}))
+    assert find_result(grid[0], first.parents[1]) is None
 
 
 def test_results_from_before_keys_covered_photos_count_for_any_code(tmp_path: Path) -> None:
     (tmp_path / "photos" / "cat").mkdir(parents=True)
-    one = Job("few-shot", "coop", RunConfig(data=str(tmp_path / "photos")))
-    path = tmp_path / one.folder / f"{one.stem}-0.json"
+    run = Job("few-shot", "coop", RunConfig(data=str(tmp_path / "photos")))
+    path = tmp_path / run.folder / f"{run.stem}-0.json"
     path.parent.mkdir()
-    path.write_text(json.dumps({"key": one.key("old", with_photos=False), "code": {"digest": "old"}}))
-    assert find_result(one, tmp_path) is None
-    assert find_result(one, tmp_path, any_code=True) == path
+    path.write_text(json.dumps({"key": run.key("old", with_photos=False), "code": {"digest": "old"}}))
+    assert find_result(run, tmp_path) is None
+    assert find_result(run, tmp_path, any_code=True) == path
 
 
-def test_packed_results_are_done(config: RunConfig, tmp_path: Path) -> None:
-    (one, two), out = grid(config)[:2], tmp_path / "out"
-    (made,) = run_sweep([one], out, here, silent).results
-    older = tmp_path / "older"
-    shutil.copytree(made.parent, older / made.parent.name)
-    archive = pack(out, silent).archive
-    assert find_result(one, out) == archive
-    assert find_result(two, out) is None
-    done = run_sweep([one, two], out, here, silent)
-    assert done.results == [archive, out / two.path(code.identity()["digest"])]
-    by_other_code(older / one.path(code.identity()["digest"]), one, older)
-    old_archive = pack(older, silent).archive
-    assert find_result(one, older) is None
-    assert find_result(one, older, any_code=True) == old_archive
-    archive.write_bytes(archive.read_bytes()[:-1])
-    with pytest.raises(DataError, match=archive.name):
-        find_result(one, out)
+def test_packed_results_are_done(grid: list[Job], first: Path, tmp_path: Path) -> None:
+    run, out, older = grid[0], tmp_path / "out", tmp_path / "older"
+    shutil.copytree(out, older)
+    pack(out, silent)
+    assert find_result(run, out) == out / ARCHIVE
+    assert find_result(grid[1], out) is None
+    assert run_sweep([run], out, here, silent).results == [out / ARCHIVE]
+    by_other_code(older / first.relative_to(out), run, older)
+    pack(older, silent)
+    assert find_result(run, older) is None
+    assert find_result(run, older, any_code=True) == older / ARCHIVE
+    (out / ARCHIVE).write_bytes((out / ARCHIVE).read_bytes()[:-1])
+    with pytest.raises(DataError, match=ARCHIVE):
+        find_result(run, out)
 
 
-def test_a_result_that_says_something_else_than_its_name_is_not_taken(config: RunConfig, tmp_path: Path) -> None:
-    one = grid(config)[0]
-    (path,) = run_sweep([one], tmp_path, here, silent).results
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"key": "0" * 16}))
-    assert find_result(one, tmp_path) is None
-
-
-def test_prompts_are_kept_on_request(config: RunConfig, tmp_path: Path) -> None:
-    (path,) = run_sweep(grid(config)[:1], tmp_path, here, silent, keep_prompts=True).results
-    assert listing(path.with_suffix("")) == ["fitted_statistics.safetensors", "prompts.safetensors", "record.json"]
-
-
-@pytest.mark.parametrize("kept", [True, False])
-def test_prompts_that_finished_runs_did_not_keep_are_told(config: RunConfig, tmp_path: Path, kept: bool) -> None:
-    runs, told = grid(config)[:1], []  # type: ignore[var-annotated]
-    run_sweep(runs, tmp_path, here, silent, keep_prompts=kept)
-    run_sweep(runs, tmp_path, here, told.append, keep_prompts=True)
-    assert [line for line in told if line.startswith("Warning: 1 of these did not keep its prompt")] == told[1:]
-    assert len(told) == 2 - kept
+def test_prompts_that_finished_runs_did_not_keep_are_told(
+    grid: list[Job], whole: tuple[Path, Sweep, list[str]], first: Path
+) -> None:
+    warning = "Warning: 1 of these did not keep its prompt; --keep-prompts with another --out runs them again"
+    for out, warnings in ((whole[0], []), (first.parents[1], [warning])):
+        lines: list[str] = []
+        run_sweep(grid[:1], out, here, lines.append, keep_prompts=True)
+        assert lines[1:] == warnings
 
 
 @pytest.mark.parametrize(
@@ -199,5 +192,5 @@ def test_json_stays_the_same_with_numbers_on_one_line(content: dict[str, Any]) -
     assert not re.search(r"\d,\n\s+-?\d", text)
 
 
-def test_time_left_is_told_in_words() -> None:
+def test_time_left_is_said_in_words() -> None:
     assert [sweep.remaining(s) for s in (0.2, 60, 600)] == ["", "; about 60 s left", "; about 10 min left"]

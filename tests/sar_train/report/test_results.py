@@ -1,4 +1,4 @@
-"""Which files count."""
+"""Which files count, loose and packed, and what tells runs apart."""
 
 from __future__ import annotations
 
@@ -10,227 +10,161 @@ import pytest
 from support.results import result, write
 
 from sar_train.errors import DataError
-from sar_train.report.results import Result, comparable, differing_settings, read
+from sar_train.report.results import Result, differing_settings, of, read
+
+NEW, OLD = ({"version": "1", "digest": digest} for digest in ("new", "old"))
 
 
-def of(**values: object) -> Result:
-    return Result(Path("x.json"), 0.0, result(**values))  # type: ignore[arg-type]
+def run(path: str = "x.json", **values: Any) -> Result:
+    return of(result(**values), Path(path))
 
 
 def test_settings_are_flat_and_without_what_is_said_elsewhere() -> None:
-    found = of(name="coop+sar").settings
-    assert found["epochs"] == 10
-    assert found["coop.n_ctx"] == 4
-    assert found["sar.weight"] == 0.3
-    assert not {"seed", "schedule", "data_root"} & set(found)
+    settings = run(name="coop+sar").settings
+    assert (settings["epochs"], settings["coop.n_ctx"], settings["sar.weight"]) == (10, 4, 0.3)
+    assert not {"seed", "schedule", "data_root"} & set(settings)
+    assert differing_settings([run(), run(settings={"epochs": 20})]) == ["epochs"]
+    assert differing_settings([run(), run(seed=2)]) == []
 
 
 def test_without_sar_its_settings_mean_nothing() -> None:
-    assert of(settings={"novel_count": 400}).identity() == of(settings={"novel_count": 64}).identity()
-    with_sar = (of(name="coop+sar", settings={"novel_count": count}).identity() for count in (400, 64))
-    assert len(set(with_sar)) == 2
+    for name, count in (("coop", 1), ("coop+sar", 2)):
+        runs = [run(name=name, settings={"novel_count": novel_count}) for novel_count in (400, 64)]
+        assert len({one.identity() for one in runs}) == count
 
 
-def test_a_weights_file_is_named_without_its_folder() -> None:
-    assert of(settings={"pretrained": "/home/me/weights.pt"}).backbone == "sar-mini (weights.pt)"
-    assert of().backbone == "sar-mini"
-
-
-def test_the_folder_of_a_sweep_is_that_above_the_datasets() -> None:
-    def at(path: str, **values: object) -> str:
-        return Result(Path(path), 0.0, result(**values)).folder.as_posix()  # type: ignore[arg-type]
-
-    assert at("ablation/caltech101/x.json") == at("ablation/x.json") == "ablation"
-    assert at("ablation/domains-photo/x.json", dataset="domains/photo") == "ablation"
-    assert at("ablation/data/x.json", dataset="花") == "ablation"
-    assert at("caltech101/x.json") == at("x.json") == "."
-
-
-def test_differing_settings() -> None:
-    assert differing_settings([of(), of(settings={"epochs": 20})]) == ["epochs"]
-    assert differing_settings([of(), of(seed=2)]) == []
-
-
-def test_missing_parts_are_none() -> None:
-    assert of(code=None).code == "unknown"
-    assert of()["no such key"] is None
-
-
-def test_results_are_found_at_any_depth_in_order_of_their_names(tmp_path: Path) -> None:
-    write(tmp_path / "b" / "c", result("kgcoop"))
-    write(tmp_path / "a", result("coop"))
-    assert [run.name for run in read(tmp_path).runs] == ["coop", "kgcoop"]
+def test_values_of_a_run() -> None:
+    assert run(settings={"pretrained": "/home/me/weights.pt"}).backbone == "sar-mini (weights.pt)"
+    assert run().backbone == "sar-mini"
+    assert run(code=None).code == "unknown"
+    assert run()["no such key"] is None
 
 
 @pytest.mark.parametrize(
-    ("text", "why"),
+    ("path", "dataset", "folder"),
+    [
+        ("ablation/caltech101/x.json", "caltech101", "ablation"),
+        ("ablation/x.json", "caltech101", "ablation"),
+        ("ablation/domains-photo/x.json", "domains/photo", "ablation"),
+        ("ablation/data/x.json", "花", "ablation"),
+        ("caltech101/x.json", "caltech101", "."),
+        ("x.json", "caltech101", "."),
+    ],
+)
+def test_the_folder_of_a_sweep_is_that_above_the_datasets(path: str, dataset: str, folder: str) -> None:
+    assert run(path, dataset=dataset).folder.as_posix() == folder
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
     [
         ("{", "not readable as JSON"),
+        ("[" * 100_000, "not readable as JSON"),
         ("[1]", "not a result"),
         ('{"schema_version": 1}', "not a result"),
         (json.dumps(result() | {"schema_version": 2}), "schema version 2, expected 1"),
-        (json.dumps(result() | {"metrics": {"base_accuracy": float("nan")}}), "lacks what a table needs: metrics"),
-        ("[" * 100_000, "not readable as JSON"),
+        *(
+            (json.dumps(result() | changes), f"a result that lacks what a table needs: {key}")
+            for key, changes in {
+                "name": {"name": None},
+                "seed": {"seed": None},
+                "config.method": {"config": None},
+                "metrics.base_accuracy": {"metrics": {"base_accuracy": float("nan"), "new_accuracy": 1.0}},
+                "zero_shot.base_accuracy": {"zero_shot": None},
+                "dataset.name": {"dataset": {}},
+                "open": {"open": "text"},
+                "timing": {"timing": [1]},
+            }.items()
+        ),
     ],
-    ids=["broken", "list", "record", "schema", "nan", "deep"],
 )
-def test_what_is_no_result_is_skipped_with_one_line_that_names_it(tmp_path: Path, text: str, why: str) -> None:
+def test_what_is_no_result_is_skipped_with_one_line_that_names_it(tmp_path: Path, text: str, reason: str) -> None:
     write(tmp_path, result())
     (tmp_path / "other.json").write_text(text)
-    told: list[str] = []
-    results = read(tmp_path, tell=told.append)
-    assert len(results.runs) == 1
-    (line,) = told
-    assert str(tmp_path / "other.json") in line
-    assert why in line
+    lines: list[str] = []
+    results = read(tmp_path, tell=lines.append)
+    assert [run.name for run in results.runs] == ["coop"]
+    (line,) = lines
+    assert line.startswith(f"Warning: {tmp_path / 'other.json'}: ")
+    assert reason in line
     assert "\n" not in line
     assert results.skipped[0].startswith("other.json: ")
 
 
-@pytest.mark.parametrize(
-    ("key", "value", "named"),
-    [
-        *((key, None, key) for key in ("name", "seed", "config.method", "metrics.base_accuracy", "dataset.name")),
-        *((key, None, f"{key}.base_accuracy") for key in ("metrics", "zero_shot")),
-        *((key, "text", key) for key in ("open", "timing", "versions", "settings")),
-        ("config", None, "config.method"),
-        ("config.schedule", "text", "schedule"),
-        ("settings.coop", "text", "settings"),
-        ("novel.overlap", "some", "novel"),
-        ("targets", {"dtd": None}, "targets"),
-        ("targets", {"dtd": {"accuracy": "high"}}, "targets"),
-        ("similarities", {"names": ["a", "b"]}, "similarities"),
-    ],
-)
-def test_a_result_is_skipped_with_the_key_that_it_lacks(tmp_path: Path, key: str, value: object, named: str) -> None:
-    *tables, last = key.split(".")
-    content = table = result("coop+sar")
-    for name in tables:
-        table = table[name]
-    table[last] = value
-    write(tmp_path, result(), name="sound.json")
-    (tmp_path / "flawed.json").write_text(json.dumps(content))
-    told: list[str] = []
-    assert [run.name for run in read(tmp_path, tell=told.append).runs] == ["coop"]
-    assert [line.endswith(f"lacks what a table needs: {named}; skipped") for line in told] == [True], told
+def test_results_lie_at_any_depth_and_records_hidden_folders_and_the_report_are_passed_over(tmp_path: Path) -> None:
+    write(tmp_path / "b" / "c", result("kgcoop"))
+    write(tmp_path / "a", result("coop"))
+    for name in ("run/record.json", ".features/x.json", "report/x.json"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text("{}")
+    lines: list[str] = []
+    assert [run.name for run in read(tmp_path, tell=lines.append, apart=tmp_path / "report").runs] == ["coop", "kgcoop"]
+    assert lines == []
 
 
-@pytest.mark.parametrize(
-    ("count", "pairs", "base", "fits"),
-    [
-        *((2, 1, 0, True), (3, 3, 3, True), (4, 6, 1, True), (1, 0, 1, True)),
-        *((2, 1, -1, False), (3, 3, 4, False), (4, 5, 1, False), (4, 7, 1, False), (3, 6, 1, False)),
-    ],
-)
-def test_similarities_are_of_every_pair_of_names(tmp_path: Path, count: int, pairs: int, base: int, fits: bool) -> None:
-    write(tmp_path, result())
-    for key in ("handcrafted", "learned"):
-        found = {"names": ["x"] * count, "base": base, "handcrafted": [1] * (count * (count - 1) // 2)}
-        found |= {"learned": found["handcrafted"], key: [1] * pairs}
-        write(tmp_path, result("tcp", similarities=found), name="other.json")
-        assert len(read(tmp_path).runs) == 1 + fits
-
-
-def test_records_of_kept_runs_hidden_folders_and_the_report_itself_are_passed_over(tmp_path: Path) -> None:
-    write(tmp_path, result())
-    for place in ("run/record.json", ".features/x.json", "report/x.json"):
-        path = tmp_path / place
-        path.parent.mkdir()
-        path.write_text("{}")
-    told: list[str] = []
-    assert len(read(tmp_path, tell=told.append, apart=tmp_path / "report").runs) == 1
-    assert told == []
-
-
-def test_nothing_to_read(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="nowhere"):
-        read(tmp_path / "nowhere")
-    with pytest.raises(DataError, match="no results"):
-        read(tmp_path)
+def test_files_that_are_all_something_else_are_counted(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text("{}")
-    with pytest.raises(DataError, match="1 JSON"):
+    with pytest.raises(DataError, match="no results.*; 1 JSON files there are something else"):
         read(tmp_path)
 
 
-def test_of_one_run_made_by_several_codes_the_newest_counts(tmp_path: Path) -> None:
-    write(tmp_path, result(base=70.0, code={"version": "1", "digest": "new"}), name="a.json", time=200)
-    write(tmp_path, result(base=75.0, code={"version": "1", "digest": "old"}), name="b.json", time=100)
-    write(tmp_path, result(base=70.0, code={"version": "1", "digest": "new"}), name="c.json", time=150)
-    results = read(tmp_path)
-    assert [run["metrics"]["base_accuracy"] for run in results.runs] == [70.0]
-    assert results.replaced == ("b.json",)
-    assert results.copies == ("c.json",)
-
-
-def test_the_time_in_the_file_counts_before_that_of_the_file(tmp_path: Path) -> None:
-    new = result(base=70.0, code={"version": "1", "digest": "new"}, finished="2026-11-25T10:00:00+00:00")
-    old = result(base=75.0, code={"version": "1", "digest": "old"}, finished="2026-11-24T10:00:00+00:00")
-    write(tmp_path, new, name="a.json", time=100)
-    write(tmp_path, old, name="b.json", time=200)
-    assert [run["metrics"]["base_accuracy"] for run in read(tmp_path).runs] == [70.0]
+def test_of_one_run_the_newest_counts_by_the_time_in_the_file_or_else_of_the_file(tmp_path: Path) -> None:
+    for finished in (None, "2026-11-2{}T10:00:00+00:00"):
+        for number, (name, base, code, time) in enumerate(
+            (("c", 70.0, NEW, 150), ("b", 75.0, OLD, 100), ("a", 70.0, NEW, 200)), 4
+        ):
+            content = result(base=base, code=code, finished=finished and finished.format(number))
+            write(tmp_path, content, name=f"{name}.json", time=1000 - time if finished else time)
+        results = read(tmp_path)
+        assert [run.path.name for run in results.runs] == ["a.json"]
+        assert (results.replaced, results.copies) == (("b.json",), ("c.json",))
 
 
 def test_targets_of_one_prompt_are_put_together(tmp_path: Path) -> None:
     for name, targets in (
         ("a", {"dtd": {"accuracy": 1.0}, "pets": {"accuracy": 2.0}}),
         ("b", {"dtd": {"accuracy": 1.0}}),
+        ("c", {"cars": {"accuracy": 3.0}}),
     ):
         write(tmp_path, result(protocol="cross-dataset", new=None, targets=targets), name=f"{name}.json")
-    write(tmp_path, result(protocol="cross-dataset", new=None, targets={"cars": {"accuracy": 3.0}}), name="c.json")
     (run,) = read(tmp_path).runs
-    assert {name: found["accuracy"] for name, found in run["targets"].items()} == {"dtd": 1.0, "pets": 2.0, "cars": 3.0}
-
-
-def test_other_settings_or_another_seed_make_another_run(tmp_path: Path) -> None:
-    for place, content in enumerate((result(), result(seed=2), result(settings={"epochs": 20}))):
-        write(tmp_path, content, name=f"{place}.json")
-    results = read(tmp_path)
-    assert [(run.name, run.seed) for run in results.runs] == [
-        ("coop (epochs=10)", 1),
-        ("coop (epochs=10)", 2),
-        ("coop (epochs=20)", 1),
-    ]
-    assert results.replaced == results.copies == ()
-
-
-def test_where_files_lie_makes_no_other_run(tmp_path: Path) -> None:
-    write(tmp_path, result(settings={"data_root": "here", "device": "cpu"}), name="a.json", time=100)
-    write(tmp_path, result(settings={"data_root": "there", "device": "cuda"}), name="b.json", time=200)
-    results = read(tmp_path)
-    assert [run.path.name for run in results.runs] == ["b.json"]
-
-
-def test_settings_of_sar_tell_its_rows_apart_and_leave_the_partner_alone(tmp_path: Path) -> None:
-    for place, content in enumerate((result(), result("coop+sar"), result("coop+sar", settings={"weight": 1.0}))):
-        write(tmp_path, content, name=f"{place}.json")
-    runs = read(tmp_path).runs
-    assert [run.name for run in runs] == ["coop", "coop+sar (sar.weight=0.3)", "coop+sar (sar.weight=1.0)"]
-    assert {run.partner for run in runs} == {"coop"}
-
-
-def test_runs_of_one_name_in_two_sweeps_are_no_variants_of_one_another(tmp_path: Path) -> None:
-    for place, epochs in (("one", 10), ("two", 20)):
-        for protocol, name in (("custom", "mine"), ("base-to-new", "coop")):
-            settings = {"epochs": epochs}
-            write(tmp_path / place, result(name, protocol=protocol, settings=settings), name=f"{name}.json")
-    named = [run.name for run in read(tmp_path).runs]
-    assert named == ["coop (epochs=10)", "mine", "coop (epochs=20)", "mine"]
-
-
-def test_settings_that_differ_between_datasets_are_no_variants(tmp_path: Path) -> None:
-    write(tmp_path, result(dataset="dtd", settings={"template": "{} texture."}))
-    write(tmp_path, result(dataset="eurosat", settings={"template": "a photo of {}."}))
-    assert {run.name for run in read(tmp_path).runs} == {"coop"}
+    assert {name: target["accuracy"] for name, target in run["targets"].items()} == {
+        "dtd": 1.0, "pets": 2.0, "cars": 3.0,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("values", "fair"),
+    ("contents", "names"),
     [
-        ({}, True),
-        ({"settings": {"allow_missing": True}}, False),
-        ({"settings": {"skip_unreadable": True}}, False),
-        ({"dataset": "mine", "settings": {"allow_missing": True}}, True),  # nothing is published of it
+        (
+            [result(), result(seed=2), result(settings={"epochs": 20})],
+            ["coop (epochs=10)", "coop (epochs=10)", "coop (epochs=20)"],
+        ),
+        ([result(settings={"data_root": machine, "device": machine}) for machine in ("here", "there")], ["coop"]),
+        (
+            [result(), result("coop+sar"), result("coop+sar", settings={"weight": 1.0})],
+            ["coop", "coop+sar (sar.weight=0.3)", "coop+sar (sar.weight=1.0)"],
+        ),
+        (
+            [result(dataset="dtd", settings={"template": "{} texture."}), result(dataset="eurosat")],
+            ["coop", "coop"],
+        ),
     ],
+    ids=["settings", "machines", "of SAR", "datasets"],
 )
-def test_runs_with_images_left_out_are_not_compared_with_papers(values: dict[str, Any], *, fair: bool) -> None:
-    assert comparable(of(**values)) is fair
+def test_settings_that_differ_tell_rows_apart(tmp_path: Path, contents: list[dict[str, Any]], names: list[str]) -> None:
+    for number, content in enumerate(contents):
+        write(tmp_path, content, name=f"{number}.json", time=number)
+    runs = read(tmp_path).runs
+    assert [run.name for run in runs] == names
+    assert all(run.partner == "coop" for run in runs if "+sar" in run.name)
+
+
+def test_runs_of_one_name_in_two_sweeps_are_no_variants_of_one_another(tmp_path: Path) -> None:
+    for folder, epochs in (("one", 10), ("two", 20)):
+        for protocol, name in (("custom", "mine"), ("base-to-new", "coop")):
+            content = result(name, protocol=protocol, settings={"epochs": epochs})
+            write(tmp_path / folder, content, name=f"{name}.json")
+        write(tmp_path / folder, result("same", protocol="custom"), name="same.json")
+    names = [run.name for run in read(tmp_path).runs]
+    assert names == ["coop (epochs=10)", "mine", "same", "coop (epochs=20)", "mine", "same"]
