@@ -28,9 +28,9 @@ HOSTILE = [
 def shown(text: str) -> str:
     """What a reader sees of a paragraph of rendered Markdown; a tag beside the paragraph's own is an error."""
     page = markdown.markdown("Name " + text, extensions=["tables"])
-    found = re.fullmatch(r"<p>Name ?([^<>]*)</p>", page, re.DOTALL)
-    assert found is not None, page
-    return html.unescape(found[1])
+    paragraph = re.fullmatch(r"<p>Name ?([^<>]*)</p>", page, re.DOTALL)
+    assert paragraph is not None, page
+    return html.unescape(paragraph[1])
 
 
 @pytest.mark.parametrize("text", HOSTILE)
