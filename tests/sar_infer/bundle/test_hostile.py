@@ -164,7 +164,7 @@ HOSTILE: dict[str, tuple[Change, str]] = {
 
 
 @pytest.mark.parametrize(("change", "message"), HOSTILE.values(), ids=HOSTILE)
-def test_it_is_refused_in_one_line(headed_copy: Path, change: Change, message: str) -> None:
+def test_a_hostile_bundle_is_refused_in_one_line(headed_copy: Path, change: Change, message: str) -> None:
     change(headed_copy)
     picture = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
     with pytest.raises(SarInferError, match=message) as caught:
