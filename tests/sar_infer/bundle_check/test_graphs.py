@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import platform
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -92,3 +93,11 @@ def test_a_smaller_encoder_that_is_broken(tmp_path: Path, kind: str) -> None:
     bundle = write_sound(tmp_path / "bundle", files={f"{kind}_encoder.int8.onnx": graph}, precisions=precisions)
     figure = "self-test image, cosine" if kind == "image" else "4 names, mean cosine"
     assert f"int8 {kind} encoder, {figure}" in beyond(bundle)
+
+
+def test_a_graph_in_place_of_another(tmp_path: Path) -> None:
+    bundle = write_sound(tmp_path / "bundle")
+    shutil.copy(bundle / "name_encoder.onnx", bundle / "image_encoder.onnx")
+    change(bundle)
+    with pytest.raises(BundleError, match="does not take what this encoder is given"):
+        verify_bundle(bundle)
