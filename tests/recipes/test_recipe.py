@@ -9,12 +9,10 @@ import numpy as np
 import open_clip
 import pytest
 import torch
-from scipy.stats import spearmanr
 from torch.nn.functional import normalize
 
 from recipes import image_tower, targets, text_tower
 from sar_train.clip import mini
-from sar_train.evaluation import relations
 from sar_train.novel_names import wordnet
 
 RECIPE = replace(text_tower.Recipe(), batch=64, warmup=5)
@@ -118,9 +116,3 @@ def test_encoding_equals_open_clip() -> None:
         torch.testing.assert_close(
             text_tower.encode(model, tokens[:, :12]), model.encode_text(tokens, normalize=True), atol=1e-5, rtol=0
         )
-
-
-def test_rank_correlation_equals_scipy() -> None:
-    rng = np.random.default_rng(0)
-    first, second = rng.integers(0, 5, 200), rng.normal(size=200)
-    assert relations.spearman(first, second) == pytest.approx(spearmanr(first, second).statistic, abs=1e-12)

@@ -138,9 +138,3 @@ def test_the_bundle_that_ships() -> None:
     assert "no rival of CLIP's ViT-B/16" in text
     assert "| this bundle | 60.61 | - | - |" in text
     assert "pip install ." in text
-
-
-def test_neither_digest_nor_files_matter() -> None:
-    """The card is one of the files, so it cannot say what they are."""
-    other = dataclasses.replace(full(), digest="f" * 64, files={})
-    assert card(other, bank()) == card(full(), bank())

@@ -68,8 +68,10 @@ def test_everything_that_a_bundle_can_say(tmp_path: Path) -> None:
 
 def test_other_ways_to_answer_and_parity_with_torch(bundle_copy: Path) -> None:
     text = {"base_accuracy": 70.0, "new_accuracy": 62.0, "harmonic_mean": 65.8}
-    reseal(bundle_copy, quality=Quality(parity=Parity(43, 0.9999998, 1.0, 77, 3e-7), tables={"text-branch": text}))
+    tables = {"text-branch": text, "per-image": text | {"new_accuracy": None}}
+    reseal(bundle_copy, quality=Quality(parity=Parity(43, 0.9999998, 1.0, 77, 3e-7), tables=tables))
     summary = lines(open_bundle(bundle_copy))
+    assert summary["per image"] == "base 70.0 %, harmonic mean 65.8 %"
     assert summary["text branch"] == "base 70.0 %, new 62.0 %, harmonic mean 65.8 %"
     assert summary["parity"] == (
         "43 images: cosine to torch at least 0.9999998, same class 100.0%; 77 names: differ by at most 3.0e-07"

@@ -149,14 +149,6 @@ def test_names_of_many_lengths_are_grouped_and_padded_without_a_trace() -> None:
     )
 
 
-def test_the_order_of_names_does_not_matter_where_each_has_its_own() -> None:
-    backbone, order = tiny_backbone(), torch.randperm(C, generator=torch.Generator().manual_seed(5))
-    context, behind, deep = drawn(C, 3), drawn(C, 2, seed=1), drawn(C, 2, seed=2)
-    rows = backbone.text(Prompts(context, suffix_context=behind, text={2: DeepPrompt(deep)}), NAMES)
-    shuffled = Prompts(context[order], suffix_context=behind[order], text={2: DeepPrompt(deep[order])})
-    torch.testing.assert_close(backbone.text(shuffled, [NAMES[i] for i in order]), rows[order], atol=1e-6, rtol=0)
-
-
 def test_more_vectors_than_places_are_refused() -> None:
     for context in (drawn(2), drawn(C, 2)):
         with pytest.raises(ConfigError, match="3 vectors .*2"):

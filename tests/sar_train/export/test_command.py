@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
-from support.exported import moved
 from support.folders import listing
 from support.hub import TOKEN, serve_hub, use
 from support.photos import write_folder
@@ -112,35 +111,6 @@ def test_a_run_becomes_a_bundle(run: Path, tmp_path: Path) -> None:
         assert expected in result.stdout
     assert "comparing with torch" in result.stderr
     assert open_bundle(tmp_path / "new").bank.names == ("ant", "big bee")
-
-
-OTHER = {"base_accuracy": 70.0, "new_accuracy": 62.0, "harmonic_mean": 65.8}
-
-
-@pytest.mark.parametrize(
-    ("method", "options", "lines"),
-    [
-        (
-            "cocoop",
-            ["--approximate", "mean-image"],
-            ["this bundle   base 70.0 %", "per image     base 80.0 %"],
-        ),
-        ("dept", [], ["this bundle   base 80.0 %, new 60.0 %", "text branch   base 70.0 %, new 62.0 %"]),
-    ],
-)
-def test_other_ways_to_answer_stand_beside(method: str, options: list[str], lines: list[str], tmp_path: Path) -> None:
-    prompted, digest = moved(method), tiny_backbone().weights_digest
-    record = RECORD | {"other_metrics": {"text-branch": OTHER, "mean-image": OTHER}}
-    tensors, names = prompted.method.state_dict(), prompted.trained
-    (tmp_path / "run").mkdir()
-    save_run(tmp_path / "run", Run(tensors, method, {}, VIT, RANDOM, digest, prompted.template, names, record=record))
-    result = export(tmp_path / "run", "--out", tmp_path / "new", *options)
-    assert result.exit_code == 0, result.output
-    for line in lines:
-        assert line in result.stdout
-    assert ("note          an approximation" in result.stdout) == (method == "cocoop")
-    quality = json.loads((tmp_path / "new" / "manifest.json").read_text())["quality"]
-    assert list(quality["tables"]) == ["per-image" if options else "text-branch"]
 
 
 def test_an_untuned_backbone_and_a_class_file(classes: Path, tmp_path: Path) -> None:

@@ -111,15 +111,6 @@ def test_names_are_shown_as_they_are_read() -> None:
     assert spoken_phrases(twice) == {"t shirt": ("tee", "top")}  # as for every other name that is given twice
 
 
-def test_a_checkpoint_of_the_reference_implementation(tmp_path: Path) -> None:
-    register()
-    context = torch.randn(16, 32)
-    torch.save({"state_dict": {"ctx": context}}, tmp_path / "model.pth.tar-50")
-    source = from_run(tmp_path, {"cat": ("cat",)}, backbone=VIT, pretrained=RANDOM)
-    assert (source.method, source.settings["n_ctx"]) == ("coop", 16)
-    assert torch.equal(source.prompted.method.get_parameter("context"), context)
-
-
 def test_a_template_is_a_method_like_others() -> None:
     register()
     source = from_template("a {}, a pet.", {"small_cat": ("cat",)}, VIT, RANDOM)
