@@ -137,7 +137,7 @@ HOSTILE: dict[str, tuple[Change, str]] = {
     "a long number": (text(lambda data: data.replace(b'_dim": ', b'_dim": ' + b"9" * 10_000, 1)), "4300 digits"),
     "UTF-16": (text(lambda data: data.decode().encode("utf-16")), "not UTF-8 text"),
     "a manifest that is a number": (text(lambda _: b"1"), "expected a JSON object, got int"),
-    "32 MB of manifest": (text(lambda _: b'{"x": "' + b"y" * 2**25 + b'"}'), "missing field backbone"),
+    "4 MB of manifest": (text(lambda _: b'{"x": "' + b"y" * 2**22 + b'"}'), "missing field backbone"),
     "data outside": (graph(outside), "image_encoder.onnx: refers to data outside the file"),
     "data outside of names": (graph(outside, NAME_ENCODER), "name_encoder.onnx: refers to data outside the file"),
     "data outside in a branch": (graph(outside_in_a_branch), "refers to data outside the file"),
