@@ -70,9 +70,9 @@ def test_the_same_call_as_a_command_makes_the_same_run(
     )
     with pytest.raises(SystemExit):
         train_command.main(command.split())
-    here, there = load_run(trained[0].path), load_run(tmp_path / "run")
-    assert here.settings == there.settings
-    assert torch.equal(here.tensors["context"], there.tensors["context"])
+    by_call, by_command = load_run(trained[0].path), load_run(tmp_path / "run")
+    assert by_call.settings == by_command.settings
+    assert torch.equal(by_call.tensors["context"], by_command.tensors["context"])
 
 
 @pytest.mark.slow

@@ -91,7 +91,7 @@ class _Call:
         ):
             if match := re.fullmatch(pattern, self.path):
                 try:
-                    return handle(*(unquote(part) for part in match.groups()))
+                    return handle(*(unquote(group) for group in match.groups()))
                 except _RefusalError as refused:
                     return refused.answer
         return 404, {}, b"{}"

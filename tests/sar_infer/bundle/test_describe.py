@@ -104,10 +104,10 @@ def test_a_bundle_and_its_card_give_the_estimate_for_added_classes(bundle_path: 
     tables = {"added classes": ESTIMATE, "photos": {"learned": 78, "base": 18}}
     quality = Quality("garments", "all", 16, metrics=Scores(50.0), tables=tables)
     bundle = open_bundle(bundle_path)
-    told = dataclasses.replace(bundle, manifest=dataclasses.replace(bundle.manifest, quality=quality))
-    assert lines(told)["added later"] == sentence
-    assert lines(told)["measured on"] == "garments, all, 78 photos learned"
-    text = card(told.manifest, told.bank)
+    measured = dataclasses.replace(bundle, manifest=dataclasses.replace(bundle.manifest, quality=quality))
+    assert lines(measured)["added later"] == sentence
+    assert lines(measured)["measured on"] == "garments, all, 78 photos learned"
+    text = card(measured.manifest, measured.bank)
     assert "a class you add by its name is found in about 38 % of cases" in text
     assert "dataset garments, protocol all, 78 photos." in text
     assert "learned 78" not in text, "told twice"

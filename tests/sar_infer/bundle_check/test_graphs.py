@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 import platform
 import shutil
 from pathlib import Path
@@ -9,7 +8,7 @@ import numpy as np
 import onnxruntime
 import pytest
 from support.bundles import BANK_NAMES, DIM, ENCODER_DIGEST, example_head, image_graph, name_graph, name_rows
-from support.sound import change, image_variant, name_variant, turned_image_graph, turned_name_graph, write_sound
+from support.sound import change, smaller, turned_image_graph, turned_name_graph, write_sound
 
 from sar_infer.bank import ClassBank, ClassInfo
 from sar_infer.bundle.manifest import BANK, Provenance, SelfTestVector
@@ -28,12 +27,9 @@ def beyond(bundle: Path) -> list[str]:
 def test_a_sound_bundle(tmp_path: Path) -> None:
     bundle = write_sound(
         tmp_path / "bundle",
-        files={
-            "image_encoder.int8.onnx": image_graph(),
-            "name_encoder.int8.onnx": name_graph(),
-        },
+        files={"image_encoder.int8.onnx": image_graph(), "name_encoder.int8.onnx": name_graph()},
         head=example_head(),
-        precisions={"int8": dataclasses.replace(image_variant()["int8"], name=name_variant()["int8"].name)},
+        precisions=smaller("image", "name"),
     )
     lines = verify_bundle(bundle)
     assert not moved(lines)
@@ -87,10 +83,9 @@ def test_rows_of_several_phrases(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["image", "name"])
 def test_a_smaller_encoder_that_is_broken(tmp_path: Path, kind: str) -> None:
-    graph, precisions = (
-        (turned_image_graph(), image_variant()) if kind == "image" else (turned_name_graph(), name_variant())
-    )
-    bundle = write_sound(tmp_path / "bundle", files={f"{kind}_encoder.int8.onnx": graph}, precisions=precisions)
+    graph = turned_image_graph() if kind == "image" else turned_name_graph()
+    files = {f"{kind}_encoder.int8.onnx": graph}
+    bundle = write_sound(tmp_path / "bundle", files=files, precisions=smaller(kind))
     figure = "self-test image, cosine" if kind == "image" else "4 names, mean cosine"
     assert f"int8 {kind} encoder, {figure}" in beyond(bundle)
 

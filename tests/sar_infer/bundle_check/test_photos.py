@@ -13,7 +13,7 @@ import pytest
 from onnx import ModelProto
 from support.bundles import BANK_NAMES, DIM, ENCODER_DIGEST, example_head, image_graph, name_graph, name_rows
 from support.photos import write_folder, write_photo
-from support.sound import change, image_variant, name_variant, turned_image_graph, write_sound
+from support.sound import change, smaller, turned_image_graph, write_sound
 
 from sar_infer.bank import ClassBank, ClassInfo, amend, remove
 from sar_infer.bundle.bundle import open_bundle
@@ -127,7 +127,7 @@ def test_a_smaller_encoder_is_compared_on_all_photos(
     photos: Path, tmp_path: Path, graph: Callable[[], ModelProto], verdict: str
 ) -> None:
     write_photo(photos / "loose.png", 99)
-    bundle = write_sound(tmp_path / "bundle", files={"image_encoder.int8.onnx": graph()}, precisions=image_variant())
+    bundle = write_sound(tmp_path / "bundle", files={"image_encoder.int8.onnx": graph()}, precisions=smaller("image"))
     verdicts = {line.what: line.verdict for line in verify_bundle(bundle, find_photos(photos))}
     assert verdicts["int8 image encoder, 25 photos, mean cosine"] == verdict
     assert verdicts["int8 image encoder, 25 photos, same class"] == verdict
@@ -136,8 +136,7 @@ def test_a_smaller_encoder_is_compared_on_all_photos(
 
 def test_a_bundle_whose_bank_is_empty(photos: Path, tmp_path: Path) -> None:
     files = {"image_encoder.int8.onnx": image_graph(), "name_encoder.int8.onnx": name_graph()}
-    both = {"int8": dataclasses.replace(image_variant()["int8"], name=name_variant()["int8"].name)}
-    bundle = write_sound(tmp_path / "bundle", files=files, precisions=both)
+    bundle = write_sound(tmp_path / "bundle", files=files, precisions=smaller("image", "name"))
     ClassBank((), np.empty((0, DIM), dtype=np.float32), ENCODER_DIGEST).save(bundle / BANK)
     change(bundle)
     verdicts = {line.what: line.verdict for line in verify_bundle(bundle, find_photos(photos))}
@@ -172,7 +171,7 @@ def test_a_frozen_bundle_of_other_classes_is_not_held_against_old_figures(photos
     freeze(old, amend(old.bank, {"red": ClassInfo(threshold=0.1)}), same)
     freeze(old, remove(old.bank, ["red"]), fewer)
     findings = lines(same, photos)
-    assert [findings[what].verdict for what in ("accuracy", "calibration error")] == ["moved", "moved"]
+    assert [findings[figure].verdict for figure in ("accuracy", "calibration error")] == ["moved", "moved"]
     shutil.rmtree(photos / "red")
     findings = lines(fewer, photos)
     assert (findings["accuracy"].then, findings["accuracy"].verdict) == (None, "noted")

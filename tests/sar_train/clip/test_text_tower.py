@@ -142,10 +142,10 @@ def test_names_of_many_lengths_are_grouped_and_padded_without_a_trace() -> None:
     names = [" ".join(["cat", "dog", "fox"][i % 3] for _ in range(1 + i % 7)) for i in range(40)]
     packed = backbone.text.pack(names, Prompts(drawn(4)))
     assert len(packed.groups) < 7, "nothing was padded"
-    own = drawn(len(names), 2)
-    rows = backbone.text(Prompts(drawn(4), text={1: DeepPrompt(own)}), names)
+    deep = drawn(len(names), 2)
+    rows = backbone.text(Prompts(drawn(4), text={1: DeepPrompt(deep)}), names)
     torch.testing.assert_close(
-        rows, full_length.text_rows(backbone, names, drawn(4), replace={1: own}), atol=2e-6, rtol=0
+        rows, full_length.text_rows(backbone, names, drawn(4), replace={1: deep}), atol=2e-6, rtol=0
     )
 
 

@@ -68,20 +68,20 @@ def vectors(seed: int, n: int) -> Tensor:
 
 SHARED = vectors(1, 3)
 KINDS: dict[str, Callable[[Tensor], Prompts]] = {
-    "replaces": lambda own: Prompts(SHARED, text={1: DeepPrompt(own)}),
-    "from the first block on": lambda own: Prompts(SHARED, text={0: DeepPrompt(own), 1: DeepPrompt(-own)}),
-    "in part": lambda own: Prompts(SHARED, text={1: DeepPrompt(own, weight=0.3)}),
-    "appends": lambda own: Prompts(SHARED, text={1: DeepPrompt(own, "append")}),
-    "shared before and after": lambda own: Prompts(
-        SHARED, text={0: DeepPrompt(vectors(3, 3)), 1: DeepPrompt(own), 2: DeepPrompt(vectors(4, 1))}
+    "replaces": lambda rows: Prompts(SHARED, text={1: DeepPrompt(rows)}),
+    "from the first block on": lambda rows: Prompts(SHARED, text={0: DeepPrompt(rows), 1: DeepPrompt(-rows)}),
+    "in part": lambda rows: Prompts(SHARED, text={1: DeepPrompt(rows, weight=0.3)}),
+    "appends": lambda rows: Prompts(SHARED, text={1: DeepPrompt(rows, "append")}),
+    "shared before and after": lambda rows: Prompts(
+        SHARED, text={0: DeepPrompt(vectors(3, 3)), 1: DeepPrompt(rows), 2: DeepPrompt(vectors(4, 1))}
     ),
-    "longer every block": lambda own: Prompts(
+    "longer every block": lambda rows: Prompts(
         SHARED,
-        text={0: DeepPrompt(vectors(3, 2), "append"), 1: DeepPrompt(own, "append"), 2: DeepPrompt(vectors(4, 4))},
+        text={0: DeepPrompt(vectors(3, 2), "append"), 1: DeepPrompt(rows, "append"), 2: DeepPrompt(vectors(4, 4))},
     ),
     "context": Prompts,
-    "behind": lambda own: Prompts(SHARED, suffix_context=vectors(2, 2), text={1: DeepPrompt(own)}),
-    "own behind": lambda own: Prompts(own, suffix_context=2 * own),
+    "behind": lambda rows: Prompts(SHARED, suffix_context=vectors(2, 2), text={1: DeepPrompt(rows)}),
+    "own behind": lambda rows: Prompts(rows, suffix_context=2 * rows),
     "shared alone": lambda _: Prompts(SHARED, text={1: DeepPrompt(vectors(3, 2), "append")}),
 }
 """Prompts made of vectors (C, 2, W) of each class's own."""

@@ -161,11 +161,11 @@ def test_the_prompt_for_the_mean_photo_on_request(tmp_path: Path, others: dict[s
 
 
 @pytest.mark.parametrize(
-    ("phrases", "base", "tables", "told"),
+    ("phrases", "base", "tables", "notes"),
     [(None, 80.0, ["text-branch"], 0), ({"cat": ("cat",)}, 70.0, [], 1)],
 )
 def test_the_scores_are_those_of_the_bundle_as_it_will_answer(
-    tmp_path: Path, phrases: dict[str, tuple[str]] | None, base: float, tables: list[str], told: int
+    tmp_path: Path, phrases: dict[str, tuple[str]] | None, base: float, tables: list[str], notes: int
 ) -> None:
     others = {"text-branch": {"base_accuracy": 70.0, "new_accuracy": 60.0, "harmonic_mean": 64.6}}
     folder = saved(run_of(moved("dept"), record=RECORD | {"other_metrics": others}), tmp_path / "run")
@@ -173,8 +173,8 @@ def test_the_scores_are_those_of_the_bundle_as_it_will_answer(
     source = from_run(folder, phrases, tell=lines.append)
     assert source.quality.metrics.base_accuracy == base
     assert list(source.quality.tables) == tables
-    assert len(lines) == told
-    assert bool(source.head_names) == (not told)
+    assert len(lines) == notes
+    assert bool(source.head_names) == (not notes)
 
 
 OTHER = {"base_accuracy": 70.0, "new_accuracy": 62.0, "harmonic_mean": 65.8}

@@ -94,7 +94,7 @@ def record(run: Path) -> dict[str, Any]:
 def test_the_run_time_is_as_good_as_the_run_was_measured(run: Path, bundle: Path) -> None:
     """Base classes alone, new classes alone, and both in one ranking."""
     classifier, measured = Classifier.open(bundle), record(run)
-    own = "head+text" if classifier.bundle.head else "text+statistics"
+    for_base = "head+text" if classifier.bundle.head else "text+statistics"
 
     def accuracy(names: tuple[str, ...], among: tuple[str, ...], branch: str) -> float:
         classes = classifier.class_set(among, only=True)
@@ -108,7 +108,7 @@ def test_the_run_time_is_as_good_as_the_run_was_measured(run: Path, bundle: Path
     by_statistics = measured["other_metrics"]["statistics"]
     expected = measured["metrics"] if classifier.bundle.head else by_statistics
     together = measured["open"]["other_metrics"]["statistics"]["images"]
-    assert accuracy(BASE, BASE, own) == pytest.approx(expected["base_accuracy"], abs=0.01)
+    assert accuracy(BASE, BASE, for_base) == pytest.approx(expected["base_accuracy"], abs=0.01)
     assert accuracy(NEW, NEW, "text+statistics") == pytest.approx(by_statistics["new_accuracy"], abs=0.01)
     for names, key in ((BASE, "base_accuracy"), (NEW, "new_accuracy")):
         assert accuracy(names, (*BASE, *NEW), "text+statistics") == pytest.approx(together[key], abs=0.01)

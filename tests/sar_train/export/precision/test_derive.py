@@ -76,11 +76,11 @@ def test_a_graph_that_misses_its_gate_is_left_out(exported: Path, copy: Path, ph
     assert set(listing(copy)) - set(before) == {"image_encoder.fp16.onnx", "name_encoder.fp16.onnx"}
     assert [*manifest.precisions] == outcome.runs == ["fp16"]
     assert outcome.missing[0].startswith("int8 image encoder (cosine on the worst")
-    parts = outcome.plain()
-    assert [(part["precision"], part["encoder"], part["kept"]) for part in parts] == [
+    entries = outcome.plain()
+    assert [(entry["precision"], entry["encoder"], entry["kept"]) for entry in entries] == [
         ("fp16", "image", True), ("fp16", "name", True), ("int8", "image", False), ("int8", "name", False),
     ]  # fmt: skip
-    assert parts[2]["figures"]["min_cosine"] < 1 and "expected at least 1.1" in parts[2]["reasons"][0]
+    assert entries[2]["figures"]["min_cosine"] < 1 and "expected at least 1.1" in entries[2]["reasons"][0]
     again, _ = derive(copy, copy, photos, gates={"int8": LOOSE}, command="tests", overwrite=True)
     assert set(again.precisions) == {"fp16", "int8"}
     with pytest.raises(ExportError, match="fp16 image encoder"):

@@ -72,6 +72,6 @@ def test_a_photo_that_cannot_be_read_is_named(exported: Path, tmp_path: Path) ->
 def test_names_are_those_of_the_bank_and_nouns(exported: Path) -> None:
     bundle = open_bundle(exported)
     tokens = name_tokens(bundle)
-    own = [name for name in bundle.bank.names if name not in bundle.bank.info]
-    assert [bundle.tokenizer.encode(name + bundle.manifest.tokenizer.suffix) for name in own] == tokens[: len(own)]
+    names = [name for name in bundle.bank.names if name not in bundle.bank.info]
+    assert [bundle.tokenizer.encode(name + bundle.manifest.tokenizer.suffix) for name in names] == tokens[: len(names)]
     assert len(tokens) > 500
