@@ -49,7 +49,10 @@ def field(name: str, value: object) -> Change:
 
 
 def text(change: Callable[[bytes], bytes]) -> Change:
-    return lambda folder: (folder / MANIFEST).write_bytes(change((folder / MANIFEST).read_bytes())) and None
+    def write_changed(folder: Path) -> None:
+        (folder / MANIFEST).write_bytes(change((folder / MANIFEST).read_bytes()))
+
+    return write_changed
 
 
 # -------------------------------------------------------------------------------------------------------------- graphs
