@@ -30,14 +30,18 @@ class Fixed(PromptMethod):
         self.register_buffer("context", prompts.context)
         self.suffix = prompts.suffix
         self._image = {k: dataclasses.replace(item, vectors=item.vectors.detach()) for k, item in (image or {}).items()}
-        if self._image:
-            self.towers = ("text", "image")
         for layer, item in self._image.items():  # so that they are part of what the encoder is known by
             self.register_buffer(f"image_{layer}", item.vectors)
 
     def prompts(self, classes: Classes, image: Tensor | None = None) -> Prompts:  # noqa: ARG002
         """Return the prompts that were given."""
         return Prompts(self.context, self.suffix, image=self._image)
+
+
+class FixedBeside(Fixed):
+    """The same, beside what a trained method puts into the image tower."""
+
+    towers = ("text", "image")
 
 
 def handcrafted(backbone: Backbone, template: str) -> PromptedCLIP:
@@ -56,5 +60,6 @@ def with_handcrafted(prompted: PromptedCLIP, template: str) -> PromptedCLIP:
         ConfigError: not a template.
     """
     backbone, learned = prompted.backbone, prompted.image_prompts()
-    method = Fixed(backbone.handcrafted(template), None if learned is None else learned.image)
+    plain = backbone.handcrafted(template)
+    method = Fixed(plain) if learned is None else FixedBeside(plain, learned.image)
     return PromptedCLIP(backbone, method, template, prompted.trained)
