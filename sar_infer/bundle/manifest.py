@@ -28,7 +28,6 @@ BANK = "bank.safetensors"
 HEAD = "head.safetensors"
 STATISTICS = "statistics.safetensors"
 TOKENIZER = "tokenizer.bpe.gz"
-"""Optional: the name encoder of the hand-crafted prompt, which new names are compared with (``sar-bank``'s lint)."""
 CARD = "model_card.md"
 
 

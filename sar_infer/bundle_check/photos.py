@@ -16,7 +16,7 @@ from sar_infer.bundle.figures import photos_evaluated
 from sar_infer.bundle.freeze import MEASURED
 from sar_infer.bundle.manifest import IMAGE_ENCODER, Quality
 from sar_infer.bundle_check.chance import chance_error, lowest_credible
-from sar_infer.bundle_check.comparison import Logits, open_graph
+from sar_infer.bundle_check.comparison import open_graph
 from sar_infer.bundle_check.finding import Check, at_least, at_most
 from sar_infer.bundle_check.graphs import agreement, image_variants
 from sar_infer.classifier import Classifier
@@ -81,7 +81,10 @@ def checks(bundle: Bundle, photos: LabelledPhotos, advance: Callable[[int], None
         )
     files = {"fp32": IMAGE_ENCODER} | {precision: variant.file for precision, variant in variants.items()}
     rows = _encode(bundle, photos.paths, files, advance)
-    logits = _logits(bundle) if variants and len(bundle.bank.names) else None
+    classifier = Classifier(bundle, device="cpu", cache=EmbeddingCache())
+    logits = None
+    if variants and len(bundle.bank.names):
+        logits = functools.partial(classifier.logits, classes=classifier.class_set())
     for precision, variant in variants.items():
         label = f"{precision} image encoder, {len(photos.paths):,} photos"
         yield from agreement(bundle, label, variant, rows[precision], rows["fp32"], logits)
@@ -95,14 +98,8 @@ def checks(bundle: Bundle, photos: LabelledPhotos, advance: Callable[[int], None
             bank_classes.setdefault(row, []).append(name)  # a name and its alias are one class
     complete = len(bank_classes) == len(bundle.bank.names) and _is_measured(bundle)
     quality = bundle.manifest.quality if complete else Quality()
-    yield from _accuracies(bundle, quality, _group(photos, rows["fp32"], [*bank_classes.values()]), in_bank=True)
-    yield from _accuracies(bundle, quality, _group(photos, rows["fp32"], new), in_bank=False)
-
-
-def _logits(bundle: Bundle) -> Logits:
-    """Return the logits of image rows for the whole bank, with a head or statistics where the bundle has them."""
-    classifier = Classifier(bundle, device="cpu", cache=EmbeddingCache())
-    return functools.partial(classifier.logits, classes=classifier.class_set())
+    yield from _accuracies(classifier, quality, _group(photos, rows["fp32"], [*bank_classes.values()]), in_bank=True)
+    yield from _accuracies(classifier, quality, _group(photos, rows["fp32"], new), in_bank=False)
 
 
 def _encode(
@@ -153,11 +150,11 @@ def _is_measured(bundle: Bundle) -> bool:
     return same and bundle.bank.background is None
 
 
-def _accuracies(bundle: Bundle, quality: Quality, group: Group, *, in_bank: bool) -> Iterator[Check]:
+def _accuracies(classifier: Classifier, quality: Quality, group: Group, *, in_bank: bool) -> Iterator[Check]:
     """Measure accuracy among some classes, and the calibration error among those of the bank.
 
     Args:
-        bundle: The bundle that answers.
+        classifier: Of the bundle.
         quality: What was measured of these classes then; empty if it was about others.
         group: The classes; one alone cannot be told from another, which is noted.
         in_bank: They are classes of the bank, so that accuracies have a bound if the quality has figures.
@@ -171,7 +168,8 @@ def _accuracies(bundle: Bundle, quality: Quality, group: Group, *, in_bank: bool
     label = (
         f"{len(group.labels):,} photos of {len(group.names):,} {'classes of the bank' if in_bank else 'new classes'}"
     )
-    logits, scores = _answers(bundle, group)
+    classes = classifier.class_set(group.names, only=True)
+    logits = classifier.logits(group.rows, classes)
     now = 100 * float((logits.argmax(axis=1) == group.labels).mean())
     then = quality.metrics.base_accuracy if in_bank else quality.metrics.new_accuracy
     measured_on = photos_evaluated(quality)
@@ -181,7 +179,7 @@ def _accuracies(bundle: Bundle, quality: Quality, group: Group, *, in_bank: bool
         bound = lowest_credible(then, measured_on, len(group.labels), LOST_POINTS)
         yield at_least(f"accuracy, {label}", now, bound, then)
     if in_bank:
-        yield from _calibration(bundle, group, label, scores)
+        yield from _calibration(classifier.bundle, group, label, classifier.scores(logits, classes))
 
 
 def _calibration(bundle: Bundle, group: Group, label: str, scores: Floats) -> Iterator[Check]:
@@ -194,11 +192,3 @@ def _calibration(bundle: Bundle, group: Group, label: str, scores: Floats) -> It
         now, then = expected_calibration_error(scores, group.labels), calibration.error_after
         bound = then + GAINED_ERROR + chance_error(calibration.measured_on, len(group.labels))
         yield at_most(f"calibration error, {label}", now, bound, then)
-
-
-def _answers(bundle: Bundle, group: Group) -> tuple[Floats, Floats]:
-    """Return the logits and the scores (N, C) of the group's photos among its classes."""
-    classifier = Classifier(bundle, device="cpu", cache=EmbeddingCache())
-    classes = classifier.class_set(group.names, only=True)
-    logits = classifier.logits(group.rows, classes)
-    return logits, classifier.scores(logits, classes)

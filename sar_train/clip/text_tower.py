@@ -19,7 +19,8 @@ from torch.nn.functional import normalize
 
 from sar_train.clip.attention import KeyValue, attend, finish_block, project, project_heads, split_heads
 from sar_train.clip.prompts import DeepPrompt, Prompts, insert
-from sar_train.clip.tokens import Encode, PackedTokens, pack, tokenise
+from sar_train.clip.tokens import Encode, PackedTokens, pack
+from sar_train.errors import ClassNameError
 
 
 @dataclass(frozen=True)
@@ -84,15 +85,27 @@ class TextTower:
         return vectors.detach()
 
     def tokenise(self, names: Sequence[str], prompts: Prompts) -> list[list[int]]:
-        """Return token rows of names for these prompts; they stay valid while M, K and the suffix stay the same."""
-        return tokenise(
-            names,
-            prompts.suffix,
-            self.encode,
-            end_token=self.end_token,
-            room=self.room(prompts),
-            gap=prompts.n_suffix_context,
-        )
+        """Return token rows of names for these prompts; they stay valid while M, K and the suffix stay the same.
+
+        Underscores are read as spaces; zeros stand where context after the name will be.
+
+        Raises:
+            ClassNameError: a name is empty or there is no room for it.
+        """
+        rows, room = [], self.room(prompts)
+        gap, tail = [0] * prompts.n_suffix_context, self.tail(prompts)
+        for i, name in enumerate(names):
+            if not name.strip(" _"):
+                raise ClassNameError(f"class name {i + 1} is empty: give every class a name")
+            ids = [*self.encode(name.replace("_", " ") + prompts.suffix), self.end_token]
+            ids[len(ids) - tail : len(ids) - tail] = gap
+            if len(ids) > room:
+                raise ClassNameError(
+                    f"class name {name[:40]!r}… needs {len(ids)} tokens, but after the prompt there is room for "
+                    f"{room}: shorten the name"
+                )
+            rows.append(ids)
+        return rows
 
     def pack(self, names: Sequence[str], prompts: Prompts) -> PackedTokens:
         """Prepare names for many calls with prompts of this shape."""

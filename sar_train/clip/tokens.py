@@ -52,38 +52,6 @@ class PackedTokens:
         return PackedTokens(self.ids.to(device), self.groups, self.lengths.to(device), self.order.to(device))
 
 
-def tokenise(
-    names: Sequence[str], suffix: str, encode: Encode, *, end_token: int, room: int, gap: int = 0
-) -> list[list[int]]:
-    """Return token ids of ``name + suffix`` and the end token for every name (underscores read as spaces).
-
-    Args:
-        names: class names.
-        suffix: what the template has after the name, usually ``.``.
-        encode: the tokenizer.
-        end_token: id of the end token.
-        room: how many positions there are, gap and end token included.
-        gap: zeros to leave between name and suffix, where vectors will stand.
-
-    Raises:
-        ClassNameError: a name is empty or needs more than ``room`` positions.
-    """
-    rows, tail = [], len(encode(suffix)) + 1
-    for i, name in enumerate(names):
-        if not name.strip(" _"):
-            raise ClassNameError(f"class name {i + 1} is empty: give every class a name")
-        ids = [*encode(name.replace("_", " ") + suffix), end_token]
-        if gap:
-            ids[len(ids) - tail : len(ids) - tail] = [0] * gap
-        if len(ids) > room:
-            raise ClassNameError(
-                f"class name {name[:40]!r}… needs {len(ids)} tokens, but after the prompt there is room for {room}: "
-                "shorten the name"
-            )
-        rows.append(ids)
-    return rows
-
-
 def pack(rows: Sequence[Sequence[int]], slack: int = SLACK) -> PackedTokens:
     """Sort token rows by length and lay them one after the other, in groups of one length.
 

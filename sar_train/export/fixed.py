@@ -14,37 +14,34 @@ from sar_train.training.prompted import PromptedCLIP
 
 
 class Fixed(PromptMethod):
-    """The same prompts for all classes. Not registered, as there is nothing to train."""
+    """The same prompts for all classes. Not registered, as there is nothing to train.
+
+    Args:
+        prompts: their context and suffix, which are all that a template has.
+        image: what a trained method puts into the image tower.
+    """
 
     paper = "no paper: a hand-crafted template"
 
     context: Tensor
 
-    def __init__(self, prompts: Prompts) -> None:
-        """Keep the context and the suffix, which are all that a template has."""
+    def __init__(self, prompts: Prompts, image: Mapping[int, DeepPrompt] | None = None) -> None:
         super().__init__(None, None)
         self.register_buffer("context", prompts.context)
         self.suffix = prompts.suffix
+        self._image = {k: dataclasses.replace(item, vectors=item.vectors.detach()) for k, item in (image or {}).items()}
+        for layer, item in self._image.items():  # so that they are part of what the encoder is known by
+            self.register_buffer(f"image_{layer}", item.vectors)
 
     def prompts(self, classes: Classes, image: Tensor | None = None) -> Prompts:  # noqa: ARG002
         """Return the prompts that were given."""
-        return Prompts(self.context, self.suffix)
+        return Prompts(self.context, self.suffix, image=self._image)
 
 
 class FixedBeside(Fixed):
     """The same, beside what a trained method puts into the image tower."""
 
     towers = ("text", "image")
-
-    def __init__(self, prompts: Prompts, image: Mapping[int, DeepPrompt]) -> None:
-        super().__init__(prompts)
-        self._plain = {layer: dataclasses.replace(item, vectors=item.vectors.detach()) for layer, item in image.items()}
-        for layer, item in self._plain.items():  # so that they are part of what the encoder is known by
-            self.register_buffer(f"image_{layer}", item.vectors)
-
-    def prompts(self, classes: Classes, image: Tensor | None = None) -> Prompts:
-        """Return the prompts that were given."""
-        return dataclasses.replace(super().prompts(classes, image), image=self._plain)
 
 
 def handcrafted(backbone: Backbone, template: str) -> PromptedCLIP:
@@ -62,7 +59,7 @@ def with_handcrafted(prompted: PromptedCLIP, template: str) -> PromptedCLIP:
     Raises:
         ConfigError: not a template.
     """
-    backbone, image = prompted.backbone, prompted.image_prompts()
+    backbone, learned = prompted.backbone, prompted.image_prompts()
     plain = backbone.handcrafted(template)
-    method = Fixed(plain) if image is None else FixedBeside(plain, image.image)
+    method = Fixed(plain) if learned is None else FixedBeside(plain, learned.image)
     return PromptedCLIP(backbone, method, template, prompted.trained)

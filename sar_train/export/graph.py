@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from sar_train.errors import ExportError
 
 OUTPUT = "embedding"
-LIMIT = 2 * 1024**3 - 1
-"""Largest size of a protobuf message; a bundle has no external data."""
+LIMIT: int = onnx.checker.MAXIMUM_PROTOBUF
+"""Largest size of a graph in bytes; a bundle has no external data."""
 
 
 def trace(module: nn.Module, example: Tensor, *, input_name: str, dynamic: Mapping[int, str]) -> onnx.ModelProto:

@@ -27,7 +27,7 @@ from sar_infer.classifier import Classifier
 from sar_infer.classifiers.head import ClassHead
 from sar_infer.encoders.cache import EmbeddingCache
 from sar_infer.encoders.self_test import self_test_image, self_test_pixels
-from sar_infer.errors import ClassNameError, ImageError
+from sar_infer.errors import ImageError
 from sar_infer.images.prefetch import decode_image
 from sar_infer.text import TokenizerSpec
 from sar_infer.text.tokenizer import Tokenizer, encode_name
@@ -74,40 +74,26 @@ def compare(
         ),
         at_least(f"image encoder, share of {len(images)} images with torch's class", figures.top1_agreement, 1),
     )
-    count, difference = compare_names(folder, NAME_ENCODER, prompted, spec, names)
+    count, difference = _compare_names(folder, prompted, spec, names)
     return Parity(len(images), figures.min_cosine, figures.top1_agreement, count, difference)
 
 
-def compare_names(
-    folder: Path, encoder: str, prompted: PromptedCLIP, spec: TokenizerSpec, names: Sequence[str]
+def _compare_names(
+    folder: Path, prompted: PromptedCLIP, spec: TokenizerSpec, names: Sequence[str]
 ) -> tuple[int, float]:
-    """Return how many names were tried and the largest difference between a name encoder's rows and torch's.
-
-    Args:
-        folder: has the graph and the tokenizer.
-        encoder: the graph's file.
-        prompted: the reference.
-        spec: how names become tokens.
-        names: class names to try if they fit the prompt; names of every possible length are added.
-
-    Raises:
-        ExportError: the difference is beyond its bound.
-    """
-    tokenizer = Tokenizer.open(folder / TOKENIZER)
-    tokens: dict[str, list[int]] = {}
-    for name in (*names, *names_of_every_length(tokenizer, spec)):
-        try:
-            tokens[name] = [*encode_name(tokenizer, spec, name), spec.end_token]
-        except ClassNameError:  # fits only the bundle's other name encoder
-            continue
-    graph, batches = open_graph(folder / encoder), in_batches([*tokens], MOST_NAMES_AT_ONCE)
+    """Return how many names were tried and the largest difference between the name encoder's rows and torch's."""
+    tokenizer, graph = Tokenizer.open(folder / TOKENIZER), open_graph(folder / NAME_ENCODER)
+    tokens = {
+        name: [*encode_name(tokenizer, spec, name), spec.end_token]
+        for name in (*names, *names_of_every_length(tokenizer, spec))
+    }
     rows, reference = _both(
-        batches,
+        in_batches([*tokens], MOST_NAMES_AT_ONCE),
         lambda batch: graph(_padded([tokens[name] for name in batch])),
         lambda batch: prompted.embed(batch).cpu().numpy(),
     )
     difference = largest_difference(rows, reference)
-    refuse(at_most(f"{encoder}, difference to torch on {len(tokens)} names", difference, MAX_DIFFERENCE))
+    refuse(at_most(f"{NAME_ENCODER}, difference to torch on {len(tokens)} names", difference, MAX_DIFFERENCE))
     return len(tokens), difference
 
 

@@ -54,6 +54,8 @@ def teacher_of(original: backbone.Backbone) -> vision_tower.Teacher:
 
 
 def test_test_photos_of_published_splits_are_left_out(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="found none"):
+        photos.usable(tmp_path)
     write_folder(tmp_path / "plain", {"cat": 1, "dog": 2})
     paths = [f"cat/{i}.png" for i in range(4)]
     for path in paths:
@@ -107,6 +109,7 @@ def test_some_steps_bring_it_nearer_and_leave_the_stem_alone(original: backbone.
     assert not {"visual.conv1.patches.weight", "visual.class_embedding", "visual.proj"} & same
 
 
+@pytest.mark.nightly
 def test_the_command_repeats_to_the_bit(tmp_path: Path) -> None:
     """Once from photos alone, once with a file of maps."""
     root, out = tmp_path / "photos", [tmp_path / "first.safetensors", tmp_path / "second.safetensors"]

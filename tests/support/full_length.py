@@ -89,8 +89,8 @@ def _before(module: nn.Module, vectors: Tensor, dropped: int) -> Iterator[None]:
     """The module's input (N, T, W) loses its last ``dropped`` tokens and ends with ``vectors`` (M, W)."""
 
     def change(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        kept = inputs[0][:, : inputs[0].shape[1] - dropped]
-        return torch.cat([kept, vectors.expand(len(kept), -1, -1)], 1), *inputs[1:]
+        tokens = inputs[0][:, : inputs[0].shape[1] - dropped]
+        return torch.cat([tokens, vectors.expand(len(tokens), -1, -1)], 1), *inputs[1:]
 
     handle = module.register_forward_pre_hook(change)
     try:

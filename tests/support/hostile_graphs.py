@@ -1,142 +1,15 @@
-"""Mutations of a bundle's graphs under fitting digests; importing this file registers them."""
+"""Bundles whose graphs never end or ask for all memory, under fitting digests."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
-from support.hostile_bundles import seal
-from support.mutations import Chance, mutation
+from support.sound import change
 
-from sar_infer.bundle.manifest import BANK, IMAGE_ENCODER, MANIFEST, NAME_ENCODER
-
-
-@mutation(sealed=True)
-def damaged_graph(folder: Path, other: Path, chance: Chance) -> str:
-    path = folder / chance.choice((IMAGE_ENCODER, NAME_ENCODER))
-    data = bytearray(path.read_bytes())
-    kind = chance.choice(("cut", "bits", "noise", "front"))
-    if kind == "cut":
-        del data[chance.randrange(len(data)) :]
-    elif kind == "noise":
-        data += chance.randbytes(chance.choice((1, 20, 1000)))
-    else:
-        reach = len(data) if kind == "bits" else min(300, len(data))
-        for _ in range(chance.choice((1, 4, 16))):
-            data[chance.randrange(reach)] ^= 1 << chance.randrange(8)
-    path.write_bytes(data)
-    seal(folder)
-    return f"{path.name}: {kind}"
-
-
-@mutation(sealed=True)
-def hostile_graph(folder: Path, other: Path, chance: Chance) -> str:
-    path = folder / chance.choice((IMAGE_ENCODER, NAME_ENCODER))
-    model = onnx.load_from_string(path.read_bytes())
-    kind = chance.choice(sorted(_GRAPHS))
-    _GRAPHS[kind](model, chance)
-    path.write_bytes(model.SerializeToString())
-    seal(folder)
-    return f"{path.name}: {kind}"
-
-
-def _external(model: onnx.ModelProto, chance: Chance) -> None:
-    tensor = chance.choice(model.graph.initializer)
-    tensor.ClearField("raw_data")
-    tensor.data_location = TensorProto.EXTERNAL
-    entry = tensor.external_data.add()
-    entry.key, entry.value = "location", chance.choice(("/etc/passwd", "../outside", MANIFEST, BANK))
-
-
-def _hidden_external(model: onnx.ModelProto, chance: Chance) -> None:
-    """In a constant inside a branch that never runs."""
-    tensor = TensorProto(data_type=TensorProto.FLOAT, dims=[2], name="far", data_location=TensorProto.EXTERNAL)
-    entry = tensor.external_data.add()
-    entry.key, entry.value = "location", "/etc/passwd"
-    branch = helper.make_graph(
-        [helper.make_node("Constant", [], ["far"], value=tensor)],
-        "branch",
-        [],
-        [helper.make_tensor_value_info("far", TensorProto.FLOAT, [2])],
-    )
-    model.graph.initializer.append(numpy_helper.from_array(np.array(True), "never"))
-    model.graph.node.append(helper.make_node("If", ["never"], ["unused"], then_branch=branch, else_branch=branch))
-
-
-def _weights(value: float) -> Callable[[onnx.ModelProto, Chance], None]:
-    def fill(model: onnx.ModelProto, chance: Chance) -> None:
-        floats = [tensor for tensor in model.graph.initializer if tensor.data_type == TensorProto.FLOAT]
-        for tensor in floats:
-            shape = tuple(tensor.dims)
-            tensor.CopyFrom(numpy_helper.from_array(np.full(shape, value, dtype=np.float32), tensor.name))
-
-    return fill
-
-
-def _wrong_dims(model: onnx.ModelProto, chance: Chance) -> None:
-    tensor = chance.choice(model.graph.initializer)
-    tensor.dims[:] = chance.choice(([2**40], [-1], [0], [2**31, 2**31], [3, 5, 7]))
-
-
-def _declared(model: onnx.ModelProto, chance: Chance) -> None:
-    value = chance.choice((*model.graph.input, *model.graph.output))
-    dims = value.type.tensor_type.shape.dim
-    dims[chance.randrange(len(dims))].dim_value = chance.choice((0, 1, -1, 2**62))
-
-
-def _twice_as_wide(model: onnx.ModelProto, chance: Chance) -> None:
-    """The output is said to be (N, D) and is (N, 2 D)."""
-    for node in model.graph.node:
-        for index, name in enumerate(node.output):
-            if name == "embedding":
-                node.output[index] = "narrow"
-    model.graph.node.append(helper.make_node("Concat", ["narrow", "narrow"], ["embedding"], axis=1))
-    dims = model.graph.output[0].type.tensor_type.shape.dim
-    dims[1].dim_param = "D"
-
-
-def _no_batch(model: onnx.ModelProto, chance: Chance) -> None:
-    """Always gives three rows."""
-    width = model.graph.output[0].type.tensor_type.shape.dim[1].dim_value
-    for node in model.graph.node:
-        for index, name in enumerate(node.output):
-            if name == "embedding":
-                node.output[index] = "unused"
-    rows = np.full((3, width), width**-0.5, dtype=np.float32)
-    model.graph.node.append(
-        helper.make_node("Constant", [], ["embedding"], value=numpy_helper.from_array(rows, "rows"))
-    )
-
-
-def _opset(model: onnx.ModelProto, chance: Chance) -> None:
-    model.opset_import[0].version = chance.choice((0, 1, 999, 2**40))
-
-
-def _operator(model: onnx.ModelProto, chance: Chance) -> None:
-    chance.choice(model.graph.node).op_type = chance.choice(("", "Nothing", "Relu", "Concat", "Loop"))
-
-
-def _circle(model: onnx.ModelProto, chance: Chance) -> None:
-    model.graph.node[0].input[0] = "embedding"
-
-
-_GRAPHS: dict[str, Callable[[onnx.ModelProto, Chance], None]] = {
-    "external data": _external,
-    "external data in a branch": _hidden_external,
-    "weights of NaN": _weights(float("nan")),
-    "weights of infinity": _weights(float("inf")),
-    "weights of zero": _weights(0),
-    "wrong dims": _wrong_dims,
-    "wrong declaration": _declared,
-    "output twice as wide": _twice_as_wide,
-    "always three rows": _no_batch,
-    "opset": _opset,
-    "operator": _operator,
-    "circle": _circle,
-}
+from sar_infer.bundle.manifest import IMAGE_ENCODER
 
 
 def endless(folder: Path, encoder: str = IMAGE_ENCODER, above: int = 0) -> None:
@@ -165,7 +38,7 @@ def endless(folder: Path, encoder: str = IMAGE_ENCODER, above: int = 0) -> None:
         ]
     )
     path.write_bytes(model.SerializeToString())
-    seal(folder)
+    change(folder)
 
 
 def huge(folder: Path) -> None:
@@ -185,4 +58,4 @@ def huge(folder: Path) -> None:
         ]
     )
     path.write_bytes(model.SerializeToString())
-    seal(folder)
+    change(folder)

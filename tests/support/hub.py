@@ -1,7 +1,7 @@
 """A Hugging Face hub on this machine: the part of its API that `huggingface_hub` uses for repositories of models.
 
-Repositories, commits as regular and LFS files, trees, and files by revision; private and gated ones need the token. It
-does not speak Xet, which the library is told not to use.
+Repositories, commits, trees, and files by revision; private and gated ones need the token. Every file is a regular one:
+how large files travel (LFS, Xet) is the library's business.
 """
 
 from __future__ import annotations
@@ -22,8 +22,6 @@ import pytest
 from support.llm import listening
 
 TOKEN = "hf_a_token_of_these_tests"
-_LARGE = 20_000
-"""Bytes from which a file has to come as LFS."""
 Answer = tuple[int, dict[str, str], bytes]
 
 
@@ -57,13 +55,11 @@ class Hub:
     Attributes:
         url: ``HF_ENDPOINT``.
         repositories: by USER/NAME.
-        large: LFS objects by SHA-256.
         requests: method and path of each.
     """
 
     url: str = ""
     repositories: dict[str, Repository] = field(default_factory=dict)
-    large: dict[str, bytes] = field(default_factory=dict)
     requests: list[tuple[str, str]] = field(default_factory=list)
 
     def put(self, name: str, folder: Path, **changes: bytes) -> str:
@@ -91,13 +87,11 @@ class _Call:
             (r"/api/models/(\w+/[\w.-]+)/commit/(.+)", self.commit),
             (r"/api/models/(\w+/[\w.-]+)/tree/(.+)", self.tree),
             (r"/api/models/(\w+/[\w.-]+)/revision/(.+)", self.info),
-            (r"/(\w+/[\w.-]+)\.git/info/lfs/objects/batch", self.batch),
-            (r"/large/(\w+)", self.large),
             (r"/(\w+/[\w.-]+)/resolve/([^/]+)/(.+)", self.resolve),
         ):
             if match := re.fullmatch(pattern, self.path):
                 try:
-                    return handle(*(unquote(part) for part in match.groups()))
+                    return handle(*(unquote(group) for group in match.groups()))
                 except _RefusalError as refused:
                     return refused.answer
         return 404, {}, b"{}"
@@ -107,14 +101,14 @@ class _Call:
 
     def create(self) -> Answer:
         self.need_token()
-        wanted = json.loads(self.body)
-        name = f"{wanted['organization']}/{wanted['name']}"
+        request = json.loads(self.body)
+        name = f"{request['organization']}/{request['name']}"
         if not name.startswith("me/"):
             raise _RefusalError(403, "Forbidden", f"You don't have the rights to create a model under {name}")
         status = 409 if name in self.hub.repositories else 200
         if status == 200:
-            made = self.hub.repositories[name] = Repository(private=wanted.get("visibility") == "private")
-            made.commit({".gitattributes": b"*.onnx filter=lfs\n"})
+            repository = self.hub.repositories[name] = Repository(private=request.get("visibility") == "private")
+            repository.commit({".gitattributes": b"*.onnx filter=lfs\n"})
         return self.json({"url": f"{self.hub.url}/{name}"}, status)
 
     def validate(self) -> Answer:
@@ -123,28 +117,17 @@ class _Call:
 
     def preupload(self, name: str, revision: str) -> Answer:
         self.need_token()
-        there = self.files(name, revision)
-        files = []
-        for one in json.loads(self.body)["files"]:
-            oid = _oid(there[one["path"]]) if one["path"] in there else None
-            mode = "lfs" if one["size"] >= _LARGE else "regular"
-            files.append({"path": one["path"], "uploadMode": mode, "shouldIgnore": False, "oid": oid})
+        newest = self.files(name, revision)
+        files = [
+            {
+                "path": (path := entry["path"]),
+                "uploadMode": "regular",
+                "shouldIgnore": False,
+                "oid": _oid(newest[path]) if path in newest else None,
+            }
+            for entry in json.loads(self.body)["files"]
+        ]
         return self.json({"files": files})
-
-    def batch(self, name: str) -> Answer:
-        self.need_token()
-        objects = []
-        for one in json.loads(self.body)["objects"]:
-            upload = {"upload": {"href": f"{self.hub.url}/large/{one['oid']}"}}
-            objects.append(one if one["oid"] in self.hub.large else {**one, "actions": upload})
-        return self.json({"transfer": "basic", "objects": objects})
-
-    def large(self, oid: str) -> Answer:
-        if self.method == "PUT":
-            assert hashlib.sha256(self.body).hexdigest() == oid
-            self.hub.large[oid] = self.body
-            return 200, {}, b""
-        return 200, {}, self.hub.large[oid]
 
     def commit(self, name: str, revision: str) -> Answer:
         self.need_token()
@@ -154,8 +137,6 @@ class _Call:
             value = operation["value"]
             if operation["key"] == "file":
                 files[value["path"]] = base64.b64decode(value["content"])
-            elif operation["key"] == "lfsFile":
-                files[value["path"]] = self.hub.large[value["oid"]]
             elif operation["key"] == "deletedFile":
                 del files[value["path"]]
         oid = self.hub.repositories[name].commit(files)
@@ -171,25 +152,15 @@ class _Call:
         )
 
     def info(self, name: str, revision: str) -> Answer:
-        files = self.files(name, revision)
-        found = self.hub.repositories[name]
-        siblings = [{"rfilename": path} for path in files]
-        sha = found.refs.get(revision, revision)
-        return self.json({"id": name, "sha": sha, "private": found.private, "siblings": siblings})
+        self.files(name, revision)
+        return self.json({"id": name, "sha": self.hub.repositories[name].refs.get(revision, revision), "siblings": []})
 
     def resolve(self, name: str, revision: str, path: str) -> Answer:
         files = self.files(name, revision)
         headers = {"X-Repo-Commit": self.hub.repositories[name].refs.get(revision, revision)}
         if path not in files:
             return 404, {**headers, "X-Error-Code": "EntryNotFound"}, b""
-        content = files[path]
-        if len(content) < _LARGE:
-            return 200, {**headers, "ETag": f'"{_oid(content)}"'}, content
-        oid = _oid(content)
-        self.hub.large[oid] = content
-        elsewhere = self.hub.url.replace("127.0.0.1", "localhost")  # as large files lie with another host
-        linked = {"X-Linked-ETag": f'"{oid}"', "X-Linked-Size": str(len(content))}
-        return 302, {**headers, **linked, "Location": f"{elsewhere}/large/{oid}"}, b""
+        return 200, {**headers, "ETag": f'"{_oid(files[path])}"'}, files[path]
 
     def files(self, name: str, revision: str) -> dict[str, bytes]:
         """The files of a revision, for those who may see them."""
@@ -249,7 +220,7 @@ def use(hub: Hub, cache: Path, monkeypatch: pytest.MonkeyPatch, token: str | Non
     monkeypatch.delenv("HF_TOKEN", raising=False)
     if token is not None:
         monkeypatch.setenv("HF_TOKEN", token)
-    for name, given in {  # what the library read when it was imported
+    for name, value in {  # what the library read when it was imported
         "ENDPOINT": hub.url,
         "HUGGINGFACE_CO_URL_TEMPLATE": hub.url + "/{repo_id}/resolve/{revision}/{filename}",
         "HF_HUB_CACHE": str(cache / "hub"),
@@ -257,12 +228,10 @@ def use(hub: Hub, cache: Path, monkeypatch: pytest.MonkeyPatch, token: str | Non
         "HF_HUB_DISABLE_XET": True,
         "HF_HUB_OFFLINE": False,
     }.items():
-        monkeypatch.setattr(constants, name, given)
+        monkeypatch.setattr(constants, name, value)
 
 
 def _oid(content: bytes) -> str:
-    if len(content) >= _LARGE:
-        return hashlib.sha256(content).hexdigest()
     return _sha1(b"blob %d\0" % len(content) + content)
 
 

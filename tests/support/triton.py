@@ -28,10 +28,10 @@ def session(repository: Path, model: str) -> onnxruntime.InferenceSession:
 def run_ensemble(repository: Path, model: str, tensors: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
     """What Triton's scheduler does: each step takes ensemble tensors by its map, and gives some."""
     config = read_config(repository, model)
-    known = dict(tensors)
+    values = dict(tensors)
     for step in config.ensemble_scheduling.step:
         inner = session(repository, step.model_name)
-        feeds = {theirs: known[ours] for theirs, ours in step.input_map.items()}
+        feeds = {theirs: values[ours] for theirs, ours in step.input_map.items()}
         for theirs, value in zip(step.output_map, inner.run(list(step.output_map), feeds), strict=True):
-            known[step.output_map[theirs]] = np.asarray(value)
-    return {port.name: known[port.name] for port in config.output}
+            values[step.output_map[theirs]] = np.asarray(value)
+    return {port.name: values[port.name] for port in config.output}

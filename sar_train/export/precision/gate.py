@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,8 +62,7 @@ NEAR_TIE = 0.02
 def image_logits(bundle: Bundle) -> Logits:
     """Return a function from image rows to logits, with the bundle's head if it has one."""
     classifier = Classifier(bundle, device="cpu")
-    classes = classifier.class_set()
-    return lambda rows: classifier.logits(rows, classes)
+    return functools.partial(classifier.logits, classes=classifier.class_set())
 
 
 def near_ties(bundle: Bundle, rows: Floats, reference: Floats) -> tuple[int, int]:

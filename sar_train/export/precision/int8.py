@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -152,7 +153,7 @@ def mean_error(weight: Floats, mean: Floats) -> Floats:
         weight: (O, I / groups, kernel …).
         mean: (I) of the input's channels.
     """
-    flat = weight.reshape(*weight.shape[:2], -1)
+    flat = weight.reshape(*weight.shape[:2], math.prod(weight.shape[2:]))
     scale = np.abs(flat).max((1, 2), keepdims=True) / STEPS
     scale[scale == 0] = 1
     error = (np.rint(flat / scale) * scale - flat).sum(2)

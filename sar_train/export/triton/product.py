@@ -19,7 +19,7 @@ from sar_train.export.triton.config import EMBEDDING, LOGITS, SCORES
 
 OPSET, IR = 13, 8
 """Old on purpose: every recent Triton reads them."""
-LIMIT = 2**31 - 1
+LIMIT: int = onnx.checker.MAXIMUM_PROTOBUF
 """Largest size of an ONNX file in bytes."""
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from sar_infer.bundle.card import escaped
 from sar_infer.bundle.manifest import Manifest
-from sar_train.export.triton.config import CLASSIFIER, EMBEDDING, ENCODER, LOGITS, MAX_BATCH, PIXELS, PRODUCT, SCORES
+from sar_train.export.triton import config
 
 TEMPLATE = """\
 # Triton model repository
@@ -16,11 +16,11 @@ Made by `sar-bundle triton BUNDLE --out DIR` from the bundle `{digest}`
 
 | model | takes | gives |
 |---|---|---|
-| `{encoder}` | `{pixels}` FP32 [N, 3, {size}, {size}] | `{embedding}` FP32 [N, {dim}], unit rows |
-| `{product}` | `{embedding}` | `{scores}` and `{logits}` FP32 [N, {classes}] |
-| `{classifier}` | `{pixels}` | all three; this is the one to ask |
+| `{ENCODER}` | `{PIXELS}` FP32 [N, 3, {size}, {size}] | `{EMBEDDING}` FP32 [N, {dim}], unit rows |
+| `{PRODUCT}` | `{EMBEDDING}` | `{SCORES}` and `{LOGITS}` FP32 [N, {classes}] |
+| `{CLASSIFIER}` | `{PIXELS}` | all three; this is the one to ask |
 
-Column i of `{scores}` is line i of `{product}/labels.txt`. A request holds at most {batch} images; requests that
+Column i of `{SCORES}` is line i of `{PRODUCT}/labels.txt`. A request holds at most {MAX_BATCH} images; requests that
 wait while another runs are run together. Change `dynamic_batching`, `instance_group` and `max_batch_size` to suit.
 
 ## Start
@@ -54,11 +54,11 @@ from sar_infer.images.prefetch import decode_image
 SPEC = {spec!r}
 
 image = decode_image(sys.argv[1], SPEC)[np.newaxis]
-pixels = triton.InferInput("{pixels}", image.shape, "FP32")
+pixels = triton.InferInput("{PIXELS}", image.shape, "FP32")
 pixels.set_data_from_numpy(image)
-best = triton.InferRequestedOutput("{scores}", class_count=5)
+best = triton.InferRequestedOutput("{SCORES}", class_count=5)
 client = triton.InferenceServerClient("localhost:8000")
-for answer in client.infer("{classifier}", [pixels], outputs=[best]).as_numpy("{scores}")[0]:
+for answer in client.infer("{CLASSIFIER}", [pixels], outputs=[best]).as_numpy("{SCORES}")[0]:
     score, column, label = answer.decode().split(":", 2)
     print(f"{{float(score):.3f}} {{label}}")
 """
@@ -67,24 +67,17 @@ for answer in client.infer("{classifier}", [pixels], outputs=[best]).as_numpy("{
 def readme(manifest: Manifest, labels: Sequence[str], precision: str) -> str:
     """Return the page for one repository."""
     return TEMPLATE.format(
+        **vars(config),
         digest=manifest.digest,
         backbone=escaped(manifest.backbone),
         precision=precision,
         classes=len(labels),
         size=manifest.preprocess.size,
         dim=manifest.embed_dim,
-        batch=MAX_BATCH,
         snippet=snippet(manifest),
-        encoder=ENCODER,
-        product=PRODUCT,
-        classifier=CLASSIFIER,
-        pixels=PIXELS,
-        embedding=EMBEDDING,
-        logits=LOGITS,
-        scores=SCORES,
     )
 
 
 def snippet(manifest: Manifest) -> str:
     """Return a client in Python that classifies the image it is given."""
-    return SNIPPET.format(spec=manifest.preprocess, pixels=PIXELS, scores=SCORES, classifier=CLASSIFIER)
+    return SNIPPET.format(**vars(config), spec=manifest.preprocess)

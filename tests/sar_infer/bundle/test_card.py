@@ -87,20 +87,13 @@ def full() -> Manifest:
 
 def front_matter(text: str) -> dict[str, object]:
     _, matter, _ = text.split("---\n", 2)
-    found: dict[str, object] = yaml.safe_load(matter)
-    return found
+    content: dict[str, object] = yaml.safe_load(matter)
+    return content
 
 
 def test_everything_that_a_manifest_can_say() -> None:
     """`GOLDEN` was read by people; to change it, write what `card` gives and read it again."""
     assert card(full(), bank()) == GOLDEN.read_text(encoding="utf-8")
-
-
-def test_no_name_of_others_becomes_markup() -> None:
-    text = card(full(), bank())
-    assert "<b>" not in text
-    assert "green|blue" not in text
-    assert "*ours*" not in text
 
 
 def test_a_bundle_that_says_little() -> None:
@@ -119,8 +112,8 @@ def test_a_bundle_that_says_little() -> None:
 
 
 def test_the_front_matter_is_the_hubs() -> None:
-    found = front_matter(card(full(), bank()))
-    assert found == {
+    hub = pytest.importorskip("huggingface_hub")
+    assert hub.ModelCard(card(full(), bank())).data.to_dict() == {
         "license": "other",
         "license_name": "stated-for-each-part",
         "library_name": "sar-clip",
@@ -129,26 +122,13 @@ def test_the_front_matter_is_the_hubs() -> None:
     }
 
 
-def test_the_licence_is_unknown_if_that_of_the_towers_is() -> None:
-    provenance = dataclasses.replace(full().provenance, licences={"tokenizer": "MIT"})
-    text = card(dataclasses.replace(full(), provenance=provenance), bank())
-    assert front_matter(text)["license"] == "unknown"
-    assert "- weights of the backbone: as their publisher states; not known here" in text
-
-
 @pytest.mark.parametrize("backbone", ["no", "on: [x]\n- y", '"', "ViT-B/16", "🦊"])
 def test_no_backbone_breaks_the_front_matter(backbone: str) -> None:
-    found = front_matter(card(dataclasses.replace(example_manifest(), backbone=backbone), bank()))
-    assert found["license"] == "unknown"
-    tags = found["tags"]
+    content = front_matter(card(dataclasses.replace(example_manifest(), backbone=backbone), bank()))
+    assert content["license"] == "unknown"
+    tags = content["tags"]
     assert isinstance(tags, list)
     assert all(isinstance(tag, str) and re.fullmatch(r"[a-z0-9-]+", tag) for tag in tags)
-
-
-def test_the_hubs_own_reader_takes_it() -> None:
-    hub = pytest.importorskip("huggingface_hub")
-    data = hub.ModelCard(card(full(), bank())).data
-    assert (data.pipeline_tag, data.library_name) == ("zero-shot-image-classification", "sar-clip")
 
 
 def test_the_bundle_that_ships() -> None:
@@ -157,9 +137,4 @@ def test_the_bundle_that_ships() -> None:
     assert "998: tench, goldfish" in text
     assert "no rival of CLIP's ViT-B/16" in text
     assert "| this bundle | 60.61 | - | - |" in text
-
-
-def test_neither_digest_nor_files_matter() -> None:
-    """The card is one of the files, so it cannot say what they are."""
-    other = dataclasses.replace(full(), digest="f" * 64, files={})
-    assert card(other, bank()) == card(full(), bank())
+    assert "pip install ." in text

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,9 @@ def saved(model: onnx.ModelProto, folder: Path) -> Path:
 
 
 def test_the_graphs_of_a_bundle_hold_their_weights(tmp_path: Path) -> None:
-    for model in (image_graph(), name_graph()):
+    inline = image_graph()
+    inline.graph.node.append(constant(numpy_helper.from_array(np.zeros(2, np.float32))))
+    for model in (image_graph(), name_graph(), inline):
         refuse_external_data(saved(model, tmp_path))
 
 
@@ -30,19 +33,19 @@ def external() -> onnx.TensorProto:
     return tensor
 
 
-def with_constant(value: onnx.TensorProto, attribute: str = "value") -> onnx.NodeProto:
-    return helper.make_node("Constant", [], ["c"], **{attribute: value})
+def constant(value: onnx.TensorProto) -> onnx.NodeProto:
+    return helper.make_node("Constant", [], ["c"], value=value)
 
 
-def sparse(part: str) -> onnx.SparseTensorProto:
+def sparse(field: str) -> onnx.SparseTensorProto:
     """Return a sparse tensor whose ``values`` or ``indices`` are outside the file."""
-    found = onnx.SparseTensorProto(values=numpy_helper.from_array(np.zeros(2, np.float32)), dims=[4])
-    found.indices.CopyFrom(numpy_helper.from_array(np.zeros(2, np.int64)))
-    getattr(found, part).CopyFrom(external())
-    return found
+    tensor = onnx.SparseTensorProto(values=numpy_helper.from_array(np.zeros(2, np.float32)), dims=[4])
+    tensor.indices.CopyFrom(numpy_helper.from_array(np.zeros(2, np.int64)))
+    getattr(tensor, field).CopyFrom(external())
+    return tensor
 
 
-BRANCH = helper.make_graph([with_constant(external())], "branch", [], [])
+BRANCH = helper.make_graph([constant(external())], "branch", [], [])
 ATTRIBUTES: list[tuple[str, object]] = [
     ("t", external()),
     ("g", BRANCH),
@@ -54,23 +57,25 @@ ATTRIBUTES: list[tuple[str, object]] = [
 ]
 
 
-@pytest.mark.parametrize(("field", "value"), ATTRIBUTES, ids=lambda value: value if isinstance(value, str) else "")
-def test_external_data_in_any_attribute_is_found(tmp_path: Path, field: str, value: object) -> None:
-    attribute = onnx.AttributeProto(name="a", **{field: value})
-    model = image_graph()
-    model.graph.node.add(op_type="Any").attribute.append(attribute)
-    with pytest.raises(BundleError, match="outside"):
-        refuse_external_data(saved(model, tmp_path))
-    model = image_graph()
-    model.functions.add(name="f", domain="d").attribute_proto.append(attribute)
-    with pytest.raises(BundleError, match="outside"):
-        refuse_external_data(saved(model, tmp_path))
-
-
-def test_external_data_in_an_initialiser_is_found(tmp_path: Path) -> None:
+def models_with_external_data() -> Iterator[onnx.ModelProto]:
+    """Yield graphs with data outside in every field that can have some."""
     for field, value in (("initializer", external()), ("sparse_initializer", sparse("values"))):
         model = image_graph()
         getattr(model.graph, field).append(value)
+        yield model
+    for name, content in ATTRIBUTES:
+        attribute = onnx.AttributeProto(name="a", **{name: content})
+        of_node, of_function = image_graph(), image_graph()
+        of_node.graph.node.add(op_type="Any").attribute.append(attribute)
+        of_function.functions.add(name="f", domain="d").attribute_proto.append(attribute)
+        yield from (of_node, of_function)
+    model = image_graph()
+    model.functions.add(name="f", domain="d").node.append(constant(external()))
+    yield model
+
+
+def test_external_data_is_noticed_wherever_it_is(tmp_path: Path) -> None:
+    for model in models_with_external_data():
         with pytest.raises(BundleError, match="outside"):
             refuse_external_data(saved(model, tmp_path))
 
@@ -80,19 +85,6 @@ def test_unknown_fields_of_every_wire_type_are_skipped(tmp_path: Path) -> None:
     path = saved(image_graph(), tmp_path)
     path.write_bytes(unknown + path.read_bytes())
     refuse_external_data(path)
-
-
-def test_external_data_in_a_function_is_found(tmp_path: Path) -> None:
-    model = image_graph()
-    model.functions.add(name="f", domain="d").node.append(with_constant(external()))
-    with pytest.raises(BundleError, match="outside"):
-        refuse_external_data(saved(model, tmp_path))
-
-
-def test_inline_constants_are_fine(tmp_path: Path) -> None:
-    model = image_graph()
-    model.graph.node.append(with_constant(numpy_helper.from_array(np.zeros(2, np.float32))))
-    refuse_external_data(saved(model, tmp_path))
 
 
 @pytest.mark.parametrize("content", [b"", b"\x00", b"hello, I am not a graph", b"\xff" * 50, b"\x3a\xff\xff\xff\x7f"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import huggingface_hub
@@ -18,7 +18,6 @@ from support.photos import write_folder
 from support.servers import local_server
 from support.sound import write_sound
 
-from sar_infer import Classifier
 from sar_infer.bulk.worker import Answerer, WorkerOptions
 from sar_infer.bundle.bundle import Bundle, bundle_name, open_bundle
 from sar_infer.bundle.hub import check_push, push
@@ -30,7 +29,7 @@ from sar_infer.errors import BundleError, InputError, SchemaError, WriteError
 from sar_infer.server.settings import Settings
 
 NAME = "me/garments"
-PLACE = f"hf://{NAME}"
+LOCATION = f"hf://{NAME}"
 KEY = {"Authorization": "Bearer k"}
 
 
@@ -50,41 +49,38 @@ def bundle(tmp_path: Path) -> Bundle:
     return open_bundle(path)
 
 
-def refused(place: str, error: type[Exception] = BundleError) -> str:
+def refusal(location: str, error: type[Exception] = BundleError) -> str:
     with pytest.raises(error) as caught:
-        open_bundle(place)
+        open_bundle(location)
     assert type(caught.value) is error
     assert "\n" not in str(caught.value)
-    return str(caught.value).replace("\N{HORIZONTAL ELLIPSIS}", "")
+    return str(caught.value)
 
 
-def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+def fetched(hub: Hub) -> set[str]:
+    """Return the paths of the files that were downloaded."""
+    return {path.rpartition("/")[2] for method, path in hub.requests if method == "GET" and "/resolve/" in path}
+
+
+def go_offline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
 
 
 # ----------------------------------------------------------------------------------------------------- push and open
-def test_what_is_pushed_opens_elsewhere(hub: Hub, bundle: Bundle) -> None:
-    place = push(bundle.path, bundle.manifest, NAME)
-    assert place == f"{PLACE}@{hub.repositories[NAME].refs['main']}"
-    opened = open_bundle(place)
+def test_a_pushed_bundle_opens_elsewhere(hub: Hub, bundle: Bundle, capfd: pytest.CaptureFixture[str]) -> None:
+    """A new repository is private and shows the card; the same bundle again makes no commit."""
+    location = push(bundle.path, bundle.manifest, NAME)
+    repository = hub.repositories[NAME]
+    assert location == f"{LOCATION}@{repository.refs['main']}"
+    assert repository.private
+    assert repository.files["README.md"] == repository.files[CARD] == (bundle.path / CARD).read_bytes()
+    assert repository.files.keys() == {".gitattributes", "README.md", MANIFEST, *bundle.manifest.files}
+    opened = open_bundle(location)
     assert opened.manifest == bundle.manifest
-    assert opened.head is not None
-    assert (opened.origin, opened.location) == (place, place)
+    assert (opened.origin, opened.location) == (location, location)
     assert opened.tokenizer.encode("dog") == [1929]
-
-
-def test_a_new_repository_is_private_and_shows_the_card(hub: Hub, bundle: Bundle) -> None:
-    push(bundle.path, bundle.manifest, NAME)
-    made = hub.repositories[NAME]
-    assert made.private
-    assert made.files["README.md"] == made.files[CARD] == (bundle.path / CARD).read_bytes()
-    assert made.files.keys() == {".gitattributes", "README.md", MANIFEST, *bundle.manifest.files}
-
-
-def test_large_files_go_the_way_of_large_files(hub: Hub, bundle: Bundle) -> None:
-    push(bundle.path, bundle.manifest, NAME)
-    assert (bundle.path / TOKENIZER).read_bytes() in hub.large.values()
-    assert (bundle.path / MANIFEST).read_bytes() not in hub.large.values()
+    assert capfd.readouterr() == ("", "")
+    assert push(bundle.path, bundle.manifest, NAME) == location
 
 
 def test_a_push_replaces_all_that_was_there(hub: Hub, bundle: Bundle, tmp_path: Path) -> None:
@@ -92,207 +88,10 @@ def test_a_push_replaces_all_that_was_there(hub: Hub, bundle: Bundle, tmp_path: 
     hub.repositories[NAME].private = False  # by its owner, who keeps it so
     other = open_bundle(write_bundle(tmp_path / "plain"))
     second = push(other.path, other.manifest, NAME)
-    assert HEAD not in hub.repositories[NAME].files
-    assert CARD not in hub.repositories[NAME].files
+    assert not {HEAD, CARD} & hub.repositories[NAME].files.keys()
     assert not hub.repositories[NAME].private
     assert open_bundle(second).head is None
     assert open_bundle(first).head is not None
-
-
-def test_the_same_bundle_again_makes_no_commit(hub: Hub, bundle: Bundle) -> None:
-    assert push(bundle.path, bundle.manifest, NAME) == push(bundle.path, bundle.manifest, NAME)
-
-
-def test_a_push_shows_nothing_unless_it_is_to(
-    hub: Hub, bundle: Bundle, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    push(bundle.path, bundle.manifest, NAME)
-    assert capfd.readouterr() == ("", "")
-    other = open_bundle(write_bundle(tmp_path / "other", names=[f"thing {i}" for i in range(999)]))
-    push(other.path, other.manifest, NAME, progress=True)
-    assert BANK in capfd.readouterr().err
-
-
-# ------------------------------------------------------------------------------------------------ revisions and cache
-def test_a_commit_that_was_fetched_needs_no_network(hub: Hub, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    place = push(bundle.path, bundle.manifest, NAME)
-    open_bundle(place)
-    hub.requests.clear()
-    open_bundle(place)
-    assert hub.requests == []
-    offline(monkeypatch)
-    assert open_bundle(place).manifest == bundle.manifest
-
-
-def test_a_branch_is_looked_up_and_a_tag_stays(hub: Hub, bundle: Bundle, bundle_path: Path) -> None:
-    first = hub.put(NAME, bundle.path)
-    hub.repositories[NAME].refs["v1"] = first
-    assert open_bundle(PLACE).origin == f"{PLACE}@{first}"
-    second = hub.put(NAME, bundle_path)
-    assert open_bundle(PLACE).origin == open_bundle(f"{PLACE}@main").origin == f"{PLACE}@{second}"
-    assert open_bundle(f"{PLACE}@v1").origin == f"{PLACE}@{first}"
-
-
-def test_a_branch_without_a_network_is_as_it_was_last_seen(
-    hub: Hub, bundle_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    commit = hub.put(NAME, bundle_path)
-    open_bundle(PLACE)
-    offline(monkeypatch)
-    assert open_bundle(PLACE).origin == f"{PLACE}@{commit}"
-
-
-def test_files_that_the_manifest_does_not_list_are_not_fetched(hub: Hub, bundle_path: Path) -> None:
-    hub.put(NAME, bundle_path, **{"notes.txt": b"of the owner"})
-    fetched = {path.name for path in open_bundle(PLACE).path.iterdir()}
-    assert fetched == {MANIFEST, *open_bundle(bundle_path).manifest.files}
-
-
-def test_what_the_library_downloaded_whole_is_taken(
-    hub: Hub, bundle_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    commit = hub.put(NAME, bundle_path)
-    huggingface_hub.snapshot_download(NAME)
-    offline(monkeypatch)
-    assert (open_bundle(PLACE).path / ".gitattributes").exists()
-    assert open_bundle(f"{PLACE}@{commit}").bank.names == BANK_NAMES
-
-
-# ----------------------------------------------------------------------------------------------------------- refusals
-@pytest.mark.parametrize("place", ["hf://", "hf://me", "hf://me/a/b", "hf://me/a@", "hf://me/a@b c", "hf:///a@main"])
-def test_a_place_that_is_none(place: str) -> None:
-    assert "hf://USER/NAME@REVISION" in refused(place, InputError)
-
-
-def test_no_such_repository_or_revision(hub: Hub, bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "no such repository" in refused(PLACE)
-    hub.put(NAME, bundle_path)
-    assert "no such revision" in refused(f"{PLACE}@v9")
-    hub.repositories[NAME].private = True
-    monkeypatch.delenv("HF_TOKEN")
-    assert "HF_TOKEN" in refused(PLACE)
-    hub.repositories[NAME].private, hub.repositories[NAME].gated = False, True
-    assert "asked for" in refused(PLACE)
-
-
-def test_a_repository_without_a_bundle(hub: Hub) -> None:
-    hub.repositories[NAME] = Repository()
-    hub.repositories[NAME].commit({"config.json": b"{}"})
-    assert f"no {MANIFEST}" in refused(PLACE)
-
-
-@pytest.mark.parametrize(
-    ("manifest", "message"),
-    [
-        (b'{"name": "an app"}', "hf://me/garments: manifest.json: "),
-        (b"\xff\xfe", "manifest.json is not UTF-8 text"),
-        (b"", "manifest.json: "),
-    ],
-)
-def test_a_manifest_of_something_else(hub: Hub, bundle_path: Path, manifest: bytes, message: str) -> None:
-    hub.put(NAME, bundle_path, **{MANIFEST: manifest})
-    assert message in refused(PLACE)
-
-
-def test_a_bundle_for_a_newer_reader(hub: Hub, bundle_path: Path) -> None:
-    content = json.loads((bundle_path / MANIFEST).read_text())
-    hub.put(NAME, bundle_path, **{MANIFEST: json.dumps(content | {"schema_version": 4, "min_reader": 4}).encode()})
-    assert "upgrade sar-clip" in refused(PLACE, SchemaError)
-
-
-def test_a_listed_file_that_the_repository_lacks(hub: Hub, bundle_path: Path) -> None:
-    hub.put(NAME, bundle_path)
-    del hub.repositories[NAME].files[IMAGE_ENCODER]
-    assert f"{PLACE}: has no {IMAGE_ENCODER}" in refused(PLACE)
-
-
-def test_a_listed_name_that_leads_elsewhere(hub: Hub, bundle_copy: Path, tmp_path: Path) -> None:
-    content = json.loads((bundle_copy / MANIFEST).read_text())
-    entry = content["files"][BANK]
-    reseal(bundle_copy, files={**open_bundle(bundle_copy).manifest.files, "../../../../x": entry})
-    hub.put(NAME, bundle_copy)
-    hub.repositories[NAME].files["../../../../x"] = b"x"
-    refused(PLACE)
-    assert [path.name for path in tmp_path.rglob("x")] == []
-
-
-def test_a_damaged_file(hub: Hub, bundle_path: Path, tmp_path: Path) -> None:
-    data = (bundle_path / IMAGE_ENCODER).read_bytes()
-    hub.put(NAME, bundle_path, **{IMAGE_ENCODER: bytes([data[0] ^ 1]) + data[1:]})
-    message = refused(PLACE)
-    assert message.startswith(f"{PLACE}: ") and f"{IMAGE_ENCODER}: damaged: " in message
-    folder = message.rpartition("remove ")[2].removesuffix(" to fetch them again")
-    hub.put(NAME, bundle_path)
-    assert Path(folder) == tmp_path / "cache" / "hub" / "models--me--garments"
-    shutil.rmtree(folder)
-    assert open_bundle(PLACE).bank.names == BANK_NAMES
-
-
-@pytest.mark.parametrize("name", [IMAGE_ENCODER, TOKENIZER, CARD])
-def test_a_file_of_another_size_than_the_manifest_gives_is_refused_before_anything_is_fetched(
-    hub: Hub, bundle: Bundle, tmp_path: Path, name: str
-) -> None:
-    hub.put(NAME, bundle.path, **{name: bytes(2**22)})
-    size = bundle.manifest.files[name].size
-    assert f"{PLACE}: {name} has 4,194,304 bytes on the hub, and {size:,} by {MANIFEST}" in refused(PLACE)
-    fetched = {path for method, path in hub.requests if method == "GET"}
-    assert fetched == {f"/{NAME}/resolve/main/{MANIFEST}"}
-    assert sum(path.stat().st_size for path in (tmp_path / "cache").rglob("*") if path.is_file()) < 2**20
-
-
-def test_a_manifest_of_any_size_is_not_fetched(hub: Hub, bundle_path: Path) -> None:
-    hub.put(NAME, bundle_path, **{MANIFEST: bytes(2**24 + 1)})
-    assert f"{MANIFEST} has 16,777,217 bytes; expected 16,777,216 at most" in refused(PLACE)
-    assert {method for method, _ in hub.requests} == {"HEAD"}
-
-
-def test_a_manifest_that_lists_files_without_end(hub: Hub, bundle_copy: Path) -> None:
-    files = open_bundle(bundle_copy).manifest.files
-    reseal(bundle_copy, files={**files, **{f"{number}.bin": files[BANK] for number in range(100)}})
-    hub.put(NAME, bundle_copy)
-    assert "files; expected 100 at most" in refused(PLACE)
-
-
-def test_damage_in_the_cache_is_noticed(hub: Hub, bundle_path: Path) -> None:
-    hub.put(NAME, bundle_path)
-    blob = (open_bundle(PLACE).path / IMAGE_ENCODER).resolve()
-    blob.write_bytes(bytes([blob.read_bytes()[0] ^ 1]) + blob.read_bytes()[1:])
-    assert f"{IMAGE_ENCODER}: damaged: sha256" in refused(PLACE)
-
-
-def test_a_folder_of_links_is_still_refused_where_it_is_no_cache(hub: Hub, bundle_path: Path) -> None:
-    hub.put(NAME, bundle_path)
-    with pytest.raises(BundleError, match="leads out"):
-        open_bundle(open_bundle(PLACE).path)
-
-
-def test_no_network_and_nothing_in_the_cache(hub: Hub, bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    hub.put(NAME, bundle_path)
-    monkeypatch.setattr("time.sleep", lambda seconds: None)  # the library tries again for half a minute
-    monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", "http://127.0.0.1:9/{repo_id}")
-    assert "cannot be reached" in refused(PLACE)
-    offline(monkeypatch)
-    assert "HF_HUB_OFFLINE" in refused(PLACE)
-
-
-def test_without_the_library(monkeypatch: pytest.MonkeyPatch, bundle: Bundle) -> None:
-    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    assert "sar-clip[hub]" in refused(PLACE, InputError)
-    with pytest.raises(InputError, match=r"sar-clip\[hub\]"):
-        push(bundle.path, bundle.manifest, NAME)
-
-
-@pytest.mark.parametrize("name", ["garments", "me/", "hf://me/garments", "me/garments@v1", "a b/c", ""])
-def test_a_repository_that_is_no_name(hub: Hub, name: str) -> None:
-    with pytest.raises(InputError, match="USER/NAME"):
-        check_push(name)
-
-
-def test_no_token(hub: Hub, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("HF_TOKEN")
-    with pytest.raises(InputError, match="HF_TOKEN"):
-        push(bundle.path, bundle.manifest, NAME)
-    assert hub.requests == []
 
 
 @pytest.mark.parametrize(
@@ -309,6 +108,140 @@ def test_a_push_that_the_hub_refuses(
     assert hub.repositories == {}
 
 
+def test_a_push_without_a_repository_a_token_or_the_library(
+    hub: Hub, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("garments", "me/", "hf://me/garments", "me/garments@v1", "a b/c", ""):
+        with pytest.raises(InputError, match="USER/NAME"):
+            check_push(name)
+    monkeypatch.delenv("HF_TOKEN")
+    with pytest.raises(InputError, match="HF_TOKEN"):
+        push(bundle.path, bundle.manifest, NAME)
+    assert hub.requests == []
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    assert "sar-clip[hub]" in refusal(LOCATION, InputError)
+    with pytest.raises(InputError, match=r"sar-clip\[hub\]"):
+        push(bundle.path, bundle.manifest, NAME)
+
+
+# ------------------------------------------------------------------------------------------------ revisions and cache
+def test_a_commit_in_the_cache_needs_no_network_and_a_branch_is_looked_up(
+    hub: Hub, bundle: Bundle, bundle_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = hub.put(NAME, bundle.path)
+    hub.repositories[NAME].refs["v1"] = first
+    assert open_bundle(LOCATION).origin == f"{LOCATION}@{first}"
+    hub.requests.clear()
+    assert open_bundle(f"{LOCATION}@{first}").manifest == bundle.manifest
+    assert hub.requests == []
+    second = hub.put(NAME, bundle_path)
+    assert open_bundle(LOCATION).origin == open_bundle(f"{LOCATION}@main").origin == f"{LOCATION}@{second}"
+    assert open_bundle(f"{LOCATION}@v1").origin == f"{LOCATION}@{first}"
+    hub.put(NAME, bundle.path)
+    go_offline(monkeypatch)
+    assert open_bundle(LOCATION).origin == f"{LOCATION}@{second}"  # as it was last seen
+    assert open_bundle(f"{LOCATION}@{first}").manifest == bundle.manifest
+
+
+def test_only_listed_files_are_fetched_and_others_in_the_cache_do_no_harm(hub: Hub, bundle_path: Path) -> None:
+    hub.put(NAME, bundle_path, **{"notes.txt": b"of the owner"})
+    path = open_bundle(LOCATION).path
+    assert {file.name for file in path.iterdir()} == {MANIFEST, *open_bundle(bundle_path).manifest.files}
+    huggingface_hub.hf_hub_download(NAME, "notes.txt")
+    assert (path / "notes.txt").exists()
+    assert open_bundle(LOCATION).bank.names == BANK_NAMES
+    with pytest.raises(BundleError, match="not listed"):
+        open_bundle(path)  # a folder like others, where it is not a hub's
+    (path / "notes.txt").unlink()
+    with pytest.raises(BundleError, match="leads out"):
+        open_bundle(path)
+
+
+def test_damage_is_noticed_and_can_be_mended(hub: Hub, bundle_path: Path, tmp_path: Path) -> None:
+    hub.put(NAME, bundle_path)
+    blob = (open_bundle(LOCATION).path / IMAGE_ENCODER).resolve()
+    blob.write_bytes(bytes([blob.read_bytes()[0] ^ 1]) + blob.read_bytes()[1:])
+    message = refusal(LOCATION)
+    assert message.startswith(f"{LOCATION}: ") and f"{IMAGE_ENCODER}: damaged: sha256" in message
+    folder = message.rpartition("remove ")[2].removesuffix(" to fetch them again")
+    assert Path(folder) == tmp_path / "cache" / "hub" / "models--me--garments"
+    shutil.rmtree(folder)
+    assert open_bundle(LOCATION).bank.names == BANK_NAMES
+
+
+# ----------------------------------------------------------------------------------------------------------- refusals
+@pytest.mark.parametrize("location", ["hf://", "hf://me", "hf://me/a/b", "hf://me/a@", "hf://me/a@b c", "hf:///a@main"])
+def test_a_location_that_is_not_understood(location: str) -> None:
+    assert "hf://USER/NAME@REVISION" in refusal(location, InputError)
+
+
+def test_what_the_hub_does_not_give(hub: Hub, bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "no such repository" in refusal(LOCATION)
+    repository = hub.repositories[NAME] = Repository()
+    repository.commit({"config.json": b"{}"})
+    assert f"no {MANIFEST}" in refusal(LOCATION)
+    hub.put(NAME, bundle_path)
+    assert "no such revision" in refusal(f"{LOCATION}@v9")
+    del repository.files[IMAGE_ENCODER]
+    assert f"{LOCATION}: has no {IMAGE_ENCODER}" in refusal(LOCATION)
+    repository.private = True
+    monkeypatch.delenv("HF_TOKEN")
+    assert "HF_TOKEN" in refusal(LOCATION)
+    repository.private, repository.gated = False, True
+    assert "asked for" in refusal(LOCATION)
+
+
+def test_no_network_and_nothing_in_the_cache(hub: Hub, bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.put(NAME, bundle_path)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)  # the library tries again for half a minute
+    monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", "http://127.0.0.1:9/{repo_id}")
+    assert "cannot be reached" in refusal(LOCATION)
+    go_offline(monkeypatch)
+    assert "HF_HUB_OFFLINE" in refusal(LOCATION)
+
+
+def edited(folder: Path, **fields: object) -> bytes:
+    """Return a folder's manifest with other fields, under the digest that it has."""
+    return json.dumps(json.loads((folder / MANIFEST).read_text()) | fields).encode()
+
+
+def list_outside(folder: Path) -> dict[str, bytes]:
+    files = open_bundle(folder).manifest.files
+    reseal(folder, files={**files, "../../../../x": files[BANK]})
+    return {MANIFEST: (folder / MANIFEST).read_bytes(), "../../../../x": b"x"}
+
+
+def list_many(folder: Path) -> dict[str, bytes]:
+    files = open_bundle(folder).manifest.files
+    reseal(folder, files={**files, **{f"{number}.bin": files[BANK] for number in range(100)}})
+    return {MANIFEST: (folder / MANIFEST).read_bytes()}
+
+
+HOSTILE: dict[str, tuple[Callable[[Path], dict[str, bytes]], str]] = {
+    "something else": (lambda _: {MANIFEST: b'{"name": "an app"}'}, ": manifest.json: "),
+    "not text": (lambda _: {MANIFEST: b"\xff\xfe"}, "manifest.json is not UTF-8 text"),
+    "empty": (lambda _: {MANIFEST: b""}, "manifest.json: "),
+    "newer": (lambda path: {MANIFEST: edited(path, schema_version=4, min_reader=4)}, "upgrade sar-clip"),
+    "endless": (lambda _: {MANIFEST: bytes(2**24 + 1)}, "has 16,777,217 bytes; expected 16,777,216 at most"),
+    "many files": (list_many, "files; expected 100 at most"),
+    "a path outside": (list_outside, "../../../../x"),
+    "another size": (lambda _: {TOKENIZER: bytes(2**22)}, f"{TOKENIZER} has 4,194,304 bytes on the hub, and "),
+}
+"""Files that take the place of a sound bundle's, and what the refusal says."""
+
+
+@pytest.mark.parametrize(("change", "message"), HOSTILE.values(), ids=HOSTILE)
+def test_a_strangers_bundle_is_refused_before_its_files_are_fetched(
+    hub: Hub, bundle_copy: Path, tmp_path: Path, change: Callable[[Path], dict[str, bytes]], message: str
+) -> None:
+    hub.put(NAME, bundle_copy, **change(bundle_copy))
+    assert message in refusal(LOCATION, SchemaError if "upgrade" in message else BundleError)
+    assert fetched(hub) <= {MANIFEST}
+    assert [path for path in tmp_path.rglob("x") if path.is_file()] == []
+    cached = sum(path.stat().st_size for path in (tmp_path / "cache").rglob("*") if path.is_file())
+    assert cached < 2**20
+
+
 # ------------------------------------------------------------------------------------------ whoever opens a bundle
 def run(command, *arguments: object) -> str:
     result = CliRunner().invoke(command, [str(argument) for argument in arguments])
@@ -317,33 +250,29 @@ def run(command, *arguments: object) -> str:
 
 
 def test_the_commands_take_it(hub: Hub, tmp_path: Path) -> None:
+    result = CliRunner().invoke(sar_bundle, ["show", LOCATION])
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == f"Error: {LOCATION}: there is no such repository, or the token does not open it\n"
     commit = hub.put(NAME, write_sound(tmp_path / "sound"))
     photos, bank = write_folder(tmp_path / "photos", {"red": 1}), tmp_path / "mine.safetensors"
-    place = f"{PLACE}@{commit}"
-    assert json.loads(run(sar_classify, photos, "--bundle", place, "--format", "json"))
-    assert place in run(sar_classify, "--bundle", PLACE, "--info")
-    assert place in run(sar_bundle, "show", PLACE)
-    assert "within all bounds" in run(sar_bundle, "verify", place)
-    assert "added 'owl'" in run(sar_bank, "add", bank, "owl", "--bundle", place)
-    run(sar_bundle, "freeze", place, "--bank", bank, "--out", tmp_path / "frozen")
+    location = f"{LOCATION}@{commit}"
+    assert json.loads(run(sar_classify, photos, "--bundle", location, "--format", "json"))
+    assert location in run(sar_classify, "--bundle", LOCATION, "--info")
+    assert location in run(sar_bundle, "show", LOCATION)
+    assert "within all bounds" in run(sar_bundle, "verify", location)
+    assert "added 'owl'" in run(sar_bank, "add", bank, "owl", "--bundle", location)
+    run(sar_bundle, "freeze", location, "--bank", bank, "--out", tmp_path / "frozen")
     assert open_bundle(tmp_path / "frozen").bank.names == (*BANK_NAMES, "owl")
-
-
-def test_a_refusal_is_one_line(hub: Hub) -> None:
-    for command, *arguments in ((sar_classify, "--info", "--bundle"), (sar_bundle, "show"), (sar_bundle, "verify")):
-        result = CliRunner().invoke(command, [*arguments, PLACE])
-        assert (result.exit_code, result.stdout) == (2, "")
-        assert result.stderr == f"Error: {PLACE}: there is no such repository, or the token does not open it\n"
 
 
 def test_all_workers_of_a_bulk_run_take_the_same_commit(hub: Hub, bundle_path: Path, tmp_path: Path) -> None:
     commit = hub.put(NAME, bundle_path)
-    first = Answerer(WorkerOptions(PLACE))
+    first = Answerer(WorkerOptions(LOCATION))
     hub.put(NAME, write_bundle(tmp_path / "newer", names=("one", "two")))
-    assert first.options.bundle == f"{PLACE}@{commit}"
+    assert first.options.bundle == f"{LOCATION}@{commit}"
     assert Answerer(first.options).settings() == first.settings()
     out = tmp_path / "answers.jsonl"
-    run(sar_classify, *write_images(tmp_path, 3), "--bundle", PLACE, "--out", out)
+    run(sar_classify, *write_images(tmp_path, 3), "--bundle", LOCATION, "--out", out)
     assert {json.loads(line)["label"] for line in out.read_text().splitlines()} <= {"one", "two"}
 
 
@@ -351,16 +280,9 @@ def test_a_server_takes_it_and_a_reload_looks_for_a_newer_one(hub: Hub, tmp_path
     import httpx2
 
     hub.put(NAME, write_sound(tmp_path / "sound"))
-    with local_server(Settings(bundle=PLACE, key="k", device="cpu", threads=1)) as server:
-        known = httpx2.get(f"{server.url}/v2/models/{bundle_name(PLACE)}", headers=KEY)
-        assert known.json()["name"] == "garments"
+    with local_server(Settings(bundle=LOCATION, key="k", device="cpu", threads=1)) as server:
+        model = httpx2.get(f"{server.url}/v2/models/{bundle_name(LOCATION)}", headers=KEY)
+        assert model.json()["name"] == "garments"
         commit = hub.put(NAME, write_sound(tmp_path / "newer", head=example_head()))
         assert httpx2.post(f"{server.url}/v1/reload", headers=KEY).status_code == 200
-        assert server.service.engine.bundle.origin == f"{PLACE}@{commit}"
-
-
-def test_a_classifier_opens_it(hub: Hub, bundle_path: Path, tmp_path: Path) -> None:
-    commit = hub.put(NAME, bundle_path)
-    (image,) = write_images(tmp_path, 1)
-    here, there = (Classifier.open(place).classify(image) for place in (bundle_path, f"{PLACE}@{commit}"))
-    assert there == here
+        assert server.service.engine.bundle.origin == f"{LOCATION}@{commit}"

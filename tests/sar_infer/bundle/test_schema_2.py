@@ -24,7 +24,7 @@ OLD = (Path(__file__).parents[2] / "support" / "schema-2-manifest.json").read_te
 """As version 0.1 of the package wrote it, for the bundle of ``support.rich_bundle``."""
 
 
-def downgrade(path: Path, change: Callable[[dict[str, Any]], None] = lambda _: None) -> Path:
+def downgrade(path: Path, change: Callable[[dict[str, Any]], object] = lambda _: None) -> Path:
     """Give a bundle the old manifest, for the files that are there."""
     content = json.loads(OLD)
     for name in content["files"]:
@@ -65,8 +65,8 @@ def test_an_old_calibration_is_for_the_head_if_there_is_one(fitted: dict[str, An
     nothing = {"temperature": None, "thresholds": {}, "conformal": {}, "calibrated": []}
     content = json.loads(OLD) | nothing | {"head": head} | fitted
     del content["digest"]
-    found = Manifest.parse(json.dumps({**content, "digest": canonical_digest(content)}))
-    assert found.calibrated_for == (None if not fitted else "text" if head is None else "head")
+    manifest = Manifest.parse(json.dumps({**content, "digest": canonical_digest(content)}))
+    assert manifest.calibrated_for == (None if not fitted else "text" if head is None else "head")
 
 
 @pytest.mark.parametrize("classes", [None, ["purple"]])
@@ -92,21 +92,13 @@ def test_what_is_made_from_an_old_bundle_is_new(rich: Path, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("key", ["quality", "self_test", "statistics", "calibrated_for"])
 def test_a_key_of_the_new_schema_is_unknown_to_the_old(rich: Path, key: str) -> None:
-    def add(content: dict[str, Any]) -> None:
-        content[key] = None
-
     with pytest.raises(BundleError, match=key):
-        open_bundle(downgrade(rich, add))
+        open_bundle(downgrade(rich, lambda content: content.update({key: None})))
 
 
-@pytest.mark.parametrize("key", ["passport", "probe"])
-def test_a_key_of_the_old_schema_is_unknown_to_the_new(rich: Path, key: str) -> None:
-    def renumber(content: dict[str, Any]) -> None:
-        content |= {"schema_version": 3, "quality": content["passport"], "self_test": content["probe"]}
-        del content[{"passport": "probe", "probe": "passport"}[key]]
-
-    with pytest.raises(BundleError, match=key):
-        open_bundle(downgrade(rich, renumber))
+def test_keys_of_the_old_schema_are_unknown_to_the_new(rich: Path) -> None:
+    with pytest.raises(BundleError, match="missing field quality"):
+        open_bundle(downgrade(rich, lambda content: content.update(schema_version=3)))
 
 
 def test_readers_of_schema_2_are_told_to_upgrade(rich: Path) -> None:

@@ -23,7 +23,7 @@ def test_the_example_of_newcombe(monkeypatch: pytest.MonkeyPatch) -> None:
     assert least_loss(60, 80, 80, 70) == pytest.approx(-33.39, abs=0.005)
 
 
-@pytest.mark.parametrize("share", [0.3, 0.7, 0.9, 0.97, 0.99])
+@pytest.mark.parametrize("share", [0.3, 0.9, 0.99])
 @pytest.mark.parametrize(("photos_then", "photos_now"), [(18, 150), (18, 18), (150, 30)])
 def test_photos_of_the_same_kind_fail_less_than_once_in_a_thousand(
     share: float, photos_then: int, photos_now: int

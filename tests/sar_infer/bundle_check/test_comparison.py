@@ -20,29 +20,22 @@ def unit(rows: np.ndarray) -> np.ndarray:
 def test_figures_of_rows_side_by_side() -> None:
     reference = np.eye(4, dtype=np.float32)
     rows = unit(np.array([[1, 0, 0, 0], [0, 3, 4, 0], [0, 0, 1, 0], [0, 0, 0, 1]], dtype=np.float32))
-    found = compare_rows(rows, reference, lambda rows: rows)
-    assert found == Figures(4, pytest.approx(0.6), pytest.approx(0.9), 0.75)
-
-
-def test_without_classes_there_are_no_answers() -> None:
-    rows = np.eye(3, dtype=np.float32)
-    found = compare_rows(rows, rows, None)
-    assert (found.samples, found.min_cosine, found.mean_cosine) == (3, 1, 1)
-    assert np.isnan(found.top1_agreement)
+    assert compare_rows(rows, reference, lambda rows: rows) == Figures(4, pytest.approx(0.6), pytest.approx(0.9), 0.75)
+    assert np.isnan(compare_rows(rows, reference, None).top1_agreement)  # there are no classes to answer with
 
 
 def test_logits_are_asked_for_a_few_rows_at_a_time() -> None:
     """A bank may have a million classes, and a thousand rows of their logits 4 GB."""
     rows = unit(np.random.default_rng(0).normal(size=(100, 5)))
-    asked: list[int] = []
+    sizes: list[int] = []
 
     def logits(piece: np.ndarray) -> np.ndarray:
-        asked.append(len(piece))
+        sizes.append(len(piece))
         return piece
 
     assert compare_rows(rows, -rows, logits).top1_agreement == np.mean(rows.argmax(1) == rows.argmin(1))
-    assert sum(asked) == 200
-    assert max(asked) <= 16
+    assert sum(sizes) == 200
+    assert max(sizes) <= 16
 
 
 def test_a_class_that_is_tied_is_the_same_answer() -> None:
@@ -54,9 +47,9 @@ def test_a_class_that_is_tied_is_the_same_answer() -> None:
 
 def test_rows_that_are_not_finite_are_the_same_as_nothing() -> None:
     rows = np.full((2, 3), np.nan, dtype=np.float32)
-    found = compare_rows(rows, rows, lambda some: some)
-    assert np.isnan(found.min_cosine)
-    assert found.top1_agreement == 0
+    figures = compare_rows(rows, rows, lambda some: some)
+    assert np.isnan(figures.min_cosine)
+    assert figures.top1_agreement == 0
     assert np.isnan(largest_difference(rows, rows))
     assert largest_difference(rows[:0], rows[:0]) == 0
 
@@ -69,16 +62,16 @@ def test_batches_of_every_size_come_first() -> None:
 def test_an_encoder_that_depends_on_the_size_of_the_batch(wrong: int) -> None:
     inputs = np.random.default_rng(0).normal(size=(33, 4)).astype(np.float32)
     assert batch_difference(lambda batch: batch, inputs) == 0
-    found = batch_difference(lambda batch: batch + np.float32(0.25 if len(batch) == wrong else 0), inputs)
-    assert found == pytest.approx(0.25)
+    difference = batch_difference(lambda batch: batch + np.float32(0.25 if len(batch) == wrong else 0), inputs)
+    assert difference == pytest.approx(0.25)
 
 
 def test_tokens_are_cut_to_the_longest_of_the_batch() -> None:
-    seen: list[tuple[int, ...]] = []
+    shapes: list[tuple[int, ...]] = []
 
     def graph(batch: np.ndarray) -> np.ndarray:
-        seen.append(batch.shape)
+        shapes.append(batch.shape)
         return batch[:, :1].astype(np.float32)
 
     assert batch_difference(graph, np.ones((33, 35), dtype=np.int64), cut=2) == 0
-    assert seen == [(33, 35), (1, 3), (2, 4), (7, 9), (33, 35)]
+    assert shapes == [(33, 35), (1, 3), (2, 4), (7, 9), (33, 35)]

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import math
 
 import pytest
@@ -25,15 +24,9 @@ def test_verdicts(finding: Check, verdict: str) -> None:
     assert finding.verdict == verdict
 
 
-def test_what_is_not_finite_is_null_in_json() -> None:
-    found = plain(at_most("x", math.nan, 0.5, then=math.inf))
-    assert json.loads(json.dumps(found, allow_nan=False)) == {
-        "what": "x",
-        "then": None,
-        "now": None,
-        "verdict": "moved",
-        "bound": "at most 0.5",
-    }
+def test_a_number_that_is_not_finite_is_null_in_json() -> None:
+    fields = plain(at_most("x", math.nan, 0.5, then=math.inf))
+    assert fields == {"what": "x", "then": None, "now": None, "verdict": "moved", "bound": "at most 0.5"}
 
 
 def test_the_table() -> None:

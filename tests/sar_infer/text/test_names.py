@@ -27,12 +27,9 @@ def test_names_phrases_comments_and_blank_lines(tmp_path: Path) -> None:
     assert file.warnings == ()
 
 
-@pytest.mark.parametrize("content", [b"\xef\xbb\xbfcat\r\ndog\r\n", b"cat\rdog", b"cat\ndog\n\n"])
-def test_byte_order_mark_and_line_ends(tmp_path: Path, content: bytes) -> None:
-    assert list(read_class_file(written(tmp_path, content)).classes) == ["cat", "dog"]
-
-
-def test_a_repeated_name_is_a_warning_and_counts_once(tmp_path: Path) -> None:
+def test_byte_order_mark_line_ends_and_a_repeated_name(tmp_path: Path) -> None:
+    for content in (b"\xef\xbb\xbfcat\r\ndog\r\n", b"cat\rdog", b"cat\ndog\n\n"):
+        assert list(read_class_file(written(tmp_path, content)).classes) == ["cat", "dog"]
     file = read_class_file(written(tmp_path, "cat\ndog\n Cat = feline\n"))
     assert file.classes == {"cat": ("cat",), "dog": ("dog",)}
     assert file.warnings == (f"{tmp_path / 'new.txt'}:3: class name 'Cat' is already on line 1; used once",)
@@ -59,24 +56,21 @@ def test_bad_files_are_named_with_their_line(tmp_path: Path, content: bytes, mes
     assert "\n" not in str(caught.value)
 
 
-def test_missing_file_and_folder(tmp_path: Path) -> None:
+def test_a_file_that_is_not_there_a_folder_and_a_phrase_that_does_not_fit(tmp_path: Path) -> None:
     with pytest.raises(ClassFileError, match=r"none\.txt"):
         read_class_file(tmp_path / "none.txt")
     with pytest.raises(ClassFileError, match="folder"):
         read_class_file(tmp_path)
-
-
-def test_every_phrase_is_checked_and_blamed_on_its_line(tmp_path: Path) -> None:
-    seen: list[str] = []
+    phrases: list[str] = []
 
     def check(phrase: str) -> None:
-        seen.append(phrase)
+        phrases.append(phrase)
         if phrase == "bad":
             raise ClassNameError("too long")
 
     with pytest.raises(ClassFileError, match=r"new\.txt:2: too long"):
         read_class_file(written(tmp_path, "cat\nx = good | bad\n"), check)
-    assert seen == ["cat", "good", "bad"]
+    assert phrases == ["cat", "good", "bad"]
 
 
 @given(st.text(st.characters(blacklist_characters="=|#\n\r", blacklist_categories=["Cs"]), min_size=1))
@@ -87,10 +81,6 @@ def test_a_line_without_marks_is_its_own_phrase(name: str) -> None:
 
 def test_only_the_first_equals_sign_divides() -> None:
     assert parse_line("sign = a = b | c") == ("sign", ("a = b", "c"))
-
-
-def test_name_key() -> None:
-    assert name_key(" Red\t Panda") == name_key("red panda") != name_key("redpanda")
 
 
 def test_repeated_names_count_once() -> None:
@@ -113,6 +103,7 @@ def test_wrong_classes(classes, error: type[Exception], message: str) -> None:
 
 
 def test_keys_of_many_are_those_of_each() -> None:
+    assert name_key(" Red\t Panda") == name_key("red panda") != name_key("redpanda")
     chance = random.Random(0)
     parts = [*"aB \t\néΣςßİ日ﬁ\u0301\u3000\x85", "  ", "e\u0301"]
     for _ in range(2000):

@@ -6,28 +6,17 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.bundles import SPEC, merges, write_tokenizer
+from support.bundles import SPEC, merges
 from support.examples import examples
 
 from sar_infer.errors import BundleError, ClassNameError
 from sar_infer.text.tokenizer import Tokenizer, encode_name
 
 TOKENIZER = Tokenizer(merges())
-PIECES = [
-    "don't",
-    "I'LL",
-    "'ſ",
-    "<start_of_text>",
-    "<END_OF_TEXT>",
-    "&amp;lt;",
-    "&eacute",
-    "a\u0301",
-    "ﬁ",
-    "İ",
-    "\u3000",
-    "l’été",
-]
-PIECES += ["\x1b[31m", "mÃ©lange", "☃", "日本", "١٢", "x" * 40, "\r\n", "_", "..."]
+PIECES = (
+    *("don't", "I'LL", "'ſ", "<start_of_text>", "<END_OF_TEXT>", "&amp;lt;", "&eacute", "a\u0301", "ﬁ", "İ", "\u3000"),
+    *("l’été", "\x1b[31m", "mÃ©lange", "☃", "日本", "١٢", "x" * 40, "\r\n", "_", "..."),
+)
 TEXTS = st.one_of(
     st.text(max_size=40),
     st.text(st.characters(max_codepoint=0x17F), max_size=40),
@@ -59,15 +48,6 @@ def test_every_token_can_be_reached(reference) -> None:
     assert (TOKENIZER.start_token, TOKENIZER.end_token) == (reference.sot_token_id, reference.eot_token_id)
 
 
-def test_known_values() -> None:
-    assert TOKENIZER.encode("a photo of a dog.") == [320, 1125, 539, 320, 1929, 269]
-
-
-def test_reads_what_the_writer_writes(tmp_path: Path) -> None:
-    write_tokenizer(tmp_path / "t.gz")
-    assert Tokenizer.open(tmp_path / "t.gz").encode("Ünïcode 42") == TOKENIZER.encode("Ünïcode 42")
-
-
 @pytest.mark.parametrize(
     "content",
     [
@@ -81,12 +61,9 @@ def test_reads_what_the_writer_writes(tmp_path: Path) -> None:
     ],
 )
 def test_damaged_file(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "t.gz").write_bytes(content)
     with pytest.raises(BundleError, match=r"t\.gz"):
         Tokenizer.open(tmp_path / "t.gz")
-
-
-def test_missing_file(tmp_path: Path) -> None:
+    (tmp_path / "t.gz").write_bytes(content)
     with pytest.raises(BundleError, match=r"t\.gz"):
         Tokenizer.open(tmp_path / "t.gz")
 
@@ -94,9 +71,6 @@ def test_missing_file(tmp_path: Path) -> None:
 def test_the_suffix_is_encoded_with_the_name() -> None:
     assert encode_name(TOKENIZER, SPEC, "red_fox") == TOKENIZER.encode("red fox.")
     assert encode_name(TOKENIZER, SPEC, "u.s.") == TOKENIZER.encode("u.s..") != [*TOKENIZER.encode("u.s."), 269]
-
-
-def test_a_name_of_just_the_right_length_fits() -> None:
     assert len(encode_name(TOKENIZER, SPEC, "dog " * 17)) == SPEC.max_name_tokens
 
 

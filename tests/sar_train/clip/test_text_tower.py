@@ -24,18 +24,8 @@ NAMES = [
     "an improbably long name of a thing, with commas",
     "Œuvre d'été",
 ]
-TEMPLATES = [
-    "{}",
-    "{}.",
-    "{} texture.",
-    "a {}.",
-    "a photo {}.",
-    "a photo of {}.",
-    "a photo of a {}.",
-    "a centered satellite photo of {}.",
-    "a photo of a {}, a type of pet.",
-    "a bad black and white photo of the small {} in a game",
-]
+TEMPLATES = ["{}", "{}.", "{} texture.", "a {}.", "a photo {}.", "a photo of {}.", "a photo of a {}."]
+TEMPLATES += ["a photo of a {}, a type of pet.", "a bad black and white photo of the small {} in a game"]
 
 
 @pytest.mark.parametrize("template", TEMPLATES)
@@ -57,14 +47,15 @@ def agree(
     theirs: Callable[[dict[str, Tensor]], Tensor],
 ) -> None:
     """Values and the gradients of every tensor are equal."""
-    found = []
+    results = []
     for embed in (ours, theirs):
         leaves = {name: tensor.clone().requires_grad_() for name, tensor in tensors.items()}
         rows = embed(leaves)
         direction = torch.randn(rows.shape, generator=torch.Generator().manual_seed(1))
-        found.append((rows.detach(), torch.autograd.grad((rows * direction).sum(), list(leaves.values()))))
-    torch.testing.assert_close(found[0][0], found[1][0], atol=2e-6, rtol=0)
-    for name, first, second in zip(tensors, found[0][1], found[1][1], strict=True):
+        results.append((rows.detach(), torch.autograd.grad((rows * direction).sum(), list(leaves.values()))))
+    assert all(p.grad is None and not p.requires_grad for p in tiny_backbone().model.parameters())
+    torch.testing.assert_close(results[0][0], results[1][0], atol=2e-6, rtol=0)
+    for name, first, second in zip(tensors, results[0][1], results[1][1], strict=True):
         assert second.norm() > 1e-4, name
         assert (first - second).norm() <= 2e-5 * second.norm(), name
 
@@ -132,18 +123,18 @@ def test_prompts_equal_the_full_tower(shapes: dict[str, tuple[int, ...]], settin
         return backbone.text(Prompts(t["context"], suffix, t.get("behind"), insertions), NAMES)
 
     def theirs(t: dict[str, Tensor]) -> Tensor:
-        parts = {
+        deeper = {
             mode: {int(key.split()[1]): value for key, value in t.items() if key.startswith(mode)}
             for mode in ("replace", "append")
         }
         return full_length.text_rows(
-            backbone, NAMES, t["context"], suffix_context=t.get("behind"), **{"suffix": suffix} | parts | settings
+            backbone, NAMES, t["context"], suffix_context=t.get("behind"), **{"suffix": suffix} | deeper | settings
         )
 
-    used = {key: drawn(*shape, seed=i) for i, (key, shape) in enumerate(shapes.items())}
-    kept = {key: tensor for key, tensor in used.items() if tensor.numel()}
-    empty = {key: tensor for key, tensor in used.items() if not tensor.numel()}
-    agree(kept, lambda t: ours(empty | t), lambda t: theirs(empty | t))
+    tensors = {key: drawn(*shape, seed=i) for i, (key, shape) in enumerate(shapes.items())}
+    empty = {key: tensor for key, tensor in tensors.items() if not tensor.numel()}
+    filled = {key: tensor for key, tensor in tensors.items() if key not in empty}
+    agree(filled, lambda t: ours(empty | t), lambda t: theirs(empty | t))
 
 
 def test_names_of_many_lengths_are_grouped_and_padded_without_a_trace() -> None:
@@ -151,19 +142,11 @@ def test_names_of_many_lengths_are_grouped_and_padded_without_a_trace() -> None:
     names = [" ".join(["cat", "dog", "fox"][i % 3] for _ in range(1 + i % 7)) for i in range(40)]
     packed = backbone.text.pack(names, Prompts(drawn(4)))
     assert len(packed.groups) < 7, "nothing was padded"
-    own = drawn(len(names), 2)
-    rows = backbone.text(Prompts(drawn(4), text={1: DeepPrompt(own)}), names)
+    deep = drawn(len(names), 2)
+    rows = backbone.text(Prompts(drawn(4), text={1: DeepPrompt(deep)}), names)
     torch.testing.assert_close(
-        rows, full_length.text_rows(backbone, names, drawn(4), replace={1: own}), atol=2e-6, rtol=0
+        rows, full_length.text_rows(backbone, names, drawn(4), replace={1: deep}), atol=2e-6, rtol=0
     )
-
-
-def test_the_order_of_names_does_not_matter_where_each_has_its_own() -> None:
-    backbone, order = tiny_backbone(), torch.randperm(C, generator=torch.Generator().manual_seed(5))
-    context, behind, deep = drawn(C, 3), drawn(C, 2, seed=1), drawn(C, 2, seed=2)
-    rows = backbone.text(Prompts(context, suffix_context=behind, text={2: DeepPrompt(deep)}), NAMES)
-    shuffled = Prompts(context[order], suffix_context=behind[order], text={2: DeepPrompt(deep[order])})
-    torch.testing.assert_close(backbone.text(shuffled, [NAMES[i] for i in order]), rows[order], atol=1e-6, rtol=0)
 
 
 def test_more_vectors_than_places_are_refused() -> None:
@@ -172,32 +155,15 @@ def test_more_vectors_than_places_are_refused() -> None:
             tiny_backbone().text(Prompts(context, text={1: DeepPrompt(drawn(3))}), NAMES)
 
 
-def test_gradient_equals_finite_differences() -> None:
-    backbone = tiny_backbone()
-    model = backbone.model.double()
-    try:
-        context = (0.1 * torch.randn(2, backbone.text.width, dtype=torch.double)).requires_grad_()
-        assert torch.autograd.gradcheck(lambda c: backbone.text(Prompts(c), NAMES[:3]), context, atol=1e-6)
-    finally:
-        model.float()
-
-
-def test_the_order_and_company_of_names_do_not_matter() -> None:
-    backbone = tiny_backbone()
-    template = "a photo of a {}."
-    together = backbone.embed_names(NAMES, template)
-    alone = torch.cat([backbone.embed_names([name], template) for name in NAMES])
-    backwards = backbone.embed_names(NAMES[::-1], template).flip(0)
-    torch.testing.assert_close(together, alone, atol=1e-6, rtol=0)
-    torch.testing.assert_close(together, backwards, atol=1e-6, rtol=0)
-
-
-def test_rows_have_unit_norm_and_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    backbone = tiny_backbone()
-    rows = backbone.embed_names(NAMES, "a photo of a {}.")
+def test_order_company_and_chunks_of_names_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone, template = tiny_backbone(), "a photo of a {}."
+    rows = backbone.embed_names(NAMES, template)
     torch.testing.assert_close(rows.norm(dim=1), torch.ones(len(NAMES)))
+    alone = torch.cat([backbone.embed_names([name], template) for name in NAMES])
+    torch.testing.assert_close(rows, alone, atol=1e-6, rtol=0)
+    torch.testing.assert_close(rows, backbone.embed_names(NAMES[::-1], template).flip(0), atol=1e-6, rtol=0)
     monkeypatch.setattr(backbones, "CHUNK", 2)
-    torch.testing.assert_close(backbone.embed_names(NAMES, "a photo of a {}."), rows, atol=1e-6, rtol=0)
+    torch.testing.assert_close(backbone.embed_names(NAMES, template), rows, atol=1e-6, rtol=0)
 
 
 def test_a_name_that_fits_exactly_and_one_that_does_not() -> None:
@@ -222,10 +188,3 @@ def test_empty_lists_and_names_are_refused() -> None:
 def test_templates_that_cannot_be_split(template: str) -> None:
     with pytest.raises(ValueError, match="template"):
         split_template(template)
-
-
-def test_the_backbone_gets_no_gradient() -> None:
-    backbone = tiny_backbone()
-    context = torch.zeros(4, backbone.text.width, requires_grad=True)
-    backbone.text(Prompts(context), NAMES).sum().backward()
-    assert all(p.grad is None and not p.requires_grad for p in backbone.model.parameters())

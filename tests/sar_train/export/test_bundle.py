@@ -1,9 +1,6 @@
 from __future__ import annotations
 
 import dataclasses
-import signal
-import subprocess
-import sys
 from copy import copy as clone
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,73 +8,43 @@ from types import SimpleNamespace
 import numpy as np
 import onnx
 import pytest
-import torch
-from PIL import Image
 from support.exported import moved, source_of
 from support.folders import listing
 from support.tiny import tiny_backbone
 
-from sar_infer import Classifier
 from sar_infer.bank import ClassBank, ClassInfo
 from sar_infer.bundle.bundle import open_bundle
 from sar_infer.bundle.card import card
 from sar_infer.bundle.manifest import BANK, CARD, MANIFEST
-from sar_infer.images.preprocess import normalise, to_input
+from sar_infer.bundle_check import moved as beyond_bounds
+from sar_infer.bundle_check import verify_bundle
 from sar_train.errors import ClassNameError, ExportError
 from sar_train.export import bundle
-from sar_train.export.bundle import encoder_digest, export_bundle, images_digest, make_bank
+from sar_train.export.bundle import encoder_digest, export_bundle, images_digest
 from sar_train.export.fixed import handcrafted
 from sar_train.export.layout import layout, tokenizer_spec
 from sar_train.export.source import ExportSource
 from sar_train.methods.base import methods
 
-TEMPLATE = "a photo of a {}."
-ROOT = Path(__file__).parents[3]
-EXPORTING = """
-import sys, time
-from functools import partial
-from pathlib import Path
-sys.path.insert(0, "tests")
-from support.tiny import VIT, register
-from support.traces import kept_graphs, remembered
-from sar_train.export import graph
-from sar_train.export.bundle import export_bundle
-from sar_train.export.source import from_template
-graph.translate = partial(remembered, kept_graphs())
-register()
-def tell(line):
-    print(line, flush=True)
-    time.sleep(60 if line.startswith("comparing") else 0)
-source = from_template("a photo of a {}.", {"cat": ("cat",)}, VIT, "random")
-export_bundle(source, Path(sys.argv[1]), command="", tell=tell)
-"""
 
-
-def test_what_is_written_says_what_it_is(exported: Path, source: ExportSource) -> None:
-    manifest = open_bundle(exported).manifest
+def test_a_bundle_says_what_it_is_and_passes_its_checks(exported: Path, source: ExportSource) -> None:
+    opened = open_bundle(exported)
+    manifest = opened.manifest
     assert (manifest.backbone, manifest.method, manifest.template) == ("tiny-vit", "handcrafted", "a photo of a {}.")
     assert manifest.weights_digest == source.backbone.weights_digest
     assert manifest.logit_scale == pytest.approx(1 / 0.07)
     assert (manifest.tokenizer.n_prefix, manifest.tokenizer.max_name_tokens) == (5, 71)
     assert manifest.quality.parity is not None
     assert manifest.quality.parity.top1_agreement == 1
-    assert {"torch", "onnxruntime", "python", "sar-clip"} <= manifest.provenance.versions.keys()
+    assert {"torch", "onnxruntime", "python", "sar-clip", "Pillow"} <= manifest.provenance.versions.keys()
+    assert (exported / CARD).read_text(encoding="utf-8") == card(manifest, opened.bank)
     assert listing(exported.parent) == [exported.name]
-
-
-def test_the_run_time_classifies_with_it_as_torch_does(exported: Path, source: ExportSource) -> None:
-    pixels = np.random.default_rng(3).integers(0, 256, (50, 40, 3), dtype=np.uint8)
-    encoded = source.backbone.encode_images(
-        torch.from_numpy(to_input(normalise(Image.fromarray(pixels)), source.backbone.preprocess)[None])
-    )
-    (result,) = Classifier.open(exported, device="cpu").classify(pixels, ["zebra"], top_k=10)
-    bank = make_bank(source, "", "")
-    rows = dict(zip(bank.names, bank.embeddings, strict=True))
-    rows["zebra"] = source.prompted.embed(["zebra"])[0].numpy()
-    similarity = {prediction.label: prediction.similarity for prediction in result.predictions}
-    assert similarity.keys() == rows.keys()
-    for name, row in rows.items():
-        assert similarity[name] == pytest.approx(float(encoded[0].numpy() @ row), abs=1e-5)
+    findings = verify_bundle(exported)
+    assert not beyond_bounds(findings)
+    now = {finding.what: finding.now for finding in findings if finding.verdict == "ok"}
+    assert now["self-test image, cosine"] > 0.99999
+    assert now["5 bank rows made again, difference"] < 1e-6
+    assert now["batches of 1, 2, 7 and 33, difference"] < 1e-6
 
 
 def test_several_phrases_stand_for_the_direction_of_their_mean(exported: Path, source: ExportSource) -> None:
@@ -98,80 +65,46 @@ def test_the_bank_tells_bundles_that_embed_images_alike(exported: Path, source: 
         assert images != images_digest(other)
 
 
-@pytest.mark.usefixtures("ready_graphs")
-def test_replaces_a_bundle_on_request(copy: Path, source: ExportSource) -> None:
+def test_another_export_differs_only_in_its_date_and_command(exported: Path, copy: Path, source: ExportSource) -> None:
     export_bundle(source, copy, command="again", overwrite=True)
-    assert open_bundle(copy).manifest.provenance.command == "again"
-    assert listing(copy.parent) == ["copy"]
-
-
-@pytest.mark.usefixtures("ready_graphs")
-def test_two_exports_differ_only_in_their_date_and_command(
-    exported: Path, source: ExportSource, tmp_path: Path
-) -> None:
-    export_bundle(source, tmp_path / "new", command="tests")
-    old, new = open_bundle(exported), open_bundle(tmp_path / "new")
+    old, new = open_bundle(exported), open_bundle(copy)
+    assert new.manifest.provenance.command == "again"
     assert new.bank.content_digest == old.bank.content_digest
     # safetensors gives its metadata any order, and the card says the date
     files = dict(new.manifest.files) | {name: old.manifest.files[name] for name in (BANK, CARD)}
     same = {"provenance": old.manifest.provenance, "digest": old.manifest.digest, "files": files}
     assert dataclasses.replace(new.manifest, **same) == old.manifest
+    assert listing(copy.parent) == ["copy"]
 
 
-@pytest.mark.usefixtures("ready_graphs")
-def test_a_gate_that_fails_leaves_what_was_there(
-    copy: Path, source: ExportSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("encoder", "graph", "name", "error"),
+    [
+        ("image", None, "cat", ExportError),  # of another backbone
+        ("name", onnx.ModelProto(), "cat", onnx.checker.ValidationError),
+        ("name", None, " ".join(["dog"] * 72), ClassNameError),
+    ],
+    ids=["gate", "graph", "name"],
+)
+def test_what_fails_leaves_the_disk_as_it_was(
+    copy: Path,
+    source: ExportSource,
+    monkeypatch: pytest.MonkeyPatch,
+    encoder: str,
+    graph: onnx.ModelProto | None,
+    name: str,
+    error: type[Exception],
 ) -> None:
+    made = graph or onnx.load(copy / f"{encoder}_encoder.onnx")
+    monkeypatch.setattr(bundle, f"export_{encoder}_encoder", lambda *_: made)
+    other = handcrafted(tiny_backbone(seed=1), "a photo of a {}.")
+    failing = dataclasses.replace(source, prompted=other, phrases={name: (name,)})
     before = (copy / MANIFEST).read_bytes()
-    wrong = dataclasses.replace(source, prompted=handcrafted(tiny_backbone(seed=1), TEMPLATE))
-    with pytest.raises(ExportError, match="image encoder"):
-        export_bundle(wrong, copy, command="", overwrite=True)
-    with pytest.raises(ExportError, match="image encoder"):
-        export_bundle(wrong, tmp_path / "new", command="")
+    for out in (copy, copy.parent / "new"):
+        with pytest.raises(error):
+            export_bundle(failing, out, command="", overwrite=True)
     assert (copy / MANIFEST).read_bytes() == before
-    assert listing(tmp_path) == ["copy"]
-
-
-@pytest.mark.usefixtures("ready_graphs")
-def test_a_name_that_does_not_fit_leaves_nothing(source: ExportSource, tmp_path: Path) -> None:
-    long = " ".join(["dog"] * 72)
-    with pytest.raises(ClassNameError, match="72"):
-        export_bundle(dataclasses.replace(source, phrases={long: (long,)}), tmp_path / "new", command="")
-    assert listing(tmp_path) == []
-
-
-@pytest.mark.usefixtures("ready_graphs")
-def test_a_graph_that_onnx_does_not_accept_leaves_nothing(
-    source: ExportSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(bundle, "export_name_encoder", lambda *_: onnx.ModelProto())
-    with pytest.raises(onnx.checker.ValidationError):
-        export_bundle(source, tmp_path / "new", command="")
-    assert listing(tmp_path) == []
-
-
-@pytest.mark.usefixtures("exported")
-def test_a_kill_in_the_middle_leaves_nothing_at_the_place(tmp_path: Path) -> None:
-    """It has the graphs that the export of ``exported`` made."""
-    command = [sys.executable, "-c", EXPORTING, str(tmp_path / "new")]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert any(line.startswith("comparing") for line in process.stdout)
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
-    assert listing(tmp_path) == [".new.lock", ".new.partial"]  # the lock of a killed process locks nothing
-    assert listing(tmp_path / ".new.partial") == [
-        "bank.safetensors",
-        "image_encoder.onnx",
-        "name_encoder.onnx",
-        "tokenizer.bpe.gz",
-    ]
-
-
-def test_the_card_is_one_of_its_files(exported: Path) -> None:
-    found = open_bundle(exported)
-    assert (exported / CARD).read_text(encoding="utf-8") == card(found.manifest, found.bank)
-    assert "Pillow" in found.manifest.provenance.versions
+    assert listing(copy.parent) == ["copy"]
 
 
 def digest(source: ExportSource, merges: bytes = b"merges", **changes: object) -> str:

@@ -50,7 +50,7 @@ def quantised(rows: int, width: int) -> np.ndarray:
     return (int8.float() * scales[:, None]).numpy()
 
 
-def test_what_can_be_stored_small_is_and_gives_the_same_bits() -> None:
+def test_tensors_are_stored_small_and_give_the_same_bits() -> None:
     matrix = RNG.normal(size=(64, 128)).astype(np.float16).astype(np.float32)
     model = table_model({"table": quantised(500, 64), "matrix": matrix})
     small = compact(model)
@@ -65,18 +65,15 @@ def test_what_can_be_stored_small_is_and_gives_the_same_bits() -> None:
     np.testing.assert_array_equal(run(small, tokens), run(model, tokens))
 
 
-def test_what_would_change_is_left_alone() -> None:
-    model = table_model(
-        {
-            "table": RNG.normal(size=(500, 64)).astype(np.float32),
-            "matrix": RNG.normal(size=(64, 128)).astype(np.float32),
-        }
-    )
-    assert compact(model) == model
-
-
-def test_small_tensors_are_not_worth_a_node() -> None:
-    model = table_model({"table": np.ones((4, 8), np.float32), "matrix": np.ones((8, 2), np.float32)})
+@pytest.mark.parametrize(
+    ("table", "matrix"),
+    [
+        (RNG.normal(size=(500, 64)), RNG.normal(size=(64, 128))),  # would change
+        (np.ones((4, 8)), np.ones((8, 2))),  # not worth a node
+    ],
+)
+def test_other_tensors_are_left_alone(table: np.ndarray, matrix: np.ndarray) -> None:
+    model = table_model({"table": table.astype(np.float32), "matrix": matrix.astype(np.float32)})
     assert compact(model) == model
 
 

@@ -61,7 +61,7 @@ def test_equals_torch_for_real_architectures(name: str, tmp_path: Path) -> None:
 @pytest.mark.nightly
 @pytest.mark.parametrize(("method", "name"), [("maple", "sar-mini-vit"), ("promptsrc", "ViT-B-32")])
 def test_image_prompts_in_real_vision_transformers(method: str, name: str, tmp_path: Path) -> None:
-    known = name if name in mini.NAMES else shallow(name, tmp_path)
-    kind, backbone = methods.get(method), backbones.load(known, backbones.RANDOM)
+    model = name if name in mini.NAMES else shallow(name, tmp_path)
+    kind, backbone = methods.get(method), backbones.load(model, backbones.RANDOM)
     made = kind(kind.Config(), Setup(backbone, ("cat",), "a {}.", torch.Generator().manual_seed(0)))
     check(PromptedCLIP(backbone, made.requires_grad_(requires_grad=False), "a {}.", ("cat",)), tmp_path, (1, 3))

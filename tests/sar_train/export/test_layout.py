@@ -18,16 +18,14 @@ def spec_of(prompted: PromptedCLIP) -> tuple[int, str, int]:
     return spec.n_prefix, spec.suffix, spec.max_name_tokens
 
 
-def test_a_template_takes_part_by_itself() -> None:
+def test_a_template_takes_part_by_itself_and_a_learned_prompt_has_none() -> None:
     prompted = handcrafted(tiny_backbone(), "a photo of a {}, a pet.")
     placed = layout(prompted)
     assert (placed.template, placed.teacher) == ("a photo of a {}, a pet.", None)
     assert spec_of(prompted) == (5, ", a pet.", 71)
-
-
-def test_a_learned_prompt_has_no_template() -> None:
-    placed = layout(moved("coop", template="the {}, a pet."))
-    assert (placed.template, placed.teacher) == (None, None)
+    for learned in (moved("coop", template="the {}, a pet."), moved("tcp", share=0.0)):
+        assert layout(learned).teacher is None
+    assert layout(moved("coop", template="the {}, a pet.")).template is None
 
 
 @pytest.mark.parametrize("position", ["end", "middle", "front"])
@@ -35,21 +33,22 @@ def test_context_behind_the_name_takes_room_too(position: str) -> None:
     assert spec_of(moved("coop", context_init="", n_ctx=16, position=position)) == (17, ".", 59)
 
 
-@pytest.mark.parametrize(("template", "n_prefix"), [("the {}.", 5), ("a very bad photo of a rather small {}.", 9)])
-def test_a_teacher_has_to_have_room_as_well(template: str, n_prefix: int) -> None:
-    prompted = moved("tcp", template=template)
+@pytest.mark.parametrize(
+    ("template", "student", "n_prefix"),
+    [
+        ("the {}.", "", 5),
+        ("a very bad photo of a rather small {}.", "", 9),
+        ("a photo of a {} , a type of texture.", "{} texture.", 5 + 4),
+        ("a photo of a {} .", "{} , a type of car", 5),
+        ("the {}.", "person doing {}.", 7),
+    ],
+)
+def test_a_teacher_and_its_text_behind_the_name_have_to_have_room_as_well(
+    template: str, student: str, n_prefix: int
+) -> None:
+    prompted = moved("tcp", template=template, **({"student": student} if student else {}))
     assert layout(prompted).template == template
     assert spec_of(prompted)[0] == n_prefix
-
-
-def test_a_teachers_longer_text_behind_the_name_takes_room() -> None:
-    assert spec_of(moved("tcp", template="a photo of a {} , a type of texture.", student="{} texture."))[0] == 5 + 4
-    assert spec_of(moved("tcp", template="a photo of a {} .", student="{} , a type of car"))[0] == 5
-    assert spec_of(moved("tcp", template="the {}.", student="person doing {}."))[0] == 7
-
-
-def test_without_a_share_of_class_aware_tokens_there_is_no_teacher() -> None:
-    assert layout(moved("tcp", share=0.0)).teacher is None
 
 
 def test_teacher_and_student_must_read_the_same_tokens() -> None:

@@ -36,11 +36,11 @@ class Exported:
         self.images = [self_test_image(spec.size, seed) for seed in range(5)]
         self.pixels = torch.from_numpy(np.stack([self_test_pixels(spec, seed) for seed in range(5)]))
 
-    def answers(self, names: tuple[str, ...], **given: object) -> tuple[Tensor, str]:
+    def answers(self, names: tuple[str, ...], **options: object) -> tuple[Tensor, str]:
         """Return the run time's logits (photos, names), and the branch that gave them."""
-        results = self.classifier.classify(self.images, names, top_k=99, **given)
-        found = [{answer.label: answer.logit for answer in result.predictions} for result in results]
-        return torch.tensor([[logits[name] for name in names] for logits in found]), results[0].branch
+        results = self.classifier.classify(self.images, names, top_k=99, **options)
+        answers = [{answer.label: answer.logit for answer in result.predictions} for result in results]
+        return torch.tensor([[logits[name] for name in names] for logits in answers]), results[0].branch
 
     def reference(self, names: tuple[str, ...]) -> Tensor:
         images, rows = reference_images(self.prompted, self.pixels), reference_names(self.prompted, names)
@@ -55,22 +55,22 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 def test_any_names_get_the_logits_of_whole_sequences(exported: Exported) -> None:
     names = (*BANK, *NEW)
-    found, branch = exported.answers(names)
+    logits, branch = exported.answers(names)
     assert branch == "text"
-    torch.testing.assert_close(found, exported.reference(names), atol=1e-4, rtol=0)
+    torch.testing.assert_close(logits, exported.reference(names), atol=1e-4, rtol=0)
     images = exported.prompted.encode_images(exported.pixels)
     ours = exported.prompted.logits(images, names, frozen=True)
-    torch.testing.assert_close(found, ours, atol=1e-4, rtol=0)
+    torch.testing.assert_close(logits, ours, atol=1e-4, rtol=0)
 
 
 def test_the_trained_classes_alone_get_what_the_method_answers(exported: Exported) -> None:
     prompted, head = exported.prompted, exported.prompted.method.head()
     names = tuple(name.replace("_", " ") for name in prompted.trained)
-    found, branch = exported.answers(names, only=True)
+    logits, branch = exported.answers(names, only=True)
     assert branch == ("text" if head is None else "head+text")
     images = prompted.encode_images(exported.pixels)
     expected = prompted.logits(images, prompted.trained, frozen=True)
-    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+    torch.testing.assert_close(logits, expected, atol=1e-4, rtol=0)
 
 
 def test_a_name_that_fills_the_last_position(exported: Exported) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from support.exported import moved, source_of
@@ -14,7 +15,15 @@ from sar_infer.bundle.manifest import Quality, Scores
 from sar_train.clip.backbone import RANDOM
 from sar_train.errors import ConfigError, RunError
 from sar_train.export.fixed import Fixed
-from sar_train.export.source import APPROXIMATION, PER_IMAGE, from_run, from_template, measured_quality, spoken_phrases
+from sar_train.export.source import (
+    APPROXIMATION,
+    PER_IMAGE,
+    ExportSource,
+    from_run,
+    from_template,
+    measured_quality,
+    spoken_phrases,
+)
 from sar_train.training.checkpoint import Run, save_run
 from sar_train.training.prompted import PromptedCLIP
 from sar_train.training.record import MEAN_IMAGE, TEXT_BRANCH
@@ -28,7 +37,7 @@ RECORD: dict[str, Any] = {
 }
 
 
-def run_of(prompted: PromptedCLIP, settings: Mapping[str, Any] | None = None, **known: Any) -> Run:
+def run_of(prompted: PromptedCLIP, settings: Mapping[str, Any] | None = None, **fields: Any) -> Run:
     """Return what training leaves of a method on the tiny backbone."""
     return Run(
         prompted.method.state_dict(),
@@ -39,7 +48,7 @@ def run_of(prompted: PromptedCLIP, settings: Mapping[str, Any] | None = None, **
         tiny_backbone().weights_digest,
         prompted.template,
         prompted.trained,
-        **known,
+        **fields,
     )
 
 
@@ -65,15 +74,12 @@ def test_a_run_brings_everything(run: Run, tmp_path: Path) -> None:
     assert source.head_names == ()
     assert source.quality.dataset == "caltech101"
     assert source.licences["tokenizer"]
-
-
-def test_other_class_names_take_the_place_of_the_runs(run: Run, tmp_path: Path) -> None:
-    source = from_run(saved(run, tmp_path / "run"), {"pet": ("small_dog", "cat")})
-    assert source.phrases == {"pet": ("small dog", "cat")}
+    named = from_run(tmp_path / "run", {"pet": ("small_dog", "cat")})
+    assert named.phrases == {"pet": ("small dog", "cat")}
 
 
 @pytest.mark.parametrize(
-    ("changes", "given", "fact"),
+    ("changes", "options", "message"),
     [
         ({"class_names": ()}, {}, "--classes"),
         ({"backbone_name": ""}, {}, "--backbone"),
@@ -84,12 +90,12 @@ def test_other_class_names_take_the_place_of_the_runs(run: Run, tmp_path: Path) 
         ({"method": "copo"}, {}, "'coop'"),
     ],
 )
-def test_what_does_not_fit_is_refused(
-    run: Run, tmp_path: Path, changes: dict[str, Any], given: dict[str, str], fact: str
+def test_a_run_that_does_not_fit_is_refused(
+    run: Run, tmp_path: Path, changes: dict[str, Any], options: dict[str, str], message: str
 ) -> None:
     folder = saved(dataclasses.replace(run, **changes), tmp_path / "run")
-    with pytest.raises((ConfigError, RunError), match=fact):
-        from_run(folder, **given)
+    with pytest.raises((ConfigError, RunError), match=message):
+        from_run(folder, **options)
 
 
 def test_a_checkpoint_without_a_backbone_takes_the_one_named(run: Run, tmp_path: Path) -> None:
@@ -99,25 +105,10 @@ def test_a_checkpoint_without_a_backbone_takes_the_one_named(run: Run, tmp_path:
     assert source.quality == Quality()
 
 
-def test_a_template_without_a_place_for_the_name() -> None:
-    register()
-    with pytest.raises(ConfigError, match="'a photo'"):
-        from_template("a photo", {"cat": ("cat",)}, VIT, RANDOM)
-
-
 def test_names_are_shown_as_they_are_read() -> None:
     assert spoken_phrases({"Faces_easy": ("face_of  a person",)}) == {"Faces easy": ("face of a person",)}
     twice = {"t_shirt": ("tee", "top"), "t shirt": ("t shirt",)}
     assert spoken_phrases(twice) == {"t shirt": ("tee", "top")}  # as for every other name that is given twice
-
-
-def test_a_checkpoint_of_the_reference_implementation(tmp_path: Path) -> None:
-    register()
-    context = torch.randn(16, 32)
-    torch.save({"state_dict": {"ctx": context}}, tmp_path / "model.pth.tar-50")
-    source = from_run(tmp_path, {"cat": ("cat",)}, backbone=VIT, pretrained=RANDOM)
-    assert (source.method, source.settings["n_ctx"]) == ("coop", 16)
-    assert torch.equal(source.prompted.method.get_parameter("context"), context)
 
 
 def test_a_template_is_a_method_like_others() -> None:
@@ -127,6 +118,8 @@ def test_a_template_is_a_method_like_others() -> None:
     assert source.phrases == {"small cat": ("cat",)}
     expected = source.backbone.embed_names(["cat"], "a {}, a pet.")
     assert torch.equal(source.prompted.embed(["cat"]), expected)
+    with pytest.raises(ConfigError, match="'a photo'"):
+        from_template("a photo", {"cat": ("cat",)}, VIT, RANDOM)
 
 
 def test_contexts_of_the_trained_classes_alone_are_refused(tmp_path: Path) -> None:
@@ -168,11 +161,11 @@ def test_the_prompt_for_the_mean_photo_on_request(tmp_path: Path, others: dict[s
 
 
 @pytest.mark.parametrize(
-    ("phrases", "base", "tables", "told"),
+    ("phrases", "base", "tables", "notes"),
     [(None, 80.0, ["text-branch"], 0), ({"cat": ("cat",)}, 70.0, [], 1)],
 )
 def test_the_scores_are_those_of_the_bundle_as_it_will_answer(
-    tmp_path: Path, phrases: dict[str, tuple[str]] | None, base: float, tables: list[str], told: int
+    tmp_path: Path, phrases: dict[str, tuple[str]] | None, base: float, tables: list[str], notes: int
 ) -> None:
     others = {"text-branch": {"base_accuracy": 70.0, "new_accuracy": 60.0, "harmonic_mean": 64.6}}
     folder = saved(run_of(moved("dept"), record=RECORD | {"other_metrics": others}), tmp_path / "run")
@@ -180,8 +173,8 @@ def test_the_scores_are_those_of_the_bundle_as_it_will_answer(
     source = from_run(folder, phrases, tell=lines.append)
     assert source.quality.metrics.base_accuracy == base
     assert list(source.quality.tables) == tables
-    assert len(lines) == told
-    assert bool(source.head_names) == (not told)
+    assert len(lines) == notes
+    assert bool(source.head_names) == (not notes)
 
 
 OTHER = {"base_accuracy": 70.0, "new_accuracy": 62.0, "harmonic_mean": 65.8}
@@ -189,43 +182,71 @@ FULL = RECORD | {"other_metrics": {TEXT_BRANCH: OTHER, MEAN_IMAGE: OTHER}}
 AS_TRAINED = Scores(80.0, 60.0, 68.6)
 
 
-def of(record: dict[str, Any], **given: str) -> Quality:
-    return measured_quality(Run({}, "x", record=record), **given)
+def quality(record: dict[str, Any], **ways: str) -> Quality:
+    return measured_quality(Run({}, "x", record=record), **ways)
 
 
-@pytest.mark.parametrize("record", [FULL, RECORD])
-def test_it_says_what_the_record_says(record: dict[str, Any]) -> None:
-    found = of(record)
-    assert (found.dataset, found.protocol, found.shots, found.seeds) == ("caltech101", "base-to-new", 16, (3,))
-    assert (found.metrics, found.zero_shot) == (AS_TRAINED, Scores(60.7))
-    assert (found.notes, found.tables) == ((), {})
+@pytest.mark.parametrize(
+    ("record", "ways", "metrics", "tables"),
+    [
+        (FULL, {}, AS_TRAINED, {}),
+        (RECORD, {}, AS_TRAINED, {}),
+        (FULL, {"beside": TEXT_BRANCH}, AS_TRAINED, {TEXT_BRANCH: OTHER}),
+        (RECORD, {"beside": TEXT_BRANCH}, AS_TRAINED, {}),
+        (FULL, {"alone": TEXT_BRANCH}, Scores(**OTHER), {}),
+        (RECORD, {"alone": TEXT_BRANCH}, Scores(), {}),
+        (FULL, {"alone": MEAN_IMAGE, "beside": PER_IMAGE}, Scores(**OTHER), {PER_IMAGE: vars(AS_TRAINED)}),
+        (RECORD, {"alone": MEAN_IMAGE, "beside": PER_IMAGE}, Scores(), {PER_IMAGE: vars(AS_TRAINED)}),
+    ],
+)
+def test_the_quality_is_that_of_the_record(
+    record: dict[str, Any], ways: dict[str, str], metrics: Scores, tables: dict[str, Any]
+) -> None:
+    stated = quality(record, **ways)
+    assert (stated.dataset, stated.protocol, stated.shots, stated.seeds) == ("caltech101", "base-to-new", 16, (3,))
+    assert (stated.metrics, stated.zero_shot, stated.tables) == (metrics, Scores(60.7), tables)
+    assert stated.notes == ((APPROXIMATION,) if ways.get("alone") == MEAN_IMAGE else ())
 
 
 def test_a_run_without_a_record() -> None:
-    assert of({}) == Quality()
-    assert of({}, alone=MEAN_IMAGE, beside=PER_IMAGE) == Quality(notes=(APPROXIMATION,))
-
-
-def test_a_head_and_the_text_branch_beside_it() -> None:
-    found = of(FULL, beside=TEXT_BRANCH)
-    assert (found.metrics, found.tables) == (AS_TRAINED, {TEXT_BRANCH: OTHER})
-    assert of(RECORD, beside=TEXT_BRANCH).tables == {}
-
-
-def test_the_text_branch_alone() -> None:
-    found = of(FULL, alone=TEXT_BRANCH)
-    assert (found.metrics, found.tables, found.notes) == (Scores(**OTHER), {}, ())
-    assert of(RECORD, alone=TEXT_BRANCH).metrics == Scores()
-
-
-def test_an_approximation_and_what_is_approximated() -> None:
-    found = of(FULL, alone=MEAN_IMAGE, beside=PER_IMAGE)
-    assert (found.metrics, found.notes) == (Scores(**OTHER), (APPROXIMATION,))
-    assert Scores(**found.tables[PER_IMAGE]) == AS_TRAINED
-    assert of(RECORD, alone=MEAN_IMAGE, beside=PER_IMAGE).metrics == Scores()
+    assert quality({}) == Quality()
+    assert quality({}, alone=MEAN_IMAGE, beside=PER_IMAGE) == Quality(notes=(APPROXIMATION,))
 
 
 @pytest.mark.parametrize("missing", ["metrics", "zero_shot", "dataset", "config", "seed"])
 def test_an_incomplete_record_is_named(missing: str) -> None:
     with pytest.raises(RunError, match=f"lacks '{missing}'"):
-        of({key: value for key, value in FULL.items() if key != missing})
+        quality({key: value for key, value in FULL.items() if key != missing})
+
+
+# --------------------------------------------------------------------------------------------------------------- head
+TRAINED = ("cat", "sea_lake", "Red car")
+BANK = {"dog": ("dog",), "CAT": ("cat",), "red car": ("red car",), "sea lake": ("sea lake",)}
+
+
+def test_a_heads_logits_are_those_of_the_layers_that_were_trained() -> None:
+    """Every trained class stands in the bank for itself, in whatever spelling."""
+    prompted = moved("dept", names=TRAINED, mix=0.6, feature_length=7.0)
+    source, method = ExportSource(prompted, BANK, "dept"), prompted.method
+    head = source.head("e" * 64)
+    assert head is not None
+    assert source.head_names == head.names == ("CAT", "sea lake", "red car")
+    assert (head.mix, head.encoder_digest) == (0.6, "e" * 64)
+    features = torch.nn.functional.normalize(torch.randn(4, 32, generator=torch.Generator().manual_seed(0)), dim=1)
+    expected = method.linear(method.scale["image"] * 7.0 * features + method.shift["image"])
+    np.testing.assert_allclose(head.logits(features.numpy()), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("method", "names", "phrases"),
+    [
+        ("dept", TRAINED, {name: BANK[name] for name in ("CAT", "red car")}),
+        ("dept", TRAINED, BANK | {"red car": ("car",)}),
+        ("dept", TRAINED, BANK | {"red car": ("red car", "car")}),
+        ("dept", ("cat", "Cat", "sea lake"), BANK),
+        ("coop", TRAINED, BANK),
+    ],
+)
+def test_otherwise_there_is_no_head(method: str, names: tuple[str, ...], phrases: dict[str, tuple[str, ...]]) -> None:
+    source = ExportSource(moved(method, names=names), phrases, method)
+    assert (source.head_names, source.head("e" * 64)) == ((), None)

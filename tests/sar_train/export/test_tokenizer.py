@@ -7,26 +7,18 @@ import pytest
 
 from sar_infer.text.tokenizer import Tokenizer
 from sar_train.errors import ExportError
-from sar_train.export.tokenizer import MERGES, compress, merges_text
-
-
-def test_has_the_merges_that_clip_uses() -> None:
-    lines = merges_text(49_407).decode().splitlines()
-    assert lines[0].startswith('"bpe_simple_vocab')
-    assert lines[1] == "i n"
-    assert len(lines) == 1 + MERGES == 48_895
+from sar_train.export.tokenizer import compress, merges_text
 
 
 def test_the_run_time_reads_it_and_encodes_like_open_clip(tmp_path: Path) -> None:
+    lines = merges_text(49_407).decode().splitlines()
+    assert lines[0].startswith('"bpe_simple_vocab')
+    assert (lines[1], len(lines)) == ("i n", 48_895)
     path = tmp_path / "tokenizer.bpe.gz"
     path.write_bytes(compress(merges_text(49_407)))
+    assert path.read_bytes()[4:8] == bytes(4)  # no time, so that it is the same file every time
     text = "A golden retriever's 23 friends: café, naïve — 犬"
     assert Tokenizer.open(path).encode(text) == open_clip.get_tokenizer("ViT-B-32").encode(text)
-
-
-def test_is_the_same_file_every_time() -> None:
-    assert compress(b"text") == compress(b"text")
-    assert compress(b"text")[4:8] == bytes(4)
 
 
 def test_another_vocabulary_is_refused() -> None:

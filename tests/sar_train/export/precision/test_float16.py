@@ -16,12 +16,8 @@ from sar_train.export.precision.plain import plain
 def network() -> onnx.ModelProto:
     """Return relu(x W) twice with a layer norm between; the second product is used twice, as in unit rows."""
     rng = np.random.default_rng(0)
-    weights = {
-        "first": rng.normal(size=(6, 8)),
-        "second": rng.normal(size=(8, 4)),
-        "scale": np.ones(8),
-        "axes": np.array([1], dtype=np.int64),
-    }
+    weights = {"first": rng.normal(size=(6, 8)), "second": rng.normal(size=(8, 4)), "scale": np.ones(8)}
+    tensors = {name: value.astype(np.float32) for name, value in weights.items()} | {"axes": np.array([1])}
     nodes = [
         helper.make_node("MatMul", ["x", "first"], ["a"]),
         helper.make_node("Relu", ["a"], ["b"]),
@@ -35,10 +31,7 @@ def network() -> onnx.ModelProto:
         "network",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 6])],
         [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["N", 4])],
-        [
-            numpy_helper.from_array(value if value.dtype == np.int64 else value.astype(np.float32), name)
-            for name, value in weights.items()
-        ],
+        [numpy_helper.from_array(value, name) for name, value in tensors.items()],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
 
@@ -53,19 +46,8 @@ def test_products_are_half_and_norms_are_not() -> None:
         "scale": TensorProto.FLOAT,
         "axes": TensorProto.INT64,
     }
-    kinds = [node.op_type for node in small.graph.node]
-    assert kinds == [
-        "Cast",
-        "MatMul",
-        "Relu",
-        "Cast",
-        "LayerNormalization",
-        "Cast",
-        "MatMul",
-        "Cast",
-        "ReduceL2",
-        "Div",
-    ]
+    kinds = " ".join(node.op_type for node in small.graph.node)
+    assert kinds == "Cast MatMul Relu Cast LayerNormalization Cast MatMul Cast ReduceL2 Div"
     assert [value.type.tensor_type.elem_type for value in (*small.graph.input, *small.graph.output)] == [1, 1]
 
 

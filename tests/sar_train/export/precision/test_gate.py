@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sar_infer.bundle_check.comparison import Figures
-from sar_train.export.precision.gate import GATES, Gate
+from sar_train.export.precision.gate import Gate
 
 GATE = Gate(min_cosine=0.97, mean_cosine=0.99, top1_agreement=0.98, speedup=1.0)
 
@@ -31,10 +31,3 @@ def test_other_bounds_for_the_worst_and_for_the_answers() -> None:
     assert GATE.with_least(None, None) == GATE
     assert GATE.with_least(0.5, 0.6) == Gate(0.5, 0.5, 0.6, 1.0)
     assert GATE.with_least(None, 0.6) == Gate(0.97, 0.99, 0.6, 1.0)
-
-
-def test_float16_is_judged_more_strictly_than_int8() -> None:
-    half, byte = GATES["fp16"], GATES["int8"]
-    assert half.min_cosine > byte.min_cosine
-    assert half.top1_agreement > byte.top1_agreement
-    assert (half.speedup, byte.speedup) == (0, 1)

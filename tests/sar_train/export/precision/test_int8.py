@@ -100,15 +100,15 @@ def test_products_with_constant_matrices_alone_are_taken(exported: Path) -> None
 
 
 def test_the_form_follows_from_the_network(exported: Path, pixels: np.ndarray) -> None:
-    network, told = convolutions(), []
-    assert is_convolutional(network)
-    made = smaller(network, "int8", list(pixels), told.append)
-    assert made is not None and made.method == "static"
-    assert "20 calibration photos" in made.notes[0]
-    assert told and "mean cosine" in told[0]
+    model, lines = convolutions(), []
+    assert is_convolutional(model)
+    candidate = smaller(model, "int8", list(pixels), lines.append)
+    assert candidate is not None and candidate.method == "static"
+    assert "20 calibration photos" in candidate.notes[0]
+    assert lines and "mean cosine" in lines[0]
     names = plain(exported / NAME_ENCODER)
     assert not is_convolutional(names)
-    assert [smaller(names, kind, (), told.append).method for kind in ("fp16", "int8")] == ["cast", "dynamic"]
+    assert [smaller(names, kind, (), lines.append).method for kind in ("fp16", "int8")] == ["cast", "dynamic"]
 
 
 def rounded(weight: np.ndarray) -> np.ndarray:

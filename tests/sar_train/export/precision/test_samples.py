@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -42,14 +43,10 @@ def test_a_photo_stays_on_its_side_wherever_it_lies_and_whatever_is_added(tmp_pa
 
 
 def test_copies_count_once(tmp_path: Path) -> None:
-    paths = write(tmp_path, range(60))
-    copies = [path.with_name(f"copy-{path.name}") for path in paths]
-    for path, copy in zip(paths, copies, strict=True):
-        copy.write_bytes(path.read_bytes())
-    drawn = split([*paths, *copies], tmp_path)
-    assert len(drawn.calibration) + len(drawn.judging) == 60
-    contents = [path.read_text() for path in (*drawn.calibration, *drawn.judging)]
-    assert len(set(contents)) == 60
+    copies = [shutil.copy(path, path.with_name(f"copy-{path.name}")) for path in write(tmp_path, range(60))]
+    halves = split([*write(tmp_path, range(60)), *copies], tmp_path)
+    contents = [path.read_text() for path in (*halves.calibration, *halves.judging)]
+    assert len(set(contents)) == len(contents) == 60
 
 
 def test_many_photos_are_cut_to_what_is_needed(tmp_path: Path) -> None:
@@ -57,7 +54,7 @@ def test_many_photos_are_cut_to_what_is_needed(tmp_path: Path) -> None:
     assert (len(drawn.calibration), len(drawn.judging)) == (CALIBRATION, JUDGING)
 
 
-def test_too_few(tmp_path: Path) -> None:
+def test_too_few_photos(tmp_path: Path) -> None:
     paths = write(tmp_path, range(39))
     with pytest.raises(ConfigError, match="x: 39 .*40, and 15 "):
         split(paths, "x")
@@ -75,6 +72,6 @@ def test_a_photo_that_cannot_be_read_is_named(exported: Path, tmp_path: Path) ->
 def test_names_are_those_of_the_bank_and_nouns(exported: Path) -> None:
     bundle = open_bundle(exported)
     tokens = name_tokens(bundle)
-    own = [name for name in bundle.bank.names if name not in bundle.bank.info]
-    assert [bundle.tokenizer.encode(name + bundle.manifest.tokenizer.suffix) for name in own] == tokens[: len(own)]
+    names = [name for name in bundle.bank.names if name not in bundle.bank.info]
+    assert [bundle.tokenizer.encode(name + bundle.manifest.tokenizer.suffix) for name in names] == tokens[: len(names)]
     assert len(tokens) > 500

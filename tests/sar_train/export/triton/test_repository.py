@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ast
 import json
-import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,15 @@ import numpy as np
 import onnx
 import pytest
 from click.testing import CliRunner, Result
-from support.bundles import BANK_NAMES, SIZE, example_head, image_graph, name_rows, reseal, write_bundle
+from support.bundles import BANK_NAMES, SIZE, example_head, name_rows, reseal, write_bundle
 from support.folders import listing
 from support.photos import write_photo
+from support.precisions import add_precision
 from support.triton import KINDS, read_config, run_ensemble, session
 
 from sar_infer.bank import ClassBank, ClassInfo
 from sar_infer.bundle.bundle import open_bundle
-from sar_infer.bundle.manifest import BANK, Precision, Variant
+from sar_infer.bundle.manifest import BANK
 from sar_infer.classifier import Classifier
 from sar_infer.classify.ranking import Scale
 from sar_infer.images.load import load_rgb
@@ -51,9 +52,20 @@ BUNDLES: dict[str, Callable[[Path], Path]] = {
 }
 
 
-@pytest.fixture(params=BUNDLES)
-def bundle(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    return BUNDLES[request.param](tmp_path / "bundle")
+@dataclass(frozen=True)
+class Written:
+    """A bundle, the repository that was written from it, and the labels."""
+
+    bundle: Path
+    repository: Path
+    labels: tuple[str, ...]
+
+
+@pytest.fixture(scope="module", params=BUNDLES)
+def written(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Written:
+    folder = tmp_path_factory.mktemp("triton")
+    bundle = BUNDLES[request.param](folder / "bundle")
+    return Written(bundle, folder / "repository", write_repository(bundle, folder / "repository"))
 
 
 def pixels_of(bundle: Path, photos: list[Path]) -> np.ndarray[Any, np.dtype[np.float32]]:
@@ -61,38 +73,39 @@ def pixels_of(bundle: Path, photos: list[Path]) -> np.ndarray[Any, np.dtype[np.f
     return np.stack([to_input(load_rgb(photo, spec.fill), spec) for photo in photos])
 
 
-def test_the_ensemble_answers_as_the_run_time(bundle: Path, tmp_path: Path) -> None:
-    labels = write_repository(bundle, tmp_path / "triton")
-    photos = [write_photo(tmp_path / "photos" / f"{seed}.png", seed) for seed in range(5)]
-    found = run_ensemble(tmp_path / "triton", "classifier", {"pixels": pixels_of(bundle, photos)})
-    classifier = Classifier.open(bundle, device="cpu")
+def test_the_ensemble_answers_as_the_run_time(written: Written, tmp_path: Path) -> None:
+    """For any number of images in a request."""
+    photos, labels = [write_photo(tmp_path / f"{seed}.png", seed) for seed in range(5)], written.labels
+    pixels = pixels_of(written.bundle, photos)
+    outputs = run_ensemble(written.repository, "classifier", {"pixels": pixels})
+    classifier = Classifier.open(written.bundle, device="cpu")
     for row, result in enumerate(classifier.classify(photos, top_k=99)):
         scores = {prediction.label: prediction.score for prediction in result.predictions}
         logits = {prediction.label: prediction.logit for prediction in result.predictions}
         assert set(scores) == set(labels)
-        np.testing.assert_allclose(found["scores"][row], [scores[label] for label in labels], atol=1e-5)
-        np.testing.assert_allclose(found["logits"][row], [logits[label] for label in labels], atol=1e-4)
-    np.testing.assert_allclose(found["embedding"], classifier.embed_images(photos), atol=1e-6)
+        np.testing.assert_allclose(outputs["scores"][row], [scores[label] for label in labels], atol=1e-5)
+        np.testing.assert_allclose(outputs["logits"][row], [logits[label] for label in labels], atol=1e-4)
+    np.testing.assert_allclose(outputs["embedding"], classifier.embed_images(photos), atol=1e-6)
+    one = run_ensemble(written.repository, "classifier", {"pixels": pixels[:1]})
+    np.testing.assert_allclose(outputs["scores"][:1], one["scores"], atol=1e-6)
 
 
-def test_configurations_say_what_the_graphs_are(bundle: Path, tmp_path: Path) -> None:
-    write_repository(bundle, tmp_path / "triton")
+def test_configurations_say_what_the_graphs_are(written: Written) -> None:
     for model in ("image_encoder", "bank_product"):
-        config, inner = read_config(tmp_path / "triton", model), session(tmp_path / "triton", model)
+        config, inner = read_config(written.repository, model), session(written.repository, model)
         assert (config.name, config.platform) == (model, "onnxruntime_onnx")
         assert config.HasField("dynamic_batching")
+        types = config.DESCRIPTOR.file.enum_types_by_name["DataType"].values_by_number
         for ports, real in ((config.input, inner.get_inputs()), (config.output, inner.get_outputs())):
             assert {port.name: [*port.dims] for port in ports} == {port.name: port.shape[1:] for port in real}
-            kinds = {port.name: config.DESCRIPTOR.file.enum_types_by_name["DataType"] for port in ports}
-            for port in ports:
-                (actual,) = [other for other in real if other.name == port.name]
-                assert kinds[port.name].values_by_number[port.data_type].name == KINDS[actual.type]
-                assert isinstance(actual.shape[0], str)  # free, so that requests can be batched
+            assert {port.name: types[port.data_type].name for port in ports} == {p.name: KINDS[p.type] for p in real}
+            assert all(isinstance(port.shape[0], str) for port in real)  # free, so that requests can be batched
+    bank = onnx.load(written.repository / "bank_product" / "1" / "model.onnx")
+    assert (bank.ir_version, bank.opset_import[0].version) == (8, 13)  # which every recent Triton reads
 
 
-def test_the_ensemble_is_wired_through(bundle: Path, tmp_path: Path) -> None:
-    write_repository(bundle, tmp_path / "triton")
-    configs = {model: read_config(tmp_path / "triton", model) for model in MODELS}
+def test_the_ensemble_is_wired_through(written: Written) -> None:
+    configs = {model: read_config(written.repository, model) for model in MODELS}
     ensemble = configs["classifier"]
     assert ensemble.platform == "ensemble"
     ports = {port.name: (port.data_type, [*port.dims]) for port in ensemble.input}
@@ -106,14 +119,15 @@ def test_the_ensemble_is_wired_through(bundle: Path, tmp_path: Path) -> None:
             ports[step.output_map[port.name]] = (port.data_type, [*port.dims])
     for port in ensemble.output:
         assert ports[port.name] == (port.data_type, [*port.dims])
+    for model in MODELS:  # an empty folder would not survive a copy to an object store
+        assert any((written.repository / model / "1").iterdir())
 
 
-def test_labels_are_the_columns_of_scores(bundle: Path, tmp_path: Path) -> None:
-    labels = write_repository(bundle, tmp_path / "triton")
+def test_labels_are_the_columns_of_scores(written: Written) -> None:
     for model in ("bank_product", "classifier"):
-        (scores,) = [port for port in read_config(tmp_path / "triton", model).output if port.name == "scores"]
-        lines = (tmp_path / "triton" / model / scores.label_filename).read_text(encoding="utf-8").splitlines()
-        assert lines == [*labels]
+        (scores,) = [port for port in read_config(written.repository, model).output if port.name == "scores"]
+        lines = (written.repository / model / scores.label_filename).read_text(encoding="utf-8").splitlines()
+        assert lines == [*written.labels]
         assert [*scores.dims] == [len(lines)]
 
 
@@ -123,27 +137,8 @@ def test_a_class_with_a_line_break_is_one_line(tmp_path: Path) -> None:
     assert (tmp_path / "triton" / "bank_product" / "labels.txt").read_text() == "red\ngreen thing\n"
 
 
-def test_the_ensembles_version_folder_is_not_empty(tmp_path: Path) -> None:
-    """An empty folder would not survive a copy to an object store."""
-    write_repository(write_bundle(tmp_path / "bundle"), tmp_path / "triton")
-    assert all(any((tmp_path / "triton" / model / "1").iterdir()) for model in MODELS)
-
-
-def with_int8(path: Path) -> Path:
-    """Add an image encoder that differs from the other by a larger colour."""
-    bundle = write_bundle(path)
-    graph = image_graph()
-    weight = next(tensor for tensor in graph.graph.initializer if tensor.name == "weight")
-    changed = onnx.numpy_helper.to_array(weight) * np.float32([[3], [1], [1]])
-    weight.CopyFrom(onnx.numpy_helper.from_array(changed, "weight"))
-    onnx.save(graph, bundle / "image_encoder.int8.onnx")
-    variant = Variant("image_encoder.int8.onnx", "static", 10, 0.98, 0.99, 1.0, 2.0)
-    reseal(bundle, precisions={"int8": Precision(image=variant)})
-    return bundle
-
-
 def test_the_encoder_of_another_precision(tmp_path: Path) -> None:
-    bundle = with_int8(tmp_path / "bundle")
+    bundle = add_precision(write_bundle(tmp_path / "bundle"), name=False)
     write_repository(bundle, tmp_path / "triton", "int8")
     copied = (tmp_path / "triton" / "image_encoder" / "1" / "model.onnx").read_bytes()
     assert copied == (bundle / "image_encoder.int8.onnx").read_bytes()
@@ -153,10 +148,13 @@ def test_the_encoder_of_another_precision(tmp_path: Path) -> None:
 
 
 def test_a_precision_that_the_bundle_lacks(tmp_path: Path) -> None:
-    for bundle, has in ((write_bundle(tmp_path / "plain"), "fp32"), (with_int8(tmp_path / "small"), "fp32, int8")):
-        with pytest.raises(ConfigError, match=f"--precision fp16: this bundle has {has}$"):
-            write_repository(bundle, tmp_path / "triton", "fp16")
-    assert listing(tmp_path) == ["plain", "small"]
+    bundle = write_bundle(tmp_path / "bundle")
+    with pytest.raises(ConfigError, match="--precision fp16: this bundle has fp32$"):
+        write_repository(bundle, tmp_path / "triton", "fp16")
+    add_precision(bundle, name=False)
+    with pytest.raises(ConfigError, match="--precision fp16: this bundle has fp32, int8$"):
+        write_repository(bundle, tmp_path / "triton", "fp16")
+    assert listing(tmp_path) == ["bundle"]
 
 
 def test_the_readmes_client_prepares_as_the_run_time(tmp_path: Path) -> None:
@@ -198,7 +196,7 @@ def test_the_command(tmp_path: Path) -> None:
         (["bundle", "--out", "new", "--precision", "int8"], "--precision int8: this bundle has fp32"),
     ],
 )
-def test_what_cannot_be_used_is_one_line_and_exit_code_2(
+def test_a_call_that_cannot_succeed_is_one_line_and_exit_code_2(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -221,23 +219,14 @@ def test_a_product_that_answers_otherwise_is_not_written(tmp_path: Path, monkeyp
 
 
 def test_a_bank_above_one_file_and_one_of_background_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    bundle = with_background(tmp_path / "bundle")
-    monkeypatch.setattr(product, "LIMIT", 4 * (4 * 8 + 4 + 8) - 1)
+    bundle, size = with_background(tmp_path / "bundle"), 4 * (4 * 8 + 4 + 8)
+    monkeypatch.setattr(product, "LIMIT", size)
+    write_repository(bundle, tmp_path / "triton")
+    monkeypatch.setattr(product, "LIMIT", size - 1)
     assert "freeze a smaller bank" in triton(bundle, "--out", tmp_path / "new").stderr
     monkeypatch.undo()
     info = {name: ClassInfo(background=True) for name in BANK_NAMES}
     ClassBank(BANK_NAMES, name_rows(BANK_NAMES), "e" * 64, info=info).save(bundle / BANK)
     reseal(bundle)
     assert "nothing to answer" in triton(bundle, "--out", tmp_path / "new").stderr
-    assert listing(tmp_path) == ["bundle"]
-
-
-def test_one_picture_or_many(tmp_path: Path) -> None:
-    bundle = write_bundle(tmp_path / "bundle")
-    write_repository(bundle, tmp_path / "triton")
-    photos = [write_photo(tmp_path / f"{seed}.png", seed) for seed in range(3)]
-    many = run_ensemble(tmp_path / "triton", "classifier", {"pixels": pixels_of(bundle, photos)})
-    one = run_ensemble(tmp_path / "triton", "classifier", {"pixels": pixels_of(bundle, photos[:1])})
-    np.testing.assert_allclose(many["scores"][:1], one["scores"], atol=1e-6)
-    shutil.rmtree(bundle)  # the repository stands alone
-    run_ensemble(tmp_path / "triton", "classifier", {"pixels": np.zeros((1, 3, SIZE, SIZE), np.float32)})
+    assert listing(tmp_path) == ["bundle", "triton"]

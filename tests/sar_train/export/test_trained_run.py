@@ -1,0 +1,258 @@
+"""From a run through its bundle to the run time, which answers, and is as sure, as the run was measured."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from support.features import Rows, altered
+from support.photos import write_photo
+from support.problems import BASE, CLASSES, feature_set, scattered
+from support.tiny import VIT, register
+
+from sar_infer import Classifier
+from sar_infer.bundle.bundle import open_bundle
+from sar_infer.bundle.describe import describe
+from sar_infer.bundle.manifest import STATISTICS
+from sar_infer.bundle_check import moved, verify_bundle
+from sar_infer.classifiers.scores import expected_calibration_error
+from sar_infer.images.load import load_rgb
+from sar_infer.images.preprocess import to_input
+from sar_infer.results import DecisionOptions
+from sar_train.clip import backbone
+from sar_train.clip.backbone import RANDOM
+from sar_train.config.run import RunConfig
+from sar_train.data.dataset import SPLITS
+from sar_train.data.feature_file import StoredFeatures, save_features
+from sar_train.errors import RunError
+from sar_train.export.bundle import export_bundle
+from sar_train.export.source import APPROXIMATION, NOT_CALIBRATED, from_run
+from sar_train.training import trainer
+from sar_train.training.checkpoint import FITTED_STATISTICS, load_run
+from sar_train.training.prompted import restore
+
+pytestmark = pytest.mark.slow
+NEW = CLASSES[len(BASE) :]
+METHODS = [("coop", "learned"), ("coop", "handcrafted"), ("cocoop", "handcrafted"), ("dept", "learned")]
+
+
+@functools.cache
+def blurred() -> StoredFeatures:
+    """Return classes that overlap, so that no method has all photos right."""
+    labels = torch.arange(len(CLASSES)).repeat_interleave(40)
+    rows: Rows = {split: (scattered(labels.tolist(), seed, 3.0), labels) for seed, split in enumerate(SPLITS, 1)}
+    return altered(feature_set(), rows)
+
+
+def photos(split: str, names: tuple[str, ...] = BASE) -> tuple[np.ndarray, np.ndarray]:
+    """Return features and labels, indices into ``CLASSES``, of the photos of some classes."""
+    rows, labels = blurred().plain(split).numpy(), blurred().labels(split).numpy()
+    chosen = np.isin(labels, [CLASSES.index(name) for name in names])
+    return rows[chosen], labels[chosen]
+
+
+def trained(folder: Path, method: str, prompt: str = "learned", data: Path | None = None, **changes: Any) -> Path:
+    register()
+    if data is None:
+        data = folder / "blobs.safetensors"
+        save_features(blurred(), data)
+    settings = {"shots": 4, "epochs": 2, "learning_rate": 0.005, "batch_size": 4, "prompt": prompt} | changes
+    config = RunConfig(
+        data=str(data), backbone=VIT, pretrained=RANDOM, method=method, sar=False, quick=True, **settings
+    )
+    trainer.run(config, folder / "run")
+    return folder / "run"
+
+
+@pytest.fixture(scope="module", params=METHODS, ids=" ".join)
+def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With class statistics, which answer unless a head does: of DePT, for exactly its own classes."""
+    return trained(tmp_path_factory.mktemp(request.param[0]), *request.param)
+
+
+@pytest.fixture(scope="module")
+def bundle(run: Path) -> Path:
+    export_bundle(from_run(run), run.parent / "bundle", command="tests")
+    return run.parent / "bundle"
+
+
+def record(run: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((run / "record.json").read_text("utf-8"))
+    return content
+
+
+# ------------------------------------------------------------------------------------------------------------ accuracy
+def test_the_run_time_is_as_good_as_the_run_was_measured(run: Path, bundle: Path) -> None:
+    """Base classes alone, new classes alone, and both in one ranking."""
+    classifier, measured = Classifier.open(bundle), record(run)
+    for_base = "head+text" if classifier.bundle.head else "text+statistics"
+
+    def accuracy(names: tuple[str, ...], among: tuple[str, ...], branch: str) -> float:
+        classes = classifier.class_set(among, only=True)
+        assert classes.branch == branch
+        features, labels = photos("test", names)
+        best = classifier.logits(features, classes).argmax(1)
+        return 100 * float(
+            np.mean([among[column] == CLASSES[label] for column, label in zip(best, labels, strict=True)])
+        )
+
+    by_statistics = measured["other_metrics"]["statistics"]
+    expected = measured["metrics"] if classifier.bundle.head else by_statistics
+    together = measured["open"]["other_metrics"]["statistics"]["images"]
+    assert accuracy(BASE, BASE, for_base) == pytest.approx(expected["base_accuracy"], abs=0.01)
+    assert accuracy(NEW, NEW, "text+statistics") == pytest.approx(by_statistics["new_accuracy"], abs=0.01)
+    for names, key in ((BASE, "base_accuracy"), (NEW, "new_accuracy")):
+        assert accuracy(names, (*BASE, *NEW), "text+statistics") == pytest.approx(together[key], abs=0.01)
+
+
+def test_the_manifest_says_what_answers(run: Path, bundle: Path) -> None:
+    opened, measured = open_bundle(bundle), record(run)
+    manifest, statistics = opened.manifest, opened.statistics
+    assert manifest.statistics == STATISTICS and statistics is not None
+    metrics = measured["metrics"] if opened.head else measured["other_metrics"]["statistics"]
+    assert dataclasses.asdict(manifest.quality.metrics).items() <= metrics.items()
+    handcrafted = measured["statistics"]["prompt"] == "handcrafted"
+    assert manifest.method == ("handcrafted" if handcrafted else measured["config"]["method"])
+    assert manifest.template == ("a photo of a {}." if handcrafted else None)
+    assert APPROXIMATION not in manifest.quality.notes
+    assert manifest.calibrated_for == ("head" if opened.head else "statistics")
+    rows = opened.bank.embeddings[[opened.bank.lookup.name(name) for name in statistics.names]]
+    assert rows.mean(axis=0) == pytest.approx(statistics.statistics.text_centre, abs=1e-5)  # of the prompt that answers
+    assert not moved(verify_bundle(bundle))
+    lines: list[str] = []
+    from_run(run, tell=lines.append)
+    both = "the head answers where exactly its classes are asked, class statistics everywhere else"
+    assert (both in lines) == (opened.head is not None)
+
+
+def test_a_bank_with_other_classes_has_the_statistics_of_those_that_are_trained(run: Path, tmp_path: Path) -> None:
+    lines: list[str] = []
+    source = from_run(run, {name: (name,) for name in (BASE[1].upper(), "owl")}, tell=lines.append)
+    export_bundle(source, tmp_path / "bundle", command="tests")
+    whole, some = from_run(run).class_statistics(""), open_bundle(tmp_path / "bundle").statistics
+    assert whole is not None and some is not None
+    assert tuple(some.names) == (BASE[1].upper(),)
+    assert some.statistics.means.tolist() == whole.statistics.means[[1]].tolist()
+    assert (source.confidence, source.calibrated, source.quality.calibration) == (None, (), None)
+    assert NOT_CALIBRATED in source.quality.notes and NOT_CALIBRATED in lines
+    larger = from_run(run, {name.upper(): (name,) for name in CLASSES})
+    assert larger.calibrated == tuple(name.upper() for name in BASE)
+
+
+def test_older_runs_are_exported_as_before(run: Path, tmp_path: Path) -> None:
+    """Statistics lay under the name that they have in a bundle, or there were none; and no calibration."""
+    approximate = "mean-image" if record(run)["config"]["method"] == "cocoop" else None
+    old, now = shutil.copytree(run, tmp_path / "old"), from_run(run).class_statistics("")
+    (old / FITTED_STATISTICS).rename(old / "statistics.safetensors")
+    before = from_run(old).class_statistics("")
+    assert before is not None and now is not None
+    assert before.names == now.names
+    for name, tensor in now.statistics.tensors().items():
+        np.testing.assert_array_equal(before.statistics.tensors()[name], tensor)
+    (old / "statistics.safetensors").unlink()
+    source = from_run(old, approximate=approximate)
+    assert (source.statistics, source.method) == (None, record(run)["config"]["method"])
+    if source.prompted.method.head() is None:
+        assert source.calibrated == ()  # the record's calibration is for what is gone
+    content = record(run)
+    del content["calibration"]
+    (old / "record.json").write_text(json.dumps(content), "utf-8")
+    source = from_run(old, approximate=approximate)
+    assert (source.confidence, source.quality.calibration) == (None, None)
+    assert not [note for note in source.quality.notes if "calibrat" in note]
+    (old / "record.json").write_text(json.dumps(content | {"calibration": {"measured": {}}}), "utf-8")
+    with pytest.raises(RunError, match="calibration"):
+        from_run(old, approximate=approximate)
+
+
+def test_an_image_prompt_stays_beside_the_handcrafted_names(tmp_path: Path) -> None:
+    for seed in range(24):
+        write_photo(tmp_path / "photos" / ("cat", "dog", "owl", "red car")[seed % 4] / f"{seed}.png", seed)
+    run = trained(tmp_path, "maple", "handcrafted", tmp_path / "photos", shots=3, epochs=1, batch_size=2)
+    export_bundle(from_run(run), tmp_path / "bundle", command="tests")
+    classifier = Classifier.open(tmp_path / "bundle")
+    manifest = classifier.bundle.manifest
+    assert (manifest.method, manifest.statistics) == ("handcrafted", STATISTICS)
+    photo = next((tmp_path / "photos").rglob("*.png"))
+    assert classifier.classify(photo)[0].branch == "text+statistics"
+    plain = from_run(run).backbone
+    pixels = torch.from_numpy(to_input(load_rgb(photo, manifest.preprocess.fill), manifest.preprocess)[None])
+    with_prompt, without = (encoder.encode_images(pixels).numpy() for encoder in (restore(load_run(run), plain), plain))
+    assert classifier.embed_images(photo) == pytest.approx(with_prompt, abs=1e-5)
+    assert np.abs(with_prompt - without).max() > 1e-4
+
+
+# ---------------------------------------------------------------------------------------------------------- confidence
+def test_scores_have_the_calibration_error_of_the_bundle(run: Path, bundle: Path) -> None:
+    classifier = Classifier.open(bundle)
+    manifest, classes = classifier.bundle.manifest, classifier.class_set()
+    measured = manifest.quality.calibration
+    assert measured is not None
+    assert (measured.fitted_on, measured.measured_on, measured.cross_fitted) == (160, 160, False)
+    assert manifest.temperature == record(run)["calibration"]["temperature"]
+    assert manifest.calibrated == BASE
+    features, labels = photos("test")
+    results = list(classifier.decide(classes, len(BASE))(features))
+    scores = np.array([[{p.label: p.score for p in r.predictions}[n] for n in classes.names] for r in results])
+    assert all(p.calibration == "held-out" for result in results for p in result.predictions)
+    assert expected_calibration_error(scores.astype(float), labels) == pytest.approx(measured.error_after, abs=1e-3)
+    summary = describe(classifier.bundle)
+    assert f"temperature   {manifest.temperature:.3f}, for {len(BASE)} classes" in summary
+    assert re.search(r"fitted on 160 photos; error \(ECE\) .*, on 160 photos", summary)
+    assert ("did not help" in summary) == (manifest.temperature == 1)
+
+
+def test_sets_have_the_coverage_of_the_bundle(bundle: Path) -> None:
+    classifier = Classifier.open(bundle)
+    classes = classifier.class_set(BASE[::-1], only=True)
+    measured = classifier.bundle.manifest.quality.calibration
+    assert measured is not None
+    features, labels = photos("test")
+    for coverage in (0.8, 0.9, 0.95):
+        decide = classifier.decide(classes, 1, DecisionOptions(coverage=coverage))
+        sets = [result.label_set or () for result in decide(features)]
+        share = np.mean([CLASSES[label] in names for label, names in zip(labels, sets, strict=True)])
+        assert share == pytest.approx(measured.coverage[f"{coverage:g}"], abs=0.01)
+        assert np.mean([*map(len, sets)]) == pytest.approx(measured.set_size[f"{coverage:g}"], abs=0.02)
+
+
+def unknown_share(classifier: Classifier, kind: Any) -> float:
+    """Return the share of the photos that a bundle was fitted on which are unknown to it."""
+    decide = classifier.decide(classifier.class_set(), 1, DecisionOptions(unknown=kind))
+    return float(np.mean([result.unknown for result in decide(photos("val")[0])]))
+
+
+def test_one_in_twenty_photos_is_unknown_and_new_ones_are_told_apart(bundle: Path) -> None:
+    classifier = Classifier.open(bundle)
+    for kind in ("score", "energy"):
+        assert unknown_share(classifier, kind) == pytest.approx(0.05, abs=0.01)
+    measured = classifier.bundle.manifest.quality.calibration
+    assert measured is not None
+    decide = classifier.decide(classifier.class_set(), 1, DecisionOptions(explain=True))
+    trained, new = (list(decide(photos("test", names)[0])) for names in (BASE, NEW))
+    for kind, of in (("score", lambda r: r.predictions[0].score), ("energy", lambda r: -r.explanation.energy)):
+        ahead = np.mean([(of(a) > of(b)) + (of(a) == of(b)) / 2 for a in trained for b in new])
+        assert ahead == pytest.approx(measured.unknown_auroc[kind], abs=0.002)
+
+
+def test_logits_with_a_bias_have_the_energy_of_the_run_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    load = backbone.load
+
+    def biased(*arguments: Any, **options: Any) -> Any:
+        loaded = load(*arguments, **options)
+        loaded.model.logit_bias = torch.tensor(-3.0)
+        return loaded
+
+    monkeypatch.setattr(backbone, "load", biased)
+    export_bundle(from_run(trained(tmp_path, "coop")), tmp_path / "bundle", command="tests")
+    classifier = Classifier.open(tmp_path / "bundle")
+    assert classifier.bundle.manifest.logit_bias == -3.0
+    assert unknown_share(classifier, "energy") == pytest.approx(0.05, abs=0.01)
