@@ -221,7 +221,7 @@ class Model(RuleBasedStateMachine):
 
 
 TestModel = Model.TestCase
-TestModel.settings = settings(max_examples=examples(150), stateful_step_count=15)
+TestModel.settings = settings(max_examples=examples(100), stateful_step_count=15)
 
 
 # ------------------------------------------------------------------------------------------------------------ changes
