@@ -11,11 +11,12 @@ from safetensors import safe_open
 from safetensors.numpy import save
 from support.banks import content, example_bank, unit_rows
 from support.bundles import BANK_NAMES, DIM, name_rows, write_bundle
+from support.examples import NIGHTLY
 from support.trained import example_statistics
 
 from sar_infer import Classifier
 from sar_infer.bank import ClassBank, ClassInfo, add, rollback
-from sar_infer.errors import InputError
+from sar_infer.errors import BankError, InputError, SchemaError
 
 SAMPLES = Path(__file__).parent / "samples"
 ANSWERS = json.loads((SAMPLES / "answers.json").read_text())
@@ -55,6 +56,20 @@ def test_phrases_that_version_1_had_in_its_provenance(tmp_path: Path) -> None:
     assert (dict(bank.info), bank.added_count) == ({"cat": ClassInfo(phrases=("a cat", "a tabby"))}, 0)
     assert (bank.phrases("cat"), bank.phrases("fox")) == (("a cat", "a tabby"), ("fox",))
     assert bank.provenance == {"list": "mine"}
+
+
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_a_changed_byte_is_noticed(tmp_path: Path, version: int) -> None:
+    sample, path = SAMPLES / f"version-{version}.safetensors", tmp_path / "b.safetensors"
+    sound, data = ClassBank.load(sample), sample.read_bytes()
+    for position in range(0, len(data), 1 if NIGHTLY else 1 + len(data) // 500):
+        path.write_bytes(data[:position] + bytes([data[position] ^ 1]) + data[position + 1 :])
+        try:
+            changed = ClassBank.load(path)
+        except (BankError, SchemaError):
+            continue
+        assert (tuple(changed.names), changed.content_digest) == (tuple(sound.names), sound.content_digest), position
+        assert changed.photos.keys() == sound.photos.keys(), position
 
 
 def test_their_history_is_text_that_cannot_be_undone() -> None:
