@@ -49,7 +49,7 @@ class Sources:
 
 def kinds(word: str) -> list[str]:
     """Names of the mutations with this word in them."""
-    from support import hostile_graphs, hostile_records, mutations  # noqa: F401 - registers them
+    from support import hostile_graphs, mutations  # noqa: F401 - registers them
 
     names = [name for name in mutations.MUTATIONS if word in name]
     return names or sys.exit(f"no kind of mutation has {word!r} in its name: {', '.join(mutations.MUTATIONS)}")

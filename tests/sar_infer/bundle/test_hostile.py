@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from support import hostile_graphs, hostile_records  # noqa: F401 - registers its mutations
+from support import hostile_graphs  # noqa: F401 - registers its mutations
 from support.mutations import MUTATIONS
 from support.rich_bundle import write_rich_bundle
 from support.verdicts import answers, bank_verdict, command_verdict, verdict
