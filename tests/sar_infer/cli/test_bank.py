@@ -12,9 +12,9 @@ import click
 import numpy as np
 import pytest
 from PIL import Image
+from support.bank_commands import BANK, Command, class_names, content
 from support.bundles import BANK_NAMES, ENCODER_DIGEST, image_weight, name_rows, write_bundle
 from support.disk import fill_disk
-from support.sar_bank import BANK, class_names, content, refused, report, run
 from support.terminals import on_a_terminal
 
 from sar_infer import Classifier, default_bundle
@@ -24,6 +24,7 @@ from sar_infer.bundle import bank_file
 from sar_infer.cli.bank import main
 from sar_infer.storage.files import owned
 
+run = Command(main)
 OTHER = Path("other.safetensors")
 
 pytestmark = pytest.mark.usefixtures("here")
@@ -78,13 +79,13 @@ def test_names_come_from_the_command_line_and_a_file_with_phrases_and_settings()
 def test_a_class_that_is_there_keeps_what_is_not_said_anew() -> None:
     run("add", BANK, "owl", "--threshold", "0.25", "--background")
     run("alias", BANK, "owl", "night bird")
-    added = report("add", BANK, "owl = owl | bird of the night", "red")
+    added = run.report("add", BANK, "owl = owl | bird of the night", "red")
     assert (added["changed"], added["summary"], added["undo_to"], added["step"]) == (True, "replaced 'owl'", 2, 3)
     phrases, aliases, background, threshold, _ = vars(info("owl")).values()
     assert (phrases, aliases) == (("owl", "bird of the night"), ("night bird",))
     assert (background, threshold) == (True, 0.25)
     before = content()
-    again = report("add", BANK, "owl = owl | bird of the night")
+    again = run.report("add", BANK, "owl = owl | bird of the night")
     assert (again["changed"], again["summary"], again["undo_to"]) == (False, "nothing to change", None)
     assert content() == before
 
@@ -111,8 +112,8 @@ def test_findings_are_shown_and_do_not_stop_unless_they_are_to() -> None:
     assert "Warning: 'SKU-12345' looks like a code" in result.stderr
     assert "Warning: 'Red' is a name of 'red' already [duplicate] -> 'red'" in result.stderr
     assert class_names() == [*BANK_NAMES, "SKU-12345", "owl"]
-    assert report("add", BANK, "SKU-12346")["findings"][0]["kind"] == "wording"
-    assert "nothing was added: --strict, and there are warnings" in refused(
+    assert run.report("add", BANK, "SKU-12346")["findings"][0]["kind"] == "wording"
+    assert "nothing was added: --strict, and there are warnings" in run.refused(
         "add", BANK, "emu", "SKU-1234567", "--strict"
     )
     assert "code" not in run("add", BANK, "SKU-12347", "--no-lint").stderr
@@ -124,9 +125,9 @@ def test_a_name_that_cannot_be_embedded_stops_all() -> None:
     result = run("add", BANK, "owl", long, code=2)
     assert "18 tokens fit, so this would be lost" in result.stderr
     assert "nothing was added: not all of them can be embedded (1 finding)" in result.stderr
-    assert "is too long: 31 tokens, 18 fit" in refused("add", BANK, long, "--no-lint")
+    assert "is too long: 31 tokens, 18 fit" in run.refused("add", BANK, long, "--no-lint")
     Path("new.txt").write_text(f"owl\n{long}\n")
-    assert "new.txt:2: class name" in refused("add", BANK, "--classes", "new.txt", "--no-lint")
+    assert "new.txt:2: class name" in run.refused("add", BANK, "--classes", "new.txt", "--no-lint")
     assert not BANK.exists()
 
 
@@ -140,26 +141,26 @@ def test_many_findings_are_counted() -> None:
 def test_lint_shows_findings_and_writes_nothing() -> None:
     result = run("lint", BANK, "latte art", "the sea", "--bundle", default_bundle())
     assert "Info: 'the sea' the prompt adds the article [wording] -> 'sea'" in result.stdout
-    assert {finding["kind"] for finding in report("lint", BANK, "goldenRetriever", code=1)} == {"odd-tokens"}
+    assert {finding["kind"] for finding in run.report("lint", BANK, "goldenRetriever", code=1)} == {"odd-tokens"}
     Path("new.txt").write_text("x" * 4000 + "\n")
     assert "Error: " in run("lint", BANK, "--classes", "new.txt", code=1).stdout
     assert not BANK.exists()
     run("add", BANK, "owl", "owls", "--no-lint")
-    (double,) = [finding for finding in report("lint", BANK, code=1) if finding["kind"] == "duplicate"]
+    (double,) = [finding for finding in run.report("lint", BANK, code=1) if finding["kind"] == "duplicate"]
     assert (double["name"], double["suggestion"]) == ("owls", "owl")
 
 
 # -------------------------------------------------------------------------------------------------------------- editing
 def test_remove_is_all_or_nothing() -> None:
     run("add", BANK, "owl")
-    assert "no class 'owk' in the bank; did you mean 'owl'?" in refused("remove", BANK, "red", "owk")
-    removed = report("remove", BANK, "RED", "owl")
+    assert "no class 'owk' in the bank; did you mean 'owl'?" in run.refused("remove", BANK, "red", "owk")
+    removed = run.report("remove", BANK, "RED", "owl")
     assert (removed["changed"], removed["classes"], removed["undo_to"]) == (True, 3, 1)
     Path("gone.txt").write_text("# a comment\nGreen = verdant\n")
     run("remove", BANK, "blue", "--classes", "gone.txt")
     assert class_names() == ["grey thing"]
-    assert "class 'grey thing' is the last one; add another" in refused("remove", BANK, "grey thing")
-    assert "no class given" in refused("remove", BANK)
+    assert "class 'grey thing' is the last one; add another" in run.refused("remove", BANK, "grey thing")
+    assert "no class given" in run.refused("remove", BANK)
 
 
 def test_rename_keeps_the_row_unless_asked() -> None:
@@ -169,17 +170,17 @@ def test_rename_keeps_the_row_unless_asked() -> None:
     np.testing.assert_allclose(bank.embeddings[:2], name_rows(["red", "olive"]), atol=1e-6)
     assert (bank.phrases("scarlet"), bank.phrases("olive")) == (("red",), ("olive",))
     assert [step.by for step in bank.history] == ["sar-bank rename", "sar-bank rename --embed"]
-    assert "already stands for class 'blue'" in refused("rename", BANK, "olive", "Blue")
+    assert "already stands for class 'blue'" in run.refused("rename", BANK, "olive", "Blue")
 
 
 def test_aliases() -> None:
     run("alias", BANK, "red", "scarlet", "crimson")
     run("alias", BANK, "red", "Scarlet", "ruby", "Ruby")
     assert info("red").aliases == ("scarlet", "crimson", "Ruby")
-    assert "alias 'ruby' of class 'green' already stands for class 'red'" in refused("alias", BANK, "green", "ruby")
+    assert "alias 'ruby' of class 'green' already stands for class 'red'" in run.refused("alias", BANK, "green", "ruby")
     run("alias", BANK, "crimson", "ruby", "--remove")
     assert info("red").aliases == ("scarlet", "crimson")
-    assert "it has: scarlet, crimson" in refused("alias", BANK, "red", "ruby", "--remove")
+    assert "it has: scarlet, crimson" in run.refused("alias", BANK, "red", "ruby", "--remove")
 
 
 def test_a_class_that_is_removed_by_its_alias_is_named() -> None:
@@ -200,8 +201,8 @@ def test_set() -> None:
     assert info("red") == ClassInfo(threshold=0.4)
     run("set", BANK, "red", "--no-threshold")
     assert info("red") == ClassInfo()
-    assert "contradict" in refused("set", BANK, "red", "--threshold", "0.4", "--no-threshold")
-    assert "nothing to set" in refused("set", BANK, "red")
+    assert "contradict" in run.refused("set", BANK, "red", "--threshold", "0.4", "--no-threshold")
+    assert "nothing to set" in run.refused("set", BANK, "red")
 
 
 def test_background_alone_is_warned_of() -> None:
@@ -215,7 +216,7 @@ def test_background_alone_is_warned_of() -> None:
 def test_merge_and_rollback() -> None:
     run("add", OTHER, "owl", "red = scarlet", "--threshold", "0.5")
     run("remove", OTHER, "blue")
-    line = refused("merge", BANK, OTHER)
+    line = run.refused("merge", BANK, OTHER)
     assert "1 class conflicts: both banks have class 'red'" in line
     assert "--conflict keep|take" in line
     run("merge", BANK, OTHER, "--conflict", "take", "--removals")
@@ -225,12 +226,12 @@ def test_merge_and_rollback() -> None:
     run("add", BANK, "cat")
     run("add", BANK, "ox")
     run("rollback", BANK, "--steps", "1")
-    back = report("rollback", BANK, "--to", "1")
+    back = run.report("rollback", BANK, "--to", "1")
     assert (back["step"], back["undo_to"]) == (5, None)
     assert ClassBank.load(BANK).content_digest == bank.content_digest
-    assert "expected either --to STEP or --steps COUNT" in refused("rollback", BANK)
-    assert "no step 99" in refused("rollback", BANK, "--to", "99")
-    assert "cannot go back 2 steps, there are 1" in refused("rollback", BANK, "--steps", "2")
+    assert "expected either --to STEP or --steps COUNT" in run.refused("rollback", BANK)
+    assert "no step 99" in run.refused("rollback", BANK, "--to", "99")
+    assert "cannot go back 2 steps, there are 1" in run.refused("rollback", BANK, "--steps", "2")
 
 
 def test_changes_are_carried_over_to_another_bundle(tmp_path: Path) -> None:
@@ -238,7 +239,7 @@ def test_changes_are_carried_over_to_another_bundle(tmp_path: Path) -> None:
     run("alias", BANK, "owl", "night bird")
     run("remove", BANK, "green")
     newer = write_bundle(tmp_path / "newer", encoder_digest="f" * 64)
-    line = refused("list", BANK, "--bundle", newer)
+    line = run.refused("list", BANK, "--bundle", newer)
     assert f"mine.safetensors: belongs to another encoder than the bundle {newer}; name the bundle" in line
     assert f"sar-bank rebase mine.safetensors --bundle {newer}" in line
     result = run("rebase", BANK, "--bundle", newer)
@@ -247,7 +248,7 @@ def test_changes_are_carried_over_to_another_bundle(tmp_path: Path) -> None:
     assert bank.names == ("red", "blue", "grey thing", "owl", "cup")
     assert (bank.info["owl"].aliases, bank.info["owl"].threshold) == (("night bird",), 0.4)
     assert bank.phrases("cup") == ("mug", "tea cup")
-    assert len(report("history", BANK)) == 3
+    assert len(run.report("history", BANK)) == 3
     assert run("rebase", BANK, "--bundle", newer).stdout == "belonged to this encoder already; 5 classes\n"
 
 
@@ -260,7 +261,7 @@ def test_list() -> None:
     assert run("list", BANK, "--like", "SCAR").stdout == "red\n"
     (line,) = run("list", BANK, "--like", "zebra", "--long").stdout.splitlines()
     assert re.fullmatch(r"zebra  phrases: zebra \| striped horse  threshold: 0.5  added: \d{4}-.*Z", line)
-    (red,) = report("list", BANK, "--like", "red")
+    (red,) = run.report("list", BANK, "--like", "red")
     assert red == {
         "name": "red", "phrases": [], "aliases": ["scarlet"], "background": False, "threshold": None, "added": None,
         "photos": 0, "photos_only": False,
@@ -272,7 +273,7 @@ def test_nearest_to_texts_and_photos() -> None:
 
     Image.new("RGB", (40, 50), (200, 20, 30)).save("photo.png")
     run("alias", BANK, "red", "scarlet")
-    (text, photo) = report("nearest", BANK, "green", "--image", "photo.png", "-k", "2")
+    (text, photo) = run.report("nearest", BANK, "green", "--image", "photo.png", "-k", "2")
     assert (text["query"], text["nearest"][0]["name"]) == ("green", "green")
     assert text["nearest"][0]["cosine"] == pytest.approx(1, abs=1e-5)
     row = (np.array((200, 20, 30)) / 255 - PREPROCESS.mean) / np.array(PREPROCESS.std) @ image_weight()
@@ -281,8 +282,8 @@ def test_nearest_to_texts_and_photos() -> None:
     assert [answer["name"] for answer in photo["nearest"]] == [BANK_NAMES[position] for position in best]
     assert [answer["cosine"] for answer in photo["nearest"]] == pytest.approx(expected[best].tolist(), abs=1e-5)
     assert run("nearest", BANK, "green", "-k", "1").stdout == "green\n   1.0000  green\n"
-    assert "nothing to compare with" in refused("nearest", BANK)
-    assert "absent.png" in refused("nearest", BANK, "--image", "absent.png")
+    assert "nothing to compare with" in run.refused("nearest", BANK)
+    assert "absent.png" in run.refused("nearest", BANK, "--image", "absent.png")
 
 
 def test_diff() -> None:
@@ -299,21 +300,21 @@ def test_diff() -> None:
     assert any(re.match(r"~ red  cosine -?0\.\d{4}", line) for line in lines)
     assert any(line.startswith("~ owl  added: ") and "  ->  background  added: " in line for line in lines)
     assert "~ grey thing  its name alone  ->  threshold: 0.5" in lines
-    difference = report("diff", BANK, OTHER, code=1)
+    difference = run.report("diff", BANK, OTHER, code=1)
     assert (difference["added"], difference["removed"]) == (["cat"], ["green"])
     assert difference["renamed"] == {"blue": "azure"}
 
 
 def test_verify() -> None:
     run("add", BANK, "owl")
-    verified = report("verify", BANK)
+    verified = run.report("verify", BANK)
     assert [verified[key] for key in ("sound", "classes", "own", "steps")] == [True, 5, 4, 1]
     assert run("verify", BANK).stdout.endswith("sound; 5 classes, 4 of them from training; 1 steps of history\n")
     data = bytearray(BANK.read_bytes())
     data[-9] ^= 1
     BANK.write_bytes(data)
-    assert "does not match its digest" in refused("verify", BANK, code=1)
-    assert report("verify", BANK, code=1)["sound"] is False
+    assert "does not match its digest" in run.refused("verify", BANK, code=1)
+    assert run.report("verify", BANK, code=1)["sound"] is False
 
 
 def test_history() -> None:
@@ -323,7 +324,7 @@ def test_history() -> None:
     first, second, _ = run("history", BANK).stdout.splitlines()
     assert re.fullmatch(r" +1 \* \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ  add       added 'owl'", first)
     assert re.fullmatch(r" +2   .*removed 'red'", second)
-    assert [(step["can_undo"], step["to"]) for step in report("history", BANK)] == [
+    assert [(step["can_undo"], step["to"]) for step in run.report("history", BANK)] == [
         (True, None),
         (False, None),
         (False, 1),
@@ -331,7 +332,9 @@ def test_history() -> None:
 
 
 def test_freeze_says_where_it_went() -> None:
-    assert "freeze has moved: sar-bundle freeze BUNDLE --bank BANK_FILE" in refused("freeze", BANK, "--out", "frozen")
+    assert "freeze has moved: sar-bundle freeze BUNDLE --bank BANK_FILE" in run.refused(
+        "freeze", BANK, "--out", "frozen"
+    )
     assert "freeze" not in run("--help").stdout
 
 
@@ -340,7 +343,7 @@ def test_freeze_says_where_it_went() -> None:
 def test_a_bank_of_another_encoder_is_refused_with_both_digests(command: str) -> None:
     ClassBank(("a",), name_rows(["a"]), "f" * 64).save(BANK)
     name, *more = command.split()
-    assert f"(expected {ENCODER_DIGEST[:8]}, the bank has ffffffff)" in refused(name, BANK, *more)
+    assert f"(expected {ENCODER_DIGEST[:8]}, the bank has ffffffff)" in run.refused(name, BANK, *more)
     assert os.listdir() == [BANK.name]
 
 
@@ -378,15 +381,15 @@ def test_a_call_that_cannot_be_meant_so_is_one_line(arguments: list[str], messag
     Path("folder").mkdir()
     Path("empty.txt").write_text("\n")
     Path("text").write_text("not a bank")
-    assert message in refused(*arguments)
+    assert message in run.refused(*arguments)
     assert sorted(os.listdir()) == ["empty.txt", "folder", "text"]
 
 
 def test_a_bank_inside_a_bundle_is_never_changed(bundle_copy: Path) -> None:
     inside = bundle_copy / "bank.safetensors"
     before = content(inside)
-    assert "is part of a bundle, which never changes" in refused("add", inside, "owl")
-    line = refused("add", bundle_copy, "owl")
+    assert "is part of a bundle, which never changes" in run.refused("add", inside, "owl")
+    line = run.refused("add", bundle_copy, "owl")
     assert f"such as shop.safetensors, and the bundle with --bundle {bundle_copy}" in line
     assert content(inside) == before
 
@@ -395,8 +398,8 @@ def test_a_bank_inside_a_bundle_is_never_changed(bundle_copy: Path) -> None:
 def test_an_unusable_name_is_refused_before_any_is_embedded(monkeypatch: pytest.MonkeyPatch, lint: str) -> None:
     run("alias", BANK, "red", "first of all")
     monkeypatch.setattr(Classifier, "embed_phrases", None)
-    assert "another name of class 'red'" in refused("add", BANK, "owl", "first of all", lint)
-    assert r"'a\tb' has a control character" in refused("add", BANK, "owl", "a\tb", lint)
+    assert "another name of class 'red'" in run.refused("add", BANK, "owl", "first of all", lint)
+    assert r"'a\tb' has a control character" in run.refused("add", BANK, "owl", "a\tb", lint)
 
 
 @pytest.mark.parametrize("command", ["add", "lint", "remove", "nearest", "rename red", "alias red"])
@@ -419,16 +422,16 @@ def test_text_of_a_bank_cannot_steer_the_terminal() -> None:
     run("rollback", BANK, "--to", "0")
     for arguments in (["list", BANK, "--long"], ["history", BANK], ["nearest", BANK, "red"]):
         assert all(line.isprintable() for line in run(*arguments).stdout.split("\n"))
-    assert report("list", BANK)[0]["name"] == odd
+    assert run.report("list", BANK)[0]["name"] == odd
 
 
 def test_a_change_that_cannot_be_written_leaves_the_old_file(monkeypatch: pytest.MonkeyPatch) -> None:
     run("add", BANK, "owl")
     monkeypatch.setattr(bank_file, "WAIT", 0.05)
     with owned(BANK):
-        assert "another process is changing it" in refused("add", BANK, "cat", code=1)
+        assert "another process is changing it" in run.refused("add", BANK, "cat", code=1)
     fill_disk(monkeypatch)
-    assert "not written (No space left on device); nothing was changed" in refused("add", BANK, "cat", code=1)
+    assert "not written (No space left on device); nothing was changed" in run.refused("add", BANK, "cat", code=1)
 
 
 def test_an_interrupt_changes_nothing() -> None:

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
+from support.bank_commands import BANK, COLOURS, Command, paint_folders
 from support.bundles import BANK_NAMES, write_bundle
-from support.sar_bank import BANK, COLOURS, answers, classify, paint_folders, refused, report, run
 from support.servers import local_server
 from support.trained import example_statistics
 
@@ -21,9 +21,12 @@ from sar_infer import Classifier
 from sar_infer.bank import ClassBank
 from sar_infer.bundle.bundle import open_bundle
 from sar_infer.bundle.freeze import freeze
+from sar_infer.cli.bank import main
+from sar_infer.cli.classify import main as sar_classify
 from sar_infer.errors import InputError
 from sar_infer.server.settings import Settings
 
+run, classify = Command(main), Command(sar_classify)
 NAMES = (*BANK_NAMES, "iris")
 STALE = "not calibrated any more"
 
@@ -84,7 +87,7 @@ def test_it_fits_the_likeliest_temperature_and_answers_by_it(calibrated: str) ->
 
 
 def test_it_says_what_was_fitted_and_measured(calibrated: str) -> None:
-    fitted = report("calibrate", BANK, "--photos", calibrated)
+    fitted = run.report("calibrate", BANK, "--photos", calibrated)
     assert (fitted["calibrated"], fitted["measured"]["fitted_on"]) == ([*COLOURS], 80)
     assert 0.8 <= fitted["measured"]["coverage"]["0.9"] <= 1
     assert fitted["measured"]["nll_after"] <= fitted["measured"]["nll_before"]
@@ -104,7 +107,7 @@ def test_it_says_what_was_fitted_and_measured(calibrated: str) -> None:
 
 def flags(*more: object) -> set[bool]:
     """Return True if any class that has held-out photos is calibrated."""
-    (image,) = answers("held/red/0.png", "--bank", BANK, "--top-k", 9, *more)
+    (image,) = classify.answers("held/red/0.png", "--bank", BANK, "--top-k", 9, *more)
     return {p["calibration"] == "held-out" for p in image["predictions"] if p["label"] in COLOURS}
 
 
@@ -129,7 +132,7 @@ def test_a_correction_keeps_the_threshold_for_unknown_but_no_prediction_set(cali
     calibration = ClassBank.load(BANK).calibration
 
     def answered() -> tuple[bool | None, float]:
-        (image,) = answers("held/red/0.png", "--bank", BANK, "--unknown")
+        (image,) = classify.answers("held/red/0.png", "--bank", BANK, "--unknown")
         return image["unknown"], image["predictions"][0]["score"]
 
     before = answered()
@@ -210,14 +213,14 @@ def test_a_frozen_bundle_answers_as_its_bank_did(calibrated: str, held: bool) ->
 
 
 def test_unusable_photos_are_refused_and_nothing_changes(calibrated: str) -> None:
-    assert "expected 50 or more" in refused("calibrate", BANK, "--photos", paint_folders("few", 2, seed=3))
-    assert "expected 50 or more" in refused("calibrate", BANK, "--photos", "labelled")  # all of them are counted
-    assert "one folder for each class" in refused("calibrate", BANK, "--photos", "nowhere")
+    assert "expected 50 or more" in run.refused("calibrate", BANK, "--photos", paint_folders("few", 2, seed=3))
+    assert "expected 50 or more" in run.refused("calibrate", BANK, "--photos", "labelled")  # all of them are counted
+    assert "one folder for each class" in run.refused("calibrate", BANK, "--photos", "nowhere")
     shutil.copytree("held/red", "held/salmon")
-    assert "salmon" in refused("calibrate", BANK, "--photos", "held")
+    assert "salmon" in run.refused("calibrate", BANK, "--photos", "held")
     shutil.rmtree("held/salmon")
     run("set", BANK, "blue", "--background")
-    assert "background" in refused("calibrate", BANK, "--photos", "held")
+    assert "background" in run.refused("calibrate", BANK, "--photos", "held")
 
 
 def test_with_class_statistics_the_distance_gets_a_threshold_too(here: Path) -> None:

@@ -10,14 +10,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.sar_bank import BANK, COLOURS, answers, classify, paint_folders, refused, report, run
+from support.bank_commands import BANK, COLOURS, Command, paint_folders
 
 from sar_infer import Classifier
 from sar_infer.bank import ClassBank
 from sar_infer.classifiers.confidence import Confidence
 from sar_infer.classifiers.statistics import Statistics
+from sar_infer.cli.bank import main
+from sar_infer.cli.classify import main as sar_classify
 from sar_infer.errors import InputError
 
+run, classify = Command(main), Command(sar_classify)
 HINT = "enough photos to fit class statistics"
 
 
@@ -47,11 +50,15 @@ def statistics() -> tuple[Statistics, Confidence]:
 
 def calibrations(*arguments: object) -> set[str]:
     """Return what the scores of all answers were calibrated on."""
-    return {p["calibration"] for image in answers("held/red", "held/iris", *arguments) for p in image["predictions"]}
+    return {
+        p["calibration"]
+        for image in classify.answers("held/red", "held/iris", *arguments)
+        for p in image["predictions"]
+    }
 
 
 def test_it_fits_ranks_and_is_taken_back(photographed: Path) -> None:
-    before = answers("held/red", "--bank", BANK)
+    before = classify.answers("held/red", "--bank", BANK)
     stdout = run("fit", BANK).stdout
     assert "fitted class statistics on 32 photos of 4 classes" in stdout
     assert "undo: sar-bank rollback mine.safetensors --to 1" in stdout
@@ -60,7 +67,7 @@ def test_it_fits_ranks_and_is_taken_back(photographed: Path) -> None:
     expected = Classifier.open(os.environ["SAR_BUNDLE"], "cpu", bank=BANK).fit().statistics
     for name, array in expected.tensors().items():
         np.testing.assert_array_equal(fitted.tensors()[name], array)
-    predictions = answers("held/red", "--bank", BANK)[0]["predictions"]
+    predictions = classify.answers("held/red", "--bank", BANK)[0]["predictions"]
     assert {p["calibration"] for p in predictions} == {"left-out"}
     assert {p["calibration"] for p in before[0]["predictions"]} == {"none"}
     logits = np.array([p["logit"] for p in predictions])
@@ -68,11 +75,11 @@ def test_it_fits_ranks_and_is_taken_back(photographed: Path) -> None:
     np.testing.assert_allclose([p["score"] for p in predictions], powers / powers.sum(), atol=1e-5)
     assert powers.sum() / powers.max() * predictions[0]["score"] == pytest.approx(1, abs=1e-4)
     run("rollback", BANK, "--to", 1)
-    assert answers("held/red", "--bank", BANK) == before
+    assert classify.answers("held/red", "--bank", BANK) == before
 
 
 def test_the_report_for_programs(photographed: Path) -> None:
-    content = report("fit", BANK)
+    content = run.report("fit", BANK)
     fitted = content["fit"]
     assert (content["changed"], content["undo_to"]) == (True, 1)
     assert (fitted["classes"], fitted["photos"], fitted["pooled_classes"]) == ([*COLOURS], 32, 0)
@@ -91,7 +98,7 @@ def test_sets_and_unknown_need_no_held_out_photo(photographed: Path) -> None:
     names, (_, confidence) = ClassBank.load(BANK).names, statistics()
     needed = confidence.least(0.9, [8 if name in COLOURS else 0 for name in names])
     assert needed is not None
-    for image in answers("held", "--bank", BANK, "--coverage", "0.9", "--unknown", "--top-k", 9):
+    for image in classify.answers("held", "--bank", BANK, "--coverage", "0.9", "--unknown", "--top-k", 9):
         scores = {p["label"]: p["score"] for p in image["predictions"]}
         assert set(image["label_set"]) == {n for n, least in zip(names, needed, strict=True) if scores[n] >= least}
         assert image["unknown"] == (max(scores.values()) < confidence.thresholds(len(names))["score"])
@@ -105,7 +112,7 @@ def test_sets_and_unknown_need_no_held_out_photo(photographed: Path) -> None:
 def test_held_out_photos_count_for_more_until_the_bank_changes(photographed: Path) -> None:
     run("fit", BANK)
     run("calibrate", BANK, "--photos", paint_folders("more", 20, seed=5))
-    (image,) = answers("held/red/0.png", "--bank", BANK, "--top-k", 9)
+    (image,) = classify.answers("held/red/0.png", "--bank", BANK, "--top-k", 9)
     assert {p["calibration"] for p in image["predictions"] if p["label"] in COLOURS} == {"held-out"}
     run("add", BANK, "lime")
     assert calibrations("--bank", BANK) == {"left-out"}
@@ -116,7 +123,7 @@ def test_adding_photos_says_when_it_would_pay_until_it_is_done(here: Path) -> No
     for name in ("red", "green", "blue"):
         assert HINT not in run("add", BANK, name, "--photos", f"labelled/{name}").stderr
     few = "statistics need 4 classes with 2 photos or more whose rows are kept, got 3; add photos"
-    assert few in refused("fit", BANK)
+    assert few in run.refused("fit", BANK)
     hint = run("add", BANK, "iris", "--photos", "labelled/iris").stderr
     assert f"{HINT}, which answer better: sar-bank fit mine.safetensors" in hint
     run("fit", BANK)

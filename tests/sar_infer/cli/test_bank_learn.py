@@ -14,7 +14,7 @@ import httpx2
 import numpy as np
 import pytest
 from PIL import Image
-from support.sar_bank import BANK, COLOURS, answers, classify, content, paint_folders, refused, report, run
+from support.bank_commands import BANK, COLOURS, Command, content, paint_folders
 from support.servers import local_server
 from support.terminals import on_a_terminal
 
@@ -24,8 +24,11 @@ from sar_infer.classifiers import learning
 from sar_infer.classifiers.spool import FeatureSpool
 from sar_infer.classifiers.statistics import Statistics
 from sar_infer.classify.class_set import ClassSet
+from sar_infer.cli.bank import main
+from sar_infer.cli.classify import main as sar_classify
 from sar_infer.server.settings import Settings
 
+run, classify = Command(main), Command(sar_classify)
 FIGURES = ("photos", "counted", "strangers", "doubtful", "changed")
 
 
@@ -83,9 +86,9 @@ def logits_by_hand(classifier: Classifier, bank: ClassBank, rows: np.ndarray) ->
 @pytest.mark.parametrize("options", [(), ("--all-known",)])
 def test_what_was_learned_stays_and_ranks(fitted: str, bundle_path: Path, options: tuple[str, ...]) -> None:
     before = content()
-    dry = report("learn", BANK, "--photos", fitted, *options, "--dry-run")
+    dry = run.report("learn", BANK, "--photos", fitted, *options, "--dry-run")
     assert (dry["changed"], content()) == (False, before)
-    done = report("learn", BANK, "--photos", fitted, *options)
+    done = run.report("learn", BANK, "--photos", fitted, *options)
     learned = done["learned"]
     assert learned == dry["learned"]
     assert learned["photos"] == 24 == learned["counted"] + learned["strangers"] + learned["doubtful"]
@@ -101,7 +104,9 @@ def test_what_was_learned_stays_and_ranks(fitted: str, bundle_path: Path, option
     again = classifier.class_set(["red", "iris"], only=True)  # given with the call, they have what the bank learned
     columns = [bank.index["red"], bank.index["iris"]]
     np.testing.assert_allclose(classifier.logits(rows, again), classifier.logits(rows, classes)[:, columns], atol=2e-3)
-    calibrations = {p["calibration"] for image in answers("others/red", "--bank", BANK) for p in image["predictions"]}
+    calibrations = {
+        p["calibration"] for image in classify.answers("others/red", "--bank", BANK) for p in image["predictions"]
+    }
     assert calibrations == {"none"}
 
 
@@ -129,7 +134,7 @@ def results(count: int, path: str) -> str:
 
 def test_results_of_a_bulk_run_teach_what_their_photos_do(fitted: str) -> None:
     from_rows, from_photos = (
-        report("learn", BANK, "--photos", photos, "--dry-run")["learned"]
+        run.report("learn", BANK, "--photos", photos, "--dry-run")["learned"]
         for photos in (results(24, "rows.jsonl"), fitted)
     )
     assert [from_rows[name] for name in FIGURES] == [from_photos[name] for name in FIGURES]
@@ -155,7 +160,7 @@ def test_memory_does_not_grow_with_the_stream(fitted: str, monkeypatch: pytest.M
         rows = results(count, "many.jsonl")
         tracemalloc.start()
         try:
-            assert report("learn", BANK, "--photos", rows, "--dry-run")["learned"]["photos"] == count
+            assert run.report("learn", BANK, "--photos", rows, "--dry-run")["learned"]["photos"] == count
             return tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
@@ -167,13 +172,13 @@ def test_memory_does_not_grow_with_the_stream(fitted: str, monkeypatch: pytest.M
 
 def test_refusals(here: Path) -> None:
     photos = paint_folders("labelled", 2, seed=1)
-    assert "no class statistics to learn with: fit them first" in refused("learn", BANK, "--photos", photos)
+    assert "no class statistics to learn with: fit them first" in run.refused("learn", BANK, "--photos", photos)
     run("add", BANK, "--photos", photos)
     run("fit", BANK)
-    assert "no such" in refused("learn", BANK, "--photos", "missing.jsonl")
+    assert "no such" in run.refused("learn", BANK, "--photos", "missing.jsonl")
     Path("broken").mkdir()
     Path("broken/x.png").write_bytes(b"none")
-    assert "no photo that can be read" in refused("learn", BANK, "--photos", "broken")
+    assert "no photo that can be read" in run.refused("learn", BANK, "--photos", "broken")
     Path("labelled/red/broken.png").write_bytes(b"none")
     assert "not read: labelled/red/broken.png" in run("learn", BANK, "--photos", photos).stdout
 
@@ -181,7 +186,7 @@ def test_refusals(here: Path) -> None:
 def test_the_server_learns_from_images_and_from_a_folder_of_the_operators(fitted: str, bundle_path: Path) -> None:
     files = sorted(Path(fitted).rglob("*.png"))
     images = [base64.b64encode(file.read_bytes()).decode() for file in files]
-    expected = report("learn", BANK, "--photos", fitted, "--dry-run")["learned"]
+    expected = run.report("learn", BANK, "--photos", fitted, "--dry-run")["learned"]
     Path(fitted, "red", "broken.png").write_bytes(b"none")
     before = content()
     with served(bundle_path, photos=Path().absolute()) as client:
@@ -215,7 +220,7 @@ def test_the_server_learns_from_images_and_from_a_folder_of_the_operators(fitted
 
 def test_an_offset_shifts_a_fitted_bank(fitted: str, bundle_path: Path) -> None:
     def logits(*options: object) -> dict[str, float]:
-        (image,) = answers(f"{fitted}/red/0.png", "--bank", BANK, "--top-k", 9, *options)
+        (image,) = classify.answers(f"{fitted}/red/0.png", "--bank", BANK, "--top-k", 9, *options)
         return {item["label"]: item["logit"] for item in image["predictions"]}
 
     before, after = logits(), logits("--offset", 2)
@@ -252,5 +257,5 @@ def test_photos_that_teach_nothing_change_nothing(fitted: str) -> None:
     assert content() == before
     run("learn", BANK, "--photos", fitted)
     taught = content()
-    assert not report("learn", BANK, "--photos", "noise")["changed"]
+    assert not run.report("learn", BANK, "--photos", "noise")["changed"]
     assert content() == taught != before

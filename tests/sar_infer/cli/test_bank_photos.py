@@ -10,15 +10,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from support.bank_commands import BANK, Command, content
 from support.bundles import BANK_NAMES, DIM, write_bundle
-from support.sar_bank import BANK, answers, content, refused, report, run
 from support.trained import example_statistics
 
 from sar_infer import Classifier
 from sar_infer.bank import ClassBank
 from sar_infer.bundle.manifest import STATISTICS
+from sar_infer.cli.bank import main
 from sar_infer.cli.classify import main as sar_classify
 
+run, classify = Command(main), Command(sar_classify)
 VIOLET, LIME, ORANGE = (140, 60, 220), (120, 230, 40), (240, 140, 20)
 OTHER = Path("other.safetensors")
 
@@ -47,7 +49,7 @@ def counts() -> dict[str, int]:
 
 def best(*arguments: object) -> str:
     """Return the first answer for a photo of violet."""
-    (image,) = answers(paint("v.png", VIOLET, 99), *arguments)
+    (image,) = classify.answers(paint("v.png", VIOLET, 99), *arguments)
     return image["predictions"][0]["label"]
 
 
@@ -123,7 +125,7 @@ def test_photos_are_removed_compared_and_merged() -> None:
     run("merge", BANK, OTHER)
     assert counts() == {"iris": 5}
     stranger = paint("w.png", VIOLET, 98)
-    line = refused("remove", BANK, "IRIS", "--photos", "iris", "--photos", stranger)
+    line = run.refused("remove", BANK, "IRIS", "--photos", "iris", "--photos", stranger)
     assert "w.png: not counted for the class 'iris'" in line
 
 
@@ -143,9 +145,9 @@ def test_classes_that_will_be_confused_are_pointed_out_with_the_share() -> None:
     for seed in range(5):
         paint(f"root/lilac/{seed}.png", (142, 62, 222), seed + 500)
     folder("root/lime", LIME, 5)
-    assert "nothing was added: --strict" in refused("add", BANK, "--photos", "root", "--strict")
+    assert "nothing was added: --strict" in run.refused("add", BANK, "--photos", "root", "--strict")
     assert "%" not in run("add", BANK, "--photos", "root", "--no-lint").stderr
-    (pair,) = [finding for finding in report("lint", BANK, code=1) if finding["kind"] == "confused"]
+    (pair,) = [finding for finding in run.report("lint", BANK, code=1) if finding["kind"] == "confused"]
     assert {pair["name"], pair["suggestion"]} == {"iris", "lilac"}
     assert "% of the photos of either" in pair["message"]
 
@@ -174,7 +176,7 @@ def test_bad_input_is_one_line_and_changes_nothing() -> None:
         (("set", BANK, "a", "--photos-only"), "'a' has no photos, so its name has to count"),
         (("remove", BANK, "a", "b", "--photos", "iris"), "one class name"),
     ):
-        assert message in refused(*arguments)
+        assert message in run.refused(*arguments)
     run("add", BANK, "iris", "--photos", "beside")  # with a class given, only its own photos count
     assert counts() == {"iris": 5}
 
@@ -215,19 +217,19 @@ def test_examples_of_one_call() -> None:
     folder("root/iris_blue", VIOLET)
     folder("root/lime", LIME)
     assert best("--examples", "root") == "iris blue"
-    (image,) = answers("v.png", "--examples", "root", "--only")
+    (image,) = classify.answers("v.png", "--examples", "root", "--only")
     assert {prediction["label"] for prediction in image["predictions"]} == {"iris blue", "lime"}
     for arguments, message in (
         (("--examples", "root", "--out", "out"), "--out takes no --examples"),
         (("--examples", "root/lime"), "one folder for each class"),
     ):
-        assert message in refused("v.png", *arguments, command=sar_classify)
+        assert message in classify.refused("v.png", *arguments)
 
 
 def test_examples_that_the_bank_counts_already_change_nothing() -> None:
     run("add", BANK, "iris", "--photos", folder("root/iris", VIOLET))
     photo = paint("v.png", VIOLET, 99)
-    alone, both = (answers(photo, "--bank", BANK, *more) for more in ((), ("--examples", "root")))
+    alone, both = (classify.answers(photo, "--bank", BANK, *more) for more in ((), ("--examples", "root")))
     one, two = ({p["label"]: p["score"] for p in images[0]["predictions"]} for images in (alone, both))
     assert one == pytest.approx(two, abs=1e-5)
 

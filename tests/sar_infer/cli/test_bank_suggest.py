@@ -1,4 +1,4 @@
-"""``sar-bank suggest`` on photos of garments, and the lists that ``sar-bank add --photos`` takes."""
+"""``sar-bank suggest`` on photos of garments, and its page."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.sar_bank import refused, report, run
+from support.bank_commands import Command
 
 from sar_infer.bank import ClassBank
+from sar_infer.cli.bank import main
 from sar_infer.pages import write_page
 
+run = Command(main)
 CLOTHES = Path(__file__).parents[3] / "examples" / "clothes"
 BANK, PAGE, LIST = Path("shop.safetensors"), Path("shop-groups.html"), Path("shop-groups.csv")
 
@@ -40,11 +42,6 @@ def rows(path: Path = LIST) -> list[dict[str, str]]:
 def kind(photo: str) -> str:
     """The garment of a photo of the stream."""
     return Path(photo).name.partition("-")[0]
-
-
-def write_list(*lines: str, path: str = "named.csv") -> str:
-    Path(path).write_bytes("\n".join(lines).encode("utf-8", "surrogateescape"))
-    return path
 
 
 def counts() -> dict[str, int]:
@@ -77,7 +74,7 @@ def test_groups_get_names_and_become_classes() -> None:
     assert "added 24 photos to" in run("add", BANK, "--photos", LIST, "--no-lint").stdout
     assert counts().keys() == {"my shoes", "my hat", "my dress"}
     assert sum(counts().values()) == 24
-    like = [group for group in report("suggest", BANK, "--photos", "stream", code=1)["groups"] if group["like"]]
+    like = [group for group in run.report("suggest", BANK, "--photos", "stream", code=1)["groups"] if group["like"]]
     assert {group["like"] for group in like} <= counts().keys()
     assert sum(group["size"] for group in like) > 12  # most are of classes that are there now
 
@@ -96,7 +93,7 @@ def test_photos_that_are_no_files_are_grouped_and_not_listed() -> None:
     with tarfile.open("photos.tar", "w") as shard:
         for path in sorted(Path("stream").iterdir()):
             shard.add(path, path.name)
-    content = report("suggest", BANK, "--photos", "photos.tar")
+    content = run.report("suggest", BANK, "--photos", "photos.tar")
     assert content["photos"] == 24
     assert all(key.startswith("photos.tar/") for group in content["groups"] for key in group["photos"])
     assert rows() == []
@@ -117,30 +114,7 @@ def test_without_photos_or_a_page_to_write_it_is_refused(arguments: tuple[str, .
     Path("empty").mkdir()
     Path("broken").mkdir()
     Path("broken/x.png").write_bytes(b"")
-    assert message in refused("suggest", BANK, "--photos", *arguments)
-
-
-# ---------------------------------------------------------------------------------------------------------------- lists
-def test_a_list_may_be_relative_to_itself_and_spell_a_class_in_two_ways() -> None:
-    Path("lists").mkdir()
-    lines = ("class,photo", "clog,../stream/shoes-00.jpg", "Clog ,../stream/shoes-01.jpg", ",../stream/hat-00.jpg")
-    run("add", BANK, "--photos", write_list(*lines, path="lists/named.csv"), "--no-lint")
-    assert counts() == {"clog": 2}
-
-
-@pytest.mark.parametrize(
-    ("lines", "message"),
-    [
-        (["photo", "stream/hat-00.jpg"], "no column 'class'"),
-        (["class,photo", ",stream/hat-00.jpg"], "names no class"),
-        (["class,photo", "hat,stream/none.jpg"], "line 2: 'stream/none.jpg' is no file"),
-        (["class,photo,group", "hat"], "line 2: '' is no file"),
-        (["class,photo", "hat,\udcff"], "cannot be read"),
-    ],
-)
-def test_unusable_lists(lines: list[str], message: str) -> None:
-    assert f"named.csv: {message}" in refused("add", BANK, "--photos", write_list(*lines))
-    assert not BANK.exists()
+    assert message in run.refused("suggest", BANK, "--photos", *arguments)
 
 
 # ----------------------------------------------------------------------------------------------------------------- page
