@@ -241,7 +241,10 @@ class State:
     @property
     def calibration_holds(self) -> bool | None:
         """Return True if the calibration is of the state as it is, False if it is of an earlier one; None without."""
-        return None if self.calibration is None else self.calibration.fits(self)
+        calibration = self.calibration
+        if calibration is None:
+            return None
+        return {*calibration.background} == self.background_names and calibration.content_digest == self.content_digest
 
     @functools.cached_property
     def thresholds(self) -> Floats | None:
@@ -509,6 +512,20 @@ class Draft(State):
         if self._strict:
             raise BankError(f"alias {alias!r} of class {name!r} already stands for class {other!r}")
         return False
+
+
+def find(bank: State, text: str) -> int:
+    """Return the position of the class with this name or alias, in any case and spacing.
+
+    Raises:
+        ClassNameError: There is none, with similar spellings; or there are several that differ in case or space.
+    """
+    return bank.lookup.find(text)
+
+
+def nearest(bank: State, rows: Floats, k: int) -> tuple[Indices, Floats]:
+    """Return the ``k`` classes of a bank with the largest cosines, as ``Table.nearest`` does."""
+    return bank.table.nearest(rows, k)
 
 
 def check_rows(names: Sequence[str], rows: Floats) -> None:

@@ -5,8 +5,8 @@ import re
 import numpy as np
 import pytest
 
-from sar_infer.bank import ClassBank, table
-from sar_infer.bank.table import at_even_steps
+from sar_infer.bank import ClassBank, nearest
+from sar_infer.bank.table import Table, at_even_steps
 from sar_infer.bank_advice import row_rules
 from sar_infer.bank_advice.row_rules import ABSOLUTE, HIGHEST, Neighbours
 from sar_infer.encoders.encoders import unit_rows
@@ -40,20 +40,21 @@ def test_a_glance_tells_what_the_plain_computation_tells(large: ClassBank, *, ri
 
 
 def test_an_ordinary_name_costs_a_glance(large: ClassBank, monkeypatch: pytest.MonkeyPatch) -> None:
-    looked: list[int] = []
+    sizes: list[int] = []
+    nearest = Table.nearest
 
-    def counted(embeddings: np.ndarray, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        looked.append(len(rows))
-        return table.nearest_rows(embeddings, rows, k)
+    def counting(self: Table, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        sizes.append(len(rows))
+        return nearest(self, rows, k)
 
-    monkeypatch.setattr(row_rules, "nearest_rows", counted)
+    monkeypatch.setattr(Table, "nearest", counting)
     neighbours = Neighbours(large)
     assert not neighbours.is_passed(0.3)
     assert neighbours.is_passed(0.995)  # a limit is never so high, but the message states it
     assert neighbours.limit < 0.99
-    assert looked == [64] * 4 + [44]
+    assert sizes == [64] * 4 + [44]
     assert Neighbours(large).check(["ordinary"], -large.embeddings.mean(axis=0, keepdims=True)) == []
-    assert looked[5:] == [64]
+    assert sizes[5:] == [1, 64]
 
 
 def test_a_name_that_nearly_is_a_class_is_found(large: ClassBank) -> None:
@@ -71,7 +72,7 @@ def test_a_name_that_nearly_is_a_class_is_found(large: ClassBank) -> None:
 def test_the_message_has_the_digits_that_make_it_true(large: ClassBank) -> None:
     neighbours = Neighbours(large)
     row = large.embeddings[7]
-    own = float(table.nearest(large, row[np.newaxis], 1)[1][0, 0])
+    own = float(nearest(large, row[np.newaxis], 1)[1][0, 0])
     for neighbours.limit in (own - 2e-5, own - 0.2):
         (finding,) = neighbours.check(["near"], row[np.newaxis])
         shown = re.search(r"cosine (\S+) to 'class 7', above (\S+), and", finding.message)

@@ -20,10 +20,8 @@ pytestmark = pytest.mark.usefixtures("here")
 def test_a_list_that_was_filled_in_adds_photos_to_classes() -> None:
     paint_folders("photos", 2, seed=1)
     paths = {name: [str(Path("photos", name, f"{number}.png").resolve()) for number in range(2)] for name in COLOURS}
-    write_list(
-        Path("named.csv"),
-        [("", paths["red"][0], "1"), ("a, b", paths["blue"][0], "2"), ("A,  B", paths["blue"][1], "2")],
-    )
+    first, second = paths["blue"]
+    write_list(Path("named.csv"), [("", paths["red"][0], "1"), ("a, b", first, "2"), ("A,  B", second, "2")])
     assert Path("named.csv").read_text().splitlines()[:2] == [",".join(COLUMNS), f",{paths['red'][0]},1"]
     assert read_list(Path("named.csv")) == {"a, b": [first, second]}
     run("add", BANK, "--photos", "named.csv", "--no-lint")
