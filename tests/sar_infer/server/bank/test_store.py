@@ -169,9 +169,11 @@ class Model(RuleBasedStateMachine):
         one["photos"] += [label for label in labels or () if label not in one["photos"]]
         written = self.written()
         photos = labels and NewPhotos(photo_set(*labels, dim=DIM), {}, "e" * 64)
-        change = self.store.put(name, phrases, self.store.etag, new=photos or None)
+        change = self.store.put(name, phrases, self.store.snapshot.etag, new=photos or None)
         entry = Entry(spelling, one["origin"], one["phrases"], len(one["photos"]))
-        assert dataclasses.replace(change, findings=()) == Change(existing is None, self.store.etag, entry, repeats)
+        assert dataclasses.replace(change, findings=()) == Change(
+            existing is None, self.store.snapshot.etag, entry, repeats
+        )
         is_changed = [*map(repr, before)] != [*map(repr, self.classes)]
         self.earlier += [before] * is_changed
         assert (self.written() != written) == is_changed
@@ -185,7 +187,7 @@ class Model(RuleBasedStateMachine):
             return
         self.earlier.append(copy.deepcopy(self.classes))
         self.classes.remove(existing)
-        assert self.store.remove(name, self.store.etag) == self.store.etag
+        assert self.store.remove(name, self.store.snapshot.etag) == self.store.snapshot.etag
 
     @rule(steps=st.integers(1, 2))
     def rollback(self, steps: int) -> None:
@@ -197,7 +199,7 @@ class Model(RuleBasedStateMachine):
         del self.earlier[-steps:]
         done = self.store.rollback(steps=steps, latest=len(self.store.bank.history))
         assert (done.step, done.classes) == (self.store.bank.history[-1], len(self.classes))
-        assert done.etag == self.store.etag
+        assert done.etag == self.store.snapshot.etag
 
     @rule()
     def restart(self) -> None:
@@ -214,7 +216,7 @@ class Model(RuleBasedStateMachine):
         assert self.store.snapshot.removed == tuple(name for name in bundle().bank.names if name not in names)
         assert {step.by for step in self.store.bank.history} <= {"sar-serve"}
         assert self.file.exists() == bool(self.store.bank.history)
-        assert self.store.look().etag == opened(self.file).etag
+        assert self.store.look().etag == opened(self.file).snapshot.etag
 
     def teardown(self) -> None:
         self.folder.cleanup()
@@ -228,7 +230,7 @@ TestModel.settings = settings(max_examples=examples(100), stateful_step_count=15
 def test_a_class_of_the_bundle_comes_back_with_what_the_bundle_knows(file: Path) -> None:
     store = opened(file, informed())
     for phrases in (None, ["green"], ["leaf", "grass"]):
-        unchanged = Change(False, store.etag, Entry("green", "bundle", ("leaf", "grass")))
+        unchanged = Change(False, store.snapshot.etag, Entry("green", "bundle", ("leaf", "grass")))
         assert store.put("green", phrases) == unchanged
     assert not file.exists()
     for change in (lambda: store.put("green", ["moss"]), lambda: store.remove("green")):
@@ -342,13 +344,17 @@ def test_without_a_file_or_a_key_it_is_read_only(tmp_path: Path, name: str | Non
 
 def test_what_was_learned_is_one_step_unless_it_is_a_dry_run(store: BankStore) -> None:
     change = learning({"red": "r"}, dim=DIM)
-    before = store.etag
+    before = store.snapshot.etag
     assert store.learn(lambda _: (change, "report"), dry_run=True) == ("report", before)
     with refused("precondition-failed"):
         store.learn(lambda _: (change, "report"), if_match='"other"')
     assert store.bank.history == ()
     report, etag = store.learn(lambda bank: (change, list(bank.names)), if_match=before)
-    assert (report, etag, store.bank.learned.photos) == (["red", "green", "Grey thing"], store.etag, change.photos)
+    assert (report, etag, store.bank.learned.photos) == (
+        ["red", "green", "Grey thing"],
+        store.snapshot.etag,
+        change.photos,
+    )
 
 
 @pytest.mark.parametrize(("to", "steps"), [(2, None), (9, None), (None, None), (1, 1)])
@@ -371,10 +377,10 @@ def test_if_match_names_the_present_digest(store: BankStore, form: str, holds: b
     store.put("mug")
     for change in (store.put, store.remove, lambda _, if_match: store.rollback(to=0, if_match=if_match)):
         if holds:
-            change("red", if_match=form.format(store.etag))
+            change("red", if_match=form.format(store.snapshot.etag))
             continue
-        with refused("precondition-failed", store.etag):
-            change("red", if_match=form.format(store.etag))
+        with refused("precondition-failed", store.snapshot.etag):
+            change("red", if_match=form.format(store.snapshot.etag))
     assert len(store.bank.history) == (3 if holds else 1)
 
 
@@ -390,18 +396,18 @@ def test_a_star_asks_that_the_class_exists_and_only_add_that_it_does_not(store: 
 
 def test_a_rollback_of_what_was_the_latest_step_takes_back_no_other(store: BankStore, file: Path) -> None:
     store.put("mug")
-    tag = store.etag
+    tag = store.snapshot.etag
     banks.amend(loaded(file), {"mug": ClassInfo(threshold=0.25)}).save(file)
     with refused("precondition-failed", "step 1 .* 2 is"):
         store.rollback(steps=1, if_match=tag, latest=1)
     assert store.bank.info["mug"].threshold == 0.25
-    assert store.etag == tag  # which does not say that there is another step
+    assert store.snapshot.etag == tag  # which does not say that there is another step
     assert store.rollback(steps=2, if_match=tag, latest=2).classes == 3
 
 
 def test_of_many_writers_with_one_digest_one_succeeds(store: BankStore, file: Path) -> None:
     """Let threads of two stores on one file, as two servers have them, all change what they saw."""
-    tag, stores = store.etag, [store, opened(file)]
+    tag, stores = store.snapshot.etag, [store, opened(file)]
 
     def attempt(number: int) -> str:
         try:
@@ -418,7 +424,7 @@ def test_of_many_writers_with_one_digest_one_succeeds(store: BankStore, file: Pa
 # ------------------------------------------------------------------------------------- other processes, other threads
 def test_what_sar_bank_wrote_is_taken_up_before_a_change(store: BankStore, file: Path) -> None:
     store.put("mug")
-    before = store.etag
+    before = store.snapshot.etag
     added = banks.add(loaded(file), ["cup"], unit("e", "cup")[np.newaxis], by="sar-bank add")
     banks.amend(added, {"mug": ClassInfo(threshold=0.25)}, by="sar-bank set").save(file)
     with refused("precondition-failed"):
