@@ -93,7 +93,7 @@ def faults(file: Path, bundle: Bundle, confirmed: int) -> Iterator[str]:
     if len(bank.history) != len(new):
         yield f"{len(new)} names in {len(bank.history)} steps"
     store = BankStore.open(file, bundle, encoder)
-    if store.etag != bank.content_digest or store.snapshot.added != len(new):
+    if store.snapshot.etag != bank.content_digest or store.snapshot.added != len(new):
         yield "opens as something else"
     with owned(file):
         pass

@@ -101,16 +101,15 @@ def read(path: Path, encoder_digest: str | None = None, previous: Log | None = N
         SchemaError: It was written for a newer reader.
         BankError: It is missing, damaged, no bank, or of another encoder.
     """
-    if KIND.version_of(path) != VERSION:
-        base, steps = old_files.read(path, encoder_digest, whole=whole)
-        return Content(base.encoder_digest, Log(steps, len(steps)), base, base.digest, provenance=base.provenance)
-    try:
-        with path.open("rb") as stream:
-            file = TensorFile(stream)
+    with KIND.opened(path) as file:
+        if file.metadata["schema_version"] == VERSION:
             KIND.check_encoder(path, file.metadata["encoder_digest"], encoder_digest)
-            return _read(file, previous or Log(), whole=whole)
-    except (BankError, BundleError, ValueError, KeyError, TypeError, OSError) as error:
-        raise old_files.unreadable(path, error) from None
+            try:
+                return _read(file, previous or Log(), whole=whole)
+            except (BankError, BundleError, ValueError, KeyError, TypeError) as error:
+                raise old_files.unreadable(path, error) from None
+    base, steps = old_files.read(path, encoder_digest, whole=whole)
+    return Content(base.encoder_digest, Log(steps, len(steps)), base, base.digest, provenance=base.provenance)
 
 
 def write(path: Path, base: Base, log: Log, digest: str) -> None:

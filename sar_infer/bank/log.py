@@ -204,7 +204,8 @@ class Fit:
 
     def apply(self, draft: Draft) -> None:
         """Set the statistics of a draft; what was learned with earlier ones is stale."""
-        draft.fit(self.tensors)
+        draft.fitted = self.tensors or None
+        draft.outdate()
 
 
 @dataclass(frozen=True, eq=False)

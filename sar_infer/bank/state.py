@@ -393,7 +393,7 @@ class Draft(State):
     def append(self, block: Block) -> range:
         """Add classes at the end and return their slots; small blocks are joined, so that they stay few."""
         first, size, blocks = self.table.starts[-1], len(block), [*self.table.blocks]
-        self._outdate()
+        self.outdate()
         for key in (name_key(name) for name in block.names) if self.aliases else ():
             self._give_way(key)
         while len(blocks) > 1 and len(blocks[-1]) <= 2 * len(block):
@@ -407,13 +407,13 @@ class Draft(State):
         if not len(slots):
             return
         if self.learned is not None and not np.array_equal(self.table.take(self.table.positions(slots)), rows):
-            self._outdate()
+            self.outdate()
         self.table = self.table.with_rows(slots, rows)
 
-    def fit(self, tensors: FittedTensors) -> None:
-        """Set class statistics; without tensors there are none."""
-        self.fitted = tensors or None
-        self._outdate()
+    def outdate(self) -> None:
+        """Say of what was learned that it is of other classes or statistics."""
+        if self.learned is not None and not self.learned.stale:
+            self.learned = dataclasses.replace(self.learned, stale=True)
 
     def rename(self, slot: int, name: str) -> None:
         """Give a class another name."""
@@ -481,11 +481,6 @@ class Draft(State):
             self.info_by_slot.pop(slot, None)
         else:
             self.info_by_slot[slot] = item
-
-    def _outdate(self) -> None:
-        """Say of what was learned that it is of other classes or statistics."""
-        if self.learned is not None and not self.learned.stale:
-            self.learned = dataclasses.replace(self.learned, stale=True)
 
     def _give_way(self, key: str) -> None:
         """Drop the alias that a class now has as its name."""

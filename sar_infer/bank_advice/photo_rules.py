@@ -276,15 +276,15 @@ def _confused(
     """Return a finding for each of some classes that will be taken for another, with the likeliest one."""
     if len(evidence.rows) < 2:
         return []
-    findings, told = [], set[frozenset[int]]()
+    findings, pairs = [], set[frozenset[int]]()
     for position in positions:
         rivals = near(position)
         shares = confusion(model, evidence.means[[position]], evidence.means[rivals])[0]
         best = int(np.argmax(shares))
         pair = frozenset((position, int(rivals[best])))
-        if shares[best] < CONFUSED or pair in told:
+        if shares[best] < CONFUSED or pair in pairs:
             continue
-        told.add(pair)
+        pairs.add(pair)
         name, other = (bank.names[int(evidence.rows[one])] for one in (position, int(rivals[best])))
         message = (
             f"will be confused with {other!r} in about {100 * shares[best]:.0f} % of the photos of either; "

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
+import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
@@ -50,6 +52,15 @@ class Command:
 
 def content(path: Path = BANK) -> bytes | None:
     return path.read_bytes() if path.is_file() else None
+
+
+@contextmanager
+def working_in(folder: Path, bundle: Path) -> Iterator[Path]:
+    """Make a folder the working folder, in which commands use a bundle."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("SAR_BUNDLE", str(bundle))
+        yield folder
 
 
 def class_names(path: Path = BANK) -> list[str]:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
-from support.bank_commands import BANK, COLOURS, Command, paint_folders
+from support.bank_commands import BANK, COLOURS, Command, paint_folders, working_in
 from support.bundles import BANK_NAMES, write_bundle
 from support.servers import local_server
 from support.trained import example_statistics
@@ -34,10 +34,7 @@ STALE = "not calibrated any more"
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory, bundle_path: Path) -> Path:
     """A folder with a bank that has photos of four classes and is calibrated on others, some of them mislabelled."""
-    folder = tmp_path_factory.mktemp("prepared")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("SAR_BUNDLE", str(bundle_path))
+    with working_in(tmp_path_factory.mktemp("prepared"), bundle_path) as folder:
         run("add", BANK, "--photos", paint_folders("labelled", 3, seed=1))
         run("calibrate", BANK, "--photos", paint_folders("held", 20, seed=2, wrong=0.2))
     return folder

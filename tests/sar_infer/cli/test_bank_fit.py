@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.bank_commands import BANK, COLOURS, Command, paint_folders
+from support.bank_commands import BANK, COLOURS, Command, paint_folders, working_in
 
 from sar_infer import Classifier
 from sar_infer.bank import ClassBank
@@ -27,10 +27,7 @@ HINT = "enough photos to fit class statistics"
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory, bundle_path: Path) -> Path:
     """A folder with a bank that has eight photos of four classes, those photos, and others."""
-    folder = tmp_path_factory.mktemp("prepared")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("SAR_BUNDLE", str(bundle_path))
+    with working_in(tmp_path_factory.mktemp("prepared"), bundle_path) as folder:
         run("add", BANK, "--photos", paint_folders("labelled", 8, seed=1))
         paint_folders("held", 6, seed=2)
     return folder

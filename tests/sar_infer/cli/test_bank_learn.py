@@ -14,7 +14,7 @@ import httpx2
 import numpy as np
 import pytest
 from PIL import Image
-from support.bank_commands import BANK, COLOURS, Command, content, paint_folders
+from support.bank_commands import BANK, COLOURS, Command, content, paint_folders, working_in
 from support.servers import local_server
 from support.terminals import on_a_terminal
 
@@ -35,10 +35,7 @@ FIGURES = ("photos", "counted", "strangers", "doubtful", "changed")
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory, bundle_path: Path) -> Path:
     """A folder with a bank that has photos of four classes and statistics, and other photos of them."""
-    folder = tmp_path_factory.mktemp("prepared")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("SAR_BUNDLE", str(bundle_path))
+    with working_in(tmp_path_factory.mktemp("prepared"), bundle_path) as folder:
         run("add", BANK, "--photos", paint_folders("labelled", 8, seed=1))
         run("fit", BANK)
         paint_folders("others", 6, seed=2)

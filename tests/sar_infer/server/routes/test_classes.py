@@ -269,7 +269,7 @@ def test_the_last_class_stays(client: httpx2.Client) -> None:
 def test_readers_never_wait_for_writers_nor_see_half_a_change(client: httpx2.Client, server: Local) -> None:
     """Check that each answer fits one state of the bank while names come and go."""
     stop, states, seen = threading.Event(), {}, []
-    states[server.service.store.etag] = len(BANK_NAMES)
+    states[server.service.store.snapshot.etag] = len(BANK_NAMES)
 
     def write() -> None:
         with httpx2.Client(base_url=server.url, headers=KEY) as writer:
