@@ -117,8 +117,10 @@ def test_photos_that_do_not_win_their_class_are_told_with_the_class_that_does() 
     bank = photographed(**{"class 0": shots(CENTRES[1], 2, 5, 0.1)})
     model, rows = Statistics.default(DIM, scale=20.0), bank.photos["class 0"].rows
     (mean,) = class_means(model, CENTRES[:1], rows.mean(0, keepdims=True), [2])
-    own = 20 * rows @ CENTRES[0] + rows @ model.precision @ mean - mean @ model.precision @ mean / 2 - model.offset(2)
-    assert (own < 20 * rows @ CENTRES[1]).all()
+    logits = (
+        20 * rows @ CENTRES[0] + rows @ model.precision @ mean - mean @ model.precision @ mean / 2 - model.offset(2)
+    )
+    assert (logits < 20 * rows @ CENTRES[1]).all()
     (finding,) = [one for one in photo_findings(bank, BUNDLE) if one.kind == "missed"]
     assert (finding.name, finding.suggestion) == ("class 0", "class 1")
     assert "wins 2 of its 2 new photos" in finding.message

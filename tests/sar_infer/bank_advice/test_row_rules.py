@@ -60,10 +60,10 @@ def test_an_ordinary_name_costs_a_glance(large: ClassBank, monkeypatch: pytest.M
 def test_a_name_that_nearly_is_a_class_is_found(large: ClassBank) -> None:
     neighbours = Neighbours(large)
     direction = unit_rows(np.random.default_rng(2).normal(size=(1, 16)).astype(np.float32))[0]
-    own = large.embeddings[7]
-    across = unit_rows((direction - (direction @ own) * own)[np.newaxis])[0]
+    row = large.embeddings[7]
+    across = unit_rows((direction - (direction @ row) * row)[np.newaxis])[0]
     near, far = (
-        cosine * own + np.sqrt(1 - cosine**2) * across for cosine in (neighbours.limit + 0.01, neighbours.limit - 0.01)
+        cosine * row + np.sqrt(1 - cosine**2) * across for cosine in (neighbours.limit + 0.01, neighbours.limit - 0.01)
     )
     (finding,) = neighbours.check(["near", "far"], np.stack([near, far]).astype(np.float32))
     assert (finding.kind, finding.name, finding.suggestion) == ("near-duplicate", "near", "class 7")
@@ -72,8 +72,8 @@ def test_a_name_that_nearly_is_a_class_is_found(large: ClassBank) -> None:
 def test_the_message_has_the_digits_that_make_it_true(large: ClassBank) -> None:
     neighbours = Neighbours(large)
     row = large.embeddings[7]
-    own = float(nearest(large, row[np.newaxis], 1)[1][0, 0])
-    for neighbours.limit in (own - 2e-5, own - 0.2):
+    cosine = float(nearest(large, row[np.newaxis], 1)[1][0, 0])
+    for neighbours.limit in (cosine - 2e-5, cosine - 0.2):
         (finding,) = neighbours.check(["near"], row[np.newaxis])
         shown = re.search(r"cosine (\S+) to 'class 7', above (\S+), and", finding.message)
         assert shown is not None

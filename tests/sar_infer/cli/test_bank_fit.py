@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -139,13 +137,3 @@ def test_examples_of_four_classes_are_fitted_in_the_call(photographed: Path) -> 
     assert calibrations("--examples", few, "--only") == {"none"}
     with pytest.raises(InputError, match="4 classes"):
         classifier.fit(dict(list(photos.items())[:3]), only=True)
-
-
-def test_it_needs_no_torch(photographed: Path) -> None:
-    program = (
-        "import sys\nfor name in ('torch', 'open_clip', 'torchvision', 'onnx', 'sar_train'): sys.modules[name] = None\n"
-        "from sar_infer.cli.bank import main\nmain()"
-    )
-    done = subprocess.run([sys.executable, "-c", program, "fit", str(BANK)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "fitted class statistics on 32 photos of 4 classes" in done.stdout

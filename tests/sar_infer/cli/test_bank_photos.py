@@ -182,14 +182,6 @@ def test_bad_input_is_one_line_and_changes_nothing() -> None:
 
 
 # -------------------------------------------------------------------------------------------------------- other bundles
-def test_photos_of_a_bundle_with_statistics() -> None:
-    bundle = write_bundle(Path("fitted"), trained=example_statistics())
-    before = content(bundle / "bank.safetensors")
-    run("add", BANK, "red", "--photos", folder("wrong ones", ORANGE), "--bundle", bundle)
-    assert counts() == {"red": 4}
-    assert content(bundle / "bank.safetensors") == before
-
-
 def test_another_encoder_keeps_names_and_says_which_need_photos_again() -> None:
     run("add", BANK, "iris", "--photos", folder("iris", VIOLET))
     run("add", BANK, "SKU-1", "--photos", folder("sku", LIME), "--photos-only")
@@ -224,14 +216,6 @@ def test_examples_of_one_call() -> None:
         (("--examples", "root/lime"), "one folder for each class"),
     ):
         assert message in classify.refused("v.png", *arguments)
-
-
-def test_examples_that_the_bank_counts_already_change_nothing() -> None:
-    run("add", BANK, "iris", "--photos", folder("root/iris", VIOLET))
-    photo = paint("v.png", VIOLET, 99)
-    alone, both = (classify.answers(photo, "--bank", BANK, *more) for more in ((), ("--examples", "root")))
-    one, two = ({p["label"]: p["score"] for p in images[0]["predictions"]} for images in (alone, both))
-    assert one == pytest.approx(two, abs=1e-5)
 
 
 def test_python_takes_the_same_photos() -> None:

@@ -153,8 +153,8 @@ class Model(RuleBasedStateMachine):
     @rule(name=NAMES, phrases=PHRASES, labels=st.none() | LABELS)
     def put(self, name: str, phrases: tuple[str, ...] | None, labels: list[str] | None) -> None:
         existing, before = self.find(name), copy.deepcopy(self.classes)
-        own = next((n for n in bundle().bank.names if n.lower() == cleaned(name).lower()), None)
-        spelling = existing["name"] if existing else own or cleaned(name)
+        bundled = next((n for n in bundle().bank.names if n.lower() == cleaned(name).lower()), None)
+        spelling = existing["name"] if existing else bundled or cleaned(name)
         texts = (cleaned(name),) if phrases is None else tuple(map(cleaned, phrases))
         texts = (spelling,) if texts == (cleaned(name),) else texts
         is_plain = texts == (spelling,)
@@ -163,7 +163,7 @@ class Model(RuleBasedStateMachine):
         one = self.classes[-1] if existing is None else existing
         stays = existing and (one["phrases"] == texts or (is_plain and one["origin"] == "bundle"))
         if not (stays or (existing and labels and phrases is None)):
-            row = unit("bundle", "e", spelling) if is_plain and own else unit("e", *texts)
+            row = unit("bundle", "e", spelling) if is_plain and bundled else unit("e", *texts)
             one |= {"origin": "added", "phrases": texts, "row": row}
         repeats = len({*one["photos"]} & {*(labels or ())})
         one["photos"] += [label for label in labels or () if label not in one["photos"]]
@@ -227,7 +227,7 @@ TestModel.settings = settings(max_examples=examples(100), stateful_step_count=15
 
 
 # ------------------------------------------------------------------------------------------------------------ changes
-def test_a_class_of_the_bundle_comes_back_with_what_the_bundle_knows(file: Path) -> None:
+def test_facts_about_classes_of_the_bundle_stay(file: Path) -> None:
     store = opened(file, informed())
     for phrases in (None, ["green"], ["leaf", "grass"]):
         unchanged = Change(False, store.snapshot.etag, Entry("green", "bundle", ("leaf", "grass")))
@@ -239,13 +239,9 @@ def test_a_class_of_the_bundle_comes_back_with_what_the_bundle_knows(file: Path)
         info = store.bank.info["green"]
         assert (info.phrases, info.background) == (("leaf", "grass"), True)
         np.testing.assert_array_equal(store.bank.embeddings[store.bank.index["green"]], unit("bundle", "e", "green"))
-
-
-def test_other_phrases_keep_aliases_and_threshold(file: Path) -> None:
-    store = opened(file, informed())
     store.put("red", ["rose"])
-    info = store.bank.info["red"]
-    assert (info.aliases, info.threshold) == (("crimson",), 0.5)
+    assert store.bank.info["red"].aliases == ("crimson",)
+    assert store.bank.info["red"].threshold == 0.5
 
 
 def test_findings_are_told_or_refused_but_not_sought_in_a_large_bank(tmp_path: Path) -> None:
@@ -552,8 +548,8 @@ def test_every_snapshot_that_a_reader_sees_is_whole(store: BankStore) -> None:
             assert ClassBank.of(now.bank, now.bank.log).content_digest == now.etag
             etags.add(now.etag)
 
-    def write(own: list[str]) -> None:
-        for name in own * 4:
+    def write(classes: list[str]) -> None:
+        for name in classes * 4:
             store.put(name)
             store.put(name, [name, "too"])
             store.remove(name)
