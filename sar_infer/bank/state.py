@@ -390,6 +390,10 @@ class Draft(State):
         vars(state).update({name: vars(self)[name] for name in _FIELDS})
         return state
 
+    def slots_of(self, names: Iterable[str]) -> dict[str, int]:
+        """Return the slots of classes by names in any spelling, without those that are not there."""
+        return {name: slot for name in names if (slot := self.table.slot_named(name)) is not None}
+
     def append(self, block: Block) -> range:
         """Add classes at the end and return their slots; small blocks are joined, so that they stay few."""
         first, size, blocks = self.table.starts[-1], len(block), [*self.table.blocks]
