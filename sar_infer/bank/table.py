@@ -134,16 +134,6 @@ class Table:
         """Return the names of all classes, by position."""
         return self.blocks[0].names if self.plain else Names(self)
 
-    def row(self, slot: int) -> Floats:
-        """Return the row (D,) of a slot."""
-        at = int(np.searchsorted(self.replaced, slot))
-        if at < len(self.replaced) and self.replaced[at] == slot:
-            block, row = Block((), self.rows), at
-        else:
-            block, row = block_of(self.blocks, slot)
-        result: Floats = block.rows[row]
-        return result
-
     def take(self, positions: Indices | Sequence[int]) -> Floats:
         """Return the rows (…, D) of positions (…), copied."""
         slots = self.slots(positions)

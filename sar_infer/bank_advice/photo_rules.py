@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from sar_infer._arrays import Floats, Indices
 from sar_infer.bank import ClassBank, PhotoSet
+from sar_infer.bank.photos import Doubles
 from sar_infer.bank.table import at_even_steps
 from sar_infer.bank_advice.finding import Finding
 from sar_infer.bundle.bundle import Bundle
@@ -37,7 +38,6 @@ MISSED = 0.5
 """Share of a class's new photos that other classes win from which the class is named."""
 _MOST_CLASSES = 16_384
 """Classes of a bank up to which new photos are ranked among them all."""
-Doubles = npt.NDArray[np.float64]
 Value = TypeVar("Value", bound=np.generic)
 
 

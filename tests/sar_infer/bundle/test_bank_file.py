@@ -40,9 +40,11 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "mine.safetensors"
 
 
-def test_places_that_cannot_be_changed(file: Path, tmp_path: Path) -> None:
-    bank_file.check_changeable(file)
-    bank_file.check_changeable(tmp_path / "new.safetensors")
+def test_paths_that_cannot_be_changed(file: Path, tmp_path: Path) -> None:
+    for text in ("{}", '{"files": ["mine.safetensors"]}', '{"files": {"other": {}}}', "[]", "{"):
+        (tmp_path / "manifest.json").write_text(text)  # of something else than a bundle
+        bank_file.check_changeable(file)
+        bank_file.check_changeable(tmp_path / "new.safetensors")
     (tmp_path / "manifest.json").write_text('{"files": {"mine.safetensors": {}}}')
     for path in (tmp_path, tmp_path / "absent" / "mine.safetensors", tmp_path / "mine", file):
         with pytest.raises(InputError):
