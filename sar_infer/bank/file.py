@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sar_infer.bank import old_files
-from sar_infer.bank.info import check_text, info_from_json, info_to_json, sparse
+from sar_infer.bank.info import info_from_json, info_to_json, sparse
 from sar_infer.bank.log import (
     Add,
     Alias,
@@ -39,7 +39,7 @@ from sar_infer.bank.log import (
 )
 from sar_infer.bank.old_files import KIND, MAPPED_BYTES
 from sar_infer.bank.photos import PhotoSet
-from sar_infer.bank.state import Base, State, check_base, check_rows
+from sar_infer.bank.state import Base, State, check_base
 from sar_infer.bank.table import Block
 from sar_infer.errors import BankError, BundleError
 from sar_infer.storage.files import write_atomically
@@ -389,13 +389,9 @@ class _Reader:
 
     def _add(self, fields: Mapping[str, Any], prefix: str) -> Add:
         names = build(tuple[str, ...], fields["names"], prefix)
-        for name in names:
-            check_text("name", name)
         rows = self.tensor(f"{prefix}.rows")
         if rows.dtype != np.float32 or rows.ndim != 2 or len(rows) != len(names):
             raise BankError(f"{prefix}: expected float32 ({len(names)}, D) rows, got {rows.dtype} {rows.shape}")
-        if self.checks(f"{prefix}.rows"):
-            check_rows(names, rows)
         return Add(names, rows, info_from_json(fields.get("info", []), len(names)), bool(fields.get("exact")))
 
 
