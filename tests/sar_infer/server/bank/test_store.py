@@ -6,7 +6,6 @@ import copy
 import dataclasses
 import functools
 import json
-import resource
 import tempfile
 import threading
 import unicodedata
@@ -23,7 +22,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from support.banks import learning, photo_set
 from support.bundles import BANK_NAMES, example_manifest, write_tokenizer
-from support.disk import fill_disk
+from support.disk import files_of_at_most, fill_disk
 from support.examples import examples
 
 from sar_infer import Classifier
@@ -571,13 +570,8 @@ def test_every_snapshot_that_a_reader_sees_is_whole(store: BankStore) -> None:
 def test_a_full_disk_changes_nothing(store: BankStore, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store.put("mug")
     before, content = store.snapshot, file.read_bytes()
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (200, limits[1]))
-    try:
-        with refused("not-stored", "was not made.*File too large"):
-            store.put("cup")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with files_of_at_most(200), refused("not-stored", "was not made.*File too large"):
+        store.put("cup")
     with monkeypatch.context() as patch:
         fill_disk(patch)
         with refused("not-stored", "No space left"):
