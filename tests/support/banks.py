@@ -45,7 +45,9 @@ def learning(sums: Mapping[str, str], photos: int = 9, dim: int = DIM) -> Learn:
     """Return learned sums, each twice the row of a text, by class name."""
     rows = 2 * unit_rows(sums.values(), dim)
     counts = np.arange(2.5, 2.5 + len(sums))
-    return Learn(tuple(sums), rows, counts, unit_row("translation", dim) / 8, {"temperature": 1.5}, photos)
+    return Learn(
+        tuple(sums), rows, counts, (unit_row("translation", dim) / 8).astype(np.float32), {"temperature": 1.5}, photos
+    )
 
 
 def learned(bank: ClassBank) -> tuple[object, ...] | None:
