@@ -523,7 +523,19 @@ def find(bank: State, text: str) -> int:
 
 
 def nearest(bank: State, rows: Floats, k: int) -> tuple[Indices, Floats]:
-    """Return the ``k`` classes of a bank with the largest cosines, as ``Table.nearest`` does."""
+    """Return the classes of a bank with the largest cosines.
+
+    Args:
+        bank: C classes.
+        rows: (N, D) float32, unit rows.
+        k: Number of classes, at most C.
+
+    Returns:
+        Positions (N, k) and their cosines (N, k), the largest first, ties in the bank's order.
+
+    Raises:
+        BankError: An embedding is not finite.
+    """
     return bank.table.nearest(rows, k)
 
 

@@ -177,18 +177,7 @@ class Table:
                     position += products.shape[1]
 
     def nearest(self, rows: Floats, k: int) -> tuple[Indices, Floats]:
-        """Return the classes with the largest cosines, by brute force.
-
-        Args:
-            rows: (N, D) float32, unit rows.
-            k: Number of classes, at most C.
-
-        Returns:
-            Positions (N, k) and their cosines (N, k), the largest first, ties in the table's order.
-
-        Raises:
-            BankError: An embedding is not finite.
-        """
+        """Return the positions (N, k) and cosines of the classes nearest to unit rows (N, D), by brute force."""
         count = max(0, min(k, len(self)))
         positions = np.empty((len(rows), count), dtype=np.intp)
         best = np.empty((len(rows), count), dtype=np.float32)
@@ -336,7 +325,7 @@ class Names(Sequence[str]):
 
 
 class Index(Mapping[str, int]):
-    """Places by exact name."""
+    """Positions by exact name."""
 
     def __init__(self, table: Table) -> None:
         self._table = table
@@ -355,7 +344,7 @@ class Index(Mapping[str, int]):
 
 
 class Lookup:
-    """Places by name and alias, without regard to case and space.
+    """Positions by name and alias, without regard to case and space.
 
     Args:
         table: The classes. Names of two may differ in case or space alone; then the exact spelling decides.
