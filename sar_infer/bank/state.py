@@ -239,6 +239,11 @@ class State:
         return frozenset(self.table.name(slot) for slot in self._judged if self.info_at(slot).background)
 
     @property
+    def can_answer(self) -> bool:
+        """Return True if there is a class that can be an answer: one that is not background."""
+        return len(self.table) > len(self.background_names)
+
+    @property
     def calibration_holds(self) -> bool | None:
         """Return True if the calibration is of the state as it is, False if it is of an earlier one; None without."""
         calibration = self.calibration

@@ -217,7 +217,7 @@ class BankStore:
                 raise ChangeRefusedError("not-found", now.missing(clean_name(name)))
             check_match(if_match, now.etag, True)
             after = remove(now.bank, [name], by=_BY)
-            if not _answers(after):
+            if not after.can_answer:
                 raise ChangeRefusedError(
                     "conflict", f"class {name!r} is the last one; add another before you remove it"
                 )
@@ -274,7 +274,7 @@ class BankStore:
             after = rollback(now.bank, target, by=_BY)
             if after is now.bank:
                 return RollbackResult(None, len(after.names), now.etag)
-            if not _answers(after):
+            if not after.can_answer:
                 raise ChangeRefusedError("conflict", f"as after step {target} no class could be an answer")
             committed = self._commit(after)
             return RollbackResult(after.history[-1], len(after.names), committed.etag)
@@ -338,11 +338,6 @@ class BankStore:
     def _other_encoder(self, file: BankFile) -> str:
         command = f"sar-bank rebase {shlex.quote(str(file.path))} --bundle {shlex.quote(str(self._bundle.location))}"
         return f"belongs to another encoder; its changes are replayed in memory, and none is made before: {command}"
-
-
-def _answers(bank: ClassBank) -> bool:
-    """Return True if a class is left that can be an answer."""
-    return bool(len(bank.names)) and not (bank.background is not None and bank.background.all())
 
 
 def _spelling(base: ClassBank, name: str) -> str:
