@@ -84,6 +84,7 @@ def test_the_text_counts_groups_and_says_what_to_do() -> None:
     assert re.match(r"24 photos; \d+ of them look like none of the 998 classes, in \d+ groups?$", lines[0])
     assert "group  photos  nearest classes" in lines
     assert {line.count("stream/") for line in lines if line.startswith("  " * 7)} == {2}  # the most typical of a group
+    assert not any(line.startswith("and ") for line in lines)  # all groups are shown, as they are few
     assert "worth a label first" in lines
     assert f"save the list and add it: sar-bank add {BANK} --photos named.csv" in lines[-2]
     assert lines[-1].startswith("list  here.csv")
