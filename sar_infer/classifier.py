@@ -245,7 +245,7 @@ class Classifier(Embedder):
             class_photos: Photos that the call has of classes, by name.
         """
         own = self._own_calibration(bank, chosen)
-        if own is not None and own.fits(bank):
+        if own is not None and bank.calibration_holds:
             return with_own_calibration(chosen, bank, class_photos)
         confidence = None if chosen.head is not None else self._composer.confidence(bank, chosen.terms)
         if bank.fitted is None and bank.learned is None and calibration_holds(self.bundle.manifest, chosen):

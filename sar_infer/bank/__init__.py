@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from sar_infer.bank.log import Learn, Step
     from sar_infer.bank.photos import PhotoSet
     from sar_infer.bank.rebase import rebased
-    from sar_infer.bank.table import find, nearest
+    from sar_infer.bank.state import find, nearest
 
 __all__ = [
     "ClassBank",
@@ -57,19 +57,7 @@ __all__ = [
     "set_photos_only",
 ]
 
-_EDITS = (
-    "add",
-    "amend",
-    "calibrate",
-    "fit",
-    "learn",
-    "remove",
-    "remove_photos",
-    "rename",
-    "rollback",
-    "set_photos_only",
-)
-_HOMES = dict.fromkeys(_EDITS, "edits") | {
+_HOMES = {
     "ClassBank": "class_bank",
     "ClassInfo": "info",
     "Learned": "learned",
@@ -79,7 +67,7 @@ _HOMES = dict.fromkeys(_EDITS, "edits") | {
     **dict.fromkeys(("add", "amend", "calibrate", "fit", "learn", "remove"), "edits"),
     **dict.fromkeys(("remove_photos", "rename", "rollback", "set_photos_only"), "edits"),
     **dict.fromkeys(("Learn", "Step"), "log"),
-    **dict.fromkeys(("find", "nearest"), "table"),
+    **dict.fromkeys(("find", "nearest"), "state"),
 }
 
 

@@ -68,7 +68,7 @@ def diff(a: State, b: State) -> Difference:
     """
     if a.encoder_digest != b.encoder_digest:
         raise BankError(f"banks of different encoders: {a.encoder_digest} and {b.encoder_digest}")
-    ours, theirs = names_compared(a, b), names_compared(b, a)
+    ours, theirs = _names_compared(a, b), _names_compared(b, a)
     added = [name for name in theirs if name not in a.index]
     removed = [name for name in ours if name not in b.index]
     shared = [name for name in dict.fromkeys([*ours, *theirs]) if name in a.index and name in b.index]
@@ -96,11 +96,11 @@ def diff(a: State, b: State) -> Difference:
         reembedded,
         changed,
         photos,
-        difference_in_training(a, b),
+        _difference_in_training(a, b),
     )
 
 
-def difference_in_training(a: State, b: State) -> dict[str, str]:
+def _difference_in_training(a: State, b: State) -> dict[str, str]:
     """Return ``Difference.training`` from a to b."""
     identities = {
         "statistics": (fitted_identity(a.fitted), fitted_identity(b.fitted)),
@@ -124,7 +124,7 @@ def _sums(state: State) -> bytes:
     return hashlib.sha256(repr(sorted(ranks)).encode() + named.identity()).digest()
 
 
-def names_compared(state: State, other: State) -> list[str]:
+def _names_compared(state: State, other: State) -> list[str]:
     """Return a state's names, in order, that may differ in the other: on one base, those that changed in either."""
     if not state.base.same(other.base):
         return list(state.names)
@@ -209,7 +209,7 @@ def merge(
     gone = _settle(bank, other, info, lambda name: spelled.get(name, name), take=conflict == "take")
     if gone and conflict == "refuse":
         raise ClassNameError(f"alias {gone[0]!r} stands for different classes; {_CHOOSE}")
-    training = [noun for noun, change in difference_in_training(bank, other).items() if change != "removed"]
+    training = [noun for noun, change in _difference_in_training(bank, other).items() if change != "removed"]
     notes = [
         *([f"dropped aliases {listed(gone)}"] if gone else []),
         *(f"left out {noun} of the other" for noun in training),
@@ -256,7 +256,7 @@ def _photos_of_both(
 
 def _matches(bank: ClassBank, other: ClassBank) -> dict[str, int | None]:
     """Return the bank's position of each class of the other one; no position is used twice."""
-    names = names_compared(other, bank)
+    names = _names_compared(other, bank)
     exact = {name: position for name in names if (position := bank.index.get(name)) is not None}
     used = set(exact.values())
     positions: dict[str, int | None] = {}

@@ -98,6 +98,12 @@ def add(
 def remove_photos(bank: ClassBank, name: str, digests: Iterable[bytes], *, by: str = "") -> ClassBank:
     """Remove photos of a class, by the digests of their pixels; it keeps all else.
 
+    Args:
+        bank: The bank.
+        name: Name or alias of the class.
+        digests: SHA-256 of the pixels of each photo.
+        by: The author of the change.
+
     Raises:
         ClassNameError: The bank does not have the class.
         InputError: A photo is not counted for it, or is among those whose rows are no longer kept.
@@ -110,6 +116,12 @@ def remove_photos(bank: ClassBank, name: str, digests: Iterable[bytes], *, by: s
 def set_photos_only(bank: ClassBank, name: str, *, photos_only: bool, by: str = "") -> ClassBank:
     """Say of a class that its name means nothing, so that its photos alone say what it is, or that it does.
 
+    Args:
+        bank: The bank.
+        name: Name or alias of the class.
+        photos_only: Its name means nothing.
+        by: The author of the change.
+
     Raises:
         ClassNameError: The bank does not have the class.
     """
@@ -120,6 +132,11 @@ def set_photos_only(bank: ClassBank, name: str, *, photos_only: bool, by: str = 
 
 def remove(bank: ClassBank, names: Iterable[str], *, by: str = "") -> ClassBank:
     """Remove classes, by name or alias.
+
+    Args:
+        bank: The bank.
+        names: Names or aliases.
+        by: The author of the change.
 
     Raises:
         ClassNameError: The bank does not have one, or ``names`` is a single string.
@@ -179,6 +196,11 @@ def rename(bank: ClassBank, old: str, new: str, row: Floats | None = None, *, by
 def amend(bank: ClassBank, changes: Mapping[str, ClassInfo], *, by: str = "") -> ClassBank:
     """Set aliases, background and threshold of classes, by name or alias; phrases and ``added`` stay unchanged.
 
+    Args:
+        bank: The bank.
+        changes: All aliases, background and threshold of each class, by name or alias.
+        by: The author of the change.
+
     Raises:
         ClassNameError: The bank does not have a class.
         BankError: An alias is also the name or an alias of another class.
@@ -199,7 +221,13 @@ def amend(bank: ClassBank, changes: Mapping[str, ClassInfo], *, by: str = "") ->
 
 
 def calibrate(bank: ClassBank, calibration: BankCalibration, *, by: str = "") -> ClassBank:
-    """Give a bank its calibration, which was fitted on it as it is."""
+    """Give a bank its calibration.
+
+    Args:
+        bank: The bank.
+        calibration: The calibration that was fitted on it as it is.
+        by: The author of the change.
+    """
     count = calibration.measured.get("fitted_on", 0)
     summary = f"calibrated on {count:,} photos of {len(calibration.calibrated):,} classes"
     return committed(bank, "calibrate", [Calibrate(calibration)], by, [summary])

@@ -106,21 +106,17 @@ def info_from_json(content: Any, count: int) -> dict[int, ClassInfo]:
         count: Number of rows.
 
     Raises:
-        BankError: It is something else, or a row is out of range or stands twice.
+        BankError: A row is out of range.
         BundleError: A field is missing, unknown or of another type.
     """
-    if not isinstance(content, list) or not all(isinstance(group, dict) for group in content):
-        raise BankError("field info: expected a list of objects")
-    listed = np.zeros(count, dtype=np.bool_)
     info: dict[int, ClassInfo] = {}
     for number, group in enumerate(content):
         source = f"info[{number}]"
         ranges = build(tuple[tuple[int, int], ...], group.get(_ROWS), f"{source}.{_ROWS}")
         item = build(ClassInfo, {key: value for key, value in group.items() if key != _ROWS}, source)
         for start, stop in ranges:
-            if not 0 <= start < stop <= count or listed[start:stop].any():
-                raise BankError(f"{source}: rows {start} to {stop} are not in the bank of {count}, or stand twice")
-            listed[start:stop] = True
+            if not 0 <= start < stop <= count:
+                raise BankError(f"{source}: rows {start} to {stop} are not in the bank of {count}")
             info.update(dict.fromkeys(range(start, stop), item))
     return info
 

@@ -13,7 +13,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -21,15 +21,6 @@ import numpy.typing as npt
 from sar_infer._arrays import Floats, Indices
 from sar_infer.errors import BankError
 from sar_infer.storage.tensor_file import tensor_bytes
-
-
-class Classes(Protocol):
-    """The classes of a state, as far as a calibration needs them."""
-
-    @property
-    def content_digest(self) -> str: ...  # noqa: D102
-    @property
-    def background_names(self) -> frozenset[str]: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -72,10 +63,6 @@ class BankCalibration:
             raise BankError("calibration: expected conformal scores of 0 to 1")
         if len({*self.calibrated}) < len(self.calibrated):
             raise BankError("calibration: a class is listed twice")
-
-    def fits(self, state: Classes) -> bool:
-        """Return True if a state has the classes, photos and background that it was fitted with."""
-        return {*self.background} == state.background_names and self.content_digest == state.content_digest
 
 
 FittedTensors = Mapping[str, npt.NDArray[Any]]

@@ -79,7 +79,7 @@ class Remove:
 
     def apply(self, draft: Draft) -> None:
         """Remove the classes from a draft."""
-        draft.remove({slot for name in self.names if (slot := draft.table.slot_named(name)) is not None})
+        draft.remove({*draft.slots_of(self.names).values()})
 
 
 @dataclass(frozen=True)
@@ -111,8 +111,7 @@ class Alias:
 
     def apply(self, draft: Draft) -> None:
         """Set the aliases in a draft."""
-        slots = {name: slot for name in self.aliases if (slot := draft.table.slot_named(name)) is not None}
-        draft.set_aliases({slot: self.aliases[name] for name, slot in slots.items()})
+        draft.set_aliases({slot: self.aliases[name] for name, slot in draft.slots_of(self.aliases).items()})
 
 
 @dataclass(frozen=True)
@@ -134,11 +133,8 @@ class Set:
 
     def apply(self, draft: Draft) -> None:
         """Set them in a draft."""
-        for name, settings in self.settings.items():
-            slot = draft.table.slot_named(name)
-            if slot is None:
-                continue
-            item = draft.info_at(slot)
+        for name, slot in draft.slots_of(self.settings).items():
+            settings, item = self.settings[name], draft.info_at(slot)
             threshold = item.threshold if settings.threshold is None else settings.threshold
             background = item.background if settings.background is None else settings.background
             threshold = None if settings.no_threshold else threshold
@@ -156,10 +152,8 @@ class Photos:
 
     def apply(self, draft: Draft) -> None:
         """Add the photos to a draft."""
-        for name, photos in self.sets.items():
-            slot = draft.table.slot_named(name)
-            if slot is not None:
-                draft.add_photos(slot, photos)
+        for name, slot in draft.slots_of(self.sets).items():
+            draft.add_photos(slot, self.sets[name])
 
 
 @dataclass(frozen=True)
@@ -204,7 +198,8 @@ class Fit:
 
     def apply(self, draft: Draft) -> None:
         """Set the statistics of a draft; what was learned with earlier ones is stale."""
-        draft.fit(self.tensors)
+        draft.fitted = self.tensors or None
+        draft.outdate()
 
 
 @dataclass(frozen=True, eq=False)
@@ -256,11 +251,8 @@ class Learn:
         """Set what a draft has learned; names without a class are left out."""
         if len(self.translation) != draft.table.dim:
             raise BankError(f"what was learned has {len(self.translation)} numbers, expected {draft.table.dim}")
-        by_slot = {
-            slot: (self.sums[number], float(self.counts[number]))
-            for number, name in enumerate(self.names)
-            if (slot := draft.table.slot_named(name)) is not None
-        }
+        slots, values = draft.slots_of(self.names), zip(self.names, self.sums, self.counts.tolist(), strict=True)
+        by_slot = {slots[name]: (row, count) for name, row, count in values if name in slots}
         learned = Learned(self.translation, by_slot, self.numbers, self.photos, self.stale)
         draft.learned = learned if self.photos else None
 

@@ -85,7 +85,7 @@ def rebased(bank: ClassBank, base: ClassBank, embed: Embed) -> Rebased:
     )
     log = Log(steps, bank.log.begun, moved_checkpoint)
     state = replay(base.base, log)
-    if not len(state.names) or (state.background is not None and state.background.all()):
+    if not state.can_answer:
         raise BankError("all classes of this bundle were removed, and none was added that can be an answer")
     return Rebased(ClassBank.of(state, log), tuple(_left_out(bank, state, carrier)))
 

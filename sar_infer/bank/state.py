@@ -239,9 +239,17 @@ class State:
         return frozenset(self.table.name(slot) for slot in self._judged if self.info_at(slot).background)
 
     @property
+    def can_answer(self) -> bool:
+        """Return True if there is a class that can be an answer: one that is not background."""
+        return len(self.table) > len(self.background_names)
+
+    @property
     def calibration_holds(self) -> bool | None:
         """Return True if the calibration is of the state as it is, False if it is of an earlier one; None without."""
-        return None if self.calibration is None else self.calibration.fits(self)
+        calibration = self.calibration
+        if calibration is None:
+            return None
+        return {*calibration.background} == self.background_names and calibration.content_digest == self.content_digest
 
     @functools.cached_property
     def thresholds(self) -> Floats | None:
@@ -387,10 +395,14 @@ class Draft(State):
         vars(state).update({name: vars(self)[name] for name in _FIELDS})
         return state
 
+    def slots_of(self, names: Iterable[str]) -> dict[str, int]:
+        """Return the slots of classes by names in any spelling, without those that are not there."""
+        return {name: slot for name in names if (slot := self.table.slot_named(name)) is not None}
+
     def append(self, block: Block) -> range:
         """Add classes at the end and return their slots; small blocks are joined, so that they stay few."""
         first, size, blocks = self.table.starts[-1], len(block), [*self.table.blocks]
-        self._outdate()
+        self.outdate()
         for key in (name_key(name) for name in block.names) if self.aliases else ():
             self._give_way(key)
         while len(blocks) > 1 and len(blocks[-1]) <= 2 * len(block):
@@ -404,13 +416,13 @@ class Draft(State):
         if not len(slots):
             return
         if self.learned is not None and not np.array_equal(self.table.take(self.table.positions(slots)), rows):
-            self._outdate()
+            self.outdate()
         self.table = self.table.with_rows(slots, rows)
 
-    def fit(self, tensors: FittedTensors) -> None:
-        """Set class statistics; without tensors there are none."""
-        self.fitted = tensors or None
-        self._outdate()
+    def outdate(self) -> None:
+        """Say of what was learned that it is of other classes or statistics."""
+        if self.learned is not None and not self.learned.stale:
+            self.learned = dataclasses.replace(self.learned, stale=True)
 
     def rename(self, slot: int, name: str) -> None:
         """Give a class another name."""
@@ -479,11 +491,6 @@ class Draft(State):
         else:
             self.info_by_slot[slot] = item
 
-    def _outdate(self) -> None:
-        """Say of what was learned that it is of other classes or statistics."""
-        if self.learned is not None and not self.learned.stale:
-            self.learned = dataclasses.replace(self.learned, stale=True)
-
     def _give_way(self, key: str) -> None:
         """Drop the alias that a class now has as its name."""
         owner = self.aliases.get(key)
@@ -509,6 +516,32 @@ class Draft(State):
         if self._strict:
             raise BankError(f"alias {alias!r} of class {name!r} already stands for class {other!r}")
         return False
+
+
+def find(bank: State, text: str) -> int:
+    """Return the position of the class with this name or alias, in any case and spacing.
+
+    Raises:
+        ClassNameError: There is none, with similar spellings; or there are several that differ in case or space.
+    """
+    return bank.lookup.find(text)
+
+
+def nearest(bank: State, rows: Floats, k: int) -> tuple[Indices, Floats]:
+    """Return the classes of a bank with the largest cosines.
+
+    Args:
+        bank: C classes.
+        rows: (N, D) float32, unit rows.
+        k: Number of classes, at most C.
+
+    Returns:
+        Positions (N, k) and their cosines (N, k), the largest first, ties in the bank's order.
+
+    Raises:
+        BankError: An embedding is not finite.
+    """
+    return bank.table.nearest(rows, k)
 
 
 def check_rows(names: Sequence[str], rows: Floats) -> None:

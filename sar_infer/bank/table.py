@@ -12,7 +12,7 @@ import difflib
 import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, overload
+from typing import overload
 
 import numpy as np
 import numpy.typing as npt
@@ -134,16 +134,6 @@ class Table:
         """Return the names of all classes, by position."""
         return self.blocks[0].names if self.plain else Names(self)
 
-    def row(self, slot: int) -> Floats:
-        """Return the row (D,) of a slot."""
-        at = int(np.searchsorted(self.replaced, slot))
-        if at < len(self.replaced) and self.replaced[at] == slot:
-            block, row = Block((), self.rows), at
-        else:
-            block, row = block_of(self.blocks, slot)
-        result: Floats = block.rows[row]
-        return result
-
     def take(self, positions: Indices | Sequence[int]) -> Floats:
         """Return the rows (…, D) of positions (…), copied."""
         slots = self.slots(positions)
@@ -185,6 +175,30 @@ class Table:
                 if products.shape[1]:
                     yield position, products
                     position += products.shape[1]
+
+    def nearest(self, rows: Floats, k: int) -> tuple[Indices, Floats]:
+        """Return the positions (N, k) and cosines of the classes nearest to unit rows (N, D), by brute force."""
+        count = max(0, min(k, len(self)))
+        positions = np.empty((len(rows), count), dtype=np.intp)
+        best = np.empty((len(rows), count), dtype=np.float32)
+        for start in range(0, len(rows), _ROWS):
+            piece = slice(start, start + _ROWS)
+            positions[piece], best[piece] = self._nearest(rows[piece], count)
+        return positions, best
+
+    def _nearest(self, rows: Floats, count: int) -> tuple[Indices, Floats]:
+        positions = np.empty((len(rows), 0), dtype=np.intp)
+        best = np.empty((len(rows), 0), dtype=np.float32)
+        for start, similar in _finite(self.products(rows, _CELLS)):
+            columns = np.arange(similar.shape[1])
+            if 0 < count < len(columns):  # drop columns that no row has among its best before sorting
+                edge = np.partition(similar, -count, axis=1)[:, -count, np.newaxis]
+                columns = np.flatnonzero((similar >= edge).any(axis=0))
+            here = np.broadcast_to(start + columns, (len(rows), len(columns)))
+            best, positions = np.hstack([best, similar[:, columns]]), np.hstack([positions, here])
+            order = np.argsort(-best, axis=1, kind="stable")[:, :count]
+            best, positions = np.take_along_axis(best, order, axis=1), np.take_along_axis(positions, order, axis=1)
+        return positions, best
 
     def names_of(self, number: int) -> Sequence[str]:
         """Return the names of the classes of a block that are there."""
@@ -311,7 +325,7 @@ class Names(Sequence[str]):
 
 
 class Index(Mapping[str, int]):
-    """Places by exact name."""
+    """Positions by exact name."""
 
     def __init__(self, table: Table) -> None:
         self._table = table
@@ -330,7 +344,7 @@ class Index(Mapping[str, int]):
 
 
 class Lookup:
-    """Places by name and alias, without regard to case and space.
+    """Positions by name and alias, without regard to case and space.
 
     Args:
         table: The classes. Names of two may differ in case or space alone; then the exact spelling decides.
@@ -400,76 +414,10 @@ class Lookup:
         return int(self._table.positions([slot])[0])
 
 
-class Classes(Protocol):
-    """Classes that can be searched: a bank, or any state of one."""
-
-    @property
-    def lookup(self) -> Lookup: ...  # noqa: D102
-    @property
-    def table(self) -> Table: ...  # noqa: D102
-
-
-def find(bank: Classes, text: str) -> int:
-    """Return the position of the class with this name or alias, in any case and spacing.
-
-    Raises:
-        ClassNameError: There is none, with similar spellings; or there are several that differ in case or space.
-    """
-    return bank.lookup.find(text)
-
-
-def nearest(bank: Classes, rows: Floats, k: int) -> tuple[Indices, Floats]:
-    """Return the ``k`` classes of a bank with the largest cosines, by brute force; see ``nearest_positions``."""
-    return nearest_positions(bank.table, rows, k)
-
-
-def nearest_positions(table: Table, rows: Floats, k: int) -> tuple[Indices, Floats]:
-    """Return the ``k`` classes with the largest cosines, by brute force.
-
-    Args:
-        table: C classes.
-        rows: (N, D) float32, unit rows.
-        k: Number of classes, at most C.
-
-    Returns:
-        Places (N, k) and their cosines (N, k), the largest first, ties in the table's order.
-
-    Raises:
-        BankError: An embedding is not finite.
-    """
-    count = max(0, min(k, len(table)))
-    positions = np.empty((len(rows), count), dtype=np.intp)
-    best = np.empty((len(rows), count), dtype=np.float32)
-    for start in range(0, len(rows), _ROWS):
-        piece = slice(start, start + _ROWS)
-        positions[piece], best[piece] = _nearest(table, rows[piece], count)
-    return positions, best
-
-
-def nearest_rows(embeddings: Floats, rows: Floats, k: int) -> tuple[Indices, Floats]:
-    """Return the same as ``nearest_positions``, among unit rows (C, D)."""
-    return nearest_positions(Table((Block(range(len(embeddings)), embeddings),)), rows, k)  # type: ignore[arg-type]
-
-
 def at_even_steps(count: int, most: int) -> Indices:
     """Return up to ``most`` different positions of ``count``, from the first to the last."""
     steps = np.linspace(0, count - 1, min(count, most)).astype(np.intp)
     return np.concatenate([steps[:1], steps[1:][np.diff(steps) > 0]])
-
-
-def _nearest(table: Table, rows: Floats, count: int) -> tuple[Indices, Floats]:
-    positions = np.empty((len(rows), 0), dtype=np.intp)
-    best = np.empty((len(rows), 0), dtype=np.float32)
-    for start, similar in _finite(table.products(rows, _CELLS)):
-        columns = np.arange(similar.shape[1])
-        if 0 < count < len(columns):  # drop columns that no row has among its best before sorting
-            edge = np.partition(similar, -count, axis=1)[:, -count, np.newaxis]
-            columns = np.flatnonzero((similar >= edge).any(axis=0))
-        here = np.broadcast_to(start + columns, (len(rows), len(columns)))
-        best, positions = np.hstack([best, similar[:, columns]]), np.hstack([positions, here])
-        order = np.argsort(-best, axis=1, kind="stable")[:, :count]
-        best, positions = np.take_along_axis(best, order, axis=1), np.take_along_axis(positions, order, axis=1)
-    return positions, best
 
 
 def _finite(products: Iterator[tuple[int, Floats]]) -> Iterator[tuple[int, Floats]]:

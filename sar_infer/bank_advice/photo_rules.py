@@ -10,8 +10,7 @@ from __future__ import annotations
 import functools
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -19,11 +18,11 @@ import numpy.typing as npt
 
 from sar_infer._arrays import Floats, Indices
 from sar_infer.bank import ClassBank, PhotoSet
+from sar_infer.bank.photos import Doubles
 from sar_infer.bank.table import at_even_steps
 from sar_infer.bank_advice.finding import Finding
 from sar_infer.bundle.bundle import Bundle
 from sar_infer.classifiers.statistics import Statistics, class_means, composed, confusion, mahalanobis
-from sar_infer.classifiers.trained_statistics import TrainedStatistics
 
 FAR = 0.35
 """How much further than is usual, at least, a photo must lie from its others to be called far: among garments 0.5 % of
@@ -39,63 +38,7 @@ MISSED = 0.5
 """Share of a class's new photos that other classes win from which the class is named."""
 _MOST_CLASSES = 16_384
 """Classes of a bank up to which new photos are ranked among them all."""
-Doubles = npt.NDArray[np.float64]
 Value = TypeVar("Value", bound=np.generic)
-
-
-@dataclass(frozen=True, eq=False)
-class _Evidence:
-    """All classes that photos are known of, in training or since.
-
-    Attributes:
-        rows: (K,) their rows in the bank.
-        photo_means: (K, D) mean photo of each.
-        counts: (K,) numbers of photos.
-        photos_only: (K,) True for classes whose names mean nothing.
-        means: (K, D) class means, in which the name counts too.
-    """
-
-    rows: Indices
-    photo_means: Doubles
-    counts: npt.NDArray[np.int64]
-    photos_only: npt.NDArray[np.bool_]
-    means: Doubles
-
-    @classmethod
-    def of(cls, bank: ClassBank, base: ClassBank, trained: TrainedStatistics | None, model: Statistics) -> _Evidence:
-        names = [name for name, photos in bank.photos.items() if len(photos)]
-        rows = np.array([bank.index[name] for name in names], np.intp)
-        sets = [bank.photos[name] for name in names]
-        counts = np.array([len(photos) for photos in sets], np.int64)
-        sums = np.array([photos.total for photos in sets], np.float64).reshape(len(sets), -1)
-        photos_only = np.array([photos.photos_only for photos in sets], np.bool_)
-        if trained is not None:
-            theirs, numbers = trained.positions_in(base, bank)
-            has_photos = model.counts[numbers] > 0
-            theirs, numbers = theirs[has_photos], numbers[has_photos]
-            both, where = np.unique(np.concatenate([rows, theirs]), return_inverse=True)
-            more = model.means[numbers].astype(np.float64) * model.counts[numbers, np.newaxis]
-            sums = _added(len(both), where, np.concatenate([sums.reshape(-1, len(model.centre)), more]))
-            photos_only = _added(len(both), where[: len(rows)], photos_only)
-            counts = _added(len(both), where, np.concatenate([counts, model.counts[numbers]]))
-            rows = both
-        photo_means = sums.reshape(len(rows), -1) / counts[:, np.newaxis]
-        return cls(
-            rows,
-            photo_means,
-            counts,
-            photos_only,
-            class_means(model, bank.rows_at(rows), photo_means, counts, photos_only),
-        )
-
-    def apart(self, position: int, rows: Floats) -> Doubles:
-        """Return the differences (N, D) of a class's photos from the mean of its others, as if those were many."""
-        count = int(self.counts[position])
-        if count < 2:
-            return np.zeros(rows.shape)
-        others = (count * self.photo_means[position] - rows) / (count - 1)
-        result: Doubles = (rows - others) * math.sqrt(1 - 1 / count)
-        return result
 
 
 def photo_findings(
@@ -112,25 +55,8 @@ def photo_findings(
     fresh = _fresh(bank, before)
     if not fresh:
         return []
-    base, trained, scale = bundle.bank, bundle.statistics, bundle.manifest.logit_scale
-    model = _default(base.dim, scale=scale) if trained is None else trained.statistics
-    evidence = _Evidence.of(bank, base, trained, model)
-    positions = {bank.names[row]: position for position, row in enumerate(evidence.rows.tolist())}
-    shared = _shared(bank, fresh, files or {})
-    far = _far(bank, model, evidence, positions, fresh, files or {})
-    near = _neighbours(model, evidence)
-    missed = _missed(bank, model, scale, evidence, positions, fresh, near)
-    return shared + far + missed + _confused(bank, model, evidence, [positions[name] for name in fresh], near)
-
-
-def _added(count: int, positions: Indices, values: npt.NDArray[Value]) -> npt.NDArray[Value]:
-    """Return the sums of values by position, an array of length ``count``; 0 where there are none."""
-    result = np.zeros((count, *values.shape[1:]), values.dtype)
-    np.add.at(result, positions, values)
-    return result
-
-
-_default = functools.lru_cache(Statistics.default)
+    look = _Look(bank, bundle, fresh, files or {})
+    return [*look.shared(), *look.far(), *look.missed(), *look.confused()]
 
 
 def _fresh(bank: ClassBank, before: ClassBank | None) -> dict[str, list[int]]:
@@ -148,147 +74,184 @@ def _fresh(bank: ClassBank, before: ClassBank | None) -> dict[str, list[int]]:
     return {name: rows for name, rows in fresh_rows.items() if rows}
 
 
-def _shared(bank: ClassBank, fresh: Mapping[str, Sequence[int]], files: Mapping[bytes, str]) -> list[Finding]:
-    """Return a finding for each fresh photo that another class counts too."""
-    names = [name for name in bank.photos if len(bank.photos[name])]
-    beginnings = np.concatenate([bank.photos[name].digests[:, :8] for name in names])
-    owners = np.repeat(np.arange(len(names)), [len(bank.photos[name]) for name in names])
-    keys, findings = np.ascontiguousarray(beginnings).view(np.uint64)[:, 0], []
-    for name, rows in fresh.items():
-        photos = bank.photos[name]
-        digests = photos.digests[photos.folded :][rows]
-        alike = np.flatnonzero(np.isin(keys, np.ascontiguousarray(digests[:, :8]).view(np.uint64)[:, 0]))
-        others = [names[owner] for owner in dict.fromkeys(owners[alike].tolist()) if names[owner] != name]
-        for other in others:
-            for row, digest in zip(rows, digests, strict=True):
-                if digest.tobytes() in bank.photos[other].digest_set:
-                    message = f"{_named(photos, row, files)} is counted for {other!r} too; leave it to one of them"
-                    findings.append(Finding("shared-photo", "warning", name, message, other))
-    return findings
+_default = functools.lru_cache(Statistics.default)
 
 
-def _far(
-    bank: ClassBank,
-    model: Statistics,
-    evidence: _Evidence,
-    positions: Mapping[str, int],
-    fresh: Mapping[str, Sequence[int]],
-    files: Mapping[bytes, str],
-) -> list[Finding]:
-    """Return a finding for each fresh photo that lies far from the others of its class."""
-    apart = [evidence.apart(positions[name], bank.photos[name].rows) for name in fresh]
-    others = [name for name in bank.photos if name not in fresh and len(bank.photos[name].rows) > 1]
-    sampled = [others[number] for number in at_even_steps(len(others), _CLASSES).tolist()]
-    apart += [evidence.apart(positions[name], bank.photos[name].rows[-_PHOTOS:]) for name in sampled]
-    all_distances = mahalanobis(model, np.concatenate(apart).astype(np.float32))
-    distances = dict(
-        zip(fresh, np.split(all_distances, np.cumsum([len(bank.photos[name].rows) for name in fresh])), strict=False)
-    )
-    all_distances = all_distances[all_distances > 0] if (all_distances > 0).any() else np.array([np.inf])
-    median = float(np.median(all_distances))
-    # the standard deviation of a Gaussian, estimated robustly
-    spread = 1.4826 * float(np.median(np.abs(all_distances - median))) if math.isfinite(median) else 0.0
-    limit = median + max(FAR * median, _SPREADS * spread)
-    findings = []
-    for name, rows in fresh.items():
-        for row, distance in zip(rows, distances[name][rows].tolist(), strict=True):
-            if distance > limit:
-                photo = _named(bank.photos[name], row, files)
-                message = (
-                    f"{photo} lies {distance / median:.1f} times as far from the other photos of its class "
-                    "as is usual; look at it"
-                )
-                findings.append(Finding("far-photo", "warning", name, message))
-    return findings
+class _Look:
+    """The fresh photos of a bank beside all classes that photos are known of, in training or since.
 
+    Args:
+        bank: The bank.
+        bundle: Its bundle.
+        fresh: Row numbers of fresh photos, by class.
+        files: Where photos came from, by their digest.
 
-def _named(photos: PhotoSet, row: int, files: Mapping[bytes, str]) -> str:
-    """Return how to call a photo: by its file, or by its number among those whose rows are kept."""
-    file = files.get(photos.digests[photos.folded + row].tobytes())
-    return f"photo {row + 1} of {len(photos.rows)}, as added," if file is None else f"photo {file!r:.200}"
+    Attributes:
+        rows: (K,) rows in the bank of the classes with photos.
+        positions: Their positions among the K, by name.
+        photo_means: (K, D) mean photo of each.
+        counts: (K,) numbers of photos.
+        photos_only: (K,) True for classes whose names mean nothing.
+        means: (K, D) class means, in which the name counts too.
+    """
 
+    def __init__(
+        self, bank: ClassBank, bundle: Bundle, fresh: Mapping[str, Sequence[int]], files: Mapping[bytes, str]
+    ) -> None:
+        self.bank, self.fresh, self.files = bank, fresh, files
+        trained, self.scale = bundle.statistics, bundle.manifest.logit_scale
+        self.model = model = _default(bank.dim, scale=self.scale) if trained is None else trained.statistics
+        names = [name for name, photos in bank.photos.items() if len(photos)]
+        rows = np.array([bank.index[name] for name in names], np.intp)
+        sets = [bank.photos[name] for name in names]
+        counts = np.array([len(photos) for photos in sets], np.int64)
+        sums = np.array([photos.total for photos in sets], np.float64).reshape(len(sets), -1)
+        photos_only = np.array([photos.photos_only for photos in sets], np.bool_)
+        if trained is not None:
+            theirs, numbers = trained.positions_in(bundle.bank, bank)
+            has_photos = model.counts[numbers] > 0
+            theirs, numbers = theirs[has_photos], numbers[has_photos]
+            both, where = np.unique(np.concatenate([rows, theirs]), return_inverse=True)
+            more = model.means[numbers].astype(np.float64) * model.counts[numbers, np.newaxis]
+            sums = _added(len(both), where, np.concatenate([sums.reshape(-1, len(model.centre)), more]))
+            photos_only = _added(len(both), where[: len(rows)], photos_only)
+            counts = _added(len(both), where, np.concatenate([counts, model.counts[numbers]]))
+            rows = both
+        self.rows, self.counts, self.photos_only = rows, counts, photos_only
+        self.photo_means = sums.reshape(len(rows), -1) / counts[:, np.newaxis]
+        self.means = class_means(model, bank.rows_at(rows), self.photo_means, counts, photos_only)
+        self.positions = {bank.names[row]: position for position, row in enumerate(rows.tolist())}
 
-def _neighbours(model: Statistics, evidence: _Evidence) -> Callable[[int], Indices]:
-    """Return a function from a class's position in the evidence to those of the classes nearest to it under P."""
-    apart = (evidence.means - model.centre).astype(np.float32)
-    under = apart @ model.precision
-    squares = np.einsum("kd,kd->k", under, apart)
+    def shared(self) -> Iterator[Finding]:
+        """Yield a finding for each fresh photo that another class counts too."""
+        photos_by_name = self.bank.photos
+        names = [name for name in photos_by_name if len(photos_by_name[name])]
+        beginnings = np.concatenate([photos_by_name[name].digests[:, :8] for name in names])
+        owners = np.repeat(np.arange(len(names)), [len(photos_by_name[name]) for name in names])
+        keys = np.ascontiguousarray(beginnings).view(np.uint64)[:, 0]
+        for name, rows in self.fresh.items():
+            photos = photos_by_name[name]
+            digests = photos.digests[photos.folded :][rows]
+            alike = np.flatnonzero(np.isin(keys, np.ascontiguousarray(digests[:, :8]).view(np.uint64)[:, 0]))
+            others = [names[owner] for owner in dict.fromkeys(owners[alike].tolist()) if names[owner] != name]
+            for other in others:
+                for row, digest in zip(rows, digests, strict=True):
+                    if digest.tobytes() in photos_by_name[other].digest_set:
+                        message = f"{self._called(photos, row)} is counted for {other!r} too; leave it to one of them"
+                        yield Finding("shared-photo", "warning", name, message, other)
 
-    def nearest(position: int) -> Indices:
+    def far(self) -> Iterator[Finding]:
+        """Yield a finding for each fresh photo that lies far from the others of its class."""
+        photos_by_name = self.bank.photos
+        apart = [self._apart(name, photos_by_name[name].rows) for name in self.fresh]
+        others = [name for name in photos_by_name if name not in self.fresh and len(photos_by_name[name].rows) > 1]
+        sampled = [others[number] for number in at_even_steps(len(others), _CLASSES).tolist()]
+        apart += [self._apart(name, photos_by_name[name].rows[-_PHOTOS:]) for name in sampled]
+        all_distances = mahalanobis(self.model, np.concatenate(apart).astype(np.float32))
+        ends = np.cumsum([len(photos_by_name[name].rows) for name in self.fresh])
+        distances = dict(zip(self.fresh, np.split(all_distances, ends), strict=False))
+        all_distances = all_distances[all_distances > 0] if (all_distances > 0).any() else np.array([np.inf])
+        median = float(np.median(all_distances))
+        # the standard deviation of a Gaussian, estimated robustly
+        spread = 1.4826 * float(np.median(np.abs(all_distances - median))) if math.isfinite(median) else 0.0
+        limit = median + max(FAR * median, _SPREADS * spread)
+        for name, rows in self.fresh.items():
+            for row, distance in zip(rows, distances[name][rows].tolist(), strict=True):
+                if distance > limit:
+                    message = (
+                        f"{self._called(photos_by_name[name], row)} lies {distance / median:.1f} times as far from the "
+                        "other photos of its class as is usual; look at it"
+                    )
+                    yield Finding("far-photo", "warning", name, message)
+
+    def missed(self) -> Iterator[Finding]:
+        """Yield a finding for each class that does not win half of the photos it has just got.
+
+        Rivals are the classes whose names, or whose photos, are nearest. Banks of more than 16,384 classes are left
+        out: the look would take longer than the change.
+        """
+        bank, model = self.bank, self.model
+        if len(bank.names) > _MOST_CLASSES:
+            return
+        position_of = {row: position for position, row in enumerate(self.rows.tolist())}
+        for name, rows in self.fresh.items():
+            photos = bank.photos[name].rows[rows]
+            alike = np.argsort(-(photos @ bank.embeddings.T), axis=1)[:, :_NEAREST].ravel()
+            column = bank.index[name]
+            rivals = np.setdiff1d(np.concatenate([alike, self.rows[self._nearest(self.positions[name])]]), [column])
+            candidates = np.concatenate([[column], rivals]).astype(np.intp)
+            text = bank.rows_at(candidates)
+            pairs = [(number, position_of[row]) for number, row in enumerate(candidates.tolist()) if row in position_of]
+            with_photos, where = (np.array(side, np.intp) for side in zip(*pairs, strict=True))
+            means, counts = text.astype(np.float64), np.zeros(len(candidates), np.int64)
+            photos_only = np.zeros(len(candidates), np.bool_)
+            means[with_photos] = self.photo_means[where]
+            counts[with_photos] = self.counts[where]
+            photos_only[with_photos] = self.photos_only[where]
+            weights, bias = composed(model, self.scale, text, means, counts, photos_only)
+            winners = ((photos - model.centre) @ weights.T + bias).argmax(axis=1)
+            lost = winners[winners > 0].tolist()
+            if not lost or len(lost) < MISSED * len(rows):
+                continue
+            ((winner, often),) = Counter(lost).most_common(1)
+            other = bank.names[int(candidates[winner])]
+            way = "" if bank.photos[name].photos_only else ", or a name that the encoder knows"
+            share = f"{often} of its {len(rows)} new photos" if len(rows) > 1 else "its new photo"
+            message = f"{other!r} still wins {share}; give it more photos{way}"
+            yield Finding("missed", "warning", name, message, other)
+
+    def confused(self) -> Iterator[Finding]:
+        """Yield a finding for each fresh class that will be taken for another, with the likeliest one."""
+        if len(self.rows) < 2:
+            return
+        pairs = set[frozenset[int]]()
+        for position in (self.positions[name] for name in self.fresh):
+            rivals = self._nearest(position)
+            shares = confusion(self.model, self.means[[position]], self.means[rivals])[0]
+            best = int(np.argmax(shares))
+            pair = frozenset((position, int(rivals[best])))
+            if shares[best] < CONFUSED or pair in pairs:
+                continue
+            pairs.add(pair)
+            name, other = (self.bank.names[int(self.rows[one])] for one in (position, int(rivals[best])))
+            message = (
+                f"will be confused with {other!r} in about {100 * shares[best]:.0f} % of the photos of either; "
+                "add photos that show the difference, or make them one class"
+            )
+            yield Finding("confused", "warning", name, message, other)
+
+    def _apart(self, name: str, rows: Floats) -> Doubles:
+        """Return the differences (N, D) of a class's photos from the mean of its others, as if those were many."""
+        position = self.positions[name]
+        count = int(self.counts[position])
+        if count < 2:
+            return np.zeros(rows.shape)
+        others = (count * self.photo_means[position] - rows) / (count - 1)
+        result: Doubles = (rows - others) * math.sqrt(1 - 1 / count)
+        return result
+
+    def _called(self, photos: PhotoSet, row: int) -> str:
+        """Return how to call a photo: by its file, or by its number among those whose rows are kept."""
+        file = self.files.get(photos.digests[photos.folded + row].tobytes())
+        return f"photo {row + 1} of {len(photos.rows)}, as added," if file is None else f"photo {file!r:.200}"
+
+    @functools.cached_property
+    def _under_precision(self) -> tuple[Floats, Floats, Floats]:
+        """Return class means from the centre (K, D), these under the precision matrix P, and their products (K,)."""
+        apart = (self.means - self.model.centre).astype(np.float32)
+        under = apart @ self.model.precision
+        return apart, under, np.einsum("kd,kd->k", under, apart)
+
+    def _nearest(self, position: int) -> Indices:
+        """Return the positions of the classes nearest to one under P."""
+        apart, under, squares = self._under_precision
         distances = squares - 2 * (apart @ under[position])  # up to what is the same for all
         distances[position] = np.inf
         return np.argsort(distances)[: min(_NEAREST, len(distances) - 1)]
 
-    return nearest
 
-
-def _missed(
-    bank: ClassBank,
-    model: Statistics,
-    scale: float,
-    evidence: _Evidence,
-    positions: Mapping[str, int],
-    fresh: Mapping[str, Sequence[int]],
-    near: Callable[[int], Indices],
-) -> list[Finding]:
-    """Return a finding for each class that does not win half of the photos it has just got.
-
-    Rivals are the classes whose names, or whose photos, are nearest. Banks of more than 16,384 classes are left out:
-    the look would take longer than the change.
-    """
-    findings: list[Finding] = []
-    if len(bank.names) > _MOST_CLASSES:
-        return findings
-    position_of = {row: position for position, row in enumerate(evidence.rows.tolist())}
-    for name, rows in fresh.items():
-        photos = bank.photos[name].rows[rows]
-        alike = np.argsort(-(photos @ bank.embeddings.T), axis=1)[:, :_NEAREST].ravel()
-        column = bank.index[name]
-        rivals = np.setdiff1d(np.concatenate([alike, evidence.rows[near(positions[name])]]), [column])
-        candidates = np.concatenate([[column], rivals]).astype(np.intp)
-        text = bank.rows_at(candidates)
-        pairs = [(number, position_of[row]) for number, row in enumerate(candidates.tolist()) if row in position_of]
-        candidate_numbers, where = (np.array(side, np.intp) for side in zip(*pairs, strict=True))
-        means, counts = text.astype(np.float64), np.zeros(len(candidates), np.int64)
-        photos_only = np.zeros(len(candidates), np.bool_)
-        means[candidate_numbers], counts[candidate_numbers], photos_only[candidate_numbers] = (
-            evidence.photo_means[where],
-            evidence.counts[where],
-            evidence.photos_only[where],
-        )
-        weights, bias = composed(model, scale, text, means, counts, photos_only)
-        winners = ((photos - model.centre) @ weights.T + bias).argmax(axis=1)
-        lost = winners[winners > 0].tolist()
-        if not lost or len(lost) < MISSED * len(rows):
-            continue
-        ((winner, often),) = Counter(lost).most_common(1)
-        other = bank.names[int(candidates[winner])]
-        way = "" if bank.photos[name].photos_only else ", or a name that the encoder knows"
-        share = f"{often} of its {len(rows)} new photos" if len(rows) > 1 else "its new photo"
-        message = f"{other!r} still wins {share}; give it more photos{way}"
-        findings.append(Finding("missed", "warning", name, message, other))
-    return findings
-
-
-def _confused(
-    bank: ClassBank, model: Statistics, evidence: _Evidence, positions: Sequence[int], near: Callable[[int], Indices]
-) -> list[Finding]:
-    """Return a finding for each of some classes that will be taken for another, with the likeliest one."""
-    if len(evidence.rows) < 2:
-        return []
-    findings, told = [], set[frozenset[int]]()
-    for position in positions:
-        rivals = near(position)
-        shares = confusion(model, evidence.means[[position]], evidence.means[rivals])[0]
-        best = int(np.argmax(shares))
-        pair = frozenset((position, int(rivals[best])))
-        if shares[best] < CONFUSED or pair in told:
-            continue
-        told.add(pair)
-        name, other = (bank.names[int(evidence.rows[one])] for one in (position, int(rivals[best])))
-        message = (
-            f"will be confused with {other!r} in about {100 * shares[best]:.0f} % of the photos of either; "
-            "add photos that show the difference, or make them one class"
-        )
-        findings.append(Finding("confused", "warning", name, message, other))
-    return findings
+def _added(count: int, positions: Indices, values: npt.NDArray[Value]) -> npt.NDArray[Value]:
+    """Return the sums of values by position, an array of length ``count``; 0 where there are none."""
+    result = np.zeros((count, *values.shape[1:]), values.dtype)
+    np.add.at(result, positions, values)
+    return result

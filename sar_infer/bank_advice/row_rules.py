@@ -9,7 +9,7 @@ import numpy as np
 
 from sar_infer._arrays import Floats
 from sar_infer.bank import ClassBank, nearest
-from sar_infer.bank.table import at_even_steps, nearest_rows
+from sar_infer.bank.table import Block, Table, at_even_steps
 from sar_infer.bank_advice.finding import Finding
 
 NEAR_PERCENTILE = 99.9
@@ -69,8 +69,9 @@ class Neighbours:
         bank = self._bank
         is_sampled = len(self._among) < len(bank.names)
         rows = bank.rows_at(np.union1d(self._among, self._sample)) if is_sampled else bank.embeddings
+        table = Table((Block([""] * len(rows), rows),))
         for start in range(0, len(self._sample), _PIECE):
-            yield nearest_rows(rows, bank.rows_at(self._sample[start : start + _PIECE]), 2)[1][:, 1]
+            yield table.nearest(bank.rows_at(self._sample[start : start + _PIECE]), 2)[1][:, 1]
 
     def check(self, names: Sequence[str], rows: Floats) -> list[Finding]:
         """Return a finding for each of N names with unit rows (N, D) that is too near a class of another name."""

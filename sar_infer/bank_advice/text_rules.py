@@ -41,13 +41,8 @@ class Encodes(Protocol):
         """Return the token ids of a text, without start and end token."""
 
 
-def odd_characters(name: str, text: str) -> Iterator[Finding]:
-    """Find characters that CLIP's vocabulary, made from English text, knows only byte by byte.
-
-    Args:
-        name: The class.
-        text: The name, or the phrase that stands for it.
-    """
+def _odd_characters(name: str, text: str) -> Iterator[Finding]:
+    """Find characters that CLIP's vocabulary, made from English text, knows only byte by byte."""
     hidden = sorted({c for c in text if unicodedata.category(c) in ("Cc", "Cf", "Co", "Cs", "Cn") and c not in "\t\n"})
     if hidden:
         shown = ", ".join(f"U+{ord(c):04X}" for c in hidden[:3])
@@ -57,11 +52,11 @@ def odd_characters(name: str, text: str) -> Iterator[Finding]:
         )
     symbols = [c for c in dict.fromkeys(text) if unicodedata.category(c) == "So"]
     if symbols:
-        spoken = text
+        words = text
         for symbol in symbols:
-            spoken = spoken.replace(symbol, f" {unicodedata.name(symbol, '').lower()} ")
+            words = words.replace(symbol, f" {unicodedata.name(symbol, '').lower()} ")
         message = f"holds symbols ({''.join(symbols[:5])}), which say little to the encoder; spell them out"
-        yield Finding("odd-characters", "warning", name, message, " ".join(spoken.split()) or None)
+        yield Finding("odd-characters", "warning", name, message, " ".join(words.split()) or None)
     scripts = sorted({_script(c) for c in text if c.isalpha()} - {"latin"})
     if scripts:
         mixed = any(c.isalpha() and _script(c) == "latin" for c in text)
@@ -72,13 +67,8 @@ def odd_characters(name: str, text: str) -> Iterator[Finding]:
         yield Finding("odd-characters", "warning", name, message)
 
 
-def wording(name: str, text: str) -> Iterator[Finding]:
-    """Find wordings that repeat the prompt, hide a word, or name two things; suggest another.
-
-    Args:
-        name: The class.
-        text: The name, or the phrase that stands for it.
-    """
+def _wording(name: str, text: str) -> Iterator[Finding]:
+    """Find wordings that repeat the prompt, hide a word, or name two things; suggest another."""
     if _CODE.search(text):
         yield Finding("wording", "warning", name, "looks like a code; the encoder knows words: say what can be seen")
     if _FILE.search(text):
@@ -97,7 +87,7 @@ def wording(name: str, text: str) -> Iterator[Finding]:
         yield from _either(name)
 
 
-def glued(text: str) -> str | None:
+def _glued(text: str) -> str | None:
     """Return the text with a space before each inner capital (``goldenRetriever``), None if it has none."""
     words = spoken(_CAMEL.sub(" ", text))
     return words if words != spoken(text) else None
@@ -125,16 +115,10 @@ def unusable(name: str, text: str, tokenizer: Tokenizer, spec: TokenizerSpec) ->
     return None
 
 
-def odd_tokens(name: str, text: str, tokenizer: Encodes) -> Iterator[Finding]:
-    """Find words that the vocabulary does not have, and words that were glued together.
-
-    Args:
-        name: The class.
-        text: The name, or the phrase that stands for it.
-        tokenizer: CLIP's tokenizer.
-    """
-    apart = glued(text)
-    if apart and any(len(tokenizer.encode(word)) > 1 for word in text.split() if glued(word)):
+def _odd_tokens(name: str, text: str, tokenizer: Encodes) -> Iterator[Finding]:
+    """Find words that the vocabulary does not have, and words that were glued together."""
+    apart = _glued(text)
+    if apart and any(len(tokenizer.encode(word)) > 1 for word in text.split() if _glued(word)):
         yield Finding("odd-tokens", "warning", name, "is read in lower case, as one word; put spaces", apart)
     broken: dict[str, int] = {}
     for word in _PARTS.findall(text):
@@ -155,9 +139,9 @@ def text_findings(name: str, text: str, tokenizer: Encodes) -> Iterator[Finding]
         text: The name, or the phrase that stands for it.
         tokenizer: CLIP's tokenizer.
     """
-    yield from odd_characters(name, text)
-    yield from wording(name, text)
-    yield from odd_tokens(name, text, tokenizer)
+    yield from _odd_characters(name, text)
+    yield from _wording(name, text)
+    yield from _odd_tokens(name, text, tokenizer)
 
 
 class KnownNames:
@@ -176,7 +160,7 @@ class KnownNames:
     def add(self, name: str, owner: str) -> None:
         """Add a known name; if several share a spelling, the first one keeps it."""
         self._exact.setdefault(name_key(name), owner)
-        self._loose.setdefault(loose_key(name), owner)
+        self._loose.setdefault(_loose_key(name), owner)
 
     def check(self, name: str) -> Finding | None:
         """Find the known class that a name doubles; None if it doubles none."""
@@ -184,14 +168,14 @@ class KnownNames:
         if owner is not None:
             message = "is known already" if owner == name else f"is a name of {owner!r} already"
             return Finding("duplicate", "info" if owner == name else "warning", name, message, owner)
-        owner = self._loose.get(loose_key(name))
+        owner = self._loose.get(_loose_key(name))
         if owner is None:
             return None
         message = f"is close to the class {owner!r}; use that name, or make this an alias, if both mean the same"
         return Finding("duplicate", "warning", name, message, owner)
 
 
-def loose_key(name: str) -> str:
+def _loose_key(name: str) -> str:
     """Return what all spellings of a name share: lower case, letters and digits, no accents, the singular."""
     plain = unicodedata.normalize("NFKD", clean(name))
     bare = plain if plain.isascii() else "".join(c for c in plain if not unicodedata.combining(c))

@@ -221,7 +221,7 @@ def _in_bundle(file: Path) -> bool:
     """Return True if a manifest in the same folder lists the file."""
     try:
         manifest = json.loads((file.parent / MANIFEST).read_text("utf-8"))
-    except (OSError, ValueError, RecursionError):
+    except (OSError, ValueError):
         return False
     files = manifest.get("files") if isinstance(manifest, dict) else None
     return isinstance(files, dict) and file.name in files

@@ -158,19 +158,9 @@ class FileKind:
         except ValueError as error:
             raise self.error(f"{path}: {error}") from None
 
-    def version_of(self, path: Path) -> str:
-        """Return the version of a file.
-
-        Raises:
-            SchemaError: The file was written for a newer reader.
-            SarInferError: It is missing, damaged or of another kind; it is the kind's ``error``.
-        """
-        with self._opened(path) as file:
-            return file.metadata["schema_version"]
-
     def encoder_of(self, path: Path) -> str:
-        """Return the digest of the encoder that a file belongs to; raises as ``version_of``."""
-        with self._opened(path) as file:
+        """Return the digest of the encoder that a file belongs to; raises as ``opened``."""
+        with self.opened(path) as file:
             return file.metadata["encoder_digest"]
 
     def check_encoder(self, path: Path, encoder_digest: str, expected: str | None) -> None:
@@ -192,7 +182,7 @@ class FileKind:
     ) -> tuple[Mapping[str, str], dict[str, npt.NDArray[Any]], set[str]]:
         """Return metadata, tensors, and the names of mapped tensors."""
         expected = {**self.tensors, "names": "U8", "offsets": "I64"}
-        with self._opened(path) as file:
+        with self.opened(path) as file:
             kinds = {name: entry.kind for name, entry in file.entries.items()}
             if {**expected, **{name: self.optional[name] for name in kinds.keys() & self.optional}} != kinds:
                 raise self.error(f"{path}: expected tensors {expected}, found {kinds}")
@@ -201,8 +191,13 @@ class FileKind:
             return file.metadata, {name: file.tensor(name, name in mapped) for name in kinds}, mapped
 
     @contextlib.contextmanager
-    def _opened(self, path: Path) -> Iterator[TensorFile]:
-        """Open a file of this kind."""
+    def opened(self, path: Path) -> Iterator[TensorFile]:
+        """Open a file of this kind; its metadata is checked.
+
+        Raises:
+            SchemaError: The file was written for a newer reader.
+            SarInferError: It is missing, damaged or of another kind; it is the kind's ``error``.
+        """
         if path.is_dir():
             raise self.error(f"{path}: is a folder; expected a {self.noun} file that {self.writer} wrote")
         if not path.is_file():

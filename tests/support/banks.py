@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Iterable, Mapping
 
@@ -9,16 +10,17 @@ import numpy as np
 import numpy.typing as npt
 
 from sar_infer.bank import ClassBank, ClassInfo, Learn, PhotoSet
+from sar_infer.storage.named_tensors import read_only
 
 DIM = 4
 ENCODER = "a" * 64
 
 
+@functools.cache
 def unit_row(text: str, dim: int = DIM) -> npt.NDArray[np.float32]:
-    """(dim,) of length 1."""
+    """(dim,) of length 1, read-only."""
     row = np.random.default_rng(list(text.encode())).normal(size=dim)
-    result: npt.NDArray[np.float32] = (row / np.linalg.norm(row)).astype(np.float32)
-    return result
+    return read_only((row / np.linalg.norm(row)).astype(np.float32))
 
 
 def unit_rows(texts: Iterable[str], dim: int = DIM) -> npt.NDArray[np.float32]:
@@ -43,7 +45,9 @@ def learning(sums: Mapping[str, str], photos: int = 9, dim: int = DIM) -> Learn:
     """Return learned sums, each twice the row of a text, by class name."""
     rows = 2 * unit_rows(sums.values(), dim)
     counts = np.arange(2.5, 2.5 + len(sums))
-    return Learn(tuple(sums), rows, counts, unit_row("translation", dim) / 8, {"temperature": 1.5}, photos)
+    return Learn(
+        tuple(sums), rows, counts, (unit_row("translation", dim) / 8).astype(np.float32), {"temperature": 1.5}, photos
+    )
 
 
 def learned(bank: ClassBank) -> tuple[object, ...] | None:

@@ -23,15 +23,13 @@ if TYPE_CHECKING:
 @on_bank
 @own_option(
     "--photos",
-    "paths",
-    envvar="SAR_BANK_CALIBRATE_PHOTOS",
     multiple=True,
     required=True,
     metavar="ROOT",
     help="Photos of the bank's classes that it has not learned from: one folder for each class.  [required]",
 )
 @shared_options
-def calibrate(arguments: BankArguments, *, paths: Sequence[str]) -> None:
+def calibrate(arguments: BankArguments, *, photos: Sequence[str]) -> None:
     """Calibrate the answers of BANK_FILE on photos.
 
     Prints the accuracy on them. Fits, and keeps in BANK_FILE, the temperature of scores, the thresholds for unknown and
@@ -44,17 +42,17 @@ def calibrate(arguments: BankArguments, *, paths: Sequence[str]) -> None:
     from sar_infer.cli.bank.photos import files_by_class, read_photos
 
     with changing(arguments) as workspace:
-        files = files_by_class(workspace.bank, {}, paths)
+        files = files_by_class(workspace.bank, {}, photos)
         positions = {name: workspace.bank.lookup.find(name) for name in files}
         for name, position in positions.items():
             if workspace.bank.background is not None and workspace.bank.background[position]:
                 raise Refusal(f"{name!r:.80} is background, which is never an answer; leave its folder out")
-        photos = read_photos(workspace, files, photos_only=False)
-        if photos.repeats:
-            name, path, why = photos.repeats[0]
-            count = "1 photo" if len(photos.repeats) == 1 else f"{len(photos.repeats):,} photos"
+        held_out = read_photos(workspace, files, photos_only=False)
+        if held_out.repeats:
+            name, path, why = held_out.repeats[0]
+            count = "1 photo" if len(held_out.repeats) == 1 else f"{len(held_out.repeats):,} photos"
             click.echo(one_line(f"left out {count}, such as {path} of {name!r}: {why}"), err=True)
-        fitted = _fitted(workspace, photos.sets, positions)
+        fitted = _fitted(workspace, held_out.sets, positions)
         save(arguments, workspace, edit(workspace.bank, fitted, by="sar-bank calibrate"))
         content = {"bank": str(arguments.file)} | dataclasses.asdict(fitted)
         emit(arguments.form, lambda: content, _lines(arguments, fitted))

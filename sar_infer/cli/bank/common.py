@@ -198,7 +198,7 @@ def write(arguments: BankArguments, before: Workspace, after: ClassBank, **more:
     """
     changed = after is not before.bank
     if changed:
-        if after.background is not None and after.background.all():
+        if not after.can_answer:
             click.echo("Warning: every class is background now, so no image gets an answer", err=True)
         save(arguments, before, after)
         if before.bank.calibration_holds and not after.calibration_holds:

@@ -44,7 +44,7 @@ class AddOptions:
 
     names: Sequence[str]
     classes: Path | None
-    paths: Sequence[str]
+    photos: Sequence[str]
     photos_only: bool
     background: bool
     threshold: float | None
@@ -58,16 +58,16 @@ class AddOptions:
 
     def check(self, file: Path) -> None:
         """Raise Refusal if the options say nothing, or contradict each other; ``file`` is BANK_FILE."""
-        if not self.names and self.classes is None and not self.paths:
+        if not self.names and self.classes is None and not self.photos:
             hint = "" if file.suffix == SUFFIX else f" ({str(file)!r} was taken as BANK_FILE)"
             raise Refusal(f"no class given{hint}; name one, a file of them (--classes), or --photos")
         if self.strict and not self.lint:
             raise Refusal("--strict and --no-lint contradict")
-        if self.photos_only and not self.paths:
+        if self.photos_only and not self.photos:
             raise Refusal(
                 "--photos-only needs --photos; for classes in the bank: sar-bank set BANK_FILE CLASS --photos-only"
             )
-        if self.paths and (len(self.names) > 1 or self.classes is not None):
+        if self.photos and (len(self.names) > 1 or self.classes is not None):
             raise Refusal(
                 "--photos goes with one class name, or with none and a folder of class folders or a CSV list; repeat "
                 "it for more files"
@@ -80,8 +80,6 @@ class AddOptions:
 @own_option("--classes", type=click.Path(path_type=Path), help="Text file with names, one per line.")
 @own_option(
     "--photos",
-    "paths",
-    envvar="SAR_BANK_ADD_PHOTOS",
     multiple=True,
     metavar="PATH",
     help="Photos of the one class that is named: files, folders or patterns; with no name, one folder for each class, "
@@ -111,7 +109,7 @@ def add(arguments: BankArguments, **values: Any) -> None:
     with changing(arguments) as workspace:
         check = len if options.looks_at_names else workspace.classifier.check_name
         class_phrases = read_phrases(options.names, options.classes, check)
-        files = from_photos.files_by_class(workspace.bank, class_phrases, options.paths)
+        files = from_photos.files_by_class(workspace.bank, class_phrases, options.photos)
         class_phrases = from_photos.texts_to_embed(workspace.bank, class_phrases, files)
         linter = Linter(workspace.bundle, workspace.bank) if options.looks_at_names else None
         findings = _checked_texts(class_phrases, linter)
@@ -126,7 +124,7 @@ def add(arguments: BankArguments, **values: Any) -> None:
         _refuse(findings, strict=options.strict)
         _show(findings)
         write(arguments, workspace, after, findings=[asdict(finding) for finding in findings])
-        if options.paths and (line := advice(arguments, workspace.bank, after)):
+        if options.photos and (line := advice(arguments, workspace.bank, after)):
             click.echo(one_line(line), err=True)
 
 
@@ -197,14 +195,12 @@ def _info_to_add(bank: ClassBank, class_phrases: Phrases, options: AddOptions) -
 @own_option("--classes", type=click.Path(path_type=Path), help="Text file with names to remove, one per line.")
 @own_option(
     "--photos",
-    "paths",
-    envvar="SAR_BANK_REMOVE_PHOTOS",
     multiple=True,
     metavar="PATH",
     help="Remove only these photos from the one class that is named: files, folders or patterns.",
 )
 @shared_options
-def remove(arguments: BankArguments, names: Sequence[str], classes: Path | None, paths: Sequence[str]) -> None:
+def remove(arguments: BankArguments, names: Sequence[str], classes: Path | None, photos: Sequence[str]) -> None:
     """Remove classes, by name or alias.
 
     If one of them is not there, none is removed.
@@ -219,12 +215,12 @@ def remove(arguments: BankArguments, names: Sequence[str], classes: Path | None,
 
     if not names and classes is None:
         raise Refusal("no class given; name one, or a file of them (--classes)")
-    if paths and (len(names) != 1 or classes is not None):
+    if photos and (len(names) != 1 or classes is not None):
         raise Refusal("--photos goes with one class name")
     listed = [] if classes is None else read_class_file(classes).classes
     with changing(arguments) as workspace:
-        if paths:
-            digests = from_photos.counted_for(workspace, names[0], paths)
+        if photos:
+            digests = from_photos.counted_for(workspace, names[0], photos)
             write(arguments, workspace, remove_photos(workspace.bank, names[0], digests, by="sar-bank remove --photos"))
             return
         after = edit(workspace.bank, [*names, *listed], by="sar-bank remove")

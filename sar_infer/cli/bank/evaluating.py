@@ -16,8 +16,6 @@ from sar_infer.cli.bank.common import BankArguments, again, on_bank, opened, own
 @on_bank
 @own_option(
     "--photos",
-    "roots",
-    envvar="SAR_BANK_EVALUATE_PHOTOS",
     multiple=True,
     required=True,
     metavar="ROOT",
@@ -27,7 +25,7 @@ from sar_infer.cli.bank.common import BankArguments, again, on_bank, opened, own
     "--html", type=click.Path(path_type=Path), help="Also write one HTML page, with the photos that went wrong."
 )
 @shared_options
-def evaluate(arguments: BankArguments, *, roots: Sequence[str], html: Path | None) -> None:
+def evaluate(arguments: BankArguments, *, photos: Sequence[str], html: Path | None) -> None:
     """Evaluate the answers of BANK_FILE on labelled photos.
 
     Prints the accuracy, also of each class, the pairs that are confused most, how far scores can be trusted, how many
@@ -41,12 +39,12 @@ def evaluate(arguments: BankArguments, *, roots: Sequence[str], html: Path | Non
 
     check_page(html)
     workspace = opened(arguments, may_be_missing=True)
-    photos = labelled_photos(roots, workspace.bank.lookup.get)
-    evaluation = evaluated(workspace.classifier, photos, command=functools.partial(again, arguments))
+    labelled = labelled_photos(photos, workspace.bank.lookup.get)
+    evaluation = evaluated(workspace.classifier, labelled, command=functools.partial(again, arguments))
     facts = {
         "bank": str(arguments.file),
         "bundle": str(bundle_name(workspace.bundle.location)),
-        "photos": ", ".join(roots),
+        "photos": ", ".join(photos),
     }
     failed = report(evaluation, arguments.form, html, f"Evaluation of {arguments.file.name}", facts)
     sys.exit(min(1, failed))

@@ -39,8 +39,6 @@ _MOST_SKIPPED = 3
 @on_bank
 @own_option(
     "--photos",
-    "places",
-    envvar="SAR_BANK_LEARN_PHOTOS",
     multiple=True,
     required=True,
     metavar="PLACE",
@@ -54,7 +52,7 @@ _MOST_SKIPPED = 3
 def learn(
     arguments: BankArguments,
     *,
-    places: Sequence[str],
+    photos: Sequence[str],
     all_known: bool,
     dry_run: bool,
     column: str,
@@ -74,10 +72,10 @@ def learn(
     before = opened(arguments, may_be_missing=True)
     _check(before)
     skipped: list[tuple[str, str]] = []
-    sources = FeatureSources(places, column, key_column)
+    sources = FeatureSources(photos, column, key_column)
     with _spooled(before, sources, skipped) as spool:
         if not len(spool):
-            raise Refusal(f"{places[0]}: no photo that can be read")
+            raise Refusal(f"{photos[0]}: no photo that can be read")
         if dry_run:
             _, report = _learned(before, spool, all_known=all_known)
             content = {"bank": str(arguments.file), "changed": False, "learned": _content(report, skipped)}

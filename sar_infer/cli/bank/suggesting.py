@@ -30,8 +30,6 @@ _HIDDEN_UP_TO = 64
 @on_bank
 @own_option(
     "--photos",
-    "places",
-    envvar="SAR_BANK_SUGGEST_PHOTOS",
     multiple=True,
     required=True,
     metavar="PLACE",
@@ -44,7 +42,7 @@ _HIDDEN_UP_TO = 64
     help="The page to write; the list goes beside it, with the suffix .csv.  [default: BANK_FILE-groups.html, here]",
 )
 @shared_options
-def suggest(arguments: BankArguments, *, places: Sequence[str], html: Path | None) -> None:
+def suggest(arguments: BankArguments, *, photos: Sequence[str], html: Path | None) -> None:
     """Find new classes, and photos worth a label.
 
     Looks in photos that nobody labelled. Photos that look alike form groups; first come those that look like none of
@@ -59,7 +57,7 @@ def suggest(arguments: BankArguments, *, places: Sequence[str], html: Path | Non
         raise Refusal(f"{page}: expected an HTML file to write, in a folder that exists; choose another --html")
     workspace = opened(arguments, may_be_missing=True)
     classifier = workspace.classifier
-    keys, rows, failed = _features(classifier, places)
+    keys, rows, failed = _features(classifier, photos)
     classes = classifier.class_set(bank=workspace.bank)
     content = classifier.described(classifier.suggest(rows, classes), rows, classes, keys)
     lists = page.with_suffix(SUFFIX)
@@ -71,7 +69,7 @@ def suggest(arguments: BankArguments, *, places: Sequence[str], html: Path | Non
     sys.exit(min(1, failed))
 
 
-def _features(classifier: Classifier, places: Sequence[str]) -> tuple[list[str], Floats, int]:
+def _features(classifier: Classifier, photos: Sequence[str]) -> tuple[list[str], Floats, int]:
     """Return keys and unit rows (N, D) of all photos, and how many could not be read.
 
     Raises:
@@ -82,7 +80,7 @@ def _features(classifier: Classifier, places: Sequence[str]) -> tuple[list[str],
     from sar_infer.bulk.features import FeatureSources
     from sar_infer.errors import InputError
 
-    sources, keys, pieces, failed = FeatureSources(places), list[str](), list[Any](), 0
+    sources, keys, pieces, failed = FeatureSources(photos), list[str](), list[Any](), 0
 
     def skipped(key: str, reason: str) -> None:
         nonlocal failed
@@ -93,7 +91,7 @@ def _features(classifier: Classifier, places: Sequence[str]) -> tuple[list[str],
         keys += piece.keys
         pieces.append(piece.rows)
     if not keys:
-        raise InputError(f"{', '.join(places)}: no photo that can be read")
+        raise InputError(f"{', '.join(photos)}: no photo that can be read")
     return keys, np.concatenate(pieces), failed
 
 

@@ -20,6 +20,7 @@ import numpy as np
 from sar_infer._arrays import Floats
 from sar_infer.bank import ClassBank, ClassInfo, Learn, add, learn, remove, rollback
 from sar_infer.bank.edits import steps_back
+from sar_infer.bank.photos import PhotosByName
 from sar_infer.bank.rebase import Embed
 from sar_infer.bank_advice import Finding, Linter, photo_findings
 from sar_infer.bundle import bank_file
@@ -89,11 +90,6 @@ class BankStore:
             self._snapshot = Snapshot(self.bank, self._bundle.bank)
         return self._snapshot
 
-    @property
-    def etag(self) -> str:
-        """Return the digest of names, rows, photos and what these taught."""
-        return self.snapshot.etag
-
     def look(self) -> Snapshot:
         """Return the classes as they are now, with what other processes have written.
 
@@ -154,31 +150,51 @@ class BankStore:
             if existing is None and new is not None and not new.create:
                 raise ChangeRefusedError("not-found", f"only PUT adds a class: {now.missing(name)}")
             spelling = now.bank.spelling(name) if existing else _spelling(now.base, name)
-            if existing and new is not None and phrases is None:
+            photos = {} if new is None else {spelling: new.photos}
+            if existing and photos and phrases is None:
                 none = np.empty((0, now.bank.dim), np.float32)
-                after = add(now.bank, [], none, photos={spelling: new.photos}, by=_BY)
-                return self._put(now, existing, spelling, after, new, [], strict)
-            texts = (spelling,) if texts == (name,) else texts
-            plain = texts == (spelling,)
-            if new is None and existing and (existing.phrases == texts or (plain and existing.origin == "bundle")):
-                return Change(False, now.etag, existing, calibrated=now.bank.calibration_holds)
-            info = now.bank.info_of(spelling) if existing else ClassInfo()
-            position = now.base.index.get(spelling) if plain else None
-            odd: list[Finding] = []
-            if position is None:
-                row, info = self._embed([texts])[0], dataclasses.replace(info, phrases=() if plain else texts)
-                if new is None or not new.photos.photos_only:
-                    odd = self._odd_name(now.bank, {spelling: texts}, row)
+                after, findings = add(now.bank, [], none, photos=photos, by=_BY), list[Finding]()
             else:
-                bundled = now.base.info_of(spelling)
-                row = now.base.rows_at([position])[0]
-                info = dataclasses.replace(info if existing else bundled, phrases=bundled.phrases)
-            try:
-                photos = {} if new is None else {spelling: new.photos}
-                after = add(now.bank, [spelling], row[np.newaxis], {spelling: info}, photos, by=_BY)
-            except BankError as error:  # an alias of a class that comes back is another class now
-                raise ChangeRefusedError("conflict", f"{error}; remove that class first") from None
-            return self._put(now, existing, spelling, after, new, odd, strict)
+                texts = (spelling,) if texts == (name,) else texts
+                after, findings = self._with_phrases(now, existing, spelling, texts, photos)
+            counted = 0
+            if new is not None:
+                counted = len(now.bank.photos_of(spelling).digest_set & new.photos.digest_set) if existing else 0
+                findings += photo_findings(after, self._bundle, now.bank, new.labels)
+            if strict and findings:
+                raise ChangeRefusedError(
+                    "conflict", f"nothing was changed (strict): {spelling!r} {findings[0].message}"
+                )
+            if existing and after is now.bank:
+                return Change(False, now.etag, existing, counted, calibrated=after.calibration_holds)
+            committed = self._commit(after)
+            entry = committed.find(spelling)
+            assert entry is not None  # noqa: S101 - it was just added
+            calibrated = committed.bank.calibration_holds
+            return Change(existing is None, committed.etag, entry, counted, tuple(findings), calibrated)
+
+    def _with_phrases(
+        self, now: Snapshot, existing: Entry | None, name: str, phrases: tuple[str, ...], photos: PhotosByName
+    ) -> tuple[ClassBank, list[Finding]]:
+        """Return the bank with a class that has these phrases and further photos, and findings on its name."""
+        plain = phrases == (name,)
+        if not photos and existing and (existing.phrases == phrases or (plain and existing.origin == "bundle")):
+            return now.bank, []
+        info = now.bank.info_of(name) if existing else ClassInfo()
+        position = now.base.index.get(name) if plain else None
+        findings: list[Finding] = []
+        if position is None:
+            row, info = self._embed([phrases])[0], dataclasses.replace(info, phrases=() if plain else phrases)
+            if not photos or not photos[name].photos_only:
+                findings = self._odd_name(now.bank, {name: phrases}, row)
+        else:
+            bundled = now.base.info_of(name)
+            row = now.base.rows_at([position])[0]
+            info = dataclasses.replace(info if existing else bundled, phrases=bundled.phrases)
+        try:
+            return add(now.bank, [name], row[np.newaxis], {name: info}, photos, by=_BY), findings
+        except BankError as error:  # an alias of a class that comes back is another class now
+            raise ChangeRefusedError("conflict", f"{error}; remove that class first") from None
 
     def _odd_name(self, bank: ClassBank, phrases: Phrases, row: Floats) -> list[Finding]:
         """Return warnings about a new name with its unit row (D,); none for a large bank, where that takes seconds."""
@@ -187,31 +203,6 @@ class BankStore:
         linter = Linter(self._bundle, bank)
         findings = [*linter.texts(phrases), *linter.near(phrases, row[np.newaxis])]
         return [finding for finding in findings if finding.severity == "warning"]
-
-    def _put(
-        self,
-        now: Snapshot,
-        existing: Entry | None,
-        name: str,
-        after: ClassBank,
-        new: NewPhotos | None,
-        findings: list[Finding],
-        strict: bool,
-    ) -> Change:
-        """Write the bank with a class that was put, after a look at its photos."""
-        counted = 0
-        if new is not None:
-            counted = len(now.bank.photos_of(name).digest_set & new.photos.digest_set) if existing else 0
-            findings = [*findings, *photo_findings(after, self._bundle, now.bank, new.labels)]
-        if strict and findings:
-            raise ChangeRefusedError("conflict", f"nothing was changed (strict): {name!r} {findings[0].message}")
-        if after is now.bank and existing:
-            return Change(False, now.etag, existing, counted, calibrated=now.bank.calibration_holds)
-        committed = self._commit(after)
-        entry = committed.find(name)
-        assert entry is not None  # noqa: S101 - it was just added
-        calibrated = committed.bank.calibration_holds
-        return Change(existing is None, committed.etag, entry, counted, tuple(findings), calibrated)
 
     def remove(self, name: str, if_match: str | None = None) -> str:
         """Remove a class, and return the digest of the bank after it.
@@ -226,7 +217,7 @@ class BankStore:
                 raise ChangeRefusedError("not-found", now.missing(clean_name(name)))
             check_match(if_match, now.etag, True)
             after = remove(now.bank, [name], by=_BY)
-            if not _answers(after):
+            if not after.can_answer:
                 raise ChangeRefusedError(
                     "conflict", f"class {name!r} is the last one; add another before you remove it"
                 )
@@ -283,7 +274,7 @@ class BankStore:
             after = rollback(now.bank, target, by=_BY)
             if after is now.bank:
                 return RollbackResult(None, len(after.names), now.etag)
-            if not _answers(after):
+            if not after.can_answer:
                 raise ChangeRefusedError("conflict", f"as after step {target} no class could be an answer")
             committed = self._commit(after)
             return RollbackResult(after.history[-1], len(after.names), committed.etag)
@@ -347,11 +338,6 @@ class BankStore:
     def _other_encoder(self, file: BankFile) -> str:
         command = f"sar-bank rebase {shlex.quote(str(file.path))} --bundle {shlex.quote(str(self._bundle.location))}"
         return f"belongs to another encoder; its changes are replayed in memory, and none is made before: {command}"
-
-
-def _answers(bank: ClassBank) -> bool:
-    """Return True if a class is left that can be an answer."""
-    return bool(len(bank.names)) and not (bank.background is not None and bank.background.all())
 
 
 def _spelling(base: ClassBank, name: str) -> str:

@@ -16,11 +16,11 @@ from sar_infer.bank import (
     diff,
     fit,
     learn,
-    merge,
     remove,
     rename,
     set_photos_only,
 )
+from sar_infer.bank.compare import PhotoChange
 from sar_infer.errors import BankError
 
 BANK = example_bank(("cat", "dog", "fox"))
@@ -29,23 +29,27 @@ BANK = example_bank(("cat", "dog", "fox"))
 def test_every_kind_of_change() -> None:
     bank = rename(remove(BANK, ["fox"]), "cat", "tabby")
     bank = amend(add(bank, ["owl", "dog"], unit_rows(["owl", "other"])), {"dog": ClassInfo(aliases=("mutt",))})
-    found = diff(BANK, bank)
-    assert found
-    assert (found.added, found.removed, dict(found.renamed)) == (("owl",), ("fox",), {"cat": "tabby"})
-    assert found.reembedded == {"dog": pytest.approx(float(unit_row("dog") @ unit_row("other")), abs=1e-6)}
-    assert found.changed == {"dog": (ClassInfo(), bank.info["dog"])}
+    cosine = pytest.approx(float(unit_row("dog") @ unit_row("other")), abs=1e-6)
+    changed = {"dog": (ClassInfo(), bank.info["dog"])}
+    assert diff(BANK, bank) == Difference(("owl",), ("fox",), {"cat": "tabby"}, {"dog": cosine}, changed)
 
 
-def test_order_and_history_are_no_difference() -> None:
+def test_neither_order_nor_history_nor_the_time_of_a_change_is_a_difference() -> None:
     shuffled = ClassBank(("fox", "cat", "dog"), BANK.embeddings[[2, 0, 1]], BANK.encoder_digest)
-    assert diff(BANK, shuffled) == Difference((), (), {}, {}, {})
     assert not diff(BANK, shuffled)
+    first, later, plain = (
+        example_bank(("cat", "dog", "fox"), {"cat": ClassInfo(added=added)})
+        for added in ("2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z", None)
+    )
+    assert not diff(first, later)
+    for one, two in ((first, plain), (plain, first)):
+        assert diff(one, two).changed == {"cat": (one.info_of("cat"), two.info_of("cat"))}
 
 
 def test_several_with_one_row_are_not_guessed() -> None:
     twins = ClassBank(("x", "y"), np.tile(unit_row("cat"), (2, 1)), BANK.encoder_digest)
-    found = diff(remove(BANK, ["dog", "fox"]), twins)
-    assert (found.added, found.removed, found.renamed) == (("x", "y"), ("cat",), {})
+    difference = diff(remove(BANK, ["dog", "fox"]), twins)
+    assert (difference.added, difference.removed, difference.renamed) == (("x", "y"), ("cat",), {})
 
 
 def test_other_encoders_cannot_be_compared() -> None:
@@ -53,53 +57,27 @@ def test_other_encoders_cannot_be_compared() -> None:
         diff(BANK, ClassBank(BANK.names, BANK.embeddings, "b" * 64))
 
 
-def test_when_a_class_was_added_is_no_difference_and_that_it_was_added_is() -> None:
-    first, later, own = (
-        example_bank(("cat", "dog", "fox"), {"cat": ClassInfo(added=added)})
-        for added in ("2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z", None)
-    )
-    assert not diff(first, later)
-    for one, two in ((first, own), (own, first)):
-        assert diff(one, two).changed == {"cat": (one.info_of("cat"), two.info_of("cat"))}
-
-
 def test_photos_that_came_and_went() -> None:
-    before = add(BANK, ["cat", "dog"], BANK.embeddings[:2], photos={"cat": photo_set("p", "q"), "dog": photo_set("r")})
-    after = add(
-        BANK, ["cat", "dog"], BANK.embeddings[:2], photos={"cat": photo_set("q", "s", "t"), "dog": photo_set("r")}
+    before, after = (
+        add(BANK, [], unit_rows([]), photos={"cat": photo_set(*labels), "dog": photo_set("r")})
+        for labels in ("pq", "qst")
     )
-    assert diff(before, before).photos == {}
-    (change,) = [found for name, found in diff(before, after).photos.items() if name == "cat"]
-    assert dataclasses.astuple(change) == (2, 1, None)
-    assert set(diff(before, after).photos) == {"cat"}
-    assert dataclasses.astuple(diff(BANK, before).photos["dog"]) == (1, 0, None)
-    assert dataclasses.astuple(diff(before, BANK).photos["cat"]) == (0, 2, None)
+    assert diff(before, after).photos == {"cat": PhotoChange(2, 1)}
+    assert diff(BANK, before).photos == {"cat": PhotoChange(2, 0), "dog": PhotoChange(1, 0)}
+    assert diff(before, BANK).photos == {"cat": PhotoChange(0, 2), "dog": PhotoChange(0, 1)}
     turned = set_photos_only(before, "cat", photos_only=True)
-    assert dataclasses.astuple(diff(before, turned).photos["cat"]) == (0, 0, True)
+    assert diff(before, turned).photos == {"cat": PhotoChange(0, 0, photos_only=True)}
 
 
-def test_statistics_and_what_was_learned() -> None:
+def test_statistics_and_learning() -> None:
     trained = learn(fit(BANK, {"slope": np.array(0.5)}), learning({"cat": "c", "dog": "d"}))
     assert diff(BANK, trained).training == {"statistics": "added", "learning": "added"}
     assert diff(trained, BANK).training == {"statistics": "removed", "learning": "removed"}
-    assert diff(trained, fit(trained, {"slope": np.array(0.6)})).training == dict.fromkeys(
-        ("statistics", "learning"), "changed"
-    )  # what was learned is stale then
+    anew = fit(trained, {"slope": np.array(0.6)})
+    assert diff(trained, anew).training == {"statistics": "changed", "learning": "changed"}  # it is stale then
     elsewhere = ClassBank(("dog", "cat"), BANK.embeddings[[1, 0]], BANK.encoder_digest)
     same = learn(fit(elsewhere, {"slope": np.array(0.5)}), learning({"cat": "c", "dog": "d"}))
     assert not diff(trained, same).training
-
-
-def test_a_merge_leaves_the_others_statistics_out_and_says_so() -> None:
-    other = learn(fit(add(BANK, ["owl"], unit_rows(["owl"])), {"slope": np.array(0.5)}), learning({"owl": "o"}))
-    merged = merge(BANK, other)
-    assert (merged.fitted, merged.learned) == (None, None)
-    assert merged.history[-1].summary == (
-        "added 'owl', left out statistics of the other, left out learning of the other"
-    )
-    ours = learn(BANK, learning({"cat": "c"}))
-    assert "learning" in merge(ours, other).history[-1].summary
-    assert "left out" not in merge(ours, add(BANK, ["owl"], unit_rows(["owl"]))).history[-1].summary
 
 
 @pytest.mark.parametrize(
@@ -114,17 +92,14 @@ def test_a_merge_leaves_the_others_statistics_out_and_says_so() -> None:
         {"photos": 0},
     ],
 )
-def test_sums_that_are_unsound(change: dict[str, object]) -> None:
+def test_unsound_learning(change: dict[str, object]) -> None:
     with pytest.raises(BankError, match="learned"):
         dataclasses.replace(learning({"cat": "c"}), **change)
 
 
-def test_sums_that_do_not_fit_the_bank() -> None:
+def test_learning_of_another_size_is_refused_and_numbers_of_any_kind_stay(tmp_path: Path) -> None:
     with pytest.raises(BankError, match="has 8 numbers, expected 4"):
         learn(BANK, learning({"cat": "c"}, dim=8))
-
-
-def test_numbers_of_any_kind_are_kept(tmp_path: Path) -> None:
     bank = learn(BANK, dataclasses.replace(learning({"cat": "c"}), numbers={"temperature": np.float32(2), "rounds": 3}))
     bank.save(tmp_path / "b.safetensors")
     again = ClassBank.load(tmp_path / "b.safetensors")

@@ -1,44 +1,49 @@
+"""What edits say in the history and refuse; what becomes of classes is compared with a model in ``test_replay``."""
+
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from support.banks import example_bank, unit_row, unit_rows
+from support.banks import example_bank, learning, unit_row, unit_rows
 
-from sar_infer.bank import ClassBank, ClassInfo, add, amend, find, merge, remove, rename, rollback
+from sar_infer.bank import ClassBank, ClassInfo, add, amend, fit, learn, merge, remove, rename, rollback
 from sar_infer.errors import BankError, ClassNameError
 
 BANK = example_bank(info={"dog": ClassInfo(phrases=("dog", "hound"), aliases=("mutt",), threshold=0.5)})
 
 
-def rows_by_name(bank: ClassBank) -> dict[str, list[float]]:
-    return {name: bank.embeddings[row].tolist() for row, name in enumerate(bank.names)}
+def bank_of(*names: str, rows: str = "", **info: ClassInfo) -> ClassBank:
+    """Return a bank with rows by the names, or by the words of ``rows``."""
+    return ClassBank(names, unit_rows(rows.split() or names), BANK.encoder_digest, info=info)
+
+
+def row(bank: ClassBank, name: str) -> list[float]:
+    return bank.embeddings[bank.index[name]].tolist()
 
 
 def test_new_classes_follow_and_are_marked() -> None:
     info = {"owl": ClassInfo(phrases=("owl", "barn owl"), background=True), "emu": ClassInfo(phrases=("emu",))}
     bank = add(BANK, ["owl", "emu"], unit_rows(["o", "e"]), info, by="a test")
     assert bank.names == ("cat", "dog", "fox", "owl", "emu")
-    np.testing.assert_array_equal(bank.embeddings, unit_rows(["cat", "dog", "fox", "o", "e"]))
     (step,) = bank.history
     assert (step.n, step.action, step.summary, step.by) == (1, "add", "added 'owl', 'emu'", "a test")
     assert bank.info["owl"] == ClassInfo(phrases=("owl", "barn owl"), background=True, added=step.at)
     assert bank.info["emu"] == ClassInfo(added=step.at)
-    assert (bank.added_count, BANK.added_count, BANK.history, len(BANK.names)) == (len(bank.names) - 3, 0, (), 3)
+    assert (BANK.added_count, BANK.history, len(BANK.names)) == (0, (), 3)
     assert bank.provenance == {"list": "mine"}
 
 
-def test_a_known_class_keeps_its_place_spelling_and_settings() -> None:
+def test_a_class_that_is_there_keeps_its_position_spelling_and_settings() -> None:
     bank = add(BANK, [" DOG"], unit_rows(["new"]))
-    assert bank.names == ("cat", "dog", "fox")
-    assert rows_by_name(bank)["dog"] == unit_row("new").tolist()
+    assert (bank.names, row(bank, "dog")) == (BANK.names, unit_row("new").tolist())
     assert bank.info["dog"] == ClassInfo(aliases=("mutt",), threshold=0.5, added=bank.history[0].at)
     assert bank.history[0].summary == "replaced 'dog'"
-    assert bank.added_count == len(bank.names) - 2
+    bank = add(BANK, ["cat"], unit_rows(["cat"]), {"cat": ClassInfo(phrases=("cat", "cat"))})
+    assert (bank.info["cat"].phrases, bank.history[0].summary) == (("cat", "cat"), "changed 'cat'")
 
 
 def test_nothing_new_is_no_step() -> None:
-    almost = unit_rows(["cat"]) + np.float32(1e-7)
-    assert add(BANK, ["cat"], almost) is BANK
+    assert add(BANK, ["cat"], unit_rows(["cat"]) + np.float32(1e-7)) is BANK  # two runs of an encoder differ by so much
     assert add(BANK, ["dog"], unit_rows(["dog"]), {"dog": BANK.info["dog"]}) is BANK
     assert remove(BANK, []) is BANK
     assert rename(BANK, "mutt", "dog") is BANK
@@ -46,132 +51,88 @@ def test_nothing_new_is_no_step() -> None:
     assert merge(BANK, BANK) is BANK
 
 
-def test_other_phrases_with_the_same_row_are_noted() -> None:
-    bank = add(BANK, ["cat"], unit_rows(["cat"]), {"cat": ClassInfo(phrases=("cat", "cat"))})
-    assert (bank.info["cat"].phrases, bank.history[0].summary) == (("cat", "cat"), "changed 'cat'")
-    np.testing.assert_array_equal(bank.embeddings, BANK.embeddings)
-
-
 @pytest.mark.parametrize(
     ("names", "rows", "info", "error", "message"),
     [
-        (["owl", "OWL "], ["a", "b"], {}, ClassNameError, "'OWL '"),
-        (["Mutt"], ["a"], {}, ClassNameError, "'Mutt' .* 'dog'"),
-        (["owl"], ["a", "b"], {}, BankError, r"\(2, 4\)"),
-        ([" "], ["a"], {}, BankError, "empty"),
-        (["owl"], ["a"], {"emu": ClassInfo()}, ClassNameError, "emu"),
-        (["owl"], ["a"], {"owl": ClassInfo(aliases=("CAT",))}, BankError, "'CAT' .* 'cat'"),
-        (["owl"], ["a"], {"owl": ClassInfo(aliases=("mutt",))}, BankError, "mutt"),
+        (["owl", "OWL "], unit_rows("ab"), {}, ClassNameError, "'OWL '"),
+        (["Mutt"], unit_rows("a"), {}, ClassNameError, "'Mutt' .* 'dog'"),
+        (["owl"], unit_rows("ab"), {}, BankError, r"\(2, 4\)"),
+        (["owl"], 2 * unit_rows("a"), {}, BankError, "length 2"),
+        (["cat"], unit_rows("a") * np.float32(np.nan), {}, BankError, "length nan"),
+        ([" "], unit_rows("a"), {}, BankError, "empty"),
+        (["owl"], unit_rows("a"), {"emu": ClassInfo()}, ClassNameError, "emu"),
+        (["owl"], unit_rows("a"), {"owl": ClassInfo(aliases=("CAT",))}, BankError, "'CAT' .* 'cat'"),
+        (["owl"], unit_rows("a"), {"owl": ClassInfo(aliases=("mutt",))}, BankError, "mutt"),
     ],
 )
-def test_what_cannot_be_added(names, rows, info, error, message: str) -> None:
+def test_classes_that_cannot_be_added(names, rows, info, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
-        add(BANK, names, unit_rows(rows), info)
+        add(BANK, names, rows, info)
 
 
-def test_rows_must_have_length_one() -> None:
-    with pytest.raises(BankError):
-        add(BANK, ["owl"], 2 * unit_rows(["owl"]))
-
-
-def test_classes_go_with_what_is_known_of_them() -> None:
+def test_removals() -> None:
     bank = remove(BANK, ["mutt", "CAT", "cat"])
-    assert (bank.names, dict(bank.info), bank.history[0].summary) == (
-        ("fox",),
-        {},
-        "removed 'cat', 'dog' (given by its alias 'mutt')",
-    )
-    with pytest.raises(ClassNameError, match="dgo.* mean .dog"):
-        remove(BANK, ["dgo"])
+    assert (bank.names, dict(bank.info)) == (("fox",), {})
+    assert bank.history[0].summary == "removed 'cat', 'dog' (given by its alias 'mutt')"
     many = remove(add(BANK, ["a", "b"], unit_rows("ab")), ["a", "b", "cat", "fox"])
     assert many.history[1].summary == "removed 4 classes"
     assert remove(BANK, BANK.names).history[0].summary == "removed 'cat', 'dog', 'fox'"
+    with pytest.raises(ClassNameError, match="dgo.* mean .dog"):
+        remove(BANK, ["dgo"])
+    with pytest.raises(ClassNameError, match="expected a list"):
+        remove(BANK, "cat")
 
 
-def test_a_renamed_class_keeps_its_row_and_what_it_was_made_from() -> None:
-    bank = rename(BANK, "cat", "tabby")
-    assert bank.names == ("tabby", "dog", "fox")
-    np.testing.assert_array_equal(bank.embeddings, BANK.embeddings)
-    assert bank.info["tabby"] == ClassInfo(phrases=("cat",))
-    assert dict(rename(bank, "tabby", "cat").info) == dict(BANK.info)
+def test_a_renamed_class_keeps_its_row_unless_it_gets_another() -> None:
     assert rename(BANK, "dog", "mutt").info["mutt"] == ClassInfo(("dog", "hound"), (), threshold=0.5)
-    assert rename(BANK, "dog", "DOG").names == ("cat", "DOG", "fox")
-    for taken in ("fox", "Mutt"):
-        with pytest.raises(ClassNameError):
-            rename(BANK, "cat", taken)
-
-
-def test_a_new_name_with_a_new_row_is_one_step() -> None:
     bank = rename(BANK, "mutt", "wolf", unit_row("wolf"))
     (step,) = bank.history
     assert (bank.names, step.summary) == (("cat", "wolf", "fox"), "renamed 'dog' to 'wolf', embedded anew")
-    assert rows_by_name(bank)["wolf"] == unit_row("wolf").tolist()
+    assert row(bank, "wolf") == unit_row("wolf").tolist()
     assert bank.info["wolf"] == ClassInfo(aliases=("mutt",), threshold=0.5, added=bank.info["wolf"].added)
-    assert bank.added_count == len(bank.names) - 2
+    assert bank.added_count == 1
     back = rollback(bank, 0)
-    assert (back.names, dict(back.info)) == (BANK.names, dict(BANK.info))
-    np.testing.assert_array_equal(back.embeddings, BANK.embeddings)
-
-
-def test_the_same_name_may_get_a_new_row() -> None:
+    assert (back.names, back.info, back.content_digest) == (BANK.names, BANK.info, BANK.content_digest)
     bank = rename(BANK, "mutt", "dog", unit_row("wolf"))
-    assert rows_by_name(bank)["dog"] == unit_row("wolf").tolist()
-    assert (bank.phrases("dog"), bank.info["dog"].aliases) == (("dog",), ("mutt",))
+    assert (row(bank, "dog"), bank.phrases("dog")) == (unit_row("wolf").tolist(), ("dog",))
+    assert bank.info["dog"].aliases == ("mutt",)
+    for name in ("  ", "fox", "Mutt"):
+        with pytest.raises(ClassNameError):
+            rename(BANK, "cat", name)
     with pytest.raises(BankError):
         rename(BANK, "cat", "wolf", 2 * unit_row("wolf"))
 
 
-def test_an_empty_name_is_refused() -> None:
-    with pytest.raises(ClassNameError):
-        rename(BANK, "cat", "  ")
-
-
 def test_settings_change_and_facts_stay() -> None:
     bank = amend(BANK, {"MUTT": ClassInfo(background=True, added="never"), "fox": ClassInfo(aliases=("reynard",))})
-    assert dict(bank.info) == {
-        "dog": ClassInfo(phrases=("dog", "hound"), background=True),
-        "fox": ClassInfo(aliases=("reynard",)),
-    }
+    assert bank.info["dog"] == ClassInfo(phrases=("dog", "hound"), background=True)
+    assert bank.info["fox"] == ClassInfo(aliases=("reynard",))
     assert bank.history[0].summary == "changed 'dog' (aliases, background, threshold), 'fox' (aliases)"
-    with pytest.raises(BankError):
-        amend(BANK, {"fox": ClassInfo(aliases=("cat",))})
-    for aliases in (("FOX",), ("reynard", "Reynard")):
+    for aliases in (("cat",), ("FOX",), ("reynard", "Reynard")):
         with pytest.raises(BankError):
             amend(BANK, {"fox": ClassInfo(aliases=aliases)})
 
 
-def other_bank() -> ClassBank:
-    rows = np.concatenate([unit_rows(["cat"]), unit_rows(["other", "owl"])])
-    return ClassBank(("cat", "Dog", "owl"), rows, BANK.encoder_digest, info={"owl": ClassInfo(aliases=("hooter",))})
-
-
-def test_merging() -> None:
-    with pytest.raises(ClassNameError):
-        merge(BANK, other_bank())
-    kept = merge(BANK, other_bank(), "keep")
-    assert (kept.names, rows_by_name(kept)["dog"]) == (("cat", "dog", "fox", "owl"), unit_row("dog").tolist())
-    assert kept.info["owl"] == ClassInfo(aliases=("hooter",), added=kept.history[0].at)
-    taken = merge(BANK, other_bank(), "take")
-    assert (taken.names, rows_by_name(taken)["dog"]) == (kept.names, unit_row("other").tolist())
-    assert taken.info["dog"] == ClassInfo(aliases=("mutt",), added=taken.history[0].at)
-    assert taken.history[0].summary == "added 'owl', replaced 'dog'"
-    foreign = ClassBank(("owl",), unit_rows(["owl"]), "b" * 64)
-    with pytest.raises(BankError):
-        merge(BANK, foreign)
-
-
-def test_all_classes_that_conflict_are_counted() -> None:
-    theirs = ClassBank(BANK.names, BANK.embeddings[[1, 0, 2]], BANK.encoder_digest)
+# -------------------------------------------------------------------------------------------------------------- merging
+def test_a_conflict_is_refused_or_settled() -> None:
+    other = bank_of("cat", "Dog", "owl", rows="cat other owl", owl=ClassInfo(aliases=("hooter",)))
+    with pytest.raises(ClassNameError, match="1 class conflicts"):
+        merge(BANK, other)
+    ours, theirs = merge(BANK, other, "keep"), merge(BANK, other, "take")
+    assert ours.names == theirs.names == ("cat", "dog", "fox", "owl")
+    assert row(ours, "dog") == unit_row("dog").tolist()
+    assert ours.info["owl"] == ClassInfo(aliases=("hooter",), added=ours.history[0].at)
+    assert row(theirs, "dog") == unit_row("other").tolist()
+    assert theirs.info["dog"] == ClassInfo(aliases=("mutt",), added=theirs.history[0].at)
+    assert theirs.history[0].summary == "added 'owl', replaced 'dog'"
+    turned = ClassBank(BANK.names, BANK.embeddings[[1, 0, 2]], BANK.encoder_digest)
     with pytest.raises(ClassNameError, match="2 classes .* --conflict"):
-        merge(BANK, theirs)
+        merge(BANK, turned)
+    with pytest.raises(BankError, match="another encoder"):
+        merge(BANK, ClassBank(("owl",), unit_rows(["owl"]), "b" * 64))
 
 
-def bank_of(*names: str, rows: str = "", **info: ClassInfo) -> ClassBank:
-    """Rows by the names, or by the words of ``rows``."""
-    return ClassBank(names, unit_rows(rows.split() or names), BANK.encoder_digest, info=info)
-
-
-def test_merging_unites_what_does_not_clash() -> None:
+def test_aliases_and_settings_that_do_not_clash_are_united() -> None:
     ours = bank_of("cat", "dog", cat=ClassInfo(aliases=("kitty",), threshold=0.3, background=True))
     theirs = bank_of("cat", "Dog", rows="cat dog", cat=ClassInfo(aliases=("Puss", "KITTY"), background=True))
     both = merge(ours, theirs)
@@ -199,7 +160,7 @@ def test_names_that_differ_in_case_alone_merge_by_their_letters() -> None:
     ours, theirs = bank_of("crane", "ox"), bank_of("Crane", "crane", "OX", rows="bird crane ox")
     both = merge(ours, theirs)
     assert both.names == ("crane", "ox", "Crane")
-    assert rows_by_name(both)["Crane"] == unit_row("bird").tolist()
+    assert row(both, "Crane") == unit_row("bird").tolist()
     assert merge(theirs, ours, "keep") is theirs
     assert merge(bank_of("crane"), bank_of("Crane", "CRANE", rows="crane bird")).names == ("crane", "CRANE")
     assert merge(theirs, bank_of("CRANE", rows="third")).names == ("Crane", "crane", "OX", "CRANE")
@@ -215,7 +176,6 @@ def test_an_alias_that_is_a_class_elsewhere_goes(conflict: str) -> None:
         both = merge(one, two, conflict)  # type: ignore[arg-type]
         assert set(both.names) == {"lift", "Crane", "hoist"}
         assert [item.aliases for item in both.info.values() if item.aliases] == []
-        assert "dropped aliases 3 classes" not in both.history[0].summary
         assert both.history[0].summary.startswith("added ")
         assert all(alias in both.history[0].summary for alias in ("'crane'", "'hoist'", "'Lift'"))
 
@@ -227,30 +187,16 @@ def test_an_alias_of_two_classes_is_decided(conflict: str, owner: str) -> None:
     with pytest.raises(ClassNameError):
         merge(ours, theirs)
     both = merge(ours, theirs, conflict)  # type: ignore[arg-type]
-    assert both.names[find(both, "castle")] == owner
-    assert (both.names[find(both, "turret")], both.info["rook"].threshold) == ("tower", 0.2)
-    assert find(rollback(both, 0), "castle") == 0
+    assert both.spelling("castle") == owner
+    assert (both.spelling("turret"), both.info["rook"].threshold) == ("tower", 0.2)
 
 
-def test_one_name_is_no_list_of_names() -> None:
-    with pytest.raises(ClassNameError):
-        remove(BANK, "cat")
-
-
-def test_a_row_that_holds_no_number_is_refused() -> None:
-    with pytest.raises(BankError):
-        add(BANK, ["cat"], np.full((1, 4), np.nan, dtype=np.float32))
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [({"phrases": ("a", " ")}, "empty phrase"), ({"aliases": ("",)}, "empty alias")]
-    + [({"aliases": ("a\x1b[2J",)}, "control character")]
-    + [({"phrases": ("a\nb",)}, "control character")]
-    + [({"aliases": ("\udcff",)}, "UTF-8")]
-    + [({"threshold": value}, "threshold") for value in (-0.1, 1.1, float("nan"))],
-)
-def test_unsound_info(changes: dict, message: str) -> None:
-    assert (ClassInfo(threshold=0).threshold, ClassInfo(threshold=1).threshold) == (0, 1)
-    with pytest.raises(BankError, match=message):
-        ClassInfo(**changes)
+def test_the_others_statistics_and_learning_stay_behind() -> None:
+    other = learn(fit(add(BANK, ["owl"], unit_rows(["owl"])), {"slope": np.array(0.5)}), learning({"owl": "o"}))
+    merged = merge(BANK, other)
+    assert (merged.fitted, merged.learned) == (None, None)
+    left_out = "left out statistics of the other, left out learning of the other"
+    assert merged.history[-1].summary == f"added 'owl', {left_out}"
+    ours = learn(BANK, learning({"cat": "c"}))
+    assert "learning" in merge(ours, other).history[-1].summary
+    assert "left out" not in merge(ours, add(BANK, ["owl"], unit_rows(["owl"]))).history[-1].summary

@@ -7,13 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.banks import unit_rows
+from safetensors import safe_open
+from safetensors.numpy import save
+from support.banks import content, example_bank, unit_rows
 from support.bundles import BANK_NAMES, DIM, name_rows, write_bundle
+from support.examples import NIGHTLY
 from support.trained import example_statistics
 
 from sar_infer import Classifier
 from sar_infer.bank import ClassBank, ClassInfo, add, rollback
-from sar_infer.errors import InputError
+from sar_infer.errors import BankError, InputError, SchemaError
 
 SAMPLES = Path(__file__).parent / "samples"
 ANSWERS = json.loads((SAMPLES / "answers.json").read_text())
@@ -40,6 +43,35 @@ def test_every_version_answers_as_before(tmp_path: Path, version: int, kind: str
     assert (None if classes.calibrated is None else classes.calibrated.tolist()) == expected["calibrated"]
 
 
+def test_phrases_that_version_1_had_in_its_provenance(tmp_path: Path) -> None:
+    example_bank().save(tmp_path / "b")
+    with safe_open(tmp_path / "b", "np") as file:
+        metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    phrases = {"cat": ["a cat", "a tabby"], "fox": ["fox"], "gone": ["away"]}
+    metadata |= {"schema_version": "1", "provenance": json.dumps({"list": "mine", "phrases": phrases})}
+    for later in ("info", "history", "record_digest"):
+        del metadata[later]
+    (tmp_path / "b").write_bytes(save(tensors, metadata))
+    bank = ClassBank.load(tmp_path / "b")
+    assert (dict(bank.info), bank.added_count) == ({"cat": ClassInfo(phrases=("a cat", "a tabby"))}, 0)
+    assert (bank.phrases("cat"), bank.phrases("fox")) == (("a cat", "a tabby"), ("fox",))
+    assert bank.provenance == {"list": "mine"}
+
+
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_a_changed_byte_is_noticed(tmp_path: Path, version: int) -> None:
+    sample, path = SAMPLES / f"version-{version}.safetensors", tmp_path / "b.safetensors"
+    sound, data = ClassBank.load(sample), sample.read_bytes()
+    for position in range(0, len(data), 1 if NIGHTLY else 1 + len(data) // 200):
+        path.write_bytes(data[:position] + bytes([data[position] ^ 1]) + data[position + 1 :])
+        try:
+            changed = ClassBank.load(path)
+        except (BankError, SchemaError):
+            continue
+        assert (tuple(changed.names), changed.content_digest) == (tuple(sound.names), sound.content_digest), position
+        assert changed.photos.keys() == sound.photos.keys(), position
+
+
 def test_their_history_is_text_that_cannot_be_undone() -> None:
     bank = ClassBank.load(SAMPLES / "version-2.safetensors")
     assert [step.summary for step in bank.history] == [
@@ -58,21 +90,13 @@ def test_their_history_is_text_that_cannot_be_undone() -> None:
 
 
 def test_on_its_bundle_only_the_difference_is_kept(tmp_path: Path) -> None:
-    own = ClassBank(BANK_NAMES, name_rows(BANK_NAMES), "e" * 64).shared(tmp_path / "bank.safetensors")
-    bank = ClassBank.load(SAMPLES / "version-2.safetensors", base=own)
+    bundled = ClassBank(BANK_NAMES, name_rows(BANK_NAMES), "e" * 64).shared(tmp_path / "bank.safetensors")
+    bank = ClassBank.load(SAMPLES / "version-2.safetensors", base=bundled)
     alone = ClassBank.load(SAMPLES / "version-2.safetensors")
     assert (tuple(bank.names), bank.info) == (tuple(alone.names), alone.info)
-    assert bank.base is own.base
-    assert bank.positions_from(own, [0, 1, 2, 3]).tolist() == [0, -1, 1, 2]  # red is ruby now, green is gone
+    assert bank.base is bundled.base
+    assert bank.positions_from(bundled, [0, 1, 2, 3]).tolist() == [0, -1, 1, 2]  # red is ruby now, green is gone
     assert bank.info["ruby"] == ClassInfo(phrases=("red",))
-    again = ClassBank.load(_saved(bank, tmp_path / "new.safetensors"), base=own)
-    assert (tuple(again.names), again.info, again.content_digest) == (
-        tuple(bank.names),
-        bank.info,
-        bank.content_digest,
-    )
-
-
-def _saved(bank: ClassBank, path: Path) -> Path:
-    bank.save(path)
-    return path
+    bank.save(tmp_path / "new.safetensors")
+    again = ClassBank.load(tmp_path / "new.safetensors", base=bundled)
+    assert (content(again), again.content_digest) == (content(bank), bank.content_digest)

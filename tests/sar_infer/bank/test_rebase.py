@@ -57,8 +57,8 @@ def carried(bank: ClassBank, new: ClassBank = NEW) -> ClassBank:
 
 
 def test_added_classes_are_embedded_anew_and_the_rest_is_the_new_bundles() -> None:
-    known = {"fox": ClassInfo(phrases=("a fox", "red fox"), threshold=0.5, aliases=("reynard",))}
-    bank = carried(add(OLD, ["fox", "owl"], unit_rows(["fox", "owl"]), known))
+    info = {"fox": ClassInfo(phrases=("a fox", "red fox"), threshold=0.5, aliases=("reynard",))}
+    bank = carried(add(OLD, ["fox", "owl"], unit_rows(["fox", "owl"]), info))
     assert rows(bank) == {"cat": row("new cat"), "owl": row("new owl"), "fox": row("new|a fox|red fox")}
     assert (bank.encoder_digest, bank.info["fox"].threshold, bank.added_count) == (NEW.encoder_digest, 0.5, 1)
     assert bank.names[bank.lookup.find("Reynard")] == "fox"
@@ -79,8 +79,8 @@ def test_every_step_can_still_be_taken_back_and_what_was_undone_stays_undone() -
     assert list(bank.names) == ["owl", "fox"]
     assert rows(rollback(bank, 1)) == {"cat": row("new cat"), "owl": row("new owl"), "fox": row("new|fox")}
     assert list(rollback(bank, 0).names) == list(NEW.names)
-    there = carried(bank, OLD)  # and back, all the same
-    assert (list(there.names), there.info) == (list(old.names), old.info)
+    back = carried(bank, OLD)  # and back, all the same
+    assert (list(back.names), back.info) == (list(old.names), old.info)
 
 
 def test_the_same_encoder_with_other_bytes_is_replayed_as_it_is() -> None:

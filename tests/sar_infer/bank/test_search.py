@@ -23,10 +23,10 @@ def test_the_nearest_are_those_of_a_full_sort(picks: list[int], rows: list[int],
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(table, "_CELLS", 14)
         patch.setattr(table, "_ROWS", 2)
-        found, cosines = nearest(bank, queries, k)
+        positions, cosines = nearest(bank, queries, k)
     exact = queries.astype(np.float64) @ bank.embeddings.T.astype(np.float64)
     order = np.argsort(-exact, axis=1, kind="stable")[:, :k]
-    np.testing.assert_array_equal(found, order)
+    np.testing.assert_array_equal(positions, order)
     np.testing.assert_array_equal(cosines, np.take_along_axis(exact, order, axis=1))
 
 
@@ -55,20 +55,20 @@ def test_not_found(text: str, message: str) -> None:
         find(BANK, text)
 
 
-def test_near_spellings_in_a_large_bank(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sar_infer.bank.table._MOST_COMPARED", 3)
-    bank = example_bank([*(f"x{number:03}" for number in range(100)), "owls", "owlet"])
-    assert bank.lookup.near("owl") == ["owls", "owlet"]
-
-
-def test_few_near_spellings_are_offered() -> None:
+def test_few_near_spellings_are_offered(monkeypatch: pytest.MonkeyPatch) -> None:
     bank = example_bank(["owl", "owls", "owlet", "bowl", "fowl", "o", "owl with a much longer name"])
     assert bank.lookup.near("owl") == ["owl", "owls", "fowl"]
     assert bank.lookup.near("owl", 1) == ["owl"]
-    assert example_bank(["abcdefgh"]).lookup.near("abcde") == ["abcdefgh"]  # three letters more
-    assert example_bank(["abcdefghi"]).lookup.near("abcde") == []  # four
-    assert example_bank(["abcdefghijklmnop"]).lookup.near("abcdefghijkl") == ["abcdefghijklmnop"]  # a third more
-    assert example_bank(["abcdefghijklmnopq"]).lookup.near("abcdefghijkl") == []
+    for name, text, is_near in (  # three letters more, or a third
+        ("abcdefgh", "abcde", True),
+        ("abcdefghi", "abcde", False),
+        ("abcdefghijklmnop", "abcdefghijkl", True),
+        ("abcdefghijklmnopq", "abcdefghijkl", False),
+    ):
+        assert example_bank([name]).lookup.near(text) == [name] * is_near
+    monkeypatch.setattr(table, "_MOST_COMPARED", 3)  # of a large bank, those that start alike
+    bank = example_bank([*(f"x{number:03}" for number in range(100)), "owls", "owlet"])
+    assert bank.lookup.near("owl") == ["owls", "owlet"]
 
 
 def test_an_alias_stands_for_one_class() -> None:

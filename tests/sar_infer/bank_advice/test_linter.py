@@ -91,5 +91,5 @@ def test_chunks_change_nothing(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) 
 
 def test_worst_first() -> None:
     kinds = {"i": "info", "w": "warning", "e": "error"}
-    findings = [Finding("wording", kinds[letter], str(place), "") for place, letter in enumerate("iwewi")]  # type: ignore[arg-type]
+    findings = [Finding("wording", kinds[letter], str(number), "") for number, letter in enumerate("iwewi")]  # type: ignore[arg-type]
     assert [finding.name for finding in worst_first(findings)] == ["2", "1", "3", "0", "4"]

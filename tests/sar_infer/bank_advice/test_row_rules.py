@@ -5,8 +5,8 @@ import re
 import numpy as np
 import pytest
 
-from sar_infer.bank import ClassBank, table
-from sar_infer.bank.table import at_even_steps
+from sar_infer.bank import ClassBank, nearest
+from sar_infer.bank.table import Table, at_even_steps
 from sar_infer.bank_advice import row_rules
 from sar_infer.bank_advice.row_rules import ABSOLUTE, HIGHEST, Neighbours
 from sar_infer.encoders.encoders import unit_rows
@@ -35,43 +35,46 @@ def test_a_glance_tells_what_the_plain_computation_tells(large: ClassBank, *, ri
     limit = np.percentile(nearest, 99.9)
     values = np.sort(np.concatenate([np.linspace(-1, 1, 50), nearest - 1e-5, nearest + 1e-5]))
     values = values if rising else values[::-1]
-    found = Neighbours(large)
-    assert [found.is_passed(value) for value in values] == [value > limit for value in values]
+    neighbours = Neighbours(large)
+    assert [neighbours.is_passed(value) for value in values] == [value > limit for value in values]
 
 
 def test_an_ordinary_name_costs_a_glance(large: ClassBank, monkeypatch: pytest.MonkeyPatch) -> None:
-    looked: list[int] = []
+    sizes: list[int] = []
+    nearest = Table.nearest
 
-    def counted(embeddings: np.ndarray, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        looked.append(len(rows))
-        return table.nearest_rows(embeddings, rows, k)
+    def counting(self: Table, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        sizes.append(len(rows))
+        return nearest(self, rows, k)
 
-    monkeypatch.setattr(row_rules, "nearest_rows", counted)
-    found = Neighbours(large)
-    assert not found.is_passed(0.3)
-    assert found.is_passed(0.995)  # a limit is never so high, but the message states it
-    assert found.limit < 0.99
-    assert looked == [64] * 4 + [44]
+    monkeypatch.setattr(Table, "nearest", counting)
+    neighbours = Neighbours(large)
+    assert not neighbours.is_passed(0.3)
+    assert neighbours.is_passed(0.995)  # a limit is never so high, but the message states it
+    assert neighbours.limit < 0.99
+    assert sizes == [64] * 4 + [44]
     assert Neighbours(large).check(["ordinary"], -large.embeddings.mean(axis=0, keepdims=True)) == []
-    assert looked[5:] == [64]
+    assert sizes[5:] == [1, 64]
 
 
 def test_a_name_that_nearly_is_a_class_is_found(large: ClassBank) -> None:
-    found = Neighbours(large)
+    neighbours = Neighbours(large)
     direction = unit_rows(np.random.default_rng(2).normal(size=(1, 16)).astype(np.float32))[0]
-    own = large.embeddings[7]
-    across = unit_rows((direction - (direction @ own) * own)[np.newaxis])[0]
-    near, far = (cosine * own + np.sqrt(1 - cosine**2) * across for cosine in (found.limit + 0.01, found.limit - 0.01))
-    (finding,) = found.check(["near", "far"], np.stack([near, far]).astype(np.float32))
+    row = large.embeddings[7]
+    across = unit_rows((direction - (direction @ row) * row)[np.newaxis])[0]
+    near, far = (
+        cosine * row + np.sqrt(1 - cosine**2) * across for cosine in (neighbours.limit + 0.01, neighbours.limit - 0.01)
+    )
+    (finding,) = neighbours.check(["near", "far"], np.stack([near, far]).astype(np.float32))
     assert (finding.kind, finding.name, finding.suggestion) == ("near-duplicate", "near", "class 7")
 
 
 def test_the_message_has_the_digits_that_make_it_true(large: ClassBank) -> None:
-    found = Neighbours(large)
+    neighbours = Neighbours(large)
     row = large.embeddings[7]
-    own = float(table.nearest(large, row[np.newaxis], 1)[1][0, 0])
-    for found.limit in (own - 2e-5, own - 0.2):
-        (finding,) = found.check(["near"], row[np.newaxis])
+    cosine = float(nearest(large, row[np.newaxis], 1)[1][0, 0])
+    for neighbours.limit in (cosine - 2e-5, cosine - 0.2):
+        (finding,) = neighbours.check(["near"], row[np.newaxis])
         shown = re.search(r"cosine (\S+) to 'class 7', above (\S+), and", finding.message)
         assert shown is not None
         assert float(shown[1]) > float(shown[2])
@@ -85,10 +88,10 @@ def test_a_class_is_not_its_own_neighbour(large: ClassBank) -> None:
 @pytest.mark.parametrize("count", [0, 1, 99])
 def test_a_small_bank_has_a_fixed_limit(large: ClassBank, count: int) -> None:
     small = ClassBank(tuple(large.names[:count]), large.embeddings[:count], "d")
-    found = Neighbours(small)
-    assert found.limit == ABSOLUTE
-    assert [finding.name for finding in found.check(["x"], large.embeddings[:1])] == ["x"] * (count > 0)
-    assert found.check([], large.embeddings[:0]) == []
+    neighbours = Neighbours(small)
+    assert neighbours.limit == ABSOLUTE
+    assert [finding.name for finding in neighbours.check(["x"], large.embeddings[:1])] == ["x"] * (count > 0)
+    assert neighbours.check([], large.embeddings[:0]) == []
 
 
 def test_a_bank_that_doubles_classes_hides_none(large: ClassBank) -> None:
@@ -96,17 +99,16 @@ def test_a_bank_that_doubles_classes_hides_none(large: ClassBank) -> None:
 
 
 def test_every_name_of_many_is_looked_up(large: ClassBank) -> None:
-    found = Neighbours(large).check([f"new {number}" for number in range(300)], large.embeddings)
-    assert len(found) == 300
-    assert all(f"'class {number}'" in str(one) for number, one in enumerate(found))
+    findings = Neighbours(large).check([f"new {number}" for number in range(300)], large.embeddings)
+    assert [finding.suggestion for finding in findings] == list(large.names)
 
 
 def test_a_large_bank_is_sampled_on_both_sides(large: ClassBank, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(row_rules, "MOST_SAMPLES", 20)
     whole = Neighbours(large).limit
     monkeypatch.setattr(row_rules, "MOST_COMPARED", 50)
-    places = sorted({*at_even_steps(300, 50).tolist(), *at_even_steps(300, 20).tolist()})
-    cosines = large.embeddings[at_even_steps(300, 20)] @ large.embeddings[places].T
+    positions = sorted({*at_even_steps(300, 50).tolist(), *at_even_steps(300, 20).tolist()})
+    cosines = large.embeddings[at_even_steps(300, 20)] @ large.embeddings[positions].T
     expected = np.percentile(np.sort(cosines, axis=1)[:, -2], 99.9)
     assert Neighbours(large).limit == pytest.approx(min(expected, HIGHEST), abs=1e-6)
     assert Neighbours(large).limit <= whole

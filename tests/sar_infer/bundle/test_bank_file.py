@@ -40,20 +40,22 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "mine.safetensors"
 
 
-def test_places_that_cannot_be_changed(file: Path, tmp_path: Path) -> None:
-    bank_file.check_changeable(file)
-    bank_file.check_changeable(tmp_path / "new.safetensors")
+def test_paths_that_cannot_be_changed(file: Path, tmp_path: Path) -> None:
+    for text in ("{}", '{"files": ["mine.safetensors"]}', '{"files": {"other": {}}}', "[]", "{"):
+        (tmp_path / "manifest.json").write_text(text)  # of something else than a bundle
+        bank_file.check_changeable(file)
+        bank_file.check_changeable(tmp_path / "new.safetensors")
     (tmp_path / "manifest.json").write_text('{"files": {"mine.safetensors": {}}}')
-    for place in (tmp_path, tmp_path / "absent" / "mine.safetensors", tmp_path / "mine", file):
+    for path in (tmp_path, tmp_path / "absent" / "mine.safetensors", tmp_path / "mine", file):
         with pytest.raises(InputError):
-            bank_file.check_changeable(place)
+            bank_file.check_changeable(path)
 
 
 def test_a_file_that_is_mounted_alone_is_refused_with_the_mend(tmp_path: Path) -> None:
     """The kernel mounts single files in every container; where it lists none, there is nothing to test."""
     mounts = Path("/proc/self/mountinfo")
     places = [Path(line.split()[4]) for line in mounts.read_text().splitlines()] if mounts.exists() else []
-    files = [place for place in places if place.is_file()]
+    files = [path for path in places if path.is_file()]
     if not files:
         pytest.skip("no single file is mounted here")
     with pytest.raises(InputError):

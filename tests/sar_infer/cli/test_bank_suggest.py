@@ -1,4 +1,4 @@
-"""``sar-bank suggest`` on photos of garments, and the lists that ``sar-bank add --photos`` takes."""
+"""``sar-bank suggest`` on photos of garments, and its page."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
+from support.bank_commands import Command
 
 from sar_infer.bank import ClassBank
 from sar_infer.cli.bank import main
 from sar_infer.pages import write_page
 
+run = Command(main)
 CLOTHES = Path(__file__).parents[3] / "examples" / "clothes"
 BANK, PAGE, LIST = Path("shop.safetensors"), Path("shop-groups.html"), Path("shop-groups.csv")
 
@@ -33,13 +34,6 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def run(*arguments: object, code: int = 0) -> Result:
-    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    assert result.exit_code == code, result.output
-    return result
-
-
 def rows(path: Path = LIST) -> list[dict[str, str]]:
     with path.open(newline="", encoding="utf-8") as stream:
         return list(csv.DictReader(stream))
@@ -50,19 +44,11 @@ def kind(photo: str) -> str:
     return Path(photo).name.partition("-")[0]
 
 
-def write_list(*lines: str, path: str = "named.csv") -> str:
-    Path(path).write_text("\n".join(lines), encoding="utf-8")
-    return path
+def counts() -> dict[str, int]:
+    return {name: len(photos) for name, photos in ClassBank.verify(BANK).photos.items()}
 
 
-def refused(*lines: str) -> str:
-    """Messages about a list that nothing is added from."""
-    line = run("add", BANK, "--photos", write_list(*lines), code=2).stderr.splitlines()[-1]
-    assert not BANK.exists()
-    return line
-
-
-def test_groups_are_found_named_and_become_classes() -> None:
+def test_groups_get_names_and_become_classes() -> None:
     Path("stream/bad.jpg").write_bytes(b"no image")
     result = run("suggest", BANK, "--photos", "stream", "--format", "json", code=1)
     assert "bad.jpg: not an image" in result.stderr
@@ -86,19 +72,19 @@ def test_groups_are_found_named_and_become_classes() -> None:
         writer.writeheader()
         writer.writerows(listed)
     assert "added 24 photos to" in run("add", BANK, "--photos", LIST, "--no-lint").stdout
-    counts = {name: len(photos) for name, photos in ClassBank.verify(BANK).photos.items()}
-    assert counts.keys() == {"my shoes", "my hat", "my dress"}
-    assert sum(counts.values()) == 24
-    again = json.loads(run("suggest", BANK, "--photos", "stream", "--format", "json", code=1).stdout)
-    like = [group for group in again["groups"] if group["like"]]
-    assert {group["like"] for group in like} <= counts.keys()
+    assert counts().keys() == {"my shoes", "my hat", "my dress"}
+    assert sum(counts().values()) == 24
+    like = [group for group in run.report("suggest", BANK, "--photos", "stream", code=1)["groups"] if group["like"]]
+    assert {group["like"] for group in like} <= counts().keys()
     assert sum(group["size"] for group in like) > 12  # most are of classes that are there now
 
 
-def test_the_text_says_what_was_found_and_what_to_do() -> None:
+def test_the_text_counts_groups_and_says_what_to_do() -> None:
     lines = run("suggest", BANK, "--photos", "stream", "--html", "here.html").stdout.splitlines()
     assert re.match(r"24 photos; \d+ of them look like none of the 998 classes, in \d+ groups?$", lines[0])
     assert "group  photos  nearest classes" in lines
+    assert {line.count("stream/") for line in lines if line.startswith("  " * 7)} == {2}  # the most typical of a group
+    assert not any(line.startswith("and ") for line in lines)  # all groups are shown, as they are few
     assert "worth a label first" in lines
     assert f"save the list and add it: sar-bank add {BANK} --photos named.csv" in lines[-2]
     assert lines[-1].startswith("list  here.csv")
@@ -109,41 +95,28 @@ def test_photos_that_are_no_files_are_grouped_and_not_listed() -> None:
     with tarfile.open("photos.tar", "w") as shard:
         for path in sorted(Path("stream").iterdir()):
             shard.add(path, path.name)
-    content = json.loads(run("suggest", BANK, "--photos", "photos.tar", "--format", "json").stdout)
+    content = run.report("suggest", BANK, "--photos", "photos.tar")
     assert content["photos"] == 24
     assert all(key.startswith("photos.tar/") for group in content["groups"] for key in group["photos"])
     assert rows() == []
 
 
-@pytest.mark.parametrize("page", ["stream", "none/page.html", "page.csv"])
-def test_a_page_that_cannot_be_written_is_said_before_photos_are_read(page: str) -> None:
-    line = run("suggest", BANK, "--photos", "stream", "--html", page, code=2).stderr
-    assert f"{page}: expected an HTML file to write" in line
-
-
-def test_there_have_to_be_photos() -> None:
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        *(
+            (("stream", "--html", page), f"{page}: expected an HTML file to write")
+            for page in ("stream", "none/page.html", "page.csv")
+        ),
+        (("empty",), "empty: "),
+        (("broken",), "no photo that can be read"),
+    ],
+)
+def test_without_photos_or_a_page_to_write_it_is_refused(arguments: tuple[str, ...], message: str) -> None:
     Path("empty").mkdir()
-    assert "empty: " in run("suggest", BANK, "--photos", "empty", code=2).stderr
-    Path("empty/x.png").write_bytes(b"")
-    assert "no photo that can be read" in run("suggest", BANK, "--photos", "empty", code=2).stderr
-    assert "Missing option '--photos'" in run("suggest", BANK, code=2).stderr
-
-
-# ---------------------------------------------------------------------------------------------------------------- lists
-def test_a_list_may_be_relative_to_itself_and_spell_a_class_in_two_ways() -> None:
-    Path("lists").mkdir()
-    lines = ("class,photo", "clog,../stream/shoes-00.jpg", "Clog ,../stream/shoes-01.jpg", ",../stream/hat-00.jpg")
-    run("add", BANK, "--photos", write_list(*lines, path="lists/named.csv"), "--no-lint")
-    assert {name: len(photos) for name, photos in ClassBank.verify(BANK).photos.items()} == {"clog": 2}
-
-
-def test_lists_that_say_nothing_useful() -> None:
-    assert "named.csv: no column 'class'" in refused("photo", "stream/hat-00.jpg")
-    assert "named.csv: names no class" in refused("class,photo", ",stream/hat-00.jpg")
-    assert "named.csv: line 2: 'stream/none.jpg' is no file" in refused("class,photo", "hat,stream/none.jpg")
-    assert "named.csv: line 2: '' is no file" in refused("class,photo,group", "hat")
-    Path("named.csv").write_bytes(b"class,photo\nhat,\xff\xfe\n")
-    assert "named.csv: cannot be read" in run("add", BANK, "--photos", "named.csv", code=2).stderr
+    Path("broken").mkdir()
+    Path("broken/x.png").write_bytes(b"")
+    assert message in run.refused("suggest", BANK, "--photos", *arguments)
 
 
 # ----------------------------------------------------------------------------------------------------------------- page
@@ -172,7 +145,7 @@ def sheet(path: Path) -> list[str]:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_groups_are_named_in_a_browser_and_the_list_is_saved(browser: Any, tmp_path: Path, scheme: str) -> None:
-    from support.browser import CONTRASTS, PHONE, WIDTHS
+    from support.browser import CONTRASTS, PHONE, WIDTHS  # needs scikit-image, which the other tests do without
 
     paths = sheet(tmp_path / "page.html")
     context = browser.new_context(color_scheme=scheme, accept_downloads=True)

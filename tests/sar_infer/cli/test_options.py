@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import io
 import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import click
@@ -11,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from sar_infer.cli import bank, bundle, classify, serve
-from sar_infer.cli.options import GroupedCommand
+from sar_infer.cli.options import GroupedCommand, emit
 from sar_train.cli import experiment, export, train
 
 _CODE = """
@@ -22,43 +24,39 @@ try:
 except Exception as error:
     print(os.environ["OPENBLAS_NUM_THREADS"], type(error).__name__)
 """
-_COMMANDS = {
-    "sar_infer.cli.classify": ["--bundle", "/nowhere", "/dev/null"],
-    "sar_infer.cli.serve": ["--bundle", "/nowhere", "--check"],
-}
+_MODULES = pytest.mark.parametrize(
+    "module", [bank, bundle, classify, serve, train, export, experiment], ids=lambda module: module.__name__
+)
 
 
-@pytest.mark.parametrize("module", _COMMANDS)
 @pytest.mark.parametrize(
-    ("given", "wanted"), [({}, "1"), ({"OPENBLAS_NUM_THREADS": "3"}, "3"), ({"OMP_NUM_THREADS": "2"}, "2")]
+    ("module", "arguments", "environment", "threads"),
+    [
+        ("classify", ["--bundle", "/nowhere", "/dev/null"], {}, "1"),
+        ("serve", ["--bundle", "/nowhere", "--check"], {}, "1"),
+        ("serve", ["--bundle", "/nowhere", "--check"], {"OPENBLAS_NUM_THREADS": "3"}, "3"),
+        ("serve", ["--bundle", "/nowhere", "--check"], {"OMP_NUM_THREADS": "2"}, "2"),
+    ],
 )
 def test_commands_keep_blas_to_one_thread_before_numpy_is_there(
-    module: str, given: dict[str, str], wanted: str
+    module: str, arguments: list[str], environment: dict[str, str], threads: str
 ) -> None:
-    code = _CODE.format(module=module, arguments=_COMMANDS[module])
+    code = _CODE.format(module=f"sar_infer.cli.{module}", arguments=arguments)
     clean = {k: v for k, v in os.environ.items() if k not in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=clean | given, timeout=60)
-    assert done.stdout.split() == [wanted, "Refusal"], done.stderr
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=clean | environment)
+    assert done.stdout.split() == [threads, "Refusal"], done.stderr
 
 
-@pytest.mark.parametrize(
-    "module", [bank, bundle, classify, serve, train, export, experiment], ids=lambda module: module.__name__
-)
-def test_help_is_short_for_help_and_cuts_no_line(module: ModuleType) -> None:
-    text = CliRunner().invoke(module.main, ["-h"], terminal_width=80).output
-    assert text == CliRunner().invoke(module.main, ["--help"], terminal_width=80).output
-    assert "-h, --help" in text
-    assert [line for line in text.splitlines() if line.endswith("...") and "Usage:" not in line] == []
-
-
-@pytest.mark.parametrize(
-    "module", [bank, bundle, classify, serve, train, export, experiment], ids=lambda module: module.__name__
-)
-def test_help_fits_80_columns(module: ModuleType) -> None:
+@_MODULES
+def test_help_fits_80_columns_and_cuts_no_line(module: ModuleType) -> None:
     inner = module.main.list_commands(click.Context(module.main)) if isinstance(module.main, click.Group) else ()
     for words in ([], *([name] for name in inner)):
         text = CliRunner().invoke(module.main, [*words, "--help"], terminal_width=80).output
-        assert [line for line in text.splitlines() if len(line) > 80] == []
+        lines = [line for line in text.splitlines() if "Usage:" not in line]
+        assert [line for line in lines if len(line) > 80 or line.endswith("...")] == []
+    short = CliRunner().invoke(module.main, ["-h"]).output
+    assert "-h, --help" in short
+    assert short == CliRunner().invoke(module.main, ["--help"]).output
 
 
 @pytest.mark.parametrize(
@@ -74,3 +72,16 @@ def test_help_shows_each_option_once_under_one_of_the_headings(command: GroupedC
     assert sorted(grouped) == sorted({p.name for p in options} - {"version"})
     of_options = text[text.index("\nOptions:") :].partition("Examples:")[0]
     assert re.findall(r"^  [^ -].*", of_options, re.MULTILINE) == []  # arguments stand in the first line
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_a_result_that_cannot_be_printed_is_one_line_and_one_that_nobody_reads_is_none(
+    monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    with Path("/dev/full").open("wb", buffering=0) as full:
+        monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(full, write_through=True))
+        with pytest.raises(click.ClickException, match=r"stdout: cannot be written \(No space .*\); all else is done"):
+            emit(form, dict, ["a line"])
+    monkeypatch.setattr(sys, "stdout", None)  # closed
+    emit(form, dict, ["a line"])

@@ -20,7 +20,7 @@ class Leg:
 class Animal:
     kind: Literal["cat", "bird"]
     legs: tuple[Leg, ...]
-    place: tuple[int, int] = (0, 0)
+    position: tuple[int, int] = (0, 0)
     tame: bool = False
     name: str | None = None
     traits: Mapping[str, float] = field(default_factory=dict)
@@ -35,10 +35,10 @@ def test_what_is_left_out_has_its_default() -> None:
 
 
 def test_every_kind_of_field() -> None:
-    content = {"place": [3, 4], "tame": True, "name": "Tom", "traits": {"speed": 2}, "notes": [1, {"a": None}]}
-    found = build(Animal, CAT | content, "x")
-    assert found == Animal("cat", (Leg(1.0),), (3, 4), True, "Tom", {"speed": 2.0}, [1, {"a": None}])
-    assert (type(found.legs[0].length), type(found.traits["speed"])) == (float, float)
+    content = {"position": [3, 4], "tame": True, "name": "Tom", "traits": {"speed": 2}, "notes": [1, {"a": None}]}
+    animal = build(Animal, CAT | content, "x")
+    assert animal == Animal("cat", (Leg(1.0),), (3, 4), True, "Tom", {"speed": 2.0}, [1, {"a": None}])
+    assert (type(animal.legs[0].length), type(animal.traits["speed"])) == (float, float)
     assert build(tuple[Leg, ...], [{"length": 1}, {"length": 2.5}], "x") == (Leg(1.0), Leg(2.5))
 
 
@@ -58,9 +58,9 @@ def test_every_kind_of_field() -> None:
         (CAT | {"legs": [{"length": None}]}, r"legs\[0\].length"),
         (CAT | {"legs": [{"length": float("inf")}]}, r"legs\[0\].length"),
         (CAT | {"legs": [{"length": 10**400}]}, r"legs\[0\].length"),
-        (CAT | {"place": [1]}, "place"),
-        (CAT | {"place": [1, 2.0]}, r"place\[1\]"),
-        (CAT | {"place": [1, True]}, r"place\[1\]"),
+        (CAT | {"position": [1]}, "position"),
+        (CAT | {"position": [1, 2.0]}, r"position\[1\]"),
+        (CAT | {"position": [1, True]}, r"position\[1\]"),
         (CAT | {"tame": 1}, "tame"),
         (CAT | {"name": 3}, "name"),
         (CAT | {"traits": []}, "traits"),

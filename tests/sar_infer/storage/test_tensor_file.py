@@ -1,4 +1,4 @@
-"""Against the safetensors library, in both directions, and against files that were made to break a reader."""
+"""Against the safetensors library, in both directions, and with damaged files."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as arrays
+from hypothesis.extra import numpy as strategies
 from safetensors import safe_open
 from safetensors.numpy import load, save
 
-from sar_infer.storage import tensor_file
 from sar_infer.storage.tensor_file import TensorFile, file_pieces, tensor_bytes
 
-SHAPES = arrays.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4)
-ARRAYS = st.sampled_from([np.float32, np.float64, np.int64, np.uint8]).flatmap(lambda kind: arrays.arrays(kind, SHAPES))
+SHAPES = strategies.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4)
+ARRAYS = st.sampled_from([np.float32, np.float64, np.int64, np.uint8]).flatmap(
+    lambda kind: strategies.arrays(kind, SHAPES)
+)
 TENSORS = st.dictionaries(st.text(min_size=1, max_size=4).filter(str.isalpha), ARRAYS, max_size=4)
 METADATA = st.dictionaries(
     st.text(max_size=5).filter(lambda text: text.isprintable()), st.text(max_size=5).filter(str.isprintable), max_size=3
@@ -32,11 +33,11 @@ def opened(path: Path, content: bytes, mapped: bool = False) -> tuple[dict, dict
         return dict(file.metadata), {name: file.tensor(name, mapped) for name in file.entries}
 
 
-def assert_equal(found: dict, expected: dict) -> None:
-    assert found.keys() == expected.keys()
+def assert_equal(tensors: dict, expected: dict) -> None:
+    assert tensors.keys() == expected.keys()
     for name, array in expected.items():
-        assert (found[name].dtype, found[name].shape) == (array.dtype, array.shape)
-        np.testing.assert_array_equal(found[name], array)
+        assert (tensors[name].dtype, tensors[name].shape) == (array.dtype, array.shape)
+        np.testing.assert_array_equal(tensors[name], array)
 
 
 @given(tensors=TENSORS, metadata=METADATA, mapped=st.booleans())
@@ -48,9 +49,9 @@ def test_both_ways_with_the_library(tmp_path_factory: pytest.TempPathFactory, te
     with safe_open(path, "np") as file:
         assert (file.metadata() or {}) == metadata
     for content in (ours, save(tensors, metadata or None)):  # of {} the library makes no JSON
-        found_metadata, found = opened(path, content, mapped)
-        assert found_metadata == metadata
-        assert_equal(found, tensors)
+        texts, arrays = opened(path, content, mapped)
+        assert texts == metadata
+        assert_equal(arrays, tensors)
 
 
 def test_pieces_are_bounded_and_whole() -> None:
@@ -62,16 +63,10 @@ def test_pieces_are_bounded_and_whole() -> None:
 
 
 def test_a_mapped_tensor_is_read_only_and_outlives_the_stream(tmp_path: Path) -> None:
-    _, found = opened(tmp_path / "t", save({"a": np.arange(5, dtype=np.float32)}), mapped=True)
-    assert found["a"].tolist() == [0, 1, 2, 3, 4]
+    _, tensors = opened(tmp_path / "t", save({"a": np.arange(5, dtype=np.float32)}), mapped=True)
+    assert tensors["a"].tolist() == [0, 1, 2, 3, 4]
     with pytest.raises(ValueError, match="read-only"):
-        found["a"][0] = 1
-
-
-def test_a_header_beyond_the_limit_is_not_written() -> None:
-    pieces = file_pieces({}, {"a": "x" * tensor_file.LONGEST_HEADER})
-    with pytest.raises(ValueError, match="too large"):
-        next(pieces)
+        tensors["a"][0] = 1
 
 
 def framed(header: object, data: bytes = b"") -> bytes:
@@ -88,38 +83,27 @@ def entry(shape=(2,), offsets=(0, 8), dtype="F32", **more) -> dict:
     [
         (b"", "does not fit"),
         (b"\xff" * 100, "does not fit"),
-        ((2**63).to_bytes(8, "little") + b"{}", "does not fit"),
         (framed(b"{")[:-1], "does not fit"),
         (framed(b"{"), "Expecting"),
         (framed(b"\xff\xff"), "utf-8"),
         (framed([]), "expected an object"),
-        (framed(b"[" * 100_000), "nested too deep"),
-        (framed(b'{"a":' + b"9" * 5000 + b"}"), "integer string conversion"),
-        (framed(b'{"a": {}, "a": {}}'), "listed twice"),
         (framed({"__metadata__": {"a": 1}}), "object of text"),
-        (framed({"__metadata__": []}), "object of text"),
         (framed({"a": 5}), "dtype, shape"),
-        (framed({"a": entry(more=1)}, bytes(8)), "dtype, shape"),
         (framed({"a": entry(dtype=5)}, bytes(8)), "expected a type"),
+        (framed({"a": entry(dtype="F99")}, bytes(8)), "unknown type 'F99'"),
         (framed({"a": entry(shape=(2.0,))}, bytes(8)), "expected a type"),
-        (framed({"a": entry(shape=(True,))}, bytes(8)), "expected a type"),
         (framed({"a": entry(shape=(-2,))}, bytes(8)), "expected a type"),
-        (framed({"a": entry(shape=(10**4000,))}, bytes(8)), "expected a type"),
-        (framed({"a": entry(shape=[2**39] * 9)}, bytes(8)), "expected a type"),
         (framed({"a": entry(offsets=(0, 8, 8))}, bytes(8)), "expected a type"),
-        (framed({"a": entry(offsets=(-8, 0))}, bytes(8)), "expected a type"),
         (framed({"a": entry(offsets=(8, 0))}, bytes(8)), "begins"),
         (framed({"a": entry(offsets=(4, 12))}, bytes(12)), "begins"),
         (framed({"a": entry(), "b": entry(offsets=(4, 12))}, bytes(12)), "'b' begins"),
-        (framed({"a": entry(), "b": entry()}, bytes(8)), "begins"),
         (framed({"a": entry()}, bytes(7)), "tensors end"),
         (framed({"a": entry()}, bytes(9)), "tensors end"),
         (framed({"a": entry(shape=(3,))}, bytes(8)), r"\(3,\)"),
-        (framed({"a": entry(shape=[2**39] * 8)}, bytes(8)), "8 bytes"),
     ],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("mapped", [False, True])
-def test_files_made_to_break_a_reader(tmp_path: Path, content: bytes, message: str, mapped: bool) -> None:
+def test_a_damaged_header_is_refused(tmp_path: Path, content: bytes, message: str, mapped: bool) -> None:
     with pytest.raises(ValueError, match=message):
         opened(tmp_path / "t", content, mapped)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import threading
 import urllib.parse
 from dataclasses import replace
 from pathlib import Path
@@ -165,6 +166,32 @@ def test_a_name_that_no_class_can_have_is_refused_by_all_methods(client: httpx2.
     detail = client.put("/v1/classes/red%0A").json()["detail"]
     assert detail.endswith("contains a control character or a lone surrogate; leave it out")
     assert listed(client) == list(BANK_NAMES)
+
+
+def test_readers_never_see_half_a_change(client: httpx2.Client, server: Local) -> None:
+    """Check that each answer fits one state of the bank while names come."""
+    states = {server.service.store.snapshot.etag: len(BANK_NAMES)}
+    answers: list[tuple[str, int, int]] = []
+    stop = threading.Event()
+
+    def read() -> None:
+        with httpx2.Client(base_url=server.url, headers={**KEY, "Content-Type": "image/jpeg"}) as reader:
+            while not stop.is_set():
+                answer = reader.post("/v1/classify?top_k=100", content=jpeg()).json()
+                answers.append((answer["bank"], answer["classes"], len(answer["results"][0]["predictions"])))
+
+    readers = [threading.Thread(target=read) for _ in range(3)]
+    for reader in readers:
+        reader.start()
+    try:
+        for number in range(10):
+            states[client.put(path(f"name {number}")).headers["etag"].strip('"')] = len(BANK_NAMES) + number + 1
+            wait_for(lambda count=len(answers): len(answers) > count + 3)
+    finally:
+        stop.set()
+        for reader in readers:
+            reader.join()
+    assert all(classes == ranked == states[bank] for bank, classes, ranked in answers)
 
 
 # ---------------------------------------------------------------------------------------------------------- by photos

@@ -1,0 +1,56 @@
+"""Lists of photos with their classes, which ``sar-bank suggest`` writes and ``sar-bank add --photos`` takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support.bank_commands import BANK, COLOURS, Command, paint_folders
+
+from sar_infer.bank import ClassBank
+from sar_infer.cli.bank import main
+from sar_infer.cli.bank.photo_lists import COLUMNS, read_list, write_list
+from sar_infer.errors import WriteError
+
+run = Command(main)
+
+pytestmark = pytest.mark.usefixtures("here")
+
+
+def test_a_list_that_was_filled_in_adds_photos_to_classes() -> None:
+    paint_folders("photos", 2, seed=1)
+    paths = {name: [str(Path("photos", name, f"{number}.png").resolve()) for number in range(2)] for name in COLOURS}
+    first, second = paths["blue"]
+    write_list(Path("named.csv"), [("", paths["red"][0], "1"), ("a, b", first, "2"), ("A,  B", second, "2")])
+    assert Path("named.csv").read_text().splitlines()[:2] == [",".join(COLUMNS), f",{paths['red'][0]},1"]
+    assert read_list(Path("named.csv")) == {"a, b": [first, second]}
+    run("add", BANK, "--photos", "named.csv", "--no-lint")
+    assert {name: len(photos) for name, photos in ClassBank.load(BANK).photos.items()} == {"a, b": 2}
+    with pytest.raises(WriteError, match="cannot be written"):
+        write_list(Path("nowhere/named.csv"), [])
+
+
+def test_paths_may_be_relative_to_the_list() -> None:
+    paint_folders("photos", 2, seed=1, names=("red",))
+    Path("lists").mkdir()
+    Path("lists/named.CSV").write_text("\ufeffphoto,class\n../photos/red/1.png,clog\n../photos/red/0.png,\n")
+    run("add", BANK, "--photos", "lists/named.CSV", "--no-lint")
+    assert {name: len(photos) for name, photos in ClassBank.load(BANK).photos.items()} == {"clog": 1}
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ([], "no column 'class'"),
+        (["photo", "photos/red/0.png"], "no column 'class'"),
+        (["class", "red"], "no column 'photo'"),
+        (["class,photo", ",photos/red/0.png"], "names no class"),
+        (["class,photo", "hat,photos/none.jpg"], "line 2: 'photos/none.jpg' is no file"),
+        (["class,photo,group", "hat"], "line 2: '' is no file"),
+        (["class,photo", "hat,\udcff"], "cannot be read"),
+    ],
+)
+def test_unusable_lists(lines: list[str], message: str) -> None:
+    paint_folders("photos", 1, seed=1, names=("red",))
+    Path("named.csv").write_bytes("\n".join(lines).encode("utf-8", "surrogateescape"))
+    assert f"named.csv: {message}" in run.refused("add", BANK, "--photos", "named.csv")
