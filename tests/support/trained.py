@@ -64,7 +64,8 @@ def by_hand(
         if item is not None:
             mean = (item.count * item.mean.astype(np.float64) + model.prior * mean) / (item.count + model.prior)
             places = [np.log2(1 + n) for n, _ in model.offsets]
-            offset = float(np.interp(np.log2(1 + item.count), places, [g for _, g in model.offsets])) + shift
+            offset = float(np.interp(np.log2(1 + item.count), places, [g for _, g in model.offsets]))
+            offset += shift if item.count else 0.0
         image = x @ p @ mean - mean @ p @ mean / 2
         columns.append(scale * (x @ row) + model.alpha * image - offset)
     return np.stack(columns, axis=1)
