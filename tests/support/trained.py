@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,8 +10,10 @@ import numpy as np
 import numpy.typing as npt
 from support.bundles import BANK_NAMES, DIM, ENCODER_DIGEST
 
+from sar_infer.bank import PhotoSet
 from sar_infer.classifiers.statistics import Statistics
 from sar_infer.classifiers.trained_statistics import ClassPhotos, TrainedStatistics
+from sar_infer.encoders.encoders import unit_rows
 
 
 def example_statistics(
@@ -43,6 +46,41 @@ def photo_mean(generator: np.random.Generator, dim: int = DIM) -> npt.NDArray[np
 
 def photos(seed: int = 5, count: int = 2, dim: int = DIM, photos_only: bool = False) -> ClassPhotos:
     return ClassPhotos(photo_mean(np.random.default_rng(seed), dim), count, photos_only)
+
+
+def unit_rows_of(count: int, seed: int, dim: int = DIM) -> npt.NDArray[np.float32]:
+    return unit_rows(np.random.default_rng(seed).normal(size=(count, dim)).astype(np.float32))
+
+
+def photo_set_of(count: int, seed: int, *, photos_only: bool = False) -> PhotoSet:
+    """Photos with other rows for every seed."""
+    rows = unit_rows_of(count, seed)
+    digests = np.array([np.frombuffer(hashlib.sha256(row.tobytes()).digest(), np.uint8) for row in rows], np.uint8)
+    return PhotoSet.of(digests.reshape(-1, 32), rows, photos_only=photos_only)
+
+
+def apart(logits: npt.NDArray[Any], expected: npt.NDArray[Any]) -> float:
+    """Return the largest difference but for one constant for each image, relative to the largest logit."""
+    differences = logits - expected
+    differences = differences - differences.mean(axis=1, keepdims=True)
+    return float(np.abs(differences).max() / np.abs(expected).max())
+
+
+def evidence(
+    names: Sequence[str], trained: TrainedStatistics | None, *photos: Mapping[str, ClassPhotos]
+) -> dict[int, ClassPhotos]:
+    """Return the photos of each class by column: those of training, and others by name, joined."""
+    own: dict[str, ClassPhotos] = {}
+    if trained is not None:
+        model = trained.statistics
+        numbers = zip(trained.names, model.means, model.counts.tolist(), strict=True)
+        own = {name: ClassPhotos(mean, count) for name, mean, count in numbers}
+    by_column: dict[int, ClassPhotos] = {}
+    for group in (own, *photos):
+        for column in (column for column, name in enumerate(names) if name in group):
+            one = group[names[column]]
+            by_column[column] = by_column[column].joined(one) if column in by_column else one
+    return by_column
 
 
 def by_hand(

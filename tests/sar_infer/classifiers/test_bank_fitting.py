@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from support.unit import unit
 
 from sar_infer.bank import ClassBank, PhotoSet, add, fit, rollback
 from sar_infer.classifiers import fitting
@@ -20,10 +21,6 @@ from sar_infer.classify.ranking import Scale
 from sar_infer.errors import BankError, InputError
 
 SIZE, SCALE, DIGEST = 24, 20.0, "e" * 64
-
-
-def unit(rows: np.ndarray) -> np.ndarray:
-    return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
 
 
 RNG = np.random.default_rng(0)

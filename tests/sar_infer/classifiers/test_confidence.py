@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 
 import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
+from support.unit import unit
 
 from sar_infer.classifiers import left_out
 from sar_infer.classifiers.confidence import Confidence
@@ -17,16 +19,12 @@ from sar_infer.classifiers.gaussian import gaussian
 from sar_infer.classifiers.left_out import FoldPhotos, Prompt, Rivals, choose, folds_of
 from sar_infer.classifiers.left_out_confidence import fit_confidences
 from sar_infer.classifiers.scores import COVERAGES
-from sar_infer.classifiers.statistics import Statistics, composed, model_digest
+from sar_infer.classifiers.statistics import Statistics, class_means, composed, mahalanobis, model_digest
 from sar_infer.errors import BankError
 
 SIZE, SCALE = 24, 20.0
 TABLE = ((0, (0.2, 0.1, 0.05)), (1, (0.3, 0.2, 0.1)), (16, (0.5, 0.4, 0.3)))
 PLAIN = Confidence(2.0, score=0.4, energy=-3.0, others=9.0, conformal=TABLE)
-
-
-def unit(rows: np.ndarray) -> np.ndarray:
-    return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
 
 
 def world(classes: int, shots: int, spread: float = 0.16, seed: int = 0, more: int = 0):
@@ -84,6 +82,8 @@ def test_everything_comes_back_from_its_tensors() -> None:
         {"conformal": ((1, (0.1, 0.1, 0.1)),)},
         {"conformal": ((0, (0.1, 0.1)),)},
         {"conformal": ((0, (0.1, 0.1, -0.1)),)},
+        {"distance": -1.0},
+        {"distance": float("nan")},
     ],
 )
 def test_unsound_numbers_are_refused(changes: dict[str, object]) -> None:
@@ -212,6 +212,21 @@ def test_scores_of_classes_added_later_are_right_as_often_as_they_say() -> None:
     assert np.mean(before) > 0.15
     assert abs(np.mean(gaps)) < 0.08
     assert 0.84 < np.mean(covered) < 0.97
+
+
+def test_most_images_of_the_classes_lie_within_the_distance_and_most_of_others_beyond() -> None:
+    features, labels, rows, fresh, truth = world(24, 16, spread=0.08, more=40)
+    ours = labels < 12
+    statistics = fit(features[ours], labels[ours], rows[:12], SCALE).statistics
+    assert statistics.confidence is not None
+    means = class_means(statistics, rows[:12].astype(np.float32), statistics.means, statistics.counts)
+    each = [mahalanobis(statistics, (fresh - mean).astype(np.float32)) ** 2 for mean in means]
+    within = np.min(each, axis=0) <= statistics.confidence.distance
+    assert within[truth < 12].mean() > 0.9
+    assert within[truth >= 12].mean() < 0.5
+    assert statistics.text_confidence is None or statistics.text_confidence.distance == math.inf
+    again = type(statistics).from_tensors(statistics.tensors())
+    assert again.confidence == statistics.confidence
 
 
 def test_names_that_compete_take_part_in_every_ranking() -> None:

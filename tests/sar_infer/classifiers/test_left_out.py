@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from scipy import stats
+from support.unit import unit
 
 from sar_infer.classifiers import left_out
 from sar_infer.classifiers.gaussian import TRACE, assemble, gaussian, separation, slope
-from sar_infer.classifiers.left_out import Measured, Prompt, choose, fittable, folds_of, halves
+from sar_infer.classifiers.left_out import Prompt, choose, fittable, folds_of, halves
 from sar_infer.classifiers.statistics import composed, confusion
 
 SIZE, SCALE = 32, 20.0
-
-
-def unit(rows: np.ndarray) -> np.ndarray:
-    return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
 
 
 @dataclass
@@ -46,7 +41,7 @@ class World:
         return unit(self.common + self.truth[labels] + noise)[:, None], labels
 
 
-@pytest.mark.parametrize(("classes", "shots"), [(2, 2), (6, 8), (10, 16), (50, 16)])
+@pytest.mark.parametrize(("classes", "shots"), [(2, 2), (10, 16)])
 def test_the_precision_is_the_papers_at_one_trace(classes: int, shots: int) -> None:
     features, labels = World(classes).photos(shots)
     rows = features[:, 0]
@@ -90,7 +85,7 @@ def test_the_slope_is_least_squares() -> None:
 
 
 @pytest.mark.parametrize("retrained", [False, True])
-@pytest.mark.parametrize("classes", [4, 5, 6, 7, 50, 1000])
+@pytest.mark.parametrize("classes", [4, 7, 50, 1000])
 def test_classes_are_left_out_in_turn(classes: int, retrained: bool) -> None:
     folds = folds_of(classes, retrained=retrained, seed=3)
     for fold in folds:
@@ -108,25 +103,7 @@ def test_classes_are_left_out_in_turn(classes: int, retrained: bool) -> None:
         assert len(folds) == 1
 
 
-def test_the_criterion_is_the_mean_of_trained_classes_and_of_those_left_out() -> None:
-    left = np.array([[40.0, 20.0], [np.nan, np.nan], [60.0, 0.0]])
-    assert Measured(np.array([60.0, 80.0]), left, np.zeros(2)).mean.tolist() == [55.0, 45.0]
-
-
-def test_a_class_that_is_never_found_counts_as_one_class_whatever_its_photos() -> None:
-    world = World(6, names=1.0, spread=0.01)
-    features, labels = world.photos([4, 4, 4, 4, 4, 12])
-    rows = world.rows.copy()
-    rows[5] = -rows[5]
-    (by_name, *_) = choose(features, labels, [Prompt("handcrafted", rows)], 200.0, alphas=(0.0,)).expected
-    assert by_name.accuracy == pytest.approx(500 / 6)
-    student = stats.t.ppf(0.975, 5)
-    expected = 500 / 6 - student * np.std([0, 100, 100, 100, 100, 100], ddof=1) * np.sqrt(2 / 6)  # no turn differs
-    assert by_name.low == pytest.approx(expected, abs=0.1)
-    assert by_name.high == 100
-
-
-def test_what_is_expected_by_name_holds_among_as_many_added_classes_as_trained_ones() -> None:
+def test_the_accuracy_that_is_expected_by_name_holds_among_as_many_added_classes_as_trained_ones() -> None:
     found, told, in_folds = [], [], []
     for seed in range(4):
         world, known = World(24, names=0.35, spread=0.22, seed=seed), 12
@@ -146,81 +123,25 @@ def test_what_is_expected_by_name_holds_among_as_many_added_classes_as_trained_o
     assert np.mean(in_folds) > np.mean(found) + 10
 
 
-@pytest.mark.parametrize(("share", "right"), [(0.67, 0.0), (1.33, 100.0)])
-def test_alpha_weighs_the_photos_against_the_text(share: float, right: float) -> None:
-    """Text likes every other class better than the right one, by as much as photos outweigh at one alpha."""
-    classes, kept = 6, 4
-    photos, labels = np.eye(SIZE)[np.repeat(np.arange(classes), 60)][:, None], np.repeat(np.arange(classes), 60)
-    rows = unit((1.0 - np.eye(classes, SIZE)) * (np.arange(SIZE) < classes))
-    precision = TRACE / ((1 - 1 / kept) / 2)  # of photos that are all the same
-    alpha = share * SCALE / np.sqrt(classes - 1) / precision
-    choice = choose(photos, labels, [Prompt("handcrafted", rows)], SCALE, alphas=(alpha,))
-    assert max(trained for _, trained, _ in choice.curve) == right
-
-
-def test_what_is_taken_from_classes_with_photos_is_told_for_each_number_of_photos() -> None:
-    world = World(12, names=0.3, spread=0.1)
-    features, labels = world.photos(12)
-    choice = choose(features, labels, [Prompt("handcrafted", world.rows)], SCALE)
-    numbers, offsets = zip(*choice.offsets, strict=True)
-    assert numbers == (0, 1, 2, 4, 8, 12)
-    assert offsets[0] == 0
-    assert min(offsets[1:]) > 0
-
-
-def test_scores_and_curves_are_in_per_cent() -> None:
-    world = World(6, names=1.0, spread=0.01)
-    features, labels = world.photos(4)
-    choice = choose(features, labels, [Prompt("handcrafted", world.rows)], 200.0)
-    assert max(choice.scores["handcrafted"].values()) == pytest.approx(100)
-    assert [max(column) for column in list(zip(*choice.curve, strict=True))[1:]] == [100, 100]
-    shifts = [shift for shift, _, _ in choice.curve]
-    assert np.diff(shifts) == pytest.approx(4 * 6 * 200 / 240)  # every fourth of 241 values over six times the scale
-
-
-@pytest.mark.parametrize(
-    ("classes", "shots"), [*((c, s) for c in (4, 6, 50) for s in (2, 3, 4, 8, 16)), (1000, 2), (1000, 16)]
-)
-def test_every_regime_gives_sound_statistics_in_seconds(classes: int, shots: int) -> None:
+@pytest.mark.parametrize(("classes", "shots"), [(4, 2), (6, 3), (6, 16), (50, 4), (50, 16), (1000, 2)])
+def test_every_regime_gives_sound_statistics(classes: int, shots: int) -> None:
     world = World(classes)
     features, labels = world.photos(shots)
     assert fittable(labels, classes) is None
-    began = time.monotonic()
     choice = choose(features, labels, [Prompt("handcrafted", world.rows)], SCALE)
     model = gaussian(features[:, 0], labels, classes)
-    found = assemble(model, world.rows, alpha=choice.alpha, offsets=choice.offsets, curve=choice.curve)  # checks itself
-    assert time.monotonic() - began < 60
-    assert found.offsets[-1][0] == shots
+    statistics = assemble(model, world.rows, alpha=choice.alpha, offsets=choice.offsets, curve=choice.curve)
+    assert statistics.offsets[-1][0] == shots
     assert [item.photos for item in choice.expected] == [n for n in (0, 1, 2, 4, 8) if n < shots]
     for item in choice.expected:
         assert 0 <= item.low <= item.accuracy <= item.high <= 100
-    assert any(shift == 0 for shift, _, _ in found.curve)
-
-
-@pytest.mark.parametrize("counts", [[16, 2, 1, 9, 4, 30], [1, 1, 2, 2, 2, 2], [5, 0, 3, 3, 8, 8]])
-def test_unequal_numbers_of_photos(counts: list[int]) -> None:
-    world = World(6)
-    features, labels = world.photos(counts)
-    choice = choose(features, labels, [Prompt("handcrafted", world.rows)], SCALE)
-    found = assemble(gaussian(features[:, 0], labels, 6), world.rows, alpha=choice.alpha, offsets=choice.offsets)
-    assert found.counts.tolist() == counts
-    assert np.isfinite(found.offset(counts)).all()
-
-
-def test_photos_that_are_all_the_same() -> None:
-    world = World(6, spread=0.0)
-    features, labels = world.photos(8)
-    choice = choose(features, labels, [Prompt("handcrafted", world.rows)], SCALE)
-    found = assemble(gaussian(features[:, 0], labels, 6), world.rows, alpha=choice.alpha, offsets=choice.offsets)
-    weights, bias = composed(found, SCALE, world.rows.astype(np.float32), found.means, found.counts)
-    logits = (features[:, 0] - found.centre) @ weights.T + bias
-    assert (logits.argmax(1) == labels).all()
+    assert any(shift == 0 for shift, _, _ in statistics.curve)
 
 
 @pytest.mark.parametrize(
     ("counts", "sound"), [([4, 4, 4], False), ([1] * 6, False), ([2, 2, 2, 1, 1, 1], False), ([2, 2, 2, 2, 1, 1], True)]
 )
-def test_what_cannot_be_fitted_is_said(counts: list[int], sound: bool) -> None:
+def test_too_few_photos_are_refused(counts: list[int], sound: bool) -> None:
     labels = np.repeat(np.arange(len(counts)), counts)
     assert (fittable(labels, len(counts)) is None) == sound
 
@@ -238,9 +159,8 @@ def judged(choice, model, world: World, known: int, photos: int, alpha: float, o
     return 50 * (right[labels < known].mean() + right[labels >= known].mean())
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_what_is_chosen_without_new_classes_is_near_the_best_for_them(seed: int) -> None:
-    world = World(40, seed=seed)
+def test_the_choice_without_new_classes_is_near_the_best_for_them() -> None:
+    world = World(40)
     features, labels = world.photos(16)
     features, labels = features[labels < 24], labels[labels < 24]
     choice = choose(features, labels, [Prompt("handcrafted", world.rows[:24])], SCALE)
@@ -256,20 +176,6 @@ def test_what_is_chosen_without_new_classes_is_near_the_best_for_them(seed: int)
             for g in np.linspace(-20, 40, 31)
         )
         assert got > best - 5
-
-
-def test_alpha_is_zero_where_photos_mislead() -> None:
-    """Names are right, and photos of one class lie as far apart as those of two."""
-    world = World(12, names=1.0, spread=0.05)
-    features, labels = world.photos(8)
-    rng = np.random.default_rng(5)
-    shuffled = rng.permutation(labels)
-    rows = unit(world.common + 3 * world.truth)
-    good = choose(features, labels, [Prompt("handcrafted", rows)], 400.0)
-    assert max(good.scores["handcrafted"].values()) == good.scores["handcrafted"][0.0]
-    assert good.alpha == 0
-    useless = choose(features, shuffled, [Prompt("handcrafted", rows)], 400.0)
-    assert max(item.accuracy for item in useless.expected) < 40
 
 
 def test_with_an_alpha_of_zero_text_ranks_names_and_photos_that_are_added_count() -> None:
@@ -294,33 +200,6 @@ def test_with_an_alpha_of_zero_text_ranks_names_and_photos_that_are_added_count(
     fresh = ~ours & (np.tile(np.arange(16), 9) >= 4)
     by_name, by_photos = (float((logits(n).argmax(1) == truth)[fresh].mean()) for n in (0, 4))
     assert by_photos > by_name + 0.2
-
-
-def test_with_an_alpha_of_zero_more_photos_find_more_in_the_folds() -> None:
-    world = World(12, names=0.3, spread=0.1)
-    features, labels = world.photos(12)
-    choice = choose(features, labels, [Prompt("handcrafted", world.rows)], SCALE, alphas=(0.0,))
-    by_name, *photos = (item.accuracy for item in choice.expected)
-    assert choice.alpha == 0
-    assert min(photos) > by_name + 10
-    assert photos[-1] > photos[0]
-
-
-def test_the_better_prompt_is_chosen_by_its_rows_in_the_folds() -> None:
-    world = World(12, spread=0.3)
-    features, labels = world.photos(8)
-    bad = World(12, seed=9).rows
-    learned = Prompt("learned", world.rows, (bad, bad))  # right on the whole, useless for classes it has not seen
-    assert choose(features, labels, [Prompt("handcrafted", world.rows), learned], SCALE).prompt == "handcrafted"
-    learned = Prompt("learned", bad, (world.rows, world.rows))
-    assert choose(features, labels, [Prompt("handcrafted", bad), learned], SCALE).prompt == "learned"
-
-
-def test_the_same_seed_chooses_the_same() -> None:
-    world = World(6)
-    features, labels = world.photos(8)
-    one, two = (choose(features, labels, [Prompt("handcrafted", world.rows)], SCALE, seed=4) for _ in range(2))
-    assert one == two
 
 
 def test_separation_turns_distances_into_standard_deviations() -> None:

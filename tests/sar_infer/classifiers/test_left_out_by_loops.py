@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy import stats
+from support.unit import unit
 
 from sar_infer.classifiers.left_out import Fold, Prompt, choose, folds_of
 
@@ -16,10 +17,6 @@ SIZE, SCALE, PRIOR, TRACE = 6, 20.0, 2.0, 100.0
 GRID = np.linspace(-40, 80, 241)
 ALPHAS = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0)
 Curves = dict[tuple[str, float, int], tuple[list[np.ndarray], dict[int, list[np.ndarray]]]]
-
-
-def unit(rows: np.ndarray) -> np.ndarray:
-    return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
 
 
 @dataclass

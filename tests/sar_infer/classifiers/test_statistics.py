@@ -152,7 +152,7 @@ def test_the_default_leaves_images_to_classes_without_photos_though_all_images_h
     assert logits(stats, images, *terms).argmax(1).tolist() == [0, 1]
 
 
-# ---------------------------------------------------------------------------------------------------- tensors and checks
+# --------------------------------------------------------------------------------------------------- tensors and checks
 def test_tensors_bring_back_the_same_statistics() -> None:
     for stats in (example(), Statistics.default(SIZE)):
         again = Statistics.from_tensors(stats.tensors())
