@@ -14,7 +14,7 @@ from sar_infer.classifiers.bank_fitting import BankFitting, fit_bank
 from sar_infer.classifiers.composition import Composer
 from sar_infer.classifiers.gaussian import TRACE, TrainedClasses, gaussian, scatter_of
 from sar_infer.classifiers.statistics import Statistics, composed
-from sar_infer.classifiers.trained_statistics import ClassPhotos, TrainedStatistics, enough
+from sar_infer.classifiers.trained_statistics import TrainedStatistics, enough
 from sar_infer.classify import ranking
 from sar_infer.classify.class_set import build_class_set
 from sar_infer.classify.ranking import Scale
@@ -199,14 +199,3 @@ def test_damaged_statistics_of_a_bank_are_one_line() -> None:
     other = Statistics.default(4).tensors()
     with pytest.raises(BankError, match="fitted statistics of 4 numbers, expected 24"):
         composer.terms(fit(bank, other))
-
-
-def test_photos_of_a_call_join_those_of_the_bank() -> None:
-    bank = with_photos()
-    bank = fit(bank, fitted(bank).tensors)
-    composer = Composer(None, BASE, SCALE)
-    extra = ClassPhotos.of(photos(12, 4, seed=9))
-    classes = build_class_set(
-        bank, {NAMES[12]: (NAMES[12],)}, True, lambda groups: TEXTS[:0], composer, {NAMES[12]: extra}
-    )
-    assert classes.photos.tolist() == [14]
