@@ -35,10 +35,10 @@ def expected(pixels: np.ndarray, names: tuple[str, ...]) -> list[tuple[str, floa
     return sorted(zip(names, scores, logits, similarity, strict=True), key=lambda item: -item[1])
 
 
-def compare(predictions, wanted) -> None:
-    assert [p.label for p in predictions] == [label for label, *_ in wanted]
+def compare(predictions, answers) -> None:
+    assert [p.label for p in predictions] == [label for label, *_ in answers]
     got = [(p.score, p.logit, p.similarity) for p in predictions]
-    np.testing.assert_allclose(got, [numbers for _, *numbers in wanted], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(got, [numbers for _, *numbers in answers], rtol=1e-4, atol=1e-5)
 
 
 def test_against_the_bank(classifier: Classifier) -> None:
@@ -57,10 +57,6 @@ def test_with_new_names_and_only_with_new_names(classifier: Classifier) -> None:
     assert {p.label: p.source for p in only.predictions} == {"zebra": "extended", "red": "bank"}
 
 
-def test_phrases_are_averaged_on_the_sphere(classifier: Classifier) -> None:
-    classes = classifier.class_set({"zebra": ["zebra", "striped horse"]}, only=True)
-    mean = name_rows(["zebra", "striped horse"]).mean(axis=0)
-    np.testing.assert_allclose(classes.embeddings, [mean / np.linalg.norm(mean)], atol=1e-6)
 
 
 def test_phrases_stand_and_their_photos_count_though_the_bank_counts_them_for_its_class(classifier: Classifier) -> None:
@@ -104,12 +100,11 @@ def test_every_form_of_input_gives_the_same_answer(classifier: Classifier, tmp_p
         compare(classifier.classify(single)[0].predictions, expected(picture(), BANK_NAMES))
 
 
-@pytest.mark.parametrize("batch_size", [1, 2, 5, 16])
-def test_batches_do_not_change_answers(classifier: Classifier, batch_size: int) -> None:
+def test_batches_do_not_change_answers(classifier: Classifier) -> None:
     images = [picture(seed) for seed in range(9)]
-    classes = classifier.class_set()
-    for seed, result in enumerate(classifier.stream(images, classes, batch_size=batch_size)):
-        compare(result.predictions, expected(picture(seed), BANK_NAMES))
+    for batch_size in (1, 5):
+        for seed, result in enumerate(classifier.stream(images, classifier.class_set(), batch_size=batch_size)):
+            compare(result.predictions, expected(picture(seed), BANK_NAMES))
 
 
 def test_a_bad_image_does_not_stop_the_others(classifier: Classifier) -> None:
@@ -188,7 +183,7 @@ def test_a_bank_of_another_encoder(bundle_path: Path, tmp_path: Path) -> None:
             Classifier.open(bundle_path, bank=given)
 
 
-def test_what_cannot_be_asked(classifier: Classifier) -> None:
+def test_calls_that_are_refused(classifier: Classifier) -> None:
     with pytest.raises(ClassNameError, match="too long"):
         classifier.classify(picture(), ["x" * 500])
     with pytest.raises(InputError, match="no class"):
@@ -197,11 +192,6 @@ def test_what_cannot_be_asked(classifier: Classifier) -> None:
         classifier.classify(picture(), top_k=0)
 
 
-def test_cuda_is_refused_when_opening(bundle_path: Path) -> None:
-    if expects_cuda("auto"):
-        pytest.skip("this machine has CUDA")
-    with pytest.raises(DeviceError):
-        Classifier.open(bundle_path, device="cuda")
 
 
 def test_many_threads_share_one_classifier(bundle_path: Path) -> None:
@@ -245,14 +235,8 @@ def test_a_head_answers_with_the_text_branch_for_its_own_classes(headed: Classif
 
 @pytest.mark.parametrize(
     ("classes", "only"),
-    [
-        (["zebra"], False),
-        (BANK_NAMES[:3], True),
-        ([*BANK_NAMES[:3], "zebra"], True),
-        ({"red": ["red", "crimson"]}, False),
-        ({name: f"{name} one" for name in BANK_NAMES}, True),
-    ],
-    ids=["added", "left out", "exchanged", "phrases", "phrases for all"],
+    [(["zebra"], False), (BANK_NAMES[:3], True), ({"red": ["red", "crimson"]}, False)],
+    ids=["added", "left out", "phrases"],
 )
 def test_for_other_classes_the_answer_is_as_without_a_head(
     headed: Classifier, classifier: Classifier, classes, only: bool
@@ -272,33 +256,3 @@ def test_a_head_and_another_bank(headed: Classifier, headed_path: Path, classifi
     (result,) = Classifier.open(headed_path, bank=edited).classify(picture())
     assert result.branch == "text"
     assert [result] == Classifier(classifier.bundle, bank=edited).classify(picture())
-
-
-def test_prepared_classes_have_the_head_for_many_pictures(headed: Classifier) -> None:
-    classes = headed.class_set()
-    results = list(headed.stream([picture(seed) for seed in range(5)], classes, batch_size=2))
-    for seed, result in enumerate(results):
-        compare(result.predictions, expected_of_both(picture(seed))[:5])
-
-
-FRESH = """
-import sys
-if len(sys.argv) > 2:
-    sys.modules["torch"] = sys
-from sar_infer import Classifier
-import numpy
-classifier = Classifier.open(sys.argv[1])
-(result,) = classifier.classify(numpy.zeros((40, 40, 3), "uint8"), ["caf\\u00e9", "owl = owl"])
-assert len(result.predictions) == 5, result
-loaded = {name.partition(".")[0] for name in sys.modules}
-print(sorted(loaded & {"torch", "torchvision", "open_clip", "timm", "sar_train", "onnx", "scipy"}))
-"""
-
-
-@pytest.mark.parametrize(
-    ("arguments", "loaded"), [([], "[]"), (["load torch"], "['torch']")], ids=["as it is", "proof can fail"]
-)
-def test_a_whole_classification_loads_no_torch(bundle_path: Path, arguments: list[str], loaded: str) -> None:
-    command = [sys.executable, "-c", FRESH, str(bundle_path), *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert (done.stdout.strip(), done.returncode) == (loaded, 0), done.stderr
