@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,11 +9,10 @@ from PIL import Image
 from support.bundles import BANK_NAMES, DIM, ENCODER_DIGEST, PREPROCESS, example_head, image_weight, name_rows
 from support.pictures import encoded
 
-from sar_infer import BankError, Classifier, ClassNameError, DecisionOptions, DeviceError, InputError
+from sar_infer import BankError, Classifier, ClassNameError, DecisionOptions, InputError
 from sar_infer.bank import ClassBank, add
 from sar_infer.bundle.bundle import open_bundle
 from sar_infer.encoders.cache import EmbeddingCache
-from sar_infer.encoders.sessions import expects_cuda
 from sar_infer.images.preprocess import to_input
 
 ROOT = Path(__file__).parents[2]
@@ -55,8 +52,6 @@ def test_with_new_names_and_only_with_new_names(classifier: Classifier) -> None:
     (only,) = classifier.classify(picture(), ["zebra", "red"], only=True)
     compare(only.predictions, expected(picture(), ("zebra", "red")))
     assert {p.label: p.source for p in only.predictions} == {"zebra": "extended", "red": "bank"}
-
-
 
 
 def test_phrases_stand_and_their_photos_count_though_the_bank_counts_them_for_its_class(classifier: Classifier) -> None:
@@ -190,8 +185,6 @@ def test_calls_that_are_refused(classifier: Classifier) -> None:
         classifier.classify(picture(), only=True)
     with pytest.raises(InputError, match="top_k"):
         classifier.classify(picture(), top_k=0)
-
-
 
 
 def test_many_threads_share_one_classifier(bundle_path: Path) -> None:
