@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -84,21 +82,6 @@ def test_a_test_is_due_where_a_smaller_graph_has_something_to_be_compared_with(
     assert test.due == due
     test.run()
     assert not test.due
-
-
-def test_threads_share_one_run(bundle_path: Path) -> None:
-    seen = []
-
-    def encode(pixels: np.ndarray) -> np.ndarray:
-        seen.append(len(pixels))
-        time.sleep(0.05)
-        return np.eye(1, DIM, dtype=np.float32)
-
-    test = SelfTest(open_bundle(bundle_path), FULL, encode)
-    with ThreadPoolExecutor(4) as pool:
-        for done in [pool.submit(test.run) for _ in range(4)]:
-            done.result()
-    assert seen == [1]
 
 
 IMAGE = "dcfefcd327c24db9434ee23686253cd77b458b9a3d22d35cf596f909718478cc"
