@@ -113,71 +113,58 @@ def advice_on(
 
 MIXED = of({("ant", "ant"): 9, ("bee", "bee"): 5, ("bee", "ant"): 5})
 """Half of the photos of one class are called another."""
+MUTUAL = of({("ant", "ant"): 5, ("ant", "bee"): 5, ("bee", "bee"): 5, ("bee", "ant"): 5})
+UNSHOWN = of({("ant", "ant"): 9, ("bee", "bee"): 9, ("ant", "dog"): 2, ("bee", "dog"): 2})
+RIGHT = of({("ant", "ant"): 9, ("bee", "bee"): 8})
+STRANGE = [*MIXED, *of({("bees", "bee"): 3, ("owl", "cat"): 2}, stranger=True)]
+TOO_SURE = of({("ant", "ant"): 50, ("ant", "bee"): 50}, score=0.95)
+MANY = Facts({"ant": 20, "bee": 20})
+NEAR = Facts(findings=[Finding("near-duplicate", "warning", "bee", "is near", "ant")])
+ODD = [Finding("wording", "warning", name, "looks like a file name", f"{name} of bees") for name in ("ant", "bee")]
+ADD_BEE, MERGE = "add BANK_FILE bee --photos PHOTOS", "remove BANK_FILE bee && sar-bank alias BANK_FILE ant bee"
 
 
-def test_the_class_with_fewer_photos_gets_more() -> None:
-    facts = Facts({"ant": 20, "bee": 2})
-    command = "sar-bank add BANK_FILE bee --photos PHOTOS"
-    assert advice_on(MIXED, facts)["photos"] == [(("bee",), command)]
-    assert advice_on(MIXED, Facts({"ant": 1, "bee": 3}))["photos"][0][0] == ("ant",)
-    assert advice_on(MIXED, Facts())["photos"][0][0] == ("bee",)  # it loses the most
-
-
-def test_classes_with_many_photos_are_described_or_made_one() -> None:
-    many = Facts({"ant": 20, "bee": 20})
-    assert advice_on(MIXED, many).keys() >= {"describe"}
-    mutual = of({("ant", "ant"): 5, ("ant", "bee"): 5, ("bee", "bee"): 5, ("bee", "ant"): 5})
-    command = "sar-bank remove BANK_FILE bee && sar-bank alias BANK_FILE ant bee"
-    assert advice_on(mutual, many)["merge"] == [(("ant", "bee"), command)]
-    near = Facts(findings=[Finding("near-duplicate", "warning", "bee", "is near", "ant")])
-    assert advice_on(MIXED, near)["merge"][0][0] == ("bee", "ant")
+@pytest.mark.parametrize(
+    ("answers", "facts", "kind", "advice"),
+    [
+        (MIXED, Facts({"ant": 20, "bee": 2}), "photos", [("bee", ADD_BEE)]),
+        (MIXED, Facts({"ant": 1, "bee": 3}), "photos", [("ant", "add BANK_FILE ant --photos PHOTOS")]),
+        (MIXED, Facts(), "photos", [("bee", ADD_BEE)]),  # it loses the most
+        (MIXED, MANY, "describe", [("bee ant", None)]),
+        (MUTUAL, MANY, "merge", [("ant bee", MERGE)]),
+        (MIXED, NEAR, "merge", [("bee ant", "remove BANK_FILE ant && sar-bank alias BANK_FILE bee ant")]),
+        (UNSHOWN, Facts(), "others", [("dog", "remove BANK_FILE dog")]),
+        (MIXED, Facts({}, ODD), "name", [("bee", "rename BANK_FILE bee 'bee of bees' --embed")]),
+        ([*RIGHT, answer("bee", "ant", 0.97)], Facts(), "labels", [("bee", None)]),
+        ([*RIGHT, answer("bee", "ant", 0.7)], Facts(), "labels", None),
+        (TOO_SURE, Facts(), "calibrate", [("", "calibrate BANK_FILE --photos PHOTOS")]),
+        (of({("ant", "ant"): 19, ("ant", "bee"): 1}, score=0.95), Facts(), "calibrate", None),
+        (
+            STRANGE,
+            Facts(alike={"bees": ["bee"]}),
+            "class",
+            [("bees bee", "alias BANK_FILE bee bees"), ("owl", "add BANK_FILE owl")],
+        ),
+        (MIXED, Facts(fittable=True), "fit", [("", "fit BANK_FILE")]),
+        (of({("ant", "ant"): 9}), Facts(fittable=True), "fit", None),
+        (MIXED, Facts(command=None), "photos", [("bee", None)]),
+    ],
+)
+def test_advice(answers: list[Answer], facts: Facts, kind: str, advice: list[tuple[str, str | None]] | None) -> None:
+    """Classes and command of one kind of advice; a kind that is not given has neither."""
+    expected = advice and [(tuple(names.split()), command and f"sar-bank {command}") for names, command in advice]
+    by_kind = advice_on(answers, facts)
+    given = by_kind.get(kind)
+    if kind == "describe":
+        given = [(classes, None) for classes, _ in given or ()]
+    assert given == expected
+    if kind == "fit" and advice:
+        assert next(iter(by_kind)) == "fit"  # it comes first
 
 
 def test_a_mistake_now_and_then_gets_no_advice() -> None:
     rare = of({("ant", "ant"): 40, ("bee", "bee"): 38, ("bee", "ant"): 2})
     assert advice_on(rare, Facts()).keys() <= {"calibrate"}
-
-
-def test_answers_that_no_photo_shows() -> None:
-    answers = of({("ant", "ant"): 9, ("bee", "bee"): 9, ("ant", "dog"): 2, ("bee", "dog"): 2})
-    assert advice_on(answers, Facts())["others"] == [(("dog",), "sar-bank remove BANK_FILE dog")]
-
-
-def test_a_name_that_says_little_where_the_class_does_worse() -> None:
-    odd = [Finding("wording", "warning", name, "looks like a file name", f"{name} of bees") for name in ("ant", "bee")]
-    command = "sar-bank rename BANK_FILE bee 'bee of bees' --embed"
-    assert advice_on(MIXED, Facts({}, odd))["name"] == [(("bee",), command)]
-
-
-def test_sure_mistakes_may_be_wrong_labels() -> None:
-    sure = [*of({("ant", "ant"): 9, ("bee", "bee"): 8}), answer("bee", "ant", 0.97)]
-    assert advice_on(sure, Facts())["labels"] == [(("bee",), None)]
-    assert "labels" not in advice_on([*sure[:-1], answer("bee", "ant", 0.7)], Facts())
-
-
-def test_scores_that_are_off_by_more_than_chance() -> None:
-    answers = of({("ant", "ant"): 50, ("ant", "bee"): 50}, score=0.95)
-    assert advice_on(answers, Facts())["calibrate"][0][1] == "sar-bank calibrate BANK_FILE --photos PHOTOS"
-    assert "calibrate" not in advice_on(of({("ant", "ant"): 19, ("ant", "bee"): 1}, score=0.95), Facts())
-
-
-def test_labels_that_are_no_class() -> None:
-    answers = [*MIXED, *of({("bees", "bee"): 3, ("owl", "cat"): 2}, stranger=True)]
-    advice = advice_on(answers, Facts(alike={"bees": ["bee"]}))["class"]
-    assert advice == [
-        (("bees", "bee"), "sar-bank alias BANK_FILE bee bees"),
-        (("owl",), "sar-bank add BANK_FILE owl"),
-    ]
-
-
-def test_photos_that_class_statistics_can_be_fitted_to_come_first() -> None:
-    advice = advice_on(MIXED, Facts(fittable=True))
-    assert next(iter(advice.items())) == ("fit", [((), "sar-bank fit BANK_FILE")])
-    assert "fit" not in advice_on(of({("ant", "ant"): 9}), Facts(fittable=True))
-
-
-def test_without_a_bank_file_there_are_no_commands() -> None:
-    assert all(command is None for each in advice_on(MIXED, Facts(command=None)).values() for _, command in each)
 
 
 def test_lines_for_people(evaluation: Evaluation) -> None:
