@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +8,7 @@ from PIL import Image
 from support.bundles import BANK_NAMES, DIM, ENCODER_DIGEST, PREPROCESS, example_head, image_weight, name_rows
 from support.pictures import encoded
 
-from sar_infer import BankError, Classifier, ClassNameError, DecisionOptions, InputError
+from sar_infer import BankError, Classifier, ClassNameError, DecisionOptions, ImageError, InputError
 from sar_infer.bank import ClassBank, add
 from sar_infer.bundle.bundle import open_bundle
 from sar_infer.encoders.cache import EmbeddingCache
@@ -187,19 +186,6 @@ def test_calls_that_are_refused(classifier: Classifier) -> None:
         classifier.classify(picture(), top_k=0)
 
 
-def test_many_threads_share_one_classifier(bundle_path: Path) -> None:
-    shared = Classifier(open_bundle(bundle_path), cache=EmbeddingCache(capacity=3))
-    names = ["owl", "emu", "finch", "heron", "stork"]
-
-    def work(seed: int) -> None:
-        mine = tuple(names[: 1 + seed % 5])
-        (result,) = shared.classify(picture(seed), mine, only=True)
-        compare(result.predictions, expected(picture(seed), mine))
-
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(work, range(64)))
-
-
 # ------------------------------------------------------------------------------------------------------- with a head
 def expected_of_both(pixels: np.ndarray) -> list[tuple[str, float, float, float]]:
     """As ``expected``, with the head of ``headed``: by numpy in float64, class by class."""
@@ -249,3 +235,47 @@ def test_a_head_and_another_bank(headed: Classifier, headed_path: Path, classifi
     (result,) = Classifier.open(headed_path, bank=edited).classify(picture())
     assert result.branch == "text"
     assert [result] == Classifier(classifier.bundle, bank=edited).classify(picture())
+
+
+# ------------------------------------------------------------------------------------------------------ rows of its own
+def test_rows_of_images(classifier: Classifier) -> None:
+    pictures = [picture(seed) for seed in range(3)]
+    raw = [to_input(Image.fromarray(pixels), PREPROCESS).mean(axis=(1, 2)) @ image_weight() for pixels in pictures]
+    rows = classifier.embed_images(pictures, batch_size=2)
+    np.testing.assert_allclose(rows, [row / np.linalg.norm(row) for row in raw], atol=1e-5)
+    np.testing.assert_allclose(classifier.embed_images(pictures[1]), rows[1:2], atol=1e-5)
+    assert classifier.embed_images([]).shape == classifier.encode([]).shape == (0, DIM)
+    with pytest.raises(ImageError, match=r"image\[1\]") as caught:
+        classifier.embed_images([picture(0), b"bad"])
+    assert caught.value.kind == "format"
+    with pytest.raises(InputError, match="batch_size"):
+        classifier.embed_images(picture(0), batch_size=0)
+
+
+def test_rows_of_names_and_phrases(classifier: Classifier) -> None:
+    names = ["owl", "cat", "owl"]
+    np.testing.assert_allclose(classifier.embed_names(names), name_rows(names), atol=1e-6)
+    np.testing.assert_array_equal(classifier.embed_names(name for name in names), classifier.embed_names(names))  # type: ignore[arg-type]
+    mean = name_rows(["zebra", "striped horse"]).mean(axis=0)
+    expected = [mean / np.linalg.norm(mean), name_rows(["owl"])[0]]
+    np.testing.assert_allclose(classifier.embed_phrases([("zebra", "striped horse"), ("owl",)]), expected, atol=1e-6)
+    assert classifier.embed_names([]).shape == classifier.embed_phrases([]).shape == (0, DIM)
+    with pytest.raises(InputError, match="'owl'"):  # whose letters are no names
+        classifier.embed_names("owl")
+    with pytest.raises(ClassNameError, match="too long"):
+        classifier.check_name("x" * 500)
+    classifier.check_name("owl")
+
+
+@pytest.mark.parametrize("device", ["cuda:0", "gpu", "CPU"])
+def test_other_devices_are_not_taken_for_auto(bundle_path: Path, device: str) -> None:
+    with pytest.raises(InputError, match=f"'{device}'"):
+        Classifier(open_bundle(bundle_path), device=device)  # type: ignore[arg-type]
+
+
+def test_once_started_the_folder_is_not_needed(bundle_copy: Path) -> None:
+    classifier = Classifier(open_bundle(bundle_copy), device="cpu", cache=EmbeddingCache())
+    classifier.start(names=True)
+    for file in bundle_copy.iterdir():
+        file.unlink()
+    assert classifier.embed_images(picture(0)).shape == classifier.embed_names(["owl"]).shape == (1, DIM)
