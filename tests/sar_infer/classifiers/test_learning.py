@@ -108,17 +108,6 @@ def test_pieces_do_not_matter(all_known: bool, monkeypatch: pytest.MonkeyPatch) 
     assert sum(told) % len(photos) == 0
 
 
-def test_a_named_class_finds_its_photos() -> None:
-    statistics, known, prototypes = problem()
-    photos = stream(prototypes, [0, 1, 2, 3, 4])
-    learning = learn(statistics, SCALE, known, photos, all_known=True)
-    assert (learning.counts[3:] > 6).all()
-    means = learning.sums[3:] / learning.counts[3:, None]
-    assert (
-        np.linalg.norm(means - prototypes[3:], axis=1) < np.linalg.norm(known.rows[3:] - prototypes[3:], axis=1)
-    ).all()
-
-
 def test_no_photo_and_no_trusted_photo_teach_nothing() -> None:
     statistics, known, prototypes = problem()
     for photos, caution in (

@@ -177,15 +177,6 @@ def test_labels_are_those_that_loops_choose(seed: int) -> None:
     assert worth_a_label(points, scores.astype(np.float32), 8).tolist() == by_loops(points, scores, 8)
 
 
-def test_a_dense_doubtful_place_comes_before_a_lone_photo_and_before_sure_ones() -> None:
-    rng = np.random.default_rng(0)
-    sure, doubtful = rng.normal(size=(30, 4)), 20 + 0.1 * rng.normal(size=(10, 4))
-    lone = np.full((1, 4), -60.0)
-    scores = np.array([[0.99, 0.01]] * 30 + [[0.5, 0.49]] * 10 + [[0.5, 0.5]], np.float32)
-    first, *_ = worth_a_label(np.concatenate([sure, doubtful, lone]), scores, 3).tolist()
-    assert 30 <= first < 40
-
-
 def test_no_photo_is_chosen_twice_and_all_can_be() -> None:
     points = np.zeros((5, 3))  # all the same
     assert sorted(worth_a_label(points, np.full((5, 1), 0.5, np.float32), 9).tolist()) == list(range(5))

@@ -32,10 +32,6 @@ def test_order_batches_and_errors() -> None:
     assert items[0].max() < items[2].min()
 
 
-def test_nothing() -> None:
-    assert list(decode_batches([], PREPROCESS, 4, Profile())) == []
-
-
 def test_no_more_than_two_batches_are_held() -> None:
     taken = 0
 
