@@ -25,6 +25,7 @@ import pyarrow.parquet
 import pytest
 from click.testing import CliRunner
 from support.banks import photo_set
+from support.bulk_runs import answered_here
 from support.bundles import BANK_NAMES, DIM, name_rows, write_bundle
 from support.photos import write_photo
 from support.servers import Local, local_server
@@ -48,6 +49,7 @@ from sar_train.export.precision.gate import GATES, Gate
 from sar_train.export.precision.samples import split
 from sar_train.export.triton import write_repository
 
+__all__ = ["answered_here"]
 TRAINED = example_statistics(BANK_NAMES[:3])
 SCALE, HEAT = 20.0, 1.5
 NAMED = "teal"
@@ -170,6 +172,7 @@ def in_lines(bundle: Path, images: list[Path], folder: Path) -> list[Answer]:
     return row_scores([json.loads(line) for line in (folder / "rows.jsonl").read_text("utf-8").splitlines()], images)
 
 
+@pytest.mark.usefixtures("answered_here")
 @pytest.mark.parametrize("surface", [by_command, in_parts, in_lines])
 def test_the_command(
     bundle: Path, images: list[Path], tmp_path: Path, surface: Callable[[Path, list[Path], Path], list[Answer]]
