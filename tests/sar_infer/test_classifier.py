@@ -8,7 +8,7 @@ from PIL import Image
 from support.bundles import BANK_NAMES, DIM, ENCODER_DIGEST, PREPROCESS, example_head, image_weight, name_rows
 from support.pictures import encoded
 
-from sar_infer import BankError, Classifier, ClassNameError, DecisionOptions, ImageError, InputError
+from sar_infer import BankError, BundleError, Classifier, ClassNameError, DecisionOptions, ImageError, InputError
 from sar_infer.bank import ClassBank, add
 from sar_infer.bundle.bundle import open_bundle
 from sar_infer.encoders.cache import EmbeddingCache
@@ -279,3 +279,6 @@ def test_once_started_the_folder_is_not_needed(bundle_copy: Path) -> None:
     for file in bundle_copy.iterdir():
         file.unlink()
     assert classifier.embed_images(picture(0)).shape == classifier.embed_names(["owl"]).shape == (1, DIM)
+    classifier.close_images()
+    with pytest.raises(BundleError):
+        classifier.embed_images(picture(0))
