@@ -173,18 +173,48 @@ def finish(job: BulkJob, *some: Piece) -> set[str]:
     return {job.part(piece) for piece in some}
 
 
-def test_a_run_goes_on_where_it_was(tmp_path: Path) -> None:
-    all_pieces = pieces("a", "b", "c")
-    here = job(tmp_path / "out")
-    assert here.begin(listed(all_pieces), resume=False) == {}
-    (done,) = finish(here, all_pieces[1])
-    assert here.begin(listed(all_pieces), resume=True) == {1: done}
-    expected = {piece.number: here.part(piece) for piece in all_pieces}
-    with pytest.raises(WriteError, match="2 parts .* part-000000-"):
+def test_refusals_say_how_a_run_differs_from_its_folder(tmp_path: Path) -> None:
+    job(tmp_path, only=True).begin(listed(pieces("a")), resume=False)
+    here, inputs = job(tmp_path, only=False), [*pieces("a", "b"), Piece(2, TarShard("t.tar", 9))]
+    here.begin(listed(inputs), resume=False)  # nothing is finished yet, so anything may begin
+    finish(here, *inputs)
+    gone = Piece(2, Broken("t.tar", "no route to host"))
+    for other, now, resume, message in (
+        (job(tmp_path), inputs, True, "written with other settings (only was false, now null)"),
+        (job(tmp_path, only=False, top_k=3), inputs, True, "(top_k was 5, now 3)"),
+        (here, inputs, False, "3 finished pieces are there; go on with --resume"),
+        (
+            here,
+            [*pieces("a", "c"), inputs[2]],
+            True,
+            "has other inputs than when it was finished; restore them",
+        ),
+        (here, inputs[:1], True, "part-000001-"),
+        (here, [*inputs[:2], gone], True, "has other inputs than when it was finished (t.tar: no route to host)"),
+    ):
+        with pytest.raises(InputError) as caught:
+            other.begin(listed(now), resume=resume)
+        assert message in str(caught.value)
+    here.store.discard(here.part(inputs[0]))
+    expected = {piece.number: here.part(piece) for piece in inputs}
+    with pytest.raises(WriteError, match="1 parts .* part-000000-"):
         here.parts(expected)
-    finish(here, all_pieces[0], all_pieces[2])
-    assert [part_number(name) for name in here.parts(expected)] == [0, 1, 2]
-    assert here.begin(listed([*all_pieces, Piece(3, Paths(("d",)))]), resume=True) == expected
+    for damaged in ("", "[]", "{}", '{"settings": 3}', "\x00"):
+        (tmp_path / JOB).write_text(damaged)
+        with pytest.raises(InputError, match="_job.json: damaged"):
+            here.begin(listed(inputs), resume=True)
+
+
+def test_a_shard_that_is_out_of_reach_for_another_reason_stays(tmp_path: Path) -> None:
+    here, away = job(tmp_path / "out"), Piece(0, Broken("s.tar", "no route to host"))
+    here.begin(listed([away]), resume=False)
+    here.abandon()
+    assert not here.store.folder.exists()
+    here.begin(listed([away]), resume=False)
+    finish(here, away)
+    here.abandon()
+    still = Piece(0, Broken("s.tar", "time is out"))
+    assert here.begin(listed([still]), resume=True) == {0: here.part(away)}
 
 
 def test_two_parts_of_a_piece_are_not_chosen_from(tmp_path: Path) -> None:
@@ -194,20 +224,6 @@ def test_two_parts_of_a_piece_are_not_chosen_from(tmp_path: Path) -> None:
     for call in (lambda: here.begin(listed(pieces("a")), resume=True), lambda: here.parts({0: names[0]})):
         with pytest.raises(InputError, match=f"{names[0]} and {names[1]}"):
             call()
-
-
-def test_a_shard_that_is_back_is_done_again(tmp_path: Path) -> None:
-    here = job(tmp_path)
-    away, back = Piece(0, Broken("s.tar", "no route to host")), Piece(0, TarShard("s.tar", 7))
-    other = Piece(1, TarShard("t.tar", 9))
-    here.begin(listed([away, other]), resume=False)
-    finish(here, away, other)
-    still = Piece(0, Broken("s.tar", "time is out"))
-    assert set(here.begin(listed([still, other]), resume=True)) == {0, 1}
-    assert here.begin(listed([back, other]), resume=True) == {1: here.part(other)}
-    assert here.part(away) not in here.store.names()
-    with pytest.raises(InputError, match="t.tar: gone"):
-        here.begin(listed([back, Piece(1, Broken("t.tar", "gone"))]), resume=True)
 
 
 def test_a_parquet_file_that_is_back_and_moves_what_follows_is_named(tmp_path: Path) -> None:
@@ -222,46 +238,6 @@ def test_a_parquet_file_that_is_back_and_moves_what_follows_is_named(tmp_path: P
     assert parts < here.store.names()  # a refusal removes nothing
     here.store.discard(here.part(before[1]))
     assert here.begin(listed(now), resume=True) == {}
-
-
-def test_a_run_that_did_nothing_leaves_nothing(tmp_path: Path) -> None:
-    here = job(tmp_path / "out")
-    here.begin(listed(pieces("a")), resume=False)
-    here.abandon()
-    assert not here.store.folder.exists()
-    here.begin(listed(pieces("a")), resume=False)
-    finish(here, *pieces("a"))
-    here.abandon()
-    assert JOB in here.store.names()
-
-
-def test_changes_are_refused_by_name(tmp_path: Path) -> None:
-    job(tmp_path, only=True).begin(listed(pieces("a")), resume=False)
-    here = job(tmp_path, only=False)  # nothing is finished yet, so anything may begin
-    here.begin(listed(pieces("a", "b")), resume=False)
-    finish(here, *pieces("a", "b"))
-    for other, inputs, resume, message in (
-        (job(tmp_path), "ab", True, "written with other settings (only was false, now null)"),
-        (job(tmp_path, only=False, top_k=3), "ab", True, "(top_k was 5, now 3)"),
-        (here, "ab", False, "2 finished pieces are there; go on with --resume"),
-        (here, "ac", True, "has other inputs than when it was finished; restore them, remove the part"),
-        (here, "a", True, "part-000001-"),
-    ):
-        with pytest.raises(InputError) as caught:
-            other.begin(listed(pieces(*inputs)), resume=resume)
-        assert message in str(caught.value)
-
-
-def test_other_folders_are_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "thesis.doc").touch()
-    with pytest.raises(InputError, match="not empty"):
-        job(tmp_path).begin(listed(pieces("a")), resume=True)
-    assert listing(tmp_path) == ["thesis.doc"]
-    for damaged in ("", "[]", "{}", '{"settings": 3}', "\x00"):
-        (tmp_path / JOB).write_text(damaged)
-        finish(job(tmp_path), *pieces("a"))
-        with pytest.raises(InputError, match="_job.json: damaged"):
-            job(tmp_path).begin(listed(pieces("a")), resume=True)
 
 
 def test_only_own_remains_are_cleared(tmp_path: Path) -> None:

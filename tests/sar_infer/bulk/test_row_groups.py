@@ -5,7 +5,6 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
-import fsspec
 import pyarrow
 import pyarrow.parquet
 import pytest
@@ -78,13 +77,6 @@ def test_columns_that_are_not_there(tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError, match=message):
             row_groups(str(path), column, key_column)
-
-
-def test_storage(tmp_path: Path) -> None:
-    path = write_parquet(tmp_path / "t.parquet", {"image": [b"1"]})
-    fsspec.filesystem("memory").pipe_file("/rows/t.parquet", path.read_bytes())
-    units = row_groups("memory://rows/t.parquet", "image", None)
-    assert [list(unit.items()) for unit in units] == [[Item("memory://rows/t.parquet#0", b"1")]]
 
 
 def test_a_long_row_group_is_never_held(tmp_path: Path) -> None:

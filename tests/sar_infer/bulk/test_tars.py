@@ -6,12 +6,11 @@ import os
 import tarfile
 from pathlib import Path
 
-import fsspec
 import pytest
 from support.folders import listing
 from support.many import small_png, write_tar
 
-from sar_infer.bulk.items import MOST_BYTES, Flaw, Item
+from sar_infer.bulk.items import MOST_BYTES, Flaw
 from sar_infer.bulk.sources.tars import TarShard
 from sar_infer.errors import InputError
 
@@ -30,12 +29,6 @@ def test_images_come_in_order_and_other_members_do_not(tmp_path: Path) -> None:
     )
     assert contents(path) == {"b.png": small_png(1), "a/a.JPG": b"x", "c.seg.png": b"y"}
     assert [item is None for item in TarShard.open(str(path)).items()] == [False, True, True, False, True, False]
-
-
-def test_storage(tmp_path: Path) -> None:
-    path = write_tar(tmp_path / "s.tar", {"b.png": small_png(1)})
-    fsspec.filesystem("memory").pipe_file("/tars/s.tar", path.read_bytes())
-    assert list(TarShard.open("memory://tars/s.tar").items()) == [Item("memory://tars/s.tar/b.png", small_png(1))]
 
 
 def test_odd_members_are_names_and_nothing_more(tmp_path: Path) -> None:
