@@ -10,11 +10,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import dataclasses
-import importlib.util
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -178,19 +175,6 @@ def test_the_command(
     bundle: Path, images: list[Path], tmp_path: Path, surface: Callable[[Path, list[Path], Path], list[Answer]]
 ) -> None:
     agree(surface(bundle, images, tmp_path), expected(bundle, images, ALL))
-
-
-@pytest.mark.nightly
-@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs Ray: pip install 'sar-clip[ray]'")
-def test_ray(bundle: Path, images: list[Path], tmp_path: Path) -> None:
-    (tmp_path / "names.txt").write_text(f"{CALLED}\n", "utf-8")
-    call = [sys.executable, "-m", "sar_infer.cli.classify", *map(str, images), "--bundle", str(bundle)]
-    call += ["--classes", str(tmp_path / "names.txt"), "--top-k", "99", "--unknown", "--device", "cpu"]
-    call += ["--out", str(tmp_path / "rows.jsonl"), "--engine", "ray", "--address", "local", "--workers", "1"]
-    done = subprocess.run(call, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
-    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text("utf-8").splitlines()]
-    agree(row_scores(rows, images), expected(bundle, images, ALL))
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
