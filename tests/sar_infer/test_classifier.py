@@ -57,30 +57,30 @@ def test_phrases_stand_and_their_photos_count_though_the_bank_counts_them_for_it
     photos = {"red": classifier.embed_photos([picture(1), picture(2)])}
     counted = add(classifier.bank, [], np.empty((0, DIM), np.float32), photos=photos)
     phrases = {"red": ["violet", "teal"]}
-    found, wanted = (classifier.class_set(phrases, bank=bank, photos=photos) for bank in (counted, classifier.bank))
-    assert list(found.names) == list(wanted.names)
-    assert found.source(len(found.names) - 1) == "extended"
+    answer, plain = (classifier.class_set(phrases, bank=bank, photos=photos) for bank in (counted, classifier.bank))
+    assert list(answer.names) == list(plain.names)
+    assert answer.source(len(answer.names) - 1) == "extended"
     rows = classifier.embed_images([picture(3)])
-    np.testing.assert_array_equal(classifier.logits(rows, found), classifier.logits(rows, wanted))
+    np.testing.assert_array_equal(classifier.logits(rows, answer), classifier.logits(rows, plain))
 
 
 def test_a_bank_file_is_looked_at_for_each_class_set(bundle_path: Path, tmp_path: Path) -> None:
     file = tmp_path / "mine.safetensors"
-    own = Classifier.open(bundle_path).bank
-    add(own, ["owl"], name_rows(["owl"])).save(file)
+    head_logit = Classifier.open(bundle_path).bank
+    add(head_logit, ["owl"], name_rows(["owl"])).save(file)
     classifier = Classifier.open(bundle_path, bank=file)
-    before, kept = classifier.class_set(), classifier.bank
-    add(kept, ["emu"], name_rows(["emu"])).save(file)
-    assert list(classifier.class_set().names) == [*own.names, "owl", "emu"]
-    assert list(before.names) == list(kept.names) == [*own.names, "owl"]  # these never change
+    before, bank_before = classifier.class_set(), classifier.bank
+    add(bank_before, ["emu"], name_rows(["emu"])).save(file)
+    assert list(classifier.class_set().names) == [*head_logit.names, "owl", "emu"]
+    assert list(before.names) == list(bank_before.names) == [*head_logit.names, "owl"]  # these never change
     with pytest.raises(BankError, match="no such bank file"):
         Classifier.open(bundle_path, bank=tmp_path / "absent.safetensors")
 
 
 def test_a_class_set_stands_in_for_names(classifier: Classifier) -> None:
     photos = {"zebra": classifier.embed_photos(picture())}
-    (found,) = classifier.classify(picture(), classifier.class_set(["red"], only=True, photos=photos))
-    assert {p.label for p in found.predictions} == {"zebra", "red"}
+    (answer,) = classifier.classify(picture(), classifier.class_set(["red"], only=True, photos=photos))
+    assert {p.label for p in answer.predictions} == {"zebra", "red"}
 
 
 def test_every_form_of_input_gives_the_same_answer(classifier: Classifier, tmp_path: Path) -> None:
@@ -162,9 +162,9 @@ def test_names_are_encoded_once_and_those_of_the_bank_never(bundle_path: Path) -
 def test_another_bank(bundle_path: Path, tmp_path: Path) -> None:
     bank = ClassBank(("owl", "emu"), name_rows(["owl", "emu"]), ENCODER_DIGEST)
     bank.save(tmp_path / "b.safetensors")
-    for given in (bank, tmp_path / "b.safetensors", str(tmp_path / "b.safetensors")):
+    for source in (bank, tmp_path / "b.safetensors", str(tmp_path / "b.safetensors")):
         compare(
-            Classifier.open(bundle_path, bank=given).classify(picture())[0].predictions,
+            Classifier.open(bundle_path, bank=source).classify(picture())[0].predictions,
             expected(picture(), ("owl", "emu")),
         )
 
@@ -172,9 +172,9 @@ def test_another_bank(bundle_path: Path, tmp_path: Path) -> None:
 def test_a_bank_of_another_encoder(bundle_path: Path, tmp_path: Path) -> None:
     bank = ClassBank(("owl",), name_rows(["owl"]), "f" * 64)
     bank.save(tmp_path / "b.safetensors")
-    for given in (bank, tmp_path / "b.safetensors"):
+    for source in (bank, tmp_path / "b.safetensors"):
         with pytest.raises(BankError, match=f"{ENCODER_DIGEST[:8]}, .* ffffffff"):
-            Classifier.open(bundle_path, bank=given)
+            Classifier.open(bundle_path, bank=source)
 
 
 def test_calls_that_are_refused(classifier: Classifier) -> None:
@@ -196,8 +196,8 @@ def expected_of_both(pixels: np.ndarray) -> list[tuple[str, float, float, float]
     for name in BANK_NAMES:
         head = example_head([spelling.get(name, name)])
         similarity.append(float(name_rows([name])[0] @ row))
-        own = sum(float(w) * float(x) for w, x in zip(head.weight[0], row, strict=True)) + float(head.bias[0])
-        logits.append((1 - 0.7) * 20 * similarity[-1] + 0.7 * own)
+        head_logit = sum(float(w) * float(x) for w, x in zip(head.weight[0], row, strict=True)) + float(head.bias[0])
+        logits.append((1 - 0.7) * 20 * similarity[-1] + 0.7 * head_logit)
     scores = np.exp(logits) / np.exp(logits).sum()
     return sorted(zip(BANK_NAMES, scores, logits, similarity, strict=True), key=lambda item: -item[1])
 
@@ -227,11 +227,11 @@ def test_for_other_classes_the_answer_is_as_without_a_head(
 
 
 def test_a_head_and_another_bank(headed: Classifier, headed_path: Path, classifier: Classifier) -> None:
-    own, mixed = headed.bundle.bank, np.float32([[0.8], [0.6], [1], [1]])
-    same = ClassBank(own.names, own.embeddings.copy(), ENCODER_DIGEST)
+    head_logit, mixed = headed.bundle.bank, np.float32([[0.8], [0.6], [1], [1]])
+    same = ClassBank(head_logit.names, head_logit.embeddings.copy(), ENCODER_DIGEST)
     assert Classifier.open(headed_path, bank=same).classify(picture()) == headed.classify(picture())
-    rows = own.embeddings * mixed + own.embeddings[::-1] * (1 - mixed)
-    edited = ClassBank(own.names, rows / np.linalg.norm(rows, axis=1, keepdims=True), ENCODER_DIGEST)
+    rows = head_logit.embeddings * mixed + head_logit.embeddings[::-1] * (1 - mixed)
+    edited = ClassBank(head_logit.names, rows / np.linalg.norm(rows, axis=1, keepdims=True), ENCODER_DIGEST)
     (result,) = Classifier.open(headed_path, bank=edited).classify(picture())
     assert result.branch == "text"
     assert [result] == Classifier(classifier.bundle, bank=edited).classify(picture())

@@ -23,7 +23,7 @@ def example_statistics(
     generator = np.random.default_rng(seed)
     factor = generator.normal(size=(dim, dim)) / np.sqrt(dim)
     precision = 20 * (factor @ factor.T + np.eye(dim))
-    found: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "precision": ((precision + precision.T) / 2).astype(np.float32),
         "centre": (0.5 * generator.normal(size=dim) / np.sqrt(dim)).astype(np.float32),
         "text_centre": (0.5 * generator.normal(size=dim) / np.sqrt(dim)).astype(np.float32),
@@ -35,7 +35,7 @@ def example_statistics(
         "means": np.stack([photo_mean(generator, dim) for _ in names]),
         "counts": np.arange(3, 3 + len(names)),
     }
-    return TrainedStatistics(tuple(names), Statistics(**(found | changes)), ENCODER_DIGEST)
+    return TrainedStatistics(tuple(names), Statistics(**(fields | changes)), ENCODER_DIGEST)
 
 
 def photo_mean(generator: np.random.Generator, dim: int = DIM) -> npt.NDArray[np.float32]:
@@ -70,13 +70,13 @@ def evidence(
     names: Sequence[str], trained: TrainedStatistics | None, *photos: Mapping[str, ClassPhotos]
 ) -> dict[int, ClassPhotos]:
     """Return the photos of each class by column: those of training, and others by name, joined."""
-    own: dict[str, ClassPhotos] = {}
+    text_row: dict[str, ClassPhotos] = {}
     if trained is not None:
         model = trained.statistics
         numbers = zip(trained.names, model.means, model.counts.tolist(), strict=True)
-        own = {name: ClassPhotos(mean, count) for name, mean, count in numbers}
+        text_row = {name: ClassPhotos(mean, count) for name, mean, count in numbers}
     by_column: dict[int, ClassPhotos] = {}
-    for group in (own, *photos):
+    for group in (text_row, *photos):
         for column in (column for column, name in enumerate(names) if name in group):
             one = group[names[column]]
             by_column[column] = by_column[column].joined(one) if column in by_column else one
@@ -88,15 +88,15 @@ def by_hand(
     scale: float,
     rows: npt.NDArray[Any],
     text: npt.NDArray[Any],
-    known: Mapping[int, ClassPhotos],
+    photos_by_column: Mapping[int, ClassPhotos],
     shift: float = 0.0,
 ) -> npt.NDArray[np.float64]:
     """Logits (N, C) by the formula of the design, class by class, in float64; one constant for each image is free."""
     columns = []
     x, centre, p = rows.astype(np.float64), model.centre.astype(np.float64), model.precision.astype(np.float64)
-    for column, own in enumerate(text.astype(np.float64)):
-        item = known.get(column)
-        row = model.text_centre.astype(np.float64) if item is not None and item.photos_only else own
+    for column, text_row in enumerate(text.astype(np.float64)):
+        item = photos_by_column.get(column)
+        row = model.text_centre.astype(np.float64) if item is not None and item.photos_only else text_row
         mean = centre + model.slope * (row - model.text_centre)
         offset = 0.0
         if item is not None:

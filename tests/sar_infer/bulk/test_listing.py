@@ -28,9 +28,9 @@ def keys(*arguments: str, **settings) -> list[str]:
 
 
 def refusal(*arguments: str, **settings) -> str:
-    with pytest.raises(InputError) as found:
+    with pytest.raises(InputError) as result:
         InputSources(arguments, **settings).check()
-    return str(found.value)
+    return str(result.value)
 
 
 def test_a_folder_is_listed_folder_by_folder_without_what_is_hidden() -> None:
@@ -196,10 +196,10 @@ def test_shards_in_a_folder_are_passed_over_and_that_is_said() -> None:
     memory = fsspec.filesystem("memory")
     for name in ("/mixed/a.png", "/mixed/b.tar"):
         memory.pipe_file(name, b"x")
-    told: list[str] = []
-    pieces = list(InputSources(("p", "memory://mixed")).pieces(warn=told.append))
+    warnings: list[str] = []
+    pieces = list(InputSources(("p", "memory://mixed")).pieces(warn=warnings.append))
     assert [len(piece.unit.paths) for piece in pieces] == [3]
-    assert told == [
+    assert warnings == [
         f"left out 1 file whose format is not read (.heic), such as {Path('p/z.HEIC')}; convert to JPEG",
         f"p: files without a suffix are passed over (1, such as {Path('p/deep/0af3')}); put them in a list (.txt)",
         f"p: linked folders are passed over (1, such as {Path('p/link')}/); name them too",
@@ -224,10 +224,10 @@ def test_a_pattern_that_matches_more_than_images_does_not_end_a_run() -> None:
     write_images(Path("p/a"), 2)
     Path("p/b").mkdir()
     Path("p/c.png").symlink_to("gone.png")
-    told: list[str] = []
-    (piece,) = InputSources(("p/*",)).pieces(warn=told.append)
+    warnings: list[str] = []
+    (piece,) = InputSources(("p/*",)).pieces(warn=warnings.append)
     assert [Path(path) for path in piece.unit.paths] == [Path("p/a/000.png"), Path("p/a/001.png"), Path("p/c.png")]
-    assert told == [f"{Path('p/b')}: a folder without images; shards are named by a pattern, 'p/b/**/*.tar'"]
+    assert warnings == [f"{Path('p/b')}: a folder without images; shards are named by a pattern, 'p/b/**/*.tar'"]
     assert "p/b*: matches nothing" in refusal("p/b*")
 
 
@@ -236,9 +236,9 @@ def test_shards_that_are_not_wanted_are_not_opened(monkeypatch: pytest.MonkeyPat
         write_tar(Path(f"{number}.tar"), {"x.png": b""})
     opened: list[str] = []
     real = TarShard.open
-    monkeypatch.setattr(TarShard, "open", lambda place: opened.append(place) or real(place))
-    found = list(InputSources(("{0..5}.tar",)).pieces(lambda number: number % 3 == 1))
-    assert [(piece.number, piece.unit.location) for piece in found] == [(1, "1.tar"), (4, "4.tar")]
+    monkeypatch.setattr(TarShard, "open", lambda location: opened.append(location) or real(location))
+    result = list(InputSources(("{0..5}.tar",)).pieces(lambda number: number % 3 == 1))
+    assert [(piece.number, piece.unit.location) for piece in result] == [(1, "1.tar"), (4, "4.tar")]
     assert opened == ["1.tar", "4.tar"]
 
 

@@ -92,8 +92,8 @@ def good(*numbers: int) -> list[Item]:
 def test_a_part_for_every_piece_in_order(tmp_path: Path, bundle_path: Path) -> None:
     bad = Item("bad", Flaw("source", "gone"))
     parts = run(tmp_path, bundle_path, good(*range(9)), [], [bad], [*good(9), bad])
-    assert [[row["key"] for row in part] for part in parts] == [[*map(str, range(9))], [], ["bad"], ["9", "bad"]]
-    assert {row["label"] is None for part in parts for row in part if row["key"] != "bad"} == {False}
+    assert [[row["key"] for row in rows] for rows in parts] == [[*map(str, range(9))], [], ["bad"], ["9", "bad"]]
+    assert {row["label"] is None for rows in parts for row in rows if row["key"] != "bad"} == {False}
 
 
 def test_images_that_kill_a_process_are_found_and_set_aside(
@@ -101,11 +101,11 @@ def test_images_that_kill_a_process_are_found_and_set_aside(
 ) -> None:
     bombs = (Item("bomb", Bomb()), Item("boom", Bomb()))
     inputs = [*good(0, 1), bombs[0], *good(2, 3, 4), bombs[1], *good(5)]
-    (part,) = run(tmp_path, bundle_path, inputs, workers=1, batch_size=2)
-    assert [row["key"] for row in part] == [item.key for item in inputs]
-    assert {row["key"]: row["error_kind"] for row in part if row["error"]} == {"bomb": "crash", "boom": "crash"}
+    (rows,) = run(tmp_path, bundle_path, inputs, workers=1, batch_size=2)
+    assert [row["key"] for row in rows] == [item.key for item in inputs]
+    assert {row["key"]: row["error_kind"] for row in rows if row["error"]} == {"bomb": "crash", "boom": "crash"}
     labels = [prediction.predictions[0].label for prediction in classifier.classify([small_png(n) for n in range(6)])]
-    assert [row["label"] for row in part if not row["error"]] == labels
+    assert [row["label"] for row in rows if not row["error"]] == labels
 
 
 class Unreadable(bytes):
@@ -127,9 +127,9 @@ def test_images_that_hang_are_tried_twice_and_no_more(
     monkeypatch.setenv("STARTS", str(tmp_path / "starts"))
     hanging.plant(tmp_path / "site", monkeypatch, hanging.hang)
     inputs = [*good(*range(5)), Item("hangs", hanging.HANGS), *good(*range(5, 16)), Item("bomb", Bomb()), *good(16)]
-    (part,) = run(tmp_path, bundle_path, inputs, workers=1, batch_size=8, image_timeout=1)
-    assert [row["key"] for row in part] == [item.key for item in inputs]
-    assert {row["key"]: (row["error_kind"], row["error"]) for row in part if row["error"]} == {
+    (rows,) = run(tmp_path, bundle_path, inputs, workers=1, batch_size=8, image_timeout=1)
+    assert [row["key"] for row in rows] == [item.key for item in inputs]
+    assert {row["key"]: (row["error_kind"], row["error"]) for row in rows if row["error"]} == {
         "hangs": ("timeout", "took more than 1 s to decode (--image-timeout)"),
         "bomb": ("crash", "the process that read it died: memory, or its decoder"),
     }
@@ -138,9 +138,9 @@ def test_images_that_hang_are_tried_twice_and_no_more(
 
 
 def test_an_image_that_fails_otherwise_is_set_aside(tmp_path: Path, bundle_path: Path) -> None:
-    (part,) = run(tmp_path, bundle_path, [*good(0, 1), Item("bad", Unreadable()), *good(*range(2, 9))], workers=1)
-    assert [row["key"] for row in part if row["error"]] == ["bad"]
-    assert len(part) == 10
+    (rows,) = run(tmp_path, bundle_path, [*good(0, 1), Item("bad", Unreadable()), *good(*range(2, 9))], workers=1)
+    assert [row["key"] for row in rows if row["error"]] == ["bad"]
+    assert len(rows) == 10
 
 
 def test_workers_that_fail_at_everything_end_the_run(
@@ -190,8 +190,8 @@ def test_a_batch_of_large_images_is_cut_short(
 ) -> None:
     monkeypatch.setattr(reader, "_BATCH_BYTES", 2 * max(len(small_png(number)) for number in range(9)))
     inputs = [*good(*range(5)), Item("flaw", Flaw("source", "gone")), *good(*range(5, 9))]
-    (part,) = run(tmp_path, bundle_path, inputs, form=Watched())
-    assert [row["key"] for row in part] == [*map(str, range(5)), "flaw", *map(str, range(5, 9))]
+    (rows,) = run(tmp_path, bundle_path, inputs, form=Watched())
+    assert [row["key"] for row in rows] == [*map(str, range(5)), "flaw", *map(str, range(5, 9))]
     sizes = [size for size, _ in WRITTEN]
     assert sum(sizes) == 10
     assert max(sizes) <= 4

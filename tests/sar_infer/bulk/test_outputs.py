@@ -94,10 +94,10 @@ def test_parquet_says_what_made_it_in_row_groups_of_a_useful_size(tmp_path: Path
 @pytest.mark.skipif(os.name != "posix", reason="needs its file names")
 @pytest.mark.parametrize("name", ["run:1", os.fsdecode(b"\xff")])
 def test_names_that_pyarrow_does_not_take_as_paths(tmp_path: Path, name: str) -> None:
-    form, part, whole = Parquet(Columns()), Path(name), Path(f"{name}.whole")
+    form, part_path, whole = Parquet(Columns()), Path(name), Path(f"{name}.whole")
     with contextlib.chdir(tmp_path):
-        form.write(part, [form.pack([flawed("x", FLAW, Columns())])])
-        form.merge(whole, [functools.partial(part.open, "rb")])
+        form.write(part_path, [form.pack([flawed("x", FLAW, Columns())])])
+        form.merge(whole, [functools.partial(part_path.open, "rb")])
         with whole.open("rb") as stream:
             assert form.flaws(stream)[0] == 1
 
@@ -164,7 +164,7 @@ def pieces(*inputs: str) -> list[Piece]:
 
 
 def listed(pieces: list[Piece]) -> PieceListing:
-    return lambda wanted: (piece for piece in pieces if wanted(piece.number))
+    return lambda is_wanted: (piece for piece in pieces if is_wanted(piece.number))
 
 
 def finish(job: BulkJob, *some: Piece) -> set[str]:
@@ -242,9 +242,9 @@ def test_a_parquet_file_that_is_back_and_moves_what_follows_is_named(tmp_path: P
 
 def test_only_own_remains_are_cleared(tmp_path: Path) -> None:
     here = job(tmp_path, Shard(1, 2))
-    own = [here.part(pieces("a")[0]), here.shard.named(REJECTED), here.shard.named(SUCCESS)]
+    remains = [here.part(pieces("a")[0]), here.shard.named(REJECTED), here.shard.named(SUCCESS)]
     others = [here.part(pieces("a", "b")[1]), Shard(2, 2).named(REJECTED), JOB]
-    for name in (*own, *others):
+    for name in (*remains, *others):
         (tmp_path / f".{name}.ab.partial").touch()
     for name in (SUCCESS, here.shard.named(SUCCESS), Shard(2, 2).named(SUCCESS)):
         (tmp_path / name).touch()

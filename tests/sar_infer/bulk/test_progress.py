@@ -91,12 +91,12 @@ def test_one_line_on_a_terminal(clock: Clock) -> None:
             clock.now += 1
             progress.count(1, 0)
         progress.close()
-        told = ""
-        while not told.endswith("\n"):  # a terminal may pass on what was written in parts
-            told += os.read(ours, 1000).decode()
+        printed = ""
+        while not printed.endswith("\n"):  # a terminal may pass on what was written in parts
+            printed += os.read(ours, 1000).decode()
     os.close(ours)
     line = "\r{} done, 0 set aside, 1.0/s\x1b[K"
-    assert told == line.format(1) + line.format(2) * 2 + "\r\n"
+    assert printed == line.format(1) + line.format(2) * 2 + "\r\n"
 
 
 def test_silence_where_nobody_looks(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:

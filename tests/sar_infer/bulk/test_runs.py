@@ -122,8 +122,8 @@ def test_shards_that_find_other_inputs_are_not_complete() -> None:
     assert "out: shard 1/2 found other inputs than 2/2, so images are missing or stand there twice" in result.stderr
     assert not Path("out/_SUCCESS.2-of-2.json").exists()
     Path("p/000a.png").unlink()
-    for part in Path("out").glob("part-00000[13]*"):
-        part.unlink()
+    for part_path in Path("out").glob("part-00000[13]*"):
+        part_path.unlink()
     assert run(*shards[1], "--resume").exit_code == 0
     assert [Path(key).stem for key in keys()] == [f"00{n}" for n in range(8)]
 

@@ -41,7 +41,7 @@ def storage(monkeypatch: pytest.MonkeyPatch) -> Iterator[s3fs.S3FileSystem]:
 
 def rows(system: s3fs.S3FileSystem, folder: str) -> list[dict]:
     parts = sorted(system.glob(f"{folder}/part-*"))
-    return [row for part in parts for row in pyarrow.parquet.read_table(system.open(part)).to_pylist()]
+    return [row for piece in parts for row in pyarrow.parquet.read_table(system.open(piece)).to_pylist()]
 
 
 @pytest.mark.usefixtures("answered_here")
@@ -58,22 +58,22 @@ def test_a_run_from_and_into_a_bucket(here: Path, storage: s3fs.S3FileSystem) ->
     result = run(*arguments)
     assert result.exit_code == 1
     assert result.stderr.endswith("1 set aside, see s3://bucket/answers/_rejected.jsonl\n")
-    found = rows(storage, "bucket/answers")
-    assert [row["key"] for row in found] == [
+    written = rows(storage, "bucket/answers")
+    assert [row["key"] for row in written] == [
         *(f"s3://bucket/photos/{n}.png" for n in range(3)),
         *(f"s3://bucket/shards/{n}.tar/x.png" for n in range(3)),
         "s3://bucket/t.parquet#0",
         "s3://bucket/photos/1.png",
         "s3://bucket/gone.png",
     ]
-    assert [row["error_kind"] for row in found] == [None] * 8 + ["unreadable"]
+    assert [row["error_kind"] for row in written] == [None] * 8 + ["unreadable"]
     (lost,) = storage.glob("bucket/answers/part-000003-*")
     storage.rm_file(lost)
     again = run(*arguments, "--resume")
     assert again.exit_code == 1
-    assert rows(storage, "bucket/answers") == found
-    told = json.loads(storage.cat_file("bucket/answers/_SUCCESS.json"))["summary"]
-    assert (told["inputs"], told["pieces"], told["resumed"]) == (9, 7, 6)
+    assert rows(storage, "bucket/answers") == written
+    counts = json.loads(storage.cat_file("bucket/answers/_SUCCESS.json"))["summary"]
+    assert (counts["inputs"], counts["pieces"], counts["resumed"]) == (9, 7, 6)
 
 
 @pytest.mark.usefixtures("answered_here")

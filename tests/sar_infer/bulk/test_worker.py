@@ -48,9 +48,9 @@ def test_rows_are_what_the_classifier_says(bundle_path: Path, classifier: Classi
     (tmp_path / "bad.png").write_bytes(b"no")
     items = [Item(str(path), str(path)) for path in (*paths, tmp_path / "bad.png")]
     items[2] = Item("from memory", small_png(2))
-    given = {"owl": ("owl",), "zebra": ("zebra", "striped horse")}
-    rows = answer(bundle_path, *items, classes=given, top_k=3, embedding="float32")
-    expected = classifier.classify(map(str, [*paths, tmp_path / "bad.png"]), given, top_k=3)
+    class_phrases = {"owl": ("owl",), "zebra": ("zebra", "striped horse")}
+    rows = answer(bundle_path, *items, classes=class_phrases, top_k=3, embedding="float32")
+    expected = classifier.classify(map(str, [*paths, tmp_path / "bad.png"]), class_phrases, top_k=3)
     for row, result in zip(rows[:5], expected[:5], strict=True):
         assert [*zip(row["labels"], row["scores"], strict=True)] == [
             (p.label, pytest.approx(p.score, rel=1e-5)) for p in result.predictions

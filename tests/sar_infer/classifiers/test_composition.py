@@ -77,16 +77,16 @@ def test_logits_are_those_of_the_formula_however_classes_came(
     """Trained, named, by photos, by both, by photos only, and more photos of any class, in one ranking."""
     sets = {name: photo_set_of(count, len(name), photos_only=alone) for name, (count, alone) in in_bank.items()}
     bank = add(BANK, [], np.empty((0, DIM), np.float32), photos=sets)
-    own = {name: ClassPhotos.of(one) for name, one in bank.photos.items()}
+    bank_photos = {name: ClassPhotos.of(one) for name, one in bank.photos.items()}
     shown = {name: photos(len(name), count, photos_only=alone) for name, (count, alone) in in_call.items() if count}
     assume(class_names or shown or not only)
     trained, offset = (TRAINED, offset) if has_statistics else (None, 0.0)
     classes = class_set(class_names, bank, only, shown, trained, offset)
     model = Statistics.default(DIM) if trained is None else trained.statistics
-    by_column = evidence(classes.names, trained, own, shown)
+    by_column = evidence(classes.names, trained, bank_photos, shown)
     expected = by_hand(model, SCALE.factor, ROWS, classes.embeddings, by_column, offset)
     assert apart(logits(classes), expected) < 2e-6
-    assert classes.branch == ("text+statistics" if trained or own or shown else "text")
+    assert classes.branch == ("text+statistics" if trained or bank_photos or shown else "text")
     assert classes.shifted == (offset != 0)
     assert classes.photos.tolist() == [
         by_column[column].count if column in by_column else 0 for column in range(len(classes.names))

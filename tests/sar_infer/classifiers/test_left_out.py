@@ -45,7 +45,7 @@ class World:
 def test_the_precision_is_the_papers_at_one_trace(classes: int, shots: int) -> None:
     features, labels = World(classes).photos(shots)
     rows = features[:, 0]
-    found = gaussian(rows, labels, classes)
+    result = gaussian(rows, labels, classes)
     scatter = np.zeros((SIZE, SIZE))
     for c in range(classes):
         for row in rows[labels == c]:
@@ -53,9 +53,9 @@ def test_the_precision_is_the_papers_at_one_trace(classes: int, shots: int) -> N
             scatter += np.outer(apart, apart)
     scatter /= classes * shots - classes
     paper = SIZE * np.linalg.inv((len(rows) - 1) * scatter + np.trace(scatter) * np.eye(SIZE))
-    np.testing.assert_allclose(found.precision / found.precision[0, 0], paper / paper[0, 0], atol=1e-9)
-    assert np.trace(found.precision @ scatter) == pytest.approx(TRACE)
-    np.testing.assert_allclose(found.centre, np.stack([rows[labels == c].mean(0) for c in range(classes)]).mean(0))
+    np.testing.assert_allclose(result.precision / result.precision[0, 0], paper / paper[0, 0], atol=1e-9)
+    assert np.trace(result.precision @ scatter) == pytest.approx(TRACE)
+    np.testing.assert_allclose(result.centre, np.stack([rows[labels == c].mean(0) for c in range(classes)]).mean(0))
 
 
 def test_photos_without_scatter_take_the_reference_or_the_identity() -> None:
@@ -66,10 +66,10 @@ def test_photos_without_scatter_take_the_reference_or_the_identity() -> None:
         assert plain.scatter is None
         around = ((rows - rows.mean(0)) ** 2).sum(1).mean() / 2
         np.testing.assert_allclose(plain.precision, np.eye(SIZE) * TRACE / around)
-        known = np.diag(np.linspace(1, 2, SIZE))
-        taken = gaussian(rows, of, 5, known)
-        assert np.trace(taken.precision @ known) == pytest.approx(TRACE)
-        assert taken.precision[0, 0] > taken.precision[-1, -1]
+        trained = np.diag(np.linspace(1, 2, SIZE))
+        shaped = gaussian(rows, of, 5, trained)
+        assert np.trace(shaped.precision @ trained) == pytest.approx(TRACE)
+        assert shaped.precision[0, 0] > shaped.precision[-1, -1]
     one = gaussian(features[:1, 0], labels[:1], 1)
     np.testing.assert_array_equal(one.precision, np.eye(SIZE) * TRACE / 0.5)
 
@@ -78,8 +78,8 @@ def test_the_slope_is_least_squares() -> None:
     world = World(40, names=1.0, spread=0.0)
     features, labels = world.photos(2)
     model = gaussian(features[:, 0], labels, 40)
-    named, seen = world.rows - world.rows.mean(0), model.means - model.centre
-    expected = np.linalg.lstsq(named.reshape(-1, 1), seen.reshape(-1), rcond=None)[0]
+    named, observed = world.rows - world.rows.mean(0), model.means - model.centre
+    expected = np.linalg.lstsq(named.reshape(-1, 1), observed.reshape(-1), rcond=None)[0]
     assert slope(model, world.rows) == pytest.approx(expected[0])
     assert slope(model, world.rows[:1].repeat(40, axis=0)) == 0
 
@@ -104,23 +104,23 @@ def test_classes_are_left_out_in_turn(classes: int, retrained: bool) -> None:
 
 
 def test_the_accuracy_that_is_expected_by_name_holds_among_as_many_added_classes_as_trained_ones() -> None:
-    found, told, in_folds = [], [], []
+    result, by_choice, in_folds = [], [], []
     for seed in range(4):
-        world, known = World(24, names=0.35, spread=0.22, seed=seed), 12
+        world, trained = World(24, names=0.35, spread=0.22, seed=seed), 12
         features, labels = world.photos(16)
-        ours = labels < known
-        choice = choose(features[ours], labels[ours], [Prompt("handcrafted", world.rows[:known])], SCALE, seed=seed)
-        model = gaussian(features[ours, 0], labels[ours], known)
-        statistics = assemble(model, world.rows[:known], alpha=choice.alpha, offsets=choice.offsets)
+        ours = labels < trained
+        choice = choose(features[ours], labels[ours], [Prompt("handcrafted", world.rows[:trained])], SCALE, seed=seed)
+        model = gaussian(features[ours, 0], labels[ours], trained)
+        statistics = assemble(model, world.rows[:trained], alpha=choice.alpha, offsets=choice.offsets)
         fresh, truth = world.photos(50, seed=5)
         means = np.concatenate([model.means, np.zeros((12, SIZE))])
         weights, bias = composed(statistics, SCALE, world.rows.astype(np.float32), means, [*[16] * 12, *[0] * 12])
         right = ((fresh[:, 0] - statistics.centre) @ weights.T + bias).argmax(1) == truth
-        found.append(100 * right[truth >= known].mean())
-        told.append(choice.expected[0].accuracy)
+        result.append(100 * right[truth >= trained].mean())
+        by_choice.append(choice.expected[0].accuracy)
         in_folds.append(next(left for shift, _, left in choice.curve if shift == 0))
-    assert np.mean(told) == pytest.approx(np.mean(found), abs=7)
-    assert np.mean(in_folds) > np.mean(found) + 10
+    assert np.mean(by_choice) == pytest.approx(np.mean(result), abs=7)
+    assert np.mean(in_folds) > np.mean(result) + 10
 
 
 @pytest.mark.parametrize(("classes", "shots"), [(4, 2), (6, 3), (6, 16), (50, 4), (50, 16), (1000, 2)])
@@ -146,17 +146,17 @@ def test_too_few_photos_are_refused(counts: list[int], sound: bool) -> None:
     assert (fittable(labels, len(counts)) is None) == sound
 
 
-def judged(choice, model, world: World, known: int, photos: int, alpha: float, offsets) -> float:
+def judged(choice, model, world: World, trained: int, photos: int, alpha: float, offsets) -> float:
     """The mean of accuracy on trained and on really new classes, in one ranking."""
-    found = assemble(model, world.rows[:known], alpha=alpha, offsets=offsets)
+    result = assemble(model, world.rows[:trained], alpha=alpha, offsets=offsets)
     shown, of = world.photos(max(photos, 1), seed=7)
     images, labels = world.photos(20, seed=8)
     means = np.stack([shown[of == c, 0].mean(0) for c in range(world.classes)])
-    means[:known] = found.means
-    counts = np.concatenate([found.counts, np.full(world.classes - known, photos)])
-    weights, bias = composed(found, SCALE, world.rows.astype(np.float32), means, counts)
-    right = ((images[:, 0] - found.centre) @ weights.T + bias).argmax(1) == labels
-    return 50 * (right[labels < known].mean() + right[labels >= known].mean())
+    means[:trained] = result.means
+    counts = np.concatenate([result.counts, np.full(world.classes - trained, photos)])
+    weights, bias = composed(result, SCALE, world.rows.astype(np.float32), means, counts)
+    right = ((images[:, 0] - result.centre) @ weights.T + bias).argmax(1) == labels
+    return 50 * (right[labels < trained].mean() + right[labels >= trained].mean())
 
 
 def test_the_choice_without_new_classes_is_near_the_best_for_them() -> None:
@@ -179,22 +179,22 @@ def test_the_choice_without_new_classes_is_near_the_best_for_them() -> None:
 
 
 def test_with_an_alpha_of_zero_text_ranks_names_and_photos_that_are_added_count() -> None:
-    world, known = World(9, names=0.2, spread=0.1), 6
+    world, trained = World(9, names=0.2, spread=0.1), 6
     features, labels = world.photos(16)
-    ours = labels < known
-    model = left_out.text_alone(gaussian(features[ours, 0], labels[ours], known))
-    found = assemble(
-        model, world.rows[:known], alpha=left_out.PHOTO_ALPHA, b=0.0, offsets=[(0, 0.0), (4, -2.0), (16, 3.0)]
+    ours = labels < trained
+    model = left_out.text_alone(gaussian(features[ours, 0], labels[ours], trained))
+    result = assemble(
+        model, world.rows[:trained], alpha=left_out.PHOTO_ALPHA, b=0.0, offsets=[(0, 0.0), (4, -2.0), (16, 3.0)]
     )
     rows, truth = features[:, 0], np.array(labels)
-    means = np.concatenate([model.means, [rows[labels == c][:4].mean(0) for c in range(known, 9)]])
+    means = np.concatenate([model.means, [rows[labels == c][:4].mean(0) for c in range(trained, 9)]])
 
     def logits(photos: int) -> np.ndarray:
         counts = np.array([*model.counts, *[photos] * 3])
-        weights, bias = composed(found, SCALE, world.rows.astype(np.float32), means, counts)
-        return (rows - found.centre) @ weights.T + bias
+        weights, bias = composed(result, SCALE, world.rows.astype(np.float32), means, counts)
+        return (rows - result.centre) @ weights.T + bias
 
-    text = SCALE * rows @ world.rows.T - np.array([3.0] * known + [0.0] * 3)
+    text = SCALE * rows @ world.rows.T - np.array([3.0] * trained + [0.0] * 3)
     apart = logits(0) - text  # one constant for each image is free
     np.testing.assert_allclose(apart - apart[:, :1], 0, atol=1e-4)
     fresh = ~ours & (np.tile(np.arange(16), 9) >= 4)
@@ -207,9 +207,9 @@ def test_separation_turns_distances_into_standard_deviations() -> None:
     features, labels = world.photos(60)
     model = gaussian(features[:, 0], labels, 12)
     factor = separation(features[:, 0], labels, 12)
-    found = assemble(model, world.rows, alpha=1.0, separation=factor)
+    result = assemble(model, world.rows, alpha=1.0, separation=factor)
     fresh, of = world.photos(400, seed=11)
-    expected = confusion(found, model.means, model.means)
+    expected = confusion(result, model.means, model.means)
     errors = []
     for i in range(12):
         for j in range(12):
@@ -218,8 +218,8 @@ def test_separation_turns_distances_into_standard_deviations() -> None:
                 middle = (model.means[i] + model.means[j]) / 2
                 wrong = ((fresh[of == i, 0] - middle) @ model.precision @ apart < 0).mean()
                 errors.append((expected[i, j], wrong))
-    predicted, seen = np.array(errors).T
-    assert predicted.mean() == pytest.approx(seen.mean(), rel=0.25)
+    predicted, observed = np.array(errors).T
+    assert predicted.mean() == pytest.approx(observed.mean(), rel=0.25)
 
 
 def test_the_separation_of_many_photos_is_known_in_closed_form() -> None:
@@ -237,7 +237,9 @@ def test_photos_that_make_means_are_not_those_that_say_how_far_they_lie_apart() 
 def test_classes_of_less_than_four_photos_tell_nothing_of_separation() -> None:
     features, labels = World(5).photos([6, 6, 4, 4, 3])
     rows = features[:, 0]
-    with_all, known = separation(rows, labels, 5), labels < 4
-    assert with_all == separation(rows[known], labels[known], 4) != separation(rows[labels < 3], labels[labels < 3], 3)
+    with_all, trained = separation(rows, labels, 5), labels < 4
+    assert (
+        with_all == separation(rows[trained], labels[trained], 4) != separation(rows[labels < 3], labels[labels < 3], 3)
+    )
     assert separation(rows[labels < 2], labels[labels < 2], 2) not in (1.0, with_all)
     assert separation(rows[labels < 1], labels[labels < 1], 1) == 1.0

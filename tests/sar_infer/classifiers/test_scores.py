@@ -78,36 +78,36 @@ def test_temperatures_between_a_fiftieth_and_fifty_are_found() -> None:
     fitted = fit_temperature(logits, labels)
     assert fitted is not None
     for temperature in (0.0205, 1.0, 48.0):
-        found = fit_temperature(temperature / fitted * logits, labels)
-        assert found == pytest.approx(temperature, rel=1e-9)
+        value = fit_temperature(temperature / fitted * logits, labels)
+        assert value == pytest.approx(temperature, rel=1e-9)
     for temperature in (0.0195, 52.0):
         assert fit_temperature(temperature / fitted * logits, labels) is None
 
 
 def test_a_probability_of_zero_counts_as_the_smallest_number() -> None:
-    found = negative_log_likelihood(np.array([[0.0, 1.0], [0.5, 0.5]]), np.array([0, 1]))
-    assert found == pytest.approx((-np.log(np.finfo(np.float64).tiny) + np.log(2)) / 2)
+    value = negative_log_likelihood(np.array([[0.0, 1.0], [0.5, 0.5]]), np.array([0, 1]))
+    assert value == pytest.approx((-np.log(np.finfo(np.float64).tiny) + np.log(2)) / 2)
 
 
 def test_calibration_error_by_hand() -> None:
     """Two bins are filled: (0.9, 0.9, right and wrong) and (0.6, right)."""
     probabilities = np.array([[0.9, 0.1], [0.1, 0.9], [0.6, 0.4]])
-    found = expected_calibration_error(probabilities, np.array([0, 0, 0]), bins=10)
-    assert found == pytest.approx(2 / 3 * abs(0.5 - 0.9) + 1 / 3 * abs(1 - 0.6))
-    assert expected_calibration_error(probabilities, np.array([0, 0, 0])) == pytest.approx(found)  # of 15 bins too
+    value = expected_calibration_error(probabilities, np.array([0, 0, 0]), bins=10)
+    assert value == pytest.approx(2 / 3 * abs(0.5 - 0.9) + 1 / 3 * abs(1 - 0.6))
+    assert expected_calibration_error(probabilities, np.array([0, 0, 0])) == pytest.approx(value)  # of 15 bins too
 
 
 @given(values=VALUES, share=st.floats(0.05, 1))
 def test_the_largest_value_that_keeps_a_share(values: list[int], share: float) -> None:
     array = np.array(values, dtype=np.float64)
-    kept = [v for v in sorted(set(values)) if np.mean(array >= v) >= share - 1e-9]
-    assert keeping(array, share) == max(kept)
+    sufficient = [v for v in sorted(set(values)) if np.mean(array >= v) >= share - 1e-9]
+    assert keeping(array, share) == max(sufficient)
 
 
-@given(known=VALUES, unknown=VALUES)
-def test_auroc_is_the_share_of_pairs_in_order(known: list[int], unknown: list[int]) -> None:
-    pairs = [(a > b) + (a == b) / 2 for a, b in itertools.product(known, unknown)]
-    assert auroc(np.array(known, float), np.array(unknown, float)) == pytest.approx(np.mean(pairs))
+@given(known_values=VALUES, unknown=VALUES)
+def test_auroc_is_the_share_of_pairs_in_order(known_values: list[int], unknown: list[int]) -> None:
+    pairs = [(a > b) + (a == b) / 2 for a, b in itertools.product(known_values, unknown)]
+    assert auroc(np.array(known_values, float), np.array(unknown, float)) == pytest.approx(np.mean(pairs))
 
 
 def test_conformal_threshold_by_hand() -> None:

@@ -36,10 +36,10 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_what_is_written_is_read_to_the_bit(path: Path) -> None:
-    found = open_bundle(path).statistics
-    assert found is not None
-    assert (found.names, found.encoder_digest) == (TRAINED.names, ENCODER_DIGEST)
-    before, after = TRAINED.statistics.tensors(), found.statistics.tensors()
+    loaded = open_bundle(path).statistics
+    assert loaded is not None
+    assert (loaded.names, loaded.encoder_digest) == (TRAINED.names, ENCODER_DIGEST)
+    before, after = TRAINED.statistics.tensors(), loaded.statistics.tensors()
     assert before.keys() == after.keys()
     for name, tensor in before.items():
         assert after[name].dtype == tensor.dtype and np.array_equal(after[name], tensor)
@@ -101,12 +101,12 @@ def test_freezing_keeps_the_photos_of_the_classes_that_are_left(path: Path, tmp_
     assert manifest.statistics == STATISTICS
     assert "12 photos of 3 classes" in describe(bundle)
     assert "rank trained and added classes together" in (tmp_path / "new" / CARD).read_text("utf-8")
-    found = open_bundle(tmp_path / "new")
-    assert found.statistics is not None and set(found.statistics.names) == {"red", "navy"}
+    loaded = open_bundle(tmp_path / "new")
+    assert loaded.statistics is not None and set(loaded.statistics.names) == {"red", "navy"}
     before = Classifier(bundle).classify(PHOTO, ["teal"], top_k=9)[0].predictions
-    after = Classifier(found).classify(PHOTO, top_k=9)[0].predictions
-    kept = {{"blue": "navy"}.get(p.label, p.label): p.logit for p in before if p.label != "green"}
-    assert {p.label: p.logit for p in after} == pytest.approx(kept, abs=1e-4)
+    after = Classifier(loaded).classify(PHOTO, top_k=9)[0].predictions
+    expected_logits = {{"blue": "navy"}.get(p.label, p.label): p.logit for p in before if p.label != "green"}
+    assert {p.label: p.logit for p in after} == pytest.approx(expected_logits, abs=1e-4)
 
 
 def test_a_head_answers_for_its_classes_and_statistics_for_all_others(tmp_path: Path) -> None:
@@ -225,9 +225,9 @@ def test_an_offset_needs_statistics(tmp_path: Path, bundle_path: Path) -> None:
     assert refused.exit_code == 2 and not refused.stdout
     assert "neither this bundle nor its bank has class statistics" in refused.stderr
     done = CliRunner().invoke(main, [*call, str(tmp_path / "b"), "--format", "json", "--top-k", "9"])
-    found = {p["label"]: p["logit"] for p in json.loads(done.stdout)[0]["predictions"]}
+    loaded = {p["label"]: p["logit"] for p in json.loads(done.stdout)[0]["predictions"]}
     expected = Classifier.open(tmp_path / "b", offset=1.0).classify(PHOTO, top_k=9)[0].predictions
-    assert found == pytest.approx({p.label: p.logit for p in expected})
+    assert loaded == pytest.approx({p.label: p.logit for p in expected})
 
 
 def test_names_are_as_many_as_means_and_a_class_has_a_photo_unless_its_name_means_nothing() -> None:

@@ -36,8 +36,8 @@ def test_fitted_on_some_and_measured_on_others() -> None:
     assert not measured.cross_fitted
     assert measured.error_after < 0.03 < measured.error_before
     assert measured.nll_after < measured.nll_before
-    for coverage, found in measured.coverage.items():
-        assert found == pytest.approx(float(coverage), abs=0.03)
+    for coverage, share in measured.coverage.items():
+        assert share == pytest.approx(float(coverage), abs=0.03)
     assert 1 <= measured.set_size["0.8"] < measured.set_size["0.9"] < measured.set_size["0.95"] <= 5
     assert measured.unknown_auroc.keys() == {"score", "energy"}
     assert min(measured.unknown_auroc.values()) > 0.8
@@ -85,15 +85,15 @@ def test_cross_fitted_figures_by_hand() -> None:
     order = np.argsort(held.labels, kind="stable")
     losses, scores, energies, sizes = list[float](), list[float](), list[float](), list[int]()
     for start in range(10):
-        part = order[start::10]
-        rest = np.setdiff1d(order, part)
-        rule = calibrate("shapes", held.subset(rest), held.subset(part), unknown)
+        subset = order[start::10]
+        rest = np.setdiff1d(order, subset)
+        rule = calibrate("shapes", held.subset(rest), held.subset(subset), unknown)
         temperature = fit_temperature(held.logits[rest], held.labels[rest])
         assert rule is not None and temperature is not None
-        probabilities, strange = softmax(held.logits[part] / temperature), softmax(unknown / temperature)
-        losses += (-np.log(probabilities[np.arange(len(part)), held.labels[part]])).tolist()
+        probabilities, strange = softmax(held.logits[subset] / temperature), softmax(unknown / temperature)
+        losses += (-np.log(probabilities[np.arange(len(subset)), held.labels[subset]])).tolist()
         scores.append(auroc(probabilities.max(axis=1), strange.max(axis=1)))
-        energies.append(auroc(-energy(held.logits[part], temperature), -energy(unknown, temperature)))
+        energies.append(auroc(-energy(held.logits[subset], temperature), -energy(unknown, temperature)))
         true = softmax(held.logits[rest] / temperature)[np.arange(len(rest)), held.labels[rest]]
         sizes += (probabilities >= conformal_threshold(true, 0.9)).sum(axis=1).tolist()
     measured = fitted.measured

@@ -131,8 +131,8 @@ def test_a_class_that_was_renamed_keeps_the_head() -> None:
 
 
 def test_phrases_get_no_head_even_where_they_give_the_banks_row() -> None:
-    given = phrases_by_name({"fox": ["fox", "fox"], "cat": "cat"})
-    classes = build_class_set(BANK, given, True, lambda groups: BANK.embeddings[[2]])
+    class_phrases = phrases_by_name({"fox": ["fox", "fox"], "cat": "cat"})
+    classes = build_class_set(BANK, class_phrases, True, lambda groups: BANK.embeddings[[2]])
     np.testing.assert_array_equal(classes.embeddings, BANK.embeddings[[2, 0]])
     assert with_head(classes, HEAD, BANK, BANK).branch == "text"
     assert with_head(classes, None, BANK, BANK) is classes
@@ -210,13 +210,13 @@ def test_a_class_is_calibrated_with_the_bundles_row_alone() -> None:
 
 
 def test_a_banks_own_calibration_holds_for_its_classes_but_those_that_get_photos() -> None:
-    own = BankCalibration("", "", "text", ("Cat", "dog"), (), 1.0, {"score": 0.5, "energy": -1.0}, {}, {})
-    bank = ClassBank(KNOWN.names, KNOWN.embeddings, "e", info=KNOWN.info, calibration=own)
+    calibration = BankCalibration("", "", "text", ("Cat", "dog"), (), 1.0, {"score": 0.5, "energy": -1.0}, {}, {})
+    bank = ClassBank(KNOWN.names, KNOWN.embeddings, "e", info=KNOWN.info, calibration=calibration)
     for photos, flags in ((), [True, True, False]), (("Puss in boots",), [False, True, False]):
-        found = with_own_calibration(of_known(None), bank, photos)
-        assert (found.calibrated.tolist(), found.calibration) == (flags, own)
-    found = with_own_calibration(of_known(["DOG", "owl"]), bank, ["owl"])
-    assert dict(zip(found.names, found.calibrated.tolist(), strict=True)) == {
+        calibrated_set = with_own_calibration(of_known(None), bank, photos)
+        assert (calibrated_set.calibrated.tolist(), calibrated_set.calibration) == (flags, calibration)
+    calibrated_set = with_own_calibration(of_known(["DOG", "owl"]), bank, ["owl"])
+    assert dict(zip(calibrated_set.names, calibrated_set.calibrated.tolist(), strict=True)) == {
         "Cat": True,
         "wall": False,
         "DOG": True,

@@ -40,8 +40,8 @@ def classes(**changes: Any) -> ClassSet:
     return dataclasses.replace(ClassSet(Table((Block(NAMES, rows),)), calibrated=every), **changes)
 
 
-def decided(made: Manifest, chosen: ClassSet, top_k: int = 5, **asked: Any) -> ImageResult:
-    (result,) = Decision(made, chosen, top_k, DecisionOptions(**asked))(np.eye(1, DIM, dtype=np.float32))
+def decided(made: Manifest, chosen: ClassSet, top_k: int = 5, **options: Any) -> ImageResult:
+    (result,) = Decision(made, chosen, top_k, DecisionOptions(**options))(np.eye(1, DIM, dtype=np.float32))
     return result
 
 
@@ -71,7 +71,7 @@ def for_cup(threshold: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("asked", "own", "reason"),
+    ("options", "own_threshold", "reason"),
     [
         ({"unknown": "score"}, None, None),
         ({"unknown": "score", "threshold": 0.9}, None, "score 0.721 is below 0.900"),
@@ -83,18 +83,18 @@ def for_cup(threshold: float) -> np.ndarray:
         ({"unknown": "score", "threshold": 0.9}, 0.5, None),
     ],
 )
-def test_unknown(asked: dict[str, Any], own: float | None, reason: str | None) -> None:
+def test_unknown(options: dict[str, Any], own_threshold: float | None, reason: str | None) -> None:
     """By score or energy; the threshold of a class goes before that of all."""
-    chosen = classes() if own is None else classes(thresholds=for_cup(own))
-    result = decided(manifest(**FITTED), chosen, **asked)
+    chosen = classes() if own_threshold is None else classes(thresholds=for_cup(own_threshold))
+    result = decided(manifest(**FITTED), chosen, **options)
     assert (result.unknown, result.reason) == (reason is not None, reason)
     assert result.predictions[0].label == "cup"  # the best guess is still told
 
 
 def test_at_its_limit_a_class_is_still_believed() -> None:
     best = decided(manifest(**FITTED), classes()).predictions[0].score
-    for chosen, asked in ((classes(thresholds=for_cup(best)), {}), (classes(), {"threshold": best})):
-        assert decided(manifest(**FITTED), chosen, unknown="score", **asked).unknown is False
+    for chosen, options in ((classes(thresholds=for_cup(best)), {}), (classes(), {"threshold": best})):
+        assert decided(manifest(**FITTED), chosen, unknown="score", **options).unknown is False
     why = decided(manifest(**FITTED), classes(), explain=True).explanation
     assert why is not None
     assert decided(manifest(**FITTED), classes(), unknown="energy", threshold=why.energy).unknown is False
@@ -184,7 +184,7 @@ def test_with_a_head_the_calibration_holds_for_its_classes_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("made", "chosen", "asked"),
+    ("made", "chosen", "options"),
     [
         (manifest(), classes(), {"coverage": 0.9}),
         (manifest(**FITTED), classes(), {"coverage": 0.99}),
@@ -198,9 +198,9 @@ def test_with_a_head_the_calibration_holds_for_its_classes_alone() -> None:
         ),
     ],
 )
-def test_coverage_that_cannot_be_had_is_refused(made: Manifest, chosen: ClassSet, asked: dict[str, Any]) -> None:
+def test_coverage_that_cannot_be_had_is_refused(made: Manifest, chosen: ClassSet, options: dict[str, Any]) -> None:
     with pytest.raises(InputError):
-        Decision(made, chosen, 5, DecisionOptions(**asked))
+        Decision(made, chosen, 5, DecisionOptions(**options))
 
 
 @pytest.mark.parametrize(
@@ -229,7 +229,7 @@ def test_signs_that_can_tell_an_unknown_image_may_be_asked_for(
 
 
 @pytest.mark.parametrize(
-    "asked",
+    "options",
     [
         {"threshold": 0.5},
         {"unknown": "score", "threshold": math.nan},
@@ -240,9 +240,9 @@ def test_signs_that_can_tell_an_unknown_image_may_be_asked_for(
         {"coverage": math.nan},
     ],
 )
-def test_options_of_no_sense_are_refused(asked: dict[str, Any]) -> None:
+def test_options_of_no_sense_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(InputError):
-        DecisionOptions(**asked)
+        DecisionOptions(**options)
 
 
 def test_rows_of_a_broken_graph_are_refused() -> None:

@@ -58,8 +58,8 @@ def test_jsonl_is_the_contract() -> None:
 
 
 def test_what_was_asked_for_has_keys_of_its_own_and_only_then() -> None:
-    plain, found = (json.loads(line) for line in "".join(FORMATS["jsonl"]([GOOD, FULL])).splitlines())
-    assert {key: found[key] for key in found.keys() - plain.keys()} == {
+    plain, written = (json.loads(line) for line in "".join(FORMATS["jsonl"]([GOOD, FULL])).splitlines())
+    assert {key: written[key] for key in written.keys() - plain.keys()} == {
         "unknown": True,
         "reason": "score 0.750 is below 0.800",
         "label_set": ["cat", "owl"],
@@ -71,12 +71,17 @@ def test_what_was_asked_for_has_keys_of_its_own_and_only_then() -> None:
             "background": None,
         },
     }
-    known = dataclasses.replace(GOOD, unknown=False, label_set=())
-    found = json.loads("".join(FORMATS["jsonl"]([known])))
-    assert (found["unknown"], found["reason"], found["label_set"], "explanation" in found) == (False, None, [], False)
+    believed = dataclasses.replace(GOOD, unknown=False, label_set=())
+    written = json.loads("".join(FORMATS["jsonl"]([believed])))
+    assert (written["unknown"], written["reason"], written["label_set"], "explanation" in written) == (
+        False,
+        None,
+        [],
+        False,
+    )
     untold = dataclasses.replace(GOOD, reason="cannot be told: no threshold for this class", branch="head+text")
-    found = json.loads("".join(FORMATS["jsonl"]([untold])))
-    assert (found["unknown"], found["reason"], found["branch"]) == (None, untold.reason, "head+text")
+    written = json.loads("".join(FORMATS["jsonl"]([untold])))
+    assert (written["unknown"], written["reason"], written["branch"]) == (None, untold.reason, "head+text")
     assert "  unknown or not cannot be told: no threshold for this class\n" in "".join(FORMATS["text"]([untold]))
 
 
@@ -92,8 +97,8 @@ def test_csv() -> None:
     assert rows[0][8:] == ["calibration", "unknown", "reason", "label_set", "margin", "runner_up", "energy", "nearest"]
     assert rows[1][8:] == ["held-out", *[""] * 7]
     assert rows[2][8:] == ["none", *[""] * 7]
-    told = ["true", "score 0.750 is below 0.800", "cat | owl", "0.5", "owl", "-15.25", "lynx | dog"]
-    assert [row[8:] for row in rows[3:]] == [["held-out", *told], ["none", *told], [""] * 8]
+    columns = ["true", "score 0.750 is below 0.800", "cat | owl", "0.5", "owl", "-15.25", "lynx | dog"]
+    assert [row[8:] for row in rows[3:]] == [["held-out", *columns], ["none", *columns], [""] * 8]
 
 
 def test_text_says_it_around_the_classes() -> None:

@@ -24,7 +24,7 @@ SCORES = hnp.arrays(
 
 def class_set(rows: np.ndarray, cuts: list[int], background: np.ndarray | None = None) -> ClassSet:
     parts = np.split(rows, sorted(cuts))
-    blocks = tuple(Block(tuple(map(str, range(len(part)))), part) for part in parts)
+    blocks = tuple(Block(tuple(map(str, range(len(piece)))), piece) for piece in parts)
     return ClassSet(Table(blocks), background=background)
 
 
@@ -52,34 +52,34 @@ def test_blocks_of_any_size_give_what_brute_force_gives(
     classes = class_set(bank, [cut for cut in cuts if cut < count], background)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(ranking, "_CELLS", cells)
-        found = rank(rows, classes, Scale(2.0, 0.5, temperature), k)
+        ranked = rank(rows, classes, Scale(2.0, 0.5, temperature), k)
     similarities = rows.astype(np.float64) @ bank.T.astype(np.float64)
     logits = 2 * similarities + 0.5
     powers = np.exp(logits / temperature)
     listed = np.flatnonzero(~background) if hidden else np.arange(count)
     for row in range(pictures):
         best = sorted(listed.tolist(), key=lambda column: (-logits[row, column], column))[:k]
-        assert found.columns[row].tolist() == best
-        np.testing.assert_array_equal(found.similarities[row], similarities[row, best])
-        np.testing.assert_array_equal(found.logits[row], logits[row, best])
-        np.testing.assert_allclose(found.scores[row], powers[row, best] / powers[row].sum(), rtol=1e-5, atol=1e-12)
-        assert found.logsumexp[row] == pytest.approx(temperature * np.log(powers[row].sum()), rel=1e-6, abs=1e-6)
+        assert ranked.columns[row].tolist() == best
+        np.testing.assert_array_equal(ranked.similarities[row], similarities[row, best])
+        np.testing.assert_array_equal(ranked.logits[row], logits[row, best])
+        np.testing.assert_allclose(ranked.scores[row], powers[row, best] / powers[row].sum(), rtol=1e-5, atol=1e-12)
+        assert ranked.logsumexp[row] == pytest.approx(temperature * np.log(powers[row].sum()), rel=1e-6, abs=1e-6)
         others = np.flatnonzero(background).tolist() if hidden else []
-        wanted = sorted(others, key=lambda column: (-logits[row, column], column))[:1]
-        assert found.best_background[row].tolist() == wanted
+        expected_columns = sorted(others, key=lambda column: (-logits[row, column], column))[:1]
+        assert ranked.best_background[row].tolist() == expected_columns
         np.testing.assert_allclose(
-            found.best_background_scores[row], powers[row, wanted] / powers[row].sum(), rtol=1e-5, atol=1e-12
+            ranked.best_background_scores[row], powers[row, expected_columns] / powers[row].sum(), rtol=1e-5, atol=1e-12
         )
 
 
 def test_one_block_gives_the_bits_of_softmax_and_a_sort() -> None:
     rng = np.random.default_rng(0)
     bank, rows = (unit_rows(rng.normal(size=(n, 64)).astype(np.float32)) for n in (700, 16))
-    found = rank(rows, class_set(bank, []), Scale(100.0), 7)
+    ranked = rank(rows, class_set(bank, []), Scale(100.0), 7)
     logits = rows @ bank.T * np.float32(100)
     order = np.argsort(-logits, axis=1, kind="stable")[:, :7]
-    np.testing.assert_array_equal(found.columns, order)
-    np.testing.assert_array_equal(found.scores, np.take_along_axis(softmax(logits), order, 1))
+    np.testing.assert_array_equal(ranked.columns, order)
+    np.testing.assert_array_equal(ranked.scores, np.take_along_axis(softmax(logits), order, 1))
 
 
 def test_memory_does_not_grow_with_the_number_of_classes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,17 +88,17 @@ def test_memory_does_not_grow_with_the_number_of_classes(monkeypatch: pytest.Mon
     bank = rng.normal(size=(50_000, 4)).astype(np.float32)
     classes = class_set(bank, [17, 49_000])
     tracemalloc.start()
-    found = rank(bank[49_990:49_998], classes, Scale(), 3)
+    ranked = rank(bank[49_990:49_998], classes, Scale(), 3)
     assert tracemalloc.get_traced_memory()[1] < 8 * 50_000  # bytes; all cosines take four times as much
     tracemalloc.stop()
     exact = bank[49_990:49_998].astype(np.float64) @ bank.T.astype(np.float64)
-    assert [set(row) for row in found.columns.tolist()] == [set(row) for row in np.argsort(-exact)[:, :3].tolist()]
+    assert [set(row) for row in ranked.columns.tolist()] == [set(row) for row in np.argsort(-exact)[:, :3].tolist()]
 
 
 def test_huge_logits_do_not_overflow_over_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ranking, "_CELLS", 1)
-    found = rank(np.ones((1, 1), np.float32), class_set(np.array([[-1], [1], [0]], np.float32), []), Scale(1e30), 3)
-    assert (found.columns.tolist(), found.scores.tolist()) == ([[1, 2, 0]], [[1, 0, 0]])
+    ranked = rank(np.ones((1, 1), np.float32), class_set(np.array([[-1], [1], [0]], np.float32), []), Scale(1e30), 3)
+    assert (ranked.columns.tolist(), ranked.scores.tolist()) == ([[1, 2, 0]], [[1, 0, 0]])
 
 
 def test_nearest_leaves_the_class_itself_and_background_out() -> None:

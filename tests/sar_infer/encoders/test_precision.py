@@ -98,8 +98,8 @@ def test_auto_takes_int8_on_processors_that_are_fast_at_it(
 
 
 def test_int8_without_vnni_has_a_caution(cpu: Become) -> None:
-    known = dataclasses.replace(IMAGE, processor="x86-64 with VNNI")
-    graphs = manifest(int8=Precision(known), fp16=Precision(HALF))
+    measured = dataclasses.replace(IMAGE, processor="x86-64 with VNNI")
+    graphs = manifest(int8=Precision(measured), fp16=Precision(HALF))
     for become in (cpu, lambda: cpu("Features : asimd", "aarch64"), lambda: cpu().unlink()):
         become()
         assert choose(graphs, "int8", "cpu").caution is None
@@ -118,8 +118,8 @@ def test_auto_chooses_anew_where_the_gpu_cannot_be_had(bundle_copy: Path, monkey
     add_precision(bundle_copy, "fp16", name=False)
     bundle = open_bundle(bundle_copy)
     with_cuda(monkeypatch, works=False)
-    found = Classifier(bundle, precision="auto")
-    assert (found.choice.precision, found.start()) == ("fp32", "CPUExecutionProvider")
+    classifier = Classifier(bundle, precision="auto")
+    assert (classifier.choice.precision, classifier.start()) == ("fp32", "CPUExecutionProvider")
     assert Classifier(bundle, precision="fp16").choice.precision == "fp16"
 
 
@@ -147,14 +147,15 @@ def test_a_classifier_runs_the_graphs_that_it_chose(bundle_copy: Path) -> None:
     add_precision(bundle_copy)
     cache = EmbeddingCache()
     full, small = (
-        Classifier(open_bundle(bundle_copy), device="cpu", cache=cache, precision=asked) for asked in ("fp32", "int8")
+        Classifier(open_bundle(bundle_copy), device="cpu", cache=cache, precision=choice_made)
+        for choice_made in ("fp32", "int8")
     )
     for rows in (lambda c: c.embed_images(PICTURE), lambda c: c.embed_names(BANK_NAMES)):
-        expected, found = rows(full), rows(small)
-        cosines = (expected * found).sum(1)
+        expected, classifier = rows(full), rows(small)
+        cosines = (expected * classifier).sum(1)
         assert 0.8 < cosines.min() < 0.999
         np.testing.assert_array_equal(rows(full), expected)  # a cache that both share keeps them apart
-        np.testing.assert_array_equal(rows(small), found)
+        np.testing.assert_array_equal(rows(small), classifier)
     assert (full.choice.precision, small.choice.precision) == ("fp32", "int8")
 
 

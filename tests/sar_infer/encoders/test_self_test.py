@@ -45,11 +45,11 @@ def test_a_self_test_runs_until_it_is_passed(bundle_copy: Path) -> None:
     stored = SelfTestVector(5, (1.0,) + (0.0,) * (DIM - 1))
     reseal(bundle_copy, self_test=stored)
     rows = [np.roll(np.float32(stored.embedding), 1), np.float32(stored.embedding)]
-    seen = []
+    batches = []
 
     def encode(pixels: np.ndarray) -> np.ndarray:
-        seen.append(pixels)
-        return rows[len(seen) - 1][np.newaxis]
+        batches.append(pixels)
+        return rows[len(batches) - 1][np.newaxis]
 
     test = SelfTest(open_bundle(bundle_copy), FULL, encode)
     assert test.least == MIN_COSINE
@@ -57,8 +57,8 @@ def test_a_self_test_runs_until_it_is_passed(bundle_copy: Path) -> None:
         test.run()
     test.run()
     test.run()
-    assert [pixels.shape for pixels in seen] == [(1, 3, SIZE, SIZE)] * 2
-    np.testing.assert_array_equal(seen[0][0], to_input(Image.fromarray(self_test_image(SIZE, 5)), PREPROCESS))
+    assert [pixels.shape for pixels in batches] == [(1, 3, SIZE, SIZE)] * 2
+    np.testing.assert_array_equal(batches[0][0], to_input(Image.fromarray(self_test_image(SIZE, 5)), PREPROCESS))
 
 
 def test_without_a_stored_vector_the_length_is_looked_at(bundle_path: Path) -> None:
@@ -70,14 +70,14 @@ def test_without_a_stored_vector_the_length_is_looked_at(bundle_path: Path) -> N
     assert np.isnan(test.cosine(row * np.float32("nan")))
 
 
-@pytest.mark.parametrize(("known", "stored", "due"), [(0.97, True, True), (None, True, False), (0.97, False, False)])
+@pytest.mark.parametrize(("cosine", "stored", "due"), [(0.97, True, True), (None, True, False), (0.97, False, False)])
 def test_a_test_is_due_where_a_smaller_graph_has_something_to_be_compared_with(
-    bundle_copy: Path, known: float | None, stored: bool, due: bool
+    bundle_copy: Path, cosine: float | None, stored: bool, due: bool
 ) -> None:
     row = np.eye(1, DIM, dtype=np.float32)
     if stored:
         reseal(bundle_copy, self_test=SelfTestVector(5, tuple(row[0].tolist())))
-    choice = dataclasses.replace(FULL, precision="int8", variant=variant("x", self_test_cosine=known))
+    choice = dataclasses.replace(FULL, precision="int8", variant=variant("x", self_test_cosine=cosine))
     test = SelfTest(open_bundle(bundle_copy), choice, lambda pixels: row)
     assert test.due == due
     test.run()

@@ -47,51 +47,51 @@ def evaluation() -> Evaluation:
 
 
 def test_accuracy_of_all_and_of_each_class(evaluation: Evaluation) -> None:
-    known = [one for one in random_answers() if one.label != "owl"]
-    right = sum(one.label == one.answer for one in known)
+    of_classes = [one for one in random_answers() if one.label != "owl"]
+    right = sum(one.label == one.answer for one in of_classes)
     assert (evaluation.accuracy.count, evaluation.accuracy.of) == (right, 400)
     assert (evaluation.accuracy.low, evaluation.accuracy.high) == wilson(right, 400)
     assert [one.accuracy.share for one in evaluation.per_class] == sorted(
         one.accuracy.share for one in evaluation.per_class
     )
     for result in evaluation.per_class:
-        of_class = [one for one in known if one.label == result.name]
+        of_class = [one for one in of_classes if one.label == result.name]
         assert (result.accuracy.count, result.accuracy.of) == (
             sum(one.answer == result.name for one in of_class),
             len(of_class),
         )
-        assert result.answered == sum(one.answer == result.name for one in known)
+        assert result.answered == sum(one.answer == result.name for one in of_classes)
         others = [one.answer for one in of_class if one.answer != result.name]
         assert others.count(str(result.taken_for)) == max(others.count(name) for name in NAMES)
 
 
 def test_pairs_and_their_photos(evaluation: Evaluation) -> None:
-    known = [one for one in random_answers() if one.label != "owl"]
-    assert sum(pair.count for pair in evaluation.confused) == sum(one.label != one.answer for one in known)
+    of_classes = [one for one in random_answers() if one.label != "owl"]
+    assert sum(pair.count for pair in evaluation.confused) == sum(one.label != one.answer for one in of_classes)
     for pair in evaluation.confused:
-        same = [one for one in known if (one.label, one.answer) == (pair.label, pair.answer)]
-        assert (pair.count, pair.of) == (len(same), sum(one.label == pair.label for one in known))
+        same = [one for one in of_classes if (one.label, one.answer) == (pair.label, pair.answer)]
+        assert (pair.count, pair.of) == (len(same), sum(one.label == pair.label for one in of_classes))
         surest = sorted(same, key=lambda one: -one.score)[: len(pair.images)]
         assert pair.images == tuple(one.image for one in surest)
 
 
 def test_scores_and_unknown_photos(evaluation: Evaluation) -> None:
     everything = [*random_answers()]
-    known, strangers = ([one for one in everything if one.stranger is flag] for flag in (False, True))
+    of_classes, strangers = ([one for one in everything if one.stranger is flag] for flag in (False, True))
     scores = evaluation.calibration
-    assert scores.mean_score == pytest.approx(np.mean([one.score for one in known]))
+    assert scores.mean_score == pytest.approx(np.mean([one.score for one in of_classes]))
     assert scores.accuracy == pytest.approx(evaluation.accuracy.share)
     assert sum(one.count for one in scores.bins) == 400
     for one in scores.bins:
-        members = [each for each in known if one.low < each.score <= one.high]
+        members = [each for each in of_classes if one.low < each.score <= one.high]
         assert one.count == len(members)
         assert one.accuracy == (pytest.approx(np.mean([each.right for each in members])) if members else None)
     unknowns = evaluation.unknowns
     assert unknowns.known is not None
     assert unknowns.strangers is not None
-    assert unknowns.known.share == pytest.approx(np.mean([one.score < 0.4 for one in known]))
+    assert unknowns.known.share == pytest.approx(np.mean([one.score < 0.4 for one in of_classes]))
     assert unknowns.strangers.share == pytest.approx(np.mean([one.score < 0.4 for one in strangers]))
-    assert unknowns.auroc == pytest.approx(np.mean([a.score > b.score for a in known for b in strangers]))
+    assert unknowns.auroc == pytest.approx(np.mean([a.score > b.score for a in of_classes for b in strangers]))
     assert unknowns.stranger_classes == ("owl",)
 
 
@@ -154,10 +154,10 @@ def test_advice(answers: list[Answer], facts: Facts, kind: str, advice: list[tup
     """Classes and command of one kind of advice; a kind that is not given has neither."""
     expected = advice and [(tuple(names.split()), command and f"sar-bank {command}") for names, command in advice]
     by_kind = advice_on(answers, facts)
-    given = by_kind.get(kind)
+    entries = by_kind.get(kind)
     if kind == "describe":
-        given = [(classes, None) for classes, _ in given or ()]
-    assert given == expected
+        entries = [(classes, None) for classes, _ in entries or ()]
+    assert entries == expected
     if kind == "fit" and advice:
         assert next(iter(by_kind)) == "fit"  # it comes first
 

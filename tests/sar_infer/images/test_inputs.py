@@ -43,11 +43,11 @@ def test_images_whose_format_is_not_read_are_told_of_once(folder: Path) -> None:
         (folder / name).touch()
     (folder / "root").mkdir()
     (folder / "photos").rename(folder / "root" / "cat")
-    told: list[str] = []
-    assert len(expand(["root", "root/cat/deep/x.Avif"], told.append)) == 4
-    assert list(folders("root", told.append)) == ["cat"]
+    warnings: list[str] = []
+    assert len(expand(["root", "root/cat/deep/x.Avif"], warnings.append)) == 4
+    assert list(folders("root", warnings.append)) == ["cat"]
     line = "left out 3 files whose format is not read (.avif, .heic), such as root/cat/b.HEIC; convert to JPEG"
-    assert slashed(told) == [line, line]
+    assert slashed(warnings) == [line, line]
     with pytest.raises(InputError, match=r"\.jxl"):
         expand(["empty"])
 
@@ -85,8 +85,8 @@ def test_folders_of_classes_are_read_as_in_training(folder: Path) -> None:
     for name in ("rain_boot/a.png", "rain boot/b.png", "snow_boot/c.png", "cafe\u0301/d.png", "__MACOSX/._a.png"):
         (folder / "classes" / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / "classes" / name).write_bytes(b"")
-    found = folders("classes", lookup={"snow_boot": 0}.get)
-    assert {name: [Path(path).name for path in paths] for name, paths in found.items()} == {
+    by_class = folders("classes", lookup={"snow_boot": 0}.get)
+    assert {name: [Path(path).name for path in paths] for name, paths in by_class.items()} == {
         "rain boot": ["b.png", "a.png"],
         "snow_boot": ["c.png"],
         "caf\xe9": ["d.png"],

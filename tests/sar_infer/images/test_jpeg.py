@@ -139,10 +139,10 @@ def test_ordinary_jpegs_are_decoded(tmp_path: Path, kind: str) -> None:
     data = ordinary()[kind]
     (tmp_path / "a.jpg").write_bytes(data)
     with Image.open(io.BytesIO(data)) as opened:
-        wanted = np.asarray(opened)
+        expected = np.asarray(opened)
     with Image.open(io.BytesIO(data)) as opened:
         for source in (data, tmp_path / "a.jpg", opened):
-            np.testing.assert_array_equal(np.asarray(load_rgb(source)), wanted)
+            np.testing.assert_array_equal(np.asarray(load_rgb(source)), expected)
 
 
 @pytest.mark.usefixtures("undecoded")

@@ -65,19 +65,19 @@ def test_an_image_that_memory_does_not_suffice_for_is_one_error(monkeypatch: pyt
         raise MemoryError
 
     monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", fail)
-    with pytest.raises(ImageError, match="needs more memory") as found:
+    with pytest.raises(ImageError, match="needs more memory") as caught:
         load_rgb(encoded(PICTURE, "PNG"))
-    assert found.value.kind == "size"
+    assert caught.value.kind == "size"
 
 
 def test_many_threads_read_one_open_file() -> None:
     data = encoded(PICTURE.resize((1200, 800)), "JPEG")
-    wanted = np.asarray(load_rgb(data))
+    expected = np.asarray(load_rgb(data))
     with ThreadPoolExecutor(8) as pool:
         for _ in range(5):
             with Image.open(io.BytesIO(data)) as lazily_opened:
-                for found in pool.map(load_rgb, [lazily_opened] * 8):
-                    np.testing.assert_array_equal(np.asarray(found), wanted)
+                for caught in pool.map(load_rgb, [lazily_opened] * 8):
+                    np.testing.assert_array_equal(np.asarray(caught), expected)
 
 
 def test_arrays_of_other_shapes() -> None:
@@ -228,9 +228,9 @@ def test_a_reduced_jpeg_is_still_upright() -> None:
 
 def test_of_several_frames_the_first_is_reduced() -> None:
     first, second = (Image.new("RGB", (800, 600), colour) for colour in ("red", "blue"))
-    found = load_rgb(encoded(first, "MPO", save_all=True, append_images=[second]), least=150)
-    assert found.size == (200, 150)
-    assert found.getpixel((9, 9))[0] > 200
+    caught = load_rgb(encoded(first, "MPO", save_all=True, append_images=[second]), least=150)
+    assert caught.size == (200, 150)
+    assert caught.getpixel((9, 9))[0] > 200
 
 
 @pytest.mark.parametrize("form", [form for form in FORMATS if form != "JPEG"])

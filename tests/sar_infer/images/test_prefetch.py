@@ -36,19 +36,19 @@ def test_order_batches_and_errors() -> None:
 
 
 def test_no_more_than_two_batches_are_held() -> None:
-    taken = 0
+    requested = 0
 
     def endless():
-        nonlocal taken
+        nonlocal requested
         while True:
-            taken += 1
+            requested += 1
             yield picture(1)
 
     batches = decode_batches(endless(), PREPROCESS, 3, Profile())
     next(batches)
-    assert taken == 6
+    assert requested == 6
     next(batches)
-    assert taken == 9
+    assert requested == 9
     batches.close()
 
 
@@ -58,10 +58,10 @@ def test_the_frames_of_a_film_are_pictures_of_their_own(form: str) -> None:
     stream = io.BytesIO()
     frames[0].save(stream, form, save_all=True, append_images=frames[1:])
     with Image.open(stream) as film:
-        ((*found,),) = decode_batches(ImageSequence.Iterator(film), PREPROCESS, 16, Profile())
+        ((*decoded,),) = decode_batches(ImageSequence.Iterator(film), PREPROCESS, 16, Profile())
     with Image.open(stream) as film:
-        wanted = [decode_image(frame.copy(), PREPROCESS) for frame in ImageSequence.Iterator(film)]
-    np.testing.assert_array_equal([pixels for _, pixels in found], wanted)
+        expected = [decode_image(frame.copy(), PREPROCESS) for frame in ImageSequence.Iterator(film)]
+    np.testing.assert_array_equal([pixels for _, pixels in decoded], expected)
 
 
 def test_a_generator_may_close_each_file_behind_it(tmp_path: Path) -> None:
@@ -74,8 +74,8 @@ def test_a_generator_may_close_each_file_behind_it(tmp_path: Path) -> None:
             with Image.open(path) as image:
                 yield image
 
-    ((*found,),) = decode_batches(one_at_a_time(), PREPROCESS, 16, Profile())
-    np.testing.assert_array_equal([pixels for _, pixels in found], [decode_image(path, PREPROCESS) for path in paths])
+    ((*decoded,),) = decode_batches(one_at_a_time(), PREPROCESS, 16, Profile())
+    np.testing.assert_array_equal([pixels for _, pixels in decoded], [decode_image(path, PREPROCESS) for path in paths])
 
 
 def test_a_margin_for_jpegs_in_a_bundle_from_before_changes_nothing() -> None:
@@ -94,8 +94,8 @@ def test_fitted_pixels_give_the_input_that_the_image_gives(mode: Any, size: tupl
     source = encoded(Image.fromarray(noise), "PNG")
     fitted = fit_image(source, spec)
     assert (fitted.shape, fitted.dtype) == ((SIZE, SIZE, 3), np.uint8)
-    wanted, digest = decode_photo(source, spec)
-    np.testing.assert_array_equal(decode_image(fitted, spec), wanted)
+    expected, digest = decode_photo(source, spec)
+    np.testing.assert_array_equal(decode_image(fitted, spec), expected)
     again, same = fit_photo(source, spec)
     np.testing.assert_array_equal(again, fitted)
     assert same == digest

@@ -165,7 +165,7 @@ def test_any_header_is_read_without_an_exception(name: str) -> None:
 def test_a_tiff_of_huge_tiles_is_refused() -> None:
     data = bytearray(encoded(Image.new("L", (16, 16)), "TIFF", tiffinfo={270: "width", 305: "height"}))
     load_rgb(bytes(data))
-    for known, tag in ((270, 322), (305, 323)):
-        struct.pack_into("<HHII", data, data.index(struct.pack("<HH", known, 2)), tag, 4, 1, 8000)
+    for placeholder, tag in ((270, 322), (305, 323)):
+        struct.pack_into("<HHII", data, data.index(struct.pack("<HH", placeholder, 2)), tag, 4, 1, 8000)
     with pytest.raises(ImageError, match="tiles"):
         load_rgb(bytes(data))
