@@ -226,17 +226,6 @@ def test_for_other_classes_the_answer_is_as_without_a_head(
     assert {result.branch for result in results} == {"text"}
 
 
-def test_a_head_and_another_bank(headed: Classifier, headed_path: Path, classifier: Classifier) -> None:
-    head_logit, mixed = headed.bundle.bank, np.float32([[0.8], [0.6], [1], [1]])
-    same = ClassBank(head_logit.names, head_logit.embeddings.copy(), ENCODER_DIGEST)
-    assert Classifier.open(headed_path, bank=same).classify(picture()) == headed.classify(picture())
-    rows = head_logit.embeddings * mixed + head_logit.embeddings[::-1] * (1 - mixed)
-    edited = ClassBank(head_logit.names, rows / np.linalg.norm(rows, axis=1, keepdims=True), ENCODER_DIGEST)
-    (result,) = Classifier.open(headed_path, bank=edited).classify(picture())
-    assert result.branch == "text"
-    assert [result] == Classifier(classifier.bundle, bank=edited).classify(picture())
-
-
 # ------------------------------------------------------------------------------------------------------ rows of its own
 def test_rows_of_images(classifier: Classifier) -> None:
     pictures = [picture(seed) for seed in range(3)]

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 from support import hanging
-from support.bulk_runs import answer_here, refused, run, summary
+from support.bulk_runs import answer_here, refused, run
 from support.folders import listing
-from support.many import read_rows, small_png, write_images, write_parquet, write_tar
+from support.many import read_rows, small_png, write_images, write_tar
 
 ROOT = Path(__file__).parents[3]
 COMMAND = [sys.executable, "-m", "sar_infer.cli.classify"]
@@ -60,35 +60,6 @@ def test_a_worker_that_cannot_start_leaves_nothing_behind(
     write_images(Path("p"), 1)
     hanging.plant(tmp_path_factory.mktemp("flaw") / "site", monkeypatch, hanging.die)
     refused("no worker can start", "p", "--out", "out")
-
-
-def test_files_that_crash_what_reads_them_cost_their_own_rows(
-    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A tar where its images are, a Parquet file in its footer, and one in its first row group of two."""
-    write_tar(Path("crash-10000.tar"), {f"{n}.png": small_png(n) for n in range(9)})
-    write_parquet(Path("t.parquet"), {"image": [small_png(n) for n in range(3)]})
-    footer = f"crash-{Path('t.parquet').stat().st_size - 10}.parquet"
-    Path(footer).write_bytes(Path("t.parquet").read_bytes())
-    write_parquet(Path("crash-5.parquet"), {"image": [os.urandom(100_000), small_png(7)]}, rows_of_group=1)
-    Path("all.txt").write_text("\n".join(["crash-10000.tar", footer, "t.parquet", "crash-5.parquet"]))
-    call = ("all.txt", "--out", "out", "--batch-size", "2")
-    with monkeypatch.context() as planted:
-        hanging.plant(tmp_path_factory.mktemp("flaw") / "site", planted, hanging.trap, "sar_infer.bulk.locations")
-        assert run(*call).exit_code == 1
-    rows = read_rows(Path("out"))
-    parquet_keys = [f"t.parquet#{n}" for n in range(3)]
-    classified = [row["key"] for row in rows if not row["error"]]
-    assert classified == ["crash-10000.tar/0.png", "crash-10000.tar/1.png", *parquet_keys, "crash-5.parquet#1"]
-    flaws = [(row["key"], row["error_kind"]) for row in rows if row["error"]]
-    assert flaws == [(name, "source") for name in ("crash-10000.tar", footer, "crash-5.parquet")]
-    assert all("the process that read it died" in row["error"] for row in rows if row["error"])
-    answer_here(monkeypatch)
-    assert run(*call, "--resume", "--retry", "source").exit_code == 1  # the first of the last file is no image
-    keys = [*(f"crash-10000.tar/{n}.png" for n in range(9)), *(f"{footer}#{n}" for n in range(3))]
-    keys += [*parquet_keys, "crash-5.parquet#0", "crash-5.parquet#1"]
-    assert [row["key"] for row in read_rows(Path("out"))] == keys
-    assert summary("out/_SUCCESS.json")["resumed"] == 2
 
 
 # --------------------------------------------------------------------------------------------------- stopped and killed

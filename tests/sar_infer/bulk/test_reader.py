@@ -14,7 +14,7 @@ from support.many import small_png, write_parquet, write_tar
 
 from sar_infer.bulk.items import Broken, Flaw, Item, Unit
 from sar_infer.bulk.sources import reader
-from sar_infer.bulk.sources.listing import Paths
+from sar_infer.bulk.sources.listing import InputSources, Paths
 from sar_infer.bulk.sources.reader import Reader
 from sar_infer.bulk.sources.row_groups import row_groups
 from sar_infer.bulk.sources.tars import TarShard
@@ -79,6 +79,17 @@ def test_a_crash_costs_the_rest_of_the_file(tmp_path: Path, monkeypatch: pytest.
     what_is_left = "the rest cannot be read" if suffix == "tar" else f"row {len(rows)} on cannot be read"
     died = f"the process that read it died (exit code {-signal.SIGABRT}): memory, or a damaged file"
     assert flaw_of(last) == f"{what_is_left}: {died}"
+
+
+def test_a_crash_in_a_footer_costs_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hanging.plant(tmp_path / "site", monkeypatch, hanging.trap, LOCATIONS)
+    sound = write_parquet(tmp_path / "t.parquet", {"image": [small_png(n) for n in range(3)]})
+    crash = tmp_path / f"crash-{sound.stat().st_size - 10}.parquet"
+    crash.write_bytes(sound.read_bytes())
+    first, second = InputSources((str(sound), str(crash))).pieces()
+    assert first.unit.count == 3
+    assert isinstance(second.unit, Broken)
+    assert "the process that read it died" in second.unit.reason
 
 
 def test_a_read_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -146,38 +146,6 @@ def test_too_few_photos_are_refused(counts: list[int], sound: bool) -> None:
     assert (fittable(labels, len(counts)) is None) == sound
 
 
-def judged(choice, model, world: World, trained: int, photos: int, alpha: float, offsets) -> float:
-    """The mean of accuracy on trained and on really new classes, in one ranking."""
-    result = assemble(model, world.rows[:trained], alpha=alpha, offsets=offsets)
-    shown, of = world.photos(max(photos, 1), seed=7)
-    images, labels = world.photos(20, seed=8)
-    means = np.stack([shown[of == c, 0].mean(0) for c in range(world.classes)])
-    means[:trained] = result.means
-    counts = np.concatenate([result.counts, np.full(world.classes - trained, photos)])
-    weights, bias = composed(result, SCALE, world.rows.astype(np.float32), means, counts)
-    right = ((images[:, 0] - result.centre) @ weights.T + bias).argmax(1) == labels
-    return 50 * (right[labels < trained].mean() + right[labels >= trained].mean())
-
-
-def test_the_choice_without_new_classes_is_near_the_best_for_them() -> None:
-    world = World(40)
-    features, labels = world.photos(16)
-    features, labels = features[labels < 24], labels[labels < 24]
-    choice = choose(features, labels, [Prompt("handcrafted", world.rows[:24])], SCALE)
-    assert choice.alpha > 0
-    model = gaussian(features[:, 0], labels, 24)
-    for photos in (0, 1, 4):
-        got = judged(choice, model, world, 24, photos, choice.alpha, choice.offsets)
-        best = max(
-            judged(choice, model, world, 24, photos, alpha, [(0, 0.0), (photos, 0.0), (16, g)][photos == 0 :])
-            if photos
-            else judged(choice, model, world, 24, 0, alpha, [(0, 0.0), (16, g)])
-            for alpha in left_out.ALPHAS
-            for g in np.linspace(-20, 40, 31)
-        )
-        assert got > best - 5
-
-
 def test_with_an_alpha_of_zero_text_ranks_names_and_photos_that_are_added_count() -> None:
     world, trained = World(9, names=0.2, spread=0.1), 6
     features, labels = world.photos(16)
