@@ -148,20 +148,6 @@ def test_a_fitted_bank_ranks_by_its_own_statistics_until_that_is_taken_back() ->
     assert not np.allclose(ranking.logits(images, before, plain), outcome)
 
 
-def test_photos_that_come_after_a_fit_move_their_class_alone() -> None:
-    bank = with_photos()
-    bank = fit(bank, fitted(bank).tensors)
-    more = add(bank, [NAMES[12]], TEXTS[12:13], photos={NAMES[12]: photos(12, 4, seed=9)})
-    composer, images = Composer(None, BASE, SCALE), photos(12, 5, seed=3).rows
-    before, after = (
-        ranking.logits(images, build_class_set(one, {}, False, lambda groups: TEXTS[:0], composer), Scale(SCALE))
-        for one in (bank, more)
-    )
-    column = more.index[NAMES[12]]
-    np.testing.assert_array_equal(np.delete(before, column, 1), np.delete(after, column, 1))
-    assert not np.allclose(before[:, column], after[:, column])
-
-
 def test_names_that_mean_nothing_take_the_mean_text_row() -> None:
     bank = with_photos()
     meaningless = add(bank, ["SKU-1"], -TEXTS[:1], photos={"SKU-1": photos(18, 8, photos_only=True)})

@@ -45,6 +45,14 @@ def test_fitted_on_some_and_measured_on_others() -> None:
     assert measured.error_before == before
 
 
+def test_held_out_images_can_be_taken_apart_and_put_together() -> None:
+    held = dataclasses.replace(photos(9), distances=np.arange(9.0))
+    both = held.subset(np.arange(3)).with_more(held.subset(np.arange(3, 9)))
+    for field in dataclasses.fields(held):
+        np.testing.assert_array_equal(getattr(both, field.name), getattr(held, field.name))
+    assert both.with_more(photos(1)).distances is None
+
+
 def test_thresholds_keep_what_they_were_fitted_on() -> None:
     held = photos(1000)
     fitted = calibrate("shapes", held, photos(50, seed=1))

@@ -95,6 +95,13 @@ def test_memory_does_not_grow_with_the_number_of_classes(monkeypatch: pytest.Mon
     assert [set(row) for row in ranked.columns.tolist()] == [set(row) for row in np.argsort(-exact)[:, :3].tolist()]
 
 
+def test_without_a_scale_logits_are_cosines() -> None:
+    bank = unit_rows(np.random.default_rng(1).normal(size=(5, 8)).astype(np.float32))
+    ranked = rank(bank[:2], class_set(bank, []), Scale(), 5)
+    np.testing.assert_array_equal(ranked.logits, ranked.similarities)
+    np.testing.assert_allclose(ranked.scores, softmax(ranked.similarities), rtol=1e-6)
+
+
 def test_huge_logits_do_not_overflow_over_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ranking, "_CELLS", 1)
     ranked = rank(np.ones((1, 1), np.float32), class_set(np.array([[-1], [1], [0]], np.float32), []), Scale(1e30), 3)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from sar_infer import Classifier
@@ -48,3 +49,12 @@ def test_garments_that_nobody_taught_are_groups_and_others_are_like_theirs(
     assert all({answer["label"] for answer in group["nearest"]} <= set(TAUGHT) for group in content["groups"])
     assert len(content["labels"]) == 20
     assert all(len(label["answers"]) == 2 for label in content["labels"])
+
+
+def test_a_bank_of_names_alone_has_groups_too(mini: Classifier, photos: list[Path]) -> None:
+    suggestions = mini.suggest(mini.embed_images(photos), mini.class_set())
+    labels = np.array([path.parent.name for path in photos])
+    leaders = {Counter(labels[group.photos].tolist()).most_common(1)[0][0] for group in suggestions.groups}
+    assert leaders == {*TAUGHT, *OTHERS}
+    nothing = mini.suggest(np.zeros((0, mini.bundle.manifest.embed_dim), np.float32), mini.class_set())
+    assert (nothing.groups, len(nothing.labels)) == ((), 0)

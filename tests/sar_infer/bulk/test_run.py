@@ -17,6 +17,7 @@ from support.folders import listing
 from support.many import read_rows, small_png, write_images, write_parquet, write_tar
 
 from sar_infer import Classifier
+from sar_infer.bulk.outputs.finish import summary_file
 from sar_infer.bulk.outputs.job import BulkJob, Shard, alone
 from sar_infer.bulk.outputs.store import open_store
 from sar_infer.bulk.sources.listing import InputSources
@@ -97,7 +98,7 @@ def test_one_file(suffix: str) -> None:
     refused(f"{name}: written with other settings .sources was", "p/000.png", *call, "--resume")
     Path("p/bad.jpg").rename("p/worse.jpg")
     refused(f"{name}: its inputs have changed since it was finished", *call, "--resume")
-    Path(f"{name}.summary.json").unlink()
+    summary_file(Path(name)).unlink()
     refused(f"{name}: exists; choose another --out", *call, "--resume")
 
 
