@@ -59,7 +59,9 @@ def test_photos_of_a_folder_a_list_and_parquet(tmp_path: Path, classifier: Class
 @pytest.mark.parametrize(
     ("out", "kind"), [("rows.parquet", "float32"), ("rows.jsonl", "float16"), ("parts", "float16")]
 )
-def test_what_a_bulk_run_kept(tmp_path: Path, classifier: Classifier, bundle_path: Path, out: str, kind: str) -> None:
+def test_embeddings_that_a_bulk_run_wrote(
+    tmp_path: Path, classifier: Classifier, bundle_path: Path, out: str, kind: str
+) -> None:
     folder = folder_of(tmp_path / "photos")
     results = tmp_path / out
     options = WorkerOptions(str(bundle_path), embedding=kind)  # type: ignore[arg-type]

@@ -119,7 +119,7 @@ def test_an_image_that_hangs_costs_no_more_than_its_row(
     assert [row["error_kind"] for row in read_rows(Path("out"))] == [None, "timeout", None]
 
 
-def test_what_a_node_refuses_is_one_clear_line(here: Path, bundle_copy: Path, environment: dict[str, str]) -> None:
+def test_a_refusal_of_a_node_is_one_clear_line(here: Path, bundle_copy: Path, environment: dict[str, str]) -> None:
     write_images(Path("p"), 1)
     graph = bundle_copy / "image_encoder.onnx"
     graph.write_bytes(bytes(len(graph.read_bytes())))

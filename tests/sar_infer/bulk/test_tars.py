@@ -103,14 +103,14 @@ def test_a_damaged_header_is_not_taken_for_the_end(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "data", [b"", b"no tar", b"\xff" * 2000, b"\0" * 10240], ids=["empty", "text", "noise", "zeros"]
 )
-def test_what_is_no_tar(tmp_path: Path, data: bytes) -> None:
+def test_files_that_are_no_tars(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "s.tar"
     path.write_bytes(data)
     assert [flaw.kind for flaw in contents(path).values()] == ["source"]
 
 
 @pytest.mark.parametrize("second", ["a hole", "another archive"])
-def test_what_follows_the_end_is_not_passed_over(tmp_path: Path, second: str) -> None:
+def test_members_behind_the_end_are_not_passed_over(tmp_path: Path, second: str) -> None:
     path = write_tar(tmp_path / "s.tar", {"a.png": b"1", "b.png": b"2"})
     if second == "a hole":
         data = bytearray(path.read_bytes())

@@ -102,7 +102,7 @@ def _short_of_memory(bundle_path: Path) -> list[str | None]:
     return [row["error_kind"] for row in answerer.answer(items, AsTheyAre()).packed]
 
 
-def test_what_is_asked_for_beside_the_classes(bundle_path: Path) -> None:
+def test_further_columns(bundle_path: Path) -> None:
     (row,) = answer(
         bundle_path, Item("a", small_png(1)), decision=DecisionOptions("score", 1.0, explain=True), embedding="float16"
     )
@@ -118,7 +118,7 @@ def test_what_is_asked_for_beside_the_classes(bundle_path: Path) -> None:
 
 
 def test_settings_tell_apart_all_that_answers_depend_on(bundle_path: Path, headed_path: Path, tmp_path: Path) -> None:
-    """What a bank knows of its classes too, which changes neither names nor rows, and so not its digest."""
+    """Background, thresholds and calibration of a bank too, which its digest does not cover."""
     several = [
         WorkerOptions(str(bundle_path)),
         WorkerOptions(str(headed_path)),

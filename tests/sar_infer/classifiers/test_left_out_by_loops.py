@@ -120,7 +120,7 @@ WORLDS = [
 
 
 @pytest.mark.parametrize("world", WORLDS, ids=lambda world: f"seed {world.seed}")
-def test_what_is_chosen_is_what_loops_choose(world: World) -> None:
+def test_the_choice_is_that_of_loops(world: World) -> None:
     choice, curves = world.chosen(), measured(world)
     numbers = sorted({photos for _, _, photos in curves})
     means = {key: np.mean(ours, axis=0) for key, (ours, _) in curves.items()}

@@ -35,7 +35,7 @@ def path(tmp_path: Path) -> Path:
     return write_bundle(tmp_path / "bundle", trained=TRAINED)
 
 
-def test_what_is_written_is_read_to_the_bit(path: Path) -> None:
+def test_statistics_are_read_as_they_were_written(path: Path) -> None:
     loaded = open_bundle(path).statistics
     assert loaded is not None
     assert (loaded.names, loaded.encoder_digest) == (TRAINED.names, ENCODER_DIGEST)

@@ -1,4 +1,4 @@
-"""What is fitted on held-out images and measured on others, beside the same by hand."""
+"""Calibration that is fitted on held-out images and measured on others, beside the same by hand."""
 
 from __future__ import annotations
 

@@ -174,7 +174,7 @@ def test_a_name_of_a_class_that_is_given_with_phrases_stands_for_it_no_more() ->
     assert (both.names, sources(both)) == (("cat", "Puss in Boots"), ["extended", "extended"])
 
 
-def test_what_is_known_follows_the_columns() -> None:
+def test_background_and_thresholds_follow_the_columns() -> None:
     whole = of_known(None)
     assert whole.background.tolist() == [False, False, True]
     assert np.shares_memory(whole.embeddings, KNOWN.embeddings)

@@ -57,7 +57,7 @@ def test_jsonl_is_the_contract() -> None:
     assert json.loads(second) == {"image": "x.jpg", "predictions": [], "error": "not an image", "branch": "text"}
 
 
-def test_what_was_asked_for_has_keys_of_its_own_and_only_then() -> None:
+def test_further_facts_have_keys_of_their_own_where_they_are_there() -> None:
     plain, written = (json.loads(line) for line in "".join(FORMATS["jsonl"]([GOOD, FULL])).splitlines())
     assert {key: written[key] for key in written.keys() - plain.keys()} == {
         "unknown": True,

@@ -35,7 +35,7 @@ def test_the_cosine_to_the_stored_vector() -> None:
     assert np.isnan(self_test_cosine(stored, np.array([np.nan, 1], dtype=np.float32)))
 
 
-def test_what_a_healthy_encoder_reaches() -> None:
+def test_the_least_cosine_of_a_healthy_encoder() -> None:
     assert least_cosine() == least_cosine(variant("x")) == MIN_COSINE
     assert least_cosine(variant("x", self_test_cosine=0.97)) == pytest.approx(0.96)
     assert least_cosine(variant("x", self_test_cosine=1.0)) == pytest.approx(0.99)

@@ -182,7 +182,7 @@ def test_lines_for_people(evaluation: Evaluation) -> None:
     assert "matrix" not in "\n".join(text_lines(evaluation, width=15))
 
 
-def test_what_was_left_out_is_said() -> None:
+def test_photos_that_were_left_out_have_a_line() -> None:
     left_out = [LeftOut("a.jpg", "ant", "learned", "seen"), LeftOut("b.jpg", "bee", "learned", "seen")]
     evaluation = evaluate(MIXED, 4, left_out=left_out)
     assert evaluation is not None

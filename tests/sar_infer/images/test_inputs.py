@@ -76,7 +76,7 @@ def test_a_name_that_looks_like_a_pattern_but_exists(folder: Path) -> None:
         ("photos/deep/../nothing", "nothing"),
     ],
 )
-def test_what_cannot_be_used(folder: Path, argument: str, message: str) -> None:
+def test_arguments_that_cannot_be_used(folder: Path, argument: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         expand(["photos/a.png", argument])
 

@@ -79,7 +79,7 @@ def test_libjpeg_decodes_the_scans_behind_invalid_markers() -> None:
         (EOI + SCAN * 9, 1),
     ],
 )
-def test_what_stands_between_two_scans(between: bytes, scans: int) -> None:
+def test_bytes_between_two_scans(between: bytes, scans: int) -> None:
     assert count_scans(SOI + FRAME + SCAN + between + SCAN + EOI) == scans
 
 

@@ -110,7 +110,7 @@ def test_a_header_too_long_to_read_costs_as_much_as_the_largest_image() -> None:
     assert read_header(bytes(gif[:at] + b"!\xfe" + b"\1a" * 5000 + b"\0" + gif[at:]), FORMATS) is None
 
 
-def test_what_will_be_refused_costs_nothing_much() -> None:
+def test_images_that_will_be_refused_cost_little() -> None:
     for data in (
         webp(16_384, 16_384),
         of_size(jpeg(), 60_000, 60_000),
