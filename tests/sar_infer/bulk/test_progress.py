@@ -35,7 +35,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def shown(pieces: Iterable[Piece]) -> Progress:
     """Progress that has counted the pieces."""
-    progress = Progress(asked=True)
+    progress = Progress(requested=True)
     before = set(threading.enumerate())
     progress.expect(lambda: pieces)
     for counting in set(threading.enumerate()) - before:
@@ -73,7 +73,7 @@ def test_no_guess_before_there_is_one(clock: Clock) -> None:
 
 
 def test_a_line_now_and_then(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
-    progress = Progress(asked=True)
+    progress = Progress(requested=True)
     for _ in range(25):
         clock.now += 1
         progress.count(1, 0)
