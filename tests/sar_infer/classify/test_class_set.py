@@ -136,6 +136,7 @@ def test_phrases_get_no_head_even_where_they_give_the_banks_row() -> None:
     np.testing.assert_array_equal(classes.embeddings, BANK.embeddings[[2, 0]])
     assert with_head(classes, HEAD, BANK, BANK).branch == "text"
     assert with_head(classes, None, BANK, BANK) is classes
+    assert classes.photos.tolist() == [0, 0]
 
 
 # ------------------------------------------------------------------------------------------ what is known of a class

@@ -162,6 +162,16 @@ def test_advice(answers: list[Answer], facts: Facts, kind: str, advice: list[tup
         assert next(iter(by_kind)) == "fit"  # it comes first
 
 
+def test_advice_says_what_is_the_matter() -> None:
+    for answers, beginning in (
+        (STRANGE, "'bees', 'owl' are no class to choose from; add those whose photos"),
+        (TOO_SURE, "The best score is 95% on average where 50% are right: scores are too sure; calibrate"),
+    ):
+        evaluation = evaluate(answers, 4)
+        assert evaluation is not None
+        assert any(one.message.startswith(beginning) for one in advise(evaluation, Facts()))
+
+
 def test_a_mistake_now_and_then_gets_no_advice() -> None:
     rare = of({("ant", "ant"): 40, ("bee", "bee"): 38, ("bee", "ant"): 2})
     assert advice_on(rare, Facts()).keys() <= {"calibrate"}
@@ -172,6 +182,8 @@ def test_lines_for_people(evaluation: Evaluation) -> None:
     text = "\n".join(lines)
     pair = evaluation.confused[0]
     assert f"'{pair.label}' called '{pair.answer}': {pair.count} of {pair.of}, such as {pair.images[0]}" in text
+    assert "\nunknown       said of " in text
+    assert "\nother photos  30 of classes that are not there ('owl'): unknown is said of " in text
     at = lines.index("matrix: a row for each class, a column for each answer")
     for name, line in zip(NAMES, lines[at + 2 : at + 6], strict=True):
         counts = [

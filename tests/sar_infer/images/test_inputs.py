@@ -7,7 +7,7 @@ import pytest
 from support.users import unprivileged
 
 from sar_infer.errors import InputError
-from sar_infer.images.inputs import expand, folders
+from sar_infer.images.inputs import expand, expand_present, folders
 
 
 @pytest.fixture
@@ -54,6 +54,12 @@ def test_images_whose_format_is_not_read_are_told_of_once(folder: Path) -> None:
 
 def test_a_file_is_taken_as_it_is_called(folder: Path) -> None:
     assert expand(["./photos/notes.txt", "-", "photos/a.png"]) == ["./photos/notes.txt", "-", "photos/a.png"]
+
+
+def test_a_missing_file_among_others_is_kept(folder: Path) -> None:
+    assert expand_present(["gone.jpg", "photos/a.png"]) == ["gone.jpg", "photos/a.png"]
+    with pytest.raises(InputError, match="gone.jpg: no such file or folder"):
+        expand_present(["gone.jpg"])
 
 
 def test_patterns(folder: Path) -> None:
