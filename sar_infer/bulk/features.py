@@ -156,7 +156,7 @@ def _result_files(argument: str) -> list[Path] | None:
     """Return the result files that an argument stands for; None if it stands for photos."""
     path = Path(argument)
     if path.is_dir():
-        parts = sorted(part for part in path.glob(_PARTS) if part.suffix in (_PARQUET, _LINES))
+        parts = sorted(file for file in path.glob(_PARTS) if file.suffix in (_PARQUET, _LINES))
         return parts or None
     if path.suffix.lower() == _LINES:
         if not path.is_file():

@@ -29,12 +29,12 @@ class Progress:
     """A line that is rewritten on a terminal; elsewhere, if requested, a line every ten seconds.
 
     Args:
-        asked: Show progress even if stderr is no terminal.
+        requested: Show progress even if stderr is no terminal.
     """
 
-    def __init__(self, asked: bool = False) -> None:
+    def __init__(self, requested: bool = False) -> None:
         self._terminal = sys.stderr.isatty()
-        self._shown = asked or self._terminal
+        self._shown = requested or self._terminal
         self._every = _EVERY_TTY if self._terminal else _EVERY_LINE
         self._start = self._last = time.monotonic()
         self._total: tuple[int | None, int] | None = None  # inputs, unless a tar hides their number, and pieces

@@ -33,6 +33,7 @@ from sar_infer.classifiers.scores import (
     KEPT,
     Doubles,
     Labels,
+    conformal_threshold,
     energy,
     softmax,
     true_scores,
@@ -202,7 +203,7 @@ def _limits(ranked: list[_Ranked], temperature: float, independent: float, usual
     true = [true_scores(scores, images.labels) for scores, images in zip(probabilities, ranked, strict=True)]
 
     def least(values: list[Doubles]) -> tuple[float, ...]:
-        return tuple(_conformal_threshold(np.concatenate(values), coverage, independent) for coverage in COVERAGES)
+        return tuple(conformal_threshold(np.concatenate(values), coverage, independent) for coverage in COVERAGES)
 
     pairs = list(zip(true, ranked, strict=True))
     by_photos = {
@@ -228,14 +229,6 @@ def _farthest(ranked: list[_Ranked], weights: Doubles) -> float:
     if len(distances) < len(ranked):
         return math.inf
     return max(0.0, -_reached(-np.concatenate(distances), weights))
-
-
-def _conformal_threshold(scores: Doubles, coverage: float, independent: float) -> float:
-    """Return what `scores.conformal_threshold` does, from scores (N,) that count as fewer independent ones."""
-    share = np.ceil((independent + 1) * coverage - 1e-9) / independent
-    if share > 1:
-        return 0.0
-    return float(np.sort(scores)[int(np.floor((1 - share) * len(scores) + 1e-9))])
 
 
 def _reached(values: Doubles, weights: Doubles) -> float:

@@ -96,7 +96,7 @@ def keeping(values: Doubles, share: float) -> float:
     return float(np.sort(values)[allowed])
 
 
-def conformal_threshold(scores: Doubles, coverage: float) -> float:
+def conformal_threshold(scores: Doubles, coverage: float, independent: float | None = None) -> float:
     """Return the score that a class needs to be in the set, from the scores of held-out images' own classes.
 
     The ``ceil((n + 1) coverage)``-th largest of n scores; 0, so that every class is in, where n is too small for that.
@@ -105,9 +105,11 @@ def conformal_threshold(scores: Doubles, coverage: float) -> float:
     Args:
         scores: (N,) probabilities of the true classes.
         coverage: 0..1.
+        independent: Number n of independent scores that these count as; None = N.
     """
-    rank = int(np.ceil((len(scores) + 1) * coverage - 1e-9))
-    return float(np.sort(scores)[len(scores) - rank]) if rank <= len(scores) else 0.0
+    count = len(scores) if independent is None else independent
+    share = np.ceil((count + 1) * coverage - 1e-9) / count
+    return 0.0 if share > 1 else float(np.sort(scores)[int(np.floor((1 - share) * len(scores) + 1e-9))])
 
 
 def auroc(known: Doubles, unknown: Doubles) -> float:

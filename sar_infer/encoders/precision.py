@@ -42,7 +42,7 @@ class Choice:
         return f"this processor has no VNNI: INT8 is less exact and slower here, and the bundle's figures {figures}"
 
 
-def choose(manifest: Manifest, asked: PrecisionChoice, device: Device) -> Choice:
+def choose(manifest: Manifest, choice: PrecisionChoice, device: Device) -> Choice:
     """Return the graphs for a precision; an encoder that has none in this precision runs in float32.
 
     ``auto`` takes float16 on a GPU and INT8 on a CPU that has instructions for it, if the bundle has such an image
@@ -51,9 +51,9 @@ def choose(manifest: Manifest, asked: PrecisionChoice, device: Device) -> Choice
     Raises:
         InputError: There is no such precision, or the bundle has nothing in it.
     """
-    if asked not in get_args(PrecisionChoice):
-        raise InputError(f"precision: expected {', '.join(get_args(PrecisionChoice))}, got {asked!r}")
-    precision = _automatic(manifest, device) if asked == "auto" else asked
+    if choice not in get_args(PrecisionChoice):
+        raise InputError(f"precision: expected {', '.join(get_args(PrecisionChoice))}, got {choice!r}")
+    precision = _automatic(manifest, device) if choice == "auto" else choice
     graphs = manifest.precisions.get(precision)
     if graphs is None and precision != "fp32":
         has = ", ".join(["fp32", *sorted(manifest.precisions)])

@@ -129,10 +129,10 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _threads(asked: int | None) -> int:
+def _threads(threads: int | None) -> int:
     """Return the threads to ask for; 0 is onnxruntime's own choice, which does not know a container's limit."""
-    if asked is not None:
-        return asked
+    if threads is not None:
+        return threads
     return usable_cores() if usable_cores() < (os.cpu_count() or 1) else 0
 
 

@@ -13,7 +13,6 @@ import numpy as np
 from sar_infer.classifiers.scores import auroc
 from sar_infer.measures import (
     calibration_error_by_chance,
-    confused_pairs,
     reliability,
     wilson,
 )
@@ -289,20 +288,13 @@ def _per_class(answerable: Sequence[Answer], pairs: Sequence[Pair]) -> tuple[Cla
 
 
 def _pairs(answerable: Sequence[Answer]) -> tuple[Pair, ...]:
-    names = sorted({name for answer in answerable for name in (answer.label, answer.answer)})
-    numbers = {name: number for number, name in enumerate(names)}
-    labels, predicted = (
-        np.array([numbers[name] for name in column], np.int64)
-        for column in ([answer.label for answer in answerable], [answer.answer for answer in answerable])
-    )
     counts = Counter(answer.label for answer in answerable)
     images: dict[tuple[str, str], list[str]] = defaultdict(list)
     for answer in sorted(answerable, key=lambda answer: -answer.score):
-        images[answer.label, answer.answer].append(answer.image)
-    return tuple(
-        Pair(*(pair := (names[label], names[other])), count, counts[names[label]], tuple(images[pair][:_EXAMPLES]))
-        for label, other, count in confused_pairs(labels, predicted)
-    )
+        if answer.label != answer.answer:
+            images[answer.label, answer.answer].append(answer.image)
+    ordered = sorted(images.items(), key=lambda item: (-len(item[1]), item[0]))
+    return tuple(Pair(*pair, len(of_pair), counts[pair[0]], tuple(of_pair[:_EXAMPLES])) for pair, of_pair in ordered)
 
 
 def _calibration(answerable: Sequence[Answer]) -> Calibration:

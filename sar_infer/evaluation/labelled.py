@@ -52,17 +52,13 @@ def answers_to(
     digests, learned_digests = dict[bytes, str](), frozenset(learned)
     answers: list[Answer] = []
     left_out: list[LeftOut] = []
-    labels: list[str] = []
-    names: list[str] = []
-    rows: list[Floats] = []
+    pending: list[tuple[str, str, Floats]] = []
 
     def finish() -> None:
-        if rows:
-            results = decide(np.stack(rows), names)
-            answers.extend(
-                _answer(result, label, columns[label]) for label, result in zip(labels, results, strict=True)
-            )
-        for pending in (labels, names, rows):
+        if pending:
+            labels, names, rows = zip(*pending, strict=True)
+            results = zip(labels, decide(np.stack(rows), names), strict=True)
+            answers.extend(_answer(result, label, columns[label]) for label, result in results)
             pending.clear()
 
     for (label, _), (name, digest, row) in zip(pairs, embed([source for _, source in pairs]), strict=True):
@@ -74,10 +70,8 @@ def answers_to(
             left_out.append(LeftOut(name, label, "repeated", f"the same pixels as {digests[digest]}"))
         else:
             digests[digest] = name
-            labels.append(label)
-            names.append(name)
-            rows.append(row)
-        if len(rows) == _TOGETHER:
+            pending.append((label, name, row))
+        if len(pending) == _TOGETHER:
             finish()
         watch(1)
     finish()

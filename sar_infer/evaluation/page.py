@@ -59,7 +59,7 @@ def page_data(
     shown = [answer.image for answer in mistakes[:MOST_WORST]]
     shown += [image for pair in pairs for image in pair.images]
     order = list(dict.fromkeys(shown))
-    places = {image: place for place, image in enumerate(order)}
+    positions = {image: position for position, image in enumerate(order)}
     content = dataclasses.asdict(dataclasses.replace(evaluation, answers=(), confused=(), left_out=()))
     return content | {
         "title": title,
@@ -67,10 +67,10 @@ def page_data(
         "names": names,
         "cells": [[row, column, count] for (row, column), count in sorted(cells.items())],
         "photos": [_photo(by_name[image], sources) for image in order],
-        "worst": [places[answer.image] for answer in mistakes[:MOST_WORST]],
+        "worst": [positions[answer.image] for answer in mistakes[:MOST_WORST]],
         "mistakes": len(mistakes),
         "confused": [
-            {**dataclasses.asdict(pair), "images": [places[image] for image in pair.images]} for pair in pairs
+            {**dataclasses.asdict(pair), "images": [positions[image] for image in pair.images]} for pair in pairs
         ],
         "left_out": {
             kind: sum(item.kind == kind for item in evaluation.left_out)

@@ -55,7 +55,7 @@ def html_page(name: str, title: str, data: Any) -> str:
     folder = resources.files("sar_infer.pages")
     body = (folder / f"{name}.html").read_text("utf-8")
     style, script = (
-        "\n".join((folder / f"{part}.{kind}").read_text("utf-8") for part in ("base", name)) for kind in ("css", "js")
+        "\n".join((folder / f"{stem}.{kind}").read_text("utf-8") for stem in ("base", name)) for kind in ("css", "js")
     )
     policy = (
         f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'; img-src data:; "

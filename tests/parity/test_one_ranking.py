@@ -10,11 +10,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import dataclasses
-import importlib.util
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +22,7 @@ import pyarrow.parquet
 import pytest
 from click.testing import CliRunner
 from support.banks import photo_set
+from support.bulk_runs import answered_here
 from support.bundles import BANK_NAMES, DIM, name_rows, write_bundle
 from support.photos import write_photo
 from support.servers import Local, local_server
@@ -48,6 +46,7 @@ from sar_train.export.precision.gate import GATES, Gate
 from sar_train.export.precision.samples import split
 from sar_train.export.triton import write_repository
 
+__all__ = ["answered_here"]
 TRAINED = example_statistics(BANK_NAMES[:3])
 SCALE, HEAT = 20.0, 1.5
 NAMED = "teal"
@@ -101,7 +100,7 @@ def expected(
     bundle: Path,
     images: list[Path],
     names: tuple[str, ...],
-    seen: Mapping[str, ClassPhotos] | None = None,
+    shown: Mapping[str, ClassPhotos] | None = None,
     precision: str = "fp32",
 ) -> list[dict[str, float]]:
     """Scores of all classes but background, by the formula; a smaller graph gives rows of images and of the call."""
@@ -109,14 +108,14 @@ def expected(
     rows, text = classifier.embed_images(images), name_rows(names)
     if precision != "fp32":
         text[names.index(CALLED)] = classifier.embed_names([CALLED])[0]
-    kept = {name: ClassPhotos.of(found) for name, found in SETS.items() if name in names}
-    known = {names.index(name): item for name, item in {**kept, **(seen or {})}.items()}
+    own_photos = {name: ClassPhotos.of(results) for name, results in SETS.items() if name in names}
+    evidence = {names.index(name): item for name, item in {**own_photos, **(shown or {})}.items()}
     model = TRAINED.statistics
-    for place, name in enumerate(TRAINED.names):
+    for number, name in enumerate(TRAINED.names):
         if name in names:
-            own = ClassPhotos(model.means[place], int(model.counts[place]))
-            known[names.index(name)] = own.joined(seen[name]) if seen and name in seen else own
-    logits = by_hand(model, SCALE, rows, text, known)
+            trained = ClassPhotos(model.means[number], int(model.counts[number]))
+            evidence[names.index(name)] = trained.joined(shown[name]) if shown and name in shown else trained
+    logits = by_hand(model, SCALE, rows, text, evidence)
     return [
         {name: float(score) for name, score in zip(names, row, strict=True) if name != BACKGROUND}
         for row in softmax(logits / HEAT)
@@ -137,8 +136,8 @@ def result_scores(result: Mapping[str, Any]) -> Answer:
 
 def in_python(bundle: Path, images: list[Path], **options: Any) -> list[Answer]:
     classifier = Classifier.open(bundle, "cpu", **options)
-    found = classifier.classify(images, [CALLED], top_k=99, unknown="score")
-    return [result_scores(dataclasses.asdict(result)) for result in found]
+    results = classifier.classify(images, [CALLED], top_k=99, unknown="score")
+    return [result_scores(dataclasses.asdict(result)) for result in results]
 
 
 def command(bundle: Path, images: list[Path], folder: Path, *more: str) -> str:
@@ -151,7 +150,7 @@ def command(bundle: Path, images: list[Path], folder: Path, *more: str) -> str:
 
 
 def by_command(bundle: Path, images: list[Path], folder: Path) -> list[Answer]:
-    return [result_scores(found) for found in json.loads(command(bundle, images, folder, "--format", "json"))]
+    return [result_scores(results) for results in json.loads(command(bundle, images, folder, "--format", "json"))]
 
 
 def row_scores(rows: list[dict[str, Any]], images: list[Path]) -> list[Answer]:
@@ -170,24 +169,12 @@ def in_lines(bundle: Path, images: list[Path], folder: Path) -> list[Answer]:
     return row_scores([json.loads(line) for line in (folder / "rows.jsonl").read_text("utf-8").splitlines()], images)
 
 
+@pytest.mark.usefixtures("answered_here")
 @pytest.mark.parametrize("surface", [by_command, in_parts, in_lines])
 def test_the_command(
     bundle: Path, images: list[Path], tmp_path: Path, surface: Callable[[Path, list[Path], Path], list[Answer]]
 ) -> None:
     agree(surface(bundle, images, tmp_path), expected(bundle, images, ALL))
-
-
-@pytest.mark.nightly
-@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs Ray: pip install 'sar-clip[ray]'")
-def test_ray(bundle: Path, images: list[Path], tmp_path: Path) -> None:
-    (tmp_path / "names.txt").write_text(f"{CALLED}\n", "utf-8")
-    call = [sys.executable, "-m", "sar_infer.cli.classify", *map(str, images), "--bundle", str(bundle)]
-    call += ["--classes", str(tmp_path / "names.txt"), "--top-k", "99", "--unknown", "--device", "cpu"]
-    call += ["--out", str(tmp_path / "rows.jsonl"), "--engine", "ray", "--address", "local", "--workers", "1"]
-    done = subprocess.run(call, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
-    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text("utf-8").splitlines()]
-    agree(row_scores(rows, images), expected(bundle, images, ALL))
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
@@ -209,13 +196,15 @@ def test_a_mapped_bank(bundle: Path, images: list[Path], tmp_path: Path, monkeyp
 
 def test_by_photos_in_python(bundle: Path, images: list[Path]) -> None:
     """By photos, by name and photos, by photos only, and more photos of a trained class, beside all the others."""
-    seen = {CALLED: photos(5, 2), "SKU-12345": photos(6, 4, photos_only=True), "green": photos(8, 3)}
+    shown = {CALLED: photos(5, 2), "SKU-12345": photos(6, 4, photos_only=True), "green": photos(8, 3)}
     classifier = Classifier.open(bundle, "cpu")
-    classes = classifier.class_set(photos=seen)
+    classes = classifier.class_set(photos=shown)
     rows = classifier.embed_images(images)
     names = tuple(classes.names)
     assert set(names) == {*OWN, CALLED, "SKU-12345"}
-    for result, scores in zip(classifier.decide(classes, 99)(rows), expected(bundle, images, names, seen), strict=True):
+    for result, scores in zip(
+        classifier.decide(classes, 99)(rows), expected(bundle, images, names, shown), strict=True
+    ):
         assert {p.label: p.score for p in result.predictions} == pytest.approx(scores, abs=1e-5)
         calibrated = {p.label for p in result.predictions if p.calibration == "held-out"}
         assert calibrated == {"red", "blue"}  # the photos of green are no longer those it was calibrated with
@@ -232,7 +221,7 @@ QUERY = {"classes": CALLED, "top_k": "99", "unknown": "score"}
 
 def by_json(server: Local, images: list[Path]) -> list[Answer]:
     body = {"images": [encoded(path) for path in images], "classes": [CALLED], "top_k": 99, "unknown": "score"}
-    return [result_scores(found) for found in posted(server, "/v1/classify", json=body)["results"]]
+    return [result_scores(results) for results in posted(server, "/v1/classify", json=body)["results"]]
 
 
 def by_bytes(server: Local, images: list[Path]) -> list[Answer]:
@@ -247,20 +236,20 @@ def by_bytes(server: Local, images: list[Path]) -> list[Answer]:
 
 def by_form(server: Local, images: list[Path]) -> list[Answer]:
     files = [("image", (path.name, path.read_bytes(), "image/png")) for path in images]
-    return [result_scores(found) for found in posted(server, "/v1/classify", params=QUERY, files=files)["results"]]
+    return [result_scores(results) for results in posted(server, "/v1/classify", params=QUERY, files=files)["results"]]
 
 
 def by_client(server: Local, images: list[Path]) -> list[Answer]:
     with Client(server.url) as client:
-        found = client.classify(images, [CALLED], top_k=99, unknown="score")
-    return [result_scores(dataclasses.asdict(result)) for result in found]
+        results = client.classify(images, [CALLED], top_k=99, unknown="score")
+    return [result_scores(dataclasses.asdict(result)) for result in results]
 
 
 def by_async_client(server: Local, images: list[Path]) -> list[Answer]:
     async def ask() -> list[Answer]:
         async with AsyncClient(server.url) as client:
-            found = await client.classify(images, [CALLED], top_k=99, unknown="score")
-        return [result_scores(dataclasses.asdict(result)) for result in found]
+            results = await client.classify(images, [CALLED], top_k=99, unknown="score")
+        return [result_scores(dataclasses.asdict(result)) for result in results]
 
     return asyncio.run(ask())
 
@@ -275,8 +264,8 @@ def test_the_server_and_its_clients(
 def test_zero_shot(bundle: Path, images: list[Path], server: Local) -> None:
     for path, scores in zip(images, expected(bundle, images, ONLY), strict=True):
         body = {"inputs": encoded(path), "parameters": {"candidate_labels": list(ONLY)}}
-        found = posted(server, "/v1/zero-shot-image-classification", json=body)
-        assert {item["label"]: item["score"] for item in found} == pytest.approx(scores, abs=1e-5)
+        results = posted(server, "/v1/zero-shot-image-classification", json=body)
+        assert {item["label"]: item["score"] for item in results} == pytest.approx(scores, abs=1e-5)
 
 
 def test_the_inference_protocol(bundle: Path, images: list[Path], server: Local) -> None:
@@ -286,29 +275,31 @@ def test_the_inference_protocol(bundle: Path, images: list[Path], server: Local)
             {"name": "CLASSES", "datatype": "BYTES", "shape": [1], "data": [CALLED]},
         ]
     }
-    found = {item["name"]: item for item in posted(server, "/v2/models/sar-clip/infer", json=body)["outputs"]}
-    scores, labels = (np.array(found[name]["data"]).reshape(len(images), -1) for name in ("SCORES", "LABELS"))
-    for row, wanted in enumerate(expected(bundle, images, ALL)):
-        assert dict(zip(labels[row], scores[row], strict=True)) == pytest.approx(wanted, abs=1e-5)
+    results = {item["name"]: item for item in posted(server, "/v2/models/sar-clip/infer", json=body)["outputs"]}
+    scores, labels = (np.array(results[name]["data"]).reshape(len(images), -1) for name in ("SCORES", "LABELS"))
+    for row, expected_scores in enumerate(expected(bundle, images, ALL)):
+        assert dict(zip(labels[row], scores[row], strict=True)) == pytest.approx(expected_scores, abs=1e-5)
 
 
 def test_tritons_graphs(bundle: Path, images: list[Path], tmp_path: Path) -> None:
     labels = write_repository(bundle, tmp_path / "triton")
     spec = open_bundle(bundle).manifest.preprocess
     pixels = np.stack([to_input(load_rgb(path, spec.fill), spec) for path in images])
-    found = run_ensemble(tmp_path / "triton", "classifier", {"pixels": pixels})
-    for row, wanted in enumerate(expected(bundle, images, OWN)):
-        assert dict(zip(labels, found["scores"][row].tolist(), strict=True)) == pytest.approx(wanted, abs=1e-5)
+    results = run_ensemble(tmp_path / "triton", "classifier", {"pixels": pixels})
+    for row, expected_scores in enumerate(expected(bundle, images, OWN)):
+        assert dict(zip(labels, results["scores"][row].tolist(), strict=True)) == pytest.approx(
+            expected_scores, abs=1e-5
+        )
 
 
 def encoded(path: Path) -> str:
     return base64.b64encode(path.read_bytes()).decode()
 
 
-def agree(found: list[Answer], wanted: list[dict[str, float]]) -> None:
+def agree(results: list[Answer], expected_scores: list[dict[str, float]]) -> None:
     """The same scores, and the verdict that they and the thresholds make."""
     verdicts = set()
-    for answer, scores in zip(found, wanted, strict=True):
+    for answer, scores in zip(results, expected_scores, strict=True):
         unknown = answer.pop("unknown")
         assert answer == pytest.approx(scores, abs=1e-5)
         best = max(scores, key=scores.__getitem__)

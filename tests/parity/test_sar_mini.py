@@ -1,6 +1,6 @@
 """The shipped backbone on real photos and some of ImageNet's names, torch against onnxruntime.
 
-``scripts/build_mini_bundle.py`` compares on 200 photos and all of the names.
+``scripts/build_mini_bundle.py`` compares on 200 photos and all of the names; `test_classifier` compares tiny backbones.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sar_train.export.source import from_template
 FOLDER = Path(__file__).parents[3] / "shared" / "data" / "imagenet_sample"
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.skipif(not FOLDER.is_dir(), reason="needs the photos of ../shared/data/imagenet_sample")
 @pytest.mark.skipif(not mini.WEIGHTS.is_file(), reason="needs the weights of sar-mini")
 def test_parity_on_photos_and_names(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -8,21 +9,18 @@ import pytest
 from sar_infer.results import Profile
 
 
-def test_time_adds_up_by_phase_and_over_threads() -> None:
-    profile = Profile()
+def test_time_adds_up_by_phase_over_threads_even_if_the_work_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    profile, ticks = Profile(), itertools.count()
+    monkeypatch.setattr(time, "perf_counter", lambda: float(next(ticks)))
 
     def work(_: int) -> None:
         with profile.phase("work"):
-            time.sleep(0.02)
+            pass
 
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(work, range(8)))
-    assert 0.16 <= profile.seconds["work"] < 5
-    assert list(profile.seconds) == ["work"]
-
-
-def test_time_counts_when_the_work_fails() -> None:
-    profile = Profile()
-    with pytest.raises(KeyError), profile.phase("work"):
+    with pytest.raises(KeyError), profile.phase("other"):
         raise KeyError
-    assert profile.seconds["work"] >= 0
+    with ThreadPoolExecutor(1) as pool:
+        list(pool.map(work, range(3)))
+    with profile.phase("work"), profile.phase("other"):
+        pass
+    assert profile.seconds == {"other": 1 + 1, "work": 3 * 1 + 3}

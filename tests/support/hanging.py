@@ -8,7 +8,6 @@ import os
 import re
 import sys
 from collections.abc import Callable
-from multiprocessing import get_context
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -16,7 +15,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sar_infer.bundle.manifest import Preprocess
-from sar_infer.processes import worker
 
 if TYPE_CHECKING:
     import pytest
@@ -92,7 +90,6 @@ def plant(folder: Path, patch: pytest.MonkeyPatch, hook: Callable[[ModuleType], 
     folder.mkdir()
     (folder / "sitecustomize.py").write_text(site(module, f"{hook.__module__}.{hook.__name__}"))
     patch.setenv("PYTHONPATH", os.pathsep.join([str(folder), *map(str, ROOTS)]))
-    patch.setattr(worker, "_SPAWN", get_context("spawn"))  # whatever `forked` made of it
 
 
 def site(module: str, hook: str) -> str:

@@ -50,11 +50,11 @@ def write_parquet(path: Path, columns: Mapping[str, Any], rows_of_group: int = 4
     return path
 
 
-def read_rows(place: Path) -> list[dict[str, Any]]:
+def read_rows(location: Path) -> list[dict[str, Any]]:
     """Of a file, or of all parts of a folder in order."""
-    if place.is_dir():
-        return [row for part in sorted(place.glob("part-*")) for row in read_rows(part)]
-    if place.suffix == ".parquet":
-        rows: list[dict[str, Any]] = pyarrow.parquet.read_table(place).to_pylist()
+    if location.is_dir():
+        return [row for piece in sorted(location.glob("part-*")) for row in read_rows(piece)]
+    if location.suffix == ".parquet":
+        rows: list[dict[str, Any]] = pyarrow.parquet.read_table(location).to_pylist()
         return rows
-    return [json.loads(line) for line in place.read_text("utf-8").splitlines()]
+    return [json.loads(line) for line in location.read_text("utf-8").splitlines()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,8 +10,10 @@ import numpy as np
 import numpy.typing as npt
 from support.bundles import BANK_NAMES, DIM, ENCODER_DIGEST
 
+from sar_infer.bank import PhotoSet
 from sar_infer.classifiers.statistics import Statistics
 from sar_infer.classifiers.trained_statistics import ClassPhotos, TrainedStatistics
+from sar_infer.encoders.encoders import unit_rows
 
 
 def example_statistics(
@@ -20,7 +23,7 @@ def example_statistics(
     generator = np.random.default_rng(seed)
     factor = generator.normal(size=(dim, dim)) / np.sqrt(dim)
     precision = 20 * (factor @ factor.T + np.eye(dim))
-    found: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "precision": ((precision + precision.T) / 2).astype(np.float32),
         "centre": (0.5 * generator.normal(size=dim) / np.sqrt(dim)).astype(np.float32),
         "text_centre": (0.5 * generator.normal(size=dim) / np.sqrt(dim)).astype(np.float32),
@@ -32,7 +35,7 @@ def example_statistics(
         "means": np.stack([photo_mean(generator, dim) for _ in names]),
         "counts": np.arange(3, 3 + len(names)),
     }
-    return TrainedStatistics(tuple(names), Statistics(**(found | changes)), ENCODER_DIGEST)
+    return TrainedStatistics(tuple(names), Statistics(**(fields | changes)), ENCODER_DIGEST)
 
 
 def photo_mean(generator: np.random.Generator, dim: int = DIM) -> npt.NDArray[np.float32]:
@@ -45,26 +48,62 @@ def photos(seed: int = 5, count: int = 2, dim: int = DIM, photos_only: bool = Fa
     return ClassPhotos(photo_mean(np.random.default_rng(seed), dim), count, photos_only)
 
 
+def unit_rows_of(count: int, seed: int, dim: int = DIM) -> npt.NDArray[np.float32]:
+    return unit_rows(np.random.default_rng(seed).normal(size=(count, dim)).astype(np.float32))
+
+
+def photo_set_of(count: int, seed: int, *, photos_only: bool = False) -> PhotoSet:
+    """Photos with other rows for every seed."""
+    rows = unit_rows_of(count, seed)
+    digests = np.array([np.frombuffer(hashlib.sha256(row.tobytes()).digest(), np.uint8) for row in rows], np.uint8)
+    return PhotoSet.of(digests.reshape(-1, 32), rows, photos_only=photos_only)
+
+
+def apart(logits: npt.NDArray[Any], expected: npt.NDArray[Any]) -> float:
+    """Return the largest difference but for one constant for each image, relative to the largest logit."""
+    differences = logits - expected
+    differences = differences - differences.mean(axis=1, keepdims=True)
+    return float(np.abs(differences).max() / np.abs(expected).max())
+
+
+def evidence(
+    names: Sequence[str], trained: TrainedStatistics | None, *photos: Mapping[str, ClassPhotos]
+) -> dict[int, ClassPhotos]:
+    """Return the photos of each class by column: those of training, and others by name, joined."""
+    text_row: dict[str, ClassPhotos] = {}
+    if trained is not None:
+        model = trained.statistics
+        numbers = zip(trained.names, model.means, model.counts.tolist(), strict=True)
+        text_row = {name: ClassPhotos(mean, count) for name, mean, count in numbers}
+    by_column: dict[int, ClassPhotos] = {}
+    for group in (text_row, *photos):
+        for column in (column for column, name in enumerate(names) if name in group):
+            one = group[names[column]]
+            by_column[column] = by_column[column].joined(one) if column in by_column else one
+    return by_column
+
+
 def by_hand(
     model: Statistics,
     scale: float,
     rows: npt.NDArray[Any],
     text: npt.NDArray[Any],
-    known: Mapping[int, ClassPhotos],
+    photos_by_column: Mapping[int, ClassPhotos],
     shift: float = 0.0,
 ) -> npt.NDArray[np.float64]:
     """Logits (N, C) by the formula of the design, class by class, in float64; one constant for each image is free."""
     columns = []
     x, centre, p = rows.astype(np.float64), model.centre.astype(np.float64), model.precision.astype(np.float64)
-    for column, own in enumerate(text.astype(np.float64)):
-        item = known.get(column)
-        row = model.text_centre.astype(np.float64) if item is not None and item.photos_only else own
+    for column, text_row in enumerate(text.astype(np.float64)):
+        item = photos_by_column.get(column)
+        row = model.text_centre.astype(np.float64) if item is not None and item.photos_only else text_row
         mean = centre + model.slope * (row - model.text_centre)
         offset = 0.0
         if item is not None:
             mean = (item.count * item.mean.astype(np.float64) + model.prior * mean) / (item.count + model.prior)
             places = [np.log2(1 + n) for n, _ in model.offsets]
-            offset = float(np.interp(np.log2(1 + item.count), places, [g for _, g in model.offsets])) + shift
+            offset = float(np.interp(np.log2(1 + item.count), places, [g for _, g in model.offsets]))
+            offset += shift if item.count else 0.0
         image = x @ p @ mean - mean @ p @ mean / 2
         columns.append(scale * (x @ row) + model.alpha * image - offset)
     return np.stack(columns, axis=1)

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet
 import pytest
+from support.bulk_runs import answered_here
 from support.many import small_png, write_parquet
 
 from sar_infer import Classifier
@@ -14,6 +15,9 @@ from sar_infer.bulk.run import BulkPlan, EngineOptions, run
 from sar_infer.bulk.sources.listing import InputSources
 from sar_infer.bulk.worker import WorkerOptions
 from sar_infer.errors import InputError
+
+__all__ = ["answered_here"]
+pytestmark = pytest.mark.usefixtures("answered_here")
 
 
 def folder_of(path: Path, count: int = 7) -> Path:
@@ -52,9 +56,12 @@ def test_photos_of_a_folder_a_list_and_parquet(tmp_path: Path, classifier: Class
     np.testing.assert_allclose(rows, np.concatenate([expected[::-1], expected]), atol=1e-6)
 
 
-@pytest.mark.parametrize("out", ["rows.parquet", "rows.jsonl", "parts"])
-@pytest.mark.parametrize("kind", ["float32", "float16"])
-def test_what_a_bulk_run_kept(tmp_path: Path, classifier: Classifier, bundle_path: Path, out: str, kind: str) -> None:
+@pytest.mark.parametrize(
+    ("out", "kind"), [("rows.parquet", "float32"), ("rows.jsonl", "float16"), ("parts", "float16")]
+)
+def test_embeddings_that_a_bulk_run_wrote(
+    tmp_path: Path, classifier: Classifier, bundle_path: Path, out: str, kind: str
+) -> None:
     folder = folder_of(tmp_path / "photos")
     results = tmp_path / out
     options = WorkerOptions(str(bundle_path), embedding=kind)  # type: ignore[arg-type]

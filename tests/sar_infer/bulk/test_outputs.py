@@ -2,16 +2,14 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import json
 import os
 from pathlib import Path
 
-import fsspec
 import numpy as np
 import pyarrow.parquet
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from support.folders import listing
 from support.many import read_rows
 
@@ -27,7 +25,7 @@ from sar_infer.bulk.outputs.job import (
     part_number,
 )
 from sar_infer.bulk.outputs.rows import METADATA, Columns, JsonLines, Parquet, answered, flawed, names
-from sar_infer.bulk.outputs.store import LocalFolder, open_store, read_text, write_text
+from sar_infer.bulk.outputs.store import LocalFolder, read_text, write_text
 from sar_infer.bulk.sources.listing import Paths
 from sar_infer.bulk.sources.row_groups import RowGroup
 from sar_infer.bulk.sources.tars import TarShard
@@ -52,18 +50,21 @@ def both(columns: Columns) -> list[dict]:
 
 
 # ---------------------------------------------------------------------------------------------------------- the forms
-@pytest.mark.parametrize("columns", [Columns(), FULL], ids=["plain", "full"])
+HALF = Columns(embedding="float16", width=3)
+
+
+@pytest.mark.parametrize("columns", [Columns(), FULL, HALF], ids=["plain", "full", "half"])
 def test_both_forms_hold_the_same(tmp_path: Path, columns: Columns) -> None:
-    found = []
+    rows = []
     for form in (JsonLines(), Parquet(columns)):
         path = tmp_path / f"rows{form.suffix}"
         form.write(path, [form.pack(both(columns)), form.pack([]), form.pack(both(columns))])
-        found.append(read_rows(path))
+        rows.append(read_rows(path))
         with path.open("rb") as stream:
             flaw = {"key": "c\n.png", "error_kind": "size", "error": "too large"}
             assert form.flaws(stream) == (4, [flaw, flaw])
-    assert found[0] == found[1]
-    good, bad = found[0][:2]
+    assert rows[0] == rows[1]
+    good, bad = rows[0][:2]
     assert list(good) == list(bad) == names(columns)
     assert (good["label"], good["labels"], good["scores"], good["calibration"]) == (
         "réd",
@@ -73,54 +74,30 @@ def test_both_forms_hold_the_same(tmp_path: Path, columns: Columns) -> None:
     )
     assert {name for name, value in bad.items() if value is not None} == {"key", "error", "error_kind"}
     if columns.embedding:
-        assert np.array_equal(np.float32(good["embedding"]), VECTOR)
+        assert np.array_equal(good["embedding"], VECTOR.astype(columns.embedding))
+    if columns.explained:
         assert (good["margin"], good["runner_up"], good["energy"], good["label_set"]) == (0.5, "owl", -4.5, ["réd"])
 
 
-def test_half_embeddings(tmp_path: Path) -> None:
-    columns = Columns(embedding="float16", width=3)
-    for form in (JsonLines(), Parquet(columns)):
-        path = tmp_path / f"rows{form.suffix}"
-        form.write(path, [form.pack(both(columns)[::-1])])
-        assert np.array_equal(read_rows(path)[1]["embedding"], VECTOR.astype(np.float16))
-    kind = pyarrow.parquet.read_schema(tmp_path / "rows.parquet").field("embedding").type
-    assert kind == pyarrow.list_(pyarrow.float16(), 3)
-
-
-def test_parquet_says_what_made_it(tmp_path: Path) -> None:
-    form = Parquet(Columns(), {"bundle": "abc"})
-    form.write(tmp_path / "p.parquet", [])
-    schema = pyarrow.parquet.read_schema(tmp_path / "p.parquet")
-    assert json.loads(schema.metadata[METADATA]) == {"bundle": "abc"}
-    assert schema.field("score").type == pyarrow.float32()
-    assert not schema.field("key").nullable
-
-
-def test_row_groups_are_of_a_useful_size(tmp_path: Path) -> None:
-    form = Parquet(Columns())
-    form.write(tmp_path / "p.parquet", (form.pack(both(Columns()) * 50) for _ in range(100)))
-    assert pyarrow.parquet.ParquetFile(tmp_path / "p.parquet").num_row_groups == 3
-
-
-def test_parts_become_one_file(tmp_path: Path) -> None:
-    for form in (JsonLines(), Parquet(FULL)):
-        parts = [tmp_path / f"{n}{form.suffix}" for n in range(3)]
-        for number, part in enumerate(parts):
-            form.write(part, [form.pack(both(FULL))] * number)
-        whole = tmp_path / f"whole{form.suffix}"
-        form.merge(whole, [lambda part=part: part.open("rb") for part in parts])
-        assert read_rows(whole) == [row for part in parts for row in read_rows(part)]
-        assert len(read_rows(whole)) == 6
+def test_parquet_says_what_made_it_in_row_groups_of_a_useful_size(tmp_path: Path) -> None:
+    form = Parquet(HALF, {"bundle": "abc"})
+    form.write(tmp_path / "p.parquet", (form.pack(both(HALF) * 50) for _ in range(100)))
+    file = pyarrow.parquet.ParquetFile(tmp_path / "p.parquet")
+    assert json.loads(file.schema_arrow.metadata[METADATA]) == {"bundle": "abc"}
+    assert file.schema_arrow.field("score").type == pyarrow.float32()
+    assert file.schema_arrow.field("embedding").type == pyarrow.list_(pyarrow.float16(), 3)
+    assert not file.schema_arrow.field("key").nullable
+    assert file.num_row_groups == 3
 
 
 # ---------------------------------------------------------------------------------------------------------- the store
 @pytest.mark.skipif(os.name != "posix", reason="needs its file names")
 @pytest.mark.parametrize("name", ["run:1", os.fsdecode(b"\xff")])
 def test_names_that_pyarrow_does_not_take_as_paths(tmp_path: Path, name: str) -> None:
-    form, part, whole = Parquet(Columns()), Path(name), Path(f"{name}.whole")
+    form, part_path, whole = Parquet(Columns()), Path(name), Path(f"{name}.whole")
     with contextlib.chdir(tmp_path):
-        form.write(part, [form.pack([flawed("x", FLAW, Columns())])])
-        form.merge(whole, [functools.partial(part.open, "rb")])
+        form.write(part_path, [form.pack([flawed("x", FLAW, Columns())])])
+        form.merge(whole, [functools.partial(part_path.open, "rb")])
         with whole.open("rb") as stream:
             assert form.flaws(stream)[0] == 1
 
@@ -137,7 +114,7 @@ def test_a_local_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     assert (store.names(), read_text(store, "a")) == ({"a"}, "é")
 
 
-def test_what_kills_leave_is_cleared_where_it_is_mine(tmp_path: Path) -> None:
+def test_files_that_kills_leave_are_cleared(tmp_path: Path) -> None:
     for name in (".a.1234.partial", ".b.1234.partial", ".a.other"):
         (tmp_path / name).touch()
     LocalFolder(tmp_path).clear(lambda name: name == "a")
@@ -150,46 +127,19 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
         write_text(LocalFolder(tmp_path / "file" / "x"), "a", "")
 
 
-def test_storage() -> None:
-    store = open_store("memory://out/here/")
-    assert store.names() == set()
-    with pytest.raises(ZeroDivisionError), store.stage("a") as path:
-        path.write_text("half")
-        _ = 1 / 0
-    assert store.names() == set()
-    write_text(store, "a", "é")
-    assert (store.names(), read_text(store, "a"), store.location) == ({"a"}, "é", "memory://out/here")
-    assert fsspec.filesystem("memory").cat("/out/here/a") == "é".encode()
-
-
-def test_a_file_url_is_a_local_folder(tmp_path: Path) -> None:
-    store = open_store(f"file://{tmp_path}/out")
-    assert isinstance(store, LocalFolder)
-    assert store.folder == tmp_path / "out"
-
-
 # ------------------------------------------------------------------------------------------------------------ the job
-def test_part_names(tmp_path: Path) -> None:
+def test_parts_are_named_by_their_piece_and_nothing_else_is_a_part(tmp_path: Path) -> None:
     here, piece, other = job(tmp_path), Piece(17, Paths(("a",))), Piece(17, Paths(("b",)))
     name = here.part(piece)
     assert name.startswith("part-000017-")
     assert part_number(name) == 17
     assert len({name, here.part(other), job(tmp_path, top_k=1).part(piece)}) == 3
     assert part_number(here.part(Piece(1_234_567, Paths(())))) == 1_234_567
-
-
-def test_other_files_are_no_parts(tmp_path: Path) -> None:
-    here, piece = job(tmp_path), Piece(17, Paths(("a",)))
     here.begin(listed([piece]), resume=False)
-    (name,) = finish(here, piece)
-    for other in ("part-1-abc.parquet", "x" + name, name + "x"):
-        write_text(here.store, other, "")
+    finish(here, piece)
+    for file_name in ("part-1-abc.parquet", "x" + name, name + "x"):
+        write_text(here.store, file_name, "")
     assert here.begin(listed([piece]), resume=True) == {17: name}
-
-
-@given(st.integers(1, 9), st.integers(0, 10**6))
-def test_every_piece_is_in_one_shard(of: int, number: int) -> None:
-    assert sum(Shard(index, of).has(number) for index in range(1, of + 1)) == 1
 
 
 def test_shards() -> None:
@@ -198,6 +148,8 @@ def test_shards() -> None:
         "_SUCCESS.2-of-8.json",
         "_SUCCESS.json",
     )
+    for of, number in itertools.product((1, 2, 9), (0, 1, 8, 10**6)):
+        assert sum(Shard(index, of).has(number) for index in range(1, of + 1)) == 1
     for text in ("0/2", "3/2", "1", "a/b", "1/0", "-1/2", "1/2/3"):
         with pytest.raises(InputError, match="I/N"):
             Shard.parse(text)
@@ -212,7 +164,7 @@ def pieces(*inputs: str) -> list[Piece]:
 
 
 def listed(pieces: list[Piece]) -> PieceListing:
-    return lambda wanted: (piece for piece in pieces if wanted(piece.number))
+    return lambda is_wanted: (piece for piece in pieces if is_wanted(piece.number))
 
 
 def finish(job: BulkJob, *some: Piece) -> set[str]:
@@ -221,18 +173,48 @@ def finish(job: BulkJob, *some: Piece) -> set[str]:
     return {job.part(piece) for piece in some}
 
 
-def test_a_run_goes_on_where_it_was(tmp_path: Path) -> None:
-    all_pieces = pieces("a", "b", "c")
-    here = job(tmp_path / "out")
-    assert here.begin(listed(all_pieces), resume=False) == {}
-    (done,) = finish(here, all_pieces[1])
-    assert here.begin(listed(all_pieces), resume=True) == {1: done}
-    expected = {piece.number: here.part(piece) for piece in all_pieces}
-    with pytest.raises(WriteError, match="2 parts .* part-000000-"):
+def test_refusals_say_how_a_run_differs_from_its_folder(tmp_path: Path) -> None:
+    job(tmp_path, only=True).begin(listed(pieces("a")), resume=False)
+    here, inputs = job(tmp_path, only=False), [*pieces("a", "b"), Piece(2, TarShard("t.tar", 9))]
+    here.begin(listed(inputs), resume=False)  # nothing is finished yet, so anything may begin
+    finish(here, *inputs)
+    gone = Piece(2, Broken("t.tar", "no route to host"))
+    for other, now, resume, message in (
+        (job(tmp_path), inputs, True, "written with other settings (only was false, now null)"),
+        (job(tmp_path, only=False, top_k=3), inputs, True, "(top_k was 5, now 3)"),
+        (here, inputs, False, "3 finished pieces are there; go on with --resume"),
+        (
+            here,
+            [*pieces("a", "c"), inputs[2]],
+            True,
+            "has other inputs than when it was finished; restore them",
+        ),
+        (here, inputs[:1], True, "part-000001-"),
+        (here, [*inputs[:2], gone], True, "has other inputs than when it was finished (t.tar: no route to host)"),
+    ):
+        with pytest.raises(InputError) as caught:
+            other.begin(listed(now), resume=resume)
+        assert message in str(caught.value)
+    here.store.discard(here.part(inputs[0]))
+    expected = {piece.number: here.part(piece) for piece in inputs}
+    with pytest.raises(WriteError, match="1 parts .* part-000000-"):
         here.parts(expected)
-    finish(here, all_pieces[0], all_pieces[2])
-    assert [part_number(name) for name in here.parts(expected)] == [0, 1, 2]
-    assert here.begin(listed([*all_pieces, Piece(3, Paths(("d",)))]), resume=True) == expected
+    for damaged in ("", "[]", "{}", '{"settings": 3}', "\x00"):
+        (tmp_path / JOB).write_text(damaged)
+        with pytest.raises(InputError, match="_job.json: damaged"):
+            here.begin(listed(inputs), resume=True)
+
+
+def test_a_shard_that_is_out_of_reach_for_another_reason_stays(tmp_path: Path) -> None:
+    here, away = job(tmp_path / "out"), Piece(0, Broken("s.tar", "no route to host"))
+    here.begin(listed([away]), resume=False)
+    here.abandon()
+    assert not here.store.folder.exists()
+    here.begin(listed([away]), resume=False)
+    finish(here, away)
+    here.abandon()
+    still = Piece(0, Broken("s.tar", "time is out"))
+    assert here.begin(listed([still]), resume=True) == {0: here.part(away)}
 
 
 def test_two_parts_of_a_piece_are_not_chosen_from(tmp_path: Path) -> None:
@@ -242,20 +224,6 @@ def test_two_parts_of_a_piece_are_not_chosen_from(tmp_path: Path) -> None:
     for call in (lambda: here.begin(listed(pieces("a")), resume=True), lambda: here.parts({0: names[0]})):
         with pytest.raises(InputError, match=f"{names[0]} and {names[1]}"):
             call()
-
-
-def test_a_shard_that_is_back_is_done_again(tmp_path: Path) -> None:
-    here = job(tmp_path)
-    away, back = Piece(0, Broken("s.tar", "no route to host")), Piece(0, TarShard("s.tar", 7))
-    other = Piece(1, TarShard("t.tar", 9))
-    here.begin(listed([away, other]), resume=False)
-    finish(here, away, other)
-    still = Piece(0, Broken("s.tar", "time is out"))
-    assert set(here.begin(listed([still, other]), resume=True)) == {0, 1}
-    assert here.begin(listed([back, other]), resume=True) == {1: here.part(other)}
-    assert here.part(away) not in here.store.names()
-    with pytest.raises(InputError, match="t.tar: gone"):
-        here.begin(listed([back, Piece(1, Broken("t.tar", "gone"))]), resume=True)
 
 
 def test_a_parquet_file_that_is_back_and_moves_what_follows_is_named(tmp_path: Path) -> None:
@@ -272,64 +240,11 @@ def test_a_parquet_file_that_is_back_and_moves_what_follows_is_named(tmp_path: P
     assert here.begin(listed(now), resume=True) == {}
 
 
-def test_a_run_that_did_nothing_leaves_nothing(tmp_path: Path) -> None:
-    here = job(tmp_path / "out")
-    here.begin(listed(pieces("a")), resume=False)
-    here.abandon()
-    assert not here.store.folder.exists()
-    here.begin(listed(pieces("a")), resume=False)
-    finish(here, *pieces("a"))
-    here.abandon()
-    assert JOB in here.store.names()
-
-
-def test_what_has_changed_is_said(tmp_path: Path) -> None:
-    job(tmp_path, only=True).begin(listed(pieces("a")), resume=False)
-    here = job(tmp_path, only=False)  # nothing is finished yet, so anything may begin
-    here.begin(listed(pieces("a", "b")), resume=False)
-    finish(here, *pieces("a", "b"))
-    for other, inputs, resume, message in (
-        (job(tmp_path), "ab", True, "written with other settings (only was false, now null)"),
-        (job(tmp_path, only=False, top_k=3), "ab", True, "(top_k was 5, now 3)"),
-        (here, "ab", False, "2 finished pieces are there; go on with --resume"),
-        (here, "ac", True, "has other inputs than when it was finished; restore them, remove the part"),
-        (here, "a", True, "part-000001-"),
-    ):
-        with pytest.raises(InputError) as found:
-            other.begin(listed(pieces(*inputs)), resume=resume)
-        assert message in str(found.value)
-
-
-def test_other_folders_are_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "thesis.doc").touch()
-    with pytest.raises(InputError, match="not empty"):
-        job(tmp_path).begin(listed(pieces("a")), resume=True)
-    assert listing(tmp_path) == ["thesis.doc"]
-    for damaged in ("", "[]", "{}", '{"settings": 3}', "\x00"):
-        (tmp_path / JOB).write_text(damaged)
-        finish(job(tmp_path), *pieces("a"))
-        with pytest.raises(InputError, match="_job.json: damaged"):
-            job(tmp_path).begin(listed(pieces("a")), resume=True)
-
-
-def test_shards_share_a_folder(tmp_path: Path) -> None:
-    all_pieces = pieces("a", "b", "c")
-    first, second = job(tmp_path, Shard(1, 2)), job(tmp_path, Shard(2, 2))
-    assert first.begin(listed(all_pieces), resume=False) == {}
-    finish(first, all_pieces[0], all_pieces[2])
-    assert second.begin(listed(all_pieces), resume=False) == {}
-    done = first.begin(listed(all_pieces), resume=True)
-    assert done == {number: first.part(all_pieces[number]) for number in (0, 2)}
-    with pytest.raises(InputError, match="2 finished"):
-        first.begin(listed(all_pieces), resume=False)
-    assert first.parts(done) == [done[0], done[2]]
-
-
 def test_only_own_remains_are_cleared(tmp_path: Path) -> None:
     here = job(tmp_path, Shard(1, 2))
-    own = [here.part(pieces("a")[0]), here.shard.named(REJECTED), here.shard.named(SUCCESS)]
+    remains = [here.part(pieces("a")[0]), here.shard.named(REJECTED), here.shard.named(SUCCESS)]
     others = [here.part(pieces("a", "b")[1]), Shard(2, 2).named(REJECTED), JOB]
-    for name in (*own, *others):
+    for name in (*remains, *others):
         (tmp_path / f".{name}.ab.partial").touch()
     for name in (SUCCESS, here.shard.named(SUCCESS), Shard(2, 2).named(SUCCESS)):
         (tmp_path / name).touch()

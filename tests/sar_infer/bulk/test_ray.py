@@ -76,8 +76,8 @@ def test_a_node_that_is_killed_costs_no_input_and_doubles_none(here: Path, envir
     command = [sys.executable, "kill.py", *arguments, "--out", "ray"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=500, env=environment)
     assert done.returncode == 0, done.stderr[-2000:]
-    (told,) = re.findall(r"^killed (\d+) after (\d+) exit (\d+)$", done.stdout, re.MULTILINE)
-    killed, before, code = map(int, told)
+    (last_line,) = re.findall(r"^killed (\d+) after (\d+) exit (\d+)$", done.stdout, re.MULTILINE)
+    killed, before, code = map(int, last_line)
     assert killed >= 1, "the second node had no piece to lose"
     assert 3 <= before < 21
     assert code == 1, done.stderr[-2000:]  # bad.jpg
@@ -119,7 +119,7 @@ def test_an_image_that_hangs_costs_no_more_than_its_row(
     assert [row["error_kind"] for row in read_rows(Path("out"))] == [None, "timeout", None]
 
 
-def test_what_a_node_refuses_is_one_clear_line(here: Path, bundle_copy: Path, environment: dict[str, str]) -> None:
+def test_a_refusal_of_a_node_is_one_clear_line(here: Path, bundle_copy: Path, environment: dict[str, str]) -> None:
     write_images(Path("p"), 1)
     graph = bundle_copy / "image_encoder.onnx"
     graph.write_bytes(bytes(len(graph.read_bytes())))

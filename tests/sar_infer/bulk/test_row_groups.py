@@ -5,7 +5,6 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
-import fsspec
 import pyarrow
 import pyarrow.parquet
 import pytest
@@ -78,28 +77,6 @@ def test_columns_that_are_not_there(tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError, match=message):
             row_groups(str(path), column, key_column)
-
-
-def test_storage(tmp_path: Path) -> None:
-    path = write_parquet(tmp_path / "t.parquet", {"image": [b"1"]})
-    fsspec.filesystem("memory").pipe_file("/rows/t.parquet", path.read_bytes())
-    units = row_groups("memory://rows/t.parquet", "image", None)
-    assert [list(unit.items()) for unit in units] == [[Item("memory://rows/t.parquet#0", b"1")]]
-
-
-@pytest.mark.parametrize(
-    "settings", [{}, {"use_dictionary": False, "data_page_size": 4096}, {"data_page_version": "2.0"}]
-)
-@pytest.mark.parametrize("encoded", [False, True])
-def test_many_rows_of_many_pages_are_all_read(tmp_path: Path, settings: dict, encoded: bool) -> None:
-    chance = random.Random(1)
-    rows = [chance.randbytes(chance.randrange(3000)) for _ in range(3000)]
-    images = pyarrow.array(rows).dictionary_encode() if encoded else pyarrow.array(rows)
-    path = tmp_path / "t.parquet"
-    table = pyarrow.table({"image": images, "key": [f"k{number}" for number in range(3000)]})
-    pyarrow.parquet.write_table(table, path, row_group_size=1000, compression="zstd", **settings)
-    assert items_of(path) == [Item(f"{path}#{number}", row) for number, row in enumerate(rows)]
-    assert items_of(path, key_column="key") == [Item(f"k{number}", row) for number, row in enumerate(rows)]
 
 
 def test_a_long_row_group_is_never_held(tmp_path: Path) -> None:

@@ -10,24 +10,20 @@ from pathlib import Path
 import pyarrow.parquet
 import pytest
 import s3fs
-from click.testing import CliRunner, Result
 from moto.server import ThreadedMotoServer
+from support.bulk_runs import answered_here, run
 from support.many import small_png, write_parquet, write_tar
 
 from sar_infer.bulk import locations
 from sar_infer.bulk.locations import open_binary, patiently, size_of
-from sar_infer.cli.classify import main
 from sar_infer.errors import InputError
 
-
-@pytest.fixture(autouse=True, scope="module")
-def forked_workers() -> None:
-    """Start interpreters here, which see the environment as it is when they start."""
+__all__ = ["answered_here"]
 
 
 @pytest.fixture
 def storage(monkeypatch: pytest.MonkeyPatch) -> Iterator[s3fs.S3FileSystem]:
-    """A server with the bucket ``bucket``; workers find it by the environment."""
+    """A server with the bucket ``bucket``; processes find it by the environment."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
     server.start()
     host, port = server.get_host_and_port()
@@ -43,17 +39,12 @@ def storage(monkeypatch: pytest.MonkeyPatch) -> Iterator[s3fs.S3FileSystem]:
     server.stop()
 
 
-def run(*arguments: str) -> Result:
-    result = CliRunner().invoke(main, [*arguments, "--workers", "1"])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result
-
-
 def rows(system: s3fs.S3FileSystem, folder: str) -> list[dict]:
     parts = sorted(system.glob(f"{folder}/part-*"))
-    return [row for part in parts for row in pyarrow.parquet.read_table(system.open(part)).to_pylist()]
+    return [row for piece in parts for row in pyarrow.parquet.read_table(system.open(piece)).to_pylist()]
 
 
+@pytest.mark.usefixtures("answered_here")
 def test_a_run_from_and_into_a_bucket(here: Path, storage: s3fs.S3FileSystem) -> None:
     for number in range(3):
         storage.pipe_file(f"bucket/photos/{number}.png", small_png(number))
@@ -67,24 +58,25 @@ def test_a_run_from_and_into_a_bucket(here: Path, storage: s3fs.S3FileSystem) ->
     result = run(*arguments)
     assert result.exit_code == 1
     assert result.stderr.endswith("1 set aside, see s3://bucket/answers/_rejected.jsonl\n")
-    found = rows(storage, "bucket/answers")
-    assert [row["key"] for row in found] == [
+    written = rows(storage, "bucket/answers")
+    assert [row["key"] for row in written] == [
         *(f"s3://bucket/photos/{n}.png" for n in range(3)),
         *(f"s3://bucket/shards/{n}.tar/x.png" for n in range(3)),
         "s3://bucket/t.parquet#0",
         "s3://bucket/photos/1.png",
         "s3://bucket/gone.png",
     ]
-    assert [row["error_kind"] for row in found] == [None] * 8 + ["unreadable"]
+    assert [row["error_kind"] for row in written] == [None] * 8 + ["unreadable"]
     (lost,) = storage.glob("bucket/answers/part-000003-*")
     storage.rm_file(lost)
     again = run(*arguments, "--resume")
     assert again.exit_code == 1
-    assert rows(storage, "bucket/answers") == found
-    told = json.loads(storage.cat_file("bucket/answers/_SUCCESS.json"))["summary"]
-    assert (told["inputs"], told["pieces"], told["resumed"]) == (9, 7, 6)
+    assert rows(storage, "bucket/answers") == written
+    counts = json.loads(storage.cat_file("bucket/answers/_SUCCESS.json"))["summary"]
+    assert (counts["inputs"], counts["pieces"], counts["resumed"]) == (9, 7, 6)
 
 
+@pytest.mark.usefixtures("answered_here")
 def test_no_bucket_is_made(here: Path, storage: s3fs.S3FileSystem) -> None:
     (here / "a.png").write_bytes(small_png(1))
     result = run("a.png", "--out", "s3://bukcet/answers")

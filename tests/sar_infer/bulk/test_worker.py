@@ -12,10 +12,12 @@ from support.many import small_png, write_images
 from support.pictures import huge_png
 
 from sar_infer import Classifier
-from sar_infer.bank import ClassInfo, amend, remove
+from sar_infer.bank import ClassInfo, amend, calibrate, remove
+from sar_infer.bank.learned import BankCalibration
 from sar_infer.bulk.items import MOST_BYTES, Flaw, Item
 from sar_infer.bulk.outputs.rows import names
 from sar_infer.bulk.worker import Answerer, WorkerOptions
+from sar_infer.bundle.bundle import open_bundle
 from sar_infer.errors import BankError, ClassNameError, InputError
 from sar_infer.results import DecisionOptions
 
@@ -46,9 +48,9 @@ def test_rows_are_what_the_classifier_says(bundle_path: Path, classifier: Classi
     (tmp_path / "bad.png").write_bytes(b"no")
     items = [Item(str(path), str(path)) for path in (*paths, tmp_path / "bad.png")]
     items[2] = Item("from memory", small_png(2))
-    given = {"owl": ("owl",), "zebra": ("zebra", "striped horse")}
-    rows = answer(bundle_path, *items, classes=given, top_k=3, embedding="float32")
-    expected = classifier.classify(map(str, [*paths, tmp_path / "bad.png"]), given, top_k=3)
+    class_phrases = {"owl": ("owl",), "zebra": ("zebra", "striped horse")}
+    rows = answer(bundle_path, *items, classes=class_phrases, top_k=3, embedding="float32")
+    expected = classifier.classify(map(str, [*paths, tmp_path / "bad.png"]), class_phrases, top_k=3)
     for row, result in zip(rows[:5], expected[:5], strict=True):
         assert [*zip(row["labels"], row["scores"], strict=True)] == [
             (p.label, pytest.approx(p.score, rel=1e-5)) for p in result.predictions
@@ -100,7 +102,7 @@ def _short_of_memory(bundle_path: Path) -> list[str | None]:
     return [row["error_kind"] for row in answerer.answer(items, AsTheyAre()).packed]
 
 
-def test_what_is_asked_for_beside_the_classes(bundle_path: Path) -> None:
+def test_further_columns(bundle_path: Path) -> None:
     (row,) = answer(
         bundle_path, Item("a", small_png(1)), decision=DecisionOptions("score", 1.0, explain=True), embedding="float16"
     )
@@ -115,7 +117,8 @@ def test_what_is_asked_for_beside_the_classes(bundle_path: Path) -> None:
     assert list(row) == names(columns)
 
 
-def test_settings_tell_apart_what_answers_differently(bundle_path: Path, headed_path: Path) -> None:
+def test_settings_tell_apart_all_that_answers_depend_on(bundle_path: Path, headed_path: Path, tmp_path: Path) -> None:
+    """Background, thresholds and calibration of a bank too, which its digest does not cover."""
     several = [
         WorkerOptions(str(bundle_path)),
         WorkerOptions(str(headed_path)),
@@ -128,8 +131,22 @@ def test_settings_tell_apart_what_answers_differently(bundle_path: Path, headed_
         WorkerOptions(str(bundle_path), embedding="float16"),
     ]
     settings = [Answerer(options).settings() for options in several]
+    for same in ({"threads": 2}, {"image_timeout": 1}):
+        assert Answerer(WorkerOptions(str(bundle_path), **same)).settings() == settings[0]
+    bank, file = open_bundle(bundle_path).bank, tmp_path / "b.safetensors"
+    numbers = {"score": 0.5, "energy": -1.0}
+    calibration = BankCalibration(bank.content_digest, "m", "text", ("red",), (), 2.0, numbers, {}, {})
+    for changed in (
+        amend(bank, {"red": ClassInfo(background=True)}),
+        amend(bank, {"red": ClassInfo(threshold=0.5)}),
+        calibrate(bank, calibration),
+    ):
+        assert changed.content_digest == bank.content_digest
+        changed.save(file)
+        settings.append(Answerer(WorkerOptions(str(bundle_path), bank=str(file))).settings())
+    bank.save(file)
+    assert Answerer(WorkerOptions(str(bundle_path), bank=str(file))).settings() == settings[0]
     assert all(settings.count(one) == 1 for one in settings)
-    assert Answerer(WorkerOptions(str(bundle_path), threads=2)).settings() == settings[0]
 
 
 def test_refusals(bundle_path: Path) -> None:

@@ -7,173 +7,133 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from support.bundles import DIM, ENCODER_DIGEST
-from support.trained import by_hand, example_statistics, photos
+from support.examples import examples
+from support.trained import apart, by_hand, evidence, example_statistics, photo_set_of, photos, unit_rows_of
 
 from sar_infer.bank import ClassBank, ClassInfo, add, remove, rename
 from sar_infer.classifiers.composition import Composer
 from sar_infer.classifiers.scores import softmax
+from sar_infer.classifiers.statistics import Statistics
 from sar_infer.classifiers.trained_statistics import ClassPhotos, TrainedStatistics
 from sar_infer.classify import ranking
 from sar_infer.classify.class_set import NO_PHOTOS, ClassSet, build_class_set, with_photos
 from sar_infer.classify.ranking import Scale
-from sar_infer.encoders.encoders import unit_rows
 from sar_infer.errors import InputError
 
 SCALE = Scale(factor=20.0)
 NAMES = ("red", "green", "blue", "grey", "teal", "pink")
+NEW_NAMES = ("ochre", "violet", "SKU-1")
 TRAINED = example_statistics(NAMES[:3])
-
-
-def some_rows(count: int, seed: int) -> np.ndarray:
-    return unit_rows(np.random.default_rng(seed).normal(size=(count, DIM)).astype(np.float32))
-
-
-ROWS = some_rows(7, 9)
-BANK = ClassBank(NAMES, some_rows(len(NAMES), 3), ENCODER_DIGEST)
+TEXT_ALONE = example_statistics(NAMES[:3], alpha=0.0, offsets=((0, 0.0),))
+ROWS = unit_rows_of(7, 9)
+BANK = ClassBank(NAMES, unit_rows_of(len(NAMES), 3), ENCODER_DIGEST)
 
 
 def embed(groups: Sequence[tuple[str, ...]]) -> np.ndarray:
-    return np.concatenate([some_rows(1, sum(map(ord, "".join(group)))) for group in groups])
+    return np.concatenate([unit_rows_of(1, sum(map(ord, "".join(group)))) for group in groups])
 
 
 def class_set(
-    given: Sequence[str] = (),
+    class_names: Sequence[str] = (),
     bank: ClassBank = BANK,
     only: bool = False,
-    seen: Mapping[str, ClassPhotos] = NO_PHOTOS,
+    shown: Mapping[str, ClassPhotos] = NO_PHOTOS,
     trained: TrainedStatistics | None = TRAINED,
     offset: float = 0.0,
 ) -> ClassSet:
-    names, found = with_photos({name: (name,) for name in given}, seen, DIM)
-    return build_class_set(bank, names, only, embed, Composer(trained, BANK, SCALE.factor, offset), found)
+    phrases, by_name = with_photos({name: (name,) for name in class_names}, shown, DIM)
+    return build_class_set(bank, phrases, only, embed, Composer(trained, BANK, SCALE.factor, offset), by_name)
 
 
-def known(classes: ClassSet, more: Mapping[str, ClassPhotos] = NO_PHOTOS) -> dict[int, ClassPhotos]:
-    model, found = TRAINED.statistics, {}
-    for column, name in enumerate(classes.names):
-        parts = [more[name]] if name in more else []
-        if name in TRAINED.names:
-            place = TRAINED.names.index(name)
-            parts.append(ClassPhotos(model.means[place], int(model.counts[place])))
-        if parts:
-            found[column] = parts[0] if len(parts) == 1 else parts[0].joined(parts[1])
-    return found
+def logits(classes: ClassSet) -> np.ndarray:
+    return ranking.logits(ROWS, classes, SCALE)
 
 
-def apart(found: np.ndarray, expected: np.ndarray) -> float:
-    """The largest difference but for one constant for each image, relative to the largest logit."""
-    differences = found - expected
-    differences = differences - differences.mean(axis=1, keepdims=True)
-    return float(np.abs(differences).max() / np.abs(expected).max())
+def photos_of(*names: str) -> st.SearchStrategy[dict[str, tuple[int, bool]]]:
+    """Number of photos, and whether the name means nothing, by class name."""
+    return st.dictionaries(st.sampled_from(names), st.tuples(st.integers(0, 4), st.booleans()), max_size=4)
 
 
-MIXED = {"violet": photos(5, 2), "SKU-1": photos(6, 4, photos_only=True), "grey": photos(7, 1), "red": photos(8, 3)}
-
-
-@pytest.mark.parametrize("offset", [0.0, -1.5])
-@pytest.mark.parametrize(
-    ("given", "only", "seen"),
-    [
-        ((), False, NO_PHOTOS),
-        (("ochre", "green"), False, NO_PHOTOS),
-        (("ochre", "green", "blue"), True, NO_PHOTOS),
-        (("ochre",), False, MIXED),
-        (("ochre",), True, MIXED),
-    ],
+@settings(max_examples=examples(100))
+@given(
+    in_bank=photos_of(*NAMES),
+    in_call=photos_of(*NAMES, *NEW_NAMES),
+    class_names=st.lists(st.sampled_from([*NAMES, *NEW_NAMES]), unique=True, max_size=4),
+    only=st.booleans(),
+    has_statistics=st.booleans(),
+    offset=st.sampled_from([0.0, -1.5, 50.0]),
 )
-def test_logits_are_those_of_the_formula(
-    offset: float, given: tuple[str, ...], only: bool, seen: Mapping[str, ClassPhotos]
+def test_logits_are_those_of_the_formula_however_classes_came(
+    in_bank: dict[str, tuple[int, bool]],
+    in_call: dict[str, tuple[int, bool]],
+    class_names: list[str],
+    only: bool,
+    has_statistics: bool,
+    offset: float,
 ) -> None:
-    """Trained, named, by photos, by both, photos only, and more photos of a trained class, in one ranking."""
-    classes = class_set(given, only=only, seen=seen, offset=offset)
-    assert classes.terms is not None and classes.branch == "text+statistics"
-    expected = by_hand(TRAINED.statistics, SCALE.factor, ROWS, classes.embeddings, known(classes, seen), offset)
-    assert apart(ranking.logits(ROWS, classes, SCALE), expected) < 2e-6
-    found = ranking.rank(ROWS, classes, SCALE, 3)
-    assert found.columns.tolist() == np.argsort(-expected, axis=1)[:, :3].tolist()
-    assert found.scores == pytest.approx(np.take_along_axis(softmax(expected), found.columns, 1), abs=1e-4)
-    cosines = np.take_along_axis(ROWS @ classes.embeddings.T, found.columns, 1)
-    assert found.similarities == pytest.approx(cosines, abs=1e-6)
+    """Trained, named, by photos, by both, by photos only, and more photos of any class, in one ranking."""
+    sets = {name: photo_set_of(count, len(name), photos_only=alone) for name, (count, alone) in in_bank.items()}
+    bank = add(BANK, [], np.empty((0, DIM), np.float32), photos=sets)
+    bank_photos = {name: ClassPhotos.of(one) for name, one in bank.photos.items()}
+    shown = {name: photos(len(name), count, photos_only=alone) for name, (count, alone) in in_call.items() if count}
+    assume(class_names or shown or not only)
+    trained, offset = (TRAINED, offset) if has_statistics else (None, 0.0)
+    classes = class_set(class_names, bank, only, shown, trained, offset)
+    model = Statistics.default(DIM) if trained is None else trained.statistics
+    by_column = evidence(classes.names, trained, bank_photos, shown)
+    expected = by_hand(model, SCALE.factor, ROWS, classes.embeddings, by_column, offset)
+    assert apart(logits(classes), expected) < 2e-6
+    assert classes.branch == ("text+statistics" if trained or bank_photos or shown else "text")
+    assert classes.shifted == (offset != 0)
+    assert classes.photos.tolist() == [
+        by_column[column].count if column in by_column else 0 for column in range(len(classes.names))
+    ]
+    best = ranking.rank(ROWS, classes, SCALE, 3)
+    assert best.scores == pytest.approx(np.take_along_axis(softmax(expected), best.columns, 1), abs=1e-4)
+    cosines = np.take_along_axis(ROWS @ classes.embeddings.T, best.columns, 1)
+    assert best.similarities == pytest.approx(cosines, abs=1e-6)
 
 
-def test_one_class_has_the_same_logit_however_it_came() -> None:
-    """A photo counts the same whether a class of the bank gets it, or a class of the call."""
-    seen = {"grey": photos(7, 1)}
-    beside = class_set(seen=seen)
-    alone = class_set(("red", "green", "blue", "teal", "pink"), only=True, seen=seen)
-    order = [list(alone.names).index(name) for name in beside.names]
-    assert ranking.logits(ROWS, beside, SCALE) == pytest.approx(ranking.logits(ROWS, alone, SCALE)[:, order], abs=1e-4)
-
-
-@pytest.mark.parametrize(
-    "trained",
-    [None, example_statistics(NAMES[:3], alpha=0.0, offsets=((0, 0.0),))],
-    ids=["no statistics", "alpha 0"],
-)
-@pytest.mark.parametrize("given", [(), ("ochre", "red")])
-def test_without_statistics_text_answers_to_the_bit(trained: TrainedStatistics | None, given: tuple[str, ...]) -> None:
-    classes = class_set(given, trained=trained)
-    plain = build_class_set(BANK, {name: (name,) for name in given}, False, embed)
+@pytest.mark.parametrize("trained", [None, TEXT_ALONE], ids=["no statistics", "alpha 0"])
+@pytest.mark.parametrize("class_names", [(), ("ochre", "red")])
+def test_without_statistics_text_answers_to_the_bit(
+    trained: TrainedStatistics | None, class_names: tuple[str, ...]
+) -> None:
+    classes = class_set(class_names, trained=trained)
+    plain = build_class_set(BANK, {name: (name,) for name in class_names}, False, embed)
     assert classes.terms is None and classes.branch == "text"
-    found, expected = (ranking.rank(ROWS, chosen, SCALE, 4) for chosen in (classes, plain))
-    for field in dataclasses.fields(found):
-        assert np.array_equal(getattr(found, field.name), getattr(expected, field.name))
-
-
-def test_photos_count_without_statistics_too() -> None:
-    """Names rank by text alone, and an image of photos is nearest to them."""
-    mean = unit_rows(ROWS[:1])[0]
-    classes = class_set(seen={"violet": ClassPhotos(mean, 4)}, trained=None)
-    logits = ranking.logits(ROWS, classes, SCALE)
-    text = SCALE.factor * (ROWS @ BANK.embeddings.T)
-    assert logits[:, :-1] == pytest.approx(text, abs=1e-4)
-    without = SCALE.factor * (ROWS[:1] @ classes.embeddings[-1:].T)
-    assert logits[0, -1] > without[0, 0] + 5
-
-
-def test_a_large_offset_favours_classes_that_are_named_only() -> None:
-    named = ["grey", "teal", "pink"]
-    classes = class_set(offset=50.0)
-    for columns in ranking.rank(ROWS, classes, SCALE, 3).columns:
-        assert sorted(classes.names[column] for column in columns) == sorted(named)
-    assert classes.shifted and not class_set().shifted
+    ranked, expected = (ranking.rank(ROWS, chosen, SCALE, 4) for chosen in (classes, plain))
+    for field in dataclasses.fields(ranked):
+        assert np.array_equal(getattr(ranked, field.name), getattr(expected, field.name))
 
 
 def test_trained_classes_keep_their_photos_as_long_as_they_keep_their_rows() -> None:
     """A renamed class is the same class; one that was embedded anew is another that is named only."""
     bank = rename(remove(BANK, ["green"]), "blue", "navy")
-    bank = add(remove(bank, ["red"]), ["red"], some_rows(1, 77), {"red": ClassInfo(phrases=("red wine",))})
-    rows, places = TRAINED.positions_in(BANK, bank)
-    assert [bank.names[row] for row in rows.tolist()] == ["navy"]
-    assert [TRAINED.names[place] for place in places.tolist()] == ["blue"]
-    kept = TRAINED.for_bank(BANK, bank)
-    assert kept.names == ("navy",)
-    assert kept.statistics.means.tolist() == TRAINED.statistics.means[[2]].tolist()
-    assert kept.statistics.counts.tolist() == [5]
+    bank = add(remove(bank, ["red"]), ["red"], unit_rows_of(1, 77), {"red": ClassInfo(phrases=("red wine",))})
+    positions, numbers = TRAINED.positions_in(BANK, bank)
+    assert [bank.names[position] for position in positions.tolist()] == ["navy"]
+    assert [TRAINED.names[number] for number in numbers.tolist()] == ["blue"]
+    statistics = TRAINED.for_bank(BANK, bank)
+    assert statistics.names == ("navy",)
+    assert statistics.statistics.means.tolist() == TRAINED.statistics.means[[2]].tolist()
+    assert statistics.statistics.counts.tolist() == [5]
     classes = class_set(bank=bank)
     column = list(classes.names).index("navy")
-    whole = class_set()
-    assert ranking.logits(ROWS, classes, SCALE)[:, column] == pytest.approx(
-        ranking.logits(ROWS, whole, SCALE)[:, 2], abs=1e-4
-    )
+    assert logits(classes)[:, column] == pytest.approx(logits(class_set())[:, 2], abs=1e-4)
 
 
-def test_photos_under_two_spellings_of_a_class_count_together() -> None:
-    once = class_set(seen={"grey": photos(7, 1).joined(photos(8, 3))})
-    twice = class_set(("GREY",), seen={"grey": photos(7, 1), "Grey ": photos(8, 3)})
-    assert list(twice.names).count("GREY") + list(twice.names).count("grey") == 1
-    logits = {name: ranking.logits(ROWS, classes, SCALE) for name, classes in (("a", once), ("b", twice))}
-    assert np.sort(logits["a"], axis=1) == pytest.approx(np.sort(logits["b"], axis=1), abs=1e-4)
-
-
-def test_photos_of_an_alias_are_photos_of_its_class() -> None:
+def test_photos_under_another_spelling_or_an_alias_are_photos_of_the_class() -> None:
     bank = ClassBank(NAMES, BANK.embeddings, ENCODER_DIGEST, info={"grey": ClassInfo(aliases=("ash",))})
-    by_alias, by_name = (class_set(bank=bank, seen={name: photos(7, 2)}) for name in ("ash", "grey"))
-    assert len(by_alias.names) == len(NAMES)
-    assert np.sort(ranking.logits(ROWS, by_alias, SCALE)) == pytest.approx(
-        np.sort(ranking.logits(ROWS, by_name, SCALE)), abs=1e-5
-    )
+    once = class_set(bank=bank, shown={"grey": photos(7, 1).joined(photos(8, 3))})
+    twice = class_set(("GREY",), bank, shown={"grey": photos(7, 1), "Grey ": photos(8, 3)})
+    by_alias = class_set(bank=bank, shown={"ash": photos(7, 1), "grey": photos(8, 3)})
+    for classes in (twice, by_alias):
+        assert len(classes.names) == len(NAMES)
+        assert np.sort(logits(classes), axis=1) == pytest.approx(np.sort(logits(once), axis=1), abs=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -182,32 +142,28 @@ def test_photos_of_an_alias_are_photos_of_its_class() -> None:
 def test_photos_that_cannot_be(mean: np.ndarray, count: int) -> None:
     with pytest.raises(InputError, match="photos"):
         ClassPhotos(mean, count)
-
-
-def test_photos_of_another_encoder_are_refused() -> None:
-    with pytest.raises(InputError, match="violet"):
-        class_set(seen={"violet": photos(dim=4)})
+    with pytest.raises(InputError, match="violet"):  # of another encoder
+        class_set(shown={"violet": photos(dim=4)})
 
 
 def test_a_bank_that_grew_has_the_logits_of_one_that_is_new() -> None:
     """Use again what is known of rows that an earlier bank had; here all but the last class."""
     composer = Composer(TRAINED, BANK, SCALE.factor)
     before = build_class_set(BANK, {}, False, embed, composer)
-    grown = add(BANK, ["olive"], some_rows(1, 41))
+    grown = add(BANK, ["olive"], unit_rows_of(1, 41))
     after = build_class_set(grown, {}, False, embed, composer)
-    fresh = class_set(bank=grown)
-    assert np.array_equal(ranking.logits(ROWS, after, SCALE), ranking.logits(ROWS, fresh, SCALE))
-    assert np.array_equal(ranking.logits(ROWS, after, SCALE)[:, :-1], ranking.logits(ROWS, before, SCALE))
+    assert np.array_equal(logits(after), logits(class_set(bank=grown)))
+    assert np.array_equal(logits(after)[:, :-1], logits(before))
 
 
-@pytest.mark.parametrize("given", [(), ("teal", "wine")])
-def test_means_and_distances_of_classes_by_hand(given: tuple[str, ...]) -> None:
-    chosen = class_set(given, seen={"teal": photos(3, 4)} if given else NO_PHOTOS)
+@pytest.mark.parametrize("shown", [NO_PHOTOS, {"teal": photos(3, 4)}], ids=["trained", "and photos"])
+def test_means_and_distances_of_classes_by_hand(shown: Mapping[str, ClassPhotos]) -> None:
+    chosen = class_set(("teal", "wine") if shown else (), shown=shown)
     terms, model = chosen.terms, TRAINED.statistics
     assert terms is not None
     columns = np.arange(len(chosen.names))[::-1]
     means, counts = terms.class_means(columns, chosen.rows(columns))
-    by_column = known(chosen, {"teal": photos(3, 4)} if given else NO_PHOTOS)
+    by_column = evidence(chosen.names, TRAINED, shown)
     p, centre = model.precision.astype(np.float64), model.centre.astype(np.float64)
     for row, column in enumerate(columns.tolist()):
         mean = centre + model.slope * (chosen.rows([column])[0].astype(np.float64) - model.text_centre)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 
 import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
+from support.unit import unit
 
 from sar_infer.classifiers import left_out
 from sar_infer.classifiers.confidence import Confidence
@@ -17,16 +19,12 @@ from sar_infer.classifiers.gaussian import gaussian
 from sar_infer.classifiers.left_out import FoldPhotos, Prompt, Rivals, choose, folds_of
 from sar_infer.classifiers.left_out_confidence import fit_confidences
 from sar_infer.classifiers.scores import COVERAGES
-from sar_infer.classifiers.statistics import Statistics, composed, model_digest
+from sar_infer.classifiers.statistics import Statistics, class_means, composed, mahalanobis, model_digest
 from sar_infer.errors import BankError
 
 SIZE, SCALE = 24, 20.0
 TABLE = ((0, (0.2, 0.1, 0.05)), (1, (0.3, 0.2, 0.1)), (16, (0.5, 0.4, 0.3)))
 PLAIN = Confidence(2.0, score=0.4, energy=-3.0, others=9.0, conformal=TABLE)
-
-
-def unit(rows: np.ndarray) -> np.ndarray:
-    return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
 
 
 def world(classes: int, shots: int, spread: float = 0.16, seed: int = 0, more: int = 0):
@@ -84,6 +82,8 @@ def test_everything_comes_back_from_its_tensors() -> None:
         {"conformal": ((1, (0.1, 0.1, 0.1)),)},
         {"conformal": ((0, (0.1, 0.1)),)},
         {"conformal": ((0, (0.1, 0.1, -0.1)),)},
+        {"distance": -1.0},
+        {"distance": float("nan")},
     ],
 )
 def test_unsound_numbers_are_refused(changes: dict[str, object]) -> None:
@@ -109,31 +109,31 @@ def rankings(features, labels, rows, choice, seed):
     for fold in folds_of(len(rows), retrained=False, seed=seed):
         drawn = FoldPhotos.draw(fold, features[:, None], labels, rng, parts=8, most=most)
         assert drawn is not None
-        kept, left = fold.kept, fold.left
+        remaining, left = fold.kept, fold.left
         centre = drawn.model.centre
-        named, seen = rows[kept] - rows[kept].mean(0), drawn.model.means - centre
-        slope = (named * seen).sum() / (named**2).sum()
+        named, observed = rows[remaining] - rows[remaining].mean(0), drawn.model.means - centre
+        slope = (named * observed).sum() / (named**2).sum()
         usual = choice.offsets[-1][1]
         for photos in (0, 1, 2, 4, 8):
             if 2 * sum(len(one) > photos for one in drawn.drawn) <= len(drawn.drawn):
                 break
             means, offsets = [], []
-            for place, c in enumerate([*kept, *left]):
-                predicted = centre + slope * (rows[c] - rows[kept].mean(0))
-                if place < len(kept):
-                    count, mean = drawn.model.counts[place], drawn.model.means[place]
+            for number, c in enumerate([*remaining, *left]):
+                predicted = centre + slope * (rows[c] - rows[remaining].mean(0))
+                if number < len(remaining):
+                    count, mean = drawn.model.counts[number], drawn.model.means[number]
                     offsets.append(usual)
                 else:
-                    first = drawn.drawn[place - len(kept)][:photos]
+                    first = drawn.drawn[number - len(remaining)][:photos]
                     count, mean = len(first), first.mean(0) if photos else predicted
                     offsets.append(dict(choice.offsets).get(count, usual) if count else 0.0)
                 means.append((count * mean + 2 * predicted) / (count + 2))
             apart = np.array(means) - centre
             z, p = drawn.images - centre, drawn.model.precision
-            logits = SCALE * drawn.images @ rows[[*kept, *left]].T - offsets
+            logits = SCALE * drawn.images @ rows[[*remaining, *left]].T - offsets
             logits += choice.alpha * (z @ p @ apart.T - np.einsum("cd,de,ce->c", apart, p, apart) / 2)
             is_left = drawn.order >= 0
-            truth = np.where(is_left, drawn.truth + len(kept), drawn.truth)
+            truth = np.where(is_left, drawn.truth + len(remaining), drawn.truth)
             used = ~is_left | (drawn.order >= photos)
             yield photos, logits[used], truth[used], is_left[used]
 
@@ -141,8 +141,8 @@ def rankings(features, labels, rows, choice, seed):
 def test_the_temperature_is_the_most_likely_under_its_prior() -> None:
     features, labels, rows, _, _ = world(9, 12, spread=0.2)
     choice = choose(features[:, None], labels, [Prompt("handcrafted", rows)], SCALE, alphas=(1.0,), seed=3)
-    found = fit_confidences(features[:, None], labels, Prompt("handcrafted", rows), SCALE, choice, seed=3)[0]
-    assert found is not None
+    confidence = fit_confidences(features[:, None], labels, Prompt("handcrafted", rows), SCALE, choice, seed=3)[0]
+    assert confidence is not None
     groups = list(rankings(features, labels, rows, choice, 3))
 
     def loss(log_t: float) -> float:
@@ -155,18 +155,18 @@ def test_the_temperature_is_the_most_likely_under_its_prior() -> None:
         return 4 * 9 * total / weight + (log_t - np.log(5)) ** 2 / (2 * 0.5**2)
 
     best = minimize_scalar(loss, bounds=(0, np.log(50)), method="bounded", options={"xatol": 1e-7})
-    assert found.temperature == pytest.approx(np.exp(best.x), rel=1e-3)
-    assert found.temperature > 1
-    assert found.others == 8
+    assert confidence.temperature == pytest.approx(np.exp(best.x), rel=1e-3)
+    assert confidence.temperature > 1
+    assert confidence.others == 8
 
     independent = 4 * 9
-    for photos, least in found.conformal:
-        own = [
-            softmax(logits / found.temperature, axis=1)[np.arange(len(truth)), truth][is_left == (photos < 12)]
+    for photos, least in confidence.conformal:
+        own_scores = [
+            softmax(logits / confidence.temperature, axis=1)[np.arange(len(truth)), truth][is_left == (photos < 12)]
             for n, logits, truth, is_left in groups
             if n == photos or photos == 12
         ]
-        ordered = np.sort(np.concatenate(own))
+        ordered = np.sort(np.concatenate(own_scores))
         for coverage, score in zip(COVERAGES, least, strict=True):
             share = np.ceil((independent + 1) * coverage) / independent
             assert score == pytest.approx(ordered[int((1 - share) * len(ordered) + 1e-9)], rel=1e-4)
@@ -176,10 +176,10 @@ def test_few_classes_leave_the_temperature_near_the_usual_one_and_widen_sets() -
     """Four classes that are never confused say nothing: a likelihood alone would take the lowest temperature."""
     features, labels, rows, _, _ = world(4, 12, spread=0.02)
     choice = choose(features[:, None], labels, [Prompt("handcrafted", rows)], SCALE, alphas=(1.0,))
-    found, text = fit_confidences(features[:, None], labels, Prompt("handcrafted", rows), SCALE, choice)
-    assert found is not None
-    assert found.temperature > 1.5
-    assert all(least[2] == 0 for _, least in found.conformal)  # 95 % of 16 photos cannot be told: every class is in
+    confidence, text = fit_confidences(features[:, None], labels, Prompt("handcrafted", rows), SCALE, choice)
+    assert confidence is not None
+    assert confidence.temperature > 1.5
+    assert all(least[2] == 0 for _, least in confidence.conformal)  # 16 photos cannot tell 95 %: every class is in
     assert text is not None
     assert text.temperature == 1.0  # never below
 
@@ -207,11 +207,26 @@ def test_scores_of_classes_added_later_are_right_as_often_as_they_say() -> None:
             before.append(softmax(logits, axis=1).max(1).mean() - right.mean())
             least = trust.least(0.9, counts)
             assert least is not None
-            own = scores[np.arange(len(truth)), truth] >= least[truth]
-            covered.append(own[truth >= 12].mean())
+            own_scores = scores[np.arange(len(truth)), truth] >= least[truth]
+            covered.append(own_scores[truth >= 12].mean())
     assert np.mean(before) > 0.15
     assert abs(np.mean(gaps)) < 0.08
     assert 0.84 < np.mean(covered) < 0.97
+
+
+def test_most_images_of_the_classes_lie_within_the_distance_and_most_of_others_beyond() -> None:
+    features, labels, rows, fresh, truth = world(24, 16, spread=0.08, more=40)
+    ours = labels < 12
+    statistics = fit(features[ours], labels[ours], rows[:12], SCALE).statistics
+    assert statistics.confidence is not None
+    means = class_means(statistics, rows[:12].astype(np.float32), statistics.means, statistics.counts)
+    each = [mahalanobis(statistics, (fresh - mean).astype(np.float32)) ** 2 for mean in means]
+    within = np.min(each, axis=0) <= statistics.confidence.distance
+    assert within[truth < 12].mean() > 0.9
+    assert within[truth >= 12].mean() < 0.5
+    assert statistics.text_confidence is None or statistics.text_confidence.distance == math.inf
+    again = type(statistics).from_tensors(statistics.tensors())
+    assert again.confidence == statistics.confidence
 
 
 def test_names_that_compete_take_part_in_every_ranking() -> None:
@@ -245,8 +260,8 @@ def test_nothing_is_said_where_no_photo_is_left() -> None:
     features, labels, rows, _, _ = world(5, 2)
     choice = choose(features[:, None], labels, [Prompt("handcrafted", rows)], SCALE)
     first = np.arange(0, 10, 2)
-    found = fit_confidences(features[first, None], labels[first], Prompt("handcrafted", rows), SCALE, choice)
-    assert found == (None, None)
+    confidence = fit_confidences(features[first, None], labels[first], Prompt("handcrafted", rows), SCALE, choice)
+    assert confidence == (None, None)
 
 
 def test_every_part_of_a_fold_is_used_once() -> None:

@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from support.unit import unit
 
 from sar_infer.classifiers import left_out
 from sar_infer.classifiers.fitting import fit, in_span
@@ -15,10 +16,6 @@ from sar_infer.classifiers.left_out_confidence import fit_confidences
 
 SIZE, CLASSES, SHOTS, SCALE = 96, 6, 9, 20.0
 RNG = np.random.default_rng(0)
-
-
-def unit(rows: np.ndarray) -> np.ndarray:
-    return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
 
 
 TRUTH = 0.6 + 0.3 * RNG.normal(size=(CLASSES + 30, SIZE))

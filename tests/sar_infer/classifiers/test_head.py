@@ -54,11 +54,6 @@ def test_logits_by_hand() -> None:
     np.testing.assert_allclose(head.combined(text, features), expected, rtol=1e-6)
     assert head.combined(text, features).dtype == head.logits(features).dtype == np.float32
     assert head.logits(features[:0]).shape == (0, 3)
-
-
-def test_the_ends_of_the_mix() -> None:
-    head, rng = example_head(NAMES), np.random.default_rng(0)
-    text, features = (rng.normal(size=(2, n)).astype(np.float32) for n in (3, 8))
     np.testing.assert_array_equal(dataclasses.replace(head, mix=0).combined(text, features), text)
     np.testing.assert_array_equal(dataclasses.replace(head, mix=1).combined(text, features), head.logits(features))
 
@@ -128,12 +123,8 @@ def test_unsound_content(changes: dict, message: str) -> None:
     [
         ({"min_reader": "4"}, SchemaError, "version 4"),
         ({"format": "sar-bank"}, BundleError, "sar-bank"),
-        ({"format": None}, BundleError, "sar-head"),
-        ({"encoder_digest": None}, BundleError, "encoder_digest"),
-        ({"content_digest": "0"}, BundleError, "digest"),
         ({"weight": np.zeros((3, 8))}, BundleError, "expected tensors"),
         ({"mix": None}, BundleError, "expected tensors"),
-        ({"extra": np.zeros(1)}, BundleError, "expected tensors"),
         ({"mix": np.array([0.5])}, BundleError, r"\(1,\)"),
         ({"mix": np.array(2.0)}, BundleError, "2.0"),
         ({"bias": np.zeros(4, np.float32)}, BundleError, "bias"),
@@ -157,12 +148,6 @@ def test_another_encoder(path: Path) -> None:
     with pytest.raises(BundleError, match=f"bbbbbbbb, .* {ENCODER_DIGEST[:8]}"):
         ClassHead.load(path, "b" * 64)
     assert ClassHead.load(path).names == NAMES
-
-
-def test_not_a_head(path: Path) -> None:
     ClassBank(("a",), np.eye(1, dtype=np.float32), ENCODER_DIGEST).save(path)
-    with pytest.raises(BundleError, match="head"):
-        ClassHead.load(path)
-    path.unlink()
     with pytest.raises(BundleError, match="head"):
         ClassHead.load(path)

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from scipy import stats
+from support.unit import unit
 
 from sar_infer.classifiers import left_out
 from sar_infer.classifiers.gaussian import TRACE, assemble, gaussian, separation, slope
-from sar_infer.classifiers.left_out import Measured, Prompt, choose, fittable, folds_of, halves
+from sar_infer.classifiers.left_out import Prompt, choose, fittable, folds_of, halves
 from sar_infer.classifiers.statistics import composed, confusion
 
 SIZE, SCALE = 32, 20.0
-
-
-def unit(rows: np.ndarray) -> np.ndarray:
-    return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
 
 
 @dataclass
@@ -46,11 +41,11 @@ class World:
         return unit(self.common + self.truth[labels] + noise)[:, None], labels
 
 
-@pytest.mark.parametrize(("classes", "shots"), [(2, 2), (6, 8), (10, 16), (50, 16)])
+@pytest.mark.parametrize(("classes", "shots"), [(2, 2), (10, 16)])
 def test_the_precision_is_the_papers_at_one_trace(classes: int, shots: int) -> None:
     features, labels = World(classes).photos(shots)
     rows = features[:, 0]
-    found = gaussian(rows, labels, classes)
+    result = gaussian(rows, labels, classes)
     scatter = np.zeros((SIZE, SIZE))
     for c in range(classes):
         for row in rows[labels == c]:
@@ -58,9 +53,9 @@ def test_the_precision_is_the_papers_at_one_trace(classes: int, shots: int) -> N
             scatter += np.outer(apart, apart)
     scatter /= classes * shots - classes
     paper = SIZE * np.linalg.inv((len(rows) - 1) * scatter + np.trace(scatter) * np.eye(SIZE))
-    np.testing.assert_allclose(found.precision / found.precision[0, 0], paper / paper[0, 0], atol=1e-9)
-    assert np.trace(found.precision @ scatter) == pytest.approx(TRACE)
-    np.testing.assert_allclose(found.centre, np.stack([rows[labels == c].mean(0) for c in range(classes)]).mean(0))
+    np.testing.assert_allclose(result.precision / result.precision[0, 0], paper / paper[0, 0], atol=1e-9)
+    assert np.trace(result.precision @ scatter) == pytest.approx(TRACE)
+    np.testing.assert_allclose(result.centre, np.stack([rows[labels == c].mean(0) for c in range(classes)]).mean(0))
 
 
 def test_photos_without_scatter_take_the_reference_or_the_identity() -> None:
@@ -71,10 +66,10 @@ def test_photos_without_scatter_take_the_reference_or_the_identity() -> None:
         assert plain.scatter is None
         around = ((rows - rows.mean(0)) ** 2).sum(1).mean() / 2
         np.testing.assert_allclose(plain.precision, np.eye(SIZE) * TRACE / around)
-        known = np.diag(np.linspace(1, 2, SIZE))
-        taken = gaussian(rows, of, 5, known)
-        assert np.trace(taken.precision @ known) == pytest.approx(TRACE)
-        assert taken.precision[0, 0] > taken.precision[-1, -1]
+        trained = np.diag(np.linspace(1, 2, SIZE))
+        shaped = gaussian(rows, of, 5, trained)
+        assert np.trace(shaped.precision @ trained) == pytest.approx(TRACE)
+        assert shaped.precision[0, 0] > shaped.precision[-1, -1]
     one = gaussian(features[:1, 0], labels[:1], 1)
     np.testing.assert_array_equal(one.precision, np.eye(SIZE) * TRACE / 0.5)
 
@@ -83,14 +78,14 @@ def test_the_slope_is_least_squares() -> None:
     world = World(40, names=1.0, spread=0.0)
     features, labels = world.photos(2)
     model = gaussian(features[:, 0], labels, 40)
-    named, seen = world.rows - world.rows.mean(0), model.means - model.centre
-    expected = np.linalg.lstsq(named.reshape(-1, 1), seen.reshape(-1), rcond=None)[0]
+    named, observed = world.rows - world.rows.mean(0), model.means - model.centre
+    expected = np.linalg.lstsq(named.reshape(-1, 1), observed.reshape(-1), rcond=None)[0]
     assert slope(model, world.rows) == pytest.approx(expected[0])
     assert slope(model, world.rows[:1].repeat(40, axis=0)) == 0
 
 
 @pytest.mark.parametrize("retrained", [False, True])
-@pytest.mark.parametrize("classes", [4, 5, 6, 7, 50, 1000])
+@pytest.mark.parametrize("classes", [4, 7, 50, 1000])
 def test_classes_are_left_out_in_turn(classes: int, retrained: bool) -> None:
     folds = folds_of(classes, retrained=retrained, seed=3)
     for fold in folds:
@@ -108,187 +103,66 @@ def test_classes_are_left_out_in_turn(classes: int, retrained: bool) -> None:
         assert len(folds) == 1
 
 
-def test_the_criterion_is_the_mean_of_trained_classes_and_of_those_left_out() -> None:
-    left = np.array([[40.0, 20.0], [np.nan, np.nan], [60.0, 0.0]])
-    assert Measured(np.array([60.0, 80.0]), left, np.zeros(2)).mean.tolist() == [55.0, 45.0]
-
-
-def test_a_class_that_is_never_found_counts_as_one_class_whatever_its_photos() -> None:
-    world = World(6, names=1.0, spread=0.01)
-    features, labels = world.photos([4, 4, 4, 4, 4, 12])
-    rows = world.rows.copy()
-    rows[5] = -rows[5]
-    (by_name, *_) = choose(features, labels, [Prompt("handcrafted", rows)], 200.0, alphas=(0.0,)).expected
-    assert by_name.accuracy == pytest.approx(500 / 6)
-    student = stats.t.ppf(0.975, 5)
-    expected = 500 / 6 - student * np.std([0, 100, 100, 100, 100, 100], ddof=1) * np.sqrt(2 / 6)  # no turn differs
-    assert by_name.low == pytest.approx(expected, abs=0.1)
-    assert by_name.high == 100
-
-
-def test_what_is_expected_by_name_holds_among_as_many_added_classes_as_trained_ones() -> None:
-    found, told, in_folds = [], [], []
+def test_the_accuracy_that_is_expected_by_name_holds_among_as_many_added_classes_as_trained_ones() -> None:
+    result, by_choice, in_folds = [], [], []
     for seed in range(4):
-        world, known = World(24, names=0.35, spread=0.22, seed=seed), 12
+        world, trained = World(24, names=0.35, spread=0.22, seed=seed), 12
         features, labels = world.photos(16)
-        ours = labels < known
-        choice = choose(features[ours], labels[ours], [Prompt("handcrafted", world.rows[:known])], SCALE, seed=seed)
-        model = gaussian(features[ours, 0], labels[ours], known)
-        statistics = assemble(model, world.rows[:known], alpha=choice.alpha, offsets=choice.offsets)
+        ours = labels < trained
+        choice = choose(features[ours], labels[ours], [Prompt("handcrafted", world.rows[:trained])], SCALE, seed=seed)
+        model = gaussian(features[ours, 0], labels[ours], trained)
+        statistics = assemble(model, world.rows[:trained], alpha=choice.alpha, offsets=choice.offsets)
         fresh, truth = world.photos(50, seed=5)
         means = np.concatenate([model.means, np.zeros((12, SIZE))])
         weights, bias = composed(statistics, SCALE, world.rows.astype(np.float32), means, [*[16] * 12, *[0] * 12])
         right = ((fresh[:, 0] - statistics.centre) @ weights.T + bias).argmax(1) == truth
-        found.append(100 * right[truth >= known].mean())
-        told.append(choice.expected[0].accuracy)
+        result.append(100 * right[truth >= trained].mean())
+        by_choice.append(choice.expected[0].accuracy)
         in_folds.append(next(left for shift, _, left in choice.curve if shift == 0))
-    assert np.mean(told) == pytest.approx(np.mean(found), abs=7)
-    assert np.mean(in_folds) > np.mean(found) + 10
+    assert np.mean(by_choice) == pytest.approx(np.mean(result), abs=7)
+    assert np.mean(in_folds) > np.mean(result) + 10
 
 
-@pytest.mark.parametrize(("share", "right"), [(0.67, 0.0), (1.33, 100.0)])
-def test_alpha_weighs_the_photos_against_the_text(share: float, right: float) -> None:
-    """Text likes every other class better than the right one, by as much as photos outweigh at one alpha."""
-    classes, kept = 6, 4
-    photos, labels = np.eye(SIZE)[np.repeat(np.arange(classes), 60)][:, None], np.repeat(np.arange(classes), 60)
-    rows = unit((1.0 - np.eye(classes, SIZE)) * (np.arange(SIZE) < classes))
-    precision = TRACE / ((1 - 1 / kept) / 2)  # of photos that are all the same
-    alpha = share * SCALE / np.sqrt(classes - 1) / precision
-    choice = choose(photos, labels, [Prompt("handcrafted", rows)], SCALE, alphas=(alpha,))
-    assert max(trained for _, trained, _ in choice.curve) == right
-
-
-def test_what_is_taken_from_classes_with_photos_is_told_for_each_number_of_photos() -> None:
-    world = World(12, names=0.3, spread=0.1)
-    features, labels = world.photos(12)
-    choice = choose(features, labels, [Prompt("handcrafted", world.rows)], SCALE)
-    numbers, offsets = zip(*choice.offsets, strict=True)
-    assert numbers == (0, 1, 2, 4, 8, 12)
-    assert offsets[0] == 0
-    assert min(offsets[1:]) > 0
-
-
-def test_scores_and_curves_are_in_per_cent() -> None:
-    world = World(6, names=1.0, spread=0.01)
-    features, labels = world.photos(4)
-    choice = choose(features, labels, [Prompt("handcrafted", world.rows)], 200.0)
-    assert max(choice.scores["handcrafted"].values()) == pytest.approx(100)
-    assert [max(column) for column in list(zip(*choice.curve, strict=True))[1:]] == [100, 100]
-    shifts = [shift for shift, _, _ in choice.curve]
-    assert np.diff(shifts) == pytest.approx(4 * 6 * 200 / 240)  # every fourth of 241 values over six times the scale
-
-
-@pytest.mark.parametrize(
-    ("classes", "shots"), [*((c, s) for c in (4, 6, 50) for s in (2, 3, 4, 8, 16)), (1000, 2), (1000, 16)]
-)
-def test_every_regime_gives_sound_statistics_in_seconds(classes: int, shots: int) -> None:
+@pytest.mark.parametrize(("classes", "shots"), [(4, 2), (6, 3), (6, 16), (50, 4), (50, 16), (1000, 2)])
+def test_every_regime_gives_sound_statistics(classes: int, shots: int) -> None:
     world = World(classes)
     features, labels = world.photos(shots)
     assert fittable(labels, classes) is None
-    began = time.monotonic()
     choice = choose(features, labels, [Prompt("handcrafted", world.rows)], SCALE)
     model = gaussian(features[:, 0], labels, classes)
-    found = assemble(model, world.rows, alpha=choice.alpha, offsets=choice.offsets, curve=choice.curve)  # checks itself
-    assert time.monotonic() - began < 60
-    assert found.offsets[-1][0] == shots
+    statistics = assemble(model, world.rows, alpha=choice.alpha, offsets=choice.offsets, curve=choice.curve)
+    assert statistics.offsets[-1][0] == shots
     assert [item.photos for item in choice.expected] == [n for n in (0, 1, 2, 4, 8) if n < shots]
     for item in choice.expected:
         assert 0 <= item.low <= item.accuracy <= item.high <= 100
-    assert any(shift == 0 for shift, _, _ in found.curve)
-
-
-@pytest.mark.parametrize("counts", [[16, 2, 1, 9, 4, 30], [1, 1, 2, 2, 2, 2], [5, 0, 3, 3, 8, 8]])
-def test_unequal_numbers_of_photos(counts: list[int]) -> None:
-    world = World(6)
-    features, labels = world.photos(counts)
-    choice = choose(features, labels, [Prompt("handcrafted", world.rows)], SCALE)
-    found = assemble(gaussian(features[:, 0], labels, 6), world.rows, alpha=choice.alpha, offsets=choice.offsets)
-    assert found.counts.tolist() == counts
-    assert np.isfinite(found.offset(counts)).all()
-
-
-def test_photos_that_are_all_the_same() -> None:
-    world = World(6, spread=0.0)
-    features, labels = world.photos(8)
-    choice = choose(features, labels, [Prompt("handcrafted", world.rows)], SCALE)
-    found = assemble(gaussian(features[:, 0], labels, 6), world.rows, alpha=choice.alpha, offsets=choice.offsets)
-    weights, bias = composed(found, SCALE, world.rows.astype(np.float32), found.means, found.counts)
-    logits = (features[:, 0] - found.centre) @ weights.T + bias
-    assert (logits.argmax(1) == labels).all()
+    assert any(shift == 0 for shift, _, _ in statistics.curve)
 
 
 @pytest.mark.parametrize(
     ("counts", "sound"), [([4, 4, 4], False), ([1] * 6, False), ([2, 2, 2, 1, 1, 1], False), ([2, 2, 2, 2, 1, 1], True)]
 )
-def test_what_cannot_be_fitted_is_said(counts: list[int], sound: bool) -> None:
+def test_too_few_photos_are_refused(counts: list[int], sound: bool) -> None:
     labels = np.repeat(np.arange(len(counts)), counts)
     assert (fittable(labels, len(counts)) is None) == sound
 
 
-def judged(choice, model, world: World, known: int, photos: int, alpha: float, offsets) -> float:
-    """The mean of accuracy on trained and on really new classes, in one ranking."""
-    found = assemble(model, world.rows[:known], alpha=alpha, offsets=offsets)
-    shown, of = world.photos(max(photos, 1), seed=7)
-    images, labels = world.photos(20, seed=8)
-    means = np.stack([shown[of == c, 0].mean(0) for c in range(world.classes)])
-    means[:known] = found.means
-    counts = np.concatenate([found.counts, np.full(world.classes - known, photos)])
-    weights, bias = composed(found, SCALE, world.rows.astype(np.float32), means, counts)
-    right = ((images[:, 0] - found.centre) @ weights.T + bias).argmax(1) == labels
-    return 50 * (right[labels < known].mean() + right[labels >= known].mean())
-
-
-@pytest.mark.parametrize("seed", [0, 1])
-def test_what_is_chosen_without_new_classes_is_near_the_best_for_them(seed: int) -> None:
-    world = World(40, seed=seed)
-    features, labels = world.photos(16)
-    features, labels = features[labels < 24], labels[labels < 24]
-    choice = choose(features, labels, [Prompt("handcrafted", world.rows[:24])], SCALE)
-    assert choice.alpha > 0
-    model = gaussian(features[:, 0], labels, 24)
-    for photos in (0, 1, 4):
-        got = judged(choice, model, world, 24, photos, choice.alpha, choice.offsets)
-        best = max(
-            judged(choice, model, world, 24, photos, alpha, [(0, 0.0), (photos, 0.0), (16, g)][photos == 0 :])
-            if photos
-            else judged(choice, model, world, 24, 0, alpha, [(0, 0.0), (16, g)])
-            for alpha in left_out.ALPHAS
-            for g in np.linspace(-20, 40, 31)
-        )
-        assert got > best - 5
-
-
-def test_alpha_is_zero_where_photos_mislead() -> None:
-    """Names are right, and photos of one class lie as far apart as those of two."""
-    world = World(12, names=1.0, spread=0.05)
-    features, labels = world.photos(8)
-    rng = np.random.default_rng(5)
-    shuffled = rng.permutation(labels)
-    rows = unit(world.common + 3 * world.truth)
-    good = choose(features, labels, [Prompt("handcrafted", rows)], 400.0)
-    assert max(good.scores["handcrafted"].values()) == good.scores["handcrafted"][0.0]
-    assert good.alpha == 0
-    useless = choose(features, shuffled, [Prompt("handcrafted", rows)], 400.0)
-    assert max(item.accuracy for item in useless.expected) < 40
-
-
 def test_with_an_alpha_of_zero_text_ranks_names_and_photos_that_are_added_count() -> None:
-    world, known = World(9, names=0.2, spread=0.1), 6
+    world, trained = World(9, names=0.2, spread=0.1), 6
     features, labels = world.photos(16)
-    ours = labels < known
-    model = left_out.text_alone(gaussian(features[ours, 0], labels[ours], known))
-    found = assemble(
-        model, world.rows[:known], alpha=left_out.PHOTO_ALPHA, b=0.0, offsets=[(0, 0.0), (4, -2.0), (16, 3.0)]
+    ours = labels < trained
+    model = left_out.text_alone(gaussian(features[ours, 0], labels[ours], trained))
+    result = assemble(
+        model, world.rows[:trained], alpha=left_out.PHOTO_ALPHA, b=0.0, offsets=[(0, 0.0), (4, -2.0), (16, 3.0)]
     )
     rows, truth = features[:, 0], np.array(labels)
-    means = np.concatenate([model.means, [rows[labels == c][:4].mean(0) for c in range(known, 9)]])
+    means = np.concatenate([model.means, [rows[labels == c][:4].mean(0) for c in range(trained, 9)]])
 
     def logits(photos: int) -> np.ndarray:
         counts = np.array([*model.counts, *[photos] * 3])
-        weights, bias = composed(found, SCALE, world.rows.astype(np.float32), means, counts)
-        return (rows - found.centre) @ weights.T + bias
+        weights, bias = composed(result, SCALE, world.rows.astype(np.float32), means, counts)
+        return (rows - result.centre) @ weights.T + bias
 
-    text = SCALE * rows @ world.rows.T - np.array([3.0] * known + [0.0] * 3)
+    text = SCALE * rows @ world.rows.T - np.array([3.0] * trained + [0.0] * 3)
     apart = logits(0) - text  # one constant for each image is free
     np.testing.assert_allclose(apart - apart[:, :1], 0, atol=1e-4)
     fresh = ~ours & (np.tile(np.arange(16), 9) >= 4)
@@ -296,41 +170,14 @@ def test_with_an_alpha_of_zero_text_ranks_names_and_photos_that_are_added_count(
     assert by_photos > by_name + 0.2
 
 
-def test_with_an_alpha_of_zero_more_photos_find_more_in_the_folds() -> None:
-    world = World(12, names=0.3, spread=0.1)
-    features, labels = world.photos(12)
-    choice = choose(features, labels, [Prompt("handcrafted", world.rows)], SCALE, alphas=(0.0,))
-    by_name, *photos = (item.accuracy for item in choice.expected)
-    assert choice.alpha == 0
-    assert min(photos) > by_name + 10
-    assert photos[-1] > photos[0]
-
-
-def test_the_better_prompt_is_chosen_by_its_rows_in_the_folds() -> None:
-    world = World(12, spread=0.3)
-    features, labels = world.photos(8)
-    bad = World(12, seed=9).rows
-    learned = Prompt("learned", world.rows, (bad, bad))  # right on the whole, useless for classes it has not seen
-    assert choose(features, labels, [Prompt("handcrafted", world.rows), learned], SCALE).prompt == "handcrafted"
-    learned = Prompt("learned", bad, (world.rows, world.rows))
-    assert choose(features, labels, [Prompt("handcrafted", bad), learned], SCALE).prompt == "learned"
-
-
-def test_the_same_seed_chooses_the_same() -> None:
-    world = World(6)
-    features, labels = world.photos(8)
-    one, two = (choose(features, labels, [Prompt("handcrafted", world.rows)], SCALE, seed=4) for _ in range(2))
-    assert one == two
-
-
 def test_separation_turns_distances_into_standard_deviations() -> None:
     world = World(12, spread=0.25)
     features, labels = world.photos(60)
     model = gaussian(features[:, 0], labels, 12)
     factor = separation(features[:, 0], labels, 12)
-    found = assemble(model, world.rows, alpha=1.0, separation=factor)
+    result = assemble(model, world.rows, alpha=1.0, separation=factor)
     fresh, of = world.photos(400, seed=11)
-    expected = confusion(found, model.means, model.means)
+    expected = confusion(result, model.means, model.means)
     errors = []
     for i in range(12):
         for j in range(12):
@@ -339,8 +186,8 @@ def test_separation_turns_distances_into_standard_deviations() -> None:
                 middle = (model.means[i] + model.means[j]) / 2
                 wrong = ((fresh[of == i, 0] - middle) @ model.precision @ apart < 0).mean()
                 errors.append((expected[i, j], wrong))
-    predicted, seen = np.array(errors).T
-    assert predicted.mean() == pytest.approx(seen.mean(), rel=0.25)
+    predicted, observed = np.array(errors).T
+    assert predicted.mean() == pytest.approx(observed.mean(), rel=0.25)
 
 
 def test_the_separation_of_many_photos_is_known_in_closed_form() -> None:
@@ -358,7 +205,9 @@ def test_photos_that_make_means_are_not_those_that_say_how_far_they_lie_apart() 
 def test_classes_of_less_than_four_photos_tell_nothing_of_separation() -> None:
     features, labels = World(5).photos([6, 6, 4, 4, 3])
     rows = features[:, 0]
-    with_all, known = separation(rows, labels, 5), labels < 4
-    assert with_all == separation(rows[known], labels[known], 4) != separation(rows[labels < 3], labels[labels < 3], 3)
+    with_all, trained = separation(rows, labels, 5), labels < 4
+    assert (
+        with_all == separation(rows[trained], labels[trained], 4) != separation(rows[labels < 3], labels[labels < 3], 3)
+    )
     assert separation(rows[labels < 2], labels[labels < 2], 2) not in (1.0, with_all)
     assert separation(rows[labels < 1], labels[labels < 1], 1) == 1.0

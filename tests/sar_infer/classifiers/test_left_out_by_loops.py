@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy import stats
+from support.unit import unit
 
 from sar_infer.classifiers.left_out import Fold, Prompt, choose, folds_of
 
@@ -16,10 +17,6 @@ SIZE, SCALE, PRIOR, TRACE = 6, 20.0, 2.0, 100.0
 GRID = np.linspace(-40, 80, 241)
 ALPHAS = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0)
 Curves = dict[tuple[str, float, int], tuple[list[np.ndarray], dict[int, list[np.ndarray]]]]
-
-
-def unit(rows: np.ndarray) -> np.ndarray:
-    return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
 
 
 @dataclass
@@ -55,12 +52,12 @@ def fold_curves(world: World, fold: Fold, rows: np.ndarray, alpha: float, photos
     plain, counts = world.views[:, 0], world.counts
     learned = {c: -(-counts[c] // 2) for c in fold.kept}
     shown = {c: min(photos, max(counts[c] - 1, 0)) for c in fold.left}
-    seen = [c for c in fold.kept if counts[c]]
-    centre = np.mean([plain[c] for c in seen], axis=0)
-    around = sum(learned[c] * ((plain[c] - centre) ** 2).sum() for c in seen) / sum(learned.values()) / 2
+    with_photos = [c for c in fold.kept if counts[c]]
+    centre = np.mean([plain[c] for c in with_photos], axis=0)
+    around = sum(learned[c] * ((plain[c] - centre) ** 2).sum() for c in with_photos) / sum(learned.values()) / 2
     named = {c: rows[c] - np.mean([rows[k] for k in fold.kept], axis=0) for c in range(len(rows))}
-    fitted = {c: rows[c] - np.mean([rows[k] for k in seen], axis=0) for c in seen}
-    slope = sum((plain[c] - centre) @ fitted[c] for c in seen) / sum(row @ row for row in fitted.values())
+    fitted = {c: rows[c] - np.mean([rows[k] for k in with_photos], axis=0) for c in with_photos}
+    slope = sum((plain[c] - centre) @ fitted[c] for c in with_photos) / sum(row @ row for row in fitted.values())
 
     def mean_of(c: int, count: int, slope: float) -> np.ndarray:
         return (count * (plain[c] - centre) + PRIOR * slope * named[c]) / (count + PRIOR)
@@ -75,20 +72,20 @@ def fold_curves(world: World, fold: Fold, rows: np.ndarray, alpha: float, photos
     theirs_are = {c: mean_of(c, shown[c], slope if alpha else 0.0) for c in fold.left}
 
     def right(c: int) -> np.ndarray:
-        found = []
+        result = []
         for image in world.views[c]:
             ours, score = best(image, ours_are, alpha)
             theirs, other = best(image, theirs_are, alpha or 0.5)
             above = score - GRID > other
-            found.append(above & (ours == c) if c in learned else ~above & (theirs == c))
-        return 100 * np.mean(found, axis=0)
+            result.append(above & (ours == c) if c in learned else ~above & (theirs == c))
+        return 100 * np.mean(result, axis=0)
 
-    kept = [right(c) for c in fold.kept if counts[c] > 1]  # the first half, or a lone photo, is learned from
-    return np.mean(kept, axis=0), {c: right(c) for c in fold.left if counts[c]}
+    on_kept = [right(c) for c in fold.kept if counts[c] > 1]  # the first half, or a lone photo, is learned from
+    return np.mean(on_kept, axis=0), {c: right(c) for c in fold.left if counts[c]}
 
 
 def measured(world: World) -> Curves:
-    found: Curves = {}
+    result: Curves = {}
     for fold in world.folds():
         if all(world.counts[c] < 2 for c in fold.kept):
             continue
@@ -98,16 +95,16 @@ def measured(world: World) -> Curves:
                 if 2 * sum(world.counts[c] > photos for c in fold.left) <= len(fold.left):
                     break
                 for alpha in world.alphas:
-                    kept, left = fold_curves(world, fold, rows, alpha, photos)
-                    ours, theirs = found.setdefault((prompt.name, alpha, photos), ([], {}))
-                    ours.append(kept)
+                    on_kept, left = fold_curves(world, fold, rows, alpha, photos)
+                    ours, theirs = result.setdefault((prompt.name, alpha, photos), ([], {}))
+                    ours.append(on_kept)
                     for c, curve in left.items():
                         theirs.setdefault(c, []).append(curve)
-    return found
+    return result
 
 
 def middle(curve: np.ndarray) -> int:
-    good = [place for place in range(len(curve)) if curve[place] >= max(curve) - 0.5]
+    good = [position for position in range(len(curve)) if curve[position] >= max(curve) - 0.5]
     return good[len(good) // 2]
 
 
@@ -123,12 +120,12 @@ WORLDS = [
 
 
 @pytest.mark.parametrize("world", WORLDS, ids=lambda world: f"seed {world.seed}")
-def test_what_is_chosen_is_what_loops_choose(world: World) -> None:
+def test_the_choice_is_that_of_loops(world: World) -> None:
     choice, curves = world.chosen(), measured(world)
     numbers = sorted({photos for _, _, photos in curves})
     means = {key: np.mean(ours, axis=0) for key, (ours, _) in curves.items()}
-    classes = {key: {c: np.mean(found, axis=0) for c, found in left.items()} for key, (_, left) in curves.items()}
-    added = {key: np.mean(list(found.values()), axis=0) for key, found in classes.items()}
+    classes = {key: {c: np.mean(result, axis=0) for c, result in left.items()} for key, (_, left) in curves.items()}
+    added = {key: np.mean(list(result.values()), axis=0) for key, result in classes.items()}
     both = {key: (means[key] + added[key]) / 2 for key in curves}
     for name, scores in choice.scores.items():
         assert list(scores) == list(world.alphas)
@@ -162,9 +159,9 @@ def test_what_is_chosen_is_what_loops_choose(world: World) -> None:
         values = 100 * shares ** ((2 * len(world.counts) - 1) / rivals)
         power = (2 * len(world.counts) - 1) / rivals
         turns = [
-            np.var([curve[places[one.photos]] for curve in found], ddof=1)
-            for found in curves[keys[one.photos]][1].values()
-            if len(found) > 1
+            np.var([curve[places[one.photos]] for curve in result], ddof=1)
+            for result in curves[keys[one.photos]][1].values()
+            if len(result) > 1
         ]
         count, level = len(values), (values.sum() / 100 + 1) / (len(values) + 2)
         spread = max(np.var(values, ddof=1), 100**2 * level * (1 - level) / 4) if count > 1 else 0

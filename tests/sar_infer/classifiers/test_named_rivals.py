@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from support.unit import unit
 
 from sar_infer.classifiers import left_out
 from sar_infer.classifiers.fitting import Fitting, fit
@@ -12,10 +13,6 @@ from sar_infer.classifiers.statistics import composed
 
 SIZE, TAUGHT, NAMED, SHOTS, SCALE = 32, 6, 200, 16, 20.0
 RNG = np.random.default_rng(5)
-
-
-def unit(rows: np.ndarray) -> np.ndarray:
-    return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
 
 
 TRUTH = RNG.normal(size=(TAUGHT + NAMED, SIZE))

@@ -22,13 +22,13 @@ BANK = ClassBank(("Cat", "dog", "fox"), np.eye(3, dtype=np.float32), "e")
 
 
 class Embed:
-    """Gives -1 for the first group of phrases, -2 for the second, and remembers what it was asked for."""
+    """Gives -1 for the first group of phrases, -2 for the second, and remembers what it encoded."""
 
     def __init__(self) -> None:
-        self.asked: list[tuple[str, ...]] = []
+        self.encoded: list[tuple[str, ...]] = []
 
     def __call__(self, groups: Sequence[tuple[str, ...]]) -> np.ndarray:
-        self.asked += groups
+        self.encoded += groups
         return -np.arange(1, len(groups) + 1, dtype=np.float32)[:, None] * np.ones(3, np.float32)
 
 
@@ -40,38 +40,31 @@ def built(classes, only: bool = False):
     embed = Embed()
     result = build_class_set(BANK, phrases_by_name(classes), only, embed)
     rows = [int(row @ [1, 2, 3]) if row.max() > 0 else int(row[0]) for row in result.embeddings]
-    return list(zip(result.names, sources(result), rows, strict=True)), embed.asked
+    return list(zip(result.names, sources(result), rows, strict=True)), embed.encoded
 
 
-def test_the_bank_alone_encodes_nothing() -> None:
-    assert built(None) == ([("Cat", "bank", 1), ("dog", "bank", 2), ("fox", "bank", 3)], [])
+CAT, DOG, FOX = ("Cat", "bank", 1), ("dog", "bank", 2), ("fox", "bank", 3)
 
 
-def test_new_names_follow_the_bank() -> None:
-    classes, asked = built(["owl", "emu"])
-    assert classes[3:] == [("owl", "extended", -1), ("emu", "extended", -2)]
-    assert asked == [("owl",), ("emu",)]
-
-
-def test_a_name_of_the_bank_keeps_its_row_and_stands_once() -> None:
-    assert built(["dog", "owl"]) == (
-        [("Cat", "bank", 1), ("fox", "bank", 3), ("dog", "bank", 2), ("owl", "extended", -1)],
-        [("owl",)],
-    )
-
-
-def test_case_and_space_make_no_other_name() -> None:
-    assert built([" cat"], only=True) == ([(" cat", "bank", 1)], [])
-
-
-def test_only_leaves_the_rest_of_the_bank_out() -> None:
-    assert built(["fox", "owl"], only=True) == ([("fox", "bank", 3), ("owl", "extended", -1)], [("owl",)])
-
-
-def test_phrases_of_its_own_replace_the_banks_row() -> None:
-    classes, asked = built({"dog": ["dog", "hound"], "fox": "fox"})
-    assert classes == [("Cat", "bank", 1), ("dog", "extended", -1), ("fox", "bank", 3)]
-    assert asked == [("dog", "hound")]
+@pytest.mark.parametrize(
+    ("class_names", "only", "classes", "encoded"),
+    [
+        (None, False, [CAT, DOG, FOX], []),
+        (
+            ["owl", "emu"],
+            False,
+            [CAT, DOG, FOX, ("owl", "extended", -1), ("emu", "extended", -2)],
+            [("owl",), ("emu",)],
+        ),
+        (["dog", "owl"], False, [CAT, FOX, DOG, ("owl", "extended", -1)], [("owl",)]),
+        ([" cat"], True, [(" cat", "bank", 1)], []),
+        (["fox", "owl"], True, [FOX, ("owl", "extended", -1)], [("owl",)]),
+        ({"dog": ["dog", "hound"], "fox": "fox"}, False, [CAT, ("dog", "extended", -1), FOX], [("dog", "hound")]),
+    ],
+    ids=["the bank", "new names", "a name of the bank", "case and space", "only", "phrases"],
+)
+def test_classes_are_the_banks_and_those_of_the_call(class_names, only: bool, classes, encoded) -> None:
+    assert built(class_names, only) == (classes, encoded)
 
 
 def test_no_class_at_all() -> None:
@@ -137,16 +130,13 @@ def test_a_class_that_was_renamed_keeps_the_head() -> None:
     assert headed(None, False, anew).branch == "text"
 
 
-def test_without_a_head_nothing_changes() -> None:
-    classes = build_class_set(BANK, {}, False, Embed())
-    assert with_head(classes, None, BANK, BANK) is classes
-
-
 def test_phrases_get_no_head_even_where_they_give_the_banks_row() -> None:
-    given = phrases_by_name({"fox": ["fox", "fox"], "cat": "cat"})
-    classes = build_class_set(BANK, given, True, lambda groups: BANK.embeddings[[2]])
+    class_phrases = phrases_by_name({"fox": ["fox", "fox"], "cat": "cat"})
+    classes = build_class_set(BANK, class_phrases, True, lambda groups: BANK.embeddings[[2]])
     np.testing.assert_array_equal(classes.embeddings, BANK.embeddings[[2, 0]])
     assert with_head(classes, HEAD, BANK, BANK).branch == "text"
+    assert with_head(classes, None, BANK, BANK) is classes
+    assert classes.photos.tolist() == [0, 0]
 
 
 # ------------------------------------------------------------------------------------------ what is known of a class
@@ -185,7 +175,7 @@ def test_a_name_of_a_class_that_is_given_with_phrases_stands_for_it_no_more() ->
     assert (both.names, sources(both)) == (("cat", "Puss in Boots"), ["extended", "extended"])
 
 
-def test_what_is_known_follows_the_columns() -> None:
+def test_background_and_thresholds_follow_the_columns() -> None:
     whole = of_known(None)
     assert whole.background.tolist() == [False, False, True]
     assert np.shares_memory(whole.embeddings, KNOWN.embeddings)
@@ -194,18 +184,12 @@ def test_what_is_known_follows_the_columns() -> None:
     assert mixed.names == ("wall", "cat", "owl", "dog")
     assert mixed.background.tolist() == [True, False, False, False]
     np.testing.assert_array_equal(mixed.thresholds, np.float32([np.nan, 0.5, np.nan, np.nan]))
-    assert (built(["owl"])[0][0][0], build_class_set(BANK, {}, False, Embed()).background) == ("Cat", None)
-    assert build_class_set(BANK, phrases_by_name(["owl"]), False, Embed()).thresholds is None
-
-
-def test_background_classes_take_part_in_only_where_they_are_given() -> None:
+    replaced = of_known({"wall": ["brick wall"], "cat": ["a cat"]})
+    assert (replaced.background.tolist(), np.isnan(replaced.thresholds).all()) == ([False, False, False], True)
     assert of_known(["dog"], only=True).background.tolist() == [False]
     assert of_known(["dog", "wall"], only=True).background.tolist() == [False, True]
-
-
-def test_rows_given_with_the_call_have_nothing_of_the_banks_class() -> None:
-    classes = of_known({"wall": ["brick wall"], "cat": ["a cat"]})
-    assert (classes.background.tolist(), np.isnan(classes.thresholds).all()) == ([False, False, False], True)
+    assert (built(["owl"])[0][0][0], build_class_set(BANK, {}, False, Embed()).background) == ("Cat", None)
+    assert build_class_set(BANK, phrases_by_name(["owl"]), False, Embed()).thresholds is None
 
 
 # ------------------------------------------------------------------------------------------------------ calibration
@@ -220,23 +204,20 @@ def test_a_class_is_calibrated_with_the_bundles_row_alone() -> None:
     assert calibrated(["owl", " CAT"]) == [False, True, False, True]
     assert calibrated(["owl"], only=True) == [False]
     assert calibrated({"fox": ["red fox"]}) == [True, False, False]
+    rows = np.eye(3, dtype=np.float32)
+    assert calibrated(None, bank=ClassBank(("fox", "Cat"), rows[[2, 1]], "e")) == [True, False]
     assert calibrated(None, names=()) is None
     assert calibrated(None, names=("gone",)) == [False, False, False]
 
 
-def test_another_bank_is_calibrated_where_it_has_the_same_rows() -> None:
-    rows = np.eye(3, dtype=np.float32)
-    assert calibrated(None, bank=ClassBank(("fox", "Cat"), rows[[2, 1]], "e")) == [True, False]
-
-
 def test_a_banks_own_calibration_holds_for_its_classes_but_those_that_get_photos() -> None:
-    own = BankCalibration("", "", "text", ("Cat", "dog"), (), 1.0, {"score": 0.5, "energy": -1.0}, {}, {})
-    bank = ClassBank(KNOWN.names, KNOWN.embeddings, "e", info=KNOWN.info, calibration=own)
+    calibration = BankCalibration("", "", "text", ("Cat", "dog"), (), 1.0, {"score": 0.5, "energy": -1.0}, {}, {})
+    bank = ClassBank(KNOWN.names, KNOWN.embeddings, "e", info=KNOWN.info, calibration=calibration)
     for photos, flags in ((), [True, True, False]), (("Puss in boots",), [False, True, False]):
-        found = with_own_calibration(of_known(None), bank, photos)
-        assert (found.calibrated.tolist(), found.calibration) == (flags, own)
-    found = with_own_calibration(of_known(["DOG", "owl"]), bank, ["owl"])
-    assert dict(zip(found.names, found.calibrated.tolist(), strict=True)) == {
+        calibrated_set = with_own_calibration(of_known(None), bank, photos)
+        assert (calibrated_set.calibrated.tolist(), calibrated_set.calibration) == (flags, calibration)
+    calibrated_set = with_own_calibration(of_known(["DOG", "owl"]), bank, ["owl"])
+    assert dict(zip(calibrated_set.names, calibrated_set.calibrated.tolist(), strict=True)) == {
         "Cat": True,
         "wall": False,
         "DOG": True,

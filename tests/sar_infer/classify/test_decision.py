@@ -40,8 +40,8 @@ def classes(**changes: Any) -> ClassSet:
     return dataclasses.replace(ClassSet(Table((Block(NAMES, rows),)), calibrated=every), **changes)
 
 
-def decided(made: Manifest, chosen: ClassSet, top_k: int = 5, **asked: Any) -> ImageResult:
-    (result,) = Decision(made, chosen, top_k, DecisionOptions(**asked))(np.eye(1, DIM, dtype=np.float32))
+def decided(made: Manifest, chosen: ClassSet, top_k: int = 5, **options: Any) -> ImageResult:
+    (result,) = Decision(made, chosen, top_k, DecisionOptions(**options))(np.eye(1, DIM, dtype=np.float32))
     return result
 
 
@@ -61,40 +61,55 @@ def test_scores_are_of_the_logits_over_the_temperature_and_logits_are_not() -> N
     assert (result.unknown, result.reason, result.label_set, result.explanation) == (None,) * 4
 
 
-def test_unknown_by_score() -> None:
-    """The best score is 0.72 at a temperature of 2."""
-    known = decided(manifest(**FITTED), classes(), unknown="score")
-    assert (known.unknown, known.reason) == (False, None)
-    doubted = decided(manifest(**FITTED), classes(), unknown="score", threshold=0.9)
-    assert (doubted.unknown, doubted.reason) == (True, "score 0.721 is below 0.900")
-    assert doubted.predictions[0].label == "cup"  # the best guess is still told
+BEST, ENERGY = (float(number) for number in (by_hand(2.0)[0][0], by_hand(2.0)[1]))
+"""Best score, 0.721, and energy, -18.653, at the temperature of ``FITTED``."""
 
 
-def test_unknown_by_energy() -> None:
-    _, energy = by_hand(2.0)
-    assert energy == pytest.approx(-18.653, abs=0.001)
-    assert decided(manifest(**FITTED), classes(), unknown="energy").unknown is False
-    result = decided(manifest(**FITTED), classes(), unknown="energy", threshold=-19)
-    assert (result.unknown, result.reason) == (True, f"energy {energy:.3f} is above -19.000")
+def for_cup(threshold: float) -> np.ndarray:
+    """Least scores of which the class that comes first alone has one."""
+    return np.array([threshold, np.nan, np.nan, np.nan], np.float32)
 
 
-def test_the_threshold_of_a_class_goes_before_that_of_all() -> None:
-    own = np.array([0.8, np.nan, np.nan, np.nan], np.float32)
-    result = decided(manifest(**FITTED), classes(thresholds=own), unknown="energy")
-    assert (result.unknown, result.reason) == (True, "score 0.721 is below 0.800, the threshold of this class")
-    own = np.array([0.5, np.nan, np.nan, np.nan], np.float32)
-    assert decided(manifest(**FITTED), classes(thresholds=own), unknown="score", threshold=0.9).unknown is False
+@pytest.mark.parametrize(
+    ("options", "own_threshold", "reason"),
+    [
+        ({"unknown": "score"}, None, None),
+        ({"unknown": "score", "threshold": 0.9}, None, "score 0.721 is below 0.900"),
+        ({"unknown": "score", "threshold": BEST - 1e-6}, None, None),
+        ({"unknown": "energy"}, None, None),
+        ({"unknown": "energy", "threshold": -19}, None, "energy -18.653 is above -19.000"),
+        ({"unknown": "energy", "threshold": ENERGY + 1e-5}, None, None),
+        ({"unknown": "energy"}, 0.8, "score 0.721 is below 0.800, the threshold of this class"),
+        ({"unknown": "score", "threshold": 0.9}, 0.5, None),
+    ],
+)
+def test_unknown(options: dict[str, Any], own_threshold: float | None, reason: str | None) -> None:
+    """By score or energy; the threshold of a class goes before that of all."""
+    chosen = classes() if own_threshold is None else classes(thresholds=for_cup(own_threshold))
+    result = decided(manifest(**FITTED), chosen, **options)
+    assert (result.unknown, result.reason) == (reason is not None, reason)
+    assert result.predictions[0].label == "cup"  # the best guess is still told
+
+
+def test_at_its_limit_a_class_is_still_believed() -> None:
+    best = decided(manifest(**FITTED), classes()).predictions[0].score
+    for chosen, options in ((classes(thresholds=for_cup(best)), {}), (classes(), {"threshold": best})):
+        assert decided(manifest(**FITTED), chosen, unknown="score", **options).unknown is False
+    why = decided(manifest(**FITTED), classes(), explain=True).explanation
+    assert why is not None
+    assert decided(manifest(**FITTED), classes(), unknown="energy", threshold=why.energy).unknown is False
+    made = manifest(**FITTED | {"conformal": {"0.9": best}})
+    assert decided(made, classes(), coverage=0.9).label_set == ("cup",)
 
 
 @pytest.mark.parametrize("kind", ["score", "energy"])
-def test_what_nothing_can_judge_is_neither_known_nor_unknown(kind: str) -> None:
+def test_images_that_nothing_can_judge_are_neither_known_nor_unknown(kind: str) -> None:
     other = np.array([np.nan, 0.1, np.nan, np.nan], np.float32)
     last = np.array([False, False, False, True])
     for chosen in (classes(thresholds=other), classes(background=last)):
         result = decided(manifest(), chosen, unknown=kind)
         assert (result.unknown, result.reason) == (None, "cannot be told: no threshold for this class")
-    own = np.array([0.1, np.nan, np.nan, np.nan], np.float32)
-    assert decided(manifest(), classes(thresholds=own), unknown=kind).unknown is False
+    assert decided(manifest(), classes(thresholds=for_cup(0.1)), unknown=kind).unknown is False
 
 
 def test_a_background_class_is_never_listed_and_may_win() -> None:
@@ -108,6 +123,18 @@ def test_a_background_class_is_never_listed_and_may_win() -> None:
     assert (lost.unknown, [p.label for p in lost.predictions]) == (None, ["cup", "mug", "fog"])
     with pytest.raises(InputError):
         decided(manifest(), classes(background=first | ~first))
+    rows = np.array(classes().embeddings)
+    rows[3] = rows[0]  # as near as the best, which it does not beat
+    equal = decided(manifest(), classes(table=Table((Block(NAMES, rows),)), background=last), explain=True)
+    assert (equal.unknown, equal.explanation and equal.explanation.background) == (None, None)
+
+
+def test_results_are_called_by_their_images() -> None:
+    rows = np.eye(2, DIM, dtype=np.float32)
+    decide = Decision(manifest(**FITTED), classes(), 5, DecisionOptions("score", coverage=0.9, explain=True))
+    assert [result.image for result in decide(rows)] == ["image[0]", "image[1]"]
+    assert [result.image for result in decide(rows, ["a.jpg", "b.jpg"])] == ["a.jpg", "b.jpg"]
+    assert list(decide(rows[:0])) == []
 
 
 @pytest.mark.parametrize("top_k", [1, 4])
@@ -132,54 +159,13 @@ def test_an_explanation() -> None:
     turned = [math.cos(math.acos(0.9) - math.acos(cosine)) for cosine in (0.8, 0.5, -0.2)]
     assert [name for name, _ in why.nearest] == ["mug", "fog", "owl"]
     assert [cosine for _, cosine in why.nearest] == pytest.approx(turned, abs=1e-6)
-
-
-def test_at_its_limit_a_class_is_still_believed() -> None:
-    best = decided(manifest(**FITTED), classes()).predictions[0].score
-    own = np.array([best, np.nan, np.nan, np.nan], np.float32)
-    assert decided(manifest(**FITTED), classes(thresholds=own), unknown="score").unknown is False
-    assert decided(manifest(**FITTED), classes(), unknown="score", threshold=best).unknown is False
-    why = decided(manifest(**FITTED), classes(), explain=True).explanation
-    assert why is not None
-    assert decided(manifest(**FITTED), classes(), unknown="energy", threshold=why.energy).unknown is False
-    made = manifest(**FITTED | {"conformal": {"0.9": best}})
-    assert decided(made, classes(), coverage=0.9).label_set == ("cup",)
-
-
-def test_a_background_class_that_scores_no_more_than_the_best_does_not_win() -> None:
-    rows = np.array(classes().embeddings)
-    rows[2] = rows[0]
-    last = np.array([False, False, True, False])
-    result = decided(manifest(), classes(table=Table((Block(NAMES, rows),)), background=last), explain=True)
-    assert (result.unknown, result.explanation and result.explanation.background) == (None, None)
-
-
-def test_the_three_nearest_classes_are_told() -> None:
-    angles = np.radians([0, 10, 20, 30, 40, 50])
-    rows = np.zeros((6, DIM), np.float32)
-    rows[:, 0], rows[:, 1] = np.cos(angles), np.sin(angles)
-    why = decided(manifest(), ClassSet(Table((Block(tuple("abcdef"), rows),))), explain=True).explanation
-    assert why is not None
-    assert [name for name, _ in why.nearest] == ["b", "c", "d"]
-
-
-def test_of_no_rows_there_are_no_results() -> None:
-    decide = Decision(manifest(**FITTED), classes(), 5, DecisionOptions("score", coverage=0.9, explain=True))
-    assert list(decide(np.empty((0, DIM), np.float32))) == []
-
-
-def test_results_are_called_by_their_images() -> None:
-    rows = np.eye(2, DIM, dtype=np.float32)
-    decide = Decision(manifest(), classes(), 1)
-    assert [result.image for result in decide(rows)] == ["image[0]", "image[1]"]
-    assert [result.image for result in decide(rows, ["a.jpg", "b.jpg"])] == ["a.jpg", "b.jpg"]
-
-
-def test_of_a_single_class_there_is_no_runner_up() -> None:
     alone = ClassSet(Table((Block(("cup",), classes().embeddings[:1]),)))
     why = decided(manifest(), alone, explain=True).explanation
     assert why is not None
     assert (why.margin, why.runner_up, why.nearest) == (None, None, ())
+    twice = ClassSet(Table((Block(NAMES, classes().embeddings), Block(("ant", "bee"), classes().embeddings[:2]))))
+    why = decided(manifest(), twice, explain=True).explanation
+    assert why is not None and len(why.nearest) == 3
 
 
 def test_with_a_head_the_calibration_holds_for_its_classes_alone() -> None:
@@ -198,10 +184,8 @@ def test_with_a_head_the_calibration_holds_for_its_classes_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("made", "chosen", "asked"),
+    ("made", "chosen", "options"),
     [
-        (manifest(), classes(), {"unknown": "score"}),
-        (manifest(), classes(background=np.zeros(4, np.bool_)), {"unknown": "energy"}),
         (manifest(), classes(), {"coverage": 0.9}),
         (manifest(**FITTED), classes(), {"coverage": 0.99}),
         (manifest(**FITTED), classes(calibrated=None), {"coverage": 0.9}),
@@ -214,9 +198,9 @@ def test_with_a_head_the_calibration_holds_for_its_classes_alone() -> None:
         ),
     ],
 )
-def test_what_cannot_be_had_is_refused(made: Manifest, chosen: ClassSet, asked: dict[str, Any]) -> None:
+def test_coverage_that_cannot_be_had_is_refused(made: Manifest, chosen: ClassSet, options: dict[str, Any]) -> None:
     with pytest.raises(InputError):
-        Decision(made, chosen, 5, DecisionOptions(**asked))
+        Decision(made, chosen, 5, DecisionOptions(**options))
 
 
 @pytest.mark.parametrize(
@@ -231,7 +215,7 @@ def test_what_cannot_be_had_is_refused(made: Manifest, chosen: ClassSet, asked: 
         ({}, {"background": np.zeros(4, np.bool_)}, []),
     ],
 )
-def test_what_can_tell_an_unknown_image_is_what_may_be_asked_for(
+def test_signs_that_can_tell_an_unknown_image_may_be_asked_for(
     thresholds: dict[str, float], changes: dict[str, Any], signs: list[str]
 ) -> None:
     made, chosen = manifest(**FITTED | {"thresholds": thresholds}), classes(**changes)
@@ -245,7 +229,7 @@ def test_what_can_tell_an_unknown_image_is_what_may_be_asked_for(
 
 
 @pytest.mark.parametrize(
-    "asked",
+    "options",
     [
         {"threshold": 0.5},
         {"unknown": "score", "threshold": math.nan},
@@ -256,9 +240,9 @@ def test_what_can_tell_an_unknown_image_is_what_may_be_asked_for(
         {"coverage": math.nan},
     ],
 )
-def test_what_cannot_be_meant_is_refused(asked: dict[str, Any]) -> None:
+def test_options_of_no_sense_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(InputError):
-        DecisionOptions(**asked)
+        DecisionOptions(**options)
 
 
 def test_rows_of_a_broken_graph_are_refused() -> None:

@@ -57,9 +57,9 @@ def test_jsonl_is_the_contract() -> None:
     assert json.loads(second) == {"image": "x.jpg", "predictions": [], "error": "not an image", "branch": "text"}
 
 
-def test_what_was_asked_for_has_keys_of_its_own_and_only_then() -> None:
-    plain, found = (json.loads(line) for line in "".join(FORMATS["jsonl"]([GOOD, FULL])).splitlines())
-    assert {key: found[key] for key in found.keys() - plain.keys()} == {
+def test_further_facts_have_keys_of_their_own_where_they_are_there() -> None:
+    plain, written = (json.loads(line) for line in "".join(FORMATS["jsonl"]([GOOD, FULL])).splitlines())
+    assert {key: written[key] for key in written.keys() - plain.keys()} == {
         "unknown": True,
         "reason": "score 0.750 is below 0.800",
         "label_set": ["cat", "owl"],
@@ -71,25 +71,34 @@ def test_what_was_asked_for_has_keys_of_its_own_and_only_then() -> None:
             "background": None,
         },
     }
-    known = dataclasses.replace(GOOD, unknown=False, label_set=())
-    found = json.loads("".join(FORMATS["jsonl"]([known])))
-    assert (found["unknown"], found["reason"], found["label_set"], "explanation" in found) == (False, None, [], False)
+    believed = dataclasses.replace(GOOD, unknown=False, label_set=())
+    written = json.loads("".join(FORMATS["jsonl"]([believed])))
+    assert (written["unknown"], written["reason"], written["label_set"], "explanation" in written) == (
+        False,
+        None,
+        [],
+        False,
+    )
+    untold = dataclasses.replace(GOOD, reason="cannot be told: no threshold for this class", branch="head+text")
+    written = json.loads("".join(FORMATS["jsonl"]([untold])))
+    assert (written["unknown"], written["reason"], written["branch"]) == (None, untold.reason, "head+text")
+    assert "  unknown or not cannot be told: no threshold for this class\n" in "".join(FORMATS["text"]([untold]))
 
 
-def test_what_cannot_be_told_is_null_with_its_reason() -> None:
-    result = dataclasses.replace(GOOD, reason="cannot be told: no threshold for this class")
-    found = json.loads("".join(FORMATS["jsonl"]([result])))
-    assert (found["unknown"], found["reason"]) == (None, result.reason)
-    assert "  unknown or not cannot be told: no threshold for this class\n" in "".join(FORMATS["text"]([result]))
-
-
-def test_csv_has_it_in_its_last_columns() -> None:
+def test_csv() -> None:
+    by_name = list(csv.DictReader(io.StringIO("".join(FORMATS["csv"]([GOOD, BAD])))))
+    assert [[row[name] for name in ("image", "rank", "label", "source", "error")] for row in by_name] == [
+        ["a b,\n.jpg", "1", "cat", "bank", ""],
+        ["a b,\n.jpg", "2", 'the "日本" owl', "extended", ""],
+        ["x.jpg", "", "", "", "not an image"],
+    ]
+    assert [float(by_name[1][key]) for key in ("score", "logit", "similarity")] == [0.25, 14.0, 0.7]
     rows = list(csv.reader(io.StringIO("".join(FORMATS["csv"]([GOOD, FULL, BAD])))))
     assert rows[0][8:] == ["calibration", "unknown", "reason", "label_set", "margin", "runner_up", "energy", "nearest"]
     assert rows[1][8:] == ["held-out", *[""] * 7]
     assert rows[2][8:] == ["none", *[""] * 7]
-    told = ["true", "score 0.750 is below 0.800", "cat | owl", "0.5", "owl", "-15.25", "lynx | dog"]
-    assert [row[8:] for row in rows[3:]] == [["held-out", *told], ["none", *told], [""] * 8]
+    columns = ["true", "score 0.750 is below 0.800", "cat | owl", "0.5", "owl", "-15.25", "lynx | dog"]
+    assert [row[8:] for row in rows[3:]] == [["held-out", *columns], ["none", *columns], [""] * 8]
 
 
 def test_text_says_it_around_the_classes() -> None:
@@ -109,28 +118,10 @@ def test_text_says_it_around_the_classes() -> None:
     ]
 
 
-def test_branch_is_told_to_programs_and_changes_nothing_else() -> None:
-    headed = dataclasses.replace(GOOD, branch="head+text")
-    assert json.loads("".join(FORMATS["jsonl"]([headed])))["branch"] == "head+text"
-    assert json.loads("".join(FORMATS["json"]([headed])))[0]["branch"] == "head+text"
-    for form in ("text", "csv"):
-        assert list(FORMATS[form]([headed])) == list(FORMATS[form]([GOOD]))
-
-
 @pytest.mark.parametrize("results", [[], [GOOD], [GOOD, BAD]])
 def test_json_is_an_array_of_the_same_objects(results: list[ImageResult]) -> None:
     lines = "".join(FORMATS["jsonl"](results)).splitlines()
     assert json.loads("".join(FORMATS["json"](results))) == [json.loads(line) for line in lines]
-
-
-def test_csv() -> None:
-    rows = list(csv.DictReader(io.StringIO("".join(FORMATS["csv"]([GOOD, BAD])))))
-    assert [(row["image"], row["rank"], row["label"], row["source"], row["error"]) for row in rows] == [
-        ("a b,\n.jpg", "1", "cat", "bank", ""),
-        ("a b,\n.jpg", "2", 'the "日本" owl', "extended", ""),
-        ("x.jpg", "", "", "", "not an image"),
-    ]
-    assert [float(rows[1][key]) for key in ("score", "logit", "similarity")] == [0.25, 14.0, 0.7]
 
 
 def test_text() -> None:

@@ -52,14 +52,9 @@ def test_garments_that_nobody_taught_are_groups_and_others_are_like_theirs(
 
 
 def test_a_bank_of_names_alone_has_groups_too(mini: Classifier, photos: list[Path]) -> None:
-    rows = mini.embed_images(photos)
-    suggestions = mini.suggest(rows, mini.class_set())
+    suggestions = mini.suggest(mini.embed_images(photos), mini.class_set())
     labels = np.array([path.parent.name for path in photos])
     leaders = {Counter(labels[group.photos].tolist()).most_common(1)[0][0] for group in suggestions.groups}
     assert leaders == {*TAUGHT, *OTHERS}
-
-
-def test_no_photo_makes_no_group(mini: Classifier) -> None:
-    suggestions = mini.suggest(np.zeros((0, mini.bundle.manifest.embed_dim), np.float32), mini.class_set())
-    assert suggestions.groups == ()
-    assert len(suggestions.labels) == 0
+    nothing = mini.suggest(np.zeros((0, mini.bundle.manifest.embed_dim), np.float32), mini.class_set())
+    assert (nothing.groups, len(nothing.labels)) == ((), 0)

@@ -170,7 +170,7 @@ def test_people_get_lines_and_a_page(bank: Path) -> None:
         (("--photos", "broken"), "no photo can be read: broken/red/x.jpg: not an image"),
     ],
 )
-def test_what_cannot_be_evaluated(bank: Path, arguments: tuple[str, ...], message: str) -> None:
+def test_folders_that_cannot_be_evaluated(bank: Path, arguments: tuple[str, ...], message: str) -> None:
     paint("held", 1, seed=0)
     paint("strange", 1, seed=0, names=("mud",))
     Path("broken/red").mkdir(parents=True)

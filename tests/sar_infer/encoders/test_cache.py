@@ -42,8 +42,8 @@ def test_many_threads() -> None:
 
     def work(seed: int) -> None:
         for key in np.random.default_rng(seed).integers(0, 20, 500):
-            found = cache.get(("e", str(key)))
-            assert found is None or found[0] == key
+            cached = cache.get(("e", str(key)))
+            assert cached is None or cached[0] == key
             cache.put(("e", str(key)), row(key))
 
     with ThreadPoolExecutor(8) as pool:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,52 +34,45 @@ def manifest(**precisions: Precision) -> Manifest:
 Become = Callable[..., Path]
 
 
-def test_float32_is_what_runs_unless_asked() -> None:
+BOTH = {"int8": Precision(IMAGE, NAME), "fp16": Precision(HALF)}
+SLOW = {"int8": Precision(variant("image.int8", speedup=0.9)), "fp16": Precision(HALF)}
+
+
+@pytest.mark.parametrize(
+    ("precisions", "precision", "device", "chosen"),
+    [
+        (BOTH, "fp32", "cpu", "fp32"),
+        (BOTH, "int8", "cpu", "int8"),
+        (BOTH, "auto", "cpu", "int8"),
+        (SLOW, "auto", "cpu", "fp32"),
+        ({"int8": Precision(name=NAME)}, "auto", "cpu", "fp32"),
+        ({"fp16": Precision(HALF)}, "auto", "cpu", "fp32"),
+        ({}, "auto", "cpu", "fp32"),
+        (BOTH, "auto", "cuda", "fp16"),
+        ({"int8": Precision(IMAGE)}, "auto", "cuda", "fp32"),
+    ],
+)
+def test_the_precision_of_images(
+    cpu: Become, precisions: dict[str, Precision], precision: Any, device: Any, chosen: str
+) -> None:
+    cpu()
+    assert choose(manifest(**precisions), precision, device).precision == chosen
+
+
+def test_an_encoder_without_a_smaller_graph_runs_in_float32() -> None:
     digest = example_manifest().encoder_digest
-    assert choose(manifest(int8=Precision(IMAGE, NAME)), "fp32", "cpu") == Choice(
-        "fp32", IMAGE_ENCODER, NAME_ENCODER, digest
-    )
-
-
-def test_the_graphs_of_a_precision() -> None:
-    chosen = choose(manifest(int8=Precision(IMAGE, NAME)), "int8", "cpu")
-    assert (chosen.image, chosen.name, chosen.variant) == ("image.int8", "name.int8", IMAGE)
-    assert chosen.names_by == f"{example_manifest().encoder_digest} {'d' * 64}"
-
-
-def test_an_encoder_without_one_runs_in_float32() -> None:
-    images = choose(manifest(int8=Precision(image=IMAGE)), "int8", "cpu")
-    assert (images.image, images.name, images.names_by) == (
-        "image.int8",
-        NAME_ENCODER,
-        example_manifest().encoder_digest,
-    )
-    names = choose(manifest(int8=Precision(name=NAME)), "int8", "cpu")
-    assert (names.image, names.name, names.variant) == (IMAGE_ENCODER, "name.int8", None)
-
-
-def test_what_the_bundle_lacks_is_said_with_the_command_that_adds_it() -> None:
-    with pytest.raises(InputError) as caught:
+    full = Choice("fp32", IMAGE_ENCODER, NAME_ENCODER, digest)
+    assert choose(manifest(**BOTH), "fp32", "cpu") == full
+    images = Choice("int8", "image.int8", NAME_ENCODER, digest, IMAGE)
+    assert choose(manifest(int8=Precision(image=IMAGE)), "int8", "cpu") == images
+    names = Choice("int8", IMAGE_ENCODER, "name.int8", f"{digest} {'d' * 64}")
+    assert choose(manifest(int8=Precision(name=NAME)), "int8", "cpu") == names
+    both = dataclasses.replace(images, name="name.int8", names_by=names.names_by)
+    assert choose(manifest(**BOTH), "int8", "cpu") == both
+    with pytest.raises(InputError, match="sar-bundle shrink BUNDLE --precision fp16"):
         choose(manifest(int8=Precision(IMAGE)), "fp16", "cpu")
-    assert "sar-bundle shrink BUNDLE --precision fp16" in str(caught.value)
     with pytest.raises(InputError, match="expected .* 'fp8'"):
         choose(manifest(), "fp8", "cpu")  # type: ignore[arg-type]
-
-
-def test_auto_on_a_cpu(cpu: Become) -> None:
-    cpu()
-    both = manifest(int8=Precision(IMAGE), fp16=Precision(HALF))
-    assert choose(both, "auto", "cpu").precision == "int8"
-    slow = manifest(int8=Precision(variant("image.int8", speedup=0.9)), fp16=Precision(HALF))
-    assert choose(slow, "auto", "cpu").precision == "fp32"
-    assert choose(manifest(int8=Precision(name=NAME)), "auto", "cpu").precision == "fp32"
-    assert choose(manifest(fp16=Precision(HALF)), "auto", "cpu").precision == "fp32"
-    assert choose(manifest(), "auto", "cpu").precision == "fp32"
-
-
-def test_auto_leaves_int8_where_the_cpu_says_nothing(cpu: Become) -> None:
-    cpu().unlink()
-    assert choose(manifest(int8=Precision(IMAGE)), "auto", "cpu").precision == "fp32"
 
 
 @pytest.mark.parametrize(
@@ -90,19 +84,22 @@ def test_auto_leaves_int8_where_the_cpu_says_nothing(cpu: Become) -> None:
         ("aarch64", "linux", "Features : fp asimd", "ARM64 without dot products", "fp32"),
         ("arm64", "darwin", "", "ARM64 with dot products", "int8"),
         ("riscv64", "linux", "vnni asimddp", None, "fp32"),
+        ("x86_64", "linux", None, None, "fp32"),
     ],
 )
 def test_auto_takes_int8_on_processors_that_are_fast_at_it(
-    cpu: Become, machine: str, system: str, flags: str, kind: str | None, expected: str
+    cpu: Become, machine: str, system: str, flags: str | None, kind: str | None, expected: str
 ) -> None:
-    cpu(flags, machine, system)
+    info = cpu(flags or "", machine, system)
+    if flags is None:
+        info.unlink()
     assert processor() == kind
     assert choose(manifest(int8=Precision(IMAGE)), "auto", "cpu").precision == expected
 
 
 def test_int8_without_vnni_has_a_caution(cpu: Become) -> None:
-    known = dataclasses.replace(IMAGE, processor="x86-64 with VNNI")
-    graphs = manifest(int8=Precision(known), fp16=Precision(HALF))
+    measured = dataclasses.replace(IMAGE, processor="x86-64 with VNNI")
+    graphs = manifest(int8=Precision(measured), fp16=Precision(HALF))
     for become in (cpu, lambda: cpu("Features : asimd", "aarch64"), lambda: cpu().unlink()):
         become()
         assert choose(graphs, "int8", "cpu").caution is None
@@ -117,18 +114,12 @@ def test_int8_without_vnni_has_a_caution(cpu: Become) -> None:
     assert unknown.endswith("figures may not hold")
 
 
-def test_auto_on_a_gpu(cpu: Become) -> None:
-    cpu()
-    assert choose(manifest(int8=Precision(IMAGE), fp16=Precision(HALF)), "auto", "cuda").precision == "fp16"
-    assert choose(manifest(int8=Precision(IMAGE)), "auto", "cuda").precision == "fp32"
-
-
 def test_auto_chooses_anew_where_the_gpu_cannot_be_had(bundle_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     add_precision(bundle_copy, "fp16", name=False)
     bundle = open_bundle(bundle_copy)
     with_cuda(monkeypatch, works=False)
-    found = Classifier(bundle, precision="auto")
-    assert (found.choice.precision, found.start()) == ("fp32", "CPUExecutionProvider")
+    classifier = Classifier(bundle, precision="auto")
+    assert (classifier.choice.precision, classifier.start()) == ("fp32", "CPUExecutionProvider")
     assert Classifier(bundle, precision="fp16").choice.precision == "fp16"
 
 
@@ -156,24 +147,22 @@ def test_a_classifier_runs_the_graphs_that_it_chose(bundle_copy: Path) -> None:
     add_precision(bundle_copy)
     cache = EmbeddingCache()
     full, small = (
-        Classifier(open_bundle(bundle_copy), device="cpu", cache=cache, precision=asked) for asked in ("fp32", "int8")
+        Classifier(open_bundle(bundle_copy), device="cpu", cache=cache, precision=choice_made)
+        for choice_made in ("fp32", "int8")
     )
     for rows in (lambda c: c.embed_images(PICTURE), lambda c: c.embed_names(BANK_NAMES)):
-        expected, found = rows(full), rows(small)
-        cosines = (expected * found).sum(1)
+        expected, classifier = rows(full), rows(small)
+        cosines = (expected * classifier).sum(1)
         assert 0.8 < cosines.min() < 0.999
         np.testing.assert_array_equal(rows(full), expected)  # a cache that both share keeps them apart
-        np.testing.assert_array_equal(rows(small), found)
+        np.testing.assert_array_equal(rows(small), classifier)
     assert (full.choice.precision, small.choice.precision) == ("fp32", "int8")
 
 
-def test_a_variant_must_be_listed(bundle_copy: Path) -> None:
+def test_a_variant_that_is_absent_or_of_the_other_encoder_is_refused(bundle_copy: Path) -> None:
     reseal(bundle_copy, precisions={"int8": Precision(variant("absent.onnx"))})
     with pytest.raises(BundleError, match=r"absent\.onnx"):
         open_bundle(bundle_copy)
-
-
-def test_a_variant_of_the_other_encoder_is_refused_in_one_line(bundle_copy: Path) -> None:
     reseal(bundle_copy, precisions={"int8": Precision(variant(NAME_ENCODER))})
     with pytest.raises(BundleError, match="onnxruntime cannot run this graph") as refused:
         Classifier.open(bundle_copy, "cpu", precision="int8").embed_images(PICTURE)
@@ -181,10 +170,10 @@ def test_a_variant_of_the_other_encoder_is_refused_in_one_line(bundle_copy: Path
 
 
 def test_a_bundle_tells_its_precisions(bundle_copy: Path) -> None:
-    told = describe(open_bundle(add_precision(bundle_copy))).splitlines()
+    lines = describe(open_bundle(add_precision(bundle_copy))).splitlines()
     figures = "dynamic; 100 {}: cosine 0.9950, at least 0.9800, same class 99.0%; 2.00 times as fast"
-    assert f"int8 images   {figures.format('photos')}" in told
-    assert f"int8 names    {figures.format('names')}" in told
+    assert f"int8 images   {figures.format('photos')}" in lines
+    assert f"int8 names    {figures.format('names')}" in lines
     add_precision(bundle_copy, processor="x86-64 with VNNI")
-    told = describe(open_bundle(bundle_copy)).splitlines()
-    assert f"int8 images   {figures.format('photos')}; measured on x86-64 with VNNI" in told
+    lines = describe(open_bundle(bundle_copy)).splitlines()
+    assert f"int8 images   {figures.format('photos')}; measured on x86-64 with VNNI" in lines

@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +35,7 @@ def test_the_cosine_to_the_stored_vector() -> None:
     assert np.isnan(self_test_cosine(stored, np.array([np.nan, 1], dtype=np.float32)))
 
 
-def test_what_a_healthy_encoder_reaches() -> None:
+def test_the_least_cosine_of_a_healthy_encoder() -> None:
     assert least_cosine() == least_cosine(variant("x")) == MIN_COSINE
     assert least_cosine(variant("x", self_test_cosine=0.97)) == pytest.approx(0.96)
     assert least_cosine(variant("x", self_test_cosine=1.0)) == pytest.approx(0.99)
@@ -47,11 +45,11 @@ def test_a_self_test_runs_until_it_is_passed(bundle_copy: Path) -> None:
     stored = SelfTestVector(5, (1.0,) + (0.0,) * (DIM - 1))
     reseal(bundle_copy, self_test=stored)
     rows = [np.roll(np.float32(stored.embedding), 1), np.float32(stored.embedding)]
-    seen = []
+    batches = []
 
     def encode(pixels: np.ndarray) -> np.ndarray:
-        seen.append(pixels)
-        return rows[len(seen) - 1][np.newaxis]
+        batches.append(pixels)
+        return rows[len(batches) - 1][np.newaxis]
 
     test = SelfTest(open_bundle(bundle_copy), FULL, encode)
     assert test.least == MIN_COSINE
@@ -59,8 +57,8 @@ def test_a_self_test_runs_until_it_is_passed(bundle_copy: Path) -> None:
         test.run()
     test.run()
     test.run()
-    assert [pixels.shape for pixels in seen] == [(1, 3, SIZE, SIZE)] * 2
-    np.testing.assert_array_equal(seen[0][0], to_input(Image.fromarray(self_test_image(SIZE, 5)), PREPROCESS))
+    assert [pixels.shape for pixels in batches] == [(1, 3, SIZE, SIZE)] * 2
+    np.testing.assert_array_equal(batches[0][0], to_input(Image.fromarray(self_test_image(SIZE, 5)), PREPROCESS))
 
 
 def test_without_a_stored_vector_the_length_is_looked_at(bundle_path: Path) -> None:
@@ -72,33 +70,18 @@ def test_without_a_stored_vector_the_length_is_looked_at(bundle_path: Path) -> N
     assert np.isnan(test.cosine(row * np.float32("nan")))
 
 
-@pytest.mark.parametrize(("known", "stored", "due"), [(0.97, True, True), (None, True, False), (0.97, False, False)])
+@pytest.mark.parametrize(("cosine", "stored", "due"), [(0.97, True, True), (None, True, False), (0.97, False, False)])
 def test_a_test_is_due_where_a_smaller_graph_has_something_to_be_compared_with(
-    bundle_copy: Path, known: float | None, stored: bool, due: bool
+    bundle_copy: Path, cosine: float | None, stored: bool, due: bool
 ) -> None:
     row = np.eye(1, DIM, dtype=np.float32)
     if stored:
         reseal(bundle_copy, self_test=SelfTestVector(5, tuple(row[0].tolist())))
-    choice = dataclasses.replace(FULL, precision="int8", variant=variant("x", self_test_cosine=known))
+    choice = dataclasses.replace(FULL, precision="int8", variant=variant("x", self_test_cosine=cosine))
     test = SelfTest(open_bundle(bundle_copy), choice, lambda pixels: row)
     assert test.due == due
     test.run()
     assert not test.due
-
-
-def test_threads_share_one_run(bundle_path: Path) -> None:
-    seen = []
-
-    def encode(pixels: np.ndarray) -> np.ndarray:
-        seen.append(len(pixels))
-        time.sleep(0.05)
-        return np.eye(1, DIM, dtype=np.float32)
-
-    test = SelfTest(open_bundle(bundle_path), FULL, encode)
-    with ThreadPoolExecutor(4) as pool:
-        for done in [pool.submit(test.run) for _ in range(4)]:
-            done.result()
-    assert seen == [1]
 
 
 IMAGE = "dcfefcd327c24db9434ee23686253cd77b458b9a3d22d35cf596f909718478cc"

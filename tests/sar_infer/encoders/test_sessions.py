@@ -74,8 +74,8 @@ def test_a_graph_that_onnxruntime_refuses(tmp_path: Path, capfd: pytest.CaptureF
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="cores cannot be taken away there")
 def test_threads(graph: Path) -> None:
-    def threads(asked: int | None = None) -> int:
-        return int(sessions.open_session(graph, "cpu", asked).get_session_options().intra_op_num_threads)
+    def threads(count: int | None = None) -> int:
+        return int(sessions.open_session(graph, "cpu", count).get_session_options().intra_op_num_threads)
 
     cores = os.sched_getaffinity(0)
     assert threads(3) == 3

@@ -47,51 +47,51 @@ def evaluation() -> Evaluation:
 
 
 def test_accuracy_of_all_and_of_each_class(evaluation: Evaluation) -> None:
-    known = [one for one in random_answers() if one.label != "owl"]
-    right = sum(one.label == one.answer for one in known)
+    of_classes = [one for one in random_answers() if one.label != "owl"]
+    right = sum(one.label == one.answer for one in of_classes)
     assert (evaluation.accuracy.count, evaluation.accuracy.of) == (right, 400)
     assert (evaluation.accuracy.low, evaluation.accuracy.high) == wilson(right, 400)
     assert [one.accuracy.share for one in evaluation.per_class] == sorted(
         one.accuracy.share for one in evaluation.per_class
     )
     for result in evaluation.per_class:
-        of_class = [one for one in known if one.label == result.name]
+        of_class = [one for one in of_classes if one.label == result.name]
         assert (result.accuracy.count, result.accuracy.of) == (
             sum(one.answer == result.name for one in of_class),
             len(of_class),
         )
-        assert result.answered == sum(one.answer == result.name for one in known)
+        assert result.answered == sum(one.answer == result.name for one in of_classes)
         others = [one.answer for one in of_class if one.answer != result.name]
         assert others.count(str(result.taken_for)) == max(others.count(name) for name in NAMES)
 
 
 def test_pairs_and_their_photos(evaluation: Evaluation) -> None:
-    known = [one for one in random_answers() if one.label != "owl"]
-    assert sum(pair.count for pair in evaluation.confused) == sum(one.label != one.answer for one in known)
+    of_classes = [one for one in random_answers() if one.label != "owl"]
+    assert sum(pair.count for pair in evaluation.confused) == sum(one.label != one.answer for one in of_classes)
     for pair in evaluation.confused:
-        same = [one for one in known if (one.label, one.answer) == (pair.label, pair.answer)]
-        assert (pair.count, pair.of) == (len(same), sum(one.label == pair.label for one in known))
+        same = [one for one in of_classes if (one.label, one.answer) == (pair.label, pair.answer)]
+        assert (pair.count, pair.of) == (len(same), sum(one.label == pair.label for one in of_classes))
         surest = sorted(same, key=lambda one: -one.score)[: len(pair.images)]
         assert pair.images == tuple(one.image for one in surest)
 
 
 def test_scores_and_unknown_photos(evaluation: Evaluation) -> None:
     everything = [*random_answers()]
-    known, strangers = ([one for one in everything if one.stranger is flag] for flag in (False, True))
+    of_classes, strangers = ([one for one in everything if one.stranger is flag] for flag in (False, True))
     scores = evaluation.calibration
-    assert scores.mean_score == pytest.approx(np.mean([one.score for one in known]))
+    assert scores.mean_score == pytest.approx(np.mean([one.score for one in of_classes]))
     assert scores.accuracy == pytest.approx(evaluation.accuracy.share)
     assert sum(one.count for one in scores.bins) == 400
     for one in scores.bins:
-        members = [each for each in known if one.low < each.score <= one.high]
+        members = [each for each in of_classes if one.low < each.score <= one.high]
         assert one.count == len(members)
         assert one.accuracy == (pytest.approx(np.mean([each.right for each in members])) if members else None)
     unknowns = evaluation.unknowns
     assert unknowns.known is not None
     assert unknowns.strangers is not None
-    assert unknowns.known.share == pytest.approx(np.mean([one.score < 0.4 for one in known]))
+    assert unknowns.known.share == pytest.approx(np.mean([one.score < 0.4 for one in of_classes]))
     assert unknowns.strangers.share == pytest.approx(np.mean([one.score < 0.4 for one in strangers]))
-    assert unknowns.auroc == pytest.approx(np.mean([a.score > b.score for a in known for b in strangers]))
+    assert unknowns.auroc == pytest.approx(np.mean([a.score > b.score for a in of_classes for b in strangers]))
     assert unknowns.stranger_classes == ("owl",)
 
 
@@ -113,24 +113,63 @@ def advice_on(
 
 MIXED = of({("ant", "ant"): 9, ("bee", "bee"): 5, ("bee", "ant"): 5})
 """Half of the photos of one class are called another."""
+MUTUAL = of({("ant", "ant"): 5, ("ant", "bee"): 5, ("bee", "bee"): 5, ("bee", "ant"): 5})
+UNSHOWN = of({("ant", "ant"): 9, ("bee", "bee"): 9, ("ant", "dog"): 2, ("bee", "dog"): 2})
+RIGHT = of({("ant", "ant"): 9, ("bee", "bee"): 8})
+STRANGE = [*MIXED, *of({("bees", "bee"): 3, ("owl", "cat"): 2}, stranger=True)]
+TOO_SURE = of({("ant", "ant"): 50, ("ant", "bee"): 50}, score=0.95)
+MANY = Facts({"ant": 20, "bee": 20})
+NEAR = Facts(findings=[Finding("near-duplicate", "warning", "bee", "is near", "ant")])
+ODD = [Finding("wording", "warning", name, "looks like a file name", f"{name} of bees") for name in ("ant", "bee")]
+ADD_BEE, MERGE = "add BANK_FILE bee --photos PHOTOS", "remove BANK_FILE bee && sar-bank alias BANK_FILE ant bee"
 
 
-def test_the_class_with_fewer_photos_gets_more() -> None:
-    facts = Facts({"ant": 20, "bee": 2})
-    command = "sar-bank add BANK_FILE bee --photos PHOTOS"
-    assert advice_on(MIXED, facts)["photos"] == [(("bee",), command)]
-    assert advice_on(MIXED, Facts({"ant": 1, "bee": 3}))["photos"][0][0] == ("ant",)
-    assert advice_on(MIXED, Facts())["photos"][0][0] == ("bee",)  # it loses the most
+@pytest.mark.parametrize(
+    ("answers", "facts", "kind", "advice"),
+    [
+        (MIXED, Facts({"ant": 20, "bee": 2}), "photos", [("bee", ADD_BEE)]),
+        (MIXED, Facts({"ant": 1, "bee": 3}), "photos", [("ant", "add BANK_FILE ant --photos PHOTOS")]),
+        (MIXED, Facts(), "photos", [("bee", ADD_BEE)]),  # it loses the most
+        (MIXED, MANY, "describe", [("bee ant", None)]),
+        (MUTUAL, MANY, "merge", [("ant bee", MERGE)]),
+        (MIXED, NEAR, "merge", [("bee ant", "remove BANK_FILE ant && sar-bank alias BANK_FILE bee ant")]),
+        (UNSHOWN, Facts(), "others", [("dog", "remove BANK_FILE dog")]),
+        (MIXED, Facts({}, ODD), "name", [("bee", "rename BANK_FILE bee 'bee of bees' --embed")]),
+        ([*RIGHT, answer("bee", "ant", 0.97)], Facts(), "labels", [("bee", None)]),
+        ([*RIGHT, answer("bee", "ant", 0.7)], Facts(), "labels", None),
+        (TOO_SURE, Facts(), "calibrate", [("", "calibrate BANK_FILE --photos PHOTOS")]),
+        (of({("ant", "ant"): 19, ("ant", "bee"): 1}, score=0.95), Facts(), "calibrate", None),
+        (
+            STRANGE,
+            Facts(alike={"bees": ["bee"]}),
+            "class",
+            [("bees bee", "alias BANK_FILE bee bees"), ("owl", "add BANK_FILE owl")],
+        ),
+        (MIXED, Facts(fittable=True), "fit", [("", "fit BANK_FILE")]),
+        (of({("ant", "ant"): 9}), Facts(fittable=True), "fit", None),
+        (MIXED, Facts(command=None), "photos", [("bee", None)]),
+    ],
+)
+def test_advice(answers: list[Answer], facts: Facts, kind: str, advice: list[tuple[str, str | None]] | None) -> None:
+    """Classes and command of one kind of advice; a kind that is not given has neither."""
+    expected = advice and [(tuple(names.split()), command and f"sar-bank {command}") for names, command in advice]
+    by_kind = advice_on(answers, facts)
+    entries = by_kind.get(kind)
+    if kind == "describe":
+        entries = [(classes, None) for classes, _ in entries or ()]
+    assert entries == expected
+    if kind == "fit" and advice:
+        assert next(iter(by_kind)) == "fit"  # it comes first
 
 
-def test_classes_with_many_photos_are_described_or_made_one() -> None:
-    many = Facts({"ant": 20, "bee": 20})
-    assert advice_on(MIXED, many).keys() >= {"describe"}
-    mutual = of({("ant", "ant"): 5, ("ant", "bee"): 5, ("bee", "bee"): 5, ("bee", "ant"): 5})
-    command = "sar-bank remove BANK_FILE bee && sar-bank alias BANK_FILE ant bee"
-    assert advice_on(mutual, many)["merge"] == [(("ant", "bee"), command)]
-    near = Facts(findings=[Finding("near-duplicate", "warning", "bee", "is near", "ant")])
-    assert advice_on(MIXED, near)["merge"][0][0] == ("bee", "ant")
+def test_advice_says_what_is_the_matter() -> None:
+    for answers, beginning in (
+        (STRANGE, "'bees', 'owl' are no class to choose from; add those whose photos"),
+        (TOO_SURE, "The best score is 95% on average where 50% are right: scores are too sure; calibrate"),
+    ):
+        evaluation = evaluate(answers, 4)
+        assert evaluation is not None
+        assert any(one.message.startswith(beginning) for one in advise(evaluation, Facts()))
 
 
 def test_a_mistake_now_and_then_gets_no_advice() -> None:
@@ -138,53 +177,13 @@ def test_a_mistake_now_and_then_gets_no_advice() -> None:
     assert advice_on(rare, Facts()).keys() <= {"calibrate"}
 
 
-def test_answers_that_no_photo_shows() -> None:
-    answers = of({("ant", "ant"): 9, ("bee", "bee"): 9, ("ant", "dog"): 2, ("bee", "dog"): 2})
-    assert advice_on(answers, Facts())["others"] == [(("dog",), "sar-bank remove BANK_FILE dog")]
-
-
-def test_a_name_that_says_little_where_the_class_does_worse() -> None:
-    odd = [Finding("wording", "warning", name, "looks like a file name", f"{name} of bees") for name in ("ant", "bee")]
-    command = "sar-bank rename BANK_FILE bee 'bee of bees' --embed"
-    assert advice_on(MIXED, Facts({}, odd))["name"] == [(("bee",), command)]
-
-
-def test_sure_mistakes_may_be_wrong_labels() -> None:
-    sure = [*of({("ant", "ant"): 9, ("bee", "bee"): 8}), answer("bee", "ant", 0.97)]
-    assert advice_on(sure, Facts())["labels"] == [(("bee",), None)]
-    assert "labels" not in advice_on([*sure[:-1], answer("bee", "ant", 0.7)], Facts())
-
-
-def test_scores_that_are_off_by_more_than_chance() -> None:
-    answers = of({("ant", "ant"): 50, ("ant", "bee"): 50}, score=0.95)
-    assert advice_on(answers, Facts())["calibrate"][0][1] == "sar-bank calibrate BANK_FILE --photos PHOTOS"
-    assert "calibrate" not in advice_on(of({("ant", "ant"): 19, ("ant", "bee"): 1}, score=0.95), Facts())
-
-
-def test_labels_that_are_no_class() -> None:
-    answers = [*MIXED, *of({("bees", "bee"): 3, ("owl", "cat"): 2}, stranger=True)]
-    advice = advice_on(answers, Facts(alike={"bees": ["bee"]}))["class"]
-    assert advice == [
-        (("bees", "bee"), "sar-bank alias BANK_FILE bee bees"),
-        (("owl",), "sar-bank add BANK_FILE owl"),
-    ]
-
-
-def test_photos_that_class_statistics_can_be_fitted_to_come_first() -> None:
-    advice = advice_on(MIXED, Facts(fittable=True))
-    assert next(iter(advice.items())) == ("fit", [((), "sar-bank fit BANK_FILE")])
-    assert "fit" not in advice_on(of({("ant", "ant"): 9}), Facts(fittable=True))
-
-
-def test_without_a_bank_file_there_are_no_commands() -> None:
-    assert all(command is None for each in advice_on(MIXED, Facts(command=None)).values() for _, command in each)
-
-
 def test_lines_for_people(evaluation: Evaluation) -> None:
     lines = [*text_lines(evaluation)]
     text = "\n".join(lines)
     pair = evaluation.confused[0]
     assert f"'{pair.label}' called '{pair.answer}': {pair.count} of {pair.of}, such as {pair.images[0]}" in text
+    assert "\nunknown       said of " in text
+    assert "\nother photos  30 of classes that are not there ('owl'): unknown is said of " in text
     at = lines.index("matrix: a row for each class, a column for each answer")
     for name, line in zip(NAMES, lines[at + 2 : at + 6], strict=True):
         counts = [
@@ -195,7 +194,7 @@ def test_lines_for_people(evaluation: Evaluation) -> None:
     assert "matrix" not in "\n".join(text_lines(evaluation, width=15))
 
 
-def test_what_was_left_out_is_said() -> None:
+def test_photos_that_were_left_out_have_a_line() -> None:
     left_out = [LeftOut("a.jpg", "ant", "learned", "seen"), LeftOut("b.jpg", "bee", "learned", "seen")]
     evaluation = evaluate(MIXED, 4, left_out=left_out)
     assert evaluation is not None

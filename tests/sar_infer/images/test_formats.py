@@ -7,8 +7,8 @@ from sar_infer.images.formats import FORMATS, SUFFIXES, UNREAD, has_image_suffix
 
 
 def test_suffixes_belong_to_formats_that_can_be_read() -> None:
-    known = {suffix: "JPEG" if form == "MPO" else form for suffix, form in Image.registered_extensions().items()}
-    assert {known[suffix] for suffix in SUFFIXES} == set(FORMATS)
+    registered = {suffix: "JPEG" if form == "MPO" else form for suffix, form in Image.registered_extensions().items()}
+    assert {registered[suffix] for suffix in SUFFIXES} == set(FORMATS)
     assert not SUFFIXES & UNREAD
 
 

@@ -7,7 +7,7 @@ import pytest
 from support.users import unprivileged
 
 from sar_infer.errors import InputError
-from sar_infer.images.inputs import expand, folders
+from sar_infer.images.inputs import expand, expand_present, folders
 
 
 @pytest.fixture
@@ -43,17 +43,23 @@ def test_images_whose_format_is_not_read_are_told_of_once(folder: Path) -> None:
         (folder / name).touch()
     (folder / "root").mkdir()
     (folder / "photos").rename(folder / "root" / "cat")
-    told: list[str] = []
-    assert len(expand(["root", "root/cat/deep/x.Avif"], told.append)) == 4
-    assert list(folders("root", told.append)) == ["cat"]
+    warnings: list[str] = []
+    assert len(expand(["root", "root/cat/deep/x.Avif"], warnings.append)) == 4
+    assert list(folders("root", warnings.append)) == ["cat"]
     line = "left out 3 files whose format is not read (.avif, .heic), such as root/cat/b.HEIC; convert to JPEG"
-    assert slashed(told) == [line, line]
+    assert slashed(warnings) == [line, line]
     with pytest.raises(InputError, match=r"\.jxl"):
         expand(["empty"])
 
 
 def test_a_file_is_taken_as_it_is_called(folder: Path) -> None:
     assert expand(["./photos/notes.txt", "-", "photos/a.png"]) == ["./photos/notes.txt", "-", "photos/a.png"]
+
+
+def test_a_missing_file_among_others_is_kept(folder: Path) -> None:
+    assert expand_present(["gone.jpg", "photos/a.png"]) == ["gone.jpg", "photos/a.png"]
+    with pytest.raises(InputError, match="gone.jpg: no such file or folder"):
+        expand_present(["gone.jpg"])
 
 
 def test_patterns(folder: Path) -> None:
@@ -76,7 +82,7 @@ def test_a_name_that_looks_like_a_pattern_but_exists(folder: Path) -> None:
         ("photos/deep/../nothing", "nothing"),
     ],
 )
-def test_what_cannot_be_used(folder: Path, argument: str, message: str) -> None:
+def test_arguments_that_cannot_be_used(folder: Path, argument: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         expand(["photos/a.png", argument])
 
@@ -85,8 +91,8 @@ def test_folders_of_classes_are_read_as_in_training(folder: Path) -> None:
     for name in ("rain_boot/a.png", "rain boot/b.png", "snow_boot/c.png", "cafe\u0301/d.png", "__MACOSX/._a.png"):
         (folder / "classes" / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / "classes" / name).write_bytes(b"")
-    found = folders("classes", lookup={"snow_boot": 0}.get)
-    assert {name: [Path(path).name for path in paths] for name, paths in found.items()} == {
+    by_class = folders("classes", lookup={"snow_boot": 0}.get)
+    assert {name: [Path(path).name for path in paths] for name, paths in by_class.items()} == {
         "rain boot": ["b.png", "a.png"],
         "snow_boot": ["c.png"],
         "caf\xe9": ["d.png"],

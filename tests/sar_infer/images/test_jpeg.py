@@ -24,7 +24,7 @@ needs_djpeg = pytest.mark.skipif(not shutil.which("djpeg"), reason="needs djpeg 
 
 
 @needs_djpeg
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_no_scan_that_libjpeg_starts_is_missed(seed: int) -> None:
     several = refused = 0
     for number in range(100):
@@ -79,7 +79,7 @@ def test_libjpeg_decodes_the_scans_behind_invalid_markers() -> None:
         (EOI + SCAN * 9, 1),
     ],
 )
-def test_what_stands_between_two_scans(between: bytes, scans: int) -> None:
+def test_bytes_between_two_scans(between: bytes, scans: int) -> None:
     assert count_scans(SOI + FRAME + SCAN + between + SCAN + EOI) == scans
 
 
@@ -139,10 +139,10 @@ def test_ordinary_jpegs_are_decoded(tmp_path: Path, kind: str) -> None:
     data = ordinary()[kind]
     (tmp_path / "a.jpg").write_bytes(data)
     with Image.open(io.BytesIO(data)) as opened:
-        wanted = np.asarray(opened)
+        expected = np.asarray(opened)
     with Image.open(io.BytesIO(data)) as opened:
         for source in (data, tmp_path / "a.jpg", opened):
-            np.testing.assert_array_equal(np.asarray(load_rgb(source)), wanted)
+            np.testing.assert_array_equal(np.asarray(load_rgb(source)), expected)
 
 
 @pytest.mark.usefixtures("undecoded")

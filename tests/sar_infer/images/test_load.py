@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from support.hostile import BROKEN, OK, OTHER_FORMAT, TOO_LARGE, corpus
 from support.pictures import encoded, huge_png
 
 from sar_infer.errors import ImageError
 from sar_infer.images.formats import FORMATS
 from sar_infer.images.load import load_rgb, source_name
+from sar_infer.server.settings import SAFE_FORMATS
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
 PICTURE = Image.fromarray(PIXELS)
@@ -26,12 +28,27 @@ def test_every_allowed_format_opens_by_content(tmp_path: Path, form: str) -> Non
     assert load_rgb(path).mode == "RGB"
 
 
-@pytest.mark.parametrize("form", ["PPM", "ICO", "TGA", "PDF", "EPS"])
-def test_other_formats_are_refused(tmp_path: Path, form: str) -> None:
-    (tmp_path / "p.jpg").write_bytes(encoded(PICTURE, form))
-    for source in (tmp_path / "p.jpg", encoded(PICTURE, form)):
-        with pytest.raises(ImageError, match="not an image"):
-            load_rgb(source)
+@pytest.mark.filterwarnings("ignore:::PIL")
+@pytest.mark.parametrize("name", list(corpus()))
+def test_every_hostile_image_is_an_image_or_one_line_that_says_why_not(name: str) -> None:
+    data, status = corpus()[name]
+    try:
+        assert load_rgb(data, formats=SAFE_FORMATS).mode == "RGB"
+        outcome = OK
+    except ImageError as error:
+        assert "\n" not in str(error)
+        outcome = {"size": TOO_LARGE, "format": OTHER_FORMAT, "unreadable": BROKEN}[error.kind]
+    assert outcome == status
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_truncated(form: str) -> None:
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    data = encoded(noise, form)
+    for share in (0.02, 0.5, 0.9):
+        for least in (None, 8):
+            with pytest.raises(ImageError):
+                load_rgb(data[: int(len(data) * share)], least=least)
 
 
 def test_every_form_of_input_gives_the_same_picture(tmp_path: Path) -> None:
@@ -48,19 +65,19 @@ def test_an_image_that_memory_does_not_suffice_for_is_one_error(monkeypatch: pyt
         raise MemoryError
 
     monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", fail)
-    with pytest.raises(ImageError, match="needs more memory") as found:
+    with pytest.raises(ImageError, match="needs more memory") as caught:
         load_rgb(encoded(PICTURE, "PNG"))
-    assert found.value.kind == "size"
+    assert caught.value.kind == "size"
 
 
 def test_many_threads_read_one_open_file() -> None:
     data = encoded(PICTURE.resize((1200, 800)), "JPEG")
-    wanted = np.asarray(load_rgb(data))
+    expected = np.asarray(load_rgb(data))
     with ThreadPoolExecutor(8) as pool:
         for _ in range(5):
             with Image.open(io.BytesIO(data)) as lazily_opened:
-                for found in pool.map(load_rgb, [lazily_opened] * 8):
-                    np.testing.assert_array_equal(np.asarray(found), wanted)
+                for caught in pool.map(load_rgb, [lazily_opened] * 8):
+                    np.testing.assert_array_equal(np.asarray(caught), expected)
 
 
 def test_arrays_of_other_shapes() -> None:
@@ -105,30 +122,8 @@ def test_orientation_is_applied_once_whatever_the_format(form: str) -> None:
             assert upright.getpixel((28, 8))[0] > 240
 
 
-def test_mpo_opens_as_jpeg() -> None:
-    stream = io.BytesIO()
-    PICTURE.save(stream, "MPO", save_all=True, append_images=[PICTURE])
-    assert load_rgb(stream.getvalue()).size == (30, 20)
-
-
-@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
-@pytest.mark.parametrize("share", [0.02, 0.5, 0.9])
-def test_truncated(form: str, share: float) -> None:
-    data = encoded(Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)), form)
-    with pytest.raises(ImageError):
-        load_rgb(data[: int(len(data) * share)])
-
-
 @pytest.mark.parametrize(
-    "data", [b"", b"hello", b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n" + bytes(100), b"II*\0\xff\xff\xff\xff"]
-)
-def test_not_an_image(data: bytes) -> None:
-    with pytest.raises(ImageError, check=lambda error: error.kind in ("format", "unreadable")):
-        load_rgb(data)
-
-
-@pytest.mark.parametrize(
-    ("name", "data", "told"),
+    ("name", "data", "message"),
     [
         ("a.jpg", b"", "empty file"),
         ("a.jpg", b"\0\0\0\x18ftypheic\0\0\0\0mif1", "HEIC is not read, only JPEG, PNG"),
@@ -139,33 +134,29 @@ def test_not_an_image(data: bytes) -> None:
         ("a.jpg", b"\x89PNG\r\n\x1a\n" + bytes(100), "not an image"),
     ],
 )
-def test_a_format_that_is_not_read_is_named(tmp_path: Path, name: str, data: bytes, told: str) -> None:
+def test_a_format_that_is_not_read_is_named(tmp_path: Path, name: str, data: bytes, message: str) -> None:
     (tmp_path / name).write_bytes(data)
     for source in (tmp_path / name, data)[: 1 if name == "a.RAF" else 2]:
-        with pytest.raises(ImageError, match=f"^{told}"):
+        with pytest.raises(ImageError, match=f"^{message}"):
             load_rgb(source, formats=("JPEG", "PNG"))
 
 
-@pytest.mark.parametrize(("width", "height"), [(30_000, 30_000), (10_000, 9_500), (16_385, 200), (10_000, 5_001)])
-def test_too_large_is_seen_in_the_header(width: int, height: int) -> None:
-    with pytest.raises(ImageError, match="too large"):
-        load_rgb(huge_png(width, height)[:40])  # no pixel is there to decode
-
-
+@pytest.mark.parametrize(
+    ("width", "height", "message"),
+    [
+        (10_000, 5_001, "too large: 10000 x 5001 pixels, at most 50 million and 16384 a side"),
+        (16_385, 200, "too large: 16385 x 200"),
+        (101, 1, "too thin: 101 x 1 pixels, at most 1:100"),
+        (1, 101, "too thin"),
+        (10_000, 5_000, None),
+        (100, 1, None),
+    ],
+)
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-def test_too_large_without_warnings_as_errors() -> None:
-    with pytest.raises(ImageError, match="10000 x 9500"):
-        load_rgb(huge_png(10_000, 9_500))
-
-
-@pytest.mark.parametrize("size", [(101, 1), (1, 101), (8000, 79)])
-def test_too_thin(size: tuple[int, int]) -> None:
-    with pytest.raises(ImageError, match="too thin"):
-        load_rgb(Image.new("RGB", size))
-
-
-def test_just_within_the_limits() -> None:
-    assert load_rgb(Image.new("RGB", (100, 1))).size == (100, 1)
+def test_sizes(width: int, height: int, message: str | None) -> None:
+    """Seen in the header: no pixel is there to decode, which is what is wrong with an image of a size that passes."""
+    with pytest.raises(ImageError, match=message or "not an image"):
+        load_rgb(huge_png(width, height)[:40])
 
 
 def test_size_limits_hold_for_arrays() -> None:
@@ -175,18 +166,13 @@ def test_size_limits_hold_for_arrays() -> None:
         load_rgb(np.zeros((0, 5, 3), np.uint8))
 
 
-def test_missing_file_and_folder(tmp_path: Path) -> None:
+def test_paths_that_are_no_files(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="no such"):
         load_rgb(tmp_path / "x.jpg")
-    with pytest.raises(ImageError, match="not a file"):
-        load_rgb(tmp_path)
-
-
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
-def test_a_named_pipe_does_not_block(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe.jpg")
-    with pytest.raises(ImageError, match="not a file"):
-        load_rgb(tmp_path / "pipe.jpg")
+    os.mkfifo(tmp_path / "pipe.jpg")  # reading it would never end
+    for path in (tmp_path, tmp_path / "pipe.jpg"):
+        with pytest.raises(ImageError, match="not a file"):
+            load_rgb(path)
 
 
 @pytest.mark.parametrize(
@@ -201,13 +187,6 @@ def test_every_mode_becomes_rgb(mode: str) -> None:
 def test_a_mode_without_conversion_is_an_image_error() -> None:
     with pytest.raises(ImageError, match="La"):
         load_rgb(Image.new("La", (4, 4)))
-
-
-def test_errors_are_one_line() -> None:
-    for data in (b"", encoded(PICTURE, "JPEG")[:300], huge_png(30_000, 30_000)):
-        with pytest.raises(ImageError) as caught:
-            load_rgb(data)
-        assert "\n" not in str(caught.value)
 
 
 def test_source_names() -> None:
@@ -249,9 +228,9 @@ def test_a_reduced_jpeg_is_still_upright() -> None:
 
 def test_of_several_frames_the_first_is_reduced() -> None:
     first, second = (Image.new("RGB", (800, 600), colour) for colour in ("red", "blue"))
-    found = load_rgb(encoded(first, "MPO", save_all=True, append_images=[second]), least=150)
-    assert found.size == (200, 150)
-    assert found.getpixel((9, 9))[0] > 200
+    caught = load_rgb(encoded(first, "MPO", save_all=True, append_images=[second]), least=150)
+    assert caught.size == (200, 150)
+    assert caught.getpixel((9, 9))[0] > 200
 
 
 @pytest.mark.parametrize("form", [form for form in FORMATS if form != "JPEG"])
@@ -262,8 +241,3 @@ def test_other_formats_are_never_reduced(form: str) -> None:
 def test_small_jpegs_and_open_pictures_stay_as_they_are() -> None:
     for source in (encoded(PICTURE, "JPEG"), PICTURE, PIXELS):
         np.testing.assert_array_equal(np.asarray(load_rgb(source, least=20)), np.asarray(load_rgb(source)))
-
-
-def test_a_truncated_jpeg_fails_at_any_scale() -> None:
-    with pytest.raises(ImageError, match="truncated"):
-        load_rgb(jpeg((800, 600))[:-400], least=75)

@@ -23,8 +23,11 @@ def picture(value: int) -> np.ndarray:
 
 
 def test_order_batches_and_errors() -> None:
-    sources = [picture(0), b"bad", picture(255), picture(0), b""]
-    batches = list(decode_batches(sources, PREPROCESS, 2, Profile()))
+    sources, profile, threads = [picture(0), b"bad", picture(255), picture(0), b""], Profile(), threading.active_count()
+    batches = list(decode_batches(sources, PREPROCESS, 2, profile))
+    assert list(decode_batches([], PREPROCESS, 4, profile)) == []
+    assert profile.seconds["decode"] > 0
+    assert threading.active_count() == threads
     assert [len(batch) for batch in batches] == [2, 2, 1]
     names, items = zip(*[item for batch in batches for item in batch], strict=True)
     assert names == tuple(f"image[{i}]" for i in range(5))
@@ -32,37 +35,33 @@ def test_order_batches_and_errors() -> None:
     assert items[0].max() < items[2].min()
 
 
-def test_nothing() -> None:
-    assert list(decode_batches([], PREPROCESS, 4, Profile())) == []
-
-
 def test_no_more_than_two_batches_are_held() -> None:
-    taken = 0
+    requested = 0
 
     def endless():
-        nonlocal taken
+        nonlocal requested
         while True:
-            taken += 1
+            requested += 1
             yield picture(1)
 
     batches = decode_batches(endless(), PREPROCESS, 3, Profile())
     next(batches)
-    assert taken == 6
+    assert requested == 6
     next(batches)
-    assert taken == 9
+    assert requested == 9
     batches.close()
 
 
-@pytest.mark.parametrize("form", ["GIF", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("form", ["GIF", "TIFF"])
 def test_the_frames_of_a_film_are_pictures_of_their_own(form: str) -> None:
     frames = [Image.new("RGB", (64, 48), (shade, 255 - shade, 0)) for shade in range(0, 250, 50)]
     stream = io.BytesIO()
     frames[0].save(stream, form, save_all=True, append_images=frames[1:])
     with Image.open(stream) as film:
-        ((*found,),) = decode_batches(ImageSequence.Iterator(film), PREPROCESS, 16, Profile())
+        ((*decoded,),) = decode_batches(ImageSequence.Iterator(film), PREPROCESS, 16, Profile())
     with Image.open(stream) as film:
-        wanted = [decode_image(frame.copy(), PREPROCESS) for frame in ImageSequence.Iterator(film)]
-    np.testing.assert_array_equal([pixels for _, pixels in found], wanted)
+        expected = [decode_image(frame.copy(), PREPROCESS) for frame in ImageSequence.Iterator(film)]
+    np.testing.assert_array_equal([pixels for _, pixels in decoded], expected)
 
 
 def test_a_generator_may_close_each_file_behind_it(tmp_path: Path) -> None:
@@ -75,16 +74,8 @@ def test_a_generator_may_close_each_file_behind_it(tmp_path: Path) -> None:
             with Image.open(path) as image:
                 yield image
 
-    ((*found,),) = decode_batches(one_at_a_time(), PREPROCESS, 16, Profile())
-    np.testing.assert_array_equal([pixels for _, pixels in found], [decode_image(path, PREPROCESS) for path in paths])
-
-
-def test_time_is_counted_and_threads_end() -> None:
-    profile = Profile()
-    before = threading.active_count()
-    list(decode_batches([picture(1)] * 9, PREPROCESS, 4, profile))
-    assert profile.seconds["decode"] > 0
-    assert threading.active_count() == before
+    ((*decoded,),) = decode_batches(one_at_a_time(), PREPROCESS, 16, Profile())
+    np.testing.assert_array_equal([pixels for _, pixels in decoded], [decode_image(path, PREPROCESS) for path in paths])
 
 
 def test_a_margin_for_jpegs_in_a_bundle_from_before_changes_nothing() -> None:
@@ -95,7 +86,7 @@ def test_a_margin_for_jpegs_in_a_bundle_from_before_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("mode", ["shortest", "longest", "squash"])
-@pytest.mark.parametrize("size", [(SIZE, SIZE), (300, 200), (40, 90), (7, 400), (1, 1)])
+@pytest.mark.parametrize("size", [(SIZE, SIZE), (300, 200), (7, 400)])
 def test_fitted_pixels_give_the_input_that_the_image_gives(mode: Any, size: tuple[int, int]) -> None:
     """As from a process that only decodes to one that encodes."""
     spec = dataclasses.replace(PREPROCESS, resize_mode=mode)
@@ -103,8 +94,8 @@ def test_fitted_pixels_give_the_input_that_the_image_gives(mode: Any, size: tupl
     source = encoded(Image.fromarray(noise), "PNG")
     fitted = fit_image(source, spec)
     assert (fitted.shape, fitted.dtype) == ((SIZE, SIZE, 3), np.uint8)
-    wanted, digest = decode_photo(source, spec)
-    np.testing.assert_array_equal(decode_image(fitted, spec), wanted)
+    expected, digest = decode_photo(source, spec)
+    np.testing.assert_array_equal(decode_image(fitted, spec), expected)
     again, same = fit_photo(source, spec)
     np.testing.assert_array_equal(again, fitted)
     assert same == digest
@@ -122,15 +113,10 @@ def test_the_digest_is_that_of_the_pixels_whatever_the_file() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # shown turned to the right
     assert decode_photo(encoded(turned, "PNG", exif=exif), spec)[1] == decode_photo(jpeg, spec)[1]
+    for source in same[:2]:
+        np.testing.assert_array_equal(decode_photo(source, spec)[0], decode_image(source, spec))
     for other in (turned, pixels.resize((200, 150)), encoded(pixels, "JPEG", quality=50)):
         assert decode_photo(other, spec)[1] != decode_photo(jpeg, spec)[1]
-
-
-def test_a_photo_is_encoded_like_any_image() -> None:
-    spec = PREPROCESS
-    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (300, 400, 3), dtype=np.uint8))
-    for source in (encoded(image, "JPEG"), encoded(image, "PNG"), image):
-        np.testing.assert_array_equal(decode_photo(source, spec)[0], decode_image(source, spec))
 
 
 def encoded(image: Image.Image, form: str, **options) -> bytes:

@@ -81,7 +81,7 @@ def test_photos_are_named_by_folder_and_file_and_one_that_is_gone_has_no_picture
     pictures = {photo["image"]: photo["picture"] for photo in data["photos"]}
     assert pictures.keys() == {f"{tmp_path.name}/{number}.png" for number in range(12, 24)}
     assert [name for name, picture in pictures.items() if picture is None] == [f"{tmp_path.name}/13.png"]
-    worst = [data["photos"][place]["score"] for place in data["worst"]]
+    worst = [data["photos"][index]["score"] for index in data["worst"]]
     assert worst == sorted(worst, reverse=True)
     assert len(worst) == data["mistakes"] == 12
 

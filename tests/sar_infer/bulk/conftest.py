@@ -1,3 +1,0 @@
-from support.forked import forked_workers
-
-__all__ = ["forked_workers"]

@@ -1,0 +1,140 @@
+"""``sar-classify … --out`` in processes of its own: what stops, kills and crashes them."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from support import hanging
+from support.bulk_runs import answer_here, refused, run
+from support.folders import listing
+from support.many import read_rows, small_png, write_images, write_tar
+
+ROOT = Path(__file__).parents[3]
+COMMAND = [sys.executable, "-m", "sar_infer.cli.classify"]
+needs_timers = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no limit there")
+
+
+@pytest.fixture(autouse=True)
+def _here(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment names one worker too."""
+    monkeypatch.setenv("SAR_WORKERS", "1")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen([*COMMAND, *arguments], stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def wait_for(parts: int, process: subprocess.Popen[str], folder: str = "out") -> None:
+    end = time.monotonic() + 60
+    while len([*Path(folder).glob("part-*")]) < parts and process.poll() is None:
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def group(leader: int) -> list[int]:
+    """Processes of a session that still run."""
+    running = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = status.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[3]) == leader and fields[0] != "Z" and int(status.parent.name) != leader:
+            running.append(int(status.parent.name))
+    return running
+
+
+# ------------------------------------------------------------------------------------------------------------- crashes
+def test_a_worker_that_cannot_start_leaves_nothing_behind(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_images(Path("p"), 1)
+    hanging.plant(tmp_path_factory.mktemp("flaw") / "site", monkeypatch, hanging.die)
+    refused("no worker can start", "p", "--out", "out")
+
+
+# --------------------------------------------------------------------------------------------------- stopped and killed
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_leaves_finished_parts(monkeypatch: pytest.MonkeyPatch, number: int, code: int) -> None:
+    write_images(Path("p"), 200)
+    process = start("p", "--out", "out", "--piece-size", "4")
+    wait_for(2, process)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == code, errors
+    line = r"^interrupted; what is finished is kept; the same command with --resume continues"
+    assert re.search(line, errors, re.MULTILINE)
+    assert "Traceback" not in errors
+    assert not [name for name in listing(Path("out")) if name.startswith(".")]
+    assert not Path("out/_SUCCESS.json").exists()
+    answer_here(monkeypatch)
+    assert run("p", "--out", "out", "--piece-size", "4", "--resume").exit_code == 0
+    assert len(read_rows(Path("out"))) == 200
+
+
+@needs_timers
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_no_process_outlives_a_run_though_an_image_hangs(
+    here: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    hanging.plant(here / "site", monkeypatch, hanging.hang)
+    write_images(Path("p"), 4)
+    write_tar(Path("s.tar"), {"hangs.png": hanging.HANGS})
+    process = start("p", "s.tar", "--out", "out", "--piece-size", "1", "--image-timeout", "3600")
+    try:
+        wait_for(3, process)  # the fourth is committed when the fifth has begun to come
+        assert group(process.pid)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == (130 if number == signal.SIGINT else -number), errors
+    end = time.monotonic() + 30
+    while group(process.pid):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+def test_kills_lose_and_double_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At random points, the start and the end among them; what comes of it is what an undisturbed run gives."""
+    write_images(Path("p"), 60)
+    Path("p/bad.jpg").write_bytes(b"no")
+    write_tar(Path("s.tar"), {f"{n}.png": small_png(n) for n in range(100, 140)})
+    arguments = ("p", "s.tar", "--piece-size", "8", "--batch-size", "4", "--workers", "2")
+    answer_here(monkeypatch)
+    assert run(*arguments, "--out", "undisturbed").exit_code == 1
+    out, chance = "answers.parquet", random.Random(6)
+    for kill, finished in enumerate((1, 3, 5, 8)):
+        process = start(*arguments, "--out", out, "--resume")
+        wait_for(finished, process, f".{out}.parts")
+        time.sleep(chance.random() * 0.1)
+        os.killpg(process.pid, signal.SIGKILL) if kill % 2 else process.kill()
+        process.communicate(timeout=60)
+    assert run(*arguments, "--out", out, "--resume").exit_code == 1
+    assert read_rows(Path(out)) == read_rows(Path("undisturbed"))
+    for folder in (Path(), Path("undisturbed")):
+        assert not [name for name in listing(folder) if name.startswith(".")]
+
+
+@pytest.mark.parametrize(("number", "wait"), [(signal.SIGINT, 0), (signal.SIGTERM, 0.3)])
+def test_a_signal_to_all_at_once_while_workers_start(number: int, wait: float) -> None:
+    """As a terminal sends it: to the run and to processes that Python is still starting in."""
+    write_images(Path("p"), 40)
+    process = start("p", "--out", "out", "--workers", "2")
+    while not group(process.pid) and process.poll() is None:
+        time.sleep(0.001)
+    time.sleep(wait)
+    os.killpg(process.pid, number)
+    _, errors = process.communicate(timeout=60)
+    assert "Traceback" not in errors, errors
+    assert process.returncode in (128 + number, 0), errors
