@@ -139,7 +139,10 @@ def _read_header(stream: BinaryIO) -> tuple[dict[str, Any], int, int]:
     length = int.from_bytes(stream.read(8), "little")
     if size < 8 or length > min(size - 8, LONGEST_HEADER):
         raise ValueError(f"a header of {length} bytes does not fit a file of {size}")
-    header = json.loads(stream.read(length).decode("utf-8"))
+    try:
+        header = json.loads(stream.read(length).decode("utf-8"))
+    except RecursionError:  # a bundle may be a stranger's
+        raise ValueError("header: nested too deep") from None
     if not isinstance(header, dict):
         raise ValueError("header: expected an object")
     return header, 8 + length, size
