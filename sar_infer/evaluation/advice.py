@@ -40,6 +40,7 @@ class Facts:
         photos: How many photos each class has learned from.
         findings: Remarks on the classes, from ``bank_advice``.
         alike: Classes that are spelled like a label that is no class.
+        background: Labels that are no class to choose from because the bank says so.
         fittable: The bank has photos enough to fit class statistics to, and none were fitted.
         command: Returns a command of ``sar-bank`` on the bank that answered; None if there is no bank file to change.
     """
@@ -47,6 +48,7 @@ class Facts:
     photos: Mapping[str, int] = field(default_factory=dict)
     findings: Sequence[Finding] = ()
     alike: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    background: Sequence[str] = ()
     fittable: bool = False
     command: Callable[..., str] | None = bank_command
 
@@ -70,11 +72,16 @@ def advise(evaluation: Evaluation, facts: Facts) -> tuple[Advice, ...]:
 
 def _spelled(evaluation: Evaluation, facts: Facts) -> Iterator[Advice]:
     """Yield one for each label that is no class but is spelled like one."""
-    counts = Counter(answer.label for answer in evaluation.answers if answer.stranger)
-    for label, count in counts.most_common():
+    for label, count in _stranger_labels(evaluation, facts).most_common():
         for alike in facts.alike.get(label, ())[:1]:
             message = f"{label!r} is no class to choose from; if it is {alike!r}, make it an alias"
             yield Advice("class", (label, alike), count, message, facts.say("alias", alike, label))
+
+
+def _stranger_labels(evaluation: Evaluation, facts: Facts) -> Counter[str]:
+    """Count the photos of each label that is no class, but for background."""
+    labels = (answer.label for answer in evaluation.answers if answer.stranger)
+    return Counter(label for label in labels if label not in facts.background)
 
 
 def _fit(evaluation: Evaluation, facts: Facts) -> Iterator[Advice]:
@@ -87,9 +94,10 @@ def _fit(evaluation: Evaluation, facts: Facts) -> Iterator[Advice]:
 
 def _strangers(evaluation: Evaluation, facts: Facts) -> Iterator[Advice]:
     """Yield one for all labels that are no class."""
-    counts = Counter(
-        answer.label for answer in evaluation.answers if answer.stranger and not facts.alike.get(answer.label)
-    )
+    counts = _stranger_labels(evaluation, facts)
+    for label in facts.alike:
+        if facts.alike[label]:
+            del counts[label]
     if counts:
         names = [label for label, _ in counts.most_common()]
         message = (

@@ -157,12 +157,11 @@ def facts_of(
         photos[name] = photos.get(name, 0) + len(examples_of)
     named = {name: bank.phrases(name) for name in names if not bank.photos_of(name).photos_only}
     findings = Linter(bundle, bank, within=True).check(named, embed) if named else []
-    alike = {
-        label: [name for name in classes.lookup.near(label, 1) if _alike(name, label)]
-        for label in evaluation.unknowns.stranger_classes
-    }
+    strangers = evaluation.unknowns.stranger_classes
+    alike = {label: [name for name in classes.lookup.near(label, 1) if _alike(name, label)] for label in strangers}
+    background = [label for label in strangers if bank.lookup.get(label) is not None]
     fittable = bank.fitted is None and not examples and enough(bank.photos)
-    return Facts(photos, findings, alike, fittable, command)
+    return Facts(photos, findings, alike, background, fittable, command)
 
 
 def _alike(name: str, label: str) -> bool:

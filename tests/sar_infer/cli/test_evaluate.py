@@ -117,6 +117,7 @@ def test_background_is_no_answer(bank: Path) -> None:
     content = json.loads(run("evaluate", bank, "--photos", paint("held", 5, seed=6), "--format", "json").stdout)
     assert content["unknowns"]["stranger_classes"] == ["iris"]
     assert all(answer["answer"] != "iris" for answer in content["answers"])
+    assert not [advice for advice in content["advice"] if advice["kind"] == "class"]
 
 
 def test_a_bank_with_photos_is_told_to_fit_statistics_until_it_has_some(bank: Path) -> None:
