@@ -15,8 +15,8 @@ from sar_infer.bundle.manifest import Preprocess
 from sar_infer.images.formats import has_image_suffix
 from sar_train.clip.mini.stem import CHANNELS, Stem
 from sar_train.data import views
-from sar_train.data.coop import read_split
 from sar_train.data.layouts import LAYOUTS, layout_in
+from sar_train.data.readers.coop import read_split
 from sar_train.errors import DataError
 
 

@@ -20,16 +20,16 @@ from sar_train.clip.backbone import TEMPLATES, Backbone
 from sar_train.config.run import RunConfig
 from sar_train.data.dataset import DataOptions
 from sar_train.data.features import Features
-from sar_train.data.open_features import open_features
+from sar_train.data.opening import open_features
 from sar_train.data.progress import ProgressCallback
+from sar_train.data.protocol import Plan, plan
+from sar_train.data.task import Task, learned_rows, make_task
 from sar_train.errors import ConfigError
 from sar_train.methods.base import Classes, PromptMethod, Schedule, Setup, methods
 from sar_train.novel_names import NovelNames, NovelSource, SourceOptions, novel_names, open_novel_source
 from sar_train.novel_names.gather import overlap_told
-from sar_train.regularisers.base import regularisers
+from sar_train.regularisers.base import Regularisation, regularisers
 from sar_train.training.identity import check_sections, regulariser_of, regulariser_settings
-from sar_train.training.protocol import Plan, plan
-from sar_train.training.task import Regularisation, Task, learned_rows, make_task
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,8 @@ def prepare(config: RunConfig, tell: ProgressCallback = lambda text: None) -> Ru
     """
     run = outline(config, tell)
     dataset = run.features.dataset
-    task = make_task(run.features, run.plan, config, run.backbone, run.teacher)
+    image_prompts = "image" in run.method.towers
+    task = make_task(run.features, run.plan, config, run.backbone, run.teacher, image_prompts=image_prompts)
     if run.method.per_image:
         run.method.get_buffer("mean_image").copy_(task.features[:, 0].mean(0))
     tell(

@@ -16,18 +16,19 @@ from torch import Tensor
 
 from sar_infer.bank_advice import Finding, text_findings
 from sar_train.config.run import RunConfig
-from sar_train.data.check import Checked, Watch, check_dataset, unreadable, unwatched
+from sar_train.data.check import Checked, Watch, check_dataset, unwatched
 from sar_train.data.dataset import DEMO, SPLITS
 from sar_train.data.features import Features, PhotoFeatures
-from sar_train.data.open_dataset import locate
+from sar_train.data.opening import locate
+from sar_train.data.photos import unreadable
 from sar_train.data.progress import ProgressCallback
 from sar_train.data.readers.base import reader_of, readers
+from sar_train.data.task import MOST_VALIDATION, Task, learned_rows
 from sar_train.errors import DataError
 from sar_train.training import loop
 from sar_train.training.context import Outline, outline
 from sar_train.training.state import start
 from sar_train.training.statistics.fitting import trains_again
-from sar_train.training.task import MOST_VALIDATION, Task, learned_rows
 
 _ENCODED = 16
 """Photos that are encoded to see how long one takes, after as many that warm up."""
@@ -244,7 +245,7 @@ def _sound(features: Features, rows: Sequence[int], most: int) -> Sequence[int]:
         return chosen
     photos = features.dataset.photos("train")
     paths = {row: str(features.dataset.root / photos[row].path) for row in chosen}
-    bad = dict(unreadable([*paths.values()]))
+    bad = unreadable([*paths.values()])
     if len(bad) == len({*paths.values()}):
         path, reason = next(iter(bad.items()))
         raise DataError(f"none of the photos to learn from can be read: {path}: {reason}")

@@ -12,11 +12,11 @@ from support.tiny import tiny_backbone
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
+from sar_train.data.task import Task
 from sar_train.methods.prograd import ProGrad, ProGradConfig, opening
-from sar_train.regularisers.base import RegulariserInputs
+from sar_train.regularisers.base import Regularisation, RegulariserInputs
 from sar_train.training.loop import OptimiserStep
 from sar_train.training.state import start
-from sar_train.training.task import Regularisation, Task
 
 
 def test_a_conflict_is_projected_away() -> None:

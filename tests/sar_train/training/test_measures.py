@@ -15,8 +15,9 @@ from support.tiny import VIT, register, tiny_backbone
 from sar_infer.classifiers.scores import negative_log_likelihood, softmax
 from sar_train.clip.backbone import RANDOM
 from sar_train.config.run import RunConfig
+from sar_train.data import task
 from sar_train.data.feature_file import save_features
-from sar_train.training import task, trainer
+from sar_train.training import trainer
 from sar_train.training.context import prepare
 from sar_train.training.prompted import restore
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch.nn.functional import normalize
 
+from sar_train.data.task import Evaluated, Task
 from sar_train.training.measures import evaluate_all
-from sar_train.training.task import Evaluated, Task
 
 
 def evaluated(names: list[str], features: torch.Tensor) -> Evaluated:

@@ -1,4 +1,4 @@
-"""A task: the classes and photos that a prompt is learned from and evaluated on; a regulariser's names beside them."""
+"""A task: the classes and photos that a prompt is learned from, and those that it is evaluated on."""
 
 from __future__ import annotations
 
@@ -12,10 +12,8 @@ from sar_train.clip.backbone import Backbone
 from sar_train.config.run import RunConfig
 from sar_train.data.dataset import Split
 from sar_train.data.features import Features, PhotoFeatures
+from sar_train.data.protocol import Plan
 from sar_train.errors import ConfigError
-from sar_train.methods.base import methods
-from sar_train.regularisers.base import Regulariser
-from sar_train.training.protocol import Plan
 
 MOST_VALIDATION = 1000
 """Validation photos that confidence is fitted on; a quantile of as many is known to a point."""
@@ -76,32 +74,9 @@ class Task:
     validation: Evaluated | None = None
 
 
-@dataclass(frozen=True)
-class Regularisation:
-    """A regulariser with the names and embeddings that it needs.
-
-    Attributes:
-        regulariser: the penalty.
-        novel_names: names without photos.
-        teacher: (n_base + n_novel, D) what the regulariser compares with, base classes first.
-        handcrafted: (n_novel, D) novel names under the single template, for methods that need them; None where the
-            teacher is just that.
-    """
-
-    regulariser: Regulariser
-    novel_names: Sequence[str]
-    teacher: Tensor
-    handcrafted: Tensor | None = None
-
-    @property
-    def novel_handcrafted(self) -> Tensor:
-        """Return (n_novel, D) embeddings of the novel names under the single template."""
-        if self.handcrafted is not None:
-            return self.handcrafted
-        return self.teacher[len(self.teacher) - len(self.novel_names) :]
-
-
-def make_task(features: Features, plan: Plan, config: RunConfig, backbone: Backbone, template: str) -> Task:
+def make_task(
+    features: Features, plan: Plan, config: RunConfig, backbone: Backbone, template: str, *, image_prompts: bool = False
+) -> Task:
     """Draw the photos that are learned from, and gather those that the run is evaluated on.
 
     Args:
@@ -110,6 +85,7 @@ def make_task(features: Features, plan: Plan, config: RunConfig, backbone: Backb
         config: the settings.
         backbone: embeds the names.
         template: the hand-crafted one that the method compares with.
+        image_prompts: whether the method prompts the image tower, so that it learns from crops.
 
     Raises:
         ConfigError: the method needs photos, and there are features alone.
@@ -117,7 +93,7 @@ def make_task(features: Features, plan: Plan, config: RunConfig, backbone: Backb
     """
     rows = learned_rows(features, plan, config)
     crops: Callable[[Tensor, int], Tensor] | None = None
-    if "image" in methods.get(config.method).towers:
+    if image_prompts:
         if not isinstance(features, PhotoFeatures):
             raise ConfigError(
                 f"method {config.method} puts prompts into the image tower, so it needs the photos; {config.data} has "

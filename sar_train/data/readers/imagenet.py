@@ -7,13 +7,14 @@ as in papers, so it has no validation set; the four others have only test photos
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 
 from sar_infer.images.formats import has_image_suffix
 from sar_train.data.dataset import DataOptions, Photo, Split
 from sar_train.data.layouts import GUIDE, LAYOUTS
+from sar_train.data.readers.author_lists import lines_of
+from sar_train.data.readers.base import entries
 from sar_train.errors import DataError
 
 CLASSES = 1000
@@ -98,15 +99,9 @@ def read_names(path: Path) -> dict[str, str]:
     Raises:
         DataError: not text, a bad line, an id twice, not in order, or not 1,000 lines.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as UTF-8 text ({error})") from None
     names: dict[str, str] = {}
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        match = _LINE.fullmatch(line.strip())
+    for number, line in lines_of(path):
+        match = _LINE.fullmatch(line)
         if match is None:
             raise DataError(f"{path}, line {number}: expected a line such as 'n01440764 tench', got {line!r:.60}")
         if match[1] in names:
@@ -139,19 +134,15 @@ def _class_folders(folder: Path, key: str) -> set[str]:
     """Return the names of the class folders in a folder, which holds nothing but them."""
     if not folder.is_dir():
         raise DataError(f"dataset {key}: expected the folder {folder}, not there; see {GUIDE}")
-    with os.scandir(folder) as entries:
-        listed = [(entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith(".")]
-    folders = {name for name, is_folder in listed if is_folder}
-    loose = sum(has_image_suffix(name) for name, is_folder in listed if not is_folder)
-    if loose:
+    folders, files = entries(folder)
+    if loose := sum(map(has_image_suffix, files)):
         expected = MEND_VAL if folder.name == "val" else "expected class folders alone"
         raise DataError(f"{folder}: {loose} photos lie directly in it and {len(folders)} class folders; {expected}")
     if not folders:
         raise DataError(f"{folder}: expected one folder per class, got none; complete the download")
-    return folders
+    return set(folders)
 
 
 def photo_names(folder: Path) -> list[str]:
     """Return the file names of the photos in a folder, sorted; hidden files are none."""
-    with os.scandir(folder) as entries:
-        return sorted(e.name for e in entries if has_image_suffix(e.name) and not e.name.startswith("."))
+    return [name for name in entries(folder)[1] if has_image_suffix(name)]
