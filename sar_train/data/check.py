@@ -49,6 +49,10 @@ class DataFinding:
     message: str
     mend: str = ""
 
+    def to_json(self) -> dict[str, str]:
+        """Return it as JSON values."""
+        return {"severity": self.severity, "what": self.message, "mend": self.mend}
+
     @classmethod
     def of_text(cls, severity: CheckState, text: object) -> DataFinding:
         """Split a message after its last semicolon, where it says how to mend it."""

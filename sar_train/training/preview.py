@@ -123,7 +123,7 @@ class Preview:
         content = dataclasses.asdict(dataclasses.replace(self, checked=None))
         content["checked"] = checked and {
             "decoded": checked.decoded,
-            "findings": [{"severity": f.severity, "what": f.message, "mend": f.mend} for f in checked.findings],
+            "findings": [finding.to_json() for finding in checked.findings],
         }
         return content | {"expected": content["expected"] | {"seconds": self.expected.seconds}}
 

@@ -50,8 +50,15 @@ def read_imagenet(
     folders = [_class_folders(images / subfolder, key) for subfolder in subfolders.values()]
     if unexpected := sorted(set.union(*folders) - set(names)):
         raise DataError(f"{images}: class folder {unexpected[0]!r} is not in {NAMES_FILE}; move it away")
-    present = set.intersection(*folders)
-    warning = _too_few(key, present, names, [str(images / subfolder) for subfolder in subfolders.values()], options)
+    present, classes = set.intersection(*folders), LAYOUTS[key].classes
+    warning = f"dataset {key}: expected {classes} class folders, got {len(present)}; went on with those"
+    if len(present) != classes and not options.allow_missing:
+        first = next((name for name in names if name not in present), "") if classes == CLASSES else ""
+        missing = f" (the first that is missing: {first})" if first else ""
+        raise DataError(
+            f"{', '.join(str(images / subfolder) for subfolder in subfolders.values())}: expected {classes} class "
+            f"folders, got {len(present)}{missing}; complete the download, or go on without them with --allow-missing"
+        )
     ids = [name for name in names if name in present]  # both files are sorted by WordNet id
     splits = {
         split: [
@@ -61,7 +68,7 @@ def read_imagenet(
         ]
         for split, subfolder in subfolders.items()
     }
-    return tuple(names[name] for name in ids), splits, warning
+    return tuple(names[name] for name in ids), splits, warning if len(present) != classes else ""
 
 
 def problems(key: str, folder: Path) -> list[str]:
@@ -113,21 +120,6 @@ def read_names(path: Path) -> dict[str, str]:
             f"{path}: expected {CLASSES} classes sorted by id, got {len(names)}{order}; get the file as {GUIDE} says"
         )
     return names
-
-
-def _too_few(key: str, present: set[str], names: dict[str, str], folders: list[str], options: DataOptions) -> str:
-    """Return a warning if class folders are missing, or raise DataError where that is not allowed."""
-    classes = LAYOUTS[key].classes
-    if len(present) == classes:
-        return ""
-    expected = f"expected {classes} class folders, got {len(present)}"
-    if options.allow_missing:
-        return f"dataset {key}: {expected}; went on with those"
-    first_missing = next((name for name in names if name not in present), "") if classes == CLASSES else ""
-    missing = f" (the first that is missing: {first_missing})" if first_missing else ""
-    raise DataError(
-        f"{', '.join(folders)}: {expected}{missing}; complete the download, or go on without them with --allow-missing"
-    )
 
 
 def _class_folders(folder: Path, key: str) -> set[str]:

@@ -41,9 +41,9 @@ def test_the_context_is_shifted_by_the_network() -> None:
         "network.2.bias": (32,),
     }
     for image in IMAGES:
-        found = method.prompts(classes(), image).context
-        torch.testing.assert_close(found, shifted(method, image))
-        shift = found - method.context
+        context = method.prompts(classes(), image).context
+        torch.testing.assert_close(context, shifted(method, image))
+        shift = context - method.context
         torch.testing.assert_close(shift, shift[:1].expand_as(shift), atol=1e-6, rtol=0)
     assert not torch.allclose(shifted(method, IMAGES[0]), shifted(method, IMAGES[1]), atol=1e-3)
 

@@ -90,41 +90,24 @@ def test_the_first_words_are_learned_and_the_others_stay() -> None:
     assert torch.equal(context[2:], words[2:])
     assert not torch.equal(context[:2], words[:2])
     assert "rest" not in state.method.state_dict(), "the run need not hold what is not learned"
-
-
-def test_with_one_layer_the_text_is_zero_shots() -> None:
     theirs = full_length.encode_text(tiny_backbone(), [f"a photo of a {name}." for name in BASE])
     torch.testing.assert_close(embed(make("maple", depth=1)), theirs, atol=2e-6, rtol=0)
 
 
 def test_image_prompts_are_linear_in_the_text_prompts() -> None:
     method = scrambled(make("maple", setup(model=DEEP)))
-    found = method.prompts(None)
-    assert list(found.image) == list(range(9))
-    assert [found.image[k].mode for k in range(9)] == ["append", *["replace"] * 8]
-    assert list(found.text) == list(range(1, 9))
+    prompts = method.prompts(None)
+    assert list(prompts.image) == list(range(9))
+    assert [prompts.image[k].mode for k in range(9)] == ["append", *["replace"] * 8]
+    assert list(prompts.text) == list(range(1, 9))
     for k, expected in enumerate(images_of(method)):
-        torch.testing.assert_close(found.image[k].vectors, expected)
+        torch.testing.assert_close(prompts.image[k].vectors, expected)
     assert not [name for name in parameters(method) if "image" in name], "no image prompt is free"
 
 
-@pytest.mark.parametrize(
-    ("depth", "layers", "expected"),
-    [
-        (9, 12, 9),
-        (9, 4, 3),
-        (9, 3, 2),
-        (9, 2, 2),
-        (3, 12, 3),
-        (3, 4, 1),
-        (1, 3, 1),
-        (12, 4, 4),
-        (9, 24, 18),
-        (8, 12, 8),
-    ],
-)
-def test_depths_are_given_for_twelve_layers(depth: int, layers: int, expected: int) -> None:
-    assert scale_depth(depth, layers) == expected
+def test_depths_are_given_for_twelve_layers() -> None:
+    depths = {(9, 12): 9, (9, 4): 3, (9, 3): 2, (9, 2): 2, (3, 4): 1, (1, 3): 1, (12, 4): 4, (9, 24): 18}
+    assert {pair: scale_depth(*pair) for pair in depths} == depths
 
 
 def test_the_maps_of_deeper_layers_start_equal_and_are_trained_apart() -> None:

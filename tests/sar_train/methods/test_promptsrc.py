@@ -43,19 +43,15 @@ def test_both_towers_equal_full_length_ones_with_hooks(model: str, depths: tuple
     torch.testing.assert_close(prompted(method, model=model).encode_images(PIXELS), theirs, atol=3e-6, rtol=0)
 
 
-def test_text_and_image_have_depths_of_their_own() -> None:
-    method = make("promptsrc", setup(model=DEEP), depth_text=3, depth_image=5)
-    found = method.prompts(None)
-    assert (list(found.text), list(found.image)) == ([1, 2], [0, 1, 2, 3, 4])
-
-
-def test_the_text_starts_from_words_and_everything_else_at_random() -> None:
+def test_the_text_starts_from_words_the_rest_at_random_and_depths_are_apart() -> None:
     method = make("promptsrc", setup(model=DEEP))
     assert torch.equal(method.context.detach(), tiny_backbone(DEEP).text.embed_text("a photo of a"))
     drawn = torch.cat([vectors.detach().flatten() for vectors in (*method.text, *method.image)])
     assert 0.019 < float(drawn.std()) < 0.021
     theirs = full_length.encode_text(tiny_backbone(), [f"a photo of a {name}." for name in BASE])
     torch.testing.assert_close(embed(make("promptsrc", depth_text=1)), theirs, atol=2e-6, rtol=0)
+    prompts = make("promptsrc", setup(model=DEEP), depth_text=3, depth_image=5).prompts(None)
+    assert (list(prompts.text), list(prompts.image)) == ([1, 2], [0, 1, 2, 3, 4])
 
 
 def test_the_teacher_reads_sixty_templates() -> None:
@@ -111,26 +107,19 @@ def test_weights_scale_their_terms() -> None:
     torch.testing.assert_close(other["logits_kl"], 3 * plain["logits_kl"])
 
 
-def test_epochs_count_by_a_gaussian() -> None:
-    weights = make("promptsrc").averaging(20)
-    assert len(weights) == 20
-    assert sum(weights) == pytest.approx(1)
-    for epoch, weight in zip(range(13, 18), (0.054, 0.242, 0.399, 0.242, 0.054), strict=True):
-        assert weights[epoch - 1] == pytest.approx(weight, abs=0.001)
-    assert max(*weights[:12], *weights[17:]) < 0.005
+@pytest.mark.parametrize(("mean", "sigma", "epochs"), [(15.0, 1.0, 20), (30.0, 30.0, 50)])
+def test_epochs_count_by_a_gaussian(mean: float, sigma: float, epochs: int) -> None:
+    weights = make("promptsrc", mean=mean, sigma=sigma).averaging(epochs)
+    densities = [math.exp(-(((t - mean) / sigma) ** 2) / 2) for t in range(1, epochs + 1)]
+    assert weights == pytest.approx([density / sum(densities) for density in densities])
+    assert (PromptSRCConfig().mean, PromptSRCConfig().sigma) == (15.0, 1.0)
 
 
-@pytest.mark.parametrize("epochs", [1, 2, 5, 50])
+@pytest.mark.parametrize("epochs", [1, 5, 50])
 def test_a_mean_beyond_the_last_epoch_takes_the_last(epochs: int) -> None:
     weights = make("promptsrc", mean=100.0).averaging(epochs)
     assert sum(weights) == pytest.approx(1)
     assert weights[-1] > 0.99
-
-
-def test_the_few_shot_setting_is_nearly_flat() -> None:
-    weights = make("promptsrc", mean=30.0, sigma=30.0).averaging(50)
-    densities = [math.exp(-(((t - 30) / 30) ** 2) / 2) for t in range(1, 51)]
-    assert weights == pytest.approx([d / sum(densities) for d in densities])
 
 
 def test_a_resnet_is_refused() -> None:
