@@ -45,6 +45,7 @@ def test_datasets_by_name_and_by_folder(tmp_path: Path, monkeypatch: pytest.Monk
     assert features_of("caltech101").dataset.class_names == ("a",)
     with pytest.raises(DataError, match="cartoon, photo, sketch"):
         opened("pacs", 16, 1, data_root=SHARED)
+    assert counts(opened("pacs/photo", data_root=SHARED, target=True)) == [(0, 0, 60)] * 7
 
 
 def test_nothing_of_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

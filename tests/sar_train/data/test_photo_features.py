@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from support.opened import opened
-from support.photos import SHARED, needs_shared, write_folder, write_photo
+from support.photos import write_folder, write_photo
 from support.tiny import RESNET, tiny_backbone
 from torch import Tensor
 
@@ -216,11 +216,3 @@ def test_how_many_photos_are_encoded_is_told(dataset: Dataset, monkeypatch: pyte
     assert len(lines) == len(expected)
     features.map_pixels("test", range(2), lambda pixels: pixels)
     assert lines[-1].startswith("encoding 2/2 test photos, about 0 s left")
-
-
-@needs_shared
-def test_real_photos() -> None:
-    features = PhotoFeatures(opened("caltech101", data_root=SHARED), tiny_backbone(), views=2)
-    rows = [4000, 5, 17]
-    assert features.views("train", rows).shape == (3, 2, 32)
-    assert features.labels("train")[rows].tolist() == [features.dataset.photos("train")[row].label for row in rows]

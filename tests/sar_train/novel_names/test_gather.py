@@ -7,13 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.photos import SHARED, needs_shared
 from support.tiny import tiny_backbone
 
 from sar_train.clip.prompts import Prompts
-from sar_train.data.class_names import read_classes
-from sar_train.errors import DataError
-from sar_train.novel_names import COUNT, novel_names
+from sar_train.errors import ConfigError, DataError
+from sar_train.novel_names import COUNT, forms, kinds, novel_names, open_novel_source
 
 
 def write(tmp_path: Path, text: str) -> str:
@@ -100,22 +98,6 @@ def test_count_and_too_long_names(tmp_path: Path) -> None:
     tower(crowded, ["fox", "wolf"])
 
 
-@needs_shared
-@pytest.mark.parametrize("source", ["wordnet", "words"])
-def test_names_for_caltech101(source: str) -> None:
-    names = read_classes("caltech101", SHARED).class_names
-    base, new = names[:50], names[50:]
-    novel = novel_names(source, base, new=new)
-    assert len(novel.names) == 400
-    keys = [name.lower().replace("_", " ") for name in (*novel.names, *names)]
-    assert len(set(keys)) == len(keys)
-    assert novel == novel_names(source, base, new=new)
-    assert novel.names != novel_names(source, base, new=new, seed=2).names
-    kept = novel_names(source, base, new=new, exclude=False)
-    assert kept.overlap >= 1
-    assert len(set(kept.names) - set(novel.names)) == kept.overlap
-
-
 def test_fewer_than_asked_for_are_told_and_fewer_than_the_default_are_not() -> None:
     novel, default = (novel_names("wordnet", ["golden retriever"], count=count) for count in (300, COUNT))
     assert 10 < len(novel.names) < 300
@@ -138,3 +120,35 @@ def test_nothing_left(tmp_path: Path) -> None:
 def test_none_is_none() -> None:
     novel = novel_names("none", ["dog"], new=["cat"])
     assert (novel.names, novel.overlap, novel.warnings) == ((), 0, ())
+
+
+def test_what_may_be_written() -> None:
+    expected = "answer:FILE, dataset:NAME, llm, none, wordnet[:D|:A-B], words or FILE"
+    assert forms() == expected
+    assert sorted(kinds.entries) == ["answer", "dataset", "file", "llm", "none", "wordnet", "words"]
+
+
+def test_a_file_is_a_source_and_a_sources_name_goes_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "words").write_text("fox\n")
+    monkeypatch.chdir(tmp_path)
+    assert type(open_novel_source("words")) is kinds.get("words")
+    for text in ("./words", "file:words", str(tmp_path / "words")):
+        assert type(open_novel_source(text)) is kinds.get("file")
+        assert open_novel_source(text).name == text
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("wordnt", "wordnt .*answer:FILE, .* or FILE; .*wordnet"),
+        ("wordnt:3", "wordnet"),
+        ("imagenet", "imagenet .* or FILE$"),
+        ("", "answer:FILE"),
+        ("words:3", "words alone"),
+        ("none:", "none alone"),
+        ("llm:gpt", "llm alone"),
+    ],
+)
+def test_what_cannot_be_a_source(text: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        open_novel_source(text)

@@ -77,11 +77,6 @@ def test_missing_photos(tmp_path: Path) -> None:
     assert target.warnings == ("dataset caltech101: went on without 1 of 2 photos and 1 class",)
 
 
-def test_names_are_forgiving_and_the_nearest_is_offered() -> None:
-    with pytest.raises(DataError, match="caltech101"):
-        opened("caltech", data_root=Path())
-
-
 def write_eurosat(root: Path, count: int = 10) -> Path:
     folder = root / "eurosat"
     link_photos(folder / "2750", [f"{name}/{name}_{i}.jpg" for name in NAME_FIXES["eurosat"] for i in range(count)])

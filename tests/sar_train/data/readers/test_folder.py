@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from support.coop import link_photos
 from support.opened import counts, opened
-from support.photos import SHARED, needs_shared, write_folder, write_photo
+from support.photos import write_folder, write_photo
 
 from sar_train.data.readers.folder import MOST_DOMAINS, domain_name, domains
 from sar_train.errors import DataError
@@ -65,13 +65,10 @@ def test_nested_hidden_and_loose_files(tmp_path: Path) -> None:
     assert "left out 1 photo directly in" in dataset.warnings[0]
 
 
-def test_train_alone_is_held_out_from(tmp_path: Path) -> None:
+def test_train_alone_is_a_split_and_beside_another_folder_a_class(tmp_path: Path) -> None:
     write_folder(tmp_path / "train", {"a": 10})
     assert counts(opened(tmp_path, 4, 1)) == [(4, 3, 3)]
-
-
-def test_a_class_called_train(tmp_path: Path) -> None:
-    write_folder(tmp_path, {"train": 6, "bus": 6})
+    write_folder(tmp_path, {"bus": 6})
     assert opened(tmp_path, 4, 1).class_names == ("bus", "train")
 
 
@@ -142,10 +139,3 @@ def test_folders_that_are_classes(tmp_path: Path, names: list[str]) -> None:
     root = link_photos(tmp_path / "own", names)
     assert domains(root) == ()
     assert opened(root, 1, 1).name == "own"
-
-
-@needs_shared
-def test_pacs() -> None:
-    assert domains(SHARED / "pacs") == ("cartoon", "photo", "sketch")
-    dataset = opened(SHARED / "pacs/photo", target=True)
-    assert (dataset.name, len(dataset.class_names), len(dataset.photos("test"))) == ("pacs/photo", 7, 420)
