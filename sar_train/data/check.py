@@ -75,10 +75,10 @@ class Checked:
 
     name: str
     folder: Path
-    classes: int | None
-    counts: tuple[int, ...] | None
-    decoded: int
-    findings: tuple[DataFinding, ...]
+    classes: int | None = None
+    counts: tuple[int, ...] | None = None
+    decoded: int = 0
+    findings: tuple[DataFinding, ...] = ()
 
     @property
     def state(self) -> CheckState:
@@ -175,7 +175,7 @@ def _check_known(key: str, root: Path, look: _Look) -> Checked:
         expected = f"a folder {layout.images or 'cars_train'}" + (f" or {layout.split_file}" * bool(layout.split_file))
         text = f"{root / layout.folder} is not there" if folder == root else f"{folder}: expected {expected}, not there"
         findings.append(DataFinding("error", text, f"get it as {GUIDE} says"))
-        return Checked(key, root / layout.folder, None, None, 0, tuple(findings))
+        return Checked(key, root / layout.folder, findings=tuple(findings))
     try:
         dataset = read_listing(key, folder, DataOptions(allow_missing=True))
     except (DataError, OSError) as error:
@@ -184,7 +184,7 @@ def _check_known(key: str, root: Path, look: _Look) -> Checked:
             findings.append(DataFinding("error", text, f"get the file as {GUIDE} says"))
         problems = imagenet.problems(key, folder) if key in imagenet.KEYS else []
         findings += [DataFinding.of_text("error", text) for text in problems or [error]]
-        return Checked(key, folder, None, None, 0, tuple(findings))
+        return Checked(key, folder, findings=tuple(findings))
     if dataset.split_origin == "ours":
         texts = [text.removeprefix(f"dataset {key}: ") for text in dataset.warnings]
         findings += [DataFinding.of_text("warning", text) for text in texts]
@@ -255,7 +255,7 @@ def _check_photos(path: Path, look: _Look) -> Checked:
             return _check_packed(name, path)
         dataset = open_dataset(str(path), DataOptions(shots=SHOTS, target=only_test))
     except (DataError, OSError) as error:
-        return Checked(name, path, None, None, 0, (DataFinding.of_text("error", error),))
+        return Checked(name, path, findings=(DataFinding.of_text("error", error),))
     findings = [DataFinding("warning", warning) for warning in dataset.warnings]
     if dataset.split_origin == "ours":
         text = f"no test split: with {SHOTS} shots this is what is learned from, validated and tested on"

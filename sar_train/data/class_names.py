@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sar_train.data.dataset import DataOptions, Dataset
-from sar_train.data.layouts import LAYOUTS, dataset_in, find, folder_of, missing_in
-from sar_train.data.opening import is_features, open_dataset
+from sar_train.data.layouts import LAYOUTS, find, folder_of, missing_in
+from sar_train.data.opening import is_features, locate, open_dataset
 from sar_train.data.readers import imagenet
 from sar_train.data.readers.author_lists import lines_of
 from sar_train.data.readers.coop import read_listing, read_split
@@ -32,16 +32,16 @@ def read_classes(spec: str, data_root: Path | None = None, cache_dir: Path | Non
     Raises:
         DataError: nothing of that name, or data that cannot be used.
     """
-    path, key = Path(spec), find(spec)
-    if key and (data_root or not path.exists()):
-        return _known_dataset(key, data_root)
-    if path.is_dir() and (inside := dataset_in(path)):
-        return _known_dataset(inside, path)
+    path, key = locate(spec, data_root)
+    if key:
+        return _known_dataset(key, path)
+    if (key := find(spec)) and not path.exists():
+        return _known_dataset(key, None)
     if is_features(spec):
         from sar_train.data.feature_file import load_features
 
         return load_features(spec).dataset
-    if not path.exists() and not (data_root and (data_root / path).exists()):
+    if not path.exists():
         expected = f"expected a path, demo, or one of {', '.join(LAYOUTS)}"
         raise DataError(f"{spec}: no such file, folder or dataset; {expected}")
     return open_dataset(spec, DataOptions(data_root, shots=0, cache_dir=cache_dir, allow_missing=True))
