@@ -68,3 +68,5 @@ EXAMPLES: dict[str, Callable[[Path, Counts], Path]] = {
     "named-photos": _named_photos,
 }
 """By the name of the reader; each writes into an empty folder and returns the path to open."""
+WITHOUT_SPLITS = ("named-photos",)
+"""Layouts in which all photos are there to train on."""

@@ -205,14 +205,16 @@ def test_other_photos_than_before_are_told_of_once(
     assert len(caplog.messages) == (2 if note is None else 1)
 
 
-def test_how_many_photos_are_encoded_is_told(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_how_many_photos_are_encoded_or_mapped_is_told(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "EVERY", 0.0)
     lines: list[str] = []
     features = PhotoFeatures(dataset, tiny_backbone(), views=3, tell=lines.append)
     features.views("train")
-    expected = [f"encoding {photos}/10 train photos" for photos in (3, 6, 9, 10)]
-    assert [line.partition(",")[0] for line in lines] == expected
+    assert [line.partition(",")[0] for line in lines] == [f"encoding {n}/10 train photos" for n in (3, 6, 9, 10)]
     features.views("train")
-    assert len(lines) == len(expected)
-    features.map_pixels("test", range(2), lambda pixels: pixels)
+    assert len(lines) == 4
+    images = features.map_pixels("test", [3, 1], lambda images: images)
+    photos = [dataset.photos("test")[row].path for row in (3, 1)]
+    expected = [pixels(dataset.root / path, tiny_backbone().preprocess, path, [0], 1) for path in photos]
+    assert torch.equal(images, torch.cat([torch.from_numpy(image) for image in expected]))
     assert lines[-1].startswith("encoding 2/2 test photos, about 0 s left")
