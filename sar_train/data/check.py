@@ -183,7 +183,7 @@ def _check_known(key: str, root: Path, look: _Look) -> Checked:
             text = f"{layout.split_file} is not there, and a split of our own cannot be drawn"
             findings.append(DataFinding("error", text, f"get the file as {GUIDE} says"))
         problems = imagenet.problems(key, folder) if key in imagenet.KEYS else []
-        findings += [DataFinding.of_text("error", text) for text in problems or [error]]
+        findings += [DataFinding.of_text("error", text) for text in problems or [str(error)]]
         return Checked(key, folder, findings=tuple(findings))
     if dataset.split_origin == "ours":
         texts = [text.removeprefix(f"dataset {key}: ") for text in dataset.warnings]

@@ -98,7 +98,8 @@ def read_split(path: Path) -> tuple[tuple[str, ...], dict[Split, list[Photo]]]:
             line = f"{path}: {split}[{number}]"
             if not isinstance(row, list) or [type(value) for value in row] != [str, int, str]:
                 raise DataError(f"{line}: expected [path, label, class name], got {row!r:.80}")
-            yield Row(*row, line)
+            photo, label, name = row
+            yield Row(photo, label, name, line)
 
     return listed(path, {split: rows(split) for split in SPLITS})
 

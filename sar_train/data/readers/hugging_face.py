@@ -6,6 +6,7 @@ Nothing is downloaded, and the library's own cache is not used.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import re
@@ -172,7 +173,7 @@ def _shards(root: Path) -> Iterator[_Shard]:
         for name, split in saved.items() if isinstance(saved, dict) else [(str(saved.split or "train"), saved)]:
             columns = _columns(split.features, root)
             rows = split.select_columns(list(columns)).with_format("arrow")
-            yield _Shard(name, split.features, columns, split.num_rows, lambda rows=rows: rows.iter(_ROWS))
+            yield _Shard(name, split.features, columns, split.num_rows, functools.partial(rows.iter, _ROWS))
         return
     for path in _parquet(root):
         match = _SHARD.fullmatch(path.name)
@@ -184,13 +185,8 @@ def _shards(root: Path) -> Iterator[_Shard]:
         names = [match["split"] if match else "", path.parent.name]
         name = next((name for name in names if name.lower() in SPLIT_NAMES), "train")
         columns, total = _columns(features, root), file.metadata.num_rows
-        yield _Shard(
-            name,
-            features,
-            columns,
-            total,
-            lambda file=file, chosen=list(columns): file.iter_batches(_ROWS, columns=chosen),
-        )
+        batches = functools.partial(file.iter_batches, _ROWS, columns=list(columns))
+        yield _Shard(name, features, columns, total, batches)
 
 
 def _columns(features: Mapping[str, Any], root: Path) -> tuple[str, str]:
