@@ -100,6 +100,7 @@ def test_not_a_feature_file(path: Path) -> None:
         ("train.labels", torch.zeros(30, 1, dtype=torch.int32), "(30, 1)"),
         ("train.labels", torch.zeros(29, dtype=torch.int32), "(29, 32)"),
         ("train.labels", torch.full((30,), 3, dtype=torch.int64), "3 to 3"),
+        ("train.labels", torch.full((30,), -1, dtype=torch.int64), "-1 to -1"),
         ("train.features", torch.zeros(30, 32, 1), "(30, 32, 1)"),
         ("train.features", torch.tensor(1.0), "metadata"),
         ("train.features", torch.zeros(30, 32), "length 0"),
