@@ -27,7 +27,7 @@ from sar_train.training.state import start
 IMAGES = problem(1).features[:6, 0]
 
 
-def given() -> ForwardOutputs:
+def random_step() -> ForwardOutputs:
     return outputs(5, 4, 32)
 
 
@@ -48,7 +48,7 @@ def by_hand(method: PromptMethod, kind: str, rows: Tensor) -> Tensor:
 @pytest.mark.parametrize("on", ["coop", "kgcoop"])
 def test_with_mix_zero_the_loss_is_the_other_methods(on: str) -> None:
     method = make("dept", on=on, mix=0.0)
-    ours, theirs = method.terms(given()), method.base.terms(given())
+    ours, theirs = method.terms(random_step()), method.base.terms(random_step())
     assert not ours.pop("linear_head").any()
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
@@ -56,19 +56,19 @@ def test_with_mix_zero_the_loss_is_the_other_methods(on: str) -> None:
 
 @pytest.mark.parametrize("mix", [0.7, 0.25])
 def test_the_cross_entropies_share_the_loss(mix: float) -> None:
-    method, seen = filmed(make("dept", mix=mix)), given()
-    logits = torch.cat([by_hand(method, "text", seen.prompted[seen.labels]), by_hand(method, "image", seen.images)])
-    terms = {name: value.item() for name, value in method.terms(seen).items()}
+    method, step = filmed(make("dept", mix=mix)), random_step()
+    logits = torch.cat([by_hand(method, "text", step.prompted[step.labels]), by_hand(method, "image", step.images)])
+    terms = {name: value.item() for name, value in method.terms(step).items()}
     assert terms == {
-        "cross_entropy": pytest.approx((1 - mix) * cross_entropy_by_hand(seen.logits, seen.labels), rel=1e-5),
-        "linear_head": pytest.approx(mix * cross_entropy_by_hand(logits, torch.cat([seen.labels] * 2)), rel=1e-4),
+        "cross_entropy": pytest.approx((1 - mix) * cross_entropy_by_hand(step.logits, step.labels), rel=1e-5),
+        "linear_head": pytest.approx(mix * cross_entropy_by_hand(logits, torch.cat([step.labels] * 2)), rel=1e-4),
     }
 
 
 def test_on_kgcoop_the_pull_has_weight_two_and_is_not_shared() -> None:
-    seen = given()
-    knowledge = float(make("dept", on="kgcoop").terms(seen)["knowledge"])
-    assert knowledge == pytest.approx(2 * (1 - float((seen.prompted * seen.handcrafted).sum(1).mean())), rel=1e-5)
+    step = random_step()
+    knowledge = float(make("dept", on="kgcoop").terms(step)["knowledge"])
+    assert knowledge == pytest.approx(2 * (1 - float((step.prompted * step.handcrafted).sum(1).mean())), rel=1e-5)
 
 
 def test_the_head_is_film_and_linear_layer_in_one() -> None:

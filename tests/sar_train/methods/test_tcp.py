@@ -116,8 +116,8 @@ def test_every_dataset_that_can_be_trained_on_has_a_pair() -> None:
 
 def test_a_users_templates_go_before_the_references() -> None:
     assert TCP.settle(TCPConfig(), "a car, {}.", None) == (TCPConfig(student="{}."), "a car, {}.")
-    own = TCPConfig(student="of a {}.")
-    assert TCP.settle(own, "a photo of a {}.", "stanford_cars") == (own, "a photo of a {}.")
+    settings = TCPConfig(student="of a {}.")
+    assert TCP.settle(settings, "a photo of a {}.", "stanford_cars") == (settings, "a photo of a {}.")
     settled = TCP.settle(TCPConfig(student="{}, a car."), "my {}", None)
     assert settled == (TCPConfig(student="{} , a car."), "my {}")
 

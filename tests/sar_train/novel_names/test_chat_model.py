@@ -109,8 +109,8 @@ def test_evaluated_names_are_counted_and_stand_in_no_request(tmp_path: Path) -> 
     assert len(stub.requests) == 2
     sent = "".join(map(str, stub.requests)).lower()
     assert not any(name in sent for name in ("red fox", "red_fox", "airplane", "aeroplane"))
-    kept = gather(stub.url, tmp_path, count=3, new=new, exclude=False)
-    assert (kept.names, kept.overlap) == (("red fox", "aeroplane", "blue owl"), 2)
+    whole = gather(stub.url, tmp_path, count=3, new=new, exclude=False)
+    assert (whole.names, whole.overlap) == (("red fox", "aeroplane", "blue owl"), 2)
 
 
 def test_the_text_of_a_request() -> None:

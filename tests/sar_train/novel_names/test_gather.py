@@ -48,8 +48,8 @@ def test_names_are_cleaned_counted_and_left_out(tmp_path: Path) -> None:
     novel = novel_names(file, ["dog"], new=["Cat", "dog", "airplane", "garfield"])
     assert (novel.names, novel.source, novel.overlap, novel.warnings) == (("red fox", "wolf"), file, 2, ())
     assert novel.summary == {"source": file, "count": 2, "overlap": 2}
-    kept = novel_names(file, ["dog"], new=["CAT"], exclude=False)
-    assert (kept.names, kept.overlap) == (("red fox", "wolf", "cat", "aeroplane"), 1)
+    whole = novel_names(file, ["dog"], new=["CAT"], exclude=False)
+    assert (whole.names, whole.overlap) == (("red fox", "wolf", "cat", "aeroplane"), 1)
 
 
 @pytest.mark.parametrize(
