@@ -81,7 +81,7 @@ def set_options(description: str | None, /, **more: Any) -> argparse.Namespace:
 def encoded(folder: Path, backbone: Any, cache: Path) -> tuple[Photos, tuple[str, ...]]:
     """Encode a folder of photos by class, or read its features from the cache."""
     from sar_train.data.dataset import DataOptions
-    from sar_train.data.open_features import open_features
+    from sar_train.data.opening import open_features
 
     features = open_features(str(folder), backbone, DataOptions(shots=0, cache_dir=cache, tell=print, target=True))
     return Photos(features.plain("test").numpy(), features.labels("test").numpy()), features.dataset.class_names

@@ -48,12 +48,13 @@ def make_step(method: str, variant: str, backbone_name: str) -> tuple[Any, int]:
     from torch.nn.functional import normalize
 
     from sar_train.clip import backbone
+    from sar_train.data.task import Task
     from sar_train.methods.base import Setup, methods
     from sar_train.novel_names import wordnet
+    from sar_train.regularisers.base import Regularisation
     from sar_train.regularisers.sar import SAR, SARConfig
     from sar_train.training.loop import OptimiserStep
     from sar_train.training.state import start
-    from sar_train.training.task import Regularisation, Task
 
     model = backbone.load(backbone_name, backbone.RANDOM)
     names = open_clip.IMAGENET_CLASSNAMES[:BASE]

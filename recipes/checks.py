@@ -21,8 +21,8 @@ from sar_train.clip.backbone import Backbone
 from sar_train.clip.mini import storage
 from sar_train.data.dataset import DataOptions
 from sar_train.data.feature_file import DEMO_FILE, load_features
-from sar_train.data.open_dataset import open_dataset
-from sar_train.data.splits import base_new
+from sar_train.data.opening import open_dataset
+from sar_train.data.protocol import base_new
 from sar_train.evaluation.relations import spearman
 from sar_train.novel_names import wordnet
 

@@ -15,8 +15,8 @@ from sar_infer.bundle.manifest import Preprocess
 from sar_infer.images.formats import has_image_suffix
 from sar_train.clip.mini.stem import CHANNELS, Stem
 from sar_train.data import views
-from sar_train.data.coop import read_split
-from sar_train.data.layouts import LAYOUTS, layout_in
+from sar_train.data.layouts import LAYOUTS, dataset_in
+from sar_train.data.readers.coop import read_split
 from sar_train.errors import DataError
 
 
@@ -36,7 +36,7 @@ def usable(root: Path) -> list[Path]:
 
 
 def _below(folder: Path) -> Iterator[Path]:
-    key = layout_in(folder)
+    key = dataset_in(folder)
     if key:
         layout = LAYOUTS[key]
         _, rows = read_split(folder / layout.split_file)

@@ -27,7 +27,7 @@ from sar_infer.images.preprocess import to_input
 from sar_train.clip.backbone import Backbone
 from sar_train.config.run import RunConfig, build, merge
 from sar_train.data.dataset import DataOptions
-from sar_train.data.open_features import open_features
+from sar_train.data.opening import open_features
 from sar_train.export.bundle import export_bundle
 from sar_train.export.fixed import handcrafted
 from sar_train.export.source import from_run

@@ -62,7 +62,7 @@ class RunConfig:
         sections: settings of methods and regularisers by their name, as in ``[coop]`` or ``[sar]`` of the TOML file.
 
     The other fields say by their help what they are. ``base_classes`` also takes ``deal:K``, half of the classes at
-    random (`sar_train.training.protocol.plan`); `sar_train.api.run_config` turns the device ``auto`` into the one that
+    random (`sar_train.data.protocol.plan`); `sar_train.api.run_config` turns the device ``auto`` into the one that
     there is.
     """
 

@@ -57,10 +57,14 @@ def tell_of_change(folder: Path, dataset: Dataset) -> None:
         folder: of `set_folder`, where a note of the photos is kept.
         dataset: with all its splits.
     """
+
+    def digest(text: str) -> str:
+        return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()  # file names need not be valid text
+
     photos = (photo for of_split in dataset.splits.values() for photo in of_split)
     listing = sorted(f"{photo.path}\0{dataset.class_names[photo.label]}" for photo in photos)
-    note = folder / f"photos-{_digest(dataset.root.resolve().as_posix())[:16]}.json"
-    now = {"photos": len(listing), "digest": _digest("\n".join(listing))}
+    note = folder / f"photos-{digest(dataset.root.resolve().as_posix())[:16]}.json"
+    now = {"photos": len(listing), "digest": digest("\n".join(listing))}
     try:
         before = json.loads(note.read_bytes())
     except (OSError, ValueError, RecursionError):
@@ -74,11 +78,6 @@ def tell_of_change(folder: Path, dataset: Dataset) -> None:
         )  # fmt: skip
     with contextlib.suppress(DataError):  # the cache itself says that it cannot be written
         write_atomic(note, json.dumps(now).encode())
-
-
-def _digest(text: str) -> str:
-    """Return SHA-256 in hex; file names need not be valid text."""
-    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
 
 
 class FeatureCache:

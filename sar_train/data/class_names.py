@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from sar_train.data import imagenet
-from sar_train.data.author_lists import lines_of
-from sar_train.data.coop import read_dataset, read_split
-from sar_train.data.dataset import DEMO, DataOptions, Dataset
-from sar_train.data.layouts import LAYOUTS, dataset_in, find, folder_of
-from sar_train.data.open_dataset import open_dataset
+from sar_train.data.dataset import DataOptions, Dataset
+from sar_train.data.layouts import LAYOUTS, find, folder_of, missing_in
+from sar_train.data.opening import is_features, locate, open_dataset
+from sar_train.data.readers import imagenet
+from sar_train.data.readers.author_lists import lines_of
+from sar_train.data.readers.coop import read_listing, read_split
 from sar_train.errors import DataError
 
 IMAGENET = "imagenet"
@@ -32,22 +32,22 @@ def read_classes(spec: str, data_root: Path | None = None, cache_dir: Path | Non
     Raises:
         DataError: nothing of that name, or data that cannot be used.
     """
-    path, key = Path(spec), find(spec)
-    if key and (data_root or not path.exists()):
-        return _named_dataset(key, data_root)
-    if path.is_dir() and (inside := dataset_in(path)):
-        return _named_dataset(inside, path)
-    if spec == DEMO or path.suffix.lower() == ".safetensors":
-        from sar_train.data.feature_file import DEMO_FILE, load_features
+    path, key = locate(spec, data_root)
+    if key:
+        return _known_dataset(key, path)
+    if (key := find(spec)) and not path.exists():
+        return _known_dataset(key, None)
+    if is_features(spec):
+        from sar_train.data.feature_file import load_features
 
-        return load_features(DEMO_FILE if spec == DEMO else path).dataset
-    if not path.exists() and not (data_root and (data_root / path).exists()):
+        return load_features(spec).dataset
+    if not path.exists():
         expected = f"expected a path, demo, or one of {', '.join(LAYOUTS)}"
         raise DataError(f"{spec}: no such file, folder or dataset; {expected}")
     return open_dataset(spec, DataOptions(data_root, shots=0, cache_dir=cache_dir, allow_missing=True))
 
 
-def _named_dataset(key: str, root: Path | None) -> Dataset:
+def _known_dataset(key: str, root: Path | None) -> Dataset:
     """Read the names in the folder of a dataset known by name, which is ``root`` or below it."""
     layout, folder = LAYOUTS[key], folder_of(key, root or Path())
     names: Sequence[str] = ()
@@ -58,7 +58,9 @@ def _named_dataset(key: str, root: Path | None) -> Dataset:
     elif key in SAME_CLASSES:
         names = _imagenet(folder if root else None)
     elif root:
-        return read_dataset(key, root, DataOptions(allow_missing=True))
+        if message := missing_in(root, key):
+            raise DataError(message)
+        return read_listing(key, folder, DataOptions(allow_missing=True))
     else:
         raise DataError(f"dataset {key}: give with --data-root the folder that holds {layout.folder}")
     return Dataset(key, tuple(names), template=layout.template, published_split=True)

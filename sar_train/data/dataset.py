@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -144,6 +145,11 @@ class Dataset:
             },
         )
         return smaller.warned(warning + (f" and {lost} class{'es' * (lost > 1)}" if lost else ""))
+
+
+def spelling(class_name: str) -> str:
+    """Return a class name as a prompt reads it, case aside; names from a Mac's folders may have accents apart."""
+    return " ".join(unicodedata.normalize("NFC", class_name).replace("_", " ").lower().split())
 
 
 def first_names(class_names: Sequence[str]) -> str:

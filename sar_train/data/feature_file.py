@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -26,7 +25,7 @@ from torch.nn.functional import normalize
 from sar_infer.bundle.manifest import Preprocess
 from sar_train.clip.backbone import Backbone
 from sar_train.clip.prompts import split_template
-from sar_train.data.dataset import SPLITS, Dataset, Photo, Split, SplitOrigin
+from sar_train.data.dataset import DEMO, SPLITS, Dataset, Photo, Split, SplitOrigin
 from sar_train.data.features import Features
 from sar_train.data.files import write_atomic
 from sar_train.errors import DataError
@@ -146,83 +145,65 @@ def save_features(features: Features, path: Path, provenance: Mapping[str, str] 
     write_atomic(path, save(tensors, metadata))
 
 
-def load_features(path: Path) -> StoredFeatures:
+def load_features(path: Path | str) -> StoredFeatures:
     """Read a feature file; rows become unit float32.
+
+    Args:
+        path: of the file, or ``demo`` for the one that ships.
 
     Raises:
         DataError: not there, not a feature file, of a later schema, damaged or inconsistent.
     """
+    path = DEMO_FILE if str(path) == DEMO else Path(path)
     if not path.is_file():
         raise DataError(f"{path}: no such feature file")
     try:
         with safe_open(path, framework="pt") as stored:
-            metadata = stored.metadata() or {}
-            _check_header(metadata, set(stored.keys()))
-            rows = {split: _read_rows(stored, split) for split in SPLITS}
-            labels = {split: _read_labels(stored, split) for split in SPLITS}
-        return _build(metadata, rows, labels)
+            return _read(stored.metadata() or {}, stored.get_tensor)
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
     except (OSError, SafetensorError) as error:
-        raise DataError(f"{path}: not a safetensors file, or a truncated one ({error})") from None
+        raise DataError(f"{path}: not a safetensors file, or one that is truncated or incomplete ({error})") from None
+    except (LookupError, TypeError, ValueError) as error:
+        raise DataError(f"{path}: metadata is missing or damaged ({type(error).__name__}: {error})") from None
 
 
-def _check_header(metadata: Mapping[str, str], tensors: set[str]) -> None:
+def _read(metadata: Mapping[str, str], tensor: Callable[[str], Tensor]) -> StoredFeatures:
+    """Return the features of a file; whether they agree with one another is checked when they are built."""
     if metadata.get("format") != FORMAT:
         raise DataError(f"expected a feature file (format {FORMAT}), got format {metadata.get('format')!r}")
     version = metadata.get("schema_version")
     if version != str(SCHEMA_VERSION):
         raise DataError(f"expected schema_version {SCHEMA_VERSION}, got {version!r:.20}: upgrade sar-clip")
-    expected = {f"{split}.{kind}" for split in SPLITS for kind in ("features", "labels")}
-    if tensors != expected:
-        difference = ", ".join(sorted(tensors ^ expected))
-        raise DataError(f"expected the tensors {', '.join(sorted(expected))}; missing or unknown: {difference}")
-
-
-def _read_rows(stored: Any, split: Split) -> Tensor:
-    features: Tensor = stored.get_tensor(f"{split}.features")
-    if features.ndim != 2 or not features.is_floating_point():
-        raise DataError(f"{split}.features: expected (N, D) floats, got {tuple(features.shape)} {features.dtype}")
-    return normalize(features.float(), dim=-1)
-
-
-def _read_labels(stored: Any, split: Split) -> Tensor:
-    labels: Tensor = stored.get_tensor(f"{split}.labels")
-    if labels.ndim != 1 or labels.dtype not in (torch.int32, torch.int64):
-        raise DataError(f"{split}.labels: expected (N,) integers, got {tuple(labels.shape)} {labels.dtype}")
-    return labels
-
-
-def _build(metadata: Mapping[str, str], rows: Mapping[Split, Tensor], labels: Mapping[Split, Tensor]) -> StoredFeatures:
-    try:
-        names, provenance = json.loads(metadata["class_names"]), json.loads(metadata["provenance"])
-        preprocess, published = json.loads(metadata["preprocess"]), json.loads(metadata["published_split"])
-        dataset, template, backbone, digest = (
-            metadata[key] for key in ("dataset", "template", "backbone", "weights_digest")
-        )
-        spec = Preprocess(**preprocess | {name: tuple(map(float, preprocess[name])) for name in ("mean", "std")})
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"metadata is missing or damaged ({type(error).__name__}: {error})") from None
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise DataError("metadata class_names: expected a list of texts")
+    class_names, provenance, preprocess, published = (
+        json.loads(metadata[key]) for key in ("class_names", "provenance", "preprocess", "published_split")
+    )
+    if not isinstance(class_names, list) or not all(isinstance(name, str) for name in class_names):
+        raise DataError("class_names: expected a list of texts")
     if not isinstance(provenance, dict) or not all(isinstance(text, str) for text in provenance.values()):
-        raise DataError("metadata provenance: expected an object of texts")
+        raise DataError("provenance: expected an object of texts")
     if not isinstance(published, bool):
-        raise DataError(f"metadata published_split: expected true or false, got {published!r:.20}")
+        raise DataError(f"published_split: expected true or false, got {published!r:.20}")
+    labels = {split: tensor(f"{split}.labels") for split in SPLITS}
+    for split, of_split in labels.items():
+        if of_split.ndim != 1 or of_split.is_floating_point():
+            raise DataError(f"{split}.labels: expected (N,) integers, got {tuple(of_split.shape)} {of_split.dtype}")
     origin: SplitOrigin = "ours" if OUR_SPLIT in provenance else "published" if published else "given"
+    dataset = Dataset(
+        metadata["dataset"],
+        tuple(class_names),
+        splits=labelled(labels),
+        template=metadata["template"],
+        published_split=published,
+        split_origin=origin,
+        warnings=tuple(provenance.get(OUR_SPLIT, "").splitlines()),
+    )
+    colours = {name: tuple(map(float, preprocess[name])) for name in ("mean", "std")}
     return StoredFeatures(
-        Dataset(
-            dataset,
-            tuple(names),
-            splits=labelled(labels),
-            template=template,
-            published_split=published,
-            split_origin=origin,
-            warnings=tuple(provenance.get(OUR_SPLIT, "").splitlines()),
-        ),
-        backbone,
-        digest,
-        spec,
-        rows,
+        dataset,
+        metadata["backbone"],
+        metadata["weights_digest"],
+        Preprocess(**preprocess | colours),
+        {split: normalize(tensor(f"{split}.features").float(), dim=-1) for split in SPLITS},
         provenance,
     )

@@ -99,14 +99,12 @@ def nearest(name: str) -> str:
     return f"; did you mean {' or '.join(near)}?" if near else ""
 
 
-def layout_in(folder: Path) -> str | None:
-    """Return the dataset whose split file lies in a folder, or None."""
-    return next((key for key, x in LAYOUTS.items() if x.split_file and (folder / x.split_file).is_file()), None)
-
-
 def dataset_in(folder: Path) -> str | None:
     """Return the dataset that a folder is, by its split file or by its name and that of the folder of images in it."""
-    return layout_in(folder) or next((key for key, x in LAYOUTS.items() if _is_named_like(folder, x)), None)
+    by_split = (key for key, x in LAYOUTS.items() if x.split_file and (folder / x.split_file).is_file())
+    name = folder.resolve().name
+    by_name = (key for key, x in LAYOUTS.items() if x.folder == name and (folder / (x.images or "cars_train")).is_dir())
+    return next(by_split, None) or next(by_name, None)
 
 
 def folder_of(key: str, root: Path) -> Path:
@@ -135,10 +133,6 @@ def missing_in(root: Path, key: str) -> str:
     if not (folder / layout.images).is_dir():
         return f"dataset {key}: expected the folder {folder / layout.images}, not there; complete the download"
     return ""
-
-
-def _is_named_like(folder: Path, layout: Layout) -> bool:
-    return folder.resolve().name == layout.folder and (folder / (layout.images or "cars_train")).is_dir()
 
 
 def _plain(name: str) -> str:

@@ -18,13 +18,13 @@ def counter(tell: ProgressCallback, line: str, total: int) -> Callable[[int], No
         line: with ``{}`` for the numbers, such as ``encoding {} train photos``.
         total: how many there are.
     """
-    began = told = time.monotonic()
+    began = last = time.monotonic()
 
     def count(done: int) -> None:
-        nonlocal told
+        nonlocal last
         now = time.monotonic()
-        if now - told >= EVERY or (done == total and told > began):
-            told = now
+        if now - last >= EVERY or (done == total and last > began):
+            last = now
             left = (now - began) / done * (total - done)
             tell(f"{line.format(f'{done:,}/{total:,}')}, about {left:.0f} s left")
 

@@ -1,9 +1,9 @@
-"""Draw the photos of a few-shot run, split its classes into base and new, and split photos that came without splits.
+"""Draw the photos of a few-shot run, and split photos that came without splits.
 
 Rows and draws are those of KaiyangZhou/CoOp and Dassl for the same seed: one generator seeded once, labels grouped in
 order of first appearance, ``sample`` per label, first the training and then the validation photos. Sampling is done on
-all classes and split into base and new afterwards, so that base-to-new and all-class runs share their photos. A draw
-depends on the photos and the seed alone, so it needs to be kept nowhere.
+all classes, so that base-to-new and all-class runs share their photos. A draw depends on the photos and the seed alone,
+so it needs to be kept nowhere.
 """
 
 from __future__ import annotations
@@ -57,13 +57,6 @@ def few_shot(train: Sequence[int], val: Sequence[int], shots: int, seed: int) ->
     rng = random.Random(seed)
     chosen = sample(train, shots, rng)
     return Shots(chosen, sample(val, min(shots, MAX_VAL_SHOTS), rng))
-
-
-def base_new(labels: Iterable[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Split labels, ``range(C)`` for C classes, into sorted (base, new): the first ceil(n / 2), and the rest."""
-    ordered = sorted(set(labels))
-    half = (len(ordered) + 1) // 2
-    return tuple(ordered[:half]), tuple(ordered[half:])
 
 
 def split_photos(

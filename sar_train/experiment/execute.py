@@ -18,6 +18,7 @@ from torch import Tensor
 from sar_infer.storage.files import locked
 from sar_train.clip import backbone as backbones
 from sar_train.config.run import ELSEWHERE, RunConfig
+from sar_train.data.task import Evaluated
 from sar_train.errors import RunError
 from sar_train.evaluation.accuracy import evaluate
 from sar_train.experiment import code
@@ -28,7 +29,6 @@ from sar_train.training.checkpoint import Run
 from sar_train.training.context import open_data
 from sar_train.training.measures import image_features
 from sar_train.training.prompted import PromptedCLIP, restore
-from sar_train.training.task import Evaluated
 
 MOST_NAMES = 128
 """Names kept at most; of more classes every n-th of base and of new."""

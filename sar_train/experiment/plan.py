@@ -31,12 +31,12 @@ from typing import Any, Literal
 
 from sar_train.clip import mini
 from sar_train.config.run import RunConfig, build, merge, read_toml
-from sar_train.data.open_dataset import locate
+from sar_train.data.opening import locate
+from sar_train.data.protocol import DEAL
 from sar_train.errors import ConfigError
 from sar_train.experiment.job import Experiment, Job
 from sar_train.methods.base import methods
 from sar_train.training.identity import SAR, check_sections, regulariser_of
-from sar_train.training.protocol import DEAL
 
 Modes = Literal["both", "on", "off"]
 PROTOCOLS: dict[Experiment, str] = {
@@ -45,7 +45,7 @@ PROTOCOLS: dict[Experiment, str] = {
     "cross-dataset": "all",
     "domain-generalisation": "all",
 }
-"""The protocol of each experiment's runs (`sar_train.training.protocol`)."""
+"""The protocol of each experiment's runs (`sar_train.data.protocol`)."""
 ELEVEN = (
     "imagenet", "caltech101", "oxford_pets", "stanford_cars", "oxford_flowers", "food101", "fgvc_aircraft", "sun397",
     "dtd", "eurosat", "ucf101",

@@ -9,7 +9,7 @@ from typing import Any
 
 from sar_train.clip.backbone import Backbone
 from sar_train.config.run import RunConfig
-from sar_train.data.open_dataset import missing
+from sar_train.data.opening import missing
 from sar_train.data.progress import ProgressCallback
 from sar_train.errors import DataError
 from sar_train.experiment.job import Job

@@ -1,8 +1,8 @@
 """Novel names, which SAR regularises beside the training classes; there are no images of them.
 
 `novel_names` gathers them from a source, which `open_novel_source` finds by the user's text after ``--novel``. A source
-is one file in ``sar_train/novel_names/sources/`` that registers a class. Only `data` and the rooms below it may come
-in; nothing here needs a backbone.
+is a class that a file here registers: `lists` of names, `wordnet`, a `chat_model`. Only `data` and the rooms below it
+may come in; nothing here needs a backbone.
 """
 
 from sar_train.novel_names.gather import COUNT, NovelNames, novel_names

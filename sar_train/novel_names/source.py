@@ -89,7 +89,7 @@ class NovelSource(ABC):
         """
 
 
-kinds: Registry[NovelSource] = Registry("source of novel names", "sar_train.novel_names.sources")
+kinds: Registry[NovelSource] = Registry("source of novel names", "sar_train.novel_names")
 
 
 def open_novel_source(text: str, options: SourceOptions = SourceOptions()) -> NovelSource:

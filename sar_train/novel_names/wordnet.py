@@ -1,15 +1,15 @@
-"""WordNet 3.0's nouns as a compact table that ships with the package, and novel names taken from it.
+"""WordNet 3.0 as a source: relatives of the training classes at a chosen distance, and common nouns at random.
 
-The table is a gzipped TSV, one synset a line: ``offset<TAB>lemma[:rank],…<TAB>hypernym offset,…``. ``rank`` is the
-sense number of the lemma (1 where omitted; 1 is the commonest sense). Instances (names of people and places) are left
-out. ``python -m sar_train.novel_names.wordnet /usr/share/wordnet OUT`` rebuilds it from Debian's ``wordnet-base``.
+The nouns are a table that ships with the package, a gzipped TSV, one synset a line: ``offset<TAB>lemma[:rank],…<TAB>
+hypernym offset,…``. ``rank`` is the sense number of the lemma (1 where omitted; 1 is the commonest sense). Instances
+(names of people and places) are left out. ``scripts/wordnet_table.py`` makes it from Debian's ``wordnet-base``.
 """
 
 from __future__ import annotations
 
 import gzip
 import random
-import sys
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,10 +17,15 @@ from functools import cache, cached_property
 from itertools import zip_longest
 from pathlib import Path
 
+from sar_train.errors import ConfigError
+from sar_train.novel_names.source import NameRequest, NovelSource, kinds
+
 TABLE = Path(__file__).parents[1] / "assets" / "wordnet_nouns.tsv.gz"
 PHYSICAL_ENTITY = 1930
 NEAREST, FARTHEST = 2, 4
 """Path lengths between a class and its relatives: 2 is a sibling or a hyponym's hyponym, 4 a cousin."""
+LONGEST = 10
+"""Longest path that may be asked for; synsets farther away are no relatives."""
 WORD_LENGTHS = range(3, 13)
 _IRREGULAR = {
     "ves": ("f", "fe"),
@@ -114,44 +119,6 @@ def load() -> Taxonomy:
     return Taxonomy(synsets)
 
 
-def _parse(noun_data: Iterable[str], ranks: dict[tuple[str, int], int]) -> Iterable[Synset]:
-    for line in noun_data:
-        if line.startswith("  "):
-            continue
-        fields = line.split(" | ")[0].split()
-        offset, count = int(fields[0]), int(fields[3], 16)
-        words = fields[4 : 4 + 2 * count : 2]
-        pointers = fields[5 + 2 * count :]
-        kinds = [(pointers[i], int(pointers[i + 1])) for i in range(0, len(pointers) - 3, 4)]
-        if any(kind == "@i" for kind, _ in kinds):
-            continue
-        lemmas = tuple((w.replace("_", " "), ranks.get((w.lower(), offset), 1)) for w in words)
-        yield Synset(offset, lemmas, tuple(o for kind, o in kinds if kind == "@"))
-
-
-def _sense_ranks(noun_index: Iterable[str]) -> dict[tuple[str, int], int]:
-    ranks = {}
-    for line in noun_index:
-        if line.startswith("  "):
-            continue
-        fields = line.split()
-        senses = fields[-int(fields[2]) :]
-        ranks.update({(fields[0], int(offset)): rank for rank, offset in enumerate(senses, 1)})
-    return ranks
-
-
-def build(wordnet: Path, out: Path) -> None:
-    """Write the table from WordNet's ``data.noun`` and ``index.noun``."""
-    ranks = _sense_ranks((wordnet / "index.noun").read_text().splitlines())
-    synsets = list(_parse((wordnet / "data.noun").read_text().splitlines(), ranks))
-    offsets = {synset.offset for synset in synsets}
-    rows = []
-    for synset in synsets:
-        lemmas = ",".join(name if rank == 1 else f"{name}:{rank}" for name, rank in synset.lemmas)
-        rows.append(f"{synset.offset}\t{lemmas}\t{','.join(str(h) for h in synset.hypernyms if h in offsets)}\n")
-    out.write_bytes(gzip.compress("".join(rows).encode(), 9, mtime=0))
-
-
 def match(name: str, taxonomy: Taxonomy, *, last_word: bool = True) -> int | None:
     """Return the synset that a class name means, or None.
 
@@ -234,5 +201,39 @@ def singulars(text: str) -> Iterator[str]:
             yield from (text.removesuffix(plural) + ending for ending in endings)
 
 
-if __name__ == "__main__":
-    build(Path(sys.argv[1]), Path(sys.argv[2]))
+@kinds.register("wordnet")
+class WordNet(NovelSource):
+    """``wordnet`` takes path lengths 2 to 4, ``wordnet:3`` just that one, ``wordnet:1-6`` all of a range."""
+
+    form = "wordnet[:D|:A-B]"
+    endless = True
+
+    def check(self) -> None:
+        """Raise ConfigError if the path lengths are neither a number nor a range."""
+        self.nearest, self.farthest = NEAREST, FARTHEST
+        if self.argument is None:
+            return
+        match = re.fullmatch(r"(\d{1,3})(?:-(\d{1,3}))?", self.argument)
+        self.nearest, self.farthest = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+        if not 1 <= self.nearest <= self.farthest <= LONGEST:
+            raise ConfigError(
+                f"novel names: {self.name}: expected a path length from 1 to {LONGEST} or a range of them, such as "
+                "wordnet:3 or wordnet:2-4 (2 is a sibling, 4 a cousin)"
+            )
+
+    def candidates(self, request: NameRequest) -> Iterable[str]:
+        """Return near relatives first, of each class in turn."""
+        rng = random.Random(request.seed)
+        return related_names(request.trained, load(), rng, self.nearest, self.farthest)
+
+
+@kinds.register("words")
+class Words(NovelSource):
+    """``words``: single lower-case nouns of WordNet."""
+
+    form = "words"
+    endless = True
+
+    def candidates(self, request: NameRequest) -> Iterable[str]:
+        """Return the nouns in an order that the seed decides."""
+        return random_words(load(), random.Random(request.seed))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -50,6 +51,31 @@ class Regulariser(ABC):
     @abstractmethod
     def __call__(self, inputs: RegulariserInputs) -> Tensor:
         """Compute the unweighted penalty, a scalar."""
+
+
+@dataclass(frozen=True)
+class Regularisation:
+    """A regulariser with the names and embeddings that it needs.
+
+    Attributes:
+        regulariser: the penalty.
+        novel_names: names without photos.
+        teacher: (n_base + n_novel, D) what the regulariser compares with, base classes first.
+        handcrafted: (n_novel, D) novel names under the single template, for methods that need them; None where the
+            teacher is just that.
+    """
+
+    regulariser: Regulariser
+    novel_names: Sequence[str]
+    teacher: Tensor
+    handcrafted: Tensor | None = None
+
+    @property
+    def novel_handcrafted(self) -> Tensor:
+        """Return (n_novel, D) embeddings of the novel names under the single template."""
+        if self.handcrafted is not None:
+            return self.handcrafted
+        return self.teacher[len(self.teacher) - len(self.novel_names) :]
 
 
 regularisers: Registry[Regulariser] = Registry("regulariser", "sar_train.regularisers")

@@ -84,8 +84,8 @@ class SAR(Regulariser):
         """Take all base names and draw novel ones, or draw from the union; see `SARConfig.rule`."""
         first = n_base if self.config.rule == "mixed" else 0
         pool = n_base + n_novel - first
-        asked = self.config.subset
-        count = min(pool, max(1, round(asked * n_base if asked < 1 else asked)) if asked else pool)
+        subset = self.config.subset
+        count = min(pool, max(1, round(subset * n_base if subset < 1 else subset)) if subset else pool)
         drawn = first + torch.randperm(pool, generator=generator)[:count].sort().values
         return torch.cat([torch.arange(first), drawn])
 

@@ -19,20 +19,20 @@ from sar_train.clip import mini
 from sar_train.clip.backbone import TEMPLATES, Backbone
 from sar_train.config.run import RunConfig
 from sar_train.data.dataset import DataOptions
-from sar_train.data.features import Features, PhotoFeatures
-from sar_train.data.open_features import open_features
+from sar_train.data.features import Features
+from sar_train.data.opening import open_features
 from sar_train.data.progress import ProgressCallback
+from sar_train.data.protocol import Plan, plan
+from sar_train.data.task import Task, learned_rows, make_task
 from sar_train.errors import ConfigError
 from sar_train.methods.base import Classes, PromptMethod, Schedule, Setup, methods
 from sar_train.novel_names import NovelNames, NovelSource, SourceOptions, open_novel_source
 from sar_train.novel_names import novel_names as gather_novel_names
 from sar_train.novel_names.gather import overlap_told
-from sar_train.regularisers.base import regularisers
+from sar_train.regularisers.base import Regularisation, regularisers
 from sar_train.training import loop
 from sar_train.training.identity import check_sections, regulariser_of, regulariser_settings
-from sar_train.training.protocol import Plan, plan
 from sar_train.training.state import State, start
-from sar_train.training.task import MOST_VALIDATION, Crops, Evaluated, Regularisation, Task
 
 
 @dataclass(frozen=True)
@@ -72,53 +72,17 @@ class Outline:
 
     @functools.cached_property
     def learned_rows(self) -> tuple[int, ...]:
-        """Return the rows of the training split that are learned from: those drawn, of the base classes."""
-        labels, base = self.features.labels("train").tolist(), set(self.plan.base)
-        drawn = self.features.draw(self.config.shots, self.config.seed).train
-        return tuple(row for row in drawn if labels[row] in base)
+        """Return the rows of the training split that are learned from, in the order of a run's task."""
+        return learned_rows(self.features, self.plan, self.config)
+
+    @property
+    def image_prompts(self) -> bool:
+        """Return True if the method prompts the image tower, so that it learns from crops of photos."""
+        return "image" in self.method.towers
 
     def names(self, labels: Sequence[int]) -> list[str]:
         """Return class names by label."""
         return [self.features.dataset.class_names[label] for label in labels]
-
-    def crops(self, rows: Sequence[int]) -> Crops | None:
-        """Return random crops of training photos; None for a method that learns from features.
-
-        Raises:
-            ConfigError: the method needs photos, and there are features alone.
-        """
-        if "image" not in self.method.towers:
-            return None
-        if not isinstance(self.features, PhotoFeatures):
-            raise ConfigError(
-                f"method {self.config.method} puts prompts into the image tower, so it needs the photos; "
-                f"{self.config.data} has only features that were made before: give a folder of photos or a dataset, or "
-                "choose a method that prompts the text side alone (sar-train --list-methods)"
-            )
-        photos, drawn = self.features, torch.tensor(rows)
-        return lambda chosen, epoch: photos.crops(drawn[chosen], epoch)
-
-    def make_task(self) -> Task:
-        """Encode the photos that are learned from, and those that the run is evaluated on.
-
-        Raises:
-            ConfigError: the method needs photos, and there are features alone.
-            DataError: a photo cannot be read.
-        """
-        features, plan, rows = self.features, self.plan, self.learned_rows
-        crops, names = self.crops(rows), self.names(plan.base)
-        labels = features.labels("train").tolist()
-        numbers = {label: number for number, label in enumerate(plan.base)}
-        return Task(
-            features.views("train", rows) if crops is None else features.plain("train", rows)[:, None],
-            torch.tensor([numbers[labels[row]] for row in rows]),
-            names,
-            self.backbone.embed_names(names, self.teacher),
-            crops,
-            base=Evaluated.of(features, plan.base, plan.split),
-            new=Evaluated.of(features, plan.new, plan.split),
-            validation=None if plan.split == "val" else Evaluated.of(features, plan.base, "val", most=MOST_VALIDATION),
-        )
 
     def novel_names(self, handcrafted: Tensor) -> NovelNames | None:
         """Gather the novel names; ``handcrafted`` are the (C, D) embeddings of the base classes."""
@@ -252,7 +216,7 @@ def prepare(config: RunConfig, tell: ProgressCallback = lambda text: None) -> Ru
     """
     run = outline(config, tell)
     dataset = run.features.dataset
-    task = run.make_task()
+    task = make_task(run.features, run.plan, config, run.backbone, run.teacher, image_prompts=run.image_prompts)
     if run.method.per_image:
         run.method.get_buffer("mean_image").copy_(task.features[:, 0].mean(0))
     tell(

@@ -22,6 +22,7 @@ from sar_train.clip.backbone import Backbone
 from sar_train.data.feature_file import DEMO_FILE, load_features
 from sar_train.data.features import PhotoFeatures
 from sar_train.data.progress import ProgressCallback
+from sar_train.data.task import Task
 from sar_train.errors import DataError, RunError
 from sar_train.methods.base import Setup
 from sar_train.methods.base import methods as known_methods
@@ -29,7 +30,6 @@ from sar_train.training.checkpoint import FittedStatistics, PromptName
 from sar_train.training.context import RunContext
 from sar_train.training.prompted import PromptedCLIP
 from sar_train.training.state import State
-from sar_train.training.task import Task
 
 _REFERENCE_SHOTS = 16
 _ENOUGH_PHOTOS = 4

@@ -15,11 +15,11 @@ from torch import Tensor
 from sar_train.clip.backbone import Backbone
 from sar_train.clip.prompts import Prompts
 from sar_train.clip.tokens import PackedTokens, pack
+from sar_train.data.task import Task
 from sar_train.errors import ConfigError, DivergedError
 from sar_train.methods.base import Classes, ForwardOutputs, Schedule
-from sar_train.regularisers.base import RegulariserInputs
+from sar_train.regularisers.base import Regularisation, RegulariserInputs
 from sar_train.training.state import State
-from sar_train.training.task import Regularisation, Task
 
 TrainingPrecision = Literal["fp32", "bf16", "fp16"]
 WARM_UP_RATE = 1e-5

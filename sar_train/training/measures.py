@@ -12,6 +12,7 @@ from torch import Tensor
 from sar_infer.classifiers.scores import Doubles
 from sar_infer.classify.calibration import Fitted, HeldOut, calibrate
 from sar_train.data.features import Features, PhotoFeatures
+from sar_train.data.task import Evaluated, Task
 from sar_train.evaluation.accuracy import evaluate
 from sar_train.evaluation.linear_probe import linear_probe
 from sar_train.evaluation.open_protocol import open_protocol
@@ -19,7 +20,6 @@ from sar_train.evaluation.relations import held_out_names, spearman_of_relations
 from sar_train.training.context import RunContext
 from sar_train.training.prompted import PromptedCLIP
 from sar_train.training.record import MEAN_IMAGE, TEXT_BRANCH, Answers, Parts
-from sar_train.training.task import Evaluated, Task
 
 Logits = Callable[[Tensor, Sequence[str]], Tensor]
 """(N, C) for (N, D) unit image features and C names."""

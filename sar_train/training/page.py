@@ -12,11 +12,11 @@ from sar_infer.bank_advice import text_findings
 from sar_infer.classify.calibration import Fitted
 from sar_infer.errors import WriteError
 from sar_infer.evaluation import RANKED, Answer, Evaluation, Facts, advise, evaluate, write_evaluation
+from sar_train.data.task import Evaluated
 from sar_train.errors import RunError
 from sar_train.evaluation.accuracy import distinct
 from sar_train.training.context import RunContext
 from sar_train.training.measures import Answering
-from sar_train.training.task import Evaluated
 
 PAGE = "evaluation.html"
 

@@ -16,17 +16,18 @@ from torch import Tensor
 
 from sar_infer.bank_advice import Finding, text_findings
 from sar_train.config.run import RunConfig
-from sar_train.data.check import Checked, Watch, check_dataset, unreadable, unwatched
+from sar_train.data.check import Checked, Watch, check_dataset, unwatched
 from sar_train.data.dataset import DEMO, SPLITS
 from sar_train.data.features import Features, PhotoFeatures
-from sar_train.data.open_dataset import locate
+from sar_train.data.opening import locate
+from sar_train.data.photos import unreadable
 from sar_train.data.progress import ProgressCallback
 from sar_train.data.readers.base import reader_of, readers
+from sar_train.data.task import MOST_VALIDATION, Task, random_crops
 from sar_train.errors import DataError
 from sar_train.training import loop
 from sar_train.training.context import Outline, RunContext, outline
 from sar_train.training.fitting import trains_again
-from sar_train.training.task import MOST_VALIDATION, Task
 
 _ENCODED = 16
 """Photos that are encoded to see how long one takes, after as many that warm up."""
@@ -121,7 +122,7 @@ class Preview:
         content = dataclasses.asdict(dataclasses.replace(self, checked=None))
         content["checked"] = checked and {
             "decoded": checked.decoded,
-            "findings": [{"severity": f.severity, "what": f.message, "mend": f.mend} for f in checked.findings],
+            "findings": [finding.to_json() for finding in checked.findings],
         }
         return content | {"expected": content["expected"] | {"seconds": self.expected.seconds}}
 
@@ -199,7 +200,7 @@ def _tried(run: Outline) -> tuple[dict[str, Any] | None, Expected]:
     validated = 0 if run.plan.split == "val" else min(MOST_VALIDATION, len(dataset.photos("val")))
     sound = _sound(features, rows, max(2 * _ENCODED, schedule.batch_size))
     per_photo = _seconds_per_photo(features, sound) if isinstance(features, PhotoFeatures) else None
-    views = config.views if "image" not in run.method.towers else 1
+    views = 1 if run.image_prompts else config.views
     photos = len(rows) * views + tested + validated if per_photo is not None else 0
     names = run.names(run.plan.base)
     handcrafted = run.backbone.embed_names(names, run.teacher)
@@ -236,7 +237,7 @@ def _sound(features: Features, rows: Sequence[int], most: int) -> Sequence[int]:
         return chosen
     photos = features.dataset.photos("train")
     paths = {row: str(features.dataset.root / photos[row].path) for row in chosen}
-    bad = dict(unreadable([*paths.values()]))
+    bad = unreadable([*paths.values()])
     if len(bad) == len({*paths.values()}):
         path, reason = next(iter(bad.items()))
         raise DataError(f"none of the photos to learn from can be read: {path}: {reason}")
@@ -249,7 +250,8 @@ def _small_task(run: Outline, rows: Sequence[int], handcrafted: Tensor) -> Task:
     generator = torch.Generator().manual_seed(0)
     random = torch.nn.functional.normalize(torch.randn(size, 1, run.backbone.embed_dim, generator=generator), dim=-1)
     names = run.names(run.plan.base)
-    return Task(random, torch.arange(size) % len(names), names, handcrafted, run.crops(rows[:size]))
+    crops = random_crops(run.features, rows[:size], run.config) if run.image_prompts else None
+    return Task(random, torch.arange(size) % len(names), names, handcrafted, crops)
 
 
 def _seconds_per_photo(features: PhotoFeatures, rows: Sequence[int]) -> float | None:

@@ -19,7 +19,7 @@ from sar_train.clip import backbone as backbones
 from sar_train.config.run import RunConfig
 from sar_train.data.dataset import DEMO
 from sar_train.data.feature_file import save_features
-from sar_train.data.open_dataset import locate
+from sar_train.data.opening import locate
 from sar_train.data.progress import ProgressCallback
 from sar_train.errors import DivergedError, RunError
 from sar_train.training import checkpoint, fitting, measures

@@ -24,11 +24,11 @@ from torch import Tensor
 from sar_train.clip import backbone as backbones
 from sar_train.clip.backbone import Backbone
 from sar_train.data.layouts import LAYOUTS
+from sar_train.data.task import Task
 from sar_train.methods.base import PromptMethod, Schedule, Setup, methods
 from sar_train.training import loop
 from sar_train.training.prompted import PromptedCLIP
 from sar_train.training.state import State, start
-from sar_train.training.task import Task
 
 FOLDER = Path(__file__).parents[1] / "parity" / "official"
 BASE = ("face", "dollar_bill", "gerenuk", "saxophone", "motorbike")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sar_train.data.dataset import DataOptions, Dataset
-from sar_train.data.open_dataset import open_dataset
+from sar_train.data.opening import open_dataset
 
 
 def opened(spec: Path | str, shots: int = 16, seed: int = 1, **options: Any) -> Dataset:

@@ -17,14 +17,14 @@ from torch.nn.functional import interpolate, normalize
 
 from sar_train.data.dataset import SPLITS
 from sar_train.data.feature_file import StoredFeatures
+from sar_train.data.task import Task
 from sar_train.methods.base import Classes, ForwardOutputs, PromptMethod, Schedule, Setup, methods
-from sar_train.regularisers.base import regularisers
+from sar_train.regularisers.base import Regularisation, regularisers
 from sar_train.training import loop
 from sar_train.training.checkpoint import load_state, save_state
 from sar_train.training.loop import TrainingPrecision
 from sar_train.training.prompted import PromptedCLIP
 from sar_train.training.state import State, start
-from sar_train.training.task import Regularisation, Task
 
 CLASSES = ("cat", "dog", "sea lake", "red car", "green tree", "tall house", "apple", "chair")
 BASE = CLASSES[:4]

@@ -109,7 +109,7 @@ def as_json(report: Report) -> dict[str, Any]:
             if layout
             else None,
             "decoded": checked.decoded,
-            "findings": [{"severity": f.severity, "what": f.message, "mend": f.mend} for f in checked.findings],
+            "findings": [finding.to_json() for finding in checked.findings],
         }
 
     return {

@@ -75,8 +75,8 @@ def novel_names(photos: str, **options: Any) -> None:
     """
     from sar_train import novel_names as novel
     from sar_train.data.class_names import read_classes
-    from sar_train.novel_names.sources.chat_model import request_text
-    from sar_train.training.protocol import plan
+    from sar_train.data.protocol import plan
+    from sar_train.novel_names.chat_model import request_text
 
     data = read_classes(photos, options["data_root"], options["cache_dir"])
     chosen = plan(options["protocol"], data.class_names, published_split=data.published_split)

@@ -5,6 +5,8 @@ A layout is one file in ``sar_train/data/readers/`` that registers a class; noth
 
 from __future__ import annotations
 
+import contextlib
+import os
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import ClassVar
@@ -35,11 +37,29 @@ class Reader(ABC):
         """Return the photos as they lie, in the splits that there are; no photo is decoded.
 
         What every layout needs is done afterwards: names that read the same and classes without a photo are refused,
-        and where there is no test split photos are held out for it (`sar_train.data.open_dataset`).
+        and where there is no test split photos are held out for it (`sar_train.data.opening`).
 
         Raises:
             DataError: the data cannot be used; the message says what was expected, what is there and what to do.
         """
+
+
+def entries(folder: Path) -> tuple[list[str], list[str]]:
+    """Return the names of the folders and of the files in a folder, sorted; none where it cannot be read.
+
+    Hidden ones are left out, and folders such as ``__MACOSX``. A link that leads nowhere counts as a file.
+    """
+    folders: list[str] = []
+    files: list[str] = []
+    with contextlib.suppress(OSError), os.scandir(folder) as listed:
+        for entry in listed:
+            try:
+                is_folder = entry.is_dir()
+            except OSError:
+                is_folder = False
+            if not entry.name.startswith((".", "__") if is_folder else "."):
+                (folders if is_folder else files).append(entry.name)
+    return sorted(folders), sorted(files)
 
 
 readers: Registry[Reader] = Registry("layout", "sar_train.data.readers")

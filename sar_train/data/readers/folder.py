@@ -13,7 +13,7 @@ from pathlib import Path
 
 from sar_infer.images.formats import UNREAD, has_image_suffix, left_out, suffix_of
 from sar_train.data.dataset import DataOptions, Dataset, first_names
-from sar_train.data.readers.base import SPLIT_NAMES, Reader, readers
+from sar_train.data.readers.base import SPLIT_NAMES, Reader, entries, readers
 from sar_train.errors import DataError
 
 MOST_DOMAINS = 100
@@ -55,7 +55,7 @@ class ClassFolders(Reader):
                 f"{path}: holds the same classes in each of {', '.join(names)}, so these are domains, not classes; "
                 f"give one of them, such as {path / names[0]}"
             )
-        loose = sum(has_image_suffix(file.name) for file in path.iterdir() if file.is_file())
+        loose = sum(map(has_image_suffix, entries(path)[1]))
         if not folders:
             raise DataError(f"{path}: expected one folder per class, got {loose} photos and no folders")
         photos = "1 photo" if loose == 1 else f"{loose} photos"
@@ -66,7 +66,7 @@ class ClassFolders(Reader):
 
 def subfolders(folder: Path) -> list[Path]:
     """Return the folders in a folder in sorted order, without hidden ones."""
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith((".", "__")))
+    return [folder / name for name in entries(folder)[0]]
 
 
 def files_in(folder: Path) -> Iterator[str]:
@@ -79,11 +79,11 @@ def files_in(folder: Path) -> Iterator[str]:
 def domains(folder: Path) -> tuple[str, ...]:
     """Return the names of the domains in a folder, sorted; empty where its folders are classes.
 
-    They are domains where there are two or more, none holds a photo directly, and they have two or more class folders
-    each, mostly the same ones.
+    They are domains where there are two or more, none is a split or holds a photo directly, and they have two or more
+    class folders each, mostly the same ones.
     """
-    names = _entries(folder)[0]
-    if not 2 <= len(names) <= MOST_DOMAINS:
+    names = entries(folder)[0]
+    if not 2 <= len(names) <= MOST_DOMAINS or any(name.lower() in SPLIT_NAMES for name in names):
         return ()
     classes = [_possible_classes(folder / name) or set() for name in names]
     common, every = set.intersection(*classes), set.union(*classes)
@@ -114,7 +114,7 @@ def _refuse_split_as_class(path: Path, folders: Sequence[Path], train: Path) -> 
 def _refuse_datasets(path: Path, folders: Sequence[Path]) -> None:
     """Refuse a folder whose folders are datasets with splits: ``path/DATASET/train/CLASS``."""
     for dataset in folders:
-        splits = [name for name in _entries(dataset)[0] if name.lower() in SPLIT_NAMES]
+        splits = [name for name in entries(dataset)[0] if name.lower() in SPLIT_NAMES]
         if any(_holds_classes(dataset / split) for split in splits):
             raise DataError(
                 f"{path}: one level too high, since {dataset} holds {', '.join(splits)} with class folders; "
@@ -143,7 +143,7 @@ def _possible_classes(folder: Path) -> set[str] | None:
 
     Numbers, dates and names of splits are none, since photos of a class may be sorted by them.
     """
-    folders, files = _entries(folder)
+    folders, files = entries(folder)
     if any(map(has_image_suffix, files)):
         return None
     return {name for name in folders if any(map(str.isalpha, name)) and name.lower() not in _NO_CLASSES}
@@ -161,17 +161,3 @@ def _unread(folder: Path) -> tuple[str, ...]:
     """Return a warning if photos are left out because their format is not read."""
     names = sorted(os.path.relpath(path, folder) for path in files_in(folder) if suffix_of(path) in UNREAD)
     return (left_out(Counter(map(suffix_of, names)), names[0]),) if names else ()
-
-
-def _entries(folder: Path) -> tuple[list[str], list[str]]:
-    """Return the names of the folders and of the files in a folder, sorted, without hidden ones."""
-    folders: list[str] = []
-    files: list[str] = []
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if not entry.name.startswith((".", "__")):
-                    (folders if entry.is_dir() else files).append(entry.name)
-    except OSError:
-        return [], []
-    return sorted(folders), sorted(files)

@@ -13,7 +13,7 @@ import re
 import secrets
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,8 +23,10 @@ from sar_train.errors import DataError
 
 FOLDER = "huggingface"
 INDEX = "index.json"
-_MAGIC = {b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png", b"RIFF": ".webp", b"GIF8": ".gif", b"BM": ".bmp"}
 PREFERRED_LABELS = ("label", "labels", "fine_label", "class")
+_ROWS = 64
+"""Rows that are in memory at once."""
+_MAGIC = {b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png", b"RIFF": ".webp", b"GIF8": ".gif", b"BM": ".bmp"}
 _SHARD = re.compile(r"(?P<split>[A-Za-z]+)(?:-\d{5}-of-\d{5})?.*\.parquet")
 
 
@@ -61,13 +63,12 @@ def survey(root: Path) -> tuple[dict[str, int], tuple[str, ...]]:
     Raises:
         DataError: the library is missing, or the folder cannot be read.
     """
-    rows: dict[str, int] = {}
+    rows: Counter[str] = Counter()
     names: tuple[str, ...] = ()
-    for shard in shards(root):
-        _, label = columns(shard.features, root)
-        names = tuple(getattr(shard.features[label], "names", None) or names)
-        rows[shard.split] = rows.get(shard.split, 0) + shard.total
-    return rows, names
+    for shard in _shards(root):
+        names = tuple(getattr(shard.features[shard.columns[1]], "names", None) or names)
+        rows[shard.split] += shard.total
+    return dict(rows), names
 
 
 def _unpack(root: Path, cache_dir: Path) -> Path:
@@ -85,16 +86,13 @@ def _unpack(root: Path, cache_dir: Path) -> Path:
     try:
         temporary.mkdir(parents=True)
         _write(root, temporary)
-        try:
-            temporary.rename(unpacked)
-        except OSError:
-            if not (unpacked / INDEX).is_file():  # another process has not unpacked it meanwhile
-                raise
+        temporary.rename(unpacked)
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise DataError(
-            f"{unpacked}: {root} cannot be unpacked there ({reason}); free space or choose --cache-dir"
-        ) from None
+        if not (unpacked / INDEX).is_file():  # another process has not unpacked it meanwhile
+            reason = error.strerror or str(error)
+            raise DataError(
+                f"{unpacked}: {root} cannot be unpacked there ({reason}); free space or choose --cache-dir"
+            ) from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return unpacked
@@ -104,32 +102,33 @@ def _write(root: Path, folder: Path) -> None:
     """Write the photos as files, and an index of them, into an empty folder."""
     photos: list[tuple[Split, str, str]] = []
     written: Counter[Split] = Counter()
-    for shard in shards(root):
+    for shard in _shards(root):
         split = SPLIT_NAMES.get(shard.split.lower())
         if split is None:
             raise DataError(f"{root}: expected splits called train, validation and test, got {shard.split!r:.40}")
-        image, label = columns(shard.features, root)
+        image, label = shard.columns
         names = getattr(shard.features[label], "names", None)
         (folder / split).mkdir(exist_ok=True)
-        for number, row in enumerate(shard.rows(image, label)):
+        for number, row in enumerate(row for batch in shard.batches() for row in batch.to_pylist()):
             title = f"{root}: photo {number} of {shard.split}"
-            content, value = row[image], row[label]
+            value = row[label]
             is_class = isinstance(value, int) and 0 <= value < len(names) if names else isinstance(value, int | str)
             if not is_class:
                 raise DataError(f"{title} has the label {value!r:.40}, which is not a class")
-            data = (content or {}).get("bytes") or _linked(content, root, title)
-            suffix = next((suffix for magic, suffix in _MAGIC.items() if data.startswith(magic)), ".img")
+            content = _content(row[image], root, title)
+            suffix = next((suffix for magic, suffix in _MAGIC.items() if content.startswith(magic)), ".img")
             path = f"{split}/{written[split]:07}{suffix}"
             written[split] += 1
-            (folder / path).write_bytes(data)
+            (folder / path).write_bytes(content)
             photos.append((split, path, names[value] if names else str(value)))
-    content = {"version": 1, "photos": photos}
-    (folder / INDEX).write_text(json.dumps(content), encoding="utf-8")
+    (folder / INDEX).write_text(json.dumps({"version": 1, "photos": photos}), encoding="utf-8")
 
 
-def _linked(content: Any, root: Path, title: str) -> bytes:
-    """Return the bytes of a photo that is stored as a path; only a path below the folder is followed."""
-    path = content.get("path") if isinstance(content, dict) else None
+def _content(image: Any, root: Path, title: str) -> bytes:
+    """Return the bytes of a photo, which may be stored as a path; only a path below the folder is followed."""
+    if isinstance(image, dict) and image.get("bytes"):
+        return bytes(image["bytes"])
+    path = image.get("path") if isinstance(image, dict) else None
     if not isinstance(path, str) or not (root / path).is_file():
         raise DataError(f"{title} has neither bytes nor a file that exists ({path!r:.80})")
     if not (root / path).resolve().is_relative_to(root.resolve()):
@@ -137,23 +136,25 @@ def _linked(content: Any, root: Path, title: str) -> bytes:
     return (root / path).read_bytes()
 
 
-class Shard(NamedTuple):
+class _Shard(NamedTuple):
     """A split, or one shard of it.
 
     Attributes:
         split: its name.
         features: by column.
+        columns: that of photos and that of labels.
         total: how many rows.
-        rows: returns the rows of two columns, photos and labels, with the photos still encoded.
+        batches: returns these columns in Arrow's batches, with the photos still encoded.
     """
 
     split: str
     features: Mapping[str, Any]
+    columns: tuple[str, str]
     total: int
-    rows: Callable[[str, str], Iterator[Mapping[str, Any]]]
+    batches: Callable[[], Iterable[Any]]
 
 
-def shards(root: Path) -> Iterator[Shard]:
+def _shards(root: Path) -> Iterator[_Shard]:
     """Yield the splits that a folder holds, shard by shard.
 
     Raises:
@@ -170,8 +171,9 @@ def shards(root: Path) -> Iterator[Shard]:
         except Exception as error:  # a damaged folder makes the library raise almost anything
             raise DataError(f"{root}: cannot be read by the library datasets ({error})") from None
         for name, split in saved.items() if isinstance(saved, dict) else [(str(saved.split or "train"), saved)]:
-            encoded = datasets.Image(decode=False)
-            yield Shard(name, split.features, split.num_rows, functools.partial(_arrow_rows, split, encoded))
+            columns = _columns(split.features, root)
+            rows = split.select_columns(list(columns)).with_format("arrow")
+            yield _Shard(name, split.features, columns, split.num_rows, functools.partial(rows.iter, _ROWS))
         return
     for path in _parquet(root):
         match = _SHARD.fullmatch(path.name)
@@ -181,34 +183,24 @@ def shards(root: Path) -> Iterator[Shard]:
         except Exception as error:  # as for a damaged folder
             raise DataError(f"{path}: cannot be read as Parquet ({error})") from None
         names = [match["split"] if match else "", path.parent.name]
-        split = next((name for name in names if name.lower() in SPLIT_NAMES), "train")
-        yield Shard(split, features, file.metadata.num_rows, functools.partial(_parquet_rows, file))
+        name = next((name for name in names if name.lower() in SPLIT_NAMES), "train")
+        columns, total = _columns(features, root), file.metadata.num_rows
+        batches = functools.partial(file.iter_batches, _ROWS, columns=list(columns))
+        yield _Shard(name, features, columns, total, batches)
 
 
-def _arrow_rows(split: Any, encoded: Any, image: str, label: str) -> Iterator[Mapping[str, Any]]:
-    yield from split.select_columns([image, label]).cast_column(image, encoded)
-
-
-def _parquet_rows(file: Any, image: str, label: str) -> Iterator[Mapping[str, Any]]:
-    for batch in file.iter_batches(batch_size=64, columns=[image, label]):
-        yield from batch.to_pylist()
-
-
-def columns(features: Mapping[str, Any], root: Path) -> tuple[str, str]:
+def _columns(features: Mapping[str, Any], root: Path) -> tuple[str, str]:
     """Return the names of the column of photos and of the column of labels.
 
     Raises:
         DataError: none or several that may be meant.
     """
     kinds = {name: type(feature).__name__ for name, feature in features.items()}
-    images = [name for name, kind in kinds.items() if kind == "Image"]
-    if not images and "image" in features:
-        images = ["image"]
-    labels = [name for name, kind in kinds.items() if kind == "ClassLabel"] or [
-        n for n in PREFERRED_LABELS if n in kinds
-    ]
+    images = [name for name, kind in kinds.items() if kind == "Image"] or [name for name in kinds if name == "image"]
+    preferred = [name for name in PREFERRED_LABELS if name in kinds]
+    labels = [name for name, kind in kinds.items() if kind == "ClassLabel"] or preferred
     if len(labels) > 1:
-        labels = [name for name in PREFERRED_LABELS if name in labels][:1]
+        labels = [name for name in preferred if name in labels][:1]
     if len(images) != 1 or len(labels) != 1:
         got = ", ".join(f"{name} ({kind})" for name, kind in kinds.items())
         raise DataError(

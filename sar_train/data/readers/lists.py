@@ -52,8 +52,8 @@ class PhotoList(Reader):
             DataError: not text, a bad line (its number is named), or photos that are missing.
         """
         rows = (
-            _Row(path.parent, row.get("path", ""), row.get("label", ""), row.get("split", ""), f"{path}, line {line}")
-            for line, row in read_rows(path, ("path", "label"))
+            _Row(path.parent, row.get("path", ""), row.get("label", ""), row.get("split", ""), line)
+            for line, row in _rows(path, ("path", "label"))
         )
         return _dataset(path.stem, path.parent, path, rows)
 
@@ -81,43 +81,28 @@ class Metadata(Reader):
     def _rows(self, root: Path) -> Iterator[_Row]:
         for path in _metadata_files(root):
             split_of_file = "" if path.parent == root else path.parent.name
-            for number, row in read_rows(path, ("file_name",)):
-                line = f"{path}, line {number}"
-                label = row[_label_column(row, line)]
-                photo = row.get("file_name", "").strip()
+            for line, row in _rows(path, ("file_name",)):
+                photo, label = row.get("file_name", "").strip(), row[_label_column(row, line)]
                 first = photo.split("/")[0].lower() if "/" in photo else ""
                 split = split_of_file or row.get("split", "") or (first if first in SPLIT_NAMES else "")
                 yield _Row(path.parent, photo, label, split, line)
-
-
-def read_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield (line number, values by column) of a CSV with at least these columns, or of a JSONL file.
-
-    Raises:
-        DataError: not text, or not of that form.
-    """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as UTF-8 text ({error})") from None
-    return _csv_rows(text, path, columns) if path.suffix.lower() == ".csv" else _json_rows(text, path, columns)
 
 
 def _dataset(name: str, root: Path, source: Path, rows: Iterable[_Row]) -> Dataset:
     """Return the photos of rows, each of which is listed once and exists."""
     paths: dict[Split, dict[str, list[Path]]] = {}
     listed: set[str] = set()
-    for row in rows:
-        photo, label, split = row.photo.strip(), row.label.strip(), row.split.strip()
+    for folder, *texts, line in rows:
+        photo, label, split = (text.strip() for text in texts)
         if not photo or not label:
-            raise DataError(f"{row.line}: expected a path and a label, got {photo!r} and {label!r}")
+            raise DataError(f"{line}: expected a path and a label, got {photo!r} and {label!r}")
         if (split or "train").lower() not in SPLIT_NAMES:
-            raise DataError(f"{row.line}: expected split train, val or test, got {split!r:.40}")
-        plain = os.path.normpath(row.folder / photo)
+            raise DataError(f"{line}: expected split train, val or test, got {split!r:.40}")
+        plain = os.path.normpath(folder / photo)
         if plain in listed:
-            raise DataError(f"{row.line}: {photo} is listed twice")
+            raise DataError(f"{line}: {photo} is listed twice")
         listed.add(plain)
-        paths.setdefault(SPLIT_NAMES[(split or "train").lower()], {}).setdefault(label, []).append(row.folder / photo)
+        paths.setdefault(SPLIT_NAMES[(split or "train").lower()], {}).setdefault(label, []).append(folder / photo)
     if not listed:
         raise DataError(f"{source}: no photos listed")
     if missing := sorted(photo for photo in listed if not Path(photo).is_file()):
@@ -128,40 +113,38 @@ def _dataset(name: str, root: Path, source: Path, rows: Iterable[_Row]) -> Datas
 
 def _metadata_files(root: Path) -> list[Path]:
     """Return the metadata files of a folder, at most one in each: its own, else those of its splits."""
-    folders = [root, *(folder for folder in subfolders(root) if folder.name.lower() in SPLIT_NAMES)]
-    by_folder = [[folder / name for name in METADATA if (folder / name).is_file()] for folder in folders]
-    twice = next((files for files in by_folder if len(files) > 1), None)
-    if twice:
-        raise DataError(f"{twice[0].parent}: expected one of {' and '.join(METADATA)}, got both; remove one")
-    files = [file for in_folder in by_folder for file in in_folder]
+    splits = [folder for folder in subfolders(root) if folder.name.lower() in SPLIT_NAMES]
+    files: list[Path] = []
+    for folder in (root, *splits):
+        in_folder = [folder / name for name in METADATA if (folder / name).is_file()]
+        if len(in_folder) > 1:
+            raise DataError(f"{folder}: expected one of {' and '.join(METADATA)}, got both; remove one")
+        files += in_folder
     return files[:1] if files and files[0].parent == root else files
 
 
 def _label_column(row: dict[str, str], line: str) -> str:
-    for name in LABEL_COLUMNS:
-        if name in row:
-            return name
+    """Return the name of the column that holds the class."""
     others = [name for name in row if name not in ("file_name", "split")]
-    if len(others) != 1:
+    columns = [name for name in LABEL_COLUMNS if name in row][:1] or others
+    if len(columns) != 1:
         raise DataError(f"{line}: expected a column label beside file_name, got {', '.join(others) or 'no other'}")
-    return others[0]
+    return columns[0]
 
 
-def _csv_rows(text: str, path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
-    reader = csv.DictReader(io.StringIO(text, newline=""), restval="")
+def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield the lines of a CSV or JSONL file, as (file and line for messages, values by column).
+
+    Raises:
+        DataError: not text, not of that form, or a CSV without these columns.
+    """
     try:
-        header = [name.strip() for name in reader.fieldnames or ()]
-        if not set(columns) <= set(header):
-            form = "path,label[,split]" if "path" in columns else "file_name,label"
-            raise DataError(f"{path}: expected the header {form}, got {','.join(header)!r:.80}")
-        reader.fieldnames = header
-        for row in reader:
-            yield reader.line_num, {key: value for key, value in row.items() if isinstance(value, str)}
-    except csv.Error as error:
-        raise DataError(f"{path}, line {reader.line_num}: not CSV ({error})") from None
-
-
-def _json_rows(text: str, path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read as UTF-8 text ({error})") from None
+    if path.suffix.lower() == ".csv":
+        yield from _csv_rows(text, path, columns)
+        return
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
@@ -171,4 +154,19 @@ def _json_rows(text: str, path: Path, columns: tuple[str, ...]) -> Iterator[tupl
             raise DataError(f"{path}, line {number}: not JSON ({error})") from None
         if not isinstance(row, dict):
             raise DataError(f"{path}, line {number}: expected an object with {columns[0]} and label")
-        yield number, {key: str(value) for key, value in row.items() if isinstance(value, str | int)}
+        yield f"{path}, line {number}", {key: str(value) for key, value in row.items() if isinstance(value, str | int)}
+
+
+def _csv_rows(text: str, path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, dict[str, str]]]:
+    reader = csv.DictReader(io.StringIO(text, newline=""), restval="")
+    try:
+        header = [name.strip() for name in reader.fieldnames or ()]
+        if not set(columns) <= set(header):
+            form = "path,label[,split]" if "path" in columns else "file_name,label"
+            raise DataError(f"{path}: expected the header {form}, got {','.join(header)!r:.80}")
+        reader.fieldnames = header
+        for row in reader:
+            values = {key: value for key, value in row.items() if isinstance(value, str)}
+            yield f"{path}, line {reader.line_num}", values
+    except csv.Error as error:
+        raise DataError(f"{path}, line {reader.line_num}: not CSV ({error})") from None

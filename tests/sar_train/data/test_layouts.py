@@ -1,30 +1,30 @@
+"""The table of datasets that are known by name, and telling which one a folder is."""
+
+from __future__ import annotations
+
 from pathlib import Path
 
 import pytest
 from support.coop import link_photos, write_split
 
 from sar_train.clip.prompts import split_template
-from sar_train.data.layouts import LAYOUTS, dataset_in, find, folder_of, is_there, layout_in
+from sar_train.data.layouts import LAYOUTS, dataset_in, find, folder_of, is_there
+
+CONTENT = {"train": [["a/1.jpg", 0, "a"]], "val": [], "test": []}
 
 
-def test_fifteen_datasets_with_the_published_classes_and_counts() -> None:
-    assert len(LAYOUTS) == 15
+def test_datasets_have_the_published_classes_and_coops_templates() -> None:
     assert {key: layout.classes for key, layout in LAYOUTS.items()} == {
         "imagenet": 1000, "caltech101": 100, "oxford_pets": 37, "stanford_cars": 196, "oxford_flowers": 102,
         "food101": 101, "fgvc_aircraft": 100, "sun397": 397, "dtd": 47, "eurosat": 10, "ucf101": 101,
         "imagenetv2": 1000, "imagenet_sketch": 1000, "imagenet_a": 200, "imagenet_r": 200,
     }  # fmt: skip
     assert LAYOUTS["sun397"].counts == (15880, 3970, 19850)
-    assert [key for key, layout in LAYOUTS.items() if not layout.counts[0]] == [
-        "imagenetv2", "imagenet_sketch", "imagenet_a", "imagenet_r",
-    ]  # fmt: skip
-
-
-def test_templates_are_coops() -> None:
-    for layout in LAYOUTS.values():
+    for key, layout in LAYOUTS.items():
         split_template(layout.template)
-    family = ("imagenet", "imagenetv2", "imagenet_sketch", "imagenet_a", "imagenet_r")
-    assert {LAYOUTS[key].template for key in (*family, "caltech101", "sun397")} == {"a photo of a {}."}
+        assert (layout.counts[0] == 0) == (key in ("imagenetv2", "imagenet_sketch", "imagenet_a", "imagenet_r"))
+        if key.startswith("imagenet"):
+            assert layout.template == "a photo of a {}."
     assert LAYOUTS["fgvc_aircraft"].template == "a photo of a {}, a type of aircraft."
     assert LAYOUTS["food101"].template == "a photo of {}, a type of food."
     assert LAYOUTS["dtd"].template == "{} texture."
@@ -35,7 +35,8 @@ def test_templates_are_coops() -> None:
     [
         ("ImageNet-A", "imagenet_a"), ("imagenet-adversarial", "imagenet_a"), ("ImageNetR", "imagenet_r"),
         ("ImageNet-Sketch", "imagenet_sketch"), ("ImageNetV2", "imagenetv2"), ("FGVCAircraft", "fgvc_aircraft"),
-        ("Flowers102", "oxford_flowers"), ("DescribableTextures", "dtd"), ("sun-397", "sun397"), ("nothing", None),
+        ("Flowers102", "oxford_flowers"), ("DescribableTextures", "dtd"), ("Oxford-Pets", "oxford_pets"),
+        ("pets", "oxford_pets"), ("nothing", None),
     ],
 )  # fmt: skip
 def test_names_are_forgiving(name: str, key: str | None) -> None:
@@ -43,24 +44,22 @@ def test_names_are_forgiving(name: str, key: str | None) -> None:
 
 
 def test_a_folder_is_told_by_its_split_file_or_by_its_names(tmp_path: Path) -> None:
-    renamed = write_split(tmp_path / "renamed", "dtd", {"train": [["a/1.jpg", 0, "a"]], "val": [], "test": []})
-    assert layout_in(renamed) == dataset_in(renamed) == "dtd"
+    renamed = write_split(tmp_path / "renamed", "dtd", CONTENT)
+    assert dataset_in(renamed) == "dtd"
     sketch = tmp_path / "imagenet-sketch"
     link_photos(sketch / "images", ["n00000001/1.jpg"])
-    assert (layout_in(sketch), dataset_in(sketch)) == (None, "imagenet_sketch")
+    assert dataset_in(sketch) == "imagenet_sketch"
     own = tmp_path / "holiday"
     link_photos(own / "images", ["a/1.jpg"])
     assert dataset_in(own) is None
-    assert folder_of("imagenet_sketch", tmp_path) == sketch
-    assert folder_of("imagenet_sketch", sketch) == sketch
+    assert folder_of("imagenet_sketch", tmp_path) == folder_of("imagenet_sketch", sketch) == sketch
 
 
 def test_photos_of_another_dataset_are_not_taken_for_it(tmp_path: Path) -> None:
-    dtd = write_split(tmp_path / "dtd", "dtd", {"train": [["a/1.jpg", 0, "a"]], "val": [], "test": []})
+    dtd = write_split(tmp_path / "dtd", "dtd", CONTENT)
     assert is_there("dtd", tmp_path)
     assert is_there("dtd", dtd)
     assert not is_there("food101", dtd)  # which keeps its photos in images/ too
-    assert not is_there("food101", tmp_path)
     (tmp_path / "food-101").mkdir()
     assert not is_there("food101", tmp_path)
     link_photos(tmp_path / "stanford_cars/cars_train", ["1.jpg"])

@@ -1,16 +1,24 @@
-"""Features of photos: the right rows, encoded once, the same in any order."""
+"""Features of photos: the right rows, encoded once, the same in any order, and kept between runs."""
 
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from support.opened import opened
-from support.photos import SHARED, needs_shared, write_folder, write_photo
+from support.photos import write_folder, write_photo
 from support.tiny import RESNET, tiny_backbone
 from torch import Tensor
 
 from sar_train.data import progress
+from sar_train.data.cache import FLUSH_ROWS, FeatureCache
 from sar_train.data.dataset import Dataset
 from sar_train.data.features import PhotoFeatures
 from sar_train.data.views import pixels
@@ -21,7 +29,7 @@ CLOSE = {"atol": 1e-5, "rtol": 0.0}
 
 @pytest.fixture
 def dataset(tmp_path: Path) -> Dataset:
-    return opened(write_folder(tmp_path / "photos", {"a": 9, "b": 9}), 5, 1)
+    return opened(write_folder(tmp_path / "my photos…", {"a": 9, "b": 9}), 5, 1)
 
 
 @pytest.fixture
@@ -30,7 +38,7 @@ def encoded() -> Iterator[list[int]]:
     sizes: list[int] = []
     towers = [tiny_backbone(), tiny_backbone(seed=1), tiny_backbone(RESNET)]
     hooks = [
-        backbone.model.visual.register_forward_hook(lambda _, given, rows: sizes.append(len(rows)))
+        backbone.model.visual.register_forward_hook(lambda _, inputs, rows: sizes.append(len(rows)))
         for backbone in towers
     ]
     yield sizes
@@ -48,20 +56,6 @@ def direct(dataset: Dataset, row: int, views: Sequence[int], seed: int = 1) -> T
     return backbone.encode_images(torch.from_numpy(images))
 
 
-def test_rows_labels_and_views(dataset: Dataset) -> None:
-    features = PhotoFeatures(dataset, tiny_backbone(), views=3)
-    assert features.labels("train").tolist() == [0] * 5 + [1] * 5
-    views = features.views("train", [7, 0])
-    assert views.shape == (2, 3, 32)
-    assert views.dtype == torch.float32
-    torch.testing.assert_close(views.norm(dim=-1), torch.ones(2, 3))
-    torch.testing.assert_close(views[0], direct(dataset, 7, [0, 1, 2]), **CLOSE)
-    torch.testing.assert_close(views[1], direct(dataset, 0, [0, 1, 2]), **CLOSE)
-    assert features.views("test").shape == (len(dataset.photos("test")), 1, 32)
-    assert torch.equal(features.plain("train", [7, 0]), views[:, 0])
-    assert features.views("val", []).shape == (0, 1, 32)
-
-
 @pytest.mark.parametrize("views", [1, 3, 8, 12])
 def test_any_order_any_subset_any_batch(dataset: Dataset, encoded: list[int], views: int) -> None:
     """Of one view to more than a batch holds; ten photos have more than are decoded ahead."""
@@ -71,8 +65,12 @@ def test_any_order_any_subset_any_batch(dataset: Dataset, encoded: list[int], vi
     order = torch.randperm(len(expected), generator=torch.Generator().manual_seed(0))
     for rows in (order[:3], order[2:8], order.tolist(), [4, 4]):
         torch.testing.assert_close(features.views("train", rows), expected[rows], **CLOSE)
+        torch.testing.assert_close(features.plain("train", rows), expected[rows, 0], **CLOSE)
     assert sum(encoded) == 10 * views
     assert len(set(encoded)) > 1 or views >= 8
+    assert features.labels("train").tolist() == [0] * 5 + [1] * 5
+    assert features.views("test").shape == (len(dataset.photos("test")), 1, 32)
+    assert features.views("val", []).shape == (0, 1, 32)
 
 
 def test_seeds_change_the_random_views_alone(dataset: Dataset) -> None:
@@ -89,31 +87,43 @@ def test_crops_are_random_views_of_any_number(dataset: Dataset) -> None:
             name = dataset.photos("train")[row].path
             (expected,) = pixels(file(dataset, row), tiny_backbone().preprocess, name, [view], 4)
             assert torch.equal(crop, torch.from_numpy(expected))
-    assert len(torch.cat([features.crops(range(3), view) for view in (1, 2, 3)]).flatten(1).unique(dim=0)) == 9
 
 
 def test_nothing_is_encoded_twice(dataset: Dataset, tmp_path: Path, encoded: list[int]) -> None:
-    first = PhotoFeatures(dataset, tiny_backbone(), views=2, cache_dir=tmp_path / "cache")
+    cache = tmp_path / "cache"
+    first = PhotoFeatures(dataset, tiny_backbone(), views=2, cache_dir=cache)
     plain = first.plain("train", [0, 1])
-    assert sum(encoded) == 2
     both = first.views("train", [0, 0, 1, 2])
     assert sum(encoded) == 6
-    again = PhotoFeatures(dataset, tiny_backbone(), views=2, cache_dir=tmp_path / "cache").views("train", [0, 0, 1, 2])
+    again = PhotoFeatures(dataset, tiny_backbone(), views=2, cache_dir=cache).views("train", [0, 0, 1, 2])
     assert sum(encoded) == 6
     assert torch.equal(again, both)
     assert torch.equal(again[[0, 2], 0], plain)
+    (folder,) = cache.iterdir()
+    assert folder.name.startswith("my_photos_-")
 
 
 def test_another_backbone_and_a_changed_photo_are_encoded_anew(
     dataset: Dataset, tmp_path: Path, encoded: list[int]
 ) -> None:
-    cache = tmp_path / "cache"
-    PhotoFeatures(dataset, tiny_backbone(), cache_dir=cache).views("train", [0])
-    PhotoFeatures(dataset, tiny_backbone(seed=1), cache_dir=cache).views("train", [0])
-    PhotoFeatures(dataset, tiny_backbone(RESNET), cache_dir=cache).views("train", [0])
+    def encode(seed: int = 0, model: str | None = None) -> None:
+        backbone = tiny_backbone(model) if model else tiny_backbone(seed=seed)
+        PhotoFeatures(dataset, backbone, cache_dir=tmp_path / "cache").views("train", [0])
+
+    encode()
+    encode(seed=1)
+    encode(model=RESNET)
     write_photo(file(dataset, 0), seed=77, size=(50, 44))
-    PhotoFeatures(dataset, tiny_backbone(), cache_dir=cache).views("train", [0])
-    assert encoded == [1, 1, 1, 1]
+    encode()
+    os.utime(file(dataset, 0), ns=(1, 1))
+    encode()
+    time.sleep(0.02)  # a file system's clock may tick a hundred times a second
+    file(dataset, 0).write_bytes(file(dataset, 0).read_bytes())
+    os.utime(file(dataset, 0), ns=(1, 1))  # as an archive does that gives all files one time
+    encode()
+    assert encoded == [1] * 6
+    encode()
+    assert encoded == [1] * 6
 
 
 def test_what_was_encoded_before_a_failure_is_kept(dataset: Dataset, tmp_path: Path, encoded: list[int]) -> None:
@@ -123,30 +133,88 @@ def test_what_was_encoded_before_a_failure_is_kept(dataset: Dataset, tmp_path: P
         with pytest.raises(DataError, match=file(dataset, 8).name):
             features.views("train")
     assert sum(encoded) == 8
+    file(dataset, 8).unlink()
+    with pytest.raises(DataError, match=file(dataset, 8).name):
+        PhotoFeatures(dataset, tiny_backbone()).views("train", [8])
 
 
-def test_a_photo_that_is_gone(dataset: Dataset) -> None:
-    file(dataset, 0).unlink()
-    with pytest.raises(DataError, match=file(dataset, 0).name):
-        PhotoFeatures(dataset, tiny_backbone()).views("train", [0])
+def test_many_rows_are_written_before_the_end(tmp_path: Path) -> None:
+    cache = FeatureCache(tmp_path, 8)
+    keys, rows = [i.to_bytes(16) for i in range(FLUSH_ROWS)], torch.randn(FLUSH_ROWS, 8)
+    cache.put(keys[:-1], rows[:-1])
+    assert list(tmp_path.iterdir()) == []
+    cache.put(keys[-1:], rows[-1:])
+    assert len(list(tmp_path.iterdir())) == 1
+    again = FeatureCache(tmp_path, 8)
+    assert all(torch.equal(again[key], row) for key, row in zip(keys, rows, strict=True))
 
 
-def test_how_many_photos_are_encoded_is_told(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", ["bytes", "size", "nan", "keys", "tensor"])
+def test_damaged_files_are_left_aside(tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: str) -> None:
+    path = tmp_path / "x.safetensors"
+    keys, rows = torch.zeros(2, 16, dtype=torch.uint8), torch.ones(2, 8)
+    content = {
+        "size": {"keys": keys, "features": torch.ones(2, 9)},
+        "nan": {"keys": keys, "features": rows * float("nan")},
+        "keys": {"keys": keys[:1], "features": rows},
+        "tensor": {"keys": keys},
+    }
+    if kind == "bytes":
+        path.write_bytes(b"garbage")
+    else:
+        save_file(content[kind], path)
+    with caplog.at_level(logging.WARNING):
+        cache = FeatureCache(tmp_path, 8)
+    assert bytes(16) not in cache
+    assert "is damaged and ignored" in caplog.text
+
+
+def test_a_cache_that_cannot_be_written_does_not_stop_a_run(
+    dataset: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").touch()
+    features = PhotoFeatures(dataset, tiny_backbone(), cache_dir=tmp_path / "file")
+    with caplog.at_level(logging.WARNING):
+        assert features.plain("train").shape == (10, 32)
+        assert features.plain("test").isfinite().all()
+    assert len(caplog.messages) == 1
+    assert str(tmp_path / "file") in caplog.text
+
+
+@pytest.mark.parametrize("note", [None, b"{", b"[" * 100_000, b"\xff"])
+def test_other_photos_than_before_are_told_of_once(
+    dataset: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture, note: bytes | None
+) -> None:
+    def open_photos(seed: int = 1, **changes: object) -> None:
+        changed = dataclasses.replace(opened(dataset.root, 5, seed), **changes)
+        PhotoFeatures(changed, tiny_backbone(), cache_dir=tmp_path / "cache")
+
+    open_photos()
+    open_photos(seed=2)  # another split of the same photos
+    open_photos(root=tmp_path / "elsewhere")  # another folder of the same name
+    assert caplog.messages == []
+    write_photo(dataset.root / "a/more.png")
+    if note is not None:
+        for path in (tmp_path / "cache").rglob("photos-*.json"):
+            path.write_bytes(note)  # one that cannot be read stops nothing
+    for _ in range(2):
+        open_photos()
+    line = f"{dataset.name}: its photos are not those of an earlier run (18 then, 19 now), so other ones are drawn"
+    assert caplog.messages == ([line] if note is None else [])
+    open_photos(class_names=("a", "c"))
+    assert len(caplog.messages) == (2 if note is None else 1)
+
+
+def test_how_many_photos_are_encoded_or_mapped_is_told(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "EVERY", 0.0)
-    told: list[str] = []
-    features = PhotoFeatures(dataset, tiny_backbone(), views=3, tell=told.append)
+    lines: list[str] = []
+    features = PhotoFeatures(dataset, tiny_backbone(), views=3, tell=lines.append)
     features.views("train")
-    expected = [f"encoding {photos}/10 train photos" for photos in (3, 6, 9, 10)]
-    assert [line.partition(",")[0] for line in told] == expected
+    assert [line.partition(",")[0] for line in lines] == [f"encoding {n}/10 train photos" for n in (3, 6, 9, 10)]
     features.views("train")
-    assert len(told) == len(expected)
-    features.map_pixels("test", range(2), lambda pixels: pixels)
-    assert told[-1].startswith("encoding 2/2 test photos, about 0 s left")
-
-
-@needs_shared
-def test_real_photos() -> None:
-    features = PhotoFeatures(opened("caltech101", data_root=SHARED), tiny_backbone(), views=2)
-    rows = [4000, 5, 17]
-    assert features.views("train", rows).shape == (3, 2, 32)
-    assert features.labels("train")[rows].tolist() == [features.dataset.photos("train")[row].label for row in rows]
+    assert len(lines) == 4
+    images = features.map_pixels("test", [3, 1], lambda images: images)
+    photos = [dataset.photos("test")[row].path for row in (3, 1)]
+    expected = [pixels(dataset.root / path, tiny_backbone().preprocess, path, [0], 1) for path in photos]
+    assert torch.equal(images, torch.cat([torch.from_numpy(image) for image in expected]))
+    assert lines[-1].startswith("encoding 2/2 test photos, about 0 s left")

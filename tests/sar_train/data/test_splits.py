@@ -1,5 +1,7 @@
 """The draws of CoOp, written out here with the global generator as CoOp uses it."""
 
+from __future__ import annotations
+
 import random
 from collections import defaultdict
 from pathlib import Path
@@ -9,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.photos import SHARED, needs_shared
 
-from sar_train.data.coop import read_split
 from sar_train.data.dataset import Photo
 from sar_train.data.layouts import LAYOUTS
-from sar_train.data.splits import base_new, few_shot, hold_out, sample
+from sar_train.data.readers.coop import read_split
+from sar_train.data.splits import few_shot, hold_out
 
 
 def as_coop_does(train: list[tuple[str, int]], val: list[tuple[str, int]], shots: int, seed: int) -> list[list[str]]:
@@ -35,8 +37,8 @@ def as_coop_does(train: list[tuple[str, int]], val: list[tuple[str, int]], shots
 @pytest.mark.parametrize("seed", [1, 2, 3])
 @pytest.mark.parametrize("shots", [1, 2, 16, 40])
 def test_draws_equal_coops(seed: int, shots: int) -> None:
-    _, rows = read_split(SHARED / "caltech-101" / LAYOUTS["caltech101"].split_file)
-    train, val = rows["train"], rows["val"]
+    _, splits = read_split(SHARED / "caltech-101" / LAYOUTS["caltech101"].split_file)
+    train, val = splits["train"], splits["val"]
     drawn = few_shot([y for _, y in train], [y for _, y in val], shots, seed)
     expected = as_coop_does(train, val, shots, seed)
     assert [train[i][0] for i in drawn.train] == expected[0]
@@ -44,32 +46,17 @@ def test_draws_equal_coops(seed: int, shots: int) -> None:
 
 
 @given(st.lists(st.integers(0, 4), max_size=40), st.integers(1, 6), st.integers(0, 99))
-def test_sample_takes_min_of_shots_and_what_there_is(labels: list[int], shots: int, seed: int) -> None:
-    rows = sample(labels, shots, random.Random(seed))
+def test_a_draw_takes_the_shots_or_all_that_there_are(labels: list[int], shots: int, seed: int) -> None:
+    rows = few_shot(labels, (), shots, seed).train
     assert len(set(rows)) == len(rows)
-    taken = [labels[row] for row in rows]
-    assert {y: taken.count(y) for y in set(labels)} == {y: min(shots, labels.count(y)) for y in set(labels)}
-    assert rows == sample(labels, shots, random.Random(seed))
+    drawn = [labels[row] for row in rows]
+    assert {y: drawn.count(y) for y in set(labels)} == {y: min(shots, labels.count(y)) for y in set(labels)}
+    assert rows == few_shot(labels, (), shots, seed).train
 
 
 def test_no_shots_means_all() -> None:
-    assert few_shot([1, 0, 1], [0], 0, seed=1).train == (0, 1, 2)
-    assert few_shot([1, 0, 1], [0], 0, seed=1).val == (0,)
-
-
-def test_base_is_the_first_half_rounded_up() -> None:
-    assert base_new(range(5)) == ((0, 1, 2), (3, 4))
-    assert base_new([9, 3, 3, 7, 1]) == ((1, 3), (7, 9))
-    assert base_new([]) == ((), ())
-    base, new = base_new(range(100))
-    assert (len(base), len(new)) == (50, 50)
-
-
-@given(st.sets(st.integers(0, 500)))
-def test_base_and_new_part_the_labels(labels: set[int]) -> None:
-    base, new = base_new(labels)
-    assert [*base, *new] == sorted(labels)
-    assert len(base) - len(new) in (0, 1)
+    drawn = few_shot([1, 0, 1], [0], 0, seed=1)
+    assert (drawn.train, drawn.val) == ((0, 1, 2), (0,))
 
 
 @given(st.integers(0, 300), st.integers(0, 50))
@@ -85,7 +72,7 @@ def test_photos_are_held_out_beyond_the_shots(count: int, shots: int) -> None:
         assert train == shots
 
 
-def test_a_draw_depends_on_photos_and_seed_alone() -> None:
+def test_what_is_held_out_depends_on_photos_and_seed_alone() -> None:
     photos = [Photo(f"{c}/{i:02}.jpg", label) for label, c in enumerate("ab") for i in range(12)]
     splits = hold_out(photos, 4, 1)
     assert hold_out(reversed(photos), 4, 1) == splits

@@ -46,10 +46,9 @@ def test_views_do_not_depend_on_what_else_is_asked(photo: Path) -> None:
 
 def test_views_differ_by_number_name_and_seed(photo: Path) -> None:
     image = load(photo, SPEC)
-    asked = [("x", 1, 1), ("x", 2, 1), ("y", 1, 1), ("x", 1, 2)]
-    views = {random_view(image, 32, *which).tobytes() for which in asked}
-    assert len(views) == 4
-    assert len({pixels(photo, SPEC, name, [0], seed).tobytes() for name, _, seed in asked}) == 1
+    views = [("x", 1, 1), ("x", 2, 1), ("y", 1, 1), ("x", 1, 2), ("a\udcff", 1, 1)]
+    assert len({random_view(image, 32, *view).tobytes() for view in views}) == len(views)
+    assert len({pixels(photo, SPEC, name, [0], seed).tobytes() for name, _, seed in views}) == 1
 
 
 def test_half_of_the_views_are_mirrored() -> None:
@@ -89,8 +88,3 @@ def test_unreadable(tmp_path: Path) -> None:
         pixels(tmp_path / "x.jpg", SPEC, "x", [0], 1)
     with pytest.raises(DataError, match="none.jpg"):
         load(tmp_path / "none.jpg", SPEC)
-
-
-def test_file_names_that_are_not_text(photo: Path) -> None:
-    image = load(photo, SPEC)
-    assert random_view(image, 8, "a\udcff", 1, 1).tobytes() != random_view(image, 8, "b\udcff", 1, 1).tobytes()

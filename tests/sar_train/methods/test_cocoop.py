@@ -41,9 +41,9 @@ def test_the_context_is_shifted_by_the_network() -> None:
         "network.2.bias": (32,),
     }
     for image in IMAGES:
-        found = method.prompts(classes(), image).context
-        torch.testing.assert_close(found, shifted(method, image))
-        shift = found - method.context
+        context = method.prompts(classes(), image).context
+        torch.testing.assert_close(context, shifted(method, image))
+        shift = context - method.context
         torch.testing.assert_close(shift, shift[:1].expand_as(shift), atol=1e-6, rtol=0)
     assert not torch.allclose(shifted(method, IMAGES[0]), shifted(method, IMAGES[1]), atol=1e-3)
 
@@ -74,11 +74,11 @@ def test_without_a_photo_the_mean_one_stands_for_all() -> None:
 
 
 def test_a_step_sees_the_same_logits() -> None:
-    method, data, seen = make("cocoop", reduction=4), problem_for("cocoop"), []
+    method, data, logits = make("cocoop", reduction=4), problem_for("cocoop"), []
     expected = by_hand(method, data.features[[2, 5, 7], 1])
-    method.terms = lambda outputs: seen.append(outputs.logits.detach()) or type(method).terms(method, outputs)
+    method.terms = lambda outputs: logits.append(outputs.logits.detach()) or type(method).terms(method, outputs)
     OptimiserStep(tiny_backbone(), data, start(method, schedule("cocoop"), 1))(torch.tensor([2, 5, 7]), 0.0)
-    torch.testing.assert_close(seen[0], expected, atol=2e-5, rtol=0)
+    torch.testing.assert_close(logits[0], expected, atol=2e-5, rtol=0)
 
 
 def test_context_and_network_are_learned() -> None:

@@ -43,19 +43,15 @@ def test_both_towers_equal_full_length_ones_with_hooks(model: str, depths: tuple
     torch.testing.assert_close(prompted(method, model=model).encode_images(PIXELS), theirs, atol=3e-6, rtol=0)
 
 
-def test_text_and_image_have_depths_of_their_own() -> None:
-    method = make("promptsrc", setup(model=DEEP), depth_text=3, depth_image=5)
-    found = method.prompts(None)
-    assert (list(found.text), list(found.image)) == ([1, 2], [0, 1, 2, 3, 4])
-
-
-def test_the_text_starts_from_words_and_everything_else_at_random() -> None:
+def test_the_text_starts_from_words_the_rest_at_random_and_depths_are_apart() -> None:
     method = make("promptsrc", setup(model=DEEP))
     assert torch.equal(method.context.detach(), tiny_backbone(DEEP).text.embed_text("a photo of a"))
     drawn = torch.cat([vectors.detach().flatten() for vectors in (*method.text, *method.image)])
     assert 0.019 < float(drawn.std()) < 0.021
     theirs = full_length.encode_text(tiny_backbone(), [f"a photo of a {name}." for name in BASE])
     torch.testing.assert_close(embed(make("promptsrc", depth_text=1)), theirs, atol=2e-6, rtol=0)
+    prompts = make("promptsrc", setup(model=DEEP), depth_text=3, depth_image=5).prompts(None)
+    assert (list(prompts.text), list(prompts.image)) == ([1, 2], [0, 1, 2, 3, 4])
 
 
 def test_the_teacher_reads_sixty_templates() -> None:
@@ -75,11 +71,14 @@ def test_the_teacher_is_the_mean_of_raw_embeddings_made_unit() -> None:
     assert not teacher.requires_grad
 
 
-def test_the_terms_are_those_of_the_paper() -> None:
-    given, method = outputs(5, 3, 6), make("promptsrc")
+@pytest.mark.parametrize("weights", [(25, 10, 1), (50, 0, 3)])
+def test_the_terms_are_those_of_the_paper(weights: tuple[float, float, float]) -> None:
+    names = ("text_weight", "image_weight", "kl_weight")
+    settings = dict(zip(names, weights, strict=True)) if weights != (25, 10, 1) else {}
+    step, method = outputs(5, 3, 6), make("promptsrc", **settings)
     teacher = normalize(torch.randn(3, 6, generator=torch.Generator().manual_seed(7)), dim=-1)
     method.__dict__["teacher"] = teacher
-    w, v, f, f0 = (rows.double().tolist() for rows in (given.prompted, teacher, given.images, given.frozen_images))
+    w, v, f, f0 = (rows.double().tolist() for rows in (step.prompted, teacher, step.images, step.frozen_images))
 
     def mean_gap(first: list[list[float]], second: list[list[float]]) -> float:
         gaps = [abs(a - b) for x, y in zip(first, second, strict=True) for a, b in zip(x, y, strict=True)]
@@ -93,44 +92,28 @@ def test_the_terms_are_those_of_the_paper() -> None:
         )
         p, q = [x / sum(p) for x in p], [x / sum(q) for x in q]
         divergence += sum(b * math.log(b / a) for a, b in zip(p, q, strict=True))
-    terms = {name: float(value) for name, value in method.terms(given).items()}
+    terms = {name: float(value) for name, value in method.terms(step).items()}
     assert terms == {
-        "cross_entropy": pytest.approx(cross_entropy_by_hand(given.logits, given.labels), rel=1e-5),
-        "text_l1": pytest.approx(25 * mean_gap(w, v), rel=1e-4),
-        "image_l1": pytest.approx(10 * mean_gap(f, f0), rel=1e-4),
-        "logits_kl": pytest.approx(divergence / (5 * 3), rel=1e-4),
+        "cross_entropy": pytest.approx(cross_entropy_by_hand(step.logits, step.labels), rel=1e-5),
+        "text_l1": pytest.approx(weights[0] * mean_gap(w, v), rel=1e-4),
+        "image_l1": pytest.approx(weights[1] * mean_gap(f, f0), rel=1e-4),
+        "logits_kl": pytest.approx(weights[2] * divergence / (5 * 3), rel=1e-4),
     }
 
 
-def test_weights_scale_their_terms() -> None:
-    given = outputs(5, 4, 32)
-    plain = make("promptsrc").terms(given)
-    other = make("promptsrc", text_weight=50.0, image_weight=0.0, kl_weight=3.0).terms(given)
-    torch.testing.assert_close(other["text_l1"], 2 * plain["text_l1"])
-    assert float(other["image_l1"]) == 0
-    torch.testing.assert_close(other["logits_kl"], 3 * plain["logits_kl"])
+@pytest.mark.parametrize(("mean", "sigma", "epochs"), [(15.0, 1.0, 20), (30.0, 30.0, 50)])
+def test_epochs_count_by_a_gaussian(mean: float, sigma: float, epochs: int) -> None:
+    weights = make("promptsrc", mean=mean, sigma=sigma).averaging(epochs)
+    densities = [math.exp(-(((t - mean) / sigma) ** 2) / 2) for t in range(1, epochs + 1)]
+    assert weights == pytest.approx([density / sum(densities) for density in densities])
+    assert (PromptSRCConfig().mean, PromptSRCConfig().sigma) == (15.0, 1.0)
 
 
-def test_epochs_count_by_a_gaussian() -> None:
-    weights = make("promptsrc").averaging(20)
-    assert len(weights) == 20
-    assert sum(weights) == pytest.approx(1)
-    for epoch, weight in zip(range(13, 18), (0.054, 0.242, 0.399, 0.242, 0.054), strict=True):
-        assert weights[epoch - 1] == pytest.approx(weight, abs=0.001)
-    assert max(*weights[:12], *weights[17:]) < 0.005
-
-
-@pytest.mark.parametrize("epochs", [1, 2, 5, 50])
+@pytest.mark.parametrize("epochs", [1, 5, 50])
 def test_a_mean_beyond_the_last_epoch_takes_the_last(epochs: int) -> None:
     weights = make("promptsrc", mean=100.0).averaging(epochs)
     assert sum(weights) == pytest.approx(1)
     assert weights[-1] > 0.99
-
-
-def test_the_few_shot_setting_is_nearly_flat() -> None:
-    weights = make("promptsrc", mean=30.0, sigma=30.0).averaging(50)
-    densities = [math.exp(-(((t - 30) / 30) ** 2) / 2) for t in range(1, 51)]
-    assert weights == pytest.approx([d / sum(densities) for d in densities])
 
 
 def test_a_resnet_is_refused() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from support import full_length
-from support.problems import BASE, classes, embed, make, outputs, parameters, schedule, setup
+from support.problems import classes, embed, make, outputs, parameters, schedule, setup
 from support.tiny import DEEP, RESNET, VIT, tiny_backbone
 from torch import Tensor
 
@@ -40,23 +40,24 @@ def test_with_share_zero_it_is_a_plain_prompt() -> None:
     assert (embed(make("tcp"), UNSEEN) - plain).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize(("model", "block"), [(VIT, 2), (RESNET, 2), (DEEP, 8)])
-def test_class_aware_tokens_enter_before_the_scaled_block(model: str, block: int) -> None:
-    backbone, method = tiny_backbone(model), make("tcp", setup(model=model))
-    assert method.block == block
+@pytest.mark.parametrize(
+    ("model", "settings"),
+    [
+        (VIT, {"block": 2}),  # the blocks at which they enter by default, scaled to the depth of the tower
+        (RESNET, {"block": 2}),
+        (DEEP, {"block": 8}),
+        *((DEEP, {"block": block, "share": share}) for block, share in ((0, 1.0), (4, 1.0), (4, 0.25), (11, 1.0))),
+    ],
+)
+def test_class_aware_tokens_enter_before_a_block(model: str, settings: dict[str, float]) -> None:
+    backbone, share = tiny_backbone(model), settings.get("share")
+    method = make("tcp", setup(model=model), **(settings if share else {}))
+    assert share or method.block == settings["block"]
     hand = full_length.encode_text(backbone, [f"a photo of a {name}." for name in UNSEEN])
-    theirs = full_length.text_rows(backbone, UNSEEN, method.context.detach(), replace={block: tokens(method, hand)})
-    torch.testing.assert_close(embed(method, UNSEEN, model=model), theirs, atol=3e-6, rtol=0)
-
-
-@pytest.mark.parametrize(("block", "share"), [(0, 1.0), (4, 1.0), (4, 0.25), (11, 1.0)])
-def test_block_and_share_can_be_set(block: int, share: float) -> None:
-    backbone, method = tiny_backbone(DEEP), make("tcp", setup(model=DEEP), block=block, share=share)
-    hand = full_length.encode_text(backbone, [f"a photo of a {name}." for name in BASE])
     theirs = full_length.text_rows(
-        backbone, BASE, method.context.detach(), replace={block: tokens(method, hand)}, share=share
+        backbone, UNSEEN, method.context.detach(), replace={settings["block"]: tokens(method, hand)}, share=share or 1.0
     )
-    torch.testing.assert_close(embed(method, model=DEEP), theirs, atol=3e-6, rtol=0)
+    torch.testing.assert_close(embed(method, UNSEEN, model=model), theirs, atol=3e-6, rtol=0)
 
 
 def test_tokens_come_from_the_network() -> None:
@@ -68,9 +69,9 @@ def test_tokens_come_from_the_network() -> None:
         "outer.weight": (4 * 32, 8),
         "outer.bias": (4 * 32,),
     }
-    given = classes(UNSEEN)
-    (insertion,) = method.prompts(given).text.values()
-    torch.testing.assert_close(insertion.vectors, tokens(method, given.handcrafted))
+    unseen = classes(UNSEEN)
+    (insertion,) = method.prompts(unseen).text.values()
+    torch.testing.assert_close(insertion.vectors, tokens(method, unseen.handcrafted))
     assert (insertion.mode, insertion.weight) == ("replace", 1.0)
 
 
@@ -115,8 +116,8 @@ def test_every_dataset_that_can_be_trained_on_has_a_pair() -> None:
 
 def test_a_users_templates_go_before_the_references() -> None:
     assert TCP.settle(TCPConfig(), "a car, {}.", None) == (TCPConfig(student="{}."), "a car, {}.")
-    own = TCPConfig(student="of a {}.")
-    assert TCP.settle(own, "a photo of a {}.", "stanford_cars") == (own, "a photo of a {}.")
+    settings = TCPConfig(student="of a {}.")
+    assert TCP.settle(settings, "a photo of a {}.", "stanford_cars") == (settings, "a photo of a {}.")
     settled = TCP.settle(TCPConfig(student="{}, a car."), "my {}", None)
     assert settled == (TCPConfig(student="{} , a car."), "my {}")
 
@@ -127,16 +128,9 @@ def test_a_students_template_is_checked(student: str) -> None:
         TCP.settle(TCPConfig(student=student), "a photo of a {}.", None)
 
 
-def test_a_name_gets_the_same_row_in_any_company() -> None:
-    method = make("tcp")
-    alone = torch.cat([embed(method, [name]) for name in UNSEEN])
-    torch.testing.assert_close(embed(method, UNSEEN), alone, atol=1e-6, rtol=0)
-    torch.testing.assert_close(embed(method, UNSEEN[::-1]).flip(0), alone, atol=1e-6, rtol=0)
-
-
 def test_the_loss_is_kgcoops() -> None:
-    given = outputs()
-    ours, theirs = make("tcp").terms(given), make("kgcoop").terms(given)
+    step = outputs()
+    ours, theirs = make("tcp").terms(step), make("kgcoop").terms(step)
     assert ours.keys() == theirs.keys() == {"cross_entropy", "knowledge"}
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 

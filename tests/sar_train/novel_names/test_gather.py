@@ -7,13 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.photos import SHARED, needs_shared
 from support.tiny import tiny_backbone
 
 from sar_train.clip.prompts import Prompts
-from sar_train.data.class_names import read_classes
-from sar_train.errors import DataError
-from sar_train.novel_names import COUNT, novel_names
+from sar_train.errors import ConfigError, DataError
+from sar_train.novel_names import COUNT, forms, kinds, novel_names, open_novel_source
 
 
 def write(tmp_path: Path, text: str) -> str:
@@ -45,27 +43,17 @@ def test_committed_results_depend_on_these_names(source: str, seed: int, names: 
     assert ", ".join(novel_names(source, classes, count=8, seed=seed).names) == names
 
 
-def test_a_file_is_cleaned(tmp_path: Path) -> None:
-    file = write(tmp_path, "\ufeff# animals\n\nred_fox\n  Red  Fox \nDOG\nwolf\ncat\nRed-fox\n")
-    found = novel_names(file, ["dog"], new=["Cat", "dog"])
-    assert found.names == ("red fox", "wolf")
-    assert (found.source, found.overlap, found.warnings) == (file, 1, ())
-    assert found.summary == {"source": file, "count": 2, "overlap": 1}
-
-
-def test_new_names_can_be_kept(tmp_path: Path) -> None:
-    file = write(tmp_path, "cat\nwolf\n")
-    kept = novel_names(file, ["dog"], new=["CAT"], exclude=False)
-    assert (kept.names, kept.overlap) == (("cat", "wolf"), 1)
-
-
-def test_synonyms_of_new_names_count_as_new(tmp_path: Path) -> None:
-    found = novel_names(write(tmp_path, "aeroplane\nhelicopter\n"), ["dog"], new=["airplane", "garfield"])
-    assert (found.names, found.overlap) == (("helicopter",), 1)
+def test_names_are_cleaned_counted_and_left_out(tmp_path: Path) -> None:
+    file = write(tmp_path, "\ufeff# animals\n\nred_fox\n  Red  Fox \nDOG\nwolf\ncat\nRed-fox\naeroplane\n")
+    novel = novel_names(file, ["dog"], new=["Cat", "dog", "airplane", "garfield"])
+    assert (novel.names, novel.source, novel.overlap, novel.warnings) == (("red fox", "wolf"), file, 2, ())
+    assert novel.summary == {"source": file, "count": 2, "overlap": 2}
+    whole = novel_names(file, ["dog"], new=["CAT"], exclude=False)
+    assert (whole.names, whole.overlap) == (("red fox", "wolf", "cat", "aeroplane"), 1)
 
 
 @pytest.mark.parametrize(
-    ("new", "given"),
+    ("new", "name"),
     [
         ("crab", "crabs"),
         ("leopard", "Leopards"),
@@ -78,22 +66,22 @@ def test_synonyms_of_new_names_count_as_new(tmp_path: Path) -> None:
         ("gizmoman", "gizmomen"),
     ],
 )
-def test_another_spelling_or_number_of_a_new_name_counts_as_new(tmp_path: Path, new: str, given: str) -> None:
-    found = novel_names(write(tmp_path, f"{given}\nfox\n"), ["dog"], new=[new])
-    assert (found.names, found.overlap) == (("fox",), 1)
+def test_another_spelling_or_number_of_a_new_name_counts_as_new(tmp_path: Path, new: str, name: str) -> None:
+    novel = novel_names(write(tmp_path, f"{name}\nfox\n"), ["dog"], new=[new])
+    assert (novel.names, novel.overlap) == (("fox",), 1)
 
 
 def test_names_are_the_same_however_their_accents_are_stored(tmp_path: Path) -> None:
     """File systems take accents apart, and lists have them in one piece."""
     apart, whole = (unicodedata.normalize(form, "crème brûlée") for form in ("NFD", "NFC"))
-    for trained, given in ((apart, whole), (whole, apart)):
-        assert novel_names(write(tmp_path, f"{given}\nfox\n"), [trained]).names == ("fox",)
-        assert novel_names(write(tmp_path, f"{given}\nfox\n"), ["dog"], new=[trained]).overlap == 1
+    for trained, name in ((apart, whole), (whole, apart)):
+        assert novel_names(write(tmp_path, f"{name}\nfox\n"), [trained]).names == ("fox",)
+        assert novel_names(write(tmp_path, f"{name}\nfox\n"), ["dog"], new=[trained]).overlap == 1
 
 
 def test_vowels_that_are_marks_tell_names_apart(tmp_path: Path) -> None:
-    found = novel_names(write(tmp_path, "की\nका\nが\nか\n❤\ufe0f\n"), ["dog"])
-    assert found.names == ("की", "का", "が", "か")
+    novel = novel_names(write(tmp_path, "की\nका\nが\nか\n❤\ufe0f\n"), ["dog"])
+    assert novel.names == ("की", "का", "が", "か")
 
 
 def test_count_and_too_long_names(tmp_path: Path) -> None:
@@ -101,48 +89,27 @@ def test_count_and_too_long_names(tmp_path: Path) -> None:
     file = write(tmp_path, f"a cat\n{long}\nfox\nwolf\n")
     tower = tiny_backbone().text
     plain, crowded = (Prompts(torch.zeros(count, tower.width)) for count in (16, 73))
-    found = novel_names(file, ["dog"], room=lambda name: tower.fits(name, plain), count=2)
-    assert found.names == ("a cat", "fox")
-    assert "1 novel names are too long" in found.warnings[0]
-    assert "holds more names than the 2 taken" in found.warnings[1]
+    novel = novel_names(file, ["dog"], room=lambda name: tower.fits(name, plain), count=2)
+    assert novel.names == ("a cat", "fox")
+    assert "1 novel names are too long" in novel.warnings[0]
+    assert "holds more names than the 2 taken" in novel.warnings[1]
     assert long in novel_names(file, ["dog"]).names
     assert novel_names(file, ["dog"], room=lambda name: tower.fits(name, crowded)).names == ("fox", "wolf")
     tower(crowded, ["fox", "wolf"])
 
 
-@needs_shared
-@pytest.mark.parametrize("source", ["wordnet", "words"])
-def test_names_for_caltech101(source: str) -> None:
-    names = read_classes("caltech101", SHARED).class_names
-    base, new = names[:50], names[50:]
-    found = novel_names(source, base, new=new)
-    assert len(found.names) == 400
-    keys = [name.lower().replace("_", " ") for name in (*found.names, *names)]
-    assert len(set(keys)) == len(keys)
-    assert found == novel_names(source, base, new=new)
-    assert found.names != novel_names(source, base, new=new, seed=2).names
-    kept = novel_names(source, base, new=new, exclude=False)
-    assert kept.overlap >= 1
-    assert len(set(kept.names) - set(found.names)) == kept.overlap
-
-
-def test_fewer_than_asked_for() -> None:
-    found = novel_names("wordnet", ["golden retriever"], count=300)
-    assert 10 < len(found.names) < 300
-    assert found.warnings == (f"wordnet gave {len(found.names)} novel names, fewer than the 300 asked for",)
-
-
-def test_fewer_than_the_default_is_no_warning() -> None:
-    found = novel_names("wordnet", ["golden retriever"])
-    assert 10 < len(found.names) < COUNT
-    assert found.warnings == ()
+def test_fewer_than_asked_for_are_told_and_fewer_than_the_default_are_not() -> None:
+    novel, default = (novel_names("wordnet", ["golden retriever"], count=count) for count in (300, COUNT))
+    assert 10 < len(novel.names) < 300
+    assert novel.warnings == (f"wordnet gave {len(novel.names)} novel names, fewer than the 300 asked for",)
+    assert (default.names, default.warnings) == (novel.names, ())
 
 
 def test_names_that_wordnet_does_not_know_get_random_nouns() -> None:
-    found, words = novel_names("wordnet", ["SKU-10001", "SKU-10002"]), novel_names("words", ["SKU-10001", "SKU-10002"])
-    assert (found.names, found.source) == (words.names, "words")
-    assert len(found.names) == COUNT
-    assert len(found.warnings) == 1
+    novel, words = novel_names("wordnet", ["SKU-10001", "SKU-10002"]), novel_names("words", ["SKU-10001", "SKU-10002"])
+    assert (novel.names, novel.source) == (words.names, "words")
+    assert len(novel.names) == COUNT
+    assert len(novel.warnings) == 1
 
 
 def test_nothing_left(tmp_path: Path) -> None:
@@ -151,5 +118,37 @@ def test_nothing_left(tmp_path: Path) -> None:
 
 
 def test_none_is_none() -> None:
-    found = novel_names("none", ["dog"], new=["cat"])
-    assert (found.names, found.overlap, found.warnings) == ((), 0, ())
+    novel = novel_names("none", ["dog"], new=["cat"])
+    assert (novel.names, novel.overlap, novel.warnings) == ((), 0, ())
+
+
+def test_what_may_be_written() -> None:
+    expected = "answer:FILE, dataset:NAME, llm, none, wordnet[:D|:A-B], words or FILE"
+    assert forms() == expected
+    assert sorted(kinds.entries) == ["answer", "dataset", "file", "llm", "none", "wordnet", "words"]
+
+
+def test_a_file_is_a_source_and_a_sources_name_goes_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "words").write_text("fox\n")
+    monkeypatch.chdir(tmp_path)
+    assert type(open_novel_source("words")) is kinds.get("words")
+    for text in ("./words", "file:words", str(tmp_path / "words")):
+        assert type(open_novel_source(text)) is kinds.get("file")
+        assert open_novel_source(text).name == text
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("wordnt", "wordnt .*answer:FILE, .* or FILE; .*wordnet"),
+        ("wordnt:3", "wordnet"),
+        ("imagenet", "imagenet .* or FILE$"),
+        ("", "answer:FILE"),
+        ("words:3", "words alone"),
+        ("none:", "none alone"),
+        ("llm:gpt", "llm alone"),
+    ],
+)
+def test_what_cannot_be_a_source(text: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        open_novel_source(text)

@@ -40,7 +40,7 @@ def written_out(w: torch.Tensor, v: torch.Tensor, config: SARConfig, n_base: int
     return total / len(chosen)
 
 
-@pytest.mark.parametrize("tau", [0.05, 0.1, 1.0])
+@pytest.mark.parametrize("tau", [0.05, 1.0])
 @pytest.mark.parametrize("distance", ["kl", "kl-reverse"])
 @pytest.mark.parametrize("frame", ["own", "teacher"])
 @pytest.mark.parametrize("which", ["all", "novel"])
@@ -83,27 +83,30 @@ def test_the_anchor_pulls_novel_names_only() -> None:
 def test_the_teachers_frame_sees_a_rotation_and_novel_rows_leave_base_alone() -> None:
     v = rows(6, 0)
     rotation = torch.linalg.qr(torch.randn(8, 8, generator=torch.Generator().manual_seed(2))).Q
-    fixed = own(frame="teacher")
+    fixed, novel = own(frame="teacher"), own(frame="teacher", rows="novel")
     assert float(fixed(inputs(v, v))) == pytest.approx(0, abs=1e-6)
     assert float(fixed(inputs(v @ rotation, v))) > 1e-3
-    w = v.clone().requires_grad_()
-    moved = torch.cat([rows(3, 5), v[3:]])
-    SAR(SARConfig(frame="teacher", rows="novel"))(inputs(moved + 0 * w, v)).backward()
-    assert float(w.grad[:3].abs().max()) == 0
-    assert float(SAR(SARConfig(frame="teacher", rows="novel"))(inputs(moved, v))) == pytest.approx(0, abs=1e-6)
-    assert float(fixed(inputs(moved, v))) > 1e-3
+    moved = torch.cat([rows(3, 5), v[3:]]).requires_grad_()
+    penalty = novel(inputs(moved, v))
+    penalty.backward()
+    assert float(penalty.detach()) == pytest.approx(0, abs=1e-6)
+    assert moved.grad is not None
+    assert float(moved.grad[:3].abs().max()) == 0
+    assert float(fixed(inputs(moved.detach(), v))) > 1e-3
 
 
 def test_mixed_draws_all_base_names_and_union_draws_from_all() -> None:
     rng = torch.Generator().manual_seed(0)
     mixed = SAR(SARConfig(subset=5)).draw(10, 40, rng)
     assert mixed[:10].tolist() == list(range(10))
-    assert len(mixed) == 15 == len(set(mixed.tolist()))
-    assert all(10 <= i < 50 for i in mixed[10:].tolist())
-    union = SAR(SARConfig(subset=5, rule="union")).draw(10, 40, rng)
-    assert len(set(union.tolist())) == 5
+    assert len(mixed) == 15
+    union = SAR(SARConfig(subset=20, rule="union")).draw(10, 40, rng).tolist()
+    assert (len(union), union) == (20, sorted(union))
+    assert any(i < 10 for i in union) and any(i >= 10 for i in union)
     assert SAR(SARConfig(subset=0)).draw(10, 40, rng).tolist() == list(range(50))
     assert SAR(SARConfig(subset=99)).draw(10, 3, rng).tolist() == list(range(13))
+    assert len(SAR(SARConfig(subset=1)).draw(10, 40, rng)) == 11, "from one on a number of names, below it a share"
+    assert len(SAR(SARConfig(subset=0.5)).draw(10, 40, rng)) == 15
 
 
 @pytest.mark.parametrize(("n_base", "novel"), [(100, 25), (10, 2), (2, 1)])
@@ -112,38 +115,17 @@ def test_a_share_of_the_base_names_is_drawn_by_default(n_base: int, novel: int) 
     assert len(drawn) == n_base + novel
 
 
-def test_draws_differ_from_step_to_step_and_repeat_with_the_seed() -> None:
-    def draws() -> list[list[int]]:
-        rng = torch.Generator().manual_seed(7)
-        return [SAR(SARConfig(subset=8)).draw(2, 50, rng).tolist() for _ in range(3)]
-
-    assert draws() == draws()
-    assert draws()[0] != draws()[1]
-
-
 def test_the_weight_ramps_up() -> None:
     ramped = SAR(SARConfig(weight=2.0, ramp=0.5))
     assert [ramped.weight(p) for p in (0, 0.25, 0.5, 1)] == [0, 1, 2, 2]
     assert SAR(SARConfig(weight=2.0)).weight(0) == 2
 
 
-@pytest.mark.parametrize(
-    ("settings", "word"),
-    [
-        ({"tau": 0}, "tau"),
-        ({"weight": -0.1}, "weight"),
-        ({"subset": -0.1}, "subset"),
-        ({"anchor": -0.1}, "anchor"),
-        ({"ramp": 1.1}, "ramp"),
-        ({"ramp": -0.1}, "ramp"),
-    ],
-)
-def test_settings_out_of_range(settings: dict[str, float], word: str) -> None:
-    with pytest.raises(ValueError, match=word):
-        SARConfig(**settings)
-
-
-def test_settings_at_the_edge_and_the_defaults() -> None:
+def test_settings_at_the_edge_beyond_it_and_the_defaults() -> None:
+    beyond = [("tau", 0), ("weight", -0.1), ("subset", -0.1), ("anchor", -0.1), ("ramp", 1.1), ("ramp", -0.1)]
+    for name, value in beyond:
+        with pytest.raises(ValueError, match=name):
+            SARConfig(**{name: value})
     SARConfig(weight=0, subset=0, anchor=0, ramp=0, tau=1e-9)
     SARConfig(ramp=1)
     assert dataclasses.asdict(SARConfig()) == {
@@ -163,19 +145,3 @@ def test_fewer_than_two_names_or_no_novel_row_cost_nothing() -> None:
     loss.backward()
     assert float(loss.detach()) == 0
     assert float(w.grad.abs().max()) == 0
-
-
-def test_half_precision_is_compared_in_float32() -> None:
-    w, v = rows(6, 0).bfloat16(), rows(6, 1).bfloat16()
-    found = SAR(SARConfig(anchor=1.0))(inputs(w, v))
-    assert found.dtype == torch.float32
-    assert float(found) == float(SAR(SARConfig(anchor=1.0))(inputs(w.float(), v.float())))
-
-
-def test_a_subset_from_one_on_is_a_number_of_names() -> None:
-    rng = torch.Generator().manual_seed(0)
-    assert len(SAR(SARConfig(subset=1)).draw(10, 40, rng)) == 11
-    assert len(SAR(SARConfig(subset=0.5)).draw(10, 40, rng)) == 15
-    drawn = SAR(SARConfig(subset=20, rule="union")).draw(10, 40, rng).tolist()
-    assert drawn == sorted(drawn)
-    assert any(i < 10 for i in drawn) and any(i >= 10 for i in drawn)

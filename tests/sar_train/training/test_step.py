@@ -25,13 +25,13 @@ from support.problems import (
 from support.tiny import tiny_backbone
 from torch import Tensor
 
+from sar_train.data.task import Task
 from sar_train.methods.base import PromptMethod, methods
-from sar_train.regularisers.base import RegulariserInputs
+from sar_train.regularisers.base import Regularisation, RegulariserInputs
 from sar_train.regularisers.sar import SAR, SARConfig
 from sar_train.training import loop
 from sar_train.training.loop import OptimiserStep
 from sar_train.training.state import start
-from sar_train.training.task import Regularisation, Task
 
 
 class Watched(SAR):

@@ -19,7 +19,7 @@ from sar_infer.images.preprocess import to_input
 from sar_train.clip import backbone, mini
 from sar_train.clip.mini.stem import STAGES
 from sar_train.data.dataset import DataOptions
-from sar_train.data.open_dataset import open_dataset
+from sar_train.data.opening import open_dataset
 from sar_train.data.views import load
 
 

@@ -7,38 +7,34 @@ import sys
 from pathlib import Path
 
 import pytest
-from PIL import Image
 from support.disk import files_of_at_most
 from support.hf import encoded, make_dataset, to_hub, to_saved
 from support.opened import opened
 
-from sar_train.data.readers.hugging_face import HuggingFace, columns, shards, survey
+from sar_train.data.check import check
+from sar_train.data.readers.base import reader_of
+from sar_train.data.readers.folder import ClassFolders
 from sar_train.errors import DataError
 
-pytest.importorskip("datasets", reason="needs the library datasets")
+datasets = pytest.importorskip("datasets", reason="needs the library datasets")
 
 
 @pytest.mark.parametrize("write", [to_saved, to_hub])
-def test_splits_and_photos(tmp_path: Path, write) -> None:
-    parts = {"train": make_dataset(8), "validation": make_dataset(2), "test": make_dataset(4)}
-    root, cache = write(tmp_path / "pets", parts), tmp_path / "cache"
-    dataset = opened(root, 2, 1, cache_dir=cache)
-    assert (dataset.name, dataset.class_names, dataset.split_origin) == ("pets", ("cat", "dog"), "given")
-    assert [len(dataset.photos(split)) for split in ("train", "val", "test")] == [8, 2, 4]
-    assert (dataset.root / dataset.photos("train")[0].path).read_bytes() == encoded(0)
-    assert dataset.photos("train")[0].path.endswith(".jpg")
-    assert dataset.photos("train")[1].path == "train/0000002.jpg"
-    with Image.open(dataset.root / dataset.photos("test")[0].path) as image:
-        assert image.size == (16, 12)
-    assert survey(root) == ({"train": 8, "validation": 2, "test": 4}, ("cat", "dog"))
-    target = opened(root, 2, 1, target=True, cache_dir=cache)
-    assert (target.photos("train"), target.photos("test")) == ((), dataset.photos("test"))
+def test_photos_are_unpacked_unchanged(tmp_path: Path, write) -> None:
+    root = write(tmp_path / "pets", {"train": make_dataset(100), "validation": make_dataset(2, form="PNG")})
+    dataset = opened(root, 2, 1, cache_dir=tmp_path / "cache")
+    assert [photo.path for photo in dataset.photos("train")[:2]] == ["train/0000000.jpg", "train/0000002.jpg"]
+    by_path = {photo.path: photo for photo in dataset.photos("train")}
+    for i in range(100):
+        path = f"train/{i:07}.jpg"
+        assert (dataset.root / path).read_bytes() == encoded(i)
+        assert by_path[path].label == i % 2
+    assert {Path(photo.path).suffix for photo in dataset.photos("test")} == {".png"}
 
 
 def test_unpacked_once_and_again_when_it_changes(tmp_path: Path) -> None:
-    root, cache = to_saved(tmp_path / "pets", make_dataset(8, form="PNG")), tmp_path / "cache"
+    root, cache = to_saved(tmp_path / "pets", make_dataset(8)), tmp_path / "cache"
     dataset = opened(root, 2, 1, cache_dir=cache)
-    assert {Path(p.path).suffix for p in dataset.photos("train")} == {".png"}
     (index,) = cache.rglob("index.json")
     before = index.stat()
     assert opened(root, 2, 1, cache_dir=cache) == dataset
@@ -58,29 +54,22 @@ def test_a_disk_that_fills_up_leaves_nothing_that_is_read(tmp_path: Path) -> Non
     assert len(opened(root, 2, 1, target=True, cache_dir=cache).photos("test")) == 4
 
 
-def test_labels_without_names(tmp_path: Path) -> None:
-    root = to_saved(tmp_path / "pets", make_dataset(4, names=None))
-    assert opened(root, 1, 1, cache_dir=tmp_path / "cache").class_names == ("0", "1")
-
-
 def test_refusals(tmp_path: Path) -> None:
-    root, cache = to_saved(tmp_path / "a", {"test": make_dataset(4)}), tmp_path / "cache"
-    with pytest.raises(DataError, match="train, got test"):
-        opened(root, 1, 1, cache_dir=cache)
-    assert len(opened(root, 1, 1, target=True, cache_dir=cache).photos("test")) == 4
+    root, cache = to_saved(tmp_path / "a", {"train": make_dataset(4)}), tmp_path / "cache"
     with pytest.raises(DataError, match="--cache-dir"):
         opened(root, 1, 1)
     with pytest.raises(DataError, match="'extra'"):
         opened(to_saved(tmp_path / "b", {"extra": make_dataset(4)}), 1, 1, cache_dir=cache)
+    opened(root, 1, 1, cache_dir=cache)
     (index,) = cache.rglob("index.json")
     index.write_text(json.dumps({"photos": 3}))
     with pytest.raises(DataError, match="index.json"):
-        opened(root, 1, 1, target=True, cache_dir=cache)
+        opened(root, 1, 1, cache_dir=cache)
 
 
 def write_rows(root: Path, images: list[object], labels: list[object]) -> Path:
     """A Parquet file as it stands, without the library's own packing of photos."""
-    datasets, parquet = pytest.importorskip("datasets"), pytest.importorskip("pyarrow.parquet")
+    parquet = pytest.importorskip("pyarrow.parquet")
     features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["a"])})
     dataset = datasets.Dataset.from_dict({"image": images, "label": labels}, features=features)
     (root / "data").mkdir(parents=True)
@@ -113,71 +102,57 @@ def test_photos_beside_the_file(tmp_path: Path) -> None:
     assert (target.root / target.photos("test")[0].path).read_bytes() == encoded(3)
 
 
-def test_what_is_one(tmp_path: Path) -> None:
-    assert HuggingFace().recognises(to_saved(tmp_path / "one", make_dataset(2)))
-    assert HuggingFace().recognises(to_saved(tmp_path / "many", {"train": make_dataset(2)}))
-    assert HuggingFace().recognises(to_hub(tmp_path / "hub", {"train": make_dataset(2)}))
-    (tmp_path / "own").mkdir()
-    (tmp_path / "own" / "dataset_info.json").write_text("{}")
-    assert not HuggingFace().recognises(tmp_path / "own")
+@pytest.mark.parametrize(
+    ("path", "split"), [("photos.parquet", "train"), ("test/0000.parquet", "test"), ("data/val-x.parquet", "val")]
+)
+def test_the_split_of_a_parquet_file(tmp_path: Path, path: str, split: str) -> None:
+    (tmp_path / path).parent.mkdir(exist_ok=True)
+    make_dataset(2).to_parquet(tmp_path / path)
+    assert check(tmp_path).checked[0].counts == tuple(2 * (name == split) for name in ("train", "val", "test"))
 
 
-def test_rows_are_encoded_photos(tmp_path: Path) -> None:
-    for root in (
-        to_saved(tmp_path / "a", {"train": make_dataset(3)}),
-        to_hub(tmp_path / "b", {"train": make_dataset(3)}),
-    ):
-        (part,) = shards(root)
-        assert (part.split, part.total) == ("train", 3)
-        assert columns(part.features, root) == ("image", "label")
-        rows = list(part.rows("image", "label"))
-        assert [row["label"] for row in rows] == [0, 1, 0]
-        assert rows[0]["image"]["bytes"].startswith(b"\xff\xd8\xff")
+def test_other_folders_with_files_of_that_name_are_not_packed(tmp_path: Path) -> None:
+    (tmp_path / "dataset_info.json").write_text("{}")
+    assert isinstance(reader_of(tmp_path), ClassFolders)
 
 
-def test_splits_of_parquet_files(tmp_path: Path) -> None:
-    root = to_hub(tmp_path / "hub", {"train": make_dataset(4), "validation": make_dataset(2)}, shards=2)
-    assert sorted((part.split, part.total) for part in shards(root)) == [
-        ("train", 2),
-        ("train", 2),
-        ("validation", 1),
-        ("validation", 1),
-    ]
-    flat = tmp_path / "flat"
-    flat.mkdir()
-    make_dataset(2).to_parquet(flat / "photos.parquet")
-    assert [part.split for part in shards(flat)] == ["train"]
-    (tmp_path / "deep" / "test").mkdir(parents=True)
-    make_dataset(2).to_parquet(tmp_path / "deep" / "test" / "0000.parquet")
-    assert [part.split for part in shards(tmp_path / "deep")] == ["test"]
-
-
-def test_columns() -> None:
-    datasets = pytest.importorskip("datasets")
-    image, label, number = datasets.Image(), datasets.ClassLabel(names=["a"]), datasets.Value("int64")
-    root = Path("x")
-    assert columns({"img": image, "kind": label, "id": number}, root) == ("img", "kind")
-    assert columns({"image": image, "label": number}, root) == ("image", "label")
-    assert columns({"img": image, "fine_label": label, "coarse_label": label}, root) == ("img", "fine_label")
-    for features in (
-        {"image": image},
-        {"label": label},
-        {"a": image, "b": image, "label": label},
-        {"image": image, "p": label, "q": label},
-    ):
-        with pytest.raises(DataError, match=list(features)[-1]):
-            columns(features, root)
+@pytest.mark.parametrize(
+    ("columns", "fact"),
+    [
+        ({"img": "photo", "kind": "class", "id": "number"}, None),
+        ({"image": "photo", "label": "number"}, None),
+        ({"img": "photo", "fine_label": "class", "coarse_label": "class"}, None),
+        ({"image": "photo"}, r"got image \(Image\)"),
+        ({"label": "class"}, r"got label \(ClassLabel\)"),
+        ({"a": "photo", "b": "photo", "label": "class"}, r"b \(Image\)"),
+        ({"image": "photo", "p": "class", "q": "class"}, r"q \(ClassLabel\)"),
+    ],
+)
+def test_columns(tmp_path: Path, columns: dict[str, str], fact: str | None) -> None:
+    kinds = {"photo": datasets.Image(), "class": datasets.ClassLabel(names=["a"]), "number": datasets.Value("int64")}
+    values = {"photo": [{"bytes": encoded(1), "path": None}], "class": [0], "number": [0]}
+    features = datasets.Features({name: kinds[kind] for name, kind in columns.items()})
+    content = {name: values[kind] for name, kind in columns.items()}
+    root = to_saved(tmp_path / "x", datasets.Dataset.from_dict(content, features=features))
+    if fact is None:
+        dataset = opened(root, target=True, cache_dir=tmp_path / "cache")
+        assert dataset.photos("test") == (("train/0000000.jpg", 0),)
+        assert dataset.class_names == ("a" if "class" in columns.values() else "0",)
+    else:
+        with pytest.raises(DataError, match=fact):
+            opened(root, cache_dir=tmp_path / "cache")
 
 
 def test_damaged_and_without_the_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = tmp_path / "cache"
     hub = to_hub(tmp_path / "hub", {"train": make_dataset(2)})
     next((hub / "data").iterdir()).write_bytes(b"PAR1 no")
     with pytest.raises(DataError, match="Parquet"):
-        list(shards(hub))
+        opened(hub, cache_dir=cache)
     saved = to_saved(tmp_path / "saved", make_dataset(2))
     (saved / "state.json").write_text("{")
     with pytest.raises(DataError, match="saved"):
-        list(shards(saved))
+        opened(saved, cache_dir=cache)
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(DataError, match=r"sar-clip\[hf\]"):
-        list(shards(saved))
+        opened(saved, cache_dir=cache)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from sar_train.data.dataset import Split
-from sar_train.data.splits import base_new
 from sar_train.errors import ConfigError
 
 DEAL = "deal:"
@@ -77,3 +76,10 @@ def _split(labels: Sequence[int], names: Sequence[str], base_classes: str) -> tu
             raise ConfigError(f"base_classes: no class {missing[0]!r}; there are {', '.join(label_of):.300}")
         base = {label_of[name] for name in chosen}
     return tuple(label for label in labels if label in base), tuple(label for label in labels if label not in base)
+
+
+def base_new(labels: Iterable[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Split labels, ``range(C)`` for C classes, into sorted (base, new): the first ceil(n / 2), and the rest."""
+    ordered = sorted(set(labels))
+    half = (len(ordered) + 1) // 2
+    return tuple(ordered[:half]), tuple(ordered[half:])

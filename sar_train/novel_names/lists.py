@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable
 from pathlib import Path
+from typing import ClassVar
 
 from sar_train.data.class_names import IMAGENET, read_classes
 from sar_train.errors import ConfigError, DataError
@@ -28,38 +29,48 @@ class File(NovelSource):
     """Any path, or ``file:PATH``, one name a line; blank lines and lines that begin with ``#`` are passed over."""
 
     form = "FILE"
+    content: ClassVar[str] = "one with one name a line"
 
     def check(self) -> None:
         """Raise ConfigError if there is no such file."""
         if not self.argument or not Path(self.argument).is_file():
-            raise ConfigError(f"novel names: {self.name}: no such file; expected one with one name a line")
+            raise ConfigError(f"novel names: {self.name}: no such file; expected {self.content}")
 
-    def candidates(self, request: NameRequest) -> Iterable[str]:  # noqa: ARG002
-        """Return the names in the file's order."""
-        lines = (line.strip() for line in _read_text(Path(self.argument or "")).splitlines())
-        names = [line for line in lines if line and not line.startswith("#")]
+    def candidates(self, request: NameRequest) -> Iterable[str]:
+        """Return the names in the file's order.
+
+        Raises:
+            DataError: the file cannot be read, is not text, or holds no name.
+        """
+        path = Path(self.argument or "")
+        try:
+            text = path.read_text(encoding="utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error.strerror
+            raise DataError(f"novel names: {path} cannot be read ({reason}); expected one name a line") from None
+        if "\0" in text:
+            raise DataError(f"novel names: {path} is a binary file; expected one name a line")
+        names = self.names(text, request)
         if not names:
-            raise DataError(f"novel names: {self.argument} holds no name; expected one per line")
+            raise DataError(f"novel names: {path} holds no name; expected a list, one name a line")
         return names
+
+    def names(self, text: str, request: NameRequest) -> list[str]:  # noqa: ARG002
+        """Return the names in the text of the file."""
+        lines = (line.strip() for line in text.splitlines())
+        return [line for line in lines if line and not line.startswith("#")]
 
 
 @kinds.register("answer")
-class SavedAnswer(NovelSource):
+class SavedAnswer(File):
     """``answer:FILE``, a chat's answer as it came: numbering, quotes, JSON, explanations and chatter are taken off."""
 
     form = "answer:FILE"
+    content = "answer:FILE, a model's saved answer"
 
-    def check(self) -> None:
-        """Raise ConfigError if there is no such file."""
-        if not self.argument or not Path(self.argument).is_file():
-            raise ConfigError(f"novel names: {self.name}: no such file; expected answer:FILE, a model's saved answer")
-
-    def candidates(self, request: NameRequest) -> Iterable[str]:
+    def names(self, text: str, request: NameRequest) -> list[str]:
         """Return the names that the answer lists."""
-        names = names_in(_read_text(Path(self.argument or "")), request.trained)
-        if not names:
-            raise DataError(f"novel names: there is no name in {self.argument}; expected a list, one name a line")
-        return names
+        return names_in(text, request.trained)
 
 
 @kinds.register("dataset")
@@ -79,19 +90,3 @@ class ClassesOfDataset(NovelSource):
         names = list(read_classes(self.argument or "", options.data_root, options.cache_dir).class_names)
         random.Random(request.seed).shuffle(names)
         return names
-
-
-def _read_text(path: Path) -> str:
-    """Read the text of a file.
-
-    Raises:
-        DataError: it cannot be read, or is not text.
-    """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error.strerror
-        raise DataError(f"novel names: {path} cannot be read ({reason}); expected one name a line") from None
-    if "\0" in text:
-        raise DataError(f"novel names: {path} is a binary file; expected one name a line")
-    return text

@@ -1,4 +1,4 @@
-"""A task: the classes and photos that a prompt is learned from and evaluated on; a regulariser's names beside them."""
+"""A task: the classes and photos that a prompt is learned from, and those that it is evaluated on."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sar_train.clip.backbone import Backbone
+from sar_train.config.run import RunConfig
 from sar_train.data.dataset import Split
-from sar_train.data.features import Features
-from sar_train.regularisers.base import Regulariser
+from sar_train.data.features import Features, PhotoFeatures
+from sar_train.data.protocol import Plan
+from sar_train.errors import ConfigError
 
 Crops = Callable[[Tensor, int], Tensor]
 """(B, 3, size, size) encoder input, a random crop of each of (B,) rows of a task, for an epoch (from 1)."""
@@ -95,26 +98,62 @@ class Task:
     validation: Evaluated | None = None
 
 
-@dataclass(frozen=True)
-class Regularisation:
-    """A regulariser with the names and embeddings that it needs.
+def make_task(
+    features: Features, plan: Plan, config: RunConfig, backbone: Backbone, template: str, *, image_prompts: bool = False
+) -> Task:
+    """Draw the photos that are learned from, and gather those that the run is evaluated on.
 
-    Attributes:
-        regulariser: the penalty.
-        novel_names: names without photos.
-        teacher: (n_base + n_novel, D) what the regulariser compares with, base classes first.
-        handcrafted: (n_novel, D) novel names under the single template, for methods that need them; None where the
-            teacher is just that.
+    Args:
+        features: of the data.
+        plan: which classes are base and new, and the split that is evaluated.
+        config: the settings.
+        backbone: embeds the names.
+        template: the hand-crafted one that the method compares with.
+        image_prompts: whether the method prompts the image tower, so that it learns from crops.
+
+    Raises:
+        ConfigError: the method needs photos, and there are features alone.
+        DataError: a photo cannot be read.
     """
+    rows = learned_rows(features, plan, config)
+    crops = random_crops(features, rows, config) if image_prompts else None
+    names = [features.dataset.class_names[label] for label in plan.base]
+    labels = features.labels("train").tolist()
+    numbers = {label: number for number, label in enumerate(plan.base)}
+    return Task(
+        features.views("train", rows) if crops is None else features.plain("train", rows)[:, None],
+        torch.tensor([numbers[labels[row]] for row in rows]),
+        names,
+        backbone.embed_names(names, template),
+        crops,
+        base=Evaluated.of(features, plan.base, plan.split),
+        new=Evaluated.of(features, plan.new, plan.split),
+        validation=None if plan.split == "val" else Evaluated.of(features, plan.base, "val", most=MOST_VALIDATION),
+    )
 
-    regulariser: Regulariser
-    novel_names: Sequence[str]
-    teacher: Tensor
-    handcrafted: Tensor | None = None
 
-    @property
-    def novel_handcrafted(self) -> Tensor:
-        """Return (n_novel, D) embeddings of the novel names under the single template."""
-        if self.handcrafted is not None:
-            return self.handcrafted
-        return self.teacher[len(self.teacher) - len(self.novel_names) :]
+def learned_rows(features: Features, plan: Plan, config: RunConfig) -> tuple[int, ...]:
+    """Return the rows of the training split that are learned from: those drawn, of the base classes."""
+    labels, base = features.labels("train").tolist(), set(plan.base)
+    return tuple(row for row in features.draw(config.shots, config.seed).train if labels[row] in base)
+
+
+def random_crops(features: Features, rows: Sequence[int], config: RunConfig) -> Crops:
+    """Return random crops of some training photos.
+
+    Args:
+        features: of the data.
+        rows: the photos' rows in the training split.
+        config: the settings.
+
+    Raises:
+        ConfigError: there are features alone.
+    """
+    if not isinstance(features, PhotoFeatures):
+        raise ConfigError(
+            f"method {config.method} puts prompts into the image tower, so it needs the photos; {config.data} has "
+            "only features that were made before: give a folder of photos or a dataset, or choose a method that "
+            "prompts the text side alone (sar-train --list-methods)"
+        )
+    drawn = torch.tensor(rows)
+    return lambda chosen, epoch: features.crops(drawn[chosen], epoch)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import openai
 
 
-FILE = Path(__file__).parents[2] / "assets" / "novel_request.txt"
+FILE = Path(__file__).parents[1] / "assets" / "novel_request.txt"
 AT_ONCE = 100
 """Names per request; long lists tire small models."""
 KEY = "SAR_LLM_KEY"
@@ -208,50 +208,6 @@ def _said(error: openai.APIStatusError) -> str:
     return f": {text}" if text else ""
 
 
-class AnswerCache:
-    """A folder of answers, by model, seed and whole request."""
-
-    def __init__(self, cache_dir: Path | None) -> None:
-        """Keep answers below ``cache_dir``; None keeps nothing."""
-        self._folder = cache_dir / FOLDER if cache_dir else None
-
-    def get(self, model: str, seed: int, request: str) -> Answer | None:
-        """Return the kept answer to a request; None where there is none, or its file is damaged."""
-        path = self._path(model, seed, request)
-        if path is None:
-            return None
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            text, reported = content["answer"], content["model"]
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
-        return Answer(text, reported) if isinstance(text, str) and isinstance(reported, str) else None
-
-    def put(self, model: str, seed: int, request: str, answer: Answer) -> None:
-        """Keep an answer.
-
-        Raises:
-            DataError: it cannot be written.
-        """
-        path = self._path(model, seed, request)
-        if path is None:
-            return
-        content = {
-            "model": answer.model,
-            "asked_for": model,
-            "temperature": TEMPERATURE,
-            "seed": seed,
-            "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "request": request,
-            "answer": answer.text,
-        }
-        write_atomic(path, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
-
-    def _path(self, model: str, seed: int, request: str) -> Path | None:
-        identity = json.dumps([model, TEMPERATURE, seed, request]).encode()
-        return self._folder / f"{hashlib.sha256(identity).hexdigest()[:32]}.json" if self._folder else None
-
-
 @kinds.register("llm")
 class LanguageModelSource(NovelSource):
     """``llm``: asked in rounds, each answer kept under ``cache_dir``."""
@@ -274,22 +230,47 @@ class LanguageModelSource(NovelSource):
 
     def candidates(self, request: NameRequest) -> Iterator[str]:
         """Ask in rounds until one brings nothing new, at most twice as often as a perfect model needs."""
-        answers, listed = AnswerCache(self.options.cache_dir), list[str]()
+        listed: list[str] = []
         for _ in range(2 * math.ceil(request.count / AT_ONCE) + 2):
             text = request_text(request, listed)
-            answer = answers.get(self.endpoint.model, request.seed, text)
-            from_cache = answer is not None
-            answer = answer or self.endpoint.ask(text, request.seed)
+            path = self._answer_path(text, request.seed)
+            stored = _stored_answer(path)
+            answer = stored or self.endpoint.ask(text, request.seed)
             fresh = names_in(answer.text, [*request.trained, *listed])
             if not fresh and not listed:
                 raise DataError(
                     f"model {answer.model} listed no new name but said: {' '.join(answer.text.split())[:60]!r}; try "
                     "another --llm-model, or paste the request into a chat (sar-experiment novel-names --show-request)"
                 )
-            if not from_cache:
-                answers.put(self.endpoint.model, request.seed, text, answer)
+            if path and not stored:
+                content = {
+                    "model": answer.model,
+                    "asked_for": self.endpoint.model,
+                    "temperature": TEMPERATURE,
+                    "seed": request.seed,
+                    "date": datetime.now(UTC).isoformat(timespec="seconds"),
+                    "request": text,
+                    "answer": answer.text,
+                }
+                write_atomic(path, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
             self.model = answer.model
             if not fresh:
                 return
             listed += fresh
             yield from fresh
+
+    def _answer_path(self, text: str, seed: int) -> Path | None:
+        """Return where the answer to a request is kept, by model, seed and whole request; None without a cache."""
+        identity = json.dumps([self.endpoint.model, TEMPERATURE, seed, text]).encode()
+        cache = self.options.cache_dir
+        return cache / FOLDER / f"{hashlib.sha256(identity).hexdigest()[:32]}.json" if cache else None
+
+
+def _stored_answer(path: Path | None) -> Answer | None:
+    """Return an answer that was kept; None where there is none, or its file is damaged."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8")) if path else {}
+        text, model = content["answer"], content["model"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return Answer(text, model) if isinstance(text, str) and isinstance(model, str) else None

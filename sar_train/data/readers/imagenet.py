@@ -7,13 +7,14 @@ as in papers, so it has no validation set; the four others have only test photos
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 
 from sar_infer.images.formats import has_image_suffix
 from sar_train.data.dataset import DataOptions, Photo, Split
 from sar_train.data.layouts import GUIDE, LAYOUTS
+from sar_train.data.readers.author_lists import lines_of
+from sar_train.data.readers.base import entries
 from sar_train.errors import DataError
 
 CLASSES = 1000
@@ -49,8 +50,15 @@ def read_imagenet(
     folders = [_class_folders(images / subfolder, key) for subfolder in subfolders.values()]
     if unexpected := sorted(set.union(*folders) - set(names)):
         raise DataError(f"{images}: class folder {unexpected[0]!r} is not in {NAMES_FILE}; move it away")
-    present = set.intersection(*folders)
-    warning = _too_few(key, present, names, [str(images / subfolder) for subfolder in subfolders.values()], options)
+    present, classes = set.intersection(*folders), LAYOUTS[key].classes
+    warning = f"dataset {key}: expected {classes} class folders, got {len(present)}; went on with those"
+    if len(present) != classes and not options.allow_missing:
+        first = next((name for name in names if name not in present), "") if classes == CLASSES else ""
+        missing = f" (the first that is missing: {first})" if first else ""
+        raise DataError(
+            f"{', '.join(str(images / subfolder) for subfolder in subfolders.values())}: expected {classes} class "
+            f"folders, got {len(present)}{missing}; complete the download, or go on without them with --allow-missing"
+        )
     ids = [name for name in names if name in present]  # both files are sorted by WordNet id
     splits = {
         split: [
@@ -60,7 +68,7 @@ def read_imagenet(
         ]
         for split, subfolder in subfolders.items()
     }
-    return tuple(names[name] for name in ids), splits, warning
+    return tuple(names[name] for name in ids), splits, warning if len(present) != classes else ""
 
 
 def problems(key: str, folder: Path) -> list[str]:
@@ -98,15 +106,9 @@ def read_names(path: Path) -> dict[str, str]:
     Raises:
         DataError: not text, a bad line, an id twice, not in order, or not 1,000 lines.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as UTF-8 text ({error})") from None
     names: dict[str, str] = {}
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        match = _LINE.fullmatch(line.strip())
+    for number, line in lines_of(path):
+        match = _LINE.fullmatch(line)
         if match is None:
             raise DataError(f"{path}, line {number}: expected a line such as 'n01440764 tench', got {line!r:.60}")
         if match[1] in names:
@@ -120,38 +122,19 @@ def read_names(path: Path) -> dict[str, str]:
     return names
 
 
-def _too_few(key: str, present: set[str], names: dict[str, str], folders: list[str], options: DataOptions) -> str:
-    """Return a warning if class folders are missing, or raise DataError where that is not allowed."""
-    classes = LAYOUTS[key].classes
-    if len(present) == classes:
-        return ""
-    expected = f"expected {classes} class folders, got {len(present)}"
-    if options.allow_missing:
-        return f"dataset {key}: {expected}; went on with those"
-    first_missing = next((name for name in names if name not in present), "") if classes == CLASSES else ""
-    missing = f" (the first that is missing: {first_missing})" if first_missing else ""
-    raise DataError(
-        f"{', '.join(folders)}: {expected}{missing}; complete the download, or go on without them with --allow-missing"
-    )
-
-
 def _class_folders(folder: Path, key: str) -> set[str]:
     """Return the names of the class folders in a folder, which holds nothing but them."""
     if not folder.is_dir():
         raise DataError(f"dataset {key}: expected the folder {folder}, not there; see {GUIDE}")
-    with os.scandir(folder) as entries:
-        listed = [(entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith(".")]
-    folders = {name for name, is_folder in listed if is_folder}
-    loose = sum(has_image_suffix(name) for name, is_folder in listed if not is_folder)
-    if loose:
+    folders, files = entries(folder)
+    if loose := sum(map(has_image_suffix, files)):
         expected = MEND_VAL if folder.name == "val" else "expected class folders alone"
         raise DataError(f"{folder}: {loose} photos lie directly in it and {len(folders)} class folders; {expected}")
     if not folders:
         raise DataError(f"{folder}: expected one folder per class, got none; complete the download")
-    return folders
+    return set(folders)
 
 
 def photo_names(folder: Path) -> list[str]:
     """Return the file names of the photos in a folder, sorted; hidden files are none."""
-    with os.scandir(folder) as entries:
-        return sorted(e.name for e in entries if has_image_suffix(e.name) and not e.name.startswith("."))
+    return [name for name in entries(folder)[1] if has_image_suffix(name)]

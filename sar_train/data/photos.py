@@ -1,0 +1,140 @@
+"""Looking at photos on the disk: which are missing, which cannot be decoded, and which lie there twice."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from sar_infer.errors import ImageError
+from sar_infer.images.load import load_rgb
+from sar_train.data.dataset import Dataset, Split
+from sar_train.data.views import LISTED
+from sar_train.errors import DataError
+
+MOST_COMPARED = 20_000
+"""Photos among which the same one is looked for twice; among more, almost every size occurs twice."""
+
+
+def files_at(paths: Sequence[str]) -> list[os.DirEntry[str] | None]:
+    """Return the file at each path, None for a missing one; every folder is listed once."""
+    names_in: dict[str, set[str]] = {}
+    for folder, name in map(os.path.split, paths):
+        names_in.setdefault(folder, set()).add(name)
+    files: dict[tuple[str, str], os.DirEntry[str]] = {}
+    for folder, names in names_in.items():
+        with contextlib.suppress(OSError), os.scandir(folder) as entries:
+            files |= {(folder, entry.name): entry for entry in entries if entry.name in names and entry.is_file()}
+    return [files.get(os.path.split(path)) for path in paths]
+
+
+def unreadable(paths: Sequence[str], advance: Callable[[int], None] = lambda done: None) -> dict[str, str]:
+    """Return the photos that cannot be decoded, in order, each with the reason; JPEGs are decoded at an eighth.
+
+    Args:
+        paths: of the photos.
+        advance: takes how many photos have been decoded since the last call.
+    """
+
+    def problem(path: str) -> str:
+        try:
+            load_rgb(path, least=1)
+        except (ImageError, MemoryError) as error:
+            return " ".join(str(error).split()).replace(path, Path(path).name) or type(error).__name__
+        return ""
+
+    problems = {}
+    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+        for path, text in zip(paths, pool.map(problem, paths), strict=True):
+            advance(1)
+            if text:
+                problems[path] = text
+    return problems
+
+
+def same_bytes(groups: Mapping[Path, Hashable]) -> list[tuple[Path, Path]]:
+    """Return pairs of files with the same bytes in different groups; a size that one group alone has is not read.
+
+    Args:
+        groups: the group of each file, such as its class; of more than `MOST_COMPARED` files none is read.
+    """
+    by_size: dict[int, list[Path]] = {}
+    for file in groups if len(groups) <= MOST_COMPARED else ():
+        with contextlib.suppress(OSError):
+            by_size.setdefault(file.stat().st_size, []).append(file)
+    first: dict[bytes, Path] = {}
+    pairs = []
+    for size, files in by_size.items():
+        for file in files if size and len({groups[file] for file in files}) > 1 else ():
+            with contextlib.suppress(OSError):
+                other = first.setdefault(hashlib.sha256(file.read_bytes()).digest(), file)
+                if groups[other] != groups[file]:
+                    pairs.append((other, file))
+    return pairs
+
+
+def without_missing(dataset: Dataset, *, allow_missing: bool) -> Dataset:
+    """Return the dataset itself if every photo exists, else only with the photos that exist.
+
+    Args:
+        dataset: with photos that a list names.
+        allow_missing: go on with the rest; classes without a photo to train on (to test on, where nothing is trained
+            on) are left out.
+
+    Raises:
+        DataError: photos are missing; the message counts them, names the first and says how to go on.
+    """
+    paths = _paths(dataset)
+    listed = [path for of_split in paths.values() for path in of_split]
+    missing = {path for path, file in zip(listed, files_at(listed), strict=True) if file is None}
+    if not missing:
+        return dataset
+    count, used = sum(path in missing for path in listed), paths["train" if dataset.photos("train") else "test"]
+    if not allow_missing or missing.issuperset(used):
+        advice = "" if count == len(listed) else ", or go on without them with --allow-missing"
+        first = next(path for path in listed if path in missing)
+        raise DataError(
+            f"dataset {dataset.name}: {count} of {len(listed)} photos are missing, the first is {first}; "
+            f"complete the download{advice}"
+        )
+    return _without(dataset, missing, f"dataset {dataset.name}: went on without {count} of {len(listed)} photos")
+
+
+def without_unreadable(dataset: Dataset) -> Dataset:
+    """Decode every photo once and drop those that fail, with a warning that counts them and names the first.
+
+    Raises:
+        DataError: no training photo is left, or no test photo where nothing is trained on.
+    """
+    paths = _paths(dataset)
+    problems = unreadable([path for of_split in paths.values() for path in of_split])
+    if not problems:
+        return dataset
+    first = ": ".join(next(iter(problems.items())))
+    use: Split = "train" if dataset.photos("train") else "test"
+    if problems.keys() >= set(paths[use]):
+        word = "training" if use == "train" else use
+        raise DataError(f"dataset {dataset.name}: no {word} photo can be read, the first: {first}")
+    count = "1 unreadable photo" if len(problems) == 1 else f"{len(problems)} unreadable photos"
+    return _without(dataset, problems, f"{count} left out ({LISTED}), the first: {first}")
+
+
+def _paths(dataset: Dataset) -> dict[Split, list[str]]:
+    """Return the whole path of each photo by split, as text, since there may be a million."""
+    root = str(dataset.root)
+    return {
+        split: [os.path.join(root, photo.path) for photo in photos]  # noqa: PTH118
+        for split, photos in dataset.splits.items()
+    }
+
+
+def _without(dataset: Dataset, paths: set[str] | Mapping[str, str], warning: str) -> Dataset:
+    """Return the dataset without the photos at some paths."""
+    remaining = {
+        split: [photo for photo, path in zip(dataset.photos(split), of_split, strict=True) if path not in paths]
+        for split, of_split in _paths(dataset).items()
+    }
+    return dataset.keeping(remaining, warning)

@@ -1,1 +1,0 @@
-"""Sources of novel names, one file each."""

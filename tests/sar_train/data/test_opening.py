@@ -1,0 +1,177 @@
+"""Whatever a user names is opened, or refused in one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from support.coop import link_photos
+from support.features import feature_set
+from support.layouts import EXAMPLES, SPLITS
+from support.opened import counts, opened
+from support.photos import SHARED, needs_shared, write_folder, write_photo
+from support.tiny import tiny_backbone
+
+from sar_train.data.dataset import DataOptions
+from sar_train.data.feature_file import StoredFeatures, load_features, save_features
+from sar_train.data.features import Features, PhotoFeatures
+from sar_train.data.opening import missing, open_features
+from sar_train.data.readers.coop import NAME_FIXES
+from sar_train.errors import DataError
+
+
+def features_of(spec: object, root: Path | None = None, views: int = 1, **options: object) -> Features:
+    return open_features(str(spec), tiny_backbone(), DataOptions(root, 4, 1, views, **options))
+
+
+def test_a_folder_below_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    root = tmp_path / "data"
+    for domain in ("photo", "sketch"):
+        write_folder(root / "pacs" / domain, {"cat": 4, "dog": 4})
+    (root / "list.csv").write_text("path,label\npacs/photo/cat/00.png,x\npacs/photo/cat/01.png,x\n")
+    assert opened("pacs/photo", 2, 1, data_root=root).name == "pacs/photo"
+    assert opened("list.csv", 2, 1, data_root=root).class_names == ("x",)
+    write_folder(tmp_path / "pacs/photo", {"owl": 2})
+    assert opened("pacs/photo", 2, 1, data_root=root).class_names == ("owl",)  # what exists goes first
+
+
+@needs_shared
+def test_datasets_by_name_and_by_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_folder(tmp_path / "caltech101", {"a": 2})
+    assert len(features_of("Caltech101", SHARED).dataset.class_names) == 100
+    assert features_of("caltech101").dataset.class_names == ("a",)
+    with pytest.raises(DataError, match="cartoon, photo, sketch"):
+        opened("pacs", 16, 1, data_root=SHARED)
+    assert counts(opened("pacs/photo", data_root=SHARED, target=True)) == [(0, 0, 60)] * 7
+
+
+def test_nothing_of_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_photo(tmp_path / "photo.png")
+    for spec, fact in {
+        "caltech101": "--data-root .*caltech-101",
+        "caltec": "caltech101",
+        "photoz": "^photoz: .*dataset$",  # nothing near it, so nothing is offered
+        "nosuch/": "^nosuch/: .*dataset$",
+        "no/such": "no/such: no such",
+        "photo.png": "photo.png: expected",
+        "none.csv": "none.csv: no such",
+        "none.safetensors": "no such feature file",
+    }.items():
+        with pytest.raises(DataError, match=fact):
+            features_of(spec)
+        try:
+            message = missing(spec, None)
+        except DataError as error:
+            message = str(error)
+        with pytest.raises(DataError, match=fact):
+            raise DataError(message)
+    with pytest.raises(DataError, match="no/such: .*, nor in data"):
+        features_of("no/such", Path("data"))
+
+
+def test_what_is_missing_is_said_without_opening_anything(tmp_path: Path) -> None:
+    write_folder(tmp_path / "pacs/photo", {"cat": 1})
+    assert missing("demo", None) == missing("pacs/photo", tmp_path) == missing(str(tmp_path / "pacs"), None) == ""
+    folder = tmp_path / "eurosat"
+    folder.mkdir()
+    assert "expected split_zhou_EuroSAT.json in" in missing("EuroSAT", tmp_path)
+    (folder / "split_zhou_EuroSAT.json").write_text("{}")
+    assert missing("eurosat", tmp_path) == (
+        f"dataset eurosat: expected the folder {folder / '2750'}, not there; complete the download"
+    )
+    (folder / "2750").mkdir()
+    assert missing("eurosat", tmp_path) == missing(str(folder), None) == ""
+
+
+@pytest.mark.parametrize(
+    ("names", "fact"),
+    [
+        (("red_fox", "Red fox"), "'Red fox' and 'red_fox'"),
+        (("caf\u00e9", "cafe\u0301"), "the same"),  # one letter, or an e and an accent
+        (("a", "b\udcff"), r"'b\\udcff'"),
+        (("a", "b\n"), r"'b\\n'"),
+    ],
+)
+def test_names_that_no_prompt_can_hold(tmp_path: Path, names: tuple[str, ...], fact: str) -> None:
+    write_folder(tmp_path, dict.fromkeys(names, 1))
+    with pytest.raises(DataError, match=fact):
+        opened(tmp_path)
+
+
+def test_unreadable_photos_are_left_out_and_counted(tmp_path: Path) -> None:
+    folder = EXAMPLES["folder"](tmp_path / "pets", SPLITS)
+    broken, cut = folder / "train/cat/01.png", folder / "test/dog/00.png"
+    broken.write_bytes(b"broken")
+    cut.write_bytes(cut.read_bytes()[:200])
+    dataset = features_of(folder, skip_unreadable=True).dataset
+    assert counts(dataset) == [(3, 2, 3), (4, 2, 2)]
+    assert dataset.warnings[-1].startswith(
+        "2 unreadable photos left out (all of them: sar-experiment check-data PHOTOS --all-images), "
+        f"the first: {cut}: cannot be read: "
+    )
+    with pytest.raises(DataError, match=r"cat/01\.png.*--skip-unreadable.*check-data"):
+        features_of(folder).plain("train")
+    for path in folder.glob("train/cat/*"):
+        path.write_bytes(b"")
+    dataset = features_of(folder, skip_unreadable=True).dataset
+    assert (dataset.class_names, counts(dataset)) == (("dog",), [(4, 2, 2)])
+    assert "5 unreadable photos left out" in dataset.warnings[-1]
+    assert " and 1 class" in dataset.warnings[-1]
+    for path in folder.glob("*/dog/*"):
+        path.write_bytes(b"")
+    with pytest.raises(DataError, match="no training photo can be read"):
+        features_of(folder, skip_unreadable=True)
+    target = features_of(folder, target=True, skip_unreadable=True).dataset
+    assert (target.class_names, len(target.photos("test"))) == (("cat",), 3)
+    for path in folder.glob("test/cat/*"):
+        path.write_bytes(b"")
+    with pytest.raises(DataError, match="no test photo can be read"):
+        features_of(folder, target=True, skip_unreadable=True)
+
+
+def test_a_feature_file_and_the_demo(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    save_features(feature_set(), path)
+    assert isinstance(features_of(path), StoredFeatures)
+    with pytest.raises(DataError, match="sar-mini"):  # whose features the demo has
+        features_of("demo")
+    with pytest.raises(DataError, match="weights"):
+        open_features(str(path), tiny_backbone(seed=1), DataOptions())
+
+
+def test_saved_features_equal_the_photos(tmp_path: Path) -> None:
+    features = features_of(write_folder(tmp_path / "pets", {"a": 8, "b": 8}), views=2)
+    assert features.views("train", [0]).shape == (1, 2, 32)
+    save_features(features, tmp_path / "x.safetensors", {"licence": "CC0-1.0"})
+    again = features_of(tmp_path / "x.safetensors")
+    dataset = again.dataset
+    assert (dataset.name, dataset.class_names, dataset.published_split) == ("pets", ("a", "b"), False)
+    assert (dataset.split_origin, dataset.warnings) == ("given", ())
+    assert again.draw(4, 1) == features.draw(4, 1)
+    for split in ("train", "val", "test"):
+        assert torch.equal(again.labels(split), features.labels(split))
+        torch.testing.assert_close(again.plain(split), features.plain(split), atol=1e-3, rtol=0)
+    save_features(again, tmp_path / "copy.safetensors", {"command": "sar-train"})
+    assert load_features(tmp_path / "copy.safetensors").provenance == {"licence": "CC0-1.0", "command": "sar-train"}
+
+
+def test_a_split_of_ours_is_said_in_feature_files_too(tmp_path: Path) -> None:
+    link_photos(tmp_path / "eurosat/2750", [f"{c}/{i}.jpg" for c in NAME_FIXES["eurosat"] for i in range(10)])
+    features = features_of("eurosat", tmp_path)
+    save_features(features, tmp_path / "x.safetensors", {"licence": "MIT"})
+    dataset = features_of(tmp_path / "x.safetensors").dataset
+    assert (dataset.published_split, dataset.split_origin) == (True, "ours")
+    assert dataset.warnings == features.dataset.warnings != ()
+
+
+def test_targets_have_test_photos_alone(tmp_path: Path) -> None:
+    write_folder(tmp_path / "pets" / "photo", {"a": 6, "b": 6})
+    features = features_of("pets/photo", tmp_path, target=True)
+    assert isinstance(features, PhotoFeatures)
+    assert [len(features.labels(split)) for split in ("train", "val", "test")] == [0, 0, 12]
+    assert features.plain("test").shape == (12, 32)
+    assert features.views("train").shape == (0, 1, 32)

@@ -1,0 +1,100 @@
+"""The photos that a run learns from, and those that it is evaluated on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from support.opened import opened
+from support.photos import write_folder
+from support.problems import TEMPLATE, feature_set
+from support.tiny import tiny_backbone
+from torch.nn.functional import normalize
+
+from sar_train.config.run import RunConfig
+from sar_train.data import task
+from sar_train.data.features import PhotoFeatures
+from sar_train.data.protocol import plan
+from sar_train.data.task import Evaluated, Task, learned_rows, make_task
+from sar_train.errors import ConfigError
+from sar_train.training.measures import evaluate_all
+
+
+def evaluated(names: list[str], features: torch.Tensor) -> Evaluated:
+    labels = torch.arange(len(features)) % len(names)
+    return Evaluated(names, features, labels, torch.arange(len(features)), "test")
+
+
+def test_each_side_is_evaluated_against_its_own_classes() -> None:
+    base, new = evaluated(["cat", "dog"], torch.eye(2)), evaluated(["cow"], torch.eye(2)[:1])
+    learned = torch.eye(2)[:, None], torch.arange(2), base.class_names, torch.eye(2)
+
+    def logits(features: torch.Tensor, names: object) -> torch.Tensor:
+        return features[:, : 1 if names == ["cow"] else 2]
+
+    answers = evaluate_all(Task(*learned, base=base, new=new), lambda side: side.features, logits)
+    assert {name: side and side.counts for name, side in answers.parts.items()} == {
+        "base": {"cat": 1, "dog": 1}, "new": {"cow": 1},
+    }  # fmt: skip
+    assert answers.open is not None
+    alone = evaluate_all(Task(*learned, base=base), lambda side: side.features, logits)
+    assert alone.parts["base"] == answers.parts["base"]
+    assert (alone.parts["new"], alone.open) == (None, None)
+    assert evaluate_all(Task(*learned), lambda side: side.features, logits).parts == {"base": None, "new": None}
+
+
+def test_copies_are_found_but_for_an_image_that_was_saved_again() -> None:
+    rows = normalize(torch.randn(150, 16, generator=torch.Generator().manual_seed(0)), dim=-1)
+    learned, again = rows[[3, 70, 149]], normalize(rows[[5]] + 0.01 * rows[[6]], dim=-1)
+    assert evaluated(["cat"], rows).copies_of(torch.cat([learned, learned, again])) == [3, 70, 149]
+    rounded = normalize(learned + 1e-5 * rows[:3], dim=-1)
+    assert evaluated(["cat"], rows).copies_of(rounded) == [3, 70, 149]
+
+
+def test_a_task_has_the_drawn_photos_of_base_classes_and_the_photos_of_each_side(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    features, backbone = feature_set(), tiny_backbone()
+    names = features.dataset.class_names
+    chosen = plan("base-to-new", names, published_split=True, base_classes="dog, red car, chair")
+    config = RunConfig("x", shots=3, seed=2)
+    made = make_task(features, chosen, config, backbone, TEMPLATE)
+    labels = features.labels("train").tolist()
+    rows = [row for row in features.draw(3, 2).train if labels[row] in (1, 3, 7)]
+    assert learned_rows(features, chosen, config) == tuple(rows)
+    assert torch.equal(made.features, features.views("train", rows))
+    assert made.labels.tolist() == [(1, 3, 7).index(labels[row]) for row in rows]
+    assert (made.class_names, made.crops) == (["dog", "red car", "chair"], None)
+    assert torch.equal(made.handcrafted, backbone.embed_names(made.class_names, TEMPLATE))
+    for side, base, split in ((made.base, True, "test"), (made.new, False, "test"), (made.validation, True, "val")):
+        assert side is not None
+        classes = [label for label in range(8) if (label in (1, 3, 7)) == base]
+        expected = [row for row, label in enumerate(features.labels(split).tolist()) if label in classes]
+        assert (side.rows.tolist(), side.split) == (expected, split)
+        assert side.class_names == [names[label] for label in classes]
+        assert [classes[label] for label in side.labels] == features.labels(split)[expected].tolist()
+        assert torch.equal(side.features, features.plain(split, expected))
+    assert make_task(features, replace(chosen, split="val"), config, backbone, TEMPLATE).validation is None
+    monkeypatch.setattr(task, "MOST_VALIDATION", 10)
+    few, again = (make_task(features, chosen, config, backbone, TEMPLATE).validation for _ in range(2))
+    assert few is not None
+    assert again is not None
+    assert made.validation is not None
+    assert few.rows.tolist() == again.rows.tolist() == sorted({*few.rows.tolist()})
+    assert len(few.rows) == 10
+    assert {*few.rows.tolist()} < {*made.validation.rows.tolist()}
+    with pytest.raises(ConfigError, match="needs the photos"):
+        make_task(features, chosen, config, backbone, TEMPLATE, image_prompts=True)
+
+
+def test_methods_that_prompt_images_learn_from_crops_of_the_drawn_photos(tmp_path: Path) -> None:
+    features = PhotoFeatures(opened(write_folder(tmp_path, {"a": 9, "b": 9}), 5, 1), tiny_backbone(), views=3)
+    chosen = plan("all", ("a", "b"), published_split=False)
+    config = RunConfig("x", shots=2, seed=4)
+    made = make_task(features, chosen, config, tiny_backbone(), TEMPLATE, image_prompts=True)
+    rows = learned_rows(features, chosen, config)
+    assert torch.equal(made.features, features.plain("train", rows)[:, None])
+    assert made.crops is not None
+    assert torch.equal(made.crops(torch.tensor([3, 1]), 7), features.crops([rows[3], rows[1]], 7))
