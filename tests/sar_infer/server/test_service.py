@@ -26,7 +26,7 @@ from sar_infer import Classifier
 from sar_infer.bank import ClassBank
 from sar_infer.cli.bank import main as sar_bank
 from sar_infer.server.bank.store import BankStore
-from sar_infer.server.model.encoding import Computed
+from sar_infer.server.model.encoding import Result, Task
 from sar_infer.server.problems import CODES
 from sar_infer.server.service import Service
 from sar_infer.server.settings import Settings
@@ -291,10 +291,9 @@ def test_readiness_runs_the_model(either: Local, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("sar_infer.server.service._SELF_TEST_EVERY", 0.0)
     assert httpx2.get(f"{either.url}/readyz").json()["ready"]
 
-    def scaled(factor: float) -> Callable[[Any, Any], Computed]:
-        def call(compute: Any, images: Any) -> Computed:
-            computed = compute(images)
-            return dataclasses.replace(computed, rows=[row * np.float32(factor) for row in computed.rows])
+    def scaled(factor: float) -> Callable[[Any, Any], list[Result]]:
+        def call(compute: Any, tasks: Any) -> list[Result]:
+            return [result._replace(row=result.row * np.float32(factor)) for result in compute(tasks)]
 
         return call
 
@@ -397,13 +396,13 @@ def test_a_reload_is_finished_if_its_client_gives_up(
 def test_readiness_does_not_wait_in_the_queue(either: Local, monkeypatch: pytest.MonkeyPatch) -> None:
     asked, answered = threading.Event(), threading.Event()
 
-    def held(compute: Any, images: Any) -> Computed:
+    def held(compute: Any, tasks: Any) -> list[Result]:
         """Let what runs already go on once readiness is asked, and what waits when that is answered."""
-        (answered if asked.is_set() and not any(map(is_self_test, images)) else asked).wait(60)
-        return compute(images)  # type: ignore[no-any-return]
+        (answered if asked.is_set() and not any(map(is_self_test, tasks)) else asked).wait(60)
+        return compute(tasks)  # type: ignore[no-any-return]
 
-    def is_self_test(image: Any) -> bool:
-        return isinstance(image, np.ndarray)  # others are encoded
+    def is_self_test(task: Task) -> bool:
+        return isinstance(task.image, np.ndarray)  # others are encoded
 
     batcher = either.service.engine._batcher
     monkeypatch.setattr(batcher, "_max_batch", 2)  # so that the queue lasts
@@ -413,7 +412,7 @@ def test_readiness_does_not_wait_in_the_queue(either: Local, monkeypatch: pytest
         try:
             wait_for(lambda: either.metric("sar_queue_depth") == 20)
             ready = pool.submit(httpx2.get, f"{either.url}/readyz", timeout=60)
-            wait_for(lambda: any(is_self_test(item.image) for item in [*batcher._waiting]))
+            wait_for(lambda: any(is_self_test(item.task) for item in [*batcher._waiting]))
             asked.set()
             assert ready.result().status_code == 200
             assert either.metric("sar_queue_depth") > 0

@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.bundles import SIZE, image_graph, reseal
 from support.examples import examples
-from support.pictures import jpeg
 from support.precisions import add_precision, broken, turned, variant
 
 from sar_infer import Classifier
@@ -22,10 +21,9 @@ from sar_infer.encoders.encoders import ImageEncoder
 from sar_infer.encoders.precision import PrecisionChoice
 from sar_infer.encoders.self_test import MIN_COSINE, self_test_image
 from sar_infer.errors import BundleError
-from sar_infer.images.price import price
 from sar_infer.server.metrics import Metrics
-from sar_infer.server.model.engine import Engine, _light
-from sar_infer.server.model.memory import DecodeMemory, Encoded
+from sar_infer.server.model.engine import Engine
+from sar_infer.server.model.memory import DecodeMemory
 from sar_infer.server.model.opening import open_engine
 from sar_infer.server.model.sizing import Sizes
 from sar_infer.server.settings import Limits, Settings
@@ -78,20 +76,6 @@ def test_answers_depend_neither_on_company_nor_order_nor_batch_size(
 
     found = asyncio.run(go())
     assert np.abs(found - alone[order]).max() <= BOUND
-
-
-def test_only_what_is_decoded_quickly_goes_along_with_many() -> None:
-    limits = Limits()
-
-    async def go() -> list[bool]:
-        memory, light = DecodeMemory(2**40, 1, Metrics()), []
-        for photo in (jpeg((1000, 1000)), jpeg((4000, 3000))):
-            async with memory.share(*price(photo, limits.formats, limits.pixels)) as share:
-                light.append(_light(Encoded(photo, share)))
-        return light
-
-    assert asyncio.run(go()) == [True, False]
-    assert _light(np.zeros((9, 9, 3), np.uint8))
 
 
 def test_the_bound_tells_images_apart(alone: Floats) -> None:
