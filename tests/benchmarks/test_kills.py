@@ -14,8 +14,8 @@ from support.examples import NIGHTLY
 ROOT = Path(__file__).parents[2]
 
 
-BANK_KILLS = ("bank_kill", 60, 20) if NIGHTLY else ("bank_kill", 20, 10)
-EDIT_KILLS = ("edit_kill", 500, 900) if NIGHTLY else ("edit_kill", 100, 18)
+BANK_KILLS = ("bank_kill", 60, 20) if NIGHTLY else ("bank_kill", 10, 10)
+EDIT_KILLS = ("edit_kill", 500, 900) if NIGHTLY else ("edit_kill", 30, 18)
 
 
 @pytest.mark.parametrize(("command", "kills", "seconds"), [BANK_KILLS, EDIT_KILLS])

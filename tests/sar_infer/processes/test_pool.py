@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import as_completed
 from contextlib import suppress
 from functools import partial
@@ -75,14 +75,6 @@ def test_what_a_process_has_loaded_is_freed_at_its_end(tmp_path: Path) -> None:
     assert (tmp_path / "log").read_bytes() == b"freed"
 
 
-def test_an_event_loop_can_wait_for_answers() -> None:
-    async def ask(pool: WorkerPool[float]) -> list[float]:
-        return await asyncio.gather(*(asyncio.wrap_future(pool.submit(tasks.divide, n)) for n in (1, 2, 4)))
-
-    with WorkerPool(tasks.call, 2) as pool:
-        assert asyncio.run(ask(pool)) == [1, 0.5, 0.25]
-
-
 def test_all_are_started_at_once_and_live_through_interrupts() -> None:
     with WorkerPool(tasks.call, 2) as pool:
         assert pool.pids == []
@@ -119,15 +111,6 @@ def test_one_that_dies_while_it_waits_costs_no_task() -> None:
         assert pool.submit(os.getpid).result() != pid
 
 
-def test_a_task_that_takes_too_long_is_ended() -> None:
-    worker: Worker[float] = Worker(tasks.call, limit=1)
-    worker.loaded(60)
-    assert worker.answer((tasks.divide, 2)) == 0.5
-    with pytest.raises(TimeLimitError):
-        worker.answer((tasks.hang,))
-    assert not worker.alive
-
-
 def test_a_task_may_set_itself_a_time() -> None:
     with WorkerPool(_with_alarm, 1) as pool:
         with pytest.raises(TimeLimitError):
@@ -143,14 +126,54 @@ def _with_alarm() -> Callable[..., Any]:
     return call
 
 
-def test_one_that_stops_reading_is_ended_too() -> None:
-    worker: Worker[int] = Worker(tasks.call, limit=1)
+Ask = Callable[..., Any]
+
+
+@pytest.fixture(params=["thread", "event loop"])
+def asked(request: pytest.FixtureRequest) -> Iterator[tuple[Worker[Any], Ask]]:
+    """Yield a worker with a limit of a second, and a function that asks it in a thread or in an event loop."""
+    worker: Worker[Any] = Worker(tasks.call, limit=1)
     worker.loaded(60)
-    assert worker.answer((len, bytes(2**24))) == 2**24
+    with asyncio.Runner() as runner:
+        in_loop = request.param == "event loop"
+        yield worker, lambda *task: runner.run(worker.answer_async(task)) if in_loop else worker.answer(task)
+        worker.kill()
+        worker.dismiss()
+        worker.ended()
+
+
+def test_a_worker_answers_tasks_of_any_size_whatever_they_raise(asked: tuple[Worker[Any], Ask]) -> None:
+    _, ask = asked
+    assert ask(tasks.divide, 4) == 0.25
+    content = os.urandom(2**24)
+    assert ask(bytes, content) == content
+    with pytest.raises(ZeroDivisionError) as caught:
+        ask(tasks.divide, 0)
+    assert "in divide" in caught.value.__notes__[0]
+    assert ask(tasks.divide, 2) == 0.5
+
+
+def test_a_worker_that_dies_or_takes_too_long_is_ended(asked: tuple[Worker[Any], Ask]) -> None:
+    worker, ask = asked
+    with pytest.raises(TimeLimitError):
+        ask(tasks.hang)
+    assert not worker.alive
+    with pytest.raises((DeathError, OSError)):
+        ask(tasks.divide, 1)
+
+
+def test_a_worker_that_dies_says_how(asked: tuple[Worker[Any], Ask]) -> None:
+    with pytest.raises(DeathError) as caught:
+        asked[1](os._exit, 9)
+    assert (caught.value.exit_code, isinstance(caught.value, TimeLimitError)) == (9, False)
+
+
+def test_a_worker_that_stops_reading_is_ended_too(asked: tuple[Worker[Any], Ask]) -> None:
+    worker, ask = asked
     assert worker.pid is not None
     os.kill(worker.pid, signal.SIGSTOP)
     with pytest.raises(TimeLimitError):
-        worker.answer((len, bytes(2**24)))
+        ask(len, bytes(2**24))
     assert not worker.alive
 
 

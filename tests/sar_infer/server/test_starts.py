@@ -32,7 +32,7 @@ def path(tmp_path: Path) -> Path:
     return write_bundle(tmp_path / "bundle")
 
 
-@pytest.mark.parametrize("delay", [0, 0.001, 0.005, 0.05])
+@pytest.mark.parametrize("delay", [0.001, 0.005, 0.05])
 def test_a_start_whose_worker_is_killed_ends_with_one_line(path: Path, delay: float) -> None:
     command = [sys.executable, "-m", "sar_infer.cli.serve", "--bundle", str(path), "--workers", "2", "--port", "0"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
@@ -47,7 +47,7 @@ def test_a_start_whose_worker_is_killed_ends_with_one_line(path: Path, delay: fl
     assert "exit code -9" in told
 
 
-@pytest.mark.parametrize("kills", [20, pytest.param(1000, marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("kills", [6, pytest.param(1000, marks=pytest.mark.nightly)])
 def test_workers_that_are_killed_at_any_moment_of_their_start_are_replaced_and_cost_no_answer(
     path: Path, kills: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
