@@ -47,10 +47,11 @@ class Channel:
         return await self._answer
 
     def close(self) -> None:
-        """Leave the event loop, if it still runs."""
+        """Leave the event loop, if it still runs; who waits for an answer is told."""
         if not self._loop.is_closed():
             self._loop.remove_reader(self._descriptor)
             self._loop.remove_writer(self._descriptor)
+            self._fail(ConnectionResetError("the pipe was closed"))
 
     def _write(self) -> None:
         try:

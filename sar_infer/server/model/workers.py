@@ -130,6 +130,8 @@ class Workers:
         self._settle()
         for worker in workers:
             worker.kill()
+            if worker not in self._loading:  # a thread waits for those, and is told
+                worker.dismiss()
         in_background(lambda: [worker.ended() for worker in workers])
 
     @property
