@@ -93,7 +93,7 @@ def reload(server: Local, timeout: float = 60) -> httpx2.Response:
 
 
 def add(server: Local, name: str, **more: Any) -> httpx2.Response:
-    return httpx2.put(f"{server.url}/v1/classes/{name}", headers=KEY, **more)
+    return httpx2.put(f"{server.url}/v1/classes/{name}", **{"headers": KEY, "timeout": 60, **more})
 
 
 def test_metrics_say_that_the_bank_file_cannot_be_used(server: Local) -> None:
@@ -216,6 +216,57 @@ def test_a_reload_is_finished_if_its_client_gives_up(server: Local, monkeypatch:
     wait_for(lambda: labels(server.url) == {"one", "two"})
     assert add(server, "violet").status_code == 201
     assert labels(server.url) == {"one", "two", "violet"}
+
+
+@pytest.mark.parametrize(("encoder", "photo"), [("e", b""), ("f", b""), ("e", jpeg()), ("f", jpeg())])
+def test_a_change_that_waits_for_a_reload_is_made_with_the_new_bundle(
+    server: Local, monkeypatch: pytest.MonkeyPatch, encoder: str, photo: bytes
+) -> None:
+    """Only photos that the encoder of before has embedded are to be sent again."""
+    more = {"content": photo, "headers": {**KEY, **IMAGE}} if photo else {}
+    replace(server, "one", "two", encoder=encoder)
+    with monkeypatch.context() as patch, slow_reload(patch) as (reached, gate), ThreadPoolExecutor(2) as pool:
+        swapped = pool.submit(reload, server)
+        assert reached.wait(60)
+        changed = pool.submit(add, server, "violet", **more)
+        wait_for(lambda: server.service.admission.changes.held)  # the photo has been embedded by then
+        gate.set()
+        assert swapped.result().status_code == 200
+        answer = changed.result()
+    assert server.service.store.bank.encoder_digest == encoder * 64
+    if encoder == "f" and photo:
+        assert (answer.status_code, answer.json()["code"]) == (429, "overloaded")
+        assert "the bundle was replaced while photos were read" in answer.json()["detail"]
+        assert "Retry-After" in answer.headers
+        assert "violet" not in server.service.store.bank.names
+        answer = add(server, "violet", **more)
+    assert answer.status_code == 201, answer.text
+    assert "violet" in server.service.store.bank.names
+
+
+def test_changes_wait_their_turn_and_cancelled_ones_are_not_made(
+    server: Local, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, gate = threading.Event(), threading.Event()
+    real, cancelled = server.service.store.put, server.metric("sar_rejected_total", reason="cancelled")
+
+    def slow(name: str, *arguments: Any) -> Any:
+        if name == "slow":
+            begun.set()
+            gate.wait(60)
+        return real(name, *arguments)
+
+    monkeypatch.setattr(server.service.store, "put", slow)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(add, server, "slow")
+        assert begun.wait(60)
+        with pytest.raises(httpx2.ReadTimeout):
+            add(server, "given up", timeout=1)
+        wait_for(lambda: server.metric("sar_rejected_total", reason="cancelled") == cancelled + 1)
+        gate.set()
+        assert first.result().status_code == 201
+    assert add(server, "last").status_code == 201
+    assert server.service.store.bank.names == ("red", "green", "blue", "grey thing", "slow", "last")
 
 
 def test_a_reload_takes_bundle_and_bank_as_a_pair(server: Local) -> None:
