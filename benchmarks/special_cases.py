@@ -87,7 +87,7 @@ def measured(
 
 def load(server: servers.Running, folder: Path, clients: int, requests: int) -> dict[str, Any]:
     """Send so many requests and return what the load generator says of them."""
-    options = {"port": server.port, "photos": folder, "clients": clients, "requests": requests}
+    options = {"port": server.port, "path": server.path, "photos": folder, "clients": clients, "requests": requests}
     arguments = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
     generator = [sys.executable, "-m", "benchmarks.serving.load", *arguments]
     printed = subprocess.run(generator, check=True, stdout=subprocess.PIPE, text=True, cwd=command.ROOT).stdout

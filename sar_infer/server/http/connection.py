@@ -180,7 +180,7 @@ class Connection(HttpToolsProtocol):
         self._headers_ended()
         self._trailing = True
         super().on_headers_complete()
-        self.cycle.transport = self._output
+        self.cycle.transport = self._output  # type: ignore[assignment]
         if not self.pipeline:
             self._running = self.cycle
 

@@ -104,8 +104,14 @@ def stacked(encoder: ImageEncoder) -> Encode:
 
 def _opened_late(encoder: ImageEncoder) -> Encode:
     """Return ``stacked`` for an encoder that is opened at its first use; what opening frees goes back to the system."""
-    opened = functools.cache(lambda: (encoder.open(), give_back_memory()))
-    return lambda inputs: opened() and encoder.encode(np.stack(inputs))
+
+    @functools.cache
+    def opened() -> Encode:
+        encoder.open()
+        give_back_memory()
+        return stacked(encoder)
+
+    return lambda inputs: opened()(inputs)
 
 
 def begin(model: Model) -> Process:
