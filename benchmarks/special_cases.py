@@ -107,9 +107,9 @@ def main() -> None:
         for number in range(options.rounds):
             for clients in options.clients:
                 for name in options.cases:
-                    found = measured(CASES[name], options.bundle, folder, options.requests, clients)
-                    command.say(f"{number} {clients} {name}: " + json.dumps(found))
-                    for key, value in found.items():
+                    costs = measured(CASES[name], options.bundle, folder, options.requests, clients)
+                    command.say(f"{number} {clients} {name}: " + json.dumps(costs))
+                    for key, value in costs.items():
                         values[f"{name}, {clients}"][key].append(value)
     medians = {name: {key: statistics.median(column) for key, column in row.items()} for name, row in values.items()}
     heads = ("case, clients", "CPU ms an image", "images/s", "PSS MiB", "of that anonymous", "start s")

@@ -60,14 +60,14 @@ def deadly(module: ModuleType) -> None:
 
 def leaking(module: ModuleType) -> None:
     """Have a worker keep 256 MiB of every batch."""
-    real, kept = module.begin, []
+    real, leaked = module.begin, []
 
     def begin(model: Model) -> Callable[..., Begun | list[Result]]:
         process = real(model)
 
         def answer(tasks: Sequence[Task] | None, alone: bool = False) -> Begun | list[Result]:
             if tasks is not None:
-                kept.append(b"x" * 2**28)
+                leaked.append(b"x" * 2**28)
             return process(tasks, alone)
 
         return answer

@@ -84,12 +84,12 @@ def wait_for(condition: Callable[[], Any], seconds: float = _SECONDS) -> None:
 
 def workers(pid: int) -> list[int]:
     """Return the worker processes of a server, by the identifier of its process."""
-    found = []
+    pids = []
     for task in Path(f"/proc/{pid}/task").iterdir():
         with contextlib.suppress(OSError):  # a thread or a process has just ended
             children = (task / "children").read_text().split()
-            found += [int(one) for one in children if b"spawn_main" in Path(f"/proc/{one}/cmdline").read_bytes()]
-    return found
+            pids += [int(one) for one in children if b"spawn_main" in Path(f"/proc/{one}/cmdline").read_bytes()]
+    return pids
 
 
 Compute = Callable[[Sequence[Task]], list[Result]]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import signal
 import sys
@@ -85,7 +84,7 @@ class Process:
         self._begun = Begun(provider, rows[:1])
         give_back_memory()
         second = _opened_late(alone) if model.alone else None
-        self._compute = Encoding(self._decode, stacked(encoder), model.batch, second)
+        self._compute = Encoding(self._decode, lambda inputs: encoder.encode(np.stack(inputs)), model.batch, second)
 
     def __call__(self, tasks: Sequence[Task] | None, alone: bool = False) -> Begun | list[Result]:
         """Return the results of a batch. An image that takes too long to decode ends this process."""
@@ -97,21 +96,19 @@ class Process:
             return decode(task, model.preprocess, model.formats, model.pixels)
 
 
-def stacked(encoder: ImageEncoder) -> Encode:
-    """Return the function that encodes a list of inputs (3, size, size)."""
-    return lambda inputs: encoder.encode(np.stack(inputs))
-
-
 def _opened_late(encoder: ImageEncoder) -> Encode:
-    """Return ``stacked`` for an encoder that is opened at its first use; what opening frees goes back to the system."""
+    """Return what encodes by an encoder that is opened at its first use; what that frees goes back to the system."""
+    opened = False
 
-    @functools.cache
-    def opened() -> Encode:
-        encoder.open()
-        give_back_memory()
-        return stacked(encoder)
+    def encode(inputs: Sequence[Floats]) -> Floats:
+        nonlocal opened
+        if not opened:
+            encoder.open()
+            give_back_memory()
+            opened = True
+        return encoder.encode(np.stack(inputs))
 
-    return lambda inputs: opened()(inputs)
+    return encode
 
 
 def begin(model: Model) -> Process:

@@ -60,7 +60,7 @@ class Workers:
         self._loading: set[Worker[Any]] = set()
         self._starting: set[asyncio.Task[None]] = set()
         self._ending: dict[Worker[Any], Cause] = {}
-        self._told: str | None = None
+        self._logged: str | None = None
         self._closed = False
 
     def start(self) -> None:
@@ -176,9 +176,9 @@ class Workers:
             self._line.popleft().set_exception(Problem("unavailable", f"{fault}; try again", PAUSE))
         if self._closed:
             return
-        if fault is not None and fault != self._told:
+        if fault is not None and fault != self._logged:
             _log.error("no work for %g s: %s", PAUSE, fault)
-        self._told = fault
+        self._logged = fault
         for _ in range(self._supervisor.start(time.monotonic())):
             starting = asyncio.get_running_loop().create_task(self._start())
             self._starting.add(starting)

@@ -131,8 +131,8 @@ def test_a_bank_of_another_encoder_needs_a_named_bundle(run: Run, tmp_path: Path
 
 
 def test_a_port_that_is_taken_is_one_line(run: Run, bundle_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
         refused = one_line(run("--bundle", str(bundle_path), "--port", str(port)))
     assert f"cannot listen on 127.0.0.1, port {port}: " in refused
 
@@ -159,8 +159,8 @@ def test_an_older_servers_state_is_taken_up(bundle_path: Path, tmp_path: Path) -
     file = tmp_path / "bank.safetensors"
     ClassBank(BANK_NAMES[1:], name_rows(BANK_NAMES[1:]), "f" * 64, record).save(file)
     with serving("--bundle", str(bundle_path), "--bank", str(file), key="k") as server:
-        found = httpx2.get(f"{server.url}/v1/classes", headers=server.headers).json()
-    assert [entry["name"] for entry in found["classes"]] == list(BANK_NAMES[1:])
+        listed = httpx2.get(f"{server.url}/v1/classes", headers=server.headers).json()
+    assert [entry["name"] for entry in listed["classes"]] == list(BANK_NAMES[1:])
 
 
 def test_int8_on_a_processor_without_vnni_is_logged_once(

@@ -33,9 +33,9 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSI
 def until(check: Callable[[], Any], seconds: float = 30) -> Any:
     """Return the check's value once it is true, or at the end of the time."""
     end = time.monotonic() + seconds
-    while not (found := check()) and time.monotonic() < end:
+    while not (value := check()) and time.monotonic() < end:
         time.sleep(0.01)
-    return found
+    return value
 
 
 def runs(pid: int) -> bool:
@@ -103,9 +103,9 @@ def test_a_task_may_set_itself_a_time() -> None:
 
 
 def _with_alarm() -> Callable[..., Any]:
-    def call(function: Callable[..., Any], *given: Any) -> Any:
+    def call(function: Callable[..., Any], *arguments: Any) -> Any:
         with deadline(0.5):
-            return function(*given)
+            return function(*arguments)
 
     return call
 
@@ -114,7 +114,7 @@ Ask = Callable[..., Any]
 
 
 @pytest.fixture(params=["thread", "event loop"])
-def asked(request: pytest.FixtureRequest) -> Iterator[tuple[Worker[Any], Ask]]:
+def worker_and_ask(request: pytest.FixtureRequest) -> Iterator[tuple[Worker[Any], Ask]]:
     """Yield a worker with a limit of a second, and a function that asks it in a thread or in an event loop."""
     worker: Worker[Any] = Worker(tasks.call, limit=1)
     worker.loaded(60)
@@ -126,8 +126,8 @@ def asked(request: pytest.FixtureRequest) -> Iterator[tuple[Worker[Any], Ask]]:
         worker.ended()
 
 
-def test_a_worker_answers_tasks_of_any_size_whatever_they_raise(asked: tuple[Worker[Any], Ask]) -> None:
-    worker, ask = asked
+def test_a_worker_answers_tasks_of_any_size_whatever_they_raise(worker_and_ask: tuple[Worker[Any], Ask]) -> None:
+    worker, ask = worker_and_ask
     content = os.urandom(2**24)
     assert ask(bytes, content) == content
     with pytest.raises(ZeroDivisionError) as caught:
@@ -141,8 +141,8 @@ def test_a_worker_answers_tasks_of_any_size_whatever_they_raise(asked: tuple[Wor
     assert ask(os.getpid) == worker.pid != os.getpid()
 
 
-def test_a_worker_that_dies_or_takes_too_long_is_ended(asked: tuple[Worker[Any], Ask]) -> None:
-    worker, ask = asked
+def test_a_worker_that_dies_or_takes_too_long_is_ended(worker_and_ask: tuple[Worker[Any], Ask]) -> None:
+    worker, ask = worker_and_ask
     with pytest.raises(TimeLimitError):
         ask(tasks.hang)
     assert not worker.alive
@@ -150,14 +150,14 @@ def test_a_worker_that_dies_or_takes_too_long_is_ended(asked: tuple[Worker[Any],
         ask(tasks.divide, 1)
 
 
-def test_a_worker_that_dies_says_how(asked: tuple[Worker[Any], Ask]) -> None:
+def test_a_worker_that_dies_says_how(worker_and_ask: tuple[Worker[Any], Ask]) -> None:
     with pytest.raises(DeathError) as caught:
-        asked[1](os._exit, 9)
+        worker_and_ask[1](os._exit, 9)
     assert (caught.value.exit_code, isinstance(caught.value, TimeLimitError)) == (9, False)
 
 
-def test_a_worker_that_stops_reading_is_ended_too(asked: tuple[Worker[Any], Ask]) -> None:
-    worker, ask = asked
+def test_a_worker_that_stops_reading_is_ended_too(worker_and_ask: tuple[Worker[Any], Ask]) -> None:
+    worker, ask = worker_and_ask
     assert worker.pid is not None
     os.kill(worker.pid, signal.SIGSTOP)
     with pytest.raises(TimeLimitError):
@@ -241,9 +241,9 @@ def test_a_pool_can_be_closed_while_its_processes_start() -> None:
 
 def test_each_task_has_a_process_of_its_own_if_asked_for() -> None:
     with WorkerPool(tasks.call, 2, fresh=True) as pool:
-        found = [future.result() for future in as_completed([pool.submit(os.getpid) for _ in range(5)])]
-        assert len(set(found)) == 5
-        assert not any(map(runs, found))
+        pids = [future.result() for future in as_completed([pool.submit(os.getpid) for _ in range(5)])]
+        assert len(set(pids)) == 5
+        assert not any(map(runs, pids))
 
 
 def test_each_task_is_answered_once_whenever_processes_are_killed(

@@ -73,14 +73,14 @@ def calls(url: str) -> list[Callable[[bytes], httpx2.Response]]:
         return base64.b64encode(data).decode()
 
     def binary(data: bytes) -> httpx2.Response:
-        part = len(data).to_bytes(4, "little") + data
-        tensor = {"name": "IMAGE", "shape": [1], "datatype": "BYTES", "parameters": {"binary_data_size": len(part)}}
+        content = len(data).to_bytes(4, "little") + data
+        tensor = {"name": "IMAGE", "shape": [1], "datatype": "BYTES", "parameters": {"binary_data_size": len(content)}}
         head = json.dumps({"inputs": [tensor]}).encode()
         headers = {"Inference-Header-Content-Length": str(len(head))}
-        return httpx2.post(f"{url}/v2/models/sar-clip/infer", content=head + part, headers=headers, timeout=60)
+        return httpx2.post(f"{url}/v2/models/sar-clip/infer", content=head + content, headers=headers, timeout=60)
 
-    def post(path: str, **given: Any) -> httpx2.Response:
-        return httpx2.post(url + path, timeout=60, **given)
+    def post(path: str, **options: Any) -> httpx2.Response:
+        return httpx2.post(url + path, timeout=60, **options)
 
     return [
         lambda data: post("/v1/classify", content=data, headers=IMAGE),

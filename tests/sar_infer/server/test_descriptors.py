@@ -81,12 +81,12 @@ def test_a_request_under_way_never_makes_way(server: Server) -> None:
     photo = jpeg()
     with ExitStack() as stack:
         under_way = connect(stack, server, HALF + b"Content-Length: %d\r\n\r\n" % len(photo))
-        kept = connect(stack, server, HEALTH)
-        assert kept.recv(15) == b"HTTP/1.1 200 OK"
+        idle = connect(stack, server, HEALTH)
+        assert idle.recv(15) == b"HTTP/1.1 200 OK"
         for _ in range(80):
             connect(stack, server, HALF)
         assert httpx2.get(f"{server.url}/healthz", timeout=60).status_code == 200
-        while kept.recv(1000):  # closed: it was idle for longer than those
+        while idle.recv(1000):  # closed: it was idle for longer than those
             pass
         under_way.sendall(photo)
         assert under_way.recv(15) == b"HTTP/1.1 200 OK"

@@ -109,15 +109,15 @@ def test_sigterm_ends_a_server_while_a_reload_never_ends(tmp_path: Path) -> None
             shutil.rmtree(path)
             endless(write_bundle(path))
             before = server.log.read_text().count("on trial")
-            asked = pool.submit(httpx2.post, f"{server.url}/v1/reload", headers=KEY, timeout=60)
+            reload = pool.submit(httpx2.post, f"{server.url}/v1/reload", headers=KEY, timeout=60)
             while server.log.read_text().count("on trial") < before + 2:
-                assert not asked.done()
+                assert not reload.done()
                 time.sleep(0.02)
             server.process.send_signal(signal.SIGHUP)
             server.process.terminate()
             assert server.process.wait(60) == 0
             assert "Traceback" not in server.log.read_text()
-        assert asked.result().status_code == 503
+        assert reload.result().status_code == 503
 
 
 def test_sigterm_ends_a_server_whose_graph_hangs_in_a_request(bundle_copy: Path) -> None:

@@ -96,5 +96,5 @@ def test_embeddings_give_the_scores_of_names_that_the_bank_does_not_have(
     data = post(either_server.url, "/v1/embeddings", {"input": inputs, "model": "m"})["data"]
     image, *texts = (np.array(item["embedding"]) for item in data)
     powers = np.exp(mini.bundle.manifest.logit_scale * (np.array(texts) @ image))
-    found = dict(zip(names, powers / powers.sum(), strict=True))
-    assert found == pytest.approx(directly(mini, photo, names), abs=1e-4)
+    scores = dict(zip(names, powers / powers.sum(), strict=True))
+    assert scores == pytest.approx(directly(mini, photo, names), abs=1e-4)

@@ -184,11 +184,11 @@ def slow_reload(patch: pytest.MonkeyPatch) -> Iterator[tuple[threading.Event, th
 
 
 def test_reloads_that_come_together_are_one_more(server: Local, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[int] = []
+    calls: list[int] = []
     real, done = server.service.reload, server.metric("sar_reloads_total", outcome="done")
 
     async def noted() -> list[str]:
-        asked.append(1)
+        calls.append(1)
         return await real()
 
     monkeypatch.setattr(server.service, "reload", noted)
@@ -197,7 +197,7 @@ def test_reloads_that_come_together_are_one_more(server: Local, monkeypatch: pyt
         assert reached.wait(60)
         replace(server, "one", "two")
         more = [pool.submit(reload, server) for _ in range(9)]
-        wait_for(lambda: len(asked) == 10)
+        wait_for(lambda: len(calls) == 10)
         gate.set()
         answers = [one.result() for one in (first, *more)]
     assert {answer.status_code for answer in answers} == {200}
@@ -388,13 +388,13 @@ def test_readiness_runs_the_model(either: Local, monkeypatch: pytest.MonkeyPatch
 
 
 def test_readiness_is_asked_of_the_model_once_in_a_while(either: Local, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[int] = []
+    calls: list[int] = []
     monkeypatch.setattr("sar_infer.server.service._SELF_TEST_EVERY", 1e6)
     monkeypatch.setattr(either.service, "_readiness", (float("-inf"), either.service._readiness[1]))
-    around(either, monkeypatch, lambda compute, tasks: asked.append(1) or compute(tasks))  # type: ignore[func-returns-value]
+    around(either, monkeypatch, lambda compute, tasks: calls.append(1) or compute(tasks))  # type: ignore[func-returns-value]
     for _ in range(20):
         assert httpx2.get(f"{either.url}/readyz", timeout=60).status_code == 200
-    assert len(asked) == 1
+    assert len(calls) == 1
 
 
 def test_sighup_reloads_and_sigterm_drains(tmp_path: Path) -> None:
@@ -439,11 +439,11 @@ def test_a_request_in_flight_is_answered_before_the_server_ends(bundle_path: Pat
 
 
 def test_readiness_does_not_wait_in_the_queue(either: Local, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked, answered = threading.Event(), threading.Event()
+    probing, answered = threading.Event(), threading.Event()
 
     def held(compute: Any, tasks: Any) -> list[Result]:
-        """Let what runs already go on once readiness is asked, and what waits when that is answered."""
-        (answered if asked.is_set() and not any(map(is_self_test, tasks)) else asked).wait(60)
+        """Let what runs already go on once readiness is calls, and what waits when that is answered."""
+        (answered if probing.is_set() and not any(map(is_self_test, tasks)) else probing).wait(60)
         return compute(tasks)  # type: ignore[no-any-return]
 
     def is_self_test(task: Task) -> bool:
@@ -458,11 +458,11 @@ def test_readiness_does_not_wait_in_the_queue(either: Local, monkeypatch: pytest
             wait_for(lambda: either.metric("sar_queue_depth") == 8)
             ready = pool.submit(httpx2.get, f"{either.url}/readyz", timeout=60)
             wait_for(lambda: any(is_self_test(item.task) for item in [*batcher._waiting]))
-            asked.set()
+            probing.set()
             assert ready.result().status_code == 200
             assert either.metric("sar_queue_depth") > 0
         finally:
-            asked.set()
+            probing.set()
             answered.set()
         for one in waiting:
             one.result()

@@ -171,7 +171,7 @@ def test_killed_workers_under_load_lose_nothing(server: Local) -> None:
 
     killed: set[int] = set()
     with ThreadPoolExecutor(4) as pool:
-        asked = [pool.submit(ask) for _ in range(4)]
+        clients = [pool.submit(ask) for _ in range(4)]
         try:
             while len(killed) < 4:
                 wait_for(lambda: len(pids(server) - killed) == 2)
@@ -180,7 +180,7 @@ def test_killed_workers_under_load_lose_nothing(server: Local) -> None:
                 os.kill(victim, signal.SIGKILL)
         finally:
             stop.set()
-        codes = [code for one in asked for code in one.result()]
+        codes = [code for one in clients for code in one.result()]
     assert len(codes) > 4
     assert set(codes) == {200}
 
@@ -378,13 +378,13 @@ def test_sigterm_ends_a_server_whose_new_workers_never_load_and_them(tmp_path: P
         serving("--bundle", str(bundle), "--workers", "2", "--drain", "1", key="k") as server,
     ):
         endless(bundle)
-        asked = pool.submit(httpx2.post, f"{server.url}/v1/reload", headers=KEY, timeout=60)
+        reload = pool.submit(httpx2.post, f"{server.url}/v1/reload", headers=KEY, timeout=60)
         wait_for(lambda: len(worker_pids(server.process.pid)) == 4)
         children = worker_pids(server.process.pid)
         server.process.terminate()
         server.process.wait(60)
         wait_for(lambda: not any(map(alive, children)), 10)
-        assert asked.result().status_code == 503
+        assert reload.result().status_code == 503
 
 
 def test_requests_are_answered_during_the_notice_though_everybody_is_told_to_stop(bundle_path: Path) -> None:

@@ -77,8 +77,8 @@ def test_answers_depend_neither_on_company_nor_order_nor_batch_size(
         engine.close()
         return np.array([outcome.value for outcome in outcomes])
 
-    found = asyncio.run(go())
-    assert np.abs(found - alone[order]).max() <= BOUND
+    rows = asyncio.run(go())
+    assert np.abs(rows - alone[order]).max() <= BOUND
 
 
 def test_an_encoder_that_computes_something_else_is_refused(bundle_copy: Path) -> None:
@@ -105,18 +105,18 @@ def test_opening_runs_the_probe_once(
     vector = Classifier.open(bundle_copy, "cpu", precision=precision).embed_images([self_test_image(SIZE, 5)])[0]
     graphs = Precision(variant("image_encoder.int8.onnx", self_test_cosine=1.0))
     reseal(bundle_copy, precisions={"int8": graphs}, self_test=SelfTestVector(5, tuple(vector.tolist())))
-    encode, seen = ImageEncoder.encode, []
+    encode, batches = ImageEncoder.encode, []
 
     def spy(self: ImageEncoder, pixels: Floats, seconds: float | None = None) -> Floats:
-        seen.append(len(pixels))
+        batches.append(len(pixels))
         return encode(self, pixels, seconds)
 
     monkeypatch.setattr(ImageEncoder, "encode", spy)
     settings = Settings(bundle=bundle_copy, device="cpu", precision=precision)
     engine = open_engine(settings, Metrics())
-    assert seen == [1]
+    assert batches == [1]
     assert asyncio.run(engine.self_test()) == pytest.approx(1)
-    assert seen == [1, 1]
+    assert batches == [1, 1]
     engine.close()
 
 
