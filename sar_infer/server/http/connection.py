@@ -56,43 +56,6 @@ class _Flow(FlowControl):
             super().resume_reading()
 
 
-class _Output:
-    """The transport as a response sees it: its headers wait for the first of its body, and both are sent at once."""
-
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport, self._loop = transport, loop
-        self._headers = b""
-        self._begun = False
-
-    def write(self, data: bytes) -> None:
-        """Hold back the first of a response, if no more follows until the event loop goes round; send all else."""
-        if self._begun:
-            self._transport.write(self._headers + data)
-            self._headers = b""
-        else:
-            self._headers, self._begun = data, True
-            self._loop.call_soon(self._flush)
-
-    def end(self) -> None:
-        """End a response; the next write is another's headers."""
-        self._flush()
-        self._begun = False
-
-    def close(self) -> None:
-        """Send what is held back, and close the transport."""
-        self._flush()
-        self._transport.close()
-
-    def is_closing(self) -> bool:
-        """Return whether the transport is closed, or about to be."""
-        return self._transport.is_closing()
-
-    def _flush(self) -> None:
-        if self._headers:
-            self._transport.write(self._headers)
-            self._headers = b""
-
-
 class Connection(HttpToolsProtocol):
     """Closes itself if a request does not begin in time, or if its headers take too long or are too large.
 
@@ -122,7 +85,6 @@ class Connection(HttpToolsProtocol):
         """Start waiting for the first request."""
         super().connection_made(transport)
         self.flow = self._flow = _Flow(transport)
-        self._output = _Output(transport, self.loop)
         self._wait_for_headers()
         if len(self.connections) > self.most:
             self._make_room()
@@ -156,7 +118,6 @@ class Connection(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """Note the time, from which on the connection is idle, and go on with the next request."""
         self.idle_since = self.loop.time()
-        self._output.end()
         if self.pipeline:
             self._running = self.pipeline[-1][0]
         super().on_response_complete()
@@ -180,7 +141,6 @@ class Connection(HttpToolsProtocol):
         self._headers_ended()
         self._trailing = True
         super().on_headers_complete()
-        self.cycle.transport = self._output  # type: ignore[assignment]
         if not self.pipeline:
             self._running = self.cycle
 
