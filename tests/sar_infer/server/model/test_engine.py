@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.bundles import SIZE, image_graph, reseal
 from support.examples import examples
+from support.pictures import jpeg
 from support.precisions import add_precision, broken, turned, variant
 
 from sar_infer import Classifier
@@ -141,6 +143,19 @@ def test_an_error_waits_for_the_other_images_of_its_call(bundle_path: Path) -> N
         engine.close()
 
     asyncio.run(go())
+
+
+def test_many_classes_are_ranked_apart_from_the_event_loop(bundle_path: Path) -> None:
+    threads: list[threading.Thread] = []
+
+    async def go() -> None:
+        engine = Engine(Classifier.open(bundle_path, "cpu"), Sizes(False, 1, 1, 1), Limits(), *measures())
+        for classes in (2_000, 2_001):
+            await engine.each([jpeg()], lambda row: threads.append(threading.current_thread()), classes)
+        engine.close()
+
+    asyncio.run(go())
+    assert [thread is threading.main_thread() for thread in threads] == [True, False]
 
 
 def test_an_engine_that_is_closed_is_free_at_once(bundle_path: Path) -> None:
