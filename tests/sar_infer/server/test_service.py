@@ -284,7 +284,7 @@ def test_a_reload_takes_bundle_and_bank_as_a_pair(server: Local) -> None:
     assert labels(server.url) == {"one", "two", "violet"}
 
 
-def test_what_sar_bank_writes_is_served_soon_also_without_a_key(tmp_path: Path) -> None:
+def test_what_sar_bank_writes_is_served_soon(tmp_path: Path) -> None:
     """Serve a file that does not exist at first."""
     file, path = tmp_path / "mine.safetensors", write_bundle(tmp_path / "bundle")
     with local_server(Settings(bundle=path, bank=file, device="cpu", threads=1)) as server:
@@ -294,10 +294,18 @@ def test_what_sar_bank_writes_is_served_soon_also_without_a_key(tmp_path: Path) 
             expected = list(ClassBank.load(file).names)
             wait_for(lambda expected=expected: names(server) == expected)  # type: ignore[misc]
         assert len(httpx2.get(f"{server.url}/v1/bank/history").json()["steps"]) == 2
+
+
+def test_changes_and_reloads_need_a_key(bundle_path: Path, tmp_path: Path) -> None:
+    with local_server(Settings(bundle=bundle_path, bank=tmp_path / "mine.safetensors", device="cpu")) as server:
         for method, route in (("POST", "/v1/reload"), ("PUT", "/v1/classes/x"), ("DELETE", "/v1/classes/red")):
             answer = httpx2.request(method, server.url + route)
             assert (answer.status_code, answer.json()["code"]) == (403, "writes-disabled"), route
             assert "SAR_API_KEY" in answer.json()["detail"]
+    with local_server(Settings(bundle=bundle_path, key="k", device="cpu")) as server:
+        answer = add(server, "x")
+        assert (answer.status_code, answer.json()["code"]) == (403, "writes-disabled")
+        assert "--bank" in answer.json()["detail"]
 
 
 def names(server: Local) -> list[str]:
