@@ -42,9 +42,9 @@ main()
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give graphs half a second to be opened, and to run for the first time."""
+    """Give the first run of a graph two seconds."""
     for module in (embedder, opening):
-        monkeypatch.setattr(module, "TRIAL_SECONDS", 0.5)
+        monkeypatch.setattr(module, "TRIAL_SECONDS", 2)
 
 
 @pytest.mark.usefixtures("impatient")
@@ -56,7 +56,7 @@ def test_an_endless_graph_is_refused_in_time(bundle_copy: Path, encoder: str, ab
     settings = Settings(bundle=bundle_copy, device="cpu", threads=1, workers=workers, max_batch=1 + above)
     with pytest.raises(BundleError) as refused:
         Service.open(settings)
-    assert str(refused.value) == f"{bundle_copy / encoder}: the graph has given no answer within 0.5 s"
+    assert str(refused.value) == f"{bundle_copy / encoder}: the graph has given no answer within 2 s"
 
 
 def test_a_graph_that_asks_for_terabytes_is_refused_in_one_line(bundle_copy: Path) -> None:
@@ -95,7 +95,7 @@ def test_a_reload_of_an_endless_bundle_is_refused_and_leaves_nothing_running(tmp
         endless(path)
         refused = httpx2.post(f"{server.url}/v1/reload", headers=KEY, timeout=60)
         assert (refused.status_code, refused.json()["code"]) == (422, "bad-bundle")
-        assert "no answer within 0.5 s" in refused.json()["detail"]
+        assert "no answer within 2 s" in refused.json()["detail"]
         assert "background" not in {thread.name for thread in threading.enumerate()}
         answer = httpx2.post(f"{server.url}/v1/classify", content=jpeg(), headers={"Content-Type": "image/jpeg", **KEY})
         assert answer.status_code == 200
