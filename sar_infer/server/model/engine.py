@@ -148,7 +148,7 @@ class Engine:
         digests = [outcome.digest for outcome in outcomes]
         packed = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, DIGEST_BYTES)
         return EmbeddedPhotos(
-            PhotoSet.of(packed, np.stack([outcome.value for outcome in outcomes])),  # type: ignore[arg-type, misc]
+            PhotoSet.of(packed, np.stack([outcome.value for outcome in outcomes])),  # type: ignore[misc]
             dict(zip(reversed(digests), reversed(labels), strict=True)),
         )
 
