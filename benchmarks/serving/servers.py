@@ -98,19 +98,20 @@ class Running:
 
     def cpu(self) -> float:
         """CPU seconds so far, of all its processes."""
-        return sum(sum(p.cpu_times()[:2]) for p in self._tree())
+        return sum(sum(p.cpu_times()[:2]) for p in self.processes())
 
     def memory(self) -> dict[str, float]:
         """MiB of all its processes: ``rss``, which counts shared pages in each, and ``pss``, which shares them out."""
-        full = [p.memory_full_info() for p in self._tree()]
+        full = [p.memory_full_info() for p in self.processes()]
         return {"rss": sum(m.rss for m in full) / 2**20, "pss": sum(m.pss for m in full) / 2**20}
 
     def anonymous(self) -> float:
         """MiB of all its processes that no file backs; what they share is counted once."""
-        rollups = [Path(f"/proc/{p.pid}/smaps_rollup").read_text() for p in self._tree()]
+        rollups = [Path(f"/proc/{p.pid}/smaps_rollup").read_text() for p in self.processes()]
         return sum(int(text.split("Pss_Anon:")[1].split()[0]) for text in rollups) / 2**10
 
-    def _tree(self) -> list[psutil.Process]:
+    def processes(self) -> list[psutil.Process]:
+        """Return all its processes."""
         return [self._process, *self._process.children(recursive=True)]
 
 

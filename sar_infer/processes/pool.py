@@ -25,8 +25,7 @@ class StartError(RuntimeError):
 class WorkerPool(Generic[Answer]):
     """Processes that answer tasks, each watched by a thread of this process.
 
-    A future is resolved in one of these threads; ``asyncio.wrap_future`` takes it to an event loop. Workers are started
-    as tasks come, or all at once by ``start``. To replace one by hand, kill it.
+    Workers are started as tasks come, or all at once by ``start``. To replace one by hand, kill it.
 
     Args:
         load: Called without arguments in each new process; returns what is called there with each task. It is

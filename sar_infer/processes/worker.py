@@ -10,8 +10,10 @@ and gets everything else over that.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
+import pickle
 import signal
 import socket
 import struct
@@ -29,6 +31,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 from weakref import WeakSet
 
+from sar_infer.processes.channel import Channel
 from sar_infer.processes.signals import ended_by_deadline, waiting
 
 Answer = TypeVar("Answer")
@@ -76,7 +79,7 @@ class TimeLimitError(DeathError):
 
 
 class Worker(Generic[Answer]):
-    """The parent's side of one process; one thread at a time may ask it.
+    """The parent's side of one process; one thread, or one coroutine, at a time may ask it.
 
     Args:
         load: Prepares the process; sent to it by ``loaded``.
@@ -88,6 +91,7 @@ class Worker(Generic[Answer]):
 
     def __init__(self, load: Load[Answer], limit: float | None = None) -> None:
         self._load, self._limit = load, limit
+        self._channel: Channel | None = None
         self._pipe, theirs = _SPAWN.Pipe()
         self._process = _SPAWN.Process(target=_serve, args=(theirs,), daemon=True)
         try:
@@ -140,12 +144,35 @@ class Worker(Generic[Answer]):
         answer: Answer = self._receive(self._limit if limit is None else limit)
         return answer
 
+    async def answer_async(self, task: tuple[Any, ...]) -> Answer:
+        """Do as ``answer`` in an event loop; from then on ``answer`` itself cannot be called.
+
+        Raises:
+            DeathError: See ``answer``.
+            Exception: See ``answer``.
+        """
+        if sys.platform == "win32":  # its event loop cannot wait for a pipe
+            return await asyncio.to_thread(self.answer, task)
+        if self._channel is None:
+            self._channel = Channel(self._pipe.fileno())
+        try:
+            async with asyncio.timeout(self._limit):
+                content = await self._channel.exchange(pickle.dumps(task, pickle.HIGHEST_PROTOCOL))
+        except TimeoutError:
+            raise await self._died_async(BlockingIOError()) from None
+        except OSError as error:
+            raise await self._died_async(error) from None
+        answer: Answer = _opened(content)
+        return answer
+
     def kill(self) -> None:
-        """End the process, whatever it is doing; a thread that waits for its answer is told."""
+        """End the process, whatever it is doing; whoever waits for its answer is told."""
         self._process.kill()
 
     def dismiss(self) -> None:
         """Let the process end when it has nothing to do; see ``ended``."""
+        if self._channel is not None and not self._pipe.closed:
+            self._channel.close()
         self._pipe.close()
 
     def ended(self) -> int | None:
@@ -177,10 +204,13 @@ class Worker(Generic[Answer]):
             content = self._pipe.recv_bytes()
         except (EOFError, OSError) as error:
             raise self._died(error) from None
-        done, value = ForkingPickler.loads(content)
-        if not done:
-            raise value
-        return value
+        return _opened(content)
+
+    async def _died_async(self, error: Exception) -> DeathError:
+        """Do as ``_died``, which waits for the process, in a thread."""
+        if self._channel is not None:
+            self._channel.close()
+        return await asyncio.to_thread(self._died, error)
 
     def _died(self, error: Exception) -> DeathError:
         if late := isinstance(error, BlockingIOError):
@@ -188,6 +218,14 @@ class Worker(Generic[Answer]):
         exit_code = self.ended()
         self._pipe.close()
         return TimeLimitError(exit_code) if late or ended_by_deadline(exit_code) else DeathError(exit_code)
+
+
+def _opened(content: bytes) -> Any:
+    """Return what the process sent, or raise it."""
+    done, value = ForkingPickler.loads(content)
+    if not done:
+        raise value
+    return value
 
 
 def _start(process: SpawnProcess) -> None:

@@ -72,7 +72,7 @@ class ImageQuota(Quota):
 
     def __init__(self, most: int, metrics: Metrics) -> None:
         super().__init__(most, "too many images are waiting")
-        self._metrics = metrics
+        metrics.inside.set_function(lambda: self.held)
         self._seconds_each = 0.05
 
     @contextlib.contextmanager
@@ -84,13 +84,11 @@ class ImageQuota(Quota):
         """
         start = time.perf_counter()
         with super().hold(count):
-            self._metrics.inside.set(self.held)
             try:
                 yield
             finally:
                 each = (time.perf_counter() - start) / self.held
                 self._seconds_each += 0.1 * (each - self._seconds_each)
-                self._metrics.inside.set(self.held - count)
 
     def refusal(self) -> Problem:
         """Return the problem of an image that is not let in; clients retry when those inside are done."""

@@ -190,7 +190,7 @@ class Service:
         while True:
             await asyncio.sleep(_LOOK_EVERY)
             try:
-                await in_thread(self.engine.tend)
+                self.engine.tend()
                 await self.current()
                 self._count_classes()
             except Exception:  # the next look may go well
@@ -223,8 +223,11 @@ class Service:
             models = 2 if old.workers is None else 1 + old.workers.count
             needed = models * sum(file.size for file in old.bundle.manifest.files.values())
             try:
-                async with old.memory.share(0, needed):  # for a moment the models of both are in memory
+                share = await old.memory.take(0, needed)  # for a moment the models of both are in memory
+                try:
                     engine, store = await in_thread(lambda: _open(self.settings, self.metrics, old))
+                finally:
+                    share.free()
             except BaseException as error:
                 self.metrics.reloads.labels("refused").inc()
                 foreseen = self.draining or isinstance(error, SarInferError | Problem)

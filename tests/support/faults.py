@@ -13,15 +13,17 @@ import numpy as np
 from support.pictures import jpeg
 
 if TYPE_CHECKING:
-    from sar_infer.server.model.process import Answer, Begun, Model, Task
+    from sar_infer.server.model.encoding import Result, Task
+    from sar_infer.server.model.process import Begun, Model
 
+ENCODING = "sar_infer.server.model.encoding"
 PROCESS = "sar_infer.server.model.process"
 HANGS, CRASHES, GROWS = (jpeg() + b"a decoder %s of this" % word for word in (b"hangs", b"dies", b"grows fat"))
 """Sound JPEGs, but for that decoder."""
 
 
 def flawed(module: ModuleType) -> None:
-    """Give ``sar_infer.server.model.process`` that decoder."""
+    """Give ``sar_infer.server.model.encoding`` that decoder."""
     module.decode_image = _flawed(module.decode_image)
 
 
@@ -43,10 +45,10 @@ def deadly(module: ModuleType) -> None:
     """Have a worker tell that it is ready, and die of whatever batch it is then sent."""
     real = module.begin
 
-    def begin(model: Model) -> Callable[..., Begun | Answer]:
+    def begin(model: Model) -> Callable[..., Begun | list[Result]]:
         process = real(model)
 
-        def answer(tasks: Sequence[Task] | None, alone: bool = False) -> Begun | Answer:
+        def answer(tasks: Sequence[Task] | None, alone: bool = False) -> Begun | list[Result]:
             if tasks is not None:
                 os._exit(9)
             return process(None)
@@ -58,14 +60,14 @@ def deadly(module: ModuleType) -> None:
 
 def leaking(module: ModuleType) -> None:
     """Have a worker keep 256 MiB of every batch."""
-    real, kept = module.begin, []
+    real, leaked = module.begin, []
 
-    def begin(model: Model) -> Callable[..., Begun | Answer]:
+    def begin(model: Model) -> Callable[..., Begun | list[Result]]:
         process = real(model)
 
-        def answer(tasks: Sequence[Task] | None, alone: bool = False) -> Begun | Answer:
+        def answer(tasks: Sequence[Task] | None, alone: bool = False) -> Begun | list[Result]:
             if tasks is not None:
-                kept.append(b"x" * 2**28)
+                leaked.append(b"x" * 2**28)
             return process(tasks, alone)
 
         return answer

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-import functools
 import os
 import re
 import subprocess
@@ -18,7 +18,8 @@ from typing import Any
 
 import pytest
 
-from sar_infer.server.model.encoding import Computed
+from sar_infer.encoders.waiting import in_background
+from sar_infer.server.model.encoding import Result, Task
 from sar_infer.server.run import make_server
 from sar_infer.server.service import Service
 from sar_infer.server.settings import Settings
@@ -83,29 +84,37 @@ def wait_for(condition: Callable[[], Any], seconds: float = _SECONDS) -> None:
 
 def workers(pid: int) -> list[int]:
     """Return the worker processes of a server, by the identifier of its process."""
-    found = []
+    pids = []
     for task in Path(f"/proc/{pid}/task").iterdir():
         with contextlib.suppress(OSError):  # a thread or a process has just ended
             children = (task / "children").read_text().split()
-            found += [int(one) for one in children if b"spawn_main" in Path(f"/proc/{one}/cmdline").read_bytes()]
-    return found
+            pids += [int(one) for one in children if b"spawn_main" in Path(f"/proc/{one}/cmdline").read_bytes()]
+    return pids
 
 
-def around(
-    server: Local,
-    patch: pytest.MonkeyPatch,
-    call: Callable[[Callable[[Sequence[Any]], Computed], Sequence[Any]], Computed],
-) -> None:
-    """Have a function called in place of what computes a batch, be that in this process or in others.
+Compute = Callable[[Sequence[Task]], list[Result]]
+
+
+def around(server: Local, patch: pytest.MonkeyPatch, call: Callable[[Compute, Sequence[Task]], list[Result]]) -> None:
+    """Have a function called, in a thread, in place of what computes a batch, be that in this process or in others.
 
     Args:
         server: Its engine of now is meant.
         patch: Takes the change back.
-        call: Is given what computes, and the images.
+        call: Is given what computes, and the tasks.
     """
     batcher = server.service.engine._batcher
     compute = batcher._compute
-    patch.setattr(batcher, "_compute", lambda images, alone: call(functools.partial(compute, alone=alone), images))
+
+    async def called(tasks: Sequence[Task], alone: bool) -> list[Result]:
+        async def computed(tasks: Sequence[Task]) -> list[Result]:
+            return await compute(tasks, alone)
+
+        loop = asyncio.get_running_loop()
+        real = lambda tasks: asyncio.run_coroutine_threadsafe(computed(tasks), loop).result()  # noqa: E731
+        return await asyncio.wrap_future(in_background(lambda: call(real, tasks)))
+
+    patch.setattr(batcher, "_compute", called)
 
 
 @contextlib.contextmanager

@@ -5,45 +5,63 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from sar_infer._arrays import Floats
+from sar_infer.bundle.manifest import Preprocess
+from sar_infer.errors import ImageError
+from sar_infer.images.load import TOO_LITTLE_MEMORY
+from sar_infer.images.prefetch import decode_image, decode_photo
 
-T = TypeVar("T")
-P = TypeVar("P")
+Pixels = npt.NDArray[np.uint8] | Floats
+"""Pixels (H, W, 3) of an image; or the encoder's own input (3, size, size), float32."""
+Decoded = tuple[Floats, bytes]
+"""The encoder's input (3, size, size), and the digest of the image's pixels if the task asks for it."""
+Encode = Callable[[Sequence[Floats]], Floats]
+"""Returns unit rows (N, D) for N inputs."""
 
 
-@dataclass(frozen=True)
-class Computed:
-    """The unit row (1, D) or the error of each image of a batch, and seconds.
+class Task(NamedTuple):
+    """One image to compute.
 
     Attributes:
-        rows: A row or an error for each image.
-        queue: Seconds that each image has waited for those before it.
-        decode: Seconds of decoding, for each image.
-        infer: Seconds of encoding, for each image: of all that were encoded with it.
+        image: Encoded bytes, or pixels.
+        memory: Bytes that decoding may take; 0 if there is nothing to decode.
+        digest: Return the digest of its pixels too (see ``prefetch.decode_photo``).
     """
 
-    rows: Sequence[Floats | Exception]
-    queue: Sequence[float]
-    decode: Sequence[float]
-    infer: Sequence[float]
+    image: bytes | Pixels
+    memory: int = 0
+    digest: bool = False
 
 
-Encode = Callable[[Sequence[Floats]], Floats]
-Compute = Callable[[Sequence[P], bool], Computed]
-"""Is given images, and whether nothing else runs."""
+class Result(NamedTuple):
+    """The result of one image.
+
+    Attributes:
+        row: Its unit row (1, D), or the error.
+        digest: The digest of its pixels, if it was asked for.
+        queue: Seconds that it waited, also for those before it in its batch.
+        decode: Seconds of decoding.
+        infer: Seconds of encoding, with all that were encoded with it.
+    """
+
+    row: Floats | Exception
+    digest: bytes = b""
+    queue: float = 0.0
+    decode: float = 0.0
+    infer: float = 0.0
 
 
-class Encoding(Generic[P]):
-    """Decodes and encodes batches; safe to share between threads if its two functions are.
+class Encoding:
+    """Decodes and encodes batches; safe to share between threads if its functions are.
 
     Args:
-        decode: Returns the encoder's input (3, size, size) for an image.
-        encode: Returns unit rows (N, D) for N inputs.
+        decode: Decodes the image of a task.
+        encode: Encodes inputs.
         most: Images that are encoded together at most.
         alone: Does as ``encode`` on all cores, for when nothing else runs; None if there is no such encoder.
         pool: Threads that decode the images of a batch side by side; None decodes them one after the other.
@@ -51,7 +69,7 @@ class Encoding(Generic[P]):
 
     def __init__(
         self,
-        decode: Callable[[P], Floats],
+        decode: Callable[[Task], Decoded],
         encode: Encode,
         most: int,
         alone: Encode | None = None,
@@ -63,27 +81,52 @@ class Encoding(Generic[P]):
         self._alone = alone
         self._map = map if pool is None else pool.map
 
-    def __call__(self, images: Sequence[P], alone: bool = False) -> Computed:
-        """Return a row or an error for each image; ``alone`` says that nothing else runs."""
+    def __call__(self, tasks: Sequence[Task], alone: bool = False) -> list[Result]:
+        """Return the result of each task; ``alone`` says that nothing else runs."""
         encode = self._alone if alone and self._alone is not None else self._encode
-        rows: list[Floats | Exception] = []
-        queue: list[float] = []
-        decode: list[float] = []
-        infer: list[float] = []
+        results: list[Result] = []
         begun = time.perf_counter()
-        for start in range(0, len(images), self._most):
-            batch = images[start : start + self._most]
-            queue += [time.perf_counter() - begun] * len(batch)
-            decoded = [*self._map(self._timed, batch)]
+        for start in range(0, len(tasks), self._most):
+            queue = time.perf_counter() - begun
+            decoded = [*self._map(self._timed, tasks[start : start + self._most])]
             before = time.perf_counter()
-            encoded = iter(_rows(encode, [pixels for pixels, _ in decoded if not isinstance(pixels, Exception)]))
-            infer += [time.perf_counter() - before] * len(batch)
-            rows += [pixels if isinstance(pixels, Exception) else next(encoded) for pixels, _ in decoded]
-            decode += [seconds for _, seconds in decoded]
-        return Computed(rows, queue, decode, infer)
+            rows = iter(_rows(encode, [one[0] for one, _ in decoded if not isinstance(one, Exception)]))
+            infer = time.perf_counter() - before
+            for one, decode in decoded:
+                row, digest = (one, b"") if isinstance(one, Exception) else (next(rows), one[1])
+                results.append(Result(row, digest, queue, decode, infer))
+        return results
 
-    def _timed(self, image: P) -> tuple[Floats | Exception, float]:
-        return timed(self._decode, image)
+    def _timed(self, task: Task) -> tuple[Decoded | Exception, float]:
+        start = time.perf_counter()
+        try:
+            decoded: Decoded | Exception = self._decode(task)
+        except Exception as error:
+            decoded = error
+        return decoded, time.perf_counter() - start
+
+
+def decode(task: Task, spec: Preprocess, formats: tuple[str, ...], pixels: int) -> Decoded:
+    """Decode the image of a task.
+
+    Args:
+        task: The encoder's own input is taken as it is.
+        spec: How to prepare an image.
+        formats: Image formats that are accepted.
+        pixels: The most pixels of an image.
+
+    Raises:
+        ImageError: it cannot be read.
+    """
+    image: Any = task.image
+    if not isinstance(image, bytes) and image.dtype == np.float32:
+        return image, b""
+    try:
+        if task.digest:
+            return decode_photo(image, spec, formats, pixels)
+        return decode_image(image, spec, formats, pixels), b""
+    except MemoryError:
+        raise ImageError(TOO_LITTLE_MEMORY, "size") from None
 
 
 def _rows(encode: Encode, inputs: Sequence[Floats]) -> list[Floats | Exception]:
@@ -102,13 +145,3 @@ def _rows(encode: Encode, inputs: Sequence[Floats]) -> list[Floats | Exception]:
         half = len(inputs) // 2  # perhaps out of memory: smaller batches may pass, and a bad image fails alone
         return [*_rows(encode, inputs[:half]), *_rows(encode, inputs[half:])]
     return [rows[i : i + 1] for i in range(len(rows))]
-
-
-def timed(function: Callable[[P], T], argument: P) -> tuple[T | Exception, float]:
-    """Return what a function returns or raises, and the seconds it took."""
-    start = time.perf_counter()
-    try:
-        value: T | Exception = function(argument)
-    except Exception as error:
-        value = error
-    return value, time.perf_counter() - start

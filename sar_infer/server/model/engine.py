@@ -6,13 +6,12 @@ import asyncio
 import functools
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from sar_infer._arrays import Floats
 from sar_infer.bank import PhotoSet
@@ -20,14 +19,12 @@ from sar_infer.bank.photos import DIGEST_BYTES
 from sar_infer.classifier import Classifier
 from sar_infer.encoders.sessions import usable_cores
 from sar_infer.errors import ImageError
-from sar_infer.images.load import TOO_LITTLE_MEMORY
-from sar_infer.images.prefetch import decode_image, decode_photo
 from sar_infer.images.price import price
 from sar_infer.processes.worker import DeathError
 from sar_infer.server.metrics import Metrics
-from sar_infer.server.model.batcher import Batcher, Finish, Timed
-from sar_infer.server.model.encoding import Encoding
-from sar_infer.server.model.memory import DecodeMemory, Encoded, Note, Pixels
+from sar_infer.server.model.batcher import Batcher
+from sar_infer.server.model.encoding import Encoding, Pixels, Result, Task, decode
+from sar_infer.server.model.memory import DecodeMemory
 from sar_infer.server.model.names import Names
 from sar_infer.server.model.sizing import Sizes
 from sar_infer.server.model.workers import Workers, described
@@ -38,8 +35,11 @@ _PHASES = ("decode", "queue", "infer", "score")
 HANDED = 8
 """Images handed to a worker at once at most; handing over costs the front much, however many they are."""
 _LIGHT = 64 * 2**20
-"""Bytes: a JPEG of 7 megapixels."""
+"""Bytes of memory up to which an image is decoded quickly: a JPEG of 7 megapixels."""
+_QUICK = 2_000
+"""Classes that a row is ranked against on the event loop at most; that takes half a millisecond."""
 T = TypeVar("T")
+Finish = Callable[[Floats], T]
 ImageInput = bytes | Pixels | ImageError
 """Encoded bytes; pixels (H, W, 3); the encoder's own input (3, size, size), float32; or why there is no image."""
 
@@ -54,11 +54,12 @@ class EmbeddedPhotos:
 
 @dataclass(frozen=True)
 class Outcome(Generic[T]):
-    """The result of one image: a value, or the error that concerns it alone; seconds by phase."""
+    """The result of one image: a value, or the error that concerns it alone; seconds by phase; its digest if wanted."""
 
     value: T | None
     error: ImageError | None
     seconds: Mapping[str, float]
+    digest: bytes = b""
 
 
 class Engine:
@@ -95,18 +96,17 @@ class Engine:
         self._limits = limits
         self._metrics = metrics
         self._phases = {phase: metrics.phases.labels(phase) for phase in _PHASES}
-        self._decoders: ThreadPoolExecutor | None = None
-        compute = self._encoding() if workers is None else workers.compute
-        self._batcher: Batcher[Encoded | Pixels] = Batcher(
-            compute, sizes.workers, sizes.max_batch, metrics, HANDED, _light
-        )
+        self._rankers = ThreadPoolExecutor(sizes.workers, "ranking")
+        self._threads: list[ThreadPoolExecutor] = [self._rankers]
+        compute = self._in_threads() if workers is None else workers.compute
+        self._batcher = Batcher(compute, sizes.workers, sizes.max_batch, metrics, HANDED, _LIGHT)
 
     def close(self) -> None:
         """Stop the threads, and the processes if there are any; all requests must have ended."""
         self._batcher.close()
         self.names.close()
-        if self._decoders is not None:
-            self._decoders.shutdown(wait=False)
+        for pool in self._threads:
+            pool.shutdown(wait=False)
         if self.workers is not None:
             self.workers.close()
 
@@ -116,19 +116,19 @@ class Engine:
             self.workers.tend()
 
     async def each(
-        self, images: Sequence[ImageInput], finish: Finish[T], notes: Sequence[Note] = ()
+        self, images: Sequence[ImageInput], finish: Finish[T], classes: int = 0, digests: bool = False
     ) -> list[Outcome[T]]:
         """Return what ``finish`` makes of the unit row (1, D) of each image, in order; a bad image fails alone.
 
         Args:
             images: The images.
-            finish: Is called in another thread.
-            notes: For encoded images: is told the digest of each.
+            finish: Called on the event loop, or in a thread if that would hold it up.
+            classes: How many classes ``finish`` ranks.
+            digests: Return the digests of the images' pixels too.
         """
         if len(images) == 1:
-            return [await self._one(images[0], finish, *notes)]
-        told: Sequence[Note | None] = notes or [None] * len(images)
-        calls = (self._one(image, finish, note) for image, note in zip(images, told, strict=True))
+            return [await self._one(images[0], finish, classes, digests)]
+        calls = (self._one(image, finish, classes, digests) for image in images)
         ended = await asyncio.gather(*calls, return_exceptions=True)
         outcomes = []
         for outcome in ended:  # when all have ended, so that none runs on after the answer
@@ -143,24 +143,25 @@ class Engine:
         Raises:
             Problem: an image is bad; the first is named.
         """
-        digests, labels = [b""] * len(images), [f"image[{number}]" for number in range(len(images))]
-        notes = [functools.partial(digests.__setitem__, number) for number in range(len(images))]
-        rows = await self.all_of(images, lambda row: row[0].copy(), labels, notes)
+        labels = [f"image[{number}]" for number in range(len(images))]
+        outcomes = _sound(await self.each(images, lambda row: row[0].copy(), digests=True), labels)
+        digests = [outcome.digest for outcome in outcomes]
         packed = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, DIGEST_BYTES)
         return EmbeddedPhotos(
-            PhotoSet.of(packed, np.stack(rows)), dict(zip(reversed(digests), reversed(labels), strict=True))
+            PhotoSet.of(packed, np.stack([outcome.value for outcome in outcomes])),  # type: ignore[misc]
+            dict(zip(reversed(digests), reversed(labels), strict=True)),
         )
 
     async def all_of(
-        self, images: Sequence[ImageInput], finish: Finish[T], labels: Sequence[str], notes: Sequence[Note] = ()
+        self, images: Sequence[ImageInput], finish: Finish[T], labels: Sequence[str], classes: int = 0
     ) -> list[T]:
         """Do as ``each`` for a protocol without an error for a single image: a bad one fails the whole call.
 
         Args:
             images: As in ``each``.
-            finish: As in ``each``; returns something else than None.
+            finish: As in ``each``.
             labels: Names each image to the client.
-            notes: As in ``each``.
+            classes: As in ``each``.
 
         Raises:
             Problem: an image is bad; the first is named.
@@ -168,72 +169,63 @@ class Engine:
         for image, label in zip(images, labels, strict=True):
             if isinstance(image, ImageError):
                 raise _bad_image(image, label)
-        values = []
-        for outcome, label in zip(await self.each(images, finish, notes), labels, strict=True):
-            if outcome.error is not None:
-                raise _bad_image(outcome.error, label)
-            assert outcome.value is not None  # noqa: S101 - there is a value if there is no error
-            values.append(outcome.value)
-        return values
+        return [outcome.value for outcome in _sound(await self.each(images, finish, classes), labels)]  # type: ignore[misc]
 
     async def self_test(self) -> float:
         """Run the self-test image through the encoder, ahead of the queue, and return ``SelfTest.cosine``."""
         test = self.classifier.self_test
-        timed = await self._batcher.run(test.image, lambda row: test.cosine(row[0]), first=True)
-        return timed.value
+        result = await self._batcher.run(Task(test.image), first=True)
+        if isinstance(result.row, Exception):
+            raise result.row
+        return test.cosine(result.row[0])
 
     @property
     def least_cosine(self) -> float:
         """Return the least cosine of a ``self_test`` that passes."""
         return self.classifier.self_test.least
 
-    async def _one(self, image: ImageInput, finish: Finish[T], note: Note | None = None) -> Outcome[T]:
+    async def _one(self, image: ImageInput, finish: Finish[T], classes: int, digest: bool) -> Outcome[T]:
         if isinstance(image, ImageError):
             return Outcome(None, image, {})
+        start = time.perf_counter()
+        waited = 0.0
         try:
-            if not isinstance(image, bytes):
-                return self._answered(await self._batcher.run(image, finish))
-            start = time.perf_counter()
-            async with self.memory.share(*price(image, self._limits.formats, self._limits.pixels)) as share:
+            if isinstance(image, bytes):
+                share = await self.memory.take(*price(image, self._limits.formats, self._limits.pixels))
                 waited = time.perf_counter() - start
-                return self._answered(await self._batcher.run(Encoded(image, share, note), finish), waited)
+                result = await self._batcher.run(Task(image, share.amount, digest), share.free)
+            else:
+                result = await self._batcher.run(Task(image))
+            if isinstance(result.row, Exception):
+                raise result.row
         except ImageError as error:
             return Outcome(None, error, {})
         except DeathError as error:
             return Outcome(None, ImageError(described(error, self._limits.image_seconds)), {})
-
-    def _encoding(self) -> Encoding[Encoded | Pixels]:
-        """Return what decodes and encodes in this process, in threads if more than one image is encoded at a time."""
-        batch = self.sizes.max_batch
-        if batch > 1:
-            self._decoders = ThreadPoolExecutor(min(usable_cores(), batch), "decoder")
-        return Encoding(self._decode, self.classifier.encode, batch, pool=self._decoders)
-
-    def _answered(self, timed: Timed[T], waited: float = 0.0) -> Outcome[T]:
-        seconds = dict(zip(_PHASES, (timed.decode, waited + timed.queue, timed.infer, timed.score), strict=True))
-        for phase, value in seconds.items():
-            self._phases[phase].observe(value)
+        start = time.perf_counter()
+        if classes > _QUICK:
+            value = await asyncio.get_running_loop().run_in_executor(self._rankers, finish, result.row)
+        else:
+            value = finish(result.row)
+        times = (result.decode, waited + result.queue, result.infer, time.perf_counter() - start)
+        seconds = dict(zip(_PHASES, times, strict=True))
+        for phase, spent in seconds.items():
+            self._phases[phase].observe(spent)
         self._metrics.images.inc()
-        return Outcome(timed.value, None, seconds)
+        return Outcome(value, None, seconds, result.digest)
 
-    def _decode(self, image: Encoded | Pixels) -> Floats:
-        if isinstance(image, Encoded):
-            with image.share.used():
-                return self._prepared(image.data, image.note)
-        if image.dtype == np.float32:
-            return image.astype(np.float32, copy=False)
-        return self._prepared(image)
-
-    def _prepared(self, image: bytes | npt.NDArray[np.generic], note: Note | None = None) -> Floats:
-        spec = self.bundle.manifest.preprocess
-        try:
-            if note is not None:
-                pixels, digest = decode_photo(image, spec, self._limits.formats, self._limits.pixels)  # type: ignore[arg-type]
-                note(digest)
-                return pixels
-            return decode_image(image, spec, self._limits.formats, self._limits.pixels)  # type: ignore[arg-type]
-        except MemoryError:
-            raise ImageError(TOO_LITTLE_MEMORY, "size") from None
+    def _in_threads(self) -> Callable[[Sequence[Task], bool], asyncio.Future[list[Result]]]:
+        """Return what computes in threads of this process; more decode if more than one image is encoded at a time."""
+        batch, decoders = self.sizes.max_batch, None
+        if batch > 1:
+            decoders = ThreadPoolExecutor(min(usable_cores(), batch), "decoder")
+            self._threads.append(decoders)
+        lanes = ThreadPoolExecutor(self.sizes.workers, "worker")
+        self._threads.append(lanes)
+        spec, limits = self.bundle.manifest.preprocess, self._limits
+        decoded = functools.partial(decode, spec=spec, formats=limits.formats, pixels=limits.pixels)
+        encoding = Encoding(decoded, self.classifier.encode, batch, pool=decoders)
+        return lambda tasks, alone: asyncio.get_running_loop().run_in_executor(lanes, encoding, tasks, alone)
 
 
 def milliseconds(outcomes: Sequence[Outcome[T]]) -> dict[str, float]:
@@ -242,9 +234,11 @@ def milliseconds(outcomes: Sequence[Outcome[T]]) -> dict[str, float]:
     return {p: round(1000 * max([each.get(p, 0.0) for each in seconds], default=math.nan), 3) for p in _PHASES}
 
 
-def _light(image: Encoded | Pixels) -> bool:
-    """Return whether an image is decoded quickly, by the memory that this may take."""
-    return not isinstance(image, Encoded) or image.share.amount <= _LIGHT
+def _sound(outcomes: Sequence[Outcome[T]], labels: Sequence[str]) -> Sequence[Outcome[T]]:
+    for outcome, label in zip(outcomes, labels, strict=True):
+        if outcome.error is not None:
+            raise _bad_image(outcome.error, label)
+    return outcomes
 
 
 def _bad_image(error: ImageError, label: str) -> Problem:

@@ -17,7 +17,7 @@ from sar_infer.errors import InputError
 from sar_infer.server.metrics import Metrics
 from sar_infer.server.model.engine import Engine
 from sar_infer.server.model.memory import DecodeMemory
-from sar_infer.server.model.process import Graph, Model
+from sar_infer.server.model.process import Model
 from sar_infer.server.model.sizing import Sizes, decode_memory, sizes
 from sar_infer.server.model.workers import Workers
 from sar_infer.server.settings import Settings
@@ -94,8 +94,8 @@ def open_engine(
 def _workers(classifier: Classifier, settings: Settings, planned: Sizes, metrics: Metrics) -> Workers:
     """Return the processes for a bundle, not yet started; each is tested as the encoder of one process would be."""
     bundle, choice, limits = classifier.bundle, classifier.choice, settings.limits
-    graph = Graph(
-        path=str(bundle.path / choice.image),
+    model = Model(
+        graph=str(bundle.path / choice.image),
         sha256=bundle.manifest.files[choice.image].sha256,
         embed_dim=bundle.manifest.embed_dim,
         device=settings.device,
@@ -104,6 +104,9 @@ def _workers(classifier: Classifier, settings: Settings, planned: Sizes, metrics
         batch=planned.max_batch,
         probe=classifier.self_test.image,
         trial_seconds=TRIAL_SECONDS,
+        preprocess=bundle.manifest.preprocess,
+        formats=limits.formats,
+        pixels=limits.pixels,
+        image_seconds=limits.image_seconds,
     )
-    model = Model(bundle.manifest.preprocess, limits.formats, limits.pixels, limits.image_seconds, graph)
     return Workers(model, planned.workers, metrics, lambda begun: SelfTest(bundle, choice, lambda _: begun.row).run())

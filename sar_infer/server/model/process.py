@@ -10,7 +10,6 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,22 +18,20 @@ from sar_infer._arrays import Floats
 from sar_infer.bundle.manifest import Preprocess
 from sar_infer.encoders.encoders import ImageEncoder
 from sar_infer.encoders.sessions import Device, give_back_memory
-from sar_infer.errors import ImageError
-from sar_infer.images.load import TOO_LITTLE_MEMORY
-from sar_infer.images.prefetch import decode_image, decode_photo
+from sar_infer.images.prefetch import decode_image
 from sar_infer.processes.signals import deadline
-from sar_infer.server.model.encoding import Computed, Encode, Encoding
+from sar_infer.server.model.encoding import Decoded, Encode, Encoding, Result, Task, decode
 
 _SLACK = 128 * 2**20
 """Bytes that decoding may take above its price: an allocator reserves more than it uses."""
 
 
 @dataclass(frozen=True)
-class Graph:
-    """An image encoder, as plain values.
+class Model:
+    """How a process prepares images, and the encoder that it runs, as plain values.
 
     Attributes:
-        path: The file to open.
+        graph: The encoder's file.
         sha256: Its digest, checked when it is opened: the bundle's folder may have been replaced by then.
         embed_dim: D, the length of a row.
         device: Where to encode.
@@ -43,9 +40,13 @@ class Graph:
         batch: Images that are encoded together at most.
         probe: The self-test image (size, size, 3); a batch of it is encoded at the start.
         trial_seconds: The most seconds for that.
+        preprocess: How to prepare an image.
+        formats: Image formats that are accepted.
+        pixels: The most pixels of an image.
+        image_seconds: The most seconds for decoding an image; then the process ends.
     """
 
-    path: str
+    graph: str
     sha256: str
     embed_dim: int
     device: Device
@@ -54,40 +55,10 @@ class Graph:
     batch: int
     probe: npt.NDArray[np.uint8]
     trial_seconds: float
-
-
-@dataclass(frozen=True)
-class Model:
-    """How a process prepares images, and the encoder that it runs, as plain values.
-
-    Attributes:
-        preprocess: How to prepare an image.
-        formats: Image formats that are accepted.
-        pixels: The most pixels of an image.
-        image_seconds: The most seconds for decoding an image; then the process ends.
-        graph: The encoder.
-    """
-
     preprocess: Preprocess
     formats: tuple[str, ...]
     pixels: int
     image_seconds: float
-    graph: Graph
-
-
-@dataclass(frozen=True)
-class Task:
-    """One image: encoded bytes, pixels (H, W, 3), or the encoder's own input (3, size, size), float32.
-
-    Attributes:
-        image: The image.
-        memory: Bytes that decoding may take.
-        digest: Return the digest of its pixels too.
-    """
-
-    image: bytes | npt.NDArray[np.uint8] | Floats
-    memory: int = 0
-    digest: bool = False
 
 
 @dataclass(frozen=True)
@@ -98,79 +69,46 @@ class Begun:
     row: Floats
 
 
-@dataclass(frozen=True)
-class Answer:
-    """Rows or errors of a batch, and the digests of those images that were asked for theirs, by position."""
-
-    computed: Computed
-    digests: dict[int, bytes]
-
-
 class Process:
     """The work of the process; called with a batch and whether nothing else runs, or with None for ``Begun``."""
 
     def __init__(self, model: Model) -> None:
         self._model = model
-        self._digests: dict[int, bytes] = {}
-        graph = model.graph
         encoder, alone = (
-            ImageEncoder(Path(graph.path), graph.embed_dim, graph.device, threads, spin=False, sha256=graph.sha256)
-            for threads in (graph.threads, graph.alone)
+            ImageEncoder(Path(model.graph), model.embed_dim, model.device, threads, spin=False, sha256=model.sha256)
+            for threads in (model.threads, model.alone)
         )
         provider = encoder.open()
-        pixels = decode_image(graph.probe, model.preprocess)
-        rows = encoder.encode(np.stack([pixels] * graph.batch), graph.trial_seconds)
+        pixels = decode_image(model.probe, model.preprocess)
+        rows = encoder.encode(np.stack([pixels] * model.batch), model.trial_seconds)
         self._begun = Begun(provider, rows[:1])
         give_back_memory()
-        self._compute = Encoding(
-            self._decoded, stacked(encoder), graph.batch, _opened_late(alone) if graph.alone else None
-        )
+        second = _opened_late(alone) if model.alone else None
+        self._compute = Encoding(self._decode, lambda inputs: encoder.encode(np.stack(inputs)), model.batch, second)
 
-    def __call__(self, tasks: Sequence[Task] | None, alone: bool = False) -> Begun | Answer:
-        """Return the rows of a batch. An image that takes too long to decode ends this process."""
-        if tasks is None:
-            return self._begun
-        self._digests = {}
-        computed = self._compute(list(enumerate(tasks)), alone)
-        return Answer(computed, self._digests)
+    def __call__(self, tasks: Sequence[Task] | None, alone: bool = False) -> Begun | list[Result]:
+        """Return the results of a batch. An image that takes too long to decode ends this process."""
+        return self._begun if tasks is None else self._compute(tasks, alone)
 
-    def _decoded(self, numbered: tuple[int, Task]) -> Floats:
-        number, task = numbered
-        image: Any = task.image
-        pixels: Floats
-        if not isinstance(image, bytes) and image.dtype == np.float32:
-            pixels = image.astype(np.float32, copy=False)
-            return pixels
+    def _decode(self, task: Task) -> Decoded:
         model = self._model
-        try:
-            with deadline(model.image_seconds), _memory(task.memory):
-                if task.digest:
-                    pixels, self._digests[number] = decode_photo(image, model.preprocess, model.formats, model.pixels)
-                else:
-                    pixels = decode_image(image, model.preprocess, model.formats, model.pixels)
-                return pixels
-        except MemoryError:
-            raise ImageError(TOO_LITTLE_MEMORY, "size") from None
-
-
-def stacked(encoder: ImageEncoder, seconds: float | None = None) -> Encode:
-    """Return the function that encodes a list of inputs (3, size, size), within so many seconds."""
-    return lambda batch: encoder.encode(np.stack(batch), seconds)
+        with deadline(model.image_seconds), _memory(task.memory):
+            return decode(task, model.preprocess, model.formats, model.pixels)
 
 
 def _opened_late(encoder: ImageEncoder) -> Encode:
-    """Return ``stacked`` for an encoder that is opened at its first use; what opening frees goes back to the system."""
-    encode, opened = stacked(encoder), False
+    """Return what encodes by an encoder that is opened at its first use; what that frees goes back to the system."""
+    opened = False
 
-    def opening(batch: Sequence[Floats]) -> Floats:
+    def encode(inputs: Sequence[Floats]) -> Floats:
         nonlocal opened
         if not opened:
             encoder.open()
             give_back_memory()
             opened = True
-        return encode(batch)
+        return encoder.encode(np.stack(inputs))
 
-    return opening
+    return encode
 
 
 def begin(model: Model) -> Process:

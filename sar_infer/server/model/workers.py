@@ -7,31 +7,25 @@ a while.
 
 from __future__ import annotations
 
-import contextlib
+import asyncio
 import functools
 import logging
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from typing import Any
 
-from sar_infer._arrays import Floats
 from sar_infer.encoders.waiting import TRIAL_SECONDS, in_background
 from sar_infer.errors import BundleError
 from sar_infer.processes.worker import DeathError, TimeLimitError, Worker
 from sar_infer.server.metrics import Cause, Metrics
-from sar_infer.server.model.encoding import Computed
-from sar_infer.server.model.memory import Encoded, Pixels
-from sar_infer.server.model.process import Answer, Begun, Model, Task, begin
+from sar_infer.server.model.encoding import Result, Task
+from sar_infer.server.model.process import Begun, Model, begin
 from sar_infer.server.model.sizing import resident
 from sar_infer.server.model.supervisor import PAUSE, Supervisor
 from sar_infer.server.problems import Problem
 
 _log = logging.getLogger("sar_infer.server")
-_GONE = RuntimeError("the request was cancelled")
-_NOTHING = Answer(Computed([], [], [], []), {})
 _ENCODING = 10.0
 """Seconds for encoding a batch and for what a busy machine adds."""
 _GROWTH = 512 * 2**20
@@ -41,7 +35,7 @@ LOADING_SECONDS = TRIAL_SECONDS + 30
 
 
 class Workers:
-    """Processes that compute batches; safe to share between threads.
+    """Processes that compute batches; everything but ``start`` runs on one event loop.
 
     Args:
         model: What they run.
@@ -61,12 +55,12 @@ class Workers:
         self._model = model
         self._check = check
         self._metrics = metrics
-        self._lock = threading.Lock()  # held for all that follows, and for nothing that takes time
         self._supervisor: Supervisor[Worker[Any]] = Supervisor(count)
-        self._line: deque[Future[Worker[Any]]] = deque()
+        self._line: deque[asyncio.Future[Worker[Any]]] = deque()
         self._loading: set[Worker[Any]] = set()
+        self._starting: set[asyncio.Task[None]] = set()
         self._ending: dict[Worker[Any], Cause] = {}
-        self._told: str | None = None
+        self._logged: str | None = None
         self._closed = False
 
     def start(self) -> None:
@@ -76,121 +70,90 @@ class Workers:
             BundleError: the graph is refused, or a worker died or took too long while it opened it.
             DeviceError: the device is not available.
         """
-        with self._lock:
-            count = self._supervisor.start(time.monotonic())
-        begun = [in_background(lambda: self._ready(self._begun())) for _ in range(count)]
-        graph = self._model.graph.path
+        begun = [in_background(self._begun) for _ in range(self._supervisor.start(time.monotonic()))]
         try:
             for future in begun:
-                future.result()
+                self._ready(future.result())
         except TimeLimitError:
-            raise BundleError(f"{graph}: no worker process was ready within {LOADING_SECONDS:g} s") from None
+            raise BundleError(
+                f"{self._model.graph}: no worker process was ready within {LOADING_SECONDS:g} s"
+            ) from None
         except DeathError as error:
-            raise BundleError(f"{graph}: {error} while it opened this graph") from None
+            raise BundleError(f"{self._model.graph}: {error} while it opened this graph") from None
 
-    def compute(self, images: Sequence[Encoded | Pixels], alone: bool = False) -> Computed:
-        """Return a row or an error for each image of a batch, from the next worker that is idle.
-
-        ``alone`` says that nothing else runs.
+    async def compute(self, tasks: Sequence[Task], alone: bool = False) -> list[Result]:
+        """Return the results of a batch, from the next worker that is idle; ``alone`` says that nothing else runs.
 
         Raises:
             DeathError: the worker died (``TimeLimitError`` if it took too long).
             Problem: ``unavailable``, while the breaker is open.
         """
-        rows: list[Floats | Exception] = [_GONE] * len(images)
-        queue, decode, infer = ([0.0] * len(images) for _ in range(3))
-        with contextlib.ExitStack() as shares:
-            tasks = {}
-            for i, image in enumerate(images):
-                if not isinstance(image, Encoded):
-                    tasks[i] = Task(image)
-                    continue
-                with contextlib.suppress(RuntimeError):  # the request was cancelled
-                    shares.enter_context(image.share.used())
-                    tasks[i] = Task(image.data, image.share.amount, image.note is not None)
-            answer = self._run([*tasks.values()], alone) if tasks else _NOTHING
-        computed = answer.computed
-        for n, i in enumerate(tasks):
-            rows[i], queue[i] = computed.rows[n], computed.queue[n]
-            decode[i], infer[i] = computed.decode[n], computed.infer[n]
-            image = images[i]
-            if n in answer.digests and isinstance(image, Encoded) and image.note is not None:
-                image.note(answer.digests[n])
-        return Computed(rows, queue, decode, infer)
+        worker = await self._idle_worker()
+        try:
+            results: list[Result] = await worker.answer_async((tasks, alone))
+        except DeathError as error:
+            cause = self._ending.setdefault(worker, "time" if isinstance(error, TimeLimitError) else "crash")
+            self._forget(worker, error, at_work=cause == "crash")  # the others are rare enough by themselves
+            self._settle()
+            raise
+        except Exception:
+            self._idle(worker)
+            raise
+        self._idle(worker)
+        return results
 
     def tend(self) -> None:
         """Start what is missing, and end workers that were stopped, died idle or grew; to be called now and then."""
-        with self._lock:
-            workers, loading = {worker: ready.memory for worker, ready in self._supervisor.ready.items()}, self._loading
-            stopped = [worker for worker in (*workers, *loading) if worker.stopped]
-            for worker in stopped:
-                self._ending.setdefault(worker, "silence")
+        ready = self._supervisor.ready
+        stopped = [worker for worker in (*ready, *self._loading) if worker.stopped]
+        for worker in stopped:
+            self._ending.setdefault(worker, "silence")
+            worker.kill()
+        for worker, state in [*ready.items()]:
+            if state.state == "busy":
+                continue  # whoever waits for its answer is told
+            held = 0 if worker.pid is None else resident(worker.pid)
+            if worker in stopped:
+                self._forget(worker, "it was stopped")
+            elif not worker.alive:
+                self._forget(worker, "it ended")
+            elif held > 2 * state.memory + _GROWTH:
+                self._ending[worker] = "memory"
                 worker.kill()
-            for worker, memory in workers.items():
-                if self._supervisor.ready[worker].state == "busy":
-                    continue  # whoever waits for its answer is told
-                held = 0 if worker.pid is None else resident(worker.pid)
-                if worker in stopped:
-                    self._forget(worker, "it was stopped")
-                elif not worker.alive:
-                    self._forget(worker, "it ended")
-                elif held > 2 * memory + _GROWTH:
-                    self._ending[worker] = "memory"
-                    worker.kill()
-                    self._forget(worker, f"it held {held / 2**20:.0f} MiB, {memory / 2**20:.0f} MiB at its start")
-            self._settle()
+                self._forget(worker, f"it held {held / 2**20:.0f} MiB, {state.memory / 2**20:.0f} MiB at its start")
+        self._settle()
 
     def close(self) -> None:
-        """End all workers; what waits for one is refused."""
-        with self._lock:
-            workers = [] if self._closed else [*self._supervisor.ready, *self._loading]
-            self._closed = True
-            self._settle()
+        """End all workers; what waits for one is refused. Called from any thread once the event loop has ended."""
+        workers = [] if self._closed else [*self._supervisor.ready, *self._loading]
+        self._closed = True
+        self._settle()
         for worker in workers:
             worker.kill()
+            if worker not in self._loading:  # a thread waits for those, and is told
+                worker.dismiss()
         in_background(lambda: [worker.ended() for worker in workers])
 
     @property
     def pids(self) -> list[int]:
         """Return the identifiers of the processes that are ready."""
-        with self._lock:
-            return [worker.pid for worker in self._supervisor.ready if worker.pid is not None]
+        return [worker.pid for worker in [*self._supervisor.ready] if worker.pid is not None]
 
-    def _run(self, tasks: Sequence[Task], alone: bool) -> Answer:
-        worker = self._idle_worker()
+    async def _idle_worker(self) -> Worker[Any]:
+        """Return an idle worker; batches that wait for one get it in the order in which they came."""
+        waiting: asyncio.Future[Worker[Any]] = asyncio.get_running_loop().create_future()
+        self._line.append(waiting)
+        self._settle()
         try:
-            answer: Answer = worker.answer((tasks, alone))
-        except DeathError as error:
-            with self._lock:
-                cause = self._ending.setdefault(worker, "time" if isinstance(error, TimeLimitError) else "crash")
-                self._forget(worker, error, at_work=cause == "crash")  # the others are rare enough by themselves
-                self._settle()
-            raise
-        except BaseException:
-            self._idle(worker)
-            raise
-        self._idle(worker)
-        return answer
-
-    def _idle_worker(self) -> Worker[Any]:
-        """Return an idle worker; threads that wait for one get it in the order in which they came."""
-        waiting: Future[Worker[Any]] = Future()
-        with self._lock:
-            self._line.append(waiting)
-            self._settle()
-        try:
-            return waiting.result(LOADING_SECONDS + self.batch_seconds)
+            async with asyncio.timeout(LOADING_SECONDS + self.batch_seconds):
+                return await waiting
         except TimeoutError:
-            with self._lock:
-                if waiting in self._line:
-                    self._line.remove(waiting)
-                    raise Problem("unavailable", "no worker process is free; try again", PAUSE) from None
-            return waiting.result()
+            self._line.remove(waiting)
+            raise Problem("unavailable", "no worker process is free; try again", PAUSE) from None
 
     def _idle(self, worker: Worker[Any]) -> None:
-        with self._lock:
-            self._supervisor.answered(worker)
-            self._settle()
+        self._supervisor.answered(worker)
+        self._settle()
 
     def _forget(self, worker: Worker[Any], reason: object, *, at_work: bool = False) -> None:
         """Count a worker that has ended."""
@@ -213,42 +176,40 @@ class Workers:
             self._line.popleft().set_exception(Problem("unavailable", f"{fault}; try again", PAUSE))
         if self._closed:
             return
-        if fault is not None and fault != self._told:
+        if fault is not None and fault != self._logged:
             _log.error("no work for %g s: %s", PAUSE, fault)
-        self._told = fault
+        self._logged = fault
         for _ in range(self._supervisor.start(time.monotonic())):
-            in_background(self._start)
+            starting = asyncio.get_running_loop().create_task(self._start())
+            self._starting.add(starting)
+            starting.add_done_callback(self._starting.discard)
         self._metrics.workers.set(len(self._supervisor.ready))
 
-    def _start(self) -> None:
+    async def _start(self) -> None:
+        """Start a worker in place of one that is gone."""
         try:
-            worker = self._begun()
+            worker = await asyncio.wrap_future(in_background(self._begun))
         except Exception as error:  # a full machine, a file that is gone, a death: all the same here
-            with self._lock:
-                if not self._closed:
-                    _log.warning("no worker process starts, %d go on: %s", len(self._supervisor.ready), error)
-                self._supervisor.not_started(str(error), time.monotonic(), died=isinstance(error, DeathError))
-                self._settle()
-            return
-        self._ready(worker)
+            if not self._closed:
+                _log.warning("no worker process starts, %d go on: %s", len(self._supervisor.ready), error)
+            self._supervisor.not_started(str(error), time.monotonic(), died=isinstance(error, DeathError))
+        else:
+            self._ready(worker)
+        self._settle()
 
     def _ready(self, worker: Worker[Any]) -> None:
-        memory = 0 if worker.pid is None else resident(worker.pid)
-        with self._lock:
-            self._supervisor.started(worker, memory, time.monotonic())
-            self._settle()
-            closed = self._closed
-        if closed:  # too late for ``close`` to end it
+        self._loaded(worker)
+        self._supervisor.started(worker, 0 if worker.pid is None else resident(worker.pid), time.monotonic())
+        if self._closed:  # too late for ``close`` to end it
             worker.kill()
 
     def _begun(self) -> Worker[Any]:
-        """Return a new worker that has opened the graph and passed the check; no lock is held while it starts."""
+        """Return a new worker that has opened the graph and passed the check; runs in a thread, beside all else."""
         worker: Worker[Any] = Worker(functools.partial(begin, self._model), self.batch_seconds)
+        self._loading.add(worker)
         try:
-            with self._lock:
-                if self._closed:
-                    raise RuntimeError("closed")
-                self._loading.add(worker)
+            if self._closed:
+                raise RuntimeError("closed")
             worker.loaded(LOADING_SECONDS)
             begun: Begun = worker.answer((None,))
             self._check(begun)
@@ -256,13 +217,14 @@ class Workers:
             worker.kill()
             worker.dismiss()
             worker.ended()
+            self._loaded(worker)
             raise
-        finally:
-            with self._lock:
-                self._loading.discard(worker)
-                self._ending.pop(worker, None)
         self.provider = begun.provider
         return worker
+
+    def _loaded(self, worker: Worker[Any]) -> None:
+        self._loading.discard(worker)
+        self._ending.pop(worker, None)
 
 
 def described(error: DeathError, seconds: float) -> str:

@@ -112,7 +112,8 @@ async def infer(service: Service, engine: Engine, bank: ClassBank, call: Inferen
             _check_size(len(call.images), len(classes.names), outputs, top_k)
             engine.classifier.decide(classes)  # refuses a call with background classes alone
         labels = [f"{source.name}[{i}]" for i in range(len(call.images))]
-        rows = await engine.all_of(call.images, _finisher(engine, classes, outputs, top_k), labels)
+        finish = _finisher(engine, classes, outputs, top_k)
+        rows = await engine.all_of(call.images, finish, labels, 0 if classes is None else len(classes.names))
     for row, label in zip(rows, labels, strict=True):
         if not np.isfinite(row.embedding).all():
             raise source.wrong(f"{label} gives no finite embedding, its values are too large")
@@ -141,7 +142,7 @@ class _Row:
 def _finisher(
     engine: Engine, classes: ClassSet | None, outputs: Sequence[InferOutput], top_k: int | None
 ) -> Callable[[Floats], _Row]:
-    """Return the function that makes the outputs of one image, in a worker's thread."""
+    """Return the function that makes the outputs of one image."""
     if classes is None:  # only the embedding is wanted
         return lambda row: _Row(row[0], None, [row[0] for _ in outputs])
     classifier, hidden = engine.classifier, classes.background

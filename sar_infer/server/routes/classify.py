@@ -153,7 +153,7 @@ async def classify(request: Request, service: Serving, query: Annotated[Classify
         bank = (await service.current()).bank
         classes = await engine.names.class_set(call.classes, call.only, bank)
         decide = engine.classifier.decide(classes, call.top_k, call.options)
-        outcomes = await engine.each(call.images, lambda row: next(decide(row)))
+        outcomes = await engine.each(call.images, lambda row: next(decide(row)), len(classes.names))
     if call.single and (error := outcomes[0].error):
         raise Problem(IMAGE_CODES[error.kind], str(error))
     for outcome in outcomes:

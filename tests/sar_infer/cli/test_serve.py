@@ -2,31 +2,51 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
-import subprocess
+import platform
+import signal
+import socket
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx2
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 from support.banks import example_bank
-from support.bundles import BANK_NAMES, DIM, name_rows, reseal
+from support.bundles import BANK_NAMES, name_rows
 from support.pictures import jpeg
-from support.precisions import add_precision, variant
+from support.precisions import add_precision
 from support.servers import serving
 
 from sar_infer.bank import ClassBank
 from sar_infer.bundle.bundle import default_bundle
-from sar_infer.bundle.manifest import BANK, Precision, SelfTestVector
+from sar_infer.bundle.manifest import BANK
 from sar_infer.cli.serve import main
+from sar_infer.encoders import processor
+from sar_infer.server import startup
+
+Run = Callable[..., Result]
 
 
-def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    clean = {k: v for k, v in os.environ.items() if not k.startswith("SAR_")} | {"SAR_WORKERS": "0"}
-    command = [sys.executable, "-m", "sar_infer.cli.serve", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=clean | environment)
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
+    """Yield a function that runs the command in this process, where nothing of it stays; it must end by itself."""
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(startup, "set_up_logging", lambda *_: None)
+    bind = startup.bind
+    with contextlib.ExitStack() as listeners:
+        monkeypatch.setattr(startup, "bind", lambda host, port: listeners.enter_context(bind(host, port)))
+        yield lambda *call, **environment: CliRunner().invoke(main, call, env={"SAR_WORKERS": "0", **environment})
+
+
+def one_line(result: Result) -> str:
+    """Return the message of a command that was refused, which is all that it printed."""
+    assert (result.exit_code, result.stdout) == (2, ""), result.output
+    assert result.stderr.startswith("Error: ")
+    assert result.stderr.count("\n") == 1
+    return result.stderr
 
 
 def test_help_shows_every_option_with_its_environment_twin() -> None:
@@ -49,15 +69,12 @@ def test_a_number_that_is_none_is_refused(option: str) -> None:
     assert "expected a finite number, got nan" in result.stderr
 
 
-def test_check_verifies_a_bundle_and_exits(bundle_path: Path, bundle_copy: Path) -> None:
+def test_check_verifies_a_bundle_and_exits(run: Run, bundle_path: Path, bundle_copy: Path) -> None:
     good = run("--check", "--bundle", str(bundle_path))
-    assert (good.returncode, good.stderr) == (0, "")
+    assert (good.exit_code, good.stderr) == (0, "")
     assert "4 in the bank" in good.stdout
     (bundle_copy / "bank.safetensors").write_bytes(b"damaged")
-    bad = run("--check", SAR_BUNDLE=str(bundle_copy))
-    assert (bad.returncode, bad.stdout) == (2, "")
-    assert bad.stderr.startswith("Error: ")
-    assert bad.stderr.count("\n") == 1
+    one_line(run("--check", SAR_BUNDLE=str(bundle_copy)))
 
 
 @pytest.mark.parametrize(
@@ -90,13 +107,9 @@ def test_check_verifies_a_bundle_and_exits(bundle_path: Path, bundle_copy: Path)
     ],
 )
 def test_what_cannot_be_used_is_one_line_and_exit_2(
-    arguments: list[str], environment: dict[str, str], says: str
+    run: Run, arguments: list[str], environment: dict[str, str], says: str
 ) -> None:
-    result = run("--port", "0", *arguments, **environment)
-    assert result.returncode == 2, result.stderr
-    assert says in result.stderr
-    assert result.stderr.startswith("Error: ")
-    assert result.stderr.count("\n") == 1
+    assert says in one_line(run("--port", "0", *arguments, **environment))
 
 
 def test_the_log_is_lines_whatever_names_are_in_it(tmp_path: Path) -> None:
@@ -108,47 +121,35 @@ def test_the_log_is_lines_whatever_names_are_in_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("environment", [{}, {"SAR_API_KEY": "k"}])
-def test_a_bank_of_another_encoder_needs_a_named_bundle(tmp_path: Path, environment: dict[str, str]) -> None:
+def test_a_bank_of_another_encoder_needs_a_named_bundle(run: Run, tmp_path: Path, environment: dict[str, str]) -> None:
     file = tmp_path / "shop.safetensors"
     example_bank().save(file)
     before = file.read_bytes()
-    result = run("--port", "0", "--bank", str(file), **environment)
-    assert result.returncode == 2
-    assert f"{file}: belongs to another encoder than the bundle that ships; name its own bundle" in result.stderr
+    says = f"{file}: belongs to another encoder than the bundle that ships; name its own bundle"
+    assert says in one_line(run("--port", "0", "--bank", str(file), **environment))
     assert (file.read_bytes(), [*tmp_path.iterdir()]) == (before, [file])
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
-def test_a_bundle_that_computes_otherwise_than_at_export_is_not_served(bundle_copy: Path, precision: str) -> None:
-    add_precision(bundle_copy, name=False)
-    graphs = Precision(variant("image_encoder.int8.onnx", self_test_cosine=1.0))
-    reseal(bundle_copy, precisions={"int8": graphs}, self_test=SelfTestVector(5, (1.0,) + (0.0,) * (DIM - 1)))
-    result = run("--port", "0", "--bundle", str(bundle_copy), "--precision", precision)
-    assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr.startswith("Error: ")
-    assert "another vector than at export" in result.stderr
-    assert result.stderr.count("\n") == 1
+def test_a_port_that_is_taken_is_one_line(run: Run, bundle_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        refused = one_line(run("--bundle", str(bundle_path), "--port", str(port)))
+    assert f"cannot listen on 127.0.0.1, port {port}: " in refused
 
 
-def test_a_port_that_is_taken_is_one_line(bundle_path: Path) -> None:
-    with serving("--bundle", str(bundle_path)) as server:
-        result = run("--bundle", str(bundle_path), "--port", str(server.port))
-    assert result.returncode == 2
-    assert f"cannot listen on 127.0.0.1, port {server.port}: " in result.stderr
-
-
-def test_a_bank_of_another_encoder_is_checked_and_not_written(bundle_path: Path, tmp_path: Path) -> None:
+def test_a_bank_of_another_encoder_is_checked_and_not_written(
+    run: Run, bundle_path: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     file = tmp_path / "mine.safetensors"
     ClassBank(("one",), name_rows(["one"]), "f" * 64).save(file)
     before = file.read_bytes()
-    done = run("--check", "--bundle", str(bundle_path), "--bank", str(file), SAR_API_KEY="k")
-    assert done.returncode == 0
-    assert "sar-bank rebase" in done.stderr
+    call = ("--check", "--bundle", str(bundle_path), "--bank", str(file))
+    done = run(*call, SAR_API_KEY="k")
+    assert done.exit_code == 0
+    assert "sar-bank rebase" in caplog.text
     assert file.read_bytes() == before
     file.write_bytes(before[:-1])
-    bad = run("--check", "--bundle", str(bundle_path), "--bank", str(file), SAR_API_KEY="k")
-    assert bad.returncode == 2
-    assert str(file) in bad.stderr
+    assert str(file) in one_line(run(*call, SAR_API_KEY="k"))
     assert list(tmp_path.iterdir()) == [file]
 
 
@@ -158,34 +159,22 @@ def test_an_older_servers_state_is_taken_up(bundle_path: Path, tmp_path: Path) -
     file = tmp_path / "bank.safetensors"
     ClassBank(BANK_NAMES[1:], name_rows(BANK_NAMES[1:]), "f" * 64, record).save(file)
     with serving("--bundle", str(bundle_path), "--bank", str(file), key="k") as server:
-        found = httpx2.get(f"{server.url}/v1/classes", headers=server.headers).json()
-    assert [entry["name"] for entry in found["classes"]] == list(BANK_NAMES[1:])
+        listed = httpx2.get(f"{server.url}/v1/classes", headers=server.headers).json()
+    assert [entry["name"] for entry in listed["classes"]] == list(BANK_NAMES[1:])
 
 
-def test_it_says_which_graphs_run(bundle_copy: Path) -> None:
+def test_int8_on_a_processor_without_vnni_is_logged_once(
+    run: Run, bundle_copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     add_precision(bundle_copy)
-    with serving("--bundle", str(bundle_copy), "--precision", "int8") as server:
-        assert httpx2.get(f"{server.url}/v1/model").json()["precision"] == "int8"
-        assert any(", int8, CPU" in line for line in server.logged("Serving"))
-
-
-WITHOUT_VNNI = """
-import pathlib, platform, sys
-from sar_infer.encoders import processor
-from sar_infer.cli.serve import main
-processor._CPU_INFO, platform.machine, sys.platform = pathlib.Path(sys.argv.pop(1)), lambda: "x86_64", "linux"
-main()
-"""
-
-
-def test_int8_on_a_processor_without_vnni_is_logged_once(bundle_copy: Path, tmp_path: Path) -> None:
-    add_precision(bundle_copy)
-    call = ["--check", "--bundle", str(bundle_copy), "--precision", "int8", "--workers", "0"]
+    monkeypatch.setattr(processor, "_CPU_INFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(sys, "platform", "linux")
     for flags, lines in (("flags : avx2", 1), ("flags : avx2 avx_vnni", 0)):
         (tmp_path / "cpuinfo").write_text(flags)
-        command = [sys.executable, "-c", WITHOUT_VNNI, str(tmp_path / "cpuinfo"), *call]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-        assert (done.returncode, done.stderr.count("this processor has no VNNI")) == (0, lines), done.stderr
+        done = run("--check", "--bundle", str(bundle_copy), "--precision", "int8")
+        assert (done.exit_code, caplog.text.count("this processor has no VNNI")) == (0, lines), done.stderr
+        caplog.clear()
 
 
 TOLD_TO_STOP_WHILE_IT_WRITES = """
@@ -216,67 +205,40 @@ def test_a_signal_while_a_line_is_written_stops_it_as_any_other(bundle_path: Pat
         assert server.logged("stopping: not ready any more")
 
 
-def test_images_smaller_than_the_encoders_own_are_no_limit(bundle_path: Path) -> None:
+def test_images_smaller_than_the_encoders_own_are_no_limit(run: Run, bundle_path: Path) -> None:
     """The encoder of this bundle takes 32 x 32 pixels."""
-    bad = run("--check", "--bundle", str(bundle_path), "--max-megapixels", "0.001")
-    assert (bad.returncode, bad.stdout) == (2, "")
-    line = "Error: --max-megapixels 0.001: the encoder's own images have 0.001024 megapixels; expected no less"
-    assert bad.stderr.splitlines() == [line]
-    assert run("--check", "--bundle", str(bundle_path), "--max-megapixels", "0.001024").returncode == 0
+    line = "Error: --max-megapixels 0.001: the encoder's own images have 0.001024 megapixels; expected no less\n"
+    assert one_line(run("--check", "--bundle", str(bundle_path), "--max-megapixels", "0.001")) == line
+    assert run("--check", "--bundle", str(bundle_path), "--max-megapixels", "0.001024").exit_code == 0
 
 
-def test_limits_come_from_options(bundle_path: Path, tmp_path: Path) -> None:
+def test_limits_come_from_options_and_the_log_is_json_if_asked_for(bundle_copy: Path, tmp_path: Path) -> None:
+    add_precision(bundle_copy)
     (tmp_path / "key").write_text("from a file\n\nthe next\r\n")
-    options = (
-        "--max-body",
-        "1",
-        "--max-images",
-        "2",
-        "--max-classes",
-        "3",
-        "--formats",
-        "png",
-        "--max-megapixels",
-        "0.5",
-    )
-    with serving(
-        "--bundle", str(bundle_path), "--api-key-file", str(tmp_path / "key"), *options, "--no-pages"
-    ) as server:
-        headers = {"Authorization": "Bearer from a file"}
-        limits = httpx2.get(f"{server.url}/v1/model", headers=headers).json()["limits"]
-        found = {k: limits[k] for k in ("body_bytes", "images", "classes", "formats", "pixels")}
-        assert found == {"body_bytes": 2**20, "images": 2, "classes": 3, "formats": ["PNG"], "pixels": 500_000}
-        assert httpx2.get(f"{server.url}/v1/model", headers={"Authorization": "Bearer the next"}).status_code == 200
-        assert httpx2.get(f"{server.url}/ui", headers=headers).status_code == 404
-        answer = httpx2.post(
-            f"{server.url}/v1/classify", content=jpeg(), headers={"Content-Type": "image/jpeg", **headers}
-        )
+    options = "--max-body 1 --max-images 2 --max-classes 3 --formats png --max-megapixels 0.5 --precision int8"
+    options += " --no-pages --workers 0 --log-format json --decode-memory 100"
+    call = ("--bundle", str(bundle_copy), "--api-key-file", str(tmp_path / "key"), *options.split())
+    with serving(*call) as server, httpx2.Client(base_url=server.url) as client:
+        client.get("/healthz", headers={"X-Request-ID": "mine"})
+        client.post("/v1/reload", headers={"X-Request-ID": "refused"})
+        assert client.get("/v1/model", headers={"Authorization": "Bearer the next"}).status_code == 200
+        client.headers["Authorization"] = "Bearer from a file"
+        model = client.get("/v1/model").json()
+        limits = {name: model["limits"][name] for name in ("body_bytes", "images", "classes", "formats", "pixels")}
+        assert limits == {"body_bytes": 2**20, "images": 2, "classes": 3, "formats": ["PNG"], "pixels": 500_000}
+        assert (model["precision"], model["sizes"]["decode_memory"]) == ("int8", 100 * 2**20)
+        assert client.get("/ui").status_code == 404
+        answer = client.post("/v1/classify", content=jpeg(), headers={"Content-Type": "image/jpeg"})
         assert answer.json()["code"] == "unsupported-format"
-
-
-def test_logs_are_json_on_request(bundle_path: Path) -> None:
-    with serving("--bundle", str(bundle_path), "--log-format", "json") as server:
-        httpx2.get(f"{server.url}/healthz", headers={"X-Request-ID": "mine"})
-        httpx2.post(f"{server.url}/v1/reload", headers={"X-Request-ID": "refused"})
-        lines = [json.loads(line) for line in server.logged('"refused"') if line.startswith("{")]
-    line, refused = [line for line in lines if line["logger"] == "sar_infer.access"]
+        log = [json.loads(line) for line in server.logged("unsupported-format") if line.startswith("{")]
+    assert any(", int8, CPU" in line["message"] and "100 MiB for decoding" in line["message"] for line in log)
+    line, refused = [line for line in log if line["logger"] == "sar_infer.access"][:2]
     assert (line["method"], line["path"], line["status"], line["request_id"]) == ("GET", "/healthz", 200, "mine")
     assert line["client"] == "127.0.0.1"
     assert "code" not in line
-    assert (refused["status"], refused["code"]) == (403, "writes-disabled")
+    assert (refused["status"], refused["code"], refused["request_id"]) == (401, "unauthorised", "refused")
 
 
 def test_nothing_but_the_loopback_is_listened_on_by_default() -> None:
     (host,) = [option.default for option in main.params if option.name == "host"]
     assert host == "127.0.0.1"
-
-
-def test_sigterm_while_it_starts_ends_it_quietly(bundle_path: Path) -> None:
-    """As process 1 of a container it would otherwise ignore the signal."""
-    code = (
-        "import os, signal, sar_infer.server.service as s, sar_infer.cli.serve as c\n"
-        "s.Service.open = lambda *_: os.kill(os.getpid(), signal.SIGTERM)\n"
-        "c.main()"
-    )
-    command = [sys.executable, "-c", code, "--bundle", str(bundle_path), "--port", "0"]
-    assert subprocess.run(command, capture_output=True, timeout=60).returncode == 0

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import as_completed
 from contextlib import suppress
 from functools import partial
@@ -33,9 +33,9 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSI
 def until(check: Callable[[], Any], seconds: float = 30) -> Any:
     """Return the check's value once it is true, or at the end of the time."""
     end = time.monotonic() + seconds
-    while not (found := check()) and time.monotonic() < end:
+    while not (value := check()) and time.monotonic() < end:
         time.sleep(0.01)
-    return found
+    return value
 
 
 def runs(pid: int) -> bool:
@@ -51,36 +51,12 @@ def runs(pid: int) -> bool:
         return False
 
 
-def test_a_process_answers_task_after_task_whatever_they_raise() -> None:
-    with WorkerPool(tasks.call, 1) as pool:
-        assert pool.submit(tasks.divide, 4).result() == 0.25
-        (pid,) = pool.pids
-        with pytest.raises(ZeroDivisionError) as caught:
-            pool.submit(tasks.divide, 0).result()
-        assert "in divide" in caught.value.__notes__[0]
-        with pytest.raises(RuntimeError, match="OddError: 1 and 2"):
-            pool.submit(tasks.odd).result()
-        for unsendable in (lambda: 1, (None for _ in ())):
-            with pytest.raises((TypeError, AttributeError)):
-                pool.submit(unsendable).result()
-        assert pool.submit(os.getpid).result() == pid != os.getpid()
-    assert not runs(pid)
-
-
 def test_what_a_process_has_loaded_is_freed_at_its_end(tmp_path: Path) -> None:
     """Extension modules such as triton's print a page about whatever is not."""
     with WorkerPool(partial(tasks.cyclic, tmp_path / "log"), 1) as pool:
         assert pool.submit(tasks.divide, 2).result() == 0.5
         assert (tmp_path / "log").read_bytes() == b""
     assert (tmp_path / "log").read_bytes() == b"freed"
-
-
-def test_an_event_loop_can_wait_for_answers() -> None:
-    async def ask(pool: WorkerPool[float]) -> list[float]:
-        return await asyncio.gather(*(asyncio.wrap_future(pool.submit(tasks.divide, n)) for n in (1, 2, 4)))
-
-    with WorkerPool(tasks.call, 2) as pool:
-        assert asyncio.run(ask(pool)) == [1, 0.5, 0.25]
 
 
 def test_all_are_started_at_once_and_live_through_interrupts() -> None:
@@ -119,15 +95,6 @@ def test_one_that_dies_while_it_waits_costs_no_task() -> None:
         assert pool.submit(os.getpid).result() != pid
 
 
-def test_a_task_that_takes_too_long_is_ended() -> None:
-    worker: Worker[float] = Worker(tasks.call, limit=1)
-    worker.loaded(60)
-    assert worker.answer((tasks.divide, 2)) == 0.5
-    with pytest.raises(TimeLimitError):
-        worker.answer((tasks.hang,))
-    assert not worker.alive
-
-
 def test_a_task_may_set_itself_a_time() -> None:
     with WorkerPool(_with_alarm, 1) as pool:
         with pytest.raises(TimeLimitError):
@@ -136,21 +103,65 @@ def test_a_task_may_set_itself_a_time() -> None:
 
 
 def _with_alarm() -> Callable[..., Any]:
-    def call(function: Callable[..., Any], *given: Any) -> Any:
+    def call(function: Callable[..., Any], *arguments: Any) -> Any:
         with deadline(0.5):
-            return function(*given)
+            return function(*arguments)
 
     return call
 
 
-def test_one_that_stops_reading_is_ended_too() -> None:
-    worker: Worker[int] = Worker(tasks.call, limit=1)
+Ask = Callable[..., Any]
+
+
+@pytest.fixture(params=["thread", "event loop"])
+def worker_and_ask(request: pytest.FixtureRequest) -> Iterator[tuple[Worker[Any], Ask]]:
+    """Yield a worker with a limit of a second, and a function that asks it in a thread or in an event loop."""
+    worker: Worker[Any] = Worker(tasks.call, limit=1)
     worker.loaded(60)
-    assert worker.answer((len, bytes(2**24))) == 2**24
+    with asyncio.Runner() as runner:
+        in_loop = request.param == "event loop"
+        yield worker, lambda *task: runner.run(worker.answer_async(task)) if in_loop else worker.answer(task)
+        worker.kill()
+        worker.dismiss()
+        worker.ended()
+
+
+def test_a_worker_answers_tasks_of_any_size_whatever_they_raise(worker_and_ask: tuple[Worker[Any], Ask]) -> None:
+    worker, ask = worker_and_ask
+    content = os.urandom(2**24)
+    assert ask(bytes, content) == content
+    with pytest.raises(ZeroDivisionError) as caught:
+        ask(tasks.divide, 0)
+    assert "in divide" in caught.value.__notes__[0]
+    with pytest.raises(RuntimeError, match="OddError: 1 and 2"):
+        ask(tasks.odd)
+    for unsendable in (lambda: 1, (None for _ in ())):
+        with pytest.raises((TypeError, AttributeError)):
+            ask(unsendable)
+    assert ask(os.getpid) == worker.pid != os.getpid()
+
+
+def test_a_worker_that_dies_or_takes_too_long_is_ended(worker_and_ask: tuple[Worker[Any], Ask]) -> None:
+    worker, ask = worker_and_ask
+    with pytest.raises(TimeLimitError):
+        ask(tasks.hang)
+    assert not worker.alive
+    with pytest.raises((DeathError, OSError)):
+        ask(tasks.divide, 1)
+
+
+def test_a_worker_that_dies_says_how(worker_and_ask: tuple[Worker[Any], Ask]) -> None:
+    with pytest.raises(DeathError) as caught:
+        worker_and_ask[1](os._exit, 9)
+    assert (caught.value.exit_code, isinstance(caught.value, TimeLimitError)) == (9, False)
+
+
+def test_a_worker_that_stops_reading_is_ended_too(worker_and_ask: tuple[Worker[Any], Ask]) -> None:
+    worker, ask = worker_and_ask
     assert worker.pid is not None
     os.kill(worker.pid, signal.SIGSTOP)
     with pytest.raises(TimeLimitError):
-        worker.answer((len, bytes(2**24)))
+        ask(len, bytes(2**24))
     assert not worker.alive
 
 
@@ -169,13 +180,6 @@ def test_a_process_that_cannot_load_is_not_started_for_ever(
     pids = [*map(int, (tmp_path / "log").read_text().split())]
     assert len(pids) == starts
     assert not any(map(runs, pids))
-
-
-def test_one_that_hangs_while_it_loads_is_ended() -> None:
-    worker: Worker[None] = Worker(tasks.hang)
-    with pytest.raises(TimeLimitError):
-        worker.loaded(0.5)
-    assert not worker.alive
 
 
 def test_one_that_dies_by_chance_while_it_loads_is_started_again(tmp_path: Path) -> None:
@@ -237,9 +241,9 @@ def test_a_pool_can_be_closed_while_its_processes_start() -> None:
 
 def test_each_task_has_a_process_of_its_own_if_asked_for() -> None:
     with WorkerPool(tasks.call, 2, fresh=True) as pool:
-        found = [future.result() for future in as_completed([pool.submit(os.getpid) for _ in range(5)])]
-        assert len(set(found)) == 5
-        assert not any(map(runs, found))
+        pids = [future.result() for future in as_completed([pool.submit(os.getpid) for _ in range(5)])]
+        assert len(set(pids)) == 5
+        assert not any(map(runs, pids))
 
 
 def test_each_task_is_answered_once_whenever_processes_are_killed(

@@ -51,16 +51,16 @@ def replicas(options: list[str], tmp_path: Path) -> Iterator[Replicas]:
 
 
 def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
 
 
 @contextlib.contextmanager
 def nginx(folder: Path, ports: dict[int, int]) -> Iterator[None]:
     """Run nginx as our configuration has it, on other ports, with all its files in a folder."""
     folder.mkdir()
-    text = re.sub(r"\b800[012]\b", lambda found: str(ports[int(found[0])]), CONFIGURATION.read_text())
+    text = re.sub(r"\b800[012]\b", lambda match: str(ports[int(match[0])]), CONFIGURATION.read_text())
     (folder / "sar.conf").write_text(text)
     kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     temporary = " ".join(f"{kind}_temp_path {folder}/{kind};" for kind in kinds)
@@ -136,7 +136,7 @@ def test_a_server_that_is_killed_loses_no_more_than_its_requests_in_flight(
 
     victim, other = replicas.servers
     with ThreadPoolExecutor(CLIENTS) as pool:
-        asked = [pool.submit(ask) for _ in range(CLIENTS)]
+        clients = [pool.submit(ask) for _ in range(CLIENTS)]
         try:
             wait_for(lambda: len(done) > 50 and answered(victim) and answered(other))
             victim.process.kill()
@@ -145,7 +145,7 @@ def test_a_server_that_is_killed_loses_no_more_than_its_requests_in_flight(
             wait_for(lambda: sum(start > gone for start, _ in done) > 50)
         finally:
             stop.set()
-        for one in asked:
+        for one in clients:
             one.result()
     lost = [start for start, status in done if status != 200]
     assert len(lost) <= CLIENTS

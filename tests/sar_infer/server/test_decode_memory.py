@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -14,9 +13,9 @@ import httpx2
 import pytest
 from support.giants import GIANTS
 from support.pictures import jpeg
-from support.servers import Local, local_server, serving
+from support.servers import Local, local_server, wait_for
 
-from sar_infer.server.model import engine
+from sar_infer.server.model import encoding
 from sar_infer.server.settings import Limits, Settings
 
 MIB = 2**20
@@ -24,10 +23,10 @@ IMAGE = {"Content-Type": "image/jpeg"}
 
 
 class Decoding:
-    """Counts the large images being decoded, and the most so far; small images are counted apart."""
+    """Holds large images until ``gate`` opens, and counts those being decoded, and the most so far."""
 
     def __init__(self, decode: Callable[..., Any]) -> None:
-        self.wait = lambda: time.sleep(0.2)
+        self.gate = threading.Event()
         self.giants = self.most = self.small_beside = 0
         self._decode = decode
         self._lock = threading.Lock()
@@ -40,7 +39,7 @@ class Decoding:
             self.small_beside += not giant and self.giants > 0
         try:
             if giant:
-                self.wait()
+                self.gate.wait(60)
             return self._decode(data, *rest)
         finally:
             with self._lock:
@@ -48,14 +47,15 @@ class Decoding:
 
 
 @pytest.fixture
-def decoding(monkeypatch: pytest.MonkeyPatch) -> Decoding:
-    seen = Decoding(engine.decode_image)
-    monkeypatch.setattr(engine, "decode_image", seen)
-    return seen
+def decoding(monkeypatch: pytest.MonkeyPatch) -> Iterator[Decoding]:
+    held = Decoding(encoding.decode_image)
+    monkeypatch.setattr(encoding, "decode_image", held)
+    yield held
+    held.gate.set()
 
 
-@pytest.fixture
-def server(decoding: Decoding) -> Iterator[Local]:
+@pytest.fixture(scope="module")
+def server() -> Iterator[Local]:
     settings = Settings(device="cpu", threads=1, decode_memory=160 * MIB, limits=Limits(queue=100, seconds=120))
     with local_server(settings) as local:
         yield local
@@ -73,14 +73,14 @@ def calls(url: str) -> list[Callable[[bytes], httpx2.Response]]:
         return base64.b64encode(data).decode()
 
     def binary(data: bytes) -> httpx2.Response:
-        part = len(data).to_bytes(4, "little") + data
-        tensor = {"name": "IMAGE", "shape": [1], "datatype": "BYTES", "parameters": {"binary_data_size": len(part)}}
+        content = len(data).to_bytes(4, "little") + data
+        tensor = {"name": "IMAGE", "shape": [1], "datatype": "BYTES", "parameters": {"binary_data_size": len(content)}}
         head = json.dumps({"inputs": [tensor]}).encode()
         headers = {"Inference-Header-Content-Length": str(len(head))}
-        return httpx2.post(f"{url}/v2/models/sar-clip/infer", content=head + part, headers=headers, timeout=60)
+        return httpx2.post(f"{url}/v2/models/sar-clip/infer", content=head + content, headers=headers, timeout=60)
 
-    def post(path: str, **given: Any) -> httpx2.Response:
-        return httpx2.post(url + path, timeout=60, **given)
+    def post(path: str, **options: Any) -> httpx2.Response:
+        return httpx2.post(url + path, timeout=60, **options)
 
     return [
         lambda data: post("/v1/classify", content=data, headers=IMAGE),
@@ -98,65 +98,41 @@ def calls(url: str) -> list[Callable[[bytes], httpx2.Response]]:
     ]
 
 
-def test_giants_are_decoded_one_at_a_time_whichever_way_they_come(server: Local, decoding: Decoding) -> None:
-    data = giant()
-    ways = calls(server.url)
+def test_giants_are_decoded_one_at_a_time_whichever_way_they_come_and_small_images_pass(
+    server: Local, decoding: Decoding
+) -> None:
+    data, ways = giant(), calls(server.url)
     with ThreadPoolExecutor(len(ways)) as pool:
         sent = [pool.submit(way, data) for way in ways]
-        small = httpx2.post(f"{server.url}/v1/classify", content=jpeg(), headers=IMAGE, timeout=60)
+        wait_for(lambda: server.metric("sar_decode_memory_waiting") == len(ways) and decoding.giants)  # one sends two
+        assert ways[0](jpeg()).status_code == 200
+        assert decoding.small_beside
+        decoding.gate.set()
         answers = [one.result() for one in sent]
     assert [answer.status_code for answer in answers] == [200] * len(ways), [answer.text for answer in answers]
-    assert small.status_code == 200
     assert decoding.most == 1
     assert server.metric("sar_decode_memory_held_bytes") == server.metric("sar_decode_memory_waiting") == 0
     assert server.metric("sar_decode_memory_bytes") == 160 * MIB
 
 
-def test_small_images_pass_while_giants_wait(server: Local, decoding: Decoding) -> None:
-    data = giant()
-    with ThreadPoolExecutor(6) as pool:
-        way = calls(server.url)[0]
-        sent = [pool.submit(way, data) for _ in range(6)]
-        end = time.monotonic() + 30
-        while server.metric("sar_decode_memory_waiting") < 2:
-            assert time.monotonic() < end, "nobody waits"
-            time.sleep(0.005)
-        for _ in range(3):
-            assert way(jpeg()).status_code == 200
-        assert decoding.small_beside
-        assert [one.result().status_code for one in sent] == [200] * 6
-    assert decoding.most == 1
-
-
 def test_memory_is_taken_until_decoding_ends_though_its_request_was_told_504(decoding: Decoding) -> None:
-    gate = threading.Event()
-    decoding.wait = lambda: gate.wait(60)
     settings = Settings(device="cpu", threads=1, decode_memory=160 * MIB, limits=Limits(seconds=1))
     with local_server(settings) as local:
-        statuses = [
+        answers = [
             httpx2.post(f"{local.url}/v1/classify", content=content, headers=IMAGE, timeout=60)
             for content in (giant(), giant(), jpeg())
         ]
-        assert [(one.status_code, one.headers.get("retry-after")) for one in statuses] == [
-            (504, None),
-            (429, "1"),
-            (200, None),
-        ]
+        expected = [(504, None), (429, "1"), (200, None)]
+        assert [(one.status_code, one.headers.get("retry-after")) for one in answers] == expected
         assert local.metric("sar_decode_memory_held_bytes") > 77 * MIB
-        gate.set()
-        while local.metric("sar_decode_memory_held_bytes"):
-            time.sleep(0.01)
+        decoding.gate.set()
+        wait_for(lambda: not local.metric("sar_decode_memory_held_bytes"))
     assert decoding.most == 1
 
 
-def test_the_option_and_what_it_says() -> None:
-    with serving("--decode-memory", "100") as server:
-        assert "100 MiB for decoding" in server.logged("Serving")[0]
-        assert httpx2.get(f"{server.url}/v1/model").json()["sizes"]["decode_memory"] == 100 * MIB
-        answer = httpx2.post(f"{server.url}/v1/classify", content=giant(), headers=IMAGE, timeout=60)
-        assert answer.status_code == 200
-        larger = httpx2.post(
-            f"{server.url}/v1/classify", content=GIANTS["WebP lossless"]((3000, 2900)), headers=IMAGE, timeout=60
-        )
-    assert (larger.status_code, larger.json()["code"]) == (413, "image-too-large")
-    assert "takes 133 MiB, more than the 88 MiB" in larger.json()["detail"]
+def test_an_image_that_needs_more_than_there_is_is_refused(server: Local) -> None:
+    answer = httpx2.post(
+        f"{server.url}/v1/classify", content=GIANTS["WebP lossless"]((4000, 3000)), headers=IMAGE, timeout=60
+    )
+    assert (answer.status_code, answer.json()["code"]) == (413, "image-too-large")
+    assert "takes 183 MiB, more than the 140 MiB" in answer.json()["detail"]

@@ -42,22 +42,21 @@ main()
 """
 """Prints the modules that are imported after the start, and the types that FastAPI then prepares for a route."""
 HALF = b"POST /v1/classify HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/jpeg\r\nAuthorization: Bearer k\r\n"
+HEALTH = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+@pytest.fixture(scope="module")
+def few(bundle_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    bank = tmp_path_factory.mktemp("few") / "bank.safetensors"
+    options = ["--bundle", str(bundle_path), "--bank", str(bank), "--body-timeout", "60", "--deadline", "60"]
+    with serving(*options, key="k", python=("-c", FEW)) as server:
+        yield server
 
 
 @pytest.fixture
-def server(bundle_path: Path, tmp_path: Path) -> Iterator[Server]:
-    options = (
-        "--bundle",
-        str(bundle_path),
-        "--bank",
-        str(tmp_path / "bank.safetensors"),
-        "--body-timeout",
-        "60",
-        "--deadline",
-        "60",
-    )
-    with serving(*options, key="k", python=("-c", FEW)) as found:
-        yield found
+def server(few: Server) -> Iterator[Server]:
+    yield few
+    wait_for(lambda: (answer := talk(few.port, HEALTH, 60)) is not None and answer.status == 200)
 
 
 def connect(stack: ExitStack, server: Server, data: bytes) -> socket.socket:
@@ -72,10 +71,8 @@ def test_connections_that_send_half_a_header_are_in_the_way_of_no_other(server: 
             connect(stack, server, HALF)
             if i % 8 == 0:
                 image = {"Content-Type": "image/jpeg", **server.headers}
-                assert (
-                    httpx2.post(f"{server.url}/v1/classify", content=jpeg(), headers=image, timeout=60).status_code
-                    == 200
-                )
+                answer = httpx2.post(f"{server.url}/v1/classify", content=jpeg(), headers=image, timeout=60)
+                assert answer.status_code == 200
         assert httpx2.put(f"{server.url}/v1/classes/violet", headers=server.headers, timeout=60).status_code == 201
         assert httpx2.post(f"{server.url}/v1/reload", headers=server.headers, timeout=60).status_code == 200
 
@@ -84,26 +81,24 @@ def test_a_request_under_way_never_makes_way(server: Server) -> None:
     photo = jpeg()
     with ExitStack() as stack:
         under_way = connect(stack, server, HALF + b"Content-Length: %d\r\n\r\n" % len(photo))
-        kept = connect(stack, server, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert kept.recv(15) == b"HTTP/1.1 200 OK"
+        idle = connect(stack, server, HEALTH)
+        assert idle.recv(15) == b"HTTP/1.1 200 OK"
         for _ in range(80):
             connect(stack, server, HALF)
         assert httpx2.get(f"{server.url}/healthz", timeout=60).status_code == 200
-        while kept.recv(1000):  # closed: it was idle for longer than those
+        while idle.recv(1000):  # closed: it was idle for longer than those
             pass
         under_way.sendall(photo)
         assert under_way.recv(15) == b"HTTP/1.1 200 OK"
 
 
 def test_where_all_are_busy_new_ones_are_told_to_come_again(server: Server) -> None:
-    health = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
     with ExitStack() as stack:
         for _ in range(50):
             connect(stack, server, HALF + b"Content-Length: 1000\r\n\r\n")
         answer = talk(server.port, b"", 60)  # it need not send anything to learn that
         assert answer is not None
         assert (answer.status, answer.headers["retry-after"]) == (503, "1")
-    wait_for(lambda: (answer := talk(server.port, health, 60)) is not None and answer.status == 200)
 
 
 def test_nothing_is_imported_or_set_up_once_it_serves(tmp_path: Path) -> None:
@@ -116,7 +111,7 @@ def test_nothing_is_imported_or_set_up_once_it_serves(tmp_path: Path) -> None:
     }
     gets = ("/ui", "/docs", "/healthz", "/readyz", "/metrics", "/v1/classes", "/v1/model", "/v2")
     with (
-        serving("--bank", str(tmp_path / "bank.safetensors"), key="k", python=("-c", LATE)) as server,
+        serving("--bank", str(tmp_path / "bank.safetensors"), "--workers", "0", key="k", python=("-c", LATE)) as server,
         httpx2.Client(base_url=server.url, headers=server.headers, timeout=60) as client,
     ):
         for path, body in posts.items():

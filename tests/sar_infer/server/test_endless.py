@@ -20,18 +20,12 @@ from support.servers import local_server, serving
 
 from sar_infer.bundle.manifest import IMAGE_ENCODER, NAME_ENCODER
 from sar_infer.encoders import embedder
+from sar_infer.errors import BundleError
 from sar_infer.server.model import opening
+from sar_infer.server.service import Service
 from sar_infer.server.settings import Settings
 
 KEY = {"Authorization": "Bearer k"}
-SHORT = """
-import sar_infer.encoders.waiting as waiting
-waiting.TRIAL_SECONDS = 0.5
-import sar_infer.server.model.workers as workers
-workers._ENCODING = 0.3
-from sar_infer.cli.serve import main
-main()
-"""
 TELLS = """
 import sar_infer.encoders.encoders as e
 from sar_infer.cli.serve import main
@@ -44,30 +38,33 @@ within, e.within = e.within, tell
 main()
 """
 """Prints a line when the first run of a graph begins."""
-PROCESSES = ["--workers", "2", "--image-timeout", "0.1"]
 
 
-@pytest.mark.parametrize(
-    ("encoder", "above", "arguments"),
-    [
-        *((encoder, 0, given) for encoder in (IMAGE_ENCODER, NAME_ENCODER) for given in (["--check"], PROCESSES)),
-        *((IMAGE_ENCODER, 1, [*given, "--max-batch", "2"]) for given in (["--check"], PROCESSES)),
-    ],
-)
-def test_an_endless_graph_is_refused_in_time(bundle_copy: Path, encoder: str, above: int, arguments: list[str]) -> None:
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give the first run of a graph two seconds."""
+    for module in (embedder, opening):
+        monkeypatch.setattr(module, "TRIAL_SECONDS", 2)
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(("encoder", "above"), [(IMAGE_ENCODER, 0), (IMAGE_ENCODER, 1), (NAME_ENCODER, 0)])
+def test_an_endless_graph_is_refused_in_time(bundle_copy: Path, encoder: str, above: int, workers: int) -> None:
+    """With ``above``, only batches never end."""
     endless(bundle_copy, encoder, above)
-    command = [sys.executable, "-c", SHORT, "--port", "0", "--bundle", str(bundle_copy), *arguments]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    says = f"Error: {bundle_copy / encoder}: the graph has given no answer within 0.5 s\n"
-    assert (ended.returncode, ended.stdout, ended.stderr) == (2, "", says)
+    settings = Settings(bundle=bundle_copy, device="cpu", threads=1, workers=workers, max_batch=1 + above)
+    with pytest.raises(BundleError) as refused:
+        Service.open(settings)
+    assert str(refused.value) == f"{bundle_copy / encoder}: the graph has given no answer within 2 s"
 
 
 def test_a_graph_that_asks_for_terabytes_is_refused_in_one_line(bundle_copy: Path) -> None:
     huge(bundle_copy)
-    command = [sys.executable, "-m", "sar_infer.cli.serve", "--check", "--bundle", str(bundle_copy)]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (2, "", 1)
-    assert ended.stderr.startswith(f"Error: {bundle_copy / IMAGE_ENCODER}: onnxruntime cannot run this graph: ")
+    with pytest.raises(BundleError) as refused:
+        Service.open(Settings(bundle=bundle_copy, device="cpu", threads=1))
+    assert str(refused.value).startswith(f"{bundle_copy / IMAGE_ENCODER}: onnxruntime cannot run this graph: ")
+    assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize(
@@ -91,19 +88,14 @@ def test_a_signal_ends_a_start_that_never_ends(
     assert (process.returncode, lines, rest) == (code, ["on trial\n"] * 2, ("", says))
 
 
-def test_a_reload_of_an_endless_bundle_is_refused_and_leaves_nothing_running(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("impatient")
+def test_a_reload_of_an_endless_bundle_is_refused_and_leaves_nothing_running(tmp_path: Path) -> None:
     path = write_bundle(tmp_path / "bundle")
-    with local_server(Settings(bundle=path, key="k", device="cpu", threads=1, max_batch=2)) as server:
-        for module in (embedder, opening):
-            monkeypatch.setattr(module, "TRIAL_SECONDS", 0.5)
-        for above in (0, 1):
-            shutil.rmtree(path)
-            endless(write_bundle(path), above=above)
-            refused = httpx2.post(f"{server.url}/v1/reload", headers=KEY, timeout=60)
-            assert (refused.status_code, refused.json()["code"]) == (422, "bad-bundle")
-            assert "no answer within 0.5 s" in refused.json()["detail"]
+    with local_server(Settings(bundle=path, key="k", device="cpu", threads=1)) as server:
+        endless(path)
+        refused = httpx2.post(f"{server.url}/v1/reload", headers=KEY, timeout=60)
+        assert (refused.status_code, refused.json()["code"]) == (422, "bad-bundle")
+        assert "no answer within 2 s" in refused.json()["detail"]
         assert "background" not in {thread.name for thread in threading.enumerate()}
         answer = httpx2.post(f"{server.url}/v1/classify", content=jpeg(), headers={"Content-Type": "image/jpeg", **KEY})
         assert answer.status_code == 200
@@ -117,15 +109,15 @@ def test_sigterm_ends_a_server_while_a_reload_never_ends(tmp_path: Path) -> None
             shutil.rmtree(path)
             endless(write_bundle(path))
             before = server.log.read_text().count("on trial")
-            asked = pool.submit(httpx2.post, f"{server.url}/v1/reload", headers=KEY, timeout=60)
+            reload = pool.submit(httpx2.post, f"{server.url}/v1/reload", headers=KEY, timeout=60)
             while server.log.read_text().count("on trial") < before + 2:
-                assert not asked.done()
+                assert not reload.done()
                 time.sleep(0.02)
             server.process.send_signal(signal.SIGHUP)
             server.process.terminate()
             assert server.process.wait(60) == 0
             assert "Traceback" not in server.log.read_text()
-        assert asked.result().status_code == 503
+        assert reload.result().status_code == 503
 
 
 def test_sigterm_ends_a_server_whose_graph_hangs_in_a_request(bundle_copy: Path) -> None:

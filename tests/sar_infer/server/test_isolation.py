@@ -30,8 +30,8 @@ def test_the_server_serves_without_torch_and_without_sockets_of_its_own() -> Non
         query = {"classes": ["a red wall", "the sea"], "mode": "only"}
         answer = client.post("/v1/classify", content=jpeg(), params=query, headers={"Content-Type": "image/jpeg"})
         (expected,) = Classifier.open(device="cpu").classify(jpeg(), ["a red wall", "the sea"], only=True)
-        found = answer.json()["results"][0]["predictions"]
-        assert [p["label"] for p in found] == [p.label for p in expected.predictions]
+        predictions = answer.json()["results"][0]["predictions"]
+        assert [p["label"] for p in predictions] == [p.label for p in expected.predictions]
         assert json.loads(client.get("/readyz").text)["ready"]
         for page in ("/ui", "/docs", "/metrics", "/v1/classes", "/v1/model", "/openapi.json"):
             assert client.get(page).status_code == 200

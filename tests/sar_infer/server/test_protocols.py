@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import httpx2
 import numpy as np
 import pytest
 from support.pictures import jpeg
-from support.servers import Server, local_server
+from support.servers import Local, Server, local_server
 
 from sar_infer import Classifier
 from sar_infer.server.settings import Settings
@@ -59,6 +59,12 @@ def mini() -> Classifier:
     return Classifier.open(device="cpu")
 
 
+@pytest.fixture(scope="module")
+def headed_server(headed_path: Path) -> Iterator[Local]:
+    with local_server(Settings(bundle=headed_path, device="cpu", threads=1)) as local:
+        yield local
+
+
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_real_photos(
     either_server: Server,
@@ -75,12 +81,11 @@ def test_real_photos(
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("names", [["red", "green", "blue", "grey thing"], ["red", "teal"]])
 def test_a_bundle_with_a_head(
-    headed_path: Path, headed: Classifier, protocol: Callable[[str, bytes, list[str]], Scores], names: list[str]
+    headed_server: Local, headed: Classifier, protocol: Callable[[str, bytes, list[str]], Scores], names: list[str]
 ) -> None:
     photo = jpeg(colour=(30, 160, 90))
     expected = directly(headed, photo, names)
-    with local_server(Settings(bundle=headed_path, device="cpu", threads=1)) as local:
-        assert protocol(local.url, photo, names) == pytest.approx(expected, abs=1e-5)
+    assert protocol(headed_server.url, photo, names) == pytest.approx(expected, abs=1e-5)
 
 
 def test_embeddings_give_the_scores_of_names_that_the_bank_does_not_have(
@@ -91,5 +96,5 @@ def test_embeddings_give_the_scores_of_names_that_the_bank_does_not_have(
     data = post(either_server.url, "/v1/embeddings", {"input": inputs, "model": "m"})["data"]
     image, *texts = (np.array(item["embedding"]) for item in data)
     powers = np.exp(mini.bundle.manifest.logit_scale * (np.array(texts) @ image))
-    found = dict(zip(names, powers / powers.sum(), strict=True))
-    assert found == pytest.approx(directly(mini, photo, names), abs=1e-4)
+    scores = dict(zip(names, powers / powers.sum(), strict=True))
+    assert scores == pytest.approx(directly(mini, photo, names), abs=1e-4)

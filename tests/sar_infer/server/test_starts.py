@@ -32,7 +32,7 @@ def path(tmp_path: Path) -> Path:
     return write_bundle(tmp_path / "bundle")
 
 
-@pytest.mark.parametrize("delay", [0, 0.001, 0.005, 0.05])
+@pytest.mark.parametrize("delay", [0.001, 0.005, 0.05])
 def test_a_start_whose_worker_is_killed_ends_with_one_line(path: Path, delay: float) -> None:
     command = [sys.executable, "-m", "sar_infer.cli.serve", "--bundle", str(path), "--workers", "2", "--port", "0"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
@@ -40,14 +40,14 @@ def test_a_start_whose_worker_is_killed_ends_with_one_line(path: Path, delay: fl
             wait_for(lambda: worker_pids(process.pid))
             time.sleep(delay)
             os.kill(worker_pids(process.pid)[0], signal.SIGKILL)
-            _, told = process.communicate(timeout=200)
+            _, errors = process.communicate(timeout=200)
         finally:
             process.kill()
-    assert (process.returncode, told.count("\n")) == (2, 1), told
-    assert "exit code -9" in told
+    assert (process.returncode, errors.count("\n")) == (2, 1), errors
+    assert "exit code -9" in errors
 
 
-@pytest.mark.parametrize("kills", [20, pytest.param(1000, marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("kills", [6, pytest.param(1000, marks=pytest.mark.nightly)])
 def test_workers_that_are_killed_at_any_moment_of_their_start_are_replaced_and_cost_no_answer(
     path: Path, kills: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -66,7 +66,7 @@ def test_workers_that_are_killed_at_any_moment_of_their_start_are_replaced_and_c
     with local_server(settings) as server, ThreadPoolExecutor(1) as pool:
         workers = server.service.engine.workers
         assert workers is not None
-        asked = pool.submit(ask, server.url)
+        client = pool.submit(ask, server.url)
         try:
             answering, other = sorted(workers.pids)
             os.kill(other, signal.SIGKILL)
@@ -84,6 +84,6 @@ def test_workers_that_are_killed_at_any_moment_of_their_start_are_replaced_and_c
             wait_for(lambda: len(set(workers.pids) - killed) == 2)
         finally:
             stop.set()
-        codes = asked.result()
+        codes = client.result()
     assert early == kills
     assert set(codes) == {200}

@@ -6,12 +6,11 @@ import base64
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,49 +19,80 @@ import psutil
 import pytest
 from support import faults
 from support.bundles import write_bundle
-from support.faults import CRASHES, GROWS, HANGS, PROCESS
+from support.faults import CRASHES, ENCODING, GROWS, HANGS, PROCESS
 from support.hanging import plant
 from support.hostile_graphs import endless
 from support.pictures import jpeg
-from support.servers import Local, local_server, serving, wait_for
+from support.servers import Compute, Local, around, local_server, serving, wait_for
 from support.servers import workers as worker_pids
 
 from sar_infer.encoders.sessions import usable_cores
+from sar_infer.errors import BundleError
 from sar_infer.server.model import opening, sizing, supervisor, workers
+from sar_infer.server.model.encoding import Result, Task
+from sar_infer.server.service import Service
 from sar_infer.server.settings import Limits, Settings
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-IMAGE = {"Content-Type": "image/jpeg"}
 KEY = {"Authorization": "Bearer k"}
+IMAGE = {"Content-Type": "image/jpeg", **KEY}
 GOOD = jpeg()
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return write_bundle(tmp_path / "bundle")
+def settings_for(path: Path, **options: Any) -> Settings:
+    limits = Limits(image_seconds=1, seconds=60, queue=100)
+    return Settings(
+        **{"bundle": path, "key": "k", "device": "cpu", "threads": 1, "workers": 2, "max_batch": 8, "limits": limits}
+        | options
+    )
 
 
-@pytest.fixture
-def settings(path: Path) -> Settings:
-    limits = Limits(image_seconds=1, queue=100)
-    return Settings(bundle=path, key="k", device="cpu", threads=1, workers=2, max_batch=8, limits=limits)
+@contextmanager
+def planted(folder: Path, flaw: Callable[..., Any], module: str) -> Iterator[None]:
+    """Give processes that start in the block a flaw."""
+    with pytest.MonkeyPatch.context() as patch:
+        plant(folder / "flaw", patch, flaw, module)
+        yield
 
 
-@pytest.fixture
-def server(settings: Settings) -> Iterator[Local]:
-    with local_server(settings) as local:
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
+    """Return a server with two workers, whose decoder has flaws."""
+    folder = tmp_path_factory.mktemp("workers")
+    with (
+        planted(folder, faults.flawed, ENCODING),
+        local_server(settings_for(write_bundle(folder / "bundle"))) as local,
+    ):
         yield local
 
 
 @pytest.fixture
-def flawed(path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Local]:
-    plant(path.parent / "flaw", monkeypatch, faults.flawed, PROCESS)
-    with local_server(settings) as local:
+def path(server: Local) -> Iterator[Path]:
+    """Return its bundle, which a test may change; afterwards all is as before."""
+    bundle = server.service.settings.bundle
+    assert isinstance(bundle, Path)
+    yield bundle
+    shutil.rmtree(bundle)
+    write_bundle(bundle)
+    assert httpx2.post(f"{server.url}/v1/reload", headers=KEY, timeout=60).status_code == 200
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
+    """Return a server with one worker."""
+    bundle = write_bundle(tmp_path_factory.mktemp("single") / "bundle")
+    with local_server(settings_for(bundle, workers=1, max_batch=2)) as local:
         yield local
 
 
-def classify(url: str, image: bytes = GOOD) -> httpx2.Response:
-    return httpx2.post(f"{url}/v1/classify", content=image, headers={**IMAGE, **KEY}, timeout=60)
+def classify(server: Local, image: bytes = GOOD) -> httpx2.Response:
+    return httpx2.post(f"{server.url}/v1/classify", content=image, headers=IMAGE, timeout=60)
+
+
+def statuses(server: Local, count: int) -> set[int]:
+    """Return the statuses of so many requests at once."""
+    with ThreadPoolExecutor(count) as pool:
+        return {one.result().status_code for one in [pool.submit(classify, server) for _ in range(count)]}
 
 
 def ready(server: Local) -> httpx2.Response:
@@ -70,9 +100,13 @@ def ready(server: Local) -> httpx2.Response:
 
 
 def pids(server: Local) -> set[int]:
-    found = server.service.engine.workers
-    assert found is not None
-    return set(found.pids)
+    engine = server.service.engine
+    assert engine.workers is not None
+    return set(engine.workers.pids)
+
+
+def deaths(server: Local, reason: str) -> float:
+    return server.metric("sar_worker_deaths_total", reason=reason)
 
 
 def alive(pid: int) -> bool:
@@ -89,157 +123,128 @@ def brittle(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor, "PAUSE", 1)
 
 
-@pytest.mark.parametrize(("bad", "says"), [(HANGS, "takes more than 1 s"), (CRASHES, "exit code -11")])
+@pytest.mark.parametrize(
+    ("bad", "says", "reason"), [(HANGS, "takes more than 1 s", "time"), (CRASHES, "exit code -11", "crash")]
+)
 def test_an_image_that_ends_its_worker_is_refused_and_its_batch_mates_are_answered(
-    flawed: Local, bad: bytes, says: str
+    server: Local, bad: bytes, says: str, reason: str
 ) -> None:
+    before = deaths(server, reason)
     with ThreadPoolExecutor(16) as pool:
-        sent = [pool.submit(classify, flawed.url, image) for image in [GOOD, GOOD, bad, *[GOOD] * 12]]
-        health = httpx2.get(f"{flawed.url}/healthz", timeout=5)
+        sent = [pool.submit(classify, server, image) for image in [GOOD, GOOD, bad, *[GOOD] * 12]]
         answers = [one.result() for one in sent]
     refused = answers.pop(2)
     assert (refused.status_code, refused.json()["code"]) == (422, "undecodable-image")
     assert says in refused.json()["detail"]
-    assert [answer.status_code for answer in answers] == [200] * 14
-    assert health.status_code == 200
-    assert flawed.metric("sar_worker_deaths_total", reason="time" if bad == HANGS else "crash") >= 1
-    wait_for(lambda: flawed.metric("sar_workers") == 2)
-    assert flawed.metric("sar_decode_memory_held_bytes") == 0
+    assert {answer.status_code for answer in answers} == {200}
+    assert deaths(server, reason) > before
+    wait_for(lambda: server.metric("sar_workers") == 2)
+    assert server.metric("sar_decode_memory_held_bytes") == 0
 
 
-def test_in_a_call_of_several_images_the_guilty_one_fails_alone(flawed: Local) -> None:
+def test_in_a_call_of_several_images_the_guilty_one_fails_alone(server: Local) -> None:
     images = [base64.b64encode(image).decode() for image in (GOOD, CRASHES, GOOD, b"no image", GROWS, GOOD)]
-    answer = httpx2.post(f"{flawed.url}/v1/classify", json={"images": images}, headers=KEY, timeout=60)
+    answer = httpx2.post(f"{server.url}/v1/classify", json={"images": images}, headers=KEY, timeout=60)
     assert answer.status_code == 200
     codes = [result["error_code"] for result in answer.json()["results"]]
     assert codes == [None, "undecodable-image", None, "unsupported-format", "image-too-large", None]
 
 
-def test_an_image_that_takes_more_memory_than_its_price_costs_no_worker(flawed: Local) -> None:
-    before = pids(flawed)
-    refused = classify(flawed.url, GROWS)
+def test_an_image_that_takes_more_memory_than_its_price_costs_no_worker(server: Local) -> None:
+    wait_for(lambda: len(pids(server)) == 2)
+    before = pids(server)
+    refused = classify(server, GROWS)
     assert (refused.status_code, refused.json()["code"]) == (413, "image-too-large")
-    assert classify(flawed.url).status_code == 200
-    assert pids(flawed) == before
+    assert classify(server).status_code == 200
+    assert pids(server) == before
 
 
 def test_killed_workers_under_load_lose_nothing(server: Local) -> None:
     stop = threading.Event()
 
     def ask() -> list[int]:
-        with httpx2.Client(timeout=60, headers={**IMAGE, **KEY}) as client:
-            codes = []
+        codes = []
+        with httpx2.Client(timeout=60, headers=IMAGE) as client:
             while not stop.is_set():
                 codes.append(client.post(f"{server.url}/v1/classify", content=GOOD).status_code)
-            return codes
+        return codes
 
     killed: set[int] = set()
     with ThreadPoolExecutor(4) as pool:
-        asked = [pool.submit(ask) for _ in range(4)]
+        clients = [pool.submit(ask) for _ in range(4)]
         try:
-            while len(killed) < 6:
+            while len(killed) < 4:
                 wait_for(lambda: len(pids(server) - killed) == 2)
                 victim = min(pids(server) - killed)
                 killed.add(victim)
                 os.kill(victim, signal.SIGKILL)
         finally:
             stop.set()
-        codes = [code for one in asked for code in one.result()]
-    assert len(codes) > 6
+        codes = [code for one in clients for code in one.result()]
+    assert len(codes) > 4
     assert set(codes) == {200}
 
 
-def test_a_batch_that_waits_for_a_worker_is_not_overtaken(settings: Settings) -> None:
-    """A worker may have died with it, and another takes seconds to start."""
-    with local_server(replace(settings, workers=1)) as server:
-        found, done, stop = server.service.engine.workers, [], threading.Event()
-        assert found is not None
-        image = server.service.engine.classifier.self_test.image
-
-        def busy() -> None:
-            while not stop.is_set():
-                found.compute([image])
-                done.append(1)
-
-        with ThreadPoolExecutor(1) as pool:
-            other = pool.submit(busy)
-            try:
-                for _ in range(5):
-                    before = len(done)
-                    found.compute([image])
-                    assert len(done) - before < 10  # it was a thousand
-                    wait_for(lambda before=before: len(done) > before + 2)  # type: ignore[misc]
-            finally:
-                stop.set()
-            other.result()
-
-
 def test_a_worker_that_dies_while_it_is_idle_is_replaced(server: Local) -> None:
-    before = pids(server)
-    os.kill(min(before), signal.SIGKILL)
-    wait_for(lambda: len(pids(server) - {min(before)}) == 2)
-    assert server.metric("sar_worker_deaths_total", reason="idle") == 1
-    assert classify(server.url).status_code == 200
+    wait_for(lambda: len(pids(server)) == 2)
+    victim, count = min(pids(server)), deaths(server, "idle")
+    os.kill(victim, signal.SIGKILL)
+    wait_for(lambda: len(pids(server) - {victim}) == 2)
+    assert deaths(server, "idle") == count + 1
 
 
-@pytest.mark.parametrize("count", [1, 2])
-def test_what_a_stopped_worker_has_is_answered_by_another(settings: Settings, count: int) -> None:
-    with local_server(replace(settings, workers=count, limits=Limits(seconds=60))) as server:
-        stopped = min(pids(server))
-        os.kill(stopped, signal.SIGSTOP)
-        with ThreadPoolExecutor(8) as pool:
-            answers = [one.result() for one in [pool.submit(classify, server.url) for _ in range(8)]]
-        assert {answer.status_code for answer in answers} == {200}
-        wait_for(lambda: len(pids(server) - {stopped}) == count)
-        assert server.metric("sar_worker_deaths_total", reason="silence") == 1
-        assert not alive(stopped)
+@pytest.mark.parametrize("name", ["server", "single"])
+def test_what_a_stopped_worker_has_is_answered_by_another(name: str, request: pytest.FixtureRequest) -> None:
+    server: Local = request.getfixturevalue(name)
+    stopped, count = min(pids(server)), len(pids(server))
+    os.kill(stopped, signal.SIGSTOP)
+    assert statuses(server, 8) == {200}
+    wait_for(lambda: len(pids(server) - {stopped}) == count)
+    assert deaths(server, "silence") == 1
+    assert not alive(stopped)
 
 
-def test_a_long_queue_goes_to_a_worker_in_eights(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_queue_goes_to_a_worker_in_eights(single: Local, monkeypatch: pytest.MonkeyPatch) -> None:
     handed: list[int] = []
-    gate, run = threading.Event(), workers.Workers._run
+    gate = threading.Event()
 
-    def held(self: workers.Workers, tasks: Any, alone: bool) -> Any:
+    def held(compute: Compute, tasks: Sequence[Task]) -> list[Result]:
         gate.wait(60)
         handed.append(len(tasks))
-        return run(self, tasks, alone)
+        return compute(tasks)
 
-    monkeypatch.setattr(workers.Workers, "_run", held)
-    with local_server(replace(settings, workers=1, max_batch=2)) as server, ThreadPoolExecutor(20) as pool:
-        sent = [pool.submit(classify, server.url) for _ in range(20)]
-        wait_for(lambda: server.metric("sar_queue_depth") == 20)
+    around(single, monkeypatch, held)
+    with ThreadPoolExecutor(1) as pool:
+        sent = pool.submit(statuses, single, 20)
+        wait_for(lambda: single.metric("sar_queue_depth") == 20)
         gate.set()
-        assert {one.result().status_code for one in sent} == {200}
+        assert sent.result() == {200}
     assert handed == [1, 8, 8, 3]
 
 
-def test_a_worker_that_grows_is_replaced_while_it_is_idle(
-    path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    plant(path.parent / "flaw", monkeypatch, faults.leaking, PROCESS)
+def test_a_worker_that_grows_is_replaced_while_it_is_idle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "_GROWTH", 2**26)
-    with local_server(replace(settings, workers=1)) as server:
+    settings = settings_for(write_bundle(tmp_path / "bundle"), workers=1)
+    with planted(tmp_path, faults.leaking, PROCESS), local_server(settings) as server:
         (before,) = pids(server)
-        assert classify(server.url).status_code == 200
-        wait_for(lambda: server.metric("sar_worker_deaths_total", reason="memory") == 1)
+        assert classify(server).status_code == 200
+        wait_for(lambda: deaths(server, "memory") == 1)
         wait_for(lambda: len(pids(server) - {before}) == 1)
-        assert classify(server.url).status_code == 200
+        assert classify(server).status_code == 200
 
 
 @pytest.mark.skipif(usable_cores() < 2, reason="needs two cores")
 def test_a_lone_image_is_encoded_on_all_cores_if_the_graph_is_large(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sizing, "_LARGE_GRAPH", 1)
-    with local_server(replace(settings, threads=None)) as server:
+    with local_server(settings_for(write_bundle(tmp_path / "bundle"), threads=None)) as server:
         assert server.service.engine.sizes.alone == usable_cores()
         threads = {pid: psutil.Process(pid).num_threads() for pid in pids(server)}
-        with ThreadPoolExecutor(8) as pool:
-            together = [pool.submit(classify, server.url) for _ in range(16)]
-            answers = [one.result().json()["results"] for one in together]
-        lone = classify(server.url).json()["results"]
+        assert statuses(server, 16) == {200}
+        lone, again = (classify(server).json()["results"] for _ in range(2))
         assert sum(psutil.Process(pid).num_threads() for pid in threads) > sum(threads.values())
-    assert all(answer == lone for answer in answers)
+    assert lone == again
 
 
 def test_a_reload_swaps_the_workers(server: Local, path: Path) -> None:
@@ -247,7 +252,7 @@ def test_a_reload_swaps_the_workers(server: Local, path: Path) -> None:
     shutil.rmtree(path)
     write_bundle(path, ("one", "two"), encoder_digest="f" * 64)
     assert httpx2.post(f"{server.url}/v1/reload", headers=KEY, timeout=60).status_code == 200
-    assert {p["label"] for p in classify(server.url).json()["results"][0]["predictions"]} == {"one", "two"}
+    assert {p["label"] for p in classify(server).json()["results"][0]["predictions"]} == {"one", "two"}
     assert not pids(server) & before
     wait_for(lambda: not any(map(alive, before)))
 
@@ -255,14 +260,15 @@ def test_a_reload_swaps_the_workers(server: Local, path: Path) -> None:
 def test_a_worker_that_starts_later_runs_no_other_bundle_than_the_one_that_was_opened(
     server: Local, path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    before, old = classify(server.url).json()["results"], pids(server)
+    wait_for(lambda: len(pids(server)) == 2)
+    before, old = classify(server).json()["results"], pids(server)
     shutil.move(path, path.with_name("opened"))
     endless(write_bundle(path))
     dead, other = sorted(old)
     os.kill(dead, signal.SIGKILL)
     wait_for(lambda: "was replaced since the bundle was opened" in caplog.text)
     assert pids(server) == {other}
-    assert classify(server.url).json()["results"] == before
+    assert classify(server).json()["results"] == before
     shutil.rmtree(path)
     shutil.move(path.with_name("opened"), path)
     assert httpx2.post(f"{server.url}/v1/reload", headers=KEY, timeout=60).status_code == 200
@@ -270,67 +276,54 @@ def test_a_worker_that_starts_later_runs_no_other_bundle_than_the_one_that_was_o
 
 
 @pytest.mark.parametrize(
-    ("flaw", "says"),
-    [
-        (faults.die, "exit code 7"),
-        (faults.hang, "within 0.5 s"),
-        (endless, "within 0.5 s"),
-    ],
+    ("flaw", "says"), [(faults.die, "exit code 7"), (faults.hang, "within 0.5 s"), (endless, "within 0.5 s")]
 )
 def test_workers_that_die_or_hang_while_they_load_leave_the_old_bundle_in_service(
-    server: Local, path: Path, monkeypatch: pytest.MonkeyPatch, flaw: Callable[..., Any], says: str
+    server: Local, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flaw: Callable[..., Any], says: str
 ) -> None:
-    before = pids(server)
+    wait_for(lambda: len(pids(server)) == 2)
+    before, others = pids(server), set(worker_pids(os.getpid())) - pids(server)
     if flaw is endless:
         endless(path)
         monkeypatch.setattr(opening, "TRIAL_SECONDS", 0.5)
     else:
-        plant(path.parent / "flaw", monkeypatch, flaw, PROCESS)
+        plant(tmp_path / "flaw", monkeypatch, flaw, PROCESS)
         monkeypatch.setattr(workers, "LOADING_SECONDS", 0.5 if flaw is faults.hang else 60)
     refused = httpx2.post(f"{server.url}/v1/reload", headers=KEY, timeout=60)
     assert (refused.status_code, refused.json()["code"]) == (422, "bad-bundle")
     assert says in refused.json()["detail"]
-    assert classify(server.url).status_code == 200
+    assert classify(server).status_code == 200
     assert pids(server) == before
-    wait_for(lambda: set(worker_pids(os.getpid())) == before, 10)
+    wait_for(lambda: set(worker_pids(os.getpid())) - others == before, 10)
 
 
-@pytest.mark.parametrize(("flaw", "says"), [(faults.die, "exit code 7"), (faults.hang, "within 1 s")])
-def test_a_start_whose_workers_die_or_hang_is_one_line_and_ends(
-    path: Path, monkeypatch: pytest.MonkeyPatch, flaw: Callable[..., Any], says: str
+@pytest.mark.parametrize(("flaw", "says"), [(faults.die, "exit code 7"), (faults.hang, "within 0.5 s")])
+def test_a_start_whose_workers_die_or_hang_is_refused_and_leaves_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flaw: Callable[..., Any], says: str
 ) -> None:
-    plant(path.parent / "flaw", monkeypatch, flaw, PROCESS)
-    code = "import sar_infer.server.model.workers as workers\n"
-    code += f"workers.LOADING_SECONDS = {1 if flaw is faults.hang else 60}\n"
-    command = [sys.executable, "-c", code + "from sar_infer.cli.serve import main; main()"]
-    ended = subprocess.run(
-        [*command, "--bundle", str(path), "--workers", "2", "--port", "0"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (2, "", 1), ended.stderr
-    assert ended.stderr.startswith(f"Error: {path / 'image_encoder.onnx'}: ")
-    assert says in ended.stderr
+    before, bundle = worker_pids(os.getpid()), write_bundle(tmp_path / "bundle")
+    monkeypatch.setattr(workers, "LOADING_SECONDS", 0.5 if flaw is faults.hang else 60)
+    with planted(tmp_path, flaw, PROCESS), pytest.raises(BundleError, match=says) as caught:
+        Service.open(settings_for(bundle))
+    assert str(caught.value).startswith(f"{bundle / 'image_encoder.onnx'}: ")
+    wait_for(lambda: set(worker_pids(os.getpid())) <= set(before))
 
 
 @pytest.mark.usefixtures("brittle")
-def test_a_crash_loop_opens_the_breaker_which_says_why_and_closes_again(
-    server: Local, path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as patch:
-        plant(path.parent / "flaw", patch, faults.die, PROCESS)
+def test_a_crash_loop_opens_the_breaker_which_says_why_and_closes_again(server: Local, tmp_path: Path) -> None:
+    wait_for(lambda: len(pids(server)) == 2)
+    with planted(tmp_path, faults.die, PROCESS):
         for pid in pids(server):
             os.kill(pid, signal.SIGKILL)
         wait_for(lambda: "no worker process starts" in (ready(server).json()["reason"] or ""))
         assert ready(server).status_code == 503
-        refused = classify(server.url)
+        refused = classify(server)
         assert (refused.status_code, refused.json()["code"]) == (503, "unavailable")
         assert "Retry-After" in refused.headers
         assert httpx2.get(f"{server.url}/healthz").status_code == 200
-    wait_for(lambda: classify(server.url).status_code == 200)
+    wait_for(lambda: classify(server).status_code == 200)
     wait_for(lambda: ready(server).json()["ready"])
-    wait_for(lambda: len(worker_pids(os.getpid())) == len(pids(server)) == 2)
+    wait_for(lambda: len(pids(server)) == 2)
 
 
 @pytest.mark.usefixtures("brittle")
@@ -341,74 +334,67 @@ def test_where_no_process_can_be_started_those_that_live_go_on(server: Local, pa
     graph.write_bytes(b"nonsense")
     os.kill(min(before), signal.SIGKILL)
     wait_for(lambda: server.metric("sar_workers") == 1)
-    assert {classify(server.url).status_code for _ in range(5)} == {200}
+    assert statuses(server, 5) == {200}
     assert ready(server).json()["ready"]
     graph.write_bytes(sound)
     wait_for(lambda: len(pids(server)) == 2)  # another try, later
     graph.write_bytes(b"nonsense")
     for pid in pids(server):
         os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: classify(server.url).status_code == 503)
-    assert graph.name in classify(server.url).json()["detail"]
+    wait_for(lambda: classify(server).status_code == 503)
+    assert graph.name in classify(server).json()["detail"]
     graph.write_bytes(sound)
     wait_for(lambda: len(pids(server)) == 2)
-    assert classify(server.url).status_code == 200
+    assert classify(server).status_code == 200
 
 
-def test_workers_that_die_of_every_batch_open_the_breaker_too(
-    path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_workers_that_die_of_every_batch_open_the_breaker_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor, "MOST_DEATHS", 3)
-    plant(path.parent / "flaw", monkeypatch, faults.deadly, PROCESS)
-    with local_server(settings) as server:
-        first, second = (classify(server.url) for _ in range(2))
+    settings = settings_for(write_bundle(tmp_path / "bundle"))
+    with planted(tmp_path, faults.deadly, PROCESS), local_server(settings) as server:
+        first, second = (classify(server) for _ in range(2))
         assert (first.status_code, first.json()["code"]) == (422, "undecodable-image")
         assert (second.status_code, second.json()["code"]) == (503, "unavailable")
         assert "exit code 9" in second.json()["detail"]
         wait_for(lambda: "exit code 9" in (ready(server).json()["reason"] or ""))
         assert ready(server).status_code == 503
-        assert server.metric("sar_worker_deaths_total", reason="crash") == 3
+        assert deaths(server, "crash") == 3
 
 
-@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGKILL, signal.SIGINT])
-def test_no_worker_outlives_its_server(path: Path, sent: signal.Signals) -> None:
-    with serving("--bundle", str(path), "--workers", "2") as server:
-        found = worker_pids(server.process.pid)
-        assert len(found) == 2
-        assert classify(server.url).status_code == 200
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
+def test_no_worker_outlives_its_server(bundle_path: Path, sent: signal.Signals) -> None:
+    with serving("--bundle", str(bundle_path), "--workers", "2") as server:
+        children = worker_pids(server.process.pid)
+        assert len(children) == 2
         server.process.send_signal(sent)
         server.process.wait(60)
-        wait_for(lambda: not any(map(alive, found)), 10)
+        wait_for(lambda: not any(map(alive, children)), 10)
 
 
-def test_sigterm_ends_a_server_whose_new_workers_never_load_and_them(path: Path) -> None:
+def test_sigterm_ends_a_server_whose_new_workers_never_load_and_them(tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path / "bundle")
     with (
         ThreadPoolExecutor(1) as pool,
-        serving("--bundle", str(path), "--workers", "2", "--drain", "1", key="k") as server,
+        serving("--bundle", str(bundle), "--workers", "2", "--drain", "1", key="k") as server,
     ):
-        endless(path)
-        asked = pool.submit(httpx2.post, f"{server.url}/v1/reload", headers=KEY, timeout=60)
+        endless(bundle)
+        reload = pool.submit(httpx2.post, f"{server.url}/v1/reload", headers=KEY, timeout=60)
         wait_for(lambda: len(worker_pids(server.process.pid)) == 4)
-        found = worker_pids(server.process.pid)
+        children = worker_pids(server.process.pid)
         server.process.terminate()
         server.process.wait(60)
-        wait_for(lambda: not any(map(alive, found)), 10)
-        assert asked.result().status_code == 503
+        wait_for(lambda: not any(map(alive, children)), 10)
+        assert reload.result().status_code == 503
 
 
-def test_requests_in_flight_are_answered_though_everybody_is_told_to_stop(path: Path) -> None:
-    """Send SIGTERM to the workers too, as service managers do."""
-    with serving("--bundle", str(path), "--workers", "2", "--notice", "4") as server:
+def test_requests_are_answered_during_the_notice_though_everybody_is_told_to_stop(bundle_path: Path) -> None:
+    """Send SIGTERM to the workers too, as service managers do; a second one to the server ends the notice."""
+    with serving("--bundle", str(bundle_path), "--workers", "2", "--notice", "60") as server:
         for pid in worker_pids(server.process.pid):
             os.kill(pid, signal.SIGTERM)
         server.process.terminate()
-        assert classify(server.url).status_code == 200
+        server.logged("not ready any more")
+        answer = httpx2.post(f"{server.url}/v1/classify", content=GOOD, headers=IMAGE, timeout=60)
+        assert answer.status_code == 200
+        server.process.terminate()
         assert server.process.wait(60) == 0
-
-
-def test_workers_answer_as_one_process_does(path: Path, settings: Settings) -> None:
-    with local_server(replace(settings, workers=0)) as alone, local_server(settings) as several:
-        for colour in ((200, 30, 30), (30, 160, 90), (10, 20, 250)):
-            image = jpeg(colour=colour)
-            expected, found = (classify(one.url, image).json()["results"] for one in (alone, several))
-            assert found == expected

@@ -15,8 +15,9 @@ from support.tiny import VIT, register, tiny_backbone
 from sar_infer.classifiers.scores import negative_log_likelihood, softmax
 from sar_train.clip.backbone import RANDOM
 from sar_train.config.run import RunConfig
+from sar_train.data import task
 from sar_train.data.feature_file import save_features
-from sar_train.training import context, trainer
+from sar_train.training import trainer
 from sar_train.training.context import prepare
 from sar_train.training.prompted import restore
 
@@ -69,7 +70,7 @@ def test_confidence_is_fitted_on_validation_photos_where_they_suffice(
 def test_of_many_validation_photos_some_are_taken_the_same_ones_each_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(context, "MOST_VALIDATION", 50)
+    monkeypatch.setattr(task, "MOST_VALIDATION", 50)
     config = blurred(tmp_path)
     assert prepare(dataclasses.replace(config, protocol="pseudo")).task.validation is None  # which judges on them
     first, again = prepare(config).task.validation, prepare(dataclasses.replace(config, seed=2)).task.validation

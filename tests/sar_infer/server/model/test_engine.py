@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,10 +23,9 @@ from sar_infer.encoders.encoders import ImageEncoder
 from sar_infer.encoders.precision import PrecisionChoice
 from sar_infer.encoders.self_test import MIN_COSINE, self_test_image
 from sar_infer.errors import BundleError
-from sar_infer.images.price import price
 from sar_infer.server.metrics import Metrics
-from sar_infer.server.model.engine import Engine, _light
-from sar_infer.server.model.memory import DecodeMemory, Encoded
+from sar_infer.server.model.engine import Engine
+from sar_infer.server.model.memory import DecodeMemory
 from sar_infer.server.model.opening import open_engine
 from sar_infer.server.model.sizing import Sizes
 from sar_infer.server.settings import Limits, Settings
@@ -53,7 +53,10 @@ def images(mini: Classifier) -> Sequence[Floats]:
 
 @pytest.fixture(scope="module")
 def alone(mini: Classifier, images: Sequence[Floats]) -> Floats:
-    return np.concatenate([mini.encode([image]) for image in images])
+    rows = np.concatenate([mini.encode([image]) for image in images])
+    distances = np.abs(rows[:, None] - rows[None]).max(axis=2) + np.eye(10)
+    assert distances.min() > 1000 * BOUND, "no other image's row would be noticed"
+    return rows
 
 
 @settings(max_examples=examples(25))
@@ -76,27 +79,8 @@ def test_answers_depend_neither_on_company_nor_order_nor_batch_size(
         engine.close()
         return np.array([outcome.value for outcome in outcomes])
 
-    found = asyncio.run(go())
-    assert np.abs(found - alone[order]).max() <= BOUND
-
-
-def test_only_what_is_decoded_quickly_goes_along_with_many() -> None:
-    limits = Limits()
-
-    async def go() -> list[bool]:
-        memory, light = DecodeMemory(2**40, 1, Metrics()), []
-        for photo in (jpeg((1000, 1000)), jpeg((4000, 3000))):
-            async with memory.share(*price(photo, limits.formats, limits.pixels)) as share:
-                light.append(_light(Encoded(photo, share)))
-        return light
-
-    assert asyncio.run(go()) == [True, False]
-    assert _light(np.zeros((9, 9, 3), np.uint8))
-
-
-def test_the_bound_tells_images_apart(alone: Floats) -> None:
-    distances = np.abs(alone[:, None] - alone[None]).max(axis=2) + np.eye(10)
-    assert distances.min() > 1000 * BOUND
+    rows = asyncio.run(go())
+    assert np.abs(rows - alone[order]).max() <= BOUND
 
 
 def test_an_encoder_that_computes_something_else_is_refused(bundle_copy: Path) -> None:
@@ -123,18 +107,18 @@ def test_opening_runs_the_probe_once(
     vector = Classifier.open(bundle_copy, "cpu", precision=precision).embed_images([self_test_image(SIZE, 5)])[0]
     graphs = Precision(variant("image_encoder.int8.onnx", self_test_cosine=1.0))
     reseal(bundle_copy, precisions={"int8": graphs}, self_test=SelfTestVector(5, tuple(vector.tolist())))
-    encode, seen = ImageEncoder.encode, []
+    encode, batches = ImageEncoder.encode, []
 
     def spy(self: ImageEncoder, pixels: Floats, seconds: float | None = None) -> Floats:
-        seen.append(len(pixels))
+        batches.append(len(pixels))
         return encode(self, pixels, seconds)
 
     monkeypatch.setattr(ImageEncoder, "encode", spy)
     settings = Settings(bundle=bundle_copy, device="cpu", precision=precision)
     engine = open_engine(settings, Metrics())
-    assert seen == [1]
+    assert batches == [1]
     assert asyncio.run(engine.self_test()) == pytest.approx(1)
-    assert seen == [1, 1]
+    assert batches == [1, 1]
     engine.close()
 
 
@@ -159,6 +143,19 @@ def test_an_error_waits_for_the_other_images_of_its_call(bundle_path: Path) -> N
         engine.close()
 
     asyncio.run(go())
+
+
+def test_many_classes_are_ranked_apart_from_the_event_loop(bundle_path: Path) -> None:
+    threads: list[threading.Thread] = []
+
+    async def go() -> None:
+        engine = Engine(Classifier.open(bundle_path, "cpu"), Sizes(False, 1, 1, 1), Limits(), *measures())
+        for classes in (2_000, 2_001):
+            await engine.each([jpeg()], lambda row: threads.append(threading.current_thread()), classes)
+        engine.close()
+
+    asyncio.run(go())
+    assert [thread is threading.main_thread() for thread in threads] == [True, False]
 
 
 def test_an_engine_that_is_closed_is_free_at_once(bundle_path: Path) -> None:

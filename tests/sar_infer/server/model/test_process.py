@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import functools
 import platform
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import psutil
 import pytest
 
-from sar_infer._arrays import Floats
 from sar_infer.bundle.manifest import file_entry
 from sar_infer.classifier import Classifier
 from sar_infer.processes.worker import Worker
-from sar_infer.server.model.encoding import Encoding
-from sar_infer.server.model.process import Graph, Model, Task, begin
+from sar_infer.server.model.encoding import Task
+from sar_infer.server.model.process import Model, begin
 from sar_infer.server.settings import SAFE_FORMATS
 
 
@@ -24,8 +22,8 @@ from sar_infer.server.settings import SAFE_FORMATS
 def model() -> Model:
     mini = Classifier.open(device="cpu")
     bundle, file = mini.bundle, mini.bundle.path / mini.choice.image
-    graph = Graph(
-        path=str(file),
+    return Model(
+        graph=str(file),
         sha256=file_entry(file).sha256,
         embed_dim=bundle.manifest.embed_dim,
         device="cpu",
@@ -34,19 +32,21 @@ def model() -> Model:
         batch=2,
         probe=mini.self_test.image,
         trial_seconds=60,
+        preprocess=bundle.manifest.preprocess,
+        formats=SAFE_FORMATS,
+        pixels=10**6,
+        image_seconds=10,
     )
-    return Model(bundle.manifest.preprocess, SAFE_FORMATS, pixels=10**6, image_seconds=10, graph=graph)
 
 
 def test_only_a_lone_image_opens_the_second_encoder_and_its_row_is_the_same(model: Model) -> None:
-    graph = model.graph
     worker: Worker[Any] = Worker(functools.partial(begin, model))
     worker.loaded(60)
     begun = worker.answer((None,))
-    rows = [worker.answer(([Task(graph.probe)], False)).computed.rows[0]]
+    rows = [worker.answer(([Task(model.probe)], False))[0].row]
     before = psutil.Process(worker.pid).num_threads()  # by now that of the trial has ended
-    for alone, more in ((True, graph.alone - 1), (False, graph.alone - 1)):
-        rows.append(worker.answer(([Task(graph.probe)], alone)).computed.rows[0])
+    for alone, more in ((True, model.alone - 1), (False, model.alone - 1)):
+        rows.append(worker.answer(([Task(model.probe)], alone))[0].row)
         assert psutil.Process(worker.pid).num_threads() == before + more
     np.testing.assert_allclose(rows, [begun.row] * 3, atol=1e-6)
     worker.dismiss()
@@ -63,17 +63,3 @@ def test_what_opening_the_second_encoder_frees_goes_back_to_the_system(model: Mo
     assert process.memory_info().rss - before < 45 * 2**20  # of 58 in all
     worker.dismiss()
     worker.ended()
-
-
-def test_the_second_encoder_is_for_lone_images_alone() -> None:
-    def encoder(number: float) -> object:
-        def encode(batch: Sequence[Floats]) -> Floats:
-            return np.full((len(batch), 1), number, np.float32)
-
-        return encode
-
-    pixels = np.zeros((3, 2, 2), np.float32)
-    both = Encoding(lambda image: image, encoder(1), 1, encoder(2))  # type: ignore[arg-type, var-annotated]
-    one = Encoding(lambda image: image, encoder(1), 1)  # type: ignore[arg-type, var-annotated]
-    found = [encoding([pixels], alone).rows[0] for encoding in (both, one) for alone in (False, True)]
-    assert [float(np.asarray(row)[0, 0]) for row in found] == [1, 2, 1, 1]

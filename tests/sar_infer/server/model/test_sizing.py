@@ -2,15 +2,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from sar_infer.server.model import sizing
-from sar_infer.server.model.sizing import Sizes, sizes
+from sar_infer.server.model.sizing import Sizes, bodies_limit, decode_memory, memory_limit, resident, sizes
 from sar_infer.server.settings import Settings
 
 Machine = Callable[..., None]
 LARGE = 2**26
+MIB, GIB = 2**20, 2**30
 
 
 @pytest.fixture
@@ -72,3 +74,47 @@ def test_batches_grow_with_the_graph_and_on_a_gpu(machine: Machine) -> None:
     assert sizes(Settings(workers=None), 1) == Sizes(False, 2, 4, 32)
     assert sizes(Settings(workers=1, max_batch=5), LARGE) == Sizes(True, 1, 4, 5)
     assert sizes(Settings(workers=None, device="cpu"), 1) == Sizes(True, 2, 2, 1)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Return a root folder in which a test can write /proc/self/cgroup."""
+    (tmp_path / "proc/self").mkdir(parents=True)
+    return tmp_path
+
+
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def test_the_least_limit_above_a_process_counts(root: Path) -> None:
+    assert not memory_limit(root)[1]
+    write(root / "proc/self/cgroup", "0::/pods/mine/leaf\n")
+    write(root / "sys/fs/cgroup/pods/mine/leaf/memory.max", "max\n")
+    write(root / "sys/fs/cgroup/pods/mine/memory.max", f"{64 * MIB}\n")
+    write(root / "sys/fs/cgroup/pods/memory.max", f"{128 * MIB}\n")
+    assert memory_limit(root) == (64 * MIB, True)
+
+
+def test_the_limit_of_version_1_and_of_a_container_that_sees_its_own_root(root: Path) -> None:
+    write(root / "proc/self/cgroup", "11:cpu,cpuacct:/docker/0a\n5:memory:/docker/0a\n0::/x\n")
+    write(root / "sys/fs/cgroup/memory/memory.limit_in_bytes", f"{96 * MIB}\n")
+    assert memory_limit(root) == (96 * MIB, True)
+    write(root / "sys/fs/cgroup/memory/docker/0a/memory.limit_in_bytes", f"{32 * MIB}\n")
+    assert memory_limit(root) == (32 * MIB, True)
+    write(root / "sys/fs/cgroup/memory/docker/0a/memory.limit_in_bytes", "9223372036854771712\n")
+    assert memory_limit(root) == (96 * MIB, True)
+
+
+def test_images_get_what_the_limit_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
+    limit = (64 * GIB, True)
+    monkeypatch.setattr(sizing, "memory_limit", lambda: limit)
+    assert bodies_limit(10 * MIB) == 320 * MIB
+    left = 64 * GIB - resident("self") - 2 * 320 * MIB - 8 * GIB
+    assert decode_memory(Settings()) == pytest.approx(left, abs=32 * MIB)
+    limit = (64 * GIB, False)
+    assert decode_memory(Settings()) == 32 * GIB
+    limit = (128 * MIB, True)
+    assert decode_memory(Settings()) == 64 * MIB
+    assert decode_memory(Settings(decode_memory=5)) == 5

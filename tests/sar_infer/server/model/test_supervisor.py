@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 
-import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -119,38 +118,3 @@ class Machine(RuleBasedStateMachine):
 
 TestStates = Machine.TestCase
 TestStates.settings = settings(max_examples=examples(500), stateful_step_count=60)
-
-
-def test_ten_deaths_in_a_row_stop_all_work_and_one_that_starts_resumes_it() -> None:
-    supervisor: Supervisor[int] = Supervisor(2)
-    assert supervisor.start(0) == 2
-    for number in range(2):
-        supervisor.started(number, 0, 0)
-    for number in range(MOST_DEATHS):
-        assert supervisor.fault is None
-        worker = supervisor.take()
-        assert worker is not None
-        supervisor.gone(worker, f"exit code {number}", 1, at_work=True)
-        assert supervisor.start(1) == (number < MOST_DEATHS - 1)
-        if number < MOST_DEATHS - 1:
-            supervisor.started(2 + number, 0, 1)
-    assert supervisor.fault == "10 worker processes died one after the other (the last: exit code 9)"
-    assert supervisor.take() is None  # one is there, and idle
-    assert supervisor.start(1 + PAUSE) == 1
-    assert supervisor.fault is None
-    worker = supervisor.take()
-    assert worker is not None
-    supervisor.gone(worker, "exit code 11", 2 + PAUSE, at_work=True)
-    assert supervisor.fault is not None
-
-
-@pytest.mark.parametrize("died", [False, True])
-def test_where_none_starts_the_others_go_on(died: bool) -> None:
-    supervisor: Supervisor[int] = Supervisor(2)
-    supervisor.start(0)
-    supervisor.started(1, 0, 0)
-    supervisor.not_started("its file is gone", 0, died=died)
-    assert supervisor.fault is None
-    assert supervisor.start(1) == died  # a death is tried again at once, a lasting reason after a pause
-    assert supervisor.start(PAUSE) == (not died)
-    assert supervisor.take() == 1

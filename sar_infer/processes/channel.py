@@ -1,0 +1,100 @@
+"""Messages over a pipe from an event loop: no thread waits for a process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import struct
+
+_LENGTH = struct.Struct("!i")
+_LONG = struct.Struct("!iQ")
+"""How ``multiprocessing`` writes the length of a message, and that of one which does not fit in the first form."""
+_MOST = 2**31 - 1
+_PIECE = 2**18
+
+
+class Channel:
+    """This side of a ``multiprocessing`` pipe: one message goes out and one comes back, again and again.
+
+    Args:
+        descriptor: Of the pipe; closed by its owner, after ``close``.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._loop = asyncio.get_running_loop()
+        self._unsent = memoryview(b"")
+        self._received = bytearray()
+        self._answer: asyncio.Future[bytes] | None = None
+        os.set_blocking(descriptor, False)
+        self._loop.add_reader(descriptor, self._read)
+
+    async def exchange(self, message: bytes) -> bytes:
+        """Return the answer to a message, which is sent, as far as the pipe takes it, before this waits for anything.
+
+        If it is cancelled, nothing more can be exchanged.
+
+        Raises:
+            OSError: the other side has closed the pipe.
+        """
+        self._answer = self._loop.create_future()
+        head = _LENGTH.pack(len(message)) if len(message) <= _MOST else _LONG.pack(-1, len(message))
+        self._unsent = memoryview(head + message)
+        self._received.clear()
+        self._write()
+        if self._unsent:
+            self._loop.add_writer(self._descriptor, self._write_rest)
+        return await self._answer
+
+    def close(self) -> None:
+        """Leave the event loop, if it still runs; who waits for an answer is told."""
+        if not self._loop.is_closed():
+            self._loop.remove_reader(self._descriptor)
+            self._loop.remove_writer(self._descriptor)
+            self._fail(ConnectionResetError("the pipe was closed"))
+
+    def _write(self) -> None:
+        try:
+            self._unsent = self._unsent[os.write(self._descriptor, self._unsent) :]
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._unsent = memoryview(b"")
+            self._fail(error)
+
+    def _write_rest(self) -> None:
+        self._write()
+        if not self._unsent:
+            self._loop.remove_writer(self._descriptor)
+
+    def _read(self) -> None:
+        try:
+            piece = os.read(self._descriptor, _PIECE)
+            if not piece:
+                raise ConnectionResetError("the other side has closed the pipe")
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._loop.remove_reader(self._descriptor)
+            self._fail(error)
+            return
+        self._received += piece
+        content = _content(self._received)
+        if content is not None and self._answer is not None and not self._answer.done():
+            self._answer.set_result(content)
+
+    def _fail(self, error: OSError) -> None:
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(error)
+
+
+def _content(received: bytearray) -> bytes | None:
+    """Return a message that has arrived as a whole; None while some of it is missing."""
+    if len(received) < _LENGTH.size:
+        return None
+    (length,), start = _LENGTH.unpack_from(received), _LENGTH.size
+    if length < 0:
+        if len(received) < _LONG.size:
+            return None
+        (_, length), start = _LONG.unpack_from(received), _LONG.size
+    return bytes(received[start:]) if len(received) >= start + length else None

@@ -1,0 +1,85 @@
+"""Batches that are decoded and encoded in one thread."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from sar_infer._arrays import Floats
+from sar_infer.server.model.encoding import Decoded, Encoding, Task
+
+
+class Encoder:
+    """An encoder whose rows are the images' numbers; it fails at 13, gives NaN for infinity, and takes so many."""
+
+    def __init__(self, most: int = 100, lost: int = 0) -> None:
+        self.batches: list[list[float]] = []
+        self._most = most
+        self._lost = lost
+
+    def __call__(self, pixels: Sequence[Floats]) -> Floats:
+        numbers = [float(image[0, 0, 0]) for image in pixels]
+        self.batches.append(numbers)
+        if 13.0 in numbers:
+            raise RuntimeError("thirteen")
+        if len(numbers) > self._most:
+            raise MemoryError("too many at once")
+        spoilt = np.nan if np.inf in numbers else 0  # as INT8 graphs do, whose images share their ranges
+        return np.array([[number + spoilt] for number in numbers][self._lost :], dtype=np.float32).reshape(-1, 1)
+
+
+def decoded(task: Task) -> Decoded:
+    """Decode anything but the number 99."""
+    if task.image[0, 0, 0] == 99:  # type: ignore[call-overload]
+        raise ValueError("ninety-nine")
+    return task.image, b"digest" if task.digest else b""  # type: ignore[return-value]
+
+
+def tasks(*numbers: float) -> list[Task]:
+    return [Task(np.full((3, 1, 1), number, np.float32), digest=number == 1) for number in numbers]
+
+
+def values(encoding: Encoding, *numbers: float) -> list[float | str]:
+    rows = [result.row for result in encoding(tasks(*numbers))]
+    return [str(row) if isinstance(row, Exception) else float(row[0, 0]) for row in rows]
+
+
+@pytest.mark.parametrize("threads", [0, 3])
+@pytest.mark.parametrize("most", [1, 2, 3, 8])
+def test_an_image_that_fails_takes_no_other_with_it_and_batches_are_encoded_in_parts(most: int, threads: int) -> None:
+    encoder = Encoder()
+    with ThreadPoolExecutor(max(1, threads)) as pool:
+        encoding = Encoding(decoded, encoder, most, pool=pool if threads else None)
+        assert values(encoding, 0, 1, 99, 13, 4, 5, 6) == [0, 1, "ninety-nine", "thirteen", 4, 5, 6]
+        assert max(map(len, encoder.batches)) == min(most, 6)
+        results = encoding(tasks(0, 1, 4, 5))
+    queue = [result.queue for result in results]
+    assert queue == sorted(queue)
+    assert len({*queue}) == -(-4 // most)
+    assert [result.digest for result in results] == [b"", b"digest", b"", b""]
+
+
+@pytest.mark.parametrize(
+    ("encoder", "numbers", "expected"),
+    [
+        (Encoder(), [2, np.inf, 4], [2, np.nan, 4]),
+        (Encoder(most=1), [1, 2, 3, 4], [1, 2, 3, 4]),
+        (Encoder(lost=1), [1], ["1 images gave 0 rows"]),
+    ],
+)
+def test_a_batch_that_fails_or_is_spoilt_is_halved(
+    encoder: Encoder, numbers: list[float], expected: list[float | str]
+) -> None:
+    assert values(Encoding(decoded, encoder, 8), *numbers) == pytest.approx(expected, nan_ok=True)
+
+
+def test_the_second_encoder_is_for_lone_images_alone() -> None:
+    def encoder(number: float) -> Encoder:
+        return lambda pixels: np.full((len(pixels), 1), number, np.float32)  # type: ignore[return-value]
+
+    both, one = (Encoding(decoded, encoder(1), 1, second) for second in (encoder(2), None))
+    rows = [encoding(tasks(0), alone)[0].row for encoding in (both, one) for alone in (False, True)]
+    assert [float(np.asarray(row)[0, 0]) for row in rows] == [1, 2, 1, 1]
