@@ -19,7 +19,6 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from support.bundles import write_bundle
-from support.forked import forked_workers  # noqa: F401 - used by all tests here
 from support.pictures import jpeg
 from support.servers import Compute, Local, around, local_server, serving, wait_for
 

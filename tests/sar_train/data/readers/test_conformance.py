@@ -35,7 +35,7 @@ def new_layout() -> Iterator[None]:
     del readers._entries["named-photos"]
 
 
-@pytest.fixture(params=[*readers.entries, *EXAMPLES.keys() - readers.entries.keys()])
+@pytest.fixture(params=[*readers.entries, *sorted(EXAMPLES.keys() - readers.entries.keys())])
 def layout(request: pytest.FixtureRequest, new_layout: None) -> str:
     if request.param.startswith("hugging-face"):
         pytest.importorskip("datasets", reason="needs the library datasets")
