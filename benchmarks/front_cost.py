@@ -8,15 +8,17 @@ started it) and of the worker processes; they hardly depend on what else the mac
 
 from __future__ import annotations
 
+import json
 import statistics
+import subprocess
 import sys
 import tempfile
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 from benchmarks import command
 from benchmarks.serving import bundles, photos, servers
-from benchmarks.special_cases import load
 
 
 def spent(server: servers.Running) -> tuple[float, float]:
@@ -29,6 +31,16 @@ def spent(server: servers.Running) -> tuple[float, float]:
         else:
             front += seconds
     return front, workers
+
+
+def load(server: servers.Running, folder: Path, clients: int, requests: int) -> dict[str, Any]:
+    """Send so many requests and return what the load generator says of them."""
+    options = {"port": server.port, "path": server.path, "photos": folder, "clients": clients, "requests": requests}
+    arguments = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
+    generator = [sys.executable, "-m", "benchmarks.serving.load", *arguments]
+    printed = subprocess.run(generator, check=True, stdout=subprocess.PIPE, text=True, cwd=command.ROOT).stdout
+    result: dict[str, Any] = json.loads(printed.splitlines()[-1])
+    return result
 
 
 def measured(candidate: servers.Candidate, bundle: Path, folder: Path, requests: int, clients: int) -> list[float]:

@@ -87,7 +87,7 @@ def measured(
 
 def load(server: servers.Running, folder: Path, clients: int, requests: int) -> dict[str, Any]:
     """Send so many requests and return what the load generator says of them."""
-    options = {"port": server.port, "path": server.path, "photos": folder, "clients": clients, "requests": requests}
+    options = {"port": server.port, "photos": folder, "clients": clients, "requests": requests}
     arguments = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
     generator = [sys.executable, "-m", "benchmarks.serving.load", *arguments]
     printed = subprocess.run(generator, check=True, stdout=subprocess.PIPE, text=True, cwd=command.ROOT).stdout
@@ -107,9 +107,9 @@ def main() -> None:
         for number in range(options.rounds):
             for clients in options.clients:
                 for name in options.cases:
-                    costs = measured(CASES[name], options.bundle, folder, options.requests, clients)
-                    command.say(f"{number} {clients} {name}: " + json.dumps(costs))
-                    for key, value in costs.items():
+                    found = measured(CASES[name], options.bundle, folder, options.requests, clients)
+                    command.say(f"{number} {clients} {name}: " + json.dumps(found))
+                    for key, value in found.items():
                         values[f"{name}, {clients}"][key].append(value)
     medians = {name: {key: statistics.median(column) for key, column in row.items()} for name, row in values.items()}
     heads = ("case, clients", "CPU ms an image", "images/s", "PSS MiB", "of that anonymous", "start s")
