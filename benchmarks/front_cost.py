@@ -21,16 +21,6 @@ from benchmarks import command
 from benchmarks.serving import bundles, photos, servers
 
 
-def load(server: servers.Running, folder: Path, clients: int, requests: int) -> dict[str, Any]:
-    """Send so many requests and return what the load generator says of them."""
-    options = {"port": server.port, "path": server.path, "photos": folder, "clients": clients, "requests": requests}
-    arguments = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
-    generator = [sys.executable, "-m", "benchmarks.serving.load", *arguments]
-    printed = subprocess.run(generator, check=True, stdout=subprocess.PIPE, text=True, cwd=command.ROOT).stdout
-    result: dict[str, Any] = json.loads(printed.splitlines()[-1])
-    return result
-
-
 def spent(server: servers.Running) -> tuple[float, float]:
     """Return the CPU seconds of the front and of the workers so far."""
     front = workers = 0.0
@@ -41,6 +31,16 @@ def spent(server: servers.Running) -> tuple[float, float]:
         else:
             front += seconds
     return front, workers
+
+
+def load(server: servers.Running, folder: Path, clients: int, requests: int) -> dict[str, Any]:
+    """Send so many requests and return what the load generator says of them."""
+    options = {"port": server.port, "path": server.path, "photos": folder, "clients": clients, "requests": requests}
+    arguments = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
+    generator = [sys.executable, "-m", "benchmarks.serving.load", *arguments]
+    printed = subprocess.run(generator, check=True, stdout=subprocess.PIPE, text=True, cwd=command.ROOT).stdout
+    result: dict[str, Any] = json.loads(printed.splitlines()[-1])
+    return result
 
 
 def measured(candidate: servers.Candidate, bundle: Path, folder: Path, requests: int, clients: int) -> list[float]:

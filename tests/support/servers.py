@@ -84,12 +84,17 @@ def wait_for(condition: Callable[[], Any], seconds: float = _SECONDS) -> None:
 
 def workers(pid: int) -> list[int]:
     """Return the worker processes of a server, by the identifier of its process."""
-    pids = []
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        with contextlib.suppress(OSError):  # a thread or a process has just ended
-            children = (task / "children").read_text().split()
-            pids += [int(one) for one in children if b"spawn_main" in Path(f"/proc/{one}/cmdline").read_bytes()]
-    return pids
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    children = [int(child) for task in tasks for child in _read(task / "children").split()]
+    return [child for child in children if b"spawn_main" in _read(Path(f"/proc/{child}/cmdline"))]
+
+
+def _read(path: Path) -> bytes:
+    """Return the content of a file of a thread or a process that may just have ended."""
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
 
 
 Compute = Callable[[Sequence[Task]], list[Result]]

@@ -294,7 +294,7 @@ def test_workers_that_die_or_hang_while_they_load_leave_the_old_bundle_in_servic
     assert says in refused.json()["detail"]
     assert classify(server).status_code == 200
     assert pids(server) == before
-    wait_for(lambda: set(worker_pids(os.getpid())) - others == before, 10)
+    wait_for(lambda: set(worker_pids(os.getpid())) - others == before)
 
 
 @pytest.mark.parametrize(("flaw", "says"), [(faults.die, "exit code 7"), (faults.hang, "within 0.5 s")])
@@ -368,7 +368,7 @@ def test_no_worker_outlives_its_server(bundle_path: Path, sent: signal.Signals) 
         assert len(children) == 2
         server.process.send_signal(sent)
         server.process.wait(60)
-        wait_for(lambda: not any(map(alive, children)), 10)
+        wait_for(lambda: not any(map(alive, children)))
 
 
 def test_sigterm_ends_a_server_whose_new_workers_never_load_and_them(tmp_path: Path) -> None:
@@ -383,7 +383,7 @@ def test_sigterm_ends_a_server_whose_new_workers_never_load_and_them(tmp_path: P
         children = worker_pids(server.process.pid)
         server.process.terminate()
         server.process.wait(60)
-        wait_for(lambda: not any(map(alive, children)), 10)
+        wait_for(lambda: not any(map(alive, children)))
         assert reload.result().status_code == 503
 
 
