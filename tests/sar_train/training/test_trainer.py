@@ -7,6 +7,8 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -237,19 +239,31 @@ def test_a_run_that_diverges_says_so_and_leaves_nothing(
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks a process to kill")
+KILLED = """
+import json, sys, time
+path, config = json.loads(sys.argv[2])
+sys.path[:0] = path
+from support.tiny import register
+register()
+from pathlib import Path
+from sar_train.config.run import RunConfig
+from sar_train.training import trainer
+trainer.SAVE_EVERY = -1.0
+trainer.run(RunConfig(**config), Path(sys.argv[1]), tell=lambda line: time.sleep(600 * line.startswith("epoch 3/")))
+"""
+"""A program that saves the state of a run after each epoch, and stops in the third."""
+
+
 def test_a_killed_run_goes_on_to_the_same_bits(finished: Finished, config: RunConfig, tmp_path: Path) -> None:
     out = tmp_path / "killed"
-    child = os.fork()
-    if not child:
-        trainer.SAVE_EVERY = -1.0
-        trainer.run(config, out, tell=lambda line: time.sleep(600 * line.startswith("epoch 3/")))
-        os._exit(1)
+    child = subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(out), json.dumps([sys.path, dataclasses.asdict(config)])]
+    )
     deadline = time.monotonic() + 120
-    while load_state(out) is None and time.monotonic() < deadline:
+    while load_state(out) is None and child.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
-    os.kill(child, signal.SIGKILL)
-    assert os.WIFSIGNALED(os.waitpid(child, 0)[1])
+    child.kill()
+    assert child.wait() == -signal.SIGKILL
     with pytest.raises(RunError, match="not finished"):
         load_run(out)
     lines: list[str] = []
