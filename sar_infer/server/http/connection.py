@@ -20,8 +20,7 @@ HEADER_BYTES = 64 * 2**10
 _FRAMING = 8
 """Bytes of framing allowed for each byte of a body: chunks of one byte need five."""
 _PIECE = 4 * 2**10
-"""Bytes parsed at a time outside of bodies. A request takes 18 at least, so this bounds how many can be queued, and the
-time it takes. What is left of a body of known length is parsed at once."""
+"""Bytes parsed at a time. A request takes 18 at least, so this bounds how many can be queued, and the time it takes."""
 RESERVE = 32
 """Descriptors kept for files, such as a bundle that is loaded or the bank that is written."""
 _MOST = 16_384
@@ -78,7 +77,6 @@ class Connection(HttpToolsProtocol):
         self._patience: asyncio.TimerHandle | None = None
         self._header_bytes = 0
         self._trailing = False
-        self._body_left = 0
         self._running: RequestResponseCycle | None = None
         self._unparsed = b""
         self.idle_since = self.loop.time()
@@ -104,9 +102,8 @@ class Connection(HttpToolsProtocol):
         """Parse what has arrived, piece by piece; the rest is kept while a request waits for the one before it."""
         data, parsed = self._unparsed + data, 0
         while parsed < len(data) and not self.pipeline and not self.transport.is_closing():
-            size = max(_PIECE, self._body_left)
-            self._parse(data[parsed : parsed + size])
-            parsed += size
+            self._parse(data[parsed : parsed + _PIECE])
+            parsed += _PIECE
         self._unparsed = data[parsed:]
         self._flow.full = len(self._unparsed) > HEADER_BYTES  # else it reads on, and notices a client that leaves
         if self._flow.full:
@@ -130,7 +127,7 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """Reset the count of header bytes."""
-        self._header_bytes = self._body_left = 0
+        self._header_bytes = 0
         self._trailing = False
         super().on_message_begin()
 
@@ -143,8 +140,6 @@ class Connection(HttpToolsProtocol):
         """Stop waiting; from here on the application reads and counts the body."""
         self._headers_ended()
         self._trailing = True
-        length = dict(self.headers).get(b"content-length", b"")
-        self._body_left = int(length) if length.isdigit() else 0
         super().on_headers_complete()
         if not self.pipeline:
             self._running = self.cycle
@@ -152,7 +147,6 @@ class Connection(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         """Pass on part of a body, and do not count its framing."""
         self._header_bytes -= _FRAMING * len(body)
-        self._body_left = max(0, self._body_left - len(body))
         super().on_body(body)
 
     def _parse(self, piece: bytes) -> None:
