@@ -49,7 +49,7 @@ def freeze(bundle: Bundle, bank: ClassBank, out: Path, *, overwrite: bool = Fals
             f"bank of another encoder: expected {old.encoder_digest} with rows of {old.embed_dim}, "
             f"the bank has {bank.encoder_digest} with rows of {bank.dim}"
         )
-    if not len(bank.names) or (bank.background is not None and bank.background.all()):
+    if not bank.can_answer:
         raise BankError(f"the bank has no class{' but background' if len(bank.names) else ''}; a bundle needs one")
     check_target(out, overwrite=overwrite)
     head = _head(bundle, bank)
