@@ -1,4 +1,4 @@
-"""What a bank holds, its file as ``docs/bundle.md`` describes it, and files that are damaged."""
+"""The content of a bank, its file as ``docs/bundle.md`` describes it, and files that are damaged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What edits say in the history and refuse; what becomes of classes is compared with a model in ``test_replay``."""
+"""The text of edits in the history, and their refusals; ``test_replay`` compares classes with a model."""
 
 from __future__ import annotations
 

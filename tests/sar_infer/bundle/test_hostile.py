@@ -163,7 +163,7 @@ HOSTILE: dict[str, tuple[Change, str]] = {
     "names that are no text": (tensors(BANK, "names", lambda names: names.fill(0xFF)), "can't decode byte 0xff"),
     "a head of NaN": (tensors(HEAD, "weight", lambda weight: weight.fill(np.nan)), "is not finite"),
 }
-"""What is wrong, the change of a sound bundle that makes it so, and the line that says so."""
+"""By name: the change of a sound bundle, and the line that refuses it."""
 
 
 @pytest.mark.parametrize(("change", "message"), HOSTILE.values(), ids=HOSTILE)

@@ -9,7 +9,7 @@ from sar_train.data.progress import counter
 
 
 def lines(monkeypatch: pytest.MonkeyPatch, total: int, steps: list[tuple[float, int]]) -> list[str]:
-    """What is said when so many seconds have passed and so many are done."""
+    """Return the text after so many seconds, when so many are done."""
     now, said = [100.0], list[str]()
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     count = counter(said.append, "encoding {} test photos", total)
