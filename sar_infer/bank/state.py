@@ -300,8 +300,8 @@ class State:
     def content_digest(self) -> str:
         """Return SHA-256 (hex) of names, rows, photos, statistics and what was learned: the base's, with what differs.
 
-        States on one base that are equal have the same, whatever led to them. Aliases, thresholds and background flags
-        are not part of it.
+        States on one base that are equal have the same, whatever led to them. A class that was removed and added again
+        is not the base's any more. Aliases, thresholds and background flags are not part of it.
         """
         table, count = self.table, len(self.base.block)
         removed = table.removed[: np.searchsorted(table.removed, count)]

@@ -60,7 +60,8 @@ class Model:
     @staticmethod
     def fresh(name: str, row: str, *, added: bool = True) -> Class:
         plain = {"phrases": (), "aliases": (), "background": False, "threshold": None}
-        return {"name": name, "row": row, "added": added, "photos": [], "only": False, "sum": None} | plain
+        of_base = {"base": not added, "added": added}  # a class that was removed and comes again is none of the base's
+        return {"name": name, "row": row, "photos": [], "only": False, "sum": None} | of_base | plain
 
     def find(self, name: str) -> Class | None:
         return next((one for one in self.classes if key(one["name"]) == key(name)), None)
@@ -335,7 +336,10 @@ class Machine(RuleBasedStateMachine):
             assert learned(bank) == stated
         identity = repr(
             [
-                [(one["name"], one["row"], sorted(one["photos"]), one["only"], one["sum"]) for one in classes],
+                [
+                    (one["base"], one["name"], one["row"], sorted(one["photos"]), one["only"], one["sum"])
+                    for one in classes
+                ],
                 self.model.statistics,
                 self.model.learned,
             ]
