@@ -117,6 +117,8 @@ def test_shards_that_find_other_inputs_are_not_complete() -> None:
     write_images(Path("p"), 8)
     shards = [("p", "--out", "out", "--piece-size", "2", "--shard", f"{index}/2") for index in (1, 2)]
     assert run(*shards[0]).exit_code == 0
+    again = run(*shards[0])
+    assert (again.exit_code, "finished piece" in again.stderr) == (2, True)  # of this shard, without --resume
     Path("p/000a.png").write_bytes(small_png(9))  # moves one image of each piece into the next
     result = run(*shards[1])
     assert result.exit_code == 1
