@@ -73,9 +73,6 @@ class Classifier(Embedder):
     exactly its own, with the bundle's rows; for any other classes the text branch answers alone. If the bundle has
     class statistics, or classes come with photos, they are part of every other ranking.
 
-    Ranking multiplies with numpy, whose idle BLAS threads spin beside onnxruntime's: set ``OPENBLAS_NUM_THREADS=1``
-    before numpy is imported, as the commands do.
-
     Args:
         bundle: An open bundle.
         bank: Class names to choose from, or a bank file, whose changes are in the next ``class_set``; None takes the

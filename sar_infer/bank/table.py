@@ -17,7 +17,7 @@ from typing import overload
 import numpy as np
 import numpy.typing as npt
 
-from sar_infer._arrays import Floats, Indices
+from sar_infer._arrays import Floats, Indices, products
 from sar_infer.errors import BankError, ClassNameError
 from sar_infer.text.names import name_key, name_keys
 
@@ -162,19 +162,20 @@ class Table:
         for start, block in zip(self.starts, self.blocks, strict=False):
             for first in range(0, len(block), size):
                 rows = block.rows[first : first + size]
-                products: Floats = queries @ rows.T
+                block_products = products(queries, rows)
                 bounds = (start + first, start + first + len(rows))
-                low, high = np.searchsorted(self.replaced, bounds)
+                low, high = _between(self.replaced, bounds)
                 if low < high:
-                    products[:, self.replaced[low:high] - bounds[0]] = queries @ self.rows[low:high].T
-                low, high = np.searchsorted(self.removed, bounds)
+                    replaced = products(queries, self.rows[low:high])
+                    block_products[:, self.replaced[low:high] - bounds[0]] = replaced
+                low, high = _between(self.removed, bounds)
                 if low < high:
                     left = np.ones(len(rows), np.bool_)
                     left[self.removed[low:high] - bounds[0]] = False
-                    products = products[:, left]
-                if products.shape[1]:
-                    yield position, products
-                    position += products.shape[1]
+                    block_products = block_products[:, left]
+                if block_products.shape[1]:
+                    yield position, block_products
+                    position += block_products.shape[1]
 
     def nearest(self, rows: Floats, k: int) -> tuple[Indices, Floats]:
         """Return the positions (N, k) and cosines of the classes nearest to unit rows (N, D), by brute force."""
@@ -272,6 +273,14 @@ class Table:
         for slot, key in zip(self.renamed, name_keys([*self.renamed.values()]), strict=True):
             slots.setdefault(key, []).append(slot)
         return slots
+
+
+def _between(rising: Indices, bounds: tuple[int, int]) -> tuple[int, int]:
+    """Return where those of some rising slots begin and end that lie between two slots."""
+    if not len(rising):
+        return 0, 0
+    low, high = np.searchsorted(rising, bounds).tolist()
+    return low, high
 
 
 def block_of(blocks: Iterable[Block], slot: int) -> tuple[Block, int]:

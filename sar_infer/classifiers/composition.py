@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from sar_infer._arrays import Floats, Indices
+from sar_infer._arrays import Floats, Indices, products
 from sar_infer.bank import ClassBank
 from sar_infer.bank.learned import FittedTensors
 from sar_infer.bank.table import Block, Table, among
@@ -140,17 +140,17 @@ def composed_logits(terms: Terms, table: Table, rows: Floats, cells: int) -> Ite
     if len(terms.columns) == len(table):
         size = max(1, cells // max(1, len(rows)))
         for start in range(0, len(table), size):
-            yield start, centred @ terms.weights[start : start + size].T + terms.bias[start : start + size]
+            yield start, products(centred, terms.weights[start : start + size]) + terms.bias[start : start + size]
         return
     queries, constants = transformed_queries(terms.statistics, terms.scale, rows)
-    for start, products in table.products(queries, cells):
-        logits, stop = products, start + products.shape[1]
+    for start, named in table.products(queries, cells):
+        logits, stop = named, start + named.shape[1]
         logits += terms.bias[start:stop]
         logits += constants[:, np.newaxis]
         first, last = np.searchsorted(terms.columns, (start, stop)).tolist()
         if first < last:
             columns = terms.columns[first:last]
-            logits[:, columns - start] = centred @ terms.weights[first:last].T + terms.bias[columns]
+            logits[:, columns - start] = products(centred, terms.weights[first:last]) + terms.bias[columns]
         yield start, logits
 
 

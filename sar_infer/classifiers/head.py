@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sar_infer._arrays import Floats
+from sar_infer._arrays import Floats, products
 from sar_infer.errors import BundleError
 from sar_infer.storage.named_tensors import FileKind, read_only
 from sar_infer.storage.tensor_file import Tensors
@@ -69,8 +69,7 @@ class ClassHead:
 
     def logits(self, features: Floats) -> Floats:
         """Return logits (N, C) of the head alone for image features (N, D), unit rows."""
-        result: Floats = features @ self.weight.T + self.bias
-        return result
+        return products(features, self.weight) + self.bias
 
     def combined(self, text_logits: Floats, features: Floats) -> Floats:
         """Return logits (N, C) of both branches, ``(1 - mix) * text_logits + mix * logits(features)``.

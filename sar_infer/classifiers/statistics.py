@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sar_infer._arrays import Floats
+from sar_infer._arrays import Floats, products
 from sar_infer.classifiers.confidence import Confidence
 from sar_infer.errors import BankError
 from sar_infer.storage.named_tensors import read_only
@@ -94,7 +94,7 @@ class Statistics:
 
     @functools.cached_property
     def image_map(self) -> Floats:
-        """Return ``alpha b P`` (D, D), which takes an image's row to what it adds to its query."""
+        """Return ``alpha b P`` (D, D), symmetric, which takes an image's row to what it adds to its query."""
         result: Floats = (self.alpha * self.slope * self.precision.astype(np.float64)).astype(np.float32)
         return result
 
@@ -318,7 +318,7 @@ def transformed_queries(statistics: Statistics, scale: float, features: Floats) 
         features: (N, D) unit image features.
     """
     apart: Floats = features - statistics.centre
-    image: Floats = apart @ statistics.image_map
+    image = products(apart, statistics.image_map)
     queries: Floats = features * np.float32(scale)
     queries += image
     constants: Floats = image @ -statistics.text_centre
