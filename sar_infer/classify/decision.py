@@ -119,16 +119,17 @@ class Decision:
 
     def _predictions(self, ranked: Ranking, row: int) -> tuple[Prediction, ...]:
         classes = self._classes
+        best = (ranked.columns, ranked.scores, ranked.logits, ranked.similarities)
         return tuple(
             Prediction(
                 label=classes.names[column],
-                score=float(ranked.scores[row, rank]),
-                logit=float(ranked.logits[row, rank]),
-                similarity=float(ranked.similarities[row, rank]),
+                score=score,
+                logit=logit,
+                similarity=similarity,
                 source=classes.source(column),
                 calibration=classes.calibration_of(column),
             )
-            for rank, column in enumerate(ranked.columns[row].tolist())
+            for column, score, logit, similarity in zip(*(values[row].tolist() for values in best), strict=True)
         )
 
     def _unknown(self, ranked: Ranking, row: int, distances: Doubles | None) -> tuple[bool | None, str | None]:

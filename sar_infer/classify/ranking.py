@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from sar_infer._arrays import Floats, Indices
+from sar_infer._arrays import Floats, Indices, products
 from sar_infer.classifiers.composition import composed_logits
 from sar_infer.classifiers.scores import softmax
 from sar_infer.classify.class_set import ClassSet
@@ -65,17 +65,16 @@ def rank(rows: Floats, classes: ClassSet, scale: Scale, k: int) -> Ranking:
         scale: From cosines to scores.
         k: Number of classes, at most.
     """
-    best, best_background = _Best(len(rows), k), _Best(len(rows), 1)
-    total = _LogSumExp(len(rows))
+    best, best_background, total = _Best(len(rows), k), _Best(len(rows), 1), _LogSumExp()
     for start, logits, similarities in _blocks(rows, classes, scale):
         stop = start + logits.shape[1]
         total.add(_scaled(logits, scale))
         background = None if classes.background is None else classes.background[start:stop]
         if background is None or not background.any():
-            best.add(logits, similarities, np.arange(start, stop))
+            best.add(logits, similarities, start)
         else:
             for side, columns in ((best, np.flatnonzero(~background)), (best_background, np.flatnonzero(background))):
-                side.add(logits[:, columns], similarities[:, columns], start + columns)
+                side.add(logits[:, columns], similarities[:, columns], start, columns)
     return Ranking(
         columns=best.columns,
         similarities=best.similarities if classes.terms is None else _cosines(rows, classes, best.columns),
@@ -129,10 +128,10 @@ class _Best:
         self.similarities = self.logits
         self.columns: Indices = np.empty((rows, 0), dtype=np.intp)
 
-    def add(self, logits: Floats, similarities: Floats, columns: Indices) -> None:
-        """Add a block (N, B) and the positions of its columns (B,), which are greater than all before."""
+    def add(self, logits: Floats, similarities: Floats, start: int, columns: Indices | None = None) -> None:
+        """Add a block (N, B) whose first column is ``start``, or some columns (B,) of it, all greater than before."""
         best, rows = top_k(logits, self._k), np.arange(len(logits))[:, np.newaxis]
-        entries = logits[rows, best], similarities[rows, best], columns[best]
+        entries = logits[rows, best], similarities[rows, best], start + (best if columns is None else columns[best])
         if self.columns.shape[1]:
             logits = np.concatenate([self.logits, entries[0]], axis=1)
             similarities = np.concatenate([self.similarities, entries[1]], axis=1)
@@ -145,17 +144,18 @@ class _Best:
 class _LogSumExp:
     """The running ``logsumexp`` of N rows, as the largest value and a sum of powers relative to it."""
 
-    def __init__(self, rows: int) -> None:
-        self._peak: Floats = np.full(rows, -np.inf, dtype=np.float32)
-        self._sum = np.zeros(rows, dtype=np.float64)
+    def __init__(self) -> None:
+        self._peak: Floats = np.empty(0, np.float32)
+        self._sum = np.empty(0, np.float64)
 
     def add(self, values: Floats) -> None:
         """Add a block (N, B)."""
         peak = values.max(axis=1)
-        powers = np.exp(values - peak[:, np.newaxis]).sum(axis=1)
-        higher = np.maximum(peak, self._peak)
-        self._sum = self._sum * np.exp(self._peak - higher) + powers * np.exp(peak - higher)
-        self._peak = higher
+        powers = np.exp(values - peak[:, np.newaxis]).sum(axis=1).astype(np.float64)
+        if len(self._peak):
+            peak, before, here = np.maximum(peak, self._peak), self._peak, peak
+            powers = self._sum * np.exp(before - peak) + powers * np.exp(here - peak)
+        self._peak, self._sum = peak, powers
 
     def value(self) -> npt.NDArray[np.float64]:
         """Return ``logsumexp`` (N,) of everything that was added."""
@@ -163,6 +163,8 @@ class _LogSumExp:
 
     def scores(self, values: Floats) -> Floats:
         """Return the softmax (N, K), over everything that was added, of values (N, K) that are part of it."""
+        if not values.size:
+            return values
         powers: Floats = np.exp(values - self._peak[:, np.newaxis])
         powers /= self._sum.astype(np.float32)[:, np.newaxis]
         return powers
@@ -174,7 +176,7 @@ def _blocks(rows: Floats, classes: ClassSet, scale: Scale) -> Iterator[tuple[int
     With statistics the second stand for the third: the cosines of the best are taken later.
     """
     if classes.head is not None:
-        similarities = rows @ classes.embeddings.T
+        similarities = products(rows, classes.embeddings)
         yield 0, classes.head.combined(_logits(similarities, scale), rows), similarities
     elif classes.terms is None:
         for start, similarities in classes.table.products(rows, _CELLS):
@@ -187,8 +189,7 @@ def _blocks(rows: Floats, classes: ClassSet, scale: Scale) -> Iterator[tuple[int
 
 def _logits(similarities: Floats, scale: Scale) -> Floats:
     result = similarities * np.float32(scale.factor)
-    result += np.float32(scale.bias)
-    return result
+    return result + np.float32(scale.bias) if scale.bias else result
 
 
 def _cosines(rows: Floats, classes: ClassSet, columns: Indices) -> Floats:
