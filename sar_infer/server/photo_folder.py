@@ -79,7 +79,7 @@ async def folder_features(
             if most is not None and count > most:
                 raise Problem("too-many-images", f"folder: expected at most {most:,} photos; name a smaller one")
             images = await in_thread(lambda batch=batch: [_content(root, path, service) for path in batch])  # type: ignore[misc]
-            outcomes = await engine.each(images, lambda row: row[0].copy())
+            outcomes = await engine.each(images, lambda rows: rows)
             for path, outcome in zip(batch, outcomes, strict=True):
                 features.add(printable(path.relative_to(root).as_posix()), outcome.error or outcome.value)
         if not len(spool):

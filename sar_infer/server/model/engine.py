@@ -6,10 +6,10 @@ import asyncio
 import functools
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -38,8 +38,11 @@ _LIGHT = 64 * 2**20
 """Bytes of memory up to which an image is decoded quickly: a JPEG of 7 megapixels."""
 _QUICK = 2_000
 """Classes that a row is ranked against on the event loop at most; that takes half a millisecond."""
+_DECISIONS = 4
+"""Decisions that are kept; requests that share one are ranked together."""
 T = TypeVar("T")
-Finish = Callable[[Floats], T]
+Finish = Callable[[Floats], Iterable[T]]
+"""Returns a value for each of some unit rows (N, D)."""
 ImageInput = bytes | Pixels | ImageError
 """Encoded bytes; pixels (H, W, 3); the encoder's own input (3, size, size), float32; or why there is no image."""
 
@@ -75,6 +78,7 @@ class Engine:
 
     Attributes:
         names: Makes the class sets that images are ranked against.
+        decide: As of the classifier; calls that ask for the same get the same object.
     """
 
     def __init__(
@@ -95,6 +99,8 @@ class Engine:
         self.names = Names(classifier, limits.classes, metrics)
         self._limits = limits
         self._metrics = metrics
+        self.decide = functools.lru_cache(_DECISIONS)(classifier.decide)
+        self._arrived: dict[Finish[Any], list[tuple[Floats, asyncio.Future[Any]]]] = {}
         self._phases = {phase: metrics.phases.labels(phase) for phase in _PHASES}
         self._rankers = ThreadPoolExecutor(sizes.workers, "ranking")
         self._threads: list[ThreadPoolExecutor] = [self._rankers]
@@ -118,11 +124,12 @@ class Engine:
     async def each(
         self, images: Sequence[ImageInput], finish: Finish[T], classes: int = 0, digests: bool = False
     ) -> list[Outcome[T]]:
-        """Return what ``finish`` makes of the unit row (1, D) of each image, in order; a bad image fails alone.
+        """Return what ``finish`` makes of the unit row of each image, in order; a bad image fails alone.
 
         Args:
             images: The images.
-            finish: Called on the event loop, or in a thread if that would hold it up.
+            finish: Called on the event loop, or in a thread if that would hold it up; with all rows that have arrived
+                for it, of other calls too.
             classes: How many classes ``finish`` ranks.
             digests: Return the digests of the images' pixels too.
         """
@@ -144,7 +151,7 @@ class Engine:
             Problem: an image is bad; the first is named.
         """
         labels = [f"image[{number}]" for number in range(len(images))]
-        outcomes = _sound(await self.each(images, lambda row: row[0].copy(), digests=True), labels)
+        outcomes = _sound(await self.each(images, lambda rows: rows, digests=True), labels)
         digests = [outcome.digest for outcome in outcomes]
         packed = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, DIGEST_BYTES)
         return EmbeddedPhotos(
@@ -202,17 +209,31 @@ class Engine:
             return Outcome(None, error, {})
         except DeathError as error:
             return Outcome(None, ImageError(described(error, self._limits.image_seconds)), {})
-        start = time.perf_counter()
-        if classes > _QUICK:
-            value = await asyncio.get_running_loop().run_in_executor(self._rankers, finish, result.row)
-        else:
-            value = finish(result.row)
-        times = (result.decode, waited + result.queue, result.infer, time.perf_counter() - start)
+        value, score = await self._scored(finish, result.row, classes)
+        times = (result.decode, waited + result.queue, result.infer, score)
         seconds = dict(zip(_PHASES, times, strict=True))
         for phase, spent in seconds.items():
             self._phases[phase].observe(spent)
         self._metrics.images.inc()
         return Outcome(value, None, seconds, result.digest)
+
+    def _scored(self, finish: Finish[T], row: Floats, classes: int) -> asyncio.Future[tuple[T, float]]:
+        """Return the value of a row (1, D), and the seconds for all rows that arrive in this turn of the loop."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[tuple[T, float]] = loop.create_future()
+        if finish not in self._arrived:
+            self._arrived[finish] = []
+            loop.call_soon(self._finish, finish, classes)
+        self._arrived[finish].append((row, future))
+        return future
+
+    def _finish(self, finish: Finish[T], classes: int) -> None:
+        rows, futures = zip(*self._arrived.pop(finish), strict=True)
+        if classes <= _QUICK:
+            _resolve(futures, *_timed(finish, np.concatenate(rows)))
+        else:
+            work = asyncio.get_running_loop().run_in_executor(self._rankers, _timed, finish, np.concatenate(rows))
+            work.add_done_callback(lambda done: _resolve(futures, *done.result()))
 
     def _in_threads(self) -> Callable[[Sequence[Task], bool], asyncio.Future[list[Result]]]:
         """Return what computes in threads of this process; more decode if more than one image is encoded at a time."""
@@ -226,6 +247,33 @@ class Engine:
         decoded = functools.partial(decode, spec=spec, formats=limits.formats, pixels=limits.pixels)
         encoding = Encoding(decoded, self.classifier.encode, batch, pool=decoders)
         return lambda tasks, alone: asyncio.get_running_loop().run_in_executor(lanes, encoding, tasks, alone)
+
+
+def _timed(finish: Finish[T], rows: Floats) -> tuple[list[T | Exception], float]:
+    """Return the value of each row, or its error, and the seconds that all of them took."""
+    start = time.perf_counter()
+    return _values(finish, rows), time.perf_counter() - start
+
+
+def _values(finish: Finish[T], rows: Floats) -> list[T | Exception]:
+    try:
+        return [*finish(rows)]
+    except Exception as error:
+        if len(rows) == 1:
+            return [error]
+        return [value for i in range(len(rows)) for value in _values(finish, rows[i : i + 1])]
+
+
+def _resolve(
+    futures: Sequence[asyncio.Future[tuple[T, float]]], values: Sequence[T | Exception], seconds: float
+) -> None:
+    for future, value in zip(futures, values, strict=True):
+        if future.done():  # its caller was cancelled
+            continue
+        if isinstance(value, Exception):
+            future.set_exception(value)
+        else:
+            future.set_result((value, seconds))
 
 
 def milliseconds(outcomes: Sequence[Outcome[T]]) -> dict[str, float]:

@@ -7,7 +7,7 @@ Background classes take their share of the scores but have no column.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ from sar_infer.classify.class_set import ClassSet
 from sar_infer.server.class_names import cleaned
 from sar_infer.server.http.body import check_count
 from sar_infer.server.http.request import chooses_only, decoded
-from sar_infer.server.model.engine import Engine, ImageInput
+from sar_infer.server.model.engine import Engine, Finish, ImageInput
 from sar_infer.server.oip.protocol import InferOutput, InferRequest, Input, Output, read_request
 from sar_infer.server.problems import Problem
 from sar_infer.server.service import Service
@@ -110,7 +110,7 @@ async def infer(service: Service, engine: Engine, bank: ClassBank, call: Inferen
         if any(output.name != "EMBEDDING" for output in outputs):
             classes = await engine.names.class_set(call.classes, only, bank)
             _check_size(len(call.images), len(classes.names), outputs, top_k)
-            engine.classifier.decide(classes)  # refuses a call with background classes alone
+            engine.decide(classes)  # refuses a call with background classes alone
         labels = [f"{source.name}[{i}]" for i in range(len(call.images))]
         finish = _finisher(engine, classes, outputs, top_k)
         rows = await engine.all_of(call.images, finish, labels, 0 if classes is None else len(classes.names))
@@ -141,29 +141,31 @@ class _Row:
 
 def _finisher(
     engine: Engine, classes: ClassSet | None, outputs: Sequence[InferOutput], top_k: int | None
-) -> Callable[[Floats], _Row]:
-    """Return the function that makes the outputs of one image."""
+) -> Finish[_Row]:
+    """Return the function that makes the outputs of images (N, D)."""
     if classes is None:  # only the embedding is wanted
-        return lambda row: _Row(row[0], None, [row[0] for _ in outputs])
+        return lambda rows: [_Row(row, None, [row for _ in outputs]) for row in rows]
     classifier, hidden = engine.classifier, classes.background
     answers = slice(None) if hidden is None else ~hidden
     names = tuple(name.encode() for i, name in enumerate(classes.names) if hidden is None or not hidden[i])
 
-    def finish(row: Floats) -> _Row:
-        logits = classifier.logits(row, classes)
-        scores = classifier.scores(logits, classes)[0][answers]
-        logits = logits[:, answers]
-        shown = slice(None) if top_k is None else ranking.top_k(logits, top_k)[0]
+    def finish(rows: Floats) -> Iterator[_Row]:
+        logits = classifier.logits(rows, classes)
+        scores = classifier.scores(logits, classes)[:, answers]
+        return map(outputs_of, rows, logits[:, answers], scores)
+
+    def outputs_of(row: Floats, logits: Floats, scores: Floats) -> _Row:
+        shown = slice(None) if top_k is None else ranking.top_k(logits[np.newaxis], top_k)[0]
         values: list[Floats | Sequence[bytes]] = []
         for output in outputs:
             if (count := output.parameters.classification) is not None:
-                best = ranking.top_k(logits, count)[0]
+                best = ranking.top_k(logits[np.newaxis], count)[0]
                 values.append([b"%.9g:%d:%b" % (scores[column], column, names[column]) for column in best])
             elif output.name == "LABELS":
                 values.append(names if isinstance(shown, slice) else [names[column] for column in shown])
             else:
-                values.append(scores[shown] if output.name == "SCORES" else row[0])
-        return _Row(row[0], float(scores.max()), values)
+                values.append(scores[shown] if output.name == "SCORES" else row)
+        return _Row(row, float(scores.max()), values)
 
     return finish
 

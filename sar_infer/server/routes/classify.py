@@ -152,8 +152,8 @@ async def classify(request: Request, service: Serving, query: Annotated[Classify
     with service.lease() as engine, service.admission.images.hold(len(call.images)):
         bank = (await service.current()).bank
         classes = await engine.names.class_set(call.classes, call.only, bank)
-        decide = engine.classifier.decide(classes, call.top_k, call.options)
-        outcomes = await engine.each(call.images, lambda row: next(decide(row)), len(classes.names))
+        decide = engine.decide(classes, call.top_k, call.options)
+        outcomes = await engine.each(call.images, decide, len(classes.names))
     if call.single and (error := outcomes[0].error):
         raise Problem(IMAGE_CODES[error.kind], str(error))
     for outcome in outcomes:

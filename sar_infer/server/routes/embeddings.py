@@ -130,7 +130,7 @@ async def embeddings(request: Request, service: Serving) -> Response:
                 rows, tokens = await engine.names.embed(list(names.values()))
                 unit_rows.update(zip(names, rows, strict=True))
             labels = [f"input[{i}]" for i in encoded]
-            unit_rows.update(zip(encoded, await engine.all_of(images, lambda row: row[0], labels), strict=True))
+            unit_rows.update(zip(encoded, await engine.all_of(images, lambda rows: rows, labels), strict=True))
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}
     rest = json.dumps({"object": "list", "model": call.model, "usage": usage}, ensure_ascii=False)
     data = [item async for item in _data([unit_rows[i] for i in range(len(inputs))], call.encoding_format)]

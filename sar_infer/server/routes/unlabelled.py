@@ -72,7 +72,7 @@ async def photo_features(
             spool.add([str(number) for number in range(len(rows))], rows)
         else:
             with service.admission.images.hold(len(images)):
-                outcomes = await engine.each(images, lambda row: row[0].copy())
+                outcomes = await engine.each(images, lambda rows: rows)
             for number, outcome in enumerate(outcomes):
                 features.add(str(number), outcome.error or outcome.value)
         yield features

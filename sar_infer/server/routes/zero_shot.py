@@ -74,7 +74,7 @@ async def zero_shot(request: Request, service: Serving) -> Response:
         chosen = await engine.names.class_set(classes, True, (await service.current()).bank)
         rank, count = engine.classifier.rank, len(chosen.names)
         image = decoded(call.inputs)
-        (ranked,) = await engine.all_of([image], lambda row: next(rank(row, chosen, count)), ["inputs"], count)
+        (ranked,) = await engine.all_of([image], lambda rows: rank(rows, chosen, count), ["inputs"], count)
     service.metrics.top_score.observe(ranked[0].score)
     answer = [{"label": spellings[p.label], "score": p.score} for p in ranked]
     return Response(json.dumps(answer, ensure_ascii=False), media_type="application/json")

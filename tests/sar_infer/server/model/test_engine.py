@@ -75,7 +75,7 @@ def test_answers_depend_neither_on_company_nor_order_nor_batch_size(
 ) -> None:
     async def go() -> Floats:
         engine = Engine(mini, Sizes(False, workers, 1, max_batch), Limits(), *measures())
-        outcomes = await engine.each([images[i] for i in order], lambda row: row[0])
+        outcomes = await engine.each([images[i] for i in order], lambda rows: rows)
         engine.close()
         return np.array([outcome.value for outcome in outcomes])
 
@@ -128,18 +128,32 @@ def test_an_error_waits_for_the_other_images_of_its_call(bundle_path: Path) -> N
     async def go() -> None:
         engine = Engine(Classifier.open(bundle_path, "cpu"), Sizes(False, 2, 1, 1), Limits(), *measures())
         size = engine.bundle.manifest.preprocess.size
-        ended = []
+        images = [np.full((3, size, size), value, np.float32) for value in (1, 0, 0, 0, 0, 0)]
+        (first,) = await engine.each(images[:1], lambda rows: rows)
+        ended: list[Floats] = []
 
-        def finish(row: Floats) -> bool:
-            if not ended:
-                ended.append("first")
+        def finish(rows: Floats) -> Floats:
+            if (rows == first.value).all(axis=1).any():
                 raise ZeroDivisionError
-            ended.append("other")
-            return True
+            ended.extend(rows)
+            return rows
 
         with pytest.raises(ZeroDivisionError):
-            await engine.each([np.zeros((3, size, size), np.float32)] * 6, finish)
-        assert len(ended) == 6
+            await engine.each(images, finish)
+        assert len(ended) == 5
+        engine.close()
+
+    asyncio.run(go())
+
+
+def test_rows_that_arrive_together_are_ranked_together(bundle_path: Path) -> None:
+    async def go() -> None:
+        engine = Engine(Classifier.open(bundle_path, "cpu"), Sizes(False, 1, 1, 4), Limits(), *measures())
+        sizes: list[int] = []
+        outcomes = await engine.each([jpeg()] * 4, lambda rows: sizes.append(len(rows)) or [*range(len(rows))])  # type: ignore[func-returns-value]
+        assert sizes == [1, 3]
+        assert [outcome.value for outcome in outcomes] == [0, 0, 1, 2]
+        assert outcomes[1].seconds["score"] == outcomes[2].seconds["score"]
         engine.close()
 
     asyncio.run(go())
@@ -151,7 +165,7 @@ def test_many_classes_are_ranked_apart_from_the_event_loop(bundle_path: Path) ->
     async def go() -> None:
         engine = Engine(Classifier.open(bundle_path, "cpu"), Sizes(False, 1, 1, 1), Limits(), *measures())
         for classes in (2_000, 2_001):
-            await engine.each([jpeg()], lambda row: threads.append(threading.current_thread()), classes)
+            await engine.each([jpeg()], lambda _: [threads.append(threading.current_thread())], classes)
         engine.close()
 
     asyncio.run(go())
