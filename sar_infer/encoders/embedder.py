@@ -10,7 +10,7 @@ import numpy as np
 from sar_infer._arrays import Floats
 from sar_infer.bundle.bundle import Bundle
 from sar_infer.encoders.cache import EmbeddingCache
-from sar_infer.encoders.encoders import ImageEncoder, NameEncoder, unit_rows
+from sar_infer.encoders.encoders import ImageEncoder, NameEncoder, batch_of, unit_rows
 from sar_infer.encoders.precision import Choice, PrecisionChoice, choose
 from sar_infer.encoders.self_test import SelfTest
 from sar_infer.encoders.sessions import CUDA, Device, expects_cuda
@@ -117,10 +117,7 @@ class Embedder:
         """
         if self.self_test.due:
             self.self_test.run()
-        if len(pixels) == 1:
-            return self._images.encode(pixels[0][np.newaxis], seconds)  # without a copy
-        batch = np.stack(pixels) if len(pixels) else np.empty((0, 3, 0, 0), dtype=np.float32)
-        return self._images.encode(batch, seconds)
+        return self._images.encode(batch_of(pixels), seconds)
 
     def embed_names(self, names: Sequence[str]) -> Floats:
         """Return unit rows (N, D), one a name, from the name encoder or the cache, never from the bank.

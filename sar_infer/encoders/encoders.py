@@ -177,6 +177,13 @@ class NameEncoder(Encoder):
         return finite(result, str(self._path))
 
 
+def batch_of(images: Sequence[Floats]) -> Floats:
+    """Return preprocessed images (3, H, W) as one array (N, 3, H, W); of a single one nothing is copied."""
+    if not images:
+        return np.empty((0, 3, 0, 0), dtype=np.float32)
+    return images[0][np.newaxis] if len(images) == 1 else np.stack(images)
+
+
 def unit_rows(rows: Floats) -> Floats:
     """Return rows (N, D) scaled to length 1; a zero row stays zero."""
     lengths = np.linalg.norm(rows, axis=-1, keepdims=True)

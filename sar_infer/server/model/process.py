@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 import sys
@@ -16,7 +17,7 @@ import numpy.typing as npt
 
 from sar_infer._arrays import Floats
 from sar_infer.bundle.manifest import Preprocess
-from sar_infer.encoders.encoders import ImageEncoder
+from sar_infer.encoders.encoders import ImageEncoder, batch_of
 from sar_infer.encoders.sessions import Device, give_back_memory
 from sar_infer.images.prefetch import decode_image
 from sar_infer.processes.signals import deadline
@@ -24,6 +25,9 @@ from sar_infer.server.model.encoding import Decoded, Encode, Encoding, Result, T
 
 _SLACK = 128 * 2**20
 """Bytes that decoding may take above its price: an allocator reserves more than it uses."""
+
+_NICE = 5
+"""How much a worker gives way to the front, which else waits for its turn while a core has nothing to do."""
 
 
 @dataclass(frozen=True)
@@ -80,11 +84,11 @@ class Process:
         )
         provider = encoder.open()
         pixels = decode_image(model.probe, model.preprocess)
-        rows = encoder.encode(np.stack([pixels] * model.batch), model.trial_seconds)
+        rows = encoder.encode(batch_of([pixels] * model.batch), model.trial_seconds)
         self._begun = Begun(provider, rows[:1])
         give_back_memory()
         second = _opened_late(alone) if model.alone else None
-        self._compute = Encoding(self._decode, lambda inputs: encoder.encode(np.stack(inputs)), model.batch, second)
+        self._compute = Encoding(self._decode, lambda inputs: encoder.encode(batch_of(inputs)), model.batch, second)
 
     def __call__(self, tasks: Sequence[Task] | None, alone: bool = False) -> Begun | list[Result]:
         """Return the results of a batch. An image that takes too long to decode ends this process."""
@@ -106,7 +110,7 @@ def _opened_late(encoder: ImageEncoder) -> Encode:
             encoder.open()
             give_back_memory()
             opened = True
-        return encoder.encode(np.stack(inputs))
+        return encoder.encode(batch_of(inputs))
 
     return encode
 
@@ -118,10 +122,18 @@ def begin(model: Model) -> Process:
         BundleError: onnxruntime does not accept the graph, or it takes too long.
         DeviceError: the device is not available.
     """
+    if hasattr(os, "nice"):
+        os.nice(_NICE)
     if hasattr(signal, "SIGTERM"):  # a service manager may send it to all processes; the front decides
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     warnings.filterwarnings("ignore", module="PIL")  # what matters about an image becomes its error
     return Process(model)
+
+
+@functools.cache
+def _statm() -> int:
+    """Return a descriptor of the file that says how much this process has allocated; it stays open."""
+    return os.open("/proc/self/statm", os.O_RDONLY)
 
 
 @contextlib.contextmanager
@@ -135,7 +147,7 @@ def _memory(most: int) -> Iterator[None]:
         return
     import resource
 
-    now = int(Path("/proc/self/statm").read_text().split()[5]) * os.sysconf("SC_PAGE_SIZE")
+    now = int(os.pread(_statm(), 128, 0).split()[5]) * os.sysconf("SC_PAGE_SIZE")
     before = resource.getrlimit(resource.RLIMIT_DATA)
     limit = now + most + most // 4 + _SLACK
     if before[1] != resource.RLIM_INFINITY:

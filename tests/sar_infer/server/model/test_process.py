@@ -53,6 +53,14 @@ def test_only_a_lone_image_opens_the_second_encoder_and_its_row_is_the_same(mode
     assert worker.ended() == 0
 
 
+def test_a_worker_gives_way_to_the_front(model: Model) -> None:
+    worker: Worker[Any] = Worker(functools.partial(begin, model))
+    worker.loaded(60)
+    assert psutil.Process(worker.pid).nice() == min(19, psutil.Process().nice() + 5)
+    worker.dismiss()
+    assert worker.ended() == 0
+
+
 @pytest.mark.skipif("glibc" not in platform.libc_ver()[0], reason="of glibc alone")
 def test_what_opening_the_second_encoder_frees_goes_back_to_the_system(model: Model) -> None:
     worker: Worker[Any] = Worker(functools.partial(begin, model))
