@@ -10,7 +10,8 @@ _LENGTH = struct.Struct("!i")
 _LONG = struct.Struct("!iQ")
 """How ``multiprocessing`` writes the length of a message, and that of one which does not fit in the first form."""
 _MOST = 2**31 - 1
-_PIECE = 2**18
+_PIECE = 2**16
+"""Bytes read at once: the C library takes and returns more than 128 kB from and to the system each time."""
 
 
 class Channel:
@@ -18,6 +19,9 @@ class Channel:
 
     Args:
         descriptor: Of the pipe; closed by its owner, after ``close``.
+
+    Attributes:
+        open: Whether the other side still has the pipe open.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -25,11 +29,12 @@ class Channel:
         self._loop = asyncio.get_running_loop()
         self._unsent = memoryview(b"")
         self._received = bytearray()
-        self._answer: asyncio.Future[bytes] | None = None
+        self._answer: asyncio.Future[memoryview] | None = None
+        self.open = True
         os.set_blocking(descriptor, False)
         self._loop.add_reader(descriptor, self._read)
 
-    async def exchange(self, message: bytes) -> bytes:
+    async def exchange(self, message: bytes) -> memoryview:
         """Return the answer to a message, which is sent, as far as the pipe takes it, before this waits for anything.
 
         If it is cancelled, nothing more can be exchanged.
@@ -40,7 +45,7 @@ class Channel:
         self._answer = self._loop.create_future()
         head = _LENGTH.pack(len(message)) if len(message) <= _MOST else _LONG.pack(-1, len(message))
         self._unsent = memoryview(head + message)
-        self._received.clear()
+        self._received = bytearray()
         self._write()
         if self._unsent:
             self._loop.add_writer(self._descriptor, self._write_rest)
@@ -48,6 +53,7 @@ class Channel:
 
     def close(self) -> None:
         """Leave the event loop, if it still runs; who waits for an answer is told."""
+        self.open = False
         if not self._loop.is_closed():
             self._loop.remove_reader(self._descriptor)
             self._loop.remove_writer(self._descriptor)
@@ -76,6 +82,7 @@ class Channel:
             return
         except OSError as error:
             self._loop.remove_reader(self._descriptor)
+            self.open = False
             self._fail(error)
             return
         self._received += piece
@@ -88,7 +95,7 @@ class Channel:
             self._answer.set_exception(error)
 
 
-def _content(received: bytearray) -> bytes | None:
+def _content(received: bytearray) -> memoryview | None:
     """Return a message that has arrived as a whole; None while some of it is missing."""
     if len(received) < _LENGTH.size:
         return None
@@ -97,4 +104,4 @@ def _content(received: bytearray) -> bytes | None:
         if len(received) < _LONG.size:
             return None
         (_, length), start = _LONG.unpack_from(received), _LONG.size
-    return bytes(received[start:]) if len(received) >= start + length else None
+    return memoryview(received)[start:] if len(received) >= start + length else None

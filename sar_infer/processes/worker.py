@@ -111,7 +111,7 @@ class Worker(Generic[Answer]):
     @property
     def alive(self) -> bool:
         """Return whether the process still runs."""
-        return not wait([self._process.sentinel], 0)
+        return self._channel.open if self._channel is not None else not wait([self._process.sentinel], 0)
 
     @property
     def stopped(self) -> bool:
@@ -220,7 +220,7 @@ class Worker(Generic[Answer]):
         return TimeLimitError(exit_code) if late or ended_by_deadline(exit_code) else DeathError(exit_code)
 
 
-def _opened(content: bytes) -> Any:
+def _opened(content: bytes | memoryview) -> Any:
     """Return what the process sent, or raise it."""
     done, value = ForkingPickler.loads(content)
     if not done:

@@ -20,7 +20,8 @@ HEADER_BYTES = 64 * 2**10
 _FRAMING = 8
 """Bytes of framing allowed for each byte of a body: chunks of one byte need five."""
 _PIECE = 4 * 2**10
-"""Bytes parsed at a time. A request takes 18 at least, so this bounds how many can be queued, and the time it takes."""
+"""Bytes parsed at a time, beside those that belong to a body. A request takes 18 at least, so this bounds how many can
+be queued, and the time it takes."""
 RESERVE = 32
 """Descriptors kept for files, such as a bundle that is loaded or the bank that is written."""
 _MOST = 16_384
@@ -43,6 +44,10 @@ def most_connections() -> int:
     except OSError:  # a container without it
         used = RESERVE
     return _MOST if limit == resource.RLIM_INFINITY else min(_MOST, max(1, limit - used - RESERVE))
+
+
+def _nothing() -> None:
+    """Do nothing: no middleware has yet said what to do."""
 
 
 class _Flow(FlowControl):
@@ -77,6 +82,7 @@ class Connection(HttpToolsProtocol):
         self._patience: asyncio.TimerHandle | None = None
         self._header_bytes = 0
         self._trailing = False
+        self._body_left = 0
         self._running: RequestResponseCycle | None = None
         self._unparsed = b""
         self.idle_since = self.loop.time()
@@ -96,14 +102,18 @@ class Connection(HttpToolsProtocol):
         if self._running is not None:
             self._running.disconnected = not self._running.response_complete
             self._running.message_event.set()
+            if self._running.disconnected:
+                self._running.scope["state"].get("left", _nothing)()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Parse what has arrived, piece by piece; the rest is kept while a request waits for the one before it."""
         data, parsed = self._unparsed + data, 0
+        view = memoryview(data)
         while parsed < len(data) and not self.pipeline and not self.transport.is_closing():
-            self._parse(data[parsed : parsed + _PIECE])
-            parsed += _PIECE
+            piece = view[parsed : parsed + max(_PIECE, self._body_left)]
+            self._parse(piece)
+            parsed += len(piece)
         self._unparsed = data[parsed:]
         self._flow.full = len(self._unparsed) > HEADER_BYTES  # else it reads on, and notices a client that leaves
         if self._flow.full:
@@ -129,33 +139,44 @@ class Connection(HttpToolsProtocol):
         """Reset the count of header bytes."""
         self._header_bytes = 0
         self._trailing = False
+        self._body_left = 0
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep a header, but no trailer that follows a body."""
         if not self._trailing:
+            if name.lower() == b"content-length" and value.isdigit():
+                self._body_left = int(value)
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """Stop waiting; from here on the application reads and counts the body."""
         self._headers_ended()
         self._trailing = True
+        if self.parser.should_upgrade():
+            self._body_left = 0  # what follows is no body to the parser
         super().on_headers_complete()
         if not self.pipeline:
             self._running = self.cycle
 
+    def on_message_complete(self) -> None:
+        """Read on while the request is answered, so that a client that leaves is noticed."""
+        super().on_message_complete()
+        self._flow.resume_reading()
+
     def on_body(self, body: bytes) -> None:
         """Pass on part of a body, and do not count its framing."""
         self._header_bytes -= _FRAMING * len(body)
+        self._body_left -= len(body)
         super().on_body(body)
 
-    def _parse(self, piece: bytes) -> None:
+    def _parse(self, piece: memoryview) -> None:
         """Count the bytes outside of bodies, and refuse too many."""
         cycle: RequestResponseCycle | None = self.cycle  # None before the first request
         if self._patience is None and (cycle is None or cycle.response_complete):
             self._wait_for_headers()
         self._header_bytes += len(piece)
-        super().data_received(piece)
+        super().data_received(piece)  # type: ignore[arg-type]
         self._header_bytes = max(0, self._header_bytes)
         if self._header_bytes > HEADER_BYTES:
             self._give_up(_TOO_LARGE)

@@ -61,17 +61,17 @@ class _RequestHandler:
         self._headers = Headers(scope=scope)
         request_id = self._headers.get("x-request-id", "")
         self._id = request_id if _REQUEST_ID.fullmatch(request_id) else secrets.token_hex(8)
-        scope.setdefault("state", {})["request_id"] = self._id
+        scope.setdefault("state", {}).update(request_id=self._id, left=self._left)
         self._has_body = "content-length" in self._headers or "transfer-encoding" in self._headers
         self._arrived = not self._has_body
         self._body: bytes | None = b""
         self._held = 0
         self._status = 0
         self._gone = False
+        self._task = asyncio.current_task()
 
     async def run(self) -> None:
         start = time.perf_counter()
-        watcher: asyncio.Task[None] | None = None
         try:
             seconds = None if self._scope["path"] == "/v1/reload" else self._service.settings.limits.seconds
             async with asyncio.timeout(seconds) as deadline:
@@ -79,7 +79,6 @@ class _RequestHandler:
                 self._check()
                 if self._has_body:
                     self._body = await self._read()
-                    watcher = asyncio.create_task(self._watch(asyncio.current_task()))
                 await self._app(self._scope, self._receive, self._send)
         except Problem as problem:
             await self._refuse(problem)
@@ -89,14 +88,13 @@ class _RequestHandler:
             else:
                 await self._fail()
         except asyncio.CancelledError:
-            (task := asyncio.current_task()) and task.uncancel()
+            if self._task is not None:
+                self._task.uncancel()
             if not self._gone:  # uvicorn cancels what still runs when the drain is over
                 await self._refuse(Problem("draining", "the server is shutting down", 1))
         except Exception:
             await self._fail()
         finally:
-            if watcher is not None:
-                watcher.cancel()
             self._service.admission.body_bytes -= self._held
             self._account(time.perf_counter() - start)
 
@@ -161,22 +159,22 @@ class _RequestHandler:
 
     async def _read(self) -> bytes:
         admission, limits = self._service.admission, self._service.settings.limits
-        body = bytearray()
+        chunks: list[bytes] = []
         try:
             async with asyncio.timeout(limits.body_seconds) as allowed:
                 while not self._arrived:
                     chunk = await self._next()
-                    body += chunk
+                    chunks.append(chunk)
                     self._held += len(chunk)
                     admission.body_bytes += len(chunk)
-                    if len(body) > limits.body_bytes:
+                    if self._held > limits.body_bytes:
                         raise _too_large(limits.body_bytes)
                     admission.check_body_bytes()
         except TimeoutError:
             if not allowed.expired():
                 raise
             raise Problem("body-timeout", f"the body did not arrive within {limits.body_seconds:g} s") from None
-        return bytes(body)
+        return b"".join(chunks)
 
     async def _next(self) -> bytes:
         """Return the next chunk of the body."""
@@ -188,13 +186,11 @@ class _RequestHandler:
         chunk: bytes = message.get("body", b"")
         return chunk
 
-    async def _watch(self, task: asyncio.Task[None] | None) -> None:
-        """Cancel the request when its client disconnects."""
-        while (await self._client_receive())["type"] != "http.disconnect":
-            pass
-        if task is not None and not self._status:
+    def _left(self) -> None:
+        """Cancel the request, as its client has left; ``http.connection`` calls this."""
+        if self._task is not None and not self._status:
             self._gone = True
-            task.cancel()
+            self._task.cancel()
 
     async def _receive(self) -> Message:
         if self._body is None:
@@ -264,7 +260,8 @@ class _RequestHandler:
         }
         text = "".join(f" {key}={value}" for key, value in more.items())
         shown = method, path, code, seconds * 1000, self._id, client, text
-        _access.info("%s %s %s %.1f ms %s %s%s", *shown, extra={"fields": fields})
+        if not _access.disabled:
+            _access.info("%s %s %s %.1f ms %s %s%s", *shown, extra={"fields": fields})
 
 
 def _is_address(name: str) -> bool:

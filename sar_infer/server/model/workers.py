@@ -141,6 +141,8 @@ class Workers:
 
     async def _idle_worker(self) -> Worker[Any]:
         """Return an idle worker; batches that wait for one get it in the order in which they came."""
+        if not self._line and (worker := self._taken()) is not None:
+            return worker
         waiting: asyncio.Future[Worker[Any]] = asyncio.get_running_loop().create_future()
         self._line.append(waiting)
         self._settle()
@@ -153,7 +155,16 @@ class Workers:
 
     def _idle(self, worker: Worker[Any]) -> None:
         self._supervisor.answered(worker)
-        self._settle()
+        if self._line or self._closed:
+            self._settle()
+
+    def _taken(self) -> Worker[Any] | None:
+        """Return an idle worker, which is busy from here on; those that have ended are forgotten."""
+        while not self._closed and (worker := self._supervisor.take()) is not None:
+            if worker.alive:
+                return worker
+            self._forget(worker, "it ended")
+        return None
 
     def _forget(self, worker: Worker[Any], reason: object, *, at_work: bool = False) -> None:
         """Count a worker that has ended."""
@@ -166,11 +177,8 @@ class Workers:
 
     def _settle(self) -> None:
         """Hand idle workers to those who wait, or refuse them, and start what is missing, as the states have it."""
-        while self._line and (worker := None if self._closed else self._supervisor.take()) is not None:
-            if worker.alive:
-                self._line.popleft().set_result(worker)
-            else:
-                self._forget(worker, "it ended")
+        while self._line and (worker := self._taken()) is not None:
+            self._line.popleft().set_result(worker)
         fault = "shutting down" if self._closed else self._supervisor.fault
         while self._line and fault is not None:
             self._line.popleft().set_exception(Problem("unavailable", f"{fault}; try again", PAUSE))
