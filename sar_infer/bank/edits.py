@@ -465,7 +465,7 @@ def positions_of(bank: State, names: Sequence[str]) -> list[int | None]:
 
 
 def utc_now() -> str:
-    """Return the time in UTC, in ISO form."""
+    """Return the time in UTC: ``2026-11-25T15:39:05Z``."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 
 from sar_infer.bank import ClassBank, ClassInfo
+from sar_infer.bank.edits import utc_now
 from sar_infer.bank.rebase import IMAGES
 from sar_infer.bundle.manifest import (
     BANK,
@@ -140,7 +140,6 @@ def _manifest(
 ) -> Manifest:
     """Return the manifest before sealing, which adds the list of files."""
     backbone = source.backbone
-    created = datetime.now(UTC).isoformat(timespec="seconds")
     return Manifest(
         schema_version=SCHEMA_VERSION,
         min_reader=SCHEMA_VERSION,
@@ -157,7 +156,7 @@ def _manifest(
         encoder_digest=digest,
         files={},
         quality=dataclasses.replace(source.quality, parity=parity),
-        provenance=Provenance(created, command, _versions(), source.licences),
+        provenance=Provenance(utc_now(), command, _versions(), source.licences),
         self_test=_self_test(source),
         **_confidence(source),
     )

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from sar_train.report.figure import DASHED, GRID, INK, MUTED, WITH, WITHOUT, Figure
+from sar_train.report.figure import DASHED, GRID, INK, MUTED, WITH, WITHOUT, Figure, wrapped
 from sar_train.report.results import Result, ResultSet
 from sar_train.report.scores import (
     Scene,
@@ -101,7 +101,7 @@ def _paint_scatter(canvas: Canvas, zero: Point | None, moves: Moves) -> None:
         marked = [point for point in ends if point]
         axes.plot([x for x, _ in marked], [y for _, y in marked], marker, color=colour, ms=8, zorder=3, label=label)
     canvas.legend(loc="outside upper left", ncols=3)
-    named = {method_name(method): with_sar or without for method, (without, with_sar) in moves.items()}
+    named = {wrapped(method_name(method)): with_sar or without for method, (without, with_sar) in moves.items()}
     _label(axes, {name: point for name, point in named.items() if point}, points, lines)
 
 
@@ -328,7 +328,7 @@ def _panels(
                 continue
             paint_panel(axes, methods[number])
             axes.grid(axis="y")
-            axes.set_title(method_name(methods[number]))
+            axes.set_title(wrapped(method_name(methods[number])))
             if number >= len(methods) - columns:
                 axes.set_xlabel(labels[0])
                 axes.tick_params(labelbottom=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import textwrap
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from html import escape
@@ -49,6 +50,8 @@ RC: Any = {
 }
 NOTHING = {"Creator": None, "Date": None, "Format": None, "Type": None}
 """Metadata to leave out, as it differs from day to day or contains addresses."""
+LINE, NO_BREAK = 36, "\N{NO-BREAK SPACE}"
+"""Characters in a line as wide as the narrowest panel."""
 TIGHT: dict[str, Any] = {"bbox_inches": "tight", "pad_inches": 0.08}
 
 
@@ -95,6 +98,11 @@ class Figure:
             canvas.savefig(svg, format="svg", metadata=NOTHING, dpi=144, **TIGHT)
             canvas.savefig(png, format="png", metadata={"Software": None}, dpi=160, facecolor="white", **TIGHT)
         return page_svg(svg.getvalue(), self.key, self.alt), _in_256_colours(png)
+
+
+def wrapped(name: str) -> str:
+    """Break the name of a run with many settings into lines as wide as a panel, which no-break spaces hold together."""
+    return textwrap.fill(name, LINE).replace(NO_BREAK, " ")
 
 
 def _in_256_colours(png: io.BytesIO) -> bytes:

@@ -13,7 +13,7 @@ from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 from scipy.stats import rankdata
 
-from sar_train.report.figure import DASHED, INK, WITH, WITHOUT, Figure
+from sar_train.report.figure import DASHED, INK, NO_BREAK, WITH, WITHOUT, Figure, wrapped
 from sar_train.report.results import ResultSet
 from sar_train.report.similarities import Matrix, Similarities, similarities
 
@@ -90,8 +90,8 @@ def _paint(canvas: Canvas, cosines: Similarities, order: list[int]) -> None:
     above = _map(axes[0, 0], "hand-crafted", cosines.handcrafted, order, "viridis", low, high)
     for column, ((name, matrix), change) in enumerate(zip(learned.items(), changes, strict=True), 1):
         rho = rank_correlation(cosines.handcrafted, matrix)
-        _map(axes[0, column], f"{name}, ρ = {rho:.2f}", matrix, order, "viridis", low, high)
-        below = _map(axes[1, column], f"{name}: change", change, order, "PuOr_r", -reach, reach)
+        _map(axes[0, column], wrapped(f"{name}, ρ{NO_BREAK}={NO_BREAK}{rho:.2f}"), matrix, order, "viridis", low, high)
+        below = _map(axes[1, column], wrapped(f"{name}: change"), change, order, "PuOr_r", -reach, reach)
     _names(axes[0, 0], cosines, order)
     _points(axes[1, 0], cosines)
     for row, image, label in ((0, above, "cosine"), (1, below, "change of cosine")):
@@ -135,7 +135,7 @@ def _points(axes: Axes, cosines: Similarities) -> None:
     upper = np.triu_indices(len(cosines.names), 1)
     for name, matrix in cosines.learned.items():
         colour, marker = (WITH, "^") if name.endswith(" + SAR") else (WITHOUT, "o")
-        style: Any = {"color": colour, "ms": 2, "mew": 0, "alpha": 0.4, "rasterized": True, "label": name}
+        style: Any = {"color": colour, "ms": 2, "mew": 0, "alpha": 0.4, "rasterized": True, "label": wrapped(name)}
         axes.plot(cosines.handcrafted[upper], matrix[upper], marker, **style)
     low, high = axes.get_xlim()
     axes.plot([low, high], [low, high], color=INK, dashes=DASHED)

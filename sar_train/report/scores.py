@@ -101,7 +101,12 @@ def in_one_ranking(run: Result, way: str = "metrics", over: str = "images") -> M
 
 
 def zero_shot(runs: Sequence[Result]) -> Score:
-    """Return the accuracies of the hand-crafted template; a seed changes them only if it draws the test images."""
+    """Return the accuracies of the hand-crafted template; a seed changes them only if it draws the test images.
+
+    Splits of the classes, such as a sweep's deals, are averaged as datasets are.
+    """
+    if len(splits := by_split(runs)) > 1:
+        return over_datasets(map(zero_shot, splits))
     opened = _constant(runs, in_one_ranking)
     return dataclasses.replace(_constant(runs, Result.__getitem__), open=opened if opened.base else None)
 
@@ -116,10 +121,23 @@ def _constant(runs: Sequence[Result], measures: Callable[[Result, str], Mapping[
     return _score(by_seed.items())
 
 
-def linear_probe(runs: Iterable[Result]) -> Score:
-    """Return the accuracy of logistic regression on the same shots: one value a seed, whatever the method."""
+def linear_probe(runs: Sequence[Result]) -> Score:
+    """Return the accuracy of logistic regression on the same shots: one value a seed, whatever the method.
+
+    Splits of the classes are averaged as datasets are.
+    """
+    if len(splits := by_split(runs)) > 1:
+        return over_datasets(map(linear_probe, splits))
     by_seed = {run.seed: run["linear_probe"] for run in runs}
     return _score((seed, probe) for seed, probe in by_seed.items() if (probe or {}).get("base_accuracy") is not None)
+
+
+def by_split(runs: Iterable[Result]) -> list[list[Result]]:
+    """Return the runs of each split into base and new classes."""
+    splits: dict[str | None, list[Result]] = {}
+    for run in runs:
+        splits.setdefault(run["config"].get("base_classes"), []).append(run)
+    return [*splits.values()]
 
 
 def over_datasets(scores: Iterable[Score]) -> Score:

@@ -17,6 +17,7 @@ from sar_train.report.scores import (
     Score,
     Sides,
     by_setting,
+    by_split,
     grouped,
     in_one_ranking,
     linear_probe,
@@ -65,10 +66,12 @@ def closing_tables(results: ResultSet) -> list[Table]:
 
 
 def spread_note(runs: Sequence[Result]) -> str:
-    """Explain what is shown beside a mean."""
-    if len({run.seed for run in runs}) < 2:
-        return "One seed: no deviation can be given."
-    return "Mean ± standard deviation over seeds, in the columns that give one."
+    """Explain what a row is the mean of, and what is shown beside it."""
+    seeds, splits = {run.seed for run in runs}, by_split(runs)
+    several = "Mean ± standard deviation over seeds, in the columns that give one."
+    note = several if len(seeds) > 1 else "One seed: no deviation can be given."
+    over = f" Rows without training are means over the {len(splits)} splits of the classes, without a deviation."
+    return note + over * (len(splits) > 1)
 
 
 def uneven_sides(methods: Mapping[str, Sides]) -> list[str]:
@@ -79,9 +82,9 @@ def uneven_sides(methods: Mapping[str, Sides]) -> list[str]:
 
 
 def zero_shot_varies(runs: Iterable[Result]) -> list[str]:
-    """Return a warning if not all runs have the zero-shot accuracy that a table shows once."""
-    values = [run["zero_shot"]["base_accuracy"] for run in runs]
-    gap = max(values) - min(values)
+    """Return a warning if runs of one split of the classes differ in zero-shot accuracy, which a table shows once."""
+    values = [[run["zero_shot"]["base_accuracy"] for run in split] for split in by_split(runs)]
+    gap = max(max(of_split) - min(of_split) for of_split in values)
     warning = f"the runs' zero-shot accuracies differ by up to {gap:.1f}: templates or photos differ"
     return [warning] if gap > 0.05 else []
 
@@ -275,16 +278,29 @@ def _one_ranking(scene: Scene, over: str) -> Table:
 
 
 def _open_row(name: str, runs: Sequence[Result], way: str, over: str) -> Sequence[Value]:
-    """Return a row, empty where no run has such measures; what does not depend on the seed has no deviation."""
-    by_seed = {run.seed: measures for run in reversed(runs) if (measures := in_one_ranking(run, way, over))}
-    if not by_seed:
+    """Return a row, empty where no run has such measures; the mean of zero-shot over splits has no deviation."""
+    columns: dict[str, list[Mean | None]] = {key: [] for key in (*ACCURACIES, *AREAS)}
+    seeds: list[int] = []
+    for split in by_split(runs):
+        by_seed = {run.seed: measures for run in reversed(split) if (measures := in_one_ranking(run, way, over))}
+        values = [[measures.get(key) for measures in by_seed.values()] for key in columns]
+        if way == "zero_shot" and all(len(set(column)) == 1 for column in values):
+            values, by_seed = [column[:1] for column in values], {}
+        for column, of_split in zip(columns.values(), map(mean, values), strict=True):
+            column.append(of_split)
+        seeds += by_seed
+    averages = [_over_splits(column) for column in columns.values()]
+    if not any(averages):
         return ()
-    values = [[measures.get(key) for measures in by_seed.values()] for key in (*ACCURACIES, *AREAS)]
-    if way == "zero_shot" and all(len(set(column)) == 1 for column in values):
-        values, by_seed = [column[:1] for column in values], {}
-    base, new, accuracy, *areas = map(mean, values)
+    base, new, accuracy, *areas = averages
     both = harmonic_mean(base and base.value, new and new.value)
-    return name, base, new, both, accuracy, *areas, seeds_text(by_seed)
+    return name, base, new, both, accuracy, *areas, seeds_text(seeds)
+
+
+def _over_splits(means: Sequence[Mean | None]) -> Mean | None:
+    """Return the mean of splits without a deviation, and that of a single one as it is."""
+    average = mean(of_split and of_split.value for of_split in means)
+    return means[0] if len(means) == 1 else average and Mean(average.value, None)
 
 
 # ---------------------------------------------------------------------------------------------------------- few-shot

@@ -61,6 +61,43 @@ def test_every_file_names_the_same_version_user_and_port() -> None:
     assert KUBERNETES["NetworkPolicy"]["spec"]["ingress"] == [{"ports": [{"protocol": "TCP", "port": PORT}]}]
 
 
+def test_the_labels_are_those_of_the_project() -> None:
+    (line,) = re.findall(r"^LABEL (.*)", IMAGE, re.MULTILINE)
+    assert dict(re.findall(r'org\.opencontainers\.image\.(\w+)="([^"]*)"', line)) == {
+        "title": PROJECT["name"], "version": PROJECT["version"], "licenses": PROJECT["license"],
+    }  # fmt: skip
+
+
+def test_build_arguments_are_those_that_documents_and_compose_name() -> None:
+    defaults = dict(re.findall(r"^ARG (\w+)=(\S+)", DOCKERFILE, re.MULTILINE))
+    pages = [(path, path.read_text("utf-8")) for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))]
+    table = re.search(
+        r"^\| build argument \|.*\n(?:\|.*\n)+", dict(pages)[ROOT / "docs" / "container.md"], re.MULTILINE
+    )
+    assert table
+    documented = dict(re.findall(r"^\| `(\w+)` \| (.+?) \|", table[0], re.MULTILINE))
+    assert documented == {"BASE_IMAGE": "see `Dockerfile`", "DEVICE": f"`{defaults['DEVICE']}`"}
+    assert documented.keys() == defaults.keys()
+    devices = re.findall(r"(?<=\s)(\w+)\) ", DOCKERFILE)
+    assert devices == ["cpu", "cuda"]
+    named = [argument for _, text in pages for argument in re.findall(r"--build-arg (\w+)=(\w+)", text)]
+    named += [argument for service in SERVICES.values() for argument in service["build"]["args"].items()]
+    assert {*named} == {("DEVICE", device) for device in devices}
+
+
+def test_compose_has_a_gpu_only_under_its_profile() -> None:
+    page = (ROOT / "docs" / "container.md").read_text("utf-8")
+    ((profile, service),) = re.findall(r"docker compose --profile (\w+) up (\w+)", page)
+    assert {name: spec.get("profiles", []) for name, spec in SERVICES.items()} == {"cpu": [], service: [profile]}
+    gpu, cpu = SERVICES[service], SERVICES["cpu"]
+    (device,) = gpu["deploy"]["resources"]["reservations"]["devices"]
+    assert (device["driver"], device["capabilities"]) == ("nvidia", ["gpu"])
+    assert (gpu["build"]["args"]["DEVICE"], gpu["environment"]["SAR_DEVICE"]) == ("cuda", "cuda")
+    assert gpu["environment"].items() >= cpu["environment"].items()
+    assert gpu["image"] != cpu["image"]  # built from other arguments
+    assert "deploy" not in cpu
+
+
 def test_every_setting_is_an_option_of_the_server_and_no_key_is_in_the_image() -> None:
     options = {str(option.envvar) for option in sar_serve.params if option.envvar}
     settings = {*ENVIRONMENT, *SERVICES["gpu"]["environment"], *SETTINGS}

@@ -1,7 +1,7 @@
 """A Hugging Face hub on this machine: the part of its API that `huggingface_hub` uses for repositories of models.
 
-Repositories, commits, trees, and files by revision; private and gated ones need the token. Every file is a regular one:
-how large files travel (LFS, Xet) is the library's business.
+Repositories, commits, trees, and files by revision; private and gated ones need the token. ONNX files are uploaded by
+LFS, others inside of commits; downloads are of regular files alone. Xet is the library's business.
 """
 
 from __future__ import annotations
@@ -55,11 +55,13 @@ class Hub:
     Attributes:
         url: ``HF_ENDPOINT``.
         repositories: by USER/NAME.
+        objects: files uploaded by LFS, by SHA-256.
         requests: method and path of each.
     """
 
     url: str = ""
     repositories: dict[str, Repository] = field(default_factory=dict)
+    objects: dict[str, bytes] = field(default_factory=dict)
     requests: list[tuple[str, str]] = field(default_factory=list)
 
     def put(self, name: str, folder: Path, **changes: bytes) -> str:
@@ -84,6 +86,8 @@ class _Call:
             (r"/api/repos/create", self.create),
             (r"/api/validate-yaml", self.validate),
             (r"/api/models/(\w+/[\w.-]+)/preupload/(.+)", self.preupload),
+            (r"/(\w+/[\w.-]+)\.git/info/lfs/objects/batch", self.batch),
+            (r"/objects/(\w+)", self.upload),
             (r"/api/models/(\w+/[\w.-]+)/commit/(.+)", self.commit),
             (r"/api/models/(\w+/[\w.-]+)/tree/(.+)", self.tree),
             (r"/api/models/(\w+/[\w.-]+)/revision/(.+)", self.info),
@@ -121,13 +125,27 @@ class _Call:
         files = [
             {
                 "path": (path := entry["path"]),
-                "uploadMode": "regular",
+                "uploadMode": "lfs" if (large := path.endswith(".onnx")) else "regular",
                 "shouldIgnore": False,
-                "oid": _oid(newest[path]) if path in newest else None,
+                "oid": (_sha256 if large else _oid)(newest[path]) if path in newest else None,
             }
             for entry in json.loads(self.body)["files"]
         ]
         return self.json({"files": files})
+
+    def batch(self, name: str) -> Answer:
+        """Say where to upload the objects of https://github.com/git-lfs/git-lfs/blob/main/docs/api/batch.md."""
+        self.need_token()
+        objects = [
+            {**about, "actions": {"upload": {"href": f"{self.hub.url}/objects/{about['oid']}"}}}
+            for about in json.loads(self.body)["objects"]
+        ]
+        return self.json({"transfer": "basic", "objects": objects})
+
+    def upload(self, oid: str) -> Answer:
+        assert _sha256(self.body) == oid
+        self.hub.objects[oid] = self.body
+        return self.json({})
 
     def commit(self, name: str, revision: str) -> Answer:
         self.need_token()
@@ -137,6 +155,8 @@ class _Call:
             value = operation["value"]
             if operation["key"] == "file":
                 files[value["path"]] = base64.b64decode(value["content"])
+            elif operation["key"] == "lfsFile":
+                files[value["path"]] = self.hub.objects[value["oid"]]
             elif operation["key"] == "deletedFile":
                 del files[value["path"]]
         oid = self.hub.repositories[name].commit(files)
@@ -233,6 +253,10 @@ def use(hub: Hub, cache: Path, monkeypatch: pytest.MonkeyPatch, token: str | Non
 
 def _oid(content: bytes) -> str:
     return _sha1(b"blob %d\0" % len(content) + content)
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _sha1(content: bytes) -> str:

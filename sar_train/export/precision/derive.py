@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from sar_infer.bank.edits import utc_now
 from sar_infer.bundle.bundle import Bundle, Place, open_bundle
 from sar_infer.bundle.manifest import CARD, Manifest, Provenance
 from sar_infer.bundle.writing import link_or_copy, seal, staged
@@ -73,12 +73,13 @@ def _manifest(bundle: Bundle, outcome: DerivedParts, photos: PhotoSamples, comma
     before, attempted = bundle.manifest, {attempt.precision for attempt in outcome.attempts}
     others = {precision: graphs for precision, graphs in before.precisions.items() if precision not in attempted}
     table = {"calibration": len(photos.calibration), "judging": len(photos.judging)}
-    now = datetime.now(UTC).isoformat(timespec="seconds")
     return dataclasses.replace(
         before,
         precisions=others | variants.passed(outcome.attempts),
         quality=dataclasses.replace(before.quality, tables={**before.quality.tables, PRECISION_TABLE: table}),
-        provenance=Provenance(now, command, {**before.provenance.versions, **versions()}, before.provenance.licences),
+        provenance=Provenance(
+            utc_now(), command, {**before.provenance.versions, **versions()}, before.provenance.licences
+        ),
     )
 
 

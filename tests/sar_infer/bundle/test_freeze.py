@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,7 @@ def test_it_opens_and_classifies(bundle: Bundle, tmp_path: Path) -> None:
     assert note.endswith("classes since: 1 added, 1 removed, 1 renamed")
     made = manifest.provenance
     assert (made.command, made.versions["sar-clip"]) == ("sar-bundle freeze", __version__)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", made.created)
 
 
 def test_head_and_calibration_stay_with_their_classes(bundle: Bundle, tmp_path: Path) -> None:

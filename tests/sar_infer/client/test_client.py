@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -225,6 +226,26 @@ def test_a_bad_image_fails_alone_in_the_classifiers_words(
     assert [bool(r.error) for r in bad] == [True, True, False]
     assert client.classify(b"no picture")[0].error == bad[0].error
     assert client.classify([]) == []
+
+
+def test_threads_that_share_a_client_get_each_their_own_answers(client: Client, classifier: Classifier) -> None:
+    threads, rounds = 8, 4
+    noise = np.random.default_rng(1).integers(0, 256, (threads, rounds, 40, 40, 3), np.uint8)
+    choices: list[dict[str, Any]] = [
+        {"classes": [f"thing {number}", "fog"], "only": number % 2 == 0, "top_k": 1 + number % 3}
+        for number in range(threads)
+    ]
+    start = threading.Barrier(threads)
+
+    def ask(number: int) -> list[Any]:
+        start.wait()
+        return [client.classify([image, image[::-1]], **choices[number]) for image in noise[number]]
+
+    with ThreadPoolExecutor(threads) as pool:
+        answers = list(pool.map(ask, range(threads)))
+    for images, choice, of_thread in zip(noise, choices, answers, strict=True):
+        for image, results in zip(images, of_thread, strict=True):
+            same(results, classifier.classify([image, image[::-1]], **choice))
 
 
 def test_what_is_too_much_for_a_server_is_sent_in_parts(kind: Any, bundle_path: Path) -> None:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
-import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 import click
 import pytest
+from support.terminals import terminal
 
 from sar_train.cli.common import ProgressLine, guarded, resumable
 
@@ -43,21 +43,6 @@ def test_a_log_gets_a_line_each_tenth(capsys: pytest.CaptureFixture[str]) -> Non
 def test_a_log_gets_every_epoch_of_a_few(capsys: pytest.CaptureFixture[str]) -> None:
     lines = [f"epoch {epoch}/3  loss 1.0" for epoch in (1, 2, 3)]
     assert shown(lines, capsys).splitlines() == lines
-
-
-@contextlib.contextmanager
-def terminal() -> Iterator[list[str]]:
-    """Have a terminal as stderr, and at the end what it was sent."""
-    tty = pytest.importorskip("tty")
-    screen, line = os.openpty()
-    tty.setraw(line)
-    output: list[str] = []
-    with os.fdopen(line, "w") as stream, contextlib.redirect_stderr(stream):
-        yield output
-    with contextlib.suppress(OSError):  # so reading ends where nobody can write any more
-        while piece := os.read(screen, 65536):
-            output.append(piece.decode())
-    os.close(screen)
 
 
 def test_a_terminal_has_one_line_that_is_rewritten() -> None:

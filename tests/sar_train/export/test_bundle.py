@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from copy import copy as clone
 from pathlib import Path
 from types import SimpleNamespace
@@ -37,6 +38,7 @@ def test_a_bundle_says_what_it_is_and_passes_its_checks(exported: Path, source: 
     assert manifest.quality.parity is not None
     assert manifest.quality.parity.top1_agreement == 1
     assert {"torch", "onnxruntime", "python", "sar-clip", "Pillow"} <= manifest.provenance.versions.keys()
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", manifest.provenance.created)
     assert (exported / CARD).read_text(encoding="utf-8") == card(manifest, opened.bank)
     assert listing(exported.parent) == [exported.name]
     findings = verify_bundle(exported)

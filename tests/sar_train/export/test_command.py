@@ -14,6 +14,7 @@ from PIL import Image
 from support.folders import listing
 from support.hub import TOKEN, serve_hub, use
 from support.photos import write_folder
+from support.terminals import terminal
 from support.tiny import VIT, register, tiny_backbone
 
 from sar_infer.bundle.bundle import open_bundle
@@ -85,6 +86,18 @@ def test_a_bundle_is_pushed_to_a_hub(run: Path, tmp_path: Path, monkeypatch: pyt
         assert open_bundle(location).manifest == open_bundle(tmp_path / "new").manifest
         pushed = json.loads(export(run, *options, "--overwrite", "--format", "json").stdout)["pushed"]
         assert pushed == f"hf://me/new@{hub.repositories['me/new'].refs['main']}"
+
+
+def test_uploads_show_bars_on_a_terminal_alone(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = [str(run), "--out", str(tmp_path / "new"), "--overwrite", "--push", "me/new"]
+    with serve_hub() as hub:
+        use(hub, tmp_path / "cache", monkeypatch, TOKEN)
+        with terminal() as output:
+            main(arguments, standalone_mode=False)
+        assert re.search(r"name_encoder\.onnx: 100%\|.+\|", "".join(output))
+        hub.repositories.clear()
+        assert "%" not in export(*arguments).stderr
+        assert "name_encoder.onnx" in hub.repositories["me/new"].files
 
 
 def test_nothing_is_exported_that_cannot_be_pushed(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

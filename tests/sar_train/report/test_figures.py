@@ -492,6 +492,33 @@ def test_no_text_covers_another_one_or_leaves_the_figure(looks: list[Canvas]) ->
         assert all(key.get_window_extent().y0 >= max(frame.y1 for frame in frames) for key in drawn.legends)
 
 
+def test_names_with_many_settings_leave_the_panels_their_size(tmp_path: Path) -> None:
+    hand, class_names = blocks([3, 3, 3]), [f"name {i}" for i in range(9)]
+    measured: dict[str, Any] = {
+        "open_": (70.0, 30.0),
+        "history": losses(2.0, 1.0),
+        "similarities": similarity(class_names, 5, hand, hand * 0.9),
+    }
+    for number, (method, views, sar) in enumerate(itertools.product(("coop", "tcp"), (1, 4), ("", "+sar"))):
+        settings = {
+            "views": views,
+            "teacher": f"a photo of {views} {{}}.",
+            "prompt": "auto" * views,
+            "quick": views > 1,
+        }
+        run = result(method + sar, base=70.0 + 2 * number, new=50.0 + number % 3, settings=settings, **measured)
+        write(tmp_path, run, name=f"{number}.json")
+    for section in ("base-to-new", "similarity", "open", "curves"):
+        drawn = canvas(tmp_path, section)
+        shown = [axes for axes in drawn.axes if axes.axison and axes.get_label() != "<colorbar>"]
+        for box in (axes.get_window_extent().transformed(drawn.dpi_scale_trans.inverted()) for axes in shown):
+            assert box.width > 1.5 and box.height > 1.2, section
+        every = [text for text in texts(drawn) if text.get_visible()]
+        assert any("teacher=a photo" in text.get_text().replace("\n", " ") for text in every), section
+        for one, other in itertools.combinations(every, 2):
+            assert not one.get_window_extent().padded(-1).overlaps(other.get_window_extent().padded(-1)), (one, other)
+
+
 def test_points_lie_over_arrows_and_these_over_lines_and_curves(looks: list[Canvas]) -> None:
     (axes,) = looks[0].axes
     curves = [collection.get_zorder() for collection in axes.collections if isinstance(collection, ContourSet)]

@@ -111,6 +111,36 @@ def test_zero_shot_that_differs_between_runs_is_told(tmp_path: Path, protocol: s
     assert any("differ by up to 2.0" in note for note in notes(tmp_path, protocol))
 
 
+@pytest.mark.parametrize("protocol", ["base-to-new", "custom"])
+def test_zero_shot_of_several_deals_is_the_mean_over_them(tmp_path: Path, protocol: str) -> None:
+    for deal, accuracy in ((1, 40.0), (2, 70.0)):
+        for seed in (1, 2, 3)[: 4 - deal]:  # the second deal has fewer seeds, and counts as much
+            deal_result = result(
+                protocol=protocol,
+                seed=seed,
+                base=accuracy + seed,
+                zero_shot=(accuracy, accuracy + 4.0),
+                linear_probe={"base_accuracy": accuracy + 20.0},
+                open_=(50.0, 40.0),
+                settings={"base_classes": f"deal:{deal}"},
+            )
+            of_zero_shot = deal_result["open"]["zero_shot"]["images"]
+            of_zero_shot.update(base_accuracy=accuracy - 10.0, new_accuracy=accuracy - 20.0)
+            write(tmp_path, deal_result, name=f"{deal}-{seed}.json")
+    first, *others = tables(tmp_path, protocol, "open")
+    columns = [column.name for column in first.columns]
+    zero_shot = dict(zip(columns[::-1], ["zero-shot", *rows(first)["zero-shot"]][::-1], strict=True))
+    assert (zero_shot["base"], zero_shot["new"], zero_shot["H"]) == ("55.0", "59.0", "56.9")
+    assert zero_shot["open H"] == "39.4"  # of 45 and 35
+    assert rows(first)["CoOp (base_classes=deal:1)" if protocol == "base-to-new" else "coop (base_classes=deal:1)"]
+    assert any("the 2 splits of the classes" in note for note in first.notes)
+    assert not any("differ by" in note for note in first.notes)
+    if protocol == "base-to-new":
+        assert rows(first)["linear probe (base only)"][0] == "75.0"
+        in_one_ranking = next(table for table in others if table.key.startswith("open-caltech101"))
+        assert rows(in_one_ranking)["zero-shot"][:3] == ["45.0", "35.0", "39.4"]
+
+
 def test_averages_are_over_datasets_that_both_sides_have(tmp_path: Path) -> None:
     both_ways(tmp_path)
     both_ways(tmp_path, "dtd", shift=-20.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -53,6 +54,7 @@ def test_smaller_graphs_beside_the_same_encoder(exported: Path, photos: PhotoSam
     counts = {"calibration": len(photos.calibration), "judging": len(photos.judging)}
     assert bundle.manifest.quality.tables["precision"] == counts
     assert (tmp_path / "new" / BANK).samefile(exported / BANK)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", bundle.manifest.provenance.created)
     for graphs in bundle.manifest.precisions.values():
         assert graphs.image and graphs.name and graphs.image.processor == graphs.name.processor == processor()
         assert graphs.image.samples == len(photos.judging)
