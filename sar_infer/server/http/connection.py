@@ -100,8 +100,8 @@ class Connection(HttpToolsProtocol):
         self._unparsed = data[parsed:]
         if len(self._unparsed) > HEADER_BYTES:
             self.flow.pause_reading()
-        elif self._running is not None and not self._running.more_body:
-            self.flow.resume_reading()  # uvicorn pauses it, and would not notice a client that leaves
+        elif self.pipeline or (self._running is not None and not self._running.more_body):
+            self.flow.resume_reading()  # which uvicorn has paused, and would not notice a client that leaves
 
     def on_response_complete(self) -> None:
         """Become idle, or go on with the next request."""
