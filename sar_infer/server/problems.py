@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
 from typing import Any
 
 from starlette.responses import Response
@@ -64,41 +63,24 @@ class Problem(Exception):  # noqa: N818 - RFC 9457 calls it a problem
             self.headers["WWW-Authenticate"] = "Bearer"
 
 
-def _problem_json(problem: Problem, request_id: str) -> dict[str, Any]:
-    """Return a problem in the form of RFC 9457."""
-    return {
-        "type": f"urn:sar-clip:problem:{problem.code}",
-        "title": problem.title,
-        "status": problem.status,
-        "detail": problem.detail,
-        "code": problem.code,
-        "request_id": request_id,
-    }
-
-
-def _openai(problem: Problem) -> dict[str, Any]:
-    """Return a problem as the error object that OpenAI's clients read."""
-    kind = "invalid_request_error" if problem.status < 500 else "server_error"
-    return {"error": {"message": problem.detail, "type": kind, "param": None, "code": problem.code}}
-
-
-def _plain(problem: Problem) -> dict[str, Any]:
-    """Return a problem in the form of Open Inference Protocol v2 and Hugging Face's API."""
-    return {"error": problem.detail}
-
-
-_FORMS: Mapping[str, Callable[[Problem], dict[str, Any]]] = {
-    "/v1/embeddings": _openai,
-    "/v1/zero-shot-image-classification": _plain,
-    "/v2": _plain,
-}
-
-
 def answer(problem: Problem, scope: Scope) -> Response:
     """Return the response for a problem, in the form of the request's protocol; ``middleware`` counts it."""
-    path, request_id = scope["path"], scope["state"]["request_id"]
     scope["state"]["problem"] = problem.code
-    form = next((f for prefix, f in _FORMS.items() if path == prefix or path.startswith(prefix + "/")), None)
-    content = form(problem) if form else _problem_json(problem, request_id)
-    kind = "application/json" if form else "application/problem+json"
+    kind, path = "application/json", scope["path"] + "/"
+    content: dict[str, Any]
+    if path.startswith("/v1/embeddings/"):  # the error object that OpenAI's clients read
+        blamed = "invalid_request_error" if problem.status < 500 else "server_error"
+        content = {"error": {"message": problem.detail, "type": blamed, "param": None, "code": problem.code}}
+    elif path.startswith(("/v2/", "/v1/zero-shot-image-classification/")):
+        content = {"error": problem.detail}
+    else:  # RFC 9457
+        kind = "application/problem+json"
+        content = {
+            "type": f"urn:sar-clip:problem:{problem.code}",
+            "title": problem.title,
+            "status": problem.status,
+            "detail": problem.detail,
+            "code": problem.code,
+            "request_id": scope["state"]["request_id"],
+        }
     return Response(json.dumps(content, ensure_ascii=False), problem.status, problem.headers, kind)
