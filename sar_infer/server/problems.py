@@ -9,7 +9,7 @@ from typing import Any
 from starlette.responses import Response
 from starlette.types import Scope
 
-_KNOWN = {
+CODES = {
     "bad-request": (400, "Bad request"),
     "unauthorised": (401, "A key is needed"),
     "writes-disabled": (403, "This server takes no changes"),
@@ -37,7 +37,6 @@ _KNOWN = {
     "not-stored": (507, "The change cannot be written"),
 }
 """Status and title of each code."""
-CODES = tuple(_KNOWN)
 IMAGE_CODES = {"format": "unsupported-format", "size": "image-too-large", "unreadable": "undecodable-image"}
 """The code of each ``ImageError.kind``."""
 
@@ -55,7 +54,7 @@ class Problem(Exception):  # noqa: N818 - RFC 9457 calls it a problem
         super().__init__(detail)
         self.code = code
         self.detail = detail
-        self.status, self.title = _KNOWN[code]
+        self.status, self.title = CODES[code]
         self.headers: dict[str, str] = {}
         if retry_after is not None:
             self.headers["Retry-After"] = str(max(1, math.ceil(retry_after)))
