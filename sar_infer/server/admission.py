@@ -23,7 +23,7 @@ def overloaded(reason: str, retry_after: float) -> Problem:
 
 
 class Quota:
-    """Counts work of one kind, and refuses what would exceed a limit.
+    """Counts work of one kind, refuses what would exceed a limit, and knows how long work takes.
 
     If nothing is under way, the next piece of work is let in however large it is.
 
@@ -36,6 +36,7 @@ class Quota:
         self.held = 0
         self._most = most
         self._reason = reason
+        self._seconds_each = 0.05
 
     @property
     def full(self) -> bool:
@@ -44,7 +45,7 @@ class Quota:
 
     @contextlib.contextmanager
     def hold(self, count: int) -> Iterator[None]:
-        """Count units of work until the block ends.
+        """Count units of work until the block ends, and time them.
 
         Raises:
             Problem: ``overloaded``.
@@ -52,46 +53,17 @@ class Quota:
         if count and self.held and self.held + count > self._most:
             raise self.refusal()
         self.held += count
+        start = time.perf_counter()
         try:
             yield
         finally:
+            if count:
+                each = (time.perf_counter() - start) / self.held
+                self._seconds_each += 0.1 * (each - self._seconds_each)
             self.held -= count
 
     def refusal(self) -> Problem:
-        """Return the problem of work that is not let in."""
-        return overloaded(self._reason, 1)
-
-
-class ImageQuota(Quota):
-    """Counts images from the moment they are let in to their answer, and knows how long they take.
-
-    Args:
-        most: Images at once.
-        metrics: Shows how many there are.
-    """
-
-    def __init__(self, most: int, metrics: Metrics) -> None:
-        super().__init__(most, "too many images are waiting")
-        metrics.inside.set_function(lambda: self.held)
-        self._seconds_each = 0.05
-
-    @contextlib.contextmanager
-    def hold(self, count: int) -> Iterator[None]:
-        """Count images until the block ends, and time them.
-
-        Raises:
-            Problem: ``overloaded``.
-        """
-        start = time.perf_counter()
-        with super().hold(count):
-            try:
-                yield
-            finally:
-                each = (time.perf_counter() - start) / self.held
-                self._seconds_each += 0.1 * (each - self._seconds_each)
-
-    def refusal(self) -> Problem:
-        """Return the problem of an image that is not let in; clients retry when those inside are done."""
+        """Return the problem of work that is not let in; clients retry when what is held is done."""
         return overloaded(self._reason, self.held * self._seconds_each)
 
 
@@ -111,11 +83,12 @@ class Admission:
     """
 
     def __init__(self, most_images: int, most_body_bytes: int, metrics: Metrics) -> None:
-        self.images = ImageQuota(most_images, metrics)
+        self.images = Quota(most_images, "too many images are waiting")
         self.changes = Quota(_MOST_CHANGES, "too many changes are waiting")
         self.folders = Quota(1, "another request works on the photos of a folder")
         self.body_bytes = 0
         self.most_body_bytes = most_body_bytes
+        metrics.inside.set_function(lambda: self.images.held)
 
     def check_body_bytes(self) -> None:
         """Raise ``overloaded`` if request bodies take too much memory."""

@@ -1,12 +1,13 @@
-"""The FastAPI application: its routes, and the answers to exceptions.
+"""The FastAPI application: its routes, and the problems that exceptions stand for.
 
 Handlers are coroutines, because FastAPI would run plain functions in threads.
 """
 
 from __future__ import annotations
 
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
 from PIL import Image
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
@@ -20,13 +21,12 @@ from sar_infer.server.http import openapi
 from sar_infer.server.http.middleware import Middleware
 from sar_infer.server.http.request import invalid
 from sar_infer.server.oip.protocol import HEADER_LENGTH
-from sar_infer.server.problems import Problem, answer
+from sar_infer.server.problems import Problem
 from sar_infer.server.routes import classes, classify, embeddings, learning, operations, pages, suggest, v2, zero_shot
 from sar_infer.server.service import Service
 
 _BUSY_SECONDS = 2
-_REFUSALS = (Problem, InputError, BankError, ChangeRefusedError)
-_BY_STATUS = {404: "not-found", 405: "method-not-allowed", 415: "unsupported-media-type", 400: "bad-request"}
+_REFUSALS = (BankError, ChangeRefusedError, HTTPException, InputError, RequestValidationError)
 
 
 def build_app(service: Service) -> ASGIApp:
@@ -52,12 +52,11 @@ def build_app(service: Service) -> ASGIApp:
     for router in routers:
         app.include_router(router)
     app.state.routes = [*app.routes, *(route for router in routers for route in router.routes)]
-    for kind in (*_REFUSALS, RequestValidationError, HTTPException, Exception):
-        app.add_exception_handler(kind, _answered)
+    app.middleware_stack = AsyncExitStackMiddleware(app.router)  # others would answer exceptions
     openapi.complete(app)
     for route in app.routes:  # FastAPI completes a route when it is first matched
         route.matches({"type": "http", "method": "GET", "path": "", "root_path": "", "headers": []})
-    return _cors(Middleware(_Direct(app, service), service), service.settings.origins)
+    return _cors(Middleware(_Routes(app, service), service), service.settings.origins)
 
 
 def _cors(app: ASGIApp, origins: tuple[str, ...]) -> ASGIApp:
@@ -76,63 +75,53 @@ def _cors(app: ASGIApp, origins: tuple[str, ...]) -> ASGIApp:
     )
 
 
-class _Direct:
-    """Calls ``classify`` for a request without options; any other goes to the app.
+class _Routes:
+    """Calls the app; every refusal leaves it as a ``Problem``.
 
-    FastAPI's layers and its parsing of the query would take more of this process's time than ranking does.
+    A call of ``classify`` without options goes past the app: its layers and its parsing of the query would take more of
+    this process's time than ranking does.
     """
 
     def __init__(self, app: FastAPI, service: Service) -> None:
         self._app, self._service = app, service
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request; a fault is left to the middleware."""
-        if scope["path"] != classify.PATH or scope["method"] != "POST" or scope["query_string"]:
-            await self._app(scope, receive, send)
-            return
-        request = Request(scope, receive)
+        """Answer a request.
+
+        Raises:
+            Problem: it is refused.
+        """
         try:
-            response = await classify.classify(request, self._service, classify.NO_OPTIONS)
+            if scope["path"] == classify.PATH and scope["method"] == "POST" and not scope["query_string"]:
+                response = await classify.classify(Request(scope, receive), self._service, classify.NO_OPTIONS)
+                await response(scope, receive, send)
+            else:
+                await self._app(scope, receive, send)
         except _REFUSALS as error:
-            response = await _answered(request, error)
-        await response(scope, receive, send)
+            raise _problem(error, scope) from None
 
 
-async def _answered(request: Request, error: Exception) -> Response:
-    """Answer an exception by the problem that it stands for; ``middleware`` logs one that nobody foresaw."""
+def _problem(error: Exception, scope: Scope) -> Problem:
+    """Return the problem that an exception stands for."""
     match error:
-        case Problem():
-            problem = error
         case ChangeRefusedError():
-            problem = Problem(error.code, str(error), _BUSY_SECONDS if error.code == "overloaded" else None)
+            return Problem(error.code, str(error), _BUSY_SECONDS if error.code == "overloaded" else None)
         case ClassNameError():
-            problem = Problem("bad-class-name", str(error))
+            return Problem("bad-class-name", str(error))
         case InputError():
-            problem = Problem("invalid-request", str(error))
+            return Problem("invalid-request", str(error))
         case BankError():
-            problem = Problem("unavailable", str(error))
+            return Problem("unavailable", str(error))
         case RequestValidationError():
-            problem = invalid(error.errors(), classify.ClassifyOptions)  # no other query refuses fields
-        case HTTPException():
-            problem = _routing_problem(request, error)
-        case _:
-            problem = Problem("internal", f"the server failed; its log has request {request.state.request_id}")
-    return answer(problem, request.scope)
-
-
-def _routing_problem(request: Request, error: HTTPException) -> Problem:
-    """Return the problem of Starlette's own exceptions: no such route, no such method."""
-    headers, detail = dict(error.headers or {}), error.detail
-    if error.status_code == 405:
-        *others, last = methods = _methods(request)
-        headers["Allow"] = ", ".join(methods)
-        detail = f"use {', '.join(others)} or {last}" if others else f"use {last}"
-    problem = Problem(_BY_STATUS.get(error.status_code, "internal"), f"{request.method} {request.url.path}: {detail}")
-    problem.headers.update(headers)
-    return problem
-
-
-def _methods(request: Request) -> list[str]:
-    """Return the methods of a path, of which each may have a route of its own."""
-    routes = [route for route in request.app.state.routes if route.matches(request.scope)[0] is not Match.NONE]
-    return sorted({method for route in routes for method in getattr(route, "methods", None) or ()})
+            return invalid(error.errors(), classify.ClassifyOptions)  # no other query refuses fields
+        case HTTPException(status_code=405):
+            # each method of a path may have a route of its own
+            routes = [route for route in scope["app"].state.routes if route.matches(scope)[0] is not Match.NONE]
+            *others, last = methods = sorted({m for route in routes for m in getattr(route, "methods", None) or ()})
+            expected = f"use {', '.join(others)} or {last}" if others else f"use {last}"
+            problem = Problem("method-not-allowed", f"{scope['method']} {scope['path']}: {expected}")
+            problem.headers["Allow"] = ", ".join(methods)
+            return problem
+        case HTTPException(status_code=404):
+            return Problem("not-found", f"{scope['method']} {scope['path']}: {error.detail}")
+    raise error

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
 from typing import Any
 
 from starlette.responses import Response
 from starlette.types import Scope
 
-_KNOWN = {
+CODES = {
     "bad-request": (400, "Bad request"),
     "unauthorised": (401, "A key is needed"),
     "writes-disabled": (403, "This server takes no changes"),
@@ -38,7 +37,6 @@ _KNOWN = {
     "not-stored": (507, "The change cannot be written"),
 }
 """Status and title of each code."""
-CODES = tuple(_KNOWN)
 IMAGE_CODES = {"format": "unsupported-format", "size": "image-too-large", "unreadable": "undecodable-image"}
 """The code of each ``ImageError.kind``."""
 
@@ -56,7 +54,7 @@ class Problem(Exception):  # noqa: N818 - RFC 9457 calls it a problem
         super().__init__(detail)
         self.code = code
         self.detail = detail
-        self.status, self.title = _KNOWN[code]
+        self.status, self.title = CODES[code]
         self.headers: dict[str, str] = {}
         if retry_after is not None:
             self.headers["Retry-After"] = str(max(1, math.ceil(retry_after)))
@@ -64,41 +62,24 @@ class Problem(Exception):  # noqa: N818 - RFC 9457 calls it a problem
             self.headers["WWW-Authenticate"] = "Bearer"
 
 
-def _problem_json(problem: Problem, request_id: str) -> dict[str, Any]:
-    """Return a problem in the form of RFC 9457."""
-    return {
-        "type": f"urn:sar-clip:problem:{problem.code}",
-        "title": problem.title,
-        "status": problem.status,
-        "detail": problem.detail,
-        "code": problem.code,
-        "request_id": request_id,
-    }
-
-
-def _openai(problem: Problem) -> dict[str, Any]:
-    """Return a problem as the error object that OpenAI's clients read."""
-    kind = "invalid_request_error" if problem.status < 500 else "server_error"
-    return {"error": {"message": problem.detail, "type": kind, "param": None, "code": problem.code}}
-
-
-def _plain(problem: Problem) -> dict[str, Any]:
-    """Return a problem in the form of Open Inference Protocol v2 and Hugging Face's API."""
-    return {"error": problem.detail}
-
-
-_FORMS: Mapping[str, Callable[[Problem], dict[str, Any]]] = {
-    "/v1/embeddings": _openai,
-    "/v1/zero-shot-image-classification": _plain,
-    "/v2": _plain,
-}
-
-
 def answer(problem: Problem, scope: Scope) -> Response:
     """Return the response for a problem, in the form of the request's protocol; ``middleware`` counts it."""
-    path, request_id = scope["path"], scope["state"]["request_id"]
     scope["state"]["problem"] = problem.code
-    form = next((f for prefix, f in _FORMS.items() if path == prefix or path.startswith(prefix + "/")), None)
-    content = form(problem) if form else _problem_json(problem, request_id)
-    kind = "application/json" if form else "application/problem+json"
+    kind, path = "application/json", scope["path"] + "/"
+    content: dict[str, Any]
+    if path.startswith("/v1/embeddings/"):  # the error object that OpenAI's clients read
+        blamed = "invalid_request_error" if problem.status < 500 else "server_error"
+        content = {"error": {"message": problem.detail, "type": blamed, "param": None, "code": problem.code}}
+    elif path.startswith(("/v2/", "/v1/zero-shot-image-classification/")):
+        content = {"error": problem.detail}
+    else:  # RFC 9457
+        kind = "application/problem+json"
+        content = {
+            "type": f"urn:sar-clip:problem:{problem.code}",
+            "title": problem.title,
+            "status": problem.status,
+            "detail": problem.detail,
+            "code": problem.code,
+            "request_id": scope["state"]["request_id"],
+        }
     return Response(json.dumps(content, ensure_ascii=False), problem.status, problem.headers, kind)

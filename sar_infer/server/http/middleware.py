@@ -62,9 +62,8 @@ class _RequestHandler:
         request_id = self._headers.get("x-request-id", "")
         self._id = request_id if _REQUEST_ID.fullmatch(request_id) else secrets.token_hex(8)
         scope.setdefault("state", {}).update(request_id=self._id, left=self._left)
-        self._has_body = "content-length" in self._headers or "transfer-encoding" in self._headers
-        self._arrived = not self._has_body
-        self._body: bytes | None = b""
+        self._arrived = "content-length" not in self._headers and "transfer-encoding" not in self._headers
+        self._body = b""
         self._held = 0
         self._status = 0
         self._gone = False
@@ -72,28 +71,22 @@ class _RequestHandler:
 
     async def run(self) -> None:
         start = time.perf_counter()
+        seconds = None if self._scope["path"] == "/v1/reload" else self._service.settings.limits.seconds
         try:
-            seconds = None if self._scope["path"] == "/v1/reload" else self._service.settings.limits.seconds
             async with asyncio.timeout(seconds) as deadline:
                 self._scope["state"]["timeout"] = deadline
                 self._check()
-                if self._has_body:
+                if not self._arrived:
                     self._body = await self._read()
                 await self._app(self._scope, self._receive, self._send)
-        except Problem as problem:
-            await self._refuse(problem)
-        except TimeoutError:
-            if deadline.expired():
-                await self._refuse(Problem("deadline", f"no answer within {seconds:g} s"))
-            else:
-                await self._fail()
         except asyncio.CancelledError:
             if self._task is not None:
                 self._task.uncancel()
             if not self._gone:  # uvicorn cancels what still runs when the drain is over
                 await self._refuse(Problem("draining", "the server is shutting down", 1))
-        except Exception:
-            await self._fail()
+        except Exception as error:
+            late = isinstance(error, TimeoutError) and deadline.expired()
+            await self._refuse(Problem("deadline", f"no answer within {seconds:g} s") if late else error)
         finally:
             self._service.admission.body_bytes -= self._held
             self._account(time.perf_counter() - start)
@@ -106,7 +99,7 @@ class _RequestHandler:
                 self._check_host(service.settings.hosts)
             else:
                 self._check_key(service.settings.key)
-        if self._has_body:
+        if not self._arrived:
             self._check_encoding()
         limit = service.settings.limits.body_bytes
         length = self._headers.get("content-length", "0")
@@ -127,7 +120,10 @@ class _RequestHandler:
             name = urlsplit(f"//{host}").hostname or ""
         except ValueError:
             name = ""
-        if "*" in names or name in (*_LOCAL_NAMES, *names) or _is_address(name):
+        if "*" in names or name in (*_LOCAL_NAMES, *names):
+            return
+        with contextlib.suppress(ValueError):
+            ipaddress.ip_address(name)
             return
         raise Problem(
             "misdirected",
@@ -138,14 +134,12 @@ class _RequestHandler:
     def _check_key(self, key: str) -> None:
         scheme, _, token = self._headers.get("authorization", "").partition(" ")
         right = sum(hmac.compare_digest(_digest(token.strip()), _digest(line)) for line in key.split("\n"))
-        bearer = scheme.lower() == "bearer"
-        if right and bearer:
-            return
-        if not (bearer and token.strip()):
+        if scheme.lower() != "bearer" or not token.strip():
             raise Problem("unauthorised", "expected the header 'Authorization: Bearer KEY' with this server's key")
-        problem = Problem("unauthorised", "the key in the header Authorization is not this server's")
-        problem.title = "The key is wrong"
-        raise problem
+        if not right:
+            problem = Problem("unauthorised", "the key in the header Authorization is not this server's")
+            problem.title = "The key is wrong"
+            raise problem
 
     def _check_encoding(self) -> None:
         """Refuse a body that is compressed, or that belongs to another protocol."""
@@ -193,10 +187,8 @@ class _RequestHandler:
             self._task.cancel()
 
     async def _receive(self) -> Message:
-        if self._body is None:
-            await asyncio.Event().wait()  # only a disconnect follows, which cancels this task
-        body, self._body = self._body, None
-        return {"type": "http.request", "body": body, "more_body": False}
+        """Return the whole body; nobody asks twice, as a client that leaves cancels its request."""
+        return {"type": "http.request", "body": self._body, "more_body": False}
 
     async def _send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -219,57 +211,44 @@ class _RequestHandler:
                 while not self._arrived:
                     await self._next()
 
-    async def _refuse(self, problem: Problem) -> None:
+    async def _refuse(self, error: Exception) -> None:
+        """Answer with a problem; an error that nobody foresaw is logged."""
+        if not isinstance(error, Problem):
+            _log.error("request %s failed", self._id, exc_info=error)
+            error = Problem("internal", f"the server failed; its log has request {self._id}")
         if self._status:
-            _log.error("%s after the answer had begun: %s", problem.code, problem.detail)
+            _log.error("%s after the answer had begun: %s", error.code, error.detail)
             return
         length = self._headers.get("content-length", "")
         if not self._arrived and length.isdecimal() and int(length) <= self._service.settings.limits.body_bytes:
             await self._linger()  # so that the connection can be kept
-        response = answer(problem, self._scope)
-        await response(self._scope, self._receive, self._send)
-
-    async def _fail(self) -> None:
-        _log.exception("request %s failed", self._id)
-        if not self._status:
-            await self._refuse(Problem("internal", f"the server failed; its log has request {self._id}"))
+        await answer(error, self._scope)(self._scope, self._receive, self._send)
 
     def _account(self, seconds: float) -> None:
-        path = self._scope["path"]
+        path, state, metrics = self._scope["path"], self._scope["state"], self._service.metrics
         route = getattr(self._scope.get("route"), "path", path if path in _PLAIN_ROUTES else "unmatched")
-        code = str(self._status or 499)
-        metrics = self._service.metrics
-        metrics.requests.labels(route, code).inc()
+        status = self._status or 499
+        metrics.requests.labels(route, str(status)).inc()
         metrics.seconds.labels(route).observe(seconds)
-        reason = self._scope["state"].get("problem") or ("cancelled" if self._gone else None)
+        reason = state.get("problem") or ("cancelled" if self._gone else None)
         if reason:
             metrics.rejected.labels(reason).inc()
-        method, path = self._scope["method"], self._scope.get("raw_path", b"").decode("ascii", "backslashreplace")
-        client = (self._scope.get("client") or ("-",))[0]
-        more = {**({"code": reason} if reason else {}), **self._scope["state"].get("logged", {})}
-        if trace := _TRACE.fullmatch(self._headers.get("traceparent", "")):
-            more["trace_id"] = trace[1]
+        if _access.disabled:
+            return
         fields = {
-            "method": method,
-            "path": path,
-            "status": int(code),
+            "method": self._scope["method"],
+            "path": self._scope.get("raw_path", b"").decode("ascii", "backslashreplace"),
+            "status": status,
             "seconds": round(seconds, 4),
             "request_id": self._id,
-            "client": client,
-            **more,
+            "client": (self._scope.get("client") or ("-",))[0],
         }
+        more = {**({"code": reason} if reason else {}), **state.get("logged", {})}
+        if trace := _TRACE.fullmatch(self._headers.get("traceparent", "")):
+            more["trace_id"] = trace[1]
         text = "".join(f" {key}={value}" for key, value in more.items())
-        shown = method, path, code, seconds * 1000, self._id, client, text
-        if not _access.disabled:
-            _access.info("%s %s %s %.1f ms %s %s%s", *shown, extra={"fields": fields})
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
+        line = "{method} {path} {status} {milliseconds:.1f} ms {request_id} {client}"
+        _access.info("%s%s", line.format(**fields, milliseconds=seconds * 1000), text, extra={"fields": fields | more})
 
 
 def _digest(text: str) -> bytes:

@@ -10,27 +10,11 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from sar_infer.server.problems import CODES
+
 BINARY = {"type": "string", "format": "binary"}
 IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp")
 _REFERENCE = "#/components/schemas/{model}"
-_DESCRIPTIONS = {
-    400: "Malformed.",
-    401: "A key is needed.",
-    403: "This server accepts no changes.",
-    404: "Not found.",
-    405: "Method not allowed.",
-    408: "The body did not arrive in time.",
-    409: "The change conflicts with the bank.",
-    412: "Changed in the meantime, or the class exists already.",
-    413: "Body, number of images, or an image too large.",
-    415: "The content type or image format is not accepted.",
-    422: "Well formed, but not usable.",
-    429: "Too busy; Retry-After says when to try again.",
-    500: "The server failed.",
-    503: "Not ready, or shutting down.",
-    504: "Took too long.",
-    507: "The change could not be written.",
-}
 _FROM_MIDDLEWARE = (400, 408, 413, 415, 429, 500, 504)
 
 
@@ -87,7 +71,11 @@ def problems(*statuses: int, model: type[BaseModel] = ProblemAnswer) -> dict[int
     """Return the errors of a route, in the form of its protocol; those of the middleware are added to every route."""
     kind = "application/problem+json" if model is ProblemAnswer else "application/json"
     content = {kind: {"schema": reference(model)}}
-    return {s: {"description": _DESCRIPTIONS[s], "content": content} for s in sorted({*statuses, 401, 500})}
+    return {status: {"description": _titles(status), "content": content} for status in sorted({*statuses, 401, 500})}
+
+
+def _titles(status: int) -> str:
+    return "; ".join(title for code_status, title in CODES.values() if code_status == status) + "."
 
 
 def _add_errors_of_middleware(document: dict[str, Any]) -> None:
@@ -98,7 +86,7 @@ def _add_errors_of_middleware(document: dict[str, Any]) -> None:
             answers = operation["responses"]
             content = answers.get("500", problems(model=model)[500])["content"]
             for status in _FROM_MIDDLEWARE:
-                answers.setdefault(str(status), {"description": _DESCRIPTIONS[status], "content": content})
+                answers.setdefault(str(status), {"description": _titles(status), "content": content})
 
 
 def complete(app: FastAPI) -> None:

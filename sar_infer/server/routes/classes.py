@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Literal, TypeVar
+from dataclasses import asdict
+from typing import Annotated, Literal, TypeVar
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
-from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.convertors import PathConvertor, register_url_convertor
 
-from sar_infer.bank import Step
 from sar_infer.bank_advice.finding import Kind
 from sar_infer.server.bank.changes import NewPhotos
-from sar_infer.server.bank.snapshot import Entry, Snapshot
+from sar_infer.server.bank.snapshot import Snapshot
 from sar_infer.server.class_names import clean_name
 from sar_infer.server.http.body import FORM, is_image, media_type, read_call, read_json
 from sar_infer.server.http.openapi import IMAGE_TYPES, form, problems, request_body
@@ -48,8 +46,8 @@ class ClassEntry(BaseModel):
     name: str
     origin: Literal["bundle", "added"]
     phrases: list[str]
-    photos: int | None = Field(None, description="photos that it got at run time; present if there are any")
-    photos_only: bool | None = Field(None, description="its name means nothing; present if so")
+    photos: int = Field(0, description="photos that it got at run time; present if there are any")
+    photos_only: bool = Field(default=False, description="its name means nothing; present if so")
 
 
 class ClassFinding(BaseModel):
@@ -147,16 +145,13 @@ async def list_classes(
 ) -> Response:
     """List the classes of the bank in its order, or those removed from it, at most 1,000 at a time."""
     snapshot = await service.current()
-    headers = {"ETag": f'"{snapshot.etag}"'}
-    if is_current(headers["ETag"], if_none_match):
-        return Response(status_code=304, headers=headers)
-
-    def answer() -> dict[str, Any]:
-        entries, count = snapshot.page(prefix, offset, limit, like=like, removed=removed)
-        shown = [_shown(entry) for entry in entries]
-        return {"classes": shown, "count": count, "removed": len(snapshot.removed), "bank": snapshot.etag}
-
-    return JSONResponse(await _looked_up(snapshot, answer), headers=headers)
+    if is_current(f'"{snapshot.etag}"', if_none_match):
+        return Response(status_code=304, headers={"ETag": f'"{snapshot.etag}"'})
+    entries, count = await _looked_up(
+        snapshot, lambda: snapshot.page(prefix, offset, limit, like=like, removed=removed)
+    )
+    content = {"classes": entries, "count": count, "removed": len(snapshot.removed), "bank": snapshot.etag}
+    return _answer(ClassList, content, snapshot.etag)
 
 
 @router.get("/v1/classes/{name:text}", response_model=ClassEntry, responses=problems(404, 422))
@@ -167,7 +162,7 @@ async def get_class(service: Serving, name: Name) -> Response:
     if entry is None:
         cleaned = clean_name(name)
         raise Problem("not-found", await in_thread(lambda: snapshot.missing(cleaned)))
-    return JSONResponse(_shown(entry), headers={"ETag": f'"{snapshot.etag}"'})
+    return _answer(ClassEntry, entry, snapshot.etag)
 
 
 @router.put(
@@ -193,9 +188,7 @@ async def put_class(
         problem = Problem("method-not-allowed", f"use POST to add images; PUT takes no name that ends in {_IMAGES}")
         problem.headers["Allow"] = "POST"
         raise problem
-    change, images = await _read_change(request, service)
-    only_add = if_none_match is not None
-    return await _put(service, name, change, images, if_match, strict=strict, create=True, only_add=only_add)
+    return await _put(request, service, name, if_match, strict=strict, only_add=if_none_match is not None)
 
 
 @router.post(
@@ -208,10 +201,7 @@ async def add_images(
     request: Request, service: Writable, name: Name, strict: Strict = False, if_match: IfMatch = None
 ) -> Response:
     """Add photos to a class that is there. Needs a server with a key and ``--bank``."""
-    change, images = await _read_change(request, service)
-    if not images:
-        raise Problem("bad-request", "no image; expected an image, a form or JSON with images")
-    return await _put(service, name, change, images, if_match, strict=strict, create=False)
+    return await _put(request, service, name, if_match, strict=strict, create=False)
 
 
 @router.delete(
@@ -234,9 +224,8 @@ async def history(
     """List the steps by which the bank was changed, the latest first, by this server and by ``sar-bank``."""
     snapshot = await service.current()
     steps = snapshot.bank.history
-    shown = [_step(step) for step in steps[::-1][offset : offset + limit]]
-    answer = {"steps": shown, "count": len(steps), "bank": snapshot.etag}
-    return JSONResponse(answer, headers={"ETag": f'"{snapshot.etag}"'})
+    shown = steps[::-1][offset : offset + limit]
+    return _answer(History, {"steps": shown, "count": len(steps), "bank": snapshot.etag}, snapshot.etag)
 
 
 @router.post(
@@ -256,8 +245,7 @@ async def roll_back(request: Request, service: Writable, if_match: IfMatch = Non
     done = await service.change(lambda: service.store.rollback(target.to, target.steps, if_match, target.latest))
     if done.step is not None:
         request.state.logged = {"step": done.step.n, "to": done.step.to}
-    answer = {"step": _step(done.step), "classes": done.classes, "bank": done.etag}
-    return JSONResponse(answer, headers={"ETag": f'"{done.etag}"'})
+    return _answer(RolledBack, {"step": done.step, "classes": done.classes, "bank": done.etag}, done.etag)
 
 
 async def _read_change(request: Request, service: Service) -> tuple[ClassChange, Sequence[ImageInput]]:
@@ -278,16 +266,18 @@ async def _read_change(request: Request, service: Service) -> tuple[ClassChange,
 
 
 async def _put(
+    request: Request,
     service: Service,
     name: str,
-    change: ClassChange,
-    images: Sequence[ImageInput],
     if_match: str | None,
     *,
     strict: bool,
-    create: bool,
+    create: bool = True,
     only_add: bool = False,
 ) -> Response:
+    change, images = await _read_change(request, service)
+    if not (images or create):
+        raise Problem("bad-request", "no image; expected an image, a form or JSON with images")
     new: NewPhotos | None = None
     if images:
         with service.lease() as engine, service.admission.images.hold(len(images)):
@@ -296,13 +286,9 @@ async def _put(
         encoder = engine.bundle.manifest.encoder_digest
         new = NewPhotos(photo_set, photos.labels, encoder, create=create)
     done = await service.change(lambda: service.store.put(name, change.phrases, if_match, new, only_add, strict))
-    shown = _shown(done.entry)
-    if new is not None:
-        shown["known"] = len(images) - (len(new.photos) - done.repeats)
-    shown["findings"] = [dataclasses.asdict(finding) for finding in done.findings]
-    if done.calibrated is not None:
-        shown["calibrated"] = done.calibrated
-    return JSONResponse(shown, 201 if done.created else 200, {"ETag": f'"{done.etag}"'})
+    known = None if new is None else len(images) - (len(new.photos) - done.repeats)
+    content = asdict(done.entry) | {"known": known, "findings": done.findings, "calibrated": done.calibrated}
+    return _answer(ChangedClass, content, done.etag, 201 if done.created else 200)
 
 
 async def _looked_up(snapshot: Snapshot, look: Callable[[], T]) -> T:
@@ -310,13 +296,8 @@ async def _looked_up(snapshot: Snapshot, look: Callable[[], T]) -> T:
     return look() if len(snapshot.bank.names) <= LARGE else await in_thread(look)
 
 
-def _shown(entry: Entry) -> dict[str, Any]:
-    photos = {"photos": entry.photos} if entry.photos else {}
-    only = {"photos_only": True} if entry.photos_only else {}
-    return {"name": entry.name, "origin": entry.origin, "phrases": list(entry.phrases), **photos, **only}
-
-
-def _step(step: Step | None) -> dict[str, Any] | None:
-    if step is None:
-        return None
-    return {key: getattr(step, key) for key in HistoryStep.model_fields}
+def _answer(model: type[BaseModel], content: object, etag: str, status: int = 200) -> Response:
+    """Return the JSON of a model from an object with its fields; those that have their default are absent."""
+    answer = model.model_validate(content, from_attributes=True)
+    body = answer.model_dump_json(exclude_defaults=True)
+    return Response(body, status, {"ETag": f'"{etag}"'}, "application/json")

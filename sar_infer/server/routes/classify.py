@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args
 
 from fastapi import APIRouter, Query, Request, Response
@@ -19,7 +18,6 @@ from sar_infer.server.http.request import IMAGES, MAX_TOP_K, Mode, Serving, Text
 from sar_infer.server.model.engine import ImageInput, Outcome, milliseconds
 from sar_infer.server.problems import IMAGE_CODES, Problem
 from sar_infer.server.service import Service
-from sar_infer.text.names import Phrases
 
 PATH = "/v1/classify"
 router = APIRouter(tags=["classify"])
@@ -48,23 +46,17 @@ class ClassifyOptions(BaseModel):
 NO_OPTIONS = ClassifyOptions.model_validate({})
 
 
-class ClassifyRequest(BaseModel):
+class ClassifyRequest(ClassifyOptions):
     """The JSON form of a call."""
 
     model_config = ConfigDict(
-        extra="forbid",
         json_schema_extra={"examples": [{"images": ["iVBORw0KGgo…"], "classes": ["red mug", "tea pot"], "top_k": 3}]},
     )
 
     images: Texts = Field(min_length=1, description=IMAGES)
-    classes: Texts | dict[str, Texts] | None = Field(
+    classes: Texts | dict[str, Texts] | None = Field(  # type: ignore[assignment] - in a query there are only names
         None, description="names to add to the bank's, or phrases by name, which are averaged"
     )
-    top_k: Annotated[int, Field(ge=1, le=MAX_TOP_K)] | None = None
-    mode: Mode | None = Field(None, description="default: extend if classes are given, else bank")
-    unknown: Unknown | None = Field(None, description=_UNKNOWN)
-    coverage: Coverage | None = Field(None, description=_COVERAGE)
-    explain: bool | None = Field(None, description=_EXPLAIN)
 
     @field_validator("classes", mode="before")
     @classmethod
@@ -148,13 +140,20 @@ async def classify(request: Request, service: Serving, query: Annotated[Classify
     A raw body is one image; if it cannot be read, the answer is a problem. In multipart and JSON a bad image fails
     alone: its result has ``error`` set. Options stand in the query, or in the multipart or JSON body.
     """
-    call = await _read_call(request, query, service)
-    with service.lease() as engine, service.admission.images.hold(len(call.images)):
+    call, images = await _read_call(request, query, service)
+    phrases = cleaned(call.classes or query.classes, service.settings.limits)
+    only = chooses_only(call.mode or query.mode, bool(phrases))
+    options = DecisionOptions(
+        call.unknown or query.unknown,
+        coverage=call.coverage or query.coverage,
+        explain=bool(query.explain if call.explain is None else call.explain),
+    )
+    with service.lease() as engine, service.admission.images.hold(len(images)):
         bank = (await service.current()).bank
-        classes = await engine.names.class_set(call.classes, call.only, bank)
-        decide = engine.decide(classes, call.top_k, call.options)
-        outcomes = await engine.each(call.images, decide, len(classes.names))
-    if call.single and (error := outcomes[0].error):
+        classes = await engine.names.class_set(phrases, only, bank)
+        decide = engine.decide(classes, call.top_k or query.top_k or 5, options)
+        outcomes = await engine.each(images, decide, len(classes.names))
+    if call is query and (error := outcomes[0].error):
         raise Problem(IMAGE_CODES[error.kind], str(error))
     for outcome in outcomes:
         if outcome.value:
@@ -174,62 +173,28 @@ async def classify(request: Request, service: Serving, query: Annotated[Classify
     return Response(to_json(answer), media_type="application/json")
 
 
-@dataclass(frozen=True)
-class _Call:
-    """A call that was read and checked.
-
-    Attributes:
-        images: In the order given.
-        classes: Phrases by class name.
-        only: Choose from ``classes`` alone.
-        top_k: How many classes to answer.
-        options: What to answer beside them.
-        single: The body is a raw image; if it is bad, so is the request.
-    """
-
-    images: Sequence[ImageInput]
-    classes: Phrases
-    only: bool
-    top_k: int
-    options: DecisionOptions
-    single: bool
-
-
-async def _read_call(request: Request, query: ClassifyOptions, service: Service) -> _Call:
-    """Read a call; options of the body take precedence over those of the query.
-
-    Args:
-        request: Its body has been read and counted already.
-        query: The options of the query.
-        service: Its limits apply.
+async def _read_call(
+    request: Request, query: ClassifyOptions, service: Service
+) -> tuple[ClassifyOptions, Sequence[ImageInput]]:
+    """Return the options and images of a call; for a raw image these options are those of the query.
 
     Raises:
         Problem: the body is in no known form or malformed, or asks for too much.
     """
     kind = media_type(request, BYTES)
-    fields: ClassifyOptions | ClassifyRequest = query
-    images: Sequence[ImageInput]
     if is_image(kind):
-        images = [await request.body()]
-        if not images[0]:
+        image = await request.body()
+        if not image:
             raise Problem("bad-request", "the body is empty; expected the bytes of an image")
-    elif kind in (FORM, JSON):
-        fields, images = await read_call(request, service, ClassifyRequest, [*ClassifyOptions.model_fields])
-    else:
-        raise Problem(
-            "unsupported-media-type",
-            f"expected image/*, multipart/form-data or application/json, got {kind!r:.80}; "
-            "with curl: -H 'Content-Type: image/jpeg' --data-binary @photo.jpg, "
-            "or -H 'Content-Type: application/json' -d …",
-        )
-    classes = cleaned(fields.classes or query.classes, service.settings.limits)
-    only = chooses_only(fields.mode or query.mode, bool(classes))
-    options = DecisionOptions(
-        fields.unknown or query.unknown,
-        coverage=fields.coverage or query.coverage,
-        explain=bool(query.explain if fields.explain is None else fields.explain),
+        return query, [image]
+    if kind in (FORM, JSON):
+        return await read_call(request, service, ClassifyRequest, [*ClassifyOptions.model_fields])
+    raise Problem(
+        "unsupported-media-type",
+        f"expected image/*, multipart/form-data or application/json, got {kind!r:.80}; "
+        "with curl: -H 'Content-Type: image/jpeg' --data-binary @photo.jpg, "
+        "or -H 'Content-Type: application/json' -d …",
     )
-    return _Call(images, classes, only, fields.top_k or query.top_k or 5, options, single=fields is query)
 
 
 def _result(index: int, outcome: Outcome[ImageResult], branch: str) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
 import json
 from collections.abc import AsyncIterator, Sequence
 from typing import Annotated, Any, Literal
@@ -125,7 +124,7 @@ async def embeddings(request: Request, service: Serving) -> Response:
         width = engine.bundle.manifest.embed_dim
         if call.dimensions not in (None, width):
             raise Problem("invalid-request", f"dimensions: expected {width}, the model's own, got {call.dimensions}")
-        with service.admission.images.hold(len(images)) if images else contextlib.nullcontext():
+        with service.admission.images.hold(len(images)):
             if names:
                 rows, tokens = await engine.names.embed(list(names.values()))
                 unit_rows.update(zip(names, rows, strict=True))

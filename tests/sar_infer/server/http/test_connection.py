@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 import threading
@@ -20,7 +21,10 @@ SMALLEST = len(b"GET / HTTP/1.1\r\n\r\n")
 
 
 class Application:
-    """Answers with the path of a request once ``gate`` is set; notes what begins, what is left, and what waits."""
+    """Answers with the path of a request once ``gate`` is set; notes what begins, what is left, and what waits.
+
+    Like the middleware it reads a body once, and leaves it to the connection to tell that the client has left.
+    """
 
     def __init__(self) -> None:
         self.gate = threading.Event()
@@ -30,15 +34,24 @@ class Application:
         self.connections: set[Connection] = set()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        path, body = scope["path"], b""
+        path, size = scope["path"], 0
+        task = asyncio.current_task()
+        assert task is not None
+        scope["state"]["left"] = task.cancel
         self.begun.append(path)
         self.most_waiting = max(self.most_waiting, *(len(connection.pipeline) for connection in self.connections))
-        while (message := await receive()).get("more_body"):
-            body += message["body"]
-        if not self.gate.is_set() and (await receive())["type"] == "http.disconnect":
+        try:
+            more = any(name == b"content-length" for name, _ in scope["headers"])
+            while more:
+                message = await receive()
+                size, more = size + len(message["body"]), message["more_body"]
+            while not self.gate.is_set():
+                await asyncio.sleep(0.01)
+        except asyncio.CancelledError:
+            task.uncancel()
             self.left.append(path)
             return
-        content = path.encode() + b" %d\n" % len(body + message["body"])
+        content = path.encode() + b" %d\n" % size
         await send(
             {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(content))]}
         )
@@ -126,15 +139,84 @@ def test_bodies_and_requests_of_any_size_follow_one_another(application: Applica
         sending.join(60)
 
 
-@pytest.mark.parametrize("count", [3, 3000])
+@pytest.mark.parametrize("upgrade", [b"", b"connection: upgrade\r\nupgrade: h2c\r\n"])
+def test_a_declared_length_lets_no_more_requests_in_than_others(
+    application: Application, port: int, upgrade: bytes
+) -> None:
+    """After an upgrade the parser expects no body, and drops what it was fed with the headers."""
+    head = b"POST /0 HTTP/1.1\r\n%scontent-length: 10000000\r\nx: " % upgrade
+    head += b"x" * (4092 - len(head)) + b"\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", port), timeout=2) as client:
+        with contextlib.suppress(TimeoutError):
+            client.sendall(head + (REQUEST % 7) * 3000)
+        wait_for(lambda: application.begun == ["/0"])
+        (connection,) = application.connections
+        assert len(connection.pipeline) <= 4096 / SMALLEST
+    wait_for(lambda: not application.connections)
+
+
+HALF_A_BODY = b"POST /%d HTTP/1.1\r\ncontent-length: 200000\r\n\r\n" + bytes(100_000)
+
+
+@pytest.mark.parametrize(
+    ("sent", "begun"),
+    [
+        pytest.param(b"GET /0 HT", [], id="in the first line"),
+        pytest.param(b"GET /0 HTTP/1.1\r\nHost: x", [], id="in the headers"),
+        pytest.param(HALF_A_BODY % 0, ["/0"], id="in the body"),
+        pytest.param(HALF_A_BODY % 0 + bytes(100_000), ["/0"], id="after a long body"),
+        pytest.param(REQUEST % 0 + b"GET /1 HT", ["/0"], id="in the headers of the second"),
+        pytest.param(REQUEST % 0 + REQUEST % 1, ["/0"], id="with a second that waits"),
+        pytest.param(REQUEST % 0 + (HALF_A_BODY % 1)[:5000], ["/0"], id="with a second whose body has begun"),
+        pytest.param(REQUEST % 0 + (HALF_A_BODY % 1)[:50_000], ["/0"], id="in the body of the second"),
+        pytest.param(HALF_A_BODY % 0 + bytes(100_000) + REQUEST % 1, ["/0"], id="after a long body with a second"),
+        pytest.param(b"".join(REQUEST % n for n in range(3000)), ["/0"], id="with thousands that wait"),
+    ],
+)
 def test_a_client_that_leaves_ends_the_request_under_way_and_those_behind_it_never_begin(
-    application: Application, port: int, count: int
+    application: Application, port: int, sent: bytes, begun: list[str]
 ) -> None:
     with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
-        client.sendall(b"".join(REQUEST % n for n in range(count)))
-        wait_for(lambda: application.begun == ["/0"])
+        client.sendall(sent)
+        wait_for(lambda: application.connections)
+        wait_for(lambda: application.begun == begun)
         with contextlib.suppress(OSError):
             client.shutdown(socket.SHUT_RDWR)
-    wait_for(lambda: application.left == ["/0"])
     wait_for(lambda: not application.connections)
-    assert application.begun == ["/0"]
+    wait_for(lambda: application.left == begun)
+    assert application.begun == begun
+
+
+def test_a_client_that_leaves_ends_its_second_request_if_the_first_has_been_answered(
+    application: Application, port: int
+) -> None:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as other:
+        other.sendall(REQUEST % 7)
+        wait_for(lambda: application.begun == ["/7"])
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
+            application.gate.set()
+            client.sendall(REQUEST % 0)
+            assert list(bodies(client, 1)) == [b"/0 0\n"]
+            assert list(bodies(other, 1)) == [b"/7 0\n"]
+            application.gate.clear()
+            other.sendall(REQUEST % 8)
+            client.sendall(REQUEST % 1)
+            wait_for(lambda: {"/8", "/1"} <= {*application.begun})
+        wait_for(lambda: application.left == ["/1"])
+        application.gate.set()
+        assert list(bodies(other, 1)) == [b"/8 0\n"]
+
+
+def test_answers_that_wait_to_be_sent_do_not_stop_the_next_requests(application: Application, port: int) -> None:
+    """Reading is paused for a long body and for requests that wait, and goes on after each."""
+    sent = b"".join(
+        b"POST /%d HTTP/1.1\r\ncontent-length: 150000\r\n\r\n" % n + bytes(150_000) + REQUEST % (n + 1)
+        for n in range(0, 40, 2)
+    )
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
+        sending = threading.Thread(target=client.sendall, args=(sent,))
+        sending.start()
+        wait_for(lambda: application.begun == ["/0"])
+        application.gate.set()
+        assert list(bodies(client, 40)) == [b"/%d %d\n" % (n, 0 if n % 2 else 150_000) for n in range(40)]
+        sending.join(60)

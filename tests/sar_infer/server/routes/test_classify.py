@@ -286,7 +286,7 @@ def test_a_misspelt_option_is_named_with_those_there_are(client: httpx2.Client) 
     options = "classes, top_k, mode, unknown, coverage, explain"
     assert answer.json()["detail"] == f"query.topk: unknown field, perhaps top_k; expected some of {options}"
     answer = client.post("/v1/classify", json={"image": ["aa"]})
-    says = f"image: unknown field, perhaps images; expected some of images, {options} (and 1 more)"
+    says = f"image: unknown field, perhaps images; expected some of {options}, images (and 1 more)"
     assert answer.json()["detail"] == says
     files = {"image": ("a.jpg", RED, "image/jpeg")}
     answer = client.post("/v1/classify", files=files, data={"colour": "red"})
