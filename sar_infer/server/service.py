@@ -223,11 +223,11 @@ class Service:
             models = 2 if old.workers is None else 1 + old.workers.count
             needed = models * sum(file.size for file in old.bundle.manifest.files.values())
             try:
-                share = await old.memory.take(0, needed)  # for a moment the models of both are in memory
+                reserve = await old.memory.take(0, needed)  # for a moment the models of both are in memory
                 try:
                     engine, store = await in_thread(lambda: _open(self.settings, self.metrics, old))
                 finally:
-                    share.free()
+                    old.memory.free(reserve)
             except BaseException as error:
                 self.metrics.reloads.labels("refused").inc()
                 foreseen = self.draining or isinstance(error, SarInferError | Problem)
@@ -255,7 +255,7 @@ class Service:
             except Exception as error:  # whatever it is, the model does not answer
                 _log.exception("the self-test failed")
                 return Readiness(False, None, f"the self-test failed: {error}")
-        if not cosine >= engine.least_cosine:
+        if not cosine >= engine.classifier.self_test.least:
             return Readiness(
                 False,
                 cosine if math.isfinite(cosine) else None,

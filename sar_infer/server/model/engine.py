@@ -23,7 +23,7 @@ from sar_infer.images.price import price
 from sar_infer.processes.worker import DeathError
 from sar_infer.server.metrics import Metrics
 from sar_infer.server.model.batcher import Batcher
-from sar_infer.server.model.encoding import Encoding, Pixels, Result, Task, decode
+from sar_infer.server.model.encoding import Pixels, Result, Task, compute, decode
 from sar_infer.server.model.memory import DecodeMemory
 from sar_infer.server.model.names import Names
 from sar_infer.server.model.sizing import Sizes
@@ -109,7 +109,6 @@ class Engine:
 
     def close(self) -> None:
         """Stop the threads, and the processes if there are any; all requests must have ended."""
-        self._batcher.close()
         self.names.close()
         for pool in self._threads:
             pool.shutdown(wait=False)
@@ -186,11 +185,6 @@ class Engine:
             raise result.row
         return test.cosine(result.row[0])
 
-    @property
-    def least_cosine(self) -> float:
-        """Return the least cosine of a ``self_test`` that passes."""
-        return self.classifier.self_test.least
-
     async def _one(self, image: ImageInput, finish: Finish[T], classes: int, digest: bool) -> Outcome[T]:
         if isinstance(image, ImageError):
             return Outcome(None, image, {})
@@ -198,9 +192,10 @@ class Engine:
         waited = 0.0
         try:
             if isinstance(image, bytes):
-                share = await self.memory.take(*price(image, self._limits.formats, self._limits.pixels))
+                memory = await self.memory.take(*price(image, self._limits.formats, self._limits.pixels))
                 waited = time.perf_counter() - start
-                result = await self._batcher.run(Task(image, share.amount, digest), share.free)
+                free = functools.partial(self.memory.free, memory)
+                result = await self._batcher.run(Task(image, memory, digest), free)
             else:
                 result = await self._batcher.run(Task(image))
             if isinstance(result.row, Exception):
@@ -228,7 +223,10 @@ class Engine:
         return future
 
     def _finish(self, finish: Finish[T], classes: int) -> None:
-        rows, futures = zip(*self._arrived.pop(finish), strict=True)
+        arrived = [(row, future) for row, future in self._arrived.pop(finish) if not future.done()]
+        if not arrived:  # all callers were cancelled, and the engine may be closed
+            return
+        rows, futures = zip(*arrived, strict=True)
         if classes <= _QUICK:
             _resolve(futures, *_timed(finish, np.concatenate(rows)))
         else:
@@ -243,10 +241,11 @@ class Engine:
             self._threads.append(decoders)
         lanes = ThreadPoolExecutor(self.sizes.workers, "worker")
         self._threads.append(lanes)
-        spec, limits = self.bundle.manifest.preprocess, self._limits
-        decoded = functools.partial(decode, spec=spec, formats=limits.formats, pixels=limits.pixels)
-        encoding = Encoding(decoded, self.classifier.encode, batch, pool=decoders)
-        return lambda tasks, alone: asyncio.get_running_loop().run_in_executor(lanes, encoding, tasks, alone)
+        decoded = functools.partial(decode, spec=self.bundle.manifest.preprocess, limits=self._limits)
+        computed = functools.partial(
+            compute, decode=decoded, encode=self.classifier.encode, most=batch, decoders=decoders
+        )
+        return lambda tasks, _: asyncio.get_running_loop().run_in_executor(lanes, computed, tasks)
 
 
 def _timed(finish: Finish[T], rows: Floats) -> tuple[list[T | Exception], float]:

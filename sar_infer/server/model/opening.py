@@ -67,7 +67,8 @@ def open_engine(
     with contextlib.ExitStack() as opened:  # which ends the processes if anything fails
         workers = None
         if planned.processes:
-            workers = _workers(classifier, settings, planned, metrics)
+            model = _model(classifier, settings, planned)  # each is tested as the encoder of one process would be
+            workers = Workers(model, metrics, lambda row: SelfTest(bundle, classifier.choice, lambda _: row).run())
             opened.callback(workers.close)
             starting = in_background(workers.start)  # before anything else takes the cores
         other = in_background(meanwhile)
@@ -91,22 +92,17 @@ def open_engine(
         return engine
 
 
-def _workers(classifier: Classifier, settings: Settings, planned: Sizes, metrics: Metrics) -> Workers:
-    """Return the processes for a bundle, not yet started; each is tested as the encoder of one process would be."""
-    bundle, choice, limits = classifier.bundle, classifier.choice, settings.limits
-    model = Model(
-        graph=str(bundle.path / choice.image),
-        sha256=bundle.manifest.files[choice.image].sha256,
+def _model(classifier: Classifier, settings: Settings, planned: Sizes) -> Model:
+    """Return what worker processes run."""
+    bundle, graph = classifier.bundle, classifier.choice.image
+    return Model(
+        graph=str(bundle.path / graph),
+        sha256=bundle.manifest.files[graph].sha256,
         embed_dim=bundle.manifest.embed_dim,
         device=settings.device,
-        threads=planned.threads,
-        alone=planned.alone,
-        batch=planned.max_batch,
+        sizes=planned,
         probe=classifier.self_test.image,
         trial_seconds=TRIAL_SECONDS,
         preprocess=bundle.manifest.preprocess,
-        formats=limits.formats,
-        pixels=limits.pixels,
-        image_seconds=limits.image_seconds,
+        limits=settings.limits,
     )
-    return Workers(model, planned.workers, metrics, lambda begun: SelfTest(bundle, choice, lambda _: begun.row).run())
