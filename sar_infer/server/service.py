@@ -20,6 +20,7 @@ from sar_infer.server.bank.snapshot import Snapshot
 from sar_infer.server.bank.store import BankStore
 from sar_infer.server.metrics import Metrics
 from sar_infer.server.model.engine import Engine
+from sar_infer.server.model.memory import DecodeMemory
 from sar_infer.server.model.opening import open_engine
 from sar_infer.server.model.sizing import bodies_limit
 from sar_infer.server.problems import CODES, Problem
@@ -225,7 +226,7 @@ class Service:
             try:
                 reserve = await old.memory.take(0, needed)  # for a moment the models of both are in memory
                 try:
-                    engine, store = await in_thread(lambda: _open(self.settings, self.metrics, old))
+                    engine, store = await in_thread(lambda: _open(self.settings, self.metrics, old.memory))
                 finally:
                     old.memory.free(reserve)
             except BaseException as error:
@@ -287,10 +288,10 @@ async def in_thread(work: Callable[[], T]) -> T:
 def _open(
     settings: Settings,
     metrics: Metrics,
-    before: Engine | None = None,
+    memory: DecodeMemory | None = None,
     meanwhile: Callable[[], object] = lambda: None,
 ) -> tuple[Engine, BankStore]:
-    engine = open_engine(settings, metrics, before, meanwhile)
+    engine = open_engine(settings, metrics, memory, meanwhile)
     try:
         if settings.bundle is None and settings.bank is not None:
             check_encoder(settings.bank, engine.bundle)

@@ -48,14 +48,6 @@ ImageInput = bytes | Pixels | ImageError
 
 
 @dataclass(frozen=True)
-class EmbeddedPhotos:
-    """Photos of a class as a bank keeps them, and the label in the request of each, by its digest."""
-
-    photo_set: PhotoSet
-    labels: Mapping[bytes, str]
-
-
-@dataclass(frozen=True)
 class Outcome(Generic[T]):
     """The result of one image: a value, or the error that concerns it alone; seconds by phase; its digest if wanted."""
 
@@ -143,20 +135,20 @@ class Engine:
             outcomes.append(outcome)
         return outcomes
 
-    async def photos(self, images: Sequence[ImageInput]) -> EmbeddedPhotos:
-        """Return the photos of a class from encoded images; one that comes twice counts once.
+    async def photos(self, images: Sequence[ImageInput]) -> tuple[PhotoSet, dict[bytes, str]]:
+        """Return the photos of a class from encoded images, and the label of each in the request by its digest.
+
+        One that comes twice counts once.
 
         Raises:
             Problem: an image is bad; the first is named.
         """
         labels = [f"image[{number}]" for number in range(len(images))]
-        outcomes = _sound(await self.each(images, lambda rows: rows, digests=True), labels)
+        outcomes = await self._sound(images, lambda rows: rows, labels, digests=True)
         digests = [outcome.digest for outcome in outcomes]
         packed = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, DIGEST_BYTES)
-        return EmbeddedPhotos(
-            PhotoSet.of(packed, np.stack([outcome.value for outcome in outcomes])),  # type: ignore[misc]
-            dict(zip(reversed(digests), reversed(labels), strict=True)),
-        )
+        rows = np.stack([outcome.value for outcome in outcomes])  # type: ignore[misc]
+        return PhotoSet.of(packed, rows), dict(zip(reversed(digests), reversed(labels), strict=True))
 
     async def all_of(
         self, images: Sequence[ImageInput], finish: Finish[T], labels: Sequence[str], classes: int = 0
@@ -172,10 +164,7 @@ class Engine:
         Raises:
             Problem: an image is bad; the first is named.
         """
-        for image, label in zip(images, labels, strict=True):
-            if isinstance(image, ImageError):
-                raise _bad_image(image, label)
-        return [outcome.value for outcome in _sound(await self.each(images, finish, classes), labels)]  # type: ignore[misc]
+        return [outcome.value for outcome in await self._sound(images, finish, labels, classes)]  # type: ignore[misc]
 
     async def self_test(self) -> float:
         """Run the self-test image through the encoder, ahead of the queue, and return ``SelfTest.cosine``."""
@@ -184,6 +173,20 @@ class Engine:
         if isinstance(result.row, Exception):
             raise result.row
         return test.cosine(result.row[0])
+
+    async def _sound(
+        self,
+        images: Sequence[ImageInput],
+        finish: Finish[T],
+        labels: Sequence[str],
+        classes: int = 0,
+        digests: bool = False,
+    ) -> Sequence[Outcome[T]]:
+        outcomes = await self.each(images, finish, classes, digests)
+        for outcome, label in zip(outcomes, labels, strict=True):
+            if outcome.error is not None:
+                raise Problem(IMAGE_CODES[outcome.error.kind], f"{label}: {outcome.error}")
+        return outcomes
 
     async def _one(self, image: ImageInput, finish: Finish[T], classes: int, digest: bool) -> Outcome[T]:
         if isinstance(image, ImageError):
@@ -279,14 +282,3 @@ def milliseconds(outcomes: Sequence[Outcome[T]]) -> dict[str, float]:
     """Return the milliseconds of each phase, the longest of all images: they run side by side."""
     seconds = [outcome.seconds for outcome in outcomes]
     return {p: round(1000 * max([each.get(p, 0.0) for each in seconds], default=math.nan), 3) for p in _PHASES}
-
-
-def _sound(outcomes: Sequence[Outcome[T]], labels: Sequence[str]) -> Sequence[Outcome[T]]:
-    for outcome, label in zip(outcomes, labels, strict=True):
-        if outcome.error is not None:
-            raise _bad_image(outcome.error, label)
-    return outcomes
-
-
-def _bad_image(error: ImageError, label: str) -> Problem:
-    return Problem(IMAGE_CODES[error.kind], f"{label}: {error}")

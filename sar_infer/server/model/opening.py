@@ -26,7 +26,7 @@ from sar_infer.server.settings import Settings
 def open_engine(
     settings: Settings,
     metrics: Metrics,
-    before: Engine | None = None,
+    memory: DecodeMemory | None = None,
     meanwhile: Callable[[], object] = lambda: None,
 ) -> Engine:
     """Open the bundle that the settings name, check what it computes, and warm it.
@@ -34,7 +34,7 @@ def open_engine(
     Args:
         settings: Name the bundle, the device and the precision.
         metrics: Times the phases.
-        before: The engine that it will replace, whose memory for images is taken over.
+        memory: That of the engine which it will replace; None for the first.
         meanwhile: Called in a thread while the processes start.
 
     Raises:
@@ -82,11 +82,9 @@ def open_engine(
             starting.result()
         other.result()
         give_back_memory()
-        if before is None:
+        if memory is None:
             available = decode_memory(settings, [] if workers is None else workers.pids)
             memory = DecodeMemory(available, settings.limits.seconds / 2, metrics)
-        else:
-            memory = before.memory
         engine = Engine(classifier, planned, settings.limits, metrics, memory, workers)
         opened.pop_all()
         return engine
