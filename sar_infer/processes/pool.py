@@ -136,7 +136,7 @@ class WorkerPool(Generic[Answer]):
                 if worker is not None:
                     worker.ended()
                 with self._lock:
-                    self._workers.discard(worker)  # type: ignore[arg-type]
+                    self._workers.discard(worker)
                     self._failed += 1
                     if not isinstance(error, DeathError) or self._failed >= _MOST_FAILED:
                         self._refusal = self._refusal or error
