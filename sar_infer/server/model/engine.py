@@ -182,6 +182,7 @@ class Engine:
         classes: int = 0,
         digests: bool = False,
     ) -> Sequence[Outcome[T]]:
+        """Do as ``each``, but refuse the whole call if an image is bad."""
         outcomes = await self.each(images, finish, classes, digests)
         for outcome, label in zip(outcomes, labels, strict=True):
             if outcome.error is not None:

@@ -95,8 +95,8 @@ class Workers:
         try:
             results: list[Result] = await worker.answer_async((tasks, alone))
         except DeathError as error:
-            late: Cause = "time" if isinstance(error, TimeLimitError) else "crash"
-            self._forget(worker, "silence" if worker in self._stopped else late, error)
+            cause: Cause = "time" if isinstance(error, TimeLimitError) else "crash"
+            self._forget(worker, "silence" if worker in self._stopped else cause, error)
             self._settle()
             raise
         except Exception:
@@ -147,7 +147,7 @@ class Workers:
     def _next_idle(self) -> asyncio.Future[Worker[Any]]:
         """Return the next worker that is idle; batches that wait for one get it in the order in which they came.
 
-        The wait has an end, as starting a worker, answering a batch and deaths in a row all have one.
+        It comes or is refused in the end: starts, batches and deaths in a row all have a limit.
         """
         waiting: asyncio.Future[Worker[Any]] = asyncio.get_running_loop().create_future()
         self._line.append(waiting)
@@ -221,13 +221,14 @@ class Workers:
                 raise RuntimeError("closed")
             worker.loaded(LOADING_SECONDS)
             begun: Begun = worker.answer((None,))
-            self.provider, row = begun
+            provider, row = begun
             self._check(row)
         except BaseException:
             worker.kill()
             worker.ended()
             self._loading.discard(worker)
             raise
+        self.provider = provider
         return worker
 
 
