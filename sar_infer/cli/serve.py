@@ -39,16 +39,10 @@ _MODULES = ("fastapi", "httptools", "prometheus_client", "python_multipart", "st
 MIB = 2**20
 
 
-@click.command(cls=GroupedCommand, groups=GROUPS, context_settings=CONTEXT)
+@click.command(cls=GroupedCommand, groups=GROUPS, context_settings={**CONTEXT, "show_default": True})
 @model_options
-@option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@option(
-    "--port",
-    type=click.IntRange(0, 65535),
-    default=8000,
-    show_default=True,
-    help="Port; 0 takes a free one.",
-)
+@option("--host", default="127.0.0.1", help="Address to listen on.")
+@option("--port", type=click.IntRange(0, 65535), default=8000, help="Port; 0 takes a free one.")
 @option("--bank", type=click.Path(), help="Bank file to serve; with a key also to change, and made if missing.")
 @option("--photos", type=click.Path(), metavar="DIR",
         help="Folder of photos to learn from and group, by requests with a key that name folders in it.")  # fmt: skip
@@ -69,52 +63,21 @@ MIB = 2**20
         help="Most images in a batch.  [default: 1, 8 with a large encoder, 32 with a GPU]")  # fmt: skip
 @option("--decode-memory", type=click.IntRange(min=1),
         help="MiB for decoding; other images wait.  [default: what the memory limit and the model leave]")  # fmt: skip
-@option(
-    "--queue",
-    type=click.IntRange(min=1),
-    default=64,
-    show_default=True,
-    help="Images held at once; more get 429.",
-)
-@option("--max-body", type=click.IntRange(min=1), default=10, show_default=True, help="MiB in a request.")
-@option("--max-images", type=click.IntRange(min=1), default=32, show_default=True, help="Images in a request.")
-@option(
-    "--max-megapixels",
-    type=Number(min=0.001, max=50),
-    default=50,
-    show_default=True,
-    help="Megapixels of one image.",
-)
-@option("--max-classes", type=click.IntRange(min=1), default=1000, show_default=True, help="Class names in a request.")
-@option(
-    "--formats",
-    default="JPEG,PNG,WEBP",
-    show_default=True,
-    help="Image formats to accept; GIF, BMP and TIFF can be added.",
-)
-@option("--deadline", type=Number(min=0.01), default=30, show_default=True, help="Seconds until the answer is 504.")
-@option("--image-timeout", type=Number(min=0.01), default=10, show_default=True,
-        help="Seconds for a worker process to decode an image.")  # fmt: skip
-@option("--body-timeout", type=Number(min=0.01), default=10, show_default=True, help="Seconds for a body to arrive.")
-@option(
-    "--drain",
-    type=click.IntRange(min=0),
-    default=20,
-    show_default=True,
-    help="Seconds to finish on SIGTERM.",
-)
-@option("--notice", type=Number(min=0), default=0, show_default=True,
-        help="Seconds after SIGTERM in which it still listens, not ready.")  # fmt: skip
-@option(
-    "--log-format",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    show_default=True,
-    help="Log format.",
-)
-@option("--access-log/--no-access-log", default=True, show_default=True, help="Log each request.")
-@option("--metrics/--no-metrics", default=True, show_default=True, help="Serve /metrics.")
-@option("--pages/--no-pages", default=True, show_default=True, help="Serve /ui and /docs.")
+@option("--queue", type=click.IntRange(min=1), default=64, help="Images held at once; more get 429.")
+@option("--max-body", type=click.IntRange(min=1), default=10, help="MiB in a request.")
+@option("--max-images", type=click.IntRange(min=1), default=32, help="Images in a request.")
+@option("--max-megapixels", type=Number(min=0.001, max=50), default=50, help="Megapixels of one image.")
+@option("--max-classes", type=click.IntRange(min=1), default=1000, help="Class names in a request.")
+@option("--formats", default="JPEG,PNG,WEBP", help="Image formats to accept; GIF, BMP and TIFF can be added.")
+@option("--deadline", type=Number(min=0.01), default=30, help="Seconds until the answer is 504.")
+@option("--image-timeout", type=Number(min=0.01), default=10, help="Seconds for a worker process to decode an image.")
+@option("--body-timeout", type=Number(min=0.01), default=10, help="Seconds for a body to arrive.")
+@option("--drain", type=click.IntRange(min=0), default=20, help="Seconds to finish on SIGTERM.")
+@option("--notice", type=Number(min=0), default=0, help="Seconds after SIGTERM in which it still listens, not ready.")
+@option("--log-format", type=click.Choice(["text", "json"]), default="text", help="Log format.")
+@option("--access-log/--no-access-log", default=True, help="Log each request.")
+@option("--metrics/--no-metrics", default=True, help="Serve /metrics.")
+@option("--pages/--no-pages", default=True, help="Serve /ui and /docs.")
 @click.option("--check", is_flag=True, help="Verify and describe the bundle, then exit.")
 @click.version_option(__version__, prog_name="sar-serve")
 def main(**values: Any) -> None:

@@ -7,9 +7,7 @@ import os
 import struct
 
 _LENGTH = struct.Struct("!i")
-_LONG = struct.Struct("!iQ")
-"""How ``multiprocessing`` writes the length of a message, and that of one which does not fit in the first form."""
-_MOST = 2**31 - 1
+"""How ``multiprocessing`` writes the length of a message of less than 2 GiB; a larger one is not sent."""
 _PIECE = 2**16
 """Bytes read at once: the C library takes and returns more than 128 kB from and to the system each time."""
 
@@ -43,8 +41,7 @@ class Channel:
             OSError: the other side has closed the pipe.
         """
         self._answer = self._loop.create_future()
-        head = _LENGTH.pack(len(message)) if len(message) <= _MOST else _LONG.pack(-1, len(message))
-        self._unsent = memoryview(head + message)
+        self._unsent = memoryview(_LENGTH.pack(len(message)) + message)
         self._received = bytearray()
         self._write()
         if self._unsent:
@@ -86,22 +83,12 @@ class Channel:
             self._fail(error)
             return
         self._received += piece
-        content = _content(self._received)
-        if content is not None and self._answer is not None and not self._answer.done():
-            self._answer.set_result(content)
+        if len(self._received) < _LENGTH.size or self._answer is None or self._answer.done():
+            return
+        (length,) = _LENGTH.unpack_from(self._received)
+        if len(self._received) >= _LENGTH.size + length:
+            self._answer.set_result(memoryview(self._received)[_LENGTH.size :])
 
     def _fail(self, error: OSError) -> None:
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(error)
-
-
-def _content(received: bytearray) -> memoryview | None:
-    """Return a message that has arrived as a whole; None while some of it is missing."""
-    if len(received) < _LENGTH.size:
-        return None
-    (length,), start = _LENGTH.unpack_from(received), _LENGTH.size
-    if length < 0:
-        if len(received) < _LONG.size:
-            return None
-        (_, length), start = _LONG.unpack_from(received), _LONG.size
-    return memoryview(received)[start:] if len(received) >= start + length else None

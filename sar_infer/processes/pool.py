@@ -54,7 +54,7 @@ class WorkerPool(Generic[Answer]):
     def pids(self) -> list[int]:
         """Return the identifiers of all processes."""
         with self._lock:
-            return [worker.pid for worker in self._workers if worker.pid is not None]
+            return [worker.pid for worker in self._workers]
 
     def start(self) -> None:
         """Start all workers and wait until they are ready.
@@ -62,8 +62,9 @@ class WorkerPool(Generic[Answer]):
         Raises:
             StartError: one of them cannot start.
         """
-        for started in [self._threads.submit(self._warm) for _ in range(self._size)]:
-            started.result()
+        starting = [self._threads.submit(self._started) for _ in range(self._size)]
+        for worker in [future.result() for future in starting]:
+            self._put_back(worker)
 
     def submit(self, *task: Any) -> Future[Answer]:
         """Queue a task and return the future of its answer.
@@ -88,24 +89,23 @@ class WorkerPool(Generic[Answer]):
             self._workers.pop().ended()
 
     def _answer(self, task: tuple[Any, ...]) -> Answer:
-        worker = self._free() or self._started()
+        worker = self._idle_worker()
         try:
             return worker.answer(task)
         finally:
             if self._fresh:
-                worker.dismiss()
                 worker.ended()
             self._put_back(worker)
 
-    def _free(self) -> Worker[Answer] | None:
-        """Return a worker that waits, None if there is none; those that died waiting are forgotten."""
+    def _idle_worker(self) -> Worker[Answer]:
+        """Return a worker that waits, or else a new one; those that died waiting are forgotten."""
         with self._lock:
             while self._idle:
                 worker = self._idle.pop()
                 if worker.alive:
                     return worker
                 self._workers.discard(worker)
-        return None
+        return self._started()
 
     def _put_back(self, worker: Worker[Answer]) -> None:
         with self._lock:
@@ -114,43 +114,32 @@ class WorkerPool(Generic[Answer]):
             else:
                 self._workers.discard(worker)
 
-    def _warm(self) -> None:
-        self._put_back(self._started())
-
     def _started(self) -> Worker[Answer]:
-        """Return a new worker that is ready; several deaths in a row, or an error of ``load``, end the pool."""
+        """Return a new worker that is ready; several deaths in a row, or an error of ``load``, end the pool.
+
+        No lock is held while its process starts.
+        """
         while True:
+            with self._lock:
+                if self._closed or self._refusal:
+                    raise StartError(str(self._refusal or "the pool is closed")) from self._refusal
             worker = None
             try:
-                worker = self._begun()
+                worker = Worker(self._load)
+                with self._lock:
+                    self._workers.add(worker)
+                    closed = self._closed
+                if closed:  # too late for ``close`` to end it
+                    worker.kill()
                 worker.loaded(_LOADING_SECONDS)
-            except StartError:
-                raise
             except Exception as error:
-                self._count_failure(worker, error)
+                if worker is not None:
+                    worker.ended()
+                with self._lock:
+                    self._workers.discard(worker)
+                    self._failed += 1
+                    if not isinstance(error, DeathError) or self._failed >= _MOST_FAILED:
+                        self._refusal = self._refusal or error
             else:
                 self._failed = 0
                 return worker
-
-    def _begun(self) -> Worker[Answer]:
-        """Return a new worker; no lock is held while its process starts."""
-        with self._lock:
-            if self._closed or self._refusal:
-                raise StartError(str(self._refusal or "the pool is closed")) from self._refusal
-        worker = Worker(self._load)
-        with self._lock:
-            self._workers.add(worker)
-            closed = self._closed
-        if closed:  # too late for ``close`` to end it
-            worker.kill()
-        return worker
-
-    def _count_failure(self, worker: Worker[Answer] | None, error: Exception) -> None:
-        if worker is not None:
-            worker.ended()
-        with self._lock:
-            if worker is not None:
-                self._workers.discard(worker)
-            self._failed += 1
-            if not isinstance(error, DeathError) or self._failed >= _MOST_FAILED:
-                self._refusal = self._refusal or error

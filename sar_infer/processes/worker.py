@@ -104,9 +104,9 @@ class Worker(Generic[Answer]):
             theirs.close()
 
     @property
-    def pid(self) -> int | None:
+    def pid(self) -> int:
         """Return the identifier of the process."""
-        return self._process.pid
+        return self._process.pid or 0
 
     @property
     def alive(self) -> bool:
@@ -121,27 +121,26 @@ class Worker(Generic[Answer]):
         return False
 
     def loaded(self, limit: float) -> None:
-        """Send ``load`` to the process, and wait until it has returned there, ``limit`` seconds at most.
+        """Send ``load`` to the process, and wait until it has returned there; either takes ``limit`` seconds at most.
 
         Raises:
             DeathError: the process ended meanwhile (``TimeLimitError`` if it was given no more time).
             Exception: whatever ``load`` raised.
         """
-        end = time.monotonic() + limit
         _bound(self._pipe, limit)
         self._send(self._load)
-        self._receive(max(0, end - time.monotonic()))
+        self._receive(limit)
         _bound(self._pipe, self._limit)
 
-    def answer(self, task: tuple[Any, ...], limit: float | None = None) -> Answer:
-        """Return the answer to a task, given within ``limit`` seconds; None: within the limit of this worker.
+    def answer(self, task: tuple[Any, ...]) -> Answer:
+        """Return the answer to a task.
 
         Raises:
             DeathError: the process ended before it answered (``TimeLimitError`` if that took too long).
             Exception: whatever the task raised, with the process's traceback as a note; the process lives on.
         """
         self._send(task)
-        answer: Answer = self._receive(self._limit if limit is None else limit)
+        answer: Answer = self._receive(self._limit)
         return answer
 
     async def answer_async(self, task: tuple[Any, ...]) -> Answer:
@@ -158,10 +157,9 @@ class Worker(Generic[Answer]):
         try:
             async with asyncio.timeout(self._limit):
                 content = await self._channel.exchange(pickle.dumps(task, pickle.HIGHEST_PROTOCOL))
-        except TimeoutError:
-            raise await self._died_async(BlockingIOError()) from None
-        except OSError as error:
-            raise await self._died_async(error) from None
+        except OSError as error:  # ``TimeoutError`` is one
+            self.dismiss()
+            raise await asyncio.to_thread(self._died, isinstance(error, TimeoutError)) from None
         answer: Answer = _opened(content)
         return answer
 
@@ -170,16 +168,18 @@ class Worker(Generic[Answer]):
         self._process.kill()
 
     def dismiss(self) -> None:
-        """Let the process end when it has nothing to do; see ``ended``."""
-        if self._channel is not None and not self._pipe.closed:
+        """Let the process end when it has nothing to do; nobody may wait for its answer. See ``ended``."""
+        if self._channel is not None:
             self._channel.close()
+            self._channel = None
         self._pipe.close()
 
     def ended(self) -> int | None:
-        """Wait for the process to end, after a few seconds by force, and return its exit code.
+        """Dismiss the process, wait for it to end, after a few seconds by force, and return its exit code.
 
         None, if the system does not end it (it may wait for a disk that is gone).
         """
+        self.dismiss()
         if not wait([self._process.sentinel], _GRACE):
             self._process.kill()
         self._process.join(_GRACE)
@@ -195,7 +195,7 @@ class Worker(Generic[Answer]):
             except OSError as error:
                 # Its frames hold views of the message, and Python 3.13 complains on stderr of a view that is left.
                 traceback.clear_frames(error.__traceback__)
-                raise self._died(error) from None
+                raise self._died(isinstance(error, BlockingIOError)) from None
 
     def _receive(self, limit: float | None) -> Any:
         try:
@@ -203,20 +203,14 @@ class Worker(Generic[Answer]):
                 raise BlockingIOError
             content = self._pipe.recv_bytes()
         except (EOFError, OSError) as error:
-            raise self._died(error) from None
+            raise self._died(isinstance(error, BlockingIOError)) from None
         return _opened(content)
 
-    async def _died_async(self, error: Exception) -> DeathError:
-        """Do as ``_died``, which waits for the process, in a thread."""
-        if self._channel is not None:
-            self._channel.close()
-        return await asyncio.to_thread(self._died, error)
-
-    def _died(self, error: Exception) -> DeathError:
-        if late := isinstance(error, BlockingIOError):
+    def _died(self, late: bool) -> DeathError:
+        """Wait for the process to end, by force if it is late, and return how it did."""
+        if late:
             self.kill()
         exit_code = self.ended()
-        self._pipe.close()
         return TimeLimitError(exit_code) if late or ended_by_deadline(exit_code) else DeathError(exit_code)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from typing import Literal, get_args
 
@@ -35,58 +36,46 @@ class Metrics:
 
     def __init__(self, reasons: Iterable[str] = ()) -> None:
         registry = self.registry = CollectorRegistry()
-        self.requests = Counter("sar_requests", "Requests answered.", ["route", "code"], registry=registry)
-        self.seconds = Histogram(
-            "sar_request_seconds", "From the first byte to the answer.", ["route"], buckets=_SECONDS, registry=registry
+        counter, gauge = functools.partial(Counter, registry=registry), functools.partial(Gauge, registry=registry)
+        histogram = functools.partial(Histogram, registry=registry)
+        self.requests = counter("sar_requests", "Requests answered.", ["route", "code"])
+        self.seconds = histogram(
+            "sar_request_seconds", "From the first byte to the answer.", ["route"], buckets=_SECONDS
         )
-        self.phases = Histogram(
-            "sar_phase_seconds", "Time of an image in each phase.", ["phase"], buckets=_SECONDS, registry=registry
+        self.phases = histogram("sar_phase_seconds", "Time of an image in each phase.", ["phase"], buckets=_SECONDS)
+        self.batches = histogram(
+            "sar_batch_size", "Images that a worker took together.", buckets=(1, 2, 4, 8, 16, 32, 64)
         )
-        self.batches = Histogram(
-            "sar_batch_size", "Images that a worker took together.", buckets=(1, 2, 4, 8, 16, 32, 64), registry=registry
+        self.images = counter("sar_images", "Images answered.")
+        self.rejected = counter("sar_rejected", "Refused or dropped, by reason.", ["reason"])
+        self.inside = gauge("sar_queue_depth", "Images being decoded, waiting or running.")
+        self.decode_memory = gauge("sar_decode_memory_bytes", "Memory for decoding images.")
+        self.decode_held = gauge(
+            "sar_decode_memory_held_bytes", "Of that, held by images being decoded or about to be."
         )
-        self.images = Counter("sar_images", "Images answered.", registry=registry)
-        self.rejected = Counter("sar_rejected", "Refused or dropped, by reason.", ["reason"], registry=registry)
-        self.inside = Gauge("sar_queue_depth", "Images being decoded, waiting or running.", registry=registry)
-        self.decode_memory = Gauge("sar_decode_memory_bytes", "Memory for decoding images.", registry=registry)
-        self.decode_held = Gauge(
-            "sar_decode_memory_held_bytes", "Of that, held by images being decoded or about to be.", registry=registry
-        )
-        self.decode_waiting = Gauge(
-            "sar_decode_memory_waiting", "Images waiting for memory to be decoded.", registry=registry
-        )
-        self.top_score = Histogram(
-            "sar_top_score", "Score of the best class of each image.", buckets=_SCORES, registry=registry
-        )
-        self.unknown = Counter(
-            "sar_unknown", "Images found to be none of the classes, where that was requested.", registry=registry
-        )
-        self.workers = Gauge("sar_workers", "Worker processes that are ready.", registry=registry)
-        self.deaths = Counter(
-            "sar_worker_deaths", "Worker processes that ended, by reason.", ["reason"], registry=registry
-        )
-        self.names = Counter("sar_names_embedded", "Class names given to the name encoder.", registry=registry)
-        self.sets = Counter("sar_class_sets", "Class sets requested.", ["cache"], registry=registry)
-        self.classes = Gauge("sar_bank_classes", "Classes in the bank.", ["origin"], registry=registry)
-        self.reloads = Counter("sar_reloads", "Bundle reloads.", ["outcome"], registry=registry)
-        self.bank_usable = Gauge(
-            "sar_bank_usable", "0 if the bank file cannot be read and older classes answer.", registry=registry
-        )
-        self.ready = Gauge("sar_ready", "1 if the last self-test of the model passed.", registry=registry)
-        self.provider = Gauge(
-            "sar_execution_provider", "The execution provider in use.", ["requested", "actual"], registry=registry
-        )
+        self.decode_waiting = gauge("sar_decode_memory_waiting", "Images waiting for memory to be decoded.")
+        self.top_score = histogram("sar_top_score", "Score of the best class of each image.", buckets=_SCORES)
+        self.unknown = counter("sar_unknown", "Images found to be none of the classes, where that was requested.")
+        self.workers = gauge("sar_workers", "Worker processes that are ready.")
+        self.deaths = counter("sar_worker_deaths", "Worker processes that ended, by reason.", ["reason"])
+        self.names = counter("sar_names_embedded", "Class names given to the name encoder.")
+        self.sets = counter("sar_class_sets", "Class sets requested.", ["cache"])
+        self.classes = gauge("sar_bank_classes", "Classes in the bank.", ["origin"])
+        self.reloads = counter("sar_reloads", "Bundle reloads.", ["outcome"])
+        self.bank_usable = gauge("sar_bank_usable", "0 if the bank file cannot be read and older classes answer.")
+        self.ready = gauge("sar_ready", "1 if the last self-test of the model passed.")
+        self.provider = gauge("sar_execution_provider", "The execution provider in use.", ["requested", "actual"])
         self.model = Info("sar_model", "The bundle that answers.", registry=registry)
         ProcessCollector(registry=registry)  # memory, CPU and descriptors of the server, without its workers
         self.bank_usable.set(1)
-        for counter, labels in (
+        for labelled, labels in (
             (self.rejected, reasons),
             (self.deaths, get_args(Cause)),
             (self.reloads, ("done", "refused")),
             (self.sets, ("hit", "miss")),
         ):
             for label in labels:
-                counter.labels(label)
+                labelled.labels(label)
 
     def text(self) -> bytes:
         """Return all metrics in Prometheus's text format."""

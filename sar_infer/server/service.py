@@ -20,6 +20,7 @@ from sar_infer.server.bank.snapshot import Snapshot
 from sar_infer.server.bank.store import BankStore
 from sar_infer.server.metrics import Metrics
 from sar_infer.server.model.engine import Engine
+from sar_infer.server.model.memory import DecodeMemory
 from sar_infer.server.model.opening import open_engine
 from sar_infer.server.model.sizing import bodies_limit
 from sar_infer.server.problems import CODES, Problem
@@ -223,11 +224,11 @@ class Service:
             models = 2 if old.workers is None else 1 + old.workers.count
             needed = models * sum(file.size for file in old.bundle.manifest.files.values())
             try:
-                share = await old.memory.take(0, needed)  # for a moment the models of both are in memory
+                reserve = await old.memory.take(0, needed)  # for a moment the models of both are in memory
                 try:
-                    engine, store = await in_thread(lambda: _open(self.settings, self.metrics, old))
+                    engine, store = await in_thread(lambda: _open(self.settings, self.metrics, old.memory))
                 finally:
-                    share.free()
+                    old.memory.free(reserve)
             except BaseException as error:
                 self.metrics.reloads.labels("refused").inc()
                 foreseen = self.draining or isinstance(error, SarInferError | Problem)
@@ -255,7 +256,7 @@ class Service:
             except Exception as error:  # whatever it is, the model does not answer
                 _log.exception("the self-test failed")
                 return Readiness(False, None, f"the self-test failed: {error}")
-        if not cosine >= engine.least_cosine:
+        if not cosine >= engine.classifier.self_test.least:
             return Readiness(
                 False,
                 cosine if math.isfinite(cosine) else None,
@@ -287,10 +288,10 @@ async def in_thread(work: Callable[[], T]) -> T:
 def _open(
     settings: Settings,
     metrics: Metrics,
-    before: Engine | None = None,
+    memory: DecodeMemory | None = None,
     meanwhile: Callable[[], object] = lambda: None,
 ) -> tuple[Engine, BankStore]:
-    engine = open_engine(settings, metrics, before, meanwhile)
+    engine = open_engine(settings, metrics, memory, meanwhile)
     try:
         if settings.bundle is None and settings.bank is not None:
             check_encoder(settings.bank, engine.bundle)

@@ -74,7 +74,7 @@ class Batcher:
         """
         item = _Item(task, asyncio.get_running_loop().create_future(), ended, time.perf_counter())
         (self._waiting.appendleft if first else self._waiting.append)(item)
-        self._open_lane()
+        self._open_lanes()
         try:
             return await item.future
         except asyncio.CancelledError:
@@ -83,12 +83,8 @@ class Batcher:
                 ended()
             raise
 
-    def close(self) -> None:
-        """Release the encoder; nothing may be waiting or running."""
-        del self._compute  # it refers back to the owner, which is then freed at once
-
-    def _open_lane(self) -> None:
-        if self._waiting and len(self._busy) < self._lanes:
+    def _open_lanes(self) -> None:
+        while self._waiting and len(self._busy) < self._lanes:
             self._busy.add(asyncio.get_running_loop().create_task(self._work(self._next())))
 
     async def _work(self, batch: Sequence[_Item]) -> None:
@@ -107,10 +103,8 @@ class Batcher:
             for item, result in zip(batch, results, strict=True):
                 if result is not None:
                     _deliver(item, result, start - item.since)
-            again = None in results
             batch = self._next()
-            while again and self._waiting and len(self._busy) < self._lanes:  # each in another worker
-                self._open_lane()
+            self._open_lanes()  # for images that run again, each in another worker
         self._busy.remove(asyncio.current_task())  # type: ignore[arg-type]  # at once, so that no image waits for it
 
     def _next(self) -> list[_Item]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
@@ -15,6 +16,7 @@ from sar_infer.bundle.manifest import Preprocess
 from sar_infer.errors import ImageError
 from sar_infer.images.load import TOO_LITTLE_MEMORY
 from sar_infer.images.prefetch import decode_image, decode_photo
+from sar_infer.server.settings import Limits
 
 Pixels = npt.NDArray[np.uint8] | Floats
 """Pixels (H, W, 3) of an image; or the encoder's own input (3, size, size), float32."""
@@ -56,64 +58,53 @@ class Result(NamedTuple):
     infer: float = 0.0
 
 
-class Encoding:
-    """Decodes and encodes batches; safe to share between threads if its functions are.
+def compute(
+    tasks: Sequence[Task],
+    decode: Callable[[Task], Decoded],
+    encode: Encode,
+    most: int,
+    decoders: Executor | None = None,
+) -> list[Result]:
+    """Return the result of each task of a batch.
 
     Args:
+        tasks: The batch.
         decode: Decodes the image of a task.
         encode: Encodes inputs.
         most: Images that are encoded together at most.
-        alone: Does as ``encode`` on all cores, for when nothing else runs; None if there is no such encoder.
-        pool: Threads that decode the images of a batch side by side; None decodes them one after the other.
+        decoders: Threads that decode images side by side; None decodes them one after the other.
     """
-
-    def __init__(
-        self,
-        decode: Callable[[Task], Decoded],
-        encode: Encode,
-        most: int,
-        alone: Encode | None = None,
-        pool: Executor | None = None,
-    ) -> None:
-        self._decode = decode
-        self._encode = encode
-        self._most = most
-        self._alone = alone
-        self._map = map if pool is None else pool.map
-
-    def __call__(self, tasks: Sequence[Task], alone: bool = False) -> list[Result]:
-        """Return the result of each task; ``alone`` says that nothing else runs."""
-        encode = self._alone if alone and self._alone is not None else self._encode
-        results: list[Result] = []
-        begun = time.perf_counter()
-        for start in range(0, len(tasks), self._most):
-            queue = time.perf_counter() - begun
-            decoded = [*self._map(self._timed, tasks[start : start + self._most])]
-            before = time.perf_counter()
-            rows = iter(_rows(encode, [one[0] for one, _ in decoded if not isinstance(one, Exception)]))
-            infer = time.perf_counter() - before
-            for one, decode in decoded:
-                row, digest = (one, b"") if isinstance(one, Exception) else (next(rows), one[1])
-                results.append(Result(row, digest, queue, decode, infer))
-        return results
-
-    def _timed(self, task: Task) -> tuple[Decoded | Exception, float]:
-        start = time.perf_counter()
-        try:
-            decoded: Decoded | Exception = self._decode(task)
-        except Exception as error:
-            decoded = error
-        return decoded, time.perf_counter() - start
+    decode_all = map if decoders is None else decoders.map
+    results: list[Result] = []
+    begun = time.perf_counter()
+    for start in range(0, len(tasks), most):
+        queue = time.perf_counter() - begun
+        decoded = [*decode_all(functools.partial(_timed, decode), tasks[start : start + most])]
+        before = time.perf_counter()
+        rows = iter(_rows(encode, [one[0] for one, _ in decoded if not isinstance(one, Exception)]))
+        infer = time.perf_counter() - before
+        for one, seconds in decoded:
+            row, digest = (one, b"") if isinstance(one, Exception) else (next(rows), one[1])
+            results.append(Result(row, digest, queue, seconds, infer))
+    return results
 
 
-def decode(task: Task, spec: Preprocess, formats: tuple[str, ...], pixels: int) -> Decoded:
+def _timed(decode: Callable[[Task], Decoded], task: Task) -> tuple[Decoded | Exception, float]:
+    start = time.perf_counter()
+    try:
+        decoded: Decoded | Exception = decode(task)
+    except Exception as error:
+        decoded = error
+    return decoded, time.perf_counter() - start
+
+
+def decode(task: Task, spec: Preprocess, limits: Limits) -> Decoded:
     """Decode the image of a task.
 
     Args:
         task: The encoder's own input is taken as it is.
         spec: How to prepare an image.
-        formats: Image formats that are accepted.
-        pixels: The most pixels of an image.
+        limits: Formats and sizes of images that are accepted.
 
     Raises:
         ImageError: it cannot be read.
@@ -123,8 +114,8 @@ def decode(task: Task, spec: Preprocess, formats: tuple[str, ...], pixels: int) 
         return image, b""
     try:
         if task.digest:
-            return decode_photo(image, spec, formats, pixels)
-        return decode_image(image, spec, formats, pixels), b""
+            return decode_photo(image, spec, limits.formats, limits.pixels)
+        return decode_image(image, spec, limits.formats, limits.pixels), b""
     except MemoryError:
         raise ImageError(TOO_LITTLE_MEMORY, "size") from None
 

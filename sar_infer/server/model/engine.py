@@ -23,7 +23,7 @@ from sar_infer.images.price import price
 from sar_infer.processes.worker import DeathError
 from sar_infer.server.metrics import Metrics
 from sar_infer.server.model.batcher import Batcher
-from sar_infer.server.model.encoding import Encoding, Pixels, Result, Task, decode
+from sar_infer.server.model.encoding import Pixels, Result, Task, compute, decode
 from sar_infer.server.model.memory import DecodeMemory
 from sar_infer.server.model.names import Names
 from sar_infer.server.model.sizing import Sizes
@@ -45,14 +45,6 @@ Finish = Callable[[Floats], Iterable[T]]
 """Returns a value for each of some unit rows (N, D)."""
 ImageInput = bytes | Pixels | ImageError
 """Encoded bytes; pixels (H, W, 3); the encoder's own input (3, size, size), float32; or why there is no image."""
-
-
-@dataclass(frozen=True)
-class EmbeddedPhotos:
-    """Photos of a class as a bank keeps them, and the label in the request of each, by its digest."""
-
-    photo_set: PhotoSet
-    labels: Mapping[bytes, str]
 
 
 @dataclass(frozen=True)
@@ -109,7 +101,6 @@ class Engine:
 
     def close(self) -> None:
         """Stop the threads, and the processes if there are any; all requests must have ended."""
-        self._batcher.close()
         self.names.close()
         for pool in self._threads:
             pool.shutdown(wait=False)
@@ -144,20 +135,20 @@ class Engine:
             outcomes.append(outcome)
         return outcomes
 
-    async def photos(self, images: Sequence[ImageInput]) -> EmbeddedPhotos:
-        """Return the photos of a class from encoded images; one that comes twice counts once.
+    async def photos(self, images: Sequence[ImageInput]) -> tuple[PhotoSet, dict[bytes, str]]:
+        """Return the photos of a class from encoded images, and the label of each in the request by its digest.
+
+        One that comes twice counts once.
 
         Raises:
             Problem: an image is bad; the first is named.
         """
         labels = [f"image[{number}]" for number in range(len(images))]
-        outcomes = _sound(await self.each(images, lambda rows: rows, digests=True), labels)
+        outcomes = await self._sound(images, lambda rows: rows, labels, digests=True)
         digests = [outcome.digest for outcome in outcomes]
         packed = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, DIGEST_BYTES)
-        return EmbeddedPhotos(
-            PhotoSet.of(packed, np.stack([outcome.value for outcome in outcomes])),  # type: ignore[misc]
-            dict(zip(reversed(digests), reversed(labels), strict=True)),
-        )
+        rows = np.stack([outcome.value for outcome in outcomes])  # type: ignore[misc]
+        return PhotoSet.of(packed, rows), dict(zip(reversed(digests), reversed(labels), strict=True))
 
     async def all_of(
         self, images: Sequence[ImageInput], finish: Finish[T], labels: Sequence[str], classes: int = 0
@@ -173,10 +164,7 @@ class Engine:
         Raises:
             Problem: an image is bad; the first is named.
         """
-        for image, label in zip(images, labels, strict=True):
-            if isinstance(image, ImageError):
-                raise _bad_image(image, label)
-        return [outcome.value for outcome in _sound(await self.each(images, finish, classes), labels)]  # type: ignore[misc]
+        return [outcome.value for outcome in await self._sound(images, finish, labels, classes)]  # type: ignore[misc]
 
     async def self_test(self) -> float:
         """Run the self-test image through the encoder, ahead of the queue, and return ``SelfTest.cosine``."""
@@ -186,10 +174,20 @@ class Engine:
             raise result.row
         return test.cosine(result.row[0])
 
-    @property
-    def least_cosine(self) -> float:
-        """Return the least cosine of a ``self_test`` that passes."""
-        return self.classifier.self_test.least
+    async def _sound(
+        self,
+        images: Sequence[ImageInput],
+        finish: Finish[T],
+        labels: Sequence[str],
+        classes: int = 0,
+        digests: bool = False,
+    ) -> Sequence[Outcome[T]]:
+        """Do as ``each``, but refuse the whole call if an image is bad."""
+        outcomes = await self.each(images, finish, classes, digests)
+        for outcome, label in zip(outcomes, labels, strict=True):
+            if outcome.error is not None:
+                raise Problem(IMAGE_CODES[outcome.error.kind], f"{label}: {outcome.error}")
+        return outcomes
 
     async def _one(self, image: ImageInput, finish: Finish[T], classes: int, digest: bool) -> Outcome[T]:
         if isinstance(image, ImageError):
@@ -198,9 +196,10 @@ class Engine:
         waited = 0.0
         try:
             if isinstance(image, bytes):
-                share = await self.memory.take(*price(image, self._limits.formats, self._limits.pixels))
+                memory = await self.memory.take(*price(image, self._limits.formats, self._limits.pixels))
                 waited = time.perf_counter() - start
-                result = await self._batcher.run(Task(image, share.amount, digest), share.free)
+                free = functools.partial(self.memory.free, memory)
+                result = await self._batcher.run(Task(image, memory, digest), free)
             else:
                 result = await self._batcher.run(Task(image))
             if isinstance(result.row, Exception):
@@ -228,7 +227,10 @@ class Engine:
         return future
 
     def _finish(self, finish: Finish[T], classes: int) -> None:
-        rows, futures = zip(*self._arrived.pop(finish), strict=True)
+        arrived = [(row, future) for row, future in self._arrived.pop(finish) if not future.done()]
+        if not arrived:  # all callers were cancelled, and the engine may be closed
+            return
+        rows, futures = zip(*arrived, strict=True)
         if classes <= _QUICK:
             _resolve(futures, *_timed(finish, np.concatenate(rows)))
         else:
@@ -243,10 +245,11 @@ class Engine:
             self._threads.append(decoders)
         lanes = ThreadPoolExecutor(self.sizes.workers, "worker")
         self._threads.append(lanes)
-        spec, limits = self.bundle.manifest.preprocess, self._limits
-        decoded = functools.partial(decode, spec=spec, formats=limits.formats, pixels=limits.pixels)
-        encoding = Encoding(decoded, self.classifier.encode, batch, pool=decoders)
-        return lambda tasks, alone: asyncio.get_running_loop().run_in_executor(lanes, encoding, tasks, alone)
+        decoded = functools.partial(decode, spec=self.bundle.manifest.preprocess, limits=self._limits)
+        computed = functools.partial(
+            compute, decode=decoded, encode=self.classifier.encode, most=batch, decoders=decoders
+        )
+        return lambda tasks, _: asyncio.get_running_loop().run_in_executor(lanes, computed, tasks)
 
 
 def _timed(finish: Finish[T], rows: Floats) -> tuple[list[T | Exception], float]:
@@ -280,14 +283,3 @@ def milliseconds(outcomes: Sequence[Outcome[T]]) -> dict[str, float]:
     """Return the milliseconds of each phase, the longest of all images: they run side by side."""
     seconds = [outcome.seconds for outcome in outcomes]
     return {p: round(1000 * max([each.get(p, 0.0) for each in seconds], default=math.nan), 3) for p in _PHASES}
-
-
-def _sound(outcomes: Sequence[Outcome[T]], labels: Sequence[str]) -> Sequence[Outcome[T]]:
-    for outcome, label in zip(outcomes, labels, strict=True):
-        if outcome.error is not None:
-            raise _bad_image(outcome.error, label)
-    return outcomes
-
-
-def _bad_image(error: ImageError, label: str) -> Problem:
-    return Problem(IMAGE_CODES[error.kind], f"{label}: {error}")

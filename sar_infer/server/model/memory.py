@@ -17,32 +17,12 @@ _RESERVED = 8
 """One part in so many is for small images alone; an image is small if it takes at most half of that part."""
 
 
-class Share:
-    """The memory of one image; see ``DecodeMemory.take``.
-
-    Attributes:
-        amount: Bytes.
-        small: It may use the reserved part.
-        granted: Resolved when the bytes are granted.
-    """
-
-    def __init__(self, memory: DecodeMemory, amount: int, small: bool) -> None:
-        self.amount = amount
-        self.small = small
-        self.granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._memory = memory
-
-    def free(self) -> None:
-        """Give the bytes back, once."""
-        self._memory.free(self)
-
-
 class DecodeMemory:
     """Hands out bytes, in turn, to images that are being decoded; called from one event loop.
 
     Args:
         total: All bytes.
-        seconds: How long an image waits for its share at most.
+        seconds: How long an image waits for its bytes at most.
         metrics: Shows the bytes held and the images waiting.
 
     Attributes:
@@ -52,20 +32,21 @@ class DecodeMemory:
 
     def __init__(self, total: int, seconds: float, metrics: Metrics) -> None:
         self.total = total
-        self.largest = total - total // _RESERVED
+        self._reserved = total // _RESERVED
+        self.largest = total - self._reserved
         self._seconds = seconds
-        self._waiting: dict[bool, deque[Share]] = {True: deque(), False: deque()}
+        self._waiting: dict[bool, deque[tuple[int, asyncio.Future[None]]]] = {True: deque(), False: deque()}
         self._held = {True: 0, False: 0}
         metrics.decode_memory.set(total)
         metrics.decode_held.set_function(lambda: sum(self._held.values()))
         metrics.decode_waiting.set_function(lambda: sum(map(len, self._waiting.values())))
 
-    async def take(self, least: int, most: int) -> Share:
-        """Wait for memory and return it; whoever gets it must free it when the image has been decoded.
+    async def take(self, least: int, most: int) -> int:
+        """Wait for memory, and return how many bytes were granted; they must be freed when the image is decoded.
 
         Args:
             least: Bytes that the image takes at least.
-            most: Bytes that it takes at worst; no more than ``largest`` are held.
+            most: Bytes that it takes at worst; no more than ``largest`` are granted.
 
         Raises:
             ImageError: it takes more than ``largest``.
@@ -78,44 +59,46 @@ class DecodeMemory:
                 "size",
             )
         amount = min(most, self.largest)
-        share = Share(self, amount, amount <= self.total // _RESERVED // 2)
-        self._waiting[share.small].append(share)
+        granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiting = self._waiting[self._small(amount)]
+        waiting.append((amount, granted))
         self._grant()
-        if not share.granted.done():
-            await self._wait(share)
-        return share
-
-    def free(self, share: Share) -> None:
-        """Take back a share that was granted."""
-        self._held[share.small] -= share.amount
-        self._grant()
-
-    async def _wait(self, share: Share) -> None:
+        if granted.done():
+            return amount
         try:
             async with asyncio.timeout(self._seconds):
-                await asyncio.shield(share.granted)
+                await asyncio.shield(granted)
         except BaseException as error:  # perhaps just when it was granted
-            if share.granted.done():
-                self.free(share)
+            if granted.done():
+                self.free(amount)
             else:
-                self._waiting[share.small].remove(share)
+                waiting.remove((amount, granted))
                 self._grant()
             if isinstance(error, TimeoutError):
                 raise overloaded("other images take all memory for decoding", self._seconds) from None
             raise
+        return amount
+
+    def free(self, amount: int) -> None:
+        """Take back what was granted, in one piece."""
+        self._held[self._small(amount)] -= amount
+        self._grant()
+
+    def _small(self, amount: int) -> bool:
+        """Return whether an image may use the reserved part."""
+        return amount <= self._reserved // 2
 
     def _grant(self) -> None:
-        """Grant shares to the first in line, as far as the memory goes."""
-        for waiting in self._waiting.values():
-            while waiting and self._fits(waiting[0]):
-                share = waiting.popleft()
-                self._held[share.small] += share.amount
-                share.granted.set_result(None)
+        """Grant memory to the first in line, as far as it goes."""
+        for small, waiting in self._waiting.items():
+            while waiting and self._fits(waiting[0][0], small):
+                amount, granted = waiting.popleft()
+                self._held[small] += amount
+                granted.set_result(None)
 
-    def _fits(self, share: Share) -> bool:
-        reserved = self.total // _RESERVED
-        if not share.small:
-            return self._held[False] + max(self._held[True], reserved) + share.amount <= self.total
-        if self._waiting[False] and self._held[True] + share.amount > reserved:
+    def _fits(self, amount: int, small: bool) -> bool:
+        if not small:
+            return self._held[False] + max(self._held[True], self._reserved) + amount <= self.total
+        if self._waiting[False] and self._held[True] + amount > self._reserved:
             return False
-        return self._held[False] + self._held[True] + share.amount <= self.total
+        return self._held[False] + self._held[True] + amount <= self.total

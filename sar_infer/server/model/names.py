@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import itertools
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -75,19 +74,19 @@ class Names:
             Problem: ``overloaded``, if too many names are waiting.
         """
         if not classes and not only:
-            if self._whole is None or self._whole[0] is not bank:
-                make = functools.partial(self._classifier.class_set, bank=bank)
-                composed = self._classifier.bundle.statistics is not None or bool(bank.photos)
-                slow = composed or len(bank.names) > LARGE
-                self._whole = whole = bank, await self._run(0, make) if slow else make()
-                return whole[1]
-            return self._whole[1]
+            if self._whole is not None and self._whole[0] is bank:
+                return self._whole[1]
+            composed = self._classifier.bundle.statistics is not None or bool(bank.photos)
+            if not composed and len(bank.names) <= LARGE:
+                self._whole = bank, self._classifier.class_set(bank=bank)
+                return self._whole[1]
         key = (bank, tuple(classes.items()), only)
-        cached_set = self._sets.get(key)
-        self._metrics.sets.labels("miss" if cached_set is None else "hit").inc()
-        if cached_set is not None:
-            self._sets.move_to_end(key)
-            return cached_set
+        if classes or only:
+            cached_set = self._sets.get(key)
+            self._metrics.sets.labels("miss" if cached_set is None else "hit").inc()
+            if cached_set is not None:
+                self._sets.move_to_end(key)
+                return cached_set
         making = self._making.get(key)
         if making is None:
             making = self._making[key] = asyncio.ensure_future(self._make(key))
@@ -111,7 +110,10 @@ class Names:
         bank, items, only = key
         count = sum(len(phrases) for _, phrases in items)
         made = await self._run(count, lambda: self._classifier.class_set(dict(items), only, bank))
-        self._keep(key, made)
+        if items or only:
+            self._keep(key, made)
+        else:
+            self._whole = bank, made
         return made
 
     def _keep(self, key: _SetKey, classes: ClassSet) -> None:

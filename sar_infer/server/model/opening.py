@@ -26,7 +26,7 @@ from sar_infer.server.settings import Settings
 def open_engine(
     settings: Settings,
     metrics: Metrics,
-    before: Engine | None = None,
+    memory: DecodeMemory | None = None,
     meanwhile: Callable[[], object] = lambda: None,
 ) -> Engine:
     """Open the bundle that the settings name, check what it computes, and warm it.
@@ -34,7 +34,7 @@ def open_engine(
     Args:
         settings: Name the bundle, the device and the precision.
         metrics: Times the phases.
-        before: The engine that it will replace, whose memory for images is taken over.
+        memory: That of the engine which it will replace; None for the first.
         meanwhile: Called in a thread while the processes start.
 
     Raises:
@@ -67,7 +67,8 @@ def open_engine(
     with contextlib.ExitStack() as opened:  # which ends the processes if anything fails
         workers = None
         if planned.processes:
-            workers = _workers(classifier, settings, planned, metrics)
+            model = _model(classifier, settings, planned)  # each is tested as the encoder of one process would be
+            workers = Workers(model, metrics, lambda row: SelfTest(bundle, classifier.choice, lambda _: row).run())
             opened.callback(workers.close)
             starting = in_background(workers.start)  # before anything else takes the cores
         other = in_background(meanwhile)
@@ -81,32 +82,25 @@ def open_engine(
             starting.result()
         other.result()
         give_back_memory()
-        if before is None:
+        if memory is None:
             available = decode_memory(settings, [] if workers is None else workers.pids)
             memory = DecodeMemory(available, settings.limits.seconds / 2, metrics)
-        else:
-            memory = before.memory
         engine = Engine(classifier, planned, settings.limits, metrics, memory, workers)
         opened.pop_all()
         return engine
 
 
-def _workers(classifier: Classifier, settings: Settings, planned: Sizes, metrics: Metrics) -> Workers:
-    """Return the processes for a bundle, not yet started; each is tested as the encoder of one process would be."""
-    bundle, choice, limits = classifier.bundle, classifier.choice, settings.limits
-    model = Model(
-        graph=str(bundle.path / choice.image),
-        sha256=bundle.manifest.files[choice.image].sha256,
+def _model(classifier: Classifier, settings: Settings, planned: Sizes) -> Model:
+    """Return what worker processes run."""
+    bundle, graph = classifier.bundle, classifier.choice.image
+    return Model(
+        graph=str(bundle.path / graph),
+        sha256=bundle.manifest.files[graph].sha256,
         embed_dim=bundle.manifest.embed_dim,
         device=settings.device,
-        threads=planned.threads,
-        alone=planned.alone,
-        batch=planned.max_batch,
+        sizes=planned,
         probe=classifier.self_test.image,
         trial_seconds=TRIAL_SECONDS,
         preprocess=bundle.manifest.preprocess,
-        formats=limits.formats,
-        pixels=limits.pixels,
-        image_seconds=limits.image_seconds,
+        limits=settings.limits,
     )
-    return Workers(model, planned.workers, metrics, lambda begun: SelfTest(bundle, choice, lambda _: begun.row).run())

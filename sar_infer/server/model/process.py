@@ -21,7 +21,9 @@ from sar_infer.encoders.encoders import ImageEncoder, batch_of
 from sar_infer.encoders.sessions import Device, give_back_memory
 from sar_infer.images.prefetch import decode_image
 from sar_infer.processes.signals import deadline
-from sar_infer.server.model.encoding import Decoded, Encode, Encoding, Result, Task, decode
+from sar_infer.server.model.encoding import Decoded, Result, Task, compute, decode
+from sar_infer.server.model.sizing import Sizes
+from sar_infer.server.settings import Limits
 
 _SLACK = 128 * 2**20
 """Bytes that decoding may take above its price: an allocator reserves more than it uses."""
@@ -39,38 +41,26 @@ class Model:
         sha256: Its digest, checked when it is opened: the bundle's folder may have been replaced by then.
         embed_dim: D, the length of a row.
         device: Where to encode.
-        threads: Threads of the encoder.
-        alone: Threads of a second one, opened when it is first used, for an image beside which nothing runs; 0: none.
-        batch: Images that are encoded together at most.
+        sizes: Threads and batches of the encoder.
         probe: The self-test image (size, size, 3); a batch of it is encoded at the start.
         trial_seconds: The most seconds for that.
         preprocess: How to prepare an image.
-        formats: Image formats that are accepted.
-        pixels: The most pixels of an image.
-        image_seconds: The most seconds for decoding an image; then the process ends.
+        limits: What images are accepted. One that takes longer to decode than they allow ends the process.
     """
 
     graph: str
     sha256: str
     embed_dim: int
     device: Device
-    threads: int
-    alone: int
-    batch: int
+    sizes: Sizes
     probe: npt.NDArray[np.uint8]
     trial_seconds: float
     preprocess: Preprocess
-    formats: tuple[str, ...]
-    pixels: int
-    image_seconds: float
+    limits: Limits
 
 
-@dataclass(frozen=True)
-class Begun:
-    """The answer of a worker that is ready: its execution provider, and its row (1, D) for the self-test image."""
-
-    provider: str
-    row: Floats
+Begun = tuple[str, Floats]
+"""The answer of a worker that is ready: its execution provider, and its row (1, D) for the self-test image."""
 
 
 class Process:
@@ -78,41 +68,34 @@ class Process:
 
     def __init__(self, model: Model) -> None:
         self._model = model
-        encoder, alone = (
-            ImageEncoder(Path(model.graph), model.embed_dim, model.device, threads, spin=False, sha256=model.sha256)
-            for threads in (model.threads, model.alone)
-        )
-        provider = encoder.open()
-        pixels = decode_image(model.probe, model.preprocess)
-        rows = encoder.encode(batch_of([pixels] * model.batch), model.trial_seconds)
-        self._begun = Begun(provider, rows[:1])
+        self._encoder = functools.cache(self._opened)
+        encoder, size = self._encoder(model.sizes.threads), model.sizes.max_batch
+        probe = decode_image(model.probe, model.preprocess)
+        rows = encoder.encode(batch_of([probe] * size), model.trial_seconds)
+        self._begun = encoder.open(), rows[:1]
         give_back_memory()
-        second = _opened_late(alone) if model.alone else None
-        self._compute = Encoding(self._decode, lambda inputs: encoder.encode(batch_of(inputs)), model.batch, second)
 
     def __call__(self, tasks: Sequence[Task] | None, alone: bool = False) -> Begun | list[Result]:
         """Return the results of a batch. An image that takes too long to decode ends this process."""
-        return self._begun if tasks is None else self._compute(tasks, alone)
+        if tasks is None:
+            return self._begun
+        sizes = self._model.sizes
+        encoder = self._encoder(sizes.alone if alone and sizes.alone else sizes.threads)
+        return compute(tasks, self._decode, lambda inputs: encoder.encode(batch_of(inputs)), sizes.max_batch)
+
+    def _opened(self, threads: int) -> ImageEncoder:
+        """Open an encoder of so many threads, and give back what that frees to the system."""
+        model = self._model
+        path = Path(model.graph)
+        encoder = ImageEncoder(path, model.embed_dim, model.device, threads, spin=False, sha256=model.sha256)
+        encoder.open()
+        give_back_memory()
+        return encoder
 
     def _decode(self, task: Task) -> Decoded:
-        model = self._model
-        with deadline(model.image_seconds), _memory(task.memory):
-            return decode(task, model.preprocess, model.formats, model.pixels)
-
-
-def _opened_late(encoder: ImageEncoder) -> Encode:
-    """Return what encodes by an encoder that is opened at its first use; what that frees goes back to the system."""
-    opened = False
-
-    def encode(inputs: Sequence[Floats]) -> Floats:
-        nonlocal opened
-        if not opened:
-            encoder.open()
-            give_back_memory()
-            opened = True
-        return encoder.encode(batch_of(inputs))
-
-    return encode
+        limits = self._model.limits
+        with deadline(limits.image_seconds), _memory(task.memory):
+            return decode(task, self._model.preprocess, limits)
 
 
 def begin(model: Model) -> Process:
@@ -126,29 +109,35 @@ def begin(model: Model) -> Process:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     warnings.filterwarnings("ignore", module="PIL")  # what matters about an image becomes its error
     process = Process(model)
-    if hasattr(os, "nice"):
+    with contextlib.suppress(AttributeError, OSError):  # Windows has no such call, and a sandbox may not allow it
         os.nice(_NICE)
     return process
 
 
 @functools.cache
-def _statm() -> int:
-    """Return a descriptor of the file that says how much this process has allocated; it stays open."""
-    return os.open("/proc/self/statm", os.O_RDONLY)
+def _statm() -> int | None:
+    """Return a descriptor of the file that says how much this process has allocated; None if there is no such file.
+
+    It stays open. Only Linux counts in a way that serves.
+    """
+    if sys.platform != "linux":
+        return None
+    try:
+        return os.open("/proc/self/statm", os.O_RDONLY)
+    except OSError:
+        return None
 
 
 @contextlib.contextmanager
 def _memory(most: int) -> Iterator[None]:
-    """Let this process allocate no more than so many bytes and some slack until the block ends; 0 sets no limit.
-
-    Only Linux counts them in a way that serves.
-    """
-    if not most or sys.platform != "linux":
+    """Let this process allocate no more than so many bytes and some slack until the block ends; 0 sets no limit."""
+    statm = _statm() if most else None
+    if statm is None:
         yield
         return
     import resource
 
-    now = int(os.pread(_statm(), 128, 0).split()[5]) * os.sysconf("SC_PAGE_SIZE")
+    now = int(os.pread(statm, 128, 0).split()[5]) * os.sysconf("SC_PAGE_SIZE")
     before = resource.getrlimit(resource.RLIMIT_DATA)
     limit = now + most + most // 4 + _SLACK
     if before[1] != resource.RLIM_INFINITY:

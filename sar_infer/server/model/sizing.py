@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -104,8 +105,11 @@ def memory_limit(root: Path = Path("/")) -> tuple[int, bool]:
         The lowest limit of its cgroups (version 1 or 2), else the machine's memory.
     """
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limits = [limit for path in _limit_files(root) if (limit := _number(path)) is not None and limit < machine]
-    return min(limits, default=machine), bool(limits)
+    limits = [machine]
+    for path in _limit_files(root):
+        with contextlib.suppress(OSError, ValueError):  # no such file, or "max"
+            limits.append(int(path.read_text()))
+    return min(limits), min(limits) < machine
 
 
 def _limit_files(root: Path) -> list[Path]:
@@ -123,13 +127,6 @@ def _limit_files(root: Path) -> list[Path]:
                 folder = top / inside.lstrip("/")
                 limit_files += [folder / name for folder in (folder, *folder.parents) if folder.is_relative_to(top)]
     return limit_files
-
-
-def _number(path: Path) -> int | None:
-    try:
-        return int(path.read_text())
-    except (OSError, ValueError):  # "max", or no such file
-        return None
 
 
 def resident(process: int | str) -> int:

@@ -14,7 +14,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
+from weakref import WeakSet
 
+from sar_infer._arrays import Floats
 from sar_infer.encoders.waiting import TRIAL_SECONDS, in_background
 from sar_infer.errors import BundleError
 from sar_infer.processes.worker import DeathError, TimeLimitError, Worker
@@ -39,27 +41,26 @@ class Workers:
 
     Args:
         model: What they run.
-        count: How many.
         metrics: Counts those that live and those that died.
-        check: Is told what each new one says of itself; raises BundleError if it cannot be used.
+        check: Called with the row (1, D) of each new one for the self-test image; raises BundleError if it is wrong.
 
     Attributes:
         provider: The execution provider that they run on; set by ``start``.
         count: How many there are.
     """
 
-    def __init__(self, model: Model, count: int, metrics: Metrics, check: Callable[[Begun], object]) -> None:
+    def __init__(self, model: Model, metrics: Metrics, check: Callable[[Floats], object]) -> None:
         self.provider = ""
-        self.count = count
-        self.batch_seconds = 2 * model.image_seconds + _ENCODING
+        self.count = model.sizes.workers
+        self._batch_seconds = 2 * model.limits.image_seconds + _ENCODING
         self._model = model
         self._check = check
         self._metrics = metrics
-        self._supervisor: Supervisor[Worker[Any]] = Supervisor(count)
+        self._supervisor: Supervisor[Worker[Any]] = Supervisor(self.count)
         self._line: deque[asyncio.Future[Worker[Any]]] = deque()
         self._loading: set[Worker[Any]] = set()
         self._starting: set[asyncio.Task[None]] = set()
-        self._ending: dict[Worker[Any], Cause] = {}
+        self._stopped: WeakSet[Worker[Any]] = WeakSet()
         self._logged: str | None = None
         self._closed = False
 
@@ -88,12 +89,14 @@ class Workers:
             DeathError: the worker died (``TimeLimitError`` if it took too long).
             Problem: ``unavailable``, while the breaker is open.
         """
-        worker = await self._idle_worker()
+        worker = None if self._line else self._taken()
+        if worker is None:
+            worker = await self._next_idle()
         try:
             results: list[Result] = await worker.answer_async((tasks, alone))
         except DeathError as error:
-            cause = self._ending.setdefault(worker, "time" if isinstance(error, TimeLimitError) else "crash")
-            self._forget(worker, error, at_work=cause == "crash")  # the others are rare enough by themselves
+            cause: Cause = "time" if isinstance(error, TimeLimitError) else "crash"
+            self._forget(worker, "silence" if worker in self._stopped else cause, error)
             self._settle()
             raise
         except Exception:
@@ -104,54 +107,52 @@ class Workers:
 
     def tend(self) -> None:
         """Start what is missing, and end workers that were stopped, died idle or grew; to be called now and then."""
-        ready = self._supervisor.ready
-        stopped = [worker for worker in (*ready, *self._loading) if worker.stopped]
-        for worker in stopped:
-            self._ending.setdefault(worker, "silence")
-            worker.kill()
-        for worker, state in [*ready.items()]:
+        for worker in (*self._loading, *self._supervisor.ready):
+            if worker.stopped:
+                self._stopped.add(worker)
+                worker.kill()
+        for worker, state in [*self._supervisor.ready.items()]:
             if state.state == "busy":
                 continue  # whoever waits for its answer is told
-            held = 0 if worker.pid is None else resident(worker.pid)
-            if worker in stopped:
-                self._forget(worker, "it was stopped")
+            held = resident(worker.pid)
+            if worker in self._stopped:
+                self._forget(worker, "silence", "it was stopped")
             elif not worker.alive:
-                self._forget(worker, "it ended")
+                self._forget(worker, "idle", "it ended")
             elif held > 2 * state.memory + _GROWTH:
-                self._ending[worker] = "memory"
                 worker.kill()
-                self._forget(worker, f"it held {held / 2**20:.0f} MiB, {state.memory / 2**20:.0f} MiB at its start")
+                grew = f"it held {held / 2**20:.0f} MiB, {state.memory / 2**20:.0f} MiB at its start"
+                self._forget(worker, "memory", grew)
         self._settle()
 
     def close(self) -> None:
         """End all workers; what waits for one is refused. Called from any thread once the event loop has ended."""
-        workers = [] if self._closed else [*self._supervisor.ready, *self._loading]
+        if self._closed:
+            return
         self._closed = True
         self._settle()
-        for worker in workers:
+        for worker in [*self._loading]:
+            worker.kill()  # a thread waits for it, and is told
+        ready = [*self._supervisor.ready]
+        for worker in ready:
             worker.kill()
-            if worker not in self._loading:  # a thread waits for those, and is told
-                worker.dismiss()
-        in_background(lambda: [worker.ended() for worker in workers])
+            worker.dismiss()
+        in_background(lambda: [worker.ended() for worker in ready])
 
     @property
     def pids(self) -> list[int]:
         """Return the identifiers of the processes that are ready."""
-        return [worker.pid for worker in [*self._supervisor.ready] if worker.pid is not None]
+        return [worker.pid for worker in [*self._supervisor.ready]]
 
-    async def _idle_worker(self) -> Worker[Any]:
-        """Return an idle worker; batches that wait for one get it in the order in which they came."""
-        if not self._line and (worker := self._taken()) is not None:
-            return worker
+    def _next_idle(self) -> asyncio.Future[Worker[Any]]:
+        """Return the next worker that is idle; batches that wait for one get it in the order in which they came.
+
+        It comes or is refused in the end: starts, batches and deaths in a row all have a limit.
+        """
         waiting: asyncio.Future[Worker[Any]] = asyncio.get_running_loop().create_future()
         self._line.append(waiting)
         self._settle()
-        try:
-            async with asyncio.timeout(LOADING_SECONDS + self.batch_seconds):
-                return await waiting
-        except TimeoutError:
-            self._line.remove(waiting)
-            raise Problem("unavailable", "no worker process is free; try again", PAUSE) from None
+        return waiting
 
     def _idle(self, worker: Worker[Any]) -> None:
         self._supervisor.answered(worker)
@@ -163,16 +164,16 @@ class Workers:
         while not self._closed and (worker := self._supervisor.take()) is not None:
             if worker.alive:
                 return worker
-            self._forget(worker, "it ended")
+            self._forget(worker, "idle", "it ended")
         return None
 
-    def _forget(self, worker: Worker[Any], reason: object, *, at_work: bool = False) -> None:
-        """Count a worker that has ended."""
+    def _forget(self, worker: Worker[Any], cause: Cause, reason: object) -> None:
+        """Count a worker that has ended; crashes in a row open the breaker, other causes are rare enough."""
         if self._closed:
             return
-        self._supervisor.gone(worker, str(reason), time.monotonic(), at_work=at_work)
+        self._supervisor.gone(worker, str(reason), time.monotonic(), at_work=cause == "crash")
         worker.dismiss()
-        self._metrics.deaths.labels(self._ending.pop(worker, "idle")).inc()
+        self._metrics.deaths.labels(cause).inc()
         _log.warning("worker process %s is gone: %s", worker.pid, reason)
 
     def _settle(self) -> None:
@@ -206,33 +207,29 @@ class Workers:
         self._settle()
 
     def _ready(self, worker: Worker[Any]) -> None:
-        self._loaded(worker)
-        self._supervisor.started(worker, 0 if worker.pid is None else resident(worker.pid), time.monotonic())
+        self._loading.discard(worker)
+        self._supervisor.started(worker, resident(worker.pid), time.monotonic())
         if self._closed:  # too late for ``close`` to end it
             worker.kill()
 
     def _begun(self) -> Worker[Any]:
         """Return a new worker that has opened the graph and passed the check; runs in a thread, beside all else."""
-        worker: Worker[Any] = Worker(functools.partial(begin, self._model), self.batch_seconds)
+        worker: Worker[Any] = Worker(functools.partial(begin, self._model), self._batch_seconds)
         self._loading.add(worker)
         try:
             if self._closed:
                 raise RuntimeError("closed")
             worker.loaded(LOADING_SECONDS)
             begun: Begun = worker.answer((None,))
-            self._check(begun)
+            provider, row = begun
+            self._check(row)
         except BaseException:
             worker.kill()
-            worker.dismiss()
             worker.ended()
-            self._loaded(worker)
+            self._loading.discard(worker)
             raise
-        self.provider = begun.provider
+        self.provider = provider
         return worker
-
-    def _loaded(self, worker: Worker[Any]) -> None:
-        self._loading.discard(worker)
-        self._ending.pop(worker, None)
 
 
 def described(error: DeathError, seconds: float) -> str:

@@ -281,10 +281,10 @@ async def _put(
     new: NewPhotos | None = None
     if images:
         with service.lease() as engine, service.admission.images.hold(len(images)):
-            photos = await engine.photos(images)
-        photo_set = photos.photo_set.with_photos_only(change.photos_only)
+            photo_set, labels = await engine.photos(images)
+        photo_set = photo_set.with_photos_only(change.photos_only)
         encoder = engine.bundle.manifest.encoder_digest
-        new = NewPhotos(photo_set, photos.labels, encoder, create=create)
+        new = NewPhotos(photo_set, labels, encoder, create=create)
     done = await service.change(lambda: service.store.put(name, change.phrases, if_match, new, only_add, strict))
     known = None if new is None else len(images) - (len(new.photos) - done.repeats)
     content = asdict(done.entry) | {"known": known, "findings": done.findings, "calibrated": done.calibrated}

@@ -122,7 +122,6 @@ def worker_and_ask(request: pytest.FixtureRequest) -> Iterator[tuple[Worker[Any]
         in_loop = request.param == "event loop"
         yield worker, lambda *task: runner.run(worker.answer_async(task)) if in_loop else worker.answer(task)
         worker.kill()
-        worker.dismiss()
         worker.ended()
 
 
@@ -225,7 +224,6 @@ def test_a_process_starts_with_few_arguments_however_much_it_loads(monkeypatch: 
     worker: Worker[int] = Worker(partial(len, bytes(2**24)))
     assert 0 < sum(sizes) < 4096
     worker.kill()
-    worker.dismiss()
     worker.ended()
 
 

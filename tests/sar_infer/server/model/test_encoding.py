@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sar_infer._arrays import Floats
-from sar_infer.server.model.encoding import Decoded, Encoding, Task
+from sar_infer.server.model.encoding import Decoded, Result, Task, compute
 
 
 class Encoder:
@@ -42,8 +42,8 @@ def tasks(*numbers: float) -> list[Task]:
     return [Task(np.full((3, 1, 1), number, np.float32), digest=number == 1) for number in numbers]
 
 
-def values(encoding: Encoding, *numbers: float) -> list[float | str]:
-    rows = [result.row for result in encoding(tasks(*numbers))]
+def values(results: Sequence[Result]) -> list[float | str]:
+    rows = [result.row for result in results]
     return [str(row) if isinstance(row, Exception) else float(row[0, 0]) for row in rows]
 
 
@@ -52,10 +52,11 @@ def values(encoding: Encoding, *numbers: float) -> list[float | str]:
 def test_an_image_that_fails_takes_no_other_with_it_and_batches_are_encoded_in_parts(most: int, threads: int) -> None:
     encoder = Encoder()
     with ThreadPoolExecutor(max(1, threads)) as pool:
-        encoding = Encoding(decoded, encoder, most, pool=pool if threads else None)
-        assert values(encoding, 0, 1, 99, 13, 4, 5, 6) == [0, 1, "ninety-nine", "thirteen", 4, 5, 6]
+        decoders = pool if threads else None
+        results = compute(tasks(0, 1, 99, 13, 4, 5, 6), decoded, encoder, most, decoders)
+        assert values(results) == [0, 1, "ninety-nine", "thirteen", 4, 5, 6]
         assert max(map(len, encoder.batches)) == min(most, 6)
-        results = encoding(tasks(0, 1, 4, 5))
+        results = compute(tasks(0, 1, 4, 5), decoded, encoder, most, decoders)
     queue = [result.queue for result in results]
     assert queue == sorted(queue)
     assert len({*queue}) == -(-4 // most)
@@ -73,13 +74,4 @@ def test_an_image_that_fails_takes_no_other_with_it_and_batches_are_encoded_in_p
 def test_a_batch_that_fails_or_is_spoilt_is_halved(
     encoder: Encoder, numbers: list[float], expected: list[float | str]
 ) -> None:
-    assert values(Encoding(decoded, encoder, 8), *numbers) == pytest.approx(expected, nan_ok=True)
-
-
-def test_the_second_encoder_is_for_lone_images_alone() -> None:
-    def encoder(number: float) -> Encoder:
-        return lambda pixels: np.full((len(pixels), 1), number, np.float32)  # type: ignore[return-value]
-
-    both, one = (Encoding(decoded, encoder(1), 1, second) for second in (encoder(2), None))
-    rows = [encoding(tasks(0), alone)[0].row for encoding in (both, one) for alone in (False, True)]
-    assert [float(np.asarray(row)[0, 0]) for row in rows] == [1, 2, 1, 1]
+    assert values(compute(tasks(*numbers), decoded, encoder, 8)) == pytest.approx(expected, nan_ok=True)

@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -172,6 +173,48 @@ def test_many_classes_are_ranked_apart_from_the_event_loop(bundle_path: Path) ->
     assert [thread is threading.main_thread() for thread in threads] == [True, False]
 
 
+def test_rows_of_cancelled_callers_are_not_ranked_even_if_the_engine_is_closed(bundle_path: Path) -> None:
+    async def go() -> None:
+        complaints: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+        engine = Engine(Classifier.open(bundle_path, "cpu"), Sizes(False, 1, 1, 4), Limits(), *measures())
+        row = np.ones((1, 2), np.float32)
+        ranked: list[int] = []
+
+        def finish(rows: Floats) -> Floats:
+            ranked.append(len(rows))
+            return rows
+
+        waiting = [engine._scored(finish, row, 1) for _ in range(3)]
+        waiting[1].cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        assert ranked == [2]
+        for classes in (1, 10_000):
+            engine._scored(finish, row, classes).cancel()
+            engine.close()
+            await asyncio.sleep(0)
+        assert (ranked, complaints) == ([2], [])
+
+    asyncio.run(go())
+
+
+@pytest.mark.parametrize("classes", [1, 10_000])
+def test_a_row_that_cannot_be_ranked_fails_alone(bundle_path: Path, classes: int) -> None:
+    async def go() -> None:
+        engine = Engine(Classifier.open(bundle_path, "cpu"), Sizes(False, 1, 1, 4), Limits(), *measures())
+
+        def finish(rows: Floats) -> list[float]:
+            return [1 / int(row[0]) for row in rows]
+
+        rows = [np.full((1, 1), number, np.float32) for number in (1, 0, 2)]
+        answers = await asyncio.gather(*(engine._scored(finish, row, classes) for row in rows), return_exceptions=True)
+        assert isinstance(answers[1], ZeroDivisionError)
+        assert [answer[0] for answer in (answers[0], answers[2])] == [1, 0.5]  # type: ignore[index]
+        engine.close()
+
+    asyncio.run(go())
+
+
 def test_an_engine_that_is_closed_is_free_at_once(bundle_path: Path) -> None:
     import gc
     import weakref
@@ -203,7 +246,7 @@ def test_a_smaller_graph_is_probed_against_what_it_gave_at_export(bundle_copy: P
         if good:
             engine = open_engine(settings, Metrics())
             assert engine.classifier.choice.precision == "int8"
-            assert engine.least_cosine == pytest.approx(cosine - 0.01)
+            assert engine.classifier.self_test.least == pytest.approx(cosine - 0.01)
             engine.close()
         else:
             with pytest.raises(BundleError, match=r"int8\.onnx: .*cosine"):

@@ -49,12 +49,12 @@ class Images:
         leave = self._leave[name] = asyncio.Event()
 
         async def hold() -> None:
-            share = await self.memory.take(amount, amount)
+            granted = await self.memory.take(amount, amount)
             self.inside.append(name)
             try:
                 await leave.wait()
             finally:
-                share.free()
+                self.memory.free(granted)
             self.inside.remove(name)
 
         self.tasks[name] = asyncio.create_task(hold())
@@ -136,11 +136,11 @@ def test_a_cancelled_request_gives_back_its_place_or_its_memory() -> None:
 def test_waiting_has_an_end() -> None:
     async def go() -> None:
         memory = Memory(160, seconds=0.05)
-        share = await memory.take(100, 100)
+        granted = await memory.take(100, 100)
         with pytest.raises(Problem, match="memory") as caught:
             await memory.take(100, 100)
         assert (caught.value.status, caught.value.headers["Retry-After"]) == (429, "1")
-        share.free()
+        memory.free(granted)
         assert memory.metrics == (0, 0)
 
     asyncio.run(go())
@@ -152,7 +152,7 @@ def test_an_image_that_fits_never_is_refused_and_one_that_may_not_fit_goes_alone
         with pytest.raises(ImageError, match="141 MiB, .* 140 MiB") as caught:
             await memory.take(141 * MIB, 141 * MIB)
         assert caught.value.kind == "size"
-        assert (await memory.take(0, 500 * MIB)).amount == memory.largest == 140 * MIB
+        assert await memory.take(0, 500 * MIB) == memory.largest == 140 * MIB
 
     asyncio.run(go())
 
@@ -167,13 +167,13 @@ def test_no_more_is_held_than_there_is_and_all_get_their_turn(images: list[tuple
 
         async def one(amount: int, rounds: int) -> None:
             nonlocal most, served
-            share = await memory.take(amount, amount)
+            granted = await memory.take(amount, amount)
             most, served = max(most, memory.metrics[0]), served + 1
             try:
                 for _ in range(rounds):
                     await asyncio.sleep(0)
             finally:
-                share.free()
+                memory.free(granted)
 
         tasks = [asyncio.create_task(one(amount, rounds)) for amount, rounds, _ in images]
         await asyncio.sleep(0)

@@ -78,7 +78,9 @@ def test_a_bank_with_photos_is_prepared_apart_from_the_event_loop(
     photos = PhotoSet.of(np.ones((1, 32), np.uint8), classifier.bank.embeddings[:1])
 
     async def go(names: Names) -> None:
-        await names.class_set({}, False, add(classifier.bank, [], none, photos={"red": photos}))
+        photographed = add(classifier.bank, [], none, photos={"red": photos})
+        sets = await asyncio.gather(*(names.class_set({}, False, photographed) for _ in range(5)))
+        assert all(class_set is sets[0] for class_set in [*sets, await names.class_set({}, False, photographed)])
         await names.class_set({}, False, classifier.bank)
 
     run(classifier, go)

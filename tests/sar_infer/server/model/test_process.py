@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import functools
+import os
 import platform
-from typing import Any
+import signal
+from typing import Any, NoReturn
 
 import numpy as np
 import psutil
 import pytest
+from support.pictures import jpeg
 
 from sar_infer.bundle.manifest import file_entry
 from sar_infer.classifier import Classifier
 from sar_infer.processes.worker import Worker
-from sar_infer.server.model.encoding import Task
+from sar_infer.server.model import process
+from sar_infer.server.model.encoding import Result, Task
 from sar_infer.server.model.process import Model, begin
-from sar_infer.server.settings import SAFE_FORMATS
+from sar_infer.server.model.sizing import Sizes
+from sar_infer.server.settings import Limits
 
 
 @pytest.fixture(scope="module")
@@ -27,29 +32,24 @@ def model() -> Model:
         sha256=file_entry(file).sha256,
         embed_dim=bundle.manifest.embed_dim,
         device="cpu",
-        threads=1,
-        alone=4,
-        batch=2,
+        sizes=Sizes(True, 1, 1, 2, alone=4),
         probe=mini.self_test.image,
         trial_seconds=60,
         preprocess=bundle.manifest.preprocess,
-        formats=SAFE_FORMATS,
-        pixels=10**6,
-        image_seconds=10,
+        limits=Limits(),
     )
 
 
 def test_only_a_lone_image_opens_the_second_encoder_and_its_row_is_the_same(model: Model) -> None:
     worker: Worker[Any] = Worker(functools.partial(begin, model))
     worker.loaded(60)
-    begun = worker.answer((None,))
+    _, row = worker.answer((None,))
     rows = [worker.answer(([Task(model.probe)], False))[0].row]
     before = psutil.Process(worker.pid).num_threads()  # by now that of the trial has ended
-    for alone, more in ((True, model.alone - 1), (False, model.alone - 1)):
+    for alone, more in ((True, model.sizes.alone - 1), (False, model.sizes.alone - 1)):
         rows.append(worker.answer(([Task(model.probe)], alone))[0].row)
         assert psutil.Process(worker.pid).num_threads() == before + more
-    np.testing.assert_allclose(rows, [begun.row] * 3, atol=1e-6)
-    worker.dismiss()
+    np.testing.assert_allclose(rows, [row] * 3, atol=1e-6)
     assert worker.ended() == 0
 
 
@@ -57,7 +57,6 @@ def test_a_worker_gives_way_to_the_front(model: Model) -> None:
     worker: Worker[Any] = Worker(functools.partial(begin, model))
     worker.loaded(60)
     assert psutil.Process(worker.pid).nice() == min(19, psutil.Process().nice() + 5)
-    worker.dismiss()
     assert worker.ended() == 0
 
 
@@ -65,9 +64,31 @@ def test_a_worker_gives_way_to_the_front(model: Model) -> None:
 def test_what_opening_the_second_encoder_frees_goes_back_to_the_system(model: Model) -> None:
     worker: Worker[Any] = Worker(functools.partial(begin, model))
     worker.loaded(60)
-    process, task = psutil.Process(worker.pid), Task(np.zeros((9, 9, 3), np.uint8))
-    before = [worker.answer(([task], False)), process.memory_info().rss][1]
+    watched, task = psutil.Process(worker.pid), Task(np.zeros((9, 9, 3), np.uint8))
+    before = [worker.answer(([task], False)), watched.memory_info().rss][1]
     worker.answer(([task], True))
-    assert process.memory_info().rss - before < 45 * 2**20  # of 58 in all
-    worker.dismiss()
+    assert watched.memory_info().rss - before < 45 * 2**20  # of 58 in all
     worker.ended()
+
+
+def test_a_sandbox_without_nice_and_proc_serves_too(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    real_open = os.open
+
+    def no_proc(path: Any, *arguments: Any, **options: Any) -> int:
+        if str(path).startswith("/proc/"):
+            raise FileNotFoundError(path)
+        return real_open(path, *arguments, **options)
+
+    def forbidden(_: int) -> NoReturn:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "nice", forbidden)
+    monkeypatch.setattr(os, "open", no_proc)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # it would ignore SIGTERM
+    process._statm.cache_clear()
+    try:
+        (result,) = begin(model)([Task(jpeg(), memory=2**24)])  # type: ignore[misc]
+    finally:
+        process._statm.cache_clear()
+    assert isinstance(result, Result)
+    assert np.linalg.norm(result.row) == pytest.approx(1)  # type: ignore[arg-type]
