@@ -7,212 +7,157 @@ Background classes take their share of the scores but have no column.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from sar_infer._arrays import Floats
 from sar_infer.bank import ClassBank
-from sar_infer.bundle.bundle import bundle_name, default_bundle
 from sar_infer.classify import ranking
 from sar_infer.classify.class_set import ClassSet
 from sar_infer.server.class_names import cleaned
 from sar_infer.server.http.body import check_count
 from sar_infer.server.http.request import chooses_only, decoded
 from sar_infer.server.model.engine import Engine, Finish, ImageInput
-from sar_infer.server.oip.protocol import InferOutput, InferRequest, Input, Output, read_request
+from sar_infer.server.oip.protocol import InferInput, InferOutput, InferRequest, Row, read_request
 from sar_infer.server.problems import Problem
 from sar_infer.server.service import Service
 from sar_infer.server.settings import Limits
 from sar_infer.text.names import Phrases
 
-ALIAS = "sar-clip"
-"""A name that the model always has, in addition to that of its bundle's folder."""
-_INPUTS = ("IMAGE", "pixels", "CLASSES")
-_OUTPUTS = ("SCORES", "LABELS", "EMBEDDING")
-_DATATYPES = dict(zip(_INPUTS + _OUTPUTS, ("BYTES", "FP32", "BYTES", "FP32", "BYTES", "FP32"), strict=True))
-_VERSION_LENGTH = 12
+INPUTS = {"IMAGE": "BYTES", "pixels": "FP32", "CLASSES": "BYTES"}
+OUTPUTS = {"SCORES": "FP32", "LABELS": "BYTES", "EMBEDDING": "FP32"}
+"""Datatypes by name."""
 _MOST_SCORES = 2**18
 
 
-def check_model(service: Service, engine: Engine, model: str, version: str | None = None) -> str:
-    """Return the version of the model that answers: the first digits of its bundle's digest.
-
-    Raises:
-        Problem: the call is for another model or version.
-    """
-    model_name = bundle_name(service.settings.bundle or default_bundle())
-    current = engine.bundle.manifest.digest[:_VERSION_LENGTH]
-    if model not in (model_name, ALIAS):
-        raise Problem("not-found", f"no model {model!r:.80}; expected {model_name} or {ALIAS}")
-    if version not in (None, current):
-        raise Problem("not-found", f"no version {version!r:.80} of {model}; expected {current}")
-    return current
-
-
-def describe(engine: Engine) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return name, datatype and shape of each input and each output; -1 stands for any size."""
-    manifest = engine.bundle.manifest
-    size = manifest.preprocess.size
-    shapes = {"IMAGE": [-1], "pixels": [-1, 3, size, size], "CLASSES": [-1]}
-    shapes |= {"SCORES": [-1, -1], "LABELS": [-1, -1], "EMBEDDING": [-1, manifest.embed_dim]}
-    tensors = [{"name": name, "datatype": _DATATYPES[name], "shape": shape} for name, shape in shapes.items()]
-    return tensors[: len(_INPUTS)], tensors[len(_INPUTS) :]
-
-
-@dataclass(frozen=True)
-class InferenceCall:
-    """A checked call: the request, the outputs it wants, the input with its images, and its class names."""
-
-    request: InferRequest
-    outputs: Sequence[InferOutput]
-    source: Input
-    images: Sequence[ImageInput]
-    classes: Phrases
-
-
-def read_call(body: bytes, header_length: str | None, size: int, limits: Limits) -> InferenceCall:
-    """Read and check a call.
-
-    Args:
-        body: JSON, perhaps followed by binary data.
-        header_length: As in ``read_request``.
-        size: Side of the encoder's images.
-        limits: Limits of a call.
-
-    Raises:
-        Problem: malformed, or an input or output is wrong.
-    """
-    request, tensors = read_request(body, header_length, limits)
-    outputs = _checked_outputs(request)
-    source, images = _images(tensors, size, limits)
-    return InferenceCall(request, outputs, source, images, _classes(tensors.get("CLASSES"), limits))
-
-
-async def infer(service: Service, engine: Engine, bank: ClassBank, call: InferenceCall) -> list[Output]:
-    """Return the outputs of a call.
+async def infer(
+    service: Service, engine: Engine, bank: ClassBank, body: bytes, header_length: str | None
+) -> tuple[InferRequest, list[Sequence[Row]]]:
+    """Return a call, and a row of each of its outputs for each image.
 
     Args:
         service: Admits the images.
         engine: Leased from it.
         bank: The bank that was served when the engine was leased; a reload may have replaced both since.
-        call: The call.
+        body: JSON, perhaps followed by binary data.
+        header_length: As in ``read_request``.
 
     Raises:
-        Problem: a parameter is wrong, an image is bad, or the server is too busy.
+        Problem: the call is malformed or wrong, an image is bad, or the server is too busy.
     """
-    outputs, source, options = call.outputs, call.source, call.request.parameters
-    only, top_k = chooses_only(options.mode, bool(call.classes)), options.top_k
+    size, limits = engine.bundle.manifest.preprocess.size, service.settings.limits
+    call = await service.in_turn(len(body), lambda: _read_call(body, header_length, size, limits))
+    request, source, images, phrases = call
+    outputs, top_k = request.outputs, request.parameters.top_k
+    only = chooses_only(request.parameters.mode, bool(phrases))
     classes: ClassSet | None = None
-    with service.admission.images.hold(len(call.images)):
+    with service.admission.images.hold(len(images)):
         if any(output.name != "EMBEDDING" for output in outputs):
-            classes = await engine.names.class_set(call.classes, only, bank)
-            _check_size(len(call.images), len(classes.names), outputs, top_k)
+            classes = await engine.names.class_set(phrases, only, bank)
+            _check_size(len(images), len(classes.names), outputs, top_k)
             engine.decide(classes)  # refuses a call with background classes alone
-        labels = [f"{source.name}[{i}]" for i in range(len(call.images))]
+        labels = [f"{source.name}[{i}]" for i in range(len(images))]
         finish = _finisher(engine, classes, outputs, top_k)
-        rows = await engine.all_of(call.images, finish, labels, 0 if classes is None else len(classes.names))
-    for row, label in zip(rows, labels, strict=True):
-        if not np.isfinite(row.embedding).all():
+        rows = await engine.all_of(images, finish, labels, 0 if classes is None else len(classes.names))
+    for (embedding, best, _), label in zip(rows, labels, strict=True):
+        if not np.isfinite(embedding).all():
             raise source.wrong(f"{label} gives no finite embedding, its values are too large")
-        if row.best is not None:
-            service.metrics.top_score.observe(row.best)
-    columns = zip(outputs, zip(*(row.values for row in rows), strict=True), strict=True)
-    return [_output(output, values, options.binary_data_output) for output, values in columns]
-
-
-def _output(output: InferOutput, values: Sequence[Any], binary: bool) -> Output:
-    """Return an output of the rows of all images; it says how it is sent, or the call does."""
-    chosen = output.parameters.binary_data
-    tensor = np.stack(values) if isinstance(values[0], np.ndarray) else values
-    return Output(output.name, tensor, binary if chosen is None else chosen)
-
-
-@dataclass(frozen=True)
-class _Row:
-    """One image: its unit vector (D,), its best score, and its row of each output."""
-
-    embedding: Floats
-    best: float | None
-    values: Sequence[Floats | Sequence[bytes]]
+        if best is not None:
+            service.metrics.top_score.observe(best)
+    return request, [*zip(*(values for *_, values in rows), strict=True)]
 
 
 def _finisher(
     engine: Engine, classes: ClassSet | None, outputs: Sequence[InferOutput], top_k: int | None
-) -> Finish[_Row]:
-    """Return the function that makes the outputs of images (N, D)."""
+) -> Finish[tuple[Floats, float | None, Sequence[Row]]]:
+    """Return the function that makes of images (N, D) their unit vectors, best scores, and rows of each output."""
     if classes is None:  # only the embedding is wanted
-        return lambda rows: [_Row(row, None, [row for _ in outputs]) for row in rows]
+        return lambda rows: [(row, None, [row]) for row in rows]
     classifier, hidden = engine.classifier, classes.background
     answers = slice(None) if hidden is None else ~hidden
     names = tuple(name.encode() for i, name in enumerate(classes.names) if hidden is None or not hidden[i])
 
-    def finish(rows: Floats) -> Iterator[_Row]:
+    def finish(rows: Floats) -> Iterator[tuple[Floats, float, Sequence[Row]]]:
         logits = classifier.logits(rows, classes)
         scores = classifier.scores(logits, classes)[:, answers]
-        return map(outputs_of, rows, logits[:, answers], scores)
-
-    def outputs_of(row: Floats, logits: Floats, scores: Floats) -> _Row:
-        shown = slice(None) if top_k is None else ranking.top_k(logits[np.newaxis], top_k)[0]
-        values: list[Floats | Sequence[bytes]] = []
-        for output in outputs:
-            if (count := output.parameters.classification) is not None:
-                best = ranking.top_k(logits[np.newaxis], count)[0]
-                values.append([b"%.9g:%d:%b" % (scores[column], column, names[column]) for column in best])
-            elif output.name == "LABELS":
-                values.append(names if isinstance(shown, slice) else [names[column] for column in shown])
-            else:
-                values.append(scores[shown] if output.name == "SCORES" else row)
-        return _Row(row, float(scores.max()), values)
+        logits = logits[:, answers]
+        values = zip(*(_values(output, rows, logits, scores, names, top_k) for output in outputs), strict=True)
+        return zip(rows, scores.max(axis=1).tolist(), values, strict=True)
 
     return finish
 
 
-def _checked_outputs(request: InferRequest) -> Sequence[InferOutput]:
-    if not request.outputs:
-        return [InferOutput(name="SCORES"), InferOutput(name="LABELS")]
-    for i, output in enumerate(request.outputs):
+def _values(
+    output: InferOutput, rows: Floats, logits: Floats, scores: Floats, names: Sequence[bytes], top_k: int | None
+) -> Sequence[Row]:
+    """Return one output of N images.
+
+    Args:
+        output: As requested.
+        rows: (N, D) unit vectors.
+        logits: (N, C).
+        scores: (N, C).
+        names: C class names.
+        top_k: Number of classes to return, the best first; None returns all in order.
+    """
+    if output.name == "EMBEDDING":
+        return rows
+    count = output.parameters.classification or top_k
+    if count is None:
+        return scores if output.name == "SCORES" else [names] * len(rows)
+    best = ranking.top_k(logits, count)
+    if output.parameters.classification is not None:
+        pairs = zip(scores, best, strict=True)
+        return [[b"%.9g:%d:%b" % (row[column], column, names[column]) for column in columns] for row, columns in pairs]
+    if output.name == "SCORES":
+        return np.take_along_axis(scores, best, axis=1)
+    return [[names[column] for column in columns] for columns in best]
+
+
+def _read_call(
+    body: bytes, header_length: str | None, size: int, limits: Limits
+) -> tuple[InferRequest, InferInput, Sequence[ImageInput], Phrases]:
+    """Return a checked call, its input with images, these images, and its class names; ``size`` is their side."""
+    request = read_request(body, header_length, limits)
+    request.outputs = request.outputs or [InferOutput(name="SCORES"), InferOutput(name="LABELS")]
+    for output in request.outputs:
         where = f"output {output.name!r:.80}"
-        if output.name not in _OUTPUTS:
-            raise Problem("invalid-request", f"{where}: expected {', '.join(_OUTPUTS)}")
-        if any(output.name == other.name for other in request.outputs[:i]):
-            raise Problem("invalid-request", f"{where} is given twice")
+        if output.name not in OUTPUTS:
+            raise Problem("invalid-request", f"{where}: expected {', '.join(OUTPUTS)}")
         if output.parameters.shared_memory_region is not None:
             raise Problem("invalid-request", f"{where}: shared memory is not supported")
         if output.parameters.classification is not None and output.name != "SCORES":
             raise Problem("invalid-request", f"{where}: classification is for SCORES only")
-    return request.outputs
-
-
-def _images(tensors: Mapping[str, Input], size: int, limits: Limits) -> tuple[Input, Sequence[ImageInput]]:
-    for tensor in tensors.values():
-        if tensor.name not in _INPUTS:
-            raise tensor.wrong(f"expected {', '.join(_INPUTS)}")
-        if tensor.datatype != _DATATYPES[tensor.name]:
-            raise tensor.wrong(f"expected datatype {_DATATYPES[tensor.name]}, got {tensor.datatype!r:.40}")
-    image_tensors = [tensors[name] for name in ("IMAGE", "pixels") if name in tensors]
-    if len(image_tensors) != 1:
+    for tensor in request.inputs:
+        if tensor.name not in INPUTS:
+            raise tensor.wrong(f"expected {', '.join(INPUTS)}")
+        if tensor.datatype != INPUTS[tensor.name]:
+            raise tensor.wrong(f"expected datatype {INPUTS[tensor.name]}, got {tensor.datatype!r:.40}")
+    tensors = {tensor.name: tensor for tensor in request.inputs}
+    classes = tensors.pop("CLASSES", None)
+    if len(tensors) != 1:
         raise Problem("invalid-request", "inputs: expected either IMAGE or pixels")
-    (tensor,) = image_tensors
-    shape = tensor.shape
-    if not shape or shape[0] < 1 or shape[1:] not in (((), (1,)) if tensor.name == "IMAGE" else ((3, size, size),)):
+    (source,) = tensors.values()
+    return request, source, _images(source, size, limits), {} if classes is None else _phrases(classes, limits)
+
+
+def _images(tensor: InferInput, size: int, limits: Limits) -> Sequence[ImageInput]:
+    count, *rest = tensor.shape or [0]
+    if count < 1 or rest not in ([[], [1]] if tensor.name == "IMAGE" else [[3, size, size]]):
         expected = "[N] or [N, 1]" if tensor.name == "IMAGE" else f"[N, 3, {size}, {size}]"
-        raise tensor.wrong(f"expected shape {expected}, got {list(shape)!s:.80}")
-    check_count(shape[0], limits)
+        raise tensor.wrong(f"expected shape {expected}, got {tensor.shape!s:.80}")
+    check_count(count, limits)
     if tensor.name == "pixels":
-        return tensor, list(tensor.floats())
-    return tensor, [decoded(item) if isinstance(item, str) else item for item in tensor.elements()]
+        return list(tensor.floats())
+    return [decoded(item) if isinstance(item, str) else item for item in tensor.elements()]
 
 
-def _classes(tensor: Input | None, limits: Limits) -> Phrases:
-    if tensor is None:
-        return {}
+def _phrases(tensor: InferInput, limits: Limits) -> Phrases:
     if len(tensor.shape) != 1 or tensor.shape[0] < 1:
-        raise tensor.wrong(f"expected shape [C], got {list(tensor.shape)!s:.80}")
-    if tensor.count > limits.classes:
-        raise Problem("too-many-classes", f"expected at most {limits.classes} class names, got {tensor.count}")
+        raise tensor.wrong(f"expected shape [C], got {tensor.shape!s:.80}")
+    if tensor.shape[0] > limits.classes:
+        raise Problem("too-many-classes", f"expected at most {limits.classes} class names, got {tensor.shape[0]}")
     try:
         return cleaned([item if isinstance(item, str) else item.decode() for item in tensor.elements()], limits)
     except UnicodeDecodeError:

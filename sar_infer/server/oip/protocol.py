@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -27,6 +26,8 @@ HEADER_LENGTH = "Inference-Header-Content-Length"
 _MOST_NUMBERS = 2**19
 """Numbers of tensors in JSON, enough for three images of 224 pixels: reading them blocks the event loop."""
 _LENGTH_BYTES = 4
+Row = Floats | Sequence[bytes]
+"""An output for one image: float32, or texts."""
 _FEW: Any = Field(max_length=16, fail_fast=True)
 """Inputs, outputs and dimensions; more are refused before they are read. The model has three or four of each."""
 
@@ -46,6 +47,84 @@ class InferInput(BaseModel):
     datatype: str
     parameters: InputParameters = InputParameters()
     data: list[Any] | None = None
+    _binary: memoryview | None = None
+
+    def take_binary(self, data: memoryview) -> memoryview:
+        """Take this input's share of the data that follows the JSON, and return what is left for the next input.
+
+        Raises:
+            Problem: it is to come from shared memory, comes twice or not at all, or is shorter than the input says.
+        """
+        size = self.parameters.binary_data_size
+        if self.parameters.shared_memory_region is not None:
+            raise self.wrong("shared memory is not supported, send the data")
+        if (size is None) == (self.data is None) or len(data) < (size or 0):
+            raise self.wrong("expected either data or binary_data_size, and as many bytes after the JSON")
+        if size is None:
+            return data
+        self._binary = data[:size]
+        return data[size:]
+
+    def floats(self) -> Floats:
+        """Return FP32 data in its shape.
+
+        Raises:
+            Problem: the data does not fit the shape, or an element is not a finite number.
+        """
+        if self._binary is not None:
+            self._check_count(len(self._binary) / 4)
+            values = np.frombuffer(self._binary, "<f4")
+        else:
+            elements = self._elements({int, float})
+            try:
+                with np.errstate(over="ignore"):
+                    values = elements.astype(np.float32)
+            except OverflowError:
+                raise self.wrong("expected finite numbers") from None
+        if not np.isfinite(values).all():
+            raise self.wrong("expected finite numbers")
+        return values.astype(np.float32, copy=False).reshape(self.shape)
+
+    def elements(self) -> list[bytes] | list[str]:
+        """Return BYTES data in row order: bytes from binary data, text from JSON.
+
+        Raises:
+            Problem: the data does not fit the shape, or an element is not text.
+        """
+        if self._binary is not None:
+            return list(self._prefixed(self._binary))
+        texts: list[str] = self._elements({str}).ravel().tolist()
+        return texts
+
+    def wrong(self, problem: str) -> Problem:
+        """Return the problem that something is wrong with this input."""
+        return Problem("invalid-request", f"input {self.name!r:.80}: {problem}")
+
+    def _check_count(self, count: float) -> None:
+        expected = math.prod(self.shape)
+        if count != expected:
+            raise self.wrong(f"expected {expected} elements for shape {self.shape!s:.80}, got {count:g}")
+
+    def _elements(self, kinds: set[type]) -> npt.NDArray[np.object_]:
+        """Return the elements of JSON data that is flat, or nested as the shape says."""
+        elements = np.array(self.data, dtype=object)  # of lists of unequal length it makes an array of lists
+        if elements.ndim > 1 and [*elements.shape] != self.shape:
+            raise self.wrong(f"expected data that is flat, or nested as shape {self.shape!s:.80}")
+        self._check_count(elements.size)
+        if not set(map(type, elements.flat)) <= kinds:
+            raise self.wrong(f"expected {'text' if str in kinds else 'numbers'} only, flat or nested as the shape")
+        return elements
+
+    def _prefixed(self, data: memoryview) -> Iterator[bytes]:
+        end, count = 0, math.prod(self.shape)
+        for _ in range(count):
+            start = end + _LENGTH_BYTES
+            end = start + int.from_bytes(data[end:start], "little")
+            if max(start, end) > len(data):
+                raise self.wrong(f"the data ends before {count} elements, each after its length in 4 bytes")
+            yield bytes(data[start:end])
+        if end != len(data):
+            raise self.wrong(f"{len(data) - end} bytes are left after {count} elements")
 
 
 class OutputParameters(BaseModel):
@@ -109,108 +188,8 @@ class InferAnswer(BaseModel):
     outputs: list[ResponseOutput]
 
 
-@dataclass(frozen=True)
-class Input:
-    """An input tensor; its data is a JSON list or binary, as received and not yet checked against its shape."""
-
-    name: str
-    shape: tuple[int, ...]
-    datatype: str
-    data: list[Any] | memoryview
-
-    @property
-    def count(self) -> int:
-        """Return the number of elements of the shape."""
-        return math.prod(self.shape)
-
-    def floats(self) -> Floats:
-        """Return FP32 data in its shape.
-
-        Raises:
-            Problem: the data does not fit the shape, or an element is not a finite number.
-        """
-        if isinstance(self.data, memoryview):
-            self._check_count(len(self.data) / 4)
-            values = np.frombuffer(self.data, "<f4")
-        else:
-            elements = self._elements(self.data, {int, float})
-            try:
-                with np.errstate(over="ignore"):
-                    values = elements.astype(np.float32)
-            except OverflowError:
-                raise self.wrong("expected finite numbers") from None
-        if not np.isfinite(values).all():
-            raise self.wrong("expected finite numbers")
-        return values.astype(np.float32, copy=False).reshape(self.shape)
-
-    def elements(self) -> list[bytes] | list[str]:
-        """Return BYTES data in row order: bytes from binary data, text from JSON.
-
-        Raises:
-            Problem: the data does not fit the shape, or an element is not text.
-        """
-        if isinstance(self.data, memoryview):
-            return list(self._prefixed(self.data))
-        texts: list[str] = self._elements(self.data, {str}).ravel().tolist()
-        return texts
-
-    def wrong(self, problem: str) -> Problem:
-        """Return the problem that something is wrong with this input."""
-        return Problem("invalid-request", f"input {self.name!r:.80}: {problem}")
-
-    def _check_count(self, count: float) -> None:
-        if count != self.count:
-            raise self.wrong(f"expected {self.count} elements for shape {list(self.shape)!s:.80}, got {count:g}")
-
-    def _elements(self, data: list[Any], kinds: set[type]) -> npt.NDArray[np.object_]:
-        """Return the elements of JSON data that is flat, or nested as the shape says."""
-        elements = np.array(data, dtype=object)  # of lists of unequal length it makes an array of lists
-        if elements.ndim > 1 and elements.shape != self.shape:
-            raise self.wrong(f"expected data that is flat, or nested as shape {list(self.shape)!s:.80}")
-        self._check_count(elements.size)
-        if not set(map(type, elements.flat)) <= kinds:
-            raise self.wrong(f"expected {'text' if str in kinds else 'numbers'} only, flat or nested as the shape")
-        return elements
-
-    def _prefixed(self, data: memoryview) -> Iterator[bytes]:
-        at = 0
-        for _ in range(self.count):
-            start = at + _LENGTH_BYTES
-            at = start + int.from_bytes(data[at:start], "little")
-            if max(start, at) > len(data):
-                raise self.wrong(f"the data ends before {self.count} elements, each after its length in 4 bytes")
-            yield bytes(data[start:at])
-        if at != len(data):
-            raise self.wrong(f"{len(data) - at} bytes are left after {self.count} elements")
-
-
-@dataclass(frozen=True)
-class Output:
-    """An output tensor: float32 (N, …), or N rows of text of equal length; ``binary`` says how it is sent."""
-
-    name: str
-    values: Floats | Sequence[Sequence[bytes]]
-    binary: bool
-
-    def describe(self) -> tuple[dict[str, Any], bytes]:
-        """Return its entry in the JSON of the answer, and the binary data that follows, if any."""
-        values = self.values
-        if isinstance(values, np.ndarray):
-            item: dict[str, Any] = {"name": self.name, "datatype": "FP32", "shape": list(values.shape)}
-            if not self.binary:
-                return {**item, "data": values.reshape(-1).tolist()}, b""
-            data = np.ascontiguousarray(values, dtype="<f4").tobytes()
-        else:
-            item = {"name": self.name, "datatype": "BYTES", "shape": [len(values), len(values[0])]}
-            texts = [text for row in values for text in row]
-            if not self.binary:
-                return {**item, "data": [text.decode() for text in texts]}, b""
-            data = b"".join(len(text).to_bytes(_LENGTH_BYTES, "little") + text for text in texts)
-        return {**item, "parameters": {"binary_data_size": len(data)}}, data
-
-
-def read_request(body: bytes, header_length: str | None, limits: Limits) -> tuple[InferRequest, dict[str, Input]]:
-    """Return a call and its input tensors by name.
+def read_request(body: bytes, header_length: str | None, limits: Limits) -> InferRequest:
+    """Return a call, whose inputs have their data.
 
     Args:
         body: JSON, perhaps followed by binary data.
@@ -229,35 +208,51 @@ def read_request(body: bytes, header_length: str | None, limits: Limits) -> tupl
                 f"{HEADER_LENGTH}: expected the length of the JSON, 1 to {len(body)}, got {header_length!r:.40}",
             )
     request = parse(InferRequest, body[:length], limits, _MOST_NUMBERS)
-    tensors: dict[str, Input] = {}
+    for kind, tensors in (("input", request.inputs), ("output", request.outputs)):
+        names = [tensor.name for tensor in tensors]
+        for i, name in enumerate(names):
+            if name in names[:i]:
+                raise Problem("invalid-request", f"{kind} {name!r:.80} is given twice")
     rest = memoryview(body)[length:]
-    for item in request.inputs:
-        size = item.parameters.binary_data_size
-        if item.name in tensors:
-            raise Problem("invalid-request", f"input {item.name!r:.80} is given twice")
-        tensor = Input(item.name, tuple(item.shape), item.datatype, rest[:size] if item.data is None else item.data)
-        if item.parameters.shared_memory_region is not None:
-            raise tensor.wrong("shared memory is not supported, send the data")
-        if (size is None) == (item.data is None) or len(rest) < (size or 0):
-            raise tensor.wrong("expected either data or binary_data_size, and as many bytes after the JSON")
-        rest = rest[size or 0 :]
-        tensors[item.name] = tensor
+    for tensor in request.inputs:
+        rest = tensor.take_binary(rest)
     if rest:
         raise Problem("bad-request", f"{len(rest)} bytes of binary data belong to no input")
-    return request, tensors
+    return request
 
 
-def answer(outputs: Sequence[Output], **fields: str | None) -> Response:
+def answer(request: InferRequest, outputs: Sequence[Sequence[Row]], **fields: str) -> Response:
     """Return the response that carries tensors.
 
     Args:
-        outputs: In order.
-        fields: Other fields of the answer; those that are None are left out.
+        request: The call, which says how each is sent.
+        outputs: The requested outputs, each with one row an image, all of equal length.
+        fields: Other fields of the answer.
     """
-    described = [output.describe() for output in outputs]
-    content = {name: value for name, value in fields.items() if value is not None}
-    header = json.dumps({**content, "outputs": [item for item, _ in described]}, ensure_ascii=False).encode()
-    if not any(output.binary for output in outputs):
+    items, binary_data = list[dict[str, Any]](), list[bytes]()
+    for output, rows in zip(request.outputs, outputs, strict=True):
+        datatype = "FP32" if isinstance(rows[0], np.ndarray) else "BYTES"
+        item: dict[str, Any] = {"name": output.name, "datatype": datatype, "shape": [len(rows), len(rows[0])]}
+        binary = output.parameters.binary_data
+        if request.parameters.binary_data_output if binary is None else binary:
+            binary_data.append(b"".join(map(_packed, rows)))
+            item["parameters"] = {"binary_data_size": len(binary_data[-1])}
+        else:
+            item["data"] = [value for row in rows for value in _listed(row)]
+        items.append(item)
+    content = {**fields, **({} if request.id is None else {"id": request.id}), "outputs": items}
+    header = json.dumps(content, ensure_ascii=False).encode()
+    if not binary_data:
         return Response(header, media_type="application/json")
-    body = b"".join([header, *(data for _, data in described)])
-    return Response(body, headers={HEADER_LENGTH: str(len(header))}, media_type="application/octet-stream")
+    headers = {HEADER_LENGTH: str(len(header))}
+    return Response(b"".join([header, *binary_data]), headers=headers, media_type="application/octet-stream")
+
+
+def _packed(row: Row) -> bytes:
+    if isinstance(row, np.ndarray):
+        return row.astype("<f4", copy=False).tobytes()
+    return b"".join(len(text).to_bytes(_LENGTH_BYTES, "little") + text for text in row)
+
+
+def _listed(row: Row) -> list[Any]:
+    return row.tolist() if isinstance(row, np.ndarray) else [text.decode() for text in row]

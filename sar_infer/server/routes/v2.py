@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Request, Response
@@ -9,17 +10,22 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
 from sar_infer import __version__
+from sar_infer.bundle.bundle import bundle_name, default_bundle
 from sar_infer.server.http.openapi import BINARY, ErrorAnswer, problems, request_body
 from sar_infer.server.http.request import Serving
 from sar_infer.server.model.engine import Engine
 from sar_infer.server.oip import inference
 from sar_infer.server.oip.protocol import HEADER_LENGTH, InferAnswer, InferRequest, answer
+from sar_infer.server.problems import Problem
 from sar_infer.server.service import Service
 
 router = APIRouter(prefix="/v2", tags=["open inference protocol"])
 Model = Annotated[str, Path(description="the name of the bundle's folder, or sar-clip", examples=["sar-clip"])]
 Version = Annotated[str, Path(description="the first 12 digits of the bundle's digest")]
-EXTENSIONS = ("binary_tensor_data", "classification", "parameters")
+_ALIAS = "sar-clip"
+"""A name that the model always has, in addition to that of its bundle's folder."""
+_VERSION_LENGTH = 12
+_EXTENSIONS = ("binary_tensor_data", "classification", "parameters")
 _AS_WITHOUT = "Do as without a version, if the version is the current one."
 _INFER: dict[str, Any] = {
     "response_model": InferAnswer,
@@ -78,7 +84,7 @@ class ModelMetadata(BaseModel):
 @router.get("", responses=problems(model=ErrorAnswer))
 async def server_metadata() -> ServerMetadata:
     """Return name, version and extensions of the server."""
-    return ServerMetadata(name="sar-clip", version=__version__, extensions=list(EXTENSIONS))
+    return ServerMetadata(name="sar-clip", version=__version__, extensions=list(_EXTENSIONS))
 
 
 @router.get("/health/live")
@@ -119,15 +125,16 @@ async def model_ready(request: Request, service: Serving, model: Model) -> Respo
 @router.get("/models/{model}", responses=_UNKNOWN)
 async def model_metadata(request: Request, service: Serving, model: Model) -> ModelMetadata:
     """Describe versions, inputs and outputs. A call has either IMAGE or pixels; CLASSES may be left out."""
-    version = _check(request, service, service.engine)
-    inputs, outputs = inference.describe(service.engine)
-    return ModelMetadata(
-        name=model,
-        versions=[version],
-        platform="onnx_onnxv1",
-        inputs=[TensorMetadata(**fields) for fields in inputs],
-        outputs=[TensorMetadata(**fields) for fields in outputs],
-    )
+    version, manifest = _check(request, service, service.engine), service.engine.bundle.manifest
+    pixels = [-1, 3, manifest.preprocess.size, manifest.preprocess.size]
+    shapes = {"pixels": pixels, "SCORES": [-1, -1], "LABELS": [-1, -1], "EMBEDDING": [-1, manifest.embed_dim]}
+
+    def described(datatypes: Mapping[str, str]) -> list[TensorMetadata]:
+        tensors = datatypes.items()
+        return [TensorMetadata(name=name, datatype=kind, shape=shapes.get(name, [-1])) for name, kind in tensors]
+
+    inputs, outputs = described(inference.INPUTS), described(inference.OUTPUTS)
+    return ModelMetadata(name=model, versions=[version], platform="onnx_onnxv1", inputs=inputs, outputs=outputs)
 
 
 @router.post("/models/{model}/versions/{version}/infer", **_INFER, **_versioned("version_infer"))
@@ -138,17 +145,24 @@ async def infer(request: Request, service: Serving, model: Model) -> Response:
     with service.lease() as engine:
         bank = (await service.current()).bank
         version = _check(request, service, engine)
-        size, limits = engine.bundle.manifest.preprocess.size, service.settings.limits
-        length = request.headers.get(HEADER_LENGTH)
-        call = await service.in_turn(len(body), lambda: inference.read_call(body, length, size, limits))
-        outputs = await inference.infer(service, engine, bank, call)
-    return answer(outputs, model_name=model, model_version=version, id=call.request.id)
+        call, outputs = await inference.infer(service, engine, bank, body, request.headers.get(HEADER_LENGTH))
+    return answer(call, outputs, model_name=model, model_version=version)
 
 
 def _check(request: Request, service: Service, engine: Engine) -> str:
-    """Return the version of an engine; refuse (404) a path that names another model or version."""
-    path = request.path_params
-    return inference.check_model(service, engine, path["model"], path.get("version"))
+    """Return the version of an engine: the first digits of its bundle's digest.
+
+    Raises:
+        Problem: ``not-found``: the path names another model or version.
+    """
+    model, version = request.path_params["model"], request.path_params.get("version")
+    model_name = bundle_name(service.settings.bundle or default_bundle())
+    current = engine.bundle.manifest.digest[:_VERSION_LENGTH]
+    if model not in (model_name, _ALIAS):
+        raise Problem("not-found", f"no model {model!r:.80}; expected {model_name} or {_ALIAS}")
+    if version not in (None, current):
+        raise Problem("not-found", f"no version {version!r:.80} of {model}; expected {current}")
+    return current
 
 
 async def _readiness(service: Service, fields: dict[str, str]) -> Response:
