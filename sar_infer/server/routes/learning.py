@@ -98,7 +98,7 @@ async def learn(request: Request, service: Writable, if_match: IfMatch = None) -
             def taught(bank: ClassBank) -> tuple[Learn, LearningReport]:
                 if service.engine is not engine:
                     raise ChangeRefusedError("overloaded", "another bundle has been loaded meanwhile; try again")
-                return engine.classifier.learn(features.spool, bank=bank, all_known=call.all_known)
+                return engine.classifier.learn(features, bank=bank, all_known=call.all_known)
 
             report, etag = await service.change(lambda: service.store.learn(taught, if_match, dry_run=call.dry_run))
     errors = [{"key": key, "error": str(error)} for key, error in features.errors]

@@ -94,8 +94,8 @@ async def suggest(request: Request, service: Keyed) -> Response:
     call, images = await read_call(request, service, SuggestRequest)
     with service.lease() as engine:
         async with photo_features(request, service, engine, call, images, _MOST_OF_A_FOLDER) as features:
-            rows = np.array(features.spool.rows)
-            names = [*features.spool.keys()]
+            rows = np.array(features.rows)
+            names = [*features.keys()]
         numbered = call.folder is None
         keys = [int(name) for name in names] if numbered else names
         bank = (await service.current()).bank
