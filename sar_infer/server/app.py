@@ -15,7 +15,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sar_infer import __version__
 from sar_infer.errors import BankError, ClassNameError, InputError
-from sar_infer.server.bank.changes import ChangeRefusedError
 from sar_infer.server.http import openapi
 from sar_infer.server.http.middleware import Middleware
 from sar_infer.server.http.request import invalid
@@ -24,8 +23,7 @@ from sar_infer.server.problems import Problem, answer
 from sar_infer.server.routes import classes, classify, embeddings, learning, operations, pages, suggest, v2, zero_shot
 from sar_infer.server.service import Service
 
-_BUSY_SECONDS = 2
-_REFUSALS = (Problem, InputError, BankError, ChangeRefusedError)
+_REFUSALS = (Problem, InputError, BankError)
 _BY_STATUS = {404: "not-found", 405: "method-not-allowed", 415: "unsupported-media-type", 400: "bad-request"}
 
 
@@ -103,8 +101,6 @@ async def _answered(request: Request, error: Exception) -> Response:
     match error:
         case Problem():
             problem = error
-        case ChangeRefusedError():
-            problem = Problem(error.code, str(error), _BUSY_SECONDS if error.code == "overloaded" else None)
         case ClassNameError():
             problem = Problem("bad-class-name", str(error))
         case InputError():

@@ -34,15 +34,15 @@ class Snapshot:
     bank: ClassBank
     base: ClassBank
 
+    def __post_init__(self) -> None:
+        """Compute what requests ask for, in this thread and not when they ask."""
+        _ = self.bank.added_count, self.removed, self.etag
+        self.bank.lookup.name("")
+
     @property
     def etag(self) -> str:
         """Return the digest of names, rows, photos and what these taught."""
         return self.bank.content_digest
-
-    @functools.cached_property
-    def added(self) -> int:
-        """Return the number of classes that are not the bundle's."""
-        return self.bank.added_count
 
     def find(self, name: str) -> Entry | None:
         """Return the class of a name in any spelling; None if there is none."""
@@ -85,11 +85,6 @@ class Snapshot:
         slots = sorted(slot for slot in {*table.removed.tolist(), *anew} if slot < len(self.base.names))
         names = [self.base.names[slot] for slot in slots]
         return tuple(name for name in names if self.bank.lookup.name(name) is None)
-
-    def prepare(self) -> None:
-        """Compute what requests ask for, in this thread and not when they ask."""
-        _ = self.added, self.removed, self.etag
-        self.bank.lookup.name("")
 
 
 def _entry(bank: ClassBank, name: str) -> Entry:

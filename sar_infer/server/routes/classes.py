@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -13,8 +14,8 @@ from starlette.convertors import PathConvertor, register_url_convertor
 
 from sar_infer.bank import Step
 from sar_infer.bank_advice.finding import Kind
-from sar_infer.server.bank.changes import NewPhotos
 from sar_infer.server.bank.snapshot import Entry, Snapshot
+from sar_infer.server.bank.store import NewPhotos
 from sar_infer.server.class_names import clean_name
 from sar_infer.server.http.body import FORM, is_image, media_type, read_call, read_json
 from sar_infer.server.http.openapi import IMAGE_TYPES, form, problems, request_body
@@ -253,11 +254,12 @@ async def roll_back(request: Request, service: Writable, if_match: IfMatch = Non
     if not await request.body():
         raise Problem("bad-request", 'no body; expected {"to": STEP} or {"steps": COUNT}')
     target = await read_json(request, service, Rollback)
-    done = await service.change(lambda: service.store.rollback(target.to, target.steps, if_match, target.latest))
-    if done.step is not None:
-        request.state.logged = {"step": done.step.n, "to": done.step.to}
-    answer = {"step": _step(done.step), "classes": done.classes, "bank": done.etag}
-    return JSONResponse(answer, headers={"ETag": f'"{done.etag}"'})
+    change = functools.partial(service.store.rollback, target.to, target.steps, if_match, target.latest)
+    step, snapshot = await service.change(change)
+    if step is not None:
+        request.state.logged = {"step": step.n, "to": step.to}
+    answer = {"step": _step(step), "classes": len(snapshot.bank.names), "bank": snapshot.etag}
+    return JSONResponse(answer, headers={"ETag": f'"{snapshot.etag}"'})
 
 
 async def _read_change(request: Request, service: Service) -> tuple[ClassChange, Sequence[ImageInput]]:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 
 from sar_infer.bank import ClassBank, Learn
 from sar_infer.classifiers.learning_report import LearningReport
-from sar_infer.server.bank.changes import ChangeRefusedError
+from sar_infer.server.admission import overloaded
 from sar_infer.server.http.body import read_images, read_json
 from sar_infer.server.http.openapi import problems, request_body
 from sar_infer.server.http.request import Writable
@@ -19,6 +19,7 @@ from sar_infer.server.routes.classes import IfMatch
 from sar_infer.server.routes.unlabelled import Unlabelled, photo_features
 
 router = APIRouter(tags=["classes"])
+_BUSY_SECONDS = 2
 
 
 class LearnRequest(Unlabelled):
@@ -97,7 +98,7 @@ async def learn(request: Request, service: Writable, if_match: IfMatch = None) -
 
             def taught(bank: ClassBank) -> tuple[Learn, LearningReport]:
                 if service.engine is not engine:
-                    raise ChangeRefusedError("overloaded", "another bundle has been loaded meanwhile; try again")
+                    raise overloaded("another bundle has been loaded meanwhile", _BUSY_SECONDS)
                 return engine.classifier.learn(features, bank=bank, all_known=call.all_known)
 
             report, etag = await service.change(lambda: service.store.learn(taught, if_match, dry_run=call.dry_run))
