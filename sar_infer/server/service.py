@@ -294,7 +294,7 @@ def _open(
         if settings.bundle is None and settings.bank is not None:
             check_encoder(settings.bank, engine.bundle)
         embed = engine.classifier.embed_phrases
-        store = BankStore.open(settings.bank, engine.bundle, embed, writable=settings.writable)
+        store = BankStore(settings.bank, engine.bundle, embed, writable=settings.writable)
         try:
             engine.names.prepare(store.bank)
         except BankError as error:

@@ -47,7 +47,11 @@ class Snapshot:
     def find(self, name: str) -> Entry | None:
         """Return the class of a name in any spelling; None if there is none."""
         row = self.bank.lookup.name(name)
-        return None if row is None else _entry(self.bank, self.bank.names[row])
+        return None if row is None else self.entry(self.bank.names[row])
+
+    def entry(self, name: str) -> Entry:
+        """Return a class of the bank by its exact name."""
+        return _entry(self.bank, name)
 
     def missing(self, name: str) -> str:
         """Say that no class has this name, and which one may be meant; for a large bank that takes too long."""

@@ -18,7 +18,6 @@ from pathlib import Path
 
 import numpy as np
 
-from sar_infer._arrays import Floats
 from sar_infer.bank import ClassBank, ClassInfo, Learn, PhotoSet, Step, add, learn, remove, rollback
 from sar_infer.bank.edits import steps_back
 from sar_infer.bank.photos import PhotosByName
@@ -32,7 +31,6 @@ from sar_infer.errors import BankError, InputError, SarInferError, WriteError
 from sar_infer.server.bank.snapshot import SEARCHED, Entry, Snapshot
 from sar_infer.server.class_names import clean_name, clean_phrases
 from sar_infer.server.problems import Problem
-from sar_infer.text.names import Phrases
 
 _BY = "sar-serve"
 _BUSY_SECONDS = 2
@@ -81,43 +79,35 @@ class NewPhotos:
 
 
 class BankStore:
-    """The classes that a server chooses from; made by ``open``, and safe to share between threads.
+    """The classes that a server chooses from; safe to share between threads.
+
+    A bank file of another encoder is replayed in memory, and cannot be changed.
+
+    Args:
+        file: The bank file; a missing one is made at the first change. None serves the bundle's bank as it is.
+        bundle: The served bundle.
+        embed: Its name encoder.
+        writable: Allow changes. Otherwise nothing is ever written.
 
     Attributes:
         usable: The file could be read at the last look.
         snapshot: The classes at the last look; read it once for everything that has to agree.
+
+    Raises:
+        InputError: The file's folder is missing, or the file cannot be changed where it is.
+        BankError: The file is damaged, or no class in it suits the bundle; SchemaError if it needs a newer reader.
     """
 
-    def __init__(self, file: BankFile | None, bundle: Bundle, embed: Embed, *, writable: bool = False) -> None:
-        self._file, self._bundle, self._embed, self._writable = file, bundle, embed, writable
+    def __init__(self, file: Path | None, bundle: Bundle, embed: Embed, *, writable: bool = True) -> None:
+        if file is not None:
+            (bank_file.check_changeable if writable else bank_file.check_folder)(file)
+        self._file = None if file is None else BankFile(file, bundle, embed)
+        self._bundle, self._embed, self._writable = bundle, embed, writable
         self._changing, self._publishing = threading.Lock(), threading.Lock()
         self._failed: tuple[Stamp, float] | None = None
         self.usable = True
-        self.snapshot = Snapshot(bundle.bank if file is None else file.bank, bundle.bank)
-
-    @classmethod
-    def open(cls, file: Path | None, bundle: Bundle, embed: Embed, *, writable: bool = True) -> BankStore:
-        """Open a bank file for a bundle. One of another encoder is replayed in memory, and cannot be changed.
-
-        Args:
-            file: The bank file; a missing one is made at the first change. None serves the bundle's bank as it is.
-            bundle: The served bundle.
-            embed: Its name encoder.
-            writable: Allow changes. Otherwise nothing is ever written.
-
-        Raises:
-            InputError: Its folder is missing, or the file cannot be changed where it is.
-            BankError: The file is damaged, or no class in it suits the bundle; SchemaError if it needs a newer reader.
-        """
-        if file is None:
-            return cls(None, bundle, embed)
-        if writable:
-            bank_file.check_changeable(file)
-        else:
-            bank_file.check_folder(file)
-        store = cls(BankFile(file, bundle, embed), bundle, embed, writable=writable)
-        store._tell()
-        return store
+        self.snapshot = Snapshot(bundle.bank if self._file is None else self._file.bank, bundle.bank)
+        self._tell()
 
     @property
     def bank(self) -> ClassBank:
@@ -185,13 +175,14 @@ class BankStore:
                 raise Problem("conflict", f"{name!r} is another name of class {now.bank.names[owner]!r}")
             if existing is None and new is not None and not new.create:
                 raise Problem("not-found", f"only PUT adds a class: {now.missing(name)}")
-            spelling = now.bank.spelling(name) if existing else _spelling(now.base, name)
+            bundled = now.base.lookup.name(name)
+            spelling = now.bank.spelling(name) if existing else name if bundled is None else now.base.names[bundled]
+            texts = (spelling,) if texts == (name,) else texts
             photos = {} if new is None else {spelling: new.photos}
             if existing and photos and phrases is None:
                 none = np.empty((0, now.bank.dim), np.float32)
                 after, findings = add(now.bank, [], none, photos=photos, by=_BY), list[Finding]()
             else:
-                texts = (spelling,) if texts == (name,) else texts
                 after, findings = self._with_phrases(now, existing, spelling, texts, photos)
             counted = 0
             if new is not None:
@@ -199,13 +190,13 @@ class BankStore:
                 findings += photo_findings(after, self._bundle, now.bank, new.labels)
             if strict and findings:
                 raise Problem("conflict", f"nothing was changed (strict): {spelling!r} {findings[0].message}")
-            if existing and after is now.bank:
-                return Change(False, now.etag, existing, counted, calibrated=after.calibration_holds)
-            committed = self._commit(after)
-            entry = committed.find(spelling)
-            assert entry is not None  # noqa: S101 - it was just added
-            calibrated = committed.bank.calibration_holds
-            return Change(existing is None, committed.etag, entry, counted, tuple(findings), calibrated)
+            if after is now.bank:
+                findings = []
+            classes = self._commit(now, after)
+            entry = classes.entry(spelling)
+            return Change(
+                existing is None, classes.etag, entry, counted, tuple(findings), classes.bank.calibration_holds
+            )
 
     def _with_phrases(
         self, now: Snapshot, existing: Entry | None, name: str, phrases: tuple[str, ...], photos: PhotosByName
@@ -219,8 +210,10 @@ class BankStore:
         findings: list[Finding] = []
         if position is None:
             row, info = self._embed([phrases])[0], dataclasses.replace(info, phrases=() if plain else phrases)
-            if not photos or not photos[name].photos_only:
-                findings = self._odd_name(now.bank, {name: phrases}, row)
+            if len(now.bank.names) <= SEARCHED and not (photos and photos[name].photos_only):
+                linter = Linter(self._bundle, now.bank)
+                odd = [*linter.texts({name: phrases}), *linter.near({name: phrases}, row[np.newaxis])]
+                findings = [finding for finding in odd if finding.severity == "warning"]
         else:
             bundled = now.base.info_of(name)
             row = now.base.rows_at([position])[0]
@@ -229,14 +222,6 @@ class BankStore:
             return add(now.bank, [name], row[np.newaxis], {name: info}, photos, by=_BY), findings
         except BankError as error:  # an alias of a class that comes back is another class now
             raise Problem("conflict", f"{error}; remove that class first") from None
-
-    def _odd_name(self, bank: ClassBank, phrases: Phrases, row: Floats) -> list[Finding]:
-        """Return warnings about a new name with its unit row (D,); none for a large bank, where that takes seconds."""
-        if len(bank.names) > SEARCHED:
-            return []
-        linter = Linter(self._bundle, bank)
-        findings = [*linter.texts(phrases), *linter.near(phrases, row[np.newaxis])]
-        return [finding for finding in findings if finding.severity == "warning"]
 
     def remove(self, name: str, if_match: str | None = None) -> str:
         """Remove a class, and return the digest of the bank after it.
@@ -253,7 +238,7 @@ class BankStore:
             after = remove(now.bank, [name], by=_BY)
             if not after.can_answer:
                 raise Problem("conflict", f"class {name!r} is the last one; add another before you remove it")
-            return self._commit(after).etag
+            return self._commit(now, after).etag
 
     def learn(
         self,
@@ -277,7 +262,7 @@ class BankStore:
             _check_match(if_match, now.etag, True)
             change, report = taught(now.bank)
             after = now.bank if dry_run else learn(now.bank, change, by=_BY)
-            return report, now.etag if after is now.bank else self._commit(after).etag
+            return report, self._commit(now, after).etag
 
     def rollback(
         self, to: int | None = None, steps: int | None = None, if_match: str | None = None, latest: int | None = None
@@ -308,7 +293,7 @@ class BankStore:
                 return None, now
             if not after.can_answer:
                 raise Problem("conflict", f"as after step {target} no class could be an answer")
-            return after.history[-1], self._commit(after)
+            return after.history[-1], self._commit(now, after)
 
     @contextlib.contextmanager
     def _owned(self) -> Iterator[Snapshot]:
@@ -345,8 +330,10 @@ class BankStore:
             _log.info("bank %s has changed: %d classes", file.path, len(file.bank.names))
             self._tell()
 
-    def _commit(self, bank: ClassBank) -> Snapshot:
-        """Replace the file, then the snapshot."""
+    def _commit(self, now: Snapshot, bank: ClassBank) -> Snapshot:
+        """Replace the file, then the snapshot; a bank that is as it was is not written."""
+        if bank is now.bank:
+            return now
         assert self._file is not None  # noqa: S101 - checked by ``_owned``
         try:
             self._file.save(bank)
@@ -372,12 +359,6 @@ class BankStore:
     def _other_encoder(self, file: BankFile) -> str:
         command = f"sar-bank rebase {shlex.quote(str(file.path))} --bundle {shlex.quote(str(self._bundle.location))}"
         return f"belongs to another encoder; its changes are replayed in memory, and none is made before: {command}"
-
-
-def _spelling(base: ClassBank, name: str) -> str:
-    """Return the bundle's spelling of a name that it has."""
-    row = base.lookup.name(name)
-    return name if row is None else base.names[row]
 
 
 def _check_match(if_match: str | None, etag: str, exists: bool) -> None:

@@ -85,7 +85,7 @@ def informed() -> Bundle:
 
 def opened(file: Path, of: Bundle | None = None) -> BankStore:
     of = of or bundle()
-    return BankStore.open(file, of, encoder(of.manifest.encoder_digest[0]))
+    return BankStore(file, of, encoder(of.manifest.encoder_digest[0]))
 
 
 def loaded(file: Path) -> ClassBank:
@@ -329,7 +329,7 @@ def test_unusable_names_change_nothing(store: BankStore, file: Path, name: str, 
 
 @pytest.mark.parametrize("name", [None, "mine.safetensors"])
 def test_without_a_file_or_a_key_it_is_read_only(tmp_path: Path, name: str | None) -> None:
-    store = BankStore.open(name and tmp_path / name, bundle(), encoder(), writable=False)
+    store = BankStore(name and tmp_path / name, bundle(), encoder(), writable=False)
     for change in (lambda: store.put("mug"), lambda: store.remove("red"), lambda: store.rollback(to=0)):
         with refused("writes-disabled", "--bank"):
             change()
@@ -432,7 +432,7 @@ def test_what_sar_bank_wrote_is_taken_up_before_a_change(store: BankStore, file:
 
 
 def test_a_change_by_one_is_in_the_next_look_of_the_others(store: BankStore, file: Path) -> None:
-    reader = BankStore.open(file, bundle(), encoder(), writable=False)
+    reader = BankStore(file, bundle(), encoder(), writable=False)
     for number in range(3):
         change = store.put(f"mug {number}")
         assert reader.look().etag == change.etag
@@ -494,7 +494,7 @@ def test_servers_and_sar_bank_change_one_file_and_nothing_is_lost(
     """Run ``sar-bank`` beside two stores, each in a thread."""
     monkeypatch.setattr(bank_file, "WAIT", 60)
     classifier = Classifier.open(bundle_path)
-    stores = [BankStore.open(file, classifier.bundle, classifier.embed_phrases) for _ in range(2)]
+    stores = [BankStore(file, classifier.bundle, classifier.embed_phrases) for _ in range(2)]
     with ThreadPoolExecutor(2) as pool:
         work = [
             pool.submit(lambda store=store, which=which: [store.put(f"{which} {number}") for number in range(10)])
@@ -525,7 +525,7 @@ def test_a_change_is_written_to_the_bank_it_was_made_in_wherever_a_link_points_m
         link.symlink_to(second)
         return encoder()(groups)
 
-    store = BankStore.open(link, bundle(), embed)
+    store = BankStore(link, bundle(), embed)
     store.put("mug")
     assert second.read_bytes() == before
     assert loaded(first).names[-2:] == ("first", "mug")
@@ -613,7 +613,7 @@ def test_a_file_of_another_encoder_is_replayed_in_memory_and_not_changed(
             raise ClassNameError("class name 'mug' is too long")
         return embed(groups)
 
-    after = BankStore.open(file, bundle(("RED", "cat", "dog", "green"), "f"), short)
+    after = BankStore(file, bundle(("RED", "cat", "dog", "green"), "f"), short)
     assert "sar-bank rebase" in caplog.text
     assert "class 'mug' cannot be embedded: class name 'mug' is too long" in caplog.text
     assert listed(after) == [
