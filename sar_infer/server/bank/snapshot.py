@@ -26,6 +26,13 @@ class Entry:
     photos: int = 0
     photos_only: bool = False
 
+    @classmethod
+    def of(cls, bank: ClassBank, name: str) -> Entry:
+        """Return a class of a bank by its exact name."""
+        info, photos = bank.info_of(name), bank.photos_of(name)
+        origin: Literal["bundle", "added"] = "bundle" if info.added is None else "added"
+        return cls(name, origin, bank.phrases(name), len(photos), photos.photos_only)
+
 
 @dataclass(frozen=True, eq=False)
 class Snapshot:
@@ -47,11 +54,7 @@ class Snapshot:
     def find(self, name: str) -> Entry | None:
         """Return the class of a name in any spelling; None if there is none."""
         row = self.bank.lookup.name(name)
-        return None if row is None else self.entry(self.bank.names[row])
-
-    def entry(self, name: str) -> Entry:
-        """Return a class of the bank by its exact name."""
-        return _entry(self.bank, name)
+        return None if row is None else Entry.of(self.bank, self.bank.names[row])
 
     def missing(self, name: str) -> str:
         """Say that no class has this name, and which one may be meant; for a large bank that takes too long."""
@@ -71,13 +74,11 @@ class Snapshot:
         """
         bank = self.base if removed else self.bank
         names: Sequence[str] = self.removed if removed else bank.names
-        if prefix:
-            start = prefix.casefold()
-            names = [name for name in names if name.casefold().startswith(start)]
-        if like:
-            fragment = like.casefold()
-            names = [name for name in names if fragment in name.casefold()]
-        return [_entry(bank, name) for name in names[offset : offset + limit]], len(names)
+        start, fragment = prefix.casefold(), like.casefold()
+        if start or fragment:
+            keys = map(str.casefold, names)
+            names = [name for name, key in zip(names, keys, strict=True) if key.startswith(start) and fragment in key]
+        return [Entry.of(bank, name) for name in names[offset : offset + limit]], len(names)
 
     @functools.cached_property
     def removed(self) -> tuple[str, ...]:
@@ -89,9 +90,3 @@ class Snapshot:
         slots = sorted(slot for slot in {*table.removed.tolist(), *anew} if slot < len(self.base.names))
         names = [self.base.names[slot] for slot in slots]
         return tuple(name for name in names if self.bank.lookup.name(name) is None)
-
-
-def _entry(bank: ClassBank, name: str) -> Entry:
-    info, photos = bank.info_of(name), bank.photos_of(name)
-    origin: Literal["bundle", "added"] = "bundle" if info.added is None else "added"
-    return Entry(name, origin, info.phrases or (name,), len(photos), photos.photos_only)

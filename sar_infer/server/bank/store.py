@@ -33,7 +33,7 @@ from sar_infer.server.class_names import clean_name, clean_phrases
 from sar_infer.server.problems import Problem
 
 _BY = "sar-serve"
-_BUSY_SECONDS = 2
+BUSY_SECONDS = 2
 """Seconds after which a change that came between others may be tried again."""
 _RETRY_SECONDS = 10.0
 """Time between two looks at a file that cannot be used: a bank of a million classes takes a second to read."""
@@ -161,9 +161,7 @@ class BankStore:
                 was changed.
         """
         if new is not None and new.encoder != self._bundle.manifest.encoder_digest:
-            raise Problem(
-                "overloaded", "the bundle was replaced while photos were read; send them again", _BUSY_SECONDS
-            )
+            raise Problem("overloaded", "the bundle was replaced while photos were read; send them again", BUSY_SECONDS)
         name = clean_name(name)
         texts = (name,) if phrases is None else clean_phrases(name, phrases)
         with self._owned() as now:
@@ -193,7 +191,7 @@ class BankStore:
             if after is now.bank:
                 findings = []
             classes = self._commit(now, after)
-            entry = classes.entry(spelling)
+            entry = Entry.of(classes.bank, spelling)
             return Change(
                 existing is None, classes.etag, entry, counted, tuple(findings), classes.bank.calibration_holds
             )
@@ -242,7 +240,7 @@ class BankStore:
 
     def learn(
         self,
-        taught: Callable[[ClassBank], tuple[Learn, LearningReport]],
+        learned: Callable[[ClassBank], tuple[Learn, LearningReport]],
         if_match: str | None = None,
         *,
         dry_run: bool = False,
@@ -250,7 +248,7 @@ class BankStore:
         """Keep what photos without labels taught; return the report, and the digest of the bank after it.
 
         Args:
-            taught: Learns on the bank as it is by then.
+            learned: Learns on the bank as it is by then.
             if_match: The bank that the change is meant for.
             dry_run: Change nothing.
 
@@ -260,7 +258,7 @@ class BankStore:
         """
         with self._owned() as now:
             _check_match(if_match, now.etag, True)
-            change, report = taught(now.bank)
+            change, report = learned(now.bank)
             after = now.bank if dry_run else learn(now.bank, change, by=_BY)
             return report, self._commit(now, after).etag
 
@@ -305,7 +303,7 @@ class BankStore:
             try:
                 stack.enter_context(file.owned())
             except WriteError as error:
-                raise Problem("overloaded", str(error), _BUSY_SECONDS) from None
+                raise Problem("overloaded", str(error), BUSY_SECONDS) from None
             try:
                 self._take_up(file)
             except SarInferError as error:
@@ -352,8 +350,7 @@ class BankStore:
     def _tell(self) -> None:
         """Say in the log what of a file of another encoder could not come along."""
         if self._file is not None and self._file.rebased is not None:
-            _log.warning("%s: %s", self._file.path, self._other_encoder(self._file))
-            for line in self._file.rebased.left_out:
+            for line in (self._other_encoder(self._file), *self._file.rebased.left_out):
                 _log.warning("%s: %s", self._file.path, line)
 
     def _other_encoder(self, file: BankFile) -> str:

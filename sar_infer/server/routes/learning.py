@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field
 from sar_infer.bank import ClassBank, Learn
 from sar_infer.classifiers.learning_report import LearningReport
 from sar_infer.server.admission import overloaded
+from sar_infer.server.bank.store import BUSY_SECONDS
 from sar_infer.server.http.body import read_images, read_json
 from sar_infer.server.http.openapi import problems, request_body
 from sar_infer.server.http.request import Writable
@@ -19,7 +20,6 @@ from sar_infer.server.routes.classes import IfMatch
 from sar_infer.server.routes.unlabelled import Unlabelled, photo_features
 
 router = APIRouter(tags=["classes"])
-_BUSY_SECONDS = 2
 
 
 class LearnRequest(Unlabelled):
@@ -96,12 +96,12 @@ async def learn(request: Request, service: Writable, if_match: IfMatch = None) -
                 number, error = features.errors[0]
                 raise Problem(IMAGE_CODES[error.kind], f"images[{number}]: {error}")
 
-            def taught(bank: ClassBank) -> tuple[Learn, LearningReport]:
+            def learned(bank: ClassBank) -> tuple[Learn, LearningReport]:
                 if service.engine is not engine:
-                    raise overloaded("another bundle has been loaded meanwhile", _BUSY_SECONDS)
+                    raise overloaded("another bundle has been loaded meanwhile", BUSY_SECONDS)
                 return engine.classifier.learn(features, bank=bank, all_known=call.all_known)
 
-            report, etag = await service.change(lambda: service.store.learn(taught, if_match, dry_run=call.dry_run))
+            report, etag = await service.change(lambda: service.store.learn(learned, if_match, dry_run=call.dry_run))
     errors = [{"key": key, "error": str(error)} for key, error in features.errors]
     content = asdict(report) | {"unreadable": features.unreadable, "errors": errors, "bank": etag}
     if call.folder is None:
