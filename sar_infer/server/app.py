@@ -18,7 +18,7 @@ from sar_infer.errors import BankError, ClassNameError, InputError
 from sar_infer.server.http import openapi
 from sar_infer.server.http.middleware import Middleware
 from sar_infer.server.http.request import invalid
-from sar_infer.server.oip.protocol import HEADER_LENGTH
+from sar_infer.server.oip import HEADER_LENGTH
 from sar_infer.server.problems import Problem, answer
 from sar_infer.server.routes import classes, classify, embeddings, learning, operations, pages, suggest, v2, zero_shot
 from sar_infer.server.service import Service

@@ -1,23 +1,44 @@
-"""``/v2``: Open Inference Protocol v2 over HTTP, with Triton's binary tensor data and classification extensions."""
+"""``/v2``: Open Inference Protocol v2 over HTTP, with Triton's binary tensor data and classification extensions.
+
+Inputs: IMAGE or pixels, and CLASSES if the call has class names of its own. Outputs: SCORES and LABELS (N, C) whose
+columns are the classes of the call, the bank's first, or (N, top_k) with the best first in each row; EMBEDDING (N, D).
+Background classes take their share of the scores but have no column.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
+import numpy as np
 from fastapi import APIRouter, Depends, Path, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
 from sar_infer import __version__
+from sar_infer._arrays import Floats
 from sar_infer.bundle.bundle import bundle_name, default_bundle
+from sar_infer.classify import ranking
+from sar_infer.classify.class_set import ClassSet
+from sar_infer.server.class_names import cleaned
+from sar_infer.server.http.body import check_count
 from sar_infer.server.http.openapi import BINARY, ErrorAnswer, problems, request_body
-from sar_infer.server.http.request import Serving
-from sar_infer.server.model.engine import Engine
-from sar_infer.server.oip import inference
-from sar_infer.server.oip.protocol import HEADER_LENGTH, InferAnswer, InferRequest, answer
+from sar_infer.server.http.request import Serving, chooses_only, decoded
+from sar_infer.server.model.engine import Engine, Finish, ImageInput
+from sar_infer.server.oip import (
+    HEADER_LENGTH,
+    InferAnswer,
+    InferInput,
+    InferOutput,
+    InferRequest,
+    Row,
+    answer,
+    read_request,
+)
 from sar_infer.server.problems import Problem
 from sar_infer.server.service import Service
+from sar_infer.server.settings import Limits
+from sar_infer.text.names import Phrases
 
 router = APIRouter(prefix="/v2", tags=["open inference protocol"])
 Model = Annotated[str, Path(description="the name of the bundle's folder, or sar-clip", examples=["sar-clip"])]
@@ -25,6 +46,10 @@ Version = Annotated[str, Path(description="the first 12 digits of the bundle's d
 _ALIAS = "sar-clip"
 """A name that the model always has, in addition to that of its bundle's folder."""
 _VERSION_LENGTH = 12
+_INPUTS = {"IMAGE": "BYTES", "pixels": "FP32", "CLASSES": "BYTES"}
+_OUTPUTS = {"SCORES": "FP32", "LABELS": "BYTES", "EMBEDDING": "FP32"}
+"""Datatypes by name."""
+_MOST_SCORES = 2**18
 _EXTENSIONS = ("binary_tensor_data", "classification", "parameters")
 _AS_WITHOUT = "Do as without a version, if the version is the current one."
 _INFER: dict[str, Any] = {
@@ -133,7 +158,7 @@ async def model_metadata(request: Request, service: Serving, model: Model) -> Mo
         tensors = datatypes.items()
         return [TensorMetadata(name=name, datatype=kind, shape=shapes.get(name, [-1])) for name, kind in tensors]
 
-    inputs, outputs = described(inference.INPUTS), described(inference.OUTPUTS)
+    inputs, outputs = described(_INPUTS), described(_OUTPUTS)
     return ModelMetadata(name=model, versions=[version], platform="onnx_onnxv1", inputs=inputs, outputs=outputs)
 
 
@@ -141,11 +166,31 @@ async def model_metadata(request: Request, service: Serving, model: Model) -> Mo
 @router.post("/models/{model}/infer", **_INFER)
 async def infer(request: Request, service: Serving, model: Model) -> Response:
     """Classify or embed images; one bad image fails the whole call."""
-    body = await request.body()
+    body, length, limits = await request.body(), request.headers.get(HEADER_LENGTH), service.settings.limits
     with service.lease() as engine:
         bank = (await service.current()).bank
-        version = _check(request, service, engine)
-        call, outputs = await inference.infer(service, engine, bank, body, request.headers.get(HEADER_LENGTH))
+        version, size = _check(request, service, engine), engine.bundle.manifest.preprocess.size
+        read = await service.in_turn(len(body), lambda: _read_call(body, length, size, limits))
+        call, source, images, phrases = read
+        top_k, only = call.parameters.top_k, chooses_only(call.parameters.mode, bool(phrases))
+        ranked = [output.parameters.classification for output in call.outputs if output.name != "EMBEDDING"]
+        classes, count = None, 0
+        with service.admission.images.hold(len(images)):
+            if ranked:
+                classes = await engine.names.class_set(phrases, only, bank)
+                count = len(classes.names)
+                if top_k is None and None in ranked and len(images) * count > _MOST_SCORES:
+                    problem = f"{len(images)} × {count} scores are too many for one answer; ask for top_k"
+                    raise Problem("invalid-request", problem)
+                engine.decide(classes)  # refuses a call with background classes alone
+            labels = [f"{source.name}[{i}]" for i in range(len(images))]
+            rows = await engine.all_of(images, _finisher(engine, classes, call.outputs, top_k), labels, count)
+    for (embedding, best, _), label in zip(rows, labels, strict=True):
+        if not np.isfinite(embedding).all():
+            raise source.wrong(f"{label} gives no finite embedding, its values are too large")
+        if best is not None:
+            service.metrics.top_score.observe(best)
+    outputs = [*zip(*(values for *_, values in rows), strict=True)]
     return answer(call, outputs, model_name=model, model_version=version)
 
 
@@ -170,3 +215,99 @@ async def _readiness(service: Service, fields: dict[str, str]) -> Response:
     if readiness.ready:
         return JSONResponse({**fields, "ready": True})
     return JSONResponse({**fields, "ready": False, "error": readiness.reason}, 503, {"Retry-After": "2"})
+
+
+def _finisher(
+    engine: Engine, classes: ClassSet | None, outputs: Sequence[InferOutput], top_k: int | None
+) -> Finish[tuple[Floats, float | None, Sequence[Row]]]:
+    """Return the function that makes of images (N, D) their unit vectors, best scores, and rows of each output."""
+    if classes is None:  # only the embedding is wanted
+        return lambda rows: [(row, None, [row]) for row in rows]
+    classifier, hidden = engine.classifier, classes.background
+    answers = slice(None) if hidden is None else ~hidden
+    names = tuple(name.encode() for i, name in enumerate(classes.names) if hidden is None or not hidden[i])
+
+    def finish(rows: Floats) -> Iterator[tuple[Floats, float, Sequence[Row]]]:
+        logits = classifier.logits(rows, classes)
+        scores = classifier.scores(logits, classes)[:, answers]
+        logits = logits[:, answers]
+        values = zip(*(_values(output, rows, logits, scores, names, top_k) for output in outputs), strict=True)
+        return zip(rows, scores.max(axis=1).tolist(), values, strict=True)
+
+    return finish
+
+
+def _values(
+    output: InferOutput, rows: Floats, logits: Floats, scores: Floats, names: Sequence[bytes], top_k: int | None
+) -> Sequence[Row]:
+    """Return one output of N images.
+
+    Args:
+        output: As requested.
+        rows: (N, D) unit vectors.
+        logits: (N, C).
+        scores: (N, C).
+        names: C class names.
+        top_k: Number of classes to return, the best first; None returns all in order.
+    """
+    if output.name == "EMBEDDING":
+        return rows
+    count = output.parameters.classification or top_k
+    if count is None:
+        return scores if output.name == "SCORES" else [names] * len(rows)
+    best = ranking.top_k(logits, count)
+    if output.parameters.classification is not None:
+        pairs = zip(scores, best, strict=True)
+        return [[b"%.9g:%d:%b" % (row[column], column, names[column]) for column in columns] for row, columns in pairs]
+    if output.name == "SCORES":
+        return np.take_along_axis(scores, best, axis=1)
+    return [[names[column] for column in columns] for columns in best]
+
+
+def _read_call(
+    body: bytes, header_length: str | None, size: int, limits: Limits
+) -> tuple[InferRequest, InferInput, Sequence[ImageInput], Phrases]:
+    """Return a checked call, its input with images, these images, and its class names; ``size`` is their side."""
+    request = read_request(body, header_length, limits)
+    request.outputs = request.outputs or [InferOutput(name="SCORES"), InferOutput(name="LABELS")]
+    for output in request.outputs:
+        where = f"output {output.name!r:.80}"
+        if output.name not in _OUTPUTS:
+            raise Problem("invalid-request", f"{where}: expected {', '.join(_OUTPUTS)}")
+        if output.parameters.shared_memory_region is not None:
+            raise Problem("invalid-request", f"{where}: shared memory is not supported")
+        if output.parameters.classification is not None and output.name != "SCORES":
+            raise Problem("invalid-request", f"{where}: classification is for SCORES only")
+    for tensor in request.inputs:
+        if tensor.name not in _INPUTS:
+            raise tensor.wrong(f"expected {', '.join(_INPUTS)}")
+        if tensor.datatype != _INPUTS[tensor.name]:
+            raise tensor.wrong(f"expected datatype {_INPUTS[tensor.name]}, got {tensor.datatype!r:.40}")
+    tensors = {tensor.name: tensor for tensor in request.inputs}
+    classes = tensors.pop("CLASSES", None)
+    if len(tensors) != 1:
+        raise Problem("invalid-request", "inputs: expected either IMAGE or pixels")
+    (source,) = tensors.values()
+    return request, source, _images(source, size, limits), {} if classes is None else _phrases(classes, limits)
+
+
+def _images(tensor: InferInput, size: int, limits: Limits) -> Sequence[ImageInput]:
+    count, *rest = tensor.shape or [0]
+    if count < 1 or rest not in ([[], [1]] if tensor.name == "IMAGE" else [[3, size, size]]):
+        expected = "[N] or [N, 1]" if tensor.name == "IMAGE" else f"[N, 3, {size}, {size}]"
+        raise tensor.wrong(f"expected shape {expected}, got {tensor.shape!s:.80}")
+    check_count(count, limits)
+    if tensor.name == "pixels":
+        return list(tensor.floats())
+    return [decoded(item) if isinstance(item, str) else item for item in tensor.elements()]
+
+
+def _phrases(tensor: InferInput, limits: Limits) -> Phrases:
+    if len(tensor.shape) != 1 or tensor.shape[0] < 1:
+        raise tensor.wrong(f"expected shape [C], got {tensor.shape!s:.80}")
+    if tensor.shape[0] > limits.classes:
+        raise Problem("too-many-classes", f"expected at most {limits.classes} class names, got {tensor.shape[0]}")
+    try:
+        return cleaned([item if isinstance(item, str) else item.decode() for item in tensor.elements()], limits)
+    except UnicodeDecodeError:
+        raise tensor.wrong("expected UTF-8") from None

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 pytest.importorskip("fastapi", reason="needs the extra serve")
-from sar_infer.server.oip.protocol import InferInput, read_request
+from sar_infer.server.oip import InferInput, read_request
 from sar_infer.server.problems import Problem
 from sar_infer.server.settings import Limits
 
