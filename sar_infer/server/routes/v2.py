@@ -20,21 +20,12 @@ from sar_infer._arrays import Floats
 from sar_infer.bundle.bundle import bundle_name, default_bundle
 from sar_infer.classify import ranking
 from sar_infer.classify.class_set import ClassSet
+from sar_infer.server import oip
 from sar_infer.server.class_names import cleaned
 from sar_infer.server.http.body import check_count
 from sar_infer.server.http.openapi import BINARY, ErrorAnswer, problems, request_body
 from sar_infer.server.http.request import Serving, chooses_only, decoded
 from sar_infer.server.model.engine import Engine, Finish, ImageInput
-from sar_infer.server.oip import (
-    HEADER_LENGTH,
-    InferAnswer,
-    InferInput,
-    InferOutput,
-    InferRequest,
-    Row,
-    answer,
-    read_request,
-)
 from sar_infer.server.problems import Problem
 from sar_infer.server.service import Service
 from sar_infer.server.settings import Limits
@@ -45,20 +36,18 @@ Model = Annotated[str, Path(description="the name of the bundle's folder, or sar
 Version = Annotated[str, Path(description="the first 12 digits of the bundle's digest")]
 _ALIAS = "sar-clip"
 """A name that the model always has, in addition to that of its bundle's folder."""
-_VERSION_LENGTH = 12
 _INPUTS = {"IMAGE": "BYTES", "pixels": "FP32", "CLASSES": "BYTES"}
 _OUTPUTS = {"SCORES": "FP32", "LABELS": "BYTES", "EMBEDDING": "FP32"}
 """Datatypes by name."""
 _MOST_SCORES = 2**18
-_EXTENSIONS = ("binary_tensor_data", "classification", "parameters")
 _AS_WITHOUT = "Do as without a version, if the version is the current one."
 _INFER: dict[str, Any] = {
-    "response_model": InferAnswer,
+    "response_model": oip.InferAnswer,
     "responses": {
         200: {"content": {"application/octet-stream": {"schema": BINARY}}},
         **problems(404, 422, 503, model=ErrorAnswer),
     },
-    "openapi_extra": request_body(InferRequest, binary=("application/octet-stream",)),
+    "openapi_extra": request_body(oip.InferRequest, binary=("application/octet-stream",)),
 }
 
 
@@ -109,7 +98,8 @@ class ModelMetadata(BaseModel):
 @router.get("", responses=problems(model=ErrorAnswer))
 async def server_metadata() -> ServerMetadata:
     """Return name, version and extensions of the server."""
-    return ServerMetadata(name="sar-clip", version=__version__, extensions=list(_EXTENSIONS))
+    extensions = ["binary_tensor_data", "classification", "parameters"]
+    return ServerMetadata(name="sar-clip", version=__version__, extensions=extensions)
 
 
 @router.get("/health/live")
@@ -166,7 +156,7 @@ async def model_metadata(request: Request, service: Serving, model: Model) -> Mo
 @router.post("/models/{model}/infer", **_INFER)
 async def infer(request: Request, service: Serving, model: Model) -> Response:
     """Classify or embed images; one bad image fails the whole call."""
-    body, length, limits = await request.body(), request.headers.get(HEADER_LENGTH), service.settings.limits
+    body, length, limits = await request.body(), request.headers.get(oip.HEADER_LENGTH), service.settings.limits
     with service.lease() as engine:
         bank = (await service.current()).bank
         version, size = _check(request, service, engine), engine.bundle.manifest.preprocess.size
@@ -191,7 +181,7 @@ async def infer(request: Request, service: Serving, model: Model) -> Response:
         if best is not None:
             service.metrics.top_score.observe(best)
     outputs = [*zip(*(values for *_, values in rows), strict=True)]
-    return answer(call, outputs, model_name=model, model_version=version)
+    return oip.answer(call, outputs, model_name=model, model_version=version)
 
 
 def _check(request: Request, service: Service, engine: Engine) -> str:
@@ -202,7 +192,7 @@ def _check(request: Request, service: Service, engine: Engine) -> str:
     """
     model, version = request.path_params["model"], request.path_params.get("version")
     model_name = bundle_name(service.settings.bundle or default_bundle())
-    current = engine.bundle.manifest.digest[:_VERSION_LENGTH]
+    current = engine.bundle.manifest.digest[:12]
     if model not in (model_name, _ALIAS):
         raise Problem("not-found", f"no model {model!r:.80}; expected {model_name} or {_ALIAS}")
     if version not in (None, current):
@@ -218,8 +208,8 @@ async def _readiness(service: Service, fields: dict[str, str]) -> Response:
 
 
 def _finisher(
-    engine: Engine, classes: ClassSet | None, outputs: Sequence[InferOutput], top_k: int | None
-) -> Finish[tuple[Floats, float | None, Sequence[Row]]]:
+    engine: Engine, classes: ClassSet | None, outputs: Sequence[oip.InferOutput], top_k: int | None
+) -> Finish[tuple[Floats, float | None, Sequence[oip.Row]]]:
     """Return the function that makes of images (N, D) their unit vectors, best scores, and rows of each output."""
     if classes is None:  # only the embedding is wanted
         return lambda rows: [(row, None, [row]) for row in rows]
@@ -227,7 +217,7 @@ def _finisher(
     answers = slice(None) if hidden is None else ~hidden
     names = tuple(name.encode() for i, name in enumerate(classes.names) if hidden is None or not hidden[i])
 
-    def finish(rows: Floats) -> Iterator[tuple[Floats, float, Sequence[Row]]]:
+    def finish(rows: Floats) -> Iterator[tuple[Floats, float, Sequence[oip.Row]]]:
         logits = classifier.logits(rows, classes)
         scores = classifier.scores(logits, classes)[:, answers]
         logits = logits[:, answers]
@@ -238,8 +228,8 @@ def _finisher(
 
 
 def _values(
-    output: InferOutput, rows: Floats, logits: Floats, scores: Floats, names: Sequence[bytes], top_k: int | None
-) -> Sequence[Row]:
+    output: oip.InferOutput, rows: Floats, logits: Floats, scores: Floats, names: Sequence[bytes], top_k: int | None
+) -> Sequence[oip.Row]:
     """Return one output of N images.
 
     Args:
@@ -266,10 +256,10 @@ def _values(
 
 def _read_call(
     body: bytes, header_length: str | None, size: int, limits: Limits
-) -> tuple[InferRequest, InferInput, Sequence[ImageInput], Phrases]:
+) -> tuple[oip.InferRequest, oip.InferInput, Sequence[ImageInput], Phrases]:
     """Return a checked call, its input with images, these images, and its class names; ``size`` is their side."""
-    request = read_request(body, header_length, limits)
-    request.outputs = request.outputs or [InferOutput(name="SCORES"), InferOutput(name="LABELS")]
+    request = oip.read_request(body, header_length, limits)
+    request.outputs = request.outputs or [oip.InferOutput(name="SCORES"), oip.InferOutput(name="LABELS")]
     for output in request.outputs:
         where = f"output {output.name!r:.80}"
         if output.name not in _OUTPUTS:
@@ -291,7 +281,7 @@ def _read_call(
     return request, source, _images(source, size, limits), {} if classes is None else _phrases(classes, limits)
 
 
-def _images(tensor: InferInput, size: int, limits: Limits) -> Sequence[ImageInput]:
+def _images(tensor: oip.InferInput, size: int, limits: Limits) -> Sequence[ImageInput]:
     count, *rest = tensor.shape or [0]
     if count < 1 or rest not in ([[], [1]] if tensor.name == "IMAGE" else [[3, size, size]]):
         expected = "[N] or [N, 1]" if tensor.name == "IMAGE" else f"[N, 3, {size}, {size}]"
@@ -302,7 +292,7 @@ def _images(tensor: InferInput, size: int, limits: Limits) -> Sequence[ImageInpu
     return [decoded(item) if isinstance(item, str) else item for item in tensor.elements()]
 
 
-def _phrases(tensor: InferInput, limits: Limits) -> Phrases:
+def _phrases(tensor: oip.InferInput, limits: Limits) -> Phrases:
     if len(tensor.shape) != 1 or tensor.shape[0] < 1:
         raise tensor.wrong(f"expected shape [C], got {tensor.shape!s:.80}")
     if tensor.shape[0] > limits.classes:
