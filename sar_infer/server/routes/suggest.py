@@ -92,11 +92,11 @@ async def suggest(request: Request, service: Keyed) -> Response:
     if kind not in (FORM, JSON):
         raise Problem("unsupported-media-type", f"expected multipart/form-data or application/json, got {kind!r:.80}")
     call, images = await read_call(request, service, SuggestRequest)
-    shown: type[int | str] = int if call.folder is None else str
+    numbered = call.folder is None
     with service.lease() as engine:
         async with photo_features(request, service, engine, call, images, _MOST_OF_A_FOLDER) as features:
             rows = np.array(features.rows)
-            keys = [*map(shown, features.keys())]
+            keys = [*map(int, features.keys())] if numbered else [*features.keys()]
         bank = (await service.current()).bank
         classes = await engine.names.class_set({}, only=False, bank=bank)
 
@@ -108,7 +108,7 @@ async def suggest(request: Request, service: Keyed) -> Response:
             async with service.suggesting:  # one at a time: photos are compared in pairs
                 content = await in_thread(look)
     errors = [
-        {"photo": shown(key), "error": str(error), "error_code": IMAGE_CODES[error.kind]}
+        {"photo": int(key) if numbered else key, "error": str(error), "error_code": IMAGE_CODES[error.kind]}
         for key, error in features.errors
     ]
     answer = {**content, "errors": errors, "bank": bank.content_digest}

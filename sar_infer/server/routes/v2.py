@@ -7,7 +7,7 @@ Background classes take their share of the scores but have no column.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 import numpy as np
@@ -229,7 +229,7 @@ def _finisher(
 
 def _values(
     output: oip.InferOutput, rows: Floats, logits: Floats, scores: Floats, names: Sequence[bytes], top_k: int | None
-) -> Sequence[oip.Row]:
+) -> Iterable[oip.Row]:
     """Return one output of N images.
 
     Args:
