@@ -65,58 +65,42 @@ class InferInput(BaseModel):
         self._binary = data[:size]
         return data[size:]
 
-    def floats(self) -> Floats:
-        """Return FP32 data in its shape.
+    def values(self) -> npt.NDArray[Any]:
+        """Return the data in its shape: float32 of FP32; of BYTES, bytes of binary data or text of JSON, as objects.
 
         Raises:
-            Problem: the data does not fit the shape, or an element is not a finite number.
+            Problem: the data does not fit the shape, or an element is no finite number or no text.
         """
-        if self._binary is not None:
-            self._check_count(len(self._binary) / 4)
-            values = np.frombuffer(self._binary, "<f4")
+        is_number, data, count = self.datatype == "FP32", self._binary, math.prod(self.shape)
+        if data is None:
+            values = np.array(self.data, dtype=object)  # of lists of unequal length it makes an array of lists
+            if values.ndim > 1 and [*values.shape] != self.shape:
+                raise self.wrong(f"expected data that is flat, or nested as shape {self.shape!s:.80}")
+            size: float = values.size
+        elif is_number:
+            values, size = np.frombuffer(data, "<f4", len(data) // 4), len(data) / 4
         else:
-            elements = self._elements({int, float})
+            values, size = np.array(list(self._prefixed(data, count)), dtype=object), count
+        if size != count:
+            raise self.wrong(f"expected {count} elements for shape {self.shape!s:.80}, got {size:g}")
+        if data is None and not set(map(type, values.flat)) <= ({int, float} if is_number else {str}):
+            raise self.wrong(f"expected {'numbers' if is_number else 'text'} only, flat or nested as the shape")
+        if is_number:
             try:
                 with np.errstate(over="ignore"):
-                    values = elements.astype(np.float32)
+                    values = values.astype(np.float32, copy=False)
             except OverflowError:
                 raise self.wrong("expected finite numbers") from None
-        if not np.isfinite(values).all():
-            raise self.wrong("expected finite numbers")
-        return values.astype(np.float32, copy=False).reshape(self.shape)
-
-    def elements(self) -> list[bytes] | list[str]:
-        """Return BYTES data in row order: bytes from binary data, text from JSON.
-
-        Raises:
-            Problem: the data does not fit the shape, or an element is not text.
-        """
-        if self._binary is not None:
-            return list(self._prefixed(self._binary))
-        texts: list[str] = self._elements({str}).ravel().tolist()
-        return texts
+            if not np.isfinite(values).all():
+                raise self.wrong("expected finite numbers")
+        return values.reshape(self.shape)
 
     def wrong(self, problem: str) -> Problem:
         """Return the problem that something is wrong with this input."""
         return Problem("invalid-request", f"input {self.name!r:.80}: {problem}")
 
-    def _check_count(self, count: float) -> None:
-        expected = math.prod(self.shape)
-        if count != expected:
-            raise self.wrong(f"expected {expected} elements for shape {self.shape!s:.80}, got {count:g}")
-
-    def _elements(self, kinds: set[type]) -> npt.NDArray[np.object_]:
-        """Return the elements of JSON data that is flat, or nested as the shape says."""
-        elements = np.array(self.data, dtype=object)  # of lists of unequal length it makes an array of lists
-        if elements.ndim > 1 and [*elements.shape] != self.shape:
-            raise self.wrong(f"expected data that is flat, or nested as shape {self.shape!s:.80}")
-        self._check_count(elements.size)
-        if not set(map(type, elements.flat)) <= kinds:
-            raise self.wrong(f"expected {'text' if str in kinds else 'numbers'} only, flat or nested as the shape")
-        return elements
-
-    def _prefixed(self, data: memoryview) -> Iterator[bytes]:
-        end, count = 0, math.prod(self.shape)
+    def _prefixed(self, data: memoryview, count: int) -> Iterator[bytes]:
+        end = 0
         for _ in range(count):
             start = end + _LENGTH_BYTES
             end = start + int.from_bytes(data[end:start], "little")

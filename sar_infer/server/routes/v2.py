@@ -288,8 +288,8 @@ def _images(tensor: oip.InferInput, size: int, limits: Limits) -> Sequence[Image
         raise tensor.wrong(f"expected shape {expected}, got {tensor.shape!s:.80}")
     check_count(count, limits)
     if tensor.name == "pixels":
-        return list(tensor.floats())
-    return [decoded(item) if isinstance(item, str) else item for item in tensor.elements()]
+        return list(tensor.values())
+    return [decoded(item) if isinstance(item, str) else item for item in tensor.values().flat]
 
 
 def _phrases(tensor: oip.InferInput, limits: Limits) -> Phrases:
@@ -298,6 +298,6 @@ def _phrases(tensor: oip.InferInput, limits: Limits) -> Phrases:
     if tensor.shape[0] > limits.classes:
         raise Problem("too-many-classes", f"expected at most {limits.classes} class names, got {tensor.shape[0]}")
     try:
-        return cleaned([item if isinstance(item, str) else item.decode() for item in tensor.elements()], limits)
+        return cleaned([item if isinstance(item, str) else item.decode() for item in tensor.values()], limits)
     except UnicodeDecodeError:
         raise tensor.wrong("expected UTF-8") from None
