@@ -66,7 +66,11 @@ async def zero_shot(request: Request, service: Serving) -> Response:
         raise Problem(
             "invalid-request", "parameters.multi_label: scores are a softmax over the labels, not independent"
         )
-    labels = _labels(options.candidate_labels)
+    labels = options.candidate_labels
+    if isinstance(labels, str):
+        labels = [stripped for label in labels.split(",") if (stripped := label.strip())]
+    if not labels:
+        raise Problem("invalid-request", "parameters.candidate_labels: expected labels")
     classes, template = cleaned(labels, limits), options.hypothesis_template
     if template is not None:
         if _PLACE not in template:
@@ -83,12 +87,3 @@ async def zero_shot(request: Request, service: Serving) -> Response:
     service.metrics.top_score.observe(ranked[0].score)
     answer = [{"label": spellings[p.label], "score": p.score} for p in ranked]
     return Response(json.dumps(answer, ensure_ascii=False), media_type="application/json")
-
-
-def _labels(candidates: list[str] | str) -> list[str]:
-    if isinstance(candidates, list):
-        return candidates
-    labels = [label.strip() for label in candidates.split(",") if label.strip()]
-    if not labels:
-        raise Problem("invalid-request", "parameters.candidate_labels: expected labels")
-    return labels
