@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
 from sar_infer.bank import ClassBank, Learn
-from sar_infer.classifiers.learning_report import LearningReport
+from sar_infer.classifiers.learning_report import LearnedClass, LearningReport, PhotoNote
 from sar_infer.server.admission import overloaded
 from sar_infer.server.bank.store import BUSY_SECONDS
 from sar_infer.server.http.body import read_images, read_json
@@ -29,25 +29,6 @@ class LearnRequest(Unlabelled):
     dry_run: bool = Field(False, description="change nothing")
 
 
-class LearnedClassEntry(BaseModel):
-    """Result of the photos for one class."""
-
-    name: str
-    photos: int = Field(description="photos that are answered with it afterwards")
-    sure: float = Field(description="how surely, 0 to 1")
-    counts_as: float = Field(description="photos with labels that they count as")
-
-
-class PhotoEntry(BaseModel):
-    """One photo and its answers."""
-
-    key: str = Field(description="its place in the request, or its path below the allowed folder")
-    before: str
-    after: str
-    sure: float
-    why: str
-
-
 class UnreadablePhoto(BaseModel):
     """A photo of the folder that is left out."""
 
@@ -63,10 +44,10 @@ class LearnAnswer(BaseModel):
     strangers: int = Field(description="photos like none of the classes, set aside")
     doubtful: int
     all_known: bool
-    classes: list[LearnedClassEntry]
+    classes: list[LearnedClass]
     changed: int = Field(description="photos whose answer changes")
-    examples: list[PhotoEntry]
-    look_first: list[PhotoEntry]
+    examples: list[PhotoNote] = Field(description="keys are places in the request, or paths below the allowed folder")
+    look_first: list[PhotoNote]
     shift: float = Field(description="share of the photos' shift that is common to all, as a camera's")
     translated: float = Field(description="what is taken off before ranking, as a share of the spread of classes")
     different: bool = Field(description="the photos are of another kind than those of the class statistics")
