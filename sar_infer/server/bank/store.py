@@ -51,6 +51,7 @@ class Change:
         entry: The class as it is now, ``described``.
         repeats: Number of photos that were left out, because they are counted for the class already.
         findings: What is odd about the name, its embedding or the photos.
+        calibrated: The bank's own calibration is of its classes as they are after it; None if it has none.
     """
 
     created: bool
@@ -58,6 +59,7 @@ class Change:
     entry: dict[str, Any]
     repeats: int = 0
     findings: tuple[Finding, ...] = ()
+    calibrated: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -189,7 +191,7 @@ class BankStore:
                 raise Problem("conflict", f"nothing was changed (strict): {spelling!r} {findings[0].message}")
             findings = [] if after is now.bank else findings
             classes, entry = self._commit(now, after), described(after, spelling)
-            return Change(existing is None, classes, entry, counted, tuple(findings))
+            return Change(existing is None, classes, entry, counted, tuple(findings), after.calibration_holds)
 
     def _with_phrases(
         self, now: Snapshot, existing: bool, name: str, phrases: tuple[str, ...], photos: PhotosByName

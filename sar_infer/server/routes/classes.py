@@ -297,12 +297,12 @@ async def _put(
         encoder = engine.bundle.manifest.encoder_digest
         new = NewPhotos(photo_set, photos.labels, encoder, create=create)
     done = await service.change(lambda: service.store.put(name, change.phrases, if_match, new, only_add, strict))
-    shown, bank = done.entry, done.classes.bank
+    shown = done.entry
     if new is not None:
         shown["known"] = len(images) - (len(new.photos) - done.repeats)
     shown["findings"] = [dataclasses.asdict(finding) for finding in done.findings]
-    if bank.calibration_holds is not None:
-        shown["calibrated"] = bank.calibration_holds
+    if done.calibrated is not None:
+        shown["calibrated"] = done.calibrated
     return JSONResponse(shown, 201 if done.created else 200, {"ETag": f'"{done.classes.etag}"'})
 
 
