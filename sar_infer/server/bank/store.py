@@ -105,7 +105,7 @@ class BankStore:
         self._file = None if file is None else BankFile(file, bundle, embed)
         self._bundle, self._embed, self._writable = bundle, embed, writable
         self._changing, self._publishing = threading.Lock(), threading.Lock()
-        self._failed: tuple[Stamp, float] | None = None
+        self._failed: tuple[Stamp, float] = None, 0.0
         self.usable = True
         self.snapshot = Snapshot(bundle.bank if self._file is None else self._file.bank, bundle.bank)
         self._tell()
@@ -122,13 +122,14 @@ class BankStore:
         """
         if self._file is None or not self._file.changed:
             return self.snapshot
-        failed, now = self._failed, time.monotonic()
-        if failed and failed[0] == stamp_of(self._file.path) and now - failed[1] < _RETRY_SECONDS:
+        stamp, failed_at = self._failed
+        is_same = stamp == stamp_of(self._file.path)
+        if is_same and time.monotonic() - failed_at < _RETRY_SECONDS:
             return self.snapshot
         try:
             self._take_up(self._file)
         except SarInferError as error:
-            if failed is None or failed[0] != stamp_of(self._file.path):
+            if not is_same:
                 _log.error("the bank file was changed and cannot be used; the old classes stay: %s", error)
         return self.snapshot
 
@@ -319,7 +320,7 @@ class BankStore:
         except SarInferError:
             self.usable, self._failed = False, (stamp, time.monotonic())
             raise
-        self.usable, self._failed = True, None
+        self.usable, self._failed = True, (None, 0.0)
         if file.bank is not self.bank:
             self._publish(file)
             _log.info("bank %s has changed: %d classes", file.path, len(file.bank.names))

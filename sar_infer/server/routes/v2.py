@@ -7,7 +7,7 @@ Background classes take their share of the scores but have no column.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, Any
 
 import numpy as np
@@ -143,12 +143,11 @@ async def model_metadata(request: Request, service: Serving, model: Model) -> Mo
     version, manifest = _check(request, service, service.engine), service.engine.bundle.manifest
     pixels = [-1, 3, manifest.preprocess.size, manifest.preprocess.size]
     shapes = {"pixels": pixels, "SCORES": [-1, -1], "LABELS": [-1, -1], "EMBEDDING": [-1, manifest.embed_dim]}
-
-    def described(datatypes: Mapping[str, str]) -> list[TensorMetadata]:
-        tensors = datatypes.items()
-        return [TensorMetadata(name=name, datatype=kind, shape=shapes.get(name, [-1])) for name, kind in tensors]
-
-    inputs, outputs = described(_INPUTS), described(_OUTPUTS)
+    tensors = [
+        TensorMetadata(name=name, datatype=datatype, shape=shapes.get(name, [-1]))
+        for name, datatype in (_INPUTS | _OUTPUTS).items()
+    ]
+    inputs, outputs = tensors[: len(_INPUTS)], tensors[len(_INPUTS) :]
     return ModelMetadata(name=model, versions=[version], platform="onnx_onnxv1", inputs=inputs, outputs=outputs)
 
 
@@ -221,37 +220,24 @@ def _finisher(
         logits = classifier.logits(rows, classes)
         scores = classifier.scores(logits, classes)[:, answers]
         logits = logits[:, answers]
-        values = zip(*(_values(output, rows, logits, scores, names, top_k) for output in outputs), strict=True)
+        values = zip(*(tensor(output, rows, logits, scores) for output in outputs), strict=True)
         return zip(rows, scores.max(axis=1).tolist(), values, strict=True)
 
+    def tensor(output: oip.InferOutput, rows: Floats, logits: Floats, scores: Floats) -> Iterable[oip.Row]:
+        if output.name == "EMBEDDING":
+            return rows
+        count = output.parameters.classification or top_k
+        if count is None:
+            return scores if output.name == "SCORES" else [names] * len(rows)
+        best = ranking.top_k(logits, count)
+        if output.parameters.classification is not None:
+            pairs = zip(scores, best, strict=True)
+            return [[b"%.9g:%d:%b" % (row[i], i, names[i]) for i in columns] for row, columns in pairs]
+        if output.name == "SCORES":
+            return np.take_along_axis(scores, best, axis=1)
+        return [[names[i] for i in columns] for columns in best]
+
     return finish
-
-
-def _values(
-    output: oip.InferOutput, rows: Floats, logits: Floats, scores: Floats, names: Sequence[bytes], top_k: int | None
-) -> Iterable[oip.Row]:
-    """Return one output of N images.
-
-    Args:
-        output: As requested.
-        rows: (N, D) unit vectors.
-        logits: (N, C).
-        scores: (N, C).
-        names: C class names.
-        top_k: Number of classes to return, the best first; None returns all in order.
-    """
-    if output.name == "EMBEDDING":
-        return rows
-    count = output.parameters.classification or top_k
-    if count is None:
-        return scores if output.name == "SCORES" else [names] * len(rows)
-    best = ranking.top_k(logits, count)
-    if output.parameters.classification is not None:
-        pairs = zip(scores, best, strict=True)
-        return [[b"%.9g:%d:%b" % (row[column], column, names[column]) for column in columns] for row, columns in pairs]
-    if output.name == "SCORES":
-        return np.take_along_axis(scores, best, axis=1)
-    return [[names[column] for column in columns] for columns in best]
 
 
 def _read_call(
