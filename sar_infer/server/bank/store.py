@@ -100,8 +100,9 @@ class BankStore:
     """
 
     def __init__(self, file: Path | None, bundle: Bundle, embed: Embed, *, writable: bool = True) -> None:
+        check = bank_file.check_changeable if writable else bank_file.check_folder
         if file is not None:
-            (bank_file.check_changeable if writable else bank_file.check_folder)(file)
+            check(file)
         self._file = None if file is None else BankFile(file, bundle, embed)
         self._bundle, self._embed, self._writable = bundle, embed, writable
         self._changing, self._publishing = threading.Lock(), threading.Lock()
@@ -175,8 +176,11 @@ class BankStore:
                 raise Problem("conflict", f"{name!r} is another name of class {now.bank.names[owner]!r}")
             if existing is None and new is not None and not new.create:
                 raise Problem("not-found", f"only PUT adds a class: {now.missing(name)}")
-            bundled = now.base.lookup.name(name)
-            spelling = now.bank.spelling(name) if existing else name if bundled is None else now.base.names[bundled]
+            if existing:
+                spelling = now.bank.spelling(name)
+            else:
+                position = now.base.lookup.name(name)
+                spelling = name if position is None else now.base.names[position]
             texts = (spelling,) if texts == (name,) else texts
             photos = {} if new is None else {spelling: new.photos}
             if existing and photos and phrases is None:
