@@ -84,7 +84,7 @@ def example_bundle(rows: int, dim: int) -> Bundle:
 def serve_for_ever(file: Path, bundle: Bundle, who: str, confirmed: int) -> None:
     """Add classes as a server does; report each, with the number of steps that it sees then."""
     bank_file.WAIT = 60
-    store = BankStore.open(file, bundle, Encoder(bundle.manifest.embed_dim))
+    store = BankStore(file, bundle, Encoder(bundle.manifest.embed_dim))
     number = sum(name.startswith(who) for name in store.bank.names)
     while True:
         store.put(f"{who} {number}")

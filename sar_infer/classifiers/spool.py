@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from typing import IO
+from typing import IO, Self
 
 import numpy as np
 
@@ -64,7 +64,7 @@ class FeatureSpool:
     def __len__(self) -> int:
         return self._count
 
-    def __enter__(self) -> FeatureSpool:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

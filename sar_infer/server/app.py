@@ -16,17 +16,15 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sar_infer import __version__
 from sar_infer.errors import BankError, ClassNameError, InputError
-from sar_infer.server.bank.changes import ChangeRefusedError
 from sar_infer.server.http import openapi
 from sar_infer.server.http.middleware import Middleware
 from sar_infer.server.http.request import invalid
-from sar_infer.server.oip.protocol import HEADER_LENGTH
+from sar_infer.server.oip import HEADER_LENGTH
 from sar_infer.server.problems import Problem
 from sar_infer.server.routes import classes, classify, embeddings, learning, operations, pages, suggest, v2, zero_shot
 from sar_infer.server.service import Service
 
-_BUSY_SECONDS = 2
-_REFUSALS = (BankError, ChangeRefusedError, HTTPException, InputError, RequestValidationError)
+_REFUSALS = (BankError, HTTPException, InputError, RequestValidationError)
 
 
 def build_app(service: Service) -> ASGIApp:
@@ -104,8 +102,6 @@ class _Routes:
 def _problem(error: Exception, scope: Scope) -> Problem:
     """Return the problem that an exception stands for."""
     match error:
-        case ChangeRefusedError():
-            return Problem(error.code, str(error), _BUSY_SECONDS if error.code == "overloaded" else None)
         case ClassNameError():
             return Problem("bad-class-name", str(error))
         case InputError():

@@ -158,8 +158,7 @@ class Service:
         """Make a change of the bank in a thread, one at a time; once begun it is finished, even if its client leaves.
 
         Raises:
-            Problem: ``overloaded``, if too many wait for their turn.
-            ChangeRefusedError: raised by ``change``.
+            Problem: ``overloaded``, if too many wait for their turn; or raised by ``change``.
         """
         with self.admission.changes.hold(1):
             await self.writing.acquire()
@@ -274,10 +273,10 @@ class Service:
         self._count_classes()
 
     def _count_classes(self) -> None:
-        snapshot = self.store.snapshot
+        bank = self.store.bank
         self.metrics.bank_usable.set(self.store.usable)
-        self.metrics.classes.labels("bundle").set(len(snapshot.bank.names) - snapshot.added)
-        self.metrics.classes.labels("added").set(snapshot.added)
+        self.metrics.classes.labels("bundle").set(len(bank.names) - bank.added_count)
+        self.metrics.classes.labels("added").set(bank.added_count)
 
 
 async def in_thread(work: Callable[[], T]) -> T:
@@ -296,7 +295,7 @@ def _open(
         if settings.bundle is None and settings.bank is not None:
             check_encoder(settings.bank, engine.bundle)
         embed = engine.classifier.embed_phrases
-        store = BankStore.open(settings.bank, engine.bundle, embed, writable=settings.writable)
+        store = BankStore(settings.bank, engine.bundle, embed, writable=settings.writable)
         try:
             engine.names.prepare(store.bank)
         except BankError as error:

@@ -5,26 +5,12 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any
 
 from sar_infer.bank import ClassBank
 
 SEARCHED = 10_000
 """The most classes with which a name is compared while its request waits."""
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One class, with the phrases that were embedded for it; ``added`` if it came, or got its row, at run time.
-
-    ``photos`` is the number that it got at run time, ``photos_only`` says that its name means nothing.
-    """
-
-    name: str
-    origin: Literal["bundle", "added"]
-    phrases: tuple[str, ...]
-    photos: int = 0
-    photos_only: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,20 +20,20 @@ class Snapshot:
     bank: ClassBank
     base: ClassBank
 
+    def __post_init__(self) -> None:
+        """Compute what requests ask for, in this thread and not when they ask."""
+        _ = self.bank.added_count, self.removed, self.etag
+        self.bank.lookup.name("")
+
     @property
     def etag(self) -> str:
         """Return the digest of names, rows, photos and what these taught."""
         return self.bank.content_digest
 
-    @functools.cached_property
-    def added(self) -> int:
-        """Return the number of classes that are not the bundle's."""
-        return self.bank.added_count
-
-    def find(self, name: str) -> Entry | None:
-        """Return the class of a name in any spelling; None if there is none."""
+    def find(self, name: str) -> str | None:
+        """Return the name of a class from any spelling of it; None if there is none."""
         row = self.bank.lookup.name(name)
-        return None if row is None else _entry(self.bank, self.bank.names[row])
+        return None if row is None else self.bank.names[row]
 
     def missing(self, name: str) -> str:
         """Say that no class has this name, and which one may be meant; for a large bank that takes too long."""
@@ -55,7 +41,7 @@ class Snapshot:
 
     def page(
         self, prefix: str, offset: int, limit: int, *, like: str = "", removed: bool = False
-    ) -> tuple[list[Entry], int]:
+    ) -> tuple[list[dict[str, Any]], int]:
         """Return some of the classes that have a text in their names, in the bank's order, and the number of all those.
 
         Args:
@@ -67,13 +53,11 @@ class Snapshot:
         """
         bank = self.base if removed else self.bank
         names: Sequence[str] = self.removed if removed else bank.names
-        if prefix:
-            start = prefix.casefold()
-            names = [name for name in names if name.casefold().startswith(start)]
-        if like:
-            fragment = like.casefold()
-            names = [name for name in names if fragment in name.casefold()]
-        return [_entry(bank, name) for name in names[offset : offset + limit]], len(names)
+        start, fragment = prefix.casefold(), like.casefold()
+        if start or fragment:
+            keys = map(str.casefold, names)
+            names = [name for name, key in zip(names, keys, strict=True) if key.startswith(start) and fragment in key]
+        return [described(bank, name) for name in names[offset : offset + limit]], len(names)
 
     @functools.cached_property
     def removed(self) -> tuple[str, ...]:
@@ -86,13 +70,17 @@ class Snapshot:
         names = [self.base.names[slot] for slot in slots]
         return tuple(name for name in names if self.bank.lookup.name(name) is None)
 
-    def prepare(self) -> None:
-        """Compute what requests ask for, in this thread and not when they ask."""
-        _ = self.added, self.removed, self.etag
-        self.bank.lookup.name("")
 
+def described(bank: ClassBank, name: str) -> dict[str, Any]:
+    """Return a class of a bank, by its exact name, as the routes show it.
 
-def _entry(bank: ClassBank, name: str) -> Entry:
+    It is ``added`` if it came, or got its row, at run time; photos are those that it got at run time.
+    """
     info, photos = bank.info_of(name), bank.photos_of(name)
-    origin: Literal["bundle", "added"] = "bundle" if info.added is None else "added"
-    return Entry(name, origin, info.phrases or (name,), len(photos), photos.photos_only)
+    return {
+        "name": name,
+        "origin": "bundle" if info.added is None else "added",
+        "phrases": [*bank.phrases(name)],
+        **({"photos": len(photos)} if len(photos) else {}),
+        **({"photos_only": True} if photos.photos_only else {}),
+    }

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from typing import Annotated, Literal, TypeVar
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.convertors import PathConvertor, register_url_convertor
 
 from sar_infer.bank_advice.finding import Kind
-from sar_infer.server.bank.changes import NewPhotos
-from sar_infer.server.bank.snapshot import Snapshot
+from sar_infer.server.bank.snapshot import Snapshot, described
+from sar_infer.server.bank.store import NewPhotos
 from sar_infer.server.class_names import clean_name
 from sar_infer.server.http.body import FORM, is_image, media_type, read_call, read_json
 from sar_infer.server.http.openapi import IMAGE_TYPES, form, problems, request_body
@@ -158,11 +158,11 @@ async def list_classes(
 async def get_class(service: Serving, name: Name) -> Response:
     """Return one class; upper and lower case and extra spaces make no difference."""
     snapshot = await service.current()
-    entry = await _looked_up(snapshot, lambda: snapshot.find(name))
-    if entry is None:
+    spelling = await _looked_up(snapshot, lambda: snapshot.find(name))
+    if spelling is None:
         cleaned = clean_name(name)
         raise Problem("not-found", await in_thread(lambda: snapshot.missing(cleaned)))
-    return _answer(ClassEntry, entry, snapshot.etag)
+    return _answer(ClassEntry, described(snapshot.bank, spelling), snapshot.etag)
 
 
 @router.put(
@@ -242,10 +242,12 @@ async def roll_back(request: Request, service: Writable, if_match: IfMatch = Non
     if not await request.body():
         raise Problem("bad-request", 'no body; expected {"to": STEP} or {"steps": COUNT}')
     target = await read_json(request, service, Rollback)
-    done = await service.change(lambda: service.store.rollback(target.to, target.steps, if_match, target.latest))
-    if done.step is not None:
-        request.state.logged = {"step": done.step.n, "to": done.step.to}
-    return _answer(RolledBack, {"step": done.step, "classes": done.classes, "bank": done.etag}, done.etag)
+    change = functools.partial(service.store.rollback, target.to, target.steps, if_match, target.latest)
+    step, snapshot = await service.change(change)
+    if step is not None:
+        request.state.logged = {"step": step.n, "to": step.to}
+    answer = {"step": step, "classes": len(snapshot.bank.names), "bank": snapshot.etag}
+    return _answer(RolledBack, answer, snapshot.etag)
 
 
 async def _read_change(request: Request, service: Service) -> tuple[ClassChange, Sequence[ImageInput]]:
@@ -287,8 +289,8 @@ async def _put(
         new = NewPhotos(photo_set, labels, encoder, create=create)
     done = await service.change(lambda: service.store.put(name, change.phrases, if_match, new, only_add, strict))
     known = None if new is None else len(images) - (len(new.photos) - done.repeats)
-    content = asdict(done.entry) | {"known": known, "findings": done.findings, "calibrated": done.calibrated}
-    return _answer(ChangedClass, content, done.etag, 201 if done.created else 200)
+    content = done.entry | {"known": known, "findings": done.findings, "calibrated": done.calibrated}
+    return _answer(ChangedClass, content, done.classes.etag, 201 if done.created else 200)
 
 
 async def _looked_up(snapshot: Snapshot, look: Callable[[], T]) -> T:

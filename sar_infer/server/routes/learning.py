@@ -9,8 +9,9 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
 from sar_infer.bank import ClassBank, Learn
-from sar_infer.classifiers.learning_report import LearningReport
-from sar_infer.server.bank.changes import ChangeRefusedError
+from sar_infer.classifiers.learning_report import LearnedClass, LearningReport, PhotoNote
+from sar_infer.server.admission import overloaded
+from sar_infer.server.bank.store import BUSY_SECONDS
 from sar_infer.server.http.body import read_images, read_json
 from sar_infer.server.http.openapi import problems, request_body
 from sar_infer.server.http.request import Writable
@@ -28,25 +29,6 @@ class LearnRequest(Unlabelled):
     dry_run: bool = Field(False, description="change nothing")
 
 
-class LearnedClassEntry(BaseModel):
-    """Result of the photos for one class."""
-
-    name: str
-    photos: int = Field(description="photos that are answered with it afterwards")
-    sure: float = Field(description="how surely, 0 to 1")
-    counts_as: float = Field(description="photos with labels that they count as")
-
-
-class PhotoEntry(BaseModel):
-    """One photo and its answers."""
-
-    key: str = Field(description="its place in the request, or its path below the allowed folder")
-    before: str
-    after: str
-    sure: float
-    why: str
-
-
 class UnreadablePhoto(BaseModel):
     """A photo of the folder that is left out."""
 
@@ -62,10 +44,10 @@ class LearnAnswer(BaseModel):
     strangers: int = Field(description="photos like none of the classes, set aside")
     doubtful: int
     all_known: bool
-    classes: list[LearnedClassEntry]
+    classes: list[LearnedClass]
     changed: int = Field(description="photos whose answer changes")
-    examples: list[PhotoEntry]
-    look_first: list[PhotoEntry]
+    examples: list[PhotoNote] = Field(description="keys are places in the request, or paths below the allowed folder")
+    look_first: list[PhotoNote]
     shift: float = Field(description="share of the photos' shift that is common to all, as a camera's")
     translated: float = Field(description="what is taken off before ranking, as a share of the spread of classes")
     different: bool = Field(description="the photos are of another kind than those of the class statistics")
@@ -95,12 +77,12 @@ async def learn(request: Request, service: Writable, if_match: IfMatch = None) -
                 number, error = features.errors[0]
                 raise Problem(IMAGE_CODES[error.kind], f"images[{number}]: {error}")
 
-            def taught(bank: ClassBank) -> tuple[Learn, LearningReport]:
+            def learned(bank: ClassBank) -> tuple[Learn, LearningReport]:
                 if service.engine is not engine:
-                    raise ChangeRefusedError("overloaded", "another bundle has been loaded meanwhile; try again")
-                return engine.classifier.learn(features.spool, bank=bank, all_known=call.all_known)
+                    raise overloaded("another bundle has been loaded meanwhile", BUSY_SECONDS)
+                return engine.classifier.learn(features, bank=bank, all_known=call.all_known)
 
-            report, etag = await service.change(lambda: service.store.learn(taught, if_match, dry_run=call.dry_run))
+            report, etag = await service.change(lambda: service.store.learn(learned, if_match, dry_run=call.dry_run))
     errors = [{"key": key, "error": str(error)} for key, error in features.errors]
     content = asdict(report) | {"unreadable": features.unreadable, "errors": errors, "bank": etag}
     if call.folder is None:

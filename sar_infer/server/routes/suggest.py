@@ -92,25 +92,24 @@ async def suggest(request: Request, service: Keyed) -> Response:
     if kind not in (FORM, JSON):
         raise Problem("unsupported-media-type", f"expected multipart/form-data or application/json, got {kind!r:.80}")
     call, images = await read_call(request, service, SuggestRequest)
+    numbered = call.folder is None
     with service.lease() as engine:
         async with photo_features(request, service, engine, call, images, _MOST_OF_A_FOLDER) as features:
-            rows = np.array(features.spool.rows)
-            names = [*features.spool.keys()]
-        numbered = call.folder is None
-        keys = [int(name) for name in names] if numbered else names
+            rows = np.array(features.rows)
+            keys = [*map(int, features.keys())] if numbered else [*features.keys()]
         bank = (await service.current()).bank
         classes = await engine.names.class_set({}, only=False, bank=bank)
-        classifier = engine.classifier
 
         def look() -> dict[str, Any]:
-            return classifier.described(classifier.suggest(rows, classes), rows, classes, keys)
+            suggestions = engine.classifier.suggest(rows, classes)
+            return engine.classifier.described(suggestions, rows, classes, keys)
 
         with service.admission.changes.hold(1):
             async with service.suggesting:  # one at a time: photos are compared in pairs
                 content = await in_thread(look)
     errors = [
-        {"photo": int(name) if numbered else name, "error": str(error), "error_code": IMAGE_CODES[error.kind]}
-        for name, error in features.errors
+        {"photo": int(key) if numbered else key, "error": str(error), "error_code": IMAGE_CODES[error.kind]}
+        for key, error in features.errors
     ]
     answer = {**content, "errors": errors, "bank": bank.content_digest}
     return Response(to_json(answer), media_type="application/json")

@@ -1,33 +1,53 @@
-"""``/v2``: Open Inference Protocol v2 over HTTP, with Triton's binary tensor data and classification extensions."""
+"""``/v2``: Open Inference Protocol v2 over HTTP, with Triton's binary tensor data and classification extensions.
+
+Inputs: IMAGE or pixels, and CLASSES if the call has class names of its own. Outputs: SCORES and LABELS (N, C) whose
+columns are the classes of the call, the bank's first, or (N, top_k) with the best first in each row; EMBEDDING (N, D).
+Background classes take their share of the scores but have no column.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, Any
 
+import numpy as np
 from fastapi import APIRouter, Depends, Path, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
 from sar_infer import __version__
+from sar_infer._arrays import Floats
+from sar_infer.bundle.bundle import bundle_name, default_bundle
+from sar_infer.classify import ranking
+from sar_infer.classify.class_set import ClassSet
+from sar_infer.server import oip
+from sar_infer.server.class_names import cleaned
+from sar_infer.server.http.body import check_count
 from sar_infer.server.http.openapi import BINARY, ErrorAnswer, problems, request_body
-from sar_infer.server.http.request import Serving
-from sar_infer.server.model.engine import Engine
-from sar_infer.server.oip import inference
-from sar_infer.server.oip.protocol import HEADER_LENGTH, InferAnswer, InferRequest, answer
+from sar_infer.server.http.request import Serving, chooses_only, decoded
+from sar_infer.server.model.engine import Engine, Finish, ImageInput
+from sar_infer.server.problems import Problem
 from sar_infer.server.service import Service
+from sar_infer.server.settings import Limits
+from sar_infer.text.names import Phrases
 
 router = APIRouter(prefix="/v2", tags=["open inference protocol"])
 Model = Annotated[str, Path(description="the name of the bundle's folder, or sar-clip", examples=["sar-clip"])]
 Version = Annotated[str, Path(description="the first 12 digits of the bundle's digest")]
-EXTENSIONS = ("binary_tensor_data", "classification", "parameters")
+_ALIAS = "sar-clip"
+"""A name that the model always has, in addition to that of its bundle's folder."""
+_INPUTS = {"IMAGE": "BYTES", "pixels": "FP32", "CLASSES": "BYTES"}
+_OUTPUTS = {"SCORES": "FP32", "LABELS": "BYTES", "EMBEDDING": "FP32"}
+"""Datatypes by name."""
+_MOST_SCORES = 2**18
 _AS_WITHOUT = "Do as without a version, if the version is the current one."
 _INFER: dict[str, Any] = {
-    "response_model": InferAnswer,
+    "response_model": oip.InferAnswer,
     "responses": {
         200: {"content": {"application/octet-stream": {"schema": BINARY}}},
         **problems(404, 422, 503, model=ErrorAnswer),
     },
-    "openapi_extra": request_body(InferRequest, binary=("application/octet-stream",)),
+    "openapi_extra": request_body(oip.InferRequest, binary=("application/octet-stream",)),
 }
 
 
@@ -78,7 +98,8 @@ class ModelMetadata(BaseModel):
 @router.get("", responses=problems(model=ErrorAnswer))
 async def server_metadata() -> ServerMetadata:
     """Return name, version and extensions of the server."""
-    return ServerMetadata(name="sar-clip", version=__version__, extensions=list(EXTENSIONS))
+    extensions = ["binary_tensor_data", "classification", "parameters"]
+    return ServerMetadata(name="sar-clip", version=__version__, extensions=extensions)
 
 
 @router.get("/health/live")
@@ -119,36 +140,63 @@ async def model_ready(request: Request, service: Serving, model: Model) -> Respo
 @router.get("/models/{model}", responses=_UNKNOWN)
 async def model_metadata(request: Request, service: Serving, model: Model) -> ModelMetadata:
     """Describe versions, inputs and outputs. A call has either IMAGE or pixels; CLASSES may be left out."""
-    version = _check(request, service, service.engine)
-    inputs, outputs = inference.describe(service.engine)
-    return ModelMetadata(
-        name=model,
-        versions=[version],
-        platform="onnx_onnxv1",
-        inputs=[TensorMetadata(**fields) for fields in inputs],
-        outputs=[TensorMetadata(**fields) for fields in outputs],
-    )
+    version, manifest = _check(request, service, service.engine), service.engine.bundle.manifest
+    pixels = [-1, 3, manifest.preprocess.size, manifest.preprocess.size]
+    shapes = {"pixels": pixels, "SCORES": [-1, -1], "LABELS": [-1, -1], "EMBEDDING": [-1, manifest.embed_dim]}
+    tensors = [
+        TensorMetadata(name=name, datatype=datatype, shape=shapes.get(name, [-1]))
+        for name, datatype in (_INPUTS | _OUTPUTS).items()
+    ]
+    inputs, outputs = tensors[: len(_INPUTS)], tensors[len(_INPUTS) :]
+    return ModelMetadata(name=model, versions=[version], platform="onnx_onnxv1", inputs=inputs, outputs=outputs)
 
 
 @router.post("/models/{model}/versions/{version}/infer", **_INFER, **_versioned("version_infer"))
 @router.post("/models/{model}/infer", **_INFER)
 async def infer(request: Request, service: Serving, model: Model) -> Response:
     """Classify or embed images; one bad image fails the whole call."""
-    body = await request.body()
+    body, length, limits = await request.body(), request.headers.get(oip.HEADER_LENGTH), service.settings.limits
     with service.lease() as engine:
         bank = (await service.current()).bank
-        version = _check(request, service, engine)
-        size, limits = engine.bundle.manifest.preprocess.size, service.settings.limits
-        length = request.headers.get(HEADER_LENGTH)
-        call = await service.in_turn(len(body), lambda: inference.read_call(body, length, size, limits))
-        outputs = await inference.infer(service, engine, bank, call)
-    return answer(outputs, model_name=model, model_version=version, id=call.request.id)
+        version, size = _check(request, service, engine), engine.bundle.manifest.preprocess.size
+        read = await service.in_turn(len(body), lambda: _read_call(body, length, size, limits))
+        call, source, images, phrases = read
+        top_k, only = call.parameters.top_k, chooses_only(call.parameters.mode, bool(phrases))
+        ranked = [output.parameters.classification for output in call.outputs if output.name != "EMBEDDING"]
+        classes, count = None, 0
+        with service.admission.images.hold(len(images)):
+            if ranked:
+                classes = await engine.names.class_set(phrases, only, bank)
+                count = len(classes.names)
+                if top_k is None and None in ranked and len(images) * count > _MOST_SCORES:
+                    problem = f"{len(images)} × {count} scores are too many for one answer; ask for top_k"
+                    raise Problem("invalid-request", problem)
+                engine.decide(classes)  # refuses a call with background classes alone
+            labels = [f"{source.name}[{i}]" for i in range(len(images))]
+            rows = await engine.all_of(images, _finisher(engine, classes, call.outputs, top_k), labels, count)
+    for (embedding, best, _), label in zip(rows, labels, strict=True):
+        if not np.isfinite(embedding).all():
+            raise source.wrong(f"{label} gives no finite embedding, its values are too large")
+        if best is not None:
+            service.metrics.top_score.observe(best)
+    outputs = [*zip(*(values for *_, values in rows), strict=True)]
+    return oip.answer(call, outputs, model_name=model, model_version=version)
 
 
 def _check(request: Request, service: Service, engine: Engine) -> str:
-    """Return the version of an engine; refuse (404) a path that names another model or version."""
-    path = request.path_params
-    return inference.check_model(service, engine, path["model"], path.get("version"))
+    """Return the version of an engine: the first digits of its bundle's digest.
+
+    Raises:
+        Problem: ``not-found``: the path names another model or version.
+    """
+    model, version = request.path_params["model"], request.path_params.get("version")
+    model_name = bundle_name(service.settings.bundle or default_bundle())
+    current = engine.bundle.manifest.digest[:12]
+    if model not in (model_name, _ALIAS):
+        raise Problem("not-found", f"no model {model!r:.80}; expected {model_name} or {_ALIAS}")
+    if version not in (None, current):
+        raise Problem("not-found", f"no version {version!r:.80} of {model}; expected {current}")
+    return current
 
 
 async def _readiness(service: Service, fields: dict[str, str]) -> Response:
@@ -156,3 +204,86 @@ async def _readiness(service: Service, fields: dict[str, str]) -> Response:
     if readiness.ready:
         return JSONResponse({**fields, "ready": True})
     return JSONResponse({**fields, "ready": False, "error": readiness.reason}, 503, {"Retry-After": "2"})
+
+
+def _finisher(
+    engine: Engine, classes: ClassSet | None, outputs: Sequence[oip.InferOutput], top_k: int | None
+) -> Finish[tuple[Floats, float | None, Sequence[oip.Row]]]:
+    """Return the function that makes of images (N, D) their unit vectors, best scores, and rows of each output."""
+    if classes is None:  # only the embedding is wanted
+        return lambda rows: [(row, None, [row]) for row in rows]
+    classifier, hidden = engine.classifier, classes.background
+    answers = slice(None) if hidden is None else ~hidden
+    names = tuple(name.encode() for i, name in enumerate(classes.names) if hidden is None or not hidden[i])
+
+    def finish(rows: Floats) -> Iterator[tuple[Floats, float, Sequence[oip.Row]]]:
+        logits = classifier.logits(rows, classes)
+        scores = classifier.scores(logits, classes)[:, answers]
+        logits = logits[:, answers]
+        values = zip(*(tensor(output, rows, logits, scores) for output in outputs), strict=True)
+        return zip(rows, scores.max(axis=1).tolist(), values, strict=True)
+
+    def tensor(output: oip.InferOutput, rows: Floats, logits: Floats, scores: Floats) -> Iterable[oip.Row]:
+        if output.name == "EMBEDDING":
+            return rows
+        count = output.parameters.classification or top_k
+        if count is None:
+            return scores if output.name == "SCORES" else [names] * len(rows)
+        best = ranking.top_k(logits, count)
+        if output.parameters.classification is not None:
+            pairs = zip(scores, best, strict=True)
+            return [[b"%.9g:%d:%b" % (row[i], i, names[i]) for i in columns] for row, columns in pairs]
+        if output.name == "SCORES":
+            return np.take_along_axis(scores, best, axis=1)
+        return [[names[i] for i in columns] for columns in best]
+
+    return finish
+
+
+def _read_call(
+    body: bytes, header_length: str | None, size: int, limits: Limits
+) -> tuple[oip.InferRequest, oip.InferInput, Sequence[ImageInput], Phrases]:
+    """Return a checked call, its input with images, these images, and its class names; ``size`` is their side."""
+    request = oip.read_request(body, header_length, limits)
+    request.outputs = request.outputs or [oip.InferOutput(name="SCORES"), oip.InferOutput(name="LABELS")]
+    for output in request.outputs:
+        where = f"output {output.name!r:.80}"
+        if output.name not in _OUTPUTS:
+            raise Problem("invalid-request", f"{where}: expected {', '.join(_OUTPUTS)}")
+        if output.parameters.shared_memory_region is not None:
+            raise Problem("invalid-request", f"{where}: shared memory is not supported")
+        if output.parameters.classification is not None and output.name != "SCORES":
+            raise Problem("invalid-request", f"{where}: classification is for SCORES only")
+    for tensor in request.inputs:
+        if tensor.name not in _INPUTS:
+            raise tensor.wrong(f"expected {', '.join(_INPUTS)}")
+        if tensor.datatype != _INPUTS[tensor.name]:
+            raise tensor.wrong(f"expected datatype {_INPUTS[tensor.name]}, got {tensor.datatype!r:.40}")
+    tensors = {tensor.name: tensor for tensor in request.inputs}
+    classes = tensors.pop("CLASSES", None)
+    if len(tensors) != 1:
+        raise Problem("invalid-request", "inputs: expected either IMAGE or pixels")
+    (source,) = tensors.values()
+    return request, source, _images(source, size, limits), {} if classes is None else _phrases(classes, limits)
+
+
+def _images(tensor: oip.InferInput, size: int, limits: Limits) -> Sequence[ImageInput]:
+    count, *rest = tensor.shape or [0]
+    if count < 1 or rest not in ([[], [1]] if tensor.name == "IMAGE" else [[3, size, size]]):
+        expected = "[N] or [N, 1]" if tensor.name == "IMAGE" else f"[N, 3, {size}, {size}]"
+        raise tensor.wrong(f"expected shape {expected}, got {tensor.shape!s:.80}")
+    check_count(count, limits)
+    if tensor.name == "pixels":
+        return list(tensor.values())
+    return [decoded(item) if isinstance(item, str) else item for item in tensor.values().flat]
+
+
+def _phrases(tensor: oip.InferInput, limits: Limits) -> Phrases:
+    if len(tensor.shape) != 1 or tensor.shape[0] < 1:
+        raise tensor.wrong(f"expected shape [C], got {tensor.shape!s:.80}")
+    if tensor.shape[0] > limits.classes:
+        raise Problem("too-many-classes", f"expected at most {limits.classes} class names, got {tensor.shape[0]}")
+    try:
+        return cleaned([item if isinstance(item, str) else item.decode() for item in tensor.values()], limits)
+    except UnicodeDecodeError:
+        raise tensor.wrong("expected UTF-8") from None

@@ -168,14 +168,13 @@ def test_a_bank_is_changed_again_after_a_rebase(server: Local) -> None:
 def slow_reload(patch: pytest.MonkeyPatch) -> Iterator[tuple[threading.Event, threading.Event]]:
     """Hold reloads while they open the bank; yield what says that one is there, and what lets them go on."""
     reached, gate = threading.Event(), threading.Event()
-    open_store = BankStore.open
 
     def slow(*arguments: Any, **options: Any) -> BankStore:
         reached.set()
         gate.wait(60)
-        return open_store(*arguments, **options)
+        return BankStore(*arguments, **options)
 
-    patch.setattr(BankStore, "open", slow)
+    patch.setattr("sar_infer.server.service.BankStore", slow)
     try:
         yield reached, gate
     finally:

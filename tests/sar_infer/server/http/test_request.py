@@ -4,7 +4,7 @@ import pytest
 
 pytest.importorskip("fastapi", reason="needs the extra serve")
 from sar_infer.server.http.request import parse
-from sar_infer.server.oip.protocol import read_request
+from sar_infer.server.oip import read_request
 from sar_infer.server.problems import Problem
 from sar_infer.server.routes.classify import ClassifyRequest
 from sar_infer.server.settings import Limits

@@ -16,7 +16,7 @@ from support.servers import Local
 from sar_infer import Classifier, __version__
 from sar_infer.images.load import load_rgb
 from sar_infer.images.preprocess import to_input
-from sar_infer.server.oip import inference
+from sar_infer.server.routes import v2
 
 triton = pytest.importorskip("tritonclient.http")
 RED, BLUE = jpeg(colour=(220, 20, 20)), jpeg((50, 80), (20, 30, 200))
@@ -290,7 +290,7 @@ def test_broken_binary_bodies(server: Local, sent: dict[str, Any], status: int, 
 
 
 def test_answers_of_any_size_are_not_made(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inference, "_MOST_SCORES", 7)
+    monkeypatch.setattr(v2, "_MOST_SCORES", 7)
     with pytest.raises(triton.InferenceServerException, match="top_k"):
         client.infer("tiny", [images(RED, BLUE)])
     assert client.infer("tiny", [images(RED, BLUE)], parameters={"top_k": 3}).as_numpy("SCORES").shape == (2, 3)

@@ -15,10 +15,10 @@ import httpx2
 import pytest
 from support.servers import Local, local_server
 
-from sar_infer.server import photo_folder
+from sar_infer.server.routes import unlabelled
 from sar_infer.server.settings import Limits, Settings
 
-CLOTHES = Path(__file__).parents[3] / "examples" / "clothes" / "test"
+CLOTHES = Path(__file__).parents[4] / "examples" / "clothes" / "test"
 KINDS = ("shoes", "hat", "trousers")
 HAT = CLOTHES / "hat" / "00.jpg"
 PHOTOS = {f"june/{kind}/0{number}.jpg" for kind in KINDS for number in range(8)}
@@ -123,7 +123,7 @@ def test_too_many_photos_are_refused(client: httpx2.Client, monkeypatch: pytest.
 def test_a_folder_holds_up_no_other_request_and_has_no_deadline(
     client: httpx2.Client, server: Local, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begun, go_on, image_paths = threading.Event(), threading.Event(), photo_folder.image_paths
+    begun, go_on, image_paths = threading.Event(), threading.Event(), unlabelled.image_paths
 
     def slow_paths(folder: Path) -> Iterator[Path]:
         for number, path in enumerate(image_paths(folder)):
@@ -132,7 +132,7 @@ def test_a_folder_holds_up_no_other_request_and_has_no_deadline(
                 go_on.wait(60)
             yield path
 
-    monkeypatch.setattr(photo_folder, "image_paths", slow_paths)
+    monkeypatch.setattr(unlabelled, "image_paths", slow_paths)
     with ThreadPoolExecutor(1) as pool, monkeypatch.context() as patch:
         hasty = replace(server.service.settings, limits=replace(LIMITS, seconds=1))
         patch.setattr(server.service, "settings", hasty)

@@ -3,17 +3,26 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 pytest.importorskip("fastapi", reason="needs the extra serve")
-from sar_infer.server.oip.protocol import Input, read_request
+from sar_infer.server.oip import InferInput, read_request
 from sar_infer.server.problems import Problem
 from sar_infer.server.settings import Limits
 
 JSON = st.recursive(st.none() | st.booleans() | st.floats() | st.integers() | st.text(), st.lists, max_leaves=8)
+
+
+def tensor(shape: list[int], data: list[Any] | bytes, datatype: str = "FP32") -> InferInput:
+    """Return an input with JSON data, or with binary data that it has taken."""
+    fields: dict[str, Any] = {"name": "F", "shape": shape, "datatype": datatype}
+    if isinstance(data, list):
+        return InferInput(**fields, data=data)
+    one = InferInput(**fields, parameters={"binary_data_size": len(data)})
+    assert not one.take_binary(memoryview(data))
+    return one
 
 
 def request(*inputs: dict[str, Any], data: bytes = b"") -> tuple[bytes, str]:
@@ -23,25 +32,24 @@ def request(*inputs: dict[str, Any], data: bytes = b"") -> tuple[bytes, str]:
 
 @pytest.mark.parametrize("data", [[1, 2, 3, 4], [[1, 2], [3, 4]]])
 def test_json_data_is_flat_or_nested(data: list[Any]) -> None:
-    assert Input("F", (2, 2), "FP32", data).floats().tolist() == [[1, 2], [3, 4]]
+    assert tensor([2, 2], data).values().tolist() == [[1, 2], [3, 4]]
 
 
 @pytest.mark.parametrize("data", [[[1, 2], 3], [1, "2"], [{}], [[], [1]], [1] * 3, [[1, 2]], [[[1]], [[2]]], [1, [2]]])
 def test_json_data_that_is_no_tensor(data: list[Any]) -> None:
     with pytest.raises(Problem, match="input 'F'"):
-        Input("F", (2, 1), "FP32", data).floats()
+        tensor([2, 1], data).values()
 
 
 @given(shape=st.lists(st.integers(0, 3), max_size=4), data=st.lists(JSON, max_size=5) | st.binary(max_size=60))
 def test_any_data_is_a_tensor_or_a_problem(shape: list[int], data: list[Any] | bytes) -> None:
-    tensor = Input("x", tuple(shape), "", memoryview(data) if isinstance(data, bytes) else data)
-    for read in (tensor.floats, tensor.elements):
+    for datatype in ("FP32", "BYTES"):
         try:
-            values = read()
+            values = tensor(shape, data, datatype).values()
         except Problem as problem:
             assert problem.code == "invalid-request"
         else:
-            assert np.size(values) == tensor.count
+            assert values.shape == tuple(shape)
 
 
 @given(body=st.binary(max_size=200), length=st.none() | st.integers(-5, 300).map(str) | st.text(max_size=4))
@@ -59,9 +67,9 @@ def test_binary_data_is_given_out_in_order_and_to_the_last_byte(sizes: list[int 
     counted = [size for size in sizes if size is not None and size >= 0]
     body, length = request(*inputs, data=rest)
     if inputs and len(counted) == len(sizes) and sum(counted) == len(rest):
-        _, tensors = read_request(body, length, Limits())
-        assert b"".join(bytes(tensor.data) for tensor in tensors.values()) == rest
-        assert [len(tensor.data) for tensor in tensors.values()] == sizes
+        binary_data = [bytes(one._binary) for one in read_request(body, length, Limits()).inputs]
+        assert b"".join(binary_data) == rest
+        assert [*map(len, binary_data)] == sizes
     else:
         with pytest.raises(Problem):
             read_request(body, length, Limits())
