@@ -101,7 +101,10 @@ class Figure:
 
 
 def wrapped(name: str) -> str:
-    """Break the name of a run with many settings into lines as wide as a panel, which no-break spaces hold together."""
+    """Break the name of a run with many settings into lines as wide as a panel.
+
+    No line ends at a no-break space, which becomes a plain one, so that short names stay as they are.
+    """
     return textwrap.fill(name, LINE).replace(NO_BREAK, " ")
 
 
