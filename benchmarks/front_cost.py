@@ -3,7 +3,8 @@
     python -m benchmarks.front_cost [--peer-python PYTHON] [--rounds 3] [--requests 400] [--clients 8 32] [--bundle DIR]
 
 CPU milliseconds, user and system, of the process that clients talk to (mosec: its Rust front and the Python that
-started it) and of the worker processes; they hardly depend on what else the machine does, as rates do. Prints medians.
+started it) and of the worker processes; they hardly depend on what else the machine does, as rates do. Beside them the
+share of the cores' time in which nothing ran: a worker that waits though there is work. Prints medians.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from typing import Any
 
 from benchmarks import command
 from benchmarks.serving import bundles, photos, servers
+
+_COLUMNS = ("server, clients", "front, ms", "workers, ms", "all, ms", "cores unused, %")
 
 
 def spent(server: servers.Running) -> tuple[float, float]:
@@ -44,7 +47,11 @@ def load(server: servers.Running, folder: Path, clients: int, requests: int) -> 
 
 
 def measured(candidate: servers.Candidate, bundle: Path, folder: Path, requests: int, clients: int) -> list[float]:
-    """Serve so many requests; return CPU milliseconds of a request in the front, in the workers, and in all."""
+    """Serve so many requests.
+
+    Returns:
+        CPU milliseconds of a request in the front, in the workers, and in all; percent of the cores' time unused.
+    """
     with servers.started(candidate, bundle, min(folder.glob("*.jpg")).read_bytes()) as server:
         load(server, folder, clients, max(64, requests // 4))
         before = spent(server)
@@ -53,7 +60,7 @@ def measured(candidate: servers.Candidate, bundle: Path, folder: Path, requests:
     if result["errors"]:
         sys.exit(f"errors: {result['statuses']}")
     front, workers = (1000 * (end - start) / requests for start, end in zip(before, after, strict=True))
-    return [front, workers, front + workers]
+    return [front, workers, front + workers, 100 * result["unused"]]
 
 
 def main() -> None:
@@ -88,7 +95,7 @@ def main() -> None:
         for name, costs in values.items()
     ]
     print(words)
-    command.tell(command.markdown(("server, clients", "front, ms", "workers, ms", "all, ms"), rows), values)
+    command.tell(command.markdown(_COLUMNS, rows), values)
 
 
 if __name__ == "__main__":

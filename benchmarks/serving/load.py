@@ -19,6 +19,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from benchmarks import command
 from benchmarks.serving.connection import Connection, percentiles, requests
 
@@ -91,12 +93,12 @@ async def drive(options: argparse.Namespace) -> dict[str, Any]:
         await asyncio.sleep(0.005)
     plan.tally = Tally(options.report)
     print("start", flush=True)
-    start, cpu = time.perf_counter(), time.process_time()
+    start, cpu, idle = time.perf_counter(), time.process_time(), psutil.cpu_times().idle
     if options.requests:
         await asyncio.gather(*tasks)
     else:
         await asyncio.sleep(plan.end - start)
-    wall, cpu = time.perf_counter() - start, time.process_time() - cpu
+    wall, cpu, idle = time.perf_counter() - start, time.process_time() - cpu, psutil.cpu_times().idle - idle
     tally, plan.tally = plan.tally, Tally()
     print("stop", flush=True)
     await asyncio.gather(*tasks)
@@ -105,6 +107,7 @@ async def drive(options: argparse.Namespace) -> dict[str, Any]:
         "clients": options.clients,
         "wall": wall,
         "client_cpu": cpu,
+        "unused": idle / wall / (psutil.cpu_count() or 1),
         "images": good,
         "errors": sum(tally.statuses.values()) - good,
         "statuses": dict(tally.statuses),

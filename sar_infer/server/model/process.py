@@ -105,12 +105,13 @@ def begin(model: Model) -> Process:
         BundleError: onnxruntime does not accept the graph, or it takes too long.
         DeviceError: the device is not available.
     """
-    with contextlib.suppress(AttributeError, OSError):  # Windows has no such call, and a sandbox may not allow it
-        os.nice(_NICE)
     if hasattr(signal, "SIGTERM"):  # a service manager may send it to all processes; the front decides
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     warnings.filterwarnings("ignore", module="PIL")  # what matters about an image becomes its error
-    return Process(model)
+    process = Process(model)
+    with contextlib.suppress(AttributeError, OSError):  # Windows has no such call, and a sandbox may not allow it
+        os.nice(_NICE)
+    return process
 
 
 @functools.cache
