@@ -191,7 +191,8 @@ class Service:
         while True:
             await asyncio.sleep(_LOOK_EVERY)
             try:
-                self.engine.tend()
+                if self.engine.workers is not None:
+                    self.engine.workers.tend()
                 await self.current()
                 self._count_classes()
             except Exception:  # the next look may go well
