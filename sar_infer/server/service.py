@@ -190,7 +190,8 @@ class Service:
         while True:
             await asyncio.sleep(_LOOK_EVERY)
             try:
-                self.engine.tend()
+                if self.engine.workers is not None:
+                    self.engine.workers.tend()
                 await self.current()
                 self._count_classes()
             except Exception:  # the next look may go well
@@ -220,7 +221,7 @@ class Service:
         async with self.writing:
             self._next_reload = None  # who asks from now on may mean what is at the bundle's path later
             old = self.engine
-            models = 2 if old.workers is None else 1 + old.workers.count
+            models = 1 + (1 if old.workers is None else old.sizes.workers)
             needed = models * sum(file.size for file in old.bundle.manifest.files.values())
             try:
                 reserve = await old.memory.take(0, needed)  # for a moment the models of both are in memory

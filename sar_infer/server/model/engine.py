@@ -107,11 +107,6 @@ class Engine:
         if self.workers is not None:
             self.workers.close()
 
-    def tend(self) -> None:
-        """Replace processes that need it; to be called now and then."""
-        if self.workers is not None:
-            self.workers.tend()
-
     async def each(
         self, images: Sequence[ImageInput], finish: Finish[T], classes: int = 0, digests: bool = False
     ) -> list[Outcome[T]]:

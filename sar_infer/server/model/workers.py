@@ -46,17 +46,15 @@ class Workers:
 
     Attributes:
         provider: The execution provider that they run on; set by ``start``.
-        count: How many there are.
     """
 
     def __init__(self, model: Model, metrics: Metrics, check: Callable[[Floats], object]) -> None:
         self.provider = ""
-        self.count = model.sizes.workers
         self._batch_seconds = 2 * model.limits.image_seconds + _ENCODING
         self._model = model
         self._check = check
         self._metrics = metrics
-        self._supervisor: Supervisor[Worker[Any]] = Supervisor(self.count)
+        self._supervisor: Supervisor[Worker[Any]] = Supervisor(model.sizes.workers)
         self._line: deque[asyncio.Future[Worker[Any]]] = deque()
         self._loading: set[Worker[Any]] = set()
         self._starting: set[asyncio.Task[None]] = set()
