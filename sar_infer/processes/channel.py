@@ -17,9 +17,6 @@ class Channel:
 
     Args:
         descriptor: Of the pipe; closed by its owner, after ``close``.
-
-    Attributes:
-        open: Whether the other side still has the pipe open.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -28,7 +25,7 @@ class Channel:
         self._unsent = memoryview(b"")
         self._received = bytearray()
         self._answer: asyncio.Future[memoryview] | None = None
-        self.open = True
+        self._open = True
         os.set_blocking(descriptor, False)
         self._loop.add_reader(descriptor, self._read)
 
@@ -48,9 +45,16 @@ class Channel:
             self._loop.add_writer(self._descriptor, self._write_rest)
         return await self._answer
 
+    @property
+    def open(self) -> bool:
+        """Return whether the other side has the pipe open, as of now, not of the last turn of the event loop."""
+        if self._open:
+            self._read()
+        return self._open
+
     def close(self) -> None:
         """Leave the event loop, if it still runs; who waits for an answer is told."""
-        self.open = False
+        self._open = False
         if not self._loop.is_closed():
             self._loop.remove_reader(self._descriptor)
             self._loop.remove_writer(self._descriptor)
@@ -79,7 +83,7 @@ class Channel:
             return
         except OSError as error:
             self._loop.remove_reader(self._descriptor)
-            self.open = False
+            self._open = False
             self._fail(error)
             return
         self._received += piece

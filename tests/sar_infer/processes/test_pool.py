@@ -18,6 +18,7 @@ from multiprocessing import reduction
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from support import tasks
 
@@ -153,6 +154,18 @@ def test_a_worker_that_dies_says_how(worker_and_ask: tuple[Worker[Any], Ask]) ->
     with pytest.raises(DeathError) as caught:
         worker_and_ask[1](os._exit, 9)
     assert (caught.value.exit_code, isinstance(caught.value, TimeLimitError)) == (9, False)
+
+
+def test_a_worker_that_was_killed_is_not_alive_even_before_the_event_loop_turns(
+    worker_and_ask: tuple[Worker[Any], Ask],
+) -> None:
+    worker, ask = worker_and_ask
+    assert ask(tasks.divide, 2) == 0.5
+    assert worker.alive
+    worker.kill()
+    while psutil.Process(worker.pid).status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.01)
+    assert not worker.alive
 
 
 def test_a_worker_that_stops_reading_is_ended_too(worker_and_ask: tuple[Worker[Any], Ask]) -> None:
