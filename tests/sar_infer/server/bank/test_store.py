@@ -10,7 +10,7 @@ import tempfile
 import threading
 import unicodedata
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -529,6 +529,32 @@ def test_a_change_is_written_to_the_bank_it_was_made_in_wherever_a_link_points_m
     assert second.read_bytes() == before
     assert loaded(first).names[-2:] == ("first", "mug")
     assert store.look().bank.names[-1] == "second"
+
+
+def test_a_look_that_takes_long_does_not_take_back_a_change(
+    store: BankStore, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened(file).put("mug")
+    begun, go_on, snapshot = threading.Event(), threading.Event(), store_module.Snapshot
+
+    def slow_snapshot(*arguments: ClassBank) -> Any:
+        if not begun.is_set():
+            begun.set()
+            go_on.wait(60)
+        return snapshot(*arguments)
+
+    monkeypatch.setattr(store_module, "Snapshot", slow_snapshot)
+    with ThreadPoolExecutor(2) as pool:
+        look = pool.submit(store.look)
+        try:
+            assert begun.wait(60)
+            change = pool.submit(store.put, "cup")
+            wait([change], timeout=0.5)  # it may have to wait for the look
+        finally:
+            go_on.set()
+        assert look.result().bank.names[-1] in ("mug", "cup")
+        assert change.result().classes is store.snapshot
+    assert store.bank.names[-2:] == ("mug", "cup")
 
 
 def test_every_snapshot_that_a_reader_sees_is_whole(store: BankStore) -> None:
