@@ -62,12 +62,12 @@ class Snapshot:
     @functools.cached_property
     def removed(self) -> tuple[str, ...]:
         """Return the bundle's names of its classes that the bank does not have, by any name, in the bundle's order."""
-        if not self.bank.base.same(self.base.base):
-            return tuple(name for name in self.base.names if self.bank.lookup.name(name) is None)
-        table = self.bank.table
-        anew = set(table.renamed).intersection(table.replaced.tolist())
-        slots = sorted(slot for slot in {*table.removed.tolist(), *anew} if slot < len(self.base.names))
-        names = [self.base.names[slot] for slot in slots]
+        names: Sequence[str] = self.base.names
+        if self.bank.base.same(self.base.base):  # then few can be missing
+            table = self.bank.table
+            anew = set(table.renamed).intersection(table.replaced.tolist())
+            slots = sorted(slot for slot in {*table.removed.tolist(), *anew} if slot < len(names))
+            names = [names[slot] for slot in slots]
         return tuple(name for name in names if self.bank.lookup.name(name) is None)
 
 
