@@ -12,14 +12,14 @@ import logging
 import shlex
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sar_infer.bank import ClassBank, ClassInfo, Learn, PhotoSet, Step, add, learn, remove, rollback
+from sar_infer.bank import ClassBank, ClassInfo, PhotoSet, Step, add, learn, remove, rollback
 from sar_infer.bank.edits import steps_back
 from sar_infer.bank.photos import PhotosByName
 from sar_infer.bank.rebase import Embed
@@ -27,14 +27,17 @@ from sar_infer.bank_advice import Finding, Linter, photo_findings
 from sar_infer.bundle import bank_file
 from sar_infer.bundle.bank_file import BankFile, Stamp, stamp_of
 from sar_infer.bundle.bundle import Bundle
+from sar_infer.classifier import Classifier
 from sar_infer.classifiers.learning_report import LearningReport
+from sar_infer.classifiers.spool import FeatureSpool
 from sar_infer.errors import BankError, InputError, SarInferError, WriteError
+from sar_infer.server.admission import overloaded
 from sar_infer.server.bank.snapshot import SEARCHED, Snapshot, described
 from sar_infer.server.class_names import clean_name, clean_phrases
 from sar_infer.server.problems import Problem
 
 _BY = "sar-serve"
-BUSY_SECONDS = 2
+_BUSY_SECONDS = 2
 """Seconds after which a change that came between others may be tried again."""
 _RETRY_SECONDS = 10.0
 """Time between two looks at a file that cannot be used: a bank of a million classes takes a second to read."""
@@ -164,7 +167,9 @@ class BankStore:
                 was changed.
         """
         if new is not None and new.encoder != self._bundle.manifest.encoder_digest:
-            raise Problem("overloaded", "the bundle was replaced while photos were read; send them again", BUSY_SECONDS)
+            raise Problem(
+                "overloaded", "the bundle was replaced while photos were read; send them again", _BUSY_SECONDS
+            )
         name = clean_name(name)
         texts = (name,) if phrases is None else clean_phrases(name, phrases)
         with self._owned() as now:
@@ -242,25 +247,31 @@ class BankStore:
 
     def learn(
         self,
-        learned: Callable[[ClassBank], tuple[Learn, LearningReport]],
+        classifier: Classifier,
+        features: FeatureSpool,
         if_match: str | None = None,
         *,
+        all_known: bool = False,
         dry_run: bool = False,
     ) -> tuple[LearningReport, str]:
-        """Keep what photos without labels taught; return the report, and the digest of the bank after it.
+        """Keep what photos without labels teach; return the report, and the digest of the bank after it.
 
         Args:
-            learned: Learns on the bank as it is by then.
-            if_match: The bank that the change is meant for.
+            classifier: Has embedded them, and learns on the bank as it is by now.
+            features: The photos.
+            if_match: As in ``put``.
+            all_known: Every photo is of one of the classes.
             dry_run: Change nothing.
 
         Raises:
             InputError: there are no class statistics.
             Problem: as for ``remove``.
         """
+        if classifier.bundle is not self._bundle:
+            raise overloaded("another bundle has been loaded meanwhile", _BUSY_SECONDS)
         with self._owned() as now:
             _check_match(if_match, now.etag, True)
-            change, report = learned(now.bank)
+            change, report = classifier.learn(features, bank=now.bank, all_known=all_known)
             after = now.bank if dry_run else learn(now.bank, change, by=_BY)
             return report, self._commit(now, after).etag
 
@@ -305,7 +316,7 @@ class BankStore:
             try:
                 stack.enter_context(file.owned())
             except WriteError as error:
-                raise Problem("overloaded", str(error), BUSY_SECONDS) from None
+                raise Problem("overloaded", str(error), _BUSY_SECONDS) from None
             try:
                 self._take_up(file)
             except SarInferError as error:

@@ -12,6 +12,7 @@ import unicodedata
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -337,18 +338,17 @@ def test_without_a_file_or_a_key_it_is_read_only(tmp_path: Path, name: str | Non
 
 
 def test_what_was_learned_is_one_step_unless_it_is_a_dry_run(store: BankStore) -> None:
-    change = learning({"red": "r"}, dim=DIM)
-    before = store.snapshot.etag
-    assert store.learn(lambda _: (change, "report"), dry_run=True) == ("report", before)
+    change, taught = learning({"red": "r"}, dim=DIM), SimpleNamespace(bundle=bundle())
+    taught.learn = lambda _, bank, all_known: (change, (bank.names, all_known))
+    before, report = store.snapshot.etag, (bundle().bank.names, False)
+    assert store.learn(taught, None, dry_run=True) == (report, before)
     with refused("precondition-failed"):
-        store.learn(lambda _: (change, "report"), if_match='"other"')
+        store.learn(taught, None, if_match='"other"')
+    with refused("overloaded", "loaded meanwhile; try again"):
+        store.learn(SimpleNamespace(bundle=informed()), None)
     assert store.bank.history == ()
-    report, etag = store.learn(lambda bank: (change, list(bank.names)), if_match=before)
-    assert (report, etag, store.bank.learned.photos) == (
-        ["red", "green", "Grey thing"],
-        store.snapshot.etag,
-        change.photos,
-    )
+    assert store.learn(taught, None, before, all_known=True) == ((report[0], True), store.snapshot.etag)
+    assert store.bank.learned.photos == change.photos
 
 
 @pytest.mark.parametrize(("to", "steps"), [(2, None), (9, None), (None, None), (1, 1)])
