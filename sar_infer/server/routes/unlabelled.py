@@ -161,7 +161,7 @@ async def learn(request: Request, service: Writable, if_match: IfMatch = None) -
     images = await read_images(service, call.images)
     kind = "embeddings" if call.images is None else "images"
     with service.lease() as engine:
-        async with photo_features(request, service, engine, call, images) as features:
+        async with _photo_features(request, service, engine, call, images) as features:
             if images and features.errors:
                 number, error = features.errors[0]
                 raise Problem(IMAGE_CODES[error.kind], f"images[{number}]: {error}")
@@ -196,7 +196,7 @@ async def suggest(request: Request, service: Keyed) -> Response:
     call, images = await read_call(request, service, SuggestRequest)
     numbered = call.folder is None
     with service.lease() as engine:
-        async with photo_features(request, service, engine, call, images, _MOST_OF_A_FOLDER) as features:
+        async with _photo_features(request, service, engine, call, images, _MOST_OF_A_FOLDER) as features:
             rows = np.array(features.rows)
             keys = [*map(int, features.keys())] if numbered else [*features.keys()]
         bank = (await service.current()).bank
@@ -242,7 +242,7 @@ class PhotoFeatures(FeatureSpool):
 
 
 @contextlib.asynccontextmanager
-async def photo_features(
+async def _photo_features(
     request: Request,
     service: Service,
     engine: Engine,
@@ -283,7 +283,7 @@ async def photo_features(
 async def _encode_folder(
     request: Request, service: Service, engine: Engine, folder: str, features: PhotoFeatures, most: int | None
 ) -> None:
-    """Encode the photos of a folder, by its path below the allowed one; otherwise as ``photo_features``."""
+    """Encode the photos of a folder, by its path below the allowed one; otherwise as ``_photo_features``."""
     root, largest = service.settings.photos, service.settings.limits.body_bytes
     if root is None:
         raise Problem("invalid-request", "folder: this server allows none; start it with --photos DIR")
