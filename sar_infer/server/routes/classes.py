@@ -163,11 +163,16 @@ async def list_classes(
 async def get_class(service: Serving, name: Name) -> Response:
     """Return one class; upper and lower case and extra spaces make no difference."""
     snapshot = await service.current()
-    spelling = await _looked_up(snapshot, lambda: snapshot.find(name))
-    if spelling is None:
+
+    def look() -> dict[str, Any] | None:
+        spelling = snapshot.find(name)
+        return None if spelling is None else described(snapshot.bank, spelling)
+
+    shown = await _looked_up(snapshot, look)
+    if shown is None:
         cleaned = clean_name(name)
         raise Problem("not-found", await in_thread(lambda: snapshot.missing(cleaned)))
-    return JSONResponse(described(snapshot.bank, spelling), headers={"ETag": f'"{snapshot.etag}"'})
+    return JSONResponse(shown, headers={"ETag": f'"{snapshot.etag}"'})
 
 
 @router.put(
