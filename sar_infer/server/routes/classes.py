@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -258,8 +257,9 @@ async def roll_back(request: Request, service: Writable, if_match: IfMatch = Non
     if not await request.body():
         raise Problem("bad-request", 'no body; expected {"to": STEP} or {"steps": COUNT}')
     target = await read_json(request, service, Rollback)
-    change = functools.partial(service.store.rollback, target.to, target.steps, if_match, target.latest)
-    step, snapshot = await service.change(change)
+    step, snapshot = await service.change(
+        lambda: service.store.rollback(target.to, target.steps, if_match, target.latest)
+    )
     if step is not None:
         request.state.logged = {"step": step.n, "to": step.to}
     answer = {"step": _step(step), "classes": len(snapshot.bank.names), "bank": snapshot.etag}
