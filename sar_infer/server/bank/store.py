@@ -15,7 +15,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -32,7 +31,7 @@ from sar_infer.classifiers.learning_report import LearningReport
 from sar_infer.classifiers.spool import FeatureSpool
 from sar_infer.errors import BankError, InputError, SarInferError, WriteError
 from sar_infer.server.admission import overloaded
-from sar_infer.server.bank.snapshot import SEARCHED, Snapshot, described
+from sar_infer.server.bank.snapshot import SEARCHED, Entry, Snapshot
 from sar_infer.server.class_names import clean_name, clean_phrases
 from sar_infer.server.problems import Problem
 
@@ -50,16 +49,16 @@ class Change:
 
     Attributes:
         created: The class is new.
-        classes: All classes after it.
-        entry: The class as it is now, ``described``.
+        etag: The digest of the bank after it.
+        entry: The class as it is now.
         repeats: Number of photos that were left out, because they are counted for the class already.
         findings: What is odd about the name, its embedding or the photos.
         calibrated: The bank's own calibration is of its classes as they are after it; None if it has none.
     """
 
     created: bool
-    classes: Snapshot
-    entry: dict[str, Any]
+    etag: str
+    entry: Entry
     repeats: int = 0
     findings: tuple[Finding, ...] = ()
     calibrated: bool | None = None
@@ -176,7 +175,7 @@ class BankStore:
             existing = now.find(name)
             _check_match(if_match, now.etag, existing is not None)
             if only_add and existing is not None:
-                raise Problem("precondition-failed", f"class {existing!r} exists already")
+                raise Problem("precondition-failed", f"class {existing.name!r} exists already")
             if existing is None and (owner := now.bank.lookup.alias(name)) is not None:
                 raise Problem("conflict", f"{name!r} is another name of class {now.bank.names[owner]!r}")
             if existing is None and new is not None and not new.create:
@@ -192,7 +191,7 @@ class BankStore:
                 none = np.empty((0, now.bank.dim), np.float32)
                 after, findings = add(now.bank, [], none, photos=photos, by=_BY), list[Finding]()
             else:
-                after, findings = self._with_phrases(now, existing is not None, spelling, texts, photos)
+                after, findings = self._with_phrases(now, existing, spelling, texts, photos)
             counted = 0
             if new is not None:
                 counted = len(now.bank.photos_of(spelling).digest_set & new.photos.digest_set) if existing else 0
@@ -200,17 +199,17 @@ class BankStore:
             if strict and findings:
                 raise Problem("conflict", f"nothing was changed (strict): {spelling!r} {findings[0].message}")
             findings = [] if after is now.bank else findings
-            classes, entry = self._commit(now, after), described(after, spelling)
-            return Change(existing is None, classes, entry, counted, tuple(findings), after.calibration_holds)
+            etag, entry = self._commit(now, after).etag, Entry.of(after, spelling)
+            return Change(existing is None, etag, entry, counted, tuple(findings), after.calibration_holds)
 
     def _with_phrases(
-        self, now: Snapshot, existing: bool, name: str, phrases: tuple[str, ...], photos: PhotosByName
+        self, now: Snapshot, existing: Entry | None, name: str, phrases: tuple[str, ...], photos: PhotosByName
     ) -> tuple[ClassBank, list[Finding]]:
         """Return the bank with a class that has these phrases and further photos, and findings on its name."""
         plain = phrases == (name,)
-        info = now.bank.info_of(name) if existing else ClassInfo()
-        if not photos and existing and (now.bank.phrases(name) == phrases or (plain and info.added is None)):
+        if not photos and existing and (existing.phrases == phrases or (plain and existing.origin == "bundle")):
             return now.bank, []
+        info = now.bank.info_of(name) if existing else ClassInfo()
         position = now.base.index.get(name) if plain else None
         findings: list[Finding] = []
         if position is None:

@@ -13,7 +13,7 @@ from starlette.convertors import PathConvertor, register_url_convertor
 
 from sar_infer.bank import Step
 from sar_infer.bank_advice.finding import Kind
-from sar_infer.server.bank.snapshot import Snapshot, described
+from sar_infer.server.bank.snapshot import Entry, Snapshot
 from sar_infer.server.bank.store import NewPhotos
 from sar_infer.server.class_names import clean_name
 from sar_infer.server.http.body import FORM, is_image, media_type, read_call, read_json
@@ -152,7 +152,8 @@ async def list_classes(
         return Response(status_code=304, headers=headers)
 
     def answer() -> dict[str, Any]:
-        shown, count = snapshot.page(prefix, offset, limit, like=like, removed=removed)
+        entries, count = snapshot.page(prefix, offset, limit, like=like, removed=removed)
+        shown = [_shown(entry) for entry in entries]
         return {"classes": shown, "count": count, "removed": len(snapshot.removed), "bank": snapshot.etag}
 
     return JSONResponse(await _looked_up(snapshot, answer), headers=headers)
@@ -162,16 +163,11 @@ async def list_classes(
 async def get_class(service: Serving, name: Name) -> Response:
     """Return one class; upper and lower case and extra spaces make no difference."""
     snapshot = await service.current()
-
-    def look() -> dict[str, Any] | None:
-        spelling = snapshot.find(name)
-        return None if spelling is None else described(snapshot.bank, spelling)
-
-    shown = await _looked_up(snapshot, look)
-    if shown is None:
+    entry = await _looked_up(snapshot, lambda: snapshot.find(name))
+    if entry is None:
         cleaned = clean_name(name)
         raise Problem("not-found", await in_thread(lambda: snapshot.missing(cleaned)))
-    return JSONResponse(shown, headers={"ETag": f'"{snapshot.etag}"'})
+    return JSONResponse(_shown(entry), headers={"ETag": f'"{snapshot.etag}"'})
 
 
 @router.put(
@@ -302,18 +298,24 @@ async def _put(
         encoder = engine.bundle.manifest.encoder_digest
         new = NewPhotos(photo_set, photos.labels, encoder, create=create)
     done = await service.change(lambda: service.store.put(name, change.phrases, if_match, new, only_add, strict))
-    shown = done.entry
+    shown = _shown(done.entry)
     if new is not None:
         shown["known"] = len(images) - (len(new.photos) - done.repeats)
     shown["findings"] = [dataclasses.asdict(finding) for finding in done.findings]
     if done.calibrated is not None:
         shown["calibrated"] = done.calibrated
-    return JSONResponse(shown, 201 if done.created else 200, {"ETag": f'"{done.classes.etag}"'})
+    return JSONResponse(shown, 201 if done.created else 200, {"ETag": f'"{done.etag}"'})
 
 
 async def _looked_up(snapshot: Snapshot, look: Callable[[], T]) -> T:
     """Return what is found in the classes; a large bank is looked through in a thread."""
     return look() if len(snapshot.bank.names) <= LARGE else await in_thread(look)
+
+
+def _shown(entry: Entry) -> dict[str, Any]:
+    photos = {"photos": entry.photos} if entry.photos else {}
+    only = {"photos_only": True} if entry.photos_only else {}
+    return {"name": entry.name, "origin": entry.origin, "phrases": list(entry.phrases), **photos, **only}
 
 
 def _step(step: Step | None) -> dict[str, Any] | None:

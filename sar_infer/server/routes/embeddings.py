@@ -6,7 +6,7 @@ import asyncio
 import base64
 import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -14,6 +14,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
+from sar_infer._arrays import Floats
 from sar_infer.errors import ClassNameError
 from sar_infer.server.class_names import clean_name
 from sar_infer.server.http.body import read_images, read_json
@@ -23,8 +24,6 @@ from sar_infer.server.problems import Problem
 from sar_infer.server.settings import Limits
 
 router = APIRouter(tags=["embeddings"])
-_PAUSE_EVERY = 32
-"""Rows after which other requests have their turn: a thousand rows take a quarter of a second as JSON."""
 Modality = Literal["text", "image"]
 
 
@@ -118,27 +117,34 @@ async def embeddings(request: Request, service: Serving) -> Response:
     items = [call.input] if isinstance(call.input, str) else call.input
     inputs = [_item(value, call.modality, i) for i, value in enumerate(items)]
     names = _names(inputs, service.settings.limits)
-    images = await read_images(service, [value for kind, value in inputs if kind == "image"])
-    labels = [f"input[{i}]" for i, (kind, _) in enumerate(inputs) if kind == "image"]
+    encoded = {i: value for i, (kind, value) in enumerate(inputs) if kind == "image"}
+    images = await read_images(service, [*encoded.values()])
+    unit_rows: dict[int, Floats] = {}
+    tokens = 0
     with service.lease() as engine:
         width = engine.bundle.manifest.embed_dim
         if call.dimensions not in (None, width):
             raise Problem("invalid-request", f"dimensions: expected {width}, the model's own, got {call.dimensions}")
         with service.admission.images.hold(len(images)) if images else contextlib.nullcontext():
-            text_rows, tokens = await engine.names.embed(names) if names else ((), 0)
-            image_rows = await engine.all_of(images, lambda rows: rows, labels)
-    rows = {"text": iter(text_rows), "image": iter(image_rows)}
-    data: list[str] = []
-    for i, (kind, _) in enumerate(inputs):
-        packed = np.ascontiguousarray(next(rows[kind]), dtype="<f4")
-        base64_text = call.encoding_format == "base64"
-        embedding = base64.b64encode(packed.tobytes()).decode() if base64_text else packed.tolist()
-        data.append(json.dumps({"object": "embedding", "index": i, "embedding": embedding}))
-        if i % _PAUSE_EVERY == 0:
-            await asyncio.sleep(0)
+            if names:
+                rows, tokens = await engine.names.embed(list(names.values()))
+                unit_rows.update(zip(names, rows, strict=True))
+            labels = [f"input[{i}]" for i in encoded]
+            unit_rows.update(zip(encoded, await engine.all_of(images, lambda rows: rows, labels), strict=True))
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}
     rest = json.dumps({"object": "list", "model": call.model, "usage": usage}, ensure_ascii=False)
+    data = [item async for item in _data([unit_rows[i] for i in range(len(inputs))], call.encoding_format)]
     return Response(f'{rest[:-1]}, "data": [{", ".join(data)}]}}', media_type="application/json")
+
+
+async def _data(rows: Sequence[Floats], form: Literal["float", "base64"]) -> AsyncIterator[str]:
+    """Yield the items of ``data`` as JSON, and pause now and then: a thousand rows take a quarter of a second."""
+    for i, row in enumerate(rows):
+        packed = np.ascontiguousarray(row, dtype="<f4")
+        content = base64.b64encode(packed.tobytes()).decode() if form == "base64" else packed.tolist()
+        yield json.dumps({"object": "embedding", "index": i, "embedding": content})
+        if i % 32 == 31:
+            await asyncio.sleep(0)
 
 
 def _item(value: str | EmbeddingItem, modality: Modality, index: int) -> tuple[Modality, str]:
@@ -151,17 +157,16 @@ def _item(value: str | EmbeddingItem, modality: Modality, index: int) -> tuple[M
     raise Problem("invalid-request", f"input[{index}]: expected either text or image")
 
 
-def _names(inputs: Sequence[tuple[Modality, str]], limits: Limits) -> list[str]:
-    """Return the class names of the input, cleaned."""
-    texts = [(i, text) for i, (kind, text) in enumerate(inputs) if kind == "text"]
+def _names(inputs: Sequence[tuple[Modality, str]], limits: Limits) -> dict[int, str]:
+    """Return the class names by their place in the input."""
+    texts = {i: value for i, (kind, value) in enumerate(inputs) if kind == "text"}
     if len(texts) > limits.classes:
         raise Problem("too-many-classes", f"expected at most {limits.classes} texts in a request, got {len(texts)}")
-    names = []
-    for i, text in texts:
+    for i, text in texts.items():
         if text.startswith("data:image/"):
             raise Problem("invalid-request", f'input[{i}]: an image; add "modality": "image", or send {{"image": …}}')
         try:
-            names.append(clean_name(text))
+            texts[i] = clean_name(text)
         except ClassNameError as error:
             raise Problem("bad-class-name", f"input[{i}]: {error}") from None
-    return names
+    return texts
