@@ -77,7 +77,8 @@ async def zero_shot(request: Request, service: Serving) -> Response:
             raise Problem(
                 "invalid-request", f"parameters.hypothesis_template: expected text with {_PLACE} where the label goes"
             )
-        classes = {name: (clean_name(template.replace(_PLACE, name)),) for name in classes}  # no other braces
+        # other braces stay: the template is a client's, and str.format would let it reach into our objects
+        classes = {name: (clean_name(template.replace(_PLACE, name)),) for name in classes}
     spellings = {clean_name(label): label for label in reversed(labels)}
     with service.lease() as engine, service.admission.images.hold(1):
         chosen = await engine.names.class_set(classes, True, (await service.current()).bank)
