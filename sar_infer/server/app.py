@@ -21,7 +21,7 @@ from sar_infer.server.http.middleware import Middleware
 from sar_infer.server.http.request import invalid
 from sar_infer.server.oip import HEADER_LENGTH
 from sar_infer.server.problems import Problem
-from sar_infer.server.routes import classes, classify, embeddings, learning, operations, pages, suggest, v2, zero_shot
+from sar_infer.server.routes import classes, classify, embeddings, operations, pages, unlabelled, v2, zero_shot
 from sar_infer.server.service import Service
 
 _REFUSALS = (BankError, HTTPException, InputError, RequestValidationError)
@@ -42,7 +42,7 @@ def build_app(service: Service) -> ASGIApp:
         redirect_slashes=False,
     )
     app.state.service = service
-    modules = (classify, classes, learning, suggest, embeddings, zero_shot, v2, operations)
+    modules = (classify, classes, unlabelled, embeddings, zero_shot, v2, operations)
     routers = [module.router for module in modules]
     if service.settings.pages:
         routers.append(pages.router(keyed=service.settings.key is not None))

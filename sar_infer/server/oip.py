@@ -7,7 +7,6 @@ BYTES element begins with its length in four bytes, little-endian. A binary body
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal
@@ -205,27 +204,28 @@ def read_request(body: bytes, header_length: str | None, limits: Limits) -> Infe
     return request
 
 
-def answer(request: InferRequest, outputs: Sequence[Sequence[Row]], **fields: str) -> Response:
+def answer(request: InferRequest, outputs: Sequence[Sequence[Row]], model_name: str, model_version: str) -> Response:
     """Return the response that carries tensors.
 
     Args:
         request: The call, which says how each is sent.
         outputs: The requested outputs, each with one row an image, all of equal length.
-        fields: Other fields of the answer.
+        model_name: As in the call.
+        model_version: The version that answers.
     """
-    items, binary_data = list[dict[str, Any]](), list[bytes]()
+    items, binary_data = list[ResponseOutput](), list[bytes]()
     for output, rows in zip(request.outputs, outputs, strict=True):
-        datatype = "FP32" if isinstance(rows[0], np.ndarray) else "BYTES"
-        item: dict[str, Any] = {"name": output.name, "datatype": datatype, "shape": [len(rows), len(rows[0])]}
+        datatype: Literal["FP32", "BYTES"] = "FP32" if isinstance(rows[0], np.ndarray) else "BYTES"
+        item = ResponseOutput(name=output.name, datatype=datatype, shape=[len(rows), len(rows[0])])
         binary = output.parameters.binary_data
         if request.parameters.binary_data_output if binary is None else binary:
             binary_data.append(b"".join(map(_packed, rows)))
-            item["parameters"] = {"binary_data_size": len(binary_data[-1])}
+            item.parameters = {"binary_data_size": len(binary_data[-1])}
         else:
-            item["data"] = [value for row in rows for value in _listed(row)]
+            item.data = [value for row in rows for value in _listed(row)]
         items.append(item)
-    content = {**fields, **({} if request.id is None else {"id": request.id}), "outputs": items}
-    header = json.dumps(content, ensure_ascii=False).encode()
+    content = InferAnswer(model_name=model_name, model_version=model_version, id=request.id, outputs=items)
+    header = content.model_dump_json(exclude_none=True).encode()
     if not binary_data:
         return Response(header, media_type="application/json")
     headers = {HEADER_LENGTH: str(len(header))}

@@ -5,12 +5,33 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal
 
 from sar_infer.bank import ClassBank
 
 SEARCHED = 10_000
 """The most classes with which a name is compared while its request waits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One class, with the phrases that were embedded for it; ``added`` if it came, or got its row, at run time.
+
+    ``photos`` is the number that it got at run time, ``photos_only`` says that its name means nothing.
+    """
+
+    name: str
+    origin: Literal["bundle", "added"]
+    phrases: tuple[str, ...]
+    photos: int = 0
+    photos_only: bool = False
+
+    @classmethod
+    def of(cls, bank: ClassBank, name: str) -> Entry:
+        """Return a class of a bank by its exact name."""
+        info, photos = bank.info_of(name), bank.photos_of(name)
+        origin: Literal["bundle", "added"] = "bundle" if info.added is None else "added"
+        return cls(name, origin, bank.phrases(name), len(photos), photos.photos_only)
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,10 +51,10 @@ class Snapshot:
         """Return the digest of names, rows, photos and what these taught."""
         return self.bank.content_digest
 
-    def find(self, name: str) -> str | None:
-        """Return the name of a class from any spelling of it; None if there is none."""
+    def find(self, name: str) -> Entry | None:
+        """Return the class of a name in any spelling; None if there is none."""
         row = self.bank.lookup.name(name)
-        return None if row is None else self.bank.names[row]
+        return None if row is None else Entry.of(self.bank, self.bank.names[row])
 
     def missing(self, name: str) -> str:
         """Say that no class has this name, and which one may be meant; for a large bank that takes too long."""
@@ -41,7 +62,7 @@ class Snapshot:
 
     def page(
         self, prefix: str, offset: int, limit: int, *, like: str = "", removed: bool = False
-    ) -> tuple[list[dict[str, Any]], int]:
+    ) -> tuple[list[Entry], int]:
         """Return some of the classes that have a text in their names, in the bank's order, and the number of all those.
 
         Args:
@@ -57,30 +78,15 @@ class Snapshot:
         if start or fragment:
             keys = map(str.casefold, names)
             names = [name for name, key in zip(names, keys, strict=True) if key.startswith(start) and fragment in key]
-        return [described(bank, name) for name in names[offset : offset + limit]], len(names)
+        return [Entry.of(bank, name) for name in names[offset : offset + limit]], len(names)
 
     @functools.cached_property
     def removed(self) -> tuple[str, ...]:
         """Return the bundle's names of its classes that the bank does not have, by any name, in the bundle's order."""
-        if not self.bank.base.same(self.base.base):
-            return tuple(name for name in self.base.names if self.bank.lookup.name(name) is None)
-        table = self.bank.table
-        anew = set(table.renamed).intersection(table.replaced.tolist())
-        slots = sorted(slot for slot in {*table.removed.tolist(), *anew} if slot < len(self.base.names))
-        names = [self.base.names[slot] for slot in slots]
+        names: Sequence[str] = self.base.names
+        if self.bank.base.same(self.base.base):  # then few can be missing
+            table = self.bank.table
+            anew = set(table.renamed).intersection(table.replaced.tolist())
+            slots = sorted(slot for slot in {*table.removed.tolist(), *anew} if slot < len(names))
+            names = [names[slot] for slot in slots]
         return tuple(name for name in names if self.bank.lookup.name(name) is None)
-
-
-def described(bank: ClassBank, name: str) -> dict[str, Any]:
-    """Return a class of a bank, by its exact name, as the routes show it.
-
-    It is ``added`` if it came, or got its row, at run time; photos are those that it got at run time.
-    """
-    info, photos = bank.info_of(name), bank.photos_of(name)
-    return {
-        "name": name,
-        "origin": "bundle" if info.added is None else "added",
-        "phrases": [*bank.phrases(name)],
-        **({"photos": len(photos)} if len(photos) else {}),
-        **({"photos_only": True} if photos.photos_only else {}),
-    }

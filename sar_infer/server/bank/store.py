@@ -12,14 +12,13 @@ import logging
 import shlex
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from sar_infer.bank import ClassBank, ClassInfo, Learn, PhotoSet, Step, add, learn, remove, rollback
+from sar_infer.bank import ClassBank, ClassInfo, PhotoSet, Step, add, learn, remove, rollback
 from sar_infer.bank.edits import steps_back
 from sar_infer.bank.photos import PhotosByName
 from sar_infer.bank.rebase import Embed
@@ -27,14 +26,17 @@ from sar_infer.bank_advice import Finding, Linter, photo_findings
 from sar_infer.bundle import bank_file
 from sar_infer.bundle.bank_file import BankFile, Stamp, stamp_of
 from sar_infer.bundle.bundle import Bundle
+from sar_infer.classifier import Classifier
 from sar_infer.classifiers.learning_report import LearningReport
+from sar_infer.classifiers.spool import FeatureSpool
 from sar_infer.errors import BankError, InputError, SarInferError, WriteError
-from sar_infer.server.bank.snapshot import SEARCHED, Snapshot, described
+from sar_infer.server.admission import overloaded
+from sar_infer.server.bank.snapshot import SEARCHED, Entry, Snapshot
 from sar_infer.server.class_names import clean_name, clean_phrases
 from sar_infer.server.problems import Problem
 
 _BY = "sar-serve"
-BUSY_SECONDS = 2
+_BUSY_SECONDS = 2
 """Seconds after which a change that came between others may be tried again."""
 _RETRY_SECONDS = 10.0
 """Time between two looks at a file that cannot be used: a bank of a million classes takes a second to read."""
@@ -47,16 +49,16 @@ class Change:
 
     Attributes:
         created: The class is new.
-        classes: All classes after it.
-        entry: The class as it is now, ``described``.
+        etag: The digest of the bank after it.
+        entry: The class as it is now.
         repeats: Number of photos that were left out, because they are counted for the class already.
         findings: What is odd about the name, its embedding or the photos.
         calibrated: The bank's own calibration is of its classes as they are after it; None if it has none.
     """
 
     created: bool
-    classes: Snapshot
-    entry: dict[str, Any]
+    etag: str
+    entry: Entry
     repeats: int = 0
     findings: tuple[Finding, ...] = ()
     calibrated: bool | None = None
@@ -164,14 +166,16 @@ class BankStore:
                 was changed.
         """
         if new is not None and new.encoder != self._bundle.manifest.encoder_digest:
-            raise Problem("overloaded", "the bundle was replaced while photos were read; send them again", BUSY_SECONDS)
+            raise Problem(
+                "overloaded", "the bundle was replaced while photos were read; send them again", _BUSY_SECONDS
+            )
         name = clean_name(name)
         texts = (name,) if phrases is None else clean_phrases(name, phrases)
         with self._owned() as now:
             existing = now.find(name)
             _check_match(if_match, now.etag, existing is not None)
             if only_add and existing is not None:
-                raise Problem("precondition-failed", f"class {existing!r} exists already")
+                raise Problem("precondition-failed", f"class {existing.name!r} exists already")
             if existing is None and (owner := now.bank.lookup.alias(name)) is not None:
                 raise Problem("conflict", f"{name!r} is another name of class {now.bank.names[owner]!r}")
             if existing is None and new is not None and not new.create:
@@ -187,7 +191,7 @@ class BankStore:
                 none = np.empty((0, now.bank.dim), np.float32)
                 after, findings = add(now.bank, [], none, photos=photos, by=_BY), list[Finding]()
             else:
-                after, findings = self._with_phrases(now, existing is not None, spelling, texts, photos)
+                after, findings = self._with_phrases(now, existing, spelling, texts, photos)
             counted = 0
             if new is not None:
                 counted = len(now.bank.photos_of(spelling).digest_set & new.photos.digest_set) if existing else 0
@@ -195,17 +199,17 @@ class BankStore:
             if strict and findings:
                 raise Problem("conflict", f"nothing was changed (strict): {spelling!r} {findings[0].message}")
             findings = [] if after is now.bank else findings
-            classes, entry = self._commit(now, after), described(after, spelling)
-            return Change(existing is None, classes, entry, counted, tuple(findings), after.calibration_holds)
+            etag, entry = self._commit(now, after).etag, Entry.of(after, spelling)
+            return Change(existing is None, etag, entry, counted, tuple(findings), after.calibration_holds)
 
     def _with_phrases(
-        self, now: Snapshot, existing: bool, name: str, phrases: tuple[str, ...], photos: PhotosByName
+        self, now: Snapshot, existing: Entry | None, name: str, phrases: tuple[str, ...], photos: PhotosByName
     ) -> tuple[ClassBank, list[Finding]]:
         """Return the bank with a class that has these phrases and further photos, and findings on its name."""
         plain = phrases == (name,)
-        info = now.bank.info_of(name) if existing else ClassInfo()
-        if not photos and existing and (now.bank.phrases(name) == phrases or (plain and info.added is None)):
+        if not photos and existing and (existing.phrases == phrases or (plain and existing.origin == "bundle")):
             return now.bank, []
+        info = now.bank.info_of(name) if existing else ClassInfo()
         position = now.base.index.get(name) if plain else None
         findings: list[Finding] = []
         if position is None:
@@ -242,25 +246,31 @@ class BankStore:
 
     def learn(
         self,
-        learned: Callable[[ClassBank], tuple[Learn, LearningReport]],
+        classifier: Classifier,
+        features: FeatureSpool,
         if_match: str | None = None,
         *,
+        all_known: bool = False,
         dry_run: bool = False,
     ) -> tuple[LearningReport, str]:
-        """Keep what photos without labels taught; return the report, and the digest of the bank after it.
+        """Keep what photos without labels teach; return the report, and the digest of the bank after it.
 
         Args:
-            learned: Learns on the bank as it is by then.
-            if_match: The bank that the change is meant for.
+            classifier: Has embedded them, and learns on the bank as it is by now.
+            features: The photos.
+            if_match: As in ``put``.
+            all_known: Every photo is of one of the classes.
             dry_run: Change nothing.
 
         Raises:
             InputError: there are no class statistics.
             Problem: as for ``remove``.
         """
+        if classifier.bundle is not self._bundle:
+            raise overloaded("another bundle has been loaded meanwhile", _BUSY_SECONDS)
         with self._owned() as now:
             _check_match(if_match, now.etag, True)
-            change, report = learned(now.bank)
+            change, report = classifier.learn(features, bank=now.bank, all_known=all_known)
             after = now.bank if dry_run else learn(now.bank, change, by=_BY)
             return report, self._commit(now, after).etag
 
@@ -305,7 +315,7 @@ class BankStore:
             try:
                 stack.enter_context(file.owned())
             except WriteError as error:
-                raise Problem("overloaded", str(error), BUSY_SECONDS) from None
+                raise Problem("overloaded", str(error), _BUSY_SECONDS) from None
             try:
                 self._take_up(file)
             except SarInferError as error:

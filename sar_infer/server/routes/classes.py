@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Annotated, Literal, TypeVar
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.convertors import PathConvertor, register_url_convertor
 
 from sar_infer.bank_advice.finding import Kind
-from sar_infer.server.bank.snapshot import Snapshot, described
+from sar_infer.server.bank.snapshot import Snapshot
 from sar_infer.server.bank.store import NewPhotos
 from sar_infer.server.class_names import clean_name
 from sar_infer.server.http.body import FORM, is_image, media_type, read_call, read_json
@@ -158,11 +158,11 @@ async def list_classes(
 async def get_class(service: Serving, name: Name) -> Response:
     """Return one class; upper and lower case and extra spaces make no difference."""
     snapshot = await service.current()
-    spelling = await _looked_up(snapshot, lambda: snapshot.find(name))
-    if spelling is None:
+    entry = await _looked_up(snapshot, lambda: snapshot.find(name))
+    if entry is None:
         cleaned = clean_name(name)
         raise Problem("not-found", await in_thread(lambda: snapshot.missing(cleaned)))
-    return _answer(ClassEntry, described(snapshot.bank, spelling), snapshot.etag)
+    return _answer(ClassEntry, entry, snapshot.etag)
 
 
 @router.put(
@@ -242,12 +242,13 @@ async def roll_back(request: Request, service: Writable, if_match: IfMatch = Non
     if not await request.body():
         raise Problem("bad-request", 'no body; expected {"to": STEP} or {"steps": COUNT}')
     target = await read_json(request, service, Rollback)
-    change = functools.partial(service.store.rollback, target.to, target.steps, if_match, target.latest)
-    step, snapshot = await service.change(change)
+    step, snapshot = await service.change(
+        lambda: service.store.rollback(target.to, target.steps, if_match, target.latest)
+    )
     if step is not None:
         request.state.logged = {"step": step.n, "to": step.to}
-    answer = {"step": step, "classes": len(snapshot.bank.names), "bank": snapshot.etag}
-    return _answer(RolledBack, answer, snapshot.etag)
+    content = {"step": step, "classes": len(snapshot.bank.names), "bank": snapshot.etag}
+    return _answer(RolledBack, content, snapshot.etag)
 
 
 async def _read_change(request: Request, service: Service) -> tuple[ClassChange, Sequence[ImageInput]]:
@@ -288,9 +289,9 @@ async def _put(
         encoder = engine.bundle.manifest.encoder_digest
         new = NewPhotos(photo_set, labels, encoder, create=create)
     done = await service.change(lambda: service.store.put(name, change.phrases, if_match, new, only_add, strict))
-    known = None if new is None else len(images) - (len(new.photos) - done.repeats)
-    content = done.entry | {"known": known, "findings": done.findings, "calibrated": done.calibrated}
-    return _answer(ChangedClass, content, done.classes.etag, 201 if done.created else 200)
+    repeats = None if new is None else len(images) - (len(new.photos) - done.repeats)
+    content = asdict(done.entry) | {"known": repeats, "findings": done.findings, "calibrated": done.calibrated}
+    return _answer(ChangedClass, content, done.etag, 201 if done.created else 200)
 
 
 async def _looked_up(snapshot: Snapshot, look: Callable[[], T]) -> T:

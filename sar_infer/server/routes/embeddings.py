@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import Sequence
+from collections.abc import AsyncIterator
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -13,6 +13,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
+from sar_infer._arrays import Floats
 from sar_infer.errors import ClassNameError
 from sar_infer.server.class_names import clean_name
 from sar_infer.server.http.body import read_images, read_json
@@ -22,8 +23,6 @@ from sar_infer.server.problems import Problem
 from sar_infer.server.settings import Limits
 
 router = APIRouter(tags=["embeddings"])
-_PAUSE_EVERY = 32
-"""Rows after which other requests have their turn: a thousand rows take a quarter of a second as JSON."""
 Modality = Literal["text", "image"]
 
 
@@ -114,53 +113,51 @@ async def embeddings(request: Request, service: Serving) -> Response:
     A text is a class name and goes through the learned prompt. One bad input fails the whole call.
     """
     call = await read_json(request, service, EmbeddingsRequest)
-    items = [call.input] if isinstance(call.input, str) else call.input
-    inputs = [_item(value, call.modality, i) for i, value in enumerate(items)]
-    names = _names(inputs, service.settings.limits)
-    images = await read_images(service, [value for kind, value in inputs if kind == "image"])
-    labels = [f"input[{i}]" for i, (kind, _) in enumerate(inputs) if kind == "image"]
+    inputs = [call.input] if isinstance(call.input, str) else call.input
+    items = [EmbeddingItem(**{call.modality: item}) if isinstance(item, str) else item for item in inputs]
+    for i, item in enumerate(items):
+        if (item.text is None) == (item.image is None):
+            raise Problem("invalid-request", f"input[{i}]: expected either text or image")
+    names = _names({i: item.text for i, item in enumerate(items) if item.text is not None}, service.settings.limits)
+    encoded = {i: item.image for i, item in enumerate(items) if item.image is not None}
+    images = await read_images(service, [*encoded.values()])
+    tokens = 0
     with service.lease() as engine:
         width = engine.bundle.manifest.embed_dim
         if call.dimensions not in (None, width):
             raise Problem("invalid-request", f"dimensions: expected {width}, the model's own, got {call.dimensions}")
+        rows = np.empty((len(items), width), "<f4")
         with service.admission.images.hold(len(images)):
-            text_rows, tokens = await engine.names.embed(names) if names else ((), 0)
-            image_rows = await engine.all_of(images, lambda rows: rows, labels)
-    rows = {"text": iter(text_rows), "image": iter(image_rows)}
-    data: list[str] = []
-    for i, (kind, _) in enumerate(inputs):
-        packed = np.ascontiguousarray(next(rows[kind]), dtype="<f4")
-        base64_text = call.encoding_format == "base64"
-        embedding = base64.b64encode(packed.tobytes()).decode() if base64_text else packed.tolist()
-        data.append(json.dumps({"object": "embedding", "index": i, "embedding": embedding}))
-        if i % _PAUSE_EVERY == 0:
-            await asyncio.sleep(0)
+            if names:
+                rows[[*names]], tokens = await engine.names.embed([*names.values()])
+            labels = [f"input[{i}]" for i in encoded]
+            for i, row in zip(encoded, await engine.all_of(images, lambda rows: rows, labels), strict=True):
+                rows[i] = row
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}
     rest = json.dumps({"object": "list", "model": call.model, "usage": usage}, ensure_ascii=False)
+    data = [item async for item in _data(rows, call.encoding_format)]
     return Response(f'{rest[:-1]}, "data": [{", ".join(data)}]}}', media_type="application/json")
 
 
-def _item(value: str | EmbeddingItem, modality: Modality, index: int) -> tuple[Modality, str]:
-    if isinstance(value, str):
-        return modality, value
-    if value.text is not None and value.image is None:
-        return "text", value.text
-    if value.image is not None and value.text is None:
-        return "image", value.image
-    raise Problem("invalid-request", f"input[{index}]: expected either text or image")
+async def _data(rows: Floats, form: Literal["float", "base64"]) -> AsyncIterator[str]:
+    """Yield the items of ``data`` as JSON, and pause now and then: a thousand rows take a quarter of a second."""
+    for i, row in enumerate(rows):
+        content = base64.b64encode(row).decode() if form == "base64" else row.tolist()
+        yield json.dumps({"object": "embedding", "index": i, "embedding": content})
+        if i % 32 == 31:
+            await asyncio.sleep(0)
 
 
-def _names(inputs: Sequence[tuple[Modality, str]], limits: Limits) -> list[str]:
-    """Return the class names of the input, cleaned."""
-    texts = [(i, text) for i, (kind, text) in enumerate(inputs) if kind == "text"]
+def _names(texts: dict[int, str], limits: Limits) -> dict[int, str]:
+    """Return texts, by their place in the input, as class names."""
     if len(texts) > limits.classes:
         raise Problem("too-many-classes", f"expected at most {limits.classes} texts in a request, got {len(texts)}")
-    names = []
-    for i, text in texts:
+    names: dict[int, str] = {}
+    for i, text in texts.items():
         if text.startswith("data:image/"):
             raise Problem("invalid-request", f'input[{i}]: an image; add "modality": "image", or send {{"image": …}}')
         try:
-            names.append(clean_name(text))
+            names[i] = clean_name(text)
         except ClassNameError as error:
             raise Problem("bad-class-name", f"input[{i}]: {error}") from None
     return names

@@ -1,6 +1,7 @@
-"""Photos without labels in a request: images, embeddings of images, or a folder that the operator allowed.
+"""``POST /v1/learn`` and ``POST /v1/suggest``: what photos that nobody labelled teach, and which groups they form.
 
-Photos of a folder are listed, read and encoded a few at a time, beside other requests and in constant memory.
+They come as images, as embeddings of images, or in a folder that the operator allowed, of which a few at a time are
+listed, read and encoded, beside other requests and in constant memory. Nothing is learned from other requests.
 """
 
 from __future__ import annotations
@@ -11,29 +12,41 @@ import contextlib
 import itertools
 import os
 from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path, PurePosixPath
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
-from fastapi import Request
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic_core import to_json
 
 from sar_infer._arrays import Floats
 from sar_infer.bulk.items import printable
+from sar_infer.classifiers.learning_report import LearnedClass, PhotoNote
 from sar_infer.classifiers.spool import FeatureSpool
 from sar_infer.errors import ImageError, InputError, reason_of
 from sar_infer.images.formats import has_image_suffix
-from sar_infer.server.http.request import IMAGES, Texts
+from sar_infer.server.http.body import FORM, JSON, media_type, read_call, read_images, read_json
+from sar_infer.server.http.openapi import form, problems, request_body
+from sar_infer.server.http.request import IMAGES, Keyed, Texts, Writable
 from sar_infer.server.model.engine import Engine, ImageInput
-from sar_infer.server.problems import Problem
+from sar_infer.server.problems import IMAGE_CODES, Problem
+from sar_infer.server.routes.classes import IfMatch
 from sar_infer.server.service import Service, in_thread
 
-EMBEDDINGS = "in place of images: of /v1/embeddings with encoding_format base64, so that more fit in a call"
+router = APIRouter(tags=["classes"])
+_EMBEDDINGS = "in place of images: of /v1/embeddings with encoding_format base64, so that more fit in a call"
 _FOLDER = "in place of images: the path of a folder below --photos; . is all of it"
 _UNIT = 0.01
 _AT_ONCE = 8
 """Photos of a folder in the engine at once: a photo of another request waits for so many at most."""
 _MOST_ERRORS = 100
+_MOST_EMBEDDINGS = 1000
+"""Photos of a call that come as embeddings; they are compared in pairs."""
+_MOST_OF_A_FOLDER = 20_000
+"""Photos of a folder; their rows are in memory."""
 
 
 class Unlabelled(BaseModel):
@@ -42,8 +55,166 @@ class Unlabelled(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     images: Annotated[Texts, Field(min_length=1, description=IMAGES)] | None = None
-    embeddings: Annotated[Texts, Field(min_length=1)] | None = Field(None, description=EMBEDDINGS)
+    embeddings: Annotated[Texts, Field(min_length=1)] | None = Field(None, description=_EMBEDDINGS)
     folder: str | None = Field(None, description=_FOLDER)
+
+
+class LearnRequest(Unlabelled):
+    """Photos without labels."""
+
+    all_known: bool = Field(False, description="every photo is of one of the bank's classes: learn more")
+    dry_run: bool = Field(False, description="change nothing")
+
+
+class UnreadablePhoto(BaseModel):
+    """A photo of the folder that is left out."""
+
+    key: str
+    error: str
+
+
+class LearnAnswer(BaseModel):
+    """The report of ``sar-bank learn``."""
+
+    photos: int
+    counted: int
+    strangers: int = Field(description="photos like none of the classes, set aside")
+    doubtful: int
+    all_known: bool
+    classes: list[LearnedClass]
+    changed: int = Field(description="photos whose answer changes")
+    examples: list[PhotoNote] = Field(description="keys are places in the request, or paths below the allowed folder")
+    look_first: list[PhotoNote]
+    shift: float = Field(description="share of the photos' shift that is common to all, as a camera's")
+    translated: float = Field(description="what is taken off before ranking, as a share of the spread of classes")
+    different: bool = Field(description="the photos are of another kind than those of the class statistics")
+    unreadable: int = Field(description="photos of the folder that cannot be read; in a request, each is refused")
+    errors: list[UnreadablePhoto] = Field(description="the first 100 of them")
+    bank: str
+
+
+class SuggestRequest(Unlabelled):
+    """The JSON form of a call: images, or embeddings of them."""
+
+    embeddings: Annotated[Texts, Field(min_length=1, max_length=_MOST_EMBEDDINGS)] | None = Field(
+        None, description=_EMBEDDINGS
+    )
+
+
+class Answer(BaseModel):
+    """A class with its score."""
+
+    label: str
+    score: float
+
+
+class PhotoGroup(BaseModel):
+    """Photos that look alike."""
+
+    size: int
+    like: str | None = Field(description="the class that they look like; null if they look like none")
+    nearest: list[Answer] = Field(description="the best answers, with their mean score over the group")
+    photos: list[int | str] = Field(
+        description="numbers in the call, from 0, or paths below the allowed folder; the most typical photos first"
+    )
+
+
+class LabelWorth(BaseModel):
+    """A photo whose label would help."""
+
+    photo: int | str = Field(description="its number in the call, from 0, or its path below the allowed folder")
+    answers: list[Answer] = Field(description="the two answers between which it is in doubt")
+
+
+class Unreadable(BaseModel):
+    """An image that is in no group."""
+
+    photo: int | str
+    error: str
+    error_code: str
+
+
+class SuggestAnswer(BaseModel):
+    """Groups, first those like no class and of these the largest; and photos worth a label, the best first."""
+
+    photos: int
+    classes: int
+    groups: list[PhotoGroup]
+    labels: list[LabelWorth]
+    errors: list[Unreadable]
+    bank: str = Field(description="digest of the bank's content, also its ETag")
+
+
+@router.post(
+    "/v1/learn",
+    response_model=LearnAnswer,
+    responses=problems(403, 409, 412, 422, 503, 507),
+    openapi_extra=request_body(LearnRequest),
+)
+async def learn(request: Request, service: Writable, if_match: IfMatch = None) -> Response:
+    """Learn from photos, in place of what was learned before; one step of the bank's history.
+
+    The photos are those of this request, or of a folder that the operator allowed (``--photos``). The bank keeps sums
+    by class, never a photo. Needs a server with a key, ``--bank``, and class statistics.
+    """
+    call = await read_json(request, service, LearnRequest)
+    images = await read_images(service, call.images)
+    kind = "embeddings" if call.images is None else "images"
+    with service.lease() as engine:
+        async with _photo_features(request, service, engine, call, images) as features:
+            if images and features.errors:
+                number, error = features.errors[0]
+                raise Problem(IMAGE_CODES[error.kind], f"images[{number}]: {error}")
+            options = {"all_known": call.all_known, "dry_run": call.dry_run}
+            report, etag = await service.change(
+                lambda: service.store.learn(engine.classifier, features, if_match, **options)
+            )
+    errors = [{"key": key, "error": str(error)} for key, error in features.errors]
+    content = asdict(report) | {"unreadable": features.unreadable, "errors": errors, "bank": etag}
+    if call.folder is None:
+        for photo in (*content["examples"], *content["look_first"]):
+            photo["key"] = f"{kind}[{photo['key']}]"
+    return JSONResponse(content, headers={"ETag": f'"{etag}"'})
+
+
+@router.post(
+    "/v1/suggest",
+    response_model=SuggestAnswer,
+    responses=problems(403, 422, 503),
+    openapi_extra=request_body(SuggestRequest, form()),
+)
+async def suggest(request: Request, service: Keyed) -> Response:
+    """Find groups of photos that are of no class yet, and photos whose label would help most.
+
+    The photos are those of this request, as images or embeddings, or of a folder that the operator allowed
+    (``--photos``). Changes nothing; PUT /v1/classes/{name} makes a class of a group. Needs a server with a key, and the
+    extra ``suggest``.
+    """
+    kind = media_type(request)
+    if kind not in (FORM, JSON):
+        raise Problem("unsupported-media-type", f"expected multipart/form-data or application/json, got {kind!r:.80}")
+    call, images = await read_call(request, service, SuggestRequest)
+    numbered = call.folder is None
+    with service.lease() as engine:
+        async with _photo_features(request, service, engine, call, images, _MOST_OF_A_FOLDER) as features:
+            rows = np.array(features.rows)
+            keys = [*map(int, features.keys())] if numbered else [*features.keys()]
+        bank = (await service.current()).bank
+        classes = await engine.names.class_set({}, only=False, bank=bank)
+
+        def look() -> dict[str, Any]:
+            suggestions = engine.classifier.suggest(rows, classes)
+            return engine.classifier.described(suggestions, rows, classes, keys)
+
+        with service.admission.changes.hold(1):
+            async with service.suggesting:  # one at a time: photos are compared in pairs
+                content = await in_thread(look)
+    errors = [
+        {"photo": int(key) if numbered else key, "error": str(error), "error_code": IMAGE_CODES[error.kind]}
+        for key, error in features.errors
+    ]
+    answer = {**content, "errors": errors, "bank": bank.content_digest}
+    return Response(to_json(answer), media_type="application/json")
 
 
 class PhotoFeatures(FeatureSpool):
@@ -71,7 +242,7 @@ class PhotoFeatures(FeatureSpool):
 
 
 @contextlib.asynccontextmanager
-async def photo_features(
+async def _photo_features(
     request: Request,
     service: Service,
     engine: Engine,
@@ -112,7 +283,7 @@ async def photo_features(
 async def _encode_folder(
     request: Request, service: Service, engine: Engine, folder: str, features: PhotoFeatures, most: int | None
 ) -> None:
-    """Encode the photos of a folder, by its path below the allowed one; otherwise as ``photo_features``."""
+    """Encode the photos of a folder, by its path below the allowed one; otherwise as ``_photo_features``."""
     root, largest = service.settings.photos, service.settings.limits.body_bytes
     if root is None:
         raise Problem("invalid-request", "folder: this server allows none; start it with --photos DIR")

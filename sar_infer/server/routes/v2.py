@@ -180,7 +180,7 @@ async def infer(request: Request, service: Serving, model: Model) -> Response:
         if best is not None:
             service.metrics.top_score.observe(best)
     outputs = [*zip(*(values for *_, values in rows), strict=True)]
-    return oip.answer(call, outputs, model_name=model, model_version=version)
+    return oip.answer(call, outputs, model, version)
 
 
 def _check(request: Request, service: Service, engine: Engine) -> str:

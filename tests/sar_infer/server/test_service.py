@@ -242,6 +242,23 @@ def test_a_change_that_waits_for_a_reload_is_made_with_the_new_bundle(
     assert "violet" in server.service.store.bank.names
 
 
+def test_a_rollback_that_waits_for_a_reload_is_made_with_the_new_bundle(
+    server: Local, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert add(server, "violet").status_code == 201
+    replace(server, "one", "two", encoder="e")
+    options = {"json": {"steps": 1}, "headers": KEY, "timeout": 60}
+    with slow_reload(monkeypatch) as (reached, gate), ThreadPoolExecutor(2) as pool:
+        swapped = pool.submit(reload, server)
+        assert reached.wait(60)
+        rolled_back = pool.submit(lambda: httpx2.post(f"{server.url}/v1/bank/rollback", **options))
+        wait_for(lambda: server.service.admission.changes.held)
+        gate.set()
+        assert swapped.result().status_code == 200
+        assert rolled_back.result().json()["classes"] == 2
+    assert labels(server.url) == {"one", "two"}
+
+
 def test_changes_wait_their_turn_and_cancelled_ones_are_not_made(
     server: Local, monkeypatch: pytest.MonkeyPatch
 ) -> None:

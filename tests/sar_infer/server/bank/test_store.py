@@ -10,8 +10,9 @@ import tempfile
 import threading
 import unicodedata
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,7 @@ from sar_infer.bundle.bundle import Bundle
 from sar_infer.cli.bank import main as sar_bank
 from sar_infer.errors import BankError, ClassNameError, InputError
 from sar_infer.server.bank import store as store_module
+from sar_infer.server.bank.snapshot import Entry
 from sar_infer.server.bank.store import BankStore, Change, NewPhotos
 from sar_infer.server.problems import Problem
 from sar_infer.storage.files import owned
@@ -98,7 +100,7 @@ def rows_of(store: BankStore) -> dict[str, bytes]:
 def listed(store: BankStore) -> list[tuple]:
     entries, count = store.snapshot.page("", 0, 1000)
     assert count == len(entries)
-    return [(entry["name"], entry["origin"], tuple(entry["phrases"])) for entry in entries]
+    return [(entry.name, entry.origin, entry.phrases) for entry in entries]
 
 
 def refused(code: str, match: str | None = None) -> pytest.RaisesExc:
@@ -168,9 +170,10 @@ class Model(RuleBasedStateMachine):
         written = self.written()
         photos = labels and NewPhotos(photo_set(*labels, dim=DIM), {}, "e" * 64)
         change = self.store.put(name, phrases, self.store.snapshot.etag, new=photos or None)
-        entry = {"name": spelling, "origin": one["origin"], "phrases": [*one["phrases"]]}
-        entry |= {"photos": len(one["photos"])} if one["photos"] else {}
-        assert dataclasses.replace(change, findings=()) == Change(existing is None, self.store.snapshot, entry, repeats)
+        entry = Entry(spelling, one["origin"], one["phrases"], len(one["photos"]))
+        assert dataclasses.replace(change, findings=()) == Change(
+            existing is None, self.store.snapshot.etag, entry, repeats
+        )
         is_changed = [*map(repr, before)] != [*map(repr, self.classes)]
         self.earlier += [before] * is_changed
         assert (self.written() != written) == is_changed
@@ -227,8 +230,7 @@ TestModel.settings = settings(max_examples=examples(100), stateful_step_count=15
 def test_facts_about_classes_of_the_bundle_stay(file: Path) -> None:
     store = opened(file, informed())
     for phrases in (None, ["green"], ["leaf", "grass"]):
-        entry = {"name": "green", "origin": "bundle", "phrases": ["leaf", "grass"]}
-        unchanged = Change(False, store.snapshot, entry)
+        unchanged = Change(False, store.snapshot.etag, Entry("green", "bundle", ("leaf", "grass")))
         assert store.put("green", phrases) == unchanged
     assert not file.exists()
     for change in (lambda: store.put("green", ["moss"]), lambda: store.remove("green")):
@@ -256,7 +258,7 @@ def test_photos_go_to_a_class_that_is_there_unless_they_may_create_one(store: Ba
         store.put("reed", new=photos)
     with refused("overloaded", "send them again"):
         store.put("red", new=dataclasses.replace(photos, encoder="f" * 64))
-    assert store.put("red", new=photos).entry["photos"] == 1
+    assert store.put("red", new=photos).entry.photos == 1
 
 
 def test_a_renamed_class_is_not_listed_as_removed(file: Path) -> None:
@@ -337,18 +339,17 @@ def test_without_a_file_or_a_key_it_is_read_only(tmp_path: Path, name: str | Non
 
 
 def test_what_was_learned_is_one_step_unless_it_is_a_dry_run(store: BankStore) -> None:
-    change = learning({"red": "r"}, dim=DIM)
-    before = store.snapshot.etag
-    assert store.learn(lambda _: (change, "report"), dry_run=True) == ("report", before)
+    change, taught = learning({"red": "r"}, dim=DIM), SimpleNamespace(bundle=bundle())
+    taught.learn = lambda _, bank, all_known: (change, (bank.names, all_known))
+    before, report = store.snapshot.etag, (bundle().bank.names, False)
+    assert store.learn(taught, None, dry_run=True) == (report, before)
     with refused("precondition-failed"):
-        store.learn(lambda _: (change, "report"), if_match='"other"')
+        store.learn(taught, None, if_match='"other"')
+    with refused("overloaded", "loaded meanwhile; try again"):
+        store.learn(SimpleNamespace(bundle=informed()), None)
     assert store.bank.history == ()
-    report, etag = store.learn(lambda bank: (change, list(bank.names)), if_match=before)
-    assert (report, etag, store.bank.learned.photos) == (
-        ["red", "green", "Grey thing"],
-        store.snapshot.etag,
-        change.photos,
-    )
+    assert store.learn(taught, None, before, all_known=True) == ((report[0], True), store.snapshot.etag)
+    assert store.bank.learned.photos == change.photos
 
 
 @pytest.mark.parametrize(("to", "steps"), [(2, None), (9, None), (None, None), (1, 1)])
@@ -406,7 +407,7 @@ def test_of_many_writers_with_one_digest_one_succeeds(store: BankStore, file: Pa
 
     def attempt(number: int) -> str:
         try:
-            return stores[number % 2].put(f"name {number}", if_match=tag).classes.etag
+            return stores[number % 2].put(f"name {number}", if_match=tag).etag
         except Problem as error:
             return error.code
 
@@ -434,7 +435,7 @@ def test_a_change_by_one_is_in_the_next_look_of_the_others(store: BankStore, fil
     reader = BankStore(file, bundle(), encoder(), writable=False)
     for number in range(3):
         change = store.put(f"mug {number}")
-        assert reader.look().etag == change.classes.etag
+        assert reader.look().etag == change.etag
     assert reader.bank.base is bundle().bank.base  # the bundle's rows are shared
     assert opened(file).rollback(steps=2)[1].etag == store.look().etag
     assert store.bank.names[-1] == "mug 0"
@@ -531,6 +532,32 @@ def test_a_change_is_written_to_the_bank_it_was_made_in_wherever_a_link_points_m
     assert store.look().bank.names[-1] == "second"
 
 
+def test_a_look_that_takes_long_does_not_take_back_a_change(
+    store: BankStore, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened(file).put("mug")
+    begun, go_on, snapshot = threading.Event(), threading.Event(), store_module.Snapshot
+
+    def slow_snapshot(*arguments: ClassBank) -> Any:
+        if not begun.is_set():
+            begun.set()
+            go_on.wait(60)
+        return snapshot(*arguments)
+
+    monkeypatch.setattr(store_module, "Snapshot", slow_snapshot)
+    with ThreadPoolExecutor(2) as pool:
+        look = pool.submit(store.look)
+        try:
+            assert begun.wait(60)
+            change = pool.submit(store.put, "cup")
+            wait([change], timeout=0.5)  # it may have to wait for the look
+        finally:
+            go_on.set()
+        assert look.result().bank.names[-1] in ("mug", "cup")
+        assert change.result().etag == store.snapshot.etag
+    assert store.bank.names[-2:] == ("mug", "cup")
+
+
 def test_every_snapshot_that_a_reader_sees_is_whole(store: BankStore) -> None:
     names = [f"name {number}" for number in range(6)]
     expected = {phrases: unit("e", *phrases).tobytes() for name in names for phrases in ((name,), (name, "too"))}
@@ -541,9 +568,9 @@ def test_every_snapshot_that_a_reader_sees_is_whole(store: BankStore) -> None:
         while not stop.wait(0.001):
             now = store.snapshot
             entries, _ = now.page("", 0, 1000)
-            assert {entry["name"] for entry in entries} >= set(bundle().bank.names)
+            assert {entry.name for entry in entries} >= set(bundle().bank.names)
             for entry, row in zip(entries, now.bank.embeddings, strict=True):
-                assert row.tobytes() == expected[tuple(entry["phrases"])]
+                assert row.tobytes() == expected[entry.phrases]
             assert ClassBank.of(now.bank, now.bank.log).content_digest == now.etag
             etags.add(now.etag)
 

@@ -114,7 +114,7 @@ def test_what_cannot_be_read_is_left_out(client: httpx2.Client, odd: Path) -> No
 
 
 def test_too_many_photos_are_refused(client: httpx2.Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sar_infer.server.routes.suggest._MOST_OF_A_FOLDER", 23)
+    monkeypatch.setattr("sar_infer.server.routes.unlabelled._MOST_OF_A_FOLDER", 23)
     answer = ask(client, "june")
     assert (answer.status_code, answer.json()["code"]) == (413, "too-many-images")
     assert "at most 23 photos" in answer.json()["detail"]
