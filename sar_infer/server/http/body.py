@@ -79,11 +79,7 @@ async def read_call(
 def check_count(count: int, limits: Limits) -> None:
     """Raise ``too-many-images`` if a call has more images than the limit."""
     if count > limits.images:
-        raise _too_many_images(str(count), limits)
-
-
-def _too_many_images(count: str, limits: Limits) -> Problem:
-    return Problem("too-many-images", f"expected at most {limits.images} images in a request, got {count}")
+        raise Problem("too-many-images", f"expected at most {limits.images} images in a request, got {count}")
 
 
 class _Parser(MultiPartParser):
@@ -107,7 +103,7 @@ async def _read_form(
     parser = _Parser(
         request.headers,
         request.stream(),
-        max_files=limits.images + 1,
+        max_files=limits.images,
         max_fields=sum(limits.classes if field in _LISTS else 1 for field in fields),
         max_part_size=limits.body_bytes,
     )
@@ -115,7 +111,7 @@ async def _read_form(
         form = await parser.parse()
     except MultiPartException as error:
         if error.message.startswith("Too many files"):
-            raise _too_many_images(f"more than {limits.images}", limits) from None
+            raise Problem("too-many-images", f"expected at most {limits.images} images in a request") from None
         if error.message.startswith("Too many fields"):
             raise Problem("too-many-classes", f"expected at most {limits.classes} class names and phrases") from None
         raise Problem("bad-request", f"not multipart/form-data: {error.message}") from None
@@ -125,7 +121,6 @@ async def _read_form(
         await form.close()
     if not images:
         raise Problem("bad-request", "no image; expected one or more parts named 'image'")
-    check_count(len(images), limits)
     values = {name: several if name in _LISTS else several[-1] for name, several in texts.items()}
     try:
         return model.model_validate({"images": [""], **values}), images

@@ -47,11 +47,8 @@ class Middleware:
         self._service = service
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle an HTTP request; pass anything else on."""
-        if scope["type"] == "http":
-            await _RequestHandler(self._app, self._service, scope, receive, send).run()
-        else:
-            await self._app(scope, receive, send)
+        """Handle an HTTP request; uvicorn is set up to send nothing else."""
+        await _RequestHandler(self._app, self._service, scope, receive, send).run()
 
 
 class _RequestHandler:

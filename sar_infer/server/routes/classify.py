@@ -54,7 +54,7 @@ class ClassifyRequest(ClassifyOptions):
     )
 
     images: Texts = Field(min_length=1, description=IMAGES)
-    classes: Texts | dict[str, Texts] | None = Field(  # type: ignore[assignment] - in a query there are only names
+    classes: Texts | dict[str, Texts] | None = Field(  # type: ignore[assignment]  # a query has only names
         None, description="names to add to the bank's, or phrases by name, which are averaged"
     )
 
