@@ -152,7 +152,7 @@ class _RequestHandler:
         admission, limits = self._service.admission, self._service.settings.limits
         chunks: list[bytes] = []
         try:
-            async with asyncio.timeout(limits.body_seconds) as allowed:
+            async with asyncio.timeout(limits.body_seconds):
                 while not self._arrived:
                     chunk = await self._next()
                     chunks.append(chunk)
@@ -162,8 +162,6 @@ class _RequestHandler:
                         raise _too_large(limits.body_bytes)
                     admission.check_body_bytes()
         except TimeoutError:
-            if not allowed.expired():
-                raise
             raise Problem("body-timeout", f"the body did not arrive within {limits.body_seconds:g} s") from None
         return b"".join(chunks)
 
