@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -113,59 +113,51 @@ async def embeddings(request: Request, service: Serving) -> Response:
     A text is a class name and goes through the learned prompt. One bad input fails the whole call.
     """
     call = await read_json(request, service, EmbeddingsRequest)
-    items = [call.input] if isinstance(call.input, str) else call.input
-    inputs = [_item(value, call.modality, i) for i, value in enumerate(items)]
-    names = _names(inputs, service.settings.limits)
-    encoded = {i: value for i, (kind, value) in enumerate(inputs) if kind == "image"}
+    inputs = [call.input] if isinstance(call.input, str) else call.input
+    items = [EmbeddingItem(**{call.modality: item}) if isinstance(item, str) else item for item in inputs]
+    for i, item in enumerate(items):
+        if (item.text is None) == (item.image is None):
+            raise Problem("invalid-request", f"input[{i}]: expected either text or image")
+    names = _names({i: item.text for i, item in enumerate(items) if item.text is not None}, service.settings.limits)
+    encoded = {i: item.image for i, item in enumerate(items) if item.image is not None}
     images = await read_images(service, [*encoded.values()])
-    unit_rows: dict[int, Floats] = {}
     tokens = 0
     with service.lease() as engine:
         width = engine.bundle.manifest.embed_dim
         if call.dimensions not in (None, width):
             raise Problem("invalid-request", f"dimensions: expected {width}, the model's own, got {call.dimensions}")
+        rows = np.empty((len(items), width), "<f4")
         with service.admission.images.hold(len(images)):
             if names:
-                rows, tokens = await engine.names.embed(list(names.values()))
-                unit_rows.update(zip(names, rows, strict=True))
+                rows[[*names]], tokens = await engine.names.embed([*names.values()])
             labels = [f"input[{i}]" for i in encoded]
-            unit_rows.update(zip(encoded, await engine.all_of(images, lambda rows: rows, labels), strict=True))
+            for i, row in zip(encoded, await engine.all_of(images, lambda rows: rows, labels), strict=True):
+                rows[i] = row
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}
     rest = json.dumps({"object": "list", "model": call.model, "usage": usage}, ensure_ascii=False)
-    data = [item async for item in _data([unit_rows[i] for i in range(len(inputs))], call.encoding_format)]
+    data = [item async for item in _data(rows, call.encoding_format)]
     return Response(f'{rest[:-1]}, "data": [{", ".join(data)}]}}', media_type="application/json")
 
 
-async def _data(rows: Sequence[Floats], form: Literal["float", "base64"]) -> AsyncIterator[str]:
+async def _data(rows: Floats, form: Literal["float", "base64"]) -> AsyncIterator[str]:
     """Yield the items of ``data`` as JSON, and pause now and then: a thousand rows take a quarter of a second."""
     for i, row in enumerate(rows):
-        packed = np.ascontiguousarray(row, dtype="<f4")
-        content = base64.b64encode(packed.tobytes()).decode() if form == "base64" else packed.tolist()
+        content = base64.b64encode(row).decode() if form == "base64" else row.tolist()
         yield json.dumps({"object": "embedding", "index": i, "embedding": content})
         if i % 32 == 31:
             await asyncio.sleep(0)
 
 
-def _item(value: str | EmbeddingItem, modality: Modality, index: int) -> tuple[Modality, str]:
-    if isinstance(value, str):
-        return modality, value
-    if value.text is not None and value.image is None:
-        return "text", value.text
-    if value.image is not None and value.text is None:
-        return "image", value.image
-    raise Problem("invalid-request", f"input[{index}]: expected either text or image")
-
-
-def _names(inputs: Sequence[tuple[Modality, str]], limits: Limits) -> dict[int, str]:
-    """Return the class names by their place in the input."""
-    texts = {i: value for i, (kind, value) in enumerate(inputs) if kind == "text"}
+def _names(texts: dict[int, str], limits: Limits) -> dict[int, str]:
+    """Return texts, by their place in the input, as class names."""
     if len(texts) > limits.classes:
         raise Problem("too-many-classes", f"expected at most {limits.classes} texts in a request, got {len(texts)}")
+    names: dict[int, str] = {}
     for i, text in texts.items():
         if text.startswith("data:image/"):
             raise Problem("invalid-request", f'input[{i}]: an image; add "modality": "image", or send {{"image": …}}')
         try:
-            texts[i] = clean_name(text)
+            names[i] = clean_name(text)
         except ClassNameError as error:
             raise Problem("bad-class-name", f"input[{i}]: {error}") from None
-    return texts
+    return names
