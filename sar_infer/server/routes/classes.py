@@ -286,8 +286,8 @@ async def _put(
         encoder = engine.bundle.manifest.encoder_digest
         new = NewPhotos(photo_set, photos.labels, encoder, create=create)
     done = await service.change(lambda: service.store.put(name, change.phrases, if_match, new, only_add, strict))
-    known = None if new is None else len(images) - (len(new.photos) - done.repeats)
-    content = asdict(done.entry) | {"known": known, "findings": done.findings, "calibrated": done.calibrated}
+    repeats = None if new is None else len(images) - (len(new.photos) - done.repeats)
+    content = asdict(done.entry) | {"known": repeats, "findings": done.findings, "calibrated": done.calibrated}
     return _answer(ChangedClass, content, done.etag, 201 if done.created else 200)
 
 
