@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
-from starlette.datastructures import FormData, UploadFile
+from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
@@ -79,11 +79,7 @@ async def read_call(
 def check_count(count: int, limits: Limits) -> None:
     """Raise ``too-many-images`` if a call has more images than the limit."""
     if count > limits.images:
-        raise _too_many_images(str(count), limits)
-
-
-def _too_many_images(count: str, limits: Limits) -> Problem:
-    return Problem("too-many-images", f"expected at most {limits.images} images in a request, got {count}")
+        raise Problem("too-many-images", f"expected at most {limits.images} images in a request, got {count}")
 
 
 class _Parser(MultiPartParser):
@@ -107,7 +103,7 @@ async def _read_form(
     parser = _Parser(
         request.headers,
         request.stream(),
-        max_files=limits.images + 1,
+        max_files=limits.images,
         max_fields=sum(limits.classes if field in _LISTS else 1 for field in fields),
         max_part_size=limits.body_bytes,
     )
@@ -115,36 +111,27 @@ async def _read_form(
         form = await parser.parse()
     except MultiPartException as error:
         if error.message.startswith("Too many files"):
-            raise _too_many_images(f"more than {limits.images}", limits) from None
+            raise Problem("too-many-images", f"expected at most {limits.images} images in a request") from None
         if error.message.startswith("Too many fields"):
             raise Problem("too-many-classes", f"expected at most {limits.classes} class names and phrases") from None
         raise Problem("bad-request", f"not multipart/form-data: {error.message}") from None
+    values: dict[str, list[Any]] = {}
     try:
-        images, texts = await _parts(form, (IMAGE, *fields))
+        for name, value in form.multi_items():
+            file = value if isinstance(value, UploadFile) else None
+            if name not in (IMAGE, *fields):
+                problem = unknown_field(name, (IMAGE, *fields), None if file is None else IMAGE)
+                raise Problem("invalid-request", f"{name:.80}: {problem}")
+            if (file is None) == (name == IMAGE):
+                raise Problem("invalid-request", f"field {name!r}: expected {'text' if file else 'a file'}")
+            values.setdefault(name, []).append(value if file is None else await file.read())
     finally:
         await form.close()
-    if not images:
+    images = values.pop(IMAGE, None)
+    if images is None:
         raise Problem("bad-request", "no image; expected one or more parts named 'image'")
-    check_count(len(images), limits)
-    values = {name: several if name in _LISTS else several[-1] for name, several in texts.items()}
+    options = {name: texts if name in _LISTS else texts[-1] for name, texts in values.items()}
     try:
-        return model.model_validate({"images": [""], **values}), images
+        return model.model_validate({"images": [""], **options}), images
     except ValidationError as error:
         raise validation_problem(error, model) from None
-
-
-async def _parts(form: FormData, fields: Sequence[str]) -> tuple[list[ImageInput], dict[str, list[str]]]:
-    """Return the images of a form, and the texts of each field in the order given."""
-    images: list[ImageInput] = []
-    texts: dict[str, list[str]] = {}
-    for name, value in form.multi_items():
-        is_file = isinstance(value, UploadFile)
-        if name not in fields:
-            raise Problem("invalid-request", f"{name:.80}: {unknown_field(name, fields, IMAGE if is_file else None)}")
-        if is_file != (name == IMAGE):
-            raise Problem("invalid-request", f"field {name!r}: expected {'a file' if name == IMAGE else 'text'}")
-        if isinstance(value, UploadFile):
-            images.append(await value.read())
-        else:
-            texts.setdefault(name, []).append(value)
-    return images, texts

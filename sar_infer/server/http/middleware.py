@@ -47,11 +47,8 @@ class Middleware:
         self._service = service
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle an HTTP request; pass anything else on."""
-        if scope["type"] == "http":
-            await _RequestHandler(self._app, self._service, scope, receive, send).run()
-        else:
-            await self._app(scope, receive, send)
+        """Handle an HTTP request; uvicorn is set up to send nothing else."""
+        await _RequestHandler(self._app, self._service, scope, receive, send).run()
 
 
 class _RequestHandler:
@@ -155,7 +152,7 @@ class _RequestHandler:
         admission, limits = self._service.admission, self._service.settings.limits
         chunks: list[bytes] = []
         try:
-            async with asyncio.timeout(limits.body_seconds) as allowed:
+            async with asyncio.timeout(limits.body_seconds):
                 while not self._arrived:
                     chunk = await self._next()
                     chunks.append(chunk)
@@ -165,8 +162,6 @@ class _RequestHandler:
                         raise _too_large(limits.body_bytes)
                     admission.check_body_bytes()
         except TimeoutError:
-            if not allowed.expired():
-                raise
             raise Problem("body-timeout", f"the body did not arrive within {limits.body_seconds:g} s") from None
         return b"".join(chunks)
 

@@ -66,9 +66,16 @@ async def zero_shot(request: Request, service: Serving) -> Response:
         raise Problem(
             "invalid-request", "parameters.multi_label: scores are a softmax over the labels, not independent"
         )
-    labels = _labels(options.candidate_labels)
-    cleaned(labels, limits)
-    classes = cleaned(_phrases(labels, options.hypothesis_template), limits)
+    labels = options.candidate_labels
+    if isinstance(labels, str):
+        labels = [label.strip() for label in labels.split(",") if label.strip()]
+    if not labels:
+        raise Problem("invalid-request", "parameters.candidate_labels: expected labels")
+    template = _PLACE if options.hypothesis_template is None else options.hypothesis_template
+    if _PLACE not in template:
+        raise Problem("invalid-request", "parameters.hypothesis_template: expected text with {} where the label goes")
+    cleaned(labels, limits)  # refuse labels that cannot be used, also those of which a template makes good phrases
+    classes = cleaned({label: [template.replace(_PLACE, label)] for label in labels}, limits)
     spellings = {clean_name(label): label for label in reversed(labels)}
     with service.lease() as engine, service.admission.images.hold(1):
         chosen = await engine.names.class_set(classes, True, (await service.current()).bank)
@@ -78,21 +85,3 @@ async def zero_shot(request: Request, service: Serving) -> Response:
     service.metrics.top_score.observe(ranked[0].score)
     answer = [{"label": spellings[p.label], "score": p.score} for p in ranked]
     return Response(json.dumps(answer, ensure_ascii=False), media_type="application/json")
-
-
-def _labels(candidates: list[str] | str) -> list[str]:
-    if isinstance(candidates, list):
-        return candidates
-    labels = [label.strip() for label in candidates.split(",") if label.strip()]
-    if not labels:
-        raise Problem("invalid-request", "parameters.candidate_labels: expected labels")
-    return labels
-
-
-def _phrases(labels: list[str], template: str | None) -> list[str] | dict[str, list[str]]:
-    """Return the labels, with phrases if there is a template, in which only ``{}`` is replaced, no other braces."""
-    if template is None:
-        return labels
-    if _PLACE not in template:
-        raise Problem("invalid-request", "parameters.hypothesis_template: expected text with {} where the label goes")
-    return {label: [template.replace(_PLACE, label)] for label in labels}

@@ -267,6 +267,47 @@ def test_a_client_that_disconnects_leaves_the_queue(server: Local, gate: Any) ->
     assert classify(server).status_code == 200
 
 
+CLASSIFY = HEAD + b"Content-Length: %d\r\n\r\n" % len(jpeg()) + jpeg()
+HALF = HEAD + b"Content-Length: 90000\r\n\r\n" + bytes(4500)
+
+
+@pytest.mark.parametrize(
+    ("sent", "inside"),
+    [
+        pytest.param(HALF, 0, id="in a body"),
+        pytest.param(CLASSIFY, 1, id="while it waits"),
+        pytest.param(CLASSIFY + CLASSIFY, 1, id="with a second request"),
+        pytest.param(CLASSIFY + HALF, 1, id="in the body of a second"),
+        pytest.param(CLASSIFY + HEAD, 1, id="in the headers of a second"),
+    ],
+)
+def test_a_client_that_leaves_at_any_time_takes_its_request_with_it_and_no_other(
+    server: Local, gate: Any, sent: bytes, inside: int
+) -> None:
+    admission, before = server.service.admission, server.metric("sar_rejected_total", reason="cancelled")
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(classify, server)
+        wait_for(lambda: gate.images)
+        held = admission.body_bytes
+        with sending(server, sent):
+            wait_for(lambda: admission.images.held == 1 + inside and admission.body_bytes > held)
+        wait_for(lambda: server.metric("sar_rejected_total", reason="cancelled") == before + 1)
+        assert (admission.images.held, admission.body_bytes) == (1, held)
+        gate.set()
+        assert other.result().status_code == 200
+    assert server.metric("sar_rejected_total", reason="cancelled") == before + 1
+
+
+def test_a_client_that_leaves_while_a_refused_body_is_awaited_is_answered_no_more(
+    server: Local, settings: Any, monkeypatch: pytest.MonkeyPatch, access: Any
+) -> None:
+    monkeypatch.setattr(middleware, "LINGER_SECONDS", 60)
+    settings(key="k")
+    with sending(server, HALF.replace(b"/v1/classify", b"/v1/refused")):
+        pass
+    assert access("/v1/refused").fields["code"] == "unauthorised"
+
+
 def test_a_fault_is_a_500_without_insides_and_the_server_goes_on(
     server: Local, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
