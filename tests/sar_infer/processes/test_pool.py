@@ -18,7 +18,6 @@ from multiprocessing import reduction
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from support import tasks
 
@@ -163,8 +162,7 @@ def test_a_worker_that_was_killed_is_not_alive_even_before_the_event_loop_turns(
     assert ask(tasks.divide, 2) == 0.5
     assert worker.alive
     worker.kill()
-    while psutil.Process(worker.pid).status() != psutil.STATUS_ZOMBIE:
-        time.sleep(0.01)
+    os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOWAIT)
     assert not worker.alive
 
 
