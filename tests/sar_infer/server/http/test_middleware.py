@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import socket
 import threading
@@ -14,6 +15,7 @@ from typing import Any
 
 import httpx2
 import pytest
+from starlette.requests import Request
 from support.hostile_requests import Answer, read_answer
 from support.pictures import jpeg
 from support.servers import Local, around, local_server, wait_for
@@ -327,6 +329,24 @@ def test_a_fault_is_a_500_without_insides_and_the_server_goes_on(
 
 
 # ------------------------------------------------------------------------------------------------- metrics and log
+def test_an_answered_request_is_freed_at_once(server: Local) -> None:
+    """Else its body would stay in memory until Python looks for cycles."""
+
+    def requests() -> int:
+        return sum(
+            isinstance(each, Request) or type(each).__module__ == middleware.__name__ for each in gc.get_objects()
+        )
+
+    gc.collect()
+    gc.disable()
+    try:
+        before = requests()
+        assert classify(server).status_code == get(server).status_code == 200
+        wait_for(lambda: requests() <= before)
+    finally:
+        gc.enable()
+
+
 def test_requests_are_counted_by_route_not_by_path(server: Local) -> None:
     for name in ("red", "green", "no such class"):
         get(server, f"/v1/classes/{name}")
