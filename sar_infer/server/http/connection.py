@@ -85,8 +85,8 @@ class Connection(HttpToolsProtocol):
         if self._running is not None and not self._running.response_complete:
             self._running.disconnected = True
             self._running.message_event.set()
-            if left := self._running.scope["state"].get("left"):
-                left()
+            if cancel := self._running.scope["state"].get("cancel"):
+                cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:

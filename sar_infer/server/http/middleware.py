@@ -58,7 +58,7 @@ class _RequestHandler:
         self._headers = Headers(scope=scope)
         request_id = self._headers.get("x-request-id", "")
         self._id = request_id if _REQUEST_ID.fullmatch(request_id) else secrets.token_hex(8)
-        scope.setdefault("state", {}).update(request_id=self._id, left=self._left)
+        scope.setdefault("state", {}).update(request_id=self._id, cancel=self._cancel)
         self._arrived = "content-length" not in self._headers and "transfer-encoding" not in self._headers
         self._body = b""
         self._held = 0
@@ -86,7 +86,7 @@ class _RequestHandler:
             await self._refuse(Problem("deadline", f"no answer within {seconds:g} s") if late else error)
         finally:
             self._service.admission.body_bytes -= self._held
-            del self._scope["state"]["left"]  # a cycle, which would stay in memory for a while
+            del self._scope["state"]["cancel"]  # a cycle, which would stay in memory for a while
             self._account(time.perf_counter() - start)
 
     def _check(self) -> None:
@@ -176,14 +176,14 @@ class _RequestHandler:
         chunk: bytes = message.get("body", b"")
         return chunk
 
-    def _left(self) -> None:
+    def _cancel(self) -> None:
         """Cancel the request, as its client has left; ``http.connection`` calls this."""
         if self._task is not None and not self._status:
             self._gone = True
             self._task.cancel()
 
     async def _receive(self) -> Message:
-        """Return the whole body; nobody asks twice, as a client that leaves cancels its request."""
+        """Return the body and let go of it; nobody asks twice, as a client that leaves cancels its request."""
         body, self._body = self._body, b""
         return {"type": "http.request", "body": body, "more_body": False}
 

@@ -37,7 +37,7 @@ class Application:
         path, size = scope["path"], 0
         task = asyncio.current_task()
         assert task is not None
-        scope["state"]["left"] = task.cancel
+        scope["state"]["cancel"] = task.cancel
         self.begun.append(path)
         self.most_waiting = max(self.most_waiting, *(len(connection.pipeline) for connection in self.connections))
         try:
