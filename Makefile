@@ -22,7 +22,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test test-fast check check-nightly durations docs docs-serve schema surface format format-check lint types imports readme readme-shop readme-others wheel wheel-test resolve image lock audit bench clean
+.PHONY: help install demo test test-fast check check-nightly durations docs docs-serve schema surface format format-check lint weight types imports readme readme-shop readme-others wheel wheel-test resolve image lock audit bench clean
 
 help: ## this list
 	@echo "make TARGET, where TARGET is"
@@ -35,7 +35,7 @@ demo: $(TRAIN) ## a shop: six garments from photos, four more by name and photos
 	PATH="$(abspath $(VENV))/bin:$$PATH" $(PY) scripts/demo.py
 
 # ------------------------------------------------------------------------------------------------------------- checks
-check: format-check lint types imports readme test ## all checks, as CI runs them
+check: format-check lint weight types imports readme test ## all checks, as CI runs them
 
 format: $(DEV) ## rewrite in the one format
 	$(PY) -m ruff format .
@@ -46,6 +46,9 @@ format-check: $(DEV) ## is everything in the one format?
 
 lint: $(DEV) ## ruff's rules
 	$(PY) -m ruff check --quiet .
+
+weight: $(DEV) ## is a package above its budget ([tool.weight] in pyproject.toml)?
+	$(PY) scripts/layout.py --check
 
 types: $(DEV) ## mypy, strict
 	$(PY) -m mypy
