@@ -1,6 +1,7 @@
-"""Print the size of each package beside its budget, ``[tool.weight]`` in ``pyproject.toml``: ``python scripts/layout.py``.
+"""Print the size of each package beside its budget, ``[tool.weight]`` in ``pyproject.toml``.
 
-With ``--check``, report only what is above its budget, and fail if anything is.
+``python scripts/layout.py`` prints all packages; with ``--check``, those above their budget, and it fails if there are
+any.
 """
 
 from __future__ import annotations

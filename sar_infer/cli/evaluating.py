@@ -56,15 +56,12 @@ def evaluated(
     *,
     bank: ClassBank | None = None,
     examples: Mapping[str, PhotoSet] | None = None,
-    command: Callable[..., str] | None,
 ) -> Evaluation:
     """Evaluate photos as `Classifier.evaluate` does, with a bar on a terminal."""
     total = sum(map(len, photos.values()))
     hidden = total <= _HIDDEN_UP_TO or not sys.stderr.isatty()
     with click.progressbar(length=total, label="Evaluating", file=sys.stderr, hidden=hidden, show_pos=True) as bar:
-        return classifier.evaluate(
-            photos, classes, only, bank=bank, examples=examples or {}, command=command, watch=bar.update
-        )
+        return classifier.evaluate(photos, classes, only, bank=bank, examples=examples or {}, watch=bar.update)
 
 
 def report(evaluation: Evaluation, form: str, page: Path | None, title: str, facts: Mapping[str, str]) -> int:

@@ -87,16 +87,16 @@ def test_a_folder_of_folders_adds_to_new_classes_and_to_old_ones() -> None:
 
 
 def test_options_hold_for_a_class_that_gets_more_photos_too() -> None:
-    run("add", BANK, "mug = cup | beaker", "--no-lint")
+    run("add", BANK, "mug = cup | beaker")
     before = ClassBank.load(BANK)
-    options = ("--threshold", 0.25, "--background", "--no-lint")
+    options = ("--threshold", 0.25, "--background")
     result = run("add", BANK, "MUG", "--photos", folder("mug", LIME), *options)
     assert result.stdout.startswith("changed 'mug', added 4 photos to 'mug'; ")
     bank = ClassBank.load(BANK)
     assert bank.info["mug"] == dataclasses.replace(before.info["mug"], threshold=0.25, background=True)
     assert bank.embeddings.tobytes() == before.embeddings.tobytes()
     folder("root/mug", VIOLET)
-    run("add", BANK, "--photos", "root", "--no-lint")
+    run("add", BANK, "--photos", "root")
     assert ClassBank.load(BANK).info == bank.info
 
 
@@ -146,7 +146,7 @@ def test_classes_that_will_be_confused_are_pointed_out_with_the_share() -> None:
         paint(f"root/lilac/{seed}.png", (142, 62, 222), seed + 500)
     folder("root/lime", LIME, 5)
     assert "nothing was added: --strict" in run.refused("add", BANK, "--photos", "root", "--strict")
-    assert "%" not in run("add", BANK, "--photos", "root", "--no-lint").stderr
+    assert "%" not in run("add", BANK, "--photos", "root").stderr
     (pair,) = [finding for finding in run.report("lint", BANK, code=1) if finding["kind"] == "confused"]
     assert {pair["name"], pair["suggestion"]} == {"iris", "lilac"}
     assert "% of the photos of either" in pair["message"]
