@@ -113,7 +113,10 @@ lock: | $(PY) ## the newest versions that fit together on Python 3.11 to 3.13, i
 	  --quiet --upgrade --universal --python-version 3.11 --no-annotate --output-file pins.txt
 
 audit: $(TRAIN) ## known vulnerabilities of the packages in $(VENV) (asks a database on the network)
-	@$(PINNED) $(PY) scripts/audit.py
+	$(PY) -m venv build/audit
+	$(PINNED) build/audit/bin/python -m pip install --quiet pip-audit
+	build/audit/bin/pip-audit --skip-editable --progress-spinner off \
+	  --path "$$($(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 
 bench: $(DEV) ## the measurements behind docs/performance.md (needs an idle machine)
 	for script in $$(grep -l __main__ benchmarks/*.py); do \

@@ -26,12 +26,13 @@ from support.pictures import jpeg
 from support.servers import serving
 
 from benchmarks import command
-from benchmarks.serve_kill import HEADERS, KEY
 from sar_infer.bank import ClassBank, PhotoSet, add
 from sar_infer.bundle.bundle import open_bundle
 from sar_infer.evaluation import new_photo_findings
 
 ADDED = 4
+KEY = "a key"
+HEADERS = {"Authorization": f"Bearer {KEY}"}
 
 
 def photos(random: np.random.Generator, mean: np.ndarray, count: int) -> PhotoSet:

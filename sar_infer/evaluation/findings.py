@@ -140,7 +140,8 @@ def name_findings(bank: ClassBank, bundle: Bundle, classes: Phrases) -> list[Fin
     """Return findings about the names and phrases of new classes of a bank."""
     known = {alias: name for name, info in bank.info.items() for alias in info.aliases}
     known |= {name: name for name in bank.names}
-    return duplicates(classes, known) + too_long(classes, bundle.tokenizer, bundle.manifest.tokenizer)
+    new = [name for name in classes if bank.lookup.get(name) is None]
+    return duplicates(new, known) + too_long(classes, bundle.tokenizer, bundle.manifest.tokenizer)
 
 
 def new_photo_findings(bank: ClassBank, bundle: Bundle, before: ClassBank, files: Mapping[bytes, str]) -> list[Finding]:

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sar_infer.pages import write_page
 from support.bank_commands import Command
 
 from sar_infer.bank import ClassBank
 from sar_infer.cli.bank import main
+from sar_infer.evaluation import write_page
 
 run = Command(main)
 CLOTHES = Path(__file__).parents[3] / "examples" / "clothes"

@@ -248,7 +248,7 @@ def test_findings_are_told_or_refused_but_not_sought_in_a_large_bank(tmp_path: P
     many = bundle(("red", *(f"name {number}" for number in range(10_000))))
     stores = [opened(tmp_path / f"{of.bank.names[1]}.safetensors", of) for of in (bundle(), many)]
     with refused("conflict", "nothing was changed"):
-        stores[0].put("reds", strict=True)
+        stores[0].put("r-ed", strict=True)
     assert [bool(store.put("r-ed").findings) for store in stores] == [True, False]
 
 

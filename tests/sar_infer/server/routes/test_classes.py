@@ -237,7 +237,7 @@ def test_photos_and_phrases_together(client: httpx2.Client, stored: Path, classi
 def test_more_photos_for_a_class_that_is_there(client: httpx2.Client) -> None:
     assert client.post(path("iris") + "/images", files=files(VIOLET)).status_code == 404
     before, steps = etag(client), client.get("/v1/bank/history").json()["count"]
-    added = client.post(path("RED") + "/images", content=photo(LIME, 9), headers=PNG)
+    added = client.post(path("RED") + "/images", content=photo(LIME), headers=PNG)
     assert (added.status_code, added.json()["name"], added.json()["photos"]) == (200, "red", 1)
     assert added.json()["origin"] == "bundle"
     assert added.headers["etag"] != before
