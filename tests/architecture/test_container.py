@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import stat
-import subprocess
 import sys
 import tomllib
 from fnmatch import fnmatch
@@ -59,13 +57,6 @@ def test_every_file_names_the_same_version_user_and_port() -> None:
     assert SERVER["ports"] == [{"name": "http", "containerPort": PORT}]
     assert KUBERNETES["Service"]["spec"]["ports"][0]["targetPort"] == "http"
     assert KUBERNETES["NetworkPolicy"]["spec"]["ingress"] == [{"ports": [{"protocol": "TCP", "port": PORT}]}]
-
-
-def test_the_labels_are_those_of_the_project() -> None:
-    (line,) = re.findall(r"^LABEL (.*)", IMAGE, re.MULTILINE)
-    assert dict(re.findall(r'org\.opencontainers\.image\.(\w+)="([^"]*)"', line)) == {
-        "title": PROJECT["name"], "version": PROJECT["version"], "licenses": PROJECT["license"],
-    }  # fmt: skip
 
 
 def test_build_arguments_are_those_that_documents_and_compose_name() -> None:
@@ -139,12 +130,6 @@ def test_a_cuda_image_gets_the_gpu_runtime_alone() -> None:
     assert {name for name in names if "onnxruntime" in name} == {"onnxruntime-gpu"}
 
 
-@pytest.mark.parametrize("extra", ["serve", "cuda"])
-def test_no_image_gets_a_training_library(extra: str) -> None:
-    training = {*required(PROJECT, "train", LINUX)} - {*required(PROJECT, "", LINUX)}
-    assert not training & {*required(PROJECT, extra, LINUX)}
-
-
 @pytest.mark.parametrize("name", SERVICES)
 def test_compose_is_as_closed_as_the_image_allows(name: str) -> None:
     service = SERVICES[name]
@@ -188,21 +173,6 @@ def test_everything_in_kubernetes_means_the_same_pods() -> None:
     assert KUBERNETES["Service"]["spec"]["selector"] == labels
     assert KUBERNETES["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"] == labels
     assert KUBERNETES["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"] == labels
-
-
-@pytest.mark.skipif(os.name == "nt", reason="its tools are Linux's")
-@pytest.mark.parametrize("required", ["0", "1"])
-def test_the_image_test_says_where_it_has_no_tool(tmp_path: Path, required: str) -> None:
-    for name in ("bash", "dirname", "id", "mktemp", "rm", "timeout"):
-        (tmp_path / name).symlink_to(shutil.which(name) or "")
-    done = subprocess.run(
-        [ROOT / ".ci" / "image"],
-        env={"PATH": str(tmp_path), "SAR_REQUIRE_IMAGE": required},
-        capture_output=True,
-        text=True,
-    )
-    assert (done.returncode, done.stderr) == (int(required), "")
-    assert done.stdout.startswith("image: skipped, nothing tested: neither docker nor podman works")
 
 
 def test_pip_settings_travel_as_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

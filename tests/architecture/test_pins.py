@@ -18,6 +18,8 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PROJECT = PYPROJECT["project"]
 NOT_FOR_DEVELOPMENT = ("cuda",)
 """Extras that make never installs."""
+EXPOSED = ("serve", "bulk", "cuda", "hub", "train")
+"""Extras whose packages parse what the network sends."""
 LINES = (ROOT / "pins.txt").read_text(encoding="utf-8").splitlines()
 PINS = [Requirement(line) for line in LINES if not line.startswith("#")]
 PYTHONS = [c.rpartition(" ")[2] for c in PROJECT["classifiers"] if c.startswith("Programming Language :: Python :: 3.")]
@@ -69,6 +71,12 @@ def test_a_pin_is_a_name_and_a_version_that_every_index_has() -> None:
     assert LINES[1].split() == ["#", "make", "lock"]
     pin = re.compile(r"[a-z0-9-]+==[0-9][0-9a-z.]*( ; [^/\\@+#:]+)?")
     assert [line for line in LINES[2:] if not pin.fullmatch(line)] == []
+
+
+def test_what_parses_what_strangers_send_has_an_upper_bound() -> None:
+    extras = PROJECT["optional-dependencies"]
+    lines = [*PROJECT["dependencies"], *(line for extra in EXPOSED for line in extras[extra])]
+    assert [line for line in lines if not any(bound.operator == "<" for bound in Requirement(line).specifier)] == []
 
 
 def test_make_installs_nothing_without_pins() -> None:

@@ -71,11 +71,6 @@ def test_test_photos_of_published_splits_are_left_out(tmp_path: Path) -> None:
     assert len(usable) == 5
 
 
-def test_a_folder_without_photos_is_one_clear_error(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="found none"):
-        photos.usable(tmp_path)
-
-
 def test_the_teacher_is_sar_mini(original: backbone.Backbone, student: Any) -> None:
     """Rows of places, averaged, are the embedding of the whole tower; bfloat16 costs a little."""
     pixels = torch.randn(2, 3, 256, 256, generator=torch.Generator().manual_seed(0))
@@ -83,17 +78,6 @@ def test_the_teacher_is_sar_mini(original: backbone.Backbone, student: Any) -> N
         local = teacher_of(original)(student.visual.conv1.maps(pixels))
     assert local.shape == (2, 64, 512)
     assert float(cosine_similarity(local.mean(1), original.encode_images(pixels)).min()) > 0.999
-
-
-def test_rectangles_come_from_the_next_map() -> None:
-    maps = torch.arange(6.0).reshape(6, 1, 1, 1).expand(6, 3, 16, 16)
-    mixed = vision_tower.cut_and_mix(maps, 3, torch.Generator().manual_seed(0))
-    assert torch.equal(mixed[3:], maps[3:])
-    foreign = mixed != maps
-    assert foreign[:3].any()
-    assert torch.equal(mixed[foreign], maps.roll(-1, 0)[foreign])
-    patches = foreign.unfold(2, 2, 2).unfold(3, 2, 2).flatten(4)
-    assert torch.equal(patches.any(-1), patches.all(-1))
 
 
 def test_some_steps_bring_it_nearer_and_leave_the_stem_alone(original: backbone.Backbone, student: Any) -> None:
@@ -124,17 +108,3 @@ def test_the_command_repeats_to_the_bit(tmp_path: Path) -> None:
     assert first.keys() == second.keys() == load_file(mini.VIT_WEIGHTS).keys()
     with safe_open(out[0], "pt") as stored:
         assert json.loads(stored.metadata()["recipe"])["steps"] == 2
-
-
-def test_maps_are_kept_until_something_changes(tmp_path: Path) -> None:
-    made: list[torch.Tensor] = []
-
-    def make() -> torch.Tensor:
-        made.append(torch.full((2, 3), len(made)).half())
-        return made[-1]
-
-    photo, file = write_photo(tmp_path / "photo.png"), tmp_path / "maps.safetensors"
-    keys = [photos.key([photo], tmp_path, views) for views in (2, 2, 3)]
-    values = [float(photos.kept(file, key, make)[0, 0]) for key in keys]
-    assert values == [0, 0, 1]
-    assert float(photos.kept(None, keys[0], make)[0, 0]) == 2

@@ -69,23 +69,6 @@ class Watch:
         assert complaints == [], complaints
 
 
-class Hold:
-    """Holds requests back until they are let go."""
-
-    def __init__(self, page: Any, pattern: str) -> None:
-        self._page = page
-        self._routes: list[Any] = []
-        page.route(pattern, lambda route: self._routes.append(route))  # noqa: PLW0108 - playwright takes no built-in
-
-    def take(self) -> Any:
-        """Return the next request that is held, once it has come."""
-        for _ in range(1500):
-            if self._routes:
-                return self._routes.pop(0)
-            self._page.wait_for_timeout(10)
-        raise AssertionError("no request came")
-
-
 def labels(page: Any, rows: str = "#bars") -> list[str]:
     """The names in the ranking, the best first."""
     return page.locator(f"{rows} .name").all_inner_texts()
