@@ -173,11 +173,6 @@ class Calibration:
     by_chance: float
     bins: tuple[Bin, ...]
 
-    @property
-    def beyond_chance(self) -> float:
-        """Return the error less that of perfectly calibrated scores, at least 0."""
-        return max(0.0, self.error - self.by_chance)
-
 
 @dataclass(frozen=True)
 class Unknowns:

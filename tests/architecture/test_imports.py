@@ -20,8 +20,8 @@ FORBIDDEN = [
     ("torch-free", "sar_infer.encoders.encoders", "torch"),
     ("torch-free", "sar_infer.errors", "sar_train.errors"),
     ("seam", "sar_train.clip.tokens", "sar_infer.encoders.encoders"),
-    ("infer-rooms", "sar_infer.bank.record", "sar_infer.bundle.manifest"),
-    ("train-rooms", "sar_train.clip.prompts", "sar_train.methods.coop"),
+    ("infer-packages", "sar_infer.bank.record", "sar_infer.bundle.manifest"),
+    ("train-packages", "sar_train.clip.prompts", "sar_train.methods.coop"),
 ]
 """Contract, and which module breaks it by importing which."""
 
