@@ -82,12 +82,11 @@ def _classes(preview: Preview) -> Iterator[str]:
 def _photos(preview: Preview) -> Iterator[str]:
     if preview.checked is None:
         return
-    bad = [finding for finding in preview.checked.findings if finding.severity != "ok"]
-    yield from _said(
-        "photos", f"{preview.checked.decoded:,} were decoded; {'all is well' if not bad else 'look at this:'}"
-    )
-    for finding in bad:
-        yield from _said(f"  {finding.severity}", "; ".join(filter(None, (finding.message, finding.mend))))
+    findings = preview.checked["findings"]
+    decoded = f"{preview.checked['decoded']:,} were decoded"
+    yield from _said("photos", f"{decoded}; {'look at this:' if findings else 'all is well'}")
+    for finding in findings:
+        yield from _said(f"  {finding['severity']}", finding["what"])
 
 
 def _names(preview: Preview) -> Iterator[str]:

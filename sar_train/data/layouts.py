@@ -1,7 +1,7 @@
 """The datasets that are known by name, in the layout of KaiyangZhou/CoOp's DATASETS.md.
 
 Datasets with a split file differ in nothing but this table. Templates are those of CoOp's zero-shot CLIP; counts are
-those of the published splits, which `sar-experiment check-data` compares with.
+those of the published splits.
 """
 
 from __future__ import annotations

@@ -5,39 +5,23 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from sar_infer.errors import ImageError
 from sar_infer.images.load import load_rgb
-from sar_train.data.dataset import Dataset, Split
-from sar_train.data.views import LISTED
+from sar_train.data.dataset import SPLITS, Dataset, Split
 from sar_train.errors import DataError
 
+SAMPLE = 500
+"""Photos that are decoded to check a dataset; of more, as many at even steps."""
 MOST_COMPARED = 20_000
 """Photos among which the same one is looked for twice; among more, almost every size occurs twice."""
 
 
-def files_at(paths: Sequence[str]) -> list[os.DirEntry[str] | None]:
-    """Return the file at each path, None for a missing one; every folder is listed once."""
-    names_in: dict[str, set[str]] = {}
-    for folder, name in map(os.path.split, paths):
-        names_in.setdefault(folder, set()).add(name)
-    files: dict[tuple[str, str], os.DirEntry[str]] = {}
-    for folder, names in names_in.items():
-        with contextlib.suppress(OSError), os.scandir(folder) as entries:
-            files |= {(folder, entry.name): entry for entry in entries if entry.name in names and entry.is_file()}
-    return [files.get(os.path.split(path)) for path in paths]
-
-
-def unreadable(paths: Sequence[str], advance: Callable[[int], None] = lambda done: None) -> dict[str, str]:
-    """Return the photos that cannot be decoded, in order, each with the reason; JPEGs are decoded at an eighth.
-
-    Args:
-        paths: of the photos.
-        advance: takes how many photos have been decoded since the last call.
-    """
+def unreadable(paths: Sequence[str]) -> dict[str, str]:
+    """Return the photos that cannot be decoded, in order, each with the reason; JPEGs are decoded at an eighth."""
 
     def problem(path: str) -> str:
         try:
@@ -46,13 +30,8 @@ def unreadable(paths: Sequence[str], advance: Callable[[int], None] = lambda don
             return " ".join(str(error).split()).replace(path, Path(path).name) or type(error).__name__
         return ""
 
-    problems = {}
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        for path, text in zip(paths, pool.map(problem, paths), strict=True):
-            advance(1)
-            if text:
-                problems[path] = text
-    return problems
+        return {path: text for path, text in zip(paths, pool.map(problem, paths), strict=True) if text}
 
 
 def same_bytes(groups: Mapping[Path, Hashable]) -> list[tuple[Path, Path]]:
@@ -76,6 +55,31 @@ def same_bytes(groups: Mapping[Path, Hashable]) -> list[tuple[Path, Path]]:
     return pairs
 
 
+def check_dataset(dataset: Dataset) -> tuple[int, list[dict[str, str]]]:
+    """Look for what is wrong with an opened dataset: its warnings, copies in two splits, photos that cannot be decoded.
+
+    Args:
+        dataset: the dataset, of which an even sample is decoded.
+
+    Returns:
+        How many photos were decoded, and the problems: ``severity`` (``error`` or ``warning``) and ``what``, one line.
+    """
+    problems = [("warning", warning) for warning in dataset.warnings]
+    splits = {dataset.root / photo.path: split for split in SPLITS for photo in dataset.photos(split)}
+    if copies := same_bytes(splits):
+        one, other = copies[0]
+        count = "1 photo is" if len(copies) == 1 else f"{len(copies):,} photos are"
+        advice = "remove it from one of them; results look better than they are"
+        problems.append(("warning", f"{count} in two splits, the first: {one} and {other}; {advice}"))
+    paths = list(map(str, splits))
+    chosen = paths if len(paths) <= SAMPLE else [paths[i * len(paths) // SAMPLE] for i in range(SAMPLE)]
+    if bad := unreadable(chosen):
+        path, reason = next(iter(bad.items()))
+        text = f"{len(bad):,} of {len(chosen):,} photos cannot be read, the first: {path} ({reason})"
+        problems.append(("error", f"{text}; replace them, or leave them out with --skip-unreadable"))
+    return len(chosen), [{"severity": severity, "what": what} for severity, what in problems]
+
+
 def without_missing(dataset: Dataset, *, allow_missing: bool) -> Dataset:
     """Return the dataset itself if every photo exists, else only with the photos that exist.
 
@@ -89,7 +93,7 @@ def without_missing(dataset: Dataset, *, allow_missing: bool) -> Dataset:
     """
     paths = _paths(dataset)
     listed = [path for of_split in paths.values() for path in of_split]
-    missing = {path for path, file in zip(listed, files_at(listed), strict=True) if file is None}
+    missing = {path for path in listed if not os.path.isfile(path)}  # noqa: PTH113
     if not missing:
         return dataset
     count, used = sum(path in missing for path in listed), paths["train" if dataset.photos("train") else "test"]
@@ -119,7 +123,7 @@ def without_unreadable(dataset: Dataset) -> Dataset:
         word = "training" if use == "train" else use
         raise DataError(f"dataset {dataset.name}: no {word} photo can be read, the first: {first}")
     count = "1 unreadable photo" if len(problems) == 1 else f"{len(problems)} unreadable photos"
-    return _without(dataset, problems, f"{count} left out ({LISTED}), the first: {first}")
+    return _without(dataset, problems, f"{count} left out, the first: {first}")
 
 
 def _paths(dataset: Dataset) -> dict[Split, list[str]]:

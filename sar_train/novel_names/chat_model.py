@@ -39,20 +39,19 @@ _NO_KEY = "none"
 FOLDER = "novel-names"
 
 
-def request_text(request: NameRequest, listed: Sequence[str] = (), at_once: int = AT_ONCE) -> str:
+def request_text(request: NameRequest, listed: Sequence[str] = ()) -> str:
     """Return the text of a request.
 
     Args:
         request: training names, how many to list, caption.
         listed: names that were listed before; those that the run is evaluated on are left out of the request.
-        at_once: how many names to ask for at most.
     """
     repeatable = [name for name in listed if not request.is_evaluated(name)]
     before = "\n\nThese were listed already, list others:\n" + "\n".join(repeatable) if repeatable else ""
     return Template(FILE.read_text(encoding="utf-8")).substitute(
         caption=request.template.replace("{}", "[class]"),
         names="\n".join(name.replace("_", " ") for name in request.trained),
-        count=min(request.count, at_once),
+        count=min(request.count, AT_ONCE),
         given=before,
     )
 
@@ -240,7 +239,7 @@ class LanguageModelSource(NovelSource):
             if not fresh and not listed:
                 raise DataError(
                     f"model {answer.model} listed no new name but said: {' '.join(answer.text.split())[:60]!r}; try "
-                    "another --llm-model, or paste the request into a chat (sar-experiment novel-names --show-request)"
+                    "another --llm-model"
                 )
             if path and not stored:
                 content = {

@@ -16,11 +16,10 @@ from torch import Tensor
 
 from sar_infer.bank_advice import Finding, text_findings
 from sar_train.config.run import RunConfig
-from sar_train.data.check import Checked, Watch, check_dataset, unwatched
 from sar_train.data.dataset import DEMO, SPLITS
 from sar_train.data.features import Features, PhotoFeatures
 from sar_train.data.opening import locate
-from sar_train.data.photos import unreadable
+from sar_train.data.photos import check_dataset, unreadable
 from sar_train.data.progress import ProgressCallback
 from sar_train.data.readers.base import reader_of, readers
 from sar_train.data.task import MOST_VALIDATION, Task, random_crops
@@ -87,7 +86,7 @@ class Preview:
         protocol: ``all`` or ``base-to-new``.
         tested_on: the split that accuracies are measured on.
         classes: every class.
-        checked: what a look at the photos found; None where there are only features.
+        checked: how many photos were ``decoded``, and ``findings`` about them; None where there are only features.
         names: remarks on class names.
         method: the method, with its regulariser.
         settings: of both, by name.
@@ -105,7 +104,7 @@ class Preview:
     protocol: str
     tested_on: str
     classes: tuple[ClassPreview, ...]
-    checked: Checked | None
+    checked: dict[str, Any] | None
     names: tuple[Finding, ...]
     method: str
     settings: dict[str, Any]
@@ -118,22 +117,16 @@ class Preview:
 
     def to_json(self) -> dict[str, Any]:
         """Return all of it as JSON values."""
-        checked = self.checked
-        content = dataclasses.asdict(dataclasses.replace(self, checked=None))
-        content["checked"] = checked and {
-            "decoded": checked.decoded,
-            "findings": [finding.to_json() for finding in checked.findings],
-        }
+        content = dataclasses.asdict(self)
         return content | {"expected": content["expected"] | {"seconds": self.expected.seconds}}
 
 
-def preview(config: RunConfig, tell: ProgressCallback = lambda text: None, watch: Watch = unwatched) -> Preview:
+def preview(config: RunConfig, tell: ProgressCallback = lambda text: None) -> Preview:
     """Look at what a run would do; a few photos are encoded and a few steps made, and nothing is written.
 
     Args:
         config: the settings.
         tell: gets progress as short lines.
-        watch: for the progress of looking at photos.
 
     Raises:
         SarTrainError: settings, backbone or data cannot be used.
@@ -151,7 +144,10 @@ def preview(config: RunConfig, tell: ProgressCallback = lambda text: None, watch
         )
         for label in sorted((*plan.base, *plan.new))
     )
-    checked = check_dataset(dataset, watch=watch) if isinstance(run.features, PhotoFeatures) else None
+    checked = None
+    if isinstance(run.features, PhotoFeatures):
+        decoded, findings = check_dataset(dataset)
+        checked = {"decoded": decoded, "findings": findings}
     names = tuple(
         finding for one in classes for finding in text_findings(one.name, one.name.replace("_", " "), run.backbone.text)
     )

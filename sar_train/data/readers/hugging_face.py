@@ -57,20 +57,6 @@ class HuggingFace(Reader):
         return Dataset.from_paths(path.resolve().name, unpacked, paths)
 
 
-def survey(root: Path) -> tuple[dict[str, int], tuple[str, ...]]:
-    """Return the number of rows by split, and the class names where the folder has them, without unpacking anything.
-
-    Raises:
-        DataError: the library is missing, or the folder cannot be read.
-    """
-    rows: Counter[str] = Counter()
-    names: tuple[str, ...] = ()
-    for shard in _shards(root):
-        names = tuple(getattr(shard.features[shard.columns[1]], "names", None) or names)
-        rows[shard.split] += shard.total
-    return dict(rows), names
-
-
 def _unpack(root: Path, cache_dir: Path) -> Path:
     """Return the folder of the photos as files; write them unless they were written before."""
     files = sorted(
@@ -143,14 +129,12 @@ class _Shard(NamedTuple):
         split: its name.
         features: by column.
         columns: that of photos and that of labels.
-        total: how many rows.
         batches: returns these columns in Arrow's batches, with the photos still encoded.
     """
 
     split: str
     features: Mapping[str, Any]
     columns: tuple[str, str]
-    total: int
     batches: Callable[[], Iterable[Any]]
 
 
@@ -173,7 +157,7 @@ def _shards(root: Path) -> Iterator[_Shard]:
         for name, split in saved.items() if isinstance(saved, dict) else [(str(saved.split or "train"), saved)]:
             columns = _columns(split.features, root)
             rows = split.select_columns(list(columns)).with_format("arrow")
-            yield _Shard(name, split.features, columns, split.num_rows, functools.partial(rows.iter, _ROWS))
+            yield _Shard(name, split.features, columns, functools.partial(rows.iter, _ROWS))
         return
     for path in _parquet(root):
         match = _SHARD.fullmatch(path.name)
@@ -184,9 +168,9 @@ def _shards(root: Path) -> Iterator[_Shard]:
             raise DataError(f"{path}: cannot be read as Parquet ({error})") from None
         names = [match["split"] if match else "", path.parent.name]
         name = next((name for name in names if name.lower() in SPLIT_NAMES), "train")
-        columns, total = _columns(features, root), file.metadata.num_rows
+        columns = _columns(features, root)
         batches = functools.partial(file.iter_batches, _ROWS, columns=list(columns))
-        yield _Shard(name, features, columns, total, batches)
+        yield _Shard(name, features, columns, batches)
 
 
 def _columns(features: Mapping[str, Any], root: Path) -> tuple[str, str]:

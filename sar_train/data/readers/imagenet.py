@@ -71,21 +71,6 @@ def read_imagenet(
     return tuple(names[name] for name in ids), splits, warning if len(present) != classes else ""
 
 
-def problems(key: str, folder: Path) -> list[str]:
-    """Return everything that is wrong with the names and with each folder of class folders, one message each."""
-    messages = []
-    try:
-        read_names(names_file(folder))
-    except DataError as error:
-        messages.append(str(error))
-    for subfolder in ("train", "val") if key == "imagenet" else ("",):
-        try:
-            _class_folders(folder / LAYOUTS[key].images / subfolder, key)
-        except (DataError, OSError) as error:
-            messages.append(str(error))
-    return messages
-
-
 def names_file(folder: Path) -> Path:
     """Return the path of a dataset's ``classnames.txt``: its own, else the one of ImageNet beside it.
 

@@ -11,9 +11,10 @@ from support.disk import files_of_at_most
 from support.hf import encoded, make_dataset, to_hub, to_saved
 from support.opened import opened
 
-from sar_train.data.check import check
+from sar_train.data.dataset import DataOptions
 from sar_train.data.readers.base import reader_of
 from sar_train.data.readers.folder import ClassFolders
+from sar_train.data.readers.hugging_face import HuggingFace
 from sar_train.errors import DataError
 
 datasets = pytest.importorskip("datasets", reason="needs the library datasets")
@@ -108,7 +109,8 @@ def test_photos_beside_the_file(tmp_path: Path) -> None:
 def test_the_split_of_a_parquet_file(tmp_path: Path, path: str, split: str) -> None:
     (tmp_path / path).parent.mkdir(exist_ok=True)
     make_dataset(2).to_parquet(tmp_path / path)
-    assert check(tmp_path).checked[0].counts == tuple(2 * (name == split) for name in ("train", "val", "test"))
+    dataset = HuggingFace().read(tmp_path, DataOptions(cache_dir=tmp_path / "cache"))
+    assert {name: len(photos) for name, photos in dataset.splits.items()} == {split: 2}
 
 
 def test_other_folders_with_files_of_that_name_are_not_packed(tmp_path: Path) -> None:
