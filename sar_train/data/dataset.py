@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -119,10 +118,6 @@ class Dataset:
         """Return the photos of one split in their order; none where there is no such split."""
         return self.splits.get(split, ())
 
-    def warned(self, *warnings: str) -> Dataset:
-        """Return the dataset with further warnings; empty ones are passed over."""
-        return replace(self, warnings=(*self.warnings, *filter(None, warnings)))
-
     def keeping(self, photos: Mapping[Split, Sequence[Photo]], warning: str) -> Dataset:
         """Return the dataset with only some of its photos.
 
@@ -136,20 +131,16 @@ class Dataset:
         labels = sorted({photo.label for photo in photos["train" if self.photos("train") else "test"]})
         numbers = {label: number for number, label in enumerate(labels)}
         lost = len(self.class_names) - len(labels)
-        smaller = replace(
+        lost_classes = f" and {lost} class{'es' * (lost > 1)}" if lost else ""
+        return replace(
             self,
             class_names=tuple(self.class_names[label] for label in labels),
             splits={
                 split: tuple(Photo(path, numbers[label]) for path, label in of_split if label in numbers)
                 for split, of_split in photos.items()
             },
+            warnings=(*self.warnings, warning + lost_classes),
         )
-        return smaller.warned(warning + (f" and {lost} class{'es' * (lost > 1)}" if lost else ""))
-
-
-def spelling(class_name: str) -> str:
-    """Return a class name as a prompt reads it, case aside; names from a Mac's folders may have accents apart."""
-    return " ".join(unicodedata.normalize("NFC", class_name).replace("_", " ").lower().split())
 
 
 def first_names(class_names: Sequence[str]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import ClassVar
 
-from sar_train.data.class_names import IMAGENET, read_classes
+from sar_train.data.opening import IMAGENET, read_class_names
 from sar_train.errors import ConfigError, DataError
 from sar_train.novel_names.clean import names_in
 from sar_train.novel_names.source import NameRequest, NovelSource, kinds
@@ -87,6 +87,6 @@ class ClassesOfDataset(NovelSource):
     def candidates(self, request: NameRequest) -> Iterable[str]:
         """Return the names in a random order, since a dataset's own order puts similar classes together."""
         options = self.options
-        names = list(read_classes(self.argument or "", options.data_root, options.cache_dir).class_names)
+        names = list(read_class_names(self.argument or "", options.data_root, options.cache_dir))
         random.Random(request.seed).shuffle(names)
         return names

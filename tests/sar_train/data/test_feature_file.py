@@ -83,7 +83,7 @@ def test_not_a_feature_file(path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "fact"),
     [
-        ("schema_version", "2", "schema_version 1, got '2'"),
+        ("schema_version", "2", "schema_version '1'), got 'sar-features', schema_version '2'"),
         ("format", "other", "'other'"),
         ("class_names", None, "'class_names'"),
         ("class_names", "[", "JSON"),
@@ -92,8 +92,7 @@ def test_not_a_feature_file(path: Path) -> None:
         ("template", "no place", "'no place'"),
         ("preprocess", '{"size": 32}', "'mean'"),
         ("preprocess", '{"size": 32, "mean": [1], "std": 3}', "metadata"),
-        ("provenance", "[1]", "provenance: "),
-        ("published_split", "1", "published_split: "),
+        ("provenance", "[1]", "metadata"),
         ("dataset", None, "'dataset'"),
         ("val.labels", None, "val.labels"),
         ("train.labels", torch.zeros(30), "torch.float32"),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.coop import link_photos
+from support.coop import link_photos, write_split
 from support.features import feature_set
 from support.layouts import EXAMPLES, SPLITS
 from support.opened import counts, opened
@@ -16,7 +16,7 @@ from support.tiny import tiny_backbone
 from sar_train.data.dataset import DataOptions
 from sar_train.data.feature_file import StoredFeatures, load_features, save_features
 from sar_train.data.features import Features, PhotoFeatures
-from sar_train.data.opening import missing, open_features
+from sar_train.data.opening import missing, open_features, read_class_names
 from sar_train.data.readers.coop import NAME_FIXES
 from sar_train.errors import DataError
 
@@ -172,3 +172,24 @@ def test_targets_have_test_photos_alone(tmp_path: Path) -> None:
     assert [len(features.labels(split)) for split in ("train", "val", "test")] == [0, 0, 12]
     assert features.plain("test").shape == (12, 32)
     assert features.views("train").shape == (0, 1, 32)
+
+
+def test_class_names_without_photos(tmp_path: Path) -> None:
+    assert len(read_class_names("demo")) == 100
+    assert read_class_names("ImageNet")[0] == "tench"
+    content = {"train": [["River/1.jpg", 0, "River"], ["Sea/1.jpg", 1, "Sea_Lake"]], "val": [], "test": []}
+    folder = write_split(tmp_path / "eurosat", "eurosat", content, photos=False)
+    assert read_class_names("EuroSAT", tmp_path) == read_class_names(str(folder)) == ("River", "Sea_Lake")
+    (tmp_path / "imagenet").mkdir()
+    assert read_class_names("imagenet", tmp_path)[0] == "tench"
+    names = tmp_path / "imagenet" / "classnames.txt"
+    names.write_text("\n".join(f"n{10000000 + i} thing {i}" for i in range(1000)))
+    assert read_class_names("imagenet", tmp_path)[:2] == ("thing 0", "thing 1")
+    assert read_class_names(str(write_folder(tmp_path / "photos", {"red_fox": 2, "owl": 2}))) == ("owl", "red_fox")
+    for spec, root, fact in (
+        ("food101", None, "--data-root"),
+        ("food101", tmp_path, "split_zhou_Food101.json"),
+        ("nowhere", None, "nowhere"),
+    ):
+        with pytest.raises(DataError, match=fact):
+            read_class_names(spec, root)

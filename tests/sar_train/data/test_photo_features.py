@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import os
 import time
@@ -179,30 +178,6 @@ def test_a_cache_that_cannot_be_written_does_not_stop_a_run(
         assert features.plain("test").isfinite().all()
     assert len(caplog.messages) == 1
     assert str(tmp_path / "file") in caplog.text
-
-
-@pytest.mark.parametrize("note", [None, b"{", b"[" * 100_000, b"\xff"])
-def test_other_photos_than_before_are_told_of_once(
-    dataset: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture, note: bytes | None
-) -> None:
-    def open_photos(seed: int = 1, **changes: object) -> None:
-        changed = dataclasses.replace(opened(dataset.root, 5, seed), **changes)
-        PhotoFeatures(changed, tiny_backbone(), cache_dir=tmp_path / "cache")
-
-    open_photos()
-    open_photos(seed=2)  # another split of the same photos
-    open_photos(root=tmp_path / "elsewhere")  # another folder of the same name
-    assert caplog.messages == []
-    write_photo(dataset.root / "a/more.png")
-    if note is not None:
-        for path in (tmp_path / "cache").rglob("photos-*.json"):
-            path.write_bytes(note)  # one that cannot be read stops nothing
-    for _ in range(2):
-        open_photos()
-    line = f"{dataset.name}: its photos are not those of an earlier run (18 then, 19 now), so other ones are drawn"
-    assert caplog.messages == ([line] if note is None else [])
-    open_photos(class_names=("a", "c"))
-    assert len(caplog.messages) == (2 if note is None else 1)
 
 
 def test_how_many_photos_are_encoded_or_mapped_is_told(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from sar_train.data.protocol import base_new, plan
+from sar_train.data.protocol import plan
 from sar_train.errors import ConfigError
 
 
@@ -72,10 +70,3 @@ def test_deals_of_the_base_half_differ_and_leave_new_classes_alone() -> None:
 def test_base_classes_that_cannot_be(protocol: str, base_classes: str, expected: str) -> None:
     with pytest.raises(ConfigError, match=expected):
         plan(protocol, named(10), published_split=False, base_classes=base_classes)
-
-
-@given(st.sets(st.integers(0, 500)))
-def test_base_and_new_halve_the_labels(labels: set[int]) -> None:
-    base, new = base_new(labels)
-    assert [*base, *new] == sorted(labels)
-    assert len(base) - len(new) in (0, 1)
