@@ -26,9 +26,9 @@ from sar_train.data.protocol import Plan, plan
 from sar_train.data.task import Task, learned_rows, make_task
 from sar_train.errors import ConfigError
 from sar_train.methods.base import Classes, PromptMethod, Schedule, Setup, methods
-from sar_train.novel_names import NovelNames, NovelSource, SourceOptions, open_novel_source
-from sar_train.novel_names import novel_names as gather_novel_names
-from sar_train.novel_names.gather import overlap_told
+from sar_train.novel_names.gather import NovelNames
+from sar_train.novel_names.gather import novel_names as gather_novel_names
+from sar_train.novel_names.source import NovelSource, SourceOptions, open_novel_source
 from sar_train.regularisers.base import Regularisation, regularisers
 from sar_train.training import loop
 from sar_train.training.identity import check_sections, regulariser_of, regulariser_settings
@@ -229,7 +229,8 @@ def prepare(config: RunConfig, tell: ProgressCallback = lambda text: None) -> Ru
     if novel:
         for warning in novel.warnings:
             tell(f"Warning: {warning}")
-        overlap = overlap_told(novel.overlap, excluded=config.exclude_eval_names)
+        done = "left out" if config.exclude_eval_names else "kept"
+        overlap = f"; {novel.overlap} evaluated new names among them {done}" if novel.overlap else ""
         tell(f"{len(novel.names)} novel names from {novel.source}{overlap}")
     return RunContext.of(run, task, novel)
 

@@ -11,7 +11,8 @@ from support.tiny import tiny_backbone
 
 from sar_train.clip.prompts import Prompts
 from sar_train.errors import ConfigError, DataError
-from sar_train.novel_names import COUNT, forms, kinds, novel_names, open_novel_source
+from sar_train.novel_names.gather import COUNT, novel_names
+from sar_train.novel_names.source import forms, kinds, open_novel_source
 
 
 def write(tmp_path: Path, text: str) -> str:

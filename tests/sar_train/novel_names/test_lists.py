@@ -10,7 +10,8 @@ from support.blobs import write_blobs
 from support.coop import write_split
 
 from sar_train.errors import ConfigError, DataError, SarTrainError
-from sar_train.novel_names import NameRequest, SourceOptions, novel_names, open_novel_source
+from sar_train.novel_names.gather import novel_names
+from sar_train.novel_names.source import NameRequest, SourceOptions, open_novel_source
 from sar_train.training import trainer
 
 
@@ -18,7 +19,7 @@ from sar_train.training import trainer
     ("kind", "content", "names"),
     [
         ("file", "\ufeff# animals\n\n  wolf \nred_fox\n", ["wolf", "red_fox"]),
-        ("answer", "Sure! Here you are:\n\n1. **Wolf** - a dog\n2. Dog\n3. Cat\n", ["wolf", "cat"]),
+        ("answer", "Sure! Here you are:\n\n1. **Wolf** - a dog\n2. Dog\n3. Cat\n", ["Wolf", "Cat"]),
     ],
 )
 def test_names_in_their_order(tmp_path: Path, kind: str, content: str, names: list[str]) -> None:

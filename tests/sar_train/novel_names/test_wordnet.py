@@ -8,7 +8,9 @@ from itertools import islice
 import pytest
 
 from sar_train.errors import ConfigError
-from sar_train.novel_names import NameRequest, novel_names, open_novel_source, wordnet
+from sar_train.novel_names import wordnet
+from sar_train.novel_names.gather import novel_names
+from sar_train.novel_names.source import NameRequest, open_novel_source
 from sar_train.novel_names.wordnet import Taxonomy, match, random_words, related_names, relatives
 
 DOG = 2084071
@@ -45,7 +47,7 @@ def test_no_match(taxonomy: Taxonomy) -> None:
 
 
 def test_relatives_are_two_to_four_steps_away(taxonomy: Taxonomy) -> None:
-    lengths = relatives(GOLDEN_RETRIEVER, taxonomy)
+    lengths = relatives(GOLDEN_RETRIEVER, taxonomy, 2, 4)
     assert set(lengths.values()) == {2, 3, 4}
     for other, length in lengths.items():
         assert taxonomy.path_similarity(GOLDEN_RETRIEVER, other) == pytest.approx(1 / (1 + length))
@@ -53,7 +55,7 @@ def test_relatives_are_two_to_four_steps_away(taxonomy: Taxonomy) -> None:
 
 
 def test_relatives_of_a_golden_retriever_are_dogs(taxonomy: Taxonomy) -> None:
-    names = list(related_names(["golden_retriever"], taxonomy, random.Random(1)))
+    names = list(related_names(["golden_retriever"], taxonomy, random.Random(1), 2, 4))
     assert {"Labrador retriever", "Irish setter", "cocker spaniel"} <= set(names)
     assert "golden retriever" not in names
     assert all(DOG in taxonomy.distances_up(match(name, taxonomy) or 0) for name in names)
@@ -62,7 +64,7 @@ def test_relatives_of_a_golden_retriever_are_dogs(taxonomy: Taxonomy) -> None:
 
 def test_classes_take_turns(taxonomy: Taxonomy) -> None:
     classes = [*CLASSES, "oak"]
-    names = list(islice(related_names([*classes, "garfield"], taxonomy, random.Random(1)), 30))
+    names = list(islice(related_names([*classes, "garfield"], taxonomy, random.Random(1), 2, 4), 30))
     synsets = [match(name, taxonomy) for name in classes]
     nearest = [max(synsets, key=lambda s: taxonomy.path_similarity(s or 0, match(n, taxonomy) or 0)) for n in names]
     assert all(nearest.count(synset) >= 8 for synset in synsets)
