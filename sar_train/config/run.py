@@ -191,7 +191,7 @@ def in_scope(scope: str) -> tuple[str, ...]:
 ELSEWHERE = in_scope("machine")
 """Settings that say where things are on this machine; no result depends on them."""
 OF_STATISTICS = in_scope("statistics")
-"""Settings of class statistics. They came when runs had been kept, so at their defaults they are no part of a key."""
+"""Settings of class statistics, newer than the committed results: at their defaults they are no part of a key."""
 OF_SAR = in_scope("sar")
 """Settings that mean nothing without SAR."""
 

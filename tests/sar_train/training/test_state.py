@@ -7,12 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from support.problems import equal, interrupted, make, parameters, schedule, started, train
+from support.problems import equal, interrupted, parameters, schedule, started, train
 from torch import Tensor
 
-from sar_train.errors import RunError
 from sar_train.training.checkpoint import load_state
-from sar_train.training.state import State, start
+from sar_train.training.state import State
 
 
 @pytest.mark.parametrize(
@@ -71,10 +70,3 @@ def test_a_method_without_an_average_keeps_the_last() -> None:
     epochs: list[dict[str, Tensor]] = []
     state = train(started("coop"), "coop", after_epoch=lambda now: epochs.append(parameters(now.method)))
     assert torch.equal(state.method.context, epochs[-1]["context"])
-
-
-def test_a_checkpoint_of_another_shape_or_method_is_refused() -> None:
-    plan = schedule("coop")
-    for other in (make("coop", context_init="", n_ctx=3), make("dept")):
-        with pytest.raises(RunError, match="parameter context"):
-            start(make("coop"), plan, 1).restore(start(other, plan, 1).tensors(), 1, [])
