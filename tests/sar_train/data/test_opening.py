@@ -15,7 +15,7 @@ from support.tiny import tiny_backbone
 
 from sar_train.data.dataset import DataOptions
 from sar_train.data.feature_file import StoredFeatures, load_features, save_features
-from sar_train.data.features import Features, PhotoFeatures
+from sar_train.data.features import Features
 from sar_train.data.opening import missing, open_features, read_class_names
 from sar_train.data.readers.coop import NAME_FIXES
 from sar_train.errors import DataError
@@ -71,20 +71,6 @@ def test_nothing_of_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
             raise DataError(message)
     with pytest.raises(DataError, match="no/such: .*, nor in data"):
         features_of("no/such", Path("data"))
-
-
-def test_what_is_missing_is_said_without_opening_anything(tmp_path: Path) -> None:
-    write_folder(tmp_path / "pacs/photo", {"cat": 1})
-    assert missing("demo", None) == missing("pacs/photo", tmp_path) == missing(str(tmp_path / "pacs"), None) == ""
-    folder = tmp_path / "eurosat"
-    folder.mkdir()
-    assert "expected split_zhou_EuroSAT.json in" in missing("EuroSAT", tmp_path)
-    (folder / "split_zhou_EuroSAT.json").write_text("{}")
-    assert missing("eurosat", tmp_path) == (
-        f"dataset eurosat: expected the folder {folder / '2750'}, not there; complete the download"
-    )
-    (folder / "2750").mkdir()
-    assert missing("eurosat", tmp_path) == missing(str(folder), None) == ""
 
 
 @pytest.mark.parametrize(
@@ -163,15 +149,6 @@ def test_a_split_of_ours_is_said_in_feature_files_too(tmp_path: Path) -> None:
     dataset = features_of(tmp_path / "x.safetensors").dataset
     assert (dataset.published_split, dataset.split_origin) == (True, "ours")
     assert dataset.warnings == features.dataset.warnings != ()
-
-
-def test_targets_have_test_photos_alone(tmp_path: Path) -> None:
-    write_folder(tmp_path / "pets" / "photo", {"a": 6, "b": 6})
-    features = features_of("pets/photo", tmp_path, target=True)
-    assert isinstance(features, PhotoFeatures)
-    assert [len(features.labels(split)) for split in ("train", "val", "test")] == [0, 0, 12]
-    assert features.plain("test").shape == (12, 32)
-    assert features.views("train").shape == (0, 1, 32)
 
 
 def test_class_names_without_photos(tmp_path: Path) -> None:

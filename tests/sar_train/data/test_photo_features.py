@@ -17,7 +17,7 @@ from support.tiny import RESNET, tiny_backbone
 from torch import Tensor
 
 from sar_train.data import progress
-from sar_train.data.cache import FLUSH_ROWS, FeatureCache
+from sar_train.data.cache import FeatureCache
 from sar_train.data.dataset import Dataset
 from sar_train.data.features import PhotoFeatures
 from sar_train.data.views import pixels
@@ -70,12 +70,6 @@ def test_any_order_any_subset_any_batch(dataset: Dataset, encoded: list[int], vi
     assert features.labels("train").tolist() == [0] * 5 + [1] * 5
     assert features.views("test").shape == (len(dataset.photos("test")), 1, 32)
     assert features.views("val", []).shape == (0, 1, 32)
-
-
-def test_seeds_change_the_random_views_alone(dataset: Dataset) -> None:
-    one, two = (PhotoFeatures(dataset, tiny_backbone(), views=2, seed=seed).views("train") for seed in (1, 2))
-    torch.testing.assert_close(one[:, 0], two[:, 0], **CLOSE)
-    assert (one[:, 1] - two[:, 1]).abs().max() > 1e-3
 
 
 def test_crops_are_random_views_of_any_number(dataset: Dataset) -> None:
@@ -135,17 +129,6 @@ def test_what_was_encoded_before_a_failure_is_kept(dataset: Dataset, tmp_path: P
     file(dataset, 8).unlink()
     with pytest.raises(DataError, match=file(dataset, 8).name):
         PhotoFeatures(dataset, tiny_backbone()).views("train", [8])
-
-
-def test_many_rows_are_written_before_the_end(tmp_path: Path) -> None:
-    cache = FeatureCache(tmp_path, 8)
-    keys, rows = [i.to_bytes(16) for i in range(FLUSH_ROWS)], torch.randn(FLUSH_ROWS, 8)
-    cache.put(keys[:-1], rows[:-1])
-    assert list(tmp_path.iterdir()) == []
-    cache.put(keys[-1:], rows[-1:])
-    assert len(list(tmp_path.iterdir())) == 1
-    again = FeatureCache(tmp_path, 8)
-    assert all(torch.equal(again[key], row) for key, row in zip(keys, rows, strict=True))
 
 
 @pytest.mark.parametrize("kind", ["bytes", "size", "nan", "keys", "tensor"])

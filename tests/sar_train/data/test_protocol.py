@@ -24,11 +24,6 @@ def test_pseudo_never_touches_new_classes_or_test_photos() -> None:
     assert (chosen.base, chosen.new) == (tuple(range(25)), tuple(range(25, 50)))
 
 
-def test_a_folder_trains_on_all_its_classes() -> None:
-    chosen = plan("auto", named(12), published_split=False)
-    assert (chosen.protocol, chosen.base, chosen.new) == ("all", tuple(range(12)), ())
-
-
 @pytest.mark.parametrize(
     ("protocol", "count", "words"),
     [

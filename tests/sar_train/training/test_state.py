@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 from support.problems import equal, interrupted, parameters, schedule, started, train
-from torch import Tensor
 
 from sar_train.training.checkpoint import load_state
 from sar_train.training.state import State
@@ -64,9 +63,3 @@ def test_the_result_is_the_weighted_sum_over_epochs() -> None:
         torch.testing.assert_close(result, expected, atol=1e-7, rtol=1e-6)
         assert not torch.equal(result, epochs[-1][name]), name
     assert weights.keys() == before.keys()
-
-
-def test_a_method_without_an_average_keeps_the_last() -> None:
-    epochs: list[dict[str, Tensor]] = []
-    state = train(started("coop"), "coop", after_epoch=lambda now: epochs.append(parameters(now.method)))
-    assert torch.equal(state.method.context, epochs[-1]["context"])
