@@ -144,8 +144,7 @@ def test_a_finished_run_is_not_overwritten(finished: Finished, config: RunConfig
 
 def test_statistics_of_a_run_that_failed_are_not_taken_for_those_of_the_next(config: RunConfig, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
-    for name in ("fitted_statistics.safetensors", "statistics.safetensors"):  # the second as older versions named it
-        (tmp_path / "run" / name).write_bytes(b"saved before the disk was full")
+    (tmp_path / "run" / "fitted_statistics.safetensors").write_bytes(b"saved before the disk was full")
     trainer.run(dataclasses.replace(config, statistics=False, epochs=1), tmp_path / "run")
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["prompts.safetensors", "record.json"]
 
