@@ -7,11 +7,12 @@ import hashlib
 import os
 from collections.abc import Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 from sar_infer.errors import ImageError
 from sar_infer.images.load import load_rgb
-from sar_train.data.dataset import SPLITS, Dataset, Split
+from sar_train.data.dataset import SPLITS, Dataset, Photo, Split
 from sar_train.errors import DataError
 
 SAMPLE = 500
@@ -91,13 +92,13 @@ def without_missing(dataset: Dataset, *, allow_missing: bool) -> Dataset:
     Raises:
         DataError: photos are missing; the message counts them, names the first and says how to go on.
     """
-    paths = _paths(dataset)
-    listed = [path for of_split in paths.values() for path in of_split]
+    use: Split = "train" if dataset.photos("train") else "test"
+    listed = [path for split in dataset.splits for path in _paths(dataset, split)]
     missing = {path for path in listed if not os.path.isfile(path)}  # noqa: PTH113
     if not missing:
         return dataset
-    count, used = sum(path in missing for path in listed), paths["train" if dataset.photos("train") else "test"]
-    if not allow_missing or missing.issuperset(used):
+    count = sum(path in missing for path in listed)
+    if not allow_missing or missing.issuperset(_paths(dataset, use)):
         advice = "" if count == len(listed) else ", or go on without them with --allow-missing"
         first = next(path for path in listed if path in missing)
         raise DataError(
@@ -113,32 +114,44 @@ def without_unreadable(dataset: Dataset) -> Dataset:
     Raises:
         DataError: no training photo is left, or no test photo where nothing is trained on.
     """
-    paths = _paths(dataset)
-    problems = unreadable([path for of_split in paths.values() for path in of_split])
+    use: Split = "train" if dataset.photos("train") else "test"
+    problems = unreadable([path for split in dataset.splits for path in _paths(dataset, split)])
     if not problems:
         return dataset
     first = ": ".join(next(iter(problems.items())))
-    use: Split = "train" if dataset.photos("train") else "test"
-    if problems.keys() >= set(paths[use]):
+    if problems.keys() >= set(_paths(dataset, use)):
         word = "training" if use == "train" else use
         raise DataError(f"dataset {dataset.name}: no {word} photo can be read, the first: {first}")
     count = "1 unreadable photo" if len(problems) == 1 else f"{len(problems)} unreadable photos"
-    return _without(dataset, problems, f"{count} left out, the first: {first}")
+    return _without(dataset, set(problems), f"{count} left out, the first: {first}")
 
 
-def _paths(dataset: Dataset) -> dict[Split, list[str]]:
-    """Return the whole path of each photo by split, as text, since there may be a million."""
+def _paths(dataset: Dataset, split: Split) -> list[str]:
+    """Return the whole path of each photo of a split, as text, since there may be a million."""
     root = str(dataset.root)
-    return {
-        split: [os.path.join(root, photo.path) for photo in photos]  # noqa: PTH118
-        for split, photos in dataset.splits.items()
-    }
+    return [os.path.join(root, photo.path) for photo in dataset.photos(split)]  # noqa: PTH118
 
 
-def _without(dataset: Dataset, paths: set[str] | Mapping[str, str], warning: str) -> Dataset:
-    """Return the dataset without the photos at some paths."""
-    remaining = {
-        split: [photo for photo, path in zip(dataset.photos(split), of_split, strict=True) if path not in paths]
-        for split, of_split in _paths(dataset).items()
+def _without(dataset: Dataset, bad: set[str], warning: str) -> Dataset:
+    """Return the dataset without the photos at some paths.
+
+    Classes that keep no training photo (no test photo, where nothing is trained on) are left out with all their
+    photos, and the remaining classes are numbered anew.
+    """
+    photos = {
+        split: [one for one, path in zip(of_split, _paths(dataset, split), strict=True) if path not in bad]
+        for split, of_split in dataset.splits.items()
     }
-    return dataset.keeping(remaining, warning)
+    labels = sorted({photo.label for photo in photos["train" if dataset.photos("train") else "test"]})
+    numbers = {label: number for number, label in enumerate(labels)}
+    if lost := len(dataset.class_names) - len(labels):
+        warning += f" and {lost} class{'es' * (lost > 1)}"
+    return replace(
+        dataset,
+        class_names=tuple(dataset.class_names[label] for label in labels),
+        splits={
+            split: tuple(Photo(path, numbers[label]) for path, label in of_split if label in numbers)
+            for split, of_split in photos.items()
+        },
+        warnings=(*dataset.warnings, warning),
+    )
