@@ -167,8 +167,11 @@ class ProgressLine:
             return
         text = one_line(text)
         passing = _PASSING.match(text)
-        if passing and not self._live and not self._another_tenth(*passing.groups()):
-            return
+        if passing and not self._live:
+            label, done, of = passing[1], *(int(passing[group].replace(",", "")) for group in (2, 3))
+            before, self._shown = self._shown, (label, of, 10 * done // of)
+            if self._shown == before:  # not another tenth
+                return
         if passing and self._live:
             width = shutil.get_terminal_size().columns - 1
             click.echo("\r" + text[:width].ljust(width), nl=False, err=True)
@@ -176,11 +179,6 @@ class ProgressLine:
         else:
             self.close()
             click.echo(text, err=True)
-
-    def _another_tenth(self, label: str, done: str, total: str) -> bool:
-        of = int(total.replace(",", ""))
-        before, self._shown = self._shown, (label, of, 10 * int(done.replace(",", "")) // of)
-        return self._shown != before
 
     @staticmethod
     def close() -> None:

@@ -25,7 +25,9 @@ def setting_option(name: str, **changes: Any) -> Callable[[Callable[P, R]], Call
         **changes: what click is told otherwise.
     """
     about, default = SETTINGS[name].metadata, SETTINGS[name].default
-    plain, kind = "--" + name.replace("_", "-"), _plain_type(name)
+    plain, kind = "--" + name.replace("_", "-"), typing.get_type_hints(RunConfig)[name]
+    if typing.get_origin(kind) in (types.UnionType, typing.Union):
+        kind = typing.get_args(kind)[0]  # without None
     settings: dict[str, Any] = {"help": help_of(name)}
     flags = about["flags"] or (plain,)
     if kind is bool:
@@ -48,9 +50,3 @@ def help_of(name: str) -> str:
 def setting_options(*names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Return one decorator for the options of several settings."""
     return lambda command: functools.reduce(lambda wrapped, name: setting_option(name)(wrapped), names, command)
-
-
-def _plain_type(name: str) -> Any:
-    """Return the type of a setting, without None."""
-    kind = typing.get_type_hints(RunConfig)[name]
-    return typing.get_args(kind)[0] if typing.get_origin(kind) in (types.UnionType, typing.Union) else kind

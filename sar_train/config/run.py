@@ -166,7 +166,9 @@ class RunConfig:
         if self.seed > _LARGEST_SEED:
             problems.append(f"seed: expected at most {_LARGEST_SEED}, got {self.seed}")
         texts = {name: value for name, value in vars(self).items() if isinstance(value, str)}
-        problems += [f"{name}: {text!a} is not UTF-8 text; rename it" for name, text in texts.items() if _broken(text)]
+        for name, text in texts.items():
+            if any("\ud800" <= character <= "\udfff" for character in text):  # which no record can hold
+                problems.append(f"{name}: {text!a} is not UTF-8 text; rename it")
         if problems:
             raise ValueError("; ".join(problems))
 
@@ -191,14 +193,9 @@ def in_scope(scope: str) -> tuple[str, ...]:
 ELSEWHERE = in_scope("machine")
 """Settings that say where things are on this machine; no result depends on them."""
 OF_STATISTICS = in_scope("statistics")
-"""Settings of class statistics. They came when runs had been kept, so at their defaults they are no part of a key."""
+"""Settings of class statistics, newer than the committed results: at their defaults they are no part of a key."""
 OF_SAR = in_scope("sar")
 """Settings that mean nothing without SAR."""
-
-
-def _broken(text: str) -> bool:
-    """Return True if a text holds bytes that are not UTF-8, as file names may, which no record can hold."""
-    return any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -281,14 +278,9 @@ def coerce(kind: Any, value: Any) -> Any:
     elif kind is str or (kind in (int, float) and not isinstance(value, bool)):
         try:
             if kind is not int or not isinstance(value, float) or value.is_integer():
-                return _finite(value) if kind is float else kind(value)
+                number = kind(value)
+                if kind is not float or math.isfinite(number):
+                    return number
         except (TypeError, ValueError, OverflowError):
             pass
     raise ValueError(f"expected {'a finite number' if kind is float else kind.__name__}, got {value!r}")
-
-
-def _finite(value: Any) -> float:
-    number = float(value)
-    if not math.isfinite(number):
-        raise ValueError
-    return number

@@ -7,7 +7,6 @@ Losing the cache costs time alone, so a damaged file is ignored and a full disk 
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import json
@@ -23,11 +22,9 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from sar_train.clip.backbone import Backbone
-from sar_train.data.dataset import Dataset
 from sar_train.data.files import write_atomic
 from sar_train.errors import DataError
 
-VERSION = 2
 KEY_BYTES = 16
 FLUSH_ROWS = 1024
 _LOG = logging.getLogger(__name__)
@@ -35,7 +32,7 @@ _LOG = logging.getLogger(__name__)
 
 def set_folder(cache: Path, dataset: str, backbone: Backbone) -> Path:
     """Return the folder of one dataset's features under one backbone."""
-    content = [VERSION, backbone.weights_digest, dataclasses.asdict(backbone.preprocess)]
+    content = [backbone.weights_digest, dataclasses.asdict(backbone.preprocess)]
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return cache / f"{re.sub(r'[^A-Za-z0-9._-]', '_', dataset)[:60]}-{digest[:16]}"
 
@@ -48,36 +45,6 @@ def row_key(relative: str, stat: os.stat_result, view: int, seed: int) -> bytes:
     times = f"{stat.st_mtime_ns}\0{stat.st_ctime_ns}"
     text = f"{relative}\0{stat.st_size}\0{times}\0{view}\0{seed if view else ''}"
     return hashlib.sha256(text.encode(errors="surrogateescape")).digest()[:KEY_BYTES]
-
-
-def tell_of_change(folder: Path, dataset: Dataset) -> None:
-    """Warn if other photos lay in a dataset's folder when features of it were last kept, since a draw is then another.
-
-    Args:
-        folder: of `set_folder`, where a note of the photos is kept.
-        dataset: with all its splits.
-    """
-
-    def digest(text: str) -> str:
-        return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()  # file names need not be valid text
-
-    photos = (photo for of_split in dataset.splits.values() for photo in of_split)
-    listing = sorted(f"{photo.path}\0{dataset.class_names[photo.label]}" for photo in photos)
-    note = folder / f"photos-{digest(dataset.root.resolve().as_posix())[:16]}.json"
-    now = {"photos": len(listing), "digest": digest("\n".join(listing))}
-    try:
-        before = json.loads(note.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        before = None
-    if before == now:
-        return
-    if isinstance(before, dict):
-        _LOG.warning(
-            "%s: its photos are not those of an earlier run (%s then, %s now), so other ones are drawn",
-            dataset.name, before.get("photos"), now["photos"],
-        )  # fmt: skip
-    with contextlib.suppress(DataError):  # the cache itself says that it cannot be written
-        write_atomic(note, json.dumps(now).encode())
 
 
 class FeatureCache:

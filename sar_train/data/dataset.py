@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -118,38 +117,6 @@ class Dataset:
     def photos(self, split: Split) -> Sequence[Photo]:
         """Return the photos of one split in their order; none where there is no such split."""
         return self.splits.get(split, ())
-
-    def warned(self, *warnings: str) -> Dataset:
-        """Return the dataset with further warnings; empty ones are passed over."""
-        return replace(self, warnings=(*self.warnings, *filter(None, warnings)))
-
-    def keeping(self, photos: Mapping[Split, Sequence[Photo]], warning: str) -> Dataset:
-        """Return the dataset with only some of its photos.
-
-        Classes that keep no training photo (no test photo, where nothing is trained on) are left out with all their
-        photos, and the remaining classes are numbered anew.
-
-        Args:
-            photos: those to keep of each split.
-            warning: for the user; the number of classes left out is added.
-        """
-        labels = sorted({photo.label for photo in photos["train" if self.photos("train") else "test"]})
-        numbers = {label: number for number, label in enumerate(labels)}
-        lost = len(self.class_names) - len(labels)
-        smaller = replace(
-            self,
-            class_names=tuple(self.class_names[label] for label in labels),
-            splits={
-                split: tuple(Photo(path, numbers[label]) for path, label in of_split if label in numbers)
-                for split, of_split in photos.items()
-            },
-        )
-        return smaller.warned(warning + (f" and {lost} class{'es' * (lost > 1)}" if lost else ""))
-
-
-def spelling(class_name: str) -> str:
-    """Return a class name as a prompt reads it, case aside; names from a Mac's folders may have accents apart."""
-    return " ".join(unicodedata.normalize("NFC", class_name).replace("_", " ").lower().split())
 
 
 def first_names(class_names: Sequence[str]) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -25,13 +25,12 @@ from torch.nn.functional import normalize
 from sar_infer.bundle.manifest import Preprocess
 from sar_train.clip.backbone import Backbone
 from sar_train.clip.prompts import split_template
-from sar_train.data.dataset import DEMO, SPLITS, Dataset, Photo, Split, SplitOrigin
+from sar_train.data.dataset import DEMO, SPLITS, Dataset, Photo, Split
 from sar_train.data.features import Features
 from sar_train.data.files import write_atomic
 from sar_train.errors import DataError
 
 FORMAT = "sar-features"
-SCHEMA_VERSION = 1
 OUR_SPLIT = "our split"
 """Key of a feature file's provenance that says that its split was drawn here, not published."""
 DEMO_FILE = Path(__file__).parents[1] / "assets" / "caltech101_sar-mini.safetensors"
@@ -67,9 +66,19 @@ class StoredFeatures(Features):
             split_template(self.dataset.template)
         except ValueError as error:
             raise DataError(str(error)) from None
-        size = self.rows["train"].shape[-1]
+        size, classes = self.rows["train"].shape[-1], len(self.dataset.class_names)
         for split in SPLITS:
-            _check(split, self.plain(split), self.labels(split), size, len(self.dataset.class_names))
+            features, labels = self.plain(split), self.labels(split)
+            if features.shape != (len(labels), size) or size < 1:
+                raise DataError(f"{split}: expected ({len(labels)}, {size}) features, got {tuple(features.shape)}")
+            if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+                raise DataError(
+                    f"{split}: expected labels 0 to {classes - 1}, got {int(labels.min())} to {int(labels.max())}"
+                )
+            lengths = features.norm(dim=-1)
+            if len(bad := (~((lengths - 1).abs() < 1e-3)).nonzero()):
+                row = int(bad[0])
+                raise DataError(f"{split}: expected unit rows, row {row} has length {float(lengths[row]):.4g}")
 
     def require(self, backbone: Backbone) -> None:
         """Make sure that these features come from a backbone.
@@ -100,18 +109,6 @@ def labelled(labels: Mapping[Split, Tensor]) -> dict[Split, tuple[Photo, ...]]:
     return {split: tuple(Photo("", label) for label in of_split.tolist()) for split, of_split in labels.items()}
 
 
-def _check(split: Split, features: Tensor, labels: Tensor, size: int, classes: int) -> None:
-    if features.ndim != 2 or features.shape != (len(labels), size) or size < 1:
-        raise DataError(f"{split}: expected ({len(labels)}, {size}) features, got {tuple(features.shape)}")
-    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
-        raise DataError(f"{split}: expected labels 0 to {classes - 1}, got {int(labels.min())} to {int(labels.max())}")
-    norms = features.norm(dim=-1)
-    bad_rows = (~((norms - 1).abs() < 1e-3)).nonzero().flatten()
-    if len(bad_rows):
-        row = int(bad_rows[0])
-        raise DataError(f"{split}: expected finite rows of unit length, row {row} has length {float(norms[row]):.4g}")
-
-
 def save_features(features: Features, path: Path, provenance: Mapping[str, str] = MappingProxyType({})) -> None:
     """Write the plain views of features to a file, rows rounded to fp16; an older file stays until it is complete.
 
@@ -132,7 +129,7 @@ def save_features(features: Features, path: Path, provenance: Mapping[str, str] 
     texts = {**provenance, **features.provenance} | ({OUR_SPLIT: "\n".join(dataset.warnings)} if is_ours else {})
     metadata = {
         "format": FORMAT,
-        "schema_version": str(SCHEMA_VERSION),
+        "schema_version": "1",
         "dataset": dataset.name,
         "template": dataset.template,
         "class_names": json.dumps(dataset.class_names, ensure_ascii=False),
@@ -159,51 +156,42 @@ def load_features(path: Path | str) -> StoredFeatures:
         raise DataError(f"{path}: no such feature file")
     try:
         with safe_open(path, framework="pt") as stored:
-            return _read(stored.metadata() or {}, stored.get_tensor)
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from None
+            metadata = stored.metadata() or {}
+            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise DataError(f"{path}: not a safetensors file, or one that is truncated or incomplete ({error})") from None
-    except (LookupError, TypeError, ValueError) as error:
+    if (metadata.get("format"), metadata.get("schema_version")) != (FORMAT, "1"):
+        got = f"{metadata.get('format')!r:.40}, schema_version {metadata.get('schema_version')!r:.20}"
+        raise DataError(f"{path}: expected a feature file (format '{FORMAT}', schema_version '1'), got {got}")
+    try:
+        names, provenance, preprocess, published = (
+            json.loads(metadata[key]) for key in ("class_names", "provenance", "preprocess", "published_split")
+        )
+        if not isinstance(names, list):
+            raise DataError(f"class_names: expected a list, got {names!r:.40}")
+        labels = {split: tensors[f"{split}.labels"] for split in SPLITS}
+        for split, of_split in labels.items():
+            if of_split.ndim != 1 or of_split.is_floating_point():
+                raise DataError(f"{split}.labels: expected (N,) integers, got {tuple(of_split.shape)} {of_split.dtype}")
+        dataset = Dataset(
+            metadata["dataset"],
+            tuple(str(name) for name in names),
+            splits=labelled(labels),
+            template=metadata["template"],
+            published_split=bool(published),
+            split_origin="ours" if OUR_SPLIT in provenance else "published" if published else "given",
+            warnings=tuple(provenance.get(OUR_SPLIT, "").splitlines()),
+        )
+        colours = {name: tuple(map(float, preprocess[name])) for name in ("mean", "std")}
+        return StoredFeatures(
+            dataset,
+            metadata["backbone"],
+            metadata["weights_digest"],
+            Preprocess(**preprocess | colours),
+            {split: normalize(tensors[f"{split}.features"].float(), dim=-1) for split in SPLITS},
+            provenance,
+        )
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{path}: metadata is missing or damaged ({type(error).__name__}: {error})") from None
-
-
-def _read(metadata: Mapping[str, str], tensor: Callable[[str], Tensor]) -> StoredFeatures:
-    """Return the features of a file; whether they agree with one another is checked when they are built."""
-    if metadata.get("format") != FORMAT:
-        raise DataError(f"expected a feature file (format {FORMAT}), got format {metadata.get('format')!r}")
-    version = metadata.get("schema_version")
-    if version != str(SCHEMA_VERSION):
-        raise DataError(f"expected schema_version {SCHEMA_VERSION}, got {version!r:.20}: upgrade sar-clip")
-    class_names, provenance, preprocess, published = (
-        json.loads(metadata[key]) for key in ("class_names", "provenance", "preprocess", "published_split")
-    )
-    if not isinstance(class_names, list) or not all(isinstance(name, str) for name in class_names):
-        raise DataError("class_names: expected a list of texts")
-    if not isinstance(provenance, dict) or not all(isinstance(text, str) for text in provenance.values()):
-        raise DataError("provenance: expected an object of texts")
-    if not isinstance(published, bool):
-        raise DataError(f"published_split: expected true or false, got {published!r:.20}")
-    labels = {split: tensor(f"{split}.labels") for split in SPLITS}
-    for split, of_split in labels.items():
-        if of_split.ndim != 1 or of_split.is_floating_point():
-            raise DataError(f"{split}.labels: expected (N,) integers, got {tuple(of_split.shape)} {of_split.dtype}")
-    origin: SplitOrigin = "ours" if OUR_SPLIT in provenance else "published" if published else "given"
-    dataset = Dataset(
-        metadata["dataset"],
-        tuple(class_names),
-        splits=labelled(labels),
-        template=metadata["template"],
-        published_split=published,
-        split_origin=origin,
-        warnings=tuple(provenance.get(OUR_SPLIT, "").splitlines()),
-    )
-    colours = {name: tuple(map(float, preprocess[name])) for name in ("mean", "std")}
-    return StoredFeatures(
-        dataset,
-        metadata["backbone"],
-        metadata["weights_digest"],
-        Preprocess(**preprocess | colours),
-        {split: normalize(tensor(f"{split}.features").float(), dim=-1) for split in SPLITS},
-        provenance,
-    )

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from sar_infer.bundle.manifest import Preprocess
 from sar_train.clip.backbone import Backbone
-from sar_train.data.cache import FeatureCache, row_key, set_folder, tell_of_change
+from sar_train.data.cache import FeatureCache, row_key, set_folder
 from sar_train.data.dataset import Dataset, Photo, Split
 from sar_train.data.progress import ProgressCallback, counter
 from sar_train.data.splits import Shots, few_shot
@@ -115,8 +115,6 @@ class PhotoFeatures(Features):
         self._batch = BATCH_CPU if backbone.device.type == "cpu" else BATCH
         folder = set_folder(cache_dir, dataset.name, backbone) if cache_dir else None
         self._cache = FeatureCache(folder, backbone.embed_dim)
-        if folder and dataset.photos("train"):
-            tell_of_change(folder, dataset)
 
     def plain(self, split: Split, rows: Sequence[int] | Tensor | None = None) -> Tensor:
         """Return (n, D) features of the plain views, as `Features.plain`."""

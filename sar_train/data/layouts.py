@@ -1,12 +1,11 @@
 """The datasets that are known by name, in the layout of KaiyangZhou/CoOp's DATASETS.md.
 
 Datasets with a split file differ in nothing but this table. Templates are those of CoOp's zero-shot CLIP; counts are
-those of the published splits, which `sar-experiment check-data` compares with.
+those of the published splits.
 """
 
 from __future__ import annotations
 
-import difflib
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,14 +88,12 @@ LAYOUTS: dict[str, Layout] = {
 
 def find(name: str) -> str | None:
     """Return the table's key for a name, case and punctuation aside; None if the name is unknown."""
-    keys = {_plain(alias): key for key, layout in LAYOUTS.items() for alias in (key, *layout.aliases)}
-    return keys.get(_plain(name))
 
+    def plain(text: str) -> str:
+        return re.sub(r"[^a-z0-9]", "", text.lower())
 
-def nearest(name: str) -> str:
-    """Return the end of a message on an unknown name: the most similar names, or nothing."""
-    near = difflib.get_close_matches(name.lower(), LAYOUTS, n=3, cutoff=0.4)
-    return f"; did you mean {' or '.join(near)}?" if near else ""
+    names = {plain(alias): key for key, layout in LAYOUTS.items() for alias in (key, *layout.aliases)}
+    return names.get(plain(name))
 
 
 def dataset_in(folder: Path) -> str | None:
@@ -133,7 +130,3 @@ def missing_in(root: Path, key: str) -> str:
     if not (folder / layout.images).is_dir():
         return f"dataset {key}: expected the folder {folder / layout.images}, not there; complete the download"
     return ""
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", name.lower())

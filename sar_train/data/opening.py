@@ -6,6 +6,8 @@ are held out where the data have no test split.
 
 from __future__ import annotations
 
+import difflib
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,18 +15,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sar_infer.images.formats import SUFFIXES
-from sar_train.data.dataset import DEMO, DataOptions, Dataset, Photo, first_names, spelling
-from sar_train.data.layouts import LAYOUTS, dataset_in, find, folder_of, missing_in, nearest
+from sar_train.data.dataset import DEMO, DataOptions, Dataset, Photo, first_names
+from sar_train.data.layouts import LAYOUTS, dataset_in, find, folder_of, is_there, missing_in
 from sar_train.data.photos import same_bytes, without_missing, without_unreadable
+from sar_train.data.readers import imagenet
 from sar_train.data.readers.base import reader_of
 from sar_train.data.readers.coop import read_listing
-from sar_train.data.readers.imagenet import KEYS as WITHOUT_LISTS
 from sar_train.data.splits import hold_out
 from sar_train.errors import DataError
 
 if TYPE_CHECKING:
     from sar_train.clip.backbone import Backbone
     from sar_train.data.features import Features
+
+
+IMAGENET = "imagenet"
+SAME_CLASSES = (IMAGENET, "imagenetv2", "imagenet_sketch")
+"""Datasets with all of ImageNet's classes."""
 
 
 def open_features(spec: str, backbone: Backbone, options: DataOptions) -> Features:
@@ -64,8 +71,18 @@ def open_dataset(spec: str, options: DataOptions) -> Dataset:
         DataError: nothing of that name, or data that cannot be used.
     """
     path, key = locate(spec, options.data_root)
-    if key:
-        return _open_known(key, path, options)
+    if key:  # a dataset that papers report on is as it is: nothing is compared or held out
+        if message := missing_in(path, key):
+            raise DataError(message)
+        dataset = read_listing(key, folder_of(key, path), options)
+        if key not in imagenet.KEYS:  # which has no lists
+            dataset = without_missing(dataset, allow_missing=options.allow_missing)
+        if not dataset.photos("train") and not options.target:
+            raise DataError(
+                f"dataset {key}: has only test photos, nothing can be learned from it; it is a target "
+                "for prompts that are learned elsewhere (imagenet)"
+            )
+        return dataset
     reader = reader_of(path)
     if reader is None:
         raise DataError(_missing_message(spec, path, options.data_root))
@@ -74,6 +91,36 @@ def open_dataset(spec: str, options: DataOptions) -> Dataset:
         splits = ", ".join(dataset.splits)
         raise DataError(f"{path}: expected a split train, got {splits}; only evaluation does without one")
     return _completed(dataset, options)
+
+
+def read_class_names(spec: str, data_root: Path | None = None, cache_dir: Path | None = None) -> tuple[str, ...]:
+    """Return the class names of anything to train on; no backbone is needed, and of a dataset by name no photos.
+
+    Args:
+        spec: as for training; ImageNet's names come from open_clip where there is no list of them.
+        data_root: the folder that holds datasets by name.
+        cache_dir: where photos of packed datasets are kept between runs.
+
+    Raises:
+        DataError: nothing of that name, or data that cannot be used.
+    """
+    from sar_train.data.feature_file import load_features
+
+    if is_features(spec):
+        return load_features(spec).dataset.class_names
+    path, key = locate(spec, data_root)
+    if (key or (not path.exists() and find(spec))) in SAME_CLASSES:
+        try:
+            listing = imagenet.names_file(folder_of(key or IMAGENET, path))
+        except DataError:
+            from open_clip import IMAGENET_CLASSNAMES
+
+            return tuple(IMAGENET_CLASSNAMES)
+        return tuple(imagenet.read_names(listing).values())
+    options = DataOptions(data_root, shots=0, cache_dir=cache_dir, allow_missing=True)
+    if key and is_there(key, path):
+        return read_listing(key, folder_of(key, path), options).class_names
+    return open_dataset(spec, options).class_names
 
 
 def missing(spec: str, root: Path | None) -> str:
@@ -119,38 +166,34 @@ def _missing_message(spec: str, path: Path, root: Path | None) -> str:
     nor = f", nor in {root}" if root else ""
     if len(path.parts) > 1 or path.suffix:
         return f"{path}: no such file or folder{nor}"
-    raise DataError(f"{spec}: no such folder{nor}, and no such dataset{nearest(spec)}")
-
-
-def _open_known(key: str, root: Path, options: DataOptions) -> Dataset:
-    """Open a dataset that papers report on, which is as it is: nothing is compared or held out.
-
-    Raises:
-        DataError: no folder, no usable lists, missing photos, or test photos alone where one would learn from it.
-    """
-    if message := missing_in(root, key):
-        raise DataError(message)
-    dataset = read_listing(key, folder_of(key, root), options)
-    if key not in WITHOUT_LISTS:
-        dataset = without_missing(dataset, allow_missing=options.allow_missing)
-    if not dataset.photos("train") and not options.target:
-        raise DataError(
-            f"dataset {key}: has only test photos, nothing can be learned from it; it is a target "
-            "for prompts that are learned elsewhere (imagenet)"
-        )
-    return dataset
+    near = difflib.get_close_matches(spec.lower(), LAYOUTS, n=3, cutoff=0.4)
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    raise DataError(f"{spec}: no such folder{nor}, and no such dataset{hint}")
 
 
 def _completed(dataset: Dataset, options: DataOptions) -> Dataset:
     """Check photos as a reader gave them, and hold some out where there is no test split.
 
     Raises:
-        DataError: a class without a photo to train on, or class names that cannot be told apart in a prompt.
+        DataError: no class, names that are not text or that a prompt spells the same, or a class without a photo to
+            train on.
     """
-    splits, origin = dict(dataset.splits), dataset.split_origin
-    _check_names(dataset)
+    if not dataset.class_names:
+        raise DataError("; ".join([f"{dataset.root}: no photos found", *dataset.warnings]))
+    by_spelling: dict[str, str] = {}
+    for name in dataset.class_names:
+        if not name.isprintable():
+            raise DataError(f"{dataset.root}: class name {name!a} is not printable text; rename it")
+        # Names from a Mac's folders may have accents apart.
+        spelling = " ".join(unicodedata.normalize("NFC", name).replace("_", " ").lower().split())
+        other = by_spelling.setdefault(spelling, name)
+        if other != name:
+            raise DataError(
+                f"{dataset.root}: classes {other!r} and {name!r} read the same in a prompt; rename or merge them"
+            )
+    splits, origin, warnings = dict(dataset.splits), dataset.split_origin, list(dataset.warnings)
     if "test" not in splits and "val" in splits:
-        dataset = dataset.warned("no test split: accuracy is measured on the validation photos")
+        warnings.append("no test split: accuracy is measured on the validation photos")
         splits = {"train": splits.get("train", ()), "test": splits["val"]}
     if "test" not in splits:
         origin = "ours"
@@ -160,51 +203,27 @@ def _completed(dataset: Dataset, options: DataOptions) -> Dataset:
             f"{dataset.root}: class {empty[0]!r} has no usable photo to train on ({len(empty)} such in all; "
             f"expected {', '.join(sorted(SUFFIXES))}); add photos, or remove the class"
         )
-        raise DataError("; ".join([message, *dataset.warnings]))
-    dataset = dataset.warned(_in_two_classes(dataset))
+        raise DataError("; ".join([message, *warnings]))
+    if pairs := same_bytes({dataset.root / path: label for split in dataset.splits.values() for path, label in split}):
+        count = "1 photo lies" if len(pairs) == 1 else f"{len(pairs):,} photos lie"
+        first = f"{pairs[0][0]} and {pairs[0][1]}"
+        warnings.append(f"{count} in two classes, the first: {first}; remove it from one of them")
     if options.target:
         test = splits["test"] if "test" in splits else splits["train"]
-        return replace(dataset, splits={"test": test}, split_origin=origin)
-    dataset = dataset.warned(_fewer(splits["train"], options.shots))
+        return replace(dataset, splits={"test": test}, split_origin=origin, warnings=tuple(warnings))
+    photos_of = Counter(photo.label for photo in splits["train"])
+    if few := [count for count in photos_of.values() if count < options.shots]:
+        who = "1 class has" if len(few) == 1 else f"{len(few)} classes have"
+        warnings.append(f"{who} fewer than {options.shots} photos to learn from (the fewest: {min(few)})")
     if "test" not in splits:
         splits = dict(hold_out(splits["train"], options.shots, options.seed))
-    untested = _without_photos(dataset.class_names, splits["test"])
-    who = "1 class has" if len(untested) == 1 else f"{len(untested)} classes have"
-    warning = f"{who} no photo left to test on ({first_names(untested)})" if untested else ""
-    return replace(dataset, splits=splits, split_origin=origin).warned(warning)
-
-
-def _check_names(dataset: Dataset) -> None:
-    """Refuse to go on without classes, with names that are not text, or with names that a prompt spells the same."""
-    if not dataset.class_names:
-        raise DataError("; ".join([f"{dataset.root}: no photos found", *dataset.warnings]))
-    by_spelling: dict[str, str] = {}
-    for name in dataset.class_names:
-        if not name.isprintable():
-            raise DataError(f"{dataset.root}: class name {name!a} is not printable text; rename it")
-        other = by_spelling.setdefault(spelling(name), name)
-        if other != name:
-            raise DataError(
-                f"{dataset.root}: classes {other!r} and {name!r} read the same in a prompt; rename or merge them"
-            )
+    if untested := _without_photos(dataset.class_names, splits["test"]):
+        who = "1 class has" if len(untested) == 1 else f"{len(untested)} classes have"
+        warnings.append(f"{who} no photo left to test on ({first_names(untested)})")
+    return replace(dataset, splits=splits, split_origin=origin, warnings=tuple(warnings))
 
 
 def _without_photos(class_names: Sequence[str], photos: Sequence[Photo]) -> list[str]:
     """Return the classes that none of the photos is of."""
     labels = {photo.label for photo in photos}
     return [name for label, name in enumerate(class_names) if label not in labels]
-
-
-def _in_two_classes(dataset: Dataset) -> str:
-    """Return a warning if the same bytes lie in two classes."""
-    labels = {dataset.root / path: label for split in dataset.splits.values() for path, label in split}
-    pairs = [f"{one} and {other}" for one, other in same_bytes(labels)]
-    count = "1 photo lies" if len(pairs) == 1 else f"{len(pairs):,} photos lie"
-    return f"{count} in two classes, the first: {pairs[0]}; remove it from one of them" if pairs else ""
-
-
-def _fewer(photos: Sequence[Photo], shots: int) -> str:
-    """Return a warning if classes have fewer photos than the shots."""
-    few = [count for count in Counter(photo.label for photo in photos).values() if count < shots]
-    who = "1 class has" if len(few) == 1 else f"{len(few)} classes have"
-    return f"{who} fewer than {shots} photos to learn from (the fewest: {min(few)})" if few else ""

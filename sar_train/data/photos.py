@@ -5,39 +5,24 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 from sar_infer.errors import ImageError
 from sar_infer.images.load import load_rgb
-from sar_train.data.dataset import Dataset, Split
-from sar_train.data.views import LISTED
+from sar_train.data.dataset import SPLITS, Dataset, Photo, Split
 from sar_train.errors import DataError
 
+SAMPLE = 500
+"""Photos that are decoded to check a dataset; of more, as many at even steps."""
 MOST_COMPARED = 20_000
 """Photos among which the same one is looked for twice; among more, almost every size occurs twice."""
 
 
-def files_at(paths: Sequence[str]) -> list[os.DirEntry[str] | None]:
-    """Return the file at each path, None for a missing one; every folder is listed once."""
-    names_in: dict[str, set[str]] = {}
-    for folder, name in map(os.path.split, paths):
-        names_in.setdefault(folder, set()).add(name)
-    files: dict[tuple[str, str], os.DirEntry[str]] = {}
-    for folder, names in names_in.items():
-        with contextlib.suppress(OSError), os.scandir(folder) as entries:
-            files |= {(folder, entry.name): entry for entry in entries if entry.name in names and entry.is_file()}
-    return [files.get(os.path.split(path)) for path in paths]
-
-
-def unreadable(paths: Sequence[str], advance: Callable[[int], None] = lambda done: None) -> dict[str, str]:
-    """Return the photos that cannot be decoded, in order, each with the reason; JPEGs are decoded at an eighth.
-
-    Args:
-        paths: of the photos.
-        advance: takes how many photos have been decoded since the last call.
-    """
+def unreadable(paths: Sequence[str]) -> dict[str, str]:
+    """Return the photos that cannot be decoded, in order, each with the reason; JPEGs are decoded at an eighth."""
 
     def problem(path: str) -> str:
         try:
@@ -46,13 +31,8 @@ def unreadable(paths: Sequence[str], advance: Callable[[int], None] = lambda don
             return " ".join(str(error).split()).replace(path, Path(path).name) or type(error).__name__
         return ""
 
-    problems = {}
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        for path, text in zip(paths, pool.map(problem, paths), strict=True):
-            advance(1)
-            if text:
-                problems[path] = text
-    return problems
+        return {path: text for path, text in zip(paths, pool.map(problem, paths), strict=True) if text}
 
 
 def same_bytes(groups: Mapping[Path, Hashable]) -> list[tuple[Path, Path]]:
@@ -76,6 +56,31 @@ def same_bytes(groups: Mapping[Path, Hashable]) -> list[tuple[Path, Path]]:
     return pairs
 
 
+def check_dataset(dataset: Dataset) -> tuple[int, list[dict[str, str]]]:
+    """Look for what is wrong with an opened dataset: its warnings, copies in two splits, photos that cannot be decoded.
+
+    Args:
+        dataset: the dataset, of which an even sample is decoded.
+
+    Returns:
+        How many photos were decoded, and the problems: ``severity`` (``error`` or ``warning``) and ``what``, one line.
+    """
+    problems = [("warning", warning) for warning in dataset.warnings]
+    splits = {dataset.root / photo.path: split for split in SPLITS for photo in dataset.photos(split)}
+    if copies := same_bytes(splits):
+        one, other = copies[0]
+        count = "1 photo is" if len(copies) == 1 else f"{len(copies):,} photos are"
+        advice = "remove it from one of them; results look better than they are"
+        problems.append(("warning", f"{count} in two splits, the first: {one} and {other}; {advice}"))
+    paths = list(map(str, splits))
+    chosen = paths if len(paths) <= SAMPLE else [paths[i * len(paths) // SAMPLE] for i in range(SAMPLE)]
+    if bad := unreadable(chosen):
+        path, reason = next(iter(bad.items()))
+        text = f"{len(bad):,} of {len(chosen):,} photos cannot be read, the first: {path} ({reason})"
+        problems.append(("error", f"{text}; replace them, or leave them out with --skip-unreadable"))
+    return len(chosen), [{"severity": severity, "what": what} for severity, what in problems]
+
+
 def without_missing(dataset: Dataset, *, allow_missing: bool) -> Dataset:
     """Return the dataset itself if every photo exists, else only with the photos that exist.
 
@@ -87,13 +92,13 @@ def without_missing(dataset: Dataset, *, allow_missing: bool) -> Dataset:
     Raises:
         DataError: photos are missing; the message counts them, names the first and says how to go on.
     """
-    paths = _paths(dataset)
-    listed = [path for of_split in paths.values() for path in of_split]
-    missing = {path for path, file in zip(listed, files_at(listed), strict=True) if file is None}
+    use: Split = "train" if dataset.photos("train") else "test"
+    listed = [path for split in dataset.splits for path in _paths(dataset, split)]
+    missing = {path for path in listed if not os.path.isfile(path)}  # noqa: PTH113
     if not missing:
         return dataset
-    count, used = sum(path in missing for path in listed), paths["train" if dataset.photos("train") else "test"]
-    if not allow_missing or missing.issuperset(used):
+    count = sum(path in missing for path in listed)
+    if not allow_missing or missing.issuperset(_paths(dataset, use)):
         advice = "" if count == len(listed) else ", or go on without them with --allow-missing"
         first = next(path for path in listed if path in missing)
         raise DataError(
@@ -109,32 +114,44 @@ def without_unreadable(dataset: Dataset) -> Dataset:
     Raises:
         DataError: no training photo is left, or no test photo where nothing is trained on.
     """
-    paths = _paths(dataset)
-    problems = unreadable([path for of_split in paths.values() for path in of_split])
+    use: Split = "train" if dataset.photos("train") else "test"
+    problems = unreadable([path for split in dataset.splits for path in _paths(dataset, split)])
     if not problems:
         return dataset
     first = ": ".join(next(iter(problems.items())))
-    use: Split = "train" if dataset.photos("train") else "test"
-    if problems.keys() >= set(paths[use]):
+    if problems.keys() >= set(_paths(dataset, use)):
         word = "training" if use == "train" else use
         raise DataError(f"dataset {dataset.name}: no {word} photo can be read, the first: {first}")
     count = "1 unreadable photo" if len(problems) == 1 else f"{len(problems)} unreadable photos"
-    return _without(dataset, problems, f"{count} left out ({LISTED}), the first: {first}")
+    return _without(dataset, set(problems), f"{count} left out, the first: {first}")
 
 
-def _paths(dataset: Dataset) -> dict[Split, list[str]]:
-    """Return the whole path of each photo by split, as text, since there may be a million."""
+def _paths(dataset: Dataset, split: Split) -> list[str]:
+    """Return the whole path of each photo of a split, as text, since there may be a million."""
     root = str(dataset.root)
-    return {
-        split: [os.path.join(root, photo.path) for photo in photos]  # noqa: PTH118
-        for split, photos in dataset.splits.items()
-    }
+    return [os.path.join(root, photo.path) for photo in dataset.photos(split)]  # noqa: PTH118
 
 
-def _without(dataset: Dataset, paths: set[str] | Mapping[str, str], warning: str) -> Dataset:
-    """Return the dataset without the photos at some paths."""
-    remaining = {
-        split: [photo for photo, path in zip(dataset.photos(split), of_split, strict=True) if path not in paths]
-        for split, of_split in _paths(dataset).items()
+def _without(dataset: Dataset, bad: set[str], warning: str) -> Dataset:
+    """Return the dataset without the photos at some paths.
+
+    Classes that keep no training photo (no test photo, where nothing is trained on) are left out with all their
+    photos, and the remaining classes are numbered anew.
+    """
+    photos = {
+        split: [one for one, path in zip(of_split, _paths(dataset, split), strict=True) if path not in bad]
+        for split, of_split in dataset.splits.items()
     }
-    return dataset.keeping(remaining, warning)
+    labels = sorted({photo.label for photo in photos["train" if dataset.photos("train") else "test"]})
+    numbers = {label: number for number, label in enumerate(labels)}
+    if lost := len(dataset.class_names) - len(labels):
+        warning += f" and {lost} class{'es' * (lost > 1)}"
+    return replace(
+        dataset,
+        class_names=tuple(dataset.class_names[label] for label in labels),
+        splits={
+            split: tuple(Photo(path, numbers[label]) for path, label in of_split if label in numbers)
+            for split, of_split in photos.items()
+        },
+        warnings=(*dataset.warnings, warning),
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sar_train.data.dataset import Split
@@ -55,31 +55,23 @@ def plan(protocol: str, names: Sequence[str], *, published_split: bool, base_cla
         return Plan(protocol, labels, (), "test")
     pseudo = protocol == "pseudo"
     if pseudo:
-        labels = base_new(labels)[0]
-    base, new = _split(labels, names, base_classes) if base_classes else base_new(labels)
-    if len(base) < 2 or not new:
-        raise ConfigError(f"--protocol {protocol} splits the classes in two, but there are only {len(names)}: use all")
-    return Plan(protocol, base, new, "val" if pseudo else "test")
-
-
-def _split(labels: Sequence[int], names: Sequence[str], base_classes: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return sorted (base, new) labels: those named, or half of them at random."""
-    if base_classes.startswith(DEAL):
+        labels = labels[: (len(labels) + 1) // 2]
+    half = (len(labels) + 1) // 2
+    if not base_classes:
+        chosen = set(labels[:half])
+    elif base_classes.startswith(DEAL):
         seed = base_classes.removeprefix(DEAL)
         if not seed.isdecimal():
             raise ConfigError(f"base_classes: expected a whole number after {DEAL}, got {seed!r:.40}")
-        base = set(random.Random(int(seed)).sample(labels, (len(labels) + 1) // 2))
+        chosen = set(random.Random(int(seed)).sample(labels, half))
     else:
         label_of = {names[label]: label for label in labels}
-        chosen = [name.strip() for name in base_classes.split(",") if name.strip()]
-        if missing := [name for name in chosen if name not in label_of]:
+        named = [name.strip() for name in base_classes.split(",") if name.strip()]
+        if missing := [name for name in named if name not in label_of]:
             raise ConfigError(f"base_classes: no class {missing[0]!r}; there are {', '.join(label_of):.300}")
-        base = {label_of[name] for name in chosen}
-    return tuple(label for label in labels if label in base), tuple(label for label in labels if label not in base)
-
-
-def base_new(labels: Iterable[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Split labels, ``range(C)`` for C classes, into sorted (base, new): the first ceil(n / 2), and the rest."""
-    ordered = sorted(set(labels))
-    half = (len(ordered) + 1) // 2
-    return tuple(ordered[:half]), tuple(ordered[half:])
+        chosen = {label_of[name] for name in named}
+    base = tuple(label for label in labels if label in chosen)
+    new = tuple(label for label in labels if label not in chosen)
+    if len(base) < 2 or not new:
+        raise ConfigError(f"--protocol {protocol} splits the classes in two, but there are only {len(names)}: use all")
+    return Plan(protocol, base, new, "val" if pseudo else "test")

@@ -26,7 +26,6 @@ from sar_train.errors import DataError
 SCALE = (0.08, 1.0)
 RATIO = (3 / 4, 4 / 3)
 TRIES = 10
-LISTED = "all of them: sar-experiment check-data PHOTOS --all-images"
 
 
 def load(path: Path, spec: Preprocess) -> Image.Image:
@@ -39,9 +38,7 @@ def load(path: Path, spec: Preprocess) -> Image.Image:
         return load_rgb(path, spec.fill)
     except (ImageError, OSError, MemoryError) as error:
         reason = str(error) or type(error).__name__
-        raise DataError(
-            f"{path}: {reason}; remove the file, or leave such photos out with --skip-unreadable; {LISTED}"
-        ) from None
+        raise DataError(f"{path}: {reason}; remove the file, or leave such photos out with --skip-unreadable") from None
 
 
 def pixels(path: Path, spec: Preprocess, name: str, views: Sequence[int], seed: int) -> npt.NDArray[np.float32]:

@@ -33,8 +33,6 @@ from sar_train.training.prompted import PromptedCLIP, restore
 MOST_NAMES = 128
 """Names kept at most; of more classes every n-th of base and of new."""
 SCHEMA_VERSION = 1
-READ = ("schema_version", "config", "dataset", "metrics", "zero_shot", "timing")
-"""Keys of a record without which there is no result."""
 WITHOUT_HEAT_MAP = ("custom", "few-shot")
 """Experiments of hundreds of files, of which no heat map is drawn."""
 
@@ -121,11 +119,6 @@ def execute(job: Job, folder: Path, *, threads: int = 1) -> dict[str, Any]:
             run = checkpoint.load_run(folder) if finished else trainer.run(job.config, folder)
     except BlockingIOError:
         raise RunError(f"{folder}: another sweep is at this run; wait for it, and run the command again") from None
-    if missing := [key for key in READ if key not in run.record]:
-        raise RunError(
-            f"{folder / checkpoint.RECORD}: lacks {', '.join(missing)}, which every run writes; "
-            "delete the folder, and the run is made again"
-        )
     return result(job, run)
 
 

@@ -16,7 +16,7 @@ import tomli_w
 from sar_train.config.run import ELSEWHERE, RunConfig
 from sar_train.data.dataset import DEMO
 from sar_train.data.opening import locate
-from sar_train.data.readers.folder import files_in
+from sar_train.data.readers.base import files_in
 from sar_train.data.readers.lists import METADATA
 from sar_train.regularisers.base import regularisers
 from sar_train.training.identity import file_digest, outcome_settings

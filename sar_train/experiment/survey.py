@@ -146,7 +146,7 @@ def _measured(context: RunContext, tell: ProgressCallback, *, strict: bool) -> d
         raise DataError(
             f"set-up error: zero-shot on {config.data} is {-check['difference']:.2f} points below the known "
             f"{_percent(check['expected'])} ({check['source']}; up to {TOLERANCE} are allowed): class names, "
-            "template, photos or weights differ from those; find out with sar-experiment check-data, or go on "
+            "template, photos or weights differ from those; look at them with sar-train --plan, or go on "
             "anyway with --allow-setup-errors"
         )
     return entry | {"zero_shot_check": check}

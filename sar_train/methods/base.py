@@ -224,17 +224,12 @@ class PromptMethod(nn.Module, ABC):
         return None
 
 
-def later(default: Any, before: Any) -> Any:
-    """Declare a setting that came after runs and results had been kept, in a method's ``Config``.
+def later(default: Any) -> Any:
+    """Declare a setting of a method's ``Config`` that is newer than the committed results.
 
-    At its default it is left out of what a result is known by (`sar_train.training.identity`), so that keys stay as
-    they are.
-
-    Args:
-        default: of new runs.
-        before: what a stored run without the setting had.
+    At its default it is no part of a result's key (`sar_train.training.identity`), so that their keys hold.
     """
-    return field(default=default, metadata={"before": before})
+    return field(default=default, metadata={"later": True})
 
 
 def start_context(setup: Setup, words: str, n_ctx: int) -> nn.Parameter:

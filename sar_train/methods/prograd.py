@@ -34,13 +34,13 @@ class ProGradConfig:
         n_ctx: M; the words of the hand-crafted template fill the right end, zeros the left.
         count: how many of the template's tokens are learned. ``words``, as in the reference: as many as it has words.
             A comma is a token too, so that the last word of ``a type of pet, a photo of a`` stays as it is, between
-            the learned vectors and the name. ``tokens``: all, as in runs before this setting.
+            the learned vectors and the name. ``tokens``: all.
         weight: lambda, the share of the conflicting part that is taken away; the paper's 1.
         temperature: T of the distillation; the paper's 1.
     """
 
     n_ctx: int = 16
-    count: Literal["words", "tokens"] = later("words", before="tokens")
+    count: Literal["words", "tokens"] = later("words")
     weight: float = 1.0
     temperature: float = 1.0
 

@@ -62,7 +62,7 @@ class TCPConfig:
 
     context_init: str = ""
     n_ctx: int = 4
-    student: str = later("", before="")
+    student: str = later("")
     reduction: int = 4
     block: int = 8
     share: float = 1.0

@@ -9,7 +9,6 @@ import json
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 LONGEST_PIECE = 100
 """Characters; no class name is longer."""
@@ -45,7 +44,6 @@ def names_in(answer: str, trained: Sequence[str] = ()) -> list[str]:
     """Return the names that an answer lists, in its order and each once, without the training names.
 
     Numbering, bullets, Markdown, quotes, code fences, JSON, explanations and sentences around the list are taken off.
-    Case follows the training names, where those agree on one.
 
     Args:
         answer: as it came.
@@ -53,30 +51,20 @@ def names_in(answer: str, trained: Sequence[str] = ()) -> list[str]:
     """
     limit = max(WORDS, max((len(name.replace("_", " ").split()) for name in trained), default=0) + 2)
     numeric = any(not re.search(r"[^\W\d_]", name) for name in trained)
-    style = _Style(trained)
-    keys, names = {key(name) for name in trained}, []
+    keys, names = {"", *map(key, trained)}, []
     for line in _lines(_THOUGHT.sub("\n", answer)):
-        for piece in _pieces(" ".join(line.split())):
-            name = style(piece)
-            if key(name) in keys or not _usable(name, limit, numeric=numeric):
-                continue
-            keys.add(key(name))
-            names.append(name)
+        for name in _pieces(" ".join(line.split())):
+            usable = (
+                len(name.split()) <= limit
+                and (numeric or re.search(r"[^\W\d_]", name) is not None)
+                and name.isprintable()
+                and _FORBIDDEN.isdisjoint(name)
+                and _CHATTER.match(name) is None
+            )
+            if usable and key(name) not in keys:
+                keys.add(key(name))
+                names.append(name)
     return names
-
-
-class _Style:
-    """Lower case, or capitals at the beginning of words, where all training names have that."""
-
-    def __init__(self, trained: Sequence[str]) -> None:
-        words = [word for name in trained for word in name.replace("_", " ").split() if word[0].isalpha()]
-        self._lower = bool(words) and all(name == name.lower() for name in trained)
-        self._capitals = bool(words) and not self._lower and all(word[0].isupper() for word in words)
-
-    def __call__(self, name: str) -> str:
-        if self._lower:
-            return name.lower()
-        return " ".join(word[:1].upper() + word[1:] for word in name.split()) if self._capitals else name
 
 
 def _lines(answer: str) -> Iterator[str]:
@@ -86,9 +74,12 @@ def _lines(answer: str) -> Iterator[str]:
             value, _ = json.JSONDecoder().raw_decode(answer[start.start() :])
         except (ValueError, RecursionError):
             continue
-        items = list(_strings(value))
-        if items:
-            yield from items
+        if isinstance(value, dict):  # whose first list counts
+            value = next((items for items in value.values() if isinstance(items, list)), [])
+        entries = [next(iter(e.values()), None) if isinstance(e, dict) and "name" not in e else e for e in value]
+        texts = [entry.get("name") if isinstance(entry, dict) else entry for entry in entries]
+        if names := [text for text in texts if isinstance(text, str)]:
+            yield from names
             return
     lines = [line.strip() for line in answer.splitlines()]
     for line, after in zip(lines, [*lines[1:], ""], strict=False):
@@ -98,18 +89,6 @@ def _lines(answer: str) -> Iterator[str]:
             yield cells[0] if line.startswith("|") and cells else line
 
 
-def _strings(value: Any) -> Iterator[str]:
-    """Yield the strings of a list, or of the first list in an object; objects in a list give their ``name``."""
-    if isinstance(value, dict):
-        value = next((items for items in value.values() if isinstance(items, list)), [])
-    if isinstance(value, list):
-        for item in value:
-            text = next(iter(item.values()), None) if isinstance(item, dict) and "name" not in item else item
-            text = text["name"] if isinstance(text, dict) and "name" in text else text
-            if isinstance(text, str):
-                yield text
-
-
 def _pieces(line: str) -> Iterator[str]:
     """Yield the names of one line, cleaned until nothing changes any more."""
     if re.search(r"[:!?]\W*$", line):  # a line that introduces a list, or comments on it
@@ -117,7 +96,8 @@ def _pieces(line: str) -> Iterator[str]:
     line = _BULLET.sub("", line)
     head, colon, tail = line.partition(": ")
     for entry in _commas(tail) if colon and len(_commas(tail)) > 2 and "," not in head else _commas(line):
-        piece = _stripped(entry)
+        text = re.sub(r"^(\*\*|__|\"|“|')(.+?)(\*\*|__|\"|”|')\s.*$", r"\2", _BULLET.sub("", entry.strip()))
+        piece = " ".join(_EXPLANATION.sub("", text).replace("_", " ").strip(_WRAPPING).split())
         if len(piece) > LONGEST_PIECE or not piece:
             continue
         if piece == entry == line:
@@ -131,23 +111,3 @@ def _commas(line: str) -> list[str]:
     entries = [entry for entry in re.split(r"[,;]\s*", line) if entry.strip(_WRAPPING)]
     plain = all(len(entry.split()) <= WORDS - 2 and not _ARTICLE.match(entry) for entry in entries[1:])
     return entries if plain else entries[:1]
-
-
-def _stripped(text: str) -> str:
-    """Return a name without explanation, wrapping, bullets and repeated blanks."""
-    text = _BULLET.sub("", text.strip())
-    text = re.sub(r"^(\*\*|__|\"|“|')(.+?)(\*\*|__|\"|”|')\s.*$", r"\2", text)
-    text = _EXPLANATION.sub("", text)
-    return " ".join(text.replace("_", " ").strip(_WRAPPING).split())
-
-
-def _usable(name: str, limit: int, *, numeric: bool) -> bool:
-    """Return True if a piece may be a name: short, printable, no sentence."""
-    return (
-        bool(key(name))
-        and len(name.split()) <= limit
-        and (numeric or re.search(r"[^\W\d_]", name) is not None)
-        and name.isprintable()
-        and _FORBIDDEN.isdisjoint(name)
-        and _CHATTER.match(name) is None
-    )

@@ -71,7 +71,15 @@ def novel_names(
         SarTrainError: the source cannot be used, or nothing is left.
     """
     source = open_novel_source(source) if isinstance(source, str) else source
-    is_evaluated = _matcher(new)
+    new_keys = {form for name in new for form in _forms(name)}
+    synsets = {wordnet.match(name, wordnet.load(), last_word=False) for name in new} - {None}
+
+    def is_evaluated(name: str) -> bool:
+        """Return True for one of the new names, in any spelling or number, or of the same synset."""
+        if not new_keys.isdisjoint(_forms(name)):
+            return True
+        return bool(synsets) and wordnet.match(name, wordnet.load(), last_word=False) in synsets
+
     keys = {key(name) for name in trained}
     names: list[str] = []
     overlap = too_long = 0
@@ -99,39 +107,16 @@ def novel_names(
         return dataclasses.replace(nouns, warnings=(warning, *nouns.warnings))
     if not names and source.form != "none":
         raise DataError(f"novel names from {source.name}: no name is left that is not a class name")
-    warnings = _warnings(source, len(names), count, too_long, left=left)
-    return NovelNames(tuple(names), source.name, overlap, warnings, source.model)
-
-
-def _matcher(new: Sequence[str]) -> Callable[[str], bool]:
-    """Return a test for whether a name is one of the new names, in any spelling or number, or means the same synset."""
-    if not new:
-        return lambda name: False
-    taxonomy = wordnet.load()
-    keys = {form for name in new for form in _forms(name)}
-    synsets = {wordnet.match(name, taxonomy, last_word=False) for name in new} - {None}
-    return lambda name: not keys.isdisjoint(_forms(name)) or wordnet.match(name, taxonomy, last_word=False) in synsets
+    warnings = []
+    if too_long:
+        warnings.append(f"{too_long} novel names are too long for the text tower and were left out")
+    if len(names) < count != COUNT and source.endless:
+        warnings.append(f"{source.name} gave {len(names)} novel names, fewer than the {count} asked for")
+    if left and not source.endless:
+        warnings.append(f"{source.name} holds more names than the {count} taken; a higher count takes more")
+    return NovelNames(tuple(names), source.name, overlap, tuple(warnings), source.model)
 
 
 def _forms(name: str) -> set[str]:
     """Return the key of a name, and those of its singular if it may be a plural."""
     return {key(form) for form in wordnet.singulars(name.lower())}
-
-
-def _warnings(source: NovelSource, got: int, count: int, too_long: int, *, left: bool) -> tuple[str, ...]:
-    warnings = []
-    if too_long:
-        warnings.append(f"{too_long} novel names are too long for the text tower and were left out")
-    if got < count != COUNT and source.endless:
-        warnings.append(f"{source.name} gave {got} novel names, fewer than the {count} asked for")
-    if left and not source.endless:
-        warnings.append(f"{source.name} holds more names than the {count} taken; a higher count takes more")
-    return tuple(warnings)
-
-
-def overlap_told(overlap: int, *, excluded: bool) -> str:
-    """Return the words after the number of novel names: how many more named new classes of the evaluation."""
-    if not overlap:
-        return ""
-    names = "1 name" if overlap == 1 else f"{overlap:,} names"
-    return f"; {names} of new classes that are evaluated {'left out' if excluded else 'kept among them'}"

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import ClassVar
 
-from sar_train.data.class_names import IMAGENET, read_classes
+from sar_train.data.opening import IMAGENET, read_class_names
 from sar_train.errors import ConfigError, DataError
 from sar_train.novel_names.clean import names_in
 from sar_train.novel_names.source import NameRequest, NovelSource, kinds
@@ -29,12 +29,12 @@ class File(NovelSource):
     """Any path, or ``file:PATH``, one name a line; blank lines and lines that begin with ``#`` are passed over."""
 
     form = "FILE"
-    content: ClassVar[str] = "one with one name a line"
+    is_answer: ClassVar[bool] = False
 
     def check(self) -> None:
         """Raise ConfigError if there is no such file."""
         if not self.argument or not Path(self.argument).is_file():
-            raise ConfigError(f"novel names: {self.name}: no such file; expected {self.content}")
+            raise ConfigError(f"novel names: {self.name}: no such file; expected {self.form}")
 
     def candidates(self, request: NameRequest) -> Iterable[str]:
         """Return the names in the file's order.
@@ -50,15 +50,11 @@ class File(NovelSource):
             raise DataError(f"novel names: {path} cannot be read ({reason}); expected one name a line") from None
         if "\0" in text:
             raise DataError(f"novel names: {path} is a binary file; expected one name a line")
-        names = self.names(text, request)
+        lines = (line.strip() for line in text.splitlines())
+        names = names_in(text, request.trained) if self.is_answer else [x for x in lines if x and not x.startswith("#")]
         if not names:
             raise DataError(f"novel names: {path} holds no name; expected a list, one name a line")
         return names
-
-    def names(self, text: str, request: NameRequest) -> list[str]:  # noqa: ARG002
-        """Return the names in the text of the file."""
-        lines = (line.strip() for line in text.splitlines())
-        return [line for line in lines if line and not line.startswith("#")]
 
 
 @kinds.register("answer")
@@ -66,11 +62,7 @@ class SavedAnswer(File):
     """``answer:FILE``, a chat's answer as it came: numbering, quotes, JSON, explanations and chatter are taken off."""
 
     form = "answer:FILE"
-    content = "answer:FILE, a model's saved answer"
-
-    def names(self, text: str, request: NameRequest) -> list[str]:
-        """Return the names that the answer lists."""
-        return names_in(text, request.trained)
+    is_answer = True
 
 
 @kinds.register("dataset")
@@ -87,6 +79,6 @@ class ClassesOfDataset(NovelSource):
     def candidates(self, request: NameRequest) -> Iterable[str]:
         """Return the names in a random order, since a dataset's own order puts similar classes together."""
         options = self.options
-        names = list(read_classes(self.argument or "", options.data_root, options.cache_dir).class_names)
+        names = list(read_class_names(self.argument or "", options.data_root, options.cache_dir))
         random.Random(request.seed).shuffle(names)
         return names

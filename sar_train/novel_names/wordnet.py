@@ -27,18 +27,10 @@ NEAREST, FARTHEST = 2, 4
 LONGEST = 10
 """Longest path that may be asked for; synsets farther away are no relatives."""
 WORD_LENGTHS = range(3, 13)
-_IRREGULAR = {
-    "ves": ("f", "fe"),
-    "men": ("man",),
-    "mice": ("mouse",),
-    "lice": ("louse",),
-    "geese": ("goose",),
-    "feet": ("foot",),
-    "teeth": ("tooth",),
-    "children": ("child",),
-    "oxen": ("ox",),
-    "cacti": ("cactus",),
-}
+_PLURALS = (
+    ("ves", "f"), ("ves", "fe"), ("men", "man"), ("mice", "mouse"), ("lice", "louse"), ("geese", "goose"),
+    ("feet", "foot"), ("teeth", "tooth"), ("children", "child"), ("oxen", "ox"), ("cacti", "cactus"),
+)  # fmt: skip
 """Endings of plurals and of their singulars, as in ``wolves``, ``knives`` and ``snowmen``."""
 
 
@@ -134,7 +126,7 @@ def match(name: str, taxonomy: Taxonomy, *, last_word: bool = True) -> int | Non
     return None
 
 
-def relatives(synset: int, taxonomy: Taxonomy, nearest: int = NEAREST, farthest: int = FARTHEST) -> dict[int, int]:
+def relatives(synset: int, taxonomy: Taxonomy, nearest: int, farthest: int) -> dict[int, int]:
     """Return the path lengths to synsets so many steps away, not above it: hyponyms, siblings, cousins."""
     above = taxonomy.distances_up(synset)
     lengths: dict[int, int] = {}
@@ -149,11 +141,7 @@ def relatives(synset: int, taxonomy: Taxonomy, nearest: int = NEAREST, farthest:
 
 
 def related_names(
-    class_names: Sequence[str],
-    taxonomy: Taxonomy,
-    rng: random.Random,
-    nearest: int = NEAREST,
-    farthest: int = FARTHEST,
+    class_names: Sequence[str], taxonomy: Taxonomy, rng: random.Random, nearest: int, farthest: int
 ) -> Iterator[str]:
     """Yield names of the classes' relatives ``nearest`` to ``farthest`` steps away, of each class in turn.
 
@@ -196,9 +184,9 @@ def singulars(text: str) -> Iterator[str]:
     for plural, singular in (("ies", "y"), ("es", ""), ("s", "")):
         if text.endswith(plural) and len(text) > len(plural) + 2:
             yield text.removesuffix(plural) + singular
-    for plural, endings in _IRREGULAR.items():
+    for plural, singular in _PLURALS:
         if text.endswith(plural):
-            yield from (text.removesuffix(plural) + ending for ending in endings)
+            yield text.removesuffix(plural) + singular
 
 
 @kinds.register("wordnet")

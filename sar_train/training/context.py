@@ -26,9 +26,9 @@ from sar_train.data.protocol import Plan, plan
 from sar_train.data.task import Task, learned_rows, make_task
 from sar_train.errors import ConfigError
 from sar_train.methods.base import Classes, PromptMethod, Schedule, Setup, methods
-from sar_train.novel_names import NovelNames, NovelSource, SourceOptions, open_novel_source
-from sar_train.novel_names import novel_names as gather_novel_names
-from sar_train.novel_names.gather import overlap_told
+from sar_train.novel_names.gather import NovelNames
+from sar_train.novel_names.gather import novel_names as gather_novel_names
+from sar_train.novel_names.source import NovelSource, SourceOptions, open_novel_source
 from sar_train.regularisers.base import Regularisation, regularisers
 from sar_train.training import loop
 from sar_train.training.identity import check_sections, regulariser_of, regulariser_settings
@@ -202,9 +202,26 @@ def outline(config: RunConfig, tell: ProgressCallback = lambda text: None) -> Ou
     base = tuple(dataset.class_names[label] for label in chosen.base)
     generator = torch.Generator().manual_seed(config.seed)
     method = kind(settings, Setup(backbone, base, teacher, generator))
-    _check_transfer(method, chosen, with_novel=novel_source is not None and novel_source.form != "none")
-    schedule = _schedule(config, kind.schedule)
-    _warn_of_averaging(config.method, method.averaging(schedule.epochs), tell)
+    with_novel = novel_source is not None and novel_source.form != "none"
+    if not method.transfers and (chosen.new or with_novel):
+        others = "SAR's novel names" if with_novel else "the new classes of this protocol"
+        raise ConfigError(
+            f"class-specific contexts hold for the trained classes alone, {others} would have none: "
+            "use --no-sar --protocol all, or a shared context"
+        )
+    rate = mini.scaled_rate(config.backbone, kind.schedule.learning_rate, kind.schedule.optimiser)
+    set_by_user = {name: getattr(config, name) for name in ("epochs", "learning_rate", "batch_size")}
+    set_by_user = {name: value for name, value in set_by_user.items() if value is not None}
+    schedule = dataclasses.replace(kind.schedule, **{"learning_rate": rate} | set_by_user)
+    if weights := method.averaging(schedule.epochs):
+        epochs, top = len(weights), max(weights)
+        last = max(epoch for epoch, weight in enumerate(weights, 1) if weight > 1e-3)
+        if top > 0.9 or last < 0.75 * epochs:
+            tell(
+                f"Warning: of {epochs} epochs the average takes {top:.0%} from epoch {weights.index(top) + 1} and "
+                f"nothing after epoch {last}: its mean and width are for another number of epochs (--set "
+                f"{config.method}.mean=…, --set {config.method}.sigma=…)"
+            )
     return Outline(config, backbone, features, chosen, template, teacher, method, schedule, novel_source)
 
 
@@ -223,64 +240,26 @@ def prepare(config: RunConfig, tell: ProgressCallback = lambda text: None) -> Ru
         f"{dataset.name}: {len(run.plan.base)} classes, {len(task.labels)} photos to learn from, "
         f"evaluated on {run.plan.split}"
     )
-    if dataset.split_origin != "published":
-        _warn_of_copies(run.features, task, tell)
-    novel = run.novel_names(task.handcrafted)
-    if novel:
-        for warning in novel.warnings:
-            tell(f"Warning: {warning}")
-        overlap = overlap_told(novel.overlap, excluded=config.exclude_eval_names)
-        tell(f"{len(novel.names)} novel names from {novel.source}{overlap}")
-    return RunContext.of(run, task, novel)
-
-
-def _check_transfer(method: PromptMethod, chosen: Plan, *, with_novel: bool) -> None:
-    """Raise ConfigError where prompts hold for the trained classes alone, and the run needs others."""
-    if not method.transfers and (chosen.new or with_novel):
-        others = "SAR's novel names" if with_novel else "the new classes of this protocol"
-        raise ConfigError(
-            f"class-specific contexts hold for the trained classes alone, {others} would have none: "
-            "use --no-sar --protocol all, or a shared context"
-        )
-
-
-def _warn_of_averaging(method: str, weights: Sequence[float] | None, tell: ProgressCallback) -> None:
-    """Warn if an average over epochs takes hardly more than one epoch, or leaves the last epochs out."""
-    if weights is None:
-        return
-    epochs, top = len(weights), max(weights)
-    last = max(epoch for epoch, weight in enumerate(weights, 1) if weight > 1e-3)
-    if top > 0.9 or last < 0.75 * epochs:
-        tell(
-            f"Warning: of {epochs} epochs the average takes {top:.0%} from epoch {weights.index(top) + 1} and nothing "
-            f"after epoch {last}: its mean and width are for another number of epochs (--set {method}.mean=…, "
-            f"--set {method}.sigma=…)"
-        )
-
-
-def _warn_of_copies(features: Features, task: Task, tell: ProgressCallback) -> None:
-    """Warn if held-out photos are copies of photos that are learned from."""
-    held_out = [evaluated for evaluated in (task.base, task.validation) if evaluated]
-    copies = [(evaluated.split, row) for evaluated in held_out for row in evaluated.copies_of(task.features[:, 0])]
-    if copies:
+    looked_at = (task.base, task.validation) if dataset.split_origin != "published" else ()
+    held_out = [evaluated for evaluated in looked_at if evaluated]
+    if copies := [(side.split, row) for side in held_out for row in side.copies_of(task.features[:, 0])]:
         split, row = copies[0]
-        path = features.dataset.photos(split)[row].path
+        path = dataset.photos(split)[row].path
         tell(
-            f"Warning: {len(copies)} of {sum(len(evaluated.labels) for evaluated in held_out)} held-out photos "
+            f"Warning: {len(copies)} of {sum(len(side.labels) for side in held_out)} held-out photos "
             + ("is a copy" if len(copies) == 1 else "are copies")
             + " of photos that are learned from"
             + (f", the first: {path}" if path else "")
             + "; this run will look better than it is: remove copies"
         )
-
-
-def _schedule(config: RunConfig, published: Schedule) -> Schedule:
-    """Return the method's published schedule, with the rate for a `sar-mini` backbone and with what the user set."""
-    rate = mini.scaled_rate(config.backbone, published.learning_rate, published.optimiser)
-    published = dataclasses.replace(published, learning_rate=rate)
-    names = ("epochs", "learning_rate", "batch_size")
-    chosen = {name: value for name in names if (value := getattr(config, name)) is not None}
-    return dataclasses.replace(published, **chosen)
+    novel = run.novel_names(task.handcrafted)
+    if novel:
+        for warning in novel.warnings:
+            tell(f"Warning: {warning}")
+        done = "left out" if config.exclude_eval_names else "kept"
+        overlap = f"; {novel.overlap} evaluated new names among them {done}" if novel.overlap else ""
+        tell(f"{len(novel.names)} novel names from {novel.source}{overlap}")
+    return RunContext.of(run, task, novel)
 
 
 def open_names(config: RunConfig) -> NovelSource:

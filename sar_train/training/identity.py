@@ -61,9 +61,16 @@ def outcome_settings(config: RunConfig) -> dict[str, Any]:
     if config.sar:
         sections[regulariser_of(config.sections)] = regulariser_settings(config)
     excluded = (*ELSEWHERE, "sections", *(() if config.sar else OF_SAR))
+
+    def counted(
+        section: Any,
+    ) -> dict[str, Any]:  # without those that are newer than committed results, at their default
+        late = {f.name: f.default for f in dataclasses.fields(section) if "later" in f.metadata}
+        return {name: value for name, value in dataclasses.asdict(section).items() if late.get(name, ...) != value}
+
     outcome: dict[str, Any] = {
         "schedule": dataclasses.asdict(method.schedule),
-        "sections": {name: _counted(section) for name, section in sections.items()},
+        "sections": {name: counted(section) for name, section in sections.items()},
     }
     usual = {name: getattr(RunConfig, name) for name in OF_STATISTICS}
     values = {k: v for k, v in dataclasses.asdict(config).items() if k not in excluded and v is not None}
@@ -71,12 +78,6 @@ def outcome_settings(config: RunConfig) -> dict[str, Any]:
     names = {"data": config.data, "pretrained": config.pretrained, "novel": config.novel if config.sar else None}
     digests = {key: digest for key, name in names.items() if name and (digest := file_digest(name, config.data_root))}
     return outcome | ({"digests": digests} if digests else {})
-
-
-def _counted(section: Any) -> dict[str, Any]:
-    """Return a section's settings, without those that came later and have their default (`methods.base.later`)."""
-    late = {f.name: f.default for f in dataclasses.fields(section) if "before" in f.metadata}
-    return {name: value for name, value in dataclasses.asdict(section).items() if late.get(name, ...) != value}
 
 
 def check_sections(config: RunConfig) -> None:

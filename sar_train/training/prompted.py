@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 
 import torch
@@ -67,19 +66,15 @@ class PromptedCLIP:
         """
         images, scale = images.to(self.backbone.device), self.backbone.logit_scale
         if self.method.per_image and not frozen:
-            return scale * self._per_image(images, names)
+            classes, tower = self.classes(names), self.backbone.text
+            packed = tower.pack(names, self.method.prompts(classes))
+            rows = [tower(self.method.prompts(classes, image), packed) @ image for image in images]
+            return scale * torch.stack(rows) if rows else images.new_zeros(0, len(names))
         logits: Tensor = scale * images @ self.embed(names).T
         head = self.method.head()
         if head is None or text_only or tuple(names) != self.trained:
             return logits
         return (1 - head.mix) * logits + head.mix * (images @ head.weight.T + head.bias)
-
-    def _per_image(self, images: Tensor, names: Sequence[str]) -> Tensor:
-        """Return (N, C) cosines with each image's own class embeddings."""
-        classes, tower = self.classes(names), self.backbone.text
-        packed = tower.pack(names, self.method.prompts(classes))
-        rows = [tower(self.method.prompts(classes, image), packed) @ image for image in images]
-        return torch.stack(rows) if rows else images.new_zeros(0, len(names))
 
 
 def restore(run: Run, backbone: Backbone) -> PromptedCLIP:
@@ -91,8 +86,7 @@ def restore(run: Run, backbone: Backbone) -> PromptedCLIP:
     """
     kind = methods.get(run.method)
     setup = Setup(backbone, run.class_names or ("x",), run.template or "a photo of a {}.", torch.Generator())
-    before = {f.name: f.metadata["before"] for f in dataclasses.fields(kind.Config) if "before" in f.metadata}
-    method = kind(build(kind.Config, before | dict(run.settings), f"[{run.method}] of the run"), setup)
+    method = kind(build(kind.Config, run.settings, f"[{run.method}] of the run"), setup)
     expected = {name: tuple(tensor.shape) for name, tensor in method.state_dict().items()}
     shapes = {name: tuple(tensor.shape) for name, tensor in run.tensors.items()}
     if expected != shapes:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import platform
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
@@ -65,35 +64,6 @@ def peak_memory_mib() -> float | None:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / per_mib
 
 
-@dataclass(frozen=True)
-class Results:
-    """The results of a run.
-
-    Attributes:
-        result: what the method answers.
-        others: the same by the ways that a bundle may have to answer in: ``text-branch`` without the head,
-            ``mean-image`` with the prompt for the mean training image, ``statistics`` with class statistics.
-        confidence: what tells how far a bundle's answers can be trusted; None where images did not suffice.
-        zero_shot: what the hand-crafted prompt answers.
-        probe_accuracy: a linear probe on the same shots, percent; None where nothing is evaluated.
-        relations: `sar_train.evaluation.relations`: how many held-out names, and Spearman's correlation before and
-            after, None where prompts hold for the trained classes alone.
-        history: named means of the loss terms, an entry an epoch.
-        timing: seconds by phase.
-        statistics: the entry on class statistics; None without them.
-    """
-
-    result: Answers
-    others: dict[str, Answers]
-    confidence: Fitted | None
-    zero_shot: Answers
-    probe_accuracy: float | None
-    relations: dict[str, float | None]
-    history: Sequence[dict[str, float]]
-    timing: dict[str, float]
-    statistics: dict[str, Any] | None = None
-
-
 def dataset_entry(context: RunContext) -> dict[str, Any]:
     """Describe what a run learned from and was evaluated on."""
     task, dataset = context.task, context.features.dataset
@@ -109,23 +79,35 @@ def dataset_entry(context: RunContext) -> dict[str, Any]:
     }
 
 
-def open_entry(results: Results) -> dict[str, Any] | None:
-    """Return the measures in one ranking by the keys of the accuracies; None where there are no new classes."""
-    ways = {"metrics": results.result, "zero_shot": results.zero_shot}
-    entry, others = (
-        {name: dataclasses.asdict(answers.open) for name, answers in group.items() if answers.open}
-        for group in (ways, results.others)
-    )
-    return entry | {"other_metrics": others} if entry else None
+def make_record(
+    context: RunContext,
+    result: Answers,
+    others: dict[str, Answers],
+    zero_shot: Answers,
+    confidence: Fitted | None,
+    **entries: Any,
+) -> dict[str, Any]:
+    """Return the record as plain JSON values; keys are listed in ``docs/record.md``.
 
+    Args:
+        context: of the run.
+        result: what the method answers.
+        others: the same by the ways that a bundle may have to answer in: ``text-branch`` without the head,
+            ``mean-image`` with the prompt for the mean training image, ``statistics`` with class statistics.
+        zero_shot: what the hand-crafted prompt answers.
+        confidence: the calibration of a bundle's answers; None where images did not suffice.
+        **entries: further keys of the record, as they are.
+    """
+    config, novel, parts = context.config, context.novel, result.parts
 
-def _confused(evaluations: Parts) -> dict[str, list[dict[str, Any]] | None]:
-    return {name: evaluation.confused if evaluation else None for name, evaluation in evaluations.items()}
+    def each(parts: Parts, name: str) -> dict[str, Any]:
+        return {side: getattr(evaluation, name) if evaluation else None for side, evaluation in parts.items()}
 
-
-def make_record(context: RunContext, results: Results) -> dict[str, Any]:
-    """Return the record as plain JSON values; keys are listed in ``docs/record.md``."""
-    config, novel, parts = context.config, context.novel, results.result.parts
+    in_one = {
+        name: dataclasses.asdict(answers.open)
+        for name, answers in ({"metrics": result, "zero_shot": zero_shot} | others).items()
+        if answers.open
+    }
     return {
         "schema_version": 1,
         "config": {k: v for k, v in dataclasses.asdict(config).items() if k != "llm_url"}
@@ -139,21 +121,20 @@ def make_record(context: RunContext, results: Results) -> dict[str, Any]:
         "seed": config.seed,
         "backbone": {"name": config.backbone, "weights_digest": context.backbone.weights_digest},
         "dataset": dataset_entry(context),
-        "metrics": scores(results.result.parts),
-        "other_metrics": {name: scores(answers.parts) for name, answers in results.others.items()},
-        "calibration": results.confidence and dataclasses.asdict(results.confidence),
-        "zero_shot": scores(results.zero_shot.parts),
-        "open": open_entry(results),
-        "linear_probe": {"base_accuracy": results.probe_accuracy},
-        "relations": results.relations,
+        "metrics": scores(parts),
+        "other_metrics": {name: scores(answers.parts) for name, answers in others.items()},
+        "calibration": confidence and dataclasses.asdict(confidence),
+        "zero_shot": scores(zero_shot.parts),
+        "open": {name: in_one[name] for name in ("metrics", "zero_shot")}
+        | {"other_metrics": {name: in_one[name] for name in others if name in in_one}}
+        if in_one
+        else None,
         "novel": novel.summary if novel else None,
-        "per_class": {name: evaluation.per_class if evaluation else None for name, evaluation in parts.items()},
-        "per_class_counts": {name: evaluation.counts if evaluation else None for name, evaluation in parts.items()},
-        "confused": _confused(parts),
-        "other_confused": {name: _confused(answers.parts) for name, answers in results.others.items()},
-        "statistics": results.statistics,
-        "history": list(results.history),
-        "timing": results.timing,
+        "per_class": each(parts, "per_class"),
+        "per_class_counts": each(parts, "counts"),
+        "confused": each(parts, "confused"),
+        "other_confused": {name: each(answers.parts, "confused") for name, answers in others.items()},
+        **entries,
         "peak_memory_mib": peak_memory_mib(),
         "versions": versions(),
     }

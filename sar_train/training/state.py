@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from sar_train.errors import RunError
 from sar_train.methods.base import PromptMethod, Schedule
 
 START_SCALE = 1024.0
@@ -70,18 +69,9 @@ class State:
         return tensors
 
     def restore(self, tensors: dict[str, Tensor], epoch: int, history: list[dict[str, float]]) -> None:
-        """Restore what `tensors` returned.
-
-        Raises:
-            RunError: the checkpoint is of another method or shape.
-        """
+        """Restore what `tensors` returned for a method of the same settings."""
         for name, parameter in self.method.named_parameters():
-            stored = tensors.get(f"parameter.{name}")
-            if stored is None or stored.shape != parameter.shape:
-                raise RunError(
-                    f"checkpoint does not fit the method: parameter {name} of shape {tuple(parameter.shape)}"
-                )
-            parameter.data.copy_(stored)
+            parameter.data.copy_(tensors[f"parameter.{name}"])
             for key, value in tensors.items():
                 if key.startswith("optimiser.") and key.split(".", 2)[2] == name:
                     held = value if key.split(".", 2)[1] == "step" else value.to(parameter.device)
@@ -91,11 +81,8 @@ class State:
         if "scaler" in tensors:
             scale, growth = tensors["scaler"].tolist()
             self.scaler.load_state_dict(self.scaler.state_dict() | {"scale": scale, "_growth_tracker": int(growth)})
-        try:
-            self.data_rng.set_state(tensors["rng.data"])
-            self.regulariser_rng.set_state(tensors["rng.regulariser"])
-        except (KeyError, TypeError, RuntimeError) as error:
-            raise RunError(f"checkpoint is damaged: it lacks the state of a random generator ({error})") from None
+        self.data_rng.set_state(tensors["rng.data"])
+        self.regulariser_rng.set_state(tensors["rng.regulariser"])
         self.epoch, self.history = epoch, history
 
 

@@ -27,7 +27,7 @@ from sar_train.training.context import RunContext, open_data, prepare
 from sar_train.training.identity import outcome_settings, regulariser_of, regulariser_settings
 from sar_train.training.page import PAGE, write_page
 from sar_train.training.prompted import PromptedCLIP
-from sar_train.training.record import STATISTICS, Answers, Results, make_record, scores
+from sar_train.training.record import STATISTICS, Answers, make_record, scores
 from sar_train.training.state import State
 
 SAVE_EVERY = 5.0
@@ -73,10 +73,22 @@ def run(
     out.mkdir(parents=True, exist_ok=True)
     state, spent = _start(context, out, resume=resume, tell=tell)
     try:
-        _train(context, state, _after_epoch(context, out, tell, spent))
-        _check_embeddings(prompted, context)
+        context.train(state, _after_epoch(context, out, tell, spent))
+        if not prompted.embed(context.task.class_names).isfinite().all():
+            raise DivergedError(
+                "training diverged: the learned prompt gives embeddings that are not finite at --learning-rate "
+                f"{context.schedule.learning_rate:g}; take a smaller one"
+            )
     except DivergedError:
         remove(out)  # what was saved on the way leads to nothing
+        raise
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
+            raise RunError(
+                f"out of memory on {config.device} with batches of {context.schedule.batch_size} photos and "
+                f"{len(context.task.class_names)} classes: try --micro-batch 1 (photos at once), --precision bf16, "
+                "or fewer novel names a step (--set sar.subset=…)"
+            ) from None
         raise
     trained = time.monotonic()
     images = functools.cache(lambda evaluated: measures.image_features(prompted, context.features, evaluated))
@@ -88,12 +100,14 @@ def run(
     if way:
         others[STATISTICS] = measures.evaluate_all(context.task, images, way)
     answering = measures.answering(context, prompted, images, way, headless=handcrafted)
-    results = Results(
+    confidence = measures.confidence(context, answering)
+    record = make_record(
+        context,
         result,
         others,
-        confidence=measures.confidence(context, answering),
-        zero_shot=zero_shot,
-        probe_accuracy=probe,
+        zero_shot,
+        confidence,
+        linear_probe={"base_accuracy": probe},
         relations={
             "names": len(names),
             "before": before,
@@ -118,22 +132,17 @@ def run(
         template=context.teacher,
         class_names=tuple(context.task.class_names),
         regularisers={regulariser_of(config.sections): regulariser_settings(config).weight} if config.sar else {},
-        record=make_record(context, results),
+        record=record,
     )
     if page:  # before the record, which says that the run is finished
-        write_page(context, answering, results.confidence, out)
-    _save(out, finished, fitted)
-    return finished
-
-
-def _save(out: Path, run: checkpoint.Run, fitted: checkpoint.FittedStatistics | None) -> None:
-    """Write the files of a finished run; its record comes last, and then the saved state goes."""
+        write_page(context, answering, confidence, out)
     if fitted:
         checkpoint.save_statistics(out, fitted)
     else:  # a run that failed while it was saved may have left some
         checkpoint.remove_statistics(out)
-    checkpoint.save_run(out, run)
+    checkpoint.save_run(out, finished)
     checkpoint.remove_state(out)
+    return finished
 
 
 def check_run_folder(out: Path, config: RunConfig) -> None:
@@ -167,29 +176,6 @@ def write_features(
     save_features(open_data(config, backbone, tell), path, {"command": command} if command else {})
 
 
-def _check_embeddings(prompted: PromptedCLIP, context: RunContext) -> None:
-    """Raise DivergedError if the last step left a prompt whose embeddings are not finite."""
-    if not prompted.embed(context.task.class_names).isfinite().all():
-        raise DivergedError(
-            f"training diverged: the learned prompt gives embeddings that are not finite at --learning-rate "
-            f"{context.schedule.learning_rate:g}; take a smaller one"
-        )
-
-
-def _train(context: RunContext, state: State, after_epoch: Callable[[State], None]) -> None:
-    """Run the loop; raise RunError with advice where memory does not suffice."""
-    try:
-        context.train(state, after_epoch)
-    except RuntimeError as error:
-        if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
-            raise RunError(
-                f"out of memory on {context.config.device} with batches of {context.schedule.batch_size} photos and "
-                f"{len(context.task.class_names)} classes: try --micro-batch 1 (photos at once), --precision bf16, "
-                "or fewer novel names a step (--set sar.subset=…)"
-            ) from None
-        raise
-
-
 def _start(context: RunContext, out: Path, *, resume: bool, tell: ProgressCallback) -> tuple[State, float]:
     """Return the state to continue from, and the seconds of training that are in it."""
     state = context.start()
@@ -200,7 +186,7 @@ def _start(context: RunContext, out: Path, *, resume: bool, tell: ProgressCallba
             raise RunError(
                 f"{out} holds an unfinished run with other settings ({other}): choose another --out, or --no-resume"
             )
-        if meta.get("learned_from", context.learned_from) != context.learned_from:  # older states do not say
+        if meta["learned_from"] != context.learned_from:
             raise RunError(
                 f"{out} holds an unfinished run that learns from other photos or classes, {context.config.data} has "
                 "changed: choose another --out, or --no-resume"

@@ -64,7 +64,7 @@ EXAMPLES: dict[str, Callable[[Path, Counts], Path]] = {
     "hugging-face": _packed,
     "hugging-face snapshot": _snapshot,
     "list": _list,
-    "metadata": _metadata,
+    "list beside photos": _metadata,
     "named-photos": _named_photos,
 }
 """By the name of the reader; each writes into an empty folder and returns the path to open."""

@@ -17,8 +17,6 @@ COMMANDS = {
     "table": ("report", "Print the tables of results."),
     "report": ("report", "Write results as one HTML page, with figures and tables."),
     "pack": ("report", "Pack the results of finished runs into one file."),
-    "check-data": ("check_data", "Check a folder of data, and say how to fix it."),
-    "novel-names": ("novel_names", "List novel names for SAR."),
 }
 """Module and one line of help of each command; a module is imported when its command is used."""
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from sar_train.data.dataset import SPLITS, Photo, Split
 from sar_train.data.layouts import GUIDE
+from sar_train.data.readers.base import lines_of
 from sar_train.errors import DataError
 
 T = TypeVar("T")
@@ -58,21 +59,6 @@ def listed(source: Path, rows: Rows) -> tuple[tuple[str, ...], dict[Split, list[
             f"{source}: expected training photos for labels 0 to C - 1, got {len(trained)} labels of {len(names)}"
         )
     return tuple(names[label] for label in range(len(names))), splits
-
-
-def lines_of(path: Path) -> list[tuple[int, str]]:
-    """Return (number, text) of the lines of a list that are not empty.
-
-    Raises:
-        DataError: it is not there, or not text.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise DataError(f"{path}: not there; it comes with the dataset, see {GUIDE}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as UTF-8 text ({error})") from None
-    return [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
 
 
 def _rows(path: Path, expected: str, parse: Callable[[str], tuple[str, int, str] | None]) -> Iterator[Row]:
@@ -127,13 +113,13 @@ def sun397(folder: Path) -> Rows:
 def ucf101(folder: Path) -> Rows:
     """Read ``classInd.txt``, with the words of its names apart, ``trainlist01.txt`` and ``testlist01.txt``."""
     lists = folder / "ucfTrainTestlist"
-    labels: dict[str, int] = {}
-    for number, line in lines_of(lists / "classInd.txt"):
+
+    def parse_class(line: str) -> tuple[str, int, str] | None:
         match = re.fullmatch(r"(\d+) (\w+)", line)
-        if match is None:
-            path = lists / "classInd.txt"
-            raise DataError(f"{path}, line {number}: expected a line such as '1 ApplyEyeMakeup', got {line!r:.60}")
-        labels[match[2]] = int(match[1]) - 1
+        return ("", int(match[1]) - 1, match[2]) if match else None
+
+    classes = _rows(lists / "classInd.txt", "a line such as '1 ApplyEyeMakeup'", parse_class)
+    labels = {row.class_name: row.label for row in classes}
 
     def parse(line: str) -> tuple[str, int, str] | None:
         match = re.match(r"(\w+)/(\S+)\.avi(?:\s|$)", line)
@@ -167,11 +153,10 @@ def cars(folder: Path) -> Rows:
 def flowers(folder: Path) -> Rows:
     """Read names from ``cat_to_name.json`` and labels from ``imagelabels.mat``; no list of test photos is in use."""
     path, labels_path = folder / "cat_to_name.json", folder / "imagelabels.mat"
+    text = "\n".join(line for _, line in lines_of(path))
     try:
-        names = {int(number): str(name) for number, name in json.loads(path.read_text(encoding="utf-8")).items()}
-    except FileNotFoundError:
-        raise DataError(f"{path}: not there; get it as {GUIDE} says") from None
-    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        names = {int(number): str(name) for number, name in json.loads(text).items()}
+    except (ValueError, AttributeError, RecursionError) as error:
         raise DataError(f"{path}: expected a JSON object of names by number ({error})") from None
     numbers = _mat(labels_path, "labels", int)
     if not set(numbers) <= set(names):

@@ -1,17 +1,19 @@
-"""The base class of layouts on disk, and finding the one of a path.
+"""The base class of layouts on disk, finding the one of a path, and walking through folders.
 
 A layout is one file in ``sar_train/data/readers/`` that registers a class; nothing else names it.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
 from sar_train.data.dataset import DataOptions, Dataset, Split
+from sar_train.data.layouts import GUIDE
+from sar_train.errors import DataError
 from sar_train.registry import Registry
 
 SPLIT_NAMES: dict[str, Split] = {
@@ -44,22 +46,40 @@ class Reader(ABC):
         """
 
 
-def entries(folder: Path) -> tuple[list[str], list[str]]:
-    """Return the names of the folders and of the files in a folder, sorted; none where it cannot be read.
+def walk(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+    """Yield every folder, from the top, with the sorted names of its folders and of its files.
 
-    Hidden ones are left out, and folders such as ``__MACOSX``. A link that leads nowhere counts as a file.
+    Hidden ones are left out, and folders such as ``__MACOSX``. Links to folders are not entered; one that leads
+    nowhere counts as a file. A folder that cannot be read is passed over.
     """
-    folders: list[str] = []
-    files: list[str] = []
-    with contextlib.suppress(OSError), os.scandir(folder) as listed:
-        for entry in listed:
-            try:
-                is_folder = entry.is_dir()
-            except OSError:
-                is_folder = False
-            if not entry.name.startswith((".", "__") if is_folder else "."):
-                (folders if is_folder else files).append(entry.name)
-    return sorted(folders), sorted(files)
+    for parent, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "__")))
+        yield parent, folders, sorted(name for name in files if not name.startswith("."))
+
+
+def entries(folder: Path) -> tuple[list[str], list[str]]:
+    """Return the names of the folders and of the files in a folder, as `walk` yields them."""
+    return next(walk(folder), ("", [], []))[1:]
+
+
+def files_in(folder: Path) -> Iterator[str]:
+    """Yield the path of every file in a folder to any depth."""
+    return (os.path.join(parent, name) for parent, _, files in walk(folder) for name in files)  # noqa: PTH118
+
+
+def lines_of(path: Path) -> list[tuple[int, str]]:
+    """Return (number, text) of the lines of a list that are not empty.
+
+    Raises:
+        DataError: it is not there, or not text.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise DataError(f"{path}: not there; it comes with the dataset, see {GUIDE}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read as UTF-8 text ({error})") from None
+    return [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
 
 
 readers: Registry[Reader] = Registry("layout", "sar_train.data.readers")

@@ -6,19 +6,18 @@ Nothing is downloaded, and the library's own cache is not used.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import re
 import secrets
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from sar_train.data.dataset import DataOptions, Dataset, Split
-from sar_train.data.readers.base import SPLIT_NAMES, Reader, readers
+from sar_train.data.readers.base import SPLIT_NAMES, Reader, files_in, readers
 from sar_train.errors import DataError
 
 FOLDER = "huggingface"
@@ -57,27 +56,10 @@ class HuggingFace(Reader):
         return Dataset.from_paths(path.resolve().name, unpacked, paths)
 
 
-def survey(root: Path) -> tuple[dict[str, int], tuple[str, ...]]:
-    """Return the number of rows by split, and the class names where the folder has them, without unpacking anything.
-
-    Raises:
-        DataError: the library is missing, or the folder cannot be read.
-    """
-    rows: Counter[str] = Counter()
-    names: tuple[str, ...] = ()
-    for shard in _shards(root):
-        names = tuple(getattr(shard.features[shard.columns[1]], "names", None) or names)
-        rows[shard.split] += shard.total
-    return dict(rows), names
-
-
 def _unpack(root: Path, cache_dir: Path) -> Path:
     """Return the folder of the photos as files; write them unless they were written before."""
-    files = sorted(
-        file for file in root.rglob("*") if file.suffix in (".arrow", ".parquet", ".json") and file.is_file()
-    )
-    stats = [(file.relative_to(root).as_posix(), file.stat()) for file in files]
-    listing = "\n".join(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}" for name, stat in stats)
+    files = sorted(file for file in map(Path, files_in(root)) if file.suffix in (".arrow", ".parquet", ".json"))
+    listing = "\n".join(f"{file.relative_to(root)}\0{(s := file.stat()).st_size}\0{s.st_mtime_ns}" for file in files)
     digest = hashlib.sha256(listing.encode(errors="surrogateescape")).hexdigest()[:16]
     unpacked = cache_dir / FOLDER / f"{re.sub(r'[^A-Za-z0-9._-]', '_', root.resolve().name)[:60]}-{digest}"
     if (unpacked / INDEX).is_file():
@@ -102,26 +84,24 @@ def _write(root: Path, folder: Path) -> None:
     """Write the photos as files, and an index of them, into an empty folder."""
     photos: list[tuple[Split, str, str]] = []
     written: Counter[Split] = Counter()
-    for shard in _shards(root):
-        split = SPLIT_NAMES.get(shard.split.lower())
+    for title, (image, label), names, batches in _shards(root):
+        split = SPLIT_NAMES.get(title.lower())
         if split is None:
-            raise DataError(f"{root}: expected splits called train, validation and test, got {shard.split!r:.40}")
-        image, label = shard.columns
-        names = getattr(shard.features[label], "names", None)
+            raise DataError(f"{root}: expected splits called train, validation and test, got {title!r:.40}")
         (folder / split).mkdir(exist_ok=True)
-        for number, row in enumerate(row for batch in shard.batches() for row in batch.to_pylist()):
-            title = f"{root}: photo {number} of {shard.split}"
+        for number, row in enumerate(row for batch in batches for row in batch.to_pylist()):
+            photo = f"{root}: photo {number} of {title}"
             value = row[label]
             is_class = isinstance(value, int) and 0 <= value < len(names) if names else isinstance(value, int | str)
             if not is_class:
-                raise DataError(f"{title} has the label {value!r:.40}, which is not a class")
-            content = _content(row[image], root, title)
+                raise DataError(f"{photo} has the label {value!r:.40}, which is not a class")
+            content = _content(row[image], root, photo)
             suffix = next((suffix for magic, suffix in _MAGIC.items() if content.startswith(magic)), ".img")
             path = f"{split}/{written[split]:07}{suffix}"
             written[split] += 1
             (folder / path).write_bytes(content)
             photos.append((split, path, names[value] if names else str(value)))
-    (folder / INDEX).write_text(json.dumps({"version": 1, "photos": photos}), encoding="utf-8")
+    (folder / INDEX).write_text(json.dumps({"photos": photos}), encoding="utf-8")
 
 
 def _content(image: Any, root: Path, title: str) -> bytes:
@@ -136,26 +116,11 @@ def _content(image: Any, root: Path, title: str) -> bytes:
     return (root / path).read_bytes()
 
 
-class _Shard(NamedTuple):
-    """A split, or one shard of it.
-
-    Attributes:
-        split: its name.
-        features: by column.
-        columns: that of photos and that of labels.
-        total: how many rows.
-        batches: returns these columns in Arrow's batches, with the photos still encoded.
-    """
-
-    split: str
-    features: Mapping[str, Any]
-    columns: tuple[str, str]
-    total: int
-    batches: Callable[[], Iterable[Any]]
-
-
-def _shards(root: Path) -> Iterator[_Shard]:
+def _shards(root: Path) -> Iterator[tuple[str, tuple[str, str], Sequence[str] | None, Iterable[Any]]]:
     """Yield the splits that a folder holds, shard by shard.
+
+    Each is its name, the columns of photos and of labels, the class names where labels are numbers, and these columns
+    in Arrow's batches, with the photos still encoded.
 
     Raises:
         DataError: the library is missing, or the folder cannot be read.
@@ -173,7 +138,7 @@ def _shards(root: Path) -> Iterator[_Shard]:
         for name, split in saved.items() if isinstance(saved, dict) else [(str(saved.split or "train"), saved)]:
             columns = _columns(split.features, root)
             rows = split.select_columns(list(columns)).with_format("arrow")
-            yield _Shard(name, split.features, columns, split.num_rows, functools.partial(rows.iter, _ROWS))
+            yield name, columns, getattr(split.features[columns[1]], "names", None), rows.iter(_ROWS)
         return
     for path in _parquet(root):
         match = _SHARD.fullmatch(path.name)
@@ -184,9 +149,13 @@ def _shards(root: Path) -> Iterator[_Shard]:
             raise DataError(f"{path}: cannot be read as Parquet ({error})") from None
         names = [match["split"] if match else "", path.parent.name]
         name = next((name for name in names if name.lower() in SPLIT_NAMES), "train")
-        columns, total = _columns(features, root), file.metadata.num_rows
-        batches = functools.partial(file.iter_batches, _ROWS, columns=list(columns))
-        yield _Shard(name, features, columns, total, batches)
+        columns = _columns(features, root)
+        yield (
+            name,
+            columns,
+            getattr(features[columns[1]], "names", None),
+            file.iter_batches(_ROWS, columns=list(columns)),
+        )
 
 
 def _columns(features: Mapping[str, Any], root: Path) -> tuple[str, str]:

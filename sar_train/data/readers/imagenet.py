@@ -13,8 +13,7 @@ from pathlib import Path
 from sar_infer.images.formats import has_image_suffix
 from sar_train.data.dataset import DataOptions, Photo, Split
 from sar_train.data.layouts import GUIDE, LAYOUTS
-from sar_train.data.readers.author_lists import lines_of
-from sar_train.data.readers.base import entries
+from sar_train.data.readers.base import entries, lines_of
 from sar_train.errors import DataError
 
 CLASSES = 1000
@@ -51,14 +50,15 @@ def read_imagenet(
     if unexpected := sorted(set.union(*folders) - set(names)):
         raise DataError(f"{images}: class folder {unexpected[0]!r} is not in {NAMES_FILE}; move it away")
     present, classes = set.intersection(*folders), LAYOUTS[key].classes
-    warning = f"dataset {key}: expected {classes} class folders, got {len(present)}; went on with those"
-    if len(present) != classes and not options.allow_missing:
-        first = next((name for name in names if name not in present), "") if classes == CLASSES else ""
-        missing = f" (the first that is missing: {first})" if first else ""
-        raise DataError(
-            f"{', '.join(str(images / subfolder) for subfolder in subfolders.values())}: expected {classes} class "
-            f"folders, got {len(present)}{missing}; complete the download, or go on without them with --allow-missing"
-        )
+    warning = ""
+    if len(present) != classes:
+        warning = f"dataset {key}: expected {classes} class folders, got {len(present)}; went on with those"
+        if not options.allow_missing:
+            first = next((f" (the first that is missing: {name})" for name in names if name not in present), "")
+            raise DataError(
+                f"{images}: expected {classes} class folders, got {len(present)}{first if classes == CLASSES else ''}; "
+                "complete the download, or go on without them with --allow-missing"
+            )
     ids = [name for name in names if name in present]  # both files are sorted by WordNet id
     splits = {
         split: [
@@ -68,22 +68,7 @@ def read_imagenet(
         ]
         for split, subfolder in subfolders.items()
     }
-    return tuple(names[name] for name in ids), splits, warning if len(present) != classes else ""
-
-
-def problems(key: str, folder: Path) -> list[str]:
-    """Return everything that is wrong with the names and with each folder of class folders, one message each."""
-    messages = []
-    try:
-        read_names(names_file(folder))
-    except DataError as error:
-        messages.append(str(error))
-    for subfolder in ("train", "val") if key == "imagenet" else ("",):
-        try:
-            _class_folders(folder / LAYOUTS[key].images / subfolder, key)
-        except (DataError, OSError) as error:
-            messages.append(str(error))
-    return messages
+    return tuple(names[name] for name in ids), splits, warning
 
 
 def names_file(folder: Path) -> Path:

@@ -40,11 +40,6 @@ def test_a_log_gets_a_line_each_tenth(capsys: pytest.CaptureFixture[str]) -> Non
     ]
 
 
-def test_a_log_gets_every_epoch_of_a_few(capsys: pytest.CaptureFixture[str]) -> None:
-    lines = [f"epoch {epoch}/3  loss 1.0" for epoch in (1, 2, 3)]
-    assert shown(lines, capsys).splitlines() == lines
-
-
 def test_a_terminal_has_one_line_that_is_rewritten() -> None:
     with terminal() as output:
         show = ProgressLine(quiet=False)
@@ -70,11 +65,6 @@ def test_a_warning_gets_a_line_of_its_own() -> None:
 def test_a_terminal_obeys_no_name(capsys: pytest.CaptureFixture[str]) -> None:
     ProgressLine(quiet=False)("learning from a\x1b[31mb")
     assert capsys.readouterr().err == "learning from a\\x1b[31mb\n"
-
-
-def test_quiet(capsys: pytest.CaptureFixture[str]) -> None:
-    warning = "Warning: 2 of 4 held-out photos are copies"
-    assert shown([*encoding(4, 1), warning, "zero-shot: 60 %"], capsys, quiet=True) == f"{warning}\n"
 
 
 @pytest.mark.parametrize(

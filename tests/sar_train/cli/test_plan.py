@@ -12,7 +12,6 @@ import pytest
 from support.problems import feature_set
 from support.training_command import PLAIN, TINY, coloured_photos, refused, sar_train
 
-from sar_train.cli.preview import duration
 from sar_train.cli.train import compared
 from sar_train.data.feature_file import save_features
 
@@ -69,13 +68,6 @@ def test_it_says_what_is_odd(photos: Path) -> None:
     assert content["novel"] is None
 
 
-def test_photos_in_folders_of_splits_are_taken_as_given(photos: Path) -> None:
-    for split in ("train", "test"):
-        shutil.copytree(photos, f"split/{split}")
-    content = plan("split", *PLAIN)
-    assert (content["split"], content["layout"]) == ("given", "a folder for each class, in folders of splits")
-
-
 def test_text_for_people(photos: Path) -> None:
     text = sar_train(photos, *TINY, "--views", "2", "--shots", "3", "--novel-count", "20", "--plan").stdout
     assert "data          photos: a folder for each class" in text
@@ -101,13 +93,6 @@ def test_what_cannot_be_used_is_refused_at_once(photos: Path) -> None:
     for path in photos.rglob("*.png"):
         path.write_bytes(b"no photo")
     assert "none of the photos to learn from can be read" in refused(photos, *TINY, "--plan")
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"), [(0.2, "1 s"), (61.4, "61 s"), (100, "2 min"), (3000, "50 min"), (7200, "2.0 h")]
-)
-def test_durations(seconds: float, words: str) -> None:
-    assert duration(seconds) == words
 
 
 def test_the_prompts_are_compared_in_a_line() -> None:

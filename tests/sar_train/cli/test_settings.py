@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from sar_train.api import run_config
-from sar_train.cli.settings import setting_option, setting_options
+from sar_train.cli.settings import setting_options
 from sar_train.cli.train import main
 from sar_train.config.run import SETTINGS, RunConfig
 
@@ -33,10 +33,6 @@ def another(name: str, option: click.Parameter) -> Any:
     return "tcp" if name == "method" else option.type.convert("7", None, None)
 
 
-def test_an_option_that_is_not_given_says_nothing() -> None:
-    assert parsed() == dict.fromkeys(SETTINGS)
-
-
 @pytest.mark.parametrize("name", SETTINGS)
 def test_command_line_and_toml_say_the_same(name: str, tmp_path: Path) -> None:
     option = next(parameter for parameter in main.params if parameter.name == name)
@@ -56,13 +52,3 @@ def test_help_says_what_the_default_is() -> None:
     assert shown["epochs"].endswith("[default: the method's published number]")
     assert "[default" not in shown["quick"]
     assert str(shown["quick"]).startswith(SETTINGS["quick"].metadata["help"])
-
-
-def test_a_command_may_say_otherwise() -> None:
-    @click.command()
-    @setting_option("device", type=str, help="Here.")
-    def command(device: str | None) -> None:
-        click.echo(device)
-
-    assert CliRunner().invoke(command, ["--device", "tpu"]).output == "tpu\n"
-    assert CliRunner().invoke(main, ["x", "--device", "tpu"]).exit_code == 2

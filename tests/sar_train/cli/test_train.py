@@ -79,17 +79,6 @@ def test_one_photo_of_each_class_leaves_none_to_test_on(photos: Path, tmp_path: 
     assert "zero-shot" not in result.stdout  # no table of dashes
 
 
-def test_advice_fits_the_photos(photos: Path, tmp_path: Path) -> None:
-    for name in ("grey thing", "pale thing"):
-        shutil.copytree(photos / "red_thing", photos / name)
-    result = sar_train(photos, *PLAIN, "--protocol", "pseudo", "--out", tmp_path / "run")
-    assert "--protocol pseudo tests on validation photos, and there is none; use fewer --shots" in result.stdout
-    for split in ("train", "test"):
-        shutil.copytree(photos, tmp_path / "apart" / split)
-    result = sar_train(tmp_path / "apart", *PLAIN, "--out", tmp_path / "other")
-    assert "25 held-out photos of the trained classes, 50 are needed; give more test photos, or" in result.stderr
-
-
 def test_features_are_saved_and_read_in_place_of_photos(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

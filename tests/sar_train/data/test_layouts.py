@@ -8,7 +8,7 @@ import pytest
 from support.coop import link_photos, write_split
 
 from sar_train.clip.prompts import split_template
-from sar_train.data.layouts import LAYOUTS, dataset_in, find, folder_of, is_there
+from sar_train.data.layouts import LAYOUTS, find, is_there
 
 CONTENT = {"train": [["a/1.jpg", 0, "a"]], "val": [], "test": []}
 
@@ -41,18 +41,6 @@ def test_datasets_have_the_published_classes_and_coops_templates() -> None:
 )  # fmt: skip
 def test_names_are_forgiving(name: str, key: str | None) -> None:
     assert find(name) == key
-
-
-def test_a_folder_is_told_by_its_split_file_or_by_its_names(tmp_path: Path) -> None:
-    renamed = write_split(tmp_path / "renamed", "dtd", CONTENT)
-    assert dataset_in(renamed) == "dtd"
-    sketch = tmp_path / "imagenet-sketch"
-    link_photos(sketch / "images", ["n00000001/1.jpg"])
-    assert dataset_in(sketch) == "imagenet_sketch"
-    own = tmp_path / "holiday"
-    link_photos(own / "images", ["a/1.jpg"])
-    assert dataset_in(own) is None
-    assert folder_of("imagenet_sketch", tmp_path) == folder_of("imagenet_sketch", sketch) == sketch
 
 
 def test_photos_of_another_dataset_are_not_taken_for_it(tmp_path: Path) -> None:

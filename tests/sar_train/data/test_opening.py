@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.coop import link_photos
+from support.coop import link_photos, write_split
 from support.features import feature_set
 from support.layouts import EXAMPLES, SPLITS
 from support.opened import counts, opened
@@ -15,8 +15,8 @@ from support.tiny import tiny_backbone
 
 from sar_train.data.dataset import DataOptions
 from sar_train.data.feature_file import StoredFeatures, load_features, save_features
-from sar_train.data.features import Features, PhotoFeatures
-from sar_train.data.opening import missing, open_features
+from sar_train.data.features import Features
+from sar_train.data.opening import missing, open_features, read_class_names
 from sar_train.data.readers.coop import NAME_FIXES
 from sar_train.errors import DataError
 
@@ -73,20 +73,6 @@ def test_nothing_of_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         features_of("no/such", Path("data"))
 
 
-def test_what_is_missing_is_said_without_opening_anything(tmp_path: Path) -> None:
-    write_folder(tmp_path / "pacs/photo", {"cat": 1})
-    assert missing("demo", None) == missing("pacs/photo", tmp_path) == missing(str(tmp_path / "pacs"), None) == ""
-    folder = tmp_path / "eurosat"
-    folder.mkdir()
-    assert "expected split_zhou_EuroSAT.json in" in missing("EuroSAT", tmp_path)
-    (folder / "split_zhou_EuroSAT.json").write_text("{}")
-    assert missing("eurosat", tmp_path) == (
-        f"dataset eurosat: expected the folder {folder / '2750'}, not there; complete the download"
-    )
-    (folder / "2750").mkdir()
-    assert missing("eurosat", tmp_path) == missing(str(folder), None) == ""
-
-
 @pytest.mark.parametrize(
     ("names", "fact"),
     [
@@ -109,11 +95,8 @@ def test_unreadable_photos_are_left_out_and_counted(tmp_path: Path) -> None:
     cut.write_bytes(cut.read_bytes()[:200])
     dataset = features_of(folder, skip_unreadable=True).dataset
     assert counts(dataset) == [(3, 2, 3), (4, 2, 2)]
-    assert dataset.warnings[-1].startswith(
-        "2 unreadable photos left out (all of them: sar-experiment check-data PHOTOS --all-images), "
-        f"the first: {cut}: cannot be read: "
-    )
-    with pytest.raises(DataError, match=r"cat/01\.png.*--skip-unreadable.*check-data"):
+    assert dataset.warnings[-1].startswith(f"2 unreadable photos left out, the first: {cut}: cannot be read: ")
+    with pytest.raises(DataError, match=r"cat/01\.png.*--skip-unreadable"):
         features_of(folder).plain("train")
     for path in folder.glob("train/cat/*"):
         path.write_bytes(b"")
@@ -168,10 +151,22 @@ def test_a_split_of_ours_is_said_in_feature_files_too(tmp_path: Path) -> None:
     assert dataset.warnings == features.dataset.warnings != ()
 
 
-def test_targets_have_test_photos_alone(tmp_path: Path) -> None:
-    write_folder(tmp_path / "pets" / "photo", {"a": 6, "b": 6})
-    features = features_of("pets/photo", tmp_path, target=True)
-    assert isinstance(features, PhotoFeatures)
-    assert [len(features.labels(split)) for split in ("train", "val", "test")] == [0, 0, 12]
-    assert features.plain("test").shape == (12, 32)
-    assert features.views("train").shape == (0, 1, 32)
+def test_class_names_without_photos(tmp_path: Path) -> None:
+    assert len(read_class_names("demo")) == 100
+    assert read_class_names("ImageNet")[0] == "tench"
+    content = {"train": [["River/1.jpg", 0, "River"], ["Sea/1.jpg", 1, "Sea_Lake"]], "val": [], "test": []}
+    folder = write_split(tmp_path / "eurosat", "eurosat", content, photos=False)
+    assert read_class_names("EuroSAT", tmp_path) == read_class_names(str(folder)) == ("River", "Sea_Lake")
+    (tmp_path / "imagenet").mkdir()
+    assert read_class_names("imagenet", tmp_path)[0] == "tench"
+    names = tmp_path / "imagenet" / "classnames.txt"
+    names.write_text("\n".join(f"n{10000000 + i} thing {i}" for i in range(1000)))
+    assert read_class_names("imagenet", tmp_path)[:2] == ("thing 0", "thing 1")
+    assert read_class_names(str(write_folder(tmp_path / "photos", {"red_fox": 2, "owl": 2}))) == ("owl", "red_fox")
+    for spec, root, fact in (
+        ("food101", None, "--data-root"),
+        ("food101", tmp_path, "split_zhou_Food101.json"),
+        ("nowhere", None, "nowhere"),
+    ):
+        with pytest.raises(DataError, match=fact):
+            read_class_names(spec, root)

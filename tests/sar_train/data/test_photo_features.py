@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import os
 import time
@@ -18,7 +17,7 @@ from support.tiny import RESNET, tiny_backbone
 from torch import Tensor
 
 from sar_train.data import progress
-from sar_train.data.cache import FLUSH_ROWS, FeatureCache
+from sar_train.data.cache import FeatureCache
 from sar_train.data.dataset import Dataset
 from sar_train.data.features import PhotoFeatures
 from sar_train.data.views import pixels
@@ -71,12 +70,6 @@ def test_any_order_any_subset_any_batch(dataset: Dataset, encoded: list[int], vi
     assert features.labels("train").tolist() == [0] * 5 + [1] * 5
     assert features.views("test").shape == (len(dataset.photos("test")), 1, 32)
     assert features.views("val", []).shape == (0, 1, 32)
-
-
-def test_seeds_change_the_random_views_alone(dataset: Dataset) -> None:
-    one, two = (PhotoFeatures(dataset, tiny_backbone(), views=2, seed=seed).views("train") for seed in (1, 2))
-    torch.testing.assert_close(one[:, 0], two[:, 0], **CLOSE)
-    assert (one[:, 1] - two[:, 1]).abs().max() > 1e-3
 
 
 def test_crops_are_random_views_of_any_number(dataset: Dataset) -> None:
@@ -138,17 +131,6 @@ def test_what_was_encoded_before_a_failure_is_kept(dataset: Dataset, tmp_path: P
         PhotoFeatures(dataset, tiny_backbone()).views("train", [8])
 
 
-def test_many_rows_are_written_before_the_end(tmp_path: Path) -> None:
-    cache = FeatureCache(tmp_path, 8)
-    keys, rows = [i.to_bytes(16) for i in range(FLUSH_ROWS)], torch.randn(FLUSH_ROWS, 8)
-    cache.put(keys[:-1], rows[:-1])
-    assert list(tmp_path.iterdir()) == []
-    cache.put(keys[-1:], rows[-1:])
-    assert len(list(tmp_path.iterdir())) == 1
-    again = FeatureCache(tmp_path, 8)
-    assert all(torch.equal(again[key], row) for key, row in zip(keys, rows, strict=True))
-
-
 @pytest.mark.parametrize("kind", ["bytes", "size", "nan", "keys", "tensor"])
 def test_damaged_files_are_left_aside(tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: str) -> None:
     path = tmp_path / "x.safetensors"
@@ -179,30 +161,6 @@ def test_a_cache_that_cannot_be_written_does_not_stop_a_run(
         assert features.plain("test").isfinite().all()
     assert len(caplog.messages) == 1
     assert str(tmp_path / "file") in caplog.text
-
-
-@pytest.mark.parametrize("note", [None, b"{", b"[" * 100_000, b"\xff"])
-def test_other_photos_than_before_are_told_of_once(
-    dataset: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture, note: bytes | None
-) -> None:
-    def open_photos(seed: int = 1, **changes: object) -> None:
-        changed = dataclasses.replace(opened(dataset.root, 5, seed), **changes)
-        PhotoFeatures(changed, tiny_backbone(), cache_dir=tmp_path / "cache")
-
-    open_photos()
-    open_photos(seed=2)  # another split of the same photos
-    open_photos(root=tmp_path / "elsewhere")  # another folder of the same name
-    assert caplog.messages == []
-    write_photo(dataset.root / "a/more.png")
-    if note is not None:
-        for path in (tmp_path / "cache").rglob("photos-*.json"):
-            path.write_bytes(note)  # one that cannot be read stops nothing
-    for _ in range(2):
-        open_photos()
-    line = f"{dataset.name}: its photos are not those of an earlier run (18 then, 19 now), so other ones are drawn"
-    assert caplog.messages == ([line] if note is None else [])
-    open_photos(class_names=("a", "c"))
-    assert len(caplog.messages) == (2 if note is None else 1)
 
 
 def test_how_many_photos_are_encoded_or_mapped_is_told(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from sar_train.data.protocol import base_new, plan
+from sar_train.data.protocol import plan
 from sar_train.errors import ConfigError
 
 
@@ -24,11 +22,6 @@ def test_pseudo_never_touches_new_classes_or_test_photos() -> None:
     chosen = plan("pseudo", named(100), published_split=True)
     assert chosen.split == "val"
     assert (chosen.base, chosen.new) == (tuple(range(25)), tuple(range(25, 50)))
-
-
-def test_a_folder_trains_on_all_its_classes() -> None:
-    chosen = plan("auto", named(12), published_split=False)
-    assert (chosen.protocol, chosen.base, chosen.new) == ("all", tuple(range(12)), ())
 
 
 @pytest.mark.parametrize(
@@ -72,10 +65,3 @@ def test_deals_of_the_base_half_differ_and_leave_new_classes_alone() -> None:
 def test_base_classes_that_cannot_be(protocol: str, base_classes: str, expected: str) -> None:
     with pytest.raises(ConfigError, match=expected):
         plan(protocol, named(10), published_split=False, base_classes=base_classes)
-
-
-@given(st.sets(st.integers(0, 500)))
-def test_base_and_new_halve_the_labels(labels: set[int]) -> None:
-    base, new = base_new(labels)
-    assert [*base, *new] == sorted(labels)
-    assert len(base) - len(new) in (0, 1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -45,20 +44,6 @@ def test_draws_equal_coops(seed: int, shots: int) -> None:
     assert [val[i][0] for i in drawn.val] == expected[1]
 
 
-@given(st.lists(st.integers(0, 4), max_size=40), st.integers(1, 6), st.integers(0, 99))
-def test_a_draw_takes_the_shots_or_all_that_there_are(labels: list[int], shots: int, seed: int) -> None:
-    rows = few_shot(labels, (), shots, seed).train
-    assert len(set(rows)) == len(rows)
-    drawn = [labels[row] for row in rows]
-    assert {y: drawn.count(y) for y in set(labels)} == {y: min(shots, labels.count(y)) for y in set(labels)}
-    assert rows == few_shot(labels, (), shots, seed).train
-
-
-def test_no_shots_means_all() -> None:
-    drawn = few_shot([1, 0, 1], [0], 0, seed=1)
-    assert (drawn.train, drawn.val) == ((0, 1, 2), (0,))
-
-
 @given(st.integers(0, 300), st.integers(0, 50))
 def test_photos_are_held_out_beyond_the_shots(count: int, shots: int) -> None:
     splits = hold_out([Photo(f"a/{i}.jpg", 0) for i in range(count)], shots, 1)
@@ -83,10 +68,3 @@ def test_what_is_held_out_depends_on_photos_and_seed_alone() -> None:
         rng.shuffle(of_class)
     assert [photo.path for photo in splits["train"]] == [p for of_class in names for p in sorted(of_class[:4])]
     assert [photo.path for photo in splits["val"]] == [p for of_class in names for p in sorted(of_class[4:8])]
-
-
-def test_photos_are_sorted_folder_by_folder() -> None:
-    names = ["a-b/1.jpg", "a/2.jpg", "a/b/1.jpg", "a.jpg"]
-    splits = hold_out([Photo(name, 0) for name in names], 0, 1)
-    order = [Path(photo.path) for photo in splits["train"]]
-    assert order == sorted(order)

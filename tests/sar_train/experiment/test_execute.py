@@ -61,7 +61,7 @@ def test_a_finished_run_is_not_trained_again(
     record = json.loads((run / checkpoint.RECORD).read_text())
     del record["dataset"], record["timing"]
     (run / checkpoint.RECORD).write_text(json.dumps(record))
-    with pytest.raises(RunError, match=r"json: lacks dataset, timing, which every run writes; delete the folder"):
+    with pytest.raises(RunError, match=r"record\.json: damaged: "):
         execute(job(config), run)
 
 

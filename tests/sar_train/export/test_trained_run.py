@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import json
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +31,10 @@ from sar_train.clip.backbone import RANDOM
 from sar_train.config.run import RunConfig
 from sar_train.data.dataset import SPLITS
 from sar_train.data.feature_file import StoredFeatures, save_features
-from sar_train.errors import RunError
 from sar_train.export.bundle import export_bundle
 from sar_train.export.source import APPROXIMATION, NOT_CALIBRATED, from_run
 from sar_train.training import trainer
-from sar_train.training.checkpoint import FITTED_STATISTICS, load_run
+from sar_train.training.checkpoint import load_run
 from sar_train.training.prompted import restore
 
 pytestmark = pytest.mark.slow
@@ -145,32 +143,6 @@ def test_a_bank_with_other_classes_has_the_statistics_of_those_that_are_trained(
     assert NOT_CALIBRATED in source.quality.notes and NOT_CALIBRATED in lines
     larger = from_run(run, {name.upper(): (name,) for name in CLASSES})
     assert larger.calibrated == tuple(name.upper() for name in BASE)
-
-
-def test_older_runs_are_exported_as_before(run: Path, tmp_path: Path) -> None:
-    """Statistics lay under the name that they have in a bundle, or there were none; and no calibration."""
-    approximate = "mean-image" if record(run)["config"]["method"] == "cocoop" else None
-    old, now = shutil.copytree(run, tmp_path / "old"), from_run(run).class_statistics("")
-    (old / FITTED_STATISTICS).rename(old / "statistics.safetensors")
-    before = from_run(old).class_statistics("")
-    assert before is not None and now is not None
-    assert before.names == now.names
-    for name, tensor in now.statistics.tensors().items():
-        np.testing.assert_array_equal(before.statistics.tensors()[name], tensor)
-    (old / "statistics.safetensors").unlink()
-    source = from_run(old, approximate=approximate)
-    assert (source.statistics, source.method) == (None, record(run)["config"]["method"])
-    if source.prompted.method.head() is None:
-        assert source.calibrated == ()  # the record's calibration is for what is gone
-    content = record(run)
-    del content["calibration"]
-    (old / "record.json").write_text(json.dumps(content), "utf-8")
-    source = from_run(old, approximate=approximate)
-    assert (source.confidence, source.quality.calibration) == (None, None)
-    assert not [note for note in source.quality.notes if "calibrat" in note]
-    (old / "record.json").write_text(json.dumps(content | {"calibration": {"measured": {}}}), "utf-8")
-    with pytest.raises(RunError, match="calibration"):
-        from_run(old, approximate=approximate)
 
 
 def test_an_image_prompt_stays_beside_the_handcrafted_names(tmp_path: Path) -> None:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 from support import full_length
-from support.problems import BASE, classes, make, parameters, problem_for, prompted, schedule, started, train
+from support.problems import BASE, classes, make, parameters, problem_for, prompted, started, train
 from support.tiny import tiny_backbone
 from torch import Tensor
 
 from sar_train.methods.base import PromptMethod
 from sar_train.methods.cocoop import CoCoOpConfig
-from sar_train.training.loop import OptimiserStep
-from sar_train.training.state import start
 
 IMAGES = problem_for("cocoop").features[:5, 1]
 
@@ -71,14 +69,6 @@ def test_without_a_photo_the_mean_one_stands_for_all() -> None:
     frozen = prompted(method).logits(IMAGES, BASE, frozen=True)
     torch.testing.assert_close(frozen, backbone.logit_scale * IMAGES @ rows.T, atol=2e-5, rtol=0)
     assert torch.equal(method.state_dict()["mean_image"], mean), "a stored run needs it"
-
-
-def test_a_step_sees_the_same_logits() -> None:
-    method, data, logits = make("cocoop", reduction=4), problem_for("cocoop"), []
-    expected = by_hand(method, data.features[[2, 5, 7], 1])
-    method.terms = lambda outputs: logits.append(outputs.logits.detach()) or type(method).terms(method, outputs)
-    OptimiserStep(tiny_backbone(), data, start(method, schedule("cocoop"), 1))(torch.tensor([2, 5, 7]), 0.0)
-    torch.testing.assert_close(logits[0], expected, atol=2e-5, rtol=0)
 
 
 def test_context_and_network_are_learned() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 import sys
 from collections.abc import Iterator
 from functools import cache
@@ -154,22 +153,6 @@ def test_images_are_prompted_where_the_method_says_so(name: str) -> None:
     entry = next(entry for entry in describe_methods() if entry["name"] == name)
     assert entry["features_cached"] == same
     assert entry["prompt_per_image"] == method.per_image
-
-
-@every_method
-def test_it_is_described(name: str) -> None:
-    kind = methods.get(name)
-    assert dataclasses.is_dataclass(kind.Config())
-    assert kind.__doc__
-    page = (ROOT / "docs" / "methods" / f"{name}.md").read_text("utf-8")
-    if not kind.paper.startswith("none"):
-        number = kind.paper[-10:]
-        assert re.fullmatch(r"\d{4}\.\d{5}", number), "paper ends with the arXiv number, or begins with none"
-        assert number in (sys.modules[kind.__module__].__doc__ or ""), "no number in the docstring of the file"
-        assert number in page
-    for field in dataclasses.fields(kind.Config):
-        assert f"`{field.name}`" in page, "a setting without a word in the docs"
-        assert field.name in kind.Config.__doc__
 
 
 def pictures() -> tuple[list[npt.NDArray[np.uint8]], Tensor]:

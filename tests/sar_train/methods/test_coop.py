@@ -9,10 +9,8 @@ from support.problems import (
     BASE,
     CLASSES,
     classes,
-    cross_entropy_by_hand,
     embed,
     make,
-    outputs,
     parameters,
     setup,
     started,
@@ -51,13 +49,6 @@ def test_learned_vectors_stand_there_as_well(position: str, before: int) -> None
     context = method.context.detach()
     theirs = full_length.text_rows(tiny_backbone(), UNSEEN, context[:before], suffix_context=context[before:])
     torch.testing.assert_close(embed(method, UNSEEN), theirs, atol=2e-6, rtol=0)
-
-
-def test_the_loss_is_the_cross_entropy_alone() -> None:
-    step = outputs()
-    terms = make("coop").terms(step)
-    assert terms.keys() == {"cross_entropy"}
-    assert float(terms["cross_entropy"]) == pytest.approx(cross_entropy_by_hand(step.logits, step.labels), rel=1e-5)
 
 
 def test_only_a_context_of_the_papers_size_and_spread_is_learned() -> None:

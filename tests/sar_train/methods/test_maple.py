@@ -10,7 +10,6 @@ from support.problems import (
     embed,
     generated_photos,
     make,
-    outputs,
     parameters,
     prompted,
     setup,
@@ -99,10 +98,6 @@ def test_the_maps_of_deeper_layers_start_equal_and_are_trained_apart() -> None:
     sets = make("maple", setup(model=DEEP)).deep
     assert 0.01 < float(torch.cat(list(sets)).detach().std()) < 0.03
     assert not torch.equal(sets[0], sets[1])
-
-
-def test_the_loss_is_the_cross_entropy_alone() -> None:
-    assert make("maple").terms(outputs()).keys() == {"cross_entropy"}
 
 
 def test_a_resnet_is_refused() -> None:

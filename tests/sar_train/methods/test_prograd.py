@@ -156,12 +156,6 @@ def test_a_short_context_keeps_the_words_next_to_the_name() -> None:
     assert torch.equal(context, tiny_backbone().text.embed_text("of a"))
 
 
-def test_the_prompt_is_context_name_and_full_stop() -> None:
-    prompts = (method := make("prograd")).prompts(classes())
-    assert (prompts.suffix, prompts.n_context, prompts.n_suffix_context) == (".", 16, 0)
-    assert parameters(method).keys() == {"context"}
-
-
 @pytest.mark.parametrize("settings", [{"n_ctx": 0}, {"weight": -1}, {"temperature": 0}])
 def test_settings_are_checked(settings: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(settings))):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from support import full_length
-from support.problems import classes, embed, make, outputs, parameters, schedule, setup
+from support.problems import classes, embed, make, parameters, schedule, setup
 from support.tiny import DEEP, RESNET, VIT, tiny_backbone
 from torch import Tensor
 
@@ -126,13 +126,6 @@ def test_a_users_templates_go_before_the_references() -> None:
 def test_a_students_template_is_checked(student: str) -> None:
     with pytest.raises(ConfigError, match="template"):
         TCP.settle(TCPConfig(student=student), "a photo of a {}.", None)
-
-
-def test_the_loss_is_kgcoops() -> None:
-    step = outputs()
-    ours, theirs = make("tcp").terms(step), make("kgcoop").terms(step)
-    assert ours.keys() == theirs.keys() == {"cross_entropy", "knowledge"}
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
 def test_adam_has_the_eps_without_which_float16_gives_nan() -> None:

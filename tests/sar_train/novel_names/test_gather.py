@@ -10,8 +10,9 @@ import torch
 from support.tiny import tiny_backbone
 
 from sar_train.clip.prompts import Prompts
-from sar_train.errors import ConfigError, DataError
-from sar_train.novel_names import COUNT, forms, kinds, novel_names, open_novel_source
+from sar_train.errors import ConfigError
+from sar_train.novel_names.gather import COUNT, novel_names
+from sar_train.novel_names.source import kinds, open_novel_source
 
 
 def write(tmp_path: Path, text: str) -> str:
@@ -79,11 +80,6 @@ def test_names_are_the_same_however_their_accents_are_stored(tmp_path: Path) -> 
         assert novel_names(write(tmp_path, f"{name}\nfox\n"), ["dog"], new=[trained]).overlap == 1
 
 
-def test_vowels_that_are_marks_tell_names_apart(tmp_path: Path) -> None:
-    novel = novel_names(write(tmp_path, "की\nका\nが\nか\n❤\ufe0f\n"), ["dog"])
-    assert novel.names == ("की", "का", "が", "か")
-
-
 def test_count_and_too_long_names(tmp_path: Path) -> None:
     long = " ".join(["word"] * 80)
     file = write(tmp_path, f"a cat\n{long}\nfox\nwolf\n")
@@ -110,22 +106,6 @@ def test_names_that_wordnet_does_not_know_get_random_nouns() -> None:
     assert (novel.names, novel.source) == (words.names, "words")
     assert len(novel.names) == COUNT
     assert len(novel.warnings) == 1
-
-
-def test_nothing_left(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no name"):
-        novel_names(write(tmp_path, "dog\n"), ["dog"])
-
-
-def test_none_is_none() -> None:
-    novel = novel_names("none", ["dog"], new=["cat"])
-    assert (novel.names, novel.overlap, novel.warnings) == ((), 0, ())
-
-
-def test_what_may_be_written() -> None:
-    expected = "answer:FILE, dataset:NAME, llm, none, wordnet[:D|:A-B], words or FILE"
-    assert forms() == expected
-    assert sorted(kinds.entries) == ["answer", "dataset", "file", "llm", "none", "wordnet", "words"]
 
 
 def test_a_file_is_a_source_and_a_sources_name_goes_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,8 @@ from support.blobs import write_blobs
 from support.coop import write_split
 
 from sar_train.errors import ConfigError, DataError, SarTrainError
-from sar_train.novel_names import NameRequest, SourceOptions, novel_names, open_novel_source
+from sar_train.novel_names.gather import novel_names
+from sar_train.novel_names.source import NameRequest, SourceOptions, open_novel_source
 from sar_train.training import trainer
 
 
@@ -18,7 +19,7 @@ from sar_train.training import trainer
     ("kind", "content", "names"),
     [
         ("file", "\ufeff# animals\n\n  wolf \nred_fox\n", ["wolf", "red_fox"]),
-        ("answer", "Sure! Here you are:\n\n1. **Wolf** - a dog\n2. Dog\n3. Cat\n", ["wolf", "cat"]),
+        ("answer", "Sure! Here you are:\n\n1. **Wolf** - a dog\n2. Dog\n3. Cat\n", ["Wolf", "Cat"]),
     ],
 )
 def test_names_in_their_order(tmp_path: Path, kind: str, content: str, names: list[str]) -> None:
@@ -58,14 +59,6 @@ def test_a_source_without_names(
         novel_names(text, ["dog"])
 
 
-def test_a_file_that_is_gone_later(tmp_path: Path) -> None:
-    (tmp_path / "x").write_text("wolf")
-    source = open_novel_source(str(tmp_path / "x"))
-    (tmp_path / "x").unlink()
-    with pytest.raises(DataError, match=str(tmp_path / "x")):
-        source.candidates(NameRequest([], 5))
-
-
 def test_names_come_from_a_split_file_without_a_photo(tmp_path: Path) -> None:
     names = ["River", "Highway", "Forest", "Sea_Lake"]
     rows = [[f"{name}/1.jpg", label, name] for label, name in enumerate(names)]
@@ -88,11 +81,3 @@ def test_a_run_on_the_training_names_alone(tmp_path: Path, sar: dict[str, object
     record = trainer.run(config, tmp_path / "run").record
     assert record["novel"] == {"source": "none", "count": 0, "overlap": 0}
     assert (record["history"][-1]["regulariser"] > 0) is (sar != {"rows": "novel"})
-
-
-def test_class_specific_contexts_need_no_novel_names(tmp_path: Path) -> None:
-    sections = {"coop": {"class_specific": True}}
-    config = dataclasses.replace(write_blobs(tmp_path), novel="none", protocol="all", sections=sections)
-    run = trainer.run(config, tmp_path / "run")
-    assert run.tensors["context"].shape[0] == 8
-    assert "regulariser" in run.record["history"][-1]

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 from functools import cache
-from pathlib import Path
 
 import pytest
 import torch
-from support.problems import BASE, NOVEL, classes, equal, interrupted, regularisation, schedule, started, train
+from support.problems import BASE, NOVEL, classes, equal, regularisation, schedule, started, train
 from torch.nn.functional import normalize
 
 from sar_train.regularisers.base import Regulariser, RegulariserInputs, regularisers
 from sar_train.training.state import State
 
-ROOT = Path(__file__).parents[3]
 every_regulariser = pytest.mark.parametrize("name", regularisers.entries)
 
 
@@ -83,23 +80,3 @@ def test_it_counts_and_at_weight_zero_it_is_not_there(name: str) -> None:
     assert zero.history == plain.history
     assert not equal(weighted.method, plain.method)
     assert all("regulariser" in epoch for epoch in weighted.history)
-
-
-@every_regulariser
-def test_an_interrupted_run_goes_on_to_the_bit(name: str, tmp_path: Path) -> None:
-    whole, resumed = interrupted(tmp_path, "coop", 2, regulariser=name)
-    assert equal(resumed.method, whole.method)
-    assert resumed.history == whole.history
-
-
-@every_regulariser
-def test_it_is_described(name: str) -> None:
-    kind = regularisers.get(name)
-    assert dataclasses.is_dataclass(kind.Config())
-    assert kind.__doc__
-    page = (ROOT / "docs" / "methods" / f"{name}.md").read_text("utf-8")
-    fields = [field.name for field in dataclasses.fields(kind.Config)]
-    assert "weight" in fields
-    for field in fields:
-        assert f"`{field}`" in page, "a setting without a word in the docs"
-        assert field in (kind.Config.__doc__ or "")

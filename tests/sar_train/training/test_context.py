@@ -9,7 +9,6 @@ import pytest
 import torch
 from support.blobs import write_blobs
 from support.photos import write_folder, write_photo
-from support.problems import CLASSES
 from support.tiny import RESNET, register
 
 from sar_train.clip import backbone
@@ -82,15 +81,6 @@ def test_class_specific_contexts_are_refused_where_other_names_come(
         prepare(dataclasses.replace(config, sections=OWN, **changes))
 
 
-def test_class_specific_contexts_serve_all_trained_classes(config: RunConfig, tmp_path: Path) -> None:
-    sections = OWN | {"sar": {"weight": 0.0}}
-    run = trainer.run(dataclasses.replace(config, sections=sections, protocol="all"), tmp_path / "run")
-    assert run.tensors["context"].shape == (8, 4, 32)
-    assert run.settings["class_specific"] is True
-    assert run.record["relations"]["after"] is None
-    assert run.record["metrics"]["base_accuracy"] is not None
-
-
 def test_image_prompts_need_a_vision_transformer_and_photos(config: RunConfig) -> None:
     with pytest.raises(BackboneError, match=f"maple .*{RESNET}"):
         prepare(dataclasses.replace(config, backbone=RESNET, method="maple"))
@@ -126,13 +116,6 @@ def test_published_schedules_hold_until_the_user_says_otherwise(config: RunConfi
     schedule = prepare(dataclasses.replace(free, learning_rate=0.5)).schedule
     assert (schedule.learning_rate, schedule.epochs, schedule.batch_size) == (0.5, config.epochs, config.batch_size)
     assert (schedule.optimiser, schedule.eps) == ("adam", 1e-3)
-
-
-def test_a_run_trains_with_the_weight_that_it_records(config: RunConfig) -> None:
-    context = prepare(dataclasses.replace(config, method="prograd", sar=True, sections={"sar": {}}))
-    regularisation = context.regularisation()
-    assert regularisation is not None
-    assert regularisation.regulariser.weight(1.0) == context.settings["sar"]["weight"] == 1
 
 
 def test_zero_shot_keeps_the_datasets_template_where_the_method_has_its_own(config: RunConfig) -> None:
@@ -174,10 +157,3 @@ def test_methods_that_prompt_the_image_tower_learn_from_fresh_crops(config: RunC
             name = features.dataset.photos("train")[row].path
             (expected,) = pixels(photos / name, context.backbone.preprocess, name, [epoch], 5)
             assert torch.equal(crop, torch.from_numpy(expected))
-
-
-def test_the_mean_photo_is_that_of_the_plain_views(config: RunConfig) -> None:
-    context = prepare(dataclasses.replace(config, method="cocoop"))
-    mean = context.method.mean_image
-    torch.testing.assert_close(mean, context.task.features[:, 0].mean(0))
-    assert len(context.task.class_names) == len(CLASSES) // 2

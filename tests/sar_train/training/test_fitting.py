@@ -18,9 +18,8 @@ from sar_train.clip.backbone import RANDOM
 from sar_train.config.run import RunConfig
 from sar_train.data.dataset import SPLITS
 from sar_train.data.feature_file import DEMO_FILE, load_features, save_features
-from sar_train.errors import RunError
 from sar_train.training import trainer
-from sar_train.training.checkpoint import FITTED_STATISTICS, load_statistics
+from sar_train.training.checkpoint import load_statistics
 from sar_train.training.identity import outcome_settings
 from sar_train.training.prompted import restore
 
@@ -174,18 +173,6 @@ def test_methods_with_a_tower_or_a_prompt_for_each_image(tmp_path: Path, method:
     record = run.record["statistics"]
     assert record["folds"] == ("hand-crafted prompt" if method == "promptsrc" else "learned and hand-crafted prompt")
     assert run.record["other_metrics"]["statistics"]["base_accuracy"] is not None
-
-
-def test_a_damaged_file_is_one_line(tmp_path: Path) -> None:
-    trainer.run(settings(tmp_path, 3, epochs=1), tmp_path / "run")
-    path = tmp_path / "run" / FITTED_STATISTICS
-    whole = path.read_bytes()
-    for content in (b"", whole[:-40], whole.replace(b"sar-statistics", b"sar-somethings")):
-        path.write_bytes(content)
-        with pytest.raises(RunError) as caught:
-            load_statistics(tmp_path / "run")
-        assert FITTED_STATISTICS in str(caught.value)
-        assert "\n" not in str(caught.value)
 
 
 def test_results_keep_their_keys_where_statistics_are_as_usual(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -14,14 +13,6 @@ from support.regularisers import seven
 from sar_train.config.run import RunConfig
 from sar_train.errors import ConfigError
 from sar_train.training.identity import check_sections, outcome_settings, regulariser_settings
-
-
-def test_it_is_json_and_spells_defaults_out() -> None:
-    outcome = outcome_settings(RunConfig("demo", sections={"sar": {"tau": "0.5"}}))
-    assert json.loads(json.dumps(outcome)) == outcome
-    assert outcome["sections"]["sar"]["tau"] == 0.5
-    assert outcome["sections"]["coop"]["context_init"] == "a photo of a"
-    assert outcome["schedule"]["epochs"] == 200
 
 
 @pytest.mark.parametrize("form", ["{}", "file:{}", "answer:{}", "dataset:{}"])
@@ -37,11 +28,6 @@ def test_a_file_counts_by_its_content(tmp_path: Path, form: str) -> None:
     names.unlink()
     assert "digests" not in outcome_settings(config)
     assert "digests" not in outcome_settings(dataclasses.replace(config, sar=False))
-
-
-def test_a_list_below_the_data_root_counts_too(tmp_path: Path) -> None:
-    (tmp_path / "photos.csv").write_text("path,label")
-    assert "data" in outcome_settings(RunConfig("photos.csv", data_root=str(tmp_path)))["digests"]
 
 
 def test_a_setting_that_came_later_counts_where_it_is_not_the_default() -> None:

@@ -7,12 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from support.problems import equal, interrupted, make, parameters, schedule, started, train
-from torch import Tensor
+from support.problems import equal, interrupted, parameters, schedule, started, train
 
-from sar_train.errors import RunError
 from sar_train.training.checkpoint import load_state
-from sar_train.training.state import State, start
+from sar_train.training.state import State
 
 
 @pytest.mark.parametrize(
@@ -65,16 +63,3 @@ def test_the_result_is_the_weighted_sum_over_epochs() -> None:
         torch.testing.assert_close(result, expected, atol=1e-7, rtol=1e-6)
         assert not torch.equal(result, epochs[-1][name]), name
     assert weights.keys() == before.keys()
-
-
-def test_a_method_without_an_average_keeps_the_last() -> None:
-    epochs: list[dict[str, Tensor]] = []
-    state = train(started("coop"), "coop", after_epoch=lambda now: epochs.append(parameters(now.method)))
-    assert torch.equal(state.method.context, epochs[-1]["context"])
-
-
-def test_a_checkpoint_of_another_shape_or_method_is_refused() -> None:
-    plan = schedule("coop")
-    for other in (make("coop", context_init="", n_ctx=3), make("dept")):
-        with pytest.raises(RunError, match="parameter context"):
-            start(make("coop"), plan, 1).restore(start(other, plan, 1).tensors(), 1, [])

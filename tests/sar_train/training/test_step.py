@@ -11,8 +11,6 @@ from support import full_length
 from support.problems import (
     BASE,
     NOVEL,
-    classes,
-    embed,
     make,
     parameters,
     problem,
@@ -96,19 +94,6 @@ def test_the_regulariser_is_added_at_its_weight_and_sees_base_and_novel_names() 
     torch.testing.assert_close(moved["context"], -0.01 * context.grad, atol=1e-6, rtol=1e-3)
 
 
-@pytest.mark.parametrize("rule", ["mixed", "union"])
-def test_the_regulariser_sees_a_name_that_two_classes_share_once(rule: str) -> None:
-    names = (*BASE[:3], BASE[1])
-    data = dataclasses.replace(problem(1), class_names=names, handcrafted=classes(names).handcrafted)
-    teacher = classes([*names, *NOVEL]).handcrafted
-    watched = Watched(regularisation(rule=rule, subset=0).regulariser.config)
-    extra = Regularisation(watched, NOVEL, teacher)
-    one_step(make("coop"), data, torch.arange(4), extra=extra, rate=1e-12)
-    torch.testing.assert_close(watched.seen[0].handcrafted, teacher[[0, 1, 2, 4, 5, 6, 7, 8]])
-    torch.testing.assert_close(watched.seen[0].prompted, watched.seen[0].handcrafted, atol=2e-6, rtol=0)
-    assert watched.seen[0].is_base.tolist() == [True] * 3 + [False] * 5
-
-
 def test_a_draw_from_the_union_keeps_rows_and_teacher_together() -> None:
     """Each prompted row must sit beside its own name's teacher: at the start of coop they are equal."""
     sar = regularisation(rule="union", subset=5)
@@ -190,18 +175,6 @@ def test_per_image_prompts_do_not_see_each_other() -> None:
         torch.testing.assert_close(change, half, atol=1e-6, rtol=1e-3)
 
 
-@pytest.mark.parametrize(("views", "learned_from"), [(1, {0}), (2, {1}), (4, {1, 2, 3})])
-def test_the_plain_view_is_drawn_only_where_there_is_no_other(views: int, learned_from: set[int]) -> None:
-    method, data, observed = make("coop"), problem(views), []
-    method.terms = lambda outputs: observed.append(outputs.frozen_images) or type(method).terms(method, outputs)
-    step, rows = OptimiserStep(tiny_backbone(), data, start(method, schedule("coop"), 1)), torch.arange(24)
-    for _ in range(4):
-        step(rows, 0.0)
-    matches = torch.stack([(batch[:, None] == data.features).all(-1) for batch in observed])
-    assert matches.sum(-1).eq(1).all()
-    assert set(matches.nonzero()[:, -1].tolist()) == learned_from
-
-
 @pytest.mark.parametrize("name", ["maple", "promptsrc"])
 def test_each_epoch_learns_from_its_own_crops(name: str) -> None:
     asked: list[tuple[list[int], int]] = []
@@ -213,19 +186,3 @@ def test_each_epoch_learns_from_its_own_crops(name: str) -> None:
     assert [epoch for _, epoch in asked] == [1, 1, 2, 2, 3, 3]
     for epoch in (1, 2, 3):
         assert sorted(row for rows, when in asked if when == epoch for row in rows) == list(range(24))
-
-
-def test_methods_get_the_frozen_features_beside_the_prompted_ones() -> None:
-    observed = []
-    method, data = make("promptsrc"), problem(1, photos=True)
-    method.terms = lambda outputs: observed.append(outputs) or type(method).terms(method, outputs)
-    one_step(method, data, torch.tensor([3, 1]))
-    (outputs,) = observed
-    torch.testing.assert_close(outputs.frozen_images, data.features[[3, 1], 0], atol=1e-5, rtol=0)
-    assert not outputs.frozen_images.requires_grad
-    assert outputs.labels.tolist() == [3, 1]
-    assert (outputs.images - outputs.frozen_images).abs().max() > 1e-3
-    torch.testing.assert_close(outputs.handcrafted, classes().handcrafted)
-    torch.testing.assert_close(outputs.prompted, embed(make("promptsrc")))
-    torch.testing.assert_close(outputs.logits, outputs.scale * outputs.images @ outputs.prompted.T)
-    assert outputs.scale == tiny_backbone().logit_scale

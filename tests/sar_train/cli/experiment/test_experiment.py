@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from support.photos import write_folder
 
 from sar_train.cli.experiment import COMMANDS, main
 
@@ -29,14 +27,13 @@ def test_the_group_lists_every_command_and_refuses_others() -> None:
     assert "No such command" in refusal.output
 
 
-def test_help_of_every_command_and_a_check_of_data_load_no_torch(tmp_path: Path) -> None:
-    photos = write_folder(tmp_path / "photos", {"a": 20})
+def test_help_of_every_command_loads_no_torch() -> None:
     script = f"""
 import sys
 from click.testing import CliRunner
 from sar_train.cli.experiment import main
-for words in (*([name, "--help"] for name in {list(COMMANDS)}), ["check-data", {str(photos)!r}]):
-    assert CliRunner().invoke(main, words).exit_code == 0, words
+for name in {list(COMMANDS)}:
+    assert CliRunner().invoke(main, [name, "--help"]).exit_code == 0, name
 assert not {{"torch", "open_clip", "matplotlib", "openai", "ray"}} & set(sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)

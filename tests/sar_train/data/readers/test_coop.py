@@ -130,21 +130,6 @@ def test_the_class_folders_of_caltech_are_the_published_classes(tmp_path: Path) 
     }
 
 
-def test_class_folders_that_are_missing_or_empty(tmp_path: Path) -> None:
-    images = tmp_path / "eurosat/2750"
-    images.mkdir(parents=True)
-    with pytest.raises(DataError, match="got none"):
-        opened("eurosat", data_root=tmp_path)
-    write_eurosat(tmp_path)
-    (images / "River").rename(tmp_path / "River")
-    with pytest.raises(DataError, match="2750: .*10.*9.*--allow-missing"):
-        opened("eurosat", data_root=tmp_path)
-    assert "River" not in opened("eurosat", data_root=tmp_path, allow_missing=True).class_names
-    (images / "River").mkdir()
-    with pytest.raises(DataError, match="River: no photo in it"):
-        opened("eurosat", data_root=tmp_path)
-
-
 @pytest.mark.parametrize(
     ("content", "fact"),
     [

@@ -27,12 +27,6 @@ def test_shots_and_the_rest(tmp_path: Path) -> None:
     assert counts(opened(root, 0, 1)) == [(4, 0, 1), (3, 0, 1), (1, 0, 0), (10, 0, 2)]
 
 
-def test_classes_without_a_test_photo_are_named(tmp_path: Path) -> None:
-    write_folder(tmp_path, {"cat": 9} | dict.fromkeys(("one", "two", "three", "four"), 1))
-    warning = "4 classes have no photo left to test on ('four', 'one', 'three', …)"
-    assert opened(tmp_path, 4, 1).warnings[-1] == warning
-
-
 def test_photos_whose_format_is_not_read_are_told_of(tmp_path: Path) -> None:
     root = write_folder(tmp_path / "own", {"cat": 9, "dog": 9})
     for name in ("cat/b.HEIC", "dog/a.heic", "dog/.c.heic"):
@@ -70,11 +64,6 @@ def test_train_alone_is_a_split_and_beside_another_folder_a_class(tmp_path: Path
     assert counts(opened(tmp_path, 4, 1)) == [(4, 3, 3)]
     write_folder(tmp_path, {"bus": 6})
     assert opened(tmp_path, 4, 1).class_names == ("bus", "train")
-
-
-def test_a_target_may_have_a_folder_test_alone(tmp_path: Path) -> None:
-    write_folder(tmp_path / "test", {"a": 2, "b": 3})
-    assert counts(opened(tmp_path, 16, 1, target=True)) == [(0, 0, 2), (0, 0, 3)]
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,8 @@ from support.disk import files_of_at_most
 from support.hf import encoded, make_dataset, to_hub, to_saved
 from support.opened import opened
 
-from sar_train.data.check import check
-from sar_train.data.readers.base import reader_of
-from sar_train.data.readers.folder import ClassFolders
+from sar_train.data.dataset import DataOptions
+from sar_train.data.readers.hugging_face import HuggingFace
 from sar_train.errors import DataError
 
 datasets = pytest.importorskip("datasets", reason="needs the library datasets")
@@ -94,26 +93,14 @@ def test_photos_and_labels_that_are_missing(tmp_path: Path, image: object, label
     assert list((tmp_path / "cache" / "huggingface").iterdir()) == []
 
 
-def test_photos_beside_the_file(tmp_path: Path) -> None:
-    root = write_rows(tmp_path / "x", [{"bytes": None, "path": "photos/1.jpg"}], [0])
-    (root / "photos").mkdir()
-    (root / "photos" / "1.jpg").write_bytes(encoded(3))
-    target = opened(root, 1, 1, target=True, cache_dir=tmp_path / "cache")
-    assert (target.root / target.photos("test")[0].path).read_bytes() == encoded(3)
-
-
 @pytest.mark.parametrize(
     ("path", "split"), [("photos.parquet", "train"), ("test/0000.parquet", "test"), ("data/val-x.parquet", "val")]
 )
 def test_the_split_of_a_parquet_file(tmp_path: Path, path: str, split: str) -> None:
     (tmp_path / path).parent.mkdir(exist_ok=True)
     make_dataset(2).to_parquet(tmp_path / path)
-    assert check(tmp_path).checked[0].counts == tuple(2 * (name == split) for name in ("train", "val", "test"))
-
-
-def test_other_folders_with_files_of_that_name_are_not_packed(tmp_path: Path) -> None:
-    (tmp_path / "dataset_info.json").write_text("{}")
-    assert isinstance(reader_of(tmp_path), ClassFolders)
+    dataset = HuggingFace().read(tmp_path, DataOptions(cache_dir=tmp_path / "cache"))
+    assert {name: len(photos) for name, photos in dataset.splits.items()} == {split: 2}
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,7 @@ def test_columns_of_metadata(tmp_path: Path, photos: list[str], column: str) -> 
         ("l.csv", "path,label\n\udcff,a\n", "l.csv: .*UTF-8"),
         ("l.jsonl", '{"path": "img/0.png", "label": "a"}\n{', "line 2: .*JSON"),
         ("l.jsonl", "[]", "line 1: .*object"),
-        ("l.jsonl", '{"path": "img/0.png", "label": null}', "line 1: .*'img/0.png' and ''"),
+        ("l.jsonl", '{"path": "img/0.png", "label": null}', "line 1: .*no other"),
         ("metadata.csv", "path,label\n", "'path,label'"),
         ("metadata.csv", "file_name,a,b\nimg/0.png,x,y\n", "line 2: .*a, b"),
         ("metadata.csv", "file_name\nimg/0.png\n", "line 2: .*no other"),
