@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.results import accuracies, open_measures, result, sample, tables, write
+from support.results import accuracies, blocks, open_measures, result, sample, similarity, tables, write
 
-from sar_train.report import published, summary
+from sar_train.report import published
+from sar_train.report.formats import Table
 from sar_train.report.results import read
-from sar_train.report.table import Table
+from sar_train.report.scores import Mean, grouped, mean, score, zero_shot
 from sar_train.report.tables import TCP
 
 FEW: dict[str, Any] = {"protocol": "few-shot", "new": None, "zero_shot": (54.0, None)}
@@ -47,7 +48,7 @@ def test_every_kind_of_result_has_its_tables_under_keys_of_their_own(tmp_path: P
     assert len(set(keys)) == len(keys)
     assert all(key.isascii() for key in keys)
     assert {table.section for table in every} == {
-        "base-to-new", "open", "similarity", "published", "few-shot", "cross-dataset", "custom", "costs", "novel",
+        "base-to-new", "open", "similarity", "published", "few-shot", "cross-dataset", "custom",
     }  # fmt: skip
     for table in every:
         heads = [column.flat for column in table.columns]
@@ -234,7 +235,7 @@ def test_open_h_stands_beside_base_new_and_h_where_every_run_has_it(tmp_path: Pa
     assert (row[3], row[8], row[-1]) == ("", "*60.0", "")
 
 
-def test_results_made_before_are_read_and_have_no_such_columns(tmp_path: Path) -> None:
+def test_results_without_one_ranking_have_no_such_columns(tmp_path: Path) -> None:
     old = result()
     del old["open"]
     write(tmp_path, old)
@@ -242,7 +243,6 @@ def test_results_made_before_are_read_and_have_no_such_columns(tmp_path: Path) -
     assert tables(tmp_path, "open") == []
     heads = [column.flat for table in tables(tmp_path, "base-to-new", "custom") for column in table.columns]
     assert not any("open" in head for head in heads)
-    assert not any("In one ranking" in line for _, lines in summary.claims(read(tmp_path)) for line in lines)
 
 
 # ---------------------------------------------------------------------------------------------------------- few-shot
@@ -262,7 +262,6 @@ def test_by_number_of_shots(tmp_path: Path) -> None:
         "difference": ["+1.5", "+1.5", ""],
         "TCP": ["", "", "*80.0"],
     }
-    assert "CoOp + SAR, seeds at 2 shots: 1; 16 shots: 1; all photos: none" in table.notes
 
 
 # ---------------------------------------------------------------------------------------------------- other datasets
@@ -368,30 +367,14 @@ def test_dept_and_dept_on_coop_have_rows_of_their_own_everywhere(tmp_path: Path)
     for name in ("dept", "dept+sar", "dept:coop", "dept:coop+sar"):
         write(tmp_path, result(name, base=80.0 + len(name), open_=(70.0, 40.0)))
         write(tmp_path, result(name, **FEW))
-    sections = ("base-to-new", "open", "few-shot", "published", "costs")
+    sections = ("base-to-new", "open", "few-shot", "published")
     for table in (table for table in tables(tmp_path, *sections) if "average" not in table.key):
         names = [row[0].text for row in table.rows if row[0].text != "difference"]
-        assert all(names.count(name) <= 1 + (table.key == "costs") for name in names), table.key
+        assert len(set(names)) == len(names), table.key
         assert {"DePT", "DePT on CoOp"} <= set(names), table.key
 
 
-# ------------------------------------------------------------------------------------- costs, novel names and set-up
-def test_seconds_are_medians_by_epoch_and_memory_is_the_peak(tmp_path: Path) -> None:
-    for seed, seconds, peak in ((1, 20.0, 600.0), (2, 30.0, 640.0), (3, 100.0, 620.0)):
-        write(tmp_path, result(seed=seed, timing={"train_seconds": seconds}, peak_memory_mib=peak))
-    write(tmp_path, result("coop+sar", timing={"train_seconds": 45.0}, peak_memory_mib=650.0))
-    write(tmp_path, result("tcp", timing={}, peak_memory_mib=None))
-    (table,) = tables(tmp_path, "costs")
-    assert cells(table) == [["CoOp", "3", "4.5", "1.50", "640", "650", "+10"], ["TCP", "", "", "", "", "", ""]]
-    assert table.title == "What a run costs: base-to-new, caltech101, 16 shots, sar-mini"
-    assert {cell.tone for row in table.rows for cell in row} == {""}  # memory is no gain or loss
-
-
-def test_runs_of_a_sweep_stand_on_the_side_that_their_settings_say(tmp_path: Path) -> None:
-    write(tmp_path, result("weighted", protocol="custom", settings={"sar": True}))
-    assert cells(tables(tmp_path, "costs")[0])[0][1:3] == ["", "2"]
-
-
+# ------------------------------------------------------------------------------------------------------------ set-up
 def test_set_up_checks(tmp_path: Path) -> None:
     for dataset, base, source, ok in (("caltech101", 60.0, "here", True), ("dtd", 70.0, "there", False)):
         check = {"expected": accuracies(base, 58.0), "source": source, "difference": base - 60, "ok": ok}
@@ -403,3 +386,73 @@ def test_set_up_checks(tmp_path: Path) -> None:
         ["dtd", "sar-mini", "70.00", "58.00", "60.00", "58.00", "*too low", "there"],
     ]
     assert [row[6].tone for row in table.rows] == ["", "down"]
+
+
+# --------------------------------------------------------------------------------------------- means, scenes, pairs
+def test_mean_and_sample_deviation() -> None:
+    assert mean([80.0, 82.0, 87.0, None]) == Mean(83.0, pytest.approx(13**0.5))  # type: ignore[arg-type]
+    assert mean([5.0]) == Mean(5.0, None)
+    assert mean([None]) is None
+
+
+def test_the_harmonic_mean_is_of_the_averages(tmp_path: Path) -> None:
+    for seed, base, new in ((1, 90.0, 30.0), (2, 70.0, 50.0)):
+        write(tmp_path, result(seed=seed, base=base, new=new))
+    scored = score(read(tmp_path).runs)
+    assert (scored.both, scored.seeds) == (pytest.approx(2 * 80 * 40 / 120), (1, 2))
+
+
+def test_zero_shot_is_averaged_only_where_seeds_draw_the_test_photos(tmp_path: Path) -> None:
+    for seed, known in ((1, (60.0, 50.0)), (2, (62.0, 54.0))):
+        for name in ("coop", "coop+sar"):
+            write(tmp_path, result(name, seed=seed, zero_shot=known))
+    runs = read(tmp_path).runs
+    drawn, constant = zero_shot(runs), zero_shot([run for run in runs if run.seed == 1])
+    assert (drawn.base and drawn.base.value, drawn.seeds) == (61.0, (1, 2))
+    assert (constant.base, constant.seeds) == (Mean(60.0, None), ())
+
+
+def test_scenes_and_rows_are_in_the_order_of_the_field(tmp_path: Path) -> None:
+    for dataset in ("zebra", "dtd", "caltech101"):
+        for name in ("mine", "coop+sar", "kgcoop", "coop"):
+            write(tmp_path, result(name, dataset=dataset))
+    scenes = grouped(read(tmp_path).runs)
+    assert [scene.dataset for scene in scenes] == ["caltech101", "dtd", "zebra"]
+    assert list(scenes[0].rows) == ["coop", "coop+sar", "kgcoop", "mine"]
+
+
+def test_methods_of_which_a_side_is_missing_or_has_several_settings(tmp_path: Path) -> None:
+    of_sar = result("coop+sar", settings={"weight": 1.0})
+    for number, content in enumerate([result(), result("coop+sar"), of_sar, result("kgcoop"), result("tcp+sar")]):
+        write(tmp_path, content, name=f"{number}.json")
+    (scene,) = grouped(read(tmp_path).runs)
+    assert {name: (len(without), len(with_sar)) for name, (without, with_sar) in scene.methods.items()} == {
+        "coop (sar.weight=0.3)": (1, 1),
+        "coop (sar.weight=1.0)": (1, 1),
+        "kgcoop": (1, 0),
+        "tcp": (0, 1),
+    }
+
+
+def test_the_pairs_that_moved_most_come_first_for_the_first_seed_of_both_sides(tmp_path: Path) -> None:
+    names, hand = [f"n{i}" for i in range(9)], blocks([3, 3, 3])
+
+    def moved(*changes: tuple[int, int, float], shift: float = 0.0) -> dict[str, Any]:
+        cosines = hand + shift
+        for i, j, change in changes:
+            cosines[i, j] += change
+        return similarity(names, 6, hand, cosines)
+
+    without = moved((0, 8, 0.6), (1, 2, -0.8), (6, 7, 0.05), shift=-0.3)  # a change of all pairs disturbs nothing
+    write(tmp_path, result("coop", seed=1, similarities=moved()))
+    write(tmp_path, result("coop", seed=2, similarities=without))
+    write(tmp_path, result("coop+sar", seed=2, similarities=moved((0, 8, 0.2))))
+    write(tmp_path, result("tcp"))
+    (table,) = tables(tmp_path, "similarity")
+    assert [[cell.text for cell in row] for row in table.rows][:3] == [
+        ["n1", "n2", "base", "0.90", "-0.20", "0.90"],
+        ["n0", "n8", "base, new", "0.10", "0.40", "0.30"],
+        ["n6", "n7", "new", "0.90", "0.65", "0.90"],
+    ]
+    assert [column.name for column in table.columns][3:] == ["hand-crafted", "CoOp", "CoOp + SAR"]
+    assert "seed 2" in table.title
