@@ -63,7 +63,7 @@ def closing_tables(results: ResultSet) -> list[Table]:
     sections = ["base-to-new", "open", "few-shot", *PUBLISHED_AVERAGES, "custom"]
     backbones = [(run["backbone"]["name"], run["config"].get("pretrained")) for run in results.runs]
     sections += ["published"] * any(published.is_published_backbone(*backbone) for backbone in backbones)
-    tables = [table for table in all_tables(results) if table.section in sections]
+    tables = [table for table in all_tables(results) if table.section in sections and not table.folded]
     return sorted(tables, key=lambda table: table.section == "published")
 
 
@@ -112,9 +112,28 @@ def incomparable(runs: Iterable[Result]) -> list[str]:
     return [f"Not the published split and photos, not to be compared with papers: {listed(names)}."] if names else []
 
 
-def _differences(before: Sequence[Value], after: Sequence[Value], sds: Iterable[float | None] = ()) -> list[Difference]:
-    """Return the differences of two rows, with the standard deviations of the first ones."""
-    return [Difference(b, a, sd) for a, b, sd in itertools.zip_longest(before, after, sds)]  # type: ignore[arg-type]
+def _add(
+    body: list[Sequence[Value]],
+    apart: list[int],
+    method: str,
+    sides: Sequence[Sequence[Value]],
+    sds: Iterable[float | None] = (),
+) -> None:
+    """Add the rows of a method without SAR, with it, and their difference, which does not compete.
+
+    Args:
+        body: rows of a table.
+        apart: numbers of the rows that do not compete.
+        method: its name without SAR.
+        sides: the values without SAR and with it; empty for a side that was not run.
+        sds: standard deviations of the first differences.
+    """
+    names = (method_name(method), f"{method_name(method)} + SAR")
+    body += [(name, *values) for name, values in zip(names, sides, strict=True) if values]
+    if all(sides):
+        apart.append(len(body))
+        pairs: Any = itertools.zip_longest(*sides, sds)
+        body.append(("difference", *("" if isinstance(b, str) else Difference(b, a, sd) for a, b, sd in pairs)))
 
 
 # ------------------------------------------------------------------------------------------------------- base to new
@@ -142,22 +161,12 @@ def _ways(runs: Iterable[Result]) -> list[str]:
     return list(dict.fromkeys(way for run in runs for way in run["other_metrics"] or {}))
 
 
-def _columns(last: Column) -> tuple[Column, ...]:
-    """Return the columns of both sides, each with a last one, and of their differences."""
-    sides = (dataclasses.replace(column, group=side) for side in SIDES for column in (*MEASURES, last))
-    return METHOD, *sides, *(dataclasses.replace(column, group="difference", rivals="") for column in MEASURES)
-
-
-ONE_SIDE = ("",) * (len(MEASURES) * 2 + 1)
-"""The cells with SAR, and of differences, in a row that has none."""
-
-
 def _accuracies(scene: Scene) -> Table:
     body: list[Sequence[Value]] = []
     for name, scored in (("zero-shot", zero_shot(scene.runs)), ("linear probe (base only)", linear_probe(scene.runs))):
-        body.append((name, *scored.measures(), _seeds(scored.seeds), *ONE_SIDE))
+        body.append((name, *scored.measures(), _seeds(scored.seeds)))
+    apart = [1]
     for method, sides in scene.methods.items():
-        without, with_sar = ((*side.measures(), _seeds(side.seeds)) for side in map(score, sides))
         before, after = ({run.seed: run["metrics"] for run in side} for side in sides)
         sds: list[float | None] = []
         if before.keys() == after.keys():
@@ -165,7 +174,8 @@ def _accuracies(scene: Scene) -> Table:
                 pairs = [(before[seed][key], after[seed][key]) for seed in before]
                 moved = mean(b - a for a, b in pairs if a is not None and b is not None)
                 sds.append(moved and moved.sd)
-        body.append((method_name(method), *without, *with_sar, *_differences(without[:-1], with_sar[:-1], sds)))
+        rows = [(*score(side).measures(), _seeds(run.seed for run in side)) if side else () for side in sides]
+        _add(body, apart, method, rows, sds)
     notes = (
         _spread(scene.runs),
         "H is the harmonic mean of the averaged base and new accuracies. Bold: the best, the linear probe apart.",
@@ -177,25 +187,29 @@ def _accuracies(scene: Scene) -> Table:
         *incomparable(scene.runs),
     )
     title = f"Base to new on {scene}: accuracy in percent"
-    return make_table(f"base-to-new-{scene.slug}", "base-to-new", title, _columns(SEEDS), body, notes, apart=[1])
+    columns = (METHOD, *MEASURES, SEEDS)
+    return make_table(f"base-to-new-{scene.slug}", "base-to-new", title, columns, body, notes, apart=apart)
 
 
 def _average(backbone: str, shots: int, scenes: Sequence[Scene]) -> Table:
     """Return averages over datasets; a method that some have both ways is averaged over those."""
     zero = over_datasets(zero_shot(scene.runs) for scene in scenes)
-    body: list[Sequence[Value]] = [("zero-shot", *zero.measures(), len(scenes), *ONE_SIDE)]
-    apart, missing, varied = [], [], []
+    body: list[Sequence[Value]] = [("zero-shot", *zero.measures(), str(len(scenes)))]
+    apart, missing, varied = list[int](), [], []
     for method in dict.fromkeys(name for scene in scenes for name in scene.methods):
         measured = [sides for scene in scenes if (sides := scene.methods.get(method))]
         both = [sides for sides in measured if all(sides)]
         columns = [[sides[k] for sides in both or measured if sides[k]] for k in (0, 1)]
-        counts = [len(column) for column in columns]
-        if len(both or measured) < len(scenes) or any(0 < count < len(scenes) for count in counts):
-            apart.append(len(body))
-            missing.append(f"{method_name(method)} ({max(counts)})")
-        before, after = (over_datasets(map(score, column)).measures() for column in columns)
-        moved = _differences(before, after) if both else ("",) * len(MEASURES)
-        body.append((method_name(method), *before, counts[0] or None, *after, counts[1] or None, *moved))
+        rows = [(*over_datasets(map(score, c)).measures(), str(len(c))) if c else () for c in columns]
+        first = len(body)
+        if both:
+            _add(body, apart, method, rows)
+        else:
+            _add(body, apart, method, (rows[0], ()))
+            _add(body, apart, method, ((), rows[1]))
+        if any(0 < len(column) < len(scenes) for column in columns):
+            apart += range(first, len(body))
+            missing.append(f"{method_name(method)} ({max(map(len, columns))})")
         varied += sorted({note for sides in both for note in _uneven({method: sides})})
         for runs in (list(itertools.chain(*column)) for column in columns):
             keys = [key for key in differing_settings(runs) if key not in OF_DATASET]
@@ -210,7 +224,8 @@ def _average(backbone: str, shots: int, scenes: Sequence[Scene]) -> Table:
     notes += [OPEN_H, STATISTICS_H, *varied, *incomparable(run for scene in scenes for run in scene.runs)]
     title = f"Base to new, average of {len(scenes)} datasets, {shots_text(shots)}, {backbone}: accuracy in percent"
     key = slug(f"base-to-new-average-{shots or 'all'}shots-{backbone}")
-    return make_table(key, "base-to-new", title, _columns(Column("datasets", digits=0)), body, notes, apart=apart)
+    heads = (METHOD, *MEASURES, Column("datasets", text=True))
+    return make_table(key, "base-to-new", title, heads, body, notes, apart=apart)
 
 
 def _correlation(runs: Iterable[Result], when: str = "after") -> Mean | None:
@@ -361,37 +376,15 @@ def few_shot(results: ResultSet) -> Iterator[Table]:
             "Bold: the best of each column, the linear probe apart.",
         ]
         notes += dict.fromkeys(note for sides in by_shots for note in _uneven(sides))
-        apart = _stack(body, methods, lambda sides: [score(side).base for side in sides])
+        apart = [1]
+        for method, columns in methods.items():
+            sides = [[pair[k] for pair in columns] for k in (0, 1)]
+            _add(body, apart, method, [[score(runs).base for runs in side] if any(side) else [] for side in sides])
         heads = (METHOD, *(Column(shots_text(scene.shots), rivals=str(scene.shots)) for scene in scenes))
         dataset, backbone = scenes[0].dataset, scenes[0].backbone
         title = f"Accuracy by number of shots on {dataset}, {backbone}, all classes, in percent"
         key = slug(f"few-shot-{dataset}-{backbone}")
-        yield make_table(key, "few-shot", title, heads, body, notes, apart=[1, *apart])
-
-
-def _stack(
-    body: list[Sequence[Value]],
-    methods: Mapping[str, Sequence[Sides]],
-    measure: Callable[[Sequence[list[Result]]], Sequence[Value]],
-) -> list[int]:
-    """Add the rows of each method without SAR, with it, and their difference; return the numbers of the last ones.
-
-    Args:
-        body: rows.
-        methods: both sides of each column, by method.
-        measure: returns the values of a row from the runs of each column.
-    """
-    apart = []
-    for method, columns in methods.items():
-        before, after = (measure([sides[k] for sides in columns]) for k in (0, 1))
-        if any(sides[0] for sides in columns):
-            body.append((method_name(method), *before))
-        if any(sides[1] for sides in columns):
-            body.append((f"{method_name(method)} + SAR", *after))
-        if any(map(all, columns)):
-            apart.append(len(body))
-            body.append(("difference", *_differences(before, after)))
-    return apart
+        yield make_table(key, "few-shot", title, heads, body, notes, apart=apart)
 
 
 # ---------------------------------------------------------------------------------------------------- other datasets
@@ -427,8 +420,10 @@ def _targets(protocol: str, scene: Scene) -> Table:
     zero = with_average(zero_shot(scene.runs).base, scene.runs, "zero_shot")
     values = (accuracy.value if isinstance(accuracy, Mean) else accuracy for accuracy in zero)
     body: list[Sequence[Value]] = [("zero-shot", *values)]
-    columns_of = {method: [sides] for method, sides in scene.methods.items()}
-    apart = _stack(body, columns_of, lambda sides: with_average(score(sides[0]).base, sides[0], "accuracy"))
+    apart = list[int]()
+    for method, sides in scene.methods.items():
+        rows = [with_average(score(side).base, side, "accuracy") if side else () for side in sides]
+        _add(body, apart, method, rows)
     notes = [
         _spread(scene.runs),
         "The average is over the targets, the source left out. Bold: the best of each column.",
