@@ -517,64 +517,51 @@ BESIDE_COLUMNS = (
 )
 
 
-def beside_published(results: ResultSet) -> list[Table]:
-    """Return a table for each dataset with published figures, after the averages over the field's eleven."""
-    runs = [run for run in results.of("base-to-new") if run.comparable]
-    scenes = [scene for scene in grouped(runs) if scene.shots == 16]
-    tables = [_beside(scene) for scene in scenes if published.of_dataset(scene.dataset)]
-    tables = [dataclasses.replace(table, folded=len(tables) > 2) for table in tables]
-    for (backbone, _), of_backbone in by_setting(scenes).items():
-        tables.insert(0, _beside_average(backbone, of_backbone))
-    return tables
-
-
-def _beside(scene: Scene) -> Table:
-    figures = published.of_dataset(scene.dataset)
-    theirs = {name: (f.base, f.new, harmonic_mean(f.base, f.new) or 0.0) for name, f in figures.items()}
-    title = f"Published figures on {scene.dataset} beside ours, 16 shots, {scene.backbone}, in percent"
-    sources = dict.fromkeys(figure.source for figure in figures.values())
-    notes = (_backbones(scene.runs), f"Sources: {'; '.join(sources)}.", NO_SAR)
-    ours = {method: tuple(score(side) if side else None for side in sides) for method, sides in scene.methods.items()}
-    body = _beside_rows(theirs, ours, zero_shot(scene.runs))
-    return make_table(f"published-{scene.slug}", "published", title, BESIDE_COLUMNS, body.values(), notes)
-
-
-def _beside_average(backbone: str, scenes: Sequence[Scene]) -> Table:
+def beside_published(results: ResultSet) -> Iterator[Table]:
+    """Yield a table for each dataset with published figures, after the averages where all eleven were run."""
     content = published.load()
-    theirs = {method: tuple(entry["scores"]) for method, entry in content["averages"].items()}
-    of_eleven = [scene for scene in scenes if scene.dataset in content["datasets"]]
-    missing = len(content["datasets"]) - len(of_eleven)
-    columns: Sequence[Column] = (*BESIDE_COLUMNS, Column("source", text=True))
-    if missing:
-        body, beside = _beside_rows(theirs, {}, None), ""
-        state = f"Ours cannot stand beside: {missing} of the 11 datasets were not run."
-    else:
-        zero = over_datasets(zero_shot(scene.runs) for scene in of_eleven)
-        body, beside = _beside_rows(theirs, on_all(of_eleven), zero), f", beside ours under {backbone}"
-        state = _backbones([run for scene in scenes for run in scene.runs])
-    sources = {published.label(method): entry["source"] for method, entry in content["averages"].items()}
-    rows = [(*row, sources.get(name, "")) for name, row in body.items()]
-    if missing:
-        keep = [j for j, column in enumerate(columns) if column.group == "published" or column.text]
-        columns, rows = [columns[j] for j in keep], [tuple(row[j] for j in keep) for row in rows]
-    title = f"Published averages over 11 datasets, 16 shots{beside}, in percent"
-    notes = (f"Under {content['backbone']}.", state, NO_SAR)
-    return make_table(slug(f"published-average-{backbone}"), "published", title, columns, rows, notes)
+    scenes = list(grouped(run for run in results.of("base-to-new") if run.comparable))
+    scenes = [scene for scene in scenes if scene.shots == 16 and scene.dataset in content["datasets"]]
+    for (backbone, _), of_backbone in by_setting(scenes).items():
+        if len(of_backbone) == len(content["datasets"]):
+            theirs = {
+                method: (tuple(entry["scores"]), entry["source"]) for method, entry in content["averages"].items()
+            }
+            zero, where = over_datasets(zero_shot(scene.runs) for scene in of_backbone), "averages over 11 datasets"
+            yield _beside(slug(f"average-{backbone}"), where, theirs, on_all(of_backbone), zero, of_backbone)
+    for scene in scenes:
+        figures = published.of_dataset(scene.dataset)
+        theirs = {name: ((f.base, f.new, harmonic_mean(f.base, f.new) or 0.0), f.source) for name, f in figures.items()}
+        ours = {method: tuple(score(s) if s else None for s in sides) for method, sides in scene.methods.items()}
+        table = _beside(scene.slug, f"figures on {scene.dataset}", theirs, ours, zero_shot(scene.runs), [scene])
+        yield dataclasses.replace(table, folded=len(scenes) > 2)
 
 
-def _backbones(runs: Iterable[Result]) -> str:
-    names = {run["backbone"]["name"]: run["config"].get("pretrained") for run in runs}
-    theirs = published.load()["backbone"]
-    if all(published.is_published_backbone(name, pretrained) for name, pretrained in names.items()):
-        return f"Both under {theirs}."
-    return (
-        f"Another backbone: the published figures are of {theirs}, ours of {' and '.join(names)}. Accuracies cannot be "
-        "compared; how far a method lies above its own zero-shot accuracy (last columns) can, with care."
-    )
+def _beside(
+    key: str,
+    where: str,
+    theirs: Mapping[str, tuple[Any, str]],
+    ours: Mapping[str, Sequence[Score | None]],
+    zero: Score,
+    scenes: Sequence[Scene],
+) -> Table:
+    names = {run["backbone"]["name"]: run["config"].get("pretrained") for scene in scenes for run in scene.runs}
+    backbone = published.load()["backbone"]
+    state = f"Both under {backbone}."
+    if not all(published.is_published_backbone(name, pretrained) for name, pretrained in names.items()):
+        state = (
+            f"Another backbone: the published figures are of {backbone}, ours of {' and '.join(names)}. Accuracies "
+            "cannot be compared; how far a method lies above its own zero-shot accuracy (last columns) can, with care."
+        )
+    sources = dict.fromkeys(source for _, source in theirs.values())
+    notes = (state, f"Sources: {'; '.join(sources)}.", NO_SAR)
+    title = f"Published {where} beside ours, 16 shots, {scenes[0].backbone}, in percent"
+    body = _beside_rows({method: figures for method, (figures, _) in theirs.items()}, ours, zero)
+    return make_table(f"published-{key}", "published", title, BESIDE_COLUMNS, body.values(), notes)
 
 
 def _beside_rows(
-    theirs: Mapping[str, Any], ours: Mapping[str, Sequence[Score | None]], zero: Score | None
+    theirs: Mapping[str, Any], ours: Mapping[str, Sequence[Score | None]], zero: Score
 ) -> dict[str, Sequence[Value]]:
     """Return rows by name: the published methods, then ours that were not published.
 
@@ -597,7 +584,7 @@ def _beside_rows(
             scored = [side.measures()[:3] if side else (None, None, None) for side in sides]
             above: list[Value] = [""] * 3
             if key != "clip":
-                ends = (zero and zero.both, *(measures[2] for measures in scored))
+                ends = (zero.both, *(measures[2] for measures in scored))
                 above = [Difference(figures[2], theirs["clip"][2]), *(Difference(h, ends[0]) for h in ends[1:])]
             body[name] = name, *figures, *scored[0], *scored[1], *above
     return body

@@ -12,8 +12,6 @@ from sar_train.data.layouts import LAYOUTS
 from sar_train.evaluation.accuracy import harmonic_mean
 from sar_train.report import published
 from sar_train.report.published import method_name
-from sar_train.report.scores import slug
-from sar_train.report.tables import listed
 
 
 @pytest.mark.parametrize("method", ["clip", "coop", "cocoop", "prograd", "kgcoop", "maple", "promptsrc", "tcp"])
@@ -70,13 +68,6 @@ def test_names_of_methods(name: str, key: str, shown: str) -> None:
     assert published.method_key(name) == key
     assert method_name(name) == shown
     assert method_name(f"{name} (epochs=5)") == f"{shown} (epochs=5)"
-
-
-def test_lists_and_names_of_files() -> None:
-    assert [listed(list("abcdefgh"[:n]), 4) for n in (0, 1, 2, 4, 8)] == [
-        "none", "a", "a and b", "a, b, c and d", "a, b, c and 5 more",
-    ]  # fmt: skip
-    assert slug("PACS/art, 16 shots (ViT-B/16)") == "pacs-art--16-shots--vit-b-16"
 
 
 def test_reports_load_no_torch_and_published_figures_no_matplotlib() -> None:
