@@ -18,7 +18,7 @@ from typing import Any
 
 from scipy.stats import t
 
-from sar_train.report.packed import loose_files, packed_runs
+from sar_train.report.results import loose_files, packed_runs
 
 Pair = tuple[str, str, int]
 

@@ -127,21 +127,29 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def sections_of(settings: Iterable[str]) -> dict[str, dict[str, str]]:
+def sections_of(settings: Iterable[str], *, plain: bool = False) -> dict[str, Any]:
     """Parse ``SECTION.KEY=VALUE`` texts into one table for each section.
+
+    Args:
+        settings: the texts.
+        plain: take ``KEY=VALUE`` too.
 
     Raises:
         ConfigError: a text of another form.
     """
     from sar_train.errors import ConfigError
 
-    sections: dict[str, dict[str, str]] = {}
+    sections: dict[str, Any] = {}
     for setting in settings:
         name, equals, value = setting.partition("=")
         section, dot, key = name.partition(".")
-        if not equals or not dot:
-            raise ConfigError(f"--set {setting}: expected SECTION.KEY=VALUE, such as sar.tau=0.05")
-        sections.setdefault(section, {})[key] = value
+        if not equals or not (dot or plain):
+            expected = "KEY=VALUE, such as epochs=5 or" if plain else "SECTION.KEY=VALUE, such as"
+            raise ConfigError(f"--set {setting}: expected {expected} sar.tau=0.05")
+        if dot:
+            sections.setdefault(section, {})[key] = value
+        else:
+            sections[section] = value
     return sections
 
 

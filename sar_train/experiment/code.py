@@ -8,26 +8,9 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
-APART = ("cli", "export", "report", "__pycache__")
+APART = ("cli", "export", "report")
 """Parts of ``sar_train`` that no accuracy depends on."""
-SHARED = (
-    "bundle/manifest.py",
-    "classifiers/gaussian.py",
-    "classifiers/left_out.py",
-    "classifiers/scores.py",
-    "classifiers/statistics.py",
-    "classify/calibration.py",
-    "images/formats.py",
-    "images/jpeg.py",
-    "images/load.py",
-    "images/preprocess.py",
-    "images/price.py",
-    "measures.py",
-    "storage/files.py",
-    "storage/strict_json.py",
-    "text/__init__.py",
-    "text/tokenizer.py",
-)
+SHARED = ("bundle", "classifiers", "classify", "images", "measures.py", "storage", "text")
 """Parts of ``sar_infer`` that training uses."""
 
 
@@ -49,10 +32,11 @@ def digest(trainer: Path, shared: Path) -> str:
         trainer: the folder of ``sar_train``.
         shared: the folder of ``sar_infer``.
     """
-    files = [p for p in trainer.rglob("*") if p.is_file() and not set(p.relative_to(trainer).parts) & {*APART}]
     sha256 = hashlib.sha256()
-    for root, paths in ((trainer, files), (shared, [shared / name for name in SHARED])):
-        for path in sorted(paths):
-            sha256.update(path.relative_to(root).as_posix().encode() + b"\0")
-            sha256.update(hashlib.sha256(path.read_bytes()).digest())
+    for root in (trainer, shared):
+        for path in sorted(path for path in root.rglob("*") if path.is_file()):
+            parts = path.relative_to(root).parts
+            if "__pycache__" not in parts and (parts[0] in SHARED if root is shared else parts[0] not in APART):
+                sha256.update("/".join(parts).encode() + b"\0")
+                sha256.update(hashlib.sha256(path.read_bytes()).digest())
     return sha256.hexdigest()[:16]

@@ -7,7 +7,7 @@ tokens come from the *training* template here, where its reference implementatio
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from sar_train.errors import RunError
 from sar_train.evaluation.accuracy import evaluate
 from sar_train.experiment import code
 from sar_train.experiment.job import Job
-from sar_train.experiment.survey import check_zero_shot
+from sar_train.report.published import reference_zero_shot
 from sar_train.training import checkpoint, trainer
 from sar_train.training.checkpoint import Run
 from sar_train.training.context import open_data
@@ -33,8 +33,10 @@ from sar_train.training.prompted import PromptedCLIP, restore
 MOST_NAMES = 128
 """Names kept at most; of more classes every n-th of base and of new."""
 SCHEMA_VERSION = 1
-WITHOUT_HEAT_MAP = ("custom", "few-shot")
-"""Experiments of hundreds of files, of which no heat map is drawn."""
+WITHOUT_SIMILARITIES = ("custom", "few-shot")
+"""Experiments of hundreds of files, for which no table of pairs is made."""
+TOLERANCE = 0.2
+"""Percentage points that rounding, resizing and arithmetic may cost."""
 
 
 @torch.no_grad()
@@ -139,9 +141,44 @@ def result(job: Job, run: Run) -> dict[str, Any]:
     }
     tail = {
         "targets": evaluate_targets(prompted, config, job.targets) if job.targets else None,
-        "similarities": None if job.experiment in WITHOUT_HEAT_MAP else similarities(prompted, *names),
+        "similarities": None if job.experiment in WITHOUT_SIMILARITIES else similarities(prompted, *names),
         "zero_shot_check": check_zero_shot(config, record),
     }
     del record["schema_version"]
     record["config"] = {k: v for k, v in record["config"].items() if k not in ELSEWHERE}
     return head | record | tail
+
+
+def check_zero_shot(config: RunConfig, record: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Compare a run's zero-shot accuracies with the known ones.
+
+    Args:
+        config: the settings; with a template or base classes of the user's own, or with images left out, nothing is
+            known.
+        record: the run's, or anything with ``dataset`` and ``zero_shot`` as in it.
+
+    Returns:
+        ``expected`` and ``source``, the largest ``difference`` downwards in points (negative: too low), and ``ok``;
+        None where nothing is known.
+    """
+    measured, dataset = record["zero_shot"], record["dataset"]
+    if (
+        config.template
+        or config.base_classes
+        or config.allow_missing
+        or config.skip_unreadable
+        or measured["new_accuracy"] is None
+    ):
+        return None
+    if dataset["judged_on"] != "test" or dataset["split_origin"] != "published":
+        return None
+    reference = reference_zero_shot(config.backbone, config.pretrained, dataset["name"])
+    if reference is None:
+        return None
+    gap = round(min(measured["base_accuracy"] - reference.base, measured["new_accuracy"] - reference.new), 3)
+    return {
+        "expected": {"base_accuracy": reference.base, "new_accuracy": reference.new},
+        "source": reference.source,
+        "difference": gap,
+        "ok": gap >= -TOLERANCE,
+    }

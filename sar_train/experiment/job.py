@@ -54,9 +54,9 @@ class Job:
         files = {name: file_digest(name, self.config.data_root) for name in self.targets if name not in folders}
         return folders | {name: digest for name, digest in files.items() if digest}
 
-    def key(self, code: str | None, *, with_photos: bool = True) -> str:
+    def key(self, code: str | None) -> str:
         """Return 16 hex digits that differ wherever a setting, the seed, own photos or the code (`code.digest`) do."""
-        photos = {"photos": self.photos} if with_photos and self.photos else {}
+        photos = {"photos": self.photos} if self.photos else {}
         content = json.dumps(self.settings() | {"code": code} | photos, sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 

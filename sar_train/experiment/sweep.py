@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import glob
 import json
-import re
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -13,14 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from sar_train.data.files import write_atomic
+from sar_train.data.opening import missing
 from sar_train.data.progress import ProgressCallback
+from sar_train.errors import DataError
 from sar_train.experiment import code
 from sar_train.experiment.job import Job
 from sar_train.experiment.pools import Pool
-from sar_train.report.packed import ARCHIVE, unpack
-
-NUMBERS = re.compile(r"\[\n\s+-?\d[\d.e+-]*(,\n\s+-?\d[\d.e+-]*)*\n\s+\]")
-"""A list of numbers in indented JSON."""
+from sar_train.report.results import ARCHIVE, unpack
 
 
 @dataclass
@@ -29,6 +27,17 @@ class Sweep:
 
     results: list[Path] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
+
+
+def missing_data(jobs: Sequence[Job]) -> dict[str, str]:
+    """Return a message for each dataset and target of the runs that is not there; no image is read.
+
+    Raises:
+        DataError: a name that is neither a known dataset nor a file or folder.
+    """
+    names = dict.fromkeys((name, job.config.data_root) for job in jobs for name in (job.config.data, *job.targets))
+    messages = {name: missing(name, Path(root) if root else None) for name, root in names}
+    return {name: message for name, message in messages.items() if message}
 
 
 def find_result(job: Job, out: Path, *, any_code: bool = False) -> Path | None:
@@ -46,27 +55,22 @@ def find_result(job: Job, out: Path, *, any_code: bool = False) -> Path | None:
     candidates = [out / job.path(digest)]
     if any_code:
         candidates += sorted((out / job.folder).glob(f"{glob.escape(job.stem)}-*.json"))
-    code_digest = None if any_code else digest
     for path in candidates:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue
-        if _is_of(content, job, code_digest):
+        if _is_of(content, job, None if any_code else digest):
             return path
     packed = (run for run in unpack(out) if run.path.name.startswith(f"{job.stem}-"))
-    return out / ARCHIVE if any(_is_of(run.result, job, code_digest) for run in packed) else None
+    return out / ARCHIVE if any(_is_of(run.result, job, None if any_code else digest) for run in packed) else None
 
 
 def _is_of(content: Any, job: Job, digest: str | None) -> bool:
-    """Say whether a result is of a run, made by the code with this digest, or by any.
-
-    Keys of older code do not cover the photos of a folder; their results have no entry for them.
-    """
+    """Return True for a result of a run, made by the code with this digest, or by any."""
     try:
         made_by = content["code"]["digest"]
-        key = job.key(made_by, with_photos="photos" in content)
-        return bool(content["key"] == key) and digest in (None, made_by)
+        return bool(content["key"] == job.key(made_by)) and digest in (None, made_by)
     except (KeyError, TypeError):
         return False
 
@@ -82,6 +86,9 @@ def run_sweep(
 ) -> Sweep:
     """Execute the runs without a result; one that fails does not stop the others.
 
+    The first run of each dataset is executed before all others, so that its images are encoded once for all of them,
+    and so that a mistake in the set-up stops the sweep early.
+
     Args:
         jobs: the runs.
         out: gets ``DATASET/RUN-KEY.json`` and ``.toml`` for each run.
@@ -89,43 +96,57 @@ def run_sweep(
         tell: gets a line for each run.
         any_code: count results of the same settings and seed that other code made.
         keep_prompts: keep each run's folder, from which ``sar-export`` makes a bundle.
+
+    Raises:
+        DataError: in the first run of a dataset, zero-shot was below the known accuracy.
     """
     digest, began = code.identity()["digest"], time.monotonic()
-    done, todo, unkept = Sweep(), [], 0
+    done, todo = Sweep(), []
     jobs = list({job.path(digest): job for job in jobs}.values())  # no run is executed twice
+    begun = set()
     for job in jobs:
         path = find_result(job, out, any_code=any_code)
         if path:
             done.results.append(path)
-            unkept += not any(p.with_suffix("").is_dir() for p in (path, out / job.path(digest)))
+            begun.add(job.config.data)
         else:
             todo.append(job)
     if done.results:
         tell(f"{len(done.results)} of {len(jobs)} runs are done already")
-    if keep_prompts and unkept:
-        prompts = "its prompt" if unkept == 1 else "their prompts"
-        tell(f"Warning: {unkept} of these did not keep {prompts}; --keep-prompts with another --out runs them again")
-    tasks = []
-    for job in todo:
-        path = out / job.path(digest)
-        write_atomic(path.with_suffix(".toml"), job.toml().encode())
-        tasks.append((job, run_folder(path)))
-    for count, (job, outcome) in enumerate(pool(tasks), 1):
-        label = f"[{count}/{len(todo)}] {job.config.data} {job.stem}"
-        if isinstance(outcome, str):
-            done.failed.append(f"{job.config.data} {job.stem}: {outcome}")
-            tell(f"{label}: FAILED: {outcome}")
-            continue
-        path = out / job.path(digest)
-        folder = run_folder(path)
-        if keep_prompts and folder.is_dir():
-            shutil.rmtree(path.with_suffix(""), ignore_errors=True)
-            folder.replace(path.with_suffix(""))
-        write_atomic(path, as_json(outcome).encode())
-        shutil.rmtree(folder, ignore_errors=True)
-        done.results.append(path)
-        left = (time.monotonic() - began) / count * (len(todo) - count)
-        tell(f"{label}: {summary(outcome)} in {sum(outcome['timing'].values()):.0f} s{remaining(left)}")
+    first = list({job.config.data: job for job in reversed(todo) if job.config.data not in begun}.values())[::-1]
+    count, wrong = 0, list[str]()
+    for group in (first, [job for job in todo if job not in first]):
+        tasks = []
+        for job in group:
+            path = out / job.path(digest)
+            write_atomic(path.with_suffix(".toml"), job.toml().encode())
+            tasks.append((job, run_folder(path)))
+        for job, outcome in pool(tasks) if tasks else ():
+            count += 1
+            label = f"[{count}/{len(todo)}] {job.config.data} {job.stem}"
+            if isinstance(outcome, str):
+                done.failed.append(f"{job.config.data} {job.stem}: {outcome}")
+                tell(f"{label}: FAILED: {outcome}")
+                continue
+            path = out / job.path(digest)
+            folder = run_folder(path)
+            if keep_prompts and folder.is_dir():
+                shutil.rmtree(path.with_suffix(""), ignore_errors=True)
+                folder.replace(path.with_suffix(""))
+            write_atomic(path, (json.dumps(outcome, ensure_ascii=False) + "\n").encode())
+            shutil.rmtree(folder, ignore_errors=True)
+            done.results.append(path)
+            left = (time.monotonic() - began) / count * (len(todo) - count)
+            about = f"; about {left / 60:.0f} min left" if left > 90 else f"; about {left:.0f} s left" * (left >= 1)
+            tell(f"{label}: {summary(outcome)} in {sum(outcome['timing'].values()):.0f} s{about}")
+            check = outcome["zero_shot_check"]
+            if check and not check["ok"]:
+                wrong.append(f"zero-shot on {job.config.data} is {-check['difference']:.2f} points too low")
+        if wrong and group is first:
+            raise DataError(
+                f"{'; '.join(wrong)}: class names, template, photos or weights differ from those of the known "
+                "accuracy. Run the command again to continue anyway"
+            )
     return done
 
 
@@ -134,28 +155,14 @@ def run_folder(result: Path) -> Path:
     return result.with_name(f".{result.stem}")
 
 
-def as_json(result: dict[str, Any]) -> str:
-    """Return indented JSON, with the numbers of a list on one line."""
-    text = json.dumps(result, indent=1, ensure_ascii=False)  # JSON strings contain no line ends
-    return NUMBERS.sub(lambda match: re.sub(r"\n\s+", " ", match[0]).replace("[ ", "[").replace(" ]", "]"), text) + "\n"
-
-
 def summary(result: dict[str, Any]) -> str:
-    """Return accuracies in percent in words: on base and new classes, in one ranking over both, and on targets."""
-    text = _percent(result["metrics"])
-    if in_one := result.get("open"):  # older runs have none
-        text += f"; one ranking over base and new: {_percent(in_one['metrics']['images'])}"
-    targets = (result["targets"] or {}).items()
-    return text + "".join(f", {name} {values['accuracy']:.1f}" for name, values in targets)
+    """Return accuracies in percent in words: on base and new classes, over both jointly, and on targets."""
 
+    def percent(metrics: Mapping[str, Any]) -> str:
+        base, new, both = (metrics[key] for key in ("base_accuracy", "new_accuracy", "harmonic_mean"))
+        return f"{base:.1f}" if new is None else f"base {base:.1f} / new {new:.1f} (harmonic mean {both:.1f})"
 
-def _percent(metrics: Mapping[str, Any]) -> str:
-    base, new, both = (metrics[k] for k in ("base_accuracy", "new_accuracy", "harmonic_mean"))
-    return f"base {base:.1f} / new {new:.1f} (harmonic mean {both:.1f})" if new is not None else f"{base:.1f}"
-
-
-def remaining(seconds: float) -> str:
-    """Return a text such as ``; about 12 min left``."""
-    if seconds < 1:
-        return ""
-    return f"; about {seconds / 60:.0f} min left" if seconds > 90 else f"; about {seconds:.0f} s left"
+    text = percent(result["metrics"])
+    if jointly := result.get("open"):
+        text += f"; joint over base and new: {percent(jointly['metrics']['images'])}"
+    return text + "".join(f", {name} {values['accuracy']:.1f}" for name, values in (result["targets"] or {}).items())

@@ -1,65 +1,146 @@
-"""Base against new accuracy, one ranking, accuracy against shots, and learning curves: without SAR and with it."""
+"""Figures: base against new accuracy, one ranking, and accuracy against shots, each without SAR and with it.
+
+They are SVG for the page, in colours that follow its scheme, and PNG files.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import io
+import re
+import textwrap
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 import textalloc
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from sar_train.report.figure import DASHED, GRID, INK, MUTED, WITH, WITHOUT, Figure, wrapped
-from sar_train.report.results import Result, ResultSet
+from sar_train.report.published import method_name
+from sar_train.report.results import ResultSet
 from sar_train.report.scores import (
     Scene,
     Score,
     by_setting,
     grouped,
     in_one_ranking,
-    mean,
     on_all,
     over_datasets,
     score,
-    trained_scenes,
+    slug,
     zero_shot,
 )
 from sar_train.report.tables import series
-from sar_train.report.wording import listed, method_name, slug
 
+INK, MUTED, GRID = "#1b2430", "#66707c", "#d9dee4"
+WITHOUT, WITH = "#0072b2", "#d55e00"
+"""From Okabe and Ito's palette, which is distinguishable with any kind of colour vision."""
+VARIABLES = {
+    INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--grid)", WITHOUT: "var(--without)", WITH: "var(--with)",
+}  # fmt: skip
+DASHED = (4, 2)
+"""Dashes of lines to compare with: zero-shot."""
 SIDES = (("without SAR", WITHOUT, "o"), ("with SAR", WITH, "^"))
-DASHES: tuple[Any, ...] = ((), (5, 2), (1.5, 1.5), (6, 2, 1.5, 2))
-"""Dashes of lines, by loss term."""
+RC: Any = {
+    "axes.axisbelow": True, "axes.edgecolor": MUTED, "axes.labelcolor": INK, "axes.linewidth": 0.8,
+    "axes.spines.right": False, "axes.spines.top": False, "axes.titlecolor": INK, "axes.titlelocation": "left",
+    "axes.titlesize": 11, "axes.facecolor": "none", "figure.facecolor": "none", "font.size": 10.5, "grid.color": GRID,
+    "legend.frameon": False, "legend.labelcolor": INK, "svg.fonttype": "none", "text.color": INK,
+    "text.parse_math": False, "xtick.color": MUTED, "xtick.labelcolor": INK, "ytick.color": MUTED,
+    "ytick.labelcolor": INK,
+}  # fmt: skip
+NOTHING = {"Creator": None, "Date": None, "Format": None, "Type": None}
+"""Metadata to leave out, as it differs from day to day or contains addresses."""
+TIGHT: dict[str, Any] = {"bbox_inches": "tight", "pad_inches": 0.08}
+LINE = 36
+"""Characters in a line as wide as the narrowest panel."""
 Point = tuple[float, float]
 Moves = dict[str, tuple[Point | None, Point | None]]
 """By method: (base, new) without SAR and with it."""
 
 
-# ------------------------------------------------------------------------------------------------- base against new
-def base_against_new(results: ResultSet) -> Iterator[Figure]:
-    """Yield a figure for each scene, after one for the average of several datasets."""
+@dataclass(frozen=True, eq=False)
+class Figure:
+    """A figure of the report.
+
+    Attributes:
+        key: its file's name.
+        section: the part of the report that it belongs to.
+        title: its title.
+        caption: how to read it.
+        paint: draws on an empty canvas.
+        size: width and height in inches.
+        folded: hidden until the reader opens it.
+    """
+
+    key: str
+    section: str
+    title: str
+    caption: str
+    paint: Callable[[Canvas], None]
+    size: tuple[float, float]
+    folded: bool = False
+
+    def draw(self) -> tuple[str, bytes]:
+        """Return an ``svg`` element for the page, and the same as a PNG file."""
+        svg, png = io.StringIO(), io.BytesIO()
+        with mpl.rc_context({**RC, "svg.hashsalt": self.key}):
+            canvas = Canvas(figsize=self.size, layout="constrained")
+            FigureCanvasAgg(canvas)
+            self.paint(canvas)
+            canvas.savefig(svg, format="svg", metadata=NOTHING, **TIGHT)
+            canvas.savefig(png, format="png", metadata={"Software": None}, dpi=160, facecolor="white", **TIGHT)
+        return page_svg(svg.getvalue(), self.title), png.getvalue()
+
+
+def page_svg(text: str, title: str) -> str:
+    """Turn an SVG file into an element of a page, with the page's colours and font."""
+    text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", text[text.index("<svg") :], flags=re.DOTALL)
+    text = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", text, count=1, flags=re.DOTALL)
+    text = re.sub(r' id="[\w.]+_\d+"', "", text)  # the others are hashed with the figure's key
+    text = re.sub(r"\s*\n\s*", " ", text)
+    text = re.sub(r"font-family: [^;\"]*", "font-family: var(--font)", text)
+    for colour, variable in VARIABLES.items():
+        text = re.sub(colour, variable, text, flags=re.IGNORECASE)
+    text = re.sub(r' xmlns(:xlink)?="[^"]*"', "", text).replace("xlink:href=", "href=")
+    width = float(re.search(r'viewBox="0 0 ([\d.]+)', text)[1])  # type: ignore[index]
+    shape = f'style="max-width: {width:.0f}pt; min-width: min(44rem, {0.8 * width:.0f}px)"'
+    text = re.sub(r' width="[\d.]+pt" height="[\d.]+pt"', "", text, count=1)
+    return text.replace("<svg ", f'<svg role="img" aria-label="{escape(title)}" {shape} ', 1).strip()
+
+
+def figures(results: ResultSet) -> Iterator[Figure]:
+    """Yield all figures: of base against new accuracy one for each scene, after one for the average of several."""
     for (backbone, shots), scenes in by_setting(grouped(results.of("base-to-new"))).items():
         if len(scenes) > 1:
             yield _scatter(Scene(backbone, f"average of {len(scenes)} datasets", shots), scenes)
         for scene in scenes:
             yield dataclasses.replace(_scatter(scene, [scene]), folded=len(scenes) > 1)
+    opened = [scene for scene in grouped(results.of("base-to-new")) if any(map(in_one_ranking, scene.runs))]
+    yield from (dataclasses.replace(_open_figure(scene), folded=len(opened) > 2) for scene in opened)
+    yield from (_shots_figure(scenes) for scenes in series(results) if len(scenes) > 1)
 
 
+# ------------------------------------------------------------------------------------------------- base against new
 def _scatter(average: Scene, scenes: Sequence[Scene]) -> Figure:
     """Return the zero-shot point, and the moves of every method that was run on all of the scenes.
 
     A method that was run both ways on some of them alone is left out, as its row in the table is an average over those.
     """
-    zero = _point(over_datasets(zero_shot(scene.runs) for scene in scenes))
+
+    def point(average: Score | None) -> Point | None:
+        return (average.base.value, average.new.value) if average and average.base and average.new else None
+
+    zero = point(over_datasets(zero_shot(scene.runs) for scene in scenes))
     both = {method for scene in scenes for method, pair in scene.methods.items() if all(pair)}
-    ends = {method: (_point(without), _point(with_sar)) for method, (without, with_sar) in on_all(scenes).items()}
+    ends = {method: (point(without), point(with_sar)) for method, (without, with_sar) in on_all(scenes).items()}
     moves = {m: pair for m, pair in ends.items() if all(pair) or (any(pair) and m not in both)}
-    raised = [m for m, (without, with_sar) in moves.items() if without and with_sar and with_sar[1] > without[1]]
     return Figure(
         key=f"base-new-{average.slug}",
         section="base-to-new",
@@ -68,14 +149,9 @@ def _scatter(average: Scene, scenes: Sequence[Scene]) -> Figure:
             "Up and to the right is better. An arrow leads from a method to the same method with SAR; the cross is the "
             "hand-crafted prompt, and a method below its line has lost new classes. Grey curves: equal harmonic mean."
         ),
-        alt=f"Base against new accuracy of {_listed(moves)}. SAR raised new accuracy for {_listed(raised)}.",
         paint=lambda canvas: _paint_scatter(canvas, zero, moves),
         size=(8.4, 6.0),
     )
-
-
-def _point(average: Score | None) -> Point | None:
-    return (average.base.value, average.new.value) if average and average.base and average.new else None
 
 
 def _paint_scatter(canvas: Canvas, zero: Point | None, moves: Moves) -> None:
@@ -83,13 +159,22 @@ def _paint_scatter(canvas: Canvas, zero: Point | None, moves: Moves) -> None:
     points = [p for pair in moves.values() for p in pair if p] + ([zero] if zero else [])
     if not points:
         return
-    (left, right), (low, high) = (_limits(values) for values in zip(*points, strict=True))
+    limits = []
+    for values in zip(*points, strict=True):
+        margin = max(0.14 * (max(values) - min(values)), 1.0)
+        limits.append((max(0.0, min(values) - margin), min(101.0, max(values) + margin)))
+    (left, right), (low, high) = limits
     axes.set(xlim=(left, right), ylim=(low, high), xlabel="base accuracy, %", ylabel="new accuracy, %")
-    _equal_means(axes)
-    lines = [pair for pair in moves.values() if all(pair)]
+    base, new = np.meshgrid(np.linspace(left, right, 200), np.linspace(low, high, 200))
+    means = 2 * base * new / np.maximum(base + new, 1e-9)
+    step = next((s for s in (1, 2, 5, 10) if float(np.ptp(means)) / s <= 9), 20)
+    levels = np.arange(np.ceil(means.min() / step) * step, means.max(), step)
+    curves = axes.contour(base, new, means, levels=levels, colors=GRID, linewidths=1, zorder=0)
+    axes.clabel(curves, fmt="H %.0f", fontsize="small", colors=MUTED)
+    lines = [(start, end) for start, end in moves.values() if start and end]
     for start, end in lines:
-        arrow = {"arrowstyle": "-|>", "color": MUTED, "shrinkA": 4, "shrinkB": 5}
-        axes.annotate("", xy=end, xytext=start, arrowprops=arrow, zorder=2)  # type: ignore[arg-type]
+        arrow: Any = {"arrowstyle": "-|>", "color": MUTED, "shrinkA": 4, "shrinkB": 5}
+        axes.annotate("", xy=end, xytext=start, arrowprops=arrow, zorder=2)
     if zero:
         axes.axhline(zero[1], color=MUTED, dashes=DASHED, zorder=1)
         lines.append(((left, zero[1]), (right, zero[1])))
@@ -101,42 +186,13 @@ def _paint_scatter(canvas: Canvas, zero: Point | None, moves: Moves) -> None:
         marked = [point for point in ends if point]
         axes.plot([x for x, _ in marked], [y for _, y in marked], marker, color=colour, ms=8, zorder=3, label=label)
     canvas.legend(loc="outside upper left", ncols=3)
-    named = {wrapped(method_name(method)): with_sar or without for method, (without, with_sar) in moves.items()}
-    _label(axes, {name: point for name, point in named.items() if point}, points, lines)
-
-
-def _limits(values: Sequence[float]) -> Point:
-    margin = max(0.14 * (max(values) - min(values)), 1.0)
-    return max(0.0, min(values) - margin), min(101.0, max(values) + margin)
-
-
-def _equal_means(axes: Axes) -> None:
-    """Draw curves of equal harmonic mean, labelled where they leave the axes."""
-    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
-    base, new = np.meshgrid(np.linspace(left, right, 200), np.linspace(low, high, 200))
-    means = 2 * base * new / np.maximum(base + new, 1e-9)
-    span = float(means.max() - means.min())
-    step = next((s for s in (1, 2, 5, 10) if span / s <= 9), 20)
-    levels = np.arange(np.ceil(means.min() / step) * step, means.max(), step)
-    axes.contour(base, new, means, levels=levels, colors=GRID, linewidths=1, zorder=0)
-    for level in levels:
-        edge = level * right / (2 * right - level)  # new accuracy at the right edge
-        above = level * high / (2 * high - level)  # base accuracy at the upper edge
-        style: Any = {"color": MUTED, "fontsize": "small", "clip_on": False}
-        if low < edge < high:
-            axes.text(right, edge, f" H {level:.0f}", va="center", **style)
-        elif left < above < right:
-            axes.text(above, high, f"H {level:.0f}", va="bottom", ha="center", **style)
-
-
-def _label(axes: Axes, named: dict[str, Point], points: Sequence[Point], lines: Sequence[Sequence[Any]]) -> None:
-    """Write names near their points, clear of points, lines and one another; the highest choose first."""
-    names = sorted(named, key=lambda name: -named[name][1])
-    textalloc.allocate(
+    tips = {method_name(method): with_sar or without for method, (without, with_sar) in moves.items()}
+    named = sorted(((name, tip) for name, tip in tips.items() if tip), key=lambda pair: -pair[1][1])
+    textalloc.allocate(  # names near their points, clear of points, lines and one another; the highest choose first
         axes,
-        [named[name][0] for name in names],
-        [named[name][1] for name in names],
-        names,
+        [x for _, (x, _) in named],
+        [y for _, (_, y) in named],
+        [textwrap.fill(name, LINE) for name, _ in named],
         x_scatter=[x for x, _ in points],
         y_scatter=[y for _, y in points],
         x_lines=[[x for x, _ in line] for line in lines],
@@ -154,15 +210,6 @@ def _label(axes: Axes, named: dict[str, Point], points: Sequence[Point], lines: 
 
 
 # --------------------------------------------------------------------------------------------------------- panels
-def curves(results: ResultSet) -> Iterator[Figure]:
-    """Yield figures of one ranking, of accuracy by shots, and learning curves."""
-    scenes = [scene for scene in grouped(results.of("base-to-new")) if any(map(in_one_ranking, scene.runs))]
-    yield from (dataclasses.replace(_open_figure(scene), folded=len(scenes) > 2) for scene in scenes)
-    yield from (_shots_figure(scenes) for scenes in series(results) if len(scenes) > 1)
-    losses = [figure for protocol, scene in trained_scenes(results) if (figure := _losses_figure(protocol, scene))]
-    yield from (dataclasses.replace(figure, folded=rank > 0) for rank, figure in enumerate(losses))
-
-
 def _open_figure(scene: Scene) -> Figure:
     """Draw open new against open base accuracy, while an offset of the base logits runs."""
     methods = {m: sides for m, sides in scene.methods.items() if any(map(in_one_ranking, [*sides[0], *sides[1]]))}
@@ -188,19 +235,16 @@ def _open_figure(scene: Scene) -> Figure:
             "A line for each seed: an offset taken off the base logits moves a classifier along it, and the mark "
             "is where it stands without one. Up and to the right is better; AUSUC is the area below."
         ),
-        alt=f"Open new against open base accuracy for {_listed(methods)}; the figures are in the table below.",
-        beside=f"open-{scene.slug}",
         methods=list(methods),
         paint_panel=paint,
         labels=("open base accuracy, %", "open new accuracy, %"),
-        legend=[*_sides(), Line2D([], [], color=MUTED, marker="X", label="zero-shot")],
+        zero=Line2D([], [], color=MUTED, marker="X", label="zero-shot"),
     )
 
 
 def _shots_figure(scenes: Sequence[Scene]) -> Figure:
     """Draw accuracy against the number of shots of one dataset."""
     by_shots = [scene.methods for scene in scenes]
-    methods = list(dict.fromkeys(method for sides in by_shots for method in sides))
     dataset, backbone = scenes[0].dataset, scenes[0].backbone
     zero = zero_shot([run for scene in scenes for run in scene.runs]).base
 
@@ -215,87 +259,17 @@ def _shots_figure(scenes: Sequence[Scene]) -> Figure:
         if zero:
             axes.axhline(zero.value, color=MUTED, dashes=DASHED)
         axes.set_xticks(range(len(scenes)), [str(scene.shots or "all") for scene in scenes])
-        axes.margins(x=0.06)
 
     return _panels(
         key=slug(f"shots-{dataset}-{backbone}"),
         section="few-shot",
         title=f"Accuracy against shots on {dataset}, {backbone}",
-        caption=(
-            "Mean over seeds; the band is one standard deviation to each side. The dashed line is the hand-crafted "
-            "prompt."
-        ),
-        alt=f"Accuracy on {dataset} by shots for {_listed(methods)}; the figures are in the table below.",
-        methods=methods,
+        caption="Mean over seeds; the band is one standard deviation to each side. Dashed: the hand-crafted prompt.",
+        methods=list(dict.fromkeys(method for sides in by_shots for method in sides)),
         paint_panel=paint,
         labels=("shots", "accuracy, %"),
-        legend=[*_sides(), Line2D([], [], color=MUTED, dashes=DASHED, label="zero-shot")],
+        zero=Line2D([], [], color=MUTED, dashes=DASHED, label="zero-shot"),
     )
-
-
-Terms = dict[str, list[tuple[int, float]]]
-"""(epoch, mean over runs) by loss term."""
-
-
-def _losses_figure(protocol: str, scene: Scene) -> Figure | None:
-    """Draw loss terms by epoch, averaged over seeds; None where no run has such."""
-    every = {method: [_terms(side) for side in sides] for method, sides in scene.methods.items()}
-    methods = {method: sides for method, sides in every.items() if any(sides)}
-    if not methods:
-        return None
-    terms = list(dict.fromkeys(term for sides in methods.values() for side in sides for term in side))
-    dashes = {term: DASHES[rank % len(DASHES)] for rank, term in enumerate(terms)}
-
-    def paint(axes: Axes, method: str) -> None:
-        for side, (_, colour, _) in zip(methods[method], SIDES, strict=True):
-            for term, values in side.items():
-                if positive := [(epoch, value) for epoch, value in values if value > 0]:
-                    axes.plot(*zip(*positive, strict=True), color=colour, dashes=dashes[term])
-        axes.set_yscale("log")
-        low, high = axes.get_ylim()
-        axes.yaxis.set_major_locator(LogLocator(subs=(1.0,) if high > 100 * low else (1.0, 2.0, 5.0), numticks=6))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.yaxis.set_minor_locator(NullLocator())
-
-    lines = [Line2D([], [], color=INK, dashes=dashes[term], label=term.replace("_", "-")) for term in terms]
-    return _panels(
-        key=slug(f"curves-{protocol}-{scene.slug}"),
-        section="curves",
-        title=f"Learning curves on {scene}, {protocol}",
-        caption=(
-            "Means over an epoch's steps and over seeds. A method's own terms are as weighted; SAR's, the regulariser, "
-            "is without its weight."
-        ),
-        alt=f"Loss terms ({', '.join(terms)}) by epoch for {_listed(methods)}.",
-        methods=list(methods),
-        paint_panel=paint,
-        labels=("epoch", "loss, log scale"),
-        legend=[*_sides(marker=False), *lines],
-        shared=False,
-    )
-
-
-def _terms(runs: Sequence[Result]) -> Terms:
-    """Average the terms that have more than one epoch."""
-    values: dict[str, dict[int, list[float]]] = {}
-    for run in runs:
-        for entry in run["history"] or []:
-            for term, value in entry.items():
-                if term not in {"epoch", "learning_rate"} and isinstance(value, int | float) and math.isfinite(value):
-                    values.setdefault(term, {}).setdefault(int(entry["epoch"]), []).append(value)
-    return {
-        term: [(epoch, average.value) for epoch in sorted(by_epoch) if (average := mean(by_epoch[epoch]))]
-        for term, by_epoch in values.items()
-        if len(by_epoch) > 1
-    }
-
-
-def _listed(methods: Iterable[str]) -> str:
-    return listed([method_name(method) for method in methods])
-
-
-def _sides(*, marker: bool = True) -> list[Line2D]:
-    return [Line2D([], [], color=colour, marker=shape if marker else "", label=name) for name, colour, shape in SIDES]
 
 
 def _panels(
@@ -303,37 +277,36 @@ def _panels(
     methods: Sequence[str],
     paint_panel: Callable[[Axes, str], None],
     labels: tuple[str, str],
-    legend: Sequence[Line2D],
-    shared: bool = True,
-    **texts: Any,
+    zero: Line2D,
+    **texts: str,
 ) -> Figure:
-    """Return a grid of panels, at most four in a row, with one legend above.
+    """Return a grid of panels with the same limits, at most four in a row, with one legend above.
 
     Args:
         methods: one for each panel.
         paint_panel: draws a method's panel.
         labels: of the horizontal and the vertical axis.
-        legend: its lines.
-        shared: all panels have the same limits.
+        zero: the legend's line for zero-shot.
         texts: of the figure.
     """
     columns = min(4, len(methods))
     rows = -(-len(methods) // columns)
 
     def paint(canvas: Canvas) -> None:
-        grid = canvas.subplots(rows, columns, squeeze=False, sharex=shared, sharey=shared)
+        grid = canvas.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
         for number, axes in enumerate(grid.flat):
             if number >= len(methods):
                 axes.set_axis_off()
                 continue
             paint_panel(axes, methods[number])
             axes.grid(axis="y")
-            axes.set_title(wrapped(method_name(methods[number])))
+            axes.set_title(textwrap.fill(method_name(methods[number]), LINE))
             if number >= len(methods) - columns:
                 axes.set_xlabel(labels[0])
                 axes.tick_params(labelbottom=True)
             if number % columns == 0:
                 axes.set_ylabel(labels[1])
-        canvas.legend(handles=list(legend), loc="outside upper left", ncols=4)
+        sides = [Line2D([], [], color=colour, marker=shape, label=name) for name, colour, shape in SIDES]
+        canvas.legend(handles=[*sides, zero], loc="outside upper left", ncols=3)
 
-    return Figure(paint=paint, size=(max(6.4, 3.2 * columns), 2.75 * rows + 0.55), **texts)
+    return Figure(paint=paint, size=(max(6.4, 3.2 * columns), 2.75 * rows + 0.55), **texts)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Published figures with their sources, and the zero-shot accuracies that a set-up should reach."""
+"""Published figures with their sources, known zero-shot accuracies, and names of methods as people write them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Any, final
 
 OPENAI = ("ViT-B-16", "ViT-B-16-quickgelu")
 """The backbone of the published figures, as open_clip calls it."""
+SAR = "+sar"
+"""Contained in the names of rows with SAR."""
 
 
 @final
@@ -68,3 +70,16 @@ def method_key(name: str) -> str:
 def label(method: str) -> str:
     """Return a published method's name as people write it."""
     return str(load()["labels"].get(method, method))
+
+
+def without_sar(name: str) -> str:
+    """Return a row's name without SAR: ``coop (epochs=5)`` for ``coop+sar (epochs=5)``."""
+    return name.replace(SAR, "")
+
+
+def method_name(name: str) -> str:
+    """Return a row's name as people write it: ``DePT on KgCoOp + SAR (epochs=5)``; plain ``dept`` is ``DePT``."""
+    head, bracket, settings = without_sar(name).partition(" (")
+    method = head.replace(":", "-").lower()
+    title = label(method)
+    return (head if title == method else title) + (" + SAR" if SAR in name else "") + bracket + settings

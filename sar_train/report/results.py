@@ -1,34 +1,88 @@
-"""Read results, loose and packed: which count, which were skipped, and which newer code has replaced."""
+"""Read results: loose JSON files, and packed ones, which are one compressed file of JSON Lines for a folder of runs.
+
+A packed line is one run: ``path``, where its JSON file lay below the folder, ``result``, the content of that file, and
+``toml``, the file that repeats it. A loose file wins over a packed one of the same path.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import json
-import math
+import lzma
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
+from functools import cached_property, lru_cache
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from sar_train.config.run import ELSEWHERE, OF_SAR
 from sar_train.errors import DataError
-from sar_train.report import published
-from sar_train.report.packed import PROTOCOLS, loose_files, packed_runs
-from sar_train.report.wording import SAR, without_sar
+from sar_train.report.published import SAR, of_dataset, without_sar
 
+ARCHIVE = "results.jsonl.xz"
+RECORD = "record.json"
+"""In run folders that were kept; not a result."""
+PROTOCOLS = ("base-to-new", "few-shot", "cross-dataset", "domain-generalisation", "custom")
 APART = {"seed", "sections", "schedule", "epochs", "learning_rate", "batch_size", *ELSEWHERE}
 """Keys of ``config`` that are stated elsewhere or on which no result depends."""
 SCHEMA_VERSION = 1
-NEEDED: dict[str, Any] = {
-    "name": str, "seed": int, "config.method": str, "config.shots": int, "backbone.name": str, "dataset.name": str,
-    **{f"{way}.base_accuracy": int | float for way in ("metrics", "zero_shot")},
-    **{f"{way}.new_accuracy": int | float | None for way in ("metrics", "zero_shot")},
-    **dict.fromkeys(("open", "relations", "settings", "similarities", "targets", "timing", "versions"), dict | None),
-}  # fmt: skip
-"""The kinds of what tables and figures read, by dotted key."""
+
+
+@dataclass(frozen=True)
+class PackedRun:
+    """One line of a packed file."""
+
+    path: PurePosixPath
+    result: dict[str, Any]
+    toml: str | None
+
+
+def unpack(folder: Path) -> tuple[PackedRun, ...]:
+    """Return the packed runs of a folder, by path; none where it has no packed file.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    archive = folder / ARCHIVE
+    return _unpack(archive, archive.stat().st_mtime_ns) if archive.exists() else ()
+
+
+@lru_cache(maxsize=8)
+def _unpack(archive: Path, modified: int) -> tuple[PackedRun, ...]:
+    del modified
+    try:
+        lines = map(json.loads, lzma.decompress(archive.read_bytes()).decode("utf-8").splitlines())
+        return tuple(PackedRun(PurePosixPath(line["path"]), line["result"], line["toml"]) for line in lines)
+    except (OSError, EOFError, ValueError, KeyError, TypeError, lzma.LZMAError) as error:
+        raise DataError(f"{archive}: damaged ({type(error).__name__}); restore it from its source") from None
+
+
+def loose_files(folder: Path, apart: Path | None = None) -> Iterator[Path]:
+    """Yield the JSON files below a folder that may be results, sorted.
+
+    Args:
+        folder: searched to any depth, except in folders whose name begins with a dot.
+        apart: a folder to leave out.
+    """
+    return (path for path in _below(folder, "*.json", apart) if path.name != RECORD)
+
+
+def packed_runs(folder: Path, apart: Path | None = None) -> Iterator[tuple[Path, PackedRun]]:
+    """Yield the packed runs below a folder as `loose_files` searches it, each with its path as if it lay there loose.
+
+    Raises:
+        DataError: a packed file is damaged.
+    """
+    for archive in _below(folder, ARCHIVE, apart):
+        yield from ((archive.parent / run.path, run) for run in unpack(archive.parent))
+
+
+def _below(folder: Path, pattern: str, apart: Path | None) -> Iterator[Path]:
+    for path in sorted(folder.rglob(pattern)):
+        hidden = any(name.startswith(".") for name in path.relative_to(folder).parts)
+        if path.is_file() and not hidden and not (apart and path.is_relative_to(apart)):
+            yield path
 
 
 @dataclass(frozen=True)
@@ -37,8 +91,7 @@ class Result:
 
     Attributes:
         path: relative to the folder that was read; of a packed one, where it lay before.
-        modified: the file's modification time; 0 for a packed one.
-        content: the parsed JSON, checked for the keys that every table needs.
+        content: the parsed JSON.
         name: of its row in a table, with the settings that distinguish it from runs of the same name.
         partner: the row of the same method without SAR.
         protocol: one of `PROTOCOLS`.
@@ -49,7 +102,6 @@ class Result:
     """
 
     path: Path
-    modified: float
     content: dict[str, Any]
     name: str
     partner: str
@@ -62,11 +114,6 @@ class Result:
     def __getitem__(self, key: str) -> Any:
         """Return a value of the file, or None if it has none."""
         return self.content.get(key)
-
-    @property
-    def finished(self) -> str:
-        """Return the time of its end in UTC as in ISO 8601; empty if the file does not say."""
-        return str(self["finished"] or "")
 
     @property
     def code(self) -> str:
@@ -91,19 +138,12 @@ class Result:
         }
         return plain | dict(config.get("schedule") or {}) | sections
 
-    def identity(self) -> str:
-        """Return a text that is equal for runs that should have come out the same."""
-        folder = self.folder.as_posix() if self.protocol == "custom" else ""
-        values = [self.protocol, folder, self["name"], self.settings, self.backbone, self.dataset, self.seed]
-        return json.dumps(values, sort_keys=True)
-
-
-def comparable(run: Result) -> bool:
-    """Say whether a run used the published split with all its images, or a dataset without published figures."""
-    config, origin = run["config"], run["dataset"].get("split_origin", "published")
-    if not published.of_dataset(run.dataset):
-        return True
-    return origin != "ours" and not config.get("allow_missing") and not config.get("skip_unreadable")
+    @property
+    def comparable(self) -> bool:
+        """Return True for the published split with all its images, or a dataset without published figures."""
+        config, origin = self["config"], self["dataset"].get("split_origin", "published")
+        whole = not config.get("allow_missing") and not config.get("skip_unreadable")
+        return not of_dataset(self.dataset) or (origin != "ours" and whole)
 
 
 def differing_settings(runs: Sequence[Result]) -> list[str]:
@@ -118,15 +158,11 @@ class ResultSet:
 
     Attributes:
         runs: the runs that count, in the order of their file names.
-        replaced: files with the settings and seed of a newer file of other code.
-        copies: files with the settings, seed and code of a newer one.
-        skipped: files that are not results, with the reason.
+        left_out: a line for each JSON file that does not count.
     """
 
     runs: tuple[Result, ...]
-    replaced: tuple[str, ...] = ()
-    copies: tuple[str, ...] = ()
-    skipped: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     def of(self, protocol: str) -> tuple[Result, ...]:
         """Return the runs of a protocol."""
@@ -134,7 +170,7 @@ class ResultSet:
 
 
 def read(folder: Path, *, tell: Callable[[str], None] = lambda line: None, apart: Path | None = None) -> ResultSet:
-    """Read every result below a folder.
+    """Read every result below a folder; of results with the same settings and seed the newest counts.
 
     Args:
         folder: searched to any depth, except in folders whose name begins with a dot.
@@ -146,117 +182,80 @@ def read(folder: Path, *, tell: Callable[[str], None] = lambda line: None, apart
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
-    by_path: dict[Path, Result] = {}
-    skipped = []
-    loose = ((path, None) for path in loose_files(folder, apart))
-    packed = ((path, run.result) for path, run in packed_runs(folder, apart))
-    for path, content in itertools.chain(loose, packed):  # a loose file wins over a packed one of the same path
-        if path in by_path:
-            continue
+    contents: dict[Path, Any] = {path: run.result for path, run in packed_runs(folder, apart)}
+    left_out, runs = [], []
+    for path in loose_files(folder, apart):
         try:
-            by_path[path] = _read(path, folder, content)
+            contents[path] = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            contents[path] = None
+    for path, content in sorted(contents.items()):
+        try:
+            runs.append(_result(path.relative_to(folder), content))
         except DataError as error:
-            skipped.append(f"{path.relative_to(folder).as_posix()}: {error}")
+            left_out.append(f"{path.relative_to(folder).as_posix()}: {error}")
             tell(f"Warning: {path}: {error}; skipped")
-    if not by_path:
-        others = f"; {len(skipped)} JSON files there are something else" if skipped else ""
+    if not runs:
+        others = f"; {len(left_out)} JSON files there are something else" if left_out else ""
         raise DataError(f"{folder}: no results (*.json, written by sar-experiment) in it{others}")
     newest: dict[str, Result] = {}
-    replaced: list[str] = []
-    copies: list[str] = []
-    for run in sorted(by_path.values(), key=lambda r: (r.finished, r.modified, r.path.as_posix()), reverse=True):
-        newer = newest.setdefault(run.identity(), run)
+    for run in sorted(runs, key=lambda run: (str(run["finished"] or ""), run.path.as_posix()), reverse=True):
+        of_sweep = run.folder.as_posix() if run.protocol == "custom" else ""
+        values = [run.protocol, of_sweep, run["name"], run.settings, run.backbone, run.dataset, run.seed]
+        key = json.dumps(values, sort_keys=True)
+        newer = newest.setdefault(key, run)
         if newer is run:
             continue
-        if newer.code != run.code:
-            replaced.append(run.path.as_posix())
-        elif set(run["targets"] or ()) - set(newer["targets"] or ()):  # one prompt, evaluated on other datasets too
-            targets = {**run["targets"], **(newer["targets"] or {})}
-            newest[run.identity()] = dataclasses.replace(newer, content=newer.content | {"targets": targets})
+        if newer.code == run.code and set(run["targets"] or ()) - set(newer["targets"] or ()):
+            targets = {**run["targets"], **(newer["targets"] or {})}  # one prompt, evaluated on other datasets too
+            newest[key] = dataclasses.replace(newer, content=newer.content | {"targets": targets})
         else:
-            copies.append(run.path.as_posix())
-    runs = sorted(newest.values(), key=lambda run: run.path.as_posix())
-    return ResultSet(_told_apart(runs), tuple(sorted(replaced)), tuple(sorted(copies)), tuple(skipped))
+            left_out.append(f"{run.path.as_posix()}: an older run of the settings and seed of {newer.path.as_posix()}")
+    return ResultSet(_told_apart(sorted(newest.values(), key=lambda run: run.path.as_posix())), tuple(left_out))
 
 
-def _read(path: Path, folder: Path, packed: dict[str, Any] | None) -> Result:
-    """Read a loose file, or check what a packed one holds.
+def _result(path: Path, content: Any) -> Result:
+    """Return the result in a file's content.
 
     Raises:
         DataError: it is no result.
     """
-    content: Any = packed
-    modified = 0.0
-    if packed is None:
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            modified = path.stat().st_mtime
-        except (OSError, ValueError, RecursionError) as error:
-            raise DataError(f"not readable as JSON ({type(error).__name__})") from None
     if not isinstance(content, dict) or content.get("protocol") not in PROTOCOLS:
         raise DataError("not a result")
     if content.get("schema_version") != SCHEMA_VERSION:
         raise DataError(f"result of schema version {content.get('schema_version')!r}, expected {SCHEMA_VERSION}")
-    if flaw := _flaw(content):
-        raise DataError(f"a result that lacks what a table needs: {flaw}")
-    return of(content, path.relative_to(folder), modified)
-
-
-def of(content: dict[str, Any], path: Path, modified: float = 0.0) -> Result:
-    """Return the result in a file's content.
-
-    Args:
-        content: has the keys of `NEEDED`.
-        path: of the file below the folder that is read.
-        modified: its modification time.
-    """
-    config, name = content["config"], content["name"]
-    weights = f" ({Path(config['pretrained']).name})" if config.get("pretrained") else ""
-    values = content["protocol"], content["seed"], config["shots"], content["dataset"]["name"]
-    return Result(path, modified, content, name, without_sar(name), *values, content["backbone"]["name"] + weights)
-
-
-def _flaw(content: dict[str, Any]) -> str | None:
-    """Return the first key of a result that does not hold what tables and figures read, None if all do."""
-    for path, kind in NEEDED.items():
-        value: Any = content
-        for key in path.split("."):
-            value = value.get(key) if isinstance(value, dict) else None
-        if not isinstance(value, kind) or (isinstance(value, float) and not math.isfinite(value)):
-            return path
-    return None
+    try:
+        config, name = content["config"], content["name"]
+        weights = f" ({Path(config['pretrained']).name})" if config.get("pretrained") else ""
+        values = content["protocol"], content["seed"], config["shots"], content["dataset"]["name"]
+        for way in ("metrics", "zero_shot"):
+            float(content[way]["base_accuracy"])
+        return Result(path, content, name, without_sar(name), *values, content["backbone"]["name"] + weights)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"a result that lacks what a table needs: {error}") from None
 
 
 def _told_apart(runs: list[Result]) -> tuple[Result, ...]:
-    """Add differing settings to the names of runs that share name, seed and data."""
+    """Add differing settings to the names of runs of one method, so that each keeps its partner without SAR."""
     groups: dict[tuple[object, ...], list[Result]] = {}
     for run in runs:
         folder = run.folder if run.protocol == "custom" else None
         groups.setdefault((run.protocol, folder, run.backbone, run.dataset, run.shots, run.partner), []).append(run)
-    named = {run.path: run for group in groups.values() for run in _with_variants(group)}
+    named = {}
+    for group in groups.values():
+        sides = [[run for run in group if (SAR in run["name"]) is side] for side in (False, True)]
+        keys = list(dict.fromkeys(key for side in sides for key in differing_settings(side)))
+        of_sar = [key for key in keys if key in OF_SAR or key == "sar" or key.startswith("sar.")]
+        others = [key for key in keys if key not in of_sar]
+        for run in group:
+            common, mine = (
+                ", ".join(f"{key}={run.settings.get(key)}" for key in names)
+                for names in (others, of_sar if SAR in run["name"] else [])
+            )
+            name = ", ".join(filter(None, (common, mine)))
+            named[run.path] = dataclasses.replace(
+                run,
+                name=f"{run['name']} ({name})" if name else run["name"],
+                partner=f"{run.partner} ({common})" if common else run.partner,
+            )
     return tuple(named[run.path] for run in runs)
-
-
-def _with_variants(group: list[Result]) -> list[Result]:
-    """Name the settings in which runs of one method differ, so that each keeps its partner without SAR."""
-    sides = [[run for run in group if (SAR in run["name"]) is side] for side in (False, True)]
-    keys = list(dict.fromkeys(key for side in sides for key in differing_settings(side)))
-    of_sar = [key for key in keys if key in OF_SAR or key == "sar" or key.startswith("sar.")]
-
-    def shown(run: Result, names: list[str]) -> str:
-        return ", ".join(f"{key}={run.settings.get(key)}" for key in names)
-
-    others = [key for key in keys if key not in of_sar]
-    return [
-        dataclasses.replace(
-            run,
-            name=_row_name(run["name"], shown(run, others), shown(run, of_sar) if SAR in run["name"] else ""),
-            partner=_row_name(run.partner, shown(run, others)),
-        )
-        for run in group
-    ]
-
-
-def _row_name(name: str, *variants: str) -> str:
-    differing = ", ".join(filter(None, variants))
-    return f"{name} ({differing})" if differing else name

@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, final
 
 from sar_train.evaluation.accuracy import harmonic_mean
-from sar_train.report.published import load, method_key
-from sar_train.report.results import Result, ResultSet
-from sar_train.report.wording import SAR, shots_text, slug, without_sar
+from sar_train.report.published import SAR, load, method_key, without_sar
+from sar_train.report.results import Result
 from sar_train.training.record import STATISTICS
 
 Sides = tuple[list[Result], list[Result]]
 """Runs of a method without SAR and with it; either may be empty."""
+
+
+def shots_text(count: int) -> str:
+    """Return a number of shots in words."""
+    return {0: "all photos", 1: "1 shot"}.get(count, f"{count} shots")
+
+
+def slug(text: str) -> str:
+    """Return a text as part of a file's name; a digest tells texts apart that are not ASCII."""
+    plain = "".join(c if c.isascii() and c.isalnum() else "-" for c in text.lower()).strip("-")
+    return plain if text.isascii() else f"{plain}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 @final
@@ -206,16 +217,16 @@ def grouped(runs: Iterable[Result]) -> list[Scene]:
         rows.setdefault(run.name, []).append(run)
     ranks = {dataset: rank for rank, dataset in enumerate(load()["datasets"])}
     order = sorted(groups, key=lambda key: (key[0], ranks.get(key[1], len(ranks)), key[1], key[2]))
+    methods = {method: rank for rank, method in enumerate(load()["labels"])}
+
+    def as_listed(name: str) -> tuple[int, str]:
+        """Return a sort key: methods as the field lists them, without SAR before with it, then others by name."""
+        return methods.get(method_key(without_sar(name).partition(" (")[0]), len(methods)), name
+
     return [
-        Scene(*key, {name: sorted(rows[name], key=lambda run: run.seed) for name in sorted(rows, key=_order)})
+        Scene(*key, {name: sorted(rows[name], key=lambda run: run.seed) for name in sorted(rows, key=as_listed)})
         for key, rows in ((key, groups[key]) for key in order)
     ]
-
-
-def _order(name: str) -> tuple[int, str]:
-    """Return a sort key: methods as the field lists them, without SAR before with it, then others by name."""
-    ranks = {method: rank for rank, method in enumerate(load()["labels"])}
-    return ranks.get(method_key(without_sar(name).partition(" (")[0]), len(ranks)), name
 
 
 def by_setting(scenes: Iterable[Scene]) -> dict[tuple[str, int], list[Scene]]:
@@ -224,14 +235,6 @@ def by_setting(scenes: Iterable[Scene]) -> dict[tuple[str, int], list[Scene]]:
     for scene in scenes:
         settings.setdefault((scene.backbone, scene.shots), []).append(scene)
     return settings
-
-
-def trained_scenes(results: ResultSet) -> Iterator[tuple[str, Scene]]:
-    """Yield each protocol but sweeps with its scenes; of few-shot runs those with the most shots, of which 0 is all."""
-    for protocol in ("base-to-new", "few-shot", "cross-dataset", "domain-generalisation"):
-        scenes = grouped(results.of(protocol))
-        most = {(s.backbone, s.dataset): s for s in sorted(scenes, key=lambda scene: scene.shots or 10**9)}.values()
-        yield from ((protocol, scene) for scene in scenes if protocol != "few-shot" or scene in most)
 
 
 def on_all(scenes: Sequence[Scene]) -> dict[str, tuple[Score | None, Score | None]]:

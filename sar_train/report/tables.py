@@ -1,16 +1,19 @@
-"""All tables of accuracies: base-to-new, one ranking, few-shot, other datasets, sweeps, and the published figures."""
+"""All tables: base-to-new, one ranking, similarities, published figures, few-shot, other datasets, sweeps, set-up."""
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
+import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from sar_train.evaluation.accuracy import harmonic_mean
-from sar_train.report import costs, published, similarities
-from sar_train.report.results import Result, ResultSet, comparable, differing_settings
+from sar_train.report import published
+from sar_train.report.formats import Cell, Column, Difference, Table, Value, make_table
+from sar_train.report.published import method_name
+from sar_train.report.results import Result, ResultSet, differing_settings
 from sar_train.report.scores import (
     Mean,
     Scene,
@@ -25,10 +28,10 @@ from sar_train.report.scores import (
     on_all,
     over_datasets,
     score,
+    shots_text,
+    slug,
     zero_shot,
 )
-from sar_train.report.table import Column, Difference, Table, Value, make_table
-from sar_train.report.wording import listed, method_name, seeds_text, shots_text, slug
 
 METHOD = Column("method", text=True)
 SEEDS = Column("seeds", text=True)
@@ -50,7 +53,7 @@ OF_DATASET = ("data", "template", "novel")
 def all_tables(results: ResultSet) -> list[Table]:
     """Return every table that the results have rows for, in the order of the report; keys are unique."""
     makers: tuple[Callable[[ResultSet], Iterable[Table]], ...] = (
-        base_to_new, one_ranking, similarities.tables, beside_published, few_shot, other_datasets, sweeps, costs.tables,
+        base_to_new, one_ranking, similarities, beside_published, few_shot, other_datasets, sweeps, set_up,
     )  # fmt: skip
     return [table for maker in makers for table in maker(results) if table.rows]
 
@@ -60,12 +63,26 @@ def closing_tables(results: ResultSet) -> list[Table]:
     sections = ["base-to-new", "open", "few-shot", *PUBLISHED_AVERAGES, "custom"]
     backbones = [(run["backbone"]["name"], run["config"].get("pretrained")) for run in results.runs]
     sections += ["published"] * any(published.is_published_backbone(*backbone) for backbone in backbones)
-    return sorted(
-        (table for table in all_tables(results) if table.section in sections), key=lambda t: t.section == "published"
-    )
+    tables = [table for table in all_tables(results) if table.section in sections and not table.folded]
+    return sorted(tables, key=lambda table: table.section == "published")
 
 
-def spread_note(runs: Sequence[Result]) -> str:
+# -------------------------------------------------------------------------------------------------- notes and phrases
+def listed(names: Sequence[str], most: int = 6) -> str:
+    """Return ``a, b and c``; a long list is cut and counted."""
+    shown = list(names) if len(names) <= most else [*names[: most - 1], f"{len(names) - most + 1} more"]
+    return shown[0] if len(shown) == 1 else " and ".join([", ".join(shown[:-1]), shown[-1]]) if shown else "none"
+
+
+def _seeds(seeds: Iterable[int]) -> str:
+    """Return ``1–3`` for consecutive numbers, ``1, 3`` for others."""
+    numbers = sorted(set(seeds))
+    if len(numbers) > 2 and numbers[-1] - numbers[0] == len(numbers) - 1:
+        return f"{numbers[0]}–{numbers[-1]}"
+    return ", ".join(map(str, numbers))
+
+
+def _spread(runs: Sequence[Result]) -> str:
     """Explain what a row is the mean of, and what is shown beside it."""
     seeds, splits = {run.seed for run in runs}, by_split(runs)
     several = "Mean ± standard deviation over seeds, in the columns that give one."
@@ -74,14 +91,14 @@ def spread_note(runs: Sequence[Result]) -> str:
     return note + over * (len(splits) > 1)
 
 
-def uneven_sides(methods: Mapping[str, Sides]) -> list[str]:
+def _uneven(methods: Mapping[str, Sides]) -> list[str]:
     """Return a warning for each method that was run without SAR and with it, but not on the same seeds."""
     seeds = {method: [{run.seed for run in side} for side in sides] for method, sides in methods.items()}
     uneven = [method for method, (without, with_sar) in seeds.items() if without and with_sar and without != with_sar]
     return [f"{method_name(method)}: the two sides are of different seeds" for method in uneven]
 
 
-def zero_shot_varies(runs: Iterable[Result]) -> list[str]:
+def _zero_shot_varies(runs: Iterable[Result]) -> list[str]:
     """Return a warning if runs of one split of the classes differ in zero-shot accuracy, which a table shows once."""
     values = [[run["zero_shot"]["base_accuracy"] for run in split] for split in by_split(runs)]
     gap = max(max(of_split) - min(of_split) for of_split in values)
@@ -91,16 +108,32 @@ def zero_shot_varies(runs: Iterable[Result]) -> list[str]:
 
 def incomparable(runs: Iterable[Result]) -> list[str]:
     """Return a note if a published dataset was not run on its published split with all its images."""
-    names = sorted({run.dataset for run in runs if not comparable(run)})
+    names = sorted({run.dataset for run in runs if not run.comparable})
     return [f"Not the published split and photos, not to be compared with papers: {listed(names)}."] if names else []
 
 
-def differences(before: Sequence[Value], after: Sequence[Value], sds: Iterable[float | None] = ()) -> list[Difference]:
-    """Return the differences of two rows, with the standard deviations of the first ones."""
-    return [
-        Difference(b, a, sd)  # type: ignore[arg-type]
-        for a, b, sd in itertools.zip_longest(before, after, sds)
-    ]
+def _add(
+    body: list[Sequence[Value]],
+    apart: list[int],
+    method: str,
+    sides: Sequence[Sequence[Value]],
+    sds: Iterable[float | None] = (),
+) -> None:
+    """Add the rows of a method without SAR, with it, and their difference, which does not compete.
+
+    Args:
+        body: rows of a table.
+        apart: numbers of the rows that do not compete.
+        method: its name without SAR.
+        sides: the values without SAR and with it; empty for a side that was not run.
+        sds: standard deviations of the first differences.
+    """
+    names = (method_name(method), f"{method_name(method)} + SAR")
+    body += [(name, *values) for name, values in zip(names, sides, strict=True) if values]
+    if all(sides):
+        apart.append(len(body))
+        pairs: Any = itertools.zip_longest(*sides, sds)
+        body.append(("difference", *("" if isinstance(b, str) else Difference(b, a, sd) for a, b, sd in pairs)))
 
 
 # ------------------------------------------------------------------------------------------------------- base to new
@@ -112,69 +145,72 @@ def base_to_new(results: ResultSet) -> Iterator[Table]:
             yield _average(backbone, shots, of_setting)
     for scene in scenes:
         yield _accuracies(scene)
-        yield dataclasses.replace(_relations(scene), folded=len(scenes) > 2)
-        yield dataclasses.replace(_other_ways(scene), folded=len(scenes) > 2)
+        yield _relations(scene, folded=len(scenes) > 2)
+        body = []
+        for name, runs in scene.rows.items():
+            for way in _ways(runs):
+                scored = score(runs, way)
+                body.append((method_name(name), way.replace("-", " "), *scored.measures()[:3], _seeds(scored.seeds)))
+        columns = (METHOD, Column("answers by", text=True), *map(Column, ("base", "new", "H")), SEEDS)
+        key, title = f"other-ways-{scene.slug}", f"Other ways to answer on {scene}: accuracy in percent"
+        yield make_table(key, "base-to-new", title, columns, body, folded=len(scenes) > 2)
 
 
-def _columns(last: Column) -> tuple[Column, ...]:
-    """Return the columns of both sides, each with a last one, and of their differences."""
-    sides = (dataclasses.replace(column, group=side) for side in SIDES for column in (*MEASURES, last))
-    return METHOD, *sides, *(dataclasses.replace(column, group="difference", rivals="") for column in MEASURES)
-
-
-ONE_SIDE = ("",) * (len(MEASURES) * 2 + 1)
-"""The cells with SAR, and of differences, in a row that has none."""
+def _ways(runs: Iterable[Result]) -> list[str]:
+    """Return the other ways in which runs answered, such as DePT's text branch."""
+    return list(dict.fromkeys(way for run in runs for way in run["other_metrics"] or {}))
 
 
 def _accuracies(scene: Scene) -> Table:
     body: list[Sequence[Value]] = []
     for name, scored in (("zero-shot", zero_shot(scene.runs)), ("linear probe (base only)", linear_probe(scene.runs))):
-        body.append((name, *scored.measures(), seeds_text(scored.seeds), *ONE_SIDE))
+        body.append((name, *scored.measures(), _seeds(scored.seeds)))
+    apart = [1]
     for method, sides in scene.methods.items():
-        without, with_sar = ((*side.measures(), seeds_text(side.seeds)) for side in map(score, sides))
-        moved = differences(without[:-1], with_sar[:-1], _deviations(sides))
-        body.append((method_name(method), *without, *with_sar, *moved))
+        before, after = ({run.seed: run["metrics"] for run in side} for side in sides)
+        sds: list[float | None] = []
+        if before.keys() == after.keys():
+            for key in ("base_accuracy", "new_accuracy"):
+                pairs = [(before[seed][key], after[seed][key]) for seed in before]
+                moved = mean(b - a for a, b in pairs if a is not None and b is not None)
+                sds.append(moved and moved.sd)
+        rows = [(*score(side).measures(), _seeds(run.seed for run in side)) if side else () for side in sides]
+        _add(body, apart, method, rows, sds)
     notes = (
-        spread_note(scene.runs),
+        _spread(scene.runs),
         "H is the harmonic mean of the averaged base and new accuracies. Bold: the best, the linear probe apart.",
         OPEN_H,
         STATISTICS_H,
         "Differences are those of the figures before rounding, with the deviation of the difference at the same seed.",
-        *uneven_sides(scene.methods),
-        *zero_shot_varies(scene.runs),
+        *_uneven(scene.methods),
+        *_zero_shot_varies(scene.runs),
         *incomparable(scene.runs),
     )
     title = f"Base to new on {scene}: accuracy in percent"
-    return make_table(f"base-to-new-{scene.slug}", "base-to-new", title, _columns(SEEDS), body, notes, apart=[1])
-
-
-def _deviations(sides: Sides) -> list[float | None]:
-    """Return how much the differences of base and new accuracy vary over seeds, if both sides have the same seeds."""
-    before, after = ({run.seed: run["metrics"] for run in side} for side in sides)
-    if before.keys() != after.keys():
-        return []
-    accuracies = [[(before[s][key], after[s][key]) for s in before] for key in ("base_accuracy", "new_accuracy")]
-    moved = [mean(b - a for a, b in column if a is not None and b is not None) for column in accuracies]
-    return [difference and difference.sd for difference in moved]
+    columns = (METHOD, *MEASURES, SEEDS)
+    return make_table(f"base-to-new-{scene.slug}", "base-to-new", title, columns, body, notes, apart=apart)
 
 
 def _average(backbone: str, shots: int, scenes: Sequence[Scene]) -> Table:
     """Return averages over datasets; a method that some have both ways is averaged over those."""
     zero = over_datasets(zero_shot(scene.runs) for scene in scenes)
-    body: list[Sequence[Value]] = [("zero-shot", *zero.measures(), len(scenes), *ONE_SIDE)]
-    apart, missing, varied = [], [], []
+    body: list[Sequence[Value]] = [("zero-shot", *zero.measures(), str(len(scenes)))]
+    apart, missing, varied = list[int](), [], []
     for method in dict.fromkeys(name for scene in scenes for name in scene.methods):
         measured = [sides for scene in scenes if (sides := scene.methods.get(method))]
         both = [sides for sides in measured if all(sides)]
         columns = [[sides[k] for sides in both or measured if sides[k]] for k in (0, 1)]
-        counts = [len(column) for column in columns]
-        if len(both or measured) < len(scenes) or any(0 < count < len(scenes) for count in counts):
-            apart.append(len(body))
-            missing.append(f"{method_name(method)} ({max(counts)})")
-        before, after = (over_datasets(map(score, column)).measures() for column in columns)
-        moved = differences(before, after) if both else ("",) * len(MEASURES)
-        body.append((method_name(method), *before, counts[0] or None, *after, counts[1] or None, *moved))
-        varied += sorted({note for sides in both for note in uneven_sides({method: sides})})
+        rows = [(*over_datasets(map(score, c)).measures(), str(len(c))) if c else () for c in columns]
+        first = len(body)
+        if both:
+            _add(body, apart, method, rows)
+        else:
+            _add(body, apart, method, (rows[0], ()))
+            _add(body, apart, method, ((), rows[1]))
+        if any(0 < len(column) < len(scenes) for column in columns):
+            apart += range(first, len(body))
+            missing.append(f"{method_name(method)} ({max(map(len, columns))})")
+        varied += sorted({note for sides in both for note in _uneven({method: sides})})
         for runs in (list(itertools.chain(*column)) for column in columns):
             keys = [key for key in differing_settings(runs) if key not in OF_DATASET]
             varied += [f"{method_name(runs[0].name)}: not the same {listed(keys)} on all datasets"] if keys else []
@@ -188,25 +224,21 @@ def _average(backbone: str, shots: int, scenes: Sequence[Scene]) -> Table:
     notes += [OPEN_H, STATISTICS_H, *varied, *incomparable(run for scene in scenes for run in scene.runs)]
     title = f"Base to new, average of {len(scenes)} datasets, {shots_text(shots)}, {backbone}: accuracy in percent"
     key = slug(f"base-to-new-average-{shots or 'all'}shots-{backbone}")
-    return make_table(key, "base-to-new", title, _columns(Column("datasets", digits=0)), body, notes, apart=apart)
+    heads = (METHOD, *MEASURES, Column("datasets", text=True))
+    return make_table(key, "base-to-new", title, heads, body, notes, apart=apart)
 
 
-def relations(runs: Iterable[Result], when: str = "after") -> Mean | None:
-    """Return SAR's own measure: Spearman's correlation of similarities among held-out names.
-
-    Args:
-        runs: to average over.
-        when: ``before`` or ``after`` training.
-    """
+def _correlation(runs: Iterable[Result], when: str = "after") -> Mean | None:
+    """Return Spearman's correlation of similarities among held-out names, before or after training."""
     return mean((run["relations"] or {}).get(when) for run in runs)
 
 
-def _relations(scene: Scene) -> Table:
+def _relations(scene: Scene, *, folded: bool) -> Table:
     body: list[Sequence[Value]] = []
     for method, sides in scene.methods.items():
-        without, with_sar = map(relations, sides)
+        without, with_sar = map(_correlation, sides)
         if without or with_sar:
-            start = relations(itertools.chain(*sides), "before")
+            start = _correlation(itertools.chain(*sides), "before")
             values = (start and start.value, without, with_sar, Difference(with_sar, without))
             body.append((method_name(method), *values))
     names = max((int((run["relations"] or {}).get("names") or 0) for run in scene.runs), default=0)
@@ -221,23 +253,7 @@ def _relations(scene: Scene) -> Table:
         "part in training; 1 is as the hand-crafted prompt has them."
     )
     title = f"Relations among held-out names on {scene}"
-    return make_table(f"relations-{scene.slug}", "base-to-new", title, columns, body, (note,))
-
-
-def _ways(runs: Iterable[Result]) -> list[str]:
-    """Return the other ways in which runs answered, such as DePT's text branch."""
-    return list(dict.fromkeys(way for run in runs for way in run["other_metrics"] or {}))
-
-
-def _other_ways(scene: Scene) -> Table:
-    body = []
-    for name, runs in scene.rows.items():
-        for way in _ways(runs):
-            scored = score(runs, way)
-            body.append((method_name(name), way.replace("-", " "), *scored.measures()[:3], seeds_text(scored.seeds)))
-    columns = (METHOD, Column("answers by", text=True), *map(Column, ("base", "new", "H")), SEEDS)
-    title = f"Other ways to answer on {scene}: accuracy in percent"
-    return make_table(f"other-ways-{scene.slug}", "base-to-new", title, columns, body)
+    return make_table(f"relations-{scene.slug}", "base-to-new", title, columns, body, (note,), folded=folded)
 
 
 # ------------------------------------------------------------------------------------------------------- one ranking
@@ -254,34 +270,30 @@ OPEN_COLUMNS = (
 
 def one_ranking(results: ResultSet) -> Iterator[Table]:
     """Yield two tables for each dataset that was measured so: over images and, folded, over classes."""
-    for scene in grouped(results.of("base-to-new")):
-        for over in OVER:
-            yield _one_ranking(scene, over)
-
-
-def _one_ranking(scene: Scene, over: str) -> Table:
-    body = [_open_row("zero-shot", scene.runs, "zero_shot", over)]
-    for name, runs in scene.rows.items():
-        body.append(_open_row(method_name(name), runs, "metrics", over))
-        body += [_open_row(f"{method_name(name)}, {way.replace('-', ' ')}", runs, way, over) for way in _ways(runs)]
-    notes = (
-        spread_note(scene.runs),
-        "Every image is ranked among base and new classes together. Accuracies are in percent, open H is the harmonic "
-        "mean of the averaged open base and open new; areas lie between 0 and 1. Bold: the best.",
-        "AUROC: a base image has a larger base probability than a new one. OpenworldAUC: and both are right among the "
-        "classes of their own side. AUSUC: the area under open new against open base accuracy while an offset is "
-        "taken off the base logits.",
-    )
-    key = f"open-{scene.slug}" if over == "images" else f"open-classes-{scene.slug}"
-    title = f"One ranking over base and new classes on {scene}, {OVER[over]}"
-    return make_table(key, "open", title, OPEN_COLUMNS, filter(None, body), notes, folded=over != "images")
+    for scene, over in itertools.product(grouped(results.of("base-to-new")), OVER):
+        body = [_open_row("zero-shot", scene.runs, "zero_shot", over)]
+        for name, runs in scene.rows.items():
+            body.append(_open_row(method_name(name), runs, "metrics", over))
+            body += [_open_row(f"{method_name(name)}, {way.replace('-', ' ')}", runs, way, over) for way in _ways(runs)]
+        notes = (
+            _spread(scene.runs),
+            "Every image is ranked among base and new classes together. Accuracies are in percent, open H is the "
+            "harmonic mean of the averaged open base and open new; areas lie between 0 and 1. Bold: the best.",
+            "AUROC: a base image has a larger base probability than a new one. OpenworldAUC: and both are right among "
+            "the classes of their own side. AUSUC: the area under open new against open base accuracy while an offset "
+            "is taken off the base logits.",
+        )
+        key = f"open-{scene.slug}" if over == "images" else f"open-classes-{scene.slug}"
+        title = f"One ranking over base and new classes on {scene}, {OVER[over]}"
+        yield make_table(key, "open", title, OPEN_COLUMNS, filter(None, body), notes, folded=over != "images")
 
 
 def _open_row(name: str, runs: Sequence[Result], way: str, over: str) -> Sequence[Value]:
-    """Return a row, empty where no run has such measures; the mean of zero-shot over splits has no deviation."""
+    """Return a row, empty where no run has such measures; the mean over splits and of zero-shot has no deviation."""
     columns: dict[str, list[Mean | None]] = {key: [] for key in (*ACCURACIES, *AREAS)}
     seeds: list[int] = []
-    for split in by_split(runs):
+    splits = by_split(runs)
+    for split in splits:
         by_seed = {run.seed: measures for run in reversed(split) if (measures := in_one_ranking(run, way, over))}
         values = [[measures.get(key) for measures in by_seed.values()] for key in columns]
         if way == "zero_shot" and all(len(set(column)) == 1 for column in values):
@@ -289,18 +301,56 @@ def _open_row(name: str, runs: Sequence[Result], way: str, over: str) -> Sequenc
         for column, of_split in zip(columns.values(), map(mean, values), strict=True):
             column.append(of_split)
         seeds += by_seed
-    averages = [_over_splits(column) for column in columns.values()]
+    averages = [mean(of_split and of_split.value for of_split in column) for column in columns.values()]
+    averages = [
+        column[0] if len(splits) == 1 else average and Mean(average.value, None)
+        for column, average in zip(columns.values(), averages, strict=True)
+    ]
     if not any(averages):
         return ()
     base, new, accuracy, *areas = averages
-    both = harmonic_mean(base and base.value, new and new.value)
-    return name, base, new, both, accuracy, *areas, seeds_text(seeds)
+    return name, base, new, harmonic_mean(base and base.value, new and new.value), accuracy, *areas, _seeds(seeds)
 
 
-def _over_splits(means: Sequence[Mean | None]) -> Mean | None:
-    """Return the mean of splits without a deviation, and that of a single one as it is."""
-    average = mean(of_split and of_split.value for of_split in means)
-    return means[0] if len(means) == 1 else average and Mean(average.value, None)
+# ------------------------------------------------------------------------------------------------------ similarities
+MOST_PAIRS = 10
+
+
+def similarities(results: ResultSet) -> Iterator[Table]:
+    """Yield the most disturbed pairs of names of each method, for the first seed that was run both ways.
+
+    A change that all pairs share does not disturb their relations, so the median change is subtracted first.
+    """
+    scenes = []
+    for protocol in ("base-to-new", *PUBLISHED_AVERAGES):
+        scenes += [(protocol, scene) for scene in grouped(results.of(protocol))]
+    for protocol, scene in scenes:
+        for method, sides in scene.methods.items():
+            without, with_sar = ({run.seed: run["similarities"] for run in s if run["similarities"]} for s in sides)
+            for seed in sorted(without.keys() & with_sar.keys() or without.keys() | with_sar.keys())[:1]:
+                both = {method_name(method): without.get(seed), f"{method_name(method)} + SAR": with_sar.get(seed)}
+                learned = {name: content for name, content in both.items() if content}
+                first = next(iter(learned.values()))
+                names, count, hand = first["names"], first["base"], first["handcrafted"]
+                cosines = [hand, *(content["learned"] for content in learned.values() if content["names"] == names)]
+                change = [after - before for before, after in zip(hand, cosines[1], strict=True)]
+                median = statistics.median(change)
+                pairs = list(itertools.combinations(range(len(names)), 2))
+                body = []
+                for k in sorted(range(len(pairs)), key=lambda k: -abs(change[k] - median))[:MOST_PAIRS]:
+                    kinds = dict.fromkeys("base" if i < count else "new" for i in pairs[k])
+                    values = (matrix[k] / 1000 for matrix in cosines)
+                    body.append((*(names[i] for i in pairs[k]), ", ".join(kinds), *values))
+                columns = (
+                    *(Column(name, text=True) for name in ("name", "and", "classes")),
+                    *(Column(name, digits=2) for name in ("hand-crafted", *learned)),
+                )
+                note = (
+                    "Pairs are ranked after the median change over all pairs is subtracted, as it disturbs no relation."
+                )
+                title = f"Most disturbed pairs: {method_name(method)} on {scene}, seed {seed}; cosines"
+                key = f"pairs-{slug(f'{protocol}-{scene.slug}-{method}')}"
+                yield make_table(key, "similarity", title, columns, body, (note,), folded=True)
 
 
 # ---------------------------------------------------------------------------------------------------------- few-shot
@@ -322,53 +372,19 @@ def few_shot(results: ResultSet) -> Iterator[Table]:
             ("linear probe", *(linear_probe(scene.runs).base for scene in scenes)),
         ]
         notes = [
-            spread_note([run for scene in scenes for run in scene.runs]),
+            _spread([run for scene in scenes for run in scene.runs]),
             "Bold: the best of each column, the linear probe apart.",
         ]
+        notes += dict.fromkeys(note for sides in by_shots for note in _uneven(sides))
+        apart = [1]
         for method, columns in methods.items():
-            for k, name in enumerate((method_name(method), f"{method_name(method)} + SAR")):
-                notes += _uneven_shots(name, scenes, [sides[k] for sides in columns])
-            notes += sorted({note for sides in columns for note in uneven_sides({method: sides})})
-        apart = _stack(body, methods, lambda sides: [score(side).base for side in sides])
+            sides = [[pair[k] for pair in columns] for k in (0, 1)]
+            _add(body, apart, method, [[score(runs).base for runs in side] if any(side) else [] for side in sides])
         heads = (METHOD, *(Column(shots_text(scene.shots), rivals=str(scene.shots)) for scene in scenes))
         dataset, backbone = scenes[0].dataset, scenes[0].backbone
         title = f"Accuracy by number of shots on {dataset}, {backbone}, all classes, in percent"
         key = slug(f"few-shot-{dataset}-{backbone}")
-        yield make_table(key, "few-shot", title, heads, body, notes, apart=[1, *apart])
-
-
-def _stack(
-    body: list[Sequence[Value]],
-    methods: Mapping[str, Sequence[Sides]],
-    measure: Callable[[Sequence[list[Result]]], Sequence[Value]],
-) -> list[int]:
-    """Add the rows of each method without SAR, with it, and their difference; return the numbers of the last ones.
-
-    Args:
-        body: rows.
-        methods: both sides of each column, by method.
-        measure: returns the values of a row from the runs of each column.
-    """
-    apart = []
-    for method, columns in methods.items():
-        before, after = (measure([sides[k] for sides in columns]) for k in (0, 1))
-        if any(sides[0] for sides in columns):
-            body.append((method_name(method), *before))
-        if any(sides[1] for sides in columns):
-            body.append((f"{method_name(method)} + SAR", *after))
-        if any(map(all, columns)):
-            apart.append(len(body))
-            body.append(("difference", *differences(before, after)))
-    return apart
-
-
-def _uneven_shots(name: str, scenes: Sequence[Scene], columns: Sequence[Sequence[Result]]) -> list[str]:
-    """Return a note if some columns have seeds that others lack."""
-    seeds = {s.shots: tuple(run.seed for run in runs) for s, runs in zip(scenes, columns, strict=True)}
-    if len(set(seeds.values())) < 2 or not any(columns):
-        return []
-    texts = [f"{shots_text(count)}: {seeds_text(numbers) or 'none'}" for count, numbers in seeds.items()]
-    return [f"{name}, seeds at {'; '.join(texts)}"]
+        yield make_table(key, "few-shot", title, heads, body, notes, apart=apart)
 
 
 # ---------------------------------------------------------------------------------------------------- other datasets
@@ -404,13 +420,15 @@ def _targets(protocol: str, scene: Scene) -> Table:
     zero = with_average(zero_shot(scene.runs).base, scene.runs, "zero_shot")
     values = (accuracy.value if isinstance(accuracy, Mean) else accuracy for accuracy in zero)
     body: list[Sequence[Value]] = [("zero-shot", *values)]
-    columns_of = {method: [sides] for method, sides in scene.methods.items()}
-    apart = _stack(body, columns_of, lambda sides: with_average(score(sides[0]).base, sides[0], "accuracy"))
+    apart = list[int]()
+    for method, sides in scene.methods.items():
+        rows = [with_average(score(side).base, side, "accuracy") if side else () for side in sides]
+        _add(body, apart, method, rows)
     notes = [
-        spread_note(scene.runs),
+        _spread(scene.runs),
         "The average is over the targets, the source left out. Bold: the best of each column.",
         *([TCP] if any(run["config"]["method"] == "tcp" for run in scene.runs) else []),
-        *uneven_sides(scene.methods),
+        *_uneven(scene.methods),
     ]
     heads = ((scene.dataset, "source"), *((name, "targets") for name in (*targets, "average")))
     columns = (METHOD, *(Column(name, group, rivals=str(k)) for k, (name, group) in enumerate(heads, 1)))
@@ -426,13 +444,13 @@ def _published_targets(protocol: str) -> Table:
         variants = content["variants"].get(method, {})
         values = (figures["source"], figures.get(average), *(variants.get(name) for name in each))
         body.append((published.label(method), *values))
-    heads = ("ImageNet, source", f"average of {count} targets", *each)
     notes = [
         f"{content['backbone']}, 16 shots of ImageNet's 1,000 classes. Source: {content['sources']['transfer']}.",
         "Comparable only with runs from ImageNet under the same backbone.",
     ]
     if each:
         notes.append(f"Single targets: {content['sources']['variants']}; their averages are not those beside them.")
+    heads = ("ImageNet, source", f"average of {count} targets", *each)
     columns = (METHOD, *(Column(name, digits=2) for name in heads))
     return make_table(slug(f"{protocol}-published"), protocol, f"{title}, published", columns, body, notes)
 
@@ -451,8 +469,9 @@ def sweeps(results: ResultSet) -> Iterator[Table]:
         settings = _shown_settings([runs[0] for runs in rows.values()])
         body: list[Sequence[Value]] = [("zero-shot", *("" for _ in settings), *zero_shot(every).measures(), "", "")]
         for name, runs in rows.items():
-            scored, shown = score(runs), (_setting_text(runs[0].settings.get(key)) for key in settings)
-            body.append((name, *shown, *scored.measures(), relations(runs), seeds_text(scored.seeds)))
+            scored, words = score(runs), {"None": "", "True": "yes", "False": "no", "": '""'}
+            shown = [words.get(str(value), str(value)) for value in map(runs[0].settings.get, settings)]
+            body.append((name, *shown, *scored.measures(), _correlation(runs), _seeds(scored.seeds)))
         columns = (
             Column("run", text=True),
             *(Column(key, "settings", text=True) for key in settings),
@@ -462,12 +481,12 @@ def sweeps(results: ResultSet) -> Iterator[Table]:
         )
         name = folder.as_posix() if folder != Path() else "sweep"
         notes = (
-            spread_note(every),
+            _spread(every),
             "Settings: those in which the rows differ. Relations: Spearman's correlation after training, of names that "
             "took no part. Bold: the best of each column.",
             OPEN_H,
             STATISTICS_H,
-            *zero_shot_varies(every),
+            *_zero_shot_varies(every),
         )
         title = f"{name}: {dataset}, {backbone}, accuracy in percent"
         yield make_table(slug(f"custom-{name}-{dataset}-{backbone}"), "custom", title, columns, body, notes)
@@ -486,12 +505,6 @@ def _shown_settings(rows: Sequence[Result]) -> list[str]:
     return differing if len(differing) <= MOST_SETTINGS else []
 
 
-def _setting_text(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return "" if value is None else f'"{value}"' if value == "" else str(value)
-
-
 # ------------------------------------------------------------------------------------------------- published figures
 NO_SAR = (
     "The paper that proposes SAR (arXiv 2502.11969) prints its own figures; they were not available, so none is shown."
@@ -504,64 +517,51 @@ BESIDE_COLUMNS = (
 )
 
 
-def beside_published(results: ResultSet) -> list[Table]:
-    """Return a table for each dataset with published figures, after the averages over the field's eleven."""
-    runs = [run for run in results.of("base-to-new") if comparable(run)]
-    scenes = [scene for scene in grouped(runs) if scene.shots == 16]
-    tables = [_beside(scene) for scene in scenes if published.of_dataset(scene.dataset)]
-    tables = [dataclasses.replace(table, folded=len(tables) > 2) for table in tables]
-    for (backbone, _), of_backbone in by_setting(scenes).items():
-        tables.insert(0, _beside_average(backbone, of_backbone))
-    return tables
-
-
-def _beside(scene: Scene) -> Table:
-    figures = published.of_dataset(scene.dataset)
-    theirs = {name: (f.base, f.new, harmonic_mean(f.base, f.new) or 0.0) for name, f in figures.items()}
-    title = f"Published figures on {scene.dataset} beside ours, 16 shots, {scene.backbone}, in percent"
-    sources = dict.fromkeys(figure.source for figure in figures.values())
-    notes = (_backbones(scene.runs), f"Sources: {'; '.join(sources)}.", NO_SAR)
-    ours = {method: tuple(score(side) if side else None for side in sides) for method, sides in scene.methods.items()}
-    body = _beside_rows(theirs, ours, zero_shot(scene.runs))
-    return make_table(f"published-{scene.slug}", "published", title, BESIDE_COLUMNS, body.values(), notes)
-
-
-def _beside_average(backbone: str, scenes: Sequence[Scene]) -> Table:
+def beside_published(results: ResultSet) -> Iterator[Table]:
+    """Yield a table for each dataset with published figures, after the averages where all eleven were run."""
     content = published.load()
-    theirs = {method: tuple(entry["scores"]) for method, entry in content["averages"].items()}
-    of_eleven = [scene for scene in scenes if scene.dataset in content["datasets"]]
-    missing = len(content["datasets"]) - len(of_eleven)
-    columns: Sequence[Column] = (*BESIDE_COLUMNS, Column("source", text=True))
-    if missing:
-        body, beside = _beside_rows(theirs, {}, None), ""
-        state = f"Ours cannot stand beside: {missing} of the 11 datasets were not run."
-    else:
-        zero = over_datasets(zero_shot(scene.runs) for scene in of_eleven)
-        body, beside = _beside_rows(theirs, on_all(of_eleven), zero), f", beside ours under {backbone}"
-        state = _backbones([run for scene in scenes for run in scene.runs])
-    sources = {published.label(method): entry["source"] for method, entry in content["averages"].items()}
-    rows = [(*row, sources.get(name, "")) for name, row in body.items()]
-    if missing:
-        keep = [j for j, column in enumerate(columns) if column.group == "published" or column.text]
-        columns, rows = [columns[j] for j in keep], [tuple(row[j] for j in keep) for row in rows]
-    title = f"Published averages over 11 datasets, 16 shots{beside}, in percent"
-    notes = (f"Under {content['backbone']}.", state, NO_SAR)
-    return make_table(slug(f"published-average-{backbone}"), "published", title, columns, rows, notes)
+    scenes = list(grouped(run for run in results.of("base-to-new") if run.comparable))
+    scenes = [scene for scene in scenes if scene.shots == 16 and scene.dataset in content["datasets"]]
+    for (backbone, _), of_backbone in by_setting(scenes).items():
+        if len(of_backbone) == len(content["datasets"]):
+            theirs = {
+                method: (tuple(entry["scores"]), entry["source"]) for method, entry in content["averages"].items()
+            }
+            zero, where = over_datasets(zero_shot(scene.runs) for scene in of_backbone), "averages over 11 datasets"
+            yield _beside(slug(f"average-{backbone}"), where, theirs, on_all(of_backbone), zero, of_backbone)
+    for scene in scenes:
+        figures = published.of_dataset(scene.dataset)
+        theirs = {name: ((f.base, f.new, harmonic_mean(f.base, f.new) or 0.0), f.source) for name, f in figures.items()}
+        ours = {method: tuple(score(s) if s else None for s in sides) for method, sides in scene.methods.items()}
+        table = _beside(scene.slug, f"figures on {scene.dataset}", theirs, ours, zero_shot(scene.runs), [scene])
+        yield dataclasses.replace(table, folded=len(scenes) > 2)
 
 
-def _backbones(runs: Iterable[Result]) -> str:
-    names = {run["backbone"]["name"]: run["config"].get("pretrained") for run in runs}
-    theirs = published.load()["backbone"]
-    if all(published.is_published_backbone(name, pretrained) for name, pretrained in names.items()):
-        return f"Both under {theirs}."
-    return (
-        f"Another backbone: the published figures are of {theirs}, ours of {' and '.join(names)}. Accuracies cannot be "
-        "compared; how far a method lies above its own zero-shot accuracy (last columns) can, with care."
-    )
+def _beside(
+    key: str,
+    where: str,
+    theirs: Mapping[str, tuple[Any, str]],
+    ours: Mapping[str, Sequence[Score | None]],
+    zero: Score,
+    scenes: Sequence[Scene],
+) -> Table:
+    names = {run["backbone"]["name"]: run["config"].get("pretrained") for scene in scenes for run in scene.runs}
+    backbone = published.load()["backbone"]
+    state = f"Both under {backbone}."
+    if not all(published.is_published_backbone(name, pretrained) for name, pretrained in names.items()):
+        state = (
+            f"Another backbone: the published figures are of {backbone}, ours of {' and '.join(names)}. Accuracies "
+            "cannot be compared; how far a method lies above its own zero-shot accuracy (last columns) can, with care."
+        )
+    sources = dict.fromkeys(source for _, source in theirs.values())
+    notes = (state, f"Sources: {'; '.join(sources)}.", NO_SAR)
+    title = f"Published {where} beside ours, 16 shots, {scenes[0].backbone}, in percent"
+    body = _beside_rows({method: figures for method, (figures, _) in theirs.items()}, ours, zero)
+    return make_table(f"published-{key}", "published", title, BESIDE_COLUMNS, body.values(), notes)
 
 
 def _beside_rows(
-    theirs: Mapping[str, Any], ours: Mapping[str, Sequence[Score | None]], zero: Score | None
+    theirs: Mapping[str, Any], ours: Mapping[str, Sequence[Score | None]], zero: Score
 ) -> dict[str, Sequence[Value]]:
     """Return rows by name: the published methods, then ours that were not published.
 
@@ -584,7 +584,30 @@ def _beside_rows(
             scored = [side.measures()[:3] if side else (None, None, None) for side in sides]
             above: list[Value] = [""] * 3
             if key != "clip":
-                ends = (zero and zero.both, *(measures[2] for measures in scored))
+                ends = (zero.both, *(measures[2] for measures in scored))
                 above = [Difference(figures[2], theirs["clip"][2]), *(Difference(h, ends[0]) for h in ends[1:])]
             body[name] = name, *figures, *scored[0], *scored[1], *above
     return body
+
+
+# ------------------------------------------------------------------------------------------------------------ set-up
+def set_up(results: ResultSet) -> Iterator[Table]:
+    """Yield zero-shot accuracy beside the known one; too low means a mistake in template, names or pre-processing."""
+    checks: dict[tuple[str, str, str, bool], Result] = {}
+    for run in results.runs:
+        if check := run["zero_shot_check"]:
+            checks.setdefault((run.dataset, run.backbone, str(check.get("source")), bool(check.get("ok"))), run)
+    body = []
+    for (dataset, backbone, source, ok), run in checks.items():
+        expected, measured = run["zero_shot_check"].get("expected") or {}, run["zero_shot"]
+        values = [one.get(key) for one in (expected, measured) for key in ("base_accuracy", "new_accuracy")]
+        verdict = Cell("as expected" if ok else "too low", bold=not ok, tone="" if ok else "down")
+        body.append((dataset, backbone, *values, verdict, source))
+    columns = (
+        Column("dataset", text=True),
+        Column("backbone", text=True),
+        *(Column(name, group, digits=2) for group in ("known", "here") for name in ("base", "new")),
+        Column("verdict", text=True),
+        Column("source of the known figures", text=True),
+    )
+    yield make_table("set-up", "set-up", "Zero-shot accuracy beside the known one, in percent", columns, body)

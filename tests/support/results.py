@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
+import lzma
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sar_train.report.results import read
-from sar_train.report.table import Table
+from sar_train.report.formats import Table
+from sar_train.report.results import ARCHIVE, loose_files, read
 from sar_train.report.tables import all_tables
 
 SCHEDULE = {"epochs": 10, "learning_rate": 0.02, "batch_size": 32, "optimiser": "sgd"}
@@ -94,15 +94,25 @@ def open_measures(base: float, new: float) -> dict[str, Any]:
     return {"images": measures(base, new), "per_class": measures(base + 1, new + 1)}
 
 
-def write(folder: Path, content: dict[str, Any], *, name: str | None = None, time: float | None = None) -> Path:
+def write(folder: Path, content: dict[str, Any], *, name: str | None = None) -> Path:
     """Write a result, under a name made of its values unless one is given."""
     named = f"{content['protocol']}-{content['name']}-{content['dataset']['name']}-{content['config']['shots']}"
     path = folder / (name or f"{named}-s{content['seed']}.json".replace("/", "-").replace(":", "-"))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content), encoding="utf-8")
-    if time is not None:
-        os.utime(path, (time, time))
     return path
+
+
+def pack(folder: Path) -> None:
+    """Replace the results below a folder by a packed file."""
+    lines = []
+    for path in loose_files(folder):
+        toml = path.with_suffix(".toml")
+        text = toml.read_text(encoding="utf-8") if toml.exists() else None
+        run = {"path": path.relative_to(folder).as_posix(), "result": json.loads(path.read_text(encoding="utf-8"))}
+        lines.append(json.dumps(run | {"toml": text}) + "\n")
+        path.unlink()
+    (folder / ARCHIVE).write_bytes(lzma.compress("".join(lines).encode()))
 
 
 def similarity(names: Sequence[str], base: int, handcrafted: np.ndarray, learned: np.ndarray) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from support.features import rows
 
-from sar_train.evaluation.linear_probe import STRENGTHS, LinearProbe, choose, fit, linear_probe
+from sar_train.evaluation.linear_probe import STRENGTHS, choose, fit, linear_probe
 
 
 def gradient(
@@ -55,22 +55,6 @@ def test_the_strength_is_that_which_does_best_on_validation_rows_and_of_equals_t
     assert linear_probe(*train, *test, val=(val[0][:0], val[1][:0])) == linear_probe(*train, *test)
 
 
-def test_accuracy_with_and_without_validation() -> None:
-    train, val, test = rows(48, seed=1), rows(12, seed=2), rows(90, seed=3)
-    judged = test.features, test.labels
-    with_val = linear_probe(train.features, train.labels, *judged, val=(val.features, val.labels))
-    without = linear_probe(train.features, train.labels, *judged)
-    few = linear_probe(train.features[:6], train.labels[:6], *judged)
-    assert min(with_val, without, few) > 90
-    assert math.isnan(linear_probe(train.features, train.labels, test.features[:0], test.labels[:0]))
-
-
-def test_few_rows_are_fitted_at_the_default_strength() -> None:
-    train, test = noise(7, 1), noise(3000, 2)
-    assert linear_probe(*train, *test) == fit(*train, 3, 1e-4).accuracy(*test)
-    assert fit(*train, 3, 1e-3).accuracy(*test) != fit(*train, 3, 1e-4).accuracy(*test)
-
-
 @pytest.mark.parametrize("count", [8, 30])
 def test_a_seeded_quarter_chooses_and_all_rows_are_trained_on(count: int) -> None:
     train, test = noise(count, 1), noise(3000, 2)
@@ -95,9 +79,3 @@ def test_views_of_a_held_out_photo_are_not_trained_on() -> None:
         views = torch.stack([features] * 3, 1)
         once = linear_probe(features, labels, *test, seed=seed)
         assert linear_probe(views, labels, *test, seed=seed) == pytest.approx(once, abs=0.05)
-
-
-def test_the_bias_counts() -> None:
-    weight, bias = torch.tensor([[1.0], [-1.0]]), torch.tensor([0.0, 1.0])
-    probe = LinearProbe(weight.double(), bias.double(), 0.0)
-    assert probe.accuracy(torch.tensor([[0.4], [0.6], [0.0]]), torch.tensor([1, 0, 1])) == 100

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -22,7 +23,7 @@ from sar_infer.storage.files import locked
 from sar_train.config.run import RunConfig
 from sar_train.errors import RunError
 from sar_train.experiment import code
-from sar_train.experiment.execute import evaluate_targets, execute, similarities
+from sar_train.experiment.execute import check_zero_shot, evaluate_targets, execute, similarities
 from sar_train.methods.base import Setup, methods
 from sar_train.training import checkpoint, trainer
 from sar_train.training.prompted import PromptedCLIP, restore
@@ -139,3 +140,49 @@ def test_every_photo_of_a_target_is_judged_by_hand(trained: PromptedCLIP, config
         right = (images @ rows.T).argmax(1).numpy() == truth
         assert judged[way] == pytest.approx(100 * right.mean()), way
     assert judged["per_class"] == {name: 100 * right[truth == i].mean() for i, name in enumerate(names)}
+
+
+# ----------------------------------------------------------------------------------------------- the known zero-shot
+REAL = RunConfig("caltech101", backbone="ViT-B-16-quickgelu", pretrained="openai")
+
+
+def entry(base: float, new: float | None, **changes: Any) -> dict[str, Any]:
+    dataset = {"name": "caltech101", "judged_on": "test", "split_origin": "published"} | changes
+    return {"dataset": dataset, "zero_shot": {"base_accuracy": base, "new_accuracy": new, "harmonic_mean": 0.0}}
+
+
+@pytest.mark.parametrize(
+    ("base", "new", "difference", "ok"),
+    [
+        (96.84, 94.00, 0.0, True),
+        (96.64, 94.00, -0.2, True),
+        (96.63, 94.00, -0.21, False),
+        (97.90, 93.70, -0.3, False),
+        (99.0, 99.0, 2.16, True),
+    ],
+)
+def test_more_than_a_fifth_of_a_point_below_is_an_error(base: float, new: float, difference: float, ok: bool) -> None:
+    check = check_zero_shot(REAL, entry(base, new))
+    assert check is not None
+    assert (check["difference"], check["ok"]) == (pytest.approx(difference), ok)
+    assert check["expected"] == {"base_accuracy": 96.84, "new_accuracy": 94.00}
+    assert check["source"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "record"),
+    [
+        ({"pretrained": "laion2b_s34b_b88k"}, entry(1, 1)),
+        ({"backbone": "ViT-L-14"}, entry(1, 1)),
+        ({"template": "{}"}, entry(1, 1)),
+        ({"base_classes": "deal:1"}, entry(1, 1)),
+        ({"allow_missing": True}, entry(1, 1)),
+        ({"skip_unreadable": True}, entry(1, 1)),
+        ({}, entry(1, None)),
+        ({}, entry(1, 1, split_origin="ours")),
+        ({}, entry(1, 1, judged_on="val")),
+        ({}, entry(1, 1, name="products")),
+    ],
+)
+def test_other_weights_or_data_have_no_known_figure(settings: dict[str, Any], record: dict[str, Any]) -> None:
+    assert check_zero_shot(dataclasses.replace(REAL, **settings), record) is None

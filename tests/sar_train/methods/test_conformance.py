@@ -36,7 +36,7 @@ import sar_train.methods
 from sar_infer.classifier import Classifier
 from sar_train.clip.backbone import RANDOM
 from sar_train.experiment.job import Experiment
-from sar_train.experiment.plan import ELEVEN, PROTOCOLS, Grid, jobs
+from sar_train.experiment.plan import ELEVEN, PROTOCOLS, read_plan
 from sar_train.methods.base import PromptMethod, describe_methods, methods
 from sar_train.training.checkpoint import PROMPTS, Run, load_run, save_run
 from sar_train.training.prompted import PromptedCLIP, restore
@@ -220,8 +220,7 @@ def test_the_ninth_method_is_gone_again() -> None:
 @every_method
 @pytest.mark.parametrize("experiment", list(PROTOCOLS))
 def test_what_its_paper_sets_for_a_protocol_can_be_set(name: str, experiment: Experiment) -> None:
-    for shots in (1, 2, 4, 8, 16, 0):
-        for dataset in (*ELEVEN, "photos"):
-            grid = Grid((name,), (dataset,), (1,), "off", (shots,), common={"backbone": "ViT-B-16"})
-            (job,) = jobs(experiment, grid)
-            assert job.settings()["sections"].keys() == {name}
+    shots, datasets = [1, 2, 4, 8, 16, 0], [*ELEVEN, "photos"]
+    options = {"methods": [name], "datasets": datasets, "seeds": [1], "sar": "off", "shots": shots}
+    for job in read_plan(experiment, options, {"backbone": "ViT-B-16"}):
+        assert job.settings()["sections"].keys() == {name}

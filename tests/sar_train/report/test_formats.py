@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sar_train.report.scores import Mean
-from sar_train.report.table import (
+from sar_train.report.formats import (
     LATEX,
     Cell,
     Column,
@@ -24,8 +23,8 @@ from sar_train.report.table import (
     to_json,
     to_latex,
     to_markdown,
-    to_text,
 )
+from sar_train.report.scores import Mean
 
 
 def shown(value: Value, digits: int = 1) -> Cell:
@@ -44,7 +43,6 @@ def shown(value: Value, digits: int = 1) -> Cell:
         (Difference(1.0, Mean(3.5, None)), 1, Cell("-2.5", -2.5, tone="down")),
         (Difference(1.0, 1.03125), 1, Cell("0.0", -0.03125)),
         (Difference(1.03125, 1.0), 1, Cell("0.0", 0.03125)),
-        (Difference(2.0, 1.0, neutral=True), 1, Cell("+1.0", 1.0)),
         (Difference(2.0, 1.0, sd=0.25), 1, Cell("+1.0", 1.0, "0.2", 0.25, tone="up")),
         (Difference(None, 1.0), 1, Cell()),
     ],
@@ -144,38 +142,3 @@ def test_no_text_leaves_its_cell(first: str, second: str) -> None:
     assert body.count("\n\\end{table}") == 1
     if not set(first + second) & set(LATEX):
         assert body.count("\\\\\n") == 3
-
-
-WIDE = make_table(
-    "key",
-    "section",
-    "A title that is longer than a line may be, " * 4,
-    [Column("method", text=True), *(Column(name, side) for side in ("without SAR", "with SAR") for name in "abcdefgh")],
-    [("a long name of a run, with settings and more settings and more", *(Mean(80.25, 1.5) for _ in range(16)))],
-    ["Bold: the best " + "and a long note " * 20],
-)
-
-
-@pytest.mark.parametrize("width", [60, 80, 100, 200])
-def test_text_keeps_within_its_lines_and_shows_every_figure(width: int) -> None:
-    text = to_text(WIDE, width)
-    assert max(map(len, text.splitlines())) <= width
-    assert text.count("80.2 ± 1.5") == 16
-    assert [line.split() for line in text.splitlines() if line.strip() in ("without SAR", "with SAR")] or width >= 100
-    assert "*: the best" in text
-
-
-def test_text_of_a_narrow_table_and_groups_that_stay_together() -> None:
-    rows = [("x", Cell("80.2", 80.2, "1.5", 1.5, bold=True), Cell("-1.0", -1.0)), ("a long name", 1.0, None)]
-    assert to_text(table(*rows)).splitlines() == [
-        "T",
-        "",
-        "             without      with",
-        "name                base  base",
-        "------------------------------",
-        "x            *80.2 ± 1.5  -1.0",
-        "a long name          1.0",
-        "- a note",
-    ]
-    heads = [line.split() for line in to_text(WIDE, 140).splitlines() if line.startswith("method")]
-    assert heads == [["method", *"abcdefgh"], ["method", *"abcdefgh"]]

@@ -1,4 +1,4 @@
-"""A table as one value, and its rendering as text, Markdown, CSV, LaTeX and JSON; ``page.html.j2`` has HTML."""
+"""A table as one value, and its rendering as Markdown, CSV, LaTeX and JSON; ``page.html.j2`` has HTML."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import io
 import itertools
 import json
 import re
-import textwrap
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -39,12 +38,11 @@ class Cell:
 
 @dataclass(frozen=True)
 class Difference:
-    """``after - before`` with its sign, empty where one is None; a gain or loss has a tone unless ``neutral``."""
+    """``after - before`` with its sign, empty where one is None; a gain or loss has a tone."""
 
     after: Mean | float | None
     before: Mean | float | None
     sd: float | None = None
-    neutral: bool = False
 
 
 Value = str | float | Mean | Difference | Cell | None
@@ -172,9 +170,8 @@ def _cell(value: Value, digits: int) -> Cell:
             if after is None or before is None:
                 return Cell()
             text = _rounded(after - before, digits)
-            moved = 0.0 if value.neutral else float(text)
             text = f"+{text}" if float(text) > 0 else text
-            tone: Literal["", "up", "down"] = "up" if moved > 0 else "down" if moved < 0 else ""
+            tone: Literal["", "up", "down"] = "up" if float(text) > 0 else "down" if float(text) < 0 else ""
             return Cell(text, after - before, *_spread(value.sd, digits), tone=tone)
     return Cell(_rounded(value, digits), value)
 
@@ -215,51 +212,6 @@ def _markdown(text: str) -> str:
 def _markdown_cell(cell: Cell) -> str:
     text = f"**{_markdown(cell.text)}**" if cell.bold else _markdown(cell.text)
     return f"{text} ± {cell.sd}" if cell.sd else text
-
-
-def to_text(table: Table, width: int = 100) -> str:
-    """Return plain text in lines of at most ``width`` characters, the best figures with an asterisk.
-
-    A table that is wider comes in pieces, each with the first column; columns of a group stay together if they fit.
-    """
-    cells = [[[column.name] for column in table.columns], *([_text_cell(cell) for cell in row] for row in table.rows)]
-    texts = zip(*(line for row in cells for line in itertools.zip_longest(*row, fillvalue="")), strict=True)
-    columns = [(column, [*lines]) for column, lines in zip(table.columns, texts, strict=True)]
-    first, blocks = _block("", columns[:1]), []
-    for group, members in itertools.groupby(columns[1:], lambda pair: pair[0].group):
-        together = list(members)
-        block = _block(group, together)
-        fits = len(first[0]) + 2 + len(block[0]) <= width
-        blocks += [block] if fits else [_block(group, [column]) for column in together]
-    pieces: list[list[list[str]]] = [[first]]
-    for block in blocks:
-        if len(pieces[-1]) > 1 and sum(len(lines[0]) + 2 for lines in [*pieces[-1], block]) - 2 > width:
-            pieces.append([first])
-        pieces[-1].append(block)
-    lines = textwrap.wrap(table.title, width)
-    for piece in pieces:
-        heads, names, *rows = ("  ".join(texts).rstrip() for texts in zip(*piece, strict=True))
-        lines += ["", *filter(None, [heads]), names, "-" * max(map(len, (names, *rows))), *rows]
-    for note in table.notes:
-        text = note.replace("Bold:", "*:")
-        lines += textwrap.wrap(text, width, initial_indent="- ", subsequent_indent="  ")
-    return "\n".join(lines) + "\n"
-
-
-def _text_cell(cell: Cell) -> list[str]:
-    text = f"{'*' if cell.bold else ''}{cell.text}{f' ± {cell.sd}' if cell.sd else ''}"
-    return textwrap.wrap(text, 40) or [""]
-
-
-def _block(group: str, columns: Sequence[tuple[Column, list[str]]]) -> list[str]:
-    """Return the head of a group of columns and their lines, all of one length."""
-    padded = []
-    for column, lines in columns:
-        longest = max(map(len, lines))
-        padded.append([line.ljust(longest) if column.text else line.rjust(longest) for line in lines])
-    rows = ["  ".join(texts) for texts in zip(*padded, strict=True)]
-    longest = max(len(group), len(rows[0]))
-    return [line.ljust(longest) for line in (group, *rows)]
 
 
 def to_csv(table: Table) -> str:

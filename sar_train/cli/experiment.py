@@ -1,0 +1,221 @@
+"""``sar-experiment``: the experiments of the SAR paper, and their report."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shlex
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sar_infer.cli.options import CONTEXT
+from sar_infer.errors import one_line
+from sar_train.cli.common import ProgressLine, guarded, option, resumable, sections_of
+from sar_train.cli.settings import setting_option
+
+MOST = 1000
+"""Most numbers in a range."""
+MOST_LINES = 50
+"""Runs that are listed one by one."""
+
+
+@click.group(context_settings=CONTEXT | {"auto_envvar_prefix": "SAR_EXPERIMENT"})
+@click.version_option(package_name="sar-clip")
+def main() -> None:
+    """Run the experiments of the SAR paper (arXiv 2502.11969) on your data, resumably, and write their report."""
+
+
+def listed(ctx: click.Context, parameter: click.Parameter, value: str | None) -> list[str]:
+    """Parse ``a,b c`` into a list, each once."""
+    del ctx, parameter
+    return list(dict.fromkeys((value or "").replace(",", " ").split()))
+
+
+def numbers(ctx: click.Context, parameter: click.Parameter, value: str | None) -> list[int]:
+    """Parse ``1,2,3`` or ``1-3`` into whole numbers, each once."""
+    whole: list[int] = []
+    for text in listed(ctx, parameter, value):
+        first, _, last = text.partition("-")
+        if not (first.isdecimal() and (last or first).isdecimal() and len(text) < MOST):
+            raise click.BadParameter(f"expected whole numbers such as 1,2,3 or 1-3, got {text!r:.80}")
+        if not 0 <= int(last or first) - int(first) < MOST:
+            raise click.BadParameter(f"expected a range of at most {MOST:,} numbers, got {text!r}")
+        whole += range(int(first), int(last or first) + 1)
+    return list(dict.fromkeys(whole))
+
+
+PLANS = """\b
+base-to-new            train on half of the classes, evaluate on both halves
+few-shot               train on all classes from 1, 2, 4, 8 and 16 photos of each
+cross-dataset          train on one dataset, evaluate on others (--targets)
+domain-generalisation  train on one domain, evaluate on others (--targets)
+PLAN.toml              a protocol with settings of your own, or a list of runs
+"""
+
+
+@main.command("run", epilog=PLANS)
+@click.argument("plan", metavar="PROTOCOL|PLAN.toml")
+@option("--datasets", callback=listed, help="Such as caltech101,dtd, or folders; all for the field's eleven.")
+@option("--methods", callback=listed, help="Such as coop,dept:kgcoop.  [default: all that the backbone can train]")
+@option("--seeds", callback=numbers, help="Seeds of draws and initial values.  [default: 1-3]")
+@option("--shots", callback=numbers, help="Photos per class, 0 for all.  [default: 16; few-shot: 1,2,4,8,16]")
+@option("--sar", type=click.Choice(["both", "on", "off"]), help="With SAR, without, or both.  [default: both]")
+@option("--targets", callback=listed, help="Further datasets to evaluate on.")
+@option("--out", type=click.Path(path_type=Path), help="Folder of the results.  [default: results/PLAN]")
+@setting_option("data_root")
+@setting_option("backbone")
+@option(
+    "--set", "settings", multiple=True, metavar="KEY=VALUE",
+    help="Any setting of the runs, such as epochs=5, device=cuda or sar.weight=1; repeatable.",
+)  # fmt: skip
+@option("--any-code", is_flag=True, help="Count results of another version of the code as done.")
+@option("--keep-prompts", is_flag=True, help="Keep each run's folder beside its result, for sar-export.")
+@option("--jobs", type=click.IntRange(1), help="Runs at a time.  [default: one per core; 1 on a GPU]")
+@option("--ray", metavar="ADDRESS", help="Run on the Ray cluster at this address, or auto.")
+@option("--dry-run", is_flag=True, help="List the runs, and stop.")
+@option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@option("--quiet", "-q", is_flag=True, help="Show no progress.")
+@guarded
+def run(  # noqa: PLR0913 - one for each option
+    plan: str,
+    out: Path | None,
+    settings: tuple[str, ...],
+    data_root: str | None,
+    backbone: str | None,
+    ray: str | None,
+    jobs: int | None,
+    form: str,
+    *,
+    any_code: bool,
+    keep_prompts: bool,
+    dry_run: bool,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Train and evaluate the runs of a protocol or of a TOML file, as far as --out lacks them; print their tables.
+
+    An interrupted command continues when it is called again.
+    """
+    from sar_train.errors import ConfigError, DataError
+    from sar_train.experiment import pools
+    from sar_train.experiment.plan import read_plan
+    from sar_train.experiment.sweep import find_result, missing_data, run_sweep
+
+    if ray and keep_prompts:
+        raise ConfigError("--keep-prompts keeps them on this machine, so it cannot be combined with --ray")
+    out = out or Path("results") / Path(plan).stem
+    paths = {"data_root": str(Path(data_root).absolute()) if data_root else None, "backbone": backbone}
+    paths |= {name: os.environ.get(f"SAR_{name.upper()}") for name in ("llm_url", "llm_model")}
+    overrides = {name: value for name, value in paths.items() if value} | sections_of(settings, plain=True)
+    runs = read_plan(plan, {name: value for name, value in options.items() if value}, overrides)
+    cache = out.absolute().parent / ".features"  # valid wherever a worker is started
+    runs = [
+        dataclasses.replace(job, config=dataclasses.replace(job.config, cache_dir=job.config.cache_dir or str(cache)))
+        for job in runs
+    ]
+    missing = [job for job in runs if find_result(job, out, any_code=any_code) is None]
+    absent = missing_data(missing)
+    if dry_run:
+        for message in absent.values():
+            click.echo(f"Warning: {message}", err=True)
+        todo = {id(job) for job in missing}
+        rows = [
+            {"dataset": job.config.data, "run": job.stem, "done": id(job) not in todo, "targets": list(job.targets)}
+            for job in runs
+        ]
+        if form == "json":
+            click.echo(json.dumps(rows, ensure_ascii=False))
+            return
+        if len(rows) > MOST_LINES:
+            counts = Counter((row["dataset"], row["done"]) for row in rows)
+            for name in dict.fromkeys(row["dataset"] for row in rows):
+                click.echo(f"{name}  {counts[name, False]} to do, {counts[name, True]} done")
+        else:
+            click.echo("\n".join(f"{'done' if r['done'] else 'to do':<7}{r['dataset']}  {r['run']}" for r in rows))
+        click.echo(f"{len(runs)} runs, {len(missing)} to do")
+        return
+    if absent:
+        names = f"{len(absent)} datasets cannot be found: {', '.join(absent)}; the first: " * (len(absent) > 1)
+        raise DataError(names + next(iter(absent.values())))
+    on_gpu = any(job.config.device.startswith("cuda") for job in runs)
+    pool = pools.on_ray(ray, 1) if ray else pools.local(jobs or (1 if on_gpu else os.cpu_count() or 1), 1)
+    show = ProgressLine(quiet=quiet)
+    with resumable():
+        done = run_sweep(runs, out, pool, show, any_code=any_code, keep_prompts=keep_prompts)
+    if form == "json":
+        results = [str(path) for path in done.results]
+        click.echo(json.dumps({"out": str(out), "results": results, "failed": done.failed}, ensure_ascii=False))
+    elif done.results:
+        from sar_train.report.formats import to_markdown
+        from sar_train.report.results import read
+        from sar_train.report.tables import closing_tables
+
+        click.echo("\n".join(map(to_markdown, closing_tables(read(out, tell=show)))))
+        show(f"{len(done.results)} results in {out}; next: sar-experiment report {shlex.quote(str(out))}")
+    for text in done.failed:
+        click.echo(one_line(f"Failed: {text}"), err=True)
+    sys.exit(1 if done.failed else 0)
+
+
+@main.command("table")
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@option(
+    "--format", "form", envvar="SAR_EXPERIMENT_TABLE_FORMAT",
+    type=click.Choice(["markdown", "csv", "latex", "json"]), default="markdown", show_default=True,
+    help="LaTeX needs the package booktabs.",
+)  # fmt: skip
+@option("--only", default="", metavar="TEXT", help="Only tables whose name or title contains this text.")
+@guarded
+def table(folder: Path, form: str, only: str) -> None:
+    """Print the tables of the results in DIR."""
+    from sar_train.errors import DataError
+    from sar_train.report.formats import to_csv, to_json, to_latex, to_markdown
+    from sar_train.report.results import read
+    from sar_train.report.tables import all_tables
+
+    every = all_tables(read(folder, tell=_warn))
+    tables = [one for one in every if only.casefold() in f"{one.key} {one.title}".casefold()]
+    if not tables:
+        raise DataError(f"no table contains {only!r}; there are {', '.join(one.key for one in every)}")
+    if form == "json":
+        click.echo(to_json(tables), nl=False)
+    elif form == "csv":
+        click.echo("\n".join(f"# {one.title}\n{to_csv(one)}" for one in tables), nl=False)
+    else:
+        click.echo("\n".join(map(to_latex if form == "latex" else to_markdown, tables)), nl=False)
+
+
+@main.command("report")
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@option(
+    "--out", type=click.Path(path_type=Path), help="Folder of the report, replaced if it is one.  [default: DIR/report]"
+)
+@option("--title", help="Title of the page.  [default: Results of DIR]")
+@option("--open/--no-open", "show", envvar="SAR_EXPERIMENT_REPORT_OPEN", help="Open it in the browser.")
+@guarded
+def report(folder: Path, out: Path | None, title: str | None, *, show: bool) -> None:
+    """Write the results in DIR as one HTML page, with its tables (CSV, LaTeX, Markdown) and figures (PNG).
+
+    DIR is searched for results to any depth; other JSON files are skipped with a warning. The page is self-contained.
+    """
+    from sar_train.report.page import check_target, write
+    from sar_train.report.results import read
+
+    out = out or folder / "report"
+    check_target(out)
+    results = read(folder, tell=_warn, apart=out)
+    name = folder.resolve().name
+    command = shlex.join(["sar-experiment", "report", name])
+    page = write(results, out, title=title or f"Results of {name}", command=command)
+    click.echo(page)
+    if show:
+        click.launch(page.resolve().as_uri())
+
+
+def _warn(line: str) -> None:
+    click.echo(one_line(" ".join(line.split())), err=True)
