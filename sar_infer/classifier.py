@@ -15,7 +15,6 @@ import numpy as np
 from sar_infer._arrays import Floats, Indices
 from sar_infer.bank import ClassBank, Learn, PhotoSet
 from sar_infer.bank.learned import BankCalibration
-from sar_infer.bank.photos import Digests
 from sar_infer.bundle.bank_file import BankFile
 from sar_infer.bundle.bundle import Bundle, Place, open_bundle
 from sar_infer.bundle.manifest import Manifest
@@ -277,11 +276,11 @@ class Classifier(Embedder):
         for name, one in (photos or {}).items():
             column = bank.lookup.get(name)
             spelling = name if column is None else bank.names[column]
-            sets[spelling] = one if spelling not in sets else sets[spelling].with_added(*_with_rows(one))
+            sets[spelling] = one if spelling not in sets else _together(sets[spelling], one)
         columns = {name: bank.lookup.get(name) for name in sets}
         new = [name for name, column in columns.items() if column is None]
         rows = dict(zip(new, self.embed_names(new), strict=True)) if new else {}
-        rows |= {name: bank.rows_at([column])[0] for name, column in columns.items() if column is not None}
+        rows |= {name: bank.embeddings[column] for name, column in columns.items() if column is not None}
         bundle = self.bundle
         return fit_bank(bank, bundle.bank, bundle.statistics, bundle.manifest.logit_scale, sets, rows, only=only)
 
@@ -439,9 +438,8 @@ class Classifier(Embedder):
             BundleError: the graph is broken.
         """
         embedded = [*self.each_photo(several(images), batch_size)]
-        digests = np.frombuffer(b"".join(digest for _, digest, _ in embedded), np.uint8).reshape(-1, 32)
         rows = np.array([row for _, _, row in embedded], np.float32).reshape(-1, self.bundle.manifest.embed_dim)
-        return PhotoSet.of(digests, rows)
+        return PhotoSet.of([digest for _, digest, _ in embedded], rows)
 
     def each_photo(self, images: Iterable[ImageSource], batch_size: int = 16) -> Iterator[tuple[str, bytes, Floats]]:
         """Yield name, digest of the pixels and unit row (D,) of each image; as ``embed_photos``, which says more."""
@@ -544,9 +542,10 @@ class Classifier(Embedder):
         )
 
 
-def _with_rows(photos: PhotoSet) -> tuple[Digests, Floats]:
-    """Return digests and rows of the photos whose rows are kept."""
-    return photos.digests[photos.folded :], photos.rows
+def _together(one: PhotoSet, two: PhotoSet) -> PhotoSet:
+    """Return the photos of both whose embeddings are stored."""
+    rows = {**one.recent, **two.recent}
+    return PhotoSet.of(rows, np.array([*rows.values()], np.float32), photos_only=one.photos_only or two.photos_only)
 
 
 def _check_bank(bank: ClassBank, manifest: Manifest) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from sar_infer._arrays import Floats
 from sar_infer.bank import ClassBank
-from sar_infer.bank.rebase import Embed
+from sar_infer.bank.edits import Embed
 from sar_infer.bank_advice.finding import Finding
 from sar_infer.bank_advice.row_rules import Neighbours
 from sar_infer.bank_advice.text_rules import KnownNames, text_findings, unusable
@@ -87,4 +87,4 @@ def _of_phrase(finding: Finding, text: str) -> Finding:
 def _spellings(bank: ClassBank) -> Iterator[tuple[str, str]]:
     """Yield names and aliases of a bank, each with its class."""
     yield from ((name, name) for name in bank.names)
-    yield from ((alias, name) for name, info in bank.info.items() for alias in info.aliases)
+    yield from ((alias, entry.name) for entry in bank.special.values() for alias in entry.aliases)

@@ -16,10 +16,9 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from sar_infer._arrays import Floats, Indices
+from sar_infer._arrays import Floats, Indices, at_even_steps
 from sar_infer.bank import ClassBank, PhotoSet
-from sar_infer.bank.photos import Doubles
-from sar_infer.bank.table import at_even_steps
+from sar_infer.bank.entry import Doubles
 from sar_infer.bank_advice.finding import Finding
 from sar_infer.bundle.bundle import Bundle
 from sar_infer.classifiers.statistics import Statistics, class_means, composed, confusion, mahalanobis
@@ -64,13 +63,8 @@ def _fresh(bank: ClassBank, before: ClassBank | None) -> dict[str, list[int]]:
     fresh_rows: dict[str, list[int]] = {}
     for name, photos in bank.photos.items():
         was = None if before is None else before.photos.get(name)
-        if was is not None and was.identity == photos.identity:
-            continue
         counted_digests = frozenset() if was is None else was.digest_set
-        row_digests = photos.digests[photos.folded :]
-        fresh_rows[name] = [
-            number for number, digest in enumerate(row_digests) if digest.tobytes() not in counted_digests
-        ]
+        fresh_rows[name] = [number for number, digest in enumerate(photos.recent) if digest not in counted_digests]
     return {name: rows for name, rows in fresh_rows.items() if rows}
 
 
@@ -102,7 +96,7 @@ class _Look:
         trained, self.scale = bundle.statistics, bundle.manifest.logit_scale
         self.model = model = _default(bank.dim, scale=self.scale) if trained is None else trained.statistics
         names = [name for name, photos in bank.photos.items() if len(photos)]
-        rows = np.array([bank.index[name] for name in names], np.intp)
+        rows = np.array([bank.positions[bank.find(name)] for name in names], np.intp)
         sets = [bank.photos[name] for name in names]
         counts = np.array([len(photos) for photos in sets], np.int64)
         sums = np.array([photos.total for photos in sets], np.float64).reshape(len(sets), -1)
@@ -119,24 +113,21 @@ class _Look:
             rows = both
         self.rows, self.counts, self.photos_only = rows, counts, photos_only
         self.photo_means = sums.reshape(len(rows), -1) / counts[:, np.newaxis]
-        self.means = class_means(model, bank.rows_at(rows), self.photo_means, counts, photos_only)
+        self.means = class_means(model, bank.embeddings[rows], self.photo_means, counts, photos_only)
         self.positions = {bank.names[row]: position for position, row in enumerate(rows.tolist())}
 
     def shared(self) -> Iterator[Finding]:
         """Yield a finding for each fresh photo that another class counts too."""
-        photos_by_name = self.bank.photos
-        names = [name for name in photos_by_name if len(photos_by_name[name])]
-        beginnings = np.concatenate([photos_by_name[name].digests[:, :8] for name in names])
-        owners = np.repeat(np.arange(len(names)), [len(photos_by_name[name]) for name in names])
-        keys = np.ascontiguousarray(beginnings).view(np.uint64)[:, 0]
+        owners: dict[bytes, list[str]] = {}
+        for name, photos in self.bank.photos.items():
+            for digest in photos.digests:
+                owners.setdefault(digest, []).append(name)
         for name, rows in self.fresh.items():
-            photos = photos_by_name[name]
-            digests = photos.digests[photos.folded :][rows]
-            alike = np.flatnonzero(np.isin(keys, np.ascontiguousarray(digests[:, :8]).view(np.uint64)[:, 0]))
-            others = [names[owner] for owner in dict.fromkeys(owners[alike].tolist()) if names[owner] != name]
-            for other in others:
-                for row, digest in zip(rows, digests, strict=True):
-                    if digest.tobytes() in photos_by_name[other].digest_set:
+            photos = self.bank.photos[name]
+            recent = [*photos.recent]
+            for row in rows:
+                for other in owners[recent[row]]:
+                    if other != name:
                         message = f"{self._called(photos, row)} is counted for {other!r} too; leave it to one of them"
                         yield Finding("shared-photo", "warning", name, message, other)
 
@@ -177,10 +168,10 @@ class _Look:
         for name, rows in self.fresh.items():
             photos = bank.photos[name].rows[rows]
             alike = np.argsort(-(photos @ bank.embeddings.T), axis=1)[:, :_NEAREST].ravel()
-            column = bank.index[name]
+            column = bank.positions[bank.find(name)]
             rivals = np.setdiff1d(np.concatenate([alike, self.rows[self._nearest(self.positions[name])]]), [column])
             candidates = np.concatenate([[column], rivals]).astype(np.intp)
-            text = bank.rows_at(candidates)
+            text = bank.embeddings[candidates]
             pairs = [(number, position_of[row]) for number, row in enumerate(candidates.tolist()) if row in position_of]
             with_photos, where = (np.array(side, np.intp) for side in zip(*pairs, strict=True))
             means, counts = text.astype(np.float64), np.zeros(len(candidates), np.int64)
@@ -232,7 +223,7 @@ class _Look:
 
     def _called(self, photos: PhotoSet, row: int) -> str:
         """Return how to call a photo: by its file, or by its number among those whose rows are kept."""
-        file = self.files.get(photos.digests[photos.folded + row].tobytes())
+        file = self.files.get([*photos.recent][row])
         return f"photo {row + 1} of {len(photos.rows)}, as added," if file is None else f"photo {file!r:.200}"
 
     @functools.cached_property

@@ -7,9 +7,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from sar_infer._arrays import Floats
-from sar_infer.bank import ClassBank, nearest
-from sar_infer.bank.table import Block, Table, at_even_steps
+from sar_infer._arrays import Floats, at_even_steps, nearest
+from sar_infer.bank import ClassBank
 from sar_infer.bank_advice.finding import Finding
 
 NEAR_PERCENTILE = 99.9
@@ -68,17 +67,16 @@ class Neighbours:
         """Yield the cosines of the sampled classes to their nearest neighbours, piece by piece."""
         bank = self._bank
         is_sampled = len(self._among) < len(bank.names)
-        rows = bank.rows_at(np.union1d(self._among, self._sample)) if is_sampled else bank.embeddings
-        table = Table((Block([""] * len(rows), rows),))
+        rows = bank.embeddings[np.union1d(self._among, self._sample)] if is_sampled else bank.embeddings
         for start in range(0, len(self._sample), _PIECE):
-            yield table.nearest(bank.rows_at(self._sample[start : start + _PIECE]), 2)[1][:, 1]
+            yield nearest(rows, bank.embeddings[self._sample[start : start + _PIECE]], 2)[1][:, 1]
 
     def check(self, names: Sequence[str], rows: Floats) -> list[Finding]:
         """Return a finding for each of N names with unit rows (N, D) that is too near a class of another name."""
         if not len(self._bank.names) or not names:
             return []
         findings = []
-        for name, positions, cosines in zip(names, *nearest(self._bank, rows, 2), strict=True):
+        for name, positions, cosines in zip(names, *nearest(self._bank.embeddings, rows, 2), strict=True):
             others = [(self._bank.names[p], c) for p, c in zip(positions.tolist(), cosines.tolist(), strict=True)]
             other, cosine = next(((n, c) for n, c in others if n != name), (name, -1.0))
             if self.is_passed(cosine):

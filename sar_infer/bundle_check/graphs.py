@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from sar_infer._arrays import Floats
-from sar_infer.bank.table import at_even_steps
+from sar_infer._arrays import at_even_steps
 from sar_infer.bundle.bundle import Bundle
 from sar_infer.bundle.manifest import IMAGE_ENCODER, NAME_ENCODER, Manifest, Variant
 from sar_infer.bundle_check.comparison import (

@@ -9,7 +9,7 @@ import numpy as np
 
 from sar_infer._arrays import Floats
 from sar_infer.bank import ClassBank, PhotoSet
-from sar_infer.bank.rebase import Embed
+from sar_infer.bank.edits import Embed
 from sar_infer.bank_advice import Linter
 from sar_infer.bundle.bundle import Bundle
 from sar_infer.classifiers.trained_statistics import enough
@@ -149,8 +149,8 @@ def facts_of(
         command: See ``Facts``.
     """
     involved = dict.fromkeys(name for pair in evaluation.confused for name in (pair.label, pair.answer))
-    names = [name for name in involved if name in bank.index][:_MOST_CHECKED]
-    photos = {name: len(bank.photos_of(name)) if name in bank.index else 0 for name in involved}
+    names = [name for name in involved if bank.lookup.name(name) is not None][:_MOST_CHECKED]
+    photos = {name: 0 if bank.lookup.name(name) is None else len(bank.photos_of(name)) for name in involved}
     for label, examples_of in examples.items():
         position = bank.lookup.get(label)
         name = label if position is None else bank.names[position]
