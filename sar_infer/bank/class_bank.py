@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import functools
 import hashlib
+import itertools
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from sar_infer.bank.entry import (
     LEARNED,
     MODEL,
     MOST_ROWS,
+    NO_IMAGES,
     Arrays,
     Entry,
     Images,
@@ -38,6 +40,8 @@ from sar_infer.storage.named_tensors import read_only
 from sar_infer.text.names import name_key, name_keys
 
 Flags = npt.NDArray[np.bool_]
+_MOST_VIEWS = 256
+"""Views of a base's embeddings, at most; beyond, all are copied."""
 _MOST_COMPARED = 20_000
 """Names among which similar spellings are searched; a comparison takes some microseconds."""
 _PLAIN = Entry("", np.empty(0, np.float32))[2:]
@@ -159,7 +163,7 @@ class ClassBank:
     base: Base | None = None
     pool: Mapping[bytes, Floats] = field(default_factory=dict)
     next_key: int = 0
-    images: Images = Images()
+    images: Images = NO_IMAGES
     provenance: Mapping[str, Any] = field(default_factory=dict)
     parked: tuple[Parked, ...] = ()
     before: tuple[Mapping[str, Any], Arrays] | None = None
@@ -173,7 +177,7 @@ class ClassBank:
         encoder_digest: str,
         *,
         phrases: Mapping[str, tuple[str, ...]] | None = None,
-        images: Images = Images(),
+        images: Images = NO_IMAGES,
         provenance: Mapping[str, Any] | None = None,
     ) -> ClassBank:
         """Return a bank of names with unit embeddings (C, D) float32, without history.
@@ -197,7 +201,7 @@ class ClassBank:
             images=images,
             provenance=provenance or {},
         )
-        vars(bank)["embeddings"] = rows
+        vars(bank)["several"] = (rows,)
         return bank.checked()
 
     def checked(self) -> ClassBank:
@@ -207,7 +211,9 @@ class ClassBank:
             BankError: Something is unsound; the first finding is named.
         """
         own = {key: item for key, item in self.changes.items() if isinstance(item, Entry)}
-        for entry in own.values():
+        names = [entry.name for entry in own.values()]
+        plain = "".join(names).isprintable() and all(map(str.strip, names))
+        for entry in own.values() if self.base is not None or not plain else self.special.values():
             check_entry(entry)
         if self.base is None:
             check_unit(self.embeddings, self.names)
@@ -255,9 +261,13 @@ class ClassBank:
     def shared(self, path: Path) -> ClassBank:
         """Return a bank without changes whose base is this one, which a bundle has at a path."""
         base = Base(self, self.digest or self.content_digest, str(path))
-        provenance = {key: value for key, value in self.provenance.items()}
         return ClassBank(
-            self.encoder_digest, self.dim, base=base, next_key=self.next_key, images=self.images, provenance=provenance
+            self.encoder_digest,
+            self.dim,
+            base=base,
+            next_key=self.next_key,
+            images=self.images,
+            provenance=self.provenance,
         )
 
     def settled(self) -> ClassBank:
@@ -356,25 +366,31 @@ class ClassBank:
         return np.concatenate([origin, np.full(len(self.entries) - len(origin), -1, np.intp)])
 
     @functools.cached_property
-    def embeddings(self) -> Floats:
-        """Return the embeddings (C, D), read-only."""
-        if self.base is not None and not self.changes:
-            return self.base.bank.embeddings
-        result = np.empty((len(self.entries), self.dim), np.float32)
+    def several(self) -> tuple[Floats, ...]:
+        """Return embeddings that follow each other, (C, D) together: views of the base's between what differs."""
         if self.base is None:
-            if self.entries:
-                np.stack([entry.embedding for entry in self.entries.values()], out=result)
-            return read_only(result)
+            rows = [entry.embedding for entry in self.entries.values()]
+            return (read_only(np.array(rows, np.float32).reshape(-1, self.dim)),)
         base, origin = self.base.bank.embeddings, self.origin
-        if len(base) <= len(result) and np.array_equal(
-            origin[: len(base)][origin[: len(base)] >= 0], np.flatnonzero(origin >= 0)
-        ):
-            result[: len(base)] = base  # nothing was removed: one copy
-        else:
-            np.take(base, origin, axis=0, mode="clip", out=result)
-        for position in np.flatnonzero(origin < 0).tolist():
-            result[position] = self.entries[self.keys[position]].embedding
-        return read_only(result)
+        breaks = np.flatnonzero(np.where(origin[1:] < 0, origin[:-1] >= 0, origin[1:] != origin[:-1] + 1)) + 1
+        bounds = [0, *breaks.tolist(), len(origin)]
+        if len(bounds) > _MOST_VIEWS:
+            return (read_only(self.by_origin(base, self.rows)),)
+        spans = [(start, stop) for start, stop in itertools.pairwise(bounds) if start < stop]
+        return tuple(
+            base[origin[start] : origin[start] + stop - start] if origin[start] >= 0 else self.rows(range(start, stop))
+            for start, stop in spans
+        ) or (base[:0],)
+
+    @functools.cached_property
+    def embeddings(self) -> Floats:
+        """Return the embeddings (C, D) in one piece, read-only; large banks are ranked by ``several``."""
+        return self.several[0] if len(self.several) == 1 else read_only(np.concatenate(self.several))
+
+    def rows(self, positions: Iterable[int]) -> Floats:
+        """Return the embeddings (N, D) of some positions, copied."""
+        rows = [self.entries[self.keys[position]].embedding for position in positions]
+        return np.array(rows, np.float32).reshape(-1, self.dim)
 
     def by_origin(self, base_values: npt.NDArray[Any], own: Callable[[Indices], npt.NDArray[Any]]) -> npt.NDArray[Any]:
         """Return a value of each class: the base's where the embedding is the base's, else computed.
@@ -400,19 +416,19 @@ class ClassBank:
             bundled: The bundle's bank.
             positions: N positions there.
         """
-        if self is bundled or (self.base is not None and self.base is bundled.base and not bundled.changes):
+        if self.base is not None and bundled is not self and self.base is bundled.base and not bundled.changes:
             here = np.full(len(bundled.entries), -1, np.intp)
-            own = np.flatnonzero(self.origin >= 0) if self is not bundled else np.arange(len(here))
-            here[self.origin[own] if self is not bundled else own] = own
-            result: Indices = here[np.asarray(positions, np.intp)]
-            return result
-        alike = [self.lookup.name(bundled.names[position]) for position in positions]
-        pairs = zip(alike, positions, strict=True)
-        same = [
-            mine if mine is not None and np.array_equal(self.embeddings[mine], bundled.embeddings[theirs]) else -1
-            for mine, theirs in pairs
-        ]
-        return np.array(same, np.intp)
+            stay = np.flatnonzero(self.origin >= 0)
+            here[self.origin[stay]] = stay
+            return here[np.asarray(positions, np.intp)]
+        related, result = self.base is bundled.base, []
+        for position in positions:
+            key = bundled.keys[position]
+            entry = bundled.entries[key]
+            options = [self.positions.get(key) if related else None, self.lookup.name(entry.name)]
+            alike = (o for o in options if o is not None and np.array_equal(self.rows([o])[0], entry.embedding))
+            result.append(next(alike, -1))
+        return np.array(result, np.intp)
 
     @functools.cached_property
     def _names(self) -> Mapping[str, str]:
@@ -569,7 +585,9 @@ class ClassBank:
         the base's any more. Aliases, thresholds and background flags are not part of it.
         """
         had: Mapping[str, Entry] = {} if self.base is None else self.base.bank.entries
-        digest = hashlib.sha256(b"" if self.base is None else self.base.digest.encode())
+        if self.base is not None and not self.changes:
+            return self.base.bank.content_digest
+        digest = hashlib.sha256(b"" if self.base is None else self.base.bank.content_digest.encode())
         removed = sorted(key for key, item in self.changes.items() if item is None and key in had)
         digest.update(json.dumps(removed).encode())
         for key, entry in self.changes.items():

@@ -211,6 +211,9 @@ class Images(NamedTuple):
         )
 
 
+NO_IMAGES = Images()
+
+
 class Parked(NamedTuple):
     """Photos that another image encoder embedded, which wait for it.
 

@@ -37,7 +37,7 @@ def write(path: Path, bank: ClassBank) -> None:
     tensors: Tensors = {}
     content = encoded(bank, tensors)
     tensors["json"] = np.frombuffer(json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode(), np.uint8)
-    metadata = {"format": FORMAT, "version": str(VERSION), "digest": _digest(tensors)}
+    metadata = {"format": FORMAT, "version": str(VERSION), "digest": checksum(tensors)}
     write_atomically(path, file_pieces(tensors, metadata), new_time=True)
 
 
@@ -52,7 +52,7 @@ def read(
     if encoder_digest is not None and content.get("encoder") != encoder_digest:
         raise BankError(
             f"{path}: belongs to another encoder (expected {encoder_digest[:8]}, the bank has "
-            f"{str(content.get('encoder')):.8}); name the bundle that it was made with (--bundle), or carry it over: "
+            f"{content.get('encoder')!s:.8}); name the bundle that it was made with (--bundle), or carry it over: "
             f"sar-bank carry {path} --bundle BUNDLE"
         )
     try:
@@ -93,7 +93,7 @@ def _content(path: Path) -> tuple[dict[str, Any], Tensors, str]:
             if version.isdecimal() and int(version) > VERSION:
                 raise SchemaError(f"{path}: needs a reader of version {version}, this is {VERSION}: upgrade sar-clip")
             tensors = {name: read_only(file.tensor(name)) for name in file.entries}
-            if version != str(VERSION) or stated != _digest(tensors):
+            if version != str(VERSION) or stated != checksum(tensors):
                 raise BankError(f"{path}: the content does not match its checksum; the file was damaged or changed")
             content = json.loads(tensors.pop("json").tobytes())
             if not isinstance(content, dict):
@@ -103,7 +103,7 @@ def _content(path: Path) -> tuple[dict[str, Any], Tensors, str]:
         raise BankError(f"{path}: not a readable bank file ({error})") from None
 
 
-def _digest(tensors: Tensors) -> str:
+def checksum(tensors: Tensors) -> str:
     """Return SHA-256 (hex) over names, types, shapes and bytes of all tensors."""
     digest = hashlib.sha256(str(VERSION).encode())
     for name, array in sorted(tensors.items()):
@@ -304,7 +304,7 @@ def decoded(
         digest,
     )
     if base is None and len(bank.entries) == len(rows) and all(map(_is, bank.entries.values(), rows)):
-        vars(bank)["embeddings"] = embeddings  # the classes are the tensor itself
+        vars(bank)["several"] = (embeddings,)  # the classes are the tensor itself
     return bank
 
 

@@ -222,8 +222,8 @@ def _too_large() -> Flaw:
 def _class_settings(bank: ClassBank) -> dict[str, str]:
     """Return a digest of what answers depend on beside names, rows and photos; nothing if nothing is known."""
     info = {
-        name: [item.aliases, item.background, item.threshold]
-        for name, item in bank.info.items()
+        item.name: [item.aliases, item.background, item.threshold]
+        for item in bank.special.values()
         if item.aliases or item.background or item.threshold is not None
     }
     calibration = None if bank.calibration is None else dataclasses.asdict(bank.calibration)

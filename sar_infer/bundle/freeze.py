@@ -95,7 +95,7 @@ def _described(bundle: Bundle, bank: ClassBank, head: ClassHead | None, command:
         changes = {"temperature": None, "thresholds": {}, "conformal": {}, "calibrated": (), "calibrated_for": None}
         quality = dataclasses.replace(quality, calibration=None)
     elif trained_anew:
-        notes.append("thresholds and conformal sets were left out, since they are of other class statistics")
+        notes.append("thresholds and conformal sets were left out, since they are of another class model")
         changes = {"thresholds": {}, "conformal": {}, "calibrated": ()}
     elif lost := len(old.calibrated) - len(calibrated):
         notes.append(
@@ -122,7 +122,9 @@ def _described(bundle: Bundle, bank: ClassBank, head: ClassHead | None, command:
 def _summary(bundle: Bundle, bank: ClassBank) -> str:
     """Return one line on where the new bundle comes from, and what has changed since."""
     had = bundle.bank.entries
-    own = [key for key, item in bank.changes.items() if isinstance(item, Entry) and (bank.base is None or key not in had)]
+    own = [
+        key for key, item in bank.changes.items() if isinstance(item, Entry) and (bank.base is None or key not in had)
+    ]
     changed = 0 if bank.base is None else len([key for key in bank.changes if key in had and key in bank.entries])
     removed = len(had) + len(own) - len(bank.entries)
     counts = {"added": len(own), "removed": removed, "changed": changed}
@@ -138,7 +140,9 @@ def _unchanged(names: Iterable[str], before: ClassBank, after: ClassBank) -> dic
     """Return the present names of classes with the embedding, photos and background flag of before, by names of then."""
     positions = {name: position for name in names if (position := before.lookup.name(name)) is not None}
     pairs = zip(positions, after.positions_from(before, [*positions.values()]).tolist(), strict=True)
-    entries = {name: (before.entry(name), after.entries[after.keys[position]]) for name, position in pairs if position >= 0}
+    entries = {
+        name: (before.entry(name), after.entries[after.keys[position]]) for name, position in pairs if position >= 0
+    }
     return {
         name: now.name
         for name, (then, now) in entries.items()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -173,7 +173,7 @@ class _Model:
         if base is not None and base not in self.biases:
             self.biases[base] = named_bias(self.statistics, base.embeddings)
         values = np.empty(0, np.float32) if base is None else self.biases[base]
-        bias: Floats = bank.by_origin(values, lambda own: named_bias(self.statistics, bank.embeddings[own]))
+        bias: Floats = bank.by_origin(values, lambda own: named_bias(self.statistics, bank.rows(own)))
         return bias
 
 
@@ -257,7 +257,7 @@ class Composer:
             both = [_both(first, second) for first, second in zip(bank_photos, photos, strict=True)]
             with_photos = {position: item for position, item in enumerate(both) if item is not None}
             bias = named_bias(model.statistics, rows)
-            call_terms = self._special(model.statistics, rows, bias, with_photos, translation)
+            call_terms = self._special(model.statistics, rows.__getitem__, bias, with_photos, translation)
         if left_out is None:
             return call_terms
         terms = self._of(bank, model).without(left_out)
@@ -284,7 +284,7 @@ class Composer:
             if terms is None:
                 bias = model.bias(bank)
                 translation = None if bank.learned is None else bank.learned.translation
-                terms = self._special(model.statistics, bank.embeddings, bias, self._photos_of(bank), translation)
+                terms = self._special(model.statistics, bank.rows, bias, self._photos_of(bank), translation)
                 self._terms[bank] = terms
             return terms
 
@@ -310,7 +310,7 @@ class Composer:
     def _special(
         self,
         statistics: Statistics,
-        embeddings: Floats,
+        rows_of: Callable[[Indices], Floats],
         bias: Floats,
         photos: Mapping[int, ClassPhotos],
         translation: Floats | None,
@@ -318,7 +318,7 @@ class Composer:
         """Return terms with weights for the classes with photos, by their columns."""
         columns = np.array(sorted(photos), dtype=np.intp)
         items = [photos[column] for column in columns.tolist()]
-        rows = embeddings[columns]
+        rows = rows_of(columns)
         evidence = [item.evidence(translation) for item in items]
         means = np.array([mean for mean, _ in evidence], np.float32).reshape(rows.shape)
         weighted = np.array([count for _, count in evidence], np.float64)
@@ -341,3 +341,7 @@ def _unlabelled(bank: ClassBank) -> dict[int, ClassPhotos]:
         for key, (sums, count) in bank.learned.by_key.items()
         if count > 0
     }
+
+
+def _both(one: ClassPhotos | None, two: ClassPhotos | None) -> ClassPhotos | None:
+    return one.joined(two) if one is not None and two is not None else one or two

@@ -136,7 +136,7 @@ def build_class_set(
     if not class_phrases and not only and len(bank.names):
         return ClassSet(
             bank.names,
-            (bank.embeddings,),
+            bank.several,
             np.arange(len(bank.names)),
             background=bank.background,
             thresholds=bank.thresholds,
@@ -153,12 +153,12 @@ def build_class_set(
     replaced = sorted({column for column in columns.values() if column is not None})
     if len(phrases) + (0 if only else len(bank.names) - len(replaced)) == 0:
         raise InputError("no class to choose from: give class names, or a bank that has some")
-    rows = [next(new_rows) if column is None else bank.embeddings[column] for column in theirs]
+    rows = [next(new_rows) if column is None else bank.rows([column])[0] for column in theirs]
     embeddings = np.array(rows, dtype=np.float32).reshape(len(rows), bank.dim)
     given = [_EXTENDED if column is None else column for column in theirs]
     left_out = None if only else replaced
     stay = np.zeros(0, np.intp) if only else np.delete(np.arange(len(bank.names)), replaced)
-    theirs_first = () if only else (bank.embeddings[stay] if replaced else bank.embeddings,)
+    theirs_first = () if only else ((bank.embeddings[stay],) if replaced else bank.several)
     return ClassSet(
         (*(bank.names[position] for position in stay.tolist()), *phrases),
         (*theirs_first, embeddings),

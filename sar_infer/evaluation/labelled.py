@@ -155,7 +155,7 @@ def facts_of(
         position = bank.lookup.get(label)
         name = label if position is None else bank.names[position]
         photos[name] = photos.get(name, 0) + len(examples_of)
-    named = {name: bank.phrases(name) for name in names if not bank.photos_of(name).photos_only}
+    named = {name: bank.entry(name).texts for name in names if not bank.photos_of(name).photos_only}
     findings = Linter(bundle, bank, within=True).check(named, embed) if named else []
     strangers = evaluation.unknowns.stranger_classes
     alike = {label: [name for name in classes.lookup.near(label, 1) if _alike(name, label)] for label in strangers}

@@ -131,12 +131,23 @@ def make_bank(source: ExportSource, digest: str, images: Images) -> ClassBank:
     means = torch.nn.functional.normalize(torch.stack([phrase_rows.mean(0) for phrase_rows in rows]), dim=-1)
     phrases = {name: tuple(texts) for name, texts in source.phrases.items() if tuple(texts) != (name,)}
     return ClassBank.of(
-        tuple(source.phrases), means.numpy(), digest, phrases=phrases, images=images, provenance={"origin": "sar-export"}
+        tuple(source.phrases),
+        means.numpy(),
+        digest,
+        phrases=phrases,
+        images=images,
+        provenance={"origin": "sar-export"},
     )
 
 
 def _manifest(
-    source: ExportSource, placed: PromptLayout, spec: TokenizerSpec, digest: str, parity: Parity, self_test: SelfTestVector, command: str
+    source: ExportSource,
+    placed: PromptLayout,
+    spec: TokenizerSpec,
+    digest: str,
+    parity: Parity,
+    self_test: SelfTestVector,
+    command: str,
 ) -> Manifest:
     """Return the manifest before sealing, which adds the list of files."""
     backbone = source.backbone

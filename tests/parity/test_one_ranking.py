@@ -30,7 +30,7 @@ from support.trained import by_hand, example_statistics, photos
 from support.triton import run_ensemble
 
 from sar_infer import AsyncClient, Classifier, Client
-from sar_infer.bank import ClassInfo, add, amend
+from sar_infer.bank import add, set_class
 from sar_infer.bundle.bundle import open_bundle
 from sar_infer.bundle.freeze import freeze
 from sar_infer.bundle.manifest import BANK
@@ -76,7 +76,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     opened = open_bundle(write_bundle(folder / "first", trained=TRAINED, **fitted))
     added = [NAMED, PICTURED, SKU]
     bank = add(opened.bank, added, name_rows(added), photos=SETS)
-    bank = amend(bank, {BACKGROUND: ClassInfo(background=True), "red": ClassInfo(threshold=0.9999)})
+    bank = set_class(set_class(bank, BACKGROUND, background=True), "red", threshold=0.9999)
     freeze(opened, bank, folder / "frozen", command="tests")
     samples = split([write_photo(folder / "photos" / f"{seed}.png", seed) for seed in range(100, 144)], folder)
     _, made = derive(folder / "frozen", folder / "bundle", samples, gates=SMALLER, command="tests")

@@ -15,7 +15,6 @@ import numpy as np
 
 from sar_infer._arrays import Floats
 from sar_infer.bank import PhotoSet
-from sar_infer.bank.photos import DIGEST_BYTES
 from sar_infer.classifier import Classifier
 from sar_infer.encoders.sessions import usable_cores
 from sar_infer.errors import ImageError
@@ -141,9 +140,8 @@ class Engine:
         labels = [f"image[{number}]" for number in range(len(images))]
         outcomes = await self._sound(images, lambda rows: rows, labels, digests=True)
         digests = [outcome.digest for outcome in outcomes]
-        packed = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, DIGEST_BYTES)
         rows = np.stack([outcome.value for outcome in outcomes])  # type: ignore[misc]
-        return PhotoSet.of(packed, rows), dict(zip(reversed(digests), reversed(labels), strict=True))
+        return PhotoSet.of(digests, rows), dict(zip(reversed(digests), reversed(labels), strict=True))
 
     async def all_of(
         self, images: Sequence[ImageInput], finish: Finish[T], labels: Sequence[str], classes: int = 0

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from sar_infer.bank.log import UNDO_STEPS, Add, applied, folded, replay
 from support.banks import DIM, content, example_bank, fitted, learned, learning, photo_set, unit_row, unit_rows
 from support.examples import examples
 
@@ -31,7 +32,6 @@ from sar_infer.bank import (
     rollback,
     set_photos_only,
 )
-from sar_infer.bank.log import UNDO_STEPS, Add, applied, folded, replay
 from sar_infer.errors import BankError, ClassNameError, InputError
 
 NAMES = st.sampled_from([*"abcdef", "A", "B c", "b  C", "日本"])

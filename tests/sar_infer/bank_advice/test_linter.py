@@ -4,7 +4,7 @@ import pytest
 from support.bundles import ENCODER_DIGEST, name_rows, write_bundle
 
 from sar_infer import Classifier, default_bundle, open_bundle
-from sar_infer.bank import ClassBank, ClassInfo
+from sar_infer.bank import ClassBank, set_class
 from sar_infer.bank_advice import Finding, Linter, worst_first
 from sar_infer.bank_advice import linter as module
 from sar_infer.bank_advice.linter import chunked
@@ -53,7 +53,7 @@ def test_real_names_on_the_shipped_bundle(mini: Classifier) -> None:
 def test_the_banks_own_names_double_none(mini: Classifier) -> None:
     bank = mini.bundle.bank
     linter = Linter(mini.bundle, bank, within=True)
-    findings = linter.texts({name: bank.phrases(name) for name in bank.names})
+    findings = linter.texts({name: entry.texts for name, entry in zip(bank.names, bank.entries.values(), strict=True)})
     assert [finding for finding in findings if finding.kind == "duplicate"] == []
     assert {finding.severity for finding in findings} <= {"info", "warning"}
 
@@ -76,8 +76,7 @@ def test_a_finding_about_a_phrase_names_the_phrase(bundle: Bundle) -> None:
 
 
 def test_aliases_are_known(bundle: Bundle) -> None:
-    info = {"red cat": ClassInfo(aliases=("garfield",))}
-    bank = ClassBank(NAMES, name_rows(NAMES), ENCODER_DIGEST, info=info)
+    bank = set_class(ClassBank.of(NAMES, name_rows(NAMES), ENCODER_DIGEST), "red cat", aliases=("garfield",))
     (finding,) = Linter(bundle, bank).texts({"Garfield": ("Garfield",)})
     assert (finding.kind, finding.suggestion) == ("duplicate", "red cat")
 

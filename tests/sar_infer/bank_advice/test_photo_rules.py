@@ -28,7 +28,7 @@ def unit(rows: np.ndarray) -> np.ndarray:
 
 
 CENTRES = unit(np.random.default_rng(0).normal(size=(len(NAMES), DIM)))
-BANK = ClassBank(NAMES, CENTRES, ENCODER_DIGEST)
+BANK = ClassBank.of(NAMES, CENTRES, ENCODER_DIGEST)
 BUNDLE = Bundle(Path(), SimpleNamespace(logit_scale=20.0), BANK)
 
 
@@ -58,9 +58,9 @@ def test_few_sound_photos_are_far_and_most_of_other_classes_are() -> None:
     for seed in range(20):
         new = shots(CENTRES[seed % 12], 3, 100 + seed)
         wrong = shots(CENTRES[(seed + 5) % 12], 1, 200 + seed)
-        photos = {NAMES[seed % 12]: new.with_added(wrong.digests, wrong.rows)}
+        photos = {NAMES[seed % 12]: PhotoSet.of([*new.digests, *wrong.digests], np.concatenate([new.rows, wrong.rows]))}
         after = add(bank, [], np.empty((0, DIM), np.float32), photos=photos)
-        findings = photo_findings(after, BUNDLE, bank, {wrong.digests[0].tobytes(): "wrong.jpg"})
+        findings = photo_findings(after, BUNDLE, bank, {wrong.digests[0]: "wrong.jpg"})
         hits += any("'wrong.jpg'" in finding.message for finding in findings)
         assert all(finding.name == NAMES[seed % 12] for finding in findings)
     assert hits >= 18
@@ -97,7 +97,7 @@ def test_a_photo_that_two_classes_count_is_named() -> None:
     one = shots(CENTRES[3], 8, 3)
     first = PhotoSet.of(one.digests[:1], one.rows[:1])
     after = add(bank, [], np.empty((0, DIM), np.float32), photos={"class 4": first})
-    findings = photo_findings(after, BUNDLE, bank, {first.digests[0].tobytes(): "twice.jpg"})
+    findings = photo_findings(after, BUNDLE, bank, {first.digests[0]: "twice.jpg"})
     (shared,) = [finding for finding in findings if finding.kind == "shared-photo"]
     assert (shared.name, shared.suggestion) == ("class 4", "class 3")
     assert "'twice.jpg'" in shared.message

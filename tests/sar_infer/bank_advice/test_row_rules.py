@@ -5,15 +5,15 @@ import re
 import numpy as np
 import pytest
 
-from sar_infer.bank import ClassBank, nearest
-from sar_infer.bank.table import Table, at_even_steps
+from sar_infer._arrays import at_even_steps, nearest
+from sar_infer.bank import ClassBank
 from sar_infer.bank_advice import row_rules
 from sar_infer.bank_advice.row_rules import ABSOLUTE, HIGHEST, Neighbours
 from sar_infer.encoders.encoders import unit_rows
 
 
 def bank(rows: np.ndarray) -> ClassBank:
-    return ClassBank(tuple(f"class {number}" for number in range(len(rows))), unit_rows(rows), "d")
+    return ClassBank.of(tuple(f"class {number}" for number in range(len(rows))), unit_rows(rows), "d")
 
 
 @pytest.fixture(scope="module")
@@ -41,13 +41,12 @@ def test_a_glance_tells_what_the_plain_computation_tells(large: ClassBank, *, ri
 
 def test_an_ordinary_name_costs_a_glance(large: ClassBank, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
-    nearest = Table.nearest
 
-    def counting(self: Table, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    def counting(embeddings: np.ndarray, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         sizes.append(len(rows))
-        return nearest(self, rows, k)
+        return nearest(embeddings, rows, k)
 
-    monkeypatch.setattr(Table, "nearest", counting)
+    monkeypatch.setattr(row_rules, "nearest", counting)
     neighbours = Neighbours(large)
     assert not neighbours.is_passed(0.3)
     assert neighbours.is_passed(0.995)  # a limit is never so high, but the message states it
@@ -72,7 +71,7 @@ def test_a_name_that_nearly_is_a_class_is_found(large: ClassBank) -> None:
 def test_the_message_has_the_digits_that_make_it_true(large: ClassBank) -> None:
     neighbours = Neighbours(large)
     row = large.embeddings[7]
-    cosine = float(nearest(large, row[np.newaxis], 1)[1][0, 0])
+    cosine = float(nearest(large.embeddings, row[np.newaxis], 1)[1][0, 0])
     for neighbours.limit in (cosine - 2e-5, cosine - 0.2):
         (finding,) = neighbours.check(["near"], row[np.newaxis])
         shown = re.search(r"cosine (\S+) to 'class 7', above (\S+), and", finding.message)
@@ -87,7 +86,7 @@ def test_a_class_is_not_its_own_neighbour(large: ClassBank) -> None:
 
 @pytest.mark.parametrize("count", [0, 1, 99])
 def test_a_small_bank_has_a_fixed_limit(large: ClassBank, count: int) -> None:
-    small = ClassBank(tuple(large.names[:count]), large.embeddings[:count], "d")
+    small = ClassBank.of(tuple(large.names[:count]), large.embeddings[:count], "d")
     neighbours = Neighbours(small)
     assert neighbours.limit == ABSOLUTE
     assert [finding.name for finding in neighbours.check(["x"], large.embeddings[:1])] == ["x"] * (count > 0)

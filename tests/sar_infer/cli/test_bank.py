@@ -341,7 +341,7 @@ def test_freeze_says_where_it_went() -> None:
 # -------------------------------------------------------------------------------------------------------- what is wrong
 @pytest.mark.parametrize("command", ["add owl", "list", "nearest owl", "lint owl", "rollback --to 0", f"diff {BANK}"])
 def test_a_bank_of_another_encoder_is_refused_with_both_digests(command: str) -> None:
-    ClassBank(("a",), name_rows(["a"]), "f" * 64).save(BANK)
+    ClassBank.of(("a",), name_rows(["a"]), "f" * 64).save(BANK)
     name, *more = command.split()
     assert f"(expected {ENCODER_DIGEST[:8]}, the bank has ffffffff)" in run.refused(name, BANK, *more)
     assert os.listdir() == [BANK.name]
@@ -417,7 +417,7 @@ def test_arguments_that_are_no_text(command: str) -> None:
 def test_text_of_a_bank_cannot_steer_the_terminal() -> None:
     odd = "a\u202eb"
     rows, aliases = name_rows(["a", "b"]), {odd: ClassInfo(aliases=("c\u2028d",))}
-    ClassBank((odd, "b"), rows, ENCODER_DIGEST, info=aliases).save(BANK)
+    ClassBank.of((odd, "b"), rows, ENCODER_DIGEST, info=aliases).save(BANK)
     run("remove", BANK, odd)
     run("rollback", BANK, "--to", "0")
     for arguments in (["list", BANK, "--long"], ["history", BANK], ["nearest", BANK, "red"]):

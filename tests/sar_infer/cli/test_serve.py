@@ -141,7 +141,7 @@ def test_a_bank_of_another_encoder_is_checked_and_not_written(
     run: Run, bundle_path: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     file = tmp_path / "mine.safetensors"
-    ClassBank(("one",), name_rows(["one"]), "f" * 64).save(file)
+    ClassBank.of(("one",), name_rows(["one"]), "f" * 64).save(file)
     before = file.read_bytes()
     call = ("--check", "--bundle", str(bundle_path), "--bank", str(file))
     done = run(*call, SAR_API_KEY="k")
@@ -157,7 +157,7 @@ def test_an_older_servers_state_is_taken_up(bundle_path: Path, tmp_path: Path) -
     """Serve what ``--state`` wrote: its record in the provenance says what was removed."""
     record = {"names": {}, "bundle": "d" * 64, "bundle_bank": "c" * 64, "added": {}, "removed": ["red"]}
     file = tmp_path / "bank.safetensors"
-    ClassBank(BANK_NAMES[1:], name_rows(BANK_NAMES[1:]), "f" * 64, record).save(file)
+    ClassBank.of(BANK_NAMES[1:], name_rows(BANK_NAMES[1:]), "f" * 64, record).save(file)
     with serving("--bundle", str(bundle_path), "--bank", str(file), key="k") as server:
         listed = httpx2.get(f"{server.url}/v1/classes", headers=server.headers).json()
     assert [entry["name"] for entry in listed["classes"]] == list(BANK_NAMES[1:])

@@ -67,7 +67,7 @@ def bundle(names: tuple[str, ...] = ("red", "green", "Grey thing"), which: str =
     """Return a bundle whose rows differ from those of ``encoder``, so that a test can tell them apart."""
     write_tokenizer(Path(FOLDER.name, "tokenizer.bpe.gz"))  # for the linter
     rows = np.array([unit("bundle", which, name) for name in names])
-    bank = ClassBank(names, rows, which * 64, {"list": "mine"}).shared(Path("bundle", which))
+    bank = ClassBank.of(names, rows, which * 64, {"list": "mine"}).shared(Path("bundle", which))
     manifest = dataclasses.replace(example_manifest(), encoder_digest=which * 64, template=str(names))
     return Bundle(Path(FOLDER.name), manifest.sealed(), bank)
 
@@ -80,7 +80,7 @@ def informed() -> Bundle:
         "green": ClassInfo(phrases=("leaf", "grass"), background=True),
     }
     plain = bundle()
-    bank = ClassBank(plain.bank.names, plain.bank.embeddings, "e" * 64, info=info)
+    bank = ClassBank.of(plain.bank.names, plain.bank.embeddings, "e" * 64, info=info)
     return dataclasses.replace(plain, bank=bank.shared(Path("bundle", "informed")))
 
 
@@ -392,7 +392,7 @@ def test_a_star_asks_that_the_class_exists_and_only_add_that_it_does_not(store: 
 def test_a_rollback_of_what_was_the_latest_step_takes_back_no_other(store: BankStore, file: Path) -> None:
     store.put("mug")
     tag = store.snapshot.etag
-    banks.amend(loaded(file), {"mug": ClassInfo(threshold=0.25)}).save(file)
+    banks.set_class(loaded(file), "mug", threshold=0.25).save(file)
     with refused("precondition-failed", "step 1 .* 2 is"):
         store.rollback(steps=1, if_match=tag, latest=1)
     assert store.bank.info["mug"].threshold == 0.25
@@ -465,7 +465,7 @@ def test_a_file_that_could_not_be_read_is_tried_again(
         raise BankError("too many open files")
 
     store.put("mug")
-    banks.amend(loaded(file), {"mug": ClassInfo(threshold=0.25)}).save(file)
+    banks.set_class(loaded(file), "mug", threshold=0.25).save(file)
     with monkeypatch.context() as patch:
         patch.setattr(bank_file, "read", fails)
         store.look()

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sar_infer.bank.table import Block, Table
 from support.bundles import name_rows
 
 from sar_infer import Classifier
-from sar_infer.bank import ClassInfo, PhotoSet, add, amend
-from sar_infer.bank.table import Block, Table
+from sar_infer.bank import PhotoSet, add, set_class
 from sar_infer.classify.class_set import ClassSet
 from sar_infer.server.metrics import Metrics
 from sar_infer.server.model.names import Names
@@ -51,8 +51,8 @@ def test_a_kept_class_set_does_not_outlive_what_is_known_of_the_classes(classifi
     async def go(names: Names) -> None:
         new, bank = {"violet": ("violet",)}, classifier.bank
         assert (await names.class_set(new, False, bank)).background is None
-        for info in (ClassInfo(background=True), ClassInfo(threshold=0.5), ClassInfo(aliases=("violet",))):
-            changed = amend(bank, {"red": info})
+        for settings in ({"background": True}, {"threshold": 0.5}, {"aliases": ("violet",)}):
+            changed = set_class(bank, "red", **settings)
             assert changed.content_digest == bank.content_digest
             found, expected = await names.class_set(new, False, changed), classifier.class_set(new, bank=changed)
             assert list(found.names) == list(expected.names)

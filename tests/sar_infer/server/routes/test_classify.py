@@ -15,7 +15,7 @@ from support.pictures import encoded, huge_png, jpeg
 from support.servers import Local, local_server
 
 from sar_infer import Classifier, Client, DecisionOptions, InputError
-from sar_infer.bank import ClassInfo, amend
+from sar_infer.bank import set_class
 from sar_infer.bundle.bundle import open_bundle
 from sar_infer.bundle.freeze import freeze
 from sar_infer.server.settings import Limits, Settings
@@ -150,7 +150,7 @@ def test_other_protocols_answer_with_the_temperature(calibrated: Local) -> None:
 def test_background_is_no_answer_in_any_protocol(tmp_path: Path) -> None:
     bundle = open_bundle(write_bundle(tmp_path / "plain"))
     shown = [name for name in BANK_NAMES if name != "red"]
-    freeze(bundle, amend(bundle.bank, {"red": ClassInfo(background=True)}), tmp_path / "bundle", command="test")
+    freeze(bundle, set_class(bundle.bank, "red", background=True), tmp_path / "bundle", command="test")
     (result,) = Classifier.open(tmp_path / "bundle").classify(RED)
     scores = {p.label: p.score for p in result.predictions}
     assert sum(scores.values()) < 0.999

@@ -16,8 +16,8 @@ from PIL import Image
 from support.browser import ATTACK, CAT, COFFEE, PASTE, Hold, add, among, drop, labels, predictions, settled
 from support.servers import Server, local_server
 
-from sar_infer.bank import ClassBank, ClassInfo
-from sar_infer.bank.edits import amend
+from sar_infer.bank import ClassBank
+from sar_infer.bank.edits import set_class
 from sar_infer.bundle.bundle import default_bundle
 from sar_infer.server.settings import Settings
 
@@ -224,7 +224,7 @@ def test_a_share_that_is_too_small_is_unknown(cup) -> None:
 
 def test_the_threshold_of_a_server_is_used_where_it_has_one(open_page, tmp_path) -> None:
     bank = ClassBank.load(default_bundle() / "bank.safetensors")
-    amend(bank, {"espresso": ClassInfo(threshold=0.99)}).save(tmp_path / "bank.safetensors")
+    set_class(bank, "espresso", threshold=0.99).save(tmp_path / "bank.safetensors")
     with local_server(Settings(bank=tmp_path / "bank.safetensors", device="cpu", threads=1)) as server:
         page, _ = open_page(server.url)
         unknown = page.get_by_label("Unknown", exact=True)
