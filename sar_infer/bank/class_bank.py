@@ -585,22 +585,32 @@ class ClassBank:
         the base's any more. Aliases, thresholds and background flags are not part of it.
         """
         had: Mapping[str, Entry] = {} if self.base is None else self.base.bank.entries
-        if self.base is not None and not self.changes:
-            return self.base.bank.content_digest
-        digest = hashlib.sha256(b"" if self.base is None else self.base.bank.content_digest.encode())
-        removed = sorted(key for key, item in self.changes.items() if item is None and key in had)
-        digest.update(json.dumps(removed).encode())
-        for key, entry in self.changes.items():
-            if isinstance(entry, Entry) and not (key in had and _alike(entry, had[key])):
-                photos = sorted(photo.hex() for photo in entry.photos)
-                digest.update(json.dumps([key if key in had else "", entry.name, entry.photos_only, photos]).encode())
-                digest.update(entry.embedding.tobytes())
         base_records = {} if self.base is None else self.base.bank.records
+        of_base, own = hashlib.sha256(), hashlib.sha256()
+        differs = self.base is None
+        for key in [*sorted(self.changes.keys() & had.keys()), *(key for key in self.changes if key not in had)]:
+            entry = self.changes[key]
+            if isinstance(entry, Record) or (key not in had and entry is None):
+                continue
+            if isinstance(entry, Entry) and key in had and _alike(entry, had[key]):
+                continue
+            differs, digest = True, of_base if key in had else own
+            name = key if key in had else ""
+            if entry is None:
+                digest.update(json.dumps([name]).encode())
+            else:
+                photos = sorted(photo.hex() for photo in entry.photos)
+                digest.update(json.dumps([name, entry.name, entry.photos_only, photos]).encode())
+                digest.update(entry.embedding.tobytes())
         for key in (MODEL, LEARNED):
             record = self.records.get(key)
             if record is not base_records.get(key):
-                digest.update(key.encode() + (b"" if record is None else self._identity(key, record)))
-        return digest.hexdigest()
+                differs = True
+                own.update(key.encode() + (b"" if record is None else self._identity(key, record)))
+        if self.base is not None and not differs:
+            return self.base.bank.content_digest
+        start = b"" if self.base is None else self.base.bank.content_digest.encode()
+        return hashlib.sha256(start + of_base.digest() + own.digest()).hexdigest()
 
     def _identity(self, key: str, record: Record) -> bytes:
         """Return a digest of a record; what was learned counts by the positions of classes, not by their keys."""

@@ -120,18 +120,27 @@ def forget_photos(bank: ClassBank, name: str, digests: Iterable[bytes], *, by: s
     forgettable(entry, gone, bank.pool)
     if not gone:
         return bank
-    others = {other for other in bank.entries if other != key} if bank.base is None else bank.changes.keys() - {key}
+    alive = bank.entries.keys() - {key}
 
     def purged(other: str, item: Entry) -> Entry:
-        here = (
-            gone.intersection(item.photos) if other == key or other not in others or bank.changes[other] is None else ()
-        )
-        return _without(item, here, bank.pool)
+        return item if other in alive else _without(item, gone.intersection(item.photos), bank.pool)
 
-    log = bank.log.mapped(purged)
-    counted = {digest for other in others if (e := bank.entries.get(other)) for digest in e.photos}
+    counted = {digest for other in bank.special.keys() & alive for digest in bank.entries[other].photos}
     pool = {digest: row for digest, row in bank.pool.items() if digest not in gone or digest in counted}
-    after = bank.with_log(log, pool=pool)
+    parked = []
+    for one in bank.parked:
+        waiting = dict(one.photos)
+        if key in waiting:
+            photos, total = waiting.pop(key)
+            left = _without(entry._replace(photos=photos, photo_sum=total), gone & one.pool.keys() & {*photos}, one.pool)
+            waiting |= {} if left.photo_sum is None else {key: (left.photos, left.photo_sum)}
+        shared = {digest for photos, _ in waiting.values() for digest in photos}
+        pool_left = {digest: row for digest, row in one.pool.items() if digest not in gone - shared}
+        parked.append(one._replace(photos=waiting, pool=pool_left))
+    before = bank.before  # a bank before a carry that has one of the photos cannot be gone back to
+    if before is not None and any(digest in before[1]["photo digests"].tobytes() for digest in gone):
+        before = None
+    after = bank.with_log(bank.log.mapped(purged), pool=pool, parked=tuple(parked), before=before)
     puts = {key: _without(entry, gone, bank.pool)}
     return _committed(after, "forget", puts, f"removed {_count(len(gone), 'photo')} from {entry.name!r}", by)
 
