@@ -132,7 +132,9 @@ def forget_photos(bank: ClassBank, name: str, digests: Iterable[bytes], *, by: s
         waiting = dict(one.photos)
         if key in waiting:
             photos, total = waiting.pop(key)
-            left = _without(entry._replace(photos=photos, photo_sum=total), gone & one.pool.keys() & {*photos}, one.pool)
+            left = _without(
+                entry._replace(photos=photos, photo_sum=total), gone & one.pool.keys() & {*photos}, one.pool
+            )
             waiting |= {} if left.photo_sum is None else {key: (left.photos, left.photo_sum)}
         shared = {digest for photos, _ in waiting.values() for digest in photos}
         pool_left = {digest: row for digest, row in one.pool.items() if digest not in gone - shared}

@@ -8,7 +8,19 @@ import numpy as np
 import pytest
 from support.banks import DIM, content, fitted, photo_set, unit_row, unit_rows
 
-from sar_infer.bank import ClassBank, Images, add, add_photos, carry, fit, forget_photos, remove, rename, rollback, set_class
+from sar_infer.bank import (
+    ClassBank,
+    Images,
+    add,
+    add_photos,
+    carry,
+    fit,
+    forget_photos,
+    remove,
+    rename,
+    rollback,
+    set_class,
+)
 from sar_infer.bank.edits import steps_back
 from sar_infer.bank.file import read
 from sar_infer.errors import BankError, BaseMissingError, ClassNameError
@@ -20,7 +32,9 @@ def bundle(folder: Path, word: str, names: str = "abcd", images: Images | None =
     """The bank of a bundle whose encoder embeds names and, by default, images otherwise than others."""
     path = folder / f"{word}-bundle" / "bank.safetensors"
     path.parent.mkdir()
-    ClassBank.of([*names], embed(word)([(name,) for name in names]), word * 64, images=images or Images(word)).save(path)
+    ClassBank.of([*names], embed(word)([(name,) for name in names]), word * 64, images=images or Images(word)).save(
+        path
+    )
     return ClassBank.load(path).shared(path)
 
 
@@ -156,4 +170,4 @@ def test_a_bundle_without_an_answer_is_refused_and_its_own_changes_nothing(tmp_p
     assert carry(bank, old, embed("x"))[0] is bank
     with pytest.raises(BankError, match="no class"):
         carry(set_class(bank, "b", background=True), bundle(tmp_path, "y", "ab"), embed("y"))
-    assert DIM == old.dim
+    assert old.dim == DIM
