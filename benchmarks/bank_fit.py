@@ -232,7 +232,7 @@ def named(args: Any, backbone: Any, caltech: Domain) -> str:
             models = {
                 "text alone": text,
                 "photos, not fitted": Statistics.default(rows.shape[1], scale=scale),
-                "fitted": shipped.fit(bank=bank).statistics,
+                "fitted": shipped.fit_model(bank=bank).statistics,
             }
             for way, model in models.items():
                 weights, bias = composed(model, scale, rows, means, counts)

@@ -205,7 +205,7 @@ def _fitted_on_examples(classifier: Classifier, photos: Mapping[str, PhotoSet], 
         return None
     from sar_infer.bank import fit
 
-    return fit(classifier.bank, classifier.fit(photos, only=only).tensors)
+    return fit(classifier.bank, classifier.fit_model(photos, only=only).tensors)
 
 
 def _print(results: Iterator[ImageResult], form: str, count: int) -> int:

@@ -63,7 +63,13 @@ def evaluated(
     hidden = total <= _HIDDEN_UP_TO or not sys.stderr.isatty()
     with click.progressbar(length=total, label="Evaluating", file=sys.stderr, hidden=hidden, show_pos=True) as bar:
         return classifier.evaluate(
-            photos, classes, only, bank=bank, examples=examples or {}, command=command, watch=bar.update
+            photos,
+            classes=classes,
+            only=only,
+            bank=bank,
+            examples=examples or {},
+            command=command,
+            watch=bar.update,
         )
 
 

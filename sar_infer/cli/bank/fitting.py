@@ -34,7 +34,7 @@ def fit(arguments: BankArguments) -> None:
 
     with changing(arguments) as workspace:
         started = time.perf_counter()
-        fitting = workspace.classifier.fit(bank=workspace.bank)
+        fitting = workspace.classifier.fit_model(bank=workspace.bank)
         seconds = time.perf_counter() - started
         after = edit(workspace.bank, fitting.tensors, by="sar-bank fit")
         write(arguments, workspace, after, fit=_content(fitting, seconds))
