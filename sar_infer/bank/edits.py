@@ -19,6 +19,7 @@ from sar_infer.bank.entry import (
     CALIBRATION,
     LEARNED,
     MODEL,
+    MOST_ROWS,
     Arrays,
     Entry,
     Parked,
@@ -27,7 +28,6 @@ from sar_infer.bank.entry import (
     Record,
     check_entry,
     check_unit,
-    forgettable,
     same_embedding,
     same_entry,
 )
@@ -92,7 +92,7 @@ def add(
         ClassNameError: A name is there twice, or is an alias of a class; or there is no such class for photos.
         BankError: A name, an embedding or a photo is unsound.
     """
-    by_name = phrases if isinstance(phrases, Mapping) else _by_name(phrases)
+    by_name = phrases if isinstance(phrases, Mapping) else {name: (name,) for name in phrases}
     return _added(bank, "add", by_name, embeddings, photos or {}, by, background, threshold)
 
 
@@ -117,9 +117,15 @@ def forget_photos(bank: ClassBank, name: str, digests: Iterable[bytes], *, by: s
     """
     key, gone = bank.find(name), frozenset(digests)
     entry = bank.entries[key]
-    forgettable(entry, gone, bank.pool)
     if not gone:
         return bank
+    if not gone <= {*entry.photos}:
+        raise InputError("a photo to remove is not counted for the class")
+    if not gone <= bank.pool.keys():
+        raise InputError(
+            "a photo to remove is among the oldest of the class, of which only a sum is stored (embeddings of the "
+            f"latest {MOST_ROWS} are); remove the class and add the photos that are to stay"
+        )
     alive = bank.entries.keys() - {key}
 
     def purged(other: str, item: Entry) -> Entry:
@@ -606,13 +612,6 @@ def utc_now() -> str:
 def listed(names: Sequence[str]) -> str:
     """Return up to three names in words, more as a number."""
     return ", ".join(map(repr, names)) if len(names) <= _MOST_NAMED else f"{len(names):,} classes"
-
-
-def _by_name(names: Sequence[str]) -> Phrases:
-    by_name = {name: (name,) for name in names}
-    if len(by_name) < len(names):
-        raise ClassNameError("a class name is there twice")
-    return by_name
 
 
 def _count(count: int, noun: str) -> str:

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sar_infer._arrays import Floats
-from sar_infer.errors import BankError, InputError
+from sar_infer.errors import BankError
 from sar_infer.storage.named_tensors import read_only
 from sar_infer.storage.tensor_file import tensor_bytes
 
@@ -226,16 +226,3 @@ class Parked(NamedTuple):
     images: Images
     photos: Mapping[str, tuple[tuple[bytes, ...], Doubles]]
     pool: Mapping[bytes, Floats]
-
-
-def forgettable(entry: Entry, digests: Iterable[bytes], pool: Mapping[bytes, Floats]) -> None:
-    """Raise InputError unless photos are counted for a class and their embeddings are stored."""
-    counted = {*entry.photos}
-    for digest in digests:
-        if digest not in counted:
-            raise InputError("a photo to remove is not counted for the class")
-        if digest not in pool:
-            raise InputError(
-                f"a photo to remove is among the oldest of the class, of which only a sum is stored (embeddings of the "
-                f"latest {MOST_ROWS} are); remove the class and add the photos that are to stay"
-            )

@@ -65,17 +65,6 @@ def read(
         raise BankError(f"{path}: damaged ({type(error).__name__}: {error})") from None
 
 
-def base_of(path: Path) -> tuple[str, str | None]:
-    """Return the encoder's digest and the checksum of the base of a file; None if all classes are its own.
-
-    Raises:
-        BankError: As ``read``.
-    """
-    content, _, _ = _content(path)
-    base = content.get("base")
-    return str(content.get("encoder")), base["digest"] if base else None
-
-
 def _content(path: Path) -> tuple[dict[str, Any], Tensors, str]:
     """Return JSON, tensors and checksum of a file."""
     if not path.is_file():
@@ -113,25 +102,6 @@ def checksum(tensors: Tensors) -> str:
     return digest.hexdigest()
 
 
-class _Rows:
-    """Collects arrays of one tensor; the same array is stored once."""
-
-    def __init__(self) -> None:
-        self.rows: list[npt.NDArray[Any]] = []
-        self._numbers: dict[int, int] = {}
-
-    def number(self, row: npt.NDArray[Any] | None) -> int | None:
-        if row is None:
-            return None
-        number = self._numbers.setdefault(id(row), len(self.rows))
-        if number == len(self.rows):
-            self.rows.append(row)
-        return number
-
-    def stacked(self, dim: int, kind: Any) -> npt.NDArray[Any]:
-        return np.stack(self.rows).astype(kind, copy=False) if self.rows else np.empty((0, dim), kind)
-
-
 def encoded(bank: ClassBank, tensors: Tensors) -> dict[str, Any]:
     """Return the JSON of a bank, and put its arrays among the tensors."""
     base_keys = {} if bank.base is None else bank.base.bank.entries
@@ -143,7 +113,15 @@ def encoded(bank: ClassBank, tensors: Tensors) -> dict[str, Any]:
     }
     pool = {digest: row for digest, row in bank.pool.items() if digest in recent}
     photos = dict(zip(pool, range(len(pool)), strict=True))  # those with embeddings first
-    embeddings, sums = _Rows(), _Rows()
+    embeddings: dict[int, npt.NDArray[Any]] = {}
+    sums: dict[int, npt.NDArray[Any]] = {}
+
+    def number(rows: dict[int, npt.NDArray[Any]], row: npt.NDArray[Any] | None) -> int:
+        assert row is not None  # noqa: S101 - of a class with photos
+        rows.setdefault(id(row), row)
+        return order.setdefault(id(row), len(rows) - 1)
+
+    order: dict[int, int] = {}  # the same array is stored once
 
     def numbers(digests: Sequence[bytes]) -> list[list[int]]:
         runs: list[list[int]] = []
@@ -163,8 +141,8 @@ def encoded(bank: ClassBank, tensors: Tensors) -> dict[str, Any]:
                     field: value for field in _JSON_FIELDS if (value := item[_FIELDS[field]]) != _PLAIN[_FIELDS[field]]
                 }
                 if item.photos:
-                    more |= {"photos": numbers(item.photos), "sum": sums.number(item.photo_sum)}
-                result.append([key, item.name, embeddings.number(item.embedding), *([more] if more else [])])
+                    more |= {"photos": numbers(item.photos), "sum": number(sums, item.photo_sum)}
+                result.append([key, item.name, number(embeddings, item.embedding), *([more] if more else [])])
             elif item is None:
                 result.append([key])
             else:
@@ -212,10 +190,10 @@ def encoded(bank: ClassBank, tensors: Tensors) -> dict[str, Any]:
     if bank.before is not None:
         content["before"], before = bank.before
         tensors |= {f"{_BEFORE}{name}": array for name, array in before.items()}
-    tensors["embeddings"] = embeddings.stacked(bank.dim, np.float32)
+    tensors["embeddings"] = np.array([*embeddings.values()], np.float32).reshape(-1, bank.dim)
     tensors["photos"] = np.array([*pool.values()], np.float32).reshape(-1, bank.dim)
     tensors["photo digests"] = np.frombuffer(b"".join(photos), np.uint8).reshape(-1, 32)
-    tensors["photo sums"] = sums.stacked(bank.dim, np.float64)
+    tensors["photo sums"] = np.array([*sums.values()], np.float64).reshape(-1, bank.dim)
     return content
 
 
@@ -303,13 +281,13 @@ def decoded(
         else None,
         digest,
     )
-    if base is None and len(bank.entries) == len(rows) and all(map(_is, bank.entries.values(), rows)):
+    if (
+        base is None
+        and len(bank.entries) == len(rows)
+        and all(one.embedding is row for one, row in zip(bank.entries.values(), rows, strict=True))
+    ):
         vars(bank)["several"] = (embeddings,)  # the classes are the tensor itself
     return bank
-
-
-def _is(entry: Entry, row: Floats) -> bool:
-    return entry.embedding is row
 
 
 def _images(content: Mapping[str, Any]) -> Images:
