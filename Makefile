@@ -22,7 +22,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test test-fast check check-nightly durations docs docs-serve schema surface format format-check lint types imports readme readme-shop readme-others wheel wheel-test resolve image lock audit bench clean
+.PHONY: help install demo test test-fast check check-nightly durations docs docs-serve schema surface format format-check lint weight types imports readme readme-shop readme-others wheel wheel-test resolve image lock audit bench clean
 
 help: ## this list
 	@echo "make TARGET, where TARGET is"
@@ -35,7 +35,7 @@ demo: $(TRAIN) ## a shop: six garments from photos, four more by name and photos
 	PATH="$(abspath $(VENV))/bin:$$PATH" $(PY) scripts/demo.py
 
 # ------------------------------------------------------------------------------------------------------------- checks
-check: format-check lint types imports readme test ## all checks, as CI runs them
+check: format-check lint weight types imports readme test ## all checks, as CI runs them
 
 format: $(DEV) ## rewrite in the one format
 	$(PY) -m ruff format .
@@ -46,6 +46,9 @@ format-check: $(DEV) ## is everything in the one format?
 
 lint: $(DEV) ## ruff's rules
 	$(PY) -m ruff check --quiet .
+
+weight: $(DEV) ## is a package above its budget ([tool.weight] in pyproject.toml)?
+	$(PY) scripts/layout.py --check
 
 types: $(DEV) ## mypy, strict
 	$(PY) -m mypy
@@ -110,7 +113,10 @@ lock: | $(PY) ## the newest versions that fit together on Python 3.11 to 3.13, i
 	  --quiet --upgrade --universal --python-version 3.11 --no-annotate --output-file pins.txt
 
 audit: $(TRAIN) ## known vulnerabilities of the packages in $(VENV) (asks a database on the network)
-	@$(PINNED) $(PY) scripts/audit.py
+	$(PY) -m venv build/audit
+	$(PINNED) build/audit/bin/python -m pip install --quiet pip-audit
+	build/audit/bin/pip-audit --skip-editable --progress-spinner off \
+	  --path "$$($(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 
 bench: $(DEV) ## the measurements behind docs/performance.md (needs an idle machine)
 	for script in $$(grep -l __main__ benchmarks/*.py); do \

@@ -26,12 +26,13 @@ from support.pictures import jpeg
 from support.servers import serving
 
 from benchmarks import command
-from benchmarks.serve_kill import HEADERS, KEY
 from sar_infer.bank import ClassBank, PhotoSet, add
-from sar_infer.bank_advice import photo_findings
 from sar_infer.bundle.bundle import open_bundle
+from sar_infer.evaluation import new_photo_findings
 
 ADDED = 4
+KEY = "a key"
+HEADERS = {"Authorization": f"Bearer {KEY}"}
 
 
 def photos(random: np.random.Generator, mean: np.ndarray, count: int) -> PhotoSet:
@@ -68,7 +69,7 @@ def sar_bank_add(file: Path, repeat: int) -> dict[str, list[float]]:
         bank = timed("read", partial(ClassBank.verify, file, bundle.manifest.encoder_digest))
         new = photos(random, bank.embeddings[7], ADDED)
         after = timed("edit", partial(add, bank, [], none, photos={"class 7": new}))
-        timed("look", partial(photo_findings, after, bundle, bank))
+        timed("look", partial(new_photo_findings, after, bundle, bank, {}))
         timed("write", partial(after.save, file))
     durations["sar-bank add, all four"] = [*map(sum, zip(*durations.values(), strict=True))]
     return durations

@@ -52,9 +52,7 @@ from sar_infer.encoders.encoders import finite
 from sar_infer.encoders.precision import PrecisionChoice
 from sar_infer.encoders.sessions import Device
 from sar_infer.errors import BankError, ImageError, InputError
-from sar_infer.evaluation import RANKED, Evaluation, advise, evaluate
-from sar_infer.evaluation.advice import bank_command
-from sar_infer.evaluation.labelled import answers_to, class_of, facts_of, nothing_left
+from sar_infer.evaluation import RANKED, Evaluation, answers_to, class_of, evaluate, nothing_left
 from sar_infer.images.labelled import Labelled, by_class, unfolded
 from sar_infer.images.load import ImageSource
 from sar_infer.images.prefetch import decode_batches, decode_photos, readable, several, source_name
@@ -592,10 +590,9 @@ class Classifier(Embedder):
         only: bool = False,
         bank: ClassBank | None = None,
         examples: Mapping[str, PhotoSet] = NO_EXAMPLES,
-        command: Callable[..., str] | None = bank_command,
         watch: Callable[[int], object] = lambda count: None,
     ) -> Evaluation:
-        """Evaluate the answers for labelled photos, and say what to do about mistakes.
+        """Evaluate the answers for labelled photos, and report confused pairs and photos that may be in a wrong class.
 
         Photos that the classes have learned from are left out, and so are those that cannot be read, or whose pixels
         came before. A label that is none of the classes counts as unknown. A bundle does not record which photos it was
@@ -608,7 +605,6 @@ class Classifier(Embedder):
             only: As in ``classify``; classes with ``examples`` are chosen from too.
             bank: Replaces the classifier's bank, as in ``class_set``.
             examples: Further photos of classes, as ``class_set`` takes them.
-            command: Returns the text of a command of ``sar-bank`` for the advice; None leaves commands out.
             watch: Called with the number of photos done since the last call.
 
         Raises:
@@ -631,8 +627,7 @@ class Classifier(Embedder):
         evaluation = evaluate(answers, len(chosen.names), unknown_by=by, left_out=left_out)
         if evaluation is None:
             raise InputError(nothing_left([*photos], answers, left_out))
-        facts = facts_of(evaluation, self.bundle, bank, chosen, self.embed_phrases, examples, command)
-        return dataclasses.replace(evaluation, advice=advise(evaluation, facts))
+        return evaluation
 
     def _each_photo(
         self, images: Iterable[ImageSource], batch_size: int = 16

@@ -1,64 +1,62 @@
-"""Print sizes and imports of the code, for docs/design.md: ``python scripts/layout.py [CHECKOUT]``.
+"""Print the size of each package beside its budget, ``[tool.weight]`` in ``pyproject.toml``.
 
-Sizes count lines of Python files. Arrows are pairs of rooms (or modules of the root) of which one imports the other;
-floors are the most rooms on one path of arrows, with rooms that import each other on one floor.
+``python scripts/layout.py`` prints all packages; with ``--check``, those above their budget, and it fails if there are
+any.
 """
 
 from __future__ import annotations
 
-import statistics
+import ast
+import io
 import sys
+import tokenize
+import tomllib
 from pathlib import Path
 
-import grimp
-
-PACKAGES = ("sar_infer", "sar_train")
-
-
-def sizes(folder: Path) -> tuple[int, int, int, float]:
-    """Return lines, files, modules directly in the folder, and the median file in lines."""
-    lines = [len(path.read_text(encoding="utf-8").splitlines()) for path in folder.rglob("*.py")]
-    return sum(lines), len(lines), len(list(folder.glob("*.py"))), statistics.median(lines)
+ROOT = Path(__file__).parents[1]
+NO_CODE = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
 
 
-def arrows(package: str) -> set[tuple[str, str]]:
-    """Return the imports between rooms of a package, as pairs of their names."""
-    graph = grimp.build_graph(package, cache_dir=None)
-    pairs = set()
-    for module in graph.modules:
-        for imported in graph.find_modules_directly_imported_by(module):
-            ends = [f"{name}.".split(".")[1] for name in (module, imported)]
-            if all(ends) and ends[0] != ends[1]:
-                pairs.add((ends[0], ends[1]))
-    return pairs
+def code_lines(text: str) -> int:
+    """Return how many lines of Python are neither comment, nor docstring, nor blank."""
+    lines = set[int]()
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type not in NO_CODE:
+            lines.update(range(token.start[0], token.end[0] + 1))
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            lines.difference_update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+    return len(lines)
 
 
-def floors(pairs: set[tuple[str, str]]) -> int:
-    """Return the number of rooms on the longest path, each cycle counted as one room."""
-    reach = {(a, b) for a, b in pairs}
-    while more := {(a, d) for a, b in reach for c, d in reach if b == c} - reach:
-        reach |= more
-    rooms = {room for pair in pairs for room in pair}
-    group = {a: frozenset([a, *(b for b in rooms if (a, b) in reach and (b, a) in reach)]) for a in rooms}
-    below = {(group[a], group[b]) for a, b in pairs if group[a] != group[b]}
+def sizes(root: Path, budget: dict[str, dict[str, int]]) -> dict[str, tuple[int, int]]:
+    """Return size and budget of each entry of a budget.
 
-    def depth(top: frozenset[str]) -> int:
-        return 1 + max((depth(low) for high, low in below if high == top), default=0)
+    Args:
+        root: The checkout.
+        budget: ``code`` has lines of code by folders, ``lines`` has all lines by pattern.
+    """
+    result = {}
+    for folders, most in budget["code"].items():
+        files = [path for folder in folders.split() for path in (root / folder).rglob("*.py")]
+        result[folders] = sum(code_lines(path.read_text("utf-8")) for path in files), most
+    for pattern, most in budget["lines"].items():
+        result[pattern] = sum(len(path.read_text("utf-8").splitlines()) for path in root.glob(pattern)), most
+    return result
 
-    return max(map(depth, group.values()))
 
-
-def main(checkout: Path) -> None:
-    """Print one line for each package and one for the tests."""
-    sys.path.insert(0, str(checkout))
-    for package in (*PACKAGES, "tests"):
-        lines, files, root, median = sizes(checkout / package)
-        text = f"{package:<10}{lines:>7,} lines {files:>4} files, {root:>3} in the root, median {median:g}"
-        if package in PACKAGES:
-            imports = arrows(package)
-            text += f", {len(imports)} arrows, {floors(imports)} floors"
-        print(text)
+def main(*, check: bool) -> int:
+    """Print the sizes; return 1 if something is above its budget, and that matters."""
+    budget = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["weight"]
+    rows = sizes(ROOT, budget)
+    above = {name for name, (size, most) in rows.items() if size > most}
+    for name, (size, most) in rows.items():
+        if name in above or not check:
+            print(f"{name:<40}{size:>7,} of {most:>7,}{'  above its budget' if name in above else ''}")
+    if check and above:
+        print("Remove lines, or raise the number in [tool.weight] in a commit that says what a user gets for it.")
+    return int(check and bool(above))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else ".").resolve())
+    sys.exit(main(check="--check" in sys.argv[1:]))

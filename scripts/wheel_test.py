@@ -56,16 +56,11 @@ def claimed() -> list[str]:
 
 
 def interpreter(version: str) -> str | None:
-    """Find an interpreter of this version that can make environments: on the PATH, or one that pyenv keeps."""
-    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"), "versions")
-    candidates = [
-        shutil.which(f"python{version}"),
-        *map(str, sorted(pyenv.glob(f"{version}.*/bin/python"), reverse=True)),
-    ]
+    """Find an interpreter of this version on the PATH that can make environments."""
+    candidate = shutil.which(f"python{version}")
     probe = f"import sys, venv, ensurepip; sys.exit('{version}' != '%d.%d' % sys.version_info[:2])"
-    for candidate in filter(None, candidates):
-        if subprocess.run([candidate, "-c", probe], capture_output=True, check=False).returncode == 0:
-            return candidate
+    if candidate and subprocess.run([candidate, "-c", probe], capture_output=True, check=False).returncode == 0:
+        return candidate
     return None
 
 
@@ -132,9 +127,6 @@ def use(wheel: Path, python: str, folder: Path) -> None:
     expect(refused.returncode != 0 and "[train]" in refused.stderr, "sar-train without torch names no extra to install")
     expect("Traceback" not in refused.stderr, "sar-train without torch shows a traceback")
     expect("intact" in run([str(tools / "sar-bundle"), "verify"], cwd=home), "sar-bundle verify finds something")
-    triton = [str(tools / "sar-bundle"), "triton", "--out", "models"]
-    bare = subprocess.run(triton, cwd=home, env=clean_environment(), capture_output=True, text=True, check=False)
-    expect(bare.returncode == 2 and "[train]" in bare.stderr, "sar-bundle triton without onnx names no extra")
     bare = subprocess.run(
         [str(tools / "sar-serve")], cwd=home, env=clean_environment(), capture_output=True, text=True, check=False
     )

@@ -143,7 +143,7 @@ def _evaluate(options: ClassifyArguments) -> int:
     warnings.filterwarnings("ignore", module="PIL")
     classifier, class_phrases, examples, bank = _prepare(options, Profile())
     photos = labelled_photos(options.images, classifier.bank.lookup.get)
-    evaluation = evaluated(classifier, photos, class_phrases, options.only, bank=bank, examples=examples, command=None)
+    evaluation = evaluated(classifier, photos, class_phrases, options.only, bank=bank, examples=examples)
     facts = {name: value for name in _FACTS if (value := getattr(options, name))}
     facts["photos"] = ", ".join(options.images)
     return report(evaluation, options.format, options.html, f"Evaluation on {options.images[0]}", facts)

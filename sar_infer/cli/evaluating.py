@@ -56,20 +56,13 @@ def evaluated(
     *,
     bank: ClassBank | None = None,
     examples: Mapping[str, PhotoSet] | None = None,
-    command: Callable[..., str] | None,
 ) -> Evaluation:
     """Evaluate photos as `Classifier.evaluate` does, with a bar on a terminal."""
     total = sum(map(len, photos.values()))
     hidden = total <= _HIDDEN_UP_TO or not sys.stderr.isatty()
     with click.progressbar(length=total, label="Evaluating", file=sys.stderr, hidden=hidden, show_pos=True) as bar:
         return classifier.evaluate(
-            photos,
-            classes=classes,
-            only=only,
-            bank=bank,
-            examples=examples or {},
-            command=command,
-            watch=bar.update,
+            photos, classes=classes, only=only, bank=bank, examples=examples or {}, watch=bar.update
         )
 
 

@@ -35,7 +35,7 @@ class PhotoFinding:
     """A finding of the server about a photo, or about a class with its photos.
 
     Attributes:
-        kind: ``shared-photo``, ``far-photo`` or ``confused``.
+        kind: ``wrong-class`` or ``confused``.
         message: One sentence; ``image[i]`` is the photo's place in its request.
         suggestion: The other class, if there is one.
     """

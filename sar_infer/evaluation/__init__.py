@@ -1,23 +1,45 @@
-"""Answers beside the truth: how many are right, what is confused with what, and what to do about it."""
+"""Answers beside the truth, findings about names and photos, and pages that show both.
+
+A page NAME is ``NAME.html`` (its body), ``NAME.css`` and ``NAME.js``, which draws the page's data. ``base.css``, which
+the server's pages share, and ``base.js`` come first.
+"""
 
 from __future__ import annotations
 
-from sar_infer.evaluation.advice import Facts, advise
-from sar_infer.evaluation.evaluation import RANKED, Advice, Answer, Evaluation, LeftOut, evaluate
+from sar_infer.evaluation.evaluation import (
+    RANKED,
+    Answer,
+    Evaluation,
+    LeftOut,
+    answers_to,
+    class_of,
+    evaluate,
+    nothing_left,
+)
+from sar_infer.evaluation.findings import Finding, duplicates, name_findings, new_photo_findings, photo_findings
+from sar_infer.evaluation.html import html_page, thumbnail, write_page
 from sar_infer.evaluation.page import page_data, write_evaluation
 from sar_infer.evaluation.text import left_out_lines, text_lines
 
 __all__ = [
     "RANKED",
-    "Advice",
     "Answer",
     "Evaluation",
-    "Facts",
+    "Finding",
     "LeftOut",
-    "advise",
+    "answers_to",
+    "class_of",
+    "duplicates",
     "evaluate",
+    "html_page",
     "left_out_lines",
+    "name_findings",
+    "new_photo_findings",
+    "nothing_left",
     "page_data",
+    "photo_findings",
     "text_lines",
+    "thumbnail",
     "write_evaluation",
+    "write_page",
 ]

@@ -4,23 +4,35 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 
+from sar_infer._arrays import Floats
+from sar_infer.bank import ClassBank
 from sar_infer.classifiers.scores import auroc
-from sar_infer.measures import (
-    calibration_error_by_chance,
-    reliability,
-    wilson,
-)
+from sar_infer.classify.class_set import ClassSet
+from sar_infer.classify.decision import Decision
+from sar_infer.errors import ImageError
+from sar_infer.evaluation.findings import Finding
+from sar_infer.images.load import ImageSource
+from sar_infer.measures import calibration_error_by_chance, reliability, wilson
+from sar_infer.results import ImageResult
 
 RANKED = 5
 """How many of the best classes are looked at for a photo's own."""
+SURE = 0.9
+"""Score of a wrong answer from which a photo may lie in the wrong class."""
 _EXAMPLES = 4
 """Photos that are named for each pair of classes."""
+_SELDOM = 0.1
+"""Share of the photos of a class that go to another, below which the pair is not reported."""
+_MOST_OF_A_KIND = 4
+_TOGETHER = 64
+Embedded = Iterator[tuple[str, bytes, Floats | ImageError]]
+"""Name, digest of the pixels, and unit row (D,) of each photo, or the error that it gave."""
 
 
 @dataclass(frozen=True)
@@ -189,28 +201,6 @@ class Unknowns:
 
 
 @dataclass(frozen=True)
-class Advice:
-    """Something to do about mistakes.
-
-    Attributes:
-        kind: ``class`` (photos of a class that is not there), ``fit`` (class statistics of the bank's own), ``photos``
-            (give a class more), ``merge`` (make two classes one), ``describe`` (say in words what tells two apart),
-            ``name`` (another wording), ``labels`` (look for photos in the wrong folder), ``others`` (classes that no
-            photo shows), or ``calibrate``.
-        classes: The classes that it is about.
-        mistakes: How many mistakes it is about.
-        message: What is the matter, and what to do.
-        command: A command that does it; None if there is none.
-    """
-
-    kind: Literal["class", "fit", "photos", "merge", "describe", "name", "labels", "others", "calibrate"]
-    classes: tuple[str, ...]
-    mistakes: int
-    message: str
-    command: str | None = None
-
-
-@dataclass(frozen=True)
 class Evaluation:
     """Answers for labelled photos, beside their labels.
 
@@ -222,7 +212,7 @@ class Evaluation:
         confused: Pairs that are confused, the most frequent first.
         calibration: Scores beside accuracy.
         unknowns: Photos that show none of the classes.
-        advice: What to do, the most useful first.
+        findings: Confused pairs and photos that may lie in the wrong class, at most eight.
         answers: The answer for each photo.
         left_out: Photos that are not evaluated.
     """
@@ -234,7 +224,7 @@ class Evaluation:
     confused: tuple[Pair, ...]
     calibration: Calibration
     unknowns: Unknowns
-    advice: tuple[Advice, ...] = ()
+    findings: tuple[Finding, ...] = ()
     answers: tuple[Answer, ...] = field(default=(), repr=False)
     left_out: tuple[LeftOut, ...] = ()
 
@@ -269,8 +259,9 @@ def evaluate(
         pairs,
         _calibration(answerable),
         _unknowns(answerable, strangers, unknown_by),
-        answers=tuple(answers),
-        left_out=tuple(left_out),
+        tuple(_findings(answerable, pairs)),
+        tuple(answers),
+        tuple(left_out),
     )
 
 
@@ -327,3 +318,122 @@ def _unknowns(answerable: Sequence[Answer], strangers: Sequence[Answer], by: str
         tuple(dict.fromkeys(answer.label for answer in strangers)),
         auroc(*best) if strangers else None,
     )
+
+
+def _findings(answerable: Sequence[Answer], pairs: Sequence[Pair]) -> Iterator[Finding]:
+    """Yield the pairs that are confused most, and the surest mistakes in classes whose photos are mostly right."""
+    often = [pair for pair in pairs if pair.count >= max(2, _SELDOM * pair.of)]
+    for pair in often[:_MOST_OF_A_KIND]:
+        message = (
+            f"{pair.count} of {pair.of} photos are called {pair.answer!r}; check their labels, or add photos that "
+            "show the difference"
+        )
+        yield Finding("confused", pair.label, message, pair.answer)
+    right = Counter(answer.label for answer in answerable if answer.right)
+    counts = Counter(answer.label for answer in answerable)
+    sure = [
+        answer
+        for answer in sorted(answerable, key=lambda answer: -answer.score)
+        if not answer.right and answer.score >= SURE and right[answer.label] >= counts[answer.label] / 2
+    ]
+    for answer in sure[:_MOST_OF_A_KIND]:
+        message = f"{answer.image} looks like {answer.answer!r} (score {answer.score:.0%}); check its class"
+        yield Finding("wrong-class", answer.label, message, answer.answer)
+
+
+def answers_to(
+    photos: Mapping[str, Iterable[ImageSource]],
+    embed: Callable[[Iterable[ImageSource]], Embedded],
+    decide: Decision,
+    columns: Mapping[str, str | None],
+    learned: Iterable[bytes],
+    watch: Callable[[int], object],
+) -> tuple[list[Answer], list[LeftOut]]:
+    """Return the answer for each photo, and the photos that are left out.
+
+    Args:
+        photos: Photos by label.
+        embed: Embeds photos one after another.
+        decide: Makes results of rows, of five classes or more.
+        columns: The class of each label; None for one that is no class.
+        learned: Digests of photos that the classes have learned from.
+        watch: Called with the number of photos done since the last call.
+    """
+    pairs = [(label, source) for label, sources in photos.items() for source in sources]
+    digests, learned_digests = dict[bytes, str](), frozenset(learned)
+    answers: list[Answer] = []
+    left_out: list[LeftOut] = []
+    pending: list[tuple[str, str, Floats]] = []
+
+    def finish() -> None:
+        if pending:
+            labels, names, rows = zip(*pending, strict=True)
+            results = zip(labels, decide(np.stack(rows), names), strict=True)
+            answers.extend(_answer(result, label, columns[label]) for label, result in results)
+            pending.clear()
+
+    for (label, _), (name, digest, row) in zip(pairs, embed([source for _, source in pairs]), strict=True):
+        if isinstance(row, ImageError):
+            left_out.append(LeftOut(name, label, "unreadable", str(row)))
+        elif digest in learned_digests:
+            left_out.append(LeftOut(name, label, "learned", "the classes have learned from it"))
+        elif digest in digests:
+            left_out.append(LeftOut(name, label, "repeated", f"the same pixels as {digests[digest]}"))
+        else:
+            digests[digest] = name
+            pending.append((label, name, row))
+        if len(pending) == _TOGETHER:
+            finish()
+        watch(1)
+    finish()
+    return answers, left_out
+
+
+def _answer(result: ImageResult, label: str, name: str | None) -> Answer:
+    best = result.predictions[0]
+    rank = next((number for number, p in enumerate(result.predictions[:RANKED], 1) if p.label == name), None)
+    return Answer(
+        result.image,
+        label if name is None else name,
+        best.label,
+        best.score,
+        rank,
+        None if rank is None else result.predictions[rank - 1].score,
+        result.unknown,
+        stranger=name is None,
+    )
+
+
+def class_of(label: str, classes: ClassSet, bank: ClassBank) -> str | None:
+    """Return the class that a label names, by name or alias; None if it is none to choose from, or background.
+
+    Args:
+        label: The label.
+        classes: The classes to choose from.
+        bank: The bank, whose aliases count.
+    """
+    column = classes.lookup.get(label)
+    if column is None and (position := bank.lookup.get(label)) is not None:
+        column = classes.lookup.name(bank.names[position])
+    if column is None or (classes.background is not None and classes.background[column]):
+        return None
+    return classes.names[column]
+
+
+def nothing_left(labels: Sequence[str], answers: Sequence[Answer], left_out: Sequence[LeftOut]) -> str:
+    """Return why there is nothing to evaluate, and what to do.
+
+    Args:
+        labels: The labels of all photos.
+        answers: The answers for those that were evaluated, all of them strangers.
+        left_out: The others.
+    """
+    if answers:
+        shown = ", ".join(map(repr, labels[:3])) + ", …" * (len(labels) > 3)
+        return f"none of the labels ({shown}) is a class to choose from; name folders like classes, or add these"
+    kinds = {item.kind for item in left_out}
+    if "learned" in kinds:
+        return "no photo is left: the classes have learned from all of them; give others"
+    if left_out:
+        return f"no photo can be read: {left_out[0].image}: {left_out[0].reason}"
+    return "no photo to evaluate"

@@ -9,8 +9,8 @@ from typing import Any
 
 from sar_infer.errors import ImageError
 from sar_infer.evaluation.evaluation import Answer, Evaluation
+from sar_infer.evaluation.html import thumbnail, write_page
 from sar_infer.images.load import ImageSource
-from sar_infer.pages import thumbnail, write_page
 
 MOST_WORST = 48
 """Photos that are shown: the surest wrong answers."""

@@ -24,12 +24,9 @@ def text_lines(evaluation: Evaluation, width: int = WIDTH) -> Iterator[str]:
     yield from _classes(evaluation)
     yield from _pairs(evaluation)
     yield from _matrix(evaluation, width)
-    if evaluation.advice:
-        yield from ("", "what to do")
-        for number, advice in enumerate(evaluation.advice, 1):
-            yield f"{number:3}. {advice.message}"
-            if advice.command:
-                yield f"     {advice.command}"
+    if evaluation.findings:
+        yield from ("", "findings")
+        yield from (f"  {finding.name!r}: {finding.message}" for finding in evaluation.findings)
 
 
 def left_out_lines(evaluation: Evaluation) -> Iterator[str]:

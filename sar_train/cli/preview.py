@@ -91,10 +91,8 @@ def _photos(preview: Preview) -> Iterator[str]:
 
 
 def _names(preview: Preview) -> Iterator[str]:
-    odd = [finding for finding in preview.names if finding.severity != "info"]
-    yield from _said(
-        "names", f"{len(odd):,} are odd to the text encoder:" if odd else "none is odd to the text encoder"
-    )
+    odd = preview.names
+    yield from _said("names", f"{len(odd):,} are duplicates:" if odd else "no duplicates")
     for finding in odd[:_MOST_NAMES]:
         hint = "" if finding.suggestion is None else f" -> {finding.suggestion!r}"
         yield from _said("  warning", f"{finding.name!r} {finding.message}{hint}")

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from sar_infer.bank_advice import text_findings
 from sar_infer.classify.calibration import Fitted
 from sar_infer.errors import WriteError
-from sar_infer.evaluation import RANKED, Answer, Evaluation, Facts, advise, evaluate, write_evaluation
+from sar_infer.evaluation import RANKED, Answer, Evaluation, evaluate, write_evaluation
 from sar_train.data.task import Evaluated
 from sar_train.errors import RunError
 from sar_train.evaluation.accuracy import distinct
@@ -51,7 +48,7 @@ def write_page(context: RunContext, way: Answering, confidence: Fitted | None, f
 
 
 def _evaluation(context: RunContext, base: Evaluated, way: Answering, temperature: float) -> Evaluation:
-    """Evaluate the test photos of the trained classes, and say what to do about mistakes."""
+    """Evaluate the test photos of the trained classes."""
     names = distinct(context.task.class_names)
     logits = torch.from_numpy(way.logits(base)) / temperature
     best = logits.topk(min(RANKED, len(names)))
@@ -68,12 +65,7 @@ def _evaluation(context: RunContext, base: Evaluated, way: Answering, temperatur
     evaluation = evaluate(answers, len(names))
     if evaluation is None:
         raise AssertionError("a run is evaluated on one photo or more")
-    counts = np.bincount(context.task.labels.numpy(), minlength=len(names)).tolist()
-    findings = [
-        finding for name in names for finding in text_findings(name, name.replace("_", " "), context.backbone.text)
-    ]
-    facts = Facts(dict(zip(names, counts, strict=True)), findings, command=None)
-    return dataclasses.replace(evaluation, advice=advise(evaluation, facts))
+    return evaluation
 
 
 def _name(base: Evaluated, row: int, path: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sar_infer.bank_advice import Finding, text_findings
+from sar_infer.evaluation import Finding, duplicates
 from sar_train.config.run import RunConfig
 from sar_train.data.check import Checked, Watch, check_dataset, unwatched
 from sar_train.data.dataset import DEMO, SPLITS
@@ -152,9 +152,7 @@ def preview(config: RunConfig, tell: ProgressCallback = lambda text: None, watch
         for label in sorted((*plan.base, *plan.new))
     )
     checked = check_dataset(dataset, watch=watch) if isinstance(run.features, PhotoFeatures) else None
-    names = tuple(
-        finding for one in classes for finding in text_findings(one.name, one.name.replace("_", " "), run.backbone.text)
-    )
+    names = tuple(duplicates([one.name for one in classes], {}))
     tell("trying a few photos and steps")
     novel, expected = _tried(run)
     return Preview(

@@ -11,7 +11,7 @@ from sar_infer.cli.bank.editing import add, alias, merge, rebase, remove, rename
 from sar_infer.cli.bank.evaluating import evaluate
 from sar_infer.cli.bank.fitting import fit
 from sar_infer.cli.bank.learning import learn
-from sar_infer.cli.bank.reading import diff, history, lint, list_classes, nearest, verify
+from sar_infer.cli.bank.reading import diff, history, list_classes, nearest, verify
 from sar_infer.cli.bank.suggesting import suggest
 from sar_infer.cli.options import CONTEXT, refused_command
 
@@ -19,7 +19,6 @@ EPILOG = """\b
 Examples:
   sar-bank add mine.safetensors "latte art" "zebra = zebra | striped horse"
   sar-bank add mine.safetensors --classes names.txt --strict
-  sar-bank lint mine.safetensors "SKU-12345"
   sar-bank evaluate mine.safetensors --photos labelled/ --html page.html
   sar-bank rollback mine.safetensors --to 0
   sar-classify photos/ --bank mine.safetensors
@@ -44,7 +43,7 @@ def main() -> None:
 
 
 for command in (
-    *(add, alias, calibrate, diff, evaluate, fit, history, learn, lint, list_classes),
+    *(add, alias, calibrate, diff, evaluate, fit, history, learn, list_classes),
     *(merge, nearest, rebase, remove, rename, rollback, set_class, suggest, verify),
 ):
     main.add_command(command)

@@ -6,7 +6,6 @@ import functools
 import shlex
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,9 +20,9 @@ from sar_infer.errors import BaseMissingError, WriteError, one_line
 
 if TYPE_CHECKING:
     from sar_infer.bank import ClassBank
-    from sar_infer.bank_advice import Finding
     from sar_infer.bundle.bundle import Bundle
     from sar_infer.classifier import Classifier
+    from sar_infer.evaluation import Finding
     from sar_infer.text.names import Phrases
 
 
@@ -276,18 +275,13 @@ def read_phrases(names: Iterable[str], file: Path | None, check: Callable[[str],
 
 
 def shown(findings: Sequence[Finding], most: int | None = None) -> Iterator[str]:
-    """Yield a line for each finding; with ``most``, for the worst of them, and a last line that counts the rest."""
-    from sar_infer.bank_advice import worst_first
-
-    if most is not None and len(findings) > most:
-        findings = worst_first(findings)
+    """Yield a line for each finding; with ``most``, for the first of them, and a last line that counts the rest."""
     for finding in findings[:most]:
         name = f"{finding.name!r} " if finding.name else ""
         hint = "" if finding.suggestion is None else f" -> {finding.suggestion!r}"
-        yield f"{finding.severity.capitalize()}: {name}{finding.message} [{finding.kind}]{hint}"
-    rest = Counter(finding.severity for finding in findings[len(findings[:most]) :])
-    if rest:
-        yield f"and {', '.join(f'{count:,} more of severity {severity}' for severity, count in rest.items())}"
+        yield f"Warning: {name}{finding.message} [{finding.kind}]{hint}"
+    if rest := len(findings) - len(findings[:most]):
+        yield f"and {rest:,} more"
 
 
 def counted(chunks: Iterable[Chunk], total: int, label: str, hidden_up_to: int) -> Iterator[Chunk]:

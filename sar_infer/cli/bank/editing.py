@@ -32,10 +32,12 @@ from sar_infer.errors import one_line
 if TYPE_CHECKING:
     from sar_infer._arrays import Floats
     from sar_infer.bank import ClassBank, ClassInfo
-    from sar_infer.bank_advice import Finding, Linter
+    from sar_infer.evaluation import Finding
     from sar_infer.text.names import Phrases
 
 _MOST_SHOWN = 20
+_CHUNK = 2048
+"""Number of classes that are embedded together."""
 
 
 @dataclass(frozen=True)
@@ -48,21 +50,13 @@ class AddOptions:
     photos_only: bool
     background: bool
     threshold: float | None
-    lint: bool
     strict: bool
-
-    @property
-    def looks_at_names(self) -> bool:
-        """Return True if names are linted: they are to mean something."""
-        return self.lint and not self.photos_only
 
     def check(self, file: Path) -> None:
         """Raise Refusal if the options say nothing, or contradict each other; ``file`` is BANK_FILE."""
         if not self.names and self.classes is None and not self.photos:
             hint = "" if file.suffix == SUFFIX else f" ({str(file)!r} was taken as BANK_FILE)"
             raise Refusal(f"no class given{hint}; name one, a file of them (--classes), or --photos")
-        if self.strict and not self.lint:
-            raise Refusal("--strict and --no-lint contradict")
         if self.photos_only and not self.photos:
             raise Refusal(
                 "--photos-only needs --photos; for classes in the bank: sar-bank set BANK_FILE CLASS --photos-only"
@@ -88,7 +82,6 @@ class AddOptions:
 @own_option("--photos-only", is_flag=True, help='The names carry no meaning ("SKU-12345"): use the photos alone.')
 @own_option("--background", is_flag=True, help="Give them a share of the score, but never answer with them.")
 @own_option("--threshold", type=click.FloatRange(0, 1), help="Lowest score at which they count as an answer.")
-@own_option("--lint/--no-lint", default=True, help="Warn of names that are odd, too long or duplicates.  [default: on]")
 @own_option("--strict", is_flag=True, help="Add nothing if there is a warning.")
 @shared_options
 def add(arguments: BankArguments, **values: Any) -> None:
@@ -103,24 +96,23 @@ def add(arguments: BankArguments, **values: Any) -> None:
     options.check(arguments.file)
     from sar_infer.bank import add as edit
     from sar_infer.bank.edits import positions_of
-    from sar_infer.bank_advice import Linter
     from sar_infer.cli.bank import photos as from_photos
+    from sar_infer.evaluation import name_findings
 
     with changing(arguments) as workspace:
-        check = len if options.looks_at_names else workspace.classifier.check_name
+        check = workspace.classifier.check_name if options.photos_only else len
         class_phrases = read_phrases(options.names, options.classes, check)
         files = from_photos.files_by_class(workspace.bank, class_phrases, options.photos)
         class_phrases = from_photos.texts_to_embed(workspace.bank, class_phrases, files)
-        linter = Linter(workspace.bundle, workspace.bank) if options.looks_at_names else None
-        findings = _checked_texts(class_phrases, linter)
+        findings = [] if options.photos_only else name_findings(workspace.bank, workspace.bundle, class_phrases)
         _refuse(findings, strict=options.strict)
         positions_of(workspace.bank, [*class_phrases])  # refuses a bad name before minutes are spent on embedding
-        rows = _embedded(workspace, class_phrases, linter, findings)
+        rows = _embedded(workspace, class_phrases)
         photos = from_photos.read_photos(workspace, files, photos_only=options.photos_only)
         class_phrases, rows = from_photos.with_bank_rows(workspace.bank, class_phrases, rows, files)
         info = _info_to_add(workspace.bank, class_phrases, options)
         after = edit(workspace.bank, [*class_phrases], rows, info, photos.sets, by="sar-bank add")
-        findings += from_photos.findings_of(workspace, after, photos, lint=options.lint)
+        findings += from_photos.findings_of(workspace, after, photos)
         _refuse(findings, strict=options.strict)
         _show(findings)
         write(arguments, workspace, after, findings=[asdict(finding) for finding in findings])
@@ -128,30 +120,14 @@ def add(arguments: BankArguments, **values: Any) -> None:
             click.echo(one_line(line), err=True)
 
 
-def _checked_texts(class_phrases: Phrases, linter: Linter | None) -> list[Finding]:
-    """Return what the linter finds in the texts alone, before minutes are spent on embedding."""
-    from sar_infer.bank_advice.linter import CHUNK, chunked
-
-    if linter is None:
-        return []
-    chunks = counted(chunked(class_phrases), len(class_phrases), "Checking", CHUNK)
-    return [finding for chunk in chunks for finding in linter.texts(chunk)]
-
-
-def _embedded(workspace: Workspace, class_phrases: Phrases, linter: Linter | None, findings: list[Finding]) -> Floats:
-    """Return unit rows (N, D), made chunk by chunk; append what the linter finds in each chunk to ``findings``."""
+def _embedded(workspace: Workspace, class_phrases: Phrases) -> Floats:
+    """Return unit rows (N, D), made chunk by chunk."""
     import numpy as np
 
-    from sar_infer.bank_advice.linter import CHUNK, chunked
-
-    rows, start = np.empty((len(class_phrases), workspace.bundle.manifest.embed_dim), dtype=np.float32), 0
-    for chunk in counted(chunked(class_phrases), len(class_phrases), "Embedding", CHUNK):
-        chunk_rows = workspace.classifier.embed_phrases([*chunk.values()])
-        rows[start : start + len(chunk_rows)] = chunk_rows
-        start += len(chunk_rows)
-        if linter is not None:
-            findings += linter.near(chunk, chunk_rows)
-    return rows
+    groups = [*class_phrases.values()]
+    chunks = (groups[start : start + _CHUNK] for start in range(0, len(groups), _CHUNK))
+    rows = [workspace.classifier.embed_phrases(chunk) for chunk in counted(chunks, len(groups), "Embedding", _CHUNK)]
+    return np.concatenate([np.empty((0, workspace.bundle.manifest.embed_dim), np.float32), *rows])
 
 
 def _refuse(findings: Sequence[Finding], *, strict: bool) -> None:
@@ -160,7 +136,7 @@ def _refuse(findings: Sequence[Finding], *, strict: bool) -> None:
     Raises:
         Refusal: nothing is added.
     """
-    bad = [finding for finding in findings if finding.severity == "error" or (strict and finding.severity == "warning")]
+    bad = [finding for finding in findings if strict or finding.kind == "too-long"]
     if bad:
         _show(bad)
         reason = "--strict, and there are warnings" if strict else "not all of them can be embedded"

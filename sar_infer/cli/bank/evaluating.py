@@ -1,15 +1,14 @@
-"""``sar-bank evaluate``: how good the answers of a bank are, what it confuses, and what to do about it."""
+"""``sar-bank evaluate``: accuracy of a bank, confused pairs, and photos that may lie in the wrong class."""
 
 from __future__ import annotations
 
-import functools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
-from sar_infer.cli.bank.common import BankArguments, again, on_bank, opened, own_option, shared_options
+from sar_infer.cli.bank.common import BankArguments, on_bank, opened, own_option, shared_options
 
 
 @click.command()
@@ -28,9 +27,9 @@ from sar_infer.cli.bank.common import BankArguments, again, on_bank, opened, own
 def evaluate(arguments: BankArguments, *, photos: Sequence[str], html: Path | None) -> None:
     """Evaluate the answers of BANK_FILE on labelled photos.
 
-    Prints the accuracy, also of each class, the pairs that are confused most, how far scores can be trusted, how many
-    photos are called unknown, and what to do about mistakes. Photos that the bank has learned from are left out, and so
-    are those that come twice; folders that are no class count as photos of none.
+    Prints the accuracy, also of each class, the pairs that are confused most, how far scores can be trusted, how
+    many photos are called unknown, and which may lie in the wrong folder. Photos that the bank has learned from are
+    left out, and so are those that come twice; folders that are no class count as photos of none.
 
     Exit code: 0 if all photos were read, 1 if one or more could not be, 2 if nothing was evaluated.
     """
@@ -40,7 +39,7 @@ def evaluate(arguments: BankArguments, *, photos: Sequence[str], html: Path | No
     check_page(html)
     workspace = opened(arguments, may_be_missing=True)
     labelled = labelled_photos(photos, workspace.bank.lookup.get)
-    evaluation = evaluated(workspace.classifier, labelled, command=functools.partial(again, arguments))
+    evaluation = evaluated(workspace.classifier, labelled)
     facts = {
         "bank": str(arguments.file),
         "bundle": str(bundle_name(workspace.bundle.location)),

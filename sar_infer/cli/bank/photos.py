@@ -7,15 +7,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
+
 from sar_infer.cli.bank.common import Workspace, counted
 from sar_infer.cli.bank.photo_lists import is_list, read_list
 from sar_infer.cli.options import warn
-from sar_infer.errors import InputError
+from sar_infer.errors import InputError, one_line
 
 if TYPE_CHECKING:
     from sar_infer._arrays import Floats
     from sar_infer.bank import ClassBank, PhotoSet
-    from sar_infer.bank_advice import Finding
+    from sar_infer.evaluation import Finding
     from sar_infer.text.names import Phrases
 
     Files = Mapping[str, Sequence[str]]
@@ -148,14 +150,10 @@ def read_photos(workspace: Workspace, files: Files, *, photos_only: bool) -> Rea
     return result
 
 
-def findings_of(workspace: Workspace, after: ClassBank, photos: ReadPhotos, *, lint: bool) -> list[Finding]:
-    """Return what is to be said of photos: those that were counted already, and with ``lint`` what is odd."""
-    from sar_infer.bank_advice import Finding, photo_findings
+def findings_of(workspace: Workspace, after: ClassBank, photos: ReadPhotos) -> list[Finding]:
+    """Print which photos are left out, and return the findings about the others."""
+    from sar_infer.evaluation import new_photo_findings
 
-    findings = [
-        Finding("known-photo", "info", name, f"photo {path!r:.200} is left out: {why}")
-        for name, path, why in photos.repeats
-    ]
-    if lint and photos.sets:
-        findings += photo_findings(after, workspace.bundle, workspace.bank, photos.files)
-    return findings
+    for name, path, why in photos.repeats:
+        click.echo(one_line(f"{name!r} photo {path!r:.200} is left out: {why}"), err=True)
+    return new_photo_findings(after, workspace.bundle, workspace.bank, photos.files) if photos.sets else []

@@ -1,4 +1,4 @@
-"""The commands that read a bank: ``list``, ``nearest``, ``diff``, ``verify``, ``history``, ``lint``."""
+"""The commands that read a bank: ``list``, ``nearest``, ``diff``, ``verify``, ``history``."""
 
 from __future__ import annotations
 
@@ -12,21 +12,17 @@ import click
 
 from sar_infer.cli.bank.common import (
     BankArguments,
-    counted,
     on_bank,
     opened,
     own_option,
-    read_phrases,
     replayed,
     shared_options,
-    shown,
 )
 from sar_infer.cli.options import Refusal, emit
 from sar_infer.errors import BankError, SchemaError
 
 if TYPE_CHECKING:
     from sar_infer.bank import ClassBank, ClassInfo, Difference
-    from sar_infer.bank_advice import Finding
 
 
 @click.command("list")
@@ -210,31 +206,3 @@ def _changes(difference: Difference) -> Iterator[str]:
         turned = {None: [], True: ["photos only"], False: ["named"]}[change.photos_only]
         yield f"~ {name}  photos {' '.join([*counts, *turned])}"
     yield from (f"~ {noun}: {change}" for noun, change in difference.training.items())
-
-
-@click.command()
-@on_bank
-@click.argument("names", nargs=-1)
-@own_option("--classes", type=click.Path(path_type=Path), help="Text file with names to look at, one per line.")
-@shared_options
-def lint(arguments: BankArguments, names: Sequence[str], classes: Path | None) -> None:
-    """Check new names for BANK_FILE or, without names, its own classes.
-
-    Looks for names that are too long or odd to the encoder, and that duplicate a class or nearly do.
-    Exit code 0 if there is no warning, 1 if there is one.
-    """
-    from sar_infer.bank_advice import Linter, photo_findings
-    from sar_infer.bank_advice.linter import CHUNK, chunked
-
-    within = not names and classes is None
-    workspace = opened(arguments, may_be_missing=not within)
-    bank = workspace.bank
-    class_phrases = {name: bank.phrases(name) for name in bank.names} if within else read_phrases(names, classes)
-    linter = Linter(workspace.bundle, bank, within=within)
-    findings: list[Finding] = []
-    for chunk in counted(chunked(class_phrases), len(class_phrases), "Checking", CHUNK):
-        findings += linter.check(chunk, workspace.classifier.embed_phrases)
-    if within:
-        findings += photo_findings(bank, workspace.bundle)
-    emit(arguments.form, lambda: [asdict(finding) for finding in findings], shown(findings))
-    sys.exit(1 if any(finding.severity in ("warning", "error") for finding in findings) else 0)

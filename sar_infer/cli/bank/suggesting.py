@@ -97,7 +97,7 @@ def _features(classifier: Classifier, photos: Sequence[str]) -> tuple[list[str],
 
 def _write_page(path: Path, content: dict[str, Any], names: Sequence[str], title: str, command: str) -> None:
     from sar_infer.errors import ImageError
-    from sar_infer.pages import thumbnail, write_page
+    from sar_infer.evaluation import thumbnail, write_page
 
     def photo(key: str) -> dict[str, Any]:
         try:

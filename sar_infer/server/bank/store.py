@@ -22,7 +22,6 @@ from sar_infer.bank import ClassBank, ClassInfo, PhotoSet, Step, add, learn, rem
 from sar_infer.bank.edits import steps_back
 from sar_infer.bank.photos import PhotosByName
 from sar_infer.bank.rebase import Embed
-from sar_infer.bank_advice import Finding, Linter, photo_findings
 from sar_infer.bundle import bank_file
 from sar_infer.bundle.bank_file import BankFile, Stamp, stamp_of
 from sar_infer.bundle.bundle import Bundle
@@ -30,6 +29,7 @@ from sar_infer.classifier import Classifier
 from sar_infer.classifiers.learning_report import LearningReport
 from sar_infer.classifiers.spool import FeatureSpool
 from sar_infer.errors import BankError, InputError, SarInferError, WriteError
+from sar_infer.evaluation import Finding, name_findings, new_photo_findings
 from sar_infer.server.admission import overloaded
 from sar_infer.server.bank.snapshot import SEARCHED, Entry, Snapshot
 from sar_infer.server.class_names import clean_name, clean_phrases
@@ -195,7 +195,7 @@ class BankStore:
             counted = 0
             if new is not None:
                 counted = len(now.bank.photos_of(spelling).digest_set & new.photos.digest_set) if existing else 0
-                findings += photo_findings(after, self._bundle, now.bank, new.labels)
+                findings += new_photo_findings(after, self._bundle, now.bank, new.labels)
             if strict and findings:
                 raise Problem("conflict", f"nothing was changed (strict): {spelling!r} {findings[0].message}")
             findings = [] if after is now.bank else findings
@@ -215,9 +215,7 @@ class BankStore:
         if position is None:
             row, info = self._embed([phrases])[0], dataclasses.replace(info, phrases=() if plain else phrases)
             if len(now.bank.names) <= SEARCHED and not (photos and photos[name].photos_only):
-                linter = Linter(self._bundle, now.bank)
-                odd = [*linter.texts({name: phrases}), *linter.near({name: phrases}, row[np.newaxis])]
-                findings = [finding for finding in odd if finding.severity == "warning"]
+                findings = name_findings(now.bank, self._bundle, {name: phrases})
         else:
             bundled = now.base.info_of(name)
             row = now.base.rows_at([position])[0]

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Header, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.convertors import PathConvertor, register_url_convertor
 
-from sar_infer.bank_advice.finding import Kind
+from sar_infer.evaluation.findings import Kind
 from sar_infer.server.bank.snapshot import Snapshot
 from sar_infer.server.bank.store import NewPhotos
 from sar_infer.server.class_names import clean_name
@@ -54,7 +54,6 @@ class ClassFinding(BaseModel):
     """A finding about a name, a photo or their class."""
 
     kind: Kind
-    severity: Literal["warning"]
     name: str
     message: str
     suggestion: str | None = Field(description="the other class, or another wording")

@@ -54,7 +54,7 @@ def files() -> dict[str, tuple[bytes, str]]:
     A name from a request is only looked up here, never on disk.
     """
     static = (resources.files("sar_infer.server") / "static").iterdir()
-    entries = (*static, resources.files("sar_infer.pages") / "base.css")
+    entries = (*static, resources.files("sar_infer.evaluation") / "base.css")
     contents = {entry.name: entry.read_bytes() for entry in entries if _ending(entry.name) in _CONTENT_TYPES}
     contents[_KEYED] = contents["ui.html"].replace(b"<html ", b"<html data-key ", 1)
     return {name: (content, f'"{hashlib.sha256(content).hexdigest()[:32]}"') for name, content in contents.items()}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import re
 from pathlib import Path
 
 import numpy as np
@@ -87,16 +86,16 @@ def test_a_folder_of_folders_adds_to_new_classes_and_to_old_ones() -> None:
 
 
 def test_options_hold_for_a_class_that_gets_more_photos_too() -> None:
-    run("add", BANK, "mug = cup | beaker", "--no-lint")
+    run("add", BANK, "mug = cup | beaker")
     before = ClassBank.load(BANK)
-    options = ("--threshold", 0.25, "--background", "--no-lint")
+    options = ("--threshold", 0.25, "--background")
     result = run("add", BANK, "MUG", "--photos", folder("mug", LIME), *options)
     assert result.stdout.startswith("changed 'mug', added 4 photos to 'mug'; ")
     bank = ClassBank.load(BANK)
     assert bank.info["mug"] == dataclasses.replace(before.info["mug"], threshold=0.25, background=True)
     assert bank.embeddings.tobytes() == before.embeddings.tobytes()
     folder("root/mug", VIOLET)
-    run("add", BANK, "--photos", "root", "--no-lint")
+    run("add", BANK, "--photos", "root")
     assert ClassBank.load(BANK).info == bank.info
 
 
@@ -130,26 +129,13 @@ def test_photos_are_removed_compared_and_merged() -> None:
 
 
 # ----------------------------------------------------------------------------------------------------------- findings
-def test_a_photo_far_from_the_others_is_pointed_out_by_file() -> None:
-    folder("iris", VIOLET, 6)
-    wrong = paint("iris/wrong.png", LIME, 3)
-    assert f"'iris' photo '{wrong}' lies" in run("add", BANK, "iris", "--photos", "iris").stderr
-    far = r"'iris' photo 7 of 7, as added, lies [\d.]+ times as far from the other photos of its class as is usual"
-    assert re.search(far, run("lint", BANK, code=1).stdout)
-    Path(wrong).unlink()
-    assert "lies" not in run("add", OTHER, "iris", "--photos", "iris").stderr
-
-
-def test_classes_that_will_be_confused_are_pointed_out_with_the_share() -> None:
-    folder("root/iris", VIOLET, 5)
-    for seed in range(5):
-        paint(f"root/lilac/{seed}.png", (142, 62, 222), seed + 500)
-    folder("root/lime", LIME, 5)
-    assert "nothing was added: --strict" in run.refused("add", BANK, "--photos", "root", "--strict")
-    assert "%" not in run("add", BANK, "--photos", "root", "--no-lint").stderr
-    (pair,) = [finding for finding in run.report("lint", BANK, code=1) if finding["kind"] == "confused"]
-    assert {pair["name"], pair["suggestion"]} == {"iris", "lilac"}
-    assert "% of the photos of either" in pair["message"]
+def test_a_photo_in_the_wrong_class_is_reported_by_file_and_with_the_class_that_it_resembles() -> None:
+    folder("root/iris", VIOLET, 6)
+    folder("root/lime", LIME, 6)
+    assert run("add", BANK, "--photos", "root").stderr.count("Warning") == 0
+    wrong = paint("wrong.png", LIME, 9)
+    assert "nothing was added: --strict" in run.refused("add", BANK, "iris", "--photos", wrong, "--strict")
+    assert f"'iris' photo '{wrong}' looks like 'lime'" in run("add", BANK, "iris", "--photos", wrong).stderr
 
 
 # ------------------------------------------------------------------------------------------------------------ bad input

@@ -16,7 +16,7 @@ from support.bank_commands import Command
 
 from sar_infer.bank import ClassBank
 from sar_infer.cli.bank import main
-from sar_infer.pages import write_page
+from sar_infer.evaluation import write_page
 
 run = Command(main)
 CLOTHES = Path(__file__).parents[3] / "examples" / "clothes"
@@ -71,7 +71,7 @@ def test_groups_get_names_and_become_classes() -> None:
         writer = csv.DictWriter(stream, ["class", "photo", "group"])
         writer.writeheader()
         writer.writerows(listed)
-    assert "added 24 photos to" in run("add", BANK, "--photos", LIST, "--no-lint").stdout
+    assert "added 24 photos to" in run("add", BANK, "--photos", LIST).stdout
     assert counts().keys() == {"my shoes", "my hat", "my dress"}
     assert sum(counts().values()) == 24
     like = [group for group in run.report("suggest", BANK, "--photos", "stream", code=1)["groups"] if group["like"]]

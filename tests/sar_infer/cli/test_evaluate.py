@@ -108,8 +108,6 @@ def test_photos_of_other_classes_count_as_unknown_ones(bank: Path) -> None:
     for group, stranger in (("known", False), ("strangers", True)):
         scores = [answer["score"] for answer in content["answers"] if answer["stranger"] is stranger]
         assert unknowns[group]["count"] == sum(score < threshold for score in scores)
-    commands = [advice["command"] for advice in content["advice"] if advice["kind"] == "class"]
-    assert commands == [f"sar-bank alias {bank} iris iriss", f"sar-bank add {bank} mud"]
 
 
 def test_background_is_no_answer(bank: Path) -> None:
@@ -117,30 +115,6 @@ def test_background_is_no_answer(bank: Path) -> None:
     content = json.loads(run("evaluate", bank, "--photos", paint("held", 5, seed=6), "--format", "json").stdout)
     assert content["unknowns"]["stranger_classes"] == ["iris"]
     assert all(answer["answer"] != "iris" for answer in content["answers"])
-    assert not [advice for advice in content["advice"] if advice["kind"] == "class"]
-
-
-def test_a_bank_with_photos_is_told_to_fit_statistics_until_it_has_some(bank: Path) -> None:
-    held = paint("held", 9, seed=2)
-    before = json.loads(run("evaluate", bank, "--photos", held, "--format", "json").stdout)["advice"]
-    assert (before[0]["kind"], before[0]["command"]) == ("fit", f"sar-bank fit {bank}")
-    run("fit", bank)
-    after = json.loads(run("evaluate", bank, "--photos", held, "--format", "json").stdout)["advice"]
-    assert "fit" not in {one["kind"] for one in after}
-
-
-def test_the_advice_works(bank: Path) -> None:
-    """The class that was confused gets the photos that the advice asks for, and fewer mistakes are made."""
-    run("remove", bank, "iris")
-    run("add", bank, "iris")
-    held = paint("held", 15, seed=7)
-    before = json.loads(run("evaluate", bank, "--photos", held, "--format", "json").stdout)
-    (command,) = [one["command"] for one in before["advice"] if one["kind"] == "photos" and one["classes"] == ["iris"]]
-    assert command == f"sar-bank add {bank} iris --photos PHOTOS"
-    words = command.split()[1:]
-    run(*words[:-1], paint("more", 8, seed=8) + "/iris")
-    after = json.loads(run("evaluate", bank, "--photos", held, "--format", "json").stdout)
-    assert after["accuracy"]["count"] > before["accuracy"]["count"]
 
 
 def test_people_get_lines_and_a_page(bank: Path) -> None:
@@ -149,7 +123,7 @@ def test_people_get_lines_and_a_page(bank: Path) -> None:
         "accuracy  ",
         "confused most",
         "matrix: a row for each class",
-        "what to do",
+        "findings",
         "page          page.html",
     ):
         assert heading in result.stdout
@@ -193,7 +167,6 @@ def test_examples_of_the_call_are_what_it_has_learned_from(here: Path) -> None:
         {"bundle": os.environ["SAR_BUNDLE"], "examples": examples, "photos": str(held)},
     )
     assert [item["kind"] for item in content["left_out"]] == ["learned"]
-    assert all(advice["command"] is None for advice in content["advice"])
 
 
 @pytest.mark.parametrize(

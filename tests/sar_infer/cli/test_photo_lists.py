@@ -24,7 +24,7 @@ def test_a_list_that_was_filled_in_adds_photos_to_classes() -> None:
     write_list(Path("named.csv"), [("", paths["red"][0], "1"), ("a, b", first, "2"), ("A,  B", second, "2")])
     assert Path("named.csv").read_text().splitlines()[:2] == [",".join(COLUMNS), f",{paths['red'][0]},1"]
     assert read_list(Path("named.csv")) == {"a, b": [first, second]}
-    run("add", BANK, "--photos", "named.csv", "--no-lint")
+    run("add", BANK, "--photos", "named.csv")
     assert {name: len(photos) for name, photos in ClassBank.load(BANK).photos.items()} == {"a, b": 2}
     with pytest.raises(WriteError, match="cannot be written"):
         write_list(Path("nowhere/named.csv"), [])
@@ -34,7 +34,7 @@ def test_paths_may_be_relative_to_the_list() -> None:
     paint_folders("photos", 2, seed=1, names=("red",))
     Path("lists").mkdir()
     Path("lists/named.CSV").write_text("\ufeffphoto,class\n../photos/red/1.png,clog\n../photos/red/0.png,\n")
-    run("add", BANK, "--photos", "lists/named.CSV", "--no-lint")
+    run("add", BANK, "--photos", "lists/named.CSV")
     assert {name: len(photos) for name, photos in ClassBank.load(BANK).photos.items()} == {"clog": 1}
 
 

@@ -343,10 +343,11 @@ def test_photos_of_a_class(client: Client) -> None:
     assert (entry.name, entry.photos, entry.photos_only, entry.phrases) == ("iris", 5, False, ("iris",))
     (result,) = client.classify(picture(VIOLET, 9))
     assert result.predictions[0].label == "iris"
+    client.add_photos("lime", [picture(LIME, seed) for seed in range(10, 14)])
     with pytest.raises(ServerError) as refused:
         client.add_photos("iris", picture(LIME, 1), strict=True)
     assert refused.value.status == 409
-    assert "far-photo" in [finding.kind for finding in client.add_photos("iris", picture(LIME, 1)).findings]
+    assert "wrong-class" in [finding.kind for finding in client.add_photos("iris", picture(LIME, 1)).findings]
     only = client.add_photos("SKU-1", [picture(LIME, 2)], ["a thing"], photos_only=True)
     assert (only.photos, client.classes().classes[-1].photos_only) == (1, True)
     with pytest.raises(ImageError, match=r"image\[1\]"):

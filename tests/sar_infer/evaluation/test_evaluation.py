@@ -1,4 +1,4 @@
-"""Evaluations against loops over the answers; the advice on mistakes; the lines for people."""
+"""Evaluations against loops over the answers; the findings; the lines for people."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from sar_infer.bank_advice import Finding
-from sar_infer.evaluation import Answer, Evaluation, Facts, LeftOut, advise, evaluate, left_out_lines, text_lines
+from sar_infer.evaluation import Answer, Evaluation, LeftOut, evaluate, left_out_lines, text_lines
 from sar_infer.measures import wilson
 
 NAMES = ("ant", "bee", "cat", "dog")
@@ -100,81 +99,24 @@ def test_it_is_json_and_nothing_is_to_evaluate_without_a_known_class(evaluation:
     assert evaluate([answer("owl", "cat", stranger=True)], 4) is None
 
 
-def advice_on(
-    answers: list[Answer], facts: Facts, classes: int = 4
-) -> dict[str, list[tuple[tuple[str, ...], str | None]]]:
-    evaluation = evaluate(answers, classes)
-    assert evaluation is not None
-    result: dict[str, list[tuple[tuple[str, ...], str | None]]] = {}
-    for one in advise(evaluation, facts):
-        result.setdefault(one.kind, []).append((one.classes, one.command))
-    return result
-
-
 MIXED = of({("ant", "ant"): 9, ("bee", "bee"): 5, ("bee", "ant"): 5})
 """Half of the photos of one class are called another."""
-MUTUAL = of({("ant", "ant"): 5, ("ant", "bee"): 5, ("bee", "bee"): 5, ("bee", "ant"): 5})
-UNSHOWN = of({("ant", "ant"): 9, ("bee", "bee"): 9, ("ant", "dog"): 2, ("bee", "dog"): 2})
-RIGHT = of({("ant", "ant"): 9, ("bee", "bee"): 8})
-STRANGE = [*MIXED, *of({("bees", "bee"): 3, ("owl", "cat"): 2}, stranger=True)]
-TOO_SURE = of({("ant", "ant"): 50, ("ant", "bee"): 50}, score=0.95)
-MANY = Facts({"ant": 20, "bee": 20})
-NEAR = Facts(findings=[Finding("near-duplicate", "warning", "bee", "is near", "ant")])
-ODD = [Finding("wording", "warning", name, "looks like a file name", f"{name} of bees") for name in ("ant", "bee")]
-ADD_BEE, MERGE = "add BANK_FILE bee --photos PHOTOS", "remove BANK_FILE bee && sar-bank alias BANK_FILE ant bee"
 
 
-@pytest.mark.parametrize(
-    ("answers", "facts", "kind", "advice"),
-    [
-        (MIXED, Facts({"ant": 20, "bee": 2}), "photos", [("bee", ADD_BEE)]),
-        (MIXED, Facts({"ant": 1, "bee": 3}), "photos", [("ant", "add BANK_FILE ant --photos PHOTOS")]),
-        (MIXED, Facts(), "photos", [("bee", ADD_BEE)]),  # it loses the most
-        (MIXED, MANY, "describe", [("bee ant", None)]),
-        (MUTUAL, MANY, "merge", [("ant bee", MERGE)]),
-        (MIXED, NEAR, "merge", [("bee ant", "remove BANK_FILE ant && sar-bank alias BANK_FILE bee ant")]),
-        (UNSHOWN, Facts(), "others", [("dog", "remove BANK_FILE dog")]),
-        (MIXED, Facts({}, ODD), "name", [("bee", "rename BANK_FILE bee 'bee of bees' --embed")]),
-        ([*RIGHT, answer("bee", "ant", 0.97)], Facts(), "labels", [("bee", None)]),
-        ([*RIGHT, answer("bee", "ant", 0.7)], Facts(), "labels", None),
-        (TOO_SURE, Facts(), "calibrate", [("", "calibrate BANK_FILE --photos PHOTOS")]),
-        (of({("ant", "ant"): 19, ("ant", "bee"): 1}, score=0.95), Facts(), "calibrate", None),
-        (
-            STRANGE,
-            Facts(alike={"bees": ["bee"]}),
-            "class",
-            [("bees bee", "alias BANK_FILE bee bees"), ("owl", "add BANK_FILE owl")],
-        ),
-        (MIXED, Facts(fittable=True), "fit", [("", "fit BANK_FILE")]),
-        (of({("ant", "ant"): 9}), Facts(fittable=True), "fit", None),
-        (MIXED, Facts(command=None), "photos", [("bee", None)]),
-    ],
-)
-def test_advice(answers: list[Answer], facts: Facts, kind: str, advice: list[tuple[str, str | None]] | None) -> None:
-    """Classes and command of one kind of advice; a kind that is not given has neither."""
-    expected = advice and [(tuple(names.split()), command and f"sar-bank {command}") for names, command in advice]
-    by_kind = advice_on(answers, facts)
-    entries = by_kind.get(kind)
-    if kind == "describe":
-        entries = [(classes, None) for classes, _ in entries or ()]
-    assert entries == expected
-    if kind == "fit" and advice:
-        assert next(iter(by_kind)) == "fit"  # it comes first
+def findings(answers: list[Answer]) -> list[tuple[str, str, str | None]]:
+    evaluation = evaluate(answers, 4)
+    assert evaluation is not None
+    return [(one.kind, one.name, one.suggestion) for one in evaluation.findings]
 
 
-def test_advice_says_what_is_the_matter() -> None:
-    for answers, beginning in (
-        (STRANGE, "'bees', 'owl' are no class to choose from; add those whose photos"),
-        (TOO_SURE, "The best score is 95% on average where 50% are right: scores are too sure; calibrate"),
-    ):
-        evaluation = evaluate(answers, 4)
-        assert evaluation is not None
-        assert any(one.message.startswith(beginning) for one in advise(evaluation, Facts()))
-
-
-def test_a_mistake_now_and_then_gets_no_advice() -> None:
-    rare = of({("ant", "ant"): 40, ("bee", "bee"): 38, ("bee", "ant"): 2})
-    assert advice_on(rare, Facts()).keys() <= {"calibrate"}
+def test_findings() -> None:
+    """A pair is reported if it is confused often, and a photo if a class that is mostly right surely gets another."""
+    right = of({("ant", "ant"): 40, ("bee", "bee"): 38})
+    assert findings(MIXED) == [("confused", "bee", "ant")]
+    assert findings([*right, *of({("bee", "ant"): 2})]) == []
+    assert findings([*right, answer("bee", "ant", 0.97)]) == [("wrong-class", "bee", "ant")]
+    assert findings([*right, answer("bee", "ant", 0.7)]) == []
+    assert findings(of({("bee", "bee"): 1, ("bee", "ant"): 3}, score=0.97)) == [("confused", "bee", "ant")]
 
 
 def test_lines_for_people(evaluation: Evaluation) -> None:

@@ -17,7 +17,7 @@ from support.problems import feature_set
 from support.training_command import PLAIN, TINY, WHOLE, coloured_photos, refused, sar_train
 
 from sar_infer.bundle.manifest import Scores
-from sar_infer.pages import page
+from sar_infer.evaluation import html
 from sar_infer.storage.files import locked
 from sar_train.api import TrainedRun
 from sar_train.cli.train import table, warnings_of
@@ -305,7 +305,7 @@ def test_a_disk_that_fills_up_is_one_line_with_the_file(
         write(path, pieces)
 
     monkeypatch.setattr(checkpoint, "write_atomically", filling)
-    monkeypatch.setattr(page, "write_atomically", filling)
+    monkeypatch.setattr(html, "write_atomically", filling)
     try:
         line = refused(*arguments)
     finally:

@@ -133,13 +133,11 @@ def test_a_name_that_is_not_there_comes_with_the_one_that_may_be_meant(client: h
 
 
 def test_an_odd_name_is_pointed_out_or_refused(client: httpx2.Client) -> None:
-    assert refusal(client.put(path("Reds") + "?strict=true")) == (409, "conflict")
+    assert refusal(client.put(path("R-ed") + "?strict=true")) == (409, "conflict")
     assert listed(client) == list(BANK_NAMES)
-    (finding,) = client.put(path("Reds")).json()["findings"]
-    assert (finding["kind"], finding["name"], finding["suggestion"]) == ("duplicate", "Reds", "red")
-    assert client.put(path("Reds")).json()["findings"] == []  # it is there already
-    (finding,) = client.put(path("lawn"), json={"phrases": ["green"]}).json()["findings"]  # the row of that class
-    assert (finding["kind"], finding["suggestion"]) == ("near-duplicate", "green")
+    (finding,) = client.put(path("R-ed")).json()["findings"]
+    assert (finding["kind"], finding["name"], finding["suggestion"]) == ("duplicate", "R-ed", "red")
+    assert client.put(path("R-ed")).json()["findings"] == []  # it is there already
     assert client.put(path("red"), json={"phrases": ["scarlet"]}).json()["findings"] == []
 
 
@@ -257,13 +255,14 @@ def test_photos_only(client: httpx2.Client) -> None:
 
 
 def test_it_looks_before_it_takes(client: httpx2.Client) -> None:
+    client.put(path("lime"), files=files(LIME, 6))
     before = client.put(path("iris"), files=files(VIOLET, 6)).headers["etag"]
-    odd = client.put(path("iris") + "?strict=true", content=photo(LIME), headers=PNG)
+    odd = client.put(path("iris") + "?strict=true", content=photo(LIME, 9), headers=PNG)
     assert refusal(odd) == (409, "conflict")
     assert "image[0]" in odd.json()["detail"]
     assert etag(client) == before
-    answer = client.put(path("iris"), content=photo(LIME), headers=PNG).json()
-    assert [finding["kind"] for finding in answer["findings"]] == ["far-photo", "missed"]
+    answer = client.put(path("iris"), content=photo(LIME, 9), headers=PNG).json()
+    assert [(finding["kind"], finding["suggestion"]) for finding in answer["findings"]] == [("wrong-class", "lime")]
 
 
 def test_bad_input_changes_nothing(client: httpx2.Client, bank_server: Local) -> None:

@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 from sar_infer.server.routes import pages
 
 STATIC = resources.files("sar_infer.server") / "static"
-FILES = {entry.name: entry for entry in (*STATIC.iterdir(), resources.files("sar_infer.pages") / "base.css")}
+FILES = {entry.name: entry for entry in (*STATIC.iterdir(), resources.files("sar_infer.evaluation") / "base.css")}
 PAGES = {"/ui": "ui.html", "/docs": "docs.html"} | {f"/static/{name}": name for name in sorted(FILES)}
 KINDS = {"html": "text/html", "js": "text/javascript", "css": "text/css", "svg": "image/svg+xml"}
 OTHERS = (

@@ -15,8 +15,7 @@ from PIL import Image
 from support.browser import CONTRASTS, PHONE, WIDTHS
 
 from sar_infer.errors import WriteError
-from sar_infer.evaluation import Advice, Answer, Evaluation, evaluate, write_evaluation
-from sar_infer.pages import html_page, write_page
+from sar_infer.evaluation import Answer, Evaluation, Finding, evaluate, html_page, write_evaluation, write_page
 
 ATTACK = "</script><img src=x onerror=document.title='taken'>\u2028<!--"
 NAMES = ("hat", ATTACK, "\u202egnp.tac", "w" * 200)
@@ -34,8 +33,7 @@ def evaluation(tmp_path: Path) -> Evaluation:
         answers.append(Answer(str(photo), label, best, 0.3 + number / 40, rank, 0.2))
     result = evaluate(answers, 9)
     assert result is not None
-    advice = Advice("photos", (ATTACK,), 3, f"{ATTACK} needs photos", f"sar-bank add {ATTACK}")
-    return dataclasses.replace(result, advice=(advice,))
+    return dataclasses.replace(result, findings=(Finding("confused", ATTACK, f"is called {ATTACK}", ATTACK),))
 
 
 def data_of(page: str) -> Any:

@@ -1,4 +1,4 @@
-// Draws an evaluation: figures, advice, confused pairs, the matrix, mistakes, classes, scores.
+// Draws an evaluation: figures, findings, confused pairs, the matrix, mistakes, classes, scores.
 const MOST_IN_MATRIX = 120;
 const IN_LARGE_MATRIX = 60;
 const MISTAKES_AT_FIRST = 14;
@@ -45,12 +45,10 @@ function strangers(unknowns) {
   return figure("Other photos", number.format(unknowns.stranger_photos), `of ${classes} that are not there; no threshold says if they are unknown`);
 }
 
-function drawAdvice() {
-  $("advice-section").hidden = data.advice.length === 0;
-  for (const advice of data.advice) {
-    const item = element("li", "", element("p", "", advice.message));
-    if (advice.command) item.append(element("code", "", advice.command));
-    $("advice").append(item);
+function drawFindings() {
+  $("findings-section").hidden = data.findings.length === 0;
+  for (const finding of data.findings) {
+    $("findings").append(element("li", "", element("p", "", [isolated(finding.name), `: ${finding.message}`])));
   }
 }
 
@@ -239,7 +237,7 @@ function drawFacts() {
 }
 
 drawHead();
-drawAdvice();
+drawFindings();
 drawPairs();
 drawMatrix();
 drawWorst();

@@ -1,16 +1,20 @@
-"""One self-contained HTML file from a page's template and its data."""
+"""One self-contained HTML file from a page's template and its data, and small pictures for it."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import html
+import io
 import json
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from sar_infer.errors import WriteError
+from sar_infer.images.load import ImageSource, load_rgb
 from sar_infer.storage.files import write_atomically
 
 _SHELL = """<!doctype html>
@@ -34,6 +38,9 @@ _SHELL = """<!doctype html>
 </body>
 </html>
 """
+SIDE = 160
+"""Pixels of the longer side."""
+_QUALITY = 80
 _ESCAPES = str.maketrans({character: f"\\u{ord(character):04x}" for character in "<>&"})
 
 
@@ -52,13 +59,16 @@ def html_page(name: str, title: str, data: Any) -> str:
     Raises:
         ValueError: There is a number that JSON does not have.
     """
-    folder = resources.files("sar_infer.pages")
+    folder = resources.files("sar_infer.evaluation")
     body = (folder / f"{name}.html").read_text("utf-8")
     style, script = (
         "\n".join((folder / f"{stem}.{kind}").read_text("utf-8") for stem in ("base", name)) for kind in ("css", "js")
     )
+    digests = [
+        f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}" for text in (style, script)
+    ]
     policy = (
-        f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'; img-src data:; "
+        f"default-src 'none'; style-src '{digests[0]}'; script-src '{digests[1]}'; img-src data:; "
         "base-uri 'none'; form-action 'none'"
     )
     return _SHELL.format(
@@ -92,6 +102,21 @@ def write_page(path: Path, name: str, title: str, data: Any) -> None:
         ) from None
 
 
-def _digest(text: str) -> str:
-    """Return the SHA-256 of an inline element's text as a content security policy states it."""
-    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+def thumbnail(source: ImageSource, side: int = SIDE) -> str:
+    """Return a photo as a small JPEG in a data URI.
+
+    The photo is decoded as every photo is, and its pixels alone are encoded anew: no metadata of the file comes along.
+
+    Args:
+        source: The photo.
+        side: The longer side of the picture, in pixels; a smaller photo keeps its size.
+
+    Raises:
+        ImageError: The photo cannot be read.
+    """
+    image = load_rgb(source, fill=255, least=side)
+    image.thumbnail((side, side))
+    bare = Image.frombytes("RGB", image.size, image.tobytes())  # without Pillow's notes of the file, such as a comment
+    stream = io.BytesIO()
+    bare.save(stream, "JPEG", quality=_QUALITY)
+    return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"
