@@ -24,7 +24,8 @@ from sar_infer.images.inputs import (
     skipped_lines,
 )
 
-CHUNK_SIZE = 256
+_SMALLEST, _LARGEST, _SHARE = 64, 4096, 64
+"""Images of a chunk, unless a size is given: a 64th of all before it, so that an interrupted run loses little."""
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 _BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
 
@@ -37,13 +38,14 @@ class InputSources:
         arguments: Files, folders, globs, brace patterns, URLs, lists.
         column: Column of the images in Parquet files.
         key_column: Column of their keys; None = ``FILE#ROW``.
-        chunk_size: Listed images of a chunk; a tar shard or a row group is always one chunk.
+        chunk_size: Listed images of a chunk; None = more and more, from 64 to 4096. A tar shard or a row group is
+            always one chunk.
     """
 
     arguments: tuple[str, ...]
     column: str = "image"
     key_column: str | None = None
-    chunk_size: int = CHUNK_SIZE
+    chunk_size: int | None = None
 
     def chunks(self, warn: Warn = lambda _: None) -> Iterator[Chunk]:
         """Yield chunks, in the order of the arguments.
@@ -57,12 +59,15 @@ class InputSources:
         Raises:
             InputError: an argument stands for nothing, or pyarrow or a column is missing.
         """
-        skipped, numbers = Skipped(), itertools.count()
+        skipped, numbers, listed = Skipped(), itertools.count(), 0
         every = itertools.chain.from_iterable(locations(argument, skipped) for argument in self.arguments)
         for suffix, group in itertools.groupby(every, container):
             if not suffix:
-                while paths := tuple(itertools.islice(group, self.chunk_size)):
+                size = self.chunk_size or _SMALLEST
+                while paths := tuple(itertools.islice(group, size)):
                     yield Chunk(next(numbers), paths)
+                    listed += len(paths)
+                    size = self.chunk_size or min(_LARGEST, max(_SMALLEST, listed // _SHARE))
                 continue
             for location in group:
                 groups: list[tuple[int, ...]] = [()]

@@ -61,9 +61,7 @@ bulk_options = together(
     option(
         "--chunk-size",
         type=click.IntRange(min=1),
-        default=256,
-        show_default=True,
-        help="Listed images in one part; an interrupted run loses at most one part a worker.",
+        help="Listed images in one part.  [default: 64, and up to 4096 in a long run]",
     ),
     option("--progress", is_flag=True, help="Show progress on stderr even if that is no terminal."),
 )
@@ -90,7 +88,7 @@ class BulkOptions:
     embeddings: Literal["float32", "float16"] | None
     column: str
     key_column: str | None
-    chunk_size: int
+    chunk_size: int | None
     progress: bool
 
     @classmethod

@@ -65,4 +65,4 @@ def test_a_module_meets_the_tests_of_its_room_that_import_it() -> None:
     assert "test_bank_photos.py" in names
     assert "test_output.py" not in names
     assert "test_class_bank.py" in [Path(name).name for name in mutants.tests("sar_infer/bank/info.py")]
-    assert mutants.tests("sar_infer/bulk/sources/listing.py")[0] == "tests/sar_infer/bulk/test_listing.py"
+    assert mutants.tests("sar_infer/bulk/listing.py")[0] == "tests/sar_infer/bulk/test_listing.py"

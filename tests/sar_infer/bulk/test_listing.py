@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import tracemalloc
 from pathlib import Path
 
 import fsspec
@@ -49,6 +50,18 @@ def test_chunks_are_filled_across_arguments_and_cut_at_shards() -> None:
         *((0, "", 4), (1, "", 2), (2, ".tar", None), (3, ".parquet", 4), (4, ".parquet", 2), (5, "", 4), (6, "", 1))
     ]
     assert [Chunk.parse(chunk.number, chunk.line()) for chunk in chunks] == chunks
+
+
+def test_chunks_grow_with_a_long_list_which_is_never_held() -> None:
+    Path("all.txt").write_text("".join(f"photos/{number:09}.jpg\n" for number in range(50_000)))
+    tracemalloc.start()
+    counts = [chunk.count for chunk in InputSources(("all.txt",)).chunks()]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (counts[:20], sum(counts)) == ([64] * 20, 50_000)
+    assert max(counts) <= 50_000 / 64
+    assert len(counts) < 300
+    assert peak < 2**20  # all paths are 4 MiB
 
 
 @pytest.fixture
