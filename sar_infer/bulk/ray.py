@@ -51,9 +51,10 @@ def run_ray(
         SarInferError: a chunk failed for another reason than the loss of a node.
     """
     gpus = int(options.device == "cuda")
-    resources = {"num_cpus": options.threads or 1, "num_gpus": gpus, "max_calls": 0, "max_retries": _MOST_LOST}
-    commit = ray.remote(**resources)(_commit)
+    commit = ray.remote(num_cpus=options.threads or 1, num_gpus=gpus, max_calls=0, max_retries=_MOST_LOST)(_commit)
     settings = ray.put((str(Path.cwd()), job, options, columns, batch_size))
+    cpus = ray.cluster_resources().get("CPU", 1)  # type: ignore[no-untyped-call] # Ray's
+    most = tasks or 2 * max(1, int(cpus))
     waiting: list[Any] = []
 
     def one_done() -> None:
@@ -65,7 +66,7 @@ def run_ray(
     try:
         for chunk in chunks:
             waiting.append(commit.remote(settings, chunk))
-            if len(waiting) >= (tasks or 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))):
+            if len(waiting) >= most:
                 one_done()
         while waiting:
             one_done()
