@@ -40,8 +40,8 @@ GROUPS = {
     "Decision": ("unknown", "unknown_by", "threshold", "coverage", "explain", "offset"),
     "Speed": ("device", "precision", "threads", "batch_size", "profile"),
     "Bulk runs": (
-        *("out", "resume", "retry", "shard", "workers", "engine", "address", "image_timeout"),
-        *("column", "key_column", "piece_size", "embeddings", "progress"),
+        *("out", "resume", "workers", "engine", "address", "image_timeout"),
+        *("column", "key_column", "chunk_size", "embeddings", "progress"),
     ),
     "Evaluation": ("evaluate", "html"),
     "Output": ("format", "info"),

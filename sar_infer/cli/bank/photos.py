@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import click
 
 from sar_infer.cli.bank.common import Workspace, counted
-from sar_infer.cli.bank.photo_lists import is_list, read_list
 from sar_infer.cli.options import warn
 from sar_infer.errors import InputError, one_line
+from sar_infer.images.inputs import is_class_list, read_class_list
 
 if TYPE_CHECKING:
     from sar_infer._arrays import Floats
@@ -44,7 +44,7 @@ class ReadPhotos:
 def files_by_class(bank: ClassBank, class_phrases: Phrases, paths: Sequence[str]) -> Files:
     """Return image paths by class: those of the one class that is given, or with none given one folder for each.
 
-    With no class given, a path may also be a list of photos with their classes (`photo_lists`).
+    With no class given, a path may also be a list of photos with their classes (`images.inputs`).
 
     Raises:
         InputError: there is no such file, no image in a folder, no folder of a class, or with a class given only those.
@@ -64,7 +64,7 @@ def files_by_class(bank: ClassBank, class_phrases: Phrases, paths: Sequence[str]
         return {name: expand(paths, warn) for name in class_phrases}
     paths_by_class: dict[str, list[str]] = {}
     for root in paths:
-        photos = read_list(Path(root)) if is_list(root) else folders(root, warn, bank.lookup.get)
+        photos = read_class_list(Path(root)) if is_class_list(root) else folders(root, warn, bank.lookup.get)
         for name, files in photos.items():
             position = bank.lookup.get(name)
             paths_by_class.setdefault(name if position is None else bank.names[position], []).extend(files)

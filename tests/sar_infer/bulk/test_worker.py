@@ -15,7 +15,7 @@ from sar_infer import Classifier
 from sar_infer.bank import calibrate, remove, set_class
 from sar_infer.bank.learned import BankCalibration
 from sar_infer.bulk.items import MOST_BYTES, Flaw, Item
-from sar_infer.bulk.outputs.rows import names
+from sar_infer.bulk.rows import names
 from sar_infer.bulk.worker import Answerer, WorkerOptions
 from sar_infer.bundle.bundle import open_bundle
 from sar_infer.errors import BankError, ClassNameError, InputError
@@ -82,7 +82,7 @@ def test_storage(bundle_path: Path) -> None:
     rows = answer(bundle_path, *(Item(url, url) for url in urls))
     assert [row["error_kind"] for row in rows] == [None, "size", "unreadable", "unreadable", "unreadable"]
     assert rows[3]["error"].startswith("web servers are not read")
-    assert rows[4]["error"].startswith("needs gcsfs; pip install")
+    assert rows[4]["error"].startswith("needs a package: pip install '.[bulk]' gcsfs")
     memory.rm_file("/some/b.png")
 
 

@@ -1,4 +1,8 @@
-"""The row of an input, and the two kinds of file that hold rows: Parquet and JSON lines."""
+"""The row of an input, and the two kinds of file that hold rows: Parquet and JSON lines.
+
+Both kinds pack the rows of some inputs in a worker, write a part from packed rows, read the errors of a part, and merge
+parts into one file.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Literal, Protocol
+from typing import IO, Any, Literal
 
 import numpy as np
 
@@ -43,26 +47,6 @@ class Columns:
     explained: bool = False
     embedding: EmbeddingType | None = None
     width: int = 0
-
-
-class RowFormat(Protocol):
-    """A kind of file that holds rows."""
-
-    @property
-    def suffix(self) -> str:
-        """Return the suffix of its files."""
-
-    def pack(self, rows: Sequence[Row]) -> Packed:
-        """Return some rows of one part in the form of the file."""
-
-    def write(self, path: Path, packed: Iterable[Packed]) -> None:
-        """Write a part from packed rows."""
-
-    def flaws(self, stream: IO[bytes]) -> tuple[int, list[Row]]:
-        """Return how many rows a part has, and key, error kind and reason of those without an answer."""
-
-    def merge(self, path: Path, parts: Iterable[Callable[[], IO[bytes]]]) -> None:
-        """Write one file of all parts, a piece at a time."""
 
 
 def answered(key: str, result: ImageResult, embedding: Floats, columns: Columns) -> Row:
@@ -114,16 +98,21 @@ class JsonLines:
     suffix: str = ".jsonl"
 
     def pack(self, rows: Sequence[Row]) -> bytes:
-        """See ``RowFormat``."""
-        return b"".join(_line(row) for row in rows)
+        """Return some rows of one part in the form of the file."""
+        lines = []
+        for row in rows:
+            if row.get("embedding") is not None:
+                row = row | {"embedding": row["embedding"].tolist()}  # noqa: PLW2901
+            lines.append(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+        return b"".join(lines)
 
     def write(self, path: Path, packed: Iterable[bytes]) -> None:
-        """See ``RowFormat``."""
+        """Write a part from packed rows."""
         with path.open("wb") as stream:
             stream.writelines(packed)
 
     def flaws(self, stream: IO[bytes]) -> tuple[int, list[Row]]:
-        """See ``RowFormat``."""
+        """Return how many rows a part has, and key, error kind and reason of those without an answer."""
         count, rejected_rows = 0, []
         for line in stream:
             count += 1
@@ -133,17 +122,11 @@ class JsonLines:
         return count, rejected_rows
 
     def merge(self, path: Path, parts: Iterable[Callable[[], IO[bytes]]]) -> None:
-        """See ``RowFormat``."""
+        """Write one file of all parts, one after the other."""
         with path.open("wb") as target:
             for open_part in parts:
                 with open_part() as stream:
                     shutil.copyfileobj(stream, target, 2**20)
-
-
-def _line(row: Row) -> bytes:
-    if row.get("embedding") is not None:
-        row = row | {"embedding": row["embedding"].tolist()}
-    return json.dumps(row, ensure_ascii=False).encode() + b"\n"
 
 
 @dataclass(frozen=True)
@@ -160,15 +143,25 @@ class Parquet:
     suffix: str = ".parquet"
 
     def pack(self, rows: Sequence[Row]) -> Any:
-        """See ``RowFormat``; returns an Arrow record batch."""
+        """Return some rows of one part as an Arrow record batch."""
         import pyarrow
 
-        schema = self._schema
-        arrays = [self._array([row[f.name] for row in rows], f) for f in schema]
-        return pyarrow.RecordBatch.from_arrays(arrays, schema=schema)
+        arrays = []
+        for column in self._schema:
+            values = [row[column.name] for row in rows]
+            if column.name != "embedding":
+                arrays.append(pyarrow.array(values, column.type))
+                continue
+            empty = np.zeros(self.columns.width, self.columns.embedding)
+            numbers = np.concatenate([empty[:0], *(empty if value is None else value for value in values)])
+            missing = pyarrow.array([value is None for value in values], pyarrow.bool_())
+            arrays.append(
+                pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(numbers), type=column.type, mask=missing)
+            )
+        return pyarrow.RecordBatch.from_arrays(arrays, schema=self._schema)
 
     def write(self, path: Path, packed: Iterable[Any]) -> None:
-        """See ``RowFormat``."""
+        """Write a part from packed rows."""
         import pyarrow
 
         with _writer(path, self._schema) as writer:
@@ -183,7 +176,7 @@ class Parquet:
                 writer.write_table(pyarrow.Table.from_batches(waiting))
 
     def flaws(self, stream: IO[bytes]) -> tuple[int, list[Row]]:
-        """See ``RowFormat``; reads three columns only."""
+        """Return how many rows a part has, and key, error kind and reason of those without an answer."""
         import pyarrow.compute
         import pyarrow.parquet
 
@@ -193,7 +186,7 @@ class Parquet:
         return len(table), rejected_rows
 
     def merge(self, path: Path, parts: Iterable[Callable[[], IO[bytes]]]) -> None:
-        """See ``RowFormat``; copies one row group at a time."""
+        """Write one file of all parts, one row group at a time."""
         import pyarrow.parquet
 
         with _writer(path, self._schema) as writer:
@@ -225,15 +218,8 @@ class Parquet:
         ]
         return pyarrow.schema(fields, {METADATA: json.dumps(self.settings, ensure_ascii=False).encode()})
 
-    def _array(self, values: list[Any], column: Any) -> Any:
-        import pyarrow
 
-        if column.name != "embedding":
-            return pyarrow.array(values, column.type)
-        empty = np.zeros(self.columns.width, self.columns.embedding)
-        rows = np.concatenate([empty[:0], *(empty if value is None else value for value in values)])
-        missing = pyarrow.array([value is None for value in values], pyarrow.bool_())
-        return pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(rows), type=column.type, mask=missing)
+RowFormat = JsonLines | Parquet
 
 
 def check_parquet() -> None:
@@ -245,7 +231,7 @@ def check_parquet() -> None:
     try:
         import pyarrow.parquet  # noqa: F401
     except ImportError:
-        raise InputError("Parquet needs pyarrow: pip install 'sar-clip[bulk]', or write .jsonl") from None
+        raise InputError("Parquet needs pyarrow: pip install '.[bulk]', or write .jsonl") from None
 
 
 @contextlib.contextmanager
