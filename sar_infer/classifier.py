@@ -54,8 +54,8 @@ from sar_infer.encoders.sessions import Device
 from sar_infer.errors import BankError, ImageError, InputError
 from sar_infer.evaluation import RANKED, Evaluation, answers_to, class_of, evaluate, nothing_left
 from sar_infer.images.labelled import Labelled, by_class, unfolded
-from sar_infer.images.load import ImageSource
-from sar_infer.images.prefetch import decode_batches, decode_photos, readable, several, source_name
+from sar_infer.images.load import ImageSource, source_name
+from sar_infer.images.prefetch import decode_batches, decode_photos, readable, several
 from sar_infer.results import PLAIN, DecisionOptions, ImageResult, Prediction, Profile, Unknown
 from sar_infer.text.names import Classes, name_key, phrases_by_name
 

@@ -218,15 +218,12 @@ class ClassBank:
         if self.base is None:
             check_unit(self.embeddings, self.names)
         elif own:
-            check_unit(
-                np.array([entry.embedding for entry in own.values()], np.float32), [e.name for e in own.values()]
-            )
-        names, aliases = self._names, self._aliases
-        if len(names) != len(self.entries):
-            keys = name_keys(self.names)
-            twice = next(name for name, key in zip(self.names, keys, strict=True) if keys.count(key) > 1)
+            check_unit(np.array([entry.embedding for entry in own.values()], np.float32), names)
+        if len(self._names) != len(self.entries):
+            spelled = name_keys(self.names)
+            twice = next(name for name, key in zip(self.names, spelled, strict=True) if spelled.count(key) > 1)
             raise BankError(f"class name {twice!r:.80} is there twice; case and space do not count")
-        if both := next((alias for alias in aliases if alias in names), None):
+        if both := next((alias for alias in self._aliases if alias in self._names), None):
             raise BankError(f"alias {both!r:.80} is the name of a class")
         return self
 
@@ -292,7 +289,7 @@ class ClassBank:
         bank = ClassBank(
             self.encoder_digest,
             self.dim,
-            Log(folded=entries | records),
+            Log(folded={**entries, **records}),
             next_key=len(entries),
             images=self.images,
             provenance=self.provenance,
@@ -301,7 +298,7 @@ class ClassBank:
         if calibration is None or not self.calibration_holds:
             return bank
         calibration = dataclasses.replace(calibration, content_digest=bank.content_digest)
-        return bank.with_log(Log(folded=entries | records | {CALIBRATION: Record(dataclasses.asdict(calibration))}))
+        return bank.with_log(Log(folded={**entries, **records, CALIBRATION: Record(dataclasses.asdict(calibration))}))
 
     def with_log(self, log: Log, **changes: Any) -> ClassBank:
         """Return the bank with another log and other fields."""

@@ -214,8 +214,8 @@ def set_class(
     """
     key = bank.find(name)
     entry = bank.entries[key]
-    fields = {"aliases": aliases, "threshold": threshold, "background": background, "photos_only": photos_only}
-    fields = {field: value for field, value in fields.items() if value is not _KEEP}
+    given = {"aliases": aliases, "threshold": threshold, "background": background, "photos_only": photos_only}
+    fields: dict[str, Any] = {field: value for field, value in given.items() if value is not _KEEP}
     if "aliases" in fields:
         fields["aliases"] = _checked_aliases(bank, key, aliases)
     differ = [field for field, value in fields.items() if value != getattr(entry, field)]
@@ -263,15 +263,18 @@ def learn(bank: ClassBank, learning: Learn, *, by: str = "") -> ClassBank:
         return _committed(bank, "learn", puts, "cleared what was learned", by)
     if not keys and not learning.translation.any():
         return bank
-    data = {"keys": keys, "numbers": {name: float(number) for name, number in learning.numbers.items()}}
+    data: dict[str, Any] = {"keys": keys, "numbers": {name: float(number) for name, number in learning.numbers.items()}}
     data |= {"photos": learning.photos, "classes": dict(bank.known_classes)}
-    arrays = {"sums": learning.sums, "counts": learning.counts, "translation": learning.translation}
+    arrays: Arrays = {"sums": learning.sums, "counts": learning.counts, "translation": learning.translation}
     words = f"learned from {_count(learning.photos, 'photo')} without labels, of {_count(len(keys), 'class')}"
     return _committed(bank, "learn", {LEARNED: Record(data, arrays)}, words, by)
 
 
-def calibrate(bank: ClassBank, calibration: BankCalibration, *, by: str = "") -> ClassBank:
-    """Give a bank the calibration that was fitted on it as it is."""
+def calibrate(bank: ClassBank, calibration: BankCalibration | None, *, by: str = "") -> ClassBank:
+    """Give a bank the calibration that was fitted on it as it is; None takes it away."""
+    if calibration is None:
+        puts: Puts = {CALIBRATION: None} if CALIBRATION in bank.records else {}
+        return _committed(bank, "calibrate", puts, "dropped the calibration", by)
     count = calibration.measured.get("fitted_on", 0)
     words = f"calibrated on {_count(count, 'photo')} of {_count(len(calibration.calibrated), 'class')}"
     return _committed(bank, "calibrate", {CALIBRATION: Record(dataclasses.asdict(calibration))}, words, by)
@@ -595,6 +598,7 @@ def check_names(bank: ClassBank, names: Sequence[str]) -> None:
     """
     seen: set[str] = set()
     for name, key in zip(names, name_keys(names), strict=True):
+        check_entry(Entry(name, np.empty(0, np.float32)))
         if key in seen:
             raise ClassNameError(f"class name {name!r:.80} is there twice; case and space do not count")
         seen.add(key)

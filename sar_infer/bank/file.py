@@ -137,7 +137,7 @@ def encoded(bank: ClassBank, tensors: Tensors) -> dict[str, Any]:
         result: list[list[Any]] = []
         for key, item in puts.items():
             if isinstance(item, Entry):
-                more = {
+                more: dict[str, Any] = {
                     field: value for field in _JSON_FIELDS if (value := item[_FIELDS[field]]) != _PLAIN[_FIELDS[field]]
                 }
                 if item.photos:
@@ -176,10 +176,10 @@ def encoded(bank: ClassBank, tensors: Tensors) -> dict[str, Any]:
     if bank.parked:
         content["parked"] = []
     for parked in bank.parked:
-        number = len(content["parked"])
+        place = len(content["parked"])
         waiting = list(parked.pool)
-        tensors[f"parked {number}"] = np.array([*parked.pool.values()], np.float32).reshape(len(waiting), -1)
-        tensors[f"parked {number} sums"] = np.array([s for _, s in parked.photos.values()], np.float64)
+        tensors[f"parked {place}"] = np.array([*parked.pool.values()], np.float32).reshape(len(waiting), -1)
+        tensors[f"parked {place} sums"] = np.array([s for _, s in parked.photos.values()], np.float64)
         content["parked"].append(
             {
                 "images": {"digest": parked.images.digest, "self_test": list(parked.images.self_test)},
@@ -231,7 +231,7 @@ def decoded(
                 result[item[0]] = Record(item[1]["data"], named)
             else:
                 key, name, row, more = item
-                fields = {
+                fields: dict[str, Any] = {
                     field: tuple(v) if isinstance(v := more[field], list) else v
                     for field in _JSON_FIELDS
                     if field in more

@@ -30,7 +30,7 @@ def by_class(
         InputError: A folder is missing or has no folder for each class, or there is not one label for each photo.
     """
     if labels is not None:
-        images = [*several(photos)]  # type: ignore[arg-type]
+        images = [*several(photos)]
         if len(images) != len(labels):
             raise InputError(f"expected a label for each photo, got {len(labels):,} for {len(images):,}")
         labelled: dict[str, list[ImageSource]] = {}
