@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from sar_infer.server.settings import Settings
 
 GROUPS = {
-    "Options": ("bundle", "bank", "photos", "host", "port", "offset", "check"),
+    "Options": ("bundle", "bank", "host", "port", "offset", "check"),
     "Access": ("api_key_file", "allowed_host", "cors_origin", "metrics", "pages"),
     "Limits": (
         *("max_body", "max_images", "max_megapixels", "max_classes", "formats", "queue"),
@@ -44,8 +44,6 @@ MIB = 2**20
 @option("--host", default="127.0.0.1", help="Address to listen on.")
 @option("--port", type=click.IntRange(0, 65535), default=8000, help="Port; 0 takes a free one.")
 @option("--bank", type=click.Path(), help="Bank file to serve; with a key also to change, and made if missing.")
-@option("--photos", type=click.Path(), metavar="DIR",
-        help="Folder of photos to learn from and group, by requests with a key that name folders in it.")  # fmt: skip
 @option("--state", hidden=True, expose_value=False, callback=lambda _, __, value: _refuse_state(value),
         help="Replaced by --bank.")  # fmt: skip
 @option("--api-key-file", type=click.Path(), help="File with the keys, one per line; requests must carry one.")
@@ -136,8 +134,6 @@ def _serve(values: dict[str, Any]) -> None:
         return
     if settings.bank and not settings.key:
         log.warning("--bank without a key: only sar-bank can change the classes")
-    if settings.photos and not settings.key:
-        log.warning("--photos without a key: no request may name a folder")
     _load()(service, listener, values["drain"], values["notice"])
     leave(0)  # even if a worker's graph is still running
 
@@ -170,7 +166,6 @@ def _settings(values: dict[str, Any]) -> Settings:
     return Settings(
         bundle=values["bundle"] or None,
         bank=Path(values["bank"]) if values["bank"] else None,
-        photos=_folder(values["photos"]),
         key=_key(values["api_key_file"]),
         hosts=tuple(name.lower() for name in (values["host"], *_hosts(values["allowed_host"]))),
         origins=_origins(values["cors_origin"]),
@@ -194,12 +189,6 @@ def _refuse_state(folder: str | None) -> None:
             f"--state (SAR_STATE) was removed: give the bank file itself, --bank {shlex.quote(str(file))} (SAR_BANK); "
             "a file that an older sar-serve wrote there still works"
         )
-
-
-def _folder(path: str | None) -> Path | None:
-    if path and not Path(path).is_dir():
-        raise InputError(f"--photos: expected a folder, got {path}")
-    return Path(path).absolute() if path else None
 
 
 def _hosts(names: tuple[str, ...]) -> tuple[str, ...]:

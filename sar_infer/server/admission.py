@@ -78,14 +78,12 @@ class Admission:
     Attributes:
         images: Images inside.
         changes: Changes of the bank that wait for their turn.
-        folders: Requests for the photos of a folder.
         body_bytes: Bytes of request bodies that are in memory; ``http.middleware`` counts them.
     """
 
     def __init__(self, most_images: int, most_body_bytes: int, metrics: Metrics) -> None:
         self.images = Quota(most_images, "too many images are waiting")
         self.changes = Quota(_MOST_CHANGES, "too many changes are waiting")
-        self.folders = Quota(1, "another request works on the photos of a folder")
         self.body_bytes = 0
         self.most_body_bytes = most_body_bytes
         metrics.inside.set_function(lambda: self.images.held)

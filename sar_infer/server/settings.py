@@ -47,7 +47,6 @@ class Settings:
     Attributes:
         bundle: The bundle's folder or place on a hub, opened again by a reload; None takes the one that ships.
         bank: The bank file, which may be missing until the first change; None serves the bundle's bank as it is.
-        photos: The folder whose photos a request with a key may name for learning and groups; None for none.
         key: Required in ``Authorization: Bearer``; of several lines each is a key, so that one can be replaced by the
             next. None requires nothing and allows no change.
         hosts: Names by which a server without a key may be asked, beside local names and addresses; ``*`` is any.
@@ -67,7 +66,6 @@ class Settings:
 
     bundle: str | Path | None = None
     bank: Path | None = None
-    photos: Path | None = None
     key: str | None = field(default=None, repr=False)
     hosts: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()

@@ -71,7 +71,6 @@ class _RequestHandler:
         seconds = None if self._scope["path"] == "/v1/reload" else self._service.settings.limits.seconds
         try:
             async with asyncio.timeout(seconds) as deadline:
-                self._scope["state"]["timeout"] = deadline
                 self._check()
                 if not self._arrived:
                     self._body = await self._read()

@@ -86,7 +86,6 @@ def test_check_verifies_a_bundle_and_exits(run: Run, bundle_path: Path, bundle_c
         (["--host", "999.1.1.1"], {}, "cannot listen on 999.1.1.1"),
         (["--api-key-file", "/nowhere"], {}, "--api-key-file: /nowhere cannot be read: No such file or directory\n"),
         (["--allowed-host", "shop.example:80"], {}, "--allowed-host: expected a host name without scheme and port"),
-        (["--photos", "absent"], {}, "--photos: expected a folder, got absent"),
         (["--cors-origin", "https://shop.example/"], {}, "--cors-origin: expected scheme and host without path"),
         ([], {"SAR_CORS_ORIGIN": "shop.example"}, "--cors-origin: expected scheme and host without path"),
         ([], {"SAR_API_KEY": " "}, "the key is empty"),
