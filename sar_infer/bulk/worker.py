@@ -20,6 +20,7 @@ from sar_infer.classifier import Classifier
 from sar_infer.encoders.precision import PrecisionChoice
 from sar_infer.encoders.sessions import Device
 from sar_infer.errors import BankError, BundleError, DeviceError, ImageError, InputError, reason_of
+from sar_infer.images.formats import IMAGE_SECONDS
 from sar_infer.images.load import TOO_LITTLE_MEMORY
 from sar_infer.images.prefetch import decode_image
 from sar_infer.processes.signals import deadline
@@ -29,8 +30,6 @@ from sar_infer.text.names import Phrases
 
 _TRANSFERS = 16
 """Objects that one worker fetches from storage at the same time."""
-IMAGE_TIMEOUT = 60
-"""Seconds for decoding one image; the slowest accepted image takes a few."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ class WorkerOptions:
     threads: int | None = 1
     precision: PrecisionChoice = "fp32"
     offset: float = 0.0
-    image_timeout: float = IMAGE_TIMEOUT
+    image_timeout: float = IMAGE_SECONDS
     bank_state: str | None = None
 
 

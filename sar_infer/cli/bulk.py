@@ -15,6 +15,7 @@ from click.core import ParameterSource
 
 from sar_infer.cli.options import Refusal, option, read_classes, together
 from sar_infer.errors import SarInferError, one_line
+from sar_infer.images.formats import IMAGE_SECONDS
 
 if TYPE_CHECKING:
     from sar_infer.bulk.items import FlawKind
@@ -40,7 +41,7 @@ bulk_options = together(
         "--image-timeout",
         type=click.IntRange(1, 86_400),
         metavar="SECONDS",
-        default=60,
+        default=IMAGE_SECONDS,
         show_default=True,
         help="Set aside an image that takes longer to decode.",
     ),

@@ -17,6 +17,7 @@ import click
 from sar_infer import __version__
 from sar_infer.cli.options import CONTEXT, GroupedCommand, Number, Refusal, model_options, one_blas_thread, option
 from sar_infer.errors import InputError, SarInferError
+from sar_infer.images.formats import IMAGE_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,7 +33,7 @@ GROUPS = {
         *("max_body", "max_images", "max_megapixels", "max_classes", "formats", "queue"),
         *("deadline", "body_timeout", "image_timeout"),
     ),
-    "Speed": ("device", "precision", "workers", "threads", "max_batch", "decode_memory"),
+    "Speed": ("device", "precision", "workers", "threads", "max_batch"),
     "Running": ("drain", "notice", "log_format", "access_log"),
 }
 _MODULES = ("fastapi", "httptools", "prometheus_client", "python_multipart", "starlette", "uvicorn", "uvloop")
@@ -59,8 +60,6 @@ MIB = 2**20
 @option("--threads", type=click.IntRange(min=1), help="Threads of one batch.  [default: cores / workers]")
 @option("--max-batch", type=click.IntRange(min=1),
         help="Most images in a batch.  [default: 1, 8 with a large encoder, 32 with a GPU]")  # fmt: skip
-@option("--decode-memory", type=click.IntRange(min=1),
-        help="MiB for decoding; other images wait.  [default: what the memory limit and the model leave]")  # fmt: skip
 @option("--queue", type=click.IntRange(min=1), default=64, help="Images held at once; more get 429.")
 @option("--max-body", type=click.IntRange(min=1), default=10, help="MiB in a request.")
 @option("--max-images", type=click.IntRange(min=1), default=32, help="Images in a request.")
@@ -68,7 +67,12 @@ MIB = 2**20
 @option("--max-classes", type=click.IntRange(min=1), default=1000, help="Class names in a request.")
 @option("--formats", default="JPEG,PNG,WEBP", help="Image formats to accept; GIF, BMP and TIFF can be added.")
 @option("--deadline", type=Number(min=0.01), default=30, help="Seconds until the answer is 504.")
-@option("--image-timeout", type=Number(min=0.01), default=10, help="Seconds for a worker process to decode an image.")
+@option(
+    "--image-timeout",
+    type=Number(min=0.01),
+    default=IMAGE_SECONDS,
+    help="Seconds for a worker process to decode an image.",
+)
 @option("--body-timeout", type=Number(min=0.01), default=10, help="Seconds for a body to arrive.")
 @option("--drain", type=click.IntRange(min=0), default=20, help="Seconds to finish on SIGTERM.")
 @option("--notice", type=Number(min=0), default=0, help="Seconds after SIGTERM in which it still listens, not ready.")
@@ -175,7 +179,6 @@ def _settings(values: dict[str, Any]) -> Settings:
         threads=values["threads"],
         workers=0 if values["check"] else values["workers"],
         max_batch=values["max_batch"],
-        decode_memory=values["decode_memory"] and values["decode_memory"] * MIB,
         metrics=values["metrics"],
         pages=values["pages"],
         limits=limits,

@@ -84,7 +84,7 @@ class _RequestHandler:
             late = isinstance(error, TimeoutError) and deadline.expired()
             await self._refuse(Problem("deadline", f"no answer within {seconds:g} s") if late else error)
         finally:
-            self._service.admission.body_bytes -= self._held
+            self._service.body_bytes -= self._held
             del self._scope["state"]["cancel"]  # a cycle, which would stay in memory for a while
             self._account(time.perf_counter() - start)
 
@@ -102,7 +102,7 @@ class _RequestHandler:
         length = self._headers.get("content-length", "0")
         if length.isdecimal() and int(length) > limit:
             raise _too_large(limit)
-        images = service.admission.images
+        images = service.images
         if images.full and path.startswith(_IMAGE_ROUTES) and self._scope["method"] == "POST":
             raise images.refusal()
 
@@ -149,7 +149,7 @@ class _RequestHandler:
             raise problem
 
     async def _read(self) -> bytes:
-        admission, limits = self._service.admission, self._service.settings.limits
+        service, limits = self._service, self._service.settings.limits
         chunks: list[bytes] = []
         try:
             async with asyncio.timeout(limits.body_seconds):
@@ -157,10 +157,11 @@ class _RequestHandler:
                     chunk = await self._next()
                     chunks.append(chunk)
                     self._held += len(chunk)
-                    admission.body_bytes += len(chunk)
+                    service.body_bytes += len(chunk)
                     if self._held > limits.body_bytes:
                         raise _too_large(limits.body_bytes)
-                    admission.check_body_bytes()
+                    if service.body_bytes > service.most_body_bytes:
+                        raise service.images.refusal()
         except TimeoutError:
             raise Problem("body-timeout", f"the body did not arrive within {limits.body_seconds:g} s") from None
         return b"".join(chunks)

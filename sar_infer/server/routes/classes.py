@@ -283,7 +283,7 @@ async def _put(
         raise Problem("bad-request", "no image; expected an image, a form or JSON with images")
     new: NewPhotos | None = None
     if images:
-        with service.lease() as engine, service.admission.images.hold(len(images)):
+        with service.lease() as engine, service.images.hold(len(images)):
             photo_set, labels = await engine.photos(images)
         photo_set = photo_set.with_photos_only(change.photos_only)
         encoder = engine.bundle.manifest.encoder_digest

@@ -127,7 +127,7 @@ async def embeddings(request: Request, service: Serving) -> Response:
         if call.dimensions not in (None, width):
             raise Problem("invalid-request", f"dimensions: expected {width}, the model's own, got {call.dimensions}")
         rows = np.empty((len(items), width), "<f4")
-        with service.admission.images.hold(len(images)):
+        with service.images.hold(len(images)):
             if names:
                 rows[[*names]], tokens = await engine.names.embed([*names.values()])
             labels = [f"input[{i}]" for i in encoded]

@@ -175,7 +175,7 @@ async def suggest(request: Request, service: Keyed) -> Response:
             suggestions = engine.classifier.suggest(rows, classes)
             return engine.classifier.described(suggestions, rows, classes, numbers)
 
-        with service.admission.changes.hold(1):
+        with service.changes.hold(1):
             async with service.suggesting:  # one at a time: photos are compared in pairs
                 content = await in_thread(look)
     errors = [
@@ -200,7 +200,7 @@ async def _photo_features(
     if texts is not None:
         rows = await service.in_turn(4 * width * len(texts), lambda: _embedded(texts, width))
         return [*range(len(rows))], rows, {}
-    with service.admission.images.hold(len(images)):
+    with service.images.hold(len(images)):
         outcomes = await engine.each(images, lambda rows: rows)
     errors = {number: outcome.error for number, outcome in enumerate(outcomes) if outcome.error is not None}
     values = {number: outcome.value for number, outcome in enumerate(outcomes) if outcome.value is not None}

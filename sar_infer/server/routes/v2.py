@@ -147,7 +147,7 @@ async def infer(request: Request, service: Serving, model: Model) -> Response:
         call, source, images, phrases = read
         top_k, only = call.parameters.top_k, chooses_only(call.parameters.mode, bool(phrases))
         classes, count = None, 0
-        with service.admission.images.hold(len(images)):
+        with service.images.hold(len(images)):
             if any(output.name != "EMBEDDING" for output in call.outputs):
                 classes = await engine.names.class_set(phrases, only, bank)
                 count = len(classes.names)

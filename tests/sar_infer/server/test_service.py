@@ -26,7 +26,7 @@ from sar_infer import Classifier
 from sar_infer.bank import ClassBank
 from sar_infer.cli.bank import main as sar_bank
 from sar_infer.server.bank.store import BankStore
-from sar_infer.server.model.encoding import Result, Task
+from sar_infer.server.model.process import Result, Task
 from sar_infer.server.service import Service
 from sar_infer.server.settings import Settings
 
@@ -227,7 +227,7 @@ def test_a_change_that_waits_for_a_reload_is_made_with_the_new_bundle(
         swapped = pool.submit(reload, server)
         assert reached.wait(60)
         changed = pool.submit(add, server, "violet", **more)
-        wait_for(lambda: server.service.admission.changes.held)  # the photo has been embedded by then
+        wait_for(lambda: server.service.changes.held)  # the photo has been embedded by then
         gate.set()
         assert swapped.result().status_code == 200
         answer = changed.result()
@@ -252,7 +252,7 @@ def test_a_rollback_that_waits_for_a_reload_is_made_with_the_new_bundle(
         swapped = pool.submit(reload, server)
         assert reached.wait(60)
         rolled_back = pool.submit(lambda: httpx2.post(f"{server.url}/v1/bank/rollback", **options))
-        wait_for(lambda: server.service.admission.changes.held)
+        wait_for(lambda: server.service.changes.held)
         gate.set()
         assert swapped.result().status_code == 200
         assert rolled_back.result().json()["classes"] == 2

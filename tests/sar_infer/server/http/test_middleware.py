@@ -243,9 +243,9 @@ def test_a_deadline_ends_a_request_and_nothing_else(server: Local, gate: Any, se
 def test_a_full_queue_answers_429_at_once_and_says_when_to_come_again(server: Local, gate: Any) -> None:
     with ThreadPoolExecutor(3) as pool:
         waiting = [pool.submit(classify, server) for _ in range(3)]
-        wait_for(lambda: server.service.admission.images.full)
+        wait_for(lambda: server.service.images.full)
         answer = classify(server)
-        assert server.service.admission.images.full  # it has waited for none of them
+        assert server.service.images.full  # it has waited for none of them
         assert (answer.status_code, answer.json()["code"]) == (429, "overloaded")
         assert "too many images are waiting" in answer.json()["detail"]
         assert int(answer.headers["retry-after"]) >= 1
@@ -286,7 +286,7 @@ HALF = HEAD + b"Content-Length: 90000\r\n\r\n" + bytes(4500)
 def test_a_client_that_leaves_at_any_time_takes_its_request_with_it_and_no_other(
     server: Local, gate: Any, sent: bytes, inside: int
 ) -> None:
-    admission, before = server.service.admission, server.metric("sar_rejected_total", reason="cancelled")
+    admission, before = server.service, server.metric("sar_rejected_total", reason="cancelled")
     with ThreadPoolExecutor(1) as pool:
         other = pool.submit(classify, server)
         wait_for(lambda: gate.images)

@@ -4,7 +4,6 @@ import asyncio
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -26,18 +25,12 @@ from sar_infer.encoders.self_test import MIN_COSINE, self_test_image
 from sar_infer.errors import BundleError
 from sar_infer.server.metrics import Metrics
 from sar_infer.server.model.engine import Engine
-from sar_infer.server.model.memory import DecodeMemory
 from sar_infer.server.model.opening import open_engine
 from sar_infer.server.model.sizing import Sizes
 from sar_infer.server.settings import Limits, Settings
 
 BOUND = 2e-6
 """Tolerance between an image's unit row alone and in a batch, which may change the order of fp32 sums."""
-
-
-def measures() -> tuple[Metrics, DecodeMemory]:
-    metrics = Metrics()
-    return metrics, DecodeMemory(2**30, 60, metrics)
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +68,7 @@ def test_answers_depend_neither_on_company_nor_order_nor_batch_size(
     max_batch: int,
 ) -> None:
     async def go() -> Floats:
-        engine = Engine(mini, Sizes(False, workers, 1, max_batch), Limits(), *measures())
+        engine = Engine(mini, Sizes(False, workers, 1, max_batch), Limits(), Metrics())
         outcomes = await engine.each([images[i] for i in order], lambda rows: rows)
         engine.close()
         return np.array([outcome.value for outcome in outcomes])
@@ -127,7 +120,7 @@ def test_an_error_waits_for_the_other_images_of_its_call(bundle_path: Path) -> N
     """Wait for all, because an image left running would outlive its request and perhaps its engine."""
 
     async def go() -> None:
-        engine = Engine(Classifier.open(bundle_path, "cpu"), Sizes(False, 2, 1, 1), Limits(), *measures())
+        engine = Engine(Classifier.open(bundle_path, "cpu"), Sizes(False, 2, 1, 1), Limits(), Metrics())
         size = engine.bundle.manifest.preprocess.size
         images = [np.full((3, size, size), value, np.float32) for value in (1, 0, 0, 0, 0, 0)]
         (first,) = await engine.each(images[:1], lambda rows: rows)
@@ -149,7 +142,7 @@ def test_an_error_waits_for_the_other_images_of_its_call(bundle_path: Path) -> N
 
 def test_rows_that_arrive_together_are_ranked_together(bundle_path: Path) -> None:
     async def go() -> None:
-        engine = Engine(Classifier.open(bundle_path, "cpu"), Sizes(False, 1, 1, 4), Limits(), *measures())
+        engine = Engine(Classifier.open(bundle_path, "cpu"), Sizes(False, 1, 1, 4), Limits(), Metrics())
         sizes: list[int] = []
         outcomes = await engine.each([jpeg()] * 4, lambda rows: sizes.append(len(rows)) or [*range(len(rows))])  # type: ignore[func-returns-value]
         assert sizes == [1, 3]
@@ -164,7 +157,7 @@ def test_many_classes_are_ranked_apart_from_the_event_loop(bundle_path: Path) ->
     threads: list[threading.Thread] = []
 
     async def go() -> None:
-        engine = Engine(Classifier.open(bundle_path, "cpu"), Sizes(False, 1, 1, 1), Limits(), *measures())
+        engine = Engine(Classifier.open(bundle_path, "cpu"), Sizes(False, 1, 1, 1), Limits(), Metrics())
         for classes in (2_000, 2_001):
             await engine.each([jpeg()], lambda _: [threads.append(threading.current_thread())], classes)
         engine.close()
@@ -173,43 +166,21 @@ def test_many_classes_are_ranked_apart_from_the_event_loop(bundle_path: Path) ->
     assert [thread is threading.main_thread() for thread in threads] == [True, False]
 
 
-def test_rows_of_cancelled_callers_are_not_ranked_even_if_the_engine_is_closed(bundle_path: Path) -> None:
-    async def go() -> None:
-        complaints: list[dict[str, Any]] = []
-        asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
-        engine = Engine(Classifier.open(bundle_path, "cpu"), Sizes(False, 1, 1, 4), Limits(), *measures())
-        row = np.ones((1, 2), np.float32)
-        ranked: list[int] = []
-
-        def finish(rows: Floats) -> Floats:
-            ranked.append(len(rows))
-            return rows
-
-        waiting = [engine._scored(finish, row, 1) for _ in range(3)]
-        waiting[1].cancel()
-        await asyncio.gather(*waiting, return_exceptions=True)
-        assert ranked == [2]
-        for classes in (1, 10_000):
-            engine._scored(finish, row, classes).cancel()
-            engine.close()
-            await asyncio.sleep(0)
-        assert (ranked, complaints) == ([2], [])
-
-    asyncio.run(go())
-
-
 @pytest.mark.parametrize("classes", [1, 10_000])
 def test_a_row_that_cannot_be_ranked_fails_alone(bundle_path: Path, classes: int) -> None:
     async def go() -> None:
-        engine = Engine(Classifier.open(bundle_path, "cpu"), Sizes(False, 1, 1, 4), Limits(), *measures())
+        engine = Engine(Classifier.open(bundle_path, "cpu"), Sizes(False, 1, 1, 4), Limits(), Metrics())
+        size = engine.bundle.manifest.preprocess.size
+        images = [np.full((3, size, size), value, np.float32) for value in (1, 0, 0)]
+        (first,) = await engine.each(images[:1], lambda rows: rows)
 
-        def finish(rows: Floats) -> list[float]:
-            return [1 / int(row[0]) for row in rows]
+        def finish(rows: Floats) -> list[int]:
+            return [1 // int(not np.array_equal(row, first.value)) for row in rows]
 
-        rows = [np.full((1, 1), number, np.float32) for number in (1, 0, 2)]
-        answers = await asyncio.gather(*(engine._scored(finish, row, classes) for row in rows), return_exceptions=True)
-        assert isinstance(answers[1], ZeroDivisionError)
-        assert [answer[0] for answer in (answers[0], answers[2])] == [1, 0.5]  # type: ignore[index]
+        calls = (engine.each([image], finish, classes) for image in images)
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        assert isinstance(answers[0], ZeroDivisionError)
+        assert [answer[0].value for answer in answers[1:]] == [1, 1]  # type: ignore[index]
         engine.close()
 
     asyncio.run(go())
@@ -222,7 +193,7 @@ def test_an_engine_that_is_closed_is_free_at_once(bundle_path: Path) -> None:
     gc.collect()
     gc.disable()
     try:
-        engine = Engine(Classifier.open(bundle_path, "cpu"), Sizes(False, 1, 1, 1), Limits(), *measures())
+        engine = Engine(Classifier.open(bundle_path, "cpu"), Sizes(False, 1, 1, 1), Limits(), Metrics())
         classifier = weakref.ref(engine.classifier)
         engine.close()
         del engine

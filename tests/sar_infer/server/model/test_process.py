@@ -7,19 +7,20 @@ import functools
 import os
 import platform
 import signal
+import sys
 from typing import Any, NoReturn
 
 import numpy as np
 import psutil
 import pytest
+from support.giants import GIANTS
 from support.pictures import jpeg
 
 from sar_infer.bundle.manifest import file_entry
 from sar_infer.classifier import Classifier
+from sar_infer.errors import ImageError
 from sar_infer.processes.worker import Worker
-from sar_infer.server.model import process
-from sar_infer.server.model.encoding import Result, Task
-from sar_infer.server.model.process import Model, begin
+from sar_infer.server.model.process import Model, Result, Task, begin
 from sar_infer.server.model.sizing import Sizes
 from sar_infer.server.settings import Limits
 
@@ -75,24 +76,24 @@ def test_what_opening_the_second_encoder_frees_goes_back_to_the_system(model: Mo
     worker.ended()
 
 
-def test_a_sandbox_without_nice_and_proc_serves_too(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    real_open = os.open
-
-    def no_proc(path: Any, *arguments: Any, **options: Any) -> int:
-        if str(path).startswith("/proc/"):
-            raise FileNotFoundError(path)
-        return real_open(path, *arguments, **options)
-
+def test_a_sandbox_without_nice_serves_too(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     def forbidden(_: int) -> NoReturn:
         raise PermissionError
 
     monkeypatch.setattr(os, "nice", forbidden)
-    monkeypatch.setattr(os, "open", no_proc)
     monkeypatch.setattr(signal, "signal", lambda *_: None)  # it would ignore SIGTERM
-    process._statm.cache_clear()
-    try:
-        (result,) = begin(model)([Task(jpeg(), memory=2**24)])  # type: ignore[misc]
-    finally:
-        process._statm.cache_clear()
+    (result,) = begin(model)([Task(jpeg())])
     assert isinstance(result, Result)
     assert np.linalg.norm(result.row) == pytest.approx(1)  # type: ignore[arg-type]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit counts what is mapped on Linux alone")
+def test_an_image_that_takes_more_memory_than_the_worker_may_have_is_refused_and_the_next_is_not(model: Model) -> None:
+    model = dataclasses.replace(model, sizes=dataclasses.replace(model.sizes, memory=200 * 2**20))
+    worker: Worker[Any] = Worker(functools.partial(begin, model))
+    worker.loaded(60)
+    giant, photo = Task(GIANTS["PNG RGB"]((6000, 6000))), Task(jpeg())
+    refused, answered = worker.answer(([giant, photo], False))
+    assert isinstance(refused.row, ImageError)
+    assert (refused.row.kind, isinstance(answered.row, np.ndarray)) == ("size", True)
+    assert worker.ended() == 0
