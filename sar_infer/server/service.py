@@ -74,7 +74,6 @@ class Service:
         self.draining = False
         self._leases: dict[Engine, int] = {}
         self._unfinished: set[asyncio.Task[Any]] = set()
-        self._next_reload: asyncio.Task[list[str]] | None = None
         self._turn = asyncio.Lock()
         self._looking = asyncio.Lock()
         self._look: asyncio.Future[None] | None = None
@@ -146,17 +145,13 @@ class Service:
     async def reload(self) -> list[str]:
         """Open the bundle's path again beside the engine that answers, and replace it if all is well.
 
-        Whoever asks while a reload waits for its turn gets the result of that one.
-
         Returns:
             Names of classes whose photos the new encoder does not have: they have to be added again.
 
         Raises:
             SarInferError: the bundle or the bank is refused; nothing has changed.
         """
-        if self._next_reload is None:
-            self._next_reload = self._begun(self._reload())
-        return await asyncio.shield(self._next_reload)
+        return await asyncio.shield(self._begun(self._reload()))
 
     async def change(self, change: Callable[[], T]) -> T:
         """Make a change of the bank in a thread, one at a time; once begun it is finished, even if its client leaves.
@@ -223,7 +218,6 @@ class Service:
 
     async def _reload(self) -> list[str]:
         async with self.writing:
-            self._next_reload = None  # who asks from now on may mean what is at the bundle's path later
             old = self.engine
             try:
                 engine, store = await in_thread(lambda: _open(self.settings, self.metrics))

@@ -12,9 +12,21 @@ from pydantic_core import PydanticCustomError, to_json
 from sar_infer.classify.output import optional_fields
 from sar_infer.results import CalibratedOn, DecisionOptions, ImageResult, Unknown
 from sar_infer.server.class_names import cleaned
-from sar_infer.server.http.body import BYTES, FORM, JSON, is_image, media_type, read_call
 from sar_infer.server.http.openapi import IMAGE_TYPES, form, problems, request_body
-from sar_infer.server.http.request import IMAGES, MAX_TOP_K, Mode, Serving, Texts, chooses_only
+from sar_infer.server.http.request import (
+    BYTES,
+    FORM,
+    IMAGES,
+    JSON,
+    MAX_TOP_K,
+    Mode,
+    Serving,
+    Texts,
+    chooses_only,
+    is_image,
+    media_type,
+    read_call,
+)
 from sar_infer.server.model.engine import ImageInput, Outcome, milliseconds
 from sar_infer.server.problems import IMAGE_CODES, Problem
 from sar_infer.server.service import Service

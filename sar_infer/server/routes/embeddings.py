@@ -16,9 +16,8 @@ from pydantic_core import PydanticCustomError
 from sar_infer._arrays import Floats
 from sar_infer.errors import ClassNameError
 from sar_infer.server.class_names import clean_name
-from sar_infer.server.http.body import read_images, read_json
 from sar_infer.server.http.openapi import problems, request_body
-from sar_infer.server.http.request import MOST_ITEMS, Serving
+from sar_infer.server.http.request import MOST_ITEMS, Serving, read_images, read_json
 from sar_infer.server.problems import Problem
 from sar_infer.server.settings import Limits
 

@@ -21,9 +21,19 @@ from sar_infer._arrays import Floats
 from sar_infer.classifiers.learning_report import LearnedClass, LearningReport, PhotoNote
 from sar_infer.classifiers.spool import FeatureSpool
 from sar_infer.errors import ImageError
-from sar_infer.server.http.body import FORM, JSON, media_type, read_call, read_images, read_json
 from sar_infer.server.http.openapi import form, problems, request_body
-from sar_infer.server.http.request import IMAGES, Keyed, Texts, Writable
+from sar_infer.server.http.request import (
+    FORM,
+    IMAGES,
+    JSON,
+    Keyed,
+    Texts,
+    Writable,
+    media_type,
+    read_call,
+    read_images,
+    read_json,
+)
 from sar_infer.server.model.engine import Engine, ImageInput
 from sar_infer.server.problems import IMAGE_CODES, Problem
 from sar_infer.server.routes.classes import IfMatch

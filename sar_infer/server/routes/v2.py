@@ -22,9 +22,8 @@ from sar_infer.classify import ranking
 from sar_infer.classify.class_set import ClassSet
 from sar_infer.server import oip
 from sar_infer.server.class_names import cleaned
-from sar_infer.server.http.body import check_count
 from sar_infer.server.http.openapi import BINARY, ErrorAnswer, problems, request_body
-from sar_infer.server.http.request import Serving, chooses_only, decoded
+from sar_infer.server.http.request import Serving, check_count, chooses_only, decoded
 from sar_infer.server.model.engine import Engine, Finish, ImageInput
 from sar_infer.server.problems import Problem
 from sar_infer.server.service import Service

@@ -9,9 +9,8 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from sar_infer.server.class_names import LONGEST_TEXT, clean_name, cleaned
-from sar_infer.server.http.body import read_json
 from sar_infer.server.http.openapi import ErrorAnswer, problems, request_body
-from sar_infer.server.http.request import Serving, Texts, decoded
+from sar_infer.server.http.request import Serving, Texts, decoded, read_json
 from sar_infer.server.problems import Problem
 
 router = APIRouter(tags=["zero-shot-image-classification"])

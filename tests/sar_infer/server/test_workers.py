@@ -314,28 +314,6 @@ def test_a_crash_loop_opens_the_breaker_which_says_why_and_closes_again(server: 
     wait_for(lambda: len(pids(server)) == 2)
 
 
-@pytest.mark.usefixtures("brittle")
-def test_where_no_process_can_be_started_those_that_live_go_on(server: Local, path: Path) -> None:
-    """The file that is open has been overwritten, so no new process can read it."""
-    graph = path / "image_encoder.onnx"
-    sound, before = graph.read_bytes(), pids(server)
-    graph.write_bytes(b"nonsense")
-    os.kill(min(before), signal.SIGKILL)
-    wait_for(lambda: server.metric("sar_workers") == 1)
-    assert statuses(server, 5) == {200}
-    assert ready(server).json()["ready"]
-    graph.write_bytes(sound)
-    wait_for(lambda: len(pids(server)) == 2)  # another try, later
-    graph.write_bytes(b"nonsense")
-    for pid in pids(server):
-        os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: classify(server).status_code == 503)
-    assert graph.name in classify(server).json()["detail"]
-    graph.write_bytes(sound)
-    wait_for(lambda: len(pids(server)) == 2)
-    assert classify(server).status_code == 200
-
-
 def test_workers_that_die_of_every_batch_open_the_breaker_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor, "MOST_DEATHS", 3)
     settings = settings_for(write_bundle(tmp_path / "bundle"))
@@ -357,22 +335,6 @@ def test_no_worker_outlives_its_server(bundle_path: Path, sent: signal.Signals) 
         server.process.send_signal(sent)
         server.process.wait(60)
         wait_for(lambda: not any(map(alive, children)))
-
-
-def test_sigterm_ends_a_server_whose_new_workers_never_load_and_them(tmp_path: Path) -> None:
-    bundle = write_bundle(tmp_path / "bundle")
-    with (
-        ThreadPoolExecutor(1) as pool,
-        serving("--bundle", str(bundle), "--workers", "2", "--drain", "1", key="k") as server,
-    ):
-        endless(bundle)
-        reload = pool.submit(httpx2.post, f"{server.url}/v1/reload", headers=KEY, timeout=60)
-        wait_for(lambda: len(worker_pids(server.process.pid)) == 4)
-        children = worker_pids(server.process.pid)
-        server.process.terminate()
-        server.process.wait(60)
-        wait_for(lambda: not any(map(alive, children)))
-        assert reload.result().status_code == 503
 
 
 def test_requests_are_answered_during_the_notice_though_everybody_is_told_to_stop(bundle_path: Path) -> None:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,8 +18,6 @@ from sar_infer import Classifier
 from sar_infer._arrays import Floats
 from sar_infer.bundle.bundle import default_bundle, open_bundle
 from sar_infer.bundle.manifest import IMAGE_ENCODER, Precision, SelfTestVector
-from sar_infer.encoders.encoders import ImageEncoder
-from sar_infer.encoders.precision import PrecisionChoice
 from sar_infer.encoders.self_test import MIN_COSINE, self_test_image
 from sar_infer.errors import BundleError
 from sar_infer.server.metrics import Metrics
@@ -93,29 +90,6 @@ def test_an_encoder_that_computes_something_else_is_refused(bundle_copy: Path) -
             open_engine(Settings(bundle=bundle_copy, device="cpu"), Metrics())
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
-def test_opening_runs_the_probe_once(
-    bundle_copy: Path, precision: PrecisionChoice, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    add_precision(bundle_copy)
-    vector = Classifier.open(bundle_copy, "cpu", precision=precision).embed_images([self_test_image(SIZE, 5)])[0]
-    graphs = Precision(variant("image_encoder.int8.onnx", self_test_cosine=1.0))
-    reseal(bundle_copy, precisions={"int8": graphs}, self_test=SelfTestVector(5, tuple(vector.tolist())))
-    encode, batches = ImageEncoder.encode, []
-
-    def spy(self: ImageEncoder, pixels: Floats, seconds: float | None = None) -> Floats:
-        batches.append(len(pixels))
-        return encode(self, pixels, seconds)
-
-    monkeypatch.setattr(ImageEncoder, "encode", spy)
-    settings = Settings(bundle=bundle_copy, device="cpu", precision=precision)
-    engine = open_engine(settings, Metrics())
-    assert batches == [1]
-    assert asyncio.run(engine.self_test()) == pytest.approx(1)
-    assert batches == [1, 1]
-    engine.close()
-
-
 def test_an_error_waits_for_the_other_images_of_its_call(bundle_path: Path) -> None:
     """Wait for all, because an image left running would outlive its request and perhaps its engine."""
 
@@ -153,19 +127,6 @@ def test_rows_that_arrive_together_are_ranked_together(bundle_path: Path) -> Non
     asyncio.run(go())
 
 
-def test_many_classes_are_ranked_apart_from_the_event_loop(bundle_path: Path) -> None:
-    threads: list[threading.Thread] = []
-
-    async def go() -> None:
-        engine = Engine(Classifier.open(bundle_path, "cpu"), Sizes(False, 1, 1, 1), Limits(), Metrics())
-        for classes in (2_000, 2_001):
-            await engine.each([jpeg()], lambda _: [threads.append(threading.current_thread())], classes)
-        engine.close()
-
-    asyncio.run(go())
-    assert [thread is threading.main_thread() for thread in threads] == [True, False]
-
-
 @pytest.mark.parametrize("classes", [1, 10_000])
 def test_a_row_that_cannot_be_ranked_fails_alone(bundle_path: Path, classes: int) -> None:
     async def go() -> None:
@@ -184,22 +145,6 @@ def test_a_row_that_cannot_be_ranked_fails_alone(bundle_path: Path, classes: int
         engine.close()
 
     asyncio.run(go())
-
-
-def test_an_engine_that_is_closed_is_free_at_once(bundle_path: Path) -> None:
-    import gc
-    import weakref
-
-    gc.collect()
-    gc.disable()
-    try:
-        engine = Engine(Classifier.open(bundle_path, "cpu"), Sizes(False, 1, 1, 1), Limits(), Metrics())
-        classifier = weakref.ref(engine.classifier)
-        engine.close()
-        del engine
-        assert classifier() is None
-    finally:
-        gc.enable()
 
 
 def test_a_smaller_graph_is_probed_against_what_it_gave_at_export(bundle_copy: Path) -> None:

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import os
-import platform
-import signal
 import sys
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import psutil
@@ -20,7 +17,7 @@ from sar_infer.bundle.manifest import file_entry
 from sar_infer.classifier import Classifier
 from sar_infer.errors import ImageError
 from sar_infer.processes.worker import Worker
-from sar_infer.server.model.process import Model, Result, Task, begin
+from sar_infer.server.model.process import Model, Task, begin
 from sar_infer.server.model.sizing import Sizes
 from sar_infer.server.settings import Limits
 
@@ -63,28 +60,6 @@ def test_a_worker_gives_way_to_the_front(model: Model) -> None:
     worker.loaded(60)
     assert psutil.Process(worker.pid).nice() == min(19, psutil.Process().nice() + 5)
     assert worker.ended() == 0
-
-
-@pytest.mark.skipif("glibc" not in platform.libc_ver()[0], reason="of glibc alone")
-def test_what_opening_the_second_encoder_frees_goes_back_to_the_system(model: Model) -> None:
-    worker: Worker[Any] = Worker(functools.partial(begin, model))
-    worker.loaded(60)
-    watched, task = psutil.Process(worker.pid), Task(np.zeros((9, 9, 3), np.uint8))
-    before = [worker.answer(([task], False)), watched.memory_info().rss][1]
-    worker.answer(([task], True))
-    assert watched.memory_info().rss - before < 45 * 2**20  # of 58 in all
-    worker.ended()
-
-
-def test_a_sandbox_without_nice_serves_too(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    def forbidden(_: int) -> NoReturn:
-        raise PermissionError
-
-    monkeypatch.setattr(os, "nice", forbidden)
-    monkeypatch.setattr(signal, "signal", lambda *_: None)  # it would ignore SIGTERM
-    (result,) = begin(model)([Task(jpeg())])
-    assert isinstance(result, Result)
-    assert np.linalg.norm(result.row) == pytest.approx(1)  # type: ignore[arg-type]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit counts what is mapped on Linux alone")

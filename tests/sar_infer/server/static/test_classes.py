@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +13,14 @@ from support.browser import (
     CAT,
     COFFEE,
     CONTRASTS,
-    PASTE,
     PHONE,
     ROCKET,
     WIDTHS,
-    Hold,
-    Watch,
     add,
     among,
     drop,
     labels,
     settled,
-    unlock,
 )  # fmt: skip
 from support.servers import Server
 
@@ -34,16 +29,6 @@ expect = playwright.expect
 NAME = "my own mug"
 CLOTHES = Path(__file__).parents[4] / "examples" / "clothes" / "test"
 GARMENTS = [path for kind in ("shoes", "hat", "trousers") for path in sorted((CLOTHES / kind).glob("*.jpg"))[:6]]
-
-
-@pytest.fixture
-def opened(open_page: Any, keyed_server: Server) -> Iterator[tuple[Any, Watch]]:
-    """Return the page of a server that can be changed and its watch; what the test changes is taken back."""
-    page, watch = open_page(keyed_server.url)
-    unlock(page, keyed_server.key)
-    expect(page.locator("#bank")).to_be_visible()
-    yield page, watch
-    httpx2.post(f"{keyed_server.url}/v1/bank/rollback", json={"to": 0}, headers=keyed_server.headers)
 
 
 @pytest.fixture(scope="module")
@@ -99,29 +84,6 @@ def test_a_name_is_kept(cup) -> None:
     expect(cup.locator("#taught")).to_contain_text("The bank has changed since it was calibrated; sar-bank calibrate")
 
 
-def test_a_class_is_pending_while_its_change_is_on_its_way(page, watch, keyed_server) -> None:
-    watch.expected = "status of 409"
-    add(page, NAME)
-    held = Hold(page, "**/v1/classes/*")
-    keep(page, NAME)
-    waiting = page.locator("#bank-chips .pending")
-    request = held.take()
-    expect(waiting).to_have_text([NAME])
-    expect(waiting).to_have_attribute("data-doing", "adding …")
-    expect(page.locator("#chips .pending")).to_have_count(1)
-    assert photo_count(keyed_server, NAME) is None
-    request.continue_()
-    expect(page.locator("#bank-chips .added span")).to_have_text([NAME])
-    expect(waiting).to_have_count(0)
-    page.get_by_role("button", name=f"Remove the class {NAME} from the server").click()
-    request = held.take()
-    expect(waiting).to_have_attribute("data-doing", "removing …")
-    request.fulfill(status=409, json={"title": "No", "detail": "it stays", "code": "conflict"})
-    expect(page.locator("#taught.bad")).to_contain_text("It stays")
-    expect(waiting).to_have_count(0)
-    expect(page.locator("#bank-chips .added span")).to_have_text([NAME])
-
-
 def test_photos_that_are_dropped_on_a_name_teach_it_and_undo_forgets_them(cup, watch, keyed_server, mugs, tmp_path):
     watch.expected = "status of 4(15|22)"
     (tmp_path / "bad.jpg").write_bytes(b"not an image")
@@ -155,52 +117,6 @@ def test_photos_that_are_dropped_on_a_name_teach_it_and_undo_forgets_them(cup, w
     add(cup, NAME)
     button = cup.locator("#chips").get_by_role("button", name=f"Add photos to the class {NAME}, which has 2")
     expect(button).to_have_text("2 photos +")
-
-
-def test_photos_are_chosen_for_a_class_by_keyboard_and_it_is_removed(cup, keyed_server, mugs) -> None:
-    cup.on("filechooser", lambda chooser: chooser.set_files(mugs[:1]))
-    best, undo = cup.locator("#bars .name").first, cup.get_by_role("button", name="Undo")
-    add(cup, NAME)
-    cup.get_by_role("button", name=f"Add photos to the class {NAME}").press("Enter")
-    expect(best).to_have_text(NAME)
-    expect(undo).to_be_focused()
-    cup.get_by_role("button", name=f"Add photos to the class {NAME}, which has 1").wait_for()
-    cup.get_by_role("button", name=f"Remove the class {NAME} from the server").press("Enter")
-    expect(best).to_have_text("espresso")
-    assert photo_count(keyed_server, NAME) is None
-    expect(undo).to_be_focused()
-    cup.keyboard.press("Enter")
-    expect(best).to_have_text(NAME)
-    expect(cup.locator("#name")).to_be_focused()
-    assert photo_count(keyed_server, NAME) == 1
-
-
-@pytest.mark.parametrize("methods", [["PUT"], ["PUT", "DELETE"]])
-def test_nothing_is_taken_back_that_somebody_else_did_meanwhile(page, watch, keyed_server, methods) -> None:
-    watch.expected = "status of 412"
-    add(page, NAME)
-    keep(page, NAME)
-    undo = page.get_by_role("button", name="Undo")
-    undo.wait_for()
-    for method in methods:
-        httpx2.request(method, f"{keyed_server.url}/v1/classes/theirs", headers=keyed_server.headers)
-    undo.click()
-    expect(page.locator("#taught.bad")).to_be_visible()
-    left = ["theirs", NAME] if methods == ["PUT"] else [NAME]
-    expect(page.locator("#bank-chips .added span")).to_have_text(left)
-
-
-def test_a_name_that_the_server_has_or_nearly_has_is_said(page) -> None:
-    page.locator("#name").evaluate(PASTE, "Espresso, zebras, own mug")
-    chips = page.locator("#chips li")
-    expect(chips.nth(0)).to_have_text(re.compile("^Espressoalready a class"))
-    expect(chips.nth(1)).to_have_text(re.compile("^zebrasclose to zebra"))
-    expect(chips.nth(2).locator(".count")).to_have_count(0)
-    buttons = page.get_by_role("button", name="Keep the class").all()
-    names = [f"Keep the class {name} on the server" for name in ("zebras", "own mug")]
-    assert [button.get_attribute("aria-label") for button in buttons] == names
-    add(page, "zebra")
-    expect(page.locator("#status")).to_have_text("zebra: already a class")
 
 
 def test_photos_are_grouped_and_a_group_becomes_a_class(page, watch, keyed_server, tmp_path) -> None:

@@ -13,13 +13,8 @@ import httpx2
 import numpy as np
 import pytest
 from PIL import Image
-from support.browser import ATTACK, CAT, COFFEE, PASTE, Hold, add, among, drop, labels, predictions, settled
-from support.servers import Server, local_server
-
-from sar_infer.bank import ClassBank, ClassInfo
-from sar_infer.bank.edits import amend
-from sar_infer.bundle.bundle import default_bundle
-from sar_infer.server.settings import Settings
+from support.browser import ATTACK, CAT, COFFEE, add, drop, labels, settled
+from support.servers import Server
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
 expect = playwright.expect
@@ -78,99 +73,6 @@ def test_own_names_change_the_ranking_and_are_marked(cup) -> None:
     expect(cup.locator("#name")).to_be_focused()
 
 
-def test_only_these_names(cup) -> None:
-    only = cup.get_by_role("switch", name="Only these names")
-    expect(only).to_be_disabled()
-    add(cup, "tabby cat", "red cup")
-    only.check()
-    expect(cup.locator("#bars li")).to_have_count(2)
-    settled(cup)
-    assert labels(cup) == ["red cup", "tabby cat"]
-    expect(cup.locator("#among")).to_have_text("of 2 classes")
-    cup.get_by_role("button", name="Clear names").click()
-    expect(only).to_be_disabled()
-    expect(only).not_to_be_checked()
-    expect(cup.locator("#among")).not_to_have_text("of 2 classes")
-
-
-def test_names_by_list_by_comma_and_twice(page) -> None:
-    page.locator("#name").evaluate(PASTE, "red cup, blue cup\r\n\n  green   cup \nRED  cup,,")
-    page.locator("#name").press_sequentially("saucer,Blue Cup,")
-    page.fill("#name", "spoon")
-    page.get_by_role("button", name="Add", exact=True).click()
-    assert page.locator("#chips span").all_inner_texts() == ["red cup", "blue cup", "green cup", "saucer", "spoon"]
-    page.press("#name", "Backspace")
-    expect(page.locator("#chips li")).to_have_count(4)
-
-
-def test_many_names_ask_once_and_a_long_list_travels_in_the_body(cup) -> None:
-    count = among(cup)
-    requests: list[Any] = []
-    cup.on("request", lambda request: "/v1/classify" in request.url and requests.append(request))
-    type_all = """(input, names) => names.forEach((name) => {
-        input.value = name;
-        input.dispatchEvent(new KeyboardEvent('keydown', { key: 'Enter', bubbles: true, cancelable: true }));
-    })"""
-    cup.locator("#name").evaluate(type_all, [f"thing {number}" for number in range(8)])
-    expect(cup.locator("#among")).to_have_text(f"of {count + 8:,} classes")
-    assert len(requests) == 1
-    cup.locator("#name").evaluate(PASTE, ",".join(f"thing number {number}" for number in range(400)))
-    expect(cup.locator("#among")).to_have_text(f"of {count + 408:,} classes")
-    assert requests[-1].headers["content-type"].startswith("multipart/form-data")
-    settled(cup)
-    expect(cup.locator("#lower-bars li")).to_have_count(10)
-    expect(cup.locator("#beyond")).to_have_text(re.compile(r"^Lower still: thing .* and \d+ more$"))
-
-
-@pytest.mark.parametrize("abortable", [True, False])
-def test_a_late_answer_never_replaces_a_newer_one(open_page, mini_server, abortable) -> None:
-    """Ignore an earlier answer even if it is already on its way when its request is dropped."""
-    deaf = "const send = fetch; window.fetch = (path, options) => send(path, { ...options, signal: undefined });"
-    page, _ = open_page(mini_server.url, script="" if abortable else deaf)
-    page.set_input_files("#files", COFFEE)
-    settled(page)
-    held: list[Any] = []
-    given_up: list[str] = []
-    page.on("requestfailed", lambda request: given_up.append(request.url))
-
-    def answer(route: Any) -> None:
-        if "newer" in route.request.url:
-            route.fulfill(content_type="application/json", body=predictions("the newer answer"))
-        else:
-            held.append(route)
-
-    page.route("**/v1/classify*", answer)
-    with page.expect_request("**/v1/classify*"):
-        add(page, "earlier")
-    add(page, "newer")
-    expect(page.locator("#bars .name").first).to_contain_text("the newer answer")
-    for route in held:
-        route.fulfill(content_type="application/json", body=predictions("a late answer"))
-    page.wait_for_timeout(400)
-    assert labels(page) == ["the newer answer"]
-    assert len(held) == 1
-    assert bool(given_up) == abortable
-
-
-def test_a_name_is_pending_until_the_ranking_has_it(page) -> None:
-    waiting = page.locator("#chips .pending")
-    add(page, "wooden table")
-    expect(waiting).to_have_count(0)  # without a photo nothing waits
-    held = Hold(page, "**/v1/classify?*")
-    page.set_input_files("#files", COFFEE)
-    expect(waiting).to_have_text([re.compile("^wooden table")])
-    held.take().continue_()
-    settled(page)
-    expect(waiting).to_have_count(0)
-    add(page, "latte art")
-    request = held.take()
-    expect(waiting).to_have_text([re.compile("^latte art")])
-    expect(page.locator("#chips li")).to_have_count(2)
-    request.continue_()
-    settled(page)
-    expect(waiting).to_have_count(0)
-
-
 def test_names_stay_text(page) -> None:
     page.set_input_files("#files", {"name": ATTACK, "mimeType": "image/png", "buffer": COFFEE.read_bytes()})
     names = [ATTACK, "<b>bold</b>", "<script>document.title = 'taken'</script>"]
@@ -186,22 +88,6 @@ def test_names_stay_text(page) -> None:
 
 
 # ------------------------------------------------------------------------------------------------------- confidence
-def test_scores_that_are_not_calibrated_say_so(page) -> None:
-    note = page.locator("#uncalibrated")
-    expect(note).to_be_hidden()
-    answer = json.loads(predictions("one", "two", "three"))
-    page.route("**/v1/classify?*", lambda route: route.fulfill(json=answer))
-    for calibrated, text in (
-        ((False, False, False), r"^Not calibrated: percentages compare the classes, and do not say how often"),
-        ((True, False, True), r"^Not calibrated for two: percentages"),
-        ((True, True, True), None),
-    ):
-        for prediction, flag in zip(answer["results"][0]["predictions"], calibrated, strict=True):
-            prediction["calibration"] = "held-out" if flag else "none"
-        page.set_input_files("#files", COFFEE)
-        settled(page)
-        expect(note).to_have_text(re.compile(text)) if text else expect(note).to_be_hidden()
-        page.get_by_role("button", name="Remove this photo").click()
 
 
 def test_a_share_that_is_too_small_is_unknown(cup) -> None:
@@ -222,50 +108,7 @@ def test_a_share_that_is_too_small_is_unknown(cup) -> None:
     expect(verdict).to_be_hidden()
 
 
-def test_the_threshold_of_a_server_is_used_where_it_has_one(open_page, tmp_path) -> None:
-    bank = ClassBank.load(default_bundle() / "bank.safetensors")
-    amend(bank, {"espresso": ClassInfo(threshold=0.99)}).save(tmp_path / "bank.safetensors")
-    with local_server(Settings(bank=tmp_path / "bank.safetensors", device="cpu", threads=1)) as server:
-        page, _ = open_page(server.url)
-        unknown = page.get_by_label("Unknown", exact=True)
-        expect(unknown).to_have_value("server")
-        page.set_input_files("#files", COFFEE)
-        expect(page.locator("#reason")).to_contain_text("is below 0.990, the threshold of this class.")
-        unknown.select_option("never")
-        expect(page.locator("#verdict")).to_be_hidden()
-        settled(page)
-
-
 # ----------------------------------------------------------------------------------------------------------- photos
-def test_photos_have_rankings_of_their_own_and_a_bad_one_stops_no_other(page, watch, tmp_path) -> None:
-    watch.expected = "status of 4(15|22)"
-    (tmp_path / "bad.jpg").write_bytes(b"not an image")
-    page.set_input_files("#files", [COFFEE, tmp_path / "bad.jpg", CAT])
-    thumbnails, alert = page.locator("#strip button"), page.get_by_role("alert")
-    expect(thumbnails.nth(2).locator("span")).not_to_have_text("…")
-    settled(page)
-    expect(page.locator("#bars .name").first).to_have_text("espresso")
-    expect(thumbnails.nth(0)).to_have_attribute("aria-current", "true")
-    expect(thumbnails.nth(1)).to_have_accessible_name("Photo 2, bad.jpg: not classified")
-    thumbnails.nth(1).click()
-    message = "Not an image (or none of JPEG, PNG, WEBP)."
-    expect(alert).to_have_text(message, use_inner_text=True)  # there is no "Try again"
-    with page.expect_response("**/v1/classify*red*") as answered:
-        add(page, "red cup")
-    assert answered.value.status == 200  # of the next photo: the bad one is not sent again
-    expect(alert).to_have_text(message, use_inner_text=True)
-    expect(page.locator("#unseen")).to_be_visible()
-    assert thumbnails.nth(1).locator("img").get_attribute("src").startswith("data:")
-    expect(page.locator("#bars li")).to_have_count(0)
-    thumbnails.nth(2).click()
-    expect(alert).to_be_hidden()
-    expect(page.locator("#preview")).to_be_visible()
-    assert "cat" in thumbnails.nth(2).inner_text().lower() or "mau" in thumbnails.nth(2).inner_text().lower()
-    for left in (2, 1, 0):
-        page.get_by_role("button", name="Remove this photo").click()
-        expect(page.locator("#strip li")).to_have_count(left)
-    expect(page.locator("#empty")).to_be_visible()
-    expect(page.get_by_role("button", name="Choose photos")).to_be_focused()
 
 
 def test_a_photo_is_dropped_or_pasted(page) -> None:
@@ -317,15 +160,6 @@ def test_what_is_beyond_the_limits_is_scaled_down_first_and_shown_whole(page, pn
     settled(page)
     stage, shown = (page.locator(name).bounding_box() for name in ("#stage", "#preview"))
     assert shown["height"] <= stage["height"]
-
-
-def test_a_file_that_is_too_large_and_no_image_is_not_sent(page, tmp_path) -> None:
-    urls: list[str] = []
-    page.on("request", lambda request: "classify" in request.url and urls.append(request.url))
-    (tmp_path / "film.mp4").write_bytes(bytes(11 * 2**20))
-    page.set_input_files("#files", tmp_path / "film.mp4")
-    expect(page.get_by_role("alert")).to_contain_text("This file has 11 MiB, and the server takes 10 MiB.")
-    assert urls == []
 
 
 # ---------------------------------------------------------------------------------------------------------- refusals
