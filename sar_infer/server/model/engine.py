@@ -34,7 +34,7 @@ HANDED = 8
 _QUICK = 2_000
 """Classes that a row is ranked against on the event loop at most; that takes half a millisecond."""
 _DECISIONS = 4
-"""Decisions that are kept; requests that share one are ranked together, 2 to 5 % of the rate (decision 10)."""
+"""Decisions that are kept; requests that share one are ranked together (decision 10)."""
 T = TypeVar("T")
 Finish = Callable[[Floats], Iterable[T]]
 """Returns a value for each of some unit rows (N, D)."""
