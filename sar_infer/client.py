@@ -142,8 +142,8 @@ class Client:
             raise InputError(f"only and mode {mode!r} disagree; give one of them")
         phrases = phrases_by_name(classes)
         spellings = {" ".join(unicodedata.normalize("NFC", name).split()): name for name in phrases}
-        chosen = {"top_k": top_k, "mode": "only" if only else mode, "explain": "true" if options.explain else None}
-        chosen |= {"unknown": options.unknown, "coverage": options.coverage}
+        chosen: dict[str, Any] = {"top_k": top_k, "mode": "only" if only else mode, "unknown": options.unknown}
+        chosen |= {"coverage": options.coverage, "explain": "true" if options.explain else None}
         fields = {name: value for name, value in chosen.items() if value is not None}
         plain = all(texts == (name,) for name, texts in phrases.items())
 
@@ -246,7 +246,10 @@ class Client:
             InputError: there is no image, or ``phrases`` is a single string.
         """
         fields = {} if phrases is None else {"phrases": _listed(phrases)}
-        call = {"data": fields | ({"photos_only": "true"} if photos_only else {}), "params": {"strict": strict}}
+        call: dict[str, Any] = {
+            "data": fields | ({"photos_only": "true"} if photos_only else {}),
+            "params": {"strict": strict},
+        }
         done: dict[str, Any] = {}
 
         def add(batch: Sequence[Encoded]) -> None:
@@ -390,7 +393,7 @@ class Client:
         if batch_size < 1:
             raise InputError(f"expected batch_size of 1 or more, got {batch_size}")
         single = isinstance(images, str | os.PathLike | bytes) or hasattr(type(images), "__array_interface__")
-        sources: Iterable[Any] = [images] if single else images  # type: ignore[list-item, assignment]
+        sources: Iterable[Any] = [images] if single else images  # type: ignore[assignment]
         batch, total = list[Encoded](), 0
         for index, source in enumerate(sources):
             image = _encoded(source, index)
@@ -425,7 +428,9 @@ class Client:
             if error.code == "too-many-images":
                 self._most = min(self._most, half)
             else:
-                self._most_bytes = min(self._most_bytes, sum(len(data) for _, data in batch) // 2)  # type: ignore[arg-type]
+                self._most_bytes = min(
+                    self._most_bytes, sum(len(data) for _, data in batch if isinstance(data, bytes)) // 2
+                )
         return self._in_parts(batch[:half], send) + self._in_parts(batch[half:], send)
 
 
@@ -524,9 +529,8 @@ def _image_result(name: str, result: Any, spellings: Mapping[str, str]) -> Image
     def spelt(label: str | None) -> Any:
         return spellings.get(label, label) if label is not None else None
 
-    fields = ("score", "logit", "similarity")
     predictions = tuple(
-        Prediction(spelt(p["label"]), *(float(p[field]) for field in fields), p["source"], p["calibration"])
+        Prediction(**{field: value for field, value in p.items() if field != "rank"} | {"label": spelt(p["label"])})
         for p in result["predictions"]
     )
     labels, why = result.get("label_set"), result.get("explanation")

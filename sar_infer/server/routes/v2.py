@@ -8,7 +8,7 @@ Background classes take their share of the scores but have no column.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from fastapi import APIRouter, Path, Request, Response
@@ -40,12 +40,6 @@ _OUTPUTS = {"SCORES": "FP32", "LABELS": "BYTES", "EMBEDDING": "FP32"}
 _MOST_SCORES = 2**18
 
 
-class Live(BaseModel):
-    """A sign that the event loop answers."""
-
-    live: bool
-
-
 class Ready(BaseModel):
     """The result of the last self-test of the model; ``error`` says why it is not ready."""
 
@@ -57,43 +51,16 @@ class Ready(BaseModel):
 _UNKNOWN = problems(404, 422, model=ErrorAnswer)
 
 
-class ServerMetadata(BaseModel):
-    """The server's name, version and extensions."""
-
-    name: str
-    version: str
-    extensions: list[str]
-
-
-class TensorMetadata(BaseModel):
-    """One input or output; -1 stands for any size."""
-
-    name: str
-    datatype: str
-    shape: list[int]
-
-
-class ModelMetadata(BaseModel):
-    """The inputs and outputs of the model."""
-
-    name: str
-    versions: list[str]
-    platform: str
-    inputs: list[TensorMetadata]
-    outputs: list[TensorMetadata]
-
-
 @router.get("", responses=problems(model=ErrorAnswer))
-async def server_metadata() -> ServerMetadata:
+async def server_metadata() -> dict[str, Any]:
     """Return name, version and extensions of the server."""
-    extensions = ["binary_tensor_data", "parameters"]
-    return ServerMetadata(name="sar-clip", version=__version__, extensions=extensions)
+    return {"name": "sar-clip", "version": __version__, "extensions": ["binary_tensor_data", "parameters"]}
 
 
 @router.get("/health/live")
-async def live() -> Live:
+async def live() -> dict[str, bool]:
     """Answer as ``/healthz`` does."""
-    return Live(live=True)
+    return {"live": True}
 
 
 @router.get("/health/ready", response_model=Ready, responses={503: {"model": Ready, "description": "Not ready."}})
@@ -110,20 +77,18 @@ async def model_ready(service: Serving, model: Model) -> Response:
 
 
 @router.get("/models/{model}", responses=_UNKNOWN)
-async def model_metadata(service: Serving, model: Model) -> ModelMetadata:
+async def model_metadata(service: Serving, model: Model) -> dict[str, Any]:
     """Describe version, inputs and outputs. A call has either IMAGE or pixels; CLASSES may be left out."""
     _check(service, model)
     manifest = service.engine.bundle.manifest
     pixels = [-1, 3, manifest.preprocess.size, manifest.preprocess.size]
     shapes = {"pixels": pixels, "SCORES": [-1, -1], "LABELS": [-1, -1], "EMBEDDING": [-1, manifest.embed_dim]}
-    tensors = [
-        TensorMetadata(name=name, datatype=datatype, shape=shapes.get(name, [-1]))
-        for name, datatype in (_INPUTS | _OUTPUTS).items()
-    ]
-    inputs, outputs = tensors[: len(_INPUTS)], tensors[len(_INPUTS) :]
-    return ModelMetadata(
-        name=model, versions=[manifest.digest[:12]], platform="onnx_onnxv1", inputs=inputs, outputs=outputs
+    inputs, outputs = (
+        [{"name": name, "datatype": kind, "shape": shapes.get(name, [-1])} for name, kind in tensors.items()]
+        for tensors in (_INPUTS, _OUTPUTS)
     )
+    versions = [manifest.digest[:12]]
+    return {"name": model, "versions": versions, "platform": "onnx_onnxv1", "inputs": inputs, "outputs": outputs}
 
 
 @router.post(

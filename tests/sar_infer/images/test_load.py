@@ -15,7 +15,7 @@ from support.pictures import encoded, huge_png
 
 from sar_infer.errors import ImageError
 from sar_infer.images.formats import FORMATS
-from sar_infer.images.load import load_rgb, source_name
+from sar_infer.images.load import load_rgb
 from sar_infer.server.settings import SAFE_FORMATS
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
@@ -192,12 +192,6 @@ def test_every_mode_becomes_rgb(mode: str) -> None:
 def test_a_mode_without_conversion_is_an_image_error() -> None:
     with pytest.raises(ImageError, match="La"):
         load_rgb(Image.new("La", (4, 4)))
-
-
-def test_source_names() -> None:
-    assert source_name(Path("a/b.jpg"), 3) == str(Path("a/b.jpg"))
-    assert source_name("./c.jpg", 3) == "./c.jpg"
-    assert source_name(b"", 3) == source_name(PICTURE, 3) == "image[3]"
 
 
 def jpeg(size: tuple[int, int], **settings) -> bytes:
