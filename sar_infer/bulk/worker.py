@@ -21,9 +21,10 @@ from sar_infer.classifier import Classifier
 from sar_infer.encoders.precision import PrecisionChoice
 from sar_infer.encoders.sessions import Device
 from sar_infer.errors import BankError, BundleError, DeviceError, ImageError, InputError, reason_of
+from sar_infer.images.formats import IMAGE_SECONDS
 from sar_infer.images.load import TOO_LITTLE_MEMORY
 from sar_infer.images.prefetch import decode_image
-from sar_infer.processes.signals import IMAGE_TIMEOUT, deadline
+from sar_infer.processes.signals import deadline
 from sar_infer.results import PLAIN, DecisionOptions
 from sar_infer.storage.strict_json import canonical_digest
 from sar_infer.text.names import Phrases
@@ -66,7 +67,7 @@ class WorkerOptions:
     threads: int | None = 1
     precision: PrecisionChoice = "fp32"
     offset: float = 0.0
-    image_timeout: float = IMAGE_TIMEOUT
+    image_timeout: float = IMAGE_SECONDS
     column: str = "image"
     key_column: str | None = None
     bank_state: str | None = None

@@ -15,8 +15,8 @@ from click.core import ParameterSource
 
 from sar_infer.cli.options import Refusal, option, read_classes, together
 from sar_infer.errors import SarInferError, one_line
+from sar_infer.images.formats import IMAGE_SECONDS
 from sar_infer.images.inputs import CONTAINERS, LISTS
-from sar_infer.processes.signals import IMAGE_TIMEOUT
 
 if TYPE_CHECKING:
     from sar_infer.bulk.progress import Progress
@@ -40,7 +40,7 @@ bulk_options = together(
         "--image-timeout",
         type=click.IntRange(1, 86_400),
         metavar="SECONDS",
-        default=IMAGE_TIMEOUT,
+        default=IMAGE_SECONDS,
         show_default=True,
         help="Set aside an image that takes longer to decode.",
     ),

@@ -21,7 +21,6 @@ SHARED = (
     "images/jpeg.py",
     "images/load.py",
     "images/preprocess.py",
-    "images/price.py",
     "measures.py",
     "storage/files.py",
     "storage/strict_json.py",

@@ -7,7 +7,6 @@ The expectation is the formula of the design, class by class in float64, from th
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import dataclasses
 import json
@@ -29,7 +28,7 @@ from support.servers import Local, local_server
 from support.trained import by_hand, example_statistics, photos
 from support.triton import run_ensemble
 
-from sar_infer import AsyncClient, Classifier, Client
+from sar_infer import Classifier, Client
 from sar_infer.bank import add, set_class
 from sar_infer.bundle.bundle import open_bundle
 from sar_infer.bundle.freeze import freeze
@@ -245,16 +244,7 @@ def by_client(server: Local, images: list[Path]) -> list[Answer]:
     return [result_scores(dataclasses.asdict(result)) for result in results]
 
 
-def by_async_client(server: Local, images: list[Path]) -> list[Answer]:
-    async def ask() -> list[Answer]:
-        async with AsyncClient(server.url) as client:
-            results = await client.classify(images, [CALLED], top_k=99, unknown="score")
-        return [result_scores(dataclasses.asdict(result)) for result in results]
-
-    return asyncio.run(ask())
-
-
-@pytest.mark.parametrize("surface", [by_json, by_bytes, by_form, by_client, by_async_client])
+@pytest.mark.parametrize("surface", [by_json, by_bytes, by_form, by_client])
 def test_the_server_and_its_clients(
     bundle: Path, images: list[Path], server: Local, surface: Callable[[Local, list[Path]], list[Answer]]
 ) -> None:

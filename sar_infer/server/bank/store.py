@@ -30,7 +30,6 @@ from sar_infer.classifiers.learning_report import LearningReport
 from sar_infer.classifiers.spool import FeatureSpool
 from sar_infer.errors import BankError, InputError, SarInferError, WriteError
 from sar_infer.evaluation import Finding, name_findings, new_photo_findings
-from sar_infer.server.admission import overloaded
 from sar_infer.server.bank.snapshot import SEARCHED, Entry, Snapshot
 from sar_infer.server.class_names import clean_name, clean_phrases
 from sar_infer.server.problems import Problem
@@ -265,7 +264,7 @@ class BankStore:
             Problem: as for ``remove``.
         """
         if classifier.bundle is not self._bundle:
-            raise overloaded("another bundle has been loaded meanwhile", _BUSY_SECONDS)
+            raise Problem("overloaded", "another bundle has been loaded meanwhile; try again", _BUSY_SECONDS)
         with self._owned() as now:
             _check_match(if_match, now.etag, True)
             change, report = classifier.learn(features, bank=now.bank, all_known=all_known)

@@ -66,7 +66,7 @@ async def model(service: Serving) -> dict[str, Any]:
         "provider": engine.provider,
         "unknown": [] if classes is None else judged_by(engine.bundle.manifest, classes),
         "precision": engine.classifier.choice.precision,
-        "sizes": {**dataclasses.asdict(engine.sizes), "decode_memory": engine.memory.total},
+        "sizes": dataclasses.asdict(engine.sizes),
         "writes": service.settings.writable,
         "suggests": service.settings.key is not None and find_spec("scipy") is not None,
         "limits": dataclasses.asdict(service.settings.limits),

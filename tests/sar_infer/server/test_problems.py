@@ -7,9 +7,7 @@ import time
 import pytest
 
 pytest.importorskip("fastapi", reason="needs the extra serve")
-from sar_infer.server.admission import Admission, Quota
-from sar_infer.server.metrics import Metrics
-from sar_infer.server.problems import Problem
+from sar_infer.server.problems import Problem, Quota
 
 
 def test_a_quota_refuses_what_exceeds_it_and_counts_what_it_let_in() -> None:
@@ -34,37 +32,13 @@ def test_an_idle_quota_lets_anything_in_and_an_error_gives_it_back() -> None:
     assert quota.held == 0
 
 
-def test_images_are_shown_in_the_metrics_and_the_pause_grows_with_their_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_pause_grows_with_the_time_that_work_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
-    metrics = Metrics()
-    images = Admission(4, 0, metrics).images
-
-    def shown() -> float | None:
-        return metrics.registry.get_sample_value("sar_queue_depth")
-
+    images = Quota(4, "too many images are waiting")
     assert images.refusal().headers["Retry-After"] == "1"
     with images.hold(4):
-        assert shown() == 4
         now[0] += 400
-    assert shown() == 0
     with images.hold(4), pytest.raises(Problem) as refused, images.hold(1):
         pytest.fail("let in")
     assert refused.value.headers["Retry-After"] == "41"  # 4 images of 0.9 * 0.05 + 0.1 * 100 seconds
-
-
-def test_request_bodies_are_bounded_by_their_bytes() -> None:
-    admission = Admission(4, 100, Metrics())
-    admission.body_bytes = 100
-    admission.check_body_bytes()
-    admission.body_bytes += 1
-    with pytest.raises(Problem, check=lambda problem: problem.code == "overloaded"):
-        admission.check_body_bytes()
-
-
-def test_at_most_64_changes_wait() -> None:
-    changes = Admission(4, 100, Metrics()).changes
-    with changes.hold(63):
-        assert not changes.full
-        with changes.hold(1):
-            assert changes.full
