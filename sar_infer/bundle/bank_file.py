@@ -83,6 +83,11 @@ class BankFile:
             return None
         return stat.st_ino, stat.st_mtime_ns, stat.st_size
 
+    @property
+    def bank(self) -> ClassBank:
+        """Return the bank at the last look or save."""
+        return self._seen[1]
+
     def look(self) -> ClassBank:
         """Return the bank as it is now: what was confirmed before this call, by any process, is in it.
 

@@ -11,8 +11,6 @@ from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from sar_infer.bank.rebase import photos_missing
-from sar_infer.bundle.bank_file import check_encoder
 from sar_infer.encoders.waiting import in_background
 from sar_infer.errors import BankError, SarInferError
 from sar_infer.server.bank.snapshot import Snapshot
@@ -142,16 +140,13 @@ class Service:
                 self.metrics.ready.set(readiness.ready)
         return Readiness(False, readiness.self_test_cosine, "shutting down") if self.draining else readiness
 
-    async def reload(self) -> list[str]:
+    async def reload(self) -> None:
         """Open the bundle's path again beside the engine that answers, and replace it if all is well.
-
-        Returns:
-            Names of classes whose photos the new encoder does not have: they have to be added again.
 
         Raises:
             SarInferError: the bundle or the bank is refused; nothing has changed.
         """
-        return await asyncio.shield(self._begun(self._reload()))
+        await asyncio.shield(self._begun(self._reload()))
 
     async def change(self, change: Callable[[], T]) -> T:
         """Make a change of the bank in a thread, one at a time; once begun it is finished, even if its client leaves.
@@ -216,7 +211,7 @@ class Service:
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
         return task
 
-    async def _reload(self) -> list[str]:
+    async def _reload(self) -> None:
         async with self.writing:
             old = self.engine
             try:
@@ -226,7 +221,6 @@ class Service:
                 foreseen = self.draining or isinstance(error, SarInferError)
                 _log.error("reload refused, the old bundle stays: %s", error, exc_info=not foreseen)
                 raise
-            missing = photos_missing(self.store.bank, store.bank)
             self.engine, self.store = engine, store
             if old not in self._leases:
                 _retire(old)
@@ -234,7 +228,6 @@ class Service:
             self.metrics.reloads.labels("done").inc()
             self._publish()
             _log.info("bundle %s answers now", engine.bundle.manifest.digest[:12])
-            return missing
 
     async def _self_test(self) -> Readiness:
         with self.lease() as engine:
@@ -282,8 +275,6 @@ def _open(
 ) -> tuple[Engine, BankStore]:
     engine = open_engine(settings, metrics, meanwhile)
     try:
-        if settings.bundle is None and settings.bank is not None:
-            check_encoder(settings.bank, engine.bundle)
         embed = engine.classifier.embed_phrases
         store = BankStore(settings.bank, engine.bundle, embed, writable=settings.writable)
         try:

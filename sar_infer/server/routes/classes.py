@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Annotated, Literal, TypeVar
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
@@ -294,7 +294,7 @@ async def _put(
     if images:
         with service.lease() as engine, service.images.hold(len(images)):
             photo_set, labels = await engine.photos(images)
-        photo_set = photo_set.with_photos_only(change.photos_only)
+        photo_set = replace(photo_set, photos_only=change.photos_only)
         encoder = engine.bundle.manifest.encoder_digest
         new = NewPhotos(photo_set, labels, encoder, create=create)
     done = await service.change(lambda: service.store.put(name, change.phrases, if_match, new, only_add, strict))
