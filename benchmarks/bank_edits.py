@@ -57,7 +57,7 @@ class Trial:
     def __init__(self, folder: Path, classes: int, dim: int) -> None:
         self.dim, self.times = dim, dict[str, list[float]]()
         path = folder / f"{classes}.safetensors"
-        ClassBank(tuple(f"class {n}" for n in range(classes)), unit_rows(classes, dim, 0), "e" * 64).save(path)
+        ClassBank.of(tuple(f"class {n}" for n in range(classes)), unit_rows(classes, dim, 0), "e" * 64).save(path)
         bundle = example_bundle(1, dim)
         opening, base = timed(lambda: ClassBank.load(path).shared(path))
         self.bundle = Bundle(bundle.path, bundle.manifest, base)

@@ -97,7 +97,7 @@ def by_bank(domain: Domain, texts: Any, backbone: Any, seed: int) -> Any:
 
     train, _ = split(domain.train.of(range(domain.trained)), 16, seed)
     names = list(domain.names[: domain.trained])
-    bank = ClassBank(names, texts[: domain.trained].astype(np.float32), "benchmark")
+    bank = ClassBank.of(names, texts[: domain.trained].astype(np.float32), "benchmark")
     sets = photo_sets(train.rows, train.labels, names)
     texts_by_name = dict(zip(names, texts, strict=False))
     fitting = fit_bank(bank, bank, None, backbone.logit_scale, sets, texts_by_name)
@@ -232,7 +232,7 @@ def named(args: Any, backbone: Any, caltech: Domain) -> str:
             models = {
                 "text alone": text,
                 "photos, not fitted": Statistics.default(rows.shape[1], scale=scale),
-                "fitted": shipped.fit(bank=bank).statistics,
+                "fitted": shipped.fit_model(bank=bank).statistics,
             }
             for way, model in models.items():
                 weights, bias = composed(model, scale, rows, means, counts)

@@ -77,7 +77,7 @@ def example_bundle(rows: int, dim: int) -> Bundle:
         quality=Quality(dataset="none"),
         provenance=Provenance("2000-01-01T00:00:00Z", "none", {}),
     )
-    bank = ClassBank(names, Encoder(dim)([(name,) for name in names]), "e" * 64).shared(Path("none"))
+    bank = ClassBank.of(names, Encoder(dim)([(name,) for name in names]), "e" * 64).shared(Path("none"))
     return Bundle(mini.path, dataclasses.replace(manifest, digest="d" * 64), bank)
 
 

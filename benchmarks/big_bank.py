@@ -88,7 +88,7 @@ def write(options: argparse.Namespace) -> dict[str, float]:
             block = random.standard_normal((min(BLOCK, options.classes - first), options.dim), dtype=np.float32)
             rows[first : first + len(block)] = block / np.linalg.norm(block, axis=1, keepdims=True)
         names = tuple(f"class {number}" for number in range(options.classes))
-        ClassBank(names, np.asarray(rows), ENCODER).save(options.file)
+        ClassBank.of(names, np.asarray(rows), ENCODER).save(options.file)
     return {"seconds": seconds_since(start), **memory()}
 
 

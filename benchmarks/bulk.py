@@ -1,21 +1,15 @@
-"""Bulk runs of ``sar-classify``: rates from file to row, exactness under ``kill -9``, and what 100 million images cost.
+"""Bulk runs of ``sar-classify``: rates from file to row, and exactness under ``kill -9``.
 
     python -m benchmarks.bulk [--bundle DIR DIR] [--photos FOLDER] [--images 2000] [--out benchmarks/results/bulk.json]
     python -m benchmarks.bulk --kills 30
-    python -m benchmarks.bulk --value 1024
-    python -m benchmarks.bulk --cost benchmarks/results/bulk.json [--core-hour-price 0.04] [--gpu-hour-price 3.0]
 
 Rates are of whole processes, their start included, over a list that names the photos again and again, and over the same
-photos as tar shards and Parquet files; milliseconds an image are CPU time of one thread. Prices are examples: put in
-yours. Nothing here ran on a GPU: its rate is reckoned from the network's operations and the chip's published peak, at
-an assumed share.
+photos as tar shards and Parquet files; milliseconds an image are CPU time of one thread.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import math
 import os
 import random
 import subprocess
@@ -32,19 +26,6 @@ from benchmarks import command
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 COMMAND = [sys.executable, "-m", "sar_infer.cli.classify"]
-OPERATIONS = {"ViT-B-32": 8.8e9, "ViT-B-16": 35.1e9}
-"""Floating-point operations of the image tower, two a multiply-add, by open_clip's model profiles. Not of sar-mini:
-memory bounds its depthwise convolutions, not operations."""
-H100_PEAK = 989e12
-"""Dense float16 operations a second of an H100 SXM, from NVIDIA's data sheet."""
-
-WATCH = """
-import resource, subprocess, sys, time
-start = time.perf_counter()
-subprocess.run(sys.argv[1:])
-print(time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
-"""
-"""Run a command and print seconds and the KiB of its largest process; this one's own would count as a child's too."""
 
 
 def run(*arguments: str | Path) -> dict[str, Any]:
@@ -117,7 +98,7 @@ def kill_often(kills: int, paths: list[Path]) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         names, outs = Path(scratch) / "all.txt", [Path(scratch) / name for name in ("killed", "undisturbed")]
         names.write_text("\n".join(str(path) for path in islice(cycle(paths), 40 * kills)))
-        runs = [[*COMMAND, str(names), "--piece-size", "16", "--resume", "--out", str(out)] for out in outs]
+        runs = [[*COMMAND, str(names), "--chunk-size", "16", "--resume", "--out", str(out)] for out in outs]
         for _ in range(kills):
             process = subprocess.Popen(runs[0], stderr=subprocess.DEVNULL)
             time.sleep(1 + 2 * chance.random())
@@ -125,25 +106,11 @@ def kill_often(kills: int, paths: list[Path]) -> None:
             process.wait()
         for arguments in runs:
             subprocess.run(arguments, stderr=subprocess.DEVNULL, check=False)
-        rows = [[row for piece in sorted(out.glob("part-*")) for row in _parquet(piece)] for out in outs]
+        rows = [[row for part in sorted(out.glob("part-*")) for row in _parquet(part)] for out in outs]
     keys = [row["key"] for row in rows[0]]
     same = keys == [str(path) for path in islice(cycle(paths), 40 * kills)]
     print(f"{kills} kills: {len(keys)} rows, each input once: {same}, same as undisturbed: {rows[0] == rows[1]}")
     sys.exit(not (same and rows[0] == rows[1]))
-
-
-def large_value(mebibytes: int, paths: list[Path]) -> None:
-    """Print time, memory and the outcome of each row of a Parquet file with a value of this size between two photos."""
-    with tempfile.TemporaryDirectory() as scratch:
-        file, out = Path(scratch) / "large.parquet", Path(scratch) / "out.jsonl"
-        first, last = (path.read_bytes() for path in paths[:2])
-        _write_parquet(file, [first, os.urandom(2**20) * mebibytes, last])
-        arguments = [sys.executable, "-c", WATCH, *COMMAND, str(file), "--out", str(out), "--workers", "1"]
-        seconds, kibibytes = map(float, subprocess.run(arguments, stdout=subprocess.PIPE, check=True).stdout.split())
-        print(f"{mebibytes} MiB: {seconds:.0f} s in all, {kibibytes / 2**20:.1f} GiB in the process that reads")
-        for line in out.read_text().splitlines():
-            row = json.loads(line)
-            print(f"row {row['key'].rpartition('#')[2]}: {row['error'] or row['label']}")
 
 
 def _write_parquet(path: Path, images: list[bytes]) -> None:
@@ -152,62 +119,19 @@ def _write_parquet(path: Path, images: list[bytes]) -> None:
     pyarrow.parquet.write_table(pyarrow.table({"image": images}), path, row_group_size=100)
 
 
-def _parquet(piece: Path) -> list[dict[str, Any]]:
+def _parquet(part: Path) -> list[dict[str, Any]]:
     import pyarrow.parquet
 
-    rows: list[dict[str, Any]] = pyarrow.parquet.read_table(piece).to_pylist()
+    rows: list[dict[str, Any]] = pyarrow.parquet.read_table(part).to_pylist()
     return rows
 
 
-def cost(options: argparse.Namespace) -> None:
-    """Print what docs/bulk.md says of costs: core hours, and a GPU's hours with those of the cores that feed it."""
-    results = json.loads(options.cost.read_text())
-    count, cores, price = options.count, results["cores"], options.core_hour_price
-    rows = []
-    for encoder, result in results["encoders"].items():
-        rate = result["rates"][f"list, {cores}"]
-        hours = count / (rate / cores) / 3600
-        costs = f"{hours:,.0f}", f"{hours * price:,.0f}", f"{hours / 64 / 24:.1f} days"
-        rows.append((encoder, f"{rate:.1f}", f"{rate / cores:.1f}", *costs))
-    heads = ("encoder", f"images a second, {cores} cores", "a core", "core hours", f"at {price} each", "on 64 cores")
-    print(command.markdown(heads, rows))
-    accelerated = []
-    for encoder, result in results["encoders"].items():
-        backbone, precision = encoder.split()
-        if backbone in OPERATIONS and precision == "fp32":
-            rate = H100_PEAK * options.utilisation / OPERATIONS[backbone]
-            feeding = math.ceil(rate * (result["milliseconds"]["decode"] + result["milliseconds"]["rank"]) / 1000)
-            hours = count / rate / 3600
-            together = hours * (options.gpu_hour_price + feeding * price)
-            accelerated.append((backbone, f"{rate:,.0f} a second", f"{feeding:,}", f"{hours:,.1f}", f"{together:,.0f}"))
-    of_peak = f"an H100 at {options.utilisation:.0%} of its peak (reckoned)"
-    print("\n" + command.markdown(("encoder", of_peak, "cores that decode for it", "hours", "together"), accelerated))
-
-
 def main() -> None:
-    """Measure, kill, or reckon."""
-    options = command.options(
-        __doc__,
-        bundle=[command.MINI],
-        photos=Path,
-        images=2000,
-        out=Path,
-        kills=int,
-        value=(int, "MiB of one value"),
-        cost=(Path, "what --out wrote"),
-        count=100_000_000,
-        core_hour_price=0.04,
-        gpu_hour_price=3.0,
-        utilisation=0.3,
-    )
-    if options.cost:
-        cost(options)
-        return
+    """Measure, or kill."""
+    options = command.options(__doc__, bundle=[command.MINI], photos=Path, images=2000, out=Path, kills=int)
     paths = sorted(p for p in (options.photos or command.sample_photos()).iterdir() if p.suffix in (".jpg", ".png"))
     if options.kills:
         kill_often(options.kills, paths)
-    elif options.value:
-        large_value(options.value, paths)
     else:
         measure(options.bundle, paths, options.images, options.out)
 

@@ -50,7 +50,7 @@ def filled(classes: int, count: int) -> ClassBank:
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     names = [f"class {number}" for number in range(classes)]
     rows_of = {name: photos(random, row, count) for name, row in zip(names, rows, strict=True)} if count else {}
-    return ClassBank(names, rows, manifest.encoder_digest, photos=rows_of)
+    return ClassBank.of(names, rows, manifest.encoder_digest, photos=rows_of)
 
 
 def sar_bank_add(file: Path, repeat: int) -> dict[str, list[float]]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sar_infer.bank import ClassBank
     from sar_infer.bundle.bundle import Bundle, default_bundle, open_bundle
     from sar_infer.classifier import Classifier
-    from sar_infer.client import AsyncClient, Client
+    from sar_infer.client import Client
     from sar_infer.errors import (
         BankError,
         BundleError,
@@ -43,7 +43,6 @@ __version__ = "0.1.0"
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __all__ = [
-    "AsyncClient",
     "BankError",
     "Bundle",
     "BundleError",
@@ -69,7 +68,6 @@ __all__ = [
 ]
 
 _HOMES = {
-    "AsyncClient": "client",
     "Bundle": "bundle.bundle",
     "ClassBank": "bank",
     "Classifier": "classifier",

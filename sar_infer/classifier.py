@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import math
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -13,9 +15,8 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 
 from sar_infer._arrays import Floats, Indices
-from sar_infer.bank import ClassBank, Learn, PhotoSet
+from sar_infer.bank import ClassBank, Learn, PhotoSet, add, add_photos, create, fit
 from sar_infer.bank.learned import BankCalibration
-from sar_infer.bank.photos import Digests
 from sar_infer.bundle.bank_file import BankFile
 from sar_infer.bundle.bundle import Bundle, Place, open_bundle
 from sar_infer.bundle.manifest import Manifest
@@ -24,7 +25,7 @@ from sar_infer.classifiers.learning_report import LearningReport, learn_stream
 from sar_infer.classifiers.spool import FeatureSpool
 from sar_infer.classifiers.statistics import Doubles, model_digest
 from sar_infer.classifiers.suggesting import Suggestions
-from sar_infer.classifiers.trained_statistics import ClassPhotos
+from sar_infer.classifiers.trained_statistics import ClassPhotos, enough
 from sar_infer.classify import ranking, suggesting
 from sar_infer.classify.class_set import (
     NO_PHOTOS,
@@ -45,14 +46,15 @@ from sar_infer.classify.decision import (
     scale,
     usual_sign,
 )
-from sar_infer.encoders.cache import EmbeddingCache, shared_cache
+from sar_infer.encoders.cache import EmbeddingCache, photo_cache, shared_cache
 from sar_infer.encoders.embedder import Embedder
 from sar_infer.encoders.encoders import finite
 from sar_infer.encoders.precision import PrecisionChoice
 from sar_infer.encoders.sessions import Device
 from sar_infer.errors import BankError, ImageError, InputError
 from sar_infer.evaluation import RANKED, Evaluation, answers_to, class_of, evaluate, nothing_left
-from sar_infer.images.load import ImageSource
+from sar_infer.images.labelled import Labelled, by_class, unfolded
+from sar_infer.images.load import ImageSource, source_name
 from sar_infer.images.prefetch import decode_batches, decode_photos, readable, several
 from sar_infer.results import PLAIN, DecisionOptions, ImageResult, Prediction, Profile, Unknown
 from sar_infer.text.names import Classes, name_key, phrases_by_name
@@ -124,6 +126,23 @@ class Classifier(Embedder):
         super().__init__(bundle, device, threads, spin=spin, cache=cache, precision=precision)
 
     @classmethod
+    def from_examples(cls, photos: Labelled, labels: Sequence[str] | None = None, **options: Any) -> Classifier:
+        """Return a classifier of exactly the classes of some photos, in seconds and without training.
+
+        ``classifier.bank.save("shop.safetensors")`` stores them, for the commands, the server and ``open``.
+
+        Args:
+            photos: A folder with one folder for each class, photos by class, or photos, with ``labels``.
+            labels: The class of each photo.
+            options: Those of ``open``.
+
+        Raises:
+            InputError: There are no labelled photos there.
+            ImageError: A photo cannot be read; the message names it.
+        """
+        return cls.open(**options).fit(photos, labels)
+
+    @classmethod
     def open(
         cls,
         path: Place | None = None,
@@ -168,6 +187,7 @@ class Classifier(Embedder):
         only: bool = False,
         top_k: int = 5,
         *,
+        examples: Labelled | None = None,
         unknown: Unknown | None = None,
         explain: bool = False,
         coverage: float | None = None,
@@ -175,12 +195,13 @@ class Classifier(Embedder):
         """Classify images; one that cannot be read gets a result with ``error`` set and does not stop the others.
 
         Args:
-            images: One image or several: paths, encoded bytes, PIL images, uint8 arrays (H, W, 3).
+            images: One image or several: paths, folders, encoded bytes, PIL images, uint8 arrays (H, W, 3).
             classes: Names to add to the bank's, or phrases by name, averaged on the sphere. A name that the bank has
                 keeps the bank's embedding, unless it comes with phrases of its own. Or a result of ``class_set``, to
                 use the same classes in many calls, or classes with photos.
             only: Choose from the names in ``classes`` alone; ignored with a ``ClassSet``.
             top_k: Number of classes to return for each image, at most.
+            examples: Choose from exactly the classes of these labelled photos, as ``fit`` takes them, and ``classes``.
             unknown: Say if the image seems to be none of the classes, by the best ``score``, the ``energy`` or, with
                 class statistics, the ``distance`` to the best class; ``auto`` chooses.
             explain: Give the reasons for the best class.
@@ -195,8 +216,121 @@ class Classifier(Embedder):
                 these options.
         """
         options = DecisionOptions(unknown, coverage=coverage, explain=explain)
-        chosen = classes if isinstance(classes, ClassSet) else self.class_set(classes, only)
-        return list(self.stream(several(images), chosen, top_k, options=options))
+        bank = None if examples is None else self.create(examples)
+        chosen = classes if isinstance(classes, ClassSet) else self.class_set(classes, only, bank)
+        return list(self.stream(unfolded(images), chosen, top_k, options=options))
+
+    def create(
+        self,
+        photos: Labelled | None = None,
+        labels: Sequence[str] | None = None,
+        *,
+        classes: Classes | None = None,
+        watch: Callable[[int], object] = lambda count: None,
+        by: str = "Python",
+    ) -> ClassBank:
+        """Return a bank of exactly some classes, with the class model fitted where there are photos enough.
+
+        Args:
+            photos: Labelled photos, as ``fit`` takes them.
+            labels: The class of each photo.
+            classes: Further names, or phrases by name, also of classes with photos.
+            watch: Called with the number of photos done since the last call.
+            by: The author, for the history.
+
+        Raises:
+            InputError: There are no labelled photos there.
+            ImageError: A photo cannot be read; the message names it.
+            ClassNameError: A name is empty or too long, or there is no class.
+        """
+        labelled = {} if photos is None else by_class(photos, labels)
+        given = {name_key(name): (name, texts) for name, texts in phrases_by_name(classes).items()}
+        phrases = dict([given.pop(name_key(name), (name, (name,))) for name in labelled]) | dict(given.values())
+        sets: dict[str, PhotoSet] = {}
+        for name, images in labelled.items():
+            sets[next(n for n in phrases if name_key(n) == name_key(name))] = self.embed_photos(images)
+            watch(len(images))
+        bundled = self.bundle.bank
+        empty = ClassBank(bundled.encoder_digest, bundled.dim, images=bundled.images)
+        bank = create(empty, phrases, self.embed_phrases([*phrases.values()]), sets, by=by)
+        return fit(bank, self.fit_model(bank=bank).tensors, by=by) if enough(bank.photos) else bank
+
+    def fit(self, photos: Labelled | None = None, labels: Sequence[str] | None = None) -> Classifier:
+        """Choose from exactly the classes of some photos from now on; without photos, fit the bank's to its own.
+
+        Args:
+            photos: A folder with one folder for each class, photos by class, or photos, with ``labels``.
+            labels: The class of each photo.
+
+        Returns:
+            This classifier.
+
+        Raises:
+            InputError: There are no labelled photos there; or, of a bank, too few.
+            ImageError: A photo cannot be read; the message names it.
+        """
+        if photos is not None:
+            self._bank = self.create(photos, labels)
+            return self
+        return self._changed(lambda bank: fit(bank, self.fit_model(bank=bank).tensors, by="Python"))
+
+    def add(
+        self,
+        name: str,
+        photos: ImageSource | Iterable[ImageSource] | None = None,
+        *,
+        phrases: Sequence[str] | None = None,
+    ) -> Classifier:
+        """Add a class to the bank, by its name, photos, or both; a bank file is changed on the disk.
+
+        A class that is there gets the photos, and is embedded anew without photos or with ``phrases``.
+
+        Args:
+            name: Its name.
+            photos: Its photos, or a folder of them.
+            phrases: Texts that are embedded instead of the name.
+
+        Returns:
+            This classifier.
+
+        Raises:
+            ClassNameError: The name is empty, too long, or an alias of another class.
+            ImageError: A photo cannot be read; the message names it.
+            WriteError: Another process is changing the bank file.
+        """
+        sets = {} if photos is None else {name: self.embed_photos(unfolded(photos))}
+        texts = (name,) if phrases is None else tuple(phrases)
+        row = self.embed_phrases([texts])
+
+        def edit(bank: ClassBank) -> ClassBank:
+            stays = sets and phrases is None and bank.lookup.get(name) is not None
+            return add_photos(bank, sets, by="Python") if stays else add(bank, {name: texts}, row, sets, by="Python")
+
+        return self._changed(edit)
+
+    def _changed(self, edit: Callable[[ClassBank], ClassBank]) -> Classifier:
+        """Change the bank, in its file if it has one."""
+        if isinstance(self._bank, BankFile):
+            with self._bank.changing() as bank:
+                if (after := edit(bank)) is not bank:
+                    self._bank.save(after)
+        else:
+            self._bank = edit(self._bank)
+        return self
+
+    def encode(self, images: Any, seconds: float | None = None) -> Floats:
+        """Return the unit embedding (D,) of an image, or (N, D) of several.
+
+        Args:
+            images: As in ``classify``; or float32 arrays (3, size, size), the encoder's own inputs.
+            seconds: Time after which the encoder is stopped for good; None waits as long as it takes.
+        """
+        sources = [images] if isinstance(images, str | os.PathLike | bytes) or hasattr(images, "convert") else images
+        if sources is not images or (isinstance(images, np.ndarray) and images.dtype == np.uint8 and images.ndim == 3):
+            return self.embed_images(images)[0]
+        if all(isinstance(image, np.ndarray) and image.dtype == np.float32 for image in images):
+            return super().encode(images, seconds)
+        return self.embed_images(images)
 
     def class_set(
         self,
@@ -252,7 +386,7 @@ class Classifier(Embedder):
             return dataclasses.replace(chosen, confidence=confidence)
         return dataclasses.replace(chosen, calibration=own)  # of an earlier state: no score is calibrated
 
-    def fit(
+    def fit_model(
         self, photos: Mapping[str, PhotoSet] | None = None, *, bank: ClassBank | None = None, only: bool = False
     ) -> BankFitting:
         """Fit class statistics to the photos that a bank keeps rows of, and to further ones, in numpy.
@@ -275,11 +409,11 @@ class Classifier(Embedder):
         for name, one in (photos or {}).items():
             column = bank.lookup.get(name)
             spelling = name if column is None else bank.names[column]
-            sets[spelling] = one if spelling not in sets else sets[spelling].with_added(*_with_rows(one))
+            sets[spelling] = one if spelling not in sets else _together(sets[spelling], one)
         columns = {name: bank.lookup.get(name) for name in sets}
         new = [name for name, column in columns.items() if column is None]
         rows = dict(zip(new, self.embed_names(new), strict=True)) if new else {}
-        rows |= {name: bank.rows_at([column])[0] for name, column in columns.items() if column is not None}
+        rows |= {name: bank.embeddings[column] for name, column in columns.items() if column is not None}
         bundle = self.bundle
         return fit_bank(bank, bundle.bank, bundle.statistics, bundle.manifest.logit_scale, sets, rows, only=only)
 
@@ -437,9 +571,8 @@ class Classifier(Embedder):
             BundleError: the graph is broken.
         """
         embedded = [*self.each_photo(several(images), batch_size)]
-        digests = np.frombuffer(b"".join(digest for _, digest, _ in embedded), np.uint8).reshape(-1, 32)
         rows = np.array([row for _, _, row in embedded], np.float32).reshape(-1, self.bundle.manifest.embed_dim)
-        return PhotoSet.of(digests, rows)
+        return PhotoSet.of([digest for _, digest, _ in embedded], rows)
 
     def each_photo(self, images: Iterable[ImageSource], batch_size: int = 16) -> Iterator[tuple[str, bytes, Floats]]:
         """Yield name, digest of the pixels and unit row (D,) of each image; as ``embed_photos``, which says more."""
@@ -450,10 +583,11 @@ class Classifier(Embedder):
 
     def evaluate(
         self,
-        photos: Mapping[str, Iterable[ImageSource]],
+        photos: Labelled,
+        labels: Sequence[str] | None = None,
+        *,
         classes: Classes | None = None,
         only: bool = False,
-        *,
         bank: ClassBank | None = None,
         examples: Mapping[str, PhotoSet] = NO_EXAMPLES,
         watch: Callable[[int], object] = lambda count: None,
@@ -465,7 +599,8 @@ class Classifier(Embedder):
         trained on, so leave these out yourself.
 
         Args:
-            photos: Photos by class, such as ``images.inputs.folders`` finds in a folder with one folder for each class.
+            photos: A folder with one folder for each class, photos by class, or photos, with ``labels``.
+            labels: The class of each photo.
             classes: As in ``classify``.
             only: As in ``classify``; classes with ``examples`` are chosen from too.
             bank: Replaces the classifier's bank, as in ``class_set``.
@@ -477,6 +612,7 @@ class Classifier(Embedder):
             InputError: No photo is left that shows one of the classes.
         """
         bank = self.bank if bank is None else bank
+        photos = by_class(photos, labels, bank.lookup.get)
         chosen = self.class_set(classes, only, bank, examples)
         signs = judged_by(self.bundle.manifest, chosen)
         by = usual_sign(self.bundle.manifest, chosen) if signs else None
@@ -496,13 +632,34 @@ class Classifier(Embedder):
     def _each_photo(
         self, images: Iterable[ImageSource], batch_size: int = 16
     ) -> Iterator[tuple[str, bytes, Floats | ImageError]]:
-        """Yield what ``each_photo`` does, and the error of an image that cannot be read."""
+        """Yield what ``each_photo`` does, and the error of an image that cannot be read.
+
+        Files whose bytes were embedded before are not decoded again.
+        """
         if batch_size < 1:
             raise InputError(f"expected batch_size of 1 or more, got {batch_size}")
-        for batch in decode_photos(images, self.bundle.manifest.preprocess, batch_size):
+        by = f"{self.bundle.manifest.digest}/{self.choice.image}"
+        ahead: deque[tuple[str, str, tuple[bytes, Floats] | None]] = deque()
+
+        def fresh() -> Iterator[ImageSource]:
+            for number, image in enumerate(images):
+                file = _file_digest(image)
+                embedded = None if file is None else photo_cache.get((by, file))
+                ahead.append((source_name(image, number), file or "", embedded))
+                if embedded is None:
+                    yield image
+
+        for batch in decode_photos(fresh(), self.bundle.manifest.preprocess, batch_size):
             rows = iter(finite(self.encode(readable([(name, item) for name, item, _ in batch])), self.choice.image))
-            for name, item, digest in batch:
-                yield name, digest, item if isinstance(item, ImageError) else next(rows)
+            for _, item, digest in batch:
+                while (waiting := ahead.popleft())[2] is not None:
+                    yield waiting[0], *waiting[2]
+                name, file, _ = waiting
+                row = item if isinstance(item, ImageError) else next(rows)
+                if file and not isinstance(row, ImageError):
+                    photo_cache.put((by, file), (digest, row.copy()))
+                yield name, digest, row
+        yield from ((name, *embedded) for name, _, embedded in ahead if embedded is not None)
 
     def _stream(
         self,
@@ -539,9 +696,21 @@ class Classifier(Embedder):
         )
 
 
-def _with_rows(photos: PhotoSet) -> tuple[Digests, Floats]:
-    """Return digests and rows of the photos whose rows are kept."""
-    return photos.digests[photos.folded :], photos.rows
+def _file_digest(image: ImageSource) -> str | None:
+    """Return the SHA-256 of a file's bytes; None for anything else, or if it cannot be read."""
+    if not isinstance(image, str | os.PathLike):
+        return None
+    try:
+        with Path(image).open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except (OSError, ValueError):  # its decoding reports what is wrong
+        return None
+
+
+def _together(one: PhotoSet, two: PhotoSet) -> PhotoSet:
+    """Return the photos of both whose embeddings are stored."""
+    rows = {**one.recent, **two.recent}
+    return PhotoSet.of(rows, np.array([*rows.values()], np.float32), photos_only=one.photos_only or two.photos_only)
 
 
 def _check_bank(bank: ClassBank, manifest: Manifest) -> None:

@@ -1,214 +1,629 @@
-"""The class bank: a state with the log that led to it, and its file."""
+"""The class bank: entries of classes, as the steps of its log leave a base, and the arrays that rank them."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import difflib
+import functools
+import hashlib
+import itertools
+import json
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sar_infer._arrays import Floats
-from sar_infer.bank import file
-from sar_infer.bank.file import Content
-from sar_infer.bank.info import PLAIN, ClassInfo
-from sar_infer.bank.learned import BankCalibration
-from sar_infer.bank.log import (
-    Log,
-    Step,
-    applied,
-    changes_of,
-    checkpoint,
-    converted,
-    flattened,
-    folded,
-    replay,
+import numpy as np
+import numpy.typing as npt
+
+from sar_infer._arrays import Floats, Indices
+from sar_infer.bank.entry import (
+    CALIBRATION,
+    LEARNED,
+    MODEL,
+    MOST_ROWS,
+    NO_IMAGES,
+    Arrays,
+    Entry,
+    Images,
+    Parked,
+    PhotoSet,
+    Puts,
+    Record,
+    check_entry,
+    check_unit,
 )
-from sar_infer.bank.old_files import KIND, renamed_names
-from sar_infer.bank.photos import PhotoSet
-from sar_infer.bank.state import Base, State, check_base
-from sar_infer.bank.table import Block
-from sar_infer.errors import BankError, BaseMissingError
+from sar_infer.bank.learned import BankCalibration, Learned
+from sar_infer.bank.steps import Log, Step, laid_over
+from sar_infer.errors import BankError, ClassNameError
 from sar_infer.storage.named_tensors import read_only
+from sar_infer.text.names import name_key, name_keys
 
-_NO_TIME = "1970-01-01T00:00:00Z"
+Flags = npt.NDArray[np.bool_]
+_MOST_VIEWS = 256
+"""Views of a base's embeddings, at most; beyond, all are copied."""
+_MOST_COMPARED = 20_000
+"""Names among which similar spellings are searched; a comparison takes some microseconds."""
+_PLAIN = Entry("", np.empty(0, np.float32))[2:]
 
 
-class ClassBank(State):
-    """Class names with their embeddings, all that is known of them, and what was done to them; it never changes.
-
-    Built of names and rows it is checked, and stands alone. ``load`` opens a file; edits, such as `sar_infer.bank.add`,
-    return a new bank with one more step of history, and share the rows of the old one.
+class Lookup:
+    """Positions of classes by name and alias, without regard to case and space.
 
     Args:
-        names: C different, non-empty class names.
-        embeddings: (C, D) float32, rows of length 1.
-        encoder_digest: ``Manifest.encoder_digest`` of the bundle whose name encoder made the rows.
-        provenance: Free JSON content: where the names come from.
-        info: What is known of classes beside name and row, by name.
-        photos: The photos of classes, by name.
-        calibration: From ``sar-bank calibrate``.
-
-    Attributes:
-        log: What was done to the base.
-
-    Raises:
-        BankError: Something does not hold.
+        names: Key of the class by the ``name_key`` of each name.
+        aliases: The same of aliases.
+        position: Returns the position of a key.
+        spelling: Returns the name of a key.
     """
-
-    log: Log
 
     def __init__(
         self,
+        names: Mapping[str, Any],
+        aliases: Mapping[str, Any],
+        position: Callable[[Any], int],
+        spelling: Callable[[Any], str],
+    ) -> None:
+        self._names, self._aliases, self._position, self._spelling = names, aliases, position, spelling
+
+    @classmethod
+    def of(cls, names: Sequence[str]) -> Lookup:
+        """Return the positions of names without aliases; of two that differ in case or space, the last."""
+        return cls(dict(zip(name_keys(names), range(len(names)), strict=True)), {}, int, names.__getitem__)
+
+    def name(self, text: str) -> int | None:
+        """Return the position of the class with this name."""
+        key = self._names.get(name_key(text))
+        return None if key is None else self._position(key)
+
+    def alias(self, text: str) -> int | None:
+        """Return the position of the class that has this alias."""
+        key = self._aliases.get(name_key(text))
+        return None if key is None else self._position(key)
+
+    def get(self, text: str) -> int | None:
+        """Return the position of the class with this name or alias."""
+        position = self.name(text)
+        return self.alias(text) if position is None else position
+
+    def find(self, text: str) -> int:
+        """Return the position of the class with this name or alias.
+
+        Raises:
+            ClassNameError: There is none; the message has similar spellings.
+        """
+        position = self.get(text)
+        if position is None:
+            raise ClassNameError(self.missing(text))
+        return position
+
+    def missing(self, text: str, *, hint: bool = True) -> str:
+        """Return the message that no class has this name; with ``hint``, with names that are spelled alike."""
+        near = self.near(text) if hint else []
+        meant = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+        return f"no class {text!r:.80} in the bank{meant}"
+
+    def near(self, text: str, most: int = 3) -> list[str]:
+        """Return names of classes spelled alike, the nearest first; of a large bank, those that start alike."""
+        key = name_key(text)
+        keys = [
+            other for other in (*self._names, *self._aliases) if abs(len(other) - len(key)) <= max(3, len(key) // 3)
+        ]
+        if len(keys) > _MOST_COMPARED:
+            keys = [other for other in keys if other[:2] == key[:2]][:_MOST_COMPARED]
+        alike = difflib.get_close_matches(key, keys, n=most, cutoff=0.6)
+        found = [self._names.get(each, self._aliases.get(each)) for each in alike]
+        return list(dict.fromkeys(map(self._spelling, found)))
+
+
+@dataclass(frozen=True, eq=False)
+class Base:
+    """The bank of a bundle, on which other banks store only what differs.
+
+    Attributes:
+        bank: That bank.
+        digest: The checksum of its file.
+        path: Where the file was when the bank on it was written.
+    """
+
+    bank: ClassBank
+    digest: str
+    path: str
+
+    @functools.cached_property
+    def position(self) -> Mapping[str, int]:
+        """Return positions by key."""
+        return {key: number for number, key in enumerate(self.bank.entries)}
+
+
+@dataclass(frozen=True, eq=False)
+class ClassBank:
+    """Class names with their embeddings, all that is known of them, and what was done to them; it never changes.
+
+    `load` opens a file, `of` makes a bank of names and embeddings; edits, such as `sar_infer.bank.add`, return a new
+    bank with one more step of history.
+
+    Attributes:
+        encoder_digest: ``Manifest.encoder_digest`` of the bundle whose encoders made the embeddings.
+        dim: D, the length of an embedding.
+        log: What was done to the base.
+        base: A bundle's bank; None if all classes are the bank's own.
+        pool: Embeddings of photos by the digest of their pixels: of the latest ``MOST_ROWS`` of each class.
+        next_key: Number of the next entry's key.
+        images: How the encoder embeds images.
+        provenance: Free JSON content: where the names come from.
+        parked: Photos that wait for the image encoders that embedded them.
+        before: JSON and tensors of the bank before it was carried to this bundle, as long as that can be undone.
+        digest: Checksum of the file that the bank was read from; empty if it was made in memory.
+    """
+
+    encoder_digest: str
+    dim: int
+    log: Log = field(default_factory=Log)
+    base: Base | None = None
+    pool: Mapping[bytes, Floats] = field(default_factory=dict)
+    next_key: int = 0
+    images: Images = NO_IMAGES
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    parked: tuple[Parked, ...] = ()
+    before: tuple[Mapping[str, Any], Arrays] | None = None
+    digest: str = ""
+
+    @classmethod
+    def of(
+        cls,
         names: Sequence[str],
         embeddings: Floats,
         encoder_digest: str,
+        *,
+        phrases: Mapping[str, tuple[str, ...]] | None = None,
+        images: Images = NO_IMAGES,
         provenance: Mapping[str, Any] | None = None,
-        info: Mapping[str, ClassInfo] | None = None,
-        photos: Mapping[str, PhotoSet] | None = None,
-        calibration: BankCalibration | None = None,
-    ) -> None:
-        block = Block(tuple(names), read_only(embeddings))
-        KIND.check_names(block.names)
-        try:
-            "".join(block.names).encode()
-        except UnicodeEncodeError as error:
-            raise BankError(f"a class name is not text: {error}") from None
-        slots = {name: slot for slot, name in enumerate(block.names)} if info or photos else {}
-        stray = next((name for name in (*(info or {}), *(photos or {})) if name not in slots), None)
-        if stray is not None:
-            raise BankError(f"something is known of class {stray!r:.80}, which the bank does not have")
-        info_by_slot = {slots[name]: item for name, item in (info or {}).items() if item != PLAIN}
-        sets = {slots[name]: one.limited() for name, one in (photos or {}).items() if one}
-        base = Base(block, encoder_digest, provenance or {}, info_by_slot, sets, calibration)
-        check_base(base)
-        super().__init__(base)
-        self.log = Log()
+    ) -> ClassBank:
+        """Return a bank of names with unit embeddings (C, D) float32, without history.
+
+        Raises:
+            BankError: A name or an embedding is unsound, or two names differ in case or space alone.
+        """
+        if embeddings.dtype != np.float32 or embeddings.ndim != 2 or len(embeddings) != len(names):
+            raise BankError(f"expected float32 ({len(names)}, D) embeddings, got {embeddings.dtype} {embeddings.shape}")
+        phrases = phrases or {}
+        rows = read_only(embeddings)
+        entries = {
+            str(number): Entry(name, row, phrases.get(name, ()))
+            for number, (name, row) in enumerate(zip(names, rows, strict=True))
+        }
+        bank = cls(
+            encoder_digest,
+            embeddings.shape[1],
+            Log(folded=entries),
+            next_key=len(names),
+            images=images,
+            provenance=provenance or {},
+        )
+        vars(bank)["several"] = (rows,)
+        return bank.checked()
+
+    def checked(self) -> ClassBank:
+        """Return the bank if its own entries are sound.
+
+        Raises:
+            BankError: Something is unsound; the first finding is named.
+        """
+        own = {key: item for key, item in self.changes.items() if isinstance(item, Entry)}
+        names = [entry.name for entry in own.values()]
+        plain = "".join(names).isprintable() and all(map(str.strip, names))
+        for entry in own.values() if self.base is not None or not plain else self.special.values():
+            check_entry(entry)
+        if self.base is None:
+            check_unit(self.embeddings, self.names)
+        elif own:
+            check_unit(np.array([entry.embedding for entry in own.values()], np.float32), names)
+        if len(self._names) != len(self.entries):
+            spelled = name_keys(self.names)
+            twice = next(name for name, key in zip(self.names, spelled, strict=True) if spelled.count(key) > 1)
+            raise BankError(f"class name {twice!r:.80} is there twice; case and space do not count")
+        if both := next((alias for alias in self._aliases if alias in self._names), None):
+            raise BankError(f"alias {both!r:.80} is the name of a class")
+        return self
 
     @classmethod
-    def of(cls, state: State, log: Log) -> ClassBank:
-        """Return a state with the log that led to it."""
-        bank = cls.__new__(cls)
-        vars(bank).update(vars(state))
-        bank.log = log
-        return bank
+    def load(cls, path: Path, encoder_digest: str | None = None, base: ClassBank | None = None) -> ClassBank:
+        """Read and check a bank file.
+
+        Args:
+            path: The file.
+            encoder_digest: The encoder that it must belong to; None accepts any.
+            base: The bank of its bundle; None opens the file that it names as its base.
+
+        Raises:
+            SchemaError: It was written for a newer reader.
+            BaseMissingError: It stores the changes of a bundle that is not there, or not this one.
+            BankError: It is missing, damaged, no bank, or of another encoder.
+        """
+        from sar_infer.bank.file import read
+
+        return read(path, encoder_digest, base)
+
+    def save(self, path: Path) -> None:
+        """Write the file so that a reader sees the old content or the new, never a part.
+
+        Raises:
+            OSError: The file cannot be written; the old one is still there.
+        """
+        from sar_infer.bank.file import write
+
+        write(path, self)
+
+    def shared(self, path: Path) -> ClassBank:
+        """Return a bank without changes whose base is this one, which a bundle has at a path."""
+        base = Base(self, self.digest or self.content_digest, str(path))
+        return ClassBank(
+            self.encoder_digest,
+            self.dim,
+            base=base,
+            next_key=self.next_key,
+            images=self.images,
+            provenance=self.provenance,
+        )
+
+    def settled(self) -> ClassBank:
+        """Return the bank as a bundle gives it away: without history, and without the embedding of any photo.
+
+        It ranks as before, and its calibration holds if it held before. The model and what was learned stay.
+        """
+        keys = {key: str(number) for number, key in enumerate(self.entries)}
+        entries = {keys[key]: entry for key, entry in self.entries.items()}
+        records = dict(self.records)
+        if LEARNED in records:
+            data = records[LEARNED].data
+            learned = self.learned
+            assert learned is not None  # noqa: S101 - its record is there
+            rows = np.array([row for row, _ in learned.by_key.values()], np.float32).reshape(-1, self.dim)
+            counts = np.array([count for _, count in learned.by_key.values()], np.float64)
+            classes = {MODEL: self.records[MODEL].digest.hex()[:16]} if MODEL in self.records else {}
+            moved = {"keys": [keys[key] for key in learned.by_key], "stale": learned.stale, "classes": classes}
+            records[LEARNED] = Record(
+                {**data, **moved, "of_base": True}, {"sums": rows, "counts": counts, "translation": learned.translation}
+            )
+        bank = ClassBank(
+            self.encoder_digest,
+            self.dim,
+            Log(folded={**entries, **records}),
+            next_key=len(entries),
+            images=self.images,
+            provenance=self.provenance,
+        )
+        calibration = self.calibration
+        if calibration is None or not self.calibration_holds:
+            return bank
+        calibration = dataclasses.replace(calibration, content_digest=bank.content_digest)
+        return bank.with_log(Log(folded={**entries, **records, CALIBRATION: Record(dataclasses.asdict(calibration))}))
+
+    def with_log(self, log: Log, **changes: Any) -> ClassBank:
+        """Return the bank with another log and other fields."""
+        return dataclasses.replace(self, log=log, digest="", **changes)
+
+    @functools.cached_property
+    def changes(self) -> Puts:
+        """Return the puts of all steps, merged."""
+        return self.log.puts
+
+    @functools.cached_property
+    def entries(self) -> Mapping[str, Entry]:
+        """Return the classes by key, in order."""
+        return laid_over({} if self.base is None else self.base.bank.entries, self.changes)
+
+    @functools.cached_property
+    def records(self) -> Mapping[str, Record]:
+        """Return ``@model``, ``@learned`` and ``@calibration``, those that are there."""
+        puts = {**({} if self.base is None else self.base.bank.records), **self.changes}
+        return {key: item for key, item in puts.items() if isinstance(item, Record)}
 
     @property
     def history(self) -> tuple[Step, ...]:
         """Return the steps by which the bank was changed, the oldest first."""
         return self.log.steps
 
-    @classmethod
-    def load(
-        cls,
-        path: Path,
-        encoder_digest: str | None = None,
-        base: ClassBank | None = None,
-        *,
-        previous: ClassBank | None = None,
-        whole: bool = False,
-    ) -> ClassBank:
-        """Read a bank file and replay what was done to its base.
+    @functools.cached_property
+    def names(self) -> tuple[str, ...]:
+        """Return the C names, in order."""
+        return tuple([entry.name for entry in self.entries.values()])
 
-        Tensors above 64 MiB are mapped, and checked by ``verify`` alone. Our own writers replace files and never
-        shorten them, so that a mapped file stays as it is.
+    @functools.cached_property
+    def keys(self) -> tuple[str, ...]:
+        """Return the keys of the C classes, in order."""
+        return tuple(self.entries)
+
+    @functools.cached_property
+    def positions(self) -> Mapping[str, int]:
+        """Return positions by key."""
+        if self.base is not None and not self.changes:
+            return self.base.position
+        return {key: number for number, key in enumerate(self.entries)}
+
+    @functools.cached_property
+    def origin(self) -> Indices:
+        """Return the position in the base (C,) of each class that has its embedding unchanged; -1 of all others."""
+        if self.base is None:
+            return np.full(len(self.entries), -1, np.intp)
+        base, count = self.base, len(self.base.position)
+        touched = {base.position[key]: item for key, item in self.changes.items() if key in base.position}
+        removed = [position for position, item in touched.items() if item is None]
+        origin = np.arange(count)
+        rows = base.bank.embeddings
+        origin[
+            [
+                p
+                for p, item in touched.items()
+                if isinstance(item, Entry) and not np.array_equal(item.embedding, rows[p])
+            ]
+        ] = -1
+        origin = np.delete(origin, removed)
+        return np.concatenate([origin, np.full(len(self.entries) - len(origin), -1, np.intp)])
+
+    @functools.cached_property
+    def several(self) -> tuple[Floats, ...]:
+        """Return embeddings that follow each other, (C, D) together: views of the base's between what differs."""
+        if self.base is None:
+            rows = [entry.embedding for entry in self.entries.values()]
+            return (read_only(np.array(rows, np.float32).reshape(-1, self.dim)),)
+        base, origin = self.base.bank.embeddings, self.origin
+        breaks = np.flatnonzero(np.where(origin[1:] < 0, origin[:-1] >= 0, origin[1:] != origin[:-1] + 1)) + 1
+        bounds = [0, *breaks.tolist(), len(origin)]
+        if len(bounds) > _MOST_VIEWS:
+            return (read_only(self.by_origin(base, self.rows)),)
+        spans = [(start, stop) for start, stop in itertools.pairwise(bounds) if start < stop]
+        return tuple(
+            base[origin[start] : origin[start] + stop - start] if origin[start] >= 0 else self.rows(range(start, stop))
+            for start, stop in spans
+        ) or (base[:0],)
+
+    @functools.cached_property
+    def embeddings(self) -> Floats:
+        """Return the embeddings (C, D) in one piece, read-only; large banks are ranked by ``several``."""
+        return self.several[0] if len(self.several) == 1 else read_only(np.concatenate(self.several))
+
+    def rows(self, positions: Iterable[int]) -> Floats:
+        """Return the embeddings (N, D) of some positions, copied."""
+        rows = [self.entries[self.keys[position]].embedding for position in positions]
+        return np.array(rows, np.float32).reshape(-1, self.dim)
+
+    def by_origin(self, base_values: npt.NDArray[Any], own: Callable[[Indices], npt.NDArray[Any]]) -> npt.NDArray[Any]:
+        """Return a value of each class: the base's where the embedding is the base's, else computed.
 
         Args:
-            path: The file.
-            encoder_digest: The encoder that it must belong to; None accepts any, or that of ``base``.
-            base: What to replay on: the bank of a bundle with the same encoder. None takes the base that the file
-                holds, or the one that it names, if that is still where it was.
-            previous: The bank of this file as it was before; what has not changed since is not read again.
-            whole: Check every byte.
-
-        Raises:
-            SchemaError: It was written for a newer reader.
-            BankError: It is missing, damaged, no bank, or of another encoder, or its base is not there.
+            base_values: (B, …), of the base's classes; (0, …) without a base.
+            own: Returns the values of some positions.
         """
-        expected = base.encoder_digest if encoder_digest is None and base is not None else encoder_digest
-        content = file.read(path, expected, None if previous is None else previous.log, whole=whole)
-        try:
-            return cls._on(content, _base_of(content) if base is None else base.base, previous)
-        except BaseMissingError as error:
-            raise BaseMissingError(f"{path}: {error}") from None
-        except (BankError, ValueError) as error:
-            raise BankError(f"{path}: {error}") from None
+        own_positions = np.flatnonzero(self.origin < 0)
+        result = np.empty((len(self.origin), *base_values.shape[1:]), base_values.dtype)
+        if len(base_values):
+            np.take(base_values, self.origin, axis=0, mode="clip", out=result)
+        if len(own_positions):
+            result[own_positions] = own(own_positions)
+        return result
 
-    @classmethod
-    def verify(cls, path: Path, encoder_digest: str | None = None, base: ClassBank | None = None) -> ClassBank:
-        """Load a file as ``load`` does, and check every byte of a large one too.
+    def positions_from(self, bundled: ClassBank, positions: Sequence[int]) -> Indices:
+        """Return the position here (N,) of classes that still have the embedding of a bundle's bank; -1 of others.
 
-        Raises:
-            SchemaError: It was written for a newer reader.
-            BankError: As ``load``.
+        A class that was renamed is recognised. On another base, a class is the bundle's if it has its name and embedding.
+
+        Args:
+            bundled: The bundle's bank.
+            positions: N positions there.
         """
-        return cls.load(path, encoder_digest, base, whole=True)
+        if self.base is not None and bundled is not self and self.base is bundled.base and not bundled.changes:
+            here = np.full(len(bundled.entries), -1, np.intp)
+            stay = np.flatnonzero(self.origin >= 0)
+            here[self.origin[stay]] = stay
+            return here[np.asarray(positions, np.intp)]
+        related, result = self.base is bundled.base, []
+        for position in positions:
+            key = bundled.keys[position]
+            entry = bundled.entries[key]
+            options = [self.positions.get(key) if related else None, self.lookup.name(entry.name)]
+            alike = (o for o in options if o is not None and np.array_equal(self.rows([o])[0], entry.embedding))
+            result.append(next(alike, -1))
+        return np.array(result, np.intp)
 
-    @classmethod
-    def _on(cls, content: Content, base: Base, previous: ClassBank | None) -> ClassBank:
-        """Return the bank of a file on a base; one that holds all rows itself is moved there if they share most."""
-        log = content.log
-        if content.base is not None and not content.base.same(base):
-            alone = replay(content.base, log)
-            at = log.steps[-1].at if log.steps else _NO_TIME
-            state = converted(base, flattened(alone), renamed_names(content.provenance), at)
-            if state is None:
-                return cls.of(alone, log)
-            steps = tuple(dataclasses.replace(step, changes=None) for step in log.steps)
-            return cls.of(state, Log(steps, len(steps), checkpoint(changes_of(state))))
-        if previous is not None and previous.base is base:
-            count = len(previous.log.steps)
-            same = log.steps[:count] == previous.log.steps and log.checkpoint is previous.log.checkpoint
-            if same and all(step.to is None for step in log.steps[count:]):
-                changes = [change for step in log.steps[count:] for change in step.changes or ()]
-                return cls.of(applied(previous, changes), log)
-        return cls.of(replay(base, log), log)
+    @functools.cached_property
+    def _names(self) -> Mapping[str, str]:
+        """Return keys by the ``name_key`` of names."""
+        if self.base is None:
+            return dict(zip(name_keys(self.names), self.entries, strict=True))
+        base = self.base.bank
+        if not self.changes:
+            return base._names
+        names = dict(base._names)
+        for key in self.changes.keys() & base.entries.keys():
+            names.pop(name_key(base.entries[key].name), None)
+        names.update({name_key(item.name): key for key, item in self.changes.items() if isinstance(item, Entry)})
+        return names
 
-    def save(self, path: Path) -> None:
-        """Write the file so that a reader sees the old content or the new, never a part.
+    @functools.cached_property
+    def special(self) -> Mapping[str, Entry]:
+        """Return the classes of which more than name and embedding is known, by key, in order."""
+        if self.base is None:
+            return {key: entry for key, entry in self.entries.items() if entry[2:] != _PLAIN}
+        keys = {*self.base.bank.special, *self.changes} & self.entries.keys()
+        entries = {key: self.entries[key] for key in sorted(keys, key=self.positions.__getitem__)}
+        return {key: entry for key, entry in entries.items() if entry[2:] != _PLAIN}
 
-        Raises:
-            BankError: There is more text than a file's header takes; the old file is still there.
-            OSError: The file cannot be written; the old one is still there.
+    @functools.cached_property
+    def _aliases(self) -> Mapping[str, str]:
+        """Return keys by the ``name_key`` of aliases."""
+        return {name_key(alias): key for key, entry in self.special.items() for alias in entry.aliases}
+
+    @functools.cached_property
+    def lookup(self) -> Lookup:
+        """Return the positions of names and aliases, in any spelling."""
+        return Lookup(self._names, self._aliases, lambda key: self.positions[key], lambda key: self.entries[key].name)
+
+    def find(self, text: str) -> str:
+        """Return the key of the class with this name or alias; ClassNameError if there is none."""
+        key = name_key(text)
+        found = self._names.get(key) or self._aliases.get(key)
+        if found is None:
+            raise ClassNameError(self.lookup.missing(text))
+        return found
+
+    def entry(self, text: str) -> Entry:
+        """Return the class with this name or alias; ClassNameError if there is none."""
+        return self.entries[self.find(text)]
+
+    def photos_at(self, key: str) -> PhotoSet:
+        """Return the photos of a class by its key."""
+        entry = self.entries[key]
+        rows = [row for digest in entry.photos[-MOST_ROWS:] if (row := self.pool.get(digest)) is not None]
+        total = np.zeros(self.dim) if entry.photo_sum is None else entry.photo_sum
+        return PhotoSet(entry.photos, np.array(rows, np.float32).reshape(-1, self.dim), total, entry.photos_only)
+
+    def photos_of(self, name: str) -> PhotoSet:
+        """Return the photos of the class with this name or alias."""
+        return self.photos_at(self.find(name))
+
+    @functools.cached_property
+    def photos(self) -> Mapping[str, PhotoSet]:
+        """Return the photos of classes by name, of those that have any, or that are known by photos alone."""
+        return {e.name: self.photos_at(key) for key, e in self.special.items() if e.photos or e.photos_only}
+
+    def _positions(self, keys: Iterable[str]) -> list[int]:
+        return [self.positions[key] for key in keys]
+
+    def _flags(self, keys: Collection[str]) -> Flags | None:
+        if not keys:
+            return None
+        result = np.zeros(len(self.entries), np.bool_)
+        result[self._positions(keys)] = True
+        return result
+
+    @functools.cached_property
+    def background(self) -> Flags | None:
+        """Return flags (C,) of the classes that are never an answer; None if there are none."""
+        return self._flags([key for key, entry in self.special.items() if entry.background])
+
+    @property
+    def background_names(self) -> frozenset[str]:
+        """Return the names of the classes that are never an answer."""
+        return frozenset(entry.name for entry in self.special.values() if entry.background)
+
+    @property
+    def can_answer(self) -> bool:
+        """Return True if there is a class that can be an answer: one that is not background."""
+        return len(self.entries) > len(self.background_names)
+
+    @functools.cached_property
+    def thresholds(self) -> Floats | None:
+        """Return the least score (C,) of each class, NaN for one that has none; None if no class has one."""
+        least = {key: entry.threshold for key, entry in self.special.items() if entry.threshold is not None}
+        if not least:
+            return None
+        result = np.full(len(self.entries), np.nan, dtype=np.float32)
+        result[self._positions(least)] = [*least.values()]
+        return result
+
+    @functools.cached_property
+    def photographed(self) -> Flags | None:
+        """Return flags (C,) of classes that have photos here, or are known by photos alone; None if there are none."""
+        return self._flags([key for key, entry in self.special.items() if entry.photos or entry.photos_only])
+
+    @functools.cached_property
+    def added_count(self) -> int:
+        """Return how many classes, or their embeddings, were added at run time."""
+        return sum(entry.added is not None for entry in self.special.values())
+
+    @property
+    def fitted(self) -> Arrays | None:
+        """Return the arrays of the class model that was fitted on the bank's photos."""
+        record = self.records.get(MODEL)
+        return None if record is None else record.arrays
+
+    @functools.cached_property
+    def learned(self) -> Learned | None:
+        """Return what photos without labels taught."""
+        record = self.records.get(LEARNED)
+        if record is None:
+            return None
+        alone = self.base is None and record.data.get("of_base")
+        return Learned.of(record, self.entries, record.data["classes"] if alone else self.known_classes)
+
+    @functools.cached_property
+    def known_classes(self) -> Mapping[str, str]:
+        """Return a digest of the embedding of each class whose embedding is not the base's, and of the model, by key."""
+        own = {key: item for key, item in self.changes.items() if isinstance(item, Entry)}
+        if self.base is not None:
+            had = self.base.bank.entries
+            own = {k: e for k, e in own.items() if k not in had or not np.array_equal(had[k].embedding, e.embedding)}
+        digests = {
+            key: hashlib.blake2b(entry.embedding.tobytes(), digest_size=8).hexdigest() for key, entry in own.items()
+        }
+        return digests | ({MODEL: self.records[MODEL].digest.hex()[:16]} if MODEL in self.records else {})
+
+    @functools.cached_property
+    def calibration(self) -> BankCalibration | None:
+        """Return the latest calibration; it may be that of an earlier state."""
+        record = self.records.get(CALIBRATION)
+        return None if record is None else BankCalibration.of(record.data)
+
+    @property
+    def calibration_holds(self) -> bool | None:
+        """Return True if the calibration is of the state as it is, False if it is of an earlier one; None without."""
+        calibration = self.calibration
+        if calibration is None:
+            return None
+        return {*calibration.background} == self.background_names and calibration.content_digest == self.content_digest
+
+    @functools.cached_property
+    def content_digest(self) -> str:
+        """Return SHA-256 (hex) of names, embeddings, photos, model and what was learned: the base's, and what differs.
+
+        Equal states of one base have the same, whatever led to them. A class that was removed and added again is not
+        the base's any more. Aliases, thresholds and background flags are not part of it.
         """
-        file.write(path, self.base, folded(self.base, self.log), self.content_digest)
+        had: Mapping[str, Entry] = {} if self.base is None else self.base.bank.entries
+        base_records = {} if self.base is None else self.base.bank.records
+        of_base, own = hashlib.sha256(), hashlib.sha256()
+        differs = self.base is None
+        for key in [*sorted(self.changes.keys() & had.keys()), *(key for key in self.changes if key not in had)]:
+            entry = self.changes[key]
+            if isinstance(entry, Record) or (key not in had and entry is None):
+                continue
+            if isinstance(entry, Entry) and key in had and _alike(entry, had[key]):
+                continue
+            differs, digest = True, of_base if key in had else own
+            name = key if key in had else ""
+            if entry is None:
+                digest.update(json.dumps([name]).encode())
+            else:
+                photos = sorted(photo.hex() for photo in entry.photos)
+                digest.update(json.dumps([name, entry.name, entry.photos_only, photos]).encode())
+                digest.update(entry.embedding.tobytes())
+        for key in (MODEL, LEARNED):
+            record = self.records.get(key)
+            if record is not base_records.get(key):
+                differs = True
+                own.update(key.encode() + (b"" if record is None else self._identity(key, record)))
+        if self.base is not None and not differs:
+            return self.base.bank.content_digest
+        start = b"" if self.base is None else self.base.bank.content_digest.encode()
+        return hashlib.sha256(start + of_base.digest() + own.digest()).hexdigest()
 
-    def shared(self, path: Path) -> ClassBank:
-        """Return this bank as the base of others, which a bundle has at a path; without its history."""
-        base = flattened(self)
-        base = dataclasses.replace(base, path=str(path), stated=base.digest)
-        return ClassBank.of(State(base), Log())
-
-    def settled(self) -> ClassBank:
-        """Return the bank as it is given away: without its history, and with sums and digests of photos alone.
-
-        It ranks as before, and its calibration holds if it held before. Nothing can be undone, and no row of a photo is
-        in it; fitted statistics and what was learned without labels, which are sums too, stay.
-        """
-        base = flattened(self, photo_rows=False)
-        return ClassBank.of(State(base), Log())
-
-    def without_calibration(self) -> ClassBank:
-        """Return the bank as if it had never been calibrated."""
-        bank = ClassBank.of(self, self.log)
-        bank.calibration = None
-        return bank
+    def _identity(self, key: str, record: Record) -> bytes:
+        """Return a digest of a record; what was learned counts by the positions of classes, not by their keys."""
+        if key == MODEL:
+            return record.digest
+        learned = self.learned
+        assert learned is not None  # noqa: S101 - its record is there
+        positions = [self.positions[one] for one in learned.by_key]
+        data = [positions, [count for _, count in learned.by_key.values()], dict(learned.numbers), learned.photos]
+        rows = b"".join(row.tobytes() for row, _ in learned.by_key.values())
+        stated = json.dumps([*data, learned.stale]).encode()
+        return hashlib.sha256(stated + learned.translation.tobytes() + rows).digest()
 
 
-def _base_of(content: Content) -> Base:
-    """Return the base that a file holds, or the one that it names.
-
-    Raises:
-        BaseMissingError: It is not where it was.
-    """
-    if content.base is not None:
-        return content.base
-    path = Path(content.path or "")
-    remedy = "name its bundle (--bundle), or pass base="
-    if not path.is_file():
-        raise BaseMissingError(f"its classes are changes of the bundle at {path.parent}, which is not there; {remedy}")
-    base = ClassBank.load(path, content.encoder_digest).shared(path).base
-    if base.digest != content.base_digest:
-        raise BaseMissingError(
-            f"its classes are changes of a bundle that was at {path.parent}, where another is now; {remedy}"
-        )
-    return base
+def _alike(one: Entry, two: Entry) -> bool:
+    """Return True if two entries agree in all that the content digest covers."""
+    return (one.name, one.photos_only, {*one.photos}) == (two.name, two.photos_only, {*two.photos}) and np.array_equal(
+        one.embedding, two.embedding
+    )

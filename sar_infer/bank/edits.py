@@ -1,283 +1,287 @@
-"""Edits of a bank's classes as pure functions: each returns a new bank with one more step of history.
+"""The use cases: each is one function that returns a new bank with one more step of history.
 
-``by`` is the author of the change, such as a command line. If nothing would change, the same bank is returned.
+Command line, server and Python call the same functions, with the same meaning. ``by`` is the author of the change, such
+as a command. If nothing would change, the same bank is returned.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 
 from sar_infer._arrays import Floats
 from sar_infer.bank.class_bank import ClassBank
-from sar_infer.bank.info import ClassInfo, check_text
-from sar_infer.bank.learned import BankCalibration, FittedTensors
-from sar_infer.bank.log import (
-    Action,
-    Add,
-    Alias,
-    Calibrate,
-    Change,
-    Fit,
-    Forget,
-    Learn,
-    Log,
-    Photos,
-    Remove,
-    Rename,
-    Set,
-    Settings,
-    Step,
-    applied,
-    changed_info,
-    folded,
-    names_in,
-    replay,
-    standing,
-    with_step,
+from sar_infer.bank.entry import (
+    CALIBRATION,
+    LEARNED,
+    MODEL,
+    MOST_ROWS,
+    Arrays,
+    Entry,
+    Parked,
+    PhotoSet,
+    Puts,
+    Record,
+    check_entry,
+    check_unit,
+    same_embedding,
+    same_entry,
 )
-from sar_infer.bank.photos import PhotosByName, PhotoSet, united
-from sar_infer.bank.state import SAME_ROW, State, check_rows
+from sar_infer.bank.file import decoded, encoded
+from sar_infer.bank.learned import BankCalibration, Learn
+from sar_infer.bank.steps import Log, Step
 from sar_infer.errors import BankError, ClassNameError, InputError
-from sar_infer.text.names import name_key
+from sar_infer.text.names import name_key, name_keys
 
-_NO_NOTES: Mapping[str, str] = {}
+Embed = Callable[[Sequence[tuple[str, ...]]], Floats]
+"""Returns unit embeddings (N, D) for the phrases of each of N classes, as ``Classifier.embed_phrases`` does."""
+Phrases = Mapping[str, tuple[str, ...]]
+Photos = Mapping[str, PhotoSet]
 _MOST_NAMED = 3
+_KEEP: Any = object()
+
+
+def create(
+    empty: ClassBank, phrases: Phrases, embeddings: Floats, photos: Photos | None = None, *, by: str = ""
+) -> ClassBank:
+    """Return a bank of exactly some classes.
+
+    Args:
+        empty: A bank without classes and base, of an encoder (``ClassBank(encoder_digest, dim, images=…)``).
+        phrases: The texts that were embedded, by class name.
+        embeddings: (C, D) float32, the unit embedding of each class.
+        photos: Photos by class name.
+        by: The author of the change.
+
+    Raises:
+        ClassNameError: A name is there twice, or there is no class.
+        BankError: A name, an embedding or a photo is unsound.
+    """
+    if not phrases:
+        raise ClassNameError("a bank needs a class")
+    return _added(empty, "create", phrases, embeddings, photos or {}, by)
 
 
 def add(
     bank: ClassBank,
-    names: Sequence[str],
-    rows: Floats,
-    info: Mapping[str, ClassInfo] | None = None,
-    photos: PhotosByName | None = None,
+    phrases: Phrases | Sequence[str],
+    embeddings: Floats,
+    photos: Photos | None = None,
     *,
+    background: bool | None = None,
+    threshold: float | None = None,
     by: str = "",
 ) -> ClassBank:
-    """Add classes at the end; one that the bank has in any spelling keeps its position, and gets the row if it differs.
-
-    Photos are added to those that a class has; one that is counted for it already is left out.
+    """Add classes at the end. A name of the bank keeps its position, photos and settings, and is embedded anew.
 
     Args:
         bank: The bank.
-        names: N names.
-        rows: (N, D) float32, unit rows of the bank's encoder.
-        info: What is known of them, by these names; ``added`` is set here. A class that the bank has keeps aliases,
-            background and threshold if nothing is given for it.
-        photos: Photos by class, one of these names, or a name or alias of a class that the bank has, which keeps all
-            else. ``photos_only`` says that their names mean nothing; a class known by photos alone stays so.
+        phrases: The texts that were embedded, by class name; or names.
+        embeddings: (N, D) float32, the unit embedding of each class.
+        photos: Photos by class name, of these classes or of others of the bank; a photo that is counted for a class
+            already is left out.
+        background: Set this flag of the N classes.
+        threshold: Set this threshold of the N classes.
         by: The author of the change.
 
     Raises:
-        ClassNameError: A name stands twice, or is another name of a class; or there is no such class for photos.
-        BankError: A row, a name or an alias is unsound, or photos are of another encoder's size.
+        ClassNameError: A name is there twice, or is an alias of a class; or there is no such class for photos.
+        BankError: A name, an embedding or a photo is unsound.
     """
-    info = info or {}
-    if rows.shape != (len(names), bank.dim):
-        raise BankError(f"expected rows ({len(names)}, {bank.dim}), got {rows.shape}")
-    stray = next(iter(info.keys() - set(names)), None)
-    if stray is not None:
-        raise ClassNameError(f"info is given for {stray!r:.80}, which is not among the names to add")
-    positions = dict(zip(names, positions_of(bank, names), strict=True))
-    sets: dict[str, PhotoSet] = {}
-    for name, one in (photos or {}).items():
-        position = positions[name] if name in positions else bank.lookup.find(name)
-        spelled = name if position is None else bank.names[position]
-        had = sets.get(spelled, PhotoSet.none(bank.dim))
-        both = united(had, one)
-        sets[spelled] = (had if both is None else both).with_photos_only(one.photos_only or had.photos_only)
-    at = utc_now()
-    changes, words = class_changes(bank, positions, rows, info, at)
-    return committed(bank, "add", [*changes, *photo_changes(bank, sets)], by, words, at=at)
+    by_name = phrases if isinstance(phrases, Mapping) else {name: (name,) for name in phrases}
+    return _added(bank, "add", by_name, embeddings, photos or {}, by, background, threshold)
 
 
-def remove_photos(bank: ClassBank, name: str, digests: Iterable[bytes], *, by: str = "") -> ClassBank:
-    """Remove photos of a class, by the digests of their pixels; it keeps all else.
+def add_photos(bank: ClassBank, photos: Photos, *, by: str = "") -> ClassBank:
+    """Add photos to classes, by name or alias; a photo that is counted for the class already is left out.
 
-    Args:
-        bank: The bank.
-        name: Name or alias of the class.
-        digests: SHA-256 of the pixels of each photo.
-        by: The author of the change.
+    Raises:
+        ClassNameError: The bank does not have a class.
+        BankError: An embedding is of another encoder's size.
+    """
+    return _added(bank, "add", {}, np.empty((0, bank.dim), np.float32), photos, by)
+
+
+def forget_photos(bank: ClassBank, name: str, digests: Iterable[bytes], *, by: str = "") -> ClassBank:
+    """Remove photos of a class, here and from all earlier steps, so that it cannot be undone.
+
+    Other classes that count the same photos keep them.
 
     Raises:
         ClassNameError: The bank does not have the class.
-        InputError: A photo is not counted for it, or is among those whose rows are no longer kept.
+        InputError: A photo is not counted for the class, or is among those of which only a sum is stored.
     """
-    name, digests = bank.spelling(name), tuple(dict.fromkeys(digests))
-    bank.photos_of(name).without(digests)  # refuses what cannot be removed
-    return committed(bank, "remove", [Forget(name, digests)] if digests else [], by)
+    key, gone = bank.find(name), frozenset(digests)
+    entry = bank.entries[key]
+    if not gone:
+        return bank
+    if not gone <= {*entry.photos}:
+        raise InputError("a photo to remove is not counted for the class")
+    if not gone <= bank.pool.keys():
+        raise InputError(
+            "a photo to remove is among the oldest of the class, of which only a sum is stored (embeddings of the "
+            f"latest {MOST_ROWS} are); remove the class and add the photos that are to stay"
+        )
+    alive = bank.entries.keys() - {key}
 
+    def purged(other: str, item: Entry) -> Entry:
+        return item if other in alive else _without(item, gone.intersection(item.photos), bank.pool)
 
-def set_photos_only(bank: ClassBank, name: str, *, photos_only: bool, by: str = "") -> ClassBank:
-    """Say of a class that its name means nothing, so that its photos alone say what it is, or that it does.
-
-    Args:
-        bank: The bank.
-        name: Name or alias of the class.
-        photos_only: Its name means nothing.
-        by: The author of the change.
-
-    Raises:
-        ClassNameError: The bank does not have the class.
-    """
-    name = bank.spelling(name)
-    same = bank.photos_of(name).photos_only == photos_only
-    return committed(bank, "amend", [] if same else [Set({name: Settings(photos_only=photos_only)})], by)
+    counted = {digest for other in bank.special.keys() & alive for digest in bank.entries[other].photos}
+    pool = {digest: row for digest, row in bank.pool.items() if digest not in gone or digest in counted}
+    parked = []
+    for one in bank.parked:
+        waiting = dict(one.photos)
+        if key in waiting:
+            photos, total = waiting.pop(key)
+            left = _without(
+                entry._replace(photos=photos, photo_sum=total), gone & one.pool.keys() & {*photos}, one.pool
+            )
+            waiting |= {} if left.photo_sum is None else {key: (left.photos, left.photo_sum)}
+        shared = {digest for photos, _ in waiting.values() for digest in photos}
+        pool_left = {digest: row for digest, row in one.pool.items() if digest not in gone - shared}
+        parked.append(one._replace(photos=waiting, pool=pool_left))
+    before = bank.before  # a bank before a carry that has one of the photos cannot be gone back to
+    if before is not None and any(digest in before[1]["photo digests"].tobytes() for digest in gone):
+        before = None
+    after = bank.with_log(bank.log.mapped(purged), pool=pool, parked=tuple(parked), before=before)
+    puts = {key: _without(entry, gone, bank.pool)}
+    return _committed(after, "forget", puts, f"removed {_count(len(gone), 'photo')} from {entry.name!r}", by)
 
 
 def remove(bank: ClassBank, names: Iterable[str], *, by: str = "") -> ClassBank:
     """Remove classes, by name or alias.
-
-    Args:
-        bank: The bank.
-        names: Names or aliases.
-        by: The author of the change.
 
     Raises:
         ClassNameError: The bank does not have one, or ``names`` is a single string.
     """
     if isinstance(names, str):
         raise ClassNameError(f"expected a list of names to remove, got the string {names!r:.80}")
-    names = list(names)
-    gone = [bank.names[position] for position in sorted({bank.lookup.find(name) for name in names})]
-    if not gone:
-        return bank
-    by_alias = {name: f"given by its alias {alias!r}" for name, alias in aliases_among(bank, names).items()}
-    return committed(bank, "remove", [Remove(tuple(gone))], by, [f"removed {listed(gone, by_alias)}"])
+    keys = sorted({bank.find(name) for name in names}, key=bank.positions.__getitem__)
+    gone = [bank.entries[key].name for key in keys]
+    return _committed(bank, "remove", dict.fromkeys(keys), f"removed {listed(gone)}", by)
 
 
-def aliases_among(bank: State, names: Iterable[str]) -> dict[str, str]:
-    """Return those of the names that are aliases, by class."""
-    positions = ((bank.lookup.alias(name), name) for name in names if bank.lookup.name(name) is None)
-    return {bank.names[position]: name for position, name in positions if position is not None}
-
-
-def rename(bank: ClassBank, old: str, new: str, row: Floats | None = None, *, by: str = "") -> ClassBank:
-    """Give a class another name; it keeps its position, and, unless ``row`` is given, its row and phrases.
+def rename(bank: ClassBank, old: str, new: str, embedding: Floats | None = None, *, by: str = "") -> ClassBank:
+    """Give a class another name; without an embedding of the new name it keeps its own, and its phrases.
 
     Args:
         bank: The bank.
         old: Name or alias of the class.
         new: Its new name; if this is one of its aliases, the alias goes.
-        row: (D,) float32, the unit row of the new name, which replaces the one that the class has.
+        embedding: (D,) float32, the unit embedding of the new name.
         by: The author of the change.
 
     Raises:
-        ClassNameError: There is no such class, another one has the new name, or the new name is empty.
-        BankError: The row is unsound, or the new name has characters that no file can hold.
+        ClassNameError: There is no such class, or another one has the new name.
+        BankError: The embedding or the new name is unsound.
     """
-    position = bank.lookup.find(old)
-    name, owner = bank.names[position], bank.lookup.get(new)
-    item = bank.info_of(name)
-    if not new.strip():
-        raise ClassNameError("the new name is empty")
-    check_text("name", new)
-    if name == new:
-        plain = {name: dataclasses.replace(item, phrases=())}
-        return bank if row is None else add(bank, [name], row[np.newaxis], plain, by=by)
-    if owner not in (None, position):
-        raise ClassNameError(f"{new!r} already stands for class {bank.names[owner]!r}")
-    changes: list[Change] = [Rename(name, new)]
-    words = [f"renamed {name!r} to {new!r}"]
-    if row is not None:
-        check_rows([new], row[np.newaxis])
-        aliases = tuple(alias for alias in item.aliases if name_key(alias) != name_key(new))
-        anew = dataclasses.replace(item, phrases=(), aliases=aliases, added=utc_now())
-        changes.append(Add((new,), row[np.newaxis], {0: anew}))
-        words.append("embedded anew")
-    return committed(bank, "rename", changes, by, words)
+    key = bank.find(old)
+    entry, owner = bank.entries[key], bank.lookup.get(new)
+    if owner is not None and bank.keys[owner] != key:
+        raise ClassNameError(f"{new!r} is already a name of class {bank.names[owner]!r}")
+    phrases = () if entry.texts == (new,) else entry.texts
+    aliases = tuple(alias for alias in entry.aliases if name_key(alias) != name_key(new))
+    after = entry._replace(name=new, phrases=phrases, aliases=aliases)
+    words = f"renamed {entry.name!r} to {new!r}"
+    if embedding is not None:
+        check_unit(embedding[np.newaxis], [new])
+        after, words = after._replace(phrases=(), embedding=embedding, added=utc_now()), f"{words}, embedded anew"
+    elif entry.name == new:
+        return bank
+    return _committed(bank, "rename", {key: check_entry(after)}, words, by)
 
 
-def amend(bank: ClassBank, changes: Mapping[str, ClassInfo], *, by: str = "") -> ClassBank:
-    """Set aliases, background and threshold of classes, by name or alias; phrases and ``added`` stay unchanged.
-
-    Args:
-        bank: The bank.
-        changes: All aliases, background and threshold of each class, by name or alias.
-        by: The author of the change.
+def set_class(
+    bank: ClassBank,
+    name: str,
+    *,
+    aliases: Sequence[str] = _KEEP,
+    threshold: float | None = _KEEP,
+    background: bool = _KEEP,
+    photos_only: bool = _KEEP,
+    by: str = "",
+) -> ClassBank:
+    """Set aliases, threshold, background and photos only of a class, by name or alias; what is not given stays.
 
     Raises:
-        ClassNameError: The bank does not have a class.
-        BankError: An alias is also the name or an alias of another class.
+        ClassNameError: The bank does not have the class.
+        BankError: An alias is the name or an alias of a class, or is there twice; the threshold is not in 0..1.
     """
-    settings, aliases, fields = dict[str, Settings](), dict[str, tuple[str, ...]](), dict[str, str]()
-    for text, update in changes.items():
-        name = bank.spelling(text)
-        item = bank.info_of(name)
-        differ = [key for key in ("aliases", "background", "threshold") if getattr(update, key) != getattr(item, key)]
-        if differ:
-            fields[name] = ", ".join(differ)
-        if update.aliases != item.aliases:
-            aliases[name] = update.aliases
-        if (new := changed_info(item, update)) != Settings():
-            settings[name] = new
-    made: list[Change] = [*([Alias(aliases)] if aliases else []), *([Set(settings)] if settings else [])]
-    return committed(bank, "amend", made, by, [f"changed {listed([*fields], fields)}"])
+    key = bank.find(name)
+    entry = bank.entries[key]
+    given = {"aliases": aliases, "threshold": threshold, "background": background, "photos_only": photos_only}
+    fields: dict[str, Any] = {field: value for field, value in given.items() if value is not _KEEP}
+    if "aliases" in fields:
+        fields["aliases"] = _checked_aliases(bank, key, aliases)
+    differ = [field for field, value in fields.items() if value != getattr(entry, field)]
+    if not differ:
+        return bank
+    after = check_entry(entry._replace(**fields))
+    words = ", ".join(field.replace("_", " ") for field in differ)
+    return _committed(bank, "set", {key: after}, f"changed {entry.name!r} ({words})", by)
 
 
-def calibrate(bank: ClassBank, calibration: BankCalibration, *, by: str = "") -> ClassBank:
-    """Give a bank its calibration.
+def fit(bank: ClassBank, arrays: Arrays, data: Mapping[str, Any] | None = None, *, by: str = "") -> ClassBank:
+    """Give a bank a class model that was fitted on its photos, which replaces an earlier one.
 
     Args:
         bank: The bank.
-        calibration: The calibration that was fitted on it as it is.
+        arrays: The model's arrays, which the bank stores and does not read; none takes the model away.
+        data: Further JSON of the model.
         by: The author of the change.
     """
-    count = calibration.measured.get("fitted_on", 0)
-    summary = f"calibrated on {count:,} photos of {len(calibration.calibrated):,} classes"
-    return committed(bank, "calibrate", [Calibrate(calibration)], by, [summary])
-
-
-def fit(bank: ClassBank, tensors: FittedTensors, *, by: str = "") -> ClassBank:
-    """Give a bank class statistics that were fitted on its own rows; they replace earlier ones.
-
-    Args:
-        bank: The bank.
-        tensors: What ``Statistics.tensors`` returns; none takes away what is there.
-        by: The author of the change.
-    """
-    if not tensors:
-        changes = [] if bank.fitted is None else [Fit({})]
-        return committed(bank, "fit", changes, by, ["dropped the fitted class statistics"])
+    if not arrays:
+        puts: Puts = {MODEL: None} if MODEL in bank.records else {}
+        return _committed(bank, "fit", puts, "dropped the fitted class model", by)
     sets = [photos for photos in bank.photos.values() if len(photos.rows)]
     count = sum(len(photos.rows) for photos in sets)
-    words = [f"fitted class statistics on {count:,} photos of {len(sets):,} classes"]
-    return committed(bank, "fit", [Fit(tensors)], by, words)
+    words = f"fitted the class model on {_count(count, 'photo')} of {_count(len(sets), 'class')}"
+    return _committed(bank, "fit", {MODEL: Record(data or {}, dict(arrays))}, words, by)
 
 
 def learn(bank: ClassBank, learning: Learn, *, by: str = "") -> ClassBank:
-    """Give a bank what photos without labels taught; it replaces all that was learned before.
+    """Give a bank what photos without labels taught, which replaces what was learned before.
 
-    Photos that taught nothing change nothing.
-
-    Args:
-        bank: The bank.
-        learning: Sums by class, by name or alias; without names and photos what was learned is cleared.
-        by: The author of the change.
+    Photos that taught nothing change nothing; without photos, what was learned is cleared.
 
     Raises:
         ClassNameError: The bank does not have a class, or one is named twice.
         BankError: The sums are of another encoder's size.
     """
-    names = tuple(map(bank.spelling, learning.names))
-    if len({*names}) < len(names):
+    keys = [bank.find(name) for name in learning.names]
+    if len({*keys}) < len(keys):
         raise ClassNameError("a class is named twice in what was learned")
+    if len(learning.translation) != bank.dim:
+        raise BankError(f"what was learned has {len(learning.translation)} numbers, expected {bank.dim}")
     if not learning.photos:
-        return committed(bank, "learn", [] if bank.learned is None else [learning], by, ["cleared what was learned"])
-    if not names and not learning.translation.any():
+        puts: Puts = {LEARNED: None} if LEARNED in bank.records else {}
+        return _committed(bank, "learn", puts, "cleared what was learned", by)
+    if not keys and not learning.translation.any():
         return bank
-    words = [f"learned from {learning.photos:,} photos without labels, of {len(names):,} classes"]
-    numbers = {name: float(number) for name, number in learning.numbers.items()}
-    return committed(bank, "learn", [dataclasses.replace(learning, names=names, numbers=numbers)], by, words)
+    data: dict[str, Any] = {"keys": keys, "numbers": {name: float(number) for name, number in learning.numbers.items()}}
+    data |= {"photos": learning.photos, "classes": dict(bank.known_classes)}
+    arrays: Arrays = {"sums": learning.sums, "counts": learning.counts, "translation": learning.translation}
+    words = f"learned from {_count(learning.photos, 'photo')} without labels, of {_count(len(keys), 'class')}"
+    return _committed(bank, "learn", {LEARNED: Record(data, arrays)}, words, by)
+
+
+def calibrate(bank: ClassBank, calibration: BankCalibration | None, *, by: str = "") -> ClassBank:
+    """Give a bank the calibration that was fitted on it as it is; None takes it away."""
+    if calibration is None:
+        puts: Puts = {CALIBRATION: None} if CALIBRATION in bank.records else {}
+        return _committed(bank, "calibrate", puts, "dropped the calibration", by)
+    count = calibration.measured.get("fitted_on", 0)
+    words = f"calibrated on {_count(count, 'photo')} of {_count(len(calibration.calibrated), 'class')}"
+    return _committed(bank, "calibrate", {CALIBRATION: Record(dataclasses.asdict(calibration))}, words, by)
 
 
 def rollback(bank: ClassBank, to: int, *, by: str = "") -> ClassBank:
-    """Return the bank as it was after a step; the rollback is one more step of history, and cannot be undone itself.
+    """Return the bank as it was after a step; the rollback is one more step, and cannot be undone itself.
 
     Args:
         bank: The bank.
@@ -286,182 +290,322 @@ def rollback(bank: ClassBank, to: int, *, by: str = "") -> ClassBank:
 
     Raises:
         InputError: There is no such step, another rollback took it back, or it is too old to be undone.
+        BaseMissingError: The step is before a carry, and the bundle of then is not where it was.
     """
-    left = {step.n for step in standing(bank.log, to)}
-    gone = [step.n for step in reversed(standing(bank.log)) if step.n not in left]
+    then, log = bank, bank.log
+    if bank.before is not None and to < _carried(bank):
+        then = decoded(*bank.before)
+        log = then.log.back(to)
+        left = {step.n for step in log.steps if step.puts is not None}
+        gone = [step.n for step in then.history if step.puts is not None and step.n not in left]
+        since = [dataclasses.replace(step, puts=None) for step in bank.history if step.n >= _carried(bank)]
+        gone += [step.n for step in bank.history if step.n == _carried(bank) or step.puts is not None]
+        log = Log((*log.steps, *since), log.begun, log.folded)
+    else:
+        log = log.back(to)
+        left = {step.n for step in log.steps if step.puts is not None}
+        gone = [step.n for step in bank.history if step.puts is not None and step.n not in left]
     if not gone:
         return bank
-    summary = f"took back step{'s' if len(gone) > 1 else ''} {', '.join(map(str, gone))}; as after step {to}"
-    step = Step(len(bank.history) + 1, utc_now(), "rollback", summary, by, to=to)
-    return ClassBank.of(replay(bank.base, bank.log, to), with_step(bank.log, step))
+    numbers = ", ".join(map(str, reversed(gone)))
+    summary = f"took back step{'s' if len(gone) > 1 else ''} {numbers}; as after step {to}"
+    step = Step(bank.log.last + 1, utc_now(), "rollback", summary, by, to=to)
+    return then.with_log(log.with_step(step))
 
 
-def steps_back(log: Log, steps: int) -> int:
+def steps_back(bank: ClassBank, count: int) -> int:
     """Return the number of the step that is this many steps back; steps that were rolled back do not count.
 
     Raises:
         InputError: There are fewer steps to take back.
     """
-    line = [log.begun, *(step.n for step in standing(log))]
-    if steps >= len(line):
-        raise InputError(f"cannot go back {steps} steps, there are {len(line) - 1} to take back")
-    return line[-1 - steps]
+    line = bank.log.line
+    if bank.before is not None and line[0] == _carried(bank):
+        line = [*decoded(*bank.before, detached=True).log.line, *line]
+    if count >= len(line):
+        raise InputError(f"cannot go back {count} steps, there are {len(line) - 1} to take back")
+    return line[-1 - count]
 
 
-def class_changes(
-    bank: ClassBank,
-    positions: Mapping[str, int | None],
-    rows: Floats,
-    info: Mapping[str, ClassInfo],
-    at: str,
-    *,
-    exact: bool = False,
-) -> tuple[list[Change], list[str]]:
-    """Return the changes that put rows in their positions, with all that is known of their classes, and these in words.
+def carry(bank: ClassBank, bundled: ClassBank, embed: Embed, *, by: str = "") -> tuple[ClassBank, list[str]]:
+    """Take a bank to another bundle: names are embedded anew, and photos come along if both embed images alike.
+
+    Classes of the old bundle are those of the new one with the same name. Photos of another image encoder are parked:
+    they are part of the file, and return when the bank is carried to a bundle that embeds images as theirs did. A bank
+    without a base has the same classes afterwards.
 
     Args:
-        bank: The bank.
-        positions: The position of each of N names; None is the end.
-        rows: (N, D).
-        info: What is known of them, by these names.
-        at: UTC time in ISO form.
-        exact: New names may differ in case or space alone from those that the bank has.
-    """
-    changes, plain = list[Change](), ClassInfo(added=at)
-    done: dict[str, list[str]] = {"added": [], "replaced": [], "changed": []}
-    put: list[tuple[str, ClassInfo, Floats]] = []
-    aliases, settings = dict[str, tuple[str, ...]](), dict[str, Settings]()
-    for (name, position), row in zip(positions.items(), rows, strict=True):
-        if position is None:
-            item = dataclasses.replace(_plainer(info[name], name), added=at) if name in info else plain
-            put.append((name, item, row))
-            done["added"].append(name)
-            continue
-        spelled, had = bank.names[position], bank.rows_at([position])[0]
-        item = bank.info_of(spelled)
-        update = _plainer(info.get(name, dataclasses.replace(item, phrases=())), spelled)
-        differs = not same_row(had, row)
-        if differs or dataclasses.replace(update, added=item.added) != item:
-            done["replaced" if differs else "changed"].append(spelled)
-        if update.aliases != item.aliases:
-            aliases[spelled] = update.aliases
-        if differs or update.phrases != item.phrases:
-            put.append((spelled, dataclasses.replace(update, added=at), row if differs else had))
-        elif (new := changed_info(item, update)) != Settings():
-            settings[spelled] = new
-    changes += [Alias(aliases)] if aliases else []
-    changes += [Set(settings)] if settings else []
-    if put:
-        names = tuple(name for name, _, _ in put)
-        together = (
-            rows if len(put) == len(rows) == len(done["added"]) else np.array([row for *_, row in put], np.float32)
-        )
-        check_rows(names, together)
-        changes.append(Add(names, together, {number: item for number, (_, item, _) in enumerate(put)}, exact=exact))
-    counted = [(verb, of, listed(of) if len(of) <= _MOST_NAMED else f"{len(of):,}") for verb, of in done.items()]
-    return changes, [f"{verb} {words}" for verb, of, words in counted if of]
-
-
-def committed(
-    bank: ClassBank,
-    action: Action,
-    changes: Sequence[Change],
-    by: str,
-    words: Sequence[str] = (),
-    notes: Sequence[str] = (),
-    at: str | None = None,
-) -> ClassBank:
-    """Return a bank after some changes, which are one step of its history; without changes the same bank.
-
-    Args:
-        bank: The bank before.
-        action: What the step is called.
-        changes: What it does.
+        bank: The bank; ``file.read(…, detached=True)`` is enough, so that the old bundle need not be there.
+        bundled: The bank of the new bundle, without changes.
+        embed: The name encoder of the new bundle.
         by: The author of the change.
-        words: What becomes of classes; what becomes of photos is added.
-        notes: What is said after that.
-        at: UTC time in ISO form; None is now.
+
+    Returns:
+        The bank, and a line for each kind of thing that could not be carried.
 
     Raises:
-        BankError: A change is unsound.
+        BankError: No class is left that can be an answer.
     """
-    if not changes:
+    same = bank.base.digest == bundled.base.digest if bank.base and bundled.base else bank.base is None
+    if same and bank.encoder_digest == bundled.encoder_digest:
+        return bank, []
+    keys, puts, notes = _carried_classes(bank, bundled, embed)
+    alike = bank.images.same(bundled.images)
+    here = {key: (e.photos, e.photo_sum) for key, e in bank.changes.items() if isinstance(e, Entry) and e.photos}
+    waiting = [*bank.parked, Parked(bank.images, here, bank.pool)]  # type: ignore[arg-type]
+    pool: dict[bytes, Floats] = {}
+    parked: list[Parked] = []
+    for one in waiting:
+        photos = {keys[key]: value for key, value in one.photos.items() if key in keys}
+        if not (alike if one is waiting[-1] else one.images.same(bundled.images)):
+            parked += [one._replace(photos=photos)] if photos else []
+            continue
+        pool |= one.pool
+        for key, (digests, total) in photos.items():
+            entry = puts.get(key) or bundled.entries[key]
+            assert isinstance(entry, Entry)  # noqa: S101 - keys are those of classes
+            puts[key] = _joined(entry, digests, total, one.pool)
+    if not alike and here:
+        notes.append(
+            f"another image encoder: the photos of {_count(len(here), 'class')} wait in the file until the bank is "
+            "carried back; to use them here, add them again"
+        )
+    for record, words in ((MODEL, "fit"), (LEARNED, "learn"), (CALIBRATION, "calibrate")):
+        if record in bank.records:
+            notes.append(f"what sar-bank {words} stored belongs to the other bundle; run sar-bank {words} again")
+    tensors: dict[str, Any] = {}
+    before = encoded(dataclasses.replace(bank, before=None), tensors), tensors
+    number, name = bank.log.last + 1, bundled.encoder_digest[:8]
+    step = Step(number, utc_now(), "carry", f"carried {_count(len(keys), 'class')} to encoder {name}", by)
+    texts = [dataclasses.replace(step, puts=None) for step in bank.history]
+    after = ClassBank(
+        bundled.encoder_digest,
+        bundled.dim,
+        Log((*texts, step), number, puts),
+        bundled.base if bank.base else None,
+        pool,
+        max(bundled.next_key, bank.next_key) + len(keys),
+        bundled.images,
+        bundled.provenance if bank.base else bank.provenance,
+        tuple(parked),
+        before,
+    )
+    if not after.can_answer:
+        raise BankError("no class is left that can be an answer")
+    return after.checked(), notes
+
+
+def _carried_classes(
+    bank: ClassBank, bundled: ClassBank, embed: Embed
+) -> tuple[dict[str, str], dict[str, Entry | Record | None], list[str]]:
+    """Return the new key of each class, what differs from the new base, and a line for each class that is left out."""
+    had = bank.base.bank.entries if bank.base else {}
+    theirs = bundled.entries if bank.base else {}
+    taken = {name_key(entry.name): key for key, entry in theirs.items()}  # by the names that classes have by now
+    puts: dict[str, Entry | Record | None] = {}
+    keys: dict[str, str] = {}
+    notes: list[str] = []
+    texts: dict[str, tuple[str, ...]] = {}
+    number = max(bundled.next_key, bank.next_key)
+    original = dict(taken)
+    for key in (key for key, item in bank.changes.items() if item is None and key in had):
+        new = taken.pop(name_key(had[key].name), None)
+        puts |= {} if new is None else {new: None}
+    for key, entry in bank.entries.items():
+        if key not in bank.changes:
+            continue
+        new = original.get(name_key(had[key].name)) if key in had else taken.get(name_key(entry.name))
+        owner = taken.get(name_key(entry.name))
+        name = entry.name
+        if new is None or puts.get(new, entry) is None:
+            new = owner
+        elif owner not in (None, new):
+            notes.append(f"class {theirs[new].name!r} keeps its name: the bundle has another class {entry.name!r}")
+            name = theirs[new].name
+        if new is None:
+            new, number = str(number), number + 1
+        keys[key] = new
+        bundles = theirs.get(new)
+        if bundles is not None and (not entry.phrases if key not in had else entry.added is None):
+            phrases = entry.phrases if name == bundles.name else bundles.texts
+            after = entry._replace(
+                name=name,
+                embedding=bundles.embedding,
+                phrases=phrases,
+                added=bundles.added,
+                aliases=tuple({name_key(alias): alias for alias in (*bundles.aliases, *entry.aliases)}.values()),
+            )
+        else:
+            texts[new], after = entry.texts, entry
+        taken[name_key(name)] = new
+        puts[new] = after._replace(photos=(), photo_sum=None)
+    notes += _embedded(puts, texts, embed)
+    for key in [key for key in keys if isinstance(puts.get(keys[key]), Record) or puts.get(keys[key]) is None]:
+        del keys[key]
+    names = {key: owner for key, owner in taken.items() if puts.get(owner, True) is not None}
+    for new, item in puts.items():
+        if isinstance(item, Entry):
+            free = [
+                a
+                for a in item.aliases
+                if names.setdefault(name_key(a), new) == new and name_key(a) != name_key(item.name)
+            ]
+            puts[new] = item._replace(aliases=tuple(free))
+    return keys, puts, notes
+
+
+def _embedded(puts: dict[str, Entry | Record | None], texts: Mapping[str, tuple[str, ...]], embed: Embed) -> list[str]:
+    """Give entries the embeddings of their texts; return a line for each that cannot be embedded, which is left out."""
+    try:
+        rows = dict(zip(texts, embed([*texts.values()]), strict=True)) if texts else {}
+    except ClassNameError:
+        rows, notes = {}, []
+        for key, phrases in texts.items():
+            try:
+                rows[key] = embed([phrases])[0]
+            except ClassNameError as error:
+                notes.append(f"class {phrases[0]!r} cannot be embedded: {error}")
+                puts.pop(key)
+    else:
+        notes = []
+    for key, row in rows.items():
+        entry = puts[key]
+        assert isinstance(entry, Entry)  # noqa: S101 - texts are those of entries
+        puts[key] = entry._replace(embedding=row, added=entry.added or utc_now())
+    return notes
+
+
+def _carried(bank: ClassBank) -> int:
+    """Return the number of the step that carried the bank here; -1 if that cannot be undone."""
+    return -1 if bank.before is None else max(step.n for step in bank.history if step.action == "carry")
+
+
+def _added(
+    bank: ClassBank,
+    action: str,
+    phrases: Phrases,
+    embeddings: Floats,
+    photos: Photos,
+    by: str,
+    background: bool | None = None,
+    threshold: float | None = None,
+) -> ClassBank:
+    """Return a bank with classes and photos put in."""
+    if embeddings.dtype != np.float32 or embeddings.shape != (len(phrases), bank.dim):
+        raise BankError(
+            f"expected float32 embeddings ({len(phrases)}, {bank.dim}), got {embeddings.dtype} {embeddings.shape}"
+        )
+    check_names(bank, [*phrases])
+    check_unit(embeddings, phrases)
+    at, next_key = utc_now(), bank.next_key
+    puts: dict[str, Entry | Record | None] = {}
+    keys: dict[str, str] = {}
+    done: dict[str, list[str]] = {"added": [], "replaced": [], "changed": []}
+    for (name, texts), row in zip(phrases.items(), embeddings, strict=True):
+        position = bank.lookup.name(name)
+        if position is None:
+            key, next_key, verb = str(next_key), next_key + 1, "added"
+            entry = Entry(name, row, () if texts == (name,) else texts, added=at)
+        else:
+            key = bank.keys[position]
+            entry, verb = bank.entries[key], "changed"
+            anew = () if texts in ((name,), (entry.name,)) else texts
+            if not same_embedding(entry.embedding, row):
+                entry, verb = entry._replace(embedding=row, phrases=anew, added=at), "replaced"
+            elif entry.phrases != anew:
+                entry = entry._replace(phrases=anew, added=at)
+        if background is not None or threshold is not None:
+            entry = entry._replace(
+                background=entry.background if background is None else background,
+                threshold=entry.threshold if threshold is None else threshold,
+            )
+        keys[name] = key
+        if position is None or not same_entry(entry, bank.entries[key]):
+            puts[key] = check_entry(entry)
+            done[verb].append(entry.name)
+    pool, photo_words = dict(bank.pool), []
+    counts: dict[str, int] = {}
+    for name, new in photos.items():
+        key = keys.get(name) or bank.find(name)
+        if new.rows.shape[1:] != (bank.dim,) or len(new.rows) != len(new):
+            raise BankError(f"photos of {name!r:.80}: expected an embedding of {bank.dim} numbers for each photo")
+        entry = puts.get(key) or bank.entries[key]  # type: ignore[assignment]
+        had = len(entry.photos)
+        after = _joined(
+            entry._replace(photos_only=entry.photos_only or new.photos_only), new.digests, new.total, new.recent
+        )
+        if not same_entry(after, entry):
+            puts[key] = after
+        counts |= {entry.name: len(after.photos) - had} if len(after.photos) > had else {}
+        pool = {**new.recent, **pool}
+        if after.photos_only != entry.photos_only:
+            photo_words.append(f"photos only: {entry.name!r}")
+    if counts:
+        photo_words.insert(0, f"added {_count(sum(counts.values()), 'photo')} to {listed([*counts])}")
+    words = [f"{verb} {listed(of) if len(of) <= _MOST_NAMED else f'{len(of):,}'}" for verb, of in done.items() if of]
+    after_bank = dataclasses.replace(bank, pool=pool, next_key=next_key) if puts else bank
+    return _committed(after_bank, action, puts, ", ".join([*words, *photo_words]), by, at)
+
+
+def _joined(entry: Entry, digests: Sequence[bytes], total: Any, rows: Mapping[bytes, Floats]) -> Entry:
+    """Return a class with further photos, of which those that are counted already are left out."""
+    counted = {*entry.photos}
+    fresh = tuple(digest for digest in digests if digest not in counted)
+    if not fresh:
+        return entry
+    if len(fresh) < len(digests):
+        total = sum(rows[digest].astype(np.float64) for digest in fresh if digest in rows)
+    before = np.zeros(len(entry.embedding)) if entry.photo_sum is None else entry.photo_sum
+    return entry._replace(photos=(*entry.photos, *fresh), photo_sum=before + total)
+
+
+def _without(entry: Entry, gone: Iterable[bytes], pool: Mapping[bytes, Floats]) -> Entry:
+    gone = {*gone}
+    if not gone or entry.photo_sum is None:
+        return entry
+    left = tuple(digest for digest in entry.photos if digest not in gone)
+    taken = np.sum([pool[digest] for digest in gone], axis=0, dtype=np.float64)
+    return entry._replace(photos=left, photo_sum=entry.photo_sum - taken if left else None)
+
+
+def _committed(bank: ClassBank, action: str, puts: Puts, summary: str, by: str, at: str | None = None) -> ClassBank:
+    """Return a bank with one more step; without puts the same bank."""
+    if not puts:
         return bank
-    state = applied(bank, changes, strict=True)
-    about_photos = [names_in(change) for change in changes if isinstance(change, Photos | Forget | Set)]
-    photo_words = _photo_words(bank, state, list(dict.fromkeys(itertools.chain(*about_photos))))
-    summary = ", ".join([*words, *photo_words, *notes])
-    step = Step(len(bank.history) + 1, at or utc_now(), action, summary, by, changes=tuple(changes))
-    return ClassBank.of(state, folded(bank.base, with_step(bank.log, step)))
+    log = bank.log.with_step(Step(bank.log.last + 1, at or utc_now(), action, summary, by, puts=puts))
+    before = None if log.begun > _carried(bank) else bank.before
+    return bank.with_log(log, before=before)
 
 
-def photo_changes(bank: ClassBank, photos: PhotosByName) -> list[Change]:
-    """Return the change that gives classes photos, without those that they have.
-
-    Args:
-        bank: The bank.
-        photos: Photos by the names that classes have afterwards.
-
-    Raises:
-        BankError: They are of another encoder's size, or unsound.
-    """
-    fresh: dict[str, PhotoSet] = {}
-    for name, one in photos.items():
-        one.limited().check(bank.dim)
-        had = bank.photos_of(name) if name in bank.index else PhotoSet.none(bank.dim)
-        if not one.digest_set <= had.digest_set or (one.photos_only and not had.photos_only):
-            fresh[name] = (one if one.folded else one.without(one.digest_set & had.digest_set)).limited()
-    return [Photos(fresh)] if fresh else []
+def _checked_aliases(bank: ClassBank, key: str, aliases: Sequence[str]) -> tuple[str, ...]:
+    """Return the aliases of a class if no class has one of them already, by name or alias."""
+    keys = name_keys(aliases)
+    for number, alias in enumerate(aliases):
+        owner = bank.lookup.get(alias)
+        if owner is not None and (bank.keys[owner] != key or bank.lookup.name(alias) is not None):
+            raise BankError(f"alias {alias!r} is already a name of class {bank.names[owner]!r}")
+        if keys[number] in keys[:number]:
+            raise BankError(f"alias {alias!r} is there twice; case and space do not count")
+    return tuple(aliases)
 
 
-def _photo_words(bank: State, state: State, names: Sequence[str]) -> list[str]:
-    """Return what happens to photos of classes, in words."""
-    none = PhotoSet.none(bank.dim)
-    pairs = [(bank.photos_of(name) if name in bank.index else none, state.photos_of(name)) for name in names]
-    counts = {
-        "added {} to {}": [len(now.digest_set - was.digest_set) for was, now in pairs],
-        "removed {} from {}": [len(was.digest_set - now.digest_set) for was, now in pairs],
-    }
-    words = []
-    for text, numbers in counts.items():
-        count, of = sum(numbers), [name for name, number in zip(names, numbers, strict=True) if number]
-        if count:
-            words.append(text.format(f"{count:,} photo{'s' if count > 1 else ''}", listed(of)))
-    for flag, text in ((True, "photos only: {}"), (False, "named: {}")):
-        turned = zip(names, pairs, strict=True)
-        of = [name for name, (was, now) in turned if was.photos_only != now.photos_only and now.photos_only == flag]
-        if of:
-            words.append(text.format(listed(of)))
-    return words
-
-
-def same_row(one: Floats, two: Floats) -> bool:
-    """Return True if two rows (D,) are of the same text; a row with NaN equals no other."""
-    return bool(np.abs(one - two).max(initial=0) <= SAME_ROW)
-
-
-def positions_of(bank: State, names: Sequence[str]) -> list[int | None]:
-    """Return the position of each name that the bank has, None for a new name; check what needs no rows.
+def check_names(bank: ClassBank, names: Sequence[str]) -> None:
+    """Check names to add, before time is spent on embedding them.
 
     Raises:
-        ClassNameError: A name stands twice, or is another name of a class.
+        ClassNameError: A name is there twice, or is an alias of a class.
         BankError: A name is unsound.
     """
-    keys: set[str] = set()
-    positions: list[int | None] = []
-    for name in names:
-        check_text("name", name)
-        key = name_key(name)
-        if key in keys:
-            raise ClassNameError(f"class name {name!r:.80} stands more than once")
-        keys.add(key)
-        owner = bank.lookup.alias(name)
-        if owner is not None:
+    seen: set[str] = set()
+    for name, key in zip(names, name_keys(names), strict=True):
+        check_entry(Entry(name, np.empty(0, np.float32)))
+        if key in seen:
+            raise ClassNameError(f"class name {name!r:.80} is there twice; case and space do not count")
+        seen.add(key)
+        if (owner := bank.lookup.alias(name)) is not None:
             raise ClassNameError(
                 f"{name!r:.80} is another name of class {bank.names[owner]!r}; remove that alias first"
             )
-        positions.append(None if bank.lookup.name(name) is None else bank.lookup.find(name))
-    return positions
 
 
 def utc_now() -> str:
@@ -469,12 +613,11 @@ def utc_now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def listed(names: Sequence[str], notes: Mapping[str, str] = _NO_NOTES) -> str:
-    """Return up to three names in words, with the notes on them, more as a number."""
-    noted = (f"{name!r} ({notes[name]})" if name in notes else repr(name) for name in names)
-    return ", ".join(noted) if len(names) <= _MOST_NAMED else f"{len(names):,} classes"
+def listed(names: Sequence[str]) -> str:
+    """Return up to three names in words, more as a number."""
+    return ", ".join(map(repr, names)) if len(names) <= _MOST_NAMED else f"{len(names):,} classes"
 
 
-def _plainer(item: ClassInfo, name: str) -> ClassInfo:
-    """Return the info without its phrases if they are the name alone."""
-    return dataclasses.replace(item, phrases=()) if item.phrases == (name,) else item
+def _count(count: int, noun: str) -> str:
+    plural = f"{noun}es" if noun == "class" else f"{noun}s"
+    return f"{count:,} {noun if count == 1 else plural}"

@@ -1,437 +1,329 @@
-"""The bank file: a base, or where it is, and the log of what was done to it. ``docs/bundle.md`` describes it.
-
-A file is written whole; the rows of its base stand in it only if they are the bank's own. A plain state, such as the
-bank of a bundle, is written as version 2, unless it has photos or a calibration.
-"""
+"""The bank file: one safetensors file of version 1, written whole. ``docs/bank-file.md`` describes it."""
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
-import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from sar_infer.bank import old_files
-from sar_infer.bank.info import info_from_json, info_to_json, sparse
-from sar_infer.bank.log import (
-    Add,
-    Alias,
-    Calibrate,
-    Change,
-    Fit,
-    Forget,
-    Learn,
-    Log,
-    Photos,
-    Remove,
-    Rename,
-    Set,
-    Step,
-    applied,
-    taught_changes,
-)
-from sar_infer.bank.old_files import KIND, MAPPED_BYTES
-from sar_infer.bank.photos import PhotoSet
-from sar_infer.bank.state import Base, State, check_base
-from sar_infer.bank.table import Block
-from sar_infer.errors import BankError, BundleError
+from sar_infer._arrays import Floats
+from sar_infer.bank.class_bank import Base, ClassBank
+from sar_infer.bank.entry import MOST_ROWS, Entry, Images, Parked, Puts, Record
+from sar_infer.bank.steps import Log, Step
+from sar_infer.errors import BankError, BaseMissingError, SarInferError, SchemaError
 from sar_infer.storage.files import write_atomically
-from sar_infer.storage.named_tensors import packed, read_only, unpacked
-from sar_infer.storage.strict_json import build
-from sar_infer.storage.tensor_file import TensorFile, Tensors, file_pieces, tensor_bytes
+from sar_infer.storage.named_tensors import read_only
+from sar_infer.storage.tensor_file import TensorFile, file_pieces, tensor_bytes
 
-VERSION = "4"
-_BASE = "base"
-"""Prefix of the tensors of a base's changes."""
-_LARGE = 1 << 16
-"""Characters of a step's changes above which they stand in a tensor: a header may have 100 MB."""
-_TEXTS = (
-    "encoder_digest",
-    "content_digest",
-    "base",
-    "provenance",
-    "records",
-    "checkpoint",
-    "info",
-    "base_changes",
-)
-"""Metadata that the record digest covers."""
-_PLAIN: Mapping[str, Any] = {kind.kind: kind for kind in (Remove, Rename, Alias, Set, Calibrate)}
-"""Kinds of change whose fields are JSON as they are."""
+FORMAT, VERSION = "sar-bank", 1
+Tensors = dict[str, npt.NDArray[Any]]
+_FIELDS = {field: number for number, field in enumerate(Entry._fields)}
+_PLAIN = Entry("", np.empty(0, np.float32))
+_BEFORE = "before "
+_JSON_FIELDS = ("phrases", "aliases", "threshold", "background", "photos_only", "added")
 
 
-@dataclass(frozen=True)
-class Content:
-    """The content of a bank file.
-
-    Attributes:
-        encoder_digest: The encoder that it belongs to.
-        log: What was done to the base; of old files, text alone.
-        base: The base, if the file holds it.
-        base_digest: Digest of the base.
-        path: The file of the bundle that is the base, as it was when this file was written.
-        provenance: The base's.
-    """
-
-    encoder_digest: str
-    log: Log
-    base: Base | None
-    base_digest: str
-    path: str | None = None
-    provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-
-
-def read(path: Path, encoder_digest: str | None = None, previous: Log | None = None, *, whole: bool = False) -> Content:
-    """Read and check a file.
-
-    Args:
-        path: The file.
-        encoder_digest: The encoder that it must belong to; None accepts any.
-        previous: A log some of whose steps it may have; what belongs to these is not read.
-        whole: Check every byte, also of tensors above ``MAPPED_BYTES``.
-
-    Raises:
-        SchemaError: It was written for a newer reader.
-        BankError: It is missing, damaged, no bank, or of another encoder.
-    """
-    with KIND.opened(path) as file:
-        if file.metadata["schema_version"] == VERSION:
-            KIND.check_encoder(path, file.metadata["encoder_digest"], encoder_digest)
-            try:
-                return _read(file, previous or Log(), whole=whole)
-            except (BankError, BundleError, ValueError, KeyError, TypeError) as error:
-                raise old_files.unreadable(path, error) from None
-    base, steps = old_files.read(path, encoder_digest, whole=whole)
-    return Content(base.encoder_digest, Log(steps, len(steps)), base, base.digest, provenance=base.provenance)
-
-
-def write(path: Path, base: Base, log: Log, digest: str) -> None:
+def write(path: Path, bank: ClassBank) -> None:
     """Write a file so that a reader sees the old content or the new, never a part.
 
-    Args:
-        path: The file.
-        base: The base; it is written too if it has no place of its own.
-        log: What was done to it.
-        digest: The digest of the state that this makes, which others may read without a replay.
-
     Raises:
-        BankError: There is more text than a file's header takes; an old file is still there.
         OSError: It cannot be written; an old one is still there.
     """
-    if base.path is None and not (log.steps or log.checkpoint or _base_changes(base)):
-        old_files.write(path, base)
-        return
-    texts, tensors = _base_parts(base, log.begun)
-    texts["content_digest"] = digest
-    records = []
-    for step in log.steps:
-        entry, more = encoded(step)
-        records.append(entry)
-        tensors |= more
-    texts["records"] = _json(records)
-    if log.checkpoint:
-        entry, more = encoded(log.checkpoint)
-        texts["checkpoint"] = _json(entry)
-        tensors |= more
-    metadata = {
-        "format": KIND.format,
-        "schema_version": VERSION,
-        "min_reader": VERSION,
-        **texts,
-        "record_digest": _digest_of_texts(texts),
-    }
+    tensors: Tensors = {}
+    content = encoded(bank, tensors)
+    tensors["json"] = np.frombuffer(json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode(), np.uint8)
+    metadata = {"format": FORMAT, "version": str(VERSION), "digest": checksum(tensors)}
+    write_atomically(path, file_pieces(tensors, metadata), new_time=True)
+
+
+def read(
+    path: Path, encoder_digest: str | None = None, base: ClassBank | None = None, *, detached: bool = False
+) -> ClassBank:
+    """Read and check a file; arguments and errors are those of ``ClassBank.load``.
+
+    ``detached`` needs no base: of its classes, only those that were changed are there, with their names.
+    """
+    content, tensors, digest = _content(path)
+    if encoder_digest is not None and content.get("encoder") != encoder_digest:
+        raise BankError(
+            f"{path}: belongs to another encoder (expected {encoder_digest[:8]}, the bank has "
+            f"{content.get('encoder')!s:.8}); name the bundle that it was made with (--bundle), or carry it over: "
+            f"sar-bank carry {path} --bundle BUNDLE"
+        )
     try:
-        write_atomically(path, file_pieces(tensors, metadata))
-    except ValueError as error:
-        raise BankError(f"{path}: cannot be written ({error})") from None
+        return decoded(content, tensors, base, digest, detached=detached).checked()
+    except BaseMissingError as error:
+        raise BaseMissingError(f"{path}: {error}") from None
+    except SarInferError as error:
+        raise BankError(f"{path}: {error}") from None
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, StopIteration) as error:
+        raise BankError(f"{path}: damaged ({type(error).__name__}: {error})") from None
 
 
-def _base_parts(base: Base, begun: int) -> tuple[dict[str, str], dict[str, npt.NDArray[Any]]]:
-    """Return metadata and tensors of a base: where it is, or all of it."""
-    texts = {
-        "encoder_digest": base.encoder_digest,
-        "base": _json({"digest": base.digest, "path": base.path, "begun": begun}),
-        "provenance": json.dumps(dict(base.provenance), ensure_ascii=False, sort_keys=True),
+def _content(path: Path) -> tuple[dict[str, Any], Tensors, str]:
+    """Return JSON, tensors and checksum of a file."""
+    if not path.is_file():
+        problem = "is a folder; expected a bank file" if path.is_dir() else "no such bank file"
+        raise BankError(f"{path}: {problem}")
+    try:
+        with path.open("rb") as stream:
+            if stream.read(9)[8:] != b"{":
+                raise BankError(f"{path}: not a bank file; expected one that sar-bank wrote")
+            stream.seek(0)
+            file = TensorFile(stream)
+            version, stated = file.metadata.get("version", ""), file.metadata.get("digest", "")
+            if file.metadata.get("format") != FORMAT:
+                raise BankError(f"{path}: not a bank file; expected one that sar-bank wrote")
+            if version.isdecimal() and int(version) > VERSION:
+                raise SchemaError(f"{path}: needs a reader of version {version}, this is {VERSION}: upgrade sar-clip")
+            tensors = {name: read_only(file.tensor(name)) for name in file.entries}
+            if version != str(VERSION) or stated != checksum(tensors):
+                raise BankError(f"{path}: the content does not match its checksum; the file was damaged or changed")
+            content = json.loads(tensors.pop("json").tobytes())
+            if not isinstance(content, dict):
+                raise ValueError("expected a JSON object")
+            return content, tensors, stated
+    except (ValueError, KeyError, RecursionError, OSError) as error:
+        raise BankError(f"{path}: not a readable bank file ({error})") from None
+
+
+def checksum(tensors: Tensors) -> str:
+    """Return SHA-256 (hex) over names, types, shapes and bytes of all tensors."""
+    digest = hashlib.sha256(str(VERSION).encode())
+    for name, array in sorted(tensors.items()):
+        digest.update(json.dumps([name, array.dtype.newbyteorder("<").str, array.shape]).encode())
+        for chunk in tensor_bytes(array):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def encoded(bank: ClassBank, tensors: Tensors) -> dict[str, Any]:
+    """Return the JSON of a bank, and put its arrays among the tensors."""
+    base_keys = {} if bank.base is None else bank.base.bank.entries
+    base_records = {} if bank.base is None else bank.base.bank.records
+    folded = {k: item for k, item in bank.log.folded.items() if item is not None or k in base_keys or k in base_records}
+    several = [folded, *(step.puts for step in bank.log.steps if step.puts is not None)]
+    recent = {
+        digest for puts in several for e in puts.values() if isinstance(e, Entry) for digest in e.photos[-MOST_ROWS:]
     }
-    if base.path is not None:
-        return texts, {}
-    data, offsets = packed(base.block.names)
-    tensors: dict[str, npt.NDArray[Any]] = {"names": data, "offsets": offsets, "embeddings": base.block.rows}
-    texts["info"] = _json(info_to_json(base.info))
-    if changes := _base_changes(base):
-        entry, more = _encoded(Step(0, "", "checkpoint", "", changes=changes), _BASE)
-        texts["base_changes"] = _json(entry)
-        tensors |= more
-    return texts, tensors
+    pool = {digest: row for digest, row in bank.pool.items() if digest in recent}
+    photos = dict(zip(pool, range(len(pool)), strict=True))  # those with embeddings first
+    embeddings: dict[int, npt.NDArray[Any]] = {}
+    sums: dict[int, npt.NDArray[Any]] = {}
 
+    def number(rows: dict[int, npt.NDArray[Any]], row: npt.NDArray[Any] | None) -> int:
+        assert row is not None  # noqa: S101 - of a class with photos
+        rows.setdefault(id(row), row)
+        return order.setdefault(id(row), len(rows) - 1)
 
-def _base_changes(base: Base) -> tuple[Change, ...]:
-    """Return the changes that give the names and rows of a base all else."""
-    names = base.block.names
-    changes: list[Change] = []
-    if base.photos:
-        changes.append(Photos({names[slot]: base.photos[slot] for slot in sorted(base.photos)}))
-    if base.calibration is not None:
-        changes.append(Calibrate(base.calibration))
-    return (*changes, *taught_changes(State(base)))
+    order: dict[int, int] = {}  # the same array is stored once
 
+    def numbers(digests: Sequence[bytes]) -> list[list[int]]:
+        runs: list[list[int]] = []
+        for digest in digests:
+            number = photos.setdefault(digest, len(photos))
+            if runs and runs[-1][1] == number:
+                runs[-1][1] += 1
+            else:
+                runs.append([number, number + 1])
+        return runs
 
-def encoded(step: Step) -> tuple[Mapping[str, Any], Tensors]:
-    """Return a step's entry in the records and its tensors, which have the names of the file; computed once."""
-    result = _ENCODED.get(step)
-    if result is None:
-        result = _ENCODED[step] = _encoded(step, f"s{step.n}")
-    return result
+    def items_of(puts: Puts) -> list[list[Any]]:
+        result: list[list[Any]] = []
+        for key, item in puts.items():
+            if isinstance(item, Entry):
+                more: dict[str, Any] = {
+                    field: value for field in _JSON_FIELDS if (value := item[_FIELDS[field]]) != _PLAIN[_FIELDS[field]]
+                }
+                if item.photos:
+                    more |= {"photos": numbers(item.photos), "sum": number(sums, item.photo_sum)}
+                result.append([key, item.name, number(embeddings, item.embedding), *([more] if more else [])])
+            elif item is None:
+                result.append([key])
+            else:
+                for name, array in item.arrays.items():
+                    names = arrays.setdefault(id(array), f"array {len(arrays)} {name}")
+                    tensors[names] = array
+                named = {name: arrays[id(array)] for name, array in item.arrays.items()}
+                result.append([key, {"data": item.data, "arrays": named}])
+        return result
 
-
-_ENCODED: weakref.WeakKeyDictionary[Step, tuple[Mapping[str, Any], Tensors]] = weakref.WeakKeyDictionary()
-
-
-def _encoded(step: Step, prefix: str) -> tuple[Mapping[str, Any], Tensors]:
-    entry: dict[str, Any] = {"n": step.n, "at": step.at, "action": step.action, "summary": step.summary}
-    entry |= ({"by": step.by} if step.by else {}) | ({} if step.to is None else {"to": step.to})
-    if step.changes is None:
-        return entry, {}
-    tensors: dict[str, npt.NDArray[Any]] = {}
-    changes = []
-    for number, change in enumerate(step.changes):
-        content, arrays = _parts(change)
-        changes.append({"kind": change.kind, **content})
-        tensors |= {f"{prefix}.{number}.{name}": array for name, array in arrays.items()}
-    text = _json(changes)
-    if len(text) > _LARGE:
-        tensors[f"{prefix}.changes"] = np.frombuffer(text.encode(), np.uint8)
-    entry["changes"] = None if len(text) > _LARGE else changes
-    if tensors:
-        entry["digest"] = _digest_of_tensors(tensors)
-    return entry, tensors
-
-
-def _parts(change: Change) -> tuple[dict[str, Any], Tensors]:
-    """Return a change as JSON and its tensors."""
-    match change:
-        case Add():
-            content: dict[str, Any] = {"names": list(change.names)}
-            content |= {"info": info_to_json(change.info)} if change.info else {}
-            return content | ({"exact": True} if change.exact else {}), {"rows": change.rows}
-        case Photos():
-            sets = change.sets.values()
-            classes = [
-                {"name": name, "photos": len(one), "rows": len(one.rows), "photos_only": one.photos_only}
-                for name, one in change.sets.items()
-            ]
-            older = [one.older for one in sets if one.folded]
-            arrays = {
-                "rows": np.concatenate([one.rows for one in sets]),
-                "digests": np.concatenate([one.digests for one in sets]),
+    arrays: dict[int, str] = {}
+    content: dict[str, Any] = {
+        "encoder": bank.encoder_digest,
+        "images": {"digest": bank.images.digest, "self_test": list(bank.images.self_test)},
+        "dim": bank.dim,
+        "next_key": bank.next_key,
+        "provenance": dict(bank.provenance),
+        "begun": bank.log.begun,
+        "folded": items_of(folded),
+        "steps": [
+            {"n": step.n, "at": step.at, "action": step.action, "summary": step.summary}
+            | ({"by": step.by} if step.by else {})
+            | ({} if step.to is None else {"to": step.to})
+            | ({} if step.puts is None else {"puts": items_of(step.puts)})
+            for step in bank.log.steps
+        ],
+    }
+    if bank.base is not None:
+        touched = {key: base_keys[key].name for puts in several for key in puts if key in base_keys}
+        content["base"] = {"digest": bank.base.digest, "path": bank.base.path, "names": touched}
+    if bank.parked:
+        content["parked"] = []
+    for parked in bank.parked:
+        place = len(content["parked"])
+        waiting = list(parked.pool)
+        tensors[f"parked {place}"] = np.array([*parked.pool.values()], np.float32).reshape(len(waiting), -1)
+        tensors[f"parked {place} sums"] = np.array([s for _, s in parked.photos.values()], np.float64)
+        content["parked"].append(
+            {
+                "images": {"digest": parked.images.digest, "self_test": list(parked.images.self_test)},
+                "pool": numbers(waiting),
+                "classes": {key: numbers(digests) for key, (digests, _) in parked.photos.items()},
             }
-            return {"classes": classes}, arrays | ({"older": np.stack(older)} if older else {})
-        case Forget():
-            digests = None if change.digests is None else [digest.hex() for digest in change.digests]
-            return {"name": change.name, "digests": digests}, {}
-        case Fit():
-            return {"tensors": sorted(change.tensors)}, change.tensors
-        case Learn():
-            content = {"names": list(change.names), "numbers": dict(change.numbers), "photos": change.photos}
-            arrays = {"sums": change.sums, "counts": change.counts, "translation": change.translation}
-            return content | ({"stale": True} if change.stale else {}), arrays
-        case _:
-            return sparse(change), {}
+        )
+    if bank.before is not None:
+        content["before"], before = bank.before
+        tensors |= {f"{_BEFORE}{name}": array for name, array in before.items()}
+    tensors["embeddings"] = np.array([*embeddings.values()], np.float32).reshape(-1, bank.dim)
+    tensors["photos"] = np.array([*pool.values()], np.float32).reshape(-1, bank.dim)
+    tensors["photo digests"] = np.frombuffer(b"".join(photos), np.uint8).reshape(-1, 32)
+    tensors["photo sums"] = np.array([*sums.values()], np.float64).reshape(-1, bank.dim)
+    return content
 
 
-@dataclass(frozen=True)
-class _BaseEntry:
-    """The base as it stands in the metadata."""
+def decoded(
+    content: Mapping[str, Any],
+    tensors: Mapping[str, npt.NDArray[Any]],
+    base_bank: ClassBank | None = None,
+    digest: str = "",
+    *,
+    detached: bool = False,
+) -> ClassBank:
+    """Return the bank of the JSON and the tensors of a file; ``read`` describes the arguments."""
+    dim = content["dim"]
+    embeddings: Floats = tensors["embeddings"]
+    pool_rows, sums = tensors["photos"], tensors["photo sums"]
+    flat = tensors["photo digests"].tobytes()
+    photos = [flat[start : start + 32] for start in range(0, len(flat), 32)]
+    if embeddings.shape[1:] != (dim,) or pool_rows.shape[1:] != (dim,) or sums.shape[1:] != (dim,):
+        raise BankError(f"expected embeddings of {dim} numbers")
+    rows = list(embeddings)  # a view of each, once
+    photo_sums = list(sums)
 
-    digest: str
-    path: str | None = None
-    begun: int = 0
+    def listed(runs: Sequence[Sequence[int]]) -> tuple[bytes, ...]:
+        return tuple(digest for start, stop in runs for digest in photos[start:stop])
 
+    def puts(items: Sequence[Sequence[Any]]) -> dict[str, Entry | Record | None]:
+        result: dict[str, Entry | Record | None] = {}
+        for item in items:
+            if len(item) == 3:
+                result[item[0]] = Entry(item[1], rows[item[2]])
+            elif len(item) == 1:
+                result[item[0]] = None
+            elif len(item) == 2:
+                named = {name: tensors[where] for name, where in item[1]["arrays"].items()}
+                result[item[0]] = Record(item[1]["data"], named)
+            else:
+                key, name, row, more = item
+                fields: dict[str, Any] = {
+                    field: tuple(v) if isinstance(v := more[field], list) else v
+                    for field in _JSON_FIELDS
+                    if field in more
+                }
+                if "photos" in more:
+                    fields |= {"photos": listed(more["photos"]), "photo_sum": photo_sums[more["sum"]]}
+                result[key] = Entry(name, rows[row], **fields)
+        return result
 
-@dataclass(frozen=True)
-class _Learning:
-    """The sums of a ``learn`` record, without its tensors."""
-
-    names: tuple[str, ...]
-    numbers: Mapping[str, float]
-    photos: int
-    stale: bool = False
-
-
-@dataclass(frozen=True)
-class _Class:
-    """The photos of one class in a record."""
-
-    name: str
-    photos: int
-    rows: int
-    photos_only: bool
-
-
-def _read(file: TensorFile, previous: Log, *, whole: bool) -> Content:
-    metadata = file.metadata
-    texts = {key: metadata[key] for key in _TEXTS if key in metadata}
-    if _digest_of_texts(texts) != metadata["record_digest"]:
-        raise BankError("its records do not match their digest; the file was damaged or changed")
-    reader = _Reader(file, previous, whole=whole)
-    steps = tuple(map(reader.step, json.loads(texts["records"])))
-    checkpoint = reader.step(json.loads(texts["checkpoint"])) if "checkpoint" in texts else None
-    provenance = json.loads(texts["provenance"])
-    stated = build(_BaseEntry, json.loads(texts["base"]), "base")
-    log = Log(steps, stated.begun, checkpoint)
+    steps = tuple(
+        Step(
+            step["n"],
+            step["at"],
+            step["action"],
+            step["summary"],
+            step.get("by", ""),
+            step.get("to"),
+            puts(step["puts"]) if "puts" in step else None,
+        )
+        for step in content["steps"]
+    )
     base = None
-    if stated.path is None:
-        base = _own_base(reader, texts, provenance, stated.digest)
-    return Content(texts["encoder_digest"], log, base, stated.digest, stated.path, provenance)
+    if content.get("base"):
+        base = _stub(content) if detached else _base(content, base_bank)
+    bank = ClassBank(
+        content["encoder"],
+        dim,
+        Log(steps, content["begun"], puts(content["folded"])),
+        base,
+        dict(zip(photos, pool_rows, strict=False)),
+        content["next_key"],
+        _images(content["images"]),
+        content["provenance"],
+        tuple(
+            Parked(
+                _images(one["images"]),
+                {
+                    key: (listed(runs), row)
+                    for (key, runs), row in zip(one["classes"].items(), tensors[f"parked {number} sums"], strict=True)
+                },
+                dict(zip(listed(one["pool"]), tensors[f"parked {number}"], strict=True)),
+            )
+            for number, one in enumerate(content.get("parked", ()))
+        ),
+        (content["before"], {name.removeprefix(_BEFORE): a for name, a in tensors.items() if name.startswith(_BEFORE)})
+        if "before" in content
+        else None,
+        digest,
+    )
+    if (
+        base is None
+        and len(bank.entries) == len(rows)
+        and all(one.embedding is row for one, row in zip(bank.entries.values(), rows, strict=True))
+    ):
+        vars(bank)["several"] = (embeddings,)  # the classes are the tensor itself
+    return bank
 
 
-def _own_base(reader: _Reader, texts: Mapping[str, str], provenance: Mapping[str, Any], digest: str) -> Base:
-    """Return the base that the file holds, checked unless it is large."""
-    names = unpacked(reader.tensor("names"), reader.tensor("offsets"))
-    block = Block(names, reader.tensor("embeddings"))
-    info = info_from_json(json.loads(texts["info"]), len(names))
-    base = Base(block, texts["encoder_digest"], provenance, info, stated=digest)
-    if "base_changes" in texts:
-        state = applied(State(base), reader.step(json.loads(texts["base_changes"]), _BASE).changes or ())
-        base = dataclasses.replace(
-            base,
-            photos=state.photos_by_slot,
-            calibration=state.calibration,
-            fitted=state.fitted,
-            learned=state.learned,
+def _images(content: Mapping[str, Any]) -> Images:
+    return Images(content["digest"], tuple(content["self_test"]))
+
+
+def _stub(content: Mapping[str, Any]) -> Base:
+    """Return the base that a file names, with the names of changed classes and no embeddings."""
+    stated, row = content["base"], np.zeros(content["dim"], np.float32)
+    entries = {key: Entry(name, row) for key, name in stated["names"].items()}
+    bank = ClassBank(content["encoder"], content["dim"], Log(folded=entries), images=_images(content["images"]))
+    return Base(bank, stated["digest"], stated["path"])
+
+
+def _base(content: Mapping[str, Any], bank: ClassBank | None) -> Base:
+    """Return the base that a file names.
+
+    Args:
+        content: Its JSON.
+        bank: The bank of a bundle, which stands on its base; None opens the file that is named.
+
+    Raises:
+        BaseMissingError: It is not where it was, or is another one.
+    """
+    stated = content["base"]
+    path = Path(stated["path"])
+    if bank is None:
+        if not path.is_file():
+            raise BaseMissingError(
+                f"stores changes of the bundle {path.parent}, which is not there; name its bundle (--bundle)"
+            )
+        bank = ClassBank.load(path, content["encoder"]).shared(path)
+    base = bank.base
+    if base is None or base.digest != stated["digest"]:
+        raise BaseMissingError(
+            f"stores changes of the bundle that was at {path.parent}, which has other classes now; carry the bank over: "
+            "sar-bank carry BANK_FILE --bundle BUNDLE"
         )
-    check_base(base, rows=reader.checks("embeddings"))
-    if reader.checks("embeddings") and base.computed_digest() != digest:
-        raise BankError("content does not match its digest; the file was damaged or changed")
     return base
-
-
-class _Reader:
-    """Reads the steps of a file; those that are in a log already are taken from there."""
-
-    def __init__(self, file: TensorFile, previous: Log, *, whole: bool) -> None:
-        self._file, self._whole = file, whole
-        steps = [*previous.steps, *([previous.checkpoint] if previous.checkpoint else [])]
-        self._steps = {_json(encoded(step)[0]): step for step in steps}
-        self._tensors: dict[str, npt.NDArray[Any]] = {}
-
-    def tensor(self, name: str) -> npt.NDArray[Any]:
-        """Return a tensor, read once, and mapped if it is large."""
-        if name not in self._file.entries:
-            raise BankError(f"tensor {name!r:.40} is missing")
-        if name not in self._tensors:
-            span = self._file.entries[name]
-            self._tensors[name] = read_only(self._file.tensor(name, span.end - span.start > MAPPED_BYTES))
-        return self._tensors[name]
-
-    def has(self, name: str) -> bool:
-        """Return True if there is such a tensor."""
-        return name in self._file.entries
-
-    def checks(self, prefix: str) -> bool:
-        """Return True if the tensors whose names begin so are to be checked: they are not large."""
-        spans = [span for name, span in self._file.entries.items() if name.startswith(prefix)]
-        return self._whole or all(span.end - span.start <= MAPPED_BYTES for span in spans)
-
-    def check(self, prefix: str, digest: str | None) -> None:
-        """Raise BankError if the tensors of a step do not have the digest that it states."""
-        names = [name for name in self._file.entries if name.startswith(f"{prefix}.")]
-        if names and self.checks(f"{prefix}.") and _digest_of_tensors({n: self.tensor(n) for n in names}) != digest:
-            raise BankError(f"the content of {prefix} does not match its digest; the file was damaged or changed")
-
-    def step(self, content: Any, prefix: str | None = None) -> Step:
-        """Return a step from its entry in the records; its tensors begin with a prefix, which its number is."""
-        previous = self._steps.get(_json(content))
-        if previous is not None and prefix is None:
-            return previous
-        step: Step = build(Step, {key: content[key] for key in content.keys() - {"changes", "digest"}}, "records")
-        prefix = prefix or f"s{step.n}"
-        self.check(prefix, content.get("digest"))
-        changes = content.get("changes")
-        if changes is None and self.has(f"{prefix}.changes"):
-            changes = json.loads(self.tensor(f"{prefix}.changes").tobytes())
-        if changes is not None:
-            changes = tuple(self._change(change, f"{prefix}.{number}") for number, change in enumerate(changes))
-        step = dataclasses.replace(step, changes=changes)
-        _ENCODED[step] = (
-            content,
-            {name: array for name, array in self._tensors.items() if name.startswith(f"{prefix}.")},
-        )
-        return step
-
-    def _change(self, content: Any, prefix: str) -> Change:
-        fields = dict(content)
-        match kind := fields.pop("kind"):
-            case "add":
-                return self._add(fields, prefix)
-            case "photos":
-                return Photos(_photos(build(tuple[_Class, ...], fields["classes"], prefix), self, prefix))
-            case "forget":
-                digests = build(tuple[str, ...] | None, fields["digests"], prefix)
-                gone = None if digests is None else tuple(map(bytes.fromhex, digests))
-                return Forget(build(str, fields["name"], prefix), gone)
-            case "fit":
-                tensors = build(tuple[str, ...], fields["tensors"], prefix)
-                return Fit({name: self.tensor(f"{prefix}.{name}") for name in tensors})
-            case "learn":
-                one = build(_Learning, fields, prefix)
-                sums, counts, translation = (self.tensor(f"{prefix}.{n}") for n in ("sums", "counts", "translation"))
-                return Learn(one.names, sums, counts, translation, one.numbers, one.photos, one.stale)
-        change: Change = build(_PLAIN[kind], fields, prefix)
-        return change
-
-    def _add(self, fields: Mapping[str, Any], prefix: str) -> Add:
-        names = build(tuple[str, ...], fields["names"], prefix)
-        rows = self.tensor(f"{prefix}.rows")
-        if rows.dtype != np.float32 or rows.ndim != 2 or len(rows) != len(names):
-            raise BankError(f"{prefix}: expected float32 ({len(names)}, D) rows, got {rows.dtype} {rows.shape}")
-        return Add(names, rows, info_from_json(fields.get("info", []), len(names)), bool(fields.get("exact")))
-
-
-def _photos(classes: Sequence[_Class], reader: _Reader, prefix: str) -> dict[str, PhotoSet]:
-    rows, digests = reader.tensor(f"{prefix}.rows"), reader.tensor(f"{prefix}.digests")
-    older = reader.tensor(f"{prefix}.older") if reader.has(f"{prefix}.older") else np.empty((0, rows.shape[-1]))
-    folded = [one for one in classes if one.photos > one.rows]
-    fits = len(rows) == sum(one.rows for one in classes) and len(digests) == sum(one.photos for one in classes)
-    if not fits or len(older) != len(folded) or rows.ndim != 2 or digests.ndim != 2:
-        raise BankError(f"{prefix}: rows, digests and sums of photos do not fit the classes")
-    sets: dict[str, PhotoSet] = {}
-    row = digest = 0
-    sums = iter(older)
-    for one in classes:
-        total = next(sums) if one.photos > one.rows else np.zeros(rows.shape[1])
-        latest, names = rows[row : row + one.rows], digests[digest : digest + one.photos]
-        sets[one.name] = PhotoSet(names, latest, total, one.photos_only)
-        sets[one.name].check(rows.shape[1])
-        row, digest = row + one.rows, digest + one.photos
-    return sets
-
-
-def _json(content: Any) -> str:
-    return json.dumps(content, ensure_ascii=False, separators=(",", ":"))
-
-
-def _digest_of_texts(texts: Mapping[str, str]) -> str:
-    """Return SHA-256 (hex) over some metadata: for each key and text, its length in 8 bytes and the UTF-8."""
-    digest = hashlib.sha256()
-    for text in (text for key in _TEXTS if key in texts for text in (key, texts[key])):
-        data = text.encode("utf-8", "surrogatepass")
-        digest.update(len(data).to_bytes(8, "little") + data)
-    return digest.hexdigest()
-
-
-def _digest_of_tensors(tensors: Tensors) -> str:
-    """Return SHA-256 (hex) over tensors in the order of their names: each name after its length, then the bytes."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        digest.update(len(name).to_bytes(8, "little") + name.encode())
-        for piece in tensor_bytes(tensors[name]):
-            digest.update(piece)
-    return digest.hexdigest()

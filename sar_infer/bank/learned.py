@@ -1,26 +1,23 @@
-"""The state that photos give a bank as a whole: its calibration, class statistics, and sums over photos without labels.
+"""Two records of a bank: its calibration, and sums over photos without labels.
 
-A calibration, as ``sar-bank calibrate`` fits it, holds for exactly the classes and photos, and the model of the image
-features, that it was fitted with. Edits leave it in the file, so that it holds again once they are rolled back. Until
-then temperature and thresholds are those of before, and no score is said to be calibrated.
+A calibration holds for exactly the classes, photos and class model that it was fitted with. Edits leave it in the bank,
+so that it holds again once they are rolled back. Until then its temperature and thresholds apply, and no score is
+called calibrated.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from sar_infer._arrays import Floats, Indices
+from sar_infer._arrays import Floats
+from sar_infer.bank.entry import Record
 from sar_infer.errors import BankError
-from sar_infer.storage.tensor_file import tensor_bytes
 
 
 @dataclass(frozen=True)
@@ -28,9 +25,9 @@ class BankCalibration:
     """The calibration of a bank.
 
     Attributes:
-        content_digest: Of the bank that it was fitted with: names, rows, photos and what these taught.
+        content_digest: Of the bank that it was fitted with.
         model_digest: Of the model that composed the logits, from `classifiers.statistics.model_digest`.
-        branch: The branch that answered.
+        branch: The scoring mode.
         calibrated: The classes that there were photos of.
         background: The classes that were background.
         temperature: Logits are divided by it.
@@ -52,79 +49,86 @@ class BankCalibration:
     conformal: Mapping[str, float]
     measured: Mapping[str, Any]
 
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> BankCalibration:
+        """Return the calibration of a record's JSON."""
+        lists = {key: tuple(data[key]) for key in ("calibrated", "background")}
+        return cls(**{**data, **lists})
+
     def __post_init__(self) -> None:
-        if not math.isfinite(self.temperature) or self.temperature <= 0:
+        if not 0 < self.temperature < math.inf:
             raise BankError(f"calibration: expected a finite temperature above 0, got {self.temperature}")
-        if self.thresholds.keys() - {"distance"} != {"score", "energy"} or not all(
-            map(math.isfinite, self.thresholds.values())
-        ):
-            raise BankError("calibration: expected finite thresholds for score, energy and perhaps distance")
-        if not all(0 <= score <= 1 for score in self.conformal.values()):
-            raise BankError("calibration: expected conformal scores of 0 to 1")
-        if len({*self.calibrated}) < len(self.calibrated):
-            raise BankError("calibration: a class is listed twice")
-
-
-FittedTensors = Mapping[str, npt.NDArray[Any]]
-"""Class statistics by tensor name, as ``Statistics.tensors`` returns them; a bank keeps them and reads none."""
-NOTHING = bytes(32)
-"""Identity of statistics or sums that are not there."""
 
 
 @dataclass(frozen=True, eq=False)
 class Learned:
-    """Sums over photos without labels, which hold no single photo.
+    """Sums over photos without labels, which contain no single photo.
 
     Attributes:
-        translation: (D,) float32, what is added to the row of an image.
-        by_slot: Weighted sum (D,) float32 of unit image rows and weighted count of photos, by slot of the class.
-        numbers: Further numbers of whoever learned, such as a temperature.
+        translation: (D,) float32, added to the embedding of an image.
+        by_key: Weighted sum (D,) float32 of unit embeddings and weighted count of photos, by the key of the class.
+        numbers: Further numbers, such as a temperature; the bank does not read them.
         photos: Number of photos that were looked at.
-        stale: Classes came or got other rows since, or statistics were fitted anew: learn again.
+        stale: Classes or embeddings were added since, or the model was fitted again: learn again.
     """
 
     translation: Floats
-    by_slot: Mapping[int, tuple[Floats, float]]
+    by_key: Mapping[str, tuple[Floats, float]]
     numbers: Mapping[str, float]
     photos: int
     stale: bool = False
 
-    def identity(self, positions: Sequence[int] | Indices | None = None) -> bytes:
-        """Return a SHA-256 of the content.
+    @classmethod
+    def of(cls, record: Record, present: Mapping[str, Any], classes: Mapping[str, str]) -> Learned:
+        """Return what a record has learned, of the classes that are present.
 
         Args:
-            positions: The position of each class, in the order of slots; None takes the slots.
+            record: The record.
+            present: Classes by key.
+            classes: ``ClassBank.known_classes`` now.
         """
-        slots = sorted(self.by_slot)
-        digest = hashlib.sha256(json.dumps([dict(sorted(self.numbers.items())), self.photos, self.stale]).encode())
-        arrays: tuple[npt.NDArray[Any], ...] = (
-            np.asarray(slots if positions is None else positions, np.int64),
-            np.array([self.by_slot[slot][1] for slot in slots], np.float64),
-            self.translation,
-            *(self.by_slot[slot][0] for slot in slots),
-        )
-        for array in arrays:
-            digest.update(b"".join(tensor_bytes(array)))
-        return digest.digest()
-
-    def moved(self, slots: Mapping[int, int]) -> Learned:
-        """Return the same with other slots, given by the slots here; classes without one are left out."""
-        by_slot = {slots[slot]: sums for slot, sums in self.by_slot.items() if slot in slots}
-        return dataclasses.replace(self, by_slot=by_slot)
+        data, arrays = record.data, record.arrays
+        pairs = zip(data["keys"], arrays["sums"], arrays["counts"].tolist(), strict=True)
+        by_key = {key: (row, count) for key, row, count in pairs if key in present}
+        then = {key: digest for key, digest in data["classes"].items() if key in present or key.startswith("@")}
+        stale = bool(data.get("stale")) or then != dict(classes)
+        return cls(arrays["translation"], by_key, data["numbers"], data["photos"], stale)
 
 
-def fitted_identity(tensors: FittedTensors | None) -> bytes:
-    """Return a SHA-256 over tensors in the order of their names; ``NOTHING`` without any."""
-    if not tensors:
-        return NOTHING
-    digest = hashlib.sha256()
-    for name, array in sorted(tensors.items()):
-        digest.update(json.dumps([name, array.dtype.str, array.shape]).encode())
-        for piece in tensor_bytes(array):
-            digest.update(piece)
-    return digest.digest()
+@dataclass(frozen=True, eq=False)
+class Learn:
+    """What photos without labels taught, for `sar_infer.bank.learn`.
 
+    Attributes:
+        names: K class names.
+        sums: (K, D) float32, weighted sums of the unit embeddings of images.
+        counts: (K,) float64, weighted counts of images, 0 or more.
+        translation: (D,) float32, added to the embedding of an image.
+        numbers: Further numbers, such as a temperature.
+        photos: Number of photos that were looked at; 0 clears what was learned before.
 
-def learned_identity(learned: Learned | None, positions: Sequence[int] | Indices | None = None) -> bytes:
-    """Return ``Learned.identity``; ``NOTHING`` if nothing was learned."""
-    return NOTHING if learned is None else learned.identity(positions)
+    Raises:
+        BankError: Shapes do not fit each other, a number is not finite, or a count is below 0.
+    """
+
+    names: tuple[str, ...]
+    sums: Floats
+    counts: npt.NDArray[np.float64]
+    translation: Floats
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    photos: int = 0
+
+    def __post_init__(self) -> None:
+        shapes = (self.sums.shape, self.counts.shape, self.translation.shape)
+        expected = ((len(self.names), *self.translation.shape), (len(self.names),), self.translation.shape[:1])
+        if shapes != expected:
+            raise BankError(f"what was learned: expected sums, counts and translation {expected}, got {shapes}")
+        if not all(np.isfinite(array).all() for array in (self.sums, self.counts, self.translation)):
+            raise BankError("what was learned has numbers that are not finite")
+        if (self.counts < 0).any() or self.photos < bool(self.names):
+            raise BankError("what was learned: expected counts of 0 or more, and a photo for any class")
+
+    @classmethod
+    def nothing(cls, dim: int) -> Learn:
+        """Return the change that clears what was learned from embeddings of ``dim`` numbers."""
+        return cls((), np.empty((0, dim), np.float32), np.empty(0), np.zeros(dim, np.float32))

@@ -1,6 +1,6 @@
-"""Bulk runs: many images in, one row each out; ``run`` is where a run starts.
+"""Bulk runs: many images in, one row each out; ``run.run`` starts a run.
 
-A piece of the inputs is a tar shard, a row group of a Parquet file, or some thousand listed images. Its answers are one
-part file that appears whole or not at all, so a killed run continues where it was and every input has exactly one row.
-This room may use the classifier and every room below it; the command ``sar-classify --out`` is its only caller.
+A run lists its inputs once, as chunks, and keeps that list beside its output. A worker reads one chunk at a time (some
+images, a tar, or a row group of a Parquet file), and its rows become one part, which appears whole or not at all: a run
+that is killed continues where it was, and every input has exactly one row.
 """

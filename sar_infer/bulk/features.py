@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from sar_infer._arrays import Floats
+from sar_infer.bulk.chunks import batches
 from sar_infer.bulk.items import Flaw
-from sar_infer.bulk.outputs.rows import METADATA, JsonLines, check_parquet
-from sar_infer.bulk.sources.listing import InputSources
-from sar_infer.bulk.sources.reader import Reader
+from sar_infer.bulk.listing import InputSources
+from sar_infer.bulk.rows import METADATA, JsonLines, check_parquet
 from sar_infer.bulk.worker import fetched
 from sar_infer.classifier import Classifier
 from sar_infer.encoders.encoders import finite
@@ -82,37 +82,35 @@ class FeatureSources:
         Raises:
             InputError: A place does not exist or has no photo, or a result file has no embeddings or those of another
                 encoder.
-            DeviceError: No process can start that reads tar shards or Parquet files.
             BundleError: The graph is broken.
         """
-        encoder = classifier.bundle.manifest.encoder_digest
+        manifest = classifier.bundle.manifest
         for argument in self.arguments:
             results = _result_files(argument)
             if results is None:
                 yield from self._encoded(argument, classifier, skipped)
             for path in results or ():
-                yield from _stored(path, classifier.bundle.manifest.embed_dim, encoder, skipped)
+                yield from _stored(path, manifest.embed_dim, manifest.encoder_digest, skipped)
 
     def count(self) -> int | None:
         """Return the number of photos, as progress bars want it; None if it is not known before all are read.
 
         Raises:
             InputError: A place does not exist or has no photo.
-            DeviceError: No process can start that reads Parquet files.
         """
         total = 0
-        with Reader() as reader:
-            for argument in self.arguments:
-                results = _result_files(argument)
-                if results is None:
-                    sources = self._sources(argument)
-                    sources.check()
-                    counts = [piece.unit.count for piece in sources.pieces(reader=reader)]
-                else:
-                    counts = [_rows_of(path) for path in results]
-                if None in counts:
+        for argument in self.arguments:
+            results = _result_files(argument)
+            if results is None:
+                counts = [chunk.count for chunk in self._sources(argument).chunks()]
+                if not any(count != 0 for count in counts):
+                    raise InputError(f"{argument}: no image in it")
+            else:
+                counts = [_rows_of(path) for path in results]
+            for count in counts:
+                if count is None:
                     return None
-                total += sum(count for count in counts if count is not None)
+                total += count
         return total
 
     def _sources(self, argument: str) -> InputSources:
@@ -123,12 +121,11 @@ class FeatureSources:
     ) -> Iterator[FeaturePiece]:
         """Yield the features of photos; the next batch is decoded while one is encoded."""
         keys: deque[str] = deque()
-        sources = self._sources(argument)
-        sources.check()
+        chunks = self._sources(argument).chunks()
 
-        def contents(reader: Reader) -> Iterator[ImageSource]:
-            for piece in sources.pieces(reader=reader):
-                for batch in reader.batches(piece.unit, self.batch_size, lambda others: None):
+        def contents() -> Iterator[ImageSource]:
+            for chunk in chunks:
+                for batch in batches(chunk.items(self.column, self.key_column), self.batch_size):
                     for item, content in zip(batch, fetched(batch), strict=True):
                         if isinstance(content, Flaw):
                             skipped(item.key, content.reason)
@@ -137,19 +134,16 @@ class FeatureSources:
                             yield content
 
         spec = classifier.bundle.manifest.preprocess
-        with Reader() as reader:
-            for batch in decode_batches(contents(reader), spec, self.batch_size, Profile()):
-                names = []
-                for _, pixels in batch:
-                    key = keys.popleft()
-                    if isinstance(pixels, ImageError):
-                        skipped(key, str(pixels))
-                    else:
-                        names.append(key)
-                if names:
-                    yield FeaturePiece(
-                        tuple(names), finite(classifier.encode(readable(batch)), classifier.choice.image)
-                    )
+        for batch in decode_batches(contents(), spec, self.batch_size, Profile()):
+            names = []
+            for _, pixels in batch:
+                key = keys.popleft()
+                if isinstance(pixels, ImageError):
+                    skipped(key, str(pixels))
+                else:
+                    names.append(key)
+            if names:
+                yield FeaturePiece(tuple(names), finite(classifier.encode(readable(batch)), classifier.choice.image))
 
 
 def _result_files(argument: str) -> list[Path] | None:
@@ -162,11 +156,8 @@ def _result_files(argument: str) -> list[Path] | None:
         if not path.is_file():
             raise InputError(f"{argument}: no such file")
         return [path]
-    return [path] if path.suffix.lower() == _PARQUET and path.is_file() and _is_result(path) else None
-
-
-def _is_result(path: Path) -> bool:
-    return METADATA in (_parquet(path).schema_arrow.metadata or {})
+    is_parquet = path.suffix.lower() == _PARQUET and path.is_file()
+    return [path] if is_parquet and METADATA in (_parquet(path).schema_arrow.metadata or {}) else None
 
 
 def _parquet(path: Path) -> Any:
@@ -235,16 +226,14 @@ def _from_parquet(path: Path, encoder: str) -> Iterator[tuple[list[str], list[An
 def _from_lines(path: Path) -> Iterator[tuple[list[str], list[Any], list[str | None]]]:
     with path.open("rb") as stream:
         lines = enumerate(stream, start=1)
-        while group := [_row(path, number, line) for number, line in itertools.islice(lines, _ROWS)]:
-            yield tuple(map(list, zip(*group, strict=True)))  # type: ignore[misc]
-
-
-def _row(path: Path, number: int, line: bytes) -> tuple[str, Any, str | None]:
-    try:
-        row = json.loads(line)
-        key, error = str(row["key"]), row["error"]
-    except (ValueError, KeyError, TypeError):
-        raise InputError(f"{path}: line {number} is no row of sar-classify --out") from None
-    if "embedding" not in row:
-        raise InputError(f"{path}: results without embeddings; run sar-classify again with --embeddings")
-    return key, row["embedding"], error
+        while group := list(itertools.islice(lines, _ROWS)):
+            rows = []
+            for number, line in group:
+                try:
+                    row = json.loads(line)
+                    rows.append((str(row["key"]), row.get("embedding", ...), row["error"]))
+                except (ValueError, KeyError, TypeError, AttributeError):
+                    raise InputError(f"{path}: line {number} is no row of sar-classify --out") from None
+            if any(embedding is ... for _, embedding, _ in rows):
+                raise InputError(f"{path}: results without embeddings; run sar-classify again with --embeddings")
+            yield tuple(map(list, zip(*rows, strict=True)))  # type: ignore[misc]

@@ -20,16 +20,8 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 Value = TypeVar("Value")
-PROTOCOLS = {
-    "s3": "s3fs",
-    "gs": "gcsfs",
-    "gcs": "gcsfs",
-    "az": "adlfs",
-    "abfs": "adlfs",
-    "file": "fsspec",
-    "memory": "fsspec",
-}
-"""URL schemes, and the package that each needs."""
+PROTOCOLS = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs", "file": "", "memory": ""}
+"""URL schemes, and the package that each needs beside fsspec."""
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)(?:://|::.*://)")
 _WAITS = (0.5, 1.0, 2.0)
 """Seconds before each retry of a call to storage that failed."""
@@ -42,8 +34,12 @@ def is_url(location: str) -> bool:
     return _SCHEME.match(location) is not None
 
 
-def _check_url(url: str) -> None:
-    """Raise InputError if a URL is not of a kind that is read."""
+def filesystem(url: str) -> tuple[Any, str]:
+    """Return the fsspec file system of a URL, and the path in it.
+
+    Raises:
+        InputError: the URL is of a kind that is not read, a package is missing, or the storage refuses.
+    """
     match = _SCHEME.match(url)
     scheme = match[1].lower() if match else ""
     if scheme in ("http", "https"):
@@ -53,23 +49,12 @@ def _check_url(url: str) -> None:
     if scheme not in PROTOCOLS or "::" in url:
         protocols = ", ".join(f"{name}://" for name in PROTOCOLS)
         raise InputError(f"{url}: expected a local path or a URL of {protocols}")
-
-
-def filesystem(url: str) -> tuple[Any, str]:
-    """Return the fsspec file system of a URL, and the path in it.
-
-    Raises:
-        InputError: the URL is of a kind that is not read, a package is missing, or the storage refuses.
-    """
-    _check_url(url)
     try:
         import fsspec
 
         system, path = fsspec.core.url_to_fs(url, use_listings_cache=False)  # a listing may be huge
     except ImportError:
-        raise InputError(
-            f"{url}: needs {_needed(url)}; pip install 'sar-clip[bulk]' {_needed(url)}".replace("' fsspec", "'")
-        ) from None
+        raise InputError(f"{url}: needs a package: pip install '.[bulk]' {PROTOCOLS[scheme]}".rstrip()) from None
     except Exception as error:  # every storage has errors of its own
         raise InputError(f"{url}: cannot be opened: {reason_of(error)}") from None
     return system, str(path)
@@ -80,28 +65,14 @@ def open_binary(location: str) -> IO[bytes]:
 
     Raises:
         InputError: see ``filesystem``.
-        OSError: it cannot be read; storage may raise errors of its own.
+        OSError: it cannot be read, or is no regular file; storage may raise errors of its own.
     """
-    if not is_url(location):
-        return open(location, "rb")  # noqa: PTH123 - the caller closes it
-    system, path = filesystem(location)
-    return io.BufferedReader(_Patient(patiently(lambda: system.open(path, "rb"))), 2**20)
-
-
-def size_of(location: str) -> int:
-    """Return the size of a local file or a URL in bytes.
-
-    Raises:
-        InputError: see ``filesystem``.
-        OSError: it cannot be read; storage may raise errors of its own.
-    """
-    if not is_url(location):
-        status = Path(location).stat()
-        if not stat.S_ISREG(status.st_mode):  # reading a pipe might never end
-            raise OSError("not a file")
-        return status.st_size
-    system, path = filesystem(location)
-    return int(patiently(lambda: system.size(path)))
+    if is_url(location):
+        system, path = filesystem(location)
+        return io.BufferedReader(_Patient(patiently(lambda: system.open(path, "rb"))), 2**20)
+    if not stat.S_ISREG(Path(location).stat().st_mode):  # reading a pipe might never end
+        raise OSError("not a file")
+    return open(location, "rb")  # noqa: PTH123 - the caller closes it
 
 
 def patiently(call: Callable[[], Value]) -> Value:
@@ -143,7 +114,3 @@ class _Patient(io.RawIOBase):
     def close(self) -> None:
         self._stream.close()
         super().close()
-
-
-def _needed(url: str) -> str:
-    return PROTOCOLS[url.partition(":")[0].lower()]

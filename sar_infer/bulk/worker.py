@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
+import itertools
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +13,15 @@ from typing import Any, cast
 
 from sar_infer._arrays import Floats
 from sar_infer.bank import ClassBank
-from sar_infer.bulk.items import MOST_BYTES, Flaw, Item
+from sar_infer.bulk.chunks import Chunk, batches
+from sar_infer.bulk.items import MOST_BYTES, OUTAGES, Flaw, Item
 from sar_infer.bulk.locations import filesystem, is_url, patiently
-from sar_infer.bulk.outputs.rows import Columns, EmbeddingType, Packed, RowFormat, answered, flawed
+from sar_infer.bulk.rows import Columns, EmbeddingType, RowFormat, answered, flawed
 from sar_infer.classifier import Classifier
 from sar_infer.encoders.precision import PrecisionChoice
 from sar_infer.encoders.sessions import Device
 from sar_infer.errors import BankError, BundleError, DeviceError, ImageError, InputError, reason_of
+from sar_infer.images.formats import IMAGE_SECONDS
 from sar_infer.images.load import TOO_LITTLE_MEMORY
 from sar_infer.images.prefetch import decode_image
 from sar_infer.processes.signals import deadline
@@ -29,8 +31,7 @@ from sar_infer.text.names import Phrases
 
 _TRANSFERS = 16
 """Objects that one worker fetches from storage at the same time."""
-IMAGE_TIMEOUT = 60
-"""Seconds for decoding one image; the slowest accepted image takes a few."""
+_TOO_LARGE = Flaw("size", f"too large: more than {MOST_BYTES} bytes")
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,8 @@ class WorkerOptions:
         precision: ``fp32``, or smaller graphs of the bundle.
         offset: As of ``Classifier``.
         image_timeout: Seconds after which a process that is still decoding one image is ended.
+        column: Column of the images in Parquet files.
+        key_column: Column of their keys; None = ``FILE#ROW``.
         bank_state: Digest of the bank, as the run began with it; workers refuse another.
     """
 
@@ -64,7 +67,9 @@ class WorkerOptions:
     threads: int | None = 1
     precision: PrecisionChoice = "fp32"
     offset: float = 0.0
-    image_timeout: float = IMAGE_TIMEOUT
+    image_timeout: float = IMAGE_SECONDS
+    column: str = "image"
+    key_column: str | None = None
     bank_state: str | None = None
 
 
@@ -76,11 +81,13 @@ class AnsweredRows:
         packed: The rows, in the form of the output.
         inputs: How many rows.
         rejected: How many of them have no answer.
+        outage: Whether one of these may have an answer later.
     """
 
-    packed: Packed
+    packed: Any
     inputs: int
     rejected: int
+    outage: bool = False
 
 
 class Answerer:
@@ -99,9 +106,14 @@ class Answerer:
         chosen = cast("PrecisionChoice", self._classifier.choice.precision)
         # the same for all workers, wherever they are and whatever a hub has by then
         bundle = self._classifier.bundle.origin or options.bundle
-        self.options = dataclasses.replace(options, bundle=bundle, precision=chosen)
         self._bank = self._classifier.bank  # others may change the file meanwhile
-        self._check_pinned()
+        state = canonical_digest([self._bank.content_digest, _class_settings(self._bank)])
+        if options.bank_state not in (None, state):
+            raise BankError(
+                f"{options.bank}: was changed since this run began; run again, or leave the bank as it is until the "
+                "run has ended"
+            )
+        self.options = dataclasses.replace(options, bundle=bundle, precision=chosen, bank_state=state)
         classes = self._classifier.class_set(options.classes, options.only, self._bank)
         self._decide = self._classifier.decide(classes, options.top_k, options.decision)
         decision = options.decision
@@ -118,16 +130,6 @@ class Answerer:
     def encoder_digest(self) -> str:
         """Return the digest of the encoder that embeddings come from."""
         return self._manifest.encoder_digest
-
-    def _check_pinned(self) -> None:
-        """Note the state of the bank, or compare it with the one that the run began with."""
-        state = canonical_digest([self._bank.content_digest, _class_settings(self._bank)])
-        if self.options.bank_state not in (None, state):
-            raise BankError(
-                f"{self.options.bank}: was changed since this run began; run again, or leave the bank as it is until "
-                "the run has ended"
-            )
-        self.options = dataclasses.replace(self.options, bank_state=state)
 
     def start(self) -> str:
         """Open the encoder and return what it runs on."""
@@ -147,7 +149,7 @@ class Answerer:
             "top_k": options.top_k,
             **dataclasses.asdict(options.decision),
             "embeddings": options.embedding,
-            **({"offset": options.offset} if options.offset else {}),  # older runs have no such setting
+            **({"offset": options.offset} if options.offset else {}),
         }
 
     def answer(self, items: Sequence[Item], form: RowFormat) -> AnsweredRows:
@@ -158,7 +160,15 @@ class Answerer:
         """
         decoded = [self._decode(content) for content in fetched(items)]
         pixels = [content for content in decoded if not isinstance(content, Flaw)]
-        embeddings = self._encode(pixels)
+        flaws = [content for content in decoded if isinstance(content, Flaw)]
+        try:
+            embeddings = self._classifier.encode(pixels)
+        except BundleError:
+            raise
+        except Exception as error:  # what onnxruntime raises shares no base class
+            raise DeviceError(
+                f"the encoder failed: {reason_of(error)}; fewer --workers or a smaller --batch-size take less memory"
+            ) from None
         results = zip(self._decide(embeddings), embeddings, strict=True)
         rows = [
             flawed(item.key, content, self.columns)
@@ -166,7 +176,8 @@ class Answerer:
             else answered(item.key, *next(results), self.columns)
             for item, content in zip(items, decoded, strict=True)
         ]
-        return AnsweredRows(form.pack(rows), len(rows), len(rows) - len(pixels))
+        outage = any(flaw.kind in OUTAGES for flaw in flaws)
+        return AnsweredRows(form.pack(rows), len(rows), len(flaws), outage)
 
     def _decode(self, content: str | bytes | Flaw) -> Floats | Flaw:
         if isinstance(content, Flaw):
@@ -178,16 +189,6 @@ class Answerer:
             return Flaw(error.kind, str(error))
         except MemoryError:
             return Flaw("size", TOO_LITTLE_MEMORY)
-
-    def _encode(self, pixels: Sequence[Floats]) -> Floats:
-        try:
-            return self._classifier.encode(pixels)
-        except BundleError:
-            raise
-        except Exception as error:  # what onnxruntime raises shares no base class
-            raise DeviceError(
-                f"the encoder failed: {reason_of(error)}; fewer --workers or a smaller --batch-size take less memory"
-            ) from None
 
 
 def fetched(items: Sequence[Item]) -> list[str | bytes | Flaw]:
@@ -205,37 +206,58 @@ def _checked(source: str | bytes | Flaw) -> str | bytes | Flaw:
     try:
         if not is_url(source):
             file = Path(source)
-            return _too_large() if file.is_file() and file.stat().st_size > MOST_BYTES else source
+            return _TOO_LARGE if file.is_file() and file.stat().st_size > MOST_BYTES else source
         system, path = filesystem(source)
         content: bytes = patiently(lambda: system.cat_file(path, start=0, end=MOST_BYTES + 1))
-        return content if len(content) <= MOST_BYTES else _too_large()
+        return content if len(content) <= MOST_BYTES else _TOO_LARGE
     except InputError as error:
         return Flaw("unreadable", str(error).removeprefix(f"{source}: "))
     except Exception as error:  # every storage has errors of its own
         return Flaw("unreadable", f"cannot be read: {reason_of(error)}")
 
 
-def _too_large() -> Flaw:
-    return Flaw("size", f"too large: more than {MOST_BYTES} bytes")
-
-
 def _class_settings(bank: ClassBank) -> dict[str, str]:
     """Return a digest of what answers depend on beside names, rows and photos; nothing if nothing is known."""
     info = {
-        name: [item.aliases, item.background, item.threshold]
-        for name, item in bank.info.items()
+        item.name: [item.aliases, item.background, item.threshold]
+        for item in bank.special.values()
         if item.aliases or item.background or item.threshold is not None
     }
     calibration = None if bank.calibration is None else dataclasses.asdict(bank.calibration)
     return {"bank_info": canonical_digest([info, calibration])} if info or calibration else {}
 
 
-def begin(options: WorkerOptions, form: RowFormat) -> Callable[[Sequence[Item]], AnsweredRows]:
-    """Open the bundle in a process of the pool, and return what answers a batch there.
+def begin(options: WorkerOptions, form: RowFormat, batch_size: int) -> Callable[..., AnsweredRows | None]:
+    """Open the bundle in a process, and return what answers chunks there, batch by batch.
+
+    With arguments it opens a chunk; it returns the next rows of the chunk, None at its end:
+
+    - chunk: The chunk; without arguments the one that is open.
+    - done: How many inputs of it to pass over.
+    - careful: Up to which number inputs are answered one at a time.
+    - flaws: Why inputs get no answer, by number.
 
     Raises:
         SarInferError: see ``Answerer``.
     """
     answerer = Answerer(options)
     answerer.start()
-    return functools.partial(answerer.answer, form=form)
+    opened: Iterator[list[Item]] = iter(())
+
+    def answer(
+        chunk: Chunk | None = None, done: int = 0, careful: int = 0, flaws: Mapping[int, Flaw] | None = None
+    ) -> AnsweredRows | None:
+        nonlocal opened
+        if chunk is not None:
+            items = enumerate(chunk.items(options.column, options.key_column))
+            rest = (
+                Item(item.key, flaws[number]) if flaws and number in flaws else item
+                for number, item in items
+                if number >= done
+            )
+            singles = batches(itertools.islice(rest, max(0, careful - done)), 1)
+            opened = itertools.chain(singles, batches(rest, batch_size))
+        batch = next(opened, None)
+        return None if batch is None else answerer.answer(batch, form)
+
+    return answer

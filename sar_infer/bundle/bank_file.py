@@ -1,13 +1,12 @@
-"""The bank file beside a bundle, which ``sar-bank`` and ``sar-serve`` share: where it may lie, and reading it.
+"""The bank file beside a bundle, which ``sar-bank``, ``sar-serve`` and Python share.
 
-Whoever changes the file holds its lock (``storage.files.owned``), reads what is there, and replaces it as a whole. A
-file that does not exist stands for the bundle's own bank.
+Whoever changes the file holds its lock, reads what is there, and replaces it as a whole. A reader looks with one
+``stat``. A file that does not exist stands for the bundle's own bank.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shlex
 import threading
@@ -15,45 +14,25 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sar_infer.bank import ClassBank
-from sar_infer.bank.old_files import KIND
-from sar_infer.bank.rebase import Embed, Rebased, detached, rebased
 from sar_infer.bundle.bundle import Bundle
 from sar_infer.bundle.manifest import MANIFEST
-from sar_infer.errors import BankError, ClassNameError, InputError
+from sar_infer.errors import InputError
 from sar_infer.storage.files import owned
 
 SUFFIX = ".safetensors"
 WAIT = 3.0
 """Seconds to wait for another process that changes the file."""
-_MOUNTS = Path("/proc/self/mountinfo")
 Stamp = tuple[int, int, int] | None
 """Inode, time of the last change in nanoseconds and size of a file; None if it is not there."""
 
 
-def check_changeable(path: Path) -> None:
-    """Check that a bank file can be made or replaced at a path.
+def check_place(path: Path, *, changeable: bool = True) -> None:
+    """Check that there can be a bank file at a path, and with ``changeable`` that it can be made or replaced.
 
     Raises:
-        InputError: it is a folder, part of a bundle, mounted as a single file, no name for a bank file, or its folder
-            is missing or cannot be written.
+        InputError: It is a folder, part of a bundle, no name for a bank file, or its folder is missing or cannot be
+            written.
     """
-    check_folder(path)
-    file = Path(os.path.realpath(path))
-    if _in_bundle(file):
-        raise InputError(f"{path}: is part of a bundle, which never changes; name a file outside of it")
-    if not file.exists() and file.suffix != SUFFIX:
-        raise InputError(f"{path}: no such bank file; the name of a new one ends in {SUFFIX}")
-    if _is_mounted(file):
-        raise InputError(f"{path}: is mounted as a single file, which cannot be replaced; mount its folder instead")
-    if not os.access(file.parent, os.W_OK | os.X_OK):
-        raise InputError(
-            f"{path}: its folder cannot be written, and a change replaces the file; make {file.parent} writable for "
-            "this user"
-        )
-
-
-def check_folder(path: Path) -> None:
-    """Check that there can be a bank file at a path; raise InputError if it is a folder, or its folder is missing."""
     file = Path(os.path.realpath(path))
     if (file / MANIFEST).is_file():
         raise InputError(
@@ -64,174 +43,87 @@ def check_folder(path: Path) -> None:
         raise InputError(f"{path}: is a folder; expected a bank file, such as shop{SUFFIX}")
     if not file.parent.is_dir():
         raise InputError(f"{path}: no such folder; make it first")
-
-
-def check_encoder(path: Path, bundle: Bundle) -> None:
-    """Raise InputError if a bank file is there and belongs to another encoder than a bundle that nobody has named."""
-    if path.is_file() and KIND.encoder_of(path) != bundle.manifest.encoder_digest:
-        raise InputError(
-            f"{path}: belongs to another encoder than the bundle that ships; name its own bundle with --bundle, or "
-            f"carry its changes over to the one that ships: sar-bank rebase {shlex.quote(str(path))} --bundle "
-            f"{shlex.quote(str(bundle.location))}"
-        )
-
-
-def read(path: Path, bundle: Bundle, previous: ClassBank | None = None, *, whole: bool = False) -> ClassBank:
-    """Return the bank of a file, replayed on a bundle's.
-
-    Args:
-        path: The file.
-        bundle: The bundle to whose encoder it must belong.
-        previous: The bank of this file as it was before; what has not changed since is not read again.
-        whole: Check every byte of a large one too.
-
-    Raises:
-        BankError: It is missing, damaged or of another encoder.
-        SchemaError: It needs a newer reader.
-    """
-    encoder = KIND.encoder_of(path)
-    expected = bundle.manifest.encoder_digest
-    if encoder != expected:
-        raise BankError(
-            f"{path}: belongs to another encoder than the bundle {bundle.location}; name the bundle that it was made "
-            f"with (--bundle), or carry its changes over: sar-bank rebase {shlex.quote(str(path))} --bundle "
-            f"{shlex.quote(str(bundle.location))} (expected {expected[:8]}, the bank has {encoder[:8]})"
-        )
-    bank = ClassBank.load(path, expected, bundle.bank, previous=previous, whole=whole)
-    if bank.dim != bundle.manifest.embed_dim:
-        raise BankError(f"{path}: rows of {bank.dim} numbers, the bundle has {bundle.manifest.embed_dim}")
-    return bank
-
-
-def replayed(path: Path, bundle: Bundle, embed: Embed, previous: ClassBank | None = None) -> Rebased:
-    """Return the bank of a file, replayed on a bundle's bank, whatever encoder it belongs to.
-
-    Args:
-        path: The file.
-        bundle: The bundle.
-        embed: Its name encoder, for a file of another encoder.
-        previous: As for ``read``.
-
-    Raises:
-        BankError: It is missing or damaged, or no class is left that can be an answer.
-        SchemaError: It needs a newer reader.
-    """
-    if KIND.encoder_of(path) == bundle.manifest.encoder_digest:
-        return Rebased(read(path, bundle, previous))
-    try:
-        return rebased(detached(path), bundle.bank, embed)
-    except (BankError, ClassNameError) as error:
-        raise BankError(f"{path}: its changes do not suit this bundle: {error}") from None
+    if not changeable:
+        return
+    if (file.parent / MANIFEST).is_file():
+        raise InputError(f"{path}: is part of a bundle, which never changes; name a file outside of it")
+    if not file.exists() and file.suffix != SUFFIX:
+        raise InputError(f"{path}: no such bank file; the name of a new one ends in {SUFFIX}")
+    if not os.access(file.parent, os.W_OK | os.X_OK):
+        raise InputError(f"{path}: its folder cannot be written, and a change replaces the file; make it writable")
 
 
 class BankFile:
-    """A bank file as a process reads it: each look at it takes one ``stat``, and reads what is new.
+    """A bank file as a process reads and changes it; safe to share between threads.
 
     Args:
         path: The file; a missing one stands for the bundle's bank.
-        bundle: The bundle on whose bank it is replayed.
-        embed: The bundle's name encoder, for a file of another encoder; None refuses such a file.
+        bundle: The bundle that it belongs to.
         missing: The file may be missing.
 
-    Attributes:
-        bank: The bank at the last look.
-        rebased: How the bank came to this bundle from another encoder's; None if the file belongs to this one.
-
     Raises:
-        BankError: The file is damaged, or missing and may not be, or of another encoder and ``embed`` is None.
+        BankError: The file is damaged, or missing and may not be, or belongs to another bundle.
         SchemaError: It needs a newer reader.
     """
 
-    def __init__(self, path: Path, bundle: Bundle, embed: Embed | None = None, *, missing: bool = True) -> None:
-        self.path, self._bundle, self._embed = path, bundle, embed
+    def __init__(self, path: Path, bundle: Bundle, *, missing: bool = True) -> None:
+        self.path, self._bundle = path, bundle
         self._lock = threading.Lock()
-        self._locked: Path | None = None
-        self.bank = bundle.bank
-        self.rebased: Rebased | None = None
-        self._looked: Stamp = None
+        self._seen: tuple[Stamp, ClassBank] = None, bundle.bank
         if not missing and not path.is_file():
-            read(path, bundle)  # says what is wrong
+            ClassBank.load(path)  # reports what is wrong
         self.look()
 
     @property
-    def changed(self) -> bool:
-        """Return True if the file was replaced since the last look; one that is gone has not changed."""
-        stamp = stamp_of(self.path)
-        return stamp is not None and stamp != self._looked
+    def stamp(self) -> Stamp:
+        """Return what changes whenever the file is replaced; None if it is not there."""
+        try:
+            stat = self.path.stat()
+        except OSError:
+            return None
+        return stat.st_ino, stat.st_mtime_ns, stat.st_size
 
-    @contextlib.contextmanager
-    def owned(self) -> Iterator[None]:
-        """Hold the file's lock; ``save`` writes to the file that is locked, wherever a link at ``path`` points then.
-
-        Raises:
-            WriteError: Another process is changing it.
-        """
-        with owned(self.path, WAIT) as file:
-            self._locked = file
-            try:
-                yield
-            finally:
-                self._locked = None
+    @property
+    def bank(self) -> ClassBank:
+        """Return the bank at the last look or save."""
+        return self._seen[1]
 
     def look(self) -> ClassBank:
-        """Return the bank as it is now; what others have written is replayed.
+        """Return the bank as it is now: what was confirmed before this call, by any process, is in it.
+
+        Stamp and bank are one value, set when the bank has been read whole, so that a look never takes an old bank for
+        the present one. If the file is gone, the bank stays.
 
         Raises:
-            BankError: The file was replaced by one that cannot be used; the bank stays.
-            SchemaError: It needs a newer reader; the bank stays.
+            BankError: The file was replaced by one that cannot be used.
+            SchemaError: It needs a newer reader.
         """
-        path = self._locked or self.path
-        if stamp_of(path) in (None, self._looked):
-            return self.bank
+        stamp, bank = self._seen
+        if self.stamp in (None, stamp):
+            return bank
         with self._lock:
-            stamp = stamp_of(path)
-            if stamp is not None and stamp != self._looked:
-                if self._embed is None:
-                    self.bank, self.rebased = read(path, self._bundle, self.bank), None
-                else:
-                    result = replayed(path, self._bundle, self._embed, self.bank)
-                    same_encoder = KIND.encoder_of(path) == self._bundle.manifest.encoder_digest
-                    self.bank, self.rebased = result.bank, None if same_encoder else result
-                self._looked = stamp
-            return self.bank
+            now = self.stamp
+            if now not in (None, self._seen[0]):
+                self._seen = now, ClassBank.load(self.path, self._bundle.manifest.encoder_digest, self._bundle.bank)
+            return self._seen[1]
+
+    @contextlib.contextmanager
+    def changing(self) -> Iterator[ClassBank]:
+        """Hold the file's lock, and yield the bank as it is now; ``save`` replaces it.
+
+        Raises:
+            WriteError: Another process is changing the file.
+            BankError: The file cannot be used.
+        """
+        with owned(self.path, WAIT):
+            yield self.look()
 
     def save(self, bank: ClassBank) -> None:
-        """Write a bank, whose file this process owns.
+        """Write a bank, inside ``changing``.
 
         Raises:
-            BankError: A bank file cannot hold it.
-            OSError: It cannot be written.
+            OSError: It cannot be written; the old file is still there.
         """
-        path = self._locked or self.path
-        bank.save(path)
+        bank.save(self.path)
         with self._lock:
-            self.bank, self._looked = bank, stamp_of(path)
-
-
-def stamp_of(file: Path) -> Stamp:
-    """Return what changes whenever a file is replaced; None if it is not there."""
-    try:
-        stat = file.stat()
-    except OSError:
-        return None
-    return stat.st_ino, stat.st_mtime_ns, stat.st_size
-
-
-def _in_bundle(file: Path) -> bool:
-    """Return True if a manifest in the same folder lists the file."""
-    try:
-        manifest = json.loads((file.parent / MANIFEST).read_text("utf-8"))
-    except (OSError, ValueError):
-        return False
-    files = manifest.get("files") if isinstance(manifest, dict) else None
-    return isinstance(files, dict) and file.name in files
-
-
-def _is_mounted(file: Path) -> bool:
-    """Return True if the file itself is a mount point, as Linux tells it."""
-    try:
-        lines = _MOUNTS.read_bytes().splitlines()
-    except OSError:
-        return False
-    mounted = (line.split(b" ")[4].decode("unicode_escape").encode("latin-1") for line in lines)
-    return os.fsencode(file) in mounted
+            self._seen = self.stamp, bank

@@ -174,7 +174,7 @@ def _parts(manifest: Manifest, bank: ClassBank) -> Iterator[tuple[str, str]]:
     yield "classes", f"{len(bank.names):,}: {shown}" + (f" and {left:,} more, in `{BANK}`" if left > 0 else "")
     if added := bank.added_count:
         yield "added", f"{added:,} of these classes, at run time"
-    if background := sum(item.background for item in bank.info.values()):
+    if background := len(bank.background_names):
         yield "background", f"{background:,} of these classes, which are never an answer"
     yield "embedding", f"{manifest.embed_dim} numbers; logit scale {manifest.logit_scale:g}"
     if manifest.head:

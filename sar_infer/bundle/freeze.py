@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 
-from sar_infer.bank import ClassBank, Difference, diff
+from sar_infer.bank import ClassBank
 from sar_infer.bank.edits import utc_now
+from sar_infer.bank.entry import LEARNED, MODEL, Entry
 from sar_infer.bundle.bundle import Bundle, open_bundle
 from sar_infer.bundle.manifest import BANK, CARD, HEAD, MANIFEST, STATISTICS, Manifest, Provenance
 from sar_infer.bundle.writing import check_target, link_or_copy, seal, staged
@@ -83,9 +84,8 @@ def _described(bundle: Bundle, bank: ClassBank, head: ClassHead | None, command:
     """Return the new manifest without files and digest."""
     old, quality = bundle.manifest, bundle.manifest.quality
     calibrated = _unchanged(old.calibrated, bundle.bank, bank)
-    calibrated = {name: new for name, new in calibrated.items() if not _turned(name, new, bundle.bank, bank)}
-    difference = diff(bundle.bank, bank)
-    notes = [_summary(bundle, difference)]
+    trained_anew = any(bundle.bank.records.get(key) is not bank.records.get(key) for key in (MODEL, LEARNED))
+    notes = [_summary(bundle, bank)]
     changes: dict[str, object] = {"calibrated": (*calibrated.values(),)}
     if bundle.head is not None and head is None:
         notes.append(
@@ -94,8 +94,8 @@ def _described(bundle: Bundle, bank: ClassBank, head: ClassHead | None, command:
         )
         changes = {"temperature": None, "thresholds": {}, "conformal": {}, "calibrated": (), "calibrated_for": None}
         quality = dataclasses.replace(quality, calibration=None)
-    elif difference.training:
-        notes.append("thresholds and conformal sets were left out, since they are of other class statistics")
+    elif trained_anew:
+        notes.append("thresholds and conformal sets were left out, since they are of another class model")
         changes = {"thresholds": {}, "conformal": {}, "calibrated": ()}
     elif lost := len(old.calibrated) - len(calibrated):
         notes.append(
@@ -119,37 +119,32 @@ def _described(bundle: Bundle, bank: ClassBank, head: ClassHead | None, command:
     )
 
 
-def _summary(bundle: Bundle, difference: Difference) -> str:
+def _summary(bundle: Bundle, bank: ClassBank) -> str:
     """Return one line on where the new bundle comes from, and what has changed since."""
-    counts = {
-        "added": len(difference.added),
-        "removed": len(difference.removed),
-        "renamed": len(difference.renamed),
-        "embedded anew": len(difference.reembedded),
-        "changed in aliases, background or threshold": len(difference.changed),
-        "with other photos": len(difference.photos),
-    }
-    words = [f"{count:,} {label}" for label, count in counts.items() if count]
-    changes = ", ".join([*words, *(f"{noun} {change}" for noun, change in difference.training.items())]) or "no changes"
+    had = bundle.bank.entries
+    own = [
+        key for key, item in bank.changes.items() if isinstance(item, Entry) and (bank.base is None or key not in had)
+    ]
+    changed = 0 if bank.base is None else len([key for key in bank.changes if key in had and key in bank.entries])
+    removed = len(had) + len(own) - len(bank.entries)
+    counts = {"added": len(own), "removed": removed, "changed": changed}
+    words = ", ".join(f"{count:,} {label}" for label, count in counts.items() if count)
     made = bundle.manifest.provenance
     return (
         f"made from bundle {bundle.manifest.digest} ({made.created}, {made.command}), whose figures these are; "
-        f"classes since: {changes}"
+        f"classes since: {words or 'no changes'}"
     )
 
 
 def _unchanged(names: Iterable[str], before: ClassBank, after: ClassBank) -> dict[str, str]:
-    """Return the present names of classes that have the row and photos that they had, by the names that they had."""
+    """Return the present names of classes with the embedding, photos and background flag of before, by names of then."""
     positions = {name: position for name in names if (position := before.lookup.name(name)) is not None}
     pairs = zip(positions, after.positions_from(before, [*positions.values()]).tolist(), strict=True)
-    present = {name: after.names[position] for name, position in pairs if position >= 0}
-    return {
-        name: new
-        for name, new in present.items()
-        if before.photos_of(before.names[positions[name]]).identity == after.photos_of(new).identity
+    entries = {
+        name: (before.entry(name), after.entries[after.keys[position]]) for name, position in pairs if position >= 0
     }
-
-
-def _turned(name: str, new: str, before: ClassBank, after: ClassBank) -> bool:
-    """Return True if a class is background in only one of the banks, where it has these names."""
-    return (name in before.background_names) != (new in after.background_names)
+    return {
+        name: now.name
+        for name, (then, now) in entries.items()
+        if {*then.photos} == {*now.photos} and then.photos_only == now.photos_only and then.background == now.background
+    }

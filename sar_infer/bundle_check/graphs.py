@@ -6,8 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from sar_infer._arrays import Floats
-from sar_infer.bank.table import at_even_steps
+from sar_infer._arrays import Floats, at_even_steps
 from sar_infer.bundle.bundle import Bundle
 from sar_infer.bundle.manifest import IMAGE_ENCODER, NAME_ENCODER, Manifest, Variant
 from sar_infer.bundle_check.comparison import (
@@ -51,8 +50,8 @@ def checks(bundle: Bundle) -> Iterator[Check]:
     yield at_least("self-test image, cosine", cosine, MIN_COSINE, 1.0)
     classifier = Classifier(bundle, device="cpu", cache=EmbeddingCache())
     chosen = at_even_steps(len(bundle.bank.names), MOST_NAMES)
-    rows = classifier.embed_phrases([bundle.bank.phrases(bundle.bank.names[row]) for row in chosen])
-    difference = largest_difference(rows, bundle.bank.rows_at(chosen))
+    rows = classifier.embed_phrases([bundle.bank.entry(bundle.bank.names[row]).texts for row in chosen])
+    difference = largest_difference(rows, bundle.bank.embeddings[chosen])
     yield at_most(f"{len(chosen):,} bank rows made again, difference", difference, MAX_DIFFERENCE)
     pixels = np.stack([self_test_pixels(manifest.preprocess, seed) for seed in range(max(BATCHES))])
     names = name_batches(open_graph(bundle.path / NAME_ENCODER), manifest.tokenizer, bundle.tokenizer)
@@ -98,7 +97,7 @@ def agreement(
     The samples differ from those of the export, so each figure may lose a little. Both choose a class by ``logits``,
     if that is given, else by the cosines to some of the bank's rows.
     """
-    bank = bundle.bank.rows_at(at_even_steps(len(bundle.bank.names), MOST_NAMES))
+    bank = bundle.bank.embeddings[at_even_steps(len(bundle.bank.names), MOST_NAMES)]
     figures = compare_rows(rows, exact, (logits or (lambda sample: sample @ bank.T)) if len(bank) else None)
     yield at_least(f"{label}, mean cosine", figures.mean_cosine, variant.mean_cosine - LOST_COSINE, variant.mean_cosine)
     if not len(bank):
@@ -124,7 +123,7 @@ def _name_variants(bundle: Bundle) -> Iterator[Check]:
     if not variants or not bundle.bank.names:
         return
     rows = at_even_steps(len(bundle.bank.names), MOST_NAMES)
-    names = [bundle.bank.phrases(bundle.bank.names[row])[0] for row in rows]
+    names = [bundle.bank.entry(bundle.bank.names[row]).texts[0] for row in rows]
     exact = _encoded(bundle, NAME_ENCODER, names)
     for precision, variant in variants.items():
         smaller = _encoded(bundle, variant.file, names)

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from sar_infer._arrays import Floats, Indices
-from sar_infer.bank.learned import FittedTensors
-from sar_infer.bank.photos import PhotoSet
-from sar_infer.bank.state import State
+from sar_infer._arrays import Floats, Indices, product_chunks
+from sar_infer.bank import ClassBank, PhotoSet
+from sar_infer.bank.entry import Arrays
 from sar_infer.classifiers.fitting import fit
 from sar_infer.classifiers.gaussian import TrainedClasses, scatter_of
 from sar_infer.classifiers.left_out import LeftOutResult, Rivals
@@ -44,14 +43,14 @@ class BankFitting:
     trained: int
 
     @property
-    def tensors(self) -> FittedTensors:
+    def tensors(self) -> Arrays:
         """Return what a bank keeps."""
         return self.statistics.tensors()
 
 
 def fit_bank(
-    bank: State,
-    base: State,
+    bank: ClassBank,
+    base: ClassBank,
     trained: TrainedStatistics | None,
     scale: float,
     photos: Mapping[str, PhotoSet],
@@ -97,7 +96,11 @@ def fit_bank(
 
 
 def _rivals(
-    bank: State, base: State, trained: TrainedStatistics | None, names: list[str], texts: npt.NDArray[np.float64]
+    bank: ClassBank,
+    base: ClassBank,
+    trained: TrainedStatistics | None,
+    names: list[str],
+    texts: npt.NDArray[np.float64],
 ) -> Rivals:
     """Return the bank's other classes: trained ones, and those nearest to some text rows (C, D) of all the others."""
     used = {column for name in names if (column := bank.lookup.get(name)) is not None}
@@ -111,16 +114,16 @@ def _rivals(
         used |= {*positions.tolist()}
         scatter = scatter_of(model.precision.astype(np.float64), int(model.counts.sum()))
         if len(numbers):
-            rows = bank.rows_at(positions).astype(np.float64)
+            rows = bank.embeddings[positions].astype(np.float64)
             classes = TrainedClasses(rows, model.means[numbers].astype(np.float64), model.counts[numbers], scatter)
     columns = _nearest(bank, texts, used)
-    return Rivals(bank.rows_at(columns).astype(np.float64) if len(columns) else None, classes)
+    return Rivals(bank.embeddings[columns].astype(np.float64) if len(columns) else None, classes)
 
 
-def _nearest(bank: State, texts: npt.NDArray[np.float64], used: set[int]) -> Indices:
+def _nearest(bank: ClassBank, texts: npt.NDArray[np.float64], used: set[int]) -> Indices:
     """Return the columns of the bank, but for some, whose rows lie nearest to some text rows; 4,096 at most."""
     nearness = np.empty(len(bank.names), np.float32)
-    for start, products in bank.table.products(texts.astype(np.float32), _CELLS):
+    for start, products in product_chunks([bank.embeddings], texts.astype(np.float32), _CELLS):
         nearness[start : start + products.shape[1]] = products.max(axis=0)
     nearness[sorted(used)] = -np.inf
     count = min(_MOST_NAMED, len(nearness) - len(used))

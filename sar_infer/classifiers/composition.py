@@ -9,15 +9,14 @@ from __future__ import annotations
 import dataclasses
 import threading
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from sar_infer._arrays import Floats, Indices, products
+from sar_infer._arrays import Floats, Indices, product_chunks, products
 from sar_infer.bank import ClassBank
-from sar_infer.bank.learned import FittedTensors
-from sar_infer.bank.table import Block, Table, among
+from sar_infer.bank.entry import Arrays
 from sar_infer.classifiers.confidence import Confidence
 from sar_infer.classifiers.learning import KnownClasses
 from sar_infer.classifiers.statistics import (
@@ -75,7 +74,7 @@ class Terms:
         """Return the terms without some classes, rising."""
         if not len(columns):
             return self
-        left = ~among(self.columns, np.asarray(columns, np.intp))
+        left = ~np.isin(self.columns, columns)
         moved = self.columns[left] - np.searchsorted(columns, self.columns[left])
         return dataclasses.replace(
             self,
@@ -106,7 +105,7 @@ class Terms:
         """
         means, counts = predicted_means(self.statistics, rows), np.zeros(len(columns), np.int64)
         at = np.searchsorted(self.columns, columns)
-        with_photos = among(columns, self.columns)
+        with_photos = np.isin(columns, self.columns)
         means[with_photos], counts[with_photos] = self.means[at[with_photos]], self.counts[at[with_photos]]
         return means, counts
 
@@ -126,25 +125,25 @@ class Terms:
         return features if self.translation is None else features + self.translation
 
 
-def composed_logits(terms: Terms, table: Table, rows: Floats, cells: int) -> Iterator[tuple[int, Floats]]:
+def composed_logits(terms: Terms, several: Sequence[Floats], rows: Floats, cells: int) -> Iterator[tuple[int, Floats]]:
     """Yield the first column and the logits (N, B) of some classes, in order.
 
     Args:
         terms: The terms of the classes.
-        table: Their text rows, which are read unless each has weights of its own.
-        rows: (N, D) unit rows of images.
+        several: Their text embeddings, which follow each other; read unless each class has weights of its own.
+        rows: (N, D) unit embeddings of images.
         cells: Number of logits at a time, about.
     """
     rows = terms.translated(rows)
     centred: Floats = rows - terms.statistics.centre
-    if len(terms.columns) == len(table):
-        size = max(1, cells // max(1, len(rows)))
-        for start in range(0, len(table), size):
-            yield start, products(centred, terms.weights[start : start + size]) + terms.bias[start : start + size]
+    if len(terms.columns) == len(terms.bias):
+        for start, logits in product_chunks([terms.weights], centred, cells):
+            logits += terms.bias[start : start + logits.shape[1]]
+            yield start, logits
         return
     queries, constants = transformed_queries(terms.statistics, terms.scale, rows)
-    for start, named in table.products(queries, cells):
-        logits, stop = named, start + named.shape[1]
+    for start, logits in product_chunks(several, queries, cells):
+        stop = start + logits.shape[1]
         logits += terms.bias[start:stop]
         logits += constants[:, np.newaxis]
         first, last = np.searchsorted(terms.columns, (start, stop)).tolist()
@@ -156,29 +155,26 @@ def composed_logits(terms: Terms, table: Table, rows: Floats, cells: int) -> Ite
 
 @dataclass(frozen=True, eq=False)
 class _Model:
-    """Statistics, and the bias of blocks of names under them, each of which is computed once.
+    """Statistics, and the bias of the classes of banks under them, computed once.
 
     Attributes:
         statistics: The model.
         changes: Classes named only, or trained ones, are ranked otherwise than by text alone.
-        biases: (C,) of each block.
+        biases: (C,) of each bank that others are based on.
     """
 
     statistics: Statistics
     changes: bool
-    biases: weakref.WeakKeyDictionary[Block, Floats] = field(default_factory=weakref.WeakKeyDictionary)
+    biases: weakref.WeakKeyDictionary[ClassBank, Floats] = field(default_factory=weakref.WeakKeyDictionary)
 
-    def bias(self, table: Table) -> Floats:
-        """Return the bias (C,) of a table's classes as if all were named only."""
-        for block in table.blocks:
-            if block not in self.biases:
-                self.biases[block] = named_bias(self.statistics, block.rows)
-        if table.plain:
-            return self.biases[table.blocks[0]]
-        bias = np.concatenate([self.biases[block] for block in table.blocks])
-        if len(table.replaced):
-            bias[table.replaced] = named_bias(self.statistics, table.rows)
-        return np.delete(bias, table.removed)
+    def bias(self, bank: ClassBank) -> Floats:
+        """Return the bias (C,) of a bank's classes as if all were named only."""
+        base = None if bank.base is None else bank.base.bank
+        if base is not None and base not in self.biases:
+            self.biases[base] = named_bias(self.statistics, base.embeddings)
+        values = np.empty(0, np.float32) if base is None else self.biases[base]
+        bias: Floats = bank.by_origin(values, lambda own: named_bias(self.statistics, bank.rows(own)))
+        return bias
 
 
 class Composer:
@@ -198,7 +194,7 @@ class Composer:
         self._trained, self._base, self._scale, self._offset = trained, base, scale, offset
         statistics = Statistics.default(base.dim, scale=scale) if trained is None else trained.statistics
         self._bundled = _Model(statistics, trained is not None and (trained.active or offset != 0))
-        self._fitted: list[tuple[FittedTensors, _Model]] = []
+        self._fitted: list[tuple[Arrays, _Model]] = []
         self._terms: weakref.WeakKeyDictionary[ClassBank, Terms] = weakref.WeakKeyDictionary()
         self._photos: weakref.WeakKeyDictionary[ClassBank, Mapping[int, ClassPhotos]] = weakref.WeakKeyDictionary()
         self._lock = threading.Lock()
@@ -226,7 +222,7 @@ class Composer:
     def known(self, bank: ClassBank) -> KnownClasses:
         """Return all that is known of a bank's classes but for what photos without labels taught."""
         photos = self._photos_of(bank)
-        rows = bank.table.whole()
+        rows = bank.embeddings
         means, counts = np.zeros(rows.shape, np.float32), np.zeros(len(rows))
         photos_only = np.zeros(len(rows), np.bool_)
         for column, item in photos.items():  # without labels do not count here
@@ -260,9 +256,8 @@ class Composer:
             bank_photos = [None if column is None else counted.get(column) for column in theirs]
             both = [_both(first, second) for first, second in zip(bank_photos, photos, strict=True)]
             with_photos = {position: item for position, item in enumerate(both) if item is not None}
-            table = Table((Block(("",) * len(rows), rows),))
             bias = named_bias(model.statistics, rows)
-            call_terms = self._special(model.statistics, table, bias, with_photos, translation)
+            call_terms = self._special(model.statistics, rows.__getitem__, bias, with_photos, translation)
         if left_out is None:
             return call_terms
         terms = self._of(bank, model).without(left_out)
@@ -287,9 +282,9 @@ class Composer:
         with self._lock:
             terms = self._terms.get(bank)
             if terms is None:
-                bias = model.bias(bank.table)
+                bias = model.bias(bank)
                 translation = None if bank.learned is None else bank.learned.translation
-                terms = self._special(model.statistics, bank.table, bias, self._photos_of(bank), translation)
+                terms = self._special(model.statistics, bank.rows, bias, self._photos_of(bank), translation)
                 self._terms[bank] = terms
             return terms
 
@@ -305,7 +300,7 @@ class Composer:
                     if model.counts[number]:
                         counted[column] = ClassPhotos(model.means[number], int(model.counts[number]))
             for name, one in bank.photos.items():
-                column, added = bank.index[name], ClassPhotos.of(one)
+                column, added = bank.positions[bank.find(name)], ClassPhotos.of(one)
                 counted[column] = counted[column].joined(added) if column in counted else added
             for column, unlabelled in _unlabelled(bank).items():
                 counted[column] = counted[column].joined(unlabelled) if column in counted else unlabelled
@@ -315,15 +310,15 @@ class Composer:
     def _special(
         self,
         statistics: Statistics,
-        table: Table,
+        rows_of: Callable[[Indices], Floats],
         bias: Floats,
         photos: Mapping[int, ClassPhotos],
         translation: Floats | None,
     ) -> Terms:
-        """Return terms with weights for the classes with photos, by their columns in a table."""
+        """Return terms with weights for the classes with photos, by their columns."""
         columns = np.array(sorted(photos), dtype=np.intp)
         items = [photos[column] for column in columns.tolist()]
-        rows = table.take(columns)
+        rows = rows_of(columns)
         evidence = [item.evidence(translation) for item in items]
         means = np.array([mean for mean, _ in evidence], np.float32).reshape(rows.shape)
         weighted = np.array([count for _, count in evidence], np.float64)
@@ -340,17 +335,13 @@ def _unlabelled(bank: ClassBank) -> dict[int, ClassPhotos]:
     """Return the photos without labels that count for a bank's classes, by column."""
     if bank.learned is None:
         return {}
-    slots = [slot for slot, (_, count) in bank.learned.by_slot.items() if count > 0]
-    columns = bank.table.positions(slots).tolist() if slots else []
     nothing = np.zeros(bank.dim, np.float32)
-    pairs = ((column, *bank.learned.by_slot[slot]) for column, slot in zip(columns, slots, strict=True))
     return {
-        column: ClassPhotos(nothing, 0, unlabelled=(sums / count).astype(np.float32), weight=count)
-        for column, sums, count in pairs
+        bank.positions[key]: ClassPhotos(nothing, 0, unlabelled=(sums / count).astype(np.float32), weight=count)
+        for key, (sums, count) in bank.learned.by_key.items()
+        if count > 0
     }
 
 
-def _both(first: ClassPhotos | None, second: ClassPhotos | None) -> ClassPhotos | None:
-    if first is None or second is None:
-        return first or second
-    return first.joined(second)
+def _both(one: ClassPhotos | None, two: ClassPhotos | None) -> ClassPhotos | None:
+    return one.joined(two) if one is not None and two is not None else one or two

@@ -14,8 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from sar_infer._arrays import Floats, Indices
-from sar_infer.bank.photos import PhotoSet
-from sar_infer.bank.state import State
+from sar_infer.bank import ClassBank, PhotoSet
 from sar_infer.classifiers.statistics import CONFIDENCE, Statistics
 from sar_infer.errors import BankError, BundleError, InputError
 from sar_infer.storage.named_tensors import FileKind
@@ -132,7 +131,7 @@ class TrainedStatistics:
         model = self.statistics
         return model.alpha > 0 or any(g for _, g in model.offsets)
 
-    def positions_in(self, base: State, bank: State) -> tuple[Indices, Indices]:
+    def positions_in(self, base: ClassBank, bank: ClassBank) -> tuple[Indices, Indices]:
         """Return positions in a bank and the trained class of each: its row is the one that the bundle gave that class.
 
         A class that was renamed keeps its row and is found; one that was embedded anew is another class.
@@ -152,7 +151,7 @@ class TrainedStatistics:
         order = np.argsort(positions)
         return positions[order], numbers[order]
 
-    def for_bank(self, base: State, bank: State) -> TrainedStatistics:
+    def for_bank(self, base: ClassBank, bank: ClassBank) -> TrainedStatistics:
         """Return the statistics for another bank: classes that it lacks are left out, renamed ones have its names."""
         positions, numbers = self.positions_in(base, bank)
         model = self.statistics
@@ -186,7 +185,7 @@ class TrainedStatistics:
             raise BundleError(f"{path}: {error}") from None
 
 
-def check_classes(path: Path, names: Sequence[str], bank: State) -> None:
+def check_classes(path: Path, names: Sequence[str], bank: ClassBank) -> None:
     """Raise BundleError unless every class of a head or of statistics is in the bundle's bank, once.
 
     Args:

@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 from sar_infer._arrays import Floats, Indices
 from sar_infer.bank import ClassBank, PhotoSet
+from sar_infer.bank.class_bank import Lookup
 from sar_infer.bank.learned import BankCalibration
-from sar_infer.bank.table import Block, Lookup, Table
 from sar_infer.classifiers.composition import Composer, Terms
 from sar_infer.classifiers.confidence import Confidence
 from sar_infer.classifiers.head import ClassHead
@@ -31,11 +31,12 @@ Value = TypeVar("Value", bound=np.generic)
 
 @dataclass(frozen=True, eq=False)
 class ClassSet:
-    """The classes of a call, C columns.
+    """The classes of a call, C columns: first those of the bank, then the G that were given.
 
     Attributes:
-        table: Names and rows of the classes, in order: first those of the bank, then the G that were given.
-        origins: (G,) slot in the bank of each class that was given, -1 for one that the bank does not have.
+        names: Names of the classes.
+        several: Embeddings (·, D) of the classes, which follow each other.
+        positions: (C,) position of each class in the bank; -1 for one that the bank does not have.
         head: A class head for exactly these classes, in this order.
         background: (C,) flags of classes that take part and are never an answer; None if there are none.
         thresholds: (C,) least score of each class to be believed, NaN for a class without one; None if none has one.
@@ -43,11 +44,12 @@ class ClassSet:
         terms: Composes logits with image statistics; None if text alone ranks, or a head does.
         photographed: (C,) flags of classes that have photos beyond those of training; None if there are none.
         calibration: The bank's own, perhaps of an earlier state of it; None leaves the bundle's.
-        confidence: How far scores can be trusted, from classes left out, where no calibration holds.
+        confidence: How far scores can be trusted, from held-out classes, where no calibration holds.
     """
 
-    table: Table
-    origins: tuple[int, ...] = ()
+    names: Sequence[str]
+    several: tuple[Floats, ...]
+    positions: Indices
     head: ClassHead | None = None
     background: Flags | None = None
     thresholds: Floats | None = None
@@ -56,11 +58,6 @@ class ClassSet:
     photographed: Flags | None = None
     calibration: BankCalibration | None = None
     confidence: Confidence | None = None
-
-    @property
-    def names(self) -> Sequence[str]:
-        """Return the C names."""
-        return self.table.names
 
     @property
     def branch(self) -> Branch:
@@ -78,7 +75,7 @@ class ClassSet:
     @property
     def photos(self) -> Indices:
         """Return the number of photos (C,) that each class is known by, beside its name."""
-        return np.zeros(len(self.table), np.intp) if self.terms is None else self.terms.photos
+        return np.zeros(len(self.names), np.intp) if self.terms is None else self.terms.photos
 
     @property
     def shifted(self) -> bool:
@@ -87,27 +84,28 @@ class ClassSet:
 
     @functools.cached_property
     def embeddings(self) -> Floats:
-        """Return all rows (C, D) in one piece; copied, once, unless they are the bank's own."""
-        return self.table.whole()
+        """Return all embeddings (C, D); copied, once, unless they are the bank's own."""
+        return self.several[0] if len(self.several) == 1 else np.concatenate(self.several)
 
     def rows(self, columns: Sequence[int] | Indices) -> Floats:
-        """Return the rows (…, D) of some classes."""
-        return self.table.take(columns)
+        """Return the embeddings (…, D) of some classes, copied."""
+        columns = np.asarray(columns, np.intp)
+        result = np.empty((*columns.shape, self.several[0].shape[1]), np.float32)
+        start = 0
+        for embeddings in self.several:
+            inside = (columns >= start) & (columns < start + len(embeddings))
+            result[inside] = embeddings[columns[inside] - start]
+            start += len(embeddings)
+        return result
 
     def source(self, column: int) -> Source:
         """Return where a class comes from."""
-        number = column - (len(self.table) - len(self.origins))
-        return "extended" if number >= 0 and self.origins[number] == _EXTENDED else "bank"
+        return "extended" if self.positions[column] == _EXTENDED else "bank"
 
     @functools.cached_property
     def lookup(self) -> Lookup:
         """Return the columns of names, in any spelling."""
-        return Lookup(self.table)
-
-    def slots(self) -> Indices:
-        """Return the slot in the bank (C,) of each class; -1 for one that the bank does not have."""
-        bank_slots = self.table.slots(np.arange(len(self.table) - len(self.origins)))
-        return np.concatenate([bank_slots, np.array(self.origins, np.intp)])
+        return Lookup.of(self.names)
 
 
 def build_class_set(
@@ -137,7 +135,9 @@ def build_class_set(
     """
     if not class_phrases and not only and len(bank.names):
         return ClassSet(
-            bank.table,
+            bank.names,
+            bank.several,
+            np.arange(len(bank.names)),
             background=bank.background,
             thresholds=bank.thresholds,
             terms=None if composer is None else composer.terms(bank),
@@ -153,16 +153,19 @@ def build_class_set(
     replaced = sorted({column for column in columns.values() if column is not None})
     if len(phrases) + (0 if only else len(bank.names) - len(replaced)) == 0:
         raise InputError("no class to choose from: give class names, or a bank that has some")
-    rows = [next(new_rows) if column is None else bank.rows_at([column])[0] for column in theirs]
-    block = Block(tuple(phrases), np.array(rows, dtype=np.float32).reshape(len(rows), bank.dim))
-    table = Table((block,)) if only else bank.table.without(bank.table.slots(replaced).tolist()).followed_by(block)
+    rows = [next(new_rows) if column is None else bank.rows([column])[0] for column in theirs]
+    embeddings = np.array(rows, dtype=np.float32).reshape(len(rows), bank.dim)
+    given = [_EXTENDED if column is None else column for column in theirs]
     left_out = None if only else replaced
+    stay = np.zeros(0, np.intp) if only else np.delete(np.arange(len(bank.names)), replaced)
+    theirs_first = () if only else ((bank.embeddings[stay],) if replaced else bank.several)
     return ClassSet(
-        table,
-        tuple(_EXTENDED if column is None else bank.table.slot(column) for column in theirs),
+        (*(bank.names[position] for position in stay.tolist()), *phrases),
+        (*theirs_first, embeddings),
+        np.concatenate([stay, np.array(given, np.intp)]),
         background=_gathered(bank.background, left_out, theirs, False),
         thresholds=_gathered(bank.thresholds, left_out, theirs, np.nan),
-        terms=None if composer is None else composer.terms(bank, left_out, block.rows, theirs, more),
+        terms=None if composer is None else composer.terms(bank, left_out, embeddings, theirs, more),
         photographed=_photographed(bank, left_out, theirs, more),
     )
 
@@ -235,12 +238,12 @@ def with_head(classes: ClassSet, head: ClassHead | None, bank: ClassBank, base: 
     """
     if head is None or len(classes.names) != len(head.names) or classes.photographed is not None:
         return classes
-    if any(slot == _EXTENDED for slot in classes.origins):
+    if (classes.positions == _EXTENDED).any():
         return classes
     head_positions = [position for name in head.names if (position := base.lookup.name(name)) is not None]
-    slots = bank.table.slots(bank.positions_from(base, head_positions))
-    numbers = {slot: number for number, slot in enumerate(slots.tolist()) if slot >= 0}
-    columns = [numbers.get(slot) for slot in classes.slots().tolist()]
+    here = bank.positions_from(base, head_positions).tolist()
+    numbers = {position: number for number, position in enumerate(here) if position >= 0}
+    columns = [numbers.get(position) for position in classes.positions.tolist()]
     order = [column for column in columns if column is not None]
     if len({*order}) != len(head.names):
         return classes
@@ -266,13 +269,12 @@ def with_calibration(
     pairs = [
         (column, position)
         for key, position in calibrated_positions.items()
-        for column in classes.lookup.names(key)
-        if classes.source(column) == "bank"
+        if (column := classes.lookup.name(key)) is not None and classes.source(column) == "bank"
     ]
     flags = np.zeros(len(classes.names), dtype=np.bool_)
     if pairs:
         columns, positions = (list(side) for side in zip(*pairs, strict=True))
-        flags[columns] = (classes.rows(columns) == bank.rows_at(positions)).all(axis=1)
+        flags[columns] = (classes.rows(columns) == bank.embeddings[positions]).all(axis=1)
     if changed is not None:
         flags &= ~changed
     return dataclasses.replace(classes, calibrated=flags)
@@ -294,7 +296,7 @@ def with_own_calibration(classes: ClassSet, bank: ClassBank, photos: Collection[
     changed = None
     if keys:
         changed = np.zeros(len(classes.names), dtype=np.bool_)
-        changed[[column for key in keys for column in classes.lookup.names(key)]] = True
+        changed[[column for key in keys if (column := classes.lookup.name(key)) is not None]] = True
     result = with_calibration(classes, calibration.calibrated, bank, changed)
     return dataclasses.replace(result, calibration=calibration)
 

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import csv
 import io
-import json
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from typing import Any
 
 from sar_infer.errors import one_line
 from sar_infer.results import Explanation, ImageResult
+from sar_infer.storage.strict_json import printable_json
 
 _BAR = 24
 _COLUMNS = ("image", "rank", "label", "score", "logit", "similarity", "source", "error")
 _OPTIONAL = ("calibration", "unknown", "reason", "label_set", "margin", "runner_up", "energy", "nearest")
 _BETWEEN = " | "
 """Separates the names of one cell, as it separates the phrases of a class file."""
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Characters that a terminal could take for a command, or that change the direction of text."""
+_FORMULA = ("=", "+", "-", "@")
+"""A text that begins with one of these is a formula to a spreadsheet."""
 
 
 def text(results: Iterable[ImageResult]) -> Iterator[str]:
@@ -48,7 +53,10 @@ def json_array(results: Iterable[ImageResult]) -> Iterator[str]:
 
 
 def csv_table(results: Iterable[ImageResult]) -> Iterator[str]:
-    """Yield a header, then a row for each image and class; an unreadable image has one row with its error."""
+    """Yield a header, then a row for each image and class; an unreadable image has one row with its error.
+
+    Control characters in names are escaped, and a text that a spreadsheet would take for a formula begins with ``'``.
+    """
     yield _row(_COLUMNS + _OPTIONAL)
     for result in results:
         if result.error is not None:
@@ -82,7 +90,7 @@ def optional_fields(result: ImageResult) -> dict[str, Any]:
 def _object(result: ImageResult) -> str:
     fields = asdict(result)
     always = {key: fields[key] for key in ("image", "predictions", "error", "branch")}
-    return json.dumps(always | optional_fields(result), ensure_ascii=False)
+    return printable_json(always | optional_fields(result))
 
 
 def _lines(result: ImageResult) -> Iterator[str]:
@@ -133,5 +141,12 @@ def _cells(result: ImageResult) -> tuple[object, ...]:
 
 def _row(values: Iterable[object]) -> str:
     line = io.StringIO()
-    csv.writer(line, lineterminator="\n").writerow(values)
+    csv.writer(line, lineterminator="\n").writerow(
+        _text(value) if isinstance(value, str) else value for value in values
+    )
     return line.getvalue()
+
+
+def _text(value: str) -> str:
+    value = _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), value)
+    return f"'{value}" if value.startswith(_FORMULA) else value

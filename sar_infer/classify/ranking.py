@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from sar_infer._arrays import Floats, Indices, products
+from sar_infer._arrays import Floats, Indices, product_chunks, products
 from sar_infer.classifiers.composition import composed_logits
 from sar_infer.classifiers.scores import softmax
 from sar_infer.classify.class_set import ClassSet
@@ -179,10 +179,10 @@ def _blocks(rows: Floats, classes: ClassSet, scale: Scale) -> Iterator[tuple[int
         similarities = products(rows, classes.embeddings)
         yield 0, classes.head.combined(_logits(similarities, scale), rows), similarities
     elif classes.terms is None:
-        for start, similarities in classes.table.products(rows, _CELLS):
+        for start, similarities in product_chunks(classes.several, rows, _CELLS):
             yield start, _logits(similarities, scale), similarities
     else:
-        for start, logits in composed_logits(classes.terms, classes.table, rows, _CELLS):
+        for start, logits in composed_logits(classes.terms, classes.several, rows, _CELLS):
             biased = logits + np.float32(scale.bias) if scale.bias else logits
             yield start, biased, biased
 

@@ -15,10 +15,11 @@ from click.core import ParameterSource
 
 from sar_infer.cli.options import Refusal, option, read_classes, together
 from sar_infer.errors import SarInferError, one_line
+from sar_infer.images.formats import IMAGE_SECONDS
+from sar_infer.images.inputs import CONTAINERS, LISTS
 
 if TYPE_CHECKING:
-    from sar_infer.bulk.items import FlawKind
-    from sar_infer.bulk.outputs.finish import Summary
+    from sar_infer.bulk.progress import Progress
     from sar_infer.bulk.run import BulkPlan, EngineOptions
     from sar_infer.cli.classify_options import ClassifyArguments
 
@@ -35,21 +36,18 @@ bulk_options = together(
     option(
         "--workers", type=click.IntRange(min=1), help="Processes, or Ray tasks.  [default: one per core; on a GPU 2]"
     ),
-    option("--shard", metavar="I/N", help="Process every N-th piece from the I-th on; I is 1 to N."),
     option(
         "--image-timeout",
         type=click.IntRange(1, 86_400),
         metavar="SECONDS",
-        default=60,
+        default=IMAGE_SECONDS,
         show_default=True,
         help="Set aside an image that takes longer to decode.",
     ),
-    option("--resume", is_flag=True, help="Continue an interrupted run."),
     option(
-        "--retry",
-        type=click.Choice(["format", "size", "unreadable", "source", "crash", "timeout"]),
-        multiple=True,
-        help="With --resume, after the run's end: write the parts again in which images have errors of this kind.",
+        "--resume",
+        is_flag=True,
+        help="Continue a run, and try images again that a crash, a timeout or an unreachable file set aside.",
     ),
     option(
         "--embeddings",
@@ -61,11 +59,9 @@ bulk_options = together(
     option("--column", default="image", show_default=True, help="Column of the images in Parquet sources."),
     option("--key-column", help="Column of the keys.  [default: FILE#ROW]"),
     option(
-        "--piece-size",
+        "--chunk-size",
         type=click.IntRange(min=1),
-        default=4096,
-        show_default=True,
-        help="Listed images in one part.",
+        help="Listed images in one part.  [default: 64, and up to 4096 in a long run]",
     ),
     option("--progress", is_flag=True, help="Show progress on stderr even if that is no terminal."),
 )
@@ -74,8 +70,7 @@ _ON_GPU = 2
 _BATCHES = {False: 4, True: 64}
 """Batch size without and with a GPU. On a CPU convolutions are quickest one at a time and transformers in eights; four
 costs either little."""
-_CONTAINERS = (".tar", ".parquet", ".txt", ".lst")
-"""Suffixes of files that hold or list images."""
+_CONTINUE = "the same command with --resume continues"
 _NO_OUTPUT = (".arrow", ".csv", ".feather", ".gz", ".json", ".ndjson", ".pq", ".tsv", ".txt", ".zip", ".zst")
 """Suffixes of file types that a user may ask for and that are not written."""
 
@@ -88,14 +83,12 @@ class BulkOptions:
     engine: Literal["local", "ray"]
     address: str
     workers: int | None
-    shard: str | None
     image_timeout: int
     resume: bool
-    retry: tuple[FlawKind, ...]
     embeddings: Literal["float32", "float16"] | None
     column: str
     key_column: str | None
-    piece_size: int
+    chunk_size: int | None
     progress: bool
 
     @classmethod
@@ -106,11 +99,9 @@ class BulkOptions:
             Refusal: an option is given that needs ``--out``, without it.
         """
         options = cls(**{field.name: values.pop(field.name) for field in dataclasses.fields(cls)})
-        for name in ("shard", "resume", "retry", "embeddings"):
+        for name in ("resume", "embeddings"):
             if options.out is None and getattr(options, name):
                 raise Refusal(f"--{name} needs --out")
-        if options.retry and not options.resume:
-            raise Refusal("--retry needs --resume")
         return options
 
 
@@ -123,7 +114,7 @@ def check_without_out(images: Iterable[str]) -> None:
     for image in images:
         if image.startswith(("http://", "https://")):
             raise Refusal(f"{image}: {image.partition(':')[0]} is not fetched; download it")
-        if "://" in image or image.lower().endswith(_CONTAINERS):
+        if "://" in image or image.lower().endswith((*CONTAINERS, *LISTS)):
             raise Refusal(
                 f"{image}: a tar shard, Parquet file, list or URL needs --out FILE.parquet, FILE.jsonl or DIR"
             )
@@ -143,45 +134,59 @@ def classify_in_bulk(options: ClassifyArguments, bulk: BulkOptions) -> int:
     Raises:
         SarInferError: something in the call is wrong; nothing was done.
     """
-    signal.signal(signal.SIGTERM, _terminate)
+
+    def terminate(*_: object) -> None:
+        raise _Terminated
+
+    signal.signal(signal.SIGTERM, terminate)
     sys.argv = sys.argv[:1]  # each worker would get all of it at its start, and a shell may have listed a folder in it
+    kept = ""
     try:
-        return _run(options, bulk)
-    except KeyboardInterrupt as stop:
-        click.echo(
-            f"interrupted; what is finished is kept; the same command with --resume continues "
-            f"({one_line(str(bulk.out))})",
-            err=True,
-        )
-        return 143 if isinstance(stop, _Terminated) else 130
+        from sar_infer.processes.signals import waiting
 
+        with waiting(signal.SIGINT, signal.SIGTERM):  # raised inside an import they would become an ImportError
+            import onnxruntime  # noqa: F401
 
-def _run(options: ClassifyArguments, bulk: BulkOptions) -> int:
-    from sar_infer.processes.signals import waiting
+            from sar_infer.bulk.progress import Progress, say
+            from sar_infer.bulk.run import run
 
-    with waiting(signal.SIGINT, signal.SIGTERM):  # raised inside an import they would become an ImportError
-        import onnxruntime  # noqa: F401
-
-        from sar_infer.bulk.progress import Progress
-        from sar_infer.bulk.run import run
-
-    plan = _plan(options, bulk)
-    progress = Progress(bulk.progress)
-    try:
-        summary = run(plan, _engine(options, bulk), progress)
-    except SarInferError as error:
-        if not progress.inputs:
+        plan = _plan(options, bulk)
+        progress = Progress(bulk.progress)
+        try:
+            summary = run(plan, _engine(options, bulk), progress)
+        except SarInferError as error:
+            if not progress.inputs:
+                raise
+            click.echo(f"Error: {error}; {_kept(progress)}", err=True)
+            return 1
+        except KeyboardInterrupt:
+            kept = _kept(progress)
             raise
-        click.echo(f"Error: {error}; what is finished is kept; the same command with --resume continues", err=True)
-        return 1
-    _report(summary, plan, nothing_new=bulk.resume and not progress.inputs)
-    return 1 if summary.rejected or (summary.pieces and not summary.inputs) else 0
+    except KeyboardInterrupt as stop:
+        click.echo(f"interrupted; {kept or _CONTINUE} ({one_line(str(bulk.out))})", err=True)
+        return 143 if isinstance(stop, _Terminated) else 130
+    old = bulk.resume and not progress.inputs
+    text = f"{'already complete: ' if old else ''}classified {summary.classified:,} of {summary.inputs:,}"
+    if summary.rate and not old:
+        text += f" ({summary.rate:,.1f} a second)"
+    if not summary.inputs:
+        text += "; there is no image in what was named"
+    if summary.rejected:
+        rejected = f"{plan.out}.rejected.jsonl" if plan.file else f"{plan.out.rstrip('/')}/_rejected.jsonl"
+        text += f"; {summary.rejected:,} set aside, see {one_line(rejected)}"
+    say(text + "\n")
+    return 1 if summary.rejected or not summary.inputs else 0
+
+
+def _kept(progress: Progress) -> str:
+    """Return how many images are kept, and how to continue."""
+    of = "" if progress.total is None else f" of {progress.total:,}"
+    return f"{progress.kept:,}{of} images are kept; {_CONTINUE}"
 
 
 def _plan(options: ClassifyArguments, bulk: BulkOptions) -> BulkPlan:
-    from sar_infer.bulk.outputs.job import WHOLE, Shard
+    from sar_infer.bulk.listing import InputSources
     from sar_infer.bulk.run import BulkPlan
-    from sar_infer.bulk.sources.listing import InputSources
     from sar_infer.bulk.worker import WorkerOptions
 
     out = str(bulk.out)
@@ -201,16 +206,11 @@ def _plan(options: ClassifyArguments, bulk: BulkOptions) -> BulkPlan:
         precision=options.precision,
         offset=options.offset,
         image_timeout=bulk.image_timeout,
+        column=bulk.column,
+        key_column=bulk.key_column,
     )
-    return BulkPlan(
-        sources=InputSources(options.images, bulk.column, bulk.key_column, bulk.piece_size),
-        options=worker_options,
-        out=out,
-        form=form,
-        shard=Shard.parse(bulk.shard) if bulk.shard else WHOLE,
-        resume=bulk.resume,
-        retry=bulk.retry,
-    )
+    sources = InputSources(options.images, bulk.column, bulk.key_column, bulk.chunk_size)
+    return BulkPlan(sources, worker_options, out, form, bulk.resume)
 
 
 def _form(format_option: str, out: str) -> Literal["parquet", "jsonl"]:
@@ -236,20 +236,3 @@ def _engine(options: ClassifyArguments, bulk: BulkOptions) -> EngineOptions:
         workers = min(workers, _ON_GPU) if on_gpu else workers
     batch_size = options.batch_size or _BATCHES[on_gpu]
     return EngineOptions(bulk.engine, workers, batch_size, bulk.address)
-
-
-def _terminate(*_: object) -> None:
-    raise _Terminated
-
-
-def _report(summary: Summary, plan: BulkPlan, *, nothing_new: bool) -> None:
-    from sar_infer.bulk.progress import say
-
-    folder = f"{plan.out.rstrip('/')}/{plan.shard.named('_rejected.jsonl')}"
-    rejected = f"{plan.out}.rejected.jsonl" if plan.file else folder
-    text = f"{'already complete: ' if nothing_new else ''}classified {summary.classified:,} of {summary.inputs:,}"
-    if summary.rate and not nothing_new:
-        text += f" ({summary.rate:,.1f} a second)"
-    if summary.pieces and not summary.inputs:
-        text += "; there is no image in what was named"
-    say(text + (f"; {summary.rejected:,} set aside, see {one_line(rejected)}" if summary.rejected else "") + "\n")

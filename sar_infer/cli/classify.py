@@ -40,8 +40,8 @@ GROUPS = {
     "Decision": ("unknown", "unknown_by", "threshold", "coverage", "explain", "offset"),
     "Speed": ("device", "precision", "threads", "batch_size", "profile"),
     "Bulk runs": (
-        *("out", "resume", "retry", "shard", "workers", "engine", "address", "image_timeout"),
-        *("column", "key_column", "piece_size", "embeddings", "progress"),
+        *("out", "resume", "workers", "engine", "address", "image_timeout"),
+        *("column", "key_column", "chunk_size", "embeddings", "progress"),
     ),
     "Evaluation": ("evaluate", "html"),
     "Output": ("format", "info"),
@@ -205,7 +205,7 @@ def _fitted_on_examples(classifier: Classifier, photos: Mapping[str, PhotoSet], 
         return None
     from sar_infer.bank import fit
 
-    return fit(classifier.bank, classifier.fit(photos, only=only).tensors)
+    return fit(classifier.bank, classifier.fit_model(photos, only=only).tensors)
 
 
 def _print(results: Iterator[ImageResult], form: str, count: int) -> int:

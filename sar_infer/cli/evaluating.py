@@ -61,7 +61,9 @@ def evaluated(
     total = sum(map(len, photos.values()))
     hidden = total <= _HIDDEN_UP_TO or not sys.stderr.isatty()
     with click.progressbar(length=total, label="Evaluating", file=sys.stderr, hidden=hidden, show_pos=True) as bar:
-        return classifier.evaluate(photos, classes, only, bank=bank, examples=examples or {}, watch=bar.update)
+        return classifier.evaluate(
+            photos, classes=classes, only=only, bank=bank, examples=examples or {}, watch=bar.update
+        )
 
 
 def report(evaluation: Evaluation, form: str, page: Path | None, title: str, facts: Mapping[str, str]) -> int:

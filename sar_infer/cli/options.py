@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import math
 import os
 import sys
@@ -15,6 +14,7 @@ from typing import Any, TypeVar
 import click
 
 from sar_infer.errors import SarInferError, WriteError, one_line
+from sar_infer.storage.strict_json import printable_json
 
 INTERRUPTED = 130
 CONTEXT: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -242,7 +242,7 @@ def emit(form: str, content: Callable[[], Any], lines: Iterable[str]) -> None:
     with printing("; all else is done"):
         set_encoding(form)
         if form == "json":
-            click.echo(json.dumps(content(), ensure_ascii=False))
+            click.echo(printable_json(content()))
             return
         for line in lines:
             click.echo(one_line(line, len(line)))

@@ -17,6 +17,7 @@ import click
 from sar_infer import __version__
 from sar_infer.cli.options import CONTEXT, GroupedCommand, Number, Refusal, model_options, one_blas_thread, option
 from sar_infer.errors import InputError, SarInferError
+from sar_infer.images.formats import IMAGE_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,13 +27,13 @@ if TYPE_CHECKING:
     from sar_infer.server.settings import Settings
 
 GROUPS = {
-    "Options": ("bundle", "bank", "photos", "host", "port", "offset", "check"),
+    "Options": ("bundle", "bank", "host", "port", "offset", "check"),
     "Access": ("api_key_file", "allowed_host", "cors_origin", "metrics", "pages"),
     "Limits": (
         *("max_body", "max_images", "max_megapixels", "max_classes", "formats", "queue"),
         *("deadline", "body_timeout", "image_timeout"),
     ),
-    "Speed": ("device", "precision", "workers", "threads", "max_batch", "decode_memory"),
+    "Speed": ("device", "precision", "workers", "threads", "max_batch"),
     "Running": ("drain", "notice", "log_format", "access_log"),
 }
 _MODULES = ("fastapi", "httptools", "prometheus_client", "python_multipart", "starlette", "uvicorn", "uvloop")
@@ -44,8 +45,6 @@ MIB = 2**20
 @option("--host", default="127.0.0.1", help="Address to listen on.")
 @option("--port", type=click.IntRange(0, 65535), default=8000, help="Port; 0 takes a free one.")
 @option("--bank", type=click.Path(), help="Bank file to serve; with a key also to change, and made if missing.")
-@option("--photos", type=click.Path(), metavar="DIR",
-        help="Folder of photos to learn from and group, by requests with a key that name folders in it.")  # fmt: skip
 @option("--state", hidden=True, expose_value=False, callback=lambda _, __, value: _refuse_state(value),
         help="Replaced by --bank.")  # fmt: skip
 @option("--api-key-file", type=click.Path(), help="File with the keys, one per line; requests must carry one.")
@@ -61,8 +60,6 @@ MIB = 2**20
 @option("--threads", type=click.IntRange(min=1), help="Threads of one batch.  [default: cores / workers]")
 @option("--max-batch", type=click.IntRange(min=1),
         help="Most images in a batch.  [default: 1, 8 with a large encoder, 32 with a GPU]")  # fmt: skip
-@option("--decode-memory", type=click.IntRange(min=1),
-        help="MiB for decoding; other images wait.  [default: what the memory limit and the model leave]")  # fmt: skip
 @option("--queue", type=click.IntRange(min=1), default=64, help="Images held at once; more get 429.")
 @option("--max-body", type=click.IntRange(min=1), default=10, help="MiB in a request.")
 @option("--max-images", type=click.IntRange(min=1), default=32, help="Images in a request.")
@@ -70,7 +67,12 @@ MIB = 2**20
 @option("--max-classes", type=click.IntRange(min=1), default=1000, help="Class names in a request.")
 @option("--formats", default="JPEG,PNG,WEBP", help="Image formats to accept; GIF, BMP and TIFF can be added.")
 @option("--deadline", type=Number(min=0.01), default=30, help="Seconds until the answer is 504.")
-@option("--image-timeout", type=Number(min=0.01), default=10, help="Seconds for a worker process to decode an image.")
+@option(
+    "--image-timeout",
+    type=Number(min=0.01),
+    default=IMAGE_SECONDS,
+    help="Seconds for a worker process to decode an image.",
+)
 @option("--body-timeout", type=Number(min=0.01), default=10, help="Seconds for a body to arrive.")
 @option("--drain", type=click.IntRange(min=0), default=20, help="Seconds to finish on SIGTERM.")
 @option("--notice", type=Number(min=0), default=0, help="Seconds after SIGTERM in which it still listens, not ready.")
@@ -136,8 +138,6 @@ def _serve(values: dict[str, Any]) -> None:
         return
     if settings.bank and not settings.key:
         log.warning("--bank without a key: only sar-bank can change the classes")
-    if settings.photos and not settings.key:
-        log.warning("--photos without a key: no request may name a folder")
     _load()(service, listener, values["drain"], values["notice"])
     leave(0)  # even if a worker's graph is still running
 
@@ -170,7 +170,6 @@ def _settings(values: dict[str, Any]) -> Settings:
     return Settings(
         bundle=values["bundle"] or None,
         bank=Path(values["bank"]) if values["bank"] else None,
-        photos=_folder(values["photos"]),
         key=_key(values["api_key_file"]),
         hosts=tuple(name.lower() for name in (values["host"], *_hosts(values["allowed_host"]))),
         origins=_origins(values["cors_origin"]),
@@ -180,7 +179,6 @@ def _settings(values: dict[str, Any]) -> Settings:
         threads=values["threads"],
         workers=0 if values["check"] else values["workers"],
         max_batch=values["max_batch"],
-        decode_memory=values["decode_memory"] and values["decode_memory"] * MIB,
         metrics=values["metrics"],
         pages=values["pages"],
         limits=limits,
@@ -194,12 +192,6 @@ def _refuse_state(folder: str | None) -> None:
             f"--state (SAR_STATE) was removed: give the bank file itself, --bank {shlex.quote(str(file))} (SAR_BANK); "
             "a file that an older sar-serve wrote there still works"
         )
-
-
-def _folder(path: str | None) -> Path | None:
-    if path and not Path(path).is_dir():
-        raise InputError(f"--photos: expected a folder, got {path}")
-    return Path(path).absolute() if path else None
 
 
 def _hosts(names: tuple[str, ...]) -> tuple[str, ...]:

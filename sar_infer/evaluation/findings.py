@@ -138,7 +138,7 @@ def photo_findings(
 
 def name_findings(bank: ClassBank, bundle: Bundle, classes: Phrases) -> list[Finding]:
     """Return findings about the names and phrases of new classes of a bank."""
-    known = {alias: name for name, info in bank.info.items() for alias in info.aliases}
+    known = {alias: entry.name for entry in bank.special.values() for alias in entry.aliases}
     known |= {name: name for name in bank.names}
     new = [name for name in classes if bank.lookup.get(name) is None]
     return duplicates(new, known) + too_long(classes, bundle.tokenizer, bundle.manifest.tokenizer)
@@ -157,7 +157,7 @@ def new_photo_findings(bank: ClassBank, bundle: Bundle, before: ClassBank, files
     if bundle.statistics is not None:
         model = bundle.statistics.statistics
         for name, mean, count in zip(bundle.statistics.names, model.means, model.counts.tolist(), strict=True):
-            if name in bank.index:
+            if bank.lookup.name(name) is not None:
                 number, total = totals.get(name, (0, np.zeros(bank.dim)))
                 totals[name] = number + count, total + mean.astype(np.float64) * count
     names = [name for name, (count, _) in totals.items() if count]
@@ -166,7 +166,7 @@ def new_photo_findings(bank: ClassBank, bundle: Bundle, before: ClassBank, files
     for name, photos in bank.photos.items():
         was = before.photos.get(name)
         counted = frozenset() if was is None else was.digest_set
-        digests = [digest.tobytes() for digest in photos.digests[photos.folded :]]
+        digests = [*photos.recent]
         fresh = [number for number, digest in enumerate(digests) if digest not in counted]
         rows.append(photos.rows[fresh])
         owners += [positions[name]] * len(fresh) if fresh else []

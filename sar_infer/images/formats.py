@@ -1,7 +1,7 @@
 """Image formats that can be read, and the suffixes by which folders, archives and buckets are searched for images.
 
-A new format also needs its Pillow plugin in `load` and its signature in `price`, with a reader unless its header may be
-anywhere. The server takes those of ``SAFE_FORMATS`` (``server/settings.py``) unless it is told more.
+A new format also needs its signature here and its Pillow plugin in `load`. The server takes those of ``SAFE_FORMATS``
+(``server/settings.py``) unless it is told more.
 """
 
 from __future__ import annotations
@@ -26,6 +26,21 @@ UNREAD = frozenset((
     ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2",
 ))  # fmt: skip
 """Suffixes of images that are not read, which a search of a folder tells of."""
+IMAGE_SECONDS = 20
+"""Seconds to decode one image, by default, after which a process of a server or a bulk run is ended."""
+_SIGNATURES: dict[str, bytes | tuple[bytes, ...]] = {
+    "JPEG": b"\xff\xd8\xff",
+    "PNG": b"\x89PNG\r\n\x1a\n",
+    "WEBP": b"RIFF",
+    "GIF": b"GIF8",
+    "BMP": b"BM",
+    "TIFF": (b"II", b"MM"),
+}
+
+
+def format_of(data: bytes) -> str | None:
+    """Return the format, one of ``FORMATS``, that the first bytes of a file are the signature of."""
+    return next((form for form, starts in _SIGNATURES.items() if data.startswith(starts)), None)
 
 
 def suffix_of(path: str) -> str:

@@ -1,43 +1,133 @@
-"""The IMAGE arguments of the command line: files, folders, glob patterns and standard input."""
+"""Arguments that name photos: files, folders, glob patterns, lists and standard input."""
 
 from __future__ import annotations
 
+import csv
 import glob
+import io
 import os
 import stat
 import unicodedata
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal
 
-from sar_infer.errors import InputError, reason_of
+from sar_infer.errors import InputError, WriteError, reason_of
 from sar_infer.images.formats import SUFFIXES, UNREAD, has_image_suffix, left_out, suffix_of
-from sar_infer.text.names import spoken
+from sar_infer.storage.files import write_atomically
+from sar_infer.text.names import name_key, spoken
 
 STDIN = "-"
-_KNOWN = SUFFIXES | UNREAD
+LISTS = (".txt", ".lst", ".csv")
+CONTAINERS = (".tar", ".parquet")
+"""Suffixes of files that hold many images; only bulk runs and ``sar-bank learn`` read them."""
 Warn = Callable[[str], object]
+Skipped = dict[str, tuple[int, str]]
+"""What a search of folders passed over: number and first path, by kind: a suffix, ``""`` (no suffix), or ``link``."""
+Tree = Iterable[tuple[str, list[str], list[str]]]
+"""Folders with the names of their subfolders and files, as ``os.walk`` yields them."""
+COLUMNS = ("class", "photo", "group")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""A cell that begins with one of these is a formula to a spreadsheet."""
+
+
+# ------------------------------------------------------------------------------------------------------------- folders
+def images_below(folder: str, skipped: Skipped, tree: Tree | None = None) -> Iterator[str]:
+    """Yield the visible images of a folder, sorted, and then those of its subfolders.
+
+    Args:
+        folder: The folder.
+        skipped: Receives everything that is passed over although images may be there; see ``skipped_lines``.
+        tree: The folders of storage, from the folder on; None walks the local folder.
+
+    Raises:
+        InputError: There is no image, or a folder cannot be listed.
+    """
+
+    def failed(error: OSError) -> None:
+        raise InputError(f"{error.filename}: cannot be listed: {reason_of(error)}")
+
+    here, empty = Skipped(), True
+    for root, folders, files in os.walk(folder, onerror=failed) if tree is None else tree:
+        folders[:] = sorted(name for name in folders if name and not name.startswith("."))
+        for name in sorted(files):
+            if not name or name.startswith("."):
+                continue
+            path = str(Path(root, name)) if tree is None else f"{root}/{name}"
+            if (suffix := suffix_of(name)) in SUFFIXES:
+                empty = False
+                yield path
+            elif not suffix or suffix in UNREAD or suffix in CONTAINERS:
+                _skip(here, suffix, path)
+        for name in folders:
+            if tree is None and Path(root, name).is_symlink():
+                _skip(here, "link", str(Path(root, name)))
+    if empty:
+        raise InputError("; ".join([f"{folder}: a folder without images", *skipped_lines(here)]))
+    for kind, (count, first) in here.items():
+        _skip(skipped, kind, first, count)
+
+
+def _skip(skipped: Skipped, kind: str, path: str, count: int = 1) -> None:
+    before, first = skipped.get(kind, (0, path))
+    skipped[kind] = before + count, first
+
+
+def skipped_lines(skipped: Skipped) -> Iterator[str]:
+    """Yield a line for each kind of entry that was passed over, with advice."""
+    if unread := {kind: entry for kind, entry in skipped.items() if kind in UNREAD}:
+        yield left_out({kind: count for kind, (count, _) in unread.items()}, next(iter(unread.values()))[1])
+    for kind, entries, advice in (
+        ("", "files without a suffix", "put them in a list (.txt)"),
+        ("link", "linked folders", "name them too"),
+        *((suffix, f"{suffix} files", f"name them, or a pattern, '**/*{suffix}'") for suffix in CONTAINERS),
+    ):
+        if kind in skipped:
+            count, first = skipped[kind]
+            yield f"{entries} are passed over ({count:,}, such as {first}); {advice}"
 
 
 def expand(arguments: Iterable[str], warn: Warn = lambda _: None, missing: Collection[str] = ()) -> list[str]:
     """Return image paths for files, folders, glob patterns and ``-``, in the order given.
 
-    A file that is named itself is taken whatever its suffix. A folder is searched with all its subfolders for visible
-    files with an image suffix, which are sorted.
+    A file that is named itself is taken whatever its suffix; a folder is searched with all its subfolders.
 
     Args:
         arguments: The arguments.
-        warn: Called with a line about images in folders whose format is not read.
+        warn: Called with a line about what is passed over in folders.
         missing: Arguments to keep as they are, though nothing is there.
 
     Raises:
         InputError: Nothing is there, or a folder holds no image or cannot be listed.
     """
-    unread: list[str] = []
-    image_paths = [path for name in arguments for path in ([name] if name in missing else _expand(name, unread))]
-    _tell(unread, warn)
-    return image_paths
+    skipped = Skipped()
+    paths: list[str] = []
+    for name in arguments:
+        paths.extend([name] if name == STDIN or name in missing else files_of(name, skipped))
+    for line in skipped_lines(skipped):
+        warn(line)
+    return paths
+
+
+def files_of(argument: str, skipped: Skipped) -> Iterator[str]:
+    """Yield the paths that a file, folder or glob pattern stands for.
+
+    Raises:
+        InputError: Nothing is there, or a folder holds no image or cannot be listed.
+    """
+    kind = kind_of(argument)
+    if kind == "file":
+        yield argument
+    elif kind == "folder":
+        yield from images_below(argument, skipped)
+    elif not glob.has_magic(argument):
+        raise InputError(f"{argument}: no such file or folder")
+    else:
+        paths = sorted(glob.glob(argument, recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
+        if not paths:
+            raise InputError(f"{argument}: matches nothing")
+        for path in paths:
+            yield from images_below(path, skipped) if Path(path).is_dir() else [path]
 
 
 def expand_present(arguments: Sequence[str], warn: Warn = lambda _: None) -> list[str]:
@@ -67,20 +157,6 @@ def kind_of(argument: str) -> Literal["file", "folder"] | None:
     raise InputError(f"{argument}: neither a file nor a folder")
 
 
-def matches(argument: str) -> list[str]:
-    """Return the paths that a glob pattern matches, sorted.
-
-    Raises:
-        InputError: The argument is not a pattern, or matches nothing.
-    """
-    if not glob.has_magic(argument):
-        raise InputError(f"{argument}: no such file or folder")
-    paths = sorted(glob.glob(argument, recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
-    if not paths:
-        raise InputError(f"{argument}: matches nothing")
-    return paths
-
-
 def folders(
     root: str, warn: Warn = lambda _: None, lookup: Callable[[str], object] = lambda _: None
 ) -> dict[str, list[str]]:
@@ -91,18 +167,22 @@ def folders(
 
     Args:
         root: The folder.
-        warn: Is told of files that are left out.
+        warn: Called with a line about what is passed over.
         lookup: Returns None if no class has this name.
 
     Raises:
-        InputError: There is no such folder or none in it, one of them has no image, or images lie beside them.
+        InputError: There is no such folder or none in it, one of them has no image, images lie beside them, or all
+            photos lie in folders one level further down.
     """
-    if kind_of(root) != "folder":
+    kind = kind_of(root)
+    if kind is None:
+        raise InputError(f"{root}: no such file or folder")
+    if kind == "file":
         raise InputError(f"{root}: expected a folder with one folder for each class")
     try:
         visible = [path for path in sorted(Path(root).iterdir()) if not path.name.startswith((".", "__"))]
     except OSError as error:
-        raise _unlistable(error) from None
+        raise InputError(f"{error.filename}: cannot be listed: {reason_of(error)}") from None
     below = [path for path in visible if path.is_dir()]
     if not below:
         raise InputError(
@@ -110,52 +190,105 @@ def folders(
         )
     if loose := [path for path in visible if not path.is_dir() and has_image_suffix(path.name)]:
         raise InputError(f"{loose[0]}: lies beside the folders of classes; move it into that of its class")
-    unread: list[str] = []
+    skipped = Skipped()
     paths_by_class: dict[str, list[str]] = {}
     for path in below:
         name = unicodedata.normalize("NFC", path.name)
-        paths_by_class.setdefault(spoken(name) if lookup(name) is None else name, []).extend(
-            _images_below(path, unread)
-        )
-    _tell(unread, warn)
+        paths = paths_by_class.setdefault(spoken(name) if lookup(name) is None else name, [])
+        paths.extend(images_below(str(path), skipped))
+    if not any(Path(image).parent in below for paths in paths_by_class.values() for image in paths):
+        raise InputError(one_level_too_high(root, str(below[0])))
+    for line in skipped_lines(skipped):
+        warn(line)
     return paths_by_class
 
 
-def _expand(argument: str, unread: list[str]) -> Iterator[str]:
-    kind = "file" if argument == STDIN else kind_of(argument)
-    if kind == "file":
-        yield argument
-    elif kind == "folder":
-        yield from _images_below(Path(argument), unread)
-    else:
-        for path in matches(argument):
-            yield from _expand(path, unread)
+def one_level_too_high(folder: str, inside: str) -> str:
+    """Return the message about a folder whose photos all lie one level further down than expected."""
+    return f"{folder}: one level too high: its photos lie in folders of folders; name one of these, such as {inside}"
 
 
-def _images_below(folder: Path, unread: list[str]) -> list[str]:
-    """Return the images in a folder, sorted, and add to ``unread`` those whose format is not read."""
+# --------------------------------------------------------------------------------------------------------------- lists
+def list_rows(stream: IO[bytes], location: str) -> Iterator[tuple[int, str, str]]:
+    """Yield line number, class and photo of each row of a list; the class is empty if the list has none.
 
-    def failed(error: OSError) -> None:
-        raise _unlistable(error)
+    A list is a CSV file with the column ``photo`` and often ``class``, or text with a path or URL a line, without
+    comments. A path in a CSV file is relative to it; in text it is unchanged.
 
-    files: list[str] = []
-    for root, below, names in os.walk(folder, onerror=failed):
-        below[:] = [name for name in below if not name.startswith(".")]
-        files += (str(Path(root, name)) for name in names if not name.startswith(".") and suffix_of(name) in _KNOWN)
-    files.sort()
-    image_paths = [path for path in files if has_image_suffix(path)]
-    unread += [path for path in files if not has_image_suffix(path)]
-    if not image_paths:
-        lines = [f"{folder}: a folder without images (looked for {', '.join(sorted(SUFFIXES))})"]
-        _tell(unread, lines.append)
-        raise InputError("; ".join(lines))
-    return image_paths
+    Args:
+        stream: The content, UTF-8; other bytes in paths are kept.
+        location: Its path or URL, whose suffix tells the kind.
+
+    Raises:
+        InputError: The list has no row, lacks a column, or is no such file.
+    """
+    number, empty = 0, True
+    with io.TextIOWrapper(stream, "utf-8-sig", "surrogateescape", newline="") as lines:
+        try:
+            if suffix_of(location) == ".csv":
+                reader = csv.DictReader(lines)
+                if "photo" not in (reader.fieldnames or ()):
+                    raise InputError(f"{location}: no column 'photo'; expected a list with the columns class and photo")
+                for row in reader:
+                    number, name, photo = reader.line_num, row.get("class") or "", row["photo"] or ""
+                    name = name[1:] if name[:1] == "'" and name[1:2] in _FORMULA else name
+                    empty = False
+                    yield number, name.strip(), os.path.join(os.path.dirname(location), photo) if photo else ""  # noqa: PTH118, PTH120 - a URL too
+            else:
+                for number, line in enumerate(lines, 1):
+                    if number == 1 and line.startswith(("\udcff\udcfe", "\udcfe\udcff")):  # as PowerShell writes it
+                        raise InputError(f"{location}: a list in UTF-16; save it as UTF-8")
+                    if line := line.rstrip("\r\n"):
+                        empty = False
+                        yield number, "", line
+        except (csv.Error, ValueError) as error:
+            raise InputError(f"{location}: line {number + 1}: {reason_of(error)}") from None
+    if empty:
+        raise InputError(f"{location}: an empty list; write one path or URL a line")
 
 
-def _tell(unread: Sequence[str], warn: Warn) -> None:
-    if unread:
-        warn(left_out(Counter(map(suffix_of, unread)), unread[0]))
+def is_class_list(path: str) -> bool:
+    """Return whether a file is a list of photos with their classes, by its suffix."""
+    return suffix_of(path) == ".csv" and Path(path).is_file()
 
 
-def _unlistable(error: OSError) -> InputError:
-    return InputError(f"{error.filename}: cannot be listed: {reason_of(error)}")
+def read_class_list(path: Path) -> dict[str, list[str]]:
+    """Return image paths by class from a CSV file; rows without a class are ignored.
+
+    Raises:
+        InputError: The file cannot be read, names no class, or names a photo that is not there.
+    """
+    paths, spellings = dict[str, list[str]](), dict[str, str]()
+    try:
+        for number, name, photo in list_rows(path.open("rb"), str(path)):
+            if name and not Path(photo).is_file():
+                raise InputError(f"{path}: line {number}: {photo!r:.200} is no file")
+            if name:
+                paths.setdefault(spellings.setdefault(name_key(name), name), []).append(photo)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {reason_of(error)}") from None
+    if not paths:
+        raise InputError(f"{path}: names no class; write one beside each photo, in the column class")
+    return paths
+
+
+def write_class_list(path: Path, rows: Iterable[tuple[str, str, str]]) -> None:
+    """Write rows of class, photo and group, whole or not at all; every cell is quoted, none is a formula.
+
+    Raises:
+        WriteError: The file cannot be written.
+    """
+    stream = io.StringIO()
+    table = csv.writer(stream, quoting=csv.QUOTE_ALL, lineterminator="\n")
+    table.writerow(COLUMNS)
+    for name, photo, group in rows:
+        table.writerow((cell(name), f"./{photo}" if photo.startswith(_FORMULA) else photo, cell(group)))
+    try:
+        write_atomically(path, [stream.getvalue().encode("utf-8", "surrogateescape")])
+    except OSError as error:
+        raise WriteError(f"{path}: cannot be written ({error.strerror or error})") from None
+
+
+def cell(text: str) -> str:
+    """Return text as a cell that no spreadsheet takes for a formula."""
+    return f"'{text}" if text.startswith(_FORMULA) else text

@@ -29,9 +29,8 @@ from PIL import (  # noqa: F401 - a format can be read once its plugin is import
 
 from sar_infer.errors import ImageError
 from sar_infer.images import jpeg
-from sar_infer.images.formats import FORMATS, UNREAD
+from sar_infer.images.formats import FORMATS, UNREAD, format_of
 from sar_infer.images.preprocess import normalise
-from sar_infer.images.price import format_of, read_header
 
 ImageSource = str | os.PathLike[str] | bytes | Image.Image | npt.NDArray[np.uint8]
 """A path, encoded bytes, a PIL image, or a uint8 array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)."""
@@ -82,13 +81,10 @@ def load_rgb(
 
 def _decoded(source: ImageSource, formats: tuple[str, ...], max_pixels: int, least: int | None) -> Image.Image:
     """Decode an image, and return its pixels without the decoder, whose buffers may be larger."""
-    header = read_header(source, formats) if isinstance(source, bytes) else None
-    if header and all(header.size):
-        _check_size(*header.size, max_pixels)
+    if isinstance(source, bytes) and "WEBP" in formats and (size := _webp_size(source)):
+        _check_size(*size, max_pixels)  # its decoder takes memory for all pixels when it is opened
     with _opened(source, formats) as image:
         _check_size(*image.size, max_pixels)
-        if header and image.width * image.height > header.size[0] * header.size[1]:
-            raise ImageError("its header gives two sizes")
         if isinstance(image, TiffImagePlugin.TiffImageFile):
             tile = (image.tag_v2.get(tag, 1) for tag in (TiffImagePlugin.TILEWIDTH, TiffImagePlugin.TILELENGTH))
             if math.prod(tile) > max_pixels:  # each is decoded as a whole
@@ -99,6 +95,21 @@ def _decoded(source: ImageSource, formats: tuple[str, ...], max_pixels: int, lea
             image.draft(None, (-(-image.width * least // short), -(-image.height * least // short)))
         image.load()
         return image._new(image.im)  # copy() would hold all pixels twice
+
+
+def _webp_size(data: bytes) -> tuple[int, int] | None:
+    """Return the size of a WebP by its header; None for anything else, or if it ends before."""
+    if data[:4] != b"RIFF" or data[8:12] != b"WEBP" or len(data) < 25:
+        return None
+    bits = int.from_bytes(data[20:30], "little")  # the content of the first chunk
+    match data[12:16]:
+        case b"VP8 ":
+            return bits >> 48 & 0x3FFF, bits >> 64 & 0x3FFF
+        case b"VP8L":
+            return (bits >> 8 & 0x3FFF) + 1, (bits >> 22 & 0x3FFF) + 1
+        case b"VP8X":
+            return (bits >> 32 & 0xFFFFFF) + 1, (bits >> 56 & 0xFFFFFF) + 1
+    return None
 
 
 def _why_unidentified(source: ImageSource, formats: tuple[str, ...]) -> str:

@@ -9,7 +9,6 @@ from itertools import islice
 from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageFile
 
 from sar_infer._arrays import Floats
@@ -40,18 +39,7 @@ def decode_image(
     Raises:
         ImageError: The image cannot be read.
     """
-    return scaled(fit_image(source, spec, formats, max_pixels), spec)
-
-
-def fit_image(
-    source: ImageSource, spec: Preprocess, formats: tuple[str, ...] = FORMATS, max_pixels: int = MAX_PIXELS
-) -> npt.NDArray[np.uint8]:
-    """Return an image's pixels (size, size, 3), a quarter of the encoder's input; ``decode_image`` takes them too.
-
-    Raises:
-        ImageError: The image cannot be read.
-    """
-    return fit(load_rgb(source, spec.fill, formats, max_pixels), spec)
+    return scaled(fit(load_rgb(source, spec.fill, formats, max_pixels), spec), spec)
 
 
 def decode_batches(
@@ -99,20 +87,8 @@ def decode_photo(
     Raises:
         ImageError: The image cannot be read.
     """
-    pixels, digest = fit_photo(source, spec, formats, max_pixels)
-    return scaled(pixels, spec), digest
-
-
-def fit_photo(
-    source: ImageSource, spec: Preprocess, formats: tuple[str, ...] = FORMATS, max_pixels: int = MAX_PIXELS
-) -> tuple[npt.NDArray[np.uint8], bytes]:
-    """Return the pixels of ``fit_image`` and the digest of ``decode_photo``.
-
-    Raises:
-        ImageError: The image cannot be read.
-    """
     image = load_rgb(source, spec.fill, formats, max_pixels)
-    return fit(image, spec), pixel_digest(image)
+    return scaled(fit(image, spec), spec), pixel_digest(image)
 
 
 def _batches(

@@ -31,7 +31,6 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 from weakref import WeakSet
 
-from sar_infer.processes.channel import Channel
 from sar_infer.processes.signals import ended_by_deadline, waiting
 
 Answer = TypeVar("Answer")
@@ -43,6 +42,10 @@ _GRACE = 5.0
 _REAPED_EVERY = 0.001
 """Seconds between two looks at an exit code. Whenever ``multiprocessing`` starts a process it asks for the codes of
 all others, and the thread that was given one may not have noted it yet."""
+_LENGTH = struct.Struct("!i")
+"""How ``multiprocessing`` writes the length of a message of less than 2 GiB; a larger one is not sent."""
+_PIECE = 2**16
+"""Bytes read at once: the C library takes and returns more than 128 kB from and to the system each time."""
 _LIVING: WeakSet[SpawnProcess] = WeakSet()
 """Processes that were started here, as long as anything refers to them."""
 
@@ -78,6 +81,92 @@ class TimeLimitError(DeathError):
         return "the process was ended: it took too long"
 
 
+class _Channel:
+    """This side of a ``multiprocessing`` pipe: one message goes out and one comes back, again and again.
+
+    Args:
+        descriptor: Of the pipe; closed by its owner, after ``close``.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._loop = asyncio.get_running_loop()
+        self._unsent = memoryview(b"")
+        self._received = bytearray()
+        self._answer: asyncio.Future[memoryview] | None = None
+        self._open = True
+        os.set_blocking(descriptor, False)
+        self._loop.add_reader(descriptor, self._read)
+
+    async def exchange(self, message: bytes) -> memoryview:
+        """Return the answer to a message, which is sent, as far as the pipe takes it, before this waits for anything.
+
+        If it is cancelled, nothing more can be exchanged.
+
+        Raises:
+            OSError: the other side has closed the pipe.
+        """
+        self._answer = self._loop.create_future()
+        self._unsent = memoryview(_LENGTH.pack(len(message)) + message)
+        self._received = bytearray()
+        self._write()
+        if self._unsent:
+            self._loop.add_writer(self._descriptor, self._write_rest)
+        return await self._answer
+
+    @property
+    def open(self) -> bool:
+        """Return whether the other side has the pipe open, as of now, not of the last turn of the event loop."""
+        if self._open:
+            self._read()
+        return self._open
+
+    def close(self) -> None:
+        """Leave the event loop, if it still runs; who waits for an answer is told."""
+        self._open = False
+        if not self._loop.is_closed():
+            self._loop.remove_reader(self._descriptor)
+            self._loop.remove_writer(self._descriptor)
+            self._fail(ConnectionResetError("the pipe was closed"))
+
+    def _write(self) -> None:
+        try:
+            self._unsent = self._unsent[os.write(self._descriptor, self._unsent) :]
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._unsent = memoryview(b"")
+            self._fail(error)
+
+    def _write_rest(self) -> None:
+        self._write()
+        if not self._unsent:
+            self._loop.remove_writer(self._descriptor)
+
+    def _read(self) -> None:
+        try:
+            piece = os.read(self._descriptor, _PIECE)
+            if not piece:
+                raise ConnectionResetError("the other side has closed the pipe")
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._loop.remove_reader(self._descriptor)
+            self._open = False
+            self._fail(error)
+            return
+        self._received += piece
+        if len(self._received) < _LENGTH.size or self._answer is None or self._answer.done():
+            return
+        (length,) = _LENGTH.unpack_from(self._received)
+        if len(self._received) >= _LENGTH.size + length:
+            self._answer.set_result(memoryview(self._received)[_LENGTH.size :])
+
+    def _fail(self, error: OSError) -> None:
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(error)
+
+
 class Worker(Generic[Answer]):
     """The parent's side of one process; one thread, or one coroutine, at a time may ask it.
 
@@ -91,7 +180,7 @@ class Worker(Generic[Answer]):
 
     def __init__(self, load: Load[Answer], limit: float | None = None) -> None:
         self._load, self._limit = load, limit
-        self._channel: Channel | None = None
+        self._channel: _Channel | None = None
         self._pipe, theirs = _SPAWN.Pipe()
         self._process = _SPAWN.Process(target=_serve, args=(theirs,), daemon=True)
         try:
@@ -153,7 +242,7 @@ class Worker(Generic[Answer]):
         if sys.platform == "win32":  # its event loop cannot wait for a pipe
             return await asyncio.to_thread(self.answer, task)
         if self._channel is None:
-            self._channel = Channel(self._pipe.fileno())
+            self._channel = _Channel(self._pipe.fileno())
         try:
             async with asyncio.timeout(self._limit):
                 content = await self._channel.exchange(pickle.dumps(task, pickle.HIGHEST_PROTOCOL))

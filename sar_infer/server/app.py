@@ -16,8 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sar_infer import __version__
 from sar_infer.errors import BankError, ClassNameError, InputError
-from sar_infer.server.http import openapi
-from sar_infer.server.http.middleware import Middleware
+from sar_infer.server.http import middleware, openapi
 from sar_infer.server.http.request import invalid
 from sar_infer.server.oip import HEADER_LENGTH
 from sar_infer.server.problems import Problem
@@ -54,49 +53,37 @@ def build_app(service: Service) -> ASGIApp:
     openapi.complete(app)
     for route in app.routes:  # FastAPI completes a route when it is first matched
         route.matches({"type": "http", "method": "GET", "path": "", "root_path": "", "headers": []})
-    return _cors(Middleware(_Routes(app, service), service), service.settings.origins)
-
-
-def _cors(app: ASGIApp, origins: tuple[str, ...]) -> ASGIApp:
-    """Let pages of these origins read answers; with none, the app is as it was.
-
-    It is around all else, so that a preflight, which carries no key, is answered, and pages can read refusals too.
-    """
-    if not origins:
-        return app
-    return CORSMiddleware(
-        app,
-        allow_origins=origins,
-        allow_methods=("GET", "HEAD", "POST", "PUT", "DELETE"),
-        allow_headers=("Authorization", "If-Match", "If-None-Match", "X-Request-ID", HEADER_LENGTH),
-        expose_headers=("ETag", "Retry-After", "X-Request-ID", HEADER_LENGTH),
+    answering = middleware.around(_past(app, service), service)
+    if not service.settings.origins:
+        return answering
+    return (
+        CORSMiddleware(  # around all else: a preflight, which carries no key, is answered, and pages read refusals too
+            answering,
+            allow_origins=service.settings.origins,
+            allow_methods=("GET", "HEAD", "POST", "PUT", "DELETE"),
+            allow_headers=("Authorization", "If-Match", "If-None-Match", "X-Request-ID", HEADER_LENGTH),
+            expose_headers=("ETag", "Retry-After", "X-Request-ID", HEADER_LENGTH),
+        )
     )
 
 
-class _Routes:
-    """Calls the app; every refusal leaves it as a ``Problem``.
+def _past(app: FastAPI, service: Service) -> ASGIApp:
+    """Return what calls the app; every refusal leaves it as a ``Problem``.
 
-    A call of ``classify`` without options goes past the app: its layers and its parsing of the query would take more of
-    this process's time than ranking does.
+    A call of ``classify`` without options goes past the app, which takes 1.2 to 1.5 % of an image's CPU (decision 10).
     """
 
-    def __init__(self, app: FastAPI, service: Service) -> None:
-        self._app, self._service = app, service
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request.
-
-        Raises:
-            Problem: it is refused.
-        """
+    async def routed(scope: Scope, receive: Receive, send: Send) -> None:
         try:
             if scope["path"] == classify.PATH and scope["method"] == "POST" and not scope["query_string"]:
-                response = await classify.classify(Request(scope, receive), self._service, classify.NO_OPTIONS)
+                response = await classify.classify(Request(scope, receive), service, classify.NO_OPTIONS)
                 await response(scope, receive, send)
             else:
-                await self._app(scope, receive, send)
+                await app(scope, receive, send)
         except _REFUSALS as error:
             raise _problem(error, scope) from None
+
+    return routed
 
 
 def _problem(error: Exception, scope: Scope) -> Problem:

@@ -21,7 +21,7 @@ disable_created_metrics()  # type: ignore[no-untyped-call]  # they are time stam
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _SCORES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
-Cause = Literal["time", "crash", "idle", "silence", "memory"]
+Cause = Literal["time", "crash", "idle", "silence"]
 """The reasons for which worker processes end."""
 
 
@@ -49,11 +49,6 @@ class Metrics:
         self.images = counter("sar_images", "Images answered.")
         self.rejected = counter("sar_rejected", "Refused or dropped, by reason.", ["reason"])
         self.inside = gauge("sar_queue_depth", "Images being decoded, waiting or running.")
-        self.decode_memory = gauge("sar_decode_memory_bytes", "Memory for decoding images.")
-        self.decode_held = gauge(
-            "sar_decode_memory_held_bytes", "Of that, held by images being decoded or about to be."
-        )
-        self.decode_waiting = gauge("sar_decode_memory_waiting", "Images waiting for memory to be decoded.")
         self.top_score = histogram("sar_top_score", "Score of the best class of each image.", buckets=_SCORES)
         self.unknown = counter("sar_unknown", "Images found to be none of the classes, where that was requested.")
         self.workers = gauge("sar_workers", "Worker processes that are ready.")

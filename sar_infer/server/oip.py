@@ -114,9 +114,6 @@ class OutputParameters(BaseModel):
     """Parameters of an output; others are ignored."""
 
     binary_data: bool | None = None
-    classification: Annotated[int, Field(ge=1, le=MAX_TOP_K)] | None = Field(
-        default=None, description="return this many of the best classes, as text"
-    )
     shared_memory_region: str | None = Field(default=None, description="refused")
 
 

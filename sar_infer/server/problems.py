@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import time
+from collections.abc import Iterator
 from typing import Any
 
 from starlette.responses import Response
@@ -83,3 +86,48 @@ def answer(problem: Problem, scope: Scope) -> Response:
             "request_id": scope["state"]["request_id"],
         }
     return Response(json.dumps(content, ensure_ascii=False), problem.status, problem.headers, kind)
+
+
+class Quota:
+    """Counts work of one kind, refuses what would exceed a limit, and knows how long work takes.
+
+    If nothing is under way, the next piece of work is let in however large it is.
+
+    Args:
+        most: Units at once.
+        reason: What there is too much of.
+    """
+
+    def __init__(self, most: int, reason: str) -> None:
+        self.held = 0
+        self._most = most
+        self._reason = reason
+        self._seconds_each = 0.05
+
+    @property
+    def full(self) -> bool:
+        """Tell whether no further unit is let in."""
+        return self.held >= self._most
+
+    @contextlib.contextmanager
+    def hold(self, count: int) -> Iterator[None]:
+        """Count units of work until the block ends, and time them.
+
+        Raises:
+            Problem: ``overloaded``.
+        """
+        if count and self.held and self.held + count > self._most:
+            raise self.refusal()
+        self.held += count
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            if count:
+                each = (time.perf_counter() - start) / self.held
+                self._seconds_each += 0.1 * (each - self._seconds_each)
+            self.held -= count
+
+    def refusal(self) -> Problem:
+        """Return the problem of work that is not let in; clients retry when what is held is done."""
+        return Problem("overloaded", f"{self._reason}; try again", self.held * self._seconds_each)

@@ -49,10 +49,10 @@ class Server(uvicorn.Server):
         host, port = listener.getsockname()[:2]
         engine, names, file = self._service.engine, len(self._service.store.bank.names), self._service.settings.bank
         source = "" if file is None else f" of {file}" if file.exists() else f", {file} does not exist yet"
-        memory = f"{engine.memory.total / 2**20:.0f} MiB for decoding"
         workers = "batches at once in one process" if engine.workers is None else "worker processes"
         alone = f", {engine.sizes.alone} threads for a lone image" if engine.sizes.alone else ""
-        sizes = f"{engine.sizes.workers} {workers}, batches of {engine.sizes.max_batch}{alone}, {memory}"
+        memory = f", {engine.sizes.memory / 2**20:.0f} MiB for each" if engine.sizes.memory else ""
+        sizes = f"{engine.sizes.workers} {workers}, batches of {engine.sizes.max_batch}{alone}{memory}"
         runs = f"{engine.classifier.choice.precision}, {engine.provider}"
         served = f"{engine.bundle.location} ({names} classes{source}, {runs}, {sizes})"
         shown = f"[{host}]" if ":" in host else host

@@ -1,4 +1,4 @@
-"""The state that all requests share: the engine that answers, the bank, admission, readiness and reloads."""
+"""The state that all requests share: the engine that answers, the bank, quotas, readiness and reloads."""
 
 from __future__ import annotations
 
@@ -11,24 +11,21 @@ from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from sar_infer.bank.rebase import photos_missing
-from sar_infer.bundle.bank_file import check_encoder
 from sar_infer.encoders.waiting import in_background
 from sar_infer.errors import BankError, SarInferError
-from sar_infer.server.admission import Admission
 from sar_infer.server.bank.snapshot import Snapshot
 from sar_infer.server.bank.store import BankStore
 from sar_infer.server.metrics import Metrics
 from sar_infer.server.model.engine import Engine
-from sar_infer.server.model.memory import DecodeMemory
 from sar_infer.server.model.opening import open_engine
-from sar_infer.server.model.sizing import bodies_limit
-from sar_infer.server.problems import CODES, Problem
+from sar_infer.server.model.sizing import bodies_limit, memory_limit
+from sar_infer.server.problems import CODES, Problem, Quota
 from sar_infer.server.settings import Settings
 
 _SELF_TEST_EVERY = 2.0
 _SELF_TEST_SECONDS = 10.0
 _LARGE = 2**16
+_MOST_CHANGES = 64
 _LOOK_EVERY = 1.0
 """Seconds between two looks at the engine and the bank file."""
 _LOOK_SECONDS = 2.0
@@ -52,7 +49,10 @@ class Service:
     Attributes:
         engine: The engine that answers; a request takes it through ``lease``.
         store: The bank, with the classes that were added at run time.
-        admission: How much work the server takes on.
+        images: Images inside: being decoded, waiting or running.
+        changes: Changes of the bank that wait for their turn.
+        body_bytes: Bytes of request bodies that are in memory; ``http.middleware`` counts them.
+        most_body_bytes: Above this no more is read.
         writing: Held while the bank or the bundle is replaced.
         suggesting: Held while photos are grouped.
         draining: Set when the server is told to stop.
@@ -63,13 +63,15 @@ class Service:
         self.metrics = metrics
         self.engine = engine
         self.store = store
-        self.admission = Admission(settings.limits.queue, bodies_limit(settings.limits.body_bytes), metrics)
+        self.images = Quota(settings.limits.queue, "too many images are waiting")
+        self.changes = Quota(_MOST_CHANGES, "too many changes are waiting")
+        self.body_bytes, self.most_body_bytes = 0, bodies_limit(settings.limits.body_bytes, memory_limit())
+        metrics.inside.set_function(lambda: self.images.held)
         self.writing = asyncio.Lock()
         self.suggesting = asyncio.Lock()
         self.draining = False
         self._leases: dict[Engine, int] = {}
         self._unfinished: set[asyncio.Task[Any]] = set()
-        self._next_reload: asyncio.Task[list[str]] | None = None
         self._turn = asyncio.Lock()
         self._looking = asyncio.Lock()
         self._look: asyncio.Future[None] | None = None
@@ -89,7 +91,7 @@ class Service:
             SarInferError: either cannot be used; the message says why.
         """
         metrics = Metrics((*CODES, "cancelled"))
-        return cls(settings, *_open(settings, metrics, meanwhile=meanwhile), metrics)
+        return cls(settings, *_open(settings, metrics, meanwhile), metrics)
 
     def close(self) -> None:
         """Stop the threads."""
@@ -138,21 +140,13 @@ class Service:
                 self.metrics.ready.set(readiness.ready)
         return Readiness(False, readiness.self_test_cosine, "shutting down") if self.draining else readiness
 
-    async def reload(self) -> list[str]:
+    async def reload(self) -> None:
         """Open the bundle's path again beside the engine that answers, and replace it if all is well.
-
-        Whoever asks while a reload waits for its turn gets the result of that one.
-
-        Returns:
-            Names of classes whose photos the new encoder does not have: they have to be added again.
 
         Raises:
             SarInferError: the bundle or the bank is refused; nothing has changed.
-            Problem: ``overloaded``, if images have held all memory for too long.
         """
-        if self._next_reload is None:
-            self._next_reload = self._begun(self._reload())
-        return await asyncio.shield(self._next_reload)
+        await asyncio.shield(self._begun(self._reload()))
 
     async def change(self, change: Callable[[], T]) -> T:
         """Make a change of the bank in a thread, one at a time; once begun it is finished, even if its client leaves.
@@ -160,7 +154,7 @@ class Service:
         Raises:
             Problem: ``overloaded``, if too many wait for their turn; or raised by ``change``.
         """
-        with self.admission.changes.hold(1):
+        with self.changes.hold(1):
             await self.writing.acquire()
         return await asyncio.shield(self._begun(self._changed(change)))
 
@@ -217,24 +211,16 @@ class Service:
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
         return task
 
-    async def _reload(self) -> list[str]:
+    async def _reload(self) -> None:
         async with self.writing:
-            self._next_reload = None  # who asks from now on may mean what is at the bundle's path later
             old = self.engine
-            models = 1 + (1 if old.workers is None else old.sizes.workers)
-            needed = models * sum(file.size for file in old.bundle.manifest.files.values())
             try:
-                reserve = await old.memory.take(0, needed)  # for a moment the models of both are in memory
-                try:
-                    engine, store = await in_thread(lambda: _open(self.settings, self.metrics, old.memory))
-                finally:
-                    old.memory.free(reserve)
+                engine, store = await in_thread(lambda: _open(self.settings, self.metrics))
             except BaseException as error:
                 self.metrics.reloads.labels("refused").inc()
-                foreseen = self.draining or isinstance(error, SarInferError | Problem)
+                foreseen = self.draining or isinstance(error, SarInferError)
                 _log.error("reload refused, the old bundle stays: %s", error, exc_info=not foreseen)
                 raise
-            missing = photos_missing(self.store.bank, store.bank)
             self.engine, self.store = engine, store
             if old not in self._leases:
                 _retire(old)
@@ -242,7 +228,6 @@ class Service:
             self.metrics.reloads.labels("done").inc()
             self._publish()
             _log.info("bundle %s answers now", engine.bundle.manifest.digest[:12])
-            return missing
 
     async def _self_test(self) -> Readiness:
         with self.lease() as engine:
@@ -286,15 +271,10 @@ async def in_thread(work: Callable[[], T]) -> T:
 
 
 def _open(
-    settings: Settings,
-    metrics: Metrics,
-    memory: DecodeMemory | None = None,
-    meanwhile: Callable[[], object] = lambda: None,
+    settings: Settings, metrics: Metrics, meanwhile: Callable[[], object] = lambda: None
 ) -> tuple[Engine, BankStore]:
-    engine = open_engine(settings, metrics, memory, meanwhile)
+    engine = open_engine(settings, metrics, meanwhile)
     try:
-        if settings.bundle is None and settings.bank is not None:
-            check_encoder(settings.bank, engine.bundle)
         embed = engine.classifier.embed_phrases
         store = BankStore(settings.bank, engine.bundle, embed, writable=settings.writable)
         try:

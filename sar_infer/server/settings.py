@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sar_infer.encoders.precision import PrecisionChoice
 from sar_infer.encoders.sessions import Device
+from sar_infer.images.formats import IMAGE_SECONDS
 from sar_infer.images.load import MAX_PIXELS
 
 SAFE_FORMATS = ("JPEG", "PNG", "WEBP")
@@ -37,7 +38,7 @@ class Limits:
     formats: tuple[str, ...] = SAFE_FORMATS
     classes: int = 1000
     queue: int = 64
-    image_seconds: float = 10
+    image_seconds: float = IMAGE_SECONDS
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,6 @@ class Settings:
     Attributes:
         bundle: The bundle's folder or place on a hub, opened again by a reload; None takes the one that ships.
         bank: The bank file, which may be missing until the first change; None serves the bundle's bank as it is.
-        photos: The folder whose photos a request with a key may name for learning and groups; None for none.
         key: Required in ``Authorization: Bearer``; of several lines each is a key, so that one can be replaced by the
             next. None requires nothing and allows no change.
         hosts: Names by which a server without a key may be asked, beside local names and addresses; ``*`` is any.
@@ -58,8 +58,6 @@ class Settings:
         threads: Threads of one batch. ``sizing`` chooses this and the next two if they are None.
         workers: Processes that decode and encode; with 0 one process does all.
         max_batch: Images that run together at most.
-        decode_memory: Bytes that images may take while they are decoded; None takes what the model leaves of the
-            memory that the process may use.
         metrics: Serve ``/metrics``.
         pages: Serve ``/ui`` and ``/docs``.
         limits: The limits of requests.
@@ -67,7 +65,6 @@ class Settings:
 
     bundle: str | Path | None = None
     bank: Path | None = None
-    photos: Path | None = None
     key: str | None = field(default=None, repr=False)
     hosts: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
@@ -77,7 +74,6 @@ class Settings:
     threads: int | None = None
     workers: int | None = 0
     max_batch: int | None = None
-    decode_memory: int | None = None
     metrics: bool = True
     pages: bool = True
     limits: Limits = Limits()

@@ -39,7 +39,7 @@ def write_file(path: Path, content: Content) -> None:
         os.fsync(stream.fileno())
 
 
-def write_atomically(path: Path, pieces: Iterable[Content]) -> None:
+def write_atomically(path: Path, pieces: Iterable[Content], *, new_time: bool = False) -> None:
     """Write to a temporary sibling, then rename it into place; the rename outlives a power cut.
 
     A link stays a link to the file that is replaced, and the new file has the mode of the old one.
@@ -47,6 +47,7 @@ def write_atomically(path: Path, pieces: Iterable[Content]) -> None:
     Args:
         path: The file; its folder must exist.
         pieces: The content, end to end.
+        new_time: Give the file a later time of change than the old one's, whatever the resolution of the clock.
 
     Raises:
         OSError: The file cannot be written; nothing is left behind and an older file stays as it was.
@@ -60,7 +61,11 @@ def write_atomically(path: Path, pieces: Iterable[Content]) -> None:
             stream.flush()
             os.fsync(stream.fileno())
         with contextlib.suppress(FileNotFoundError):
-            temporary.chmod(stat.S_IMODE(path.stat().st_mode))
+            old = path.stat()
+            temporary.chmod(stat.S_IMODE(old.st_mode))
+            if new_time:
+                now = max(time.time_ns(), old.st_mtime_ns + 1)
+                os.utime(temporary, ns=(now, now))
         temporary.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):

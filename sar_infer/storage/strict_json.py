@@ -102,3 +102,11 @@ def _build_dataclass(kind: Any, value: Any, source: str, where: str) -> Any:
             f"{source}: {problem} field {where.lstrip('.') + '.' if where else ''}{(missing or unknown)[0]}"
         )
     return kind(**{name: _build(hints[name], item, source, f"{where}.{name}") for name, item in value.items()})
+
+
+def printable_json(value: Any) -> str:
+    """Return JSON on one line in which everything unprintable is escaped, so that a terminal does not obey it."""
+    text = json.dumps(value, ensure_ascii=False)
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in text)

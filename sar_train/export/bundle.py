@@ -14,9 +14,8 @@ import onnxruntime
 import torch
 from torch import Tensor
 
-from sar_infer.bank import ClassBank, ClassInfo
+from sar_infer.bank import ClassBank, Images
 from sar_infer.bank.edits import utc_now
-from sar_infer.bank.rebase import IMAGES
 from sar_infer.bundle.manifest import (
     BANK,
     HEAD,
@@ -86,7 +85,8 @@ def export_bundle(
         tell(f"encoding {len(source.phrases):,} class names")
         merges = tokenizer.merges_text(spec.end_token)
         digest = encoder_digest(source, placed, spec, merges)
-        bank = make_bank(source, digest, images_digest(source.prompted))
+        self_test = _self_test(source)
+        bank = make_bank(source, digest, Images(images_digest(source.prompted), self_test.embedding))
         bank.save(folder / BANK)
         if head := source.head(digest):
             head.save(folder / HEAD)
@@ -97,7 +97,7 @@ def export_bundle(
         names = _sample([phrase for phrases in source.phrases.values() for phrase in phrases])
         parity = compare(folder, source.prompted, spec, bank.embeddings, photos=photos, names=names)
         manifest = dataclasses.replace(
-            _manifest(source, placed, spec, digest, parity, command),
+            _manifest(source, placed, spec, digest, parity, self_test, command),
             head=HEAD if head else None,
             statistics=STATISTICS if statistics else None,
         )
@@ -124,19 +124,30 @@ def images_digest(prompted: PromptedCLIP) -> str:
     return canonical_digest([backbone.weights_digest, tensors, dataclasses.asdict(backbone.preprocess)])
 
 
-def make_bank(source: ExportSource, digest: str, images: str) -> ClassBank:
+def make_bank(source: ExportSource, digest: str, images: Images) -> ClassBank:
     """Return the bank of all class names; a name with several phrases gets the direction of their mean."""
     flat = [phrase for phrases in source.phrases.values() for phrase in phrases]
     rows = source.prompted.embed(flat).cpu().split([len(p) for p in source.phrases.values()])
     means = torch.nn.functional.normalize(torch.stack([phrase_rows.mean(0) for phrase_rows in rows]), dim=-1)
-    info = {
-        name: ClassInfo(phrases=tuple(phrases)) for name, phrases in source.phrases.items() if tuple(phrases) != (name,)
-    }
-    return ClassBank(tuple(source.phrases), means.numpy(), digest, {"origin": "sar-export", IMAGES: images}, info)
+    phrases = {name: tuple(texts) for name, texts in source.phrases.items() if tuple(texts) != (name,)}
+    return ClassBank.of(
+        tuple(source.phrases),
+        means.numpy(),
+        digest,
+        phrases=phrases,
+        images=images,
+        provenance={"origin": "sar-export"},
+    )
 
 
 def _manifest(
-    source: ExportSource, placed: PromptLayout, spec: TokenizerSpec, digest: str, parity: Parity, command: str
+    source: ExportSource,
+    placed: PromptLayout,
+    spec: TokenizerSpec,
+    digest: str,
+    parity: Parity,
+    self_test: SelfTestVector,
+    command: str,
 ) -> Manifest:
     """Return the manifest before sealing, which adds the list of files."""
     backbone = source.backbone
@@ -157,7 +168,7 @@ def _manifest(
         files={},
         quality=dataclasses.replace(source.quality, parity=parity),
         provenance=Provenance(utc_now(), command, _versions(), source.licences),
-        self_test=_self_test(source),
+        self_test=self_test,
         **_confidence(source),
     )
 

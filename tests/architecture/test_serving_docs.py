@@ -17,8 +17,8 @@ import pytest
 from PIL import Image
 from support.servers import Server, serving
 
+from sar_infer import client
 from sar_infer.cli import serve as cli
-from sar_infer.client import exchange
 from sar_infer.encoders.waiting import TRIAL_SECONDS
 from sar_infer.images import jpeg
 from sar_infer.images import load as images
@@ -162,7 +162,7 @@ def test_fixed_limits_are_the_codes() -> None:
     ]
     assert [limit for limit in limits if limit not in TEXT] == []
     assert f"| connections | `ulimit -n` less {connection.RESERVE};" in TEXT
-    assert f"at most {exchange.LONGEST_PAUSE:g} seconds" in " ".join(TEXT.split())
+    assert f"at most {client.LONGEST_PAUSE:g} seconds" in " ".join(TEXT.split())
 
 
 @pytest.mark.skipif(importlib.util.find_spec("locust") is None, reason="locust is not installed")

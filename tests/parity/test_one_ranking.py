@@ -7,7 +7,6 @@ The expectation is the formula of the design, class by class in float64, from th
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import dataclasses
 import json
@@ -29,8 +28,8 @@ from support.servers import Local, local_server
 from support.trained import by_hand, example_statistics, photos
 from support.triton import run_ensemble
 
-from sar_infer import AsyncClient, Classifier, Client
-from sar_infer.bank import ClassInfo, add, amend
+from sar_infer import Classifier, Client
+from sar_infer.bank import add, set_class
 from sar_infer.bundle.bundle import open_bundle
 from sar_infer.bundle.freeze import freeze
 from sar_infer.bundle.manifest import BANK
@@ -76,7 +75,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     opened = open_bundle(write_bundle(folder / "first", trained=TRAINED, **fitted))
     added = [NAMED, PICTURED, SKU]
     bank = add(opened.bank, added, name_rows(added), photos=SETS)
-    bank = amend(bank, {BACKGROUND: ClassInfo(background=True), "red": ClassInfo(threshold=0.9999)})
+    bank = set_class(set_class(bank, BACKGROUND, background=True), "red", threshold=0.9999)
     freeze(opened, bank, folder / "frozen", command="tests")
     samples = split([write_photo(folder / "photos" / f"{seed}.png", seed) for seed in range(100, 144)], folder)
     _, made = derive(folder / "frozen", folder / "bundle", samples, gates=SMALLER, command="tests")
@@ -245,16 +244,7 @@ def by_client(server: Local, images: list[Path]) -> list[Answer]:
     return [result_scores(dataclasses.asdict(result)) for result in results]
 
 
-def by_async_client(server: Local, images: list[Path]) -> list[Answer]:
-    async def ask() -> list[Answer]:
-        async with AsyncClient(server.url) as client:
-            results = await client.classify(images, [CALLED], top_k=99, unknown="score")
-        return [result_scores(dataclasses.asdict(result)) for result in results]
-
-    return asyncio.run(ask())
-
-
-@pytest.mark.parametrize("surface", [by_json, by_bytes, by_form, by_client, by_async_client])
+@pytest.mark.parametrize("surface", [by_json, by_bytes, by_form, by_client])
 def test_the_server_and_its_clients(
     bundle: Path, images: list[Path], server: Local, surface: Callable[[Local, list[Path]], list[Answer]]
 ) -> None:

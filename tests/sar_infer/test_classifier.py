@@ -160,7 +160,7 @@ def test_names_are_encoded_once_and_those_of_the_bank_never(bundle_path: Path) -
 
 
 def test_another_bank(bundle_path: Path, tmp_path: Path) -> None:
-    bank = ClassBank(("owl", "emu"), name_rows(["owl", "emu"]), ENCODER_DIGEST)
+    bank = ClassBank.of(("owl", "emu"), name_rows(["owl", "emu"]), ENCODER_DIGEST)
     bank.save(tmp_path / "b.safetensors")
     for source in (bank, tmp_path / "b.safetensors", str(tmp_path / "b.safetensors")):
         compare(
@@ -170,7 +170,7 @@ def test_another_bank(bundle_path: Path, tmp_path: Path) -> None:
 
 
 def test_a_bank_of_another_encoder(bundle_path: Path, tmp_path: Path) -> None:
-    bank = ClassBank(("owl",), name_rows(["owl"]), "f" * 64)
+    bank = ClassBank.of(("owl",), name_rows(["owl"]), "f" * 64)
     bank.save(tmp_path / "b.safetensors")
     for source in (bank, tmp_path / "b.safetensors"):
         with pytest.raises(BankError, match=f"{ENCODER_DIGEST[:8]}, .* ffffffff"):

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import numpy.typing as npt
 
-from sar_infer.bank import ClassBank, ClassInfo, Learn, PhotoSet
+from sar_infer.bank import ClassBank, Learn, PhotoSet
 from sar_infer.storage.named_tensors import read_only
 
 DIM = 4
@@ -28,17 +28,15 @@ def unit_rows(texts: Iterable[str], dim: int = DIM) -> npt.NDArray[np.float32]:
     return np.array([unit_row(text, dim) for text in texts], dtype=np.float32).reshape(-1, dim)
 
 
-def example_bank(
-    names: Iterable[str] = ("cat", "dog", "fox"), info: Mapping[str, ClassInfo] | None = None
-) -> ClassBank:
+def example_bank(names: Iterable[str] = ("cat", "dog", "fox")) -> ClassBank:
     names = tuple(names)
-    return ClassBank(names, unit_rows(names), ENCODER, {"list": "mine"}, info or {})
+    return ClassBank.of(names, unit_rows(names), ENCODER, provenance={"list": "mine"})
 
 
 def photo_set(*labels: str, photos_only: bool = False, dim: int = DIM) -> PhotoSet:
     """The photos of these labels: equal labels are the same photo."""
-    digests = [np.frombuffer(hashlib.sha256(label.encode()).digest(), np.uint8) for label in labels]
-    return PhotoSet.of(np.array(digests, np.uint8).reshape(-1, 32), unit_rows(labels, dim), photos_only=photos_only)
+    digests = [hashlib.sha256(label.encode()).digest() for label in labels]
+    return PhotoSet.of(digests, unit_rows(labels, dim), photos_only=photos_only)
 
 
 def learning(sums: Mapping[str, str], photos: int = 9, dim: int = DIM) -> Learn:
@@ -52,10 +50,10 @@ def learning(sums: Mapping[str, str], photos: int = 9, dim: int = DIM) -> Learn:
 
 def learned(bank: ClassBank) -> tuple[object, ...] | None:
     """Return the learned sums of a bank, comparable, by class name."""
-    if bank.learned is None:
-        return None
-    sums = {bank.table.name(slot): (row.tolist(), count) for slot, (row, count) in sorted(bank.learned.by_slot.items())}
     one = bank.learned
+    if one is None:
+        return None
+    sums = {bank.entries[key].name: (row.tolist(), count) for key, (row, count) in one.by_key.items()}
     return sums, one.translation.tolist(), dict(one.numbers), one.photos, one.stale
 
 
@@ -67,14 +65,17 @@ def fitted(bank: ClassBank) -> dict[str, object] | None:
 
 def content(bank: ClassBank) -> tuple[object, ...]:
     """All of a bank but its history, comparable."""
-    photos = {name: (one.identity, one.digests.tobytes(), one.rows.tobytes()) for name, one in bank.photos.items()}
+    entries = {
+        key: (*entry._replace(embedding=entry.embedding.tobytes(), photo_sum=None), bank.photos_at(key).rows.tobytes())
+        for key, entry in bank.entries.items()
+    }
+    means = {key: bank.photos_at(key).mean.tolist() for key in bank.special}
     return (
-        tuple(bank.names),
+        [*entries.items()],
+        means,
         bank.embeddings.tobytes(),
-        dict(bank.info),
         bank.encoder_digest,
         dict(bank.provenance),
-        photos,
         bank.calibration,
         fitted(bank),
         learned(bank),

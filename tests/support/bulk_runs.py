@@ -6,7 +6,6 @@ import json
 import re
 import signal
 from collections.abc import Callable
-from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -17,36 +16,35 @@ from sar_infer.cli.classify import main
 
 
 class Answering:
-    """Stands in for ``WorkerPool``: what its processes would load is loaded here, once.
+    """Stands in for ``Worker``: what its process would load is loaded here.
 
     Args:
         load: Returns what answers a task.
-        workers: Is of no account.
+        limit: Is of no account.
     """
 
-    def __init__(self, load: Callable[[], Callable[..., Any]], workers: int) -> None:
+    alive = True
+
+    def __init__(self, load: Callable[[], Callable[..., Any]], limit: float) -> None:
         self._load = load
 
-    def start(self) -> None:
+    def loaded(self, limit: float) -> None:
         """Load."""
         self._answer = self._load()
 
-    def submit(self, *task: Any) -> Future[Any]:
-        """Return the future of an answer that is there already."""
-        future: Future[Any] = Future()
-        try:
-            future.set_result(self._answer(*task))
-        except Exception as error:
-            future.set_exception(error)
-        return future
+    def answer(self, task: tuple[Any, ...]) -> Any:
+        """Return the answer to a task."""
+        return self._answer(*task)
 
-    def close(self, *, now: bool = False) -> None:
+    def kill(self) -> None:
         """Do nothing: no process was started."""
+
+    ended = kill
 
 
 def answer_here(patch: pytest.MonkeyPatch) -> None:
     """Spare runs the second that an interpreter takes to import everything, where no process is what is tested."""
-    patch.setattr("sar_infer.bulk.pool.WorkerPool", Answering)
+    patch.setattr("sar_infer.bulk.engine.Worker", Answering)
 
 
 @pytest.fixture

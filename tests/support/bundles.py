@@ -62,7 +62,7 @@ def write_bundle(
     onnx.save(name_graph(), path / NAME_ENCODER)
     write_tokenizer(path / TOKENIZER)
     encoder = changes.get("encoder_digest", ENCODER_DIGEST)
-    ClassBank(tuple(names), name_rows(names), encoder, bank_provenance or {}).save(path / BANK)
+    ClassBank.of(tuple(names), name_rows(names), encoder, provenance=bank_provenance or {}).save(path / BANK)
     if head is not None:
         head.save(path / HEAD)
     if trained is not None:

@@ -13,17 +13,15 @@ import numpy as np
 from support.pictures import jpeg
 
 if TYPE_CHECKING:
-    from sar_infer.server.model.encoding import Result, Task
-    from sar_infer.server.model.process import Begun, Model
+    from sar_infer.server.model.process import Begun, Model, Result, Task
 
-ENCODING = "sar_infer.server.model.encoding"
 PROCESS = "sar_infer.server.model.process"
 HANGS, CRASHES, GROWS = (jpeg() + b"a decoder %s of this" % word for word in (b"hangs", b"dies", b"grows fat"))
 """Sound JPEGs, but for that decoder."""
 
 
 def flawed(module: ModuleType) -> None:
-    """Give ``sar_infer.server.model.encoding`` that decoder."""
+    """Give ``sar_infer.server.model.process`` that decoder."""
     module.decode_image = _flawed(module.decode_image)
 
 
@@ -52,23 +50,6 @@ def deadly(module: ModuleType) -> None:
             if tasks is not None:
                 os._exit(9)
             return process(None)
-
-        return answer
-
-    module.begin = begin
-
-
-def leaking(module: ModuleType) -> None:
-    """Have a worker keep 256 MiB of every batch."""
-    real, leaked = module.begin, []
-
-    def begin(model: Model) -> Callable[..., Begun | list[Result]]:
-        process = real(model)
-
-        def answer(tasks: Sequence[Task] | None, alone: bool = False) -> Begun | list[Result]:
-            if tasks is not None:
-                leaked.append(b"x" * 2**28)
-            return process(tasks, alone)
 
         return answer
 

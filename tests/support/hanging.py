@@ -6,7 +6,6 @@ import ctypes
 import io
 import os
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -18,13 +17,12 @@ from sar_infer.bundle.manifest import Preprocess
 
 if TYPE_CHECKING:
     import pytest
-if sys.platform != "win32":
-    import resource
 
 WORKER = "sar_infer.bulk.worker"
 ROOTS = (Path(__file__).parents[2], Path(__file__).parents[1])
 """Where ``sar_infer`` and ``support`` are found."""
 HANGS = b"a decoder never returns from this"
+KILLS = b"a decoder crashes at this"
 
 
 def hang(worker: ModuleType) -> None:
@@ -37,6 +35,8 @@ def hang(worker: ModuleType) -> None:
     def decode(content: str | bytes, spec: Preprocess) -> np.ndarray:
         if content == HANGS:
             ctypes.PyDLL(None).pause()  # in C, without letting go of Python's lock
+        if content == KILLS:
+            os._exit(9)
         return real(content, spec)
 
     worker.decode_image = decode
@@ -50,10 +50,10 @@ def die(worker: ModuleType) -> None:
 def fail(worker: ModuleType) -> None:
     """Have the process fail at every batch."""
 
-    def failing(batch: object) -> None:
+    def failing(*task: object) -> None:
         raise RuntimeError("no rows today")
 
-    worker.begin = lambda options, form: failing
+    worker.begin = lambda options, form, batch_size: failing
 
 
 def trap(module: ModuleType) -> None:
@@ -70,12 +70,6 @@ def trap(module: ModuleType) -> None:
             return content
 
     module.open_binary = lambda path: Trap(path) if Path(path).name.startswith(("crash-", "hang-")) else real(path)
-
-
-def starve(module: ModuleType) -> None:
-    """Leave a process 192 MiB more than it has when it imports a module."""
-    data = int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_DATA, (data + 3 * 2**26, resource.RLIM_INFINITY))
 
 
 def plant(folder: Path, patch: pytest.MonkeyPatch, hook: Callable[[ModuleType], None], module: str = WORKER) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from support.bundles import BANK_NAMES, PREPROCESS, example_head, name_rows, reseal, write_bundle
 
-from sar_infer.bank import ClassBank, ClassInfo, add, amend, remove, rename
+from sar_infer.bank import ClassBank, add, remove, rename, set_class
 from sar_infer.bundle.manifest import (
     BANK,
     IMAGE_ENCODER,
@@ -41,8 +41,9 @@ def write_rich_bundle(path: Path, names: Sequence[str] = BANK_NAMES) -> Path:
     """With a head, smaller graphs, confidence, and a bank whose classes were edited."""
     write_bundle(path, names, example_head(names))
     bank = ClassBank.load(path / BANK)
-    bank = add(bank, ["teal", "pink"], name_rows(["teal", "pink"]), {"teal": ClassInfo(phrases=("teal",))}, by="tests")
-    bank = amend(bank, {"teal": ClassInfo(aliases=("blue green",), threshold=0.1), "pink": ClassInfo(background=True)})
+    bank = add(bank, ["teal", "pink"], name_rows(["teal", "pink"]), by="tests")
+    bank = set_class(bank, "teal", aliases=("blue green",), threshold=0.1)
+    bank = set_class(bank, "pink", background=True)
     remove(rename(bank, "pink", "rose"), ["teal"]).settled().save(path / BANK)
     smaller = {}
     for kind, file in (("image", IMAGE_ENCODER), ("name", NAME_ENCODER)):

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from sar_infer.encoders.waiting import in_background
-from sar_infer.server.model.encoding import Result, Task
+from sar_infer.server.model.process import Result, Task
 from sar_infer.server.run import make_server
 from sar_infer.server.service import Service
 from sar_infer.server.settings import Settings

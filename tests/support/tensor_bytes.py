@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sar_infer.bundle.manifest import BANK, HEAD, STATISTICS
+from sar_infer.bundle.manifest import HEAD, STATISTICS
 
 Header = dict[str, Any]
 Tensors = dict[str, npt.NDArray[Any]]
@@ -20,7 +20,6 @@ _CODES = {np.dtype(kind): name for name, kind in _TYPES.items()}
 _MODEL = ("precision", "centre", "text_centre", "means", "counts", "photo_offsets", "curve")
 _NUMBERS = ("slope", "alpha", "prior", "separation")
 _DIGESTED = {
-    BANK: ("names", "offsets", "embeddings"),
     HEAD: ("names", "offsets", "weight", "bias", "mix"),
     STATISTICS: ("names", "offsets", *_MODEL, *_NUMBERS),
 }
@@ -53,7 +52,7 @@ def read(path: Path) -> tuple[dict[str, str], Tensors]:
 def write(path: Path, metadata: dict[str, Any], tensors: Tensors) -> None:
     """A file with the content digest that fits."""
     digest = hashlib.sha256()
-    for name in _DIGESTED[path.name]:
+    for name in _DIGESTED.get(path.name, ()):
         digest.update(np.ascontiguousarray(tensors[name]).data if name in tensors else b"")
     header: Header = {"__metadata__": {**metadata, "content_digest": digest.hexdigest()}}
     data = b""

@@ -63,7 +63,7 @@ def apart(logits: npt.NDArray[Any], expected: npt.NDArray[Any]) -> float:
     """Return the largest difference but for one constant for each image, relative to the largest logit."""
     differences = logits - expected
     differences = differences - differences.mean(axis=1, keepdims=True)
-    return float(np.abs(differences).max() / np.abs(expected).max())
+    return float(np.abs(differences).max() / max(np.abs(expected).max(), 1e-30))
 
 
 def evidence(

@@ -13,9 +13,7 @@ from sar_infer.cli.options import Refusal, emit
 from sar_infer.errors import one_line
 
 if TYPE_CHECKING:
-    from sar_infer.bank import ClassBank
-    from sar_infer.bank.learned import BankCalibration
-    from sar_infer.bank.photos import PhotoSet
+    from sar_infer.bank import BankCalibration, ClassBank, PhotoSet
     from sar_infer.classify.calibration import HeldOut
 
 
@@ -42,7 +40,10 @@ def calibrate(arguments: BankArguments, *, photos: Sequence[str]) -> None:
     from sar_infer.cli.bank.photos import files_by_class, read_photos
 
     with changing(arguments) as workspace:
-        files = files_by_class(workspace.bank, {}, photos)
+        bank = workspace.bank
+        files = files_by_class(
+            lambda name: bank.entry(name).name if bank.lookup.get(name) is not None else None, {}, photos
+        )
         positions = {name: workspace.bank.lookup.find(name) for name in files}
         for name, position in positions.items():
             if workspace.bank.background is not None and workspace.bank.background[position]:
@@ -66,14 +67,15 @@ def _fitted(workspace: Workspace, photos: Mapping[str, PhotoSet], positions: Map
     """
     import numpy as np
 
-    from sar_infer.bank.learned import BankCalibration
+    from sar_infer.bank import BankCalibration
+    from sar_infer.bank import calibrate as without_calibration
     from sar_infer.classify.calibration import LEAST_IMAGES, HeldOut
     from sar_infer.classify.calibration import calibrate as fit
     from sar_infer.classify.decision import BRANCHES
 
     classifier, bank = workspace.classifier, workspace.bank
     # as if there were no calibration yet, so that logits are not of an earlier one
-    classes = classifier.class_set(bank=bank.without_calibration())
+    classes = classifier.class_set(bank=without_calibration(bank, None))
     rows = np.concatenate([one.rows for one in photos.values()])
     labels = np.concatenate([np.full(len(one.rows), positions[name], np.int64) for name, one in photos.items()])
     if len(rows) < LEAST_IMAGES:
@@ -107,9 +109,7 @@ def _accuracy(bank: ClassBank, held: HeldOut) -> dict[str, float]:
     import numpy as np
 
     right = held.logits.argmax(axis=1) == held.labels
-    new = [
-        position for position, name in enumerate(bank.names) if name in bank.info and bank.info[name].added is not None
-    ]
+    new = [position for position, entry in enumerate(bank.entries.values()) if entry.added is not None]
     added = np.isin(held.labels, new)
     groups = {"all": np.ones_like(added), "bundle": ~added, "added": added}
     return {name: float(right[group].mean()) for name, group in groups.items() if group.any()}

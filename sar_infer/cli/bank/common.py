@@ -16,7 +16,7 @@ import click
 from click.core import ParameterSource
 
 from sar_infer.cli.options import Refusal, emit, one_blas_thread, option, read_classes, reported, together
-from sar_infer.errors import BaseMissingError, WriteError, one_line
+from sar_infer.errors import WriteError, one_line
 
 if TYPE_CHECKING:
     from sar_infer.bank import ClassBank
@@ -93,97 +93,55 @@ shared_options = together(
 """The options that every command has; they come last in its help."""
 
 
-def opened(arguments: BankArguments, *, may_be_missing: bool = False, whole: bool = False) -> Workspace:
+def opened(arguments: BankArguments, *, may_be_missing: bool = False) -> Workspace:
     """Open the bundle, and the bank if it belongs to the bundle, for reading.
 
     Args:
         arguments: Where they are.
-        may_be_missing: Use the bundle's bank if the bank file does not exist, and say so on stderr.
-        whole: Check every byte of the bank.
+        may_be_missing: Use the bundle's bank if the bank file does not exist, and report it on stderr.
 
     Raises:
-        BundleError: the bundle is damaged.
-        BankError: the bank is missing, damaged, or of another encoder.
-    """
-    missing = may_be_missing and not arguments.file.exists()
-    workspace = _opened(arguments, arguments.file, missing=missing, whole=whole)
-    if missing:
-        _say_missing(arguments, workspace)
-    return workspace
-
-
-def _opened(arguments: BankArguments, file: Path, *, missing: bool, whole: bool) -> Workspace:
-    from sar_infer.bundle.bank_file import read
-    from sar_infer.bundle.bundle import open_bundle
-
-    bundle = open_bundle(arguments.bundle or None)
-    return Workspace(bundle, bundle.bank if missing else read(file, bundle, whole=whole), file)
-
-
-def replayed(arguments: BankArguments) -> ClassBank:
-    """Return the bank of a file for a command that shows names alone: no bundle has to be named.
-
-    The file says where the bundle is that it belongs to; if none is there, the one that ships may be the same.
-
-    Raises:
-        BankError: The bank is missing, damaged, or its bundle is not to be found; or it is of another encoder than a
-            bundle that is named.
+        BundleError: The bundle is damaged.
+        BankError: The bank is missing, damaged, or of another encoder.
     """
     from sar_infer.bank import ClassBank
-    from sar_infer.bundle.bank_file import read
-    from sar_infer.bundle.bundle import open_bundle
+    from sar_infer.bundle.bundle import bundle_name, open_bundle
 
-    if arguments.bundle:
-        return read(arguments.file, open_bundle(arguments.bundle))
-    try:
-        return ClassBank.load(arguments.file)
-    except BaseMissingError:
-        return ClassBank.load(arguments.file, base=open_bundle(None).bank)
-
-
-def _say_missing(arguments: BankArguments, workspace: Workspace) -> None:
-    """Say on stderr that the bundle's classes are used for a missing bank file, or that it was made as a copy."""
-    from sar_infer.bundle.bundle import bundle_name
-
-    count, bundle = f"{len(workspace.bank.names):,}", bundle_name(workspace.bundle.location)
-    if arguments.file.exists():
-        text = f"{arguments.file} did not exist: made as a copy of the {count} classes of {bundle}"
-    else:
-        text = f"{arguments.file} does not exist: these are the {count} classes of {bundle}"
-    click.echo(one_line(text), err=True)
+    bundle = open_bundle(arguments.bundle or None)
+    if may_be_missing and not arguments.file.exists():
+        count, name = f"{len(bundle.bank.names):,}", bundle_name(bundle.location)
+        click.echo(one_line(f"{arguments.file} does not exist: these are the {count} classes of {name}"), err=True)
+        return Workspace(bundle, bundle.bank, arguments.file)
+    bank = ClassBank.load(arguments.file, bundle.manifest.encoder_digest, bundle.bank)
+    return Workspace(bundle, bank, arguments.file)
 
 
 @contextmanager
-def changing(arguments: BankArguments, *, may_be_missing: bool = True, opening: bool = True) -> Iterator[Workspace]:
+def changing(arguments: BankArguments, *, may_be_missing: bool = True) -> Iterator[Workspace]:
     """Lock the bank file, so that no other process changes it meanwhile, and open it.
 
-    A missing file starts as a copy of the bundle's bank; at the end stderr says so.
-
-    Args:
-        arguments: Where they are.
-        may_be_missing: Begin with the bundle's bank if the bank file does not exist.
-        opening: Open the bank; else the bundle's stands for it, for a file that belongs to another encoder.
+    A missing file starts with the classes of the bundle; at the end stderr reports it.
 
     Raises:
-        InputError: the file cannot be changed where it is.
-        WriteError: another process is changing it.
+        InputError: The file cannot be changed where it is.
+        WriteError: Another process is changing it.
     """
-    from sar_infer.bundle.bank_file import WAIT, check_changeable
-    from sar_infer.storage.files import owned
+    from sar_infer.bundle.bank_file import BankFile, check_place
+    from sar_infer.bundle.bundle import bundle_name, open_bundle
 
-    check_changeable(arguments.file)
-    with owned(arguments.file, WAIT) as file:
-        missing = may_be_missing and not file.exists()
-        workspace = _opened(arguments, file, missing=missing or not opening, whole=False)
-        try:
-            yield workspace
-        finally:
-            if missing:
-                _say_missing(arguments, workspace)
+    check_place(arguments.file)
+    bundle = open_bundle(arguments.bundle or None)
+    file = BankFile(arguments.file, bundle, missing=may_be_missing)
+    with file.changing() as bank:
+        missing = not arguments.file.exists()
+        yield Workspace(bundle, bank, arguments.file)
+        if missing and arguments.file.exists():
+            of = f"the {len(bundle.bank.names):,} classes of {bundle_name(bundle.location)}"
+            click.echo(one_line(f"{arguments.file} did not exist: it begins with {of}"), err=True)
 
 
 def write(arguments: BankArguments, before: Workspace, after: ClassBank, **more: Any) -> None:
-    """Save a changed bank and print what changed and how to undo it.
+    """Save a changed bank, and print what changed, how to undo it, and what to run again.
 
     Args:
         arguments: Where to save it.
@@ -192,50 +150,40 @@ def write(arguments: BankArguments, before: Workspace, after: ClassBank, **more:
         more: Further content of the JSON output.
 
     Raises:
-        BankError: a bank file cannot hold it.
-        WriteError: it could not be written.
+        WriteError: It could not be written.
     """
-    changed = after is not before.bank
+    bank, changed = before.bank, after is not before.bank
     if changed:
+        save(arguments, before, after)
         if not after.can_answer:
             click.echo("Warning: every class is background now, so no image gets an answer", err=True)
-        save(arguments, before, after)
-        if before.bank.calibration_holds and not after.calibration_holds:
-            text = "scores are not calibrated any more, and thresholds for unknown are of before the change; calibrate "
-            click.echo(f"{text}again: {again(arguments, 'calibrate', '--photos', 'PHOTOS')}", err=True)
-        if (
-            after.learned is not None
-            and after.learned.stale
-            and not (before.bank.learned and before.bank.learned.stale)
-        ):
-            text = "what photos without labels taught is of other classes now, and still ranks; learn again: "
+        if bank.calibration_holds and not after.calibration_holds:
+            text = "scores are not calibrated any more; calibrate again: "
+            click.echo(f"{text}{again(arguments, 'calibrate', '--photos', 'PHOTOS')}", err=True)
+        if after.learned is not None and after.learned.stale and not (bank.learned and bank.learned.stale):
+            text = "what photos without labels taught is of other classes now; adapt again: "
             click.echo(f"{text}{again(arguments, 'learn', '--photos', 'PHOTOS')}", err=True)
-    step, undo_to = after.history[-1] if changed else None, len(before.bank.history)
-    undo = undo_to if step and step.can_undo else None
+    step = after.history[-1] if changed else None
+    undo = bank.log.last if step and step.can_undo and step.action != "forget" else None
     content = {
         "bank": str(arguments.file),
         "changed": changed,
         "summary": step.summary if step else "nothing to change",
         "classes": len(after.names),
-        "step": len(after.history),
+        "step": after.log.last,
         "undo_to": undo,
     }
     how = "" if undo is None else f"; undo: {again(arguments, 'rollback', '--to', str(undo))}"
+    how = "; this cannot be undone" if step and step.action == "forget" else how
     count = "1 class" if len(after.names) == 1 else f"{len(after.names):,} classes"
     emit(arguments.form, lambda: content | more, [f"{content['summary']}; {count}{how}"])
 
 
 def save(arguments: BankArguments, before: Workspace, bank: ClassBank) -> None:
-    """Save a bank; the file is the old one or the new one.
-
-    Args:
-        arguments: The file, for messages.
-        before: The file that is locked.
-        bank: The bank.
+    """Save a bank to the file that is locked; the file is the old one or the new one.
 
     Raises:
-        BankError: a bank file cannot hold it.
-        WriteError: it could not be written.
+        WriteError: It could not be written.
     """
     try:
         bank.save(before.file)
@@ -244,12 +192,14 @@ def save(arguments: BankArguments, before: Workspace, bank: ClassBank) -> None:
 
 
 def again(arguments: BankArguments, command: str, *more: str) -> str:
-    """Return another command on the same bank file; it names the bundle only if the command line did."""
-    words = ["sar-bank", command, str(arguments.file), *more]
+    """Return another command on the same bank file."""
+    return shlex.join(["sar-bank", command, str(arguments.file), *more, *bundle_words(arguments)])
+
+
+def bundle_words(arguments: BankArguments) -> list[str]:
+    """Return ``--bundle BUNDLE`` if the command line named it."""
     source = click.get_current_context().get_parameter_source("bundle")
-    if arguments.bundle and source is ParameterSource.COMMANDLINE:
-        words += ["--bundle", arguments.bundle]
-    return shlex.join(words)
+    return ["--bundle", arguments.bundle] if arguments.bundle and source is ParameterSource.COMMANDLINE else []
 
 
 def read_phrases(names: Iterable[str], file: Path | None, check: Callable[[str], object] = len) -> Phrases:

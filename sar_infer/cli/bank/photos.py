@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import click
 
 from sar_infer.cli.bank.common import Workspace, counted
-from sar_infer.cli.bank.photo_lists import is_list, read_list
 from sar_infer.cli.options import warn
 from sar_infer.errors import InputError, one_line
+from sar_infer.images.inputs import is_class_list, read_class_list
 
 if TYPE_CHECKING:
     from sar_infer._arrays import Floats
@@ -41,10 +41,15 @@ class ReadPhotos:
     repeats: list[tuple[str, str, str]] = field(default_factory=list)
 
 
-def files_by_class(bank: ClassBank, class_phrases: Phrases, paths: Sequence[str]) -> Files:
+def files_by_class(spelled: Callable[[str], str | None], class_phrases: Phrases, paths: Sequence[str]) -> Files:
     """Return image paths by class: those of the one class that is given, or with none given one folder for each.
 
-    With no class given, a path may also be a list of photos with their classes (`photo_lists`).
+    With no class given, a path may also be a list of photos with their classes (`images.inputs`).
+
+    Args:
+        spelled: Returns the name of the class that has this name; None if there is none.
+        class_phrases: Phrases of the class that is given.
+        paths: The arguments.
 
     Raises:
         InputError: there is no such file, no image in a folder, no folder of a class, or with a class given only those.
@@ -64,10 +69,9 @@ def files_by_class(bank: ClassBank, class_phrases: Phrases, paths: Sequence[str]
         return {name: expand(paths, warn) for name in class_phrases}
     paths_by_class: dict[str, list[str]] = {}
     for root in paths:
-        photos = read_list(Path(root)) if is_list(root) else folders(root, warn, bank.lookup.get)
+        photos = read_class_list(Path(root)) if is_class_list(root) else folders(root, warn, spelled)
         for name, files in photos.items():
-            position = bank.lookup.get(name)
-            paths_by_class.setdefault(name if position is None else bank.names[position], []).extend(files)
+            paths_by_class.setdefault(spelled(name) or name, []).extend(files)
     return paths_by_class
 
 
@@ -75,37 +79,16 @@ def counted_for(workspace: Workspace, name: str, paths: Sequence[str]) -> list[b
     """Return the digests of photos that are counted for a class.
 
     Raises:
-        ClassNameError: there is no such class.
-        InputError: there is no such file, or one is not counted for the class.
+        ClassNameError: There is no such class.
+        InputError: There is no such file, or one is not counted for the class.
     """
     from sar_infer.images.inputs import expand
 
-    name = workspace.bank.spelling(name)
-    counted_digests = workspace.bank.photos_of(name).digest_set
+    counted_digests = {*workspace.bank.entry(name).photos}
     photos = [*workspace.classifier.each_photo(expand(paths))]
     if strange := [path for path, digest, _ in photos if digest not in counted_digests]:
         raise InputError(f"{strange[0]}: not counted for the class {name!r}, so nothing was removed; leave it out")
     return [digest for _, digest, _ in photos]
-
-
-def texts_to_embed(bank: ClassBank, class_phrases: Phrases, files: Files) -> Phrases:
-    """Return the phrases of classes whose text is embedded: with photos, new ones, and those given in phrases."""
-    new = {name: (name,) for name in files if name not in class_phrases and bank.lookup.get(name) is None}
-    embedded = {
-        name: phrases
-        for name, phrases in class_phrases.items()
-        if name not in files or phrases != (name,) or bank.lookup.get(name) is None
-    }
-    return {**embedded, **new}
-
-
-def with_bank_rows(bank: ClassBank, class_phrases: Phrases, rows: Floats, files: Files) -> tuple[Phrases, Floats]:
-    """Return the given classes and their rows, and after them those of the bank that get photos and keep their row."""
-    import numpy as np
-
-    positions = sorted({bank.lookup.find(name) for name in files if name not in class_phrases})
-    bank_phrases = {bank.names[position]: bank.phrases(bank.names[position]) for position in positions}
-    return {**class_phrases, **bank_phrases}, np.concatenate([rows, bank.rows_at(np.array(positions, np.intp))])
 
 
 def read_photos(workspace: Workspace, files: Files, *, photos_only: bool) -> ReadPhotos:
@@ -122,31 +105,21 @@ def read_photos(workspace: Workspace, files: Files, *, photos_only: bool) -> Rea
     bank, total = workspace.bank, sum(map(len, files.values()))
     pairs = [(name, path) for name, paths in files.items() for path in paths]
     chunks = (pairs[start : start + _BATCH] for start in range(0, total, _BATCH))
-    digests: dict[str, list[bytes]] = {name: [] for name in files}
-    rows: dict[str, list[object]] = {name: [] for name in files}
-    counted_digests = {
-        name: frozenset()
-        if (position := bank.lookup.get(name)) is None
-        else bank.photos_of(bank.names[position]).digest_set
-        for name in files
-    }
+    rows: dict[str, dict[bytes, Floats]] = {name: {} for name in files}
+    had = {name: {*bank.entry(name).photos} if bank.lookup.get(name) is not None else set() for name in files}
     for chunk in counted(chunks, total, "Reading photos", _HIDDEN_UP_TO):
         embedded = workspace.classifier.each_photo([path for _, path in chunk], _BATCH)
         for (name, path), (_, digest, row) in zip(chunk, embedded, strict=True):
-            if digest in counted_digests[name]:
+            if digest in had[name]:
                 result.repeats.append((name, path, "counted for it already"))
-            elif digest in digests[name]:
+            elif digest in rows[name]:
                 result.repeats.append((name, path, f"the same pixels as {result.files[digest]}"))
             else:
                 result.files.setdefault(digest, path)
-                digests[name].append(digest)
-                rows[name].append(row)
-    width = bank.dim
-    for name, class_digests in digests.items():
-        packed = np.frombuffer(b"".join(class_digests), np.uint8).reshape(-1, 32)
-        result.sets[name] = PhotoSet.of(
-            packed, np.array(rows[name], np.float32).reshape(-1, width), photos_only=photos_only
-        )
+                rows[name][digest] = row
+    for name, of_class in rows.items():
+        embeddings = np.array([*of_class.values()], np.float32).reshape(-1, bank.dim)
+        result.sets[name] = PhotoSet.of(of_class, embeddings, photos_only=photos_only)
     return result
 
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sar_infer.cli.bank.common import BankArguments, again, counted, on_bank, opened, own_option, shared_options
-from sar_infer.cli.bank.photo_lists import SUFFIX, write_list
 from sar_infer.cli.options import Refusal, emit, warn
+from sar_infer.images.inputs import write_class_list
 
 if TYPE_CHECKING:
     from sar_infer._arrays import Floats
@@ -53,17 +53,17 @@ def suggest(arguments: BankArguments, *, photos: Sequence[str], html: Path | Non
     Exit code: 0 if all photos were read, 1 if one or more could not be, 2 if nothing was suggested.
     """
     page = html or Path(f"{arguments.file.stem}-groups.html")
-    if page.is_dir() or not page.parent.is_dir() or page.suffix == SUFFIX:
+    if page.is_dir() or not page.parent.is_dir() or page.suffix == ".csv":
         raise Refusal(f"{page}: expected an HTML file to write, in a folder that exists; choose another --html")
     workspace = opened(arguments, may_be_missing=True)
     classifier = workspace.classifier
     keys, rows, failed = _features(classifier, photos)
     classes = classifier.class_set(bank=workspace.bank)
     content = classifier.described(classifier.suggest(rows, classes), rows, classes, keys)
-    lists = page.with_suffix(SUFFIX)
+    lists = page.with_suffix(".csv")
     command = again(arguments, "add", "--photos", "named.csv")
     _write_page(page, content, list(classes.names[:_MOST_NAMES]), f"Groups for {arguments.file.name}", command)
-    write_list(lists, _rows(content))
+    write_class_list(lists, _rows(content))
     facts = {"bank": str(arguments.file), "skipped": failed, "page": str(page), "list": str(lists)}
     emit(arguments.form, lambda: facts | content, _lines(content, page, lists, command))
     sys.exit(min(1, failed))

@@ -17,6 +17,7 @@ import re
 import secrets
 import socket
 import time
+from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -39,19 +40,18 @@ _log = logging.getLogger("sar_infer.server")
 _access = logging.getLogger("sar_infer.access")
 
 
-class Middleware:
-    """The ASGI middleware around the application; one instance lives as long as the server."""
+def around(app: ASGIApp, service: Service) -> ASGIApp:
+    """Return the application inside the middleware; uvicorn is set up to send it HTTP requests alone."""
 
-    def __init__(self, app: ASGIApp, service: Service) -> None:
-        self._app = app
-        self._service = service
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+        await _Handler(app, service, scope, receive, send).run()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle an HTTP request; uvicorn is set up to send nothing else."""
-        await _RequestHandler(self._app, self._service, scope, receive, send).run()
+    return handle
 
 
-class _RequestHandler:
+class _Handler:
+    """One request, from its headers to its line in the log."""
+
     def __init__(self, app: ASGIApp, service: Service, scope: Scope, receive: Receive, send: Send) -> None:
         self._app, self._service, self._scope = app, service, scope
         self._client_receive, self._client_send = receive, send
@@ -71,7 +71,6 @@ class _RequestHandler:
         seconds = None if self._scope["path"] == "/v1/reload" else self._service.settings.limits.seconds
         try:
             async with asyncio.timeout(seconds) as deadline:
-                self._scope["state"]["timeout"] = deadline
                 self._check()
                 if not self._arrived:
                     self._body = await self._read()
@@ -85,72 +84,33 @@ class _RequestHandler:
             late = isinstance(error, TimeoutError) and deadline.expired()
             await self._refuse(Problem("deadline", f"no answer within {seconds:g} s") if late else error)
         finally:
-            self._service.admission.body_bytes -= self._held
+            self._service.body_bytes -= self._held
             del self._scope["state"]["cancel"]  # a cycle, which would stay in memory for a while
             self._account(time.perf_counter() - start)
 
     def _check(self) -> None:
         """Refuse what can be refused before the body is read."""
-        path, service = self._scope["path"], self._service
+        path, service, headers = self._scope["path"], self._service, self._headers
         if path not in _OPEN and not path.startswith(_OPEN_BELOW):
             if service.settings.key is None:
-                self._check_host(service.settings.hosts)
+                _check_host(headers.get("host", ""), service.settings.hosts)
             else:
-                self._check_key(service.settings.key)
-        if not self._arrived:
-            self._check_encoding()
-        limit = service.settings.limits.body_bytes
-        length = self._headers.get("content-length", "0")
-        if length.isdecimal() and int(length) > limit:
-            raise _too_large(limit)
-        images = service.admission.images
-        if images.full and path.startswith(_IMAGE_ROUTES) and self._scope["method"] == "POST":
-            raise images.refusal()
-
-    def _check_host(self, names: tuple[str, ...]) -> None:
-        """Refuse names that are not this server's: a page elsewhere can give its own name this server's address.
-
-        Its scripts could then read answers, which the browser takes for those of the page's own site. An address in
-        place of a name cannot be turned like that.
-        """
-        host = self._headers.get("host", "")
-        try:
-            name = urlsplit(f"//{host}").hostname or ""
-        except ValueError:
-            name = ""
-        if "*" in names or name in (*_LOCAL_NAMES, *names):
-            return
-        with contextlib.suppress(ValueError):
-            ipaddress.ip_address(name)
-            return
-        raise Problem(
-            "misdirected",
-            f"this server has no key, so it answers only to its own names, not to {host!r:.80}; start it with "
-            "--allowed-host NAME, or with a key",
-        )
-
-    def _check_key(self, key: str) -> None:
-        scheme, _, token = self._headers.get("authorization", "").partition(" ")
-        right = sum(hmac.compare_digest(_digest(token.strip()), _digest(line)) for line in key.split("\n"))
-        if scheme.lower() != "bearer" or not token.strip():
-            raise Problem("unauthorised", "expected the header 'Authorization: Bearer KEY' with this server's key")
-        if not right:
-            problem = Problem("unauthorised", "the key in the header Authorization is not this server's")
-            problem.title = "The key is wrong"
-            raise problem
-
-    def _check_encoding(self) -> None:
-        """Refuse a body that is compressed, or that belongs to another protocol."""
-        encoding = self._headers.get("content-encoding", "identity").strip().lower()
-        if encoding not in ("identity", ""):
+                _check_key(headers.get("authorization", ""), service.settings.key)
+        encoding = headers.get("content-encoding", "identity").strip().lower()
+        if not self._arrived and encoding not in ("identity", ""):
             raise Problem("unsupported-media-type", f"expected a body that is not compressed, got {encoding!r:.40}")
-        if "upgrade" in self._headers and "upgrade" in self._headers.get("connection", "").lower():
+        if not self._arrived and "upgrade" in headers and "upgrade" in headers.get("connection", "").lower():
             problem = Problem("bad-request", "this is HTTP/1.1; send the body without the header Upgrade")
             problem.headers["Connection"] = "close"  # after that header no body is read
             raise problem
+        limit, length = service.settings.limits.body_bytes, headers.get("content-length", "0")
+        if length.isdecimal() and int(length) > limit:
+            raise _too_large(limit)
+        if service.images.full and path.startswith(_IMAGE_ROUTES) and self._scope["method"] == "POST":
+            raise service.images.refusal()
 
     async def _read(self) -> bytes:
-        admission, limits = self._service.admission, self._service.settings.limits
+        service, limits = self._service, self._service.settings.limits
         chunks: list[bytes] = []
         try:
             async with asyncio.timeout(limits.body_seconds):
@@ -158,10 +118,11 @@ class _RequestHandler:
                     chunk = await self._next()
                     chunks.append(chunk)
                     self._held += len(chunk)
-                    admission.body_bytes += len(chunk)
+                    service.body_bytes += len(chunk)
                     if self._held > limits.body_bytes:
                         raise _too_large(limits.body_bytes)
-                    admission.check_body_bytes()
+                    if service.body_bytes > service.most_body_bytes:
+                        raise service.images.refusal()
         except TimeoutError:
             raise Problem("body-timeout", f"the body did not arrive within {limits.body_seconds:g} s") from None
         return b"".join(chunks)
@@ -248,9 +209,42 @@ class _RequestHandler:
         _access.info("%s%s", line.format(**fields, milliseconds=seconds * 1000), text, extra={"fields": fields | more})
 
 
-def _digest(text: str) -> bytes:
-    """Return the digest by which keys are compared, so that the time it takes does not depend on their length."""
-    return hashlib.sha256(text.encode()).digest()
+def _check_host(host: str, names: Sequence[str]) -> None:
+    """Refuse names that are not this server's: a page elsewhere can give its own name this server's address.
+
+    Its scripts could then read answers, which the browser takes for those of the page's own site. An address in
+    place of a name cannot be turned like that.
+    """
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        name = ""
+    if "*" in names or name in (*_LOCAL_NAMES, *names):
+        return
+    with contextlib.suppress(ValueError):
+        ipaddress.ip_address(name)
+        return
+    raise Problem(
+        "misdirected",
+        f"this server has no key, so it answers only to its own names, not to {host!r:.80}; start it with "
+        "--allowed-host NAME, or with a key",
+    )
+
+
+def _check_key(authorization: str, keys: str) -> None:
+    """Refuse a request without one of the keys; the time it takes does not depend on them."""
+
+    def digest(text: str) -> bytes:
+        return hashlib.sha256(text.encode()).digest()
+
+    scheme, _, token = authorization.partition(" ")
+    right = sum(hmac.compare_digest(digest(token.strip()), digest(key)) for key in keys.split("\n"))
+    if scheme.lower() != "bearer" or not token.strip():
+        raise Problem("unauthorised", "expected the header 'Authorization: Bearer KEY' with this server's key")
+    if not right:
+        problem = Problem("unauthorised", "the key in the header Authorization is not this server's")
+        problem.title = "The key is wrong"
+        raise problem
 
 
 def _too_large(limit: int) -> Problem:

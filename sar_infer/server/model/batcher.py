@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from sar_infer.processes.signals import ended_by_deadline
 from sar_infer.processes.worker import DeathError
 from sar_infer.server.metrics import Metrics
-from sar_infer.server.model.encoding import Result, Task
+from sar_infer.server.model.process import Result, Task
 
 Compute = Callable[[Sequence[Task], bool], Awaitable[list[Result]]]
 """Is given a batch, and whether nothing else runs."""
@@ -29,7 +29,6 @@ Compute = Callable[[Sequence[Task], bool], Awaitable[list[Result]]]
 class _Item:
     task: Task
     future: asyncio.Future[Result]
-    ended: Callable[[], object]
     since: float
     alone: bool = False
     """Set once a process has died with it: it runs once more, in no batch with others."""
@@ -44,35 +43,30 @@ class Batcher:
         max_batch: Images of a batch at most.
         metrics: Counts batch sizes.
         shared: Images of a batch at most while as many wait for each of the lanes; 0: ``max_batch`` always holds.
-        light: Bytes of memory up to which an image may be among those beyond ``max_batch``, which make others wait.
     """
 
-    def __init__(
-        self, compute: Compute, lanes: int, max_batch: int, metrics: Metrics, shared: int = 0, light: int = 0
-    ) -> None:
+    def __init__(self, compute: Compute, lanes: int, max_batch: int, metrics: Metrics, shared: int = 0) -> None:
         self._compute = compute
         self._lanes = lanes
         self._max_batch = max_batch
         self._metrics = metrics
         self._shared = shared
-        self._light = light
         self._waiting: deque[_Item] = deque()
         self._busy: set[asyncio.Task[None]] = set()
 
-    async def run(self, task: Task, ended: Callable[[], object] = lambda: None, first: bool = False) -> Result:
+    async def run(self, task: Task, first: bool = False) -> Result:
         """Return the result of an image.
 
         If the caller is cancelled while the image waits, it leaves the queue.
 
         Args:
             task: The image.
-            ended: Called when nothing computes the image any more, be its caller cancelled or not.
             first: It goes to the head of the queue.
 
         Raises:
             DeathError: the process that computed died, and of this image, as far as can be told.
         """
-        item = _Item(task, asyncio.get_running_loop().create_future(), ended, time.perf_counter())
+        item = _Item(task, asyncio.get_running_loop().create_future(), time.perf_counter())
         (self._waiting.appendleft if first else self._waiting.append)(item)
         self._open_lanes()
         try:
@@ -80,7 +74,6 @@ class Batcher:
         except asyncio.CancelledError:
             with contextlib.suppress(ValueError):
                 self._waiting.remove(item)
-                ended()
             raise
 
     def _open_lanes(self) -> None:
@@ -101,8 +94,12 @@ class Batcher:
             except Exception as error:  # whatever it is, callers wait for an answer
                 results = [error] * len(batch)
             for item, result in zip(batch, results, strict=True):
-                if result is not None:
-                    _deliver(item, result, start - item.since)
+                if result is None or item.future.done():  # it runs again, or its caller was cancelled
+                    continue
+                if isinstance(result, Exception):
+                    item.future.set_exception(result)
+                else:
+                    item.future.set_result(result._replace(queue=start - item.since + result.queue))
             batch = self._next()
             self._open_lanes()  # for images that run again, each in another worker
         self._busy.remove(asyncio.current_task())  # type: ignore[arg-type]  # at once, so that no image waits for it
@@ -110,14 +107,8 @@ class Batcher:
     def _next(self) -> list[_Item]:
         batch: list[_Item] = []
         most = max(self._max_batch, min(self._shared, len(self._waiting) // self._lanes))
-        while self._waiting and len(batch) < most:
-            if batch and self._waiting[0].alone:
-                break
-            if len(batch) >= self._max_batch and self._waiting[0].task.memory > self._light:
-                break
+        while self._waiting and len(batch) < most and not (batch and (batch[0].alone or self._waiting[0].alone)):
             batch.append(self._waiting.popleft())
-            if batch[0].alone:
-                break
         return batch
 
     def _again(self, batch: Sequence[_Item], error: DeathError) -> list[Exception | None]:
@@ -134,14 +125,3 @@ class Batcher:
             if not over:
                 self._waiting.appendleft(item)
         return results
-
-
-def _deliver(item: _Item, result: Result | Exception, waited: float) -> None:
-    """Give a caller that still waits its result."""
-    item.ended()
-    if item.future.done():
-        return
-    if isinstance(result, Exception):
-        item.future.set_exception(result)
-    else:
-        item.future.set_result(result._replace(queue=waited + result.queue))

@@ -15,31 +15,25 @@ import numpy as np
 
 from sar_infer._arrays import Floats
 from sar_infer.bank import PhotoSet
-from sar_infer.bank.photos import DIGEST_BYTES
 from sar_infer.classifier import Classifier
-from sar_infer.encoders.sessions import usable_cores
 from sar_infer.errors import ImageError
-from sar_infer.images.price import price
-from sar_infer.processes.worker import DeathError
+from sar_infer.processes.worker import DeathError, TimeLimitError
 from sar_infer.server.metrics import Metrics
 from sar_infer.server.model.batcher import Batcher
-from sar_infer.server.model.encoding import Pixels, Result, Task, compute, decode
-from sar_infer.server.model.memory import DecodeMemory
 from sar_infer.server.model.names import Names
+from sar_infer.server.model.process import Pixels, Result, Task, compute, decode
 from sar_infer.server.model.sizing import Sizes
-from sar_infer.server.model.workers import Workers, described
+from sar_infer.server.model.workers import Workers
 from sar_infer.server.problems import IMAGE_CODES, Problem
 from sar_infer.server.settings import Limits
 
 _PHASES = ("decode", "queue", "infer", "score")
 HANDED = 8
-"""Images handed to a worker at once at most; handing over costs the front much, however many they are."""
-_LIGHT = 64 * 2**20
-"""Bytes of memory up to which an image is decoded quickly: a JPEG of 7 megapixels."""
+"""Images handed to a worker at once at most: one by one they take 3 to 12 % more CPU (decision 10)."""
 _QUICK = 2_000
 """Classes that a row is ranked against on the event loop at most; that takes half a millisecond."""
 _DECISIONS = 4
-"""Decisions that are kept; requests that share one are ranked together."""
+"""Decisions that are kept; requests that share one are ranked together (decision 10)."""
 T = TypeVar("T")
 Finish = Callable[[Floats], Iterable[T]]
 """Returns a value for each of some unit rows (N, D)."""
@@ -65,7 +59,6 @@ class Engine:
         sizes: Sizes of pools and batches.
         limits: Formats and sizes of images that are accepted.
         metrics: Times the phases.
-        memory: Each image takes its share of it while it is decoded.
         workers: Processes that decode and encode, started already; None does both in threads of this process.
 
     Attributes:
@@ -79,7 +72,6 @@ class Engine:
         sizes: Sizes,
         limits: Limits,
         metrics: Metrics,
-        memory: DecodeMemory,
         workers: Workers | None = None,
     ) -> None:
         self.classifier = classifier
@@ -87,7 +79,6 @@ class Engine:
         self.workers = workers
         self.provider = classifier.start(names=True) if workers is None else workers.provider
         self.sizes = sizes
-        self.memory = memory
         self.names = Names(classifier, limits.classes, metrics)
         self._limits = limits
         self._metrics = metrics
@@ -95,9 +86,9 @@ class Engine:
         self._arrived: dict[Finish[Any], list[tuple[Floats, asyncio.Future[Any]]]] = {}
         self._phases = {phase: metrics.phases.labels(phase) for phase in _PHASES}
         self._rankers = ThreadPoolExecutor(sizes.workers, "ranking")
-        self._threads: list[ThreadPoolExecutor] = [self._rankers]
+        self._threads = [self._rankers]
         compute = self._in_threads() if workers is None else workers.compute
-        self._batcher = Batcher(compute, sizes.workers, sizes.max_batch, metrics, HANDED, _LIGHT)
+        self._batcher = Batcher(compute, sizes.workers, sizes.max_batch, metrics, HANDED)
 
     def close(self) -> None:
         """Stop the threads, and the processes if there are any; all requests must have ended."""
@@ -139,11 +130,10 @@ class Engine:
             Problem: an image is bad; the first is named.
         """
         labels = [f"image[{number}]" for number in range(len(images))]
-        outcomes = await self._sound(images, lambda rows: rows, labels, digests=True)
+        outcomes = await self.each(images, lambda rows: rows, digests=True)
+        rows = np.stack(_values_of(outcomes, labels))
         digests = [outcome.digest for outcome in outcomes]
-        packed = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, DIGEST_BYTES)
-        rows = np.stack([outcome.value for outcome in outcomes])  # type: ignore[misc]
-        return PhotoSet.of(packed, rows), dict(zip(reversed(digests), reversed(labels), strict=True))
+        return PhotoSet.of(digests, rows), dict(zip(reversed(digests), reversed(labels), strict=True))
 
     async def all_of(
         self, images: Sequence[ImageInput], finish: Finish[T], labels: Sequence[str], classes: int = 0
@@ -159,7 +149,7 @@ class Engine:
         Raises:
             Problem: an image is bad; the first is named.
         """
-        return [outcome.value for outcome in await self._sound(images, finish, labels, classes)]  # type: ignore[misc]
+        return _values_of(await self.each(images, finish, classes), labels)
 
     async def self_test(self) -> float:
         """Run the self-test image through the encoder, ahead of the queue, and return ``SelfTest.cosine``."""
@@ -169,74 +159,60 @@ class Engine:
             raise result.row
         return test.cosine(result.row[0])
 
-    async def _sound(
-        self,
-        images: Sequence[ImageInput],
-        finish: Finish[T],
-        labels: Sequence[str],
-        classes: int = 0,
-        digests: bool = False,
-    ) -> Sequence[Outcome[T]]:
-        """Do as ``each``, but refuse the whole call if an image is bad."""
-        outcomes = await self.each(images, finish, classes, digests)
-        for outcome, label in zip(outcomes, labels, strict=True):
-            if outcome.error is not None:
-                raise Problem(IMAGE_CODES[outcome.error.kind], f"{label}: {outcome.error}")
-        return outcomes
-
     async def _one(self, image: ImageInput, finish: Finish[T], classes: int, digest: bool) -> Outcome[T]:
         if isinstance(image, ImageError):
             return Outcome(None, image, {})
-        start = time.perf_counter()
-        waited = 0.0
         try:
-            if isinstance(image, bytes):
-                memory = await self.memory.take(*price(image, self._limits.formats, self._limits.pixels))
-                waited = time.perf_counter() - start
-                free = functools.partial(self.memory.free, memory)
-                result = await self._batcher.run(Task(image, memory, digest), free)
-            else:
-                result = await self._batcher.run(Task(image))
+            result = await self._batcher.run(Task(image, digest))
             if isinstance(result.row, Exception):
                 raise result.row
         except ImageError as error:
             return Outcome(None, error, {})
         except DeathError as error:
-            return Outcome(None, ImageError(described(error, self._limits.image_seconds)), {})
-        value, score = await self._scored(finish, result.row, classes)
-        times = (result.decode, waited + result.queue, result.infer, score)
-        seconds = dict(zip(_PHASES, times, strict=True))
-        for phase, spent in seconds.items():
-            self._phases[phase].observe(spent)
+            late, seconds = isinstance(error, TimeLimitError), self._limits.image_seconds
+            reason = f"it takes more than {seconds:g} s; scale it down first"
+            crash = f"decoding it ended a process (exit code {error.exit_code})"
+            return Outcome(None, ImageError(reason if late else crash), {})
+        arrived = self._arrived.setdefault(finish, [])
+        ranked: asyncio.Future[tuple[T, float]] = asyncio.get_running_loop().create_future()
+        if not arrived:
+            asyncio.get_running_loop().call_soon(self._finish, finish, classes)
+        arrived.append((result.row, ranked))
+        value, score = await ranked
+        spent = dict(zip(_PHASES, (result.decode, result.queue, result.infer, score), strict=True))
+        for phase, seconds in spent.items():
+            self._phases[phase].observe(seconds)
         self._metrics.images.inc()
-        return Outcome(value, None, seconds, result.digest)
-
-    def _scored(self, finish: Finish[T], row: Floats, classes: int) -> asyncio.Future[tuple[T, float]]:
-        """Return the value of a row (1, D), and the seconds for all rows that arrive in this turn of the loop."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[tuple[T, float]] = loop.create_future()
-        if finish not in self._arrived:
-            self._arrived[finish] = []
-            loop.call_soon(self._finish, finish, classes)
-        self._arrived[finish].append((row, future))
-        return future
+        return Outcome(value, None, spent, result.digest)
 
     def _finish(self, finish: Finish[T], classes: int) -> None:
+        """Rank the rows (1, D) that have arrived for a decision in this turn of the loop, all together."""
         arrived = [(row, future) for row, future in self._arrived.pop(finish) if not future.done()]
         if not arrived:  # all callers were cancelled, and the engine may be closed
             return
-        rows, futures = zip(*arrived, strict=True)
+        rows = np.concatenate([row for row, _ in arrived])
+
+        def resolve(ranked: tuple[list[T | Exception], float]) -> None:
+            values, seconds = ranked
+            for (_, future), value in zip(arrived, values, strict=True):
+                if future.done():  # its caller was cancelled
+                    continue
+                if isinstance(value, Exception):
+                    future.set_exception(value)
+                else:
+                    future.set_result((value, seconds))
+
         if classes <= _QUICK:
-            _resolve(futures, *_timed(finish, np.concatenate(rows)))
+            resolve(_ranked(finish, rows))
         else:
-            work = asyncio.get_running_loop().run_in_executor(self._rankers, _timed, finish, np.concatenate(rows))
-            work.add_done_callback(lambda done: _resolve(futures, *done.result()))
+            work = asyncio.get_running_loop().run_in_executor(self._rankers, _ranked, finish, rows)
+            work.add_done_callback(lambda done: resolve(done.result()))
 
     def _in_threads(self) -> Callable[[Sequence[Task], bool], asyncio.Future[list[Result]]]:
         """Return what computes in threads of this process; more decode if more than one image is encoded at a time."""
         batch, decoders = self.sizes.max_batch, None
         if batch > 1:
-            decoders = ThreadPoolExecutor(min(usable_cores(), batch), "decoder")
+            decoders = ThreadPoolExecutor(self.sizes.decoders, "decoder")
             self._threads.append(decoders)
         lanes = ThreadPoolExecutor(self.sizes.workers, "worker")
         self._threads.append(lanes)
@@ -247,31 +223,22 @@ class Engine:
         return lambda tasks, _: asyncio.get_running_loop().run_in_executor(lanes, computed, tasks)
 
 
-def _timed(finish: Finish[T], rows: Floats) -> tuple[list[T | Exception], float]:
+def _ranked(finish: Finish[T], rows: Floats) -> tuple[list[T | Exception], float]:
     """Return the value of each row, or its error, and the seconds that all of them took."""
     start = time.perf_counter()
-    return _values(finish, rows), time.perf_counter() - start
-
-
-def _values(finish: Finish[T], rows: Floats) -> list[T | Exception]:
     try:
-        return [*finish(rows)]
+        values: list[T | Exception] = [*finish(rows)]
     except Exception as error:
-        if len(rows) == 1:
-            return [error]
-        return [value for i in range(len(rows)) for value in _values(finish, rows[i : i + 1])]
+        values = [error] if len(rows) == 1 else [_ranked(finish, row[np.newaxis])[0][0] for row in rows]
+    return values, time.perf_counter() - start
 
 
-def _resolve(
-    futures: Sequence[asyncio.Future[tuple[T, float]]], values: Sequence[T | Exception], seconds: float
-) -> None:
-    for future, value in zip(futures, values, strict=True):
-        if future.done():  # its caller was cancelled
-            continue
-        if isinstance(value, Exception):
-            future.set_exception(value)
-        else:
-            future.set_result((value, seconds))
+def _values_of(outcomes: Sequence[Outcome[T]], labels: Sequence[str]) -> list[T]:
+    """Return the values of images; refuse the whole call if an image is bad, and name the first."""
+    for outcome, label in zip(outcomes, labels, strict=True):
+        if outcome.error is not None:
+            raise Problem(IMAGE_CODES[outcome.error.kind], f"{label}: {outcome.error}")
+    return [outcome.value for outcome in outcomes]  # type: ignore[misc]
 
 
 def milliseconds(outcomes: Sequence[Outcome[T]]) -> dict[str, float]:

@@ -15,8 +15,8 @@ from sar_infer._arrays import Floats
 from sar_infer.bank import ClassBank
 from sar_infer.classifier import Classifier
 from sar_infer.classify.class_set import ClassSet
-from sar_infer.server.admission import Quota
 from sar_infer.server.metrics import Metrics
+from sar_infer.server.problems import Quota
 from sar_infer.text.names import Phrases
 from sar_infer.text.tokenizer import encode_name
 

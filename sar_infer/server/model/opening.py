@@ -16,25 +16,18 @@ from sar_infer.encoders.waiting import TRIAL_SECONDS, in_background
 from sar_infer.errors import InputError
 from sar_infer.server.metrics import Metrics
 from sar_infer.server.model.engine import Engine
-from sar_infer.server.model.memory import DecodeMemory
 from sar_infer.server.model.process import Model
-from sar_infer.server.model.sizing import Sizes, decode_memory, sizes
+from sar_infer.server.model.sizing import sizes
 from sar_infer.server.model.workers import Workers
 from sar_infer.server.settings import Settings
 
 
-def open_engine(
-    settings: Settings,
-    metrics: Metrics,
-    memory: DecodeMemory | None = None,
-    meanwhile: Callable[[], object] = lambda: None,
-) -> Engine:
+def open_engine(settings: Settings, metrics: Metrics, meanwhile: Callable[[], object] = lambda: None) -> Engine:
     """Open the bundle that the settings name, check what it computes, and warm it.
 
     Args:
         settings: Name the bundle, the device and the precision.
         metrics: Times the phases.
-        memory: That of the engine which it will replace; None for the first.
         meanwhile: Called in a thread while the processes start.
 
     Raises:
@@ -67,7 +60,19 @@ def open_engine(
     with contextlib.ExitStack() as opened:  # which ends the processes if anything fails
         workers = None
         if planned.processes:
-            model = _model(classifier, settings, planned)  # each is tested as the encoder of one process would be
+            file = bundle.manifest.files[chosen.image]
+            model = Model(
+                graph=str(bundle.path / chosen.image),
+                sha256=file.sha256,
+                embed_dim=bundle.manifest.embed_dim,
+                device=settings.device,
+                sizes=planned,
+                probe=classifier.self_test.image,
+                trial_seconds=TRIAL_SECONDS,
+                preprocess=bundle.manifest.preprocess,
+                limits=settings.limits,
+            )
+            # each is tested as the encoder of one process would be
             workers = Workers(model, metrics, lambda row: SelfTest(bundle, classifier.choice, lambda _: row).run())
             opened.callback(workers.close)
             starting = in_background(workers.start)  # before anything else takes the cores
@@ -82,25 +87,6 @@ def open_engine(
             starting.result()
         other.result()
         give_back_memory()
-        if memory is None:
-            available = decode_memory(settings, [] if workers is None else workers.pids)
-            memory = DecodeMemory(available, settings.limits.seconds / 2, metrics)
-        engine = Engine(classifier, planned, settings.limits, metrics, memory, workers)
+        engine = Engine(classifier, planned, settings.limits, metrics, workers)
         opened.pop_all()
         return engine
-
-
-def _model(classifier: Classifier, settings: Settings, planned: Sizes) -> Model:
-    """Return what worker processes run."""
-    bundle, graph = classifier.bundle, classifier.choice.image
-    return Model(
-        graph=str(bundle.path / graph),
-        sha256=bundle.manifest.files[graph].sha256,
-        embed_dim=bundle.manifest.embed_dim,
-        device=settings.device,
-        sizes=planned,
-        probe=classifier.self_test.image,
-        trial_seconds=TRIAL_SECONDS,
-        preprocess=bundle.manifest.preprocess,
-        limits=settings.limits,
-    )

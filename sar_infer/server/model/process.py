@@ -1,4 +1,4 @@
-"""A worker process of the server: it decodes and encodes what the front sends, and knows neither names nor requests."""
+"""What becomes of an image: it is decoded and encoded, in a worker process or in threads of the server's own."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ import functools
 import os
 import signal
 import sys
+import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,17 +22,49 @@ from sar_infer._arrays import Floats
 from sar_infer.bundle.manifest import Preprocess
 from sar_infer.encoders.encoders import ImageEncoder, batch_of
 from sar_infer.encoders.sessions import Device, give_back_memory
-from sar_infer.images.prefetch import decode_image
+from sar_infer.errors import ImageError
+from sar_infer.images.load import TOO_LITTLE_MEMORY
+from sar_infer.images.prefetch import decode_image, decode_photo
 from sar_infer.processes.signals import deadline
-from sar_infer.server.model.encoding import Decoded, Result, Task, compute, decode
 from sar_infer.server.model.sizing import Sizes
 from sar_infer.server.settings import Limits
 
-_SLACK = 128 * 2**20
-"""Bytes that decoding may take above its price: an allocator reserves more than it uses."""
-
+_LEAST_MEMORY = 64 * 2**20
+"""Bytes for an image, however little memory a worker may have."""
 _NICE = 5
-"""How much a worker gives way to the front, which else waits for its turn while a core has nothing to do."""
+"""How much a worker gives way to the front, which else waits for its turn while a core has nothing to do: 2.5 % of the
+cores' time (decision 10)."""
+Pixels = npt.NDArray[np.uint8] | Floats
+"""Pixels (H, W, 3) of an image; or the encoder's own input (3, size, size), float32."""
+Decoded = tuple[Floats, bytes]
+"""The encoder's input (3, size, size), and the digest of the image's pixels if the task asks for it."""
+Encode = Callable[[Sequence[Floats]], Floats]
+"""Returns unit rows (N, D) for N inputs."""
+
+
+class Task(NamedTuple):
+    """One image to compute: encoded bytes, or pixels; and whether to return the digest of its pixels too."""
+
+    image: bytes | Pixels
+    digest: bool = False
+
+
+class Result(NamedTuple):
+    """The result of one image.
+
+    Attributes:
+        row: Its unit row (1, D), or the error.
+        digest: The digest of its pixels, if it was asked for.
+        queue: Seconds that it waited, also for those before it in its batch.
+        decode: Seconds of decoding.
+        infer: Seconds of encoding, with all that were encoded with it.
+    """
+
+    row: Floats | Exception
+    digest: bytes = b""
+    queue: float = 0.0
+    decode: float = 0.0
+    infer: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -41,7 +76,7 @@ class Model:
         sha256: Its digest, checked when it is opened: the bundle's folder may have been replaced by then.
         embed_dim: D, the length of a row.
         device: Where to encode.
-        sizes: Threads and batches of the encoder.
+        sizes: Threads, batches and memory.
         probe: The self-test image (size, size, 3); a batch of it is encoded at the start.
         trial_seconds: The most seconds for that.
         preprocess: How to prepare an image.
@@ -63,43 +98,11 @@ Begun = tuple[str, Floats]
 """The answer of a worker that is ready: its execution provider, and its row (1, D) for the self-test image."""
 
 
-class Process:
-    """The work of the process; called with a batch and whether nothing else runs, or with None for ``Begun``."""
+def begin(model: Model) -> Callable[..., Begun | list[Result]]:
+    """Open the encoder in a new process, and return what answers there.
 
-    def __init__(self, model: Model) -> None:
-        self._model = model
-        self._encoder = functools.cache(self._opened)
-        encoder, size = self._encoder(model.sizes.threads), model.sizes.max_batch
-        probe = decode_image(model.probe, model.preprocess)
-        rows = encoder.encode(batch_of([probe] * size), model.trial_seconds)
-        self._begun = encoder.open(), rows[:1]
-        give_back_memory()
-
-    def __call__(self, tasks: Sequence[Task] | None, alone: bool = False) -> Begun | list[Result]:
-        """Return the results of a batch. An image that takes too long to decode ends this process."""
-        if tasks is None:
-            return self._begun
-        sizes = self._model.sizes
-        encoder = self._encoder(sizes.alone if alone and sizes.alone else sizes.threads)
-        return compute(tasks, self._decode, lambda inputs: encoder.encode(batch_of(inputs)), sizes.max_batch)
-
-    def _opened(self, threads: int) -> ImageEncoder:
-        """Open an encoder of so many threads, and give back what that frees to the system."""
-        model = self._model
-        path = Path(model.graph)
-        encoder = ImageEncoder(path, model.embed_dim, model.device, threads, spin=False, sha256=model.sha256)
-        encoder.open()
-        give_back_memory()
-        return encoder
-
-    def _decode(self, task: Task) -> Decoded:
-        limits = self._model.limits
-        with deadline(limits.image_seconds), _memory(task.memory):
-            return decode(task, self._model.preprocess, limits)
-
-
-def begin(model: Model) -> Process:
-    """Open the encoder in a new process.
+    That is called with a batch and whether nothing else runs, or with None for ``Begun``. An image that takes too long
+    to decode ends the process.
 
     Raises:
         BundleError: onnxruntime does not accept the graph, or it takes too long.
@@ -108,42 +111,124 @@ def begin(model: Model) -> Process:
     if hasattr(signal, "SIGTERM"):  # a service manager may send it to all processes; the front decides
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     warnings.filterwarnings("ignore", module="PIL")  # what matters about an image becomes its error
-    process = Process(model)
+    sizes, limits = model.sizes, model.limits
+
+    @functools.cache
+    def opened(threads: int) -> ImageEncoder:
+        """Open an encoder of so many threads, and give back what that frees to the system."""
+        path = Path(model.graph)
+        encoder = ImageEncoder(path, model.embed_dim, model.device, threads, spin=False, sha256=model.sha256)
+        encoder.open()
+        give_back_memory()
+        return encoder
+
+    def timely(task: Task) -> Decoded:
+        with deadline(limits.image_seconds):
+            return decode(task, model.preprocess, limits)
+
+    def answer(tasks: Sequence[Task] | None, alone: bool = False) -> Begun | list[Result]:
+        if tasks is None:
+            return begun
+        encoder = opened(sizes.alone if alone and sizes.alone else sizes.threads)
+        return compute(tasks, timely, lambda inputs: encoder.encode(batch_of(inputs)), sizes.max_batch)
+
+    encoder = opened(sizes.threads)
+    probes = batch_of([decode_image(model.probe, model.preprocess)] * sizes.max_batch)
+    begun = encoder.open(), encoder.encode(probes, model.trial_seconds)[:1]
+    give_back_memory()
+    if sizes.memory and sys.platform == "linux":  # elsewhere the limit does not count what is mapped
+        _limit_memory(sizes.memory)
     with contextlib.suppress(AttributeError, OSError):  # Windows has no such call, and a sandbox may not allow it
         os.nice(_NICE)
-    return process
+    return answer
 
 
-@functools.cache
-def _statm() -> int | None:
-    """Return a descriptor of the file that says how much this process has allocated; None if there is no such file.
-
-    It stays open. Only Linux counts in a way that serves.
-    """
-    if sys.platform != "linux":
-        return None
-    try:
-        return os.open("/proc/self/statm", os.O_RDONLY)
-    except OSError:
-        return None
-
-
-@contextlib.contextmanager
-def _memory(most: int) -> Iterator[None]:
-    """Let this process allocate no more than so many bytes and some slack until the block ends; 0 sets no limit."""
-    statm = _statm() if most else None
-    if statm is None:
-        yield
-        return
+def _limit_memory(most: int) -> None:
+    """Let this process have no more than so many bytes, but room for a small image in any case."""
     import resource
 
-    now = int(os.pread(statm, 128, 0).split()[5]) * os.sysconf("SC_PAGE_SIZE")
-    before = resource.getrlimit(resource.RLIMIT_DATA)
-    limit = now + most + most // 4 + _SLACK
-    if before[1] != resource.RLIM_INFINITY:
-        limit = min(limit, before[1])
-    resource.setrlimit(resource.RLIMIT_DATA, (limit, before[1]))
+    pages = 0
+    with contextlib.suppress(OSError):
+        pages = int(Path("/proc/self/statm").read_text().split()[5])
+    limit, hard = (
+        max(most, pages * os.sysconf("SC_PAGE_SIZE") + _LEAST_MEMORY),
+        resource.getrlimit(resource.RLIMIT_DATA)[1],
+    )
+    resource.setrlimit(resource.RLIMIT_DATA, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
+
+
+def decode(task: Task, spec: Preprocess, limits: Limits) -> Decoded:
+    """Decode the image of a task.
+
+    Args:
+        task: The encoder's own input is taken as it is.
+        spec: How to prepare an image.
+        limits: Formats and sizes of images that are accepted.
+
+    Raises:
+        ImageError: it cannot be read.
+    """
+    image: Any = task.image
+    if not isinstance(image, bytes) and image.dtype == np.float32:
+        return image, b""
     try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_DATA, before)
+        if task.digest:
+            return decode_photo(image, spec, limits.formats, limits.pixels)
+        return decode_image(image, spec, limits.formats, limits.pixels), b""
+    except MemoryError:
+        raise ImageError(TOO_LITTLE_MEMORY, "size") from None
+
+
+def compute(
+    tasks: Sequence[Task],
+    decode: Callable[[Task], Decoded],
+    encode: Encode,
+    most: int,
+    decoders: Executor | None = None,
+) -> list[Result]:
+    """Return the result of each task of a batch; an image that fails does not fail the others.
+
+    Args:
+        tasks: The batch.
+        decode: Decodes the image of a task.
+        encode: Encodes inputs.
+        most: Images that are encoded together at most.
+        decoders: Threads that decode images side by side; None decodes them one after the other.
+    """
+
+    def timed(task: Task) -> tuple[Decoded | Exception, float]:
+        start = time.perf_counter()
+        try:
+            decoded: Decoded | Exception = decode(task)
+        except Exception as error:
+            decoded = error
+        return decoded, time.perf_counter() - start
+
+    results: list[Result] = []
+    begun = time.perf_counter()
+    for start in range(0, len(tasks), most):
+        queue = time.perf_counter() - begun
+        decoded = [*(map if decoders is None else decoders.map)(timed, tasks[start : start + most])]
+        before = time.perf_counter()
+        rows = iter(_rows(encode, [one[0] for one, _ in decoded if not isinstance(one, Exception)]))
+        infer = time.perf_counter() - before
+        for one, seconds in decoded:
+            row, digest = (one, b"") if isinstance(one, Exception) else (next(rows), one[1])
+            results.append(Result(row, digest, queue, seconds, infer))
+    return results
+
+
+def _rows(encode: Encode, inputs: Sequence[Floats]) -> list[Floats | Exception]:
+    """Return a row (1, D) or an error for each input."""
+    if not inputs:
+        return []
+    try:
+        rows = encode(inputs)
+        if len(inputs) > 1 and not np.isfinite(rows).all():  # INT8 graphs share ranges: one image spoils all
+            raise ArithmeticError("a row is not finite")
+    except Exception as error:  # the exceptions of onnxruntime share no base class
+        if len(inputs) == 1:
+            return [error]
+        half = len(inputs) // 2  # perhaps out of memory: smaller batches may pass, and a bad image fails alone
+        return [*_rows(encode, inputs[:half]), *_rows(encode, inputs[half:])]
+    return [rows[i : i + 1] for i in range(len(rows))]

@@ -15,21 +15,12 @@ a pause one worker has to show that it starts, and one more death opens it again
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
 W = TypeVar("W")
 MOST_DEATHS = 10
 PAUSE = 10.0
 """Seconds that the breaker stays open, and between tries to start a worker beside others that work."""
-
-
-@dataclass
-class Ready:
-    """A worker that is ready: what it is doing, and the bytes it held at its start."""
-
-    state: Literal["idle", "busy"]
-    memory: int
 
 
 class Supervisor(Generic[W]):
@@ -39,7 +30,7 @@ class Supervisor(Generic[W]):
         count: Workers to keep.
 
     Attributes:
-        ready: The workers that are ready, in the order in which they became so.
+        ready: What the workers that are ready do, in the order in which they became ready.
         starting: How many are being started.
         deaths: How many died in a row.
         fault: Why the breaker is open; None while it is closed.
@@ -47,7 +38,7 @@ class Supervisor(Generic[W]):
 
     def __init__(self, count: int) -> None:
         self.count = count
-        self.ready: dict[W, Ready] = {}
+        self.ready: dict[W, Literal["idle", "busy"]] = {}
         self.starting = 0
         self.deaths = 0
         self.fault: str | None = None
@@ -68,10 +59,10 @@ class Supervisor(Generic[W]):
         self.starting += missing
         return missing
 
-    def started(self, worker: W, memory: int, now: float) -> None:
-        """Count a worker as ready that holds so many bytes."""
+    def started(self, worker: W, now: float) -> None:
+        """Count a worker as ready."""
         self.starting -= 1
-        self.ready[worker] = Ready("idle", memory)
+        self.ready[worker] = "idle"
         if now >= self._resumes:
             self.fault = None
 
@@ -87,16 +78,16 @@ class Supervisor(Generic[W]):
 
     def take(self) -> W | None:
         """Return an idle worker, which is busy from here on; None if all are busy, or if the breaker is open."""
-        idle = (worker for worker, ready in self.ready.items() if ready.state == "idle")
+        idle = (worker for worker, ready in self.ready.items() if ready == "idle")
         worker = None if self.fault is not None else next(idle, None)
         if worker is not None:
-            self.ready[worker].state = "busy"
+            self.ready[worker] = "busy"
         return worker
 
     def answered(self, worker: W) -> None:
         """Count an answer, after which the worker is idle."""
         self.deaths = 0
-        self.ready[worker].state = "idle"
+        self.ready[worker] = "idle"
 
     def gone(self, worker: W, reason: str, now: float, *, at_work: bool) -> None:
         """Forget a worker that has ended; one that died at its work is a death in a row."""

@@ -21,17 +21,13 @@ from sar_infer.encoders.waiting import TRIAL_SECONDS, in_background
 from sar_infer.errors import BundleError
 from sar_infer.processes.worker import DeathError, TimeLimitError, Worker
 from sar_infer.server.metrics import Cause, Metrics
-from sar_infer.server.model.encoding import Result, Task
-from sar_infer.server.model.process import Begun, Model, begin
-from sar_infer.server.model.sizing import resident
+from sar_infer.server.model.process import Begun, Model, Result, Task, begin
 from sar_infer.server.model.supervisor import PAUSE, Supervisor
 from sar_infer.server.problems import Problem
 
 _log = logging.getLogger("sar_infer.server")
 _ENCODING = 10.0
 """Seconds for encoding a batch and for what a busy machine adds."""
-_GROWTH = 512 * 2**20
-"""Bytes that an idle worker may hold beyond twice those of its start; it has no image then, so the rest is leaked."""
 LOADING_SECONDS = TRIAL_SECONDS + 30
 """Seconds for a process to start, to open its graph and to run it once."""
 
@@ -89,7 +85,11 @@ class Workers:
         """
         worker = None if self._line else self._taken()
         if worker is None:
-            worker = await self._next_idle()
+            # It comes or is refused in the end: starts, batches and deaths in a row all have a limit.
+            waiting: asyncio.Future[Worker[Any]] = asyncio.get_running_loop().create_future()
+            self._line.append(waiting)
+            self._settle()
+            worker = await waiting
         try:
             results: list[Result] = await worker.answer_async((tasks, alone))
         except DeathError as error:
@@ -104,23 +104,16 @@ class Workers:
         return results
 
     def tend(self) -> None:
-        """Start what is missing, and end workers that were stopped, died idle or grew; to be called now and then."""
+        """Start what is missing, and end workers that were stopped or died idle; to be called now and then."""
         for worker in (*self._loading, *self._supervisor.ready):
             if worker.stopped:
                 self._stopped.add(worker)
                 worker.kill()
         for worker, state in [*self._supervisor.ready.items()]:
-            if state.state == "busy":
-                continue  # whoever waits for its answer is told
-            held = resident(worker.pid)
-            if worker in self._stopped:
+            if state == "idle" and worker in self._stopped:  # for a busy one, whoever waits for its answer is told
                 self._forget(worker, "silence", "it was stopped")
-            elif not worker.alive:
+            elif state == "idle" and not worker.alive:
                 self._forget(worker, "idle", "it ended")
-            elif held > 2 * state.memory + _GROWTH:
-                worker.kill()
-                grew = f"it held {held / 2**20:.0f} MiB, {state.memory / 2**20:.0f} MiB at its start"
-                self._forget(worker, "memory", grew)
         self._settle()
 
     def close(self) -> None:
@@ -141,16 +134,6 @@ class Workers:
     def pids(self) -> list[int]:
         """Return the identifiers of the processes that are ready."""
         return [worker.pid for worker in [*self._supervisor.ready]]
-
-    def _next_idle(self) -> asyncio.Future[Worker[Any]]:
-        """Return the next worker that is idle; batches that wait for one get it in the order in which they came.
-
-        It comes or is refused in the end: starts, batches and deaths in a row all have a limit.
-        """
-        waiting: asyncio.Future[Worker[Any]] = asyncio.get_running_loop().create_future()
-        self._line.append(waiting)
-        self._settle()
-        return waiting
 
     def _idle(self, worker: Worker[Any]) -> None:
         self._supervisor.answered(worker)
@@ -206,7 +189,7 @@ class Workers:
 
     def _ready(self, worker: Worker[Any]) -> None:
         self._loading.discard(worker)
-        self._supervisor.started(worker, resident(worker.pid), time.monotonic())
+        self._supervisor.started(worker, time.monotonic())
         if self._closed:  # too late for ``close`` to end it
             worker.kill()
 
@@ -228,10 +211,3 @@ class Workers:
             raise
         self.provider = provider
         return worker
-
-
-def described(error: DeathError, seconds: float) -> str:
-    """Return why an image is refused that ended the process that decoded it."""
-    if isinstance(error, TimeLimitError):
-        return f"it takes more than {seconds:g} s; scale it down first"
-    return f"decoding it ended a process (exit code {error.exit_code})"

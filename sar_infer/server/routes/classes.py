@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Annotated, Literal, TypeVar
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
@@ -14,9 +14,19 @@ from sar_infer.evaluation.findings import Kind
 from sar_infer.server.bank.snapshot import Snapshot
 from sar_infer.server.bank.store import NewPhotos
 from sar_infer.server.class_names import clean_name
-from sar_infer.server.http.body import FORM, is_image, media_type, read_call, read_json
 from sar_infer.server.http.openapi import IMAGE_TYPES, form, problems, request_body
-from sar_infer.server.http.request import IMAGES, Serving, Texts, Writable, is_current
+from sar_infer.server.http.request import (
+    FORM,
+    IMAGES,
+    Serving,
+    Texts,
+    Writable,
+    is_current,
+    is_image,
+    media_type,
+    read_call,
+    read_json,
+)
 from sar_infer.server.model.engine import ImageInput
 from sar_infer.server.model.names import LARGE
 from sar_infer.server.problems import Problem
@@ -282,9 +292,9 @@ async def _put(
         raise Problem("bad-request", "no image; expected an image, a form or JSON with images")
     new: NewPhotos | None = None
     if images:
-        with service.lease() as engine, service.admission.images.hold(len(images)):
+        with service.lease() as engine, service.images.hold(len(images)):
             photo_set, labels = await engine.photos(images)
-        photo_set = photo_set.with_photos_only(change.photos_only)
+        photo_set = replace(photo_set, photos_only=change.photos_only)
         encoder = engine.bundle.manifest.encoder_digest
         new = NewPhotos(photo_set, labels, encoder, create=create)
     done = await service.change(lambda: service.store.put(name, change.phrases, if_match, new, only_add, strict))

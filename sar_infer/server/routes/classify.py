@@ -12,9 +12,21 @@ from pydantic_core import PydanticCustomError, to_json
 from sar_infer.classify.output import optional_fields
 from sar_infer.results import CalibratedOn, DecisionOptions, ImageResult, Unknown
 from sar_infer.server.class_names import cleaned
-from sar_infer.server.http.body import BYTES, FORM, JSON, is_image, media_type, read_call
 from sar_infer.server.http.openapi import IMAGE_TYPES, form, problems, request_body
-from sar_infer.server.http.request import IMAGES, MAX_TOP_K, Mode, Serving, Texts, chooses_only
+from sar_infer.server.http.request import (
+    BYTES,
+    FORM,
+    IMAGES,
+    JSON,
+    MAX_TOP_K,
+    Mode,
+    Serving,
+    Texts,
+    chooses_only,
+    is_image,
+    media_type,
+    read_call,
+)
 from sar_infer.server.model.engine import ImageInput, Outcome, milliseconds
 from sar_infer.server.problems import IMAGE_CODES, Problem
 from sar_infer.server.service import Service
@@ -148,7 +160,7 @@ async def classify(request: Request, service: Serving, query: Annotated[Classify
         coverage=call.coverage or query.coverage,
         explain=bool(query.explain if call.explain is None else call.explain),
     )
-    with service.lease() as engine, service.admission.images.hold(len(images)):
+    with service.lease() as engine, service.images.hold(len(images)):
         bank = (await service.current()).bank
         classes = await engine.names.class_set(phrases, only, bank)
         decide = engine.decide(classes, call.top_k or query.top_k or 5, options)

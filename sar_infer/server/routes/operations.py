@@ -66,7 +66,7 @@ async def model(service: Serving) -> dict[str, Any]:
         "provider": engine.provider,
         "unknown": [] if classes is None else judged_by(engine.bundle.manifest, classes),
         "precision": engine.classifier.choice.precision,
-        "sizes": {**dataclasses.asdict(engine.sizes), "decode_memory": engine.memory.total},
+        "sizes": dataclasses.asdict(engine.sizes),
         "writes": service.settings.writable,
         "suggests": service.settings.key is not None and find_spec("scipy") is not None,
         "limits": dataclasses.asdict(service.settings.limits),
@@ -76,13 +76,10 @@ async def model(service: Serving) -> dict[str, Any]:
 
 @router.post("/v1/reload", responses=problems(403, 422))
 async def reload(service: Keyed) -> dict[str, Any]:
-    """Open the bundle's path again, verify and warm the new bundle, and replace the old one; refuse a bad one.
-
-    `photos_missing` names classes whose photos the new encoder does not have: they have to be added again.
-    """
+    """Open the bundle's path again, verify and warm the new bundle, and replace the old one; refuse a bad one."""
     try:
-        missing = await service.reload()
+        await service.reload()
     except SarInferError as error:
         raise Problem("bad-bundle", f"refused, the old bundle stays: {error}") from None
     digest, bank = service.engine.bundle.manifest.digest, service.store.bank
-    return {"digest": digest, "classes": len(bank.names), "photos_missing": missing}
+    return {"digest": digest, "classes": len(bank.names)}

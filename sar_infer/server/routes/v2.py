@@ -1,4 +1,4 @@
-"""``/v2``: Open Inference Protocol v2 over HTTP, with Triton's binary tensor data and classification extensions.
+"""``/v2``: Open Inference Protocol v2 over HTTP, with Triton's binary tensor data extension.
 
 Inputs: IMAGE or pixels, and CLASSES if the call has class names of its own. Outputs: SCORES and LABELS (N, C) whose
 columns are the classes of the call, the bank's first, or (N, top_k) with the best first in each row; EMBEDDING (N, D).
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, Any
 
 import numpy as np
-from fastapi import APIRouter, Depends, Path, Request, Response
+from fastapi import APIRouter, Path, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
@@ -22,9 +22,8 @@ from sar_infer.classify import ranking
 from sar_infer.classify.class_set import ClassSet
 from sar_infer.server import oip
 from sar_infer.server.class_names import cleaned
-from sar_infer.server.http.body import check_count
 from sar_infer.server.http.openapi import BINARY, ErrorAnswer, problems, request_body
-from sar_infer.server.http.request import Serving, chooses_only, decoded
+from sar_infer.server.http.request import Serving, check_count, chooses_only, decoded
 from sar_infer.server.model.engine import Engine, Finish, ImageInput
 from sar_infer.server.problems import Problem
 from sar_infer.server.service import Service
@@ -33,28 +32,12 @@ from sar_infer.text.names import Phrases
 
 router = APIRouter(prefix="/v2", tags=["open inference protocol"])
 Model = Annotated[str, Path(description="the name of the bundle's folder, or sar-clip", examples=["sar-clip"])]
-Version = Annotated[str, Path(description="the first 12 digits of the bundle's digest")]
 _ALIAS = "sar-clip"
 """A name that the model always has, in addition to that of its bundle's folder."""
 _INPUTS = {"IMAGE": "BYTES", "pixels": "FP32", "CLASSES": "BYTES"}
 _OUTPUTS = {"SCORES": "FP32", "LABELS": "BYTES", "EMBEDDING": "FP32"}
 """Datatypes by name."""
 _MOST_SCORES = 2**18
-_AS_WITHOUT = "Do as without a version, if the version is the current one."
-_INFER: dict[str, Any] = {
-    "response_model": oip.InferAnswer,
-    "responses": {
-        200: {"content": {"application/octet-stream": {"schema": BINARY}}},
-        **problems(404, 422, 503, model=ErrorAnswer),
-    },
-    "openapi_extra": request_body(oip.InferRequest, binary=("application/octet-stream",)),
-}
-
-
-class Live(BaseModel):
-    """A sign that the event loop answers."""
-
-    live: bool
 
 
 class Ready(BaseModel):
@@ -66,46 +49,18 @@ class Ready(BaseModel):
 
 
 _UNKNOWN = problems(404, 422, model=ErrorAnswer)
-_NOT_READY = {**_UNKNOWN, 503: {"model": Ready}}
-
-
-class ServerMetadata(BaseModel):
-    """The server's name, version and extensions."""
-
-    name: str
-    version: str
-    extensions: list[str]
-
-
-class TensorMetadata(BaseModel):
-    """One input or output; -1 stands for any size."""
-
-    name: str
-    datatype: str
-    shape: list[int]
-
-
-class ModelMetadata(BaseModel):
-    """The inputs and outputs of the model."""
-
-    name: str
-    versions: list[str]
-    platform: str
-    inputs: list[TensorMetadata]
-    outputs: list[TensorMetadata]
 
 
 @router.get("", responses=problems(model=ErrorAnswer))
-async def server_metadata() -> ServerMetadata:
+async def server_metadata() -> dict[str, Any]:
     """Return name, version and extensions of the server."""
-    extensions = ["binary_tensor_data", "classification", "parameters"]
-    return ServerMetadata(name="sar-clip", version=__version__, extensions=extensions)
+    return {"name": "sar-clip", "version": __version__, "extensions": ["binary_tensor_data", "parameters"]}
 
 
 @router.get("/health/live")
-async def live() -> Live:
+async def live() -> dict[str, bool]:
     """Answer as ``/healthz`` does."""
-    return Live(live=True)
+    return {"live": True}
 
 
 @router.get("/health/ready", response_model=Ready, responses={503: {"model": Ready, "description": "Not ready."}})
@@ -114,61 +69,53 @@ async def ready(service: Serving) -> Response:
     return await _readiness(service, {})
 
 
-async def _version(version: Version) -> None:
-    """Describe the version in the path of a route; ``_check`` reads it."""
-
-
-def _versioned(name: str, description: str = _AS_WITHOUT) -> dict[str, Any]:
-    """Return the arguments of a route that does what another does, and has a version in its path."""
-    return {"name": name, "description": description, "dependencies": [Depends(_version)]}
-
-
-@router.get(
-    "/models/{model}/versions/{version}/ready",
-    response_model=Ready,
-    responses=_NOT_READY,
-    **_versioned("version_ready", "Answer as ``/readyz`` does, if the model and version are known."),
-)
-@router.get("/models/{model}/ready", response_model=Ready, responses=_NOT_READY)
-async def model_ready(request: Request, service: Serving, model: Model) -> Response:
+@router.get("/models/{model}/ready", response_model=Ready, responses={**_UNKNOWN, 503: {"model": Ready}})
+async def model_ready(service: Serving, model: Model) -> Response:
     """Answer as ``/readyz`` does, if the model is known."""
-    _check(request, service, service.engine)
+    _check(service, model)
     return await _readiness(service, {"name": model})
 
 
-@router.get("/models/{model}/versions/{version}", responses=_UNKNOWN, **_versioned("version_metadata"))
 @router.get("/models/{model}", responses=_UNKNOWN)
-async def model_metadata(request: Request, service: Serving, model: Model) -> ModelMetadata:
-    """Describe versions, inputs and outputs. A call has either IMAGE or pixels; CLASSES may be left out."""
-    version, manifest = _check(request, service, service.engine), service.engine.bundle.manifest
+async def model_metadata(service: Serving, model: Model) -> dict[str, Any]:
+    """Describe version, inputs and outputs. A call has either IMAGE or pixels; CLASSES may be left out."""
+    _check(service, model)
+    manifest = service.engine.bundle.manifest
     pixels = [-1, 3, manifest.preprocess.size, manifest.preprocess.size]
     shapes = {"pixels": pixels, "SCORES": [-1, -1], "LABELS": [-1, -1], "EMBEDDING": [-1, manifest.embed_dim]}
-    tensors = [
-        TensorMetadata(name=name, datatype=datatype, shape=shapes.get(name, [-1]))
-        for name, datatype in (_INPUTS | _OUTPUTS).items()
-    ]
-    inputs, outputs = tensors[: len(_INPUTS)], tensors[len(_INPUTS) :]
-    return ModelMetadata(name=model, versions=[version], platform="onnx_onnxv1", inputs=inputs, outputs=outputs)
+    inputs, outputs = (
+        [{"name": name, "datatype": kind, "shape": shapes.get(name, [-1])} for name, kind in tensors.items()]
+        for tensors in (_INPUTS, _OUTPUTS)
+    )
+    versions = [manifest.digest[:12]]
+    return {"name": model, "versions": versions, "platform": "onnx_onnxv1", "inputs": inputs, "outputs": outputs}
 
 
-@router.post("/models/{model}/versions/{version}/infer", **_INFER, **_versioned("version_infer"))
-@router.post("/models/{model}/infer", **_INFER)
+@router.post(
+    "/models/{model}/infer",
+    response_model=oip.InferAnswer,
+    responses={
+        200: {"content": {"application/octet-stream": {"schema": BINARY}}},
+        **problems(404, 422, 503, model=ErrorAnswer),
+    },
+    openapi_extra=request_body(oip.InferRequest, binary=("application/octet-stream",)),
+)
 async def infer(request: Request, service: Serving, model: Model) -> Response:
     """Classify or embed images; one bad image fails the whole call."""
+    _check(service, model)
     body, length, limits = await request.body(), request.headers.get(oip.HEADER_LENGTH), service.settings.limits
     with service.lease() as engine:
         bank = (await service.current()).bank
-        version, size = _check(request, service, engine), engine.bundle.manifest.preprocess.size
+        size = engine.bundle.manifest.preprocess.size
         read = await service.in_turn(len(body), lambda: _read_call(body, length, size, limits))
         call, source, images, phrases = read
         top_k, only = call.parameters.top_k, chooses_only(call.parameters.mode, bool(phrases))
-        ranked = [output.parameters.classification for output in call.outputs if output.name != "EMBEDDING"]
         classes, count = None, 0
-        with service.admission.images.hold(len(images)):
-            if ranked:
+        with service.images.hold(len(images)):
+            if any(output.name != "EMBEDDING" for output in call.outputs):
                 classes = await engine.names.class_set(phrases, only, bank)
                 count = len(classes.names)
-                if top_k is None and None in ranked and len(images) * count > _MOST_SCORES:
+                if top_k is None and len(images) * count > _MOST_SCORES:
                     problem = f"{len(images)} × {count} scores are too many for one answer; ask for top_k"
                     raise Problem("invalid-request", problem)
                 engine.decide(classes)  # refuses a call with background classes alone
@@ -180,23 +127,14 @@ async def infer(request: Request, service: Serving, model: Model) -> Response:
         if best is not None:
             service.metrics.top_score.observe(best)
     outputs = [*zip(*(values for *_, values in rows), strict=True)]
-    return oip.answer(call, outputs, model, version)
+    return oip.answer(call, outputs, model, engine.bundle.manifest.digest[:12])
 
 
-def _check(request: Request, service: Service, engine: Engine) -> str:
-    """Return the version of an engine: the first digits of its bundle's digest.
-
-    Raises:
-        Problem: ``not-found``: the path names another model or version.
-    """
-    model, version = request.path_params["model"], request.path_params.get("version")
-    model_name = bundle_name(service.settings.bundle or default_bundle())
-    current = engine.bundle.manifest.digest[:12]
-    if model not in (model_name, _ALIAS):
-        raise Problem("not-found", f"no model {model!r:.80}; expected {model_name} or {_ALIAS}")
-    if version not in (None, current):
-        raise Problem("not-found", f"no version {version!r:.80} of {model}; expected {current}")
-    return current
+def _check(service: Service, model: str) -> None:
+    """Raise ``not-found`` if the path names another model."""
+    name = bundle_name(service.settings.bundle or default_bundle())
+    if model not in (name, _ALIAS):
+        raise Problem("not-found", f"no model {model!r:.80}; expected {name} or {_ALIAS}")
 
 
 async def _readiness(service: Service, fields: dict[str, str]) -> Response:
@@ -226,13 +164,9 @@ def _finisher(
     def tensor(output: oip.InferOutput, rows: Floats, logits: Floats, scores: Floats) -> Iterable[oip.Row]:
         if output.name == "EMBEDDING":
             return rows
-        count = output.parameters.classification or top_k
-        if count is None:
+        if top_k is None:
             return scores if output.name == "SCORES" else [names] * len(rows)
-        best = ranking.top_k(logits, count)
-        if output.parameters.classification is not None:
-            pairs = zip(scores, best, strict=True)
-            return [[b"%.9g:%d:%b" % (row[i], i, names[i]) for i in columns] for row, columns in pairs]
+        best = ranking.top_k(logits, top_k)
         if output.name == "SCORES":
             return np.take_along_axis(scores, best, axis=1)
         return [[names[i] for i in columns] for columns in best]
@@ -252,8 +186,6 @@ def _read_call(
             raise Problem("invalid-request", f"{where}: expected {', '.join(_OUTPUTS)}")
         if output.parameters.shared_memory_region is not None:
             raise Problem("invalid-request", f"{where}: shared memory is not supported")
-        if output.parameters.classification is not None and output.name != "SCORES":
-            raise Problem("invalid-request", f"{where}: classification is for SCORES only")
     for tensor in request.inputs:
         if tensor.name not in _INPUTS:
             raise tensor.wrong(f"expected {', '.join(_INPUTS)}")

@@ -9,9 +9,8 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from sar_infer.server.class_names import LONGEST_TEXT, clean_name, cleaned
-from sar_infer.server.http.body import read_json
 from sar_infer.server.http.openapi import ErrorAnswer, problems, request_body
-from sar_infer.server.http.request import Serving, Texts, decoded
+from sar_infer.server.http.request import Serving, Texts, decoded, read_json
 from sar_infer.server.problems import Problem
 
 router = APIRouter(tags=["zero-shot-image-classification"])
@@ -77,7 +76,7 @@ async def zero_shot(request: Request, service: Serving) -> Response:
     cleaned(labels, limits)  # refuse labels that cannot be used, also those of which a template makes good phrases
     classes = cleaned({label: [template.replace(_PLACE, label)] for label in labels}, limits)
     spellings = {clean_name(label): label for label in reversed(labels)}
-    with service.lease() as engine, service.admission.images.hold(1):
+    with service.lease() as engine, service.images.hold(1):
         chosen = await engine.names.class_set(classes, True, (await service.current()).bank)
         rank, count = engine.classifier.rank, len(chosen.names)
         image = decoded(call.inputs)

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 
 from sar_infer._arrays import Floats
-from sar_infer.bank import ClassInfo
 from sar_infer.bundle.bundle import Bundle
 from sar_infer.bundle.manifest import Preprocess
 from sar_infer.errors import ImageError
@@ -90,7 +89,7 @@ def pixels(path: Path, spec: Preprocess) -> Floats:
 
 def name_tokens(bundle: Bundle) -> list[list[int]]:
     """Return the tokens, without end token, of phrases that the bank was made from, and of nouns."""
-    phrases = [p for name in bundle.bank.names for p in bundle.bank.info.get(name, ClassInfo()).phrases or (name,)]
+    phrases = [phrase for entry in bundle.bank.entries.values() for phrase in entry.texts]
     nouns = islice(random_words(load(), random.Random(0)), MOST_NAMES)
     names = [*phrases[:: -(-len(phrases) // MOST_NAMES)], *nouns]
     return [encode_name(bundle.tokenizer, bundle.manifest.tokenizer, name) for name in dict.fromkeys(names)]

@@ -10,9 +10,9 @@ from support.many import small_png, write_parquet
 
 from sar_infer import Classifier
 from sar_infer.bulk.features import FeaturePiece, FeatureSources
+from sar_infer.bulk.listing import InputSources
 from sar_infer.bulk.progress import Progress
 from sar_infer.bulk.run import BulkPlan, EngineOptions, run
-from sar_infer.bulk.sources.listing import InputSources
 from sar_infer.bulk.worker import WorkerOptions
 from sar_infer.errors import InputError
 
@@ -65,7 +65,7 @@ def test_embeddings_that_a_bulk_run_wrote(
     folder = folder_of(tmp_path / "photos")
     results = tmp_path / out
     options = WorkerOptions(str(bundle_path), embedding=kind)  # type: ignore[arg-type]
-    plan = BulkPlan(InputSources((str(folder),), piece_size=4), options, str(results))
+    plan = BulkPlan(InputSources((str(folder),), chunk_size=4), options, str(results))
     run(plan, EngineOptions(workers=1), Progress())
     keys, rows, skipped = read(classifier, results)
     expected_keys, expected, expected_skipped = read(classifier, folder)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-import re
 import tracemalloc
 from pathlib import Path
 
@@ -11,10 +10,9 @@ import pytest
 from support.many import small_png, write_images, write_parquet, write_tar
 from support.users import unprivileged
 
-from sar_infer.bulk.items import Broken, Flaw, Piece
-from sar_infer.bulk.sources.listing import InputSources, Paths
-from sar_infer.bulk.sources.row_groups import RowGroup
-from sar_infer.bulk.sources.tars import TarShard
+from sar_infer.bulk.chunks import Chunk
+from sar_infer.bulk.items import Flaw
+from sar_infer.bulk.listing import InputSources
 from sar_infer.errors import InputError
 
 
@@ -24,12 +22,13 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def keys(*arguments: str, **settings) -> list[str]:
-    return [item.key for piece in InputSources(arguments, **settings).pieces() for item in piece.unit.items()]
+    chunks = InputSources(arguments, **settings).chunks()
+    return [item.key for chunk in chunks for item in chunk.items("image", None)]
 
 
 def refusal(*arguments: str, **settings) -> str:
     with pytest.raises(InputError) as result:
-        InputSources(arguments, **settings).check()
+        list(InputSources(arguments, **settings).chunks())
     return str(result.value)
 
 
@@ -42,15 +41,27 @@ def test_a_folder_is_listed_folder_by_folder_without_what_is_hidden() -> None:
     assert keys("p") == ["p/A.JPG", "p/z.jpg", "p/a/deep/007.png", "p/b/000.png", "p/b/001.png"]
 
 
-def test_pieces_are_filled_across_arguments_and_cut_at_shards() -> None:
+def test_chunks_are_filled_across_arguments_and_cut_at_shards() -> None:
     write_images(Path("p"), 5)
     write_tar(Path("s.tar"), {"x.png": small_png(1)})
     write_parquet(Path("t.parquet"), {"image": [small_png(n) for n in range(6)]}, rows_of_group=4)
-    pieces = list(InputSources(("p", "p/000.png", "s.tar", "t.parquet", "p"), piece_size=4).pieces())
-    assert [piece.number for piece in pieces] == list(range(7))
-    kinds = [(type(piece.unit), piece.unit.count) for piece in pieces]
-    assert kinds == [(Paths, 4), (Paths, 2), (TarShard, None), (RowGroup, 4), (RowGroup, 2), (Paths, 4), (Paths, 1)]
-    assert pieces[4].unit.first == 4
+    chunks = list(InputSources(("p", "p/000.png", "s.tar", "t.parquet", "p"), chunk_size=4).chunks())
+    assert [(chunk.number, chunk.container, chunk.count) for chunk in chunks] == [
+        *((0, "", 4), (1, "", 2), (2, ".tar", None), (3, ".parquet", 4), (4, ".parquet", 2), (5, "", 4), (6, "", 1))
+    ]
+    assert [Chunk.parse(chunk.number, chunk.line()) for chunk in chunks] == chunks
+
+
+def test_chunks_grow_with_a_long_list_which_is_never_held() -> None:
+    Path("all.txt").write_text("".join(f"photos/{number:09}.jpg\n" for number in range(50_000)))
+    tracemalloc.start()
+    counts = [chunk.count for chunk in InputSources(("all.txt",)).chunks()]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (counts[:20], sum(counts)) == ([64] * 20, 50_000)
+    assert max(counts) <= 50_000 / 64
+    assert len(counts) < 300
+    assert peak < 2**20  # all paths are 4 MiB
 
 
 @pytest.fixture
@@ -64,6 +75,7 @@ def places() -> None:
     Path("all.txt").write_bytes(b"\xef\xbb\xbf" + text.encode())
     Path("p").mkdir()
     Path("p/a.txt").write_text("gone.png\n")
+    Path("p/named.csv").write_text("class,photo\n,x.png\nhat,'y.png\n")
     memory = fsspec.filesystem("memory")
     for name in ("/photos/b/1.png", "/photos/a.jpg", "/photos/.c.png", "/photos/d.txt", "/photos/a/2.PNG"):
         memory.pipe_file(name, b"x")
@@ -79,7 +91,8 @@ def places() -> None:
         (["{s,s}-{008..008}.tar"], ["s-008.tar/x.png"] * 2),
         (["a{1,2}.png", "b[1].png", "a::b.png"], ["a{1,2}.png", "b[1].png", "a::b.png"]),
         (["all.txt"], ["a b.jpg", "#1.png", "s3://bucket/é.jpg", "a b.jpg", "s-008.tar/x.png"]),
-        (["p/*", "p/a.txt"], ["p/a.txt", "gone.png"]),
+        (["p/a*", "p/a.txt"], ["p/a.txt", "gone.png"]),
+        (["p/named.csv"], ["p/x.png", "p/'y.png"]),
         (["memory://photos"], [f"memory:///photos/{name}" for name in ("a.jpg", "a/2.PNG", "b/1.png")]),
         (["memory://photos/*/1.png"], ["memory:///photos/b/1.png"]),
         (["memory://photos/?*"], [f"memory:///photos/{n}" for n in (".c.png", "a/2.PNG", "a.jpg", "b/1.png", "d.txt")]),
@@ -90,54 +103,27 @@ def test_arguments_and_their_inputs(arguments: list[str], expected: list[str]) -
     assert keys(*arguments) == expected
 
 
-def test_shards_of_a_pattern_that_are_gone_have_a_row_as_in_a_list() -> None:
-    write_tar(Path("s-0.tar"), {"x.png": b""})
-    write_tar(Path("s-3.tar"), {"x.png": b""})
-    write_parquet(Path("t-a.parquet"), {"image": [b""]})
-    Path("all.txt").write_text("".join(f"s-{number}.tar\n" for number in range(4)) + "t-a.parquet\nt-b.parquet\n")
-    named = list(InputSources(("s-{0..3}.tar", "t-{a,b}.parquet")).pieces())
-    assert named == list(InputSources(("all.txt",)).pieces())
-    assert [type(piece.unit) for piece in named] == [TarShard, Broken, Broken, TarShard, RowGroup, Broken]
-    assert named[1].unit.reason == "cannot be read: No such file or directory"
-    assert refusal("s-{1..3}.tar") == "s-1.tar: no such file or folder"  # the first is looked at
-    assert refusal("s-{0,3}?.tar").startswith("s-0?.tar: ")
-
-
 def test_names_that_are_no_utf8_have_a_printable_key_and_open() -> None:
     Path("p").mkdir()
     Path(os.fsdecode(b"p/\xff.png")).write_bytes(small_png(1))
-    (piece,) = InputSources(("p",)).pieces()
-    (item,) = piece.unit.items()
-    assert item.key == "p/\\xff.png"
-    assert Path(str(item.source)).read_bytes() == small_png(1)
-    assert len(piece.digest) == 64
-
-
-def test_nothing_is_listed_before_it_is_needed() -> None:
-    write_images(Path("p"), 3)
-    pieces = InputSources(("p", "gone.png"), piece_size=2).pieces()
-    assert next(pieces).unit.count == 2
-    with pytest.raises(InputError, match="gone"):
-        list(pieces)
-
-
-def test_a_long_list_is_never_held() -> None:
-    Path("all.txt").write_text("".join(f"photos/{number:09}.jpg\n" for number in range(50_000)))
-    tracemalloc.start()
-    numbers = [piece.number for piece in InputSources(("all.txt",), piece_size=1000).pieces() if piece.digest]
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert numbers == list(range(50))
-    assert peak < 2**20  # all paths are 4 MiB
+    Path("p/\\xff.png").write_bytes(small_png(2))
+    (chunk,) = InputSources(("p",)).chunks()
+    items = list(Chunk.parse(0, chunk.line()).items("image", None))
+    assert {item.key: Path(str(item.source)).read_bytes() for item in items} == {
+        "p/\\xff.png": small_png(1),
+        "p/\\x5cxff.png": small_png(2),
+    }
 
 
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ("gone.png", "no such file or folder"),
+        ("gone.png", "gone.png: no such file or folder"),
+        ("s-{1..3}.tar", "s-1.tar: no such file or folder"),  # the first is looked at
         ("*.png", "matches nothing"),
         ("{5..3}.png", "matches nothing"),
         ("empty", "a folder without images"),
+        ("bare", "without images; files without a suffix are passed over (1, such as bare/0af3); put them in a list"),
         ("empty.txt", "an empty list"),
         ("wide.txt", "wide.txt: a list in UTF-16; save it as UTF-8"),
         ("gone.lst", "the list cannot be read: No such file"),
@@ -147,18 +133,18 @@ def test_a_long_list_is_never_held() -> None:
         ("ftp://example.com/a.jpg", "expected a local path or a URL of s3"),
         ("simplecache::s3://bucket/a.jpg", "expected a local path or a URL of s3"),
         ("t.parquet", "no column 'image'; it has photo"),
-        ("none.parquet", "none.parquet: no image in it"),
         ("x" * 5000, "…"),
-        ("gs://bucket/a.jpg", "pip install 'sar-clip[bulk]' gcsfs"),
-        ("memory://nothing", "no such object"),
+        ("gs://bucket/a.jpg", "pip install '.[bulk]' gcsfs"),
+        ("memory://nothing", "memory://nothing: no such file or folder"),
     ],
 )
 def test_arguments_that_stand_for_nothing_are_refused(argument: str, message: str) -> None:
     Path("empty").mkdir()
+    Path("bare").mkdir()
+    Path("bare/0af3").touch()
     Path("empty.txt").write_text("\n")
     Path("wide.txt").write_text("a.png\n", "utf-16")
     write_parquet(Path("t.parquet"), {"photo": [b"x"]})
-    write_parquet(Path("none.parquet"), {"image": pyarrow.array([], pyarrow.binary())})
     assert message in refusal(argument)
 
 
@@ -174,21 +160,21 @@ def test_a_folder_that_cannot_be_listed_is_not_passed_over(tmp_path: Path) -> No
         Path("p/closed").chmod(0o755)
 
 
-def test_containers_that_cannot_be_listed_are_one_row() -> None:
+def test_files_of_images_that_cannot_be_read_are_one_row() -> None:
     Path("bad.parquet").write_bytes(b"PAR1 no")
-    write_parquet(Path("other.parquet"), {"jpg": [b"x"]})
     write_parquet(Path("good.parquet"), {"image": [b"x"]})
-    Path("all.txt").write_text("good.parquet\nbad.parquet\ngone.tar\nother.parquet\ngood.parquet\n")
-    InputSources(("all.txt",)).check()
-    items = [item for piece in InputSources(("all.txt",)).pieces() for item in piece.unit.items()]
-    broken = ["bad.parquet", "gone.tar", "other.parquet"]
-    assert [item.key for item in items] == ["good.parquet#0", *broken, "good.parquet#0"]
+    write_parquet(Path("none.parquet"), {"image": pyarrow.array([], pyarrow.binary())})
+    Path("all.txt").write_text("good.parquet\nbad.parquet\ngone.tar\nnone.parquet\ngood.parquet\n")
+    chunks = list(InputSources(("all.txt",)).chunks())
+    items = [item for chunk in chunks for item in chunk.items("image", None)]
+    assert [item.key for item in items] == ["good.parquet#0", "bad.parquet", "gone.tar", "good.parquet#0"]
     assert isinstance(items[1].source, Flaw) and items[1].source.kind == "source"
-    assert items[2].source == Flaw("source", "cannot be read: No such file or directory")
-    assert items[3].source == Flaw("source", "no column 'image'; it has jpg (--column, --key-column)")
+    assert items[2].source == Flaw("source", "the rest cannot be read: No such file or directory")
+    write_parquet(Path("bad.parquet"), {"image": [b"y", b"z"]})  # it is whole when the chunk is tried again
+    assert [item.source for item in chunks[1].items("image", None)] == [b"y", b"z"]
 
 
-def test_shards_in_a_folder_are_passed_over_and_that_is_said() -> None:
+def test_what_a_folder_passes_over_is_said() -> None:
     write_images(Path("p/deep"), 2)
     for name in ("a.tar", "deep/b.tar", "deep/c.parquet", ".hidden.tar", "z.HEIC", "deep/0af3", "notes.json", ".git"):
         Path("p", name).touch()
@@ -197,63 +183,12 @@ def test_shards_in_a_folder_are_passed_over_and_that_is_said() -> None:
     for name in ("/mixed/a.png", "/mixed/b.tar"):
         memory.pipe_file(name, b"x")
     warnings: list[str] = []
-    pieces = list(InputSources(("p", "memory://mixed")).pieces(warn=warnings.append))
-    assert [len(piece.unit.paths) for piece in pieces] == [3]
+    chunks = list(InputSources(("p", "memory://mixed")).chunks(warn=warnings.append))
+    assert [len(chunk.paths) for chunk in chunks] == [3]
     assert warnings == [
         f"left out 1 file whose format is not read (.heic), such as {Path('p/z.HEIC')}; convert to JPEG",
-        f"p: files without a suffix are passed over (1, such as {Path('p/deep/0af3')}); put them in a list (.txt)",
-        f"p: linked folders are passed over (1, such as {Path('p/link')}/); name them too",
-        "p: 1 .parquet in it passed over; name them as 'p/**/*.parquet'",
-        "p: 2 .tar in it passed over; name them as 'p/**/*.tar'",
-        "memory://mixed: 1 .tar in it passed over; name them as 'memory://mixed/**/*.tar'",
+        f"files without a suffix are passed over (1, such as {Path('p/deep/0af3')}); put them in a list (.txt)",
+        f"linked folders are passed over (1, such as {Path('p/link')}); name them too",
+        ".tar files are passed over (3, such as p/a.tar); name them, or a pattern, '**/*.tar'",
+        ".parquet files are passed over (1, such as p/deep/c.parquet); name them, or a pattern, '**/*.parquet'",
     ]
-
-
-def test_a_folder_without_images_says_what_is_there() -> None:
-    for name in ("bare/0af3", "shards/a.tar", "shards/README"):
-        Path(name).parent.mkdir(exist_ok=True)
-        Path(name).touch()
-    bare = re.escape(str(Path("bare/0af3")))
-    with pytest.raises(InputError, match=rf"without images; bare: files without .* \(1, such as {bare}\); put .*$"):
-        keys("bare")
-    with pytest.raises(InputError, match=r"README\); put them in a list .*; shards are named by a pattern"):
-        keys("shards")
-
-
-def test_a_pattern_that_matches_more_than_images_does_not_end_a_run() -> None:
-    write_images(Path("p/a"), 2)
-    Path("p/b").mkdir()
-    Path("p/c.png").symlink_to("gone.png")
-    warnings: list[str] = []
-    (piece,) = InputSources(("p/*",)).pieces(warn=warnings.append)
-    assert [Path(path) for path in piece.unit.paths] == [Path("p/a/000.png"), Path("p/a/001.png"), Path("p/c.png")]
-    assert warnings == [f"{Path('p/b')}: a folder without images; shards are named by a pattern, 'p/b/**/*.tar'"]
-    assert "p/b*: matches nothing" in refusal("p/b*")
-
-
-def test_shards_that_are_not_wanted_are_not_opened(monkeypatch: pytest.MonkeyPatch) -> None:
-    for number in range(6):
-        write_tar(Path(f"{number}.tar"), {"x.png": b""})
-    opened: list[str] = []
-    real = TarShard.open
-    monkeypatch.setattr(TarShard, "open", lambda location: opened.append(location) or real(location))
-    result = list(InputSources(("{0..5}.tar",)).pieces(lambda number: number % 3 == 1))
-    assert [(piece.number, piece.unit.location) for piece in result] == [(1, "1.tar"), (4, "4.tar")]
-    assert opened == ["1.tar", "4.tar"]
-
-
-def test_a_digest_tells_inputs_apart() -> None:
-    units = [
-        Paths(("a", "b")),
-        Paths(("ab",)),
-        Paths(("b", "a")),
-        TarShard("a", 1),
-        TarShard("a", 2),
-        RowGroup("a", 1, 0, 0, 4, "image", None),
-        RowGroup("a", 1, 1, 4, 4, "image", None),
-        Broken("a", "b"),
-    ]
-    digests = {Piece(0, unit).digest for unit in units} | {Piece(1, units[0]).digest}
-    assert len(digests) == len(units) + 1
-    assert Piece(0, Broken("a", "another reason")).digest in digests
-    assert Piece(0, Paths(("a", "b"))).digest == Piece(0, Paths(("a", "b"))).digest

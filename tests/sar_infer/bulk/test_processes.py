@@ -66,18 +66,20 @@ def test_a_worker_that_cannot_start_leaves_nothing_behind(
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_leaves_finished_parts(monkeypatch: pytest.MonkeyPatch, number: int, code: int) -> None:
     write_images(Path("p"), 200)
-    process = start("p", "--out", "out", "--piece-size", "4")
+    process = start("p", "--out", "out", "--chunk-size", "4")
     wait_for(2, process)
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == code, errors
-    line = r"^interrupted; what is finished is kept; the same command with --resume continues"
-    assert re.search(line, errors, re.MULTILINE)
+    line = r"^interrupted; (\d+) of 200 images are kept; the same command with --resume continues"
+    kept = re.search(line, errors, re.MULTILINE)
+    assert kept is not None, errors
+    assert int(kept[1]) == len(read_rows(Path("out"))) >= 8
     assert "Traceback" not in errors
     assert not [name for name in listing(Path("out")) if name.startswith(".")]
     assert not Path("out/_SUCCESS.json").exists()
     answer_here(monkeypatch)
-    assert run("p", "--out", "out", "--piece-size", "4", "--resume").exit_code == 0
+    assert run("p", "--out", "out", "--chunk-size", "4", "--resume").exit_code == 0
     assert len(read_rows(Path("out"))) == 200
 
 
@@ -89,9 +91,9 @@ def test_no_process_outlives_a_run_though_an_image_hangs(
     hanging.plant(here / "site", monkeypatch, hanging.hang)
     write_images(Path("p"), 4)
     write_tar(Path("s.tar"), {"hangs.png": hanging.HANGS})
-    process = start("p", "s.tar", "--out", "out", "--piece-size", "1", "--image-timeout", "3600")
+    process = start("p", "s.tar", "--out", "out", "--chunk-size", "1", "--image-timeout", "3600")
     try:
-        wait_for(3, process)  # the fourth is committed when the fifth has begun to come
+        wait_for(4, process)
         assert group(process.pid)
         process.send_signal(number)
         _, errors = process.communicate(timeout=60)
@@ -110,7 +112,7 @@ def test_kills_lose_and_double_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     write_images(Path("p"), 60)
     Path("p/bad.jpg").write_bytes(b"no")
     write_tar(Path("s.tar"), {f"{n}.png": small_png(n) for n in range(100, 140)})
-    arguments = ("p", "s.tar", "--piece-size", "8", "--batch-size", "4", "--workers", "2")
+    arguments = ("p", "s.tar", "--chunk-size", "8", "--batch-size", "4", "--workers", "2")
     answer_here(monkeypatch)
     assert run(*arguments, "--out", "undisturbed").exit_code == 1
     out, chance = "answers.parquet", random.Random(6)

@@ -71,14 +71,14 @@ def test_a_node_that_is_killed_costs_no_input_and_doubles_none(here: Path, envir
     names = [f"{number % 4}.jpg" if number % 50 else "bad.jpg" for number in range(1000)]
     Path("all.txt").write_text("\n".join(names))
     write_tar(Path("s.tar"), {f"{n}.jpg": Path(f"{n}.jpg").read_bytes() for n in range(4)})
-    arguments = [*COMMAND, "all.txt", "s.tar", "--piece-size", "50", "--embeddings"]
+    arguments = [*COMMAND, "all.txt", "s.tar", "--chunk-size", "50", "--embeddings"]
     Path("kill.py").write_text(textwrap.dedent(KILL))
     command = [sys.executable, "kill.py", *arguments, "--out", "ray"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=500, env=environment)
     assert done.returncode == 0, done.stderr[-2000:]
     (last_line,) = re.findall(r"^killed (\d+) after (\d+) exit (\d+)$", done.stdout, re.MULTILINE)
     killed, before, code = map(int, last_line)
-    assert killed >= 1, "the second node had no piece to lose"
+    assert killed >= 1, "the second node had no chunk to lose"
     assert 3 <= before < 21
     assert code == 1, done.stderr[-2000:]  # bad.jpg
     local = subprocess.run([*arguments, "--out", "local", "--workers", "2"], env=environment, timeout=300)
@@ -87,12 +87,12 @@ def test_a_node_that_is_killed_costs_no_input_and_doubles_none(here: Path, envir
     assert [row["key"] for row in rows] == [*names, *(f"s.tar/{n}.jpg" for n in range(4))]
     assert rows == read_rows(Path("local"))
     counts = json.loads(Path("ray/_SUCCESS.json").read_text())["summary"]
-    assert (counts["inputs"], counts["rejected"], counts["pieces"]) == (1004, 20, 21)
+    assert (counts["inputs"], counts["rejected"], counts["chunks"]) == (1004, 20, 21)
 
 
 def test_a_cluster_of_its_own_goes_on_where_one_machine_was(here: Path, environment: dict[str, str]) -> None:
     write_images(Path("p"), 8)
-    arguments = [*COMMAND, "p", "--piece-size", "2", "--out", "answers.jsonl"]
+    arguments = [*COMMAND, "p", "--chunk-size", "2", "--out", "answers.jsonl"]
     first = subprocess.run([*arguments, "--workers", "1"], env=environment, timeout=300)
     assert first.returncode == 0
     expected = read_rows(Path("answers.jsonl"))

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,13 +9,20 @@ import pyarrow.parquet
 import pytest
 from support.many import small_png, write_parquet
 
+from sar_infer.bulk.chunks import Chunk
 from sar_infer.bulk.items import Flaw, Item
-from sar_infer.bulk.sources.row_groups import row_groups
+from sar_infer.bulk.row_groups import row_groups
 from sar_infer.errors import InputError
 
 
 def items_of(path: Path, column: str = "image", key_column: str | None = None) -> list[Item]:
-    return [item for unit in row_groups(str(path), column, key_column) for item in unit.items()]
+    groups = [
+        Chunk(number, (str(path),), *group) for number, group in enumerate(row_groups(str(path), column, key_column))
+    ]
+    items = [item for chunk in groups for item in chunk.items(column, key_column)]
+    (_, *whole) = [None, *Chunk(0, (str(path),)).items(column, key_column)]
+    assert [item.key for item in whole] == [item.key for item in items]
+    return items
 
 
 def test_bytes_by_row(tmp_path: Path) -> None:
@@ -51,7 +57,7 @@ def test_images_as_hugging_face_stores_them(tmp_path: Path) -> None:
 
 
 def test_other_columns_and_sizes_are_set_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sar_infer.bulk.sources.row_groups.MOST_BYTES", 3)
+    monkeypatch.setattr("sar_infer.bulk.row_groups.MOST_BYTES", 3)
     path = write_parquet(tmp_path / "t.parquet", {"image": [b"123", b"1234"], "text": ["x", "y"], "none": [None, None]})
     assert [item.source for item in items_of(path)] == [b"123", Flaw("size", "too large: 4 bytes, at most 3")]
     with pytest.raises(InputError, match=r"column 'text' is string; expected the bytes of images \(--column\)"):
@@ -92,8 +98,8 @@ def test_a_long_row_group_is_never_held(tmp_path: Path) -> None:
 
 
 def items_of_one(path: Path) -> Iterator[Item]:
-    (unit,) = row_groups(str(path), "image", None)
-    return unit.items()
+    (group,) = row_groups(str(path), "image", None)
+    return Chunk(0, (str(path),), *group).items("image", None)
 
 
 def test_a_damaged_group_is_one_more_item(tmp_path: Path) -> None:
@@ -111,7 +117,6 @@ def test_a_damaged_group_is_one_more_item(tmp_path: Path) -> None:
 
 def test_rows_that_are_missing_are_told(tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "t.parquet", {"image": [b"1", b"2"]})
-    (unit,) = row_groups(str(path), "image", None)
-    *rows, last = dataclasses.replace(unit, rows=3).items()
+    *rows, last = Chunk(0, (str(path),), 0, 0, 3).items("image", None)
     assert [item.source for item in rows] == [b"1", b"2"]
     assert last == Item(str(path), Flaw("source", "row 2 on cannot be read: it has 1 rows less than its footer says"))

@@ -1,91 +1,86 @@
-"""Runs from and into object storage: a server of S3's protocol on this machine, and failures that pass."""
+"""Runs from and into storage, which is fsspec's memory here, and failures that pass."""
 
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import fsspec
 import pyarrow.parquet
 import pytest
-import s3fs
-from moto.server import ThreadedMotoServer
+from fsspec.implementations.memory import MemoryFile, MemoryFileSystem
 from support.bulk_runs import answered_here, run
 from support.many import small_png, write_parquet, write_tar
 
 from sar_infer.bulk import locations
-from sar_infer.bulk.locations import open_binary, patiently, size_of
+from sar_infer.bulk.locations import open_binary, patiently
 from sar_infer.errors import InputError
 
 __all__ = ["answered_here"]
 
 
 @pytest.fixture
-def storage(monkeypatch: pytest.MonkeyPatch) -> Iterator[s3fs.S3FileSystem]:
-    """A server with the bucket ``bucket``; processes find it by the environment."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "test")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    s3fs.S3FileSystem.clear_instance_cache()
-    system = s3fs.S3FileSystem(use_listings_cache=False)
-    system.makedirs("bucket", exist_ok=True)  # servers of one process share what they hold
+def storage(monkeypatch: pytest.MonkeyPatch) -> Iterator[MemoryFileSystem]:
+    monkeypatch.setattr(locations, "_WAITS", (0.0, 0.0))
+    system = fsspec.filesystem("memory")
+    system.store.clear()
     yield system
-    s3fs.S3FileSystem.clear_instance_cache()
-    server.stop()
+    system.store.clear()
 
 
-def rows(system: s3fs.S3FileSystem, folder: str) -> list[dict]:
+def rows(system: MemoryFileSystem, folder: str) -> list[dict]:
     parts = sorted(system.glob(f"{folder}/part-*"))
-    return [row for piece in parts for row in pyarrow.parquet.read_table(system.open(piece)).to_pylist()]
+    return [row for part in parts for row in pyarrow.parquet.read_table(system.open(part)).to_pylist()]
 
 
 @pytest.mark.usefixtures("answered_here")
-def test_a_run_from_and_into_a_bucket(here: Path, storage: s3fs.S3FileSystem) -> None:
+def test_a_run_from_and_into_a_bucket(here: Path, storage: MemoryFileSystem) -> None:
     for number in range(3):
-        storage.pipe_file(f"bucket/photos/{number}.png", small_png(number))
+        storage.pipe_file(f"/bucket/photos/{number}.png", small_png(number))
         shard = write_tar(here / "s.tar", {"x.png": small_png(10 + number)})
-        storage.put_file(str(shard), f"bucket/shards/{number}.tar")
-    storage.put_file(str(write_parquet(here / "t.parquet", {"image": [small_png(20)]})), "bucket/t.parquet")
-    Path("all.txt").write_text("s3://bucket/photos/1.png\ns3://bucket/gone.png\n")
-    storage.put_file("all.txt", "bucket/all.txt")
-    sources = ["s3://bucket/photos", "s3://bucket/shards/*.tar", "s3://bucket/t.parquet", "s3://bucket/all.txt"]
-    arguments = [*sources, "--out", "s3://bucket/answers", "--piece-size", "2"]
-    result = run(*arguments)
+        storage.put_file(str(shard), f"/bucket/shards/{number}.tar")
+    storage.put_file(str(write_parquet(here / "t.parquet", {"image": [small_png(20)]})), "/bucket/t.parquet")
+    storage.pipe_file("/bucket/all.txt", b"memory://bucket/photos/1.png\nmemory://bucket/gone.png\n")
+    sources = ["photos", "shards/*.tar", "t.parquet", "all.txt"]
+    arguments = [*(f"memory://bucket/{name}" for name in sources), "--out", "memory://bucket/answers"]
+    result = run(*arguments, "--chunk-size", "2")
     assert result.exit_code == 1
-    assert result.stderr.endswith("1 set aside, see s3://bucket/answers/_rejected.jsonl\n")
-    written = rows(storage, "bucket/answers")
+    assert result.stderr.endswith("1 set aside, see memory://bucket/answers/_rejected.jsonl\n")
+    written = rows(storage, "/bucket/answers")
     assert [row["key"] for row in written] == [
-        *(f"s3://bucket/photos/{n}.png" for n in range(3)),
-        *(f"s3://bucket/shards/{n}.tar/x.png" for n in range(3)),
-        "s3://bucket/t.parquet#0",
-        "s3://bucket/photos/1.png",
-        "s3://bucket/gone.png",
+        *(f"memory:///bucket/photos/{n}.png" for n in range(3)),
+        *(f"memory:///bucket/shards/{n}.tar/x.png" for n in range(3)),
+        "memory://bucket/t.parquet#0",
+        "memory://bucket/photos/1.png",
+        "memory://bucket/gone.png",
     ]
     assert [row["error_kind"] for row in written] == [None] * 8 + ["unreadable"]
-    (lost,) = storage.glob("bucket/answers/part-000003-*")
-    storage.rm_file(lost)
-    again = run(*arguments, "--resume")
-    assert again.exit_code == 1
-    assert rows(storage, "bucket/answers") == written
-    counts = json.loads(storage.cat_file("bucket/answers/_SUCCESS.json"))["summary"]
-    assert (counts["inputs"], counts["pieces"], counts["resumed"]) == (9, 7, 6)
+    storage.rm_file("/bucket/answers/part-000003.parquet")
+    assert run(*arguments, "--chunk-size", "2", "--resume").exit_code == 1
+    assert rows(storage, "/bucket/answers") == written
+    counts = json.loads(storage.cat_file("/bucket/answers/_SUCCESS.json"))["summary"]
+    assert (counts["inputs"], counts["chunks"], counts["resumed"]) == (9, 7, 6)
 
 
 @pytest.mark.usefixtures("answered_here")
-def test_no_bucket_is_made(here: Path, storage: s3fs.S3FileSystem) -> None:
+def test_storage_that_refuses_and_a_full_temporary_folder_are_named(
+    here: Path, storage: MemoryFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (here / "a.png").write_bytes(small_png(1))
-    result = run("a.png", "--out", "s3://bukcet/answers")
-    assert result.exit_code == 2
-    (line,) = result.stderr.splitlines()
-    assert line.startswith(
-        "Error: s3://bukcet/answers/_job.json: cannot be written: The specified bucket does not exist"
-    )
-    assert not storage.exists("bukcet")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("no such bucket")
+
+    monkeypatch.setattr(MemoryFileSystem, "put_file", refuse)
+    result = run("a.png", "--out", "memory://bucket/answers")
+    assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
+    assert re.match("Error: memory://bucket/answers/_\\w+.jsonl: cannot be written: no such bucket", result.stderr)
+    monkeypatch.setattr("tempfile.mkdtemp", refuse)
+    result = run("a.png", "--out", "memory://bucket/answers")
+    assert re.match("Error: the folder for temporary files .* set TMPDIR to another", result.stderr), result.stderr
 
 
 class Failing:
@@ -112,26 +107,24 @@ def test_failures_that_pass_are_waited_out(monkeypatch: pytest.MonkeyPatch) -> N
             patiently(Failing(error))
 
 
-def test_a_stream_goes_on_where_a_read_failed(monkeypatch: pytest.MonkeyPatch, storage: s3fs.S3FileSystem) -> None:
+def test_a_stream_goes_on_where_a_read_failed(monkeypatch: pytest.MonkeyPatch, storage: MemoryFileSystem) -> None:
     content = bytes(range(256)) * 20_000
-    storage.pipe_file("bucket/big", content)
-    monkeypatch.setattr(locations, "_WAITS", (0.0, 0.0))
-    storage.default_block_size = 2**20
-    real, starts = s3fs.S3File._fetch_range, []
+    storage.pipe_file("/bucket/big", content)
+    calls = 0
+    real = MemoryFile.read
 
-    def fetch(self: s3fs.S3File, start: int, end: int) -> bytes:
-        starts.append(start)
-        if len(starts) % 3:
+    def read(self: MemoryFile, size: int = -1) -> bytes:
+        nonlocal calls
+        calls += 1
+        if calls % 3:
             raise ConnectionResetError("two of three times")
-        return real(self, start, end)
+        return real(self, size)
 
-    monkeypatch.setattr(s3fs.S3File, "_fetch_range", fetch)
-    assert size_of("s3://bucket/big") == len(content)
-    with open_binary("s3://bucket/big") as stream:
+    monkeypatch.setattr(MemoryFile, "read", read)
+    with open_binary("memory://bucket/big") as stream:
         assert stream.read(1000) == content[:1000]
         assert stream.seek(-1000, 2) == len(content) - 1000
         assert stream.read() == content[-1000:]
         stream.seek(5)
         assert stream.read() == content[5:]
-    assert len(starts) >= 9
-    assert starts[::3] == starts[1::3] == starts[2::3]
+    assert calls >= 9

@@ -10,16 +10,19 @@ import pytest
 from support.folders import listing
 from support.many import small_png, write_tar
 
-from sar_infer.bulk.items import MOST_BYTES, Flaw
-from sar_infer.bulk.sources.tars import TarShard
-from sar_infer.errors import InputError
+from sar_infer.bulk.chunks import Chunk
+from sar_infer.bulk.items import MOST_BYTES, Flaw, Item
 
 
 def contents(path: Path) -> dict[str, bytes | str | Flaw]:
     """By key without the shard's own part; the shard itself is ``""``."""
-    members = list(TarShard.open(str(path)).items())
-    assert len({item.key for item in members if item}) == sum(item is not None for item in members)
-    return {item.key.removeprefix(str(path))[1:]: item.source for item in members if item is not None}
+    members = items(path)
+    assert len({item.key for item in members}) == len(members)
+    return {item.key.removeprefix(str(path))[1:]: item.source for item in members}
+
+
+def items(path: Path) -> list[Item]:
+    return [*Chunk(0, (str(path),)).items("image", None)]
 
 
 def test_images_come_in_order_and_other_members_do_not(tmp_path: Path) -> None:
@@ -28,7 +31,6 @@ def test_images_come_in_order_and_other_members_do_not(tmp_path: Path) -> None:
         {"b.png": small_png(1), "b.json": b"{}", "b.cls": b"1", "a/a.JPG": b"x", "a/.b.png": b"", "c.seg.png": b"y"},
     )
     assert contents(path) == {"b.png": small_png(1), "a/a.JPG": b"x", "c.seg.png": b"y"}
-    assert [item is None for item in TarShard.open(str(path)).items()] == [False, True, True, False, True, False]
 
 
 def test_odd_members_are_names_and_nothing_more(tmp_path: Path) -> None:
@@ -51,11 +53,12 @@ def test_odd_members_are_names_and_nothing_more(tmp_path: Path) -> None:
     assert listing(tmp_path) == ["s.tar"]
 
 
-def test_names_that_are_no_utf8(tmp_path: Path) -> None:
+def test_names_that_are_no_utf8_have_a_key_of_their_own(tmp_path: Path) -> None:
     path = tmp_path / "s.tar"
     with tarfile.open(path, "w", format=tarfile.GNU_FORMAT, errors="surrogateescape") as tar:
-        tar.addfile(tarfile.TarInfo("\udcff.png"))
-    assert list(contents(path)) == ["\\xff.png"]
+        for name in ("\udcff.png", "\\xff.png", "\\x5cxff.png", "a\\b.png"):
+            tar.addfile(tarfile.TarInfo(name))
+    assert list(contents(path)) == ["\\xff.png", "\\x5cxff.png", "\\x5cx5cxff.png", "a\\b.png"]
 
 
 def test_a_huge_member_is_set_aside_unread(tmp_path: Path) -> None:
@@ -125,8 +128,7 @@ def test_members_behind_the_end_are_not_passed_over(tmp_path: Path, second: str)
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "s.tar")
-    with pytest.raises(InputError, match="not a file"):
-        TarShard.open(str(tmp_path / "s.tar"))
+    assert contents(tmp_path / "s.tar") == {"": Flaw("source", "the rest cannot be read: not a file")}
 
 
 def test_every_single_flipped_byte_of_a_header_is_survived(tmp_path: Path) -> None:
@@ -141,8 +143,21 @@ def test_every_single_flipped_byte_of_a_header_is_survived(tmp_path: Path) -> No
         assert len(members) >= 2 or damaged[1024:1536] == data[1024:1536]
 
 
+@pytest.mark.parametrize("size", [-512, -1536, -1, -(10**9)])
+def test_a_negative_size_does_not_read_a_shard_for_ever(tmp_path: Path, size: int) -> None:
+    path = write_tar(tmp_path / "s.tar", {"a.png": b"1", "b.png": b""})
+    data = bytearray(path.read_bytes())
+    data[1024 + 124 : 1024 + 136] = b"\xff" + (256**11 + size).to_bytes(11, "big")
+    data[1024 + 148 : 1024 + 156] = b" " * 8
+    data[1024 + 148 : 1024 + 156] = b"%06o\0 " % sum(data[1024:1536])
+    path.write_bytes(data)
+    members = contents(path)
+    assert members["a.png"] == b"1"
+    assert members[""].kind == "source"
+
+
 def test_the_headers_of_a_shard_are_not_kept(tmp_path: Path) -> None:
     path = write_tar(tmp_path / "s.tar", {f"{number}.png": b"" for number in range(200)})
-    for number, _ in enumerate(TarShard.open(str(path)).items()):
+    for number, _ in enumerate(Chunk(0, (str(path),)).items("image", None)):
         if number == 199:
             assert sum(isinstance(thing, tarfile.TarInfo) for thing in gc.get_objects()) < 5

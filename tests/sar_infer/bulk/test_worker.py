@@ -12,10 +12,10 @@ from support.many import small_png, write_images
 from support.pictures import huge_png
 
 from sar_infer import Classifier
-from sar_infer.bank import ClassInfo, amend, calibrate, remove
+from sar_infer.bank import calibrate, remove, set_class
 from sar_infer.bank.learned import BankCalibration
 from sar_infer.bulk.items import MOST_BYTES, Flaw, Item
-from sar_infer.bulk.outputs.rows import names
+from sar_infer.bulk.rows import names
 from sar_infer.bulk.worker import Answerer, WorkerOptions
 from sar_infer.bundle.bundle import open_bundle
 from sar_infer.errors import BankError, ClassNameError, InputError
@@ -82,7 +82,7 @@ def test_storage(bundle_path: Path) -> None:
     rows = answer(bundle_path, *(Item(url, url) for url in urls))
     assert [row["error_kind"] for row in rows] == [None, "size", "unreadable", "unreadable", "unreadable"]
     assert rows[3]["error"].startswith("web servers are not read")
-    assert rows[4]["error"].startswith("needs gcsfs; pip install")
+    assert rows[4]["error"].startswith("needs a package: pip install '.[bulk]' gcsfs")
     memory.rm_file("/some/b.png")
 
 
@@ -137,8 +137,8 @@ def test_settings_tell_apart_all_that_answers_depend_on(bundle_path: Path, heade
     numbers = {"score": 0.5, "energy": -1.0}
     calibration = BankCalibration(bank.content_digest, "m", "text", ("red",), (), 2.0, numbers, {}, {})
     for changed in (
-        amend(bank, {"red": ClassInfo(background=True)}),
-        amend(bank, {"red": ClassInfo(threshold=0.5)}),
+        set_class(bank, "red", background=True),
+        set_class(bank, "red", threshold=0.5),
         calibrate(bank, calibration),
     ):
         assert changed.content_digest == bank.content_digest
@@ -162,7 +162,7 @@ def test_a_worker_refuses_a_bank_that_is_not_the_one_the_run_began_with(bundle_p
     bank.save(file)
     pinned = Answerer(WorkerOptions(bundle=str(bundle_path), bank=str(file))).options
     assert Answerer(pinned).options == pinned
-    for changed in (remove(bank, [bank.names[0]]), amend(bank, {bank.names[0]: ClassInfo(threshold=0.5)})):
+    for changed in (remove(bank, [bank.names[0]]), set_class(bank, bank.names[0], threshold=0.5)):
         changed.save(file)
         with pytest.raises(BankError, match="was changed since this run began"):
             Answerer(pinned)

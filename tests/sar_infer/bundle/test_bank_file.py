@@ -21,7 +21,7 @@ from sar_infer.errors import BankError, InputError
 
 def bundle(which: str, *names: str) -> Bundle:
     manifest = dataclasses.replace(example_manifest(), encoder_digest=which * 64)
-    bank = ClassBank(names, unit_rows(names, DIM), which * 64).shared(Path("nowhere", which))
+    bank = ClassBank.of(names, unit_rows(names, DIM), which * 64).shared(Path("nowhere", which))
     return Bundle(Path("nowhere"), manifest.sealed(), bank)
 
 
@@ -126,14 +126,14 @@ def test_a_bundle_that_nobody_named_has_to_be_the_banks_own(file: Path, tmp_path
 
 
 def test_rows_of_another_length_are_refused(file: Path) -> None:
-    ClassBank(("one",), np.eye(1, 2, dtype=np.float32), "e" * 64).save(file)
+    ClassBank.of(("one",), np.eye(1, 2, dtype=np.float32), "e" * 64).save(file)
     with pytest.raises(BankError):
         bank_file.read(file, OLD)
 
 
 def test_a_file_that_shares_rows_with_the_bundle_is_taken_as_a_difference(file: Path) -> None:
     rows = np.concatenate([unit_rows(["fox"], DIM), OLD.bank.rows_at([1])])
-    ClassBank(("fox", "dog"), rows, "e" * 64, info={"fox": ClassInfo(aliases=("reynard",))}).save(file)
+    ClassBank.of(("fox", "dog"), rows, "e" * 64, info={"fox": ClassInfo(aliases=("reynard",))}).save(file)
     bank = bank_file.read(file, OLD)
     assert list(bank.names) == ["dog", "fox"]
     assert bank.base is OLD.bank.base
@@ -142,7 +142,7 @@ def test_a_file_that_shares_rows_with_the_bundle_is_taken_as_a_difference(file: 
 
 
 def test_a_file_that_has_little_of_the_bundles_stands_alone(file: Path) -> None:
-    alone = ClassBank(("fox", "emu", "yak"), unit_rows(["fox", "emu", "yak"], DIM), "e" * 64)
+    alone = ClassBank.of(("fox", "emu", "yak"), unit_rows(["fox", "emu", "yak"], DIM), "e" * 64)
     banks.remove(alone, ["fox"]).save(file)
     bank = bank_file.read(file, OLD)
     assert list(bank.names) == ["emu", "yak"]

@@ -127,7 +127,7 @@ def test_a_listed_name_that_is_a_path(bundle_copy: Path) -> None:
 
 
 def save_bank(folder: Path, dim: int = DIM, encoder: str = ENCODER_DIGEST) -> None:
-    ClassBank(("a", "b"), np.eye(2, dim, dtype=np.float32), encoder).save(folder / BANK)
+    ClassBank.of(("a", "b"), np.eye(2, dim, dtype=np.float32), encoder).save(folder / BANK)
 
 
 def save_head(folder: Path, *names: str, dim: int = DIM, encoder: str = ENCODER_DIGEST) -> None:

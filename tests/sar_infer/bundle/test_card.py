@@ -8,7 +8,7 @@ import pytest
 import yaml
 from support.bundles import ENCODER_DIGEST, example_manifest, name_rows
 
-from sar_infer.bank import ClassBank, ClassInfo
+from sar_infer.bank import ClassBank, add, set_class
 from sar_infer.bundle.bundle import open_bundle
 from sar_infer.bundle.card import card
 from sar_infer.bundle.manifest import (
@@ -56,8 +56,8 @@ FULL = Quality(
 
 
 def bank(names: tuple[str, ...] = NAMES) -> ClassBank:
-    info = {names[1]: ClassInfo(background=True), names[2]: ClassInfo(added="2026-01-01T00:00:00+00:00")}
-    return ClassBank(names, name_rows(names), ENCODER_DIGEST, info=info)
+    bank = ClassBank.of(names, name_rows(names), ENCODER_DIGEST)
+    return set_class(add(bank, {names[2]: ("another text",)}, name_rows(names[2:3])), names[1], background=True)
 
 
 def full() -> Manifest:
@@ -98,7 +98,7 @@ def test_everything_that_a_manifest_can_say() -> None:
 
 def test_a_bundle_that_says_little() -> None:
     plain = dataclasses.replace(example_manifest(), quality=Quality(), regularisers={})
-    text = card(plain, ClassBank(("red",), name_rows(("red",)), ENCODER_DIGEST))
+    text = card(plain, ClassBank.of(("red",), name_rows(("red",)), ENCODER_DIGEST))
     for expected in (
         "# coop on tiny\n",
         "Not stated: nothing was trained",

@@ -16,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from support.tensor_bytes import join, read, split, write
 
 from sar_infer import Classifier, open_bundle
+from sar_infer.bank.file import checksum
 from sar_infer.bundle.manifest import BANK, HEAD, IMAGE_ENCODER, MANIFEST, NAME_ENCODER, TOKENIZER, file_entry
 from sar_infer.encoders.cache import EmbeddingCache
 from sar_infer.errors import SarInferError
@@ -128,6 +129,18 @@ def tensors(name: str, tensor: str, change: Callable[[Any], object]) -> Change:
     return write_changed
 
 
+def bank(tensor: str, change: Callable[[Any], object]) -> Change:
+    """Change one tensor of the bank, under the checksum that fits."""
+
+    def write_changed(folder: Path) -> None:
+        metadata, arrays = read(folder / BANK)
+        change(arrays[tensor])
+        write(folder / BANK, metadata | {"digest": checksum(arrays)}, arrays)
+        seal(folder)
+
+    return write_changed
+
+
 HOSTILE: dict[str, tuple[Change, str]] = {
     "a number of 400 digits": (field("embed_dim", 10**400), "field embed_dim: expected 1 to 65536"),
     "a number that is none": (field("logit_scale", float("nan")), "NaN is not a number of JSON"),
@@ -158,9 +171,9 @@ HOSTILE: dict[str, tuple[Change, str]] = {
     "a header of 2**63 bytes": (file(BANK, lambda data: data[:7] + b"\x80" + data[8:]), "a header of 9223372036854"),
     "a deep header": (file(BANK, lambda data: join(b"[" * 100_000, split(data)[1])), "not a bank file"),
     "rows cut off": (file(BANK, lambda data: data[:-8]), "tensors end at byte"),
-    "rows of NaN": (tensors(BANK, "embeddings", lambda rows: rows.fill(np.nan)), "embedding of 'red' has length nan"),
-    "an offset of 2**40": (tensors(BANK, "offsets", lambda offsets: offsets.put(1, 2**40)), "offsets do not fit"),
-    "names that are no text": (tensors(BANK, "names", lambda names: names.fill(0xFF)), "can't decode byte 0xff"),
+    "rows of NaN": (bank("embeddings", lambda rows: rows.fill(np.nan)), "embedding of 'red' has length nan"),
+    "classes that are no JSON": (bank("json", lambda text: text.fill(0xFF)), "can't decode byte 0xff"),
+    "a class without a row": (bank("json", lambda text: text.put(text.tobytes().index(b",0]") + 1, 57)), "damaged"),
     "a head of NaN": (tensors(HEAD, "weight", lambda weight: weight.fill(np.nan)), "is not finite"),
 }
 """By name: the change of a sound bundle, and the line that refuses it."""

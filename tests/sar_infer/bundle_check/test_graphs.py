@@ -10,7 +10,7 @@ import pytest
 from support.bundles import BANK_NAMES, DIM, ENCODER_DIGEST, example_head, image_graph, name_graph, name_rows
 from support.sound import change, smaller, turned_image_graph, turned_name_graph, write_sound
 
-from sar_infer.bank import ClassBank, ClassInfo
+from sar_infer.bank import ClassBank
 from sar_infer.bundle.manifest import BANK, Provenance, SelfTestVector
 from sar_infer.bundle_check import moved, verify_bundle
 from sar_infer.bundle_check.finding import Check
@@ -66,7 +66,7 @@ def test_a_self_test_that_the_graph_does_not_give_and_none(tmp_path: Path) -> No
 
 def test_rows_that_the_name_encoder_does_not_give(tmp_path: Path) -> None:
     bundle = write_sound(tmp_path / "bundle")
-    ClassBank(BANK_NAMES, name_rows(BANK_NAMES)[::-1].copy(), ENCODER_DIGEST).save(bundle / BANK)
+    ClassBank.of(BANK_NAMES, name_rows(BANK_NAMES)[::-1].copy(), ENCODER_DIGEST).save(bundle / BANK)
     change(bundle)
     assert beyond(bundle) == ["4 bank rows made again, difference"]
 
@@ -75,8 +75,8 @@ def test_rows_of_several_phrases(tmp_path: Path) -> None:
     bundle = write_sound(tmp_path / "bundle")
     phrases = ("red", "blue")
     row = name_rows(phrases).mean(axis=0, keepdims=True)
-    info = {"pet": ClassInfo(phrases=phrases)}
-    ClassBank(("pet",), (row / np.linalg.norm(row)).astype(np.float32), ENCODER_DIGEST, info=info).save(bundle / BANK)
+    embedding = (row / np.linalg.norm(row)).astype(np.float32)
+    ClassBank.of(("pet",), embedding, ENCODER_DIGEST, phrases={"pet": phrases}).save(bundle / BANK)
     change(bundle)
     assert beyond(bundle) == []
 

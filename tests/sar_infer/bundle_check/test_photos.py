@@ -15,7 +15,7 @@ from support.bundles import BANK_NAMES, DIM, ENCODER_DIGEST, example_head, image
 from support.photos import write_folder, write_photo
 from support.sound import change, smaller, turned_image_graph, write_sound
 
-from sar_infer.bank import ClassBank, ClassInfo, amend, remove
+from sar_infer.bank import ClassBank, remove, set_class
 from sar_infer.bundle.bundle import open_bundle
 from sar_infer.bundle.freeze import freeze
 from sar_infer.bundle.manifest import BANK, Calibration, Quality, Scores
@@ -85,8 +85,8 @@ def test_some_classes_of_the_bank_by_any_spelling_are_not_held_against_the_bundl
     photos = write_folder(tmp_path / "photos", {"Red": 2, "red": 3, "verdant": 4, "green": 1})
     quality = Quality(metrics=Scores(base_accuracy=100.0), tables=from_photos(1000))
     bundle = write_sound(tmp_path / "bundle", quality=quality)
-    info = {"green": ClassInfo(aliases=("verdant",))}
-    ClassBank(BANK_NAMES, name_rows(BANK_NAMES), ENCODER_DIGEST, info=info).save(bundle / BANK)
+    bank = ClassBank.of(BANK_NAMES, name_rows(BANK_NAMES), ENCODER_DIGEST)
+    set_class(bank, "green", aliases=("verdant",)).save(bundle / BANK)
     change(bundle)
     finding = lines(bundle, photos)["accuracy"]
     assert (finding.then, finding.verdict) == (None, "noted")
@@ -137,7 +137,7 @@ def test_a_smaller_encoder_is_compared_on_all_photos(
 def test_a_bundle_whose_bank_is_empty(photos: Path, tmp_path: Path) -> None:
     files = {"image_encoder.int8.onnx": image_graph(), "name_encoder.int8.onnx": name_graph()}
     bundle = write_sound(tmp_path / "bundle", files=files, precisions=smaller("image", "name"))
-    ClassBank((), np.empty((0, DIM), dtype=np.float32), ENCODER_DIGEST).save(bundle / BANK)
+    ClassBank.of((), np.empty((0, DIM), dtype=np.float32), ENCODER_DIGEST).save(bundle / BANK)
     change(bundle)
     verdicts = {line.what: line.verdict for line in verify_bundle(bundle, find_photos(photos))}
     assert verdicts["0 bank rows made again, difference"] == "ok"
@@ -168,7 +168,7 @@ def test_a_frozen_bundle_of_other_classes_is_not_held_against_old_figures(photos
     quality = Quality(metrics=Scores(base_accuracy=100.0), calibration=worse, tables=from_photos(1000))
     old = open_bundle(write_sound(tmp_path / "old", quality=quality, **fields))
     same, fewer = tmp_path / "same", tmp_path / "fewer"
-    freeze(old, amend(old.bank, {"red": ClassInfo(threshold=0.1)}), same)
+    freeze(old, set_class(old.bank, "red", threshold=0.1), same)
     freeze(old, remove(old.bank, ["red"]), fewer)
     findings = lines(same, photos)
     assert [findings[figure].verdict for figure in ("accuracy", "calibration error")] == ["moved", "moved"]

@@ -39,7 +39,7 @@ def sets(labels: range, count: int) -> dict[str, PhotoSet]:
     return {NAMES[label]: photos(label, count) for label in labels}
 
 
-BASE = ClassBank(NAMES[:12], TEXTS[:12], DIGEST)
+BASE = ClassBank.of(NAMES[:12], TEXTS[:12], DIGEST)
 """Six classes that were trained, six that are names."""
 
 
@@ -56,7 +56,7 @@ def with_photos(labels: range = range(12, 18), count: int = 10, base: ClassBank 
 
 
 def fitted(bank: ClassBank, statistics: TrainedStatistics | None = None, **options: bool) -> BankFitting:
-    rows = {name: bank.rows_at([bank.index[name]])[0] for name in bank.photos}
+    rows = {name: bank.entry(name).embedding for name in bank.photos}
     return fit_bank(bank, BASE, statistics, SCALE, bank.photos, rows, **options)
 
 
@@ -85,7 +85,7 @@ def test_pooled_photos_are_as_if_all_had_been_there() -> None:
 
 
 def test_a_bank_of_its_own_fits_what_training_fits_to_the_same_photos() -> None:
-    bank = with_photos(range(8), 12, ClassBank(NAMES[8:9], TEXTS[8:9], DIGEST))
+    bank = with_photos(range(8), 12, ClassBank.of(NAMES[8:9], TEXTS[8:9], DIGEST))
     outcome = fitted(bank, only=True)
     features = np.concatenate([one.rows for one in bank.photos.values()]).astype(np.float64)
     expected = fitting.fit(features, np.repeat(np.arange(8), 12), TEXTS[:8].astype(np.float64), SCALE)
@@ -153,7 +153,7 @@ def test_names_that_mean_nothing_take_the_mean_text_row() -> None:
     meaningless = add(bank, ["SKU-1"], -TEXTS[:1], photos={"SKU-1": photos(18, 8, photos_only=True)})
     outcome = fitted(meaningless, only=True)
     names = [name for name in meaningless.photos if name != "SKU-1"]
-    mean = np.array([bank.rows_at([bank.index[name]])[0] for name in names]).mean(0)
+    mean = np.array([bank.entry(name).embedding for name in names]).mean(0)
     np.testing.assert_allclose(outcome.statistics.text_centre, mean, atol=1e-6)
 
 

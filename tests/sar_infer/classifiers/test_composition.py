@@ -13,7 +13,7 @@ from support.bundles import DIM, ENCODER_DIGEST
 from support.examples import examples
 from support.trained import apart, by_hand, evidence, example_statistics, photo_set_of, photos, unit_rows_of
 
-from sar_infer.bank import ClassBank, ClassInfo, add, remove, rename
+from sar_infer.bank import ClassBank, add, remove, rename, set_class
 from sar_infer.classifiers.composition import Composer
 from sar_infer.classifiers.scores import softmax
 from sar_infer.classifiers.statistics import Statistics
@@ -29,7 +29,7 @@ NEW_NAMES = ("ochre", "violet", "SKU-1")
 TRAINED = example_statistics(NAMES[:3])
 TEXT_ALONE = example_statistics(NAMES[:3], alpha=0.0, offsets=((0, 0.0),))
 ROWS = unit_rows_of(7, 9)
-BANK = ClassBank(NAMES, unit_rows_of(len(NAMES), 3), ENCODER_DIGEST)
+BANK = ClassBank.of(NAMES, unit_rows_of(len(NAMES), 3), ENCODER_DIGEST)
 
 
 def embed(groups: Sequence[tuple[str, ...]]) -> np.ndarray:
@@ -113,7 +113,7 @@ def test_without_statistics_text_answers_to_the_bit(
 def test_trained_classes_keep_their_photos_as_long_as_they_keep_their_rows() -> None:
     """A renamed class is the same class; one that was embedded anew is another that is named only."""
     bank = rename(remove(BANK, ["green"]), "blue", "navy")
-    bank = add(remove(bank, ["red"]), ["red"], unit_rows_of(1, 77), {"red": ClassInfo(phrases=("red wine",))})
+    bank = add(remove(bank, ["red"]), {"red": ("red wine",)}, unit_rows_of(1, 77))
     positions, numbers = TRAINED.positions_in(BANK, bank)
     assert [bank.names[position] for position in positions.tolist()] == ["navy"]
     assert [TRAINED.names[number] for number in numbers.tolist()] == ["blue"]
@@ -127,7 +127,7 @@ def test_trained_classes_keep_their_photos_as_long_as_they_keep_their_rows() -> 
 
 
 def test_photos_under_another_spelling_or_an_alias_are_photos_of_the_class() -> None:
-    bank = ClassBank(NAMES, BANK.embeddings, ENCODER_DIGEST, info={"grey": ClassInfo(aliases=("ash",))})
+    bank = set_class(ClassBank.of(NAMES, BANK.embeddings, ENCODER_DIGEST), "grey", aliases=("ash",))
     once = class_set(bank=bank, shown={"grey": photos(7, 1).joined(photos(8, 3))})
     twice = class_set(("GREY",), bank, shown={"grey": photos(7, 1), "Grey ": photos(8, 3)})
     by_alias = class_set(bank=bank, shown={"ash": photos(7, 1), "grey": photos(8, 3)})

@@ -148,6 +148,6 @@ def test_another_encoder(path: Path) -> None:
     with pytest.raises(BundleError, match=f"bbbbbbbb, .* {ENCODER_DIGEST[:8]}"):
         ClassHead.load(path, "b" * 64)
     assert ClassHead.load(path).names == NAMES
-    ClassBank(("a",), np.eye(1, dtype=np.float32), ENCODER_DIGEST).save(path)
+    ClassBank.of(("a",), np.eye(1, dtype=np.float32), ENCODER_DIGEST).save(path)
     with pytest.raises(BundleError, match="head"):
         ClassHead.load(path)

@@ -20,7 +20,7 @@ SCALE = Scale(factor=20.0)
 NAMES = ("red", "green", "blue", "grey", "teal", "SKU-1")
 TRAINED = example_statistics(NAMES[:3])
 ROWS = unit_rows_of(7, 9)
-OWN = ClassBank(NAMES, unit_rows_of(len(NAMES), 3), ENCODER_DIGEST)
+OWN = ClassBank.of(NAMES, unit_rows_of(len(NAMES), 3), ENCODER_DIGEST)
 
 
 def with_sets(photos: dict[str, PhotoSet]) -> ClassBank:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from sar_infer.bank import ClassBank, ClassInfo, remove, rename
+from sar_infer.bank import ClassBank, calibrate, remove, rename, set_class
 from sar_infer.bank.learned import BankCalibration
 from sar_infer.classifiers.head import ClassHead
 from sar_infer.classify.class_set import (
@@ -18,7 +18,7 @@ from sar_infer.classify.class_set import (
 from sar_infer.errors import InputError
 from sar_infer.text.names import phrases_by_name
 
-BANK = ClassBank(("Cat", "dog", "fox"), np.eye(3, dtype=np.float32), "e")
+BANK = ClassBank.of(("Cat", "dog", "fox"), np.eye(3, dtype=np.float32), "e")
 
 
 class Embed:
@@ -70,7 +70,7 @@ def test_classes_are_the_banks_and_those_of_the_call(class_names, only: bool, cl
 def test_no_class_at_all() -> None:
     with pytest.raises(InputError):
         built([], only=True)
-    empty = ClassBank((), np.empty((0, 3), np.float32), "e")
+    empty = ClassBank.of((), np.empty((0, 3), np.float32), "e")
     with pytest.raises(InputError):
         build_class_set(empty, {}, False, Embed())
 
@@ -112,11 +112,11 @@ def test_any_other_classes_get_no_head(classes, only: bool) -> None:
 
 def test_another_bank_gets_the_head_only_with_the_same_rows() -> None:
     rows = np.eye(3, dtype=np.float32)
-    same = ClassBank(("fox", "cat"), rows[[2, 0]], "e")
+    same = ClassBank.of(("fox", "cat"), rows[[2, 0]], "e")
     assert headed(None, False, same).branch == "head+text"
-    edited = ClassBank(("fox", "cat"), np.nextafter(rows[[2, 0]], np.float32(2)), "e")
+    edited = ClassBank.of(("fox", "cat"), np.nextafter(rows[[2, 0]], np.float32(2)), "e")
     assert headed(None, False, edited).branch == "text"
-    swapped = ClassBank(("cat", "fox"), rows[[2, 0]], "e")
+    swapped = ClassBank.of(("cat", "fox"), rows[[2, 0]], "e")
     assert headed(None, False, swapped).branch == "text"
 
 
@@ -140,15 +140,8 @@ def test_phrases_get_no_head_even_where_they_give_the_banks_row() -> None:
 
 
 # ------------------------------------------------------------------------------------------ what is known of a class
-KNOWN = ClassBank(
-    ("Cat", "dog", "wall"),
-    np.eye(3, dtype=np.float32),
-    "e",
-    info={
-        "Cat": ClassInfo(aliases=("puss in  boots",), threshold=0.5),
-        "wall": ClassInfo(background=True),
-    },
-)
+KNOWN = ClassBank.of(("Cat", "dog", "wall"), np.eye(3, dtype=np.float32), "e")
+KNOWN = set_class(set_class(KNOWN, "Cat", aliases=("puss in  boots",), threshold=0.5), "wall", background=True)
 
 
 def of_known(classes, only: bool = False) -> ClassSet:
@@ -205,14 +198,14 @@ def test_a_class_is_calibrated_with_the_bundles_row_alone() -> None:
     assert calibrated(["owl"], only=True) == [False]
     assert calibrated({"fox": ["red fox"]}) == [True, False, False]
     rows = np.eye(3, dtype=np.float32)
-    assert calibrated(None, bank=ClassBank(("fox", "Cat"), rows[[2, 1]], "e")) == [True, False]
+    assert calibrated(None, bank=ClassBank.of(("fox", "Cat"), rows[[2, 1]], "e")) == [True, False]
     assert calibrated(None, names=()) is None
     assert calibrated(None, names=("gone",)) == [False, False, False]
 
 
 def test_a_banks_own_calibration_holds_for_its_classes_but_those_that_get_photos() -> None:
     calibration = BankCalibration("", "", "text", ("Cat", "dog"), (), 1.0, {"score": 0.5, "energy": -1.0}, {}, {})
-    bank = ClassBank(KNOWN.names, KNOWN.embeddings, "e", info=KNOWN.info, calibration=calibration)
+    bank = calibrate(KNOWN, calibration)
     for photos, flags in ((), [True, True, False]), (("Puss in boots",), [False, True, False]):
         calibrated_set = with_own_calibration(of_known(None), bank, photos)
         assert (calibrated_set.calibrated.tolist(), calibrated_set.calibration) == (flags, calibration)

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from support.bundles import DIM, ENCODER_DIGEST, example_head, example_manifest
 
-from sar_infer.bank.table import Block, Table
 from sar_infer.bundle.manifest import Manifest
 from sar_infer.classify.class_set import ClassSet
 from sar_infer.classify.decision import Decision, judged_by
@@ -37,7 +36,7 @@ def classes(**changes: Any) -> ClassSet:
     rows[:, 0] = COSINES
     rows[:, 1] = np.sqrt(1 - rows[:, 0] ** 2)
     every = np.ones(4, np.bool_)
-    return dataclasses.replace(ClassSet(Table((Block(NAMES, rows),)), calibrated=every), **changes)
+    return dataclasses.replace(ClassSet(NAMES, (rows,), np.arange(4), calibrated=every), **changes)
 
 
 def decided(made: Manifest, chosen: ClassSet, top_k: int = 5, **options: Any) -> ImageResult:
@@ -125,7 +124,7 @@ def test_a_background_class_is_never_listed_and_may_win() -> None:
         decided(manifest(), classes(background=first | ~first))
     rows = np.array(classes().embeddings)
     rows[3] = rows[0]  # as near as the best, which it does not beat
-    equal = decided(manifest(), classes(table=Table((Block(NAMES, rows),)), background=last), explain=True)
+    equal = decided(manifest(), classes(several=(rows,), background=last), explain=True)
     assert (equal.unknown, equal.explanation and equal.explanation.background) == (None, None)
 
 
@@ -159,11 +158,11 @@ def test_an_explanation() -> None:
     turned = [math.cos(math.acos(0.9) - math.acos(cosine)) for cosine in (0.8, 0.5, -0.2)]
     assert [name for name, _ in why.nearest] == ["mug", "fog", "owl"]
     assert [cosine for _, cosine in why.nearest] == pytest.approx(turned, abs=1e-6)
-    alone = ClassSet(Table((Block(("cup",), classes().embeddings[:1]),)))
+    alone = ClassSet(("cup",), (classes().embeddings[:1],), np.arange(1))
     why = decided(manifest(), alone, explain=True).explanation
     assert why is not None
     assert (why.margin, why.runner_up, why.nearest) == (None, None, ())
-    twice = ClassSet(Table((Block(NAMES, classes().embeddings), Block(("ant", "bee"), classes().embeddings[:2]))))
+    twice = ClassSet((*NAMES, "ant", "bee"), (classes().embeddings, classes().embeddings[:2]), np.arange(6))
     why = decided(manifest(), twice, explain=True).explanation
     assert why is not None and len(why.nearest) == 3
 
@@ -257,4 +256,4 @@ def test_rows_of_a_damaged_bank_are_refused(value: float) -> None:
     rows = np.array(classes().embeddings)
     rows[1, 0] = value
     with pytest.raises(BankError):
-        decided(manifest(), classes(table=Table((Block(NAMES, rows),))))
+        decided(manifest(), classes(several=(rows,)))

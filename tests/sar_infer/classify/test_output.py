@@ -157,3 +157,12 @@ def test_output_comes_as_results_come(form: str) -> None:
         for piece in FORMATS[form](results()):
             printed += piece
     assert "cat" in printed
+
+
+def test_names_reach_no_terminal_or_spreadsheet_as_commands() -> None:
+    odd = dataclasses.replace(GOOD, image="=1+1\x1b]0;x\x07\u009b31m\u202egpj\udcff.jpg")
+    written = {form: "".join(FORMATS[form]([odd])) for form in ("json", "jsonl", "csv")}
+    for text in written.values():
+        assert all(line.isprintable() for line in text.splitlines())
+    assert json.loads(written["jsonl"])["image"] == odd.image
+    assert list(csv.reader(io.StringIO(written["csv"])))[1][0].startswith("'=1+1\\x1b]0;x")

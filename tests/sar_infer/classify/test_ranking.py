@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from sar_infer.bank.table import Block, Table
 from sar_infer.classifiers.scores import softmax
 from sar_infer.classify import ranking
 from sar_infer.classify.class_set import ClassSet
@@ -23,9 +22,8 @@ SCORES = hnp.arrays(
 
 
 def class_set(rows: np.ndarray, cuts: list[int], background: np.ndarray | None = None) -> ClassSet:
-    parts = np.split(rows, sorted(cuts))
-    blocks = tuple(Block(tuple(map(str, range(len(piece)))), piece) for piece in parts)
-    return ClassSet(Table(blocks), background=background)
+    names = tuple(map(str, range(len(rows))))
+    return ClassSet(names, tuple(np.split(rows, sorted(cuts))), np.arange(len(rows)), background=background)
 
 
 def coarse(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:

@@ -20,7 +20,7 @@ from sar_infer.results import DecisionOptions, Unknown
 
 NAMES = ("red", "green", "blue", "grey")
 ROWS = unit_rows(np.random.default_rng(4).normal(size=(9, DIM)).astype(np.float32))
-BANK = ClassBank(NAMES, unit_rows(np.random.default_rng(3).normal(size=(4, DIM)).astype(np.float32)), ENCODER_DIGEST)
+BANK = ClassBank.of(NAMES, unit_rows(np.random.default_rng(3).normal(size=(4, DIM)).astype(np.float32)), ENCODER_DIGEST)
 MANIFEST = example_manifest()
 
 
@@ -44,7 +44,7 @@ def distances(chosen: ClassSet) -> list[float]:
     p, result = model.precision.astype(np.float64), []
     for row, decided in zip(ROWS.astype(np.float64), Decision(MANIFEST, chosen, 1)(ROWS), strict=True):
         name = decided.predictions[0].label
-        mean = model.centre + model.slope * (BANK.rows_at([BANK.index[name]])[0] - model.text_centre)
+        mean = model.centre + model.slope * (BANK.entry(name).embedding - model.text_centre)
         if name in NAMES[:3]:
             photos = model.counts[NAMES.index(name)]
             mean = (photos * model.means[NAMES.index(name)] + model.prior * mean) / (photos + model.prior)

@@ -52,7 +52,7 @@ def bundle(tmp_path: Path) -> Path:
 @pytest.fixture
 def bank(tmp_path: Path) -> Path:
     names = (*BANK_NAMES, "owl")
-    ClassBank(names, name_rows(names), ENCODER_DIGEST).save(tmp_path / "mine.safetensors")
+    ClassBank.of(names, name_rows(names), ENCODER_DIGEST).save(tmp_path / "mine.safetensors")
     return tmp_path / "mine.safetensors"
 
 
@@ -114,7 +114,7 @@ def test_freeze_needs_a_bank_of_this_encoder(bundle: Path, bank: Path, tmp_path:
     before = listing(tmp_path)
     new = ("--out", tmp_path / "new")
     assert "nothing: no such bank file" in refused("freeze", bundle, "--bank", tmp_path / "nothing", *new)
-    ClassBank(("a",), name_rows(["a"]), "f" * 64).save(bank)
+    ClassBank.of(("a",), name_rows(["a"]), "f" * 64).save(bank)
     line = refused("freeze", bundle, "--bank", bank, *new)
     assert ENCODER_DIGEST[:8] in line and "f" * 8 in line
     assert listing(tmp_path) == before

@@ -146,7 +146,7 @@ def test_standard_input(folder: Path) -> None:
 
 
 def test_another_bank(folder: Path) -> None:
-    ClassBank(("owl",), name_rows(["owl"]), ENCODER_DIGEST).save(Path("b.safetensors"))
+    ClassBank.of(("owl",), name_rows(["owl"]), ENCODER_DIGEST).save(Path("b.safetensors"))
     result = run("photos/a.jpg", "--bank", "b.safetensors", "--format", "jsonl")
     assert [p["label"] for p in objects(result)[0]["predictions"]] == ["owl"]
 
@@ -297,7 +297,7 @@ def test_int8_on_a_processor_without_vnni_is_warned_of_once(
 )
 def test_refusals(folder: Path, arguments: str, message: str) -> None:
     Path("empty").mkdir()
-    ClassBank(("owl",), name_rows(["owl"]), "f" * 64).save(Path("other"))
+    ClassBank.of(("owl",), name_rows(["owl"]), "f" * 64).save(Path("other"))
     refused(run(*arguments.split()), message)
 
 

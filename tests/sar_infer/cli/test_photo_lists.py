@@ -9,8 +9,7 @@ from support.bank_commands import BANK, COLOURS, Command, paint_folders
 
 from sar_infer.bank import ClassBank
 from sar_infer.cli.bank import main
-from sar_infer.cli.bank.photo_lists import COLUMNS, read_list, write_list
-from sar_infer.errors import WriteError
+from sar_infer.images.inputs import read_class_list, write_class_list
 
 run = Command(main)
 
@@ -21,13 +20,10 @@ def test_a_list_that_was_filled_in_adds_photos_to_classes() -> None:
     paint_folders("photos", 2, seed=1)
     paths = {name: [str(Path("photos", name, f"{number}.png").resolve()) for number in range(2)] for name in COLOURS}
     first, second = paths["blue"]
-    write_list(Path("named.csv"), [("", paths["red"][0], "1"), ("a, b", first, "2"), ("A,  B", second, "2")])
-    assert Path("named.csv").read_text().splitlines()[:2] == [",".join(COLUMNS), f",{paths['red'][0]},1"]
-    assert read_list(Path("named.csv")) == {"a, b": [first, second]}
+    write_class_list(Path("named.csv"), [("", paths["red"][0], "1"), ("a, b", first, "2"), ("A,  B", second, "2")])
+    assert read_class_list(Path("named.csv")) == {"a, b": [first, second]}
     run("add", BANK, "--photos", "named.csv")
     assert {name: len(photos) for name, photos in ClassBank.load(BANK).photos.items()} == {"a, b": 2}
-    with pytest.raises(WriteError, match="cannot be written"):
-        write_list(Path("nowhere/named.csv"), [])
 
 
 def test_paths_may_be_relative_to_the_list() -> None:
@@ -41,13 +37,13 @@ def test_paths_may_be_relative_to_the_list() -> None:
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ([], "no column 'class'"),
-        (["photo", "photos/red/0.png"], "no column 'class'"),
+        ([], "no column 'photo'"),
+        (["photo", "photos/red/0.png"], "names no class"),
         (["class", "red"], "no column 'photo'"),
         (["class,photo", ",photos/red/0.png"], "names no class"),
         (["class,photo", "hat,photos/none.jpg"], "line 2: 'photos/none.jpg' is no file"),
         (["class,photo,group", "hat"], "line 2: '' is no file"),
-        (["class,photo", "hat,\udcff"], "cannot be read"),
+        (["class,photo", "hat,\udcff"], "line 2: '\\udcff' is no file"),
     ],
 )
 def test_unusable_lists(lines: list[str], message: str) -> None:

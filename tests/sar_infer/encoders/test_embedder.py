@@ -28,7 +28,7 @@ def fresh(folder: Path) -> Classifier:
 
 def test_rows_of_names_are_never_those_of_the_bank(bundle_path: Path) -> None:
     name = BANK_NAMES[0]
-    bank = ClassBank((name,), name_rows(["another thing"]), ENCODER_DIGEST)
+    bank = ClassBank.of((name,), name_rows(["another thing"]), ENCODER_DIGEST)
     classifier = Classifier.open(bundle_path, bank=bank)
     np.testing.assert_allclose(classifier.embed_names([name]), name_rows([name]), atol=1e-6)
 

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
+import csv
 import os
 from pathlib import Path
 
 import pytest
 from support.users import unprivileged
 
-from sar_infer.errors import InputError
-from sar_infer.images.inputs import expand, expand_present, folders
+from sar_infer.errors import InputError, WriteError
+from sar_infer.images.inputs import expand, expand_present, folders, read_class_list, write_class_list
 
 
 @pytest.fixture
@@ -43,11 +44,13 @@ def test_images_whose_format_is_not_read_are_told_of_once(folder: Path) -> None:
         (folder / name).touch()
     (folder / "root").mkdir()
     (folder / "photos").rename(folder / "root" / "cat")
+    (folder / "root" / "cat" / "link").symlink_to(folder / "empty")
     warnings: list[str] = []
     assert len(expand(["root", "root/cat/deep/x.Avif"], warnings.append)) == 4
     assert list(folders("root", warnings.append)) == ["cat"]
     line = "left out 3 files whose format is not read (.avif, .heic), such as root/cat/b.HEIC; convert to JPEG"
-    assert slashed(warnings) == [line, line]
+    linked = "linked folders are passed over (1, such as root/cat/link); name them too"
+    assert slashed(warnings) == [line, linked, line, linked]
     with pytest.raises(InputError, match=r"\.jxl"):
         expand(["empty"])
 
@@ -99,6 +102,24 @@ def test_folders_of_classes_are_read_as_in_training(folder: Path) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("root", "message"),
+    [
+        ("gone", "gone: no such file or folder"),
+        ("photos/a.png", "photos/a.png: expected a folder with one folder for each class"),
+        ("empty", "expected one folder for each class, there is none"),
+        ("photos", "photos/a.png: lies beside the folders of classes"),
+        ("high", "high: one level too high: its photos lie in folders of folders; name one of these, such as high/set"),
+    ],
+)
+def test_folders_that_are_not_those_of_classes(folder: Path, root: str, message: str) -> None:
+    (folder / "high" / "set" / "cat").mkdir(parents=True)
+    (folder / "high" / "set" / "cat" / "a.png").touch()
+    with pytest.raises(InputError, match=message):
+        folders(root)
+    assert list(folders("high/set")) == ["cat"]
+
+
 @pytest.mark.skipif(os.name != "posix", reason="needs its permissions")
 def test_a_folder_that_cannot_be_listed_is_named(folder: Path) -> None:
     folder.chmod(0o755)
@@ -113,6 +134,22 @@ def test_a_folder_that_cannot_be_listed_is_named(folder: Path) -> None:
     finally:
         (folder / "photos/deep").chmod(0o755)
         (folder / "empty").chmod(0o755)
+
+
+def test_a_list_of_classes_survives_any_name_of_a_file(folder: Path) -> None:
+    names = ["cr\rx.jpg", "new\nline.jpg", '"quoted", and more.jpg', "=1+1.jpg", "@x.jpg", "-x.jpg", "\udcff.jpg"]
+    for name in names:
+        Path(name).touch()
+    write_class_list(Path("list.csv"), [("", "gone.jpg", "1"), *(("=hat", name, "worth a label") for name in names)])
+    assert {
+        name: [os.path.relpath(path) for path in paths] for name, paths in read_class_list(Path("list.csv")).items()
+    } == {"=hat": names}
+    cells = list(
+        csv.reader(Path("list.csv").read_text("utf-8", "surrogateescape", newline="").splitlines(keepends=True))
+    )
+    assert not [cell for row in cells for cell in row if cell.startswith(("=", "+", "-", "@"))]
+    with pytest.raises(WriteError, match="cannot be written"):
+        write_class_list(Path("nowhere/named.csv"), [])
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")

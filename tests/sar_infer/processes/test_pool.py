@@ -13,8 +13,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import as_completed
 from contextlib import suppress
 from functools import partial
-from io import BytesIO
-from multiprocessing import reduction
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,6 @@ import pytest
 from support import tasks
 
 from sar_infer.processes.pool import StartError, WorkerPool
-from sar_infer.processes.signals import deadline
 from sar_infer.processes.worker import DeathError, TimeLimitError, Worker
 
 ROOT = Path(__file__).parents[3]
@@ -49,14 +46,6 @@ def runs(pid: int) -> bool:
         return state != "Z" or len(list((proc / "task").iterdir())) > 1
     except OSError:
         return False
-
-
-def test_what_a_process_has_loaded_is_freed_at_its_end(tmp_path: Path) -> None:
-    """Extension modules such as triton's print a page about whatever is not."""
-    with WorkerPool(partial(tasks.cyclic, tmp_path / "log"), 1) as pool:
-        assert pool.submit(tasks.divide, 2).result() == 0.5
-        assert (tmp_path / "log").read_bytes() == b""
-    assert (tmp_path / "log").read_bytes() == b"freed"
 
 
 def test_all_are_started_at_once_and_live_through_interrupts() -> None:
@@ -93,21 +82,6 @@ def test_one_that_dies_while_it_waits_costs_no_task() -> None:
         os.kill(pid, signal.SIGKILL)
         assert until(lambda: not runs(pid))
         assert pool.submit(os.getpid).result() != pid
-
-
-def test_a_task_may_set_itself_a_time() -> None:
-    with WorkerPool(_with_alarm, 1) as pool:
-        with pytest.raises(TimeLimitError):
-            pool.submit(tasks.hang).result(timeout=30)
-        assert pool.submit(tasks.divide, 2).result() == 0.5
-
-
-def _with_alarm() -> Callable[..., Any]:
-    def call(function: Callable[..., Any], *arguments: Any) -> Any:
-        with deadline(0.5):
-            return function(*arguments)
-
-    return call
 
 
 Ask = Callable[..., Any]
@@ -197,47 +171,6 @@ def test_one_that_dies_by_chance_while_it_loads_is_started_again(tmp_path: Path)
         assert pool.submit(tasks.divide, 2).result() == 0.5
 
 
-EPHEMERAL = """
-import multiprocessing.spawn
-from functools import partial
-from sar_infer.processes.pool import StartError, WorkerPool
-from sar_infer.processes.worker import DeathError, Worker
-
-multiprocessing.spawn.set_executable("/bin/false")  # ends before it has read what it is sent
-load = partial(len, bytes(2**24))
-try:
-    Worker(load).loaded(60)
-except DeathError as error:
-    print(type(error).__name__, error.exit_code)
-with WorkerPool(load, 2) as pool:
-    futures = [pool.submit(1), pool.submit(2)]
-    print(*(type(future.exception(60)).__name__ for future in futures))
-"""
-
-
-def test_one_that_ends_before_it_reads_anything_holds_up_nobody() -> None:
-    ended = subprocess.run(
-        [sys.executable, "-c", EPHEMERAL], env=ENVIRONMENT, timeout=200, capture_output=True, text=True
-    )
-    assert ended.stdout == "DeathError 1\nStartError StartError\n", ended.stderr
-
-
-def test_a_process_starts_with_few_arguments_however_much_it_loads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are written to a pipe before anybody reads it, and have to fit."""
-    dump, sizes = reduction.dump, list[int]()
-
-    def counting(value: object, file: BytesIO, protocol: int | None = None) -> None:
-        start = file.tell()
-        dump(value, file, protocol)
-        sizes.append(file.tell() - start)
-
-    monkeypatch.setattr(reduction, "dump", counting)
-    worker: Worker[int] = Worker(partial(len, bytes(2**24)))
-    assert 0 < sum(sizes) < 4096
-    worker.kill()
-    worker.ended()
-
-
 def test_a_pool_can_be_closed_while_its_processes_start() -> None:
     pool = WorkerPool(tasks.hang, 2)
     futures = [pool.submit() for _ in range(4)]
@@ -279,17 +212,6 @@ def test_each_task_is_answered_once_whenever_processes_are_killed(
     lines = log.read_text().splitlines()
     assert sorted(answered) == sorted({*map(int, lines)}) == [*range(300)]
     assert len(lines) - 300 <= kills  # only one that died after its work, before its answer, was done again
-
-
-def test_after_an_error_nothing_is_waited_for() -> None:
-    with pytest.raises(KeyError), WorkerPool(tasks.call, 2) as pool:
-        pool.start()
-        pids = pool.pids
-        futures = [pool.submit(tasks.hang) for _ in range(5)]
-        assert until(futures[1].running)
-        raise KeyError
-    assert not any(map(runs, pids))
-    assert all(future.done() for future in futures)
 
 
 PROGRAM = """

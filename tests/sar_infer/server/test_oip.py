@@ -41,17 +41,6 @@ def test_json_data_that_is_no_tensor(data: list[Any]) -> None:
         tensor([2, 1], data).values()
 
 
-@given(shape=st.lists(st.integers(0, 3), max_size=4), data=st.lists(JSON, max_size=5) | st.binary(max_size=60))
-def test_any_data_is_a_tensor_or_a_problem(shape: list[int], data: list[Any] | bytes) -> None:
-    for datatype in ("FP32", "BYTES"):
-        try:
-            values = tensor(shape, data, datatype).values()
-        except Problem as problem:
-            assert problem.code == "invalid-request"
-        else:
-            assert values.shape == tuple(shape)
-
-
 @given(body=st.binary(max_size=200), length=st.none() | st.integers(-5, 300).map(str) | st.text(max_size=4))
 def test_any_body_is_a_call_or_a_problem(body: bytes, length: str | None) -> None:
     with pytest.raises(Problem):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,9 +13,8 @@ from support.bundles import write_bundle
 from support.pictures import jpeg
 from support.servers import Local, local_server
 
-from sar_infer import ClassBank, Classifier
+from sar_infer import Classifier
 from sar_infer.bank import add
-from sar_infer.bundle.manifest import NAME_ENCODER
 from sar_infer.errors import SarInferError
 from sar_infer.server.service import Service
 from sar_infer.server.settings import Settings
@@ -86,40 +84,6 @@ def test_what_is_no_bank_file_is_refused_in_one_line_and_the_old_classes_stay(
     assert ask(server, "PUT", "/v1/classes/mug").status_code == 201
     assert names(server) == {*before, "mug"}
     assert server.metric("sar_bank_usable") == 1
-
-
-def test_a_link_to_nothing_is_a_file_that_is_not_there_yet(settings: Settings, bank: Path) -> None:
-    bank.symlink_to(bank.parent / "nowhere.safetensors")
-    with local_server(settings) as server:
-        assert ask(server, "PUT", "/v1/classes/violet").status_code == 201
-        target = bank.readlink()
-        assert "violet" in ClassBank.load(target).names
-        target.unlink()
-        assert ask(server, "POST", "/v1/classify", jpeg()).status_code == 200
-        assert ask(server, "POST", "/v1/reload").status_code == 200
-        assert ask(server, "PUT", "/v1/classes/mug").status_code == 201
-        assert "mug" in ClassBank.load(target).names
-    assert bank.is_symlink()
-
-
-def test_nothing_is_stored_of_a_bundle_that_is_overwritten_in_place(
-    server: Local, settings: Settings, bank: Path
-) -> None:
-    """The rows that are written are those of the bundle that was verified, until a reload has verified the other."""
-    path = Path(str(settings.bundle))
-    row = Classifier.open(path, "cpu").embed_names(["violet"])
-    other = write_bundle(path.with_name("other"), ("one", "two"), encoder_digest="f" * 64)
-    shutil.copyfile(other / NAME_ENCODER, path / NAME_ENCODER)
-    with (path / NAME_ENCODER).open("r+b") as file:
-        file.seek(100)
-        file.write(b"damaged")
-    assert ask(server, "PUT", "/v1/classes/violet").status_code == 201
-    stored = ClassBank.load(bank, base=server.service.engine.bundle.bank)
-    np.testing.assert_array_equal(stored.embeddings[stored.index["violet"]], row[0])
-    refused = ask(server, "POST", "/v1/reload")
-    assert (refused.status_code, refused.json()["code"]) == (422, "bad-bundle")
-    assert NAME_ENCODER in refused.json()["detail"]
-    assert ask(server, "PUT", "/v1/classes/mug").status_code == 201
 
 
 def test_a_damaged_row_of_a_large_bank_is_seen_at_the_start_and_at_reload(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from sar_infer import Classifier
 from sar_infer.bank import ClassBank
 from sar_infer.cli.bank import main as sar_bank
 from sar_infer.server.bank.store import BankStore
-from sar_infer.server.model.encoding import Result, Task
+from sar_infer.server.model.process import Result, Task
 from sar_infer.server.service import Service
 from sar_infer.server.settings import Settings
 
@@ -181,28 +181,6 @@ def slow_reload(patch: pytest.MonkeyPatch) -> Iterator[tuple[threading.Event, th
         gate.set()
 
 
-def test_reloads_that_come_together_are_one_more(server: Local, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[int] = []
-    real, done = server.service.reload, server.metric("sar_reloads_total", outcome="done")
-
-    async def noted() -> list[str]:
-        calls.append(1)
-        return await real()
-
-    monkeypatch.setattr(server.service, "reload", noted)
-    with slow_reload(monkeypatch) as (reached, gate), ThreadPoolExecutor(10) as pool:
-        first = pool.submit(reload, server)
-        assert reached.wait(60)
-        replace(server, "one", "two")
-        more = [pool.submit(reload, server) for _ in range(9)]
-        wait_for(lambda: len(calls) == 10)
-        gate.set()
-        answers = [one.result() for one in (first, *more)]
-    assert {answer.status_code for answer in answers} == {200}
-    assert server.metric("sar_reloads_total", outcome="done") == done + 2
-    assert labels(server.url) == {"one", "two"}
-
-
 def test_a_reload_is_finished_if_its_client_gives_up(server: Local, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the client give up while the bank is carried over; the reload must not be left half done."""
     replace(server, "one", "two", encoder="e")
@@ -227,7 +205,7 @@ def test_a_change_that_waits_for_a_reload_is_made_with_the_new_bundle(
         swapped = pool.submit(reload, server)
         assert reached.wait(60)
         changed = pool.submit(add, server, "violet", **more)
-        wait_for(lambda: server.service.admission.changes.held)  # the photo has been embedded by then
+        wait_for(lambda: server.service.changes.held)  # the photo has been embedded by then
         gate.set()
         assert swapped.result().status_code == 200
         answer = changed.result()
@@ -240,23 +218,6 @@ def test_a_change_that_waits_for_a_reload_is_made_with_the_new_bundle(
         answer = add(server, "violet", **more)
     assert answer.status_code == 201, answer.text
     assert "violet" in server.service.store.bank.names
-
-
-def test_a_rollback_that_waits_for_a_reload_is_made_with_the_new_bundle(
-    server: Local, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert add(server, "violet").status_code == 201
-    replace(server, "one", "two", encoder="e")
-    options = {"json": {"steps": 1}, "headers": KEY, "timeout": 60}
-    with slow_reload(monkeypatch) as (reached, gate), ThreadPoolExecutor(2) as pool:
-        swapped = pool.submit(reload, server)
-        assert reached.wait(60)
-        rolled_back = pool.submit(lambda: httpx2.post(f"{server.url}/v1/bank/rollback", **options))
-        wait_for(lambda: server.service.admission.changes.held)
-        gate.set()
-        assert swapped.result().status_code == 200
-        assert rolled_back.result().json()["classes"] == 2
-    assert labels(server.url) == {"one", "two"}
 
 
 def test_changes_wait_their_turn_and_cancelled_ones_are_not_made(
@@ -367,28 +328,6 @@ def test_requests_that_have_begun_end_with_the_bundle_they_began_with(
         asyncio.run(old.names.embed(["teal"]))
 
 
-def test_a_call_of_v2_that_is_still_read_has_the_classes_of_the_bundle_it_began_with(
-    server: Local, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    reached, gate, read = threading.Event(), threading.Event(), server.service.in_turn
-
-    async def slowly(size: int, work: Callable[[], Any]) -> Any:
-        reached.set()
-        await asyncio.to_thread(gate.wait, 60)
-        return await read(size, work)
-
-    monkeypatch.setattr(server.service, "in_turn", slowly)
-    photo = {"name": "IMAGE", "shape": [1], "datatype": "BYTES", "data": [base64.b64encode(jpeg()).decode()]}
-    call = {"json": {"inputs": [photo], "outputs": [{"name": "LABELS"}]}, "headers": KEY, "timeout": 60}
-    with ThreadPoolExecutor(1) as pool:
-        answer = pool.submit(httpx2.post, f"{server.url}/v2/models/sar-clip/infer", **call)
-        assert reached.wait(30)
-        replace(server, "one", "two")
-        assert reload(server).status_code == 200
-        gate.set()
-    assert answer.result().json()["outputs"][0]["data"] == ["red", "green", "blue", "grey thing"]
-
-
 def test_readiness_runs_the_model(either: Local, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sar_infer.server.service._SELF_TEST_EVERY", 0.0)
     assert httpx2.get(f"{either.url}/readyz").json()["ready"]
@@ -408,16 +347,6 @@ def test_readiness_runs_the_model(either: Local, monkeypatch: pytest.MonkeyPatch
         assert either.metric("sar_ready") == 0
         assert httpx2.get(f"{either.url}/healthz").status_code == 200
     assert httpx2.get(f"{either.url}/readyz").status_code == 200
-
-
-def test_readiness_is_asked_of_the_model_once_in_a_while(either: Local, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[int] = []
-    monkeypatch.setattr("sar_infer.server.service._SELF_TEST_EVERY", 1e6)
-    monkeypatch.setattr(either.service, "_readiness", (float("-inf"), either.service._readiness[1]))
-    around(either, monkeypatch, lambda compute, tasks: calls.append(1) or compute(tasks))  # type: ignore[func-returns-value]
-    for _ in range(20):
-        assert httpx2.get(f"{either.url}/readyz", timeout=60).status_code == 200
-    assert len(calls) == 1
 
 
 def test_sighup_reloads_and_sigterm_drains(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from support.exported import moved, source_of
 from support.folders import listing
 from support.tiny import tiny_backbone
 
-from sar_infer.bank import ClassBank, ClassInfo
+from sar_infer.bank import ClassBank
 from sar_infer.bundle.bundle import open_bundle
 from sar_infer.bundle.card import card
 from sar_infer.bundle.manifest import BANK, CARD, MANIFEST
@@ -53,7 +53,7 @@ def test_several_phrases_stand_for_the_direction_of_their_mean(exported: Path, s
     bank = ClassBank.load(exported / BANK)
     mean = source.prompted.embed(["tabby cat", "small dog"]).mean(0)
     np.testing.assert_allclose(bank.embeddings[bank.index["pet"]], mean / mean.norm(), atol=1e-6)
-    assert dict(bank.info) == {"pet": ClassInfo(phrases=("tabby cat", "small dog"))}
+    assert [(one.name, one.phrases) for one in bank.special.values()] == [("pet", ("tabby cat", "small dog"))]
     assert (bank.added_count, bank.provenance["origin"]) == (0, "sar-export")
 
 

@@ -150,7 +150,7 @@ def test_bodies_in_memory_are_limited_together(bundle_path: Path) -> None:
         patient = stack.enter_context(
             local_server(Settings(bundle=bundle_path, device="cpu", threads=1, limits=limits))
         )
-        admission = patient.service.admission
+        admission = patient.service
         admission.most_body_bytes = 3 * limits.body_bytes
         clients = stack.enter_context(contextlib.ExitStack())
         for _ in range(3):

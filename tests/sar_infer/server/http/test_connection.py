@@ -108,17 +108,6 @@ def test_requests_without_end_on_one_connection_are_answered_a_few_at_a_time(
     assert 0 < application.most_waiting <= 4096 / SMALLEST
 
 
-def test_nothing_more_is_read_while_a_request_holds_up_those_behind_it(application: Application, port: int) -> None:
-    flood = (REQUEST % 7) * (64 * 2**20 // len(REQUEST % 7))
-    with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
-        client.sendall(REQUEST % 1)
-        wait_for(lambda: application.begun == ["/1"])
-        client.settimeout(2)
-        with pytest.raises(TimeoutError):
-            client.sendall(flood)
-        assert application.begun == ["/1"]
-
-
 @pytest.mark.parametrize("piece", [1, 1000, 10**6])
 def test_bodies_and_requests_of_any_size_follow_one_another(application: Application, port: int, piece: int) -> None:
     application.gate.set()
@@ -137,22 +126,6 @@ def test_bodies_and_requests_of_any_size_follow_one_another(application: Applica
         sending.start()
         assert list(bodies(client, len(sizes))) == [b"/%d %d\n" % numbered for numbered in enumerate(sizes)]
         sending.join(60)
-
-
-@pytest.mark.parametrize("upgrade", [b"", b"connection: upgrade\r\nupgrade: h2c\r\n"])
-def test_a_declared_length_lets_no_more_requests_in_than_others(
-    application: Application, port: int, upgrade: bytes
-) -> None:
-    """After an upgrade the parser expects no body, and drops what it was fed with the headers."""
-    head = b"POST /0 HTTP/1.1\r\n%scontent-length: 10000000\r\nx: " % upgrade
-    head += b"x" * (4092 - len(head)) + b"\r\n\r\n"
-    with socket.create_connection(("127.0.0.1", port), timeout=2) as client:
-        with contextlib.suppress(TimeoutError):
-            client.sendall(head + (REQUEST % 7) * 3000)
-        wait_for(lambda: application.begun == ["/0"])
-        (connection,) = application.connections
-        assert len(connection.pipeline) <= 4096 / SMALLEST
-    wait_for(lambda: not application.connections)
 
 
 HALF_A_BODY = b"POST /%d HTTP/1.1\r\ncontent-length: 200000\r\n\r\n" + bytes(100_000)
@@ -185,38 +158,3 @@ def test_a_client_that_leaves_ends_the_request_under_way_and_those_behind_it_nev
     wait_for(lambda: not application.connections)
     wait_for(lambda: application.left == begun)
     assert application.begun == begun
-
-
-def test_a_client_that_leaves_ends_its_second_request_if_the_first_has_been_answered(
-    application: Application, port: int
-) -> None:
-    with socket.create_connection(("127.0.0.1", port), timeout=60) as other:
-        other.sendall(REQUEST % 7)
-        wait_for(lambda: application.begun == ["/7"])
-        with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
-            application.gate.set()
-            client.sendall(REQUEST % 0)
-            assert list(bodies(client, 1)) == [b"/0 0\n"]
-            assert list(bodies(other, 1)) == [b"/7 0\n"]
-            application.gate.clear()
-            other.sendall(REQUEST % 8)
-            client.sendall(REQUEST % 1)
-            wait_for(lambda: {"/8", "/1"} <= {*application.begun})
-        wait_for(lambda: application.left == ["/1"])
-        application.gate.set()
-        assert list(bodies(other, 1)) == [b"/8 0\n"]
-
-
-def test_answers_that_wait_to_be_sent_do_not_stop_the_next_requests(application: Application, port: int) -> None:
-    """Reading is paused for a long body and for requests that wait, and goes on after each."""
-    sent = b"".join(
-        b"POST /%d HTTP/1.1\r\ncontent-length: 150000\r\n\r\n" % n + bytes(150_000) + REQUEST % (n + 1)
-        for n in range(0, 40, 2)
-    )
-    with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
-        sending = threading.Thread(target=client.sendall, args=(sent,))
-        sending.start()
-        wait_for(lambda: application.begun == ["/0"])
-        application.gate.set()
-        assert list(bodies(client, 40)) == [b"/%d %d\n" % (n, 0 if n % 2 else 150_000) for n in range(40)]
-        sending.join(60)

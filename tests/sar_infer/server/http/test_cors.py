@@ -76,17 +76,6 @@ def test_a_page_of_another_origin_reads_nothing(server: Local) -> None:
         assert ALLOWED not in httpx2.get(f"{server.url}/v1/classes", headers={"Origin": origin, **BEARER}).headers
 
 
-def test_an_origin_does_not_stand_for_a_key_or_a_name(bundle_path: Path) -> None:
-    """Without a key any of its own names is asked for, whatever origin may read the answer."""
-    settings = Settings(bundle=bundle_path, origins=("*",), device="cpu", threads=1)
-    with local_server(settings) as open_to_all:
-        request = {"Origin": EVIL, "Host": "evil.example"}
-        refused = httpx2.get(f"{open_to_all.url}/v1/classes", headers=request)
-        assert (refused.status_code, refused.headers[ALLOWED]) == (421, "*")
-        assert preflight(f"{open_to_all.url}/v1/reload", EVIL, "POST").headers[ALLOWED] == "*"
-        assert httpx2.post(f"{open_to_all.url}/v1/reload", headers={"Origin": EVIL}).status_code == 403
-
-
 def test_no_origin_is_allowed_unless_it_is_named(bundle_path: Path) -> None:
     with local_server(Settings(bundle=bundle_path, device="cpu", threads=1)) as plain:
         answer = preflight(f"{plain.url}/v1/classes", SHOP, "GET")

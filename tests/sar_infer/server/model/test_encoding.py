@@ -9,16 +9,15 @@ import numpy as np
 import pytest
 
 from sar_infer._arrays import Floats
-from sar_infer.server.model.encoding import Decoded, Result, Task, compute
+from sar_infer.server.model.process import Decoded, Result, Task, compute
 
 
 class Encoder:
     """An encoder whose rows are the images' numbers; it fails at 13, gives NaN for infinity, and takes so many."""
 
-    def __init__(self, most: int = 100, lost: int = 0) -> None:
+    def __init__(self, most: int = 100) -> None:
         self.batches: list[list[float]] = []
         self._most = most
-        self._lost = lost
 
     def __call__(self, pixels: Sequence[Floats]) -> Floats:
         numbers = [float(image[0, 0, 0]) for image in pixels]
@@ -28,7 +27,7 @@ class Encoder:
         if len(numbers) > self._most:
             raise MemoryError("too many at once")
         spoilt = np.nan if np.inf in numbers else 0  # as INT8 graphs do, whose images share their ranges
-        return np.array([[number + spoilt] for number in numbers][self._lost :], dtype=np.float32).reshape(-1, 1)
+        return np.array([[number + spoilt] for number in numbers], dtype=np.float32).reshape(-1, 1)
 
 
 def decoded(task: Task) -> Decoded:
@@ -68,7 +67,6 @@ def test_an_image_that_fails_takes_no_other_with_it_and_batches_are_encoded_in_p
     [
         (Encoder(), [2, np.inf, 4], [2, np.nan, 4]),
         (Encoder(most=1), [1, 2, 3, 4], [1, 2, 3, 4]),
-        (Encoder(lost=1), [1], ["1 images gave 0 rows"]),
     ],
 )
 def test_a_batch_that_fails_or_is_spoilt_is_halved(

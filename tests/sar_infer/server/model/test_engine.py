@@ -1,10 +1,8 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -20,24 +18,16 @@ from sar_infer import Classifier
 from sar_infer._arrays import Floats
 from sar_infer.bundle.bundle import default_bundle, open_bundle
 from sar_infer.bundle.manifest import IMAGE_ENCODER, Precision, SelfTestVector
-from sar_infer.encoders.encoders import ImageEncoder
-from sar_infer.encoders.precision import PrecisionChoice
 from sar_infer.encoders.self_test import MIN_COSINE, self_test_image
 from sar_infer.errors import BundleError
 from sar_infer.server.metrics import Metrics
 from sar_infer.server.model.engine import Engine
-from sar_infer.server.model.memory import DecodeMemory
 from sar_infer.server.model.opening import open_engine
 from sar_infer.server.model.sizing import Sizes
 from sar_infer.server.settings import Limits, Settings
 
 BOUND = 2e-6
 """Tolerance between an image's unit row alone and in a batch, which may change the order of fp32 sums."""
-
-
-def measures() -> tuple[Metrics, DecodeMemory]:
-    metrics = Metrics()
-    return metrics, DecodeMemory(2**30, 60, metrics)
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +65,7 @@ def test_answers_depend_neither_on_company_nor_order_nor_batch_size(
     max_batch: int,
 ) -> None:
     async def go() -> Floats:
-        engine = Engine(mini, Sizes(False, workers, 1, max_batch), Limits(), *measures())
+        engine = Engine(mini, Sizes(False, workers, 1, max_batch), Limits(), Metrics())
         outcomes = await engine.each([images[i] for i in order], lambda rows: rows)
         engine.close()
         return np.array([outcome.value for outcome in outcomes])
@@ -100,34 +90,11 @@ def test_an_encoder_that_computes_something_else_is_refused(bundle_copy: Path) -
             open_engine(Settings(bundle=bundle_copy, device="cpu"), Metrics())
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
-def test_opening_runs_the_probe_once(
-    bundle_copy: Path, precision: PrecisionChoice, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    add_precision(bundle_copy)
-    vector = Classifier.open(bundle_copy, "cpu", precision=precision).embed_images([self_test_image(SIZE, 5)])[0]
-    graphs = Precision(variant("image_encoder.int8.onnx", self_test_cosine=1.0))
-    reseal(bundle_copy, precisions={"int8": graphs}, self_test=SelfTestVector(5, tuple(vector.tolist())))
-    encode, batches = ImageEncoder.encode, []
-
-    def spy(self: ImageEncoder, pixels: Floats, seconds: float | None = None) -> Floats:
-        batches.append(len(pixels))
-        return encode(self, pixels, seconds)
-
-    monkeypatch.setattr(ImageEncoder, "encode", spy)
-    settings = Settings(bundle=bundle_copy, device="cpu", precision=precision)
-    engine = open_engine(settings, Metrics())
-    assert batches == [1]
-    assert asyncio.run(engine.self_test()) == pytest.approx(1)
-    assert batches == [1, 1]
-    engine.close()
-
-
 def test_an_error_waits_for_the_other_images_of_its_call(bundle_path: Path) -> None:
     """Wait for all, because an image left running would outlive its request and perhaps its engine."""
 
     async def go() -> None:
-        engine = Engine(Classifier.open(bundle_path, "cpu"), Sizes(False, 2, 1, 1), Limits(), *measures())
+        engine = Engine(Classifier.open(bundle_path, "cpu"), Sizes(False, 2, 1, 1), Limits(), Metrics())
         size = engine.bundle.manifest.preprocess.size
         images = [np.full((3, size, size), value, np.float32) for value in (1, 0, 0, 0, 0, 0)]
         (first,) = await engine.each(images[:1], lambda rows: rows)
@@ -149,7 +116,7 @@ def test_an_error_waits_for_the_other_images_of_its_call(bundle_path: Path) -> N
 
 def test_rows_that_arrive_together_are_ranked_together(bundle_path: Path) -> None:
     async def go() -> None:
-        engine = Engine(Classifier.open(bundle_path, "cpu"), Sizes(False, 1, 1, 4), Limits(), *measures())
+        engine = Engine(Classifier.open(bundle_path, "cpu"), Sizes(False, 1, 1, 4), Limits(), Metrics())
         sizes: list[int] = []
         outcomes = await engine.each([jpeg()] * 4, lambda rows: sizes.append(len(rows)) or [*range(len(rows))])  # type: ignore[func-returns-value]
         assert sizes == [1, 3]
@@ -160,75 +127,24 @@ def test_rows_that_arrive_together_are_ranked_together(bundle_path: Path) -> Non
     asyncio.run(go())
 
 
-def test_many_classes_are_ranked_apart_from_the_event_loop(bundle_path: Path) -> None:
-    threads: list[threading.Thread] = []
-
-    async def go() -> None:
-        engine = Engine(Classifier.open(bundle_path, "cpu"), Sizes(False, 1, 1, 1), Limits(), *measures())
-        for classes in (2_000, 2_001):
-            await engine.each([jpeg()], lambda _: [threads.append(threading.current_thread())], classes)
-        engine.close()
-
-    asyncio.run(go())
-    assert [thread is threading.main_thread() for thread in threads] == [True, False]
-
-
-def test_rows_of_cancelled_callers_are_not_ranked_even_if_the_engine_is_closed(bundle_path: Path) -> None:
-    async def go() -> None:
-        complaints: list[dict[str, Any]] = []
-        asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
-        engine = Engine(Classifier.open(bundle_path, "cpu"), Sizes(False, 1, 1, 4), Limits(), *measures())
-        row = np.ones((1, 2), np.float32)
-        ranked: list[int] = []
-
-        def finish(rows: Floats) -> Floats:
-            ranked.append(len(rows))
-            return rows
-
-        waiting = [engine._scored(finish, row, 1) for _ in range(3)]
-        waiting[1].cancel()
-        await asyncio.gather(*waiting, return_exceptions=True)
-        assert ranked == [2]
-        for classes in (1, 10_000):
-            engine._scored(finish, row, classes).cancel()
-            engine.close()
-            await asyncio.sleep(0)
-        assert (ranked, complaints) == ([2], [])
-
-    asyncio.run(go())
-
-
 @pytest.mark.parametrize("classes", [1, 10_000])
 def test_a_row_that_cannot_be_ranked_fails_alone(bundle_path: Path, classes: int) -> None:
     async def go() -> None:
-        engine = Engine(Classifier.open(bundle_path, "cpu"), Sizes(False, 1, 1, 4), Limits(), *measures())
+        engine = Engine(Classifier.open(bundle_path, "cpu"), Sizes(False, 1, 1, 4), Limits(), Metrics())
+        size = engine.bundle.manifest.preprocess.size
+        images = [np.full((3, size, size), value, np.float32) for value in (1, 0, 0)]
+        (first,) = await engine.each(images[:1], lambda rows: rows)
 
-        def finish(rows: Floats) -> list[float]:
-            return [1 / int(row[0]) for row in rows]
+        def finish(rows: Floats) -> list[int]:
+            return [1 // int(not np.array_equal(row, first.value)) for row in rows]
 
-        rows = [np.full((1, 1), number, np.float32) for number in (1, 0, 2)]
-        answers = await asyncio.gather(*(engine._scored(finish, row, classes) for row in rows), return_exceptions=True)
-        assert isinstance(answers[1], ZeroDivisionError)
-        assert [answer[0] for answer in (answers[0], answers[2])] == [1, 0.5]  # type: ignore[index]
+        calls = (engine.each([image], finish, classes) for image in images)
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        assert isinstance(answers[0], ZeroDivisionError)
+        assert [answer[0].value for answer in answers[1:]] == [1, 1]  # type: ignore[index]
         engine.close()
 
     asyncio.run(go())
-
-
-def test_an_engine_that_is_closed_is_free_at_once(bundle_path: Path) -> None:
-    import gc
-    import weakref
-
-    gc.collect()
-    gc.disable()
-    try:
-        engine = Engine(Classifier.open(bundle_path, "cpu"), Sizes(False, 1, 1, 1), Limits(), *measures())
-        classifier = weakref.ref(engine.classifier)
-        engine.close()
-        del engine
-        assert classifier() is None
-    finally:
-        gc.enable()
 
 
 def test_a_smaller_graph_is_probed_against_what_it_gave_at_export(bundle_copy: Path) -> None:

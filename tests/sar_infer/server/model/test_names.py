@@ -1,17 +1,16 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 import numpy as np
 import pytest
+from sar_infer.bank.table import Block, Table
 from support.bundles import name_rows
 
 from sar_infer import Classifier
 from sar_infer.bank import ClassInfo, PhotoSet, add, amend
-from sar_infer.bank.table import Block, Table
 from sar_infer.classify.class_set import ClassSet
 from sar_infer.server.metrics import Metrics
 from sar_infer.server.model.names import Names
@@ -51,8 +50,8 @@ def test_a_kept_class_set_does_not_outlive_what_is_known_of_the_classes(classifi
     async def go(names: Names) -> None:
         new, bank = {"violet": ("violet",)}, classifier.bank
         assert (await names.class_set(new, False, bank)).background is None
-        for info in (ClassInfo(background=True), ClassInfo(threshold=0.5), ClassInfo(aliases=("violet",))):
-            changed = amend(bank, {"red": info})
+        for settings in ({"background": True}, {"threshold": 0.5}, {"aliases": ("violet",)}):
+            changed = set_class(bank, "red", **settings)
             assert changed.content_digest == bank.content_digest
             found, expected = await names.class_set(new, False, changed), classifier.class_set(new, bank=changed)
             assert list(found.names) == list(expected.names)
@@ -60,31 +59,6 @@ def test_a_kept_class_set_does_not_outlive_what_is_known_of_the_classes(classifi
             np.testing.assert_array_equal(found.thresholds, expected.thresholds)
 
     run(classifier, go)
-
-
-def test_a_bank_with_photos_is_prepared_apart_from_the_event_loop(
-    classifier: Classifier, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Weights of 9,000 classes take a second, in which the server would answer nobody."""
-    where: list[threading.Thread] = []
-
-    def noted(self: Classifier, *given: Any, **options: Any) -> ClassSet:
-        where.append(threading.current_thread())
-        return class_set(self, *given, **options)
-
-    class_set = Classifier.class_set
-    monkeypatch.setattr(Classifier, "class_set", noted)
-    none = np.empty((0, classifier.bank.embeddings.shape[1]), np.float32)
-    photos = PhotoSet.of(np.ones((1, 32), np.uint8), classifier.bank.embeddings[:1])
-
-    async def go(names: Names) -> None:
-        photographed = add(classifier.bank, [], none, photos={"red": photos})
-        sets = await asyncio.gather(*(names.class_set({}, False, photographed) for _ in range(5)))
-        assert all(class_set is sets[0] for class_set in [*sets, await names.class_set({}, False, photographed)])
-        await names.class_set({}, False, classifier.bank)
-
-    run(classifier, go)
-    assert [thread is threading.main_thread() for thread in where] == [False, True]
 
 
 def test_class_sets_that_are_kept_are_limited_by_their_rows(
@@ -103,28 +77,6 @@ def test_class_sets_that_are_kept_are_limited_by_their_rows(
         assert await asked(7) is not made[7]
 
     run(classifier, go)
-
-
-def test_keeping_a_class_set_does_not_count_the_rows_of_all_others(
-    classifier: Classifier, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With 32,768 sets of one name each, that held the event loop for 20 ms a call."""
-    asked: list[None] = []
-
-    class Counted(tuple[str, ...]):
-        def __len__(self) -> int:
-            asked.append(None)
-            return super().__len__()
-
-    made = ClassSet(Table((Block(Counted(["owl"]), name_rows(["owl"])),)), (-1,))
-    monkeypatch.setattr(Classifier, "class_set", lambda *_: made)
-
-    async def go(names: Names) -> None:
-        for number in range(50):
-            await names.class_set({f"name {number}": ("owl",)}, True, classifier.bank)
-
-    run(classifier, go)
-    assert len(asked) <= 50
 
 
 def test_callers_who_ask_for_the_same_new_names_wait_for_one_encoding(classifier: Classifier) -> None:

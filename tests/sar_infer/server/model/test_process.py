@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import os
-import platform
-import signal
-from typing import Any, NoReturn
+import sys
+from typing import Any
 
 import numpy as np
 import psutil
 import pytest
+from support.giants import GIANTS
 from support.pictures import jpeg
 
 from sar_infer.bundle.manifest import file_entry
 from sar_infer.classifier import Classifier
+from sar_infer.errors import ImageError
 from sar_infer.processes.worker import Worker
-from sar_infer.server.model import process
-from sar_infer.server.model.encoding import Result, Task
-from sar_infer.server.model.process import Model, begin
+from sar_infer.server.model.process import Model, Task, begin
 from sar_infer.server.model.sizing import Sizes
 from sar_infer.server.settings import Limits
 
@@ -64,35 +62,13 @@ def test_a_worker_gives_way_to_the_front(model: Model) -> None:
     assert worker.ended() == 0
 
 
-@pytest.mark.skipif("glibc" not in platform.libc_ver()[0], reason="of glibc alone")
-def test_what_opening_the_second_encoder_frees_goes_back_to_the_system(model: Model) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit counts what is mapped on Linux alone")
+def test_an_image_that_takes_more_memory_than_the_worker_may_have_is_refused_and_the_next_is_not(model: Model) -> None:
+    model = dataclasses.replace(model, sizes=dataclasses.replace(model.sizes, memory=200 * 2**20))
     worker: Worker[Any] = Worker(functools.partial(begin, model))
     worker.loaded(60)
-    watched, task = psutil.Process(worker.pid), Task(np.zeros((9, 9, 3), np.uint8))
-    before = [worker.answer(([task], False)), watched.memory_info().rss][1]
-    worker.answer(([task], True))
-    assert watched.memory_info().rss - before < 45 * 2**20  # of 58 in all
-    worker.ended()
-
-
-def test_a_sandbox_without_nice_and_proc_serves_too(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    real_open = os.open
-
-    def no_proc(path: Any, *arguments: Any, **options: Any) -> int:
-        if str(path).startswith("/proc/"):
-            raise FileNotFoundError(path)
-        return real_open(path, *arguments, **options)
-
-    def forbidden(_: int) -> NoReturn:
-        raise PermissionError
-
-    monkeypatch.setattr(os, "nice", forbidden)
-    monkeypatch.setattr(os, "open", no_proc)
-    monkeypatch.setattr(signal, "signal", lambda *_: None)  # it would ignore SIGTERM
-    process._statm.cache_clear()
-    try:
-        (result,) = begin(model)([Task(jpeg(), memory=2**24)])  # type: ignore[misc]
-    finally:
-        process._statm.cache_clear()
-    assert isinstance(result, Result)
-    assert np.linalg.norm(result.row) == pytest.approx(1)  # type: ignore[arg-type]
+    giant, photo = Task(GIANTS["PNG RGB"]((6000, 6000))), Task(jpeg())
+    refused, answered = worker.answer(([giant, photo], False))
+    assert isinstance(refused.row, ImageError)
+    assert (refused.row.kind, isinstance(answered.row, np.ndarray)) == ("size", True)
+    assert worker.ended() == 0

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sar_infer.server.model import sizing
-from sar_infer.server.model.sizing import Sizes, bodies_limit, decode_memory, memory_limit, resident, sizes
+from sar_infer.server.model.sizing import Sizes, bodies_limit, memory_limit, sizes
 from sar_infer.server.settings import Settings
 
 Machine = Callable[..., None]
@@ -32,18 +32,41 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     [(1, 1, 1), (2, 2, 1), (3, 2, 1), (4, 2, 2), (8, 2, 4), (16, 4, 4), (64, 16, 4)],
 )
 def test_workers_and_threads_fill_the_cores(machine: Machine, cores: int, workers: int, threads: int) -> None:
+    def shape(settings: Settings) -> tuple[object, ...]:
+        made = sizes(settings, 1)
+        return made.processes, made.workers, made.threads, made.max_batch
+
     machine(cores)
-    assert sizes(Settings(workers=None), 1) == Sizes(True, workers, threads, 1)
-    assert sizes(Settings(workers=1), 1) == Sizes(True, 1, cores, 1)
-    assert sizes(Settings(workers=None, threads=3), 1) == Sizes(True, workers, 3, 1)
-    assert sizes(Settings(workers=0), 1) == Sizes(False, 2, cores, 1)
+    assert shape(Settings(workers=None)) == (True, workers, threads, 1)
+    assert shape(Settings(workers=1)) == (True, 1, cores, 1)
+    assert shape(Settings(workers=None, threads=3)) == (True, workers, 3, 1)
+    assert shape(Settings(workers=0)) == (False, 2, cores, 1)
 
 
-@pytest.mark.parametrize(("graph", "workers"), [(50, 2), (51, 1), (100, 1), (1000, 1)])
-def test_no_more_copies_of_the_encoder_than_the_memory_takes(machine: Machine, graph: int, workers: int) -> None:
-    machine(4, memory=800)
-    assert sizes(Settings(workers=None), graph) == Sizes(True, workers, 4 // workers, 1)
-    assert sizes(Settings(workers=2), graph) == Sizes(True, 2, 2, 1)  # asked for
+@pytest.mark.parametrize(
+    ("cores", "gib", "graph", "workers"),
+    [(64, 2, 25, 2), (2, 2, 25, 2), (2, 1, 25, 1), (64, 8, 25, 13), (64, 64, 25, 16), (8, 4, 350, 2), (8, 2, 350, 1)],
+)
+def test_the_memory_has_room_for_the_largest_photo_in_each_worker(
+    machine: Machine, cores: int, gib: int, graph: int, workers: int
+) -> None:
+    machine(cores, memory=2 * gib * GIB)  # of which the server takes half
+    made = sizes(Settings(workers=None), graph * MIB)
+    assert made.workers == workers
+    bodies = bodies_limit(10 * MIB, gib * GIB)
+    assert workers * made.memory + 2 * bodies + 256 * MIB <= gib * GIB  # all together, at their limits
+    assert made.memory >= (128 + 2 * graph) * MIB + 8 * 50_000_000 or workers == 1
+    asked = sizes(Settings(workers=4), graph * MIB)
+    assert (asked.workers, asked.memory) == (4, (gib * GIB - 2 * bodies - 256 * MIB) // 4)
+
+
+@pytest.mark.parametrize(("gib", "batch", "decoders"), [(64, 32, 8), (64, 1, 2), (4, 32, 4), (1, 32, 1)])
+def test_one_process_decodes_as_many_images_at_once_as_the_memory_has_room_for(
+    machine: Machine, gib: int, batch: int, decoders: int
+) -> None:
+    machine(8, memory=2 * gib * GIB)
+    made = sizes(Settings(workers=0, max_batch=batch), 1)
+    assert (made.decoders, made.workers) == (decoders, min(2, decoders))
 
 
 @pytest.mark.parametrize(
@@ -62,7 +85,7 @@ def test_no_more_copies_of_the_encoder_than_the_memory_takes(machine: Machine, g
 def test_a_lone_image_has_all_cores_with_a_large_graph(
     machine: Machine, settings: Settings, graph: int, threads: int
 ) -> None:
-    machine(4, memory=2 * 8 * LARGE)
+    machine(4, memory=2 * 2 * 8 * LARGE)
     assert sizes(settings, graph).alone == threads
 
 
@@ -71,9 +94,9 @@ def test_batches_grow_with_the_graph_and_on_a_gpu(machine: Machine) -> None:
     assert [sizes(Settings(workers=2), graph).max_batch for graph in (LARGE - 1, LARGE)] == [1, 8]
     assert sizes(Settings(workers=2, max_batch=5), LARGE).max_batch == 5
     machine(4, gpu=True)
-    assert sizes(Settings(workers=None), 1) == Sizes(False, 2, 4, 32)
-    assert sizes(Settings(workers=1, max_batch=5), LARGE) == Sizes(True, 1, 4, 5)
-    assert sizes(Settings(workers=None, device="cpu"), 1) == Sizes(True, 2, 2, 1)
+    assert sizes(Settings(workers=None), 1) == Sizes(False, 2, 4, 32, decoders=4)
+    assert sizes(Settings(workers=1, max_batch=5), LARGE).processes
+    assert sizes(Settings(workers=None, device="cpu"), 1).workers == 2
 
 
 @pytest.fixture
@@ -89,32 +112,19 @@ def write(path: Path, text: str) -> None:
 
 
 def test_the_least_limit_above_a_process_counts(root: Path) -> None:
-    assert not memory_limit(root)[1]
+    machine = memory_limit(root)
     write(root / "proc/self/cgroup", "0::/pods/mine/leaf\n")
     write(root / "sys/fs/cgroup/pods/mine/leaf/memory.max", "max\n")
     write(root / "sys/fs/cgroup/pods/mine/memory.max", f"{64 * MIB}\n")
     write(root / "sys/fs/cgroup/pods/memory.max", f"{128 * MIB}\n")
-    assert memory_limit(root) == (64 * MIB, True)
+    assert memory_limit(root) == 64 * MIB < machine
 
 
 def test_the_limit_of_version_1_and_of_a_container_that_sees_its_own_root(root: Path) -> None:
     write(root / "proc/self/cgroup", "11:cpu,cpuacct:/docker/0a\n5:memory:/docker/0a\n0::/x\n")
     write(root / "sys/fs/cgroup/memory/memory.limit_in_bytes", f"{96 * MIB}\n")
-    assert memory_limit(root) == (96 * MIB, True)
+    assert memory_limit(root) == 96 * MIB
     write(root / "sys/fs/cgroup/memory/docker/0a/memory.limit_in_bytes", f"{32 * MIB}\n")
-    assert memory_limit(root) == (32 * MIB, True)
+    assert memory_limit(root) == 32 * MIB
     write(root / "sys/fs/cgroup/memory/docker/0a/memory.limit_in_bytes", "9223372036854771712\n")
-    assert memory_limit(root) == (96 * MIB, True)
-
-
-def test_images_get_what_the_limit_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
-    limit = (64 * GIB, True)
-    monkeypatch.setattr(sizing, "memory_limit", lambda: limit)
-    assert bodies_limit(10 * MIB) == 320 * MIB
-    left = 64 * GIB - resident("self") - 2 * 320 * MIB - 8 * GIB
-    assert decode_memory(Settings()) == pytest.approx(left, abs=32 * MIB)
-    limit = (64 * GIB, False)
-    assert decode_memory(Settings()) == 32 * GIB
-    limit = (128 * MIB, True)
-    assert decode_memory(Settings()) == 64 * MIB
-    assert decode_memory(Settings(decode_memory=5)) == 5
+    assert memory_limit(root) == 96 * MIB

@@ -49,7 +49,7 @@ class Machine(RuleBasedStateMachine):
     @rule()
     def becomes_ready(self) -> None:
         self.starting -= 1
-        self.supervisor.started(next(self.numbers), 0, self.now)
+        self.supervisor.started(next(self.numbers), self.now)
         self.act()
 
     @precondition(lambda self: self.starting)
@@ -101,7 +101,7 @@ class Machine(RuleBasedStateMachine):
         supervisor = self.supervisor
         assert supervisor.starting == self.starting
         assert len(supervisor.ready) + self.starting <= supervisor.count
-        assert {worker for worker, ready in supervisor.ready.items() if ready.state == "busy"} == self.busy
+        assert {worker for worker, ready in supervisor.ready.items() if ready == "busy"} == self.busy
 
     def teardown(self) -> None:
         """All workers are there again, whatever has happened, once they start and time has passed."""

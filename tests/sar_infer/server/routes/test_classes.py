@@ -6,7 +6,6 @@ import base64
 import io
 import threading
 import urllib.parse
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from support.pictures import jpeg
 from support.servers import Local, local_server, wait_for
 
 from sar_infer import Classifier
-from sar_infer.bank import ClassBank, amend, calibrate
+from sar_infer.bank import ClassBank, calibrate, set_class
 from sar_infer.bank.learned import BankCalibration
 from sar_infer.server.settings import Settings
 
@@ -129,7 +128,7 @@ def test_a_name_that_is_not_there_comes_with_the_one_that_may_be_meant(client: h
     assert client.get(path("zeppelin")).json()["detail"] == "no class 'zeppelin' in the bank"
     client.put(path("violet"))
     bank = ClassBank.load(stored)
-    amend(bank, {"violet": replace(bank.info_of("violet"), aliases=("lilac",))}).save(stored)
+    set_class(bank, "violet", aliases=("lilac",)).save(stored)
     assert client.get(path("lilac")).json()["detail"] == "no class 'lilac' in the bank; did you mean 'violet'?"
 
 

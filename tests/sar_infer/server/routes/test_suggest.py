@@ -94,8 +94,8 @@ def test_calls_that_cannot_be_answered(client: httpx2.Client) -> None:
     row, short = (base64.b64encode(np.ones(size, "<f4").tobytes()).decode() for size in (512, 8))
     image = encoded(PHOTOS[:1])
     for call, code, detail in (
-        ({}, "invalid-request", "expected either images or embeddings or folder"),
-        ({"images": image, "embeddings": [row]}, "invalid-request", "expected either images or embeddings or folder"),
+        ({}, "invalid-request", "expected either images or embeddings"),
+        ({"images": image, "embeddings": [row]}, "invalid-request", "expected either images or embeddings"),
         ({"embeddings": [row]}, "invalid-request", "512 numbers each, of length 1, as this server makes"),
         ({"embeddings": [short]}, "invalid-request", "512 numbers each, of length 1, as this server makes"),
         ({"embeddings": ["?"]}, "invalid-request", "expected little-endian float32 in base64"),

@@ -39,8 +39,8 @@ def images(*data: bytes) -> Any:
     return tensor("IMAGE", "BYTES", list(data))
 
 
-def requested(name: str, binary: bool = True, count: int = 0) -> Any:
-    return triton.InferRequestedOutput(name, binary_data=binary, class_count=count)
+def requested(name: str, binary: bool = True) -> Any:
+    return triton.InferRequestedOutput(name, binary_data=binary)
 
 
 def preprocessed(classifier: Classifier, *data: bytes) -> np.ndarray:
@@ -66,13 +66,11 @@ def test_health_and_metadata(client: Any, classifier: Classifier) -> None:
     assert client.get_server_metadata() == {
         "name": "sar-clip",
         "version": __version__,
-        "extensions": ["binary_tensor_data", "classification", "parameters"],
+        "extensions": ["binary_tensor_data", "parameters"],
     }
     for model in ("tiny", "sar-clip"):
         assert client.is_model_ready(model)
-        assert client.is_model_ready(model, version)
-        metadata = client.get_model_metadata(model, version)
-        assert metadata == client.get_model_metadata(model)
+        metadata = client.get_model_metadata(model)
         assert (metadata["name"], metadata["versions"], metadata["platform"]) == (model, [version], "onnx_onnxv1")
     shapes = {item["name"]: (item["datatype"], item["shape"]) for item in metadata["inputs"] + metadata["outputs"]}
     assert shapes == {
@@ -85,15 +83,13 @@ def test_health_and_metadata(client: Any, classifier: Classifier) -> None:
     }
 
 
-def test_unknown_models_and_versions(client: Any) -> None:
+def test_an_unknown_model(client: Any) -> None:
     assert not client.is_model_ready("other")
-    assert not client.is_model_ready("tiny", "1")
-    for model, version, message in (("other", "", "sar-clip"), ("tiny", "1", "version '1'")):
-        with pytest.raises(triton.InferenceServerException, match=message) as caught:
-            client.infer(model, [images(RED)], model_version=version)
-        assert caught.value.status() == "404"
-        with pytest.raises(triton.InferenceServerException, match=message):
-            client.get_model_metadata(model, version)
+    with pytest.raises(triton.InferenceServerException, match="sar-clip") as caught:
+        client.infer("other", [images(RED)])
+    assert caught.value.status() == "404"
+    with pytest.raises(triton.InferenceServerException, match="sar-clip"):
+        client.get_model_metadata("other")
 
 
 def test_binary_data_both_ways_is_what_the_client_does_unasked(client: Any, classifier: Classifier) -> None:
@@ -134,21 +130,6 @@ def test_names_of_the_call_alone_and_the_best_first(client: Any, classifier: Cla
     for i, result in enumerate(classifier.classify([RED, BLUE], names, only=True, top_k=2)):
         assert labels(answer)[i] == [p.label for p in result.predictions]
         np.testing.assert_allclose(answer.as_numpy("SCORES")[i], [p.score for p in result.predictions], atol=1e-5)
-
-
-@pytest.mark.parametrize(("count", "shown"), [(2, 2), (100, 4)])
-@pytest.mark.parametrize("binary", [True, False])
-def test_classification(client: Any, classifier: Classifier, binary: bool, count: int, shown: int) -> None:
-    outputs = [requested("SCORES", binary, count), requested("EMBEDDING", not binary)]
-    answer = client.infer("tiny", [images(RED, BLUE)], outputs=outputs)
-    best = answer.as_numpy("SCORES")
-    assert (best.shape, answer.get_output("SCORES")["datatype"]) == ((2, shown), "BYTES")
-    for row, result in zip(best, classifier.classify([RED, BLUE], top_k=count), strict=True):
-        parts = [(text.decode() if isinstance(text, bytes) else text).split(":", 2) for text in row]
-        assert [(float(score), classifier.bank.names[int(index)], label) for score, index, label in parts] == [
-            (pytest.approx(p.score, abs=1e-5), p.label, p.label) for p in result.predictions
-        ]
-    np.testing.assert_allclose(answer.as_numpy("EMBEDDING"), classifier.embed_images([RED, BLUE]), atol=1e-5)
 
 
 def test_an_embedding_alone_needs_no_class(client: Any, server: Local) -> None:
@@ -239,14 +220,6 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"inputs": [item()], "parameters": {"top_k": 0}}, "parameters.top_k"),
     ({"inputs": [item()], "outputs": [{"name": "OTHER"}]}, "'OTHER': expected SCORES, LABELS, EMBEDDING"),
     ({"inputs": [item()], "outputs": [{"name": "SCORES"}] * 2}, "'SCORES' is given twice"),
-    (
-        {"inputs": [item()], "outputs": [{"name": "EMBEDDING", "parameters": {"classification": 1}}]},
-        "classification is for SCORES only",
-    ),
-    (
-        {"inputs": [item()], "outputs": [{"name": "SCORES", "parameters": {"classification": 0}}]},
-        "outputs.0.parameters.classification",
-    ),
 ]
 
 
@@ -294,8 +267,6 @@ def test_answers_of_any_size_are_not_made(client: Any, monkeypatch: pytest.Monke
     with pytest.raises(triton.InferenceServerException, match="top_k"):
         client.infer("tiny", [images(RED, BLUE)])
     assert client.infer("tiny", [images(RED, BLUE)], parameters={"top_k": 3}).as_numpy("SCORES").shape == (2, 3)
-    few = [requested("SCORES", count=2), requested("EMBEDDING")]
-    assert client.infer("tiny", [images(RED, BLUE)], outputs=few).as_numpy("SCORES").shape == (2, 2)
 
 
 def test_class_names_have_to_be_utf8(client: Any) -> None:

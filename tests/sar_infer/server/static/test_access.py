@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from support.browser import ATTACK, CAT, COFFEE, CONTRASTS, PHONE, ROCKET, WIDTHS, add, labels, settled
+from support.browser import ATTACK, CAT, COFFEE, CONTRASTS, PHONE, WIDTHS, add, labels, settled, unlock
 from support.servers import serving
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
@@ -49,35 +49,7 @@ def test_the_keyboard_alone_does_the_whole_job(page) -> None:
     assert labels(page) == ["sleepy cat"]
 
 
-def test_on_a_phone(open_page, mini_server) -> None:
-    page, _ = open_page(mini_server.url, **PHONE)
-    expect(page.get_by_role("button", name="Take a photo")).to_be_visible()
-    assert page.locator("#camera").get_attribute("capture") == "environment"
-    assert page.evaluate(WIDTHS) == [390, 390]
-    page.set_input_files("#files", [COFFEE, CAT, ROCKET] * 3)
-    add(page, "w" * 200, "a cup of coffee on a wooden table with a spoon that shines in the afternoon sun", "spoon")
-    page.get_by_role("switch").check()
-    expect(page.locator("#among")).to_have_text("of 3 classes")
-    assert page.evaluate(WIDTHS) == [390, 390]
-    sizes = page.locator("button:visible, select:visible").evaluate_all(
-        "nodes => nodes.map((node) => [node.getBoundingClientRect().width, node.getBoundingClientRect().height])"
-    )
-    assert min(min(size) for size in sizes) >= 34
-    page.goto(mini_server.url + "/docs")
-    open_all(page)
-    assert page.evaluate(WIDTHS) == [390, 390]
-
-
-def open_all(page: Any) -> None:
-    """Open every route of the page that shows the API."""
-    expect(page.locator("details.route")).not_to_have_count(0)
-    page.locator("details.route").evaluate_all("nodes => nodes.forEach((node) => { node.open = true; })")
-    expect(page.locator(".copy").first).to_be_visible()
-
-
 OUTLINED = """node => getComputedStyle(node).outlineStyle !== 'none' || node.parentElement.matches(':focus-within')"""
-MOVING = """[...document.querySelectorAll('*')].map((node) => getComputedStyle(node))
-    .filter((style) => style.transitionProperty !== 'none' && style.transitionDuration !== '0s').length"""
 
 
 def hard_to_read(page: Any) -> list[str]:
@@ -89,20 +61,41 @@ def hard_to_read(page: Any) -> list[str]:
     return texts
 
 
-def test_text_can_be_read(open_page, mini_server) -> None:
-    page, watch = open_page(mini_server.url, reduced_motion="reduce")
-    watch.expected = "status of 4"
+def test_everything_has_a_name_and_can_be_read_where_classes_can_be_changed(open_page, keyed_server) -> None:
+    page, _ = open_page(keyed_server.url, reduced_motion="reduce", **PHONE)
+    expect(page.locator("#key-form")).to_be_visible()
+    assert hard_to_read(page) == []
+    unlock(page, keyed_server.key)
     page.set_input_files("#files", [COFFEE, CAT])
-    add(page, "cup of coffee", "table")
-    expect(page.locator("#legend")).to_be_visible()
+    add(page, "cup of coffee", "bowl of cherries")
+    settled(page)
+    page.get_by_role("button", name="Keep the class bowl of cherries on the server").click()
+    expect(page.get_by_role("button", name="Undo")).to_be_visible()
+    page.get_by_label("Unknown", exact=True).select_option("below 90%")
+    expect(page.locator("#verdict")).to_be_visible()
+    settled(page)
     assert hard_to_read(page) == []
-    assert page.evaluate(MOVING) == 0
-    page.set_input_files("#files", {"name": "bad.png", "mimeType": "image/png", "buffer": b"no"})
-    expect(page.get_by_role("alert")).to_be_visible()
-    assert hard_to_read(page) == []
-    page.goto(mini_server.url + "/docs")
-    open_all(page)
-    assert hard_to_read(page) == []
+    assert page.evaluate(WIDTHS)[0] == page.evaluate(WIDTHS)[1]
+    tree = page.locator("body").aria_snapshot()
+    assert not re.search(r"^\s*- (button|textbox|switch|combobox|link|img)\s*:?$", tree, re.MULTILINE), tree
+    regions = (("region", "Photos"), ("region", "Ranking"), ("region", "Classes"))
+    for role, name in (*regions, ("list", "Your class names"), ("list", "The server’s classes")):
+        expect(page.get_by_role(role, name=name)).to_be_visible()
+    page.get_by_role("button", name="Undo").click()
+    expect(page.locator("#bank-chips .added")).to_have_count(0)
+
+
+def test_the_policy_is_in_force_and_this_test_would_see_a_breach(page, watch) -> None:
+    page.evaluate(
+        "document.body.append(Object.assign(document.createElement('style'), { textContent: 'p { color: red }' }))"
+    )
+    page.evaluate("fetch('http://other.example/').catch(() => 0)")
+    page.wait_for_timeout(200)
+    assert len(watch.complaints) >= 2
+    with pytest.raises(AssertionError):
+        watch.check()
+    watch.expected = "Content Security Policy"
+    watch.check()
 
 
 # ------------------------------------------------------------------------------------- the API, and pages elsewhere

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +13,14 @@ from support.browser import (
     CAT,
     COFFEE,
     CONTRASTS,
-    PASTE,
     PHONE,
     ROCKET,
     WIDTHS,
-    Watch,
     add,
     among,
     drop,
     labels,
     settled,
-    unlock,
 )  # fmt: skip
 from support.servers import Server
 
@@ -33,16 +29,6 @@ expect = playwright.expect
 NAME = "my own mug"
 CLOTHES = Path(__file__).parents[4] / "examples" / "clothes" / "test"
 GARMENTS = [path for kind in ("shoes", "hat", "trousers") for path in sorted((CLOTHES / kind).glob("*.jpg"))[:6]]
-
-
-@pytest.fixture
-def opened(open_page: Any, keyed_server: Server) -> Iterator[tuple[Any, Watch]]:
-    """Return the page of a server that can be changed and its watch; what the test changes is taken back."""
-    page, watch = open_page(keyed_server.url)
-    unlock(page, keyed_server.key)
-    expect(page.locator("#bank")).to_be_visible()
-    yield page, watch
-    httpx2.post(f"{keyed_server.url}/v1/bank/rollback", json={"to": 0}, headers=keyed_server.headers)
 
 
 @pytest.fixture(scope="module")
@@ -128,31 +114,6 @@ def test_photos_that_are_dropped_on_a_name_teach_it_and_undo_forgets_them(cup, w
     add(cup, NAME)
     button = cup.locator("#chips").get_by_role("button", name=f"Add photos to the class {NAME}, which has 2")
     expect(button).to_have_text("2 photos +")
-
-
-def test_nothing_is_taken_back_that_somebody_else_did_meanwhile(page, watch, keyed_server) -> None:
-    watch.expected = "status of 412"
-    add(page, NAME)
-    keep(page, NAME)
-    undo = page.get_by_role("button", name="Undo")
-    undo.wait_for()
-    httpx2.put(f"{keyed_server.url}/v1/classes/theirs", headers=keyed_server.headers)
-    undo.click()
-    expect(page.locator("#taught.bad")).to_be_visible()
-    expect(page.locator("#bank-chips .added span")).to_have_text(["theirs", NAME])
-
-
-def test_a_name_that_the_server_has_or_nearly_has_is_said(page) -> None:
-    page.locator("#name").evaluate(PASTE, "Espresso, zebras, own mug")
-    chips = page.locator("#chips li")
-    expect(chips.nth(0)).to_have_text(re.compile("^Espressoalready a class"))
-    expect(chips.nth(1)).to_have_text(re.compile("^zebrasclose to zebra"))
-    expect(chips.nth(2).locator(".count")).to_have_count(0)
-    buttons = page.get_by_role("button", name="Keep the class").all()
-    names = [f"Keep the class {name} on the server" for name in ("zebras", "own mug")]
-    assert [button.get_attribute("aria-label") for button in buttons] == names
-    add(page, "zebra")
-    expect(page.locator("#status")).to_have_text("zebra: already a class")
 
 
 def test_photos_are_grouped_and_a_group_becomes_a_class(page, watch, keyed_server, tmp_path) -> None:

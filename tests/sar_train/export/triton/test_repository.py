@@ -38,7 +38,7 @@ def with_background(path: Path) -> Path:
     bundle = write_bundle(path)
     bank = ClassBank.load(bundle / BANK)
     info = {BANK_NAMES[1]: ClassInfo(background=True)}
-    ClassBank(bank.names, bank.embeddings, bank.encoder_digest, info=info).save(bundle / BANK)
+    ClassBank.of(bank.names, bank.embeddings, bank.encoder_digest, info=info).save(bundle / BANK)
     reseal(bundle)
     return bundle
 
@@ -226,7 +226,7 @@ def test_a_bank_above_one_file_and_one_of_background_alone(tmp_path: Path, monke
     assert "freeze a smaller bank" in triton(bundle, "--out", tmp_path / "new").stderr
     monkeypatch.undo()
     info = {name: ClassInfo(background=True) for name in BANK_NAMES}
-    ClassBank(BANK_NAMES, name_rows(BANK_NAMES), "e" * 64, info=info).save(bundle / BANK)
+    ClassBank.of(BANK_NAMES, name_rows(BANK_NAMES), "e" * 64, info=info).save(bundle / BANK)
     reseal(bundle)
     assert "nothing to answer" in triton(bundle, "--out", tmp_path / "new").stderr
     assert listing(tmp_path) == ["bundle", "triton"]

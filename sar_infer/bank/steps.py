@@ -1,0 +1,152 @@
+"""The history of a bank: steps, each of which sets entries, and undoing and folding them.
+
+The state is the base's entries with the puts of all steps laid over them; the last writer wins.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from sar_infer.bank.entry import Entry, Puts, Record
+from sar_infer.errors import InputError
+
+UNDO_STEPS = 64
+"""Latest steps that can be undone."""
+UNDO_RECORDS = 4
+"""Latest model, adaptation and calibration that can be undone, each; their arrays are large."""
+MOST_STEPS = 1000
+"""Steps whose text is stored."""
+MOST_TEXT = 500
+"""Characters of a step's summary and author, each."""
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One step of a bank's history.
+
+    Attributes:
+        n: Number of the step, from 1.
+        at: UTC time in ISO form.
+        action: The edit: ``add``, ``remove``, ….
+        summary: A description of the change.
+        by: The author of the change, such as a command.
+        to: The step that a rollback led back to; 0 is the beginning.
+        puts: Entries by key; None if the step was taken back, is a rollback, or is too old to be undone.
+    """
+
+    n: int
+    at: str
+    action: str
+    summary: str
+    by: str = ""
+    to: int | None = None
+    puts: Puts | None = None
+
+    @property
+    def can_undo(self) -> bool:
+        """Return True if the step can be taken back."""
+        return self.puts is not None
+
+
+@dataclass(frozen=True, eq=False)
+class Log:
+    """What was done to a base.
+
+    Attributes:
+        steps: The latest steps, the oldest first.
+        begun: Number of the latest step that is too old to be undone; 0 if there is none.
+        folded: The puts of steps 1 to ``begun``, merged.
+    """
+
+    steps: tuple[Step, ...] = ()
+    begun: int = 0
+    folded: Puts = field(default_factory=dict)
+
+    @property
+    def last(self) -> int:
+        """Return the number of the latest step."""
+        return self.steps[-1].n if self.steps else self.begun
+
+    @property
+    def puts(self) -> Puts:
+        """Return the puts of all steps, merged."""
+        return merged([self.folded, *(step.puts for step in self.steps if step.puts is not None)])
+
+    def with_step(self, step: Step) -> Log:
+        """Return the log with one more step, the oldest folded."""
+        step = dataclasses.replace(step, summary=step.summary[:MOST_TEXT], by=step.by[:MOST_TEXT])
+        steps = [*self.steps, step]
+        alive = [number for number, one in enumerate(steps) if one.puts is not None]
+        fold = max(0, len(alive) - UNDO_STEPS)
+        for key in (key for key in step.puts or () if key.startswith("@")):
+            having = [order for order, number in enumerate(alive) if key in (steps[number].puts or ())]
+            fold = max(fold, having[-UNDO_RECORDS - 1] + 1 if len(having) > UNDO_RECORDS else 0)
+        folded, begun = self.folded, self.begun
+        if fold:
+            oldest = [steps[number] for number in alive[:fold]]
+            folded, begun = merged([folded, *(one.puts or {} for one in oldest)]), oldest[-1].n
+            steps = [dataclasses.replace(one, puts=None) if one.n <= begun else one for one in steps]
+        return Log(tuple(steps[-MOST_STEPS:]), begun, folded)
+
+    def back(self, to: int) -> Log:
+        """Return the log without the puts of the steps after one.
+
+        Raises:
+            InputError: There is no such step, another rollback took it back, or it is too old.
+        """
+        if not 0 <= to <= self.last:
+            raise InputError(f"no step {to}; the history has steps 1 to {self.last}, and 0 is the beginning")
+        by_number = {step.n: step for step in self.steps}
+        target = to
+        while target > self.begun and (step := by_number[target]).to is not None:
+            target = step.to
+        if target < self.begun:
+            raise InputError(
+                f"step {self.begun} cannot be undone any more (the latest {UNDO_STEPS} steps can, and the latest "
+                f"{UNDO_RECORDS} that set a model, an adaptation or a calibration); the earliest to go back to is "
+                f"{self.begun}"
+            )
+        if target > self.begun and by_number[target].puts is None:
+            taken = next(
+                (step.n for step in self.steps if step.n > target and step.to is not None and step.to < target), 0
+            )
+            raise InputError(f"step {to} was taken back by step {taken}; it cannot be brought back")
+        steps = [dataclasses.replace(step, puts=None) if step.n > target else step for step in self.steps]
+        return Log(tuple(steps), self.begun, self.folded)
+
+    @property
+    def line(self) -> list[int]:
+        """Return the numbers of the steps that can be gone back to, the oldest first."""
+        return [self.begun, *(step.n for step in self.steps if step.puts is not None)]
+
+    def mapped(self, change: Callable[[str, Entry], Entry]) -> Log:
+        """Return the log with each entry of each step changed."""
+
+        def changed(puts: Puts) -> Puts:
+            return {key: change(key, item) if isinstance(item, Entry) else item for key, item in puts.items()}
+
+        steps = [
+            step if step.puts is None else dataclasses.replace(step, puts=changed(step.puts)) for step in self.steps
+        ]
+        return Log(tuple(steps), self.begun, changed(self.folded))
+
+
+def merged(several: Iterable[Puts]) -> dict[str, Entry | Record | None]:
+    """Return the puts laid over each other, the last on top."""
+    result: dict[str, Entry | Record | None] = {}
+    for puts in several:
+        result.update(puts)
+    return result
+
+
+def laid_over(base: Mapping[str, Entry], puts: Puts) -> dict[str, Entry]:
+    """Return the entries of classes of a state: a base's with puts laid over them, new ones at the end."""
+    entries = dict(base)
+    for key, item in puts.items():
+        if isinstance(item, Entry):
+            entries[key] = item
+        elif item is None:
+            entries.pop(key, None)
+    return entries

@@ -1,0 +1,243 @@
+"""The row of an input, and the two kinds of file that hold rows: Parquet and JSON lines.
+
+Both kinds pack the rows of some inputs in a worker, write a part from packed rows, read the errors of a part, and merge
+parts into one file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, Literal
+
+import numpy as np
+
+from sar_infer._arrays import Floats
+from sar_infer.bulk.items import Flaw
+from sar_infer.errors import InputError
+from sar_infer.results import ImageResult
+
+Row = dict[str, Any]
+Packed = Any
+"""Rows in the form of the output, made by a worker and written by the process that owns the file."""
+EmbeddingType = Literal["float32", "float16"]
+METADATA = b"sar_clip"
+"""Key of a Parquet file's metadata that holds the settings of the run, as JSON."""
+_GROUP = 4096
+"""Rows of a row group that is written."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The optional columns of a row.
+
+    Attributes:
+        label_set: Include the classes of a conformal set.
+        explained: Include margin, runner-up and energy.
+        embedding: Include the image's unit row, in this type.
+        width: Length D of the embedding.
+    """
+
+    label_set: bool = False
+    explained: bool = False
+    embedding: EmbeddingType | None = None
+    width: int = 0
+
+
+def answered(key: str, result: ImageResult, embedding: Floats, columns: Columns) -> Row:
+    """Return the row of an image that was classified; ``embedding`` (D,)."""
+    best = result.predictions[0]
+    row: Row = {
+        "key": key,
+        "label": best.label,
+        "score": best.score,
+        "logit": best.logit,
+        "similarity": best.similarity,
+        "source": best.source,
+        "calibration": best.calibration,
+        "labels": [prediction.label for prediction in result.predictions],
+        "scores": [prediction.score for prediction in result.predictions],
+        "unknown": result.unknown,
+        "reason": result.reason,
+    }
+    if columns.label_set:
+        row["label_set"] = list(result.label_set or ())
+    if columns.explained:
+        why = result.explanation
+        row |= {name: getattr(why, name, None) for name in ("margin", "runner_up", "energy")}
+    if columns.embedding:
+        row["embedding"] = embedding.astype(columns.embedding)
+    return row | {"error": None, "error_kind": None}
+
+
+def flawed(key: str, flaw: Flaw, columns: Columns) -> Row:
+    """Return the row of an input without an answer."""
+    empty: Mapping[str, Any] = dict.fromkeys(names(columns))
+    return {**empty, "key": key, "error": flaw.reason, "error_kind": flaw.kind}
+
+
+def names(columns: Columns) -> list[str]:
+    """Return the names of all columns, in order."""
+    result = ["key", "label", "score", "logit", "similarity", "source", "calibration", "labels", "scores"]
+    result += ["unknown", "reason"]
+    result += ["label_set"] if columns.label_set else []
+    result += ["margin", "runner_up", "energy"] if columns.explained else []
+    result += ["embedding"] if columns.embedding else []
+    return [*result, "error", "error_kind"]
+
+
+@dataclass(frozen=True)
+class JsonLines:
+    """JSON lines: one object a line, UTF-8, with the same keys in all. Needs nothing beside Python."""
+
+    suffix: str = ".jsonl"
+
+    def pack(self, rows: Sequence[Row]) -> bytes:
+        """Return some rows of one part in the form of the file."""
+        lines = []
+        for row in rows:
+            if row.get("embedding") is not None:
+                row = row | {"embedding": row["embedding"].tolist()}  # noqa: PLW2901
+            lines.append(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+        return b"".join(lines)
+
+    def write(self, path: Path, packed: Iterable[bytes]) -> None:
+        """Write a part from packed rows."""
+        with path.open("wb") as stream:
+            stream.writelines(packed)
+
+    def flaws(self, stream: IO[bytes]) -> tuple[int, list[Row]]:
+        """Return how many rows a part has, and key, error kind and reason of those without an answer."""
+        count, rejected_rows = 0, []
+        for line in stream:
+            count += 1
+            row = json.loads(line)
+            if row["error"] is not None:
+                rejected_rows.append({name: row[name] for name in ("key", "error_kind", "error")})
+        return count, rejected_rows
+
+    def merge(self, path: Path, parts: Iterable[Callable[[], IO[bytes]]]) -> None:
+        """Write one file of all parts, one after the other."""
+        with path.open("wb") as target:
+            for open_part in parts:
+                with open_part() as stream:
+                    shutil.copyfileobj(stream, target, 2**20)
+
+
+@dataclass(frozen=True)
+class Parquet:
+    """Parquet: typed columns in row groups of some thousand rows, packed by zstd.
+
+    Attributes:
+        columns: The columns of a row.
+        settings: Settings of the run, for the metadata of the file.
+    """
+
+    columns: Columns
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    suffix: str = ".parquet"
+
+    def pack(self, rows: Sequence[Row]) -> Any:
+        """Return some rows of one part as an Arrow record batch."""
+        import pyarrow
+
+        arrays = []
+        for column in self._schema:
+            values = [row[column.name] for row in rows]
+            if column.name != "embedding":
+                arrays.append(pyarrow.array(values, column.type))
+                continue
+            empty = np.zeros(self.columns.width, self.columns.embedding)
+            numbers = np.concatenate([empty[:0], *(empty if value is None else value for value in values)])
+            missing = pyarrow.array([value is None for value in values], pyarrow.bool_())
+            arrays.append(
+                pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(numbers), type=column.type, mask=missing)
+            )
+        return pyarrow.RecordBatch.from_arrays(arrays, schema=self._schema)
+
+    def write(self, path: Path, packed: Iterable[Any]) -> None:
+        """Write a part from packed rows."""
+        import pyarrow
+
+        with _writer(path, self._schema) as writer:
+            waiting, rows = [], 0
+            for batch in packed:
+                waiting.append(batch)
+                rows += len(batch)
+                if rows >= _GROUP:
+                    writer.write_table(pyarrow.Table.from_batches(waiting))
+                    waiting, rows = [], 0
+            if waiting:
+                writer.write_table(pyarrow.Table.from_batches(waiting))
+
+    def flaws(self, stream: IO[bytes]) -> tuple[int, list[Row]]:
+        """Return how many rows a part has, and key, error kind and reason of those without an answer."""
+        import pyarrow.compute
+        import pyarrow.parquet
+
+        file = pyarrow.parquet.ParquetFile(stream)
+        table = file.read(["key", "error_kind", "error"])
+        rejected_rows: list[Row] = table.filter(pyarrow.compute.field("error").is_valid()).to_pylist()
+        return len(table), rejected_rows
+
+    def merge(self, path: Path, parts: Iterable[Callable[[], IO[bytes]]]) -> None:
+        """Write one file of all parts, one row group at a time."""
+        import pyarrow.parquet
+
+        with _writer(path, self._schema) as writer:
+            for open_part in parts:
+                with open_part() as stream:
+                    file = pyarrow.parquet.ParquetFile(stream)
+                    for group in range(file.num_row_groups):
+                        writer.write_table(file.read_row_group(group))
+
+    @functools.cached_property
+    def _schema(self) -> Any:
+        import pyarrow
+
+        kinds = {
+            "key": pyarrow.string(),
+            "calibration": pyarrow.string(),
+            "unknown": pyarrow.bool_(),
+            "labels": pyarrow.list_(pyarrow.string()),
+            "label_set": pyarrow.list_(pyarrow.string()),
+            "scores": pyarrow.list_(pyarrow.float32()),
+            **dict.fromkeys(("score", "logit", "similarity", "margin", "energy"), pyarrow.float32()),
+        }
+        if self.columns.embedding:
+            number = pyarrow.float16() if self.columns.embedding == "float16" else pyarrow.float32()
+            kinds["embedding"] = pyarrow.list_(number, self.columns.width)
+        fields = [
+            pyarrow.field(name, kinds.get(name, pyarrow.string()), nullable=name != "key")
+            for name in names(self.columns)
+        ]
+        return pyarrow.schema(fields, {METADATA: json.dumps(self.settings, ensure_ascii=False).encode()})
+
+
+RowFormat = JsonLines | Parquet
+
+
+def check_parquet() -> None:
+    """Raise if Parquet cannot be written.
+
+    Raises:
+        InputError: pyarrow is missing.
+    """
+    try:
+        import pyarrow.parquet  # noqa: F401
+    except ImportError:
+        raise InputError("Parquet needs pyarrow: pip install '.[bulk]', or write .jsonl") from None
+
+
+@contextlib.contextmanager
+def _writer(path: Path, schema: Any) -> Iterator[Any]:
+    """Open a file here: pyarrow takes a path with a colon for a URL, and none that is not UTF-8."""
+    import pyarrow.parquet
+
+    with path.open("wb") as stream, pyarrow.parquet.ParquetWriter(stream, schema, compression="zstd") as writer:
+        yield writer

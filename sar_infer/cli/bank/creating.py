@@ -1,0 +1,200 @@
+"""Banks as a whole: ``create``, ``fit`` and ``carry``."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sar_infer.cli.bank.common import (
+    BankArguments,
+    Workspace,
+    again,
+    bundle_words,
+    changing,
+    on_bank,
+    own_option,
+    read_phrases,
+    save,
+    shared_options,
+    shown,
+    write,
+)
+from sar_infer.cli.options import Refusal, emit
+from sar_infer.errors import one_line
+
+if TYPE_CHECKING:
+    from sar_infer.bank import ClassBank
+    from sar_infer.classifiers.bank_fitting import BankFitting
+
+_NUMBERS = {0: "by name", 1: "by 1 photo", 2: "by 2 photos", 4: "by 4 photos"}
+_FEW_CLASSES = 20
+
+
+@click.command()
+@on_bank
+@own_option(
+    "--photos",
+    multiple=True,
+    metavar="PATH",
+    help="Folder with one folder of photos for each class, or a CSV file with the columns class and photo.",
+)
+@own_option("--classes", type=click.Path(path_type=Path), help="Text file with names, one per line: also classes.")
+@shared_options
+def create(arguments: BankArguments, *, photos: Sequence[str], classes: Path | None) -> None:
+    """Make BANK_FILE with exactly the classes of --photos and --classes.
+
+    Fits the class model if four classes have two photos each; two classes are enough for a bank. A class file gives
+    phrases ("name = phrase | phrase") and classes without photos. Takes seconds and no PyTorch.
+    """
+    from sar_infer.bank import ClassBank
+    from sar_infer.bank import create as edit
+    from sar_infer.bank import fit as fit_edit
+    from sar_infer.bundle.bank_file import WAIT, check_place
+    from sar_infer.bundle.bundle import open_bundle
+    from sar_infer.classifiers.trained_statistics import enough
+    from sar_infer.cli.bank.photos import files_by_class, findings_of, read_photos
+    from sar_infer.storage.files import owned
+    from sar_infer.text.names import name_key
+
+    if not photos and classes is None:
+        raise Refusal("no class given; name a folder with one folder for each class (--photos), or a file (--classes)")
+    check_place(arguments.file)
+    if arguments.file.exists():
+        raise Refusal(f"{arguments.file}: is there already; add to it with sar-bank add, or choose another name")
+    bundle = open_bundle(arguments.bundle or None)
+    empty = ClassBank(bundle.bank.encoder_digest, bundle.bank.dim, images=bundle.bank.images)
+    workspace = Workspace(bundle, empty, arguments.file)
+    given = read_phrases((), classes, workspace.classifier.check_name)
+    spellings = {name_key(name): name for name in given}
+    files = files_by_class(lambda name: spellings.get(name_key(name)), {}, photos)
+    with owned(arguments.file, WAIT):
+        phrases = {**{name: (name,) for name in files}, **given}
+        rows = workspace.classifier.embed_phrases([*phrases.values()])
+        read = read_photos(workspace, files, photos_only=False)
+        bank = edit(empty, phrases, rows, read.sets, by="sar-bank create")
+        for line in shown(findings_of(workspace, bank, read), 20):
+            click.echo(one_line(line), err=True)
+        fitting, started = None, time.perf_counter()
+        if enough(bank.photos):
+            fitting = workspace.classifier.fit_model(bank=bank)
+            bank = fit_edit(bank, fitting.tensors, by="sar-bank create")
+        save(arguments, workspace, bank)
+    seconds = time.perf_counter() - started
+    content = {
+        "bank": str(arguments.file),
+        "classes": list(bank.names),
+        "photos": sum(map(len, read.sets.values())),
+        "fit": fitting and _content(fitting, seconds),
+    }
+    count = f"{len(bank.names):,} class{'' if len(bank.names) == 1 else 'es'}"
+    lines = [f"made {arguments.file}: {count}, {content['photos']:,} photos"]
+    lines += (
+        _lines(fitting, seconds)
+        if fitting
+        else ["no class model yet: it needs four classes with two photos each; names and mean photos rank until then"]
+    )
+    classify = shlex.join(["sar-classify", "IMAGE", "--bank", str(arguments.file), *bundle_words(arguments)])
+    lines += [f"next: {classify}", f"      {again(arguments, 'evaluate', '--photos', 'OTHER_PHOTOS')}"]
+    emit(arguments.form, lambda: content, map(one_line, lines))
+
+
+@click.command()
+@on_bank
+@shared_options
+def fit(arguments: BankArguments) -> None:
+    """Fit the class model to the photos of BANK_FILE.
+
+    Takes seconds and no PyTorch. Needs four classes with two photos or more. Prints the accuracy that cross-validation
+    over classes expects. Photos that are added later move their own class; fit again when there are many.
+    """
+    from sar_infer.bank import fit as edit
+
+    with changing(arguments, may_be_missing=False) as workspace:
+        started = time.perf_counter()
+        fitting = workspace.classifier.fit_model(bank=workspace.bank)
+        seconds = time.perf_counter() - started
+        after = edit(workspace.bank, fitting.tensors, by="sar-bank fit")
+        write(arguments, workspace, after, fit=_content(fitting, seconds))
+        if arguments.form == "text":
+            for line in _lines(fitting, seconds):
+                click.echo(line)
+
+
+@click.command()
+@on_bank
+@shared_options
+def carry(arguments: BankArguments) -> None:
+    """Carry BANK_FILE over to the bundle of --bundle, such as one that was trained again.
+
+    Names are embedded anew; removals, names, aliases, thresholds and settings come along, and photos if both bundles
+    embed images alike. Photos of another image encoder stay in the file, and return when the bank is carried back. The
+    old bundle need not be there. One step of history, which can be rolled back while the old bundle is where it was.
+    """
+    from sar_infer.bank import carry as edit
+    from sar_infer.bank.file import read
+    from sar_infer.bundle.bank_file import WAIT, check_place
+    from sar_infer.bundle.bundle import open_bundle
+    from sar_infer.storage.files import owned
+
+    if not arguments.bundle:
+        raise Refusal("name the bundle to carry the bank to: --bundle BUNDLE")
+    check_place(arguments.file)
+    bundle = open_bundle(arguments.bundle)
+    with owned(arguments.file, WAIT):
+        bank = read(arguments.file, detached=True)
+        workspace = Workspace(bundle, bundle.bank, arguments.file)
+        after, notes = edit(bank, bundle.bank, workspace.classifier.embed_phrases, by="sar-bank carry")
+        for note in notes:
+            click.echo(one_line(f"Warning: {note}"), err=True)
+        if after is not bank:
+            save(arguments, workspace, after)
+    count = len(after.names) if after is not bank else 0
+    text = f"carried; {count:,} classes" if after is not bank else "belongs to this bundle already"
+    content = {"bank": str(arguments.file), "changed": after is not bank, "notes": notes, "step": after.log.last}
+    emit(arguments.form, lambda: content, [text])
+
+
+def advice(arguments: BankArguments, before: ClassBank, after: ClassBank) -> str | None:
+    """Return a line that recommends a fit after photos were added to a bank that was never fitted, if it has enough."""
+    from sar_infer.classifiers.trained_statistics import enough
+
+    if after.fitted is not None or after is before or not enough(after.photos):
+        return None
+    return f"enough photos to fit a class model: {again(arguments, 'fit')}"
+
+
+def _content(fitting: BankFitting, seconds: float) -> dict[str, Any]:
+    """Return the report for programs; accuracies in per cent."""
+    choice, confidence = fitting.choice, fitting.statistics.confidence
+    return {
+        "classes": list(fitting.classes),
+        "photos": fitting.photos,
+        "pooled_classes": fitting.trained,
+        "seconds": round(seconds, 2),
+        "alpha": choice.alpha,
+        "temperature": None if confidence is None else confidence.temperature,
+        "expected": [asdict(item) for item in choice.expected],
+        "fitted_classes": [{"photos": photos, "accuracy": accuracy} for photos, accuracy in choice.trained.items()],
+    }
+
+
+def _lines(fitting: BankFitting, seconds: float) -> list[str]:
+    choice, confidence = fitting.choice, fitting.statistics.confidence
+    count = len(fitting.classes)
+    pooled = f" (and {fitting.trained:,} of the bundle's training)" if fitting.trained else ""
+    temperature = "" if confidence is None else f", temperature {confidence.temperature:.2f}"
+    expected = [item for item in choice.expected if item.photos in (0, 1, 2, 4)]
+    ways = [f"{_NUMBERS[item.photos]} {item.accuracy:.0f} % ({item.low:.0f}-{item.high:.0f})" for item in expected]
+    return [
+        f"{count:,} classes{pooled}, {fitting.photos:,} photos, {seconds:.1f} s; alpha {choice.alpha:g}{temperature}",
+        f"other photos of these classes: about {choice.trained[0]:.0f} % right",
+        f"classes that you add: {', '.join(ways)} right",
+        f"estimates for {count:,} more classes, from these {count:,} left out in turn, 95 % intervals"
+        + ("; with so few classes a rough guide" if count < _FEW_CLASSES else ""),
+    ]

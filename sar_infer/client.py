@@ -1,0 +1,544 @@
+"""The client of ``sar-serve``, with the methods of a ``Classifier``; it needs the extra ``client``.
+
+::
+
+    from sar_infer import Client
+
+    with Client("http://localhost:8000") as client:
+        for result in client.classify(["cat.jpg", "cup.png"], classes=["espresso", "tabby cat"]):
+            print(result.image, result.predictions[0].label)
+
+httpx2 is imported when a client is made, Pillow and numpy when a PIL image or an array is passed in. For what is not
+here, such as requests from asyncio, the server describes itself in ``/openapi.json``.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import io
+import os
+import random
+import re
+import time
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from urllib.parse import quote
+
+from sar_infer.errors import ImageError, InputError, ServerError
+from sar_infer.results import PLAIN, DecisionOptions, Explanation, ImageResult, Prediction, Unknown
+from sar_infer.text.names import Classes, phrases_by_name
+
+if TYPE_CHECKING:
+    import httpx2
+
+    from sar_infer._arrays import Floats
+    from sar_infer.images.load import ImageSource
+
+T = TypeVar("T")
+Mode = Literal["bank", "extend", "only"]
+Encoded = tuple[str, bytes | ImageError]
+"""The name that a result gives an image, with its bytes or the reason why there are none."""
+LONGEST_PAUSE = 20.0
+"""Seconds; a retry comes sooner than asked for if the server asks for a longer pause."""
+_NAMES, _PAGE, _BATCH = 256, 1000, 16
+"""Names, classes and images of a request."""
+_POSITION = re.compile(r"(?:image|input)\[(\d+)\]: ")
+
+
+class Client:
+    """A client of ``sar-serve``; safe to share between threads.
+
+    Every method raises ``ServerError`` if the server refuses, cannot be reached or takes too long. A call that is
+    refused because the server is busy (429) or not ready (503) is first retried, after the pause that the server asks
+    for.
+
+    Args:
+        url: The server's address, with a path if a proxy adds one.
+        key: The server's key, if it has one.
+        timeout: The longest silence in seconds, for connecting, sending and answering each.
+        retries: How often a call is retried.
+
+    Raises:
+        InputError: the URL or key cannot be used, or httpx2 is not installed.
+    """
+
+    def __init__(self, url: str, key: str | None = None, timeout: float = 30, retries: int = 2) -> None:
+        try:
+            import httpx2
+        except ModuleNotFoundError:
+            raise InputError("the client needs httpx2: pip install 'sar-clip[client]'") from None
+        if not re.match(r"https?://[^/?#]", url):
+            raise InputError(f"url: expected http://HOST:PORT or https://…, got {url!r}")
+        if key is not None and not (key.isascii() and key.isprintable() and key.strip()):
+            raise InputError("key: expected printable ASCII; a header cannot carry anything else")
+        self.url = url
+        self._retries = retries
+        self._most, self._most_bytes = _BATCH, 7 * 2**20  # with base64 within the server's 10 MiB; less once refused
+        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+        self._http = httpx2.Client(base_url=url, headers=headers, timeout=httpx2.Timeout(timeout, pool=None))
+        self._library = httpx2
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def classify(
+        self,
+        images: ImageSource | Iterable[ImageSource],
+        classes: Classes | None = None,
+        only: bool = False,
+        top_k: int = 5,
+        *,
+        unknown: Unknown | None = None,
+        explain: bool = False,
+        coverage: float | None = None,
+        mode: Mode | None = None,
+    ) -> list[ImageResult]:
+        """Classify images, as ``Classifier.classify`` does; many images are sent in several requests.
+
+        Args:
+            images: One image or several: paths, encoded bytes, PIL images, uint8 arrays (H, W, 3).
+            classes: Names to add to the bank's, or phrases by name.
+            only: Choose from ``classes`` alone.
+            top_k: How many classes to return for each image, at most.
+            unknown: Report whether the image shows none of the classes, as ``Classifier.classify`` does.
+            explain: Report the reasons for the best class.
+            coverage: Report the set of classes that includes the true one with this probability.
+            mode: ``bank``, ``extend`` or ``only``, the server's own word for what to choose from.
+
+        Returns:
+            One result for each image, in order; ``error`` is set if client or server could not read the image.
+
+        Raises:
+            InputError: ``classes`` is a string, or ``only`` and ``mode`` disagree.
+        """
+        options = DecisionOptions(unknown, coverage=coverage, explain=explain)
+        return list(self.stream(images, classes, only, top_k, mode=mode, options=options))
+
+    def stream(
+        self,
+        images: ImageSource | Iterable[ImageSource],
+        classes: Classes | None = None,
+        only: bool = False,
+        top_k: int = 5,
+        *,
+        mode: Mode | None = None,
+        batch_size: int = _BATCH,
+        options: DecisionOptions = PLAIN,
+    ) -> Iterator[ImageResult]:
+        """Classify any number of images in constant memory, at most ``batch_size`` a request, one after the other."""
+        if options.threshold is not None:
+            raise InputError("a server has its bundle's threshold; leave it out")
+        if only and mode not in (None, "only"):
+            raise InputError(f"only and mode {mode!r} disagree; give one of them")
+        phrases = phrases_by_name(classes)
+        spellings = {" ".join(unicodedata.normalize("NFC", name).split()): name for name in phrases}
+        chosen: dict[str, Any] = {"top_k": top_k, "mode": "only" if only else mode, "unknown": options.unknown}
+        chosen |= {"coverage": options.coverage, "explain": "true" if options.explain else None}
+        fields = {name: value for name, value in chosen.items() if value is not None}
+        plain = all(texts == (name,) for name, texts in phrases.items())
+
+        def classified(batch: Sequence[Encoded]) -> list[ImageResult]:
+            if plain:
+                call = {"data": {**fields, "classes": list(phrases)}, "files": _files(batch)}
+            else:  # a form cannot express phrases
+                call = {
+                    "json": {**fields, "classes": {k: list(v) for k, v in phrases.items()}, "images": _texts(batch)}
+                }
+            try:
+                results = self._json("POST", "/v1/classify", **call)["results"]
+            except ServerError as error:
+                if error.status != 413 or len(batch) > 1:
+                    raise
+                return [ImageResult(batch[0][0], error=error.detail)]
+            return [_image_result(name, one, spellings) for (name, _), one in zip(batch, results, strict=True)]
+
+        for batch in self._batches(images, batch_size):
+            sound = [image for image in batch if not isinstance(image[1], ImageError)]
+            results = (result for part in self._in_parts(sound, classified) for result in part)
+            for name, data in batch:
+                yield ImageResult(name, error=str(data)) if isinstance(data, ImageError) else next(results)
+
+    def embed_images(self, images: ImageSource | Iterable[ImageSource], batch_size: int = _BATCH) -> Floats:
+        """Return unit rows (N, D), one for each image.
+
+        Raises:
+            ImageError: client or server cannot read an image; the message names it.
+        """
+        parts: list[Floats] = []
+        for batch in self._batches(images, batch_size):
+            parts += self._in_parts(batch, lambda part: self._embed(_texts(part), "image"))
+        return _joined(parts)
+
+    def embed_names(self, names: Sequence[str]) -> Floats:
+        """Return unit rows (N, D), one for each name, from the server's name encoder."""
+        if isinstance(names, str):
+            raise InputError(f"names: expected a list of names, got the string {names!r}")
+        return _joined([self._embed(list(names[i : i + _NAMES]), "text") for i in range(0, len(names), _NAMES)])
+
+    def classes(self) -> dict[str, Any]:
+        """Return the classes of the bank as ``GET /v1/classes`` has them, all pages; ``bank`` is its ETag."""
+        entries: list[dict[str, Any]] = []
+        etag = None
+        while True:
+            page = self._json("GET", "/v1/classes", params={"offset": len(entries), "limit": _PAGE})
+            if etag not in (None, page["bank"]):  # it has changed meanwhile: from the start again
+                entries, etag = [], None
+                continue
+            etag = page["bank"]
+            entries += page["classes"]
+            if len(entries) >= page["count"] or not page["classes"]:
+                return {**page, "classes": entries}
+
+    def add_class(self, name: str, phrases: Sequence[str] | None = None, if_match: str | None = None) -> str:
+        """Add a class to the bank, or give one other phrases; needs a key, and a server with ``--bank``.
+
+        Args:
+            name: Name of the class.
+            phrases: Texts to encode and average instead of the name.
+            if_match: The ETag that the bank must still have, else the change is refused (412).
+
+        Returns:
+            The bank's ETag after the change.
+        """
+        body = None if phrases is None else {"phrases": _listed(phrases)}
+        return _etag(self._send("PUT", _class_path(name), headers=_condition(if_match), json=body))
+
+    def add_photos(
+        self,
+        name: str,
+        images: ImageSource | Iterable[ImageSource],
+        phrases: Sequence[str] | None = None,
+        *,
+        photos_only: bool = False,
+        strict: bool = False,
+        if_match: str | None = None,
+        batch_size: int = _BATCH,
+    ) -> dict[str, Any]:
+        """Add photos to a class, which is made if it is not there; many are sent in several requests.
+
+        Needs a key, and a server with ``--bank``. Photos that are counted already are left out, so that the call can be
+        repeated.
+
+        Args:
+            name: Name of the class.
+            images: One image or several, as in ``classify``.
+            phrases: Texts to encode and average instead of the name; None leaves a class that is there as it is.
+            photos_only: The name means nothing (``SKU-12345``), only photos say what the class is.
+            strict: Refuse a request (409) if one of its photos, or the class with them, is odd.
+            if_match: The ETag that the bank must still have, else the change is refused (412).
+            batch_size: Images in a request, at most.
+
+        Returns:
+            The server's answer to the last request, with ``known`` and ``findings`` of all, ``created`` and ``etag``.
+
+        Raises:
+            ImageError: client or server cannot read an image; the message names it.
+            InputError: there is no image, or ``phrases`` is a single string.
+        """
+        fields = {} if phrases is None else {"phrases": _listed(phrases)}
+        call: dict[str, Any] = {
+            "data": fields | ({"photos_only": "true"} if photos_only else {}),
+            "params": {"strict": strict},
+        }
+        done: dict[str, Any] = {}
+
+        def add(batch: Sequence[Encoded]) -> None:
+            headers = _condition(if_match and done.get("etag", if_match))
+            response = self._send("PUT", _class_path(name), headers=headers, files=_files(batch), **call)
+            answer = response.json()
+            done.update(
+                answer,
+                etag=_etag(response),
+                created=done.get("created", response.status_code == 201),
+                known=done.get("known", 0) + answer["known"],
+                findings=[*done.get("findings", ()), *answer["findings"]],
+            )
+
+        for batch in self._batches(images, batch_size):
+            self._in_parts(batch, add)
+        if not done:
+            raise InputError(f"no photo for class {name!r:.80}")
+        return done
+
+    def learn(
+        self,
+        images: ImageSource | Iterable[ImageSource],
+        *,
+        all_known: bool = False,
+        dry_run: bool = False,
+        if_match: str | None = None,
+    ) -> dict[str, Any]:
+        """Learn from photos that nobody labelled, in place of what was learned before; needs a key and ``--bank``.
+
+        Args:
+            images: One image or several, as in ``classify``: they are encoded in several requests, and learned from in
+                one.
+            all_known: Every photo is of one of the bank's classes: learn more.
+            dry_run: Change nothing.
+            if_match: The ETag that the bank must still have, else the change is refused (412).
+
+        Returns:
+            The report, as ``POST /v1/learn`` has it; keys of photos are ``embeddings[N]``, by their order.
+
+        Raises:
+            ImageError: client or server cannot read an image; the message names it.
+        """
+        call = {"all_known": all_known, "dry_run": dry_run, "embeddings": self._unlabelled(images)}
+        return self._json("POST", "/v1/learn", headers=_condition(if_match), json=call)
+
+    def suggest(self, images: ImageSource | Iterable[ImageSource]) -> dict[str, Any]:
+        """Find groups among photos that nobody labelled, and photos worth a label; needs a key, and changes nothing.
+
+        Args:
+            images: As in ``learn``; 1,000 at most.
+
+        Returns:
+            The answer of ``POST /v1/suggest``, which numbers photos by their order.
+
+        Raises:
+            ImageError: as for ``learn``.
+        """
+        return self._json("POST", "/v1/suggest", json={"embeddings": self._unlabelled(images)})
+
+    def remove_class(self, name: str, if_match: str | None = None) -> str:
+        """Remove a class from the bank, with the conditions of ``add_class``, and return the bank's ETag."""
+        return _etag(self._send("DELETE", _class_path(name), headers=_condition(if_match)))
+
+    def history(self) -> list[dict[str, Any]]:
+        """Return the latest 1,000 changes of the bank, the latest first, as ``GET /v1/bank/history`` has them."""
+        return list(self._json("GET", "/v1/bank/history")["steps"])
+
+    def rollback(self, to: int, if_match: str | None = None) -> str:
+        """Go back to the bank as it was after step ``to``, 0 being the beginning; return the bank's ETag."""
+        return str(self._json("POST", "/v1/bank/rollback", headers=_condition(if_match), json={"to": to})["bank"])
+
+    def model(self) -> dict[str, Any]:
+        """Return what answers: the bundle, its measured quality, the device, the limits."""
+        return self._json("GET", "/v1/model")
+
+    def ready(self) -> bool:
+        """Return whether the server has just passed its self-test; raise if it cannot be reached."""
+        try:
+            self._send("GET", "/readyz", retries=0)
+        except ServerError as error:
+            if error.status != 503:
+                raise
+            return False
+        return True
+
+    def reload(self) -> str:
+        """Have the bundle's path opened again and return the digest of the bundle that answers now; needs a key."""
+        return str(self._json("POST", "/v1/reload")["digest"])
+
+    def _send(self, method: str, path: str, retries: int | None = None, **call: Any) -> httpx2.Response:
+        """Return the answer to a request, which is retried if the server is busy or not ready.
+
+        Raises:
+            ServerError: it was refused for another reason or too often, or there was no answer.
+        """
+        call = {name: value for name, value in call.items() if value is not None}
+        retries = self._retries if retries is None else retries
+        while True:
+            try:
+                response = self._http.request(method, path, **call)
+            except self._library.HTTPError as error:
+                late = isinstance(error, self._library.TimeoutException)
+                reason = str(error).strip() or type(error).__name__
+                message = "no answer in time" if late else f"no answer ({reason}); does a server run there?"
+                raise ServerError(f"{self.url}: {message}", None, "timeout" if late else "unreachable") from error
+            if response.status_code < 300:
+                return response
+            if response.status_code not in (429, 503) or not retries:
+                raise _error(response)
+            retries -= 1
+            pause = response.headers.get("retry-after", "")
+            seconds = min(float(pause) if pause.isdecimal() else 1.0, LONGEST_PAUSE)
+            time.sleep(seconds * random.uniform(1, 1.2))  # so that clients spread out
+
+    def _json(self, method: str, path: str, **call: Any) -> dict[str, Any]:
+        response = self._send(method, path, **call)
+        with contextlib.suppress(RecursionError, ValueError):
+            if isinstance(content := response.json(), dict):
+                return content
+        raise ServerError(
+            f"expected an answer of sar-serve: {_start(response)}", response.status_code, "unreadable-answer"
+        )
+
+    def _embed(self, items: list[str], modality: str) -> Floats:
+        body = {"model": "sar-clip", "encoding_format": "base64", "input": items, "modality": modality}
+
+        import numpy as np
+
+        data = self._json("POST", "/v1/embeddings", json=body)["data"]
+        return np.array([np.frombuffer(base64.b64decode(item["embedding"]), "<f4") for item in data], np.float32)
+
+    def _unlabelled(self, images: ImageSource | Iterable[ImageSource]) -> list[str]:
+        rows = self.embed_images(images)
+        if not len(rows):
+            raise InputError("expected images")
+        return [base64.b64encode(row.astype("<f4").tobytes()).decode() for row in rows]
+
+    def _batches(self, images: ImageSource | Iterable[ImageSource], batch_size: int) -> Iterator[list[Encoded]]:
+        """Yield images, taken as they are needed, in portions that fill a request each."""
+        if batch_size < 1:
+            raise InputError(f"expected batch_size of 1 or more, got {batch_size}")
+        single = isinstance(images, str | os.PathLike | bytes) or hasattr(type(images), "__array_interface__")
+        sources: Iterable[Any] = [images] if single else images  # type: ignore[assignment]
+        batch, total = list[Encoded](), 0
+        for index, source in enumerate(sources):
+            image = _encoded(source, index)
+            size = len(image[1]) if isinstance(image[1], bytes) else 0
+            if batch and (len(batch) >= min(self._most, batch_size) or total + size > self._most_bytes):
+                yield batch
+                batch, total = [], 0
+            batch.append(image)
+            total += size
+        if batch:
+            yield batch
+
+    def _in_parts(self, batch: Sequence[Encoded], send: Callable[[Sequence[Encoded]], T]) -> list[T]:
+        """Return the results of requests with all images; one that is too large is halved, down to single images.
+
+        Raises:
+            ImageError: an image cannot be read, by the client or the server; the message names it.
+        """
+        if not batch:
+            return []
+        for name, data in batch:
+            if isinstance(data, ImageError):
+                raise ImageError(f"{name}: {data}")
+        try:
+            return [send(batch)]
+        except ServerError as error:
+            if match := _POSITION.match(error.detail):
+                raise ImageError(f"{batch[int(match[1])][0]}: {error.detail[match.end() :]}") from error
+            if error.status != 413 or len(batch) == 1:
+                raise
+            half = len(batch) // 2
+            if error.code == "too-many-images":
+                self._most = min(self._most, half)
+            else:
+                self._most_bytes = min(
+                    self._most_bytes, sum(len(data) for _, data in batch if isinstance(data, bytes)) // 2
+                )
+        return self._in_parts(batch[:half], send) + self._in_parts(batch[half:], send)
+
+
+def _error(response: httpx2.Response) -> ServerError:
+    """Return the error of an answer, in the form of any protocol or, if a proxy answered, in none."""
+    code, detail = f"http-{response.status_code}", _start(response)
+    with contextlib.suppress(AttributeError, KeyError, RecursionError, TypeError, ValueError):
+        content = response.json()
+        error = content.get("error", content)
+        if isinstance(error, str):
+            detail = error
+        else:
+            detail, code = str(error.get("detail") or error["message"]), str(error["code"] or code)
+    return ServerError(detail, response.status_code, code, response.headers.get("x-request-id"))
+
+
+def _start(response: httpx2.Response) -> str:
+    """Return the beginning of an answer that cannot be parsed, on one line."""
+    text = " ".join(response.content[:400].decode("utf-8", "replace").split())[:200]
+    return f"{response.url} answered status {response.status_code} and {text!r}"
+
+
+def _etag(response: httpx2.Response) -> str:
+    return str(response.headers.get("etag", "")).strip('"')
+
+
+def _condition(if_match: str | None) -> dict[str, str] | None:
+    return None if if_match is None else {"If-Match": if_match if if_match == "*" else f'"{if_match}"'}
+
+
+def _class_path(name: str) -> str:
+    if not name.strip():
+        raise InputError("class name: expected text, got an empty one")
+    # dots alone would otherwise mean a folder above
+    return "/v1/classes/" + (quote(name, safe="") if name.strip(".") else "%2E" * len(name))
+
+
+def _listed(phrases: Sequence[str]) -> list[str]:
+    if isinstance(phrases, str):
+        raise InputError(f"phrases: expected a list of phrases, got the string {phrases!r}")
+    return list(phrases)
+
+
+def _joined(parts: Sequence[Floats]) -> Floats:
+    """Join arrays of rows; without any, the result is (0, 0), since D is not known."""
+    import numpy as np
+
+    return np.concatenate(parts) if parts else np.empty((0, 0), np.float32)
+
+
+def _files(batch: Sequence[Encoded]) -> list[Any]:
+    return [("image", ("image", data, "application/octet-stream")) for _, data in batch]
+
+
+def _texts(batch: Sequence[Encoded]) -> list[str]:
+    return [base64.b64encode(data).decode() for _, data in batch if isinstance(data, bytes)]
+
+
+def _encoded(source: Any, index: int) -> Encoded:
+    """Return an image as encoded bytes; PIL images and uint8 arrays become PNG, without loss."""
+    name = os.fspath(source) if isinstance(source, str | os.PathLike) else f"image[{index}]"
+    try:
+        if isinstance(source, bytes):
+            return name, source
+        if not isinstance(source, str | os.PathLike):
+            return name, _png(source)
+        path = Path(source)  # the messages are those of ``images.load``, which is not imported for a file
+        if not path.is_file():
+            raise ImageError("not a file" if path.exists() else "no such file")
+        return name, path.read_bytes()
+    except ImageError as error:
+        return name, error
+    except OSError as error:
+        return name, ImageError(f"cannot be read: {error.strerror}")
+
+
+def _png(source: Any) -> bytes:
+    """Encode upright RGB as the classifier makes it, or RGBA: the bundle decides on the colour under transparency."""
+    from PIL import Image, ImageOps
+
+    from sar_infer.images.load import load_rgb
+
+    image = load_rgb(source)  # refuses what the classifier refuses
+    if not isinstance(source, Image.Image):
+        source = Image.fromarray(source) if source.shape[2:] == (4,) else image
+    if source.has_transparency_data and source.mode[0] not in "IF":
+        image = ImageOps.exif_transpose(source).convert("RGBA")
+    stream = io.BytesIO()
+    image.save(stream, "PNG", compress_level=1)
+    return stream.getvalue()
+
+
+def _image_result(name: str, result: Any, spellings: Mapping[str, str]) -> ImageResult:
+    """Parse one of ``results`` of ``/v1/classify``; image and classes get the caller's names."""
+
+    def spelt(label: str | None) -> Any:
+        return spellings.get(label, label) if label is not None else None
+
+    predictions = tuple(
+        Prediction(**{field: value for field, value in p.items() if field != "rank"} | {"label": spelt(p["label"])})
+        for p in result["predictions"]
+    )
+    labels, why = result.get("label_set"), result.get("explanation")
+    if why is not None:
+        nearest = tuple((spelt(label), float(cosine)) for label, cosine in why["nearest"])
+        why = Explanation(
+            **{**why, **{kind: spelt(why[kind]) for kind in ("runner_up", "background")}, "nearest": nearest}
+        )
+    label_set = None if labels is None else tuple(map(spelt, labels))
+    judged = result.get("unknown"), result.get("reason")
+    return ImageResult(name, predictions, result["error"], result["branch"], *judged, label_set, why)

@@ -1,0 +1,55 @@
+"""Labelled photos as people name them: a folder, photos with labels, or photos by class."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sar_infer.errors import InputError
+from sar_infer.images.inputs import expand, folders
+from sar_infer.images.load import ImageSource
+from sar_infer.images.prefetch import several
+
+Labelled = str | os.PathLike[str] | Iterable[ImageSource] | Mapping[str, ImageSource | Iterable[ImageSource]]
+"""A folder with one folder for each class; photos, which labels go with; or photos, or a folder of them, by class."""
+
+
+def by_class(
+    photos: Labelled, labels: Sequence[str] | None = None, lookup: Callable[[str], object] = lambda _: None
+) -> dict[str, list[ImageSource]]:
+    """Return photos by class.
+
+    Args:
+        photos: See ``Labelled``.
+        labels: The class of each photo, in order, for photos that do not say it.
+        lookup: Returns None if no class has this name, as ``folders`` takes it.
+
+    Raises:
+        InputError: A folder is missing or has no folder for each class, or there is not one label for each photo.
+    """
+    if labels is not None:
+        images = [*several(photos)]
+        if len(images) != len(labels):
+            raise InputError(f"expected a label for each photo, got {len(labels):,} for {len(images):,}")
+        labelled: dict[str, list[ImageSource]] = {}
+        for image, label in zip(images, labels, strict=True):
+            labelled.setdefault(label, []).append(image)
+        return labelled
+    if isinstance(photos, Mapping):
+        return {name: unfolded(of_class) for name, of_class in photos.items()}
+    if isinstance(photos, str | os.PathLike):
+        return {name: [*files] for name, files in folders(os.fspath(photos), lookup=lookup).items()}
+    raise InputError(
+        "photos without labels: expected fit(photos, labels), a folder of class folders, or {class: photos}"
+    )
+
+
+def unfolded(images: ImageSource | Iterable[ImageSource]) -> list[Any]:
+    """Return images, in place of each folder those below it."""
+    result: list[Any] = []
+    for image in several(images):
+        is_folder = isinstance(image, str | os.PathLike) and Path(image).is_dir()
+        result += expand([os.fspath(image)]) if is_folder else [image]  # type: ignore[arg-type]
+    return result

@@ -1,0 +1,173 @@
+"""A bank that goes to another bundle and back: names are embedded anew, and no photo is lost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.banks import DIM, content, fitted, photo_set, unit_row, unit_rows
+
+from sar_infer.bank import (
+    ClassBank,
+    Images,
+    add,
+    add_photos,
+    carry,
+    fit,
+    forget_photos,
+    remove,
+    rename,
+    rollback,
+    set_class,
+)
+from sar_infer.bank.edits import steps_back
+from sar_infer.bank.file import read
+from sar_infer.errors import BankError, BaseMissingError, ClassNameError
+
+SELF_TEST = tuple(unit_row("self-test").tolist())
+
+
+def bundle(folder: Path, word: str, names: str = "abcd", images: Images | None = None) -> ClassBank:
+    """The bank of a bundle whose encoder embeds names and, by default, images otherwise than others."""
+    path = folder / f"{word}-bundle" / "bank.safetensors"
+    path.parent.mkdir()
+    ClassBank.of([*names], embed(word)([(name,) for name in names]), word * 64, images=images or Images(word)).save(
+        path
+    )
+    return ClassBank.load(path).shared(path)
+
+
+def embed(word: str):
+    return lambda texts: unit_rows(f"{word}|{'+'.join(phrases)}" for phrases in texts)
+
+
+def changed(base: ClassBank) -> ClassBank:
+    """A bank with every kind of change."""
+    word = base.encoder_digest[0]
+    bank = add(base, {"owl": ("owl",), "emu": ("big bird", "emu")}, embed(word)([("owl",), ("big bird", "emu")]))
+    bank = add_photos(bank, {"owl": photo_set("p", "q"), "b": photo_set("r")})
+    bank = set_class(rename(bank, "a", "alpha"), "alpha", aliases=("first",), threshold=0.5)
+    bank = add(remove(bank, ["c"]), {"d": ("a d", "the d")}, embed(word)([("a d", "the d")]))
+    return set_class(bank, "emu", background=True)
+
+
+def test_the_same_changes_stand_on_another_bundle(tmp_path: Path) -> None:
+    old, new = bundle(tmp_path, "x"), bundle(tmp_path, "y", "zdba")
+    changed(old).save(tmp_path / "shop")
+    (tmp_path / "x-bundle" / "bank.safetensors").unlink()  # the old bundle need not be there
+    bank, notes = carry(read(tmp_path / "shop", detached=True), new, embed("y"))
+    assert bank.names == ("z", "d", "b", "alpha", "owl", "emu")
+    assert notes == [
+        "another image encoder: the photos of 2 classes wait in the file until the bank is carried back; to use them "
+        "here, add them again"
+    ]
+    texts = [("z",), ("a d", "the d"), ("b",), ("a",), ("owl",), ("big bird", "emu")]
+    np.testing.assert_array_equal(bank.embeddings, embed("y")(texts))
+    assert (bank.entry("first").name, bank.entry("alpha").threshold, bank.background_names) == ("alpha", 0.5, {"emu"})
+    assert bank.photos == {}
+    assert bank.history[-1].action == "carry"
+
+
+def test_photos_come_along_where_images_are_embedded_alike(tmp_path: Path) -> None:
+    """By the digest of weights, prompts and preprocessing, else by the embedding of the self-test image."""
+    old = bundle(tmp_path, "x", images=Images("one", SELF_TEST))
+    near = tuple((np.array(SELF_TEST) * (1 - 1e-6)).tolist())
+    for word, images in (("y", Images("one")), ("z", Images("another", near))):
+        bank, notes = carry(changed(old), bundle(tmp_path, word, images=images), embed(word))
+        assert notes == []
+        assert {name: len(one.rows) for name, one in bank.photos.items()} == {"b": 1, "owl": 2}
+    far = Images("another", tuple(unit_row("elsewhere").tolist()))
+    bank, notes = carry(changed(old), bundle(tmp_path, "w", images=far), embed("w"))
+    assert len(notes) == 1 and bank.photos == {}
+
+
+def test_carried_back_the_photos_return(tmp_path: Path) -> None:
+    """Also after edits enough to fold all steps, and with the classes' names of now."""
+    old, new = bundle(tmp_path, "x"), bundle(tmp_path, "y")
+    bank, _ = carry(changed(old), new, embed("y"))
+    bank = add_photos(rename(bank, "owl", "eagle owl"), {"b": photo_set("s")})
+    for number in range(70):
+        bank = set_class(bank, "b", threshold=number / 100)
+    bank.save(tmp_path / "shop")
+    back, notes = carry(read(tmp_path / "shop", detached=True), old, embed("x"))
+    assert {name: one.digest_set for name, one in back.photos.items()} == {
+        "b": photo_set("r").digest_set,
+        "eagle owl": photo_set("p", "q").digest_set,
+    }
+    np.testing.assert_allclose(back.photos_of("eagle owl").mean, unit_rows("pq").astype(float).mean(0), atol=1e-12)
+    again, _ = carry(back, new, embed("y"))
+    assert {name: one.digest_set for name, one in again.photos.items()} == {"b": photo_set("s").digest_set}
+
+
+def test_a_carry_can_be_undone(tmp_path: Path) -> None:
+    old, new = bundle(tmp_path, "x"), bundle(tmp_path, "y")
+    before = fit(changed(old), {"slope": np.array(2.0)})
+    bank, notes = carry(before, new, embed("y"))
+    assert [note.split(";")[1] for note in notes[1:]] == [" run sar-bank fit again"]
+    assert fitted(bank) is None
+    bank = add(bank, ["yak"], embed("y")([("yak",)]))
+    bank.save(tmp_path / "shop")
+    bank = ClassBank.load(tmp_path / "shop", base=new)
+    carried = len(before.history) + 1
+    assert [steps_back(bank, count) for count in (1, 2, 3)] == [carried, carried - 1, carried - 2]
+    then = rollback(bank, carried - 1)
+    assert content(then) == content(before)
+    assert then.history[-1].summary == f"took back steps {carried + 1}, {carried}; as after step {carried - 1}"
+    then.save(tmp_path / "shop")
+    assert content(ClassBank.load(tmp_path / "shop", base=old)) == content(before)
+    (tmp_path / "x-bundle" / "bank.safetensors").unlink()
+    with pytest.raises(BaseMissingError, match="x-bundle"):
+        rollback(bank, carried - 1)
+
+
+def test_forgotten_photos_wait_nowhere(tmp_path: Path) -> None:
+    old, new = bundle(tmp_path, "x"), bundle(tmp_path, "y")
+    bank, _ = carry(changed(old), new, embed("y"))
+    bank = forget_photos(add_photos(bank, {"owl": photo_set("p")}), "owl", photo_set("p").digests)
+    bank.save(tmp_path / "shop")
+    assert photo_set("p").digests[0] not in (tmp_path / "shop").read_bytes()
+    back, _ = carry(bank, old, embed("x"))
+    assert back.photos_of("owl").digest_set == photo_set("q").digest_set
+
+
+def test_a_bank_of_its_own_has_the_same_classes_afterwards(tmp_path: Path) -> None:
+    names = [f"class {number}" for number in range(10)]
+    bank = ClassBank.of(names, embed("x")([(name,) for name in names]), "x" * 64, images=Images("x"))
+    after, _ = carry(bank, bundle(tmp_path, "y"), embed("y"))
+    assert list(after.names) == names
+    np.testing.assert_array_equal(after.embeddings, embed("y")([(name,) for name in names]))
+    assert carry(after, bundle(tmp_path, "z", images=Images("y")), embed("z"))[0].base is None
+
+
+def test_the_bundles_own_class_stands_for_one_that_was_added(tmp_path: Path) -> None:
+    new = bundle(tmp_path, "y", "abcdt")
+    bank = add(bundle(tmp_path, "x"), ["T"], embed("x")([("T",)]))
+    bank = set_class(rename(bank, "a", "e"), "T", aliases=("tee",))
+    bank, notes = carry(bank, new, embed("y"))
+    assert (bank.names, notes) == (("e", "b", "c", "d", "T"), [])
+    np.testing.assert_array_equal(bank.entry("tee").embedding, new.entry("t").embedding)
+
+
+def test_names_that_the_bundle_has_elsewhere_and_names_that_cannot_be_embedded(tmp_path: Path) -> None:
+    def refusing(texts):
+        if ("owl",) in texts:
+            raise ClassNameError("too long")
+        return embed("y")(texts)
+
+    bank = rename(rename(add(bundle(tmp_path, "x"), ["owl"], embed("x")([("owl",)])), "a", "h"), "b", "g")
+    bank, notes = carry(bank, bundle(tmp_path, "y", "abcdh"), refusing)
+    assert bank.names == ("a", "g", "c", "d", "h")
+    assert notes == [
+        "class 'a' keeps its name: the bundle has another class 'h'",
+        "class 'owl' cannot be embedded: too long",
+    ]
+
+
+def test_a_bundle_without_an_answer_is_refused_and_its_own_changes_nothing(tmp_path: Path) -> None:
+    old = bundle(tmp_path, "x", "ab")
+    bank = remove(old, ["a"])
+    assert carry(bank, old, embed("x"))[0] is bank
+    with pytest.raises(BankError, match="no class"):
+        carry(set_class(bank, "b", background=True), bundle(tmp_path, "y", "ab"), embed("y"))
+    assert old.dim == DIM
