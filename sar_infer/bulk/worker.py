@@ -14,7 +14,7 @@ from typing import Any, cast
 from sar_infer._arrays import Floats
 from sar_infer.bank import ClassBank
 from sar_infer.bulk.chunks import Chunk, batches
-from sar_infer.bulk.items import MOST_BYTES, OUTAGES, Flaw, Item
+from sar_infer.bulk.containers import MOST_BYTES, OUTAGES, Flaw, Item
 from sar_infer.bulk.locations import filesystem, is_url, patiently
 from sar_infer.bulk.rows import Columns, EmbeddingType, RowFormat, answered, flawed
 from sar_infer.classifier import Classifier
@@ -45,6 +45,7 @@ class WorkerOptions:
         top_k: Classes of a row.
         decision: What to report beside the classes.
         embedding: Include the image's unit row, in this type.
+        batch_size: Images encoded together.
         device: Where to encode.
         threads: Threads of the encoder.
         precision: ``fp32``, or smaller graphs of the bundle.
@@ -62,6 +63,7 @@ class WorkerOptions:
     top_k: int = 5
     decision: DecisionOptions = PLAIN
     embedding: EmbeddingType | None = None
+    batch_size: int = 16
     device: Device = "auto"
     threads: int | None = 1
     precision: PrecisionChoice = "fp32"
@@ -226,7 +228,7 @@ def _class_settings(bank: ClassBank) -> dict[str, str]:
     return {"bank_info": canonical_digest([info, calibration])} if info or calibration else {}
 
 
-def begin(options: WorkerOptions, form: RowFormat, batch_size: int) -> Callable[..., AnsweredRows | None]:
+def begin(options: WorkerOptions, form: RowFormat) -> Callable[..., AnsweredRows | None]:
     """Open the bundle in a process, and return what answers chunks there, batch by batch.
 
     With arguments it opens a chunk; it returns the next rows of the chunk, None at its end:
@@ -255,7 +257,7 @@ def begin(options: WorkerOptions, form: RowFormat, batch_size: int) -> Callable[
                 if number >= done
             )
             singles = batches(itertools.islice(rest, max(0, careful - done)), 1)
-            opened = itertools.chain(singles, batches(rest, batch_size))
+            opened = itertools.chain(singles, batches(rest, options.batch_size))
         batch = next(opened, None)
         return None if batch is None else answerer.answer(batch, form)
 

@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import to_json
 
 from sar_infer._arrays import Floats
-from sar_infer.bulk.items import printable
+from sar_infer.bulk.containers import printable
 from sar_infer.classifiers.learning_report import LearnedClass, PhotoNote
 from sar_infer.classifiers.spool import FeatureSpool
 from sar_infer.errors import ImageError, InputError, reason_of
