@@ -66,7 +66,7 @@ def run(
     else:
         store = LocalFolder(file.with_name(f".{file.name}.parts"))
     answerer = Answerer(options)
-    if caution := answerer.caution:
+    if caution := answerer.classifier.choice.caution:
         progress.warn(caution)
     settings = answerer.settings() | {
         "sources": [printable(argument) for argument in sources.arguments],
@@ -76,7 +76,7 @@ def run(
         "format": "parquet" if parquet else "jsonl",
     }
     settings = json.loads(json.dumps(settings))
-    metadata = settings | {"version": __version__, "encoder": answerer.encoder_digest}
+    metadata = settings | {"version": __version__, "encoder": answerer.classifier.bundle.manifest.encoder_digest}
     form: RowFormat = Parquet(answerer.columns, metadata) if parquet else JsonLines(answerer.columns)
     job = Job(settings, store, form, file)
     with alone(job, out):
