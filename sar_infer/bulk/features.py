@@ -106,9 +106,7 @@ class FeatureSources:
                 if not any(count != 0 for count in counts):
                     raise InputError(f"{argument}: no image in it")
             else:
-                counts = [
-                    int(_parquet(path).metadata.num_rows) if path.suffix == _PARQUET else None for path in results
-                ]
+                counts = [_rows_of(path) for path in results]
             for count in counts:
                 if count is None:
                     return None
@@ -170,6 +168,13 @@ def _parquet(path: Path) -> Any:
         return pyarrow.parquet.ParquetFile(path)
     except Exception as error:  # pyarrow raises almost anything
         raise InputError(f"{path}: cannot be read: {reason_of(error)}") from None
+
+
+def _rows_of(path: Path) -> int:
+    if path.suffix == _PARQUET:
+        return int(_parquet(path).metadata.num_rows)
+    with path.open("rb") as lines:
+        return sum(1 for _ in lines)
 
 
 def _stored(path: Path, width: int, encoder: str, skipped: Callable[[str, str], object]) -> Iterator[FeaturePiece]:
