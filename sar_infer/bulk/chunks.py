@@ -6,8 +6,7 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from sar_infer.bulk import row_groups, tars
-from sar_infer.bulk.items import Flaw, Item, printable
+from sar_infer.bulk.containers import TAR, Flaw, Item, parquet_items, printable, tar_items
 from sar_infer.errors import reason_of
 from sar_infer.images.formats import suffix_of
 from sar_infer.images.inputs import CONTAINERS
@@ -66,10 +65,10 @@ class Chunk:
             return
         number = 0
         try:
-            if self.container == tars.SUFFIX:
-                members = tars.members(location)
+            if self.container == TAR:
+                members = tar_items(location)
             else:
-                members = row_groups.rows(location, self.group, self.first, self.rows, column, key_column)
+                members = parquet_items(location, self.group, self.first, self.rows, column, key_column)
             for item in members:
                 yield item
                 number += 1
@@ -78,7 +77,7 @@ class Chunk:
 
     def rest(self, number: int, reason: str) -> Item:
         """Return one input for all after the first ``number``, which cannot be read."""
-        what = "the rest" if self.container == tars.SUFFIX else f"row {self.first + number} on"
+        what = "the rest" if self.container == TAR else f"row {self.first + number} on"
         return Item(printable(self.paths[0]), Flaw("source", f"{what} cannot be read: {reason}"))
 
 

@@ -14,10 +14,10 @@ from functools import partial
 from typing import Any
 
 from sar_infer.bulk.chunks import Chunk
-from sar_infer.bulk.items import Flaw
+from sar_infer.bulk.containers import Flaw
 from sar_infer.bulk.job import Job
 from sar_infer.bulk.progress import Progress
-from sar_infer.bulk.rows import Columns, RowFormat, flawed
+from sar_infer.bulk.rows import RowFormat, flawed
 from sar_infer.bulk.worker import AnsweredRows, WorkerOptions, begin
 from sar_infer.errors import DeviceError, SarInferError, reason_of
 from sar_infer.processes.worker import DeathError, TimeLimitError, Worker
@@ -34,12 +34,10 @@ class Runner:
     Args:
         options: How to answer.
         form: The form of the rows.
-        columns: The columns of a row.
-        batch_size: Images encoded together.
     """
 
-    def __init__(self, options: WorkerOptions, form: RowFormat, columns: Columns, batch_size: int) -> None:
-        self._options, self._form, self._columns, self._batch_size = options, form, columns, batch_size
+    def __init__(self, options: WorkerOptions, form: RowFormat) -> None:
+        self._options, self._form = options, form
         self._worker: Worker[AnsweredRows | None] | None = None
         self._stopped = False
 
@@ -89,12 +87,12 @@ class Runner:
                 if self._stopped:
                     raise
                 if done >= careful:
-                    careful = done + self._batch_size
+                    careful = done + self._options.batch_size
                 elif done not in flaws:
                     flaws[done] = self._flaw(error)
                 elif chunk.container:  # it dies while it reads the file
                     item = chunk.rest(done, self._flaw(error).reason)
-                    row = flawed(item.key, item.source, self._columns)  # type: ignore[arg-type]
+                    row = flawed(item.key, item.source, self._form.columns)  # type: ignore[arg-type]
                     yield AnsweredRows(self._form.pack([row]), 1, 1, outage=True)
                     return
                 else:
@@ -122,7 +120,7 @@ class Runner:
         starts = 0
         while self._worker is None or not self._worker.alive:
             try:
-                self._worker = Worker(partial(begin, self._options, self._form, self._batch_size), _LONGEST)
+                self._worker = Worker(partial(begin, self._options, self._form), _LONGEST)
                 if self._stopped:
                     self._worker.kill()
                 self._worker.loaded(_LOADING)
@@ -138,15 +136,7 @@ class Runner:
         return self._worker
 
 
-def run_local(
-    job: Job,
-    chunks: Iterable[Chunk],
-    options: WorkerOptions,
-    columns: Columns,
-    workers: int,
-    batch_size: int,
-    progress: Progress,
-) -> None:
+def run_local(job: Job, chunks: Iterable[Chunk], options: WorkerOptions, workers: int, progress: Progress) -> None:
     """Write the parts of chunks with several processes; each takes the next chunk when it is done with one.
 
     Args:
@@ -155,7 +145,6 @@ def run_local(
         options: How to answer.
         columns: The columns of a row.
         workers: Processes.
-        batch_size: Images encoded together.
         progress: Notified of inputs and parts.
 
     Raises:
@@ -163,7 +152,7 @@ def run_local(
         SarInferError: the encoder fails, or no process can start.
     """
     remaining, lock = iter(chunks), threading.Lock()
-    runners = [Runner(options, job.form, columns, batch_size) for _ in range(workers)]
+    runners = [Runner(options, job.form) for _ in range(workers)]
 
     def work(runner: Runner) -> None:
         while True:

@@ -18,7 +18,7 @@ import numpy as np
 
 from sar_infer._arrays import Floats
 from sar_infer.bulk.chunks import batches
-from sar_infer.bulk.items import Flaw
+from sar_infer.bulk.containers import Flaw
 from sar_infer.bulk.listing import InputSources
 from sar_infer.bulk.rows import METADATA, JsonLines, check_parquet
 from sar_infer.bulk.worker import fetched

@@ -20,7 +20,7 @@ from typing import Any
 
 from sar_infer.bulk.chunks import Chunk
 from sar_infer.bulk.listing import InputSources
-from sar_infer.bulk.rows import RowFormat
+from sar_infer.bulk.rows import Row, RowFormat
 from sar_infer.bulk.store import LocalFolder, Store, write_text
 from sar_infer.errors import InputError, WriteError, reason_of
 from sar_infer.images.inputs import Warn
@@ -192,23 +192,7 @@ class Job:
         def fill(path: Path) -> None:
             nonlocal total, rejected
             with path.open("w", encoding="utf-8") as lines:
-                for chunk in self.chunks():
-                    name = parts.get(chunk.number)
-                    if name is None:
-                        raise WriteError(
-                            f"{self.store.location}: chunk {chunk.number} is missing; run again with --resume"
-                        )
-                    try:
-                        with self.store.open(name) as stream:
-                            count, flaws = self.form.flaws(stream)
-                        if count != (chunk.count or count) and not any(
-                            flaw["error_kind"] == "source" for flaw in flaws
-                        ):
-                            raise ValueError(f"it has {count} of {chunk.count} rows")
-                    except (OSError, ValueError, KeyError, TypeError) as error:
-                        raise WriteError(
-                            f"{self.store.location}/{name}: damaged: {reason_of(error)}; remove it, then --resume"
-                        ) from None
+                for count, flaws in self._read(parts):
                     total, rejected = total + count, rejected + len(flaws)
                     lines.writelines(json.dumps(flaw, ensure_ascii=False) + "\n" for flaw in flaws)
 
@@ -220,9 +204,29 @@ class Job:
         summary = Summary(total, total - rejected, rejected, len(parts), len(self.done), round(seconds, 3), rate)
         content = {"summary": asdict(summary), "settings": self.settings}
         write_text(target, success, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-        if not any("-outage" in name for name in parts.values()):
-            self._remove_parts()
+        self._remove_parts(parts)
         return summary
+
+    def _read(self, parts: Mapping[int, str]) -> Iterator[tuple[int, list[Row]]]:
+        """Yield the number of rows of each part, and its rows without an answer.
+
+        Raises:
+            WriteError: a part is missing or damaged.
+        """
+        for chunk in self.chunks():
+            name = parts.get(chunk.number)
+            if name is None:
+                raise WriteError(f"{self.store.location}: chunk {chunk.number} is missing; run again with --resume")
+            try:
+                with self.store.open(name) as stream:
+                    count, flaws = self.form.flaws(stream)
+                if count != (chunk.count or count) and all(flaw["error_kind"] != "source" for flaw in flaws):
+                    raise ValueError(f"it has {count} of {chunk.count} rows")
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                raise WriteError(
+                    f"{self.store.location}/{name}: damaged: {reason_of(error)}; remove it, then --resume"
+                ) from None
+            yield count, flaws
 
     def _list(self, sources: InputSources, warn: Warn) -> None:
         """Write the list of chunks, and then the settings, which make the output that of a run."""
@@ -260,14 +264,17 @@ class Job:
         except (ValueError, KeyError, TypeError):
             return None
         self._check_settings(settings)
-        if self.file is None and len(parts) != summary.chunks:
-            return None
-        if self.file and not any("-outage" in name for name in parts.values()):
-            self._remove_parts()
+        if self.file is None:
+            if len(parts) != summary.chunks:
+                return None
+            for _ in self._read(parts):
+                pass
+        self._remove_parts(parts)
         return summary
 
-    def _remove_parts(self) -> None:
-        if self.file and isinstance(self.store, LocalFolder):
+    def _remove_parts(self, parts: Mapping[int, str]) -> None:
+        """Remove the parts of a single file, unless a run that resumes answers some of them again."""
+        if self.file and isinstance(self.store, LocalFolder) and not any("-outage" in name for name in parts.values()):
             shutil.rmtree(self.store.folder, ignore_errors=True)
 
     def _check_settings(self, before: Mapping[str, Any]) -> None:
@@ -275,9 +282,8 @@ class Job:
         now = self.settings
         changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
         if changed:
-            values = "; ".join(
-                f"{name} was {_short(before.get(name))}, now {_short(now.get(name))}" for name in changed
-            )
+            shown = [[json.dumps(some.get(name), ensure_ascii=False) for some in (before, now)] for name in changed]
+            values = "; ".join(f"{name} was {a:.60}, now {b:.60}" for name, (a, b) in zip(changed, shown, strict=True))
             raise InputError(
                 f"{self.file or self.store.location}: written with other settings ({values}); give the same, or choose "
                 "another --out"
@@ -288,11 +294,6 @@ def _parts(names: Iterable[str]) -> dict[int, str]:
     """Return the names of parts by number; of two the one without an outage."""
     matches = [match for name in sorted(names) if (match := _PART.fullmatch(name))]
     return {int(match[1]): match[0] for match in matches}
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else f"{text[:57]}…"
 
 
 @contextlib.contextmanager

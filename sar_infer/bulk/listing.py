@@ -8,8 +8,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from sar_infer.bulk import row_groups, tars
 from sar_infer.bulk.chunks import Chunk, container
+from sar_infer.bulk.containers import TAR, row_groups
 from sar_infer.bulk.locations import filesystem, is_url, open_binary, patiently
 from sar_infer.errors import InputError, reason_of
 from sar_infer.images.inputs import (
@@ -71,9 +71,9 @@ class InputSources:
                 continue
             for location in group:
                 groups: list[tuple[int, ...]] = [()]
-                if suffix != tars.SUFFIX:
+                if suffix != TAR:
                     try:
-                        groups = [*row_groups.row_groups(location, self.column, self.key_column)]
+                        groups = [*row_groups(location, self.column, self.key_column)]
                     except InputError:
                         raise
                     except Exception:  # noqa: S110 - pyarrow and storage raise almost anything; its rows will say it

@@ -17,7 +17,6 @@ from sar_infer.bulk.chunks import Chunk
 from sar_infer.bulk.engine import Runner
 from sar_infer.bulk.job import Job
 from sar_infer.bulk.progress import Progress
-from sar_infer.bulk.rows import Columns
 from sar_infer.bulk.worker import WorkerOptions
 from sar_infer.errors import DeviceError, SarInferError
 
@@ -27,24 +26,14 @@ _open: list[tuple[Any, Runner]] = []
 """In a process of the cluster: the runner of the last chunk, with its settings."""
 
 
-def run_ray(
-    job: Job,
-    chunks: Iterable[Chunk],
-    options: WorkerOptions,
-    columns: Columns,
-    tasks: int | None,
-    batch_size: int,
-    progress: Progress,
-) -> None:
+def run_ray(job: Job, chunks: Iterable[Chunk], options: WorkerOptions, tasks: int | None, progress: Progress) -> None:
     """Write the parts of chunks, in any order, on the cluster that this process is connected to, and disconnect.
 
     Args:
         job: The run.
         chunks: The chunks, taken as they are needed.
         options: How to answer.
-        columns: The columns of a row.
         tasks: The most chunks at a time; None = twice as many as the cluster has CPUs.
-        batch_size: Images encoded together.
         progress: Notified of every part.
 
     Raises:
@@ -52,7 +41,7 @@ def run_ray(
     """
     gpus = int(options.device == "cuda")
     commit = ray.remote(num_cpus=options.threads or 1, num_gpus=gpus, max_calls=0, max_retries=_MOST_LOST)(_commit)
-    settings = ray.put((str(Path.cwd()), job, options, columns, batch_size))
+    settings = ray.put((str(Path.cwd()), job, options))
     cpus = ray.cluster_resources().get("CPU", 1)  # type: ignore[no-untyped-call] # Ray's
     most = tasks or 2 * max(1, int(cpus))
     waiting: list[Any] = []
@@ -81,15 +70,15 @@ def run_ray(
         ray.shutdown()
 
 
-def _commit(settings: tuple[str, Job, WorkerOptions, Columns, int], chunk: Chunk) -> tuple[int, int]:
+def _commit(settings: tuple[str, Job, WorkerOptions], chunk: Chunk) -> tuple[int, int]:
     """Write the part of a chunk on a node, and return its inputs and those without an answer."""
-    folder, job, options, columns, batch_size = settings
+    folder, job, options = settings
     os.chdir(folder)  # relative paths are the driver's
-    key = options, job.form, columns, batch_size
+    key = options, job.form
     if not _open or _open[0][0] != key:
         while _open:
             _open.pop()[1].close()
-        _open.append((key, Runner(options, job.form, columns, batch_size)))
+        _open.append((key, Runner(options, job.form)))
     progress = Progress()
     _open[0][1].write(chunk, job, progress)
     return progress.inputs, progress.rejected

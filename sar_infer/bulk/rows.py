@@ -18,7 +18,7 @@ from typing import IO, Any, Literal
 import numpy as np
 
 from sar_infer._arrays import Floats
-from sar_infer.bulk.items import Flaw
+from sar_infer.bulk.containers import Flaw
 from sar_infer.errors import InputError
 from sar_infer.results import ImageResult
 
@@ -83,18 +83,21 @@ def flawed(key: str, flaw: Flaw, columns: Columns) -> Row:
 
 def names(columns: Columns) -> list[str]:
     """Return the names of all columns, in order."""
-    result = ["key", "label", "score", "logit", "similarity", "source", "calibration", "labels", "scores"]
-    result += ["unknown", "reason"]
-    result += ["label_set"] if columns.label_set else []
-    result += ["margin", "runner_up", "energy"] if columns.explained else []
-    result += ["embedding"] if columns.embedding else []
-    return [*result, "error", "error_kind"]
+    return [
+        *("key", "label", "score", "logit", "similarity", "source", "calibration", "labels", "scores"),
+        *("unknown", "reason"),
+        *(["label_set"] if columns.label_set else []),
+        *(["margin", "runner_up", "energy"] if columns.explained else []),
+        *(["embedding"] if columns.embedding else []),
+        *("error", "error_kind"),
+    ]
 
 
 @dataclass(frozen=True)
 class JsonLines:
     """JSON lines: one object a line, UTF-8, with the same keys in all. Needs nothing beside Python."""
 
+    columns: Columns
     suffix: str = ".jsonl"
 
     def pack(self, rows: Sequence[Row]) -> bytes:
@@ -164,16 +167,15 @@ class Parquet:
         """Write a part from packed rows."""
         import pyarrow
 
+        batches: list[Any] = []
         with _writer(path, self._schema) as writer:
-            waiting, rows = [], 0
             for batch in packed:
-                waiting.append(batch)
-                rows += len(batch)
-                if rows >= _GROUP:
-                    writer.write_table(pyarrow.Table.from_batches(waiting))
-                    waiting, rows = [], 0
-            if waiting:
-                writer.write_table(pyarrow.Table.from_batches(waiting))
+                batches.append(batch)
+                if sum(map(len, batches)) >= _GROUP:
+                    writer.write_table(pyarrow.Table.from_batches(batches))
+                    batches.clear()
+            if batches:
+                writer.write_table(pyarrow.Table.from_batches(batches))
 
     def flaws(self, stream: IO[bytes]) -> tuple[int, list[Row]]:
         """Return how many rows a part has, and key, error kind and reason of those without an answer."""

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from sar_infer import __version__
 from sar_infer.bulk.chunks import Chunk
+from sar_infer.bulk.containers import printable
 from sar_infer.bulk.engine import run_local
-from sar_infer.bulk.items import printable
 from sar_infer.bulk.job import Job, Summary, alone
 from sar_infer.bulk.listing import InputSources
 from sar_infer.bulk.locations import is_url
@@ -25,72 +23,51 @@ SUFFIXES = (".parquet", ".jsonl")
 """Suffixes of an output that is a file; anything else is a folder."""
 
 
-@dataclass(frozen=True)
-class EngineOptions:
-    """Processes of this machine, or a Ray cluster.
+def run(
+    sources: InputSources,
+    options: WorkerOptions,
+    out: str,
+    progress: Progress,
+    *,
+    parquet: bool = True,
+    resume: bool = False,
+    workers: int | None = 1,
+    ray_address: str | None = None,
+) -> Summary:
+    """Classify everything that has no answer yet, then finish the output.
 
-    Attributes:
-        kind: Which of the two.
-        workers: Processes, or tasks at a time; with Ray None takes the cluster's CPUs.
-        batch_size: Images encoded together.
-        address: Address of the Ray cluster.
-    """
-
-    kind: Literal["local", "ray"] = "local"
-    workers: int | None = None
-    batch_size: int = 16
-    address: str = "auto"
-
-
-@dataclass(frozen=True)
-class BulkPlan:
-    """Inputs, answers and output of a run.
-
-    Attributes:
+    Args:
         sources: What to read.
         options: How to answer.
         out: Where to write: a file (``SUFFIXES``), or the path or URL of a folder.
-        form: File type of a folder's parts.
+        progress: Notified of inputs and parts.
+        parquet: Whether the parts of a folder are Parquet files, not JSON lines.
         resume: Continue an earlier run.
-    """
-
-    sources: InputSources
-    options: WorkerOptions
-    out: str
-    form: Literal["parquet", "jsonl"] = "parquet"
-    resume: bool = False
-
-    @property
-    def file(self) -> Path | None:
-        """Return the output if it is a single file, else None."""
-        return Path(self.out) if self.out.lower().endswith(SUFFIXES) else None
-
-
-def run(plan: BulkPlan, engine: EngineOptions, progress: Progress) -> Summary:
-    """Classify everything that has no answer yet, then finish the output.
+        workers: Processes, or Ray's tasks at a time; with Ray None is as many as the cluster has CPUs for.
+        ray_address: Address of a Ray cluster; None = processes of this machine.
 
     Raises:
-        InputError: the plan contradicts itself or names something that does not exist; nothing was changed.
+        InputError: the call contradicts itself or names something that does not exist; nothing was changed.
         WriteError: the output cannot be written; finished parts stay.
         SarInferError: see ``Answerer`` and ``run_local``.
     """
-    parquet = plan.out.lower().endswith(".parquet") if plan.file else plan.form == "parquet"
+    file = Path(out) if out.lower().endswith(SUFFIXES) else None
+    parquet = out.lower().endswith(".parquet") if file else parquet
     if parquet:
         check_parquet()
-    if plan.file is None:
-        store = open_store(plan.out)
+    if file is None:
+        store = open_store(out)
         if isinstance(store, LocalFolder) and store.folder.exists() and not store.folder.is_dir():
-            raise InputError(f"{plan.out}: is a file; name a folder, FILE.parquet or FILE.jsonl as --out")
-    elif is_url(plan.out):
-        raise InputError(f"{plan.out}: in storage the output is a folder of parts; leave out {plan.file.suffix}")
-    elif plan.file.is_dir():
-        raise InputError(f"{plan.out}: is a folder; choose another --out")
+            raise InputError(f"{out}: is a file; name a folder, FILE.parquet or FILE.jsonl as --out")
+    elif is_url(out):
+        raise InputError(f"{out}: in storage the output is a folder of parts; leave out {file.suffix}")
+    elif file.is_dir():
+        raise InputError(f"{out}: is a folder; choose another --out")
     else:
-        store = LocalFolder(plan.file.with_name(f".{plan.file.name}.parts"))
-    answerer = Answerer(plan.options)
-    if caution := answerer.caution:
+        store = LocalFolder(file.with_name(f".{file.name}.parts"))
+    answerer = Answerer(options)
+    if caution := answerer.classifier.choice.caution:
         progress.warn(caution)
-    sources = plan.sources
     settings = answerer.settings() | {
         "sources": [printable(argument) for argument in sources.arguments],
         "column": sources.column,
@@ -99,15 +76,15 @@ def run(plan: BulkPlan, engine: EngineOptions, progress: Progress) -> Summary:
         "format": "parquet" if parquet else "jsonl",
     }
     settings = json.loads(json.dumps(settings))
-    metadata = settings | {"version": __version__, "encoder": answerer.encoder_digest}
-    form: RowFormat = Parquet(answerer.columns, metadata) if parquet else JsonLines()
-    job = Job(settings, store, form, plan.file)
-    with alone(job, plan.out):
-        if engine.kind == "ray":
+    metadata = settings | {"version": __version__, "encoder": answerer.classifier.bundle.manifest.encoder_digest}
+    form: RowFormat = Parquet(answerer.columns, metadata) if parquet else JsonLines(answerer.columns)
+    job = Job(settings, store, form, file)
+    with alone(job, out):
+        if ray_address is not None:
             from sar_infer.processes.cluster import connect
 
-            connect(engine.address, "--address", "--engine ray needs Ray: pip install '.[ray]'")
-        if summary := job.begin(sources, progress.warn, resume=plan.resume):
+            connect(ray_address, "--address", "--engine ray needs Ray: pip install '.[ray]'")
+        if summary := job.begin(sources, progress.warn, resume=resume):
             return summary
         progress.total = job.inputs
 
@@ -118,14 +95,14 @@ def run(plan: BulkPlan, engine: EngineOptions, progress: Progress) -> Summary:
                 else:
                     yield chunk
 
-        work = job, remaining(), answerer.options, answerer.columns
+        work = job, remaining(), answerer.options
         try:
-            if engine.kind == "ray":
+            if ray_address is not None:
                 from sar_infer.bulk.ray import run_ray
 
-                run_ray(*work, engine.workers, engine.batch_size, progress)
+                run_ray(*work, workers, progress)
             else:
-                run_local(*work, engine.workers or 1, engine.batch_size, progress)
+                run_local(*work, workers or 1, progress)
         except SarInferError:
             job.abandon()
             raise

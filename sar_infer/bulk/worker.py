@@ -14,7 +14,7 @@ from typing import Any, cast
 from sar_infer._arrays import Floats
 from sar_infer.bank import ClassBank
 from sar_infer.bulk.chunks import Chunk, batches
-from sar_infer.bulk.items import MOST_BYTES, OUTAGES, Flaw, Item
+from sar_infer.bulk.containers import MOST_BYTES, OUTAGES, Flaw, Item
 from sar_infer.bulk.locations import filesystem, is_url, patiently
 from sar_infer.bulk.rows import Columns, EmbeddingType, RowFormat, answered, flawed
 from sar_infer.classifier import Classifier
@@ -46,6 +46,7 @@ class WorkerOptions:
         top_k: Classes of a row.
         decision: What to report beside the classes.
         embedding: Include the image's unit row, in this type.
+        batch_size: Images encoded together.
         device: Where to encode.
         threads: Threads of the encoder.
         precision: ``fp32``, or smaller graphs of the bundle.
@@ -63,6 +64,7 @@ class WorkerOptions:
     top_k: int = 5
     decision: DecisionOptions = PLAIN
     embedding: EmbeddingType | None = None
+    batch_size: int = 16
     device: Device = "auto"
     threads: int | None = 1
     precision: PrecisionChoice = "fp32"
@@ -93,20 +95,25 @@ class AnsweredRows:
 class Answerer:
     """An open bundle with its classes.
 
+    Attributes:
+        classifier: The bundle.
+        options: The options, with everything pinned that other processes could find changed.
+        columns: The columns of a row.
+
     Raises:
         SarInferError: the bundle, the bank, a class name or a setting cannot be used.
     """
 
     def __init__(self, options: WorkerOptions) -> None:
         warnings.filterwarnings("ignore", module="PIL")  # what matters about an image becomes its flaw
-        self._classifier = Classifier.open(
+        self.classifier = Classifier.open(
             options.bundle, options.device, options.bank, options.threads, options.precision, options.offset
         )
-        self._manifest = self._classifier.bundle.manifest
-        chosen = cast("PrecisionChoice", self._classifier.choice.precision)
+        self._manifest = self.classifier.bundle.manifest
+        chosen = cast("PrecisionChoice", self.classifier.choice.precision)
         # the same for all workers, wherever they are and whatever a hub has by then
-        bundle = self._classifier.bundle.origin or options.bundle
-        self._bank = self._classifier.bank  # others may change the file meanwhile
+        bundle = self.classifier.bundle.origin or options.bundle
+        self._bank = self.classifier.bank  # others may change the file meanwhile
         state = canonical_digest([self._bank.content_digest, _class_settings(self._bank)])
         if options.bank_state not in (None, state):
             raise BankError(
@@ -114,26 +121,12 @@ class Answerer:
                 "run has ended"
             )
         self.options = dataclasses.replace(options, bundle=bundle, precision=chosen, bank_state=state)
-        classes = self._classifier.class_set(options.classes, options.only, self._bank)
-        self._decide = self._classifier.decide(classes, options.top_k, options.decision)
+        classes = self.classifier.class_set(options.classes, options.only, self._bank)
+        self._decide = self.classifier.decide(classes, options.top_k, options.decision)
         decision = options.decision
         self.columns = Columns(
             decision.coverage is not None, decision.explain, options.embedding, self._manifest.embed_dim
         )
-
-    @property
-    def caution(self) -> str | None:
-        """Return a line for the user, see ``Choice.caution``."""
-        return self._classifier.choice.caution
-
-    @property
-    def encoder_digest(self) -> str:
-        """Return the digest of the encoder that embeddings come from."""
-        return self._manifest.encoder_digest
-
-    def start(self) -> str:
-        """Open the encoder and return what it runs on."""
-        return self._classifier.start()
 
     def settings(self) -> dict[str, Any]:
         """Return everything that rows depend on, as plain values, with digests instead of contents."""
@@ -142,7 +135,7 @@ class Answerer:
         return {
             "bundle": self._manifest.digest,
             "bank": self._bank.content_digest,
-            **({} if self._bank is self._classifier.bundle.bank else _class_settings(self._bank)),
+            **({} if self._bank is self.classifier.bundle.bank else _class_settings(self._bank)),
             "classes": canonical_digest(phrases) if phrases else None,
             "only": options.only,
             "precision": options.precision,
@@ -162,7 +155,7 @@ class Answerer:
         pixels = [content for content in decoded if not isinstance(content, Flaw)]
         flaws = [content for content in decoded if isinstance(content, Flaw)]
         try:
-            embeddings = self._classifier.encode(pixels)
+            embeddings = self.classifier.encode(pixels)
         except BundleError:
             raise
         except Exception as error:  # what onnxruntime raises shares no base class
@@ -227,7 +220,7 @@ def _class_settings(bank: ClassBank) -> dict[str, str]:
     return {"bank_info": canonical_digest([info, calibration])} if info or calibration else {}
 
 
-def begin(options: WorkerOptions, form: RowFormat, batch_size: int) -> Callable[..., AnsweredRows | None]:
+def begin(options: WorkerOptions, form: RowFormat) -> Callable[..., AnsweredRows | None]:
     """Open the bundle in a process, and return what answers chunks there, batch by batch.
 
     With arguments it opens a chunk; it returns the next rows of the chunk, None at its end:
@@ -241,7 +234,7 @@ def begin(options: WorkerOptions, form: RowFormat, batch_size: int) -> Callable[
         SarInferError: see ``Answerer``.
     """
     answerer = Answerer(options)
-    answerer.start()
+    answerer.classifier.start()
     opened: Iterator[list[Item]] = iter(())
 
     def answer(
@@ -256,7 +249,7 @@ def begin(options: WorkerOptions, form: RowFormat, batch_size: int) -> Callable[
                 if number >= done
             )
             singles = batches(itertools.islice(rest, max(0, careful - done)), 1)
-            opened = itertools.chain(singles, batches(rest, batch_size))
+            opened = itertools.chain(singles, batches(rest, options.batch_size))
         batch = next(opened, None)
         return None if batch is None else answerer.answer(batch, form)
 

@@ -20,7 +20,6 @@ from sar_infer.images.inputs import CONTAINERS, LISTS
 
 if TYPE_CHECKING:
     from sar_infer.bulk.progress import Progress
-    from sar_infer.bulk.run import BulkPlan, EngineOptions
     from sar_infer.cli.classify_options import ClassifyArguments
 
 bulk_options = together(
@@ -147,13 +146,49 @@ def classify_in_bulk(options: ClassifyArguments, bulk: BulkOptions) -> int:
         with waiting(signal.SIGINT, signal.SIGTERM):  # raised inside an import they would become an ImportError
             import onnxruntime  # noqa: F401
 
+            from sar_infer.bulk.listing import InputSources
             from sar_infer.bulk.progress import Progress, say
-            from sar_infer.bulk.run import run
+            from sar_infer.bulk.run import SUFFIXES, run
+            from sar_infer.bulk.worker import WorkerOptions
+            from sar_infer.encoders.sessions import expects_cuda, usable_cores
 
-        plan = _plan(options, bulk)
+        out = str(bulk.out)
+        form = _form(options.format, out)
+        if options.profile:
+            raise Refusal("--profile is for runs without --out")
+        workers, on_gpu = bulk.workers, expects_cuda(options.device)
+        if workers is None and bulk.engine == "local":
+            workers = max(1, usable_cores() // (options.threads or 1))
+            workers = min(workers, _ON_GPU) if on_gpu else workers
+        worker_options = WorkerOptions(
+            bundle=options.bundle,
+            bank=options.bank,
+            classes=None if options.classes is None else read_classes(options.classes),
+            only=options.only,
+            top_k=options.top_k,
+            decision=options.decision,
+            embedding=bulk.embeddings,
+            batch_size=options.batch_size or _BATCHES[on_gpu],
+            device=options.device,
+            threads=options.threads or 1,
+            precision=options.precision,
+            offset=options.offset,
+            image_timeout=bulk.image_timeout,
+            column=bulk.column,
+            key_column=bulk.key_column,
+        )
         progress = Progress(bulk.progress)
         try:
-            summary = run(plan, _engine(options, bulk), progress)
+            summary = run(
+                InputSources(options.images, bulk.column, bulk.key_column, bulk.chunk_size),
+                worker_options,
+                out,
+                progress,
+                parquet=form == "parquet",
+                resume=bulk.resume,
+                workers=workers,
+                ray_address=bulk.address if bulk.engine == "ray" else None,
+            )
         except SarInferError as error:
             if not progress.inputs:
                 raise
@@ -172,7 +207,8 @@ def classify_in_bulk(options: ClassifyArguments, bulk: BulkOptions) -> int:
     if not summary.inputs:
         text += "; there is no image in what was named"
     if summary.rejected:
-        rejected = f"{plan.out}.rejected.jsonl" if plan.file else f"{plan.out.rstrip('/')}/_rejected.jsonl"
+        single = out.lower().endswith(SUFFIXES)
+        rejected = f"{out}.rejected.jsonl" if single else f"{out.rstrip('/')}/_rejected.jsonl"
         text += f"; {summary.rejected:,} set aside, see {one_line(rejected)}"
     say(text + "\n")
     return 1 if summary.rejected or not summary.inputs else 0
@@ -182,35 +218,6 @@ def _kept(progress: Progress) -> str:
     """Return how many images are kept, and how to continue."""
     of = "" if progress.total is None else f" of {progress.total:,}"
     return f"{progress.kept:,}{of} images are kept; {_CONTINUE}"
-
-
-def _plan(options: ClassifyArguments, bulk: BulkOptions) -> BulkPlan:
-    from sar_infer.bulk.listing import InputSources
-    from sar_infer.bulk.run import BulkPlan
-    from sar_infer.bulk.worker import WorkerOptions
-
-    out = str(bulk.out)
-    form = _form(options.format, out)
-    if options.profile:
-        raise Refusal("--profile is for runs without --out")
-    worker_options = WorkerOptions(
-        bundle=options.bundle,
-        bank=options.bank,
-        classes=None if options.classes is None else read_classes(options.classes),
-        only=options.only,
-        top_k=options.top_k,
-        decision=options.decision,
-        embedding=bulk.embeddings,
-        device=options.device,
-        threads=options.threads or 1,
-        precision=options.precision,
-        offset=options.offset,
-        image_timeout=bulk.image_timeout,
-        column=bulk.column,
-        key_column=bulk.key_column,
-    )
-    sources = InputSources(options.images, bulk.column, bulk.key_column, bulk.chunk_size)
-    return BulkPlan(sources, worker_options, out, form, bulk.resume)
 
 
 def _form(format_option: str, out: str) -> Literal["parquet", "jsonl"]:
@@ -224,15 +231,3 @@ def _form(format_option: str, out: str) -> Literal["parquet", "jsonl"]:
     if chosen and suffix in (".parquet", ".jsonl") and suffix[1:] != format_option:
         raise Refusal(f"--out {out}: is {suffix[1:]}, but --format {format_option} was given; leave one out")
     return "jsonl" if (suffix == ".jsonl" or format_option == "jsonl") else "parquet"
-
-
-def _engine(options: ClassifyArguments, bulk: BulkOptions) -> EngineOptions:
-    from sar_infer.bulk.run import EngineOptions
-    from sar_infer.encoders.sessions import expects_cuda, usable_cores
-
-    workers, on_gpu = bulk.workers, expects_cuda(options.device)
-    if workers is None and bulk.engine == "local":
-        workers = max(1, usable_cores() // (options.threads or 1))
-        workers = min(workers, _ON_GPU) if on_gpu else workers
-    batch_size = options.batch_size or _BATCHES[on_gpu]
-    return EngineOptions(bulk.engine, workers, batch_size, bulk.address)

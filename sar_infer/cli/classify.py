@@ -83,7 +83,11 @@ def main(**values: Any) -> None:
     one_blas_thread()
     try:
         if options.info:
-            _print_info(options)
+            if options.format not in ("text", "json", "jsonl"):
+                raise Refusal(f"--info: expected --format text, json or jsonl, got {options.format}")
+            from sar_infer.cli.bundle import print_bundle
+
+            print_bundle(options.bundle or None, options.format)
             return
         _check(options, bulk)
         if bulk.out:
@@ -125,17 +129,13 @@ def _check(options: ClassifyArguments, bulk: BulkOptions) -> None:
     if options.html and not options.evaluate:
         raise Refusal("--html is the page of an evaluation; it needs --evaluate")
     if options.evaluate:
-        _check_evaluation(options, bulk)
+        if bulk.out:
+            raise Refusal("--evaluate takes no --out; it prints what it measures")
+        if options.format not in ("text", "json"):
+            raise Refusal(f"--evaluate: expected --format text or json, got {options.format}")
+        check_page(options.html)
     if not bulk.out:
         check_without_out(options.images)
-
-
-def _check_evaluation(options: ClassifyArguments, bulk: BulkOptions) -> None:
-    if bulk.out:
-        raise Refusal("--evaluate takes no --out; it prints what it measures")
-    if options.format not in ("text", "json"):
-        raise Refusal(f"--evaluate: expected --format text or json, got {options.format}")
-    check_page(options.html)
 
 
 def _evaluate(options: ClassifyArguments) -> int:
@@ -157,7 +157,13 @@ def _classify(options: ClassifyArguments) -> int:
     classifier, class_phrases, photos, bank = _prepare(options, profile)
     with profile.phase("names"):
         classes = classifier.class_set(class_phrases, options.only, bank, photos)
-    piped = _standard_input() if STDIN in paths else b""
+    piped = b""
+    if STDIN in paths:
+        try:
+            piped = sys.stdin.buffer.read()
+        except (AttributeError, OSError) as error:
+            reason = "it is closed" if sys.stdin is None else reason_of(error)
+            raise Refusal(f"{STDIN}: standard input cannot be read: {reason}") from None
     sources = (piped if path == STDIN else path for path in paths)
     batch_size = options.batch_size or _BATCH
     results = classifier.stream(sources, classes, options.top_k, batch_size, profile, options.decision, paths)
@@ -169,19 +175,12 @@ def _classify(options: ClassifyArguments) -> int:
     return failed
 
 
-def _standard_input() -> bytes:
-    try:
-        return sys.stdin.buffer.read()
-    except (AttributeError, OSError) as error:
-        reason = "it is closed" if sys.stdin is None else reason_of(error)
-        raise Refusal(f"{STDIN}: standard input cannot be read: {reason}") from None
-
-
 def _prepare(
     options: ClassifyArguments, profile: Profile
 ) -> tuple[Classifier, Mapping[str, tuple[str, ...]] | None, dict[str, PhotoSet], ClassBank | None]:
-    """Open the bundle, and return it with the names and photos of the call, and the bank if these replace it."""
+    """Open the bundle, and return it with the names and photos of the call, and the bank if it is fitted to these."""
     from sar_infer.classifier import Classifier
+    from sar_infer.classifiers.trained_statistics import enough
 
     with profile.phase("open"):
         classifier = Classifier.open(
@@ -194,18 +193,12 @@ def _prepare(
         class_phrases = read_classes(options.classes, classifier.check_name) if options.classes else None
         examples = folders(options.examples, warn, classifier.bank.lookup.get) if options.examples else {}
         photos = {name: classifier.embed_photos(files) for name, files in examples.items()}
-        return classifier, class_phrases, photos, _fitted_on_examples(classifier, photos, only=options.only)
+        if not enough(photos):
+            return classifier, class_phrases, photos, None
+        from sar_infer.bank import fit
 
-
-def _fitted_on_examples(classifier: Classifier, photos: Mapping[str, PhotoSet], *, only: bool) -> ClassBank | None:
-    """Return the classifier's bank with statistics fitted to examples; None if these are too few, or there are none."""
-    from sar_infer.classifiers.trained_statistics import enough
-
-    if not enough(photos):
-        return None
-    from sar_infer.bank import fit
-
-    return fit(classifier.bank, classifier.fit_model(photos, only=only).tensors)
+        bank = fit(classifier.bank, classifier.fit_model(photos, only=options.only).tensors)
+        return classifier, class_phrases, photos, bank
 
 
 def _print(results: Iterator[ImageResult], form: str, count: int) -> int:
@@ -228,15 +221,6 @@ def _print(results: Iterator[ImageResult], form: str, count: int) -> int:
     if failed and form != "text":  # as text, each failure is among the answers
         click.echo(f"{failed:,} of {count:,} images could not be read; see the error of each", err=True)
     return failed
-
-
-def _print_info(options: ClassifyArguments) -> None:
-    """Describe the bundle, as ``sar-bundle show`` does."""
-    if options.format not in ("text", "json", "jsonl"):
-        raise Refusal(f"--info: expected --format text, json or jsonl, got {options.format}")
-    from sar_infer.cli.bundle import print_bundle
-
-    print_bundle(options.bundle or None, options.format)
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ def fail(worker: ModuleType) -> None:
     def failing(*task: object) -> None:
         raise RuntimeError("no rows today")
 
-    worker.begin = lambda options, form, batch_size: failing
+    worker.begin = lambda options, form: failing
 
 
 def trap(module: ModuleType) -> None:

@@ -12,8 +12,8 @@ from support.many import read_rows, small_png, write_images, write_parquet, writ
 
 from sar_infer import Classifier
 from sar_infer.bulk import chunks, engine
+from sar_infer.bulk.containers import Flaw, Item
 from sar_infer.bulk.engine import run_local
-from sar_infer.bulk.items import Flaw, Item
 from sar_infer.bulk.job import Job
 from sar_infer.bulk.listing import InputSources
 from sar_infer.bulk.progress import Progress
@@ -35,10 +35,10 @@ def run(
     bundle: Path, *sources: str, workers: int = 1, batch_size: int = 4, image_timeout: float = 60, chunk_size: int = 100
 ) -> list[list[dict]]:
     """The rows of each part."""
-    job, progress = Job({}, LocalFolder(Path("out")), JsonLines()), Progress()
+    job, progress = Job({}, LocalFolder(Path("out")), JsonLines(Columns())), Progress()
     job.begin(InputSources(sources, chunk_size=chunk_size), lambda _: None, resume=False)
-    options = WorkerOptions(str(bundle), image_timeout=image_timeout)
-    run_local(job, job.chunks(), options, Columns(), workers, batch_size, progress)
+    options = WorkerOptions(str(bundle), image_timeout=image_timeout, batch_size=batch_size)
+    run_local(job, job.chunks(), options, workers, progress)
     parts = [read_rows(path) for path in sorted(Path("out").glob("part-*"))]
     assert progress.inputs == progress.kept == sum(map(len, parts))
     return parts

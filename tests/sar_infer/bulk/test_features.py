@@ -12,7 +12,7 @@ from sar_infer import Classifier
 from sar_infer.bulk.features import FeaturePiece, FeatureSources
 from sar_infer.bulk.listing import InputSources
 from sar_infer.bulk.progress import Progress
-from sar_infer.bulk.run import BulkPlan, EngineOptions, run
+from sar_infer.bulk.run import run
 from sar_infer.bulk.worker import WorkerOptions
 from sar_infer.errors import InputError
 
@@ -65,8 +65,7 @@ def test_embeddings_that_a_bulk_run_wrote(
     folder = folder_of(tmp_path / "photos")
     results = tmp_path / out
     options = WorkerOptions(str(bundle_path), embedding=kind)  # type: ignore[arg-type]
-    plan = BulkPlan(InputSources((str(folder),), chunk_size=4), options, str(results))
-    run(plan, EngineOptions(workers=1), Progress())
+    run(InputSources((str(folder),), chunk_size=4), options, str(results), Progress())
     keys, rows, skipped = read(classifier, results)
     expected_keys, expected, expected_skipped = read(classifier, folder)
     assert (keys, skipped) == (expected_keys, expected_skipped)
@@ -78,7 +77,7 @@ def test_results_that_cannot_be_used(tmp_path: Path, classifier: Classifier, bun
     folder = folder_of(tmp_path / "photos")
     for embedding, out in ((None, "plain.parquet"), (None, "plain.jsonl"), ("float32", "rows.parquet")):
         options = WorkerOptions(str(bundle_path), embedding=embedding)  # type: ignore[arg-type]
-        run(BulkPlan(InputSources((str(folder),)), options, str(tmp_path / out)), EngineOptions(workers=1), Progress())
+        run(InputSources((str(folder),)), options, str(tmp_path / out), Progress())
     for out in ("plain.parquet", "plain.jsonl"):
         with pytest.raises(InputError, match="results without embeddings; run sar-classify again with --embeddings"):
             read(classifier, tmp_path / out)

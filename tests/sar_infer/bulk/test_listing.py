@@ -11,7 +11,7 @@ from support.many import small_png, write_images, write_parquet, write_tar
 from support.users import unprivileged
 
 from sar_infer.bulk.chunks import Chunk
-from sar_infer.bulk.items import Flaw
+from sar_infer.bulk.containers import Flaw
 from sar_infer.bulk.listing import InputSources
 from sar_infer.errors import InputError
 

@@ -10,8 +10,7 @@ import pytest
 from support.many import small_png, write_parquet
 
 from sar_infer.bulk.chunks import Chunk
-from sar_infer.bulk.items import Flaw, Item
-from sar_infer.bulk.row_groups import row_groups
+from sar_infer.bulk.containers import Flaw, Item, row_groups
 from sar_infer.errors import InputError
 
 
@@ -57,7 +56,7 @@ def test_images_as_hugging_face_stores_them(tmp_path: Path) -> None:
 
 
 def test_other_columns_and_sizes_are_set_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sar_infer.bulk.row_groups.MOST_BYTES", 3)
+    monkeypatch.setattr("sar_infer.bulk.containers.MOST_BYTES", 3)
     path = write_parquet(tmp_path / "t.parquet", {"image": [b"123", b"1234"], "text": ["x", "y"], "none": [None, None]})
     assert [item.source for item in items_of(path)] == [b"123", Flaw("size", "too large: 4 bytes, at most 3")]
     with pytest.raises(InputError, match=r"column 'text' is string; expected the bytes of images \(--column\)"):

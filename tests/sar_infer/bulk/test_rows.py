@@ -13,7 +13,7 @@ import pytest
 from support.folders import listing
 from support.many import read_rows
 
-from sar_infer.bulk.items import Flaw
+from sar_infer.bulk.containers import Flaw
 from sar_infer.bulk.rows import METADATA, Columns, JsonLines, Parquet, answered, flawed, names
 from sar_infer.bulk.store import LocalFolder, write_text
 from sar_infer.errors import WriteError
@@ -43,7 +43,7 @@ HALF = Columns(embedding="float16", width=3)
 @pytest.mark.parametrize("columns", [Columns(), FULL, HALF], ids=["plain", "full", "half"])
 def test_both_forms_hold_the_same(tmp_path: Path, columns: Columns) -> None:
     rows = []
-    for form in (JsonLines(), Parquet(columns)):
+    for form in (JsonLines(columns), Parquet(columns)):
         path = tmp_path / f"rows{form.suffix}"
         form.write(path, [form.pack(both(columns)), form.pack([]), form.pack(both(columns))])
         rows.append(read_rows(path))

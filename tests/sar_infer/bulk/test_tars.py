@@ -11,7 +11,7 @@ from support.folders import listing
 from support.many import small_png, write_tar
 
 from sar_infer.bulk.chunks import Chunk
-from sar_infer.bulk.items import MOST_BYTES, Flaw, Item
+from sar_infer.bulk.containers import MOST_BYTES, Flaw, Item
 
 
 def contents(path: Path) -> dict[str, bytes | str | Flaw]:

@@ -14,7 +14,7 @@ from support.pictures import huge_png
 from sar_infer import Classifier
 from sar_infer.bank import calibrate, remove, set_class
 from sar_infer.bank.learned import BankCalibration
-from sar_infer.bulk.items import MOST_BYTES, Flaw, Item
+from sar_infer.bulk.containers import MOST_BYTES, Flaw, Item
 from sar_infer.bulk.rows import names
 from sar_infer.bulk.worker import Answerer, WorkerOptions
 from sar_infer.bundle.bundle import open_bundle

@@ -135,7 +135,7 @@ def test_people_get_lines_and_a_page(bank: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--photos", "nowhere"), "nowhere: expected a folder with one folder for each class"),
+        (("--photos", "nowhere"), "nowhere: no such file or folder"),
         (
             ("--photos", "held", "--html", "none/page.html"),
             "none/page.html: expected a file to write, in a folder that",

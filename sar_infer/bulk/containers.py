@@ -1,18 +1,105 @@
-"""Parquet files with the bytes of images: a column of bytes, or of Hugging Face's ``{bytes, path}``."""
+"""Inputs of a bulk run, and those that tars (as webdataset writes them) and Parquet files hold.
+
+Parquet files have a column of bytes, or of Hugging Face's ``{bytes, path}``. Nothing is unpacked to disk.
+"""
 
 from __future__ import annotations
 
 import itertools
 import os
+import re
+import tarfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import IO, Any
+from pathlib import PurePosixPath
+from typing import IO, Any, Literal
 
-from sar_infer.bulk.items import MOST_BYTES, Flaw, Item, printable
 from sar_infer.bulk.locations import open_binary
 from sar_infer.errors import InputError
+from sar_infer.images.formats import has_image_suffix
 
+TAR = ".tar"
 _ROWS_AT_ONCE = 16
+MOST_BYTES = 100 * 2**20
+"""The largest encoded image in bytes; a larger one is set aside unread."""
+FlawKind = Literal["format", "size", "unreadable", "source", "crash", "timeout"]
+"""The kinds of ``ImageError``, and: ``source`` = the file that holds the images is damaged or gone; ``crash`` = the
+image killed a process; ``timeout`` = a process was ended because the image took too long."""
+OUTAGES = ("source", "crash", "timeout")
+"""Kinds that may pass: ``--resume`` tries these inputs again."""
+_LOOKS_ESCAPED = re.compile(r"\\(?=x[0-9a-f]{2})")
+
+
+@dataclass(frozen=True)
+class Flaw:
+    """Why there is no answer for an input."""
+
+    kind: FlawKind
+    reason: str
+
+
+@dataclass(frozen=True)
+class Item:
+    """One input: the key of its row, and a path, a URL, encoded bytes, or why there is nothing to decode."""
+
+    key: str
+    source: str | bytes | Flaw
+
+
+def printable(name: str | os.PathLike[str]) -> str:
+    r"""Return a name as a key: bytes that are not UTF-8 become ``\xff``, so that any program can read the row.
+
+    A name that has these characters itself gets ``\x5cxff``, so that two files never have one key.
+    """
+    name = _LOOKS_ESCAPED.sub(r"\\x5c", os.fspath(name))
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def tar_items(location: str) -> Iterator[Item]:
+    """Yield the members of an uncompressed tar that have the suffix of an image; keys are ``SHARD/MEMBER``.
+
+    Args:
+        location: Path or URL.
+
+    Raises:
+        ValueError: the tar is damaged: ``tarfile`` takes a damaged header for its end.
+        Exception: it is missing or out of reach; every storage has errors of its own.
+    """
+    with open_binary(location) as stream:
+        archive = tarfile.open(fileobj=stream, mode="r:", encoding="utf-8", errors="surrogateescape")  # noqa: SIM115
+        at = -1
+        while (member := archive.next()) is not None:
+            archive.members.clear()  # type: ignore[attr-defined] # which would hold the headers of all
+            if archive.offset <= at:  # a negative size
+                raise ValueError(f"damaged at byte {at}")
+            at = archive.offset
+            name = PurePosixPath(member.name).name
+            if not member.isdir() and has_image_suffix(name) and not name.startswith("."):
+                yield Item(f"{printable(location)}/{printable(member.name)}", _member(archive, member))
+        at = archive.offset
+        stream.seek(at)
+        block = stream.read(tarfile.BLOCKSIZE)
+        if len(block) < tarfile.BLOCKSIZE:
+            raise ValueError("it ends without the mark of an end, so something may be missing")
+        if any(block):
+            raise ValueError(f"damaged at byte {at}")
+        if not at:
+            raise ValueError("an archive of nothing")
+        while block := stream.read(2**20):
+            if block.count(0) < len(block):
+                raise ValueError(f"more follows the mark of an end at byte {at}: a hole, or a second archive")
+
+
+def _member(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes | Flaw:
+    if not member.isreg():
+        return Flaw("unreadable", "cannot be read: a link or a device in the shard, not a file")
+    if member.size > MOST_BYTES:
+        return Flaw("size", f"too large: {member.size} bytes, at most {MOST_BYTES}")
+    try:
+        return archive.extractfile(member).read()  # type: ignore[union-attr] # None for links and devices alone
+    except tarfile.ReadError:
+        return Flaw("unreadable", "cannot be read: the shard ends inside it")
 
 
 def row_groups(location: str, column: str, key_column: str | None) -> list[tuple[int, int, int]]:
@@ -47,7 +134,7 @@ def row_groups(location: str, column: str, key_column: str | None) -> list[tuple
     return [(group, first, rows) for group, (first, rows) in enumerate(zip(firsts, counts, strict=False))]
 
 
-def rows(
+def parquet_items(
     location: str, group: int | None, first: int, count: int | None, column: str, key_column: str | None
 ) -> Iterator[Item]:
     """Yield an item for each row of a row group, or of the whole file.
