@@ -15,7 +15,7 @@ import httpx2
 import pytest
 from click.testing import CliRunner, Result
 from support.banks import example_bank
-from support.bundles import BANK_NAMES, name_rows
+from support.bundles import name_rows
 from support.pictures import jpeg
 from support.precisions import add_precision
 from support.servers import serving
@@ -97,12 +97,6 @@ def test_check_verifies_a_bundle_and_exits(run: Run, bundle_path: Path, bundle_c
         (["--bank", "/usr/mine"], {"SAR_API_KEY": "k"}, "the name of a new one ends in .safetensors"),
         (["--bank", str(default_bundle() / BANK)], {"SAR_API_KEY": "k"}, "is part of a bundle, which never changes"),
         (["--bank", str(default_bundle())], {}, "is a bundle; name a bank file outside of it"),
-        (
-            ["--state", "/state"],
-            {},
-            "was removed: give the bank file itself, --bank /state/bank.saf",
-        ),
-        ([], {"SAR_STATE": "/state"}, "--state (SAR_STATE) was removed"),
     ],
 )
 def test_what_cannot_be_used_is_one_line_and_exit_2(
@@ -150,16 +144,6 @@ def test_a_bank_of_another_encoder_is_checked_and_not_written(
     file.write_bytes(before[:-1])
     assert str(file) in one_line(run(*call, SAR_API_KEY="k"))
     assert list(tmp_path.iterdir()) == [file]
-
-
-def test_an_older_servers_state_is_taken_up(bundle_path: Path, tmp_path: Path) -> None:
-    """Serve what ``--state`` wrote: its record in the provenance says what was removed."""
-    record = {"names": {}, "bundle": "d" * 64, "bundle_bank": "c" * 64, "added": {}, "removed": ["red"]}
-    file = tmp_path / "bank.safetensors"
-    ClassBank.of(BANK_NAMES[1:], name_rows(BANK_NAMES[1:]), "f" * 64, record).save(file)
-    with serving("--bundle", str(bundle_path), "--bank", str(file), key="k") as server:
-        listed = httpx2.get(f"{server.url}/v1/classes", headers=server.headers).json()
-    assert [entry["name"] for entry in listed["classes"]] == list(BANK_NAMES[1:])
 
 
 def test_int8_on_a_processor_without_vnni_is_logged_once(
