@@ -7,7 +7,6 @@ import signal
 from collections.abc import Iterator
 
 
-
 @contextlib.contextmanager
 def waiting(*numbers: signal.Signals) -> Iterator[None]:
     """Hold signals back until the block ends; processes that are started in it never receive them."""
