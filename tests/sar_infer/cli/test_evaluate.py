@@ -94,7 +94,7 @@ def test_photos_that_were_learned_come_twice_or_cannot_be_read_are_left_out(bank
 
 def test_photos_of_other_classes_count_as_unknown_ones(bank: Path) -> None:
     run("calibrate", bank, "--photos", paint("calibrating", 20, seed=4))
-    run("alias", bank, "blue", "azure")
+    run("set", bank, "blue", "--alias", "azure")
     held = Path(paint("held", 6, seed=5, names=("red", "blue", "mud", "iriss")))
     (held / "blue").rename(held / "azure")
     result = run("evaluate", bank, "--photos", held, "--format", "json")
@@ -135,7 +135,7 @@ def test_people_get_lines_and_a_page(bank: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--photos", "nowhere"), "nowhere: expected a folder with one folder for each class"),
+        (("--photos", "nowhere"), "nowhere: no such file or folder"),
         (
             ("--photos", "held", "--html", "none/page.html"),
             "none/page.html: expected a file to write, in a folder that",
