@@ -162,7 +162,7 @@ def faults(file: Path, bundle: Bundle, before: ClassBank, reports: list[list[lis
     """
     encode = Encoder(bundle.manifest.embed_dim)
     with owned(file):
-        bank = ClassBank.verify(file, base=bundle.bank) if file.exists() else bundle.bank
+        bank = ClassBank.load(file, base=bundle.bank) if file.exists() else bundle.bank
     counts = [sum(name.startswith(who) for name in bank.names) for who in ("first", "second")]
     earlier = [sum(name.startswith(who) for name in before.names) for who in ("first", "second")]
     for count, start, report in zip((*counts, commands(bank)), (*earlier, commands(before)), reports, strict=True):

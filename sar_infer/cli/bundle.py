@@ -181,14 +181,14 @@ def freeze(bundle: str | None, bank: Path, out: Path, form: str, *, overwrite: b
     """
     one_blas_thread()
     with reported(out):
-        from sar_infer.bundle import bank_file
+        from sar_infer.bank import ClassBank
         from sar_infer.bundle.bundle import open_bundle
         from sar_infer.bundle.freeze import freeze as write
         from sar_infer.bundle.writing import check_target
 
         check_target(out, overwrite=overwrite)
         opened = open_bundle(bundle)
-        classes = bank_file.read(bank, opened, whole=True)
+        classes = ClassBank.load(bank, opened.manifest.encoder_digest, opened.bank)
         command = shlex.join(["sar-bundle", *sys.argv[1:]]).encode("utf-8", "backslashreplace").decode()
         manifest = write(opened, classes, out, overwrite=overwrite, command=command)
         content = {"bundle": str(out), "digest": manifest.digest, "classes": len(classes.names)}

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from sar_infer.bank import ClassBank
+from sar_infer.bank import ClassBank, Images
 from sar_infer.bundle.manifest import (
     BANK,
     HEAD,
@@ -53,7 +53,7 @@ def write_bundle(
     names: Sequence[str] = BANK_NAMES,
     head: ClassHead | None = None,
     trained: TrainedStatistics | None = None,
-    bank_provenance: Mapping[str, Any] | None = None,
+    images: str = "",
     **changes: Any,
 ) -> Path:
     """Write a sound bundle to a folder that does not exist yet; ``changes`` replace manifest fields."""
@@ -62,7 +62,7 @@ def write_bundle(
     onnx.save(name_graph(), path / NAME_ENCODER)
     write_tokenizer(path / TOKENIZER)
     encoder = changes.get("encoder_digest", ENCODER_DIGEST)
-    ClassBank.of(tuple(names), name_rows(names), encoder, provenance=bank_provenance or {}).save(path / BANK)
+    ClassBank.of(tuple(names), name_rows(names), encoder, images=Images(images)).save(path / BANK)
     if head is not None:
         head.save(path / HEAD)
     if trained is not None:
