@@ -33,7 +33,7 @@ from sar_infer.bank.log import replay
 from sar_infer.bundle import bank_file
 from sar_infer.bundle.bundle import Bundle, open_bundle
 from sar_infer.bundle.manifest import Manifest, Preprocess, Provenance, Quality
-from sar_infer.server.bank.store import BankStore
+from sar_infer.server.bank import BankStore
 from sar_infer.storage.files import owned
 
 Floats = npt.NDArray[np.float32]
@@ -84,12 +84,13 @@ def example_bundle(rows: int, dim: int) -> Bundle:
 def serve_for_ever(file: Path, bundle: Bundle, who: str, confirmed: int) -> None:
     """Add classes as a server does; report each, with the number of steps that it sees then."""
     bank_file.WAIT = 60
-    store = BankStore(file, bundle, Encoder(bundle.manifest.embed_dim))
+    store, encode = BankStore(file, bundle), Encoder(bundle.manifest.embed_dim)
     number = sum(name.startswith(who) for name in store.bank.names)
     while True:
-        store.put(f"{who} {number}")
+        name = f"{who} {number}"
+        store.change(lambda bank, name=name: add(bank, [name], encode([(name,)]), by="sar-serve"))  # type: ignore[misc]
         number += 1
-        os.write(confirmed, f"{number} {len(store.look().bank.history)}\n".encode())
+        os.write(confirmed, f"{number} {len(store.look().history)}\n".encode())
 
 
 def edit_for_ever(file: Path, bundle: Bundle, confirmed: int) -> None:

@@ -161,7 +161,7 @@ async def classify(request: Request, service: Serving, query: Annotated[Classify
         explain=bool(query.explain if call.explain is None else call.explain),
     )
     with service.lease() as engine, service.images.hold(len(images)):
-        bank = (await service.current()).bank
+        bank = await service.current()
         classes = await engine.names.class_set(phrases, only, bank)
         decide = engine.decide(classes, call.top_k or query.top_k or 5, options)
         outcomes = await engine.each(images, decide, len(classes.names))

@@ -18,9 +18,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import to_json
 
 from sar_infer._arrays import Floats
+from sar_infer.bank import ClassBank
+from sar_infer.bank import learn as learn_edit
 from sar_infer.classifiers.learning_report import LearnedClass, LearningReport, PhotoNote
 from sar_infer.classifiers.spool import FeatureSpool
 from sar_infer.errors import ImageError
+from sar_infer.server.bank import BUSY_SECONDS
 from sar_infer.server.http.openapi import form, problems, request_body
 from sar_infer.server.http.request import (
     FORM,
@@ -149,15 +152,18 @@ async def learn(request: Request, service: Writable, if_match: IfMatch = None) -
         for number, error in errors.items():
             raise Problem(IMAGE_CODES[error.kind], f"images[{number}]: {error}")
         keys = [f"{kind}[{number}]" for number in numbers]
+        reports: list[LearningReport] = []
 
-        def change() -> tuple[LearningReport, str]:
+        def edit(bank: ClassBank) -> ClassBank:
+            if service.engine is not engine:
+                raise Problem("overloaded", "another bundle has been loaded meanwhile; try again", BUSY_SECONDS)
             with FeatureSpool.of(rows.shape[1], [(keys, rows)]) as features:
-                return service.store.learn(
-                    engine.classifier, features, if_match, all_known=call.all_known, dry_run=call.dry_run
-                )
+                change, report = engine.classifier.learn(features, bank=bank, all_known=call.all_known)
+            reports.append(report)
+            return bank if call.dry_run else learn_edit(bank, change, by="sar-serve")
 
-        report, etag = await service.change(change)
-    return JSONResponse(asdict(report) | {"bank": etag}, headers={"ETag": f'"{etag}"'})
+        etag = (await service.change(edit, if_match)).content_digest
+    return JSONResponse(asdict(reports[0]) | {"bank": etag}, headers={"ETag": f'"{etag}"'})
 
 
 @router.post(
@@ -178,7 +184,7 @@ async def suggest(request: Request, service: Keyed) -> Response:
     call, images = await read_call(request, service, SuggestRequest)
     with service.lease() as engine:
         numbers, rows, failed = await _photo_features(service, engine, call, images)
-        bank = (await service.current()).bank
+        bank = await service.current()
         classes = await engine.names.class_set({}, only=False, bank=bank)
 
         def look() -> dict[str, Any]:

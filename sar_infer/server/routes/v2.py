@@ -105,7 +105,7 @@ async def infer(request: Request, service: Serving, model: Model) -> Response:
     _check(service, model)
     body, length, limits = await request.body(), request.headers.get(oip.HEADER_LENGTH), service.settings.limits
     with service.lease() as engine:
-        bank = (await service.current()).bank
+        bank = await service.current()
         size = engine.bundle.manifest.preprocess.size
         read = await service.in_turn(len(body), lambda: _read_call(body, length, size, limits))
         call, source, images, phrases = read

@@ -167,7 +167,7 @@ def test_a_name_that_no_class_can_have_is_refused_by_all_methods(client: httpx2.
 
 def test_readers_never_see_half_a_change(client: httpx2.Client, server: Local) -> None:
     """Check that each answer fits one state of the bank while names come."""
-    states = {server.service.store.snapshot.etag: len(BANK_NAMES)}
+    states = {server.service.store.bank.content_digest: len(BANK_NAMES)}
     answers: list[tuple[str, int, int]] = []
     stop = threading.Event()
 
