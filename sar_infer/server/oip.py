@@ -205,9 +205,8 @@ def answer(request: InferRequest, outputs: Sequence[Sequence[Row]], model_name: 
             binary_data.append(b"".join(map(_packed, rows)))
             item["parameters"] = {"binary_data_size": len(binary_data[-1])}
         else:
-            item["data"] = [
-                value if is_number else value.decode() for row in rows for value in (row.tolist() if is_number else row)
-            ]
+            values = [value for row in rows for value in row]
+            item["data"] = [value.decode() if isinstance(value, bytes) else float(value) for value in values]
         items.append(item)
     content = InferAnswer(model_name=model_name, model_version=model_version, outputs=items)
     if request.id is not None:

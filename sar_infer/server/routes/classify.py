@@ -170,6 +170,7 @@ async def classify(request: Request, service: Serving, query: Annotated[Classify
     for outcome in outcomes:
         if outcome.value:
             service.metrics.top_score.observe(outcome.value.predictions[0].score)
+            service.metrics.judged.inc(outcome.value.unknown is not None)
             service.metrics.unknown.inc(bool(outcome.value.unknown))
         elif outcome.error:
             service.metrics.rejected.labels(IMAGE_CODES[outcome.error.kind]).inc()
