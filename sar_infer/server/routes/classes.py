@@ -19,14 +19,11 @@ from sar_infer.server.bank import BUSY_SECONDS
 from sar_infer.server.class_names import clean_name, clean_phrases
 from sar_infer.server.http.openapi import IMAGE_TYPES, form, problems, request_body
 from sar_infer.server.http.request import (
-    FORM,
     IMAGES,
     Serving,
     Texts,
     Writable,
     is_current,
-    is_image,
-    media_type,
     read_call,
     read_json,
 )
@@ -306,23 +303,6 @@ async def roll_back(request: Request, service: Writable, if_match: IfMatch = Non
     return _answer(RolledBack(step=step, classes=len(after.names), bank=after.content_digest), after.content_digest)
 
 
-async def _read_change(request: Request, service: Service) -> tuple[ClassChange, Sequence[ImageInput]]:
-    """Read a change and its images: JSON, a form, the bytes of an image, or nothing.
-
-    Raises:
-        Problem: the body is malformed, or asks for too much.
-    """
-    kind = media_type(request)
-    if kind != FORM and not await request.body():
-        return ClassChange(), ()
-    if is_image(kind):
-        return ClassChange(), [await request.body()]
-    change, images = await read_call(request, service, ClassChange, ("phrases", "photos_only"))
-    if change.photos_only and not images:
-        raise Problem("invalid-request", "photos_only: expected images too")
-    return change, images
-
-
 async def _put(
     request: Request,
     service: Service,
@@ -333,7 +313,12 @@ async def _put(
     create: bool = True,
     only_add: bool = False,
 ) -> Response:
-    change, images = await _read_change(request, service)
+    change = ClassChange()
+    images: Sequence[ImageInput] = ()
+    if "multipart" in request.headers.get("content-type", "") or await request.body():
+        change, images = await read_call(request, service, ClassChange, ("phrases", "photos_only"), change)
+    if change.photos_only and not images:
+        raise Problem("invalid-request", "photos_only: expected images too")
     if not (images or create):
         raise Problem("bad-request", "no image; expected an image, a form or JSON with images")
     name = clean_name(name)

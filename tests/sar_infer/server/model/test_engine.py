@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -36,15 +35,15 @@ def mini() -> Classifier:
 
 
 @pytest.fixture(scope="module")
-def images(mini: Classifier) -> Sequence[Floats]:
+def images(mini: Classifier) -> list[np.ndarray]:
     size = mini.bundle.manifest.preprocess.size
-    coarse = np.random.default_rng(3).random((10, 3, 8, 8), dtype=np.float32)
-    return [np.kron(p, np.ones((size // 8, size // 8), dtype=np.float32)) * 2 - 1 for p in coarse]
+    coarse = np.random.default_rng(3).integers(0, 256, (10, 8, 8, 3), np.uint8)
+    return [np.kron(p, np.ones((size // 8, size // 8, 1), np.uint8)) for p in coarse]
 
 
 @pytest.fixture(scope="module")
-def alone(mini: Classifier, images: Sequence[Floats]) -> Floats:
-    rows = np.concatenate([mini.encode([image]) for image in images])
+def alone(mini: Classifier, images: list[np.ndarray]) -> Floats:
+    rows = mini.embed_images(images, batch_size=1)
     distances = np.abs(rows[:, None] - rows[None]).max(axis=2) + np.eye(10)
     assert distances.min() > 1000 * BOUND, "no other image's row would be noticed"
     return rows
@@ -58,7 +57,7 @@ def alone(mini: Classifier, images: Sequence[Floats]) -> Floats:
 )
 def test_answers_depend_neither_on_company_nor_order_nor_batch_size(
     mini: Classifier,
-    images: Sequence[Floats],
+    images: list[np.ndarray],
     alone: Floats,
     order: list[int],
     workers: int,
@@ -96,7 +95,7 @@ def test_an_error_waits_for_the_other_images_of_its_call(bundle_path: Path) -> N
     async def go() -> None:
         engine = Engine(Classifier.open(bundle_path, "cpu"), Sizes(False, 2, 1, 1), Limits(), Metrics())
         size = engine.bundle.manifest.preprocess.size
-        images = [np.full((3, size, size), value, np.float32) for value in (1, 0, 0, 0, 0, 0)]
+        images = [np.full((size, size, 3), value, np.uint8) for value in (255, 0, 0, 0, 0, 0)]
         (first,) = await engine.each(images[:1], lambda rows: rows)
         ended: list[Floats] = []
 
@@ -132,7 +131,7 @@ def test_a_row_that_cannot_be_ranked_fails_alone(bundle_path: Path, classes: int
     async def go() -> None:
         engine = Engine(Classifier.open(bundle_path, "cpu"), Sizes(False, 1, 1, 4), Limits(), Metrics())
         size = engine.bundle.manifest.preprocess.size
-        images = [np.full((3, size, size), value, np.float32) for value in (1, 0, 0)]
+        images = [np.full((size, size, 3), value, np.uint8) for value in (255, 0, 0)]
         (first,) = await engine.each(images[:1], lambda rows: rows)
 
         def finish(rows: Floats) -> list[int]:
