@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from support.bundles import SIZE, image_graph, reseal
 from support.examples import examples
 from support.pictures import jpeg
-from support.precisions import add_precision, broken, turned, variant
+from support.precisions import broken, turned
 
 from sar_infer import Classifier
 from sar_infer._arrays import Floats
 from sar_infer.bundle.bundle import default_bundle, open_bundle
-from sar_infer.bundle.manifest import IMAGE_ENCODER, Precision, SelfTestVector
-from sar_infer.encoders.self_test import MIN_COSINE, self_test_image
+from sar_infer.bundle.manifest import IMAGE_ENCODER, SelfTestVector
+from sar_infer.encoders.self_test import self_test_image
 from sar_infer.errors import BundleError
 from sar_infer.server.metrics import Metrics
 from sar_infer.server.model.engine import Engine
@@ -89,30 +89,6 @@ def test_an_encoder_that_computes_something_else_is_refused(bundle_copy: Path) -
             open_engine(Settings(bundle=bundle_copy, device="cpu"), Metrics())
 
 
-def test_an_error_waits_for_the_other_images_of_its_call(bundle_path: Path) -> None:
-    """Wait for all, because an image left running would outlive its request and perhaps its engine."""
-
-    async def go() -> None:
-        engine = Engine(Classifier.open(bundle_path, "cpu"), Sizes(False, 2, 1, 1), Limits(), Metrics())
-        size = engine.bundle.manifest.preprocess.size
-        images = [np.full((size, size, 3), value, np.uint8) for value in (255, 0, 0, 0, 0, 0)]
-        (first,) = await engine.each(images[:1], lambda rows: rows)
-        ended: list[Floats] = []
-
-        def finish(rows: Floats) -> Floats:
-            if (rows == first.value).all(axis=1).any():
-                raise ZeroDivisionError
-            ended.extend(rows)
-            return rows
-
-        with pytest.raises(ZeroDivisionError):
-            await engine.each(images, finish)
-        assert len(ended) == 5
-        engine.close()
-
-    asyncio.run(go())
-
-
 def test_rows_that_arrive_together_are_ranked_together(bundle_path: Path) -> None:
     async def go() -> None:
         engine = Engine(Classifier.open(bundle_path, "cpu"), Sizes(False, 1, 1, 4), Limits(), Metrics())
@@ -144,25 +120,3 @@ def test_a_row_that_cannot_be_ranked_fails_alone(bundle_path: Path, classes: int
         engine.close()
 
     asyncio.run(go())
-
-
-def test_a_smaller_graph_is_probed_against_what_it_gave_at_export(bundle_copy: Path) -> None:
-    bundle = open_bundle(add_precision(bundle_copy))
-    row, small = (
-        Classifier(bundle, device="cpu", precision=asked).embed_images([self_test_image(SIZE, 5)])[0]
-        for asked in ("fp32", "int8")
-    )
-    cosine = float(row @ small)
-    assert 0.9 < cosine < MIN_COSINE - 0.002
-    settings = Settings(bundle=bundle_copy, device="cpu", precision="int8", max_batch=2)
-    for expected, good in ((cosine, True), (cosine + 0.02, False), (None, False)):
-        graphs = Precision(variant("image_encoder.int8.onnx", self_test_cosine=expected))
-        reseal(bundle_copy, precisions={"int8": graphs}, self_test=SelfTestVector(5, tuple(row.tolist())))
-        if good:
-            engine = open_engine(settings, Metrics())
-            assert engine.classifier.choice.precision == "int8"
-            assert engine.classifier.self_test.least == pytest.approx(cosine - 0.01)
-            engine.close()
-        else:
-            with pytest.raises(BundleError, match=r"int8\.onnx: .*cosine"):
-                open_engine(settings, Metrics())
