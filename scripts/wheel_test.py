@@ -132,9 +132,9 @@ def use(wheel: Path, python: str, folder: Path) -> None:
     expect(refused.returncode != 0 and "[train]" in refused.stderr, "sar-train without torch names no extra to install")
     expect("Traceback" not in refused.stderr, "sar-train without torch shows a traceback")
     expect("intact" in run([str(tools / "sar-bundle"), "verify"], cwd=home), "sar-bundle verify finds something")
-    triton = [str(tools / "sar-bundle"), "triton", "--out", "models"]
-    bare = subprocess.run(triton, cwd=home, env=clean_environment(), capture_output=True, text=True, check=False)
-    expect(bare.returncode == 2 and "[train]" in bare.stderr, "sar-bundle triton without onnx names no extra")
+    shrink = [str(tools / "sar-bundle"), "shrink", "--out", "small"]
+    bare = subprocess.run(shrink, cwd=home, env=clean_environment(), capture_output=True, text=True, check=False)
+    expect(bare.returncode == 2 and "[train]" in bare.stderr, "sar-bundle shrink without onnx names no extra")
     bare = subprocess.run(
         [str(tools / "sar-serve")], cwd=home, env=clean_environment(), capture_output=True, text=True, check=False
     )

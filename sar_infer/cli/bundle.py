@@ -30,7 +30,6 @@ FURTHER = "sar_infer.bundle_commands"
 """Group of the entry points that add commands."""
 _OF_TRAINING = {
     "shrink": "Write a bundle with smaller graphs.",
-    "triton": "Write a Triton model repository.",
 }
 EPILOG = """\b
 Examples:
@@ -38,7 +37,6 @@ Examples:
   sar-bundle verify bundles/mine --photos photos/
   sar-bundle freeze bundles/mine --bank mine.safetensors --out bundles/menu
   sar-bundle shrink bundles/mine --precision int8 --photos photos/ --out small
-  sar-bundle triton bundles/mine --out models/
 """
 
 

@@ -10,11 +10,9 @@ from typing import Any
 import click
 
 from sar_infer.cli.bundle import print_bundle
-from sar_infer.cli.options import CONTEXT, moved_option, read_classes
+from sar_infer.cli.options import CONTEXT, read_classes
 from sar_train.api import MOST_PHOTOS, check_export, export
 from sar_train.cli.common import ProgressLine, guarded, option
-
-SHRINK = "sar-bundle shrink BUNDLE --photos FOLDER --out NEW"
 
 EPILOG = """\b
 Examples:
@@ -61,11 +59,6 @@ Examples:
 )
 @option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @option("--quiet", "-q", is_flag=True, help="Show no progress.")
-@moved_option("--verify", "sar-bundle verify BUNDLE")
-@moved_option("--triton", "sar-bundle triton BUNDLE --out DIR")
-@moved_option("--precision", f"{SHRINK} --precision int8")
-@moved_option("--min-cosine", f"{SHRINK} --precision int8 --min-cosine X")
-@moved_option("--min-agreement", f"{SHRINK} --precision int8 --min-agreement X")
 @click.version_option(package_name="sar-clip")
 @guarded
 def main(run: Path | None, out: Path | None, push: str | None, form: str, *, quiet: bool, **options: Any) -> None:

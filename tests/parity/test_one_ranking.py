@@ -27,7 +27,6 @@ from support.bundles import BANK_NAMES, DIM, name_rows, write_bundle
 from support.photos import write_photo
 from support.servers import Local, local_server
 from support.trained import by_hand, example_statistics, photos
-from support.triton import run_ensemble
 
 from sar_infer import AsyncClient, Classifier, Client
 from sar_infer.bank import ClassInfo, add, amend
@@ -38,13 +37,10 @@ from sar_infer.classifiers.scores import softmax
 from sar_infer.classifiers.trained_statistics import ClassPhotos
 from sar_infer.cli.classify import main
 from sar_infer.encoders.processor import X86, processor
-from sar_infer.images.load import load_rgb
-from sar_infer.images.preprocess import to_input
 from sar_infer.server.settings import Settings
 from sar_train.export.precision.derive import derive
 from sar_train.export.precision.gate import GATES, Gate
 from sar_train.export.precision.samples import split
-from sar_train.export.triton import write_repository
 
 __all__ = ["answered_here"]
 TRAINED = example_statistics(BANK_NAMES[:3])
@@ -279,17 +275,6 @@ def test_the_inference_protocol(bundle: Path, images: list[Path], server: Local)
     scores, labels = (np.array(results[name]["data"]).reshape(len(images), -1) for name in ("SCORES", "LABELS"))
     for row, expected_scores in enumerate(expected(bundle, images, ALL)):
         assert dict(zip(labels[row], scores[row], strict=True)) == pytest.approx(expected_scores, abs=1e-5)
-
-
-def test_tritons_graphs(bundle: Path, images: list[Path], tmp_path: Path) -> None:
-    labels = write_repository(bundle, tmp_path / "triton")
-    spec = open_bundle(bundle).manifest.preprocess
-    pixels = np.stack([to_input(load_rgb(path, spec.fill), spec) for path in images])
-    results = run_ensemble(tmp_path / "triton", "classifier", {"pixels": pixels})
-    for row, expected_scores in enumerate(expected(bundle, images, OWN)):
-        assert dict(zip(labels, results["scores"][row].tolist(), strict=True)) == pytest.approx(
-            expected_scores, abs=1e-5
-        )
 
 
 def encoded(path: Path) -> str:

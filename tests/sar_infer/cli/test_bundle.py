@@ -143,12 +143,13 @@ def test_commands_come_from_entry_points(tmp_path: Path, monkeypatch: pytest.Mon
     assert "No such command" in refused("other")
 
 
-@pytest.mark.parametrize(("missing", "name"), [("sar_train", "shrink"), ("sar_train", "triton"), ("onnx", "triton")])
+@pytest.mark.parametrize(("missing", "name"), [("sar_train", "shrink"), ("onnx", "shrink")])
 def test_without_training_they_say_what_to_install(bundle: Path, tmp_path: Path, missing: str, name: str) -> None:
     """In a process in which a package of training cannot be imported, whatever is installed here."""
     declare(tmp_path / "site", **{name: f"sar_train.cli.{name}:main"})
     code = f"import sys; sys.modules[{missing!r}] = None; from sar_infer.cli.bundle import main; main()"
-    command = [sys.executable, "-c", code, name, str(bundle), "--out", str(tmp_path / "new")]
+    out = ["--photos", str(tmp_path), "--precision", "int8", "--out", str(tmp_path / "new")]
+    command = [sys.executable, "-c", code, name, str(bundle), *out]
     environment = {"PYTHONPATH": f"{tmp_path / 'site'}:{ROOT}", "PATH": ""}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert (done.returncode, done.stdout) == (2, "")
@@ -158,7 +159,7 @@ def test_without_training_they_say_what_to_install(bundle: Path, tmp_path: Path,
 
 def test_the_declared_commands_can_be_loaded() -> None:
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["entry-points"][FURTHER]
-    assert sorted(declared) == ["shrink", "triton"]
+    assert sorted(declared) == ["shrink"]
     for name, target in declared.items():
         module, _, attribute = target.partition(":")
         command = getattr(import_module(module), attribute)
@@ -174,4 +175,4 @@ def test_help_and_the_commands_of_this_package_load_neither_numpy_nor_training()
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "shrink" in done.stdout and "triton" in done.stdout
+    assert "shrink" in done.stdout

@@ -171,9 +171,6 @@ NEW = ("--out", "new", "--classes", "classes.txt")
         (["--handcrafted", "a", *NEW, "--backbone", VIT, "--pretrained", RANDOM], "expected exactly one {}"),
         (["--handcrafted", "a {}.", *NEW, "--approximate", "mean-image"], "leave --approximate out"),
         (["run", "--out", "new", "--approximate", "mean-image"], "leave --approximate out"),
-        (["run", "--out", "new", "--precision", "int8"], "--precision has moved: sar-bundle shrink BUNDLE"),
-        (["--verify", "bundle"], "--verify has moved: sar-bundle verify BUNDLE"),
-        (["bundle", "--triton", "new"], "--triton has moved: sar-bundle triton BUNDLE --out DIR"),
     ],
 )
 @pytest.mark.usefixtures("run", "classes")
