@@ -8,7 +8,7 @@ from collections import OrderedDict
 from sar_infer._arrays import Floats
 
 Key = tuple[str, str]
-"""``Choice.names_by`` and the phrase."""
+"""Digest of the encoder, and the phrase."""
 
 
 class EmbeddingCache:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import shlex
 import sys
 from pathlib import Path
@@ -83,9 +85,16 @@ def main(run: Path | None, out: Path | None, push: str | None, form: str, *, qui
     if push is not None:
         pushed = hub.push(bundle.path, bundle.manifest, push, progress=not quiet and sys.stderr.isatty())
     if form == "json":
-        from sar_train.export.report import plain
-
-        click.echo(plain(out, bundle.manifest, pushed=pushed))
+        manifest = bundle.manifest
+        content = {
+            "bundle": str(out),
+            "digest": manifest.digest,
+            "encoder_digest": manifest.encoder_digest,
+            "bytes": sum(entry.size for entry in manifest.files.values()),
+            "quality": dataclasses.asdict(manifest.quality),
+            **({} if pushed is None else {"pushed": pushed}),
+        }
+        click.echo(json.dumps(content, ensure_ascii=False))
         return
     print_bundle(out, form)
     if pushed:
