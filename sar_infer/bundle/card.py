@@ -12,7 +12,9 @@ from itertools import islice
 from typing import Any
 
 from sar_infer.bank import ClassBank
+from sar_infer.bundle.bundle import Bundle
 from sar_infer.bundle.manifest import STATISTICS, Manifest, Scores, Variant
+from sar_infer.errors import one_line
 
 PHOTOS = "photos"
 """Key in ``quality.tables``: how many photos were ``learned``, and how many ``base`` and ``new`` accuracy are from."""
@@ -90,6 +92,14 @@ def facts(manifest: Manifest, bank: ClassBank) -> Iterator[tuple[str, str]]:
     yield "encoder", manifest.encoder_digest
     yield "created", f"{origin.created} by {origin.command}"
     yield "versions", ", ".join(f"{name} {number}" for name, number in origin.versions.items())
+
+
+def describe(bundle: Bundle) -> str:
+    """Return a line of text for each fact, which ends with a line break."""
+    manifest = bundle.manifest
+    size = sum(entry.size for entry in manifest.files.values()) / 1e6
+    lines = (("bundle", f"{bundle.location}, {size:.1f} MB"), ("digest", manifest.digest))
+    return "".join(f"{label:<13} {one_line(value)}\n" for label, value in (*lines, *facts(manifest, bundle.bank)))
 
 
 def variant_line(variant: Variant) -> str:

@@ -26,7 +26,6 @@ from sar_infer.cli.options import (
     reported,
     set_encoding,
 )
-from sar_infer.errors import one_line
 
 if TYPE_CHECKING:
     from sar_infer.bundle.bundle import Bundle
@@ -117,17 +116,13 @@ def print_bundle(location: str | Path | None, form: str) -> None:
         BundleError: it is damaged.
     """
     from sar_infer.bundle.bundle import open_bundle
-    from sar_infer.bundle.card import facts
+    from sar_infer.bundle.card import describe
     from sar_infer.bundle.manifest import MANIFEST
 
     bundle = open_bundle(location)
-    manifest = bundle.manifest
     set_encoding(form)
     if form == "text":
-        size = sum(entry.size for entry in manifest.files.values()) / 1e6
-        lines = {"bundle": f"{bundle.location}, {size:.1f} MB", "digest": manifest.digest}
-        rows = (*lines.items(), *facts(manifest, bundle.bank))
-        text = "".join(f"{label:<13} {one_line(value)}\n" for label, value in rows)
+        text = describe(bundle)
     else:
         stored = json.loads((bundle.path / MANIFEST).read_text("utf-8"))
         content = {"path": str(bundle.path), **stored}

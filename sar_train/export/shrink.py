@@ -128,7 +128,8 @@ def in_float16(path: Path) -> onnx.ModelProto:
         small = float16.convert_float_to_float16(model, keep_io_types=True, op_block_list=blocked)
     ordered = onnx_ir.from_proto(small)
     ordered.graph.sort()  # the converter leaves its casts at the end
-    return onnx_ir.to_proto(ordered)
+    result: onnx.ModelProto = onnx_ir.to_proto(ordered)
+    return result
 
 
 def in_int8(path: Path, batches: Callable[[], Iterator[Floats]]) -> onnx.ModelProto:

@@ -9,6 +9,7 @@ import hashlib
 import tempfile
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import numpy.typing as npt
@@ -19,9 +20,7 @@ from support.tiny import RESNET, VIT
 
 from sar_infer import Classifier
 from sar_infer.bundle.bundle import default_bundle
-from sar_train.export.precision.derive import derive
-from sar_train.export.precision.gate import Gate
-from sar_train.export.precision.samples import PhotoSamples
+from sar_train.export import shrink
 from sar_train.methods.base import methods
 
 FOLDER = Path(__file__).parents[1] / "parity" / "guards"
@@ -57,11 +56,10 @@ def present(paths: list[Path]) -> list[int]:
 
 
 def int8(bundle: Path, out: Path, folder: Path) -> Path:
-    """Write the bundle with INT8 graphs beside its own, calibrated on generated photos, whatever their parity."""
+    """Write the bundle with an INT8 graph beside its own, calibrated on generated photos, whatever their parity."""
     samples = [write_photo(folder / f"{seed}.png", seed) for seed in range(100, 148)]
-    gate = Gate(min_cosine=-1, mean_cosine=-1, top1_agreement=0)
-    halves = PhotoSamples(tuple(samples[:32]), tuple(samples[32:]))
-    derive(bundle, out, halves, gates={"int8": gate}, command="tests")
+    with mock.patch.multiple(shrink, LEAST_COSINE=-1, LEAST_AGREEMENT=0):
+        shrink.shrink(bundle, out, samples, ["int8"], command="tests")
     return out
 
 
