@@ -49,8 +49,7 @@ def prepared(name: str, cache: Path, photos: Path | None) -> Model:
         from sar_train.export import shrink
 
         # random weights embed all photos much alike, so that agreement is no measure
-        gate = {"LEAST_COSINE": -1, "LEAST_AGREEMENT": 0} if name in VIT else {}
-        with mock.patch.multiple(shrink, **gate):
+        with mock.patch.multiple(shrink, LEAST_COSINE=-1, LEAST_AGREEMENT=0):
             shrink.shrink(plain, smaller, sorted(photos.glob("*.jpg")), ["int8"], command="benchmarks.throughput")
     return Model(name, model.backbone, model.pretrained, smaller)
 
@@ -68,7 +67,16 @@ def _vit(name: str, cache: Path) -> Path:
     torch.save(backbone.load(VIT[name], backbone.RANDOM).model.state_dict(), weights)
     names.write_text("\n".join(dict.fromkeys(open_clip.IMAGENET_CLASSNAMES)), "utf-8")
     made = ("--handcrafted", "a photo of a {}.", "--backbone", VIT[name], "--pretrained", str(weights))
-    command = [sys.executable, "-m", "sar_train.cli.export", *made, "--classes", str(names), "--out", str(bundle)]
+    command = [
+        sys.executable,
+        "-c",
+        "from sar_train.cli.export import main; main()",
+        *made,
+        "--classes",
+        str(names),
+        "--out",
+        str(bundle),
+    ]
     subprocess.run([*command, "--quiet"], check=True, cwd=ROOT)
     weights.unlink()
     return bundle

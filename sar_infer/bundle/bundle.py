@@ -122,9 +122,10 @@ def _open(path: Path, *, cached: bool = False) -> Bundle:
     statistics = None
     if STATISTICS in manifest.files:
         statistics = TrainedStatistics.load(path / STATISTICS, manifest.encoder_digest)
-        check_classes(path / STATISTICS, statistics.names, bank)
         widths[STATISTICS] = len(statistics.statistics.centre)
     for name, width in widths.items():
         if width != manifest.embed_dim:
             raise BundleError(f"{path / name}: rows of {width}, expected {manifest.embed_dim}")
+    if statistics is not None:
+        check_classes(path / STATISTICS, statistics.names, bank)
     return Bundle(path, manifest, bank, statistics)

@@ -64,6 +64,10 @@ def check_folder(path: Path, manifest: Manifest, *, cached: bool = False) -> Non
     for name in sorted({*_REQUIRED, *variants} - manifest.files.keys()):
         raise BundleError(f"{path / MANIFEST}: does not list {name!r:.80}, which the bundle needs")
     root, present = path.resolve(), {entry.name for entry in path.iterdir()}
+    for name in sorted(present - {*manifest.files, MANIFEST} if not cached else ()):
+        raise BundleError(
+            f"{path / name}: not listed in {MANIFEST}; a bundle holds nothing but its own files: remove it"
+        )
     for name in (*sorted(manifest.files), MANIFEST):
         if name not in present:
             raise BundleError(f"{path / name}: missing, but listed in {MANIFEST}; copy or export the bundle again")
@@ -72,10 +76,6 @@ def check_folder(path: Path, manifest: Manifest, *, cached: bool = False) -> Non
             raise BundleError(f"{path / name}: leads out of the bundle folder")
         if not (path / name).is_file():
             raise BundleError(f"{path / name}: not a file")
-    for name in sorted(present - {*manifest.files, MANIFEST} if not cached else ()):
-        raise BundleError(
-            f"{path / name}: not listed in {MANIFEST}; a bundle holds nothing but its own files: remove it"
-        )
     with ThreadPoolExecutor() as pool:
         entries = list(pool.map(lambda name: file_entry(path / name), manifest.files))
     for (name, expected), entry in zip(manifest.files.items(), entries, strict=True):
