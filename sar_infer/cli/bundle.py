@@ -192,7 +192,7 @@ def _accuracies(bundle: Bundle, photos: Path) -> list[dict[str, Any]]:
             {
                 "of": group,
                 "classes": len(paths),
-                "photos": evaluation.accuracy.count,
+                "photos": evaluation.accuracy.of,
                 "accuracy": 100 * evaluation.accuracy.share,
                 "manifest": then,
             }

@@ -15,6 +15,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import httpx2
 import numpy as np
@@ -38,9 +39,7 @@ from sar_infer.classifiers.trained_statistics import ClassPhotos
 from sar_infer.cli.classify import main
 from sar_infer.encoders.processor import X86, processor
 from sar_infer.server.settings import Settings
-from sar_train.export.precision.derive import derive
-from sar_train.export.precision.gate import GATES, Gate
-from sar_train.export.precision.samples import split
+from sar_train.export import shrink
 
 __all__ = ["answered_here"]
 TRAINED = example_statistics(BANK_NAMES[:3])
@@ -55,11 +54,6 @@ SETS = {PICTURED: photo_set("a", "b", "c", dim=DIM), SKU: photo_set("d", "e", ph
 BACKGROUND = BANK_NAMES[3]
 SATURATES = processor() == X86
 """INT8 adds pairs of products in 16 bits here, and 2 * 255 * 127 does not fit: random weights may lose anything."""
-SMALLER = {
-    name: Gate(-1, -1, 0) if name == "int8" and SATURATES else dataclasses.replace(gate, speedup=0.0)
-    for name, gate in GATES.items()
-}
-"""Gates of the smaller graphs, judged on composed logits; graphs this small are not faster."""
 Answer = dict[str, Any]
 """Score by label, and with ``unknown`` the verdict."""
 
@@ -74,9 +68,9 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     bank = add(opened.bank, added, name_rows(added), photos=SETS)
     bank = amend(bank, {BACKGROUND: ClassInfo(background=True), "red": ClassInfo(threshold=0.9999)})
     freeze(opened, bank, folder / "frozen", command="tests")
-    samples = split([write_photo(folder / "photos" / f"{seed}.png", seed) for seed in range(100, 144)], folder)
-    _, made = derive(folder / "frozen", folder / "bundle", samples, gates=SMALLER, command="tests")
-    assert made.runs == ["fp16", "int8"], made.lines
+    samples = [write_photo(folder / "photos" / f"{seed}.png", seed) for seed in range(100, 144)]
+    with mock.patch.multiple(shrink, LEAST_COSINE=-1, LEAST_AGREEMENT=0):
+        shrink.shrink(folder / "frozen", folder / "bundle", samples, ["fp16", "int8"], command="tests")
     return folder / "bundle"
 
 

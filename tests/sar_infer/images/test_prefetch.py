@@ -12,9 +12,7 @@ from PIL import Image, ImageSequence
 from support.bundles import PREPROCESS, SIZE
 
 from sar_infer.errors import ImageError
-from sar_infer.images.load import load_rgb
 from sar_infer.images.prefetch import decode_batches, decode_image, decode_photo, fit_image, fit_photo
-from sar_infer.images.preprocess import to_input
 from sar_infer.results import Profile
 
 
@@ -76,13 +74,6 @@ def test_a_generator_may_close_each_file_behind_it(tmp_path: Path) -> None:
 
     ((*decoded,),) = decode_batches(one_at_a_time(), PREPROCESS, 16, Profile())
     np.testing.assert_array_equal([pixels for _, pixels in decoded], [decode_image(path, PREPROCESS) for path in paths])
-
-
-def test_a_margin_for_jpegs_in_a_bundle_from_before_changes_nothing() -> None:
-    noise = np.random.default_rng(0).integers(0, 256, (512, 640, 3), dtype=np.uint8)
-    data = encoded(Image.fromarray(noise), "JPEG", quality=95)
-    old = dataclasses.replace(PREPROCESS, jpeg_margin=2.0)
-    np.testing.assert_array_equal(decode_image(data, old), to_input(load_rgb(data), PREPROCESS))
 
 
 @pytest.mark.parametrize("mode", ["shortest", "longest", "squash"])
