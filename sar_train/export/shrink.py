@@ -34,7 +34,7 @@ from sar_infer.errors import ImageError
 from sar_infer.images.load import load_rgb
 from sar_infer.images.preprocess import to_input
 from sar_train.errors import ConfigError, ExportError
-from sar_train.export.graph import write_graph
+from sar_train.export.graph import OUTPUT, write_graph
 from sar_train.training.record import versions
 
 LEAST_COSINE, LEAST_AGREEMENT = 0.99, 0.95
@@ -126,6 +126,12 @@ def in_float16(path: Path) -> onnx.ModelProto:
     with _prepared(path) as (model, _):
         blocked = [*float16.DEFAULT_OP_BLOCK_LIST, *FLOAT32]
         small = float16.convert_float_to_float16(model, keep_io_types=True, op_block_list=blocked)
+    unique = {node.output[0]: node for node in small.graph.node}  # the converter casts a shared constant twice
+    del small.graph.node[:]
+    small.graph.node.extend(unique.values())
+    for node in small.graph.node:
+        node.output[:] = ["rounded" if name == OUTPUT else name for name in node.output]
+    small.graph.node.append(onnx.helper.make_node("LpNormalization", ["rounded"], [OUTPUT], axis=-1, p=2))
     ordered = onnx_ir.from_proto(small)
     ordered.graph.sort()  # the converter leaves its casts at the end
     result: onnx.ModelProto = onnx_ir.to_proto(ordered)

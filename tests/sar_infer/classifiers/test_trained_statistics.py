@@ -169,7 +169,7 @@ def test_confidence_is_kept_and_files_without_it_open(tmp_path: Path) -> None:
     freeze(bundle, bundle.bank, tmp_path / "new", command="tests")
     frozen = open_bundle(tmp_path / "new")
     assert frozen.statistics is not None and frozen.statistics.statistics.confidence == TRUST
-    assert "left out in turn" in (tmp_path / "new" / CARD).read_text("utf-8")
+    assert "**statistics**" in (tmp_path / "new" / CARD).read_text("utf-8")
 
 
 def test_photos_of_one_class_end_the_calibration_of_that_class(tmp_path: Path) -> None:

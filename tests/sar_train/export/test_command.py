@@ -202,7 +202,7 @@ def test_a_bundle_in_place_of_a_run(exported: Path, tmp_path: Path) -> None:
 
 
 def test_a_run_without_calibration_is_said(run: Path, tmp_path: Path) -> None:
-    counted = RECORD | {"calibration": None, "dataset": {"name": "mine", "held_out": 20}}
+    counted = RECORD | {"calibration": None, "dataset": {"name": "mine", "photos": 32, "held_out": 20}}
     (run / "record.json").write_text(json.dumps(counted), "utf-8")
     result = export(run, "--out", tmp_path / "bundle", "--quiet")
     assert result.exit_code == 0, result.output
