@@ -30,7 +30,6 @@ from onnx_ir.passes import Sequential, common
 from onnxscript import optimizer
 from torch import Tensor, nn
 
-from sar_infer._arrays import Floats
 from sar_infer.storage.files import write_file
 from sar_train.errors import ExportError
 
@@ -39,6 +38,7 @@ LIMIT: int = onnx.checker.MAXIMUM_PROTOBUF
 """Largest size of a graph in bytes; a bundle has no external data."""
 SMALLEST = 4096
 """Elements that a tensor needs to be worth a node."""
+Floats = npt.NDArray[np.float32]
 
 
 def trace(module: nn.Module, example: Tensor, *, input_name: str, dynamic: Mapping[int, str]) -> onnx.ModelProto:
