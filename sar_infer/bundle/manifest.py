@@ -40,6 +40,7 @@ class Preprocess:
         mean: Means of R, G and B, subtracted after the values are scaled to 0..1.
         std: Standard deviations, by which they are then divided.
         fill: Grey level 0..255, under transparency and beside an image that does not fill the square.
+        exif: How EXIF orientation is treated: it is applied before anything else.
     """
 
     size: int
@@ -48,6 +49,7 @@ class Preprocess:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     fill: int = 0
+    exif: Literal["transpose"] = "transpose"
 
 
 @dataclass(frozen=True)
