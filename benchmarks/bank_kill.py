@@ -62,7 +62,6 @@ def example_bundle(rows: int, dim: int) -> Bundle:
     names = tuple(f"class {number}" for number in range(rows))
     manifest = Manifest(
         schema_version=1,
-        min_reader=1,
         backbone="none",
         weights_digest="0" * 64,
         method="none",
@@ -72,6 +71,7 @@ def example_bundle(rows: int, dim: int) -> Bundle:
         logit_scale=1.0,
         preprocess=Preprocess(32, "shortest", "bicubic", mean=(0.5,) * 3, std=(0.5,) * 3),
         tokenizer=mini.manifest.tokenizer,
+        self_test=mini.manifest.self_test,
         encoder_digest="e" * 64,
         files={},
         quality=Quality(dataset="none"),
