@@ -137,7 +137,7 @@ def _summary(bundle: Bundle, bank: ClassBank) -> str:
 
 
 def _unchanged(names: Iterable[str], before: ClassBank, after: ClassBank) -> dict[str, str]:
-    """Return the present names of classes with the embedding, photos and background flag of before, by names of then."""
+    """Return names of classes now, by their names before, that have embedding, photos and background flag of before."""
     positions = {name: position for name in names if (position := before.lookup.name(name)) is not None}
     pairs = zip(positions, after.positions_from(before, [*positions.values()]).tolist(), strict=True)
     entries = {
