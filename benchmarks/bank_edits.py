@@ -27,7 +27,7 @@ import numpy.typing as npt
 
 from benchmarks import command
 from benchmarks.bank_kill import example_bundle
-from sar_infer.bank import ClassBank, PhotoSet, add, rollback
+from sar_infer.bank import ClassBank, PhotoSet, add, add_photos, rollback
 from sar_infer.bundle.bank_file import BankFile
 from sar_infer.bundle.bundle import Bundle
 from sar_infer.classify.class_set import build_class_set
@@ -86,9 +86,9 @@ class Trial:
                 np.random.default_rng(number).integers(0, 256, (4, 32), np.uint8), unit_rows(4, self.dim, 9)
             )
             sets = {f"class {number}": photos}
-            self.change("add a class", partial(add, names=[f"new {number}"], rows=row))
-            self.change("add 4 photos", partial(add, names=[], rows=none, photos=sets))
-            self.change("undo a step", lambda bank: rollback(bank, len(bank.history) - 1))
+            self.change("add a class", partial(add, phrases=[f"new {number}"], embeddings=row))
+            self.change("add 4 photos", partial(add_photos, photos=sets))
+            self.change("undo a step", lambda bank: rollback(bank, bank.log.last - 1))
             classes = build_class_set(self.reader.bank, {}, False, lambda _: none)
             self._note("rank an image", timed(partial(rank, row, classes, Scale(100.0), 5))[0])
         many = unit_rows(_MANY, self.dim, 99)

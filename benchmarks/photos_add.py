@@ -26,7 +26,7 @@ from support.pictures import jpeg
 from support.servers import serving
 
 from benchmarks import command
-from sar_infer.bank import ClassBank, PhotoSet, add
+from sar_infer.bank import ClassBank, PhotoSet, add_photos
 from sar_infer.bundle.bundle import open_bundle
 from sar_infer.evaluation import new_photo_findings
 
@@ -50,7 +50,7 @@ def filled(classes: int, count: int) -> ClassBank:
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     names = [f"class {number}" for number in range(classes)]
     rows_of = {name: photos(random, row, count) for name, row in zip(names, rows, strict=True)} if count else {}
-    return ClassBank.of(names, rows, manifest.encoder_digest, photos=rows_of)
+    return add_photos(ClassBank.of(names, rows, manifest.encoder_digest), rows_of)
 
 
 def sar_bank_add(file: Path, repeat: int) -> dict[str, list[float]]:
@@ -64,11 +64,10 @@ def sar_bank_add(file: Path, repeat: int) -> dict[str, list[float]]:
         durations.setdefault(step, []).append(time.perf_counter() - start)
         return result
 
-    none = np.empty((0, bundle.manifest.embed_dim), np.float32)
     for _ in range(repeat):
-        bank = timed("read", partial(ClassBank.verify, file, bundle.manifest.encoder_digest))
+        bank = timed("read", partial(ClassBank.load, file, bundle.manifest.encoder_digest))
         new = photos(random, bank.embeddings[7], ADDED)
-        after = timed("edit", partial(add, bank, [], none, photos={"class 7": new}))
+        after = timed("edit", partial(add_photos, bank, {"class 7": new}))
         timed("look", partial(new_photo_findings, after, bundle, bank, {}))
         timed("write", partial(after.save, file))
     durations["sar-bank add, all four"] = [*map(sum, zip(*durations.values(), strict=True))]
