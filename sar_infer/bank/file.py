@@ -48,6 +48,7 @@ def read(
 
     ``detached`` needs no base: of its classes, only those that were changed are there, with their names.
     """
+    path = Path(path)
     content, tensors, digest = _content(path)
     if encoder_digest is not None and content.get("encoder") != encoder_digest:
         raise BankError(
@@ -324,7 +325,7 @@ def _base(content: Mapping[str, Any], bank: ClassBank | None) -> Base:
     base = bank.base
     if base is None or base.digest != stated["digest"]:
         raise BaseMissingError(
-            f"stores changes of the bundle that was at {path.parent}, which has other classes now; carry the bank over: "
-            "sar-bank carry BANK_FILE --bundle BUNDLE"
+            f"stores changes of the bundle that was at {path.parent}, which has other classes now; carry the bank "
+            "over: sar-bank carry BANK_FILE --bundle BUNDLE"
         )
     return base

@@ -128,7 +128,7 @@ def _serve(values: dict[str, Any]) -> None:
     if caution := service.engine.classifier.choice.caution:
         log.warning(caution)
     if listener is None:
-        from sar_infer.bundle.describe import describe
+        from sar_infer.bundle.card import describe
 
         click.echo(describe(service.engine.bundle), nl=False)
         service.close()

@@ -83,10 +83,9 @@ def test_an_encoder_that_computes_something_else_is_refused(bundle_copy: Path) -
     with pytest.raises(BundleError, match=r"image_encoder\.onnx: .*cosine"):
         open_engine(Settings(bundle=bundle_copy, device="cpu"), Metrics())
     onnx.save(broken(image_graph(), "weight"), bundle_copy / IMAGE_ENCODER)
-    for known in (stored, None):
-        reseal(bundle_copy, self_test=known)
-        with pytest.raises(BundleError, match="cosine nan"):
-            open_engine(Settings(bundle=bundle_copy, device="cpu"), Metrics())
+    reseal(bundle_copy, self_test=stored)
+    with pytest.raises(BundleError, match="cosine nan"):
+        open_engine(Settings(bundle=bundle_copy, device="cpu"), Metrics())
 
 
 def test_rows_that_arrive_together_are_ranked_together(bundle_path: Path) -> None:
