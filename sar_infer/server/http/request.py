@@ -38,6 +38,8 @@ _MOST_PARTS = 2**13
 """Lists, objects and fields of a JSON body, in addition to those of class names."""
 FORM = "multipart/form-data"
 BYTES = "application/octet-stream"
+_CURL = "application/x-www-form-urlencoded"
+"""What ``curl -d`` states, whatever it sends."""
 IMAGE = "image"
 """The field of a form for each image."""
 _LISTS = ("classes", "phrases")
@@ -215,7 +217,7 @@ async def read_call(
     kind = request.headers.get("content-type", BYTES).partition(";")[0].strip().lower()
     if kind == FORM:
         return await _read_form(request, service.settings.limits, model, fields)
-    if kind == "application/json":
+    if kind == "application/json" or (kind == _CURL and (await request.body()).lstrip()[:1] == b"{"):
         call = await read_json(request, service, model)
         return call, await read_images(service, getattr(call, "images", None))
     if alone is None or not (kind.startswith("image/") or kind == BYTES):
