@@ -240,7 +240,11 @@ def test_bad_input_changes_nothing(client: httpx2.Client, bank_server: Local) ->
         (client.put(path("iris"), json={"phrases": []}), 422, "phrases"),
         (client.put(path("iris"), json={"phrase": ["x"]}), 422, "unknown field, perhaps phrases"),
         (client.put(path("iris"), json={"phrases": [" "]}), 422, "is empty"),
-        (client.put(path("iris"), content=b"{", headers={"Content-Type": "application/x-www-form-urlencoded"}), 400, "not JSON"),
+        (
+            client.put(path("iris"), content=b"{", headers={"Content-Type": "application/x-www-form-urlencoded"}),
+            400,
+            "not JSON",
+        ),
         (client.put(path("iris"), content=b"x", headers={"Content-Type": "text/plain"}), 415, "application/json"),
         (client.post(path("red") + "/images", json={"phrases": ["a"]}), 400, "no image"),
         (client.post(path("red") + "/images"), 400, "no image"),
