@@ -59,8 +59,7 @@ def freeze(bundle: Bundle, bank: ClassBank, out: Path, *, overwrite: bool = Fals
     calibrated = [
         new
         for name, position in zip(before, after, strict=True)
-        if position >= 0
-        and _answers_as(bundle.bank.entry(name), bank.entry(new := bank.names[position]))
+        if position >= 0 and _answers_as(bundle.bank.entry(name), bank.entry(new := bank.names[position]))
     ]
     manifest = dataclasses.replace(
         old,
