@@ -1,7 +1,7 @@
-"""Safetensors files of class names with tensors, bound to an encoder; only the manifest of a bundle has their digest.
+"""Safetensors files of class names with tensors, bound to an encoder; the bundle's manifest has their digest.
 
-Beside its own tensors a file has ``names`` U8, all names in UTF-8 end to end, and ``offsets`` I64 (C+1), where each name
-begins and the last one ends. Its metadata are ``format``, ``version`` and ``encoder_digest``.
+Beside its own tensors a file has ``names`` U8, all names in UTF-8 end to end, and ``offsets`` I64 (C+1), where each
+name begins and the last one ends. Its metadata are ``format``, ``version`` and ``encoder_digest``.
 """
 
 from __future__ import annotations

@@ -12,7 +12,6 @@ from support.folders import listing
 
 from sar_infer.bundle import writing
 from sar_infer.bundle.bundle import open_bundle
-from sar_infer.bundle.card import card
 from sar_infer.bundle.manifest import CARD, MANIFEST
 from sar_infer.bundle.writing import check_target, seal, staged
 from sar_infer.errors import InputError, WriteError
@@ -138,18 +137,6 @@ def test_kill_leaves_nothing_half_written_and_the_next_one_clears_up(out: Path, 
     write(out, "new")
     assert content(out) == {"manifest.json": "new"}
     assert listing(out.parent) == ["name"]
-
-
-def test_a_sealed_bundle_opens_with_its_card(tmp_path: Path) -> None:
-    bundle = open_bundle(write_bundle(tmp_path / "b", temperature=1.5))
-    assert not (bundle.path / CARD).exists()
-    manifest = seal(bundle.path, bundle.manifest, bundle.bank)
-    again = open_bundle(bundle.path)
-    assert again.manifest == manifest
-    assert manifest.temperature == 1.5
-    assert (bundle.path / CARD).read_text(encoding="utf-8") == card(manifest, bundle.bank)
-    assert CARD in manifest.files
-    assert MANIFEST not in manifest.files
 
 
 def test_files_shared_with_another_bundle_are_not_written_through(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from support.precisions import variant
 from sar_infer.bundle.bundle import open_bundle
 from sar_infer.bundle.manifest import IMAGE_ENCODER, SelfTestVector
 from sar_infer.encoders.precision import Choice
-from sar_infer.encoders.self_test import MIN_COSINE, SelfTest, least_cosine, self_test_cosine, self_test_image
+from sar_infer.encoders.self_test import MIN_COSINE, SelfTest, self_test_image
 from sar_infer.errors import BundleError
 from sar_infer.images.preprocess import to_input
 
@@ -26,19 +26,6 @@ def test_the_image_of_a_seed_never_changes() -> None:
     assert (image.shape, image.dtype) == ((256, 256, 3), np.uint8)
     assert hashlib.sha256(image.tobytes()).hexdigest() == IMAGE
     assert not np.array_equal(image, self_test_image(256, 2025))
-
-
-def test_the_cosine_to_the_stored_vector() -> None:
-    stored = SelfTestVector(1, (0.6, 0.8))
-    assert self_test_cosine(stored, np.array([0.6, 0.8], dtype=np.float32)) == pytest.approx(1)
-    assert self_test_cosine(stored, np.array([0.8, -0.6], dtype=np.float32)) == pytest.approx(0)
-    assert np.isnan(self_test_cosine(stored, np.array([np.nan, 1], dtype=np.float32)))
-
-
-def test_the_least_cosine_of_a_healthy_encoder() -> None:
-    assert least_cosine() == MIN_COSINE
-    assert least_cosine(variant("x", self_test_cosine=0.97)) == pytest.approx(0.96)
-    assert least_cosine(variant("x", self_test_cosine=1.0)) == pytest.approx(0.99)
 
 
 def test_a_self_test_runs_until_it_is_passed(bundle_copy: Path) -> None:
