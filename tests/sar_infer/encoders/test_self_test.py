@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 from pathlib import Path
 
@@ -8,7 +7,6 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.bundles import DIM, PREPROCESS, SIZE, reseal
-from support.precisions import variant
 
 from sar_infer.bundle.bundle import open_bundle
 from sar_infer.bundle.manifest import IMAGE_ENCODER, SelfTestVector
@@ -46,17 +44,6 @@ def test_a_self_test_runs_until_it_is_passed(bundle_copy: Path) -> None:
     test.run()
     assert [pixels.shape for pixels in batches] == [(1, 3, SIZE, SIZE)] * 2
     np.testing.assert_array_equal(batches[0][0], to_input(Image.fromarray(self_test_image(SIZE, 5)), PREPROCESS))
-
-
-@pytest.mark.parametrize("due", [True, False])
-def test_a_test_is_due_for_a_smaller_graph(bundle_copy: Path, due: bool) -> None:
-    row = np.eye(1, DIM, dtype=np.float32)
-    reseal(bundle_copy, self_test=SelfTestVector(5, tuple(row[0].tolist())))
-    choice = dataclasses.replace(FULL, variant=variant("x", self_test_cosine=0.97) if due else None)
-    test = SelfTest(open_bundle(bundle_copy), choice, lambda pixels: row)
-    assert test.due == due
-    test.run()
-    assert not test.due
 
 
 IMAGE = "dcfefcd327c24db9434ee23686253cd77b458b9a3d22d35cf596f909718478cc"
