@@ -62,7 +62,6 @@ def example_bundle(rows: int, dim: int) -> Bundle:
     names = tuple(f"class {number}" for number in range(rows))
     manifest = Manifest(
         schema_version=1,
-        min_reader=1,
         backbone="none",
         weights_digest="0" * 64,
         method="none",
@@ -72,6 +71,7 @@ def example_bundle(rows: int, dim: int) -> Bundle:
         logit_scale=1.0,
         preprocess=Preprocess(32, "shortest", "bicubic", mean=(0.5,) * 3, std=(0.5,) * 3),
         tokenizer=mini.manifest.tokenizer,
+        self_test=mini.manifest.self_test,
         encoder_digest="e" * 64,
         files={},
         quality=Quality(dataset="none"),
@@ -162,7 +162,7 @@ def faults(file: Path, bundle: Bundle, before: ClassBank, reports: list[list[lis
     """
     encode = Encoder(bundle.manifest.embed_dim)
     with owned(file):
-        bank = ClassBank.verify(file, base=bundle.bank) if file.exists() else bundle.bank
+        bank = ClassBank.load(file, base=bundle.bank) if file.exists() else bundle.bank
     counts = [sum(name.startswith(who) for name in bank.names) for who in ("first", "second")]
     earlier = [sum(name.startswith(who) for name in before.names) for who in ("first", "second")]
     for count, start, report in zip((*counts, commands(bank)), (*earlier, commands(before)), reports, strict=True):

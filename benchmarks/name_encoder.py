@@ -10,6 +10,7 @@ two take turns in one process; the session is open and the first run is not coun
 
 from __future__ import annotations
 
+import gzip
 import statistics
 import tempfile
 import time
@@ -46,11 +47,10 @@ def with_our_graph(backbone: Any, folder: Path, threads: int) -> Encode:
     """Return the run time's tokenizer and name encoder, exported to ``folder``."""
     from sar_infer.encoders.encoders import NameEncoder
     from sar_infer.text.tokenizer import Tokenizer, encode_name
-    from sar_train.export import tokenizer
-    from sar_train.export.compact import compact
+    from sar_train.export.bundle import merges_text
     from sar_train.export.fixed import handcrafted
-    from sar_train.export.layout import layout, tokenizer_spec
-    from sar_train.export.name_encoder import export_name_encoder
+    from sar_train.export.graph import compact
+    from sar_train.export.name_encoder import export_name_encoder, layout, tokenizer_spec
 
     prompted = handcrafted(backbone, TEMPLATE)
     ranges = layout(prompted)
@@ -58,7 +58,7 @@ def with_our_graph(backbone: Any, folder: Path, threads: int) -> Encode:
     graph, merges = folder / "name_encoder.onnx", folder / "tokenizer.bpe.gz"
     if not graph.exists():
         graph.write_bytes(compact(export_name_encoder(prompted, ranges)).SerializeToString())
-        merges.write_bytes(tokenizer.compress(tokenizer.merges_text(spec.end_token)))
+        merges.write_bytes(gzip.compress(merges_text(spec.end_token)))
     encoder = NameEncoder(graph, backbone.embed_dim, spec.end_token, "cpu", threads)
     reader = Tokenizer.open(merges)
     return lambda names: encoder.encode([encode_name(reader, spec, name) for name in names])

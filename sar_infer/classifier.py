@@ -32,7 +32,6 @@ from sar_infer.classify.class_set import (
     ClassSet,
     build_class_set,
     with_calibration,
-    with_head,
     with_own_calibration,
     with_photos,
     without_counted,
@@ -69,9 +68,8 @@ class Classifier(Embedder):
     """Classifies images against a bank of class names and any further names; safe to share between threads.
 
     Sessions open when they are first needed and stay open. Names that the bank has are never encoded again, others
-    once, as long as ``cache`` remembers them. If the bundle has a class head, it takes part when the classes are
-    exactly its own, with the bundle's rows; for any other classes the text branch answers alone. If the bundle has
-    class statistics, or classes come with photos, they are part of every other ranking.
+    once, as long as ``cache`` remembers them. If the bundle has class statistics, or classes come with
+    photos, they are part of every ranking.
 
     Args:
         bundle: An open bundle.
@@ -341,8 +339,6 @@ class Classifier(Embedder):
     ) -> ClassSet:
         """Return the classes to choose from, as in ``classify``, for any number of calls of ``stream`` or ``rank``.
 
-        The choice decides if the bundle's head or its statistics take part.
-
         Args:
             classes: As in ``classify``: names, or phrases by name.
             only: As in ``classify``; classes with ``photos`` are chosen from too.
@@ -362,7 +358,6 @@ class Classifier(Embedder):
         named = {**{name: (name,) for name in photos if name not in fresh}, **phrases}
         all_phrases, class_photos = with_photos(named, fresh, self.bundle.manifest.embed_dim)
         chosen = build_class_set(bank, all_phrases, only, self.embed_phrases, self._composer, class_photos)
-        chosen = with_head(chosen, self.bundle.head, bank, self.bundle.bank)
         return self._calibrated(chosen, bank, class_photos)
 
     def _calibrated(self, chosen: ClassSet, bank: ClassBank, class_photos: Mapping[str, ClassPhotos]) -> ClassSet:
@@ -376,7 +371,7 @@ class Classifier(Embedder):
         own = self._own_calibration(bank, chosen)
         if own is not None and bank.calibration_holds:
             return with_own_calibration(chosen, bank, class_photos)
-        confidence = None if chosen.head is not None else self._composer.confidence(bank, chosen.terms)
+        confidence = self._composer.confidence(bank, chosen.terms)
         if bank.fitted is None and bank.learned is None and calibration_holds(self.bundle.manifest, chosen):
             manifest, changed = self.bundle.manifest, chosen.photographed
             held_out = with_calibration(chosen, manifest.calibrated, self.bundle.bank, changed)

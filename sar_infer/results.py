@@ -14,9 +14,8 @@ from sar_infer.errors import InputError
 
 Source = Literal["bank", "extended"]
 """Source of a class: the bank, or a name given with the call."""
-Branch = Literal["text", "head+text", "text+statistics"]
-"""Branches that answer for the classes of a call: the text branch alone, or with it the bundle's class head, or image
-statistics."""
+Branch = Literal["text", "text+statistics"]
+"""Branches that answer for the classes of a call: the text branch alone, or with it class statistics."""
 
 CalibratedOn = Literal["held-out", "left-out", "none"]
 """The source of a calibration: held-out photos of these classes, classes that were left out in turn, or nothing."""
@@ -69,9 +68,9 @@ class Prediction:
     Attributes:
         label: The class name.
         score: Softmax probability over all classes of the call, 0..1, of the logits over the bundle's temperature.
-        logit: ``logit_scale * similarity`` (plus the bias, if the bundle has one); with a head, this and the head's
-            logit, mixed; with statistics, this and the image term less the offset, up to a constant for each image.
-            Not divided by the temperature.
+        logit: ``logit_scale * similarity`` (plus the bias, if the bundle has one); with
+            statistics, this and the image term less the offset, up to a constant for each image. Not divided by the
+            temperature.
         similarity: Cosine between image and class embedding, -1..1.
         source: Source of the class.
         calibration: What ``score`` was calibrated on: ``held-out`` photos of this class, ``left-out`` classes (of the

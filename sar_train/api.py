@@ -340,7 +340,7 @@ def check_export(run: Path | None, options: Mapping[str, Any]) -> None:
     if (run is None) == (template is None):
         raise ConfigError("expected a RUN folder, or --handcrafted TEMPLATE in its place")
     if run is not None and (run / MANIFEST).is_file():
-        raise ConfigError(f"{run}: a bundle, not a run; sar-bundle works on it (shrink, freeze, triton, verify)")
+        raise ConfigError(f"{run}: a bundle, not a run; sar-bundle works on it (shrink, freeze, verify)")
     if template is not None and options.get("approximate"):
         raise ConfigError("--handcrafted is exported as it is; leave --approximate out")
     if template is not None and not options.get("classes"):

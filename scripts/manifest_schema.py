@@ -2,7 +2,7 @@
 
     python -m scripts.manifest_schema            writes docs/manifest.schema.json
 
-It says what the reader accepts of the current version but for the digest, which no schema can check, and for what
+It says what the reader accepts but for the digest, which no schema can check, and for what
 `sar_infer.bundle.checks` compares. Descriptions are the docstrings: those of
 a class, and of its fields where it has an "Attributes:" section.
 """
@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sar_infer.bundle.manifest import SCHEMA_VERSION, Manifest
-from sar_infer.storage import READER_VERSION
 
 TARGET = Path(__file__).resolve().parent.parent / "docs" / "manifest.schema.json"
 SIMPLE = {bool: "boolean", int: "integer", float: "number", str: "string", type(None): "null"}
@@ -34,12 +33,11 @@ def schema() -> dict[str, Any]:
     definitions: dict[str, Any] = {}
     _define(Manifest, definitions)
     manifest = definitions.pop(Manifest.__name__)
-    manifest["properties"]["schema_version"]["minimum"] = SCHEMA_VERSION  # older ones have other keys
-    manifest["properties"]["min_reader"]["maximum"] = READER_VERSION
+    manifest["properties"]["schema_version"]["const"] = SCHEMA_VERSION
     manifest["required"].append("digest")  # the reader compares it, so it has to be there
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "$id": f"urn:sar-clip:schema:manifest:{READER_VERSION}",
+        "$id": f"urn:sar-clip:schema:manifest:{SCHEMA_VERSION}",
         "title": "manifest.json of a sar-clip bundle",
         **manifest,
         "$defs": dict(sorted(definitions.items())),

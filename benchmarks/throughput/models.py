@@ -7,12 +7,11 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 ROOT = Path(__file__).resolve().parents[2]
 VIT = {"vit-b-32": "ViT-B-32", "vit-b-16": "ViT-B-16"}
 NAMES = ("sar-mini", *VIT)
-_NO_GATE = ("--min-cosine", "0", "--min-agreement", "0")
-"""Random weights embed all photos much alike, so that agreement is no measure; only the time of these forms is."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class Model:
     def precisions(self) -> list[str]:
         """Return the precisions of the bundle's image encoder."""
         precisions = json.loads((self.bundle / "manifest.json").read_text("utf-8"))["precisions"]
-        return ["fp32", *(name for name, forms in sorted(precisions.items()) if forms["image"])]
+        return ["fp32", *sorted(precisions)]
 
 
 def prepared(name: str, cache: Path, photos: Path | None) -> Model:
@@ -46,10 +45,12 @@ def prepared(name: str, cache: Path, photos: Path | None) -> Model:
     if "int8" in model.precisions or photos is None:
         return model
     smaller = cache / f"{name}-int8"
-    arguments = [str(plain), "--precision", "int8", "--photos", str(photos), *(_NO_GATE if name in VIT else ())]
-    if not smaller.is_dir() and _made("shrink", *arguments, out=smaller):
-        print(f"{name}: no INT8 form could be made", file=sys.stderr)
-        return model
+    if not smaller.is_dir():
+        from sar_train.export import shrink
+
+        # random weights embed all photos much alike, so that agreement is no measure
+        with mock.patch.multiple(shrink, LEAST_COSINE=-1, LEAST_AGREEMENT=0):
+            shrink.shrink(plain, smaller, sorted(photos.glob("*.jpg")), ["int8"], command="benchmarks.throughput")
     return Model(name, model.backbone, model.pretrained, smaller)
 
 
@@ -66,13 +67,16 @@ def _vit(name: str, cache: Path) -> Path:
     torch.save(backbone.load(VIT[name], backbone.RANDOM).model.state_dict(), weights)
     names.write_text("\n".join(dict.fromkeys(open_clip.IMAGENET_CLASSNAMES)), "utf-8")
     made = ("--handcrafted", "a photo of a {}.", "--backbone", VIT[name], "--pretrained", str(weights))
-    if _made("export", *made, "--classes", str(names), out=bundle):
-        raise SystemExit(f"{name}: sar-export failed")
+    command = [
+        sys.executable,
+        "-c",
+        "from sar_train.cli.export import main; main()",
+        *made,
+        "--classes",
+        str(names),
+        "--out",
+        str(bundle),
+    ]
+    subprocess.run([*command, "--quiet"], check=True, cwd=ROOT)
     weights.unlink()
     return bundle
-
-
-def _made(name: str, *arguments: str, out: Path) -> int:
-    """Run the command ``sar_train.cli.NAME`` and return its exit code."""
-    command = [sys.executable, "-c", f"from sar_train.cli.{name} import main; main()", *arguments, "--out", str(out)]
-    return subprocess.run([*command, "--quiet"], check=False, cwd=ROOT).returncode

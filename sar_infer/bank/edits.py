@@ -84,8 +84,8 @@ def add(
         embeddings: (N, D) float32, the unit embedding of each class.
         photos: Photos by class name, of these classes or of others of the bank; a photo that is counted for a class
             already is left out.
-        background: Set this flag of the N classes.
-        threshold: Set this threshold of the N classes.
+        background: Set this flag of all these classes.
+        threshold: Set this threshold of all these classes.
         by: The author of the change.
 
     Raises:
@@ -498,7 +498,10 @@ def _added(
     check_names(bank, [*phrases])
     check_unit(embeddings, phrases)
     at, next_key = utc_now(), bank.next_key
-    puts: dict[str, Entry | Record | None] = {}
+    settings = {
+        key: value for key, value in (("background", background), ("threshold", threshold)) if value is not None
+    }
+    puts: dict[str, Entry] = {}
     keys: dict[str, str] = {}
     done: dict[str, list[str]] = {"added": [], "replaced": [], "changed": []}
     for (name, texts), row in zip(phrases.items(), embeddings, strict=True):
@@ -507,39 +510,36 @@ def _added(
             key, next_key, verb = str(next_key), next_key + 1, "added"
             entry = Entry(name, row, () if texts == (name,) else texts, added=at)
         else:
-            key = bank.keys[position]
-            entry, verb = bank.entries[key], "changed"
+            key, verb = bank.keys[position], "changed"
+            entry = bank.entries[key]
             anew = () if texts in ((name,), (entry.name,)) else texts
             if not same_embedding(entry.embedding, row):
                 entry, verb = entry._replace(embedding=row, phrases=anew, added=at), "replaced"
             elif entry.phrases != anew:
                 entry = entry._replace(phrases=anew, added=at)
-        if background is not None or threshold is not None:
-            entry = entry._replace(
-                background=entry.background if background is None else background,
-                threshold=entry.threshold if threshold is None else threshold,
-            )
         keys[name] = key
+        entry = entry._replace(**settings)  # type: ignore[arg-type]
         if position is None or not same_entry(entry, bank.entries[key]):
             puts[key] = check_entry(entry)
             done[verb].append(entry.name)
-    pool, photo_words = dict(bank.pool), []
-    counts: dict[str, int] = {}
+    pool, photo_words, counts = dict(bank.pool), list[str](), dict[str, int]()
     for name, new in photos.items():
         key = keys.get(name) or bank.find(name)
         if new.rows.shape[1:] != (bank.dim,) or len(new.rows) != len(new):
             raise BankError(f"photos of {name!r:.80}: expected an embedding of {bank.dim} numbers for each photo")
-        entry = puts.get(key) or bank.entries[key]  # type: ignore[assignment]
-        had = len(entry.photos)
-        after = _joined(
-            entry._replace(photos_only=entry.photos_only or new.photos_only), new.digests, new.total, new.recent
-        )
-        if not same_entry(after, entry):
-            puts[key] = after
-        counts |= {entry.name: len(after.photos) - had} if len(after.photos) > had else {}
-        pool = {**new.recent, **pool}
-        if after.photos_only != entry.photos_only:
+        before = puts.get(key) or bank.entries[key]
+        entry = before._replace(**settings)  # type: ignore[arg-type]
+        if not same_entry(entry, before):
+            done["changed"].append(entry.name)
+        entry = _joined(entry, new.digests, new.total, new.recent)
+        if new.photos_only and not entry.photos_only:
             photo_words.append(f"photos only: {entry.name!r}")
+            entry = entry._replace(photos_only=True)
+        if not same_entry(entry, before):
+            puts[key] = check_entry(entry)
+        if len(entry.photos) > len(before.photos):
+            counts[entry.name] = len(entry.photos) - len(before.photos)
+        pool = {**new.recent, **pool}
     if counts:
         photo_words.insert(0, f"added {_count(sum(counts.values()), 'photo')} to {listed([*counts])}")
     words = [f"{verb} {listed(of) if len(of) <= _MOST_NAMED else f'{len(of):,}'}" for verb, of in done.items() if of]

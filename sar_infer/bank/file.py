@@ -68,7 +68,8 @@ def read(
 def _content(path: Path) -> tuple[dict[str, Any], Tensors, str]:
     """Return JSON, tensors and checksum of a file."""
     if not path.is_file():
-        problem = "is a folder; expected a bank file" if path.is_dir() else "no such bank file"
+        other = "is not a regular file" if path.exists() else "no such bank file"
+        problem = "is a folder; expected a bank file" if path.is_dir() else other
         raise BankError(f"{path}: {problem}")
     try:
         with path.open("rb") as stream:

@@ -11,8 +11,7 @@ from pathlib import Path
 from sar_infer.bank import ClassBank
 from sar_infer.bundle.checks import check_folder, check_numbers
 from sar_infer.bundle.hub import SCHEME, fetch
-from sar_infer.bundle.manifest import BANK, HEAD, MANIFEST, STATISTICS, TOKENIZER, Manifest
-from sar_infer.classifiers.head import ClassHead
+from sar_infer.bundle.manifest import BANK, MANIFEST, STATISTICS, TOKENIZER, Manifest
 from sar_infer.classifiers.trained_statistics import TrainedStatistics, check_classes
 from sar_infer.errors import BankError, BundleError, SchemaError
 from sar_infer.text.tokenizer import Tokenizer
@@ -33,7 +32,6 @@ class Bundle:
     path: Path
     manifest: Manifest
     bank: ClassBank
-    head: ClassHead | None = None
     statistics: TrainedStatistics | None = None
     origin: str | None = None
 
@@ -62,17 +60,25 @@ def open_bundle(path: Place | None = None) -> Bundle:
 
     Raises:
         InputError: A place on a hub is not understood, or `huggingface_hub` is not installed.
-        SchemaError: The bundle needs a newer reader.
+        SchemaError: The manifest has another version.
         BundleError: A file is missing, extra, changed or a link out of the folder; a graph refers to data outside
-            itself; the bank, the head or the statistics are damaged or belong to another
-            bundle; a hub does not have it or cannot be reached.
+            itself; the bank or the statistics are damaged or belong to another bundle; a hub does not have it or
+            cannot be reached.
     """
-    if on_hub(path):
-        return _open_fetched(str(path))
+    if not on_hub(path):
+        try:
+            return _open(default_bundle() if path is None else Path(path))
+        except (BankError, OSError) as error:
+            raise BundleError(str(error)) from None
+    folder, origin = fetch(str(path))
     try:
-        return _open(default_bundle() if path is None else Path(path))
-    except (BankError, OSError) as error:
-        raise BundleError(str(error)) from None
+        return dataclasses.replace(_open(folder, cached=True), origin=origin)
+    except (BankError, BundleError, OSError) as error:
+        if isinstance(error, SchemaError):
+            raise
+        raise BundleError(
+            f"{path}: {error}; if the hub's files are sound, remove {folder.parents[1]} to fetch them again"
+        ) from None
 
 
 def on_hub(location: Place | None) -> bool:
@@ -100,58 +106,26 @@ def default_bundle() -> Path:
     raise BundleError("no bundle ships with this installation; name one (--bundle DIR)")
 
 
-def _open_fetched(location: str) -> Bundle:
-    path, origin = fetch(location)
-    try:
-        bundle = _open(path, cached=True)
-    except SchemaError:
-        raise
-    except (BankError, BundleError, OSError) as error:
-        raise BundleError(
-            f"{location}: {error}; if the hub's files are sound, remove {path.parents[1]} to fetch them again"
-        ) from None
-    return dataclasses.replace(bundle, origin=origin)
-
-
 def _open(path: Path, *, cached: bool = False) -> Bundle:
-    manifest = _read_manifest(path)
-    check_numbers(manifest, str(path / MANIFEST))
-    check_folder(path, manifest, cached=cached)
-    bank = ClassBank.load(path / BANK, manifest.encoder_digest).shared(path / BANK)
-    if bank.dim != manifest.embed_dim:
-        raise BundleError(f"{path / BANK}: rows of {bank.dim}, expected {manifest.embed_dim}")
-    missing = [name for name in manifest.calibrated if bank.lookup.name(name) is None] if manifest.calibrated else []
-    if missing:
-        raise BundleError(f"{path / MANIFEST}: field calibrated: {missing[0]!r:.80} is not in the bank")
-    return Bundle(path, manifest, bank, _open_head(path, manifest, bank), _open_statistics(path, manifest, bank))
-
-
-def _open_head(path: Path, manifest: Manifest, bank: ClassBank) -> ClassHead | None:
-    if manifest.head is None:
-        return None
-    head = ClassHead.load(path / HEAD, manifest.encoder_digest)
-    if head.weight.shape[1] != manifest.embed_dim:
-        raise BundleError(f"{path / HEAD}: rows of {head.weight.shape[1]}, expected {manifest.embed_dim}")
-    check_classes(path / HEAD, head.names, bank)
-    return head
-
-
-def _open_statistics(path: Path, manifest: Manifest, bank: ClassBank) -> TrainedStatistics | None:
-    if manifest.statistics is None:
-        return None
-    statistics = TrainedStatistics.load(path / STATISTICS, manifest.encoder_digest)
-    if (width := len(statistics.statistics.centre)) != manifest.embed_dim:
-        raise BundleError(f"{path / STATISTICS}: rows of {width}, expected {manifest.embed_dim}")
-    check_classes(path / STATISTICS, statistics.names, bank)
-    return statistics
-
-
-def _read_manifest(path: Path) -> Manifest:
     source = path / MANIFEST
     if not source.is_file():
-        reason = "has no manifest.json" if path.is_dir() else "no such folder"
+        reason = f"has no {MANIFEST}" if path.is_dir() else "no such folder"
         raise BundleError(f"{path}: {reason}; expected a bundle folder, as sar-export writes it")
     try:
-        return Manifest.parse(source.read_text("utf-8"), str(source))
+        manifest = Manifest.parse(source.read_text("utf-8"), str(source))
     except UnicodeDecodeError as error:
         raise BundleError(f"{source}: not UTF-8 text ({error})") from None
+    check_numbers(manifest, str(source))
+    check_folder(path, manifest, cached=cached)
+    bank = ClassBank.load(path / BANK, manifest.encoder_digest).shared(path / BANK)
+    widths = {BANK: bank.dim}
+    statistics = None
+    if STATISTICS in manifest.files:
+        statistics = TrainedStatistics.load(path / STATISTICS, manifest.encoder_digest)
+        widths[STATISTICS] = len(statistics.statistics.centre)
+    for name, width in widths.items():
+        if width != manifest.embed_dim:
+            raise BundleError(f"{path / name}: rows of {width}, expected {manifest.embed_dim}")
+    if statistics is not None:
+        check_classes(path / STATISTICS, statistics.names, bank)
+    return Bundle(path, manifest, bank, statistics)

@@ -1,288 +1,152 @@
-"""The model card of a bundle: what its manifest says, as a page for people and for the Hugging Face hub.
+"""What a manifest says, line by line: ``sar-bundle show``, and the model card that people and the hub read.
 
-The front matter has the hub's own keys, so that a bundle's folder can be uploaded as it is. The card cannot name the
-manifest's digest, because the manifest lists the card. Class names and other foreign text are escaped.
+The card's front matter has the hub's own keys, so that a bundle's folder can be uploaded as it is. The card cannot name
+the manifest's digest, because the manifest lists the card. Class names and other foreign text are escaped.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any
 
 from sar_infer.bank import ClassBank
-from sar_infer.bundle.figures import ADDED, PHOTOS, expectation, photos_learned
-from sar_infer.bundle.manifest import BANK, Calibration, Manifest, Precision, Quality, Scores, Variant
+from sar_infer.bundle.bundle import Bundle
+from sar_infer.bundle.manifest import STATISTICS, Manifest, Scores, Variant
+from sar_infer.errors import one_line
 
-_FIRST = 12
-"""How many class names the card shows."""
-_LIMITS = {
-    "sar-mini": (
-        "The backbone is sar-mini, which is for demonstrations, tests and small machines. Its text tower was taught by "
-        "words alone, never by images with captions. It knows everyday things; it does not know people, brands, "
-        "text, drawings or scenes in a sentence, and it is no rival of CLIP's ViT-B/16."
-    ),
-    "sar-mini-vit": (
-        "The backbone is sar-mini-vit, a small transformer taught by sar-mini and weaker than it. It is there to try "
-        "methods that prompt the image side, and has no other use."
-    ),
-}
-"""Notes for readers about our own backbones, by name."""
-_WAYS = {"text-branch": "text branch alone", "per-image": "with a prompt for each photo"}
-"""Tables of ``quality`` that hold ``Scores``, and their names in the card."""
-_SHOWN = {*_WAYS, ADDED, PHOTOS}
-"""Tables that the card shows in a way of their own."""
+PHOTOS = "photos"
+"""Key in ``quality.tables``: how many photos were ``learned``, and how many ``base`` and ``new`` accuracy are from."""
+ADDED = "added classes"
+"""Key in ``quality.tables`` of the argument of `expectation`."""
+_WAYS = {"text-branch": "text alone", "per-image": "per image"}
+"""Tables of ``quality`` that hold ``Scores``, and their labels."""
+_CLASSES_SHOWN = 12
 _SPECIAL = re.compile(r"[^\w\s.,;:/()%+=?'-]|_")
 _UNSEEN = "\N{REPLACEMENT CHARACTER}"
+_ABOUT = """\
+A bundle of sar-clip: two ONNX encoders of a CLIP model, with the prompt inside, and a bank of class names. After
+`pip install .` in a clone of sar-clip:
+
+    sar-classify PHOTO --bundle BUNDLE
+    sar-classify PHOTO --bundle BUNDLE --classes NAMES.txt
+    sar-serve --bundle BUNDLE
+
+It is for sorting and searching photos by names of things, not for recognising people, nor for decisions about health,
+safety or rights. The best of the given names is predicted, also for a photo of none of them."""
+
+
+def facts(manifest: Manifest, bank: ClassBank) -> Iterator[tuple[str, str]]:
+    """Yield labels and values, in text that is not escaped."""
+    quality, spec, origin = manifest.quality, manifest.preprocess, manifest.provenance
+    weights = ", ".join(f"{name} {weight:g}" for name, weight in manifest.regularisers.items())
+    yield "backbone", f"{manifest.backbone}, weights {manifest.weights_digest}"
+    yield "method", manifest.method + (f" with {weights}" if weights else "")
+    if manifest.template:
+        yield "template", manifest.template
+    shown = ", ".join(islice(bank.names, _CLASSES_SHOWN))
+    yield "classes", f"{len(bank.names):,}: {shown}" + (", …" if len(bank.names) > _CLASSES_SHOWN else "")
+    if STATISTICS in manifest.files:
+        yield "statistics", "of image features, which rank trained and added classes together"
+    yield "embedding", f"{manifest.embed_dim} numbers, logit scale {manifest.logit_scale:g}"
+    yield "image", f"{spec.size} pixels, {spec.resize_mode}, {spec.interpolation}, mean {spec.mean}, std {spec.std}"
+    yield "class name", f"at most {manifest.tokenizer.max_name_tokens} tokens"
+    learned = quality.tables.get(PHOTOS, {}).get("learned")
+    photos = f"{learned:,} photos learned" if learned else f"up to {quality.shots} photos a class"
+    if quality.dataset:
+        yield "measured on", ", ".join([quality.dataset, quality.protocol or "", photos])
+    ways = {"zero-shot": quality.zero_shot, "this bundle": quality.metrics}
+    ways |= {label: Scores(**quality.tables[key]) for key, label in _WAYS.items() if key in quality.tables}
+    for label, scores in ways.items():
+        names = {"base": scores.base_accuracy, "new": scores.new_accuracy, "harmonic mean": scores.harmonic_mean}
+        if values := [f"{name} {value:.1f} %" for name, value in names.items() if value is not None]:
+            yield label, ", ".join(values)
+    if (added := quality.tables.get(ADDED)) is not None:
+        yield "added later", expectation(added)
+    for name, table in quality.tables.items():
+        if isinstance(table, Mapping) and name not in (*_WAYS, ADDED, PHOTOS):
+            yield name, ", ".join(f"{key} {value:g}" for key, value in table.items() if isinstance(value, int | float))
+    if (parity := quality.parity) is not None:
+        yield (
+            "parity",
+            f"{parity.images} images: cosine to torch at least {parity.image_min_cosine:.7f}, same class "
+            f"{parity.top1_agreement:.1%}; {parity.names:,} names: differ by at most {parity.name_max_difference:.1e}",
+        )
+    if manifest.temperature is not None:
+        limits = "".join(f", threshold for {sign} {value:.3g}" for sign, value in manifest.thresholds.items())
+        yield "temperature", f"{manifest.temperature:.3f} for {len(manifest.calibrated)} classes{limits}"
+    if (measured := quality.calibration) is not None:
+        yield (
+            "calibration",
+            f"fitted on {measured.fitted_on:,} photos; error (ECE) {measured.error_before:.1%} before, "
+            f"{measured.error_after:.1%} after, on {measured.measured_on:,} photos"
+            + (", cross-fitted" if measured.cross_fitted else ""),
+        )
+    for precision, variant in manifest.precisions.items():
+        yield precision, variant_line(variant)
+    for note in quality.notes:
+        yield "note", note
+    for component, licence in origin.licences.items():
+        yield "licence", f"{component}: {licence}"
+    yield "encoder", manifest.encoder_digest
+    yield "created", f"{origin.created} by {origin.command}"
+    yield "versions", ", ".join(f"{name} {number}" for name, number in origin.versions.items())
+
+
+def describe(bundle: Bundle) -> str:
+    """Return a line of text for each fact, which ends with a line break."""
+    manifest = bundle.manifest
+    size = sum(entry.size for entry in manifest.files.values()) / 1e6
+    lines = (("bundle", f"{bundle.location}, {size:.1f} MB"), ("digest", manifest.digest))
+    return "".join(f"{label:<13} {one_line(value)}\n" for label, value in (*lines, *facts(manifest, bundle.bank)))
+
+
+def variant_line(variant: Variant) -> str:
+    """Return the figures of a smaller graph."""
+    return (
+        f"{variant.photos:,} photos: cosine {variant.mean_cosine:.4f} on average, at least {variant.min_cosine:.4f}, "
+        f"same class {variant.top1_agreement:.1%}; {variant.speedup:.2f} times as fast as fp32"
+        + (f" on {variant.processor}" if variant.processor else "")
+    )
+
+
+def expectation(entry: Mapping[str, Any]) -> str:
+    """Return the line on the accuracy of a class that is added later.
+
+    Args:
+        entry: ``statistics`` of a run's record, or the table `ADDED` of a bundle: ``defaults``, why nothing was
+            measured, or None; ``classes``, how many were held out in turn; ``expected``, the ``accuracy`` in per cent
+            for each number of ``photos``.
+    """
+    if entry["defaults"]:
+        return f"accuracy not measured ({entry['defaults']}); class statistics have their defaults"
+    ways = (
+        f"{item['accuracy']:.0f} % "
+        + (f"with {item['photos']} photo{'s'[: item['photos'] > 1]}" if item["photos"] else "by name")
+        for item in entry["expected"]
+        if item["photos"] <= 4
+    )
+    return f"accuracy of a class that you add: {', '.join(ways)} (cross-validation over {entry['classes']} classes)"
 
 
 def card(manifest: Manifest, bank: ClassBank) -> str:
     """Return the text of ``model_card.md``: YAML front matter, then Markdown.
 
     Args:
-        manifest: The bundle's manifest; its digest and its list of files are not used and need not be complete.
+        manifest: The bundle's manifest; its digest is not used, and the list of files may lack the card.
         bank: The bundle's bank.
     """
-    sections = {
-        "": _summary(manifest, bank),
-        "Use": _use(),
-        "Intended use and limits": _limits(manifest),
-        "Training": _training(manifest),
-        "Quality": _quality(manifest.quality),
-        "Confidence": _confidence(manifest),
-        "Precisions": _precisions(manifest),
-        "Preprocessing": _preprocessing(manifest),
-        "Licences": _licences(manifest.provenance.licences),
-        "Provenance": _provenance(manifest),
-    }
-    made_by = " + ".join([manifest.method, *manifest.regularisers])
-    blocks = [_front_matter(manifest), f"# {escaped(made_by)} on {escaped(manifest.backbone)}"]
-    for heading, content in sections.items():
-        blocks += [*([f"## {heading}"] if heading else []), *content]
-    return "\n\n".join(blocks) + "\n"
-
-
-def _front_matter(manifest: Manifest) -> str:
     tags = ["clip", "onnx", "open-vocabulary", manifest.method, *manifest.regularisers, manifest.backbone]
     safe = dict.fromkeys(re.sub(r"[^a-z0-9]+", "-", tag.lower()).strip("-") for tag in tags)
-    lines = ["---", *_licence_lines(manifest.provenance.licences), "library_name: sar-clip"]
-    lines += ["pipeline_tag: zero-shot-image-classification", "tags:"]
-    return "\n".join([*lines, *(f'- "{tag}"' for tag in safe if tag), "---"])
-
-
-def _licence_lines(licences: Mapping[str, str]) -> list[str]:
-    """Return ``other`` if licences of the towers are stated, since each part has its own; ``unknown`` otherwise."""
-    if any("tower" in component for component in licences):
-        return ["license: other", "license_name: stated-for-each-part"]
-    return ["license: unknown"]
-
-
-def _summary(manifest: Manifest, bank: ClassBank) -> Iterator[str]:
-    """Yield what the bundle is made of, with the first of its classes."""
-    yield (
-        "A bundle of sar-clip: two ONNX encoders of a CLIP model, with the prompt inside, and a bank of class names. "
-        "It ranks class names by how well they fit a photo: those of the bank, and any that come with a call."
-    )
-    yield "\n".join(f"- **{label}**: {value}" for label, value in _parts(manifest, bank))
-
-
-def _use() -> Iterator[str]:
-    """Yield the commands that take a bundle."""
-    yield "After `pip install .` in a clone of sar-clip, where `BUNDLE` is this folder:"
-    yield code_block(
-        "sar-classify PHOTO --bundle BUNDLE\n"
-        "sar-classify PHOTO --bundle BUNDLE --classes NAMES.txt\n"
-        "sar-serve --bundle BUNDLE"
-    )
-
-
-def _limits(manifest: Manifest) -> Iterator[str]:
-    """Yield what the bundle is for, what it is not for, and what cannot be expected of it."""
-    points = [
-        "For sorting and searching photos by names of things. Somebody should look at answers that matter; it is not "
-        "for recognising people, nor for decisions about health, safety or rights.",
-        "An answer is the best of the names given. A photo of none of them gets one of them too, and a high score at "
-        "times" + ("; ask for `--unknown`." if manifest.thresholds else "."),
-        "Names are English nouns, as CLIP's vocabulary expects them. A name that no photo was shown for is answered "
-        "by what the backbone knows about the words.",
-    ]
-    points += [_LIMITS[manifest.backbone]] if manifest.backbone in _LIMITS else []
-    yield "\n".join(f"- {point}" for point in points)
-
-
-def _training(manifest: Manifest) -> Iterator[str]:
-    """Yield what the prompt, or the statistics of a hand-crafted one, were learned from."""
-    quality = manifest.quality
-    if quality.dataset is None:
-        yield "Not stated: nothing was trained, or the run left no record."
-        return
-    parts = [
-        f"dataset {escaped(quality.dataset)}",
-        f"protocol {escaped(quality.protocol)}" if quality.protocol else "",
-        photos_learned(quality) or "",
-        f"seed {', '.join(map(str, quality.seeds))}" if quality.seeds else "",
-    ]
-    subject = (
-        "The prompt was" if manifest.method != "handcrafted" else "The prompt is hand-crafted; class statistics were"
-    )
-    yield f"{subject} learned, and the backbone left as it is: " + ", ".join(filter(None, parts)) + "."
-
-
-def _preprocessing(manifest: Manifest) -> Iterator[str]:
-    """Yield how photos and names are prepared for the encoders."""
-    spec, words = manifest.preprocess, manifest.tokenizer
-    size = f"{spec.size} × {spec.size} pixels"
-    yield (
-        f"Photos are turned upright, and transparency is laid on grey level {spec.fill}. They are resized to {size} "
-        f"({spec.interpolation}, {spec.resize_mode}); values 0..1 less {_numbers(spec.mean)} are divided by "
-        f"{_numbers(spec.std)}. Names become CLIP's byte pairs, at most {words.max_name_tokens} tokens."
-    )
-
-
-def _licences(licences: Mapping[str, str]) -> Iterator[str]:
-    """Yield the licence of each part, as far as it is known."""
-    lines = [f"- {escaped(component)}: {escaped(licence)}" for component, licence in licences.items()]
-    if not any("tower" in component for component in licences):
-        lines.append("- weights of the backbone: as their publisher states; not known here")
-    yield "\n".join(lines)
-
-
-def _provenance(manifest: Manifest) -> Iterator[str]:
-    """Yield how the bundle was made, and how close it was to torch."""
-    origin, parity = manifest.provenance, manifest.quality.parity
-    yield f"Made {escaped(origin.created)} by:"
-    yield code_block(origin.command)
-    versions = ", ".join(f"{escaped(name)} {escaped(number)}" for name, number in origin.versions.items())
-    lines = [f"Versions: {versions}", f"Weights: SHA-256 {escaped(manifest.weights_digest)}"]
-    lines.append(f"Encoder, which banks belong to: {escaped(manifest.encoder_digest)}")
-    if parity is not None:
-        lines.append(
-            f"Compared with torch on {parity.images:,} images (cosine at least {parity.image_min_cosine:.7f}, same "
-            f"class {parity.top1_agreement:.1%}) and {parity.names:,} names (differ by at most "
-            f"{parity.name_max_difference:.1e})"
-        )
-    yield "\n".join(f"- {line}" for line in lines)
-
-
-def _parts(manifest: Manifest, bank: ClassBank) -> Iterator[tuple[str, str]]:
-    terms = ", ".join(f"{name} ({weight:g})" for name, weight in manifest.regularisers.items())
-    yield "backbone", escaped(manifest.backbone)
-    yield "prompt", escaped(manifest.method + (f", regularised by {terms}" if terms else ""))
-    left = len(bank.names) - _FIRST
-    shown = ", ".join(escaped(name) for name in islice(bank.names, _FIRST))
-    yield "classes", f"{len(bank.names):,}: {shown}" + (f" and {left:,} more, in `{BANK}`" if left > 0 else "")
-    if added := bank.added_count:
-        yield "added", f"{added:,} of these classes, at run time"
-    if background := len(bank.background_names):
-        yield "background", f"{background:,} of these classes, which are never an answer"
-    yield "embedding", f"{manifest.embed_dim} numbers; logit scale {manifest.logit_scale:g}"
-    if manifest.head:
-        yield "head", "a trained classifier that answers together with the names where exactly its classes are asked"
-    if manifest.statistics:
-        yield "statistics", "of image features, which rank trained and added classes together, by name and by photos"
-
-
-def _numbers(values: tuple[float, ...]) -> str:
-    return "(" + ", ".join(f"{value:.4g}" for value in values) + ")"
-
-
-def _quality(quality: Quality) -> Iterator[str]:
-    """Yield accuracies, further figures and notes."""
-    ways = {"zero-shot, the hand-crafted prompt": quality.zero_shot, "this bundle": quality.metrics}
-    ways |= {title: Scores(**quality.tables[key]) for key, title in _WAYS.items() if key in quality.tables}
-    measured = {title: scores for title, scores in ways.items() if scores != Scores()}
-    if measured:
-        rows = [
-            [title, *map(_percent, (scores.base_accuracy, scores.new_accuracy, scores.harmonic_mean))]
-            for title, scores in measured.items()
-        ]
-        yield "Test photos with the right name first, in percent:"
-        yield table(["", "trained classes", "new classes", "harmonic mean"], rows)
-    else:
-        yield "Accuracy was not measured."
-    if (added := quality.tables.get(ADDED)) is not None:
-        yield f"Added later: {escaped(expectation(added))}."
-    further = {name: table for name, table in quality.tables.items() if name not in _SHOWN and _is_flat(table)}
-    if further:
-        yield "\n".join(f"- {escaped(name)}: {_figures(table)}" for name, table in further.items())
-    if quality.notes:
-        yield "\n".join(f"- Note: {escaped(note)}" for note in quality.notes)
-
-
-def _is_flat(table: Any) -> bool:
-    return isinstance(table, Mapping) and all(isinstance(value, int | float) for value in table.values())
-
-
-def _figures(table: Mapping[str, float]) -> str:
-    return ", ".join(f"{escaped(name)} {value:g}" for name, value in table.items())
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
-
-
-def _confidence(manifest: Manifest) -> Iterator[str]:
-    """Yield what scores mean."""
-    if manifest.temperature is None:
-        yield (
-            "Scores are calibrated on trained classes left out in turn where an answer says `left-out`, on no held-out "
-            "photo."
-            if manifest.statistics
-            else "Scores are not calibrated: a softmax over the names of the call, to be read as a ranking."
-        )
-        return
-    yield (
-        f"Scores are calibrated for {len(manifest.calibrated):,} of the classes (temperature "
-        f"{manifest.temperature:.4g}), not for any that are added."
-    )
-    calibration = manifest.quality.calibration
-    if calibration is not None:
-        yield "\n".join(f"- {line}" for line in _calibration(calibration, manifest))
-
-
-def _calibration(calibration: Calibration, manifest: Manifest) -> Iterator[str]:
-    """Yield lines on the calibration; those on sets and thresholds only if the bundle still has them."""
-    way = "cross-fitted" if calibration.cross_fitted else f"measured on {calibration.measured_on:,} others"
-    yield f"Fitted on {calibration.fitted_on:,} held-out photos of {escaped(calibration.dataset)}, {way}."
-    yield f"Expected calibration error {calibration.error_before:.2%} before, {calibration.error_after:.2%} after."
-    for coverage, reached in calibration.coverage.items():
-        if coverage not in manifest.conformal:
-            continue
-        size = f", {calibration.set_size[coverage]:.1f} classes a set" if coverage in calibration.set_size else ""
-        yield f"Conformal sets for a coverage of {escaped(coverage)}: {reached:.3f} reached{size}."
-    for way, area in calibration.unknown_auroc.items():
-        if way in manifest.thresholds:
-            yield f"Photos of unknown classes told apart by {escaped(way)}: AUROC {area:.3f}."
-
-
-def _precisions(manifest: Manifest) -> Iterator[str]:
-    """Yield a table of the smaller graphs and how they compare with float32."""
-    variants = list(_variants(manifest.precisions))
-    if not variants:
-        yield "Full precision (fp32) only."
-        return
-    yield "Beside full precision (fp32), compared with it on samples that nothing was calibrated on:"
-    rows = [
-        [
-            f"{escaped(precision)} {encoder}",
-            variant.method,
-            f"{variant.samples:,}",
-            f"{variant.min_cosine:.4f}",
-            f"{variant.mean_cosine:.4f}",
-            f"{variant.top1_agreement:.1%}",
-            f"{variant.speedup:.2f} ×",
-        ]
-        for precision, encoder, variant in variants
-    ]
-    yield table(["", "made by", "samples", "least cosine", "mean cosine", "same answer", "speed"], rows)
-
-
-def _variants(precisions: Mapping[str, Precision]) -> Iterator[tuple[str, str, Variant]]:
-    for name, precision in precisions.items():
-        for encoder, variant in (("image", precision.image), ("name", precision.name)):
-            if variant is not None:
-                yield name, encoder, variant
+    known = any("tower" in component for component in manifest.provenance.licences)
+    licence = ["license: other", "license_name: stated-for-each-part"] if known else ["license: unknown"]
+    front = ["---", *licence, "library_name: sar-clip", "pipeline_tag: zero-shot-image-classification", "tags:"]
+    front += [*(f'- "{tag}"' for tag in safe if tag), "---"]
+    title = " + ".join([manifest.method, *manifest.regularisers])
+    lines = [f"- **{escaped(label)}**: {escaped(value)}" for label, value in facts(manifest, bank)]
+    heading = f"# {escaped(title)} on {escaped(manifest.backbone)}"
+    return "\n\n".join(["\n".join(front), heading, _ABOUT, "\n".join(lines)]) + "\n"
 
 
 def escaped(text: str) -> str:
@@ -293,14 +157,3 @@ def escaped(text: str) -> str:
     """
     line = "".join(character if character.isprintable() else _UNSEEN for character in " ".join(text.split()))
     return _SPECIAL.sub(lambda match: f"&#{ord(match[0])};" if match[0].isascii() else match[0], line)
-
-
-def code_block(text: str) -> str:
-    """Return text unchanged, in an indented block that nothing inside it can end."""
-    return "\n".join(f"    {line}" for line in text.splitlines())
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table whose cells are Markdown already; columns after the first are aligned right."""
-    lines = [head, ["---", *(["---:"] * (len(head) - 1))], *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

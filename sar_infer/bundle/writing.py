@@ -97,11 +97,11 @@ def seal(folder: Path, manifest: Manifest, bank: ClassBank) -> Manifest:
         BundleError: A field of the manifest has the wrong type.
         OSError: The folder cannot be written to.
     """
-    (folder / CARD).unlink(missing_ok=True)
-    write_file(folder / CARD, card(manifest, bank).encode())
-    (folder / MANIFEST).unlink(missing_ok=True)
+    for name in (CARD, MANIFEST):
+        (folder / name).unlink(missing_ok=True)
     files = {path.name: file_entry(path) for path in sorted(folder.iterdir())}
-    sealed = dataclasses.replace(manifest, files=files).sealed()
+    write_file(folder / CARD, card(dataclasses.replace(manifest, files=files), bank).encode())
+    sealed = dataclasses.replace(manifest, files=files | {CARD: file_entry(folder / CARD)}).sealed()
     write_file(folder / MANIFEST, sealed.dump().encode())
     return sealed
 

@@ -186,7 +186,7 @@ class TrainedStatistics:
 
 
 def check_classes(path: Path, names: Sequence[str], bank: ClassBank) -> None:
-    """Raise BundleError unless every class of a head or of statistics is in the bundle's bank, once.
+    """Raise BundleError unless every class of statistics is in the bundle's bank, once.
 
     Args:
         path: The file, for messages.

@@ -72,14 +72,14 @@ class Fitted:
         thresholds: least ``score``, largest ``energy`` and, with class statistics, ``distance`` of a known image.
         conformal: by coverage (``"0.9"``), the least score of a class in the set.
         measured: how well all of it holds on images that it was not fitted on.
-        branch: what answered; older records do not say, and mean the head where the method has one, else the text.
+        branch: what answered; None for a bank, whose classes say.
     """
 
     temperature: float
     thresholds: Mapping[str, float]
     conformal: Mapping[str, float]
     measured: Calibration
-    branch: Literal["text", "head", "statistics"] | None = None
+    branch: Literal["text", "statistics"] | None = None
 
     @classmethod
     def read(cls, stored: Mapping[str, Any]) -> Fitted:

@@ -17,7 +17,6 @@ from sar_infer.bank.class_bank import Lookup
 from sar_infer.bank.learned import BankCalibration
 from sar_infer.classifiers.composition import Composer, Terms
 from sar_infer.classifiers.confidence import Confidence
-from sar_infer.classifiers.head import ClassHead
 from sar_infer.classifiers.trained_statistics import ClassPhotos
 from sar_infer.errors import InputError
 from sar_infer.results import Branch, CalibratedOn, Source
@@ -37,11 +36,10 @@ class ClassSet:
         names: Names of the classes.
         several: Embeddings (·, D) of the classes, which follow each other.
         positions: (C,) position of each class in the bank; -1 for one that the bank does not have.
-        head: A class head for exactly these classes, in this order.
         background: (C,) flags of classes that take part and are never an answer; None if there are none.
         thresholds: (C,) least score of each class to be believed, NaN for a class without one; None if none has one.
         calibrated: (C,) flags of classes on whose photos scores were calibrated; None if there are none.
-        terms: Composes logits with image statistics; None if text alone ranks, or a head does.
+        terms: Composes logits with image statistics; None if text alone ranks.
         photographed: (C,) flags of classes that have photos beyond those of training; None if there are none.
         calibration: The bank's own, perhaps of an earlier state of it; None leaves the bundle's.
         confidence: How far scores can be trusted, from held-out classes, where no calibration holds.
@@ -50,7 +48,6 @@ class ClassSet:
     names: Sequence[str]
     several: tuple[Floats, ...]
     positions: Indices
-    head: ClassHead | None = None
     background: Flags | None = None
     thresholds: Floats | None = None
     calibrated: Flags | None = None
@@ -62,8 +59,6 @@ class ClassSet:
     @property
     def branch(self) -> Branch:
         """Return the branches that answer for these classes."""
-        if self.head is not None:
-            return "head+text"
         return "text" if self.terms is None else "text+statistics"
 
     def calibration_of(self, column: int) -> CalibratedOn:
@@ -222,32 +217,6 @@ def with_photos(
         spelling = spelled.setdefault(name_key(name), name)
         photos_by_name[spelling] = photos_by_name[spelling].joined(item) if spelling in photos_by_name else item
     return {**{name: (name,) for name in spelled.values()}, **class_phrases}, photos_by_name
-
-
-def with_head(classes: ClassSet, head: ClassHead | None, bank: ClassBank, base: ClassBank) -> ClassSet:
-    """Return the classes with the head, if they are exactly its own, with the rows of the bundle's bank and no photos.
-
-    Its logits were trained beside those of text alone, so that statistics take no part. A class that was renamed is
-    still its own.
-
-    Args:
-        classes: The classes of a call.
-        head: The bundle's head, which has each name once.
-        bank: The bank of the call.
-        base: The bundle's bank, which has every name of the head.
-    """
-    if head is None or len(classes.names) != len(head.names) or classes.photographed is not None:
-        return classes
-    if (classes.positions == _EXTENDED).any():
-        return classes
-    head_positions = [position for name in head.names if (position := base.lookup.name(name)) is not None]
-    here = bank.positions_from(base, head_positions).tolist()
-    numbers = {position: number for number, position in enumerate(here) if position >= 0}
-    columns = [numbers.get(position) for position in classes.positions.tolist()]
-    order = [column for column in columns if column is not None]
-    if len({*order}) != len(head.names):
-        return classes
-    return dataclasses.replace(classes, head=head.reordered(order), terms=None)
 
 
 def with_calibration(

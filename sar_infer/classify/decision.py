@@ -26,11 +26,7 @@ from sar_infer.encoders.encoders import finite
 from sar_infer.errors import BankError, InputError
 from sar_infer.results import PLAIN, Branch, DecisionOptions, Explanation, ImageResult, Prediction
 
-BRANCHES: dict[Branch, Literal["text", "head", "statistics"]] = {
-    "text": "text",
-    "head+text": "head",
-    "text+statistics": "statistics",
-}
+BRANCHES: dict[Branch, Literal["text", "statistics"]] = {"text": "text", "text+statistics": "statistics"}
 """Values of ``Manifest.calibrated_for`` by branch of the results."""
 Sign = Literal["score", "energy", "distance"]
 """Values of ``DecisionOptions.unknown`` but ``auto``, which stands for one of them."""
@@ -246,9 +242,7 @@ def _limit(manifest: Manifest, classes: ClassSet, sign: Sign | None, threshold: 
         return thresholds[sign]
     if sign not in judged_by(manifest, classes):
         why = f"was not calibrated; {_CALIBRATE}, or"
-        if manifest.thresholds and manifest.calibrated_for == "head":
-            why = "is calibrated for its head's classes alone;"
-        elif manifest.thresholds:
+        if manifest.thresholds:
             why = f"is calibrated for its {manifest.calibrated_for} branch, at its own offset;"
         raise InputError(f"unknown by {sign}: this bundle {why} {_GIVE_ONE}")
     return None

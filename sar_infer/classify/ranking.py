@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from sar_infer._arrays import Floats, Indices, product_chunks, products
+from sar_infer._arrays import Floats, Indices, product_chunks
 from sar_infer.classifiers.composition import composed_logits
 from sar_infer.classifiers.scores import softmax
 from sar_infer.classify.class_set import ClassSet
@@ -61,7 +61,7 @@ def rank(rows: Floats, classes: ClassSet, scale: Scale, k: int) -> Ranking:
 
     Args:
         rows: (N, D) unit rows.
-        classes: C classes; with a head they are ranked in one piece.
+        classes: C classes.
         scale: From cosines to scores.
         k: Number of classes, at most.
     """
@@ -98,7 +98,7 @@ def scores(values: Floats, scale: Scale) -> Floats:
 
 def nearest(classes: ClassSet, columns: Sequence[int], k: int) -> list[list[tuple[int, float]]]:
     """Return the ``k`` nearest other classes of each of some classes, (column, cosine), the nearest first."""
-    neighbours = rank(classes.rows(columns), dataclasses.replace(classes, head=None, terms=None), Scale(), k + 1)
+    neighbours = rank(classes.rows(columns), dataclasses.replace(classes, terms=None), Scale(), k + 1)
     pairs = zip(columns, neighbours.columns.tolist(), neighbours.similarities.tolist(), strict=True)
     return [
         [(other, cosine) for other, cosine in zip(others, cosines, strict=True) if other != column][:k]
@@ -171,14 +171,11 @@ class _LogSumExp:
 
 
 def _blocks(rows: Floats, classes: ClassSet, scale: Scale) -> Iterator[tuple[int, Floats, Floats]]:
-    """Yield the first column of some classes, their logits and their cosines (N, B); a set with a head is one block.
+    """Yield the first column of some classes, their logits and their cosines (N, B).
 
     With statistics the second stand for the third: the cosines of the best are taken later.
     """
-    if classes.head is not None:
-        similarities = products(rows, classes.embeddings)
-        yield 0, classes.head.combined(_logits(similarities, scale), rows), similarities
-    elif classes.terms is None:
+    if classes.terms is None:
         for start, similarities in product_chunks(classes.several, rows, _CELLS):
             yield start, _logits(similarities, scale), similarities
     else:

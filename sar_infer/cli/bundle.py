@@ -10,6 +10,7 @@ import shlex
 import sys
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -26,11 +27,13 @@ from sar_infer.cli.options import (
     set_encoding,
 )
 
+if TYPE_CHECKING:
+    from sar_infer.bundle.bundle import Bundle
+
 FURTHER = "sar_infer.bundle_commands"
 """Group of the entry points that add commands."""
 _OF_TRAINING = {
     "shrink": "Write a bundle with smaller graphs.",
-    "triton": "Write a Triton model repository.",
 }
 EPILOG = """\b
 Examples:
@@ -38,7 +41,6 @@ Examples:
   sar-bundle verify bundles/mine --photos photos/
   sar-bundle freeze bundles/mine --bank mine.safetensors --out bundles/menu
   sar-bundle shrink bundles/mine --precision int8 --photos photos/ --out small
-  sar-bundle triton bundles/mine --out models/
 """
 
 
@@ -77,12 +79,12 @@ def _further(name: str) -> click.Command | None:
 )
 @click.version_option(__version__, prog_name="sar-bundle")
 def main() -> None:
-    """Show a bundle, measure it again, or make another from it; the bundle itself never changes.
+    """Show a bundle, check it, or make another from it; the bundle itself never changes.
 
     BUNDLE is a folder that sar-export has written, or hf://USER/NAME@REVISION on a Hugging Face hub, by default the
     one that ships with sar-clip.
 
-    Exit code: 0 if all went well; 1 if a figure moved beyond its bound, or something was not made or could not be
+    Exit code: 0 if all went well; 1 if a figure is beyond its bound, or something was not made or could not be
     written; 2 if nothing was done because something in the call is wrong.
     """
 
@@ -114,7 +116,7 @@ def print_bundle(location: str | Path | None, form: str) -> None:
         BundleError: it is damaged.
     """
     from sar_infer.bundle.bundle import open_bundle
-    from sar_infer.bundle.describe import describe
+    from sar_infer.bundle.card import describe
     from sar_infer.bundle.manifest import MANIFEST
 
     bundle = open_bundle(location)
@@ -138,32 +140,66 @@ def print_bundle(location: str | Path | None, form: str) -> None:
     help="Folder of photos that training has not seen, one folder for each class, to measure accuracy too.",
 )
 @_form
-@option("--quiet", "-q", is_flag=True, help="Show no progress.")
-def verify(bundle: str | None, photos: Path | None, form: str, *, quiet: bool) -> None:
-    """Measure a bundle again with what is installed now.
+def verify(bundle: str | None, photos: Path | None, form: str) -> None:
+    """Check digests, self-test and parity of a bundle with what is installed now.
 
-    Says what moved, and how far.
+    With --photos, also print the accuracy on them beside the manifest's.
 
-    Exit code 1 if something moved beyond its bound.
+    Exit code 1 if a figure is beyond its bound.
     """
     one_blas_thread()
     with reported(bundle):
-        from sar_infer.bundle.bundle import default_bundle
-        from sar_infer.bundle_check import moved, verify_bundle
-        from sar_infer.bundle_check.finding import plain, table
-        from sar_infer.bundle_check.photos import find_photos
+        from sar_infer.bundle.bundle import open_bundle
+        from sar_infer.encoders.parity import checks
 
-        location = bundle or default_bundle()
-        labelled_photos = None if photos is None else find_photos(photos)
-        count = 0 if labelled_photos is None else len(labelled_photos.paths)
-        hidden = quiet or not count or not sys.stderr.isatty()
-        with click.progressbar(length=count, label="Photos", file=sys.stderr, hidden=hidden) as progress:
-            findings = verify_bundle(location, labelled_photos, progress.update)
-        beyond = moved(findings)
-        content = {"bundle": str(location), "moved": beyond, "findings": [plain(line) for line in findings]}
-        verdict = "moved beyond a bound" if beyond else "intact, and within all bounds"
-        emit(form, lambda: content, [*table(findings).splitlines(), f"{location}: {verdict}"])
-    sys.exit(int(beyond))
+        opened = open_bundle(bundle)
+        results = checks(opened)
+        accuracies = [] if photos is None else _accuracies(opened, photos)
+        passed = all(check.passed for check in results)
+        lines = [f"{'ok' if check.passed else 'FAILED':<8}{check}" for check in results]
+        for entry in accuracies:
+            then = "not measured" if entry["manifest"] is None else f"{entry['manifest']:.1f} %"
+            lines.append(
+                f"{'':<8}accuracy {entry['accuracy']:.1f} % of {entry['photos']:,} photos of {entry['classes']:,} "
+                f"{entry['of']} classes; manifest: {then}"
+            )
+        content = {
+            "bundle": opened.location,
+            "passed": passed,
+            "checks": [vars(check) | {"passed": check.passed} for check in results],
+            "accuracies": accuracies,
+        }
+        emit(form, lambda: content, [*lines, f"{opened.location}: {'intact' if passed else 'a check failed'}"])
+    sys.exit(int(not passed))
+
+
+def _accuracies(bundle: Bundle, photos: Path) -> list[dict[str, Any]]:
+    """Return the accuracy among the bank's classes and among new ones, as far as there are folders of two or more."""
+    from sar_infer.classifier import Classifier
+    from sar_infer.cli.evaluating import evaluated, labelled_photos
+    from sar_infer.errors import InputError
+
+    classifier, metrics = Classifier(bundle, device="cpu"), bundle.manifest.quality.metrics
+    labelled = labelled_photos([str(photos)], bundle.bank.lookup.get)
+    groups = {"trained": metrics.base_accuracy, "new": metrics.new_accuracy}
+    result: list[dict[str, Any]] = []
+    for group, then in groups.items():
+        paths = {n: p for n, p in labelled.items() if (bundle.bank.lookup.get(n) is None) is (group == "new")}
+        if len(paths) < 2:
+            continue
+        evaluation = evaluated(classifier, paths, list(paths), only=True, command=None)
+        result.append(
+            {
+                "of": group,
+                "classes": len(paths),
+                "photos": evaluation.accuracy.of,
+                "accuracy": 100 * evaluation.accuracy.share,
+                "manifest": then,
+            }
+        )
+    if not result:
+        raise InputError(f"{photos}: expected folders of two classes of the bank, or of two new classes")
+    return result
 
 
 @main.command()
@@ -181,14 +217,14 @@ def freeze(bundle: str | None, bank: Path, out: Path, form: str, *, overwrite: b
     """
     one_blas_thread()
     with reported(out):
-        from sar_infer.bundle import bank_file
+        from sar_infer.bank import ClassBank
         from sar_infer.bundle.bundle import open_bundle
         from sar_infer.bundle.freeze import freeze as write
         from sar_infer.bundle.writing import check_target
 
         check_target(out, overwrite=overwrite)
         opened = open_bundle(bundle)
-        classes = bank_file.read(bank, opened, whole=True)
+        classes = ClassBank.load(bank, opened.manifest.encoder_digest, opened.bank)
         command = shlex.join(["sar-bundle", *sys.argv[1:]]).encode("utf-8", "backslashreplace").decode()
         manifest = write(opened, classes, out, overwrite=overwrite, command=command)
         content = {"bundle": str(out), "digest": manifest.digest, "classes": len(classes.names)}

@@ -31,7 +31,7 @@ from sar_infer.images.inputs import STDIN, expand_present, folders
 from sar_infer.results import Profile
 
 if TYPE_CHECKING:
-    from sar_infer.bank import ClassBank, PhotoSet
+    from sar_infer.bank import ClassBank
     from sar_infer.classifier import Classifier
     from sar_infer.results import ImageResult
 
@@ -141,9 +141,9 @@ def _check(options: ClassifyArguments, bulk: BulkOptions) -> None:
 def _evaluate(options: ClassifyArguments) -> int:
     """Evaluate the answers for labelled photos, and return how many photos could not be read."""
     warnings.filterwarnings("ignore", module="PIL")
-    classifier, class_phrases, examples, bank = _prepare(options, Profile())
-    photos = labelled_photos(options.images, classifier.bank.lookup.get)
-    evaluation = evaluated(classifier, photos, class_phrases, options.only, bank=bank, examples=examples)
+    classifier, class_phrases, bank = _prepare(options, Profile())
+    photos = labelled_photos(options.images, (bank or classifier.bank).lookup.get)
+    evaluation = evaluated(classifier, photos, class_phrases, options.only and bank is None, bank=bank)
     facts = {name: value for name in _FACTS if (value := getattr(options, name))}
     facts["photos"] = ", ".join(options.images)
     return report(evaluation, options.format, options.html, f"Evaluation on {options.images[0]}", facts)
@@ -154,9 +154,9 @@ def _classify(options: ClassifyArguments) -> int:
     paths = expand_present(options.images, warn)
     warnings.filterwarnings("ignore", module="PIL")  # what matters about an image becomes its error
     profile = Profile()
-    classifier, class_phrases, photos, bank = _prepare(options, profile)
+    classifier, class_phrases, bank = _prepare(options, profile)
     with profile.phase("names"):
-        classes = classifier.class_set(class_phrases, options.only, bank, photos)
+        classes = classifier.class_set(class_phrases, options.only and bank is None, bank)
     piped = b""
     if STDIN in paths:
         try:
@@ -177,10 +177,9 @@ def _classify(options: ClassifyArguments) -> int:
 
 def _prepare(
     options: ClassifyArguments, profile: Profile
-) -> tuple[Classifier, Mapping[str, tuple[str, ...]] | None, dict[str, PhotoSet], ClassBank | None]:
-    """Open the bundle, and return it with the names and photos of the call, and the bank if it is fitted to these."""
+) -> tuple[Classifier, Mapping[str, tuple[str, ...]] | None, ClassBank | None]:
+    """Open the bundle, and return it with the names of the call, and the bank of its examples if there are any."""
     from sar_infer.classifier import Classifier
-    from sar_infer.classifiers.trained_statistics import enough
 
     with profile.phase("open"):
         classifier = Classifier.open(
@@ -191,14 +190,9 @@ def _prepare(
             warn(caution)
     with profile.phase("names"):
         class_phrases = read_classes(options.classes, classifier.check_name) if options.classes else None
-        examples = folders(options.examples, warn, classifier.bank.lookup.get) if options.examples else {}
-        photos = {name: classifier.embed_photos(files) for name, files in examples.items()}
-        if not enough(photos):
-            return classifier, class_phrases, photos, None
-        from sar_infer.bank import fit
-
-        bank = fit(classifier.bank, classifier.fit_model(photos, only=options.only).tensors)
-        return classifier, class_phrases, photos, bank
+        if not options.examples:
+            return classifier, class_phrases, None
+        return classifier, None, classifier.create(folders(options.examples, warn), classes=class_phrases)
 
 
 def _print(results: Iterator[ImageResult], form: str, count: int) -> int:

@@ -16,7 +16,7 @@ from sar_infer.errors import one_line
 from sar_infer.images.inputs import folders
 
 if TYPE_CHECKING:
-    from sar_infer.bank import ClassBank, PhotoSet
+    from sar_infer.bank import ClassBank
     from sar_infer.classifier import Classifier
     from sar_infer.evaluation import Evaluation
     from sar_infer.text.names import Classes
@@ -55,15 +55,12 @@ def evaluated(
     only: bool = False,
     *,
     bank: ClassBank | None = None,
-    examples: Mapping[str, PhotoSet] | None = None,
 ) -> Evaluation:
     """Evaluate photos as `Classifier.evaluate` does, with a bar on a terminal."""
     total = sum(map(len, photos.values()))
     hidden = total <= _HIDDEN_UP_TO or not sys.stderr.isatty()
     with click.progressbar(length=total, label="Evaluating", file=sys.stderr, hidden=hidden, show_pos=True) as bar:
-        return classifier.evaluate(
-            photos, classes=classes, only=only, bank=bank, examples=examples or {}, watch=bar.update
-        )
+        return classifier.evaluate(photos, classes=classes, only=only, bank=bank, watch=bar.update)
 
 
 def report(evaluation: Evaluation, form: str, page: Path | None, title: str, facts: Mapping[str, str]) -> int:

@@ -119,17 +119,6 @@ BUNDLE_ARGUMENT = click.argument("bundle", required=False, type=click.Path(), en
 """BUNDLE of the commands of ``sar-bundle``: a folder or a place on a hub; None is the bundle that ships."""
 
 
-def moved_option(flag: str, to: str) -> Callable[[Decorated], Decorated]:
-    """Return a hidden option that is gone; giving it ends the command with one line that says what to type now."""
-
-    def refuse(context: click.Context, parameter: click.Parameter, value: Any) -> None:
-        del context, parameter
-        if value is not None:
-            raise Refusal(f"{flag} has moved: {to}")
-
-    return click.option(flag, hidden=True, expose_value=False, is_eager=True, allow_from_autoenv=False, callback=refuse)
-
-
 def refused_command(name: str, reason: str, *, summary: str | None = None) -> click.Command:
     """Return a command that takes anything and ends with one line; without a summary, help does not list it."""
 

@@ -6,7 +6,6 @@ import dataclasses
 import logging
 import os
 import re
-import shlex
 import signal
 import warnings
 from pathlib import Path
@@ -45,8 +44,6 @@ MIB = 2**20
 @option("--host", default="127.0.0.1", help="Address to listen on.")
 @option("--port", type=click.IntRange(0, 65535), default=8000, help="Port; 0 takes a free one.")
 @option("--bank", type=click.Path(), help="Bank file to serve; with a key also to change, and made if missing.")
-@option("--state", hidden=True, expose_value=False, callback=lambda _, __, value: _refuse_state(value),
-        help="Replaced by --bank.")  # fmt: skip
 @option("--api-key-file", type=click.Path(), help="File with the keys, one per line; requests must carry one.")
 @option("--allowed-host", multiple=True, metavar="NAME",
         help="Host name by which a server without a key may be asked, beside localhost, this machine's name and "
@@ -131,7 +128,7 @@ def _serve(values: dict[str, Any]) -> None:
     if caution := service.engine.classifier.choice.caution:
         log.warning(caution)
     if listener is None:
-        from sar_infer.bundle.describe import describe
+        from sar_infer.bundle.card import describe
 
         click.echo(describe(service.engine.bundle), nl=False)
         service.close()
@@ -183,15 +180,6 @@ def _settings(values: dict[str, Any]) -> Settings:
         pages=values["pages"],
         limits=limits,
     )
-
-
-def _refuse_state(folder: str | None) -> None:
-    if folder is not None:
-        file = Path(folder, "bank.safetensors")
-        raise Refusal(
-            f"--state (SAR_STATE) was removed: give the bank file itself, --bank {shlex.quote(str(file))} (SAR_BANK); "
-            "a file that an older sar-serve wrote there still works"
-        )
 
 
 def _hosts(names: tuple[str, ...]) -> tuple[str, ...]:

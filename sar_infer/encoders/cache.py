@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 from sar_infer._arrays import Floats
 
 Key = tuple[str, str]
-"""What encodes, such as ``Choice.names_by``, and what was encoded."""
+"""Digest of the encoder, and the phrase."""
 Value = TypeVar("Value")
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from sar_infer._arrays import Floats
 from sar_infer.bundle.bundle import Bundle
+from sar_infer.bundle.manifest import NAME_ENCODER
 from sar_infer.encoders.cache import EmbeddingCache
 from sar_infer.encoders.encoders import ImageEncoder, NameEncoder, batch_of, unit_rows
 from sar_infer.encoders.precision import Choice, PrecisionChoice, choose
@@ -34,7 +35,7 @@ class Embedder:
         precision: See ``precision.choose``.
 
     Attributes:
-        choice: The graphs that run.
+        choice: The image encoder that runs.
         self_test: Checks that the image encoder computes what it did at export.
 
     Raises:
@@ -129,13 +130,13 @@ class Embedder:
         if isinstance(names, str):
             raise InputError(f"names: expected a list of names, got the string {names!r}")
         names, manifest = list(names), self.bundle.manifest
-        rows = {name: self._cache.get((self.choice.names_by, name)) for name in names}
+        rows = {name: self._cache.get((manifest.encoder_digest, name)) for name in names}
         missing = [name for name, row in rows.items() if row is None]
         if missing:
             tokens = [encode_name(self.bundle.tokenizer, manifest.tokenizer, name) for name in missing]
             for name, row in zip(missing, self._names.encode(tokens), strict=True):
                 rows[name] = row
-                self._cache.put((self.choice.names_by, name), row)
+                self._cache.put((manifest.encoder_digest, name), row)
         return np.array([rows[name] for name in names], dtype=np.float32).reshape(-1, manifest.embed_dim)
 
     def embed_phrases(self, groups: Sequence[tuple[str, ...]]) -> Floats:
@@ -153,6 +154,6 @@ class Embedder:
         self.choice = choice
         self._images = ImageEncoder(path / choice.image, manifest.embed_dim, device, threads, spin)
         self._names = NameEncoder(
-            path / choice.name, manifest.embed_dim, manifest.tokenizer.end_token, device, threads, spin
+            path / NAME_ENCODER, manifest.embed_dim, manifest.tokenizer.end_token, device, threads, spin
         )
         self.self_test = SelfTest(self.bundle, choice, functools.partial(self._images.encode, seconds=TRIAL_SECONDS))

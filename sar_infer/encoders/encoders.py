@@ -70,7 +70,17 @@ class Encoder:
         if self._options is not None:
             self._options.terminate = True
 
-    def _run(self, name: str, batch: npt.NDArray[Any], seconds: float | None = None) -> Floats:
+    def run(self, name: str, batch: npt.NDArray[Any], seconds: float | None = None) -> Floats:
+        """Return unit rows (N, D) for a batch of N inputs.
+
+        Args:
+            name: Of the graph's input.
+            batch: N inputs.
+            seconds: Time after which the encoder is stopped for good; None waits as long as it takes.
+
+        Raises:
+            BundleError: The graph fails, gives rows of another shape, or takes too long.
+        """
         session = self._opened()
 
         def run() -> Floats:
@@ -125,7 +135,7 @@ class ImageEncoder(Encoder):
         Raises:
             BundleError: The graph fails, gives rows of another shape, or takes too long.
         """
-        return self._run("pixels", pixels, seconds) if len(pixels) else self._empty(0)
+        return self.run("pixels", pixels, seconds) if len(pixels) else self._empty(0)
 
 
 class NameEncoder(Encoder):
@@ -173,7 +183,7 @@ class NameEncoder(Encoder):
             for start in range(0, len(rows), _NAMES_AT_ONCE):
                 chunk = rows[start : start + _NAMES_AT_ONCE]
                 batch = np.array([[*names[row], self._end_token] for row in chunk], dtype=np.int64)
-                result[chunk] = self._run("tokens", batch, seconds)
+                result[chunk] = self.run("tokens", batch, seconds)
         return finite(result, str(self._path))
 
 

@@ -1,11 +1,11 @@
-"""The choice among a bundle's graphs: float32, or a smaller one that passed its gate."""
+"""The choice among a bundle's image encoders: float32, or a smaller one that passed its gate."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from sar_infer.bundle.manifest import IMAGE_ENCODER, NAME_ENCODER, Manifest, Precision, Variant
+from sar_infer.bundle.manifest import IMAGE_ENCODER, Manifest, Variant
 from sar_infer.encoders.processor import FAST_AT_INT8, X86, processor
 from sar_infer.encoders.sessions import Device, expects_cuda
 from sar_infer.errors import InputError
@@ -15,21 +15,16 @@ PrecisionChoice = Literal["fp32", "fp16", "int8", "auto"]
 
 @dataclass(frozen=True)
 class Choice:
-    """The graphs that run.
+    """The image encoder that runs; names are always encoded in float32.
 
     Attributes:
         precision: ``fp32``, or a key of ``Manifest.precisions``.
         image: File of the image encoder.
-        name: File of the name encoder.
-        names_by: Key for caches of name embeddings: the encoder's digest, followed by that of the graph file if it is
-            a smaller one.
         variant: Figures of the image encoder; None for the float32 graph.
     """
 
     precision: str
     image: str
-    name: str
-    names_by: str
     variant: Variant | None = None
 
     @property
@@ -43,40 +38,28 @@ class Choice:
 
 
 def choose(manifest: Manifest, choice: PrecisionChoice, device: Device) -> Choice:
-    """Return the graphs for a precision; an encoder that has none in this precision runs in float32.
+    """Return the image encoder for a precision.
 
-    ``auto`` takes float16 on a GPU and INT8 on a CPU that has instructions for it, if the bundle has such an image
-    encoder (and INT8 was faster when it was made); otherwise float32.
+    ``auto`` is float16 on a GPU and INT8 on a CPU that has instructions for it, if the bundle has such an encoder (and
+    INT8 was faster when it was made); otherwise float32.
 
     Raises:
-        InputError: There is no such precision, or the bundle has nothing in it.
+        InputError: There is no such precision, or the bundle does not have it.
     """
     if choice not in get_args(PrecisionChoice):
         raise InputError(f"precision: expected {', '.join(get_args(PrecisionChoice))}, got {choice!r}")
-    precision = _automatic(manifest, device) if choice == "auto" else choice
-    graphs = manifest.precisions.get(precision)
-    if graphs is None and precision != "fp32":
-        has = ", ".join(["fp32", *sorted(manifest.precisions)])
+    variants = manifest.precisions
+    if choice == "auto":
+        if expects_cuda(device):
+            choice = "fp16" if "fp16" in variants else "fp32"
+        else:
+            fast = "int8" in variants and variants["int8"].speedup > 1 and processor() in FAST_AT_INT8
+            choice = "int8" if fast else "fp32"
+    if choice == "fp32":
+        return Choice(choice, IMAGE_ENCODER)
+    if choice not in variants:
         raise InputError(
-            f"precision {precision}: this bundle has {has}; "
-            f"sar-bundle shrink BUNDLE --precision {precision} --photos FOLDER --out NEW adds it"
+            f"precision {choice}: this bundle has {', '.join(['fp32', *sorted(variants)])}; "
+            f"sar-bundle shrink BUNDLE --precision {choice} --photos FOLDER --out NEW adds it"
         )
-    image, name = (graphs or Precision()).image, (graphs or Precision()).name
-    digest = manifest.encoder_digest
-    return Choice(
-        precision,
-        image.file if image else IMAGE_ENCODER,
-        name.file if name else NAME_ENCODER,
-        f"{digest} {manifest.files[name.file].sha256}" if name else digest,
-        image,
-    )
-
-
-def _automatic(manifest: Manifest, device: Device) -> str:
-    images = {name: graphs.image for name, graphs in manifest.precisions.items() if graphs.image}
-    if not images:
-        return "fp32"
-    if expects_cuda(device):
-        return "fp16" if "fp16" in images else "fp32"
-    int8 = images.get("int8")
-    return "int8" if int8 and int8.speedup > 1 and processor() in FAST_AT_INT8 else "fp32"
+    return Choice(choice, variants[choice].file, variants[choice])

@@ -1,7 +1,4 @@
-"""The self-test: an image that the manifest describes by a seed, and the vector that the encoder must give for it.
-
-In the manifest it is ``self_test``.
-"""
+"""The self-test: an image that the manifest describes by a seed, and the vector that the encoder must give for it."""
 
 from __future__ import annotations
 
@@ -22,14 +19,11 @@ MIN_COSINE = 0.999
 """Healthy encoders are far above it: full precision differs in the seventh digit, a broken kernel in the first."""
 _VARIANT_TOLERANCE = 0.01
 """Allowed below a smaller graph's own cosine at export, since kernels of other CPUs round differently."""
-_SEED = 0
-"""Of the image for a bundle without a self-test."""
 
 
 def least_cosine(variant: Variant | None = None) -> float:
     """Return the least cosine that a healthy encoder reaches; ``variant`` is None for the fp32 graph."""
-    expected = None if variant is None else variant.self_test_cosine
-    return MIN_COSINE if expected is None else min(MIN_COSINE, expected - _VARIANT_TOLERANCE)
+    return MIN_COSINE if variant is None else min(MIN_COSINE, variant.self_test_cosine - _VARIANT_TOLERANCE)
 
 
 def self_test_image(size: int, seed: int) -> npt.NDArray[np.uint8]:
@@ -48,36 +42,28 @@ def self_test_cosine(stored: SelfTestVector, row: Floats) -> float:
 
 
 class SelfTest:
-    """Encodes the self-test image, and refuses an encoder that gives another vector than at export.
+    """Encodes the self-test image, and rejects an encoder that gives another vector than at export.
 
-    If a bundle has no self-test, any finite vector of length 1 passes. Safe to share between threads.
+    Safe to share between threads.
 
     Args:
         bundle: The bundle of the encoder.
-        choice: The graphs that run.
+        choice: The graph that runs.
         encode: The encoder: unit rows (N, D) for N inputs (N, 3, size, size).
 
     Attributes:
+        image: The image (size, size, 3).
         least: The least cosine that a healthy encoder reaches.
-        due: True if ``run`` must come before any image is encoded: the encoder is a smaller graph whose vector at
-            export is known, and has not been tested yet. INT8 saturates on x86 CPUs without VNNI, and nothing else
-            would show it.
+        due: True if ``run`` must come before any image is encoded: the encoder is a smaller graph that has not been
+            tested yet. INT8 saturates on x86 CPUs without VNNI, and nothing else would show it.
     """
 
     def __init__(self, bundle: Bundle, choice: Choice, encode: Callable[[Floats], Floats]) -> None:
-        self._bundle = bundle
-        self._choice = choice
-        self._encode = encode
+        self._bundle, self._choice, self._encode = bundle, choice, encode
         self._lock, self._passed = threading.Lock(), False
-        variant, stored = choice.variant, bundle.manifest.self_test
-        self.least = least_cosine(variant)
-        self.due = stored is not None and variant is not None and variant.self_test_cosine is not None
-
-    @property
-    def image(self) -> npt.NDArray[np.uint8]:
-        """Return the image (size, size, 3)."""
-        manifest = self._bundle.manifest
-        return self_test_image(manifest.preprocess.size, manifest.self_test.seed if manifest.self_test else _SEED)
+        self.image = self_test_image(bundle.manifest.preprocess.size, bundle.manifest.self_test.seed)
+        self.least = least_cosine(choice.variant)
+        self.due = choice.variant is not None
 
     @property
     def pixels(self) -> Floats:
@@ -85,12 +71,8 @@ class SelfTest:
         return decode_image(self.image, self._bundle.manifest.preprocess)
 
     def cosine(self, row: Floats) -> float:
-        """Return the cosine between a row (D,) for the image and the stored vector; NaN if the row is not finite.
-
-        For a bundle without a self-test, return 1 less the distance of the row's length from 1.
-        """
-        stored = self._bundle.manifest.self_test
-        return self_test_cosine(stored, row) if stored else 1 - abs(1 - float(np.linalg.norm(row)))
+        """Return the cosine between a row (D,) for the image and the stored vector; NaN if the row is not finite."""
+        return self_test_cosine(self._bundle.manifest.self_test, row)
 
     def run(self) -> None:
         """Test the encoder, unless it has passed already.

@@ -6,9 +6,6 @@ import contextlib
 import signal
 from collections.abc import Iterator
 
-IMAGE_TIMEOUT = 30
-"""Seconds for decoding one image unless a user sets another limit; the slowest accepted image takes a few."""
-
 
 @contextlib.contextmanager
 def waiting(*numbers: signal.Signals) -> Iterator[None]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import shlex
 import sys
 from pathlib import Path
@@ -10,11 +12,9 @@ from typing import Any
 import click
 
 from sar_infer.cli.bundle import print_bundle
-from sar_infer.cli.options import CONTEXT, moved_option, read_classes
+from sar_infer.cli.options import CONTEXT, read_classes
 from sar_train.api import MOST_PHOTOS, check_export, export
 from sar_train.cli.common import ProgressLine, guarded, option
-
-SHRINK = "sar-bundle shrink BUNDLE --photos FOLDER --out NEW"
 
 EPILOG = """\b
 Examples:
@@ -61,11 +61,6 @@ Examples:
 )
 @option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @option("--quiet", "-q", is_flag=True, help="Show no progress.")
-@moved_option("--verify", "sar-bundle verify BUNDLE")
-@moved_option("--triton", "sar-bundle triton BUNDLE --out DIR")
-@moved_option("--precision", f"{SHRINK} --precision int8")
-@moved_option("--min-cosine", f"{SHRINK} --precision int8 --min-cosine X")
-@moved_option("--min-agreement", f"{SHRINK} --precision int8 --min-agreement X")
 @click.version_option(package_name="sar-clip")
 @guarded
 def main(run: Path | None, out: Path | None, push: str | None, form: str, *, quiet: bool, **options: Any) -> None:
@@ -90,9 +85,16 @@ def main(run: Path | None, out: Path | None, push: str | None, form: str, *, qui
     if push is not None:
         pushed = hub.push(bundle.path, bundle.manifest, push, progress=not quiet and sys.stderr.isatty())
     if form == "json":
-        from sar_train.export.report import plain
-
-        click.echo(plain(out, bundle.manifest, pushed=pushed))
+        manifest = bundle.manifest
+        content = {
+            "bundle": str(out),
+            "digest": manifest.digest,
+            "encoder_digest": manifest.encoder_digest,
+            "bytes": sum(entry.size for entry in manifest.files.values()),
+            "quality": dataclasses.asdict(manifest.quality),
+            **({} if pushed is None else {"pushed": pushed}),
+        }
+        click.echo(json.dumps(content, ensure_ascii=False))
         return
     print_bundle(out, form)
     if pushed:

@@ -1,14 +1,15 @@
-"""``sar-bundle shrink``: write a bundle with smaller graphs."""
+"""``sar-bundle shrink``: write a bundle with smaller image encoders."""
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 import sys
 from pathlib import Path
 
 import click
 
-from sar_infer.cli.options import BUNDLE_ARGUMENT, Number
+from sar_infer.cli.options import BUNDLE_ARGUMENT, emit
 from sar_infer.errors import one_line
 from sar_train.cli.common import guarded, option
 
@@ -27,17 +28,7 @@ from sar_train.cli.common import guarded, option
     type=click.Choice(["fp16", "int8"]),
     multiple=True,
     required=True,
-    help="Add smaller graphs, if they pass their checks; may be repeated.",
-)
-@option(
-    "--min-cosine",
-    type=Number(0, 1),
-    help="Least cosine of the worst photo or name.  [default: 0.9999 for fp16, 0.97 for int8]",
-)
-@option(
-    "--min-agreement",
-    type=Number(0, 1),
-    help="Least share with the same answer.  [default: 0.995 for fp16, 0.98 for int8]",
+    help="Precision of the smaller image encoder; may be repeated.",
 )
 @option("--overwrite", is_flag=True, help="Replace a bundle in --out, which may be BUNDLE.")
 @option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
@@ -52,38 +43,31 @@ def main(
     *,
     overwrite: bool,
     quiet: bool,
-    **bounds: float | None,
 ) -> None:
-    """Write a bundle with smaller graphs that answer like float32.
+    """Write a bundle with smaller image encoders beside the float32 one.
 
-    Exit code 1 if one that was asked for did not pass; those that passed are written all the same.
+    Exit code 1 if one of them answers differently from float32; then nothing is written.
     """
     from sar_infer.bundle.bundle import default_bundle
+    from sar_infer.bundle.card import variant_line
     from sar_infer.bundle.writing import check_target
     from sar_infer.images.inputs import expand
-    from sar_train.errors import ExportError
 
     check_target(out, overwrite=overwrite)
-    from sar_train.export.precision.derive import derive
-    from sar_train.export.precision.gate import GATES
-    from sar_train.export.precision.samples import split
-    from sar_train.export.report import plain
+    from sar_train.export.shrink import shrink
 
-    samples = split([Path(path) for path in expand([str(photos)])], photos)
-    manifest, outcome = derive(
+    manifest = shrink(
         bundle or default_bundle(),
         out,
-        samples,
-        gates={name: GATES[name].with_least(bounds["min_cosine"], bounds["min_agreement"]) for name in precision},
+        [Path(path) for path in expand([str(photos)])],
+        precision,
         command=shlex.join(["sar-bundle", *sys.argv[1:]]),
         overwrite=overwrite,
         tell=lambda line: None if quiet else click.echo(one_line(line), err=True),
     )
-    if form == "json":
-        click.echo(plain(out, manifest, outcome))
-    else:
-        following = f"sar-classify PHOTO --bundle {shlex.quote(str(out))} --precision"
-        use = [f"next       {following} {name}" for name in outcome.runs]
-        click.echo("\n".join([*outcome.lines, f"bundle     {out}", *use]))
-    if outcome.missing:
-        raise ExportError(f"left out: {'; '.join(outcome.missing)}; {out} was written without")
+    made = {name: manifest.precisions[name] for name in precision}
+    figures = {name: dataclasses.asdict(variant) for name, variant in made.items()}
+    content = {"bundle": str(out), "digest": manifest.digest, "precisions": figures}
+    lines = [*(f"{name:<11}{variant_line(variant)}" for name, variant in made.items()), f"bundle     {out}"]
+    lines.append(f"next       sar-classify PHOTO --bundle {shlex.quote(str(out))} --precision {precision[0]}")
+    emit(form, lambda: content, lines)

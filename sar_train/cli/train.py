@@ -205,7 +205,7 @@ def table(record: dict[str, Any], out: Path, page: Path | None = None) -> str:
         lines += ["", "one ranking over base and new"]
         lines += _lines({label: measures["images"] for label, measures in ways.items()}, columns)
     if statistics:
-        from sar_infer.bundle.figures import expectation
+        from sar_infer.bundle.card import expectation
 
         lines += ["", *textwrap.wrap(expectation(statistics), 100)]
         lines += ["", *textwrap.wrap(compared(statistics["comparison"]), 100)]

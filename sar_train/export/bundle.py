@@ -3,50 +3,49 @@
 from __future__ import annotations
 
 import dataclasses
+import gzip
 import hashlib
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
+from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
-import onnx
 import onnxruntime
 import torch
 from torch import Tensor
 
 from sar_infer.bank import ClassBank, Images
 from sar_infer.bank.edits import utc_now
+from sar_infer.bundle.bundle import open_bundle
 from sar_infer.bundle.manifest import (
     BANK,
-    HEAD,
     IMAGE_ENCODER,
     NAME_ENCODER,
     SCHEMA_VERSION,
     STATISTICS,
     TOKENIZER,
     Manifest,
-    Parity,
     Provenance,
     SelfTestVector,
 )
 from sar_infer.bundle.writing import seal, staged
-from sar_infer.bundle_check import verify_bundle
+from sar_infer.encoders.parity import checks
 from sar_infer.encoders.self_test import self_test_pixels
 from sar_infer.storage.files import write_file
 from sar_infer.storage.strict_json import canonical_digest
 from sar_infer.text import TokenizerSpec
-from sar_train.export import tokenizer
-from sar_train.export.compact import write_graph
+from sar_train.errors import ExportError
+from sar_train.export.graph import write_graph
 from sar_train.export.image_encoder import export_image_encoder
-from sar_train.export.layout import PromptLayout, layout, tokenizer_spec
-from sar_train.export.name_encoder import export_name_encoder
-from sar_train.export.parity import compare, compare_answers
-from sar_train.export.refuse import refuse
+from sar_train.export.name_encoder import PromptLayout, export_name_encoder, layout, tokenizer_spec
+from sar_train.export.parity import compare, refuse
 from sar_train.export.source import ExportSource
 from sar_train.training.prompted import PromptedCLIP
 from sar_train.training.record import versions
 
 SELF_TEST_SEED = 2024
+MERGES = 49_152 - 256 - 2
+"""Merges that CLIP uses; open_clip's file holds many more."""
 MOST_NAMES = 1000
 """Phrases to compare with torch; of a longer list, as many at even steps."""
 
@@ -83,30 +82,69 @@ def export_bundle(
         write_graph(folder / IMAGE_ENCODER, export_image_encoder(source.prompted))
         write_graph(folder / NAME_ENCODER, export_name_encoder(source.prompted, placed))
         tell(f"encoding {len(source.phrases):,} class names")
-        merges = tokenizer.merges_text(spec.end_token)
+        merges = merges_text(spec.end_token)
         digest = encoder_digest(source, placed, spec, merges)
-        self_test = _self_test(source)
+        pixels = torch.from_numpy(self_test_pixels(source.backbone.preprocess, SELF_TEST_SEED)[None])
+        (row,) = source.prompted.encode_images(pixels).tolist()
+        self_test = SelfTestVector(SELF_TEST_SEED, tuple(float(f"{value:.9g}") for value in row))
         bank = make_bank(source, digest, Images(images_digest(source.prompted), self_test.embedding))
         bank.save(folder / BANK)
-        if head := source.head(digest):
-            head.save(folder / HEAD)
         if statistics := source.class_statistics(digest):
             statistics.save(folder / STATISTICS)
-        write_file(folder / TOKENIZER, tokenizer.compress(merges))
+        write_file(folder / TOKENIZER, gzip.compress(merges, 9, mtime=0))
         tell("comparing with torch")
-        names = _sample([phrase for phrases in source.phrases.values() for phrase in phrases])
+        phrases = [phrase for several in source.phrases.values() for phrase in several]
+        names = phrases[:: -(-len(phrases) // MOST_NAMES)]
         parity = compare(folder, source.prompted, spec, bank.embeddings, photos=photos, names=names)
-        manifest = dataclasses.replace(
-            _manifest(source, placed, spec, digest, parity, self_test, command),
-            head=HEAD if head else None,
-            statistics=STATISTICS if statistics else None,
+        backbone, fitted = source.backbone, source.confidence
+        packages = {name: version(name) for name in ("onnx", "onnxscript", "Pillow")}
+        manifest = Manifest(
+            schema_version=SCHEMA_VERSION,
+            backbone=backbone.name,
+            weights_digest=backbone.weights_digest,
+            method=source.method,
+            template=placed.template,
+            regularisers=source.regularisers,
+            embed_dim=backbone.embed_dim,
+            logit_scale=backbone.logit_scale,
+            logit_bias=backbone.logit_bias,
+            preprocess=backbone.preprocess,
+            tokenizer=spec,
+            encoder_digest=digest,
+            files={},
+            quality=dataclasses.replace(source.quality, parity=parity),
+            provenance=Provenance(
+                utc_now(),
+                command,
+                versions() | packages | {"onnxruntime": onnxruntime.__version__},
+                source.licences,
+            ),
+            self_test=self_test,
+            temperature=fitted.temperature if fitted else None,
+            thresholds=fitted.thresholds if fitted else {},
+            conformal=fitted.conformal if fitted else {},
+            calibrated=source.trained_names if fitted else (),
+            calibrated_for=source.branch if fitted and source.trained_names else None,
         )
         manifest = seal(folder, manifest, bank)
         tell("opening the bundle")
-        refuse(*verify_bundle(folder))
-        if head:
-            compare_answers(folder, source.prompted, head)
+        refuse(*checks(open_bundle(folder)))
     return manifest
+
+
+def merges_text(end_token: int) -> bytes:
+    """Return the first line of open_clip's vocabulary file and the merges in use, one per line.
+
+    Args:
+        end_token: of the tower's tokenizer; token ``512 + r`` is merge ``r``, then come the start and the end token.
+
+    Raises:
+        ExportError: the tokenizer has another number of merges.
+    """
+    if end_token != 512 + MERGES + 1:
+        raise ExportError(f"expected a tokenizer with end token {512 + MERGES + 1}, this backbone has {end_token}")
+    packed = files("open_clip").joinpath("bpe_simple_vocab_16e6.txt.gz").read_bytes()
+    return b"".join(gzip.decompress(packed).splitlines(keepends=True)[: MERGES + 1])
 
 
 def images_digest(prompted: PromptedCLIP) -> str:
@@ -138,68 +176,6 @@ def make_bank(source: ExportSource, digest: str, images: Images) -> ClassBank:
         images=images,
         provenance={"origin": "sar-export"},
     )
-
-
-def _manifest(
-    source: ExportSource,
-    placed: PromptLayout,
-    spec: TokenizerSpec,
-    digest: str,
-    parity: Parity,
-    self_test: SelfTestVector,
-    command: str,
-) -> Manifest:
-    """Return the manifest before sealing, which adds the list of files."""
-    backbone = source.backbone
-    return Manifest(
-        schema_version=SCHEMA_VERSION,
-        min_reader=SCHEMA_VERSION,
-        backbone=backbone.name,
-        weights_digest=backbone.weights_digest,
-        method=source.method,
-        template=placed.template,
-        regularisers=source.regularisers,
-        embed_dim=backbone.embed_dim,
-        logit_scale=backbone.logit_scale,
-        logit_bias=backbone.logit_bias,
-        preprocess=backbone.preprocess,
-        tokenizer=spec,
-        encoder_digest=digest,
-        files={},
-        quality=dataclasses.replace(source.quality, parity=parity),
-        provenance=Provenance(utc_now(), command, _versions(), source.licences),
-        self_test=self_test,
-        **_confidence(source),
-    )
-
-
-def _confidence(source: ExportSource) -> dict[str, Any]:
-    """Return the fields of the manifest that turn logits into scores, unknown and prediction sets."""
-    fitted = source.confidence
-    if fitted is None:
-        return {}
-    return {
-        "temperature": fitted.temperature,
-        "thresholds": fitted.thresholds,
-        "conformal": fitted.conformal,
-        "calibrated": source.calibrated,
-        "calibrated_for": source.branch if source.calibrated else None,
-    }
-
-
-def _sample(names: Sequence[str]) -> Sequence[str]:
-    return names[:: -(-len(names) // MOST_NAMES)]
-
-
-def _self_test(source: ExportSource) -> SelfTestVector:
-    pixels = self_test_pixels(source.backbone.preprocess, SELF_TEST_SEED)
-    (row,) = source.prompted.encode_images(torch.from_numpy(pixels[None])).tolist()
-    return SelfTestVector(SELF_TEST_SEED, tuple(float(f"{value:.9g}") for value in row))
-
-
-def _versions() -> dict[str, str]:
-    exporter = {"onnx": onnx.__version__, "onnxscript": version("onnxscript"), "onnxruntime": onnxruntime.__version__}
-    return versions() | exporter | {"Pillow": version("Pillow")}  # which decodes and resizes at run time
 
 
 def encoder_digest(source: ExportSource, placed: PromptLayout, spec: TokenizerSpec, merges: bytes) -> str:

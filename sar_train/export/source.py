@@ -9,9 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from sar_infer.bundle.figures import ADDED, PHOTOS
+from sar_infer.bundle.card import ADDED, PHOTOS
 from sar_infer.bundle.manifest import Quality, Scores
-from sar_infer.classifiers.head import ClassHead
 from sar_infer.classifiers.left_out import LEARNED
 from sar_infer.classifiers.statistics import Statistics
 from sar_infer.classifiers.trained_statistics import TrainedStatistics
@@ -22,13 +21,18 @@ from sar_train.clip import mini
 from sar_train.clip.backbone import Backbone
 from sar_train.errors import ConfigError, RunError
 from sar_train.export.fixed import handcrafted, with_handcrafted
-from sar_train.methods.base import PromptMethod, methods
+from sar_train.methods.base import methods
 from sar_train.training.checkpoint import Run, load_run, load_statistics
 from sar_train.training.prompted import PromptedCLIP, restore
 from sar_train.training.record import MEAN_IMAGE, STATISTICS, TEXT_BRANCH
 
 HANDCRAFTED = "handcrafted"
 """Method of a bundle without training."""
+PER_IMAGE = "per-image"
+"""Key in ``quality.tables`` of a prompt for each image, which a bundle does not have."""
+APPROXIMATION = (
+    "an approximation: this method makes a prompt for each photo, the bundle has the prompt for the mean training photo"
+)
 NOT_CALIBRATED = "without calibration: not every trained class is in the bank under its own name"
 LICENCES = {"tokenizer": "MIT (OpenAI CLIP)"}
 MINI_LICENCES = {
@@ -82,30 +86,8 @@ class ExportSource:
         return tuple(themselves[key] for key in keys)
 
     @property
-    def head_names(self) -> tuple[str, ...]:
-        """Return the classes that the bundle's head answers for, none if it has no head.
-
-        The head answers together with the text branch, so every trained class has to be in the bank.
-        """
-        return () if self.prompted.method.head() is None else self.trained_names
-
-    def head(self, encoder_digest: str) -> ClassHead | None:
-        """Return the head as the bundle has it, None if it has none.
-
-        Args:
-            encoder_digest: of the bundle.
-        """
-        head = self.prompted.method.head()
-        if head is None or not self.trained_names:
-            return None
-        weight, bias = (tensor.detach().cpu().float().numpy() for tensor in (head.weight, head.bias))
-        return ClassHead(self.trained_names, weight, bias, head.mix, encoder_digest)
-
-    @property
-    def branch(self) -> Literal["text", "head", "statistics"]:
+    def branch(self) -> Literal["text", "statistics"]:
         """Return the branch that answers for the trained classes."""
-        if self.head_names:
-            return "head"
         statistics = self.class_statistics("")
         return "statistics" if statistics is not None and statistics.active else "text"
 
@@ -123,11 +105,6 @@ class ExportSource:
         model = self.statistics
         selected = dataclasses.replace(model, means=model.means[indices], counts=model.counts[indices])
         return TrainedStatistics([name for index in indices if (name := names[index])], selected, encoder_digest)
-
-    @property
-    def calibrated(self) -> tuple[str, ...]:
-        """Return the classes that ``confidence`` holds for, none without it."""
-        return () if self.confidence is None else self.trained_names
 
 
 def spoken_phrases(phrases: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
@@ -165,7 +142,14 @@ def from_run(
     """
     run, fitted = load_run(path), load_statistics(path)
     learned = fitted is None or fitted.prompt == LEARNED
-    _check_approximation(path, run, approximate, learned=learned)
+    per_image = learned and methods.get(run.method).per_image
+    if approximate is not None and not per_image:
+        raise ConfigError(f"{path}: {run.method} is exported as it is; leave --approximate out")
+    if approximate is None and per_image:
+        raise ConfigError(
+            f"{path}: the prompt of {run.method} depends on the image, so its text side cannot be frozen into a "
+            f"bundle; --approximate {MEAN_IMAGE} takes the prompt for the mean training image"
+        )
     name = run.backbone_name or backbone
     if not name:
         raise ConfigError(f"{path}: does not name its backbone; add --backbone and --pretrained")
@@ -195,7 +179,7 @@ def from_run(
         method=run.method if learned else HANDCRAFTED,
         settings=run.settings if learned else {},
         regularisers=run.regularisers if learned else {},
-        licences=_licences(name),
+        licences=LICENCES | (MINI_LICENCES if name in mini.NAMES else {}),
         statistics=None if fitted is None else fitted.statistics,
     )
     quality, judged_by = _quality(run, source, tell)
@@ -212,153 +196,62 @@ def from_template(
         BackboneError: the backbone cannot be loaded.
     """
     loaded = backbones.load(name, pretrained)
-    return ExportSource(handcrafted(loaded, template), spoken_phrases(phrases), HANDCRAFTED, licences=_licences(name))
-
-
-def _check_approximation(path: Path, run: Run, approximate: str | None, *, learned: bool) -> None:
-    """Raise unless ``approximate`` is given exactly for methods whose learned prompt depends on the image."""
-    per_image = learned and methods.get(run.method).per_image
-    if approximate is not None and not per_image:
-        raise ConfigError(f"{path}: {run.method} is exported as it is; leave --approximate out")
-    if approximate is None and per_image:
-        others = run.record.get("other_metrics", {})
-        ways = {"as trained": run.record.get("metrics"), MEAN_IMAGE: others.get(MEAN_IMAGE)}
-        measured = "; ".join(f"{way}: {_percent(scores)}" for way, scores in ways.items() if scores)
-        raise ConfigError(
-            f"{path}: the prompt of {run.method} depends on the image, so its text side cannot be frozen into a "
-            f"bundle; --approximate {MEAN_IMAGE} takes the prompt for the mean training image"
-            + (f" ({measured})" if measured else "")
-        )
-
-
-def _percent(scores: Mapping[str, Any]) -> str:
-    accuracies = {group: scores.get(f"{group}_accuracy") for group in ("base", "new")}
-    return " / ".join(f"{group} {value:.2f} %" for group, value in accuracies.items() if value is not None)
+    licences = LICENCES | (MINI_LICENCES if name in mini.NAMES else {})
+    return ExportSource(handcrafted(loaded, template), spoken_phrases(phrases), HANDCRAFTED, licences=licences)
 
 
 def _quality(run: Run, source: ExportSource, tell: Callable[[str], None]) -> tuple[Quality, Fitted | None]:
-    """Return the scores of the bundle as it will answer, and the calibration of its answers."""
-    method = source.prompted.method
-    headless = method.head() is not None and not source.trained_names
-    if headless:
-        tell(
-            f"without the head of {run.method}: not every trained class is in the bank under its own name, so the "
-            "text branch answers alone"
-        )
-    alone, beside = None, None
-    if method.per_image:
-        alone, beside = MEAN_IMAGE, PER_IMAGE
-    elif method.head() is not None:
-        alone, beside = (TEXT_BRANCH, None) if headless else (None, TEXT_BRANCH)
-    if source.head_names and source.statistics is not None:
-        tell("the head answers where exactly its classes are asked, class statistics everywhere else")
-    elif source.statistics is not None:
-        alone, beside = STATISTICS, beside or TEXT_BRANCH
-    quality = measured_quality(run, alone=alone, beside=beside, approximate=method.per_image)
-    judged_by = confidence(run)
-    if judged_by is None:
-        attempted = "calibration" in run.record
-        left_out = source.statistics is not None and source.statistics.confidence is not None
-        why = (not_calibrated(run.record["dataset"].get("held_out"), left_out=left_out),) if attempted else ()
-        return dataclasses.replace(quality, notes=(*quality.notes, *why)), None
-    fitted_for = judged_by.branch or ("head" if methods.get(run.method).head is not PromptMethod.head else "text")
-    if fitted_for == "statistics" and source.statistics is not None and source.branch == "text":
-        fitted_for = "text"  # statistics that change nothing
-    if not source.trained_names:
-        note = NOT_CALIBRATED
-    elif fitted_for != source.branch:
-        note = f"without calibration: it was fitted for the branch {fitted_for}, the bundle answers by {source.branch}"
-    else:
-        return dataclasses.replace(quality, calibration=judged_by.measured), judged_by
-    tell(note)
-    return dataclasses.replace(quality, notes=(*quality.notes, note)), None
-
-
-def _licences(name: str) -> dict[str, str]:
-    return LICENCES | (MINI_LICENCES if name in mini.NAMES else {})
-
-
-PER_IMAGE = "per-image"
-"""The way in which a run with a prompt for each image answers; a bundle cannot."""
-APPROXIMATION = (
-    "an approximation: this method makes a prompt for each photo, the bundle has the prompt for the mean training photo"
-)
-
-
-def measured_quality(
-    run: Run, *, alone: str | None = None, beside: str | None = None, approximate: bool = False
-) -> Quality:
-    """Return the quality that the record states; empty if there is no record.
-
-    Args:
-        run: a finished run.
-        alone: the way of ``other_metrics`` in which the bundle answers, None if it answers as the run did. The
-            scores are empty if the record is too old to have it.
-        beside: another way to answer, to be shown beside it; ``per-image`` is the run's own, and so is ``text-branch``
-            beside ``statistics``, unless the run has a head.
-        approximate: note that the prompt is that for the mean image.
+    """Return the scores of the bundle as it will answer, as the record states them, and the calibration of its answers.
 
     Raises:
         RunError: the record is incomplete.
     """
-    record = run.record
-    notes = (APPROXIMATION,) if approximate or alone == MEAN_IMAGE else ()
+    method, record, notes = source.prompted.method, run.record, list[str]()
+    if method.head() is not None:
+        notes.append(
+            f"without the head of {run.method}, which knows the trained classes alone: a bundle answers by the prompt"
+            + (" and class statistics" if source.statistics else "")
+        )
+        tell(notes[0])
+    if method.per_image:
+        notes.append(APPROXIMATION)
     if not record:
-        return Quality(notes=notes)
-    others = record.get("other_metrics", {})
-    text_branch = {TEXT_BRANCH: record.get("metrics")} if alone == STATISTICS else {}
-    tables = text_branch | others | {PER_IMAGE: record.get("metrics")}
+        return Quality(notes=tuple(notes)), None
     try:
-        return Quality(
+        trained, others = record["metrics"], record["other_metrics"]
+        text = others.get(TEXT_BRANCH) or others.get(MEAN_IMAGE) or trained
+        beside = {PER_IMAGE: trained} if method.per_image else {TEXT_BRANCH: text} if source.statistics else {}
+        tables: dict[str, Any] = {name: dataclasses.asdict(_scores(scores)) for name, scores in beside.items()}
+        counts = {group: sum(of.values()) for group, of in record["per_class_counts"].items() if of}
+        tables[PHOTOS] = {"learned": record["dataset"]["photos"], **counts}
+        if source.statistics is not None:
+            tables[ADDED] = {key: record["statistics"].get(key) for key in ("classes", "defaults", "expected")}
+        fitted = Fitted.read(record["calibration"]) if record["calibration"] else None
+        if fitted is None:
+            left_out = source.statistics is not None and source.statistics.confidence is not None
+            notes.append(not_calibrated(record["dataset"]["held_out"], left_out=left_out))
+        elif not source.trained_names:
+            notes.append(NOT_CALIBRATED)
+            tell(NOT_CALIBRATED)
+            fitted = None
+        quality = Quality(
             dataset=record["dataset"]["name"],
             protocol=record["config"]["protocol"],
             shots=record["config"]["shots"],
             seeds=(record["seed"],),
-            metrics=_scores(record["metrics"] if alone is None else others.get(alone)),
+            metrics=_scores(others[STATISTICS] if source.statistics else text),
             zero_shot=_scores(record["zero_shot"]),
-            notes=notes,
-            tables=({beside: dataclasses.asdict(_scores(tables[beside]))} if beside and beside in tables else {})
-            | _counts(record)
-            | (_estimate(record) if alone == STATISTICS else {}),
+            calibration=None if fitted is None else fitted.measured,
+            notes=tuple(notes),
+            tables=tables,
         )
     except KeyError as error:
         raise RunError(f"record.json of the run lacks {error}") from None
     except TypeError as error:
-        raise RunError(f"record.json of the run: scores cannot be used ({error})") from None
+        raise RunError(f"record.json of the run cannot be used ({error})") from None
+    return quality, fitted
 
 
-def _counts(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the table of numbers of photos, as far as the record gives them."""
-    counts = {group: sum((per_class or {}).values()) for group, per_class in record.get("per_class_counts", {}).items()}
-    learned = record["dataset"].get("photos")
-    return {PHOTOS: ({"learned": learned} if learned else {}) | counts} if learned or counts else {}
-
-
-def _estimate(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the table on what an added class may expect, as ``sar-train`` has told it."""
-    entry = record.get("statistics")
-    return {ADDED: {key: entry.get(key) for key in ("classes", "defaults", "expected")}} if entry else {}
-
-
-def confidence(run: Run) -> Fitted | None:
-    """Return the calibration in the record, or None if it has none.
-
-    Raises:
-        RunError: the record is incomplete.
-    """
-    entry = run.record.get("calibration")
-    try:
-        return None if entry is None else Fitted.read(entry)
-    except (KeyError, TypeError) as error:
-        raise RunError(f"record.json of the run: calibration cannot be used ({error})") from None
-
-
-def _scores(values: Mapping[str, Any] | None) -> Scores:
-    """Read scores from a record, which may hold more; empty for None.
-
-    Raises:
-        KeyError: one is missing.
-    """
-    if values is None:
-        return Scores()
+def _scores(values: Mapping[str, Any]) -> Scores:
+    """Read scores from a record, which may hold more."""
     return Scores(**{field.name: values[field.name] for field in dataclasses.fields(Scores)})

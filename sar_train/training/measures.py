@@ -23,7 +23,7 @@ from sar_train.training.record import MEAN_IMAGE, TEXT_BRANCH, Answers, Parts
 
 Logits = Callable[[Tensor, Sequence[str]], Tensor]
 """(N, C) for (N, D) unit image features and C names."""
-EvaluatedBranch = Literal["text", "head", "statistics"]
+EvaluatedBranch = Literal["text", "statistics"]
 _ENOUGH_VALIDATION = 100
 """Validation images that confidence is fitted on alone; a user's folder often has a handful."""
 FeaturesOf = Callable[[Evaluated], Tensor]
@@ -52,8 +52,8 @@ def evaluate_all(task: Task, images: FeaturesOf, logits: Logits) -> Answers:
     """Evaluate base and new photos among the classes of their own side, and all of them in one ranking.
 
     The ranking has the logits that the base names get when they are asked for alone, and beside them those of the new
-    names. So a head answers for the classes that it knows and the text branch for the others; that no bundle does: one
-    that is asked for both at once leaves the head out, as ``text-branch`` does. Without a head it makes no difference.
+    names. So a head answers for the classes that it knows and the text branch for the others, which no bundle does: an
+    exported head is left out, as in ``text-branch``. Without a head it makes no difference.
 
     Args:
         task: has the photos of both sides.
@@ -119,10 +119,8 @@ def answering(
     prompted: PromptedCLIP,
     images: FeaturesOf,
     composed: Logits | None = None,
-    *,
-    headless: bool = False,
 ) -> Answering:
-    """Return how a bundle answers for the trained classes: by the head, else by statistics, else by text alone.
+    """Return how a bundle answers for the trained classes: by statistics, else by text alone, without a head.
 
     A prompt that depends on the image is that for the mean image, since a bundle has no other.
 
@@ -131,22 +129,18 @@ def answering(
         prompted: the trained prompt.
         images: returns the features of evaluated images.
         composed: returns the logits with class statistics.
-        headless: the bundle has the hand-crafted prompt, and so no head.
     """
     names = context.task.class_names
-    head = None if headless else prompted.method.head()
     bias = context.backbone.logit_bias or 0.0
-    shift = bias if head is None else bias * (1 - head.mix)
-    branch: EvaluatedBranch = "head" if head is not None else "text" if composed is None else "statistics"
 
     def logits(evaluated: Evaluated) -> Doubles:
-        if branch == "statistics" and composed is not None:
+        if composed is not None:
             scores = composed(images(evaluated), names)
         else:
-            scores = prompted.logits(images(evaluated), names, frozen=True)
-        return (scores + shift).double().cpu().numpy()
+            scores = prompted.logits(images(evaluated), names, text_only=True, frozen=True)
+        return (scores + bias).double().cpu().numpy()
 
-    return Answering(branch, logits)
+    return Answering("text" if composed is None else "statistics", logits)
 
 
 def confidence(context: RunContext, way: Answering) -> Fitted | None:

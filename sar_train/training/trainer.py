@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 
-from sar_infer.classifiers.left_out import HANDCRAFTED
 from sar_train.clip import backbone as backbones
 from sar_train.config.run import RunConfig
 from sar_train.data.dataset import DEMO
@@ -95,11 +94,10 @@ def run(
     fitted = fitting.fit(context, prompted, tell) if config.statistics else None
     fitted_at = time.monotonic()
     result, others = measures.answers(context, prompted, images)
-    handcrafted = fitted is not None and fitted.prompt == HANDCRAFTED
     way = fitting.logits_with(context, prompted, fitted) if fitted else None
     if way:
         others[STATISTICS] = measures.evaluate_all(context.task, images, way)
-    answering = measures.answering(context, prompted, images, way, headless=handcrafted)
+    answering = measures.answering(context, prompted, images, way)
     confidence = measures.confidence(context, answering)
     record = make_record(
         context,

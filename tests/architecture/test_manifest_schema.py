@@ -112,7 +112,7 @@ def test_schema_and_reader_refuse_the_same() -> None:
 
 
 def test_a_manifest_of_the_future_is_not_valid() -> None:
-    assert not VALIDATOR.is_valid(SHIPPED | {"min_reader": bundle_manifest.READER_VERSION + 1})
+    assert not VALIDATOR.is_valid(SHIPPED | {"schema_version": bundle_manifest.SCHEMA_VERSION + 1})
 
 
 def test_the_generated_page_has_a_row_for_every_field() -> None:

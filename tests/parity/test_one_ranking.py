@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import httpx2
 import numpy as np
@@ -26,7 +27,6 @@ from support.bundles import BANK_NAMES, DIM, name_rows, write_bundle
 from support.photos import write_photo
 from support.servers import Local, local_server
 from support.trained import by_hand, example_statistics, photos
-from support.triton import run_ensemble
 
 from sar_infer import Classifier, Client
 from sar_infer.bank import add, set_class
@@ -37,13 +37,8 @@ from sar_infer.classifiers.scores import softmax
 from sar_infer.classifiers.trained_statistics import ClassPhotos
 from sar_infer.cli.classify import main
 from sar_infer.encoders.processor import X86, processor
-from sar_infer.images.load import load_rgb
-from sar_infer.images.preprocess import to_input
 from sar_infer.server.settings import Settings
-from sar_train.export.precision.derive import derive
-from sar_train.export.precision.gate import GATES, Gate
-from sar_train.export.precision.samples import split
-from sar_train.export.triton import write_repository
+from sar_train.export import shrink
 
 __all__ = ["answered_here"]
 TRAINED = example_statistics(BANK_NAMES[:3])
@@ -58,11 +53,6 @@ SETS = {PICTURED: photo_set("a", "b", "c", dim=DIM), SKU: photo_set("d", "e", ph
 BACKGROUND = BANK_NAMES[3]
 SATURATES = processor() == X86
 """INT8 adds pairs of products in 16 bits here, and 2 * 255 * 127 does not fit: random weights may lose anything."""
-SMALLER = {
-    name: Gate(-1, -1, 0) if name == "int8" and SATURATES else dataclasses.replace(gate, speedup=0.0)
-    for name, gate in GATES.items()
-}
-"""Gates of the smaller graphs, judged on composed logits; graphs this small are not faster."""
 Answer = dict[str, Any]
 """Score by label, and with ``unknown`` the verdict."""
 
@@ -77,9 +67,9 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     bank = add(opened.bank, added, name_rows(added), photos=SETS)
     bank = set_class(set_class(bank, BACKGROUND, background=True), "red", threshold=0.9999)
     freeze(opened, bank, folder / "frozen", command="tests")
-    samples = split([write_photo(folder / "photos" / f"{seed}.png", seed) for seed in range(100, 144)], folder)
-    _, made = derive(folder / "frozen", folder / "bundle", samples, gates=SMALLER, command="tests")
-    assert made.runs == ["fp16", "int8"], made.lines
+    samples = [write_photo(folder / "photos" / f"{seed}.png", seed) for seed in range(100, 144)]
+    with mock.patch.multiple(shrink, LEAST_COSINE=-1, LEAST_AGREEMENT=0):
+        shrink.shrink(folder / "frozen", folder / "bundle", samples, ["fp16", "int8"], command="tests")
     return folder / "bundle"
 
 
@@ -269,17 +259,6 @@ def test_the_inference_protocol(bundle: Path, images: list[Path], server: Local)
     scores, labels = (np.array(results[name]["data"]).reshape(len(images), -1) for name in ("SCORES", "LABELS"))
     for row, expected_scores in enumerate(expected(bundle, images, ALL)):
         assert dict(zip(labels[row], scores[row], strict=True)) == pytest.approx(expected_scores, abs=1e-5)
-
-
-def test_tritons_graphs(bundle: Path, images: list[Path], tmp_path: Path) -> None:
-    labels = write_repository(bundle, tmp_path / "triton")
-    spec = open_bundle(bundle).manifest.preprocess
-    pixels = np.stack([to_input(load_rgb(path, spec.fill), spec) for path in images])
-    results = run_ensemble(tmp_path / "triton", "classifier", {"pixels": pixels})
-    for row, expected_scores in enumerate(expected(bundle, images, OWN)):
-        assert dict(zip(labels, results["scores"][row].tolist(), strict=True)) == pytest.approx(
-            expected_scores, abs=1e-5
-        )
 
 
 def encoded(path: Path) -> str:

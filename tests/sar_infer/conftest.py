@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.bundles import example_head, write_bundle
+from support.bundles import write_bundle
 
 from sar_infer import Classifier
 from sar_infer.encoders import processor
@@ -17,23 +17,6 @@ from sar_infer.encoders import processor
 @pytest.fixture(scope="session")
 def bundle_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_bundle(tmp_path_factory.mktemp("bundles") / "tiny")
-
-
-@pytest.fixture(scope="session")
-def headed_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same bundle with a head for the bank's classes, in another order and spelling."""
-    head = example_head(("Grey  thing", "red", "blue", "green"))
-    return write_bundle(tmp_path_factory.mktemp("bundles") / "headed", head=head)
-
-
-@pytest.fixture(scope="session")
-def headed(headed_path: Path) -> Classifier:
-    return Classifier.open(headed_path)
-
-
-@pytest.fixture
-def headed_copy(headed_path: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(headed_path, tmp_path / "headed")
 
 
 @pytest.fixture(scope="session")

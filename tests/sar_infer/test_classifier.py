@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from support.bundles import BANK_NAMES, DIM, ENCODER_DIGEST, PREPROCESS, example_head, image_weight, name_rows
+from support.bundles import BANK_NAMES, DIM, ENCODER_DIGEST, PREPROCESS, image_weight, name_rows
 from support.pictures import encoded
 
 from sar_infer import BankError, BundleError, Classifier, ClassNameError, DecisionOptions, ImageError, InputError
@@ -124,11 +124,7 @@ def test_options_are_refused_before_the_first_image(classifier: Classifier) -> N
             classifier.stream([], classes, **wrong)
 
 
-@pytest.mark.parametrize("fixture", ["classifier", "headed"])
-def test_logits_are_those_of_the_ranking_in_the_order_of_the_classes(
-    fixture: str, request: pytest.FixtureRequest
-) -> None:
-    classifier: Classifier = request.getfixturevalue(fixture)
+def test_logits_are_those_of_the_ranking_in_the_order_of_the_classes(classifier: Classifier) -> None:
     classes = classifier.class_set()
     rows = classifier.embed_images([picture(), picture(1)])
     ranked = [{p.label: p.logit for p in best} for best in classifier.rank(rows, classes, 99)]
@@ -184,46 +180,6 @@ def test_calls_that_are_refused(classifier: Classifier) -> None:
         classifier.classify(picture(), only=True)
     with pytest.raises(InputError, match="top_k"):
         classifier.classify(picture(), top_k=0)
-
-
-# ------------------------------------------------------------------------------------------------------- with a head
-def expected_of_both(pixels: np.ndarray) -> list[tuple[str, float, float, float]]:
-    """As ``expected``, with the head of ``headed``: by numpy in float64, class by class."""
-    row = to_input(Image.fromarray(pixels), PREPROCESS).mean(axis=(1, 2)).astype(np.float64) @ image_weight()
-    row /= np.linalg.norm(row)
-    spelling = {"grey thing": "Grey  thing"}
-    similarity, logits = [], []
-    for name in BANK_NAMES:
-        head = example_head([spelling.get(name, name)])
-        similarity.append(float(name_rows([name])[0] @ row))
-        head_logit = sum(float(w) * float(x) for w, x in zip(head.weight[0], row, strict=True)) + float(head.bias[0])
-        logits.append((1 - 0.7) * 20 * similarity[-1] + 0.7 * head_logit)
-    scores = np.exp(logits) / np.exp(logits).sum()
-    return sorted(zip(BANK_NAMES, scores, logits, similarity, strict=True), key=lambda item: -item[1])
-
-
-@pytest.mark.parametrize("order", [None, BANK_NAMES, BANK_NAMES[::-1]])
-def test_a_head_answers_with_the_text_branch_for_its_own_classes(headed: Classifier, order) -> None:
-    results = headed.classify([picture(1), b"bad", picture(2)], order, only=order is not None)
-    assert [result.branch for result in results] == ["head+text"] * 3
-    compare(results[0].predictions, expected_of_both(picture(1)))
-    compare(results[2].predictions, expected_of_both(picture(2)))
-    assert results[1].predictions == ()
-    assert abs(results[0].predictions[0].logit - expected(picture(1), BANK_NAMES)[0][2]) > 0.1
-
-
-@pytest.mark.parametrize(
-    ("classes", "only"),
-    [(["zebra"], False), (BANK_NAMES[:3], True), ({"red": ["red", "crimson"]}, False)],
-    ids=["added", "left out", "phrases"],
-)
-def test_for_other_classes_the_answer_is_as_without_a_head(
-    headed: Classifier, classifier: Classifier, classes, only: bool
-) -> None:
-    images = [picture(seed) for seed in range(4)]
-    results = headed.classify(images, classes, only, top_k=9)
-    assert results == classifier.classify(images, classes, only, top_k=9)
-    assert {result.branch for result in results} == {"text"}
 
 
 # ------------------------------------------------------------------------------------------------------ rows of its own

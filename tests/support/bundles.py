@@ -15,10 +15,9 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from sar_infer.bank import ClassBank
+from sar_infer.bank import ClassBank, Images
 from sar_infer.bundle.manifest import (
     BANK,
-    HEAD,
     IMAGE_ENCODER,
     MANIFEST,
     NAME_ENCODER,
@@ -30,10 +29,11 @@ from sar_infer.bundle.manifest import (
     Provenance,
     Quality,
     Scores,
+    SelfTestVector,
     file_entry,
 )
-from sar_infer.classifiers.head import ClassHead
 from sar_infer.classifiers.trained_statistics import TrainedStatistics
+from sar_infer.encoders.self_test import self_test_pixels
 from sar_infer.text import TokenizerSpec
 from sar_infer.text.tokenizer import Tokenizer, encode_name
 
@@ -51,9 +51,8 @@ PREPROCESS = Preprocess(
 def write_bundle(
     path: Path,
     names: Sequence[str] = BANK_NAMES,
-    head: ClassHead | None = None,
     trained: TrainedStatistics | None = None,
-    bank_provenance: Mapping[str, Any] | None = None,
+    images: str = "",
     **changes: Any,
 ) -> Path:
     """Write a sound bundle to a folder that does not exist yet; ``changes`` replace manifest fields."""
@@ -62,9 +61,7 @@ def write_bundle(
     onnx.save(name_graph(), path / NAME_ENCODER)
     write_tokenizer(path / TOKENIZER)
     encoder = changes.get("encoder_digest", ENCODER_DIGEST)
-    ClassBank.of(tuple(names), name_rows(names), encoder, provenance=bank_provenance or {}).save(path / BANK)
-    if head is not None:
-        head.save(path / HEAD)
+    ClassBank.of(tuple(names), name_rows(names), encoder, images=Images(images)).save(path / BANK)
     if trained is not None:
         trained.save(path / STATISTICS)
     reseal(path, **changes)
@@ -75,18 +72,10 @@ def reseal(path: Path, **changes: Any) -> None:
     """Write the manifest anew for the files that are there."""
     files = {entry.name: file_entry(entry) for entry in sorted(path.iterdir()) if entry.name != MANIFEST}
     fitted = any(changes.get(key) for key in ("temperature", "thresholds", "conformal", "calibrated"))
-    branch = "head" if HEAD in files else "statistics" if STATISTICS in files else "text"
-    named = {"head": HEAD if HEAD in files else None, "statistics": STATISTICS if STATISTICS in files else None}
-    changes = {"calibrated_for": branch if fitted else None, "files": files, **named, **changes}
+    branch = "statistics" if STATISTICS in files else "text"
+    changes = {"calibrated_for": branch if fitted else None, "files": files, **changes}
     manifest = dataclasses.replace(example_manifest(), **changes)
     (path / MANIFEST).write_text(manifest.sealed().dump(), "utf-8")
-
-
-def example_head(names: Sequence[str] = BANK_NAMES, mix: float = 0.7, dim: int = DIM) -> ClassHead:
-    """A head whose answers differ from those of the text branch; the row of a name does not depend on the others."""
-    seeds = [list(name.encode()) for name in names]
-    rows = np.array([np.random.default_rng(seed).normal(size=dim + 1) for seed in seeds], dtype=np.float32)
-    return ClassHead(tuple(names), 6 * rows[:, :-1], rows[:, -1], mix, ENCODER_DIGEST)
 
 
 @functools.cache
@@ -167,11 +156,17 @@ def _graph(nodes: list[onnx.NodeProto], source: onnx.ValueInfoProto, weights: di
     return model
 
 
+@functools.cache
+def _self_test() -> SelfTestVector:
+    """What ``image_graph`` gives for the self-test image, computed with numpy."""
+    row = self_test_pixels(PREPROCESS, 1).mean((1, 2)) @ image_weight()
+    return SelfTestVector(1, tuple((row / np.linalg.norm(row)).tolist()))
+
+
 def example_manifest() -> Manifest:
     """A manifest that lists no files; not sealed."""
     return Manifest(
         schema_version=SCHEMA_VERSION,
-        min_reader=SCHEMA_VERSION,
         backbone="tiny",
         weights_digest="0" * 64,
         method="coop",
@@ -185,4 +180,5 @@ def example_manifest() -> Manifest:
         files={},
         quality=Quality(dataset="nothing", metrics=Scores(base_accuracy=50.0), notes=("a test",)),
         provenance=Provenance("2000-01-01T00:00:00Z", "tests", {"sar-clip": "0"}),
+        self_test=_self_test(),
     )

@@ -6,10 +6,10 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import tempfile
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import numpy.typing as npt
@@ -20,9 +20,7 @@ from support.tiny import RESNET, VIT
 
 from sar_infer import Classifier
 from sar_infer.bundle.bundle import default_bundle
-from sar_train.export.precision.derive import derive
-from sar_train.export.precision.gate import Gate
-from sar_train.export.precision.samples import PhotoSamples
+from sar_train.export import shrink
 from sar_train.methods.base import methods
 
 FOLDER = Path(__file__).parents[1] / "parity" / "guards"
@@ -58,11 +56,10 @@ def present(paths: list[Path]) -> list[int]:
 
 
 def int8(bundle: Path, out: Path, folder: Path) -> Path:
-    """Write the bundle with INT8 graphs beside its own, calibrated on generated photos, whatever their parity."""
+    """Write the bundle with an INT8 graph beside its own, calibrated on generated photos, whatever their parity."""
     samples = [write_photo(folder / f"{seed}.png", seed) for seed in range(100, 148)]
-    gate = Gate(min_cosine=-1, mean_cosine=-1, top1_agreement=0)
-    halves = PhotoSamples(tuple(samples[:32]), tuple(samples[32:]))
-    derive(bundle, out, halves, gates={"int8": gate}, command="tests")
+    with mock.patch.multiple(shrink, LEAST_COSINE=-1, LEAST_AGREEMENT=0):
+        shrink.shrink(bundle, out, samples, ["int8"], command="tests")
     return out
 
 
@@ -103,15 +100,8 @@ def of_mini(paths: list[Path]) -> Arrays:
 
 def read(case: str) -> Arrays:
     """Return the arrays of a fixture."""
-    content = json.loads((FOLDER / f"{case}.json").read_text("utf-8"))
-    return {key: np.array(values) for key, values in content.items()}
-
-
-def write(case: str, arrays: Arrays) -> None:
-    """Write a fixture."""
-    lists = {key: (values.round(7) if values.dtype.kind == "f" else values).tolist() for key, values in arrays.items()}
-    text = json.dumps(lists, separators=(",", ":"), ensure_ascii=False)
-    (FOLDER / f"{case}.json").write_text(f"{text}\n", "utf-8")
+    with np.load(FOLDER / f"{case}.npz") as arrays:
+        return dict(arrays)
 
 
 def main() -> None:
@@ -123,8 +113,8 @@ def main() -> None:
         for path in paths:
             Image.open(path).verify()
         for case in CASES:
-            write(case, of_method(case, paths, folder / case))
-        write("mini", of_mini(paths))
+            np.savez_compressed(FOLDER / f"{case}.npz", **of_method(case, paths, folder / case))
+        np.savez_compressed(FOLDER / "mini.npz", **of_mini(paths))
 
 
 if __name__ == "__main__":

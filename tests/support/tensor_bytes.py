@@ -1,4 +1,4 @@
-"""Safetensors files of banks and heads, taken apart and put together by hand, lies included."""
+"""Safetensors files of banks and statistics, taken apart and put together by hand, lies included."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sar_infer.bundle.manifest import HEAD, STATISTICS
+from sar_infer.bundle.manifest import STATISTICS
 
 Header = dict[str, Any]
 Tensors = dict[str, npt.NDArray[Any]]
@@ -20,7 +20,6 @@ _CODES = {np.dtype(kind): name for name, kind in _TYPES.items()}
 _MODEL = ("precision", "centre", "text_centre", "means", "counts", "photo_offsets", "curve")
 _NUMBERS = ("slope", "alpha", "prior", "separation")
 _DIGESTED = {
-    HEAD: ("names", "offsets", "weight", "bias", "mix"),
     STATISTICS: ("names", "offsets", *_MODEL, *_NUMBERS),
 }
 

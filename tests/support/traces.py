@@ -27,10 +27,10 @@ from open_clip import SimpleTokenizer
 from torch import Tensor, nn
 
 from sar_train.clip.prompts import Prompts
-from sar_train.export import graph, tokenizer
+from sar_train.export import graph
 from sar_train.export.graph import translate
 from sar_train.export.image_encoder import VisionTransformerEncoder
-from sar_train.export.layout import PromptLayout
+from sar_train.export.name_encoder import PromptLayout
 from sar_train.methods.base import PromptMethod
 
 ROOT = Path(__file__).parents[2]
@@ -44,13 +44,9 @@ SOURCES = "sources"
 
 @pytest.fixture(autouse=True, scope="session")
 def traced_once() -> Any:
-    """Give exports the graph of an equal module where one was made by this code.
-
-    The merges, which are always the same, are compressed once.
-    """
+    """Give exports the graph of an equal module where one was made by this code."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(graph, "translate", partial(remembered, kept_graphs()))
-        patch.setattr(tokenizer, "compress", cache(tokenizer.compress))
         yield
 
 

@@ -322,6 +322,7 @@ class BankStore:
             except WriteError as error:
                 raise Problem("overloaded", str(error), _BUSY_SECONDS) from None
             except BankError as error:
+                self.usable = False
                 raise Problem(
                     "conflict", f"the bank file was changed by another process and cannot be used: {error}"
                 ) from None

@@ -200,6 +200,8 @@ def compute(
         start = time.perf_counter()
         try:
             decoded: Decoded | Exception = decode(task)
+        except ImageError as error:
+            decoded = ImageError(str(error), error.kind)  # anew: the frames of its traceback hold the decoder's memory
         except Exception as error:
             decoded = error
         return decoded, time.perf_counter() - start

@@ -111,7 +111,7 @@ class Result(BaseModel):
     predictions: list[Prediction]
     error: str | None = Field(description="why this image has no predictions")
     error_code: str | None
-    branch: Literal["text", "head+text", "text+statistics"]
+    branch: Literal["text", "text+statistics"]
     unknown: bool | None = Field(None, description="present if it was requested, or if a background class won")
     reason: str | None = Field(None, description="present with unknown: why")
     label_set: list[str] | None = Field(None, description="present if coverage was requested")

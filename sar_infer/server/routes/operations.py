@@ -60,7 +60,6 @@ async def model(service: Serving) -> dict[str, Any]:
         **{field: manifest[field] for field in _SHOWN},
         "classes": len(bank.names),
         "bank": bank.content_digest,
-        "head": None if engine.bundle.head is None else len(engine.bundle.head.names),
         "statistics": None if engine.bundle.statistics is None else len(engine.bundle.statistics.names),
         "offset": service.settings.offset,
         "provider": engine.provider,

@@ -117,11 +117,10 @@ def test_further_columns(bundle_path: Path) -> None:
     assert list(row) == names(columns)
 
 
-def test_settings_tell_apart_all_that_answers_depend_on(bundle_path: Path, headed_path: Path, tmp_path: Path) -> None:
+def test_settings_tell_apart_all_that_answers_depend_on(bundle_path: Path, tmp_path: Path) -> None:
     """Background, thresholds and calibration of a bank too, which its digest does not cover."""
     several = [
         WorkerOptions(str(bundle_path)),
-        WorkerOptions(str(headed_path)),
         WorkerOptions(str(bundle_path), classes={"owl": ("owl",)}),
         WorkerOptions(str(bundle_path), classes={"owl": ("an owl",)}),
         WorkerOptions(str(bundle_path), classes={"owl": ("owl",)}, only=True),

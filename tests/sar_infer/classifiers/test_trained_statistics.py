@@ -12,14 +12,13 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from support.banks import unit_rows
-from support.bundles import BANK_NAMES, ENCODER_DIGEST, example_head, name_rows, reseal, write_bundle
+from support.bundles import BANK_NAMES, ENCODER_DIGEST, name_rows, reseal, write_bundle
 from support.pictures import jpeg
 from support.tensor_bytes import read, write
 from support.trained import example_statistics, photos
 
 from sar_infer import BundleError, Classifier, DecisionOptions, InputError, SchemaError, open_bundle
 from sar_infer.bank import add, remove, rename
-from sar_infer.bundle.describe import describe
 from sar_infer.bundle.freeze import freeze
 from sar_infer.bundle.manifest import CARD, STATISTICS
 from sar_infer.classifiers.confidence import Confidence
@@ -87,19 +86,11 @@ def test_a_later_version_says_so(path: Path) -> None:
         open_bundle(path)
 
 
-@pytest.mark.parametrize("listed", [True, False])
-def test_the_manifest_and_the_folder_name_the_same_file(path: Path, bundle_copy: Path, listed: bool) -> None:
-    reseal(path, statistics=None) if listed else reseal(bundle_copy, statistics=STATISTICS)
-    with pytest.raises(BundleError):
-        open_bundle(path if listed else bundle_copy)
-
-
 def test_freezing_keeps_the_photos_of_the_classes_that_are_left(path: Path, tmp_path: Path) -> None:
     bundle = open_bundle(path)
     bank = add(rename(remove(bundle.bank, ["green"]), "blue", "navy"), ["teal"], name_rows(["teal"]))
     manifest = freeze(bundle, bank, tmp_path / "new", command="tests")
-    assert manifest.statistics == STATISTICS
-    assert "12 photos of 3 classes" in describe(bundle)
+    assert STATISTICS in manifest.files
     assert "rank trained and added classes together" in (tmp_path / "new" / CARD).read_text("utf-8")
     loaded = open_bundle(tmp_path / "new")
     assert loaded.statistics is not None and set(loaded.statistics.names) == {"red", "navy"}
@@ -107,16 +98,6 @@ def test_freezing_keeps_the_photos_of_the_classes_that_are_left(path: Path, tmp_
     after = Classifier(loaded).classify(PHOTO, top_k=9)[0].predictions
     expected_logits = {{"blue": "navy"}.get(p.label, p.label): p.logit for p in before if p.label != "green"}
     assert {p.label: p.logit for p in after} == pytest.approx(expected_logits, abs=1e-4)
-
-
-def test_a_head_answers_for_its_classes_and_statistics_for_all_others(tmp_path: Path) -> None:
-    path = write_bundle(tmp_path / "both", head=example_head(BANK_NAMES), trained=TRAINED)
-    classifier = Classifier.open(path)
-    assert classifier.class_set().branch == "head+text"
-    assert classifier.class_set(["owl"]).branch == "text+statistics"
-    assert classifier.class_set(photos={"red": photos()}).branch == "text+statistics"
-    headed = Classifier.open(write_bundle(tmp_path / "headed", head=example_head(BANK_NAMES)))
-    assert classifier.classify(PHOTO) == headed.classify(PHOTO)
 
 
 FITTED = {"temperature": 2.0, "thresholds": {"score": 0.5}, "conformal": {"0.9": 0.1}, "calibrated": BANK_NAMES}
@@ -185,11 +166,10 @@ def test_confidence_is_kept_and_files_without_it_open(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="digest"):
         TrainedStatistics.load(tmp_path / STATISTICS)
     bundle = open_bundle(write_bundle(tmp_path / "b", trained=TRUSTED))
-    assert "left out      temperature 2.500" in describe(bundle)
     freeze(bundle, bundle.bank, tmp_path / "new", command="tests")
     frozen = open_bundle(tmp_path / "new")
     assert frozen.statistics is not None and frozen.statistics.statistics.confidence == TRUST
-    assert "left out in turn" in (tmp_path / "new" / CARD).read_text("utf-8")
+    assert "**statistics**" in (tmp_path / "new" / CARD).read_text("utf-8")
 
 
 def test_photos_of_one_class_end_the_calibration_of_that_class(tmp_path: Path) -> None:

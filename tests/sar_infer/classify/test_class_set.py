@@ -7,12 +7,10 @@ import pytest
 
 from sar_infer.bank import ClassBank, calibrate, remove, rename, set_class
 from sar_infer.bank.learned import BankCalibration
-from sar_infer.classifiers.head import ClassHead
 from sar_infer.classify.class_set import (
     ClassSet,
     build_class_set,
     with_calibration,
-    with_head,
     with_own_calibration,
 )
 from sar_infer.errors import InputError
@@ -73,70 +71,6 @@ def test_no_class_at_all() -> None:
     empty = ClassBank.of((), np.empty((0, 3), np.float32), "e")
     with pytest.raises(InputError):
         build_class_set(empty, {}, False, Embed())
-
-
-HEAD = ClassHead(("fox", " cat"), np.array([[1, 2, 3], [4, 5, 6]], np.float32), np.array([7, 8], np.float32), 0.5, "e")
-
-
-def headed(classes, only: bool = True, bank: ClassBank = BANK) -> ClassSet:
-    return with_head(build_class_set(bank, phrases_by_name(classes), only, Embed()), HEAD, bank, BANK)
-
-
-@pytest.mark.parametrize("names", [("Cat", "FOX"), ("fox ", "cat"), ("fox", "Cat", "fox")])
-def test_exactly_the_classes_of_the_head_get_it_in_their_order(names: tuple[str, ...]) -> None:
-    classes = headed(names)
-    assert classes.branch == "head+text"
-    assert classes.head is not None
-    assert [name.lower().strip() for name in classes.head.names] == [name.lower().strip() for name in classes.names]
-    by_name = dict(zip(HEAD.names, zip(HEAD.weight.tolist(), HEAD.bias.tolist(), strict=True), strict=True))
-    for name, row, bias in zip(classes.head.names, classes.head.weight, classes.head.bias, strict=True):
-        assert by_name[name] == (row.tolist(), bias)
-
-
-@pytest.mark.parametrize(
-    ("classes", "only"),
-    [
-        (None, False),
-        (["fox"], True),
-        (["fox", "dog"], True),
-        (["fox", "cat", "dog"], True),
-        (["fox", "cat", "owl"], True),
-        (["fox", "owl"], True),
-        ({"fox": "fox", "cat": ["cat", "kitten"]}, True),
-        ({"fox": "red fox", "cat": "cat"}, True),
-    ],
-)
-def test_any_other_classes_get_no_head(classes, only: bool) -> None:
-    assert (headed(classes, only).head, headed(classes, only).branch) == (None, "text")
-
-
-def test_another_bank_gets_the_head_only_with_the_same_rows() -> None:
-    rows = np.eye(3, dtype=np.float32)
-    same = ClassBank.of(("fox", "cat"), rows[[2, 0]], "e")
-    assert headed(None, False, same).branch == "head+text"
-    edited = ClassBank.of(("fox", "cat"), np.nextafter(rows[[2, 0]], np.float32(2)), "e")
-    assert headed(None, False, edited).branch == "text"
-    swapped = ClassBank.of(("cat", "fox"), rows[[2, 0]], "e")
-    assert headed(None, False, swapped).branch == "text"
-
-
-def test_a_class_that_was_renamed_keeps_the_head() -> None:
-    bank = remove(rename(BANK, "fox", "reynard"), ["dog"])
-    classes = headed(None, False, bank)
-    assert (classes.names, classes.branch) == (("Cat", "reynard"), "head+text")
-    assert classes.head is not None
-    np.testing.assert_array_equal(classes.head.weight, HEAD.weight[[1, 0]])
-    anew = rename(bank, "reynard", "tod", np.eye(3, dtype=np.float32)[1])
-    assert headed(None, False, anew).branch == "text"
-
-
-def test_phrases_get_no_head_even_where_they_give_the_banks_row() -> None:
-    class_phrases = phrases_by_name({"fox": ["fox", "fox"], "cat": "cat"})
-    classes = build_class_set(BANK, class_phrases, True, lambda groups: BANK.embeddings[[2]])
-    np.testing.assert_array_equal(classes.embeddings, BANK.embeddings[[2, 0]])
-    assert with_head(classes, HEAD, BANK, BANK).branch == "text"
-    assert with_head(classes, None, BANK, BANK) is classes
-    assert classes.photos.tolist() == [0, 0]
 
 
 # ------------------------------------------------------------------------------------------ what is known of a class

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.bundles import DIM, ENCODER_DIGEST, example_head, example_manifest
+from support.bundles import DIM, example_manifest
 
 from sar_infer.bundle.manifest import Manifest
 from sar_infer.classify.class_set import ClassSet
@@ -165,21 +165,6 @@ def test_an_explanation() -> None:
     twice = ClassSet((*NAMES, "ant", "bee"), (classes().embeddings, classes().embeddings[:2]), np.arange(6))
     why = decided(manifest(), twice, explain=True).explanation
     assert why is not None and len(why.nearest) == 3
-
-
-def test_with_a_head_the_calibration_holds_for_its_classes_alone() -> None:
-    made = manifest(**(FITTED | {"calibrated_for": "head"}), head="head.safetensors")
-    scores, _ = by_hand(1.0)
-    assert decided(made, classes()).predictions[0].score == pytest.approx(scores[0])
-    with pytest.raises(InputError):
-        decided(made, classes(), unknown="score")
-    head = dataclasses.replace(example_head(NAMES), encoder_digest=ENCODER_DIGEST)
-    chosen = classes(head=head)
-    row = np.eye(1, DIM, dtype=np.float32)
-    logits = head.combined(np.float32([COSINES]) * 20, row)[0] / 2
-    assert decided(made, chosen, unknown="score", threshold=0).predictions[0].score == pytest.approx(
-        (np.exp(logits) / np.exp(logits).sum()).max(), rel=1e-5
-    )
 
 
 @pytest.mark.parametrize(

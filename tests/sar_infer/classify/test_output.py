@@ -79,9 +79,9 @@ def test_further_facts_have_keys_of_their_own_where_they_are_there() -> None:
         [],
         False,
     )
-    untold = dataclasses.replace(GOOD, reason="cannot be told: no threshold for this class", branch="head+text")
+    untold = dataclasses.replace(GOOD, reason="cannot be told: no threshold for this class", branch="text+statistics")
     written = json.loads("".join(FORMATS["jsonl"]([untold])))
-    assert (written["unknown"], written["reason"], written["branch"]) == (None, untold.reason, "head+text")
+    assert (written["unknown"], written["reason"], written["branch"]) == (None, untold.reason, "text+statistics")
     assert "  unknown or not cannot be told: no threshold for this class\n" in "".join(FORMATS["text"]([untold]))
 
 

@@ -19,6 +19,7 @@ from support.trained import example_statistics
 
 from sar_infer import Classifier
 from sar_infer.bank import ClassBank
+from sar_infer.bank import calibrate as edit
 from sar_infer.bundle.bundle import open_bundle
 from sar_infer.bundle.freeze import freeze
 from sar_infer.cli.bank import main
@@ -52,8 +53,8 @@ def held_out(root: str, bank: ClassBank | None = None) -> tuple[Classifier, np.n
     bank = ClassBank.load(BANK) if bank is None else bank
     classifier = Classifier.open(os.environ["SAR_BUNDLE"], "cpu", bank=bank)
     rows = [classifier.embed_images(sorted(Path(root, name).iterdir())) for name in COLOURS]
-    labels = np.repeat([bank.index[name] for name in COLOURS], [len(photos) for photos in rows])
-    plain = classifier.class_set(bank=bank.without_calibration())
+    labels = np.repeat([bank.lookup.find(name) for name in COLOURS], [len(photos) for photos in rows])
+    plain = classifier.class_set(bank=edit(bank, None))
     return classifier, classifier.logits(np.concatenate(rows), plain).astype(np.float64), labels
 
 
@@ -99,7 +100,7 @@ def test_it_says_what_was_fitted_and_measured(calibrated: str) -> None:
     assert "calibrated on 80 photos of 4 classes" in result.stdout
     shares = f"accuracy {expected['all']:.1%}, of the bundle's classes {expected['bundle']:.1%}, of added"
     assert shares in result.stdout
-    assert [step.action for step in ClassBank.verify(BANK).history] == ["add", *["calibrate"] * 3]
+    assert [step.action for step in ClassBank.load(BANK).history] == ["add", *["calibrate"] * 3]
 
 
 def flags(*more: object) -> set[bool]:
@@ -121,7 +122,7 @@ def test_it_holds_until_the_classes_change_and_again_when_that_is_rolled_back(ca
     assert STALE in run("set", BANK, "grey thing", "--background").stderr
     assert flags() == {False}
     assert STALE not in run("set", BANK, "grey thing", "--foreground").stderr
-    assert STALE not in run("alias", BANK, "red", "crimson").stderr
+    assert STALE not in run("set", BANK, "red", "--alias", "crimson").stderr
     assert flags() == {True}
 
 
@@ -205,7 +206,7 @@ def test_a_frozen_bundle_answers_as_its_bank_did(calibrated: str, held: bool) ->
 def test_unusable_photos_are_refused_and_nothing_changes(calibrated: str) -> None:
     assert "expected 50 or more" in run.refused("calibrate", BANK, "--photos", paint_folders("few", 2, seed=3))
     assert "expected 50 or more" in run.refused("calibrate", BANK, "--photos", "labelled")  # all of them are counted
-    assert "one folder for each class" in run.refused("calibrate", BANK, "--photos", "nowhere")
+    assert "nowhere: no such file or folder" in run.refused("calibrate", BANK, "--photos", "nowhere")
     shutil.copytree("held/red", "held/salmon")
     assert "salmon" in run.refused("calibrate", BANK, "--photos", "held")
     shutil.rmtree("held/salmon")

@@ -19,7 +19,7 @@ from sar_infer.cli.classify import main as sar_classify
 from sar_infer.errors import InputError
 
 run, classify = Command(main), Command(sar_classify)
-HINT = "enough photos to fit class statistics"
+HINT = "enough photos to fit a class model"
 
 
 @pytest.fixture(scope="module")
@@ -55,11 +55,11 @@ def calibrations(*arguments: object) -> set[str]:
 def test_it_fits_ranks_and_is_taken_back(photographed: Path) -> None:
     before = classify.answers("held/red", "--bank", BANK)
     stdout = run("fit", BANK).stdout
-    assert "fitted class statistics on 32 photos of 4 classes" in stdout
+    assert "fitted the class model on 32 photos of 4 classes" in stdout
     assert "undo: sar-bank rollback mine.safetensors --to 1" in stdout
     assert "classes that you add: by name" in stdout and "95 % intervals" in stdout
     fitted, confidence = statistics()
-    expected = Classifier.open(os.environ["SAR_BUNDLE"], "cpu", bank=BANK).fit().statistics
+    expected = Classifier.open(os.environ["SAR_BUNDLE"], "cpu", bank=BANK).fit_model().statistics
     for name, array in expected.tensors().items():
         np.testing.assert_array_equal(fitted.tensors()[name], array)
     predictions = classify.answers("held/red", "--bank", BANK)[0]["predictions"]
@@ -120,7 +120,7 @@ def test_adding_photos_says_when_it_would_pay_until_it_is_done(here: Path) -> No
     few = "statistics need 4 classes with 2 photos or more whose rows are kept, got 3; add photos"
     assert few in run.refused("fit", BANK)
     hint = run("add", BANK, "iris", "--photos", "labelled/iris").stderr
-    assert f"{HINT}, which answer better: sar-bank fit mine.safetensors" in hint
+    assert f"{HINT}: sar-bank fit mine.safetensors" in hint
     run("fit", BANK)
     assert HINT not in run("add", BANK, "--photos", paint_folders("new", 2, seed=8)).stderr
 
@@ -130,10 +130,10 @@ def test_examples_of_four_classes_are_fitted_in_the_call(photographed: Path) -> 
     classifier = Classifier.open(os.environ["SAR_BUNDLE"], "cpu")
     folders = sorted(Path("labelled").iterdir())
     photos = {path.name: classifier.embed_photos(sorted(path.iterdir())) for path in folders}
-    fitting = classifier.fit(photos, only=True)
+    fitting = classifier.fit_model(photos, only=True)
     assert fitting.classes == tuple(sorted(COLOURS))
     assert fitting.statistics.confidence is not None and fitting.statistics.confidence.others == 3
     few = paint_folders("few", 4, seed=1, names=("red", "green", "blue"))
     assert calibrations("--examples", few, "--only") == {"none"}
     with pytest.raises(InputError, match="4 classes"):
-        classifier.fit(dict(list(photos.items())[:3]), only=True)
+        classifier.fit_model(dict(list(photos.items())[:3]), only=True)

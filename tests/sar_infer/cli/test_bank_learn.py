@@ -69,7 +69,7 @@ def logits_by_hand(classifier: Classifier, bank: ClassBank, rows: np.ndarray) ->
     for column, name in enumerate(bank.names):
         photos = bank.photos.get(name)
         count, total = (len(photos), len(photos) * photos.mean.astype(float)) if photos is not None else (0, 0.0)
-        sums, number = bank.learned.by_slot.get(bank.table.slot(column), (0.0, 0.0))
+        sums, number = bank.learned.by_key.get(bank.keys[column], (0.0, 0.0))
         text = bank.embeddings[column].astype(np.float64)
         named = centre + statistics.slope * (text - statistics.text_centre)
         mean = (total + sums + number * move + statistics.prior * named) / (count + number + statistics.prior)
@@ -93,13 +93,13 @@ def test_what_was_learned_stays_and_ranks(fitted: str, bundle_path: Path, option
     assert done["changed"] and done["undo_to"] == 2
     bank = ClassBank.load(BANK)
     assert bank.learned is not None and bank.learned.photos == 24 and not bank.learned.stale
-    assert sum(count for _, count in bank.learned.by_slot.values()) > 0
+    assert sum(count for _, count in bank.learned.by_key.values()) > 0
     classifier = Classifier.open(bundle_path, bank=BANK)
     rows = classifier.embed_images([*map(str, sorted(Path(fitted).rglob("*.png")))])
     classes: ClassSet = classifier.class_set()
     np.testing.assert_allclose(classifier.logits(rows, classes), logits_by_hand(classifier, bank, rows), atol=2e-3)
     again = classifier.class_set(["red", "iris"], only=True)  # given with the call, they have what the bank learned
-    columns = [bank.index["red"], bank.index["iris"]]
+    columns = [bank.lookup.find("red"), bank.lookup.find("iris")]
     np.testing.assert_allclose(classifier.logits(rows, again), classifier.logits(rows, classes)[:, columns], atol=2e-3)
     calibrations = {
         p["calibration"] for image in classify.answers("others/red", "--bank", BANK) for p in image["predictions"]
@@ -111,7 +111,7 @@ def test_it_is_replaced_and_out_of_date_once_there_are_other_classes(fitted: str
     for photos, count in ((fitted, 24), (f"{fitted}/red", 6)):
         run("learn", BANK, "--photos", photos, "--all-known")
         assert ClassBank.load(BANK).learned.photos == count
-    warning = "learn again: sar-bank learn mine.safetensors --photos PHOTOS"
+    warning = "adapt again: sar-bank learn mine.safetensors --photos PHOTOS"
     assert warning in run("add", BANK, "violet").stderr
     assert warning not in run("add", BANK, "pink").stderr
 

@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
-from support.bundles import BANK_NAMES, ENCODER_DIGEST, name_rows, reseal
+from support.bundles import BANK_NAMES, ENCODER_DIGEST, name_rows, reseal, write_bundle
 from support.pictures import encoded, huge_png
 from support.precisions import add_precision
+from support.trained import example_statistics
 
 from sar_infer import __version__
 from sar_infer.bank import ClassBank
@@ -151,17 +152,17 @@ def test_another_bank(folder: Path) -> None:
     assert [p["label"] for p in objects(result)[0]["predictions"]] == ["owl"]
 
 
-def test_json_says_which_branch_answered(folder: Path, headed_path: Path) -> None:
-    Path("new.txt").write_text("owl\n")
-    for more, branch in (([], "head+text"), (["--classes", "new.txt"], "text")):
-        call = ("photos", "--bundle", str(headed_path), *more, "--format")
+def test_json_says_which_branch_answered(folder: Path, bundle_path: Path, tmp_path: Path) -> None:
+    with_statistics = write_bundle(tmp_path / "statistics", trained=example_statistics())
+    for bundle, branch in ((bundle_path, "text"), (with_statistics, "text+statistics")):
+        call = ("photos", "--bundle", str(bundle), "--format")
         assert [line["branch"] for line in objects(run(*call, "jsonl"))] == [branch] * 2
         assert [line["branch"] for line in json.loads(run(*call, "json").stdout)] == [branch] * 2
 
 
 def test_info(folder: Path, bundle_copy: Path) -> None:
     call = ("--info", "--bundle", str(bundle_copy), "--format")
-    assert "backbone      tiny\n" in run(*call, "text").stdout
+    assert "backbone      tiny, weights " in run(*call, "text").stdout
     manifest = json.loads((bundle_copy / "manifest.json").read_text("utf-8"))
     for form in ("json", "jsonl"):
         result = run(*call, form)

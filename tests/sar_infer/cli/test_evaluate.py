@@ -94,7 +94,7 @@ def test_photos_that_were_learned_come_twice_or_cannot_be_read_are_left_out(bank
 
 def test_photos_of_other_classes_count_as_unknown_ones(bank: Path) -> None:
     run("calibrate", bank, "--photos", paint("calibrating", 20, seed=4))
-    run("alias", bank, "blue", "azure")
+    run("set", bank, "blue", "--alias", "azure")
     held = Path(paint("held", 6, seed=5, names=("red", "blue", "mud", "iriss")))
     (held / "blue").rename(held / "azure")
     result = run("evaluate", bank, "--photos", held, "--format", "json")

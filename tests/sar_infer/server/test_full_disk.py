@@ -45,7 +45,7 @@ def test_a_full_disk_refuses_changes_and_loses_nothing(bundle_path: Path, tmp_pa
         resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, limits)
         for what, change in CHANGES.items():
             assert change(client).is_success, what
-    bank = ClassBank.verify(file)
+    bank = ClassBank.load(file)
     assert [step.action for step in bank.history] == ["add", "add", "add", "add", "remove"]
     assert "mug" not in bank.names
     assert "violet" in bank.names

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import numpy as np
 import pytest
-from support.pictures import jpeg
-from support.servers import Local, Server, local_server
+from support.servers import Server
 
 from sar_infer import Classifier
-from sar_infer.server.settings import Settings
 
 triton = pytest.importorskip("tritonclient.http")
 Scores = dict[str, float]
@@ -59,12 +57,6 @@ def mini() -> Classifier:
     return Classifier.open(device="cpu")
 
 
-@pytest.fixture(scope="module")
-def headed_server(headed_path: Path) -> Iterator[Local]:
-    with local_server(Settings(bundle=headed_path, device="cpu", threads=1)) as local:
-        yield local
-
-
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_real_photos(
     either_server: Server,
@@ -76,16 +68,6 @@ def test_real_photos(
     for path in photos[:4]:
         expected = directly(mini, path.read_bytes(), names)
         assert protocol(either_server.url, path.read_bytes(), names) == pytest.approx(expected, abs=1e-4)
-
-
-@pytest.mark.parametrize("protocol", PROTOCOLS)
-@pytest.mark.parametrize("names", [["red", "green", "blue", "grey thing"], ["red", "teal"]])
-def test_a_bundle_with_a_head(
-    headed_server: Local, headed: Classifier, protocol: Callable[[str, bytes, list[str]], Scores], names: list[str]
-) -> None:
-    photo = jpeg(colour=(30, 160, 90))
-    expected = directly(headed, photo, names)
-    assert protocol(headed_server.url, photo, names) == pytest.approx(expected, abs=1e-5)
 
 
 def test_embeddings_give_the_scores_of_names_that_the_bank_does_not_have(

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import onnx
+import open_clip
 import pytest
 from support.exported import moved, source_of
 from support.folders import listing
@@ -16,14 +17,14 @@ from support.tiny import tiny_backbone
 from sar_infer.bank import ClassBank
 from sar_infer.bundle.bundle import open_bundle
 from sar_infer.bundle.card import card
-from sar_infer.bundle.manifest import BANK, CARD, MANIFEST
-from sar_infer.bundle_check import moved as beyond_bounds
-from sar_infer.bundle_check import verify_bundle
+from sar_infer.bundle.manifest import BANK, CARD, MANIFEST, TOKENIZER
+from sar_infer.encoders.parity import checks
+from sar_infer.text.tokenizer import Tokenizer
 from sar_train.errors import ClassNameError, ExportError
 from sar_train.export import bundle
-from sar_train.export.bundle import encoder_digest, export_bundle, images_digest
+from sar_train.export.bundle import encoder_digest, export_bundle, images_digest, merges_text
 from sar_train.export.fixed import handcrafted
-from sar_train.export.layout import layout, tokenizer_spec
+from sar_train.export.name_encoder import layout, tokenizer_spec
 from sar_train.export.source import ExportSource
 from sar_train.methods.base import methods
 
@@ -41,9 +42,7 @@ def test_a_bundle_says_what_it_is_and_passes_its_checks(exported: Path, source: 
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", manifest.provenance.created)
     assert (exported / CARD).read_text(encoding="utf-8") == card(manifest, opened.bank)
     assert listing(exported.parent) == [exported.name]
-    findings = verify_bundle(exported)
-    assert not beyond_bounds(findings)
-    now = {finding.what: finding.now for finding in findings if finding.verdict == "ok"}
+    now = {check.what: check.value for check in checks(opened)}
     assert now["self-test image, cosine"] > 0.99999
     assert now["5 bank rows made again, difference"] < 1e-6
     assert now["batches of 1, 2, 7 and 33, difference"] < 1e-6
@@ -150,3 +149,11 @@ def test_every_tensor_of_a_method_counts(name: str) -> None:
 def test_the_template_counts_where_embeddings_are_made_from_it(name: str, counts: bool) -> None:
     digests = {digest(source_of(moved(name, template=text), ["cat"])) for text in ("a photo of a {}.", "one {}.")}
     assert len(digests) == 1 + counts
+
+
+def test_the_run_time_encodes_names_like_open_clip(exported: Path) -> None:
+    assert (exported / TOKENIZER).read_bytes()[4:8] == bytes(4)  # no time, so that it is the same file every time
+    text = "A golden retriever's 23 friends: café, naïve — 犬"
+    assert Tokenizer.open(exported / TOKENIZER).encode(text) == open_clip.get_tokenizer("ViT-B-32").encode(text)
+    with pytest.raises(ExportError, match="32000"):
+        merges_text(32_000)

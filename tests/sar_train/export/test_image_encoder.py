@@ -10,11 +10,11 @@ from support.exported import moved, reference_images
 from support.tiny import RESNET, VIT, shallow, tiny_backbone
 
 from benchmarks.throughput.flops import flops_of_open_clip, flops_per_image
-from sar_infer.bundle_check.comparison import open_graph
+from sar_infer.encoders.encoders import Encoder
 from sar_train.clip import backbone as backbones
 from sar_train.clip import mini
-from sar_train.export.compact import compact
 from sar_train.export.fixed import handcrafted
+from sar_train.export.graph import compact
 from sar_train.export.image_encoder import export_image_encoder
 from sar_train.methods.base import Setup, methods
 from sar_train.training.prompted import PromptedCLIP
@@ -23,10 +23,10 @@ from sar_train.training.prompted import PromptedCLIP
 def check(prompted: PromptedCLIP, folder: Path, batches: tuple[int, ...]) -> None:
     path = folder / "image_encoder.onnx"
     path.write_bytes(compact(export_image_encoder(prompted)).SerializeToString())
-    graph, size = open_graph(path), prompted.backbone.preprocess.size
+    graph, size = Encoder(path, prompted.backbone.embed_dim, "cpu"), prompted.backbone.preprocess.size
     for batch in batches:
         pixels = torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(batch))
-        rows, reference = graph(pixels.numpy()), reference_images(prompted, pixels).numpy()
+        rows, reference = graph.run("pixels", pixels.numpy()), reference_images(prompted, pixels).numpy()
         assert rows.shape == (batch, prompted.backbone.embed_dim)
         assert (rows * reference).sum(1).min() >= 0.99999
         np.testing.assert_allclose(rows, reference, atol=1e-5)

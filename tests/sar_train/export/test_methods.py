@@ -63,13 +63,13 @@ def test_any_names_get_the_logits_of_whole_sequences(exported: Exported) -> None
     torch.testing.assert_close(logits, ours, atol=1e-4, rtol=0)
 
 
-def test_the_trained_classes_alone_get_what_the_method_answers(exported: Exported) -> None:
-    prompted, head = exported.prompted, exported.prompted.method.head()
+def test_the_trained_classes_alone_get_the_logits_of_the_prompt(exported: Exported) -> None:
+    prompted = exported.prompted
     names = tuple(name.replace("_", " ") for name in prompted.trained)
     logits, branch = exported.answers(names, only=True)
-    assert branch == ("text" if head is None else "head+text")
+    assert branch == "text"
     images = prompted.encode_images(exported.pixels)
-    expected = prompted.logits(images, prompted.trained, frozen=True)
+    expected = prompted.logits(images, prompted.trained, text_only=True, frozen=True)
     torch.testing.assert_close(logits, expected, atol=1e-4, rtol=0)
 
 

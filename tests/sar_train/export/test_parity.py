@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from support.exported import moved, source_of
 from support.photos import write_photo
 
 from sar_infer.bank import ClassBank
@@ -14,7 +13,7 @@ from sar_infer.errors import ImageError
 from sar_infer.text.tokenizer import Tokenizer, encode_name
 from sar_train.errors import ExportError
 from sar_train.export.fixed import Fixed
-from sar_train.export.parity import compare, compare_answers, names_of_every_length
+from sar_train.export.parity import compare, names_of_every_length
 from sar_train.export.source import ExportSource
 from sar_train.training.prompted import PromptedCLIP
 
@@ -53,13 +52,5 @@ def test_photos_take_part_and_one_that_cannot_be_read_is_named(
 def test_another_prompt_does_not_pass(exported: Path, source: ExportSource, factor: float, difference: str) -> None:
     prompts = source.backbone.handcrafted(source.prompted.template)
     other = Fixed(dataclasses.replace(prompts, context=factor * prompts.context))
-    with pytest.raises(ExportError, match=f"name_encoder.onnx.*: {difference},"):
+    with pytest.raises(ExportError, match=f"name_encoder.onnx.*: {difference}, expected at most 1e-05"):
         compared(exported, PromptedCLIP(source.backbone, other, source.prompted.template, ()))
-
-
-def test_a_bundle_that_answers_otherwise_than_the_head_does_not_pass(exported: Path) -> None:
-    prompted = moved("dept")
-    head = source_of(prompted, ("cat", "sea lake", "red car")).head("")
-    assert head is not None
-    with pytest.raises(ExportError, match="class head"):
-        compare_answers(exported, prompted, head)

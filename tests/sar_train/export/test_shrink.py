@@ -3,67 +3,82 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from support.exported import export_run, moved
 from support.folders import listing
 from support.photos import write_photo
+from support.tiny import RESNET, VIT
 
+from sar_infer import Classifier
 from sar_infer.bundle.bundle import open_bundle
-from sar_infer.bundle.describe import describe
+from sar_infer.bundle.manifest import IMAGE_ENCODER
 from sar_train.cli.shrink import main
-from sar_train.export.precision import samples
+from sar_train.export import shrink as shrinking
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    for seed in range(44):
+        write_photo(folder / f"{seed:02d}.png", seed)
+    return folder
 
 
 @pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    for seed in range(44):
-        write_photo(tmp_path / "photos" / f"{seed:02d}.png", seed)
-    return tmp_path / "photos"
-
-
-@pytest.fixture(autouse=True)
-def _few_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(samples, "MOST_NAMES", 100)
+def _open_gate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Random weights embed all photos much alike, so that agreement is no measure."""
+    monkeypatch.setattr(shrinking, "LEAST_AGREEMENT", 0)
 
 
 def shrink(*arguments: object) -> Result:
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
-def test_a_bundle_gets_smaller_graphs(exported: Path, photos: Path, tmp_path: Path) -> None:
-    options = ("--precision", "fp16", "--photos", photos / "*.png", "--min-agreement", "0.3", "--quiet")
-    result = shrink(exported, "--out", tmp_path / "new", *options, "--min-cosine", "0.9", "--format", "json")
-    assert (result.exit_code, result.stderr) == (0, "")
-    content = json.loads(result.stdout)
-    bundle = open_bundle(tmp_path / "new")
-    assert content["digest"] == bundle.manifest.digest
-    assert content["precisions"]["fp16"]["image"]["file"] == "image_encoder.fp16.onnx"
-    assert [(graph["kept"], graph["reasons"]) for graph in content["asked"]] == [(True, []), (True, [])]
-    assert "fp16 images" in describe(bundle)
-    result = shrink(exported, "--out", tmp_path / "other", *options, "--min-cosine", "1")
+@pytest.mark.usefixtures("_open_gate")
+@pytest.mark.parametrize("backbone", [VIT, RESNET])
+def test_a_bundle_gets_smaller_image_encoders(backbone: str, photos: Path, tmp_path: Path) -> None:
+    source = export_run(moved("coop", backbone), ("cat", "sea lake"), tmp_path / "source")
+    before = {path.name: path.read_bytes() for path in source.iterdir()}
+    both = ("--precision", "fp16", "--precision", "int8", "--photos", photos / "*.png", "--quiet")
+    result = shrink(source, "--out", tmp_path / "new", *both, "--format", "json")
+    assert (result.exit_code, result.stderr) == (0, ""), result.output
+    content, bundle = json.loads(result.stdout), open_bundle(tmp_path / "new")
+    assert (content["digest"], content["precisions"].keys()) == (bundle.manifest.digest, {"fp16", "int8"})
+    assert {path.name: path.read_bytes() for path in source.iterdir()} == before
+    assert (tmp_path / "new" / IMAGE_ENCODER).samefile(source / IMAGE_ENCODER)
+    photo = photos / "00.png"
+    full = Classifier(bundle, device="cpu").embed_images(photo)
+    for precision, least in (("fp16", 0.9999), ("int8", 0.97)):
+        variant = bundle.manifest.precisions[precision]
+        assert (variant.file, variant.photos) == (f"image_encoder.{precision}.onnx", 22)
+        assert 1.00001 > variant.mean_cosine > least
+        rows = Classifier(bundle, device="cpu", precision=precision).embed_images(photo)
+        assert 1.00001 > (rows * full).sum() > least
+        assert not np.array_equal(rows, full)
+    again = shrink(tmp_path / "new", "--out", tmp_path / "new", *both[2:], "--overwrite")
+    assert again.exit_code == 0, again.output
+    assert "int8       22 photos: cosine" in again.stdout
+    assert open_bundle(tmp_path / "new").manifest.precisions.keys() == {"fp16", "int8"}
+
+
+def test_a_graph_that_answers_otherwise_is_not_written(
+    exported: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shrinking, "LEAST_COSINE", 1.1)
+    result = shrink(exported, "--out", tmp_path / "new", "--precision", "fp16", "--photos", photos, "--quiet")
     assert (result.exit_code, result.stdout) == (1, "")
-    assert re.fullmatch(r"Error: .*left out \(cosine on the worst.*\n", result.stderr)
-    assert listing(tmp_path) == ["new", "photos"]
-
-
-def test_a_graph_that_is_left_out_is_told_and_fails(exported: Path, photos: Path, tmp_path: Path) -> None:
-    bounds = ("--min-cosine", "0.99998", "--min-agreement", "0", "--photos", photos, "--quiet")
-    result = shrink(exported, "--out", tmp_path / "new", "--precision", "fp16", "--precision", "int8", *bounds)
-    assert result.exit_code == 1
-    assert "fp16 image encoder: cast" in result.stdout
-    assert "--precision fp16" in result.stdout and "--precision int8" not in result.stdout
-    assert re.search(r"^Error: left out: int8 image encoder \(.*\); .*/new was written without$", result.stderr)
-    assert set(open_bundle(tmp_path / "new").manifest.precisions) == {"fp16"}
+    assert result.stderr.startswith("Error: image_encoder.fp16.onnx: cosine to float32 ")
+    assert result.stderr.endswith("expected at least 1.1 and 95%; nothing was written\n")
+    assert listing(tmp_path) == []
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--out", "new", "--photos", "few", "--min-cosine", "nan"], "expected a finite number, got nan"),
-        (["--out", "new", "--photos", "few", "--min-agreement", "nan"], "expected a finite number, got nan"),
         (["--out", "new", "--photos", "nothing"], "nothing: "),
         (["--out", "new", "--photos", "few"], "3 photos that differ"),
         (["--out", "few", "--photos", "few"], "exists; choose another --out"),

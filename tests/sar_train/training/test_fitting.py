@@ -13,7 +13,7 @@ from support.photos import write_folder
 from support.problems import CLASSES, scattered
 from support.tiny import VIT, register, tiny_backbone
 
-from sar_infer.bundle.figures import expectation
+from sar_infer.bundle.card import expectation
 from sar_train.clip.backbone import RANDOM
 from sar_train.config.run import RunConfig
 from sar_train.data.dataset import SPLITS
@@ -80,7 +80,7 @@ def test_a_run_keeps_statistics_of_the_photos_it_learned_from(tmp_path: Path) ->
     learned = scattered(torch.arange(8).repeat_interleave(12).tolist(), 1, 1.0).half().float()[rows].double()
     np.testing.assert_allclose(statistics.means[3], learned.mean(0), atol=1e-3)
     assert run.record["other_metrics"]["statistics"]["base_accuracy"] >= run.record["metrics"]["base_accuracy"]
-    assert "estimate for 8 added classes and photos of the same kind" in expectation(record)
+    assert "cross-validation over 8 classes" in expectation(record)
 
 
 def test_statistics_are_one_ranking_of_trained_and_new_classes(tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_what_cannot_be_fitted_has_the_stated_default(tmp_path: Path, classes: i
     fitted = load_statistics(tmp_path / "run")
     assert fitted is not None
     assert fitted.record["defaults"]
-    assert "nothing could be measured" in expectation(run.record["statistics"])
+    assert "accuracy not measured" in expectation(run.record["statistics"])
     statistics = fitted.statistics
     assert statistics.slope == 0  # so the image term of a class without photos is 0
     np.testing.assert_array_equal(statistics.precision, np.eye(len(statistics.centre)) * statistics.precision[0, 0])

@@ -6,11 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sar_infer.bank.table import Block, Table
 from support.bundles import name_rows
 
 from sar_infer import Classifier
-from sar_infer.bank import ClassInfo, PhotoSet, add, amend
+from sar_infer.bank import PhotoSet, add, set_class
 from sar_infer.classify.class_set import ClassSet
 from sar_infer.server.metrics import Metrics
 from sar_infer.server.model.names import Names

@@ -149,7 +149,7 @@ def test_other_protocols_answer_with_the_temperature(calibrated: Local) -> None:
 
 def test_background_is_no_answer_in_any_protocol(tmp_path: Path) -> None:
     bundle = open_bundle(write_bundle(tmp_path / "plain"))
-    freeze(bundle, amend(bundle.bank, {"red": ClassInfo(background=True)}), tmp_path / "bundle", command="test")
+    freeze(bundle, set_class(bundle.bank, "red", background=True), tmp_path / "bundle", command="test")
     (result,) = Classifier.open(tmp_path / "bundle").classify(RED)
     scores = {p.label: p.score for p in result.predictions}
     assert sum(scores.values()) < 0.999

@@ -1,0 +1,253 @@
+"""Smaller graphs of a bundle's image encoder, made with onnxruntime's tools; see ``docs/precision.md``."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import logging
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir
+from onnxruntime import quantization
+from onnxruntime.quantization.shape_inference import quant_pre_process
+from onnxruntime.transformers import float16
+
+from sar_infer._arrays import Floats
+from sar_infer.bank.edits import utc_now
+from sar_infer.bundle.bundle import Place, open_bundle
+from sar_infer.bundle.manifest import CARD, IMAGE_ENCODER, Manifest, Preprocess, Variant
+from sar_infer.bundle.writing import link_or_copy, seal, staged
+from sar_infer.classifier import Classifier
+from sar_infer.encoders.encoders import ImageEncoder, finite
+from sar_infer.encoders.parity import Logits, same_answer
+from sar_infer.encoders.processor import processor
+from sar_infer.encoders.self_test import self_test_cosine, self_test_pixels
+from sar_infer.encoders.sessions import open_session
+from sar_infer.errors import ImageError
+from sar_infer.images.load import load_rgb
+from sar_infer.images.preprocess import to_input
+from sar_train.errors import ConfigError, ExportError
+from sar_train.export.graph import OUTPUT, write_graph
+from sar_train.training.record import versions
+
+LEAST_COSINE, LEAST_AGREEMENT = 0.99, 0.95
+"""The gate: mean cosine to float32, and share of photos with the same best class of the bank."""
+LEAST_PHOTOS, MOST_CALIBRATION, MOST_PHOTOS = 40, 128, 1128
+BATCH = 8
+FIRST = 2
+"""Convolutions that stay in float32: rounding costs most in those that read the image itself, and they are few."""
+FLOAT32 = ["BatchNormalization", "Gelu", "LayerNormalization", "ReduceL2", "ReduceMean"]
+"""Operators that stay in float32: their sums exceed float16, and onnxruntime 1.31 crashes on some graphs with Gelu."""
+ROUNDS = 15
+
+
+def shrink(
+    source: Place,
+    out: Path,
+    photos: Sequence[Path],
+    precisions: Sequence[str],
+    *,
+    command: str,
+    overwrite: bool = False,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Manifest:
+    """Write a new bundle with smaller graphs of the image encoder, each compared with float32 on photos.
+
+    Files that stay the same become hard links if the file system has them.
+
+    Args:
+        source: the bundle; may be the same as ``out`` with ``overwrite``.
+        out: the new folder.
+        photos: at most 128 of them calibrate, others are compared on; copies count once.
+        precisions: ``fp16``, ``int8`` or both.
+        command: the command line, for the manifest.
+        overwrite: replace a bundle that is there.
+        tell: called with lines of progress.
+
+    Raises:
+        ConfigError: too few photos differ.
+        ExportError: a graph does not pass the gate; nothing was changed.
+        BundleError: the source is damaged.
+        ImageError: a photo cannot be read.
+        WriteError: the folder cannot be written.
+    """
+    bundle = open_bundle(source)
+    before, spec = bundle.manifest, bundle.manifest.preprocess
+    by_digest = {hashlib.sha256(p.read_bytes()).digest(): p for p in photos[:: -(-len(photos) // MOST_PHOTOS) or 1]}
+    paths = [path for _, path in sorted(by_digest.items())]
+    if len(paths) < LEAST_PHOTOS:
+        raise ConfigError(f"--photos: {len(paths)} photos that differ; expected {LEAST_PHOTOS} or more: add photos")
+    count = min(MOST_CALIBRATION, len(paths) // 2)
+    calibration, judging = paths[:count], paths[count:]
+    classifier = Classifier(bundle, device="cpu")
+    logits = functools.partial(classifier.logits, classes=classifier.class_set())
+    tell(f"encoding {len(judging):,} photos in float32")
+    reference = _rows(bundle.path / IMAGE_ENCODER, judging, before)
+    variants = dict(before.precisions)
+    with staged(out, overwrite=overwrite) as folder:
+        for name in before.files.keys() - {CARD}:
+            link_or_copy(bundle.path / name, folder / name)
+        for precision in precisions:
+            tell(f"making the image encoder in {precision}")
+            path = folder / f"image_encoder.{precision}.onnx"
+            path.unlink(missing_ok=True)
+            make = (
+                in_float16
+                if precision == "fp16"
+                else functools.partial(in_int8, batches=lambda: _batches(calibration, spec))
+            )
+            write_graph(path, make(bundle.path / IMAGE_ENCODER))
+            tell("comparing it with float32")
+            variants[precision] = _compared(path, bundle.path / IMAGE_ENCODER, judging, before, reference, logits)
+        manifest = dataclasses.replace(
+            before,
+            precisions=variants,
+            provenance=dataclasses.replace(
+                before.provenance,
+                created=utc_now(),
+                command=command,
+                versions={**before.provenance.versions, **versions()},
+            ),
+        )
+        manifest = seal(folder, manifest, bundle.bank)
+        open_bundle(folder)
+    return manifest
+
+
+def in_float16(path: Path) -> onnx.ModelProto:
+    """Return a graph in float16; its input and output stay in float32."""
+    with _prepared(path) as (model, _):
+        blocked = [*float16.DEFAULT_OP_BLOCK_LIST, *FLOAT32]
+        small = float16.convert_float_to_float16(model, keep_io_types=True, op_block_list=blocked)
+    unique = {node.output[0]: node for node in small.graph.node}  # the converter casts a shared constant twice
+    del small.graph.node[:]
+    small.graph.node.extend(unique.values())
+    for node in small.graph.node:
+        node.output[:] = ["rounded" if name == OUTPUT else name for name in node.output]
+    small.graph.node.append(onnx.helper.make_node("LpNormalization", ["rounded"], [OUTPUT], axis=-1, p=2))
+    ordered = onnx_ir.from_proto(small)
+    ordered.graph.sort()  # the converter leaves its casts at the end
+    result: onnx.ModelProto = onnx_ir.to_proto(ordered)
+    return result
+
+
+def in_int8(path: Path, batches: Callable[[], Iterator[Floats]]) -> onnx.ModelProto:
+    """Return a graph in INT8: convolutions with the ranges that photos show, transformers with ranges at run time.
+
+    Args:
+        path: the float32 graph.
+        batches: gives the calibration photos as inputs (N, 3, size, size).
+    """
+    with _prepared(path) as (model, folder):
+        convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
+        results = {node.output[0] for node in convolutions[:FIRST]}
+        first = [
+            n.name
+            for n in model.graph.node
+            if results & {*n.output, *n.input} and n.op_type in ("Conv", "Clip", "Relu")
+        ]
+        types = {"per_channel": True, "weight_type": quantization.QuantType.QInt8}
+        if not any(node.op_type == "LayerNormalization" for node in model.graph.node):  # no transformer
+            reader = _Photos(model.graph.input[0].name, batches())
+            quantization.quantize_static(
+                model,
+                folder / "int8.onnx",
+                reader,
+                nodes_to_exclude=first,
+                activation_type=quantization.QuantType.QUInt8,
+                **types,
+            )
+        else:
+            quantization.quantize_dynamic(model, folder / "int8.onnx", op_types_to_quantize=["MatMul", "Gemm"], **types)
+        small: onnx.ModelProto = onnx.load(folder / "int8.onnx")
+        return small
+
+
+class _Photos(quantization.CalibrationDataReader):  # type: ignore[misc]
+    """Calibration photos in batches, as onnxruntime reads them."""
+
+    def __init__(self, name: str, batches: Iterator[Floats]) -> None:
+        self._batches = ({name: batch} for batch in batches)
+
+    def get_next(self) -> dict[str, Floats] | None:
+        return next(self._batches, None)
+
+
+@contextlib.contextmanager
+def _prepared(path: Path) -> Iterator[tuple[onnx.ModelProto, Path]]:
+    """Load a graph with constants computed and batch norms folded, beside a temporary folder, and silence the tools."""
+    level = logging.root.level
+    logging.root.setLevel(logging.ERROR)
+    try:
+        with tempfile.TemporaryDirectory() as name:
+            quant_pre_process(str(path), f"{name}/plain.onnx", skip_symbolic_shape=True)
+            yield onnx.load(f"{name}/plain.onnx"), Path(name)
+    finally:
+        logging.root.setLevel(level)
+
+
+def _compared(
+    path: Path, source: Path, photos: Sequence[Path], manifest: Manifest, reference: Floats, logits: Logits
+) -> Variant:
+    """Return the figures of a smaller graph; raise ExportError if it does not pass the gate."""
+    rows, stored = _rows(path, photos, manifest), manifest.self_test
+    cosines = (rows * reference).sum(1)
+    pixels = self_test_pixels(manifest.preprocess, stored.seed)[np.newaxis]
+    variant = Variant(
+        path.name,
+        len(photos),
+        min_cosine=float(cosines.min()),
+        mean_cosine=float(cosines.mean()),
+        top1_agreement=float(same_answer(rows, reference, logits).mean()),
+        speedup=round(speedup(source, path, pixels), 2),
+        self_test_cosine=self_test_cosine(stored, ImageEncoder(path, manifest.embed_dim, "cpu").encode(pixels)[0]),
+        processor=processor(),
+    )
+    if not (variant.mean_cosine >= LEAST_COSINE and variant.top1_agreement >= LEAST_AGREEMENT):
+        raise ExportError(
+            f"{path.name}: cosine to float32 {variant.mean_cosine:.4f} on average, same class "
+            f"{variant.top1_agreement:.1%} of {len(photos):,} photos; expected at least {LEAST_COSINE:g} and "
+            f"{LEAST_AGREEMENT:.0%}; nothing was written"
+        )
+    return variant
+
+
+def _rows(path: Path, photos: Sequence[Path], manifest: Manifest) -> Floats:
+    """Encode photos, read again for each graph so that memory does not grow with their number."""
+    encoder = ImageEncoder(path, manifest.embed_dim, "cpu")
+    rows = [encoder.encode(batch) for batch in _batches(photos, manifest.preprocess)]
+    return finite(np.concatenate(rows), str(path))
+
+
+def _batches(photos: Sequence[Path], spec: Preprocess) -> Iterator[Floats]:
+    for start in range(0, len(photos), BATCH):
+        inputs = []
+        for path in photos[start : start + BATCH]:
+            try:
+                inputs.append(to_input(load_rgb(path, spec.fill), spec))
+            except ImageError as error:
+                raise ImageError(f"{path}: {error}") from None
+        yield np.stack(inputs)
+
+
+def speedup(reference: Path, path: Path, batch: Floats) -> float:
+    """Return how many times as fast one graph is as another, on one thread: medians of alternating runs.
+
+    The thread's own time is measured, so that other programs disturb little.
+    """
+    sessions = [open_session(graph, "cpu", 1) for graph in (reference, path)]
+    timings: list[list[float]] = [[], []]
+    for _ in range(ROUNDS + 1):
+        for session, seconds in zip(sessions, timings, strict=True):
+            start = time.thread_time()
+            session.run(None, {session.get_inputs()[0].name: batch})
+            seconds.append(time.thread_time() - start)
+    slow, fast = (float(np.median(seconds[1:])) for seconds in timings)  # the first runs are warm-up
+    return slow / fast
