@@ -48,6 +48,7 @@ def read(
 
     ``detached`` needs no base: of its classes, only those that were changed are there, with their names.
     """
+    path = Path(path)
     content, tensors, digest = _content(path)
     if encoder_digest is not None and content.get("encoder") != encoder_digest:
         raise BankError(

@@ -175,7 +175,7 @@ class Decision:
 def _sound(ranked: Ranking) -> Ranking:
     """Return the ranking, or raise BankError if it is not of unit rows: those of a mapped bank were not checked."""
     if not np.isfinite(ranked.logsumexp).all() or (ranked.similarities > _LARGEST_COSINE).any():
-        raise BankError("an embedding of the classes is no unit row; the bank is damaged: sar-bank verify BANK_FILE")
+        raise BankError("an embedding of a class is not finite; the bank is damaged")
     return ranked
 
 

@@ -38,7 +38,7 @@ def join(header: bytes, data: bytes, length: int | None = None) -> bytes:
 def read(path: Path) -> tuple[dict[str, str], Tensors]:
     """Metadata and tensors of a sound file."""
     header, data = split(path.read_bytes())
-    metadata = header.pop("__metadata__")
+    metadata = header.pop("__metadata__", {})
     tensors = {
         name: np.frombuffer(data[entry["data_offsets"][0] : entry["data_offsets"][1]], _TYPES[entry["dtype"]])
         .reshape(entry["shape"])
