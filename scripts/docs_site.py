@@ -22,7 +22,7 @@ from scripts import docs_commands, manifest_schema
 
 ROOT = Path(__file__).resolve().parent.parent
 ELSEWHERE = "project/"
-DOCUMENTS = ("CHANGELOG.md", "SECURITY.md")
+DOCUMENTS = ("SECURITY.md",)
 _LINK = re.compile(r"\[([^\[\]]*)\]\(([^)\s#:]+)([^)]*)\)")
 _MARK = re.compile(r"^<!-- generated: (\w+) ?(\S*) -->(?:\n.+)?$", re.MULTILINE)
 
