@@ -62,9 +62,7 @@ def test_every_file_names_the_same_version_user_and_port() -> None:
 def test_build_arguments_are_those_that_documents_and_compose_name() -> None:
     defaults = dict(re.findall(r"^ARG (\w+)=(\S+)", DOCKERFILE, re.MULTILINE))
     pages = [(path, path.read_text("utf-8")) for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))]
-    table = re.search(
-        r"^\| build argument \|.*\n(?:\|.*\n)+", dict(pages)[ROOT / "docs" / "operate.md"], re.MULTILINE
-    )
+    table = re.search(r"^\| build argument \|.*\n(?:\|.*\n)+", dict(pages)[ROOT / "docs" / "operate.md"], re.MULTILINE)
     assert table
     documented = dict(re.findall(r"^\| `(\w+)` \| (.+?) \|", table[0], re.MULTILINE))
     assert documented == {"BASE_IMAGE": "see `Dockerfile`", "DEVICE": f"`{defaults['DEVICE']}`"}
