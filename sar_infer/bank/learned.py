@@ -41,7 +41,7 @@ class BankCalibration:
 
     content_digest: str
     model_digest: str
-    branch: Literal["text", "head", "statistics"]
+    branch: Literal["text", "statistics"]
     calibrated: tuple[str, ...]
     background: tuple[str, ...]
     temperature: float

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sar_infer.bank import ClassBank
 from sar_infer.bank.edits import utc_now
-from sar_infer.bank.entry import LEARNED, MODEL
+from sar_infer.bank.entry import LEARNED, MODEL, Entry
 from sar_infer.bundle.bundle import Bundle, open_bundle
 from sar_infer.bundle.manifest import BANK, CARD, STATISTICS, Manifest
 from sar_infer.bundle.writing import link_or_copy, seal, staged
@@ -59,9 +59,7 @@ def freeze(bundle: Bundle, bank: ClassBank, out: Path, *, overwrite: bool = Fals
     calibrated = [
         new
         for name, position in zip(before, after, strict=True)
-        if position >= 0
-        and bundle.bank.photos_of(name).identity == bank.photos_of(new := bank.names[position]).identity
-        and (name in bundle.bank.background_names) == (new in bank.background_names)
+        if position >= 0 and _answers_as(bundle.bank.entry(name), bank.entry(new := bank.names[position]))
     ]
     manifest = dataclasses.replace(
         old,
@@ -83,3 +81,8 @@ def freeze(bundle: Bundle, bank: ClassBank, out: Path, *, overwrite: bool = Fals
         sealed = seal(folder, dataclasses.replace(manifest, quality=quality), bank)
         open_bundle(folder)
     return sealed
+
+
+def _answers_as(one: Entry, two: Entry) -> bool:
+    """Return True if two entries with the same embedding have the same photos and are both background or both not."""
+    return ({*one.photos}, one.photos_only, one.background) == ({*two.photos}, two.photos_only, two.background)

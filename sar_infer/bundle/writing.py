@@ -85,8 +85,7 @@ def seal(folder: Path, manifest: Manifest, bank: ClassBank) -> Manifest:
     """Write the model card and the manifest of a bundle whose other files are in a folder.
 
     Args:
-        folder: Holds every other file of the bundle. An older card is replaced, never written through: it may be a
-            hard link to another bundle's.
+        folder: Holds every other file of the bundle.
         manifest: The manifest to write; ``files`` and ``digest`` are filled in here.
         bank: The bank in the folder.
 
@@ -97,8 +96,6 @@ def seal(folder: Path, manifest: Manifest, bank: ClassBank) -> Manifest:
         BundleError: A field of the manifest has the wrong type.
         OSError: The folder cannot be written to.
     """
-    for name in (CARD, MANIFEST):
-        (folder / name).unlink(missing_ok=True)
     files = {path.name: file_entry(path) for path in sorted(folder.iterdir())}
     write_file(folder / CARD, card(dataclasses.replace(manifest, files=files), bank).encode())
     sealed = dataclasses.replace(manifest, files=files | {CARD: file_entry(folder / CARD)}).sealed()

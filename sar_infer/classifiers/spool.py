@@ -1,11 +1,13 @@
-"""Features of a stream on disk, so that EM can pass over a million photos again and again in constant memory.
+"""Features of a stream, so that EM can pass over a million photos again and again in constant memory.
 
 A reservoir would keep fewer photos, and rare classes would lose theirs; rows of a million photos are two gigabytes, and
-reading them takes seconds where encoding took hours. The files have no name and go with the process, however it ends.
+reading them takes seconds where encoding took hours. The first thousands stay in memory. Beyond that there are
+temporary files, which have no name and go with the process, however it ends.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,10 +16,14 @@ from typing import IO, Self
 import numpy as np
 
 from sar_infer._arrays import Floats
+from sar_infer.errors import WriteError
+
+IN_MEMORY = 4096
+"""Photos at most of which no file is written, 8 MiB at 512 numbers each."""
 
 
 class FeatureSpool:
-    """Keys and unit rows of photos in temporary files.
+    """Keys and unit rows of photos, in temporary files if there are many.
 
     Args:
         size: D, the length of a row.
@@ -25,12 +31,16 @@ class FeatureSpool:
 
     def __init__(self, size: int) -> None:
         self._size, self._count = size, 0
-        self._rows: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close
-        self._keys: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
+        self._rows: IO[bytes] = io.BytesIO()
+        self._keys: IO[bytes] = io.BytesIO()
 
     @classmethod
     def of(cls, size: int, pieces: Iterable[tuple[Sequence[str], Floats]]) -> FeatureSpool:
-        """Return a spool of keys and rows (N, D), taken piece by piece."""
+        """Return a spool of keys and rows (N, D), taken piece by piece.
+
+        Raises:
+            WriteError: See ``add``.
+        """
         spool = cls(size)
         try:
             for keys, rows in pieces:
@@ -41,22 +51,34 @@ class FeatureSpool:
         return spool
 
     def add(self, keys: Sequence[str], rows: Floats) -> None:
-        """Add some photos."""
-        self._rows.write(np.ascontiguousarray(rows, np.float32).tobytes())
-        self._keys.write("".join(f"{json.dumps(key)}\n" for key in keys).encode())
+        """Add some photos.
+
+        Raises:
+            WriteError: There are many, and the folder for temporary files is missing or full.
+        """
+        try:
+            if self._count <= IN_MEMORY < self._count + len(keys):
+                self._rows, self._keys = _on_disk(self._rows), _on_disk(self._keys)
+            self._rows.write(np.ascontiguousarray(rows, np.float32).tobytes())
+            self._keys.write("".join(f"{json.dumps(key)}\n" for key in keys).encode())
+            self._rows.flush()
+            self._keys.flush()
+        except OSError as error:
+            raise WriteError(
+                f"{tempfile.tempdir or 'temporary files'}: no space for the embeddings of {self._count + len(keys):,} "
+                f"photos ({error.strerror or error}); set TMPDIR to another folder"
+            ) from None
         self._count += len(keys)
 
     @property
     def rows(self) -> Floats:
-        """Return all rows (N, D), mapped from disk."""
-        if not self._count:
-            return np.empty((0, self._size), np.float32)
-        self._rows.flush()
+        """Return all rows (N, D), mapped from disk if they are there."""
+        if isinstance(self._rows, io.BytesIO):
+            return np.frombuffer(self._rows.getvalue(), np.float32).reshape(-1, self._size)
         return np.memmap(self._rows, np.float32, "r", shape=(self._count, self._size))
 
     def keys(self) -> Iterator[str]:
         """Yield all keys, in order."""
-        self._keys.flush()
         self._keys.seek(0)
         for line in self._keys:
             yield json.loads(line)
@@ -74,3 +96,11 @@ class FeatureSpool:
         """Give the disk back."""
         self._rows.close()
         self._keys.close()
+
+
+def _on_disk(memory: IO[bytes]) -> IO[bytes]:
+    """Return a temporary file with what was in memory."""
+    file = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close
+    memory.seek(0)
+    file.write(memory.read())
+    return file

@@ -28,13 +28,9 @@ _OFFSETS = "photo_offsets"
 _DOUBLES = (_OFFSETS, "curve", "slope", "alpha", "prior", "separation")
 _KIND = FileKind(
     format="sar-statistics",
-    noun="statistics",
-    version=3,
+    version=1,
     tensors=dict.fromkeys(_FLOATS, "F32") | {"counts": "I64"} | dict.fromkeys(_DOUBLES, "F64"),
-    error=BundleError,
-    remedy="export the bundle again",
     optional=dict.fromkeys(CONFIDENCE, "F64"),
-    sealed=CONFIDENCE,
 )
 _UNIT = 1.001
 
@@ -113,7 +109,7 @@ class TrainedStatistics:
         encoder_digest: ``Manifest.encoder_digest`` of the bundle whose image features it is about.
 
     Raises:
-        BundleError: Names and means differ in number, or a name cannot be one.
+        BundleError: Names and means differ in number.
     """
 
     names: Sequence[str]
@@ -123,7 +119,6 @@ class TrainedStatistics:
     def __post_init__(self) -> None:
         if len(self.names) != len(self.statistics.counts):
             raise BundleError(f"{len(self.names)} names for the means of {len(self.statistics.counts)} classes")
-        _KIND.check_names(self.names)
 
     @property
     def active(self) -> bool:
@@ -174,13 +169,12 @@ class TrainedStatistics:
             encoder_digest: The encoder that it must belong to; None accepts any.
 
         Raises:
-            SchemaError: It was written for a newer reader.
+            SchemaError: It has another version.
             BundleError: It is missing, damaged, of another kind or encoder, or what it says is unsound.
         """
-        stored = _KIND.load(path, encoder_digest)
+        names, tensors, encoder = _KIND.load(path, encoder_digest)
         try:
-            model = Statistics.from_tensors({**stored.tensors, "offsets": stored.tensors[_OFFSETS]})
-            return cls(stored.names, model, stored.metadata["encoder_digest"])
+            return cls(names, Statistics.from_tensors({**tensors, "offsets": tensors[_OFFSETS]}), encoder)
         except (BankError, BundleError) as error:
             raise BundleError(f"{path}: {error}") from None
 

@@ -23,7 +23,7 @@ from sar_infer.classify import ranking
 from sar_infer.classify.class_set import ClassSet
 from sar_infer.classify.ranking import Ranking, Scale
 from sar_infer.encoders.encoders import finite
-from sar_infer.errors import BankError, InputError
+from sar_infer.errors import InputError
 from sar_infer.results import PLAIN, Branch, DecisionOptions, Explanation, ImageResult, Prediction
 
 BRANCHES: dict[Branch, Literal["text", "statistics"]] = {"text": "text", "text+statistics": "statistics"}
@@ -31,8 +31,6 @@ BRANCHES: dict[Branch, Literal["text", "statistics"]] = {"text": "text", "text+s
 Sign = Literal["score", "energy", "distance"]
 """Values of ``DecisionOptions.unknown`` but ``auto``, which stands for one of them."""
 _NEAREST = 3
-_LARGEST_COSINE = 1.01
-"""More than any two unit rows have, in any precision."""
 _GIVE_ONE = "set a threshold (over HTTP: one of each class, with sar-bank set), or leave unknown out"
 _CALIBRATE = "train with 50 or more held-out photos, or sar-bank calibrate (docs/confidence.md)"
 _NO_LIMIT = "cannot be told: no threshold for this class"
@@ -76,10 +74,9 @@ class Decision:
 
         Raises:
             BundleError: a row is not finite.
-            BankError: an embedding of the classes is not finite, or not of length 1.
         """
         with np.errstate(all="ignore"):  # the outcome is checked instead
-            ranked = _sound(ranking.rank(finite(rows, "image encoder"), self._classes, self._scale, self._rank_count))
+            ranked = ranking.rank(finite(rows, "image encoder"), self._classes, self._scale, self._rank_count)
         least = self._least
         near = (
             ranking.nearest(self._classes, ranked.columns[:, 0].tolist(), _NEAREST) if self._options.explain else None
@@ -170,13 +167,6 @@ class Decision:
             nearest=tuple((self._classes.names[column], cosine) for column, cosine in near),
             background=self._winning_background(ranked, row),
         )
-
-
-def _sound(ranked: Ranking) -> Ranking:
-    """Return the ranking, or raise BankError if it is not of unit rows: those of a mapped bank were not checked."""
-    if not np.isfinite(ranked.logsumexp).all() or (ranked.similarities > _LARGEST_COSINE).any():
-        raise BankError("an embedding of a class is not finite; the bank is damaged")
-    return ranked
 
 
 def calibration_holds(manifest: Manifest, classes: ClassSet) -> bool:

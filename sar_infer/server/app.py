@@ -15,7 +15,7 @@ from starlette.routing import Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sar_infer import __version__
-from sar_infer.errors import BankError, ClassNameError, InputError
+from sar_infer.errors import BankError, ClassNameError, InputError, WriteError
 from sar_infer.server.http import middleware, openapi
 from sar_infer.server.http.request import invalid
 from sar_infer.server.oip import HEADER_LENGTH
@@ -23,7 +23,7 @@ from sar_infer.server.problems import Problem
 from sar_infer.server.routes import classes, classify, embeddings, operations, pages, unlabelled, v2, zero_shot
 from sar_infer.server.service import Service
 
-_REFUSALS = (BankError, HTTPException, InputError, RequestValidationError)
+_REFUSALS = (BankError, HTTPException, InputError, RequestValidationError, WriteError)
 
 
 def build_app(service: Service) -> ASGIApp:
@@ -95,6 +95,8 @@ def _problem(error: Exception, scope: Scope) -> Problem:
             return Problem("invalid-request", str(error))
         case BankError():
             return Problem("unavailable", str(error))
+        case WriteError():
+            return Problem("not-stored", str(error))
         case RequestValidationError():
             return invalid(error.errors(), classify.ClassifyOptions)  # no other query refuses fields
         case HTTPException(status_code=405):

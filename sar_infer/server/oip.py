@@ -1,19 +1,20 @@
 """The messages and tensors of Open Inference Protocol v2, in JSON and in Triton's binary tensor data extension.
 
-In JSON, data is a list, flat or nested, row by row; BYTES are text. In binary, FP32 is little-endian floats, and each
-BYTES element begins with its length in four bytes, little-endian. A binary body is a JSON header, whose length
-``Inference-Header-Content-Length`` gives, and then the data of each tensor that has ``binary_data_size``, in order.
+All inputs are BYTES. In JSON, data is a list, flat or nested, and BYTES are text. In binary, each BYTES element begins
+with its length in four bytes, little-endian, and FP32 is little-endian floats. A binary body is a JSON header, whose
+length ``Inference-Header-Content-Length`` gives, and then the data of each tensor that has ``binary_data_size``, in
+order.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NotRequired, Required, TypedDict
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic_core import to_json
 from starlette.responses import Response
 
 from sar_infer._arrays import Floats
@@ -22,8 +23,6 @@ from sar_infer.server.problems import Problem
 from sar_infer.server.settings import Limits
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
-_MOST_NUMBERS = 2**19
-"""Numbers of tensors in JSON, enough for three images of 224 pixels: reading them blocks the event loop."""
 _LENGTH_BYTES = 4
 Row = Floats | Sequence[bytes]
 """An output for one image: float32, or texts."""
@@ -64,35 +63,20 @@ class InferInput(BaseModel):
         self._binary = data[:size]
         return data[size:]
 
-    def values(self) -> npt.NDArray[Any]:
-        """Return the data in its shape: float32 of FP32; of BYTES, bytes of binary data or text of JSON, as objects.
+    def values(self) -> list[bytes] | list[str]:
+        """Return the elements: bytes of binary data, or text of JSON.
 
         Raises:
-            Problem: the data does not fit the shape, or an element is no finite number or no text.
+            Problem: They do not fit the shape, or one is no text.
         """
-        is_number, data, count = self.datatype == "FP32", self._binary, math.prod(self.shape)
-        if data is None:
-            values = np.array(self.data, dtype=object)  # of lists of unequal length it makes an array of lists
-            if values.ndim > 1 and [*values.shape] != self.shape:
-                raise self.wrong(f"expected data that is flat, or nested as shape {self.shape!s:.80}")
-            size: float = values.size
-        elif is_number:
-            values, size = np.frombuffer(data, "<f4", len(data) // 4), len(data) / 4
-        else:
-            values, size = np.array(list(self._prefixed(data, count)), dtype=object), count
-        if size != count:
-            raise self.wrong(f"expected {count} elements for shape {self.shape!s:.80}, got {size:g}")
-        if data is None and not set(map(type, values.flat)) <= ({int, float} if is_number else {str}):
-            raise self.wrong(f"expected {'numbers' if is_number else 'text'} only, flat or nested as the shape")
-        if is_number:
-            try:
-                with np.errstate(over="ignore"):
-                    values = values.astype(np.float32, copy=False)
-            except OverflowError:
-                raise self.wrong("expected finite numbers") from None
-            if not np.isfinite(values).all():
-                raise self.wrong("expected finite numbers")
-        return values.reshape(self.shape)
+        count, texts = math.prod(self.shape), self.data
+        if texts is None:
+            return list(self._prefixed(self._binary or memoryview(b""), count))
+        if texts and all(isinstance(row, list) for row in texts):
+            texts = [text for row in texts for text in row]
+        if len(texts) != count or not all(isinstance(text, str) for text in texts):
+            raise self.wrong(f"expected {count} texts for shape {self.shape!s:.80}, flat or nested")
+        return texts
 
     def wrong(self, problem: str) -> Problem:
         """Return the problem that something is wrong with this input."""
@@ -149,22 +133,22 @@ class InferRequest(BaseModel):
     outputs: Annotated[list[InferOutput], _FEW] = []
 
 
-class ResponseOutput(BaseModel):
-    """One output tensor."""
+class ResponseOutput(TypedDict, total=False):
+    """One output tensor, with ``data`` unless it is binary."""
 
-    name: str
-    datatype: Literal["BYTES", "FP32"]
-    shape: list[int]
-    data: list[Any] | None = None
-    parameters: dict[str, int] | None = None
+    name: Required[str]
+    datatype: Required[Literal["BYTES", "FP32"]]
+    shape: Required[list[int]]
+    data: list[Any]
+    parameters: dict[str, int]
 
 
-class InferAnswer(BaseModel):
+class InferAnswer(TypedDict):
     """The answer to a call of ``infer``."""
 
     model_name: str
     model_version: str
-    id: str | None = None
+    id: NotRequired[str]
     outputs: list[ResponseOutput]
 
 
@@ -187,7 +171,7 @@ def read_request(body: bytes, header_length: str | None, limits: Limits) -> Infe
                 "bad-request",
                 f"{HEADER_LENGTH}: expected the length of the JSON, 1 to {len(body)}, got {header_length!r:.40}",
             )
-    request = parse(InferRequest, body[:length], limits, _MOST_NUMBERS)
+    request = parse(InferRequest, body[:length], limits)
     for kind, tensors in (("input", request.inputs), ("output", request.outputs)):
         names = [tensor.name for tensor in tensors]
         for i, name in enumerate(names):
@@ -212,28 +196,28 @@ def answer(request: InferRequest, outputs: Sequence[Sequence[Row]], model_name: 
     """
     items, binary_data = list[ResponseOutput](), list[bytes]()
     for output, rows in zip(request.outputs, outputs, strict=True):
-        datatype: Literal["FP32", "BYTES"] = "FP32" if isinstance(rows[0], np.ndarray) else "BYTES"
-        item = ResponseOutput(name=output.name, datatype=datatype, shape=[len(rows), len(rows[0])])
+        is_number = isinstance(rows[0], np.ndarray)
+        item = ResponseOutput(
+            name=output.name, datatype="FP32" if is_number else "BYTES", shape=[len(rows), len(rows[0])]
+        )
         binary = output.parameters.binary_data
         if request.parameters.binary_data_output if binary is None else binary:
             binary_data.append(b"".join(map(_packed, rows)))
-            item.parameters = {"binary_data_size": len(binary_data[-1])}
+            item["parameters"] = {"binary_data_size": len(binary_data[-1])}
         else:
-            item.data = [value for row in rows for value in _listed(row)]
+            values = [value for row in rows for value in row]
+            item["data"] = [value.decode() if isinstance(value, bytes) else float(value) for value in values]
         items.append(item)
-    content = InferAnswer(model_name=model_name, model_version=model_version, id=request.id, outputs=items)
-    header = content.model_dump_json(exclude_none=True).encode()
-    if not binary_data:
-        return Response(header, media_type="application/json")
-    headers = {HEADER_LENGTH: str(len(header))}
-    return Response(b"".join([header, *binary_data]), headers=headers, media_type="application/octet-stream")
+    content = InferAnswer(model_name=model_name, model_version=model_version, outputs=items)
+    if request.id is not None:
+        content["id"] = request.id
+    header = to_json(content)
+    headers = {HEADER_LENGTH: str(len(header))} if binary_data else {}
+    media_type = "application/octet-stream" if binary_data else "application/json"
+    return Response(b"".join([header, *binary_data]), headers=headers, media_type=media_type)
 
 
 def _packed(row: Row) -> bytes:
     if isinstance(row, np.ndarray):
         return row.astype("<f4", copy=False).tobytes()
     return b"".join(len(text).to_bytes(_LENGTH_BYTES, "little") + text for text in row)
-
-
-def _listed(row: Row) -> list[Any]:
-    return row.tolist() if isinstance(row, np.ndarray) else [text.decode() for text in row]

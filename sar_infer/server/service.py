@@ -11,10 +11,10 @@ from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from sar_infer.bank import ClassBank
 from sar_infer.encoders.waiting import in_background
 from sar_infer.errors import BankError, SarInferError
-from sar_infer.server.bank.snapshot import Snapshot
-from sar_infer.server.bank.store import BankStore
+from sar_infer.server.bank import BankStore, Edit
 from sar_infer.server.metrics import Metrics
 from sar_infer.server.model.engine import Engine
 from sar_infer.server.model.opening import open_engine
@@ -148,17 +148,22 @@ class Service:
         """
         await asyncio.shield(self._begun(self._reload()))
 
-    async def change(self, change: Callable[[], T]) -> T:
-        """Make a change of the bank in a thread, one at a time; once begun it is finished, even if its client leaves.
+    async def change(self, edit: Edit, if_match: str | None = None, existing: str | None = None) -> ClassBank:
+        """Change the bank in a thread, one change at a time; once begun it is finished, even if its client leaves.
+
+        Args:
+            edit: Returns the changed bank; until it has ended, neither bank nor engine is replaced.
+            if_match: As of ``BankStore.change``.
+            existing: As of ``BankStore.change``.
 
         Raises:
-            Problem: ``overloaded``, if too many wait for their turn; or raised by ``change``.
+            Problem: ``overloaded``, if too many wait for their turn; or raised by ``BankStore.change``.
         """
         with self.changes.hold(1):
             await self.writing.acquire()
-        return await asyncio.shield(self._begun(self._changed(change)))
+        return await asyncio.shield(self._begun(self._changed(edit, if_match, existing)))
 
-    async def current(self) -> Snapshot:
+    async def current(self) -> ClassBank:
         """Return the classes as the bank file has them now, with what other processes have written.
 
         The look, one ``stat`` and perhaps a replay, is made in a thread; one that takes longer than ``_LOOK_SECONDS``,
@@ -166,13 +171,13 @@ class Service:
         begins after all of them.
         """
         if self.settings.bank is None:
-            return self.store.snapshot
+            return self.store.bank
         if self._look is None:
             self._look = asyncio.ensure_future(self._next_look())
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LOOK_SECONDS):
                 await asyncio.shield(self._look)
-        return self.store.snapshot
+        return self.store.bank
 
     async def _next_look(self) -> None:
         async with self._looking:
@@ -196,9 +201,9 @@ class Service:
         if self._unfinished:
             await asyncio.wait(self._unfinished, timeout=max(0, seconds))
 
-    async def _changed(self, change: Callable[[], T]) -> T:
+    async def _changed(self, edit: Edit, if_match: str | None, existing: str | None) -> ClassBank:
         try:
-            return await in_thread(change)
+            return await in_thread(lambda: self.store.change(edit, if_match, existing))
         finally:
             self.writing.release()
             self._count_classes()
@@ -275,8 +280,7 @@ def _open(
 ) -> tuple[Engine, BankStore]:
     engine = open_engine(settings, metrics, meanwhile)
     try:
-        embed = engine.classifier.embed_phrases
-        store = BankStore(settings.bank, engine.bundle, embed, writable=settings.writable)
+        store = BankStore(settings.bank, engine.bundle, writable=settings.writable)
         try:
             engine.names.prepare(store.bank)
         except BankError as error:

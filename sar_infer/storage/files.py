@@ -89,7 +89,7 @@ def sync_folder(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
     """Keep every other process away from a path; the lock ends with the process, however that ends.
 
     The lock is the hidden sibling ``.NAME.lock``, so that users, containers and machines that share the folder share
@@ -99,7 +99,6 @@ def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
 
     Args:
         path: A file or folder, which need not exist.
-        shared: Let other processes in that also ask for a shared lock.
 
     Raises:
         BlockingIOError: Another process holds the lock.
@@ -112,7 +111,7 @@ def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
     short = path.name if len(name) <= _LONGEST_NAME else hashlib.sha256(name).hexdigest()[:16]
     lock = path.with_name(f".{short}.lock")
     missing = [folder for folder in lock.parents if not folder.exists()]
-    handle = _acquire(lock, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+    handle = _acquire(lock)
     try:
         yield
     finally:
@@ -152,7 +151,7 @@ def owned(path: Path, wait: float = 0) -> Iterator[Path]:
         yield file
 
 
-def _acquire(lock: Path, operation: int) -> int | None:
+def _acquire(lock: Path) -> int | None:
     """Return the handle that holds a lock, or None if the file system has no locks or cannot be written.
 
     Raises:
@@ -167,7 +166,7 @@ def _acquire(lock: Path, operation: int) -> int | None:
                 return None
             if not stat.S_ISREG(os.fstat(handle).st_mode):
                 raise OSError(errno.EEXIST, "something else has its name")
-            fcntl.flock(handle, operation | fcntl.LOCK_NB)
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if _is_at(lock, handle):
                 return handle
         except OSError as error:

@@ -1,4 +1,4 @@
-"""Safetensors files, which are mapped if large and written in pieces; the library would copy whole files.
+"""Safetensors files, read tensor by tensor and written in pieces; the library would copy whole files.
 
 The format (https://github.com/huggingface/safetensors#format) is: 8 bytes, the little-endian length of the header; the
 header, JSON with type, shape and offsets of each tensor, and metadata as text; the tensors' bytes end to end,
@@ -10,8 +10,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import threading
-import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -41,7 +39,7 @@ class TensorFile:
     """An open file with a sound header: the tensors follow each other without gap or overlap, and fill the file.
 
     Args:
-        stream: The file, which must stay open while tensors are read. Mapped tensors outlive it.
+        stream: The file, which must stay open while tensors are read.
 
     Raises:
         ValueError: The header is not sound.
@@ -63,8 +61,8 @@ class TensorFile:
         if end != size:
             raise ValueError(f"the tensors end at byte {end}, the file at {size}")
 
-    def tensor(self, name: str, mapped: bool = False) -> npt.NDArray[Any]:
-        """Return one tensor; ``mapped`` leaves its bytes in the file until they are used.
+    def tensor(self, name: str) -> npt.NDArray[Any]:
+        """Return one tensor.
 
         Raises:
             ValueError: Its type is unknown, its bytes do not fit its shape, or the file ends too early.
@@ -75,29 +73,11 @@ class TensorFile:
         kind, count = np.dtype(_TYPES[entry.kind]), math.prod(entry.shape)
         if count * kind.itemsize != entry.end - entry.start:
             raise ValueError(f"tensor {name!r:.40}: {entry.end - entry.start} bytes do not fit {entry.shape}")
-        if mapped and count:
-            return self._mapped(kind, entry)
         array = np.empty(count, dtype=kind)
         self._stream.seek(entry.start)
         if self._stream.readinto(array.view(np.uint8).data) != array.nbytes:  # type: ignore[attr-defined]
             raise ValueError(f"tensor {name!r:.40}: the file ends too early")
         return array.reshape(entry.shape)
-
-    def _mapped(self, kind: np.dtype[Any], entry: TensorEntry) -> npt.NDArray[Any]:
-        """Map a tensor; the file is closed last, and apart.
-
-        A file that was replaced meanwhile is deleted when its last user goes, which takes a second for gigabytes: the
-        thread that drops the last array, such as a server's event loop, should not wait for that.
-        """
-        mapped = np.memmap(self._stream, kind, "r", entry.start, entry.shape)
-        closing = weakref.finalize(mapped._mmap, _close_apart, os.dup(self._stream.fileno()))  # type: ignore[attr-defined]
-        closing.atexit = False
-        return np.asarray(mapped)
-
-
-def _close_apart(handle: int) -> None:
-    """Close a file in a thread of its own."""
-    threading.Thread(target=os.close, args=(handle,), name="close", daemon=True).start()
 
 
 def tensor_bytes(array: npt.NDArray[Any]) -> Iterator[memoryview]:

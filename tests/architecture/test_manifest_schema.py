@@ -104,7 +104,6 @@ def test_good_manifests_are_valid(manifest: dict[str, Any]) -> None:
 
 
 def test_schema_and_reader_refuse_the_same() -> None:
-    """``min_reader`` aside, of which the reader only asks that it is no later version than its own."""
     verdicts = {change: (VALIDATOR.is_valid(content), read(content)) for change, content in changed(FULL)}
     assert {change for change, (schema, reader) in verdicts.items() if schema != reader} == set()
     refused = sum(not schema for schema, _ in verdicts.values())

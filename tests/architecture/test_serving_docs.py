@@ -22,7 +22,7 @@ from sar_infer.cli import serve as cli
 from sar_infer.encoders.waiting import TRIAL_SECONDS
 from sar_infer.images import jpeg
 from sar_infer.images import load as images
-from sar_infer.server import class_names, oip, run
+from sar_infer.server import class_names, run
 from sar_infer.server.http import connection
 from sar_infer.server.http import request as body
 from sar_infer.server.metrics import Metrics
@@ -155,7 +155,7 @@ def test_fixed_limits_are_the_codes() -> None:
         "class |",
         f"| headers | {connection.HEADER_BYTES // 1024} KiB in {connection.HEADER_SECONDS:g} seconds |",
         f"| JSON body | {body._MOST_VALUES:,} values; {body._MOST_PARTS:,} lists, objects and fields, plus 4 for each "
-        f"of `--max-classes`; {oip._MOST_NUMBERS:,} numbers in [Open Inference Protocol](protocols.md) |",
+        "of `--max-classes` |",
         f"| idle connection | {run._KEEP_ALIVE_SECONDS} seconds |",
         f"| graph | {TRIAL_SECONDS:g} seconds to open or for a first run; longer is refused |",
         f"not ready after {LOADING_SECONDS:g} s,",

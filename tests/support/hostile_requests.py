@@ -133,9 +133,9 @@ def as_json(content: object, target: bytes = b"/v1/classify") -> bytes:
     return request(target, body, b"application/json")
 
 
-def pixels(shape: Sequence[int], data: bytes) -> bytes:
-    """A call of Open Inference Protocol with an input ``pixels``, whose data is written as it stands."""
-    tensor = b'{"name": "pixels", "datatype": "FP32", "shape": %b, "data": %b}' % (str(list(shape)).encode(), data)
+def tensor(shape: Sequence[int], data: bytes) -> bytes:
+    """A call of Open Inference Protocol with an input ``IMAGE``, whose data is written as it stands."""
+    tensor = b'{"name": "IMAGE", "datatype": "BYTES", "shape": %b, "data": %b}' % (str(list(shape)).encode(), data)
     return as_json(b'{"inputs": [' + tensor + b"]}", INFER)
 
 
@@ -224,10 +224,10 @@ def wire() -> dict[str, tuple[bytes, frozenset[int]]]:
         "zero-shot, template that multiplies": (zero_shot(text, ["x" * 10**5] * 2, "{}" * 10**6), {422}),
         "zero-shot, labels without end": (zero_shot(text, "a," * 10**6, "{}" * 99), {422}),
         "v2, a million inputs": (as_json(b'{"inputs": [' + b"1," * 10**6 + b"1]}", INFER), {422}),
-        "v2, millions of lists": (pixels((1, 3, 256, 256), b"[" + b"[1]," * 2_600_000 + b"[1]]"), {422}),
-        "v2, millions of numbers": (pixels((1, 3, 256, 256), b"[" + b"1," * 5_200_000 + b"1]"), {422}),
-        "v2, shape without end": (pixels([2**60] * 300_000, b"[1]"), {422}),
-        "v2, data of NaN": (pixels((1, 3, 2, 2), b"[" + b"NaN," * 11 + b"NaN]"), {422}),
+        "v2, millions of lists": (tensor((1, 3, 256, 256), b"[" + b"[1]," * 2_600_000 + b"[1]]"), {422}),
+        "v2, millions of numbers": (tensor((1, 3, 256, 256), b"[" + b"1," * 5_200_000 + b"1]"), {422}),
+        "v2, shape without end": (tensor([2**60] * 300_000, b"[1]"), {422}),
+        "v2, data of NaN": (tensor((1, 3, 2, 2), b"[" + b"NaN," * 11 + b"NaN]"), {422}),
         "v2, header beyond the body": (
             request(INFER, b"{}", b"application/octet-stream", more=[b"Inference-Header-Content-Length: 99999"]),
             {400},

@@ -32,6 +32,8 @@ _LOCAL_NAMES = ("localhost", socket.gethostname().lower())
 _IMAGE_ROUTES = ("/v1/classify", "/v1/zero-shot", "/v2/models")
 _PLAIN_ROUTES = frozenset({"/v1/classify", "/v1/embeddings", "/v1/zero-shot-image-classification", "/v1/classes"})
 """Paths that metrics and log name even if the request is refused before routing."""
+_ENDLESS = ("/v1/reload", "/v1/learn")
+"""Paths without a deadline: what they have begun is finished in any case, so the client may as well read the result."""
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 _TRACE = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
 """The header ``traceparent`` (W3C Trace Context), whose first group is the id of the trace."""
@@ -68,7 +70,7 @@ class _Handler:
 
     async def run(self) -> None:
         start = time.perf_counter()
-        seconds = None if self._scope["path"] == "/v1/reload" else self._service.settings.limits.seconds
+        seconds = None if self._scope["path"] in _ENDLESS else self._service.settings.limits.seconds
         try:
             async with asyncio.timeout(seconds) as deadline:
                 self._check()

@@ -38,7 +38,8 @@ _MOST_PARTS = 2**13
 """Lists, objects and fields of a JSON body, in addition to those of class names."""
 FORM = "multipart/form-data"
 BYTES = "application/octet-stream"
-JSON = "application/json"
+_CURL = "application/x-www-form-urlencoded"
+"""What ``curl -d`` states, whatever it sends."""
 IMAGE = "image"
 """The field of a form for each image."""
 _LISTS = ("classes", "phrases")
@@ -178,16 +179,6 @@ def chooses_only(mode: Mode | None, has_classes: bool) -> bool:
     return mode == "only"
 
 
-def media_type(request: Request, default: str = "") -> str:
-    """Return the content type of a request, without its parameters."""
-    return request.headers.get("content-type", default).partition(";")[0].strip().lower()
-
-
-def is_image(kind: str) -> bool:
-    """Return whether a body of a content type is one image."""
-    return kind.startswith("image/") or kind == BYTES
-
-
 async def read_json(request: Request, service: Service, model: type[Model]) -> Model:
     """Return a JSON body, whatever its content type, as a model.
 
@@ -209,23 +200,37 @@ async def read_images(service: Service, texts: Sequence[str] | None) -> list[Ima
 
 
 async def read_call(
-    request: Request, service: Service, model: type[Model], fields: Sequence[str] = ()
+    request: Request, service: Service, model: type[Model], fields: Sequence[str] = (), alone: Model | None = None
 ) -> tuple[Model, Sequence[ImageInput]]:
-    """Return the fields and the images of a call that is a form or, whatever its content type, JSON.
+    """Return the fields and the images of a call that is JSON, a form or the bytes of one image.
 
     Args:
         request: Its body has been read and counted already.
         service: Its limits apply.
         model: The fields of JSON, of which ``images`` has the images.
         fields: The fields that a form may have beside images.
+        alone: The fields of a call that is one image; None if a call may not be one.
 
     Raises:
-        Problem: the body is malformed, or asks for too much.
+        Problem: the body is malformed, of another type, or asks for too much.
     """
-    if media_type(request) == FORM:
+    kind = request.headers.get("content-type", BYTES).partition(";")[0].strip().lower()
+    if kind == FORM:
         return await _read_form(request, service.settings.limits, model, fields)
-    call = await read_json(request, service, model)
-    return call, await read_images(service, getattr(call, "images", None))
+    if kind == "application/json" or (kind == _CURL and (await request.body()).lstrip()[:1] == b"{"):
+        call = await read_json(request, service, model)
+        return call, await read_images(service, getattr(call, "images", None))
+    if alone is None or not (kind.startswith("image/") or kind == BYTES):
+        raise Problem(
+            "unsupported-media-type",
+            f"expected {'image/*, ' if alone else ''}multipart/form-data or application/json, got {kind!r:.80}; "
+            "with curl: -H 'Content-Type: image/jpeg' --data-binary @photo.jpg, "
+            "or -H 'Content-Type: application/json' -d …",
+        )
+    image = await request.body()
+    if not image:
+        raise Problem("bad-request", "the body is empty; expected the bytes of an image")
+    return alone, [image]
 
 
 def check_count(count: int, limits: Limits) -> None:

@@ -21,7 +21,7 @@ from sar_infer.processes.worker import DeathError, TimeLimitError
 from sar_infer.server.metrics import Metrics
 from sar_infer.server.model.batcher import Batcher
 from sar_infer.server.model.names import Names
-from sar_infer.server.model.process import Pixels, Result, Task, compute, decode
+from sar_infer.server.model.process import Result, Task, compute, decode
 from sar_infer.server.model.sizing import Sizes
 from sar_infer.server.model.workers import Workers
 from sar_infer.server.problems import IMAGE_CODES, Problem
@@ -37,8 +37,8 @@ _DECISIONS = 4
 T = TypeVar("T")
 Finish = Callable[[Floats], Iterable[T]]
 """Returns a value for each of some unit rows (N, D)."""
-ImageInput = bytes | Pixels | ImageError
-"""Encoded bytes; pixels (H, W, 3); the encoder's own input (3, size, size), float32; or why there is no image."""
+ImageInput = bytes | ImageError
+"""Encoded bytes; or why there is no image."""
 
 
 @dataclass(frozen=True)

@@ -73,15 +73,11 @@ class Names:
             InputError: there is no class to choose from.
             Problem: ``overloaded``, if too many names are waiting.
         """
-        if not classes and not only:
-            if self._whole is not None and self._whole[0] is bank:
-                return self._whole[1]
-            composed = self._classifier.bundle.statistics is not None or bool(bank.photos)
-            if not composed and len(bank.names) <= LARGE:
-                self._whole = bank, self._classifier.class_set(bank=bank)
-                return self._whole[1]
+        whole = not classes and not only
+        if whole and self._whole is not None and self._whole[0] is bank:
+            return self._whole[1]
         key = (bank, tuple(classes.items()), only)
-        if classes or only:
+        if not whole:
             cached_set = self._sets.get(key)
             self._metrics.sets.labels("miss" if cached_set is None else "hit").inc()
             if cached_set is not None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -34,8 +34,8 @@ _LEAST_MEMORY = 64 * 2**20
 _NICE = 5
 """How much a worker gives way to the front, which else waits for its turn while a core has nothing to do: 2.5 % of the
 cores' time (decision 10)."""
-Pixels = npt.NDArray[np.uint8] | Floats
-"""Pixels (H, W, 3) of an image; or the encoder's own input (3, size, size), float32."""
+Pixels = npt.NDArray[np.uint8]
+"""Pixels (H, W, 3) of an image."""
 Decoded = tuple[Floats, bytes]
 """The encoder's input (3, size, size), and the digest of the image's pixels if the task asks for it."""
 Encode = Callable[[Sequence[Floats]], Floats]
@@ -161,20 +161,17 @@ def decode(task: Task, spec: Preprocess, limits: Limits) -> Decoded:
     """Decode the image of a task.
 
     Args:
-        task: The encoder's own input is taken as it is.
+        task: The image.
         spec: How to prepare an image.
         limits: Formats and sizes of images that are accepted.
 
     Raises:
         ImageError: it cannot be read.
     """
-    image: Any = task.image
-    if not isinstance(image, bytes) and image.dtype == np.float32:
-        return image, b""
     try:
         if task.digest:
-            return decode_photo(image, spec, limits.formats, limits.pixels)
-        return decode_image(image, spec, limits.formats, limits.pixels), b""
+            return decode_photo(task.image, spec, limits.formats, limits.pixels)
+        return decode_image(task.image, spec, limits.formats, limits.pixels), b""
     except MemoryError:
         raise ImageError(TOO_LITTLE_MEMORY, "size") from None
 

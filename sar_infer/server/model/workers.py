@@ -75,6 +75,8 @@ class Workers:
             ) from None
         except DeathError as error:
             raise BundleError(f"{self._model.graph}: {error} while it opened this graph") from None
+        except OSError as error:
+            raise BundleError(f"{self._model.graph}: no worker process can be started ({error.strerror})") from None
 
     async def compute(self, tasks: Sequence[Task], alone: bool = False) -> list[Result]:
         """Return the results of a batch, from the next worker that is idle; ``alone`` says that nothing else runs.

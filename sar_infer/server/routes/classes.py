@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
-from typing import Annotated, Literal, TypeVar
+from dataclasses import replace
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.convertors import PathConvertor, register_url_convertor
 
+from sar_infer.bank import ClassBank, Entry, PhotoSet, add, add_photos, remove, rollback
+from sar_infer.bank.edits import steps_back
+from sar_infer.errors import InputError
+from sar_infer.evaluation import Finding, name_findings, new_photo_findings
 from sar_infer.evaluation.findings import Kind
-from sar_infer.server.bank.snapshot import Snapshot
-from sar_infer.server.bank.store import NewPhotos
-from sar_infer.server.class_names import clean_name
+from sar_infer.server.bank import BUSY_SECONDS
+from sar_infer.server.class_names import clean_name, clean_phrases
 from sar_infer.server.http.openapi import IMAGE_TYPES, form, problems, request_body
 from sar_infer.server.http.request import (
-    FORM,
     IMAGES,
     Serving,
     Texts,
     Writable,
     is_current,
-    is_image,
-    media_type,
     read_call,
     read_json,
 )
@@ -39,6 +39,7 @@ Strict = Annotated[bool, Query(description="change nothing (409) if there are fi
 T = TypeVar("T")
 _MOST = 1000
 _IMAGES = "/images"
+_BY = "sar-serve"
 
 
 class _Text(PathConvertor):
@@ -58,6 +59,18 @@ class ClassEntry(BaseModel):
     phrases: list[str]
     photos: int = Field(0, description="photos that it got at run time; present if there are any")
     photos_only: bool = Field(default=False, description="its name means nothing; present if so")
+
+    @classmethod
+    def of(cls, entry: Entry, **fields: Any) -> Self:
+        """Return a class of a bank, with the phrases that were embedded."""
+        return cls(
+            name=entry.name,
+            origin="bundle" if entry.added is None else "added",
+            phrases=[*entry.texts],
+            photos=len(entry.photos),
+            photos_only=entry.photos_only,
+            **fields,
+        )
 
 
 class ClassFinding(BaseModel):
@@ -102,6 +115,8 @@ class ClassChange(BaseModel):
 
 class HistoryStep(BaseModel):
     """One change of the bank."""
+
+    model_config = ConfigDict(from_attributes=True)
 
     n: int = Field(description="its number, from 1")
     at: str
@@ -153,25 +168,31 @@ async def list_classes(
     if_none_match: Annotated[str | None, Header(description="a known ETag: 304 if nothing changed")] = None,
 ) -> Response:
     """List the classes of the bank in its order, or those removed from it, at most 1,000 at a time."""
-    snapshot = await service.current()
-    if is_current(f'"{snapshot.etag}"', if_none_match):
-        return Response(status_code=304, headers={"ETag": f'"{snapshot.etag}"'})
-    entries, count = await _looked_up(
-        snapshot, lambda: snapshot.page(prefix, offset, limit, like=like, removed=removed)
-    )
-    content = {"classes": entries, "count": count, "removed": len(snapshot.removed), "bank": snapshot.etag}
-    return _answer(ClassList, content, snapshot.etag)
+    bank = await service.current()
+    etag, start, fragment = bank.content_digest, prefix.casefold(), like.casefold()
+    if is_current(f'"{etag}"', if_none_match):
+        return Response(status_code=304, headers={"ETag": f'"{etag}"'})
+
+    def look() -> ClassList:
+        gone = _removed(bank)
+        entries = gone if removed else [*bank.entries.values()]
+        if start or fragment:
+            entries = [e for e in entries if (key := e.name.casefold()).startswith(start) and fragment in key]
+        shown = [ClassEntry.of(entry) for entry in entries[offset : offset + limit]]
+        return ClassList(classes=shown, count=len(entries), removed=len(gone), bank=etag)
+
+    return _answer(await _looked_up(bank, look), etag)
 
 
 @router.get("/v1/classes/{name:text}", response_model=ClassEntry, responses=problems(404, 422))
 async def get_class(service: Serving, name: Name) -> Response:
     """Return one class; upper and lower case and extra spaces make no difference."""
-    snapshot = await service.current()
-    entry = await _looked_up(snapshot, lambda: snapshot.find(name))
-    if entry is None:
+    bank = await service.current()
+    position = await _looked_up(bank, lambda: bank.lookup.name(name))
+    if position is None:
         cleaned = clean_name(name)
-        raise Problem("not-found", await in_thread(lambda: snapshot.missing(cleaned)))
-    return _answer(ClassEntry, entry, snapshot.etag)
+        raise Problem("not-found", await in_thread(lambda: _missing(bank, cleaned)))
+    return _answer(ClassEntry.of(bank.entries[bank.keys[position]]), bank.content_digest)
 
 
 @router.put(
@@ -220,8 +241,17 @@ async def add_images(
 )
 async def delete_class(service: Writable, name: Name, if_match: IfMatch = None) -> Response:
     """Remove a class, also one of the bundle. Needs a server with a key and ``--bank``."""
-    etag = await service.change(lambda: service.store.remove(name, if_match))
-    return Response(status_code=204, headers={"ETag": f'"{etag}"'})
+
+    def edit(bank: ClassBank) -> ClassBank:
+        if bank.lookup.name(name) is None:
+            raise Problem("not-found", _missing(bank, clean_name(name)))
+        after = remove(bank, [name], by=_BY)
+        if not after.can_answer:
+            raise Problem("conflict", f"class {name!r} is the last one; add another before you remove it")
+        return after
+
+    after = await service.change(edit, if_match)
+    return Response(status_code=204, headers={"ETag": f'"{after.content_digest}"'})
 
 
 @router.get("/v1/bank/history", response_model=History, responses=problems(422))
@@ -231,10 +261,9 @@ async def history(
     limit: Annotated[int, Query(ge=1, le=_MOST)] = _MOST,
 ) -> Response:
     """List the steps by which the bank was changed, the latest first, by this server and by ``sar-bank``."""
-    snapshot = await service.current()
-    steps = snapshot.bank.history
-    shown = steps[::-1][offset : offset + limit]
-    return _answer(History, {"steps": shown, "count": len(steps), "bank": snapshot.etag}, snapshot.etag)
+    bank = await service.current()
+    shown = [HistoryStep.model_validate(step) for step in bank.history[::-1][offset : offset + limit]]
+    return _answer(History(steps=shown, count=len(bank.history), bank=bank.content_digest), bank.content_digest)
 
 
 @router.post(
@@ -251,30 +280,27 @@ async def roll_back(request: Request, service: Writable, if_match: IfMatch = Non
     if not await request.body():
         raise Problem("bad-request", 'no body; expected {"to": STEP} or {"steps": COUNT}')
     target = await read_json(request, service, Rollback)
-    step, snapshot = await service.change(
-        lambda: service.store.rollback(target.to, target.steps, if_match, target.latest)
-    )
+    if (target.to is None) == (target.steps is None):
+        raise InputError("expected either to, the number of a step, or steps, how many to take back")
+    before: list[ClassBank] = []
+
+    def edit(bank: ClassBank) -> ClassBank:
+        before.append(bank)
+        if target.latest not in (None, bank.log.last):
+            raise Problem("precondition-failed", f"step {target.latest} is not the latest any more; {bank.log.last} is")
+        to = steps_back(bank, target.steps or 0) if target.to is None else target.to
+        after = rollback(bank, to, by=_BY)
+        if after.encoder_digest != bank.encoder_digest:
+            raise Problem("conflict", f"step {to} belongs to another bundle; use sar-bank rollback")
+        if not after.can_answer:
+            raise Problem("conflict", f"as after step {to} no class could be an answer")
+        return after
+
+    after = await service.change(edit, if_match)
+    step = None if after is before[0] else HistoryStep.model_validate(after.history[-1])
     if step is not None:
         request.state.logged = {"step": step.n, "to": step.to}
-    content = {"step": step, "classes": len(snapshot.bank.names), "bank": snapshot.etag}
-    return _answer(RolledBack, content, snapshot.etag)
-
-
-async def _read_change(request: Request, service: Service) -> tuple[ClassChange, Sequence[ImageInput]]:
-    """Read a change and its images: JSON, a form, the bytes of an image, or nothing.
-
-    Raises:
-        Problem: the body is malformed, or asks for too much.
-    """
-    kind = media_type(request)
-    if kind != FORM and not await request.body():
-        return ClassChange(), ()
-    if is_image(kind):
-        return ClassChange(), [await request.body()]
-    change, images = await read_call(request, service, ClassChange, ("phrases", "photos_only"))
-    if change.photos_only and not images:
-        raise Problem("invalid-request", "photos_only: expected images too")
-    return change, images
+    return _answer(RolledBack(step=step, classes=len(after.names), bank=after.content_digest), after.content_digest)
 
 
 async def _put(
@@ -287,29 +313,80 @@ async def _put(
     create: bool = True,
     only_add: bool = False,
 ) -> Response:
-    change, images = await _read_change(request, service)
+    change = ClassChange()
+    images: Sequence[ImageInput] = ()
+    if "multipart" in request.headers.get("content-type", "") or await request.body():
+        change, images = await read_call(request, service, ClassChange, ("phrases", "photos_only"), change)
+    if change.photos_only and not images:
+        raise Problem("invalid-request", "photos_only: expected images too")
     if not (images or create):
         raise Problem("bad-request", "no image; expected an image, a form or JSON with images")
-    new: NewPhotos | None = None
+    name = clean_name(name)
+    texts = None if change.phrases is None else clean_phrases(name, change.phrases)
+    photos: PhotoSet | None = None
     if images:
         with service.lease() as engine, service.images.hold(len(images)):
-            photo_set, labels = await engine.photos(images)
-        photo_set = replace(photo_set, photos_only=change.photos_only)
-        encoder = engine.bundle.manifest.encoder_digest
-        new = NewPhotos(photo_set, labels, encoder, create=create)
-    done = await service.change(lambda: service.store.put(name, change.phrases, if_match, new, only_add, strict))
-    repeats = None if new is None else len(images) - (len(new.photos) - done.repeats)
-    content = asdict(done.entry) | {"known": repeats, "findings": done.findings, "calibrated": done.calibrated}
-    return _answer(ChangedClass, content, done.etag, 201 if done.created else 200)
+            photos, labels = await engine.photos(images)
+        photos, encoder = replace(photos, photos_only=change.photos_only), engine.bundle.manifest.encoder_digest
+    done: list[tuple[int, ChangedClass]] = []
+
+    def edit(bank: ClassBank) -> ClassBank:
+        position, bundle = bank.lookup.name(name), service.engine.bundle
+        if photos is not None and bank.encoder_digest != encoder:
+            raise Problem("overloaded", "the bundle was replaced while photos were read; send them again", BUSY_SECONDS)
+        if position is not None and only_add:
+            raise Problem("precondition-failed", f"class {bank.names[position]!r} exists already")
+        if position is None and (owner := bank.lookup.alias(name)) is not None:
+            raise Problem("conflict", f"{name!r} is another name of class {bank.names[owner]!r}")
+        if position is None and not create:
+            raise Problem("not-found", f"only PUT adds a class: {_missing(bank, name)}")
+        spelling = name if position is None else bank.names[position]
+        findings: list[Finding] = []
+        if position is not None and photos is not None and texts is None:
+            after = add_photos(bank, {spelling: photos}, by=_BY)
+        else:
+            phrases = {spelling: texts or (spelling,)}
+            if len(bank.names) <= LARGE and not change.photos_only:
+                findings += name_findings(bank, bundle, phrases)
+            rows = service.engine.classifier.embed_phrases([*phrases.values()])
+            after = add(bank, phrases, rows, {} if photos is None else {spelling: photos}, by=_BY)
+        known = None
+        if photos is not None:
+            findings += new_photo_findings(after, bundle, bank, labels)
+            counted = frozenset() if position is None else bank.photos_of(spelling).digest_set
+            known = len(images) - len(photos.digest_set - counted)
+        if strict and findings:
+            raise Problem("conflict", f"nothing was changed (strict): {spelling!r} {findings[0].message}")
+        shown = [] if after is bank else [ClassFinding(**vars(finding)) for finding in findings]
+        entry, calibrated = after.entry(spelling), after.calibration_holds
+        answer = ChangedClass.of(entry, known=known, findings=shown, calibrated=calibrated)
+        done.append((201 if position is None else 200, answer))
+        return after
+
+    after = await service.change(edit, if_match, name)
+    status, answer = done[0]
+    return _answer(answer, after.content_digest, status)
 
 
-async def _looked_up(snapshot: Snapshot, look: Callable[[], T]) -> T:
+def _removed(bank: ClassBank) -> list[Entry]:
+    """Return the bundle's classes that were removed from the bank, in the bundle's order."""
+    if bank.base is None:
+        return []
+    base = bank.base.bank
+    keys = sorted(bank.changes.keys() & base.entries.keys(), key=base.positions.__getitem__)
+    return [base.entries[key] for key in keys if bank.lookup.name(base.entries[key].name) is None]
+
+
+def _missing(bank: ClassBank, name: str) -> str:
+    """Return the message that no class has this name; of a small bank, with names that are spelled alike."""
+    return bank.lookup.missing(name, hint=len(bank.names) <= LARGE)
+
+
+async def _looked_up(bank: ClassBank, look: Callable[[], T]) -> T:
     """Return what is found in the classes; a large bank is looked through in a thread."""
-    return look() if len(snapshot.bank.names) <= LARGE else await in_thread(look)
+    return look() if len(bank.names) <= LARGE else await in_thread(look)
 
 
-def _answer(model: type[BaseModel], content: object, etag: str, status: int = 200) -> Response:
-    """Return the JSON of a model from an object with its fields; those that have their default are absent."""
-    answer = model.model_validate(content, from_attributes=True)
-    body = answer.model_dump_json(exclude_defaults=True)
-    return Response(body, status, {"ETag": f'"{etag}"'}, "application/json")
+def _answer(answer: BaseModel, etag: str, status: int = 200) -> Response:
+    """Return an answer as JSON; fields that have their default are absent."""
+    return Response(answer.model_dump_json(exclude_defaults=True), status, {"ETag": f'"{etag}"'}, "application/json")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -14,31 +13,19 @@ from sar_infer.results import CalibratedOn, DecisionOptions, ImageResult, Unknow
 from sar_infer.server.class_names import cleaned
 from sar_infer.server.http.openapi import IMAGE_TYPES, form, problems, request_body
 from sar_infer.server.http.request import (
-    BYTES,
-    FORM,
     IMAGES,
-    JSON,
     MAX_TOP_K,
     Mode,
     Serving,
     Texts,
     chooses_only,
-    is_image,
-    media_type,
     read_call,
 )
-from sar_infer.server.model.engine import ImageInput, Outcome, milliseconds
+from sar_infer.server.model.engine import Outcome, milliseconds
 from sar_infer.server.problems import IMAGE_CODES, Problem
-from sar_infer.server.service import Service
 
 PATH = "/v1/classify"
 router = APIRouter(tags=["classify"])
-_UNKNOWN = (
-    "tell whether the best class can be trusted, by its score, the energy of all classes or, with class statistics, "
-    "the distance to it; auto chooses"
-)
-_COVERAGE = "return the set of classes that contains the true one with this probability, such as 0.9"
-_EXPLAIN = "give the reasons for the best class"
 Coverage = Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -50,9 +37,11 @@ class ClassifyOptions(BaseModel):
     classes: list[str] = Field([], description="names to add to the bank's; may be repeated")
     top_k: Annotated[int, Field(ge=1, le=MAX_TOP_K)] | None = Field(None, description="classes to answer; 5 by default")
     mode: Mode | None = Field(None, description="default: extend if classes are given, else bank")
-    unknown: Unknown | None = Field(None, description=_UNKNOWN)
-    coverage: Coverage | None = Field(None, description=_COVERAGE)
-    explain: bool | None = Field(None, description=_EXPLAIN)
+    unknown: Unknown | None = Field(None, description="tell whether the image is of any class; auto chooses by what")
+    coverage: Coverage | None = Field(
+        None, description="return a set that contains the true class with this probability"
+    )
+    explain: bool | None = Field(None, description="give the reasons for the best class")
 
 
 NO_OPTIONS = ClassifyOptions.model_validate({})
@@ -130,14 +119,7 @@ class ClassifyAnswer(BaseModel):
     request_id: str
 
 
-_FORM = form(
-    classes={"type": "array", "items": {"type": "string"}},
-    top_k={"type": "integer", "minimum": 1, "maximum": MAX_TOP_K},
-    mode={"type": "string", "enum": ["bank", "extend", "only"]},
-    unknown={"type": "string", "enum": [*get_args(Unknown)], "description": _UNKNOWN},
-    coverage={"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1, "description": _COVERAGE},
-    explain={"type": "boolean", "description": _EXPLAIN},
-)
+_FORM = form(**ClassifyOptions.model_json_schema()["properties"])
 
 
 @router.post(
@@ -152,7 +134,7 @@ async def classify(request: Request, service: Serving, query: Annotated[Classify
     A raw body is one image; if it cannot be read, the answer is a problem. In multipart and JSON a bad image fails
     alone: its result has ``error`` set. Options stand in the query, or in the multipart or JSON body.
     """
-    call, images = await _read_call(request, query, service)
+    call, images = await read_call(request, service, ClassifyRequest, [*ClassifyOptions.model_fields], query)
     phrases = cleaned(call.classes or query.classes, service.settings.limits)
     only = chooses_only(call.mode or query.mode, bool(phrases))
     options = DecisionOptions(
@@ -161,7 +143,7 @@ async def classify(request: Request, service: Serving, query: Annotated[Classify
         explain=bool(query.explain if call.explain is None else call.explain),
     )
     with service.lease() as engine, service.images.hold(len(images)):
-        bank = (await service.current()).bank
+        bank = await service.current()
         classes = await engine.names.class_set(phrases, only, bank)
         decide = engine.decide(classes, call.top_k or query.top_k or 5, options)
         outcomes = await engine.each(images, decide, len(classes.names))
@@ -170,6 +152,7 @@ async def classify(request: Request, service: Serving, query: Annotated[Classify
     for outcome in outcomes:
         if outcome.value:
             service.metrics.top_score.observe(outcome.value.predictions[0].score)
+            service.metrics.judged.inc(outcome.value.unknown is not None)
             service.metrics.unknown.inc(bool(outcome.value.unknown))
         elif outcome.error:
             service.metrics.rejected.labels(IMAGE_CODES[outcome.error.kind]).inc()
@@ -183,30 +166,6 @@ async def classify(request: Request, service: Serving, query: Annotated[Classify
         "request_id": request.state.request_id,
     }
     return Response(to_json(answer), media_type="application/json")
-
-
-async def _read_call(
-    request: Request, query: ClassifyOptions, service: Service
-) -> tuple[ClassifyOptions, Sequence[ImageInput]]:
-    """Return the options and images of a call; for a raw image these options are those of the query.
-
-    Raises:
-        Problem: the body is in no known form or malformed, or asks for too much.
-    """
-    kind = media_type(request, BYTES)
-    if is_image(kind):
-        image = await request.body()
-        if not image:
-            raise Problem("bad-request", "the body is empty; expected the bytes of an image")
-        return query, [image]
-    if kind in (FORM, JSON):
-        return await read_call(request, service, ClassifyRequest, [*ClassifyOptions.model_fields])
-    raise Problem(
-        "unsupported-media-type",
-        f"expected image/*, multipart/form-data or application/json, got {kind!r:.80}; "
-        "with curl: -H 'Content-Type: image/jpeg' --data-binary @photo.jpg, "
-        "or -H 'Content-Type: application/json' -d …",
-    )
 
 
 def _result(index: int, outcome: Outcome[ImageResult], branch: str) -> dict[str, Any]:

@@ -65,35 +65,19 @@ class Embedding(BaseModel):
     embedding: list[float] | str
 
 
-class Usage(BaseModel):
-    """The number of tokens of the class names; images have none."""
-
-    prompt_tokens: int
-    total_tokens: int
-
-
 class EmbeddingsAnswer(BaseModel):
     """OpenAI's answer."""
 
     object: Literal["list"]
     data: list[Embedding]
     model: str
-    usage: Usage
-
-
-class OpenAIError(BaseModel):
-    """The content of OpenAI's error."""
-
-    message: str
-    type: str
-    param: str | None
-    code: str
+    usage: dict[Literal["prompt_tokens", "total_tokens"], int] = Field(description="of class names; images have none")
 
 
 class OpenAIErrorAnswer(BaseModel):
-    """OpenAI's error."""
+    """OpenAI's error: message, type, param and code."""
 
-    error: OpenAIError
+    error: dict[str, str | None]
 
 
 @router.post(

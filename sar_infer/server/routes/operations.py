@@ -53,7 +53,7 @@ async def metrics(service: Serving) -> Response:
 @router.get("/v1/model", responses=problems())
 async def model(service: Serving) -> dict[str, Any]:
     """Describe the model: the bundle and its measured quality, the device, the precision, the limits."""
-    engine, bank = service.engine, (await service.current()).bank
+    engine, bank = service.engine, await service.current()
     manifest = dataclasses.asdict(engine.bundle.manifest)
     classes = await engine.names.class_set({}, only=False, bank=bank) if bank.names else None
     return {

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
 import numpy as np
@@ -18,18 +18,18 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import to_json
 
 from sar_infer._arrays import Floats
-from sar_infer.classifiers.learning_report import LearnedClass, LearningReport, PhotoNote
+from sar_infer.bank import ClassBank
+from sar_infer.bank import learn as learn_edit
+from sar_infer.classifiers.learning_report import LearningReport
 from sar_infer.classifiers.spool import FeatureSpool
 from sar_infer.errors import ImageError
+from sar_infer.server.bank import BUSY_SECONDS
 from sar_infer.server.http.openapi import form, problems, request_body
 from sar_infer.server.http.request import (
-    FORM,
     IMAGES,
-    JSON,
     Keyed,
     Texts,
     Writable,
-    media_type,
     read_call,
     read_images,
     read_json,
@@ -62,21 +62,10 @@ class LearnRequest(Unlabelled):
     dry_run: bool = Field(False, description="change nothing")
 
 
-class LearnAnswer(BaseModel):
-    """The report of ``sar-bank learn``."""
+@dataclass(frozen=True)
+class LearnAnswer(LearningReport):
+    """The report of ``sar-bank learn``; keys are places in the request."""
 
-    photos: int
-    counted: int
-    strangers: int = Field(description="photos like none of the classes, set aside")
-    doubtful: int
-    all_known: bool
-    classes: list[LearnedClass]
-    changed: int = Field(description="photos whose answer changes")
-    examples: list[PhotoNote] = Field(description="keys are places in the request")
-    look_first: list[PhotoNote]
-    shift: float = Field(description="share of the photos' shift that is common to all, as a camera's")
-    translated: float = Field(description="what is taken off before ranking, as a share of the spread of classes")
-    different: bool = Field(description="the photos are of another kind than those of the class statistics")
     bank: str
 
 
@@ -149,15 +138,18 @@ async def learn(request: Request, service: Writable, if_match: IfMatch = None) -
         for number, error in errors.items():
             raise Problem(IMAGE_CODES[error.kind], f"images[{number}]: {error}")
         keys = [f"{kind}[{number}]" for number in numbers]
+        reports: list[LearningReport] = []
 
-        def change() -> tuple[LearningReport, str]:
+        def edit(bank: ClassBank) -> ClassBank:
+            if service.engine is not engine:
+                raise Problem("overloaded", "another bundle has been loaded meanwhile; try again", BUSY_SECONDS)
             with FeatureSpool.of(rows.shape[1], [(keys, rows)]) as features:
-                return service.store.learn(
-                    engine.classifier, features, if_match, all_known=call.all_known, dry_run=call.dry_run
-                )
+                change, report = engine.classifier.learn(features, bank=bank, all_known=call.all_known)
+            reports.append(report)
+            return bank if call.dry_run else learn_edit(bank, change, by="sar-serve")
 
-        report, etag = await service.change(change)
-    return JSONResponse(asdict(report) | {"bank": etag}, headers={"ETag": f'"{etag}"'})
+        etag = (await service.change(edit, if_match)).content_digest
+    return JSONResponse(asdict(reports[0]) | {"bank": etag}, headers={"ETag": f'"{etag}"'})
 
 
 @router.post(
@@ -172,13 +164,10 @@ async def suggest(request: Request, service: Keyed) -> Response:
     Changes nothing; PUT /v1/classes/{name} makes a class of a group. Needs a server with a key, and the extra
     ``suggest``.
     """
-    kind = media_type(request)
-    if kind not in (FORM, JSON):
-        raise Problem("unsupported-media-type", f"expected multipart/form-data or application/json, got {kind!r:.80}")
     call, images = await read_call(request, service, SuggestRequest)
     with service.lease() as engine:
         numbers, rows, failed = await _photo_features(service, engine, call, images)
-        bank = (await service.current()).bank
+        bank = await service.current()
         classes = await engine.names.class_set({}, only=False, bank=bank)
 
         def look() -> dict[str, Any]:

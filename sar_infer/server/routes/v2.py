@@ -1,6 +1,6 @@
 """``/v2``: Open Inference Protocol v2 over HTTP, with Triton's binary tensor data extension.
 
-Inputs: IMAGE or pixels, and CLASSES if the call has class names of its own. Outputs: SCORES and LABELS (N, C) whose
+Inputs: IMAGE, and CLASSES if the call has class names of its own. Outputs: SCORES and LABELS (N, C) whose
 columns are the classes of the call, the bank's first, or (N, top_k) with the best first in each row; EMBEDDING (N, D).
 Background classes take their share of the scores but have no column.
 """
@@ -34,7 +34,7 @@ router = APIRouter(prefix="/v2", tags=["open inference protocol"])
 Model = Annotated[str, Path(description="the name of the bundle's folder, or sar-clip", examples=["sar-clip"])]
 _ALIAS = "sar-clip"
 """A name that the model always has, in addition to that of its bundle's folder."""
-_INPUTS = {"IMAGE": "BYTES", "pixels": "FP32", "CLASSES": "BYTES"}
+_INPUTS = {"IMAGE": "BYTES", "CLASSES": "BYTES"}
 _OUTPUTS = {"SCORES": "FP32", "LABELS": "BYTES", "EMBEDDING": "FP32"}
 """Datatypes by name."""
 _MOST_SCORES = 2**18
@@ -78,11 +78,10 @@ async def model_ready(service: Serving, model: Model) -> Response:
 
 @router.get("/models/{model}", responses=_UNKNOWN)
 async def model_metadata(service: Serving, model: Model) -> dict[str, Any]:
-    """Describe version, inputs and outputs. A call has either IMAGE or pixels; CLASSES may be left out."""
+    """Describe version, inputs and outputs; CLASSES may be left out."""
     _check(service, model)
     manifest = service.engine.bundle.manifest
-    pixels = [-1, 3, manifest.preprocess.size, manifest.preprocess.size]
-    shapes = {"pixels": pixels, "SCORES": [-1, -1], "LABELS": [-1, -1], "EMBEDDING": [-1, manifest.embed_dim]}
+    shapes = {"SCORES": [-1, -1], "LABELS": [-1, -1], "EMBEDDING": [-1, manifest.embed_dim]}
     inputs, outputs = (
         [{"name": name, "datatype": kind, "shape": shapes.get(name, [-1])} for name, kind in tensors.items()]
         for tensors in (_INPUTS, _OUTPUTS)
@@ -105,10 +104,8 @@ async def infer(request: Request, service: Serving, model: Model) -> Response:
     _check(service, model)
     body, length, limits = await request.body(), request.headers.get(oip.HEADER_LENGTH), service.settings.limits
     with service.lease() as engine:
-        bank = (await service.current()).bank
-        size = engine.bundle.manifest.preprocess.size
-        read = await service.in_turn(len(body), lambda: _read_call(body, length, size, limits))
-        call, source, images, phrases = read
+        bank = await service.current()
+        call, images, phrases = await service.in_turn(len(body), lambda: _read_call(body, length, limits))
         top_k, only = call.parameters.top_k, chooses_only(call.parameters.mode, bool(phrases))
         classes, count = None, 0
         with service.images.hold(len(images)):
@@ -119,14 +116,12 @@ async def infer(request: Request, service: Serving, model: Model) -> Response:
                     problem = f"{len(images)} × {count} scores are too many for one answer; ask for top_k"
                     raise Problem("invalid-request", problem)
                 engine.decide(classes)  # refuses a call with background classes alone
-            labels = [f"{source.name}[{i}]" for i in range(len(images))]
+            labels = [f"IMAGE[{i}]" for i in range(len(images))]
             rows = await engine.all_of(images, _finisher(engine, classes, call.outputs, top_k), labels, count)
-    for (embedding, best, _), label in zip(rows, labels, strict=True):
-        if not np.isfinite(embedding).all():
-            raise source.wrong(f"{label} gives no finite embedding, its values are too large")
+    for best, _ in rows:
         if best is not None:
             service.metrics.top_score.observe(best)
-    outputs = [*zip(*(values for *_, values in rows), strict=True)]
+    outputs = [*zip(*(values for _, values in rows), strict=True)]
     return oip.answer(call, outputs, model, engine.bundle.manifest.digest[:12])
 
 
@@ -146,20 +141,20 @@ async def _readiness(service: Service, fields: dict[str, str]) -> Response:
 
 def _finisher(
     engine: Engine, classes: ClassSet | None, outputs: Sequence[oip.InferOutput], top_k: int | None
-) -> Finish[tuple[Floats, float | None, Sequence[oip.Row]]]:
-    """Return the function that makes of images (N, D) their unit vectors, best scores, and rows of each output."""
+) -> Finish[tuple[float | None, Sequence[oip.Row]]]:
+    """Return the function that makes of images (N, D) their best scores, and rows of each output."""
     if classes is None:  # only the embedding is wanted
-        return lambda rows: [(row, None, [row]) for row in rows]
+        return lambda rows: [(None, [row]) for row in rows]
     classifier, hidden = engine.classifier, classes.background
     answers = slice(None) if hidden is None else ~hidden
     names = tuple(name.encode() for i, name in enumerate(classes.names) if hidden is None or not hidden[i])
 
-    def finish(rows: Floats) -> Iterator[tuple[Floats, float, Sequence[oip.Row]]]:
+    def finish(rows: Floats) -> Iterator[tuple[float, Sequence[oip.Row]]]:
         logits = classifier.logits(rows, classes)
         scores = classifier.scores(logits, classes)[:, answers]
         logits = logits[:, answers]
         values = zip(*(tensor(output, rows, logits, scores) for output in outputs), strict=True)
-        return zip(rows, scores.max(axis=1).tolist(), values, strict=True)
+        return zip(scores.max(axis=1).tolist(), values, strict=True)
 
     def tensor(output: oip.InferOutput, rows: Floats, logits: Floats, scores: Floats) -> Iterable[oip.Row]:
         if output.name == "EMBEDDING":
@@ -175,39 +170,28 @@ def _finisher(
 
 
 def _read_call(
-    body: bytes, header_length: str | None, size: int, limits: Limits
-) -> tuple[oip.InferRequest, oip.InferInput, Sequence[ImageInput], Phrases]:
-    """Return a checked call, its input with images, these images, and its class names; ``size`` is their side."""
+    body: bytes, header_length: str | None, limits: Limits
+) -> tuple[oip.InferRequest, Sequence[ImageInput], Phrases]:
+    """Return a checked call, its images and its class names."""
     request = oip.read_request(body, header_length, limits)
     request.outputs = request.outputs or [oip.InferOutput(name="SCORES"), oip.InferOutput(name="LABELS")]
     for output in request.outputs:
-        where = f"output {output.name!r:.80}"
-        if output.name not in _OUTPUTS:
-            raise Problem("invalid-request", f"{where}: expected {', '.join(_OUTPUTS)}")
-        if output.parameters.shared_memory_region is not None:
-            raise Problem("invalid-request", f"{where}: shared memory is not supported")
+        if output.name not in _OUTPUTS or output.parameters.shared_memory_region is not None:
+            expected = f"expected {', '.join(_OUTPUTS)}, not in shared memory"
+            raise Problem("invalid-request", f"output {output.name!r:.80}: {expected}")
     for tensor in request.inputs:
-        if tensor.name not in _INPUTS:
-            raise tensor.wrong(f"expected {', '.join(_INPUTS)}")
-        if tensor.datatype != _INPUTS[tensor.name]:
-            raise tensor.wrong(f"expected datatype {_INPUTS[tensor.name]}, got {tensor.datatype!r:.40}")
+        if tensor.datatype != _INPUTS.get(tensor.name):
+            raise tensor.wrong(f"expected IMAGE or CLASSES of datatype BYTES, got {tensor.datatype!r:.40}")
     tensors = {tensor.name: tensor for tensor in request.inputs}
-    classes = tensors.pop("CLASSES", None)
-    if len(tensors) != 1:
-        raise Problem("invalid-request", "inputs: expected either IMAGE or pixels")
-    (source,) = tensors.values()
-    return request, source, _images(source, size, limits), {} if classes is None else _phrases(classes, limits)
-
-
-def _images(tensor: oip.InferInput, size: int, limits: Limits) -> Sequence[ImageInput]:
-    count, *rest = tensor.shape or [0]
-    if count < 1 or rest not in ([[], [1]] if tensor.name == "IMAGE" else [[3, size, size]]):
-        expected = "[N] or [N, 1]" if tensor.name == "IMAGE" else f"[N, 3, {size}, {size}]"
-        raise tensor.wrong(f"expected shape {expected}, got {tensor.shape!s:.80}")
+    if "IMAGE" not in tensors:
+        raise Problem("invalid-request", "inputs: expected IMAGE")
+    image = tensors["IMAGE"]
+    count, *rest = image.shape or [0]
+    if count < 1 or rest not in ([], [1]):
+        raise image.wrong(f"expected shape [N] or [N, 1], got {image.shape!s:.80}")
     check_count(count, limits)
-    if tensor.name == "pixels":
-        return list(tensor.values())
-    return [decoded(item) if isinstance(item, str) else item for item in tensor.values().flat]
+    images = [decoded(item) if isinstance(item, str) else item for item in image.values()]
+    return request, images, _phrases(tensors["CLASSES"], limits) if "CLASSES" in tensors else {}
 
 
 def _phrases(tensor: oip.InferInput, limits: Limits) -> Phrases:

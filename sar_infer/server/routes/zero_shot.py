@@ -77,7 +77,7 @@ async def zero_shot(request: Request, service: Serving) -> Response:
     classes = cleaned({label: [template.replace(_PLACE, label)] for label in labels}, limits)
     spellings = {clean_name(label): label for label in reversed(labels)}
     with service.lease() as engine, service.images.hold(1):
-        chosen = await engine.names.class_set(classes, True, (await service.current()).bank)
+        chosen = await engine.names.class_set(classes, True, await service.current())
         rank, count = engine.classifier.rank, len(chosen.names)
         image = decoded(call.inputs)
         (ranked,) = await engine.all_of([image], lambda rows: rank(rows, chosen, count), ["inputs"], count)

@@ -5,7 +5,7 @@ import { $, element, number, percent, show, spelling } from "./dom.js";
 
 const MOST_NAMES = 6; // in a sentence
 const MOST_LOWER = 10; // bars below the ranking
-const BY = { text: "by their names", "text+statistics": "by names and by photos", "head+text": "by names and by the trained head" };
+const BY = { text: "by their names", "text+statistics": "by names and by photos" };
 
 /** Draw a photo's answer; `current` says that it answers what is asked now. */
 export function drawRanking(photo, state, current) {

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.bundles import BANK_NAMES, DIM, ENCODER_DIGEST, SPEC, name_rows, reseal, write_bundle
+from support.bundles import BANK_NAMES, DIM, ENCODER_DIGEST, SPEC, reseal, write_bundle
 from support.precisions import add_precision, variant
 from support.sound import change
 from support.trained import example_statistics
@@ -117,18 +117,6 @@ def test_a_part_that_does_not_fit(whole: Path, spoil: Callable[[Path], object], 
     refused(whole, message)
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"embed_dim": 16}, "self_test.embedding"),
-        ({"precisions": {"int8": variant("absent.onnx")}}, "absent.onnx"),
-    ],
-)
-def test_a_manifest_that_does_not_fit(bundle_copy: Path, changes: dict, message: str) -> None:
-    reseal(bundle_copy, **changes)
-    refused(bundle_copy, message)
-
-
 def test_a_tokenizer_with_another_end(bundle_copy: Path) -> None:
     reseal(bundle_copy, tokenizer=dataclasses.replace(SPEC, end_token=5))
     with pytest.raises(BundleError, match="49407"):
@@ -159,7 +147,3 @@ def test_default_bundle_of_a_checkout_and_of_a_wheel(tmp_path: Path, monkeypatch
     checkout = write_bundle(tmp_path / "site" / "exports" / "mini")
     assert default_bundle() == checkout
     assert open_bundle().path == checkout
-
-
-def test_the_test_bundle_agrees_with_numpy(classifier) -> None:
-    np.testing.assert_allclose(classifier.embed_names(BANK_NAMES), name_rows(BANK_NAMES), atol=1e-6)

@@ -73,16 +73,6 @@ def outside(model: onnx.ModelProto) -> None:
     tensor.external_data.add(key="location", value="/etc/passwd")
 
 
-def outside_in_a_branch(model: onnx.ModelProto) -> None:
-    """In a constant inside a branch that never runs."""
-    far = TensorProto(data_type=TensorProto.FLOAT, dims=[2], name="far", data_location=TensorProto.EXTERNAL)
-    far.external_data.add(key="location", value="/etc/passwd")
-    constant = helper.make_node("Constant", [], ["far"], value=far)
-    branch = helper.make_graph([constant], "b", [], [helper.make_tensor_value_info("far", TensorProto.FLOAT, [2])])
-    model.graph.initializer.append(numpy_helper.from_array(np.array(True), "never"))
-    model.graph.node.append(helper.make_node("If", ["never"], ["unused"], then_branch=branch, else_branch=branch))
-
-
 def weights_of_nan(model: onnx.ModelProto) -> None:
     for tensor in model.graph.initializer:
         if tensor.data_type == TensorProto.FLOAT:
@@ -117,18 +107,6 @@ def file(name: str, change: Callable[[bytes], bytes]) -> Change:
     return write_changed
 
 
-def tensors(name: str, tensor: str, change: Callable[[Any], object]) -> Change:
-    """Change one tensor of a bank, under the content digest that fits."""
-
-    def write_changed(folder: Path) -> None:
-        metadata, arrays = read(folder / name)
-        change(arrays[tensor])
-        write(folder / name, metadata, arrays)
-        seal(folder)
-
-    return write_changed
-
-
 def bank(tensor: str, change: Callable[[Any], object]) -> Change:
     """Change one tensor of the bank, under the checksum that fits."""
 
@@ -146,17 +124,12 @@ HOSTILE: dict[str, tuple[Change, str]] = {
     "a number that is none": (field("logit_scale", float("nan")), "NaN is not a number of JSON"),
     "an image without end": (field("preprocess.size", 2**40), "field preprocess.size: expected 1 to 4096"),
     "a lone surrogate": (field("backbone", "\ud800"), f"{MANIFEST}: not valid JSON .*surrogates not allowed"),
-    "an unknown field": (field("__class__", "x"), "unknown field __class__"),
     "another type": (field("calibrated", {"red": 1}), "field calibrated: expected tuple"),
     "a self-test of another width": (field("self_test.embedding", [1.0]), "length of self_test.embedding: expected 8"),
     "a deep manifest": (text(lambda _: b"[" * 200_000), "not valid JSON .*recursion"),
     "a long number": (text(lambda data: data.replace(b'_dim": ', b'_dim": ' + b"9" * 10_000, 1)), "4300 digits"),
-    "UTF-16": (text(lambda data: data.decode().encode("utf-16")), "not UTF-8 text"),
-    "a manifest that is a number": (text(lambda _: b"1"), "expected a JSON object, got int"),
     "4 MB of manifest": (text(lambda _: b'{"x": "' + b"y" * 2**22 + b'"}'), "expected schema_version 1, got None"),
-    "data outside": (graph(outside), "image_encoder.onnx: refers to data outside the file"),
     "data outside of names": (graph(outside, NAME_ENCODER), "name_encoder.onnx: refers to data outside the file"),
-    "data outside in a branch": (graph(outside_in_a_branch), "refers to data outside the file"),
     "a tensor of 4 TiB": (graph(lambda m: m.graph.initializer[0].dims.__setitem__(0, 2**40)), IMAGE_ENCODER),
     "an unknown operator": (graph(lambda m: setattr(m.graph.node[0], "op_type", "Nothing")), IMAGE_ENCODER),
     "operators of the future": (graph(lambda m: setattr(m.opset_import[0], "version", 999)), IMAGE_ENCODER),

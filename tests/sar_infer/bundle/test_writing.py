@@ -1,20 +1,15 @@
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.bundles import write_bundle
 from support.folders import listing
 
 from sar_infer.bundle import writing
-from sar_infer.bundle.bundle import open_bundle
-from sar_infer.bundle.card import card
-from sar_infer.bundle.manifest import CARD, MANIFEST
-from sar_infer.bundle.writing import check_target, seal, staged
+from sar_infer.bundle.writing import check_target, staged
 from sar_infer.errors import InputError, WriteError
 from sar_infer.storage.files import write_file
 
@@ -48,13 +43,6 @@ def out(tmp_path: Path) -> Path:
 def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param == "two renames":
         monkeypatch.setattr(writing, "_exchange", lambda *_: False)
-
-
-def test_an_error_leaves_nothing(out: Path) -> None:
-    with pytest.raises(RuntimeError), staged(out, overwrite=False) as folder:
-        write_file(folder / "half", b"")
-        raise RuntimeError
-    assert listing(out.parent) == []
 
 
 def test_never_replaces_what_is_not_a_bundle(tmp_path: Path) -> None:
@@ -138,29 +126,3 @@ def test_kill_leaves_nothing_half_written_and_the_next_one_clears_up(out: Path, 
     write(out, "new")
     assert content(out) == {"manifest.json": "new"}
     assert listing(out.parent) == ["name"]
-
-
-def test_a_sealed_bundle_opens_with_its_card(tmp_path: Path) -> None:
-    bundle = open_bundle(write_bundle(tmp_path / "b", temperature=1.5))
-    assert not (bundle.path / CARD).exists()
-    manifest = seal(bundle.path, bundle.manifest, bundle.bank)
-    again = open_bundle(bundle.path)
-    assert again.manifest == manifest
-    assert manifest.temperature == 1.5
-    assert (bundle.path / CARD).read_text(encoding="utf-8") == card(manifest, bundle.bank)
-    assert CARD in manifest.files
-    assert MANIFEST not in manifest.files
-
-
-def test_files_shared_with_another_bundle_are_not_written_through(tmp_path: Path) -> None:
-    """A derived bundle is made of hard links."""
-    first = open_bundle(write_bundle(tmp_path / "first"))
-    seal(first.path, first.manifest, first.bank)
-    (tmp_path / "second").mkdir()
-    for path in first.path.iterdir():
-        os.link(path, tmp_path / "second" / path.name)
-    before = (first.path / CARD).read_bytes(), (first.path / MANIFEST).read_bytes()
-    seal(tmp_path / "second", open_bundle(write_bundle(tmp_path / "third", method="kgcoop")).manifest, first.bank)
-    assert before == ((first.path / CARD).read_bytes(), (first.path / MANIFEST).read_bytes())
-    assert open_bundle(first.path).manifest.method == "coop"
-    assert open_bundle(tmp_path / "second").manifest.method == "kgcoop"

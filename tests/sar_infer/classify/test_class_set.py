@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from sar_infer.bank import ClassBank, calibrate, remove, rename, set_class
+from sar_infer.bank import ClassBank, calibrate, set_class
 from sar_infer.bank.learned import BankCalibration
 from sar_infer.classify.class_set import (
     ClassSet,

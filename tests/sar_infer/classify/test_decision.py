@@ -13,7 +13,7 @@ from support.bundles import DIM, example_manifest
 from sar_infer.bundle.manifest import Manifest
 from sar_infer.classify.class_set import ClassSet
 from sar_infer.classify.decision import Decision, judged_by
-from sar_infer.errors import BankError, BundleError, InputError
+from sar_infer.errors import BundleError, InputError
 from sar_infer.results import DecisionOptions, ImageResult
 
 COSINES = (0.9, 0.5, 0.8, -0.2)
@@ -233,12 +233,3 @@ def test_rows_of_a_broken_graph_are_refused() -> None:
     row = np.full((1, DIM), np.nan, dtype=np.float32)
     with pytest.raises(BundleError):
         next(Decision(manifest(), classes(), 1)(row))
-
-
-@pytest.mark.parametrize("value", [math.nan, math.inf, 1e30, 1.2])
-def test_rows_of_a_damaged_bank_are_refused(value: float) -> None:
-    """Of a large bank that is mapped, nobody has looked at the rows before."""
-    rows = np.array(classes().embeddings)
-    rows[1, 0] = value
-    with pytest.raises(BankError):
-        decided(manifest(), classes(several=(rows,)))

@@ -5,17 +5,19 @@ from __future__ import annotations
 import base64
 import os
 import shutil
+import threading
 import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import numpy as np
 import pytest
 from PIL import Image
 from support.bank_commands import BANK, COLOURS, Command, content, paint_folders, working_in
-from support.servers import local_server
+from support.servers import local_server, wait_for
 from support.terminals import on_a_terminal
 
 from sar_infer import Classifier
@@ -26,7 +28,7 @@ from sar_infer.classifiers.statistics import Statistics
 from sar_infer.classify.class_set import ClassSet
 from sar_infer.cli.bank import main
 from sar_infer.cli.classify import main as sar_classify
-from sar_infer.server.settings import Settings
+from sar_infer.server.settings import Limits, Settings
 
 run, classify = Command(main), Command(sar_classify)
 FIGURES = ("photos", "counted", "strangers", "doubtful", "changed")
@@ -205,6 +207,30 @@ def test_the_server_learns_from_images_as_the_command_does(fitted: str, bundle_p
             problem = client.post("/v1/learn", json=call, headers=headers)
             assert (problem.status_code, detail in problem.text) == (status, True), problem.text
     assert content() == before
+
+
+def test_learning_outlives_its_client_and_the_deadline(
+    fitted: str, bundle_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, gate, learn = threading.Event(), threading.Event(), Classifier.learn
+
+    def slowly(*arguments: Any, **options: Any) -> Any:
+        begun.set()
+        gate.wait(60)
+        return learn(*arguments, **options)
+
+    images = [base64.b64encode(file.read_bytes()).decode() for file in sorted(Path(fitted).rglob("*.png"))]
+    monkeypatch.setattr(Classifier, "learn", slowly)
+    monkeypatch.setattr("tempfile.TemporaryFile", None)  # so few photos need no file
+    with served(bundle_path, limits=Limits(seconds=1)) as client:
+        with pytest.raises(httpx2.ReadTimeout):
+            client.post("/v1/learn", json={"images": images}, timeout=3)
+        assert begun.is_set()
+        steps = client.get("/v1/bank/history").json()["count"]
+        gate.set()
+        wait_for(lambda: client.get("/v1/bank/history").json()["count"] == steps + 1)
+        assert client.get("/v1/bank/history").json()["steps"][0]["action"] == "learn"
+    assert ClassBank.load(BANK).learned.photos == len(images)
 
 
 def test_an_offset_shifts_a_fitted_bank(fitted: str, bundle_path: Path) -> None:

@@ -94,7 +94,7 @@ def test_verify_measures_accuracy_beside_the_manifests(bundle: Path, tmp_path: P
     text = run("verify", bundle, "--photos", photos).stdout
     assert "of 4 photos of 2 trained classes; manifest: 50.0 %" in text
     assert "of 3 photos of 2 new classes; manifest: not measured" in text
-    assert "expected a folder" in refused("verify", bundle, "--photos", tmp_path / "nothing")
+    assert "no such file or folder" in refused("verify", bundle, "--photos", tmp_path / "nothing")
     lonely = write_folder(tmp_path / "lonely", {"red": 2})
     assert "expected folders of two classes" in refused("verify", bundle, "--photos", lonely)
 

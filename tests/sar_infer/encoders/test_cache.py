@@ -22,12 +22,6 @@ def test_the_least_recently_used_goes_first() -> None:
     assert cache.get(("e", "c")) is not None
 
 
-def test_encoders_do_not_share_rows() -> None:
-    cache = EmbeddingCache()
-    cache.put(("one", "a"), row(1))
-    assert cache.get(("two", "a")) is None
-
-
 def test_rows_in_the_cache_cannot_be_changed() -> None:
     cache = EmbeddingCache()
     mine = row(1)

@@ -30,12 +30,6 @@ def names(bundle_path: Path) -> NameEncoder:
     return NameEncoder(bundle_path / NAME_ENCODER, DIM, END, "cpu")
 
 
-def test_rows_that_are_no_rows_are_refused(bundle_path: Path) -> None:
-    wider = ImageEncoder(bundle_path / IMAGE_ENCODER, DIM + 1, "cpu")
-    with pytest.raises(BundleError, match=rf"\(1, {DIM}\)"):
-        wider.encode(np.ones((1, 3, SIZE, SIZE), dtype=np.float32))
-
-
 def with_fixed_batch(graph: onnx.GraphProto) -> None:
     graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
 

@@ -13,7 +13,7 @@ from support.precisions import add_precision, variant
 
 from sar_infer import Classifier
 from sar_infer.bundle.bundle import open_bundle
-from sar_infer.bundle.manifest import IMAGE_ENCODER, NAME_ENCODER, Manifest, SelfTestVector, Variant
+from sar_infer.bundle.manifest import IMAGE_ENCODER, Manifest, SelfTestVector, Variant
 from sar_infer.encoders.cache import EmbeddingCache
 from sar_infer.encoders.precision import Choice, choose
 from sar_infer.encoders.processor import processor
@@ -143,10 +143,3 @@ def test_a_classifier_runs_the_graphs_that_it_chose(bundle_copy: Path) -> None:
     assert 0.8 < (full.embed_images(PICTURE) * small.embed_images(PICTURE)).sum() < 0.999
     np.testing.assert_array_equal(full.embed_names(BANK_NAMES), small.embed_names(BANK_NAMES))
     assert (full.choice.precision, small.choice.precision) == ("fp32", "int8")
-
-
-def test_a_variant_that_is_the_other_encoder_is_refused(bundle_copy: Path) -> None:
-    reseal(bundle_copy, precisions={"int8": variant(NAME_ENCODER)})
-    with pytest.raises(BundleError, match="onnxruntime cannot run this graph") as refused:
-        Classifier.open(bundle_copy, "cpu", precision="int8").embed_images(PICTURE)
-    assert "\n" not in str(refused.value)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 from pathlib import Path
 
@@ -8,12 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.bundles import DIM, PREPROCESS, SIZE, reseal
-from support.precisions import variant
 
 from sar_infer.bundle.bundle import open_bundle
 from sar_infer.bundle.manifest import IMAGE_ENCODER, SelfTestVector
 from sar_infer.encoders.precision import Choice
-from sar_infer.encoders.self_test import MIN_COSINE, SelfTest, least_cosine, self_test_cosine, self_test_image
+from sar_infer.encoders.self_test import MIN_COSINE, SelfTest, self_test_image
 from sar_infer.errors import BundleError
 from sar_infer.images.preprocess import to_input
 
@@ -26,19 +24,6 @@ def test_the_image_of_a_seed_never_changes() -> None:
     assert (image.shape, image.dtype) == ((256, 256, 3), np.uint8)
     assert hashlib.sha256(image.tobytes()).hexdigest() == IMAGE
     assert not np.array_equal(image, self_test_image(256, 2025))
-
-
-def test_the_cosine_to_the_stored_vector() -> None:
-    stored = SelfTestVector(1, (0.6, 0.8))
-    assert self_test_cosine(stored, np.array([0.6, 0.8], dtype=np.float32)) == pytest.approx(1)
-    assert self_test_cosine(stored, np.array([0.8, -0.6], dtype=np.float32)) == pytest.approx(0)
-    assert np.isnan(self_test_cosine(stored, np.array([np.nan, 1], dtype=np.float32)))
-
-
-def test_the_least_cosine_of_a_healthy_encoder() -> None:
-    assert least_cosine() == MIN_COSINE
-    assert least_cosine(variant("x", self_test_cosine=0.97)) == pytest.approx(0.96)
-    assert least_cosine(variant("x", self_test_cosine=1.0)) == pytest.approx(0.99)
 
 
 def test_a_self_test_runs_until_it_is_passed(bundle_copy: Path) -> None:
@@ -59,17 +44,6 @@ def test_a_self_test_runs_until_it_is_passed(bundle_copy: Path) -> None:
     test.run()
     assert [pixels.shape for pixels in batches] == [(1, 3, SIZE, SIZE)] * 2
     np.testing.assert_array_equal(batches[0][0], to_input(Image.fromarray(self_test_image(SIZE, 5)), PREPROCESS))
-
-
-@pytest.mark.parametrize("due", [True, False])
-def test_a_test_is_due_for_a_smaller_graph(bundle_copy: Path, due: bool) -> None:
-    row = np.eye(1, DIM, dtype=np.float32)
-    reseal(bundle_copy, self_test=SelfTestVector(5, tuple(row[0].tolist())))
-    choice = dataclasses.replace(FULL, variant=variant("x", self_test_cosine=0.97) if due else None)
-    test = SelfTest(open_bundle(bundle_copy), choice, lambda pixels: row)
-    assert test.due == due
-    test.run()
-    assert not test.due
 
 
 IMAGE = "dcfefcd327c24db9434ee23686253cd77b458b9a3d22d35cf596f909718478cc"

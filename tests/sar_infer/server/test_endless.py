@@ -20,7 +20,6 @@ from sar_infer.server.service import Service
 from sar_infer.server.settings import Settings
 
 KEY = {"Authorization": "Bearer k"}
-"""Prints a line when the first run of a graph begins."""
 
 
 @pytest.fixture

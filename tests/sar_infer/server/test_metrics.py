@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import re
 import sys
+from pathlib import Path
 from typing import get_args
 
 import pytest
+import yaml
 
 from sar_infer.server.metrics import Metrics
 from sar_infer.server.model.workers import Cause
@@ -28,3 +31,20 @@ def test_the_process_is_measured() -> None:
     registry = Metrics().registry
     assert (registry.get_sample_value("process_resident_memory_bytes") or 0) > 2**20
     assert (registry.get_sample_value("process_open_fds") or 0) > 2
+
+
+def test_every_alert_is_on_metrics_that_exist() -> None:
+    """Each has an expression with a value, a severity and one sentence."""
+    text = Metrics(("overloaded",)).text().decode()
+    declared = set(re.findall(r"# TYPE (\w+) \w+", text)) | {
+        name + end for name in re.findall(r"# TYPE (\w+) histogram", text) for end in ("_sum", "_count", "_bucket")
+    }
+    (group,) = yaml.safe_load((Path(__file__).parents[3] / "deploy" / "alerts.yaml").read_text())["groups"]
+    names = [rule["alert"] for rule in group["rules"]]
+    assert len(names) == len(set(names)) >= 7
+    for rule in group["rules"]:
+        assert set(re.findall(r"\bsar_\w+", rule["expr"])) <= declared, rule["alert"]
+        assert re.search(r"(==|[<>]) [\d.]+", rule["expr"]), rule["alert"]
+        assert rule["labels"]["severity"] in ("page", "ticket")
+        assert rule["annotations"]["summary"].endswith(".")
+        assert [rule["expr"].count(sign) for sign in "([{"] == [rule["expr"].count(sign) for sign in ")]}"]

@@ -68,15 +68,3 @@ def test_real_photos(
     for path in photos[:4]:
         expected = directly(mini, path.read_bytes(), names)
         assert protocol(either_server.url, path.read_bytes(), names) == pytest.approx(expected, abs=1e-4)
-
-
-def test_embeddings_give_the_scores_of_names_that_the_bank_does_not_have(
-    either_server: Server, mini: Classifier, photos: list[Path]
-) -> None:
-    photo, names = photos[0].read_bytes(), ["a red mug", "tea pot for two", "old fishing boat"]
-    inputs = [{"image": base64.b64encode(photo).decode()}, *({"text": name} for name in names)]
-    data = post(either_server.url, "/v1/embeddings", {"input": inputs, "model": "m"})["data"]
-    image, *texts = (np.array(item["embedding"]) for item in data)
-    powers = np.exp(mini.bundle.manifest.logit_scale * (np.array(texts) @ image))
-    scores = dict(zip(names, powers / powers.sum(), strict=True))
-    assert scores == pytest.approx(directly(mini, photo, names), abs=1e-4)

@@ -24,7 +24,7 @@ from support.servers import Compute, Local, around, local_server, serving, wait_
 from sar_infer import Classifier
 from sar_infer.bank import ClassBank
 from sar_infer.cli.bank import main as sar_bank
-from sar_infer.server.bank.store import BankStore
+from sar_infer.server.bank import BankStore
 from sar_infer.server.model.process import Result, Task
 from sar_infer.server.service import Service
 from sar_infer.server.settings import Settings
@@ -208,15 +208,15 @@ def test_changes_wait_their_turn_and_cancelled_ones_are_not_made(
     server: Local, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun, gate = threading.Event(), threading.Event()
-    real, cancelled = server.service.store.put, server.metric("sar_rejected_total", reason="cancelled")
+    real, cancelled = server.service.store.change, server.metric("sar_rejected_total", reason="cancelled")
 
-    def slow(name: str, *arguments: Any) -> Any:
+    def slow(edit: Any, if_match: Any, name: str) -> Any:
         if name == "slow":
             begun.set()
             gate.wait(60)
-        return real(name, *arguments)
+        return real(edit, if_match, name)
 
-    monkeypatch.setattr(server.service.store, "put", slow)
+    monkeypatch.setattr(server.service.store, "change", slow)
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(add, server, "slow")
         assert begun.wait(60)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import os
 import shutil
 import signal
@@ -139,14 +138,6 @@ def test_an_image_that_ends_its_worker_is_refused_and_its_batch_mates_are_answer
     assert {answer.status_code for answer in answers} == {200}
     assert deaths(server, reason) > before
     wait_for(lambda: server.metric("sar_workers") == 2)
-
-
-def test_in_a_call_of_several_images_the_guilty_one_fails_alone(server: Local) -> None:
-    images = [base64.b64encode(image).decode() for image in (GOOD, CRASHES, GOOD, b"no image", GROWS, GOOD)]
-    answer = httpx2.post(f"{server.url}/v1/classify", json={"images": images}, headers=KEY, timeout=60)
-    assert answer.status_code == 200
-    codes = [result["error_code"] for result in answer.json()["results"]]
-    assert codes == [None, "undecodable-image", None, "unsupported-format", "image-too-large", None]
 
 
 def test_an_image_that_takes_more_memory_than_a_worker_may_have_costs_no_worker(server: Local) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 
 import numpy as np
@@ -26,11 +25,11 @@ METADATA = st.dictionaries(
 )
 
 
-def opened(path: Path, content: bytes, mapped: bool = False) -> tuple[dict, dict]:
+def opened(path: Path, content: bytes) -> tuple[dict, dict]:
     path.write_bytes(content)
     with path.open("rb") as stream:
         file = TensorFile(stream)
-        return dict(file.metadata), {name: file.tensor(name, mapped) for name in file.entries}
+        return dict(file.metadata), {name: file.tensor(name) for name in file.entries}
 
 
 def assert_equal(tensors: dict, expected: dict) -> None:
@@ -40,8 +39,8 @@ def assert_equal(tensors: dict, expected: dict) -> None:
         np.testing.assert_array_equal(tensors[name], array)
 
 
-@given(tensors=TENSORS, metadata=METADATA, mapped=st.booleans())
-def test_both_ways_with_the_library(tmp_path_factory: pytest.TempPathFactory, tensors, metadata, mapped: bool) -> None:
+@given(tensors=TENSORS, metadata=METADATA)
+def test_both_ways_with_the_library(tmp_path_factory: pytest.TempPathFactory, tensors, metadata) -> None:
     path = tmp_path_factory.getbasetemp() / "t.safetensors"
     ours = b"".join(file_pieces(tensors, metadata))
     assert_equal(load(ours), tensors)
@@ -49,7 +48,7 @@ def test_both_ways_with_the_library(tmp_path_factory: pytest.TempPathFactory, te
     with safe_open(path, "np") as file:
         assert (file.metadata() or {}) == metadata
     for content in (ours, save(tensors, metadata or None)):  # of {} the library makes no JSON
-        texts, arrays = opened(path, content, mapped)
+        texts, arrays = opened(path, content)
         assert texts == metadata
         assert_equal(arrays, tensors)
 
@@ -60,13 +59,6 @@ def test_pieces_are_bounded_and_whole() -> None:
         pieces = list(tensor_bytes(array))
         assert b"".join(pieces) == array.tobytes()
         assert max(map(len, pieces), default=0) <= 8 * 2**20
-
-
-def test_a_mapped_tensor_is_read_only_and_outlives_the_stream(tmp_path: Path) -> None:
-    _, tensors = opened(tmp_path / "t", save({"a": np.arange(5, dtype=np.float32)}), mapped=True)
-    assert tensors["a"].tolist() == [0, 1, 2, 3, 4]
-    with pytest.raises(ValueError, match="read-only"):
-        tensors["a"][0] = 1
 
 
 def framed(header: object, data: bytes = b"") -> bytes:
@@ -102,10 +94,9 @@ def entry(shape=(2,), offsets=(0, 8), dtype="F32", **more) -> dict:
         (framed({"a": entry(shape=(3,))}, bytes(8)), r"\(3,\)"),
     ],
 )
-@pytest.mark.parametrize("mapped", [False, True])
-def test_a_damaged_header_is_refused(tmp_path: Path, content: bytes, message: str, mapped: bool) -> None:
+def test_a_damaged_header_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        opened(tmp_path / "t", content, mapped)
+        opened(tmp_path / "t", content)
 
 
 def test_a_file_that_is_cut_while_it_is_read(tmp_path: Path) -> None:
@@ -117,23 +108,3 @@ def test_a_file_that_is_cut_while_it_is_read(tmp_path: Path) -> None:
             other.truncate(20_000)
         with pytest.raises(ValueError, match="'a'"):
             file.tensor("a")
-
-
-def test_a_file_that_was_replaced_is_let_go_in_another_thread(tmp_path: Path) -> None:
-    path = tmp_path / "f"
-    path.write_bytes(b"".join(file_pieces({"x": np.ones((4, 2), np.float32)}, {})))
-    with path.open("rb") as stream:
-        array = TensorFile(stream).tensor("x", mapped=True)
-    path.unlink()
-    deleted = f"{path} (deleted)"
-    assert deleted in opened_files()
-    assert array.sum() == 8
-    del array
-    end = time.monotonic() + 20
-    while deleted in opened_files():
-        assert time.monotonic() < end
-        time.sleep(0.01)
-
-
-def opened_files() -> list[str]:
-    return [str(entry.readlink()) for entry in Path("/proc/self/fd").iterdir() if entry.is_symlink()]

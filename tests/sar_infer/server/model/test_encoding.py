@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -44,22 +43,6 @@ def tasks(*numbers: float) -> list[Task]:
 def values(results: Sequence[Result]) -> list[float | str]:
     rows = [result.row for result in results]
     return [str(row) if isinstance(row, Exception) else float(row[0, 0]) for row in rows]
-
-
-@pytest.mark.parametrize("threads", [0, 3])
-@pytest.mark.parametrize("most", [1, 2, 3, 8])
-def test_an_image_that_fails_takes_no_other_with_it_and_batches_are_encoded_in_parts(most: int, threads: int) -> None:
-    encoder = Encoder()
-    with ThreadPoolExecutor(max(1, threads)) as pool:
-        decoders = pool if threads else None
-        results = compute(tasks(0, 1, 99, 13, 4, 5, 6), decoded, encoder, most, decoders)
-        assert values(results) == [0, 1, "ninety-nine", "thirteen", 4, 5, 6]
-        assert max(map(len, encoder.batches)) == min(most, 6)
-        results = compute(tasks(0, 1, 4, 5), decoded, encoder, most, decoders)
-    queue = [result.queue for result in results]
-    assert queue == sorted(queue)
-    assert len({*queue}) == -(-4 // most)
-    assert [result.digest for result in results] == [b"", b"digest", b"", b""]
 
 
 @pytest.mark.parametrize(

@@ -6,14 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.bundles import name_rows
 
 from sar_infer import Classifier
-from sar_infer.bank import PhotoSet, add, set_class
+from sar_infer.bank import ClassBank, set_class
 from sar_infer.classify.class_set import ClassSet
 from sar_infer.server.metrics import Metrics
 from sar_infer.server.model.names import Names
-from sar_infer.server.problems import Problem
 
 
 def run(classifier: Classifier, go: Callable[[Names], Coroutine[Any, Any, None]], most: int = 100) -> Metrics:
@@ -32,9 +30,8 @@ def test_class_sets_are_kept_while_the_bank_is_the_same(classifier: Classifier) 
         first = await names.class_set({"violet": ("violet",)}, False, bank)
         assert await names.class_set({"violet": ("violet",)}, False, bank) is first
         assert await names.class_set({"violet": ("violet",)}, True, bank) is not first
-        other = type(bank).of(bank.names[:2], bank.embeddings[:2], bank.encoder_digest)
+        other = ClassBank.of(bank.names[:2], bank.embeddings[:2], bank.encoder_digest)
         whole = await names.class_set({}, False, other)
-        assert whole.several is other.several
         assert await names.class_set({}, False, other) is whole
         assert await names.class_set({}, False, bank) is not whole
         await names.class_set({"teal": ("teal",)}, False, other)
@@ -89,29 +86,3 @@ def test_callers_who_ask_for_the_same_new_names_wait_for_one_encoding(classifier
 
     metrics = run(classifier, go)
     assert metrics.registry.get_sample_value("sar_names_embedded_total") == 20
-
-
-def test_embedded_names_come_with_their_tokens(classifier: Classifier) -> None:
-    async def go(names: Names) -> None:
-        rows, tokens = await names.embed(["owl", "grey thing"])
-        np.testing.assert_allclose(rows, name_rows(["owl", "grey thing"]), atol=1e-6)
-        assert tokens == 2 + 3  # each has the suffix, a full stop
-
-    run(classifier, go)
-
-
-def test_a_lone_request_is_always_taken_and_a_queue_is_bounded(classifier: Classifier) -> None:
-    none = np.empty((0, classifier.bank.embeddings.shape[1]), np.float32)
-    photos = PhotoSet.of(np.ones((1, 32), np.uint8), classifier.bank.embeddings[:1])
-    photographed = add(classifier.bank, [], none, photos={"red": photos})
-
-    async def go(names: Names) -> None:
-        first = asyncio.ensure_future(names.embed(["a", "b", "c", "d", "e"]))
-        await asyncio.sleep(0)
-        with pytest.raises(Problem, check=lambda problem: problem.status == 429):
-            await names.embed(["f"])
-        assert len((await names.class_set({}, False, photographed)).names) == 4  # nothing new to encode
-        await first
-        await names.embed(["f"])
-
-    run(classifier, go, most=2)

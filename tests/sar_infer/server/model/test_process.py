@@ -38,22 +38,6 @@ def model() -> Model:
     )
 
 
-@pytest.mark.parametrize("alone_threads", [4, 0])
-def test_only_a_lone_image_opens_the_second_encoder_and_its_row_is_the_same(model: Model, alone_threads: int) -> None:
-    model = dataclasses.replace(model, sizes=dataclasses.replace(model.sizes, alone=alone_threads))
-    more = max(0, alone_threads - 1)
-    worker: Worker[Any] = Worker(functools.partial(begin, model))
-    worker.loaded(60)
-    _, row = worker.answer((None,))
-    rows = [worker.answer(([Task(model.probe)], False))[0].row]
-    before = psutil.Process(worker.pid).num_threads()  # by now that of the trial has ended
-    for alone in (True, False):
-        rows.append(worker.answer(([Task(model.probe)], alone))[0].row)
-        assert psutil.Process(worker.pid).num_threads() == before + more
-    np.testing.assert_allclose(rows, [row] * 3, atol=1e-6)
-    assert worker.ended() == 0
-
-
 def test_a_worker_gives_way_to_the_front(model: Model) -> None:
     worker: Worker[Any] = Worker(functools.partial(begin, model))
     worker.loaded(60)

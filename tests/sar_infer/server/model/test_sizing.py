@@ -60,35 +60,6 @@ def test_the_memory_has_room_for_the_largest_photo_in_each_worker(
     assert (asked.workers, asked.memory) == (4, (gib * GIB - 2 * bodies - 256 * MIB) // 4)
 
 
-@pytest.mark.parametrize(("gib", "batch", "decoders"), [(64, 32, 8), (64, 1, 2), (4, 32, 4), (1, 32, 1)])
-def test_one_process_decodes_as_many_images_at_once_as_the_memory_has_room_for(
-    machine: Machine, gib: int, batch: int, decoders: int
-) -> None:
-    machine(8, memory=2 * gib * GIB)
-    made = sizes(Settings(workers=0, max_batch=batch), 1)
-    assert (made.decoders, made.workers) == (decoders, min(2, decoders))
-
-
-@pytest.mark.parametrize(
-    ("settings", "graph", "threads"),
-    [
-        (Settings(workers=2), LARGE, 4),
-        (Settings(workers=2), LARGE - 1, 0),
-        (Settings(workers=2), LARGE + 1, 0),
-        (Settings(workers=4), LARGE, 0),
-        (Settings(workers=2, threads=1), LARGE, 0),
-        (Settings(workers=1), LARGE, 0),
-        (Settings(workers=0), LARGE, 0),
-    ],
-    ids=["large", "small", "no memory", "four copies", "threads given", "a worker has all", "one process"],
-)
-def test_a_lone_image_has_all_cores_with_a_large_graph(
-    machine: Machine, settings: Settings, graph: int, threads: int
-) -> None:
-    machine(4, memory=2 * 2 * 8 * LARGE)
-    assert sizes(settings, graph).alone == threads
-
-
 def test_batches_grow_with_the_graph_and_on_a_gpu(machine: Machine) -> None:
     machine(4)
     assert [sizes(Settings(workers=2), graph).max_batch for graph in (LARGE - 1, LARGE)] == [1, 8]

@@ -64,13 +64,6 @@ def test_every_file_is_served_with_its_type_and_fenced_in(client: TestClient, pa
     check_fence(answer.headers)
 
 
-def test_the_page_of_a_server_with_a_key_says_so(client: TestClient) -> None:
-    keyed, plain = client_of(keyed=True).get("/ui"), client.get("/ui")
-    assert keyed.content == plain.content.replace(b'<html lang="en">', b'<html data-key lang="en">')
-    assert keyed.content != plain.content
-    assert keyed.headers["ETag"] != plain.headers["ETag"]
-
-
 def test_a_known_file_is_not_sent_again(client: TestClient) -> None:
     first = client.get("/ui")
     tag = first.headers["ETag"]

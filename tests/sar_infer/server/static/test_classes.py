@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,13 @@ from support.browser import (
     PHONE,
     ROCKET,
     WIDTHS,
+    Watch,
     add,
     among,
     drop,
     labels,
     settled,
+    unlock,
 )  # fmt: skip
 from support.servers import Server
 
@@ -29,6 +32,16 @@ expect = playwright.expect
 NAME = "my own mug"
 CLOTHES = Path(__file__).parents[4] / "examples" / "clothes" / "test"
 GARMENTS = [path for kind in ("shoes", "hat", "trousers") for path in sorted((CLOTHES / kind).glob("*.jpg"))[:6]]
+
+
+@pytest.fixture
+def opened(open_page: Any, keyed_server: Server) -> Iterator[tuple[Any, Watch]]:
+    """Return the page of a server that can be changed and its watch; what the test changes is taken back."""
+    page, watch = open_page(keyed_server.url)
+    unlock(page, keyed_server.key)
+    expect(page.locator("#bank")).to_be_visible()
+    yield page, watch
+    httpx2.post(f"{keyed_server.url}/v1/bank/rollback", json={"to": 0}, headers=keyed_server.headers)
 
 
 @pytest.fixture(scope="module")

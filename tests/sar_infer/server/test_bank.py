@@ -1,0 +1,129 @@
+"""The bank file of a running server: changes under its lock, damage, and looks that are never stale."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support.bundles import name_rows, write_bundle
+from support.disk import fill_disk
+
+from sar_infer.bank import ClassBank, add
+from sar_infer.bundle import bank_file
+from sar_infer.bundle.bundle import Bundle, open_bundle
+from sar_infer.errors import BankError, InputError
+from sar_infer.server.bank import BankStore
+from sar_infer.server.problems import Problem
+from sar_infer.storage.files import owned
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return open_bundle(write_bundle(tmp_path_factory.mktemp("store") / "bundle"))
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "b.safetensors"
+
+
+@pytest.fixture
+def store(bundle: Bundle, file: Path) -> BankStore:
+    return BankStore(file, bundle)
+
+
+def adding(name: str) -> Callable[[ClassBank], ClassBank]:
+    return lambda bank: add(bank, [name], name_rows([name]), by="test")
+
+
+def refused(code: str, match: str) -> pytest.RaisesExc:
+    return pytest.raises(Problem, match=match, check=lambda error: error.code == code)
+
+
+def test_other_writers_and_damage(
+    store: BankStore, bundle: Bundle, file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    adding("owl")(bundle.bank).save(file)
+    assert "owl" in store.look().names
+    sound = file.read_bytes()
+    file.write_bytes(sound[:-8])
+    for _ in range(2):
+        assert "owl" in store.look().names
+    assert (store.usable, caplog.text.count("cannot be used")) == (False, 1)
+    with refused("conflict", "cannot be used") as raised:
+        store.change(adding("cat"))
+    assert str(file.parent) not in raised.value.detail
+    file.write_bytes(sound)
+    store.change(adding("cat"))
+    assert (store.usable, store.bank.names[-2:]) == (True, ("owl", "cat"))
+    file.unlink()
+    assert "owl" in store.look().names
+
+
+def test_a_change_is_on_disk_or_was_not_made(store: BankStore, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.change(adding("mug"))
+    monkeypatch.setattr(bank_file, "WAIT", 0.05)
+    with owned(file), refused("overloaded", "another process is changing the bank file") as raised:
+        store.change(adding("cup"))
+    assert str(file.parent) not in raised.value.detail
+    before = file.read_bytes()
+    fill_disk(monkeypatch)
+    with refused("not-stored", "was not made") as raised:
+        store.change(adding("cup"))
+    assert str(file.parent) not in raised.value.detail
+    assert (file.read_bytes(), "cup" in store.look().names) == (before, False)
+
+
+def test_a_look_sees_what_was_confirmed_before_it(
+    store: BankStore, bundle: Bundle, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also while this store takes up what another process wrote, however long that takes."""
+    slow, load = threading.Event(), ClassBank.load
+
+    def slowly(*arguments: object) -> ClassBank:
+        bank = load(*arguments)  # type: ignore[arg-type]
+        if threading.current_thread().name == "writer":
+            slow.set()
+            time.sleep(0.3)
+        return bank
+
+    BankStore(file, bundle).change(adding("confirmed elsewhere"))
+    monkeypatch.setattr(ClassBank, "load", slowly)
+    writer = threading.Thread(target=lambda: store.change(adding("mine")), name="writer")
+    writer.start()
+    slow.wait()
+    assert "confirmed elsewhere" in store.look().names
+    writer.join()
+    assert "mine" in store.look().names
+
+
+def test_two_servers_on_one_file_lose_nothing(bundle: Bundle, file: Path) -> None:
+    stores = [BankStore(file, bundle), BankStore(file, bundle)]
+    missing: list[str] = []
+
+    def put(mine: BankStore, other: BankStore, numbers: range) -> None:
+        for name in map("class {}".format, numbers):
+            mine.change(adding(name))
+            missing.extend([name] * (name not in other.look().names))
+
+    threads = [
+        threading.Thread(target=put, args=(stores[i], stores[1 - i], range(20 * i, 20 * i + 20))) for i in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert missing == []
+    assert {f"class {number}" for number in range(40)} <= {*stores[0].look().names}
+    assert stores[0].bank.content_digest == stores[1].look().content_digest
+
+
+def test_files_that_a_server_refuses(bundle: Bundle, file: Path) -> None:
+    with pytest.raises(InputError, match="no such folder"):
+        BankStore(file.parent / "absent" / file.name, bundle)
+    ClassBank.of(["a"], name_rows(["a"]), "f" * 64).save(file)
+    with pytest.raises(BankError, match=r"another encoder .*sar-bank carry"):
+        BankStore(file, bundle)
