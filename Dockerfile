@@ -1,4 +1,4 @@
-# sar-clip's server: CPU by default, `--build-arg DEVICE=cuda` for NVIDIA GPUs. docs/container.md says how to run it.
+# sar-clip's server: CPU by default, `--build-arg DEVICE=cuda` for NVIDIA GPUs. docs/operate.md describes how to run it.
 # Of the base only python3 with venv and pip is used, so any image with Python 3.11 or newer will do.
 ARG BASE_IMAGE=python:3.13-slim-trixie
 
@@ -25,7 +25,7 @@ FROM ${BASE_IMAGE}
 COPY --from=build /venv /venv
 COPY --from=build /bundle /bundle
 COPY --from=build --chown=10001:10001 /state /state
-# onnxruntime sends usage data to its maker unless told not to. MALLOC_…: glibc gives memory back (docs/serving.md).
+# onnxruntime sends usage data to its maker unless told not to. MALLOC_…: glibc gives memory back (docs/operate.md).
 ENV PATH=/venv/bin:$PATH HOME=/tmp ORT_DISABLE_TELEMETRY=1 \
     MALLOC_ARENA_MAX=1 MALLOC_MMAP_THRESHOLD_=1048576 MALLOC_TRIM_THRESHOLD_=1048576 \
     SAR_BUNDLE=/bundle SAR_HOST=0.0.0.0 SAR_PORT=8000

@@ -56,14 +56,14 @@ types: $(DEV) ## mypy, strict
 imports: $(DEV) ## who may import whom
 	$(VENV)/bin/lint-imports --no-logo
 
-readme: $(DEV) ## every command that README, CONTRIBUTING, the tutorial and the how-tos show
+readme: $(DEV) ## every command that README, CONTRIBUTING and the docs show
 	$(MAKE) --no-print-directory --jobs $(JOBS) readme-shop readme-others
 
 readme-shop: $(DEV)
 	OMP_NUM_THREADS=1 $(PY) scripts/readme_commands.py README.md docs/tutorial.md
 
 readme-others: $(DEV)
-	OMP_NUM_THREADS=1 $(PY) scripts/readme_commands.py CONTRIBUTING.md docs/banks.md docs/bulk.md docs/handover.md docs/how-to/*.md
+	OMP_NUM_THREADS=1 $(PY) scripts/readme_commands.py CONTRIBUTING.md docs/banks.md docs/bulk.md docs/compare.md docs/evaluate.md docs/extend.md docs/handover.md docs/index.md
 
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 
@@ -118,7 +118,7 @@ audit: $(TRAIN) ## known vulnerabilities of the packages in $(VENV) (asks a data
 	build/audit/bin/pip-audit --skip-editable --progress-spinner off \
 	  --path "$$($(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 
-bench: $(DEV) ## the measurements behind docs/performance.md (needs an idle machine)
+bench: $(DEV) ## the measurements behind docs/experiments.md (needs an idle machine)
 	for script in $$(grep -l __main__ benchmarks/*.py); do \
 		$(PY) -m "benchmarks.$$(basename "$$script" .py)" || exit 1; \
 	done

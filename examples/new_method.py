@@ -2,7 +2,7 @@
 
     python examples/new_method.py [FOLDER]
 
-Copied to ``sar_train/methods/stay.py`` without its last lines (docs/how-to/method.md), it is found by being there, and
+Copied to ``sar_train/methods/stay.py`` without its last lines (docs/extend.md), it is found by being there, and
 the protocols, SAR, the export and the conformance tests take it up. Run as a script, it registers itself.
 """
 

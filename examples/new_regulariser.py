@@ -7,7 +7,7 @@ the hand-crafted one::
 
     loss = mean over i of (1 - w_i . v_i)
 
-Copied to ``sar_train/regularisers/near.py`` without its last lines (docs/how-to/regulariser.md), it is found by being
+Copied to ``sar_train/regularisers/near.py`` without its last lines (docs/extend.md), it is found by being
 there and composes with every method. Run as a script, it registers itself.
 """
 

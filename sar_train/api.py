@@ -98,7 +98,7 @@ class TrainedRun:
         scores: Accuracy in percent on the held-out images of the trained (base) and the new classes, and their
             harmonic mean, with class statistics where they were fitted; None where there was nothing to measure.
         zero_shot: The same for the hand-crafted prompt.
-        record: The content of ``record.json``, see docs/record.md.
+        record: The content of ``record.json``, see docs/files.md.
         page: The evaluation of its test photos, an HTML file; None where there was nothing to measure.
     """
 

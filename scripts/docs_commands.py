@@ -1,4 +1,4 @@
-"""Make the reference pages of the commands from their ``--help``."""
+"""Make the reference of the commands from their ``--help``."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _below(
 
 def _described(command: click.Command, context: click.Context) -> list[str]:
     """Return heading, usage, help, options and examples of one command: the parts of its section."""
-    level = context.command_path.count(" ") + 1
+    level = context.command_path.count(" ") + 2  # below the heading of the page
     usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
     records = (parameter.get_help_record(context) for parameter in command.get_params(context))
     return [

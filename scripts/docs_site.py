@@ -1,9 +1,10 @@
-"""Generated pages and links of the documentation site, beyond the pages in ``docs/``; MkDocs calls it as a hook.
+"""Generated sections and links of the documentation site; MkDocs calls it as a hook.
 
-- Documents elsewhere in the repository become pages below ``project/``, and links to and from them lead there.
-- ``<!-- generated: KIND NAME -->`` gives way to what the code itself says: ``command NAME`` to the help of a command,
-  ``manifest`` to the manifest's schema, ``settings`` to those of a run, ``file PATH`` to a Python file of the
-  repository. In the repository the mark is invisible; a line right below it is for readers there and gives way too.
+- `DOCUMENTS` outside ``docs/`` become pages below ``project/``, and links to and from them lead there. A link to a file
+  that the site does not have becomes its text, with the path in the repository.
+- ``<!-- generated: KIND NAME -->`` is replaced by text from the code: ``command NAME`` by the help of a command,
+  ``manifest`` by the manifest's schema, ``settings`` by those of a run, ``file PATH`` by a Python file of the
+  repository. In the repository the mark is invisible; a line right below it is for readers there and is replaced too.
 """
 
 from __future__ import annotations
@@ -21,18 +22,8 @@ from scripts import docs_commands, manifest_schema
 
 ROOT = Path(__file__).resolve().parent.parent
 ELSEWHERE = "project/"
-DOCUMENTS = (
-    "*.md",
-    "CITATION.cff",
-    "NOTICE",
-    "benchmarks/**/*.md",
-    "benchmarks/results/*.txt",
-    "examples/README.md",
-    "experiments/README.md",
-    "exports/README.md",
-    "sar_train/clip/mini/MODEL_CARD.md",
-)
-_LINK = re.compile(r"(\]\()([^)\s#:]+)(?=[)\s#])")
+DOCUMENTS = ("SECURITY.md",)
+_LINK = re.compile(r"\[([^\[\]]*)\]\(([^)\s#:]+)([^)]*)\)")
 _MARK = re.compile(r"^<!-- generated: (\w+) ?(\S*) -->(?:\n.+)?$", re.MULTILINE)
 
 
@@ -51,21 +42,21 @@ _GENERATORS: dict[str, Callable[[str], str]] = {
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the documents that lie outside ``docs/``."""
-    for pattern in DOCUMENTS:
-        for path in sorted(ROOT.glob(pattern)):
-            name = ELSEWHERE + path.relative_to(ROOT).as_posix()
-            files.append(File.generated(config, name, abs_src_path=str(path)))
+    for name in DOCUMENTS:
+        files.append(File.generated(config, ELSEWHERE + name, abs_src_path=str(ROOT / name)))
     return files
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:  # noqa: ARG001
-    """Fill in the generated parts, and turn links of the repository into links of the site."""
+    """Fill in the generated sections, and turn links of the repository into links of the site."""
     where = page.file.src_uri
 
     def relinked(link: re.Match[str]) -> str:
-        target = posixpath.join(posixpath.dirname(_in_repository(where)), link[2])
-        in_site = _in_site(posixpath.normpath(target))
-        return link[1] + posixpath.relpath(in_site, posixpath.dirname(where)) if in_site in files.src_uris else link[0]
+        path = posixpath.normpath(posixpath.join(posixpath.dirname(_in_repository(where)), link[2]))
+        in_site = path.removeprefix("docs/") if path.startswith("docs/") else ELSEWHERE + path
+        if (file := files.get_file_from_path(in_site)) and not file.inclusion.is_excluded():
+            return f"[{link[1]}]({posixpath.relpath(in_site, posixpath.dirname(where))}{link[3]})"
+        return f"{link[1]} (`{path}`)" if (ROOT / path).exists() else link[0]
 
     filled = _MARK.sub(lambda mark: _GENERATORS[mark[1]](mark[2]), markdown)
     return _LINK.sub(relinked, filled)
@@ -79,8 +70,3 @@ def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -
 def _in_repository(uri: str) -> str:
     """Return the path in the repository of a file of the site."""
     return uri.removeprefix(ELSEWHERE) if uri.startswith(ELSEWHERE) else f"docs/{uri}"
-
-
-def _in_site(path: str) -> str:
-    """Return the path in the site of a file of the repository."""
-    return path.removeprefix("docs/") if path.startswith("docs/") else ELSEWHERE + path

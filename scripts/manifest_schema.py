@@ -119,7 +119,7 @@ def _described(name: str, definition: dict[str, Any]) -> str:
         needed = "required" if field in definition["required"] else "optional"
         rows.append([f"`{field}`", _shown(kind), needed, kind.get("description", "")])
     table = "\n".join(f"| {' | '.join(row[: None if noted else 3])} |" for row in rows)
-    return f"## {name}\n\n{definition['description']}\n\n{table}"
+    return f"### {name}\n\n{definition['description']}\n\n{table}"
 
 
 def _shown(kind: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""The bank file: one safetensors file of version 1, written whole. ``docs/bank-file.md`` describes it."""
+"""The bank file: one safetensors file of version 1, written whole. ``docs/files.md`` describes it."""
 
 from __future__ import annotations
 

@@ -125,7 +125,7 @@ def execute(job: Job, folder: Path, *, threads: int = 1) -> dict[str, Any]:
 
 
 def result(job: Job, run: Run) -> dict[str, Any]:
-    """Return the run's record and all that an experiment adds to it, as ``docs/report.md`` lists it."""
+    """Return the run's record and all that an experiment adds to it, as ``docs/files.md`` lists it."""
     config, record = job.config, dict(run.record)
     backbone = backbones.load(config.backbone, config.pretrained, device=config.device)
     prompted = restore(run, backbone)

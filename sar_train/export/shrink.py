@@ -1,4 +1,4 @@
-"""Smaller graphs of a bundle's image encoder, made with onnxruntime's tools; see ``docs/precision.md``."""
+"""Smaller graphs of a bundle's image encoder, made with onnxruntime's tools; see ``docs/handover.md``."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ def make_record(
     confidence: Fitted | None,
     **entries: Any,
 ) -> dict[str, Any]:
-    """Return the record as plain JSON values; keys are listed in ``docs/record.md``.
+    """Return the record as plain JSON values; keys are listed in ``docs/files.md``.
 
     Args:
         context: of the run.

@@ -62,9 +62,7 @@ def test_every_file_names_the_same_version_user_and_port() -> None:
 def test_build_arguments_are_those_that_documents_and_compose_name() -> None:
     defaults = dict(re.findall(r"^ARG (\w+)=(\S+)", DOCKERFILE, re.MULTILINE))
     pages = [(path, path.read_text("utf-8")) for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))]
-    table = re.search(
-        r"^\| build argument \|.*\n(?:\|.*\n)+", dict(pages)[ROOT / "docs" / "container.md"], re.MULTILINE
-    )
+    table = re.search(r"^\| build argument \|.*\n(?:\|.*\n)+", dict(pages)[ROOT / "docs" / "operate.md"], re.MULTILINE)
     assert table
     documented = dict(re.findall(r"^\| `(\w+)` \| (.+?) \|", table[0], re.MULTILINE))
     assert documented == {"BASE_IMAGE": "see `Dockerfile`", "DEVICE": f"`{defaults['DEVICE']}`"}
@@ -77,7 +75,7 @@ def test_build_arguments_are_those_that_documents_and_compose_name() -> None:
 
 
 def test_compose_has_a_gpu_only_under_its_profile() -> None:
-    page = (ROOT / "docs" / "container.md").read_text("utf-8")
+    page = (ROOT / "docs" / "operate.md").read_text("utf-8")
     ((profile, service),) = re.findall(r"docker compose --profile (\w+) up (\w+)", page)
     assert {name: spec.get("profiles", []) for name, spec in SERVICES.items()} == {"cpu": [], service: [profile]}
     gpu, cpu = SERVICES[service], SERVICES["cpu"]

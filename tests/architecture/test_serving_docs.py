@@ -1,4 +1,4 @@
-"""docs/serving.md shows what the server does: its examples are run, its tables compared with the code."""
+"""The pages on the server: their examples are run, their tables compared with the code."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ from sar_infer.server.problems import CODES, Problem
 from scripts import readme_commands
 
 ROOT = Path(__file__).parents[2]
-PAGE = ROOT / "docs" / "serving.md"
-TEXT = PAGE.read_text(encoding="utf-8")
-BLOCKS = readme_commands.read(PAGE)
+PAGES = [ROOT / "docs" / f"{name}.md" for name in ("serving", "http", "operate")]
+TEXT = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+BLOCKS = [block for page in PAGES for block in readme_commands.read(page)]
 SHOWN = re.compile(r"\n```(json|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 KEY = "a key for tests"
 
@@ -65,10 +65,10 @@ def rows(heading: str) -> list[list[str]]:
 
 def shown_after(block: readme_commands.Block) -> tuple[str, str] | None:
     """Language and content of the answer that stands right behind a block."""
-    lines = TEXT.split("\n")
+    lines = block.file.read_text(encoding="utf-8").split("\n")
     rest = "\n" + "\n".join(lines[block.line + block.body.count("\n") + 1 :]).lstrip("\n")
-    block = SHOWN.match(rest)
-    return None if block is None else (block[1], block[2])
+    answer = SHOWN.match(rest)
+    return None if answer is None else (answer[1], answer[2])
 
 
 def differences(shown: Any, actual: Any, where: str = "answer") -> list[str]:
@@ -90,11 +90,11 @@ def differences(shown: Any, actual: Any, where: str = "answer") -> list[str]:
 
 
 def test_every_command_shown_is_marked() -> None:
-    assert [f"line {block.line}" for block in BLOCKS if block.mark is None] == []
+    assert [f"{block.file.stem} {block.line}" for block in BLOCKS if block.mark is None] == []
 
 
 @pytest.mark.parametrize(
-    "block", [b for b in BLOCKS if b.mark and b.mark["run"]], ids=lambda block: f"line {block.line}"
+    "block", [b for b in BLOCKS if b.mark and b.mark["run"]], ids=lambda block: f"{block.file.stem} {block.line}"
 )
 def test_what_is_shown_is_what_happens(
     block: readme_commands.Block, servers: dict[bool, Server], scratch: Path, monkeypatch: pytest.MonkeyPatch
@@ -141,7 +141,7 @@ def test_every_metric_named_exists_with_its_labels() -> None:
     for metric in (value for value in vars(Metrics()).values() if hasattr(value, "_labelnames")):
         labels = f"{{{','.join(metric._labelnames)}}}" if metric._labelnames else ""
         metrics.add(metric._name + endings.get(metric._type, "") + labels)
-    named = {name for name, _ in rows("### Metrics")}
+    named = {row[0] for row in rows("### Metrics")}
     assert len(named) > 5
     assert {name.strip("`") for name in named} - metrics == set()
 

@@ -1,4 +1,4 @@
-"""The documentation site: built without a warning, whole, reachable, and of nobody else's pieces."""
+"""The documentation site: built without a warning, complete, reachable, and self-contained."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_every_page_can_be_reached(pages: dict[str, Parsed]) -> None:
         reached.add(name)
         targets = {os.path.normpath(Path(name).parent / path) for path, _ in local(pages[name].links) if path}
         ahead += sorted(targets & pages.keys() - reached - {*ahead})
-    assert len(reached) > 40
+    assert len(reached) > 20
     assert pages.keys() - reached == set()
 
 
@@ -124,8 +124,8 @@ def test_every_public_name_is_described(pages: dict[str, Parsed]) -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_the_page_of_a_command_has_every_option_and_example(site: Path, name: str) -> None:
-    page = (site / "reference" / f"{name}.html").read_text("utf-8")
+def test_the_page_of_commands_has_every_option_and_example(site: Path, name: str) -> None:
+    page = (site / "commands.html").read_text("utf-8")
     text = re.sub("<[^>]*>", "", html.unescape(page))
     blocks = html.unescape("".join(re.findall("<pre>.*?</pre>", page, re.DOTALL)))
     for command, context in docs_commands.commands(name):
@@ -137,7 +137,7 @@ def test_the_page_of_a_command_has_every_option_and_example(site: Path, name: st
         assert [line for line in examples if line.strip() not in blocks] == []
 
 
-@pytest.mark.parametrize("name", ["index", "reference/sar-train", "serving"])
+@pytest.mark.parametrize("name", ["index", "commands", "serving"])
 def test_pages_fit_a_phone(site: Path, open_page: Callable[..., tuple[Any, Any]], name: str) -> None:
     page, _ = open_page(site.as_uri(), f"/{name}.html", **PHONE)
     content, window = page.evaluate(WIDTHS)
@@ -148,5 +148,5 @@ def test_search_works_where_pages_are_opened_as_files(site: Path, open_page: Cal
     page, _ = open_page(site.as_uri(), "/index.html")
     page.click("[data-md-component=search-query]")
     page.keyboard.type("calibrated_for")
-    result = page.locator(".md-search-result__link[href*='reference/manifest.html']").first
+    result = page.locator(".md-search-result__link[href*='files.html']").first
     result.wait_for(state="attached")

@@ -1,4 +1,4 @@
-"""The how-tos for extending the training, followed line by line in a copy of the checkout."""
+"""The page on extensions, followed line by line in a copy of the checkout."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def checkout(tmp_path: Path) -> Path:
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize("page", ["method", "regulariser"])
-def test_followed_line_by_line_the_suite_accepts_it(page: str, checkout: Path) -> None:
+@pytest.mark.parametrize("kind", ["method", "regulariser"])
+def test_followed_line_by_line_the_suite_accepts_it(kind: str, checkout: Path) -> None:
     """Its installation aside, which is the environment of this test."""
-    blocks = read(ROOT / "docs" / "how-to" / f"{page}.md")
-    (commands,) = [block.body for block in blocks if "pip install" not in block.body]
+    blocks = read(ROOT / "docs" / "extend.md")
+    (commands,) = [block.body for block in blocks if f"> sar_train/{kind}s/" in block.body]
     programs = f"{Path(sys.prefix, 'bin')}{os.pathsep}{os.environ['PATH']}"
     environment = os.environ | {"PATH": programs, "PYTHONPATH": str(checkout)}
     done = subprocess.run(
@@ -45,5 +45,5 @@ def test_followed_line_by_line_the_suite_accepts_it(page: str, checkout: Path) -
     assert done.returncode == 0, done.stdout + done.stderr
     passed = re.search(r"(\d+) passed", done.stdout)
     assert passed is not None
-    assert int(passed[1]) >= {"method": 19, "regulariser": 9}[page]
-    assert {"method": "none, an example", "regulariser": "coop + near"}[page] in done.stdout
+    assert int(passed[1]) >= {"method": 19, "regulariser": 9}[kind]
+    assert {"method": "none, an example", "regulariser": "coop + near"}[kind] in done.stdout
