@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import command
-from sar_infer.class_model import folds
+from sar_infer.class_model import adapt, folds
 from sar_infer.class_model.model import linear
 
 SHOTS = 16
@@ -103,8 +103,6 @@ def encoded(data: Path, cache: Path) -> dict[str, Any]:
     cache.mkdir(parents=True, exist_ok=True)
     np.savez(path, **rows)
     return rows
-
-
 
 
 def classes_of(rows: dict[str, Any], name: str) -> list[str]:
@@ -256,6 +254,13 @@ class Model:
         """Return log probabilities (N, C), how strange images (N,) are, and flags of those called unknown."""
         logs = self._logs(x, text, means, counts)
         return log_softmax(logs[:, :-1]), logs[:, -1], np.exp(logs[:, -1]) > self.model.unknown
+
+    def adapted(self, x: Any, text: Any, means: Any, counts: Any, stream: Any, all_known: bool) -> Any:
+        """Return scores (N, C) after adapting to a stream."""
+        known = adapt.Classes(text, means, counts.astype(np.float64), np.ones(len(text), np.bool_))
+        learned = adapt.adapt(self.model, known, stream, all_known=all_known)
+        now = learned.classes(known)
+        return self._logs(x, text, now.means, now.counts, learned.translation)[:, :-1]
 
 
 def log_softmax(logits: Any) -> Any:

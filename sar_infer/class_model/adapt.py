@@ -7,8 +7,8 @@ stays the anchor of its class by k photos, as in StatA (Zanella et al., CVPR 202
 one shared covariance and text is that of TransCLIP (Zanella et al., NeurIPS 2024, arXiv 2406.01837).
 
 One gate: photos of another kind teach nothing, see `shared_shift`. With ``all_known``, for streams in which every photo
-is of one of the classes, there is no unknown component, photos count whole, and one translation of all photos, the share
-of their camera, is learned as well.
+is of one of the classes, there is no unknown component, photos count whole, and one translation of all photos, the
+share of their camera, is learned as well.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ STRANGERS = 3.0
 """Photos, for each dimension, that the prior of the unknown images' covariance counts as."""
 SAME_KIND = (0.15, 0.25)
 """Shares of `shared_shift` up to which a stream counts wholly, and from which on it does not count."""
-ROUNDS = 10
+ROUNDS = 8
 _TRANSLATION_PRIOR = 10.0
 """Photos without a translation that count beside the stream."""
 _CELLS = 2**22
@@ -118,7 +118,8 @@ def adapt(
         weights, bias = linear(model, now.texts, now.means, now.counts, now.named, learned.translation)
         lower = np.linalg.cholesky(covariance)
         inverse, volume = np.linalg.inv(lower).T, 2 * float(np.log(np.diag(lower)).sum())
-        sums, counts, scatter, strange, plain = np.zeros((classes, size)), np.zeros(classes), 0.0, 0.0, np.zeros(size)
+        sums, counts, plain = np.zeros((classes, size)), np.zeros(classes), np.zeros(size)
+        scatter, strange = np.zeros((size, size)), 0.0
         for rows in _chunks(features, classes):
             scores = (rows @ weights.T + bias).astype(np.float64)
             if all_known:
@@ -127,9 +128,9 @@ def adapt(
                 white = (rows + learned.translation - model.centre) @ model.root
                 far, near = ((white @ inverse) ** 2).sum(1) + volume, (white**2).sum(1)
                 scores[:, -1] += odds + model.weights[0] * (near / broad + size * np.log(broad) - far) / 2
-                shares = np.exp(log_probabilities(scores))
-                scatter = scatter + (white * shares[:, -1:]).T @ white
             shares = np.exp(log_probabilities(scores))
+            if not all_known:
+                scatter = scatter + (white * shares[:, -1:]).T @ white
             sums += shares[:, :-1].T @ rows
             counts += shares[:, :-1].sum(0)
             strange += float(shares[:, -1].sum())

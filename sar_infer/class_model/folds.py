@@ -1,4 +1,4 @@
-"""Fit the class model: the four weights, the threshold for unknown and prediction sets by cross-validation over classes.
+"""Fit the class model: weights, threshold for unknown and prediction sets, by cross-validation over classes.
 
 Classes are held out a third at a time, and return with 0, 1, 2, 4 or 8 photos, without their name, or not at all: then
 their images are unknown ones. They are ranked beside the classes that stayed, whose images were held out too, and
@@ -27,7 +27,7 @@ from sar_infer.class_model.model import (
     Flags,
     Gaussian,
     Labels,
-    Trained,
+    Rivals,
     apart,
     gaussian,
     log_probabilities,
@@ -39,18 +39,22 @@ MIN_CLASSES = 4
 _PARTS, _TESTED = 3, 8
 """Of the classes one in so many is held out; of the photos of a class that stays."""
 _NAMES = 4.0
-"""Weight of the rankings by name, those by 1, 2, 4 and 8 photos together."""
+"""Weight of a ranking by name: that of those by 1, 2, 4 and 8 photos together."""
+_STAYED = 0.8
+"""Weight of the images of classes that stayed, those of held-out classes being 1."""
+_NAMELESS = 8
+"""In one round of so many, held-out classes that return with photos have no name."""
 _CLASS_PHOTOS = 4.0
 """Independent photos that those of a class count as, since they are alike."""
-_PRIOR = (0.015, 0.01, 0.1, 0.4)
-"""Standard deviations of the weights around `USUAL`, over the sets of the choosing deal."""
+_PRIOR = (0.045, 0.03, 0.3, 1.2)
+"""Standard deviations of the weights around `USUAL`: three times those over the sets of the choosing deal."""
 _MOVED = 2e-4
 """Nats by which the last half of the folds may change the predictions on average."""
 _ROUNDS, _CELLS, _TASK_CELLS = 32, 2**23, 2**15
 """Limits of the folds: rounds, and numbers that are held."""
-STAYED, RETURNED, ABSENT = 0, 1, 2
 _KNOWN = 0.95
 """Share of images of known classes that are not called unknown."""
+STAYED, RETURNED, ABSENT = 0, 1, 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,8 +123,7 @@ def fit(
     scale: float,
     *,
     named: Flags | None = None,
-    rivals: npt.NDArray[Any] | None = None,
-    trained: Trained | None = None,
+    rivals: Rivals | None = None,
     in_halves: Sequence[npt.NDArray[Any]] = (),
     seed: int = 0,
 ) -> Fitted:
@@ -132,24 +135,21 @@ def fit(
         texts: (C, D) unit text rows.
         scale: s, the logit scale.
         named: (C,) False for classes whose text row means nothing; None for none.
-        rivals: (M, D) text rows of classes known by name alone, which compete in every ranking.
-        trained: Classes whose photos are gone, which compete too.
+        rivals: Classes that compete in every ranking.
         in_halves: (C, D) text rows under the prompt trained again on each of `halves`; empty if the prompt has seen no
             photo of these classes, so that ``texts`` hold in every fold.
         seed: Of folds and halves.
     """
     rows, texts = rows.astype(np.float64), texts.astype(np.float64)
     flags = np.ones(len(texts), np.bool_) if named is None else named
-    closed = gaussian(rows, labels, texts, flags, trained=trained)
-    others = np.zeros((0, rows.shape[1])) if rivals is None else rivals.astype(np.float64)
-    beside = len(texts) - 1 + len(others) + (0 if trained is None else len(trained.texts))
-    model = _model(closed, scale, np.array(USUAL), beside)
+    closed = gaussian(rows, labels, texts, flags, rivals=rivals)
+    model = _model(closed, scale, len(texts) - 1 + (0 if rivals is None else len(rivals.texts)))
     if (why := obstacle(labels, len(texts))) is not None:
         return Fitted(model, 0, 0.0, 0.0, why)
-    size, short, in_short = rows.shape[1], (rows, texts, others), [part.astype(np.float64) for part in in_halves]
-    if trained is None and not in_short:
-        short = in_span(*short)
-    folds = _Folds(*short, labels, flags, scale, trained, in_short, size, seed)
+    size, in_short = rows.shape[1], [part.astype(np.float64) for part in in_halves]
+    if not in_short:
+        rows, texts, rivals = in_span(rows, texts, rivals)
+    folds = _Folds(rows, texts, rivals, labels, flags, scale, in_short, size, seed)
     tasks: list[Task] = []
     weights, moved, rounds, target = np.array(USUAL), np.inf, 0, 2
     effective = _CLASS_PHOTOS * len(texts)
@@ -160,13 +160,15 @@ def fit(
         before = weights
         weights, curve = likeliest(tasks, effective, weights)
         moved = float((weights - before) @ curve @ (weights - before)) / 2 / effective
-        if rounds > 2 and (moved < _MOVED or rounds >= _ROUNDS or 2 * sum(t.terms[..., 0].size for t in tasks) > _CELLS):
+        if rounds > 2 and (
+            moved < _MOVED or rounds >= _ROUNDS or 2 * sum(t.terms[..., 0].size for t in tasks) > _CELLS
+        ):
             break
         target = 2 * rounds
     return _measured(model, weights, tasks, np.bincount(labels), rounds, moved)
 
 
-def _model(closed: Gaussian, scale: float, weights: Doubles, beside: int) -> ClassModel:
+def _model(closed: Gaussian, scale: float, beside: int) -> ClassModel:
     return ClassModel(
         closed.precision.astype(np.float32),
         closed.centre.astype(np.float32),
@@ -176,7 +178,7 @@ def _model(closed: Gaussian, scale: float, weights: Doubles, beside: int) -> Cla
         closed.broad,
         scale,
         float(closed.photos),
-        weights,
+        np.array(USUAL),
         float("nan"),
         np.empty((0, 1 + len(COVERAGES))),
         np.empty((0, 3)),
@@ -184,24 +186,24 @@ def _model(closed: Gaussian, scale: float, weights: Doubles, beside: int) -> Cla
     )
 
 
-def in_span(rows: Doubles, texts: Doubles, rivals: Doubles) -> tuple[Doubles, Doubles, Doubles]:
+def in_span(rows: Doubles, texts: Doubles, rivals: Rivals | None) -> tuple[Doubles, Doubles, Rivals | None]:
     """Return the three in K coordinates, fewer than D if photos are few, in which all scores are the same.
 
-    Coordinates are along an orthonormal basis of photos and texts; what a rival's row has beyond them is one length,
-    the last coordinate, since no image has a share in it.
+    Coordinates are along an orthonormal basis of photos and texts; what a rival's text row has beyond them is one
+    length, the last coordinate, since no image has a share in it. A covariance that is pooled goes beyond the span.
     """
-    if len(rows) + len(texts) + 1 >= rows.shape[1]:
+    pooled = rivals is not None and rivals.model is not None
+    if pooled or len(rows) + len(texts) + 1 >= rows.shape[1]:
         return rows, texts, rivals
     basis = np.linalg.qr(np.concatenate([rows, texts]).T)[0]
-
-    def along(points: Doubles) -> Doubles:
-        short = points @ basis
-        rest = np.sqrt(np.maximum((points**2).sum(1) - (short**2).sum(1), 0.0))
-        return np.concatenate([short, rest[:, None]], axis=1)
-
-    inside = along(np.concatenate([rows, texts]))
-    inside[:, -1] = 0.0
-    return inside[: len(rows)], inside[len(rows) :], along(rivals)
+    inside = np.concatenate([rows, texts]) @ basis
+    inside = np.concatenate([inside, np.zeros((len(inside), 1))], axis=1)
+    if rivals is not None:
+        short = rivals.texts @ basis
+        rest = np.sqrt(np.maximum((rivals.texts**2).sum(1) - (short**2).sum(1), 0.0))
+        short = np.concatenate([short, rest[:, None]], axis=1)
+        rivals = Rivals(short, np.zeros_like(short), np.zeros(len(short)))
+    return inside[: len(rows)], inside[len(rows) :], rivals
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,11 +212,10 @@ class _Folds:
 
     rows: Doubles
     texts: Doubles
-    rivals: Doubles
+    rivals: Rivals | None
     labels: Labels
     named: Flags
     scale: float
-    trained: Trained | None
     in_halves: Sequence[Doubles]
     size: int
     seed: int
@@ -222,91 +223,78 @@ class _Folds:
     def tasks(self, number: int) -> Iterator[Task]:
         """Yield the rankings of a round, in which every class is held out once."""
         rng, classes = np.random.default_rng([self.seed, number]), len(self.texts)
+        nameless = number % _NAMELESS == _NAMELESS - 1
         if self.in_halves:
             both = halves(classes, self.seed)
-            for half, (kept, other) in enumerate((both, both[::-1])):
+            for half, (stayed, other) in enumerate((both, both[::-1])):
                 for left in np.array_split(rng.permutation(other), 2):
-                    yield from self._fold(kept, left, self.in_halves[half], rng, nameless=number % 4 == 3)
+                    yield from self._fold(stayed, left, self.in_halves[half], rng, nameless)
         else:
             for left in np.array_split(rng.permutation(classes), _PARTS):
-                kept = np.setdiff1d(np.arange(classes), left)
-                yield from self._fold(kept, left, self.texts, rng, nameless=number % 4 == 3)
+                yield from self._fold(np.setdiff1d(np.arange(classes), left), left, self.texts, rng, nameless)
 
-    def _fold(self, kept: Labels, left: Labels, texts: Doubles, rng: np.random.Generator, nameless: bool) -> Iterator[Task]:
-        """Yield the rankings of one fold: with all held-out classes, then with half of them absent."""
+    def _fold(
+        self, stayed: Labels, left: Labels, texts: Doubles, rng: np.random.Generator, nameless: bool
+    ) -> Iterator[Task]:
+        """Yield the rankings of a fold by number of photos: with all held-out classes, and with half of them absent."""
         photos = [rng.permutation(np.flatnonzero(self.labels == c)) for c in range(len(self.texts))]
-        tested = [photos[c][: min(max(len(photos[c]) // _TESTED, 1), len(photos[c]) - 1)] for c in kept]
-        learned = [photos[c][len(rows) :] for c, rows in zip(kept, tested, strict=True)]
+        tested = [photos[c][: min(max(len(photos[c]) // _TESTED, 1), len(photos[c]) - 1)] for c in stayed]
+        learned = [photos[c][len(rows) :] for c, rows in zip(stayed, tested, strict=True)]
         closed = gaussian(
             self.rows[np.concatenate(learned)],
-            np.repeat(np.arange(len(kept)), [len(rows) for rows in learned]),
-            texts[kept],
-            self.named[kept],
-            trained=self.trained,
+            np.repeat(np.arange(len(stayed)), [len(rows) for rows in learned]),
+            texts[stayed],
+            self.named[stayed],
+            rivals=self.rivals,
             size=self.size,
         )
-        absent = rng.permutation(len(left))[: len(left) // 2]
+        there = rng.permutation(len(left))[len(left) // 2 :]
         for count in PHOTOS:
             shown = [photos[c][: min(count, max(len(photos[c]) - 1, 0))] for c in left]
             asked = [photos[c][count : count + 2 * max(PHOTOS)] for c in left]
-            if 2 * sum(map(bool, map(len, asked))) <= len(left):
+            if 2 * sum(len(rows) > 0 for rows in asked) <= len(left):
                 break
-            for present in (np.arange(len(left)), np.setdiff1d(np.arange(len(left)), absent)):
-                here = [*learned, *(shown[i] for i in present)]
-                columns = np.concatenate([kept, left[present]])
-                flags = self.named[columns].copy()
+            for present in (np.arange(len(left)), np.sort(there)):
+                columns = np.concatenate([stayed, left[present]])
+                sums, counts, rows, named = self._columns(
+                    closed, [*learned, *(shown[i] for i in present)], texts[columns], self.named[columns]
+                )
                 if nameless and count:
-                    flags[len(kept) :] = False
-                task = self._task(closed, texts, columns, here, flags, kept, left, present, tested, asked, rng)
-                if len(task.truth):
-                    yield dataclasses.replace(
-                        task,
-                        photos=np.full(len(task.truth), count),
-                        weight=task.weight * (1.0 if count else _NAMES),
-                        plain=len(present) == len(left) and not nameless,
-                    )
+                    named[len(stayed) : len(columns)] = False
+                place = np.full(len(left), len(rows))
+                place[present] = np.arange(len(stayed), len(columns))
+                sizes = [len(group) for group in (*tested, *asked)]
+                images, truth = np.concatenate([*tested, *asked]), np.repeat([*range(len(stayed)), *place], sizes)
+                side = np.where(truth == len(rows), ABSENT, RETURNED)
+                side[: sum(map(len, tested))] = STAYED
+                most = max(16, _TASK_CELLS // (len(rows) + 1))
+                if len(images) > most:
+                    drawn = [rng.permutation(np.flatnonzero((side == STAYED) == flag))[: most // 2] for flag in (1, 0)]
+                    images, truth, side = (values[np.concatenate(drawn)] for values in (images, truth, side))
+                number = int((side == STAYED).sum())
+                weight = np.where(side == STAYED, _STAYED / max(number, 1), 1 / max(len(side) - number, 1))
+                yield Task(
+                    terms_of(closed, self.rows[images], rows, sums, counts, named, self.scale, self.size),
+                    truth,
+                    weight * (1.0 if count else _NAMES),
+                    np.full(len(truth), count),
+                    side,
+                    self.labels[images],
+                    len(present) == len(left) and not nameless,
+                )
 
-    def _task(
-        self,
-        closed: Gaussian,
-        texts: Doubles,
-        columns: Labels,
-        here: Sequence[Labels],
-        named: Flags,
-        kept: Labels,
-        left: Labels,
-        present: Labels,
-        tested: Sequence[Labels],
-        asked: Sequence[Labels],
-        rng: np.random.Generator,
-    ) -> Task:
-        """Return the ranking of tested and asked images among some classes with their photos, and all rivals."""
-        counts = np.array([len(rows) for rows in here], np.float64)
-        sums = np.array([(self.rows[rows] - closed.centre).sum(0) for rows in here])
-        rows = texts[columns]
-        if self.trained is not None:
-            counts = np.concatenate([counts, self.trained.counts])
-            sums = np.concatenate([sums, self.trained.counts[:, None] * (self.trained.means - closed.centre)])
-            rows = np.concatenate([rows, self.trained.texts])
-        counts = np.concatenate([counts, np.zeros(len(self.rivals))])
-        sums = np.concatenate([sums, np.zeros(self.rivals.shape)])
-        rows = np.concatenate([rows, self.rivals])
-        named = np.concatenate([named, np.ones(len(rows) - len(named), np.bool_)])
-        unknown = len(rows)
-        place = np.full(len(left), unknown)
-        place[present] = len(kept) + np.arange(len(present))
-        images = np.concatenate([*tested, *asked])
-        truth = np.repeat(np.concatenate([np.arange(len(kept)), place]), [len(r) for r in (*tested, *asked)])
-        stayed = np.arange(len(images)) < sum(map(len, tested))
-        weight = np.where(stayed, 1 / max(stayed.sum(), 1), 1 / max((~stayed).sum(), 1))
-        most = max(16, _TASK_CELLS // (unknown + 1))
-        if len(images) > most:  # as many of both sides
-            drawn = np.concatenate([rng.permutation(np.flatnonzero(side))[: most // 2] for side in (stayed, ~stayed)])
-            images, truth, stayed = images[drawn], truth[drawn], stayed[drawn]
-            weight = np.where(stayed, 1 / max(stayed.sum(), 1), 1 / max((~stayed).sum(), 1))
-        side = np.where(stayed, STAYED, np.where(truth == unknown, ABSENT, RETURNED))
-        terms = terms_of(closed, self.rows[images], rows, sums, counts, named, self.scale, self.size)
-        return Task(terms, truth, weight, truth, side, self.labels[images], False)
+    def _columns(
+        self, closed: Gaussian, photos: Sequence[Labels], texts: Doubles, named: Flags
+    ) -> tuple[Doubles, Doubles, Doubles, Flags]:
+        """Return sums, counts, texts and flags of names of classes with their photos, and of all rivals after them."""
+        sums = np.array([(self.rows[rows] - closed.centre).sum(0) for rows in photos])
+        counts = np.array([len(rows) for rows in photos], np.float64)
+        if self.rivals is None:
+            return sums, counts, texts, named.copy()
+        more = self.rivals.counts[:, None] * (self.rivals.means - closed.centre)
+        flags = np.concatenate([named, np.ones(len(more), np.bool_)])
+        both = np.concatenate([texts, self.rivals.texts])
+        return np.concatenate([sums, more]), np.concatenate([counts, self.rivals.counts]), both, flags
 
 
 def terms_of(
@@ -336,9 +324,12 @@ def _merged(tasks: Sequence[Task]) -> list[Task]:
     groups: dict[tuple[int, bool], list[Task]] = {}
     for task in tasks:
         groups.setdefault((task.terms.shape[1], task.plain), []).append(task)
+    names = [field.name for field in dataclasses.fields(Task) if field.name != "plain"]
     return [
-        Task(*(np.concatenate([getattr(t, f.name) for t in group]) for f in dataclasses.fields(Task)[:-1]), plain)
-        for (_, plain), group in groups.items()
+        dataclasses.replace(
+            group[0], **{name: np.concatenate([getattr(task, name) for task in group]) for name in names}
+        )
+        for group in groups.values()
     ]
 
 
@@ -413,12 +404,16 @@ def _measured(
     sides.append((usual, plain & (side == STAYED)))
     least = [(n, *(_least(own[flags], c, independent) for c in COVERAGES)) for n, flags in sides if flags.any()]
     expected = [
-        (n, by_class(plain & (side == STAYED) & (photos == n)), by_class(flags)) for n, flags in sides[:-1] if flags.any()
+        (n, by_class(plain & (side == STAYED) & (photos == n)), by_class(flags))
+        for n, flags in sides[:-1]
+        if flags.any()
     ]
     means = [(stayed + returned) / 2 for _, stayed, returned in expected]
     score = means[0] if len(means) == 1 else (means[0] + float(np.mean(means[1:]))) / 2
-    tables = {"sets": np.array(least), "expected": np.array(expected)}
-    return Fitted(dataclasses.replace(model, weights=weights, unknown=limit, **tables), rounds, moved, score)
+    model = dataclasses.replace(
+        model, weights=weights, unknown=limit, sets=np.array(least), expected=np.array(expected)
+    )
+    return Fitted(model, rounds, moved, score)
 
 
 def _least(scores: Doubles, coverage: float, independent: float) -> float:

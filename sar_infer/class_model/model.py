@@ -8,11 +8,12 @@
 It is a two-covariance model, the simplest probabilistic LDA (Ioffe, ECCV 2006), with the class means of Wang et al. ("A
 Hard-to-Beat Baseline for Training-free CLIP-based Adaptation", ICLR 2024, arXiv 2402.04087). A class is scored by
 
-    w0 (<z, P d_c> - d_c' P d_c / 2)  +  w1 D v_c / 2  +  w2 s <x, t_c>  +  w3 [unknown],      z, d_c: x, m_c less the centre
+    w0 (<z, P d_c> - d_c' P d_c / 2)  +  w1 D v_c / 2  +  w2 s <x, t_c>  +  w3 [unknown]
 
-which is -w0/2 times its squared distance up to what all classes share. A mean of few photos is off by v S, which adds
-D v to the squared distance of every image, and w1 takes that off again. The softmax of the scores is the probability,
-its last column that of an image of none of the classes. `sar_infer.class_model.folds` fits the four weights.
+with z and d_c for x and m_c less the centre: -w0/2 times its squared distance, up to what all classes share. A mean of
+few photos is off by v S, which adds D v to the squared distance of every image, and w1 takes that off again. The
+softmax of the scores is the probability, its last column that of an image of none of the classes.
+`sar_infer.class_model.folds` fits the four weights.
 """
 
 from __future__ import annotations
@@ -33,12 +34,12 @@ from sar_infer.errors import BankError
 Doubles = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 Labels = npt.NDArray[np.integer[Any]]
-USUAL = (0.055, 0.01, 0.27, -0.4)
+USUAL = (0.053, 0.012, 0.263, -0.7)
 """Weights w0 to w3 where there are too few classes to fit them, and the centre of their prior where there are few: the
 mean of those fitted on the choosing deal of ``benchmarks.class_model``."""
 COVERAGES = (0.8, 0.9, 0.95)
 """Of prediction sets."""
-SPREAD = 0.4
+SPREAD = 0.6
 """Mean squared distance of a photo to its class's mean where no class has two photos: that of ``sar-mini``."""
 _ARRAYS = ("precision", "centre", "text_centre", "weights", "sets", "expected")
 _NUMBERS = ("slope", "prior", "broad", "scale", "photos", "unknown", "rivals")
@@ -130,8 +131,8 @@ class ClassModel:
             BankError: One is missing, or out of range.
         """
         try:
-            numbers = {name: float(tensors[name].item()) for name in _NUMBERS}
-            return cls(**{name: np.asarray(tensors[name]) for name in _ARRAYS}, **numbers)
+            values: dict[str, Any] = {name: tensors[name].item() for name in _NUMBERS}
+            return cls(**values, **{name: np.asarray(tensors[name]) for name in _ARRAYS})
         except (KeyError, ValueError, TypeError) as error:
             raise BankError(f"class model: {error}") from None
 
@@ -153,7 +154,9 @@ class ClassModel:
         if not len(self.sets) or coverage not in COVERAGES:
             return None
         photos = np.log2(1.0 + np.asarray(counts, np.float64))
-        return np.interp(photos, np.log2(1.0 + self.sets[:, 0]), self.sets[:, 1 + COVERAGES.index(coverage)])
+        knots, least = np.log2(1.0 + self.sets[:, 0]), self.sets[:, 1 + COVERAGES.index(coverage)]
+        result: Doubles = np.interp(photos, knots, least)
+        return result
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,30 +173,37 @@ class Gaussian:
 
 
 @dataclass(frozen=True, eq=False)
-class Trained:
-    """R classes whose photos are gone: text rows (R, D), mean features (R, D), counts (R,), and the model they had."""
+class Rivals:
+    """R classes whose photos are not at hand, and which compete all the same.
+
+    Attributes:
+        texts: (R, D) unit text rows.
+        means: (R, D) mean features of the photos that they had; ignored where the count is 0.
+        counts: (R,) their numbers, 0 for classes known by name alone.
+        model: The model that was fitted to these photos, whose covariance is pooled; None if there were none.
+    """
 
     texts: Doubles
     means: Doubles
-    counts: Labels
-    model: ClassModel
+    counts: Doubles
+    model: ClassModel | None = None
 
 
 def gaussian(
-    rows: Doubles, labels: Labels, texts: Doubles, named: Flags, *, trained: Trained | None = None, size: int = 0
+    rows: Doubles, labels: Labels, texts: Doubles, named: Flags, *, rivals: Rivals | None = None, size: int = 0
 ) -> Gaussian:
     """Fit the closed-form part.
 
-    P is ``(N - 1 + D) ((N - 1) S + tr(S) I)^-1`` of the pooled covariance S within classes (Wang et al., equation 8). b is
-    least squares over classes; k and k0 equate the mean squared distance of class means to what the name predicts, and
-    to the centre, with its expectation ``tr(S) (1/k + 1/n)``.
+    P is ``(N - 1 + D) ((N - 1) S + tr(S) I)^-1`` of the pooled covariance S within classes (Wang et al., equation 8). b
+    is least squares over classes; k and k0 equate the mean squared distance of class means to what the name predicts,
+    and to the centre, with its expectation ``tr(S) (1/k + 1/n)``.
 
     Args:
         rows: (N, D) unit features, at least one of each class.
         labels: (N,) 0 to C - 1.
         texts: (C, D) unit text rows.
         named: (C,) False for classes whose text row means nothing.
-        trained: Classes whose means and covariance are pooled.
+        rivals: Classes whose means and covariance are pooled, if they had photos.
         size: The dimension that the model has outside of the span of ``rows``; 0 is D.
     """
     size = size or rows.shape[1]
@@ -204,13 +214,15 @@ def gaussian(
     apart, photos = rows - means[labels], len(rows)
     free = photos - len(texts)
     scatter = apart.T @ apart
-    if trained is not None:
-        means, counts = np.concatenate([means, trained.means]), np.concatenate([counts, trained.counts])
-        texts, named = np.concatenate([texts, trained.texts]), np.concatenate([named, np.ones(len(trained.texts), bool)])
-        before = int(trained.model.photos)
-        if before > len(trained.texts):
-            scatter = scatter + (before - len(trained.texts)) * _covariance(trained.model)
-            photos, free = photos + before, free + before - len(trained.texts)
+    if rivals is not None and rivals.model is not None:
+        had = rivals.counts > 0
+        means, counts = np.concatenate([means, rivals.means[had]]), np.concatenate([counts, rivals.counts[had]])
+        texts = np.concatenate([texts, rivals.texts[had]])
+        named = np.concatenate([named, np.ones(int(had.sum()), np.bool_)])
+        before = int(rivals.model.photos)
+        if before > had.sum():
+            scatter = scatter + (before - had.sum()) * _covariance(rivals.model)
+            photos, free = photos + before, free + before - int(had.sum())
     scatter /= max(free, 1)
     centre = means.mean(0)
     text_centre = texts[named].mean(0) if named.any() else np.zeros(len(centre))
@@ -237,11 +249,16 @@ def gaussian(
 def _covariance(model: ClassModel) -> Doubles:
     """Return S (D, D) of a model: the trace of P^-1 is that of S."""
     inverse, size, photos = np.linalg.inv(model.precision.astype(np.float64)), len(model.centre), model.photos
-    return ((photos - 1 + size) * inverse - np.trace(inverse) * np.eye(size)) / (photos - 1)
+    result: Doubles = ((photos - 1 + size) * inverse - np.trace(inverse) * np.eye(size)) / (photos - 1)
+    return result
 
 
 def apart(
-    model: ClassModel | Gaussian, texts: npt.NDArray[Any], sums: Doubles, counts: npt.ArrayLike, named: Flags | None = None
+    model: ClassModel | Gaussian,
+    texts: npt.NDArray[Any],
+    sums: Doubles,
+    counts: npt.ArrayLike,
+    named: Flags | None = None,
 ) -> tuple[Doubles, Doubles]:
     """Return the means d (C, D) of classes less the centre, and v (C,).
 
