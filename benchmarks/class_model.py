@@ -44,6 +44,8 @@ SETS = {
     "pacs": ("a photo of a {}.", 4, 3),
 }
 """Template, trained and added classes."""
+FEW = ("good", "defective", "dirty")
+"""Names that say nothing of the photos."""
 SCALE = 21.0
 """Of ``sar-mini``."""
 
@@ -100,6 +102,7 @@ def encoded(data: Path, cache: Path) -> dict[str, Any]:
     model = backbone.load("sar-mini")
     for name, (template, *_) in SETS.items():
         rows[f"text/{name}"] = model.embed_names(classes_of(rows, name), template).numpy()
+    rows["text/few"] = model.embed_names(FEW, "a photo of a {} part.").numpy()
     cache.mkdir(parents=True, exist_ok=True)
     np.savez(path, **rows)
     return rows
@@ -239,6 +242,18 @@ class Today:
         return self._logits(x, text, means, numbers, learned.translation)
 
 
+class Unfitted(Today):
+    """The package at c035733b with too few classes to fit anything."""
+
+    def __init__(self, train: Photos, text: Any, seed: int) -> None:
+        import types
+
+        from sar_infer.classifiers.statistics import Statistics
+
+        self.statistics = Statistics.default(text.shape[1], scale=SCALE)
+        self.trust: Any = types.SimpleNamespace(temperature=1.0, distance=np.inf)
+
+
 class Model:
     """The class model."""
 
@@ -323,6 +338,38 @@ def by_names(draw: Draw, kind: str, system: Any, photos: int) -> Any:
     return np.r_[np.mean(figures, axis=0), np.mean(unknown, axis=0)]
 
 
+def by_few(rows: dict[str, Any], name: str, deal: str, system: str, count: int) -> Iterator[tuple[Any, ...]]:
+    """Yield rows for two and three classes that are named as parts are, by 2, 4 and 16 photos; others are unknown."""
+    for number, draw in enumerate(draws(rows, name, deal, count)):
+        pool = [*(draw.train.rows[draw.train.labels == c] for c in range(draw.trained)), *draw.pool]
+        for classes in (2, 3):
+            for photos in (2, 4, 16):
+                figures = []
+                for pick in range(6):
+                    order = np.random.default_rng(pick).permutation(len(pool))[:classes]
+                    train, text = (
+                        Photos.of([pool[c][:photos] for c in order]),
+                        rows["text/few"][:classes].astype(np.float64),
+                    )
+                    means = np.array([pool[c][:photos].mean(0) for c in order])
+                    fitted = (Model if system == "model" else Unfitted)(train, text, 0)
+                    test = draw.tests[""]
+                    logs, strange, called = fitted.answers(test.rows, text, means, np.full(classes, photos))
+                    known = np.isin(test.labels, order)
+                    truth = np.argsort(order)[np.searchsorted(np.sort(order), test.labels[known])]
+                    right, scores = logs[known].argmax(1) == truth, np.exp(logs[known].max(1))
+                    rng = np.random.default_rng(0)
+                    chance = np.mean([calibration_error(scores, rng.random(len(scores)) < scores) for _ in range(50)])
+                    nll = -logs[known][np.arange(len(truth)), truth].mean()
+                    alarms = 100 * called[known].mean(), 100 * called[~known].mean()
+                    error = calibration_error(scores, right) - chance
+                    sides = 100 * right[truth == 0].mean(), 100 * right[truth != 0].mean(), 0.0
+                    unknown = area(strange[known], strange[~known])
+                    figures.append((*sides, 100 * right.mean(), nll, error, unknown, *alarms))
+                values = np.round(np.mean(figures, axis=0), 4).tolist()
+                yield (system, f"{classes} classes", deal, name, "photos", number, photos, *values)
+
+
 def stream(test: Photos, half: Any, kind: str, trained: int, strangers: Any, rng: Any) -> Any:
     """Return the rows (N, D) of a stream from half of the test photos, and strangers."""
     labels, classes = test.labels[half], int(test.labels.max()) + 1
@@ -385,6 +432,9 @@ def main() -> None:
             for other in SETS
             if other != name
         ]
+        if "few" in args.what:
+            table += by_few(rows, name, args.deal, args.system, args.draws)
+            continue
         for draw in draws(rows, name, args.deal, args.draws):
             fitted = [systems[args.system](draw.train, draw.text[: draw.trained], seed) for seed in range(seeds)]
             for kind in draw.tests:

@@ -108,9 +108,9 @@ def adapt(
         return nothing
     shift = shared_shift(model, apart(model, known.texts, known.sums(model), known.counts, known.named)[0], features)
     trust = 1.0 if all_known else float(np.clip((SAME_KIND[1] - shift) / (SAME_KIND[1] - SAME_KIND[0]), 0, 1))
+    learned = Adapted(nothing.sums, nothing.counts, nothing.translation, len(features), shift, 0.0)
     if not trust:
-        return Adapted(nothing.sums, nothing.counts, nothing.translation, len(features), shift, 0.0)
-    learned = nothing
+        return learned
     broad, prior = 1 + 1 / model.broad, STRANGERS * size
     covariance, odds, share = broad * np.eye(size), 0.0, 0.0
     for _ in range(ROUNDS):

@@ -22,6 +22,7 @@ import numpy.typing as npt
 from sar_infer.class_model.model import (
     COVERAGES,
     USUAL,
+    USUAL_UNKNOWN,
     ClassModel,
     Doubles,
     Flags,
@@ -46,8 +47,8 @@ _NAMELESS = 8
 """In one round of so many, held-out classes that return with photos have no name."""
 _CLASS_PHOTOS = 4.0
 """Independent photos that those of a class count as, since they are alike."""
-_PRIOR = (0.045, 0.03, 0.3, 1.2)
-"""Standard deviations of the weights around `USUAL`: three times those over the sets of the choosing deal."""
+_PRIOR = (0.15, 0.05, 0.5, 1.5)
+"""Standard deviations of the weights around `USUAL`: about ten times those over the sets of the choosing deal."""
 _MOVED = 2e-4
 """Nats by which the last half of the folds may change the predictions on average."""
 _ROUNDS, _CELLS, _TASK_CELLS = 32, 2**23, 2**15
@@ -179,7 +180,7 @@ def _model(closed: Gaussian, scale: float, beside: int) -> ClassModel:
         scale,
         float(closed.photos),
         np.array(USUAL),
-        float("nan"),
+        USUAL_UNKNOWN,
         np.empty((0, 1 + len(COVERAGES))),
         np.empty((0, 3)),
         float(beside),

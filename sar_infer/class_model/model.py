@@ -37,6 +37,8 @@ Labels = npt.NDArray[np.integer[Any]]
 USUAL = (0.053, 0.012, 0.263, -0.7)
 """Weights w0 to w3 where there are too few classes to fit them, and the centre of their prior where there are few: the
 mean of those fitted on the choosing deal of ``benchmarks.class_model``."""
+USUAL_UNKNOWN = 0.36
+"""Threshold for unknown images that goes with them, found in the same way."""
 COVERAGES = (0.8, 0.9, 0.95)
 """Of prediction sets."""
 SPREAD = 0.6
@@ -60,7 +62,7 @@ class ClassModel:
         scale: s, the logit scale.
         photos: N, from which P was estimated; 0 if there were none.
         weights: (4,) float64, w0 to w3.
-        unknown: Probability of the last column above which an image is called unknown; NaN if nothing was fitted.
+        unknown: Probability of the last column above which an image is called unknown; NaN if there were no photos.
         sets: (K, 4) float64: number of photos n, and the least probability of a class with n photos to be in a
             prediction set, for each of `COVERAGES`; no row if nothing was fitted.
         expected: (K, 3) float64: number of photos n, and expected accuracy (0 to 1) on images of classes with all
@@ -132,7 +134,7 @@ class ClassModel:
         """
         try:
             values: dict[str, Any] = {name: tensors[name].item() for name in _NUMBERS}
-            return cls(**values, **{name: np.asarray(tensors[name]) for name in _ARRAYS})
+            return cls(**values | {name: np.asarray(tensors[name]) for name in _ARRAYS})
         except (KeyError, ValueError, TypeError) as error:
             raise BankError(f"class model: {error}") from None
 
