@@ -1,0 +1,261 @@
+"""Groups of photos that are of no class yet, and photos whose label would help most: plain functions on arrays.
+
+All distances are squared Mahalanobis distances under the precision matrix P of the class model. Features are
+whitened, ``z = (x - centre) L`` with ``P = L L'``, so that they become squared lengths.
+
+**Groups.** Ward's clustering (Ward, "Hierarchical Grouping to Optimize an Objective Function", 1963) of all photos. A
+group looks like a class if its centre lies in the direction of the class's mean; both lengths are corrected for what
+the scatter of their photos adds to them. How many groups: new classes are taken to be as common as
+those of the bank. If M classes of the bank own a share of the photos, there are M / share classes, and a few groups
+are made for each.
+
+**Labels.** The doubt about a photo is one minus the margin of its two best scores. Photos are chosen one after another
+so that as much doubt as possible lies near one of them: facility location by the greedy algorithm (Nemhauser, Wolsey
+and Fisher, 1978), as in submodular active learning (Wei, Iyer and Bilmes, ICML 2015).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from sar_infer._arrays import Floats, Indices
+from sar_infer.class_model.model import ClassModel, Doubles
+from sar_infer.errors import InputError
+
+LABELS = 20
+"""Photos that are named as worth a label, at most."""
+NEAREST = 3
+"""Classes that are named beside a group, and answers of a photo that are looked at."""
+_FIRST_GROUPS, _FIRST_PHOTOS = 3, 8
+"""Groups for each class that count how many classes there are, and photos that each has on average, at least."""
+_GROUPS = 3.0
+"""Groups for each class that is expected."""
+_PHOTOS = 4
+"""Photos that a group has on average, at least."""
+_OWNED, _ALIKE = 0.6, 0.8
+"""Cosine of a group's centre and a class's mean from which the photos count as the class's when classes are counted,
+and from which the group is said to look like it."""
+_ANSWERED = 0.5
+"""Mean score that says the same of a class known by name alone, where there is no model and text answers."""
+_LEAST_OWNED = 0.15
+"""Share of photos of the bank's classes below which they do not say how many classes there are."""
+_LEAST_LENGTH = 0.2
+"""Share of a length that its correction leaves, at least."""
+_CLUSTERED, _CHOSEN_AMONG = 4096, 2048
+"""Photos that are clustered, and that are chosen among: of more a sample is drawn, since both take their square."""
+_NEAR = 0.2
+"""Share of pairs of photos that count as near each other."""
+_CHUNK = 8192
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """The best answers for N photos, and the K classes that they name.
+
+    Attributes:
+        classes: (N, T) row of each answered class among the K, the best first.
+        scores: (N, T) their scores.
+        means: (K, D) means of the classes.
+        counts: (K,) photos of each; 0 for a class that is known by name alone.
+    """
+
+    classes: Indices
+    scores: Floats
+    means: Doubles
+    counts: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Photos that look alike.
+
+    Attributes:
+        photos: (n,) their rows, the most typical first.
+        like: The class, one of the K, that they look like; None if they look like none.
+        nearest: At most `NEAREST` classes with their mean score over the group, the best first.
+    """
+
+    photos: Indices
+    like: int | None
+    nearest: tuple[tuple[int, float], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Suggestions:
+    """Suggestions for photos that nobody labelled.
+
+    Attributes:
+        groups: Those that look like no class first, and of these the largest; every photo is in one.
+        labels: Rows of photos whose label would help most, the best first.
+    """
+
+    groups: tuple[Group, ...]
+    labels: Indices
+
+
+def suggest(model: ClassModel | None, features: Floats, answers: Answers) -> Suggestions:
+    """Return groups of photos and the photos worth a label.
+
+    Args:
+        model: Of the bundle or the bank; None where neither has any: distances are then Euclidean around the mean of
+            the photos.
+        features: (N, D) unit image features.
+        answers: What the bank answers for them.
+
+    Raises:
+        InputError: scipy is not installed.
+    """
+    if not len(features):
+        return Suggestions((), np.empty(0, np.intp))
+    centre = features.mean(axis=0, dtype=np.float64) if model is None else model.centre
+
+    def whitened(rows: npt.NDArray[np.floating]) -> Doubles:
+        apart = rows.astype(np.float64) - centre
+        return apart if model is None else apart @ model.root
+
+    white = whitened(features)
+    return Suggestions(_groups(white, whitened(answers.means), model, answers), worth_a_label(white, answers.scores))
+
+
+def worth_a_label(white: Doubles, scores: Floats, count: int = LABELS) -> Indices:
+    """Return the photos near which most doubt lies, the best first.
+
+    The first is the photo i with the largest ``sum_j (1 - margin_j) near_ij``, where ``near_ij`` falls from 1 to 0 as
+    the squared distance grows to the fifth part of all; what is near a chosen photo no longer counts.
+
+    Args:
+        white: (N, D) whitened features, of which 2,048 at most are looked at.
+        scores: (N, T) of the best answers, the best first.
+        count: Photos to return, at most.
+    """
+    rows = _sample(len(white), _CHOSEN_AMONG)
+    points, best = white[rows], scores[rows].astype(np.float64)
+    doubts = 1 - (best[:, 0] - best[:, 1] if best.shape[1] > 1 else best[:, 0])
+    distances = _squares(points, points)
+    reach = max(float(np.quantile(distances, _NEAR)), np.finfo(np.float64).tiny)
+    near = np.maximum(0.0, 1 - distances / reach)
+    covered, chosen = np.zeros(len(rows)), list[int]()
+    for _ in range(min(count, len(rows))):
+        gains = np.maximum(0.0, near - covered) @ doubts
+        gains[chosen] = -1
+        chosen.append(int(gains.argmax()))
+        covered = np.maximum(covered, near[chosen[-1]])
+    result: Indices = rows[np.array(chosen, np.intp)]
+    return result
+
+
+def _groups(white: Doubles, means: Doubles, model: ClassModel | None, answers: Answers) -> tuple[Group, ...]:
+    """Return the groups of N whitened photos (N, D), given K whitened means (K, D)."""
+    tree = _Tree.of(white)
+    located = np.full(len(means), model is not None) | (answers.counts > 0)
+    prior = 0.0 if model is None else model.prior
+
+    def likeness(numbers: Indices) -> Doubles:
+        """Return how much each group (G) looks like each class (K); from ``_ALIKE`` on it looks like it."""
+        centres, sizes, scatter = _centres(white, numbers)
+        photos = answers.counts.astype(np.float64)
+        noise = photos / np.maximum(photos + prior, 1) ** 2 * scatter
+        cosines = (centres @ means.T) / np.outer(_lengths(centres, scatter / sizes), _lengths(means, noise))
+        shares = _mean_scores(numbers, answers, len(means))
+        named = _ALIKE * np.minimum(shares / _ANSWERED, 1)
+        return np.where(located, cosines, named)
+
+    first = tree.cut(min(_FIRST_GROUPS * max(1, len(means)), len(white) // _FIRST_PHOTOS))
+    numbers = tree.cut(min(round(_GROUPS * _expected(likeness(first), first)), len(white) // _PHOTOS))
+    alike, shares = likeness(numbers), _mean_scores(numbers, answers, len(means))
+    centres, _, _ = _centres(white, numbers)
+    groups = []
+    for number in range(len(alike)):
+        members = np.flatnonzero(numbers == number)
+        typical = members[np.argsort(((white[members] - centres[number]) ** 2).sum(axis=1), kind="stable")]
+        best = np.argsort(-shares[number], kind="stable")[:NEAREST]
+        nearest = tuple((int(row), float(shares[number, row])) for row in best if shares[number, row] > 0)
+        closest = int(alike[number].argmax())
+        groups.append(Group(typical, closest if alike[number, closest] >= _ALIKE else None, nearest))
+    return tuple(sorted(groups, key=lambda group: (group.like is not None, -len(group.photos))))
+
+
+def _expected(likeness: Doubles, numbers: Indices) -> float:
+    """Return how many classes the photos are of: those of the bank among them, divided by the share that they own."""
+    owners, strengths = likeness.argmax(axis=1), likeness.max(axis=1)
+    owned = strengths > _OWNED
+    share = float(owned[numbers].mean())
+    return len(set(owners[owned].tolist())) / share if share >= _LEAST_OWNED else len(likeness) / 2
+
+
+def _centres(white: Doubles, numbers: Indices) -> tuple[Doubles, Doubles, float]:
+    """Return centres (G, D) and sizes (G,) of groups, and the mean square distance of a photo to its group's mean."""
+    sizes = np.bincount(numbers).astype(np.float64)
+    centres = np.zeros((len(sizes), white.shape[1]))
+    np.add.at(centres, numbers, white)
+    centres /= sizes[:, np.newaxis]
+    scatter = sum(
+        float(((white[start : start + _CHUNK] - centres[numbers[start : start + _CHUNK]]) ** 2).sum())
+        for start in range(0, len(white), _CHUNK)
+    )
+    return centres, sizes, scatter / max(1, len(white) - len(sizes))
+
+
+def _lengths(points: Doubles, noise: float | Doubles) -> Doubles:
+    """Return the lengths (G,) of means (G, D) without what the scatter of their photos adds to their squares."""
+    squares = (points**2).sum(axis=1)
+    result: Doubles = np.sqrt(np.maximum(squares - noise, _LEAST_LENGTH**2 * squares)) + np.finfo(np.float64).tiny
+    return result
+
+
+def _mean_scores(numbers: Indices, answers: Answers, classes: int) -> Doubles:
+    """Return the mean score (G, K) of each class over each group; answers below the best T count nothing."""
+    sizes = np.bincount(numbers)
+    sums = np.zeros((len(sizes), classes))
+    np.add.at(sums, (np.broadcast_to(numbers[:, np.newaxis], answers.classes.shape), answers.classes), answers.scores)
+    result: Doubles = sums / sizes[:, np.newaxis]
+    return result
+
+
+@dataclass(frozen=True, eq=False)
+class _Tree:
+    """Ward's clustering of a sample of photos, which can be cut into any number of groups; others join the nearest."""
+
+    white: Doubles
+    rows: Indices
+    links: Doubles
+
+    @classmethod
+    def of(cls, white: Doubles) -> _Tree:
+        rows = _sample(len(white), _CLUSTERED)
+        if len(rows) < 2:
+            return cls(white, rows, np.empty((0, 4)))
+        try:
+            from scipy.cluster.hierarchy import ward
+        except ImportError:
+            raise InputError("groups of photos need scipy: pip install 'sar-clip[suggest]'") from None
+        return cls(white, rows, ward(white[rows]))
+
+    def cut(self, groups: int) -> Indices:
+        """Return the number (N,) of each photo's group, 0 to G - 1, with about this many groups, 1 at least."""
+        if not len(self.links):
+            return np.zeros(len(self.white), np.intp)
+        from scipy.cluster.hierarchy import fcluster
+
+        _, numbers = np.unique(fcluster(self.links, max(1, groups), "maxclust"), return_inverse=True)
+        if len(self.rows) == len(self.white):
+            return numbers.astype(np.intp)
+        centres, _, _ = _centres(self.white[self.rows], numbers)
+        starts = range(0, len(self.white), _CHUNK)
+        return np.concatenate([_squares(self.white[s : s + _CHUNK], centres).argmin(axis=1) for s in starts])
+
+
+def _sample(count: int, most: int) -> Indices:
+    """Return the rows of all photos, rising, or of a sample of them."""
+    if count <= most:
+        return np.arange(count)
+    return np.sort(np.random.default_rng(0).choice(count, most, replace=False))
+
+
+def _squares(points: Doubles, others: Doubles) -> Doubles:
+    """Return squared distances (N, M) of points (N, D) and others (M, D)."""
+    result: Doubles = (points**2).sum(axis=1)[:, np.newaxis] + (others**2).sum(axis=1) - 2 * points @ others.T
+    return np.maximum(result, 0.0)
