@@ -325,7 +325,8 @@ class Classifier(Embedder):
         """
         sources = [images] if isinstance(images, str | os.PathLike | bytes) or hasattr(images, "convert") else images
         if sources is not images or (isinstance(images, np.ndarray) and images.dtype == np.uint8 and images.ndim == 3):
-            return self.embed_images(images)[0]
+            embedding: Floats = self.embed_images(images)[0]
+            return embedding
         if all(isinstance(image, np.ndarray) and image.dtype == np.float32 for image in images):
             return super().encode(images, seconds)
         return self.embed_images(images)

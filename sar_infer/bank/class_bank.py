@@ -272,25 +272,17 @@ class ClassBank:
 
         It ranks as before, and its calibration holds if it held before. The model and what was learned stay.
         """
-        keys = {key: str(number) for number, key in enumerate(self.entries)}
-        entries = {keys[key]: entry for key, entry in self.entries.items()}
-        records = dict(self.records)
-        if LEARNED in records:
-            data = records[LEARNED].data
-            learned = self.learned
-            assert learned is not None  # noqa: S101 - its record is there
-            rows = np.array([row for row, _ in learned.by_key.values()], np.float32).reshape(-1, self.dim)
-            counts = np.array([count for _, count in learned.by_key.values()], np.float64)
-            classes = {MODEL: self.records[MODEL].digest.hex()[:16]} if MODEL in self.records else {}
-            moved = {"keys": [keys[key] for key in learned.by_key], "stale": learned.stale, "classes": classes}
-            records[LEARNED] = Record(
-                {**data, **moved, "of_base": True}, {"sums": rows, "counts": counts, "translation": learned.translation}
-            )
+        folded: dict[str, Entry | Record | None] = {**self.entries, **self.records}
+        if (learned := self.learned) is not None:
+            record = self.records[LEARNED]
+            classes = {key: digest for key, digest in self.known_classes.items() if key == MODEL}
+            data = {**record.data, "stale": learned.stale, "classes": classes, "of_base": True}
+            folded[LEARNED] = record._replace(data=data)
         bank = ClassBank(
             self.encoder_digest,
             self.dim,
-            Log(folded={**entries, **records}),
-            next_key=len(entries),
+            Log(folded=folded),
+            next_key=self.next_key,
             images=self.images,
             provenance=self.provenance,
         )
@@ -298,7 +290,7 @@ class ClassBank:
         if calibration is None or not self.calibration_holds:
             return bank
         calibration = dataclasses.replace(calibration, content_digest=bank.content_digest)
-        return bank.with_log(Log(folded={**entries, **records, CALIBRATION: Record(dataclasses.asdict(calibration))}))
+        return bank.with_log(Log(folded={**folded, CALIBRATION: Record(dataclasses.asdict(calibration))}))
 
     def with_log(self, log: Log, **changes: Any) -> ClassBank:
         """Return the bank with another log and other fields."""
@@ -407,7 +399,7 @@ class ClassBank:
     def positions_from(self, bundled: ClassBank, positions: Sequence[int]) -> Indices:
         """Return the position here (N,) of classes that still have the embedding of a bundle's bank; -1 of others.
 
-        A class that was renamed is recognised. On another base, a class is the bundle's if it has its name and embedding.
+        A class that was renamed is recognised; on another base, a class with the same name and embedding.
 
         Args:
             bundled: The bundle's bank.
@@ -550,7 +542,7 @@ class ClassBank:
 
     @functools.cached_property
     def known_classes(self) -> Mapping[str, str]:
-        """Return a digest of the embedding of each class whose embedding is not the base's, and of the model, by key."""
+        """Return digests by key: of each embedding that is not the base's, and of the model."""
         own = {key: item for key, item in self.changes.items() if isinstance(item, Entry)}
         if self.base is not None:
             had = self.base.bank.entries

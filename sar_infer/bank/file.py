@@ -325,7 +325,7 @@ def _base(content: Mapping[str, Any], bank: ClassBank | None) -> Base:
     base = bank.base
     if base is None or base.digest != stated["digest"]:
         raise BaseMissingError(
-            f"stores changes of the bundle that was at {path.parent}, which has other classes now; carry the bank over: "
-            "sar-bank carry BANK_FILE --bundle BUNDLE"
+            f"stores changes of the bundle that was at {path.parent}, which has other classes now; carry the bank "
+            "over: sar-bank carry BANK_FILE --bundle BUNDLE"
         )
     return base

@@ -137,13 +137,12 @@ def composed_logits(terms: Terms, several: Sequence[Floats], rows: Floats, cells
     rows = terms.translated(rows)
     centred: Floats = rows - terms.statistics.centre
     if len(terms.columns) == len(terms.bias):
-        for start, logits in product_chunks([terms.weights], centred, cells):
-            logits += terms.bias[start : start + logits.shape[1]]
-            yield start, logits
+        for start, weighted in product_chunks([terms.weights], centred, cells):
+            yield start, weighted + terms.bias[start : start + weighted.shape[1]]
         return
     queries, constants = transformed_queries(terms.statistics, terms.scale, rows)
-    for start, logits in product_chunks(several, queries, cells):
-        stop = start + logits.shape[1]
+    for start, named in product_chunks(several, queries, cells):
+        logits, stop = named, start + named.shape[1]
         logits += terms.bias[start:stop]
         logits += constants[:, np.newaxis]
         first, last = np.searchsorted(terms.columns, (start, stop)).tolist()

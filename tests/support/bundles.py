@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import gzip
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 

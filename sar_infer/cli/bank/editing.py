@@ -28,6 +28,7 @@ from sar_infer.errors import one_line
 
 if TYPE_CHECKING:
     from sar_infer._arrays import Floats
+    from sar_infer.bank import ClassBank
     from sar_infer.evaluation import Finding
     from sar_infer.text.names import Phrases
 
@@ -91,11 +92,11 @@ def add(
     with changing(arguments) as workspace:
         bank = workspace.bank
         given = read_phrases(names, classes, workspace.classifier.check_name if photos_only else len)
-        files = files_by_class(lambda name: bank.entry(name).name if _has(bank, name) else None, given, photos)
+        files = files_by_class(lambda name: _spelled(bank, name), given, photos)
         phrases = {
-            name: texts for name, texts in given.items() if not (files and texts == (name,) and _has(bank, name))
+            name: texts for name, texts in given.items() if not (files and texts == (name,) and _spelled(bank, name))
         }
-        phrases |= {name: (name,) for name in files if name not in given and not _has(bank, name)}
+        phrases |= {name: (name,) for name in files if name not in given and not _spelled(bank, name)}
         findings = [] if photos_only else name_findings(bank, workspace.bundle, phrases)
         _refuse(findings, strict=strict)
         check_names(bank, [*phrases])
@@ -112,8 +113,8 @@ def add(
             click.echo(one_line(line), err=True)
 
 
-def _has(bank: Any, name: str) -> bool:
-    return bank.lookup.get(name) is not None
+def _spelled(bank: ClassBank, name: str) -> str | None:
+    return None if (position := bank.lookup.get(name)) is None else bank.names[position]
 
 
 def _embedded(workspace: Workspace, phrases: Phrases) -> Floats:

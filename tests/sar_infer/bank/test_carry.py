@@ -90,7 +90,7 @@ def test_carried_back_the_photos_return(tmp_path: Path) -> None:
     for number in range(70):
         bank = set_class(bank, "b", threshold=number / 100)
     bank.save(tmp_path / "shop")
-    back, notes = carry(read(tmp_path / "shop", detached=True), old, embed("x"))
+    back, _ = carry(read(tmp_path / "shop", detached=True), old, embed("x"))
     assert {name: one.digest_set for name, one in back.photos.items()} == {
         "b": photo_set("r").digest_set,
         "eagle owl": photo_set("p", "q").digest_set,

@@ -241,7 +241,7 @@ class Machine(RuleBasedStateMachine):
                 self.carried = None
             self.bank.save(self.file)
             data = self.file.read_bytes()
-            others = {p for c in self.model.classes for p in (*c["photos"], *sum(c["parked"].values(), []))}
+            others = {p for c in self.model.classes for kept in (c["photos"], *c["parked"].values()) for p in kept}
             for label in set(labels) - others:
                 assert photo_set(label).digests[0] not in data
                 assert unit_row(label).tobytes() not in data

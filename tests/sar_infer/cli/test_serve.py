@@ -15,12 +15,10 @@ import httpx2
 import pytest
 from click.testing import CliRunner, Result
 from support.banks import example_bank
-from support.bundles import name_rows
 from support.pictures import jpeg
 from support.precisions import add_precision
 from support.servers import serving
 
-from sar_infer.bank import ClassBank
 from sar_infer.bundle.bundle import default_bundle
 from sar_infer.bundle.manifest import BANK
 from sar_infer.cli.serve import main

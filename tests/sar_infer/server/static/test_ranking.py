@@ -8,8 +8,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from PIL import Image
-from support.browser import ATTACK, CAT, COFFEE, add, drop, labels, settled
+from support.browser import ATTACK, CAT, COFFEE, add, labels, predictions, settled
 from support.servers import Server
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
@@ -69,6 +68,32 @@ def test_own_names_change_the_ranking_and_are_marked(cup) -> None:
     expect(cup.locator("#name")).to_be_focused()
 
 
+def test_a_late_answer_never_replaces_a_newer_one(open_page, mini_server) -> None:
+    """Ignore an earlier answer even if it is already on its way when its request is dropped."""
+    deaf = "const send = fetch; window.fetch = (path, options) => send(path, { ...options, signal: undefined });"
+    page, _ = open_page(mini_server.url, script=deaf)
+    page.set_input_files("#files", COFFEE)
+    settled(page)
+    held: list[Any] = []
+
+    def answer(route: Any) -> None:
+        if "newer" in route.request.url:
+            route.fulfill(content_type="application/json", body=predictions("the newer answer"))
+        else:
+            held.append(route)
+
+    page.route("**/v1/classify*", answer)
+    with page.expect_request("**/v1/classify*"):
+        add(page, "earlier")
+    add(page, "newer")
+    expect(page.locator("#bars .name").first).to_contain_text("the newer answer")
+    for route in held:
+        route.fulfill(content_type="application/json", body=predictions("a late answer"))
+    page.wait_for_timeout(400)
+    assert labels(page) == ["the newer answer"]
+    assert len(held) == 1
+
+
 def test_names_stay_text(page) -> None:
     page.set_input_files("#files", {"name": ATTACK, "mimeType": "image/png", "buffer": COFFEE.read_bytes()})
     names = [ATTACK, "<b>bold</b>", "<script>document.title = 'taken'</script>"]
@@ -105,57 +130,35 @@ def test_a_share_that_is_too_small_is_unknown(cup) -> None:
 
 
 # ----------------------------------------------------------------------------------------------------------- photos
-
-
-def test_a_photo_is_dropped_or_pasted(page) -> None:
-    page.evaluate("document.addEventListener('dragover', () => { window.lit = document.body.className; })")
-    drop(page, page.locator("#stage"), [COFFEE])
-    best = page.locator("#bars .name").first
-    expect(best).to_have_text("espresso")
-    assert (page.evaluate("lit"), page.evaluate("document.body.className")) == ("dragging", "")
-    paste = """content => {
-        const data = new DataTransfer();
-        const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0));
-        data.items.add(new File([bytes], 'pasted.png', { type: 'image/png' }));
-        const details = { clipboardData: data, bubbles: true, cancelable: true };
-        return document.body.dispatchEvent(new ClipboardEvent('paste', details));
-    }"""
-    assert page.evaluate(paste, base64.b64encode(CAT.read_bytes()).decode()) is False  # the page has taken it
-    expect(page.locator("#strip button")).to_have_count(2)
-    expect(best).to_have_text(re.compile("cat|Mau", re.IGNORECASE))
-
-
-@pytest.fixture
-def png(tmp_path: Path) -> Callable[[np.ndarray, int], Path]:
-    """Return a function that writes a PNG at a level of compression."""
-
-    def write(pixels: np.ndarray, level: int) -> Path:
-        Image.fromarray(pixels).save(tmp_path / "photo.png", compress_level=level)
-        return tmp_path / "photo.png"
-
-    return write
-
-
-def test_what_is_beyond_the_limits_is_scaled_down_first_and_shown_whole(page, png) -> None:
-    noise = np.random.default_rng(0).integers(0, 256, (2100, 2000, 3), dtype=np.uint8)
-    for pixels, level, text in (
-        (noise, 0, "1950 × 2048 before sending: this photo has 12 MiB, and the server takes 10 MiB."),
-        (
-            np.zeros((7000, 8000), dtype=np.uint8),
-            6,
-            "2048 × 1792 before sending: this photo has 56 megapixels, and the server takes 50 megapixels.",
-        ),
-    ):
-        with page.expect_request("**/v1/classify*") as sent:
-            page.set_input_files("#files", png(pixels, level))
-        settled(page)
-        assert sent.value.headers["content-type"] == "image/jpeg"
-        expect(page.locator("#photo-note")).to_have_text(f"Scaled down to {text}")
-        page.get_by_role("button", name="Remove this photo").click()
-    page.set_input_files("#files", png(np.zeros((1200, 400), dtype=np.uint8), 6))
+def test_photos_have_rankings_of_their_own_and_a_bad_one_stops_no_other(page, watch, tmp_path) -> None:
+    watch.expected = "status of 4(15|22)"
+    (tmp_path / "bad.jpg").write_bytes(b"not an image")
+    page.set_input_files("#files", [COFFEE, tmp_path / "bad.jpg", CAT])
+    thumbnails, alert = page.locator("#strip button"), page.get_by_role("alert")
+    expect(thumbnails.nth(2).locator("span")).not_to_have_text("…")
     settled(page)
-    stage, shown = (page.locator(name).bounding_box() for name in ("#stage", "#preview"))
-    assert shown["height"] <= stage["height"]
+    expect(page.locator("#bars .name").first).to_have_text("espresso")
+    expect(thumbnails.nth(0)).to_have_attribute("aria-current", "true")
+    expect(thumbnails.nth(1)).to_have_accessible_name("Photo 2, bad.jpg: not classified")
+    thumbnails.nth(1).click()
+    message = "Not an image (or none of JPEG, PNG, WEBP)."
+    expect(alert).to_have_text(message, use_inner_text=True)  # there is no "Try again"
+    with page.expect_response("**/v1/classify*red*") as answered:
+        add(page, "red cup")
+    assert answered.value.status == 200  # of the next photo: the bad one is not sent again
+    expect(alert).to_have_text(message, use_inner_text=True)
+    expect(page.locator("#unseen")).to_be_visible()
+    assert thumbnails.nth(1).locator("img").get_attribute("src").startswith("data:")
+    expect(page.locator("#bars li")).to_have_count(0)
+    thumbnails.nth(2).click()
+    expect(alert).to_be_hidden()
+    expect(page.locator("#preview")).to_be_visible()
+    assert "cat" in thumbnails.nth(2).inner_text().lower() or "mau" in thumbnails.nth(2).inner_text().lower()
+    for left in (2, 1, 0):
+        page.get_by_role("button", name="Remove this photo").click()
+        expect(page.locator("#strip li")).to_have_count(left)
+    expect(page.locator("#empty")).to_be_visible()
+    expect(page.get_by_role("button", name="Choose photos")).to_be_focused()
 
 
 # ---------------------------------------------------------------------------------------------------------- refusals
