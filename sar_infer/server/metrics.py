@@ -50,7 +50,7 @@ class Metrics:
         self.rejected = counter("sar_rejected", "Refused or dropped, by reason.", ["reason"])
         self.inside = gauge("sar_queue_depth", "Images being decoded, waiting or running.")
         self.top_score = histogram("sar_top_score", "Score of the best class of each image.", buckets=_SCORES)
-        self.unknown = counter("sar_unknown", "Images found to be none of the classes, where that was requested.")
+        self.unknown = counter("sar_unknown", "Images called unknown.")
         self.workers = gauge("sar_workers", "Worker processes that are ready.")
         self.deaths = counter("sar_worker_deaths", "Worker processes that ended, by reason.", ["reason"])
         self.names = counter("sar_names_embedded", "Class names given to the name encoder.")

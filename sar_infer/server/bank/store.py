@@ -18,9 +18,9 @@ from sar_infer.bank import ClassBank, PhotoSet, Step, add, add_photos, learn, re
 from sar_infer.bank.edits import Embed, steps_back
 from sar_infer.bundle.bank_file import BankFile, Stamp, check_place
 from sar_infer.bundle.bundle import Bundle
+from sar_infer.class_model.spool import FeatureSpool
 from sar_infer.classifier import Classifier
-from sar_infer.classifiers.learning_report import LearningReport
-from sar_infer.classifiers.spool import FeatureSpool
+from sar_infer.classify.learning import LearningReport
 from sar_infer.errors import BankError, InputError, SarInferError, WriteError
 from sar_infer.evaluation import Finding, name_findings, new_photo_findings
 from sar_infer.server.bank.snapshot import SEARCHED, Shown, Snapshot
@@ -241,7 +241,7 @@ class BankStore:
             dry_run: Change nothing.
 
         Raises:
-            InputError: There are no class statistics.
+            InputError: There is no class model.
             Problem: As for ``remove``.
         """
         if classifier.bundle is not self._bundle:

@@ -76,7 +76,7 @@ class Names:
         if not classes and not only:
             if self._whole is not None and self._whole[0] is bank:
                 return self._whole[1]
-            composed = self._classifier.bundle.statistics is not None or bool(bank.photos)
+            composed = self._classifier.bundle.trained is not None or bool(bank.photos)
             if not composed and len(bank.names) <= LARGE:
                 self._whole = bank, self._classifier.class_set(bank=bank)
                 return self._whole[1]

@@ -18,8 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import to_json
 
 from sar_infer._arrays import Floats
-from sar_infer.classifiers.learning_report import LearnedClass, LearningReport, PhotoNote
-from sar_infer.classifiers.spool import FeatureSpool
+from sar_infer.class_model.spool import FeatureSpool
+from sar_infer.classify.learning import LearnedClass, LearningReport, PhotoNote
 from sar_infer.errors import ImageError
 from sar_infer.server.http.openapi import form, problems, request_body
 from sar_infer.server.http.request import (
@@ -66,17 +66,14 @@ class LearnAnswer(BaseModel):
     """The report of ``sar-bank learn``."""
 
     photos: int
-    counted: int
-    strangers: int = Field(description="photos like none of the classes, set aside")
-    doubtful: int
+    unknown: int = Field(description="photos that are called unknown")
     all_known: bool
     classes: list[LearnedClass]
     changed: int = Field(description="photos whose answer changes")
     examples: list[PhotoNote] = Field(description="keys are places in the request")
     look_first: list[PhotoNote]
     shift: float = Field(description="share of the photos' shift that is common to all, as a camera's")
-    translated: float = Field(description="what is taken off before ranking, as a share of the spread of classes")
-    different: bool = Field(description="the photos are of another kind than those of the class statistics")
+    different: bool = Field(description="the photos are of another kind than those of the class model")
     bank: str
 
 
@@ -139,7 +136,7 @@ class SuggestAnswer(BaseModel):
 async def learn(request: Request, service: Writable, if_match: IfMatch = None) -> Response:
     """Learn from photos, in place of what was learned before; one step of the bank's history.
 
-    The bank stores sums by class, never a photo. Needs a server with a key, ``--bank``, and class statistics.
+    The bank stores sums by class, never a photo. Needs a server with a key, ``--bank``, and a class model.
     """
     call = await read_json(request, service, LearnRequest)
     images = await read_images(service, call.images)

@@ -156,7 +156,7 @@ def _finisher(
 
     def finish(rows: Floats) -> Iterator[tuple[Floats, float, Sequence[oip.Row]]]:
         logits = classifier.logits(rows, classes)
-        scores = classifier.scores(logits, classes)[:, answers]
+        scores = classifier.scores(logits)[:, answers]
         logits = logits[:, answers]
         values = zip(*(tensor(output, rows, logits, scores) for output in outputs), strict=True)
         return zip(rows, scores.max(axis=1).tolist(), values, strict=True)
