@@ -224,10 +224,10 @@ def named(args: Any, backbone: Any, caltech: Domain) -> str:
             sets = photo_sets(train.rows, train.labels, names[: len(taught)])
             bank = add(shipped.bank, names, shipped.embed_names(names), photos=sets)
             rows, scale = np.asarray(bank.embeddings), shipped.bundle.manifest.logit_scale
-            test, at = domain.tests[""].of(free), np.array([bank.index[name] for name in names])
+            test, at = domain.tests[""].of(free), np.array([bank.lookup.find(name) for name in names])
             means, counts = np.zeros(rows.shape), np.zeros(len(rows), np.int64)
             for name, one in sets.items():
-                means[bank.index[name]], counts[bank.index[name]] = one.mean, len(one)
+                means[bank.lookup.find(name)], counts[bank.lookup.find(name)] = one.mean, len(one)
             text = dataclasses.replace(Statistics.default(rows.shape[1], scale=scale), alpha=0.0, offsets=((0, 0.0),))
             models = {
                 "text alone": text,

@@ -47,9 +47,7 @@ def by_class(
 
 
 def unfolded(images: ImageSource | Iterable[ImageSource]) -> list[Any]:
-    """Return images, in place of each folder those below it."""
-    result: list[Any] = []
-    for image in several(images):
-        is_folder = isinstance(image, str | os.PathLike) and Path(image).is_dir()
-        result += expand([os.fspath(image)]) if is_folder else [image]  # type: ignore[arg-type]
-    return result
+    """Return images; of a folder that is given alone, all images below it."""
+    if isinstance(images, str | os.PathLike) and Path(images).is_dir():
+        return expand([os.fspath(images)])
+    return [*several(images)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shlex
 import textwrap
@@ -161,7 +162,7 @@ def plan(options: dict[str, Any], settings: dict[str, dict[str, str]], *, form: 
     finally:
         show.close()
     if form == "json":
-        return json.dumps(result.to_json() | {"run": str(out)}, ensure_ascii=False)
+        return json.dumps(dataclasses.asdict(result) | {"run": str(out)}, ensure_ascii=False)
     return preview_text(result, str(out))
 
 

@@ -79,7 +79,7 @@ class RunConfig:
     novel: str = setting(
         "wordnet",
         "Novel names for SAR: wordnet (relatives; wordnet:D or wordnet:A-B steps away), words (random nouns), "
-        "dataset:NAME (its class names), llm, answer:FILE (a chat's answer), none, or a file.",
+        "dataset:NAME (its class names), llm, none, or a file of names.",
         scope="sar",
     )
     novel_count: int = setting(400, "How many novel names.", minimum=1, scope="sar")

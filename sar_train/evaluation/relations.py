@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sar_train.novel_names.clean import key
+from sar_train.novel_names.source import key
 from sar_train.novel_names.wordnet import load, random_words
 
 COUNT = 300

@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 import os
+import re
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,8 +21,7 @@ from urllib.parse import urlsplit
 
 from sar_train.data.files import write_atomic
 from sar_train.errors import ConfigError, DataError
-from sar_train.novel_names.clean import names_in
-from sar_train.novel_names.source import NameRequest, NovelSource, kinds
+from sar_train.novel_names.source import NameRequest, NovelSource, key, kinds
 
 FILE = Path(__file__).parents[1] / "assets" / "novel_request.txt"
 AT_ONCE = 100
@@ -30,6 +30,11 @@ KEY = "SAR_LLM_KEY"
 EXAMPLE = "http://localhost:11434/v1"
 TEMPERATURE = 0.0
 FOLDER = "novel-names"
+WORDS = 6
+"""Words that a name may have where the training names have no more than four."""
+_THOUGHT = re.compile(r"<(think|thinking|reasoning)>.*?(</\1>|\Z)", re.DOTALL | re.IGNORECASE)
+_BULLET = re.compile(r"(?:[-*•]|\(?\d{1,4}[.)])\s+")
+_FORBIDDEN = set('<>{}[]|`*"\\!?:;,#')
 
 
 def request_text(request: NameRequest, listed: Sequence[str] = ()) -> str:
@@ -47,6 +52,22 @@ def request_text(request: NameRequest, listed: Sequence[str] = ()) -> str:
         count=min(request.count, AT_ONCE),
         given=before,
     )
+
+
+def names_in(answer: str, trained: Sequence[str] = ()) -> list[str]:
+    """Return the names of an answer, one a line, in its order and each once, without the training names.
+
+    Bullets and numbers before a name are taken off; thoughts, sentences and other lines that are no name are left out.
+    """
+    limit = max(WORDS, max((len(name.replace("_", " ").split()) for name in trained), default=0) + 2)
+    keys, names = {"", *map(key, trained)}, []
+    for line in _THOUGHT.sub("\n", answer).splitlines():
+        name = " ".join(_BULLET.sub("", line.strip(), count=1).replace("_", " ").split())
+        sentence = name.endswith(".") or len(name.split()) > limit or not _FORBIDDEN.isdisjoint(name)
+        if not sentence and name.isprintable() and key(name) not in keys:
+            keys.add(key(name))
+            names.append(name)
+    return names
 
 
 def ask(url: str, model: str, text: str, seed: int, *, timeout: float = 120.0, retries: int = 3) -> tuple[str, str]:
@@ -70,14 +91,14 @@ def ask(url: str, model: str, text: str, seed: int, *, timeout: float = 120.0, r
         import openai
     except ModuleNotFoundError:
         raise ConfigError("--novel llm needs the package openai: pip install 'sar-clip[llm]'") from None
-    key = os.environ.get(KEY, "").strip()
-    if not key.isascii() or not key.isprintable() or " " in key:
+    secret = os.environ.get(KEY, "").strip()
+    if not secret.isascii() or not secret.isprintable() or " " in secret:
         raise ConfigError(f"{KEY} holds blanks or characters that no key has; set it to the key alone")
     parts = urlsplit(url)
     endpoint = f"the endpoint {parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"  # without a password
     base = url.rstrip("/").removesuffix("/chat/completions")
     fixed: dict[str, Any] = {"temperature": TEMPERATURE, "seed": seed}
-    with openai.OpenAI(base_url=base, api_key=key or "none", timeout=timeout, max_retries=retries) as client:
+    with openai.OpenAI(base_url=base, api_key=secret or "none", timeout=timeout, max_retries=retries) as client:
         client.organization = client.project = None  # else they come from OpenAI's environment variables
         try:
             while True:
@@ -98,10 +119,10 @@ def ask(url: str, model: str, text: str, seed: int, *, timeout: float = 120.0, r
         except openai.APIStatusError as error:
             status = error.status_code
             if status in (401, 403):
-                which = "the key in" if key else "no key, set one in the environment variable"
+                which = "the key in" if secret else "no key, set one in the environment variable"
                 raise ConfigError(f"{endpoint} refused {which} {KEY} (status {status})") from None
             said = error.body.get("message") if isinstance(error.body, dict) else None
-            said = " ".join((said if isinstance(said, str) else "").replace(key or "\0", "…").split())[:120]
+            said = " ".join((said if isinstance(said, str) else "").replace(secret or "\0", "…").split())[:120]
             advice = (
                 "wait and start again, answers that came are kept"
                 if status == 429 or status >= 500

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 
 from sar_train.errors import DataError
 from sar_train.novel_names import wordnet
-from sar_train.novel_names.clean import key
-from sar_train.novel_names.source import NameRequest, NovelSource, open_novel_source
+from sar_train.novel_names.source import NameRequest, NovelSource, key, open_novel_source
 
 COUNT = 400
 """How many names to take by default; fewer are then no reason for a warning."""

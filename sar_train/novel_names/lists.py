@@ -1,15 +1,13 @@
-"""Sources that are a list of names: a file, a chat's saved answer, the classes of another dataset, or nothing."""
+"""Sources that are a list of names: a file, the classes of another dataset, or nothing."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterable
 from pathlib import Path
-from typing import ClassVar
 
 from sar_train.data.opening import IMAGENET, read_class_names
 from sar_train.errors import ConfigError, DataError
-from sar_train.novel_names.clean import names_in
 from sar_train.novel_names.source import NameRequest, NovelSource, kinds
 
 
@@ -29,14 +27,13 @@ class File(NovelSource):
     """Any path, or ``file:PATH``, one name a line; blank lines and lines that begin with ``#`` are passed over."""
 
     form = "FILE"
-    is_answer: ClassVar[bool] = False
 
     def check(self) -> None:
         """Raise ConfigError if there is no such file."""
         if not self.argument or not Path(self.argument).is_file():
             raise ConfigError(f"novel names: {self.name}: no such file; expected {self.form}")
 
-    def candidates(self, request: NameRequest) -> Iterable[str]:
+    def candidates(self, request: NameRequest) -> Iterable[str]:  # noqa: ARG002
         """Return the names in the file's order.
 
         Raises:
@@ -51,18 +48,10 @@ class File(NovelSource):
         if "\0" in text:
             raise DataError(f"novel names: {path} is a binary file; expected one name a line")
         lines = (line.strip() for line in text.splitlines())
-        names = names_in(text, request.trained) if self.is_answer else [x for x in lines if x and not x.startswith("#")]
+        names = [line for line in lines if line and not line.startswith("#")]
         if not names:
             raise DataError(f"novel names: {path} holds no name; expected a list, one name a line")
         return names
-
-
-@kinds.register("answer")
-class SavedAnswer(File):
-    """``answer:FILE``, a chat's answer as it came: numbering, quotes, JSON, explanations and chatter are taken off."""
-
-    form = "answer:FILE"
-    is_answer = True
 
 
 @kinds.register("dataset")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,17 @@ from typing import ClassVar
 
 from sar_train.errors import ConfigError
 from sar_train.registry import Registry
+
+_MARKS = ("Mc", "Mn")
+"""Unicode's categories of accents and of the vowels of many scripts."""
+_EMOJI = {chr(code) for code in range(0xFE00, 0xFE10)}
+"""Variation selectors, which are marks too but of no letter."""
+
+
+def key(name: str) -> str:
+    """Return a name's letters, their marks and digits in lower case; two names are the same if these are."""
+    plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+    return "".join(c for c in plain if c.isalnum() or (unicodedata.category(c) in _MARKS and c not in _EMOJI))
 
 
 @dataclass(frozen=True)

@@ -129,18 +129,14 @@ def figures(results: ResultSet) -> Iterator[Figure]:
 
 # ------------------------------------------------------------------------------------------------- base against new
 def _scatter(average: Scene, scenes: Sequence[Scene]) -> Figure:
-    """Return the zero-shot point, and the moves of every method that was run on all of the scenes.
-
-    A method that was run both ways on some of them alone is left out, as its row in the table is an average over those.
-    """
+    """Return the zero-shot point, and the moves of every method that was run on all of the scenes."""
 
     def point(average: Score | None) -> Point | None:
         return (average.base.value, average.new.value) if average and average.base and average.new else None
 
     zero = point(over_datasets(zero_shot(scene.runs) for scene in scenes))
-    both = {method for scene in scenes for method, pair in scene.methods.items() if all(pair)}
     ends = {method: (point(without), point(with_sar)) for method, (without, with_sar) in on_all(scenes).items()}
-    moves = {m: pair for m, pair in ends.items() if all(pair) or (any(pair) and m not in both)}
+    moves = {method: pair for method, pair in ends.items() if any(pair)}
     return Figure(
         key=f"base-new-{average.slug}",
         section="base-to-new",

@@ -8,7 +8,7 @@ import io
 import itertools
 import json
 import re
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -254,7 +254,7 @@ def to_latex(table: Table) -> str:
     lines += [rf"\begin{{tabular}}{{{shape}}}", r"\toprule", *_latex_groups(table)]
     lines.append(" & ".join(_latex(column.name) for column in table.columns) + r" \\")
     lines.append(r"\midrule")
-    lines += [" & ".join(_latex_cell(cell) for cell in row) + r" \\" for row in table.rows]
+    lines += [" & ".join(map(_latex_cell, row)) + r" \\" for row in table.rows]
     lines += [r"\bottomrule", r"\end{tabular}"]
     if table.notes:
         sentences = (note if note.endswith((".", "!", "?")) else f"{note}." for note in table.notes)
@@ -285,7 +285,3 @@ def _latex_cell(cell: Cell) -> str:
         text = f"$-${text[1:]}"
     text = rf"\textbf{{{text}}}" if cell.bold else text
     return rf"{text} {{\scriptsize $\pm$ {cell.sd}}}" if cell.sd else text
-
-
-FORMATS: dict[str, Callable[[Table], str]] = {"csv": to_csv, "tex": to_latex, "md": to_markdown}
-"""Functions by the ending of a file."""

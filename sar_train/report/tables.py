@@ -192,37 +192,26 @@ def _accuracies(scene: Scene) -> Table:
 
 
 def _average(backbone: str, shots: int, scenes: Sequence[Scene]) -> Table:
-    """Return averages over datasets; a method that some have both ways is averaged over those."""
-    zero = over_datasets(zero_shot(scene.runs) for scene in scenes)
-    body: list[Sequence[Value]] = [("zero-shot", *zero.measures(), str(len(scenes)))]
+    """Return averages over datasets, of what was run on all of them."""
+    zero, count = over_datasets(zero_shot(scene.runs) for scene in scenes), str(len(scenes))
+    body: list[Sequence[Value]] = [("zero-shot", *zero.measures(), count)]
     apart, missing, varied = list[int](), [], []
-    for method in dict.fromkeys(name for scene in scenes for name in scene.methods):
-        measured = [sides for scene in scenes if (sides := scene.methods.get(method))]
-        both = [sides for sides in measured if all(sides)]
-        columns = [[sides[k] for sides in both or measured if sides[k]] for k in (0, 1)]
-        rows = [(*over_datasets(map(score, c)).measures(), str(len(c))) if c else () for c in columns]
-        first = len(body)
-        if both:
-            _add(body, apart, method, rows)
-        else:
-            _add(body, apart, method, (rows[0], ()))
-            _add(body, apart, method, ((), rows[1]))
-        if any(0 < len(column) < len(scenes) for column in columns):
-            apart += range(first, len(body))
-            missing.append(f"{method_name(method)} ({max(map(len, columns))})")
-        varied += sorted({note for sides in both for note in _uneven({method: sides})})
-        for runs in (list(itertools.chain(*column)) for column in columns):
-            keys = [key for key in differing_settings(runs) if key not in OF_DATASET]
+    for method, averages in on_all(scenes).items():
+        sides = [scene.methods.get(method, ([], [])) for scene in scenes]
+        _add(body, apart, method, [(*average.measures(), count) if average else () for average in averages])
+        varied += sorted({note for pair in sides for note in _uneven({method: pair})})
+        for average, runs in zip(
+            averages, (list(itertools.chain(*column)) for column in zip(*sides, strict=True)), strict=True
+        ):
+            if runs and average is None:
+                missing.append(method_name(runs[0].name))
+            keys = [key for key in differing_settings(runs) if key not in OF_DATASET] if average else []
             varied += [f"{method_name(runs[0].name)}: not the same {listed(keys)} on all datasets"] if keys else []
     names = ", ".join(scene.dataset for scene in scenes)
     notes = [f"Averages of base and of new over {names}; H is the harmonic mean of these averages. Bold: the best."]
-    if missing:
-        notes.append(
-            f"Not on all {len(scenes)} datasets, and never bold: {', '.join(missing)}. A method that was run both ways "
-            "on some of them is averaged over those."
-        )
+    notes += [f"Not on all {count} datasets, and left out: {', '.join(missing)}."] * bool(missing)
     notes += [OPEN_H, STATISTICS_H, *varied, *incomparable(run for scene in scenes for run in scene.runs)]
-    title = f"Base to new, average of {len(scenes)} datasets, {shots_text(shots)}, {backbone}: accuracy in percent"
+    title = f"Base to new, average of {count} datasets, {shots_text(shots)}, {backbone}: accuracy in percent"
     key = slug(f"base-to-new-average-{shots or 'all'}shots-{backbone}")
     heads = (METHOD, *MEASURES, Column("datasets", text=True))
     return make_table(key, "base-to-new", title, heads, body, notes, apart=apart)

@@ -182,7 +182,10 @@ def outline(config: RunConfig, tell: ProgressCallback = lambda text: None) -> Ou
     settings = config.section(config.method, kind.Config)
     check_sections(config)
     with_sar = config.sar and bool(regulariser_settings(config).weight)
-    novel_source = open_names(config) if with_sar else None
+    root, cache = (Path(folder) if folder else None for folder in (config.data_root, config.cache_dir))
+    source_options = SourceOptions(root, cache, config.llm_url, config.llm_model)
+    # A source that cannot be used is refused before anything is loaded.
+    novel_source = open_novel_source(config.novel, source_options) if with_sar else None
     backbone = backbones.load(config.backbone, config.pretrained, device=config.device)
     if "image" in kind.towers:
         backbone.image_tower(config.method)
@@ -260,12 +263,6 @@ def prepare(config: RunConfig, tell: ProgressCallback = lambda text: None) -> Ru
         overlap = f"; {novel.overlap} evaluated new names among them {done}" if novel.overlap else ""
         tell(f"{len(novel.names)} novel names from {novel.source}{overlap}")
     return RunContext.of(run, task, novel)
-
-
-def open_names(config: RunConfig) -> NovelSource:
-    """Open the source of novel names; one that cannot be used is refused before anything is loaded."""
-    root, cache = (Path(folder) if folder else None for folder in (config.data_root, config.cache_dir))
-    return open_novel_source(config.novel, SourceOptions(root, cache, config.llm_url, config.llm_model))
 
 
 def open_data(

@@ -94,7 +94,7 @@ def check_sections(config: RunConfig) -> None:
 
 def file_digest(name: str, root: str | None) -> str | None:
     """Digest the file that a setting names, here or below the folder of data; None where it names none."""
-    plain = name.partition(":")[2] if name.startswith(("file:", "answer:", "dataset:")) else name
+    plain = name.partition(":")[2] if name.startswith(("file:", "dataset:")) else name
     for path in (Path(plain), Path(root or ".") / plain):
         if path.is_file():
             stat = path.stat()

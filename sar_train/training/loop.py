@@ -144,7 +144,9 @@ class OptimiserStep:
             rows: (B,) images of the batch.
             progress: share of the training that is done.
         """
-        views = self._draw_views(len(rows))
+        n_views = self._task.features.shape[1]
+        # Random crops, or the plain view where there is no other.
+        views = torch.randint(min(1, n_views - 1), n_views, (len(rows),), generator=self._state.data_rng)
         weight = self._regularisation.regulariser.weight(progress) if self._regularisation else 0.0
         drawn = self._draw(self._regularisation) if self._regularisation and weight else self._base
         self._state.optimiser.zero_grad()
@@ -164,11 +166,6 @@ class OptimiserStep:
         self._update(reference)
         return sums
 
-    def _draw_views(self, count: int) -> Tensor:
-        """Return (count,) views to learn from: random crops, or the plain view where there is no other."""
-        n_views = self._task.features.shape[1]
-        return torch.randint(min(1, n_views - 1), n_views, (count,), generator=self._state.data_rng)
-
     def _draw(self, regularisation: Regularisation) -> _Drawn:
         """Take base names and drawn novel ones, which go through the tower together."""
         n_base = len(self._task.class_names)
@@ -187,7 +184,10 @@ class OptimiserStep:
         """Return the method's terms, and the regulariser's unweighted penalty."""
         task, method, scale = self._task, self._state.method, self._backbone.logit_scale
         cached, labels = task.features[rows, views].to(self._device), task.labels[rows].to(self._device)
-        embedded_crops = self._embed_crops(rows)
+        embedded_crops = None
+        if task.crops is not None and self._backbone.image is not None:
+            crops = task.crops(rows, self._state.epoch + 1)
+            embedded_crops = self._backbone.image.embed(crops.to(self._device))
         n_base = len(task.class_names)
         each = cached if method.per_image else [None]
         with self._autocast():
@@ -208,17 +208,13 @@ class OptimiserStep:
             penalty = self._regularisation.regulariser(inputs)
         return method.terms(outputs), penalty
 
-    def _embed_crops(self, rows: Tensor) -> Tensor | None:
-        """Return (B, T, W) inputs of the image tower's first block for fresh crops, None for cached features."""
-        if self._task.crops is None or self._backbone.image is None:
-            return None
-        crops = self._task.crops(rows, self._state.epoch + 1)
-        return self._backbone.image.embed(crops.to(self._device))
-
     def _images(
         self, prompts: Prompts, cached: Tensor, embedded: Tensor | None
     ) -> tuple[Tensor, Tensor | Callable[[], Tensor]]:
-        """Return (B, D) image features under image prompts, and those without; both are the cached ones without any."""
+        """Return (B, D) image features under image prompts, and those without; both are the cached ones without any.
+
+        ``embedded`` are (B, T, W) inputs of the tower's first block for fresh crops.
+        """
         if not prompts.image:
             return cached, cached
         tower = self._backbone.image

@@ -8,8 +8,7 @@ import torch
 
 from sar_infer.classify.calibration import Fitted
 from sar_infer.errors import WriteError
-from sar_infer.evaluation import RANKED, Answer, Evaluation, evaluate, write_evaluation
-from sar_train.data.task import Evaluated
+from sar_infer.evaluation import RANKED, Answer, evaluate, write_evaluation
 from sar_train.errors import RunError
 from sar_train.evaluation.accuracy import distinct
 from sar_train.training.context import RunContext
@@ -33,41 +32,26 @@ def write_page(context: RunContext, way: Answering, confidence: Fitted | None, f
     base, dataset = context.task.base, context.features.dataset
     if base is None:
         return
-    evaluation = _evaluation(context, base, way, 1.0 if confidence is None else confidence.temperature)
-    photos = {
-        _name(base, row, path): dataset.root / path
-        for row in base.rows.tolist()
-        if (path := dataset.photos(base.split)[row].path)
-    }
-    facts = {"photos": f"{context.config.data}, {base.split}", "method": context.config.method, "run": folder.name}
-    title = f"Evaluation of {folder.resolve().name}"
-    try:
-        write_evaluation(folder / PAGE, evaluation, title, facts, sources=lambda name: photos.get(name, b""))
-    except WriteError as error:
-        raise RunError(str(error)) from None
-
-
-def _evaluation(context: RunContext, base: Evaluated, way: Answering, temperature: float) -> Evaluation:
-    """Evaluate the test photos of the trained classes."""
-    names = distinct(context.task.class_names)
-    logits = torch.from_numpy(way.logits(base)) / temperature
+    names, photos = distinct(context.task.class_names), dataset.photos(base.split)
+    logits = torch.from_numpy(way.logits(base)) / (1.0 if confidence is None else confidence.temperature)
     best = logits.topk(min(RANKED, len(names)))
     scores = (best.values - logits.logsumexp(1, keepdim=True)).exp()
-    photos = context.features.dataset.photos(base.split)
-    answers = []
+    answers, sources = [], dict[str, Path]()
     columns = zip(base.rows.tolist(), base.labels.tolist(), best.indices.tolist(), scores.tolist(), strict=True)
     for row, label, classes, shares in columns:
+        path = photos[row].path
+        name = path or f"{base.split} photo {row + 1}"  # one of a feature file has no path
+        if path:
+            sources[name] = dataset.root / path
         rank = classes.index(label) + 1 if label in classes else None
         share = None if rank is None else shares[rank - 1]
-        answers.append(
-            Answer(_name(base, row, photos[row].path), names[label], names[classes[0]], shares[0], rank, share)
-        )
+        answers.append(Answer(name, names[label], names[classes[0]], shares[0], rank, share))
     evaluation = evaluate(answers, len(names))
     if evaluation is None:
         raise AssertionError("a run is evaluated on one photo or more")
-    return evaluation
-
-
-def _name(base: Evaluated, row: int, path: str) -> str:
-    """Return how to call a photo; one of a feature file has no path."""
-    return path or f"{base.split} photo {row + 1}"
+    facts = {"photos": f"{context.config.data}, {base.split}", "method": context.config.method, "run": folder.name}
+    title = f"Evaluation of {folder.resolve().name}"
+    try:
+        write_evaluation(folder / PAGE, evaluation, title, facts, sources=lambda name: sources.get(name, b""))
+    except WriteError as error:
+        raise RunError(str(error)) from None

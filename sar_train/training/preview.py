@@ -81,10 +81,6 @@ class Preview:
     schedule: dict[str, Any]
     expected: dict[str, Any]
 
-    def to_json(self) -> dict[str, Any]:
-        """Return all of it as JSON values."""
-        return dataclasses.asdict(self)
-
 
 def preview(config: RunConfig, tell: ProgressCallback = lambda text: None) -> Preview:
     """Look at what a run would do; a few photos are encoded and a few steps made, and nothing is written.

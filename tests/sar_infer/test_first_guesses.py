@@ -137,7 +137,7 @@ def test_examples_are_embedded_once(shop: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_what_cannot_be_meant_is_one_line(shop: Path) -> None:
-    with pytest.raises(InputError, match="no-such: expected a folder with one folder for each class"):
+    with pytest.raises(InputError, match="no-such: no such file or folder"):
         opened().fit("no-such")
     with pytest.raises(InputError, match="a label for each photo, got 1 for 4"):
         opened().fit(paths("mug"), ["mug"])

@@ -81,8 +81,8 @@ def add(
         )
     if photos and (len(names) > 1 or classes is not None):
         raise Refusal(
-            "--photos goes with one class name, or with none and a folder of class folders or a CSV list; repeat it for "
-            "more files"
+            "--photos goes with one class name, or with none and a folder of class folders or a CSV list; repeat it "
+            "for more files"
         )
     from sar_infer.bank import add as edit
     from sar_infer.bank.edits import check_names

@@ -15,7 +15,7 @@ from support.blobs import write_blobs
 from support.folders import listing
 from support.jobs import here
 from support.llm import Reply, serve
-from support.photos import SHARED, needs_shared, write_folder
+from support.photos import write_folder
 from support.results import pack, result, sample, write
 from support.tiny import VIT
 
@@ -97,18 +97,6 @@ def test_domains_are_trained_on_and_evaluated(tmp_path: Path, blobs: tuple[str, 
     assert content["metrics"]["new_accuracy"] is None
 
 
-def test_a_list_of_runs_is_run_and_a_result_repeats_itself(tmp_path: Path, blobs: tuple[str, ...]) -> None:
-    sweep = tmp_path / "sweep.toml"
-    sweep.write_text(
-        f'seeds = [1]\n[common]\ndata = "{tmp_path / "blobs.safetensors"}"\nprotocol = "base-to-new"\n'
-        "[runs.weak]\nsar.weight = 0.01\n"
-    )
-    assert "| weak | " in call("run", sweep, "--out", tmp_path / "out", *blobs).stdout
-    (written,) = (tmp_path / "out").rglob("weak*.toml")
-    options = [word for word in blobs if word != "--quiet"]
-    assert "1 of 1 runs are done" in call("run", written, "--out", tmp_path / "out", *options).stderr
-
-
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -150,16 +138,6 @@ def test_plain_environment_names_reach_the_language_model(
         monkeypatch.setenv("SAR_LLM_URL", stub.url)
         done = call(*words, *blobs, "--set", "novel=llm", "--sar", "on", "--out", tmp_path / "out", code=1)
     assert stub.url in done.stderr
-
-
-@needs_shared
-def test_dtd_without_its_absent_classes(tmp_path: Path, blobs: tuple[str, ...]) -> None:
-    words = ("run", "base-to-new", "--datasets", "dtd", "--data-root", SHARED, "--seeds", "1", "--shots", "1")
-    words = (*words, "--methods", "coop", "--sar", "off", "--out", tmp_path / "out", *blobs)
-    assert "4440 of 5640 photos are missing" in call(*words, code=1).stderr
-    call(*words, "--set", "allow_missing=true")
-    (content,) = read(tmp_path / "out")
-    assert len(content["per_class"]["base"]) == len(content["per_class"]["new"]) == 5
 
 
 def test_all_that_is_missing_is_named_before_anything_starts(tmp_path: Path, blobs: tuple[str, ...]) -> None:

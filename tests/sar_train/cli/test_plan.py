@@ -12,7 +12,6 @@ import pytest
 from support.problems import feature_set
 from support.training_command import PLAIN, TINY, coloured_photos, refused, sar_train
 
-from sar_train.cli.train import compared
 from sar_train.data.feature_file import save_features
 
 
@@ -93,14 +92,6 @@ def test_what_cannot_be_used_is_refused_at_once(photos: Path) -> None:
     for path in photos.rglob("*.png"):
         path.write_bytes(b"no photo")
     assert "none of the photos to learn from can be read" in refused(photos, *TINY, "--plan")
-
-
-def test_the_prompts_are_compared_in_a_line() -> None:
-    comparison = {"learned": 61.234, "handcrafted": 60.0, "chosen": "learned", "reason": "it gains"}
-    assert compared(comparison) == (
-        "with class statistics and some classes left out in turn, the learned prompt scores 61.2 % and the "
-        "hand-crafted one 60.0 %: the learned one was chosen, since it gains"
-    )
 
 
 def page_data(path: Path) -> Any:

@@ -52,16 +52,6 @@ def test_values_and_gradients_equal_the_full_tower(deep: tuple[int, ...]) -> Non
     assert all(p.grad is None for p in backbone.model.parameters())
 
 
-def test_of_deeper_prompts_the_last_ones_are_replaced() -> None:
-    backbone = tiny_backbone()
-    tower, fewer = backbone.image_tower("tests"), drawn(1, 3)
-    insertions = {0: DeepPrompt(drawn(3, 1), "append"), 1: DeepPrompt(fewer)}
-    rows = tower(Prompts(EMPTY, image=insertions), tower.embed(PIXELS))
-    torch.testing.assert_close(
-        rows, full_length.image_rows(backbone, PIXELS, drawn(3, 1), {1: fewer}), atol=2e-6, rtol=0
-    )
-
-
 def test_patches_are_never_replaced() -> None:
     tower = tiny_backbone().image_tower("tests")
     with pytest.raises(ConfigError, match="2 vectors .*0 prompt"):

@@ -72,16 +72,6 @@ def test_any_order_any_subset_any_batch(dataset: Dataset, encoded: list[int], vi
     assert features.views("val", []).shape == (0, 1, 32)
 
 
-def test_crops_are_random_views_of_any_number(dataset: Dataset) -> None:
-    features = PhotoFeatures(dataset, tiny_backbone(), seed=4)
-    rows = [7, 0, 3, 7]
-    for view in (1, 200, 1):
-        for row, crop in zip(rows, features.crops(torch.tensor(rows), view), strict=True):
-            name = dataset.photos("train")[row].path
-            (expected,) = pixels(file(dataset, row), tiny_backbone().preprocess, name, [view], 4)
-            assert torch.equal(crop, torch.from_numpy(expected))
-
-
 def test_nothing_is_encoded_twice(dataset: Dataset, tmp_path: Path, encoded: list[int]) -> None:
     cache = tmp_path / "cache"
     first = PhotoFeatures(dataset, tiny_backbone(), views=2, cache_dir=cache)

@@ -79,20 +79,6 @@ def test_other_photos_in_a_folder_give_another_file(tmp_path: Path) -> None:
     assert (len(learned), len(evaluated)) == (5, 5)
 
 
-@pytest.mark.parametrize("below", [True, False])
-def test_another_file_of_a_target_gives_another_file(tmp_path: Path, below: bool) -> None:
-    path = tmp_path / "list.csv"
-    target, root = ("list.csv", str(tmp_path)) if below else (str(path), None)
-
-    def key(text: str) -> str:
-        path.write_text(text)
-        config = dataclasses.replace(BASIC, data_root=root)
-        return dataclasses.replace(JOB, targets=(target,), config=config).key(CODE)
-
-    cat, again, cow = (key(f"path,label\na.jpg,{name}\n") for name in ("cat", "cat", "cow"))
-    assert cat == again != cow
-
-
 def test_other_code_gives_another_file_and_places_and_spelled_out_defaults_do_not() -> None:
     assert len({JOB.path(code) for code in (CODE, "f" * 16, None)}) == 3
     sections = {"coop": {"n_ctx": 8, "position": "end"}, "sar": {"weight": "0.5"}}

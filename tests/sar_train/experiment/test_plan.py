@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.regularisers import seven
 
 from sar_train.clip import mini
 from sar_train.errors import ConfigError
@@ -39,12 +38,6 @@ def test_a_protocol_is_run_in_full_and_in_order() -> None:
     assert {(run.config.protocol, run.config.sar, run.targets) for run in planned} == {
         ("base-to-new", sar, ("c",)) for sar in (False, True)
     }
-
-
-@pytest.mark.parametrize(("sar", "names"), [("both", ["coop", "coop+sar"]), ("on", ["coop+sar"]), ("off", ["coop"])])
-def test_without_sar_and_with_it(sar: str, names: list[str]) -> None:
-    planned = runs("few-shot", A | {"sar": sar, "shots": [1]})
-    assert [(run.name, run.config.protocol) for run in planned] == [(name, "all") for name in names]
 
 
 def test_what_each_protocol_has_by_default() -> None:
@@ -125,16 +118,6 @@ def test_a_papers_rate_is_scaled_for_sar_mini_only() -> None:
     for backbone, rate in (("ViT-B-16", 2.6e-3), (mini.VIT_NAME, mini.RATE_FACTOR * 2.6e-3)):
         (job,) = runs("cross-dataset", A | {"methods": ["maple"], "datasets": ["imagenet"]}, backbone=backbone)
         assert job.config.learning_rate == pytest.approx(rate)
-
-
-def test_a_protocol_takes_the_regulariser_that_has_settings(tmp_path: Path) -> None:
-    plan = write(tmp_path, "experiment = 'base-to-new'\n[common.seven]\nweight = 2")
-    with seven():
-        without, with_seven = runs(plan, A | {"sar": "both"})
-        with pytest.raises(ConfigError, match="sar and seven, but a run has one regulariser"):
-            runs(plan, A, sar={"weight": 1})
-    assert [without.name, with_seven.name] == ["coop", "coop with seven"]
-    assert (with_seven.config.sections, without.config.sections) == ({"seven": {"weight": 2}}, {})
 
 
 # -------------------------------------------------------------------------------------------------------- listed runs

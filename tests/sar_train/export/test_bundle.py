@@ -51,13 +51,13 @@ def test_a_bundle_says_what_it_is_and_passes_its_checks(exported: Path, source: 
 def test_several_phrases_stand_for_the_direction_of_their_mean(exported: Path, source: ExportSource) -> None:
     bank = ClassBank.load(exported / BANK)
     mean = source.prompted.embed(["tabby cat", "small dog"]).mean(0)
-    np.testing.assert_allclose(bank.embeddings[bank.index["pet"]], mean / mean.norm(), atol=1e-6)
+    np.testing.assert_allclose(bank.entry("pet").embedding, mean / mean.norm(), atol=1e-6)
     assert [(one.name, one.phrases) for one in bank.special.values()] == [("pet", ("tabby cat", "small dog"))]
     assert (bank.added_count, bank.provenance["origin"]) == (0, "sar-export")
 
 
 def test_the_bank_tells_bundles_that_embed_images_alike(exported: Path, source: ExportSource) -> None:
-    images, prompted = ClassBank.load(exported / BANK).provenance["images"], source.prompted
+    images, prompted = ClassBank.load(exported / BANK).images.digest, source.prompted
     assert images == images_digest(prompted)
     weights, preprocess = source.backbone.weights_digest, source.backbone.preprocess
     for changed in (("0" * 64, preprocess), (weights, dataclasses.replace(preprocess, interpolation="bilinear"))):

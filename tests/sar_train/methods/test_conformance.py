@@ -98,16 +98,6 @@ def test_the_loss_falls_and_only_the_method_learns(name: str, *, with_sar: bool)
 
 
 @every_method
-def test_sar_counts_and_at_weight_zero_it_is_not_there(name: str) -> None:
-    plan, plain = schedule(name, epochs=6), trained(name, with_sar=False)
-    zero = train(started(name, plan), name, plan, regularisation(weight=0.0))
-    assert equal(zero.method, plain.method)
-    assert zero.history == plain.history
-    assert torch.equal(zero.data_rng.get_state(), plain.data_rng.get_state())
-    assert not equal(trained(name, with_sar=True).method, plain.method)
-
-
-@every_method
 @both
 @pytest.mark.parametrize("names", [BASE, ("never seen",), ("Œuvre d'été", "sea_or lake", "x", "x")], ids=len)
 def test_any_list_of_names_gets_unit_rows(name: str, names: tuple[str, ...], *, with_sar: bool) -> None:
@@ -153,6 +143,33 @@ def test_images_are_prompted_where_the_method_says_so(name: str) -> None:
     entry = next(entry for entry in describe_methods() if entry["name"] == name)
     assert entry["features_cached"] == same
     assert entry["prompt_per_image"] == method.per_image
+
+
+@pytest.mark.parametrize(
+    ("name", "setting", "value"),
+    [
+        ("cocoop", "reduction", 0),
+        ("coop", "n_ctx", 0),
+        ("dept", "mix", 1.1),
+        ("dept", "head_rate", 0),
+        ("dept", "feature_length", 0),
+        ("kgcoop", "n_ctx", 65),
+        ("kgcoop", "weight", -1.0),
+        ("maple", "depth", 13),
+        ("prograd", "weight", -1),
+        ("prograd", "temperature", 0),
+        ("promptsrc", "depth_text", 0),
+        ("promptsrc", "depth_image", 13),
+        ("promptsrc", "n_ctx_image", 0),
+        ("promptsrc", "sigma", 0),
+        ("tcp", "block", 12),
+        ("tcp", "share", 1.5),
+        ("tcp", "reduction", 0),
+    ],
+)
+def test_settings_are_checked(name: str, setting: str, value: float) -> None:
+    with pytest.raises(ValueError, match=setting):
+        methods.get(name).Config(**{setting: value})
 
 
 def pictures() -> tuple[list[npt.NDArray[np.uint8]], Tensor]:

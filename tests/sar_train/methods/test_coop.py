@@ -19,7 +19,6 @@ from support.problems import (
 from support.tiny import RESNET, VIT, tiny_backbone
 
 from sar_train.errors import ConfigError
-from sar_train.methods.coop import CoOpConfig
 
 UNSEEN = ("fox", "an improbably long name, with commas")
 
@@ -41,14 +40,6 @@ def test_the_name_stands_where_it_was_asked_for(position: str, template: str) ->
     learned = embed(make("coop", position=position), CLASSES)
     theirs = full_length.encode_text(tiny_backbone(), [template.format(name) for name in CLASSES])
     torch.testing.assert_close(learned, theirs, atol=2e-6, rtol=0)
-
-
-@pytest.mark.parametrize(("position", "before"), [("end", 5), ("middle", 2), ("front", 0)])
-def test_learned_vectors_stand_there_as_well(position: str, before: int) -> None:
-    method = make("coop", context_init="", n_ctx=5, position=position)
-    context = method.context.detach()
-    theirs = full_length.text_rows(tiny_backbone(), UNSEEN, context[:before], suffix_context=context[before:])
-    torch.testing.assert_close(embed(method, UNSEEN), theirs, atol=2e-6, rtol=0)
 
 
 def test_only_a_context_of_the_papers_size_and_spread_is_learned() -> None:
@@ -83,8 +74,3 @@ def test_class_specific_contexts_have_nothing_for_other_names(names: tuple[str, 
     assert make("coop").transfers
     with pytest.raises(ConfigError, match="trained classes"):
         method.prompts(classes(names))
-
-
-def test_the_number_of_context_tokens_is_checked() -> None:
-    with pytest.raises(ValueError, match="n_ctx"):
-        CoOpConfig(n_ctx=0)

@@ -14,14 +14,11 @@ from support.problems import (
     problem,
     prompted,
     schedule,
-    started,
-    train,
 )
 from support.tiny import tiny_backbone
 from torch import Tensor
 
 from sar_train.methods.base import ForwardOutputs, PromptMethod
-from sar_train.methods.dept import DePTConfig
 from sar_train.training.state import start
 
 IMAGES = problem(1).features[:6, 0]
@@ -43,15 +40,6 @@ def by_hand(method: PromptMethod, kind: str, rows: Tensor) -> Tensor:
     p = parameters(method)
     features = p[f"scale.{kind}"] * (10 * rows) + p[f"shift.{kind}"]
     return torch.stack([p["linear.weight"] @ row + p["linear.bias"] for row in features])
-
-
-@pytest.mark.parametrize("on", ["coop", "kgcoop"])
-def test_with_mix_zero_the_loss_is_the_other_methods(on: str) -> None:
-    method = make("dept", on=on, mix=0.0)
-    ours, theirs = method.terms(random_step()), method.base.terms(random_step())
-    assert not ours.pop("linear_head").any()
-    assert ours.keys() == theirs.keys()
-    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
 @pytest.mark.parametrize("mix", [0.7, 0.25])
@@ -116,19 +104,3 @@ def test_it_builds_on_the_methods_as_the_paper_runs_them() -> None:
         assert torch.equal(embed(method), embed(method.base))
         inherited = [name for name in parameters(method) if name.startswith("base.")]
         assert inherited == [f"base.{name}" for name in parameters(method.base)]
-
-
-def test_film_starts_as_the_identity_and_everything_is_trained() -> None:
-    state = started("dept")
-    before = parameters(state.method)
-    assert all(torch.equal(before[f"scale.{tower}"], torch.ones(32)) for tower in ("image", "text"))
-    assert not any(before[f"shift.{tower}"].any() for tower in ("image", "text"))
-    assert before["linear.weight"].shape == (4, 32), "a row for each trained class"
-    train(state, "dept")
-    assert [name for name, value in parameters(state.method).items() if torch.equal(value, before[name])] == []
-
-
-@pytest.mark.parametrize("settings", [{"mix": 1.1}, {"head_rate": 0}, {"feature_length": 0}])
-def test_settings_are_checked(settings: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match=next(iter(settings))):
-        DePTConfig(**settings)

@@ -5,10 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 from support import full_length
-from support.problems import BASE, cross_entropy_by_hand, embed, make, outputs, parameters, schedule, started, train
+from support.problems import BASE, cross_entropy_by_hand, embed, make, outputs, parameters
 from support.tiny import tiny_backbone
-
-from sar_train.methods.kgcoop import KgCoOpConfig
 
 
 @pytest.mark.parametrize("settings", [{}, {"weight": 4.0}, {"weight": 0.0}])
@@ -31,21 +29,3 @@ def test_the_prompt_is_coops_and_starts_at_zero_shot() -> None:
     theirs = full_length.encode_text(tiny_backbone(), [f"a photo of a {name}." for name in BASE])
     torch.testing.assert_close(embed(method), theirs, atol=2e-6, rtol=0)
     assert torch.equal(embed(method), embed(make("coop")))
-
-
-def test_the_teacher_is_the_hand_crafted_template_and_holds_the_prompt() -> None:
-    plan = schedule("kgcoop", epochs=6, learning_rate=0.02)
-    gaps = {}
-    for weight in (0.0, 8.0):
-        state = train(started("kgcoop", plan, weight=weight), "kgcoop", plan)
-        hand = tiny_backbone().embed_names(BASE, "a photo of a {}.")
-        gaps[weight] = float(1 - (embed(state.method) * hand).sum(1).detach().mean())
-        shown = state.history[0]["knowledge"]
-        assert 0 <= shown < 8 * 0.05, "at the start prompt and teacher are equal"
-    assert gaps[8.0] < 0.5 * gaps[0.0]
-
-
-@pytest.mark.parametrize("settings", [{"n_ctx": 65}, {"weight": -1.0}])
-def test_settings_are_checked(settings: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match=next(iter(settings))):
-        KgCoOpConfig(**settings)

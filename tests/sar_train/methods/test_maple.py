@@ -21,7 +21,6 @@ from torch import Tensor
 
 from sar_train.errors import BackboneError
 from sar_train.methods.base import PromptMethod, scale_depth
-from sar_train.methods.maple import MaPLeConfig
 
 PIXELS = generated_photos([0, 1, 2], 5)
 
@@ -73,17 +72,6 @@ def test_the_first_words_are_learned_and_the_others_stay() -> None:
     torch.testing.assert_close(embed(make("maple", depth=1)), theirs, atol=2e-6, rtol=0)
 
 
-def test_image_prompts_are_linear_in_the_text_prompts() -> None:
-    method = scrambled(make("maple", setup(model=DEEP)))
-    prompts = method.prompts(None)
-    assert list(prompts.image) == list(range(9))
-    assert [prompts.image[k].mode for k in range(9)] == ["append", *["replace"] * 8]
-    assert list(prompts.text) == list(range(1, 9))
-    for k, expected in enumerate(images_of(method)):
-        torch.testing.assert_close(prompts.image[k].vectors, expected)
-    assert not [name for name in parameters(method) if "image" in name], "no image prompt is free"
-
-
 def test_depths_are_given_for_twelve_layers() -> None:
     depths = {(9, 12): 9, (9, 4): 3, (9, 3): 2, (9, 2): 2, (3, 4): 1, (1, 3): 1, (12, 4): 4, (9, 24): 18}
     assert {pair: scale_depth(*pair) for pair in depths} == depths
@@ -103,9 +91,3 @@ def test_the_maps_of_deeper_layers_start_equal_and_are_trained_apart() -> None:
 def test_a_resnet_is_refused() -> None:
     with pytest.raises(BackboneError, match=f"maple .*{RESNET}"):
         make("maple", setup(model=RESNET))
-
-
-@pytest.mark.parametrize("settings", [{"n_ctx": 0}, {"depth": 13}])
-def test_settings_are_checked(settings: dict[str, int]) -> None:
-    with pytest.raises(ValueError, match=next(iter(settings))):
-        MaPLeConfig(**settings)

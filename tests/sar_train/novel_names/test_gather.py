@@ -120,10 +120,10 @@ def test_a_file_is_a_source_and_a_sources_name_goes_before_it(tmp_path: Path, mo
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("wordnt", "wordnt .*answer:FILE, .* or FILE; .*wordnet"),
+        ("wordnt", "wordnt .*dataset:NAME, .* or FILE; .*wordnet"),
         ("wordnt:3", "wordnet"),
         ("imagenet", "imagenet .* or FILE$"),
-        ("", "answer:FILE"),
+        ("", "dataset:NAME"),
         ("words:3", "words alone"),
         ("none:", "none alone"),
         ("llm:gpt", "llm alone"),

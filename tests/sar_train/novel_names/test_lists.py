@@ -15,16 +15,9 @@ from sar_train.novel_names.source import NameRequest, SourceOptions, open_novel_
 from sar_train.training import trainer
 
 
-@pytest.mark.parametrize(
-    ("kind", "content", "names"),
-    [
-        ("file", "\ufeff# animals\n\n  wolf \nred_fox\n", ["wolf", "red_fox"]),
-        ("answer", "Sure! Here you are:\n\n1. **Wolf** - a dog\n2. Dog\n3. Cat\n", ["Wolf", "Cat"]),
-    ],
-)
-def test_names_in_their_order(tmp_path: Path, kind: str, content: str, names: list[str]) -> None:
-    (tmp_path / "x").write_text(content, encoding="utf-8")
-    assert list(open_novel_source(f"{kind}:{tmp_path / 'x'}").candidates(NameRequest(["dog"], 5))) == names
+def test_names_of_a_file_in_their_order(tmp_path: Path) -> None:
+    (tmp_path / "x").write_text("\ufeff# animals\n\n  wolf \nred_fox\n", encoding="utf-8")
+    assert list(open_novel_source(f"file:{tmp_path / 'x'}").candidates(NameRequest(["dog"], 5))) == ["wolf", "red_fox"]
 
 
 @pytest.mark.parametrize(
@@ -36,9 +29,6 @@ def test_names_in_their_order(tmp_path: Path, kind: str, content: str, names: li
         ("file:x", "a\0b", DataError, "binary"),
         ("file:x", None, ConfigError, "file:x: no such file"),
         ("file", "", ConfigError, "file: no such file"),
-        ("answer:x", "Sorry, I cannot.\n", DataError, "x holds no name"),
-        ("answer:x", None, ConfigError, "answer:FILE"),
-        ("answer:", "", ConfigError, "answer:FILE"),
         ("dataset", "", ConfigError, "dataset:NAME"),
         ("dataset:eurosat", "", DataError, "eurosat: .*--data-root"),
         ("dataset:eurosatt", "", DataError, "eurosatt: .* eurosat"),

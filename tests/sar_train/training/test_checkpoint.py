@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support.disk import fill_disk
 
 from sar_train.errors import RunError
 from sar_train.training.checkpoint import (
@@ -46,16 +45,6 @@ def test_a_run_comes_back_as_it_was(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["prompts.safetensors", "record.json"]
 
 
-def test_a_state_comes_back_to_the_bit(tmp_path: Path) -> None:
-    rng = torch.Generator().manual_seed(5).get_state()
-    save_state(tmp_path, {"a": CONTEXT, "rng": rng}, META | {"epoch": 3, "history": [{"loss": 0.1}]})
-    tensors, meta = load_state(tmp_path)
-    assert torch.equal(tensors["a"], CONTEXT)
-    assert torch.equal(tensors["rng"], rng)
-    assert meta == META | {"epoch": 3, "history": [{"loss": 0.1}]}
-    assert load_state(tmp_path / "elsewhere") is None
-
-
 def test_a_state_goes_with_what_a_killed_process_left_of_it(tmp_path: Path) -> None:
     save_state(tmp_path, {"a": CONTEXT}, {})
     (tmp_path / ".state.safetensors.0123abcd").write_bytes(b"half")
@@ -63,17 +52,6 @@ def test_a_state_goes_with_what_a_killed_process_left_of_it(tmp_path: Path) -> N
     remove_state(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["other.tmp"]
     remove_state(tmp_path / "nowhere")
-
-
-def test_a_full_disk_names_the_file_and_leaves_the_state_before(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    save_state(tmp_path, {"a": CONTEXT}, META)
-    fill_disk(monkeypatch)
-    with pytest.raises(RunError, match=r"state.safetensors: .*No space"):
-        save_state(tmp_path, {"a": CONTEXT}, META | {"epoch": 2})
-    assert [path.name for path in tmp_path.iterdir()] == ["state.safetensors"]
-    assert load_state(tmp_path)[1] == META
 
 
 def dassl(path: Path, **extra: object) -> Path:

@@ -13,8 +13,7 @@ from support.tiny import RESNET, register
 
 from sar_train.clip import backbone
 from sar_train.config.run import RunConfig
-from sar_train.data.views import pixels
-from sar_train.errors import BackboneError, ConfigError
+from sar_train.errors import ConfigError
 from sar_train.methods.base import methods
 from sar_train.training import trainer
 from sar_train.training.checkpoint import load_run
@@ -52,20 +51,6 @@ def test_held_out_copies_of_photos_that_are_learned_from_are_told(config: RunCon
     assert told() == []
 
 
-def test_a_label_that_changes_in_a_list_is_another_thing_to_learn_from(config: RunConfig, tmp_path: Path) -> None:
-    folder = write_folder(tmp_path / "photos", {"apple": 3, "red ball": 3})
-    listed = {"apple/00.png": "apple", "apple/01.png": "apple", "red ball/00.png": "ball", "red ball/01.png": "ball"}
-
-    def digest(labels: dict[str, str]) -> str:
-        lines = ["file_name,label,split", "apple/02.png,apple,test", "red ball/02.png,ball,test"]
-        lines += [f"{path},{label},train" for path, label in labels.items()]
-        (folder / "metadata.csv").write_text("\n".join(lines))
-        return prepare(dataclasses.replace(config, data=str(folder), protocol="all", shots=2)).learned_from
-
-    swapped = listed | {"apple/00.png": "ball", "red ball/00.png": "apple"}
-    assert digest(listed) == digest(listed) != digest(swapped)
-
-
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -79,13 +64,6 @@ def test_class_specific_contexts_are_refused_where_other_names_come(
 ) -> None:
     with pytest.raises(ConfigError, match=words):
         prepare(dataclasses.replace(config, sections=OWN, **changes))
-
-
-def test_image_prompts_need_a_vision_transformer_and_photos(config: RunConfig) -> None:
-    with pytest.raises(BackboneError, match=f"maple .*{RESNET}"):
-        prepare(dataclasses.replace(config, backbone=RESNET, method="maple"))
-    with pytest.raises(ConfigError, match="maple .*photos"):
-        prepare(dataclasses.replace(config, method="maple"))
 
 
 @pytest.mark.parametrize("method", [name for name, kind in methods.entries.items() if kind.towers == ("text",)])
@@ -140,20 +118,3 @@ def test_a_run_keeps_the_pair_of_templates_that_it_was_trained_with(config: RunC
     loaded = load_run(tmp_path / "run")
     rows = restore(loaded, backbone.load(config.backbone, config.pretrained)).embed(["fox"])
     assert rows.isfinite().all()
-
-
-def test_methods_that_prompt_the_image_tower_learn_from_fresh_crops(config: RunConfig, tmp_path: Path) -> None:
-    photos = write_folder(tmp_path / "photos", {"cat": 4, "dog": 4})
-    settings = dataclasses.replace(
-        config, data=str(photos), method="maple", protocol="all", sar=False, shots=2, views=3, seed=5, sections={}
-    )
-    context = prepare(settings)
-    features, task = context.features, context.task
-    drawn = features.draw(2, 5).train
-    torch.testing.assert_close(task.features, features.plain("train", drawn)[:, None])
-    for epoch in (1, 9):
-        crops = task.crops(torch.arange(len(drawn)), epoch)
-        for row, crop in zip(drawn, crops, strict=True):
-            name = features.dataset.photos("train")[row].path
-            (expected,) = pixels(photos / name, context.backbone.preprocess, name, [epoch], 5)
-            assert torch.equal(crop, torch.from_numpy(expected))

@@ -15,7 +15,7 @@ from sar_train.errors import ConfigError
 from sar_train.training.identity import check_sections, outcome_settings, regulariser_settings
 
 
-@pytest.mark.parametrize("form", ["{}", "file:{}", "answer:{}", "dataset:{}"])
+@pytest.mark.parametrize("form", ["{}", "file:{}", "dataset:{}"])
 def test_a_file_counts_by_its_content(tmp_path: Path, form: str) -> None:
     names = tmp_path / "names.txt"
     config = RunConfig("demo", novel=form.format(names))

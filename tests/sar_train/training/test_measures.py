@@ -9,13 +9,12 @@ from typing import Any
 import pytest
 import torch
 from support.features import altered
-from support.problems import BASE, CLASSES, feature_set, scattered
+from support.problems import CLASSES, feature_set, scattered
 from support.tiny import VIT, register, tiny_backbone
 
 from sar_infer.classifiers.scores import negative_log_likelihood, softmax
 from sar_train.clip.backbone import RANDOM
 from sar_train.config.run import RunConfig
-from sar_train.data import task
 from sar_train.data.feature_file import save_features
 from sar_train.training import trainer
 from sar_train.training.context import prepare
@@ -65,22 +64,6 @@ def test_confidence_is_fitted_on_validation_photos_where_they_suffice(
     assert (measured["fitted_on"], measured["measured_on"]) == (fitted, tested)
     assert measured["cross_fitted"] is (validation == 4)
     assert measured["unknown_auroc"].keys() == (set() if protocol == "all" else {"score", "energy"})
-
-
-def test_of_many_validation_photos_some_are_taken_the_same_ones_each_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(task, "MOST_VALIDATION", 50)
-    config = blurred(tmp_path)
-    assert prepare(dataclasses.replace(config, protocol="pseudo")).task.validation is None  # which judges on them
-    first, again = prepare(config).task.validation, prepare(dataclasses.replace(config, seed=2)).task.validation
-    assert first is not None
-    assert again is not None
-    assert torch.equal(first.rows, again.rows)
-    assert len(first.rows.unique()) == 50
-    labels = prepare(config).features.labels("val")[first.rows]
-    assert torch.equal(labels, first.labels)
-    assert int(labels.max()) < len(BASE)
 
 
 def test_a_prompt_that_depends_on_the_photo_is_judged_as_a_bundle_has_it(tmp_path: Path) -> None:

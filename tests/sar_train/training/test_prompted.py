@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from support.problems import BASE, NOVEL, make, prompted
+from support.problems import NOVEL
 from support.tiny import tiny_backbone
 
 from sar_train.errors import ConfigError, RunError
-from sar_train.training import prompted as module
 from sar_train.training.checkpoint import Run
 from sar_train.training.prompted import restore
 
@@ -38,11 +37,3 @@ def test_unknown_methods_and_settings_are_named() -> None:
         restore(Run({}, "cop"), tiny_backbone())
     with pytest.raises(ConfigError, match="'n_ctxx'"):
         restore(Run({}, "coop", {"n_ctxx": 1}), tiny_backbone())
-
-
-@pytest.mark.parametrize("settings", [{"class_specific": True}, {}])
-def test_chunks_change_nothing(settings: dict[str, bool], monkeypatch: pytest.MonkeyPatch) -> None:
-    ready = prompted(make("coop", **settings))
-    whole = ready.embed(BASE)
-    monkeypatch.setattr(module, "CHUNK", 3)
-    torch.testing.assert_close(ready.embed(BASE), whole, atol=1e-6, rtol=0)

@@ -16,9 +16,7 @@ from sar_train.training.state import State
 @pytest.mark.parametrize(
     ("method", "epoch", "precision", "settings"),
     [
-        ("coop", 1, "fp32", {}),
         ("coop", 3, "fp16", {}),
-        ("tcp", 2, "fp32", {}),  # has Adam
         ("promptsrc", 2, "fp32", {"mean": 2.0, "sigma": 1.0}),  # has an average
     ],
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import pytest
 import torch
@@ -18,7 +17,6 @@ from support.problems import (
     regularisation,
     schedule,
     started,
-    train,
 )
 from support.tiny import tiny_backbone
 from torch import Tensor
@@ -123,21 +121,9 @@ def test_pieces_of_a_batch_add_up_to_the_batch(name: str) -> None:
     assert any(change.abs().max() > 0 for change in results[0][1].values())
 
 
-@pytest.mark.parametrize("name", methods.entries)
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_half_precision_stays_finite_and_ends_where_float32_ends(name: str, precision: Any) -> None:
-    plan = schedule(name, epochs=3, batch_size=4)
-    whole = train(started(name, plan), name, plan, regularisation(weight=0.5))
-    half = train(started(name, plan, precision=precision), name, plan, regularisation(weight=0.5), precision=precision)
-    assert half.history != whole.history, "nothing was computed at half precision"
-    for key in ("cross_entropy", "regulariser"):
-        assert half.history[-1][key] == pytest.approx(whole.history[-1][key], abs=0.1), key
-    assert all(p.dtype == torch.float32 and p.isfinite().all() for p in half.method.parameters())
-
-
-def test_float16_scales_the_loss_and_gives_the_same_update() -> None:
+def test_half_precision_gives_nearly_the_same_update_and_float16_scales_the_loss() -> None:
     data, moved = problem(1), {}
-    for precision in ("fp32", "fp16"):
+    for precision in ("fp32", "bf16", "fp16"):
         method = make("prograd", n_ctx=6)
         plan = schedule("coop", learning_rate=0.01, momentum=0.0, weight_decay=0.0)
         state = start(method, plan, 1, scaled=precision == "fp16")
@@ -147,7 +133,8 @@ def test_float16_scales_the_loss_and_gives_the_same_update() -> None:
         OptimiserStep(tiny_backbone(), data, state, precision=precision)(torch.arange(24), 0.0)
         moved[precision] = method.context.detach() - before["context"]
         assert state.scaler.get_scale() == (4096.0 if precision == "fp16" else 1.0)
-    assert (moved["fp16"] - moved["fp32"]).norm() < 0.02 * moved["fp32"].norm()
+    for precision, most in (("fp16", 0.02), ("bf16", 0.1)):
+        assert 0 < (moved[precision] - moved["fp32"]).norm() < most * moved["fp32"].norm()
 
 
 def test_a_gradient_beyond_float16_skips_the_update_and_lowers_the_scale() -> None:
@@ -159,20 +146,6 @@ def test_a_gradient_beyond_float16_skips_the_update_and_lowers_the_scale() -> No
     assert terms["cross_entropy"] < 100
     assert torch.equal(method.context.detach(), before["context"])
     assert state.scaler.get_scale() == 2.0**59
-
-
-def test_per_image_prompts_do_not_see_each_other() -> None:
-    """CoCoOp's batch of two is the mean of two batches of one."""
-    data = problem_for("cocoop")
-    # Views are drawn by a generator that starts anew: take one view alone.
-    flat = Task(data.features[:, :1], data.labels, data.class_names, data.handcrafted)
-    singles = [one_step(make("cocoop"), flat, torch.tensor([row])) for row in (0, 5)]
-    terms, moved = one_step(make("cocoop"), flat, torch.tensor([0, 5]))
-    mean = sum(one[0]["cross_entropy"] for one in singles) / 2
-    assert terms["cross_entropy"] == pytest.approx(mean, rel=1e-5)
-    for key, change in moved.items():
-        half = (singles[0][1][key] + singles[1][1][key]) / 2
-        torch.testing.assert_close(change, half, atol=1e-6, rtol=1e-3)
 
 
 @pytest.mark.parametrize("name", ["maple", "promptsrc"])

@@ -32,9 +32,9 @@ def test_class_sets_are_kept_while_the_bank_is_the_same(classifier: Classifier) 
         first = await names.class_set({"violet": ("violet",)}, False, bank)
         assert await names.class_set({"violet": ("violet",)}, False, bank) is first
         assert await names.class_set({"violet": ("violet",)}, True, bank) is not first
-        other = type(bank)(bank.names[:2], bank.embeddings[:2], bank.encoder_digest)
+        other = type(bank).of(bank.names[:2], bank.embeddings[:2], bank.encoder_digest)
         whole = await names.class_set({}, False, other)
-        assert whole.table is other.table
+        assert whole.several is other.several
         assert await names.class_set({}, False, other) is whole
         assert await names.class_set({}, False, bank) is not whole
         await names.class_set({"teal": ("teal",)}, False, other)

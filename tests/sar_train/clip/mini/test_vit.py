@@ -9,12 +9,10 @@ import numpy as np
 import open_clip
 import pytest
 import torch
-from open_clip.transformer import VisionTransformer
 from safetensors.torch import load_file
 from support.photos import SHARED, needs_shared, write_photo
 from torch.nn.functional import cosine_similarity
 
-from recipes import vision_tower
 from sar_infer.images.preprocess import to_input
 from sar_train.clip import backbone, mini
 from sar_train.clip.mini.stem import STAGES
@@ -55,17 +53,6 @@ def test_the_text_side_is_that_of_sar_mini(student: Any, teacher: Any) -> None:
     assert all(torch.equal(ours[name], theirs[name]) for name in text)
     names = open_clip.get_tokenizer(mini.VIT_NAME)(["a photo of a cat.", "tea pot"])
     assert torch.equal(student.encode_text(names), teacher.model.encode_text(names))
-
-
-def test_behind_the_stem_it_is_open_clips_vision_transformer(student: Any, teacher: Any) -> None:
-    visual = student.visual
-    assert isinstance(visual, VisionTransformer)
-    assert (visual.pool_type, visual.attn_pool, len(visual.transformer.resblocks)) == ("tok", None, 4)
-    assert (visual.positional_embedding.shape, visual.proj.shape) == ((65, 256), (256, 512))
-    assert open_clip.get_model_preprocess_cfg(student) == open_clip.get_model_preprocess_cfg(teacher.model)
-    photos = torch.randn(2, 3, 256, 256, generator=torch.Generator().manual_seed(0))
-    pooled, _ = vision_tower.encode(visual, visual.conv1.maps(photos))
-    torch.testing.assert_close(pooled, student.encode_image(photos))
 
 
 def test_the_file_holds_what_was_learned_and_no_more() -> None:
