@@ -197,7 +197,7 @@ class Composer:
         return model, Linear((*pieces, *given.pieces), np.concatenate([bias, after]), given.unknown), evidence
 
     def _model(self, bank: ClassBank, evidence: Mapping[int, Evidence], rows: Floats | None = None) -> ClassModel:
-        """Return the model that ranks a bank's classes: the fitted one, else the usual one; calibrated if the bank is."""
+        """Return the model that ranks a bank's classes: the fitted or the usual one, calibrated if the bank is."""
         model = self.fitted(bank)
         if model is None:
             model = ClassModel.unfitted(bank.dim, self._scale, _centre(evidence))

@@ -27,7 +27,7 @@ _FORMULA = ("=", "+", "-", "@")
 def text(results: Iterable[ImageResult]) -> Iterator[str]:
     """Yield the name of each image, then a line a class: score, bar, label; ``+`` marks names that are not the bank's.
 
-    An unknown image is marked before its classes, which are guesses then; a set and an explanation follow them.
+    The probability that it is none of them comes first, or why it is called unknown; a set and an explanation follow.
     Characters in names of files and classes that a terminal could take for a command are escaped.
     """
     for number, result in enumerate(results):
@@ -108,10 +108,10 @@ def _lines(result: ImageResult) -> Iterator[str]:
     if result.label_set is not None:
         yield f"  one of: {', '.join(result.label_set) or 'no class is likely enough'}"
     if result.explanation is not None:
-        yield from _reasons(result, result.explanation)
+        yield from _reasons(result.explanation)
 
 
-def _reasons(result: ImageResult, why: Explanation) -> Iterator[str]:
+def _reasons(why: Explanation) -> Iterator[str]:
     """Yield the lines of an explanation for people."""
     if why.runner_up is not None:
         yield f"  ahead of {why.runner_up} by {why.margin:.1%}"

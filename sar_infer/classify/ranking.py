@@ -161,8 +161,8 @@ def _blocks(rows: Floats, linear: Linear) -> Iterator[tuple[int, Floats]]:
         for position, logits in product_chunks([weights], rows, _CELLS):
             at = start + position
             if factor != 1:
-                logits *= np.float32(factor)
+                np.multiply(logits, np.float32(factor), out=logits)
             if linear.bias is not None:
-                logits += linear.bias[at : at + logits.shape[1]]
+                np.add(logits, linear.bias[at : at + logits.shape[1]], out=logits)
             yield at, logits
         start += len(weights)
