@@ -29,6 +29,8 @@ STRANGERS = 3.0
 SAME_KIND = (0.15, 0.25)
 """Shares of `shared_shift` up to which a stream counts wholly, and from which on it does not count."""
 ROUNDS = 8
+_FOLD_ODDS = -1.8
+"""Log-odds of unknown images in the folds (a seventh of all), which the fitted weights hold already."""
 _TRANSLATION_PRIOR = 10.0
 """Photos without a translation that count beside the stream."""
 _CELLS = 2**22
@@ -143,7 +145,7 @@ def adapt(
         else:
             sums, counts = UNLABELLED * sums, UNLABELLED * counts
             covariance = (broad * prior * np.eye(size) + scatter) / (prior + strange)
-            odds = float(np.log((strange + 1) / (len(features) - strange + 1)))
+            odds = float(np.log((strange + 1) / (len(features) - strange + 1))) - _FOLD_ODDS
             share = strange / len(features)
         learned = Adapted(sums + counts[:, None] * translation, counts, translation, len(features), shift, share)
     return Adapted(trust * learned.sums, trust * learned.counts, learned.translation, len(features), shift, share)
