@@ -134,7 +134,9 @@ def test_weights_are_the_maximum_that_scipy_finds(world: World) -> None:
     total = sum(float(task.weight.sum()) for task in tasks)
 
     def loss(at: Any) -> float:
-        value = float((((at - np.array(USUAL)) / np.array(folds._PRIOR)) ** 2).sum()) / 2
+        apart = at - np.array(USUAL)
+        apart[1] -= USUAL[1] / USUAL[0] * apart[0]
+        value = float(((apart / np.array(folds._PRIOR)) ** 2).sum()) / 2
         for task in tasks:
             logs = log_probabilities(task.terms.astype(np.float64) @ at)
             value -= 24 / total * float(task.weight @ logs[np.arange(len(logs)), task.truth])
