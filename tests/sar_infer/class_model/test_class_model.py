@@ -320,6 +320,8 @@ def test_a_stream_of_another_kind_teaches_nothing_unless_all_are_known(world: Wo
     assert after > accuracy(fitted.model, known, moved, truth)
 
 
-def test_nothing_is_learned_from_nothing(world: World, fitted: folds.Fitted) -> None:
+def test_nothing_is_learned_from_too_few_photos(world: World, fitted: folds.Fitted) -> None:
     known = classes_of(world, [16] * 2)
-    assert not adapt.adapt(fitted.model, known, np.empty((0, SIZE), np.float32)).counts.any()
+    for count in (0, 9):
+        stream = world.set(range(2), 9)[0][: 2 * count].astype(np.float32)
+        assert not adapt.adapt(fitted.model, known, stream).counts.any()
