@@ -4,9 +4,9 @@
         [--sets garments caltech dtd pacs] [--draws 5] [--cache FOLDER] [--out FILE.csv]
 
 Two deals share no test photo. Constants are chosen on ``choosing``; ``reporting`` is for figures. Within a deal, no
-training photo of a draw is a test photo of another. Each class belongs to half A or B: in ``choosing`` all added classes
-are from A, in ``reporting`` from B, so that no class is an added one in both. DTD and PACS have disjoint training photos
-in the two deals; garments (31 photos a class) and Caltech101 (31) share their 16 training photos and nothing else.
+training photo of a draw is a test photo of another. Each class belongs to half A or B: in ``choosing`` all added
+classes are from A, in ``reporting`` from B, so that no class is an added one in both. DTD and PACS have disjoint
+training photos in the two deals; garments and Caltech101 share theirs, as garments have 31 photos a class.
 
 Draws vary the roles of classes, the 16 photos of each trained class, and the photos of added classes. Filters are those
 of another camera: dim and warm, grey and noisy, posterised; test photos alone go through them.
@@ -15,14 +15,14 @@ of another camera: dim and warm, grey and noisy, posterised; test photos alone g
 from __future__ import annotations
 
 import csv
-import sys
+import io
 import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -132,7 +132,7 @@ class Photos:
 
 @dataclass(frozen=True)
 class Draw:
-    """One draw of a set: trained classes come first in ``text`` and labels; ``pool`` has the photos of added classes."""
+    """One draw of a set: trained classes come first in ``text``; ``pool`` has the photos of added classes."""
 
     name: str
     number: int
@@ -211,8 +211,7 @@ class Today:
         choice = left_out.choose(features, train.labels, [prompt], SCALE, seed=seed)
         model = chosen(choice, gaussian(train.rows, train.labels, len(text)), text, 1.0)
         trust, _ = fit_confidences(features, train.labels, prompt, SCALE, choice, seed=seed)
-        assert trust is not None
-        self.statistics, self.trust = dataclasses.replace(model, confidence=trust), trust
+        self.statistics, self.trust = dataclasses.replace(model, confidence=trust), cast("Any", trust)
 
     def _logits(self, x: Any, text: Any, means: Any, counts: Any, shift: Any = 0.0) -> Any:
         from sar_infer.classifiers.statistics import composed
@@ -245,7 +244,7 @@ class Today:
 class Unfitted(Today):
     """The package at c035733b with too few classes to fit anything."""
 
-    def __init__(self, train: Photos, text: Any, seed: int) -> None:
+    def __init__(self, train: Photos, text: Any, seed: int) -> None:  # noqa: ARG002
         import types
 
         from sar_infer.classifiers.statistics import Statistics
@@ -447,8 +446,11 @@ def main() -> None:
                     for photos, one, values in by_streams(draw, kind, fitted[:3], np.concatenate(strangers)):
                         table.append((args.system, one, *cell, photos, *np.round(values, 2).tolist()))
             command.say(f"{name} {draw.number}: {time.perf_counter() - started:.0f} s")
-    with open(args.out or sys.stdout.fileno(), "w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([("system", "what", "deal", "set", "kind", "draw", "photos", *FIGURES), *table])
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(
+        [("system", "what", "deal", "set", "kind", "draw", "photos", *FIGURES), *table]
+    )
+    command.tell(text.getvalue()) if args.out is None else args.out.write_text(text.getvalue(), encoding="utf-8")
 
 
 if __name__ == "__main__":

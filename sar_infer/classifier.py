@@ -123,7 +123,8 @@ class Classifier(Embedder):
                 reached; SchemaError if it needs a newer reader.
             BankError: the bank is damaged or of another encoder.
             DeviceError: ``device`` is ``cuda``, which is not available.
-            InputError: the bundle has nothing in this precision, there is no such device, or a place on a hub is not understood.
+            InputError: the bundle has nothing in this precision, there is no such device, or a place on a hub
+                is not understood.
         """
         bundle = open_bundle(path)
         source = BankFile(Path(bank), bundle, missing=False) if isinstance(bank, str | os.PathLike) else bank

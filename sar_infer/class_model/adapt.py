@@ -28,7 +28,11 @@ STRANGERS = 3.0
 """Photos, for each dimension, that the prior of the unknown images' covariance counts as."""
 SAME_KIND = (0.15, 0.25)
 """Shares of `shared_shift` up to which a stream counts wholly, and from which on it does not count."""
+LEAST = 20
+"""Photos that tell a shift, four groups of five: fewer teach nothing without ``all_known``."""
 ROUNDS = 8
+_FOLD_ODDS = -1.8
+"""Log-odds of unknown images in the folds (a seventh of all), which the fitted weights hold already."""
 _TRANSLATION_PRIOR = 10.0
 """Photos without a translation that count beside the stream."""
 _CELLS = 2**22
@@ -109,7 +113,7 @@ def adapt(
     shift = shared_shift(model, apart(model, known.texts, known.sums(model), known.counts, known.named)[0], features)
     trust = 1.0 if all_known else float(np.clip((SAME_KIND[1] - shift) / (SAME_KIND[1] - SAME_KIND[0]), 0, 1))
     learned = Adapted(nothing.sums, nothing.counts, nothing.translation, len(features), shift, 0.0)
-    if not trust:
+    if not trust or (len(features) < LEAST and not all_known):
         return learned
     broad, prior = 1 + 1 / model.broad, STRANGERS * size
     covariance, odds, share = broad * np.eye(size), 0.0, 0.0
@@ -143,7 +147,7 @@ def adapt(
         else:
             sums, counts = UNLABELLED * sums, UNLABELLED * counts
             covariance = (broad * prior * np.eye(size) + scatter) / (prior + strange)
-            odds = float(np.log((strange + 1) / (len(features) - strange + 1)))
+            odds = float(np.log((strange + 1) / (len(features) - strange + 1))) - _FOLD_ODDS
             share = strange / len(features)
         learned = Adapted(sums + counts[:, None] * translation, counts, translation, len(features), shift, share)
     return Adapted(trust * learned.sums, trust * learned.counts, learned.translation, len(features), shift, share)

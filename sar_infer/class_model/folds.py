@@ -41,14 +41,15 @@ _PARTS, _TESTED = 3, 8
 """Of the classes one in so many is held out; of the photos of a class that stays."""
 _NAMES = 4.0
 """Weight of a ranking by name: that of those by 1, 2, 4 and 8 photos together."""
-_STAYED = 0.8
+_STAYED = 0.9
 """Weight of the images of classes that stayed, those of held-out classes being 1."""
 _NAMELESS = 8
 """In one round of so many, held-out classes that return with photos have no name."""
 _CLASS_PHOTOS = 4.0
 """Independent photos that those of a class count as, since they are alike."""
-_PRIOR = (0.15, 0.05, 0.5, 1.5)
-"""Standard deviations of the weights around `USUAL`: about ten times those over the sets of the choosing deal."""
+_PRIOR = (0.15, 0.006, 0.5, 0.4)
+"""Standard deviations of the weights around `USUAL`; that of w1 is around its usual share of w0. Of both they are those
+over the sets of the choosing deal; w0 and w2 depend on the encoder and are hardly held."""
 _MOVED = 2e-4
 """Nats by which the last half of the folds may change the predictions on average."""
 _ROUNDS, _CELLS, _TASK_CELLS = 32, 2**23, 2**15
@@ -326,12 +327,12 @@ def _merged(tasks: Sequence[Task]) -> list[Task]:
     for task in tasks:
         groups.setdefault((task.terms.shape[1], task.plain), []).append(task)
     names = [field.name for field in dataclasses.fields(Task) if field.name != "plain"]
-    return [
-        dataclasses.replace(
-            group[0], **{name: np.concatenate([getattr(task, name) for task in group]) for name in names}
-        )
-        for group in groups.values()
-    ]
+
+    def joined(group: Sequence[Task]) -> Task:
+        columns: dict[str, Any] = {name: np.concatenate([getattr(task, name) for task in group]) for name in names}
+        return Task(**columns, plain=group[0].plain)
+
+    return [joined(group) for group in groups.values()]
 
 
 def likeliest(tasks: Sequence[Task], photos: float, start: Doubles) -> tuple[Doubles, Doubles]:
@@ -342,7 +343,9 @@ def likeliest(tasks: Sequence[Task], photos: float, start: Doubles) -> tuple[Dou
         photos: Independent images that they count as.
         start: (4,) first weights.
     """
-    usual, precision = np.array(USUAL), np.diag(np.array(_PRIOR) ** -2.0)
+    usual, shape = np.array(USUAL), np.eye(len(USUAL))
+    shape[1, 0] = -USUAL[1] / USUAL[0]
+    precision = shape.T @ np.diag(np.array(_PRIOR) ** -2.0) @ shape
     factor = photos / sum(float(task.weight.sum()) for task in tasks)
 
     def value(at: Doubles) -> float:

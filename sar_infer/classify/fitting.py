@@ -103,8 +103,8 @@ def fit_bank(bank: ClassBank, base: ClassBank, trained: TrainedClasses | None, s
     sets = {bank.lookup.find(name): one for name, one in bank.photos.items() if len(one.rows)}
     if len(sets) < LEAST_CLASSES:
         raise InputError(
-            f"a class model needs {LEAST_CLASSES} classes with photos whose embeddings are stored, got {len(sets)}; add "
-            "photos with sar-bank add FILE --photos FOLDER"
+            f"a class model needs {LEAST_CLASSES} classes with photos whose embeddings are stored, got {len(sets)}; "
+            "add photos with sar-bank add FILE --photos FOLDER"
         )
     features = np.concatenate([one.rows for one in sets.values()])
     labels = np.repeat(np.arange(len(sets)), [len(one.rows) for one in sets.values()])

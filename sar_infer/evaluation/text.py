@@ -58,8 +58,8 @@ def _summary(evaluation: Evaluation) -> Iterator[str]:
         if unknowns.strangers is not None:
             said = f"unknown is said of {_share(unknowns.strangers)}"
         yield (
-            f"other photos  {unknowns.stranger_photos:,} of classes that are not there ({names}): {said}; they are more "
-            f"probably unknown than a known photo in {unknowns.auroc:.0%} of pairs"
+            f"other photos  {unknowns.stranger_photos:,} of classes that are not there ({names}): {said}; they are "
+            f"more probably unknown than a known photo in {unknowns.auroc:.0%} of pairs"
         )
 
 

@@ -108,7 +108,8 @@ def fit(arguments: BankArguments) -> None:
     """Fit the class model to the photos of BANK_FILE.
 
     Takes seconds and no PyTorch. Needs two classes with photos. With four classes that have two photos each, prints the
-    accuracy that cross-validation over classes expects. Photos that are added later move their own class; fit again when there are many.
+    accuracy that cross-validation over classes expects. Photos that are added later move their own class; fit again
+    when there are many.
     """
     from sar_infer.bank import fit as edit
     from sar_infer.classify.fitting import content as fit_content

@@ -32,7 +32,8 @@ def open_engine(settings: Settings, metrics: Metrics, meanwhile: Callable[[], ob
     Raises:
         BundleError: missing, damaged, or it computes something else than at export.
         DeviceError: the device is not available.
-        InputError: the bundle has no graphs in the precision of the settings, or its encoder's images have more pixels than the settings allow.
+        InputError: the bundle has no graphs in the precision of the settings, or its encoder's images have more
+            pixels than the settings allow.
     """
     location = default_bundle() if settings.bundle is None else settings.bundle
     if not on_hub(location):

@@ -76,8 +76,8 @@ class ChangedClass(ClassEntry):
     findings: list[ClassFinding]
     calibrated: bool | None = Field(
         None,
-        description="present if the bank has a calibration of its own; false: it is of before a change and does not count; "
-        "sar-bank calibrate fits a new one",
+        description="present if the bank has a calibration of its own; false: it is of before a change and does not "
+        "count; sar-bank calibrate fits a new one",
     )
 
 
