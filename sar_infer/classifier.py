@@ -2,49 +2,29 @@
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 import hashlib
-import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 import numpy as np
 
-from sar_infer._arrays import Floats, Indices
+from sar_infer._arrays import Floats
 from sar_infer.bank import ClassBank, Learn, PhotoSet, add, add_photos, create, fit
-from sar_infer.bank.learned import BankCalibration
 from sar_infer.bundle.bank_file import BankFile
 from sar_infer.bundle.bundle import Bundle, Place, open_bundle
 from sar_infer.bundle.manifest import Manifest
-from sar_infer.classifiers.composition import Composer
-from sar_infer.classifiers.learning_report import LearningReport, learn_stream
-from sar_infer.classifiers.spool import FeatureSpool
-from sar_infer.classifiers.statistics import Doubles, model_digest
-from sar_infer.classifiers.suggesting import Suggestions
-from sar_infer.classifiers.trained_statistics import ClassPhotos, enough
+from sar_infer.class_model.groups import Suggestions
+from sar_infer.class_model.model import log_probabilities
+from sar_infer.class_model.spool import FeatureSpool
 from sar_infer.classify import ranking, suggesting
-from sar_infer.classify.class_set import (
-    NO_PHOTOS,
-    ClassSet,
-    build_class_set,
-    with_calibration,
-    with_own_calibration,
-    with_photos,
-    without_counted,
-)
-from sar_infer.classify.decision import (
-    BRANCHES,
-    Decision,
-    calibration_holds,
-    has_distances,
-    judged_by,
-    scale,
-    usual_sign,
-)
+from sar_infer.classify.class_set import ClassSet, build_class_set
+from sar_infer.classify.composer import Composer
+from sar_infer.classify.decision import Decision, can_call_unknown
+from sar_infer.classify.fitting import BankFitting, enough, fit_bank
+from sar_infer.classify.learning import LearningReport, learn_stream
 from sar_infer.encoders.cache import EmbeddingCache, photo_cache, shared_cache
 from sar_infer.encoders.embedder import Embedder
 from sar_infer.encoders.encoders import finite
@@ -55,11 +35,8 @@ from sar_infer.evaluation import RANKED, Evaluation, answers_to, class_of, evalu
 from sar_infer.images.labelled import Labelled, by_class, unfolded
 from sar_infer.images.load import ImageSource, source_name
 from sar_infer.images.prefetch import decode_batches, decode_photos, readable, several
-from sar_infer.results import PLAIN, DecisionOptions, ImageResult, Prediction, Profile, Unknown
+from sar_infer.results import PLAIN, DecisionOptions, ImageResult, Prediction, Profile
 from sar_infer.text.names import Classes, name_key, phrases_by_name
-
-if TYPE_CHECKING:
-    from sar_infer.classifiers.bank_fitting import BankFitting
 
 NO_EXAMPLES: Mapping[str, PhotoSet] = {}
 
@@ -68,7 +45,7 @@ class Classifier(Embedder):
     """Classifies images against a bank of class names and any further names; safe to share between threads.
 
     Sessions open when they are first needed and stay open. Names that the bank has are never encoded again, others
-    once, as long as ``cache`` remembers them. If the bundle has class statistics, or classes come with
+    once, as long as ``cache`` remembers them. If the bundle has a class model, or classes come with
     photos, they are part of every ranking.
 
     Args:
@@ -81,9 +58,6 @@ class Classifier(Embedder):
         cache: Keeps embeddings of further names; by default there is one for the whole process.
         precision: ``fp32``, or smaller graphs that the bundle has: ``fp16``, ``int8``, or ``auto`` for those that suit
             the device.
-        offset: Subtracted from the logits of all classes with photos, trained ones included, for bundles or banks
-            with class statistics. Above 0 it favours classes known by name only. 0 is the fitted balance, and the only
-            one for which calibration holds.
 
     Attributes:
         choice: The graphs that run.
@@ -91,8 +65,7 @@ class Classifier(Embedder):
 
     Raises:
         BankError: the bank belongs to another encoder or has rows of another length.
-        InputError: the bundle has nothing in this precision or no statistics for ``offset``, or there is no such
-            device.
+        InputError: the bundle has nothing in this precision, or there is no such device.
         DeviceError: ``cuda`` is not available to ``auto`` precision, which opens a session at once if there is a GPU.
     """
 
@@ -106,21 +79,13 @@ class Classifier(Embedder):
         spin: bool = True,
         cache: EmbeddingCache = shared_cache,
         precision: PrecisionChoice = "fp32",
-        offset: float = 0.0,
     ) -> None:
         manifest = bundle.manifest
         self._bank = bundle.bank if bank is None else bank
         _check_bank(self.bank, manifest)
         if device not in get_args(Device):
             raise InputError(f"device: expected {', '.join(get_args(Device))}, got {device!r}")
-        if not math.isfinite(offset):
-            raise InputError(f"offset: expected a finite number, got {offset}")
-        if offset and bundle.statistics is None and self.bank.fitted is None:
-            raise InputError(
-                "offset: neither this bundle nor its bank has class statistics; fit a bank (sar-bank fit) or leave "
-                "the offset out"
-            )
-        self._composer = Composer(bundle.statistics, bundle.bank, manifest.logit_scale, offset)
+        self._composer = Composer(bundle.trained, bundle.bank, manifest.logit_scale)
         super().__init__(bundle, device, threads, spin=spin, cache=cache, precision=precision)
 
     @classmethod
@@ -148,7 +113,6 @@ class Classifier(Embedder):
         bank: str | os.PathLike[str] | ClassBank | None = None,
         threads: int | None = None,
         precision: PrecisionChoice = "fp32",
-        offset: float = 0.0,
     ) -> Classifier:
         """Open a bundle, by default the one that ships with the package, and another bank file if one is given.
 
@@ -159,12 +123,12 @@ class Classifier(Embedder):
                 reached; SchemaError if it needs a newer reader.
             BankError: the bank is damaged or of another encoder.
             DeviceError: ``device`` is ``cuda``, which is not available.
-            InputError: the bundle has nothing in this precision or no statistics for ``offset``, there is no such
-                device, or a place on a hub is not understood.
+            InputError: the bundle has nothing in this precision, there is no such device, or a place on a hub
+                is not understood.
         """
         bundle = open_bundle(path)
         source = BankFile(Path(bank), bundle, missing=False) if isinstance(bank, str | os.PathLike) else bank
-        classifier = cls(bundle, bank=source, device=device, threads=threads, precision=precision, offset=offset)
+        classifier = cls(bundle, bank=source, device=device, threads=threads, precision=precision)
         if device == "cuda":
             classifier.start()
         return classifier
@@ -186,7 +150,7 @@ class Classifier(Embedder):
         top_k: int = 5,
         *,
         examples: Labelled | None = None,
-        unknown: Unknown | None = None,
+        unknown: bool = False,
         explain: bool = False,
         coverage: float | None = None,
     ) -> list[ImageResult]:
@@ -200,8 +164,7 @@ class Classifier(Embedder):
             only: Choose from the names in ``classes`` alone; ignored with a ``ClassSet``.
             top_k: Number of classes to return for each image, at most.
             examples: Choose from exactly the classes of these labelled photos, as ``fit`` takes them, and ``classes``.
-            unknown: Say if the image seems to be none of the classes, by the best ``score``, the ``energy`` or, with
-                class statistics, the ``distance`` to the best class; ``auto`` chooses.
+            unknown: Give no class to an image that seems to be none of the classes.
             explain: Give the reasons for the best class.
             coverage: Give the set of classes that contains the true one with this probability.
 
@@ -210,8 +173,8 @@ class Classifier(Embedder):
 
         Raises:
             ClassNameError: a name is empty or too long.
-            InputError: there is no class to choose from, ``top_k`` is below 1, or the bundle was not calibrated for
-                these options.
+            InputError: there is no class to choose from, ``top_k`` is below 1, or no class model was fitted that
+                has what these options need.
         """
         options = DecisionOptions(unknown, coverage=coverage, explain=explain)
         bank = None if examples is None else self.create(examples)
@@ -251,7 +214,7 @@ class Classifier(Embedder):
         bundled = self.bundle.bank
         empty = ClassBank(bundled.encoder_digest, bundled.dim, images=bundled.images)
         bank = create(empty, phrases, self.embed_phrases([*phrases.values()]), sets, by=by)
-        return fit(bank, self.fit_model(bank=bank).tensors, by=by) if enough(bank.photos) else bank
+        return fit(bank, self.fit_model(bank).fitted.model.tensors(), by=by) if enough(bank.photos) else bank
 
     def fit(self, photos: Labelled | None = None, labels: Sequence[str] | None = None) -> Classifier:
         """Choose from exactly the classes of some photos from now on; without photos, fit the bank's to its own.
@@ -270,7 +233,7 @@ class Classifier(Embedder):
         if photos is not None:
             self._bank = self.create(photos, labels)
             return self
-        return self._changed(lambda bank: fit(bank, self.fit_model(bank=bank).tensors, by="Python"))
+        return self._changed(lambda bank: fit(bank, self.fit_model(bank).fitted.model.tensors(), by="Python"))
 
     def add(
         self,
@@ -336,7 +299,7 @@ class Classifier(Embedder):
         classes: Classes | None = None,
         only: bool = False,
         bank: ClassBank | None = None,
-        photos: Mapping[str, ClassPhotos | PhotoSet] = NO_PHOTOS,
+        photos: Mapping[str, PhotoSet] = NO_EXAMPLES,
     ) -> ClassSet:
         """Return the classes to choose from, as in ``classify``, for any number of calls of ``stream`` or ``rank``.
 
@@ -354,64 +317,21 @@ class Classifier(Embedder):
             InputError: no class is left.
         """
         bank = self.bank if bank is None else bank
-        phrases = phrases_by_name(classes)
-        fresh = without_counted(bank, photos, {name_key(name) for name in phrases if phrases[name] != (name,)})
-        named = {**{name: (name,) for name in photos if name not in fresh}, **phrases}
-        all_phrases, class_photos = with_photos(named, fresh, self.bundle.manifest.embed_dim)
-        chosen = build_class_set(bank, all_phrases, only, self.embed_phrases, self._composer, class_photos)
-        return self._calibrated(chosen, bank, class_photos)
+        return build_class_set(bank, phrases_by_name(classes), only, self.embed_phrases, self._composer, photos)
 
-    def _calibrated(self, chosen: ClassSet, bank: ClassBank, class_photos: Mapping[str, ClassPhotos]) -> ClassSet:
-        """Return the classes with the calibration that holds: on held-out photos, else from classes left out.
+    def fit_model(self, bank: ClassBank | None = None) -> BankFitting:
+        """Fit a class model to the photos of a bank whose embeddings are stored, in numpy.
+
+        ``sar_infer.bank.fit(bank, fitting.fitted.model.tensors())`` returns the bank with it, which ranks by it.
 
         Args:
-            chosen: The classes of a call.
-            bank: Their bank.
-            class_photos: Photos that the call has of classes, by name.
-        """
-        own = self._own_calibration(bank, chosen)
-        if own is not None and bank.calibration_holds:
-            return with_own_calibration(chosen, bank, class_photos)
-        confidence = self._composer.confidence(bank, chosen.terms)
-        if bank.fitted is None and bank.learned is None and calibration_holds(self.bundle.manifest, chosen):
-            manifest, changed = self.bundle.manifest, chosen.photographed
-            held_out = with_calibration(chosen, manifest.calibrated, self.bundle.bank, changed)
-            if confidence is None or (held_out.calibrated is not None and held_out.calibrated.all()):
-                return held_out
-        if confidence is not None:
-            return dataclasses.replace(chosen, confidence=confidence)
-        return dataclasses.replace(chosen, calibration=own)  # of an earlier state: no score is calibrated
-
-    def fit_model(
-        self, photos: Mapping[str, PhotoSet] | None = None, *, bank: ClassBank | None = None, only: bool = False
-    ) -> BankFitting:
-        """Fit class statistics to the photos that a bank keeps rows of, and to further ones, in numpy.
-
-        ``sar_infer.bank.fit(bank, fitting.tensors)`` returns the bank with them, which ranks by them.
-
-        Args:
-            photos: Photos by class name, from ``embed_photos``, beside the bank's.
             bank: Replaces the classifier's bank.
-            only: The classes of ``photos`` alone, as if there were no bank and no statistics of the bundle.
 
         Raises:
-            InputError: There are fewer than four classes with two photos or more.
-            ClassNameError: a name is empty or too long.
+            InputError: There are fewer than two classes with photos.
         """
-        from sar_infer.classifiers.bank_fitting import fit_bank
-
-        bank = self.bank if bank is None else bank
-        sets = {} if only else dict(bank.photos)
-        for name, one in (photos or {}).items():
-            column = bank.lookup.get(name)
-            spelling = name if column is None else bank.names[column]
-            sets[spelling] = one if spelling not in sets else _together(sets[spelling], one)
-        columns = {name: bank.lookup.get(name) for name in sets}
-        new = [name for name, column in columns.items() if column is None]
-        rows = dict(zip(new, self.embed_names(new), strict=True)) if new else {}
-        rows |= {name: bank.embeddings[column] for name, column in columns.items() if column is not None}
         bundle = self.bundle
-        return fit_bank(bank, bundle.bank, bundle.statistics, bundle.manifest.logit_scale, sets, rows, only=only)
+        return fit_bank(self.bank if bank is None else bank, bundle.bank, bundle.trained, bundle.manifest.logit_scale)
 
     def learn(
         self,
@@ -432,16 +352,14 @@ class Classifier(Embedder):
             told: Called with a number of rows whenever some have been worked on.
 
         Raises:
-            InputError: Neither the bank nor the bundle has class statistics.
+            InputError: Neither the bank nor the bundle has a class model.
         """
         bank = self.bank if bank is None else bank
-        if bank.fitted is None and (self.bundle.statistics is None or not self.bundle.statistics.active):
-            raise InputError("no class statistics to learn with: fit them first (sar-bank fit BANK_FILE)")
-        statistics, known = self._composer.statistics(bank), self._composer.known(bank)
-        scale = self.bundle.manifest.logit_scale
-        return learn_stream(
-            bank.names, statistics, scale, known, spool, all_known=all_known, told=told or (lambda rows: None)
-        )
+        model = self._composer.fitted(bank)
+        if model is None:
+            raise InputError("no class model to learn with: fit one first (sar-bank fit BANK_FILE)")
+        known, told = self._composer.classes(bank), told or (lambda rows: None)
+        return learn_stream(bank.names, model, known, spool, all_known=all_known, told=told)
 
     def stream(
         self,
@@ -481,7 +399,7 @@ class Classifier(Embedder):
         Raises:
             InputError: ``top_k`` is below 1, or this bundle or these classes do not have what ``options`` ask for.
         """
-        return Decision(self.bundle.manifest, classes, top_k, options)
+        return Decision(classes, top_k, options)
 
     def rank(self, rows: Floats, classes: ClassSet, top_k: int) -> Iterator[tuple[Prediction, ...]]:
         """Return the best ``top_k`` classes for each of N unit rows (N, D), the best first."""
@@ -489,23 +407,11 @@ class Classifier(Embedder):
 
     def logits(self, rows: Floats, classes: ClassSet) -> Floats:
         """Return logits (N, C), columns in the order of the classes, for N unit rows (N, D); ``scores`` takes them."""
-        return ranking.logits(rows, classes, scale(self.bundle.manifest, classes))
+        return ranking.logits(rows, classes)[:, :-1]
 
-    def scores(self, logits: Floats, classes: ClassSet) -> Floats:
-        """Return the scores (N, C) of ``logits``: their softmax over the bundle's temperature."""
-        return ranking.scores(logits, scale(self.bundle.manifest, classes))
-
-    def distances(self, rows: Floats, classes: ClassSet, columns: Indices) -> Doubles | None:
-        """Return the squared distance (N,) of each image to the mean of one class; None without class statistics.
-
-        Args:
-            rows: (N, D) unit rows of images.
-            classes: From ``class_set``.
-            columns: (N,) position of a class for each.
-        """
-        if classes.terms is None or not has_distances(classes):
-            return None
-        return classes.terms.distances(rows, columns, classes.rows(columns))
+    def scores(self, logits: Floats) -> Floats:
+        """Return the scores (N, C) of ``logits``: their softmax."""
+        return np.exp(log_probabilities(logits)).astype(np.float32)
 
     def suggest(self, rows: Floats, classes: ClassSet) -> Suggestions:
         """Return groups among photos that nobody labelled, and those worth a label; needs the extra ``suggest``.
@@ -517,7 +423,7 @@ class Classifier(Embedder):
         Raises:
             InputError: scipy is not installed.
         """
-        return suggesting.suggest(rows, classes, scale(self.bundle.manifest, classes))
+        return suggesting.suggest(rows, classes)
 
     def described(
         self, suggestions: Suggestions, rows: Floats, classes: ClassSet, keys: Sequence[str] | Sequence[int]
@@ -530,13 +436,11 @@ class Classifier(Embedder):
             classes: As there.
             keys: The name or number of each photo.
         """
-        return suggesting.described(suggestions, rows, classes, scale(self.bundle.manifest, classes), keys)
+        return suggesting.described(suggestions, rows, classes, keys)
 
-    @functools.cached_property
-    def model_digest(self) -> str:
-        """Return the digest of all that composes logits, by which a bank's calibration is bound to this bundle."""
-        statistics = None if self.bundle.statistics is None else self.bundle.statistics.statistics
-        return model_digest(statistics, self.bundle.manifest.logit_scale)
+    def model_digest(self, bank: ClassBank) -> str:
+        """Return the digest of the class model that ranks a bank, by which its calibration is bound to it."""
+        return self._composer.digest(bank)
 
     def embed_images(self, images: ImageSource | Iterable[ImageSource], batch_size: int = 16) -> Floats:
         """Return unit rows (N, D), one per image.
@@ -610,17 +514,16 @@ class Classifier(Embedder):
         bank = self.bank if bank is None else bank
         photos = by_class(photos, labels, bank.lookup.get)
         chosen = self.class_set(classes, only, bank, examples)
-        signs = judged_by(self.bundle.manifest, chosen)
-        by = usual_sign(self.bundle.manifest, chosen) if signs else None
+        tells = can_call_unknown(chosen)
         answers, left_out = answers_to(
             photos,
             self._each_photo,
-            self.decide(chosen, RANKED, DecisionOptions(by)),
+            self.decide(chosen, RANKED, DecisionOptions(tells, guesses=True)),
             {label: class_of(label, chosen, bank) for label in photos},
             (digest for one in (*bank.photos.values(), *examples.values()) for digest in one.digest_set),
             watch,
         )
-        evaluation = evaluate(answers, len(chosen.names), unknown_by=by, left_out=left_out)
+        evaluation = evaluate(answers, len(chosen.names), tells_unknown=tells, left_out=left_out)
         if evaluation is None:
             raise InputError(nothing_left([*photos], answers, left_out))
         return evaluation
@@ -673,23 +576,10 @@ class Classifier(Embedder):
             with profile.phase("score"):
                 decided = decide(rows, [name for name, item in named if not isinstance(item, ImageError)])
                 results = [
-                    ImageResult(name, error=str(item), branch=decide.branch)
-                    if isinstance(item, ImageError)
-                    else next(decided)
+                    ImageResult(name, error=str(item)) if isinstance(item, ImageError) else next(decided)
                     for name, item in named
                 ]
             yield from results
-
-    def _own_calibration(self, bank: ClassBank, classes: ClassSet) -> BankCalibration | None:
-        """Return the bank's calibration if it was fitted on what answers for these classes, the bank changed or not."""
-        calibration = bank.calibration
-        if calibration is None or classes.shifted:
-            return None
-        return (
-            calibration
-            if (calibration.model_digest, calibration.branch) == (self.model_digest, BRANCHES[classes.branch])
-            else None
-        )
 
 
 def _file_digest(image: ImageSource) -> str | None:
@@ -701,12 +591,6 @@ def _file_digest(image: ImageSource) -> str | None:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except (OSError, ValueError):  # its decoding reports what is wrong
         return None
-
-
-def _together(one: PhotoSet, two: PhotoSet) -> PhotoSet:
-    """Return the photos of both whose embeddings are stored."""
-    rows = {**one.recent, **two.recent}
-    return PhotoSet.of(rows, np.array([*rows.values()], np.float32), photos_only=one.photos_only or two.photos_only)
 
 
 def _check_bank(bank: ClassBank, manifest: Manifest) -> None:

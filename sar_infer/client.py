@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from urllib.parse import quote
 
 from sar_infer.errors import ImageError, InputError, ServerError
-from sar_infer.results import PLAIN, DecisionOptions, Explanation, ImageResult, Prediction, Unknown
+from sar_infer.results import PLAIN, DecisionOptions, Explanation, ImageResult, Prediction
 from sar_infer.text.names import Classes, phrases_by_name
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class Client:
         only: bool = False,
         top_k: int = 5,
         *,
-        unknown: Unknown | None = None,
+        unknown: bool = False,
         explain: bool = False,
         coverage: float | None = None,
         mode: Mode | None = None,
@@ -110,7 +110,7 @@ class Client:
             classes: Names to add to the bank's, or phrases by name.
             only: Choose from ``classes`` alone.
             top_k: How many classes to return for each image, at most.
-            unknown: Report whether the image shows none of the classes, as ``Classifier.classify`` does.
+            unknown: Give no class to an image that seems to be none of the classes.
             explain: Report the reasons for the best class.
             coverage: Report the set of classes that includes the true one with this probability.
             mode: ``bank``, ``extend`` or ``only``, the server's own word for what to choose from.
@@ -137,13 +137,14 @@ class Client:
     ) -> Iterator[ImageResult]:
         """Classify any number of images in constant memory, at most ``batch_size`` a request, one after the other."""
         if options.threshold is not None:
-            raise InputError("a server has its bundle's threshold; leave it out")
+            raise InputError("a server has its class model's threshold; leave it out")
         if only and mode not in (None, "only"):
             raise InputError(f"only and mode {mode!r} disagree; give one of them")
         phrases = phrases_by_name(classes)
         spellings = {" ".join(unicodedata.normalize("NFC", name).split()): name for name in phrases}
-        chosen: dict[str, Any] = {"top_k": top_k, "mode": "only" if only else mode, "unknown": options.unknown}
-        chosen |= {"coverage": options.coverage, "explain": "true" if options.explain else None}
+        chosen: dict[str, Any] = {"top_k": top_k, "mode": "only" if only else mode}
+        chosen |= {"coverage": options.coverage}
+        chosen |= {name: "true" for name in ("unknown", "explain") if getattr(options, name)}
         fields = {name: value for name, value in chosen.items() if value is not None}
         plain = all(texts == (name,) for name, texts in phrases.items())
 
@@ -540,5 +541,4 @@ def _image_result(name: str, result: Any, spellings: Mapping[str, str]) -> Image
             **{**why, **{kind: spelt(why[kind]) for kind in ("runner_up", "background")}, "nearest": nearest}
         )
     label_set = None if labels is None else tuple(map(spelt, labels))
-    judged = result.get("unknown"), result.get("reason")
-    return ImageResult(name, predictions, result["error"], result["branch"], *judged, label_set, why)
+    return ImageResult(name, predictions, result["error"], result["unknown"], result.get("reason"), label_set, why)

@@ -95,6 +95,18 @@ def calibration_error_by_chance(scores: npt.NDArray[np.floating], bins: int = BI
     )
 
 
+def auroc(known: npt.NDArray[np.floating], unknown: npt.NDArray[np.floating]) -> float:
+    """Return the probability that a known image has a larger value than an unknown one; equal values count half.
+
+    Args:
+        known: (N,) values, N above 0.
+        unknown: (M,) values, M above 0.
+    """
+    ordered = np.sort(unknown)
+    below, up_to = (np.searchsorted(ordered, known, side=side) for side in ("left", "right"))
+    return float((below + up_to).mean() / (2 * len(unknown)))
+
+
 def confused_pairs(labels: npt.NDArray[np.integer], predicted: npt.NDArray[np.integer]) -> list[tuple[int, int, int]]:
     """Return (class, answer, count) of each kind of mistake, the most frequent first, equal ones by class and answer.
 

@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 from sar_infer.errors import InputError
 
 Source = Literal["bank", "extended"]
 """Source of a class: the bank, or a name given with the call."""
-Branch = Literal["text", "text+statistics"]
-"""Branches that answer for the classes of a call: the text branch alone, or with it class statistics."""
-
-CalibratedOn = Literal["held-out", "left-out", "none"]
-"""The source of a calibration: held-out photos of these classes, classes that were left out in turn, or nothing."""
-
-Unknown = Literal["auto", "score", "energy", "distance"]
-"""The sign of an unknown image: a low score of the best class, a high energy over all classes, or a large distance to
-the best class under the class statistics; ``auto`` is the distance if its threshold is known, else the score."""
 
 
 @dataclass(frozen=True)
@@ -30,29 +20,28 @@ class DecisionOptions:
     """Options for what a result says beside the best classes.
 
     Attributes:
-        unknown: Say if the image seems to be none of the classes, and by what.
-        threshold: Replaces the bundle's threshold, 0..1 for a score; a class with its own in the bank keeps that.
+        unknown: Give no class to an image that seems to be none of the classes.
+        threshold: Probability, 0..1, above which an image is called unknown, in place of the class model's own; a
+            class with a threshold of its own in the bank is judged by that.
         coverage: Give the set of classes that contains the true one with this probability, 0..1.
         explain: Give the reasons for the best class.
+        guesses: Give the best classes of an unknown image all the same.
 
     Raises:
-        InputError: there is a ``threshold`` without ``unknown``, or a number is out of range.
+        InputError: There is a ``threshold`` without ``unknown``, or a number is out of range.
     """
 
-    unknown: Unknown | None = None
+    unknown: bool = False
     threshold: float | None = None
     coverage: float | None = None
     explain: bool = False
+    guesses: bool = False
 
     def __post_init__(self) -> None:
-        if self.unknown not in (None, *get_args(Unknown)):
-            raise InputError(f"unknown: expected auto, score, energy or distance, got {self.unknown!r}")
-        if self.threshold is not None and self.unknown is None:
+        if self.threshold is not None and not self.unknown:
             raise InputError("a threshold is for unknown: ask for that too (--unknown)")
-        if self.threshold is not None and not math.isfinite(self.threshold):
-            raise InputError(f"threshold: expected a finite number, got {self.threshold}")
-        if self.threshold is not None and self.unknown in ("auto", "score") and not 0 <= self.threshold <= 1:
-            raise InputError(f"threshold: a score is between 0 and 1, got {self.threshold:g}")
+        if self.threshold is not None and not 0 <= self.threshold <= 1:
+            raise InputError(f"threshold: expected a probability, 0 to 1, got {self.threshold:g}")
         if self.coverage is not None and not 0 < self.coverage < 1:
             raise InputError(f"coverage: expected a number between 0 and 1, got {self.coverage}")
 
@@ -67,14 +56,10 @@ class Prediction:
 
     Attributes:
         label: The class name.
-        score: Softmax probability over all classes of the call, 0..1, of the logits over the bundle's temperature.
-        logit: ``logit_scale * similarity`` (plus the bias, if the bundle has one); with
-            statistics, this and the image term less the offset, up to a constant for each image. Not divided by the
-            temperature.
-        similarity: Cosine between image and class embedding, -1..1.
+        score: Probability of this class, 0..1, if it is one of the classes of the call.
+        logit: What the score is the softmax of; without class model and photos ``logit_scale * similarity``.
+        similarity: Cosine between the embeddings of image and class name, -1..1.
         source: Source of the class.
-        calibration: What ``score`` was calibrated on: ``held-out`` photos of this class, ``left-out`` classes (of the
-            bundle's training, or of a bank that was fitted), so that it holds for added classes too, or ``none``.
     """
 
     label: str
@@ -82,7 +67,6 @@ class Prediction:
     logit: float
     similarity: float
     source: Source
-    calibration: CalibratedOn = "none"
 
 
 @dataclass(frozen=True)
@@ -92,14 +76,12 @@ class Explanation:
     Attributes:
         margin: Its score less the runner-up's; None if there is no other class.
         runner_up: The second best class.
-        energy: ``-T logsumexp(logits / T)`` over all classes of the call; the lower, the more familiar the image.
         nearest: Classes whose embeddings are most similar to the best class's, with their cosines, the nearest first.
         background: The best background class, if it scores more than every other class.
     """
 
     margin: float | None
     runner_up: str | None
-    energy: float
     nearest: tuple[tuple[str, float], ...]
     background: str | None = None
 
@@ -110,22 +92,19 @@ class ImageResult:
 
     Attributes:
         image: The name of the image.
-        predictions: The best classes, the best first; none if the image could not be read.
+        predictions: The best classes, the best first; none if the image could not be read, or is called unknown.
         error: The reason why it could not be read; None if it could.
-        branch: The branches that answer; they depend on the call's classes, and are the same for all its images.
-        unknown: True if the image seems to be none of the classes. None if that was not asked for, or if there is no
-            threshold for this class, which ``reason`` says. If a background class of the bank scores more than every
-            other class, it is True even if not asked for.
-        reason: The reason for ``unknown``, in words.
-        label_set: The classes of the conformal set, which may be empty; None if it was not asked for.
+        unknown: Probability that it is none of the classes; None if it could not be read.
+        reason: Why it is called unknown, in words: with ``DecisionOptions.unknown``, or if a background class scores
+            more than every other class. None if it is not.
+        label_set: The classes of the prediction set, which may be empty; None if it was not asked for.
         explanation: The reasons for the best class; None if they were not asked for.
     """
 
     image: str
     predictions: tuple[Prediction, ...] = ()
     error: str | None = None
-    branch: Branch = "text"
-    unknown: bool | None = None
+    unknown: float | None = None
     reason: str | None = None
     label_set: tuple[str, ...] | None = None
     explanation: Explanation | None = None

@@ -275,8 +275,7 @@ def calibrate(bank: ClassBank, calibration: BankCalibration | None, *, by: str =
     if calibration is None:
         puts: Puts = {CALIBRATION: None} if CALIBRATION in bank.records else {}
         return _committed(bank, "calibrate", puts, "dropped the calibration", by)
-    count = calibration.measured.get("fitted_on", 0)
-    words = f"calibrated on {_count(count, 'photo')} of {_count(len(calibration.calibrated), 'class')}"
+    words = f"calibrated on {_count(calibration.measured['photos'], 'photo')}"
     return _committed(bank, "calibrate", {CALIBRATION: Record(dataclasses.asdict(calibration))}, words, by)
 
 

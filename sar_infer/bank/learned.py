@@ -1,8 +1,7 @@
 """Two records of a bank: its calibration, and sums over photos without labels.
 
 A calibration holds for exactly the classes, photos and class model that it was fitted with. Edits leave it in the bank,
-so that it holds again once they are rolled back. Until then its temperature and thresholds apply, and no score is
-called calibrated.
+so that it holds again once they are rolled back. Until then the class model's own numbers apply.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,38 +25,33 @@ class BankCalibration:
 
     Attributes:
         content_digest: Of the bank that it was fitted with.
-        model_digest: Of the model that composed the logits, from `classifiers.statistics.model_digest`.
-        branch: The scoring mode.
-        calibrated: The classes that there were photos of.
+        model_digest: Of the class model that made the logits; empty if none was fitted.
         background: The classes that were background.
         temperature: Logits are divided by it.
-        thresholds: Least ``score``, largest ``energy`` and, with class statistics, ``distance`` of a known image.
-        conformal: By coverage (``"0.9"``), the least score of a class in the set.
+        unknown: Probability above which an image is called unknown.
+        least: The least score of a class in a prediction set, for each of its coverages.
         measured: How well all of it holds on images that it was not fitted on.
 
     Raises:
-        BankError: A number is not finite or out of range.
+        BankError: A number is out of range.
     """
 
     content_digest: str
     model_digest: str
-    branch: Literal["text", "statistics"]
-    calibrated: tuple[str, ...]
     background: tuple[str, ...]
     temperature: float
-    thresholds: Mapping[str, float]
-    conformal: Mapping[str, float]
+    unknown: float
+    least: tuple[float, ...]
     measured: Mapping[str, Any]
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> BankCalibration:
         """Return the calibration of a record's JSON."""
-        lists = {key: tuple(data[key]) for key in ("calibrated", "background")}
-        return cls(**{**data, **lists})
+        return cls(**{**data, **{key: tuple(data[key]) for key in ("background", "least")}})
 
     def __post_init__(self) -> None:
-        if not 0 < self.temperature < math.inf:
-            raise BankError(f"calibration: expected a finite temperature above 0, got {self.temperature}")
+        if not 0 < self.temperature < math.inf or not all(0 <= share <= 1 for share in (self.unknown, *self.least)):
+            raise BankError(f"calibration: expected a temperature above 0 and thresholds of 0 to 1, got {self}")
 
 
 @dataclass(frozen=True, eq=False)

@@ -38,7 +38,7 @@ class Columns:
 
     Attributes:
         label_set: Include the classes of a conformal set.
-        explained: Include margin, runner-up and energy.
+        explained: Include margin and runner-up.
         embedding: Include the image's unit row, in this type.
         width: Length D of the embedding.
     """
@@ -51,15 +51,10 @@ class Columns:
 
 def answered(key: str, result: ImageResult, embedding: Floats, columns: Columns) -> Row:
     """Return the row of an image that was classified; ``embedding`` (D,)."""
-    best = result.predictions[0]
+    best = result.predictions[0] if result.predictions else None
     row: Row = {
         "key": key,
-        "label": best.label,
-        "score": best.score,
-        "logit": best.logit,
-        "similarity": best.similarity,
-        "source": best.source,
-        "calibration": best.calibration,
+        **{name: getattr(best, name, None) for name in ("label", "score", "logit", "similarity", "source")},
         "labels": [prediction.label for prediction in result.predictions],
         "scores": [prediction.score for prediction in result.predictions],
         "unknown": result.unknown,
@@ -69,7 +64,7 @@ def answered(key: str, result: ImageResult, embedding: Floats, columns: Columns)
         row["label_set"] = list(result.label_set or ())
     if columns.explained:
         why = result.explanation
-        row |= {name: getattr(why, name, None) for name in ("margin", "runner_up", "energy")}
+        row |= {name: getattr(why, name, None) for name in ("margin", "runner_up")}
     if columns.embedding:
         row["embedding"] = embedding.astype(columns.embedding)
     return row | {"error": None, "error_kind": None}
@@ -84,10 +79,10 @@ def flawed(key: str, flaw: Flaw, columns: Columns) -> Row:
 def names(columns: Columns) -> list[str]:
     """Return the names of all columns, in order."""
     return [
-        *("key", "label", "score", "logit", "similarity", "source", "calibration", "labels", "scores"),
+        *("key", "label", "score", "logit", "similarity", "source", "labels", "scores"),
         *("unknown", "reason"),
         *(["label_set"] if columns.label_set else []),
-        *(["margin", "runner_up", "energy"] if columns.explained else []),
+        *(["margin", "runner_up"] if columns.explained else []),
         *(["embedding"] if columns.embedding else []),
         *("error", "error_kind"),
     ]
@@ -204,12 +199,10 @@ class Parquet:
 
         kinds = {
             "key": pyarrow.string(),
-            "calibration": pyarrow.string(),
-            "unknown": pyarrow.bool_(),
             "labels": pyarrow.list_(pyarrow.string()),
             "label_set": pyarrow.list_(pyarrow.string()),
             "scores": pyarrow.list_(pyarrow.float32()),
-            **dict.fromkeys(("score", "logit", "similarity", "margin", "energy"), pyarrow.float32()),
+            **dict.fromkeys(("score", "logit", "similarity", "unknown", "margin"), pyarrow.float32()),
         }
         if self.columns.embedding:
             number = pyarrow.float16() if self.columns.embedding == "float16" else pyarrow.float32()

@@ -50,7 +50,6 @@ class WorkerOptions:
         device: Where to encode.
         threads: Threads of the encoder.
         precision: ``fp32``, or smaller graphs of the bundle.
-        offset: As of ``Classifier``.
         image_timeout: Seconds after which a process that is still decoding one image is ended.
         column: Column of the images in Parquet files.
         key_column: Column of their keys; None = ``FILE#ROW``.
@@ -68,7 +67,6 @@ class WorkerOptions:
     device: Device = "auto"
     threads: int | None = 1
     precision: PrecisionChoice = "fp32"
-    offset: float = 0.0
     image_timeout: float = IMAGE_SECONDS
     column: str = "image"
     key_column: str | None = None
@@ -107,7 +105,7 @@ class Answerer:
     def __init__(self, options: WorkerOptions) -> None:
         warnings.filterwarnings("ignore", module="PIL")  # what matters about an image becomes its flaw
         self.classifier = Classifier.open(
-            options.bundle, options.device, options.bank, options.threads, options.precision, options.offset
+            options.bundle, options.device, options.bank, options.threads, options.precision
         )
         self._manifest = self.classifier.bundle.manifest
         chosen = cast("PrecisionChoice", self.classifier.choice.precision)
@@ -142,7 +140,6 @@ class Answerer:
             "top_k": options.top_k,
             **dataclasses.asdict(options.decision),
             "embeddings": options.embedding,
-            **({"offset": options.offset} if options.offset else {}),
         }
 
     def answer(self, items: Sequence[Item], form: RowFormat) -> AnsweredRows:

@@ -11,8 +11,8 @@ from pathlib import Path
 from sar_infer.bank import ClassBank
 from sar_infer.bundle.checks import check_folder, check_numbers
 from sar_infer.bundle.hub import SCHEME, fetch
-from sar_infer.bundle.manifest import BANK, MANIFEST, STATISTICS, TOKENIZER, Manifest
-from sar_infer.classifiers.trained_statistics import TrainedStatistics, check_classes
+from sar_infer.bundle.manifest import BANK, CLASS_MODEL, MANIFEST, TOKENIZER, Manifest
+from sar_infer.class_model.trained import TrainedClasses
 from sar_infer.errors import BankError, BundleError, SchemaError
 from sar_infer.text.tokenizer import Tokenizer
 
@@ -26,13 +26,14 @@ class Bundle:
 
     Attributes:
         path: The folder with its files.
+        trained: The class model and the trained classes; None if the bundle has none.
         origin: Where it was fetched from: a repository at one commit, ``hf://USER/NAME@COMMIT``.
     """
 
     path: Path
     manifest: Manifest
     bank: ClassBank
-    statistics: TrainedStatistics | None = None
+    trained: TrainedClasses | None = None
     origin: str | None = None
 
     @property
@@ -62,7 +63,7 @@ def open_bundle(path: Place | None = None) -> Bundle:
         InputError: A place on a hub is not understood, or `huggingface_hub` is not installed.
         SchemaError: The manifest has another version.
         BundleError: A file is missing, extra, changed or a link out of the folder; a graph refers to data outside
-            itself; the bank or the statistics are damaged or belong to another bundle; a hub does not have it or
+            itself; the bank or the class model is damaged or belongs to another bundle; a hub does not have it or
             cannot be reached.
     """
     if not on_hub(path):
@@ -118,14 +119,11 @@ def _open(path: Path, *, cached: bool = False) -> Bundle:
     check_numbers(manifest, str(source))
     check_folder(path, manifest, cached=cached)
     bank = ClassBank.load(path / BANK, manifest.encoder_digest).shared(path / BANK)
-    widths = {BANK: bank.dim}
-    statistics = None
-    if STATISTICS in manifest.files:
-        statistics = TrainedStatistics.load(path / STATISTICS, manifest.encoder_digest)
-        widths[STATISTICS] = len(statistics.statistics.centre)
-    for name, width in widths.items():
+    trained = TrainedClasses.load(path / CLASS_MODEL, bank) if CLASS_MODEL in manifest.files else None
+    for name, width in {
+        BANK: bank.dim,
+        CLASS_MODEL: bank.dim if trained is None else len(trained.model.centre),
+    }.items():
         if width != manifest.embed_dim:
-            raise BundleError(f"{path / name}: rows of {width}, expected {manifest.embed_dim}")
-    if statistics is not None:
-        check_classes(path / STATISTICS, statistics.names, bank)
-    return Bundle(path, manifest, bank, statistics)
+            raise BundleError(f"{path / name}: embeddings of {width}, expected {manifest.embed_dim}")
+    return Bundle(path, manifest, bank, trained)

@@ -13,7 +13,7 @@ from typing import Any
 
 from sar_infer.bank import ClassBank
 from sar_infer.bundle.bundle import Bundle
-from sar_infer.bundle.manifest import STATISTICS, Manifest, Scores, Variant
+from sar_infer.bundle.manifest import CLASS_MODEL, Manifest, Scores, Variant
 from sar_infer.errors import one_line
 
 PHOTOS = "photos"
@@ -47,8 +47,8 @@ def facts(manifest: Manifest, bank: ClassBank) -> Iterator[tuple[str, str]]:
         yield "template", manifest.template
     shown = ", ".join(islice(bank.names, _CLASSES_SHOWN))
     yield "classes", f"{len(bank.names):,}: {shown}" + (", …" if len(bank.names) > _CLASSES_SHOWN else "")
-    if STATISTICS in manifest.files:
-        yield "statistics", "of image features, which rank trained and added classes together"
+    if CLASS_MODEL in manifest.files:
+        yield "class model", "of image features, which ranks trained and added classes together"
     yield "embedding", f"{manifest.embed_dim} numbers, logit scale {manifest.logit_scale:g}"
     yield "image", f"{spec.size} pixels, {spec.resize_mode}, {spec.interpolation}, mean {spec.mean}, std {spec.std}"
     yield "class name", f"at most {manifest.tokenizer.max_name_tokens} tokens"
@@ -72,16 +72,6 @@ def facts(manifest: Manifest, bank: ClassBank) -> Iterator[tuple[str, str]]:
             "parity",
             f"{parity.images} images: cosine to torch at least {parity.image_min_cosine:.7f}, same class "
             f"{parity.top1_agreement:.1%}; {parity.names:,} names: differ by at most {parity.name_max_difference:.1e}",
-        )
-    if manifest.temperature is not None:
-        limits = "".join(f", threshold for {sign} {value:.3g}" for sign, value in manifest.thresholds.items())
-        yield "temperature", f"{manifest.temperature:.3f} for {len(manifest.calibrated)} classes{limits}"
-    if (measured := quality.calibration) is not None:
-        yield (
-            "calibration",
-            f"fitted on {measured.fitted_on:,} photos; error (ECE) {measured.error_before:.1%} before, "
-            f"{measured.error_after:.1%} after, on {measured.measured_on:,} photos"
-            + (", cross-fitted" if measured.cross_fitted else ""),
         )
     for precision, variant in manifest.precisions.items():
         yield precision, variant_line(variant)
@@ -120,7 +110,7 @@ def expectation(entry: Mapping[str, Any]) -> str:
             for each number of ``photos``.
     """
     if entry["defaults"]:
-        return f"accuracy not measured ({entry['defaults']}); class statistics have their defaults"
+        return f"accuracy not measured ({entry['defaults']}); the class model has its usual weights"
     ways = (
         f"{item['accuracy']:.0f} % "
         + (f"with {item['photos']} photo{'s'[: item['photos'] > 1]}" if item["photos"] else "by name")

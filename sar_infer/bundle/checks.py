@@ -18,7 +18,6 @@ _REQUIRED = (IMAGE_ENCODER, NAME_ENCODER, BANK, TOKENIZER)
 _SIDE = 4096
 _WIDTH = 65_536
 _SCALE = 1e6
-_ENERGY = 1e9
 
 
 def check_numbers(manifest: Manifest, source: str) -> None:
@@ -28,10 +27,6 @@ def check_numbers(manifest: Manifest, source: str) -> None:
         ("embed_dim", manifest.embed_dim, 1, _WIDTH),
         ("logit_scale", manifest.logit_scale, 1 / _SCALE, _SCALE),
         ("logit_bias", manifest.logit_bias, -_SCALE, _SCALE),
-        ("temperature", manifest.temperature, 1 / _SCALE, _SCALE),
-        ("thresholds.score", manifest.thresholds.get("score"), 0, 1),
-        ("thresholds.energy", manifest.thresholds.get("energy"), -_ENERGY, _ENERGY),
-        *((f"conformal.{coverage}", least, 0, 1) for coverage, least in manifest.conformal.items()),
         ("preprocess.size", spec.size, 1, _SIDE),
         ("preprocess.fill", spec.fill, 0, 255),
         *(("preprocess.mean", mean, -_SCALE, _SCALE) for mean in spec.mean),

@@ -24,7 +24,7 @@ MANIFEST = "manifest.json"
 IMAGE_ENCODER = "image_encoder.onnx"
 NAME_ENCODER = "name_encoder.onnx"
 BANK = "bank.safetensors"
-STATISTICS = "statistics.safetensors"
+CLASS_MODEL = "class_model.safetensors"
 TOKENIZER = "tokenizer.bpe.gz"
 CARD = "model_card.md"
 
@@ -107,39 +107,6 @@ class Variant:
 
 
 @dataclass(frozen=True)
-class Calibration:
-    """How far scores can be trusted, measured on photos that nothing was fitted on.
-
-    Attributes:
-        dataset: Dataset of the photos.
-        fitted_on: Held-out photos that temperature, thresholds and conformal quantiles come from.
-        measured_on: Photos that the figures below come from; if no others were left, they are a cross-fitted estimate
-            on the same photos (``cross_fitted``).
-        cross_fitted: See ``measured_on``.
-        error_before: Expected calibration error, 15 bins of equal width, 0..1, without the temperature.
-        error_after: The same with the temperature.
-        nll_before: Mean negative log-likelihood in nats, without the temperature.
-        nll_after: The same with the temperature.
-        coverage: Share of photos whose conformal set holds the true class, by the coverage asked for (``0.9``).
-        set_size: Mean classes in a set, by the same keys.
-        unknown_auroc: AUROC of telling known from new classes, by ``score`` and ``energy``; empty if there were no
-            photos of new classes.
-    """
-
-    dataset: str
-    fitted_on: int
-    measured_on: int
-    cross_fitted: bool
-    error_before: float
-    error_after: float
-    nll_before: float
-    nll_after: float
-    coverage: Mapping[str, float] = field(default_factory=dict)
-    set_size: Mapping[str, float] = field(default_factory=dict)
-    unknown_auroc: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class Quality:
     """The measured quality of a bundle, and what it was measured on; ``tables`` holds further named results."""
 
@@ -150,7 +117,6 @@ class Quality:
     metrics: Scores = Scores()
     zero_shot: Scores = Scores()
     parity: Parity | None = None
-    calibration: Calibration | None = None
     notes: tuple[str, ...] = ()
     tables: Mapping[str, Any] = field(default_factory=dict)
 
@@ -188,21 +154,13 @@ class Manifest:
         logit_scale: Multiplier of the cosine (about 100 for CLIP), not its logarithm.
         preprocess: How an image becomes input.
         tokenizer: How a name becomes input.
-        encoder_digest: Binds banks and class statistics: over weights, method and tokenizer, never a graph file.
+        encoder_digest: Binds banks and class models: over weights, method and tokenizer, never a graph file.
         files: Every other file of the folder.
         quality: Measured quality of the bundle.
         provenance: When and how the bundle was made.
         self_test: The self-test.
         logit_bias: Added to the scaled cosine, if the model has a bias.
         precisions: Smaller graphs of the image encoder, by ``fp16`` and ``int8``.
-        temperature: Divides the logits before the softmax.
-        thresholds: An answer is *unknown* if its score is below ``score``, or its energy,
-            ``-T logsumexp(logits / T)``, above ``energy``.
-        conformal: By coverage (``0.9``), the least score that a class needs to be in the set.
-        calibrated: The classes that temperature, thresholds and conformal scores were fitted on; they hold for these
-            alone, with the rows of the bundle's bank.
-        calibrated_for: The branch that answered when these were fitted; they hold for that branch alone. None if
-            nothing was fitted.
         digest: SHA-256 of the canonical JSON of all other fields: the bundle's identity.
     """
 
@@ -223,11 +181,6 @@ class Manifest:
     self_test: SelfTestVector
     logit_bias: float | None = None
     precisions: Mapping[str, Variant] = field(default_factory=dict)
-    temperature: float | None = None
-    thresholds: Mapping[str, float] = field(default_factory=dict)
-    conformal: Mapping[str, float] = field(default_factory=dict)
-    calibrated: tuple[str, ...] = ()
-    calibrated_for: Literal["text", "statistics"] | None = None
     digest: str = ""
 
     def sealed(self) -> Manifest:

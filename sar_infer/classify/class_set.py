@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -14,16 +13,13 @@ import numpy.typing as npt
 from sar_infer._arrays import Floats, Indices
 from sar_infer.bank import ClassBank, PhotoSet
 from sar_infer.bank.class_bank import Lookup
-from sar_infer.bank.learned import BankCalibration
-from sar_infer.classifiers.composition import Composer, Terms
-from sar_infer.classifiers.confidence import Confidence
-from sar_infer.classifiers.trained_statistics import ClassPhotos
+from sar_infer.class_model.model import ClassModel, Doubles, apart
+from sar_infer.classify.composer import Composer, Evidence, Linear
 from sar_infer.errors import InputError
-from sar_infer.results import Branch, CalibratedOn, Source
+from sar_infer.results import Source
 from sar_infer.text.names import Phrases, name_key
 
 Flags = npt.NDArray[np.bool_]
-NO_PHOTOS: Mapping[str, ClassPhotos] = {}
 _EXTENDED = -1
 Value = TypeVar("Value", bound=np.generic)
 
@@ -36,46 +32,31 @@ class ClassSet:
         names: Names of the classes.
         several: Embeddings (·, D) of the classes, which follow each other.
         positions: (C,) position of each class in the bank; -1 for one that the bank does not have.
+        linear: What makes scores of features.
+        model: The class model that it comes from, whose thresholds hold.
+        evidence: What is known by photos, by column.
         background: (C,) flags of classes that take part and are never an answer; None if there are none.
         thresholds: (C,) least score of each class to be believed, NaN for a class without one; None if none has one.
-        calibrated: (C,) flags of classes on whose photos scores were calibrated; None if there are none.
-        terms: Composes logits with image statistics; None if text alone ranks.
-        photographed: (C,) flags of classes that have photos beyond those of training; None if there are none.
-        calibration: The bank's own, perhaps of an earlier state of it; None leaves the bundle's.
-        confidence: How far scores can be trusted, from held-out classes, where no calibration holds.
+        translation: (D,) is added to every image, as the bank has learned; None is nothing.
     """
 
     names: Sequence[str]
     several: tuple[Floats, ...]
     positions: Indices
+    linear: Linear
+    model: ClassModel
+    evidence: Mapping[int, Evidence]
     background: Flags | None = None
     thresholds: Floats | None = None
-    calibrated: Flags | None = None
-    terms: Terms | None = None
-    photographed: Flags | None = None
-    calibration: BankCalibration | None = None
-    confidence: Confidence | None = None
+    translation: Floats | None = None
 
-    @property
-    def branch(self) -> Branch:
-        """Return the branches that answer for these classes."""
-        return "text" if self.terms is None else "text+statistics"
-
-    def calibration_of(self, column: int) -> CalibratedOn:
-        """Return how the score of a class was calibrated."""
-        if self.confidence is not None:
-            return "left-out"
-        return "held-out" if self.calibrated is not None and bool(self.calibrated[column]) else "none"
-
-    @property
-    def photos(self) -> Indices:
+    @functools.cached_property
+    def photos(self) -> Doubles:
         """Return the number of photos (C,) that each class is known by, beside its name."""
-        return np.zeros(len(self.names), np.intp) if self.terms is None else self.terms.photos
-
-    @property
-    def shifted(self) -> bool:
-        """Return True if the offset of classes with photos is not the one that was fitted."""
-        return self.terms is not None and self.terms.shift != 0
+        result = np.zeros(len(self.names))
+        for column, item in self.evidence.items():
+            result[column] = item.count
+        return result
 
     @functools.cached_property
     def embeddings(self) -> Floats:
@@ -93,6 +74,14 @@ class ClassSet:
             start += len(embeddings)
         return result
 
+    def means(self, columns: Indices) -> Doubles:
+        """Return the means (K, D) of some classes: what their names and photos say together."""
+        items = [self.evidence.get(column) for column in columns.tolist()]
+        centre = self.model.centre.astype(np.float64)
+        sums = np.array([np.zeros(len(centre)) if e is None else e.total - e.count * centre for e in items])
+        counts, named = [0.0 if e is None else e.count for e in items], np.array([e is None or e.named for e in items])
+        return apart(self.model, self.rows(columns), sums.reshape(-1, len(centre)), counts, named)[0] + centre
+
     def source(self, column: int) -> Source:
         """Return where a class comes from."""
         return "extended" if self.positions[column] == _EXTENDED else "bank"
@@ -108,166 +97,82 @@ def build_class_set(
     class_phrases: Phrases,
     only: bool,
     embed: Callable[[Sequence[tuple[str, ...]]], Floats],
-    composer: Composer | None = None,
-    photos: Mapping[str, ClassPhotos] = NO_PHOTOS,
+    composer: Composer,
+    photos: Mapping[str, PhotoSet],
 ) -> ClassSet:
     """Return the bank's classes and the given ones after them; with ``only``, the given ones.
 
-    A given name that the bank has, as a name or an alias, takes the row of the bank's class and stands in its place, so
-    that no class stands twice; of several given names of one class, the first counts. A given name with phrases of its
-    own is always encoded, and replaces the bank's class.
+    A given name that the bank has, as a name or an alias, takes the embedding of the bank's class and stands in its
+    place, so that no class stands twice; of several given names of one class, the first counts. A given name with
+    phrases of its own is always encoded, and replaces the bank's class.
 
     Args:
-        bank: Classes with known rows.
-        class_phrases: Phrases by name.
+        bank: Classes with known embeddings.
+        class_phrases: Phrases by name, of further classes.
         only: Leave out the bank's other classes, background classes too.
-        embed: Returns the row of each tuple of phrases.
-        composer: Gives the classes their terms; without one, text alone ranks them.
-        photos: Photos of given classes by name, which count beside those that the bank has of them.
+        embed: Returns the embedding of each tuple of phrases.
+        composer: Gives the classes their weights.
+        photos: Photos of classes by name, which count beside those that the bank has; one that it has counts once.
 
     Raises:
         InputError: No class is left.
     """
-    if not class_phrases and not only and len(bank.names):
+    if not class_phrases and not photos and not only and len(bank.names):
+        model, linear = composer.of_bank(bank)
         return ClassSet(
             bank.names,
             bank.several,
             np.arange(len(bank.names)),
+            linear,
+            model,
+            composer.evidence(bank),
             background=bank.background,
             thresholds=bank.thresholds,
-            terms=None if composer is None else composer.terms(bank),
-            photographed=bank.photographed,
+            translation=None if bank.learned is None else bank.learned.translation,
         )
-    columns = {name: bank.lookup.get(name) for name in class_phrases}
-    once = _once(class_phrases, columns)
-    more = _photos(once, columns, photos)
-    phrases, columns = once, {name: columns[name] for name in once}
-    theirs = [column if phrases[name] == (name,) else None for name, column in columns.items()]
+    spelled = {name_key(name): name for name in class_phrases}
+    by_name = [(spelled.setdefault(name_key(name), name), item) for name, item in photos.items()]
+    every = {**{name: (name,) for name in spelled.values()}, **class_phrases}
+    columns = {name: bank.lookup.get(name) for name in every}
+    phrases = _once(every, columns)
+    theirs = [columns[name] if phrases[name] == (name,) else None for name in phrases]
+    more: dict[str, Evidence] = {}
+    counted: dict[str, set[bytes]] = {}
+    for name, item in by_name:
+        if item.total.shape != (bank.dim,):
+            raise InputError(
+                f"photos of {name!r:.80}: expected embeddings of {bank.dim}, got {item.total.shape[0]}; embed them "
+                "with this bundle"
+            )
+        one = name if name in phrases else next(other for other in phrases if columns[other] == columns[name])
+        if one not in counted:
+            here = columns[one] if phrases[one] == (one,) else None
+            counted[one] = set() if here is None else {*bank.photos_at(bank.keys[here]).digests}
+        if fresh := item.without(counted[one] & item.digest_set):
+            evidence = Evidence.of(fresh)
+            more[one] = more[one].joined(evidence) if one in more else evidence
+            counted[one] |= item.digest_set
     extended = [texts for texts, column in zip(phrases.values(), theirs, strict=True) if column is None]
     new_rows = iter(embed(extended)) if extended else iter(())
-    replaced = sorted({column for column in columns.values() if column is not None})
+    replaced = sorted({column for name in phrases if (column := columns[name]) is not None})
     if len(phrases) + (0 if only else len(bank.names) - len(replaced)) == 0:
         raise InputError("no class to choose from: give class names, or a bank that has some")
     rows = [next(new_rows) if column is None else bank.rows([column])[0] for column in theirs]
     embeddings = np.array(rows, dtype=np.float32).reshape(len(rows), bank.dim)
-    given = [_EXTENDED if column is None else column for column in theirs]
     left_out = None if only else replaced
     stay = np.zeros(0, np.intp) if only else np.delete(np.arange(len(bank.names)), replaced)
-    theirs_first = () if only else ((bank.embeddings[stay],) if replaced else bank.several)
+    model, linear, evidence = composer.of_call(bank, stay, embeddings, theirs, [more.get(name) for name in phrases])
     return ClassSet(
         (*(bank.names[position] for position in stay.tolist()), *phrases),
-        (*theirs_first, embeddings),
-        np.concatenate([stay, np.array(given, np.intp)]),
+        (*(() if only else (bank.embeddings[stay],) if replaced else bank.several), embeddings),
+        np.concatenate([stay, np.array([_EXTENDED if column is None else column for column in theirs], np.intp)]),
+        linear,
+        model,
+        evidence,
         background=_gathered(bank.background, left_out, theirs, False),
         thresholds=_gathered(bank.thresholds, left_out, theirs, np.nan),
-        terms=None if composer is None else composer.terms(bank, left_out, embeddings, theirs, more),
-        photographed=_photographed(bank, left_out, theirs, more),
+        translation=None if bank.learned is None else bank.learned.translation,
     )
-
-
-def without_counted(
-    bank: ClassBank, photos: Mapping[str, ClassPhotos | PhotoSet], replaced: Collection[str] = ()
-) -> dict[str, ClassPhotos]:
-    """Return what ranking needs of photos by name; a photo counts once for its class, whatever its spelling.
-
-    Photos that the bank has for that class are left out.
-
-    Args:
-        bank: The call's bank.
-        photos: Photos by name.
-        replaced: ``name_key`` of the classes that the call gives phrases for, so that nothing of the bank's counts.
-    """
-    result: dict[str, ClassPhotos] = {}
-    counted: dict[str, frozenset[bytes]] = {}
-    for name, item in photos.items():
-        if isinstance(item, ClassPhotos):
-            result[name] = item
-            continue
-        column = bank.lookup.get(name) if name_key(name) not in replaced else None
-        spelling = name if column is None else bank.names[column]
-        key = name_key(spelling)
-        digests = counted.get(key, frozenset() if column is None else bank.photos_of(spelling).digest_set)
-        fresh = item.without(item.digest_set & digests)
-        counted[key] = digests | item.digest_set
-        if fresh:
-            result[name] = ClassPhotos.of(fresh)
-    return result
-
-
-def with_photos(
-    class_phrases: Phrases, photos: Mapping[str, ClassPhotos], width: int
-) -> tuple[Phrases, Mapping[str, ClassPhotos]]:
-    """Return the given names and those of photos, and the photos by these names, whose spellings may differ.
-
-    Args:
-        class_phrases: Phrases by name.
-        photos: Photos by name.
-        width: D of the encoder.
-
-    Raises:
-        InputError: a mean is of another width.
-    """
-    spelled, photos_by_name = {name_key(name): name for name in class_phrases}, dict[str, ClassPhotos]()
-    for name, item in photos.items():
-        if item.mean.shape != (width,):
-            raise InputError(
-                f"photos of {name!r:.80}: expected a mean of {width} numbers, got {item.mean.shape[0]}; "
-                "embed them with this bundle"
-            )
-        spelling = spelled.setdefault(name_key(name), name)
-        photos_by_name[spelling] = photos_by_name[spelling].joined(item) if spelling in photos_by_name else item
-    return {**{name: (name,) for name in spelled.values()}, **class_phrases}, photos_by_name
-
-
-def with_calibration(
-    classes: ClassSet, calibrated: Collection[str], bank: ClassBank, changed: Flags | None = None
-) -> ClassSet:
-    """Return the classes with ``calibrated`` set: those that were calibrated, with the rows that they had.
-
-    Args:
-        classes: The classes of a call, from any bank.
-        calibrated: The names that were calibrated.
-        bank: The bank that they were calibrated in.
-        changed: (C,) flags of classes that have other photos than then; None if there are none.
-    """
-    if not calibrated:
-        return classes
-    calibrated_positions = {
-        name_key(name): position for name in calibrated if (position := bank.lookup.name(name)) is not None
-    }
-    pairs = [
-        (column, position)
-        for key, position in calibrated_positions.items()
-        if (column := classes.lookup.name(key)) is not None and classes.source(column) == "bank"
-    ]
-    flags = np.zeros(len(classes.names), dtype=np.bool_)
-    if pairs:
-        columns, positions = (list(side) for side in zip(*pairs, strict=True))
-        flags[columns] = (classes.rows(columns) == bank.embeddings[positions]).all(axis=1)
-    if changed is not None:
-        flags &= ~changed
-    return dataclasses.replace(classes, calibrated=flags)
-
-
-def with_own_calibration(classes: ClassSet, bank: ClassBank, photos: Collection[str]) -> ClassSet:
-    """Return the classes with the calibration of their bank, which holds for it.
-
-    Args:
-        classes: The classes of a call.
-        bank: Their bank.
-        photos: Names of classes that the call has photos of.
-    """
-    calibration = bank.calibration
-    if calibration is None:
-        return classes
-    keys = {name_key(name) for name in photos}
-    keys |= {name_key(bank.names[row]) for name in photos if (row := bank.lookup.get(name)) is not None}
-    changed = None
-    if keys:
-        changed = np.zeros(len(classes.names), dtype=np.bool_)
-        changed[[column for key in keys if (column := classes.lookup.name(key)) is not None]] = True
-    result = with_calibration(classes, calibration.calibrated, bank, changed)
-    return dataclasses.replace(result, calibration=calibration)
 
 
 def _once(class_phrases: Phrases, columns: Mapping[str, int | None]) -> Phrases:
@@ -286,44 +191,6 @@ def _once(class_phrases: Phrases, columns: Mapping[str, int | None]) -> Phrases:
         for name, phrases in class_phrases.items()
         if name in with_phrases or columns[name] is None or first[columns[name]] == name
     }
-
-
-def _photos(
-    class_phrases: Phrases, columns: Mapping[str, int | None], photos: Mapping[str, ClassPhotos]
-) -> list[ClassPhotos | None]:
-    """Return the photos of each class that is given, also those under another name of it.
-
-    Args:
-        class_phrases: Phrases by name, a class once.
-        columns: The column of each name in the bank, also of names that went since they repeat another.
-        photos: Photos by name.
-    """
-    result: list[ClassPhotos | None] = []
-    for name in class_phrases:
-        names = [name]
-        if columns[name] is not None:
-            names += [other for other, row in columns.items() if row == columns[name] and other not in class_phrases]
-        same = [photos[other] for other in names if other in photos]
-        result.append(functools.reduce(ClassPhotos.joined, same) if same else None)
-    return result
-
-
-def _photographed(
-    bank: ClassBank,
-    left_out: Sequence[int] | None,
-    theirs: Sequence[int | None],
-    photos: Sequence[ClassPhotos | None],
-) -> Flags | None:
-    """Return flags of classes that have photos, of the bank or of the call; None if there are none."""
-    flags = _gathered(bank.photographed, left_out, theirs, False)
-    if not any(item is not None for item in photos):
-        return flags
-    has_photos = np.array([item is not None for item in photos])
-    if flags is None:
-        before = 0 if left_out is None else len(bank.names) - len(left_out)
-        return np.concatenate([np.zeros(before, dtype=np.bool_), has_photos])
-    flags[len(flags) - len(has_photos) :] |= has_photos
-    return flags
 
 
 def _gathered(

@@ -15,7 +15,7 @@ from sar_infer.storage.strict_json import printable_json
 
 _BAR = 24
 _COLUMNS = ("image", "rank", "label", "score", "logit", "similarity", "source", "error")
-_OPTIONAL = ("calibration", "unknown", "reason", "label_set", "margin", "runner_up", "energy", "nearest")
+_OPTIONAL = ("unknown", "reason", "label_set", "margin", "runner_up", "nearest")
 _BETWEEN = " | "
 """Separates the names of one cell, as it separates the phrases of a class file."""
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -27,7 +27,7 @@ _FORMULA = ("=", "+", "-", "@")
 def text(results: Iterable[ImageResult]) -> Iterator[str]:
     """Yield the name of each image, then a line a class: score, bar, label; ``+`` marks names that are not the bank's.
 
-    An unknown image is marked before its classes, which are guesses then; a set and an explanation follow them.
+    The probability that it is none of them comes first, or why it is called unknown; a set and an explanation follow.
     Characters in names of files and classes that a terminal could take for a command are escaped.
     """
     for number, result in enumerate(results):
@@ -62,9 +62,10 @@ def csv_table(results: Iterable[ImageResult]) -> Iterator[str]:
         if result.error is not None:
             yield _row((result.image, "", "", "", "", "", "", result.error, *[""] * len(_OPTIONAL)))
         optional = _cells(result)
+        if result.error is None and not result.predictions:
+            yield _row((result.image, *[""] * (len(_COLUMNS) - 1), *optional))
         for rank, p in enumerate(result.predictions, start=1):
-            cells = (result.image, rank, p.label, p.score, p.logit, p.similarity, p.source, "")
-            yield _row((*cells, p.calibration, *optional))
+            yield _row((result.image, rank, p.label, p.score, p.logit, p.similarity, p.source, "", *optional))
 
 
 FORMATS: dict[str, Callable[[Iterable[ImageResult]], Iterator[str]]] = {
@@ -77,9 +78,7 @@ FORMATS: dict[str, Callable[[Iterable[ImageResult]], Iterator[str]]] = {
 
 def optional_fields(result: ImageResult) -> dict[str, Any]:
     """Return, as for JSON, the fields that are there only if they were asked for."""
-    fields: dict[str, Any] = {}
-    if result.unknown is not None or result.reason is not None:
-        fields |= {"unknown": result.unknown, "reason": result.reason}
+    fields: dict[str, Any] = {} if result.reason is None else {"reason": result.reason}
     if result.label_set is not None:
         fields["label_set"] = list(result.label_set)
     if result.explanation is not None:
@@ -89,7 +88,7 @@ def optional_fields(result: ImageResult) -> dict[str, Any]:
 
 def _object(result: ImageResult) -> str:
     fields = asdict(result)
-    always = {key: fields[key] for key in ("image", "predictions", "error", "branch")}
+    always = {key: fields[key] for key in ("image", "predictions", "error", "unknown")}
     return printable_json(always | optional_fields(result))
 
 
@@ -98,11 +97,10 @@ def _lines(result: ImageResult) -> Iterator[str]:
     yield result.image
     if result.error is not None:
         yield f"  error: {result.error}"
-    if result.unknown is None and result.reason is not None:
-        yield f"  unknown or not {result.reason}"
-    if result.unknown:
-        guess = "best guess" if len(result.predictions) == 1 else "best guesses"
-        yield f"  unknown: {result.reason}; {guess}:"
+    if result.reason is not None:
+        yield f"  unknown: {result.reason}"
+    elif result.unknown is not None:
+        yield f"  {result.unknown:6.1%} unknown"
     for prediction in result.predictions:
         bar = ("█" * round(prediction.score * _BAR)).ljust(_BAR, "·")
         mark = "+" if prediction.source == "extended" else " "
@@ -110,32 +108,25 @@ def _lines(result: ImageResult) -> Iterator[str]:
     if result.label_set is not None:
         yield f"  one of: {', '.join(result.label_set) or 'no class is likely enough'}"
     if result.explanation is not None:
-        yield from _reasons(result, result.explanation)
+        yield from _reasons(result.explanation)
 
 
-def _reasons(result: ImageResult, why: Explanation) -> Iterator[str]:
+def _reasons(why: Explanation) -> Iterator[str]:
     """Yield the lines of an explanation for people."""
     if why.runner_up is not None:
         yield f"  ahead of {why.runner_up} by {why.margin:.1%}"
-    yield f"  energy {why.energy:.3f}"
     if why.nearest:
         yield f"  nearest to the best: {', '.join(f'{name} ({cosine:.2f})' for name, cosine in why.nearest)}"
-    if doubtful := [p.label for p in result.predictions if p.calibration == "none"]:
-        yield f"  not calibrated: {', '.join(doubtful)}"
-    elif any(p.calibration == "left-out" for p in result.predictions):
-        yield "  calibrated on classes left out in turn"
-    else:
-        yield "  calibrated on held-out photos"
 
 
 def _cells(result: ImageResult) -> tuple[object, ...]:
     """Return the optional cells, the same in each row of an image; empty if they were not asked for."""
     why = result.explanation
     return (
-        "" if result.unknown is None else str(result.unknown).lower(),
+        "" if result.unknown is None else result.unknown,
         result.reason or "",
         _BETWEEN.join(result.label_set or ()),
-        *((why.margin, why.runner_up, why.energy, _BETWEEN.join(n for n, _ in why.nearest)) if why else [""] * 4),
+        *((why.margin, why.runner_up, _BETWEEN.join(n for n, _ in why.nearest)) if why else [""] * 3),
     )
 
 

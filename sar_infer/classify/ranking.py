@@ -6,7 +6,6 @@ and a running ``logsumexp`` are kept.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -14,23 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from sar_infer._arrays import Floats, Indices, product_chunks
-from sar_infer.classifiers.composition import composed_logits
-from sar_infer.classifiers.scores import softmax
 from sar_infer.classify.class_set import ClassSet
+from sar_infer.classify.composer import Linear
 
 _CELLS = 2**20
 """Number of logits that are held at once: 65,536 classes for a batch of 16."""
 _SORTED = 256
 """Up to this many columns, sorting all of them is as fast as selecting the best."""
-
-
-@dataclass(frozen=True)
-class Scale:
-    """From a cosine to a logit, ``factor * cosine + bias``, and to scores, ``softmax(logits / temperature)``."""
-
-    factor: float = 1.0
-    bias: float = 0.0
-    temperature: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,67 +28,68 @@ class Ranking:
 
     Attributes:
         columns: (N, K) positions in the class set; background classes are never among them.
-        similarities: (N, K) cosines.
-        logits: (N, K), not divided by the temperature.
-        scores: (N, K) softmax probabilities over all classes, background included.
-        logsumexp: (N,) float64, ``T logsumexp(logits / T)`` over all classes; the energy is its negative.
-        best_background: (N, R) place of the best background class; R = 1, or 0 if the set has no background.
+        logits: (N, K), what the scores are a softmax of.
+        scores: (N, K) probabilities over all classes, background included, if it is one of them.
+        unknown: (N,) probability that it is none of them.
+        best_background: (N, R) position of the best background class; R = 1, or 0 if the set has no background.
         best_background_scores: (N, R) its score.
     """
 
     columns: Indices
-    similarities: Floats
     logits: Floats
     scores: Floats
-    logsumexp: npt.NDArray[np.float64]
+    unknown: Floats
     best_background: Indices
     best_background_scores: Floats
 
 
-def rank(rows: Floats, classes: ClassSet, scale: Scale, k: int) -> Ranking:
+def rank(rows: Floats, classes: ClassSet, k: int) -> Ranking:
     """Return the best ``k`` classes of each row.
 
     Args:
         rows: (N, D) unit rows.
         classes: C classes.
-        scale: From cosines to scores.
         k: Number of classes, at most.
     """
     best, best_background, total = _Best(len(rows), k), _Best(len(rows), 1), _LogSumExp()
-    for start, logits, similarities in _blocks(rows, classes, scale):
+    for start, logits in _blocks(rows, classes.linear):
         stop = start + logits.shape[1]
-        total.add(_scaled(logits, scale))
+        total.add(logits)
         background = None if classes.background is None else classes.background[start:stop]
         if background is None or not background.any():
-            best.add(logits, similarities, start)
+            best.add(logits, start)
         else:
             for side, columns in ((best, np.flatnonzero(~background)), (best_background, np.flatnonzero(background))):
-                side.add(logits[:, columns], similarities[:, columns], start, columns)
+                side.add(logits[:, columns], start, columns)
+    weights, bias = classes.linear.unknown
+    apart = total.value() - (rows @ weights + np.float32(bias))
     return Ranking(
-        columns=best.columns,
-        similarities=best.similarities if classes.terms is None else _cosines(rows, classes, best.columns),
-        logits=best.logits,
-        scores=total.scores(_scaled(best.logits, scale)),
-        logsumexp=scale.temperature * total.value(),
-        best_background=best_background.columns,
-        best_background_scores=total.scores(_scaled(best_background.logits, scale)),
+        best.columns,
+        best.logits,
+        total.scores(best.logits),
+        np.exp(-np.logaddexp(0, apart)).astype(np.float32),
+        best_background.columns,
+        total.scores(best_background.logits),
     )
 
 
-def logits(rows: Floats, classes: ClassSet, scale: Scale) -> Floats:
-    """Return logits (N, C), not divided by the temperature, for N unit rows (N, D)."""
-    return np.concatenate([block for _, block, _ in _blocks(rows, classes, scale)], axis=1)
-
-
-def scores(values: Floats, scale: Scale) -> Floats:
-    """Return probabilities (N, C) of logits (N, C) over all classes."""
-    return softmax(_scaled(values, scale))
+def logits(rows: Floats, classes: ClassSet) -> Floats:
+    """Return logits (N, C + 1) for N unit rows (N, D); the last column is that of *unknown*."""
+    weights, bias = classes.linear.unknown
+    unknown = (rows @ weights + np.float32(bias))[:, np.newaxis]
+    return np.concatenate([*(block for _, block in _blocks(rows, classes.linear)), unknown], axis=1)
 
 
 def nearest(classes: ClassSet, columns: Sequence[int], k: int) -> list[list[tuple[int, float]]]:
-    """Return the ``k`` nearest other classes of each of some classes, (column, cosine), the nearest first."""
-    neighbours = rank(classes.rows(columns), dataclasses.replace(classes, terms=None), Scale(), k + 1)
-    pairs = zip(columns, neighbours.columns.tolist(), neighbours.similarities.tolist(), strict=True)
+    """Return the ``k`` nearest other classes of each of some classes, (column, cosine); background is none of them."""
+    queries, best = classes.rows(columns), _Best(len(columns), k + 1)
+    for start, cosines in product_chunks(classes.several, queries, _CELLS):
+        if classes.background is None:
+            best.add(cosines, start)
+        else:
+            answers = np.flatnonzero(~classes.background[start : start + cosines.shape[1]])
+            best.add(cosines[:, answers], start, answers)
+    pairs = zip(columns, best.columns.tolist(), best.logits.tolist(), strict=True)
     return [
         [(other, cosine) for other, cosine in zip(others, cosines, strict=True) if other != column][:k]
         for column, others, cosines in pairs
@@ -125,20 +115,18 @@ class _Best:
     def __init__(self, rows: int, k: int) -> None:
         self._k = k
         self.logits: Floats = np.empty((rows, 0), dtype=np.float32)
-        self.similarities = self.logits
         self.columns: Indices = np.empty((rows, 0), dtype=np.intp)
 
-    def add(self, logits: Floats, similarities: Floats, start: int, columns: Indices | None = None) -> None:
+    def add(self, logits: Floats, start: int, columns: Indices | None = None) -> None:
         """Add a block (N, B) whose first column is ``start``, or some columns (B,) of it, all greater than before."""
         best, rows = top_k(logits, self._k), np.arange(len(logits))[:, np.newaxis]
-        entries = logits[rows, best], similarities[rows, best], start + (best if columns is None else columns[best])
+        values, numbers = logits[rows, best], start + (best if columns is None else columns[best])
         if self.columns.shape[1]:
-            logits = np.concatenate([self.logits, entries[0]], axis=1)
-            similarities = np.concatenate([self.similarities, entries[1]], axis=1)
-            columns = np.concatenate([self.columns, entries[2]], axis=1)
-            order = top_k(logits, self._k)
-            entries = logits[rows, order], similarities[rows, order], columns[rows, order]
-        self.logits, self.similarities, self.columns = entries
+            values = np.concatenate([self.logits, values], axis=1)
+            numbers = np.concatenate([self.columns, numbers], axis=1)
+            order = top_k(values, self._k)
+            values, numbers = values[rows, order], numbers[rows, order]
+        self.logits, self.columns = values, numbers
 
 
 class _LogSumExp:
@@ -170,30 +158,15 @@ class _LogSumExp:
         return powers
 
 
-def _blocks(rows: Floats, classes: ClassSet, scale: Scale) -> Iterator[tuple[int, Floats, Floats]]:
-    """Yield the first column of some classes, their logits and their cosines (N, B).
-
-    With statistics the second stand for the third: the cosines of the best are taken later.
-    """
-    if classes.terms is None:
-        for start, similarities in product_chunks(classes.several, rows, _CELLS):
-            yield start, _logits(similarities, scale), similarities
-    else:
-        for start, logits in composed_logits(classes.terms, classes.several, rows, _CELLS):
-            biased = logits + np.float32(scale.bias) if scale.bias else logits
-            yield start, biased, biased
-
-
-def _logits(similarities: Floats, scale: Scale) -> Floats:
-    result = similarities * np.float32(scale.factor)
-    return result + np.float32(scale.bias) if scale.bias else result
-
-
-def _cosines(rows: Floats, classes: ClassSet, columns: Indices) -> Floats:
-    """Return the cosines (N, K) between unit rows (N, D) and the text rows of some columns (N, K) of each."""
-    result: Floats = (classes.rows(columns) @ rows[:, :, np.newaxis])[:, :, 0]
-    return result
-
-
-def _scaled(values: Floats, scale: Scale) -> Floats:
-    return values if scale.temperature == 1 else values / np.float32(scale.temperature)
+def _blocks(rows: Floats, linear: Linear) -> Iterator[tuple[int, Floats]]:
+    """Yield the first column of some classes, and their logits (N, B)."""
+    start = 0
+    for weights, factor in linear.pieces:
+        for position, logits in product_chunks([weights], rows, _CELLS):
+            at = start + position
+            if factor != 1:
+                np.multiply(logits, np.float32(factor), out=logits)
+            if linear.bias is not None:
+                np.add(logits, linear.bias[at : at + logits.shape[1]], out=logits)
+            yield at, logits
+        start += len(weights)

@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 
 from sar_infer._arrays import Floats
-from sar_infer.classifiers.suggesting import NEAREST, Answers, Suggestions
-from sar_infer.classifiers.suggesting import suggest as suggest_for
+from sar_infer.class_model.groups import NEAREST, Answers, Suggestions
+from sar_infer.class_model.groups import suggest as suggest_for
 from sar_infer.classify import ranking
 from sar_infer.classify.class_set import ClassSet
-from sar_infer.classify.ranking import Scale
 
 _ROWS = 256
 """Photos that are ranked at once."""
@@ -21,37 +20,30 @@ _ANSWERS = 2
 """Answers that are told of a photo worth a label: those between which it is in doubt."""
 
 
-def suggest(rows: Floats, classes: ClassSet, scale: Scale) -> Suggestions:
+def suggest(rows: Floats, classes: ClassSet) -> Suggestions:
     """Return groups of photos and the photos worth a label; classes are given by their columns in the set.
 
     Args:
         rows: (N, D) unit image features.
         classes: C classes. Statistics of theirs say what looks alike; without any, photos are compared around their
             mean, all directions alike.
-        scale: From cosines to scores.
 
     Raises:
         InputError: scipy is not installed.
     """
-    ranked = [
-        ranking.rank(rows[start : start + _ROWS], classes, scale, NEAREST) for start in range(0, len(rows), _ROWS)
-    ]
+    ranked = [ranking.rank(rows[start : start + _ROWS], classes, NEAREST) for start in range(0, len(rows), _ROWS)]
     if not ranked:
         return Suggestions((), np.empty(0, np.intp))
     answered = np.concatenate([one.columns for one in ranked])
     columns, numbers = np.unique(answered, return_inverse=True)
-    terms = classes.terms
-    statistics = None
-    means, counts = np.zeros((len(columns), rows.shape[1])), np.zeros(len(columns), np.int64)
-    if terms is not None:
-        means, counts = terms.class_means(columns, classes.rows(columns))
-        rows = terms.translated(rows)
-        if terms.statistics.centre.any():
-            statistics = terms.statistics
-        else:  # nothing is known about the features: undo the pull towards the origin
-            means *= ((counts + terms.statistics.prior) / np.maximum(counts, 1))[:, np.newaxis]
+    fitted = classes.evidence or classes.model.slope
+    shift = np.float32(0) if classes.translation is None else classes.translation
+    means = classes.means(columns) if fitted else np.zeros((len(columns), rows.shape[1]))
+    counts = classes.photos[columns].astype(np.int64)
     scores = np.concatenate([one.scores for one in ranked])
-    suggestions = suggest_for(statistics, rows, Answers(numbers.reshape(answered.shape), scores, means, counts))
+    suggestions = suggest_for(
+        classes.model if fitted else None, rows + shift, Answers(numbers.reshape(answered.shape), scores, means, counts)
+    )
     groups = tuple(
         dataclasses.replace(
             group,
@@ -64,7 +56,7 @@ def suggest(rows: Floats, classes: ClassSet, scale: Scale) -> Suggestions:
 
 
 def described(
-    suggestions: Suggestions, rows: Floats, classes: ClassSet, scale: Scale, keys: Sequence[str] | Sequence[int]
+    suggestions: Suggestions, rows: Floats, classes: ClassSet, keys: Sequence[str] | Sequence[int]
 ) -> dict[str, Any]:
     """Return suggestions as JSON has them, with names in place of numbers.
 
@@ -72,10 +64,9 @@ def described(
         suggestions: Of `suggest`.
         rows: (N, D) unit image features.
         classes: The classes of the call.
-        scale: From cosines to scores.
         keys: N names or numbers of the photos.
     """
-    best = ranking.rank(rows[suggestions.labels], classes, scale, _ANSWERS)
+    best = ranking.rank(rows[suggestions.labels], classes, _ANSWERS)
 
     def answers(columns: Iterable[int], scores: Iterable[float]) -> list[dict[str, Any]]:
         pairs = zip(columns, scores, strict=True)

@@ -172,7 +172,6 @@ def classify_in_bulk(options: ClassifyArguments, bulk: BulkOptions) -> int:
             device=options.device,
             threads=options.threads or 1,
             precision=options.precision,
-            offset=options.offset,
             image_timeout=bulk.image_timeout,
             column=bulk.column,
             key_column=bulk.key_column,

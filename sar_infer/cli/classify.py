@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 GROUPS = {
     "Options": ("bundle", "bank", "classes", "examples", "only", "top_k"),
-    "Decision": ("unknown", "unknown_by", "threshold", "coverage", "explain", "offset"),
+    "Decision": ("unknown", "threshold", "coverage", "explain"),
     "Speed": ("device", "precision", "threads", "batch_size", "profile"),
     "Bulk runs": (
         *("out", "resume", "workers", "engine", "address", "image_timeout"),
@@ -182,9 +182,7 @@ def _prepare(
     from sar_infer.classifier import Classifier
 
     with profile.phase("open"):
-        classifier = Classifier.open(
-            options.bundle, options.device, options.bank, options.threads, options.precision, options.offset
-        )
+        classifier = Classifier.open(options.bundle, options.device, options.bank, options.threads, options.precision)
         classifier.start()
         if caution := classifier.choice.caution:
             warn(caution)

@@ -10,7 +10,7 @@ import click
 
 from sar_infer.classify.output import FORMATS
 from sar_infer.cli.options import model_options, option, together
-from sar_infer.results import DecisionOptions, Unknown
+from sar_infer.results import DecisionOptions
 
 if TYPE_CHECKING:
     from sar_infer.encoders.precision import PrecisionChoice
@@ -42,18 +42,12 @@ classify_options = together(
         type=click.IntRange(min=1),
         help="Images encoded together.  [default: 16; with --out 4, on a GPU 64]",
     ),
-    option("--unknown", is_flag=True, help="Say of each image whether it shows none of the classes."),
-    option(
-        "--unknown-by",
-        type=click.Choice(["score", "energy", "distance"]),
-        help="Like --unknown, decided by the best score, the energy of all classes or the distance to the best one.  "
-        "[default: distance where class statistics know one and no --threshold is given, else score]",
-    ),
+    option("--unknown", is_flag=True, help="Give no class to an image that seems to be none of the classes."),
     option(
         "--threshold",
         type=float,
         metavar="X",
-        help="With --unknown: lowest score, highest energy or distance of a known image.",
+        help="With --unknown: probability from which an image is unknown.  [default: the class model's own]",
     ),
     option(
         "--coverage",
@@ -84,13 +78,11 @@ class ClassifyArguments:
     format: str
     device: Device
     precision: PrecisionChoice
-    offset: float
     threads: int | None
     batch_size: int | None
     profile: bool
     info: bool
     unknown: bool
-    unknown_by: Unknown | None
     threshold: float | None
     coverage: float | None
     explain: bool
@@ -104,5 +96,4 @@ class ClassifyArguments:
         Raises:
             InputError: the options contradict each other, or a number is out of range.
         """
-        by: Unknown | None = self.unknown_by or ("auto" if self.unknown else None)
-        return DecisionOptions(by, self.threshold, self.coverage, self.explain)
+        return DecisionOptions(self.unknown, self.threshold, self.coverage, self.explain)

@@ -106,13 +106,6 @@ model_options = together(
         show_default=True,
         help="Graphs to run, where the bundle has them; auto: int8 on a CPU, fp16 on a GPU.",
     ),
-    option(
-        "--offset",
-        type=Finite(),
-        default=0.0,
-        show_default=True,
-        help="Shift the balance between trained and added classes: above 0 finds more added ones.",
-    ),
 )
 """The bundle that answers, and how it runs."""
 BUNDLE_ARGUMENT = click.argument("bundle", required=False, type=click.Path(), envvar="SAR_BUNDLE")

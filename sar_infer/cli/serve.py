@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from sar_infer.server.settings import Settings
 
 GROUPS = {
-    "Options": ("bundle", "bank", "host", "port", "offset", "check"),
+    "Options": ("bundle", "bank", "host", "port", "check"),
     "Access": ("api_key_file", "allowed_host", "cors_origin", "metrics", "pages"),
     "Limits": (
         *("max_body", "max_images", "max_megapixels", "max_classes", "formats", "queue"),
@@ -172,7 +172,6 @@ def _settings(values: dict[str, Any]) -> Settings:
         origins=_origins(values["cors_origin"]),
         device=values["device"],
         precision=values["precision"],
-        offset=values["offset"],
         threads=values["threads"],
         workers=0 if values["check"] else values["workers"],
         max_batch=values["max_batch"],

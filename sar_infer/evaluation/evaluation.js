@@ -26,7 +26,7 @@ function drawHead() {
     figure("Among the best five", finePercent.format(data.among_best.share), "the class of the photo"),
     figure("Mean score", finePercent.format(scores.mean_score), `where ${finePercent.format(scores.accuracy)} are right`),
   ];
-  if (unknowns.known) figures.push(figure("Called unknown", finePercent.format(unknowns.known.share), `of these photos, by ${unknowns.by}`));
+  if (unknowns.known) figures.push(figure("Called unknown", finePercent.format(unknowns.known.share), "of these photos"));
   if (unknowns.stranger_photos) figures.push(strangers(unknowns));
   const gone = [[data.left_out.learned, "that the classes have learned from"], [data.left_out.repeated, "that came twice"], [data.left_out.unreadable, "that cannot be read"]];
   const said = gone.filter(([count]) => count).map(([count, why]) => `${number.format(count)} ${why}`);

@@ -12,13 +12,12 @@ import numpy as np
 
 from sar_infer._arrays import Floats
 from sar_infer.bank import ClassBank
-from sar_infer.classifiers.scores import auroc
 from sar_infer.classify.class_set import ClassSet
 from sar_infer.classify.decision import Decision
 from sar_infer.errors import ImageError
 from sar_infer.evaluation.findings import Finding
 from sar_infer.images.load import ImageSource
-from sar_infer.measures import calibration_error_by_chance, reliability, wilson
+from sar_infer.measures import auroc, calibration_error_by_chance, reliability, wilson
 from sar_infer.results import ImageResult
 
 RANKED = 5
@@ -46,7 +45,8 @@ class Answer:
         score: The score of that class, 0..1.
         rank: Rank of its own class, 1 to 5; None if it is none of the best five.
         label_score: Score of its own class; None if it is none of the best five.
-        unknown: True if the photo is said to show none of the classes; None if that cannot be told.
+        unknown: Probability that it shows none of the classes.
+        called_unknown: True if it is called unknown.
         stranger: True if its own class is none of those to choose from, so that every class is a wrong answer.
     """
 
@@ -56,7 +56,8 @@ class Answer:
     score: float
     rank: int | None
     label_score: float | None = None
-    unknown: bool | None = None
+    unknown: float = 0.0
+    called_unknown: bool = False
     stranger: bool = False
 
     @property
@@ -179,15 +180,14 @@ class Unknowns:
     """Photos that are said to show none of the classes, and photos that do.
 
     Attributes:
-        by: What tells them, ``score`` or ``energy``; None if nothing was set by which it could be told.
-        known: Share of the photos of known classes that are called unknown; None if it could not be told.
-        strangers: Share of the photos of other classes that are called unknown; None without any.
+        known: Share of the photos of known classes that are called unknown; None without a threshold.
+        strangers: Share of the photos of other classes that are called unknown; None without any, or a threshold.
         stranger_photos: How many photos are of other classes.
         stranger_classes: These classes.
-        auroc: Probability that a photo of a known class has a higher best score than one of another; None without any.
+        auroc: Probability that *unknown* is less probable for a photo of a known class than for one of another; None
+            without any.
     """
 
-    by: str | None
     known: Share | None
     strangers: Share | None
     stranger_photos: int
@@ -229,14 +229,14 @@ class Evaluation:
 
 
 def evaluate(
-    answers: Sequence[Answer], classes: int, *, unknown_by: str | None = None, left_out: Sequence[LeftOut] = ()
+    answers: Sequence[Answer], classes: int, *, tells_unknown: bool = False, left_out: Sequence[LeftOut] = ()
 ) -> Evaluation | None:
     """Evaluate answers; None if no photo is of a class to choose from.
 
     Args:
         answers: The answer for each photo.
         classes: Number of classes to choose from.
-        unknown_by: What says if a photo shows none of the classes; None if nothing does.
+        tells_unknown: There is a threshold by which a photo is called unknown.
         left_out: Photos that are not evaluated.
     """
     answerable = [answer for answer in answers if not answer.stranger]
@@ -253,7 +253,7 @@ def evaluate(
         _per_class(answerable, pairs),
         pairs,
         _calibration(answerable),
-        _unknowns(answerable, strangers, unknown_by),
+        _unknowns(answerable, strangers, tells_unknown),
         tuple(_findings(answerable, pairs)),
         tuple(answers),
         tuple(left_out),
@@ -302,16 +302,16 @@ def _calibration(answerable: Sequence[Answer]) -> Calibration:
     )
 
 
-def _unknowns(answerable: Sequence[Answer], strangers: Sequence[Answer], by: str | None) -> Unknowns:
-    shares = [Share.of_flags([answer.unknown for answer in group]) if by else None for group in (answerable, strangers)]
-    best = [np.array([answer.score for answer in group], np.float64) for group in (answerable, strangers)]
+def _unknowns(answerable: Sequence[Answer], strangers: Sequence[Answer], tells: bool) -> Unknowns:
+    groups = answerable, strangers
+    shares = [Share.of_flags([answer.called_unknown for answer in group]) if tells else None for group in groups]
+    known = [np.array([-answer.unknown for answer in group], np.float64) for group in groups]
     return Unknowns(
-        by,
         shares[0],
         shares[1],
         len(strangers),
         tuple(dict.fromkeys(answer.label for answer in strangers)),
-        auroc(*best) if strangers else None,
+        auroc(*known) if strangers else None,
     )
 
 
@@ -394,7 +394,8 @@ def _answer(result: ImageResult, label: str, name: str | None) -> Answer:
         best.score,
         rank,
         None if rank is None else result.predictions[rank - 1].score,
-        result.unknown,
+        result.unknown or 0.0,
+        result.reason is not None,
         stranger=name is None,
     )
 

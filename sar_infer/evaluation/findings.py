@@ -154,9 +154,8 @@ def new_photo_findings(bank: ClassBank, bundle: Bundle, before: ClassBank, files
         files: The file of each photo by its digest.
     """
     totals = {name: (len(photos), photos.total.astype(np.float64)) for name, photos in bank.photos.items()}
-    if bundle.statistics is not None:
-        model = bundle.statistics.statistics
-        for name, mean, count in zip(bundle.statistics.names, model.means, model.counts.tolist(), strict=True):
+    if (trained := bundle.trained) is not None:
+        for name, mean, count in zip(trained.names, trained.means, trained.counts.tolist(), strict=True):
             if bank.lookup.name(name) is not None:
                 number, total = totals.get(name, (0, np.zeros(bank.dim)))
                 totals[name] = number + count, total + mean.astype(np.float64) * count

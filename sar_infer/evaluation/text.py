@@ -51,15 +51,15 @@ def _summary(evaluation: Evaluation) -> Iterator[str]:
         f"{scores.error:.1%}, of which chance explains {min(scores.error, scores.by_chance):.1%}"
     )
     if unknowns.known is not None:
-        yield f"unknown       said of {_share(unknowns.known)} of these photos, by {unknowns.by}"
+        yield f"unknown       said of {_share(unknowns.known)} of these photos"
     if unknowns.stranger_photos:
         names = ", ".join(map(repr, unknowns.stranger_classes[:3])) + ", …" * (len(unknowns.stranger_classes) > 3)
         said = "whether they are unknown cannot be told: no threshold is set"
         if unknowns.strangers is not None:
             said = f"unknown is said of {_share(unknowns.strangers)}"
         yield (
-            f"other photos  {unknowns.stranger_photos:,} of classes that are not there ({names}): {said}; their best "
-            f"score is lower than that of a known photo in {unknowns.auroc:.0%} of pairs"
+            f"other photos  {unknowns.stranger_photos:,} of classes that are not there ({names}): {said}; they are "
+            f"more probably unknown than a known photo in {unknowns.auroc:.0%} of pairs"
         )
 
 

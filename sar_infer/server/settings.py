@@ -54,7 +54,6 @@ class Settings:
         origins: Origins whose pages may read answers (CORS), as in the header ``Origin``; ``*`` is any.
         device: Where the encoders run.
         precision: ``fp32``, or smaller graphs of the bundle.
-        offset: As of ``Classifier``; refused without statistics of bundle or bank if it is not 0.
         threads: Threads of one batch. ``sizing`` chooses this and the next two if they are None.
         workers: Processes that decode and encode; with 0 one process does all.
         max_batch: Images that run together at most.
@@ -70,7 +69,6 @@ class Settings:
     origins: tuple[str, ...] = ()
     device: Device = "auto"
     precision: PrecisionChoice = "fp32"
-    offset: float = 0.0
     threads: int | None = None
     workers: int | None = 0
     max_batch: int | None = None

@@ -239,9 +239,7 @@ def _lines(rows: Mapping[str, Mapping[str, Any]], columns: Iterable[str]) -> lis
 
 
 def warnings_of(run: TrainedRun) -> Iterator[str]:
-    """Yield what to mind of a run: a prompt below zero-shot, statistics far below another way, unknown confidence."""
-    from sar_infer.classify.calibration import not_calibrated
-
+    """Yield what to mind of a run: a prompt below zero-shot, statistics far below another way."""
     metrics, zero_shot, statistics = (run.record[key] for key in ("metrics", "zero_shot", "statistics"))
     for key, label in (("base_accuracy", "the trained classes"), ("new_accuracy", "new classes")):
         if metrics[key] is not None and round(metrics[key], 1) < round(zero_shot[key], 1):
@@ -260,9 +258,3 @@ def warnings_of(run: TrainedRun) -> Iterator[str]:
                 f"class statistics get {answer:.1f} % of these test photos right, {way} {percent:.1f} %; "
                 f"to answer with that, use {command}"
             )
-    if run.record["calibration"] is None:
-        dataset = run.record["dataset"]
-        left_out = statistics is not None and statistics.get("temperature") is not None
-        more = "hold out more with fewer --shots" if dataset["split_origin"] == "ours" else "give more test photos"
-        why = not_calibrated(dataset["held_out"], left_out=left_out)
-        yield f"{why}; {more}, or use sar-bank calibrate later (docs/confidence.md)"

@@ -19,10 +19,10 @@ from sar_infer.bank.edits import utc_now
 from sar_infer.bundle.bundle import open_bundle
 from sar_infer.bundle.manifest import (
     BANK,
+    CLASS_MODEL,
     IMAGE_ENCODER,
     NAME_ENCODER,
     SCHEMA_VERSION,
-    STATISTICS,
     TOKENIZER,
     Manifest,
     Provenance,
@@ -90,13 +90,13 @@ def export_bundle(
         bank = make_bank(source, digest, Images(images_digest(source.prompted), self_test.embedding))
         bank.save(folder / BANK)
         if statistics := source.class_statistics(digest):
-            statistics.save(folder / STATISTICS)
+            statistics.save(folder / CLASS_MODEL)
         write_file(folder / TOKENIZER, gzip.compress(merges, 9, mtime=0))
         tell("comparing with torch")
         phrases = [phrase for several in source.phrases.values() for phrase in several]
         names = phrases[:: -(-len(phrases) // MOST_NAMES)]
         parity = compare(folder, source.prompted, spec, bank.embeddings, photos=photos, names=names)
-        backbone, fitted = source.backbone, source.confidence
+        backbone = source.backbone
         packages = {name: version(name) for name in ("onnx", "onnxscript", "Pillow")}
         manifest = Manifest(
             schema_version=SCHEMA_VERSION,
@@ -120,11 +120,6 @@ def export_bundle(
                 source.licences,
             ),
             self_test=self_test,
-            temperature=fitted.temperature if fitted else None,
-            thresholds=fitted.thresholds if fitted else {},
-            conformal=fitted.conformal if fitted else {},
-            calibrated=source.trained_names if fitted else (),
-            calibrated_for=source.branch if fitted and source.trained_names else None,
         )
         manifest = seal(folder, manifest, bank)
         tell("opening the bundle")

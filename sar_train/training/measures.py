@@ -9,8 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from sar_infer.classifiers.scores import Doubles
-from sar_infer.classify.calibration import Fitted, HeldOut, calibrate
+from sar_infer.class_model.model import Doubles
 from sar_train.data.features import Features, PhotoFeatures
 from sar_train.data.task import Evaluated, Task
 from sar_train.evaluation.accuracy import evaluate
@@ -24,8 +23,6 @@ from sar_train.training.record import MEAN_IMAGE, TEXT_BRANCH, Answers, Parts
 Logits = Callable[[Tensor, Sequence[str]], Tensor]
 """(N, C) for (N, D) unit image features and C names."""
 EvaluatedBranch = Literal["text", "statistics"]
-_ENOUGH_VALIDATION = 100
-"""Validation images that confidence is fitted on alone; a user's folder often has a handful."""
 FeaturesOf = Callable[[Evaluated], Tensor]
 """(N, D) unit features of evaluated images."""
 
@@ -141,31 +138,6 @@ def answering(
         return (scores + bias).double().cpu().numpy()
 
     return Answering("text" if composed is None else "statistics", logits)
-
-
-def confidence(context: RunContext, way: Answering) -> Fitted | None:
-    """Fit and measure the confidence of a bundle's answers for the base classes; None where images do not suffice.
-
-    Fitted on validation images of the base classes and measured on the evaluated ones. Of few validation images and the
-    evaluated ones together each tenth is measured by the rest. New classes' images are the unknown ones.
-    """
-    base, new, validation = context.task.base, context.task.new, context.task.validation
-    if base is None:
-        return None
-
-    def held_out_images(evaluated: Evaluated) -> HeldOut:
-        return HeldOut(way.logits(evaluated), evaluated.labels.numpy())
-
-    name = context.features.dataset.name
-    unknown = None if new is None else way.logits(new)
-    tested = held_out_images(base)
-    if validation is None:
-        fitted = calibrate(name, tested, unknown=unknown)
-    elif len(validation.labels) < _ENOUGH_VALIDATION:
-        fitted = calibrate(name, tested.with_more(held_out_images(validation)), unknown=unknown)
-    else:
-        fitted = calibrate(name, held_out_images(validation), tested, unknown)
-    return fitted and dataclasses.replace(fitted, branch=way.branch)
 
 
 def held_out(context: RunContext) -> tuple[str, ...]:

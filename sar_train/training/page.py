@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 
-from sar_infer.classify.calibration import Fitted
 from sar_infer.errors import WriteError
 from sar_infer.evaluation import RANKED, Answer, evaluate, write_evaluation
 from sar_train.errors import RunError
@@ -17,13 +16,12 @@ from sar_train.training.measures import Answering
 PAGE = "evaluation.html"
 
 
-def write_page(context: RunContext, way: Answering, confidence: Fitted | None, folder: Path) -> None:
+def write_page(context: RunContext, way: Answering, folder: Path) -> None:
     """Write the page of a run's test photos of the trained classes; nothing where there are none.
 
     Args:
         context: of the run.
         way: how a bundle of the run answers.
-        confidence: has the temperature of scores; None leaves them as they are.
         folder: the run's.
 
     Raises:
@@ -33,7 +31,7 @@ def write_page(context: RunContext, way: Answering, confidence: Fitted | None, f
     if base is None:
         return
     names, photos = distinct(context.task.class_names), dataset.photos(base.split)
-    logits = torch.from_numpy(way.logits(base)) / (1.0 if confidence is None else confidence.temperature)
+    logits = torch.from_numpy(way.logits(base))
     best = logits.topk(min(RANKED, len(names)))
     scores = (best.values - logits.logsumexp(1, keepdim=True)).exp()
     answers, sources = [], dict[str, Path]()

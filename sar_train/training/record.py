@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
-from sar_infer.classify.calibration import Fitted
 from sar_train.evaluation.accuracy import Evaluation, harmonic_mean
 from sar_train.evaluation.open_protocol import OpenProtocol
 
@@ -84,7 +83,6 @@ def make_record(
     result: Answers,
     others: dict[str, Answers],
     zero_shot: Answers,
-    confidence: Fitted | None,
     **entries: Any,
 ) -> dict[str, Any]:
     """Return the record as plain JSON values; keys are listed in ``docs/files.md``.
@@ -95,7 +93,6 @@ def make_record(
         others: the same by the ways that a bundle may have to answer in: ``text-branch`` without the head,
             ``mean-image`` with the prompt for the mean training image, ``statistics`` with class statistics.
         zero_shot: what the hand-crafted prompt answers.
-        confidence: the calibration of a bundle's answers; None where images did not suffice.
         **entries: further keys of the record, as they are.
     """
     config, novel, parts = context.config, context.novel, result.parts
@@ -123,7 +120,6 @@ def make_record(
         "dataset": dataset_entry(context),
         "metrics": scores(parts),
         "other_metrics": {name: scores(answers.parts) for name, answers in others.items()},
-        "calibration": confidence and dataclasses.asdict(confidence),
         "zero_shot": scores(zero_shot.parts),
         "open": {name: in_one[name] for name in ("metrics", "zero_shot")}
         | {"other_metrics": {name: in_one[name] for name in others if name in in_one}}

@@ -98,13 +98,11 @@ def run(
     if way:
         others[STATISTICS] = measures.evaluate_all(context.task, images, way)
     answering = measures.answering(context, prompted, images, way)
-    confidence = measures.confidence(context, answering)
     record = make_record(
         context,
         result,
         others,
         zero_shot,
-        confidence,
         linear_probe={"base_accuracy": probe},
         relations={
             "names": len(names),
@@ -133,7 +131,7 @@ def run(
         record=record,
     )
     if page:  # before the record, which says that the run is finished
-        write_page(context, answering, confidence, out)
+        write_page(context, answering, out)
     if fitted:
         checkpoint.save_statistics(out, fitted)
     else:  # a run that failed while it was saved may have left some

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from sar_infer.class_model.model import COVERAGES
 from sar_infer.cli.bank.common import BankArguments, Workspace, changing, on_bank, own_option, save, shared_options
 from sar_infer.cli.options import Refusal, emit
 from sar_infer.errors import one_line
 
 if TYPE_CHECKING:
-    from sar_infer.bank import BankCalibration, ClassBank, PhotoSet
-    from sar_infer.classify.calibration import HeldOut
+    from sar_infer.bank import BankCalibration, PhotoSet
 
 
 @click.command()
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 def calibrate(arguments: BankArguments, *, photos: Sequence[str]) -> None:
     """Calibrate the answers of BANK_FILE on photos.
 
-    Prints the accuracy on them. Fits, and keeps in BANK_FILE, the temperature of scores, the thresholds for unknown and
-    the prediction sets of --coverage, and measures them in ten folds. They hold for these classes with the photos that
-    they have now: after a change temperature and thresholds stay, but scores say again that they are not calibrated,
-    and prediction sets are refused, until this is repeated or the change is rolled back. 50 photos or more are needed;
-    one that the bank counts for a class is left out, and those of training should be.
+    Prints the accuracy on them. Fits a temperature of scores, the threshold for unknown and the prediction sets of
+    --coverage, in place of the class model's own, and measures them in ten folds. They hold for these classes with the
+    photos that they have now: after a change the class model's own numbers apply again, until this is repeated or the
+    change is rolled back. 50 photos or more are needed; one that the bank counts for a class is left out, and those of
+    training should be.
     """
     from sar_infer.bank import calibrate as edit
     from sar_infer.cli.bank.photos import files_by_class, read_photos
@@ -63,15 +63,15 @@ def _fitted(workspace: Workspace, photos: Mapping[str, PhotoSet], positions: Map
     """Return the calibration of the bank on these photos, whose classes have these positions in it.
 
     Raises:
-        Refusal: there are too few, or no temperature can be told from them.
+        Refusal: There are too few.
     """
     import numpy as np
 
     from sar_infer.bank import BankCalibration
     from sar_infer.bank import calibrate as without_calibration
-    from sar_infer.classify.calibration import LEAST_IMAGES, HeldOut
+    from sar_infer.classify.calibration import LEAST_IMAGES
     from sar_infer.classify.calibration import calibrate as fit
-    from sar_infer.classify.decision import BRANCHES
+    from sar_infer.classify.ranking import logits
 
     classifier, bank = workspace.classifier, workspace.bank
     # as if there were no calibration yet, so that logits are not of an earlier one
@@ -80,55 +80,24 @@ def _fitted(workspace: Workspace, photos: Mapping[str, PhotoSet], positions: Map
     labels = np.concatenate([np.full(len(one.rows), positions[name], np.int64) for name, one in photos.items()])
     if len(rows) < LEAST_IMAGES:
         raise Refusal(f"{len(rows)} photos that the bank has not learned from, expected {LEAST_IMAGES} or more")
-    logits = classifier.logits(rows, classes).astype(np.float64)
-    held = HeldOut(logits, labels, classifier.distances(rows, classes, logits.argmax(axis=1)))
-    result = fit("", held)
-    if result is None:
-        raise Refusal(
-            f"no temperature can be told from these {len(rows)} photos: all are answered rightly, or hardly any; "
-            "give others, or more"
-        )
+    calibrated, measured = fit(logits(rows, classes), labels)
     return BankCalibration(
-        content_digest=bank.content_digest,
-        model_digest=classifier.model_digest,
-        branch=BRANCHES[classes.branch],
-        calibrated=tuple(bank.names[position] for position in sorted(set(labels.tolist()))),
-        background=tuple(sorted(bank.background_names)),
-        temperature=result.temperature,
-        thresholds=result.thresholds,
-        conformal=result.conformal,
-        measured={
-            **{key: value for key, value in dataclasses.asdict(result.measured).items() if key != "dataset"},
-            "accuracy": _accuracy(bank, held),
-        },
+        bank.content_digest,
+        classifier.model_digest(bank),
+        tuple(sorted(bank.background_names)),
+        **dataclasses.asdict(calibrated),
+        measured=dataclasses.asdict(measured),
     )
-
-
-def _accuracy(bank: ClassBank, held: HeldOut) -> dict[str, float]:
-    """Return the share of photos whose class comes first: of all classes, those of the bundle, and those added."""
-    import numpy as np
-
-    right = held.logits.argmax(axis=1) == held.labels
-    new = [position for position, entry in enumerate(bank.entries.values()) if entry.added is not None]
-    added = np.isin(held.labels, new)
-    groups = {"all": np.ones_like(added), "bundle": ~added, "added": added}
-    return {name: float(right[group].mean()) for name, group in groups.items() if group.any()}
 
 
 def _lines(arguments: BankArguments, fitted: BankCalibration) -> list[str]:
     measured = fitted.measured
-    sets = ", ".join(
-        f"{float(key):.0%}: {measured['coverage'][key]:.1%} with {measured['set_size'][key]:.1f} classes"
-        for key in fitted.conformal
-    )
-    of = {"all": "accuracy", "bundle": "of the bundle's classes", "added": "of added classes"}
-    accuracy = ", ".join(f"{of[group]} {share:.1%}" for group, share in measured["accuracy"].items())
+    pairs = zip(COVERAGES, measured["coverage"], measured["set_size"], strict=True)
+    sets = ", ".join(f"{wanted:.0%}: {share:.1%} with {size:.1f} classes" for wanted, share, size in pairs)
     return [
-        f"{arguments.file}: calibrated on {measured['fitted_on']:,} photos of {len(fitted.calibrated):,} classes",
-        accuracy,
+        f"{arguments.file}: calibrated on {measured['photos']:,} photos; accuracy {measured['accuracy']:.1%}",
         f"temperature {fitted.temperature:.3f}; calibration error {measured['error_before']:.1%} before, "
         f"{measured['error_after']:.1%} after",
         f"prediction sets hold the class, measured in ten folds: {sets}",
-        f"unknown below score {fitted.thresholds['score']:.3f}, above energy {fitted.thresholds['energy']:.2f}"
-        + (f", or above distance {fitted.thresholds['distance']:.1f}" if "distance" in fitted.thresholds else ""),
+        f"unknown above a probability of {fitted.unknown:.3f}; {measured['called_unknown']:.1%} of these photos are",
     ]

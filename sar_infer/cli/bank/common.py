@@ -158,7 +158,7 @@ def write(arguments: BankArguments, before: Workspace, after: ClassBank, **more:
         if not after.can_answer:
             click.echo("Warning: every class is background now, so no image gets an answer", err=True)
         if bank.calibration_holds and not after.calibration_holds:
-            text = "scores are not calibrated any more; calibrate again: "
+            text = "the calibration is of before this change, and does not count now; calibrate again: "
             click.echo(f"{text}{again(arguments, 'calibrate', '--photos', 'PHOTOS')}", err=True)
         if after.learned is not None and after.learned.stale and not (bank.learned and bank.learned.stale):
             text = "what photos without labels taught is of other classes now; adapt again: "

@@ -5,9 +5,8 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -30,10 +29,7 @@ from sar_infer.errors import one_line
 
 if TYPE_CHECKING:
     from sar_infer.bank import ClassBank
-    from sar_infer.classifiers.bank_fitting import BankFitting
-
-_NUMBERS = {0: "by name", 1: "by 1 photo", 2: "by 2 photos", 4: "by 4 photos"}
-_FEW_CLASSES = 20
+    from sar_infer.classify.fitting import BankFitting
 
 
 @click.command()
@@ -49,7 +45,7 @@ _FEW_CLASSES = 20
 def create(arguments: BankArguments, *, photos: Sequence[str], classes: Path | None) -> None:
     """Make BANK_FILE with exactly the classes of --photos and --classes.
 
-    Fits the class model if four classes have two photos each; two classes are enough for a bank. A class file gives
+    Fits the class model to the photos; two classes are enough. A class file gives
     phrases ("name = phrase | phrase") and classes without photos. Takes seconds and no PyTorch.
     """
     from sar_infer.bank import ClassBank
@@ -57,7 +53,8 @@ def create(arguments: BankArguments, *, photos: Sequence[str], classes: Path | N
     from sar_infer.bank import fit as fit_edit
     from sar_infer.bundle.bank_file import WAIT, check_place
     from sar_infer.bundle.bundle import open_bundle
-    from sar_infer.classifiers.trained_statistics import enough
+    from sar_infer.classify.fitting import content as fit_content
+    from sar_infer.classify.fitting import enough
     from sar_infer.cli.bank.photos import files_by_class, findings_of, read_photos
     from sar_infer.storage.files import owned
     from sar_infer.text.names import name_key
@@ -82,22 +79,22 @@ def create(arguments: BankArguments, *, photos: Sequence[str], classes: Path | N
             click.echo(one_line(line), err=True)
         fitting, started = None, time.perf_counter()
         if enough(bank.photos):
-            fitting = workspace.classifier.fit_model(bank=bank)
-            bank = fit_edit(bank, fitting.tensors, by="sar-bank create")
+            fitting = workspace.classifier.fit_model(bank)
+            bank = fit_edit(bank, fitting.fitted.model.tensors(), by="sar-bank create")
         save(arguments, workspace, bank)
     seconds = time.perf_counter() - started
     content = {
         "bank": str(arguments.file),
         "classes": list(bank.names),
         "photos": sum(map(len, read.sets.values())),
-        "fit": fitting and _content(fitting, seconds),
+        "fit": fitting and fit_content(fitting),
     }
     count = f"{len(bank.names):,} class{'' if len(bank.names) == 1 else 'es'}"
     lines = [f"made {arguments.file}: {count}, {content['photos']:,} photos"]
     lines += (
         _lines(fitting, seconds)
         if fitting
-        else ["no class model yet: it needs four classes with two photos each; names and mean photos rank until then"]
+        else ["no class model yet: it needs two classes with photos; names rank until then"]
     )
     classify = shlex.join(["sar-classify", "IMAGE", "--bank", str(arguments.file), *bundle_words(arguments)])
     lines += [f"next: {classify}", f"      {again(arguments, 'evaluate', '--photos', 'OTHER_PHOTOS')}"]
@@ -110,17 +107,19 @@ def create(arguments: BankArguments, *, photos: Sequence[str], classes: Path | N
 def fit(arguments: BankArguments) -> None:
     """Fit the class model to the photos of BANK_FILE.
 
-    Takes seconds and no PyTorch. Needs four classes with two photos or more. Prints the accuracy that cross-validation
-    over classes expects. Photos that are added later move their own class; fit again when there are many.
+    Takes seconds and no PyTorch. Needs two classes with photos. With four classes that have two photos each, prints the
+    accuracy that cross-validation over classes expects. Photos that are added later move their own class; fit again
+    when there are many.
     """
     from sar_infer.bank import fit as edit
+    from sar_infer.classify.fitting import content as fit_content
 
     with changing(arguments, may_be_missing=False) as workspace:
         started = time.perf_counter()
-        fitting = workspace.classifier.fit_model(bank=workspace.bank)
+        fitting = workspace.classifier.fit_model(workspace.bank)
         seconds = time.perf_counter() - started
-        after = edit(workspace.bank, fitting.tensors, by="sar-bank fit")
-        write(arguments, workspace, after, fit=_content(fitting, seconds))
+        after = edit(workspace.bank, fitting.fitted.model.tensors(), by="sar-bank fit")
+        write(arguments, workspace, after, fit=fit_content(fitting))
         if arguments.form == "text":
             for line in _lines(fitting, seconds):
                 click.echo(line)
@@ -162,39 +161,16 @@ def carry(arguments: BankArguments) -> None:
 
 def advice(arguments: BankArguments, before: ClassBank, after: ClassBank) -> str | None:
     """Return a line that recommends a fit after photos were added to a bank that was never fitted, if it has enough."""
-    from sar_infer.classifiers.trained_statistics import enough
+    from sar_infer.classify.fitting import can_be_measured
 
-    if after.fitted is not None or after is before or not enough(after.photos):
+    if after.fitted is not None or after is before or not can_be_measured(after.photos):
         return None
     return f"enough photos to fit a class model: {again(arguments, 'fit')}"
 
 
-def _content(fitting: BankFitting, seconds: float) -> dict[str, Any]:
-    """Return the report for programs; accuracies in per cent."""
-    choice, confidence = fitting.choice, fitting.statistics.confidence
-    return {
-        "classes": list(fitting.classes),
-        "photos": fitting.photos,
-        "pooled_classes": fitting.trained,
-        "seconds": round(seconds, 2),
-        "alpha": choice.alpha,
-        "temperature": None if confidence is None else confidence.temperature,
-        "expected": [asdict(item) for item in choice.expected],
-        "fitted_classes": [{"photos": photos, "accuracy": accuracy} for photos, accuracy in choice.trained.items()],
-    }
-
-
 def _lines(fitting: BankFitting, seconds: float) -> list[str]:
-    choice, confidence = fitting.choice, fitting.statistics.confidence
-    count = len(fitting.classes)
     pooled = f" (and {fitting.trained:,} of the bundle's training)" if fitting.trained else ""
-    temperature = "" if confidence is None else f", temperature {confidence.temperature:.2f}"
-    expected = [item for item in choice.expected if item.photos in (0, 1, 2, 4)]
-    ways = [f"{_NUMBERS[item.photos]} {item.accuracy:.0f} % ({item.low:.0f}-{item.high:.0f})" for item in expected]
     return [
-        f"{count:,} classes{pooled}, {fitting.photos:,} photos, {seconds:.1f} s; alpha {choice.alpha:g}{temperature}",
-        f"other photos of these classes: about {choice.trained[0]:.0f} % right",
-        f"classes that you add: {', '.join(ways)} right",
-        f"estimates for {count:,} more classes, from these {count:,} left out in turn, 95 % intervals"
-        + ("; with so few classes a rough guide" if count < _FEW_CLASSES else ""),
+        f"class model of {fitting.classes:,} classes{pooled}, {fitting.photos:,} photos, {seconds:.1f} s",
+        *fitting.lines(),
     ]

@@ -27,8 +27,8 @@ from sar_infer.errors import one_line
 if TYPE_CHECKING:
     from sar_infer.bank import Learn
     from sar_infer.bulk.features import FeatureSources
-    from sar_infer.classifiers.learning_report import LearningReport, PhotoNote
-    from sar_infer.classifiers.spool import FeatureSpool
+    from sar_infer.class_model.spool import FeatureSpool
+    from sar_infer.classify.learning import LearningReport, PhotoNote
 
 _HIDDEN_UP_TO = 64
 _MOST_CLASSES = 20
@@ -60,11 +60,11 @@ def learn(
 ) -> None:
     """Learn from photos that nobody labelled.
 
-    Learns where classes lie in them, and what their camera does. Any photos will do: photos like none of the classes,
-    and doubtful ones, are set aside, and classes that are absent stay as they are. --all-known learns more from
+    Learns where classes lie in them. Any photos will do: photos like none of the classes, and doubtful ones, count
+    little, and classes that are absent stay as they are. --all-known learns more from
     photos that are all of the bank's classes, and harms where they are not. BANK_FILE keeps sums by class, never a
-    photo; a later learn replaces them, `sar-bank rollback` undoes them. Needs class statistics: the bundle's, or
-    those of `sar-bank fit`. Scores are not calibrated afterwards.
+    photo; a later learn replaces them, `sar-bank rollback` undoes them. Needs a class model: the bundle's, or
+    that of `sar-bank fit`.
     """
     from sar_infer.bank import learn as edit
     from sar_infer.bulk.features import FeatureSources
@@ -91,8 +91,8 @@ def learn(
 
 
 def _check(workspace: Workspace) -> None:
-    """Raise InputError if there are no statistics to learn with, before any photo is read."""
-    from sar_infer.classifiers.spool import FeatureSpool
+    """Raise InputError if there is no class model to learn with, before any photo is read."""
+    from sar_infer.class_model.spool import FeatureSpool
 
     with FeatureSpool(workspace.bank.dim) as nothing:
         workspace.classifier.learn(nothing, bank=workspace.bank)
@@ -101,7 +101,7 @@ def _check(workspace: Workspace) -> None:
 @contextmanager
 def _spooled(workspace: Workspace, sources: FeatureSources, skipped: list[tuple[str, str]]) -> Iterator[FeatureSpool]:
     """Yield the features of all photos; those that cannot be read are noted."""
-    from sar_infer.classifiers.spool import FeatureSpool
+    from sar_infer.class_model.spool import FeatureSpool
 
     total = sources.count()
     pieces = sources.pieces(workspace.classifier, lambda key, reason: skipped.append((key, reason)))
@@ -121,21 +121,16 @@ def _content(report: LearningReport, skipped: Sequence[tuple[str, str]]) -> dict
 
 def _lines(report: LearningReport, skipped: Sequence[tuple[str, str]]) -> Iterator[str]:
     """Yield the report for people."""
-    yield (
-        f"{report.photos:,} photos: {report.counted:,} count, {report.strangers:,} are like none of the classes, "
-        f"{report.doubtful:,} are doubtful"
-    )
+    yield (f"{report.photos:,} photos, of which {report.unknown:,} are like none of the classes")
     for key, reason in skipped[:_MOST_SKIPPED]:
         yield f"not read: {key}: {reason}"
     if len(skipped) > _MOST_SKIPPED:
         yield f"not read: {len(skipped) - _MOST_SKIPPED:,} more"
     if report.different:
         yield (
-            f"Warning: these photos differ from those of the class statistics as a whole ({report.shift:.0%} of their "
+            f"Warning: these photos differ from those of the class model as a whole ({report.shift:.0%} of their "
             "shift is common to all); look at the answers, or label some"
         )
-    elif report.translated:
-        yield f"a shift of all photos is taken off before ranking: {report.translated:.0%} of the spread of classes"
     width = max((len(item.name) for item in report.classes[:_MOST_CLASSES]), default=0)
     for item in report.classes[:_MOST_CLASSES]:
         yield (
@@ -144,7 +139,7 @@ def _lines(report: LearningReport, skipped: Sequence[tuple[str, str]]) -> Iterat
         )
     if len(report.classes) > _MOST_CLASSES:
         yield f"  and {len(report.classes) - _MOST_CLASSES:,} more classes"
-    if report.counted or report.changed:
+    if report.changed or any(item.counts_as for item in report.classes):
         yield f"{report.changed:,} answers change" + (", such as" if report.examples else "")
     else:
         more = "" if report.all_known else ", or say --all-known if every one is of the bank's classes"

@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
-from sar_infer.bundle.bank_file import BankFile
 from sar_infer.bundle.bundle import default_bundle, on_hub, open_bundle
 from sar_infer.classifier import Classifier
 from sar_infer.encoders.precision import choose
@@ -33,8 +32,8 @@ def open_engine(settings: Settings, metrics: Metrics, meanwhile: Callable[[], ob
     Raises:
         BundleError: missing, damaged, or it computes something else than at export.
         DeviceError: the device is not available.
-        InputError: the bundle has no graphs in the precision of the settings, or no statistics for their offset; or
-            its encoder's images have more pixels than the settings allow.
+        InputError: the bundle has no graphs in the precision of the settings, or its encoder's images have more
+            pixels than the settings allow.
     """
     location = default_bundle() if settings.bundle is None else settings.bundle
     if not on_hub(location):
@@ -47,15 +46,12 @@ def open_engine(settings: Settings, metrics: Metrics, meanwhile: Callable[[], ob
         )
     chosen = choose(bundle.manifest, settings.precision, settings.device)
     planned = sizes(settings, bundle.manifest.files[chosen.image].size)
-    bank = settings.bank if settings.offset and bundle.statistics is None else None
     classifier = Classifier(
         bundle,
-        bank=None if bank is None else BankFile(bank, bundle),  # perhaps it has the statistics to be shifted
         device=settings.device,
         threads=planned.threads,
         spin=False,
         precision=settings.precision,
-        offset=settings.offset,
     )
     with contextlib.ExitStack() as opened:  # which ends the processes if anything fails
         workers = None

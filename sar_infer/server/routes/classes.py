@@ -89,8 +89,8 @@ class ChangedClass(ClassEntry):
     findings: list[ClassFinding]
     calibrated: bool | None = Field(
         None,
-        description="present if the bank has a calibration of its own; false: it is of before a change, so that scores "
-        "are not calibrated and thresholds for unknown are of then; sar-bank calibrate fits a new one",
+        description="present if the bank has a calibration of its own; false: it is of before a change and does not "
+        "count; sar-bank calibrate fits a new one",
     )
 
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic_core import PydanticCustomError, to_json
 
 from sar_infer.classify.output import optional_fields
-from sar_infer.results import CalibratedOn, DecisionOptions, ImageResult, Unknown
+from sar_infer.results import DecisionOptions, ImageResult
 from sar_infer.server.class_names import cleaned
 from sar_infer.server.http.openapi import IMAGE_TYPES, form, problems, request_body
 from sar_infer.server.http.request import (
@@ -37,7 +37,7 @@ class ClassifyOptions(BaseModel):
     classes: list[str] = Field([], description="names to add to the bank's; may be repeated")
     top_k: Annotated[int, Field(ge=1, le=MAX_TOP_K)] | None = Field(None, description="classes to answer; 5 by default")
     mode: Mode | None = Field(None, description="default: extend if classes are given, else bank")
-    unknown: Unknown | None = Field(None, description="tell whether the image is of any class; auto chooses by what")
+    unknown: bool | None = Field(None, description="give no class to an image that seems to be none of the classes")
     coverage: Coverage | None = Field(
         None, description="return a set that contains the true class with this probability"
     )
@@ -78,9 +78,6 @@ class Prediction(BaseModel):
     logit: float
     similarity: float = Field(description="cosine between image and class")
     source: Literal["bank", "extended"] = Field(description="extended: the name came with the call")
-    calibration: CalibratedOn = Field(
-        description="what the score was calibrated on: held-out photos of this class, classes left out in turn, nothing"
-    )
 
 
 class Explanation(BaseModel):
@@ -88,7 +85,6 @@ class Explanation(BaseModel):
 
     margin: float | None = Field(description="its score less the runner-up's")
     runner_up: str | None
-    energy: float = Field(description="over all classes of the call; the lower, the more familiar the image")
     nearest: list[tuple[str, float]] = Field(description="classes nearest to the best one, with their cosines")
     background: str | None = Field(description="the background class that beats every other")
 
@@ -100,9 +96,8 @@ class Result(BaseModel):
     predictions: list[Prediction]
     error: str | None = Field(description="why this image has no predictions")
     error_code: str | None
-    branch: Literal["text", "text+statistics"]
-    unknown: bool | None = Field(None, description="present if it was requested, or if a background class won")
-    reason: str | None = Field(None, description="present with unknown: why")
+    unknown: float | None = Field(description="probability that it is none of the classes; null with an error")
+    reason: str | None = Field(None, description="present if it is called unknown: why")
     label_set: list[str] | None = Field(None, description="present if coverage was requested")
     explanation: Explanation | None = Field(None, description="present if it was requested")
 
@@ -138,7 +133,7 @@ async def classify(request: Request, service: Serving, query: Annotated[Classify
     phrases = cleaned(call.classes or query.classes, service.settings.limits)
     only = chooses_only(call.mode or query.mode, bool(phrases))
     options = DecisionOptions(
-        call.unknown or query.unknown,
+        bool(query.unknown if call.unknown is None else call.unknown),
         coverage=call.coverage or query.coverage,
         explain=bool(query.explain if call.explain is None else call.explain),
     )
@@ -151,13 +146,14 @@ async def classify(request: Request, service: Serving, query: Annotated[Classify
         raise Problem(IMAGE_CODES[error.kind], str(error))
     for outcome in outcomes:
         if outcome.value:
-            service.metrics.top_score.observe(outcome.value.predictions[0].score)
-            service.metrics.judged.inc(outcome.value.unknown is not None)
-            service.metrics.unknown.inc(bool(outcome.value.unknown))
+            if outcome.value.predictions:
+                service.metrics.top_score.observe(outcome.value.predictions[0].score)
+            service.metrics.judged.inc()
+            service.metrics.unknown.inc(outcome.value.reason is not None)
         elif outcome.error:
             service.metrics.rejected.labels(IMAGE_CODES[outcome.error.kind]).inc()
     answer = {
-        "results": [_result(i, outcome, classes.branch) for i, outcome in enumerate(outcomes)],
+        "results": [_result(i, outcome) for i, outcome in enumerate(outcomes)],
         "classes": len(classes.names),
         "bundle": engine.bundle.manifest.digest,
         "bank": bank.content_digest,
@@ -168,13 +164,13 @@ async def classify(request: Request, service: Serving, query: Annotated[Classify
     return Response(to_json(answer), media_type="application/json")
 
 
-def _result(index: int, outcome: Outcome[ImageResult], branch: str) -> dict[str, Any]:
+def _result(index: int, outcome: Outcome[ImageResult]) -> dict[str, Any]:
     error, result = outcome.error, outcome.value
     return {
         "image": f"image[{index}]",
         "predictions": [{"rank": rank, **vars(p)} for rank, p in enumerate(result.predictions if result else (), 1)],
         "error": None if error is None else str(error),
         "error_code": None if error is None else IMAGE_CODES[error.kind],
-        "branch": branch,
+        "unknown": None if result is None else result.unknown,
         **({} if result is None else optional_fields(result)),
     }

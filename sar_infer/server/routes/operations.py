@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from importlib.util import find_spec
 from typing import Any
 
@@ -10,7 +11,6 @@ from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
 
 from sar_infer import __version__
-from sar_infer.classify.decision import judged_by
 from sar_infer.errors import SarInferError
 from sar_infer.server.http.openapi import problems
 from sar_infer.server.http.request import Keyed, Serving
@@ -60,10 +60,9 @@ async def model(service: Serving) -> dict[str, Any]:
         **{field: manifest[field] for field in _SHOWN},
         "classes": len(bank.names),
         "bank": bank.content_digest,
-        "statistics": None if engine.bundle.statistics is None else len(engine.bundle.statistics.names),
-        "offset": service.settings.offset,
+        "trained": 0 if engine.bundle.trained is None else len(engine.bundle.trained.names),
         "provider": engine.provider,
-        "unknown": [] if classes is None else judged_by(engine.bundle.manifest, classes),
+        "unknown": None if classes is None or math.isnan(classes.model.unknown) else classes.model.unknown,
         "precision": engine.classifier.choice.precision,
         "sizes": dataclasses.asdict(engine.sizes),
         "writes": service.settings.writable,

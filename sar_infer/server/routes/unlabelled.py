@@ -20,8 +20,8 @@ from pydantic_core import to_json
 from sar_infer._arrays import Floats
 from sar_infer.bank import ClassBank
 from sar_infer.bank import learn as learn_edit
-from sar_infer.classifiers.learning_report import LearningReport
-from sar_infer.classifiers.spool import FeatureSpool
+from sar_infer.class_model.spool import FeatureSpool
+from sar_infer.classify.learning import LearningReport
 from sar_infer.errors import ImageError
 from sar_infer.server.bank import BUSY_SECONDS
 from sar_infer.server.http.openapi import form, problems, request_body
@@ -128,7 +128,7 @@ class SuggestAnswer(BaseModel):
 async def learn(request: Request, service: Writable, if_match: IfMatch = None) -> Response:
     """Learn from photos, in place of what was learned before; one step of the bank's history.
 
-    The bank stores sums by class, never a photo. Needs a server with a key, ``--bank``, and class statistics.
+    The bank stores sums by class, never a photo. Needs a server with a key, ``--bank``, and a class model.
     """
     call = await read_json(request, service, LearnRequest)
     images = await read_images(service, call.images)

@@ -151,7 +151,7 @@ def _finisher(
 
     def finish(rows: Floats) -> Iterator[tuple[float, Sequence[oip.Row]]]:
         logits = classifier.logits(rows, classes)
-        scores = classifier.scores(logits, classes)[:, answers]
+        scores = classifier.scores(logits)[:, answers]
         logits = logits[:, answers]
         values = zip(*(tensor(output, rows, logits, scores) for output in outputs), strict=True)
         return zip(scores.max(axis=1).tolist(), values, strict=True)

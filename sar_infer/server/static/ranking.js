@@ -5,7 +5,6 @@ import { $, element, number, percent, show, spelling } from "./dom.js";
 
 const MOST_NAMES = 6; // in a sentence
 const MOST_LOWER = 10; // bars below the ranking
-const BY = { text: "by their names", "text+statistics": "by names and by photos" };
 
 /** Draw a photo's answer; `current` says that it answers what is asked now. */
 export function drawRanking(photo, state, current) {
@@ -27,35 +26,24 @@ export function drawRanking(photo, state, current) {
   $("among").textContent = answer === null ? "" : `of ${number.format(answer.classes)} ${answer.classes === 1 ? "class" : "classes"}`;
   $("took").textContent = answer === null ? "" : `${Math.round(photo.elapsed)} ms`;
   $("ranking").setAttribute("aria-busy", String(photo !== null && !current));
-  const reason = unknown(photo, state.unknown);
+  const reason = unknown(photo, state.unknown, state.model);
   show("verdict", reason === "" ? "" : "Unknown");
   show("reason", reason);
   $("ranking").classList.toggle("unsure", reason !== "");
-  show("uncalibrated", uncalibrated(top));
   show("why", why(answer));
   if (answer) $("why").prepend(element("strong", "", "Why? "));
   drawFooter(photo, state.model);
 }
 
 /** Why a photo shows none of the classes; "" where it may. `least` is a share, "server" or "". */
-export function unknown(photo, least) {
+export function unknown(photo, least, model) {
   const result = photo?.answer?.results[0];
   if (!result) return "";
-  if (result.unknown) return `None of these is likely enough: ${result.reason}.`;
+  if (result.reason) return `None of these is likely enough: ${result.reason}.`;
+  if (least === "server") return result.unknown > model?.unknown ? `It shows none of the classes with a probability of ${percent.format(result.unknown)}.` : "";
   const share = Number(least) || 0;
   const best = result.predictions[0].score;
   return best < share ? `None of these is likely enough: the best has ${percent.format(best)}, less than ${percent.format(share)}.` : "";
-}
-
-/** What the shares are, or are not, where no photos were held out; "" where some were. */
-function uncalibrated(predictions) {
-  const doubtful = predictions.filter((prediction) => prediction.calibration === "none").map((prediction) => prediction.label);
-  if (predictions.some((prediction) => prediction.calibration === "left-out")) {
-    return "Calibrated on classes left out in turn, not on held-out photos: percentages are estimates.";
-  }
-  if (doubtful.length === 0) return "";
-  const which = doubtful.length === predictions.length ? "" : ` for ${brief(doubtful)}`;
-  return `Not calibrated${which}: percentages compare the classes, and do not say how often the best one is right.`;
 }
 
 function why(answer) {
@@ -64,7 +52,7 @@ function why(answer) {
   if (!given) return "";
   const [{ label }] = result.predictions;
   const parts = [];
-  if (given.margin !== null) parts.push(`${label} is ${(100 * given.margin).toFixed(1)} points ahead of ${given.runner_up}, compared ${BY[result.branch]}.`);
+  if (given.margin !== null) parts.push(`${label} is ${(100 * given.margin).toFixed(1)} points ahead of ${given.runner_up}.`);
   if (given.nearest.length > 0) parts.push(`Nearest classes to ${label}, whatever the photo (cosine; 1 is the same): ${given.nearest.map(([name, cosine]) => `${name} (${cosine.toFixed(2)})`).join(", ")}.`);
   return parts.join(" ");
 }

@@ -29,10 +29,7 @@ function wanted() {
   return state.names.length === 0 ? state.topK : Math.max(state.topK, Math.min(LONGEST_RANKING, classes + state.names.length));
 }
 
-const question = () => JSON.stringify([state.names, state.only, wanted(), byServer(), state.revision]);
-
-/** Whether the server's own threshold says what is unknown. */
-const byServer = () => state.unknown === "server" && !state.only;
+const question = () => JSON.stringify([state.names, state.only, wanted(), state.revision]);
 
 /** Ask again a moment after the last change. What is still on its way is dropped at once. */
 function changed() {
@@ -79,7 +76,6 @@ async function classify(photo, signal) {
 
 function ask(body, signal) {
   const options = new URLSearchParams({ top_k: wanted(), explain: true });
-  if (byServer()) options.set("unknown", "auto");
   if (state.names.length > 0) options.set("mode", state.only ? "only" : "extend");
   for (const name of state.names) options.append("classes", name);
   const onWait = (seconds) => say(`The server is busy. Trying once more in ${Math.ceil(seconds)} s.`);
@@ -115,7 +111,7 @@ async function loadModel() {
 /** The server has a threshold for some bundles and banks; then it is the page's choice until another is made. */
 function drawThresholds() {
   const offered = $("unknown").querySelector("[value=server]");
-  const offers = state.model.unknown?.includes("score") === true;
+  const offers = typeof state.model.unknown === "number";
   if (offers && !offered) {
     $("unknown").options[0].after(Object.assign(element("option", "", "by threshold"), { value: "server" }));
     state.unknown = "server";
@@ -273,7 +269,7 @@ function drawStrip() {
     const [image, caption] = choice.children;
     const source = photo.unseen ? BLANK : photo.url;
     if (image.src !== source) image.src = source;
-    const name = unknown(photo, state.unknown) ? "unknown" : best(photo)?.label;
+    const name = unknown(photo, state.unknown, state.model) ? "unknown" : best(photo)?.label;
     caption.textContent = photo.error ? "not classified" : name ?? "…";
     caption.classList.toggle("failed", photo.error !== null);
     choice.title = photo.name;
@@ -341,7 +337,7 @@ function showProblem(error) {
 
 function announce(photo, effect = "") {
   const shares = (photo.answer?.results[0].predictions ?? []).slice(0, 3).map(told);
-  const reason = unknown(photo, state.unknown);
+  const reason = unknown(photo, state.unknown, state.model);
   if (shares.length > 0) say([effect, reason && `Unknown. ${reason}`, shares.join("; ")].filter(Boolean).join(" "));
 }
 

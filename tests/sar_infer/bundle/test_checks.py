@@ -16,10 +16,6 @@ LIMITS: dict[str, tuple[float, float]] = {
     "embed_dim": (8, 8),  # of the self-test's embedding
     "logit_scale": (1e-6, 1e6),
     "logit_bias": (-1e6, 1e6),
-    "temperature": (1e-6, 1e6),
-    "thresholds.score": (0.0, 1.0),
-    "thresholds.energy": (-1e9, 1e9),
-    "conformal.0/9": (0.0, 1.0),
     "preprocess.size": (1, 4096),
     "preprocess.fill": (0, 255),
     "preprocess.mean.1": (-1e6, 1e6),

@@ -1,6 +1,6 @@
 """Groups of photos that are of no class yet, and photos whose label would help most: plain functions on arrays.
 
-All distances are squared Mahalanobis distances under the precision matrix P of the class statistics. Features are
+All distances are squared Mahalanobis distances under the precision matrix P of the class model. Features are
 whitened, ``z = (x - centre) L`` with ``P = L L'``, so that they become squared lengths.
 
 **Groups.** Ward's clustering (Ward, "Hierarchical Grouping to Optimize an Objective Function", 1963) of all photos. A
@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sar_infer._arrays import Floats, Indices
-from sar_infer.classifiers.statistics import Doubles, Statistics
+from sar_infer.class_model.model import ClassModel, Doubles
 from sar_infer.errors import InputError
 
 LABELS = 20
@@ -39,7 +39,7 @@ _OWNED, _ALIKE = 0.6, 0.8
 """Cosine of a group's centre and a class's mean from which the photos count as the class's when classes are counted,
 and from which the group is said to look like it."""
 _ANSWERED = 0.5
-"""Mean score that says the same of a class known by name alone, where there are no statistics and text answers."""
+"""Mean score that says the same of a class known by name alone, where there is no model and text answers."""
 _LEAST_OWNED = 0.15
 """Share of photos of the bank's classes below which they do not say how many classes there are."""
 _LEAST_LENGTH = 0.2
@@ -96,12 +96,12 @@ class Suggestions:
     labels: Indices
 
 
-def suggest(statistics: Statistics | None, features: Floats, answers: Answers) -> Suggestions:
+def suggest(model: ClassModel | None, features: Floats, answers: Answers) -> Suggestions:
     """Return groups of photos and the photos worth a label.
 
     Args:
-        statistics: Of the bundle or the bank; None where neither has any: distances are then Euclidean around the
-            mean of the photos.
+        model: Of the bundle or the bank; None where neither has any: distances are then Euclidean around the mean of
+            the photos.
         features: (N, D) unit image features.
         answers: What the bank answers for them.
 
@@ -110,9 +110,14 @@ def suggest(statistics: Statistics | None, features: Floats, answers: Answers) -
     """
     if not len(features):
         return Suggestions((), np.empty(0, np.intp))
-    model = _Whitening.of(statistics, features)
-    white = model(features)
-    return Suggestions(_groups(white, model(answers.means), statistics, answers), worth_a_label(white, answers.scores))
+    centre = features.mean(axis=0, dtype=np.float64) if model is None else model.centre
+
+    def whitened(rows: npt.NDArray[np.floating]) -> Doubles:
+        apart = rows.astype(np.float64) - centre
+        return apart if model is None else apart @ model.root
+
+    white = whitened(features)
+    return Suggestions(_groups(white, whitened(answers.means), model, answers), worth_a_label(white, answers.scores))
 
 
 def worth_a_label(white: Doubles, scores: Floats, count: int = LABELS) -> Indices:
@@ -142,31 +147,11 @@ def worth_a_label(white: Doubles, scores: Floats, count: int = LABELS) -> Indice
     return result
 
 
-@dataclass(frozen=True, eq=False)
-class _Whitening:
-    """``z = (x - centre) L``, with ``P = L L'``."""
-
-    centre: Doubles
-    root: Doubles | None
-
-    @classmethod
-    def of(cls, statistics: Statistics | None, features: Floats) -> _Whitening:
-        if statistics is None:
-            return cls(features.mean(axis=0, dtype=np.float64), None)
-        root = np.linalg.cholesky(statistics.precision.astype(np.float64))
-        return cls(statistics.centre.astype(np.float64), root)
-
-    def __call__(self, rows: npt.NDArray[np.floating]) -> Doubles:
-        apart = rows.astype(np.float64) - self.centre
-        result: Doubles = apart if self.root is None else apart @ self.root
-        return result
-
-
-def _groups(white: Doubles, means: Doubles, statistics: Statistics | None, answers: Answers) -> tuple[Group, ...]:
+def _groups(white: Doubles, means: Doubles, model: ClassModel | None, answers: Answers) -> tuple[Group, ...]:
     """Return the groups of N whitened photos (N, D), given K whitened means (K, D)."""
     tree = _Tree.of(white)
-    located = np.full(len(means), statistics is not None) | (answers.counts > 0)
-    prior = 0.0 if statistics is None else statistics.prior
+    located = np.full(len(means), model is not None) | (answers.counts > 0)
+    prior = 0.0 if model is None else model.prior
 
     def likeness(numbers: Indices) -> Doubles:
         """Return how much each group (G) looks like each class (K); from ``_ALIKE`` on it looks like it."""

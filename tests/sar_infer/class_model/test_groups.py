@@ -8,19 +8,20 @@ import sys
 import numpy as np
 import numpy.typing as npt
 import pytest
-from support.trained import example_statistics
+from support.trained import example_model
 
-from sar_infer.classifiers.statistics import Statistics
-from sar_infer.classifiers.suggesting import Answers, Group, suggest, worth_a_label
+from sar_infer.class_model.groups import Answers, Group, suggest, worth_a_label
+from sar_infer.class_model.model import ClassModel
 from sar_infer.errors import InputError
 
 DIM = 16
 
 
-def statistics(**changes: object) -> Statistics:
+def statistics(**changes: object) -> ClassModel:
     """Statistics whose P stretches some directions more than others; classes lie far apart under it."""
-    model = example_statistics(dim=DIM).statistics
-    return dataclasses.replace(model, centre=np.full(DIM, 0.1, np.float32), **changes)
+    model = ClassModel.unfitted(DIM, 20.0, np.full(DIM, 0.1, np.float32))
+    changes = {"precision": 4 * example_model(DIM).precision, "prior": 2.0} | changes
+    return dataclasses.replace(model, **changes)
 
 
 def photos_of(means: npt.NDArray[np.float64], count: int, spread: float = 0.05) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,457 @@
+"""The class model on real photos and ``sar-mini``: accuracy, likelihood, calibration, unknown images and adapting.
+
+    python -m benchmarks.class_model [--deal choosing|reporting] [--what names streams few] [--system model]
+        [--sets garments caltech dtd pacs] [--draws 5] [--cache FOLDER] [--out FILE.csv]
+
+Two deals share no test photo. Constants are chosen on ``choosing``; ``reporting`` is for figures. Within a deal, no
+training photo of a draw is a test photo of another. Each class belongs to half A or B: in ``choosing`` all added
+classes are from A, in ``reporting`` from B, so that no class is an added one in both. DTD and PACS have disjoint
+training photos in the two deals; garments and Caltech101 share theirs, as garments have 31 photos a class.
+
+Draws vary the roles of classes, the 16 photos of each trained class, and the photos of added classes. Filters are those
+of another camera: dim and warm, grey and noisy, posterised; test photos alone go through them.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from benchmarks import command
+from sar_infer.class_model import adapt, folds
+from sar_infer.class_model.model import linear
+
+SHOTS = 16
+PHOTOS = (0, 1, 2, 4)
+SHOWN = 3
+"""Draws of the photos of added classes, by number of photos."""
+FOLD_SEEDS = 5
+STREAMS = ("all", "quarter", "trained", "added", "skewed", "twenty", "unknown")
+FILTERS = ("dim", "grey", "poster")
+SETS = {
+    "garments": ("a photo of a {}.", 6, 4),
+    "caltech": ("a photo of a {}.", 40, 40),
+    "dtd": ("{} texture.", 6, 4),
+    "pacs": ("a photo of a {}.", 4, 3),
+}
+"""Template, trained and added classes."""
+FEW = ("good", "defective", "dirty")
+"""Names that say nothing of the photos."""
+SCALE = 21.0
+"""Of ``sar-mini``."""
+
+
+def filtered(image: Any, name: str, rng: Any) -> Any:
+    """Return an image (PIL) as another camera would give it."""
+    from PIL import Image, ImageOps
+
+    if name == "poster":
+        return ImageOps.posterize(image, 2)
+    pixels = np.asarray(image, np.float64)
+    if name == "dim":
+        pixels = pixels * np.array([0.62, 0.5, 0.38])
+    else:
+        pixels = pixels.mean(2, keepdims=True).repeat(3, 2) + rng.normal(0, 28, (*pixels.shape[:2], 1))
+    return Image.fromarray(np.clip(pixels, 0, 255).round().astype(np.uint8))
+
+
+def encoded(data: Path, cache: Path) -> dict[str, Any]:
+    """Return unit features by ``set/class`` and ``set/class/kind``, from the cache or by encoding all photos."""
+    if (path := cache / "features.npz").exists():
+        return dict(np.load(path))
+    from PIL import Image
+
+    from sar_infer.bundle.bundle import open_bundle
+    from sar_infer.classifier import Classifier
+    from sar_train.clip import backbone
+    from sar_train.data.feature_file import DEMO_FILE, load_features
+
+    classifier, rng, rows = Classifier(open_bundle(None)), np.random.default_rng(0), {}
+
+    def embed(folder: Path, key: str, kinds: tuple[str, ...], tested: int = 0) -> None:
+        files = sorted(folder.glob("*.jpg"))
+        images = [Image.open(files[i]).convert("RGB") for i in np.random.default_rng(0).permutation(len(files))]
+        rows[key] = classifier.embed_images(images)
+        images = images[-tested:]
+        for kind in kinds:
+            rows[f"{key}/{kind}"] = classifier.embed_images([filtered(image, kind, rng) for image in images])
+        command.say(f"{key}: {len(files)}")
+
+    for folder in sorted((data / "clothes" / "train").iterdir()):
+        embed(folder, f"garments/{folder.name}", ())
+        embed(data / "clothes" / "test" / folder.name, f"garments/{folder.name}/test", FILTERS)
+    for folder in sorted((data / "dtd" / "images").iterdir()):
+        embed(folder, f"dtd/{folder.name}", FILTERS, 50)
+    for domain in ("photo", "cartoon", "sketch"):
+        for folder in sorted((data / "pacs" / domain).iterdir()):
+            embed(folder, f"pacs/{folder.name}" + (f"/{domain}" if domain != "photo" else ""), ())
+    demo = load_features(DEMO_FILE)
+    for split in ("train", "test"):
+        features, labels = demo.plain(split).numpy(), demo.labels(split).numpy()
+        for label, name in enumerate(demo.dataset.class_names):
+            rows[f"caltech/{name}" + ("/test" if split == "test" else "")] = features[labels == label]
+    model = backbone.load("sar-mini")
+    for name, (template, *_) in SETS.items():
+        rows[f"text/{name}"] = model.embed_names(classes_of(rows, name), template).numpy()
+    rows["text/few"] = model.embed_names(FEW, "a photo of a {} part.").numpy()
+    cache.mkdir(parents=True, exist_ok=True)
+    np.savez(path, **rows)
+    return rows
+
+
+def classes_of(rows: dict[str, Any], name: str) -> list[str]:
+    """Return the class names of a set."""
+    return sorted({key.split("/")[1] for key in rows if key.startswith(name + "/")})
+
+
+@dataclass(frozen=True)
+class Photos:
+    """Unit features (N, D) with labels (N,)."""
+
+    rows: Any
+    labels: Any
+
+    @classmethod
+    def of(cls, rows: list[Any]) -> Photos:
+        """Return the photos of classes in turn."""
+        return cls(np.concatenate(rows).astype(np.float64), np.repeat(np.arange(len(rows)), [len(r) for r in rows]))
+
+    def where(self, flags: Any) -> Photos:
+        """Return some of them."""
+        return Photos(self.rows[flags], self.labels[flags])
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One draw of a set: trained classes come first in ``text``; ``pool`` has the photos of added classes."""
+
+    name: str
+    number: int
+    trained: int
+    text: Any
+    train: Photos
+    pool: list[Any]
+    tests: dict[str, Photos]
+
+    def bank(self, photos: int, seed: int) -> tuple[Any, Any]:
+        """Return mean photos (C, D) and their numbers (C,): all of trained classes, so many of added ones."""
+        rng = np.random.default_rng(seed)
+        means, counts = np.zeros(self.text.shape), np.zeros(len(self.text), np.int64)
+        for c in range(self.trained):
+            means[c], counts[c] = self.train.rows[self.train.labels == c].mean(0), (self.train.labels == c).sum()
+        for c, rows in enumerate(self.pool, self.trained):
+            if photos:
+                shown = rows[rng.permutation(len(rows))[:photos]]
+                means[c], counts[c] = shown.mean(0), len(shown)
+        return means, counts
+
+
+def draws(rows: dict[str, Any], name: str, deal: str, count: int) -> Iterator[Draw]:
+    """Yield the draws of a set in a deal."""
+    names, (_, trained, added) = classes_of(rows, name), SETS[name][:3]
+    order = np.random.default_rng(1).permutation(len(names))
+    halves = order[: len(names) // 2], order[len(names) // 2 :]
+    first = deal == "choosing"
+    ours, other = halves if first else halves[::-1]
+
+    def cut(key: str, limits: tuple[int, int, int]) -> Any:
+        return rows[key][limits[0] : limits[1]] if first else rows[key][limits[1] : limits[2]]
+
+    def photos(c: int, kind: str) -> Any:
+        key = f"{name}/{names[c]}"
+        if name in ("garments", "caltech"):
+            return rows[key] if kind == "pool" else cut(f"{key}/test" + (f"/{kind}" if kind else ""), (0, 7, 99))
+        if name == "dtd":
+            if kind in FILTERS:
+                return cut(f"{key}/{kind}", (0, 25, 50))
+            return cut(key, (0, 35, 70)) if kind == "pool" else cut(key, (70, 95, 120))
+        if kind in ("cartoon", "sketch"):
+            return cut(f"{key}/{kind}", (0, 20, 60))
+        return cut(key, (0, 17, 36)) if kind == "pool" else cut(key, (36, 46, 60))
+
+    kinds = {"garments": ("", *FILTERS), "dtd": ("", *FILTERS), "pacs": ("", "cartoon", "sketch")}.get(name, ("",))
+    for number in range(count):
+        rng = np.random.default_rng([number, first])
+        new = rng.permutation(ours)[:added].tolist()
+        rest = [c for c in [*rng.permutation(other), *rng.permutation(ours)] if c not in new]
+        classes = [*rest[:trained], *new]
+        learned = [rng.permutation(photos(c, "pool"))[:SHOTS] for c in classes[:trained]]
+        yield Draw(
+            name,
+            number,
+            trained,
+            rows[f"text/{name}"][classes].astype(np.float64),
+            Photos.of(learned),
+            [photos(c, "pool") for c in new],
+            {kind: Photos.of([photos(c, kind) for c in classes]) for kind in kinds},
+        )
+
+
+class Today:
+    """The package at c035733b, as ``sar-train --prompt handcrafted`` fits it."""
+
+    def __init__(self, train: Photos, text: Any, seed: int) -> None:
+        import dataclasses
+
+        from sar_infer.classifiers import left_out
+        from sar_infer.classifiers.fitting import chosen
+        from sar_infer.classifiers.gaussian import gaussian
+        from sar_infer.classifiers.left_out_confidence import fit_confidences
+
+        features, prompt = train.rows[:, None], left_out.Prompt(left_out.HANDCRAFTED, text)
+        choice = left_out.choose(features, train.labels, [prompt], SCALE, seed=seed)
+        model = chosen(choice, gaussian(train.rows, train.labels, len(text)), text, 1.0)
+        trust, _ = fit_confidences(features, train.labels, prompt, SCALE, choice, seed=seed)
+        self.statistics, self.trust = dataclasses.replace(model, confidence=trust), cast("Any", trust)
+
+    def _logits(self, x: Any, text: Any, means: Any, counts: Any, shift: Any = 0.0) -> Any:
+        from sar_infer.classifiers.statistics import composed
+
+        weights, bias = composed(self.statistics, SCALE, text.astype(np.float32), means.astype(np.float32), counts)
+        return (x + shift - self.statistics.centre) @ weights.T.astype(np.float64) + bias
+
+    def answers(self, x: Any, text: Any, means: Any, counts: Any) -> tuple[Any, Any, Any]:
+        """Return log probabilities (N, C), how strange images (N,) are, and flags of those called unknown."""
+        from sar_infer.classifiers.statistics import class_means, mahalanobis
+
+        logits = self._logits(x, text, means, counts)
+        best = class_means(self.statistics, text, means, counts)[logits.argmax(1)]
+        strange = mahalanobis(self.statistics, x - best)
+        return log_softmax(logits / self.trust.temperature), strange, strange**2 > self.trust.distance
+
+    def adapted(self, x: Any, text: Any, means: Any, counts: Any, stream: Any, all_known: bool) -> Any:
+        """Return scores (N, C) after adapting to a stream."""
+        from sar_infer.classifiers.learning import KnownClasses, learn
+
+        flags, numbers = np.zeros(len(text), np.bool_), counts.astype(np.float64)
+        known = KnownClasses(text.astype(np.float32), means.astype(np.float32), numbers, flags)
+        learned = learn(self.statistics, SCALE, known, stream.astype(np.float32), all_known=all_known)
+        numbers = counts + learned.counts
+        moved = counts[:, None] * means + learned.sums + learned.counts[:, None] * learned.translation
+        means = moved / np.maximum(numbers, 1e-12)[:, None]
+        return self._logits(x, text, means, numbers, learned.translation)
+
+
+class Unfitted(Today):
+    """The package at c035733b with too few classes to fit anything."""
+
+    def __init__(self, train: Photos, text: Any, seed: int) -> None:  # noqa: ARG002
+        import types
+
+        from sar_infer.classifiers.statistics import Statistics
+
+        self.statistics = Statistics.default(text.shape[1], scale=SCALE)
+        self.trust: Any = types.SimpleNamespace(temperature=1.0, distance=np.inf)
+
+
+class Model:
+    """The class model."""
+
+    def __init__(self, train: Photos, text: Any, seed: int) -> None:
+        self.fitted = folds.fit(train.rows, train.labels, text, SCALE, seed=seed)
+        self.model = self.fitted.model
+
+    def _logs(self, x: Any, text: Any, means: Any, counts: Any, shift: Any = None) -> Any:
+        weights, bias = linear(self.model, text, means, counts, shift=shift)
+        return log_softmax(x @ weights.T.astype(np.float64) + bias)
+
+    def answers(self, x: Any, text: Any, means: Any, counts: Any) -> tuple[Any, Any, Any]:
+        """Return log probabilities (N, C), how strange images (N,) are, and flags of those called unknown."""
+        logs = self._logs(x, text, means, counts)
+        return log_softmax(logs[:, :-1]), logs[:, -1], np.exp(logs[:, -1]) > self.model.unknown
+
+    def adapted(self, x: Any, text: Any, means: Any, counts: Any, stream: Any, all_known: bool) -> Any:
+        """Return scores (N, C) after adapting to a stream."""
+        known = adapt.Classes(text, means, counts.astype(np.float64), np.ones(len(text), np.bool_))
+        learned = adapt.adapt(self.model, known, stream, all_known=all_known)
+        now = learned.classes(known)
+        return self._logs(x, text, now.means, now.counts, learned.translation)[:, :-1]
+
+
+def log_softmax(logits: Any) -> Any:
+    """Return the logarithm of the softmax over the last axis."""
+    apart = logits - logits.max(-1, keepdims=True)
+    return apart - np.log(np.exp(apart).sum(-1, keepdims=True))
+
+
+def calibration_error(scores: Any, right: Any) -> float:
+    """Return the calibration error in per cent, in 15 bins."""
+    bins = np.clip(np.ceil(scores * 15).astype(int) - 1, 0, 14)
+    return float(100 * np.abs(np.bincount(bins, weights=right - scores, minlength=15)).sum() / len(scores))
+
+
+def accuracies(right: Any, labels: Any, trained: int) -> tuple[float, float, float]:
+    """Return accuracy on trained and added classes and their harmonic mean, in per cent."""
+    base, new = (100 * float(right[side].mean()) for side in (labels < trained, labels >= trained))
+    return base, new, 2 * base * new / max(base + new, 1e-9)
+
+
+def area(known: Any, unknown: Any) -> float:
+    """Return the AUROC of values that should be larger for unknown images."""
+    ordered = np.sort(known)
+    below, up_to = (np.searchsorted(ordered, unknown, side=side) for side in ("left", "right"))
+    return float((below + up_to).mean() / (2 * len(known)))
+
+
+FIGURES = ("base", "new", "h", "accuracy", "nll", "ece", "auroc", "false_alarms", "rejected")
+
+
+def by_names(draw: Draw, kind: str, system: Any, photos: int) -> Any:
+    """Return the figures (9,) of a test set with so many photos of each added class."""
+    test, figures = draw.tests[kind], []
+    others = np.arange(draw.trained, len(draw.text))
+    for shown in range(SHOWN if photos else 1):
+        means, counts = draw.bank(photos, shown)
+        logs, _, _ = system.answers(test.rows, draw.text, means, counts)
+        right, scores = logs.argmax(1) == test.labels, np.exp(logs.max(1))
+        rng = np.random.default_rng(0)
+        chance = np.mean([calibration_error(scores, rng.random(len(scores)) < scores) for _ in range(50)])
+        nll = -logs[np.arange(len(right)), test.labels].mean()
+        figures.append(
+            (
+                *accuracies(right, test.labels, draw.trained),
+                100 * right.mean(),
+                nll,
+                calibration_error(scores, right) - chance,
+            )
+        )
+    unknown = []
+    for half in range(4):
+        rng = np.random.default_rng(half)
+        added = np.sort(rng.permutation(others)[: (len(others) + 1) // 2])
+        means, counts = draw.bank(photos, half)
+        columns = np.r_[np.arange(draw.trained), added]
+        _, strange, called = system.answers(test.rows, draw.text[columns], means[columns], counts[columns])
+        is_known = np.isin(test.labels, columns)
+        alarms = 100 * called[is_known].mean(), 100 * called[~is_known].mean()
+        unknown.append((area(strange[is_known], strange[~is_known]), *alarms))
+    return np.r_[np.mean(figures, axis=0), np.mean(unknown, axis=0)]
+
+
+def by_few(rows: dict[str, Any], name: str, deal: str, system: str, count: int) -> Iterator[tuple[Any, ...]]:
+    """Yield rows for two and three classes that are named as parts are, by 2, 4 and 16 photos; others are unknown."""
+    for number, draw in enumerate(draws(rows, name, deal, count)):
+        pool = [*(draw.train.rows[draw.train.labels == c] for c in range(draw.trained)), *draw.pool]
+        for classes in (2, 3):
+            for photos in (2, 4, 16):
+                figures = []
+                for pick in range(6):
+                    order = np.random.default_rng(pick).permutation(len(pool))[:classes]
+                    train, text = (
+                        Photos.of([pool[c][:photos] for c in order]),
+                        rows["text/few"][:classes].astype(np.float64),
+                    )
+                    means = np.array([pool[c][:photos].mean(0) for c in order])
+                    fitted = (Model if system == "model" else Unfitted)(train, text, 0)
+                    test = draw.tests[""]
+                    logs, strange, called = fitted.answers(test.rows, text, means, np.full(classes, photos))
+                    known = np.isin(test.labels, order)
+                    truth = np.argsort(order)[np.searchsorted(np.sort(order), test.labels[known])]
+                    right, scores = logs[known].argmax(1) == truth, np.exp(logs[known].max(1))
+                    rng = np.random.default_rng(0)
+                    chance = np.mean([calibration_error(scores, rng.random(len(scores)) < scores) for _ in range(50)])
+                    nll = -logs[known][np.arange(len(truth)), truth].mean()
+                    alarms = 100 * called[known].mean(), 100 * called[~known].mean()
+                    error = calibration_error(scores, right) - chance
+                    sides = 100 * right[truth == 0].mean(), 100 * right[truth != 0].mean(), 0.0
+                    unknown = area(strange[known], strange[~known])
+                    figures.append((*sides, 100 * right.mean(), nll, error, unknown, *alarms))
+                values = np.round(np.mean(figures, axis=0), 4).tolist()
+                yield (system, f"{classes} classes", deal, name, "photos", number, photos, *values)
+
+
+def stream(test: Photos, half: Any, kind: str, trained: int, strangers: Any, rng: Any) -> Any:
+    """Return the rows (N, D) of a stream from half of the test photos, and strangers."""
+    labels, classes = test.labels[half], int(test.labels.max()) + 1
+    if kind == "quarter":
+        half = half[np.isin(labels, rng.permutation(classes)[: -(-classes // 4)])]
+    elif kind in ("trained", "added"):
+        half = half[(labels < trained) == (kind == "trained")]
+    elif kind == "skewed":
+        chance = (1 + 6 * rng.permutation(classes) / classes) ** -1.5
+        half = half[rng.random(len(half)) < chance[labels]]
+    elif kind == "twenty":
+        half = rng.permutation(half)[:20]
+    rows = test.rows[half]
+    return np.concatenate([rows, rng.permutation(strangers)[: len(half)]]) if kind == "unknown" else rows
+
+
+def by_streams(draw: Draw, kind: str, systems: list[Any], strangers: Any) -> Iterator[tuple[int, str, Any]]:
+    """Yield photos, stream and (before, after, after with all known) H of each system, over both halves of a test."""
+    test, rng = draw.tests[kind], np.random.default_rng(draw.number)
+    halves = np.array_split(rng.permutation(len(test.labels)), 2)
+    for photos in (0, 2):
+        means, counts = draw.bank(photos, draw.number)
+        collected: dict[str, list[Any]] = defaultdict(list)
+        for seen, rest in (halves, halves[::-1]):
+
+            def harmonic(scores: Any, rest: Any = rest) -> float:
+                return accuracies(scores.argmax(1) == test.labels[rest], test.labels[rest], draw.trained)[2]
+
+            for name in STREAMS:
+                rows = stream(test, seen, name, draw.trained, strangers, rng)
+                for system in systems:
+                    bank = (draw.text, means, counts)
+                    before = harmonic(system.answers(test.rows[rest], *bank)[0])
+                    after = [harmonic(system.adapted(test.rows[rest], *bank, rows, plain)) for plain in (False, True)]
+                    collected[name].append((before, *after))
+        yield from ((photos, name, np.mean(values, axis=0)) for name, values in collected.items())
+
+
+def main() -> None:
+    """Measure and write CSV."""
+    args = command.options(
+        __doc__,
+        data=command.SHARED_DATA,
+        cache=Path(tempfile.gettempdir()) / "sar-class-model",
+        deal="reporting",
+        what=["names"],
+        system="model",
+        sets=list(SETS),
+        draws=5,
+        out=(Path, "write CSV here"),
+    )
+    rows = encoded(args.data, args.cache)
+    systems: dict[str, Any] = {"today": Today, "model": Model}
+    seeds = FOLD_SEEDS if args.system == "today" else 1
+    table: list[tuple[Any, ...]] = []
+    started = time.perf_counter()
+    for name in args.sets:
+        strangers = [
+            next(draws(rows, other, args.deal, 1)).tests[""].rows[:: 1 if other != "caltech" else 3]
+            for other in SETS
+            if other != name
+        ]
+        if "few" in args.what:
+            table += by_few(rows, name, args.deal, args.system, args.draws)
+            continue
+        for draw in draws(rows, name, args.deal, args.draws):
+            fitted = [systems[args.system](draw.train, draw.text[: draw.trained], seed) for seed in range(seeds)]
+            for kind in draw.tests:
+                cell = (args.deal, name, kind or "photos", draw.number)
+                if "names" in args.what:
+                    for photos in PHOTOS:
+                        values = np.mean([by_names(draw, kind, one, photos) for one in fitted], axis=0)
+                        table.append((args.system, "names", *cell, photos, *np.round(values, 4).tolist()))
+                if "streams" in args.what:
+                    for photos, one, values in by_streams(draw, kind, fitted[:3], np.concatenate(strangers)):
+                        table.append((args.system, one, *cell, photos, *np.round(values, 2).tolist()))
+            command.say(f"{name} {draw.number}: {time.perf_counter() - started:.0f} s")
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(
+        [("system", "what", "deal", "set", "kind", "draw", "photos", *FIGURES), *table]
+    )
+    command.tell(text.getvalue()) if args.out is None else args.out.write_text(text.getvalue(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

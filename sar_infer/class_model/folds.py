@@ -1,0 +1,426 @@
+"""Fit the class model: weights, threshold for unknown and prediction sets, by cross-validation over classes.
+
+Classes are held out a third at a time, and return with 0, 1, 2, 4 or 8 photos, without their name, or not at all: then
+their images are unknown ones. They are ranked beside the classes that stayed, whose images were held out too, and
+beside rivals of which there are no photos. All rankings together are one likelihood, concave in the weights: a
+multinomial logit whose covariates are the four terms of a class's score. Generalised zero-shot learning holds classes
+out for its *calibrated stacking* in the same way (Chao et al., ECCV 2016, arXiv 1605.04253).
+
+Few photos span few dimensions, in which all distances can be computed: P is a multiple of the identity outside.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sar_infer.class_model.model import (
+    COVERAGES,
+    USUAL,
+    USUAL_UNKNOWN,
+    ClassModel,
+    Doubles,
+    Flags,
+    Gaussian,
+    Labels,
+    Rivals,
+    apart,
+    gaussian,
+    log_probabilities,
+)
+
+PHOTOS = (0, 1, 2, 4, 8)
+"""Photos with which held-out classes return."""
+MIN_CLASSES = 4
+_PARTS, _TESTED = 3, 8
+"""Of the classes one in so many is held out; of the photos of a class that stays."""
+_NAMES = 4.0
+"""Weight of a ranking by name: that of those by 1, 2, 4 and 8 photos together."""
+_STAYED = 0.9
+"""Weight of the images of classes that stayed, those of held-out classes being 1."""
+_NAMELESS = 8
+"""In one round of so many, held-out classes that return with photos have no name."""
+_CLASS_PHOTOS = 4.0
+"""Independent photos that those of a class count as, since they are alike."""
+_PRIOR = (0.15, 0.006, 0.5, 0.4)
+"""Standard deviations of the weights around `USUAL`; that of w1 is around its usual share of w0. Of both they are those
+over the sets of the choosing deal; w0 and w2 depend on the encoder and are hardly held."""
+_MOVED = 2e-4
+"""Nats by which the last half of the folds may change the predictions on average."""
+_ROUNDS, _CELLS, _TASK_CELLS = 32, 2**23, 2**15
+"""Limits of the folds: rounds, and numbers that are held."""
+_KNOWN = 0.95
+"""Share of images of known classes that are not called unknown."""
+STAYED, RETURNED, ABSENT = 0, 1, 2
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """Result of `fit`.
+
+    Attributes:
+        model: The class model.
+        rounds: Times that every class was held out; 0 if the weights are `USUAL`.
+        moved: Nats by which the last half of these changed the predictions on average.
+        score: Mean accuracy (0 to 1) of held-out classes and of those that stayed, names count half; by which prompts
+            are compared.
+        why: Why nothing was cross-validated; None if it was.
+    """
+
+    model: ClassModel
+    rounds: int
+    moved: float
+    score: float
+    why: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """Rankings of N images among C classes and *unknown*.
+
+    Attributes:
+        terms: (N, C + 1, 4) float32, what the scores are linear in.
+        truth: (N,) their columns.
+        weight: (N,) weights.
+        photos: (N,) photos with which held-out classes returned.
+        side: (N,) `STAYED`, `RETURNED` or `ABSENT`: the image's class.
+        labels: (N,) their classes.
+        plain: True if all classes are present and named.
+    """
+
+    terms: npt.NDArray[np.float32]
+    truth: Labels
+    weight: Doubles
+    photos: Labels
+    side: Labels
+    labels: Labels
+    plain: bool
+
+
+def halves(classes: int, seed: int = 0) -> tuple[Labels, Labels]:
+    """Return the two halves of the classes that a prompt is trained on again."""
+    order = np.random.default_rng(seed).permutation(classes)
+    middle = (classes + 1) // 2
+    return np.sort(order[:middle]), np.sort(order[middle:])
+
+
+def obstacle(labels: Labels, classes: int) -> str | None:
+    """Return why such photos cannot be cross-validated; None if they can."""
+    if classes < MIN_CLASSES:
+        return f"{classes} classes, fewer than {MIN_CLASSES}"
+    if 2 * int((np.bincount(labels, minlength=classes) >= 2).sum()) <= classes:
+        return "fewer than 2 photos of most classes"
+    return None
+
+
+def fit(
+    rows: npt.NDArray[Any],
+    labels: Labels,
+    texts: npt.NDArray[Any],
+    scale: float,
+    *,
+    named: Flags | None = None,
+    rivals: Rivals | None = None,
+    in_halves: Sequence[npt.NDArray[Any]] = (),
+    seed: int = 0,
+) -> Fitted:
+    """Fit a class model to photos.
+
+    Args:
+        rows: (N, D) unit features, at least one of each class.
+        labels: (N,) 0 to C - 1.
+        texts: (C, D) unit text rows.
+        scale: s, the logit scale.
+        named: (C,) False for classes whose text row means nothing; None for none.
+        rivals: Classes that compete in every ranking.
+        in_halves: (C, D) text rows under the prompt trained again on each of `halves`; empty if the prompt has seen no
+            photo of these classes, so that ``texts`` hold in every fold.
+        seed: Of folds and halves.
+    """
+    rows, texts = rows.astype(np.float64), texts.astype(np.float64)
+    flags = np.ones(len(texts), np.bool_) if named is None else named
+    closed = gaussian(rows, labels, texts, flags, rivals=rivals)
+    model = _model(closed, scale, len(texts) - 1 + (0 if rivals is None else len(rivals.texts)))
+    if (why := obstacle(labels, len(texts))) is not None:
+        return Fitted(model, 0, 0.0, 0.0, why)
+    size, in_short = rows.shape[1], [part.astype(np.float64) for part in in_halves]
+    if not in_short:
+        rows, texts, rivals = in_span(rows, texts, rivals)
+    folds = _Folds(rows, texts, rivals, labels, flags, scale, in_short, size, seed)
+    tasks: list[Task] = []
+    weights, moved, rounds, target = np.array(USUAL), np.inf, 0, 2
+    effective = _CLASS_PHOTOS * len(texts)
+    while True:
+        while rounds < target:
+            tasks = _merged([*tasks, *folds.tasks(rounds)])
+            rounds += 1
+        before = weights
+        weights, curve = likeliest(tasks, effective, weights)
+        moved = float((weights - before) @ curve @ (weights - before)) / 2 / effective
+        if rounds > 2 and (
+            moved < _MOVED or rounds >= _ROUNDS or 2 * sum(t.terms[..., 0].size for t in tasks) > _CELLS
+        ):
+            break
+        target = 2 * rounds
+    return _measured(model, weights, tasks, np.bincount(labels), rounds, moved)
+
+
+def _model(closed: Gaussian, scale: float, beside: int) -> ClassModel:
+    return ClassModel(
+        closed.precision.astype(np.float32),
+        closed.centre.astype(np.float32),
+        closed.text_centre.astype(np.float32),
+        closed.slope,
+        closed.prior,
+        closed.broad,
+        scale,
+        float(closed.photos),
+        np.array(USUAL),
+        USUAL_UNKNOWN,
+        np.empty((0, 1 + len(COVERAGES))),
+        np.empty((0, 3)),
+        float(beside),
+    )
+
+
+def in_span(rows: Doubles, texts: Doubles, rivals: Rivals | None) -> tuple[Doubles, Doubles, Rivals | None]:
+    """Return the three in K coordinates, fewer than D if photos are few, in which all scores are the same.
+
+    Coordinates are along an orthonormal basis of photos and texts; what a rival's text row has beyond them is one
+    length, the last coordinate, since no image has a share in it. A covariance that is pooled goes beyond the span.
+    """
+    pooled = rivals is not None and rivals.model is not None
+    if pooled or len(rows) + len(texts) + 1 >= rows.shape[1]:
+        return rows, texts, rivals
+    basis = np.linalg.qr(np.concatenate([rows, texts]).T)[0]
+    inside = np.concatenate([rows, texts]) @ basis
+    inside = np.concatenate([inside, np.zeros((len(inside), 1))], axis=1)
+    if rivals is not None:
+        short = rivals.texts @ basis
+        rest = np.sqrt(np.maximum((rivals.texts**2).sum(1) - (short**2).sum(1), 0.0))
+        short = np.concatenate([short, rest[:, None]], axis=1)
+        rivals = Rivals(short, np.zeros_like(short), np.zeros(len(short)))
+    return inside[: len(rows)], inside[len(rows) :], rivals
+
+
+@dataclass(frozen=True, eq=False)
+class _Folds:
+    """All that the folds of a fit share; arguments of `fit`, in the span of its photos."""
+
+    rows: Doubles
+    texts: Doubles
+    rivals: Rivals | None
+    labels: Labels
+    named: Flags
+    scale: float
+    in_halves: Sequence[Doubles]
+    size: int
+    seed: int
+
+    def tasks(self, number: int) -> Iterator[Task]:
+        """Yield the rankings of a round, in which every class is held out once."""
+        rng, classes = np.random.default_rng([self.seed, number]), len(self.texts)
+        nameless = number % _NAMELESS == _NAMELESS - 1
+        if self.in_halves:
+            both = halves(classes, self.seed)
+            for half, (stayed, other) in enumerate((both, both[::-1])):
+                for left in np.array_split(rng.permutation(other), 2):
+                    yield from self._fold(stayed, left, self.in_halves[half], rng, nameless)
+        else:
+            for left in np.array_split(rng.permutation(classes), _PARTS):
+                yield from self._fold(np.setdiff1d(np.arange(classes), left), left, self.texts, rng, nameless)
+
+    def _fold(
+        self, stayed: Labels, left: Labels, texts: Doubles, rng: np.random.Generator, nameless: bool
+    ) -> Iterator[Task]:
+        """Yield the rankings of a fold by number of photos: with all held-out classes, and with half of them absent."""
+        photos = [rng.permutation(np.flatnonzero(self.labels == c)) for c in range(len(self.texts))]
+        tested = [photos[c][: min(max(len(photos[c]) // _TESTED, 1), len(photos[c]) - 1)] for c in stayed]
+        learned = [photos[c][len(rows) :] for c, rows in zip(stayed, tested, strict=True)]
+        closed = gaussian(
+            self.rows[np.concatenate(learned)],
+            np.repeat(np.arange(len(stayed)), [len(rows) for rows in learned]),
+            texts[stayed],
+            self.named[stayed],
+            rivals=self.rivals,
+            size=self.size,
+        )
+        there = rng.permutation(len(left))[len(left) // 2 :]
+        for count in PHOTOS:
+            shown = [photos[c][: min(count, max(len(photos[c]) - 1, 0))] for c in left]
+            asked = [photos[c][count : count + 2 * max(PHOTOS)] for c in left]
+            if 2 * sum(len(rows) > 0 for rows in asked) <= len(left):
+                break
+            for present in (np.arange(len(left)), np.sort(there)):
+                columns = np.concatenate([stayed, left[present]])
+                sums, counts, rows, named = self._columns(
+                    closed, [*learned, *(shown[i] for i in present)], texts[columns], self.named[columns]
+                )
+                if nameless and count:
+                    named[len(stayed) : len(columns)] = False
+                place = np.full(len(left), len(rows))
+                place[present] = np.arange(len(stayed), len(columns))
+                sizes = [len(group) for group in (*tested, *asked)]
+                images, truth = np.concatenate([*tested, *asked]), np.repeat([*range(len(stayed)), *place], sizes)
+                side = np.where(truth == len(rows), ABSENT, RETURNED)
+                side[: sum(map(len, tested))] = STAYED
+                most = max(16, _TASK_CELLS // (len(rows) + 1))
+                if len(images) > most:
+                    drawn = [rng.permutation(np.flatnonzero((side == STAYED) == flag))[: most // 2] for flag in (1, 0)]
+                    images, truth, side = (values[np.concatenate(drawn)] for values in (images, truth, side))
+                number = int((side == STAYED).sum())
+                weight = np.where(side == STAYED, _STAYED / max(number, 1), 1 / max(len(side) - number, 1))
+                yield Task(
+                    terms_of(closed, self.rows[images], rows, sums, counts, named, self.scale, self.size),
+                    truth,
+                    weight * (1.0 if count else _NAMES),
+                    np.full(len(truth), count),
+                    side,
+                    self.labels[images],
+                    len(present) == len(left) and not nameless,
+                )
+
+    def _columns(
+        self, closed: Gaussian, photos: Sequence[Labels], texts: Doubles, named: Flags
+    ) -> tuple[Doubles, Doubles, Doubles, Flags]:
+        """Return sums, counts, texts and flags of names of classes with their photos, and of all rivals after them."""
+        sums = np.array([(self.rows[rows] - closed.centre).sum(0) for rows in photos])
+        counts = np.array([len(rows) for rows in photos], np.float64)
+        if self.rivals is None:
+            return sums, counts, texts, named.copy()
+        more = self.rivals.counts[:, None] * (self.rivals.means - closed.centre)
+        flags = np.concatenate([named, np.ones(len(more), np.bool_)])
+        both = np.concatenate([texts, self.rivals.texts])
+        return np.concatenate([sums, more]), np.concatenate([counts, self.rivals.counts]), both, flags
+
+
+def terms_of(
+    closed: Gaussian,
+    images: Doubles,
+    texts: Doubles,
+    sums: Doubles,
+    counts: Doubles,
+    named: Flags,
+    scale: float,
+    size: int,
+) -> npt.NDArray[np.float32]:
+    """Return what the scores of images (N, D) are linear in, (N, C + 1, 4); `linear` without the weights."""
+    d, v = apart(closed, texts, sums, counts, named)
+    image = d @ closed.precision
+    terms = np.zeros((len(images), len(d) + 1, len(USUAL)), np.float32)
+    terms[:, :-1, 0] = (images - closed.centre) @ image.T - (image * d).sum(1) / 2
+    terms[..., 1] = np.append(v, 1 / closed.broad) * size / 2
+    terms[:, :-1, 2] = scale * images @ np.where(named[:, None], texts, closed.text_centre).T
+    terms[:, -1, 2] = scale * images @ closed.text_centre
+    terms[:, -1, 3] = 1
+    return terms
+
+
+def _merged(tasks: Sequence[Task]) -> list[Task]:
+    """Return the tasks, those of as many classes and of one kind as one."""
+    groups: dict[tuple[int, bool], list[Task]] = {}
+    for task in tasks:
+        groups.setdefault((task.terms.shape[1], task.plain), []).append(task)
+    names = [field.name for field in dataclasses.fields(Task) if field.name != "plain"]
+
+    def joined(group: Sequence[Task]) -> Task:
+        columns: dict[str, Any] = {name: np.concatenate([getattr(task, name) for task in group]) for name in names}
+        return Task(**columns, plain=group[0].plain)
+
+    return [joined(group) for group in groups.values()]
+
+
+def likeliest(tasks: Sequence[Task], photos: float, start: Doubles) -> tuple[Doubles, Doubles]:
+    """Return the weights (4,) of the largest posterior, and minus its second derivative (4, 4), by Newton's method.
+
+    Args:
+        tasks: The rankings, whose weights are scaled to sum to ``photos``.
+        photos: Independent images that they count as.
+        start: (4,) first weights.
+    """
+    usual, shape = np.array(USUAL), np.eye(len(USUAL))
+    shape[1, 0] = -USUAL[1] / USUAL[0]
+    precision = shape.T @ np.diag(np.array(_PRIOR) ** -2.0) @ shape
+    factor = photos / sum(float(task.weight.sum()) for task in tasks)
+
+    def value(at: Doubles) -> float:
+        total = -float((at - usual) @ precision @ (at - usual)) / 2
+        for task in tasks:
+            logs = log_probabilities(task.terms @ at.astype(np.float32))
+            total += factor * float(task.weight @ logs[np.arange(len(logs)), task.truth])
+        return total
+
+    def derivatives(at: Doubles) -> tuple[Doubles, Doubles]:
+        slope, curve = precision @ (usual - at), precision.copy()
+        for task in tasks:
+            shares = np.exp(log_probabilities(task.terms @ at.astype(np.float32))) * (factor * task.weight)[:, None]
+            weighted = task.terms * shares[..., None].astype(np.float32)
+            mean = weighted.sum(1, dtype=np.float64)
+            truth = task.terms[np.arange(len(mean)), task.truth].astype(np.float64)
+            slope = slope + (factor * task.weight) @ truth - mean.sum(0)
+            flat = task.terms.reshape(-1, len(usual))
+            curve += weighted.reshape(-1, len(usual)).T @ flat - mean.T @ (mean / (factor * task.weight)[:, None])
+        return slope, curve
+
+    at, best = start, value(start)
+    for _ in range(50):
+        slope, curve = derivatives(at)
+        step, length = np.linalg.solve(curve, slope), 1.0
+        while length > 1e-6 and value(at + length * step) < best:
+            length /= 2
+        at, before = at + length * step, best
+        best = value(at)
+        if best - before < 1e-7 * max(1.0, abs(best)):
+            break
+    if at[0] < 0:  # photos speak against their classes: names alone count
+        at = np.append(0.0, at[1:])
+    return at, derivatives(at)[1]
+
+
+def _measured(
+    model: ClassModel, weights: Doubles, tasks: Sequence[Task], counts: Labels, rounds: int, moved: float
+) -> Fitted:
+    """Return the model with weights, and with all that the rankings under them show."""
+    columns: list[tuple[Any, ...]] = []
+    for task in tasks:
+        logs = log_probabilities(task.terms @ weights.astype(np.float32))
+        named, rows = log_probabilities(logs[:, :-1]), np.arange(len(logs))
+        own = np.exp(named[rows, np.minimum(task.truth, named.shape[1] - 1)])
+        right, plain = named.argmax(1) == task.truth, np.full(len(logs), task.plain)
+        columns.append((np.exp(logs[:, -1]), own, right, plain, task.photos, task.side, task.labels, task.weight))
+    strange, own, right, plain, photos, side, labels, mass = map(np.concatenate, zip(*columns, strict=True))
+    known = np.flatnonzero(side != ABSENT)
+    order = known[np.argsort(strange[known])]
+    share = np.cumsum(mass[order])
+    limit = float(strange[order][np.searchsorted(share, _KNOWN * share[-1])])
+
+    def by_class(flags: Flags) -> float:
+        sums, visits = np.bincount(labels[flags], right[flags]), np.bincount(labels[flags])
+        return float((sums[visits > 0] / visits[visits > 0]).mean())
+
+    usual, independent = max(float(np.median(counts)), max(PHOTOS) + 1.0), _CLASS_PHOTOS * len(counts)
+    sides = [(float(n), plain & (side == RETURNED) & (photos == n)) for n in PHOTOS]
+    sides.append((usual, plain & (side == STAYED)))
+    least = [(n, *(_least(own[flags], c, independent) for c in COVERAGES)) for n, flags in sides if flags.any()]
+    expected = [
+        (n, by_class(plain & (side == STAYED) & (photos == n)), by_class(flags))
+        for n, flags in sides[:-1]
+        if flags.any()
+    ]
+    means = [(stayed + returned) / 2 for _, stayed, returned in expected]
+    score = means[0] if len(means) == 1 else (means[0] + float(np.mean(means[1:]))) / 2
+    model = dataclasses.replace(
+        model, weights=weights, unknown=limit, sets=np.array(least), expected=np.array(expected)
+    )
+    return Fitted(model, rounds, moved, score)
+
+
+def _least(scores: Doubles, coverage: float, independent: float) -> float:
+    """Return the quantile of split conformal prediction (Sadinle et al., arXiv 1609.00451) of so many scores."""
+    share = np.ceil((independent + 1) * coverage - 1e-9) / independent
+    return 0.0 if share > 1 else float(np.sort(scores)[int(np.floor((1 - share) * len(scores) + 1e-9))])

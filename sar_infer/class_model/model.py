@@ -1,0 +1,345 @@
+"""The Gaussian model of unit image features: fitted in closed form, linear in an image's feature.
+
+    x | c     ~ N(m_c, S)                                  S shared by all classes, P its shrunk inverse
+    m_c       ~ N(centre + b (t_c - text_centre), S / k)   what the name predicts; without a name, the centre
+    n photos:   m_c has mean (n x̄ + k m̂_c) / (n + k) and covariance v S, v = 1 / (n + k)
+    unknown   ~ N(centre, S + S / k0)                      a class of which neither name nor photos are known
+
+It is a two-covariance model, the simplest probabilistic LDA (Ioffe, ECCV 2006), with the class means of Wang et al. ("A
+Hard-to-Beat Baseline for Training-free CLIP-based Adaptation", ICLR 2024, arXiv 2402.04087). A class is scored by
+
+    w0 (<z, P d_c> - d_c' P d_c / 2)  +  w1 D v_c / 2  +  w2 s <x, t_c>  +  w3 [unknown]
+
+with z and d_c for x and m_c less the centre: -w0/2 times its squared distance, up to what all classes share. A mean of
+few photos is off by v S, which adds D v to the squared distance of every image, and w1 takes that off again. The
+softmax of the scores is the probability, its last column that of an image of none of the classes.
+`sar_infer.class_model.folds` fits the four weights.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sar_infer._arrays import Floats
+from sar_infer.errors import BankError
+
+Doubles = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
+Labels = npt.NDArray[np.integer[Any]]
+USUAL = (0.053, 0.012, 0.263, -0.7)
+"""Weights w0 to w3 where there are too few classes to fit them, and the centre of their prior where there are few: the
+mean of those fitted on the choosing deal of ``benchmarks.class_model``."""
+USUAL_UNKNOWN = 0.36
+"""Threshold for unknown images that goes with them, found in the same way."""
+COVERAGES = (0.8, 0.9, 0.95)
+"""Of prediction sets."""
+SPREAD = 0.6
+"""Mean squared distance of a photo to its class's mean where no class has two photos: that of ``sar-mini``."""
+_ARRAYS = ("precision", "centre", "text_centre", "weights", "sets", "expected")
+_NUMBERS = ("slope", "prior", "broad", "scale", "photos", "unknown", "rivals")
+_LARGEST = 1e9
+
+
+@dataclass(frozen=True, eq=False)
+class ClassModel:
+    """The model without its classes; photos of a class move its own mean and nothing else.
+
+    Attributes:
+        precision: (D, D) float32, P: symmetric, positive definite.
+        centre: (D,) float32, mean over classes of their mean features.
+        text_centre: (D,) float32, mean over named classes of their unit text rows.
+        slope: b.
+        prior: k, photos that a class's prior counts as.
+        broad: k0, the same without its name.
+        scale: s, the logit scale.
+        photos: N, from which P was estimated; 0 if there were none.
+        weights: (4,) float64, w0 to w3.
+        unknown: Probability of the last column above which an image is called unknown; NaN if there were no photos.
+        sets: (K, 4) float64: number of photos n, and the least probability of a class with n photos to be in a
+            prediction set, for each of `COVERAGES`; no row if nothing was fitted.
+        expected: (K, 3) float64: number of photos n, and expected accuracy (0 to 1) on images of classes with all
+            their photos, and with n photos, side by side; no row if nothing was fitted.
+        rivals: Number of classes that each class was ranked beside for ``expected``.
+
+    Raises:
+        BankError: An array or number is out of range.
+    """
+
+    precision: Floats
+    centre: Floats
+    text_centre: Floats
+    slope: float
+    prior: float
+    broad: float
+    scale: float
+    photos: float
+    weights: Doubles
+    unknown: float
+    sets: Doubles
+    expected: Doubles
+    rivals: float
+
+    def __post_init__(self) -> None:
+        size = self.centre.size
+        shapes = {"precision": (size, size), "centre": (size,), "text_centre": (size,), "weights": (len(USUAL),)}
+        shapes |= {"sets": (len(self.sets), 1 + len(COVERAGES)), "expected": (len(self.expected), 3)}
+        for name, shape in shapes.items():
+            array = getattr(self, name)
+            if array.shape != shape or not np.isfinite(array).all() or np.abs(array).max(initial=0) > _LARGEST:
+                raise BankError(f"class model: expected finite {name} {shape}, got {array.shape}")
+        numbers = [self.slope, self.prior, self.broad, self.scale, self.photos, self.rivals]
+        if not all(map(math.isfinite, numbers)) or min(numbers[1:4]) <= 0 or abs(self.slope) > _LARGEST:
+            raise BankError(f"class model: expected a finite slope and prior, broad and scale above 0, got {numbers}")
+        if self.weights[0] < 0:
+            raise BankError(f"class model: expected a weight of the distance of 0 or more, got {self.weights[0]}")
+        if not np.array_equal(self.precision, self.precision.T):
+            raise BankError("class model: precision is not symmetric")
+        try:
+            np.linalg.cholesky(self.precision.astype(np.float64))
+        except np.linalg.LinAlgError:
+            raise BankError("class model: precision is not positive definite") from None
+
+    @functools.cached_property
+    def root(self) -> Doubles:
+        """Return the lower triangle L (D, D) of P = L L'; rows times L are whitened."""
+        return np.linalg.cholesky(self.precision.astype(np.float64))
+
+    @classmethod
+    def unfitted(cls, dimension: int, scale: float, centre: Floats | None = None) -> ClassModel:
+        """Return the model for a bundle without any: names rank by text, photos are prototypes around ``centre``."""
+        zero = np.zeros(dimension, np.float32)
+        precision = np.eye(dimension, dtype=np.float32) * np.float32(dimension / SPREAD)
+        middle = zero if centre is None else centre.astype(np.float32)
+        empty = np.empty((0, 1 + len(COVERAGES))), np.empty((0, 3))
+        return cls(precision, middle, zero, 0.0, 3.0, 3.0, scale, 0.0, np.array(USUAL), math.nan, *empty, 0.0)
+
+    def tensors(self) -> dict[str, npt.NDArray[Any]]:
+        """Return everything as arrays, from which `from_tensors` builds the same model to the bit."""
+        return {field.name: np.asarray(getattr(self, field.name)) for field in fields(self)}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, npt.NDArray[Any]]) -> ClassModel:
+        """Build a model from the arrays of `tensors`; others are ignored.
+
+        Raises:
+            BankError: One is missing, or out of range.
+        """
+        try:
+            values: dict[str, Any] = {name: tensors[name].item() for name in _NUMBERS}
+            return cls(**values | {name: np.asarray(tensors[name]) for name in _ARRAYS})
+        except (KeyError, ValueError, TypeError) as error:
+            raise BankError(f"class model: {error}") from None
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Return SHA-256 (hex) over all that turns features and classes into scores."""
+        digest = hashlib.sha256()
+        for name in (*_ARRAYS[:4], *_NUMBERS[:4]):
+            digest.update(np.ascontiguousarray(getattr(self, name)).tobytes())
+        return digest.hexdigest()
+
+    def least(self, coverage: float, counts: npt.ArrayLike) -> Doubles | None:
+        """Return the least probabilities (C,) to be in a prediction set; None if they are not known.
+
+        Args:
+            coverage: One of `COVERAGES`.
+            counts: (C,) numbers of photos; between fitted numbers n, values are linear in ``log2(1 + n)``.
+        """
+        if not len(self.sets) or coverage not in COVERAGES:
+            return None
+        photos = np.log2(1.0 + np.asarray(counts, np.float64))
+        knots, least = np.log2(1.0 + self.sets[:, 0]), self.sets[:, 1 + COVERAGES.index(coverage)]
+        result: Doubles = np.interp(photos, knots, least)
+        return result
+
+
+@dataclass(frozen=True, eq=False)
+class Gaussian:
+    """The closed-form part in float64, in D dimensions or in the span of few photos; see `gaussian`."""
+
+    precision: Doubles
+    centre: Doubles
+    text_centre: Doubles
+    slope: float
+    prior: float
+    broad: float
+    photos: int
+
+
+@dataclass(frozen=True, eq=False)
+class Rivals:
+    """R classes whose photos are not at hand, and which compete all the same.
+
+    Attributes:
+        texts: (R, D) unit text rows.
+        means: (R, D) mean features of the photos that they had; ignored where the count is 0.
+        counts: (R,) their numbers, 0 for classes known by name alone.
+        model: The model that was fitted to these photos, whose covariance is pooled; None if there were none.
+    """
+
+    texts: Doubles
+    means: Doubles
+    counts: Doubles
+    model: ClassModel | None = None
+
+
+def gaussian(
+    rows: Doubles, labels: Labels, texts: Doubles, named: Flags, *, rivals: Rivals | None = None, size: int = 0
+) -> Gaussian:
+    """Fit the closed-form part.
+
+    P is ``(N - 1 + D) ((N - 1) S + tr(S) I)^-1`` of the pooled covariance S within classes (Wang et al., equation 8). b
+    is least squares over classes; k and k0 equate the mean squared distance of class means to what the name predicts,
+    and to the centre, with its expectation ``tr(S) (1/k + 1/n)``.
+
+    Args:
+        rows: (N, D) unit features, at least one of each class.
+        labels: (N,) 0 to C - 1.
+        texts: (C, D) unit text rows.
+        named: (C,) False for classes whose text row means nothing.
+        rivals: Classes whose means and covariance are pooled, if they had photos.
+        size: The dimension that the model has outside of the span of ``rows``; 0 is D.
+    """
+    size = size or rows.shape[1]
+    counts = np.bincount(labels, minlength=len(texts)).astype(np.float64)
+    means = np.zeros(texts.shape)
+    np.add.at(means, labels, rows)
+    means /= counts[:, None]
+    apart, photos = rows - means[labels], len(rows)
+    free = photos - len(texts)
+    scatter = apart.T @ apart
+    if rivals is not None and rivals.model is not None:
+        had = rivals.counts > 0
+        means, counts = np.concatenate([means, rivals.means[had]]), np.concatenate([counts, rivals.counts[had]])
+        texts = np.concatenate([texts, rivals.texts[had]])
+        named = np.concatenate([named, np.ones(int(had.sum()), np.bool_)])
+        before = int(rivals.model.photos)
+        if before > had.sum():
+            scatter = scatter + (before - had.sum()) * _covariance(rivals.model)
+            photos, free = photos + before, free + before - int(had.sum())
+    scatter /= max(free, 1)
+    centre = means.mean(0)
+    text_centre = texts[named].mean(0) if named.any() else np.zeros(len(centre))
+    spread = float(np.trace(scatter))
+    if spread < 1e-9:  # one photo of each class, or all the same
+        spread = float(((rows - centre) ** 2).sum(1).mean()) / 2 if len(means) > 1 else SPREAD
+        spread, scatter, photos = max(spread, 1e-3), np.zeros_like(scatter), 1
+        precision = np.eye(len(centre)) * (size / spread)
+    else:
+        precision = np.linalg.inv((photos - 1) * scatter + spread * np.eye(len(centre))) * (photos - 1 + size)
+    predicted, images = np.where(named[:, None], texts - text_centre, 0.0), means - centre
+    power = float((predicted**2).sum())
+    slope = float((predicted * images).sum()) / power if power > 1e-9 else 0.0
+    noise, classes = spread * float((1 / counts).mean()), len(means)
+
+    def photos_of(apart: Doubles) -> float:
+        variance = float((apart**2).sum(1).mean()) * classes / max(classes - 1, 1) - noise
+        return spread / max(variance, 0.01 * spread)
+
+    prior, broad = photos_of(images - slope * predicted), photos_of(images)
+    return Gaussian((precision + precision.T) / 2, centre, text_centre, slope, prior, broad, photos)
+
+
+def _covariance(model: ClassModel) -> Doubles:
+    """Return S (D, D) of a model: the trace of P^-1 is that of S."""
+    inverse, size, photos = np.linalg.inv(model.precision.astype(np.float64)), len(model.centre), model.photos
+    result: Doubles = ((photos - 1 + size) * inverse - np.trace(inverse) * np.eye(size)) / (photos - 1)
+    return result
+
+
+def apart(
+    model: ClassModel | Gaussian,
+    texts: npt.NDArray[Any],
+    sums: Doubles,
+    counts: npt.ArrayLike,
+    named: Flags | None = None,
+) -> tuple[Doubles, Doubles]:
+    """Return the means d (C, D) of classes less the centre, and v (C,).
+
+    Args:
+        model: The model.
+        texts: (C, D) unit text rows.
+        sums: (C, D) sums of the photos' features less the centre.
+        counts: (C,) their numbers, 0 or more; photos without labels count as parts of one.
+        named: (C,) False for classes whose text row means nothing; None for none.
+    """
+    photos = np.asarray(counts, np.float64)
+    predicted = texts.astype(np.float64) - model.text_centre
+    if named is not None:
+        predicted[~named] = 0.0
+    means = (sums + model.prior * model.slope * predicted) / (photos + model.prior)[:, None]
+    return means, 1 / (photos + model.prior)
+
+
+def linear(
+    model: ClassModel,
+    texts: npt.NDArray[Any],
+    means: npt.NDArray[Any],
+    counts: npt.ArrayLike,
+    named: Flags | None = None,
+    shift: npt.NDArray[Any] | None = None,
+) -> tuple[Floats, Floats]:
+    """Return weights (C + 1, D) and bias (C + 1,) of ``scores = x @ weights.T + bias``, the last column unknown.
+
+    Args:
+        model: The model.
+        texts: (C, D) unit text rows.
+        means: (C, D) mean features of the classes' photos; ignored where the count is 0.
+        counts: (C,) numbers of photos.
+        named: (C,) False for classes whose text row means nothing; None for none.
+        shift: (D,) is added to every image first; None for nothing.
+    """
+    size, photos = len(model.centre), np.asarray(counts, np.float64)
+    weights, bias = np.empty((len(texts) + 1, size), np.float32), np.empty(len(texts) + 1, np.float32)
+    precision, middle = model.precision.astype(np.float64), model.text_centre.astype(np.float64)
+    first, second, third, fourth = model.weights.tolist()
+    moved = np.zeros(size) if shift is None else shift.astype(np.float64)
+    for start in range(0, len(texts), 8192):
+        chunk = slice(start, min(start + 8192, len(texts)))
+        some = None if named is None else named[chunk]
+        with np.errstate(invalid="ignore"):
+            sums = np.where(photos[chunk, None] > 0, photos[chunk, None] * (means[chunk] - model.centre), 0.0)
+        d, v = apart(model, texts[chunk], sums, photos[chunk], some)
+        image = first * (d @ precision)
+        rows = texts[chunk].astype(np.float64)
+        rows = rows if some is None else np.where(some[:, None], rows, middle)
+        whole = image + third * model.scale * rows
+        weights[chunk] = whole
+        bias[chunk] = second * size * v / 2 - (image * d).sum(1) / 2 - image @ model.centre + whole @ moved
+    weights[-1] = third * model.scale * middle
+    bias[-1] = second * size / model.broad / 2 + fourth + third * model.scale * float(middle @ moved)
+    return weights, bias
+
+
+def log_probabilities(scores: npt.NDArray[Any]) -> Doubles:
+    """Return the log-softmax over the last axis, in float64."""
+    values = scores.astype(np.float64)
+    values -= values.max(axis=-1, keepdims=True)
+    result: Doubles = values - np.log(np.exp(values).sum(axis=-1, keepdims=True))
+    return result
+
+
+def confusion(model: ClassModel, left: npt.NDArray[Any], right: npt.NDArray[Any]) -> Doubles:
+    """Return the expected share (K, L) of images of one of two classes that score higher for the other, 0 to 0.5.
+
+    Two Gaussians of covariance S / w0, whose log-odds are those of the model, are told apart with error ``Φ(-d / 2)``,
+    d the distance of their means under w0 P.
+
+    Args:
+        model: The model.
+        left: (K, D) class means.
+        right: (L, D) class means.
+    """
+    first, second = ((points.astype(np.float64) - model.centre) @ model.root for points in (left, right))
+    squares = (first**2).sum(1)[:, None] + (second**2).sum(1) - 2 * first @ second.T
+    halves = np.sqrt(np.maximum(model.weights[0] * squares, 0.0)) / 2
+    errors = np.array([math.erfc(value / math.sqrt(2)) / 2 for value in halves.ravel().tolist()])
+    return errors.reshape(halves.shape)

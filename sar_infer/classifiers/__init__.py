@@ -1,1 +1,0 @@
-"""Classifiers beside the text branch: class statistics, with photos of classes."""

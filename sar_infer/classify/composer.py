@@ -1,0 +1,276 @@
+"""The weights of classes: one product and a bias make scores of features, whatever is known of the classes.
+
+Where a bank has no photos and nobody fitted a model, text alone ranks, by the embeddings as they are. Else the class
+model turns names and photos into weights; those of names alone are computed once for a bundle's bank.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import weakref
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from sar_infer._arrays import Floats, Indices
+from sar_infer.bank import ClassBank, PhotoSet
+from sar_infer.class_model.adapt import Classes
+from sar_infer.class_model.model import USUAL, ClassModel, Doubles, linear
+from sar_infer.class_model.trained import TrainedClasses
+from sar_infer.errors import BankError
+
+Pieces = tuple[tuple[Floats, float], ...]
+_ALIKE = 0.6
+"""Where photos of one class alone are known: the share of their mean that other images have too."""
+_MOST_FITTED = 4
+"""Fitted models of banks that stay ready."""
+
+
+class Evidence(NamedTuple):
+    """What photos say of a class: their sum (D,) float64, their number, and False if its name means nothing."""
+
+    total: Doubles
+    count: float
+    named: bool = True
+
+    @classmethod
+    def of(cls, photos: PhotoSet) -> Evidence:
+        """Return what photos say."""
+        return cls(photos.total, len(photos), not photos.photos_only)
+
+    def joined(self, other: Evidence) -> Evidence:
+        """Return both."""
+        return Evidence(self.total + other.total, self.count + other.count, self.named and other.named)
+
+
+@dataclass(frozen=True, eq=False)
+class Linear:
+    """Scores of C classes and of *unknown*, linear in an image's feature.
+
+    Attributes:
+        pieces: Weights (·, D) that follow each other, (C, D) together, and what each product is multiplied by.
+        bias: (C,) is added; None is nothing.
+        unknown: Weights (D,) and bias of *unknown*.
+    """
+
+    pieces: Pieces
+    bias: Floats | None
+    unknown: tuple[Floats, float]
+
+
+class Composer:
+    """Gives the classes of calls their weights; those of a bank are computed once. Safe to share between threads.
+
+    A bank that was fitted has a class model of its own, which takes the place of the bundle's; trained classes keep
+    the means of their photos.
+
+    Args:
+        trained: The bundle's class model and trained classes.
+        base: The bundle's bank.
+        scale: The logit scale.
+    """
+
+    def __init__(self, trained: TrainedClasses | None, base: ClassBank, scale: float) -> None:
+        self._trained, self._base, self._scale = trained, base, scale
+        self._fitted: list[tuple[object, ClassModel]] = []
+        self._evidence: weakref.WeakKeyDictionary[ClassBank, Mapping[int, Evidence]] = weakref.WeakKeyDictionary()
+        self._linear: weakref.WeakKeyDictionary[ClassBank, tuple[ClassModel, Linear]] = weakref.WeakKeyDictionary()
+        self._names: weakref.WeakKeyDictionary[ClassBank, tuple[str, Floats, Floats]] = weakref.WeakKeyDictionary()
+        self._centres: weakref.WeakKeyDictionary[ClassBank, Floats] = weakref.WeakKeyDictionary()
+        self._lock = threading.RLock()
+
+    def fitted(self, bank: ClassBank) -> ClassModel | None:
+        """Return the class model that was fitted for a bank: its own, else the bundle's; None if there is none.
+
+        Raises:
+            BankError: That of the bank is damaged, or of another encoder.
+        """
+        if bank.fitted is None:
+            return None if self._trained is None else self._trained.model
+        with self._lock:
+            model = next((model for arrays, model in self._fitted if arrays is bank.fitted), None)
+            if model is None:
+                model = ClassModel.from_tensors(bank.fitted)
+                if len(model.centre) != bank.dim:
+                    raise BankError(f"class model of {len(model.centre)} numbers, expected {bank.dim}")
+                self._fitted = [(bank.fitted, model), *self._fitted[: _MOST_FITTED - 1]]
+            return model
+
+    def labelled(self, bank: ClassBank) -> dict[int, Evidence]:
+        """Return what labelled photos say of a bank's classes, those of training too, by position."""
+        result: dict[int, Evidence] = {}
+        if self._trained is not None:
+            means, counts = self._trained.means.astype(np.float64), self._trained.counts.tolist()
+            for position, number in zip(
+                *map(np.ndarray.tolist, self._trained.positions_in(self._base, bank)), strict=True
+            ):
+                result[position] = Evidence(means[number] * counts[number], counts[number])
+        for name, photos in bank.photos.items():
+            position, one = bank.positions[bank.find(name)], Evidence.of(photos)
+            result[position] = result[position].joined(one) if position in result else one
+        return result
+
+    def evidence(self, bank: ClassBank) -> Mapping[int, Evidence]:
+        """Return the same with what photos without labels taught."""
+        result = self._evidence.get(bank)
+        if result is None:
+            both = self.labelled(bank)
+            for key, (total, count) in {} if bank.learned is None else bank.learned.by_key.items():
+                position, one = bank.positions[key], Evidence(total.astype(np.float64), count)
+                both[position] = both[position].joined(one) if position in both else one
+            result = self._evidence[bank] = both
+        return result
+
+    def classes(self, bank: ClassBank) -> Classes:
+        """Return a bank's classes as names and labelled photos know them."""
+        rows = bank.embeddings
+        means, counts, named = np.zeros(rows.shape, np.float32), np.zeros(len(rows)), np.ones(len(rows), np.bool_)
+        for position, item in self.labelled(bank).items():
+            means[position], counts[position] = item.total / max(1.0, item.count), item.count
+            named[position] = item.named
+        return Classes(rows, means, counts, named)
+
+    def of_bank(self, bank: ClassBank) -> tuple[ClassModel, Linear]:
+        """Return the class model of a bank, and the weights of its classes."""
+        with self._lock:
+            result = self._linear.get(bank)
+            if result is None:
+                evidence = self.evidence(bank)
+                model = self._model(bank, evidence)
+                if evidence or model.slope:
+                    weights, bias = self._of_names(bank, model)
+                    at = sorted(evidence)
+                    special, biases = _weights(model, bank.rows(at), [evidence[position] for position in at])
+                    weights[at], bias[at] = special[:-1], biases[:-1]
+                    pieces: Pieces = ((weights, 1.0),)
+                else:
+                    pieces, bias = _text(model, bank.several), None
+                result = self._linear[bank] = model, _moved(bank, model, pieces, bias)
+            return result
+
+    def of_call(
+        self,
+        bank: ClassBank,
+        stay: Indices,
+        rows: Floats,
+        theirs: Sequence[int | None],
+        photos: Sequence[Evidence | None],
+    ) -> tuple[ClassModel, Linear, Mapping[int, Evidence]]:
+        """Return class model, weights and evidence of the classes of a call.
+
+        Args:
+            bank: The call's bank.
+            stay: Positions of its classes that come first.
+            rows: (G, D) text embeddings of the classes that were given with the call, which follow.
+            theirs: Their positions in the bank, where they are the bank's; these keep its photos.
+            photos: Further photos of theirs.
+        """
+        counted = self.evidence(bank)
+        columns = {position: column for column, position in enumerate(stay.tolist())} if counted else {}
+        evidence = {columns[position]: item for position, item in counted.items() if position in columns}
+        for column, (position, more) in enumerate(zip(theirs, photos, strict=True), len(stay)):
+            own = None if position is None else counted.get(position)
+            if (both := own.joined(more) if own is not None and more is not None else own or more) is not None:
+                evidence[column] = both
+        pieces: Pieces = ()
+        bias = np.zeros(len(stay), np.float32)
+        if counted or self.fitted(bank) is not None:
+            model, of_bank = self.of_bank(bank)
+            if len(stay) == len(bank.names):
+                pieces, bias = of_bank.pieces, bias if of_bank.bias is None else of_bank.bias
+            elif len(stay):
+                pieces = tuple((weights[stay], factor) for weights, factor in of_bank.pieces)  # one piece, if weighted
+                bias = bias if of_bank.bias is None else of_bank.bias[stay]
+        else:
+            model = self._model(bank, evidence, rows)
+            several = bank.several if len(stay) == len(bank.names) else (bank.embeddings[stay],)
+            pieces = _text(model, several) if len(stay) else ()
+        if not model.slope and all(column < len(stay) for column in evidence):
+            given = _moved(bank, model, _text(model, (rows,)), None)
+        else:
+            weights, biases = _weights(model, rows, [evidence.get(len(stay) + column) for column in range(len(rows))])
+            given = _moved(bank, model, ((weights[:-1], 1.0),), biases[:-1])
+        after = np.zeros(len(rows), np.float32) if given.bias is None else given.bias
+        return model, Linear((*pieces, *given.pieces), np.concatenate([bias, after]), given.unknown), evidence
+
+    def _model(self, bank: ClassBank, evidence: Mapping[int, Evidence], rows: Floats | None = None) -> ClassModel:
+        """Return the model that ranks a bank's classes: the fitted or the usual one, calibrated if the bank is."""
+        model = self.fitted(bank)
+        if model is None:
+            model = ClassModel.unfitted(bank.dim, self._scale, _centre(evidence))
+            first = bank if bank.base is None else bank.base.bank
+            with self._lock:
+                if len(first.names) and first not in self._centres:
+                    self._centres[first] = first.embeddings.mean(0)
+            texts = self._centres.get(first, np.zeros(bank.dim, np.float32) if rows is None else rows.mean(0))
+            weights = model.weights if evidence else model.weights / USUAL[2]
+            model = dataclasses.replace(model, text_centre=texts, weights=weights)
+        calibration = bank.calibration
+        if calibration is None or not bank.calibration_holds or calibration.model_digest != self.digest(bank):
+            return model
+        return dataclasses.replace(
+            model,
+            weights=model.weights / calibration.temperature,
+            unknown=calibration.unknown,
+            sets=np.array([[0.0, *calibration.least]]),
+        )
+
+    def digest(self, bank: ClassBank) -> str:
+        """Return the digest of the model that a bank's calibration is bound to."""
+        model = self.fitted(bank)
+        return "" if model is None else model.digest
+
+    def _of_names(self, bank: ClassBank, model: ClassModel) -> tuple[Floats, Floats]:
+        """Return weights (C, D) and bias (C,) of a bank's classes as names alone give them, to be written to."""
+        base = None if bank.base is None else bank.base.bank
+        if base is None:
+            weights, bias = _weights(model, bank.embeddings)
+            return weights[:-1], bias[:-1]
+        digest, weights, bias = self._names.get(base, ("", None, None))
+        if weights is None or bias is None or digest != model.digest:
+            weights, bias = _weights(model, base.embeddings)
+            self._names[base] = model.digest, weights, bias
+        return (
+            bank.by_origin(weights[:-1], lambda own: _weights(model, bank.rows(own))[0][:-1]),
+            bank.by_origin(bias[:-1], lambda own: _weights(model, bank.rows(own))[1][:-1]),
+        )
+
+
+def _weights(model: ClassModel, rows: Floats, items: Sequence[Evidence | None] = ()) -> tuple[Floats, Floats]:
+    """Return weights (G + 1, D) and bias (G + 1,) of classes and *unknown*, less the bias that every name has."""
+    means, counts, named = np.broadcast_to(np.zeros(rows.shape[1]), rows.shape), np.zeros(len(rows)), None
+    if any(item is not None for item in items):
+        named = np.array([item is None or item.named for item in items])
+        counts = np.array([0.0 if item is None else item.count for item in items])
+        means = np.array([np.zeros(rows.shape[1]) if i is None else i.total / max(i.count, 1e-12) for i in items])
+    weights, bias = linear(model, rows, means, counts, named)
+    return weights, bias - np.float32(model.weights[1] * rows.shape[1] / model.prior / 2)
+
+
+def _text(model: ClassModel, several: Sequence[Floats]) -> Pieces:
+    """Return the weights of classes of which text embeddings (·, D) alone are known, where no model was fitted."""
+    return tuple((rows, float(model.weights[2] * model.scale)) for rows in several)
+
+
+def _moved(bank: ClassBank, model: ClassModel, pieces: Pieces, bias: Floats | None) -> Linear:
+    """Return weights for images that are not yet moved by the translation that the bank has learned."""
+    weights, biases = _weights(model, np.empty((0, bank.dim), np.float32))
+    unknown = weights[-1], float(biases[-1])
+    if bank.learned is None or not bank.learned.translation.any():
+        return Linear(pieces, bias, unknown)
+    move = bank.learned.translation
+    moved = np.concatenate([rows @ move * np.float32(factor) for rows, factor in pieces])
+    bias = moved if bias is None else bias + moved
+    return Linear(pieces, bias, (unknown[0], unknown[1] + float(unknown[0] @ move)))
+
+
+def _centre(evidence: Mapping[int, Evidence]) -> Floats | None:
+    """Return the mean of the classes' mean features; None without photos."""
+    means = [item.total / item.count for item in evidence.values() if item.count]
+    if not means:
+        return None
+    centre = np.mean(means, axis=0).astype(np.float32)
+    return centre if len(means) > 1 else centre * np.float32(_ALIKE)

@@ -1,0 +1,141 @@
+"""The class model of a bank: fitted to the photos that it keeps, beside all other classes that it knows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from sar_infer._arrays import Floats, Indices, product_chunks
+from sar_infer.bank import ClassBank, PhotoSet
+from sar_infer.class_model.folds import MIN_CLASSES, Fitted, fit
+from sar_infer.class_model.model import ClassModel, Rivals
+from sar_infer.class_model.trained import TrainedClasses
+from sar_infer.errors import InputError
+
+LEAST_CLASSES, LEAST_PHOTOS = 2, 2
+"""Classes with photos that a model can be fitted to, and photos that each has where folds can be made."""
+_MOST_NAMED = 4096
+"""Classes known by name alone that compete, at most."""
+_CELLS = 2**20
+_WAYS = {0: "by name", 1: "by 1 photo", 2: "by 2 photos", 4: "by 4 photos"}
+
+
+@dataclass(frozen=True, eq=False)
+class BankFitting:
+    """A class model that was fitted to photos of a bank.
+
+    Attributes:
+        fitted: The model, and how it was fitted.
+        classes: Number of classes with photos.
+        photos: Number of photos.
+        trained: Number of trained classes of the bundle that were pooled with them.
+    """
+
+    fitted: Fitted
+    classes: int
+    photos: int
+    trained: int
+
+    def lines(self) -> Iterator[str]:
+        """Yield what may be expected of the model, for people."""
+        yield from expectation(self.fitted.model, self.fitted.why)
+
+
+def expectation(model: ClassModel, why: str | None = None) -> Iterator[str]:
+    """Yield which accuracy may be expected of a model, for people.
+
+    Args:
+        model: The model.
+        why: Why nothing was cross-validated.
+    """
+    if not len(model.expected):
+        yield f"accuracy not measured ({why or 'too few photos'}): the model has its usual weights"
+        return
+    yield f"other photos of these classes: about {model.expected[-1, 1]:.0%} right, beside {model.rivals:,.0f} others"
+    ways = [f"{_WAYS[int(n)]} {share:.0%}" for n, _, share in model.expected.tolist() if n in _WAYS]
+    yield f"classes that you add: {', '.join(ways)} right, beside as many"
+
+
+def content(fitting: BankFitting) -> dict[str, object]:
+    """Return a fitting for programs; accuracies are 0 to 1."""
+    model = fitting.fitted.model
+    return {
+        "classes": fitting.classes,
+        "photos": fitting.photos,
+        "pooled_classes": fitting.trained,
+        "not_measured": fitting.fitted.why,
+        "rivals": int(model.rivals),
+        "expected": [
+            {"photos": int(n), "fitted_classes": fitted, "added_classes": added}
+            for n, fitted, added in model.expected.tolist()
+        ],
+        "unknown": model.unknown,
+    }
+
+
+def enough(photos: Mapping[str, PhotoSet], classes: int = LEAST_CLASSES) -> bool:
+    """Return True if a model can be fitted to photos of classes, by name."""
+    return sum(len(one.rows) > 0 for one in photos.values()) >= classes
+
+
+def can_be_measured(photos: Mapping[str, PhotoSet]) -> bool:
+    """Return True if classes can be held out in turn."""
+    return sum(len(one.rows) >= LEAST_PHOTOS for one in photos.values()) >= MIN_CLASSES
+
+
+def fit_bank(bank: ClassBank, base: ClassBank, trained: TrainedClasses | None, scale: float) -> BankFitting:
+    """Fit a class model to the photos of a bank, in numpy.
+
+    All other classes of the bank compete in every ranking: by name, or with the mean of the photos that the bundle was
+    trained on, whose covariance is pooled with theirs.
+
+    Args:
+        bank: The bank.
+        base: The bundle's bank.
+        trained: The bundle's class model.
+        scale: The logit scale.
+
+    Raises:
+        InputError: There are fewer than two classes with photos.
+    """
+    sets = {bank.lookup.find(name): one for name, one in bank.photos.items() if len(one.rows)}
+    if len(sets) < LEAST_CLASSES:
+        raise InputError(
+            f"a class model needs {LEAST_CLASSES} classes with photos whose embeddings are stored, got {len(sets)}; "
+            "add photos with sar-bank add FILE --photos FOLDER"
+        )
+    features = np.concatenate([one.rows for one in sets.values()])
+    labels = np.repeat(np.arange(len(sets)), [len(one.rows) for one in sets.values()])
+    named = np.array([not one.photos_only for one in sets.values()])
+    texts, used = bank.rows(sets), {*sets}
+    pooled, means, counts = np.zeros(0, np.intp), np.zeros((0, bank.dim)), np.zeros(0)
+    if trained is not None:
+        positions, numbers = trained.positions_in(base, bank)
+        left = np.array([position not in used for position in positions.tolist()], np.bool_)
+        pooled, means, counts = (
+            positions[left],
+            trained.means[numbers[left]].astype(np.float64),
+            trained.counts[numbers[left]],
+        )
+    others = _nearest(bank, texts, used | {*pooled.tolist()})
+    rivals = Rivals(
+        bank.embeddings[np.concatenate([pooled, others])].astype(np.float64),
+        np.concatenate([means, np.zeros((len(others), bank.dim))]),
+        np.concatenate([counts, np.zeros(len(others))]).astype(np.float64),
+        None if trained is None or not len(pooled) else trained.model,
+    )
+    fitted = fit(features, labels, texts, scale, named=named, rivals=rivals if len(rivals.counts) else None)
+    return BankFitting(fitted, len(sets), len(labels), len(pooled))
+
+
+def _nearest(bank: ClassBank, texts: Floats, used: set[int]) -> Indices:
+    """Return the positions of classes, but for some, whose embeddings lie nearest to some others; 4,096 at most."""
+    nearness = np.empty(len(bank.names), np.float32)
+    for start, products in product_chunks([bank.embeddings], texts, _CELLS):
+        nearness[start : start + products.shape[1]] = products.max(axis=0)
+    nearness[sorted(used)] = -np.inf
+    count = min(_MOST_NAMED, len(nearness) - len(used))
+    order: Indices = np.sort(np.argpartition(-nearness, count - 1)[:count]) if count > 0 else np.zeros(0, np.intp)
+    return order

@@ -1,0 +1,157 @@
+"""Learn from a stream of photos, and report what it taught."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sar_infer.bank import Learn
+from sar_infer.class_model.adapt import SAME_KIND, Classes, adapt
+from sar_infer.class_model.model import ClassModel, linear, log_probabilities
+from sar_infer.class_model.spool import FeatureSpool
+
+_EXAMPLES = 10
+_CHUNK = 1024
+_LEAST = 0.01
+"""Labelled photos that those of a class have to count as to be stored."""
+
+
+@dataclass(frozen=True)
+class LearnedClass:
+    """Result of a stream for one class.
+
+    Attributes:
+        name: Its name.
+        photos: Photos that are answered with it after learning, and not called unknown.
+        sure: Their mean score, 0 to 1.
+        counts_as: Photos with labels that they count as.
+    """
+
+    name: str
+    photos: int
+    sure: float
+    counts_as: float
+
+
+@dataclass(frozen=True)
+class PhotoNote:
+    """One photo of the stream: its key, the answer before and after, the score of the latter, 0 to 1, and why."""
+
+    key: str
+    before: str
+    after: str
+    sure: float
+    why: str
+
+
+@dataclass(frozen=True)
+class LearningReport:
+    """Report on a stream.
+
+    Attributes:
+        photos: Photos that were looked at.
+        unknown: Those that are called unknown after learning.
+        all_known: True if every photo was said to be of one of the classes.
+        classes: What was learned of each class that has photos, most first.
+        changed: Photos whose answer changes.
+        examples: Some of these, the surest first.
+        look_first: Photos that a person should look at first.
+        shift: Share of the stream's shift that its groups have in common, as a camera's, 0 or less to 1.
+        different: The stream is of another kind than the photos of the class model.
+    """
+
+    photos: int
+    unknown: int
+    all_known: bool
+    classes: tuple[LearnedClass, ...]
+    changed: int
+    examples: tuple[PhotoNote, ...]
+    look_first: tuple[PhotoNote, ...]
+    shift: float
+    different: bool
+
+
+def learn_stream(
+    names: Sequence[str],
+    model: ClassModel,
+    known: Classes,
+    spool: FeatureSpool,
+    *,
+    all_known: bool = False,
+    told: Callable[[int], object] = lambda rows: None,
+) -> tuple[Learn, LearningReport]:
+    """Learn from a stream; return the change for a bank, and the report.
+
+    Args:
+        names: C class names.
+        model: The class model.
+        known: The classes.
+        spool: The stream.
+        all_known: Every photo is of one of the classes.
+        told: Called with a number of rows whenever some have been worked on.
+    """
+    rows, keys = spool.rows, spool.keys()
+    adapted = adapt(model, known, rows, all_known=all_known, told=told)
+    columns = np.flatnonzero(adapted.counts >= _LEAST)
+    change = Learn(
+        tuple(names[column] for column in columns.tolist()),
+        adapted.sums[columns].astype(np.float32),
+        adapted.counts[columns],
+        adapted.translation.astype(np.float32),
+        {"shift": adapted.shift, "unknown": adapted.unknown, "all_known": float(all_known)},
+        len(spool),
+    )
+    now = adapted.classes(known)
+    old = linear(model, known.texts, known.means, known.counts, known.named)
+    new = linear(model, now.texts, now.means, now.counts, now.named, adapted.translation)
+    limit = 0.5 if math.isnan(model.unknown) else model.unknown
+    unknown = changed = number = 0
+    won, score_sums = np.zeros(len(names)), np.zeros(len(names))
+    examples: list[tuple[float, int, PhotoNote]] = []
+    first: list[tuple[float, int, PhotoNote]] = []
+    for start in range(0, len(rows), _CHUNK):
+        chunk = np.asarray(rows[start : start + _CHUNK])
+        logits = chunk @ new[0].T + new[1]
+        strange = np.exp(log_probabilities(logits)[:, -1])
+        shares = np.exp(log_probabilities(logits[:, :-1]))
+        befores, afters = (chunk @ old[0][:-1].T + old[1][:-1]).argmax(1).tolist(), shares.argmax(1).tolist()
+        for row, (before, after) in enumerate(zip(befores, afters, strict=True)):
+            key, sure, called = next(keys), float(shares[row, after]), not all_known and bool(strange[row] > limit)
+            number, unknown, changed = number + 1, unknown + called, changed + (before != after)
+            if not called:
+                won[after] += 1
+                score_sums[after] += sure
+            why = "changes" if before != after else "like no class" if called else "not sure"
+            note = PhotoNote(key, names[before], names[after], round(sure, 4), why)
+            if before != after:
+                _keep(examples, sure, number, note)
+            _keep(first, (before != after) + called + 1 - sure, number, note)
+    classes = [
+        LearnedClass(
+            names[c], int(won[c]), round(float(score_sums[c] / max(won[c], 1)), 4), round(float(adapted.counts[c]), 3)
+        )
+        for c in np.argsort(-won, kind="stable").tolist()
+        if won[c] or adapted.counts[c] >= _LEAST
+    ]
+    return change, LearningReport(
+        len(spool),
+        unknown,
+        all_known,
+        tuple(classes),
+        changed,
+        tuple(note for *_, note in sorted(examples, reverse=True)),
+        tuple(note for *_, note in sorted(first, reverse=True)),
+        round(adapted.shift, 4),
+        adapted.shift >= SAME_KIND[1],
+    )
+
+
+def _keep(heap: list[tuple[float, int, PhotoNote]], value: float, number: int, note: PhotoNote) -> None:
+    """Keep the photos of the largest values; of equal ones the first."""
+    heapq.heappush(heap, (value, -number, note))
+    if len(heap) > _EXAMPLES:
+        heapq.heappop(heap)

@@ -1,0 +1,327 @@
+"""The class model against loops, an independent optimiser and pictures drawn from it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize
+from scipy.stats import multivariate_normal
+
+from sar_infer.class_model import adapt, folds
+from sar_infer.class_model.model import (
+    USUAL,
+    USUAL_UNKNOWN,
+    ClassModel,
+    Rivals,
+    confusion,
+    gaussian,
+    linear,
+    log_probabilities,
+)
+from sar_infer.errors import BankError
+
+SIZE, SCALE = 24, 20.0
+
+
+class World:
+    """Classes whose means and text rows are related, and photos of them."""
+
+    def __init__(self, classes: int, seed: int = 0, size: int = SIZE) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.around = around = self.rng.normal(0, 1, size)
+        texts = self.rng.normal(0, 1, (classes, size))
+        self.texts = texts / np.linalg.norm(texts, axis=1, keepdims=True)
+        self.means = around + 1.6 * self.texts + self.rng.normal(0, 0.25, (classes, size))
+
+    def photos(self, label: int, count: int) -> Any:
+        """Return unit features (count, D)."""
+        rows = self.means[label] + self.rng.normal(0, 0.45, (count, self.means.shape[1]))
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+    def set(self, classes: Any, count: int) -> tuple[Any, Any]:
+        """Return features and labels."""
+        classes = list(classes)
+        return np.concatenate([self.photos(c, count) for c in classes]), np.repeat(classes, count)
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    return World(14)
+
+
+@pytest.fixture(scope="module")
+def fitted(world: World) -> folds.Fitted:
+    return folds.fit(*world.set(range(8), 16), world.texts[:8], SCALE)
+
+
+def bank(world: World, photos: list[int]) -> tuple[Any, Any]:
+    """Return mean features (C, D) and counts (C,) of so many photos of each class."""
+    means = [world.photos(c, n).mean(0) if n else np.full(SIZE, np.nan) for c, n in enumerate(photos)]
+    return np.array(means), np.array(photos)
+
+
+def test_closed_form_is_that_of_loops(world: World) -> None:
+    rows, labels = world.set(range(5), 4)
+    model = gaussian(rows, labels, world.texts[:5], np.ones(5, np.bool_))
+    means = [rows[labels == c].mean(0) for c in range(5)]
+    scatter = sum(np.outer(x - means[c], x - means[c]) for x, c in zip(rows, labels, strict=True)) / 15
+    expected = 19 * scatter + np.trace(scatter) * np.eye(SIZE)
+    assert np.allclose(model.precision @ expected, (19 + SIZE) * np.eye(SIZE))
+    named = world.texts[:5] - world.texts[:5].mean(0)
+    apart_from_centre = np.array(means) - np.mean(means, axis=0)
+    slope = (named * apart_from_centre).sum() / (named**2).sum()
+    assert model.slope == pytest.approx(slope)
+    rest = apart_from_centre - slope * named
+    variance = (rest**2).sum(1).mean() * 5 / 4 - np.trace(scatter) / 4
+    assert model.prior == pytest.approx(np.trace(scatter) / variance)
+
+
+def test_scores_are_the_log_densities_of_the_model(world: World, fitted: folds.Fitted) -> None:
+    model = dataclasses.replace(fitted.model, weights=np.array([0.3, 0.2, 0.5, -1.0]))
+    means, counts = bank(world, [3, 0, 7, 1])
+    named = np.array([True, True, False, True])
+    images = world.set(range(4), 3)[0]
+    weights, bias = linear(model, world.texts[:4], means, counts, named)
+    scores = images @ weights.T + bias
+    covariance = np.linalg.inv(model.precision.astype(np.float64))
+    for n, x in enumerate(images):
+        values = []
+        for c in range(4):
+            predicted = model.centre + (model.slope * (world.texts[c] - model.text_centre) if named[c] else 0)
+            shown = counts[c] * means[c] if counts[c] else 0
+            mean = (shown + model.prior * predicted) / (counts[c] + model.prior)
+            text = world.texts[c] if named[c] else model.text_centre
+            density = multivariate_normal(mean, covariance, allow_singular=True).logpdf(x)
+            noise = SIZE / (counts[c] + model.prior) / 2
+            values.append(0.3 * density + 0.2 * noise + 0.5 * SCALE * x @ text)
+        strange = 0.3 * multivariate_normal(model.centre, covariance, allow_singular=True).logpdf(x)
+        values.append(strange + 0.2 * SIZE / model.broad / 2 + 0.5 * SCALE * x @ model.text_centre - 1.0)
+        assert np.allclose(scores[n] - scores[n, 0], np.array(values) - values[0], atol=2e-3)
+
+
+def test_a_shift_is_added_to_images(world: World, fitted: folds.Fitted) -> None:
+    means, counts = bank(world, [2, 0])
+    shift, images = world.rng.normal(0, 0.1, SIZE), world.set(range(2), 2)[0]
+    plain, moved = (linear(fitted.model, world.texts[:2], means, counts, shift=s) for s in (None, shift))
+    assert np.allclose((images + shift) @ plain[0].T + plain[1], images @ moved[0].T + moved[1], atol=1e-3)
+
+
+def test_arrays_hold_the_model_to_the_bit_and_damage_is_told(fitted: folds.Fitted) -> None:
+    arrays = fitted.model.tensors()
+    again = ClassModel.from_tensors(arrays).tensors()
+    assert all(np.array_equal(arrays[name], again[name]) for name in arrays)
+    flipped = -fitted.model.precision
+    for name, value in (
+        ("precision", flipped),
+        ("prior", np.array(0.0)),
+        ("weights", np.zeros(3)),
+        ("sets", np.ones((2, 2))),
+    ):
+        with pytest.raises(BankError, match="class model"):
+            ClassModel.from_tensors({**arrays, name: value})
+    with pytest.raises(BankError, match="slope"):
+        ClassModel.from_tensors({name: value for name, value in arrays.items() if name != "slope"})
+
+
+def test_weights_are_the_maximum_that_scipy_finds(world: World) -> None:
+    rows, labels = world.set(range(6), 6)
+    shared = folds._Folds(rows, world.texts[:6], None, labels, np.ones(6, np.bool_), SCALE, [], SIZE, 0)
+    tasks = [*shared.tasks(0)]
+    total = sum(float(task.weight.sum()) for task in tasks)
+
+    def loss(at: Any) -> float:
+        apart = at - np.array(USUAL)
+        apart[1] -= USUAL[1] / USUAL[0] * apart[0]
+        value = float(((apart / np.array(folds._PRIOR)) ** 2).sum()) / 2
+        for task in tasks:
+            logs = log_probabilities(task.terms.astype(np.float64) @ at)
+            value -= 24 / total * float(task.weight @ logs[np.arange(len(logs)), task.truth])
+        return value
+
+    weights, curve = folds.likeliest(tasks, 24.0, np.array(USUAL))
+    found = minimize(
+        loss, np.array(USUAL), method="Nelder-Mead", options={"xatol": 1e-7, "fatol": 1e-9, "maxiter": 4000}
+    )
+    assert loss(weights) <= found.fun + 1e-5
+    assert np.allclose(weights, found.x, atol=2e-3)
+    assert (np.linalg.eigvalsh(curve) > 0).all()
+
+
+def test_few_photos_are_fitted_in_their_span(world: World) -> None:
+    wide = World(5, size=200)
+    rows, labels = wide.set(range(4), 5)
+    rivals = Rivals(wide.texts[4:], np.zeros((1, 200)), np.zeros(1))
+    short = folds.in_span(rows, wide.texts[:4], rivals)
+    assert short[0].shape[1] < 30
+    named = np.ones(5, np.bool_)
+    terms = []
+    for some, texts, others in ((rows, wide.texts[:4], rivals), short):
+        assert others is not None
+        closed = gaussian(some, labels, texts, named[:4], size=200)
+        all_texts = np.concatenate([texts, others.texts])
+        sums = np.zeros(all_texts.shape)
+        np.add.at(sums, labels, some - closed.centre)
+        terms.append(folds.terms_of(closed, some, all_texts, sums, np.array([5, 5, 5, 5, 0.0]), named, SCALE, 200))
+    assert np.allclose(terms[0], terms[1], atol=1e-3)
+
+
+def test_another_seed_gives_the_same_model(world: World) -> None:
+    rows, labels = world.set(range(6), 16)
+    first, second = (folds.fit(rows, labels, world.texts[:6], SCALE, seed=seed).model for seed in (1, 2))
+    images, truth = world.set(range(6), 40)
+    means = np.array([rows[labels == c].mean(0) for c in range(6)])
+    logs = []
+    for model in (first, second):
+        weights, bias = linear(model, world.texts[:6], means, np.full(6, 16))
+        logs.append(log_probabilities(images @ weights.T + bias))
+    assert abs((logs[0][:, :-1].argmax(1) == truth).mean() - (logs[1][:, :-1].argmax(1) == truth).mean()) < 0.01
+    assert np.abs(np.exp(logs[0]) - np.exp(logs[1])).mean() < 0.01
+
+
+def test_added_classes_and_unknown_images_on_drawn_photos(world: World, fitted: folds.Fitted) -> None:
+    means, counts = bank(world, [16] * 8 + [0, 1, 2, 4])
+    images, truth = world.set(range(14), 60)
+    weights, bias = linear(fitted.model, world.texts[:12], means, counts)
+    logs = log_probabilities(images @ weights.T + bias)
+    known = truth < 12
+    right = logs[known, :-1].argmax(1) == truth[known]
+    assert right.mean() > 0.85
+    scores = np.exp(log_probabilities(logs[known, :-1]).max(1))
+    assert abs(scores.mean() - right.mean()) < 0.12
+    strange = np.exp(logs[:, -1])
+    assert (strange[~known][:, None] > strange[known]).mean() > 0.7
+    assert (strange[known] > fitted.model.unknown).mean() < 0.12
+    least = fitted.model.least(0.9, counts)
+    assert least is not None
+    own = np.exp(log_probabilities(logs[known, :-1]))[np.arange(known.sum()), truth[known]]
+    assert (own >= least[truth[known]]).mean() > 0.85
+    assert fitted.model.least(0.7, counts) is None
+    added = dict(fitted.model.expected[:, [0, 2]].tolist())
+    assert added[0] < added[8]
+
+
+@pytest.mark.parametrize(("classes", "count"), [(1, 3), (2, 4), (3, 2), (6, 1)])
+def test_too_few_classes_or_photos_take_the_usual_weights(world: World, classes: int, count: int) -> None:
+    rows, labels = world.set(range(classes), count)
+    result = folds.fit(rows, labels, world.texts[:classes], SCALE)
+    assert result.why is not None
+    assert result.model.weights.tolist() == list(USUAL)
+    assert result.model.unknown == USUAL_UNKNOWN
+    means = np.array([rows[labels == c].mean(0) for c in range(classes)])
+    weights, bias = linear(result.model, world.texts[:classes], means, np.full(classes, count))
+    images, truth = world.set(range(classes), 30)
+    assert ((images @ weights.T + bias)[:, :-1].argmax(1) == truth).mean() > 0.5
+
+
+def test_without_any_photo_names_rank_by_text(world: World) -> None:
+    model = ClassModel.unfitted(SIZE, SCALE)
+    assert math.isnan(model.unknown)
+    weights, bias = linear(model, world.texts, np.zeros_like(world.texts), np.zeros(14))
+    images = world.set(range(14), 2)[0]
+    scores, text = (images @ weights.T + bias)[:, :-1], images @ world.texts.T
+    assert np.array_equal(scores.argmax(1), text.argmax(1))
+
+
+def test_rivals_take_part(world: World, fitted: folds.Fitted) -> None:
+    rows, labels = world.set(range(4, 9), 8)
+    labels = labels - 4
+    nothing = np.zeros((4, SIZE))
+    named = folds.fit(rows, labels, world.texts[4:9], SCALE, rivals=Rivals(world.texts[9:13], nothing, np.zeros(4)))
+    assert named.model.rivals == 8
+    means, counts = bank(world, [16] * 4)
+    pooled = folds.fit(
+        rows, labels, world.texts[4:9], SCALE, rivals=Rivals(world.texts[:4], means, counts * 1.0, fitted.model)
+    )
+    assert pooled.model.photos == 8 * 16 + 5 * 8
+    assert not np.array_equal(pooled.model.precision, named.model.precision)
+
+
+def test_classes_without_a_name(world: World) -> None:
+    rows, labels = world.set(range(6), 8)
+    named = np.array([True] * 4 + [False] * 2)
+    nonsense = world.texts[:6].copy()
+    nonsense[4:] = world.rng.normal(0, 1, (2, SIZE))
+    other = nonsense.copy()
+    other[4:] = 0
+    models = [folds.fit(rows, labels, texts, SCALE, named=named).model for texts in (nonsense, other)]
+    assert np.array_equal(models[0].weights, models[1].weights)
+
+
+def test_prompts_trained_again_on_halves(world: World) -> None:
+    rows, labels = world.set(range(8), 8)
+    noise = [world.texts[:8] + world.rng.normal(0, 0.5, (8, SIZE)) for _ in range(2)]
+    poor = folds.fit(rows, labels, world.texts[:8], SCALE, in_halves=noise)
+    good = folds.fit(rows, labels, world.texts[:8], SCALE, in_halves=[world.texts[:8]] * 2)
+    assert good.score > poor.score
+
+
+def test_confusion_is_the_bayes_error(fitted: folds.Fitted) -> None:
+    model = dataclasses.replace(fitted.model, weights=np.array([1.0, 0, 0, 0]))
+    left = model.centre[None] + np.zeros((1, SIZE), np.float32)
+    right = left.copy()
+    right[0, 0] += 2 / math.sqrt(float(model.precision[0, 0]))
+    assert confusion(model, left, right)[0, 0] == pytest.approx(0.15866, abs=1e-4)
+
+
+def classes_of(world: World, photos: list[int]) -> adapt.Classes:
+    means, counts = bank(world, photos)
+    return adapt.Classes(
+        world.texts[: len(photos)].astype(np.float32),
+        means.astype(np.float32),
+        counts * 1.0,
+        np.ones(len(photos), np.bool_),
+    )
+
+
+def accuracy(model: ClassModel, known: adapt.Classes, images: Any, truth: Any, shift: Any = None) -> float:
+    weights, bias = linear(model, known.texts, known.means, known.counts, known.named, shift)
+    return float(((images @ weights.T + bias)[:, :-1].argmax(1) == truth).mean())
+
+
+def test_adapting_helps_classes_by_name_and_unknown_images_do_not_harm(world: World, fitted: folds.Fitted) -> None:
+    known = classes_of(world, [16] * 8 + [0] * 4)
+    images, truth = world.set(range(12), 60)
+    before = accuracy(fitted.model, known, images, truth)
+    stream = world.set(range(12), 20)[0].astype(np.float32)
+    learned = adapt.adapt(fitted.model, known, stream)
+    assert accuracy(fitted.model, learned.classes(known), images, truth) >= before
+    assert 0 < learned.counts.sum() <= 0.3 * len(stream) + 1e-6
+    strangers = world.around + world.rng.normal(0, 0.6, (240, SIZE))
+    strangers /= np.linalg.norm(strangers, axis=1, keepdims=True)
+    learned = adapt.adapt(fitted.model, known, np.concatenate([stream, strangers]).astype(np.float32))
+    assert accuracy(fitted.model, learned.classes(known), images, truth) >= before - 0.03
+
+
+def test_adapting_does_not_depend_on_chunks(
+    world: World, fitted: folds.Fitted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known, stream = classes_of(world, [16] * 4), world.set(range(4), 10)[0].astype(np.float32)
+    whole = adapt.adapt(fitted.model, known, stream)
+    monkeypatch.setattr(adapt, "_CELLS", 7 * SIZE)
+    parts = adapt.adapt(fitted.model, known, stream)
+    assert np.allclose(whole.sums, parts.sums, atol=1e-4)
+
+
+def test_a_stream_of_another_kind_teaches_nothing_unless_all_are_known(world: World, fitted: folds.Fitted) -> None:
+    known = classes_of(world, [16] * 8)
+    shift = np.zeros(SIZE)
+    shift[: SIZE // 2] = 0.35
+    images, truth = world.set(range(8), 40)
+    moved = (images + shift).astype(np.float32)
+    learned = adapt.adapt(fitted.model, known, moved)
+    assert learned.shift > 0.25
+    assert not learned.counts.any()
+    taught = adapt.adapt(fitted.model, known, moved, all_known=True)
+    after = accuracy(fitted.model, taught.classes(known), moved, truth, taught.translation)
+    assert after > accuracy(fitted.model, known, moved, truth)
+
+
+def test_nothing_is_learned_from_too_few_photos(world: World, fitted: folds.Fitted) -> None:
+    known = classes_of(world, [16] * 2)
+    for count in (0, 9):
+        stream = world.set(range(2), 9)[0][: 2 * count].astype(np.float32)
+        assert not adapt.adapt(fitted.model, known, stream).counts.any()
