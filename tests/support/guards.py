@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -100,8 +101,15 @@ def of_mini(paths: list[Path]) -> Arrays:
 
 def read(case: str) -> Arrays:
     """Return the arrays of a fixture."""
-    with np.load(FOLDER / f"{case}.npz") as arrays:
-        return dict(arrays)
+    content = json.loads((FOLDER / f"{case}.json").read_text("utf-8"))
+    return {key: np.array(values) for key, values in content.items()}
+
+
+def write(case: str, arrays: Arrays) -> None:
+    """Write a fixture."""
+    lists = {key: (values.round(7) if values.dtype.kind == "f" else values).tolist() for key, values in arrays.items()}
+    text = json.dumps(lists, separators=(",", ":"), ensure_ascii=False)
+    (FOLDER / f"{case}.json").write_text(f"{text}\n", "utf-8")
 
 
 def main() -> None:
@@ -113,8 +121,8 @@ def main() -> None:
         for path in paths:
             Image.open(path).verify()
         for case in CASES:
-            np.savez_compressed(FOLDER / f"{case}.npz", **of_method(case, paths, folder / case))
-        np.savez_compressed(FOLDER / "mini.npz", **of_mini(paths))
+            write(case, of_method(case, paths, folder / case))
+        write("mini", of_mini(paths))
 
 
 if __name__ == "__main__":
