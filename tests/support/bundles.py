@@ -18,11 +18,11 @@ from onnx import TensorProto, helper, numpy_helper
 from sar_infer.bank import ClassBank, Images
 from sar_infer.bundle.manifest import (
     BANK,
+    CLASS_MODEL,
     IMAGE_ENCODER,
     MANIFEST,
     NAME_ENCODER,
     SCHEMA_VERSION,
-    STATISTICS,
     TOKENIZER,
     Manifest,
     Preprocess,
@@ -32,7 +32,7 @@ from sar_infer.bundle.manifest import (
     SelfTestVector,
     file_entry,
 )
-from sar_infer.classifiers.trained_statistics import TrainedStatistics
+from sar_infer.class_model.trained import TrainedClasses
 from sar_infer.encoders.self_test import self_test_pixels
 from sar_infer.text import TokenizerSpec
 from sar_infer.text.tokenizer import Tokenizer, encode_name
@@ -51,7 +51,7 @@ PREPROCESS = Preprocess(
 def write_bundle(
     path: Path,
     names: Sequence[str] = BANK_NAMES,
-    trained: TrainedStatistics | None = None,
+    trained: TrainedClasses | None = None,
     images: str = "",
     **changes: Any,
 ) -> Path:
@@ -63,7 +63,7 @@ def write_bundle(
     encoder = changes.get("encoder_digest", ENCODER_DIGEST)
     ClassBank.of(tuple(names), name_rows(names), encoder, images=Images(images)).save(path / BANK)
     if trained is not None:
-        trained.save(path / STATISTICS)
+        trained.save(path / CLASS_MODEL)
     reseal(path, **changes)
     return path
 
@@ -71,10 +71,7 @@ def write_bundle(
 def reseal(path: Path, **changes: Any) -> None:
     """Write the manifest anew for the files that are there."""
     files = {entry.name: file_entry(entry) for entry in sorted(path.iterdir()) if entry.name != MANIFEST}
-    fitted = any(changes.get(key) for key in ("temperature", "thresholds", "conformal", "calibrated"))
-    branch = "statistics" if STATISTICS in files else "text"
-    changes = {"calibrated_for": branch if fitted else None, "files": files, **changes}
-    manifest = dataclasses.replace(example_manifest(), **changes)
+    manifest = dataclasses.replace(example_manifest(), **{"files": files, **changes})
     (path / MANIFEST).write_text(manifest.sealed().dump(), "utf-8")
 
 

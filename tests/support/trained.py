@@ -1,4 +1,4 @@
-"""Class statistics as training might leave them, and the formula of the composed logits in float64."""
+"""A class model as training might leave it, and the formula of its scores in float64."""
 
 from __future__ import annotations
 
@@ -11,31 +11,42 @@ import numpy.typing as npt
 from support.bundles import BANK_NAMES, DIM, ENCODER_DIGEST
 
 from sar_infer.bank import PhotoSet
-from sar_infer.classifiers.statistics import Statistics
-from sar_infer.classifiers.trained_statistics import ClassPhotos, TrainedStatistics
+from sar_infer.class_model.model import ClassModel
+from sar_infer.class_model.trained import TrainedClasses
 from sar_infer.encoders.encoders import unit_rows
 
 
-def example_statistics(
-    names: Sequence[str] = BANK_NAMES[:3], dim: int = DIM, seed: int = 1, **changes: Any
-) -> TrainedStatistics:
-    """Statistics whose answers differ from those of the text branch."""
+def example_model(dim: int = DIM, seed: int = 1, **changes: Any) -> ClassModel:
+    """A class model whose answers differ from those of text alone."""
     generator = np.random.default_rng(seed)
     factor = generator.normal(size=(dim, dim)) / np.sqrt(dim)
-    precision = 20 * (factor @ factor.T + np.eye(dim))
+    precision = 5 * (factor @ factor.T + np.eye(dim))
     fields: dict[str, Any] = {
         "precision": ((precision + precision.T) / 2).astype(np.float32),
         "centre": (0.5 * generator.normal(size=dim) / np.sqrt(dim)).astype(np.float32),
         "text_centre": (0.5 * generator.normal(size=dim) / np.sqrt(dim)).astype(np.float32),
         "slope": 0.7,
-        "alpha": 0.3,
         "prior": 2.0,
-        "offsets": ((0, 0.0), (1, 0.5), (4, 1.0), (16, 2.0)),
-        "curve": ((-1.0, 90.0, 20.0), (0.0, 80.0, 60.0), (1.0, 60.0, 70.0)),
-        "means": np.stack([photo_mean(generator, dim) for _ in names]),
-        "counts": np.arange(3, 3 + len(names)),
+        "broad": 1.5,
+        "scale": 20.0,
+        "photos": 12.0,
+        "weights": np.array([0.3, 0.1, 0.4, 0.5]),
+        "unknown": 0.3,
+        "sets": np.array([[0.0, 0.3, 0.2, 0.1], [4.0, 0.2, 0.1, 0.05]]),
+        "expected": np.array([[0.0, 0.8, 0.6], [1.0, 0.85, 0.7]]),
+        "rivals": 2.0,
     }
-    return TrainedStatistics(tuple(names), Statistics(**(fields | changes)), ENCODER_DIGEST)
+    return ClassModel(**(fields | changes))
+
+
+def example_trained(
+    names: Sequence[str] = BANK_NAMES[:3], dim: int = DIM, seed: int = 1, **changes: Any
+) -> TrainedClasses:
+    """That class model with trained classes."""
+    generator = np.random.default_rng(seed + 1)
+    means = np.stack([photo_mean(generator, dim) for _ in names])
+    counts = np.arange(3, 3 + len(names))
+    return TrainedClasses(tuple(names), example_model(dim, seed, **changes), means, counts, ENCODER_DIGEST)
 
 
 def photo_mean(generator: np.random.Generator, dim: int = DIM) -> npt.NDArray[np.float32]:
@@ -44,19 +55,61 @@ def photo_mean(generator: np.random.Generator, dim: int = DIM) -> npt.NDArray[np
     return result.astype(np.float32)
 
 
-def photos(seed: int = 5, count: int = 2, dim: int = DIM, photos_only: bool = False) -> ClassPhotos:
-    return ClassPhotos(photo_mean(np.random.default_rng(seed), dim), count, photos_only)
-
-
 def unit_rows_of(count: int, seed: int, dim: int = DIM) -> npt.NDArray[np.float32]:
     return unit_rows(np.random.default_rng(seed).normal(size=(count, dim)).astype(np.float32))
 
 
-def photo_set_of(count: int, seed: int, *, photos_only: bool = False) -> PhotoSet:
+def photo_set_of(count: int, seed: int, *, photos_only: bool = False, dim: int = DIM) -> PhotoSet:
     """Photos with other rows for every seed."""
-    rows = unit_rows_of(count, seed)
-    digests = np.array([np.frombuffer(hashlib.sha256(row.tobytes()).digest(), np.uint8) for row in rows], np.uint8)
-    return PhotoSet.of(digests.reshape(-1, 32), rows, photos_only=photos_only)
+    rows = unit_rows_of(count, seed, dim)
+    return PhotoSet.of([hashlib.sha256(row.tobytes()).digest() for row in rows], rows, photos_only=photos_only)
+
+
+def known_of(
+    names: Sequence[str], trained: TrainedClasses | None, *photos: Mapping[str, PhotoSet]
+) -> dict[int, tuple[npt.NDArray[np.float64], float, bool]]:
+    """Return sum and number of the photos of classes by column, and False if the name means nothing."""
+    result: dict[int, tuple[npt.NDArray[np.float64], float, bool]] = {}
+    groups: list[dict[str, tuple[npt.NDArray[np.float64], float, bool]]] = []
+    if trained is not None:
+        numbers = zip(trained.names, trained.means.astype(np.float64), trained.counts.tolist(), strict=True)
+        groups.append({name: (mean * count, count, True) for name, mean, count in numbers})
+    groups += [{name: (one.total, len(one), not one.photos_only) for name, one in some.items()} for some in photos]
+    for group in groups:
+        for column in (column for column, name in enumerate(names) if name in group):
+            total, count, named = group[names[column]]
+            before = result.get(column, (np.zeros_like(total), 0.0, True))
+            result[column] = before[0] + total, before[1] + count, before[2] and named
+    return result
+
+
+def by_hand(
+    model: ClassModel,
+    rows: npt.NDArray[Any],
+    text: npt.NDArray[Any],
+    known: Mapping[int, tuple[npt.NDArray[np.float64], float, bool]],
+    translation: npt.NDArray[Any] | float = 0.0,
+) -> npt.NDArray[np.float64]:
+    """Logits (N, C + 1), *unknown* last, by the formula, class by class; one constant for each image is free."""
+    x = rows.astype(np.float64) + translation
+    centre, p = model.centre.astype(np.float64), model.precision.astype(np.float64)
+    first, second, third, fourth = model.weights
+    size, middle = len(centre), model.text_centre.astype(np.float64)
+    columns = []
+    for column, named_row in enumerate(text.astype(np.float64)):
+        total, count, named = known.get(column, (np.zeros(size), 0.0, True))
+        row = named_row if named else middle
+        mean = (total - count * centre + model.prior * model.slope * (row - middle)) / (count + model.prior)
+        image = (x - centre) @ p @ mean - mean @ p @ mean / 2
+        columns.append(first * image + second * size / (count + model.prior) / 2 + third * model.scale * (x @ row))
+    columns.append(second * size / model.broad / 2 + third * model.scale * (x @ middle) + fourth)
+    return np.stack(columns, axis=1)
+
+
+def softmax(logits: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    result: npt.NDArray[np.float64] = powers / powers.sum(axis=-1, keepdims=True)
+    return result
 
 
 def apart(logits: npt.NDArray[Any], expected: npt.NDArray[Any]) -> float:
@@ -64,46 +117,3 @@ def apart(logits: npt.NDArray[Any], expected: npt.NDArray[Any]) -> float:
     differences = logits - expected
     differences = differences - differences.mean(axis=1, keepdims=True)
     return float(np.abs(differences).max() / max(np.abs(expected).max(), 1e-30))
-
-
-def evidence(
-    names: Sequence[str], trained: TrainedStatistics | None, *photos: Mapping[str, ClassPhotos]
-) -> dict[int, ClassPhotos]:
-    """Return the photos of each class by column: those of training, and others by name, joined."""
-    text_row: dict[str, ClassPhotos] = {}
-    if trained is not None:
-        model = trained.statistics
-        numbers = zip(trained.names, model.means, model.counts.tolist(), strict=True)
-        text_row = {name: ClassPhotos(mean, count) for name, mean, count in numbers}
-    by_column: dict[int, ClassPhotos] = {}
-    for group in (text_row, *photos):
-        for column in (column for column, name in enumerate(names) if name in group):
-            one = group[names[column]]
-            by_column[column] = by_column[column].joined(one) if column in by_column else one
-    return by_column
-
-
-def by_hand(
-    model: Statistics,
-    scale: float,
-    rows: npt.NDArray[Any],
-    text: npt.NDArray[Any],
-    photos_by_column: Mapping[int, ClassPhotos],
-    shift: float = 0.0,
-) -> npt.NDArray[np.float64]:
-    """Logits (N, C) by the formula of the design, class by class, in float64; one constant for each image is free."""
-    columns = []
-    x, centre, p = rows.astype(np.float64), model.centre.astype(np.float64), model.precision.astype(np.float64)
-    for column, text_row in enumerate(text.astype(np.float64)):
-        item = photos_by_column.get(column)
-        row = model.text_centre.astype(np.float64) if item is not None and item.photos_only else text_row
-        mean = centre + model.slope * (row - model.text_centre)
-        offset = 0.0
-        if item is not None:
-            mean = (item.count * item.mean.astype(np.float64) + model.prior * mean) / (item.count + model.prior)
-            places = [np.log2(1 + n) for n, _ in model.offsets]
-            offset = float(np.interp(np.log2(1 + item.count), places, [g for _, g in model.offsets]))
-            offset += shift if item.count else 0.0
-        image = x @ p @ mean - mean @ p @ mean / 2
-        columns.append(scale * (x @ row) + model.alpha * image - offset)
-    return np.stack(columns, axis=1)

@@ -1,22 +1,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
+from support.banks import learning, photo_set
+from support.bundles import DIM, ENCODER_DIGEST, name_rows
+from support.trained import apart, by_hand, example_trained, known_of, photo_set_of, unit_rows_of
 
-from sar_infer.bank import ClassBank, calibrate, remove, rename, set_class
+from sar_infer.bank import ClassBank, PhotoSet, add, add_photos, calibrate, fit, learn, rename, set_class
 from sar_infer.bank.learned import BankCalibration
-from sar_infer.classify.class_set import (
-    ClassSet,
-    build_class_set,
-    with_calibration,
-    with_own_calibration,
-)
+from sar_infer.classify import ranking
+from sar_infer.classify.class_set import ClassSet, build_class_set
+from sar_infer.classify.composer import Composer
 from sar_infer.errors import InputError
 from sar_infer.text.names import phrases_by_name
 
 BANK = ClassBank.of(("Cat", "dog", "fox"), np.eye(3, dtype=np.float32), "e")
+PLAIN = Composer(None, BANK, 20.0)
 
 
 class Embed:
@@ -36,7 +38,7 @@ def sources(classes: ClassSet) -> list[str]:
 
 def built(classes, only: bool = False):
     embed = Embed()
-    result = build_class_set(BANK, phrases_by_name(classes), only, embed)
+    result = build_class_set(BANK, phrases_by_name(classes), only, embed, PLAIN, {})
     rows = [int(row @ [1, 2, 3]) if row.max() > 0 else int(row[0]) for row in result.embeddings]
     return list(zip(result.names, sources(result), rows, strict=True)), embed.encoded
 
@@ -70,7 +72,7 @@ def test_no_class_at_all() -> None:
         built([], only=True)
     empty = ClassBank.of((), np.empty((0, 3), np.float32), "e")
     with pytest.raises(InputError):
-        build_class_set(empty, {}, False, Embed())
+        build_class_set(empty, {}, False, Embed(), PLAIN, {})
 
 
 # ------------------------------------------------------------------------------------------ what is known of a class
@@ -79,7 +81,7 @@ KNOWN = set_class(set_class(KNOWN, "Cat", aliases=("puss in  boots",), threshold
 
 
 def of_known(classes, only: bool = False) -> ClassSet:
-    return build_class_set(KNOWN, phrases_by_name(classes), only, Embed())
+    return build_class_set(KNOWN, phrases_by_name(classes), only, Embed(), PLAIN, {})
 
 
 def test_an_alias_takes_the_row_of_its_class_and_its_place() -> None:
@@ -115,40 +117,92 @@ def test_background_and_thresholds_follow_the_columns() -> None:
     assert (replaced.background.tolist(), np.isnan(replaced.thresholds).all()) == ([False, False, False], True)
     assert of_known(["dog"], only=True).background.tolist() == [False]
     assert of_known(["dog", "wall"], only=True).background.tolist() == [False, True]
-    assert (built(["owl"])[0][0][0], build_class_set(BANK, {}, False, Embed()).background) == ("Cat", None)
-    assert build_class_set(BANK, phrases_by_name(["owl"]), False, Embed()).thresholds is None
+    assert (built(["owl"])[0][0][0], build_class_set(BANK, {}, False, Embed(), PLAIN, {}).background) == ("Cat", None)
+    assert build_class_set(BANK, phrases_by_name(["owl"]), False, Embed(), PLAIN, {}).thresholds is None
 
 
-# ------------------------------------------------------------------------------------------------------ calibration
-def calibrated(classes, only: bool = False, bank: ClassBank = BANK, names=("Cat", "fox")) -> list[bool] | None:
-    built_ = build_class_set(bank, phrases_by_name(classes), only, Embed())
-    flags = with_calibration(built_, names, BANK).calibrated
-    return None if flags is None else flags.tolist()
+# ------------------------------------------------------------------------------------------------------------ weights
+NAMES = ("red", "green", "blue", "grey thing")
+ROWS = unit_rows_of(6, 77)
+TRAINED = example_trained(NAMES[:3])
+BASE = ClassBank.of(NAMES, name_rows(NAMES), ENCODER_DIGEST).shared(Path("bank.safetensors"))
 
 
-def test_a_class_is_calibrated_with_the_bundles_row_alone() -> None:
-    assert calibrated(None) == [True, False, True]
-    assert calibrated(["owl", " CAT"]) == [False, True, False, True]
-    assert calibrated(["owl"], only=True) == [False]
-    assert calibrated({"fox": ["red fox"]}) == [True, False, False]
-    rows = np.eye(3, dtype=np.float32)
-    assert calibrated(None, bank=ClassBank.of(("fox", "Cat"), rows[[2, 1]], "e")) == [True, False]
-    assert calibrated(None, names=()) is None
-    assert calibrated(None, names=("gone",)) == [False, False, False]
+def scores_of(bank: ClassBank, composer: Composer, names=(), only: bool = False, photos=None):
+    classes = build_class_set(
+        bank, phrases_by_name(names), only, lambda groups: name_rows([g[0] for g in groups]), composer, photos or {}
+    )
+    return classes, ranking.logits(ROWS, classes)
 
 
-def test_a_banks_own_calibration_holds_for_its_classes_but_those_that_get_photos() -> None:
-    calibration = BankCalibration("", "", "text", ("Cat", "dog"), (), 1.0, {"score": 0.5, "energy": -1.0}, {}, {})
-    bank = calibrate(KNOWN, calibration)
-    for photos, flags in ((), [True, True, False]), (("Puss in boots",), [False, True, False]):
-        calibrated_set = with_own_calibration(of_known(None), bank, photos)
-        assert (calibrated_set.calibrated.tolist(), calibrated_set.calibration) == (flags, calibration)
-    calibrated_set = with_own_calibration(of_known(["DOG", "owl"]), bank, ["owl"])
-    assert dict(zip(calibrated_set.names, calibrated_set.calibrated.tolist(), strict=True)) == {
-        "Cat": True,
-        "wall": False,
-        "DOG": True,
-        "owl": False,
-    }
-    plain = of_known(None)
-    assert with_own_calibration(plain, KNOWN, []) is plain
+@pytest.mark.parametrize("only", [False, True])
+def test_names_photos_and_both_rank_by_the_formula(only: bool) -> None:
+    """Trained, named, by name and photos, by photos alone, of the bank and of the call."""
+    sets = {"amber": photo_set_of(3, 1), "SKU-9": photo_set_of(2, 2, photos_only=True), "green": photo_set_of(2, 3)}
+    bank = add(
+        BASE,
+        ["teal", "amber", "SKU-9"],
+        name_rows(["teal", "amber", "SKU-9"]),
+        {n: sets[n] for n in ("amber", "SKU-9")},
+    )
+    bank = add_photos(bank, {"green": sets["green"]})
+    composer = Composer(TRAINED, BASE, 20.0)
+    shown = {"violet": photo_set_of(2, 4), "amber": photo_set_of(1, 5), "SKU-1": photo_set_of(1, 6, photos_only=True)}
+    classes, logits = scores_of(bank, composer, ["red"], only, shown)
+    assert {*classes.names} == {"red", *shown} | (set() if only else {*bank.names})
+    known = known_of(classes.names, TRAINED, sets, shown)
+    assert apart(logits, by_hand(TRAINED.model, ROWS, classes.embeddings, known)) < 1e-5
+    assert dict(zip(classes.names, classes.photos.tolist(), strict=True))["amber"] == 4
+    plain, logits = scores_of(bank, composer)
+    assert apart(logits, by_hand(TRAINED.model, ROWS, plain.embeddings, known_of(plain.names, TRAINED, sets))) < 1e-5
+
+
+def test_a_photo_counts_once_and_phrases_replace_the_class_of_the_bank() -> None:
+    bank = add(BASE, ["amber"], name_rows(["amber"]), {"amber": photo_set("a", "b", dim=DIM)})
+    composer = Composer(TRAINED, BASE, 20.0)
+    again, _ = scores_of(bank, composer, photos={"amber": photo_set("b", "c", dim=DIM)})
+    assert again.photos[again.lookup.name("amber")] == 3
+    replaced, _ = scores_of(bank, composer, {"amber": ["yellow", "honey"]}, photos={"amber": photo_set("b", dim=DIM)})
+    assert replaced.photos[replaced.lookup.name("amber")] == 1
+    with pytest.raises(InputError):
+        scores_of(bank, composer, photos={"amber": photo_set("b", dim=DIM + 1)})
+
+
+def test_a_bank_has_a_model_learned_sums_and_a_calibration_of_its_own() -> None:
+    composer = Composer(TRAINED, BASE, 20.0)
+    other = example_trained(NAMES[:3], seed=9).model
+    bank = fit(rename(BASE, "red", "rose"), other.tensors())
+    known = known_of(("rose", *NAMES[1:]), None) | known_of(NAMES, TRAINED)
+    _, logits = scores_of(bank, composer)
+    assert apart(logits, by_hand(other, ROWS, BASE.embeddings, known)) < 1e-5
+    taught = learn(bank, change := learning({"rose": "x", "grey thing": "y"}, dim=DIM))
+    for column, total, count in zip((0, 3), change.sums, change.counts, strict=True):
+        before = known.get(column, (np.zeros(DIM), 0.0, True))
+        known[column] = before[0] + total, before[1] + count, True
+    for names in ([], ["grey thing", "violet"]):
+        classes, logits = scores_of(taught, composer, names)
+        columns = {name: column for column, name in enumerate(("rose", *NAMES[1:]))}
+        placed = {c: known[columns[n]] for c, n in enumerate(classes.names) if columns.get(n) in known}
+        assert apart(logits, by_hand(other, ROWS, classes.embeddings, placed, change.translation)) < 1e-5
+    calibration = BankCalibration(
+        taught.content_digest, composer.digest(taught), (), 2.0, 0.25, (0.3, 0.2, 0.1), {"photos": 60}
+    )
+    cool, cooled = scores_of(calibrate(taught, calibration), composer)
+    np.testing.assert_allclose(cooled, scores_of(taught, composer)[1] / 2, rtol=1e-4, atol=1e-4)
+    assert (cool.model.unknown, cool.model.least(0.9, [0, 16]).tolist()) == (0.25, [0.2, 0.2])
+    changed, logits = scores_of(add(calibrate(taught, calibration), ["teal"], name_rows(["teal"])), composer)
+    assert changed.model.unknown == other.unknown  # it is of an earlier state
+
+
+def test_text_alone_ranks_where_nobody_fitted_a_model_and_photos_are_prototypes() -> None:
+    composer = Composer(None, BASE, 20.0)
+    for names in ([], ["violet"]):
+        classes, logits = scores_of(BASE, composer, names)
+        np.testing.assert_allclose(logits[:, :-1], 20 * ROWS @ classes.embeddings.T, atol=1e-4)
+        assert np.isnan(classes.model.unknown)
+    directions = np.eye(DIM, dtype=np.float32)
+    shown = {name: PhotoSet.of([bytes([n]) * 32], directions[n : n + 1]) for n, name in enumerate(NAMES[:3])}
+    for bank, photos in ((BASE, shown), (add_photos(BASE, shown), {})):
+        classes, _ = scores_of(bank, composer, photos=photos)
+        best = ranking.logits(directions[:3], classes)[:, :-1].argmax(1)
+        assert [classes.names[column] for column in best] == list(NAMES[:3])

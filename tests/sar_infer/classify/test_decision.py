@@ -8,60 +8,48 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.bundles import DIM, example_manifest
+from support.bundles import DIM
+from support.trained import example_model
 
-from sar_infer.bundle.manifest import Manifest
 from sar_infer.classify.class_set import ClassSet
-from sar_infer.classify.decision import Decision, judged_by
+from sar_infer.classify.composer import Evidence, Linear
+from sar_infer.classify.decision import Decision, can_call_unknown
 from sar_infer.errors import BankError, BundleError, InputError
 from sar_infer.results import DecisionOptions, ImageResult
 
 COSINES = (0.9, 0.5, 0.8, -0.2)
 NAMES = ("cup", "fog", "mug", "owl")
-FITTED = {
-    "temperature": 2.0,
-    "thresholds": {"score": 0.6, "energy": -18.5},
-    "conformal": {"0.8": 0.7, "0.9": 0.2},
-    "calibrated": NAMES,
-    "calibrated_for": "text",
-}
-
-
-def manifest(**changes: Any) -> Manifest:
-    return dataclasses.replace(example_manifest(), **changes)
+POWERS = [math.exp(10 * cosine) for cosine in COSINES]
+SCORES = [power / sum(POWERS) for power in POWERS]
+STRANGE = math.exp(8) / (math.exp(8) + sum(POWERS))
+"""Probability of unknown, 0.205."""
+UNFITTED = example_model(unknown=math.nan, sets=np.empty((0, 4)))
 
 
 def classes(**changes: Any) -> ClassSet:
     rows = np.zeros((4, DIM), np.float32)
     rows[:, 0] = COSINES
     rows[:, 1] = np.sqrt(1 - rows[:, 0] ** 2)
-    every = np.ones(4, np.bool_)
-    return dataclasses.replace(ClassSet(NAMES, (rows,), np.arange(4), calibrated=every), **changes)
+    several = changes.pop("several", (rows,))
+    linear = Linear(tuple((each, 10.0) for each in several), None, (np.zeros(DIM, np.float32), 8.0))
+    count = sum(map(len, several))
+    made = ClassSet((*NAMES, "ant", "bee")[:count], several, np.arange(count), linear, example_model(), {})
+    return dataclasses.replace(made, **changes)
 
 
-def decided(made: Manifest, chosen: ClassSet, top_k: int = 5, **options: Any) -> ImageResult:
-    (result,) = Decision(made, chosen, top_k, DecisionOptions(**options))(np.eye(1, DIM, dtype=np.float32))
+def decided(chosen: ClassSet, top_k: int = 5, **options: Any) -> ImageResult:
+    (result,) = Decision(chosen, top_k, DecisionOptions(**options))(np.eye(1, DIM, dtype=np.float32))
     return result
 
 
-def by_hand(temperature: float = 1.0) -> tuple[list[float], float]:
-    """Scores by class and the energy, logit scale 20."""
-    powers = [math.exp(20 * cosine / temperature) for cosine in COSINES]
-    return [power / sum(powers) for power in powers], -temperature * math.log(sum(powers))
-
-
-def test_scores_are_of_the_logits_over_the_temperature_and_logits_are_not() -> None:
-    result = decided(manifest(**FITTED), classes())
-    scores, _ = by_hand(2.0)
+def test_scores_are_those_among_the_classes_and_unknown_that_of_none() -> None:
+    result = decided(classes())
     assert [p.label for p in result.predictions] == ["cup", "mug", "fog", "owl"]
-    assert {p.label: p.score for p in result.predictions} == pytest.approx(dict(zip(NAMES, scores, strict=True)))
-    assert [p.logit for p in result.predictions] == pytest.approx([18, 16, 10, -4])
-    assert all(p.calibration == "held-out" for p in result.predictions)
-    assert (result.unknown, result.reason, result.label_set, result.explanation) == (None,) * 4
-
-
-BEST, ENERGY = (float(number) for number in (by_hand(2.0)[0][0], by_hand(2.0)[1]))
-"""Best score, 0.721, and energy, -18.653, at the temperature of ``FITTED``."""
+    assert {p.label: p.score for p in result.predictions} == pytest.approx(dict(zip(NAMES, SCORES, strict=True)))
+    assert [p.logit for p in result.predictions] == pytest.approx([9, 8, 5, -2])
+    assert [p.similarity for p in result.predictions] == pytest.approx([0.9, 0.8, 0.5, -0.2])
+    assert result.unknown == pytest.approx(STRANGE, rel=1e-5)
+    assert (result.reason, result.label_set, result.explanation) == (None,) * 3
 
 
 def for_cup(threshold: float) -> np.ndarray:
@@ -70,67 +58,51 @@ def for_cup(threshold: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("options", "own_threshold", "reason"),
+    ("options", "changes", "reason"),
     [
-        ({"unknown": "score"}, None, None),
-        ({"unknown": "score", "threshold": 0.9}, None, "score 0.721 is below 0.900"),
-        ({"unknown": "score", "threshold": BEST - 1e-6}, None, None),
-        ({"unknown": "energy"}, None, None),
-        ({"unknown": "energy", "threshold": -19}, None, "energy -18.653 is above -19.000"),
-        ({"unknown": "energy", "threshold": ENERGY + 1e-5}, None, None),
-        ({"unknown": "energy"}, 0.8, "score 0.721 is below 0.800, the threshold of this class"),
-        ({"unknown": "score", "threshold": 0.9}, 0.5, None),
+        ({}, {}, None),
+        ({}, {"model": example_model(unknown=0.1)}, "probability 0.204 is above 0.100"),
+        ({"threshold": 0.15}, {}, "probability 0.204 is above 0.150"),
+        ({"threshold": 0.25}, {"model": UNFITTED}, None),
+        ({}, {"thresholds": for_cup(0.8)}, "score 0.721 is below 0.800, the threshold of this class"),
+        ({"threshold": 0.1}, {"thresholds": for_cup(0.5)}, None),
+        (
+            {"threshold": 0.15},
+            {"thresholds": np.float32([np.nan, 0.9, np.nan, np.nan])},
+            "probability 0.204 is above 0.150",
+        ),
     ],
 )
-def test_unknown(options: dict[str, Any], own_threshold: float | None, reason: str | None) -> None:
-    """By score or energy; the threshold of a class goes before that of all."""
-    chosen = classes() if own_threshold is None else classes(thresholds=for_cup(own_threshold))
-    result = decided(manifest(**FITTED), chosen, **options)
-    assert (result.unknown, result.reason) == (reason is not None, reason)
-    assert result.predictions[0].label == "cup"  # the best guess is still told
-
-
-def test_at_its_limit_a_class_is_still_believed() -> None:
-    best = decided(manifest(**FITTED), classes()).predictions[0].score
-    for chosen, options in ((classes(thresholds=for_cup(best)), {}), (classes(), {"threshold": best})):
-        assert decided(manifest(**FITTED), chosen, unknown="score", **options).unknown is False
-    why = decided(manifest(**FITTED), classes(), explain=True).explanation
-    assert why is not None
-    assert decided(manifest(**FITTED), classes(), unknown="energy", threshold=why.energy).unknown is False
-    made = manifest(**FITTED | {"conformal": {"0.9": best}})
-    assert decided(made, classes(), coverage=0.9).label_set == ("cup",)
-
-
-@pytest.mark.parametrize("kind", ["score", "energy"])
-def test_images_that_nothing_can_judge_are_neither_known_nor_unknown(kind: str) -> None:
-    other = np.array([np.nan, 0.1, np.nan, np.nan], np.float32)
-    last = np.array([False, False, False, True])
-    for chosen in (classes(thresholds=other), classes(background=last)):
-        result = decided(manifest(), chosen, unknown=kind)
-        assert (result.unknown, result.reason) == (None, "cannot be told: no threshold for this class")
-    assert decided(manifest(), classes(thresholds=for_cup(0.1)), unknown=kind).unknown is False
+def test_an_unknown_image_gets_no_class_if_that_was_asked_for(options: Any, changes: Any, reason: str | None) -> None:
+    """By the model's threshold, or the caller's; that of a class goes before both."""
+    result = decided(classes(**changes), unknown=True, **options)
+    assert (result.reason, result.predictions == ()) == (reason, reason is not None)
+    guesses = decided(classes(**changes), unknown=True, guesses=True, **options)
+    assert (guesses.reason, guesses.predictions[0].label) == (reason, "cup")
+    if not options:
+        assert (decided(classes(**changes)).reason, len(decided(classes(**changes)).predictions)) == (None, 4)
 
 
 def test_a_background_class_is_never_listed_and_may_win() -> None:
     first, last = np.array([True, False, False, False]), np.array([False, False, False, True])
-    result = decided(manifest(), classes(background=first))
-    scores, _ = by_hand()
+    result = decided(classes(background=first))
     assert [p.label for p in result.predictions] == ["mug", "fog", "owl"]
-    assert result.predictions[0].score == pytest.approx(scores[2])  # it takes part in the softmax
-    assert (result.unknown, result.reason) == (True, f"background 'cup' scores {scores[0]:.3f}, more than any class")
-    lost = decided(manifest(), classes(background=last))
-    assert (lost.unknown, [p.label for p in lost.predictions]) == (None, ["cup", "mug", "fog"])
+    assert result.predictions[0].score == pytest.approx(SCORES[2])  # it takes part in the softmax
+    assert result.reason == f"background 'cup' scores {SCORES[0]:.3f}, more than any class"
+    assert decided(classes(background=first), unknown=True).predictions == ()
+    lost = decided(classes(background=last))
+    assert (lost.reason, [p.label for p in lost.predictions]) == (None, ["cup", "mug", "fog"])
     with pytest.raises(InputError):
-        decided(manifest(), classes(background=first | ~first))
+        decided(classes(background=first | ~first))
     rows = np.array(classes().embeddings)
     rows[3] = rows[0]  # as near as the best, which it does not beat
-    equal = decided(manifest(), classes(several=(rows,), background=last), explain=True)
-    assert (equal.unknown, equal.explanation and equal.explanation.background) == (None, None)
+    equal = decided(classes(several=(rows,), background=last), explain=True)
+    assert (equal.reason, equal.explanation and equal.explanation.background) == (None, None)
 
 
 def test_results_are_called_by_their_images() -> None:
     rows = np.eye(2, DIM, dtype=np.float32)
-    decide = Decision(manifest(**FITTED), classes(), 5, DecisionOptions("score", coverage=0.9, explain=True))
+    decide = Decision(classes(), 5, DecisionOptions(True, coverage=0.9, explain=True))
     assert [result.image for result in decide(rows)] == ["image[0]", "image[1]"]
     assert [result.image for result in decide(rows, ["a.jpg", "b.jpg"])] == ["a.jpg", "b.jpg"]
     assert list(decide(rows[:0])) == []
@@ -138,88 +110,67 @@ def test_results_are_called_by_their_images() -> None:
 
 @pytest.mark.parametrize("top_k", [1, 4])
 def test_a_set_has_all_classes_that_score_enough_however_few_are_listed(top_k: int) -> None:
-    wide = decided(manifest(**FITTED), classes(), top_k, coverage=0.9)
+    wide = decided(classes(), top_k, coverage=0.9)  # by name 0.2 is enough
     assert (wide.label_set, len(wide.predictions)) == (("cup", "mug"), top_k)
-    assert decided(manifest(**FITTED), classes(), top_k, coverage=0.8).label_set == ("cup",)
-    for least, expected in ((0.0, ("cup", "mug", "fog", "owl")), (0.75, ())):
-        made = manifest(**FITTED | {"conformal": {"0.9": least}})
-        assert decided(made, classes(), top_k, coverage=0.9).label_set == expected
-    warm = manifest(**FITTED | {"temperature": 4.0, "conformal": {"0.9": 0.34}})  # the best scores are 0.57 and 0.35
-    assert decided(warm, classes(), top_k, coverage=0.9).label_set == ("cup", "mug")
+    assert decided(classes(), top_k, coverage=0.8).label_set == ("cup",)
+    with_photos = {3: Evidence(np.zeros(DIM), 4.0)}
+    for least, expected in (((0.0, 0.0), ("cup", "mug", "fog", "owl")), ((0.9, 0.9), ()), ((0.9, 0.0), ("owl",))):
+        model = example_model(sets=np.array([[0.0, 1, least[0], 1], [4.0, 1, least[1], 1]]))
+        assert decided(classes(model=model, evidence=with_photos), top_k, coverage=0.9).label_set == expected
 
 
 def test_an_explanation() -> None:
-    scores, energy = by_hand(2.0)
-    why = decided(manifest(**FITTED), classes(), 1, explain=True).explanation
+    why = decided(classes(), 1, explain=True).explanation
     assert why is not None
     assert (why.runner_up, why.background) == ("mug", None)
-    assert why.margin == pytest.approx(scores[0] - scores[2])
-    assert why.energy == pytest.approx(energy)
+    assert why.margin == pytest.approx(SCORES[0] - SCORES[2])
     turned = [math.cos(math.acos(0.9) - math.acos(cosine)) for cosine in (0.8, 0.5, -0.2)]
     assert [name for name, _ in why.nearest] == ["mug", "fog", "owl"]
     assert [cosine for _, cosine in why.nearest] == pytest.approx(turned, abs=1e-6)
-    alone = ClassSet(("cup",), (classes().embeddings[:1],), np.arange(1))
-    why = decided(manifest(), alone, explain=True).explanation
+    why = decided(classes(several=(classes().embeddings[:1],)), explain=True).explanation
     assert why is not None
     assert (why.margin, why.runner_up, why.nearest) == (None, None, ())
-    twice = ClassSet((*NAMES, "ant", "bee"), (classes().embeddings, classes().embeddings[:2]), np.arange(6))
-    why = decided(manifest(), twice, explain=True).explanation
+    why = decided(classes(several=(classes().embeddings, classes().embeddings[:2])), explain=True).explanation
     assert why is not None and len(why.nearest) == 3
 
 
 @pytest.mark.parametrize(
-    ("made", "chosen", "options"),
-    [
-        (manifest(), classes(), {"coverage": 0.9}),
-        (manifest(**FITTED), classes(), {"coverage": 0.99}),
-        (manifest(**FITTED), classes(calibrated=None), {"coverage": 0.9}),
-        (manifest(**FITTED), classes(calibrated=np.array([1, 1, 0, 1], bool)), {"coverage": 0.9}),
-        (manifest(**FITTED | {"calibrated": (*NAMES, "emu")}), classes(), {"coverage": 0.9}),
-        (
-            manifest(**FITTED),
-            classes(background=np.array([0, 1, 0, 0], bool)),
-            {"coverage": 0.9},
-        ),
-    ],
+    ("chosen", "coverage"),
+    [(classes(model=UNFITTED), 0.9), (classes(), 0.99), (classes(background=np.array([0, 1, 0, 0], bool)), 0.9)],
 )
-def test_coverage_that_cannot_be_had_is_refused(made: Manifest, chosen: ClassSet, options: dict[str, Any]) -> None:
+def test_coverage_that_cannot_be_had_is_refused(chosen: ClassSet, coverage: float) -> None:
     with pytest.raises(InputError):
-        Decision(made, chosen, 5, DecisionOptions(**options))
+        Decision(chosen, 5, DecisionOptions(coverage=coverage))
 
 
 @pytest.mark.parametrize(
-    ("thresholds", "changes", "signs"),
+    ("changes", "can"),
     [
-        ({}, {}, []),
-        ({"score": 0.5}, {}, ["score"]),
-        ({"energy": -9.0}, {}, ["energy"]),
-        ({"score": 0.5, "energy": -9.0}, {}, ["score", "energy"]),
-        ({}, {"thresholds": np.full(4, 0.5, np.float32)}, ["score", "energy"]),
-        ({}, {"background": np.array([1, 0, 0, 0], bool)}, ["score", "energy"]),
-        ({}, {"background": np.zeros(4, np.bool_)}, []),
+        ({}, True),
+        ({"model": UNFITTED}, False),
+        ({"model": UNFITTED, "thresholds": np.full(4, 0.5, np.float32)}, True),
+        ({"model": UNFITTED, "background": np.array([1, 0, 0, 0], bool)}, True),
+        ({"model": UNFITTED, "background": np.zeros(4, np.bool_)}, False),
     ],
 )
-def test_signs_that_can_tell_an_unknown_image_may_be_asked_for(
-    thresholds: dict[str, float], changes: dict[str, Any], signs: list[str]
-) -> None:
-    made, chosen = manifest(**FITTED | {"thresholds": thresholds}), classes(**changes)
-    assert sorted(judged_by(made, chosen)) == sorted(signs)
-    for kind in ("score", "energy"):
-        if kind in signs:
-            Decision(made, chosen, 5, DecisionOptions(unknown=kind))
-        else:
-            with pytest.raises(InputError):
-                Decision(made, chosen, 5, DecisionOptions(unknown=kind))
+def test_unknown_needs_a_threshold(changes: dict[str, Any], can: bool) -> None:
+    chosen = classes(**changes)
+    assert can_call_unknown(chosen) is can
+    Decision(chosen, 5, DecisionOptions(unknown=True, threshold=0.5))
+    if can:
+        assert decided(chosen, unknown=True, guesses=True).predictions
+    else:
+        with pytest.raises(InputError):
+            Decision(chosen, 5, DecisionOptions(unknown=True))
 
 
 @pytest.mark.parametrize(
     "options",
     [
         {"threshold": 0.5},
-        {"unknown": "score", "threshold": math.nan},
-        {"unknown": "score", "threshold": 1.01},
-        {"unknown": "score", "threshold": -0.01},
-        {"unknown": "maybe"},
+        {"unknown": True, "threshold": math.nan},
+        {"unknown": True, "threshold": 1.01},
+        {"unknown": True, "threshold": -0.01},
         {"coverage": 1.0},
         {"coverage": math.nan},
     ],
@@ -232,7 +183,7 @@ def test_options_of_no_sense_are_refused(options: dict[str, Any]) -> None:
 def test_rows_of_a_broken_graph_are_refused() -> None:
     row = np.full((1, DIM), np.nan, dtype=np.float32)
     with pytest.raises(BundleError):
-        next(Decision(manifest(), classes(), 1)(row))
+        next(Decision(classes(), 1)(row))
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, 1e30, 1.2])
@@ -241,4 +192,4 @@ def test_rows_of_a_damaged_bank_are_refused(value: float) -> None:
     rows = np.array(classes().embeddings)
     rows[1, 0] = value
     with pytest.raises(BankError):
-        decided(manifest(), classes(several=(rows,)))
+        decided(classes(several=(rows,)))

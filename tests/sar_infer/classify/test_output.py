@@ -14,18 +14,20 @@ from sar_infer.results import Explanation, ImageResult, Prediction
 GOOD = ImageResult(
     "a b,\n.jpg",
     (
-        Prediction("cat", 0.75, 15.0, 0.75, "bank", calibration="held-out"),
+        Prediction("cat", 0.75, 15.0, 0.75, "bank"),
         Prediction('the "日本" owl', 0.25, 14.0, 0.7, "extended"),
     ),
+    unknown=0.125,
 )
 BAD = ImageResult("x.jpg", error="not an image")
 FULL = dataclasses.replace(
     GOOD,
     image="b.jpg",
-    unknown=True,
-    reason="score 0.750 is below 0.800",
+    predictions=(),
+    unknown=0.5,
+    reason="probability 0.500 is above 0.300",
     label_set=("cat", "owl"),
-    explanation=Explanation(0.5, "owl", -15.25, (("lynx", 0.875), ("dog", 0.5))),
+    explanation=Explanation(0.5, "owl", (("lynx", 0.875), ("dog", 0.5))),
 )
 
 
@@ -40,7 +42,6 @@ def test_jsonl_is_the_contract() -> None:
                 "logit": 15.0,
                 "similarity": 0.75,
                 "source": "bank",
-                "calibration": "held-out",
             },
             {
                 "label": 'the "日本" owl',
@@ -48,41 +49,27 @@ def test_jsonl_is_the_contract() -> None:
                 "logit": 14.0,
                 "similarity": 0.7,
                 "source": "extended",
-                "calibration": "none",
             },
         ],
         "error": None,
-        "branch": "text",
+        "unknown": 0.125,
     }
-    assert json.loads(second) == {"image": "x.jpg", "predictions": [], "error": "not an image", "branch": "text"}
+    assert json.loads(second) == {"image": "x.jpg", "predictions": [], "error": "not an image", "unknown": None}
 
 
 def test_further_facts_have_keys_of_their_own_where_they_are_there() -> None:
     plain, written = (json.loads(line) for line in "".join(FORMATS["jsonl"]([GOOD, FULL])).splitlines())
+    assert (written["unknown"], written["predictions"]) == (0.5, [])
     assert {key: written[key] for key in written.keys() - plain.keys()} == {
-        "unknown": True,
-        "reason": "score 0.750 is below 0.800",
+        "reason": "probability 0.500 is above 0.300",
         "label_set": ["cat", "owl"],
         "explanation": {
             "margin": 0.5,
             "runner_up": "owl",
-            "energy": -15.25,
             "nearest": [["lynx", 0.875], ["dog", 0.5]],
             "background": None,
         },
     }
-    believed = dataclasses.replace(GOOD, unknown=False, label_set=())
-    written = json.loads("".join(FORMATS["jsonl"]([believed])))
-    assert (written["unknown"], written["reason"], written["label_set"], "explanation" in written) == (
-        False,
-        None,
-        [],
-        False,
-    )
-    untold = dataclasses.replace(GOOD, reason="cannot be told: no threshold for this class", branch="text+statistics")
-    written = json.loads("".join(FORMATS["jsonl"]([untold])))
-    assert (written["unknown"], written["reason"], written["branch"]) == (None, untold.reason, "text+statistics")
-    assert "  unknown or not cannot be told: no threshold for this class\n" in "".join(FORMATS["text"]([untold]))
 
 
 def test_csv() -> None:
@@ -94,28 +81,24 @@ def test_csv() -> None:
     ]
     assert [float(by_name[1][key]) for key in ("score", "logit", "similarity")] == [0.25, 14.0, 0.7]
     rows = list(csv.reader(io.StringIO("".join(FORMATS["csv"]([GOOD, FULL, BAD])))))
-    assert rows[0][8:] == ["calibration", "unknown", "reason", "label_set", "margin", "runner_up", "energy", "nearest"]
-    assert rows[1][8:] == ["held-out", *[""] * 7]
-    assert rows[2][8:] == ["none", *[""] * 7]
-    columns = ["true", "score 0.750 is below 0.800", "cat | owl", "0.5", "owl", "-15.25", "lynx | dog"]
-    assert [row[8:] for row in rows[3:]] == [["held-out", *columns], ["none", *columns], [""] * 8]
+    assert rows[0][8:] == ["unknown", "reason", "label_set", "margin", "runner_up", "nearest"]
+    assert rows[1][8:] == rows[2][8:] == ["0.125", *[""] * 5]
+    assert rows[3] == [
+        *("b.jpg", *[""] * 7),
+        *("0.5", "probability 0.500 is above 0.300", "cat | owl", "0.5", "owl", "lynx | dog"),
+    ]
+    assert rows[4][8:] == [""] * 6
 
 
 def test_text_says_it_around_the_classes() -> None:
-    lines = "".join(FORMATS["text"]([FULL])).splitlines()
-    assert lines[1] == "  unknown: score 0.750 is below 0.800; best guesses:"
-    assert lines[4:] == [
+    assert "".join(FORMATS["text"]([FULL])).splitlines()[1:] == [
+        "  unknown: probability 0.500 is above 0.300",
         "  one of: cat, owl",
         "  ahead of owl by 50.0%",
-        "  energy -15.250",
         "  nearest to the best: lynx (0.88), dog (0.50)",
-        '  not calibrated: the "日本" owl',
     ]
-    single = dataclasses.replace(FULL, predictions=GOOD.predictions[:1], label_set=(), explanation=None)
-    assert "".join(FORMATS["text"]([single])).splitlines()[1::2] == [
-        "  unknown: score 0.750 is below 0.800; best guess:",
-        "  one of: no class is likely enough",
-    ]
+    single = dataclasses.replace(FULL, label_set=(), explanation=None)
+    assert "".join(FORMATS["text"]([single])).splitlines()[2] == "  one of: no class is likely enough"
 
 
 @pytest.mark.parametrize("results", [[], [GOOD], [GOOD, BAD]])
@@ -127,6 +110,7 @@ def test_json_is_an_array_of_the_same_objects(results: list[ImageResult]) -> Non
 def test_text() -> None:
     assert "".join(FORMATS["text"]([GOOD, BAD])).splitlines() == [
         r"a b,\n.jpg",
+        "   12.5% unknown",
         "   75.0% ██████████████████······   cat",
         '   25.0% ██████·················· + the "日本" owl',
         "",

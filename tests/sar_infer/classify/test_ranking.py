@@ -8,22 +8,26 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
+from support.trained import example_model, softmax
 
-from sar_infer.classifiers.scores import softmax
 from sar_infer.classify import ranking
 from sar_infer.classify.class_set import ClassSet
-from sar_infer.classify.ranking import Scale, nearest, rank, top_k
+from sar_infer.classify.composer import Linear
+from sar_infer.classify.ranking import nearest, rank, top_k
 from sar_infer.encoders.encoders import unit_rows
 
-SCORES = hnp.arrays(
-    np.float32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=6), elements=st.floats(-500, 500, width=32)
-)
 
-
-def class_set(rows: np.ndarray, cuts: list[int], background: np.ndarray | None = None) -> ClassSet:
-    names = tuple(map(str, range(len(rows))))
-    return ClassSet(names, tuple(np.split(rows, sorted(cuts))), np.arange(len(rows)), background=background)
+def class_set(
+    rows: np.ndarray,
+    cuts: list[int],
+    background: np.ndarray | None = None,
+    factor: float = 1.0,
+    bias: float | None = None,
+) -> ClassSet:
+    several, count = tuple(np.split(rows, sorted(cuts))), len(rows)
+    added = None if bias is None else np.full(count, bias, np.float32)
+    linear = Linear(tuple((each, factor) for each in several), added, (np.ones(rows.shape[1], np.float32), -1.0))
+    return ClassSet(tuple(map(str, range(count))), several, np.arange(count), linear, example_model(), {}, background)
 
 
 def coarse(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
@@ -38,30 +42,29 @@ def coarse(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
     k=st.integers(1, 50),
     cells=st.integers(1, 60),
     cuts=st.lists(st.integers(1, 39), max_size=3),
-    temperature=st.sampled_from([1.0, 0.25, 3.0]),
     hidden=st.booleans(),
 )
 def test_blocks_of_any_size_give_what_brute_force_gives(
-    seed: int, count: int, pictures: int, k: int, cells: int, cuts: list[int], temperature: float, hidden: bool
+    seed: int, count: int, pictures: int, k: int, cells: int, cuts: list[int], hidden: bool
 ) -> None:
     rng = np.random.default_rng(seed)
     bank, rows = coarse(rng, (count, 5)), coarse(rng, (pictures, 5))
     background = rng.random(count) < 0.3 if hidden else None
-    classes = class_set(bank, [cut for cut in cuts if cut < count], background)
+    classes = class_set(bank, [cut for cut in cuts if cut < count], background, 2.0, 0.5)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(ranking, "_CELLS", cells)
-        ranked = rank(rows, classes, Scale(2.0, 0.5, temperature), k)
+        ranked = rank(rows, classes, k)
     similarities = rows.astype(np.float64) @ bank.T.astype(np.float64)
     logits = 2 * similarities + 0.5
-    powers = np.exp(logits / temperature)
+    powers = np.exp(logits)
     listed = np.flatnonzero(~background) if hidden else np.arange(count)
     for row in range(pictures):
         best = sorted(listed.tolist(), key=lambda column: (-logits[row, column], column))[:k]
         assert ranked.columns[row].tolist() == best
-        np.testing.assert_array_equal(ranked.similarities[row], similarities[row, best])
         np.testing.assert_array_equal(ranked.logits[row], logits[row, best])
         np.testing.assert_allclose(ranked.scores[row], powers[row, best] / powers[row].sum(), rtol=1e-5, atol=1e-12)
-        assert ranked.logsumexp[row] == pytest.approx(temperature * np.log(powers[row].sum()), rel=1e-6, abs=1e-6)
+        strange = np.exp(rows[row].sum() - 1.0)
+        assert ranked.unknown[row] == pytest.approx(strange / (strange + powers[row].sum()), rel=1e-4, abs=1e-7)
         others = np.flatnonzero(background).tolist() if hidden else []
         expected_columns = sorted(others, key=lambda column: (-logits[row, column], column))[:1]
         assert ranked.best_background[row].tolist() == expected_columns
@@ -70,14 +73,14 @@ def test_blocks_of_any_size_give_what_brute_force_gives(
         )
 
 
-def test_one_block_gives_the_bits_of_softmax_and_a_sort() -> None:
+def test_one_block_gives_softmax_and_a_sort() -> None:
     rng = np.random.default_rng(0)
     bank, rows = (unit_rows(rng.normal(size=(n, 64)).astype(np.float32)) for n in (700, 16))
-    ranked = rank(rows, class_set(bank, []), Scale(100.0), 7)
+    ranked = rank(rows, class_set(bank, [], factor=100.0), 7)
     logits = rows @ bank.T * np.float32(100)
     order = np.argsort(-logits, axis=1, kind="stable")[:, :7]
     np.testing.assert_array_equal(ranked.columns, order)
-    np.testing.assert_array_equal(ranked.scores, np.take_along_axis(softmax(logits), order, 1))
+    np.testing.assert_allclose(ranked.scores, np.take_along_axis(softmax(logits), order, 1), rtol=1e-5)
 
 
 def test_memory_does_not_grow_with_the_number_of_classes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,23 +89,16 @@ def test_memory_does_not_grow_with_the_number_of_classes(monkeypatch: pytest.Mon
     bank = rng.normal(size=(50_000, 4)).astype(np.float32)
     classes = class_set(bank, [17, 49_000])
     tracemalloc.start()
-    ranked = rank(bank[49_990:49_998], classes, Scale(), 3)
+    ranked = rank(bank[49_990:49_998], classes, 3)
     assert tracemalloc.get_traced_memory()[1] < 8 * 50_000  # bytes; all cosines take four times as much
     tracemalloc.stop()
     exact = bank[49_990:49_998].astype(np.float64) @ bank.T.astype(np.float64)
     assert [set(row) for row in ranked.columns.tolist()] == [set(row) for row in np.argsort(-exact)[:, :3].tolist()]
 
 
-def test_without_a_scale_logits_are_cosines() -> None:
-    bank = unit_rows(np.random.default_rng(1).normal(size=(5, 8)).astype(np.float32))
-    ranked = rank(bank[:2], class_set(bank, []), Scale(), 5)
-    np.testing.assert_array_equal(ranked.logits, ranked.similarities)
-    np.testing.assert_allclose(ranked.scores, softmax(ranked.similarities), rtol=1e-6)
-
-
 def test_huge_logits_do_not_overflow_over_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ranking, "_CELLS", 1)
-    ranked = rank(np.ones((1, 1), np.float32), class_set(np.array([[-1], [1], [0]], np.float32), []), Scale(1e30), 3)
+    ranked = rank(np.ones((1, 1), np.float32), class_set(np.array([[-1], [1], [0]], np.float32), [], factor=1e30), 3)
     assert (ranked.columns.tolist(), ranked.scores.tolist()) == ([[1, 2, 0]], [[1, 0, 0]])
 
 
