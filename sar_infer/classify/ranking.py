@@ -67,7 +67,7 @@ def rank(rows: Floats, classes: ClassSet, k: int) -> Ranking:
         best.columns,
         best.logits,
         total.scores(best.logits),
-        (1 / (1 + np.exp(apart))).astype(np.float32),
+        np.exp(-np.logaddexp(0, apart)).astype(np.float32),
         best_background.columns,
         total.scores(best_background.logits),
     )
@@ -81,10 +81,14 @@ def logits(rows: Floats, classes: ClassSet) -> Floats:
 
 
 def nearest(classes: ClassSet, columns: Sequence[int], k: int) -> list[list[tuple[int, float]]]:
-    """Return the ``k`` nearest other classes of each of some classes, (column, cosine), the nearest first."""
+    """Return the ``k`` nearest other classes of each of some classes, (column, cosine); background is none of them."""
     queries, best = classes.rows(columns), _Best(len(columns), k + 1)
     for start, cosines in product_chunks(classes.several, queries, _CELLS):
-        best.add(cosines, start)
+        if classes.background is None:
+            best.add(cosines, start)
+        else:
+            answers = np.flatnonzero(~classes.background[start : start + cosines.shape[1]])
+            best.add(cosines[:, answers], start, answers)
     pairs = zip(columns, best.columns.tolist(), best.logits.tolist(), strict=True)
     return [
         [(other, cosine) for other, cosine in zip(others, cosines, strict=True) if other != column][:k]

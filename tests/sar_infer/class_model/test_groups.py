@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import numpy.typing as npt
 import pytest
-from support.trained import example_statistics
+from support.trained import example_model
 
 from sar_infer.class_model.groups import Answers, Group, suggest, worth_a_label
 from sar_infer.class_model.model import ClassModel
@@ -20,7 +20,7 @@ DIM = 16
 def statistics(**changes: object) -> ClassModel:
     """Statistics whose P stretches some directions more than others; classes lie far apart under it."""
     model = ClassModel.unfitted(DIM, 20.0, np.full(DIM, 0.1, np.float32))
-    changes = {"precision": example_statistics(dim=DIM).statistics.precision, "prior": 2.0} | changes
+    changes = {"precision": 4 * example_model(DIM).precision, "prior": 2.0} | changes
     return dataclasses.replace(model, **changes)
 
 

@@ -9,7 +9,7 @@ from support.banks import learning, photo_set
 from support.bundles import DIM, ENCODER_DIGEST, name_rows
 from support.trained import apart, by_hand, example_trained, known_of, photo_set_of, unit_rows_of
 
-from sar_infer.bank import ClassBank, PhotoSet, add, add_photos, calibrate, fit, learn, rename, set_class
+from sar_infer.bank import ClassBank, add, add_photos, calibrate, fit, learn, rename, set_class
 from sar_infer.bank.learned import BankCalibration
 from sar_infer.classify import ranking
 from sar_infer.classify.class_set import ClassSet, build_class_set
@@ -200,9 +200,9 @@ def test_text_alone_ranks_where_nobody_fitted_a_model_and_photos_are_prototypes(
         classes, logits = scores_of(BASE, composer, names)
         np.testing.assert_allclose(logits[:, :-1], 20 * ROWS @ classes.embeddings.T, atol=1e-4)
         assert np.isnan(classes.model.unknown)
-    directions = np.eye(DIM, dtype=np.float32)
-    shown = {name: PhotoSet.of([bytes([n]) * 32], directions[n : n + 1]) for n, name in enumerate(NAMES[:3])}
+    shown = {name: photo_set_of(3, number) for number, name in enumerate(NAMES[:3])}
     for bank, photos in ((BASE, shown), (add_photos(BASE, shown), {})):
-        classes, _ = scores_of(bank, composer, photos=photos)
-        best = ranking.logits(directions[:3], classes)[:, :-1].argmax(1)
-        assert [classes.names[column] for column in best] == list(NAMES[:3])
+        classes, logits = scores_of(bank, composer, photos=photos)
+        np.testing.assert_allclose(classes.model.centre, np.mean([one.mean for one in shown.values()], 0), atol=1e-6)
+        expected = by_hand(classes.model, ROWS, classes.embeddings, known_of(classes.names, None, shown))
+        assert apart(logits, expected) < 1e-5

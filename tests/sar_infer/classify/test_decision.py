@@ -22,7 +22,7 @@ NAMES = ("cup", "fog", "mug", "owl")
 POWERS = [math.exp(10 * cosine) for cosine in COSINES]
 SCORES = [power / sum(POWERS) for power in POWERS]
 STRANGE = math.exp(8) / (math.exp(8) + sum(POWERS))
-"""Probability of unknown, 0.205."""
+"""Probability of unknown, 0.210."""
 UNFITTED = example_model(unknown=math.nan, sets=np.empty((0, 4)))
 
 
@@ -61,15 +61,15 @@ def for_cup(threshold: float) -> np.ndarray:
     ("options", "changes", "reason"),
     [
         ({}, {}, None),
-        ({}, {"model": example_model(unknown=0.1)}, "probability 0.204 is above 0.100"),
-        ({"threshold": 0.15}, {}, "probability 0.204 is above 0.150"),
+        ({}, {"model": example_model(unknown=0.1)}, "probability 0.210 is above 0.100"),
+        ({"threshold": 0.15}, {}, "probability 0.210 is above 0.150"),
         ({"threshold": 0.25}, {"model": UNFITTED}, None),
         ({}, {"thresholds": for_cup(0.8)}, "score 0.721 is below 0.800, the threshold of this class"),
         ({"threshold": 0.1}, {"thresholds": for_cup(0.5)}, None),
         (
             {"threshold": 0.15},
             {"thresholds": np.float32([np.nan, 0.9, np.nan, np.nan])},
-            "probability 0.204 is above 0.150",
+            "probability 0.210 is above 0.150",
         ),
     ],
 )
