@@ -71,7 +71,8 @@ class Fitted:
         score: Mean accuracy (0 to 1) of held-out classes and of those that stayed, names count half; by which prompts
             are compared.
         why: Why nothing was cross-validated; None if it was.
-        auroc: Chance (0 to 1) that an unknown image of the folds is called so more than one of a known class.
+        auroc: Chance (0 to 1) that an unknown image of the folds is called so more than one of a known class; NaN, as
+            the two shares, where none was left out.
         false_alarms: Share of the images of known classes that are above the threshold.
         rejected: Share of the unknown ones.
     """
@@ -440,9 +441,11 @@ def _measured(
     model = dataclasses.replace(
         model, weights=weights, unknown=limit, sets=np.array(least), expected=np.array(expected)
     )
-    above, absent = strange > limit, side == ABSENT
-    shares = [float(mass[flags & above].sum() / mass[flags].sum()) for flags in (~absent, absent)]
-    return Fitted(model, rounds, moved, score, None, auroc(strange[absent], strange[~absent]), *shares)
+    absent = side == ABSENT
+    if not absent.any():  # too few classes for one to be left out
+        return Fitted(model, rounds, moved, score)
+    alarms, rejected = (float(mass[flags & (strange > limit)].sum() / mass[flags].sum()) for flags in (~absent, absent))
+    return Fitted(model, rounds, moved, score, None, auroc(strange[absent], strange[~absent]), alarms, rejected)
 
 
 def _least(scores: Doubles, coverage: float, independent: float) -> float:

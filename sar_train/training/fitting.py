@@ -137,7 +137,7 @@ def finish(context: RunContext, choice: Choice, prompted: PromptedCLIP | None) -
         fitted = folds.fit(features, labels, hand, context.backbone.logit_scale, seed=context.config.seed)
     model = fitted.model if used is None and not choice.scores else folds.reworded(fitted.model, features, labels, rows)
     means = np.stack([features[labels == label].mean(0) for label in range(len(names))]).astype(np.float32)
-    known = fitted.why is None
+    told = not np.isnan(fitted.auroc)
     entry = {
         "classes": len(names),
         "photos": len(labels),
@@ -155,9 +155,9 @@ def finish(context: RunContext, choice: Choice, prompted: PromptedCLIP | None) -
         "expected": expected(fitted),
         "unknown": {
             "threshold": model.unknown,
-            "auroc": fitted.auroc if known else None,
-            "false_alarms": 100 * fitted.false_alarms if known else None,
-            "rejected": 100 * fitted.rejected if known else None,
+            "auroc": fitted.auroc if told else None,
+            "false_alarms": 100 * fitted.false_alarms if told else None,
+            "rejected": 100 * fitted.rejected if told else None,
         },
     }
     template = context.teacher if learned else context.template
