@@ -71,10 +71,11 @@ def checks(bundle: Bundle) -> list[Check]:
         pixels = self_test_pixels(manifest.preprocess, manifest.self_test.seed)[np.newaxis]
         return self_test_cosine(manifest.self_test, graph(file, "pixels")(pixels)[0])
 
-    names = list(bundle.bank.names)[:: -(-len(bundle.bank.names) // _MOST_NAMES) or 1]
+    entries = [*bundle.bank.entries.values()]
+    entries = entries[:: -(-len(entries) // _MOST_NAMES) or 1]
     embedder = Embedder(bundle, "cpu", None, spin=True, cache=EmbeddingCache(), precision="fp32")
-    rows = embedder.embed_phrases([bundle.bank.phrases(name) for name in names])
-    stored = bundle.bank.rows_at([bundle.bank.index[name] for name in names])
+    rows = embedder.embed_phrases([entry.texts for entry in entries])
+    stored = np.array([entry.embedding for entry in entries], np.float32).reshape(rows.shape)
     pixels = np.stack([self_test_pixels(manifest.preprocess, seed) for seed in range(max(BATCHES))])
     suffix = [*bundle.tokenizer.encode(spec.suffix), spec.end_token]
     room = spec.max_name_tokens + 1 - len(suffix)
@@ -89,7 +90,7 @@ def checks(bundle: Bundle) -> list[Check]:
     return [
         Check("self-test image, cosine", self_test(IMAGE_ENCODER), "at least", MIN_COSINE),
         Check(
-            f"{len(names):,} bank rows made again, difference",
+            f"{len(entries):,} bank rows made again, difference",
             largest_difference(rows, stored),
             "at most",
             MAX_DIFFERENCE,
