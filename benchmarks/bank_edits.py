@@ -21,10 +21,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import numpy.typing as npt
+from sar_infer.classifiers.composition import Composer
 
 from benchmarks import command
 from sar_infer.bank import ClassBank, PhotoSet, add, add_photos, rollback
-from sar_infer.classifiers.composition import Composer
 from sar_infer.classify.class_set import build_class_set
 from sar_infer.classify.ranking import Scale, rank
 

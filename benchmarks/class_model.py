@@ -1,6 +1,6 @@
 """The class model on real photos and ``sar-mini``: accuracy, likelihood, calibration, unknown images and adapting.
 
-    python -m benchmarks.class_model [--deal choosing|reporting] [--what names streams few] [--system model]
+    python -m benchmarks.class_model [--deal choosing|reporting] [--what names streams few]
         [--sets garments caltech dtd pacs] [--draws 5] [--cache FOLDER] [--out FILE.csv]
 
 Two deals share no test photo. Constants are chosen on ``choosing``; ``reporting`` is for figures. Within a deal, no
@@ -22,7 +22,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -34,7 +34,6 @@ SHOTS = 16
 PHOTOS = (0, 1, 2, 4)
 SHOWN = 3
 """Draws of the photos of added classes, by number of photos."""
-FOLD_SEEDS = 5
 STREAMS = ("all", "quarter", "trained", "added", "skewed", "twenty", "unknown")
 FILTERS = ("dim", "grey", "poster")
 SETS = {
@@ -196,63 +195,6 @@ def draws(rows: dict[str, Any], name: str, deal: str, count: int) -> Iterator[Dr
         )
 
 
-class Today:
-    """The package at c035733b, as ``sar-train --prompt handcrafted`` fits it."""
-
-    def __init__(self, train: Photos, text: Any, seed: int) -> None:
-        import dataclasses
-
-        from sar_infer.classifiers import left_out
-        from sar_infer.classifiers.fitting import chosen
-        from sar_infer.classifiers.gaussian import gaussian
-        from sar_infer.classifiers.left_out_confidence import fit_confidences
-
-        features, prompt = train.rows[:, None], left_out.Prompt(left_out.HANDCRAFTED, text)
-        choice = left_out.choose(features, train.labels, [prompt], SCALE, seed=seed)
-        model = chosen(choice, gaussian(train.rows, train.labels, len(text)), text, 1.0)
-        trust, _ = fit_confidences(features, train.labels, prompt, SCALE, choice, seed=seed)
-        self.statistics, self.trust = dataclasses.replace(model, confidence=trust), cast("Any", trust)
-
-    def _logits(self, x: Any, text: Any, means: Any, counts: Any, shift: Any = 0.0) -> Any:
-        from sar_infer.classifiers.statistics import composed
-
-        weights, bias = composed(self.statistics, SCALE, text.astype(np.float32), means.astype(np.float32), counts)
-        return (x + shift - self.statistics.centre) @ weights.T.astype(np.float64) + bias
-
-    def answers(self, x: Any, text: Any, means: Any, counts: Any) -> tuple[Any, Any, Any]:
-        """Return log probabilities (N, C), how strange images (N,) are, and flags of those called unknown."""
-        from sar_infer.classifiers.statistics import class_means, mahalanobis
-
-        logits = self._logits(x, text, means, counts)
-        best = class_means(self.statistics, text, means, counts)[logits.argmax(1)]
-        strange = mahalanobis(self.statistics, x - best)
-        return log_softmax(logits / self.trust.temperature), strange, strange**2 > self.trust.distance
-
-    def adapted(self, x: Any, text: Any, means: Any, counts: Any, stream: Any, all_known: bool) -> Any:
-        """Return scores (N, C) after adapting to a stream."""
-        from sar_infer.classifiers.learning import KnownClasses, learn
-
-        flags, numbers = np.zeros(len(text), np.bool_), counts.astype(np.float64)
-        known = KnownClasses(text.astype(np.float32), means.astype(np.float32), numbers, flags)
-        learned = learn(self.statistics, SCALE, known, stream.astype(np.float32), all_known=all_known)
-        numbers = counts + learned.counts
-        moved = counts[:, None] * means + learned.sums + learned.counts[:, None] * learned.translation
-        means = moved / np.maximum(numbers, 1e-12)[:, None]
-        return self._logits(x, text, means, numbers, learned.translation)
-
-
-class Unfitted(Today):
-    """The package at c035733b with too few classes to fit anything."""
-
-    def __init__(self, train: Photos, text: Any, seed: int) -> None:  # noqa: ARG002
-        import types
-
-        from sar_infer.classifiers.statistics import Statistics
-
-        self.statistics = Statistics.default(text.shape[1], scale=SCALE)
-        self.trust: Any = types.SimpleNamespace(temperature=1.0, distance=np.inf)
-
-
 class Model:
     """The class model."""
 
@@ -305,7 +247,7 @@ def area(known: Any, unknown: Any) -> float:
 FIGURES = ("base", "new", "h", "accuracy", "nll", "ece", "auroc", "false_alarms", "rejected")
 
 
-def by_names(draw: Draw, kind: str, system: Any, photos: int) -> Any:
+def by_names(draw: Draw, kind: str, system: Model, photos: int) -> Any:
     """Return the figures (9,) of a test set with so many photos of each added class."""
     test, figures = draw.tests[kind], []
     others = np.arange(draw.trained, len(draw.text))
@@ -337,7 +279,7 @@ def by_names(draw: Draw, kind: str, system: Any, photos: int) -> Any:
     return np.r_[np.mean(figures, axis=0), np.mean(unknown, axis=0)]
 
 
-def by_few(rows: dict[str, Any], name: str, deal: str, system: str, count: int) -> Iterator[tuple[Any, ...]]:
+def by_few(rows: dict[str, Any], name: str, deal: str, count: int) -> Iterator[tuple[Any, ...]]:
     """Yield rows for two and three classes that are named as parts are, by 2, 4 and 16 photos; others are unknown."""
     for number, draw in enumerate(draws(rows, name, deal, count)):
         pool = [*(draw.train.rows[draw.train.labels == c] for c in range(draw.trained)), *draw.pool]
@@ -351,7 +293,7 @@ def by_few(rows: dict[str, Any], name: str, deal: str, system: str, count: int) 
                         rows["text/few"][:classes].astype(np.float64),
                     )
                     means = np.array([pool[c][:photos].mean(0) for c in order])
-                    fitted = (Model if system == "model" else Unfitted)(train, text, 0)
+                    fitted = Model(train, text, 0)
                     test = draw.tests[""]
                     logs, strange, called = fitted.answers(test.rows, text, means, np.full(classes, photos))
                     known = np.isin(test.labels, order)
@@ -366,7 +308,7 @@ def by_few(rows: dict[str, Any], name: str, deal: str, system: str, count: int) 
                     unknown = area(strange[known], strange[~known])
                     figures.append((*sides, 100 * right.mean(), nll, error, unknown, *alarms))
                 values = np.round(np.mean(figures, axis=0), 4).tolist()
-                yield (system, f"{classes} classes", deal, name, "photos", number, photos, *values)
+                yield ("model", f"{classes} classes", deal, name, "photos", number, photos, *values)
 
 
 def stream(test: Photos, half: Any, kind: str, trained: int, strangers: Any, rng: Any) -> Any:
@@ -385,8 +327,8 @@ def stream(test: Photos, half: Any, kind: str, trained: int, strangers: Any, rng
     return np.concatenate([rows, rng.permutation(strangers)[: len(half)]]) if kind == "unknown" else rows
 
 
-def by_streams(draw: Draw, kind: str, systems: list[Any], strangers: Any) -> Iterator[tuple[int, str, Any]]:
-    """Yield photos, stream and (before, after, after with all known) H of each system, over both halves of a test."""
+def by_streams(draw: Draw, kind: str, system: Model, strangers: Any) -> Iterator[tuple[int, str, Any]]:
+    """Yield photos, stream and (before, after, after with all known) H, over both halves of a test."""
     test, rng = draw.tests[kind], np.random.default_rng(draw.number)
     halves = np.array_split(rng.permutation(len(test.labels)), 2)
     for photos in (0, 2):
@@ -399,11 +341,10 @@ def by_streams(draw: Draw, kind: str, systems: list[Any], strangers: Any) -> Ite
 
             for name in STREAMS:
                 rows = stream(test, seen, name, draw.trained, strangers, rng)
-                for system in systems:
-                    bank = (draw.text, means, counts)
-                    before = harmonic(system.answers(test.rows[rest], *bank)[0])
-                    after = [harmonic(system.adapted(test.rows[rest], *bank, rows, plain)) for plain in (False, True)]
-                    collected[name].append((before, *after))
+                bank = (draw.text, means, counts)
+                before = harmonic(system.answers(test.rows[rest], *bank)[0])
+                after = [harmonic(system.adapted(test.rows[rest], *bank, rows, plain)) for plain in (False, True)]
+                collected[name].append((before, *after))
         yield from ((photos, name, np.mean(values, axis=0)) for name, values in collected.items())
 
 
@@ -415,14 +356,11 @@ def main() -> None:
         cache=Path(tempfile.gettempdir()) / "sar-class-model",
         deal="reporting",
         what=["names"],
-        system="model",
         sets=list(SETS),
         draws=5,
         out=(Path, "write CSV here"),
     )
     rows = encoded(args.data, args.cache)
-    systems: dict[str, Any] = {"today": Today, "model": Model}
-    seeds = FOLD_SEEDS if args.system == "today" else 1
     table: list[tuple[Any, ...]] = []
     started = time.perf_counter()
     for name in args.sets:
@@ -432,19 +370,19 @@ def main() -> None:
             if other != name
         ]
         if "few" in args.what:
-            table += by_few(rows, name, args.deal, args.system, args.draws)
+            table += by_few(rows, name, args.deal, args.draws)
             continue
         for draw in draws(rows, name, args.deal, args.draws):
-            fitted = [systems[args.system](draw.train, draw.text[: draw.trained], seed) for seed in range(seeds)]
+            fitted = Model(draw.train, draw.text[: draw.trained], 0)
             for kind in draw.tests:
                 cell = (args.deal, name, kind or "photos", draw.number)
                 if "names" in args.what:
                     for photos in PHOTOS:
-                        values = np.mean([by_names(draw, kind, one, photos) for one in fitted], axis=0)
-                        table.append((args.system, "names", *cell, photos, *np.round(values, 4).tolist()))
+                        values = by_names(draw, kind, fitted, photos)
+                        table.append(("model", "names", *cell, photos, *np.round(values, 4).tolist()))
                 if "streams" in args.what:
-                    for photos, one, values in by_streams(draw, kind, fitted[:3], np.concatenate(strangers)):
-                        table.append((args.system, one, *cell, photos, *np.round(values, 2).tolist()))
+                    for photos, one, values in by_streams(draw, kind, fitted, np.concatenate(strangers)):
+                        table.append(("model", one, *cell, photos, *np.round(values, 2).tolist()))
             command.say(f"{name} {draw.number}: {time.perf_counter() - started:.0f} s")
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(

@@ -96,7 +96,7 @@ class TrainedRun:
     Attributes:
         path: Its folder, which `export` takes.
         scores: Accuracy in percent on the held-out images of the trained (base) and the new classes, and their
-            harmonic mean, with class statistics where they were fitted; None where there was nothing to measure.
+            harmonic mean, with the class model where one was fitted; None where there was nothing to measure.
         zero_shot: The same for the hand-crafted prompt.
         record: The content of ``record.json``, see docs/files.md.
         page: The evaluation of its test photos, an HTML file; None where there was nothing to measure.
@@ -298,7 +298,7 @@ def run_config(
             "--sar-weight and --set sar.…"
         )
     if not resolved.statistics and (chosen.get("quick") or chosen.get("prompt", "auto") != "auto"):
-        raise ConfigError("--prompt, --quick: only class statistics use them, and they are off; leave them out")
+        raise ConfigError("--prompt, --quick: only the class model uses them, and it is off; leave them out")
     if resolved.device == "auto":
         import torch
 

@@ -102,22 +102,26 @@ def variant_line(variant: Variant) -> str:
 
 
 def expectation(entry: Mapping[str, Any]) -> str:
-    """Return the line on the accuracy of a class that is added later.
+    """Return the line on the accuracy of trained classes and of a class that is added later.
 
     Args:
         entry: ``statistics`` of a run's record, or the table `ADDED` of a bundle: ``defaults``, why nothing was
-            measured, or None; ``classes``, how many were held out in turn; ``expected``, the ``accuracy`` in per cent
-            for each number of ``photos``.
+            measured, or None; ``rivals``, the other classes of each ranking; ``expected``, the accuracy in per cent of
+            ``trained`` classes and of added ones (``accuracy``) for each number of ``photos``.
     """
     if entry["defaults"]:
         return f"accuracy not measured ({entry['defaults']}); the class model has its usual weights"
+    shown = [item for item in entry["expected"] if item["photos"] <= 4]
     ways = (
         f"{item['accuracy']:.0f} % "
         + (f"with {item['photos']} photo{'s'[: item['photos'] > 1]}" if item["photos"] else "by name")
-        for item in entry["expected"]
-        if item["photos"] <= 4
+        for item in shown
     )
-    return f"accuracy of a class that you add: {', '.join(ways)} (cross-validation over {entry['classes']} classes)"
+    trained = sum(item["trained"] for item in shown) / len(shown)
+    return (
+        f"expected accuracy {trained:.0f} % of trained classes, and of a class that you add {', '.join(ways)} "
+        f"(cross-validation, {entry['rivals']} other classes)"
+    )
 
 
 def card(manifest: Manifest, bank: ClassBank) -> str:

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from sar_infer._arrays import Floats
 from sar_infer.class_model.model import ClassModel, Doubles, Flags, apart, linear, log_probabilities
 
-UNLABELLED = 0.3
+UNLABELLED = 0.1
 """Labelled photos that a photo without label counts as."""
 STRANGERS = 3.0
 """Photos, for each dimension, that the prior of the unknown images' covariance counts as."""

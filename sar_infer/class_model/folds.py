@@ -33,6 +33,7 @@ from sar_infer.class_model.model import (
     gaussian,
     log_probabilities,
 )
+from sar_infer.measures import auroc
 
 PHOTOS = (0, 1, 2, 4, 8)
 """Photos with which held-out classes return."""
@@ -70,6 +71,10 @@ class Fitted:
         score: Mean accuracy (0 to 1) of held-out classes and of those that stayed, names count half; by which prompts
             are compared.
         why: Why nothing was cross-validated; None if it was.
+        auroc: Chance (0 to 1) that an unknown image of the folds is called so more than one of a known class; NaN, as
+            the two shares, where none was left out.
+        false_alarms: Share of the images of known classes that are above the threshold.
+        rejected: Share of the unknown ones.
     """
 
     model: ClassModel
@@ -77,6 +82,9 @@ class Fitted:
     moved: float
     score: float
     why: str | None = None
+    auroc: float = np.nan
+    false_alarms: float = np.nan
+    rejected: float = np.nan
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,7 +153,9 @@ def fit(
     rows, texts = rows.astype(np.float64), texts.astype(np.float64)
     flags = np.ones(len(texts), np.bool_) if named is None else named
     closed = gaussian(rows, labels, texts, flags, rivals=rivals)
-    model = _model(closed, scale, len(texts) - 1 + (0 if rivals is None else len(rivals.texts)))
+    absent = len(texts) // 4 if len(in_halves) else 0  # of a half, only half is held out at a time
+    beside = len(texts) - absent - 1 + (0 if rivals is None else len(rivals.texts))
+    model = _model(closed, scale, beside)
     if (why := obstacle(labels, len(texts))) is not None:
         return Fitted(model, 0, 0.0, 0.0, why)
     size, in_short = rows.shape[1], [part.astype(np.float64) for part in in_halves]
@@ -170,7 +180,21 @@ def fit(
     return _measured(model, weights, tasks, np.bincount(labels), rounds, moved)
 
 
-def _model(closed: Gaussian, scale: float, beside: int) -> ClassModel:
+def reworded(model: ClassModel, rows: npt.NDArray[Any], labels: Labels, texts: npt.NDArray[Any]) -> ClassModel:
+    """Return a class model with the weights of another, for the same classes and other text rows.
+
+    Args:
+        model: The other.
+        rows: (N, D) unit features.
+        labels: (N,) 0 to C - 1.
+        texts: (C, D) unit text rows.
+    """
+    closed = gaussian(rows.astype(np.float64), labels, texts.astype(np.float64), np.ones(len(texts), np.bool_))
+    measured = {name: getattr(model, name) for name in ("weights", "unknown", "sets", "expected")}
+    return dataclasses.replace(_model(closed, model.scale, model.rivals), **measured)
+
+
+def _model(closed: Gaussian, scale: float, beside: float) -> ClassModel:
     return ClassModel(
         closed.precision.astype(np.float32),
         closed.centre.astype(np.float32),
@@ -417,7 +441,11 @@ def _measured(
     model = dataclasses.replace(
         model, weights=weights, unknown=limit, sets=np.array(least), expected=np.array(expected)
     )
-    return Fitted(model, rounds, moved, score)
+    absent = side == ABSENT
+    if not absent.any():  # too few classes for one to be left out
+        return Fitted(model, rounds, moved, score)
+    alarms, rejected = (float(mass[flags & (strange > limit)].sum() / mass[flags].sum()) for flags in (~absent, absent))
+    return Fitted(model, rounds, moved, score, None, auroc(strange[absent], strange[~absent]), alarms, rejected)
 
 
 def _least(scores: Doubles, coverage: float, independent: float) -> float:

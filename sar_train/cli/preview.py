@@ -20,9 +20,9 @@ _SPLITS = {
     "ours": "drawn here: no test photos came with the data",
 }
 _PROMPTS = {
-    "auto": "class statistics choose between it and the learned one, by leaving classes out",
-    "learned": "class statistics take the learned one",
-    "handcrafted": "class statistics take it",
+    "auto": "the class model takes it, or the learned one if that is better on held-out classes",
+    "learned": "the class model takes the learned one",
+    "handcrafted": "the class model takes it, and nothing is trained",
 }
 
 
@@ -73,21 +73,23 @@ def preview_text(preview: Preview, out: str) -> str:
         f"{preview.method} on {preview.backbone}; {expected['steps']:,} steps: {schedule['epochs']:,} epochs, "
         f"{schedule['batch_size']:,} photos a step, learning rate {schedule['learning_rate']:g}",
     )
-    say("prompt", f"{preview.template!r}; {_PROMPTS.get(preview.prompt or '', 'no class statistics')}")
+    say("prompt", f"{preview.template!r}; {_PROMPTS.get(preview.prompt or '', 'no class model')}")
     if preview.novel is not None:
         count, source, first = (preview.novel[key] for key in ("count", "source", "first"))
         names = f", the first: {', '.join(first)}" if first else ""
         asked = f"from {source}, which is asked when the run starts"
         say("novel names", asked if count is None else f"{count:,} from {source}{names}")
-    pieces = [f"{duration(expected['training'])} to train"]
-    if expected["encoding"] is not None:
-        pieces.insert(0, f"{duration(expected['encoding'])} to encode {expected['photos']:,} views")
-    if expected["statistics"]:
-        pieces.append(f"{duration(expected['statistics'])} to train again for class statistics")
+    pieces = [] if expected["encoding"] is None else [(expected["encoding"], f"to encode {expected['photos']:,} views")]
+    pieces += [(expected["halves"], "to train on each half of the classes")] if expected["halves"] else []
+    pieces += [(expected["training"], "to train on all")] if expected["training"] and expected["certain"] else []
+    total = duration(expected["seconds"])
+    if not expected["certain"]:
+        total += f", or {duration(expected['seconds'] + expected['training'])} if the learned prompt is better"
     say(
         "time",
-        f"about {duration(expected['seconds'])} as busy as this machine is now, from a few photos and steps: "
-        f"{', '.join(pieces)}; fitting statistics and evaluating come on top",
+        f"about {total}, as busy as this machine is now, from a few photos and steps: "
+        + "".join(f"{duration(seconds)} {what}, " for seconds, what in pieces)
+        + "and some seconds for the class model and the evaluation",
     )
     lines += ["", f"nothing was trained or written; without --plan the run goes to {out}"]
     return "\n".join("".join(c if c.isprintable() else ascii(c)[1:-1] for c in line) for line in lines)

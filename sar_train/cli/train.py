@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _WIDTH = 27
 """Characters of the first column of the closing table."""
 _MUCH = 5.0
-"""Points by which class statistics may be below another way to answer without a warning."""
+"""Points by which the class model may be below another way to answer without a warning."""
 EPILOG = """\b
 Examples:
   sar-train demo --out runs/demo            offline, about a minute
@@ -184,8 +184,11 @@ def table(record: dict[str, Any], out: Path, page: Path | None = None) -> str:
     """Return a run's last lines: zero-shot, linear probe, this run; base, new, harmonic mean; then in one ranking."""
     config = record["config"]
     name = " + ".join([config["method"], *([name for name in record["settings"] if name != config["method"]])])
-    rows = {"zero-shot": record["zero_shot"], "linear probe": record["linear_probe"], name: record["metrics"]}
+    rows = {"zero-shot": record["zero_shot"], "linear probe": record["linear_probe"]}
     statistics = record["statistics"]
+    trained = statistics is None or statistics["trained"]
+    if trained:
+        rows[name] = record["metrics"]
     if statistics:
         rows[_with_statistics(name, statistics)] = record["other_metrics"]["statistics"]
     has_new = record["metrics"]["new_accuracy"] is not None
@@ -200,7 +203,7 @@ def table(record: dict[str, Any], out: Path, page: Path | None = None) -> str:
         why = NO_VALIDATION if record["dataset"]["judged_on"] == "val" else NOT_MEASURED
         lines = ["", *textwrap.wrap(why, 100)]
     if one_ranking := record["open"]:
-        ways = {"zero-shot": one_ranking["zero_shot"], name: one_ranking["metrics"]}
+        ways = {"zero-shot": one_ranking["zero_shot"]} | ({name: one_ranking["metrics"]} if trained else {})
         for way, measures in one_ranking["other_metrics"].items():
             ways[_with_statistics(name, statistics) if way == "statistics" else f"- {way}"] = measures
         lines += ["", "one ranking over base and new"]
@@ -215,19 +218,18 @@ def table(record: dict[str, Any], out: Path, page: Path | None = None) -> str:
 
 
 def compared(comparison: Mapping[str, Any]) -> str:
-    """Return the line on the learned and the hand-crafted prompt under class statistics, which was chosen, and why."""
+    """Return the line on the learned and the hand-crafted prompt under the class model, which was chosen, and why."""
     chosen = "hand-crafted" if comparison["chosen"] == "handcrafted" else "learned"
-    if comparison["learned"] is None or comparison["handcrafted"] is None:
-        return f"class statistics take the {chosen} prompt: {comparison['reason']}"
+    if comparison["learned"] is None:
+        return f"the class model takes the {chosen} prompt: {comparison['reason']}"
     return (
-        f"with class statistics and some classes left out in turn, the learned prompt scores "
-        f"{comparison['learned']:.1f} % and the hand-crafted one {comparison['handcrafted']:.1f} %: the {chosen} one "
-        f"was chosen, since {comparison['reason']}"
+        f"on held-out classes the learned prompt scores {comparison['learned']:.1f} % and the hand-crafted one "
+        f"{comparison['handcrafted']:.1f} %: the class model takes the {chosen} one, since {comparison['reason']}"
     )
 
 
 def _with_statistics(name: str, statistics: Mapping[str, Any]) -> str:
-    return f"{'hand-crafted' if statistics['prompt'] == 'handcrafted' else name} + statistics"
+    return f"{'hand-crafted' if statistics['prompt'] == 'handcrafted' else name} + class model"
 
 
 def _lines(rows: Mapping[str, Mapping[str, Any]], columns: Iterable[str]) -> list[str]:
@@ -239,7 +241,7 @@ def _lines(rows: Mapping[str, Mapping[str, Any]], columns: Iterable[str]) -> lis
 
 
 def warnings_of(run: TrainedRun) -> Iterator[str]:
-    """Yield what to mind of a run: a prompt below zero-shot, statistics far below another way."""
+    """Yield what to mind of a run: a prompt below zero-shot, a class model far below another way."""
     metrics, zero_shot, statistics = (run.record[key] for key in ("metrics", "zero_shot", "statistics"))
     for key, label in (("base_accuracy", "the trained classes"), ("new_accuracy", "new classes")):
         if metrics[key] is not None and round(metrics[key], 1) < round(zero_shot[key], 1):
@@ -255,6 +257,6 @@ def warnings_of(run: TrainedRun) -> Iterator[str]:
         )
         if percent - answer > _MUCH:
             yield (
-                f"class statistics get {answer:.1f} % of these test photos right, {way} {percent:.1f} %; "
+                f"the class model gets {answer:.1f} % of these test photos right, {way} {percent:.1f} %; "
                 f"to answer with that, use {command}"
             )

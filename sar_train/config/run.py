@@ -138,19 +138,18 @@ class RunConfig:
     skip_unreadable: bool = setting(False, "Leave out unreadable images instead of stopping.")
     statistics: bool = setting(
         True,
-        "Fit class statistics, which rank trained classes together with classes added later.",
+        "Fit a class model, which ranks trained classes together with classes added later.",
         shown="statistics",
         scope="statistics",
     )
     prompt: Literal["auto", "learned", "handcrafted"] = setting(
         "auto",
-        "The prompt to use with class statistics; auto: the better one by leaving classes out.",
+        "The prompt of the class model; auto: the better one on held-out classes; handcrafted: train nothing.",
         scope="statistics",
     )
     quick: bool = setting(
         False,
-        "Take half the time: choose class statistics with the hand-crafted prompt instead of training the prompt again "
-        "on each half of the classes.",
+        "Take half the time: use the learned prompt without training it on each half of the classes to compare it.",
         scope="statistics",
     )
     sections: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -193,7 +192,7 @@ def in_scope(scope: str) -> tuple[str, ...]:
 ELSEWHERE = in_scope("machine")
 """Settings that say where things are on this machine; no result depends on them."""
 OF_STATISTICS = in_scope("statistics")
-"""Settings of class statistics, newer than the committed results: at their defaults they are no part of a key."""
+"""Settings of the class model, newer than the committed results: at their defaults they are no part of a key."""
 OF_SAR = in_scope("sar")
 """Settings that mean nothing without SAR."""
 

@@ -17,8 +17,6 @@ from sar_train.errors import ConfigError
 
 Crops = Callable[[Tensor, int], Tensor]
 """(B, 3, size, size) encoder input, a random crop of each of (B,) rows of a task, for an epoch (from 1)."""
-MOST_VALIDATION = 1000
-"""Validation photos that confidence is fitted on; a quantile of as many is known to a point."""
 _SAME = 1 - 1e-6
 """Cosine of two encodings of one photo, which differ by rounding; a photo that was saved again is below."""
 
@@ -42,24 +40,19 @@ class Evaluated:
     split: Split
 
     @classmethod
-    def of(
-        cls, features: Features, classes: Sequence[int], split: Split, *, most: int | None = None
-    ) -> Evaluated | None:
+    def of(cls, features: Features, classes: Sequence[int], split: Split) -> Evaluated | None:
         """Return the photos of some classes of a split; None where there are none.
 
         Args:
             features: of the data.
             classes: labels of the data.
             split: the split.
-            most: of more photos, that many are taken at random, the same ones in every run.
         """
         numbers = {label: number for number, label in enumerate(classes)}
         labels = features.labels(split)
         rows = torch.tensor([row for row, label in enumerate(labels.tolist()) if label in numbers], dtype=torch.long)
         if not len(rows):
             return None
-        if most is not None and len(rows) > most:
-            rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:most].sort().values]
         names = [features.dataset.class_names[label] for label in classes]
         truth = torch.tensor([numbers[int(label)] for label in labels[rows]])
         return cls(names, features.plain(split, rows), truth, rows, split)
@@ -84,8 +77,6 @@ class Task:
         crops: only for methods that prompt the image tower, which learn from these instead of the features.
         base: photos of the learned classes that the run is evaluated on; None where there are none.
         new: those of new classes.
-        validation: validation photos of the learned classes, which confidence is fitted on; None where there are none,
-            or the run is evaluated on them.
     """
 
     features: Tensor
@@ -95,7 +86,6 @@ class Task:
     crops: Crops | None = None
     base: Evaluated | None = None
     new: Evaluated | None = None
-    validation: Evaluated | None = None
 
 
 def make_task(
@@ -128,7 +118,6 @@ def make_task(
         crops,
         base=Evaluated.of(features, plan.base, plan.split),
         new=Evaluated.of(features, plan.new, plan.split),
-        validation=None if plan.split == "val" else Evaluated.of(features, plan.base, "val", most=MOST_VALIDATION),
     )
 
 

@@ -118,7 +118,7 @@ def execute(job: Job, folder: Path, *, threads: int = 1) -> dict[str, Any]:
     try:
         with locked(folder):
             finished = (folder / checkpoint.RECORD).is_file()
-            run = checkpoint.load_run(folder) if finished else trainer.run(job.config, folder)
+            run = checkpoint.load_run(folder) if finished else trainer.run(job.config, folder, for_tables=True)
     except BlockingIOError:
         raise RunError(f"{folder}: another sweep is at this run; wait for it, and run the command again") from None
     return result(job, run)

@@ -16,7 +16,7 @@ from sar_train.clip import backbone as backbones
 from sar_train.clip import mini
 from sar_train.clip.backbone import Backbone
 from sar_train.errors import ConfigError, RunError
-from sar_train.export.fixed import handcrafted, with_handcrafted
+from sar_train.export.fixed import handcrafted
 from sar_train.methods.base import methods
 from sar_train.training.checkpoint import FittedStatistics, Run, load_run, load_statistics
 from sar_train.training.prompted import PromptedCLIP, restore
@@ -48,7 +48,7 @@ class ExportSource:
         regularisers: weights by name.
         quality: as measured; the export adds the parity.
         licences: of the parts that the bundle is made of.
-        statistics: class statistics of ``prompted.trained``, if the run has them.
+        statistics: the class model of ``prompted.trained``, if the run has them.
     """
 
     prompted: PromptedCLIP
@@ -115,7 +115,7 @@ def from_run(
         BackboneError: it cannot be loaded.
     """
     run, fitted = load_run(path), load_statistics(path)
-    learned = fitted is None or fitted.prompt == "learned"
+    learned = run.method != HANDCRAFTED and (fitted is None or fitted.prompt == "learned")
     per_image = learned and methods.get(run.method).per_image
     if approximate is not None and not per_image:
         raise ConfigError(f"{path}: {run.method} is exported as it is; leave --approximate out")
@@ -138,10 +138,10 @@ def from_run(
             f"{path}: was trained on weights {run.weights_digest[:12]}…, but {name} has {loaded.weights_digest[:12]}… "
             "here; say with --pretrained where the right ones are"
         )
-    prompted = restore(run, loaded)
-    if fitted is not None and not learned:
-        tell(f"the hand-crafted prompt, {fitted.template!r}, which is better with class statistics")
-        prompted = with_handcrafted(prompted, fitted.template)
+    template = fitted.template if fitted else run.template
+    prompted = restore(run, loaded) if learned else handcrafted(loaded, template, run.class_names)
+    if not learned:
+        tell(f"the hand-crafted prompt, {template!r}")
     if not prompted.method.transfers:
         raise RunError(
             f"{path}: its contexts belong to the trained classes alone, and a bundle must be able to embed new names; "
@@ -183,7 +183,7 @@ def _quality(run: Run, source: ExportSource, tell: Callable[[str], None]) -> Qua
     if method.head() is not None:
         notes.append(
             f"without the head of {run.method}, which knows the trained classes alone: a bundle answers by the prompt"
-            + (" and class statistics" if source.statistics else "")
+            + (" and the class model" if source.statistics else "")
         )
         tell(notes[0])
     if method.per_image:
@@ -192,13 +192,17 @@ def _quality(run: Run, source: ExportSource, tell: Callable[[str], None]) -> Qua
         return Quality(notes=tuple(notes))
     try:
         trained, others = record["metrics"], record["other_metrics"]
+        if source.method == HANDCRAFTED:
+            trained, others = record["zero_shot"], {key: others[key] for key in others if key == STATISTICS}
         text = others.get(TEXT_BRANCH) or others.get(MEAN_IMAGE) or trained
         beside = {PER_IMAGE: trained} if method.per_image else {TEXT_BRANCH: text} if source.statistics else {}
         tables: dict[str, Any] = {name: dataclasses.asdict(_scores(scores)) for name, scores in beside.items()}
         counts = {group: sum(of.values()) for group, of in record["per_class_counts"].items() if of}
         tables[PHOTOS] = {"learned": record["dataset"]["photos"], **counts}
         if source.statistics is not None:
-            tables[ADDED] = {key: record["statistics"].get(key) for key in ("classes", "defaults", "expected")}
+            tables[ADDED] = {
+                key: record["statistics"].get(key) for key in ("classes", "rivals", "defaults", "expected")
+            }
         quality = Quality(
             dataset=record["dataset"]["name"],
             protocol=record["config"]["protocol"],

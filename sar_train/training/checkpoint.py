@@ -28,6 +28,8 @@ from sar_train.errors import RunError
 
 PROMPTS = "prompts.safetensors"
 STATE = "state.safetensors"
+HALVES = "halves.safetensors"
+"""Rows under the prompts of the two halves, so that a resumed run does not train them again."""
 RECORD = "record.json"
 FITTED_STATISTICS = "fitted_statistics.safetensors"
 PromptName = Literal["learned", "handcrafted"]
@@ -159,8 +161,10 @@ def load_statistics(folder: Path) -> FittedStatistics | None:
         return None
     tensors, meta = _load(path, "train again, or delete the file to go without statistics")
     arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
-    model, prompt = ClassModel.from_tensors(arrays), "learned" if meta["prompt"] == "learned" else "handcrafted"
-    return FittedStatistics(model, arrays["means"], arrays["counts"], prompt, meta["template"], meta["record"])
+    prompt: PromptName = "learned" if meta["prompt"] == "learned" else "handcrafted"
+    return FittedStatistics(
+        ClassModel.from_tensors(arrays), arrays["means"], arrays["counts"], prompt, meta["template"], meta["record"]
+    )
 
 
 def remove_statistics(folder: Path) -> None:
@@ -168,29 +172,30 @@ def remove_statistics(folder: Path) -> None:
     (folder / FITTED_STATISTICS).unlink(missing_ok=True)
 
 
-def save_state(folder: Path, tensors: dict[str, Tensor], meta: Mapping[str, Any]) -> None:
-    """Write the state of an unfinished run; ``meta`` holds config, epoch and history.
+def save_state(folder: Path, tensors: dict[str, Tensor], meta: Mapping[str, Any], name: str = STATE) -> None:
+    """Write a state of an unfinished run; ``meta`` holds config, and of `STATE` epoch and history.
 
     Raises:
         RunError: it cannot be written; the state before it stays.
     """
-    _save(folder / STATE, tensors, meta)
+    _save(folder / name, tensors, meta)
 
 
-def load_state(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """Read the state of an unfinished run; return None where there is none.
+def load_state(folder: Path, name: str = STATE) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """Read a state of an unfinished run; return None where there is none.
 
     Raises:
         RunError: the file is damaged.
     """
-    path = folder / STATE
+    path = folder / name
     return _load(path, "start anew with --no-resume") if path.is_file() else None
 
 
 def remove_state(folder: Path) -> None:
-    """Delete the state of a run, and temporary files that a killed process left."""
-    for path in (folder / STATE, *folder.glob(f".{STATE}.*")):
-        path.unlink(missing_ok=True)
+    """Delete the states of a run, and temporary files that a killed process left."""
+    for name in (STATE, HALVES):
+        for path in (folder / name, *folder.glob(f".{name}.*")):
+            path.unlink(missing_ok=True)
 
 
 def _save(path: Path, tensors: dict[str, Tensor], meta: Mapping[str, Any]) -> None:

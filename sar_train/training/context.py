@@ -243,13 +243,11 @@ def prepare(config: RunConfig, tell: ProgressCallback = lambda text: None) -> Ru
         f"{dataset.name}: {len(run.plan.base)} classes, {len(task.labels)} photos to learn from, "
         f"evaluated on {run.plan.split}"
     )
-    looked_at = (task.base, task.validation) if dataset.split_origin != "published" else ()
-    held_out = [evaluated for evaluated in looked_at if evaluated]
-    if copies := [(side.split, row) for side in held_out for row in side.copies_of(task.features[:, 0])]:
-        split, row = copies[0]
-        path = dataset.photos(split)[row].path
+    side = task.base if dataset.split_origin != "published" else None
+    if side and (copies := side.copies_of(task.features[:, 0])):
+        path = dataset.photos(side.split)[copies[0]].path
         tell(
-            f"Warning: {len(copies)} of {sum(len(side.labels) for side in held_out)} held-out photos "
+            f"Warning: {len(copies)} of {len(side.labels)} held-out photos "
             + ("is a copy" if len(copies) == 1 else "are copies")
             + " of photos that are learned from"
             + (f", the first: {path}" if path else "")

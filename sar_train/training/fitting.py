@@ -1,10 +1,15 @@
-"""Class statistics of a run: fitted on its photos, and evaluated like every other branch."""
+"""The class model of a run, the choice of the prompt that it ranks with, and the trainings that this needs.
+
+The class model under the hand-crafted prompt comes first. The learned prompt is compared with it by prompts that are
+trained on one half of the classes each, so that the held-out classes are new to them.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,90 +21,170 @@ from sar_infer.class_model.model import linear
 from sar_train.data.features import PhotoFeatures
 from sar_train.data.progress import ProgressCallback
 from sar_train.data.task import Task
-from sar_train.errors import RunError
 from sar_train.methods.base import Setup
 from sar_train.methods.base import methods as known_methods
 from sar_train.training.checkpoint import FittedStatistics, PromptName
-from sar_train.training.context import RunContext
+from sar_train.training.context import Outline, RunContext
 from sar_train.training.prompted import PromptedCLIP
 from sar_train.training.state import State
 
-HANDCRAFTED, LEARNED = "handcrafted", "learned"
+HANDCRAFTED: PromptName = "handcrafted"
+LEARNED: PromptName = "learned"
 EARNED = 0.5
 """Points by which the learned prompt has to be better than the hand-crafted one."""
+Rows = npt.NDArray[np.float64]
 
 
-def fit(context: RunContext, prompted: PromptedCLIP, tell: ProgressCallback = lambda text: None) -> FittedStatistics:
-    """Fit class statistics on the photos that a run has learned from.
+@dataclass(frozen=True)
+class Trainings:
+    """The trainings of a run.
+
+    Attributes:
+        halves: whether the prompt is trained on each half of the classes, to compare it.
+        whole: when it is trained on all classes.
+        why: why nothing is compared; empty if something is.
+    """
+
+    halves: bool
+    whole: Literal["always", "if better", "never"]
+    why: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """The prompt of a run's class model.
+
+    Attributes:
+        prompt: the prompt.
+        fitted: the fit whose weights hold.
+        scores: by which the prompts were compared, in per cent.
+        why: why this prompt.
+    """
+
+    prompt: PromptName
+    fitted: folds.Fitted
+    scores: Mapping[PromptName, float]
+    why: str
+
+
+def trainings(run: Outline, labels: npt.NDArray[np.int64], *, for_tables: bool = False) -> Trainings:
+    """Return the trainings that a run needs.
+
+    Args:
+        run: the run.
+        labels: (N,) of the photos that it learns from.
+        for_tables: train the method whatever its use, since methods are compared; so it is where new classes are
+            tested, unless ``--prompt handcrafted`` is asked for.
+    """
+    config, method = run.config, run.method
+    if not config.statistics:
+        return Trainings(halves=False, whole="always")
+    if config.prompt == HANDCRAFTED:
+        return Trainings(halves=False, whole="always" if for_tables else "never", why="--prompt handcrafted")
+    if config.prompt == LEARNED:
+        why = "--prompt learned"
+    elif obstacle := folds.obstacle(labels, len(run.plan.base)):
+        why = f"not compared: {obstacle}"
+    elif config.quick:
+        why = "not compared: --quick"
+    elif "image" in method.towers or not method.transfers:
+        why = f"not compared: {config.method} cannot be trained on half of the classes"
+    else:
+        tables = for_tables or run.plan.protocol != "all"
+        return Trainings(halves=True, whole="always" if tables else "if better")
+    return Trainings(halves=False, whole="always", why=why)
+
+
+def first(context: RunContext) -> folds.Fitted:
+    """Fit the class model under the hand-crafted prompt, which needs no training."""
+    features, labels = _photos(context, None)
+    rows = _handcrafted_rows(context, context.task.class_names)
+    return folds.fit(features, labels, rows, context.backbone.logit_scale, seed=context.config.seed)
+
+
+def compare(context: RunContext, halves: Sequence[Rows]) -> Choice:
+    """Choose the prompt by its score on held-out classes; both are compared in the same folds.
 
     Args:
         context: of the run.
-        prompted: the trained prompt.
-        tell: gets progress as short lines.
-
-    Raises:
-        SarTrainError: an image cannot be read, or training again fails.
+        halves: (C, D) rows under the prompt trained on each half of the classes, from `train_halves`.
     """
-    names, config = context.task.class_names, context.config
-    features = _features(context, prompted)[:, 0].double().cpu().numpy()
-    labels, count = context.task.labels.numpy().astype(np.int64), len(names)
-    rows = {HANDCRAFTED: _handcrafted_rows(context, names), LEARNED: prompted.embed(names).double().cpu().numpy()}
-    scale, again, halves = context.backbone.logit_scale, False, ()
-    if folds.obstacle(labels, count) is None and (again := trains_again(context)):
-        tell("class model: training the prompt again in two folds of the classes, about as long as before")
-        try:
-            halves = _rows_in_folds(context, tell)
-        except RunError as error:
-            tell(f"Warning: class model: the folds take the hand-crafted prompt ({error})")
-            again = False
-    results = {}
-    if not (again and config.prompt == LEARNED):
-        results[HANDCRAFTED] = folds.fit(features, labels, rows[HANDCRAFTED], scale, seed=config.seed)
-    if again:
-        results[LEARNED] = folds.fit(features, labels, rows[LEARNED], scale, in_halves=halves, seed=config.seed)
-    prompt: PromptName = "handcrafted" if config.prompt == HANDCRAFTED else "learned"
-    if again and config.prompt == "auto":
-        better = results[LEARNED].score - results[HANDCRAFTED].score >= EARNED / 100
-        prompt = "learned" if better else "handcrafted"
-    fitted = results.get(prompt) or folds.fit(features, labels, rows[prompt], scale, seed=config.seed)
-    counts = np.bincount(labels, minlength=count)
-    means = np.stack([features[labels == label].mean(0) for label in range(count)]).astype(np.float32)
-    model = fitted.model
+    features, labels = _photos(context, None)
+    hand = _handcrafted_rows(context, context.task.class_names)
+    scale, seed = context.backbone.logit_scale, context.config.seed
+    rows = {HANDCRAFTED: (hand, hand), LEARNED: tuple(halves)}
+    fits = {key: folds.fit(features, labels, hand, scale, in_halves=two, seed=seed) for key, two in rows.items()}
+    scores = {key: 100 * fit.score for key, fit in fits.items()}
+    gain = scores[LEARNED] - scores[HANDCRAFTED]
+    prompt = LEARNED if gain >= EARNED else HANDCRAFTED
+    return Choice(prompt, fits[prompt], scores, f"the learned one has to gain {EARNED:g} points and gains {gain:.1f}")
+
+
+def finish(context: RunContext, choice: Choice, prompted: PromptedCLIP | None) -> FittedStatistics:
+    """Return the class model of a run and its entry in the record.
+
+    Args:
+        context: of the run.
+        choice: the prompt.
+        prompted: the trained prompt; None if nothing was trained.
+    """
+    names, learned, fitted = context.task.class_names, choice.prompt == LEARNED, choice.fitted
+    used = prompted if learned else None
+    features, labels = _photos(context, used)
+    rows = _handcrafted_rows(context, names) if used is None else used.embed(names).double().cpu().numpy()
+    if used is not None and "image" in context.method.towers:  # the folds need the features of its own image tower
+        hand = _handcrafted_rows(context, names)
+        fitted = folds.fit(features, labels, hand, context.backbone.logit_scale, seed=context.config.seed)
+    model = fitted.model if used is None and not choice.scores else folds.reworded(fitted.model, features, labels, rows)
+    means = np.stack([features[labels == label].mean(0) for label in range(len(names))]).astype(np.float32)
+    told = not np.isnan(fitted.auroc)
     entry = {
-        "classes": count,
+        "classes": len(names),
         "photos": len(labels),
         "defaults": fitted.why,
-        "folds": "learned and hand-crafted prompt" if again else "hand-crafted prompt",
-        "scores": {name: 100 * result.score for name, result in results.items() if result.why is None},
+        "prompt": choice.prompt,
+        "trained": prompted is not None,
+        "comparison": {
+            "learned": choice.scores.get(LEARNED),
+            "handcrafted": choice.scores.get(HANDCRAFTED),
+            "chosen": choice.prompt,
+            "reason": choice.why,
+        },
         "weights": model.weights.tolist(),
-        "unknown": model.unknown,
-        "rivals": model.rivals,
-        "expected": [
-            {"photos": int(n), "trained": 100 * trained, "accuracy": 100 * added}
-            for n, trained, added in model.expected
-        ],
-        "prompt": prompt,
+        "rivals": int(model.rivals),
+        "expected": expected(fitted),
+        "unknown": {
+            "threshold": model.unknown,
+            "auroc": fitted.auroc if told else None,
+            "false_alarms": 100 * fitted.false_alarms if told else None,
+            "rejected": 100 * fitted.rejected if told else None,
+        },
     }
-    entry["comparison"] = _comparison(context, entry, prompt)
-    template = context.teacher if prompt == LEARNED else context.template
-    return FittedStatistics(model, means, counts, prompt, template, entry)
+    template = context.teacher if learned else context.template
+    return FittedStatistics(model, means, np.bincount(labels, minlength=len(names)), choice.prompt, template, entry)
+
+
+def expected(fitted: folds.Fitted) -> list[dict[str, float]]:
+    """Return the expected accuracies in per cent: of trained classes, and of classes added with so many photos."""
+    return [
+        {"photos": int(n), "trained": 100 * trained, "accuracy": 100 * added}
+        for n, trained, added in fitted.model.expected.tolist()
+    ]
 
 
 def logits_with(
-    context: RunContext, prompted: PromptedCLIP, fitted: FittedStatistics
+    context: RunContext, prompted: PromptedCLIP | None, fitted: FittedStatistics
 ) -> Callable[[Tensor, Sequence[str]], Tensor]:
-    """Return a function from (N, D) unit image features and C names to logits (N, C) of the statistics' branch.
+    """Return a function from (N, D) unit image features and C names to logits (N, C) of the class model.
 
     Trained names have their photos, all others are classes added by name.
     """
     index = {name: row for row, name in reversed([*enumerate(context.task.class_names)])}
+    learned = prompted if fitted.prompt == LEARNED else None
 
     def logits(images: Tensor, names: Sequence[str]) -> Tensor:
-        rows = (
-            prompted.embed(names).cpu().numpy()
-            if fitted.prompt == LEARNED
-            else _handcrafted_rows(context, names).astype(np.float32)
-        )
+        texts = _handcrafted_rows(context, names) if learned is None else learned.embed(names).cpu().numpy()
+        rows = texts.astype(np.float32)
         means, counts = np.zeros_like(rows), np.zeros(len(names), dtype=np.int64)
         trained = [(column, index[name]) for column, name in enumerate(names) if name in index]
         if trained:
@@ -111,89 +196,49 @@ def logits_with(
     return logits
 
 
-def _features(context: RunContext, prompted: PromptedCLIP) -> Tensor:
-    """Return (N, V, D) features of the photos that are learned from, under image prompts where the method has them."""
-    if "image" not in context.method.towers or not isinstance(context.features, PhotoFeatures):
-        return context.task.features
-    return context.features.map_pixels("train", context.learned_rows, prompted.encode_images)[:, None]
+def _photos(context: RunContext, prompted: PromptedCLIP | None) -> tuple[Rows, npt.NDArray[np.int64]]:
+    """Return (N, D) features and (N,) labels of the photos that are learned from, under image prompts if there are."""
+    features = context.task.features[:, 0]
+    if prompted is not None and "image" in context.method.towers and isinstance(context.features, PhotoFeatures):
+        features = context.features.map_pixels("train", context.learned_rows, prompted.encode_images)
+    return features.double().cpu().numpy(), context.task.labels.numpy().astype(np.int64)
 
 
-def _handcrafted_rows(context: RunContext, names: Sequence[str]) -> npt.NDArray[np.float64]:
-    rows = context.backbone.embed_names(names, context.template)
-    return rows.double().cpu().numpy()
+def _handcrafted_rows(context: RunContext, names: Sequence[str]) -> Rows:
+    return context.backbone.embed_names(names, context.template).double().cpu().numpy()
 
 
-def trains_again(context: RunContext) -> bool:
-    """Return True if class statistics train the prompt again in two folds of the classes."""
-    config, method = context.config, context.method
-    takes_learned = config.prompt != HANDCRAFTED and not config.quick
-    return takes_learned and "image" not in method.towers and method.transfers
+def train_halves(context: RunContext, tell: ProgressCallback) -> tuple[Rows, ...]:
+    """Return (C, D) rows of all classes under the prompt trained, at the run's settings, on each half of the classes.
 
+    No name of the other half takes part.
 
-def _rows_in_folds(context: RunContext, tell: ProgressCallback) -> tuple[npt.NDArray[np.float64], ...]:
-    """Return (C, D) rows of all classes under the prompt trained on each half of them."""
-    names, epochs = context.task.class_names, context.schedule.epochs
-
-    def rows(fold: int, half: Sequence[int]) -> npt.NDArray[np.float64]:
-        def after(state: State) -> None:
-            tell(f"epoch {state.epoch}/{epochs}  of fold {fold} of 2")
-
-        return _train_on(context, half, after).embed(names).double().cpu().numpy()
-
-    halves = folds.halves(len(names), context.config.seed)
-    return tuple(rows(fold, half.tolist()) for fold, half in enumerate(halves, start=1))
-
-
-def _train_on(context: RunContext, class_labels: Sequence[int], after_epoch: Callable[[State], None]) -> PromptedCLIP:
-    """Train the run's method, at its settings, on some of the run's classes; no name of the others takes part."""
-    task, config = context.task, context.config
-    index = {label: row for row, label in enumerate(class_labels)}
-    rows = torch.tensor([row for row, label in enumerate(task.labels.tolist()) if label in index])
-    names = [task.class_names[label] for label in class_labels]
-    subset = Task(
-        task.features[rows],
-        torch.tensor([index[label] for label in task.labels[rows].tolist()]),
-        names,
-        task.handcrafted[list(class_labels)],
-    )
-    generator = torch.Generator().manual_seed(config.seed)
-    kind = known_methods.get(config.method)
-    method = kind(context.method.config, Setup(context.backbone, tuple(names), context.teacher, generator))
-    if method.per_image:
-        method.get_buffer("mean_image").copy_(subset.features[:, 0].mean(0))
-    novel = context.novel
-    if novel is not None:
-        others = {name.casefold() for name in set(task.class_names) - set(names)}
-        novel = dataclasses.replace(novel, names=tuple(n for n in novel.names if n.casefold() not in others))
-    fold = dataclasses.replace(context, task=subset, method=method, novel=novel)
-    fold.train(fold.start(), after_epoch)
-    return PromptedCLIP(context.backbone, method, context.teacher, names)
-
-
-def _comparison(context: RunContext, entry: Mapping[str, Any], prompt: PromptName) -> dict[str, Any]:
-    """Return the best score of each prompt on classes that were left out, the prompt that was chosen, and why.
-
-    The score is that by which prompt and alpha are chosen: the mean accuracy, in per cent, of trained classes and of
-    classes left out, these by name alone and with a few photos.
-
-    Args:
-        context: of the run.
-        entry: what was fitted.
-        prompt: the prompt that was chosen.
+    Raises:
+        RunError: training fails.
     """
-    best = entry["scores"]
-    config, method = context.config, context.method
-    if len(best) == 2:
-        gain = best[LEARNED] - best[HANDCRAFTED]
-        why = f"the learned one has to gain {EARNED:g} points and gains {gain:.1f}"
-    elif config.prompt != "auto":
-        why = f"--prompt {config.prompt} was asked for"
-    elif entry["defaults"]:
-        why = f"nothing could be compared: {entry['defaults']}"
-    elif config.quick:
-        why = "not compared: --quick"
-    elif "image" in method.towers or not method.transfers:
-        why = f"not compared: {config.method} cannot be trained again on some of the classes alone"
-    else:
-        why = "not compared: the prompt could not be trained again"
-    return {"learned": best.get(LEARNED), "handcrafted": best.get(HANDCRAFTED), "chosen": prompt, "reason": why}
+    task, config, names = context.task, context.config, context.task.class_names
+    rows: list[Rows] = []
+    for number, half in enumerate(folds.halves(len(names), config.seed), start=1):
+        index = {label: row for row, label in enumerate(half.tolist())}
+        chosen = torch.tensor([row for row, label in enumerate(task.labels.tolist()) if label in index])
+        own = [names[label] for label in index]
+        labels = torch.tensor([index[label] for label in task.labels[chosen].tolist()])
+        subset = Task(task.features[chosen], labels, own, task.handcrafted[list(index)])
+        generator = torch.Generator().manual_seed(config.seed)
+        kind = known_methods.get(config.method)
+        method = kind(context.method.config, Setup(context.backbone, tuple(own), context.teacher, generator))
+        if method.per_image:
+            method.get_buffer("mean_image").copy_(subset.features[:, 0].mean(0))
+        novel = context.novel
+        if novel is not None:
+            others = {name.casefold() for name in set(names) - set(own)}
+            novel = dataclasses.replace(novel, names=tuple(n for n in novel.names if n.casefold() not in others))
+        fold = dataclasses.replace(context, task=subset, method=method, novel=novel)
+
+        def after(state: State, number: int = number) -> None:
+            tell(f"epoch {state.epoch}/{context.schedule.epochs}  of half {number} of 2")
+
+        fold.train(fold.start(), after)
+        prompted = PromptedCLIP(context.backbone, method, context.teacher, own)
+        rows.append(prompted.embed(names).double().cpu().numpy())
+    return tuple(rows)

@@ -1,15 +1,12 @@
-"""The measures of a run: accuracy, one ranking, confidence, a linear probe, and the relations that it keeps."""
+"""The measures of a run: accuracy, one ranking, a linear probe, and the relations that it keeps."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from sar_infer.class_model.model import Doubles
 from sar_train.data.features import Features, PhotoFeatures
 from sar_train.data.task import Evaluated, Task
 from sar_train.evaluation.accuracy import evaluate
@@ -22,7 +19,6 @@ from sar_train.training.record import MEAN_IMAGE, TEXT_BRANCH, Answers, Parts
 
 Logits = Callable[[Tensor, Sequence[str]], Tensor]
 """(N, C) for (N, D) unit image features and C names."""
-EvaluatedBranch = Literal["text", "statistics"]
 FeaturesOf = Callable[[Evaluated], Tensor]
 """(N, D) unit features of evaluated images."""
 
@@ -38,9 +34,9 @@ def probe_accuracy(context: RunContext) -> float | None:
     return linear_probe(task.features, task.labels, task.base.features, task.base.labels, val=val, seed=config.seed)
 
 
-def image_features(prompted: PromptedCLIP, features: Features, evaluated: Evaluated) -> Tensor:
+def image_features(prompted: PromptedCLIP | None, features: Features, evaluated: Evaluated) -> Tensor:
     """Return (N, D) unit features of evaluated photos, under image prompts where the method has them."""
-    if "image" not in prompted.method.towers or not isinstance(features, PhotoFeatures):
+    if prompted is None or "image" not in prompted.method.towers or not isinstance(features, PhotoFeatures):
         return evaluated.features
     return features.map_pixels(evaluated.split, evaluated.rows, prompted.encode_images)
 
@@ -98,46 +94,21 @@ def answers(context: RunContext, prompted: PromptedCLIP, images: FeaturesOf) -> 
     return evaluated(), others
 
 
-@dataclasses.dataclass(frozen=True)
-class Answering:
-    """The way in which a bundle of a run answers for its trained classes.
+def bundle_logits(
+    context: RunContext, prompted: PromptedCLIP | None, images: FeaturesOf
+) -> Callable[[Evaluated], Tensor]:
+    """Return a function from evaluated photos to logits (N, C) of the trained classes, without a class model.
 
-    Attributes:
-        branch: what answers.
-        logits: returns (N, C) float64 for evaluated photos and the C trained classes.
+    So a bundle answers: by text alone, without a head; a prompt that depends on the image is that for the mean image.
     """
 
-    branch: EvaluatedBranch
-    logits: Callable[[Evaluated], Doubles]
+    def logits(evaluated: Evaluated) -> Tensor:
+        names = context.task.class_names
+        if prompted is None:
+            return context.zero_shot(evaluated.features, names)
+        return prompted.logits(images(evaluated), names, text_only=True, frozen=True)
 
-
-def answering(
-    context: RunContext,
-    prompted: PromptedCLIP,
-    images: FeaturesOf,
-    composed: Logits | None = None,
-) -> Answering:
-    """Return how a bundle answers for the trained classes: by statistics, else by text alone, without a head.
-
-    A prompt that depends on the image is that for the mean image, since a bundle has no other.
-
-    Args:
-        context: of the run.
-        prompted: the trained prompt.
-        images: returns the features of evaluated images.
-        composed: returns the logits with class statistics.
-    """
-    names = context.task.class_names
-    bias = context.backbone.logit_bias or 0.0
-
-    def logits(evaluated: Evaluated) -> Doubles:
-        if composed is not None:
-            scores = composed(images(evaluated), names)
-        else:
-            scores = prompted.logits(images(evaluated), names, text_only=True, frozen=True)
-        return (scores + bias).double().cpu().numpy()
-
-    return Answering("text" if composed is None else "statistics", logits)
+    return logits
 
 
 def held_out(context: RunContext) -> tuple[str, ...]:

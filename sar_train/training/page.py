@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
-import torch
+from torch import Tensor
 
 from sar_infer.errors import WriteError
 from sar_infer.evaluation import RANKED, Answer, evaluate, write_evaluation
+from sar_train.data.task import Evaluated
 from sar_train.errors import RunError
 from sar_train.evaluation.accuracy import distinct
 from sar_train.training.context import RunContext
-from sar_train.training.measures import Answering
 
 PAGE = "evaluation.html"
 
 
-def write_page(context: RunContext, way: Answering, folder: Path) -> None:
+def write_page(context: RunContext, logits_of: Callable[[Evaluated], Tensor], folder: Path) -> None:
     """Write the page of a run's test photos of the trained classes; nothing where there are none.
 
     Args:
         context: of the run.
-        way: how a bundle of the run answers.
+        logits_of: returns (N, C) of the trained classes for evaluated photos, as a bundle of the run answers.
         folder: the run's.
 
     Raises:
@@ -31,7 +32,7 @@ def write_page(context: RunContext, way: Answering, folder: Path) -> None:
     if base is None:
         return
     names, photos = distinct(context.task.class_names), dataset.photos(base.split)
-    logits = torch.from_numpy(way.logits(base))
+    logits = logits_of(base).double().cpu()
     best = logits.topk(min(RANKED, len(names)))
     scores = (best.values - logits.logsumexp(1, keepdim=True)).exp()
     answers, sources = [], dict[str, Path]()

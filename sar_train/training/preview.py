@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from sar_infer.evaluation import Finding, duplicates
@@ -21,11 +22,11 @@ from sar_train.data.opening import locate
 from sar_train.data.photos import check_dataset, unreadable
 from sar_train.data.progress import ProgressCallback
 from sar_train.data.readers.base import reader_of, readers
-from sar_train.data.task import MOST_VALIDATION, Task, random_crops
+from sar_train.data.task import Task, random_crops
 from sar_train.errors import DataError
 from sar_train.training import loop
 from sar_train.training.context import Outline, RunContext, outline
-from sar_train.training.fitting import trains_again
+from sar_train.training.fitting import trainings
 
 _ENCODED = 16
 """Photos that are encoded to see how long one takes, after as many that warm up."""
@@ -56,12 +57,13 @@ class Preview:
         settings: of both, by name.
         backbone: the frozen CLIP.
         template: the hand-crafted prompt.
-        prompt: what class statistics take: ``auto``, ``learned`` or ``handcrafted``; None without statistics.
+        prompt: what the class model takes: ``auto``, ``learned`` or ``handcrafted``; None without one.
         novel: source, count and first novel names; None without a regulariser.
         schedule: epochs, batch size and learning rate.
         expected: an estimate of the seconds from photos and steps that were tried: ``encoding`` (None where there are
-            only features), ``training``, ``statistics`` (training the prompt again for them) and their sum
-            ``seconds``; ``photos`` is how many views are encoded, ``steps`` how many steps are made.
+            only features), ``halves`` (training on each half of the classes), ``training`` (on all), ``certain``
+            (False if that is done only where the learned prompt is better) and ``seconds``, of all that is certain;
+            ``photos`` is how many views are encoded, ``steps`` how many steps are made on all classes.
     """
 
     data: str
@@ -152,14 +154,13 @@ def _tried(run: Outline) -> tuple[dict[str, Any] | None, dict[str, Any]]:
     rows = run.learned_rows
     evaluated = frozenset((*run.plan.base, *run.plan.new))
     tested = sum(photo.label in evaluated for photo in dataset.photos(run.plan.split))
-    validated = 0 if run.plan.split == "val" else min(MOST_VALIDATION, len(dataset.photos("val")))
     sound = _sound(features, rows, max(2 * _ENCODED, schedule.batch_size))
     half, per_photo = min(_ENCODED, len(sound) // 2), None
     if isinstance(features, PhotoFeatures) and half:
         features.plain("train", sound[:half])  # which warms up
         per_photo = _seconds(lambda: features.plain("train", sound[half : 2 * half])) / half
     views = 1 if run.image_prompts else config.views
-    photos = len(rows) * views + tested + validated if per_photo is not None else 0
+    photos = len(rows) * views + tested if per_photo is not None else 0
     names = run.names(run.plan.base)
     handcrafted = run.backbone.embed_names(names, run.teacher)
     begun = time.perf_counter()
@@ -183,15 +184,19 @@ def _tried(run: Outline) -> tuple[dict[str, Any] | None, dict[str, Any]]:
     batch = torch.arange(size)
     step(batch, 0.5)  # the first one is slower
     training = prepared + steps * statistics.median(_seconds(lambda: step(batch, 0.5)) for _ in range(_STEPS))
-    again = training if config.statistics and trains_again(context) else 0.0
+    labels = features.labels("train")[list(rows)].tolist()
+    needed = trainings(run, np.array([run.plan.base.index(label) for label in labels]))
     encoding = None if per_photo is None else per_photo * photos
+    halves, whole = training * needed.halves, training * (needed.whole != "never")
+    certain = needed.whole != "if better"
     expected = {
         "encoding": encoding,
-        "training": training,
-        "statistics": again,
+        "halves": halves,
+        "training": whole,
+        "certain": certain,
         "photos": photos,
-        "steps": steps,
-        "seconds": (encoding or 0.0) + training + again,
+        "steps": steps if whole else 0,
+        "seconds": (encoding or 0.0) + halves + whole * certain,
     }
     described = None
     if run.novel_source is not None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Parts = dict[str, Evaluation | None]
 """Evaluations of base and new classes."""
 TEXT_BRANCH, MEAN_IMAGE, STATISTICS = "text-branch", "mean-image", "statistics"
-"""Ways to answer other than the run's own: without the head, with the prompt for the mean image, with statistics."""
+"""Ways to answer other than the run's own: without the head, by the prompt for the mean image, by the class model."""
 PACKAGES = ("sar-clip", "torch", "open_clip_torch", "timm", "numpy", "safetensors")
 
 
@@ -66,12 +66,11 @@ def peak_memory_mib() -> float | None:
 def dataset_entry(context: RunContext) -> dict[str, Any]:
     """Describe what a run learned from and was evaluated on."""
     task, dataset = context.task, context.features.dataset
-    held_out = [evaluated for evaluated in (task.base, task.validation) if evaluated is not None]
     return {
         "name": dataset.name,
         "classes": list(task.class_names),
         "photos": len(task.labels),
-        "held_out": sum(len(evaluated.labels) for evaluated in held_out),
+        "held_out": len(task.base.labels) if task.base else 0,
         "judged_on": context.plan.split,
         "new_classes": [dataset.class_names[label] for label in context.plan.new],
         "split_origin": dataset.split_origin,
@@ -91,7 +90,7 @@ def make_record(
         context: of the run.
         result: what the method answers.
         others: the same by the ways that a bundle may have to answer in: ``text-branch`` without the head,
-            ``mean-image`` with the prompt for the mean training image, ``statistics`` with class statistics.
+            ``mean-image`` with the prompt for the mean training image, ``statistics`` with the class model.
         zero_shot: what the hand-crafted prompt answers.
         **entries: further keys of the record, as they are.
     """

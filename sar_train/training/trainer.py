@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from sar_infer.bundle.card import expectation
 from sar_train.clip import backbone as backbones
 from sar_train.config.run import RunConfig
 from sar_train.data.dataset import DEMO
@@ -41,8 +42,9 @@ def run(
     resume: bool = True,
     overwrite: bool = False,
     page: bool = False,
+    for_tables: bool = False,
 ) -> checkpoint.Run:
-    """Train one prompt and leave ``prompts.safetensors`` and ``record.json`` in ``out``.
+    """Make one run and leave ``prompts.safetensors`` and ``record.json`` in ``out``.
 
     Args:
         config: the settings.
@@ -51,6 +53,7 @@ def run(
         resume: False starts anew.
         overwrite: replace a finished run, once it is clear that the new one can start.
         page: also write the evaluation of its test photos, as `write_page` does.
+        for_tables: train the method even where the hand-crafted prompt is used, as tables of methods need it.
 
     Raises:
         SarTrainError: something cannot be used; nothing is half-written.
@@ -63,21 +66,26 @@ def run(
     zero_shot = measures.zero_shot(context)
     tell(f"zero-shot: {describe(zero_shot)}")
     probe = measures.probe_accuracy(context)
-    prompted = PromptedCLIP(context.backbone, context.method, context.teacher, context.task.class_names)
     names = measures.held_out(context)
-    before = measures.relations(context, prompted, names)
     prepared = time.monotonic()
     if overwrite and (out / checkpoint.RECORD).is_file():  # else a killed run of this very command is in it
         remove(out)
     out.mkdir(parents=True, exist_ok=True)
-    state, spent = _start(context, out, resume=resume, tell=tell)
     try:
-        context.train(state, _after_epoch(context, out, tell, spent))
-        if not prompted.embed(context.task.class_names).isfinite().all():
-            raise DivergedError(
-                "training diverged: the learned prompt gives embeddings that are not finite at --learning-rate "
-                f"{context.schedule.learning_rate:g}; take a smaller one"
-            )
+        choice, with_method = _choose(context, out, for_tables=for_tables, resume=resume, tell=tell)
+        chosen = time.monotonic()
+        prompted, before, history, spent = None, None, [], 0.0
+        if with_method:
+            prompted = PromptedCLIP(context.backbone, context.method, context.teacher, context.task.class_names)
+            before = measures.relations(context, prompted, names)
+            state, spent = _start(context, out, resume=resume, tell=tell)
+            context.train(state, _after_epoch(context, out, tell, spent))
+            history = state.history
+            if not prompted.embed(context.task.class_names).isfinite().all():
+                raise DivergedError(
+                    "training diverged: the learned prompt gives embeddings that are not finite at --learning-rate "
+                    f"{context.schedule.learning_rate:g}; take a smaller one"
+                )
     except DivergedError:
         remove(out)  # what was saved on the way leads to nothing
         raise
@@ -90,14 +98,16 @@ def run(
             ) from None
         raise
     trained = time.monotonic()
-    images = functools.cache(lambda evaluated: measures.image_features(prompted, context.features, evaluated))
-    fitted = fitting.fit(context, prompted, tell) if config.statistics else None
+    fitted = fitting.finish(context, choice, prompted) if choice else None
     fitted_at = time.monotonic()
-    result, others = measures.answers(context, prompted, images)
-    way = fitting.logits_with(context, prompted, fitted) if fitted else None
-    if way:
-        others[STATISTICS] = measures.evaluate_all(context.task, images, way)
-    answering = measures.answering(context, prompted, images, way)
+    images = functools.cache(lambda evaluated: measures.image_features(prompted, context.features, evaluated))
+    result, others = (zero_shot, {}) if prompted is None else measures.answers(context, prompted, images)
+    logits = measures.bundle_logits(context, prompted, images)
+    if fitted:
+        own = images if fitted.prompt == fitting.LEARNED else lambda evaluated: evaluated.features
+        way = fitting.logits_with(context, prompted, fitted)
+        others[STATISTICS] = measures.evaluate_all(context.task, own, way)
+        logits = lambda evaluated: way(own(evaluated), context.task.class_names)  # noqa: E731
     record = make_record(
         context,
         result,
@@ -107,18 +117,18 @@ def run(
         relations={
             "names": len(names),
             "before": before,
-            "after": measures.relations(context, prompted, names),
+            "after": None if prompted is None else measures.relations(context, prompted, names),
         },
-        history=state.history,
+        history=history,
         timing={
             "prepare_seconds": prepared - began,
-            "train_seconds": spent + trained - prepared,
-            "statistics_seconds": fitted_at - trained,
+            "train_seconds": spent + trained - chosen,
+            "statistics_seconds": chosen - prepared + fitted_at - trained,
             "evaluate_seconds": time.monotonic() - fitted_at,
         },
         statistics=fitted.record if fitted else None,
     )
-    finished = checkpoint.Run(
+    whole = checkpoint.Run(
         tensors={name: tensor.detach().clone() for name, tensor in context.method.state_dict().items()},
         method=config.method,
         settings=context.settings[config.method],
@@ -130,15 +140,52 @@ def run(
         regularisers={regulariser_of(config.sections): regulariser_settings(config).weight} if config.sar else {},
         record=record,
     )
+    if prompted is None:
+        plain: dict[str, Any] = {"tensors": {}, "settings": {}, "regularisers": {}, "template": context.template}
+        whole = dataclasses.replace(whole, method=fitting.HANDCRAFTED, **plain)
     if page:  # before the record, which says that the run is finished
-        write_page(context, answering, out)
+        write_page(context, logits, out)
     if fitted:
         checkpoint.save_statistics(out, fitted)
     else:  # a run that failed while it was saved may have left some
         checkpoint.remove_statistics(out)
-    checkpoint.save_run(out, finished)
+    checkpoint.save_run(out, whole)
     checkpoint.remove_state(out)
-    return finished
+    return whole
+
+
+def _choose(
+    context: RunContext, out: Path, *, for_tables: bool, resume: bool, tell: ProgressCallback
+) -> tuple[fitting.Choice | None, bool]:
+    """Fit the class model under the hand-crafted prompt, compare the learned one, and say if that is to be trained."""
+    labels = context.task.labels.numpy()
+    needed = fitting.trainings(context, labels, for_tables=for_tables)
+    if not context.config.statistics:
+        return None, True
+    first = fitting.first(context)
+    entry = {"classes": len(context.task.class_names), "rivals": int(first.model.rivals), "defaults": first.why}
+    tell(f"class model, hand-crafted prompt: {expectation(entry | {'expected': fitting.expected(first)})}")
+    prompt = fitting.HANDCRAFTED if context.config.prompt == fitting.HANDCRAFTED else fitting.LEARNED
+    choice = fitting.Choice(prompt, first, {}, needed.why)
+    if needed.halves:
+        stored = _stored(context, out, checkpoint.HALVES) if resume else None
+        try:
+            if stored:
+                halves = tuple(tensor.numpy() for _, tensor in sorted(stored[0].items()))
+            else:
+                tell("training the prompt on each half of the classes, to compare it")
+                halves = fitting.train_halves(context, tell)
+                tensors = {str(number): torch.from_numpy(rows) for number, rows in enumerate(halves)}
+                checkpoint.save_state(out, tensors, _identity(context), checkpoint.HALVES)
+            choice = fitting.compare(context, halves)
+            tell(
+                f"held-out classes: learned prompt {choice.scores['learned']:.1f} %, hand-crafted "
+                f"{choice.scores['handcrafted']:.1f} %: the {choice.prompt} one is used, since {choice.why}"
+            )
+        except DivergedError as error:
+            tell(f"Warning: the prompts were not compared ({error})")
+            choice = dataclasses.replace(choice, why="not compared: training on half of the classes failed")
+    return choice, needed.whole == "always" or (needed.whole == "if better" and choice.prompt == fitting.LEARNED)
 
 
 def check_run_folder(out: Path, config: RunConfig) -> None:
@@ -175,22 +222,35 @@ def write_features(
 def _start(context: RunContext, out: Path, *, resume: bool, tell: ProgressCallback) -> tuple[State, float]:
     """Return the state to continue from, and the seconds of training that are in it."""
     state = context.start()
-    stored = checkpoint.load_state(out) if resume else None
+    stored = _stored(context, out, checkpoint.STATE) if resume else None
     if stored:
         tensors, meta = stored
-        if other := _differing(meta["config"], outcome_settings(context.config)):
-            raise RunError(
-                f"{out} holds an unfinished run with other settings ({other}): choose another --out, or --no-resume"
-            )
-        if meta["learned_from"] != context.learned_from:
-            raise RunError(
-                f"{out} holds an unfinished run that learns from other photos or classes, {context.config.data} has "
-                "changed: choose another --out, or --no-resume"
-            )
         state.restore(tensors, meta["epoch"], meta["history"])
         tell(f"taking up the run after epoch {state.epoch}")
         return state, meta["seconds"]
     return state, 0.0
+
+
+def _identity(context: RunContext) -> dict[str, Any]:
+    """Return what a stored state must have in common with the run that resumes it."""
+    return {"config": outcome_settings(context.config), "learned_from": context.learned_from}
+
+
+def _stored(context: RunContext, out: Path, name: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
+    """Return tensors and metadata of a state of this very run; None if there is none."""
+    stored = checkpoint.load_state(out, name)
+    if stored is None:
+        return None
+    if other := _differing(stored[1]["config"], outcome_settings(context.config)):
+        raise RunError(
+            f"{out} holds an unfinished run with other settings ({other}): choose another --out, or --no-resume"
+        )
+    if stored[1]["learned_from"] != context.learned_from:
+        raise RunError(
+            f"{out} holds an unfinished run that learns from other photos or classes, {context.config.data} has "
+            "changed: choose another --out, or --no-resume"
+        )
+    return stored
 
 
 def _differing(stored: dict[str, Any], current: dict[str, Any], before: str = "") -> str:
@@ -220,9 +280,7 @@ def _after_epoch(context: RunContext, out: Path, tell: ProgressCallback, spent: 
             line += f"  about {(now - first[1]) / timed * coming:.0f} s left"
         tell(line)
         if now - saved > SAVE_EVERY and state.epoch < context.schedule.epochs:
-            meta = {
-                "config": outcome_settings(context.config),
-                "learned_from": context.learned_from,
+            meta = _identity(context) | {
                 "epoch": state.epoch,
                 "history": state.history,
                 "seconds": spent + now - began,

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+from sar_infer.classifiers.scores import softmax
 
 from sar_infer.bundle.bundle import open_bundle
 from sar_infer.bundle.manifest import IMAGE_ENCODER, Preprocess
-from sar_infer.classifiers.scores import softmax
 from sar_infer.classify.ranking import top_k
 from sar_infer.images.load import load_rgb
 from sar_infer.images.preprocess import to_input

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from support.problems import feature_set
-from support.training_command import PLAIN, TINY, coloured_photos, refused, sar_train
+from support.training_command import PLAIN, TINY, WHOLE, coloured_photos, refused, sar_train
 
 from sar_train.data.feature_file import save_features
 
@@ -42,7 +42,7 @@ def test_it_foretells_the_run_and_writes_nothing(photos: Path) -> None:
     assert [*classes] == record["dataset"]["classes"]
     assert sum(one["learned"] for one in classes.values()) == record["dataset"]["photos"] == 9
     assert {name: one["test"] for name, one in classes.items()} == record["per_class_counts"]["base"]
-    assert sum(one["val"] + one["test"] for one in classes.values()) == record["dataset"]["held_out"]
+    assert sum(one["test"] for one in classes.values()) == record["dataset"]["held_out"]
     assert content["split"] == record["dataset"]["split_origin"] == "ours"
     assert (content["protocol"], content["template"]) == (record["config"]["protocol"], record["config"]["template"])
     assert content["settings"] == record["settings"]
@@ -51,7 +51,7 @@ def test_it_foretells_the_run_and_writes_nothing(photos: Path) -> None:
     assert content["expected"]["steps"] == 2 * max(1, 9 // content["schedule"]["batch_size"])
     assert content["expected"]["photos"] == 9 * 2 + record["dataset"]["held_out"]
     assert content["expected"]["seconds"] > 0
-    assert content["expected"]["statistics"] == 0  # --quick
+    assert (content["expected"]["halves"], content["expected"]["certain"]) == (0, True)  # --quick
 
 
 def test_it_says_what_is_odd(photos: Path) -> None:
@@ -71,7 +71,7 @@ def test_text_for_people(photos: Path) -> None:
     text = sar_train(photos, *TINY, "--views", "2", "--shots", "3", "--novel-count", "20", "--plan").stdout
     assert "data          photos: a folder for each class" in text
     assert re.search(r"^blue thing +3 +1 +2 +3$", text, re.MULTILINE)
-    assert re.search(r"^time +about \d+ s as busy as this machine is now", text, re.MULTILINE)
+    assert re.search(r"^time +about \d+ s, as busy as this machine is now", text, re.MULTILINE)
     assert text.endswith("nothing was trained or written; without --plan the run goes to runs/photos-coop-sar-s1\n")
 
 
@@ -82,6 +82,18 @@ def test_prompts_in_the_image_tower_and_feature_files(photos: Path) -> None:
     demo = plan("demo", "--epochs", "1", "--novel", "none", "--quick")
     assert (demo["checked"], demo["expected"]["encoding"], demo["protocol"]) == (None, None, "base-to-new")
     assert sum(one["new"] for one in demo["classes"]) == 50
+
+
+def test_it_counts_the_trainings_that_follow(tmp_path: Path) -> None:
+    save_features(feature_set(), tmp_path / "blobs.safetensors")
+    command = (tmp_path / "blobs.safetensors", *WHOLE, "--no-sar", "--protocol", "all")
+    for prompt, halves, whole, certain in (("auto", 1, 1, 0), ("learned", 0, 1, 1), ("handcrafted", 0, 0, 1)):
+        expected = plan(*command, "--prompt", prompt)["expected"]
+        assert (expected["halves"] > 0, expected["training"] > 0) == (bool(halves), bool(whole))
+        assert expected["certain"] is bool(certain)
+        assert expected["seconds"] == expected["halves"] + expected["training"] * certain
+    assert re.search(r"about \d+ s, or \d+ s if the\s+learned", sar_train(*command, "--plan").stdout)
+    assert plan(*command[:-1], "base-to-new")["expected"]["certain"]
 
 
 def test_what_cannot_be_used_is_refused_at_once(photos: Path) -> None:
@@ -106,7 +118,7 @@ def test_a_run_leaves_the_page_of_its_test_photos(photos: Path, statistics: bool
     options = TINY if statistics else TINY[:-1]
     result = sar_train(photos, *options, "--no-sar", "--shots", "3", flag, "--out", "run")
     assert "what is confused with what: run/evaluation.html" in result.stdout
-    said = "class statistics take the learned prompt: nothing could be compared: 3 classes, fewer than 4"
+    said = "the class model takes the learned prompt: not compared: 3 classes, fewer than 4"
     assert (said in result.stdout) is statistics
     record = json.loads(Path("run/record.json").read_text("utf-8"))
     metrics = record["other_metrics"]["statistics"] if statistics else record["metrics"]

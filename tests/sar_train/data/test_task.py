@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,6 @@ from support.tiny import tiny_backbone
 from torch.nn.functional import normalize
 
 from sar_train.config.run import RunConfig
-from sar_train.data import task
 from sar_train.data.features import PhotoFeatures
 from sar_train.data.protocol import plan
 from sar_train.data.task import Evaluated, learned_rows, make_task
@@ -34,9 +32,7 @@ def test_copies_are_found_but_for_an_image_that_was_saved_again() -> None:
     assert evaluated(["cat"], rows).copies_of(rounded) == [3, 70, 149]
 
 
-def test_a_task_has_the_drawn_photos_of_base_classes_and_the_photos_of_each_side(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_task_has_the_drawn_photos_of_base_classes_and_the_photos_of_each_side() -> None:
     features, backbone = feature_set(), tiny_backbone()
     names = features.dataset.class_names
     chosen = plan("base-to-new", names, published_split=True, base_classes="dog, red car, chair")
@@ -49,7 +45,7 @@ def test_a_task_has_the_drawn_photos_of_base_classes_and_the_photos_of_each_side
     assert made.labels.tolist() == [(1, 3, 7).index(labels[row]) for row in rows]
     assert (made.class_names, made.crops) == (["dog", "red car", "chair"], None)
     assert torch.equal(made.handcrafted, backbone.embed_names(made.class_names, TEMPLATE))
-    for side, base, split in ((made.base, True, "test"), (made.new, False, "test"), (made.validation, True, "val")):
+    for side, base, split in ((made.base, True, "test"), (made.new, False, "test")):
         assert side is not None
         classes = [label for label in range(8) if (label in (1, 3, 7)) == base]
         expected = [row for row, label in enumerate(features.labels(split).tolist()) if label in classes]
@@ -57,15 +53,6 @@ def test_a_task_has_the_drawn_photos_of_base_classes_and_the_photos_of_each_side
         assert side.class_names == [names[label] for label in classes]
         assert [classes[label] for label in side.labels] == features.labels(split)[expected].tolist()
         assert torch.equal(side.features, features.plain(split, expected))
-    assert make_task(features, replace(chosen, split="val"), config, backbone, TEMPLATE).validation is None
-    monkeypatch.setattr(task, "MOST_VALIDATION", 10)
-    few, again = (make_task(features, chosen, config, backbone, TEMPLATE).validation for _ in range(2))
-    assert few is not None
-    assert again is not None
-    assert made.validation is not None
-    assert few.rows.tolist() == again.rows.tolist() == sorted({*few.rows.tolist()})
-    assert len(few.rows) == 10
-    assert {*few.rows.tolist()} < {*made.validation.rows.tolist()}
     with pytest.raises(ConfigError, match="needs the photos"):
         make_task(features, chosen, config, backbone, TEMPLATE, image_prompts=True)
 

@@ -16,7 +16,6 @@ from sar_train.errors import ConfigError, RunError
 from sar_train.export.fixed import Fixed
 from sar_train.export.source import (
     APPROXIMATION,
-    ExportSource,
     from_run,
     from_template,
     spoken_phrases,
@@ -32,7 +31,6 @@ RECORD: dict[str, Any] = {
     "zero_shot": {"base_accuracy": 60.7, "new_accuracy": None, "harmonic_mean": None},
     "other_metrics": {},
     "per_class_counts": {"base": {"ant": 4}, "new": None},
-    "calibration": None,
 }
 
 
@@ -163,28 +161,8 @@ def test_a_run_without_a_record(tmp_path: Path) -> None:
     assert source.quality == Quality(notes=(APPROXIMATION,))
 
 
-@pytest.mark.parametrize("missing", ["metrics", "zero_shot", "dataset", "config", "seed", "calibration"])
+@pytest.mark.parametrize("missing", ["metrics", "zero_shot", "dataset", "config", "seed"])
 def test_an_incomplete_record_is_named(run: Run, tmp_path: Path, missing: str) -> None:
     record = {key: value for key, value in RECORD.items() if key != missing}
     with pytest.raises(RunError, match=f"lacks '{missing}'"):
         from_run(saved(dataclasses.replace(run, record=record), tmp_path / "run"))
-
-
-TRAINED = ("cat", "sea_lake", "Red car")
-BANK = {"dog": ("dog",), "CAT": ("cat",), "red car": ("red car",), "sea lake": ("sea lake",)}
-
-
-@pytest.mark.parametrize(
-    ("names", "phrases", "expected"),
-    [
-        (TRAINED, BANK, ("CAT", "sea lake", "red car")),
-        (TRAINED, {name: BANK[name] for name in ("CAT", "red car")}, ()),
-        (TRAINED, BANK | {"red car": ("car",)}, ()),
-        (TRAINED, BANK | {"red car": ("red car", "car")}, ()),
-        (("cat", "Cat", "sea lake"), BANK, ()),
-    ],
-)
-def test_a_calibration_needs_every_trained_class_under_its_own_name(
-    names: tuple[str, ...], phrases: dict[str, tuple[str, ...]], expected: tuple[str, ...]
-) -> None:
-    assert ExportSource(moved("coop", names=names), phrases, "coop").trained_names == expected

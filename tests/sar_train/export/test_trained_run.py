@@ -18,22 +18,17 @@ from support.tiny import VIT, register
 
 from sar_infer import Classifier
 from sar_infer.bundle.bundle import open_bundle
-from sar_infer.bundle.manifest import STATISTICS
-from sar_infer.classifiers.scores import expected_calibration_error
+from sar_infer.bundle.manifest import CLASS_MODEL
 from sar_infer.encoders.parity import checks
 from sar_infer.images.load import load_rgb
 from sar_infer.images.preprocess import to_input
-from sar_infer.results import DecisionOptions
-from sar_train.clip import backbone
 from sar_train.clip.backbone import RANDOM
 from sar_train.config.run import RunConfig
 from sar_train.data.dataset import SPLITS
 from sar_train.data.feature_file import StoredFeatures, save_features
 from sar_train.export.bundle import export_bundle
-from sar_train.export.source import APPROXIMATION, NOT_CALIBRATED, from_run
+from sar_train.export.source import APPROXIMATION, from_run
 from sar_train.training import trainer
-from sar_train.training.checkpoint import load_run
-from sar_train.training.prompted import restore
 
 pytestmark = pytest.mark.slow
 NEW = CLASSES[len(BASE) :]
@@ -92,9 +87,8 @@ def test_the_run_time_is_as_good_as_the_run_was_measured(run: Path, bundle: Path
 
     def accuracy(names: tuple[str, ...], among: tuple[str, ...]) -> float:
         classes = classifier.class_set(among, only=True)
-        assert classes.branch == "text+statistics"
         features, labels = photos("test", names)
-        best = classifier.logits(features, classes).argmax(1)
+        best = classifier.logits(features, classes)[:, : len(among)].argmax(1)
         return 100 * float(
             np.mean([among[column] == CLASSES[label] for column, label in zip(best, labels, strict=True)])
         )
@@ -109,112 +103,39 @@ def test_the_run_time_is_as_good_as_the_run_was_measured(run: Path, bundle: Path
 
 def test_the_manifest_says_what_answers(run: Path, bundle: Path) -> None:
     opened, measured = open_bundle(bundle), record(run)
-    manifest, statistics = opened.manifest, opened.statistics
-    assert statistics is not None
+    manifest, classes = opened.manifest, opened.trained
+    assert classes is not None
     metrics = measured["other_metrics"]["statistics"]
     assert dataclasses.asdict(manifest.quality.metrics).items() <= metrics.items()
     handcrafted = measured["statistics"]["prompt"] == "handcrafted"
     assert manifest.method == ("handcrafted" if handcrafted else measured["config"]["method"])
     assert manifest.template == ("a photo of a {}." if handcrafted else None)
     assert APPROXIMATION not in manifest.quality.notes
-    assert manifest.calibrated_for == "statistics"
-    rows = opened.bank.embeddings[[opened.bank.lookup.name(name) for name in statistics.names]]
-    assert rows.mean(axis=0) == pytest.approx(statistics.statistics.text_centre, abs=1e-5)  # of the prompt that answers
+    rows = opened.bank.embeddings[[opened.bank.lookup.name(name) for name in classes.names]]
+    assert rows.mean(axis=0) == pytest.approx(classes.model.text_centre, abs=1e-5)  # of the prompt that answers
     assert all(check.passed for check in checks(opened))
     noted = any(note.startswith("without the head of dept") for note in manifest.quality.notes)
     assert noted is (manifest.method == "dept")
 
 
 def test_a_bank_with_other_classes_has_the_statistics_of_those_that_are_trained(run: Path, tmp_path: Path) -> None:
-    lines: list[str] = []
-    source = from_run(run, {name: (name,) for name in (BASE[1].upper(), "owl")}, tell=lines.append)
+    source = from_run(run, {name: (name,) for name in (BASE[1].upper(), "owl")})
     export_bundle(source, tmp_path / "bundle", command="tests")
-    whole, some = from_run(run).class_statistics(""), open_bundle(tmp_path / "bundle").statistics
+    whole, some = from_run(run).class_statistics(""), open_bundle(tmp_path / "bundle").trained
     assert whole is not None and some is not None
     assert tuple(some.names) == (BASE[1].upper(),)
-    assert some.statistics.means.tolist() == whole.statistics.means[[1]].tolist()
-    assert (source.confidence, source.quality.calibration) == (None, None)
-    assert NOT_CALIBRATED in source.quality.notes and NOT_CALIBRATED in lines
-    larger = from_run(run, {name.upper(): (name,) for name in CLASSES})
-    assert larger.confidence is not None and larger.trained_names == tuple(name.upper() for name in BASE)
+    assert some.means.tolist() == whole.means[[1]].tolist()
 
 
-def test_an_image_prompt_stays_beside_the_handcrafted_names(tmp_path: Path) -> None:
+def test_handcrafted_names_have_the_plain_image_encoder_though_the_method_prompts_images(tmp_path: Path) -> None:
     for seed in range(24):
         write_photo(tmp_path / "photos" / ("cat", "dog", "owl", "red car")[seed % 4] / f"{seed}.png", seed)
     run = trained(tmp_path, "maple", "handcrafted", tmp_path / "photos", shots=3, epochs=1, batch_size=2)
     export_bundle(from_run(run), tmp_path / "bundle", command="tests")
     classifier = Classifier.open(tmp_path / "bundle")
     manifest = classifier.bundle.manifest
-    assert manifest.method == "handcrafted" and STATISTICS in manifest.files
+    assert manifest.method == "handcrafted" and CLASS_MODEL in manifest.files
     photo = next((tmp_path / "photos").rglob("*.png"))
-    assert classifier.classify(photo)[0].branch == "text+statistics"
-    plain = from_run(run).backbone
     pixels = torch.from_numpy(to_input(load_rgb(photo, manifest.preprocess.fill), manifest.preprocess)[None])
-    with_prompt, without = (encoder.encode_images(pixels).numpy() for encoder in (restore(load_run(run), plain), plain))
-    assert classifier.embed_images(photo) == pytest.approx(with_prompt, abs=1e-5)
-    assert np.abs(with_prompt - without).max() > 1e-4
-
-
-# ---------------------------------------------------------------------------------------------------------- confidence
-def test_scores_have_the_calibration_error_of_the_bundle(run: Path, bundle: Path) -> None:
-    classifier = Classifier.open(bundle)
-    manifest, classes = classifier.bundle.manifest, classifier.class_set()
-    measured = manifest.quality.calibration
-    assert measured is not None
-    assert (measured.fitted_on, measured.measured_on, measured.cross_fitted) == (160, 160, False)
-    assert manifest.temperature == record(run)["calibration"]["temperature"]
-    assert manifest.calibrated == BASE
-    features, labels = photos("test")
-    results = list(classifier.decide(classes, len(BASE))(features))
-    scores = np.array([[{p.label: p.score for p in r.predictions}[n] for n in classes.names] for r in results])
-    assert all(p.calibration == "held-out" for result in results for p in result.predictions)
-    assert expected_calibration_error(scores.astype(float), labels) == pytest.approx(measured.error_after, abs=1e-3)
-
-
-def test_sets_have_the_coverage_of_the_bundle(bundle: Path) -> None:
-    classifier = Classifier.open(bundle)
-    classes = classifier.class_set(BASE[::-1], only=True)
-    measured = classifier.bundle.manifest.quality.calibration
-    assert measured is not None
-    features, labels = photos("test")
-    for coverage in (0.8, 0.9, 0.95):
-        decide = classifier.decide(classes, 1, DecisionOptions(coverage=coverage))
-        sets = [result.label_set or () for result in decide(features)]
-        share = np.mean([CLASSES[label] in names for label, names in zip(labels, sets, strict=True)])
-        assert share == pytest.approx(measured.coverage[f"{coverage:g}"], abs=0.01)
-        assert np.mean([*map(len, sets)]) == pytest.approx(measured.set_size[f"{coverage:g}"], abs=0.02)
-
-
-def unknown_share(classifier: Classifier, kind: Any) -> float:
-    """Return the share of the photos that a bundle was fitted on which are unknown to it."""
-    decide = classifier.decide(classifier.class_set(), 1, DecisionOptions(unknown=kind))
-    return float(np.mean([result.unknown for result in decide(photos("val")[0])]))
-
-
-def test_one_in_twenty_photos_is_unknown_and_new_ones_are_told_apart(bundle: Path) -> None:
-    classifier = Classifier.open(bundle)
-    for kind in ("score", "energy"):
-        assert unknown_share(classifier, kind) == pytest.approx(0.05, abs=0.01)
-    measured = classifier.bundle.manifest.quality.calibration
-    assert measured is not None
-    decide = classifier.decide(classifier.class_set(), 1, DecisionOptions(explain=True))
-    trained, new = (list(decide(photos("test", names)[0])) for names in (BASE, NEW))
-    for kind, of in (("score", lambda r: r.predictions[0].score), ("energy", lambda r: -r.explanation.energy)):
-        ahead = np.mean([(of(a) > of(b)) + (of(a) == of(b)) / 2 for a in trained for b in new])
-        assert ahead == pytest.approx(measured.unknown_auroc[kind], abs=0.002)
-
-
-def test_logits_with_a_bias_have_the_energy_of_the_run_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    load = backbone.load
-
-    def biased(*arguments: Any, **options: Any) -> Any:
-        loaded = load(*arguments, **options)
-        loaded.model.logit_bias = torch.tensor(-3.0)
-        return loaded
-
-    monkeypatch.setattr(backbone, "load", biased)
-    export_bundle(from_run(trained(tmp_path, "coop")), tmp_path / "bundle", command="tests")
-    classifier = Classifier.open(tmp_path / "bundle")
-    assert classifier.bundle.manifest.logit_bias == -3.0
-    assert unknown_share(classifier, "energy") == pytest.approx(0.05, abs=0.01)
+    plain = from_run(run).backbone.encode_images(pixels).numpy()
+    assert classifier.embed_images(photo) == pytest.approx(plain, abs=1e-5)

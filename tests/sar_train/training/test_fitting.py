@@ -1,4 +1,4 @@
-"""Class statistics of whole runs, on blobs around the tiny backbone."""
+"""The class model of whole runs, and which trainings they make, on blobs around the tiny backbone."""
 
 from __future__ import annotations
 
@@ -8,17 +8,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support.features import Rows, altered, stored
+from support.features import Rows, stored
 from support.photos import write_folder
 from support.problems import CLASSES, scattered
 from support.tiny import VIT, register, tiny_backbone
+from support.trained import by_hand
 
 from sar_infer.bundle.card import expectation
+from sar_infer.class_model import folds
 from sar_train.clip.backbone import RANDOM
 from sar_train.config.run import RunConfig
 from sar_train.data.dataset import SPLITS
-from sar_train.data.feature_file import DEMO_FILE, load_features, save_features
-from sar_train.training import trainer
+from sar_train.data.feature_file import save_features
+from sar_train.errors import DivergedError
+from sar_train.export.source import from_run
+from sar_train.training import fitting, trainer
 from sar_train.training.checkpoint import load_statistics
 from sar_train.training.identity import outcome_settings
 from sar_train.training.prompted import restore
@@ -51,118 +55,137 @@ def settings(folder: Path, classes: int = 8, **changes: object) -> RunConfig:
     return dataclasses.replace(plain, **changes)
 
 
-def test_a_run_keeps_statistics_of_the_photos_it_learned_from(tmp_path: Path) -> None:
-    config = settings(tmp_path)
+@pytest.mark.parametrize("gain", [-1.0, 1.0])
+def test_only_the_prompt_that_is_used_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gain: float) -> None:
+    """The bar is put where the learned prompt fails it, or passes it."""
+    monkeypatch.setattr(fitting, "EARNED", -100 * gain)
     lines: list[str] = []
-    run = trainer.run(config, tmp_path / "run", tell=lines.append)
+    run = trainer.run(settings(tmp_path), tmp_path / "run", tell=lines.append)
     fitted = load_statistics(tmp_path / "run")
     assert fitted is not None
-    statistics, record = fitted.statistics, run.record["statistics"]
+    record, learned = run.record["statistics"], gain > 0
+    comparison = record["comparison"]
     assert fitted.record == record
-    assert run.record["open"] is None  # all classes are trained
-    assert statistics.counts.tolist() == [SHOTS] * 8
-    assert record["defaults"] is None
-    assert record["folds"] == "learned and hand-crafted prompt"
-    assert any("two folds" in line for line in lines)
-    assert set(record["scores"]) == {"learned", "handcrafted"}
-    best = {name: max(scores.values()) for name, scores in record["scores"].items()}
-    gain = best["learned"] - best["handcrafted"]
-    assert record["comparison"] == {
-        **best,
-        "chosen": "learned" if gain > 0.5 else "handcrafted",
-        "reason": f"the learned one has to gain 0.5 points and gains {gain:.1f}",
-    }
-    assert record["comparison"]["chosen"] == record["prompt"]
-    assert record["offsets"] == [list(pair) for pair in statistics.offsets]
-    assert [item["photos"] for item in record["expected"]] == [0, 1, 2, 4]
+    assert fitted.prompt == comparison["chosen"] == record["prompt"] == ("learned" if learned else "handcrafted")
+    assert f"gains {comparison['learned'] - comparison['handcrafted']:.1f}" in comparison["reason"]
+    kinds = [line.partition("  ")[2] for line in lines if line.startswith("epoch 3/3")]
+    assert [kind.startswith("of half") for kind in kinds] == [True, True, *([False] if learned else [])]
+    (said,) = (line for line in lines if line.startswith("class model, hand-crafted prompt: expected accuracy"))
+    assert lines.index(said) < next(number for number, line in enumerate(lines) if line.startswith("epoch"))
+    assert (record["trained"], len(run.record["history"])) == (learned, 3 if learned else 0)
+    if not learned:
+        assert run.record["metrics"] == run.record["zero_shot"]
+    source = from_run(tmp_path / "run")
+    assert source.method == ("coop" if learned else "handcrafted")
+    rows = source.prompted.embed(CLASSES).numpy()
+    np.testing.assert_allclose(fitted.model.text_centre, rows.mean(0), atol=1e-5)
+    assert source.quality.metrics.base_accuracy == run.record["other_metrics"]["statistics"]["base_accuracy"]
+    classes = source.class_statistics("digest")
+    assert classes is not None
+    assert tuple(classes.names) == tuple(CLASSES)
+
+
+def test_a_run_has_the_class_model_of_the_photos_it_learned_from(tmp_path: Path) -> None:
+    config = settings(tmp_path, prompt="handcrafted")
+    run = trainer.run(config, tmp_path / "run")
+    fitted = load_statistics(tmp_path / "run")
+    assert fitted is not None
+    record = run.record["statistics"]
+    assert (fitted.record, run.record["open"], record["defaults"]) == (record, None, None)
+    assert fitted.counts.tolist() == [SHOTS] * 8
+    assert (record["rivals"], [item["photos"] for item in record["expected"]]) == (7, [0, 1, 2, 4])
+    assert "7 other classes" in expectation(record)
+    unknown = record["unknown"]
+    assert unknown["threshold"] == fitted.model.unknown
+    assert 0 < unknown["false_alarms"] <= 5 < unknown["rejected"]
+    assert unknown["auroc"] > 0.6
     drawn = trainer.prepare(config).learned_rows
     rows = torch.tensor([row for row in drawn if row // 12 == 3])
     learned = scattered(torch.arange(8).repeat_interleave(12).tolist(), 1, 1.0).half().float()[rows].double()
-    np.testing.assert_allclose(statistics.means[3], learned.mean(0), atol=1e-3)
-    assert run.record["other_metrics"]["statistics"]["base_accuracy"] >= run.record["metrics"]["base_accuracy"]
-    assert "cross-validation over 8 classes" in expectation(record)
+    np.testing.assert_allclose(fitted.means[3], learned.mean(0), atol=1e-3)
 
 
-def test_statistics_are_one_ranking_of_trained_and_new_classes(tmp_path: Path) -> None:
-    run = trainer.run(settings(tmp_path, protocol="base-to-new", quick=True), tmp_path / "run")
-    fitted = load_statistics(tmp_path / "run")
+def test_trained_and_new_classes_are_one_ranking(tmp_path: Path) -> None:
+    """Where new classes are tested the method is trained, whichever prompt the class model takes."""
+    run = trainer.run(settings(tmp_path, protocol="base-to-new"), tmp_path / "run")
+    assert len(run.record["history"]) == 3
+    quick = trainer.run(settings(tmp_path, protocol="base-to-new", quick=True), tmp_path / "quick")
+    fitted = load_statistics(tmp_path / "quick")
     assert fitted is not None
-    model, labels = fitted.statistics, torch.arange(8).repeat_interleave(12)
-    images = scattered(labels.tolist(), 3, 1.0).half().float()
-    images = torch.nn.functional.normalize(images, dim=-1).double().numpy()
-    backbone = tiny_backbone()
-    rows = restore(run, backbone).embed(CLASSES).double().numpy()
-    p, centre, text_centre = (np.float64(value) for value in (model.precision, model.centre, model.text_centre))
-    predicted = centre + model.slope * (rows - text_centre)
-    means = predicted.copy()
-    means[:4] = (SHOTS * np.float64(model.means) + 2 * predicted[:4]) / (SHOTS + 2)
-    g = np.array([model.offsets[-1][1]] * 4 + [0.0] * 4)
-    logits = backbone.logit_scale * images @ rows.T - g
-    logits += model.alpha * ((images - centre) @ p @ (means - centre).T)
-    logits -= model.alpha * np.einsum("cd,de,ce->c", means - centre, p, means - centre) / 2
-    right = logits.argmax(1) == labels.numpy()
-    one = run.record["open"]["other_metrics"]["statistics"]["images"]
+    assert fitted.prompt == "learned"
+    labels = torch.arange(8).repeat_interleave(12)
+    images = torch.nn.functional.normalize(scattered(labels.tolist(), 3, 1.0).half().float(), dim=-1).numpy()
+    rows = restore(quick, tiny_backbone()).embed(CLASSES).numpy()
+    photos = {column: (SHOTS * np.float64(fitted.means[column]), float(SHOTS), True) for column in range(4)}
+    right = by_hand(fitted.model, images, rows, photos)[:, :-1].argmax(1) == labels.numpy()
+    one = quick.record["open"]["other_metrics"]["statistics"]["images"]
     assert one["base_accuracy"] == pytest.approx(100 * right[:48].mean())
     assert one["new_accuracy"] == pytest.approx(100 * right[48:].mean())
 
 
-def test_quick_and_a_named_prompt_do_not_train_again(tmp_path: Path) -> None:
-    config = settings(tmp_path)
-    quick = trainer.run(dataclasses.replace(config, quick=True), tmp_path / "quick").record["statistics"]
-    assert (quick["folds"], quick["prompt"], set(quick["scores"])) == (
-        "hand-crafted prompt",
-        "learned",
-        {"handcrafted"},
-    )
-    assert quick["comparison"] == {
-        "learned": None,
-        "handcrafted": max(quick["scores"]["handcrafted"].values()),
-        "chosen": "learned",
-        "reason": "not compared: --quick",
-    }
-    fixed = trainer.run(dataclasses.replace(config, prompt="handcrafted"), tmp_path / "fixed")
-    assert fixed.record["statistics"]["comparison"]["reason"] == "--prompt handcrafted was asked for"
-    assert fixed.record["statistics"]["prompt"] == "handcrafted"
-    assert fixed.record["statistics"]["folds"] == "hand-crafted prompt"
-    learned = trainer.run(dataclasses.replace(config, prompt="learned"), tmp_path / "learned").record["statistics"]
-    assert (learned["prompt"], set(learned["scores"])) == ("learned", {"learned"})
-    stored = load_statistics(tmp_path / "fixed")
-    assert stored is not None
-    backbone = tiny_backbone()
-    rows = backbone.embed_names(CLASSES, stored.template)
-    np.testing.assert_allclose(stored.statistics.text_centre, rows.mean(0).numpy(), atol=1e-6)
+@pytest.mark.parametrize(
+    ("changes", "prompt", "epochs", "why"),
+    [
+        ({"quick": True}, "learned", 3, "not compared: --quick"),
+        ({"prompt": "learned"}, "learned", 3, "--prompt learned"),
+        ({"prompt": "handcrafted"}, "handcrafted", 0, "--prompt handcrafted"),
+        ({"classes": 3}, "learned", 3, "not compared: 3 classes, fewer than 4"),
+    ],
+)
+def test_what_is_not_compared_trains_once_or_never(
+    tmp_path: Path, changes: dict[str, int], prompt: str, epochs: int, why: str
+) -> None:
+    lines: list[str] = []
+    run = trainer.run(settings(tmp_path, **changes), tmp_path / "run", tell=lines.append)
+    comparison = run.record["statistics"]["comparison"]
+    assert comparison == {"learned": None, "handcrafted": None, "chosen": prompt, "reason": why}
+    assert len(run.record["history"]) == sum(line.startswith("epoch") for line in lines) == epochs
+
+
+def test_tables_of_methods_train_the_method(tmp_path: Path) -> None:
+    config = settings(tmp_path, prompt="handcrafted")
+    run = trainer.run(config, tmp_path / "run", for_tables=True)
+    assert (len(run.record["history"]), run.record["statistics"]["prompt"]) == (3, "handcrafted")
+    assert from_run(tmp_path / "run").method == "handcrafted"
+
+
+def test_halves_are_not_trained_again_by_a_resumed_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fitting, "EARNED", -100.0)
+    config, out = settings(tmp_path), tmp_path / "run"
+
+    def interrupt(line: str) -> None:
+        if line.startswith("epoch 1/3  ") and "half" not in line:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run(config, out, tell=interrupt)
+    lines: list[str] = []
+    resumed = trainer.run(config, out, tell=lines.append)
+    whole = trainer.run(config, tmp_path / "whole")
+    assert not any("half" in line for line in lines if line.startswith("epoch"))
+    assert resumed.record["statistics"] == whole.record["statistics"]
+    assert torch.equal(resumed.tensors["context"], whole.tensors["context"])
+
+
+def test_halves_that_fail_are_no_reason_to_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise DivergedError("diverged")
+
+    monkeypatch.setattr(fitting, "train_halves", fail)
+    comparison = trainer.run(settings(tmp_path), tmp_path / "run").record["statistics"]["comparison"]
+    assert (comparison["chosen"], comparison["learned"]) == ("learned", None)
 
 
 @pytest.mark.parametrize(("classes", "shots"), [(3, 8), (8, 1)])
-def test_what_cannot_be_fitted_has_the_stated_default(tmp_path: Path, classes: int, shots: int) -> None:
+def test_what_cannot_be_fitted_has_the_usual_weights(tmp_path: Path, classes: int, shots: int) -> None:
     run = trainer.run(settings(tmp_path, classes, shots=shots), tmp_path / "run")
     fitted = load_statistics(tmp_path / "run")
     assert fitted is not None
     assert fitted.record["defaults"]
+    assert fitted.record["unknown"]["auroc"] is None
     assert "accuracy not measured" in expectation(run.record["statistics"])
-    statistics = fitted.statistics
-    assert statistics.slope == 0  # so the image term of a class without photos is 0
-    np.testing.assert_array_equal(statistics.precision, np.eye(len(statistics.centre)) * statistics.precision[0, 0])
-    assert statistics.counts.tolist() == [shots] * classes
-
-
-def test_sar_mini_has_reference_statistics_for_what_cannot_be_fitted(tmp_path: Path) -> None:
-    demo = load_features(DEMO_FILE)
-    rows: Rows = {}
-    for split in SPLITS:
-        few = demo.labels(split) < 6
-        rows[split] = (demo.plain(split)[few], demo.labels(split)[few])
-    path = tmp_path / "few.safetensors"
-    save_features(altered(demo, rows, class_names=demo.dataset.class_names[:6]), path)
-    trainer.run(RunConfig(data=str(path), protocol="all", shots=1, epochs=1, sar=False), tmp_path / "run")
-    fitted = load_statistics(tmp_path / "run")
-    assert fitted is not None
-    assert fitted.record["defaults"]
-    statistics = fitted.statistics
-    assert statistics.alpha > 0
-    assert statistics.slope != 0
-    assert len(statistics.offsets) > 3
-    assert not np.array_equal(statistics.precision, np.diag(np.diag(statistics.precision)))
+    np.testing.assert_allclose(fitted.model.weights, folds.USUAL)
+    assert fitted.counts.tolist() == [shots] * classes
 
 
 @pytest.mark.parametrize("method", ["promptsrc", "cocoop"])
@@ -170,8 +193,7 @@ def test_methods_with_a_tower_or_a_prompt_for_each_image(tmp_path: Path, method:
     write_folder(tmp_path / "photos", dict.fromkeys(CLASSES[:5], 8))
     config = settings(tmp_path, method=method, data=str(tmp_path / "photos"), shots=4, epochs=1, batch_size=4, views=2)
     run = trainer.run(config, tmp_path / "run")
-    record = run.record["statistics"]
-    assert record["folds"] == ("hand-crafted prompt" if method == "promptsrc" else "learned and hand-crafted prompt")
+    assert (run.record["statistics"]["comparison"]["learned"] is None) is (method == "promptsrc")
     assert run.record["other_metrics"]["statistics"]["base_accuracy"] is not None
 
 
