@@ -21,12 +21,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import numpy.typing as npt
-from sar_infer.classifiers.composition import Composer
 
 from benchmarks import command
 from sar_infer.bank import ClassBank, PhotoSet, add, add_photos, rollback
 from sar_infer.classify.class_set import build_class_set
-from sar_infer.classify.ranking import Scale, rank
+from sar_infer.classify.composer import Composer
+from sar_infer.classify.ranking import rank
 
 Floats = npt.NDArray[np.float32]
 EDITS: dict[str, Callable[[ClassBank, Floats, int], ClassBank]] = {
@@ -58,7 +58,7 @@ def milliseconds(classes: int, dim: int, repeat: int) -> dict[str, float]:
         composer, image = Composer(None, reader, 20.0), unit_rows(1, dim, 1)
 
         def answer(bank: ClassBank) -> None:
-            rank(image, build_class_set(bank, {}, False, lambda _: image[:0], composer), Scale(20.0), 5)
+            rank(image, build_class_set(bank, {}, False, lambda _: image[:0], composer), 5)
 
         answer(reader)
         writer.lookup.name("class 1")

@@ -92,8 +92,6 @@ class Decision:
         count, classes = max(self._top_k, 2), self._classes
         columns = ranked.columns[row, :count]
         cosines = classes.rows(columns) @ feature
-        if not (cosines < _LARGEST_COSINE).all():
-            raise BankError("an embedding of a class is not of length 1; the bank is damaged")
         values = (ranked.scores[row, :count], ranked.logits[row, :count], cosines)
         return tuple(
             Prediction(classes.names[column], score, logit, cosine, classes.source(column))

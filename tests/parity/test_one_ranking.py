@@ -21,6 +21,8 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 from click.testing import CliRunner
+from sar_infer.classifiers.scores import softmax
+from sar_infer.classifiers.trained_statistics import ClassPhotos
 from support.banks import photo_set
 from support.bulk_runs import answered_here
 from support.bundles import BANK_NAMES, DIM, name_rows, write_bundle
@@ -33,8 +35,6 @@ from sar_infer.bank import add, set_class
 from sar_infer.bundle.bundle import open_bundle
 from sar_infer.bundle.freeze import freeze
 from sar_infer.bundle.manifest import BANK
-from sar_infer.classifiers.scores import softmax
-from sar_infer.classifiers.trained_statistics import ClassPhotos
 from sar_infer.cli.classify import main
 from sar_infer.encoders.processor import X86, processor
 from sar_infer.server.settings import Settings

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
 from sar_infer.classifiers import spool
 from sar_infer.classifiers.spool import FeatureSpool
+
 from sar_infer.errors import WriteError
 
 ROWS = np.arange(40, dtype=np.float32).reshape(10, 4)

@@ -14,7 +14,7 @@ from support.trained import example_model
 from sar_infer.classify.class_set import ClassSet
 from sar_infer.classify.composer import Evidence, Linear
 from sar_infer.classify.decision import Decision, can_call_unknown
-from sar_infer.errors import BankError, BundleError, InputError
+from sar_infer.errors import BundleError, InputError
 from sar_infer.results import DecisionOptions, ImageResult
 
 COSINES = (0.9, 0.5, 0.8, -0.2)

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sar_infer.classifiers.confidence import Confidence
+from sar_infer.classifiers.statistics import Statistics
 from support.bank_commands import BANK, COLOURS, Command, paint_folders, working_in
 
 from sar_infer import Classifier
 from sar_infer.bank import ClassBank
-from sar_infer.classifiers.confidence import Confidence
-from sar_infer.classifiers.statistics import Statistics
 from sar_infer.cli.bank import main
 from sar_infer.cli.classify import main as sar_classify
 from sar_infer.errors import InputError

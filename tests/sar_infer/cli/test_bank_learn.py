@@ -16,15 +16,15 @@ import httpx2
 import numpy as np
 import pytest
 from PIL import Image
+from sar_infer.classifiers import learning
+from sar_infer.classifiers.spool import FeatureSpool
+from sar_infer.classifiers.statistics import Statistics
 from support.bank_commands import BANK, COLOURS, Command, content, paint_folders, working_in
 from support.servers import local_server, wait_for
 from support.terminals import on_a_terminal
 
 from sar_infer import Classifier
 from sar_infer.bank import ClassBank
-from sar_infer.classifiers import learning
-from sar_infer.classifiers.spool import FeatureSpool
-from sar_infer.classifiers.statistics import Statistics
 from sar_infer.classify.class_set import ClassSet
 from sar_infer.cli.bank import main
 from sar_infer.cli.classify import main as sar_classify
