@@ -18,7 +18,7 @@ from support.trained import example_trained
 import sar_infer.bundle.bundle
 from sar_infer.bank import ClassBank
 from sar_infer.bundle.bundle import default_bundle, open_bundle
-from sar_infer.bundle.manifest import BANK, IMAGE_ENCODER, MANIFEST, NAME_ENCODER, CLASS_MODEL, TOKENIZER, file_entry
+from sar_infer.bundle.manifest import BANK, CLASS_MODEL, IMAGE_ENCODER, MANIFEST, NAME_ENCODER, TOKENIZER, file_entry
 from sar_infer.errors import BundleError
 
 REQUIRED = (IMAGE_ENCODER, NAME_ENCODER, BANK, TOKENIZER)

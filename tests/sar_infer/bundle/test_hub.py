@@ -21,7 +21,7 @@ from support.trained import example_trained
 from sar_infer.bulk.worker import Answerer, WorkerOptions
 from sar_infer.bundle.bundle import Bundle, bundle_name, open_bundle
 from sar_infer.bundle.hub import check_push, push
-from sar_infer.bundle.manifest import BANK, CARD, IMAGE_ENCODER, MANIFEST, CLASS_MODEL, TOKENIZER
+from sar_infer.bundle.manifest import BANK, CARD, CLASS_MODEL, IMAGE_ENCODER, MANIFEST, TOKENIZER
 from sar_infer.cli.bank import main as sar_bank
 from sar_infer.cli.bundle import main as sar_bundle
 from sar_infer.cli.classify import main as sar_classify
