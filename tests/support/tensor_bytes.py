@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sar_infer.bundle.manifest import STATISTICS
-
 Header = dict[str, Any]
 Tensors = dict[str, npt.NDArray[Any]]
 _TYPES = {"F32": "<f4", "F64": "<f8", "F16": "<f2", "I64": "<i8", "I32": "<i4", "U8": "u1"}

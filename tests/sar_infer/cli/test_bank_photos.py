@@ -10,11 +10,10 @@ import pytest
 from PIL import Image
 from support.bank_commands import BANK, Command, content
 from support.bundles import BANK_NAMES, DIM, write_bundle
-from support.trained import example_statistics
+from support.trained import example_trained
 
 from sar_infer import Classifier
 from sar_infer.bank import ClassBank
-from sar_infer.bundle.manifest import STATISTICS
 from sar_infer.cli.bank import main
 from sar_infer.cli.classify import main as sar_classify
 
@@ -144,7 +143,7 @@ def test_bad_input_is_one_line_and_changes_nothing() -> None:
     paint("beside/loose.png", LIME)
     folder("beside/iris", VIOLET)
     folder("root/iris", VIOLET)
-    damaged = write_bundle(Path("damaged"), trained=example_statistics())
+    damaged = write_bundle(Path("damaged"), trained=example_trained())
     (damaged / STATISTICS).write_bytes((damaged / STATISTICS).read_bytes()[:-8] + b"\xff" * 8)
     for arguments, message in (
         (("add", BANK, "iris", "--photos", "iris"), "iris/broken.jpg: "),
