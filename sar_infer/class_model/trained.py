@@ -25,11 +25,8 @@ _FLOATS = ("precision", "centre", "text_centre", "means")
 _DOUBLES = ("slope", "prior", "broad", "scale", "photos", "weights", "unknown", "sets", "expected", "rivals")
 _KIND = FileKind(
     format="sar-class-model",
-    noun="class model",
     version=1,
     tensors=dict.fromkeys(_FLOATS, "F32") | {"counts": "I64"} | dict.fromkeys(_DOUBLES, "F64"),
-    error=BundleError,
-    remedy="export the bundle again",
 )
 
 
@@ -102,11 +99,10 @@ class TrainedClasses:
             SchemaError: It was written for a newer reader.
             BundleError: It is missing, damaged, of another kind or encoder, or what it says is unsound.
         """
-        stored = _KIND.load(path, bank.encoder_digest)
+        names, tensors, encoder = _KIND.load(path, bank.encoder_digest)
         try:
-            model = ClassModel.from_tensors(stored.tensors)
-            means, counts = stored.tensors["means"], stored.tensors["counts"]
-            trained = cls(stored.names, model, means, counts, stored.metadata["encoder_digest"])
+            model = ClassModel.from_tensors(tensors)
+            trained = cls(names, model, tensors["means"], tensors["counts"], encoder)
         except (BankError, BundleError) as error:
             raise BundleError(f"{path}: {error}") from None
         if missing := [name for name in trained.names if bank.lookup.name(name) is None]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import struct
 from pathlib import Path
@@ -15,11 +14,6 @@ Header = dict[str, Any]
 Tensors = dict[str, npt.NDArray[Any]]
 _TYPES = {"F32": "<f4", "F64": "<f8", "F16": "<f2", "I64": "<i8", "I32": "<i4", "U8": "u1"}
 _CODES = {np.dtype(kind): name for name, kind in _TYPES.items()}
-_MODEL = ("precision", "centre", "text_centre", "means", "counts", "photo_offsets", "curve")
-_NUMBERS = ("slope", "alpha", "prior", "separation")
-_DIGESTED = {
-    STATISTICS: ("names", "offsets", *_MODEL, *_NUMBERS),
-}
 
 
 def split(data: bytes) -> tuple[Header, bytes]:
@@ -47,11 +41,8 @@ def read(path: Path) -> tuple[dict[str, str], Tensors]:
 
 
 def write(path: Path, metadata: dict[str, Any], tensors: Tensors) -> None:
-    """A file with the content digest that fits."""
-    digest = hashlib.sha256()
-    for name in _DIGESTED.get(path.name, ()):
-        digest.update(np.ascontiguousarray(tensors[name]).data if name in tensors else b"")
-    header: Header = {"__metadata__": {**metadata, "content_digest": digest.hexdigest()}}
+    """A file of metadata and tensors."""
+    header: Header = {"__metadata__": metadata}
     data = b""
     for name, tensor in tensors.items():
         raw = np.ascontiguousarray(tensor).tobytes()
