@@ -57,7 +57,6 @@ class TrainedClasses:
             raise BundleError(f"expected means {expected} and as many counts, got {self.means.shape}")
         if not (np.linalg.norm(self.means, axis=1) < 1.001).all() or not (self.counts > 0).all():
             raise BundleError("expected means of unit features, and a photo or more of each class")
-        _KIND.check_names(self.names)
 
     def positions_in(self, base: ClassBank, bank: ClassBank) -> tuple[Indices, Indices]:
         """Return positions in a bank, rising, and the trained class of each, where its embedding is the bundle's.

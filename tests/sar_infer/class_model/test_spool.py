@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sar_infer.classifiers import spool
-from sar_infer.classifiers.spool import FeatureSpool
+from sar_infer.class_model import spool
+from sar_infer.class_model.spool import FeatureSpool
 
 from sar_infer.errors import WriteError
 
