@@ -19,7 +19,7 @@ from sar_infer.bundle.bundle import open_bundle
 from sar_infer.bundle.card import card, describe, escaped
 from sar_infer.bundle.manifest import Parity, Quality, Scores
 
-BANK = ClassBank(("red", "green|blue"), name_rows(("red", "green|blue")), ENCODER_DIGEST)
+BANK = ClassBank.of(("red", "green|blue"), name_rows(("red", "green|blue")), ENCODER_DIGEST)
 ESTIMATE = {
     "classes": 6,
     "defaults": None,

@@ -144,12 +144,12 @@ def test_bad_input_is_one_line_and_changes_nothing() -> None:
     folder("beside/iris", VIOLET)
     folder("root/iris", VIOLET)
     damaged = write_bundle(Path("damaged"), trained=example_trained())
-    (damaged / STATISTICS).write_bytes((damaged / STATISTICS).read_bytes()[:-8] + b"\xff" * 8)
+    (damaged / CLASS_MODEL).write_bytes((damaged / CLASS_MODEL).read_bytes()[:-8] + b"\xff" * 8)
     for arguments, message in (
         (("add", BANK, "iris", "--photos", "iris"), "iris/broken.jpg: "),
         (("add", BANK, "iris", "--photos", "nowhere"), "no such file"),
         (("add", BANK, "iris", "--photos", "root"), "such as root/iris"),
-        (("add", BANK, "iris", "--photos", "iris", "--bundle", damaged), STATISTICS),
+        (("add", BANK, "iris", "--photos", "iris", "--bundle", damaged), CLASS_MODEL),
         (("add", BANK, "--photos", "empty"), "empty/class: a folder without images"),
         (("add", BANK, "--photos", "iris"), "one folder for each class"),
         (("add", BANK, "--photos", "beside"), "beside/loose.png: lies beside"),
