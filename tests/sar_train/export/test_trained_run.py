@@ -19,6 +19,10 @@ from support.tiny import VIT, register
 from sar_infer import Classifier
 from sar_infer.bundle.bundle import open_bundle
 from sar_infer.bundle.manifest import CLASS_MODEL
+<<<<<<< HEAD
+=======
+from sar_infer.classifiers.scores import expected_calibration_error
+>>>>>>> h/model2
 from sar_infer.encoders.parity import checks
 from sar_infer.images.load import load_rgb
 from sar_infer.images.preprocess import to_input
