@@ -74,7 +74,8 @@ def encoded(data: Path, cache: Path) -> dict[str, Any]:
     from sar_train.clip import backbone
     from sar_train.data.feature_file import DEMO_FILE, load_features
 
-    classifier, rng, rows = Classifier(open_bundle(None)), np.random.default_rng(0), {}
+    classifier, rng = Classifier(open_bundle(None)), np.random.default_rng(0)
+    rows: dict[str, Any] = {}
 
     def embed(folder: Path, key: str, kinds: tuple[str, ...], tested: int = 0) -> None:
         files = sorted(folder.glob("*.jpg"))

@@ -48,7 +48,7 @@ class ExportSource:
         regularisers: weights by name.
         quality: as measured; the export adds the parity.
         licences: of the parts that the bundle is made of.
-        statistics: the class model of ``prompted.trained``, if the run has them.
+        statistics: the class model of ``prompted.trained``, if the run has one.
     """
 
     prompted: PromptedCLIP
@@ -66,7 +66,7 @@ class ExportSource:
         return self.prompted.backbone
 
     def class_statistics(self, encoder_digest: str) -> TrainedClasses | None:
-        """Return the statistics of the trained classes in the bundle's bank, under the bank's names; None without any.
+        """Return the class model with the trained classes in the bundle's bank, under its names; None without one.
 
         Args:
             encoder_digest: of the bundle.

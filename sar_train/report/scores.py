@@ -56,7 +56,7 @@ class Score:
         new: of new images.
         seeds: of the runs.
         open: the same in one ranking over base and new classes; None unless all runs were measured in it.
-        statistics: that ranking with class statistics; None unless all runs have them.
+        statistics: that ranking with the class model; None unless all runs have them.
     """
 
     base: Mean | None
@@ -71,7 +71,7 @@ class Score:
         return harmonic_mean(self.base and self.base.value, self.new and self.new.value)
 
     def measures(self) -> tuple[Mean | float | None, ...]:
-        """Return base, new and harmonic mean, then that in one ranking, and that with class statistics."""
+        """Return base, new and harmonic mean, then that in one ranking, and that with the class model."""
         return self.base, self.new, self.both, self.open and self.open.both, self.statistics and self.statistics.both
 
 

@@ -1,4 +1,4 @@
-"""The files of a run: prompts without the backbone, class statistics, the record, and the state of an unfinished run.
+"""The files of a run: prompts without the backbone, the class model, the record, and the state of an unfinished run.
 
 All but the record are safetensors files with a format, one JSON object of metadata and a digest of both and of the
 tensors; the record's digest is in the metadata of the prompts.
@@ -119,7 +119,7 @@ def load_coop(path: Path) -> Run:
 
 @dataclass(frozen=True)
 class FittedStatistics:
-    """Class statistics with the prompt that they belong to.
+    """A class model with the prompt that it belongs to.
 
     Attributes:
         model: the class model.
@@ -139,7 +139,7 @@ class FittedStatistics:
 
 
 def save_statistics(folder: Path, fitted: FittedStatistics) -> None:
-    """Write the statistics into a run folder, whole or not at all.
+    """Write the class model into a run folder, whole or not at all.
 
     Raises:
         RunError: it cannot be written.
@@ -151,7 +151,7 @@ def save_statistics(folder: Path, fitted: FittedStatistics) -> None:
 
 
 def load_statistics(folder: Path) -> FittedStatistics | None:
-    """Read the statistics of a run folder; None if it has none.
+    """Read the class model of a run folder; None if it has none.
 
     Raises:
         RunError: the file is damaged.
@@ -159,7 +159,7 @@ def load_statistics(folder: Path) -> FittedStatistics | None:
     path = folder / FITTED_STATISTICS
     if not path.is_file():
         return None
-    tensors, meta = _load(path, "train again, or delete the file to go without statistics")
+    tensors, meta = _load(path, "train again, or delete the file to go without a class model")
     arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
     prompt: PromptName = "learned" if meta["prompt"] == "learned" else "handcrafted"
     return FittedStatistics(
@@ -168,7 +168,7 @@ def load_statistics(folder: Path) -> FittedStatistics | None:
 
 
 def remove_statistics(folder: Path) -> None:
-    """Remove the statistics of a run folder, if it has any."""
+    """Remove the class model of a run folder, if it has one."""
     (folder / FITTED_STATISTICS).unlink(missing_ok=True)
 
 

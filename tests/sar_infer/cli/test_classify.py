@@ -88,8 +88,9 @@ def test_jsonl_in_input_order(folder: Path) -> None:
 
 
 def test_text_csv_and_json(folder: Path) -> None:
-    first, *rest = run("photos/a.jpg", "--top-k", "2").stdout.splitlines()
+    first, unknown, *rest = run("photos/a.jpg", "--top-k", "2").stdout.splitlines()
     assert (first, len(rest)) == ("photos/a.jpg", 2)
+    assert re.fullmatch(r" +\d+\.\d% unknown", unknown)
     assert re.fullmatch(r" +\d+\.\d% [█·]{24}   (red|green|blue|grey thing)", rest[0])
     rows = list(csv.DictReader(run("photos", "--format", "csv").stdout.splitlines()))
     results = json.loads(run("photos", "--format", "json").stdout)
