@@ -74,13 +74,8 @@ def checks(bundle: Bundle) -> list[Check]:
     entries = [*bundle.bank.entries.values()]
     entries = entries[:: -(-len(entries) // _MOST_NAMES) or 1]
     embedder = Embedder(bundle, "cpu", None, spin=True, cache=EmbeddingCache(), precision="fp32")
-<<<<<<< HEAD
     rows = embedder.embed_phrases([entry.texts for entry in entries])
     stored = np.array([entry.embedding for entry in entries], np.float32).reshape(rows.shape)
-=======
-    rows = embedder.embed_phrases([bundle.bank.entry(name).texts for name in names])
-    stored = bundle.bank.rows_at([bundle.bank.index[name] for name in names])
->>>>>>> h/model2
     pixels = np.stack([self_test_pixels(manifest.preprocess, seed) for seed in range(max(BATCHES))])
     suffix = [*bundle.tokenizer.encode(spec.suffix), spec.end_token]
     room = spec.max_name_tokens + 1 - len(suffix)

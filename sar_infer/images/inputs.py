@@ -273,20 +273,25 @@ def read_class_list(path: Path) -> dict[str, list[str]]:
 
 
 def write_class_list(path: Path, rows: Iterable[tuple[str, str, str]]) -> None:
-    """Write rows of class, photo and group, whole or not at all; every cell is quoted, none is a formula.
+    """Write rows of class, photo and group, whole or not at all, quoted where the page of groups quotes too.
 
     Raises:
         WriteError: The file cannot be written.
     """
-    stream = io.StringIO()
-    table = csv.writer(stream, quoting=csv.QUOTE_ALL, lineterminator="\n")
-    table.writerow(COLUMNS)
-    for name, photo, group in rows:
-        table.writerow((cell(name), f"./{photo}" if photo.startswith(_FORMULA) else photo, cell(group)))
+    lines = [COLUMNS]
+    lines += [
+        (cell(name), f"./{photo}" if photo.startswith(_FORMULA) else photo, cell(group)) for name, photo, group in rows
+    ]
+    text = "".join(",".join(map(_quoted, line)) + "\n" for line in lines)
     try:
-        write_atomically(path, [stream.getvalue().encode("utf-8", "surrogateescape")])
+        write_atomically(path, [text.encode("utf-8", "surrogateescape")])
     except OSError as error:
         raise WriteError(f"{path}: cannot be written ({error.strerror or error})") from None
+
+
+def _quoted(text: str) -> str:
+    """Return a cell in quotes if it needs them; Python 3.11's csv module would leave a carriage return without."""
+    return '"' + text.replace('"', '""') + '"' if any(mark in text for mark in ',"\r\n') else text
 
 
 def cell(text: str) -> str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from sar_infer.class_model import spool
 from sar_infer.class_model.spool import FeatureSpool
-
 from sar_infer.errors import WriteError
 
 ROWS = np.arange(40, dtype=np.float32).reshape(10, 4)

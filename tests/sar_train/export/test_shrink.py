@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 from click.testing import CliRunner, Result
 from support.exported import export_run, moved
@@ -63,6 +65,34 @@ def test_a_bundle_gets_smaller_image_encoders(backbone: str, photos: Path, tmp_p
     assert again.exit_code == 0, again.output
     assert "int8       22 photos: cosine" in again.stdout
     assert open_bundle(tmp_path / "new").manifest.precisions.keys() == {"fp16", "int8"}
+
+
+def test_what_rounding_the_weights_adds_on_average_is_taken_from_the_biases(tmp_path: Path) -> None:
+    """Of the last convolution's weights all but one are 0.4 of a step: rounding makes them zero."""
+    weights = np.full((4, 4, 3, 3), 0.4 / 127, np.float32)
+    weights[:, 0, 1, 1] = 1
+    same = np.eye(4, dtype=np.float32)[..., np.newaxis, np.newaxis]
+    layers = {"a": same[:, :3], "b": same, "c": weights}
+    nodes = [
+        onnx.helper.make_node("Conv", [before, f"{name}.w", f"{name}.b"], [name], name, pads=[size // 2] * 4)
+        for (name, w), before in zip(layers.items(), "xab", strict=True)
+        for size in w.shape[-1:]
+    ]
+    tensors = [onnx.numpy_helper.from_array(w, f"{name}.w") for name, w in layers.items()]
+    tensors += [onnx.numpy_helper.from_array(np.ones(4, np.float32), f"{name}.b") for name in layers]
+    values = [
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["n", channels, 8, 8])
+        for name, channels in (("x", 3), ("c", 4))
+    ]
+    graph = onnx.helper.make_graph(nodes, "encoder", values[:1], values[1:], tensors)
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9)
+    onnx.save(model, tmp_path / "plain.onnx")
+    photos = np.random.default_rng(0).random((16, 3, 8, 8), np.float32)
+    small = shrinking.in_int8(tmp_path / "plain.onnx", lambda: iter([photos[:8], photos[8:]]))
+    full, rounded = (
+        onnxruntime.InferenceSession(one.SerializeToString()).run(None, {"x": photos})[0] for one in (model, small)
+    )
+    np.testing.assert_allclose(rounded.mean((0, 2, 3)), full.mean((0, 2, 3)), atol=0.01)
 
 
 def test_a_graph_that_answers_otherwise_is_not_written(
