@@ -58,7 +58,7 @@ def milliseconds(classes: int, dim: int, repeat: int) -> dict[str, float]:
         composer, image = Composer(None, reader, 20.0), unit_rows(1, dim, 1)
 
         def answer(bank: ClassBank) -> None:
-            rank(image, build_class_set(bank, {}, False, lambda _: image[:0], composer), 5)
+            rank(image, build_class_set(bank, {}, False, lambda _: image[:0], composer, {}), 5)
 
         answer(reader)
         writer.lookup.name("class 1")

@@ -54,7 +54,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     def relinked(link: re.Match[str]) -> str:
         path = posixpath.normpath(posixpath.join(posixpath.dirname(_in_repository(where)), link[2]))
         in_site = path.removeprefix("docs/") if path.startswith("docs/") else ELSEWHERE + path
-        if (file := files.get_file_from_path(in_site)) and not file.inclusion.is_excluded():
+        if (file := files.get_file_from_path(in_site)) and not file.inclusion.is_excluded():  # type: ignore[no-untyped-call]
             return f"[{link[1]}]({posixpath.relpath(in_site, posixpath.dirname(where))}{link[3]})"
         return f"{link[1]} (`{path}`)" if (ROOT / path).exists() else link[0]
 

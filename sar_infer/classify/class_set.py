@@ -55,7 +55,7 @@ class ClassSet:
         """Return the number of photos (C,) that each class is known by, beside its name."""
         result = np.zeros(len(self.names))
         for column, item in self.evidence.items():
-            result[column] = item.count
+            result[column] = item.number
         return result
 
     @functools.cached_property
@@ -78,8 +78,8 @@ class ClassSet:
         """Return the means (K, D) of some classes: what their names and photos say together."""
         items = [self.evidence.get(column) for column in columns.tolist()]
         centre = self.model.centre.astype(np.float64)
-        sums = np.array([np.zeros(len(centre)) if e is None else e.total - e.count * centre for e in items])
-        counts, named = [0.0 if e is None else e.count for e in items], np.array([e is None or e.named for e in items])
+        sums = np.array([np.zeros(len(centre)) if e is None else e.total - e.number * centre for e in items])
+        counts, named = [0.0 if e is None else e.number for e in items], np.array([e is None or e.named for e in items])
         return apart(self.model, self.rows(columns), sums.reshape(-1, len(centre)), counts, named)[0] + centre
 
     def source(self, column: int) -> Source:
@@ -161,14 +161,14 @@ def build_class_set(
     embeddings = np.array(rows, dtype=np.float32).reshape(len(rows), bank.dim)
     left_out = None if only else replaced
     stay = np.zeros(0, np.intp) if only else np.delete(np.arange(len(bank.names)), replaced)
-    model, linear, evidence = composer.of_call(bank, stay, embeddings, theirs, [more.get(name) for name in phrases])
+    model, linear, evidence_of = composer.of_call(bank, stay, embeddings, theirs, [more.get(name) for name in phrases])
     return ClassSet(
         (*(bank.names[position] for position in stay.tolist()), *phrases),
         (*(() if only else (bank.embeddings[stay],) if replaced else bank.several), embeddings),
         np.concatenate([stay, np.array([_EXTENDED if column is None else column for column in theirs], np.intp)]),
         linear,
         model,
-        evidence,
+        evidence_of,
         background=_gathered(bank.background, left_out, theirs, False),
         thresholds=_gathered(bank.thresholds, left_out, theirs, np.nan),
         translation=None if bank.learned is None else bank.learned.translation,

@@ -33,7 +33,7 @@ class Evidence(NamedTuple):
     """What photos say of a class: their sum (D,) float64, their number, and False if its name means nothing."""
 
     total: Doubles
-    count: float
+    number: float
     named: bool = True
 
     @classmethod
@@ -43,7 +43,7 @@ class Evidence(NamedTuple):
 
     def joined(self, other: Evidence) -> Evidence:
         """Return both."""
-        return Evidence(self.total + other.total, self.count + other.count, self.named and other.named)
+        return Evidence(self.total + other.total, self.number + other.number, self.named and other.named)
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,7 +129,7 @@ class Composer:
         rows = bank.embeddings
         means, counts, named = np.zeros(rows.shape, np.float32), np.zeros(len(rows)), np.ones(len(rows), np.bool_)
         for position, item in self.labelled(bank).items():
-            means[position], counts[position] = item.total / max(1.0, item.count), item.count
+            means[position], counts[position] = item.total / max(1.0, item.number), item.number
             named[position] = item.named
         return Classes(rows, means, counts, named)
 
@@ -229,10 +229,11 @@ class Composer:
         if base is None:
             weights, bias = _weights(model, bank.embeddings)
             return weights[:-1], bias[:-1]
-        digest, weights, bias = self._names.get(base, ("", None, None))
-        if weights is None or bias is None or digest != model.digest:
-            weights, bias = _weights(model, base.embeddings)
-            self._names[base] = model.digest, weights, bias
+        latest = self._names.get(base)
+        if latest is None or latest[0] != model.digest:
+            latest = model.digest, *_weights(model, base.embeddings)
+            self._names[base] = latest
+        _, weights, bias = latest
         return (
             bank.by_origin(weights[:-1], lambda own: _weights(model, bank.rows(own))[0][:-1]),
             bank.by_origin(bias[:-1], lambda own: _weights(model, bank.rows(own))[1][:-1]),
@@ -244,8 +245,8 @@ def _weights(model: ClassModel, rows: Floats, items: Sequence[Evidence | None] =
     means, counts, named = np.broadcast_to(np.zeros(rows.shape[1]), rows.shape), np.zeros(len(rows)), None
     if any(item is not None for item in items):
         named = np.array([item is None or item.named for item in items])
-        counts = np.array([0.0 if item is None else item.count for item in items])
-        means = np.array([np.zeros(rows.shape[1]) if i is None else i.total / max(i.count, 1e-12) for i in items])
+        counts = np.array([0.0 if item is None else item.number for item in items])
+        means = np.array([np.zeros(rows.shape[1]) if i is None else i.total / max(i.number, 1e-12) for i in items])
     weights, bias = linear(model, rows, means, counts, named)
     return weights, bias - np.float32(model.weights[1] * rows.shape[1] / model.prior / 2)
 
@@ -269,7 +270,7 @@ def _moved(bank: ClassBank, model: ClassModel, pieces: Pieces, bias: Floats | No
 
 def _centre(evidence: Mapping[int, Evidence]) -> Floats | None:
     """Return the mean of the classes' mean features; None without photos."""
-    means = [item.total / item.count for item in evidence.values() if item.count]
+    means = [item.total / item.number for item in evidence.values() if item.number]
     if not means:
         return None
     centre = np.mean(means, axis=0).astype(np.float32)

@@ -114,11 +114,8 @@ def fit_bank(bank: ClassBank, base: ClassBank, trained: TrainedClasses | None, s
     if trained is not None:
         positions, numbers = trained.positions_in(base, bank)
         left = np.array([position not in used for position in positions.tolist()], np.bool_)
-        pooled, means, counts = (
-            positions[left],
-            trained.means[numbers[left]].astype(np.float64),
-            trained.counts[numbers[left]],
-        )
+        pooled, means = positions[left], trained.means[numbers[left]].astype(np.float64)
+        counts = trained.counts[numbers[left]].astype(np.float64)
     others = _nearest(bank, texts, used | {*pooled.tolist()})
     rivals = Rivals(
         bank.embeddings[np.concatenate([pooled, others])].astype(np.float64),
