@@ -74,7 +74,7 @@ def checks(bundle: Bundle) -> list[Check]:
     names = list(bundle.bank.names)[:: -(-len(bundle.bank.names) // _MOST_NAMES) or 1]
     embedder = Embedder(bundle, "cpu", None, spin=True, cache=EmbeddingCache(), precision="fp32")
     rows = embedder.embed_phrases([bundle.bank.entry(name).texts for name in names])
-    stored = bundle.bank.rows_at([bundle.bank.index[name] for name in names])
+    stored = bundle.bank.rows(bundle.bank.lookup.find(name) for name in names)
     pixels = np.stack([self_test_pixels(manifest.preprocess, seed) for seed in range(max(BATCHES))])
     suffix = [*bundle.tokenizer.encode(spec.suffix), spec.end_token]
     room = spec.max_name_tokens + 1 - len(suffix)
