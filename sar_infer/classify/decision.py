@@ -45,7 +45,7 @@ class Decision:
         self._classes, self._top_k, self._options = classes, top_k, options
         self._limit = classes.model.unknown if options.threshold is None else options.threshold
         if options.unknown and not can_call_unknown(classes) and options.threshold is None:
-            raise InputError(f"unknown: no threshold is known here; {_FIT}, or give one (--threshold)")
+            raise InputError(f"unknown: no threshold is known here; {_FIT}, or give a threshold")
         self._least = None if options.coverage is None else _least(classes, options.coverage)
         self._rank_count = max(top_k, 2 if options.explain else 1, self._set_size())
 

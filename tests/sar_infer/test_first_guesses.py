@@ -143,5 +143,5 @@ def test_what_cannot_be_meant_is_one_line(shop: Path) -> None:
         opened().fit(paths("mug"), ["mug"])
     with pytest.raises(InputError, match=r"photos without labels: expected fit\(photos, labels\)"):
         opened().fit(paths("mug"))
-    with pytest.raises(InputError, match="four|4 classes"):
+    with pytest.raises(InputError, match="2 classes"):
         opened().fit()

@@ -212,7 +212,7 @@ def test_unknown_sets_and_reasons(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("--unknown --format csv", "no threshold is known here; fit the class model .*, or give one"),
+        ("--unknown --format csv", "no threshold is known here; fit the class model .*, or give a threshold"),
         ("--coverage 0.9", "needs a class model from four classes or more"),
         ("--coverage 1.5", "between 0 and 1, got 1.5"),
         ("--threshold 0.5", "a threshold is for unknown"),

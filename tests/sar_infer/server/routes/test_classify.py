@@ -3,7 +3,6 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,9 @@ from PIL import Image
 from support.bundles import BANK_NAMES, write_bundle
 from support.pictures import encoded, huge_png, jpeg
 from support.servers import Local, local_server
+from support.trained import example_trained
 
-from sar_infer import Classifier, Client, DecisionOptions, InputError
+from sar_infer import Classifier
 from sar_infer.bank import set_class
 from sar_infer.bundle.bundle import open_bundle
 from sar_infer.bundle.freeze import freeze
@@ -66,26 +66,18 @@ def test_all_forms_of_a_call_answer_alike(client: httpx2.Client, classifier: Cla
             assert predictions(answer, index) == expected(classifier, image, classes=classes, top_k=3)
 
 
-FITTED: dict[str, Any] = {
-    "temperature": 2.0,
-    "thresholds": {"score": 0.999, "energy": 1000.0},
-    "conformal": {"0.9": 0.1},
-    "calibrated": BANK_NAMES,
-}
-
-
 @pytest.fixture(scope="module")
 def calibrated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
-    bundle = write_bundle(tmp_path_factory.mktemp("calibrated") / "bundle", **FITTED)
+    bundle = write_bundle(tmp_path_factory.mktemp("calibrated") / "bundle", trained=example_trained(unknown=0.0))
     with local_server(Settings(bundle=bundle, device="cpu", threads=1, limits=Limits(images=3))) as local:
         yield local
 
 
 def test_unknown_sets_and_reasons_in_every_form(calibrated: Local) -> None:
     bundle = calibrated.service.settings.bundle
-    (expected,) = Classifier.open(bundle).classify(RED, unknown="score", explain=True, coverage=0.9)
-    options = {"unknown": "score", "explain": "true", "coverage": "0.9"}
-    call = {"images": [base64.b64encode(RED).decode()], "unknown": "score", "explain": True, "coverage": 0.9}
+    (expected,) = Classifier.open(bundle).classify(RED, unknown=True, explain=True, coverage=0.9)
+    options = {"unknown": "true", "explain": "true", "coverage": "0.9"}
+    call = {"images": [base64.b64encode(RED).decode()], "unknown": True, "explain": True, "coverage": 0.9}
     before = calibrated.metric("sar_unknown_total")
     with httpx2.Client(base_url=calibrated.url, timeout=30) as client:
         for answer in (
@@ -95,25 +87,15 @@ def test_unknown_sets_and_reasons_in_every_form(calibrated: Local) -> None:
             client.post("/v1/classify", json=call),
         ):
             (answered,) = answer.json()["results"]
-            assert (answered["unknown"], answered["reason"]) == (True, expected.reason)
+            assert answered["unknown"] == pytest.approx(expected.unknown, abs=1e-5)
+            assert (answered["predictions"], answered["reason"]) == ([], expected.reason)
             assert answered["label_set"] == list(expected.label_set or ())
-            assert answered["explanation"]["energy"] == pytest.approx(expected.explanation.energy, abs=1e-4)
-            assert [p["calibration"] for p in answered["predictions"]] == ["held-out"] * 4
+            assert answered["explanation"]["runner_up"] == expected.explanation.runner_up
         assert calibrated.metric("sar_unknown_total") == before + 4
-        (familiar,) = raw(client, unknown="energy").json()["results"]
-        assert (familiar["unknown"], familiar["reason"]) == (False, None)
-        assert client.get("/v1/model").json()["unknown"] == ["score", "energy"]
         (plain,) = raw(client).json()["results"]
-        assert plain.keys().isdisjoint({"unknown", "reason", "label_set", "explanation"})
-    with Client(calibrated.url) as asking:
-        (result,) = asking.classify(RED, unknown="score", explain=True, coverage=0.9)
-        assert (result.unknown, result.reason, result.label_set) == (True, expected.reason, expected.label_set)
-        assert result.explanation == replace(expected.explanation, energy=pytest.approx(expected.explanation.energy))
-        (phrased,) = asking.classify(RED, {"warm": ["red", "orange"]}, unknown="energy")
-        calibrated_labels = {p.label: p.calibration == "held-out" for p in phrased.predictions}
-        assert calibrated_labels == {**dict.fromkeys(BANK_NAMES, True), "warm": False}
-        with pytest.raises(InputError, match="threshold"):
-            list(asking.stream(RED, options=DecisionOptions("score", threshold=0.5)))
+        assert (plain["unknown"], "reason" in plain) == (answered["unknown"], False)
+        assert len(plain["predictions"]) == 4
+        assert client.get("/v1/model").json()["unknown"] == 0
 
 
 IMAGE = base64.b64encode(RED).decode()
@@ -133,12 +115,6 @@ def scores_in_other_protocols(server: Local, **parameters: Any) -> list[dict[str
     return [by_label, {one["label"]: one["score"] for one in labels}]
 
 
-def test_other_protocols_answer_with_the_temperature(calibrated: Local) -> None:
-    (result,) = Classifier.open(calibrated.service.settings.bundle).classify(RED)
-    expected = {p.label: p.score for p in result.predictions}
-    assert scores_in_other_protocols(calibrated) == [pytest.approx(expected, abs=1e-5)] * 2
-
-
 def test_background_is_no_answer_in_any_protocol(tmp_path: Path) -> None:
     bundle = open_bundle(write_bundle(tmp_path / "plain"))
     freeze(bundle, set_class(bundle.bank, "red", background=True), tmp_path / "bundle", command="test")
@@ -156,8 +132,8 @@ def test_background_is_no_answer_in_any_protocol(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("query", "message"),
     [
-        ({"unknown": "score"}, "or set a threshold (over HTTP: one of each class, with sar-bank set), or leave"),
-        ({"coverage": "0.9"}, "was not calibrated"),
+        ({"unknown": "true"}, "no threshold is known here"),
+        ({"coverage": "0.9"}, "needs a class model"),
         ({"coverage": "nan"}, "coverage"),
         ({"coverage": "1"}, "coverage"),
         ({"unknown": "maybe"}, "unknown"),
@@ -179,8 +155,9 @@ def test_the_answer_says_what_answered(client: httpx2.Client, classifier: Classi
     assert answer["provider"] == "CPUExecutionProvider"
     assert set(answer["timings_ms"]) == {"decode", "queue", "infer", "score"}
     (result,) = answer["results"]
-    fields = [result[name] for name in ("image", "error", "error_code", "branch")]
-    assert fields == ["image[0]", None, None, "text"]
+    fields = [result[name] for name in ("image", "error", "error_code")]
+    assert fields == ["image[0]", None, None]
+    assert 0 <= result["unknown"] <= 1
     assert [p["rank"] for p in result["predictions"]] == list(range(1, len(result["predictions"]) + 1))
 
 
