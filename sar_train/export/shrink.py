@@ -17,6 +17,7 @@ import onnx
 import onnx_ir
 import onnxruntime
 from onnxruntime import quantization
+from onnxruntime.quantization.onnx_model import ONNXModel
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from onnxruntime.transformers import float16
 
@@ -198,6 +199,7 @@ def _correct_biases(model: onnx.ModelProto, convolutions: Sequence[onnx.NodeProt
         corrected = onnx.numpy_helper.to_array(tensors[node.input[2]]) - np.concatenate(values).mean((0, 2, 3))
         node.input[2] = f"{name}:bias"  # equal biases are one tensor
         model.graph.initializer.append(onnx.numpy_helper.from_array(corrected, node.input[2]))
+    ONNXModel(model).clean_initializers()
 
 
 class _Photos(quantization.CalibrationDataReader):  # type: ignore[misc]

@@ -42,12 +42,16 @@ def shrink(*arguments: object) -> Result:
 
 @pytest.mark.usefixtures("_open_gate")
 @pytest.mark.parametrize("backbone", [VIT, RESNET])
-def test_a_bundle_gets_smaller_image_encoders(backbone: str, photos: Path, tmp_path: Path) -> None:
+def test_a_bundle_gets_smaller_image_encoders(
+    backbone: str, photos: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     source = export_run(moved("coop", backbone), ("cat", "sea lake"), tmp_path / "source")
     before = {path.name: path.read_bytes() for path in source.iterdir()}
     both = ("--precision", "fp16", "--precision", "int8", "--photos", photos / "*.png", "--quiet")
+    capfd.readouterr()
     result = shrink(source, "--out", tmp_path / "new", *both, "--format", "json")
     assert (result.exit_code, result.stderr) == (0, ""), result.output
+    assert capfd.readouterr().err == "", "onnxruntime warned"
     content, bundle = json.loads(result.stdout), open_bundle(tmp_path / "new")
     assert (content["digest"], content["precisions"].keys()) == (bundle.manifest.digest, {"fp16", "int8"})
     assert {path.name: path.read_bytes() for path in source.iterdir()} == before
