@@ -119,11 +119,9 @@ def _open(path: Path, *, cached: bool = False) -> Bundle:
     check_numbers(manifest, str(source))
     check_folder(path, manifest, cached=cached)
     bank = ClassBank.load(path / BANK, manifest.encoder_digest).shared(path / BANK)
+    if bank.dim != manifest.embed_dim:
+        raise BundleError(f"{path / BANK}: rows of {bank.dim}, expected {manifest.embed_dim}")
     trained = TrainedClasses.load(path / CLASS_MODEL, bank) if CLASS_MODEL in manifest.files else None
-    for name, width in {
-        BANK: bank.dim,
-        CLASS_MODEL: bank.dim if trained is None else len(trained.model.centre),
-    }.items():
-        if width != manifest.embed_dim:
-            raise BundleError(f"{path / name}: embeddings of {width}, expected {manifest.embed_dim}")
+    if trained is not None and len(trained.model.centre) != bank.dim:
+        raise BundleError(f"{path / CLASS_MODEL}: rows of {len(trained.model.centre)}, expected {bank.dim}")
     return Bundle(path, manifest, bank, trained)

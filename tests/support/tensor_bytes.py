@@ -11,16 +11,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sar_infer.bundle.manifest import STATISTICS
-
 Header = dict[str, Any]
 Tensors = dict[str, npt.NDArray[Any]]
 _TYPES = {"F32": "<f4", "F64": "<f8", "F16": "<f2", "I64": "<i8", "I32": "<i4", "U8": "u1"}
 _CODES = {np.dtype(kind): name for name, kind in _TYPES.items()}
-_MODEL = ("precision", "centre", "text_centre", "means", "counts", "photo_offsets", "curve")
-_NUMBERS = ("slope", "alpha", "prior", "separation")
+_MODEL = ("precision", "centre", "text_centre", "means", "counts", "slope", "prior", "broad", "scale", "photos")
 _DIGESTED = {
-    STATISTICS: ("names", "offsets", *_MODEL, *_NUMBERS),
+    "class_model.safetensors": ("names", "offsets", *_MODEL, "weights", "unknown", "sets", "expected", "rivals"),
 }
 
 

@@ -1,12 +1,11 @@
-"""500 recorded edit scripts, and the names, photos and logits that each ends in.
+"""500 recorded edit scripts, and the names and photos that each ends in.
 
 They were recorded on the bank of slots and replay rules (commit c035733b). Scripts that roll back past forgotten photos
-were left out: forgetting cannot be undone since. ``composed`` are the logits of the class statistics of then.
+were left out: forgetting cannot be undone since.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 from support.banks import ENCODER, photo_set, unit_row, unit_rows
 from support.tensor_bytes import read as tensors
+from support.trained import example_model
 
 from sar_infer.bank import (
     ClassBank,
@@ -29,10 +29,6 @@ from sar_infer.bank import (
     rollback,
     set_class,
 )
-from sar_infer.classifiers.composition import Composer
-from sar_infer.classifiers.statistics import Statistics
-from sar_infer.classify.class_set import build_class_set
-from sar_infer.classify.ranking import Scale, logits
 from sar_infer.errors import SarInferError
 
 DIM = 8
@@ -45,8 +41,7 @@ STARTS = np.cumsum([0, *(len(script["names"]) for script in SCRIPTS)])
 def model(word: str | None) -> dict[str, Any]:
     if word is None:
         return {}
-    base = Statistics.default(DIM, unit_row("centre", DIM) / 4)
-    return dataclasses.replace(base, slope={"u": 0.5, "v": 0.2}[word]).tensors()
+    return example_model(DIM, slope={"u": 0.5, "v": 0.2}[word]).tensors()
 
 
 def learning(sums: dict[str, str], photos: int) -> Learn:
@@ -108,9 +103,3 @@ def test_scripts_end_where_they_did(first: int, tmp_path: Path) -> None:
         np.testing.assert_allclose(bank.embeddings @ images.T, ENDS["texts"][end], atol=1e-6)
         means = np.array([bank.photos_of(name).mean for name in bank.names])
         np.testing.assert_allclose(means @ images.T, ENDS["photos"][end], atol=1e-6)
-        classes = build_class_set(bank, {}, False, unembeddable, Composer(None, alone, 20.0))
-        np.testing.assert_allclose(logits(images, classes, Scale(20.0)).T, ENDS["composed"][end], atol=2e-4)
-
-
-def unembeddable(phrases: object) -> Any:
-    raise AssertionError(phrases)

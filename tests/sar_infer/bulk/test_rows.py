@@ -21,11 +21,11 @@ from sar_infer.results import Explanation, ImageResult, Prediction
 
 RESULT = ImageResult(
     "image[0]",
-    (Prediction("réd", 0.75, 3.5, 0.25, "bank", "held-out"), Prediction("owl", 0.25, 2.5, 0.125, "extended")),
-    unknown=True,
+    (Prediction("réd", 0.75, 3.5, 0.25, "bank"), Prediction("owl", 0.25, 2.5, 0.125, "extended")),
+    unknown=0.5,
     reason="score 0.750 is below 0.900",
     label_set=("réd",),
-    explanation=Explanation(0.5, "owl", -4.5, (("owl", 0.5),)),
+    explanation=Explanation(0.5, "owl", (("owl", 0.5),)),
 )
 FLAW = Flaw("size", "too large")
 FULL = Columns(label_set=True, explained=True, embedding="float32", width=3)
@@ -53,17 +53,16 @@ def test_both_forms_hold_the_same(tmp_path: Path, columns: Columns) -> None:
     assert rows[0] == rows[1]
     good, bad = rows[0][:2]
     assert list(good) == list(bad) == names(columns)
-    assert (good["label"], good["labels"], good["scores"], good["calibration"]) == (
+    assert (good["label"], good["labels"], good["scores"]) == (
         "réd",
         ["réd", "owl"],
         [0.75, 0.25],
-        "held-out",
     )
     assert {name for name, value in bad.items() if value is not None} == {"key", "error", "error_kind"}
     if columns.embedding:
         assert np.array_equal(good["embedding"], VECTOR.astype(columns.embedding))
     if columns.explained:
-        assert (good["margin"], good["runner_up"], good["energy"], good["label_set"]) == (0.5, "owl", -4.5, ["réd"])
+        assert (good["margin"], good["runner_up"], good["label_set"]) == (0.5, "owl", ["réd"])
 
 
 def test_parquet_says_what_made_it_in_row_groups_of_a_useful_size(tmp_path: Path) -> None:

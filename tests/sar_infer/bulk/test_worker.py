@@ -104,10 +104,12 @@ def _short_of_memory(bundle_path: Path) -> list[str | None]:
 
 def test_further_columns(bundle_path: Path) -> None:
     (row,) = answer(
-        bundle_path, Item("a", small_png(1)), decision=DecisionOptions("score", 1.0, explain=True), embedding="float16"
+        bundle_path,
+        Item("a", small_png(1)),
+        decision=DecisionOptions(True, 0.0, explain=True, guesses=True),
+        embedding="float16",
     )
-    assert row["unknown"] is True
-    assert row["reason"] == f"score {row['score']:.3f} is below 1.000"
+    assert row["reason"] == f"probability {row['unknown']:.3f} is above 0.000"
     assert row["runner_up"] == row["labels"][1]
     assert row["margin"] == pytest.approx(row["scores"][0] - row["scores"][1])
     assert row["embedding"].dtype == np.float16
@@ -133,8 +135,7 @@ def test_settings_tell_apart_all_that_answers_depend_on(bundle_path: Path, tmp_p
     for same in ({"threads": 2}, {"image_timeout": 1}):
         assert Answerer(WorkerOptions(str(bundle_path), **same)).settings() == settings[0]
     bank, file = open_bundle(bundle_path).bank, tmp_path / "b.safetensors"
-    numbers = {"score": 0.5, "energy": -1.0}
-    calibration = BankCalibration(bank.content_digest, "m", "text", ("red",), (), 2.0, numbers, {}, {})
+    calibration = BankCalibration(bank.content_digest, "m", (), 2.0, 0.5, (0.3, 0.2, 0.1), {"photos": 60})
     for changed in (
         set_class(bank, "red", background=True),
         set_class(bank, "red", threshold=0.5),

@@ -13,12 +13,12 @@ import pytest
 from support.bundles import BANK_NAMES, DIM, ENCODER_DIGEST, SPEC, name_rows, reseal, write_bundle
 from support.precisions import add_precision, variant
 from support.sound import change
-from support.trained import example_statistics
+from support.trained import example_trained
 
 import sar_infer.bundle.bundle
 from sar_infer.bank import ClassBank
 from sar_infer.bundle.bundle import default_bundle, open_bundle
-from sar_infer.bundle.manifest import BANK, IMAGE_ENCODER, MANIFEST, NAME_ENCODER, STATISTICS, TOKENIZER, file_entry
+from sar_infer.bundle.manifest import BANK, CLASS_MODEL, IMAGE_ENCODER, MANIFEST, NAME_ENCODER, TOKENIZER, file_entry
 from sar_infer.errors import BundleError
 
 REQUIRED = (IMAGE_ENCODER, NAME_ENCODER, BANK, TOKENIZER)
@@ -28,7 +28,7 @@ SMALLER = "image_encoder.int8.onnx"
 @pytest.fixture
 def whole(tmp_path: Path) -> Path:
     """A bundle with every part that a bundle may have."""
-    path = write_bundle(tmp_path / "whole", trained=example_statistics())
+    path = write_bundle(tmp_path / "whole", trained=example_trained())
     return add_precision(path)
 
 
@@ -46,8 +46,8 @@ def flip(path: Path, position: int) -> None:
 
 def test_every_part_opens(whole: Path, tmp_path: Path) -> None:
     bundle = open_bundle(whole)
-    assert bundle.statistics is not None
-    assert (bundle.bank.names, bundle.statistics.names) == (BANK_NAMES, BANK_NAMES[:3])
+    assert bundle.trained is not None
+    assert (bundle.bank.names, bundle.trained.names) == (BANK_NAMES, BANK_NAMES[:3])
     assert bundle.manifest.precisions == {"int8": variant(SMALLER)}
     assert bundle.tokenizer.encode("dog") == [1929]
     (whole / "README.md").write_text("further files may be listed")
@@ -56,7 +56,7 @@ def test_every_part_opens(whole: Path, tmp_path: Path) -> None:
     assert "README.md" in open_bundle(tmp_path / "link").manifest.files
 
 
-@pytest.mark.parametrize("name", [*REQUIRED, SMALLER, STATISTICS, MANIFEST])
+@pytest.mark.parametrize("name", [*REQUIRED, SMALLER, CLASS_MODEL, MANIFEST])
 def test_damage_is_noticed_in_every_file(whole: Path, name: str) -> None:
     path = whole / name
     size = path.stat().st_size
@@ -105,8 +105,8 @@ def save_bank(folder: Path, dim: int = DIM, encoder: str = ENCODER_DIGEST) -> No
 UNFIT: dict[str, tuple[Callable[[Path], object], str]] = {
     "bank of another encoder": (lambda path: save_bank(path, encoder="f" * 64), f"{BANK}: .*ffffffff"),
     "bank of another width": (lambda path: save_bank(path, DIM + 1), f"{BANK}: rows of 9, expected 8"),
-    "statistics of another width": (lambda path: example_statistics(dim=9).save(path / STATISTICS), STATISTICS),
-    "statistics of another class": (lambda path: example_statistics(("red", "o")).save(path / STATISTICS), STATISTICS),
+    "statistics of another width": (lambda path: example_trained(dim=9).save(path / CLASS_MODEL), CLASS_MODEL),
+    "statistics of another class": (lambda path: example_trained(("red", "o")).save(path / CLASS_MODEL), CLASS_MODEL),
 }
 
 

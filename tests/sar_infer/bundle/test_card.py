@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.bundles import ENCODER_DIGEST, example_manifest, name_rows, write_bundle
 from support.precisions import variant
-from support.trained import example_statistics
+from support.trained import example_trained
 
 from sar_infer.bank import ClassBank
 from sar_infer.bundle.bundle import open_bundle
 from sar_infer.bundle.card import card, describe, escaped
-from sar_infer.bundle.manifest import Calibration, Parity, Quality, Scores
+from sar_infer.bundle.manifest import Parity, Quality, Scores
 
 BANK = ClassBank.of(("red", "green|blue"), name_rows(("red", "green|blue")), ENCODER_DIGEST)
 ESTIMATE = {
@@ -32,7 +32,6 @@ QUALITY = Quality(
     metrics=Scores(80.0, 60.0, 68.57),
     zero_shot=Scores(60.7, None, None),
     parity=Parity(43, 0.9999995, 1.0, 1068, 6.6e-7),
-    calibration=Calibration("photos_2", 100, 200, False, 0.1, 0.02, 1.0, 0.9),
     notes=("a <note> of *ours*",),
     tables={
         "text-branch": {"base_accuracy": 70.0, "new_accuracy": 60.0, "harmonic_mean": 64.62},
@@ -46,11 +45,8 @@ QUALITY = Quality(
 def test_everything_that_a_bundle_can_say(tmp_path: Path) -> None:
     path = write_bundle(
         tmp_path / "b",
-        trained=example_statistics(),
+        trained=example_trained(),
         quality=QUALITY,
-        temperature=1.25,
-        thresholds={"score": 0.3},
-        calibrated=("red",),
     )
     bundle = open_bundle(path)
     manifest = dataclasses.replace(bundle.manifest, precisions={"int8": variant("image_encoder.int8.onnx")})
@@ -67,15 +63,13 @@ def test_everything_that_a_bundle_can_say(tmp_path: Path) -> None:
         "added later   accuracy of a class that you add: 38 % by name, 42 % with 1 photo, 50 % with 2 photos "
         "(cross-validation over 6 classes)",
         "other photos  CoOp 73.9",
-        "temperature   1.250 for 1 classes, threshold for score 0.3",
-        "calibration   fitted on 100 photos; error (ECE) 10.0% before, 2.0% after, on 200 photos",
         "note          a <note> of *ours*",
         f"digest        {manifest.digest}",
         f"encoder       {ENCODER_DIGEST}",
     ):
         assert expected in lines
     assert any(line.startswith("int8          100 photos: cosine 0.9950 on average, at least 0.98") for line in lines)
-    assert any(line.startswith("statistics") for line in lines)
+    assert any(line.startswith("class model") for line in lines)
     text = html.unescape(card(manifest, bundle.bank))
     assert all(f"- **{line[:14].strip()}**: {line[14:]}" in text for line in lines[2:])
 
@@ -84,7 +78,7 @@ def test_a_bundle_that_says_little(bundle_copy: Path) -> None:
     manifest = dataclasses.replace(example_manifest(), quality=Quality(), template=None, regularisers={})
     text = card(manifest, BANK)
     assert "# coop on tiny\n" in text
-    for label in ("measured on", "zero-shot", "this bundle", "template", "note", "statistics", "temperature"):
+    for label in ("measured on", "zero-shot", "this bundle", "template", "note", "class model"):
         assert f"**{label}**" not in text
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from support.banks import content, learning, photo_set
 from support.bundles import BANK_NAMES, ENCODER_DIGEST, name_rows, write_bundle
+from support.trained import example_model, example_trained
 
 from sar_infer import Classifier, __version__
 from sar_infer.bank import ClassBank, add, fit, learn, remove, rename, set_class
@@ -16,17 +17,10 @@ from sar_infer.bundle.freeze import freeze
 from sar_infer.bundle.manifest import BANK, CARD, MANIFEST
 from sar_infer.errors import BankError, InputError
 
-CALIBRATION = {
-    "temperature": 2.0,
-    "thresholds": {"score": 0.5},
-    "conformal": {"0.9": 0.1},
-    "calibrated": ("red", "green"),
-}
-
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Bundle:
-    return open_bundle(write_bundle(tmp_path / "old", **CALIBRATION))
+    return open_bundle(write_bundle(tmp_path / "old"))
 
 
 def with_owl(bank: ClassBank) -> ClassBank:
@@ -51,31 +45,6 @@ def test_it_opens_and_classifies(bundle: Bundle, tmp_path: Path) -> None:
     made = manifest.provenance
     assert (made.command, made.versions["sar-clip"]) == ("sar-bundle freeze", __version__)
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", made.created)
-
-
-def test_a_calibration_stays_with_its_classes(bundle: Bundle, tmp_path: Path) -> None:
-    """A renamed class and settings of a class change nothing of that."""
-    bank = set_class(remove(bundle.bank, ["blue"]), "green", threshold=0.5)
-    manifest = freeze(bundle, rename(bank, "green", "verdant"), tmp_path / "new")
-    for field, value in CALIBRATION.items():
-        assert getattr(manifest, field) == (("red", "verdant") if field == "calibrated" else value)
-    assert len(manifest.quality.notes) == 2
-
-
-@pytest.mark.parametrize(
-    "edit",
-    [
-        lambda bank: remove(bank, ["green"]),
-        lambda bank: add(bank, {"green": ("deep green",)}, name_rows(["deep green"])),
-        lambda bank: set_class(bank, "green", background=True),
-    ],
-    ids=["removed", "embedded anew", "background"],
-)
-def test_thresholds_and_sets_go_with_a_class_and_the_temperature_stays(bundle: Bundle, tmp_path: Path, edit) -> None:
-    manifest = freeze(bundle, edit(bundle.bank), tmp_path / "new")
-    assert (manifest.temperature, manifest.thresholds, manifest.conformal) == (2.0, {}, {})
-    assert manifest.calibrated == ("red",)
-    assert manifest.quality.notes[-1].startswith("thresholds and conformal sets were left out")
 
 
 def test_the_frozen_bundle_can_be_frozen_again_and_replaced(bundle: Bundle, tmp_path: Path) -> None:
@@ -122,33 +91,32 @@ def test_banks_that_do_not_fit(bundle: Bundle, tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists()
 
 
-def test_photos_come_along_and_what_was_calibrated_without_them_goes(bundle: Bundle, tmp_path: Path) -> None:
+def test_photos_come_along_without_their_embeddings(bundle: Bundle, tmp_path: Path) -> None:
     dim = bundle.manifest.embed_dim
     photos = {"owl": photo_set("a", "b", dim=dim), "SKU-1": photo_set("c", dim=dim, photos_only=True)}
     bank = add(bundle.bank, ["owl", "SKU-1"], name_rows(["owl", "SKU-1"]), photos=photos)
-    manifest = freeze(bundle, bank, tmp_path / "new")
+    freeze(bundle, bank, tmp_path / "new")
     opened = open_bundle(tmp_path / "new").bank
     for name, after in opened.photos.items():
         before = bank.photos[name]
         assert (after.mean.tobytes(), after.digest_set) == (before.mean.tobytes(), before.digest_set)
         assert after.photos_only == before.photos_only
         assert len(after.rows) == 0  # who gets the bundle gets no embedding of a photo
-    assert manifest.calibrated == bundle.manifest.calibrated
-    corrected = add(bank, [], np.empty((0, dim), np.float32), photos={"red": photo_set("d", dim=dim)})
-    changed = freeze(bundle, corrected, tmp_path / "changed")
-    assert (changed.thresholds, changed.calibrated) == ({}, ("green",))
 
 
-def test_statistics_and_learned_sums_stay_and_what_was_calibrated_without_them_goes(
-    bundle: Bundle, tmp_path: Path
-) -> None:
+def test_class_models_trained_classes_and_learned_sums_stay(bundle: Bundle, tmp_path: Path) -> None:
     dim = bundle.manifest.embed_dim
-    bank = fit(with_owl(bundle.bank), {"precision": np.eye(dim, dtype=np.float32)})
+    bundle = open_bundle(write_bundle(tmp_path / "trained", trained=example_trained()))
+    bank = fit(rename(with_owl(bundle.bank), "green", "verdant"), example_model(seed=3).tensors())
     bank = rename(learn(bank, learning({"owl": "seen", "red": "again"}, dim=dim)), "owl", "eagle owl")
-    manifest = freeze(bundle, bank, tmp_path / "new", command="sar-bundle freeze")
-    opened = open_bundle(tmp_path / "new").bank
+    freeze(bundle, bank, tmp_path / "new", command="sar-bundle freeze")
+    frozen = open_bundle(tmp_path / "new")
+    opened = frozen.bank
+    assert frozen.trained is not None and frozen.trained.names == ("red", "verdant", "blue")
+    rows = name_rows(["a", "b"])
+    scores = [one.logits(rows, one.class_set()) for one in (Classifier(bundle, bank=bank), Classifier(frozen))]
+    np.testing.assert_allclose(*scores, atol=1e-3)
     assert content(opened)[-2:] == content(bank)[-2:]
-    assert (manifest.thresholds, manifest.calibrated) == ({}, ())
     more = add(opened, ["emu"], name_rows(["emu"]))  # the bundle's own is where its log begins
     more.save(tmp_path / "b.safetensors")
     again = ClassBank.load(tmp_path / "b.safetensors", base=opened)

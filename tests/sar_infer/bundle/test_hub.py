@@ -16,12 +16,12 @@ from support.hub import TOKEN, Hub, Repository, serve_hub, use
 from support.many import write_images
 from support.photos import write_folder
 from support.servers import local_server
-from support.trained import example_statistics
+from support.trained import example_trained
 
 from sar_infer.bulk.worker import Answerer, WorkerOptions
 from sar_infer.bundle.bundle import Bundle, bundle_name, open_bundle
 from sar_infer.bundle.hub import check_push, push
-from sar_infer.bundle.manifest import BANK, CARD, IMAGE_ENCODER, MANIFEST, STATISTICS, TOKENIZER
+from sar_infer.bundle.manifest import BANK, CARD, CLASS_MODEL, IMAGE_ENCODER, MANIFEST, TOKENIZER
 from sar_infer.cli.bank import main as sar_bank
 from sar_infer.cli.bundle import main as sar_bundle
 from sar_infer.cli.classify import main as sar_classify
@@ -43,7 +43,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 @pytest.fixture
 def bundle(tmp_path: Path) -> Bundle:
     """With a card, as every export has."""
-    path = write_bundle(tmp_path / "bundle", trained=example_statistics())
+    path = write_bundle(tmp_path / "bundle", trained=example_trained())
     (path / CARD).write_text("---\nlibrary_name: sar-clip\n---\n\n# A bundle\n")
     reseal(path)
     return open_bundle(path)
@@ -88,10 +88,10 @@ def test_a_push_replaces_all_that_was_there(hub: Hub, bundle: Bundle, tmp_path: 
     hub.repositories[NAME].private = False  # by its owner, who keeps it so
     other = open_bundle(write_bundle(tmp_path / "plain"))
     second = push(other.path, other.manifest, NAME)
-    assert not {STATISTICS, CARD} & hub.repositories[NAME].files.keys()
+    assert not {CLASS_MODEL, CARD} & hub.repositories[NAME].files.keys()
     assert not hub.repositories[NAME].private
-    assert open_bundle(second).statistics is None
-    assert open_bundle(first).statistics is not None
+    assert open_bundle(second).trained is None
+    assert open_bundle(first).trained is not None
 
 
 @pytest.mark.parametrize(

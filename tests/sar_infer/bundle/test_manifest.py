@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.bundles import example_manifest
 
-from sar_infer.bundle.manifest import FileEntry, Manifest, Parity, Provenance, Quality, Scores, SelfTestVector
+from sar_infer.bundle.manifest import FileEntry, Manifest, Parity, Provenance, Quality, Scores, SelfTestVector, Variant
 from sar_infer.errors import BundleError, SchemaError
 
 SEALED = example_manifest().sealed()
@@ -18,7 +18,7 @@ FULL = dataclasses.replace(
     files={"a": FileEntry("0" * 64, 5)},
     logit_bias=-1.5,
     self_test=SelfTestVector(3, (0.6, 0.8)),
-    thresholds={"cat": 0.3},
+    precisions={"int8": Variant("a", 2, 0.9, 0.95, 0.9, 2.0, 0.99)},
     quality=Quality(
         dataset="d",
         seeds=(1, 2),

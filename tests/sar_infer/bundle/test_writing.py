@@ -141,12 +141,12 @@ def test_kill_leaves_nothing_half_written_and_the_next_one_clears_up(out: Path, 
 
 
 def test_a_sealed_bundle_opens_with_its_card(tmp_path: Path) -> None:
-    bundle = open_bundle(write_bundle(tmp_path / "b", temperature=1.5))
+    bundle = open_bundle(write_bundle(tmp_path / "b", logit_bias=1.5))
     assert not (bundle.path / CARD).exists()
     manifest = seal(bundle.path, bundle.manifest, bundle.bank)
     again = open_bundle(bundle.path)
     assert again.manifest == manifest
-    assert manifest.temperature == 1.5
+    assert manifest.logit_bias == 1.5
     assert (bundle.path / CARD).read_text(encoding="utf-8") == card(manifest, bundle.bank)
     assert CARD in manifest.files
     assert MANIFEST not in manifest.files

@@ -10,11 +10,10 @@ import pytest
 from PIL import Image
 from support.bank_commands import BANK, Command, content
 from support.bundles import BANK_NAMES, DIM, write_bundle
-from support.trained import example_statistics
+from support.trained import example_trained
 
 from sar_infer import Classifier
 from sar_infer.bank import ClassBank
-from sar_infer.bundle.manifest import STATISTICS
 from sar_infer.cli.bank import main
 from sar_infer.cli.classify import main as sar_classify
 
@@ -144,13 +143,13 @@ def test_bad_input_is_one_line_and_changes_nothing() -> None:
     paint("beside/loose.png", LIME)
     folder("beside/iris", VIOLET)
     folder("root/iris", VIOLET)
-    damaged = write_bundle(Path("damaged"), trained=example_statistics())
-    (damaged / STATISTICS).write_bytes((damaged / STATISTICS).read_bytes()[:-8] + b"\xff" * 8)
+    damaged = write_bundle(Path("damaged"), trained=example_trained())
+    (damaged / CLASS_MODEL).write_bytes((damaged / CLASS_MODEL).read_bytes()[:-8] + b"\xff" * 8)
     for arguments, message in (
         (("add", BANK, "iris", "--photos", "iris"), "iris/broken.jpg: "),
         (("add", BANK, "iris", "--photos", "nowhere"), "no such file"),
         (("add", BANK, "iris", "--photos", "root"), "such as root/iris"),
-        (("add", BANK, "iris", "--photos", "iris", "--bundle", damaged), STATISTICS),
+        (("add", BANK, "iris", "--photos", "iris", "--bundle", damaged), CLASS_MODEL),
         (("add", BANK, "--photos", "empty"), "empty/class: a folder without images"),
         (("add", BANK, "--photos", "iris"), "one folder for each class"),
         (("add", BANK, "--photos", "beside"), "beside/loose.png: lies beside"),

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
-from support.bundles import BANK_NAMES, ENCODER_DIGEST, name_rows, reseal, write_bundle
+from support.bundles import BANK_NAMES, ENCODER_DIGEST, name_rows, write_bundle
 from support.pictures import encoded, huge_png
 from support.precisions import add_precision
-from support.trained import example_statistics
+from support.trained import example_trained
 
 from sar_infer import __version__
 from sar_infer.bank import ClassBank
@@ -76,20 +76,21 @@ def test_jsonl_in_input_order(folder: Path) -> None:
     assert lines[1]["predictions"] == []
     assert lines[1]["error"].startswith("not an image")
     for line in (lines[0], lines[2]):
-        assert set(line) == {"image", "predictions", "error", "branch"}
+        assert set(line) == {"image", "predictions", "error", "unknown"}
         assert line["error"] is None
         assert {p["label"]: p["source"] for p in line["predictions"]} == {
             **dict.fromkeys(BANK_NAMES, "bank"), "owl": "extended", "zebra": "extended"
         }  # fmt: skip
-        assert set(line["predictions"][0]) == {"label", "score", "logit", "similarity", "source", "calibration"}
+        assert set(line["predictions"][0]) == {"label", "score", "logit", "similarity", "source"}
         assert sum(p["score"] for p in line["predictions"]) == pytest.approx(1, abs=1e-5)
     only = objects(run("photos/a.jpg", "--classes", "new.txt", "--only", "--format", "jsonl"))[0]["predictions"]
     assert {p["label"]: p["source"] for p in only} == {"owl": "extended", "red": "bank", "zebra": "extended"}
 
 
 def test_text_csv_and_json(folder: Path) -> None:
-    first, *rest = run("photos/a.jpg", "--top-k", "2").stdout.splitlines()
+    first, unknown, *rest = run("photos/a.jpg", "--top-k", "2").stdout.splitlines()
     assert (first, len(rest)) == ("photos/a.jpg", 2)
+    assert re.fullmatch(r" +\d+\.\d% unknown", unknown)
     assert re.fullmatch(r" +\d+\.\d% [█·]{24}   (red|green|blue|grey thing)", rest[0])
     rows = list(csv.DictReader(run("photos", "--format", "csv").stdout.splitlines()))
     results = json.loads(run("photos", "--format", "json").stdout)
@@ -152,14 +153,6 @@ def test_another_bank(folder: Path) -> None:
     assert [p["label"] for p in objects(result)[0]["predictions"]] == ["owl"]
 
 
-def test_json_says_which_branch_answered(folder: Path, bundle_path: Path, tmp_path: Path) -> None:
-    with_statistics = write_bundle(tmp_path / "statistics", trained=example_statistics())
-    for bundle, branch in ((bundle_path, "text"), (with_statistics, "text+statistics")):
-        call = ("photos", "--bundle", str(bundle), "--format")
-        assert [line["branch"] for line in objects(run(*call, "jsonl"))] == [branch] * 2
-        assert [line["branch"] for line in json.loads(run(*call, "json").stdout)] == [branch] * 2
-
-
 def test_info(folder: Path, bundle_copy: Path) -> None:
     call = ("--info", "--bundle", str(bundle_copy), "--format")
     assert "backbone      tiny, weights " in run(*call, "text").stdout
@@ -199,49 +192,32 @@ def test_every_option_has_its_environment_twin(folder: Path, monkeypatch: pytest
 
 
 # ----------------------------------------------------------------------------------------------------------- confidence
-@pytest.fixture
-def calibrated(folder: Path, bundle_copy: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The bundle of the folder, with a temperature and all that goes with it."""
-    thresholds = {"score": 0.999, "energy": 1000.0}
-    reseal(bundle_copy, temperature=2.0, thresholds=thresholds, conformal={"0.9": 0.0}, calibrated=BANK_NAMES)
-    monkeypatch.setenv("SAR_BUNDLE", str(bundle_copy))
-    return folder
 
 
-def test_unknown_sets_and_reasons(calibrated: Path) -> None:
-    (plain,) = objects(run("photos/a.jpg", "--format", "jsonl"))
-    assert all(p["calibration"] == "held-out" for p in plain["predictions"])
-    options = ("--unknown", "--coverage", "0.9", "--explain", "--format", "jsonl", "--top-k", "1")
-    (doubted,) = objects(run("photos/a.jpg", *options))
-    assert doubted["unknown"] is True
-    assert re.fullmatch(r"score 0\.\d{3} is below 0\.999", doubted["reason"])
-    assert set(doubted["label_set"]) == set(BANK_NAMES)
+def test_unknown_sets_and_reasons(folder: Path, tmp_path: Path) -> None:
+    bundle = str(write_bundle(tmp_path / "trained", trained=example_trained(unknown=0.0)))
+    arguments = ("photos/a.jpg", "--bundle", bundle, "--format", "jsonl")
+    (plain,) = objects(run(*arguments))
+    assert 0 < plain["unknown"] < 1 and "reason" not in plain
+    (doubted,) = objects(run(*arguments, "--unknown", "--coverage", "0.9", "--explain", "--top-k", "1"))
+    assert (doubted["predictions"], doubted["unknown"]) == ([], plain["unknown"])
+    assert re.fullmatch(r"probability 0\.\d{3} is above 0\.000", doubted["reason"])
+    assert set(doubted["label_set"]) <= set(BANK_NAMES)
     assert doubted["explanation"]["runner_up"] == plain["predictions"][1]["label"]
-    assert doubted["predictions"] == plain["predictions"][:1]
-    for option in ("--unknown --unknown-by energy", "--unknown-by energy", "--unknown --threshold=0"):
-        (believed,) = objects(run(*option.split(), "photos/a.jpg", "--format", "jsonl"))
-        assert (believed["unknown"], believed["reason"]) == (False, None)
-    line = r"  unknown: score .* is below 0\.999; best guesses:"
-    for variable in ({"SAR_UNKNOWN": "1"}, {"SAR_UNKNOWN_BY": "score"}):
-        assert re.fullmatch(line, run("photos/a.jpg", env=variable).stdout.splitlines()[1])
-    assert re.fullmatch(line, run("--unknown", "photos/a.jpg").stdout.splitlines()[1])
-    Path("new.txt").write_text("owl\n")
-    refused(run("photos/a.jpg", "--classes", "new.txt", "--coverage", "0.9"), "holds for exactly the 4 classes")
+    assert objects(run(*arguments, "--unknown", "--threshold", "1")) == [plain]
+    shown = run("photos/a.jpg", "--bundle", bundle, env={"SAR_UNKNOWN": "1"}).stdout.splitlines()
+    assert re.fullmatch(r"  unknown: probability 0\.\d{3} is above 0\.000", shown[1]) and len(shown) == 2
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (
-            "--unknown --format csv",
-            "was not calibrated; train .*, or sar-bank calibrate .*, or set a threshold .*, or leave unknown out",
-        ),
-        ("--unknown --format json", "was not calibrated"),
-        ("--coverage 0.9", "was not calibrated; train with 50 or more held-out photos"),
+        ("--unknown --format csv", "no threshold is known here; fit the class model .*, or give one"),
+        ("--coverage 0.9", "needs a class model from four classes or more"),
         ("--coverage 1.5", "between 0 and 1, got 1.5"),
         ("--threshold 0.5", "a threshold is for unknown"),
-        ("--unknown-by energy --threshold nan", "expected a finite number"),
-        ("--unknown --threshold 2", "a score is between 0 and 1, got 2"),
+        ("--unknown --threshold nan", "expected a probability"),
+        ("--unknown --threshold 2", "expected a probability, 0 to 1, got 2"),
     ],
 )
 def test_confidence_that_cannot_be_had_is_refused_before_anything_is_printed(
@@ -446,6 +422,6 @@ def test_few_examples_load_nothing_of_fitting(folder: Path) -> None:
     done = process("photos/a.jpg", "--examples", "examples", program=PROGRAM)
     assert done.returncode == 0, done.stderr
     loaded = set(done.stderr.split())
-    assert "sar_infer.classifiers.statistics" in loaded
+    assert "sar_infer.class_model.model" in loaded
     rooms = {"bank_fitting", "fitting", "gaussian", "left_out", "left_out_confidence"}
     assert loaded.isdisjoint({f"sar_infer.classifiers.{name}" for name in rooms})

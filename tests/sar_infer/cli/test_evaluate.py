@@ -101,13 +101,11 @@ def test_photos_of_other_classes_count_as_unknown_ones(bank: Path) -> None:
     content = json.loads(result.stdout)
     assert {one["name"]: one["accuracy"]["of"] for one in content["per_class"]} == {"red": 6, "blue": 6}
     unknowns = content["unknowns"]
-    assert (unknowns["by"], unknowns["stranger_photos"], {*unknowns["stranger_classes"]}) == (
-        "score", 12, {"mud", "iriss"},
-    )  # fmt: skip
-    threshold = ClassBank.load(bank).calibration.thresholds["score"]
+    assert (unknowns["stranger_photos"], {*unknowns["stranger_classes"]}) == (12, {"mud", "iriss"})
+    threshold = ClassBank.load(bank).calibration.unknown
     for group, stranger in (("known", False), ("strangers", True)):
-        scores = [answer["score"] for answer in content["answers"] if answer["stranger"] is stranger]
-        assert unknowns[group]["count"] == sum(score < threshold for score in scores)
+        shares = [answer["unknown"] for answer in content["answers"] if answer["stranger"] is stranger]
+        assert unknowns[group]["count"] == sum(share > threshold for share in shares)
 
 
 def test_background_is_no_answer(bank: Path) -> None:

@@ -117,8 +117,7 @@ def problem(status: int, code: str) -> tuple[int, dict[str, str], dict[str, Any]
 
 def ranked(label: str) -> tuple[int, dict[str, str], dict[str, Any]]:
     prediction = {"rank": 1, "label": label, "score": 1, "logit": 2, "similarity": 0.5, "source": "bank"}
-    prediction["calibration"] = "none"
-    result = {"image": "image[0]", "predictions": [prediction], "error": None, "error_code": None, "branch": "text"}
+    result = {"image": "image[0]", "predictions": [prediction], "error": None, "error_code": None, "unknown": 0.25}
     return 200, {}, {"results": [result]}
 
 
@@ -155,7 +154,7 @@ def forms(tmp_path: Path) -> list[Any]:
 def same(ours: Any, theirs: Any) -> None:
     assert [r.image for r in ours] == [r.image for r in theirs]
     for one, other in zip(ours, theirs, strict=True):
-        assert (one.error, one.branch) == (other.error, other.branch)
+        assert (one.error, one.unknown) == (other.error, pytest.approx(other.unknown))
         assert [(p.label, p.source) for p in one.predictions] == [(p.label, p.source) for p in other.predictions]
         if other.explanation is not None:
             assert one.explanation.runner_up == other.explanation.runner_up

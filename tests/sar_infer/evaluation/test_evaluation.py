@@ -32,15 +32,15 @@ def random_answers() -> Iterator[Answer]:
     for number in range(400):
         label, best = (NAMES[at] for at in generator.choice(4, 2, p=[0.4, 0.3, 0.2, 0.1]))
         score = float(generator.uniform(0.25, 1))
-        yield answer(label, best, score, number, unknown=score < 0.4)
+        yield answer(label, best, score, number, unknown=1 - score, called_unknown=score < 0.4)
     for number in range(30):
         score = float(generator.uniform(0.1, 0.7))
-        yield answer("owl", "cat", score, number, unknown=score < 0.4, stranger=True)
+        yield answer("owl", "cat", score, number, unknown=1 - score, called_unknown=score < 0.4, stranger=True)
 
 
 @pytest.fixture(scope="module")
 def evaluation() -> Evaluation:
-    result = evaluate([*random_answers()], 4, unknown_by="score")
+    result = evaluate([*random_answers()], 4, tells_unknown=True)
     assert result is not None
     return result
 
