@@ -20,7 +20,6 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 from click.testing import CliRunner
-from sar_infer.classifiers.scores import softmax
 from support.banks import photo_set
 from support.bulk_runs import answered_here
 from support.bundles import BANK_NAMES, DIM, name_rows, write_bundle
