@@ -10,7 +10,7 @@ from pathlib import Path
 
 APART = ("cli", "export", "report")
 """Parts of ``sar_train`` that no accuracy depends on."""
-SHARED = ("bundle", "classifiers", "classify", "images", "measures.py", "storage", "text")
+SHARED = ("bundle", "class_model", "classify", "images", "measures.py", "storage", "text")
 """Parts of ``sar_infer`` that training uses."""
 
 

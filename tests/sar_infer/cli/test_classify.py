@@ -412,16 +412,3 @@ def test_help_and_version_load_nothing_heavy(folder: Path, option: str) -> None:
     loaded = set(process(option, program=PROGRAM).stderr.split())
     assert "sar_infer.cli.classify" in loaded
     assert loaded.isdisjoint({"numpy", "PIL", "onnxruntime", "safetensors", "torch", "sar_train"})
-
-
-def test_few_examples_load_nothing_of_fitting(folder: Path) -> None:
-    for number in range(3):
-        Path("examples", f"class {number}").mkdir(parents=True)
-        for shot in range(2):
-            PICTURE.rotate(7 * number + shot).save(f"examples/class {number}/{shot}.png")
-    done = process("photos/a.jpg", "--examples", "examples", program=PROGRAM)
-    assert done.returncode == 0, done.stderr
-    loaded = set(done.stderr.split())
-    assert "sar_infer.class_model.model" in loaded
-    rooms = {"bank_fitting", "fitting", "gaussian", "left_out", "left_out_confidence"}
-    assert loaded.isdisjoint({f"sar_infer.classifiers.{name}" for name in rooms})
