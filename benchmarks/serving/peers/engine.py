@@ -13,7 +13,7 @@ import onnxruntime
 
 from sar_infer.bundle.bundle import open_bundle
 from sar_infer.bundle.manifest import IMAGE_ENCODER, Preprocess
-from sar_infer.classifiers.scores import softmax
+from sar_infer.class_model.model import log_probabilities
 from sar_infer.classify.ranking import top_k
 from sar_infer.images.load import load_rgb
 from sar_infer.images.preprocess import to_input
@@ -46,7 +46,7 @@ class Engine:
         """An answer for each image."""
         rows = self._session.run(None, {"pixels": np.stack(pixels)})[0]
         logits = self._scale * (rows @ self._rows.T)
-        scores = softmax(logits)
+        scores = np.exp(log_probabilities(logits))
         return [
             {"predictions": [{"label": self._names[column], "score": float(scores[row, column])} for column in best]}
             for row, best in enumerate(top_k(logits, 5))

@@ -32,7 +32,7 @@ def fresh(copies: tuple[Path, Path]) -> str:
         ("training/loop.py", True),
         ("regularisers/sar.py", True),
         ("assets/new.txt", True),
-        ("../sar_infer/classifiers/statistics.py", True),
+        ("../sar_infer/class_model/model.py", True),
         ("../sar_infer/images/load.py", True),
         ("cli/train.py", False),
         ("export/graph.py", False),
