@@ -74,10 +74,10 @@ def _default(parameter: click.Parameter) -> Any:
 # ------------------------------------------------------------------------------------------------------------ routes
 def routes() -> Iterator[str]:
     """Yield a line for each route of the server, its parameters and bodies."""
-    with _app() as framed:
-        app = framed
-        while not hasattr(app, "openapi"):
-            app = app._app  # the frame around it
+    from sar_infer.server.app import routed
+
+    with _service() as service:
+        app = routed(service)
         described = app.openapi()["paths"]
         for route in _walk(app.router):
             for method in sorted(route.methods):
@@ -124,8 +124,10 @@ def answers() -> Iterator[str]:
     """Yield a line for each field of the server's schemas, and for each of its metrics."""
     from starlette.testclient import TestClient
 
-    with _app() as app:
-        client = TestClient(app, base_url="http://localhost")
+    from sar_infer.server.app import build_app
+
+    with _service() as service:
+        client = TestClient(build_app(service), base_url="http://localhost")
         for name, schema in client.get("/openapi.json").json()["components"]["schemas"].items():
             yield from (f"key schema {name} {field}" for field in schema.get("properties", ()))
         for line in client.get("/metrics").text.splitlines():
@@ -134,15 +136,14 @@ def answers() -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def _app() -> Iterator[Any]:
-    """Open the application of the shipped bundle, with all routes."""
+def _service() -> Iterator[Any]:
+    """Open a service of the shipped bundle."""
     from sar_infer.bundle.bundle import default_bundle
-    from sar_infer.server.app import build_app
     from sar_infer.server.service import Service
     from sar_infer.server.settings import Settings
 
     with contextlib.closing(Service.open(Settings(bundle=str(default_bundle())))) as service:
-        yield build_app(service)
+        yield service
 
 
 if __name__ == "__main__":

@@ -376,7 +376,7 @@ def test_photos_that_nobody_labelled(here: Path, bundle_path: Path) -> None:
         assert (report["photos"], report["all_known"], report["bank"]) == (32, True, client.classes()["bank"])
         assert report["bank"] != before
         assert {note["key"] for note in report["look_first"]} <= {f"embeddings[{n}]" for n in range(len(paths))}
-        for name in ("photos", "counted", "changed", "classes"):
+        for name in ("photos", "unknown", "changed", "classes"):
             assert report[name] == dry[name]
         with pytest.raises(ImageError, match="absent"):
             client.learn([paths[0], "absent.png"])
