@@ -31,21 +31,13 @@ from sar_infer import Classifier, Client
 from sar_infer.bank import PhotoSet, add, set_class
 from sar_infer.bundle.bundle import open_bundle
 from sar_infer.bundle.freeze import freeze
-<<<<<<< HEAD
-=======
-from sar_infer.bundle.manifest import BANK
->>>>>>> h/model2
 from sar_infer.cli.classify import main
 from sar_infer.encoders.processor import X86, processor
 from sar_infer.server.settings import Settings
 from sar_train.export import shrink
 
 __all__ = ["answered_here"]
-<<<<<<< HEAD
 TRAINED = example_trained(BANK_NAMES[:3])
-=======
-TRAINED = example_trained(BANK_NAMES[:3], unknown=0.25)
->>>>>>> h/model2
 NAMED = "teal"
 """Added to the bank by its name."""
 CALLED = "violet"
@@ -53,20 +45,16 @@ CALLED = "violet"
 PICTURED, SKU = "amber", "SKU-9"
 """Added to the bank by name and photos, and by photos only."""
 SETS = {PICTURED: photo_set("a", "b", "c", dim=DIM), SKU: photo_set("d", "e", photos_only=True, dim=DIM)}
-BACKGROUND, UNKNOWN = BANK_NAMES[3], " unknown"
+BACKGROUND = BANK_NAMES[3]
 SATURATES = processor() == X86
 """INT8 adds pairs of products in 16 bits here, and 2 * 255 * 127 does not fit: random weights may lose anything."""
 Answer = dict[str, Any]
-"""Score by label, and the probability of ``UNKNOWN``."""
+"""Score by label, and with ``unknown`` the verdict."""
 
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-<<<<<<< HEAD
     """A frozen bundle with everything: class model, smaller graphs, an edited bank."""
-=======
-    """A frozen bundle with everything: a class model, smaller graphs, an edited bank."""
->>>>>>> h/model2
     folder = tmp_path_factory.mktemp("one")
     opened = open_bundle(write_bundle(folder / "first", trained=TRAINED))
     added = [NAMED, PICTURED, SKU]
@@ -104,20 +92,12 @@ def expected(
     if precision != "fp32":
         text[names.index(CALLED)] = classifier.embed_names([CALLED])[0]
     known = known_of(names, TRAINED, SETS, shown or {})
-<<<<<<< HEAD
     joint = softmax(by_hand(TRAINED.model, rows, text, known))
     scores = softmax(by_hand(TRAINED.model, rows, text, known)[:, :-1])
     return [
         {name: float(score) for name, score in zip(names, row, strict=True) if name != BACKGROUND}
         | {"unknown": float(unknown)}
         for row, unknown in zip(scores, joint[:, -1], strict=True)
-=======
-    logits = by_hand(TRAINED.model, rows, text, known)
-    strange = softmax(logits)[:, -1]
-    return [
-        {name: float(score) for name, score in zip(names, row, strict=True) if name != BACKGROUND} | {UNKNOWN: float(u)}
-        for row, u in zip(softmax(logits[:, :-1]), strange, strict=True)
->>>>>>> h/model2
     ]
 
 
@@ -127,11 +107,7 @@ ONLY = (*BANK_NAMES[:3], NAMED, SKU, CALLED)
 
 
 def result_scores(result: Mapping[str, Any]) -> Answer:
-<<<<<<< HEAD
     return {p["label"]: p["score"] for p in result["predictions"]} | {"unknown": result["unknown"]}
-=======
-    return {p["label"]: p["score"] for p in result["predictions"]} | {UNKNOWN: result["unknown"]}
->>>>>>> h/model2
 
 
 def in_python(bundle: Path, images: list[Path], **options: Any) -> list[Answer]:
@@ -156,7 +132,7 @@ def by_command(bundle: Path, images: list[Path], folder: Path) -> list[Answer]:
 def row_scores(rows: list[dict[str, Any]], images: list[Path]) -> list[Answer]:
     by_key = {Path(row["key"]).name: row for row in rows}
     ordered = [by_key[path.name] for path in images]
-    return [dict(zip(row["labels"], row["scores"], strict=True)) | {UNKNOWN: row["unknown"]} for row in ordered]
+    return [dict(zip(row["labels"], row["scores"], strict=True)) | {"unknown": row["unknown"]} for row in ordered]
 
 
 def in_parts(bundle: Path, images: list[Path], folder: Path) -> list[Answer]:
@@ -188,17 +164,9 @@ def test_python_in_every_precision(bundle: Path, images: list[Path], precision: 
     assert apart < 0.05 or (precision == "int8" and SATURATES)
 
 
-<<<<<<< HEAD
 def test_by_photos_in_python(bundle: Path, images: list[Path]) -> None:
     """By photos, by name and photos, by photos only, and more photos of a trained class, beside all the others."""
     shown = {CALLED: photo_set_of(5, 2), "SKU-12345": photo_set_of(6, 4, photos_only=True), "green": photo_set_of(8, 3)}
-=======
-
-
-def test_by_photos_in_python(bundle: Path, images: list[Path]) -> None:
-    """By photos, by name and photos, by photos only, and more photos of a trained class, beside all the others."""
-    shown = {CALLED: photo_set_of(2, 5), "SKU-12345": photo_set_of(4, 6, photos_only=True), "green": photo_set_of(3, 8)}
->>>>>>> h/model2
     classifier = Classifier.open(bundle, "cpu")
     classes = classifier.class_set(photos=shown)
     rows = classifier.embed_images(images)
@@ -207,12 +175,8 @@ def test_by_photos_in_python(bundle: Path, images: list[Path]) -> None:
     for result, scores in zip(
         classifier.decide(classes, 99)(rows), expected(bundle, images, names, shown), strict=True
     ):
-<<<<<<< HEAD
         answer = {p.label: p.score for p in result.predictions} | {"unknown": result.unknown}
         assert answer == pytest.approx(scores, abs=1e-5)
-=======
-        assert result_scores(dataclasses.asdict(result)) == pytest.approx(scores, abs=1e-5)
->>>>>>> h/model2
 
 
 def posted(server: Local, path: str, **request: Any) -> Any:
@@ -261,11 +225,7 @@ def test_zero_shot(bundle: Path, images: list[Path], server: Local) -> None:
     for path, scores in zip(images, expected(bundle, images, ONLY), strict=True):
         body = {"inputs": encoded(path), "parameters": {"candidate_labels": list(ONLY)}}
         results = posted(server, "/v1/zero-shot-image-classification", json=body)
-<<<<<<< HEAD
         del scores["unknown"]
-=======
-        scores.pop(UNKNOWN)
->>>>>>> h/model2
         assert {item["label"]: item["score"] for item in results} == pytest.approx(scores, abs=1e-5)
 
 
@@ -279,11 +239,7 @@ def test_the_inference_protocol(bundle: Path, images: list[Path], server: Local)
     results = {item["name"]: item for item in posted(server, "/v2/models/sar-clip/infer", json=body)["outputs"]}
     scores, labels = (np.array(results[name]["data"]).reshape(len(images), -1) for name in ("SCORES", "LABELS"))
     for row, expected_scores in enumerate(expected(bundle, images, ALL)):
-<<<<<<< HEAD
         del expected_scores["unknown"]
-=======
-        expected_scores.pop(UNKNOWN)
->>>>>>> h/model2
         assert dict(zip(labels[row], scores[row], strict=True)) == pytest.approx(expected_scores, abs=1e-5)
 
 
@@ -292,9 +248,6 @@ def encoded(path: Path) -> str:
 
 
 def agree(results: list[Answer], expected_scores: list[dict[str, float]]) -> None:
-<<<<<<< HEAD
     """The same scores, and the same probability of *unknown*."""
-=======
->>>>>>> h/model2
     for answer, scores in zip(results, expected_scores, strict=True):
         assert answer == pytest.approx(scores, abs=1e-5)
