@@ -72,9 +72,11 @@ def calibrate(logits: Floats, labels: Labels) -> tuple[Calibrated, Measured]:
             covered[number, part] = shares[np.arange(len(part)), labels[part]] >= least
             sizes[number, part] = (shares >= least).sum(1)
     right = logits[:, :-1].argmax(1) == labels
-    errors = [calibration_error(best, right) for best in scores]
+    before, after = (calibration_error(best, right) for best in scores)
     means = tuple(covered.mean(1).tolist()), tuple(sizes.mean(1).tolist())
-    return _fitted(logits, labels), Measured(len(labels), float(right.mean()), *errors, float(strange.mean()), *means)
+    return _fitted(logits, labels), Measured(
+        len(labels), float(right.mean()), before, after, float(strange.mean()), *means
+    )
 
 
 def _fitted(logits: Floats, labels: Labels) -> Calibrated:

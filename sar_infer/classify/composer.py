@@ -11,7 +11,6 @@ import threading
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
@@ -30,7 +29,8 @@ _MOST_FITTED = 4
 """Fitted models of banks that stay ready."""
 
 
-class Evidence(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Evidence:
     """What photos say of a class: their sum (D,) float64, their number, and False if its name means nothing."""
 
     total: Doubles
@@ -230,10 +230,9 @@ class Composer:
         if base is None:
             weights, bias = _weights(model, bank.embeddings)
             return weights[:-1], bias[:-1]
-        digest, weights, bias = self._names.get(base, ("", None, None))
-        if weights is None or bias is None or digest != model.digest:
-            weights, bias = _weights(model, base.embeddings)
-            self._names[base] = model.digest, weights, bias
+        if base not in self._names or self._names[base][0] != model.digest:
+            self._names[base] = model.digest, *_weights(model, base.embeddings)
+        _, weights, bias = self._names[base]
         return (
             bank.by_origin(weights[:-1], lambda own: _weights(model, bank.rows(own))[0][:-1]),
             bank.by_origin(bias[:-1], lambda own: _weights(model, bank.rows(own))[1][:-1]),
