@@ -187,7 +187,7 @@ def _accuracies(bundle: Bundle, photos: Path) -> list[dict[str, Any]]:
         paths = {n: p for n, p in labelled.items() if (bundle.bank.lookup.get(n) is None) is (group == "new")}
         if len(paths) < 2:
             continue
-        evaluation = evaluated(classifier, paths, list(paths), only=True, command=None)
+        evaluation = evaluated(classifier, paths, list(paths), only=True)
         result.append(
             {
                 "of": group,

@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import dataclasses
 import json
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,6 @@ from sar_infer import Classifier, Client
 from sar_infer.bank import PhotoSet, add, set_class
 from sar_infer.bundle.bundle import open_bundle
 from sar_infer.bundle.freeze import freeze
-from sar_infer.bundle.manifest import BANK
 from sar_infer.cli.classify import main
 from sar_infer.encoders.processor import X86, processor
 from sar_infer.server.settings import Settings
