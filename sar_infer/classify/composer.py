@@ -11,7 +11,6 @@ import threading
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
@@ -30,7 +29,8 @@ _MOST_FITTED = 4
 """Fitted models of banks that stay ready."""
 
 
-class Evidence(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Evidence:
     """What photos say of a class: their sum (D,) float64, their number, and False if its name means nothing."""
 
     total: Doubles

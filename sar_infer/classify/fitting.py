@@ -110,7 +110,7 @@ def fit_bank(bank: ClassBank, base: ClassBank, trained: TrainedClasses | None, s
     labels = np.repeat(np.arange(len(sets)), [len(one.rows) for one in sets.values()])
     named = np.array([not one.photos_only for one in sets.values()])
     texts, used = bank.rows(sets), {*sets}
-    pooled, means, counts = np.zeros(0, np.intp), np.zeros((0, bank.dim)), np.zeros(0)
+    pooled, means, counts = np.zeros(0, np.intp), np.zeros((0, bank.dim)), np.zeros(0, np.int64)
     if trained is not None:
         positions, numbers = trained.positions_in(base, bank)
         left = np.array([position not in used for position in positions.tolist()], np.bool_)
