@@ -61,9 +61,3 @@ def nearest(embeddings: Floats, queries: Floats, k: int) -> tuple[Indices, Float
         positions[start : start + _ROWS] = best
         cosines[start : start + _ROWS] = np.take_along_axis(values, best, axis=1)
     return positions, cosines
-
-
-def at_even_steps(count: int, most: int) -> Indices:
-    """Return up to ``most`` different positions of ``count``, from the first to the last."""
-    steps = np.linspace(0, count - 1, min(count, most)).astype(np.intp)
-    return np.concatenate([steps[:1], steps[1:][np.diff(steps) > 0]])

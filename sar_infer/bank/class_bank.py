@@ -516,11 +516,6 @@ class ClassBank:
         return result
 
     @functools.cached_property
-    def photographed(self) -> Flags | None:
-        """Return flags (C,) of classes that have photos here, or are known by photos alone; None if there are none."""
-        return self._flags([key for key, entry in self.special.items() if entry.photos or entry.photos_only])
-
-    @functools.cached_property
     def added_count(self) -> int:
         """Return how many classes, or their embeddings, were added at run time."""
         return sum(entry.added is not None for entry in self.special.values())
