@@ -115,5 +115,5 @@ def unlock(page: Any, key: str) -> None:
 def predictions(*names: str) -> str:
     """A made-up answer of the server."""
     rows = [{"rank": n, "label": name, "score": 0.5**n, "source": "extended"} for n, name in enumerate(names, 1)]
-    result = {"image": "image[0]", "predictions": rows, "error": None, "error_code": None, "branch": "text"}
+    result = {"image": "image[0]", "predictions": rows, "error": None, "error_code": None}
     return json.dumps({"results": [result], "classes": len(rows), "provider": "None", "bundle": "0", "timings_ms": {}})

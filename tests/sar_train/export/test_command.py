@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 import subprocess
@@ -22,7 +21,7 @@ from sar_infer.bundle.bundle import open_bundle
 from sar_train.cli.export import main
 from sar_train.clip.backbone import RANDOM
 from sar_train.export import parity
-from sar_train.training.checkpoint import Run, load_run, save_run
+from sar_train.training.checkpoint import Run, save_run
 
 ROOT = Path(__file__).parents[3]
 RECORD = {
@@ -200,15 +199,6 @@ def test_without_the_extra_it_says_what_to_install(tmp_path: Path) -> None:
 def test_a_bundle_in_place_of_a_run(exported: Path, tmp_path: Path) -> None:
     line = one_line(export(exported, "--out", tmp_path / "new"), 2)
     assert f"{exported}: a bundle, not a run; sar-bundle works on it" in line
-
-
-def test_a_run_without_calibration_is_said(run: Path, tmp_path: Path) -> None:
-    counted = RECORD | {"calibration": None, "dataset": {"name": "mine", "photos": 32, "held_out": 20}}
-    save_run(run, dataclasses.replace(load_run(run), record=counted))
-    result = export(run, "--out", tmp_path / "bundle", "--quiet")
-    assert result.exit_code == 0, result.output
-    note = "scores are not calibrated: 20 held-out photos of the trained classes, 50 are needed"
-    assert result.stdout.splitlines().count(f"note          {note}") == 1
 
 
 def test_a_broken_photo_is_named_with_what_to_do(run: Path, tmp_path: Path) -> None:

@@ -36,11 +36,11 @@ class Exported:
         self.images = [self_test_image(spec.size, seed) for seed in range(5)]
         self.pixels = torch.from_numpy(np.stack([self_test_pixels(spec, seed) for seed in range(5)]))
 
-    def answers(self, names: tuple[str, ...], **options: object) -> tuple[Tensor, str]:
-        """Return the run time's logits (photos, names), and the branch that gave them."""
+    def answers(self, names: tuple[str, ...], **options: object) -> Tensor:
+        """Return the run time's logits (photos, names)."""
         results = self.classifier.classify(self.images, names, top_k=99, **options)
         answers = [{answer.label: answer.logit for answer in result.predictions} for result in results]
-        return torch.tensor([[logits[name] for name in names] for logits in answers]), results[0].branch
+        return torch.tensor([[logits[name] for name in names] for logits in answers])
 
     def reference(self, names: tuple[str, ...]) -> Tensor:
         images, rows = reference_images(self.prompted, self.pixels), reference_names(self.prompted, names)
@@ -55,8 +55,7 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 def test_any_names_get_the_logits_of_whole_sequences(exported: Exported) -> None:
     names = (*BANK, *NEW)
-    logits, branch = exported.answers(names)
-    assert branch == "text"
+    logits = exported.answers(names)
     torch.testing.assert_close(logits, exported.reference(names), atol=1e-4, rtol=0)
     images = exported.prompted.encode_images(exported.pixels)
     ours = exported.prompted.logits(images, names, frozen=True)
@@ -66,8 +65,7 @@ def test_any_names_get_the_logits_of_whole_sequences(exported: Exported) -> None
 def test_the_trained_classes_alone_get_the_logits_of_the_prompt(exported: Exported) -> None:
     prompted = exported.prompted
     names = tuple(name.replace("_", " ") for name in prompted.trained)
-    logits, branch = exported.answers(names, only=True)
-    assert branch == "text"
+    logits = exported.answers(names, only=True)
     images = prompted.encode_images(exported.pixels)
     expected = prompted.logits(images, prompted.trained, text_only=True, frozen=True)
     torch.testing.assert_close(logits, expected, atol=1e-4, rtol=0)

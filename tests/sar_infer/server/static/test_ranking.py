@@ -40,7 +40,7 @@ def test_a_photo_is_ranked_as_the_api_ranks_it(cup, mini_server) -> None:
     why = result["explanation"]
     nearest = ", ".join(f"{name} ({cosine:.2f})" for name, cosine in why["nearest"])
     expect(cup.locator("#why")).to_have_text(
-        f"Why? espresso is {100 * why['margin']:.1f} points ahead of {why['runner_up']}, compared by their names. "
+        f"Why? espresso is {100 * why['margin']:.1f} points ahead of {why['runner_up']}. "
         f"Nearest classes to espresso, whatever the photo (cosine; 1 is the same): {nearest}."
     )
     expect(cup.locator("#took")).to_have_text(re.compile(r"^\d+ ms$"))
