@@ -141,9 +141,9 @@ def print_bundle(location: str | Path | None, form: str) -> None:
 )
 @_form
 def verify(bundle: str | None, photos: Path | None, form: str) -> None:
-    """Check digests, self-test and parity of a bundle with what is installed now.
+    """Check digests, self-test and parity of a bundle.
 
-    With --photos, also print the accuracy on them beside the manifest's.
+    They are computed with what is installed now. With --photos, also print the accuracy on them beside the manifest's.
 
     Exit code 1 if a figure is beyond its bound.
     """

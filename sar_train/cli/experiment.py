@@ -97,9 +97,9 @@ def run(  # noqa: PLR0913 - one for each option
     quiet: bool,
     **options: Any,
 ) -> None:
-    """Train and evaluate the runs of a protocol or of a TOML file, as far as --out lacks them; print their tables.
+    """Train and evaluate the runs of a protocol or a plan.
 
-    An interrupted command continues when it is called again.
+    Those that --out lacks; then their tables are printed. An interrupted command continues when it is called again.
     """
     from sar_train.errors import ConfigError, DataError
     from sar_train.experiment import pools
@@ -199,9 +199,9 @@ def table(folder: Path, form: str, only: str) -> None:
 @option("--open/--no-open", "show", envvar="SAR_EXPERIMENT_REPORT_OPEN", help="Open it in the browser.")
 @guarded
 def report(folder: Path, out: Path | None, title: str | None, *, show: bool) -> None:
-    """Write the results in DIR as one HTML page, with its tables (CSV, LaTeX, Markdown) and figures (PNG).
+    """Write the results in DIR as one HTML page.
 
-    DIR is searched for results to any depth; other JSON files are skipped with a warning. The page is self-contained.
+    Beside it lie its tables (CSV, LaTeX, Markdown) and figures (PNG). DIR is searched for results to any depth; other JSON files are skipped with a warning. The page is self-contained.
     """
     from sar_train.report.page import check_target, write
     from sar_train.report.results import read

@@ -147,6 +147,6 @@ def test_pages_fit_a_phone(site: Path, open_page: Callable[..., tuple[Any, Any]]
 def test_search_works_where_pages_are_opened_as_files(site: Path, open_page: Callable[..., tuple[Any, Any]]) -> None:
     page, _ = open_page(site.as_uri(), "/index.html")
     page.click("[data-md-component=search-query]")
-    page.keyboard.type("calibrated_for")
+    page.keyboard.type("class_model.safetensors")
     result = page.locator(".md-search-result__link[href*='files.html']").first
     result.wait_for(state="attached")

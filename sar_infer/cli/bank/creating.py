@@ -43,9 +43,9 @@ if TYPE_CHECKING:
 @own_option("--classes", type=click.Path(path_type=Path), help="Text file with names, one per line: also classes.")
 @shared_options
 def create(arguments: BankArguments, *, photos: Sequence[str], classes: Path | None) -> None:
-    """Make BANK_FILE with exactly the classes of --photos and --classes.
+    """Make BANK_FILE with exactly your classes.
 
-    Fits the class model to the photos; two classes are enough. A class file gives
+    They are those of --photos and --classes. Fits the class model to the photos; two classes are enough. A class file gives
     phrases ("name = phrase | phrase") and classes without photos. Takes seconds and no PyTorch.
     """
     from sar_infer.bank import ClassBank
@@ -129,9 +129,9 @@ def fit(arguments: BankArguments) -> None:
 @on_bank
 @shared_options
 def carry(arguments: BankArguments) -> None:
-    """Carry BANK_FILE over to the bundle of --bundle, such as one that was trained again.
+    """Carry BANK_FILE over to another bundle (--bundle).
 
-    Names are embedded anew; removals, names, aliases, thresholds and settings come along, and photos if both bundles
+    Such as one that was trained again. Names are embedded anew; removals, names, aliases, thresholds and settings come along, and photos if both bundles
     embed images alike. Photos of another image encoder stay in the file, and return when the bank is carried back. The
     old bundle need not be there. One step of history, which can be rolled back while the old bundle is where it was.
     """

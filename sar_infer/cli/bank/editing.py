@@ -221,7 +221,10 @@ def set_class(
     background: bool | None,
     photos_only: bool | None,
 ) -> None:
-    """Set aliases and threshold of a class, and whether it is predicted and known by its name."""
+    """Set aliases and threshold of a class.
+
+    And whether it is predicted, and known by its name.
+    """
     from sar_infer.bank import set_class as edit
     from sar_infer.text.names import name_key
 
