@@ -51,7 +51,7 @@ def numbers(ctx: click.Context, parameter: click.Parameter, value: str | None) -
 
 PLANS = """\b
 base-to-new            train on half of the classes, evaluate on both halves
-few-shot               train on all classes from 1, 2, 4, 8 and 16 photos of each
+few-shot               all classes from 1, 2, 4, 8 and 16 photos of each
 cross-dataset          train on one dataset, evaluate on others (--targets)
 domain-generalisation  train on one domain, evaluate on others (--targets)
 PLAN.toml              a protocol with settings of your own, or a list of runs
@@ -201,7 +201,8 @@ def table(folder: Path, form: str, only: str) -> None:
 def report(folder: Path, out: Path | None, title: str | None, *, show: bool) -> None:
     """Write the results in DIR as one HTML page.
 
-    Beside it lie its tables (CSV, LaTeX, Markdown) and figures (PNG). DIR is searched for results to any depth; other JSON files are skipped with a warning. The page is self-contained.
+    Beside it lie its tables (CSV, LaTeX, Markdown) and figures (PNG). DIR is searched for results to any depth;
+    other JSON files are skipped with a warning. The page is self-contained.
     """
     from sar_train.report.page import check_target, write
     from sar_train.report.results import read

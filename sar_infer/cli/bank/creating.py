@@ -45,8 +45,8 @@ if TYPE_CHECKING:
 def create(arguments: BankArguments, *, photos: Sequence[str], classes: Path | None) -> None:
     """Make BANK_FILE with exactly your classes.
 
-    They are those of --photos and --classes. Fits the class model to the photos; two classes are enough. A class file gives
-    phrases ("name = phrase | phrase") and classes without photos. Takes seconds and no PyTorch.
+    They are those of --photos and --classes. Fits the class model to the photos; two classes are enough. A class
+    file gives phrases ("name = phrase | phrase") and classes without photos. Takes seconds and no PyTorch.
     """
     from sar_infer.bank import ClassBank
     from sar_infer.bank import create as edit
@@ -131,9 +131,10 @@ def fit(arguments: BankArguments) -> None:
 def carry(arguments: BankArguments) -> None:
     """Carry BANK_FILE over to another bundle (--bundle).
 
-    Such as one that was trained again. Names are embedded anew; removals, names, aliases, thresholds and settings come along, and photos if both bundles
-    embed images alike. Photos of another image encoder stay in the file, and return when the bank is carried back. The
-    old bundle need not be there. One step of history, which can be rolled back while the old bundle is where it was.
+    Such as one that was trained again. Names are embedded anew; removals, names, aliases, thresholds and settings
+    come along, and photos if both bundles embed images alike. Photos of another image encoder stay in the file, and
+    return when the bank is carried back. The old bundle need not be there. One step of history, which can be rolled
+    back while the old bundle is where it was.
     """
     from sar_infer.bank import carry as edit
     from sar_infer.bank.file import read
