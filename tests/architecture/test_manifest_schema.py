@@ -120,5 +120,4 @@ def test_the_generated_page_has_a_row_for_every_field() -> None:
         section = page.partition(f"## {name}\n")[2].partition("\n## ")[0]
         assert [field for field in part["properties"] if f"| `{field}` |" not in section] == []
     assert all("description" in part for part in manifest_schema.schema()["properties"].values())
-    assert "| `cross_fitted` | boolean | required | See `measured_on`. |" in page
     assert "| `mean` | 3 of number | required |" in page

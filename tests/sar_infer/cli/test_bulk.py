@@ -17,12 +17,14 @@ pytestmark = pytest.mark.usefixtures("here", "answered_here")
 def test_jsonl_parts_and_classes() -> None:
     write_images(Path("p"), 3)
     Path("new.txt").write_text("owl\nowl\nzebra = zebra | striped horse\n")
-    options = ("--format", "jsonl", "--classes", "new.txt", "--only", "--unknown", "--threshold", "0")
+    options = ("--format", "jsonl", "--classes", "new.txt", "--only")
     result = run("p", "--out", "out", *options)
     assert result.stderr.startswith("Warning: new.txt:2: class name 'owl' is already on line 1")
     rows = read_rows(Path("out"))
     assert {label for row in rows for label in row["labels"]} == {"owl", "zebra"}
-    assert {row["label"] for row in rows} == {None} and all(0 < row["unknown"] < 1 for row in rows)
+    assert all(0 < row["unknown"] < 1 for row in rows)
+    run("p", "--out", "none", *options, "--unknown", "--threshold", "0")
+    assert [(row["label"], row["labels"]) for row in read_rows(Path("none"))] == 3 * [(None, [])]
 
 
 @pytest.mark.parametrize(
