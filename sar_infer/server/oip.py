@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, Literal, NotRequired, Required, TypedDict
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import to_json
 from starlette.responses import Response
+from typing_extensions import NotRequired, Required, TypedDict  # noqa: UP035 - pydantic's, below Python 3.12
 
 from sar_infer._arrays import Floats
 from sar_infer.server.http.request import MAX_TOP_K, Mode, parse
