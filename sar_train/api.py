@@ -113,7 +113,7 @@ def train(
     photos: Place,
     *,
     out: Place | None = None,
-    config: Place | None = None,
+    config: Place | Mapping[str, Any] | None = None,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     overwrite: bool = False,
     resume: bool = True,
@@ -183,7 +183,7 @@ def train(
 def preview(
     photos: Place,
     *,
-    config: Place | None = None,
+    config: Place | Mapping[str, Any] | None = None,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     progress: ProgressCallback | None = None,
     **options: Unpack[TrainOptions],
@@ -266,11 +266,11 @@ def export(
 
 def run_config(
     photos: Place,
-    config: Place | None = None,
+    config: Place | Mapping[str, Any] | None = None,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     **options: Any,
 ) -> RunConfig:
-    """Build the settings of a run from a TOML file, then the options, then settings by section; later ones win.
+    """Build the settings of a run from a TOML file or its content, options, and settings by section; later ones win.
 
     Where neither SAR nor a setting of it is asked for, it is off for a method that it does not suit
     (`PromptMethod.sar_weight`).
@@ -289,13 +289,13 @@ def run_config(
     if (on := options.pop("on", None)) is not None:
         sections["dept"] = {"on": on}
     chosen = {name: _plain(value) for name, value in options.items() if value is not None}
-    file = {} if config is None else read_toml(Path(config))
+    file = (config or {}) if config is None or isinstance(config, Mapping) else read_toml(Path(config))
     merged = merge(file, {"data": str(photos)}, chosen, {"sections": settings or {}}, {"sections": sections})
-    resolved = build(RunConfig, merged, "settings" if config is None else str(config))
+    resolved = build(RunConfig, merged, "settings" if file is config or config is None else str(config))
     if not resolved.sar and (weight is not None or (settings or {}).keys() & regularisers.entries):
         raise ConfigError(
             "--no-sar (sar = false) cannot be combined with settings of SAR or of another regulariser; leave out "
-            "--sar-weight and --set sar.…"
+            "--set sar.…"
         )
     if not resolved.statistics and (chosen.get("quick") or chosen.get("prompt", "auto") != "auto"):
         raise ConfigError("--prompt, --quick: only the class model uses them, and it is off; leave them out")

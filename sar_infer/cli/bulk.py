@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 import posixpath
 import signal
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Literal
 
 import click
 from click.core import ParameterSource
 
+from sar_infer.cli.command import Key
 from sar_infer.cli.options import Refusal, option, read_classes, together
 from sar_infer.errors import SarInferError, one_line
 from sar_infer.images.formats import IMAGE_SECONDS
@@ -20,33 +20,23 @@ from sar_infer.images.inputs import CONTAINERS, LISTS
 
 if TYPE_CHECKING:
     from sar_infer.bulk.progress import Progress
-    from sar_infer.cli.classify_options import ClassifyArguments
+    from sar_infer.results import DecisionOptions
 
 bulk_options = together(
-    option("--out", help="Write rows to FILE.parquet, FILE.jsonl, or a folder of parts, local or s3://, gs://, az://."),
+    option("--out", help="Write rows to FILE.parquet, FILE.jsonl, or a folder, local or s3://, gs://, az://."),
+    option(
+        "--resume",
+        is_flag=True,
+        help="Continue a run. Retry images that a crash, a timeout or an unreachable file set aside.",
+    ),
+    option(
+        "--workers", type=click.IntRange(min=1), help="Processes or Ray tasks.  [default: one per core; 2 on a GPU]"
+    ),
     option(
         "--engine",
         type=click.Choice(["local", "ray"]),
         default="local",
-        show_default=True,
         help="Run processes on this machine, or on a Ray cluster.",
-    ),
-    option("--address", default="auto", show_default=True, help="Address of the Ray cluster; local starts one."),
-    option(
-        "--workers", type=click.IntRange(min=1), help="Processes, or Ray tasks.  [default: one per core; on a GPU 2]"
-    ),
-    option(
-        "--image-timeout",
-        type=click.IntRange(1, 86_400),
-        metavar="SECONDS",
-        default=IMAGE_SECONDS,
-        show_default=True,
-        help="Set aside an image that takes longer to decode.",
-    ),
-    option(
-        "--resume",
-        is_flag=True,
-        help="Continue a run, and try images again that a crash, a timeout or an unreachable file set aside.",
     ),
     option(
         "--embeddings",
@@ -55,14 +45,23 @@ bulk_options = together(
         flag_value="float32",
         help="Write image embeddings too, as float32 or float16.",
     ),
-    option("--column", default="image", show_default=True, help="Column of the images in Parquet sources."),
-    option("--key-column", help="Column of the keys.  [default: FILE#ROW]"),
+    option("--address", cls=Key, default="auto", help="Address of the Ray cluster. local: start one."),
+    option(
+        "--image-timeout",
+        cls=Key,
+        type=click.IntRange(1, 86_400),
+        default=IMAGE_SECONDS,
+        help="Seconds to decode an image. One that takes longer is set aside.",
+    ),
+    option("--column", cls=Key, default="image", help="Column of the images in Parquet files."),
+    option("--key-column", cls=Key, help="Column of the keys in Parquet files.  [default: FILE#ROW]"),
     option(
         "--chunk-size",
+        cls=Key,
         type=click.IntRange(min=1),
-        help="Listed images in one part.  [default: 64, and up to 4096 in a long run]",
+        help="Listed images in one chunk.  [default: 64, up to 4096 in a long run]",
     ),
-    option("--progress", is_flag=True, help="Show progress on stderr even if that is no terminal."),
+    option("--progress", cls=Key, is_flag=True, help="Show progress even if stderr is no terminal."),
 )
 _ON_GPU = 2
 """Sessions that share a GPU: one encodes while another decodes."""
@@ -72,36 +71,6 @@ costs either little."""
 _CONTINUE = "the same command with --resume continues"
 _NO_OUTPUT = (".arrow", ".csv", ".feather", ".gz", ".json", ".ndjson", ".pq", ".tsv", ".txt", ".zip", ".zst")
 """Suffixes of file types that a user may ask for and that are not written."""
-
-
-@dataclass(frozen=True)
-class BulkOptions:
-    """The command line's part about bulk runs; every field is the option of that name."""
-
-    out: str | None
-    engine: Literal["local", "ray"]
-    address: str
-    workers: int | None
-    image_timeout: int
-    resume: bool
-    embeddings: Literal["float32", "float16"] | None
-    column: str
-    key_column: str | None
-    chunk_size: int | None
-    progress: bool
-
-    @classmethod
-    def pop_from(cls, values: dict[str, Any]) -> BulkOptions:
-        """Move these options out of a command's values.
-
-        Raises:
-            Refusal: an option is given that needs ``--out``, without it.
-        """
-        options = cls(**{field.name: values.pop(field.name) for field in dataclasses.fields(cls)})
-        for name in ("resume", "embeddings"):
-            if options.out is None and getattr(options, name):
-                raise Refusal(f"--{name} needs --out")
-        return options
 
 
 def check_without_out(images: Iterable[str]) -> None:
@@ -123,12 +92,12 @@ class _Terminated(KeyboardInterrupt):
     """SIGTERM."""
 
 
-def classify_in_bulk(options: ClassifyArguments, bulk: BulkOptions) -> int:
+def classify_in_bulk(options: SimpleNamespace, decision: DecisionOptions) -> int:
     """Run in bulk and return the exit code.
 
     Args:
-        options: The options of ``sar-classify``.
-        bulk: The options of the bulk run, with ``out``.
+        options: The options of ``sar-classify``, with ``out``.
+        decision: What to report about each image.
 
     Raises:
         SarInferError: something in the call is wrong; nothing was done.
@@ -152,12 +121,12 @@ def classify_in_bulk(options: ClassifyArguments, bulk: BulkOptions) -> int:
             from sar_infer.bulk.worker import WorkerOptions
             from sar_infer.encoders.sessions import expects_cuda, usable_cores
 
-        out = str(bulk.out)
+        out = str(options.out)
         form = _form(options.format, out)
         if options.profile:
             raise Refusal("--profile is for runs without --out")
-        workers, on_gpu = bulk.workers, expects_cuda(options.device)
-        if workers is None and bulk.engine == "local":
+        workers, on_gpu = options.workers, expects_cuda(options.device)
+        if workers is None and options.engine == "local":
             workers = max(1, usable_cores() // (options.threads or 1))
             workers = min(workers, _ON_GPU) if on_gpu else workers
         worker_options = WorkerOptions(
@@ -166,27 +135,27 @@ def classify_in_bulk(options: ClassifyArguments, bulk: BulkOptions) -> int:
             classes=None if options.classes is None else read_classes(options.classes),
             only=options.only,
             top_k=options.top_k,
-            decision=options.decision,
-            embedding=bulk.embeddings,
+            decision=decision,
+            embedding=options.embeddings,
             batch_size=options.batch_size or _BATCHES[on_gpu],
             device=options.device,
             threads=options.threads or 1,
             precision=options.precision,
-            image_timeout=bulk.image_timeout,
-            column=bulk.column,
-            key_column=bulk.key_column,
+            image_timeout=options.image_timeout,
+            column=options.column,
+            key_column=options.key_column,
         )
-        progress = Progress(bulk.progress)
+        progress = Progress(options.progress)
         try:
             summary = run(
-                InputSources(options.images, bulk.column, bulk.key_column, bulk.chunk_size),
+                InputSources(options.images, options.column, options.key_column, options.chunk_size),
                 worker_options,
                 out,
                 progress,
                 parquet=form == "parquet",
-                resume=bulk.resume,
+                resume=options.resume,
                 workers=workers,
-                ray_address=bulk.address if bulk.engine == "ray" else None,
+                ray_address=options.address if options.engine == "ray" else None,
             )
         except SarInferError as error:
             if not progress.inputs:
@@ -197,9 +166,9 @@ def classify_in_bulk(options: ClassifyArguments, bulk: BulkOptions) -> int:
             kept = _kept(progress)
             raise
     except KeyboardInterrupt as stop:
-        click.echo(f"interrupted; {kept or _CONTINUE} ({one_line(str(bulk.out))})", err=True)
+        click.echo(f"interrupted; {kept or _CONTINUE} ({one_line(str(options.out))})", err=True)
         return 143 if isinstance(stop, _Terminated) else 130
-    old = bulk.resume and not progress.inputs
+    old = options.resume and not progress.inputs
     text = f"{'already complete: ' if old else ''}classified {summary.classified:,} of {summary.inputs:,}"
     if summary.rate and not old:
         text += f" ({summary.rate:,.1f} a second)"

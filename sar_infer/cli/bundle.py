@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sar_infer import __version__
+from sar_infer.cli.command import Command, Group
 from sar_infer.cli.options import (
     BUNDLE_ARGUMENT,
     CONTEXT,
     emit,
+    format_option,
     one_blas_thread,
     option,
     printing,
@@ -44,7 +46,7 @@ Examples:
 """
 
 
-class _Commands(click.Group):
+class _Commands(Group):
     """The commands of this file and those that entry points add, which are imported when they are asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -79,26 +81,23 @@ def _further(name: str) -> click.Command | None:
 )
 @click.version_option(__version__, prog_name="sar-bundle")
 def main() -> None:
-    """Show a bundle, check it, or make another from it; the bundle itself never changes.
+    """Show a bundle, check it, or make another from it. BUNDLE itself never changes.
 
-    BUNDLE is a folder that sar-export has written, or hf://USER/NAME@REVISION on a Hugging Face hub, by default the
-    one that ships with sar-clip.
+    BUNDLE is a folder that sar-export has written, or hf://USER/NAME@REVISION on a Hugging Face hub. By default it is
+    the one that ships with sar-clip.
 
-    Exit code: 0 if all went well; 1 if a figure is beyond its bound, or something was not made or could not be
-    written; 2 if nothing was done because something in the call is wrong.
+    Exit code: 0 after success; 1 if a check failed, or if the output was not made or not written; 2 if the call is
+    wrong, and nothing was done.
     """
 
 
-_form = option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
-
-
-@main.command()
+@main.command(cls=Command, groups={"Options": "form"})
 @BUNDLE_ARGUMENT
-@_form
+@format_option
 def show(bundle: str | None, form: str) -> None:
-    """Describe a bundle: what it contains, takes and reaches.
+    """Describe a bundle: its classes, inputs and accuracy.
 
-    As JSON, print its manifest and path.
+    --format json prints its manifest and path.
     """
     one_blas_thread()
     with reported(bundle):
@@ -131,21 +130,21 @@ def print_bundle(location: str | Path | None, form: str) -> None:
         click.echo(text, nl=False)
 
 
-@main.command()
+@main.command(cls=Command, groups={"Options": "photos form"})
 @BUNDLE_ARGUMENT
 @click.option(
     "--photos",
     type=click.Path(path_type=Path),
-    show_envvar=True,
-    help="Folder of photos that training has not seen, one folder for each class, to measure accuracy too.",
+    help="Also measure the accuracy on this folder: photos unused in training, one folder for each class.",
 )
-@_form
+@format_option
 def verify(bundle: str | None, photos: Path | None, form: str) -> None:
     """Check digests, self-test and parity of a bundle.
 
-    They are computed with what is installed now. With --photos, also print the accuracy on them beside the manifest's.
+    They are computed with the packages that are installed now. With --photos, also print the accuracy next to the
+    manifest's.
 
-    Exit code 1 if a figure is beyond its bound.
+    Exit code 1 if a check failed.
     """
     one_blas_thread()
     with reported(bundle):
@@ -202,18 +201,16 @@ def _accuracies(bundle: Bundle, photos: Path) -> list[dict[str, Any]]:
     return result
 
 
-@main.command()
+@main.command(cls=Command, groups={"Options": "bank out overwrite form"})
 @BUNDLE_ARGUMENT
 @option("--bank", required=True, type=click.Path(path_type=Path), help="Bank file with the classes of the new bundle.")
-@click.option(
-    "--out", required=True, type=click.Path(path_type=Path), show_envvar=True, help="Folder of the new bundle."
-)
-@click.option("--overwrite", is_flag=True, show_envvar=True, help="Replace a bundle in --out.")
-@_form
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the new bundle.")
+@click.option("--overwrite", is_flag=True, help="Replace a bundle in --out.")
+@format_option
 def freeze(bundle: str | None, bank: Path, out: Path, form: str, *, overwrite: bool) -> None:
     """Write a bundle with the classes of a bank file.
 
-    Everything but the classes is taken from BUNDLE.
+    All else is copied from BUNDLE.
     """
     one_blas_thread()
     with reported(out):

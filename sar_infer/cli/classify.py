@@ -7,20 +7,23 @@ import signal
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from sar_infer import __version__
 from sar_infer.classify.output import FORMATS
-from sar_infer.cli.bulk import BulkOptions, bulk_options, check_without_out, classify_in_bulk
-from sar_infer.cli.classify_options import ClassifyArguments, classify_options
+from sar_infer.cli.bulk import bulk_options, check_without_out, classify_in_bulk
+from sar_infer.cli.command import Command, Key
 from sar_infer.cli.evaluating import check_page, evaluated, labelled_photos, report
 from sar_infer.cli.options import (
     CONTEXT,
-    GroupedCommand,
     Refusal,
+    model_options,
     one_blas_thread,
+    option,
     printing,
     read_classes,
     set_encoding,
@@ -28,7 +31,7 @@ from sar_infer.cli.options import (
 )
 from sar_infer.errors import SarInferError, reason_of
 from sar_infer.images.inputs import STDIN, expand_present, folders
-from sar_infer.results import Profile
+from sar_infer.results import DecisionOptions, Profile
 
 if TYPE_CHECKING:
     from sar_infer.bank import ClassBank
@@ -36,34 +39,63 @@ if TYPE_CHECKING:
     from sar_infer.results import ImageResult
 
 GROUPS = {
-    "Options": ("bundle", "bank", "classes", "examples", "only", "top_k"),
-    "Decision": ("unknown", "threshold", "coverage", "explain"),
-    "Speed": ("device", "precision", "threads", "batch_size", "profile"),
-    "Bulk runs": (
-        *("out", "resume", "workers", "engine", "address", "image_timeout"),
-        *("column", "key_column", "chunk_size", "embeddings", "progress"),
-    ),
-    "Evaluation": ("evaluate", "html"),
-    "Output": ("format", "info"),
+    "Classes": "bundle bank classes examples only",
+    "Answers": "top_k unknown",
+    "Output": "format out",
 }
 _FACTS = ("bundle", "bank", "classes", "examples")
 _PROGRESS_FROM = 32
 _BATCH = 16
 
 
-@click.command(cls=GroupedCommand, groups=GROUPS, context_settings=CONTEXT)
+@click.command(cls=Command, groups=GROUPS, context_settings=CONTEXT)
 @click.argument("images", nargs=-1, metavar="IMAGE... | SOURCE...")
-@classify_options
+@model_options
+@option("--bank", type=click.Path(), help="Bank file to use instead of the bundle's classes.")
+@option("--classes", type=click.Path(), help="Text file with more class names, one per line.")
+@option("--examples", type=click.Path(), help="Folder of example photos, one folder for each class.")
+@option("--only", is_flag=True, help="Use only the classes of --classes or --examples.")
+@option("--top-k", type=click.IntRange(min=1), default=5, help="Classes to print for each image.")
+@option("--unknown", is_flag=True, help="Report images that seem to show none of the classes as unknown.")
+@option(
+    "--threshold",
+    type=float,
+    metavar="X",
+    help="With --unknown: probability from which an image is unknown.  [default: the class model's]",
+)
+@option(
+    "--coverage",
+    type=float,
+    metavar="P",
+    help="Print a set of classes that contains the correct one with this probability, such as 0.9.",
+)
+@option("--explain", is_flag=True, help="Print the margin and the classes nearest to the predicted one.")
+@option(
+    "--format",
+    type=click.Choice([*FORMATS, "parquet"]),
+    default="text",
+    envvar="SAR_CLASSIFY_FORMAT",  # SAR_FORMAT is text or json, which all other commands know
+    help="Output format. With --out: parquet (the default there) or jsonl.",
+)
+@option("--evaluate", is_flag=True, help="Measure the accuracy. IMAGE is a folder with one folder for each class.")
+@option("--html", type=click.Path(path_type=Path), help="With --evaluate: also write one HTML page.")
+@option("--profile", is_flag=True, help="Print the seconds of each step and the device to stderr.")
+@option("--threads", cls=Key, type=click.IntRange(min=1), help="Threads of the encoder.  [default: onnxruntime's]")
+@option(
+    "--batch-size",
+    cls=Key,
+    type=click.IntRange(min=1),
+    help="Images encoded together.  [default: 16; with --out 4, on a GPU 64]",
+)
 @bulk_options
 @click.option("--info", is_flag=True, help="Describe the bundle (--format text, json or jsonl) and exit.")
 @click.version_option(__version__, prog_name="sar-classify")
 def main(**values: Any) -> None:
-    """Classify photos by class names: those of a bundle's bank, and any that you give.
+    """Classify photos: by the classes of a bundle, by your own, or by both.
 
-    IMAGE is a file, a folder, a glob pattern, or - for an image on standard input. SOURCE, with --out, is a file, a
-    folder, a glob pattern, a tar shard (webdataset), a Parquet file with the bytes of images, a list (.txt, .lst) of
-    paths or URLs, or a URL (s3://, gs://, az://); a run that was interrupted goes on with --resume, and every input has
-    one row.
+    IMAGE is a file, a folder, a glob pattern, or - for an image on standard input. With --out, SOURCE may also be a
+    tar shard, a Parquet file of images, a list (.txt, .lst) of paths or URLs, or a URL (s3://, gs://, az://). The
+    output has one row for each input. --resume continues an interrupted run.
 
     \b
     sar-classify cat.jpg
@@ -73,13 +105,12 @@ def main(**values: Any) -> None:
     sar-classify labelled/ --examples garments/ --only --evaluate --html page.html
     sar-classify 's3://bucket/shard-{0000..0999}.tar' --out answers/ --resume
 
-    A line of new.txt is a class name, or a name and the phrases to look for: "name = phrase | phrase".
+    A line of new.txt is a class name, or "name = phrase | phrase" to average several phrasings.
 
-    Exit code: 0 if all images were classified; 1 if one or more could not be read, or a run with --out stopped before
-    its end; 2 if nothing was done because something in the call is wrong; 130 and 143 after Ctrl-C and SIGTERM.
+    Exit code: 0 if all images were classified; 1 if an image could not be read, or if a run with --out stopped early;
+    2 if the call is wrong, and nothing was done; 130 after Ctrl-C; 143 after SIGTERM.
     """  # noqa: D301 - \b is for click
-    bulk = BulkOptions.pop_from(values)
-    options = ClassifyArguments(**values)
+    options = SimpleNamespace(**values)
     one_blas_thread()
     try:
         if options.info:
@@ -89,9 +120,9 @@ def main(**values: Any) -> None:
 
             print_bundle(options.bundle or None, options.format)
             return
-        _check(options, bulk)
-        if bulk.out:
-            code = classify_in_bulk(options, bulk)
+        _check(options)
+        if options.out:
+            code = classify_in_bulk(options, _decision(options))
         else:
             with _ended_by_ctrl_c():
                 code = min(1, (_evaluate if options.evaluate else _classify)(options))
@@ -115,30 +146,37 @@ def _ended_by_ctrl_c() -> Iterator[None]:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _check(options: ClassifyArguments, bulk: BulkOptions) -> None:
+def _decision(options: SimpleNamespace) -> DecisionOptions:
+    return DecisionOptions(options.unknown, options.threshold, options.coverage, options.explain)
+
+
+def _check(options: SimpleNamespace) -> None:
     if not options.images:
         raise Refusal("no image given; see sar-classify --help")
     if options.only and not options.classes and not options.examples:
         raise Refusal("--only needs --classes or --examples")
-    if options.examples and bulk.out:
+    if options.examples and options.out:
         raise Refusal(
             "--out takes no --examples; keep them in a bank: sar-bank add FILE --photos FOLDER, then --bank FILE"
         )
-    if options.format == "parquet" and not bulk.out:
+    for name in ("resume", "embeddings"):
+        if not options.out and getattr(options, name):
+            raise Refusal(f"--{name} needs --out")
+    if options.format == "parquet" and not options.out:
         raise Refusal("--format parquet needs --out")
     if options.html and not options.evaluate:
         raise Refusal("--html is the page of an evaluation; it needs --evaluate")
     if options.evaluate:
-        if bulk.out:
+        if options.out:
             raise Refusal("--evaluate takes no --out; it prints what it measures")
         if options.format not in ("text", "json"):
             raise Refusal(f"--evaluate: expected --format text or json, got {options.format}")
         check_page(options.html)
-    if not bulk.out:
+    if not options.out:
         check_without_out(options.images)
 
 
-def _evaluate(options: ClassifyArguments) -> int:
+def _evaluate(options: SimpleNamespace) -> int:
     """Evaluate the answers for labelled photos, and return how many photos could not be read."""
     warnings.filterwarnings("ignore", module="PIL")
     classifier, class_phrases, bank = _prepare(options, Profile())
@@ -149,7 +187,7 @@ def _evaluate(options: ClassifyArguments) -> int:
     return report(evaluation, options.format, options.html, f"Evaluation on {options.images[0]}", facts)
 
 
-def _classify(options: ClassifyArguments) -> int:
+def _classify(options: SimpleNamespace) -> int:
     """Classify the images, print the results, and return how many images could not be read."""
     paths = expand_present(options.images, warn)
     warnings.filterwarnings("ignore", module="PIL")  # what matters about an image becomes its error
@@ -166,7 +204,7 @@ def _classify(options: ClassifyArguments) -> int:
             raise Refusal(f"{STDIN}: standard input cannot be read: {reason}") from None
     sources = (piped if path == STDIN else path for path in paths)
     batch_size = options.batch_size or _BATCH
-    results = classifier.stream(sources, classes, options.top_k, batch_size, profile, options.decision, paths)
+    results = classifier.stream(sources, classes, options.top_k, batch_size, profile, _decision(options), paths)
     failed = _print(results, options.format, len(paths))
     if options.profile:
         click.echo(f"runs on {classifier.start()}", err=True)
@@ -176,7 +214,7 @@ def _classify(options: ClassifyArguments) -> int:
 
 
 def _prepare(
-    options: ClassifyArguments, profile: Profile
+    options: SimpleNamespace, profile: Profile
 ) -> tuple[Classifier, Mapping[str, tuple[str, ...]] | None, ClassBank | None]:
     """Open the bundle, and return it with the names of the call, and the bank of its examples if there are any."""
     from sar_infer.classifier import Classifier

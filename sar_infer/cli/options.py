@@ -1,4 +1,4 @@
-"""Shared by the commands of the run time: options with environment twins, one-line refusals, and printing."""
+"""Shared by the commands: options with environment variables, errors of one line, and printing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import io
 import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,7 +17,7 @@ from sar_infer.errors import SarInferError, WriteError, one_line
 from sar_infer.storage.strict_json import printable_json
 
 INTERRUPTED = 130
-CONTEXT: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+CONTEXT: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True}
 """Settings of every command."""
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
@@ -47,36 +47,10 @@ class Number(Finite, click.FloatRange):
     """A finite number within bounds."""
 
 
-class GroupedCommand(click.Command):
-    """A command whose ``--help`` shows its options under several headings.
-
-    Args:
-        groups: Names of parameters by heading, in the order in which they are shown; the last heading also takes all
-            that are named nowhere, such as ``--help``.
-    """
-
-    def __init__(self, *args: Any, groups: Mapping[str, Sequence[str]], **settings: Any) -> None:
-        super().__init__(*args, **settings)
-        self.groups = groups
-
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write one section for each group that has options to show."""
-        options = [parameter for parameter in self.get_params(ctx) if isinstance(parameter, click.Option)]
-        records = {option.name: option.get_help_record(ctx) for option in options}
-        *_, last = self.groups
-        named = {name for names in self.groups.values() for name in names}
-        others = [name for name in records if name not in named]
-        for heading, names in self.groups.items():
-            section_names = [*names, *others] if heading == last else names
-            if shown := [record for name in section_names if (record := records.get(name))]:
-                with formatter.section(heading):
-                    formatter.write_dl(shown)
-
-
 def option(flag: str, *others: str, **settings: Any) -> Callable[[Decorated], Decorated]:
-    """Return a ``click.option`` with its environment twin: ``--top-k`` is also ``SAR_TOP_K``."""
+    """Return a ``click.option`` with an environment variable: ``SAR_TOP_K`` for ``--top-k``."""
     name = flag.partition("/")[0][2:].upper().replace("-", "_")
-    return click.option(flag, *others, envvar="SAR_" + name, show_envvar=True, **settings)
+    return click.option(flag, *others, **{"envvar": "SAR_" + name} | settings)
 
 
 def together(*options: Callable[[Any], Any]) -> Callable[[Decorated], Decorated]:
@@ -90,26 +64,23 @@ def together(*options: Callable[[Any], Any]) -> Callable[[Decorated], Decorated]
     return add_all
 
 
+format_option = option("--format", "form", type=click.Choice(["text", "json"]), default="text", help="Output format.")
+"""The output format of commands that print text for people or JSON for programs."""
 model_options = together(
     option(
-        "--bundle",
-        type=click.Path(),
-        help="Bundle folder, or hf://USER/NAME@REVISION.  [default: the one that ships with sar-clip]",
+        "--bundle", type=click.Path(), help="Bundle folder, or hf://USER/NAME@REVISION.  [default: the shipped one]"
     ),
-    option(
-        "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to run."
-    ),
+    option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Processor to run on."),
     option(
         "--precision",
         type=click.Choice(["fp32", "fp16", "int8", "auto"]),
         default="fp32",
-        show_default=True,
-        help="Graphs to run, where the bundle has them; auto: int8 on a CPU, fp16 on a GPU.",
+        help="Precision of the encoder. auto: int8 on a CPU, fp16 on a GPU, if the bundle has it.",
     ),
 )
-"""The bundle that answers, and how it runs."""
+"""The bundle, and how it runs."""
 BUNDLE_ARGUMENT = click.argument("bundle", required=False, type=click.Path(), envvar="SAR_BUNDLE")
-"""BUNDLE of the commands of ``sar-bundle``: a folder or a place on a hub; None is the bundle that ships."""
+"""BUNDLE of the commands of ``sar-bundle``: a folder or a location on a hub; None is the bundle that ships."""
 
 
 def refused_command(name: str, reason: str, *, summary: str | None = None) -> click.Command:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sar_infer import __version__
-from sar_infer.cli.options import CONTEXT, GroupedCommand, Number, Refusal, model_options, one_blas_thread, option
+from sar_infer.cli.command import Command, Key
+from sar_infer.cli.options import CONTEXT, Number, Refusal, model_options, one_blas_thread, option
 from sar_infer.errors import InputError, SarInferError
 from sar_infer.images.formats import IMAGE_SECONDS
 
@@ -26,58 +27,68 @@ if TYPE_CHECKING:
     from sar_infer.server.settings import Settings
 
 GROUPS = {
-    "Options": ("bundle", "bank", "host", "port", "check"),
-    "Access": ("api_key_file", "allowed_host", "cors_origin", "metrics", "pages"),
-    "Limits": (
-        *("max_body", "max_images", "max_megapixels", "max_classes", "formats", "queue"),
-        *("deadline", "body_timeout", "image_timeout"),
-    ),
-    "Speed": ("device", "precision", "workers", "threads", "max_batch"),
-    "Running": ("drain", "notice", "log_format", "access_log"),
+    "Classes": "bundle bank",
+    "Network": "host port api_key_file allowed_host",
+    "Running": "device workers check",
 }
 _MODULES = ("fastapi", "httptools", "prometheus_client", "python_multipart", "starlette", "uvicorn", "uvloop")
 MIB = 2**20
 
 
-@click.command(cls=GroupedCommand, groups=GROUPS, context_settings={**CONTEXT, "show_default": True})
+@click.command(cls=Command, groups=GROUPS, context_settings=CONTEXT)
 @model_options
+@option("--bank", type=click.Path(), help="Bank file to serve. With a key it can be changed, and is made if missing.")
 @option("--host", default="127.0.0.1", help="Address to listen on.")
-@option("--port", type=click.IntRange(0, 65535), default=8000, help="Port; 0 takes a free one.")
-@option("--bank", type=click.Path(), help="Bank file to serve; with a key also to change, and made if missing.")
-@option("--api-key-file", type=click.Path(), help="File with the keys, one per line; requests must carry one.")
-@option("--allowed-host", multiple=True, metavar="NAME",
-        help="Host name by which a server without a key may be asked, beside localhost, this machine's name and "
-        "addresses; * allows any.  [repeatable]")  # fmt: skip
-@option("--cors-origin", multiple=True, metavar="ORIGIN",
-        help="Origin of pages that may call the API from a browser, such as https://shop.example; * allows any.  "
-        "[repeatable]")  # fmt: skip
-@option("--workers", type=click.IntRange(min=0),
-        help="Processes that decode and encode; 0: one process does all.  [default: 2, or a quarter of the cores if "
-        "that is more and the memory suffices; with a GPU 0]")  # fmt: skip
-@option("--threads", type=click.IntRange(min=1), help="Threads of one batch.  [default: cores / workers]")
-@option("--max-batch", type=click.IntRange(min=1),
-        help="Most images in a batch.  [default: 1, 8 with a large encoder, 32 with a GPU]")  # fmt: skip
-@option("--queue", type=click.IntRange(min=1), default=64, help="Images held at once; more get 429.")
-@option("--max-body", type=click.IntRange(min=1), default=10, help="MiB in a request.")
-@option("--max-images", type=click.IntRange(min=1), default=32, help="Images in a request.")
-@option("--max-megapixels", type=Number(min=0.001, max=50), default=50, help="Megapixels of one image.")
-@option("--max-classes", type=click.IntRange(min=1), default=1000, help="Class names in a request.")
-@option("--formats", default="JPEG,PNG,WEBP", help="Image formats to accept; GIF, BMP and TIFF can be added.")
-@option("--deadline", type=Number(min=0.01), default=30, help="Seconds until the answer is 504.")
+@option("--port", type=click.IntRange(0, 65535), default=8000, help="Port to listen on; 0: a free one.")
+@option("--api-key-file", type=click.Path(), help="File of keys, one per line. Requests must have one of them.")
+@option(
+    "--allowed-host",
+    multiple=True,
+    metavar="NAME",
+    help="Accept requests for this host name too, if there is no key; * accepts any. Repeatable.  "
+    "[default: localhost, this machine's name and addresses]",
+)
+@option(
+    "--cors-origin",
+    multiple=True,
+    metavar="ORIGIN",
+    help="Origin of web pages that may call the API, such as https://shop.example; * allows any. Repeatable.",
+)
+@option(
+    "--workers",
+    type=click.IntRange(min=0),
+    help="Processes that decode and encode; 0: one process does all.  "
+    "[default: 2, or a quarter of the cores if memory suffices; 0 on a GPU]",
+)
+@click.option("--check", is_flag=True, help="Verify and describe the bundle, then exit.")
+@option("--threads", cls=Key, type=click.IntRange(min=1), help="Threads for a batch.  [default: cores / workers]")
+@option(
+    "--max-batch",
+    cls=Key,
+    type=click.IntRange(min=1),
+    help="Most images in a batch.  [default: 1; 8 with a large encoder; 32 on a GPU]",
+)
+@option("--queue", cls=Key, type=click.IntRange(min=1), default=64, help="Most waiting images. More get status 429.")
+@option("--max-body", cls=Key, type=click.IntRange(min=1), default=10, help="Most MiB in a request.")
+@option("--max-images", cls=Key, type=click.IntRange(min=1), default=32, help="Most images in a request.")
+@option("--max-megapixels", cls=Key, type=Number(min=0.001, max=50), default=50, help="Most megapixels of an image.")
+@option("--max-classes", cls=Key, type=click.IntRange(min=1), default=1000, help="Most class names in a request.")
+@option("--formats", cls=Key, default="JPEG,PNG,WEBP", help="Accepted image formats. GIF, BMP and TIFF can be added.")
+@option("--deadline", cls=Key, type=Number(min=0.01), default=30, help="Seconds until a request gets status 504.")
 @option(
     "--image-timeout",
+    cls=Key,
     type=Number(min=0.01),
     default=IMAGE_SECONDS,
     help="Seconds for a worker process to decode an image.",
 )
-@option("--body-timeout", type=Number(min=0.01), default=10, help="Seconds for a body to arrive.")
-@option("--drain", type=click.IntRange(min=0), default=20, help="Seconds to finish on SIGTERM.")
-@option("--notice", type=Number(min=0), default=0, help="Seconds after SIGTERM in which it still listens, not ready.")
-@option("--log-format", type=click.Choice(["text", "json"]), default="text", help="Log format.")
-@option("--access-log/--no-access-log", default=True, help="Log each request.")
-@option("--metrics/--no-metrics", default=True, help="Serve /metrics.")
-@option("--pages/--no-pages", default=True, help="Serve /ui and /docs.")
-@click.option("--check", is_flag=True, help="Verify and describe the bundle, then exit.")
+@option("--body-timeout", cls=Key, type=Number(min=0.01), default=10, help="Seconds to receive a request body.")
+@option("--drain", cls=Key, type=click.IntRange(min=0), default=20, help="Seconds to finish requests after SIGTERM.")
+@option("--notice", cls=Key, type=Number(min=0), default=0, help="Seconds to serve as unready after SIGTERM.")
+@option("--log-format", cls=Key, type=click.Choice(["text", "json"]), default="text", help="Log format.")
+@option("--access-log/--no-access-log", cls=Key, default=True, help="Log each request.")
+@option("--metrics/--no-metrics", cls=Key, default=True, help="Serve /metrics.")
+@option("--pages/--no-pages", cls=Key, default=True, help="Serve /ui and /docs.")
 @click.version_option(__version__, prog_name="sar-serve")
 def main(**values: Any) -> None:
     """Serve a bundle over HTTP.
@@ -87,11 +98,11 @@ def main(**values: Any) -> None:
     curl -H 'Content-Type: image/jpeg' --data-binary @photo.jpg \\
          localhost:8000/v1/classify
 
-    /ui is a page to try it, /docs describes the API. The environment variable SAR_API_KEY holds the key that requests
-    must carry; without a key everybody may classify, and nobody can change classes or reload.
+    Open /ui to try it, and /docs for the API. Requests must have the key in the environment variable SAR_API_KEY.
+    Without a key anybody can classify, and nobody can change classes or reload.
 
-    SIGTERM finishes running requests and stops; SIGHUP opens the bundle's path again. Exit code: 0
-    after a stop, 2 if nothing was served because something in the call is wrong.
+    SIGTERM finishes running requests and stops. SIGHUP opens the bundle again. Exit code: 0 after a stop; 2 if the
+    call is wrong, and nothing was served.
     """  # noqa: D301 - \b is for click
     one_blas_thread()
     try:

@@ -1,4 +1,4 @@
-"""Options with environment variables, one-line errors and progress: the shared parts of all commands."""
+"""Shared by all commands: options with environment variables, errors of one line, and progress."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, ClassVar, NoReturn, ParamSpec, TypeVar
 
@@ -31,12 +31,12 @@ _PASSING = re.compile(r"(\w+) ([\d,]+)/([\d,]+) ")
 
 
 def option(*names: str, **settings: Any) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Return a click option that shows its environment variable in ``--help``.
+    """Return a click option with an environment variable.
 
     The name of the command is part of it (``SAR_TRAIN_SHOTS``), unless the option is one of `SHARED`.
     """
     shared = {"envvar": "SAR_" + names[0][2:].upper().replace("-", "_")} if names[0] in SHARED else {}
-    return click.option(*names, show_envvar=True, **shared | settings)
+    return click.option(*names, **shared | settings)
 
 
 def guarded(command: Callable[P, R]) -> Callable[P, R]:
@@ -125,32 +125,6 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
     del number, frame
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     raise KeyboardInterrupt
-
-
-def sections_of(settings: Iterable[str], *, plain: bool = False) -> dict[str, Any]:
-    """Parse ``SECTION.KEY=VALUE`` texts into one table for each section.
-
-    Args:
-        settings: the texts.
-        plain: take ``KEY=VALUE`` too.
-
-    Raises:
-        ConfigError: a text of another form.
-    """
-    from sar_train.errors import ConfigError
-
-    sections: dict[str, Any] = {}
-    for setting in settings:
-        name, equals, value = setting.partition("=")
-        section, dot, key = name.partition(".")
-        if not equals or not (dot or plain):
-            expected = "KEY=VALUE, such as epochs=5 or" if plain else "SECTION.KEY=VALUE, such as"
-            raise ConfigError(f"--set {setting}: expected {expected} sar.tau=0.05")
-        if dot:
-            sections.setdefault(section, {})[key] = value
-        else:
-            sections[section] = value
-    return sections
 
 
 def _stop(message: str, code: int) -> NoReturn:

@@ -13,10 +13,12 @@ from typing import Any
 
 import click
 
-from sar_infer.cli.options import CONTEXT
+from sar_infer.cli.command import Command, tables
+from sar_infer.cli.options import CONTEXT, format_option
 from sar_infer.errors import one_line
-from sar_train.cli.common import ProgressLine, guarded, option, resumable, sections_of
-from sar_train.cli.settings import setting_option
+from sar_train.cli.common import ProgressLine, guarded, option, resumable
+from sar_train.cli.settings import setting_options
+from sar_train.config.run import SETTINGS
 
 MOST = 1000
 """Most numbers in a range."""
@@ -58,35 +60,39 @@ PLAN.toml              a protocol with settings of your own, or a list of runs
 """
 
 
-@main.command("run", epilog=PLANS)
+GROUPS = {
+    "Runs": "datasets methods seeds shots targets",
+    "Data": "data_root",
+    "Running": "out jobs dry_run",
+}
+_OPTIONS = ("data_root", "backbone")
+_KEYS = tuple(name for name in SETTINGS if name not in (*_OPTIONS, "method", "sar", "seed", "shots"))
+"""Settings of the runs that have no option here; the others are in the plan's lists."""
+
+
+@main.command("run", cls=Command, groups=GROUPS, tables=True, epilog=PLANS)
 @click.argument("plan", metavar="PROTOCOL|PLAN.toml")
-@option("--datasets", callback=listed, help="Such as caltech101,dtd, or folders; all for the field's eleven.")
-@option("--methods", callback=listed, help="Such as coop,dept:kgcoop.  [default: all that the backbone can train]")
+@option("--datasets", callback=listed, help="Datasets such as caltech101,dtd, or folders. all: the field's eleven.")
+@option(
+    "--methods", callback=listed, help="Methods such as coop,dept:kgcoop.  [default: all that the backbone can train]"
+)
 @option("--seeds", callback=numbers, help="Seeds of draws and initial values.  [default: 1-3]")
 @option("--shots", callback=numbers, help="Photos per class, 0 for all.  [default: 16; few-shot: 1,2,4,8,16]")
-@option("--sar", type=click.Choice(["both", "on", "off"]), help="With SAR, without, or both.  [default: both]")
-@option("--targets", callback=listed, help="Further datasets to evaluate on.")
+@option("--sar", type=click.Choice(["both", "on", "off"]), help="Train with SAR, without it, or both.  [default: both]")
+@option("--targets", callback=listed, help="More datasets to evaluate on.")
 @option("--out", type=click.Path(path_type=Path), help="Folder of the results.  [default: results/PLAN]")
-@setting_option("data_root")
-@setting_option("backbone")
-@option(
-    "--set", "settings", multiple=True, metavar="KEY=VALUE",
-    help="Any setting of the runs, such as epochs=5, device=cuda or sar.weight=1; repeatable.",
-)  # fmt: skip
-@option("--any-code", is_flag=True, help="Count results of another version of the code as done.")
-@option("--keep-prompts", is_flag=True, help="Keep each run's folder beside its result, for sar-export.")
+@setting_options((*_OPTIONS, *_KEYS), _KEYS)
+@option("--any-code", is_flag=True, help="Keep results of other versions of the code.")
+@option("--keep-prompts", is_flag=True, help="Keep each run folder next to its result, for sar-export.")
 @option("--jobs", type=click.IntRange(1), help="Runs at a time.  [default: one per core; 1 on a GPU]")
 @option("--ray", metavar="ADDRESS", help="Run on the Ray cluster at this address, or auto.")
 @option("--dry-run", is_flag=True, help="List the runs, and stop.")
-@option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@format_option
 @option("--quiet", "-q", is_flag=True, help="Show no progress.")
 @guarded
 def run(  # noqa: PLR0913 - one for each option
     plan: str,
     out: Path | None,
-    settings: tuple[str, ...],
-    data_root: str | None,
-    backbone: str | None,
     ray: str | None,
     jobs: int | None,
     form: str,
@@ -97,9 +103,9 @@ def run(  # noqa: PLR0913 - one for each option
     quiet: bool,
     **options: Any,
 ) -> None:
-    """Train and evaluate the runs of a protocol or a plan.
+    """Train and evaluate the runs of a protocol or a plan, and print their tables.
 
-    Those that --out lacks; then their tables are printed. An interrupted command continues when it is called again.
+    Runs that --out contains are not repeated. The same command continues after an interrupt.
     """
     from sar_train.errors import ConfigError, DataError
     from sar_train.experiment import pools
@@ -109,9 +115,12 @@ def run(  # noqa: PLR0913 - one for each option
     if ray and keep_prompts:
         raise ConfigError("--keep-prompts keeps them on this machine, so it cannot be combined with --ray")
     out = out or Path("results") / Path(plan).stem
-    paths = {"data_root": str(Path(data_root).absolute()) if data_root else None, "backbone": backbone}
-    paths |= {name: os.environ.get(f"SAR_{name.upper()}") for name in ("llm_url", "llm_model")}
-    overrides = {name: value for name, value in paths.items() if value} | sections_of(settings, plain=True)
+    overrides = {name: value for name in (*_OPTIONS, *_KEYS) if (value := options.pop(name)) is not None}
+    if "data_root" in overrides:
+        overrides["data_root"] = str(Path(overrides["data_root"]).absolute())
+    for source in ("--config", "--set"):
+        for name, table in tables(source).items():
+            overrides[name] = overrides.get(name, {}) | table
     runs = read_plan(plan, {name: value for name, value in options.items() if value}, overrides)
     cache = out.absolute().parent / ".features"  # valid wherever a worker is started
     runs = [
@@ -162,12 +171,12 @@ def run(  # noqa: PLR0913 - one for each option
     sys.exit(1 if done.failed else 0)
 
 
-@main.command("table")
+@main.command("table", cls=Command, groups={"Options": "form only"})
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @option(
     "--format", "form", envvar="SAR_EXPERIMENT_TABLE_FORMAT",
-    type=click.Choice(["markdown", "csv", "latex", "json"]), default="markdown", show_default=True,
-    help="LaTeX needs the package booktabs.",
+    type=click.Choice(["markdown", "csv", "latex", "json"]), default="markdown",
+    help="Output format. latex needs the package booktabs.",
 )  # fmt: skip
 @option("--only", default="", metavar="TEXT", help="Only tables whose name or title contains this text.")
 @guarded
@@ -190,19 +199,21 @@ def table(folder: Path, form: str, only: str) -> None:
         click.echo("\n".join(map(to_latex if form == "latex" else to_markdown, tables)), nl=False)
 
 
-@main.command("report")
+@main.command("report", cls=Command, groups={"Options": "out title show"})
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @option(
-    "--out", type=click.Path(path_type=Path), help="Folder of the report, replaced if it is one.  [default: DIR/report]"
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Folder of the report. An earlier report is replaced.  [default: DIR/report]",
 )
 @option("--title", help="Title of the page.  [default: Results of DIR]")
-@option("--open/--no-open", "show", envvar="SAR_EXPERIMENT_REPORT_OPEN", help="Open it in the browser.")
+@option("--open/--no-open", "show", envvar="SAR_EXPERIMENT_REPORT_OPEN", help="Open the page in the browser.")
 @guarded
 def report(folder: Path, out: Path | None, title: str | None, *, show: bool) -> None:
-    """Write the results in DIR as one HTML page.
+    """Write the results in DIR as one self-contained HTML page.
 
-    Beside it lie its tables (CSV, LaTeX, Markdown) and figures (PNG). DIR is searched for results to any depth;
-    other JSON files are skipped with a warning. The page is self-contained.
+    Its tables (CSV, LaTeX, Markdown) and figures (PNG) are written next to it. DIR is searched for results to any
+    depth. Other JSON files are skipped with a warning.
     """
     from sar_train.report.page import check_target, write
     from sar_train.report.results import read

@@ -12,7 +12,8 @@ from typing import Any
 import click
 
 from sar_infer.cli.bundle import print_bundle
-from sar_infer.cli.options import CONTEXT, read_classes
+from sar_infer.cli.command import Command
+from sar_infer.cli.options import CONTEXT, format_option, read_classes
 from sar_train.api import MOST_PHOTOS, check_export, export
 from sar_train.cli.common import ProgressLine, guarded, option
 
@@ -28,46 +29,57 @@ Examples:
 """
 
 
-@click.command(context_settings=CONTEXT | {"auto_envvar_prefix": "SAR_EXPORT"}, epilog=EPILOG)
+GROUPS = {
+    "Bundle": "out overwrite classes photos push",
+    "Untuned backbone": "handcrafted backbone pretrained",
+    "Output": "form",
+}
+
+
+@click.command(
+    cls=Command, groups=GROUPS, context_settings=CONTEXT | {"auto_envvar_prefix": "SAR_EXPORT"}, epilog=EPILOG
+)
 @click.argument("run", required=False, type=click.Path(path_type=Path))
 @option("--out", type=click.Path(path_type=Path), help="The bundle's folder.")
 @option(
     "--classes",
     type=click.Path(path_type=Path),
-    help="Names of the bank, one per line, or 'name = phrase | phrase'.  [default: those of the run]",
+    help="Text file of class names, one per line.  [default: the classes of the run]",
 )
 @option(
     "--handcrafted",
     metavar="TEMPLATE",
-    help="In place of RUN: an untuned backbone with this template, such as 'a photo of a {}.'",
+    help="Export an untuned backbone with this template, such as 'a photo of a {}.', instead of RUN.",
 )
-@option("--backbone", help="With --handcrafted (default sar-mini), or for a checkpoint that does not name its own.")
-@option("--pretrained", help="Tag or file of the backbone's weights.  [default: those of the run]")
+@option(
+    "--backbone", help="open_clip model, with --handcrafted or for a checkpoint that names none.  [default: sar-mini]"
+)
+@option("--pretrained", help="Tag or file of the backbone's weights.  [default: the weights of the run]")
 @option(
     "--photos",
     type=click.Path(path_type=Path),
-    help=f"Compare with torch on (at most {MOST_PHOTOS}) photos of this folder.  [default: generated images]",
+    help=f"Compare with torch on photos of this folder, {MOST_PHOTOS} at most.  [default: generated images]",
 )
 @option(
     "--approximate",
     type=click.Choice(["mean-image"]),
-    help="For a method whose prompt depends on the photo (cocoop): export the prompt for the mean training photo.",
+    help="Export the prompt of the mean training photo, for cocoop, whose prompt depends on the photo.",
 )
 @option("--overwrite", is_flag=True, help="Replace a bundle in --out.")
 @option(
     "--push",
     metavar="USER/NAME",
-    help="Push the bundle to this repository of a Hugging Face hub too; a new repository is private.",
+    help="Also push the bundle to this Hugging Face repository. A new repository is private.",
 )
-@option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@format_option
 @option("--quiet", "-q", is_flag=True, help="Show no progress.")
 @click.version_option(package_name="sar-clip")
 @guarded
 def main(run: Path | None, out: Path | None, push: str | None, form: str, *, quiet: bool, **options: Any) -> None:
-    """Write a bundle, the folder that sar-classify reads, from RUN, a folder that sar-train has written.
+    """Write a bundle, which sar-classify reads, from RUN, the run folder of sar-train.
 
-    The bundle is compared with torch and opened before it gets its name; a bundle that fails a check is not written.
-    What can be done with a bundle that exists is `sar-bundle`.
+    The bundle is compared with PyTorch first. It is not written if a check fails. `sar-bundle` works on a bundle that
+    exists.
     """
     from sar_infer.bundle import hub
     from sar_train.errors import ConfigError

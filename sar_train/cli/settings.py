@@ -5,16 +5,24 @@ from __future__ import annotations
 import functools
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Literal, ParamSpec, TypeVar
 
 import click
 
+from sar_infer.cli.command import Key
 from sar_train.cli.common import option
 from sar_train.config.run import SETTINGS, RunConfig
 
 P = ParamSpec("P")
 R = TypeVar("R")
+TUNED_ONCE = frozenset(
+    {
+        *("novel_count", "exclude_eval_names", "llm_url", "llm_model", "views", "base_classes", "template"),
+        *("learning_rate", "batch_size", "precision", "micro_batch", "cache_dir", "allow_missing", "skip_unreadable"),
+    }
+)
+"""Settings that are keys of ``--config`` and ``--set``, and no options of ``sar-train``."""
 
 
 def setting_option(name: str, **changes: Any) -> Callable[[Callable[P, R]], Callable[P, R]]:
@@ -47,6 +55,12 @@ def help_of(name: str) -> str:
     return str(about["help"]) + f"  [default: {shown}]" * bool(shown)
 
 
-def setting_options(*names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Return one decorator for the options of several settings."""
-    return lambda command: functools.reduce(lambda wrapped, name: setting_option(name)(wrapped), names, command)
+def setting_options(
+    names: Collection[str] = SETTINGS, keys: Collection[str] = TUNED_ONCE
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Return one decorator for several settings, of which some are `keys`, in the order of the help."""
+
+    def add(command: Callable[P, R], name: str) -> Callable[P, R]:
+        return setting_option(name, **({"cls": Key} if name in keys else {}))(command)
+
+    return lambda command: functools.reduce(add, reversed([*names]), command)

@@ -9,18 +9,19 @@ from pathlib import Path
 
 import click
 
-from sar_infer.cli.options import BUNDLE_ARGUMENT, emit
+from sar_infer.cli.command import Command
+from sar_infer.cli.options import BUNDLE_ARGUMENT, emit, format_option
 from sar_infer.errors import one_line
 from sar_train.cli.common import guarded, option
 
 
-@click.command("shrink")
+@click.command("shrink", cls=Command, groups={"Options": "photos out precision overwrite form quiet"})
 @BUNDLE_ARGUMENT
 @option(
     "--photos",
     required=True,
     type=click.Path(path_type=Path),
-    help="Folder, or quoted glob pattern, of at least 40 typical photos to calibrate and compare with.",
+    help="Folder or quoted glob pattern of 40 typical photos or more, to calibrate and to compare.",
 )
 @option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the new bundle.")
 @option(
@@ -28,10 +29,10 @@ from sar_train.cli.common import guarded, option
     type=click.Choice(["fp16", "int8"]),
     multiple=True,
     required=True,
-    help="Precision of the smaller image encoder; may be repeated.",
+    help="Precision of the smaller image encoder. Repeatable.",
 )
 @option("--overwrite", is_flag=True, help="Replace a bundle in --out, which may be BUNDLE.")
-@option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@format_option
 @option("--quiet", "-q", is_flag=True, help="Show no progress.")
 @guarded
 def main(
@@ -44,9 +45,9 @@ def main(
     overwrite: bool,
     quiet: bool,
 ) -> None:
-    """Write a bundle with smaller image encoders beside the float32 one.
+    """Write a bundle with smaller image encoders next to the float32 one.
 
-    Exit code 1 if one of them answers differently from float32; then nothing is written.
+    Exit code 1 if one of them predicts differently from float32. Nothing is written then.
     """
     from sar_infer.bundle.bundle import default_bundle
     from sar_infer.bundle.card import variant_line

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sar_infer.cli.options import CONTEXT, GroupedCommand
-from sar_train.cli.common import ProgressLine, guarded, option, resumable, sections_of
+from sar_infer.cli.command import Command, tables
+from sar_infer.cli.options import CONTEXT, format_option
+from sar_train.cli.common import ProgressLine, guarded, option, resumable
 from sar_train.cli.settings import setting_options
-from sar_train.config.run import SETTINGS
 
 if TYPE_CHECKING:
     from sar_train.api import TrainedRun
@@ -44,69 +44,44 @@ NO_VALIDATION = (
     "(PHOTOS/val/CLASS beside train and test)"
 )
 GROUPS = {
-    "Options": ("out", "plan", "method", "sar", "backbone", "pretrained", "shots", "epochs", "seed", "config_file"),
-    "Data": (
-        *("data_root", "protocol", "base_classes", "template", "views", "cache_dir"),
-        *("allow_missing", "skip_unreadable", "save_features"),
-    ),
-    "Method": (
-        *("list_methods", "on", "settings", "learning_rate", "batch_size", "statistics", "prompt", "quick"),
-        *("sar_weight", "novel", "novel_count", "exclude_eval_names", "llm_url", "llm_model"),
-    ),
-    "Speed": ("device", "precision", "micro_batch"),
-    "Output": ("overwrite", "resume", "form", "quiet"),
+    "Run": "out overwrite plan",
+    "Data": "data_root shots",
+    "Method": "method sar backbone epochs",
 }
 
 
 @click.command(
-    cls=GroupedCommand, groups=GROUPS, context_settings=CONTEXT | {"auto_envvar_prefix": "SAR_TRAIN"}, epilog=EPILOG
+    cls=Command,
+    groups=GROUPS,
+    tables=True,
+    context_settings=CONTEXT | {"auto_envvar_prefix": "SAR_TRAIN"},
+    epilog=EPILOG,
 )
 @click.argument("photos", required=False)
-@setting_options(*SETTINGS)
-@option("--on", help="The method that dept builds on: coop or kgcoop.  [default: coop]")
-@option(
-    "--list-methods",
-    is_flag=True,
-    allow_from_autoenv=False,
-    help="Show all methods, what they prompt and their papers, and exit.",
-)
-@option("--sar-weight", type=float, help="Weight of SAR (lambda); short for --set sar.weight=…")
-@option(
-    "--set",
-    "settings",
-    envvar="SAR_TRAIN_SET",
-    multiple=True,
-    metavar="SECTION.KEY=VALUE",
-    help="Any setting of a method or of SAR, such as coop.n_ctx=4; repeatable.",
-)
-@option(
-    "--config",
-    "config_file",
-    envvar="SAR_TRAIN_CONFIG",
-    type=click.Path(path_type=Path),
-    help="TOML file with any of these settings.",
-)
-@option("--plan", is_flag=True, help="Show what would be done, and how long it may take; train and write nothing.")
 @option("--out", type=click.Path(path_type=Path), help="Run folder.  [default: runs/DATA-METHOD[-sar]-sSEED]")
 @option("--overwrite", is_flag=True, help="Replace a finished run in --out.")
-@option("--resume/--no-resume", default=True, show_default=True, help="Resume an unfinished run in --out.")
+@option("--plan", is_flag=True, help="Show what a run would do and how long it takes. Train and write nothing.")
+@setting_options()
+@option("--on", help="Method that dept extends: coop or kgcoop.  [default: coop]")
+@option("--list-methods", is_flag=True, allow_from_autoenv=False, help="Show all methods with their papers, and exit.")
+@option("--resume/--no-resume", default=True, help="Resume an unfinished run in --out.")
 @option(
     "--save-features",
     type=click.Path(path_type=Path),
-    help="Also write the features of all photos to this file, which sar-train reads in place of photos.",
+    help="Also write the features of all photos to this file, which can replace PHOTOS later.",
 )
-@option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@format_option
 @option("--quiet", "-q", is_flag=True, help="Show no progress.")
 @click.version_option(package_name="sar-clip")
 @guarded
 def main(**options: Any) -> None:
     """Learn a prompt from PHOTOS and write it to a run folder.
 
-    PHOTOS is a folder with one folder of photos per class, a CSV or JSONL list, a dataset by name (caltech101, …, with
-    --data-root), a feature file (.safetensors), or the word demo for the one that ships with this package.
+    PHOTOS is a folder with one folder of photos for each class, a CSV or JSONL list, a dataset by name (caltech101, …,
+    with --data-root), a feature file (.safetensors), or demo for the photos in this package.
 
-    A folder trains on all its classes and is tested on photos it did not learn from; a dataset with published splits
-    learns from the first half of its classes (base) and is tested on both halves, each by itself (base, new).
+    A folder trains on all its classes, and is tested on photos that were not used in training. A dataset with
+    published splits trains on the first half of its classes (base), and is tested on each half (base, new).
     """
     form, quiet = options.pop("form"), options.pop("quiet")
     if options.pop("list_methods"):
@@ -117,14 +92,14 @@ def main(**options: Any) -> None:
 
     if options["photos"] is None:
         raise ConfigError("expected PHOTOS: a folder, a list, a dataset's name, a feature file, or demo")
-    settings = sections_of(options.pop("settings"))
+    sections = {"settings": tables("--set"), "config": tables("--config")}
     if options.pop("plan"):
-        click.echo(plan(options, settings, form=form, quiet=quiet))
+        click.echo(plan(options, sections, form=form, quiet=quiet))
         return
     show = ProgressLine(quiet=quiet)
     try:
         with resumable():
-            run = train(settings=settings, config=options.pop("config_file"), progress=show, **options)
+            run = train(progress=show, **sections, **options)
     finally:
         show.close()
     record = dict(run.record)
@@ -137,12 +112,12 @@ def main(**options: Any) -> None:
         click.echo(f"Warning: {warning}", err=True)
 
 
-def plan(options: dict[str, Any], settings: dict[str, dict[str, str]], *, form: str, quiet: bool) -> str:
+def plan(options: dict[str, Any], sections: dict[str, Any], *, form: str, quiet: bool) -> str:
     """Return what a run would do, as text or JSON.
 
     Args:
         options: of the command.
-        settings: by section.
+        sections: settings of methods and SAR, from the command line and from a file.
         form: ``text`` or ``json``.
         quiet: show no progress.
     """
@@ -152,13 +127,13 @@ def plan(options: dict[str, Any], settings: dict[str, dict[str, str]], *, form: 
 
     for name in ("overwrite", "resume", "save_features"):
         options.pop(name)
-    config, out = options.pop("config_file"), options.pop("out")
-    chosen = run_config(config=config, settings=settings, **options)
+    out = options.pop("out")
+    chosen = run_config(**sections, **options)
     out = Path("runs") / default_name(chosen) if out is None else out
     check_run_folder(out, chosen)
     show = ProgressLine(quiet=quiet)
     try:
-        result = preview(config=config, settings=settings, progress=show, **options)
+        result = preview(progress=show, **sections, **options)
     finally:
         show.close()
     if form == "json":

@@ -158,7 +158,7 @@ class LanguageModelSource(NovelSource):
         """Raise ConfigError if address or model are missing."""
         super().check()
         url, model = self.options.llm_url, self.options.llm_model
-        missing = {"--llm-url (SAR_LLM_URL)": url, "--llm-model (SAR_LLM_MODEL)": model}
+        missing = {"--set llm-url=URL (SAR_LLM_URL)": url, "--set llm-model=NAME (SAR_LLM_MODEL)": model}
         if lacking := " and ".join(name for name, value in missing.items() if not value):
             raise ConfigError(
                 f"novel names from a language model need {lacking}: an OpenAI-compatible endpoint, such as {EXAMPLE}, "

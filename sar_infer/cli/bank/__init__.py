@@ -13,6 +13,7 @@ from sar_infer.cli.bank.evaluating import evaluate
 from sar_infer.cli.bank.learning import learn
 from sar_infer.cli.bank.reading import history, list_classes
 from sar_infer.cli.bank.suggesting import suggest
+from sar_infer.cli.command import Group
 from sar_infer.cli.options import CONTEXT
 
 EPILOG = """\b
@@ -26,10 +27,7 @@ Examples:
 """
 
 
-@click.group(
-    context_settings=CONTEXT | {"auto_envvar_prefix": ENVIRONMENT},
-    epilog=EPILOG,
-)
+@click.group(cls=Group, context_settings=CONTEXT | {"auto_envvar_prefix": ENVIRONMENT}, epilog=EPILOG)
 @click.version_option(__version__, prog_name="sar-bank")
 def main() -> None:
     """Make bank files, and show and change their classes.

@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING
 import click
 
 from sar_infer.class_model.model import COVERAGES
-from sar_infer.cli.bank.common import BankArguments, Workspace, changing, on_bank, own_option, save, shared_options
+from sar_infer.cli.bank.common import (
+    SHARED,
+    BankArguments,
+    Workspace,
+    changing,
+    on_bank,
+    own_option,
+    save,
+    shared_options,
+)
+from sar_infer.cli.command import Command
 from sar_infer.cli.options import Refusal, emit
 from sar_infer.errors import one_line
 
@@ -17,7 +27,7 @@ if TYPE_CHECKING:
     from sar_infer.bank import BankCalibration, PhotoSet
 
 
-@click.command()
+@click.command(cls=Command, groups={"Photos": "photos"} | SHARED)
 @on_bank
 @own_option(
     "--photos",

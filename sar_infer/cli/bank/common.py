@@ -15,7 +15,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from sar_infer.cli.options import Refusal, emit, one_blas_thread, option, read_classes, reported, together
+from sar_infer.cli.options import (
+    Refusal,
+    emit,
+    format_option,
+    one_blas_thread,
+    option,
+    read_classes,
+    reported,
+    together,
+)
 from sar_infer.errors import WriteError, one_line
 
 if TYPE_CHECKING:
@@ -28,9 +37,11 @@ if TYPE_CHECKING:
 
 SUFFIX = ".safetensors"
 ENVIRONMENT = "SAR_BANK"
-"""Prefix of the environment twins of a single command's options: ``SAR_BANK_ADD_CLASSES`` for ``add --classes``."""
-own_option = functools.partial(click.option, show_envvar=True)
-"""An option whose environment twin contains the name of its command; ``options.option`` is for shared ones."""
+"""Prefix of the environment variables of a single command's options: ``SAR_BANK_ADD_CLASSES`` for ``add --classes``."""
+own_option = click.option
+"""An option whose environment variable contains the name of its command; ``options.option`` is for shared ones."""
+SHARED = {"Shared options": "bundle form"}
+"""The group of `shared_options` in ``--help``."""
 Chunk = TypeVar("Chunk", bound=Sized)
 
 
@@ -78,17 +89,8 @@ def on_bank(command: Callable[..., None]) -> Callable[..., None]:
 
 
 shared_options = together(
-    option(
-        "--bundle", type=click.Path(), help="Bundle whose encoder the bank belongs to.  [default: the one that ships]"
-    ),
-    option(
-        "--format",
-        "form",
-        type=click.Choice(["text", "json"]),
-        default="text",
-        show_default=True,
-        help="Output format: for people, or for programs.",
-    ),
+    option("--bundle", type=click.Path(), help="Bundle of the bank's encoder.  [default: the shipped one]"),
+    format_option,
 )
 """The options that every command has; they come last in its help."""
 

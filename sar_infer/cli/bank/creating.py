@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sar_infer.cli.bank.common import (
+    SHARED,
     BankArguments,
     Workspace,
     again,
@@ -24,6 +25,7 @@ from sar_infer.cli.bank.common import (
     shown,
     write,
 )
+from sar_infer.cli.command import Command
 from sar_infer.cli.options import Refusal, emit
 from sar_infer.errors import one_line
 
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from sar_infer.classify.fitting import BankFitting
 
 
-@click.command()
+@click.command(cls=Command, groups={"Classes": "classes photos"} | SHARED)
 @on_bank
 @own_option(
     "--photos",
@@ -101,7 +103,7 @@ def create(arguments: BankArguments, *, photos: Sequence[str], classes: Path | N
     emit(arguments.form, lambda: content, map(one_line, lines))
 
 
-@click.command()
+@click.command(cls=Command, groups=SHARED)
 @on_bank
 @shared_options
 def fit(arguments: BankArguments) -> None:
@@ -125,7 +127,7 @@ def fit(arguments: BankArguments) -> None:
                 click.echo(line)
 
 
-@click.command()
+@click.command(cls=Command, groups=SHARED)
 @on_bank
 @shared_options
 def carry(arguments: BankArguments) -> None:

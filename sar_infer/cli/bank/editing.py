@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sar_infer.cli.bank.common import (
+    SHARED,
     SUFFIX,
     BankArguments,
     Workspace,
@@ -23,6 +24,7 @@ from sar_infer.cli.bank.common import (
     write,
 )
 from sar_infer.cli.bank.creating import advice
+from sar_infer.cli.command import Command
 from sar_infer.cli.options import Refusal
 from sar_infer.errors import one_line
 
@@ -37,7 +39,10 @@ _CHUNK = 2048
 """Number of classes that are embedded together."""
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    groups={"Classes": "classes photos photos_only", "Scores": "background threshold", "Checks": "strict"} | SHARED,
+)
 @on_bank
 @click.argument("names", nargs=-1)
 @own_option("--classes", type=click.Path(path_type=Path), help="Text file with names, one per line.")
@@ -145,7 +150,7 @@ def _show(findings: Sequence[Finding]) -> None:
         click.echo(one_line(line), err=True)
 
 
-@click.command()
+@click.command(cls=Command, groups={"Classes": "classes photos"} | SHARED)
 @on_bank
 @click.argument("names", nargs=-1)
 @own_option("--classes", type=click.Path(path_type=Path), help="Text file with names to remove, one per line.")
@@ -183,7 +188,7 @@ def remove(arguments: BankArguments, names: Sequence[str], classes: Path | None,
         write(arguments, workspace, after)
 
 
-@click.command()
+@click.command(cls=Command, groups={"Options": "embed"} | SHARED)
 @on_bank
 @click.argument("old")
 @click.argument("new")
@@ -198,7 +203,11 @@ def rename(arguments: BankArguments, old: str, new: str, *, embed: bool) -> None
         write(arguments, workspace, edit(workspace.bank, old, new, row, by="sar-bank rename"))
 
 
-@click.command("set")
+@click.command(
+    "set",
+    cls=Command,
+    groups={"Names": "aliases no_aliases photos_only", "Scores": "threshold no_threshold background"} | SHARED,
+)
 @on_bank
 @click.argument("name", metavar="CLASS")
 @own_option("--alias", "aliases", multiple=True, metavar="NAME", help="Give it another name; may be repeated.")
@@ -248,7 +257,7 @@ def set_class(
         write(arguments, workspace, edit(workspace.bank, name, by="sar-bank set", **settings))
 
 
-@click.command()
+@click.command(cls=Command, groups={"Options": "to steps"} | SHARED)
 @on_bank
 @own_option("--to", type=click.IntRange(min=0), help="The step to go back to; 0 is the beginning.")
 @own_option("--steps", type=click.IntRange(min=1), help="How many steps to undo.")

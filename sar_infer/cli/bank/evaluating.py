@@ -8,10 +8,11 @@ from pathlib import Path
 
 import click
 
-from sar_infer.cli.bank.common import BankArguments, on_bank, opened, own_option, shared_options
+from sar_infer.cli.bank.common import SHARED, BankArguments, on_bank, opened, own_option, shared_options
+from sar_infer.cli.command import Command
 
 
-@click.command()
+@click.command(cls=Command, groups={"Options": "photos html"} | SHARED)
 @on_bank
 @own_option(
     "--photos",

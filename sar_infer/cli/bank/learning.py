@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sar_infer.cli.bank.common import (
+    SHARED,
     BankArguments,
     Workspace,
     changing,
@@ -21,6 +22,7 @@ from sar_infer.cli.bank.common import (
     shared_options,
     write,
 )
+from sar_infer.cli.command import Command
 from sar_infer.cli.options import Refusal, emit
 from sar_infer.errors import one_line
 
@@ -35,7 +37,7 @@ _MOST_CLASSES = 20
 _MOST_SKIPPED = 3
 
 
-@click.command()
+@click.command(cls=Command, groups={"Photos": "photos all_known dry_run"} | SHARED)
 @on_bank
 @own_option(
     "--photos",

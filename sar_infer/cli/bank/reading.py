@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sar_infer.cli.bank.common import BankArguments, on_bank, own_option, shared_options
+from sar_infer.cli.bank.common import SHARED, BankArguments, on_bank, own_option, shared_options
+from sar_infer.cli.command import Command
 from sar_infer.cli.options import emit
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def _opened(arguments: BankArguments) -> ClassBank:
         return ClassBank.load(arguments.file, base=open_bundle(None).bank)
 
 
-@click.command("list")
+@click.command("list", cls=Command, groups={"Options": "long like added"} | SHARED)
 @on_bank
 @own_option("--long", is_flag=True, help="Show all that is known about each class.")
 @own_option("--like", metavar="TEXT", help="Only classes with this in their name or an alias.")
@@ -52,7 +53,7 @@ def list_classes(arguments: BankArguments, *, long: bool, like: str | None, adde
     emit(arguments.form, lambda: [_content(entry) for entry in chosen], (_line(entry, long) for entry in chosen))
 
 
-@click.command()
+@click.command(cls=Command, groups=SHARED)
 @on_bank
 @shared_options
 def history(arguments: BankArguments) -> None:

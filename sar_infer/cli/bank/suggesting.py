@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sar_infer.cli.bank.common import BankArguments, again, counted, on_bank, opened, own_option, shared_options
+from sar_infer.cli.bank.common import SHARED, BankArguments, again, counted, on_bank, opened, own_option, shared_options
+from sar_infer.cli.command import Command
 from sar_infer.cli.options import Refusal, emit, warn
 from sar_infer.images.inputs import write_class_list
 
@@ -26,7 +27,7 @@ _MOST_LINES = 20
 _HIDDEN_UP_TO = 64
 
 
-@click.command()
+@click.command(cls=Command, groups={"Options": "photos html"} | SHARED)
 @on_bank
 @own_option(
     "--photos",
