@@ -65,7 +65,7 @@ def serving(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     """Yield a server in a cgroup, and its port."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("SAR_", "MALLOC_"))} | SETTINGS
     enter = ["sh", "-c", f'echo $$ > {folder}/cgroup.procs; exec "$@"', "sh", sys.executable, "-m"]
-    options = ["--port", "0", "--no-access-log", "--formats", "JPEG,PNG,WEBP,GIF,BMP,TIFF"]
+    options = ["--port", "0", "--set", "access-log=false", "--set", "formats=JPEG,PNG,WEBP,GIF,BMP,TIFF"]
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen([*enter, "sar_infer.cli.serve", *options], stderr=log, env=environment)
         line, end = "", time.monotonic() + 120

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from urllib.parse import quote
 
-from sar_infer.errors import ImageError, InputError, ServerError
+from sar_infer.errors import ImageError, InputError, ServerError, install
 from sar_infer.results import PLAIN, DecisionOptions, Explanation, ImageResult, Prediction
 from sar_infer.text.names import Classes, phrases_by_name
 
@@ -69,7 +69,7 @@ class Client:
         try:
             import httpx2
         except ModuleNotFoundError:
-            raise InputError("the client needs httpx2: pip install 'sar-clip[client]'") from None
+            raise InputError(f"the client needs httpx2: {install('client')}") from None
         if not re.match(r"https?://[^/?#]", url):
             raise InputError(f"url: expected http://HOST:PORT or https://…, got {url!r}")
         if key is not None and not (key.isascii() and key.isprintable() and key.strip()):

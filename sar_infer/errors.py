@@ -23,6 +23,11 @@ from typing import Literal
 _LONGEST = 1000
 
 
+def install(extras: str, packages: str = "") -> str:
+    """Return the command that installs extras and other packages from a clone; no index has sar-clip."""
+    return f"run pip install '.[{extras}]'{packages and ' '}{packages} in a clone of sar-clip"
+
+
 class SarInferError(Exception):
     """Base of all errors of this package; catch it to handle everything that the package refuses."""
 

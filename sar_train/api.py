@@ -307,7 +307,7 @@ def run_config(
     final = resolved if regularised or methods.get(resolved.method).sar_weight != 0 else replace(resolved, sar=False)
     if not final.sar and chosen.keys() & {"novel", "novel_count"} and chosen.get("novel") != "none":
         raise ConfigError(
-            "--novel, --novel-count: only SAR has novel names, and it is off; leave them out, or set --sar"
+            "novel, novel-count: only SAR uses auxiliary names, and it is off; leave them out, or set --sar"
         )
     return final
 

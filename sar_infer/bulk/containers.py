@@ -16,7 +16,7 @@ from pathlib import PurePosixPath
 from typing import IO, Any, Literal
 
 from sar_infer.bulk.locations import open_binary
-from sar_infer.errors import InputError
+from sar_infer.errors import InputError, install
 from sar_infer.images.formats import has_image_suffix
 
 TAR = ".tar"
@@ -115,7 +115,7 @@ def row_groups(location: str, column: str, key_column: str | None) -> list[tuple
         Exception: the file is damaged or out of reach; pyarrow and storage raise almost anything.
     """
     if find_spec("pyarrow") is None:
-        raise InputError(f"{location}: reading Parquet needs pyarrow; pip install '.[bulk]'")
+        raise InputError(f"{location}: reading Parquet needs pyarrow: {install('bulk')}")
     from pyarrow import types
 
     with open_binary(location) as stream:

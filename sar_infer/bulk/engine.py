@@ -107,7 +107,7 @@ class Runner:
 
     def _flaw(self, error: Exception) -> Flaw:
         if isinstance(error, TimeLimitError):
-            return Flaw("timeout", f"took more than {self._options.image_timeout:g} s to decode (--image-timeout)")
+            return Flaw("timeout", f"took more than {self._options.image_timeout:g} s to decode (image-timeout)")
         what = "died: memory, or its decoder" if isinstance(error, DeathError) else f"failed: {reason_of(error)}"
         return Flaw("crash", f"the process that read it {what}")
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
-from sar_infer.errors import InputError, reason_of
+from sar_infer.errors import InputError, install, reason_of
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -54,7 +54,7 @@ def filesystem(url: str) -> tuple[Any, str]:
 
         system, path = fsspec.core.url_to_fs(url, use_listings_cache=False)  # a listing may be huge
     except ImportError:
-        raise InputError(f"{url}: needs a package: pip install '.[bulk]' {PROTOCOLS[scheme]}".rstrip()) from None
+        raise InputError(f"{url}: needs a package: {install('bulk', PROTOCOLS[scheme])}") from None
     except Exception as error:  # every storage has errors of its own
         raise InputError(f"{url}: cannot be opened: {reason_of(error)}") from None
     return system, str(path)

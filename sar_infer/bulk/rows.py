@@ -19,7 +19,7 @@ import numpy as np
 
 from sar_infer._arrays import Floats
 from sar_infer.bulk.containers import Flaw
-from sar_infer.errors import InputError
+from sar_infer.errors import InputError, install
 from sar_infer.results import ImageResult
 
 Row = dict[str, Any]
@@ -226,7 +226,7 @@ def check_parquet() -> None:
     try:
         import pyarrow.parquet  # noqa: F401
     except ImportError:
-        raise InputError("Parquet needs pyarrow: pip install '.[bulk]', or write .jsonl") from None
+        raise InputError(f"Parquet needs pyarrow: {install('bulk')}, or write .jsonl") from None
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from sar_infer.bulk.progress import Progress
 from sar_infer.bulk.rows import JsonLines, Parquet, RowFormat, check_parquet
 from sar_infer.bulk.store import LocalFolder, open_store
 from sar_infer.bulk.worker import Answerer, WorkerOptions
-from sar_infer.errors import InputError, SarInferError
+from sar_infer.errors import InputError, SarInferError, install
 
 SUFFIXES = (".parquet", ".jsonl")
 """Suffixes of an output that is a file; anything else is a folder."""
@@ -83,7 +83,7 @@ def run(
         if ray_address is not None:
             from sar_infer.processes.cluster import connect
 
-            connect(ray_address, "--address", "--engine ray needs Ray: pip install '.[ray]'")
+            connect(ray_address, "--address", f"--engine ray needs Ray: {install('ray')}")
         if summary := job.begin(sources, progress.warn, resume=resume):
             return summary
         progress.total = job.inputs

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sar_infer.bundle.manifest import CARD, MANIFEST, Manifest
-from sar_infer.errors import BundleError, InputError, SarInferError, WriteError, reason_of
+from sar_infer.errors import BundleError, InputError, SarInferError, WriteError, install, reason_of
 
 SCHEME = "hf://"
 _NAME = r"[\w.-]+/[\w.-]+"
@@ -134,7 +134,7 @@ def _library(asked_by: str) -> Any:
     try:
         return importlib.import_module("huggingface_hub")
     except ModuleNotFoundError:
-        raise InputError(f"{asked_by}: needs huggingface_hub: pip install 'sar-clip[hub]'") from None
+        raise InputError(f"{asked_by}: needs huggingface_hub: {install('hub')}") from None
 
 
 @contextlib.contextmanager

@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from sar_infer._arrays import Floats, Indices
 from sar_infer.class_model.model import ClassModel, Doubles
-from sar_infer.errors import InputError
+from sar_infer.errors import InputError, install
 
 LABELS = 20
 """Photos that are named as worth a label, at most."""
@@ -231,7 +231,7 @@ class _Tree:
         try:
             from scipy.cluster.hierarchy import ward
         except ImportError:
-            raise InputError("groups of photos need scipy: pip install 'sar-clip[suggest]'") from None
+            raise InputError(f"groups of photos need scipy: {install('suggest')}") from None
         return cls(white, rows, ward(white[rows]))
 
     def cut(self, groups: int) -> Indices:

@@ -45,7 +45,7 @@ bulk_options = together(
         flag_value="float32",
         help="Write image embeddings too, as float32 or float16.",
     ),
-    option("--address", cls=Key, default="auto", help="Address of the Ray cluster. local: start one."),
+    option("--address", default="auto", help="Address of the Ray cluster. local: start one."),
     option(
         "--image-timeout",
         cls=Key,
@@ -53,11 +53,10 @@ bulk_options = together(
         default=IMAGE_SECONDS,
         help="Seconds to decode an image. One that takes longer is set aside.",
     ),
-    option("--column", cls=Key, default="image", help="Column of the images in Parquet files."),
-    option("--key-column", cls=Key, help="Column of the keys in Parquet files.  [default: FILE#ROW]"),
+    option("--column", default="image", help="Column of the images in Parquet files."),
+    option("--key-column", help="Column of the keys in Parquet files.  [default: FILE#ROW]"),
     option(
         "--chunk-size",
-        cls=Key,
         type=click.IntRange(min=1),
         help="Listed images in one chunk.  [default: 64, up to 4096 in a long run]",
     ),

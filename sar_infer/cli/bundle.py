@@ -28,6 +28,7 @@ from sar_infer.cli.options import (
     reported,
     set_encoding,
 )
+from sar_infer.errors import install
 
 if TYPE_CHECKING:
     from sar_infer.bundle.bundle import Bundle
@@ -70,7 +71,7 @@ def _further(name: str) -> click.Command | None:
             return command
     if name not in _OF_TRAINING:
         return None
-    reason = f"sar-bundle {name} comes with training: pip install 'sar-clip[train]'"
+    reason = f"sar-bundle {name} needs the training packages: {install('train')}"
     return refused_command(name, reason, summary=_OF_TRAINING[name])
 
 

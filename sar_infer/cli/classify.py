@@ -16,7 +16,7 @@ import click
 from sar_infer import __version__
 from sar_infer.classify.output import FORMATS
 from sar_infer.cli.bulk import bulk_options, check_without_out, classify_in_bulk
-from sar_infer.cli.command import Command, Key
+from sar_infer.cli.command import Command
 from sar_infer.cli.evaluating import check_page, evaluated, labelled_photos, report
 from sar_infer.cli.options import (
     CONTEXT,
@@ -80,10 +80,9 @@ _BATCH = 16
 @option("--evaluate", is_flag=True, help="Measure the accuracy. IMAGE is a folder with one folder for each class.")
 @option("--html", type=click.Path(path_type=Path), help="With --evaluate: also write one HTML page.")
 @option("--profile", is_flag=True, help="Print the seconds of each step and the device to stderr.")
-@option("--threads", cls=Key, type=click.IntRange(min=1), help="Threads of the encoder.  [default: onnxruntime's]")
+@option("--threads", type=click.IntRange(min=1), help="Threads of the encoder.  [default: onnxruntime's]")
 @option(
     "--batch-size",
-    cls=Key,
     type=click.IntRange(min=1),
     help="Images encoded together.  [default: 16; with --out 4, on a GPU 64]",
 )

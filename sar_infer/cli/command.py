@@ -81,8 +81,8 @@ class _Configured(click.Command):
         """Return the parameters with ``--config``, ``--set`` and ``--help-all`` where they have something to do."""
         params = super().get_params(ctx)
         keys = any(isinstance(one, Key) for one in params)
-        named = {name for names in self.groups.values() for name in names} | {"help", "version"}
-        more = any(isinstance(one, click.Option) and one.name not in named for one in params)
+        named = {name for names in self.groups.values() for name in names}
+        more = any(isinstance(one, click.Option) and one.name not in named for one in params[:-1])
         configured = [_CONFIG, _SETTINGS] if keys or ctx.parent is None else []
         return [*params[:-1], *configured, *([_HELP_ALL] if more or ctx.parent is None else []), *params[-1:]]
 
@@ -137,7 +137,7 @@ class _Configured(click.Command):
         sections = {heading: [options.pop(name, None) for name in names] for heading, names in self.groups.items()}
         last = [options.pop(one.name, None) for one in (_CONFIG, _SETTINGS, _HELP_ALL)]
         if ctx.meta.get(_ALL):
-            last += [options.pop(name, None) for name in ("version", "help")]
+            last += [options.pop(name) for name, one in [*options.items()] if one.is_eager]
             sections["More options"] = [one for one in options.values() if not isinstance(one, Key)]
             sections["Keys of --config and --set"] = [one for one in options.values() if isinstance(one, Key)]
         for heading, shown in {**sections, "Settings and help": last}.items():

@@ -16,7 +16,7 @@ import click
 from sar_infer import __version__
 from sar_infer.cli.command import Command, Key
 from sar_infer.cli.options import CONTEXT, Number, Refusal, model_options, one_blas_thread, option
-from sar_infer.errors import InputError, SarInferError
+from sar_infer.errors import InputError, SarInferError, install
 from sar_infer.images.formats import IMAGE_SECONDS
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def main(**values: Any) -> None:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in _MODULES:
             raise
-        raise Refusal(f"sar-serve needs {error.name}: pip install 'sar-clip[serve]'") from None
+        raise Refusal(f"sar-serve needs {error.name}: {install('serve')}") from None
     except SarInferError as error:
         raise Refusal(str(error)) from None
 
@@ -163,7 +163,7 @@ def _settings(values: dict[str, Any]) -> Settings:
 
     formats = tuple(part.strip().upper() for part in values["formats"].split(",") if part.strip())
     if not formats or not set(formats) <= set(FORMATS):
-        raise InputError(f"--formats: expected some of {', '.join(FORMATS)}, got {values['formats']!r}")
+        raise InputError(f"formats: expected some of {', '.join(FORMATS)}, got {values['formats']!r}")
     limits = Limits(
         body_bytes=values["max_body"] * MIB,
         body_seconds=values["body_timeout"],

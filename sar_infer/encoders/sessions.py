@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sar_infer.encoders.waiting import TRIAL_SECONDS, within
-from sar_infer.errors import BundleError, DeviceError, reason_of
+from sar_infer.errors import BundleError, DeviceError, install, reason_of
 
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -156,7 +156,7 @@ def _preload_cuda() -> str | None:
     with contextlib.redirect_stdout(printed):
         onnxruntime.preload_dlls()
     lines = printed.getvalue().strip().splitlines()
-    return f"{lines[0]} (pip install 'sar-clip[cuda]')" if lines else None
+    return f"{lines[0]} ({install('cuda')})" if lines else None
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, NoReturn, ParamSpec, TypeVar
 
 import click
 
-from sar_infer.errors import one_line
+from sar_infer.errors import install, one_line
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -54,7 +54,7 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
             extra = EXTRA_MODULES.get((error.name or "").split(".")[0])
             if extra is None:
                 raise
-            _stop(f"this command needs {error.name}: pip install 'sar-clip[{extra}]'", 2)
+            _stop(f"this command needs {error.name}: {install(extra)}", 2)
         except (ExportError, WriteError) as error:
             _stop(str(error), 1)
         except ImageError as error:

@@ -103,9 +103,9 @@ def run(  # noqa: PLR0913 - one for each option
     quiet: bool,
     **options: Any,
 ) -> None:
-    """Train and evaluate the runs of a protocol or a plan, and print their tables.
+    """Train and evaluate the runs of a protocol or a plan.
 
-    Runs that --out contains are not repeated. The same command continues after an interrupt.
+    Prints their tables. Runs that --out contains are not repeated. The same command continues after an interrupt.
     """
     from sar_train.errors import ConfigError, DataError
     from sar_train.experiment import pools
@@ -115,12 +115,14 @@ def run(  # noqa: PLR0913 - one for each option
     if ray and keep_prompts:
         raise ConfigError("--keep-prompts keeps them on this machine, so it cannot be combined with --ray")
     out = out or Path("results") / Path(plan).stem
-    overrides = {name: value for name in (*_OPTIONS, *_KEYS) if (value := options.pop(name)) is not None}
+    overrides: dict[str, Any] = {
+        name: value for name in (*_OPTIONS, *_KEYS) if (value := options.pop(name)) is not None
+    }
     if "data_root" in overrides:
         overrides["data_root"] = str(Path(overrides["data_root"]).absolute())
     for source in ("--config", "--set"):
-        for name, table in tables(source).items():
-            overrides[name] = overrides.get(name, {}) | table
+        for section, settings in tables(source).items():
+            overrides[section] = overrides.get(section, {}) | settings
     runs = read_plan(plan, {name: value for name, value in options.items() if value}, overrides)
     cache = out.absolute().parent / ".features"  # valid wherever a worker is started
     runs = [

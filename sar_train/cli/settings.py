@@ -18,8 +18,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 TUNED_ONCE = frozenset(
     {
-        *("novel_count", "exclude_eval_names", "llm_url", "llm_model", "views", "base_classes", "template"),
-        *("learning_rate", "batch_size", "precision", "micro_batch", "cache_dir", "allow_missing", "skip_unreadable"),
+        *("novel_count", "exclude_eval_names", "llm_url", "llm_model"),
+        *("views", "base_classes", "precision", "micro_batch"),
     }
 )
 """Settings that are keys of ``--config`` and ``--set``, and no options of ``sar-train``."""

@@ -92,7 +92,7 @@ def main(**options: Any) -> None:
 
     if options["photos"] is None:
         raise ConfigError("expected PHOTOS: a folder, a list, a dataset's name, a feature file, or demo")
-    sections = {"settings": tables("--set"), "config": tables("--config")}
+    sections: dict[str, Any] = {"settings": tables("--set"), "config": tables("--config")}
     if options.pop("plan"):
         click.echo(plan(options, sections, form=form, quiet=quiet))
         return

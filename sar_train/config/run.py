@@ -68,45 +68,45 @@ class RunConfig:
 
     data: str
     data_root: str | None = setting(
-        None, "Folder that holds datasets by name, in CoOp's layout.", scope="machine", is_path=True
+        None, "Folder of datasets by name, in CoOp's layout.", scope="machine", is_path=True
     )
     backbone: str = setting("sar-mini", "open_clip model name, sar-mini or sar-mini-vit.")
     pretrained: str | None = setting(
-        None, "Tag or file of the backbone's weights; sar-mini and sar-mini-vit bring their own."
+        None, "Tag or file of the backbone's weights. sar-mini and sar-mini-vit include theirs."
     )
-    method: str = setting("coop", "Prompt-tuning method, see --list-methods.")
+    method: str = setting("coop", "Prompt-tuning method. --list-methods shows all.")
     sar: bool = setting(True, "Add Similarity Alignment Regularization.", shown="sar; no-sar for dept")
     novel: str = setting(
         "wordnet",
-        "Novel names for SAR: wordnet (relatives; wordnet:D or wordnet:A-B steps away), words (random nouns), "
+        "Auxiliary names for SAR: wordnet (relatives; wordnet:D or wordnet:A-B steps away), words (random nouns), "
         "dataset:NAME (its class names), llm, none, or a file of names.",
         scope="sar",
     )
-    novel_count: int = setting(400, "How many novel names.", minimum=1, scope="sar")
+    novel_count: int = setting(400, "Number of auxiliary names.", minimum=1, scope="sar")
     exclude_eval_names: bool = setting(
         True,
-        "Leave the evaluated new names out of the novel ones.",
+        "Leave the evaluated new class names out of the auxiliary names.",
         shown="leave out",
         flags=("--exclude-eval-names/--keep-eval-names",),
         scope="sar",
     )
     llm_url: str | None = setting(
         None,
-        "For --novel llm: base URL of an OpenAI-compatible endpoint; its key goes into SAR_LLM_KEY.",
+        "For --novel llm: base URL of an OpenAI-compatible endpoint. SAR_LLM_KEY is its key.",
         scope="machine",
     )
-    llm_model: str | None = setting(None, "For --novel llm: the model to ask.", scope="sar")
-    shots: int = setting(16, "Photos per class to learn from, 0 for all.", minimum=0)
-    seed: int = setting(1, "Seed of the draw of photos and of everything random.", minimum=0)
-    views: int = setting(4, "Views cached per photo: the plain one, and random crops to learn from.", minimum=1)
+    llm_model: str | None = setting(None, "For --novel llm: name of the model.", scope="sar")
+    shots: int = setting(16, "Training photos of each class; 0: all.", minimum=0)
+    seed: int = setting(1, "Seed of all random choices.", minimum=0)
+    views: int = setting(4, "Cached views of each photo: the full photo and random crops.", minimum=1)
     protocol: Protocol = setting(  # noqa: RUF009 - a field
-        "auto", "Which classes are trained and which are new; pseudo tunes on the base classes alone."
+        "auto", "Which classes are trained and which are new. pseudo: tune on the base classes only."
     )
     base_classes: str | None = setting(None, "Names of the base classes, separated by commas.", shown="the first half")
     template: str = setting("", "Hand-crafted template with {}.", shown="the dataset's, or 'a photo of a {}.'")
     epochs: int | None = setting(
         None,
-        "Passes over the photos; the first only warms up.",
+        "Passes over the photos. The first one is a warm-up.",
         shown="the method's published number",
         minimum=1,
     )
@@ -116,26 +116,26 @@ class RunConfig:
         shown="the method's published rate; with SGD on sar-mini and sar-mini-vit ten times that",
         flags=("--learning-rate", "--lr"),
     )
-    batch_size: int | None = setting(None, "Photos per step.", shown="the method's published size", minimum=1)
+    batch_size: int | None = setting(None, "Photos of each step.", shown="the method's published size", minimum=1)
     device: str = setting(
-        "cpu", "Where to train; auto: cuda if there is a GPU.", choices=("auto", "cpu", "cuda"), scope="machine"
+        "cpu", "Processor to train on. auto: cuda if there is a GPU.", choices=("auto", "cpu", "cuda"), scope="machine"
     )
     precision: Literal["fp32", "bf16", "fp16"] = setting("fp32", "Number format of the towers while training.")
     micro_batch: int = setting(
         0,
-        "Photos through the towers at once, to save memory with image prompts.",
+        "Photos encoded together. Fewer save memory with image prompts.",
         shown="0, the batch",
         minimum=0,
     )
     cache_dir: str | None = setting(
         None,
-        "Keep image features here between runs.",
-        shown=".features beside --out",
+        "Folder of image features, used by the next runs too.",
+        shown=".features next to --out",
         scope="machine",
         is_path=True,
     )
-    allow_missing: bool = setting(False, "Go on without the missing images of a split file.")
-    skip_unreadable: bool = setting(False, "Leave out unreadable images instead of stopping.")
+    allow_missing: bool = setting(False, "Leave out missing images of a split file.")
+    skip_unreadable: bool = setting(False, "Leave out unreadable images.")
     statistics: bool = setting(
         True,
         "Fit a class model, which ranks trained classes together with classes added later.",

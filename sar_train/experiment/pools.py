@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sar_infer.errors import InputError
+from sar_infer.errors import InputError, install
 from sar_infer.processes.cluster import connect
 from sar_infer.processes.pool import StartError, WorkerPool
 from sar_infer.processes.worker import DeathError
@@ -69,7 +69,7 @@ def on_ray(address: str, threads: int) -> Pool:
         ConfigError: Ray is not installed, or there is no cluster at the address.
     """
     try:
-        connect(address, "--ray", "--ray needs Ray: pip install 'sar-clip[experiment,ray]'")
+        connect(address, "--ray", f"--ray needs Ray: {install('experiment,ray')}")
     except InputError as error:
         raise ConfigError(str(error)) from None
     return partial(_on_ray, threads=threads)

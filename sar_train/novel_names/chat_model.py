@@ -19,6 +19,7 @@ from string import Template
 from typing import Any
 from urllib.parse import urlsplit
 
+from sar_infer.errors import install
 from sar_train.data.files import write_atomic
 from sar_train.errors import ConfigError, DataError
 from sar_train.novel_names.source import NameRequest, NovelSource, key, kinds
@@ -90,7 +91,7 @@ def ask(url: str, model: str, text: str, seed: int, *, timeout: float = 120.0, r
     try:
         import openai
     except ModuleNotFoundError:
-        raise ConfigError("--novel llm needs the package openai: pip install 'sar-clip[llm]'") from None
+        raise ConfigError(f"--novel llm needs the package openai: {install('llm')}") from None
     secret = os.environ.get(KEY, "").strip()
     if not secret.isascii() or not secret.isprintable() or " " in secret:
         raise ConfigError(f"{KEY} holds blanks or characters that no key has; set it to the key alone")
@@ -115,7 +116,7 @@ def ask(url: str, model: str, text: str, seed: int, *, timeout: float = 120.0, r
         except openai.APITimeoutError:
             raise DataError(f"{endpoint} did not answer within {timeout:g} s; ask a faster model") from None
         except openai.APIConnectionError:
-            raise DataError(f"{endpoint} cannot be reached; check --llm-url, and that a server runs there") from None
+            raise DataError(f"{endpoint} cannot be reached; check llm-url, and that a server runs there") from None
         except openai.APIStatusError as error:
             status = error.status_code
             if status in (401, 403):
@@ -126,7 +127,7 @@ def ask(url: str, model: str, text: str, seed: int, *, timeout: float = 120.0, r
             advice = (
                 "wait and start again, answers that came are kept"
                 if status == 429 or status >= 500
-                else (f"check --llm-model, and that --llm-url is a base URL such as {EXAMPLE}")
+                else (f"check llm-model, and that llm-url is a base URL such as {EXAMPLE}")
             )
             kind = ConfigError if status == 404 else DataError
             raise kind(f"{endpoint} refused the request for {model} (status {status}: {said}); {advice}") from None
@@ -139,11 +140,11 @@ def ask(url: str, model: str, text: str, seed: int, *, timeout: float = 120.0, r
         answer = answer.strip()
     except (ValueError, LookupError, TypeError, AttributeError):
         raise DataError(
-            f"{endpoint} answered with something else than a chat completion; expected --llm-url to be the "
+            f"{endpoint} answered with something else than a chat completion; expected llm-url to be the "
             f"base URL of an OpenAI-compatible endpoint, such as {EXAMPLE}"
         ) from None
     if not answer:
-        raise DataError(f"model {model} gave an empty answer; try again, or another --llm-model")
+        raise DataError(f"model {model} gave an empty answer; try again, or another llm-model")
     return answer, name
 
 
@@ -170,7 +171,7 @@ class LanguageModelSource(NovelSource):
         except ValueError:
             usable = False
         if not usable:
-            raise ConfigError(f"--llm-url: expected a base URL such as {EXAMPLE}")
+            raise ConfigError(f"llm-url: expected a base URL such as {EXAMPLE}")
 
     def candidates(self, request: NameRequest) -> Iterator[str]:
         """Ask in rounds until one brings nothing new, at most twice as often as a perfect model needs."""
@@ -189,7 +190,7 @@ class LanguageModelSource(NovelSource):
             fresh = names_in(answer, [*request.trained, *listed])
             if not fresh and not listed:
                 said = " ".join(answer.split())[:60]
-                raise DataError(f"model {name} listed no new name but said: {said!r}; try another --llm-model")
+                raise DataError(f"model {name} listed no new name but said: {said!r}; try another llm-model")
             if path and not stored:
                 content = {
                     "model": name,

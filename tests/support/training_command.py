@@ -12,7 +12,7 @@ from sar_train.cli.train import main
 
 WHOLE = ("--backbone", VIT, "--pretrained", "random", "--epochs", "2", "--learning-rate", "0.005")
 TINY = (*WHOLE, "--quick")
-PLAIN = (*WHOLE, "--no-sar", "--no-statistics", "--views", "1")
+PLAIN = (*WHOLE, "--no-sar", "--no-statistics", "--set", "views=1")
 """The least that a run can do."""
 
 

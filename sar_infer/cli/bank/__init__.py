@@ -32,12 +32,11 @@ Examples:
 def main() -> None:
     """Make bank files, and show and change their classes.
 
-    A bank file stores classes for a bundle (--bundle): those of `sar-bank create`, or what was changed in the bundle's.
-    `sar-classify --bank` and `sar-serve --bank` read it. A change is one step of its history, written whole or not at
-    all, and can be rolled back.
+    A bank file stores classes for a bundle (--bundle). They are new, or a change of the bundle's own classes.
+    `sar-classify --bank` and `sar-serve --bank` read the file. Each change is one step of its history. A step is
+    written completely or not at all, and can be rolled back.
 
-    Exit code: 0 if all went well; 1 if something could not be read or written, as each command states; 2 if nothing was
-    done because something in the call is wrong.
+    Exit code: 0 after success; 1 if a file could not be read or written; 2 if the call is wrong, and nothing was done.
     """
 
 

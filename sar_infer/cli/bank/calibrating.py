@@ -34,17 +34,16 @@ if TYPE_CHECKING:
     multiple=True,
     required=True,
     metavar="ROOT",
-    help="Photos of the bank's classes that it has not learned from: one folder for each class.  [required]",
+    help="Photos that the bank has not used, one folder for each of its classes.",
 )
 @shared_options
 def calibrate(arguments: BankArguments, *, photos: Sequence[str]) -> None:
-    """Calibrate the answers of BANK_FILE on photos.
+    """Calibrate the scores of BANK_FILE on labelled photos.
 
-    Prints the accuracy on them. Fits a temperature of scores, the threshold for unknown and the prediction sets of
-    --coverage, in place of the class model's own, and measures them in ten folds. They hold for these classes with the
-    photos that they have now: after a change the class model's own numbers apply again, until this is repeated or the
-    change is rolled back. 50 photos or more are needed; one that the bank counts for a class is left out, and those of
-    training should be.
+    Prints the accuracy. Fits the temperature of scores, the threshold for unknown and the prediction sets of
+    --coverage, and measures them in ten folds. They replace the class model's values until the classes or their photos
+    change. A rollback of that change restores them. At least 50 photos are needed. Photos of the bank are left out.
+    Leave out photos that were used in training.
     """
     from sar_infer.bank import calibrate as edit
     from sar_infer.cli.bank.photos import files_by_class, read_photos

@@ -40,15 +40,15 @@ if TYPE_CHECKING:
     "--photos",
     multiple=True,
     metavar="PATH",
-    help="Folder with one folder of photos for each class, or a CSV file with the columns class and photo.",
+    help="Folder with one folder of photos for each class, or a CSV file with columns class and photo. Repeatable.",
 )
-@own_option("--classes", type=click.Path(path_type=Path), help="Text file with names, one per line: also classes.")
+@own_option("--classes", type=click.Path(path_type=Path), help="Text file of class names, one per line.")
 @shared_options
 def create(arguments: BankArguments, *, photos: Sequence[str], classes: Path | None) -> None:
-    """Make BANK_FILE with exactly your classes.
+    """Make BANK_FILE with only your classes.
 
-    They are those of --photos and --classes. Fits the class model to the photos; two classes are enough. A class
-    file gives phrases ("name = phrase | phrase") and classes without photos. Takes seconds and no PyTorch.
+    The classes are those of --photos and --classes. Fits the class model if two classes have photos. A line of the
+    class file is a name, or "name = phrase | phrase". Takes seconds, without PyTorch.
     """
     from sar_infer.bank import ClassBank
     from sar_infer.bank import create as edit
@@ -109,9 +109,9 @@ def create(arguments: BankArguments, *, photos: Sequence[str], classes: Path | N
 def fit(arguments: BankArguments) -> None:
     """Fit the class model to the photos of BANK_FILE.
 
-    Takes seconds and no PyTorch. Needs two classes with photos. With four classes that have two photos each, prints the
-    accuracy that cross-validation over classes expects. Photos that are added later move their own class; fit again
-    when there are many.
+    Takes seconds, without PyTorch. Two classes need photos. If four classes have two photos each, cross-validation over
+    classes estimates the accuracy, which is printed. Photos that are added later only move their own class. Fit again
+    after you have added many.
     """
     from sar_infer.bank import fit as edit
     from sar_infer.classify.fitting import content as fit_content
@@ -131,12 +131,11 @@ def fit(arguments: BankArguments) -> None:
 @on_bank
 @shared_options
 def carry(arguments: BankArguments) -> None:
-    """Carry BANK_FILE over to another bundle (--bundle).
+    """Move BANK_FILE to another bundle (--bundle).
 
-    Such as one that was trained again. Names are embedded anew; removals, names, aliases, thresholds and settings
-    come along, and photos if both bundles embed images alike. Photos of another image encoder stay in the file, and
-    return when the bank is carried back. The old bundle need not be there. One step of history, which can be rolled
-    back while the old bundle is where it was.
+    It may be a bundle that was trained again. Names are embedded with the new bundle. Names, aliases, thresholds, settings and removed classes are kept. Photos
+    are used if both bundles have the same image encoder, else only stored in the file. The old bundle is not needed.
+    This is one step of the history. It can be rolled back while the old bundle exists.
     """
     from sar_infer.bank import carry as edit
     from sar_infer.bank.file import read

@@ -45,17 +45,17 @@ _CHUNK = 2048
 )
 @on_bank
 @click.argument("names", nargs=-1)
-@own_option("--classes", type=click.Path(path_type=Path), help="Text file with names, one per line.")
+@own_option("--classes", type=click.Path(path_type=Path), help="Text file of class names, one per line.")
 @own_option(
     "--photos",
     multiple=True,
     metavar="PATH",
-    help="Photos of the one class that is named: files, folders or patterns; with no name, one folder for each class, "
-    "or a CSV file with the columns class and photo.",
+    help="Photos of the named class: files, folders or patterns. Without a name: a folder with one folder for each "
+    "class, or a CSV file with columns class and photo. Repeatable.",
 )
-@own_option("--photos-only", is_flag=True, help='The names carry no meaning ("SKU-12345"): use the photos alone.')
+@own_option("--photos-only", is_flag=True, help='Use only the photos, since the names have no meaning ("SKU-12345").')
 @own_option("--background", is_flag=True, help="Include in the softmax, never predict.")
-@own_option("--threshold", type=click.FloatRange(0, 1), help="Lowest score at which they are predicted.")
+@own_option("--threshold", type=click.FloatRange(0, 1), help="Lowest score at which the classes are predicted.")
 @own_option("--strict", is_flag=True, help="Add nothing if there is a warning.")
 @shared_options
 def add(
@@ -73,8 +73,8 @@ def add(
 
     A NAME is "name", or "name = phrase | phrase" to average several phrasings.
 
-    A class that the bank has is embedded anew and keeps its settings. With --photos it gets these photos beside those
-    that it has, and keeps its embedding.
+    A class that exists gets a new embedding and keeps its settings. With --photos it gets more photos and keeps its
+    embedding.
     """
     if not names and classes is None and not photos:
         file = str(arguments.file)
@@ -153,19 +153,19 @@ def _show(findings: Sequence[Finding]) -> None:
 @click.command(cls=Command, groups={"Classes": "classes photos"} | SHARED)
 @on_bank
 @click.argument("names", nargs=-1)
-@own_option("--classes", type=click.Path(path_type=Path), help="Text file with names to remove, one per line.")
+@own_option("--classes", type=click.Path(path_type=Path), help="Text file of names to remove, one per line.")
 @own_option(
     "--photos",
     multiple=True,
     metavar="PATH",
-    help="Forget only these photos of the one class that is named, in its history too: files, folders or patterns.",
+    help="Remove only these photos of the named class, also from the history: files, folders or patterns. Repeatable.",
 )
 @shared_options
 def remove(arguments: BankArguments, names: Sequence[str], classes: Path | None, photos: Sequence[str]) -> None:
     """Remove classes, by name or alias.
 
-    If one of them is not there, none is removed. With --photos the class stays, and photos are removed from the file;
-    that cannot be undone.
+    Nothing is removed if one of them does not exist. With --photos the class stays, and its photos are removed. That
+    cannot be undone.
     """
     from sar_infer.bank import forget_photos
     from sar_infer.bank import remove as edit
@@ -192,10 +192,10 @@ def remove(arguments: BankArguments, names: Sequence[str], classes: Path | None,
 @on_bank
 @click.argument("old")
 @click.argument("new")
-@own_option("--embed", is_flag=True, help="Embed the new name; otherwise it keeps its embedding.")
+@own_option("--embed", is_flag=True, help="Also embed the new name.")
 @shared_options
 def rename(arguments: BankArguments, old: str, new: str, *, embed: bool) -> None:
-    """Give a class another name. It keeps its place and its embedding, which was made from its old name."""
+    """Rename a class. It keeps its position and the embedding of its old name."""
     from sar_infer.bank import rename as edit
 
     with changing(arguments) as workspace:
@@ -210,14 +210,12 @@ def rename(arguments: BankArguments, old: str, new: str, *, embed: bool) -> None
 )
 @on_bank
 @click.argument("name", metavar="CLASS")
-@own_option("--alias", "aliases", multiple=True, metavar="NAME", help="Give it another name; may be repeated.")
-@own_option("--no-alias", "no_aliases", multiple=True, metavar="NAME", help="Drop this alias; may be repeated.")
+@own_option("--alias", "aliases", multiple=True, metavar="NAME", help="Add another name. Repeatable.")
+@own_option("--no-alias", "no_aliases", multiple=True, metavar="NAME", help="Remove this alias. Repeatable.")
 @own_option("--threshold", type=click.FloatRange(0, 1), help="Lowest score at which the class is predicted.")
-@own_option("--no-threshold", is_flag=True, help="Predict it at any score.")
-@own_option("--background/--foreground", default=None, help="Background is in the softmax and never predicted.")
-@own_option(
-    "--photos-only/--named", default=None, help="Use its photos alone, as its name carries no meaning; or both."
-)
+@own_option("--no-threshold", is_flag=True, help="Predict the class at any score.")
+@own_option("--background/--foreground", default=None, help="Include in the softmax, never predict.")
+@own_option("--photos-only/--named", default=None, help="Use only its photos, since its name has no meaning; or both.")
 @shared_options
 def set_class(
     arguments: BankArguments,
@@ -230,10 +228,7 @@ def set_class(
     background: bool | None,
     photos_only: bool | None,
 ) -> None:
-    """Set aliases and threshold of a class.
-
-    And whether it is predicted, and known by its name.
-    """
+    """Change the aliases, the threshold or the use of a class."""
     from sar_infer.bank import set_class as edit
     from sar_infer.text.names import name_key
 
@@ -259,13 +254,13 @@ def set_class(
 
 @click.command(cls=Command, groups={"Options": "to steps"} | SHARED)
 @on_bank
-@own_option("--to", type=click.IntRange(min=0), help="The step to go back to; 0 is the beginning.")
-@own_option("--steps", type=click.IntRange(min=1), help="How many steps to undo.")
+@own_option("--to", type=click.IntRange(min=0), help="Step to go back to; 0: the beginning.")
+@own_option("--steps", type=click.IntRange(min=1), help="Number of steps to undo.")
 @shared_options
 def rollback(arguments: BankArguments, to: int | None, steps: int | None) -> None:
     """Go back to an earlier step of the history.
 
-    `sar-bank history` lists the steps. Going back is a step too, and cannot be undone.
+    `sar-bank history` lists the steps. A rollback is a step too, and cannot be undone.
     """
     from sar_infer.bank import rollback as edit
     from sar_infer.bank.edits import steps_back

@@ -19,20 +19,18 @@ from sar_infer.cli.command import Command
     multiple=True,
     required=True,
     metavar="ROOT",
-    help="Labelled photos that the bank has not learned from: one folder for each class.  [required]",
+    help="Photos that the bank has not used, one folder for each class. Repeatable.",
 )
-@own_option(
-    "--html", type=click.Path(path_type=Path), help="Also write one HTML page, with the photos that went wrong."
-)
+@own_option("--html", type=click.Path(path_type=Path), help="Also write one HTML page with the misclassified photos.")
 @shared_options
 def evaluate(arguments: BankArguments, *, photos: Sequence[str], html: Path | None) -> None:
-    """Evaluate the answers of BANK_FILE on labelled photos.
+    """Evaluate BANK_FILE on labelled photos.
 
-    Prints the accuracy, also of each class, the pairs that are confused most, how far scores can be trusted, how
-    many photos are called unknown, and which may lie in the wrong folder. Photos that the bank has learned from are
-    left out, and so are those that come twice; folders that are no class count as photos of none.
+    Prints the accuracy of all photos and of each class, the most confused pairs, the calibration of scores, the share
+    of unknown photos, and photos that may be in the wrong folder. Photos of the bank and duplicates are left out.
+    Folders that are no class count as photos of no class.
 
-    Exit code: 0 if all photos were read, 1 if one or more could not be, 2 if nothing was evaluated.
+    Exit code: 0 if all photos were read; 1 if a photo could not be read; 2 if nothing was evaluated.
     """
     from sar_infer.bundle.bundle import bundle_name
     from sar_infer.cli.evaluating import check_page, evaluated, labelled_photos, report

@@ -44,12 +44,12 @@ _MOST_SKIPPED = 3
     multiple=True,
     required=True,
     metavar="PLACE",
-    help="Folder, list (.txt), tar or Parquet file of photos, or results of sar-classify --embeddings.  [required]",
+    help="Folder, list (.txt), tar or Parquet file of photos, or results of sar-classify --embeddings. Repeatable.",
 )
-@own_option("--all-known", is_flag=True, help="Say that every photo is of one of the bank's classes: learn more.")
-@own_option("--dry-run", is_flag=True, help="Print the report alone; write nothing.")
-@own_option("--column", default="image", show_default=True, help="Column of the images in Parquet files.")
-@own_option("--key-column", help="Column of their keys.  [default: FILE#ROW]")
+@own_option("--all-known", is_flag=True, help="Adapt more. Every photo must show one of the bank's classes.")
+@own_option("--dry-run", is_flag=True, help="Only print the report. Write nothing.")
+@own_option("--column", default="image", help="Column of the images in Parquet files.")
+@own_option("--key-column", help="Column of the keys in Parquet files.  [default: FILE#ROW]")
 @shared_options
 def learn(
     arguments: BankArguments,
@@ -60,13 +60,12 @@ def learn(
     column: str,
     key_column: str | None,
 ) -> None:
-    """Learn from photos that nobody labelled.
+    """Adapt BANK_FILE to photos without labels.
 
-    Learns where classes lie in them. Any photos will do: photos like none of the classes, and doubtful ones, count
-    little, and classes that are absent stay as they are. --all-known learns more from
-    photos that are all of the bank's classes, and harms where they are not. BANK_FILE keeps sums by class, never a
-    photo; a later learn replaces them, `sar-bank rollback` undoes them. Needs a class model: the bundle's, or
-    that of `sar-bank fit`.
+    Any photos can be used. Photos that look like no class, and doubtful ones, have little weight. Absent classes stay
+    as they are. --all-known adapts more, and harms if photos show other things. BANK_FILE stores sums by class, never a
+    photo. The next learn replaces them, and `sar-bank rollback` undoes them. Needs a class model, of the bundle or of
+    `sar-bank fit`.
     """
     from sar_infer.bank import learn as edit
     from sar_infer.bulk.features import FeatureSources

@@ -36,9 +36,9 @@ def _opened(arguments: BankArguments) -> ClassBank:
 
 @click.command("list", cls=Command, groups={"Options": "long like added"} | SHARED)
 @on_bank
-@own_option("--long", is_flag=True, help="Show all that is known about each class.")
-@own_option("--like", metavar="TEXT", help="Only classes with this in their name or an alias.")
-@own_option("--added", is_flag=True, help="Only classes that were added; a frozen bundle remembers them.")
+@own_option("--long", is_flag=True, help="Also show aliases, phrases, thresholds and photos.")
+@own_option("--like", metavar="TEXT", help="Only classes with this text in their name or an alias.")
+@own_option("--added", is_flag=True, help="Only added classes.")
 @shared_options
 def list_classes(arguments: BankArguments, *, long: bool, like: str | None, added: bool) -> None:
     """Print the classes of BANK_FILE, one per line."""
@@ -57,7 +57,7 @@ def list_classes(arguments: BankArguments, *, long: bool, like: str | None, adde
 @on_bank
 @shared_options
 def history(arguments: BankArguments) -> None:
-    """Print what was done to BANK_FILE, the oldest first.
+    """Print the steps of BANK_FILE, the oldest first.
 
     A * marks steps that can be rolled back.
     """

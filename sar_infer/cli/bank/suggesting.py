@@ -34,24 +34,22 @@ _HIDDEN_UP_TO = 64
     multiple=True,
     required=True,
     metavar="PLACE",
-    help="Photos that nobody labelled: a folder, a list, Parquet; or results of sar-classify --out with --embeddings.  "
-    "[required]",
+    help="Photos without labels: folder, list or Parquet file, or results of sar-classify --embeddings. Repeatable.",
 )
 @own_option(
     "--html",
     type=click.Path(path_type=Path),
-    help="The page to write; the list goes beside it, with the suffix .csv.  [default: BANK_FILE-groups.html, here]",
+    help="Page to write. The list is written next to it as .csv.  [default: BANK_FILE-groups.html, here]",
 )
 @shared_options
 def suggest(arguments: BankArguments, *, photos: Sequence[str], html: Path | None) -> None:
     """Find new classes, and photos worth a label.
 
-    Looks in photos that nobody labelled. Photos that look alike form groups; first come those that look like none of
-    the classes. One HTML page shows the most typical photos of each group, with a field for its name, and saves a
-    list that `sar-bank add --photos` takes. The same list, its names still empty, is written beside it. The bank
-    stays as it is. Needs the extra "suggest".
+    Similar photos without labels form groups. Groups that look like no class come first. One HTML page shows the most typical photos
+    of each group, with a field for its name. It saves a list for `sar-bank add --photos`. The same list without names
+    is written next to it. BANK_FILE does not change. Needs the extra "suggest".
 
-    Exit code: 0 if all photos were read, 1 if one or more could not be, 2 if nothing was suggested.
+    Exit code: 0 if all photos were read; 1 if a photo could not be read; 2 if nothing was suggested.
     """
     page = html or Path(f"{arguments.file.stem}-groups.html")
     if page.is_dir() or not page.parent.is_dir() or page.suffix == ".csv":

@@ -41,7 +41,7 @@ def open_engine(settings: Settings, metrics: Metrics, meanwhile: Callable[[], ob
     bundle = open_bundle(location)
     if (least := bundle.manifest.preprocess.size**2) > settings.limits.pixels:
         raise InputError(
-            f"--max-megapixels {settings.limits.pixels / 1e6:g}: the encoder's own images have "
+            f"max-megapixels {settings.limits.pixels / 1e6:g}: the encoder's own images have "
             f"{least / 1e6:.6g} megapixels; expected no less"
         )
     chosen = choose(bundle.manifest, settings.precision, settings.device)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from sar_infer.errors import install
 from sar_train.data.dataset import SPLITS, Photo, Split
 from sar_train.data.layouts import GUIDE
 from sar_train.data.readers.base import lines_of
@@ -183,7 +184,7 @@ def _mat(path: Path, key: str, convert: Callable[[Any], T]) -> list[T]:
         from scipy.io import loadmat
     except ImportError:
         raise DataError(
-            f"{path}: reading it needs scipy: pip install 'sar-clip[experiment]', or get the published split file"
+            f"{path}: reading it needs scipy: {install('experiment')}, or get the published split file"
         ) from None
     try:
         return [convert(entry) for entry in loadmat(path)[key][0]]

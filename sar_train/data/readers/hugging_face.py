@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sar_infer.errors import install
 from sar_train.data.dataset import DataOptions, Dataset, Split
 from sar_train.data.readers.base import SPLIT_NAMES, Reader, files_in, readers
 from sar_train.errors import DataError
@@ -129,7 +130,7 @@ def _shards(root: Path) -> Iterator[tuple[str, tuple[str, str], Sequence[str] | 
         import datasets
         import pyarrow.parquet
     except ImportError:
-        raise DataError(f"{root}: reading it needs the library datasets: pip install 'sar-clip[hf]'") from None
+        raise DataError(f"{root}: reading it needs the package datasets: {install('hf')}") from None
     if _saved(root):
         try:
             saved = datasets.load_from_disk(str(root))

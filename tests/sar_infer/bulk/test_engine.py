@@ -72,7 +72,7 @@ def test_images_that_kill_or_hang_a_process_are_found_and_set_aside(
     (rows,) = run(bundle_path, str(write_tar(Path("s.tar"), members)), batch_size=8, image_timeout=1)
     assert keys(rows) == list(members)
     assert {Path(row["key"]).name: (row["error_kind"], row["error"]) for row in rows if row["error"]} == {
-        "5.png": ("timeout", "took more than 1 s to decode (--image-timeout)"),
+        "5.png": ("timeout", "took more than 1 s to decode (image-timeout)"),
         "9.png": ("crash", "the process that read it died: memory, or its decoder"),
     }
     assert [path.name for path in Path("out").glob("part-*")] == ["part-000000-outage.jsonl"]

@@ -91,7 +91,7 @@ def test_no_process_outlives_a_run_though_an_image_hangs(
     hanging.plant(here / "site", monkeypatch, hanging.hang)
     write_images(Path("p"), 4)
     write_tar(Path("s.tar"), {"hangs.png": hanging.HANGS})
-    process = start("p", "s.tar", "--out", "out", "--chunk-size", "1", "--image-timeout", "3600")
+    process = start("p", "s.tar", "--out", "out", "--chunk-size", "1", "--set", "image-timeout=3600")
     try:
         wait_for(4, process)
         assert group(process.pid)

@@ -22,7 +22,7 @@ COMMAND = [sys.executable, "-m", "sar_infer.cli.classify"]
 
 pytestmark = [
     pytest.mark.nightly,
-    pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs Ray: pip install 'sar-clip[ray]'"),
+    pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs Ray: pip install '.[ray]'"),
 ]
 
 KILL = """
@@ -110,7 +110,7 @@ def test_an_image_that_hangs_costs_no_more_than_its_row(
 ) -> None:
     hanging.plant(here / "site", monkeypatch, hanging.hang)
     write_tar(Path("s.tar"), {"a.png": small_png(1), "hangs.png": hanging.HANGS, "b.png": small_png(2)})
-    arguments = ["s.tar", "--out", "out", "--engine", "ray", "--address", "local", "--image-timeout", "2"]
+    arguments = ["s.tar", "--out", "out", "--engine", "ray", "--address", "local", "--set", "image-timeout=2"]
     command = [*COMMAND, *arguments, "--format", "jsonl"]
     done = subprocess.run(
         command, env=environment | {"PYTHONPATH": os.environ["PYTHONPATH"]}, timeout=300, capture_output=True, text=True

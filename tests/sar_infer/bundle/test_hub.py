@@ -119,7 +119,7 @@ def test_a_push_without_a_repository_a_token_or_the_library(
         push(bundle.path, bundle.manifest, NAME)
     assert hub.requests == []
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    assert "sar-clip[hub]" in refusal(LOCATION, InputError)
+    assert ".[hub]" in refusal(LOCATION, InputError)
     with pytest.raises(InputError, match=r"sar-clip\[hub\]"):
         push(bundle.path, bundle.manifest, NAME)
 

@@ -48,7 +48,7 @@ HEALTH = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 @pytest.fixture(scope="module")
 def few(bundle_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     bank = tmp_path_factory.mktemp("few") / "bank.safetensors"
-    options = ["--bundle", str(bundle_path), "--bank", str(bank), "--body-timeout", "60", "--deadline", "60"]
+    options = ["--bundle", str(bundle_path), "--bank", str(bank), "--set", "body-timeout=60", "--set", "deadline=60"]
     with serving(*options, key="k", python=("-c", FEW)) as server:
         yield server
 

@@ -56,7 +56,7 @@ def test_a_reload_of_an_endless_bundle_is_refused_and_leaves_nothing_running(tmp
 
 def test_sigterm_ends_a_server_whose_graph_hangs_in_a_request(bundle_copy: Path) -> None:
     endless(bundle_copy, NAME_ENCODER, above=1)
-    with serving("--bundle", str(bundle_copy), "--deadline", "0.5", "--drain", "1") as server:
+    with serving("--bundle", str(bundle_copy), "--set", "deadline=0.5", "--set", "drain=1") as server:
         answer = httpx2.post(f"{server.url}/v1/embeddings", json={"input": ["one", "two"]}, timeout=60)
         assert answer.status_code == 504
         assert httpx2.get(f"{server.url}/healthz").status_code == 200

@@ -335,7 +335,7 @@ def test_readiness_runs_the_model(either: Local, monkeypatch: pytest.MonkeyPatch
 
 def test_sighup_reloads_and_sigterm_drains(tmp_path: Path) -> None:
     path = write_bundle(tmp_path / "bundle")
-    with serving("--bundle", str(path), "--notice", "60", "--workers", "0") as server:
+    with serving("--bundle", str(path), "--set", "notice=60", "--workers", "0") as server:
         shutil.rmtree(path)
         write_bundle(path, ("one", "two"))
         server.process.send_signal(signal.SIGHUP)
@@ -357,7 +357,7 @@ def test_a_request_in_flight_is_answered_before_the_server_ends(bundle_path: Pat
     import socket
 
     image = jpeg()
-    options = ("--bundle", str(bundle_path), "--body-timeout", "60", "--workers", "0")
+    options = ("--bundle", str(bundle_path), "--set", "body-timeout=60", "--workers", "0")
     with serving(*options) as server, socket.create_connection(("127.0.0.1", server.port), 60) as talk:
         head = (
             f"POST /v1/classify HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/jpeg\r\nContent-Length: {len(image)}"

@@ -330,7 +330,7 @@ def test_no_worker_outlives_its_server(bundle_path: Path, sent: signal.Signals) 
 
 def test_requests_are_answered_during_the_notice_though_everybody_is_told_to_stop(bundle_path: Path) -> None:
     """Send SIGTERM to the workers too, as service managers do; a second one to the server ends the notice."""
-    with serving("--bundle", str(bundle_path), "--workers", "2", "--notice", "60") as server:
+    with serving("--bundle", str(bundle_path), "--workers", "2", "--set", "notice=60") as server:
         for pid in worker_pids(server.process.pid):
             os.kill(pid, signal.SIGTERM)
         server.process.terminate()

@@ -32,7 +32,7 @@ def files() -> set[str]:
 
 def test_it_foretells_the_run_and_writes_nothing(photos: Path) -> None:
     before = files()
-    command = (photos, *TINY, "--views", "2", "--shots", "3", "--novel-count", "20")
+    command = (photos, *TINY, "--set", "views=2", "--shots", "3", "--set", "novel-count=20")
     content = plan(*command)
     assert files() == before
     assert content["run"] == "runs/photos-coop-sar-s1"
@@ -68,7 +68,7 @@ def test_it_says_what_is_odd(photos: Path) -> None:
 
 
 def test_text_for_people(photos: Path) -> None:
-    text = sar_train(photos, *TINY, "--views", "2", "--shots", "3", "--novel-count", "20", "--plan").stdout
+    text = sar_train(photos, *TINY, "--set", "views=2", "--shots", "3", "--set", "novel-count=20", "--plan").stdout
     assert "data          photos: a folder for each class" in text
     assert re.search(r"^blue thing +3 +1 +2 +3$", text, re.MULTILINE)
     assert re.search(r"^time +about \d+ s, as busy as this machine is now", text, re.MULTILINE)

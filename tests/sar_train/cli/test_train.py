@@ -52,7 +52,9 @@ def record_of(run: Path) -> dict[str, Any]:
 
 def test_a_folder_of_photos(photos: Path, novel: str, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    result = sar_train(photos, *TINY, "--epochs", "3", "--shots", "3", "--views", "2", "--novel", novel, "--out", out)
+    result = sar_train(
+        photos, *TINY, "--epochs", "3", "--shots", "3", "--set", "views=2", "--novel", novel, "--out", out
+    )
     record = record_of(out)
     assert record["dataset"]["classes"] == ["blue thing", "green thing", "red_thing"]
     assert record["dataset"]["photos"] == 9
@@ -166,7 +168,7 @@ def test_methods_are_listed_for_people_and_for_machines() -> None:
 
 
 def test_dept_is_put_on_another_method_and_told_to_machines(photos: Path, tmp_path: Path) -> None:
-    arguments = (photos, *TINY, "--no-sar", "--shots", "3", "--views", "1", "--method", "dept", "--on", "kgcoop")
+    arguments = (photos, *TINY, "--no-sar", "--shots", "3", "--set", "views=1", "--method", "dept", "--on", "kgcoop")
     result = sar_train(*arguments, "--out", tmp_path / "run", "--format", "json", "--quiet")
     record = json.loads(result.stdout)
     assert record["run"] == str(tmp_path / "run")
@@ -202,10 +204,13 @@ def test_a_finished_run_is_kept_unless_asked(photos: Path, tmp_path: Path) -> No
         (("demo", "--backbone", "ViT-B-16"), "needs --pretrained"),
         (("demo", "--method", "copo"), "did you mean 'coop'"),
         (("demo", "--set", "sar.taux=1"), "did you mean 'tau'"),
-        (("demo", "--set", "tau=1"), "SECTION.KEY=VALUE"),
-        (("demo", "--no-sar", "--sar-weight", "3"), "--no-sar (sar = false) cannot be combined with settings of SAR"),
+        (("demo", "--set", "tau=1"), "unknown key tau"),
+        (
+            ("demo", "--no-sar", "--set", "sar.weight=3"),
+            "--no-sar (sar = false) cannot be combined with settings of SAR",
+        ),
         (("demo", "--no-statistics", "--quick"), "only the class model uses them, and it is off"),
-        (("demo", "--no-sar", "--novel-count", "9"), "only SAR has novel names, and it is off"),
+        (("demo", "--no-sar", "--set", "novel-count=9"), "only SAR has novel names, and it is off"),
         (("demo", "--protocol", "both"), "is not one of 'auto', 'base-to-new'"),
         (("demo", "--prompt", "best"), "'auto', 'learned', 'handcrafted'"),
         (("demo", "--seed", "-1"), "seed: expected 0 or more"),
@@ -244,7 +249,7 @@ def test_a_disk_that_fills_up_is_one_line_with_the_file(
 ) -> None:
     """The kernel refuses further bytes of a file, as it does on a full disk; what came before is still there."""
     resource = pytest.importorskip("resource")
-    arguments = (photos, *TINY, "--no-sar", "--shots", "3", "--views", "1", "--out", tmp_path / "run", "-q")
+    arguments = (photos, *TINY, "--no-sar", "--shots", "3", "--set", "views=1", "--out", tmp_path / "run", "-q")
     limits, signals = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     write = checkpoint.write_atomically
 

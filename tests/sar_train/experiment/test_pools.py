@@ -111,7 +111,7 @@ def test_an_error_that_is_not_ours_is_told_with_its_traceback(
     assert "Traceback" in capfd.readouterr().err
 
 
-needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs Ray: pip install 'sar-clip[ray]'")
+needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs Ray: pip install '.[ray]'")
 
 CLUSTER = """
     import json, warnings, sys

@@ -193,7 +193,7 @@ def test_without_the_extra_it_says_what_to_install(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
     (line,) = done.stderr.splitlines()
-    assert "pip install 'sar-clip[train]'" in line
+    assert "pip install '.[train]'" in line
 
 
 def test_a_bundle_in_place_of_a_run(exported: Path, tmp_path: Path) -> None:

@@ -113,11 +113,11 @@ def test_a_useless_answer_is_said_and_not_kept(tmp_path: Path, text: str) -> Non
 @pytest.mark.parametrize(
     ("url", "model", "words"),
     [
-        (None, None, "--llm-url .*--llm-model"),
-        ("http://localhost/v1", None, "need --llm-model"),
-        (None, "m", r"need --llm-url \(SAR_LLM_URL\): "),
-        *((url, "m", "--llm-url: expected a base URL") for url in ("localhost:1", "ftp://a/v1", "http://", "http://[")),
-        ("http://a:99999/v1", "m", "--llm-url: expected a base URL"),
+        (None, None, "--set llm-url=URL .*--set llm-model=NAME"),
+        ("http://localhost/v1", None, "need --set llm-model=NAME"),
+        (None, "m", r"need --set llm-url=URL \(SAR_LLM_URL\): "),
+        *((url, "m", "llm-url: expected a base URL") for url in ("localhost:1", "ftp://a/v1", "http://", "http://[")),
+        ("http://a:99999/v1", "m", "llm-url: expected a base URL"),
     ],
 )
 def test_options_are_looked_at_before_anything_is_asked(url: str | None, model: str | None, words: str) -> None:
@@ -194,7 +194,7 @@ def test_every_failure_is_one_line_without_the_key(reply: Reply, kind: type[SarT
 def test_a_server_that_is_slow_or_not_there() -> None:
     with serve(Reply("fox", delay=0.5)) as stub, pytest.raises(DataError, match=r"0\.1 s; ask a faster"):
         asked(stub.url, timeout=0.1, retries=0)
-    with pytest.raises(DataError, match=f"{stub.url}.*--llm-url"):
+    with pytest.raises(DataError, match=f"{stub.url}.*llm-url"):
         asked(stub.url, retries=0)
 
 
