@@ -45,9 +45,9 @@ _HIDDEN_UP_TO = 64
 def suggest(arguments: BankArguments, *, photos: Sequence[str], html: Path | None) -> None:
     """Find new classes, and photos worth a label.
 
-    Similar photos without labels form groups. Groups that look like no class come first. One HTML page shows the most typical photos
-    of each group, with a field for its name. It saves a list for `sar-bank add --photos`. The same list without names
-    is written next to it. BANK_FILE does not change. Needs the extra "suggest".
+    Similar photos without labels form groups. Groups that look like no class come first. One HTML page shows the most
+    typical photos of each group, with a field for its name. It saves a list for `sar-bank add --photos`. The same list
+    without names is written next to it. BANK_FILE does not change. Needs the extra "suggest".
 
     Exit code: 0 if all photos were read; 1 if a photo could not be read; 2 if nothing was suggested.
     """

@@ -163,7 +163,7 @@ def test_without_training_they_say_what_to_install(bundle: Path, tmp_path: Path,
     environment = {"PYTHONPATH": f"{tmp_path / 'site'}:{ROOT}", "PATH": ""}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert (done.returncode, done.stdout) == (2, "")
-    reason = "this command needs onnx" if missing == "onnx" else f"sar-bundle {name} comes with training"
+    reason = "this command needs onnx" if missing == "onnx" else f"sar-bundle {name} needs the training packages"
     assert done.stderr == f"Error: {reason}: run pip install '.[train]' in a clone of sar-clip\n"
 
 

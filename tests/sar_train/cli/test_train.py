@@ -210,7 +210,7 @@ def test_a_finished_run_is_kept_unless_asked(photos: Path, tmp_path: Path) -> No
             "--no-sar (sar = false) cannot be combined with settings of SAR",
         ),
         (("demo", "--no-statistics", "--quick"), "only the class model uses them, and it is off"),
-        (("demo", "--no-sar", "--set", "novel-count=9"), "only SAR has novel names, and it is off"),
+        (("demo", "--no-sar", "--set", "novel-count=9"), "only SAR uses auxiliary names, and it is off"),
         (("demo", "--protocol", "both"), "is not one of 'auto', 'base-to-new'"),
         (("demo", "--prompt", "best"), "'auto', 'learned', 'handcrafted'"),
         (("demo", "--seed", "-1"), "seed: expected 0 or more"),
