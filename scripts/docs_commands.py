@@ -9,13 +9,16 @@ import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
+
+from sar_infer.cli.command import Key
 
 ROOT = Path(__file__).resolve().parent.parent
 _PARAGRAPHS = re.compile(r"\n\s*\n")
 _MARKUP = re.compile(r"(?P<code>`[^`]+`)|[\\`*_<\[\]]")
-_EXTRA = re.compile(r"(.*?)\s*(\[(?:env var|default).*\])?", re.DOTALL)
+_EXTRA = re.compile(r"(.*?)\s*(\[default.*\])?", re.DOTALL)
 
 
 def page(name: str) -> str:
@@ -31,10 +34,32 @@ def settings(_: str) -> str:
     return _table([(name, help_of(name)) for name in SETTINGS])
 
 
+def environment(_: str) -> str:
+    """Return a table of the environment variables of each command."""
+    rows = []
+    for name in _project()["scripts"]:
+        for command, context in commands(name):
+            variables = (variable(one, context) for one in command.get_params(context) if not one.is_eager)
+            rows.append((context.command_path, " ".join(filter(None, variables))))
+    return _table([(path, variables) for path, variables in rows if variables])
+
+
+def variable(parameter: click.Parameter, context: click.Context) -> str:
+    """Return the environment variable that sets a parameter, as click derives it; "" if there is none."""
+    name = parameter.envvar
+    if name or not (isinstance(parameter, click.Option) and parameter.allow_from_autoenv):
+        return name if isinstance(name, str) else " ".join(name or ())
+    return f"{context.auto_envvar_prefix}_{parameter.name}".upper() if context.auto_envvar_prefix else ""
+
+
+def _project() -> dict[str, Any]:
+    project: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return project
+
+
 def commands(name: str) -> Iterator[tuple[click.Command, click.Context]]:
     """Yield a command of ``pyproject.toml``, then its subcommands at every depth, each with a context to format it."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    module, _, attribute = project["scripts"][name].partition(":")
+    module, _, attribute = _project()["scripts"][name].partition(":")
     yield from _below(getattr(importlib.import_module(module), attribute), name, None)
 
 
@@ -54,12 +79,15 @@ def _described(command: click.Command, context: click.Context) -> list[str]:
     """Return heading, usage, help, options and examples of one command: the parts of its section."""
     level = context.command_path.count(" ") + 2  # below the heading of the page
     usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
-    records = (parameter.get_help_record(context) for parameter in command.get_params(context))
+    parameters = command.get_params(context)
+    records = [one.get_help_record(context) for one in parameters]
+    keys = [one.record(context) for one in parameters if isinstance(one, Key)]
     return [
         f"{'#' * level} {context.command_path}",
         f"```text\n{usage}\n```",
         *_prose(command.help),
-        _table([record for record in records if record and record[1]]),
+        *filter(None, [_table([record for record in records if record and record[1]])]),
+        *(["Keys of `--config` and `--set`:", _table(keys)] if keys else []),
         *_prose(command.epilog),
     ]
 
@@ -83,11 +111,11 @@ def _block(lines: str) -> str:
 
 
 def _table(records: list[tuple[str, str]]) -> str:
-    """Return a table of options and help; environment variable and default are on a line of their own."""
+    """Return a table of options and help, with the default on a line of its own; "" without rows."""
     rows = []
     for flags, text in records:
         match = _EXTRA.fullmatch(text)
         assert match is not None  # noqa: S101 - both groups may be empty
         description, extra = (html.escape(group or "") for group in match.groups())
         rows.append(f"<tr><td><code>{html.escape(flags)}</code></td><td>{description} <small>{extra}</small></td></tr>")
-    return f'<div class="options"><table>\n{chr(10).join(rows)}\n</table></div>'
+    return "" if not rows else f'<div class="options"><table>\n{chr(10).join(rows)}\n</table></div>'

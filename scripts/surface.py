@@ -19,6 +19,7 @@ from typing import Any
 
 import click
 
+from sar_infer.cli.command import Key
 from scripts import docs_commands
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -42,27 +43,20 @@ def commands() -> Iterator[str]:
 
 def _command(command: click.Command, context: click.Context) -> Iterator[str]:
     yield f"command {context.command_path}"
-    for parameter in command.params:
-        if getattr(parameter, "hidden", False):
+    for parameter in command.get_params(context):
+        if parameter.name == "help":
             continue
         names = " ".join(sorted([*parameter.opts, *parameter.secondary_opts]))
+        variable = docs_commands.variable(parameter, context)
         shape = "|".join(map(str, getattr(parameter.type, "choices", ()))) or parameter.type.name.replace(" ", "-")
         notes = [
             "several" * (parameter.multiple or parameter.nargs == -1),
             "required" * parameter.required,
-            f"env={_environment(parameter, context)}" * bool(_environment(parameter, context)),
+            f"env={variable}" * bool(variable),
             f"default={_default(parameter)}" * (_default(parameter) is not None),
         ]
-        kind = "option" if isinstance(parameter, click.Option) else "argument"
+        kind = "key" if isinstance(parameter, Key) else "option" if isinstance(parameter, click.Option) else "argument"
         yield " ".join([kind, context.command_path, names, shape, *filter(None, notes)])
-
-
-def _environment(parameter: click.Parameter, context: click.Context) -> str:
-    """Return the environment variable that sets a parameter, as click derives it."""
-    variable = parameter.envvar
-    if variable or not (isinstance(parameter, click.Option) and parameter.allow_from_autoenv):
-        return variable if isinstance(variable, str) else " ".join(variable or ())
-    return f"{context.auto_envvar_prefix}_{parameter.name}".upper() if context.auto_envvar_prefix else ""
 
 
 def _default(parameter: click.Parameter) -> Any:

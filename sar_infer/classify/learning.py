@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,8 @@ from sar_infer.class_model.model import ClassModel, linear, log_probabilities
 from sar_infer.class_model.spool import FeatureSpool
 
 _EXAMPLES = 10
+_MOST_CLASSES = 20
+_MOST_UNREADABLE = 3
 _CHUNK = 1024
 _LEAST = 0.01
 """Labelled photos that those of a class have to count as to be stored."""
@@ -155,3 +157,39 @@ def _keep(heap: list[tuple[float, int, PhotoNote]], value: float, number: int, n
     heapq.heappush(heap, (value, -number, note))
     if len(heap) > _EXAMPLES:
         heapq.heappop(heap)
+
+
+def report_lines(report: LearningReport, unreadable: Sequence[tuple[str, str]]) -> Iterator[str]:
+    """Yield a report as lines of text, with the key and the reason of photos that could not be read."""
+    yield f"{report.photos:,} photos, of which {report.unknown:,} are like none of the classes"
+    for key, reason in unreadable[:_MOST_UNREADABLE]:
+        yield f"not read: {key}: {reason}"
+    if len(unreadable) > _MOST_UNREADABLE:
+        yield f"not read: {len(unreadable) - _MOST_UNREADABLE:,} more"
+    if report.different:
+        yield (
+            f"Warning: these photos differ from those of the class model as a whole ({report.shift:.0%} of their "
+            "shift is common to all); look at the answers, or label some"
+        )
+    width = max((len(item.name) for item in report.classes[:_MOST_CLASSES]), default=0)
+    for item in report.classes[:_MOST_CLASSES]:
+        yield (
+            f"  {item.name:<{width}}  {item.photos:>7,} photos, {item.sure:4.0%} sure, "
+            f"count as {item.counts_as:.1f} with labels"
+        )
+    if len(report.classes) > _MOST_CLASSES:
+        yield f"  and {len(report.classes) - _MOST_CLASSES:,} more classes"
+    if report.changed or any(item.counts_as for item in report.classes):
+        yield f"{report.changed:,} answers change" + (", such as" if report.examples else "")
+    else:
+        more = "" if report.all_known else ", or say --all-known if every one is of the bank's classes"
+        yield f"these photos teach nothing, and the bank stays as it is; label some{more}"
+    yield from (f"  {note.key}: {note.before!r} -> {note.after!r} ({note.sure:.0%})" for note in report.examples)
+    if report.look_first:
+        yield "look first at"
+        yield from (f"  {_noted(note)}" for note in report.look_first)
+
+
+def _noted(note: PhotoNote) -> str:
+    change = f"{note.before!r} -> {note.after!r}" if note.before != note.after else repr(note.after)
+    return f"{note.key}: {change} ({note.sure:.0%}), {note.why}"

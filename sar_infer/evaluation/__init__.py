@@ -17,6 +17,7 @@ from sar_infer.evaluation.evaluation import (
     nothing_left,
 )
 from sar_infer.evaluation.findings import Finding, duplicates, name_findings, new_photo_findings, photo_findings
+from sar_infer.evaluation.groups import group_lines, group_rows, write_groups
 from sar_infer.evaluation.html import html_page, thumbnail, write_page
 from sar_infer.evaluation.page import page_data, write_evaluation
 from sar_infer.evaluation.text import left_out_lines, text_lines
@@ -31,6 +32,8 @@ __all__ = [
     "class_of",
     "duplicates",
     "evaluate",
+    "group_lines",
+    "group_rows",
     "html_page",
     "left_out_lines",
     "name_findings",
@@ -41,5 +44,6 @@ __all__ = [
     "text_lines",
     "thumbnail",
     "write_evaluation",
+    "write_groups",
     "write_page",
 ]

@@ -19,7 +19,7 @@ R = TypeVar("R")
 TUNED_ONCE = frozenset(
     {
         *("novel_count", "exclude_eval_names", "llm_url", "llm_model"),
-        *("views", "base_classes", "precision", "micro_batch"),
+        *("views", "base_classes", "micro_batch"),
     }
 )
 """Settings that are keys of ``--config`` and ``--set``, and no options of ``sar-train``."""

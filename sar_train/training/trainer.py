@@ -93,7 +93,7 @@ def run(
         if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
             raise RunError(
                 f"out of memory on {config.device} with batches of {context.schedule.batch_size} photos and "
-                f"{len(context.task.class_names)} classes: try --set micro-batch=1, --set precision=bf16, "
+                f"{len(context.task.class_names)} classes: try --set micro-batch=1, --precision bf16, "
                 "or fewer novel names a step (--set sar.subset=…)"
             ) from None
         raise

@@ -122,11 +122,14 @@ def test_what_is_shown_is_what_happens(
         assert doctest.OutputChecker().check_output(shown[1], actual, flags), actual
 
 
-def test_every_option_named_exists() -> None:
+def test_every_option_and_key_named_exists() -> None:
     options = {name for option in cli.main.params for name in (*option.opts, *option.secondary_opts)}
     named = set(re.findall(r"`(--[a-z-]+)", TEXT))
-    assert len(named) > 15
+    assert len(named) > 5
     assert named - options == set()
+    limits = {f"--{key}" for key in re.findall(r"over `([a-z-]+)`|each of `([a-z-]+)`", TEXT) for key in key if key}
+    assert len(limits) > 5
+    assert limits - options == set()
 
 
 def test_every_code_is_in_the_table_with_its_status() -> None:
@@ -155,7 +158,7 @@ def test_fixed_limits_are_the_codes() -> None:
         "class |",
         f"| headers | {connection.HEADER_BYTES // 1024} KiB in {connection.HEADER_SECONDS:g} seconds |",
         f"| JSON body | {body._MOST_VALUES:,} values; {body._MOST_PARTS:,} lists, objects and fields, plus 4 for each "
-        "of `--max-classes` |",
+        "of `max-classes` |",
         f"| idle connection | {run._KEEP_ALIVE_SECONDS} seconds |",
         f"| graph | {TRIAL_SECONDS:g} seconds to open or for a first run; longer is refused |",
         f"not ready after {LOADING_SECONDS:g} s,",

@@ -30,11 +30,9 @@ if TYPE_CHECKING:
     from sar_infer.bank import Learn
     from sar_infer.bulk.features import FeatureSources
     from sar_infer.class_model.spool import FeatureSpool
-    from sar_infer.classify.learning import LearningReport, PhotoNote
+    from sar_infer.classify.learning import LearningReport
 
 _HIDDEN_UP_TO = 64
-_MOST_CLASSES = 20
-_MOST_SKIPPED = 3
 
 
 @click.command(cls=Command, groups={"Photos": "photos all_known dry_run"} | SHARED)
@@ -69,6 +67,7 @@ def learn(
     """
     from sar_infer.bank import learn as edit
     from sar_infer.bulk.features import FeatureSources
+    from sar_infer.classify.learning import report_lines
 
     before = opened(arguments, may_be_missing=True)
     _check(before)
@@ -87,7 +86,7 @@ def learn(
                 after = edit(workspace.bank, change, by="sar-bank learn")
                 write(arguments, workspace, after, learned=_content(report, skipped))
     if arguments.form == "text":
-        for line in _lines(report, skipped):
+        for line in report_lines(report, skipped):
             click.echo(one_line(line))
 
 
@@ -118,39 +117,3 @@ def _learned(workspace: Workspace, spool: FeatureSpool, *, all_known: bool) -> t
 def _content(report: LearningReport, skipped: Sequence[tuple[str, str]]) -> dict[str, Any]:
     """Return the report for programs."""
     return asdict(report) | {"unreadable": [{"key": key, "error": reason} for key, reason in skipped]}
-
-
-def _lines(report: LearningReport, skipped: Sequence[tuple[str, str]]) -> Iterator[str]:
-    """Yield the report for people."""
-    yield (f"{report.photos:,} photos, of which {report.unknown:,} are like none of the classes")
-    for key, reason in skipped[:_MOST_SKIPPED]:
-        yield f"not read: {key}: {reason}"
-    if len(skipped) > _MOST_SKIPPED:
-        yield f"not read: {len(skipped) - _MOST_SKIPPED:,} more"
-    if report.different:
-        yield (
-            f"Warning: these photos differ from those of the class model as a whole ({report.shift:.0%} of their "
-            "shift is common to all); look at the answers, or label some"
-        )
-    width = max((len(item.name) for item in report.classes[:_MOST_CLASSES]), default=0)
-    for item in report.classes[:_MOST_CLASSES]:
-        yield (
-            f"  {item.name:<{width}}  {item.photos:>7,} photos, {item.sure:4.0%} sure, "
-            f"count as {item.counts_as:.1f} with labels"
-        )
-    if len(report.classes) > _MOST_CLASSES:
-        yield f"  and {len(report.classes) - _MOST_CLASSES:,} more classes"
-    if report.changed or any(item.counts_as for item in report.classes):
-        yield f"{report.changed:,} answers change" + (", such as" if report.examples else "")
-    else:
-        more = "" if report.all_known else ", or say --all-known if every one is of the bank's classes"
-        yield f"these photos teach nothing, and the bank stays as it is; label some{more}"
-    yield from (f"  {note.key}: {note.before!r} -> {note.after!r} ({note.sure:.0%})" for note in report.examples)
-    if report.look_first:
-        yield "look first at"
-        yield from (f"  {_noted(note)}" for note in report.look_first)
-
-
-def _noted(note: PhotoNote) -> str:
-    change = f"{note.before!r} -> {note.after!r}" if note.before != note.after else repr(note.after)
-    return f"{note.key}: {change} ({note.sure:.0%}), {note.why}"
