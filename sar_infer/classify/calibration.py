@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sar_infer._arrays import Floats
+from sar_infer.bank import BankCalibration
 from sar_infer.class_model.model import COVERAGES, Doubles, Labels, log_probabilities
 from sar_infer.measures import calibration_error
 
@@ -102,3 +103,17 @@ def _shares(logits: Floats, temperature: float) -> tuple[Doubles, Doubles]:
     """Return the probability of *unknown* (N,), and those of classes (N, C) if it is one of them."""
     unknown = np.exp(log_probabilities(logits / temperature)[:, -1])
     return unknown, np.exp(log_probabilities(logits[:, :-1] / temperature))
+
+
+def calibration_lines(fitted: BankCalibration, file: str) -> list[str]:
+    """Return what the calibration of a bank file does, as lines of text."""
+    measured = fitted.measured
+    pairs = zip(COVERAGES, measured["coverage"], measured["set_size"], strict=True)
+    sets = ", ".join(f"{wanted:.0%}: {share:.1%} with {size:.1f} classes" for wanted, share, size in pairs)
+    return [
+        f"{file}: calibrated on {measured['photos']:,} photos; accuracy {measured['accuracy']:.1%}",
+        f"temperature {fitted.temperature:.3f}; calibration error {measured['error_before']:.1%} before, "
+        f"{measured['error_after']:.1%} after",
+        f"prediction sets contain the class, measured in ten folds: {sets}",
+        f"unknown above a probability of {fitted.unknown:.3f}; {measured['called_unknown']:.1%} of these photos are",
+    ]

@@ -13,7 +13,7 @@ import click
 from click.core import ParameterSource
 
 from sar_infer.cli.command import Key
-from sar_infer.cli.options import Refusal, option, read_classes, together
+from sar_infer.cli.options import COUNT, Refusal, option, read_classes, together
 from sar_infer.errors import SarInferError, one_line
 from sar_infer.images.formats import IMAGE_SECONDS
 from sar_infer.images.inputs import CONTAINERS, LISTS
@@ -29,9 +29,7 @@ bulk_options = together(
         is_flag=True,
         help="Continue a run. Retry images that a crash, a timeout or an unreachable file set aside.",
     ),
-    option(
-        "--workers", type=click.IntRange(min=1), help="Processes or Ray tasks.  [default: one per core; 2 on a GPU]"
-    ),
+    option("--workers", type=COUNT, help="Processes or Ray tasks.  [default: one per core; 2 on a GPU]"),
     option(
         "--engine",
         type=click.Choice(["local", "ray"]),
@@ -55,11 +53,7 @@ bulk_options = together(
     ),
     option("--column", default="image", help="Column of the images in Parquet files."),
     option("--key-column", help="Column of the keys in Parquet files.  [default: FILE#ROW]"),
-    option(
-        "--chunk-size",
-        type=click.IntRange(min=1),
-        help="Listed images in one chunk.  [default: 64, up to 4096 in a long run]",
-    ),
+    option("--chunk-size", type=COUNT, help="Listed images in one chunk.  [default: 64, up to 4096 in a long run]"),
     option("--progress", cls=Key, is_flag=True, help="Show progress even if stderr is no terminal."),
 )
 _ON_GPU = 2

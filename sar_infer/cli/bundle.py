@@ -35,9 +35,7 @@ if TYPE_CHECKING:
 
 FURTHER = "sar_infer.bundle_commands"
 """Group of the entry points that add commands."""
-_OF_TRAINING = {
-    "shrink": "Write a bundle with smaller graphs.",
-}
+_OF_TRAINING = {"shrink": "Write a bundle with smaller graphs."}
 EPILOG = """\b
 Examples:
   sar-bundle show bundles/mine
@@ -75,11 +73,7 @@ def _further(name: str) -> click.Command | None:
     return refused_command(name, reason, summary=_OF_TRAINING[name])
 
 
-@click.group(
-    cls=_Commands,
-    context_settings=CONTEXT | {"auto_envvar_prefix": "SAR_BUNDLE"},
-    epilog=EPILOG,
-)
+@click.group(cls=_Commands, context_settings=CONTEXT | {"auto_envvar_prefix": "SAR_BUNDLE"}, epilog=EPILOG)
 @click.version_option(__version__, prog_name="sar-bundle")
 def main() -> None:
     """Show a bundle, check it, or make another from it. BUNDLE itself never changes.

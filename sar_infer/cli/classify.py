@@ -20,6 +20,7 @@ from sar_infer.cli.command import Command
 from sar_infer.cli.evaluating import check_page, evaluated, labelled_photos, report
 from sar_infer.cli.options import (
     CONTEXT,
+    COUNT,
     Refusal,
     model_options,
     one_blas_thread,
@@ -38,11 +39,7 @@ if TYPE_CHECKING:
     from sar_infer.classifier import Classifier
     from sar_infer.results import ImageResult
 
-GROUPS = {
-    "Classes": "bundle bank classes examples only",
-    "Answers": "top_k unknown",
-    "Output": "format out",
-}
+GROUPS = {"Classes": "bundle bank classes examples only", "Answers": "top_k unknown", "Output": "format out"}
 _FACTS = ("bundle", "bank", "classes", "examples")
 _PROGRESS_FROM = 32
 _BATCH = 16
@@ -55,7 +52,7 @@ _BATCH = 16
 @option("--classes", type=click.Path(), help="Text file with more class names, one per line.")
 @option("--examples", type=click.Path(), help="Folder of example photos, one folder for each class.")
 @option("--only", is_flag=True, help="Use only the classes of --classes or --examples.")
-@option("--top-k", type=click.IntRange(min=1), default=5, help="Classes to print for each image.")
+@option("--top-k", type=COUNT, default=5, help="Classes to print for each image.")
 @option("--unknown", is_flag=True, help="Report images that seem to show none of the classes as unknown.")
 @option(
     "--threshold",
@@ -80,12 +77,8 @@ _BATCH = 16
 @option("--evaluate", is_flag=True, help="Measure the accuracy. IMAGE is a folder with one folder for each class.")
 @option("--html", type=click.Path(path_type=Path), help="With --evaluate: also write one HTML page.")
 @option("--profile", is_flag=True, help="Print the seconds of each step and the device to stderr.")
-@option("--threads", type=click.IntRange(min=1), help="Threads of the encoder.  [default: onnxruntime's]")
-@option(
-    "--batch-size",
-    type=click.IntRange(min=1),
-    help="Images encoded together.  [default: 16; with --out 4, on a GPU 64]",
-)
+@option("--threads", type=COUNT, help="Threads of the encoder.  [default: onnxruntime's]")
+@option("--batch-size", type=COUNT, help="Images encoded together.  [default: 16; with --out 4, or 64 on a GPU]")
 @bulk_options
 @click.option("--info", is_flag=True, help="Describe the bundle (--format text, json or jsonl) and exit.")
 @click.version_option(__version__, prog_name="sar-classify")

@@ -64,8 +64,8 @@ def _text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-class _Configured(click.Command):
-    """What commands and groups share.
+class Command(click.Command):
+    """A command with a short help and settings.
 
     Args:
         groups: What ``--help`` shows: names of parameters, separated by spaces, by heading.
@@ -147,17 +147,13 @@ class _Configured(click.Command):
                     formatter.write_dl([record for record in records if record])
 
 
-class Command(_Configured):
-    """A command with groups of options."""
-
-
-class Group(_Configured, click.Group):
+class Group(Command, click.Group):
     """A group with settings for its commands: ``KEY`` is for all that have it, ``COMMAND.KEY`` for one."""
 
     def values(self, ctx: click.Context, given: Mapping[str, Any], source: str) -> dict[str, Any]:
         """Return the values of each command's parameters, by its name."""
         commands = {name: command for name in self.list_commands(ctx) if (command := self.get_command(ctx, name))}
-        own = {name: command for name, command in commands.items() if isinstance(command, _Configured)}
+        own = {name: command for name, command in commands.items() if isinstance(command, Command)}
         result: dict[str, dict[str, Any]] = {}
         for key, value in given.items():
             table = isinstance(value, Mapping)
@@ -208,7 +204,7 @@ def _read_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> N
         raise Refusal(f"--config {path}: cannot be read: {error.strerror or error}") from None
     except ValueError as error:  # of UTF-8 and of TOML
         raise Refusal(f"--config {path}: not TOML: {error}") from None
-    assert isinstance(ctx.command, _Configured)  # noqa: S101 - the option is added to no other
+    assert isinstance(ctx.command, Command)  # noqa: S101 - the option is added to no other
     ctx.default_map = {**(ctx.default_map or {}), **ctx.command.values(ctx, content, "--config")}
 
 

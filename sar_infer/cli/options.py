@@ -19,6 +19,7 @@ from sar_infer.storage.strict_json import printable_json
 INTERRUPTED = 130
 CONTEXT: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True}
 """Settings of every command."""
+COUNT = click.IntRange(min=1)
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 

@@ -15,7 +15,7 @@ import click
 
 from sar_infer import __version__
 from sar_infer.cli.command import Command, Key
-from sar_infer.cli.options import CONTEXT, Number, Refusal, model_options, one_blas_thread, option
+from sar_infer.cli.options import CONTEXT, COUNT, Number, Refusal, model_options, one_blas_thread, option
 from sar_infer.errors import InputError, SarInferError, install
 from sar_infer.images.formats import IMAGE_SECONDS
 
@@ -26,11 +26,7 @@ if TYPE_CHECKING:
     from sar_infer.server.service import Service
     from sar_infer.server.settings import Settings
 
-GROUPS = {
-    "Classes": "bundle bank",
-    "Network": "host port api_key_file allowed_host",
-    "Running": "device workers check",
-}
+GROUPS = {"Classes": "bundle bank", "Network": "host port api_key_file allowed_host", "Running": "device workers check"}
 _MODULES = ("fastapi", "httptools", "prometheus_client", "python_multipart", "starlette", "uvicorn", "uvloop")
 MIB = 2**20
 
@@ -61,18 +57,18 @@ MIB = 2**20
     "[default: 2, or a quarter of the cores if memory suffices; 0 on a GPU]",
 )
 @click.option("--check", is_flag=True, help="Verify and describe the bundle, then exit.")
-@option("--threads", cls=Key, type=click.IntRange(min=1), help="Threads for a batch.  [default: cores / workers]")
+@option("--threads", cls=Key, type=COUNT, help="Threads for a batch.  [default: cores / workers]")
 @option(
     "--max-batch",
     cls=Key,
-    type=click.IntRange(min=1),
+    type=COUNT,
     help="Most images in a batch.  [default: 1; 8 with a large encoder; 32 on a GPU]",
 )
-@option("--queue", cls=Key, type=click.IntRange(min=1), default=64, help="Most waiting images. More get status 429.")
-@option("--max-body", cls=Key, type=click.IntRange(min=1), default=10, help="Most MiB in a request.")
-@option("--max-images", cls=Key, type=click.IntRange(min=1), default=32, help="Most images in a request.")
+@option("--queue", cls=Key, type=COUNT, default=64, help="Most waiting images. More get status 429.")
+@option("--max-body", cls=Key, type=COUNT, default=10, help="Most MiB in a request.")
+@option("--max-images", cls=Key, type=COUNT, default=32, help="Most images in a request.")
 @option("--max-megapixels", cls=Key, type=Number(min=0.001, max=50), default=50, help="Most megapixels of an image.")
-@option("--max-classes", cls=Key, type=click.IntRange(min=1), default=1000, help="Most class names in a request.")
+@option("--max-classes", cls=Key, type=COUNT, default=1000, help="Most class names in a request.")
 @option("--formats", cls=Key, default="JPEG,PNG,WEBP", help="Accepted image formats. GIF, BMP and TIFF can be added.")
 @option("--deadline", cls=Key, type=Number(min=0.01), default=30, help="Seconds until a request gets status 504.")
 @option(

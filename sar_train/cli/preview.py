@@ -14,11 +14,7 @@ _INDENT = 14
 _MOST_CLASSES = 20
 _MOST_NAMES = 10
 _COLUMNS = ("train", "val", "test", "learned")
-_SPLITS = {
-    "published": "as published",
-    "given": "as given",
-    "ours": "drawn here: no test photos came with the data",
-}
+_SPLITS = {"published": "as published", "given": "as given", "ours": "drawn here: no test photos came with the data"}
 _PROMPTS = {
     "auto": "the class model takes it, or the learned one if that is better on held-out classes",
     "learned": "the class model takes the learned one",

@@ -17,10 +17,7 @@ from sar_train.config.run import SETTINGS, RunConfig
 P = ParamSpec("P")
 R = TypeVar("R")
 TUNED_ONCE = frozenset(
-    {
-        *("novel_count", "exclude_eval_names", "llm_url", "llm_model"),
-        *("views", "base_classes", "micro_batch"),
-    }
+    {*("novel_count", "exclude_eval_names", "llm_url", "llm_model"), *("views", "base_classes", "micro_batch")}
 )
 """Settings that are keys of ``--config`` and ``--set``, and no options of ``sar-train``."""
 

@@ -36,14 +36,7 @@ from sar_train.cli.common import guarded, option
 @option("--quiet", "-q", is_flag=True, help="Show no progress.")
 @guarded
 def main(
-    bundle: str | None,
-    photos: Path,
-    out: Path,
-    precision: tuple[str, ...],
-    form: str,
-    *,
-    overwrite: bool,
-    quiet: bool,
+    bundle: str | None, photos: Path, out: Path, precision: tuple[str, ...], form: str, *, overwrite: bool, quiet: bool
 ) -> None:
     """Write a bundle with smaller image encoders next to the float32 one.
 

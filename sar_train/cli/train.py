@@ -43,11 +43,7 @@ NO_VALIDATION = (
     "no accuracy: --protocol pseudo tests on validation photos, and there is none; use fewer --shots, or give some "
     "(PHOTOS/val/CLASS beside train and test)"
 )
-GROUPS = {
-    "Run": "out overwrite plan",
-    "Data": "data_root shots",
-    "Method": "method sar backbone epochs",
-}
+GROUPS = {"Run": "out overwrite plan", "Data": "data_root shots", "Method": "method sar backbone epochs"}
 
 
 @click.command(

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from PIL import Image
 from support.servers import Server, serving
@@ -123,7 +124,8 @@ def test_what_is_shown_is_what_happens(
 
 
 def test_every_option_and_key_named_exists() -> None:
-    options = {name for option in cli.main.params for name in (*option.opts, *option.secondary_opts)}
+    params = cli.main.get_params(click.Context(cli.main))
+    options = {name for option in params for name in (*option.opts, *option.secondary_opts)}
     named = set(re.findall(r"`(--[a-z-]+)", TEXT))
     assert len(named) > 5
     assert named - options == set()

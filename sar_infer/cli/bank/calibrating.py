@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sar_infer.class_model.model import COVERAGES
 from sar_infer.cli.bank.common import (
     SHARED,
     BankArguments,
@@ -46,6 +45,7 @@ def calibrate(arguments: BankArguments, *, photos: Sequence[str]) -> None:
     Leave out photos that were used in training.
     """
     from sar_infer.bank import calibrate as edit
+    from sar_infer.classify.calibration import calibration_lines
     from sar_infer.cli.bank.photos import files_by_class, read_photos
 
     with changing(arguments) as workspace:
@@ -65,7 +65,7 @@ def calibrate(arguments: BankArguments, *, photos: Sequence[str]) -> None:
         fitted = _fitted(workspace, held_out.sets, positions)
         save(arguments, workspace, edit(workspace.bank, fitted, by="sar-bank calibrate"))
         content = {"bank": str(arguments.file)} | dataclasses.asdict(fitted)
-        emit(arguments.form, lambda: content, _lines(arguments, fitted))
+        emit(arguments.form, lambda: content, calibration_lines(fitted, str(arguments.file)))
 
 
 def _fitted(workspace: Workspace, photos: Mapping[str, PhotoSet], positions: Mapping[str, int]) -> BankCalibration:
@@ -97,16 +97,3 @@ def _fitted(workspace: Workspace, photos: Mapping[str, PhotoSet], positions: Map
         **dataclasses.asdict(calibrated),
         measured=dataclasses.asdict(measured),
     )
-
-
-def _lines(arguments: BankArguments, fitted: BankCalibration) -> list[str]:
-    measured = fitted.measured
-    pairs = zip(COVERAGES, measured["coverage"], measured["set_size"], strict=True)
-    sets = ", ".join(f"{wanted:.0%}: {share:.1%} with {size:.1f} classes" for wanted, share, size in pairs)
-    return [
-        f"{arguments.file}: calibrated on {measured['photos']:,} photos; accuracy {measured['accuracy']:.1%}",
-        f"temperature {fitted.temperature:.3f}; calibration error {measured['error_before']:.1%} before, "
-        f"{measured['error_after']:.1%} after",
-        f"prediction sets hold the class, measured in ten folds: {sets}",
-        f"unknown above a probability of {fitted.unknown:.3f}; {measured['called_unknown']:.1%} of these photos are",
-    ]

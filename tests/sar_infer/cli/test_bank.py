@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
 from pathlib import Path
 
-import click
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from support.bank_commands import BANK, Command, class_names, content, paint_folders
 from support.bundles import BANK_NAMES, ENCODER_DIGEST, name_rows, write_bundle
 from support.disk import fill_disk
@@ -380,11 +381,8 @@ def test_what_is_set_for_other_commands_changes_nothing_here(monkeypatch: pytest
     assert info("owl").threshold == 0.25
 
 
-def test_every_option_has_a_twin_that_help_shows() -> None:
-    shared = {"bundle": "SAR_BUNDLE", "form": "SAR_FORMAT"}
-    for name, command in ((name, command) for name, command in main.commands.items() if not command.hidden):
-        shown = re.sub(r"\s", "", run(name, "--help").stdout)
-        for option in command.params:
-            if isinstance(option, click.Option) and option.name != "help":
-                twin = f"SAR_BANK_{name}_{option.opts[-1].lstrip('-')}".upper().replace("-", "_")
-                assert f"[envvar:{shared.get(str(option.name), twin)}" in shown
+def test_options_have_environment_variables(tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_text("owl\nemu\n")
+    environment = {"SAR_BANK_CREATE_CLASSES": str(tmp_path / "names.txt"), "SAR_FORMAT": "json"}
+    created = CliRunner(env=environment).invoke(main, ["create", str(tmp_path / "bank.safetensors")])
+    assert json.loads(created.stdout)["classes"] == ["owl", "emu"]
