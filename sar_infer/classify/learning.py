@@ -182,8 +182,8 @@ def report_lines(report: LearningReport, unreadable: Sequence[tuple[str, str]]) 
     if report.changed or any(item.counts_as for item in report.classes):
         yield f"{report.changed:,} answers change" + (", such as" if report.examples else "")
     else:
-        more = "" if report.all_known else ", or say --all-known if every one is of the bank's classes"
-        yield f"these photos teach nothing, and the bank stays as it is; label some{more}"
+        more = "" if report.all_known else ", or add --all-known if every photo shows one of the bank's classes"
+        yield f"these photos change nothing; label some{more}"
     yield from (f"  {note.key}: {note.before!r} -> {note.after!r} ({note.sure:.0%})" for note in report.examples)
     if report.look_first:
         yield "look first at"

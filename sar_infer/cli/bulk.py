@@ -117,7 +117,7 @@ def classify_in_bulk(options: SimpleNamespace, decision: DecisionOptions) -> int
         out = str(options.out)
         form = _form(options.format, out)
         if options.profile:
-            raise Refusal("--profile is for runs without --out")
+            raise Refusal("--profile and --out cannot be combined; leave one out")
         workers, on_gpu = options.workers, expects_cuda(options.device)
         if workers is None and options.engine == "local":
             workers = max(1, usable_cores() // (options.threads or 1))

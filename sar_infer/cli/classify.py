@@ -144,7 +144,7 @@ def _decision(options: SimpleNamespace) -> DecisionOptions:
 
 def _check(options: SimpleNamespace) -> None:
     if not options.images:
-        raise Refusal("no image given; see sar-classify --help")
+        raise Refusal("no image given: sar-classify IMAGE")
     if options.only and not options.classes and not options.examples:
         raise Refusal("--only needs --classes or --examples")
     if options.examples and options.out:
@@ -157,10 +157,10 @@ def _check(options: SimpleNamespace) -> None:
     if options.format == "parquet" and not options.out:
         raise Refusal("--format parquet needs --out")
     if options.html and not options.evaluate:
-        raise Refusal("--html is the page of an evaluation; it needs --evaluate")
+        raise Refusal("--html needs --evaluate")
     if options.evaluate:
         if options.out:
-            raise Refusal("--evaluate takes no --out; it prints what it measures")
+            raise Refusal("--evaluate and --out cannot be combined; leave one out")
         if options.format not in ("text", "json"):
             raise Refusal(f"--evaluate: expected --format text or json, got {options.format}")
         check_page(options.html)

@@ -86,7 +86,7 @@ def main(run: Path | None, out: Path | None, push: str | None, form: str, *, qui
 
     check_export(run, {name: value for name, value in options.items() if name != "overwrite"})
     if out is None:
-        raise ConfigError("expected --out DIR, the folder of the new bundle")
+        raise ConfigError("no folder for the bundle; add --out FOLDER")
     if push is not None:
         hub.check_push(push)
     if options["classes"] is not None:

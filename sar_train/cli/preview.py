@@ -47,7 +47,7 @@ def preview_text(preview: Preview, out: str) -> str:
     learned, new = sum(one["learned"] for one in base), len(preview.classes) - len(base)
     say("data", f"{preview.data}: {preview.layout}")
     classes = f"{learned:,} photos of {len(base):,} classes to learn from"
-    classes += f", {new:,} new classes to test alone" if new else ""
+    classes += f", {new:,} new classes only to test" if new else ""
     say("split", f"{_SPLITS[preview.split]}; {classes}, tested on {preview.tested_on}")
     lines += ["", *_classes(preview.classes), ""]
     if preview.checked is not None:
@@ -74,7 +74,7 @@ def preview_text(preview: Preview, out: str) -> str:
         count, source, first = (preview.novel[key] for key in ("count", "source", "first"))
         names = f", the first: {', '.join(first)}" if first else ""
         asked = f"from {source}, which is asked when the run starts"
-        say("novel names", asked if count is None else f"{count:,} from {source}{names}")
+        say("auxiliary", asked if count is None else f"{count:,} from {source}{names}")
     pieces = [] if expected["encoding"] is None else [(expected["encoding"], f"to encode {expected['photos']:,} views")]
     pieces += [(expected["halves"], "to train on each half of the classes")] if expected["halves"] else []
     pieces += [(expected["training"], "to train on all")] if expected["training"] and expected["certain"] else []

@@ -41,7 +41,7 @@ NOT_MEASURED = (
 )
 NO_VALIDATION = (
     "no accuracy: --protocol pseudo tests on validation photos, and there is none; use fewer --shots, or give some "
-    "(PHOTOS/val/CLASS beside train and test)"
+    "(PHOTOS/val/CLASS next to train and test)"
 )
 GROUPS = {"Run": "out overwrite plan", "Data": "data_root shots", "Method": "method sar backbone epochs"}
 

@@ -56,7 +56,7 @@ def calibrate(arguments: BankArguments, *, photos: Sequence[str]) -> None:
         positions = {name: workspace.bank.lookup.find(name) for name in files}
         for name, position in positions.items():
             if workspace.bank.background is not None and workspace.bank.background[position]:
-                raise Refusal(f"{name!r:.80} is background, which is never an answer; leave its folder out")
+                raise Refusal(f"{name!r:.80} is background, so it is never predicted; leave its folder out")
         held_out = read_photos(workspace, files, photos_only=False)
         if held_out.repeats:
             name, path, why = held_out.repeats[0]
@@ -88,7 +88,7 @@ def _fitted(workspace: Workspace, photos: Mapping[str, PhotoSet], positions: Map
     rows = np.concatenate([one.rows for one in photos.values()])
     labels = np.concatenate([np.full(len(one.rows), positions[name], np.int64) for name, one in photos.items()])
     if len(rows) < LEAST_IMAGES:
-        raise Refusal(f"{len(rows)} photos that the bank has not learned from, expected {LEAST_IMAGES} or more")
+        raise Refusal(f"{len(rows)} photos that the bank has not used; calibration needs {LEAST_IMAGES} or more")
     calibrated, measured = fit(logits(rows, classes), labels)
     return BankCalibration(
         bank.content_digest,

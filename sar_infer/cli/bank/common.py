@@ -139,7 +139,7 @@ def changing(arguments: BankArguments, *, may_be_missing: bool = True) -> Iterat
         yield Workspace(bundle, bank, arguments.file)
         if missing and arguments.file.exists():
             of = f"the {len(bundle.bank.names):,} classes of {bundle_name(bundle.location)}"
-            click.echo(one_line(f"{arguments.file} did not exist: it begins with {of}"), err=True)
+            click.echo(one_line(f"{arguments.file} did not exist; it starts with {of}"), err=True)
 
 
 def write(arguments: BankArguments, before: Workspace, after: ClassBank, **more: Any) -> None:
@@ -158,12 +158,12 @@ def write(arguments: BankArguments, before: Workspace, after: ClassBank, **more:
     if changed:
         save(arguments, before, after)
         if not after.can_answer:
-            click.echo("Warning: every class is background now, so no image gets an answer", err=True)
+            click.echo("Warning: every class is background, so none is predicted", err=True)
         if bank.calibration_holds and not after.calibration_holds:
-            text = "the calibration is of before this change, and does not count now; calibrate again: "
+            text = "this change made the calibration stale; calibrate again: "
             click.echo(f"{text}{again(arguments, 'calibrate', '--photos', 'PHOTOS')}", err=True)
         if after.learned is not None and after.learned.stale and not (bank.learned and bank.learned.stale):
-            text = "what photos without labels taught is of other classes now; adapt again: "
+            text = "this change made the adaptation to unlabelled photos stale; adapt again: "
             click.echo(f"{text}{again(arguments, 'learn', '--photos', 'PHOTOS')}", err=True)
     step = after.history[-1] if changed else None
     undo = bank.log.last if step and step.can_undo and step.action != "forget" else None

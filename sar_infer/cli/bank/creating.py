@@ -62,10 +62,10 @@ def create(arguments: BankArguments, *, photos: Sequence[str], classes: Path | N
     from sar_infer.text.names import name_key
 
     if not photos and classes is None:
-        raise Refusal("no class given; name a folder with one folder for each class (--photos), or a file (--classes)")
+        raise Refusal("no class given; add --photos FOLDER, with one folder for each class, or --classes FILE")
     check_place(arguments.file)
     if arguments.file.exists():
-        raise Refusal(f"{arguments.file}: is there already; add to it with sar-bank add, or choose another name")
+        raise Refusal(f"{arguments.file}: exists; add classes with sar-bank add, or choose another name")
     bundle = open_bundle(arguments.bundle or None)
     empty = ClassBank(bundle.bank.encoder_digest, bundle.bank.dim, images=bundle.bank.images)
     workspace = Workspace(bundle, empty, arguments.file)
@@ -145,7 +145,7 @@ def carry(arguments: BankArguments) -> None:
     from sar_infer.storage.files import owned
 
     if not arguments.bundle:
-        raise Refusal("name the bundle to carry the bank to: --bundle BUNDLE")
+        raise Refusal("no bundle given: sar-bank carry BANK_FILE --bundle BUNDLE")
     check_place(arguments.file)
     bundle = open_bundle(arguments.bundle)
     with owned(arguments.file, WAIT):

@@ -79,7 +79,7 @@ def add(
     if not names and classes is None and not photos:
         file = str(arguments.file)
         hint = "" if arguments.file.suffix == SUFFIX else f" ({file!r} was taken as BANK_FILE)"
-        raise Refusal(f"no class given{hint}; name one, a file of them (--classes), or --photos")
+        raise Refusal(f"no class given{hint}; add a NAME, --classes FILE or --photos FOLDER")
     if photos_only and not photos:
         raise Refusal(
             "--photos-only needs --photos; for classes in the bank: sar-bank set BANK_FILE CLASS --photos-only"
@@ -173,9 +173,9 @@ def remove(arguments: BankArguments, names: Sequence[str], classes: Path | None,
     from sar_infer.text.names import read_class_file
 
     if not names and classes is None:
-        raise Refusal("no class given; name one, or a file of them (--classes)")
+        raise Refusal("no class given; add a NAME or --classes FILE")
     if photos and (len(names) != 1 or classes is not None):
-        raise Refusal("--photos goes with one class name")
+        raise Refusal("--photos needs one class: sar-bank remove BANK_FILE CLASS --photos PATH")
     listed = [] if classes is None else read_class_file(classes).classes
     with changing(arguments, may_be_missing=not photos) as workspace:
         if photos:
@@ -184,7 +184,7 @@ def remove(arguments: BankArguments, names: Sequence[str], classes: Path | None,
         else:
             after = edit(workspace.bank, [*names, *listed], by="sar-bank remove")
         if not len(after.names):
-            raise Refusal(f"class {workspace.bank.names[-1]!r} is the last one; add another before you remove it")
+            raise Refusal(f"class {workspace.bank.names[-1]!r} is the last one; add another one first")
         write(arguments, workspace, after)
 
 
@@ -233,7 +233,7 @@ def set_class(
     from sar_infer.text.names import name_key
 
     if threshold is not None and no_threshold:
-        raise Refusal("--threshold and --no-threshold contradict")
+        raise Refusal("--threshold and --no-threshold contradict each other; leave one out")
     settings: dict[str, Any] = {} if background is None else {"background": background}
     settings |= {} if photos_only is None else {"photos_only": photos_only}
     settings |= {"threshold": threshold} if no_threshold or threshold is not None else {}
@@ -242,7 +242,7 @@ def set_class(
     with changing(arguments) as workspace:
         entry = workspace.bank.entry(name)
         if photos_only and not entry.photos:
-            raise Refusal(f"{name!r} has no photos, so its name has to count; sar-bank add --photos adds some")
+            raise Refusal(f"{name!r} has no photos, so its name is needed; add some with sar-bank add --photos")
         if aliases or no_aliases:
             had = {name_key(alias): alias for alias in entry.aliases}
             if missing := [alias for alias in no_aliases if name_key(alias) not in had]:
@@ -266,7 +266,7 @@ def rollback(arguments: BankArguments, to: int | None, steps: int | None) -> Non
     from sar_infer.bank.edits import steps_back
 
     if (to is None) == (steps is None):
-        raise Refusal("expected either --to STEP or --steps COUNT")
+        raise Refusal("expected --to STEP or --steps COUNT; sar-bank history BANK_FILE lists the steps")
     with changing(arguments, may_be_missing=False) as workspace:
         bank = workspace.bank
         target = steps_back(bank, steps or 0) if to is None else to

@@ -36,7 +36,7 @@ def info(name: str) -> Entry:
 def test_a_missing_file_starts_as_the_bundles_bank() -> None:
     result = run("add", BANK, "owl")
     assert result.stdout == "added 'owl'; 5 classes; undo: sar-bank rollback mine.safetensors --to 0\n"
-    assert result.stderr == "mine.safetensors did not exist: it begins with the 4 classes of tiny\n"
+    assert result.stderr == "mine.safetensors did not exist; it starts with the 4 classes of tiny\n"
     assert run("add", BANK, "cat").stderr == ""
     bank = ClassBank.load(BANK, ENCODER_DIGEST)
     assert bank.names == (*BANK_NAMES, "owl", "cat")
@@ -180,7 +180,7 @@ def test_rollback() -> None:
     back = run.report("rollback", BANK, "--to", "1")
     assert (back["step"], back["undo_to"]) == (5, None)
     assert class_names() == [*BANK_NAMES, "owl"]
-    assert "expected either --to STEP or --steps COUNT" in run.refused("rollback", BANK)
+    assert "expected --to STEP or --steps COUNT" in run.refused("rollback", BANK)
     assert "no step 99" in run.refused("rollback", BANK, "--to", "99")
     assert "cannot go back 2 steps, there are 1" in run.refused("rollback", BANK, "--steps", "2")
 
@@ -222,7 +222,7 @@ def test_create_makes_a_bank_of_exactly_these_classes() -> None:
     assert sorted(bank.names) == ["Red", "blue", "green", "iris", "owl"]
     assert (bank.base, bank.entry("red").texts, len(bank.photos_of("red"))) == (None, ("red", "crimson"), 6)
     assert (bank.fitted is not None, [step.action for step in bank.history]) == (True, ["create", "fit"])
-    assert "is there already; add to it with sar-bank add" in run.refused("create", BANK, "--photos", "photos")
+    assert "exists; add classes with sar-bank add" in run.refused("create", BANK, "--photos", "photos")
     assert "no class given" in run.refused("create", OTHER)
     run("add", BANK, "emu")
     assert class_names()[-1] == "emu"

@@ -101,7 +101,7 @@ def test_a_calibration_counts_until_the_bank_changes(photographed: Path, fitted:
 
 def test_a_calibration_needs_photos_that_the_bank_has_not_learned_from(photographed: Path) -> None:
     before = content()
-    assert "0 photos that the bank has not learned from, expected 50" in run.refused(
+    assert "0 photos that the bank has not used; calibration needs 50" in run.refused(
         "calibrate", BANK, "--photos", "labelled"
     )
     run("set", BANK, "red", "--background")

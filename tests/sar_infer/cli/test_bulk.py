@@ -35,7 +35,7 @@ def test_jsonl_parts_and_classes() -> None:
         ("p --only --out out", "--only needs --classes"),
         ("p --resume", "--resume needs --out"),
         ("p --format parquet", "--format parquet needs --out"),
-        ("p --out out --profile", "--profile is for runs without --out"),
+        ("p --out out --profile", "--profile and --out cannot be combined"),
         ("p --out out --format csv", "expected --format parquet or jsonl, got csv"),
         ("p --out out --format text", "expected --format parquet or jsonl, got text"),
         ("p --out s3://bucket/a.parquet", "in storage the output is a folder of parts"),

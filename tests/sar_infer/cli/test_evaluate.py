@@ -170,7 +170,7 @@ def test_examples_of_the_call_are_what_it_has_learned_from(here: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--html", "x.html"), "--html is the page of an evaluation; it needs --evaluate"),
+        (("--html", "x.html"), "--html needs --evaluate"),
         (("--evaluate", "--format", "csv"), "--evaluate: expected --format text or json, got csv"),
         (("--evaluate", "--out", "answers"), "--evaluate takes no --out"),
     ],

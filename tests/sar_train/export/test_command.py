@@ -162,7 +162,7 @@ NEW = ("--out", "new", "--classes", "classes.txt")
     [
         ([], "expected a RUN folder, or --handcrafted TEMPLATE"),
         (["run", "--handcrafted", "a {}."], "expected a RUN folder, or --handcrafted TEMPLATE"),
-        (["run"], "expected --out DIR"),
+        (["run"], "no folder for the bundle"),
         (["run", "--out", "."], "exists; choose another --out, or replace it with --overwrite"),
         (["run", "--out", ".", "--overwrite"], "is not a bundle"),
         (["nothing", "--out", "new"], "nothing: expected a run folder"),
