@@ -25,7 +25,7 @@ _LONGEST = 1000
 
 def install(extras: str, packages: str = "") -> str:
     """Return the command that installs extras and other packages from a clone; no index has sar-clip."""
-    return f"run pip install '.[{extras}]'{packages and ' '}{packages} in a clone of sar-clip"
+    return f"pip install '.[{extras}]'{packages and ' '}{packages} in a clone of sar-clip"
 
 
 class SarInferError(Exception):

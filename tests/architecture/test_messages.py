@@ -119,5 +119,5 @@ def test_extras_that_are_named_exist_and_are_installed_from_a_clone() -> None:
     ]
     assert len(calls) > 8
     assert {extra for call in calls for extra in str(call).split(",")} <= {*PROJECT["optional-dependencies"]}
-    assert install("bulk", "s3fs") == "run pip install '.[bulk]' s3fs in a clone of sar-clip"
+    assert install("bulk", "s3fs") == "pip install '.[bulk]' s3fs in a clone of sar-clip"
     assert [where for where, text in TEXTS if "pip install" in text and "in a clone of sar-clip" not in text] == []

@@ -120,7 +120,7 @@ def test_a_push_without_a_repository_a_token_or_the_library(
     assert hub.requests == []
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     assert ".[hub]" in refusal(LOCATION, InputError)
-    with pytest.raises(InputError, match=r"sar-clip\[hub\]"):
+    with pytest.raises(InputError, match=r"pip install .\.\[hub\]"):
         push(bundle.path, bundle.manifest, NAME)
 
 

@@ -166,7 +166,7 @@ def test_set() -> None:
 
 
 def test_background_alone_is_warned_of() -> None:
-    warning = "Warning: every class is background now"
+    warning = "Warning: every class is background"
     run("remove", BANK, "red", "green", "blue")
     assert warning in run("set", BANK, "grey thing", "--background").stderr
     assert warning not in run("add", BANK, "owl").stderr
@@ -286,8 +286,8 @@ def test_a_bank_of_another_encoder_is_refused_with_both_digests(command: str) ->
                 (["rollback"], ["--to", "0"]),
             )
         ),
-        (["add", str(BANK)], "no class given; name one"),
-        (["add", "jacket"], "no class given ('jacket' was taken as BANK_FILE); name one"),
+        (["add", str(BANK)], "no class given; add a NAME"),
+        (["add", "jacket"], "no class given ('jacket' was taken as BANK_FILE); add a NAME"),
         (["add", "tram", str(BANK)], "no such bank file; the name of a new one ends in .safetensors"),
         (["add", "absent/b.safetensors", "owl"], "absent/b.safetensors: no such folder"),
         (["add", "x" * 300, "owl"], "File name too long"),

@@ -164,7 +164,7 @@ def test_without_training_they_say_what_to_install(bundle: Path, tmp_path: Path,
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert (done.returncode, done.stdout) == (2, "")
     reason = "this command needs onnx" if missing == "onnx" else f"sar-bundle {name} needs the training packages"
-    assert done.stderr == f"Error: {reason}: run pip install '.[train]' in a clone of sar-clip\n"
+    assert done.stderr == f"Error: {reason}: pip install '.[train]' in a clone of sar-clip\n"
 
 
 def test_the_declared_commands_can_be_loaded() -> None:

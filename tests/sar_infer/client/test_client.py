@@ -541,5 +541,5 @@ assert heavy & set(sys.modules) == {{"httpx2"}}, heavy & set(sys.modules)
 
 def test_without_httpx2_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "httpx2", None)
-    with pytest.raises(InputError, match=r"sar-clip\[client\]"):
+    with pytest.raises(InputError, match=r"pip install .\.\[client\]"):
         Client("http://localhost")

@@ -221,7 +221,7 @@ def test_a_missing_package_is_named_in_one_line_and_tables_do_without(results: P
     )
     done = subprocess.run([sys.executable, "-c", program, str(results)], capture_output=True, text=True, timeout=120)
     refusals = [
-        f"2 Error: this command needs {package}: run pip install '.[experiment]' in a clone of sar-clip"
+        f"2 Error: this command needs {package}: pip install '.[experiment]' in a clone of sar-clip"
         for package in ("jinja2", "matplotlib")
     ]
     assert done.stdout.splitlines() == refusals, done.stderr

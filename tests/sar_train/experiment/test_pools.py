@@ -160,5 +160,5 @@ def test_a_ray_cluster_of_two_nodes_gives_the_same(quick: RunConfig, here: dict[
 
 def test_without_ray_the_install_line_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(ConfigError, match=r"sar-clip\[experiment,ray\]"):
+    with pytest.raises(ConfigError, match=r"pip install .\.\[experiment,ray\]"):
         pools.on_ray("auto", 1)

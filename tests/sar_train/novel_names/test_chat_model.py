@@ -200,5 +200,5 @@ def test_a_server_that_is_slow_or_not_there() -> None:
 
 def test_a_missing_client_library_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openai", None)
-    with pytest.raises(ConfigError, match=r"sar-clip\[llm\]"):
+    with pytest.raises(ConfigError, match=r"pip install .\.\[llm\]"):
         asked("http://127.0.0.1:1/v1")

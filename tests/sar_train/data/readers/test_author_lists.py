@@ -147,5 +147,5 @@ def test_labels_without_a_name_and_without_scipy(tmp_path: Path, monkeypatch: py
     with pytest.raises(DataError, match="beyond the 1 names"):
         read("oxford_flowers", tmp_path)
     monkeypatch.setitem(sys.modules, "scipy.io", None)
-    with pytest.raises(DataError, match=r"sar-clip\[experiment\]"):
+    with pytest.raises(DataError, match=r"pip install .\.\[experiment\]"):
         read("stanford_cars", tmp_path)

@@ -141,5 +141,5 @@ def test_damaged_and_without_the_library(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(DataError, match="saved"):
         opened(saved, cache_dir=cache)
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(DataError, match=r"sar-clip\[hf\]"):
+    with pytest.raises(DataError, match=r"pip install .\.\[hf\]"):
         opened(saved, cache_dir=cache)
