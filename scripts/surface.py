@@ -44,7 +44,7 @@ def commands() -> Iterator[str]:
 def _command(command: click.Command, context: click.Context) -> Iterator[str]:
     yield f"command {context.command_path}"
     for parameter in command.get_params(context):
-        if parameter.name == "help":
+        if "--help" in parameter.opts:
             continue
         names = " ".join(sorted([*parameter.opts, *parameter.secondary_opts]))
         variable = docs_commands.variable(parameter, context)
