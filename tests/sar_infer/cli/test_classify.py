@@ -249,7 +249,7 @@ def test_int8_on_a_processor_without_vnni_is_warned_of_once(
     cpu("flags : avx2 avx512_vnni")
     assert run(*call).stderr == ""
     cpu("flags : avx2")
-    for output in ((), ("--out", "answers.jsonl", "--workers", "1")):
+    for output in ((), ("--out", "answers", "--workers", "1")):
         (line,) = [line for line in run(*call, *output).stderr.splitlines() if line.startswith("Warning: ")]
         assert "no VNNI" in line
         assert "measured on x86-64 with VNNI" in line
