@@ -148,7 +148,7 @@ class Composer:
                     weights[at], bias[at] = special[:-1], biases[:-1]
                     pieces: Pieces = ((weights, 1.0),)
                 else:
-                    pieces, bias = _text(model, bank.several), None
+                    pieces, bias = _text(model, (bank.embeddings,)), None
                 result = self._linear[bank] = model, _moved(bank, model, pieces, bias)
             return result
 
@@ -187,7 +187,7 @@ class Composer:
                 bias = bias if of_bank.bias is None else of_bank.bias[stay]
         else:
             model = self._model(bank, evidence, rows)
-            several = bank.several if len(stay) == len(bank.names) else (bank.embeddings[stay],)
+            several = (bank.embeddings,) if len(stay) == len(bank.names) else (bank.embeddings[stay],)
             pieces = _text(model, several) if len(stay) else ()
         if not model.slope and all(column < len(stay) for column in evidence):
             given = _moved(bank, model, _text(model, (rows,)), None)

@@ -107,7 +107,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(BankError, match="is a folder"):
         ClassBank.load(tmp_path)
     (tmp_path / "b").write_text("cat\ndog\n")
-    with pytest.raises(BankError, match="not a bank file"):
+    with pytest.raises(BankError, match="not a (readable )?bank file"):
         ClassBank.load(tmp_path / "b")
     example_bank().save(tmp_path / "b")
     metadata, tensors = parts_of(tmp_path / "b")
@@ -115,7 +115,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SchemaError, match="version 2, this is 1: upgrade"):
         ClassBank.load(tmp_path / "b")
     write_parts(tmp_path / "b", metadata | {"format": "sar-head"}, tensors)
-    with pytest.raises(BankError, match="not a bank file"):
+    with pytest.raises(BankError, match="not a (readable )?bank file"):
         ClassBank.load(tmp_path / "b")
 
 
@@ -172,7 +172,7 @@ def test_steps_and_records_that_can_be_undone() -> None:
     for number in range(UNDO_STEPS + 3):
         bank = set_class(bank, "cat", threshold=number / 100)
     assert rollback(bank, 3).entry("cat").threshold == 0.02
-    with pytest.raises(InputError, match="the earliest to go back to is 3"):
+    with pytest.raises(InputError, match="cannot go back to step 2: .* too old .*; go back to one of 3, 4, "):
         rollback(bank, 2)
     bank = example_bank()
     for number in range(UNDO_RECORDS + 1):
