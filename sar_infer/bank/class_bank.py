@@ -187,8 +187,7 @@ class ClassBank:
         elif own:
             check_unit(np.array([entry.embedding for entry in own.values()], np.float32), names)
         if len(self._names) != len(self.entries):
-            spelled = name_keys(self.names)
-            twice = next(name for name, key in zip(self.names, spelled, strict=True) if spelled.count(key) > 1)
+            twice = next(entry.name for key, entry in self.entries.items() if self._names[name_key(entry.name)] != key)
             raise BankError(f"class name {twice!r:.80} is there twice; case and space do not count")
         if both := next((alias for alias in self._aliases if alias in self._names), None):
             raise BankError(f"alias {both!r:.80} is the name of a class")
@@ -225,14 +224,7 @@ class ClassBank:
     def shared(self, path: Path) -> ClassBank:
         """Return a bank without changes whose base is this one, which a bundle has at a path."""
         base = Base(self, self.digest or self.content_digest, str(path))
-        return ClassBank(
-            self.encoder_digest,
-            self.dim,
-            base=base,
-            next_key=self.next_key,
-            images=self.images,
-            provenance=self.provenance,
-        )
+        return self.replaced(log=Log(), base=base, pool={}, parked=())
 
     def settled(self) -> ClassBank:
         """Return the bank as a bundle gives it away: without history, and without the embedding of any photo.
@@ -240,14 +232,7 @@ class ClassBank:
         It ranks as before, and its calibration holds if it held before. The model and what was learned stay.
         """
         folded: dict[str, Entry | Record | None] = {**self.entries, **self.records}
-        bank = ClassBank(
-            self.encoder_digest,
-            self.dim,
-            Log(folded=folded),
-            next_key=self.next_key,
-            images=self.images,
-            provenance=self.provenance,
-        )
+        bank = self.replaced(log=Log(folded=folded), base=None, pool={}, parked=())
         calibration = self.calibration
         if calibration is None or not self.calibration_holds:
             return bank
@@ -267,13 +252,8 @@ class ClassBank:
     @functools.cached_property
     def entries(self) -> Mapping[str, Entry]:
         """Return the classes by key, in order."""
-        entries = {} if self.base is None else dict(self.base.bank.entries)
-        for key, item in self.changes.items():
-            if isinstance(item, Entry):
-                entries[key] = item
-            elif item is None:
-                entries.pop(key, None)
-        return entries
+        every = {**({} if self.base is None else self.base.bank.entries), **self.changes}
+        return {key: item for key, item in every.items() if isinstance(item, Entry)}
 
     @functools.cached_property
     def records(self) -> Mapping[str, Record]:
@@ -439,8 +419,7 @@ class ClassBank:
     @property
     def fitted(self) -> Arrays | None:
         """Return the arrays of the class model that was fitted on the bank's photos."""
-        record = self.records.get(MODEL)
-        return None if record is None else record.arrays
+        return self.records[MODEL].arrays if MODEL in self.records else None
 
     @functools.cached_property
     def learned(self) -> Learned | None:
@@ -463,8 +442,7 @@ class ClassBank:
     @functools.cached_property
     def calibration(self) -> BankCalibration | None:
         """Return the latest calibration; it may be that of an earlier state."""
-        record = self.records.get(CALIBRATION)
-        return None if record is None else BankCalibration.of(record.data)
+        return BankCalibration.of(self.records[CALIBRATION].data) if CALIBRATION in self.records else None
 
     @property
     def calibration_holds(self) -> bool | None:
@@ -482,29 +460,23 @@ class ClassBank:
         Aliases, thresholds and background flags are not part of it.
         """
         had, of_base = ({}, {}) if self.base is None else (self.base.bank.entries, self.base.bank.records)
-        digest, differs = hashlib.sha256(), self.base is None
 
-        def add(*parts: Any, rows: bytes = b"") -> None:
-            nonlocal differs
-            differs = True
-            digest.update(json.dumps(parts).encode() + rows)
+        def content(entry: Entry) -> list[Any]:
+            return [entry.name, entry.photos_only, sorted(photo.hex() for photo in entry.photos)]
 
-        def content(entry: Entry) -> tuple[str, bool, list[str]]:
-            return entry.name, entry.photos_only, sorted(photo.hex() for photo in entry.photos)
-
-        for key in sorted(had.keys() - self.entries.keys()):
-            add(key)
+        parts: list[list[Any]] = [[key] for key in sorted(had.keys() - self.entries.keys())]
+        digest = hashlib.sha256()
         for key, entry in self.entries.items():
-            if (base := had.get(key)) is entry:
+            base = had.get(key)
+            if base is entry or (base and base.embedded_as(entry) and content(base) == content(entry)):
                 continue
-            if base is None or content(base) != content(entry) or not base.embedded_as(entry):
-                add("" if base is None else key, *content(entry), rows=entry.embedding.tobytes())
+            parts.append([key if base else "", *content(entry)])
+            digest.update(entry.embedding.tobytes())
         for key in (MODEL, LEARNED):
             if (record := self.records.get(key)) is not of_base.get(key):
                 stale = key == LEARNED and self.learned is not None and self.learned.stale
-                add(key, stale, rows=b"" if record is None else record.digest)
-        if self.base is not None:
-            if not differs:
-                return self.base.bank.content_digest
-            digest.update(self.base.bank.content_digest.encode())
+                parts.append([key, stale, record and record.digest.hex()])
+        if self.base is not None and not parts:
+            return self.base.bank.content_digest
+        digest.update(json.dumps([self.base and self.base.bank.content_digest, parts]).encode())
         return digest.hexdigest()

@@ -81,9 +81,7 @@ def add(
     """
     phrases = phrases if isinstance(phrases, Mapping) else {name: (name,) for name in phrases}
     if embeddings.dtype != np.float32 or embeddings.shape != (len(phrases), bank.dim):
-        raise BankError(
-            f"expected float32 embeddings ({len(phrases)}, {bank.dim}), got {embeddings.dtype} {embeddings.shape}"
-        )
+        raise BankError(f"expected float32 ({len(phrases)}, {bank.dim}), got {embeddings.dtype} {embeddings.shape}")
     check_names(bank, [*phrases])
     check_unit(embeddings, phrases)
     at, next_key = utc_now(), bank.next_key
@@ -120,15 +118,14 @@ def add(
             if new.photos_only and not entry.photos_only:
                 photo_words.append(f"photos only: {entry.name!r}")
             entry = fresh._replace(photos_only=entry.photos_only or new.photos_only)
-            pool = {**new.recent, **pool}
+            pool |= {digest: one for digest, one in new.recent.items() if digest not in pool}
         if had is None or not entry.same(had):
             puts[key] = check_entry(entry)
     if counts:
         photo_words.insert(0, f"added {_count(sum(counts.values()), 'photo')} to {listed([*counts])}")
     words = [f"{verb} {listed(of) if len(of) <= _MOST_NAMED else f'{len(of):,}'}" for verb, of in done.items() if of]
     action = "add" if bank.entries or bank.log.last else "create"
-    summary = ", ".join([*words, *photo_words])
-    return _committed(bank, action, puts, summary, by, at, pool=pool, next_key=next_key)
+    return _committed(bank, action, puts, ", ".join([*words, *photo_words]), by, at, pool=pool, next_key=next_key)
 
 
 def add_photos(bank: ClassBank, photos: Photos, *, by: str = "") -> ClassBank:
@@ -170,8 +167,10 @@ def forget_photos(bank: ClassBank, name: str, digests: Iterable[bytes], *, by: s
     pool = {digest: row for digest, row in bank.pool.items() if digest not in gone or digest in counted}
     parked = []
     for one in bank.parked:
-        left = {**one.photos, key: one.photos[key].without(gone)} if key in one.photos else one.photos
-        parked.append(one._replace(photos={other: photos for other, photos in left.items() if len(photos)}))
+        waiting = {**one.photos}
+        if key in waiting:
+            waiting[key] = waiting[key].without(gone & waiting[key].recent.keys())
+        parked.append(one._replace(photos={other: photos for other, photos in waiting.items() if len(photos)}))
     after = bank.replaced(log=bank.log.mapped(purged), pool=pool, parked=tuple(parked))
     puts = {key: _without(entry, gone, bank.pool)}
     return _committed(after, "forget", puts, f"removed {_count(len(gone), 'photo')} from {entry.name!r}", by)

@@ -90,11 +90,12 @@ Puts = Mapping[str, Entry | Record | None]
 
 def check_entry(entry: Entry) -> Entry:
     """Return the entry if its texts, its threshold and its embedding are sound, else raise BankError."""
-    for label, text in (
+    texts = [
         ("name", entry.name),
         *(("phrase", text) for text in entry.phrases),
-        *(("alias", text) for text in entry.aliases),
-    ):
+        *(("alias", a) for a in entry.aliases),
+    ]
+    for label, text in texts:
         if not text.strip():
             raise BankError(f"a class has an empty {label}")
         kinds = () if text.isprintable() else {unicodedata.category(character) for character in text}

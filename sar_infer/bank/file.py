@@ -89,7 +89,7 @@ def _content(path: Path) -> tuple[dict[str, Any], Tensors, str]:
                 raise ValueError("expected a JSON object")
             return content, tensors, stated
     except (ValueError, KeyError, RecursionError, OSError) as error:
-        raise BankError(f"{path}: not a readable bank file ({error})") from None
+        raise BankError(f"{path}: not a readable bank file; expected one that sar-bank wrote ({error})") from None
 
 
 def checksum(tensors: Tensors) -> str:
@@ -224,9 +224,7 @@ def decoded(
             waiting[key], left = PhotoSet(digests_of(runs), left[:count], total), left[count:]
         parked.append(Parked(_images(one), waiting))
     steps = (Step(**{**step, "puts": puts(step["puts"]) if "puts" in step else None}) for step in content["steps"])
-    base = None
-    if "base" in content:
-        base = _stub(content) if detached else _base(content, base_bank)
+    base = None if "base" not in content else _stub(content) if detached else _base(content, base_bank)
     bank = ClassBank(
         content["encoder"],
         dim,

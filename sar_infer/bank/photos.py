@@ -69,8 +69,7 @@ class PhotoSet:
     @property
     def mean(self) -> Doubles:
         """Return the mean embedding (D,); zeros without photos."""
-        result: Doubles = self.total / max(1, len(self))
-        return result
+        return np.asarray(self.total / max(1, len(self)))
 
     def without(self, digests: Iterable[bytes]) -> PhotoSet:
         """Return these photos without some, whose embeddings are stored."""

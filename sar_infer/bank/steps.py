@@ -128,7 +128,4 @@ class Log:
 
 def merged(several: Iterable[Puts]) -> dict[str, Entry | Record | None]:
     """Return the puts laid over each other, the last on top."""
-    result: dict[str, Entry | Record | None] = {}
-    for puts in several:
-        result.update(puts)
-    return result
+    return {key: item for puts in several for key, item in puts.items()}

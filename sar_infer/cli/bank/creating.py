@@ -133,8 +133,7 @@ def carry(arguments: BankArguments) -> None:
 
     Such as one that was trained again. Names are embedded anew; removals, names, aliases, thresholds and settings
     come along, and photos if both bundles embed images alike. Photos of another image encoder stay in the file, and
-    return when the bank is carried back. The old bundle need not be there. One step of history, which can be rolled
-    back while the old bundle is where it was.
+    return when the bank is carried back. The old bundle need not be there. A carry cannot be rolled back.
     """
     from sar_infer.bank import carry as edit
     from sar_infer.bank.file import read
