@@ -1,8 +1,9 @@
 """Answer chunks in processes of this machine, even if a file or an image crashes one of them.
 
 Each process reads one chunk at a time, decodes, encodes and ranks in one thread, and its rows are written here. If it
-dies, say because an image crashes its decoder, a new one goes on where it was, one input at a time; the input at which
-it dies again is set aside. A process that takes too long to decode one image ends itself (``signals.deadline``).
+dies, a new one goes on where it was. If that dies there too, as an image crashes its decoder, the next one goes
+on one input at a time; the input at which it dies is set aside. A process that takes too long to decode one image ends
+itself (``signals.deadline``).
 """
 
 from __future__ import annotations
@@ -74,6 +75,7 @@ class Runner:
 
     def _rows(self, chunk: Chunk) -> Iterator[AnsweredRows]:
         done = careful = 0  # inputs that are answered; up to which number they are answered one at a time
+        died = -1  # how many inputs were answered when a process last died of no time limit
         flaws: dict[int, Flaw] = {}
         task: tuple[Any, ...] = (chunk, done, careful, flaws)
         while True:
@@ -87,7 +89,9 @@ class Runner:
                 if self._stopped:
                     raise
                 if done >= careful:
-                    careful = done + self._options.batch_size
+                    if died == done or type(error) is not DeathError:
+                        careful = done + self._options.batch_size
+                    died = done  # perhaps of a kill from outside: the same batch again, with the same rows to the bit
                 elif done not in flaws:
                     flaws[done] = self._flaw(error)
                 elif chunk.container:  # it dies while it reads the file

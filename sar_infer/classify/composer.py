@@ -206,7 +206,8 @@ class Composer:
                 model = self._usual.get(first)
                 if model is None:
                     model = ClassModel.unfitted(bank.dim, self._scale)
-                    texts = first.embeddings if len(first.names) else np.zeros((1, bank.dim), np.float32) if rows is None else rows
+                    zero = np.zeros((1, bank.dim), np.float32)
+                    texts = first.embeddings if len(first.names) else zero if rows is None else rows
                     model = dataclasses.replace(model, text_centre=texts.mean(0), weights=model.weights / USUAL[2])
                     if len(first.names):
                         self._usual[first] = model  # a model costs a Cholesky factor, 8 ms
