@@ -218,7 +218,7 @@ def decoded(
         return result
 
     parked = []
-    for number, one in enumerate(content["parked"]):
+    for number, one in enumerate(content.get("parked", ())):
         left, totals, waiting = tensors[f"parked {number}"], tensors[f"parked {number} sums"], dict[str, PhotoSet]()
         for (key, (runs, count)), total in zip(one["classes"].items(), totals, strict=True):
             waiting[key], left = PhotoSet(digests_of(runs), left[:count], total), left[count:]

@@ -15,6 +15,7 @@ import pyarrow.dataset
 import pyarrow.parquet
 import pytest
 from support.bulk_runs import answered_here, refused, run, summary
+from support.disk import files_of_at_most
 from support.folders import listing
 from support.many import read_rows, small_png, write_images, write_parquet, write_tar
 from support.pictures import huge_png
@@ -25,9 +26,6 @@ from sar_infer.bulk import engine
 from sar_infer.bulk.containers import MOST_BYTES
 from sar_infer.bundle.bundle import open_bundle
 from sar_infer.storage.files import owned
-
-if os.name == "posix":
-    import resource
 
 __all__ = ["answered_here"]
 pytestmark = pytest.mark.usefixtures("here", "answered_here")
@@ -261,17 +259,11 @@ def test_an_output_has_one_run_at_a_time(tmp_path: Path) -> None:
             refused("another process is changing it", "p", "--out", out)
 
 
-@pytest.mark.skipif(os.name != "posix", reason="needs its limit")
 def test_a_full_disk_keeps_what_is_written() -> None:
-    """A limit on the size of files does as a disk that is full: writing fails in the middle of a part."""
     write_images(Path("p"), 40)
     call = ("p", "--out", "out", "--chunk-size", "20", "--embeddings=float32", "--format", "jsonl")
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (8000, limits[1]))
-    try:
+    with files_of_at_most(8000):
         result = run(*call)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert (result.exit_code, len(result.stderr.splitlines())) == (1, 1)
     assert re.match("Error: out/part-00000.* cannot be written: File too large; 0 of 40 images are kept", result.stderr)
     assert not Path("out").exists()
