@@ -2,7 +2,7 @@
 
     python examples/classify_folder.py [FOLDER]     after train_and_export.py with the same FOLDER
 
-``sar-classify examples/clothes/test --bundle FOLDER/bundle --out answers.parquet`` does it on every core, and can be
+``sar-classify examples/clothes/test --bundle FOLDER/bundle --out answers`` does it on every core, and can be
 taken up again after a kill; this is how to put answers into a pipeline of your own.
 """
 

@@ -18,29 +18,11 @@ from sar_infer.bank.edits import (
     rollback,
     set_class,
 )
-from sar_infer.bank.entry import Entry, Images, PhotoSet
+from sar_infer.bank.entry import Entry
 from sar_infer.bank.learned import BankCalibration, Learn, Learned
+from sar_infer.bank.photos import Images, PhotoSet
 from sar_infer.bank.steps import Step
 
-__all__ = [
-    "BankCalibration",
-    "ClassBank",
-    "Entry",
-    "Images",
-    "Learn",
-    "Learned",
-    "PhotoSet",
-    "Step",
-    "add",
-    "add_photos",
-    "calibrate",
-    "carry",
-    "create",
-    "fit",
-    "forget_photos",
-    "learn",
-    "remove",
-    "rename",
-    "rollback",
-    "set_class",
-]
+__all__ = ["BankCalibration", "ClassBank", "Entry", "Images", "Learn", "Learned", "PhotoSet", "Step"]
+__all__ += ["add", "add_photos", "calibrate", "carry", "create", "fit", "forget_photos", "learn"]
+__all__ += ["remove", "rename", "rollback", "set_class"]

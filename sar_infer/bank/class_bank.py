@@ -6,9 +6,8 @@ import dataclasses
 import difflib
 import functools
 import hashlib
-import itertools
 import json
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,69 +16,46 @@ import numpy as np
 import numpy.typing as npt
 
 from sar_infer._arrays import Floats, Indices
-from sar_infer.bank.entry import (
-    CALIBRATION,
-    LEARNED,
-    MODEL,
-    MOST_ROWS,
-    NO_IMAGES,
-    Arrays,
-    Entry,
-    Images,
-    Parked,
-    PhotoSet,
-    Puts,
-    Record,
-    check_entry,
-    check_unit,
-)
+from sar_infer.bank.entry import CALIBRATION, LEARNED, MODEL, Arrays, Entry, Puts, Record, check_entry, check_unit
 from sar_infer.bank.learned import BankCalibration, Learned
-from sar_infer.bank.steps import Log, Step, laid_over
+from sar_infer.bank.photos import MOST_ROWS, NO_IMAGES, Images, Parked, PhotoSet
+from sar_infer.bank.steps import Log, Step
 from sar_infer.errors import BankError, ClassNameError
 from sar_infer.storage.named_tensors import read_only
 from sar_infer.text.names import name_key, name_keys
 
 Flags = npt.NDArray[np.bool_]
-_MOST_VIEWS = 256
-"""Views of a base's embeddings, at most; beyond, all are copied."""
 _MOST_COMPARED = 20_000
 """Names among which similar spellings are searched; a comparison takes some microseconds."""
 _PLAIN = Entry("", np.empty(0, np.float32))[2:]
 
 
+@dataclass(frozen=True, eq=False)
 class Lookup:
     """Positions of classes by name and alias, without regard to case and space.
 
-    Args:
-        names: Key of the class by the ``name_key`` of each name.
-        aliases: The same of aliases.
-        position: Returns the position of a key.
-        spelling: Returns the name of a key.
+    Attributes:
+        spellings: The names, by position.
+        names: Positions by the ``name_key`` of names.
+        aliases: Positions by the ``name_key`` of aliases.
     """
 
-    def __init__(
-        self,
-        names: Mapping[str, Any],
-        aliases: Mapping[str, Any],
-        position: Callable[[Any], int],
-        spelling: Callable[[Any], str],
-    ) -> None:
-        self._names, self._aliases, self._position, self._spelling = names, aliases, position, spelling
+    spellings: Sequence[str]
+    names: Mapping[str, int]
+    aliases: Mapping[str, int]
 
     @classmethod
     def of(cls, names: Sequence[str]) -> Lookup:
         """Return the positions of names without aliases; of two that differ in case or space, the last."""
-        return cls(dict(zip(name_keys(names), range(len(names)), strict=True)), {}, int, names.__getitem__)
+        return cls(names, dict(zip(name_keys(names), range(len(names)), strict=True)), {})
 
     def name(self, text: str) -> int | None:
         """Return the position of the class with this name."""
-        key = self._names.get(name_key(text))
-        return None if key is None else self._position(key)
+        return self.names.get(name_key(text))
 
     def alias(self, text: str) -> int | None:
         """Return the position of the class that has this alias."""
-        key = self._aliases.get(name_key(text))
-        return None if key is None else self._position(key)
+        return self.aliases.get(name_key(text))
 
     def get(self, text: str) -> int | None:
         """Return the position of the class with this name or alias."""
@@ -106,14 +82,12 @@ class Lookup:
     def near(self, text: str, most: int = 3) -> list[str]:
         """Return names of classes spelled alike, the nearest first; of a large bank, those that start alike."""
         key = name_key(text)
-        keys = [
-            other for other in (*self._names, *self._aliases) if abs(len(other) - len(key)) <= max(3, len(key) // 3)
-        ]
+        every = {**self.aliases, **self.names}
+        keys = [other for other in every if abs(len(other) - len(key)) <= max(3, len(key) // 3)]
         if len(keys) > _MOST_COMPARED:
             keys = [other for other in keys if other[:2] == key[:2]][:_MOST_COMPARED]
         alike = difflib.get_close_matches(key, keys, n=most, cutoff=0.6)
-        found = [self._names.get(each, self._aliases.get(each)) for each in alike]
-        return list(dict.fromkeys(map(self._spelling, found)))
+        return list(dict.fromkeys(self.spellings[every[each]] for each in alike))
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,11 +103,6 @@ class Base:
     bank: ClassBank
     digest: str
     path: str
-
-    @functools.cached_property
-    def position(self) -> Mapping[str, int]:
-        """Return positions by key."""
-        return {key: number for number, key in enumerate(self.bank.entries)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,7 +122,6 @@ class ClassBank:
         images: How the encoder embeds images.
         provenance: Free JSON content: where the names come from.
         parked: Photos that wait for the image encoders that embedded them.
-        before: JSON and tensors of the bank before it was carried to this bundle, as long as that can be undone.
         digest: Checksum of the file that the bank was read from; empty if it was made in memory.
     """
 
@@ -166,7 +134,6 @@ class ClassBank:
     images: Images = NO_IMAGES
     provenance: Mapping[str, Any] = field(default_factory=dict)
     parked: tuple[Parked, ...] = ()
-    before: tuple[Mapping[str, Any], Arrays] | None = None
     digest: str = ""
 
     @classmethod
@@ -201,7 +168,7 @@ class ClassBank:
             images=images,
             provenance=provenance or {},
         )
-        vars(bank)["several"] = (rows,)
+        vars(bank)["embeddings"] = rows
         return bank.checked()
 
     def checked(self) -> ClassBank:
@@ -220,8 +187,7 @@ class ClassBank:
         elif own:
             check_unit(np.array([entry.embedding for entry in own.values()], np.float32), names)
         if len(self._names) != len(self.entries):
-            spelled = name_keys(self.names)
-            twice = next(name for name, key in zip(self.names, spelled, strict=True) if spelled.count(key) > 1)
+            twice = next(entry.name for key, entry in self.entries.items() if self._names[name_key(entry.name)] != key)
             raise BankError(f"class name {twice!r:.80} is there twice; case and space do not count")
         if both := next((alias for alias in self._aliases if alias in self._names), None):
             raise BankError(f"alias {both!r:.80} is the name of a class")
@@ -258,14 +224,7 @@ class ClassBank:
     def shared(self, path: Path) -> ClassBank:
         """Return a bank without changes whose base is this one, which a bundle has at a path."""
         base = Base(self, self.digest or self.content_digest, str(path))
-        return ClassBank(
-            self.encoder_digest,
-            self.dim,
-            base=base,
-            next_key=self.next_key,
-            images=self.images,
-            provenance=self.provenance,
-        )
+        return self.replaced(log=Log(), base=base, pool={}, parked=())
 
     def settled(self) -> ClassBank:
         """Return the bank as a bundle gives it away: without history, and without the embedding of any photo.
@@ -273,28 +232,17 @@ class ClassBank:
         It ranks as before, and its calibration holds if it held before. The model and what was learned stay.
         """
         folded: dict[str, Entry | Record | None] = {**self.entries, **self.records}
-        if (learned := self.learned) is not None:
-            record = self.records[LEARNED]
-            classes = {key: digest for key, digest in self.known_classes.items() if key == MODEL}
-            data = {**record.data, "stale": learned.stale, "classes": classes, "of_base": True}
-            folded[LEARNED] = record._replace(data=data)
-        bank = ClassBank(
-            self.encoder_digest,
-            self.dim,
-            Log(folded=folded),
-            next_key=self.next_key,
-            images=self.images,
-            provenance=self.provenance,
-        )
+        bank = self.replaced(log=Log(folded=folded), base=None, pool={}, parked=())
         calibration = self.calibration
         if calibration is None or not self.calibration_holds:
             return bank
         calibration = dataclasses.replace(calibration, content_digest=bank.content_digest)
-        return bank.with_log(Log(folded={**folded, CALIBRATION: Record(dataclasses.asdict(calibration))}))
+        folded[CALIBRATION] = Record(dataclasses.asdict(calibration))
+        return bank.replaced(log=Log(folded=folded))
 
-    def with_log(self, log: Log, **changes: Any) -> ClassBank:
-        """Return the bank with another log and other fields."""
-        return dataclasses.replace(self, log=log, digest="", **changes)
+    def replaced(self, **fields: Any) -> ClassBank:
+        """Return the bank with other fields, which no file has yet."""
+        return dataclasses.replace(self, digest="", **fields)
 
     @functools.cached_property
     def changes(self) -> Puts:
@@ -304,7 +252,8 @@ class ClassBank:
     @functools.cached_property
     def entries(self) -> Mapping[str, Entry]:
         """Return the classes by key, in order."""
-        return laid_over({} if self.base is None else self.base.bank.entries, self.changes)
+        every = {**({} if self.base is None else self.base.bank.entries), **self.changes}
+        return {key: item for key, item in every.items() if isinstance(item, Entry)}
 
     @functools.cached_property
     def records(self) -> Mapping[str, Record]:
@@ -330,8 +279,6 @@ class ClassBank:
     @functools.cached_property
     def positions(self) -> Mapping[str, int]:
         """Return positions by key."""
-        if self.base is not None and not self.changes:
-            return self.base.position
         return {key: number for number, key in enumerate(self.entries)}
 
     @functools.cached_property
@@ -339,42 +286,22 @@ class ClassBank:
         """Return the position in the base (C,) of each class that has its embedding unchanged; -1 of all others."""
         if self.base is None:
             return np.full(len(self.entries), -1, np.intp)
-        base, count = self.base, len(self.base.position)
-        touched = {base.position[key]: item for key, item in self.changes.items() if key in base.position}
-        removed = [position for position, item in touched.items() if item is None]
-        origin = np.arange(count)
-        rows = base.bank.embeddings
+        position, had = self.base.bank.positions, self.base.bank.entries
+        origin = np.arange(len(position))
+        touched = {key: item for key, item in self.changes.items() if key in position}
         origin[
-            [
-                p
-                for p, item in touched.items()
-                if isinstance(item, Entry) and not np.array_equal(item.embedding, rows[p])
-            ]
+            [position[k] for k, item in touched.items() if isinstance(item, Entry) and not item.embedded_as(had[k])]
         ] = -1
-        origin = np.delete(origin, removed)
+        origin = np.delete(origin, [position[key] for key, item in touched.items() if item is None])
         return np.concatenate([origin, np.full(len(self.entries) - len(origin), -1, np.intp)])
 
     @functools.cached_property
-    def several(self) -> tuple[Floats, ...]:
-        """Return embeddings that follow each other, (C, D) together: views of the base's between what differs."""
-        if self.base is None:
-            rows = [entry.embedding for entry in self.entries.values()]
-            return (read_only(np.array(rows, np.float32).reshape(-1, self.dim)),)
-        base, origin = self.base.bank.embeddings, self.origin
-        breaks = np.flatnonzero(np.where(origin[1:] < 0, origin[:-1] >= 0, origin[1:] != origin[:-1] + 1)) + 1
-        bounds = [0, *breaks.tolist(), len(origin)]
-        if len(bounds) > _MOST_VIEWS:
-            return (read_only(self.by_origin(base, self.rows)),)
-        spans = [(start, stop) for start, stop in itertools.pairwise(bounds) if start < stop]
-        return tuple(
-            base[origin[start] : origin[start] + stop - start] if origin[start] >= 0 else self.rows(range(start, stop))
-            for start, stop in spans
-        ) or (base[:0],)
-
-    @functools.cached_property
     def embeddings(self) -> Floats:
-        """Return the embeddings (C, D) in one piece, read-only; large banks are ranked by ``several``."""
-        return self.several[0] if len(self.several) == 1 else read_only(np.concatenate(self.several))
+        """Return the embeddings (C, D), read-only; the base's array itself if nothing was changed."""
+        if self.base is None:
+            return read_only(self.rows(range(len(self.entries))))
+        base = self.base.bank.embeddings
+        return read_only(self.by_origin(base, self.rows)) if self.changes else base
 
     def rows(self, positions: Iterable[int]) -> Floats:
         """Return the embeddings (N, D) of some positions, copied."""
@@ -405,42 +332,23 @@ class ClassBank:
             bundled: The bundle's bank.
             positions: N positions there.
         """
-        if self.base is not None and bundled is not self and self.base is bundled.base and not bundled.changes:
-            here = np.full(len(bundled.entries), -1, np.intp)
-            stay = np.flatnonzero(self.origin >= 0)
-            here[self.origin[stay]] = stay
-            return here[np.asarray(positions, np.intp)]
         related, result = self.base is bundled.base, []
-        for position in positions:
-            key = bundled.keys[position]
+        for key in (bundled.keys[position] for position in positions):
             entry = bundled.entries[key]
-            options = [self.positions.get(key) if related else None, self.lookup.name(entry.name)]
-            alike = (o for o in options if o is not None and np.array_equal(self.rows([o])[0], entry.embedding))
-            result.append(next(alike, -1))
+            options = [*([key] if related else []), self._names.get(name_key(entry.name), "")]
+            alike = (o for o in options if o in self.entries and self.entries[o].embedded_as(entry))
+            result.append(next((self.positions[one] for one in alike), -1))
         return np.array(result, np.intp)
 
     @functools.cached_property
     def _names(self) -> Mapping[str, str]:
         """Return keys by the ``name_key`` of names."""
-        if self.base is None:
-            return dict(zip(name_keys(self.names), self.entries, strict=True))
-        base = self.base.bank
-        if not self.changes:
-            return base._names
-        names = dict(base._names)
-        for key in self.changes.keys() & base.entries.keys():
-            names.pop(name_key(base.entries[key].name), None)
-        names.update({name_key(item.name): key for key, item in self.changes.items() if isinstance(item, Entry)})
-        return names
+        return dict(zip(name_keys(self.names), self.entries, strict=True))
 
     @functools.cached_property
     def special(self) -> Mapping[str, Entry]:
         """Return the classes of which more than name and embedding is known, by key, in order."""
-        if self.base is None:
-            return {key: entry for key, entry in self.entries.items() if entry[2:] != _PLAIN}
-        keys = {*self.base.bank.special, *self.changes} & self.entries.keys()
-        entries = {key: self.entries[key] for key in sorted(keys, key=self.positions.__getitem__)}
-        return {key: entry for key, entry in entries.items() if entry[2:] != _PLAIN}
+        return {key: entry for key, entry in self.entries.items() if entry[2:] != _PLAIN}
 
     @functools.cached_property
     def _aliases(self) -> Mapping[str, str]:
@@ -450,15 +358,12 @@ class ClassBank:
     @functools.cached_property
     def lookup(self) -> Lookup:
         """Return the positions of names and aliases, in any spelling."""
-        return Lookup(self._names, self._aliases, lambda key: self.positions[key], lambda key: self.entries[key].name)
+        names, aliases = ({name: self.positions[key] for name, key in d.items()} for d in (self._names, self._aliases))
+        return Lookup(self.names, names, aliases)
 
     def find(self, text: str) -> str:
         """Return the key of the class with this name or alias; ClassNameError if there is none."""
-        key = name_key(text)
-        found = self._names.get(key) or self._aliases.get(key)
-        if found is None:
-            raise ClassNameError(self.lookup.missing(text))
-        return found
+        return self.keys[self.lookup.find(text)]
 
     def entry(self, text: str) -> Entry:
         """Return the class with this name or alias; ClassNameError if there is none."""
@@ -480,20 +385,11 @@ class ClassBank:
         """Return the photos of classes by name, of those that have any, or that are known by photos alone."""
         return {e.name: self.photos_at(key) for key, e in self.special.items() if e.photos or e.photos_only}
 
-    def _positions(self, keys: Iterable[str]) -> list[int]:
-        return [self.positions[key] for key in keys]
-
-    def _flags(self, keys: Collection[str]) -> Flags | None:
-        if not keys:
-            return None
-        result = np.zeros(len(self.entries), np.bool_)
-        result[self._positions(keys)] = True
-        return result
-
     @functools.cached_property
     def background(self) -> Flags | None:
         """Return flags (C,) of the classes that are never an answer; None if there are none."""
-        return self._flags([key for key, entry in self.special.items() if entry.background])
+        positions = [self.positions[key] for key, entry in self.special.items() if entry.background]
+        return np.isin(np.arange(len(self.entries)), positions) if positions else None
 
     @property
     def background_names(self) -> frozenset[str]:
@@ -508,11 +404,11 @@ class ClassBank:
     @functools.cached_property
     def thresholds(self) -> Floats | None:
         """Return the least score (C,) of each class, NaN for one that has none; None if no class has one."""
-        least = {key: entry.threshold for key, entry in self.special.items() if entry.threshold is not None}
+        least = {self.positions[k]: e.threshold for k, e in self.special.items() if e.threshold is not None}
         if not least:
             return None
         result = np.full(len(self.entries), np.nan, dtype=np.float32)
-        result[self._positions(least)] = [*least.values()]
+        result[[*least]] = [*least.values()]
         return result
 
     @functools.cached_property
@@ -523,8 +419,7 @@ class ClassBank:
     @property
     def fitted(self) -> Arrays | None:
         """Return the arrays of the class model that was fitted on the bank's photos."""
-        record = self.records.get(MODEL)
-        return None if record is None else record.arrays
+        return self.records[MODEL].arrays if MODEL in self.records else None
 
     @functools.cached_property
     def learned(self) -> Learned | None:
@@ -532,26 +427,22 @@ class ClassBank:
         record = self.records.get(LEARNED)
         if record is None:
             return None
-        alone = self.base is None and record.data.get("of_base")
-        return Learned.of(record, self.entries, record.data["classes"] if alone else self.known_classes)
+        return Learned.of(record, self.entries, self.known_classes)
 
     @functools.cached_property
     def known_classes(self) -> Mapping[str, str]:
-        """Return digests by key: of each embedding that is not the base's, and of the model."""
-        own = {key: item for key, item in self.changes.items() if isinstance(item, Entry)}
-        if self.base is not None:
-            had = self.base.bank.entries
-            own = {k: e for k, e in own.items() if k not in had or not np.array_equal(had[k].embedding, e.embedding)}
+        """Return digests by key: of each embedding that was added at run time, and of the model."""
         digests = {
-            key: hashlib.blake2b(entry.embedding.tobytes(), digest_size=8).hexdigest() for key, entry in own.items()
+            key: hashlib.blake2b(entry.embedding.tobytes(), digest_size=8).hexdigest()
+            for key, entry in self.special.items()
+            if entry.added is not None
         }
         return digests | ({MODEL: self.records[MODEL].digest.hex()[:16]} if MODEL in self.records else {})
 
     @functools.cached_property
     def calibration(self) -> BankCalibration | None:
         """Return the latest calibration; it may be that of an earlier state."""
-        record = self.records.get(CALIBRATION)
-        return None if record is None else BankCalibration.of(record.data)
+        return BankCalibration.of(self.records[CALIBRATION].data) if CALIBRATION in self.records else None
 
     @property
     def calibration_holds(self) -> bool | None:
@@ -565,52 +456,27 @@ class ClassBank:
     def content_digest(self) -> str:
         """Return SHA-256 (hex) of names, embeddings, photos, model and what was learned: the base's, and what differs.
 
-        Equal states of one base have the same, whatever led to them. A class that was removed and added again is not
-        the base's any more. Aliases, thresholds and background flags are not part of it.
+        Equal states of one base have the same. A class that was removed and added again is not the base's any more.
+        Aliases, thresholds and background flags are not part of it.
         """
-        had: Mapping[str, Entry] = {} if self.base is None else self.base.bank.entries
-        base_records = {} if self.base is None else self.base.bank.records
-        of_base, own = hashlib.sha256(), hashlib.sha256()
-        differs = self.base is None
-        for key in [*sorted(self.changes.keys() & had.keys()), *(key for key in self.changes if key not in had)]:
-            entry = self.changes[key]
-            if isinstance(entry, Record) or (key not in had and entry is None):
+        had, of_base = ({}, {}) if self.base is None else (self.base.bank.entries, self.base.bank.records)
+
+        def content(entry: Entry) -> list[Any]:
+            return [entry.name, entry.photos_only, sorted(photo.hex() for photo in entry.photos)]
+
+        parts: list[list[Any]] = [[key] for key in sorted(had.keys() - self.entries.keys())]
+        digest = hashlib.sha256()
+        for key, entry in self.entries.items():
+            base = had.get(key)
+            if base is entry or (base and base.embedded_as(entry) and content(base) == content(entry)):
                 continue
-            if isinstance(entry, Entry) and key in had and _alike(entry, had[key]):
-                continue
-            differs, digest = True, of_base if key in had else own
-            name = key if key in had else ""
-            if entry is None:
-                digest.update(json.dumps([name]).encode())
-            else:
-                photos = sorted(photo.hex() for photo in entry.photos)
-                digest.update(json.dumps([name, entry.name, entry.photos_only, photos]).encode())
-                digest.update(entry.embedding.tobytes())
+            parts.append([key if base else "", *content(entry)])
+            digest.update(entry.embedding.tobytes())
         for key in (MODEL, LEARNED):
-            record = self.records.get(key)
-            if record is not base_records.get(key):
-                differs = True
-                own.update(key.encode() + (b"" if record is None else self._identity(key, record)))
-        if self.base is not None and not differs:
+            if (record := self.records.get(key)) is not of_base.get(key):
+                stale = key == LEARNED and self.learned is not None and self.learned.stale
+                parts.append([key, stale, record and record.digest.hex()])
+        if self.base is not None and not parts:
             return self.base.bank.content_digest
-        start = b"" if self.base is None else self.base.bank.content_digest.encode()
-        return hashlib.sha256(start + of_base.digest() + own.digest()).hexdigest()
-
-    def _identity(self, key: str, record: Record) -> bytes:
-        """Return a digest of a record; what was learned counts by the positions of classes, not by their keys."""
-        if key == MODEL:
-            return record.digest
-        learned = self.learned
-        assert learned is not None  # noqa: S101 - its record is there
-        positions = [self.positions[one] for one in learned.by_key]
-        data = [positions, [count for _, count in learned.by_key.values()], dict(learned.numbers), learned.photos]
-        rows = b"".join(row.tobytes() for row, _ in learned.by_key.values())
-        stated = json.dumps([*data, learned.stale]).encode()
-        return hashlib.sha256(stated + learned.translation.tobytes() + rows).digest()
-
-
-def _alike(one: Entry, two: Entry) -> bool:
-    """Return True if two entries agree in all that the content digest covers."""
-    return (one.name, one.photos_only, {*one.photos}) == (two.name, two.photos_only, {*two.photos}) and np.array_equal(
-        one.embedding, two.embedding
-    )
+        digest.update(json.dumps([self.base and self.base.bank.content_digest, parts]).encode())
+        return digest.hexdigest()

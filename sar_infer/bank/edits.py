@@ -15,24 +15,9 @@ import numpy as np
 
 from sar_infer._arrays import Floats
 from sar_infer.bank.class_bank import ClassBank
-from sar_infer.bank.entry import (
-    CALIBRATION,
-    LEARNED,
-    MODEL,
-    MOST_ROWS,
-    Arrays,
-    Entry,
-    Parked,
-    PhotoSet,
-    Puts,
-    Record,
-    check_entry,
-    check_unit,
-    same_embedding,
-    same_entry,
-)
-from sar_infer.bank.file import decoded, encoded
+from sar_infer.bank.entry import CALIBRATION, LEARNED, MODEL, Arrays, Entry, Puts, Record, check_entry, check_unit
 from sar_infer.bank.learned import BankCalibration, Learn
+from sar_infer.bank.photos import MOST_ROWS, Parked, PhotoSet
 from sar_infer.bank.steps import Log, Step
 from sar_infer.errors import BankError, ClassNameError, InputError
 from sar_infer.text.names import name_key, name_keys
@@ -42,6 +27,8 @@ Embed = Callable[[Sequence[tuple[str, ...]]], Floats]
 Phrases = Mapping[str, tuple[str, ...]]
 Photos = Mapping[str, PhotoSet]
 _MOST_NAMED = 3
+_SAME_EMBEDDING = 1e-5
+"""Largest difference between two embeddings of the same text; runs of an encoder differ by less."""
 _KEEP: Any = object()
 
 
@@ -63,7 +50,7 @@ def create(
     """
     if not phrases:
         raise ClassNameError("a bank needs a class")
-    return _added(empty, "create", phrases, embeddings, photos or {}, by)
+    return add(empty, phrases, embeddings, photos, by=by)
 
 
 def add(
@@ -92,8 +79,53 @@ def add(
         ClassNameError: A name is there twice, or is an alias of a class; or there is no such class for photos.
         BankError: A name, an embedding or a photo is unsound.
     """
-    by_name = phrases if isinstance(phrases, Mapping) else {name: (name,) for name in phrases}
-    return _added(bank, "add", by_name, embeddings, photos or {}, by, background, threshold)
+    phrases = phrases if isinstance(phrases, Mapping) else {name: (name,) for name in phrases}
+    if embeddings.dtype != np.float32 or embeddings.shape != (len(phrases), bank.dim):
+        raise BankError(f"expected float32 ({len(phrases)}, {bank.dim}), got {embeddings.dtype} {embeddings.shape}")
+    check_names(bank, [*phrases])
+    check_unit(embeddings, phrases)
+    at, next_key = utc_now(), bank.next_key
+    settings: dict[str, Any] = {} if background is None else {"background": background}
+    settings |= {} if threshold is None else {"threshold": threshold}
+    rows, photos = dict(zip(phrases, embeddings, strict=True)), photos or {}
+    puts: dict[str, Entry] = {}
+    pool, photo_words, counts = dict(bank.pool), list[str](), dict[str, int]()
+    done: dict[str, list[str]] = {"added": [], "replaced": [], "changed": []}
+    for name in dict.fromkeys([*phrases, *photos]):
+        position, verb = bank.lookup.get(name), "changed"
+        if position is None and name not in phrases:
+            raise ClassNameError(bank.lookup.missing(name))
+        key = str(next_key) if position is None else bank.keys[position]
+        had = puts.get(key) or bank.entries.get(key)
+        entry = had or Entry(name, rows[name], () if phrases[name] == (name,) else phrases[name], added=at)
+        if had is None:
+            verb, next_key = "added", next_key + 1
+        elif name in phrases:
+            texts = () if phrases[name] in ((name,), (entry.name,)) else phrases[name]
+            if not np.abs(entry.embedding - rows[name]).max(initial=0) <= _SAME_EMBEDDING:
+                entry, verb = entry._replace(embedding=rows[name], phrases=texts, added=at), "replaced"
+            elif entry.phrases != texts:
+                entry = entry._replace(phrases=texts, added=at)
+        entry = entry._replace(**settings)
+        if had is None or not entry.same(had):
+            done[verb].append(entry.name)
+        if (new := photos.get(name)) is not None:
+            if new.rows.shape[1:] != (bank.dim,) or len(new.rows) != len(new):
+                raise BankError(f"photos of {name!r:.80}: expected an embedding of {bank.dim} numbers for each photo")
+            fresh = _joined(entry, new)
+            if len(fresh.photos) > len(entry.photos):
+                counts[entry.name] = len(fresh.photos) - len(entry.photos)
+            if new.photos_only and not entry.photos_only:
+                photo_words.append(f"photos only: {entry.name!r}")
+            entry = fresh._replace(photos_only=entry.photos_only or new.photos_only)
+            pool |= {digest: one for digest, one in new.recent.items() if digest not in pool}
+        if had is None or not entry.same(had):
+            puts[key] = check_entry(entry)
+    if counts:
+        photo_words.insert(0, f"added {_count(sum(counts.values()), 'photo')} to {listed([*counts])}")
+    words = [f"{verb} {listed(of) if len(of) <= _MOST_NAMED else f'{len(of):,}'}" for verb, of in done.items() if of]
+    action = "add" if bank.entries or bank.log.last else "create"
+    return _committed(bank, action, puts, ", ".join([*words, *photo_words]), by, at, pool=pool, next_key=next_key)
 
 
 def add_photos(bank: ClassBank, photos: Photos, *, by: str = "") -> ClassBank:
@@ -103,7 +135,7 @@ def add_photos(bank: ClassBank, photos: Photos, *, by: str = "") -> ClassBank:
         ClassNameError: The bank does not have a class.
         BankError: An embedding is of another encoder's size.
     """
-    return _added(bank, "add", {}, np.empty((0, bank.dim), np.float32), photos, by)
+    return add(bank, {}, np.empty((0, bank.dim), np.float32), photos, by=by)
 
 
 def forget_photos(bank: ClassBank, name: str, digests: Iterable[bytes], *, by: str = "") -> ClassBank:
@@ -135,20 +167,11 @@ def forget_photos(bank: ClassBank, name: str, digests: Iterable[bytes], *, by: s
     pool = {digest: row for digest, row in bank.pool.items() if digest not in gone or digest in counted}
     parked = []
     for one in bank.parked:
-        waiting = dict(one.photos)
+        waiting = {**one.photos}
         if key in waiting:
-            photos, total = waiting.pop(key)
-            left = _without(
-                entry._replace(photos=photos, photo_sum=total), gone & one.pool.keys() & {*photos}, one.pool
-            )
-            waiting |= {} if left.photo_sum is None else {key: (left.photos, left.photo_sum)}
-        shared = {digest for photos, _ in waiting.values() for digest in photos}
-        pool_left = {digest: row for digest, row in one.pool.items() if digest not in gone - shared}
-        parked.append(one._replace(photos=waiting, pool=pool_left))
-    before = bank.before  # a bank before a carry that has one of the photos cannot be gone back to
-    if before is not None and any(digest in before[1]["photo digests"].tobytes() for digest in gone):
-        before = None
-    after = bank.with_log(bank.log.mapped(purged), pool=pool, parked=tuple(parked), before=before)
+            waiting[key] = waiting[key].without(gone & waiting[key].recent.keys())
+        parked.append(one._replace(photos={other: photos for other, photos in waiting.items() if len(photos)}))
+    after = bank.replaced(log=bank.log.mapped(purged), pool=pool, parked=tuple(parked))
     puts = {key: _without(entry, gone, bank.pool)}
     return _committed(after, "forget", puts, f"removed {_count(len(gone), 'photo')} from {entry.name!r}", by)
 
@@ -217,7 +240,13 @@ def set_class(
     given = {"aliases": aliases, "threshold": threshold, "background": background, "photos_only": photos_only}
     fields: dict[str, Any] = {field: value for field, value in given.items() if value is not _KEEP}
     if "aliases" in fields:
-        fields["aliases"] = _checked_aliases(bank, key, aliases)
+        fields["aliases"], spelled = tuple(aliases), name_keys(aliases)
+        for number, alias in enumerate(aliases):
+            owner = bank.lookup.get(alias)
+            if owner is not None and (bank.keys[owner] != key or bank.lookup.name(alias) is not None):
+                raise BankError(f"alias {alias!r} is already a name of class {bank.names[owner]!r}")
+            if spelled[number] in spelled[:number]:
+                raise BankError(f"alias {alias!r} is there twice; case and space do not count")
     differ = [field for field, value in fields.items() if value != getattr(entry, field)]
     if not differ:
         return bank
@@ -250,14 +279,9 @@ def learn(bank: ClassBank, learning: Learn, *, by: str = "") -> ClassBank:
     Photos that taught nothing change nothing; without photos, what was learned is cleared.
 
     Raises:
-        ClassNameError: The bank does not have a class, or one is named twice.
-        BankError: The sums are of another encoder's size.
+        ClassNameError: The bank does not have a class.
     """
     keys = [bank.find(name) for name in learning.names]
-    if len({*keys}) < len(keys):
-        raise ClassNameError("a class is named twice in what was learned")
-    if len(learning.translation) != bank.dim:
-        raise BankError(f"what was learned has {len(learning.translation)} numbers, expected {bank.dim}")
     if not learning.photos:
         puts: Puts = {LEARNED: None} if LEARNED in bank.records else {}
         return _committed(bank, "learn", puts, "cleared what was learned", by)
@@ -289,27 +313,14 @@ def rollback(bank: ClassBank, to: int, *, by: str = "") -> ClassBank:
 
     Raises:
         InputError: There is no such step, another rollback took it back, or it is too old to be undone.
-        BaseMissingError: The step is before a carry, and the bundle of then is not where it was.
     """
-    then, log = bank, bank.log
-    if bank.before is not None and to < _carried(bank):
-        then = decoded(*bank.before)
-        log = then.log.back(to)
-        left = {step.n for step in log.steps if step.puts is not None}
-        gone = [step.n for step in then.history if step.puts is not None and step.n not in left]
-        since = [dataclasses.replace(step, puts=None) for step in bank.history if step.n >= _carried(bank)]
-        gone += [step.n for step in bank.history if step.n == _carried(bank) or step.puts is not None]
-        log = Log((*log.steps, *since), log.begun, log.folded)
-    else:
-        log = log.back(to)
-        left = {step.n for step in log.steps if step.puts is not None}
-        gone = [step.n for step in bank.history if step.puts is not None and step.n not in left]
+    log = bank.log.back(to)
+    gone = [step.n for step, left in zip(bank.history, log.steps, strict=True) if step.puts is not left.puts]
     if not gone:
         return bank
     numbers = ", ".join(map(str, reversed(gone)))
     summary = f"took back step{'s' if len(gone) > 1 else ''} {numbers}; as after step {to}"
-    step = Step(bank.log.last + 1, utc_now(), "rollback", summary, by, to=to)
-    return then.with_log(log.with_step(step))
+    return bank.replaced(log=log.with_step(Step(bank.log.last + 1, utc_now(), "rollback", summary, by, to=to)))
 
 
 def steps_back(bank: ClassBank, count: int) -> int:
@@ -319,8 +330,6 @@ def steps_back(bank: ClassBank, count: int) -> int:
         InputError: There are fewer steps to take back.
     """
     line = bank.log.line
-    if bank.before is not None and line[0] == _carried(bank):
-        line = [*decoded(*bank.before, detached=True).log.line, *line]
     if count >= len(line):
         raise InputError(f"cannot go back {count} steps, there are {len(line) - 1} to take back")
     return line[-1 - count]
@@ -331,7 +340,7 @@ def carry(bank: ClassBank, bundled: ClassBank, embed: Embed, *, by: str = "") ->
 
     Classes of the old bundle are those of the new one with the same name. Photos of another image encoder are parked:
     they are part of the file, and return when the bank is carried to a bundle that embeds images as theirs did. A bank
-    without a base has the same classes afterwards.
+    without a base has the same classes afterwards. A carry cannot be rolled back.
 
     Args:
         bank: The bank; ``file.read(…, detached=True)`` is enough, so that the old bundle need not be there.
@@ -340,222 +349,91 @@ def carry(bank: ClassBank, bundled: ClassBank, embed: Embed, *, by: str = "") ->
         by: The author of the change.
 
     Returns:
-        The bank, and a line for each kind of thing that could not be carried.
+        The bank, and a line for each kind of thing that has to be made again.
 
     Raises:
-        BankError: No class is left that can be an answer.
+        BankError: No class is left that can be an answer, or a class of the new bundle has a name or an alias of
+            another class; rename it first.
+        ClassNameError: The new bundle cannot embed a name.
     """
     same = bank.base.digest == bundled.base.digest if bank.base and bundled.base else bank.base is None
     if same and bank.encoder_digest == bundled.encoder_digest:
         return bank, []
-    keys, puts, notes = _carried_classes(bank, bundled, embed)
-    alike = bank.images.same(bundled.images)
-    here = {key: (e.photos, e.photo_sum) for key, e in bank.changes.items() if isinstance(e, Entry) and e.photos}
-    waiting = [*bank.parked, Parked(bank.images, here, bank.pool)]  # type: ignore[arg-type]
+    had, theirs = (bank.base.bank.entries, bundled.entries) if bank.base else ({}, {})
+    by_name = {name_key(entry.name): key for key, entry in theirs.items()}
+    number, gone = max(bundled.next_key, bank.next_key), set[str]()
+    keys: dict[str, str] = {}  # of the classes that differ from their base
+    entries: dict[str, Entry] = {}
+    texts: dict[str, tuple[str, ...]] = {}
+    for key, item in bank.changes.items():
+        old = had.get(key)
+        if isinstance(item, Record) or (item is None and old is None):
+            continue
+        new = by_name.get(name_key(old.name if old is not None else item.name))  # type: ignore[union-attr] # not both
+        if item is None:
+            gone |= set() if new is None else {new}
+            continue
+        if new is None or new in entries:
+            new, number = str(number), number + 1
+        keys[key], entry, bundles = new, item._replace(photos=(), photo_sum=None), theirs.get(new)
+        if bundles is None or (item.phrases if old is None else item.added):
+            texts[new] = item.texts
+        else:
+            aliases = {name_key(alias): alias for alias in (*bundles.aliases, *item.aliases)}
+            entry = entry._replace(
+                embedding=bundles.embedding,
+                phrases=bundles.phrases if item.name == bundles.name else bundles.texts,
+                added=bundles.added,
+                aliases=tuple(alias for key, alias in aliases.items() if key != name_key(item.name)),
+            )
+        entries[new] = entry
+    for new, row in zip(texts, embed([*texts.values()]) if texts else (), strict=True):
+        entries[new] = entries[new]._replace(embedding=row, added=entries[new].added or utc_now())
+    here = Parked(bank.images, {key: bank.photos_at(key) for key in keys if bank.entries[key].photos})
     pool: dict[bytes, Floats] = {}
     parked: list[Parked] = []
-    for one in waiting:
-        photos = {keys[key]: value for key, value in one.photos.items() if key in keys}
-        if not (alike if one is waiting[-1] else one.images.same(bundled.images)):
-            parked += [one._replace(photos=photos)] if photos else []
+    for waiting in (*bank.parked, here):
+        photos = {keys[key]: one for key, one in waiting.photos.items() if key in keys}
+        if not waiting.images.same(bundled.images):
+            parked += [waiting._replace(photos=photos)] if photos else []
             continue
-        pool |= one.pool
-        for key, (digests, total) in photos.items():
-            entry = puts.get(key) or bundled.entries[key]
-            assert isinstance(entry, Entry)  # noqa: S101 - keys are those of classes
-            puts[key] = _joined(entry, digests, total, one.pool)
-    if not alike and here:
+        for new, one in photos.items():
+            entries[new] = _joined(entries[new], one)
+            pool |= one.recent
+    notes, count = list[str](), _count(len(here.photos), "class")
+    if here.photos and not bank.images.same(bundled.images):
         notes.append(
-            f"another image encoder: the photos of {_count(len(here), 'class')} wait in the file until the bank is "
-            "carried back; to use them here, add them again"
+            f"another image encoder: the photos of {count} wait in the file until the bank is carried back; to use "
+            "them here, add them again"
         )
     for record, words in ((MODEL, "fit"), (LEARNED, "learn"), (CALIBRATION, "calibrate")):
         if record in bank.records:
             notes.append(f"what sar-bank {words} stored belongs to the other bundle; run sar-bank {words} again")
-    tensors: dict[str, Any] = {}
-    before = encoded(dataclasses.replace(bank, before=None), tensors), tensors
-    number, name = bank.log.last + 1, bundled.encoder_digest[:8]
-    step = Step(number, utc_now(), "carry", f"carried {_count(len(keys), 'class')} to encoder {name}", by)
-    texts = [dataclasses.replace(step, puts=None) for step in bank.history]
+    summary = f"carried {_count(len(keys), 'class')} to encoder {bundled.encoder_digest[:8]}"
+    step = Step(bank.log.last + 1, utc_now(), "carry", summary, by)
+    history = [dataclasses.replace(one, puts=None) for one in bank.history]
     after = ClassBank(
         bundled.encoder_digest,
         bundled.dim,
-        Log((*texts, step), number, puts),
+        Log((*history, step), step.n, {**dict.fromkeys(gone), **entries}),
         bundled.base if bank.base else None,
         pool,
-        max(bundled.next_key, bank.next_key) + len(keys),
+        number,
         bundled.images,
         bundled.provenance if bank.base else bank.provenance,
         tuple(parked),
-        before,
     )
     if not after.can_answer:
         raise BankError("no class is left that can be an answer")
     return after.checked(), notes
 
 
-def _carried_classes(
-    bank: ClassBank, bundled: ClassBank, embed: Embed
-) -> tuple[dict[str, str], dict[str, Entry | Record | None], list[str]]:
-    """Return the new key of each class, what differs from the new base, and a line for each class that is left out."""
-    had = bank.base.bank.entries if bank.base else {}
-    theirs = bundled.entries if bank.base else {}
-    taken = {name_key(entry.name): key for key, entry in theirs.items()}  # by the names that classes have by now
-    puts: dict[str, Entry | Record | None] = {}
-    keys: dict[str, str] = {}
-    notes: list[str] = []
-    texts: dict[str, tuple[str, ...]] = {}
-    number = max(bundled.next_key, bank.next_key)
-    original = dict(taken)
-    for key in (key for key, item in bank.changes.items() if item is None and key in had):
-        new = taken.pop(name_key(had[key].name), None)
-        puts |= {} if new is None else {new: None}
-    for key, entry in bank.entries.items():
-        if key not in bank.changes:
-            continue
-        new = original.get(name_key(had[key].name)) if key in had else taken.get(name_key(entry.name))
-        owner = taken.get(name_key(entry.name))
-        name = entry.name
-        if new is None or puts.get(new, entry) is None:
-            new = owner
-        elif owner not in (None, new):
-            notes.append(f"class {theirs[new].name!r} keeps its name: the bundle has another class {entry.name!r}")
-            name = theirs[new].name
-        if new is None:
-            new, number = str(number), number + 1
-        keys[key] = new
-        bundles = theirs.get(new)
-        if bundles is not None and (not entry.phrases if key not in had else entry.added is None):
-            phrases = entry.phrases if name == bundles.name else bundles.texts
-            after = entry._replace(
-                name=name,
-                embedding=bundles.embedding,
-                phrases=phrases,
-                added=bundles.added,
-                aliases=tuple({name_key(alias): alias for alias in (*bundles.aliases, *entry.aliases)}.values()),
-            )
-        else:
-            texts[new], after = entry.texts, entry
-        taken[name_key(name)] = new
-        puts[new] = after._replace(photos=(), photo_sum=None)
-    notes += _embedded(puts, texts, embed)
-    for key in [key for key in keys if isinstance(puts.get(keys[key]), Record) or puts.get(keys[key]) is None]:
-        del keys[key]
-    names = {key: owner for key, owner in taken.items() if puts.get(owner, True) is not None}
-    for new, item in puts.items():
-        if isinstance(item, Entry):
-            free = [
-                a
-                for a in item.aliases
-                if names.setdefault(name_key(a), new) == new and name_key(a) != name_key(item.name)
-            ]
-            puts[new] = item._replace(aliases=tuple(free))
-    return keys, puts, notes
-
-
-def _embedded(puts: dict[str, Entry | Record | None], texts: Mapping[str, tuple[str, ...]], embed: Embed) -> list[str]:
-    """Give entries the embeddings of their texts; return a line for each that cannot be embedded, which is left out."""
-    try:
-        rows = dict(zip(texts, embed([*texts.values()]), strict=True)) if texts else {}
-    except ClassNameError:
-        rows, notes = {}, []
-        for key, phrases in texts.items():
-            try:
-                rows[key] = embed([phrases])[0]
-            except ClassNameError as error:
-                notes.append(f"class {phrases[0]!r} cannot be embedded: {error}")
-                puts.pop(key)
-    else:
-        notes = []
-    for key, row in rows.items():
-        entry = puts[key]
-        assert isinstance(entry, Entry)  # noqa: S101 - texts are those of entries
-        puts[key] = entry._replace(embedding=row, added=entry.added or utc_now())
-    return notes
-
-
-def _carried(bank: ClassBank) -> int:
-    """Return the number of the step that carried the bank here; -1 if that cannot be undone."""
-    return -1 if bank.before is None else max(step.n for step in bank.history if step.action == "carry")
-
-
-def _added(
-    bank: ClassBank,
-    action: str,
-    phrases: Phrases,
-    embeddings: Floats,
-    photos: Photos,
-    by: str,
-    background: bool | None = None,
-    threshold: float | None = None,
-) -> ClassBank:
-    """Return a bank with classes and photos put in."""
-    if embeddings.dtype != np.float32 or embeddings.shape != (len(phrases), bank.dim):
-        raise BankError(
-            f"expected float32 embeddings ({len(phrases)}, {bank.dim}), got {embeddings.dtype} {embeddings.shape}"
-        )
-    check_names(bank, [*phrases])
-    check_unit(embeddings, phrases)
-    at, next_key = utc_now(), bank.next_key
-    settings = {
-        key: value for key, value in (("background", background), ("threshold", threshold)) if value is not None
-    }
-    puts: dict[str, Entry] = {}
-    keys: dict[str, str] = {}
-    done: dict[str, list[str]] = {"added": [], "replaced": [], "changed": []}
-    for (name, texts), row in zip(phrases.items(), embeddings, strict=True):
-        position = bank.lookup.name(name)
-        if position is None:
-            key, next_key, verb = str(next_key), next_key + 1, "added"
-            entry = Entry(name, row, () if texts == (name,) else texts, added=at)
-        else:
-            key, verb = bank.keys[position], "changed"
-            entry = bank.entries[key]
-            anew = () if texts in ((name,), (entry.name,)) else texts
-            if not same_embedding(entry.embedding, row):
-                entry, verb = entry._replace(embedding=row, phrases=anew, added=at), "replaced"
-            elif entry.phrases != anew:
-                entry = entry._replace(phrases=anew, added=at)
-        keys[name] = key
-        entry = entry._replace(**settings)  # type: ignore[arg-type]
-        if position is None or not same_entry(entry, bank.entries[key]):
-            puts[key] = check_entry(entry)
-            done[verb].append(entry.name)
-    pool, photo_words, counts = dict(bank.pool), list[str](), dict[str, int]()
-    for name, new in photos.items():
-        key = keys.get(name) or bank.find(name)
-        if new.rows.shape[1:] != (bank.dim,) or len(new.rows) != len(new):
-            raise BankError(f"photos of {name!r:.80}: expected an embedding of {bank.dim} numbers for each photo")
-        before = puts.get(key) or bank.entries[key]
-        entry = before._replace(**settings)  # type: ignore[arg-type]
-        if not same_entry(entry, before):
-            done["changed"].append(entry.name)
-        entry = _joined(entry, new.digests, new.total, new.recent)
-        if new.photos_only and not entry.photos_only:
-            photo_words.append(f"photos only: {entry.name!r}")
-            entry = entry._replace(photos_only=True)
-        if not same_entry(entry, before):
-            puts[key] = check_entry(entry)
-        if len(entry.photos) > len(before.photos):
-            counts[entry.name] = len(entry.photos) - len(before.photos)
-        pool = {**new.recent, **pool}
-    if counts:
-        photo_words.insert(0, f"added {_count(sum(counts.values()), 'photo')} to {listed([*counts])}")
-    words = [f"{verb} {listed(of) if len(of) <= _MOST_NAMED else f'{len(of):,}'}" for verb, of in done.items() if of]
-    after_bank = dataclasses.replace(bank, pool=pool, next_key=next_key) if puts else bank
-    return _committed(after_bank, action, puts, ", ".join([*words, *photo_words]), by, at)
-
-
-def _joined(entry: Entry, digests: Sequence[bytes], total: Any, rows: Mapping[bytes, Floats]) -> Entry:
+def _joined(entry: Entry, new: PhotoSet) -> Entry:
     """Return a class with further photos, of which those that are counted already are left out."""
-    counted = {*entry.photos}
-    fresh = tuple(digest for digest in digests if digest not in counted)
-    if not fresh:
+    if not (fresh := new.without(new.digest_set.intersection(entry.photos))).digests:
         return entry
-    if len(fresh) < len(digests):
-        total = sum(rows[digest].astype(np.float64) for digest in fresh if digest in rows)
     before = np.zeros(len(entry.embedding)) if entry.photo_sum is None else entry.photo_sum
-    return entry._replace(photos=(*entry.photos, *fresh), photo_sum=before + total)
+    return entry._replace(photos=(*entry.photos, *fresh.digests), photo_sum=before + fresh.total)
 
 
 def _without(entry: Entry, gone: Iterable[bytes], pool: Mapping[bytes, Floats]) -> Entry:
@@ -567,25 +445,14 @@ def _without(entry: Entry, gone: Iterable[bytes], pool: Mapping[bytes, Floats]) 
     return entry._replace(photos=left, photo_sum=entry.photo_sum - taken if left else None)
 
 
-def _committed(bank: ClassBank, action: str, puts: Puts, summary: str, by: str, at: str | None = None) -> ClassBank:
+def _committed(
+    bank: ClassBank, action: str, puts: Puts, summary: str, by: str, at: str | None = None, **fields: Any
+) -> ClassBank:
     """Return a bank with one more step; without puts the same bank."""
     if not puts:
         return bank
-    log = bank.log.with_step(Step(bank.log.last + 1, at or utc_now(), action, summary, by, puts=puts))
-    before = None if log.begun > _carried(bank) else bank.before
-    return bank.with_log(log, before=before)
-
-
-def _checked_aliases(bank: ClassBank, key: str, aliases: Sequence[str]) -> tuple[str, ...]:
-    """Return the aliases of a class if no class has one of them already, by name or alias."""
-    keys = name_keys(aliases)
-    for number, alias in enumerate(aliases):
-        owner = bank.lookup.get(alias)
-        if owner is not None and (bank.keys[owner] != key or bank.lookup.name(alias) is not None):
-            raise BankError(f"alias {alias!r} is already a name of class {bank.names[owner]!r}")
-        if keys[number] in keys[:number]:
-            raise BankError(f"alias {alias!r} is there twice; case and space do not count")
-    return tuple(aliases)
+    step = Step(bank.log.last + 1, at or utc_now(), action, summary, by, puts=puts)
+    return dataclasses.replace(bank, log=bank.log.with_step(step), digest="", **fields)
 
 
 def check_names(bank: ClassBank, names: Sequence[str]) -> None:

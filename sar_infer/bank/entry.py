@@ -1,4 +1,4 @@
-"""The content of a bank as plain data: entries of classes, records of the bank as a whole, and photos.
+"""The content of a bank as plain data: entries of classes, and records of the bank as a whole.
 
 An entry is all that is known of one class. Keys of entries are opaque and never used twice; names are unique by
 ``name_key``. Records have the keys ``@model``, ``@learned`` and ``@calibration``.
@@ -10,7 +10,6 @@ import hashlib
 import json
 import unicodedata
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -19,15 +18,10 @@ import numpy.typing as npt
 
 from sar_infer._arrays import Floats
 from sar_infer.errors import BankError
-from sar_infer.storage.named_tensors import read_only
 from sar_infer.storage.tensor_file import tensor_bytes
 
-MOST_ROWS = 64
-"""Photos of a class whose embeddings are stored; of older ones the digest and the sum."""
 MODEL, LEARNED, CALIBRATION = "@model", "@learned", "@calibration"
 UNIT_TOLERANCE = 1e-3
-SAME_EMBEDDING = 1e-5
-"""Largest difference between two embeddings of the same text; runs of an encoder differ by less."""
 Doubles = npt.NDArray[np.float64]
 Arrays = Mapping[str, npt.NDArray[Any]]
 
@@ -64,6 +58,14 @@ class Entry(NamedTuple):
         """Return the texts that were embedded."""
         return self.phrases or (self.name,)
 
+    def embedded_as(self, other: Entry) -> bool:
+        """Return True if both have one embedding."""
+        return self.embedding is other.embedding or np.array_equal(self.embedding, other.embedding)
+
+    def same(self, other: Entry) -> bool:
+        """Return True if both agree in all but the sum of photos, which their digests decide."""
+        return self is other or (self[:1] + self[2:-1] == other[:1] + other[2:-1] and self.embedded_as(other))
+
 
 class Record(NamedTuple):
     """What belongs to the bank as a whole: JSON and arrays, which the bank stores and does not read."""
@@ -86,26 +88,14 @@ Puts = Mapping[str, Entry | Record | None]
 """What a step sets, by key; None removes."""
 
 
-def same_embedding(one: Floats, two: Floats) -> bool:
-    """Return True if two embeddings (D,) are of the same text; one with NaN equals no other."""
-    return one is two or bool(np.abs(one - two).max(initial=0) <= SAME_EMBEDDING)
-
-
-def same_entry(one: Entry, two: Entry) -> bool:
-    """Return True if two entries agree in all but the sum of photos, which their digests decide."""
-    return one is two or (
-        one._replace(embedding=two.embedding, photo_sum=None) == two._replace(photo_sum=None)
-        and np.array_equal(one.embedding, two.embedding)
-    )
-
-
 def check_entry(entry: Entry) -> Entry:
     """Return the entry if its texts, its threshold and its embedding are sound, else raise BankError."""
-    for label, text in (
+    texts = [
         ("name", entry.name),
         *(("phrase", text) for text in entry.phrases),
-        *(("alias", text) for text in entry.aliases),
-    ):
+        *(("alias", a) for a in entry.aliases),
+    ]
+    for label, text in texts:
         if not text.strip():
             raise BankError(f"a class has an empty {label}")
         kinds = () if text.isprintable() else {unicodedata.category(character) for character in text}
@@ -125,104 +115,3 @@ def check_unit(embeddings: Floats, names: Iterable[str] | None = None) -> None:
     if wrong.size:
         of = "a photo" if names is None else repr([*names][wrong[0]])
         raise BankError(f"embedding of {of} has length {lengths[wrong[0]]:.4g}, expected 1")
-
-
-@dataclass(frozen=True, eq=False)
-class PhotoSet:
-    """Photos of one class, the oldest first.
-
-    Attributes:
-        digests: The SHA-256 of each photo's pixels; digests are unique.
-        rows: (R, D) float32, the unit embeddings of the latest R photos.
-        total: (D,) float64, the sum of the embeddings of all photos.
-        photos_only: The name of the class carries no meaning.
-    """
-
-    digests: tuple[bytes, ...]
-    rows: Floats
-    total: Doubles
-    photos_only: bool = False
-
-    @classmethod
-    def of(cls, digests: Iterable[bytes], rows: Floats, *, photos_only: bool = False) -> PhotoSet:
-        """Return the photos with these digests and unit embeddings (N, D); a repeated photo counts once.
-
-        Raises:
-            BankError: An embedding does not have length 1.
-        """
-        digests = [bytes(digest) for digest in digests]
-        if rows.dtype != np.float32 or rows.ndim != 2 or len(rows) != len(digests):
-            raise BankError(f"expected float32 ({len(digests)}, D) embeddings of photos, got {rows.dtype} {rows.shape}")
-        first = dict(zip(reversed(digests), reversed(range(len(digests))), strict=True))
-        unique = sorted(first.values())
-        rows = read_only(rows[unique])
-        check_unit(rows)
-        return cls(tuple(digests[number] for number in unique), rows, rows.sum(axis=0, dtype=np.float64), photos_only)
-
-    def __len__(self) -> int:
-        return len(self.digests)
-
-    def __bool__(self) -> bool:
-        """Return False if this is what every class without photos has."""
-        return bool(self.digests) or self.photos_only
-
-    @property
-    def digest_set(self) -> frozenset[bytes]:
-        """Return all digests."""
-        return frozenset(self.digests)
-
-    @property
-    def recent(self) -> Mapping[bytes, Floats]:
-        """Return the embeddings that are stored, by digest."""
-        return dict(zip(self.digests[len(self.digests) - len(self.rows) :], self.rows, strict=True))
-
-    @property
-    def mean(self) -> Doubles:
-        """Return the mean embedding (D,); zeros without photos."""
-        result: Doubles = self.total / max(1, len(self))
-        return result
-
-    def without(self, digests: Iterable[bytes]) -> PhotoSet:
-        """Return these photos without some, whose embeddings are stored."""
-        gone, recent = {*digests}, self.recent
-        total = self.total - sum((recent[digest].astype(np.float64) for digest in gone if digest in recent), 0.0)
-        left = {digest: row for digest, row in recent.items() if digest not in gone}
-        rows = np.array([*left.values()], np.float32).reshape(-1, len(self.total))
-        return PhotoSet(tuple(d for d in self.digests if d not in gone), rows, total, self.photos_only)
-
-
-class Images(NamedTuple):
-    """How the encoder embeds images.
-
-    Attributes:
-        digest: Over weights, visual prompts and preprocessing.
-        self_test: The unit embedding of the bundle's self-test image; empty if the bundle has none.
-    """
-
-    digest: str = ""
-    self_test: tuple[float, ...] = ()
-
-    def same(self, other: Images) -> bool:
-        """Return True if photos of both can be compared: equal digests, or equal embeddings of the self-test image."""
-        if self.digest == other.digest and self.digest:
-            return True
-        return (
-            len(self.self_test) == len(other.self_test) > 0 and float(np.dot(self.self_test, other.self_test)) > 0.9999
-        )
-
-
-NO_IMAGES = Images()
-
-
-class Parked(NamedTuple):
-    """Photos that another image encoder embedded, which wait for it.
-
-    Attributes:
-        images: That encoder.
-        photos: Digests and sum of each class, by the bank's keys.
-        pool: Embeddings by digest.
-    """
-
-    images: Images
-    photos: Mapping[str, tuple[tuple[bytes, ...], Doubles]]
-    pool: Mapping[bytes, Floats]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import operator
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,21 +12,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sar_infer._arrays import Floats
 from sar_infer.bank.class_bank import Base, ClassBank
-from sar_infer.bank.entry import MOST_ROWS, Entry, Images, Parked, Puts, Record
+from sar_infer.bank.entry import Entry, Puts, Record
+from sar_infer.bank.photos import MOST_ROWS, Images, Parked, PhotoSet
 from sar_infer.bank.steps import Log, Step
 from sar_infer.errors import BankError, BaseMissingError, SarInferError, SchemaError
-from sar_infer.storage.files import write_atomically
+from sar_infer.storage.files import replacing
 from sar_infer.storage.named_tensors import read_only
 from sar_infer.storage.tensor_file import TensorFile, file_pieces, tensor_bytes
 
 FORMAT, VERSION = "sar-bank", 1
 Tensors = dict[str, npt.NDArray[Any]]
-_FIELDS = {field: number for number, field in enumerate(Entry._fields)}
 _PLAIN = Entry("", np.empty(0, np.float32))
-_BEFORE = "before "
-_JSON_FIELDS = ("phrases", "aliases", "threshold", "background", "photos_only", "added")
+_JSON_FIELDS = {field: Entry._fields.index(field) for field in Entry._fields[2:8]}
+"""Positions of the fields of an entry that are JSON."""
 
 
 def write(path: Path, bank: ClassBank) -> None:
@@ -38,7 +38,8 @@ def write(path: Path, bank: ClassBank) -> None:
     content = encoded(bank, tensors)
     tensors["json"] = np.frombuffer(json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode(), np.uint8)
     metadata = {"format": FORMAT, "version": str(VERSION), "digest": checksum(tensors)}
-    write_atomically(path, file_pieces(tensors, metadata), new_time=True)
+    with replacing(path, new_time=True) as stream:
+        stream.writelines(file_pieces(tensors, metadata))
 
 
 def read(
@@ -74,9 +75,6 @@ def _content(path: Path) -> tuple[dict[str, Any], Tensors, str]:
         raise BankError(f"{path}: {problem}")
     try:
         with path.open("rb") as stream:
-            if stream.read(9)[8:] != b"{":
-                raise BankError(f"{path}: not a bank file; expected one that sar-bank wrote")
-            stream.seek(0)
             file = TensorFile(stream)
             version, stated = file.metadata.get("version", ""), file.metadata.get("digest", "")
             if file.metadata.get("format") != FORMAT:
@@ -91,7 +89,7 @@ def _content(path: Path) -> tuple[dict[str, Any], Tensors, str]:
                 raise ValueError("expected a JSON object")
             return content, tensors, stated
     except (ValueError, KeyError, RecursionError, OSError) as error:
-        raise BankError(f"{path}: not a readable bank file ({error})") from None
+        raise BankError(f"{path}: not a readable bank file; expected one that sar-bank wrote ({error})") from None
 
 
 def checksum(tensors: Tensors) -> str:
@@ -110,22 +108,16 @@ def encoded(bank: ClassBank, tensors: Tensors) -> dict[str, Any]:
     base_records = {} if bank.base is None else bank.base.bank.records
     folded = {k: item for k, item in bank.log.folded.items() if item is not None or k in base_keys or k in base_records}
     several = [folded, *(step.puts for step in bank.log.steps if step.puts is not None)]
-    recent = {
-        digest for puts in several for e in puts.values() if isinstance(e, Entry) for digest in e.photos[-MOST_ROWS:]
-    }
+    entries = [item for puts in several for item in puts.values() if isinstance(item, Entry)]
+    recent = {digest for entry in entries for digest in entry.photos[-MOST_ROWS:]}
     pool = {digest: row for digest, row in bank.pool.items() if digest in recent}
     photos = dict(zip(pool, range(len(pool)), strict=True))  # those with embeddings first
-    embeddings: dict[int, npt.NDArray[Any]] = {}
-    sums: dict[int, npt.NDArray[Any]] = {}
+    rows = {id(entry.embedding): entry.embedding for entry in entries}  # the same array is stored once
+    sums = {id(entry.photo_sum): entry.photo_sum for entry in entries if entry.photos}
+    row_numbers, sum_numbers = (dict(zip(one, range(len(one)), strict=True)) for one in (rows, sums))
+    arrays: dict[int, str] = {}
 
-    def number(rows: dict[int, npt.NDArray[Any]], row: npt.NDArray[Any] | None) -> int:
-        assert row is not None  # noqa: S101 - of a class with photos
-        rows.setdefault(id(row), row)
-        return order.setdefault(id(row), len(rows) - 1)
-
-    order: dict[int, int] = {}  # the same array is stored once
-
-    def numbers(digests: Sequence[bytes]) -> list[list[int]]:
+    def runs_of(digests: Sequence[bytes]) -> list[list[int]]:
         runs: list[list[int]] = []
         for digest in digests:
             number = photos.setdefault(digest, len(photos))
@@ -139,60 +131,45 @@ def encoded(bank: ClassBank, tensors: Tensors) -> dict[str, Any]:
         result: list[list[Any]] = []
         for key, item in puts.items():
             if isinstance(item, Entry):
-                more: dict[str, Any] = {
-                    field: value for field in _JSON_FIELDS if (value := item[_FIELDS[field]]) != _PLAIN[_FIELDS[field]]
-                }
+                result.append([key, item.name, row_numbers[id(item.embedding)]])
+                more: dict[str, Any] = {field: item[at] for field, at in _JSON_FIELDS.items() if item[at] != _PLAIN[at]}
                 if item.photos:
-                    more |= {"photos": numbers(item.photos), "sum": number(sums, item.photo_sum)}
-                result.append([key, item.name, number(embeddings, item.embedding), *([more] if more else [])])
+                    more |= {"photos": runs_of(item.photos), "sum": sum_numbers[id(item.photo_sum)]}
+                result[-1] += [more] if more else []
             elif item is None:
                 result.append([key])
             else:
                 for name, array in item.arrays.items():
-                    names = arrays.setdefault(id(array), f"array {len(arrays)} {name}")
-                    tensors[names] = array
+                    tensors[arrays.setdefault(id(array), f"array {len(arrays)} {name}")] = array
                 named = {name: arrays[id(array)] for name, array in item.arrays.items()}
                 result.append([key, {"data": item.data, "arrays": named}])
         return result
 
-    arrays: dict[int, str] = {}
     content: dict[str, Any] = {
         "encoder": bank.encoder_digest,
-        "images": {"digest": bank.images.digest, "self_test": list(bank.images.self_test)},
+        "images": bank.images._asdict(),
         "dim": bank.dim,
         "next_key": bank.next_key,
         "provenance": dict(bank.provenance),
         "begun": bank.log.begun,
         "folded": items_of(folded),
         "steps": [
-            {"n": step.n, "at": step.at, "action": step.action, "summary": step.summary}
-            | ({"by": step.by} if step.by else {})
-            | ({} if step.to is None else {"to": step.to})
+            {field: value for field, value in vars(step).items() if value not in ("", None)}
             | ({} if step.puts is None else {"puts": items_of(step.puts)})
             for step in bank.log.steps
         ],
+        "parked": [],
     }
     if bank.base is not None:
         touched = {key: base_keys[key].name for puts in several for key in puts if key in base_keys}
         content["base"] = {"digest": bank.base.digest, "path": bank.base.path, "names": touched}
-    if bank.parked:
-        content["parked"] = []
-    for parked in bank.parked:
-        place = len(content["parked"])
-        waiting = list(parked.pool)
-        tensors[f"parked {place}"] = np.array([*parked.pool.values()], np.float32).reshape(len(waiting), -1)
-        tensors[f"parked {place} sums"] = np.array([s for _, s in parked.photos.values()], np.float64)
-        content["parked"].append(
-            {
-                "images": {"digest": parked.images.digest, "self_test": list(parked.images.self_test)},
-                "pool": numbers(waiting),
-                "classes": {key: numbers(digests) for key, (digests, _) in parked.photos.items()},
-            }
-        )
-    if bank.before is not None:
-        content["before"], before = bank.before
-        tensors |= {f"{_BEFORE}{name}": array for name, array in before.items()}
-    tensors["embeddings"] = np.array([*embeddings.values()], np.float32).reshape(-1, bank.dim)
+    for number, parked in enumerate(bank.parked):
+        sets = parked.photos.values()
+        tensors[f"parked {number}"] = np.concatenate([one.rows for one in sets])
+        tensors[f"parked {number} sums"] = np.array([one.total for one in sets], np.float64)
+        classes = {key: [runs_of(one.digests), len(one.rows)] for key, one in parked.photos.items()}
+        content["parked"].append({"images": parked.images._asdict(), "classes": classes})
+    tensors["embeddings"] = np.array([*rows.values()], np.float32).reshape(-1, bank.dim)
     tensors["photos"] = np.array([*pool.values()], np.float32).reshape(-1, bank.dim)
     tensors["photo digests"] = np.frombuffer(b"".join(photos), np.uint8).reshape(-1, 32)
     tensors["photo sums"] = np.array([*sums.values()], np.float64).reshape(-1, bank.dim)
@@ -209,98 +186,72 @@ def decoded(
 ) -> ClassBank:
     """Return the bank of the JSON and the tensors of a file; ``read`` describes the arguments."""
     dim = content["dim"]
-    embeddings: Floats = tensors["embeddings"]
-    pool_rows, sums = tensors["photos"], tensors["photo sums"]
+    embeddings, pool_rows, sums = (tensors[name] for name in ("embeddings", "photos", "photo sums"))
+    if any(array.shape[1:] != (dim,) for array in (embeddings, pool_rows, sums)):
+        raise BankError(f"expected embeddings of {dim} numbers")
     flat = tensors["photo digests"].tobytes()
     photos = [flat[start : start + 32] for start in range(0, len(flat), 32)]
-    if embeddings.shape[1:] != (dim,) or pool_rows.shape[1:] != (dim,) or sums.shape[1:] != (dim,):
-        raise BankError(f"expected embeddings of {dim} numbers")
-    rows = list(embeddings)  # a view of each, once
-    photo_sums = list(sums)
+    rows, photo_sums = list(embeddings), list(sums)  # a view of each, once
 
-    def listed(runs: Sequence[Sequence[int]]) -> tuple[bytes, ...]:
+    def digests_of(runs: Sequence[Sequence[int]]) -> tuple[bytes, ...]:
         return tuple(digest for start, stop in runs for digest in photos[start:stop])
 
     def puts(items: Sequence[Sequence[Any]]) -> dict[str, Entry | Record | None]:
         result: dict[str, Entry | Record | None] = {}
-        for item in items:
-            if len(item) == 3:
-                result[item[0]] = Entry(item[1], rows[item[2]])
-            elif len(item) == 1:
-                result[item[0]] = None
-            elif len(item) == 2:
-                named = {name: tensors[where] for name, where in item[1]["arrays"].items()}
-                result[item[0]] = Record(item[1]["data"], named)
-            else:
-                key, name, row, more = item
-                fields: dict[str, Any] = {
-                    field: tuple(v) if isinstance(v := more[field], list) else v
-                    for field in _JSON_FIELDS
-                    if field in more
-                }
-                if "photos" in more:
-                    fields |= {"photos": listed(more["photos"]), "photo_sum": photo_sums[more["sum"]]}
-                result[key] = Entry(name, rows[row], **fields)
+        for key, *rest in items:
+            match rest:
+                case [name, row]:
+                    result[key] = Entry(name, rows[row])
+                case []:
+                    result[key] = None
+                case [record]:
+                    arrays = {name: tensors[where] for name, where in record["arrays"].items()}
+                    result[key] = Record(record["data"], arrays)
+                case [name, row, more]:
+                    stated = {field: more[field] for field in _JSON_FIELDS if field in more}
+                    fields: dict[str, Any] = {
+                        field: tuple(v) if isinstance(v, list) else v for field, v in stated.items()
+                    }
+                    if "photos" in more:
+                        fields["photos"], fields["photo_sum"] = digests_of(more["photos"]), photo_sums[more["sum"]]
+                    result[key] = Entry(name, rows[row], **fields)
         return result
 
-    steps = tuple(
-        Step(
-            step["n"],
-            step["at"],
-            step["action"],
-            step["summary"],
-            step.get("by", ""),
-            step.get("to"),
-            puts(step["puts"]) if "puts" in step else None,
-        )
-        for step in content["steps"]
-    )
-    base = None
-    if content.get("base"):
-        base = _stub(content) if detached else _base(content, base_bank)
+    parked = []
+    for number, one in enumerate(content.get("parked", ())):
+        left, totals, waiting = tensors[f"parked {number}"], tensors[f"parked {number} sums"], dict[str, PhotoSet]()
+        for (key, (runs, count)), total in zip(one["classes"].items(), totals, strict=True):
+            waiting[key], left = PhotoSet(digests_of(runs), left[:count], total), left[count:]
+        parked.append(Parked(_images(one), waiting))
+    steps = (Step(**{**step, "puts": puts(step["puts"]) if "puts" in step else None}) for step in content["steps"])
+    base = None if "base" not in content else _stub(content) if detached else _base(content, base_bank)
     bank = ClassBank(
         content["encoder"],
         dim,
-        Log(steps, content["begun"], puts(content["folded"])),
+        Log(tuple(steps), content["begun"], puts(content["folded"])),
         base,
         dict(zip(photos, pool_rows, strict=False)),
         content["next_key"],
-        _images(content["images"]),
+        _images(content),
         content["provenance"],
-        tuple(
-            Parked(
-                _images(one["images"]),
-                {
-                    key: (listed(runs), row)
-                    for (key, runs), row in zip(one["classes"].items(), tensors[f"parked {number} sums"], strict=True)
-                },
-                dict(zip(listed(one["pool"]), tensors[f"parked {number}"], strict=True)),
-            )
-            for number, one in enumerate(content.get("parked", ()))
-        ),
-        (content["before"], {name.removeprefix(_BEFORE): a for name, a in tensors.items() if name.startswith(_BEFORE)})
-        if "before" in content
-        else None,
+        tuple(parked),
         digest,
     )
-    if (
-        base is None
-        and len(bank.entries) == len(rows)
-        and all(one.embedding is row for one, row in zip(bank.entries.values(), rows, strict=True))
-    ):
-        vars(bank)["several"] = (embeddings,)  # the classes are the tensor itself
+    of_entries = [entry.embedding for entry in bank.entries.values()]
+    if base is None and len(of_entries) == len(rows) and all(map(operator.is_, of_entries, rows)):
+        vars(bank)["embeddings"] = embeddings  # the classes are the tensor itself
     return bank
 
 
 def _images(content: Mapping[str, Any]) -> Images:
-    return Images(content["digest"], tuple(content["self_test"]))
+    return Images(content["images"]["digest"], tuple(content["images"]["self_test"]))
 
 
 def _stub(content: Mapping[str, Any]) -> Base:
     """Return the base that a file names, with the names of changed classes and no embeddings."""
     stated, row = content["base"], np.zeros(content["dim"], np.float32)
     entries = {key: Entry(name, row) for key, name in stated["names"].items()}
-    bank = ClassBank(content["encoder"], content["dim"], Log(folded=entries), images=_images(content["images"]))
+    bank = ClassBank(content["encoder"], content["dim"], Log(folded=entries), images=_images(content))
     return Base(bank, stated["digest"], stated["path"])
 
 

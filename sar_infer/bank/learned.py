@@ -85,8 +85,7 @@ class Learned:
         pairs = zip(data["keys"], arrays["sums"], arrays["counts"].tolist(), strict=True)
         by_key = {key: (row, count) for key, row, count in pairs if key in present}
         then = {key: digest for key, digest in data["classes"].items() if key in present or key.startswith("@")}
-        stale = bool(data.get("stale")) or then != dict(classes)
-        return cls(arrays["translation"], by_key, data["numbers"], data["photos"], stale)
+        return cls(arrays["translation"], by_key, data["numbers"], data["photos"], then != dict(classes))
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,9 +99,6 @@ class Learn:
         translation: (D,) float32, added to the embedding of an image.
         numbers: Further numbers, such as a temperature.
         photos: Number of photos that were looked at; 0 clears what was learned before.
-
-    Raises:
-        BankError: Shapes do not fit each other, a number is not finite, or a count is below 0.
     """
 
     names: tuple[str, ...]
@@ -111,16 +107,6 @@ class Learn:
     translation: Floats
     numbers: Mapping[str, float] = field(default_factory=dict)
     photos: int = 0
-
-    def __post_init__(self) -> None:
-        shapes = (self.sums.shape, self.counts.shape, self.translation.shape)
-        expected = ((len(self.names), *self.translation.shape), (len(self.names),), self.translation.shape[:1])
-        if shapes != expected:
-            raise BankError(f"what was learned: expected sums, counts and translation {expected}, got {shapes}")
-        if not all(np.isfinite(array).all() for array in (self.sums, self.counts, self.translation)):
-            raise BankError("what was learned has numbers that are not finite")
-        if (self.counts < 0).any() or self.photos < bool(self.names):
-            raise BankError("what was learned: expected counts of 0 or more, and a photo for any class")
 
     @classmethod
     def nothing(cls, dim: int) -> Learn:

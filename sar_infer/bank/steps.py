@@ -6,7 +6,7 @@ The state is the base's entries with the puts of all steps laid over them; the l
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from sar_infer.bank.entry import Entry, Puts, Record
@@ -96,23 +96,16 @@ class Log:
         Raises:
             InputError: There is no such step, another rollback took it back, or it is too old.
         """
-        if not 0 <= to <= self.last:
-            raise InputError(f"no step {to}; the history has steps 1 to {self.last}, and 0 is the beginning")
-        by_number = {step.n: step for step in self.steps}
+        rollbacks = {step.n: step.to for step in self.steps if step.to is not None}
         target = to
-        while target > self.begun and (step := by_number[target]).to is not None:
-            target = step.to
-        if target < self.begun:
+        while target in rollbacks:
+            target = rollbacks[target]
+        if target not in self.line:
             raise InputError(
-                f"step {self.begun} cannot be undone any more (the latest {UNDO_STEPS} steps can, and the latest "
-                f"{UNDO_RECORDS} that set a model, an adaptation or a calibration); the earliest to go back to is "
-                f"{self.begun}"
+                f"cannot go back to step {to}: there is none, it was taken back, or it is too old ({UNDO_STEPS} steps "
+                f"since the latest carry can be undone, {UNDO_RECORDS} that set a model); go back to one of "
+                f"{', '.join(map(str, self.line))}"
             )
-        if target > self.begun and by_number[target].puts is None:
-            taken = next(
-                (step.n for step in self.steps if step.n > target and step.to is not None and step.to < target), 0
-            )
-            raise InputError(f"step {to} was taken back by step {taken}; it cannot be brought back")
         steps = [dataclasses.replace(step, puts=None) if step.n > target else step for step in self.steps]
         return Log(tuple(steps), self.begun, self.folded)
 
@@ -135,18 +128,4 @@ class Log:
 
 def merged(several: Iterable[Puts]) -> dict[str, Entry | Record | None]:
     """Return the puts laid over each other, the last on top."""
-    result: dict[str, Entry | Record | None] = {}
-    for puts in several:
-        result.update(puts)
-    return result
-
-
-def laid_over(base: Mapping[str, Entry], puts: Puts) -> dict[str, Entry]:
-    """Return the entries of classes of a state: a base's with puts laid over them, new ones at the end."""
-    entries = dict(base)
-    for key, item in puts.items():
-        if isinstance(item, Entry):
-            entries[key] = item
-        elif item is None:
-            entries.pop(key, None)
-    return entries
+    return {key: item for puts in several for key, item in puts.items()}

@@ -10,10 +10,9 @@ import os
 import re
 import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import PurePosixPath
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, NamedTuple
 
 from sar_infer.bulk.locations import open_binary
 from sar_infer.errors import InputError, install
@@ -24,23 +23,21 @@ _ROWS_AT_ONCE = 16
 MOST_BYTES = 100 * 2**20
 """The largest encoded image in bytes; a larger one is set aside unread."""
 FlawKind = Literal["format", "size", "unreadable", "source", "crash", "timeout"]
-"""The kinds of ``ImageError``, and: ``source`` = the file that holds the images is damaged or gone; ``crash`` = the
+"""The kinds of ``ImageError``, and: ``source`` = what holds the images is damaged or out of reach; ``crash`` = the
 image killed a process; ``timeout`` = a process was ended because the image took too long."""
 OUTAGES = ("source", "crash", "timeout")
 """Kinds that may pass: ``--resume`` tries these inputs again."""
 _LOOKS_ESCAPED = re.compile(r"\\(?=x[0-9a-f]{2})")
 
 
-@dataclass(frozen=True)
-class Flaw:
+class Flaw(NamedTuple):
     """Why there is no answer for an input."""
 
     kind: FlawKind
     reason: str
 
 
-@dataclass(frozen=True)
-class Item:
+class Item(NamedTuple):
     """One input: the key of its row, and a path, a URL, encoded bytes, or why there is nothing to decode."""
 
     key: str
@@ -75,8 +72,17 @@ def tar_items(location: str) -> Iterator[Item]:
                 raise ValueError(f"damaged at byte {at}")
             at = archive.offset
             name = PurePosixPath(member.name).name
-            if not member.isdir() and has_image_suffix(name) and not name.startswith("."):
-                yield Item(f"{printable(location)}/{printable(member.name)}", _member(archive, member))
+            if member.isdir() or not has_image_suffix(name) or name.startswith("."):
+                continue
+            content: bytes | Flaw = Flaw("unreadable", "cannot be read: a link or a device in the shard, not a file")
+            if member.isreg() and member.size > MOST_BYTES:
+                content = _too_large(member.size)
+            elif member.isreg():
+                try:
+                    content = archive.extractfile(member).read()  # type: ignore[union-attr] # None for links alone
+                except tarfile.ReadError:
+                    content = Flaw("unreadable", "cannot be read: the shard ends inside it")
+            yield Item(f"{printable(location)}/{printable(member.name)}", content)
         at = archive.offset
         stream.seek(at)
         block = stream.read(tarfile.BLOCKSIZE)
@@ -89,17 +95,6 @@ def tar_items(location: str) -> Iterator[Item]:
         while block := stream.read(2**20):
             if block.count(0) < len(block):
                 raise ValueError(f"more follows the mark of an end at byte {at}: a hole, or a second archive")
-
-
-def _member(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes | Flaw:
-    if not member.isreg():
-        return Flaw("unreadable", "cannot be read: a link or a device in the shard, not a file")
-    if member.size > MOST_BYTES:
-        return Flaw("size", f"too large: {member.size} bytes, at most {MOST_BYTES}")
-    try:
-        return archive.extractfile(member).read()  # type: ignore[union-attr] # None for links and devices alone
-    except tarfile.ReadError:
-        return Flaw("unreadable", "cannot be read: the shard ends inside it")
 
 
 def row_groups(location: str, column: str, key_column: str | None) -> list[tuple[int, int, int]]:
@@ -125,8 +120,13 @@ def row_groups(location: str, column: str, key_column: str | None) -> list[tuple
             if name is not None and name not in schema.names:
                 names = ", ".join(schema.names)
                 raise InputError(f"{location}: no column {name!r}; it has {names} (--column, --key-column)")
-        if not _holds_bytes(kind := schema.field(column).type):
-            raise InputError(f"{location}: column {column!r} is {kind}; expected the bytes of images (--column)")
+        stated = kind = schema.field(column).type
+        if types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
+            kind = kind.field("bytes").type
+        kind = kind.value_type if types.is_dictionary(kind) else kind
+        of_bytes = (types.is_binary, types.is_large_binary, types.is_fixed_size_binary, types.is_binary_view)
+        if not any(is_type(kind) for is_type in (*of_bytes, types.is_null)):  # null: a column of nulls alone
+            raise InputError(f"{location}: column {column!r} is {stated}; expected the bytes of images (--column)")
         if key_column is not None and types.is_nested(kind := schema.field(key_column).type):
             raise InputError(f"{location}: column {key_column!r} is {kind}; expected text or numbers (--key-column)")
         counts = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
@@ -150,10 +150,12 @@ def parquet_items(
     Raises:
         Exception: the file is damaged, out of reach, or lacks a column; pyarrow and storage raise almost anything.
     """
+    from pyarrow import types
+
     number = 0
     with open_binary(location) as stream:
         file = _opened(stream)
-        is_struct = _is_struct(file.schema_arrow.field(column).type)
+        is_struct = types.is_struct(file.schema_arrow.field(column).type)
         columns = [f"{column}.bytes" if is_struct else column, *([] if key_column is None else [key_column])]
         groups = range(file.num_row_groups) if group is None else [group]
         every = (file.iter_batches(_ROWS_AT_ONCE, [one], columns) for one in groups)
@@ -167,24 +169,6 @@ def parquet_items(
                 number += 1
     if count is not None and number != count:
         raise ValueError(f"it has {count - number} rows less than its footer says")
-
-
-def _holds_bytes(kind: Any) -> bool:
-    """Return whether a column of this type may hold bytes; a column of nulls alone has the null type."""
-    from pyarrow import types
-
-    if _is_struct(kind):
-        kind = kind.field("bytes").type if kind.get_field_index("bytes") >= 0 else kind
-    if types.is_dictionary(kind):
-        kind = kind.value_type
-    bytes_types = (types.is_binary, types.is_large_binary, types.is_fixed_size_binary, types.is_binary_view)
-    return any(is_type(kind) for is_type in (*bytes_types, types.is_null))
-
-
-def _is_struct(kind: Any) -> bool:
-    from pyarrow import types
-
-    return bool(types.is_struct(kind))
 
 
 def _opened(stream: IO[bytes]) -> Any:
@@ -204,9 +188,13 @@ def _content(image: Any) -> bytes | Flaw:
     if buffer is None:
         return Flaw("unreadable", "cannot be read: the row has no bytes")
     if buffer.size > MOST_BYTES:
-        return Flaw("size", f"too large: {buffer.size} bytes, at most {MOST_BYTES}")
+        return _too_large(buffer.size)
     content: bytes = buffer.to_pybytes()
     return content
+
+
+def _too_large(size: int) -> Flaw:
+    return Flaw("size", f"too large: {size} bytes, at most {MOST_BYTES}")
 
 
 def _text(key: Any) -> str:

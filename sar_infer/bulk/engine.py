@@ -1,8 +1,9 @@
 """Answer chunks in processes of this machine, even if a file or an image crashes one of them.
 
 Each process reads one chunk at a time, decodes, encodes and ranks in one thread, and its rows are written here. If it
-dies, say because an image crashes its decoder, a new one goes on where it was, one input at a time; the input at which
-it dies again is set aside. A process that takes too long to decode one image ends itself (``signals.deadline``).
+dies, a new one goes on where it was. If that dies there too, as an image crashes its decoder, the next one goes
+on one input at a time; the input at which it dies is set aside. A process that takes too long to decode one image ends
+itself (``signals.deadline``).
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from typing import Any
 
 from sar_infer.bulk.chunks import Chunk
 from sar_infer.bulk.containers import Flaw
-from sar_infer.bulk.job import Job
 from sar_infer.bulk.progress import Progress
 from sar_infer.bulk.rows import RowFormat, flawed
+from sar_infer.bulk.store import Store
 from sar_infer.bulk.worker import AnsweredRows, WorkerOptions, begin
 from sar_infer.errors import DeviceError, SarInferError, reason_of
 from sar_infer.processes.worker import DeathError, TimeLimitError, Worker
@@ -41,7 +42,7 @@ class Runner:
         self._worker: Worker[AnsweredRows | None] | None = None
         self._stopped = False
 
-    def write(self, chunk: Chunk, job: Job, progress: Progress) -> None:
+    def write(self, chunk: Chunk, store: Store, progress: Progress) -> None:
         """Answer a chunk and write its part.
 
         Raises:
@@ -50,14 +51,14 @@ class Runner:
         """
         inputs = 0
 
-        def rows() -> Iterator[tuple[Any, bool]]:
+        def rows() -> Iterator[Any]:
             nonlocal inputs
             for answer in self._rows(chunk):
                 progress.count(answer.inputs, answer.rejected)
                 inputs += answer.inputs
-                yield answer.packed, answer.outage
+                yield answer.packed
 
-        job.write(chunk, rows())
+        store.put(part_name(chunk, self._form), lambda stream: self._form.write(stream, rows()))
         progress.keep(inputs)
 
     def stop(self) -> None:
@@ -74,6 +75,7 @@ class Runner:
 
     def _rows(self, chunk: Chunk) -> Iterator[AnsweredRows]:
         done = careful = 0  # inputs that are answered; up to which number they are answered one at a time
+        died = -1  # how many inputs were answered when a process last died of no time limit
         flaws: dict[int, Flaw] = {}
         task: tuple[Any, ...] = (chunk, done, careful, flaws)
         while True:
@@ -87,13 +89,15 @@ class Runner:
                 if self._stopped:
                     raise
                 if done >= careful:
-                    careful = done + self._options.batch_size
+                    if died == done or type(error) is not DeathError:
+                        careful = done + self._options.batch_size
+                    died = done  # perhaps of a kill from outside: the same batch again, with the same rows to the bit
                 elif done not in flaws:
                     flaws[done] = self._flaw(error)
                 elif chunk.container:  # it dies while it reads the file
                     item = chunk.rest(done, self._flaw(error).reason)
                     row = flawed(item.key, item.source, self._form.columns)  # type: ignore[arg-type]
-                    yield AnsweredRows(self._form.pack([row]), 1, 1, outage=True)
+                    yield AnsweredRows(self._form.pack([row]), 1, 1)
                     return
                 else:
                     raise DeviceError(f"a worker fails, whatever it is given: {reason_of(error)}") from None
@@ -136,14 +140,21 @@ class Runner:
         return self._worker
 
 
-def run_local(job: Job, chunks: Iterable[Chunk], options: WorkerOptions, workers: int, progress: Progress) -> None:
+def part_name(chunk: Chunk, form: RowFormat) -> str:
+    """Return the name of a chunk's part."""
+    return f"part-{chunk.number:06}{form.suffix}"
+
+
+def run_local(
+    chunks: Iterable[Chunk], options: WorkerOptions, form: RowFormat, store: Store, workers: int, progress: Progress
+) -> None:
     """Write the parts of chunks with several processes; each takes the next chunk when it is done with one.
 
     Args:
-        job: The run.
         chunks: The chunks, taken as they are needed.
         options: How to answer.
-        columns: The columns of a row.
+        form: The form of the parts.
+        store: The output.
         workers: Processes.
         progress: Notified of inputs and parts.
 
@@ -152,7 +163,7 @@ def run_local(job: Job, chunks: Iterable[Chunk], options: WorkerOptions, workers
         SarInferError: the encoder fails, or no process can start.
     """
     remaining, lock = iter(chunks), threading.Lock()
-    runners = [Runner(options, job.form) for _ in range(workers)]
+    runners = [Runner(options, form) for _ in range(workers)]
 
     def work(runner: Runner) -> None:
         while True:
@@ -160,7 +171,7 @@ def run_local(job: Job, chunks: Iterable[Chunk], options: WorkerOptions, workers
                 chunk = next(remaining, None)
             if chunk is None:
                 break
-            runner.write(chunk, job, progress)
+            runner.write(chunk, store, progress)
         runner.close()
 
     with ThreadPoolExecutor(workers) as threads:

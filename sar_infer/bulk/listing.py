@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from sar_infer.bulk.chunks import Chunk, container
 from sar_infer.bulk.containers import TAR, row_groups
-from sar_infer.bulk.locations import filesystem, is_url, open_binary, patiently
+from sar_infer.bulk.locations import filesystem, is_url, open_binary
 from sar_infer.errors import InputError, reason_of
 from sar_infer.images.inputs import (
     CONTAINERS,
@@ -135,14 +135,14 @@ def _stored(url: str, skipped: Skipped) -> Iterator[str]:
 
     try:
         try:
-            kind = patiently(lambda: system.info(path))["type"]
+            kind = system.info(path)["type"]
         except FileNotFoundError:
             kind = None
         if kind == "file":
             yield url
         elif kind == "directory":
             yield from below(path)
-        elif glob.has_magic(path) and (entries := patiently(lambda: system.glob(path, detail=True))):
+        elif glob.has_magic(path) and (entries := system.glob(path, detail=True)):
             for name, entry in sorted(entries.items()):
                 yield from below(name) if entry["type"] == "directory" else [str(system.unstrip_protocol(name))]
         else:

@@ -1,32 +1,21 @@
 """Local paths, and URLs of storage that fsspec knows. Web servers are left out on purpose.
 
 A list of inputs may come from anybody, so a URL may name storage that the user's own keys open, and nothing else: no
-web server chosen by a stranger, no archive inside an archive, no cache.
+web server chosen by a stranger, no archive inside an archive, no cache. The packages of storage retry failed requests.
 """
 
 from __future__ import annotations
 
-import io
 import re
 import stat
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TypeVar
+from typing import IO, Any
 
 from sar_infer.errors import InputError, install, reason_of
 
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
-
-Value = TypeVar("Value")
 PROTOCOLS = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs", "file": "", "memory": ""}
 """URL schemes, and the package that each needs beside fsspec."""
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)(?:://|::.*://)")
-_WAITS = (0.5, 1.0, 2.0)
-"""Seconds before each retry of a call to storage that failed."""
-_FINAL = (InputError, FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
-"""Failures that a retry does not cure."""
 
 
 def is_url(location: str) -> bool:
@@ -69,48 +58,8 @@ def open_binary(location: str) -> IO[bytes]:
     """
     if is_url(location):
         system, path = filesystem(location)
-        return io.BufferedReader(_Patient(patiently(lambda: system.open(path, "rb"))), 2**20)
+        stream: IO[bytes] = system.open(path, "rb")
+        return stream
     if not stat.S_ISREG(Path(location).stat().st_mode):  # reading a pipe might never end
         raise OSError("not a file")
     return open(location, "rb")  # noqa: PTH123 - the caller closes it
-
-
-def patiently(call: Callable[[], Value]) -> Value:
-    """Return the result of a call to storage, retried for some seconds if it fails for a reason that may pass."""
-    for seconds in _WAITS:
-        try:
-            return call()
-        except _FINAL:
-            raise
-        except Exception:  # every storage has errors of its own
-            time.sleep(seconds)
-    return call()
-
-
-class _Patient(io.RawIOBase):
-    """A stream from storage that retries failed reads; its position moves only after a successful one."""
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-
-    def readinto(self, buffer: WriteableBuffer) -> int:
-        view = memoryview(buffer).cast("B")
-        content = patiently(lambda: self._stream.read(len(view)))
-        view[: len(content)] = content
-        return len(content)
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        return int(self._stream.seek(offset, whence))
-
-    def tell(self) -> int:
-        return int(self._stream.tell())
-
-    def close(self) -> None:
-        self._stream.close()
-        super().close()

@@ -15,8 +15,9 @@ import ray
 
 from sar_infer.bulk.chunks import Chunk
 from sar_infer.bulk.engine import Runner
-from sar_infer.bulk.job import Job
 from sar_infer.bulk.progress import Progress
+from sar_infer.bulk.rows import RowFormat
+from sar_infer.bulk.store import Store
 from sar_infer.bulk.worker import WorkerOptions
 from sar_infer.errors import DeviceError, SarInferError
 
@@ -26,13 +27,21 @@ _open: list[tuple[Any, Runner]] = []
 """In a process of the cluster: the runner of the last chunk, with its settings."""
 
 
-def run_ray(job: Job, chunks: Iterable[Chunk], options: WorkerOptions, tasks: int | None, progress: Progress) -> None:
+def run_ray(
+    chunks: Iterable[Chunk],
+    options: WorkerOptions,
+    form: RowFormat,
+    store: Store,
+    tasks: int | None,
+    progress: Progress,
+) -> None:
     """Write the parts of chunks, in any order, on the cluster that this process is connected to, and disconnect.
 
     Args:
-        job: The run.
         chunks: The chunks, taken as they are needed.
         options: How to answer.
+        form: The form of the parts.
+        store: The output.
         tasks: The most chunks at a time; None = twice as many as the cluster has CPUs.
         progress: Notified of every part.
 
@@ -41,7 +50,7 @@ def run_ray(job: Job, chunks: Iterable[Chunk], options: WorkerOptions, tasks: in
     """
     gpus = int(options.device == "cuda")
     commit = ray.remote(num_cpus=options.threads or 1, num_gpus=gpus, max_calls=0, max_retries=_MOST_LOST)(_commit)
-    settings = ray.put((str(Path.cwd()), job, options))
+    settings = ray.put((str(Path.cwd()), options, form, store))
     cpus = ray.cluster_resources().get("CPU", 1)  # type: ignore[no-untyped-call] # Ray's
     most = tasks or 2 * max(1, int(cpus))
     waiting: list[Any] = []
@@ -70,15 +79,14 @@ def run_ray(job: Job, chunks: Iterable[Chunk], options: WorkerOptions, tasks: in
         ray.shutdown()
 
 
-def _commit(settings: tuple[str, Job, WorkerOptions], chunk: Chunk) -> tuple[int, int]:
+def _commit(settings: tuple[str, WorkerOptions, RowFormat, Store], chunk: Chunk) -> tuple[int, int]:
     """Write the part of a chunk on a node, and return its inputs and those without an answer."""
-    folder, job, options = settings
+    folder, options, form, store = settings
     os.chdir(folder)  # relative paths are the driver's
-    key = options, job.form
-    if not _open or _open[0][0] != key:
+    if not _open or _open[0][0] != (options, form):
         while _open:
             _open.pop()[1].close()
-        _open.append((key, Runner(options, job.form)))
+        _open.append(((options, form), Runner(options, form)))
     progress = Progress()
-    _open[0][1].write(chunk, job, progress)
+    _open[0][1].write(chunk, store, progress)
     return progress.inputs, progress.rejected

@@ -1,18 +1,14 @@
 """The row of an input, and the two kinds of file that hold rows: Parquet and JSON lines.
 
-Both kinds pack the rows of some inputs in a worker, write a part from packed rows, read the errors of a part, and merge
-parts into one file.
+Both kinds pack the rows of some inputs in a worker, write a part from packed rows, and read the errors of a part.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
-import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import IO, Any, Literal
 
 import numpy as np
@@ -104,10 +100,9 @@ class JsonLines:
             lines.append(json.dumps(row, ensure_ascii=False).encode() + b"\n")
         return b"".join(lines)
 
-    def write(self, path: Path, packed: Iterable[bytes]) -> None:
+    def write(self, stream: IO[bytes], packed: Iterable[bytes]) -> None:
         """Write a part from packed rows."""
-        with path.open("wb") as stream:
-            stream.writelines(packed)
+        stream.writelines(packed)
 
     def flaws(self, stream: IO[bytes]) -> tuple[int, list[Row]]:
         """Return how many rows a part has, and key, error kind and reason of those without an answer."""
@@ -118,13 +113,6 @@ class JsonLines:
             if row["error"] is not None:
                 rejected_rows.append({name: row[name] for name in ("key", "error_kind", "error")})
         return count, rejected_rows
-
-    def merge(self, path: Path, parts: Iterable[Callable[[], IO[bytes]]]) -> None:
-        """Write one file of all parts, one after the other."""
-        with path.open("wb") as target:
-            for open_part in parts:
-                with open_part() as stream:
-                    shutil.copyfileobj(stream, target, 2**20)
 
 
 @dataclass(frozen=True)
@@ -158,12 +146,12 @@ class Parquet:
             )
         return pyarrow.RecordBatch.from_arrays(arrays, schema=self._schema)
 
-    def write(self, path: Path, packed: Iterable[Any]) -> None:
+    def write(self, stream: IO[bytes], packed: Iterable[Any]) -> None:
         """Write a part from packed rows."""
-        import pyarrow
+        import pyarrow.parquet
 
         batches: list[Any] = []
-        with _writer(path, self._schema) as writer:
+        with pyarrow.parquet.ParquetWriter(stream, self._schema, compression="zstd") as writer:
             for batch in packed:
                 batches.append(batch)
                 if sum(map(len, batches)) >= _GROUP:
@@ -181,17 +169,6 @@ class Parquet:
         table = file.read(["key", "error_kind", "error"])
         rejected_rows: list[Row] = table.filter(pyarrow.compute.field("error").is_valid()).to_pylist()
         return len(table), rejected_rows
-
-    def merge(self, path: Path, parts: Iterable[Callable[[], IO[bytes]]]) -> None:
-        """Write one file of all parts, one row group at a time."""
-        import pyarrow.parquet
-
-        with _writer(path, self._schema) as writer:
-            for open_part in parts:
-                with open_part() as stream:
-                    file = pyarrow.parquet.ParquetFile(stream)
-                    for group in range(file.num_row_groups):
-                        writer.write_table(file.read_row_group(group))
 
     @functools.cached_property
     def _schema(self) -> Any:
@@ -226,13 +203,4 @@ def check_parquet() -> None:
     try:
         import pyarrow.parquet  # noqa: F401
     except ImportError:
-        raise InputError(f"Parquet needs pyarrow: {install('bulk')}, or write .jsonl") from None
-
-
-@contextlib.contextmanager
-def _writer(path: Path, schema: Any) -> Iterator[Any]:
-    """Open a file here: pyarrow takes a path with a colon for a URL, and none that is not UTF-8."""
-    import pyarrow.parquet
-
-    with path.open("wb") as stream, pyarrow.parquet.ParquetWriter(stream, schema, compression="zstd") as writer:
-        yield writer
+        raise InputError(f"Parquet needs pyarrow: {install('bulk')}, or write --format jsonl") from None

@@ -3,41 +3,47 @@
 from __future__ import annotations
 
 import contextlib
-import glob
 import os
 import posixpath
-import secrets
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
-from sar_infer.bulk.locations import filesystem, is_url, open_binary, patiently
-from sar_infer.errors import WriteError, reason_of
-from sar_infer.storage.files import sync_folder
+from sar_infer.bulk.locations import filesystem, is_url
+from sar_infer.errors import InputError, WriteError, reason_of
+from sar_infer.storage.files import owned, remove_cut_off, replacing
 
-Fill = Callable[[Path], str | None]
-"""Writes a file, and returns its name if that is another than was said."""
+Fill = Callable[[IO[bytes]], object]
+"""Writes the content of a file."""
 
 
 def open_store(out: str) -> Store:
     """Return the store at a path or URL.
 
     Raises:
-        InputError: the URL cannot be opened.
+        InputError: the URL cannot be opened, or the path is a file.
     """
-    if not is_url(out):
-        return LocalFolder(Path(out))
-    system, path = filesystem(out)
-    return LocalFolder(Path(path)) if "file" in system.protocol else ObjectStore(out.rstrip("/"), system, path)
+    path = out
+    if is_url(out):
+        system, path = filesystem(out)
+        if "file" not in system.protocol:
+            return ObjectStore(out.rstrip("/"), system, path.rstrip("/"))
+    folder = Path(path)
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{out}: is a file; name a folder as --out")
+    return LocalFolder(folder)
 
 
 class LocalFolder:
     """A folder of this machine, or one that several machines share; it is created by the first write."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.location = str(folder)
+        self.folder, self.location = folder, str(folder)
+
+    def locked(self) -> contextlib.AbstractContextManager[Any]:
+        """Keep other processes out; WriteError if one has the folder."""
+        return owned(self.folder / "parts")
 
     def names(self) -> set[str]:
         """Return the names of all complete files; none if there is no such folder."""
@@ -49,31 +55,18 @@ class LocalFolder:
         """Open a file as a seekable stream."""
         return (self.folder / name).open("rb")
 
-    def put(self, name: str, fill: Fill) -> str:
-        """Write under a hidden name, sync, then rename, so that even a power cut leaves the whole file or none.
-
-        Raises:
-            WriteError: the file cannot be written.
-        """
-        temporary = self.folder / f".{name}.{secrets.token_hex(4)}.partial"
+    def put(self, name: str, fill: Fill) -> None:
+        """Write a file; WriteError if that fails. Even a power cut leaves the whole file or none."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            name = fill(temporary) or name
-            with temporary.open("rb") as stream:
-                os.fsync(stream.fileno())
-            temporary.replace(self.folder / name)
-            sync_folder(self.folder)
+            with replacing(self.folder / name) as stream:
+                fill(stream)
         except OSError as error:
             raise WriteError(f"{self.folder / name}: cannot be written: {reason_of(error)}") from None
-        finally:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
-        return name
 
-    def clear(self, name: str = "") -> None:
-        """Remove what killed runs have left unfinished, of one file if it is named."""
-        for entry in self.folder.glob(f".{glob.escape(name)}*.partial"):
-            entry.unlink(missing_ok=True)
+    def clear(self) -> None:
+        """Remove what killed runs have left unfinished."""
+        remove_cut_off(self.folder)
 
     def discard(self, name: str) -> None:
         """Remove a file if it exists."""
@@ -84,33 +77,34 @@ class ObjectStore:
     """A prefix in storage. A file is written locally and put there in one step; the later of two writers stays."""
 
     def __init__(self, location: str, system: Any, path: str) -> None:
-        self.location = location
-        self._system, self._path = system, path.rstrip("/")
+        self.location, self._system, self._path = location, system, path
+
+    def locked(self) -> contextlib.AbstractContextManager[Any]:
+        """Do nothing: there are no locks in storage, and two runs would write the same parts."""
+        return contextlib.nullcontext()
 
     def names(self) -> set[str]:
         """Return the names of all files; none if there is no such prefix."""
         try:
-            paths = patiently(lambda: self._system.ls(self._path, detail=False))
-            return {posixpath.basename(name.rstrip("/")) for name in paths}
+            paths = self._system.ls(self._path, detail=False)
         except FileNotFoundError:
             return set()
+        return {posixpath.basename(name.rstrip("/")) for name in paths}
 
     def open(self, name: str) -> IO[bytes]:
         """Open a file as a seekable stream."""
-        return open_binary(f"{self.location}/{name}")
+        stream: IO[bytes] = self._system.open(f"{self._path}/{name}", "rb")
+        return stream
 
-    def put(self, name: str, fill: Fill) -> str:
-        """Write a file.
-
-        Raises:
-            WriteError: the file cannot be written, here for a moment or there.
-        """
+    def put(self, name: str, fill: Fill) -> None:
+        """Write a file; WriteError if that fails, here for a moment or there."""
         try:
             with tempfile.TemporaryDirectory() as folder:
-                local = Path(folder) / "file"
-                name = fill(local) or name
+                file = Path(folder, name)
+                with file.open("wb") as stream:
+                    fill(stream)
                 try:
-                    patiently(lambda: self._system.put_file(str(local), f"{self._path}/{name}"))
+                    self._system.put_file(str(file), f"{self._path}/{name}")
                 except Exception as error:  # every storage has errors of its own
                     raise WriteError(f"{self.location}/{name}: cannot be written: {reason_of(error)}") from None
         except OSError as error:
@@ -118,7 +112,6 @@ class ObjectStore:
                 f"the folder for temporary files ({os.environ.get('TMPDIR', '/tmp')}) cannot be written: "  # noqa: S108
                 f"{reason_of(error)}; set TMPDIR to another"
             ) from None
-        return name
 
     def clear(self) -> None:
         """Do nothing: an object that was not put whole does not exist."""
@@ -130,12 +123,3 @@ class ObjectStore:
 
 
 Store = LocalFolder | ObjectStore
-
-
-def write_text(store: Store, name: str, text: str) -> None:
-    """Write a small file."""
-
-    def fill(path: Path) -> None:
-        path.write_text(text, "utf-8")
-
-    store.put(name, fill)

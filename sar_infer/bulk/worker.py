@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from sar_infer._arrays import Floats
-from sar_infer.bank import ClassBank
 from sar_infer.bulk.chunks import Chunk, batches
-from sar_infer.bulk.containers import MOST_BYTES, OUTAGES, Flaw, Item
-from sar_infer.bulk.locations import filesystem, is_url, patiently
+from sar_infer.bulk.containers import MOST_BYTES, Flaw, Item
+from sar_infer.bulk.locations import filesystem, is_url
 from sar_infer.bulk.rows import Columns, EmbeddingType, RowFormat, answered, flawed
 from sar_infer.classifier import Classifier
 from sar_infer.encoders.precision import PrecisionChoice
@@ -53,7 +52,7 @@ class WorkerOptions:
         image_timeout: Seconds after which a process that is still decoding one image is ended.
         column: Column of the images in Parquet files.
         key_column: Column of their keys; None = ``FILE#ROW``.
-        bank_state: Digest of the bank, as the run began with it; workers refuse another.
+        bank_digest: Checksum of the bank file, as the run began with it; workers refuse another.
     """
 
     bundle: str | None = None
@@ -70,7 +69,7 @@ class WorkerOptions:
     image_timeout: float = IMAGE_SECONDS
     column: str = "image"
     key_column: str | None = None
-    bank_state: str | None = None
+    bank_digest: str | None = None
 
 
 @dataclass(frozen=True)
@@ -81,13 +80,11 @@ class AnsweredRows:
         packed: The rows, in the form of the output.
         inputs: How many rows.
         rejected: How many of them have no answer.
-        outage: Whether one of these may have an answer later.
     """
 
     packed: Any
     inputs: int
     rejected: int
-    outage: bool = False
 
 
 class Answerer:
@@ -108,20 +105,20 @@ class Answerer:
             options.bundle, options.device, options.bank, options.threads, options.precision
         )
         self._manifest = self.classifier.bundle.manifest
-        chosen = cast("PrecisionChoice", self.classifier.choice.precision)
-        # the same for all workers, wherever they are and whatever a hub has by then
-        bundle = self.classifier.bundle.origin or options.bundle
-        self._bank = self.classifier.bank  # others may change the file meanwhile
-        state = canonical_digest([self._bank.content_digest, _class_settings(self._bank)])
-        if options.bank_state not in (None, state):
+        bank, decision = self.classifier.bank, options.decision
+        if options.bank_digest not in (None, bank.digest):
             raise BankError(
                 f"{options.bank}: was changed since this run began; run again, or leave the bank as it is until the "
                 "run has ended"
             )
-        self.options = dataclasses.replace(options, bundle=bundle, precision=chosen, bank_state=state)
-        classes = self.classifier.class_set(options.classes, options.only, self._bank)
-        self._decide = self.classifier.decide(classes, options.top_k, options.decision)
-        decision = options.decision
+        self.options = dataclasses.replace(
+            options,
+            bundle=self.classifier.bundle.origin or options.bundle,  # whatever a hub has by then
+            precision=cast("PrecisionChoice", self.classifier.choice.precision),
+            bank_digest=bank.digest,
+        )
+        classes = self.classifier.class_set(options.classes, options.only, bank)
+        self._decide = self.classifier.decide(classes, options.top_k, decision)
         self.columns = Columns(
             decision.coverage is not None, decision.explain, options.embedding, self._manifest.embed_dim
         )
@@ -132,8 +129,7 @@ class Answerer:
         phrases = {name: list(phrases) for name, phrases in (options.classes or {}).items()}
         return {
             "bundle": self._manifest.digest,
-            "bank": self._bank.content_digest,
-            **({} if self._bank is self.classifier.bundle.bank else _class_settings(self._bank)),
+            "bank": options.bank_digest,
             "classes": canonical_digest(phrases) if phrases else None,
             "only": options.only,
             "precision": options.precision,
@@ -150,7 +146,6 @@ class Answerer:
         """
         decoded = [self._decode(content) for content in fetched(items)]
         pixels = [content for content in decoded if not isinstance(content, Flaw)]
-        flaws = [content for content in decoded if isinstance(content, Flaw)]
         try:
             embeddings = self.classifier.encode(pixels)
         except BundleError:
@@ -166,8 +161,7 @@ class Answerer:
             else answered(item.key, *next(results), self.columns)
             for item, content in zip(items, decoded, strict=True)
         ]
-        outage = any(flaw.kind in OUTAGES for flaw in flaws)
-        return AnsweredRows(form.pack(rows), len(rows), len(flaws), outage)
+        return AnsweredRows(form.pack(rows), len(rows), len(rows) - len(pixels))
 
     def _decode(self, content: str | bytes | Flaw) -> Floats | Flaw:
         if isinstance(content, Flaw):
@@ -198,23 +192,13 @@ def _checked(source: str | bytes | Flaw) -> str | bytes | Flaw:
             file = Path(source)
             return _TOO_LARGE if file.is_file() and file.stat().st_size > MOST_BYTES else source
         system, path = filesystem(source)
-        content: bytes = patiently(lambda: system.cat_file(path, start=0, end=MOST_BYTES + 1))
+        content: bytes = system.cat_file(path, start=0, end=MOST_BYTES + 1)
         return content if len(content) <= MOST_BYTES else _TOO_LARGE
     except InputError as error:
         return Flaw("unreadable", str(error).removeprefix(f"{source}: "))
     except Exception as error:  # every storage has errors of its own
-        return Flaw("unreadable", f"cannot be read: {reason_of(error)}")
-
-
-def _class_settings(bank: ClassBank) -> dict[str, str]:
-    """Return a digest of what answers depend on beside names, rows and photos; nothing if nothing is known."""
-    info = {
-        item.name: [item.aliases, item.background, item.threshold]
-        for item in bank.special.values()
-        if item.aliases or item.background or item.threshold is not None
-    }
-    calibration = None if bank.calibration is None else dataclasses.asdict(bank.calibration)
-    return {"bank_info": canonical_digest([info, calibration])} if info or calibration else {}
+        final = isinstance(error, (FileNotFoundError, PermissionError, IsADirectoryError)) or not is_url(source)
+        return Flaw("unreadable" if final else "source", f"cannot be read: {reason_of(error)}")
 
 
 def begin(options: WorkerOptions, form: RowFormat) -> Callable[..., AnsweredRows | None]:

@@ -80,7 +80,7 @@ class Composer:
         self._evidence: weakref.WeakKeyDictionary[ClassBank, Mapping[int, Evidence]] = weakref.WeakKeyDictionary()
         self._linear: weakref.WeakKeyDictionary[ClassBank, tuple[ClassModel, Linear]] = weakref.WeakKeyDictionary()
         self._names: weakref.WeakKeyDictionary[ClassBank, tuple[str, Floats, Floats]] = weakref.WeakKeyDictionary()
-        self._centres: weakref.WeakKeyDictionary[ClassBank, Floats] = weakref.WeakKeyDictionary()
+        self._usual: weakref.WeakKeyDictionary[ClassBank, ClassModel] = weakref.WeakKeyDictionary()
         self._lock = threading.RLock()
 
     def fitted(self, bank: ClassBank) -> ClassModel | None:
@@ -148,7 +148,7 @@ class Composer:
                     weights[at], bias[at] = special[:-1], biases[:-1]
                     pieces: Pieces = ((weights, 1.0),)
                 else:
-                    pieces, bias = _text(model, bank.several), None
+                    pieces, bias = _text(model, (bank.embeddings,)), None
                 result = self._linear[bank] = model, _moved(bank, model, pieces, bias)
             return result
 
@@ -187,7 +187,7 @@ class Composer:
                 bias = bias if of_bank.bias is None else of_bank.bias[stay]
         else:
             model = self._model(bank, evidence, rows)
-            several = bank.several if len(stay) == len(bank.names) else (bank.embeddings[stay],)
+            several = (bank.embeddings,) if len(stay) == len(bank.names) else (bank.embeddings[stay],)
             pieces = _text(model, several) if len(stay) else ()
         if not model.slope and all(column < len(stay) for column in evidence):
             given = _moved(bank, model, _text(model, (rows,)), None)
@@ -201,14 +201,20 @@ class Composer:
         """Return the model that ranks a bank's classes: the fitted or the usual one, calibrated if the bank is."""
         model = self.fitted(bank)
         if model is None:
-            model = ClassModel.unfitted(bank.dim, self._scale, _centre(evidence))
             first = bank if bank.base is None else bank.base.bank
             with self._lock:
-                if len(first.names) and first not in self._centres:
-                    self._centres[first] = first.embeddings.mean(0)
-            texts = self._centres.get(first, np.zeros(bank.dim, np.float32) if rows is None else rows.mean(0))
-            weights = model.weights if evidence else model.weights / USUAL[2]
-            model = dataclasses.replace(model, text_centre=texts, weights=weights)
+                model = self._usual.get(first)
+                if model is None:
+                    model = ClassModel.unfitted(bank.dim, self._scale)
+                    zero = np.zeros((1, bank.dim), np.float32)
+                    texts = first.embeddings if len(first.names) else zero if rows is None else rows
+                    model = dataclasses.replace(model, text_centre=texts.mean(0), weights=model.weights / USUAL[2])
+                    if len(first.names):
+                        self._usual[first] = model  # a model costs a Cholesky factor, 8 ms
+            if evidence:
+                centre = _centre(evidence)
+                centre = model.centre if centre is None else centre.astype(np.float32)
+                model = dataclasses.replace(model, centre=centre, weights=np.array(USUAL))
         calibration = bank.calibration
         if calibration is None or not bank.calibration_holds or calibration.model_digest != self.digest(bank):
             return model
@@ -226,6 +232,8 @@ class Composer:
 
     def _of_names(self, bank: ClassBank, model: ClassModel) -> tuple[Floats, Floats]:
         """Return weights (C, D) and bias (C,) of a bank's classes as names alone give them, to be written to."""
+        if not model.slope:  # the formula gives this, for 30 ms at 1,000 classes
+            return bank.embeddings * np.float32(model.weights[2] * model.scale), np.zeros(len(bank.names), np.float32)
         base = None if bank.base is None else bank.base.bank
         if base is None:
             weights, bias = _weights(model, bank.embeddings)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sar_infer.results import DecisionOptions
 
 bulk_options = together(
-    option("--out", help="Write rows to FILE.parquet, FILE.jsonl, or a folder, local or s3://, gs://, az://."),
+    option("--out", help="Write rows to a folder of parts, local or s3://, gs://, az://."),
     option(
         "--resume",
         is_flag=True,
@@ -62,8 +62,8 @@ _BATCHES = {False: 4, True: 64}
 """Batch size without and with a GPU. On a CPU convolutions are quickest one at a time and transformers in eights; four
 costs either little."""
 _CONTINUE = "the same command with --resume continues"
-_NO_OUTPUT = (".arrow", ".csv", ".feather", ".gz", ".json", ".ndjson", ".pq", ".tsv", ".txt", ".zip", ".zst")
-"""Suffixes of file types that a user may ask for and that are not written."""
+_FILES = (".arrow", ".csv", ".json", ".jsonl", ".ndjson", ".parquet", ".pq", ".tsv", ".txt")
+"""Suffixes of files that a user may expect to be written."""
 
 
 def check_without_out(images: Iterable[str]) -> None:
@@ -76,9 +76,7 @@ def check_without_out(images: Iterable[str]) -> None:
         if image.startswith(("http://", "https://")):
             raise Refusal(f"{image}: {image.partition(':')[0]} is not fetched; download it")
         if "://" in image or image.lower().endswith((*CONTAINERS, *LISTS)):
-            raise Refusal(
-                f"{image}: a tar shard, Parquet file, list or URL needs --out FILE.parquet, FILE.jsonl or DIR"
-            )
+            raise Refusal(f"{image}: a tar shard, Parquet file, list or URL needs --out FOLDER")
 
 
 class _Terminated(KeyboardInterrupt):
@@ -110,7 +108,7 @@ def classify_in_bulk(options: SimpleNamespace, decision: DecisionOptions) -> int
 
             from sar_infer.bulk.listing import InputSources
             from sar_infer.bulk.progress import Progress, say
-            from sar_infer.bulk.run import SUFFIXES, run
+            from sar_infer.bulk.run import run
             from sar_infer.bulk.worker import WorkerOptions
             from sar_infer.encoders.sessions import expects_cuda, usable_cores
 
@@ -162,17 +160,15 @@ def classify_in_bulk(options: SimpleNamespace, decision: DecisionOptions) -> int
         click.echo(f"interrupted; {kept or _CONTINUE} ({one_line(str(options.out))})", err=True)
         return 143 if isinstance(stop, _Terminated) else 130
     old = options.resume and not progress.inputs
-    text = f"{'already complete: ' if old else ''}classified {summary.classified:,} of {summary.inputs:,}"
-    if summary.rate and not old:
-        text += f" ({summary.rate:,.1f} a second)"
-    if not summary.inputs:
+    text = f"{'already complete: ' if old else ''}classified {summary['classified']:,} of {summary['inputs']:,}"
+    if summary["rate"] and not old:
+        text += f" ({summary['rate']:,.1f} a second)"
+    if not summary["inputs"]:
         text += "; there is no image in what was named"
-    if summary.rejected:
-        single = out.lower().endswith(SUFFIXES)
-        rejected = f"{out}.rejected.jsonl" if single else f"{out.rstrip('/')}/_rejected.jsonl"
-        text += f"; {summary.rejected:,} set aside, see {one_line(rejected)}"
+    if summary["rejected"]:
+        text += f"; {summary['rejected']:,} set aside, see {one_line(out.rstrip('/'))}/_rejected.jsonl"
     say(text + "\n")
-    return 1 if summary.rejected or not summary.inputs else 0
+    return 1 if summary["rejected"] or not summary["inputs"] else 0
 
 
 def _kept(progress: Progress) -> str:
@@ -182,13 +178,14 @@ def _kept(progress: Progress) -> str:
 
 
 def _form(format_option: str, out: str) -> Literal["parquet", "jsonl"]:
-    """Return the form of the output, by the suffix of a file, else by ``--format``."""
+    """Return the form of the parts, by ``--format``."""
     chosen = click.get_current_context().get_parameter_source("format") is not ParameterSource.DEFAULT
     if chosen and format_option not in ("jsonl", "parquet"):
         raise Refusal(f"--out: expected --format parquet or jsonl, got {format_option}")
-    suffix = posixpath.splitext(out)[1].lower()
-    if suffix in _NO_OUTPUT:
-        raise Refusal(f"--out {out}: expected FILE.parquet, FILE.jsonl, or a folder for parts")
-    if chosen and suffix in (".parquet", ".jsonl") and suffix[1:] != format_option:
-        raise Refusal(f"--out {out}: is {suffix[1:]}, but --format {format_option} was given; leave one out")
-    return "jsonl" if (suffix == ".jsonl" or format_option == "jsonl") else "parquet"
+    suffix = posixpath.splitext(out)[1]
+    if suffix.lower() in _FILES:
+        raise Refusal(
+            f"--out {out}: expected a folder for parts, which pandas, pyarrow and Spark read as one table; leave out "
+            f"{suffix}, or write one file: sar-classify IMAGE... --format csv > FILE.csv"
+        )
+    return "jsonl" if format_option == "jsonl" else "parquet"

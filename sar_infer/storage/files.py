@@ -12,6 +12,7 @@ import stat
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import IO
 
 from sar_infer.errors import WriteError
 
@@ -40,13 +41,19 @@ def write_file(path: Path, content: Content) -> None:
 
 
 def write_atomically(path: Path, pieces: Iterable[Content], *, new_time: bool = False) -> None:
-    """Write to a temporary sibling, then rename it into place; the rename outlives a power cut.
+    """Write the content of a file, end to end; see ``replacing``."""
+    with replacing(path, new_time=new_time) as stream:
+        stream.writelines(pieces)
+
+
+@contextlib.contextmanager
+def replacing(path: Path, *, new_time: bool = False) -> Iterator[IO[bytes]]:
+    """Yield a temporary sibling to write, then rename it into place; the rename outlives a power cut.
 
     A link stays a link to the file that is replaced, and the new file has the mode of the old one.
 
     Args:
         path: The file; its folder must exist.
-        pieces: The content, end to end.
         new_time: Give the file a later time of change than the old one's, whatever the resolution of the clock.
 
     Raises:
@@ -56,8 +63,7 @@ def write_atomically(path: Path, pieces: Iterable[Content], *, new_time: bool = 
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         with temporary.open("xb") as stream:
-            for piece in pieces:
-                stream.write(piece)
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
         with contextlib.suppress(FileNotFoundError):
@@ -147,7 +153,7 @@ def owned(path: Path, wait: float = 0) -> Iterator[Path]:
                 if time.monotonic() >= end:
                     raise WriteError(f"{path}: another process is changing it; try again when it is done") from None
                 time.sleep(_TRY_EVERY)
-        _clear_cut_off(file)
+        remove_cut_off(file.parent, file.name)
         yield file
 
 
@@ -226,10 +232,10 @@ def _release(lock: Path, handle: int) -> None:
     os.close(handle)
 
 
-def _clear_cut_off(path: Path) -> None:
-    """Remove temporary files that ``write_atomically`` left beside a file."""
-    name = re.compile(re.escape(f".{path.name}.") + "[0-9a-f]{8}")
+def remove_cut_off(folder: Path, name: str | None = None) -> None:
+    """Remove what interrupted ``replacing`` left in a folder, of one file or of all."""
+    temporary = re.compile(rf"\.{'.+' if name is None else re.escape(name)}\.[0-9a-f]{{8}}")
     with contextlib.suppress(OSError):
-        for entry in path.parent.iterdir():
-            if name.fullmatch(entry.name):
+        for entry in folder.iterdir():
+            if temporary.fullmatch(entry.name):
                 entry.unlink()

@@ -17,12 +17,12 @@ from unittest import mock
 
 import httpx2
 import numpy as np
-import pyarrow.parquet
 import pytest
 from click.testing import CliRunner
 from support.banks import photo_set
 from support.bulk_runs import answered_here
 from support.bundles import BANK_NAMES, DIM, name_rows, write_bundle
+from support.many import read_rows
 from support.photos import write_photo
 from support.servers import Local, local_server
 from support.trained import by_hand, example_trained, known_of, photo_set_of, softmax
@@ -136,13 +136,13 @@ def row_scores(rows: list[dict[str, Any]], images: list[Path]) -> list[Answer]:
 
 
 def in_parts(bundle: Path, images: list[Path], folder: Path) -> list[Answer]:
-    command(bundle, images, folder, "--out", str(folder / "rows.parquet"))
-    return row_scores(pyarrow.parquet.read_table(folder / "rows.parquet").to_pylist(), images)
+    command(bundle, images, folder, "--out", str(folder / "rows"))
+    return row_scores(read_rows(folder / "rows"), images)
 
 
 def in_lines(bundle: Path, images: list[Path], folder: Path) -> list[Answer]:
-    command(bundle, images, folder, "--out", str(folder / "rows.jsonl"))
-    return row_scores([json.loads(line) for line in (folder / "rows.jsonl").read_text("utf-8").splitlines()], images)
+    command(bundle, images, folder, "--out", str(folder / "lines"), "--format", "jsonl")
+    return row_scores(read_rows(folder / "lines"), images)
 
 
 @pytest.mark.usefixtures("answered_here")

@@ -56,6 +56,23 @@ def fail(worker: ModuleType) -> None:
     worker.begin = lambda options, form: failing
 
 
+def starve(worker: ModuleType) -> None:
+    """Leave the decoder 32 MiB more memory than the process holds."""
+    import resource
+
+    real = worker.decode_image
+
+    def decode(content: str | bytes, spec: Preprocess) -> np.ndarray:
+        held = int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_DATA, (held + 2**25, resource.RLIM_INFINITY))
+        try:
+            return real(content, spec)
+        finally:
+            resource.setrlimit(resource.RLIMIT_DATA, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+    worker.decode_image = decode
+
+
 def trap(module: ModuleType) -> None:
     """Have ``sar_infer.bulk.locations`` trip over files called ``crash-N…`` and ``hang-N…`` at byte N."""
     real = module.open_binary

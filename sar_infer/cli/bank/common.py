@@ -236,7 +236,9 @@ def shown(findings: Sequence[Finding], most: int | None = None) -> Iterator[str]
         yield f"and {rest:,} more"
 
 
-def counted(chunks: Iterable[Chunk], total: int, label: str, hidden_up_to: int) -> Iterator[Chunk]:
+def counted(
+    chunks: Iterable[Chunk], total: int, label: str, hidden_up_to: int, size: Callable[[Chunk], int] = len
+) -> Iterator[Chunk]:
     """Yield the chunks; on a terminal, show a bar that counts their items if there are more than ``hidden_up_to``."""
     started = time.perf_counter()
     hidden = total <= hidden_up_to or not sys.stderr.isatty()
@@ -246,8 +248,8 @@ def counted(chunks: Iterable[Chunk], total: int, label: str, hidden_up_to: int) 
         done = 0
         for chunk in chunks:
             yield chunk
-            done += len(chunk)
-            bar.update(len(chunk), done / max(time.perf_counter() - started, 1e-9))
+            done += size(chunk)
+            bar.update(size(chunk), done / max(time.perf_counter() - started, 1e-9))
 
 
 def _rate(rate: float | None) -> str:

@@ -134,9 +134,9 @@ def carry(arguments: BankArguments) -> None:
     """Move BANK_FILE to another bundle (--bundle).
 
     It may be a bundle that was trained again. Names are embedded with the new bundle. Names, aliases, thresholds,
-    settings and removed classes are kept. Photos are used if both bundles have the same image encoder, else only stored
-    in the file. The old bundle is not needed. This is one step of the history. It can be rolled back while the old
-    bundle exists.
+    settings and removed classes are kept. Photos are used if both bundles have the same image encoder. Otherwise they
+    stay in the file, and are used again when the bank is carried back. The old bundle is not needed. A carry cannot be
+    rolled back.
     """
     from sar_infer.bank import carry as edit
     from sar_infer.bank.file import read

@@ -272,8 +272,3 @@ def rollback(arguments: BankArguments, to: int | None, steps: int | None) -> Non
         target = steps_back(bank, steps or 0) if to is None else to
         after = edit(bank, target, by="sar-bank rollback")
         write(arguments, workspace, after)
-        if after.encoder_digest != bank.encoder_digest:
-            where = f" ({Path(after.base.path).parent})" if after.base else ""
-            click.echo(
-                one_line(f"the bank belongs to its earlier bundle again; name it with --bundle{where}"), err=True
-            )

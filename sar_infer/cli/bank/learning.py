@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -28,7 +27,6 @@ from sar_infer.errors import one_line
 
 if TYPE_CHECKING:
     from sar_infer.bank import Learn
-    from sar_infer.bulk.features import FeatureSources
     from sar_infer.class_model.spool import FeatureSpool
     from sar_infer.classify.learning import LearningReport
 
@@ -66,14 +64,12 @@ def learn(
     `sar-bank fit`.
     """
     from sar_infer.bank import learn as edit
-    from sar_infer.bulk.features import FeatureSources
     from sar_infer.classify.learning import report_lines
 
     before = opened(arguments, may_be_missing=True)
     _check(before)
     skipped: list[tuple[str, str]] = []
-    sources = FeatureSources(photos, column, key_column)
-    with _spooled(before, sources, skipped) as spool:
+    with _spooled(before, photos, column, key_column, skipped) as spool:
         if not len(spool):
             raise Refusal(f"{photos[0]}: no photo that can be read")
         if dry_run:
@@ -99,14 +95,20 @@ def _check(workspace: Workspace) -> None:
 
 
 @contextmanager
-def _spooled(workspace: Workspace, sources: FeatureSources, skipped: list[tuple[str, str]]) -> Iterator[FeatureSpool]:
+def _spooled(
+    workspace: Workspace, photos: Sequence[str], column: str, key_column: str | None, skipped: list[tuple[str, str]]
+) -> Iterator[FeatureSpool]:
     """Yield the features of all photos; those that cannot be read are noted."""
+    from sar_infer.bulk.features import count_photos, features
     from sar_infer.class_model.spool import FeatureSpool
 
-    total = sources.count()
-    pieces = sources.pieces(workspace.classifier, lambda key, reason: skipped.append((key, reason)))
-    bar = counted(pieces, total or sys.maxsize, "Reading photos", _HIDDEN_UP_TO) if total else pieces
-    with FeatureSpool.of(workspace.bank.dim, ((piece.keys, piece.rows) for piece in bar)) as spool:
+    def skip(key: str, reason: str) -> None:
+        skipped.append((key, reason))
+
+    total = count_photos(photos, column, key_column)
+    chunks = features(photos, workspace.classifier, skip, column=column, key_column=key_column)
+    bar = counted(chunks, total or 0, "Reading photos", _HIDDEN_UP_TO, lambda chunk: len(chunk[0]))
+    with FeatureSpool.of(workspace.bank.dim, bar) as spool:
         yield spool
 
 

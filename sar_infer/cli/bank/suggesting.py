@@ -84,19 +84,21 @@ def _features(classifier: Classifier, photos: Sequence[str]) -> tuple[list[str],
     """
     import numpy as np
 
-    from sar_infer.bulk.features import FeatureSources
+    from sar_infer.bulk.features import count_photos, features
     from sar_infer.errors import InputError
 
-    sources, keys, pieces, failed = FeatureSources(photos), list[str](), list[Any](), 0
+    keys, rows, failed = list[str](), list[Any](), 0
 
     def skipped(key: str, reason: str) -> None:
         nonlocal failed
         failed += 1
         warn(f"{key}: {reason}; left out")
 
-    for piece in counted(sources.pieces(classifier, skipped), sources.count() or 0, "Encoding", _HIDDEN_UP_TO):
-        keys += piece.keys
-        pieces.append(piece.rows)
+    chunks = features(photos, classifier, skipped)
+    total = count_photos(photos) or 0
+    for some_keys, some_rows in counted(chunks, total, "Encoding", _HIDDEN_UP_TO, lambda chunk: len(chunk[0])):
+        keys += some_keys
+        rows.append(some_rows)
     if not keys:
         raise InputError(f"{', '.join(photos)}: no photo that can be read")
-    return keys, np.concatenate(pieces), failed
+    return keys, np.concatenate(rows), failed

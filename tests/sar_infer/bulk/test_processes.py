@@ -15,7 +15,10 @@ import pytest
 from support import hanging
 from support.bulk_runs import answer_here, refused, run
 from support.folders import listing
-from support.many import read_rows, small_png, write_images, write_tar
+from support.many import read_rows, small_png, write_images, write_parquet, write_tar
+from support.pictures import huge_png
+
+from sar_infer import Classifier
 
 ROOT = Path(__file__).parents[3]
 COMMAND = [sys.executable, "-m", "sar_infer.cli.classify"]
@@ -53,6 +56,10 @@ def group(leader: int) -> list[int]:
     return running
 
 
+def keys(rows: list[dict]) -> list[str]:
+    return [Path(row["key"]).name for row in rows]
+
+
 # ------------------------------------------------------------------------------------------------------------- crashes
 def test_a_worker_that_cannot_start_leaves_nothing_behind(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
@@ -60,6 +67,64 @@ def test_a_worker_that_cannot_start_leaves_nothing_behind(
     write_images(Path("p"), 1)
     hanging.plant(tmp_path_factory.mktemp("flaw") / "site", monkeypatch, hanging.die)
     refused("no worker can start", "p", "--out", "out")
+
+
+@needs_timers
+def test_images_that_kill_or_hang_a_process_are_found_and_set_aside(
+    here: Path, classifier: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STARTS", str(here / "starts"))
+    hanging.plant(here / "site", monkeypatch, hanging.hang)
+    members = {f"{n}.png": small_png(n) for n in range(12)} | {"5.png": hanging.HANGS, "9.png": hanging.KILLS}
+    write_tar(Path("s.tar"), members)
+    assert run("s.tar", "--out", "out", "--batch-size", "8", "--image-timeout", "1").exit_code == 1
+    rows = read_rows(Path("out"))
+    assert keys(rows) == list(members)
+    assert {Path(row["key"]).name: (row["error_kind"], row["error"]) for row in rows if row["error"]} == {
+        "5.png": ("timeout", "took more than 1 s to decode (image-timeout)"),
+        "9.png": ("crash", "the process that read it died: memory, or its decoder"),
+    }
+    expected = classifier.classify([small_png(n) for n in range(12) if n not in (5, 9)])
+    assert [row["label"] for row in rows if not row["error"]] == [result.predictions[0].label for result in expected]
+    assert len(Path("starts").read_text()) == 1 + 2 + 3  # among others, for a crash twice, and alone
+
+
+@needs_timers
+@pytest.mark.parametrize("suffix", [".tar", ".parquet"])
+@pytest.mark.parametrize("kind", ["crash", "hang"])
+def test_a_file_that_crashes_or_hangs_its_reader_costs_its_rest(
+    here: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, kind: str
+) -> None:
+    monkeypatch.setattr("sar_infer.bulk.engine._LONGEST", 2.0)
+    hanging.plant(here / "site", monkeypatch, hanging.trap, "sar_infer.bulk.locations")
+    images = [small_png(n) for n in range(4)]
+    if suffix == ".tar":
+        file, at = write_tar(Path("s.tar"), {f"{n}.png": data for n, data in enumerate(images)}), 512 * 30
+    else:
+        file = write_parquet(Path("s.parquet"), {"image": images}, rows_of_group=4)
+        at = 100
+    file = file.rename(f"{kind}-{at}{suffix}")
+    good = write_images(Path("p"), 2)
+    assert run(str(file), "p", "--out", "out", "--batch-size", "4").exit_code == 1
+    first, second = (read_rows(Path(f"out/part-00000{n}.parquet")) for n in range(2))
+    assert (first[-1]["key"], first[-1]["error_kind"]) == (str(file), "source")
+    assert all(row["error"] is None for row in first[:-1])
+    assert keys(second) == [path.name for path in good]
+
+
+def test_workers_that_fail_at_everything_end_the_run(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_images(Path("p"), 1)
+    hanging.plant(here / "site", monkeypatch, hanging.fail)
+    assert "no rows today" in run("p", "--out", "out").stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no such limit there")
+def test_an_image_for_which_there_is_no_memory(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hanging.plant(here / "site", monkeypatch, hanging.starve)
+    images = {"small.png": small_png(1), "large.png": huge_png(7000, 7000), "other.png": small_png(3)}
+    write_tar(Path("s.tar"), images)
+    run("s.tar", "--out", "out")
+    assert [row["error_kind"] for row in read_rows(Path("out"))] == [None, "size", None]
 
 
 # --------------------------------------------------------------------------------------------------- stopped and killed
@@ -115,16 +180,16 @@ def test_kills_lose_and_double_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = ("p", "s.tar", "--chunk-size", "8", "--batch-size", "4", "--workers", "2")
     answer_here(monkeypatch)
     assert run(*arguments, "--out", "undisturbed").exit_code == 1
-    out, chance = "answers.parquet", random.Random(6)
+    out, chance = "out", random.Random(6)
     for kill, finished in enumerate((1, 3, 5, 8)):
         process = start(*arguments, "--out", out, "--resume")
-        wait_for(finished, process, f".{out}.parts")
+        wait_for(finished, process)
         time.sleep(chance.random() * 0.1)
         os.killpg(process.pid, signal.SIGKILL) if kill % 2 else process.kill()
         process.communicate(timeout=60)
     assert run(*arguments, "--out", out, "--resume").exit_code == 1
     assert read_rows(Path(out)) == read_rows(Path("undisturbed"))
-    for folder in (Path(), Path("undisturbed")):
+    for folder in (Path(out), Path("undisturbed")):
         assert not [name for name in listing(folder) if name.startswith(".")]
 
 

@@ -92,17 +92,17 @@ def test_a_node_that_is_killed_costs_no_input_and_doubles_none(here: Path, envir
 
 def test_a_cluster_of_its_own_goes_on_where_one_machine_was(here: Path, environment: dict[str, str]) -> None:
     write_images(Path("p"), 8)
-    arguments = [*COMMAND, "p", "--chunk-size", "2", "--out", "answers.jsonl"]
+    arguments = [*COMMAND, "p", "--chunk-size", "2", "--out", "answers"]
     first = subprocess.run([*arguments, "--workers", "1"], env=environment, timeout=300)
     assert first.returncode == 0
-    expected = read_rows(Path("answers.jsonl"))
-    for path in Path().glob("answers.jsonl*"):
-        path.unlink()
-    again = [*arguments, "--engine", "ray", "--address", "local"]
+    expected = read_rows(Path("answers"))
+    for name in ("part-000001.parquet", "part-000002.parquet", "_SUCCESS.json"):
+        Path("answers", name).unlink()
+    again = [*arguments, "--engine", "ray", "--address", "local", "--resume"]
     done = subprocess.run(again, env=environment, timeout=300, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
     assert len(done.stderr.splitlines()) == 1, done.stderr
-    assert read_rows(Path("answers.jsonl")) == expected
+    assert read_rows(Path("answers")) == expected
 
 
 def test_an_image_that_hangs_costs_no_more_than_its_row(

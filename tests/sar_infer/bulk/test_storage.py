@@ -1,30 +1,24 @@
-"""Runs from and into storage, which is fsspec's memory here, and failures that pass."""
+"""Runs from and into storage, which is fsspec's memory here."""
 
 from __future__ import annotations
 
 import json
 import re
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec
 import pyarrow.parquet
 import pytest
-from fsspec.implementations.memory import MemoryFile, MemoryFileSystem
+from fsspec.implementations.memory import MemoryFileSystem
 from support.bulk_runs import answered_here, run
-from support.many import small_png, write_parquet, write_tar
-
-from sar_infer.bulk import locations
-from sar_infer.bulk.locations import open_binary, patiently
-from sar_infer.errors import InputError
+from support.many import read_rows, small_png, write_parquet, write_tar
 
 __all__ = ["answered_here"]
 
 
 @pytest.fixture
-def storage(monkeypatch: pytest.MonkeyPatch) -> Iterator[MemoryFileSystem]:
-    monkeypatch.setattr(locations, "_WAITS", (0.0, 0.0))
+def storage() -> Iterator[MemoryFileSystem]:
     system = fsspec.filesystem("memory")
     system.store.clear()
     yield system
@@ -83,48 +77,21 @@ def test_storage_that_refuses_and_a_full_temporary_folder_are_named(
     assert re.match("Error: the folder for temporary files .* set TMPDIR to another", result.stderr), result.stderr
 
 
-class Failing:
-    """A call that fails some times before it gives 7."""
+@pytest.mark.usefixtures("answered_here")
+def test_a_read_that_fails_is_an_outage(here: Path, storage: MemoryFileSystem, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The packages of storage retry; what they give up is tried again by ``--resume``."""
+    storage.pipe_file("/bucket/a.png", small_png(1))
+    storage.pipe_file("/bucket/b.png", small_png(2))
+    real = MemoryFileSystem.cat_file
 
-    def __init__(self, *errors: Exception) -> None:
-        self.errors = list(errors)
+    def fail(self: MemoryFileSystem, path: str, **arguments: int) -> bytes:
+        if path.endswith("b.png"):
+            raise ConnectionResetError("reset by peer")
+        return real(self, path, **arguments)
 
-    def __call__(self) -> int:
-        if self.errors:
-            raise self.errors.pop(0)
-        return 7
-
-
-def test_failures_that_pass_are_waited_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(locations, "_WAITS", (0.01, 0.02, 0.03))
-    start = time.monotonic()
-    assert patiently(Failing(OSError("reset"), TimeoutError(), RuntimeError("503"))) == 7
-    assert time.monotonic() - start >= 0.06
-    with pytest.raises(OSError, match="for good"):
-        patiently(Failing(*[OSError("for good")] * 4))
-    for error in (FileNotFoundError("x"), PermissionError("x"), InputError("x")):
-        with pytest.raises(type(error)):
-            patiently(Failing(error))
-
-
-def test_a_stream_goes_on_where_a_read_failed(monkeypatch: pytest.MonkeyPatch, storage: MemoryFileSystem) -> None:
-    content = bytes(range(256)) * 20_000
-    storage.pipe_file("/bucket/big", content)
-    calls = 0
-    real = MemoryFile.read
-
-    def read(self: MemoryFile, size: int = -1) -> bytes:
-        nonlocal calls
-        calls += 1
-        if calls % 3:
-            raise ConnectionResetError("two of three times")
-        return real(self, size)
-
-    monkeypatch.setattr(MemoryFile, "read", read)
-    with open_binary("memory://bucket/big") as stream:
-        assert stream.read(1000) == content[:1000]
-        assert stream.seek(-1000, 2) == len(content) - 1000
-        assert stream.read() == content[-1000:]
-        stream.seek(5)
-        assert stream.read() == content[5:]
-    assert calls >= 9
+    with monkeypatch.context() as patched:
+        patched.setattr(MemoryFileSystem, "cat_file", fail)
+        assert run("memory://bucket", "--out", "out").exit_code == 1
+    assert [row["error"] for row in read_rows(here / "out")] == [None, "cannot be read: reset by peer"]
+    assert run("memory://bucket", "--out", "out", "--resume").exit_code == 0
+    assert [row["error"] for row in read_rows(here / "out")] == [None, None]

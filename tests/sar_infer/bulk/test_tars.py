@@ -10,7 +10,7 @@ import pytest
 from support.folders import listing
 from support.many import small_png, write_tar
 
-from sar_infer.bulk.chunks import Chunk
+from sar_infer.bulk.chunks import Chunk, batches
 from sar_infer.bulk.containers import MOST_BYTES, Flaw, Item
 
 
@@ -161,3 +161,9 @@ def test_the_headers_of_a_shard_are_not_kept(tmp_path: Path) -> None:
     for number, _ in enumerate(Chunk(0, (str(path),)).items("image", None)):
         if number == 199:
             assert sum(isinstance(thing, tarfile.TarInfo) for thing in gc.get_objects()) < 5
+
+
+def test_a_batch_of_large_images_is_cut_short() -> None:
+    images = [Item("", bytes(size * 2**20)) for size in (30, 40, 1, 1, 1)]
+    assert [len(batch) for batch in batches(images, 4)] == [2, 3]
+    assert [len(batch) for batch in batches(images[2:], 2)] == [2, 1]

@@ -142,7 +142,7 @@ HOSTILE: dict[str, tuple[Change, str]] = {
     "names of NaN": (graph(weights_of_nan, NAME_ENCODER), "finite"),
     "a tokenizer of 128 MiB": (file(TOKENIZER, lambda _: gzip.compress(bytes(2**27), 9)), "bytes unpacked"),
     "a header of 2**63 bytes": (file(BANK, lambda data: data[:7] + b"\x80" + data[8:]), "a header of 9223372036854"),
-    "a deep header": (file(BANK, lambda data: join(b"[" * 100_000, split(data)[1])), "not a bank file"),
+    "a deep header": (file(BANK, lambda data: join(b"[" * 100_000, split(data)[1])), "not a readable bank file"),
     "rows cut off": (file(BANK, lambda data: data[:-8]), "tensors end at byte"),
     "rows of NaN": (bank("embeddings", lambda rows: rows.fill(np.nan)), "embedding of 'red' has length nan"),
     "classes that are no JSON": (bank("json", lambda text: text.fill(0xFF)), "can't decode byte 0xff"),

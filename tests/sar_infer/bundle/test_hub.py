@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 from support.bundles import BANK_NAMES, reseal, write_bundle
 from support.hub import TOKEN, Hub, Repository, serve_hub, use
-from support.many import write_images
+from support.many import read_rows, write_images
 from support.photos import write_folder
 from support.servers import local_server
 from support.trained import example_trained
@@ -271,9 +271,9 @@ def test_all_workers_of_a_bulk_run_take_the_same_commit(hub: Hub, bundle_path: P
     hub.put(NAME, write_bundle(tmp_path / "newer", names=("one", "two")))
     assert first.options.bundle == f"{LOCATION}@{commit}"
     assert Answerer(first.options).settings() == first.settings()
-    out = tmp_path / "answers.jsonl"
+    out = tmp_path / "answers"
     run(sar_classify, *write_images(tmp_path, 3), "--bundle", LOCATION, "--out", out)
-    assert {json.loads(line)["label"] for line in out.read_text().splitlines()} <= {"one", "two"}
+    assert {row["label"] for row in read_rows(out)} <= {"one", "two"}
 
 
 def test_a_server_takes_it_and_a_reload_looks_for_a_newer_one(hub: Hub, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx2
 import numpy as np
+import pyarrow.parquet
 import pytest
 from PIL import Image
 from support.bank_commands import BANK, Command, content, paint_folders, working_in
@@ -101,23 +102,23 @@ def test_it_is_replaced_and_out_of_date_once_there_are_other_classes(fitted: str
 def results(count: int, path: str) -> str:
     """Write rows of a bulk run on the photos of ``others``, again and again; return the path."""
     if not Path("rows").exists():
-        classify("others", "--bank", BANK, "--out", "rows", "--embeddings", "--format", "jsonl", "--workers", 1)
-    lines = next(Path("rows").glob("part-*.jsonl")).read_text().splitlines()
-    Path(path).write_text("".join(f"{lines[number % len(lines)]}\n" for number in range(count)))
+        classify("others", "--bank", BANK, "--out", "rows", "--embeddings", "--workers", 1)
+    table = pyarrow.parquet.read_table("rows/part-000000.parquet")
+    pyarrow.parquet.write_table(table.take(np.arange(count) % len(table)), path, row_group_size=1024)
     return path
 
 
 def test_results_of_a_bulk_run_teach_what_their_photos_do(fitted: str) -> None:
     from_rows, from_photos = (
         run.report("learn", BANK, "--photos", photos, "--dry-run")["learned"]
-        for photos in (results(24, "rows.jsonl"), fitted)
+        for photos in (results(24, "rows.parquet"), fitted)
     )
     assert [from_rows[name] for name in FIGURES] == [from_photos[name] for name in FIGURES]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
 def test_an_interrupt_leaves_the_bank_and_no_file(fitted: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = results(120_000, "many.jsonl")
+    rows = results(120_000, "many.parquet")
     Path("scratch").mkdir()
     monkeypatch.setenv("TMPDIR", str(Path("scratch").absolute()))
     before, files = content(), sorted(Path().iterdir())
@@ -132,7 +133,7 @@ def test_memory_does_not_grow_with_the_stream(fitted: str, monkeypatch: pytest.M
     monkeypatch.setattr(adapt, "_CELLS", 2**13)
 
     def peak(count: int) -> int:
-        rows = results(count, "many.jsonl")
+        rows = results(count, "many.parquet")
         tracemalloc.start()
         try:
             assert run.report("learn", BANK, "--photos", rows, "--dry-run")["learned"]["photos"] == count
@@ -150,7 +151,7 @@ def test_refusals(here: Path) -> None:
     assert "no class model to learn with: fit one first" in run.refused("learn", BANK, "--photos", photos)
     run("add", BANK, "--photos", photos)
     run("fit", BANK)
-    assert "no such" in run.refused("learn", BANK, "--photos", "missing.jsonl")
+    assert "no such" in run.refused("learn", BANK, "--photos", "missing.parquet")
     Path("broken").mkdir()
     Path("broken/x.png").write_bytes(b"none")
     assert "no photo that can be read" in run.refused("learn", BANK, "--photos", "broken")

@@ -38,12 +38,10 @@ def test_jsonl_parts_and_classes() -> None:
         ("p --out out --profile", "--profile and --out cannot be combined"),
         ("p --out out --format csv", "expected --format parquet or jsonl, got csv"),
         ("p --out out --format text", "expected --format parquet or jsonl, got text"),
-        ("p --out s3://bucket/a.parquet", "in storage the output is a folder of parts"),
+        ("p --out s3://bucket/a.parquet", "expected a folder for parts"),
         ("p --out gs://bucket/a", "pip install '.\\[bulk\\]' gcsfs"),
         ("p --out http://x/a", "web servers are not"),
-        ("p --out a.parquet --format jsonl", "a.parquet: is parquet, but --format jsonl was given"),
-        ("p --out a.csv", "a.csv: expected FILE.parquet, FILE.jsonl, or a folder"),
-        ("p --out dir.jsonl", "dir.jsonl: is a folder"),
+        ("p --out a.parquet", "a.parquet: expected a folder for parts, which pandas.*leave out .parquet, or write one"),
         ("p --out p/000.png", "p/000.png: is a file; name a folder"),
         ("p --out full", "not empty, and not the output of a bulk run"),
         ("s.tar", "s.tar: a tar shard, Parquet file, list or URL needs --out"),
@@ -57,8 +55,7 @@ def test_jsonl_parts_and_classes() -> None:
 )
 def test_refusals(arguments: str, message: str) -> None:
     write_images(Path("p"), 1)
-    for name in ("full", "dir.jsonl"):
-        Path(name).mkdir()
+    Path("full").mkdir()
     Path("full/thesis.doc").touch()
     write_parquet(Path("t.parquet"), {"image": [b""]})
     refused(message, *arguments.split())
@@ -67,10 +64,10 @@ def test_refusals(arguments: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("package", "arguments", "message"),
     [
-        ("pyarrow", "p --out a.parquet", r"Parquet needs pyarrow: pip install.*, or write .jsonl"),
-        ("pyarrow", "t.parquet --out a.jsonl", "reading Parquet needs pyarrow"),
-        ("fsspec", "memory://x --out a.jsonl", r"needs a package: pip install '.\[bulk\]' in a clone"),
-        ("ray", "p --out a.jsonl --engine ray", r"needs Ray: pip install '.\[ray\]'"),
+        ("pyarrow", "p --out a", r"Parquet needs pyarrow: pip install.*, or write --format jsonl"),
+        ("pyarrow", "t.parquet --out a --format jsonl", "reading Parquet needs pyarrow"),
+        ("fsspec", "memory://x --out a", r"needs a package: pip install '.\[bulk\]' in a clone"),
+        ("ray", "p --out a --engine ray", r"needs Ray: pip install '.\[ray\]'"),
     ],
 )
 def test_a_missing_package_is_named(
@@ -90,7 +87,7 @@ def test_names_of_files_reach_no_terminal_as_they_are() -> None:
     (folder / "e\x1b[2Jv\nil").write_bytes(b"no suffix")
     (folder / "linked\x1b[31m").symlink_to("..")
     (folder / "bad\x1b[31m.png").write_bytes(b"no image")
-    for arguments in ((str(folder), "--out", "o\x1b[31m.jsonl"), ("none\x1b[31m.jpg", "--out", "o.jsonl")):
+    for arguments in ((str(folder), "--out", "o\x1b[31m"), ("none\x1b[31m.jpg", "--out", "o")):
         lines = run(*arguments).stderr.splitlines()
         assert "\\x1b" in "".join(lines)
         assert all(map(str.isprintable, lines)), lines
