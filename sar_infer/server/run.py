@@ -14,8 +14,8 @@ from types import FrameType
 import uvicorn
 
 from sar_infer.encoders.waiting import leave
-from sar_infer.server.app import build_app
-from sar_infer.server.http.connection import Connection, most_connections
+from sar_infer.server.connection import Connection, most_connections
+from sar_infer.server.front import build_app
 from sar_infer.server.service import Service
 
 _log = logging.getLogger("sar_infer.server")
@@ -49,7 +49,7 @@ class Server(uvicorn.Server):
         host, port = listener.getsockname()[:2]
         engine, names, file = self._service.engine, len(self._service.store.bank.names), self._service.settings.bank
         source = "" if file is None else f" of {file}" if file.exists() else f", {file} does not exist yet"
-        workers = "batches at once in one process" if engine.workers is None else "worker processes"
+        workers = "worker processes" if engine.sizes.processes else "batches at once in one process"
         alone = f", {engine.sizes.alone} threads for a lone image" if engine.sizes.alone else ""
         memory = f", {engine.sizes.memory / 2**20:.0f} MiB for each" if engine.sizes.memory else ""
         sizes = f"{engine.sizes.workers} {workers}, batches of {engine.sizes.max_batch}{alone}{memory}"

@@ -19,7 +19,7 @@ from support.pictures import jpeg
 from support.servers import Local, Server, local_server, wait_for
 
 from sar_infer.server import startup
-from sar_infer.server.http import connection
+from sar_infer.server import connection
 from sar_infer.server.problems import CODES
 from sar_infer.server.settings import Limits, Settings
 
