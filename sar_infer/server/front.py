@@ -217,7 +217,7 @@ class _Call:
             headers = MutableHeaders(scope=message)
             headers["X-Request-ID"] = self._id
             headers.setdefault("X-Content-Type-Options", "nosniff")
-            if not self._arrived:
+            if not self._arrived or self._service.draining:  # so that the next request goes to another server
                 headers["Connection"] = "close"
         elif not self._arrived and not message.get("more_body", False):
             await self._client_send({**message, "more_body": True})

@@ -74,10 +74,8 @@ class Server(uvicorn.Server):
         text = f"stopping: not ready any more{listening}; requests that have begun are answered"
         loop = asyncio.get_running_loop()
         loop.call_soon_threadsafe(_log.info, text)  # not here: the signal may have come while a line is being written
-        if notice:
-            loop.call_soon_threadsafe(loop.call_later, notice, self._stop)
-        else:
-            self._stop()
+        # later even without a notice: connections that wait in the backlog are accepted before the listener closes
+        loop.call_soon_threadsafe(loop.call_later, notice, setattr, self, "should_exit", True)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Wait for requests, then for changes that outlive theirs; both together get the time of the drain."""
@@ -86,9 +84,6 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
         if not self.force_exit:
             await self._service.unfinished(end - time.monotonic())
-
-    def _stop(self) -> None:
-        self.should_exit = True
 
     def _reload(self) -> None:
         task = asyncio.ensure_future(self._service.reload())

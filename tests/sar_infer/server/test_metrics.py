@@ -9,8 +9,7 @@ import pytest
 import yaml
 from prometheus_client import generate_latest
 
-from sar_infer.server.metrics import Metrics
-from sar_infer.server.metrics import Cause
+from sar_infer.server.metrics import Cause, Metrics
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,9 @@ def test_a_batch_that_fails_or_is_spoilt_is_halved(model: Model, fault: str) -> 
     rows_of = [decode_image(image, model.preprocess)[0, 0, 0] for image in images]
     computer = Computer(model.preprocess, model.limits, encode, 8)
     rows = [float(result.row[0, 0]) for result in computer([Task(image) for image in images])]  # type: ignore[index]
-    assert rows == pytest.approx([*rows_of[:2], np.nan if fault == "one spoils all" else rows_of[2], rows_of[3]], nan_ok=True)
+    assert rows == pytest.approx(
+        [*rows_of[:2], np.nan if fault == "one spoils all" else rows_of[2], rows_of[3]], nan_ok=True
+    )
     assert batches == [4, 2, 1, 1, 2, 1, 1] if fault == "too many at once" else [4, 2, 2, 1, 1]
 
 
