@@ -93,20 +93,11 @@ class Engine:
         with contextlib.ExitStack() as opened:  # which ends the processes if anything fails
             pool = None
             if planned.processes:
-                model = Model(
-                    graph=str(bundle.path / graph),
-                    sha256=manifest.files[graph].sha256,
-                    embed_dim=manifest.embed_dim,
-                    device=settings.device,
-                    sizes=planned,
-                    probe=classifier.self_test.image,
-                    trial_seconds=TRIAL_SECONDS,
-                    preprocess=manifest.preprocess,
-                    limits=settings.limits,
-                )
+                path, limits = bundle.path / graph, settings.limits
+                model = Model(path, manifest, settings.device, planned, limits, TRIAL_SECONDS)
                 # each is tested as the encoder of one process would be
                 check = lambda row: SelfTest(bundle, classifier.choice, lambda _: row).run()  # noqa: E731
-                pool = Pool(planned, settings.limits, metrics, model, check)
+                pool = Pool(planned, limits, metrics, model, check)
                 opened.callback(pool.close)
                 starting = in_background(pool.start)  # before anything else takes the cores
             other = in_background(meanwhile)

@@ -74,24 +74,15 @@ class _Item:
 class Here:
     """A worker that is a thread of this process, and never dies."""
 
-    alive, stopped, pid = True, False, 0
+    alive = True
 
     def __init__(self, compute: Computer) -> None:
         self._compute = compute
-        self._thread = ThreadPoolExecutor(1, "worker")
+        self.thread = ThreadPoolExecutor(1, "worker")
 
     async def answer_async(self, batch: tuple[Sequence[Task], bool]) -> list[Result]:
         """Return the results of a batch."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._compute, *batch)
-
-    def kill(self) -> None:
-        """Let the thread end when it has nothing to do."""
-        self._thread.shutdown(wait=False)
-
-    def dismiss(self) -> None:
-        """Do nothing: there is no process."""
-
-    ended = dismiss
+        return await asyncio.get_running_loop().run_in_executor(self.thread, self._compute, *batch)
 
 
 AnyWorker = Worker[Any] | Here
@@ -134,8 +125,9 @@ class Pool:
         self._stopped: WeakSet[AnyWorker] = WeakSet()
         self._logged: str | None = None
         self._closed = False
+        self._here = here
         for worker in here[: self._supervisor.start(time.monotonic()) if here else 0]:
-            self._ready(worker)
+            self._supervisor.started(worker, time.monotonic())
 
     def start(self) -> None:
         """Start all processes side by side, and wait until they are ready.
@@ -180,7 +172,7 @@ class Pool:
             elif (worker := self._supervisor.take()) is None:
                 return
             elif not worker.alive:
-                self._forget(worker, "idle", "it ended")
+                self._forget(worker, "idle", "it ended")  # type: ignore[arg-type]  # a thread is always alive
             else:
                 self._running.add(asyncio.get_running_loop().create_task(self._work(worker, self._next())))
 
@@ -200,7 +192,7 @@ class Pool:
             results = await worker.answer_async(([item.task for item in batch], lone))
         except DeathError as error:
             cause: Cause = "time" if isinstance(error, TimeLimitError) else "crash"
-            self._forget(worker, "silence" if worker in self._stopped else cause, error)
+            self._forget(worker, "silence" if worker in self._stopped else cause, error)  # type: ignore[arg-type]
             self._again(batch, error)
         except Exception as error:  # whatever it is, callers wait for an answer
             self._supervisor.answered(worker)
@@ -262,17 +254,19 @@ class Pool:
                 ranked.add_done_callback(lambda done, group=group: resolve(group, *done.result()))  # type: ignore[misc]
 
     def tend(self) -> None:
-        """Start what is missing, and end workers that were stopped or died idle; to be called now and then."""
+        """Start what is missing, and end processes that were stopped or died idle; to be called now and then."""
         if self._model is None:
             return
-        for worker in (*self._loading, *self._supervisor.ready):
+        for worker in (*self._loading, *self._processes):
             if worker.stopped:
                 self._stopped.add(worker)
                 worker.kill()
-        for worker, state in [*self._supervisor.ready.items()]:
-            if state == "idle" and worker in self._stopped:  # for a busy one, whoever waits for its answer is told
+        for worker in self._processes:
+            if self._supervisor.ready[worker] == "busy":  # who waits for its answer is told
+                continue
+            if worker in self._stopped:
                 self._forget(worker, "silence", "it was stopped")
-            elif state == "idle" and not worker.alive:
+            elif not worker.alive:
                 self._forget(worker, "idle", "it ended")
         self._replace()
 
@@ -280,7 +274,9 @@ class Pool:
         """End all workers; nothing may wait for one. Called from any thread once the event loop has ended."""
         self._closed = True
         self._rankers.shutdown(wait=False)
-        ready = [*self._supervisor.ready]
+        for here in self._here:
+            here.thread.shutdown(wait=False)
+        ready = self._processes
         for worker in (*self._loading, *ready):
             worker.kill()  # a thread waits for one that loads, and is told
         for worker in ready:
@@ -288,11 +284,15 @@ class Pool:
         in_background(lambda: [worker.ended() for worker in ready])
 
     @property
+    def _processes(self) -> list[Worker[Any]]:
+        return [worker for worker in [*self._supervisor.ready] if isinstance(worker, Worker)]
+
+    @property
     def pids(self) -> list[int]:
         """Return the identifiers of the processes that are ready."""
-        return [worker.pid for worker in [*self._supervisor.ready]]
+        return [worker.pid for worker in self._processes]
 
-    def _forget(self, worker: AnyWorker, cause: Cause, reason: object) -> None:
+    def _forget(self, worker: Worker[Any], cause: Cause, reason: object) -> None:
         """Count a worker that has ended; crashes in a row open the breaker, other causes are rare enough."""
         if self._closed:
             return
@@ -329,7 +329,7 @@ class Pool:
             self._ready(worker)
         self._replace()
 
-    def _ready(self, worker: AnyWorker) -> None:
+    def _ready(self, worker: Worker[Any]) -> None:
         self._loading.discard(worker)
         self._supervisor.started(worker, time.monotonic())
         if self._closed:  # too late for ``close`` to end it

@@ -19,8 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from sar_infer._arrays import Floats
-from sar_infer.bundle.manifest import Preprocess
+from sar_infer.bundle.manifest import Manifest, Preprocess
 from sar_infer.encoders.encoders import ImageEncoder, batch_of
+from sar_infer.encoders.self_test import self_test_pixels
 from sar_infer.encoders.sessions import Device, give_back_memory
 from sar_infer.errors import ImageError
 from sar_infer.images.load import TOO_LITTLE_MEMORY
@@ -70,26 +71,20 @@ class Model:
     """How a process prepares images, and the encoder that it runs, as plain values.
 
     Attributes:
-        graph: The encoder's file.
-        sha256: Its digest, checked when it is opened: the bundle's folder may have been replaced by then.
-        embed_dim: D, the length of a row.
+        graph: The encoder's file. Its digest is checked when it is opened: the bundle may have been replaced by then.
+        manifest: Of the bundle.
         device: Where to encode.
         sizes: Threads, batches and memory.
-        probe: The self-test image (size, size, 3); a batch of it is encoded at the start.
-        trial_seconds: The most seconds for that.
-        preprocess: How to prepare an image.
         limits: What images are accepted. One that takes longer to decode than they allow ends the process.
+        trial_seconds: The most seconds for encoding a batch of the self-test image at the start.
     """
 
-    graph: str
-    sha256: str
-    embed_dim: int
+    graph: Path
+    manifest: Manifest
     device: Device
     sizes: Sizes
-    probe: npt.NDArray[np.uint8]
-    trial_seconds: float
-    preprocess: Preprocess
     limits: Limits
+    trial_seconds: float
 
 
 class Computer:
@@ -183,13 +178,13 @@ def begin(model: Model) -> Computer:
     if hasattr(signal, "SIGTERM"):  # a service manager may send it to all processes; the front decides
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     warnings.filterwarnings("ignore", module="PIL")  # what matters about an image becomes its error
-    sizes = model.sizes
+    sizes, manifest = model.sizes, model.manifest
 
     @functools.cache
     def opened(threads: int) -> ImageEncoder:
         """Open an encoder of so many threads, and give back what that frees to the system."""
-        path = Path(model.graph)
-        encoder = ImageEncoder(path, model.embed_dim, model.device, threads, spin=False, sha256=model.sha256)
+        sha256 = manifest.files[model.graph.name].sha256
+        encoder = ImageEncoder(model.graph, manifest.embed_dim, model.device, threads, spin=False, sha256=sha256)
         encoder.open()
         give_back_memory()
         return encoder
@@ -197,9 +192,9 @@ def begin(model: Model) -> Computer:
     def encode(inputs: Sequence[Floats], alone: bool) -> Floats:
         return opened(sizes.alone if alone and sizes.alone else sizes.threads).encode(batch_of(inputs))
 
-    computer = Computer(model.preprocess, model.limits, encode, sizes.max_batch, timed=True)
+    computer = Computer(manifest.preprocess, model.limits, encode, sizes.max_batch, timed=True)
     encoder = opened(sizes.threads)
-    probes = batch_of([decode_image(model.probe, model.preprocess)] * sizes.max_batch)
+    probes = batch_of([self_test_pixels(manifest.preprocess, manifest.self_test.seed)] * sizes.max_batch)
     computer.begun = encoder.open(), encoder.encode(probes, model.trial_seconds)[:1]
     give_back_memory()
     if sizes.memory and sys.platform == "linux":  # elsewhere the limit does not count what is mapped

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Literal, TypeVar
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from fastapi import APIRouter, Header, Path, Query, Request, Response
@@ -37,7 +37,6 @@ router = APIRouter(tags=["classes"])
 Name = Annotated[str, Path(description="the class name, percent-encoded", min_length=1)]
 IfMatch = Annotated[str | None, Header(description="the bank's ETag, as last seen: 412 if it has changed since")]
 Strict = Annotated[bool, Query(description="change nothing (409) if there are findings")]
-T = TypeVar("T")
 _MOST = 1000
 _IMAGES = "/images"
 _BY = "sar-serve"
@@ -104,14 +103,14 @@ async def list_classes(
         shown = [_shown(entry) for entry in entries[offset : offset + limit]]
         return {"classes": shown, "count": len(entries), "removed": len(gone), "bank": etag}
 
-    return _answer(await _looked_up(bank, look), etag)
+    return _answer(await in_thread(look), etag)
 
 
 @router.get("/v1/classes/{name:text}", responses={200: answer("ClassEntry"), **problems(404, 422)})
 async def get_class(service: Serving, name: Name) -> Response:
     """Return one class; upper and lower case and extra spaces make no difference."""
     bank = await service.current()
-    position = await _looked_up(bank, lambda: bank.lookup.name(name))
+    position = bank.lookup.name(name)
     if position is None:
         cleaned = clean_name(name)
         raise Problem("not-found", await in_thread(lambda: _missing(bank, cleaned)))
@@ -322,11 +321,6 @@ def _step(step: Step) -> dict[str, Any]:
 def _missing(bank: ClassBank, name: str) -> str:
     """Return the message that no class has this name; of a small bank, with names that are spelled alike."""
     return bank.lookup.missing(name, hint=len(bank.names) <= LARGE)
-
-
-async def _looked_up(bank: ClassBank, look: Callable[[], T]) -> T:
-    """Return what is found in the classes; a large bank is looked through in a thread."""
-    return look() if len(bank.names) <= LARGE else await in_thread(look)
 
 
 def _answer(content: dict[str, Any], etag: str, status: int = 200) -> Response:

@@ -14,7 +14,6 @@ import pytest
 from support.giants import GIANTS
 
 from sar_infer._arrays import Floats
-from sar_infer.bundle.manifest import file_entry
 from sar_infer.classifier import Classifier
 from sar_infer.errors import ImageError
 from sar_infer.images.prefetch import decode_image
@@ -27,18 +26,8 @@ from sar_infer.server.settings import Limits
 @pytest.fixture(scope="module")
 def model() -> Model:
     mini = Classifier.open(device="cpu")
-    bundle, file = mini.bundle, mini.bundle.path / mini.choice.image
-    return Model(
-        graph=str(file),
-        sha256=file_entry(file).sha256,
-        embed_dim=bundle.manifest.embed_dim,
-        device="cpu",
-        sizes=Sizes(True, 1, 1, 2, alone=4),
-        probe=mini.self_test.image,
-        trial_seconds=60,
-        preprocess=bundle.manifest.preprocess,
-        limits=Limits(),
-    )
+    graph = mini.bundle.path / mini.choice.image
+    return Model(graph, mini.bundle.manifest, "cpu", Sizes(True, 1, 1, 2, alone=4), Limits(), 60)
 
 
 def test_a_worker_gives_way_to_the_front(model: Model) -> None:
@@ -72,10 +61,10 @@ def test_a_batch_that_fails_or_is_spoilt_is_halved(model: Model, fault: str) -> 
             raise MemoryError
         return rows + (np.nan if fault == "one spoils all" and (rows == rows_of[2]).any() else 0)
 
-    size = model.preprocess.size
+    size = model.manifest.preprocess.size
     images = [np.full((size, size, 3), level, np.uint8) for level in (0, 50, 100, 200)]
-    rows_of = [decode_image(image, model.preprocess)[0, 0, 0] for image in images]
-    computer = Computer(model.preprocess, model.limits, encode, 8)
+    rows_of = [decode_image(image, model.manifest.preprocess)[0, 0, 0] for image in images]
+    computer = Computer(model.manifest.preprocess, model.limits, encode, 8)
     rows = [float(result.row[0, 0]) for result in computer([Task(image) for image in images])]  # type: ignore[index]
     assert rows == pytest.approx(
         [*rows_of[:2], np.nan if fault == "one spoils all" else rows_of[2], rows_of[3]], nan_ok=True
@@ -84,7 +73,9 @@ def test_a_batch_that_fails_or_is_spoilt_is_halved(model: Model, fault: str) -> 
 
 
 def test_images_that_cannot_be_decoded_fail_alone(model: Model) -> None:
-    computer = Computer(model.preprocess, model.limits, lambda inputs, _: np.ones((len(inputs), 1), np.float32), 8)
-    bad, good = computer([Task(b"no image"), Task(model.probe, digest=True)])
+    computer = Computer(
+        model.manifest.preprocess, model.limits, lambda inputs, _: np.ones((len(inputs), 1), np.float32), 8
+    )
+    bad, good = computer([Task(b"no image"), Task(np.zeros((9, 9, 3), np.uint8), digest=True)])
     assert isinstance(bad.row, ImageError)
     assert (np.shape(good.row), len(good.digest)) == ((1, 1), 32)
