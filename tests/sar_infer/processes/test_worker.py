@@ -84,6 +84,12 @@ def test_a_worker_that_dies_or_takes_too_long_is_ended(worker_and_ask: tuple[Wor
         ask(tasks.divide, 1)
 
 
+def test_a_worker_lives_through_an_interrupt(worker_and_ask: tuple[Worker[Any], Ask]) -> None:
+    worker, ask = worker_and_ask
+    os.kill(worker.pid, signal.SIGINT)
+    assert ask(tasks.ignores, signal.SIGINT) is True
+
+
 def test_a_worker_that_dies_says_how(worker_and_ask: tuple[Worker[Any], Ask]) -> None:
     with pytest.raises(DeathError) as caught:
         worker_and_ask[1](os._exit, 9)

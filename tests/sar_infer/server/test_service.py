@@ -94,15 +94,6 @@ def add(server: Local, name: str, **more: Any) -> httpx2.Response:
     return httpx2.put(f"{server.url}/v1/classes/{name}", **{"headers": KEY, "timeout": 60, **more})
 
 
-def test_metrics_say_that_the_bank_file_cannot_be_used(server: Local) -> None:
-    add(server, "mug")
-    sound = bank(server).read_bytes()
-    for content, status, usable in ((sound[:100], 409, 0), (sound, 201, 1)):
-        bank(server).write_bytes(content)
-        assert add(server, "cup").status_code == status
-        assert server.metric("sar_bank_usable") == usable
-
-
 def labels(url: str, **query: Any) -> set[str]:
     headers, params = {**IMAGE, **KEY}, {"top_k": 50, **query}
     answer = httpx2.post(f"{url}/v1/classify", content=jpeg(), params=params, headers=headers, timeout=60)
