@@ -24,7 +24,7 @@ import time
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from urllib.parse import quote
 
 from sar_infer.errors import ImageError, InputError, ServerError, install
@@ -38,13 +38,16 @@ if TYPE_CHECKING:
     from sar_infer.images.load import ImageSource
 
 T = TypeVar("T")
-Mode = Literal["bank", "extend", "only"]
+Images: TypeAlias = "ImageSource | Iterable[ImageSource]"
+"""One image or several: paths, encoded bytes, PIL images, uint8 arrays (H, W, 3)."""
 Encoded = tuple[str, bytes | ImageError]
 """The name that a result gives an image, with its bytes or the reason why there are none."""
 LONGEST_PAUSE = 20.0
 """Seconds; a retry comes sooner than asked for if the server asks for a longer pause."""
 _NAMES, _PAGE, _BATCH = 256, 1000, 16
 """Names, classes and images of a request."""
+_MOST_BYTES = 7 * 2**20
+"""Bytes of images in a request: with base64 within the server's 10 MiB."""
 _POSITION = re.compile(r"(?:image|input)\[(\d+)\]: ")
 
 
@@ -76,7 +79,6 @@ class Client:
             raise InputError("key: expected printable ASCII; a header cannot carry anything else")
         self.url = url
         self._retries = retries
-        self._most, self._most_bytes = _BATCH, 7 * 2**20  # with base64 within the server's 10 MiB; less once refused
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}
         self._http = httpx2.Client(base_url=url, headers=headers, timeout=httpx2.Timeout(timeout, pool=None))
         self._library = httpx2
@@ -93,7 +95,7 @@ class Client:
 
     def classify(
         self,
-        images: ImageSource | Iterable[ImageSource],
+        images: Images,
         classes: Classes | None = None,
         only: bool = False,
         top_k: int = 5,
@@ -101,7 +103,6 @@ class Client:
         unknown: bool = False,
         explain: bool = False,
         coverage: float | None = None,
-        mode: Mode | None = None,
     ) -> list[ImageResult]:
         """Classify images, as ``Classifier.classify`` does; many images are sent in several requests.
 
@@ -113,45 +114,39 @@ class Client:
             unknown: Give no class to an image that seems to be none of the classes.
             explain: Report the reasons for the best class.
             coverage: Report the set of classes that includes the true one with this probability.
-            mode: ``bank``, ``extend`` or ``only``, the server's own word for what to choose from.
 
         Returns:
             One result for each image, in order; ``error`` is set if client or server could not read the image.
 
         Raises:
-            InputError: ``classes`` is a string, or ``only`` and ``mode`` disagree.
+            InputError: ``classes`` is a string.
         """
         options = DecisionOptions(unknown, coverage=coverage, explain=explain)
-        return list(self.stream(images, classes, only, top_k, mode=mode, options=options))
+        return list(self.stream(images, classes, only, top_k, options=options))
 
     def stream(
         self,
-        images: ImageSource | Iterable[ImageSource],
+        images: Images,
         classes: Classes | None = None,
         only: bool = False,
         top_k: int = 5,
         *,
-        mode: Mode | None = None,
         batch_size: int = _BATCH,
         options: DecisionOptions = PLAIN,
     ) -> Iterator[ImageResult]:
         """Classify any number of images in constant memory, at most ``batch_size`` a request, one after the other."""
         if options.threshold is not None:
             raise InputError("a server has its class model's threshold; leave it out")
-        if only and mode not in (None, "only"):
-            raise InputError(f"only and mode {mode!r} disagree; give one of them")
         phrases = phrases_by_name(classes)
         spellings = {" ".join(unicodedata.normalize("NFC", name).split()): name for name in phrases}
-        chosen: dict[str, Any] = {"top_k": top_k, "mode": "only" if only else mode}
-        chosen |= {"coverage": options.coverage}
-        chosen |= {name: "true" for name in ("unknown", "explain") if getattr(options, name)}
-        fields = {name: value for name, value in chosen.items() if value is not None}
+        fields: dict[str, Any] = {"top_k": top_k, "mode": "only" if only else None, "coverage": options.coverage}
+        fields |= {name: "true" for name in ("unknown", "explain") if getattr(options, name)}
+        fields = {name: value for name, value in fields.items() if value is not None}
         plain = all(texts == (name,) for name, texts in phrases.items())
 
         def classified(batch: Sequence[Encoded]) -> list[ImageResult]:
-            if plain:
-                call = {"data": {**fields, "classes": list(phrases)}, "files": _files(batch)}
-            else:  # a form cannot express phrases
+            call: dict[str, Any] = {"data": {**fields, "classes": list(phrases)}, "files": _files(batch)}
+            if not plain:  # a form cannot express phrases
                 call = {
                     "json": {**fields, "classes": {k: list(v) for k, v in phrases.items()}, "images": _texts(batch)}
                 }
@@ -169,16 +164,20 @@ class Client:
             for name, data in batch:
                 yield ImageResult(name, error=str(data)) if isinstance(data, ImageError) else next(results)
 
-    def embed_images(self, images: ImageSource | Iterable[ImageSource], batch_size: int = _BATCH) -> Floats:
+    def embed_images(self, images: Images) -> Floats:
         """Return unit rows (N, D), one for each image.
 
         Raises:
             ImageError: client or server cannot read an image; the message names it.
         """
-        parts: list[Floats] = []
-        for batch in self._batches(images, batch_size):
-            parts += self._in_parts(batch, lambda part: self._embed(_texts(part), "image"))
-        return _joined(parts)
+        batches = self._batches(images)
+        return _joined(
+            [
+                part
+                for batch in batches
+                for part in self._in_parts(batch, lambda some: self._embed(_texts(some), "image"))
+            ]
+        )
 
     def embed_names(self, names: Sequence[str]) -> Floats:
         """Return unit rows (N, D), one for each name, from the server's name encoder."""
@@ -211,19 +210,17 @@ class Client:
         Returns:
             The bank's ETag after the change.
         """
-        body = None if phrases is None else {"phrases": _listed(phrases)}
-        return _etag(self._send("PUT", _class_path(name), headers=_condition(if_match), json=body))
+        return _etag(self._send("PUT", _class_path(name), if_match, json=_phrases(phrases) or None))
 
     def add_photos(
         self,
         name: str,
-        images: ImageSource | Iterable[ImageSource],
+        images: Images,
         phrases: Sequence[str] | None = None,
         *,
         photos_only: bool = False,
         strict: bool = False,
         if_match: str | None = None,
-        batch_size: int = _BATCH,
     ) -> dict[str, Any]:
         """Add photos to a class, which is made if it is not there; many are sent in several requests.
 
@@ -237,7 +234,6 @@ class Client:
             photos_only: The name means nothing (``SKU-12345``), only photos say what the class is.
             strict: Refuse a request (409) if one of its photos, or the class with them, is odd.
             if_match: The ETag that the bank must still have, else the change is refused (412).
-            batch_size: Images in a request, at most.
 
         Returns:
             The server's answer to the last request, with ``known`` and ``findings`` of all, ``created`` and ``etag``.
@@ -246,38 +242,25 @@ class Client:
             ImageError: client or server cannot read an image; the message names it.
             InputError: there is no image, or ``phrases`` is a single string.
         """
-        fields = {} if phrases is None else {"phrases": _listed(phrases)}
-        call: dict[str, Any] = {
-            "data": fields | ({"photos_only": "true"} if photos_only else {}),
-            "params": {"strict": strict},
-        }
-        done: dict[str, Any] = {}
+        data = _phrases(phrases) | ({"photos_only": "true"} if photos_only else {})
+        done: dict[str, Any] = {"etag": if_match, "known": 0, "findings": []}
 
         def add(batch: Sequence[Encoded]) -> None:
-            headers = _condition(if_match and done.get("etag", if_match))
-            response = self._send("PUT", _class_path(name), headers=headers, files=_files(batch), **call)
-            answer = response.json()
-            done.update(
-                answer,
-                etag=_etag(response),
-                created=done.get("created", response.status_code == 201),
-                known=done.get("known", 0) + answer["known"],
-                findings=[*done.get("findings", ()), *answer["findings"]],
-            )
+            call: dict[str, Any] = {"files": _files(batch), "data": data, "params": {"strict": strict}}
+            response = self._send("PUT", _class_path(name), if_match and done["etag"], **call)
+            new = response.json()
+            counted = {"known": done["known"] + new["known"], "findings": done["findings"] + new["findings"]}
+            created = done.get("created", response.status_code == 201)
+            done.update(new, **counted, etag=_etag(response), created=created)
 
-        for batch in self._batches(images, batch_size):
+        for batch in self._batches(images):
             self._in_parts(batch, add)
-        if not done:
+        if "created" not in done:
             raise InputError(f"no photo for class {name!r:.80}")
         return done
 
     def learn(
-        self,
-        images: ImageSource | Iterable[ImageSource],
-        *,
-        all_known: bool = False,
-        dry_run: bool = False,
-        if_match: str | None = None,
+        self, images: Images, *, all_known: bool = False, dry_run: bool = False, if_match: str | None = None
     ) -> dict[str, Any]:
         """Learn from photos that nobody labelled, in place of what was learned before; needs a key and ``--bank``.
 
@@ -295,9 +278,9 @@ class Client:
             ImageError: client or server cannot read an image; the message names it.
         """
         call = {"all_known": all_known, "dry_run": dry_run, "embeddings": self._unlabelled(images)}
-        return self._json("POST", "/v1/learn", headers=_condition(if_match), json=call)
+        return self._json("POST", "/v1/learn", if_match, json=call)
 
-    def suggest(self, images: ImageSource | Iterable[ImageSource]) -> dict[str, Any]:
+    def suggest(self, images: Images) -> dict[str, Any]:
         """Find groups among photos that nobody labelled, and photos worth a label; needs a key, and changes nothing.
 
         Args:
@@ -313,7 +296,7 @@ class Client:
 
     def remove_class(self, name: str, if_match: str | None = None) -> str:
         """Remove a class from the bank, with the conditions of ``add_class``, and return the bank's ETag."""
-        return _etag(self._send("DELETE", _class_path(name), headers=_condition(if_match)))
+        return _etag(self._send("DELETE", _class_path(name), if_match))
 
     def history(self) -> list[dict[str, Any]]:
         """Return the latest 1,000 changes of the bank, the latest first, as ``GET /v1/bank/history`` has them."""
@@ -321,7 +304,7 @@ class Client:
 
     def rollback(self, to: int, if_match: str | None = None) -> str:
         """Go back to the bank as it was after step ``to``, 0 being the beginning; return the bank's ETag."""
-        return str(self._json("POST", "/v1/bank/rollback", headers=_condition(if_match), json={"to": to})["bank"])
+        return str(self._json("POST", "/v1/bank/rollback", if_match, json={"to": to})["bank"])
 
     def model(self) -> dict[str, Any]:
         """Return what answers: the bundle, its measured quality, the device, the limits."""
@@ -341,17 +324,19 @@ class Client:
         """Have the bundle's path opened again and return the digest of the bundle that answers now; needs a key."""
         return str(self._json("POST", "/v1/reload")["digest"])
 
-    def _send(self, method: str, path: str, retries: int | None = None, **call: Any) -> httpx2.Response:
+    def _send(
+        self, method: str, path: str, if_match: str | None = None, retries: int | None = None, **call: Any
+    ) -> httpx2.Response:
         """Return the answer to a request, which is retried if the server is busy or not ready.
 
         Raises:
             ServerError: it was refused for another reason or too often, or there was no answer.
         """
-        call = {name: value for name, value in call.items() if value is not None}
+        headers = {} if if_match is None else {"If-Match": if_match if if_match == "*" else f'"{if_match}"'}
         retries = self._retries if retries is None else retries
         while True:
             try:
-                response = self._http.request(method, path, **call)
+                response = self._http.request(method, path, headers=headers, **call)
             except self._library.HTTPError as error:
                 late = isinstance(error, self._library.TimeoutException)
                 reason = str(error).strip() or type(error).__name__
@@ -366,8 +351,8 @@ class Client:
             seconds = min(float(pause) if pause.isdecimal() else 1.0, LONGEST_PAUSE)
             time.sleep(seconds * random.uniform(1, 1.2))  # so that clients spread out
 
-    def _json(self, method: str, path: str, **call: Any) -> dict[str, Any]:
-        response = self._send(method, path, **call)
+    def _json(self, method: str, path: str, if_match: str | None = None, **call: Any) -> dict[str, Any]:
+        response = self._send(method, path, if_match, **call)
         with contextlib.suppress(RecursionError, ValueError):
             if isinstance(content := response.json(), dict):
                 return content
@@ -383,13 +368,13 @@ class Client:
         data = self._json("POST", "/v1/embeddings", json=body)["data"]
         return np.array([np.frombuffer(base64.b64decode(item["embedding"]), "<f4") for item in data], np.float32)
 
-    def _unlabelled(self, images: ImageSource | Iterable[ImageSource]) -> list[str]:
+    def _unlabelled(self, images: Images) -> list[str]:
         rows = self.embed_images(images)
         if not len(rows):
             raise InputError("expected images")
         return [base64.b64encode(row.astype("<f4").tobytes()).decode() for row in rows]
 
-    def _batches(self, images: ImageSource | Iterable[ImageSource], batch_size: int) -> Iterator[list[Encoded]]:
+    def _batches(self, images: Images, batch_size: int = _BATCH) -> Iterator[list[Encoded]]:
         """Yield images, taken as they are needed, in portions that fill a request each."""
         if batch_size < 1:
             raise InputError(f"expected batch_size of 1 or more, got {batch_size}")
@@ -399,7 +384,7 @@ class Client:
         for index, source in enumerate(sources):
             image = _encoded(source, index)
             size = len(image[1]) if isinstance(image[1], bytes) else 0
-            if batch and (len(batch) >= min(self._most, batch_size) or total + size > self._most_bytes):
+            if batch and (len(batch) >= batch_size or total + size > _MOST_BYTES):
                 yield batch
                 batch, total = [], 0
             batch.append(image)
@@ -425,13 +410,7 @@ class Client:
                 raise ImageError(f"{batch[int(match[1])][0]}: {error.detail[match.end() :]}") from error
             if error.status != 413 or len(batch) == 1:
                 raise
-            half = len(batch) // 2
-            if error.code == "too-many-images":
-                self._most = min(self._most, half)
-            else:
-                self._most_bytes = min(
-                    self._most_bytes, sum(len(data) for _, data in batch if isinstance(data, bytes)) // 2
-                )
+        half = len(batch) // 2
         return self._in_parts(batch[:half], send) + self._in_parts(batch[half:], send)
 
 
@@ -458,10 +437,6 @@ def _etag(response: httpx2.Response) -> str:
     return str(response.headers.get("etag", "")).strip('"')
 
 
-def _condition(if_match: str | None) -> dict[str, str] | None:
-    return None if if_match is None else {"If-Match": if_match if if_match == "*" else f'"{if_match}"'}
-
-
 def _class_path(name: str) -> str:
     if not name.strip():
         raise InputError("class name: expected text, got an empty one")
@@ -469,10 +444,10 @@ def _class_path(name: str) -> str:
     return "/v1/classes/" + (quote(name, safe="") if name.strip(".") else "%2E" * len(name))
 
 
-def _listed(phrases: Sequence[str]) -> list[str]:
+def _phrases(phrases: Sequence[str] | None) -> dict[str, Any]:
     if isinstance(phrases, str):
         raise InputError(f"phrases: expected a list of phrases, got the string {phrases!r}")
-    return list(phrases)
+    return {} if phrases is None else {"phrases": list(phrases)}
 
 
 def _joined(parts: Sequence[Floats]) -> Floats:

@@ -1,5 +1,4 @@
-"""Processes that work for this one: ``pool.WorkerPool`` of this machine, and the way to a Ray cluster.
+"""Processes that work for this one: a worker that is asked again and again, one for each task, and a Ray cluster.
 
-Bulk runs and experiments use them. A worker is started fresh, talks over a pipe of its own, and ends with its parent.
-Nothing here knows what a task is about.
+A worker is started fresh, talks over a pipe of its own, and ends with its parent. Nothing here knows what a task is.
 """

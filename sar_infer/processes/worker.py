@@ -26,6 +26,7 @@ from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from multiprocessing.reduction import ForkingPickler
+from multiprocessing.resource_tracker import ensure_running
 from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -184,7 +185,10 @@ class Worker(Generic[Answer]):
         self._pipe, theirs = _SPAWN.Pipe()
         self._process = _SPAWN.Process(target=_serve, args=(theirs,), daemon=True)
         try:
-            _start(self._process)
+            if sys.platform != "win32":
+                ensure_running()  # which ``start`` would do itself, and then receive Ctrl-C again
+            with waiting(signal.SIGINT):  # so that the process never receives it, not even while Python starts in it
+                self._process.start()
             _LIVING.add(self._process)
         except BaseException:
             self._pipe.close()
@@ -209,8 +213,11 @@ class Worker(Generic[Answer]):
             return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
         return False
 
-    def loaded(self, limit: float) -> None:
+    def loaded(self, limit: float) -> Any:
         """Send ``load`` to the process, and wait until it has returned there; either takes ``limit`` seconds at most.
+
+        Returns:
+            The attribute ``begun`` of what ``load`` has returned, or None.
 
         Raises:
             DeathError: the process ended meanwhile (``TimeLimitError`` if it was given no more time).
@@ -218,8 +225,9 @@ class Worker(Generic[Answer]):
         """
         _bound(self._pipe, limit)
         self._send(self._load)
-        self._receive(limit)
+        begun = self._receive(limit)
         _bound(self._pipe, self._limit)
+        return begun
 
     def answer(self, task: tuple[Any, ...]) -> Answer:
         """Return the answer to a task.
@@ -311,16 +319,6 @@ def _opened(content: bytes | memoryview) -> Any:
     return value
 
 
-def _start(process: SpawnProcess) -> None:
-    """Start a process that never receives Ctrl-C, not even while Python starts in it."""
-    if sys.platform != "win32":
-        from multiprocessing.resource_tracker import ensure_running
-
-        ensure_running()  # which ``start`` would do itself, and then receive Ctrl-C again
-    with waiting(signal.SIGINT):
-        process.start()
-
-
 def _bound(pipe: Connection, seconds: float | None) -> None:
     """Let the kernel end a transfer with ``BlockingIOError`` if the other side stops in the middle; None: never."""
     if sys.platform == "win32":
@@ -350,17 +348,15 @@ def _serve(pipe: Connection) -> None:
         pipe.send_bytes(_failure(error))
         return
     del content
-    pipe.send((True, None))
+    pipe.send((True, getattr(answer, "begun", None)))
     with contextlib.suppress(EOFError, OSError):  # the parent has closed it, or has ended
         while True:
-            pipe.send_bytes(_answered(answer, pipe.recv_bytes()))
-
-
-def _answered(answer: Callable[..., Any], content: bytes) -> Any:
-    try:
-        return ForkingPickler.dumps((True, answer(*ForkingPickler.loads(content))))
-    except Exception as error:
-        return _failure(error)
+            content = pipe.recv_bytes()
+            try:
+                reply = ForkingPickler.dumps((True, answer(*ForkingPickler.loads(content))))
+            except Exception as error:
+                reply = _failure(error)
+            pipe.send_bytes(reply)
 
 
 def _failure(error: Exception) -> Any:
@@ -390,11 +386,10 @@ def _end_with_parent() -> None:
             fcntl.fcntl(parent.sentinel, fcntl.F_SETOWN, os.getpid())
             fcntl.fcntl(parent.sentinel, fcntl.F_SETSIG, signal.SIGKILL)
             fcntl.fcntl(parent.sentinel, fcntl.F_SETFL, fcntl.fcntl(parent.sentinel, fcntl.F_GETFL) | os.O_ASYNC)
-    _exit_with(parent.sentinel, 0)  # if it ended before
-    threading.Thread(target=_exit_with, args=(parent.sentinel,), daemon=True).start()
 
+    def leave(seconds: float | None = None) -> None:
+        if wait([parent.sentinel], seconds):
+            os._exit(1)
 
-def _exit_with(sentinel: int, seconds: float | None = None) -> None:
-    """End this process if its parent ends within this time."""
-    if wait([sentinel], seconds):
-        os._exit(1)
+    leave(0)  # if it ended before
+    threading.Thread(target=leave, daemon=True).start()

@@ -14,7 +14,6 @@ from prometheus_client import (
     Info,
     ProcessCollector,
     disable_created_metrics,
-    generate_latest,
 )
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # they are time stamps beside every counter, of no use here
@@ -72,7 +71,3 @@ class Metrics:
         ):
             for label in labels:
                 labelled.labels(label)
-
-    def text(self) -> bytes:
-        """Return all metrics in Prometheus's text format."""
-        return generate_latest(self.registry)

@@ -14,8 +14,8 @@ from types import FrameType
 import uvicorn
 
 from sar_infer.encoders.waiting import leave
-from sar_infer.server.app import build_app
-from sar_infer.server.http.connection import Connection, most_connections
+from sar_infer.server.connection import Connection, most_connections
+from sar_infer.server.front import build_app
 from sar_infer.server.service import Service
 
 _log = logging.getLogger("sar_infer.server")
@@ -49,7 +49,7 @@ class Server(uvicorn.Server):
         host, port = listener.getsockname()[:2]
         engine, names, file = self._service.engine, len(self._service.store.bank.names), self._service.settings.bank
         source = "" if file is None else f" of {file}" if file.exists() else f", {file} does not exist yet"
-        workers = "batches at once in one process" if engine.workers is None else "worker processes"
+        workers = "worker processes" if engine.sizes.processes else "batches at once in one process"
         alone = f", {engine.sizes.alone} threads for a lone image" if engine.sizes.alone else ""
         memory = f", {engine.sizes.memory / 2**20:.0f} MiB for each" if engine.sizes.memory else ""
         sizes = f"{engine.sizes.workers} {workers}, batches of {engine.sizes.max_batch}{alone}{memory}"
@@ -74,10 +74,8 @@ class Server(uvicorn.Server):
         text = f"stopping: not ready any more{listening}; requests that have begun are answered"
         loop = asyncio.get_running_loop()
         loop.call_soon_threadsafe(_log.info, text)  # not here: the signal may have come while a line is being written
-        if notice:
-            loop.call_soon_threadsafe(loop.call_later, notice, self._stop)
-        else:
-            self._stop()
+        # later even without a notice: connections that wait in the backlog are accepted before the listener closes
+        loop.call_soon_threadsafe(loop.call_later, notice, setattr, self, "should_exit", True)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Wait for requests, then for changes that outlive theirs; both together get the time of the drain."""
@@ -86,9 +84,6 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
         if not self.force_exit:
             await self._service.unfinished(end - time.monotonic())
-
-    def _stop(self) -> None:
-        self.should_exit = True
 
     def _reload(self) -> None:
         task = asyncio.ensure_future(self._service.reload())

@@ -8,8 +8,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Coroutine, Iterator
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from sar_infer.bank import ClassBank
 from sar_infer.encoders.waiting import in_background
@@ -17,7 +16,6 @@ from sar_infer.errors import BankError, SarInferError
 from sar_infer.server.bank import BankStore, Edit
 from sar_infer.server.metrics import Metrics
 from sar_infer.server.model.engine import Engine
-from sar_infer.server.model.opening import open_engine
 from sar_infer.server.model.sizing import bodies_limit, memory_limit
 from sar_infer.server.problems import CODES, Problem, Quota
 from sar_infer.server.settings import Settings
@@ -34,8 +32,7 @@ T = TypeVar("T")
 _log = logging.getLogger("sar_infer.server")
 
 
-@dataclass(frozen=True)
-class Readiness:
+class Readiness(NamedTuple):
     """The readiness of the server: the cosine of the last self-test, and the reason if it is not ready."""
 
     ready: bool
@@ -51,7 +48,7 @@ class Service:
         store: The bank, with the classes that were added at run time.
         images: Images inside: being decoded, waiting or running.
         changes: Changes of the bank that wait for their turn.
-        body_bytes: Bytes of request bodies that are in memory; ``http.middleware`` counts them.
+        body_bytes: Bytes of request bodies that are in memory; ``front`` counts them.
         most_body_bytes: Above this no more is read.
         writing: Held while the bank or the bundle is replaced.
         suggesting: Held while photos are grouped.
@@ -94,8 +91,8 @@ class Service:
         return cls(settings, *_open(settings, metrics, meanwhile), metrics)
 
     def close(self) -> None:
-        """Stop the threads."""
-        _retire(self.engine)
+        """Stop threads and processes."""
+        self.engine.close()
 
     @contextlib.contextmanager
     def lease(self) -> Iterator[Engine]:
@@ -109,7 +106,7 @@ class Service:
             if not self._leases[engine]:
                 del self._leases[engine]
                 if engine is not self.engine:
-                    _retire(engine)
+                    engine.close()
 
     async def in_turn(self, size: int, work: Callable[[], T]) -> T:
         """Return the result of work that blocks the event loop, such as parsing a JSON body.
@@ -135,7 +132,22 @@ class Service:
         async with self._testing:
             at, readiness = self._readiness
             if time.monotonic() - at > _SELF_TEST_EVERY:
-                readiness = await self._self_test()
+                cosine, reason = None, None
+                with self.lease() as engine:
+                    try:
+                        async with asyncio.timeout(_SELF_TEST_SECONDS):
+                            cosine = await engine.self_test()
+                    except TimeoutError:
+                        reason = f"the self-test took more than {_SELF_TEST_SECONDS:g} s"
+                    except Problem as problem:
+                        reason = problem.detail
+                    except Exception as error:  # whatever it is, the model does not answer
+                        _log.exception("the self-test failed")
+                        reason = f"the self-test failed: {error}"
+                if cosine is not None and not cosine >= engine.classifier.self_test.least:
+                    cosine = cosine if math.isfinite(cosine) else None
+                    reason = "the self-test image gives another vector than at export"
+                readiness = Readiness(reason is None, cosine, reason)
                 self._readiness = (time.monotonic(), readiness)
                 self.metrics.ready.set(readiness.ready)
         return Readiness(False, readiness.self_test_cosine, "shutting down") if self.draining else readiness
@@ -146,7 +158,26 @@ class Service:
         Raises:
             SarInferError: the bundle or the bank is refused; nothing has changed.
         """
-        await asyncio.shield(self._begun(self._reload()))
+
+        async def reloaded() -> None:
+            async with self.writing:
+                old = self.engine
+                try:
+                    engine, store = await in_thread(lambda: _open(self.settings, self.metrics))
+                except BaseException as error:
+                    self.metrics.reloads.labels("refused").inc()
+                    foreseen = self.draining or isinstance(error, SarInferError)
+                    _log.error("reload refused, the old bundle stays: %s", error, exc_info=not foreseen)
+                    raise
+                self.engine, self.store = engine, store
+                if old not in self._leases:
+                    old.close()
+                self._readiness = (float("-inf"), Readiness(False, None))
+                self.metrics.reloads.labels("done").inc()
+                self._publish()
+                _log.info("bundle %s answers now", engine.bundle.manifest.digest[:12])
+
+        await self._finished(reloaded())
 
     async def change(self, edit: Edit, if_match: str | None = None, existing: str | None = None) -> ClassBank:
         """Change the bank in a thread, one change at a time; once begun it is finished, even if its client leaves.
@@ -161,7 +192,23 @@ class Service:
         """
         with self.changes.hold(1):
             await self.writing.acquire()
-        return await asyncio.shield(self._begun(self._changed(edit, if_match, existing)))
+
+        async def changed() -> ClassBank:
+            try:
+                return await in_thread(lambda: self.store.change(edit, if_match, existing))
+            finally:
+                self.writing.release()
+                self._count_classes()
+
+        return await self._finished(changed())
+
+    async def _finished(self, work: Coroutine[Any, Any, T]) -> T:
+        """Return the result of work that goes on even if the request that asked for it is cancelled."""
+        task = asyncio.ensure_future(work)
+        self._unfinished.add(task)
+        task.add_done_callback(self._unfinished.discard)
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return await asyncio.shield(task)
 
     async def current(self) -> ClassBank:
         """Return the classes as the bank file has them now, with what other processes have written.
@@ -189,8 +236,7 @@ class Service:
         while True:
             await asyncio.sleep(_LOOK_EVERY)
             try:
-                if self.engine.workers is not None:
-                    self.engine.workers.tend()
+                self.engine.pool.tend()
                 await self.current()
                 self._count_classes()
             except Exception:  # the next look may go well
@@ -201,63 +247,10 @@ class Service:
         if self._unfinished:
             await asyncio.wait(self._unfinished, timeout=max(0, seconds))
 
-    async def _changed(self, edit: Edit, if_match: str | None, existing: str | None) -> ClassBank:
-        try:
-            return await in_thread(lambda: self.store.change(edit, if_match, existing))
-        finally:
-            self.writing.release()
-            self._count_classes()
-
-    def _begun(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Begin work that goes on even if the request that asked for it is cancelled; await it shielded."""
-        task = asyncio.ensure_future(work)
-        self._unfinished.add(task)
-        task.add_done_callback(self._unfinished.discard)
-        task.add_done_callback(lambda done: done.cancelled() or done.exception())
-        return task
-
-    async def _reload(self) -> None:
-        async with self.writing:
-            old = self.engine
-            try:
-                engine, store = await in_thread(lambda: _open(self.settings, self.metrics))
-            except BaseException as error:
-                self.metrics.reloads.labels("refused").inc()
-                foreseen = self.draining or isinstance(error, SarInferError)
-                _log.error("reload refused, the old bundle stays: %s", error, exc_info=not foreseen)
-                raise
-            self.engine, self.store = engine, store
-            if old not in self._leases:
-                _retire(old)
-            self._readiness = (float("-inf"), Readiness(False, None))
-            self.metrics.reloads.labels("done").inc()
-            self._publish()
-            _log.info("bundle %s answers now", engine.bundle.manifest.digest[:12])
-
-    async def _self_test(self) -> Readiness:
-        with self.lease() as engine:
-            try:
-                async with asyncio.timeout(_SELF_TEST_SECONDS):
-                    cosine = await engine.self_test()
-            except TimeoutError:
-                return Readiness(False, None, f"the self-test took more than {_SELF_TEST_SECONDS:g} s")
-            except Problem as problem:
-                return Readiness(False, None, problem.detail)
-            except Exception as error:  # whatever it is, the model does not answer
-                _log.exception("the self-test failed")
-                return Readiness(False, None, f"the self-test failed: {error}")
-        if not cosine >= engine.classifier.self_test.least:
-            return Readiness(
-                False,
-                cosine if math.isfinite(cosine) else None,
-                "the self-test image gives another vector than at export",
-            )
-        return Readiness(True, cosine)
-
     def _publish(self) -> None:
         """Show the engine and the bank in the metrics."""
         manifest = self.engine.bundle.manifest
-        self.metrics.ready.set(1)  # ``open_engine`` has run the self-test
+        self.metrics.ready.set(1)  # ``Engine.open`` has run the self-test
         self.metrics.provider.clear()
         self.metrics.provider.labels(self.settings.device, self.engine.provider).set(1)
         self.metrics.model.info({"digest": manifest.digest, "backbone": manifest.backbone, "method": manifest.method})
@@ -278,20 +271,14 @@ async def in_thread(work: Callable[[], T]) -> T:
 def _open(
     settings: Settings, metrics: Metrics, meanwhile: Callable[[], object] = lambda: None
 ) -> tuple[Engine, BankStore]:
-    engine = open_engine(settings, metrics, meanwhile)
+    engine = Engine.open(settings, metrics, meanwhile)
     try:
         store = BankStore(settings.bank, engine.bundle, writable=settings.writable)
         try:
             engine.names.prepare(store.bank)
         except BankError as error:
             raise BankError(f"{settings.bank or engine.bundle.location}: {error}") from None
-        return engine, store
     except BaseException:
-        _retire(engine)
+        engine.close()
         raise
-
-
-def _retire(engine: Engine) -> None:
-    """Close an engine whose requests have ended, and stop what they may have left running."""
-    engine.classifier.stop()
-    engine.close()
+    return engine, store

@@ -9,14 +9,13 @@ from __future__ import annotations
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import as_completed
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from sar_infer.errors import InputError, install
+from sar_infer.processes.alone import answer_each
 from sar_infer.processes.cluster import connect
-from sar_infer.processes.pool import StartError, WorkerPool
 from sar_infer.processes.worker import DeathError
 from sar_train.errors import ConfigError, SarTrainError
 from sar_train.experiment.execute import execute
@@ -33,16 +32,12 @@ def local(workers: int, threads: int) -> Pool:
 
 
 def _local(tasks: Sequence[Task], workers: int, threads: int) -> Iterator[tuple[Job, JobOutcome]]:
-    with WorkerPool(_begin, workers, fresh=True) as pool:  # fresh, so that peak memory is the run's own
-        running = {pool.submit(job, folder, threads): job for job, folder in tasks}
-        for done in as_completed(running):
-            try:
-                outcome = done.result()
-            except DeathError as error:
-                outcome = f"{error}; -9 is mostly too little memory: fewer --jobs"
-            except StartError as error:
-                outcome = f"no process can start: {error}; fewer --jobs?"
-            yield running[done], outcome
+    calls = [(job, folder, threads) for job, folder in tasks]
+    for number, answer in answer_each(_begin, calls, workers):  # one each, so that peak memory is the run's own
+        outcome = answer if not isinstance(answer, BaseException) else f"no process can run it: {answer}; fewer --jobs?"
+        if isinstance(answer, DeathError):
+            outcome = f"{answer}; -9 is mostly too little memory: fewer --jobs"
+        yield tasks[number][0], outcome
 
 
 def _begin() -> Callable[[Job, Path, int], JobOutcome]:

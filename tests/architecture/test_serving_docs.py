@@ -23,11 +23,10 @@ from sar_infer.cli import serve as cli
 from sar_infer.encoders.waiting import TRIAL_SECONDS
 from sar_infer.images import jpeg
 from sar_infer.images import load as images
-from sar_infer.server import class_names, run
-from sar_infer.server.http import connection
-from sar_infer.server.http import request as body
+from sar_infer.server import connection, run
+from sar_infer.server import request as body
 from sar_infer.server.metrics import Metrics
-from sar_infer.server.model.workers import LOADING_SECONDS
+from sar_infer.server.model.pool import LOADING_SECONDS
 from sar_infer.server.problems import CODES, Problem
 from scripts import readme_commands
 
@@ -156,7 +155,7 @@ def test_fixed_limits_are_the_codes() -> None:
         f"| image | side {images.MAX_SIDE:,} pixels, aspect ratio 1:{images.MAX_RATIO} |",
         f"| JPEG | {jpeg.MAX_SCANS} scans; scans × pixels {jpeg.MAX_SCANNED_PIXELS // 10**6:,} million; "
         "no arithmetic coding |",
-        f"| class name or phrase | {class_names.LONGEST_TEXT} characters; {class_names.MOST_PHRASES} phrases for a "
+        f"| class name or phrase | {body.LONGEST_TEXT} characters; {body.MOST_PHRASES} phrases for a "
         "class |",
         f"| headers | {connection.HEADER_BYTES // 1024} KiB in {connection.HEADER_SECONDS:g} seconds |",
         f"| JSON body | {body._MOST_VALUES:,} values; {body._MOST_PARTS:,} lists, objects and fields, plus 4 for each "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -13,7 +13,7 @@ import numpy as np
 from support.pictures import jpeg
 
 if TYPE_CHECKING:
-    from sar_infer.server.model.process import Begun, Model, Result, Task
+    from sar_infer.server.model.process import Model
 
 PROCESS = "sar_infer.server.model.process"
 HANGS, CRASHES, GROWS = (jpeg() + b"a decoder %s of this" % word for word in (b"hangs", b"dies", b"grows fat"))
@@ -40,20 +40,8 @@ def _flawed(real: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
 
 
 def deadly(module: ModuleType) -> None:
-    """Have a worker tell that it is ready, and die of whatever batch it is then sent."""
-    real = module.begin
-
-    def begin(model: Model) -> Callable[..., Begun | list[Result]]:
-        process = real(model)
-
-        def answer(tasks: Sequence[Task] | None, alone: bool = False) -> Begun | list[Result]:
-            if tasks is not None:
-                os._exit(9)
-            return process(None)
-
-        return answer
-
-    module.begin = begin
+    """Have a worker be ready, and die of whatever batch it is then sent."""
+    module.Computer.__call__ = lambda *_: os._exit(9)
 
 
 def hang(module: ModuleType) -> None:

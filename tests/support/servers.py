@@ -104,22 +104,24 @@ def around(server: Local, patch: pytest.MonkeyPatch, call: Callable[[Compute, Se
     """Have a function called, in a thread, in place of what computes a batch, be that in this process or in others.
 
     Args:
-        server: Its engine of now is meant.
+        server: The workers that its engine has now are meant.
         patch: Takes the change back.
         call: Is given what computes, and the tasks.
     """
-    batcher = server.service.engine._batcher
-    compute = batcher._compute
+    workers = [*server.service.engine.pool._supervisor.ready]
+    real = type(workers[0]).answer_async
 
-    async def called(tasks: Sequence[Task], alone: bool) -> list[Result]:
-        async def computed(tasks: Sequence[Task]) -> list[Result]:
-            return await compute(tasks, alone)
-
+    async def called(worker: Any, batch: tuple[Sequence[Task], bool]) -> list[Result]:
+        if worker not in workers:
+            return await real(worker, batch)
         loop = asyncio.get_running_loop()
-        real = lambda tasks: asyncio.run_coroutine_threadsafe(computed(tasks), loop).result()  # noqa: E731
-        return await asyncio.wrap_future(in_background(lambda: call(real, tasks)))
 
-    patch.setattr(batcher, "_compute", called)
+        def compute(tasks: Sequence[Task]) -> list[Result]:
+            return asyncio.run_coroutine_threadsafe(real(worker, (tasks, batch[1])), loop).result()
+
+        return await asyncio.wrap_future(in_background(lambda: call(compute, batch[0])))
+
+    patch.setattr(type(workers[0]), "answer_async", called)
 
 
 @contextlib.contextmanager

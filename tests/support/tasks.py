@@ -1,4 +1,4 @@
-"""Tasks for pools of processes; each process calls one of the first functions when it is loaded."""
+"""Tasks for worker processes; each process calls one of the first functions when it is loaded."""
 
 from __future__ import annotations
 
@@ -21,31 +21,10 @@ def dying(log: Path) -> Callable[..., Any]:
     return os._exit(7)
 
 
-def dying_once(log: Path) -> Callable[..., Any]:
-    """Die while loading, the first time."""
-    return dying(log) if not log.exists() else call()
-
-
 def raising(log: Path) -> Callable[..., Any]:
     """Fail while loading."""
     note(log, os.getpid())
     raise ValueError("cannot be loaded")
-
-
-class Cycle:
-    """Refers to itself, so that only the collection of cycles frees it, and notes when it is freed."""
-
-    def __init__(self, log: Path) -> None:
-        self.itself, self.file = self, os.open(log, os.O_CREAT | os.O_WRONLY)
-
-    def __del__(self, write: Callable[..., int] = os.write) -> None:  # other names may be gone by then
-        write(self.file, b"freed")
-
-
-def cyclic(log: Path) -> Callable[..., Any]:
-    """Hold an object to the end of the process, or nearly."""
-    held = Cycle(log)
-    return lambda function, *given: function(*given) if held else None
 
 
 def note(log: Path, what: object) -> int:

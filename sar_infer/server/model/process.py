@@ -19,8 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from sar_infer._arrays import Floats
-from sar_infer.bundle.manifest import Preprocess
+from sar_infer.bundle.manifest import Manifest, Preprocess
 from sar_infer.encoders.encoders import ImageEncoder, batch_of
+from sar_infer.encoders.self_test import self_test_pixels
 from sar_infer.encoders.sessions import Device, give_back_memory
 from sar_infer.errors import ImageError
 from sar_infer.images.load import TOO_LITTLE_MEMORY
@@ -36,10 +37,8 @@ _NICE = 5
 cores' time (decision 10)."""
 Pixels = npt.NDArray[np.uint8]
 """Pixels (H, W, 3) of an image."""
-Decoded = tuple[Floats, bytes]
-"""The encoder's input (3, size, size), and the digest of the image's pixels if the task asks for it."""
-Encode = Callable[[Sequence[Floats]], Floats]
-"""Returns unit rows (N, D) for N inputs."""
+Encode = Callable[[Sequence[Floats], bool], Floats]
+"""Returns unit rows (N, D) for N inputs (3, size, size); True says that nothing else runs."""
 
 
 class Task(NamedTuple):
@@ -72,37 +71,105 @@ class Model:
     """How a process prepares images, and the encoder that it runs, as plain values.
 
     Attributes:
-        graph: The encoder's file.
-        sha256: Its digest, checked when it is opened: the bundle's folder may have been replaced by then.
-        embed_dim: D, the length of a row.
+        graph: The encoder's file. Its digest is checked when it is opened: the bundle may have been replaced by then.
+        manifest: Of the bundle.
         device: Where to encode.
         sizes: Threads, batches and memory.
-        probe: The self-test image (size, size, 3); a batch of it is encoded at the start.
-        trial_seconds: The most seconds for that.
-        preprocess: How to prepare an image.
         limits: What images are accepted. One that takes longer to decode than they allow ends the process.
+        trial_seconds: The most seconds for encoding a batch of the self-test image at the start.
     """
 
-    graph: str
-    sha256: str
-    embed_dim: int
+    graph: Path
+    manifest: Manifest
     device: Device
     sizes: Sizes
-    probe: npt.NDArray[np.uint8]
-    trial_seconds: float
-    preprocess: Preprocess
     limits: Limits
+    trial_seconds: float
 
 
-Begun = tuple[str, Floats]
-"""The answer of a worker that is ready: its execution provider, and its row (1, D) for the self-test image."""
+class Computer:
+    """Decodes and encodes batches, in a worker process or in a thread of the server's own.
+
+    Args:
+        spec: How to prepare an image.
+        limits: What images are accepted.
+        encode: Encodes inputs.
+        most: Images that are encoded together at most.
+        decoders: Threads that decode the images of a batch; None decodes them one after the other.
+        timed: End this process if an image takes longer to decode than the limits allow.
+
+    Attributes:
+        begun: The execution provider, and the row (1, D) of the self-test image.
+    """
+
+    begun: tuple[str, Floats]
+
+    def __init__(
+        self,
+        spec: Preprocess,
+        limits: Limits,
+        encode: Encode,
+        most: int,
+        decoders: Executor | None = None,
+        *,
+        timed: bool = False,
+    ) -> None:
+        self._spec, self._limits, self._encode, self._most = spec, limits, encode, most
+        self._map = map if decoders is None else decoders.map
+        self._deadline = deadline if timed else contextlib.nullcontext
+
+    def __call__(self, tasks: Sequence[Task], alone: bool = False) -> list[Result]:
+        """Return the result of each image of a batch; one that fails does not fail the others."""
+        results: list[Result] = []
+        begun = time.perf_counter()
+        for start in range(0, len(tasks), self._most):
+            queue = time.perf_counter() - begun
+            decoded = [*self._map(self._decoded, tasks[start : start + self._most])]
+            before = time.perf_counter()
+            rows = iter(self._rows([one.row for one in decoded if not isinstance(one.row, Exception)], alone))
+            infer = time.perf_counter() - before
+            for one in decoded:
+                row = one.row if isinstance(one.row, Exception) else next(rows)
+                results.append(one._replace(row=row, queue=queue, infer=infer))
+        return results
+
+    def _decoded(self, task: Task) -> Result:
+        """Return the encoder's input (3, size, size) for an image in place of its row, or the error."""
+        row: Floats | Exception
+        start, digest = time.perf_counter(), b""
+        accepted = self._spec, self._limits.formats, self._limits.pixels
+        try:
+            with self._deadline(self._limits.image_seconds):
+                if task.digest:
+                    row, digest = decode_photo(task.image, *accepted)
+                else:
+                    row = decode_image(task.image, *accepted)
+        except MemoryError:
+            row = ImageError(TOO_LITTLE_MEMORY, "size")
+        except ImageError as error:
+            row = ImageError(str(error), error.kind)  # anew: the frames of its traceback hold the decoder's memory
+        except Exception as error:
+            row = error
+        return Result(row, digest, decode=time.perf_counter() - start)
+
+    def _rows(self, inputs: Sequence[Floats], alone: bool) -> list[Floats | Exception]:
+        """Return a row (1, D) or an error for each input."""
+        if not inputs:
+            return []
+        try:
+            rows = self._encode(inputs, alone)
+            if len(inputs) > 1 and not np.isfinite(rows).all():  # INT8 graphs share ranges: one image spoils all
+                raise ArithmeticError("a row is not finite")
+        except Exception as error:  # the exceptions of onnxruntime share no base class
+            if len(inputs) == 1:
+                return [error]
+            half = len(inputs) // 2  # perhaps out of memory: smaller batches may pass, and a bad image fails alone
+            return [*self._rows(inputs[:half], alone), *self._rows(inputs[half:], alone)]
+        return [rows[i : i + 1] for i in range(len(rows))]
 
 
-def begin(model: Model) -> Callable[..., Begun | list[Result]]:
-    """Open the encoder in a new process, and return what answers there.
-
-    That is called with a batch and whether nothing else runs, or with None for ``Begun``. An image that takes too long
-    to decode ends the process.
+def begin(model: Model) -> Computer:
+    """Open the encoder in a new process, and return what computes there.
 
     Raises:
         BundleError: onnxruntime does not accept the graph, or it takes too long.
@@ -111,36 +178,30 @@ def begin(model: Model) -> Callable[..., Begun | list[Result]]:
     if hasattr(signal, "SIGTERM"):  # a service manager may send it to all processes; the front decides
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     warnings.filterwarnings("ignore", module="PIL")  # what matters about an image becomes its error
-    sizes, limits = model.sizes, model.limits
+    sizes, manifest = model.sizes, model.manifest
 
     @functools.cache
     def opened(threads: int) -> ImageEncoder:
         """Open an encoder of so many threads, and give back what that frees to the system."""
-        path = Path(model.graph)
-        encoder = ImageEncoder(path, model.embed_dim, model.device, threads, spin=False, sha256=model.sha256)
+        sha256 = manifest.files[model.graph.name].sha256
+        encoder = ImageEncoder(model.graph, manifest.embed_dim, model.device, threads, spin=False, sha256=sha256)
         encoder.open()
         give_back_memory()
         return encoder
 
-    def timely(task: Task) -> Decoded:
-        with deadline(limits.image_seconds):
-            return decode(task, model.preprocess, limits)
+    def encode(inputs: Sequence[Floats], alone: bool) -> Floats:
+        return opened(sizes.alone if alone and sizes.alone else sizes.threads).encode(batch_of(inputs))
 
-    def answer(tasks: Sequence[Task] | None, alone: bool = False) -> Begun | list[Result]:
-        if tasks is None:
-            return begun
-        encoder = opened(sizes.alone if alone and sizes.alone else sizes.threads)
-        return compute(tasks, timely, lambda inputs: encoder.encode(batch_of(inputs)), sizes.max_batch)
-
+    computer = Computer(manifest.preprocess, model.limits, encode, sizes.max_batch, timed=True)
     encoder = opened(sizes.threads)
-    probes = batch_of([decode_image(model.probe, model.preprocess)] * sizes.max_batch)
-    begun = encoder.open(), encoder.encode(probes, model.trial_seconds)[:1]
+    probes = batch_of([self_test_pixels(manifest.preprocess, manifest.self_test.seed)] * sizes.max_batch)
+    computer.begun = encoder.open(), encoder.encode(probes, model.trial_seconds)[:1]
     give_back_memory()
     if sizes.memory and sys.platform == "linux":  # elsewhere the limit does not count what is mapped
         _limit_memory(sizes.memory)
     with contextlib.suppress(AttributeError, OSError):  # Windows has no such call, and a sandbox may not allow it
         os.nice(_NICE)
-    return answer
+    return computer
 
 
 def _limit_memory(most: int) -> None:
@@ -150,84 +211,6 @@ def _limit_memory(most: int) -> None:
     pages = 0
     with contextlib.suppress(OSError):
         pages = int(Path("/proc/self/statm").read_text().split()[5])
-    limit, hard = (
-        max(most, pages * os.sysconf("SC_PAGE_SIZE") + _LEAST_MEMORY),
-        resource.getrlimit(resource.RLIMIT_DATA)[1],
-    )
-    resource.setrlimit(resource.RLIMIT_DATA, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
-
-
-def decode(task: Task, spec: Preprocess, limits: Limits) -> Decoded:
-    """Decode the image of a task.
-
-    Args:
-        task: The image.
-        spec: How to prepare an image.
-        limits: Formats and sizes of images that are accepted.
-
-    Raises:
-        ImageError: it cannot be read.
-    """
-    try:
-        if task.digest:
-            return decode_photo(task.image, spec, limits.formats, limits.pixels)
-        return decode_image(task.image, spec, limits.formats, limits.pixels), b""
-    except MemoryError:
-        raise ImageError(TOO_LITTLE_MEMORY, "size") from None
-
-
-def compute(
-    tasks: Sequence[Task],
-    decode: Callable[[Task], Decoded],
-    encode: Encode,
-    most: int,
-    decoders: Executor | None = None,
-) -> list[Result]:
-    """Return the result of each task of a batch; an image that fails does not fail the others.
-
-    Args:
-        tasks: The batch.
-        decode: Decodes the image of a task.
-        encode: Encodes inputs.
-        most: Images that are encoded together at most.
-        decoders: Threads that decode images side by side; None decodes them one after the other.
-    """
-
-    def timed(task: Task) -> tuple[Decoded | Exception, float]:
-        start = time.perf_counter()
-        try:
-            decoded: Decoded | Exception = decode(task)
-        except ImageError as error:
-            decoded = ImageError(str(error), error.kind)  # anew: the frames of its traceback hold the decoder's memory
-        except Exception as error:
-            decoded = error
-        return decoded, time.perf_counter() - start
-
-    results: list[Result] = []
-    begun = time.perf_counter()
-    for start in range(0, len(tasks), most):
-        queue = time.perf_counter() - begun
-        decoded = [*(map if decoders is None else decoders.map)(timed, tasks[start : start + most])]
-        before = time.perf_counter()
-        rows = iter(_rows(encode, [one[0] for one, _ in decoded if not isinstance(one, Exception)]))
-        infer = time.perf_counter() - before
-        for one, seconds in decoded:
-            row, digest = (one, b"") if isinstance(one, Exception) else (next(rows), one[1])
-            results.append(Result(row, digest, queue, seconds, infer))
-    return results
-
-
-def _rows(encode: Encode, inputs: Sequence[Floats]) -> list[Floats | Exception]:
-    """Return a row (1, D) or an error for each input."""
-    if not inputs:
-        return []
-    try:
-        rows = encode(inputs)
-        if len(inputs) > 1 and not np.isfinite(rows).all():  # INT8 graphs share ranges: one image spoils all
-            raise ArithmeticError("a row is not finite")
-    except Exception as error:  # the exceptions of onnxruntime share no base class
-        if len(inputs) == 1:
-            return [error]
-        half = len(inputs) // 2  # perhaps out of memory: smaller batches may pass, and a bad image fails alone
-        return [*_rows(encode, inputs[:half]), *_rows(encode, inputs[half:])]
-    return [rows[i : i + 1] for i in range(len(rows))]
+    most = max(most, pages * os.sysconf("SC_PAGE_SIZE") + _LEAST_MEMORY)
+    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+    resource.setrlimit(resource.RLIMIT_DATA, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))

@@ -2,41 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import Annotated, Any, Literal, Self, TypeVar
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
 
+import numpy as np
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic_core import to_json
 from starlette.convertors import PathConvertor, register_url_convertor
 
-from sar_infer.bank import ClassBank, Entry, PhotoSet, add, add_photos, remove, rollback
+from sar_infer.bank import ClassBank, Entry, PhotoSet, Step, add, add_photos, remove, rollback
 from sar_infer.bank.edits import steps_back
 from sar_infer.errors import InputError
 from sar_infer.evaluation import Finding, name_findings, new_photo_findings
-from sar_infer.evaluation.findings import Kind
 from sar_infer.server.bank import BUSY_SECONDS
-from sar_infer.server.class_names import clean_name, clean_phrases
-from sar_infer.server.http.openapi import IMAGE_TYPES, form, problems, request_body
-from sar_infer.server.http.request import (
+from sar_infer.server.model.engine import ImageInput, values_of
+from sar_infer.server.model.names import LARGE
+from sar_infer.server.openapi import IMAGE_TYPES, answer, form, problems, request_body
+from sar_infer.server.problems import Problem
+from sar_infer.server.request import (
     IMAGES,
     Serving,
     Texts,
     Writable,
+    clean_name,
+    clean_phrases,
     is_current,
     read_call,
     read_json,
 )
-from sar_infer.server.model.engine import ImageInput
-from sar_infer.server.model.names import LARGE
-from sar_infer.server.problems import Problem
 from sar_infer.server.service import Service, in_thread
 
 router = APIRouter(tags=["classes"])
 Name = Annotated[str, Path(description="the class name, percent-encoded", min_length=1)]
 IfMatch = Annotated[str | None, Header(description="the bank's ETag, as last seen: 412 if it has changed since")]
 Strict = Annotated[bool, Query(description="change nothing (409) if there are findings")]
-T = TypeVar("T")
 _MOST = 1000
 _IMAGES = "/images"
 _BY = "sar-serve"
@@ -51,58 +51,6 @@ class _Text(PathConvertor):
 register_url_convertor("text", _Text())
 
 
-class ClassEntry(BaseModel):
-    """One class of the bank."""
-
-    name: str
-    origin: Literal["bundle", "added"]
-    phrases: list[str]
-    photos: int = Field(0, description="photos that it got at run time; present if there are any")
-    photos_only: bool = Field(default=False, description="its name means nothing; present if so")
-
-    @classmethod
-    def of(cls, entry: Entry, **fields: Any) -> Self:
-        """Return a class of a bank, with the phrases that were embedded."""
-        return cls(
-            name=entry.name,
-            origin="bundle" if entry.added is None else "added",
-            phrases=[*entry.texts],
-            photos=len(entry.photos),
-            photos_only=entry.photos_only,
-            **fields,
-        )
-
-
-class ClassFinding(BaseModel):
-    """A finding about a name, a photo or their class."""
-
-    kind: Kind
-    name: str
-    message: str
-    suggestion: str | None = Field(description="the other class, or another wording")
-
-
-class ChangedClass(ClassEntry):
-    """A class after a change, what is odd about what was new, and with photos, what became of them."""
-
-    known: int | None = Field(None, description="photos left out, as they are counted already; present with photos")
-    findings: list[ClassFinding]
-    calibrated: bool | None = Field(
-        None,
-        description="present if the bank has a calibration of its own; false: it is of before a change and does not "
-        "count; sar-bank calibrate fits a new one",
-    )
-
-
-class ClassList(BaseModel):
-    """The classes of the bank, some of them, or those that were removed from it."""
-
-    classes: list[ClassEntry]
-    count: int = Field(description="matching classes, on all pages")
-    removed: int = Field(description="classes of the bundle that were removed; removed=true lists them")
-    bank: str
-
-
 class ClassChange(BaseModel):
     """The phrases to encode in place of a name, and photos that are added to those that the class has."""
 
@@ -111,28 +59,6 @@ class ClassChange(BaseModel):
     phrases: Annotated[Texts, Field(min_length=1)] | None = None
     images: Annotated[Texts, Field(min_length=1, description=IMAGES)] | None = None
     photos_only: bool = Field(default=False, description="the name means nothing, only photos say what the class is")
-
-
-class HistoryStep(BaseModel):
-    """One change of the bank."""
-
-    model_config = ConfigDict(from_attributes=True)
-
-    n: int = Field(description="its number, from 1")
-    at: str
-    action: str
-    summary: str
-    by: str
-    to: int | None = Field(description="the step that a rollback led back to")
-    can_undo: bool
-
-
-class History(BaseModel):
-    """The changes of the bank, the latest first, or some of them."""
-
-    steps: list[HistoryStep]
-    count: int
-    bank: str
 
 
 class Rollback(BaseModel):
@@ -145,19 +71,11 @@ class Rollback(BaseModel):
     latest: int | None = Field(None, description="the latest step, as last seen: 412 if there are others since")
 
 
-class RolledBack(BaseModel):
-    """The effect of a rollback; without a step there was nothing to take back."""
-
-    step: HistoryStep | None
-    classes: int
-    bank: str
-
-
 _FORM = form(phrases={"type": "array", "items": {"type": "string"}}, photos_only={"type": "boolean"})
 _PUT_PROBLEMS = (403, 404, 409, 412, 422, 503, 507)
 
 
-@router.get("/v1/classes", response_model=ClassList, responses={304: {"description": "Not changed."}, **problems(422)})
+@router.get("/v1/classes", responses={200: answer("ClassList"), 304: {"description": "Not changed."}, **problems(422)})
 async def list_classes(
     service: Serving,
     prefix: Annotated[str, Query(description="only names that begin with this")] = "",
@@ -173,32 +91,35 @@ async def list_classes(
     if is_current(f'"{etag}"', if_none_match):
         return Response(status_code=304, headers={"ETag": f'"{etag}"'})
 
-    def look() -> ClassList:
-        gone = _removed(bank)
+    def look() -> dict[str, Any]:
+        gone: list[Entry] = []
+        if bank.base is not None:
+            base = bank.base.bank
+            keys = sorted(bank.changes.keys() & base.entries.keys(), key=base.positions.__getitem__)
+            gone = [base.entries[key] for key in keys if bank.lookup.name(base.entries[key].name) is None]
         entries = gone if removed else [*bank.entries.values()]
         if start or fragment:
             entries = [e for e in entries if (key := e.name.casefold()).startswith(start) and fragment in key]
-        shown = [ClassEntry.of(entry) for entry in entries[offset : offset + limit]]
-        return ClassList(classes=shown, count=len(entries), removed=len(gone), bank=etag)
+        shown = [_shown(entry) for entry in entries[offset : offset + limit]]
+        return {"classes": shown, "count": len(entries), "removed": len(gone), "bank": etag}
 
-    return _answer(await _looked_up(bank, look), etag)
+    return _answer(await in_thread(look), etag)
 
 
-@router.get("/v1/classes/{name:text}", response_model=ClassEntry, responses=problems(404, 422))
+@router.get("/v1/classes/{name:text}", responses={200: answer("ClassEntry"), **problems(404, 422)})
 async def get_class(service: Serving, name: Name) -> Response:
     """Return one class; upper and lower case and extra spaces make no difference."""
     bank = await service.current()
-    position = await _looked_up(bank, lambda: bank.lookup.name(name))
+    position = bank.lookup.name(name)
     if position is None:
         cleaned = clean_name(name)
         raise Problem("not-found", await in_thread(lambda: _missing(bank, cleaned)))
-    return _answer(ClassEntry.of(bank.entries[bank.keys[position]]), bank.content_digest)
+    return _answer(_shown(bank.entries[bank.keys[position]]), bank.content_digest)
 
 
 @router.put(
     "/v1/classes/{name:text}",
-    response_model=ChangedClass,
-    responses={201: {"model": ChangedClass, "description": "Added."}, **problems(*_PUT_PROBLEMS, 405)},
+    responses={200: answer("ChangedClass"), 201: answer("ChangedClass", "Added."), **problems(*_PUT_PROBLEMS, 405)},
     openapi_extra=request_body(ClassChange, _FORM, binary=IMAGE_TYPES, required=False),
 )
 async def put_class(
@@ -223,8 +144,7 @@ async def put_class(
 
 @router.post(
     "/v1/classes/{name:text}" + _IMAGES,
-    response_model=ChangedClass,
-    responses=problems(*_PUT_PROBLEMS),
+    responses={200: answer("ChangedClass"), **problems(*_PUT_PROBLEMS)},
     openapi_extra=request_body(ClassChange, _FORM, binary=IMAGE_TYPES),
 )
 async def add_images(
@@ -254,7 +174,7 @@ async def delete_class(service: Writable, name: Name, if_match: IfMatch = None) 
     return Response(status_code=204, headers={"ETag": f'"{after.content_digest}"'})
 
 
-@router.get("/v1/bank/history", response_model=History, responses=problems(422))
+@router.get("/v1/bank/history", responses={200: answer("History"), **problems(422)})
 async def history(
     service: Serving,
     offset: Annotated[int, Query(ge=0, description="steps to leave out, from the latest")] = 0,
@@ -262,14 +182,13 @@ async def history(
 ) -> Response:
     """List the steps by which the bank was changed, the latest first, by this server and by ``sar-bank``."""
     bank = await service.current()
-    shown = [HistoryStep.model_validate(step) for step in bank.history[::-1][offset : offset + limit]]
-    return _answer(History(steps=shown, count=len(bank.history), bank=bank.content_digest), bank.content_digest)
+    steps = [_step(step) for step in bank.history[::-1][offset : offset + limit]]
+    return _answer({"steps": steps, "count": len(bank.history), "bank": bank.content_digest}, bank.content_digest)
 
 
 @router.post(
     "/v1/bank/rollback",
-    response_model=RolledBack,
-    responses=problems(403, 409, 412, 422, 507),
+    responses={200: answer("RolledBack"), **problems(403, 409, 412, 422, 507)},
     openapi_extra=request_body(Rollback),
 )
 async def roll_back(request: Request, service: Writable, if_match: IfMatch = None) -> Response:
@@ -297,10 +216,10 @@ async def roll_back(request: Request, service: Writable, if_match: IfMatch = Non
         return after
 
     after = await service.change(edit, if_match)
-    step = None if after is before[0] else HistoryStep.model_validate(after.history[-1])
+    step = None if after is before[0] else _step(after.history[-1])
     if step is not None:
-        request.state.logged = {"step": step.n, "to": step.to}
-    return _answer(RolledBack(step=step, classes=len(after.names), bank=after.content_digest), after.content_digest)
+        request.state.logged = {"step": step["n"], "to": step["to"]}
+    return _answer({"step": step, "classes": len(after.names), "bank": after.content_digest}, after.content_digest)
 
 
 async def _put(
@@ -315,7 +234,7 @@ async def _put(
 ) -> Response:
     change = ClassChange()
     images: Sequence[ImageInput] = ()
-    if "multipart" in request.headers.get("content-type", "") or await request.body():
+    if await request.body():
         change, images = await read_call(request, service, ClassChange, ("phrases", "photos_only"), change)
     if change.photos_only and not images:
         raise Problem("invalid-request", "photos_only: expected images too")
@@ -323,12 +242,8 @@ async def _put(
         raise Problem("bad-request", "no image; expected an image, a form or JSON with images")
     name = clean_name(name)
     texts = None if change.phrases is None else clean_phrases(name, change.phrases)
-    photos: PhotoSet | None = None
-    if images:
-        with service.lease() as engine, service.images.hold(len(images)):
-            photos, labels = await engine.photos(images)
-        photos, encoder = replace(photos, photos_only=change.photos_only), engine.bundle.manifest.encoder_digest
-    done: list[tuple[int, ChangedClass]] = []
+    photos, labels, encoder = await _embedded(service, images, change.photos_only) if images else (None, {}, "")
+    done: list[tuple[int, dict[str, Any]]] = []
 
     def edit(bank: ClassBank) -> ClassBank:
         position, bundle = bank.lookup.name(name), service.engine.bundle
@@ -350,31 +265,57 @@ async def _put(
                 findings += name_findings(bank, bundle, phrases)
             rows = service.engine.classifier.embed_phrases([*phrases.values()])
             after = add(bank, phrases, rows, {} if photos is None else {spelling: photos}, by=_BY)
-        known = None
         if photos is not None:
             findings += new_photo_findings(after, bundle, bank, labels)
-            counted = frozenset() if position is None else bank.photos_of(spelling).digest_set
-            known = len(images) - len(photos.digest_set - counted)
         if strict and findings:
             raise Problem("conflict", f"nothing was changed (strict): {spelling!r} {findings[0].message}")
-        shown = [] if after is bank else [ClassFinding(**vars(finding)) for finding in findings]
-        entry, calibrated = after.entry(spelling), after.calibration_holds
-        answer = ChangedClass.of(entry, known=known, findings=shown, calibrated=calibrated)
-        done.append((201 if position is None else 200, answer))
+        content = _shown(after.entry(spelling))
+        content["findings"] = [] if after is bank else [vars(finding) for finding in findings]
+        if photos is not None:
+            counted = frozenset() if position is None else bank.photos_of(spelling).digest_set
+            content["known"] = len(images) - len(photos.digest_set - counted)
+        if after.calibration_holds is not None:
+            content["calibrated"] = after.calibration_holds
+        done.append((201 if position is None else 200, content))
         return after
 
     after = await service.change(edit, if_match, name)
-    status, answer = done[0]
-    return _answer(answer, after.content_digest, status)
+    status, content = done[0]
+    return _answer(content, after.content_digest, status)
 
 
-def _removed(bank: ClassBank) -> list[Entry]:
-    """Return the bundle's classes that were removed from the bank, in the bundle's order."""
-    if bank.base is None:
-        return []
-    base = bank.base.bank
-    keys = sorted(bank.changes.keys() & base.entries.keys(), key=base.positions.__getitem__)
-    return [base.entries[key] for key in keys if bank.lookup.name(base.entries[key].name) is None]
+async def _embedded(
+    service: Service, images: Sequence[ImageInput], photos_only: bool
+) -> tuple[PhotoSet, dict[bytes, str], str]:
+    """Return photos, the label of each in the request by its digest, and the digest of the encoder.
+
+    One that comes twice counts once.
+
+    Raises:
+        Problem: an image is bad; the first is named.
+    """
+    with service.lease() as engine, service.images.hold(len(images)):
+        outcomes = await engine.each(images, lambda rows: rows, digests=True)
+    labels = [f"image[{number}]" for number in range(len(images))]
+    rows, digests = np.stack(values_of(outcomes, labels)), [outcome.digest for outcome in outcomes]
+    by_digest = dict(zip(reversed(digests), reversed(labels), strict=True))
+    return PhotoSet.of(digests, rows, photos_only=photos_only), by_digest, engine.bundle.manifest.encoder_digest
+
+
+def _shown(entry: Entry) -> dict[str, Any]:
+    """Return a class as answers have it, with the phrases that were embedded."""
+    origin = "bundle" if entry.added is None else "added"
+    shown: dict[str, Any] = {"name": entry.name, "origin": origin, "phrases": [*entry.texts]}
+    if entry.photos:
+        shown["photos"] = len(entry.photos)
+    if entry.photos_only:
+        shown["photos_only"] = True
+    return shown
+
+
+def _step(step: Step) -> dict[str, Any]:
+    """Return a step of the history as answers have it."""
+    return {field: getattr(step, field) for field in ("n", "at", "action", "summary", "by", "to", "can_undo")}
 
 
 def _missing(bank: ClassBank, name: str) -> str:
@@ -382,11 +323,5 @@ def _missing(bank: ClassBank, name: str) -> str:
     return bank.lookup.missing(name, hint=len(bank.names) <= LARGE)
 
 
-async def _looked_up(bank: ClassBank, look: Callable[[], T]) -> T:
-    """Return what is found in the classes; a large bank is looked through in a thread."""
-    return look() if len(bank.names) <= LARGE else await in_thread(look)
-
-
-def _answer(answer: BaseModel, etag: str, status: int = 200) -> Response:
-    """Return an answer as JSON; fields that have their default are absent."""
-    return Response(answer.model_dump_json(exclude_defaults=True), status, {"ETag": f'"{etag}"'}, "application/json")
+def _answer(content: dict[str, Any], etag: str, status: int = 200) -> Response:
+    return Response(to_json(content), status, {"ETag": f'"{etag}"'}, "application/json")

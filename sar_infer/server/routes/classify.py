@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic_core import PydanticCustomError, to_json
 
 from sar_infer.classify.output import optional_fields
-from sar_infer.results import DecisionOptions, ImageResult
-from sar_infer.server.class_names import cleaned
-from sar_infer.server.http.openapi import IMAGE_TYPES, form, problems, request_body
-from sar_infer.server.http.request import (
-    IMAGES,
-    MAX_TOP_K,
-    Mode,
-    Serving,
-    Texts,
-    chooses_only,
-    read_call,
-)
-from sar_infer.server.model.engine import Outcome, milliseconds
+from sar_infer.results import DecisionOptions
+from sar_infer.server.model.engine import milliseconds
+from sar_infer.server.openapi import IMAGE_TYPES, answer, form, problems, request_body
 from sar_infer.server.problems import IMAGE_CODES, Problem
+from sar_infer.server.request import IMAGES, MAX_TOP_K, Mode, Serving, Texts, chooses_only, cleaned, read_call
 
 PATH = "/v1/classify"
 router = APIRouter(tags=["classify"])
@@ -69,58 +60,12 @@ class ClassifyRequest(ClassifyOptions):
         return value
 
 
-class Prediction(BaseModel):
-    """One class for one image."""
-
-    rank: int = Field(description="1 is the best")
-    label: str
-    score: float = Field(description="softmax over the classes of the call, 0..1")
-    logit: float
-    similarity: float = Field(description="cosine between image and class")
-    source: Literal["bank", "extended"] = Field(description="extended: the name came with the call")
-
-
-class Explanation(BaseModel):
-    """The reasons for the best class."""
-
-    margin: float | None = Field(description="its score less the runner-up's")
-    runner_up: str | None
-    nearest: list[tuple[str, float]] = Field(description="classes nearest to the best one, with their cosines")
-    background: str | None = Field(description="the background class that beats every other")
-
-
-class Result(BaseModel):
-    """One image, in the order of the call."""
-
-    image: str
-    predictions: list[Prediction]
-    error: str | None = Field(description="why this image has no predictions")
-    error_code: str | None
-    unknown: float | None = Field(description="probability that it is none of the classes; null with an error")
-    reason: str | None = Field(None, description="present if it is called unknown: why")
-    label_set: list[str] | None = Field(None, description="present if coverage was requested")
-    explanation: Explanation | None = Field(None, description="present if it was requested")
-
-
-class ClassifyAnswer(BaseModel):
-    """The answer to a call."""
-
-    results: list[Result]
-    classes: int = Field(description="number of classes to choose from")
-    bundle: str = Field(description="digest of the bundle's manifest")
-    bank: str = Field(description="digest of the bank's content, also its ETag")
-    provider: str
-    timings_ms: dict[str, float]
-    request_id: str
-
-
 _FORM = form(**ClassifyOptions.model_json_schema()["properties"])
 
 
 @router.post(
     PATH,
-    response_model=ClassifyAnswer,
-    responses=problems(422, 503),
+    responses={200: answer("ClassifyAnswer"), **problems(422, 503)},
     openapi_extra=request_body(ClassifyRequest, _FORM, binary=IMAGE_TYPES),
 )
 async def classify(request: Request, service: Serving, query: Annotated[ClassifyOptions, Query()]) -> Response:
@@ -144,16 +89,28 @@ async def classify(request: Request, service: Serving, query: Annotated[Classify
         outcomes = await engine.each(images, decide, len(classes.names))
     if call is query and (error := outcomes[0].error):
         raise Problem(IMAGE_CODES[error.kind], str(error))
-    for outcome in outcomes:
-        if outcome.value:
-            if outcome.value.predictions:
-                service.metrics.top_score.observe(outcome.value.predictions[0].score)
-            service.metrics.judged.inc()
-            service.metrics.unknown.inc(outcome.value.reason is not None)
-        elif outcome.error:
-            service.metrics.rejected.labels(IMAGE_CODES[outcome.error.kind]).inc()
-    answer = {
-        "results": [_result(i, outcome) for i, outcome in enumerate(outcomes)],
+    results, metrics = [], service.metrics
+    for number, outcome in enumerate(outcomes):
+        result, error = outcome.value, outcome.error
+        code = None if error is None else IMAGE_CODES[error.kind]
+        predictions = [] if result is None else result.predictions
+        if predictions:
+            metrics.top_score.observe(predictions[0].score)
+        if result is not None:
+            metrics.judged.inc()
+            metrics.unknown.inc(result.reason is not None)
+        if code is not None:
+            metrics.rejected.labels(code).inc()
+        shown = {
+            "image": f"image[{number}]",
+            "predictions": [{"rank": rank, **vars(prediction)} for rank, prediction in enumerate(predictions, 1)],
+            "error": None if error is None else str(error),
+            "error_code": code,
+            "unknown": None if result is None else result.unknown,
+        }
+        results.append(shown if result is None else shown | optional_fields(result))
+    content = {
+        "results": results,
         "classes": len(classes.names),
         "bundle": engine.bundle.manifest.digest,
         "bank": bank.content_digest,
@@ -161,16 +118,4 @@ async def classify(request: Request, service: Serving, query: Annotated[Classify
         "timings_ms": milliseconds(outcomes),
         "request_id": request.state.request_id,
     }
-    return Response(to_json(answer), media_type="application/json")
-
-
-def _result(index: int, outcome: Outcome[ImageResult]) -> dict[str, Any]:
-    error, result = outcome.error, outcome.value
-    return {
-        "image": f"image[{index}]",
-        "predictions": [{"rank": rank, **vars(p)} for rank, p in enumerate(result.predictions if result else (), 1)],
-        "error": None if error is None else str(error),
-        "error_code": None if error is None else IMAGE_CODES[error.kind],
-        "unknown": None if result is None else result.unknown,
-        **({} if result is None else optional_fields(result)),
-    }
+    return Response(to_json(content), media_type="application/json")

@@ -11,11 +11,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError, to_json
 
 from sar_infer.errors import ClassNameError
-from sar_infer.server.class_names import clean_name
-from sar_infer.server.http.openapi import problems, request_body
-from sar_infer.server.http.request import MOST_ITEMS, Serving, read_images, read_json
+from sar_infer.server.model.engine import values_of
+from sar_infer.server.openapi import answer, problems, request_body
 from sar_infer.server.problems import Problem
-from sar_infer.server.settings import Limits
+from sar_infer.server.request import MOST_ITEMS, Serving, clean_name, read_images, read_json
 
 router = APIRouter(tags=["embeddings"])
 Modality = Literal["text", "image"]
@@ -57,33 +56,9 @@ class EmbeddingsRequest(BaseModel):
     dimensions: int | None = Field(None, description="only the model's own number")
 
 
-class Embedding(BaseModel):
-    """The unit vector of one input."""
-
-    object: Literal["embedding"]
-    index: int
-    embedding: list[float] | str
-
-
-class EmbeddingsAnswer(BaseModel):
-    """OpenAI's answer."""
-
-    object: Literal["list"]
-    data: list[Embedding]
-    model: str
-    usage: dict[Literal["prompt_tokens", "total_tokens"], int] = Field(description="of class names; images have none")
-
-
-class OpenAIErrorAnswer(BaseModel):
-    """OpenAI's error: message, type, param and code."""
-
-    error: dict[str, str | None]
-
-
 @router.post(
     "/v1/embeddings",
-    response_model=EmbeddingsAnswer,
-    responses=problems(422, 503, model=OpenAIErrorAnswer),
+    responses={200: answer("EmbeddingsAnswer"), **problems(422, 503, model="OpenAIErrorAnswer")},
     openapi_extra=request_body(EmbeddingsRequest),
 )
 async def embeddings(request: Request, service: Serving) -> Response:
@@ -93,45 +68,43 @@ async def embeddings(request: Request, service: Serving) -> Response:
     """
     call = await read_json(request, service, EmbeddingsRequest)
     inputs = [call.input] if isinstance(call.input, str) else call.input
-    items = [EmbeddingItem(**{call.modality: item}) if isinstance(item, str) else item for item in inputs]
-    for i, item in enumerate(items):
-        if (item.text is None) == (item.image is None):
-            raise Problem("invalid-request", f"input[{i}]: expected either text or image")
-    names = _names({i: item.text for i, item in enumerate(items) if item.text is not None}, service.settings.limits)
-    encoded = {i: item.image for i, item in enumerate(items) if item.image is not None}
-    images = await read_images(service, [*encoded.values()])
-    tokens = 0
-    with service.lease() as engine:
-        width = engine.bundle.manifest.embed_dim
-        if call.dimensions not in (None, width):
-            raise Problem("invalid-request", f"dimensions: expected {width}, the model's own, got {call.dimensions}")
-        rows = np.empty((len(items), width), "<f4")
-        with service.images.hold(len(images)):
-            if names:
-                rows[[*names]], tokens = await engine.names.embed([*names.values()])
-            labels = [f"input[{i}]" for i in encoded]
-            for i, row in zip(encoded, await engine.all_of(images, lambda rows: rows, labels), strict=True):
-                rows[i] = row
-    usage = {"prompt_tokens": tokens, "total_tokens": tokens}
-    base64_wanted = call.encoding_format == "base64"
-    data = [
-        {"object": "embedding", "index": i, "embedding": base64.b64encode(row) if base64_wanted else row.tolist()}
-        for i, row in enumerate(rows)
-    ]
-    answer = {"object": "list", "model": call.model, "usage": usage, "data": data}
-    return Response(to_json(answer), media_type="application/json")
-
-
-def _names(texts: dict[int, str], limits: Limits) -> dict[int, str]:
-    """Return texts, by their place in the input, as class names."""
-    if len(texts) > limits.classes:
-        raise Problem("too-many-classes", f"expected at most {limits.classes} texts in a request, got {len(texts)}")
     names: dict[int, str] = {}
-    for i, text in texts.items():
+    encoded: dict[int, str] = {}
+    for i, item in enumerate(inputs):
+        given = EmbeddingItem(**{call.modality: item}) if isinstance(item, str) else item
+        if (given.text is None) == (given.image is None):
+            raise Problem("invalid-request", f"input[{i}]: expected either text or image")
+        if given.image is not None:
+            encoded[i] = given.image
+        else:
+            names[i] = given.text or ""
+    if len(names) > (most := service.settings.limits.classes):
+        raise Problem("too-many-classes", f"expected at most {most} texts in a request, got {len(names)}")
+    for i, text in names.items():
         if text.startswith("data:image/"):
             raise Problem("invalid-request", f'input[{i}]: an image; add "modality": "image", or send {{"image": …}}')
         try:
             names[i] = clean_name(text)
         except ClassNameError as error:
             raise Problem("bad-class-name", f"input[{i}]: {error}") from None
-    return names
+    images = await read_images(service, [*encoded.values()])
+    tokens = 0
+    with service.lease() as engine:
+        width = engine.bundle.manifest.embed_dim
+        if call.dimensions not in (None, width):
+            raise Problem("invalid-request", f"dimensions: expected {width}, the model's own, got {call.dimensions}")
+        rows = np.empty((len(inputs), width), "<f4")
+        with service.images.hold(len(images)):
+            if names:
+                rows[[*names]], tokens = await engine.names.embed([*names.values()])
+            if images:
+                outcomes = await engine.each(images, lambda rows: rows)
+                rows[[*encoded]] = values_of(outcomes, [f"input[{i}]" for i in encoded])
+    usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+    base64_wanted = call.encoding_format == "base64"
+    data = [
+        {"object": "embedding", "index": i, "embedding": base64.b64encode(row) if base64_wanted else row.tolist()}
+        for i, row in enumerate(rows)
+    ]
+    content = {"object": "list", "model": call.model, "usage": usage, "data": data}
+    return Response(to_json(content), media_type="application/json")

@@ -9,12 +9,13 @@ from typing import Any
 
 from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
+from prometheus_client import generate_latest
 
 from sar_infer import __version__
 from sar_infer.errors import SarInferError
-from sar_infer.server.http.openapi import problems
-from sar_infer.server.http.request import Keyed, Serving
+from sar_infer.server.openapi import problems
 from sar_infer.server.problems import Problem
+from sar_infer.server.request import Keyed, Serving
 
 router = APIRouter(tags=["operations"])
 _SHOWN = (
@@ -37,7 +38,7 @@ async def alive() -> dict[str, str]:
 async def ready(service: Serving) -> JSONResponse:
     """Tell whether the model gives the vector of the export for the self-test image; run at most every two seconds."""
     readiness = await service.readiness()
-    content = {**dataclasses.asdict(readiness), "provider": service.engine.provider, "draining": service.draining}
+    content = {**readiness._asdict(), "provider": service.engine.provider, "draining": service.draining}
     return JSONResponse(content, 200 if readiness.ready else 503, {} if readiness.ready else {"Retry-After": "2"})
 
 
@@ -47,7 +48,7 @@ async def metrics(service: Serving) -> Response:
     """Return the metrics in Prometheus's text format."""
     if not service.settings.metrics:
         raise Problem("not-found", "metrics are switched off")
-    return Response(service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+    return Response(generate_latest(service.metrics.registry), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 @router.get("/v1/model", responses=problems())

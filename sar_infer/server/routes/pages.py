@@ -1,12 +1,11 @@
 """The pages for browsers: ``/ui`` to try the classifier, ``/docs`` to read the API, and their static files.
 
-All files come from the package and stay in memory after their first use. Every answer has a strict content security
-policy: nothing from other hosts, nothing inline. Links are relative, so that the pages also work below a path prefix.
+All files come from the package and stay in memory. Every answer has a strict content security policy: nothing from
+other hosts, nothing inline. Links are relative, so that the pages also work below a path prefix.
 """
 
 from __future__ import annotations
 
-import functools
 import hashlib
 from importlib import resources
 
@@ -15,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from sar_infer.server.http.request import is_current
+from sar_infer.server.request import is_current
 
 _CONTENT_TYPES = {
     "css": "text/css; charset=utf-8",
@@ -23,22 +22,9 @@ _CONTENT_TYPES = {
     "js": "text/javascript; charset=utf-8",
     "svg": "image/svg+xml",
 }
-_CONTENT_SECURITY_POLICY = "; ".join(
-    (
-        "default-src 'none'",
-        "script-src 'self'",
-        "style-src 'self'",
-        "img-src 'self' blob: data:",
-        "connect-src 'self'",
-        "base-uri 'none'",
-        "form-action 'none'",
-        "frame-ancestors 'none'",
-    )
-)
-_KEYED = "ui-keyed.html"
-"""The page of a server with a key: it asks for the key before anything is refused."""
 SECURITY_HEADERS = {
-    "Content-Security-Policy": _CONTENT_SECURITY_POLICY,
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
     "Referrer-Policy": "no-referrer",
@@ -47,46 +33,33 @@ SECURITY_HEADERS = {
 }
 
 
-@functools.cache
-def files() -> dict[str, tuple[bytes, str]]:
-    """Return content and ETag of all files of the pages by name.
-
-    A name from a request is only looked up here, never on disk.
-    """
-    static = (resources.files("sar_infer.server") / "static").iterdir()
-    entries = (*static, resources.files("sar_infer.evaluation") / "base.css")
-    contents = {entry.name: entry.read_bytes() for entry in entries if _ending(entry.name) in _CONTENT_TYPES}
-    contents[_KEYED] = contents["ui.html"].replace(b"<html ", b"<html data-key ", 1)
-    return {name: (content, f'"{hashlib.sha256(content).hexdigest()[:32]}"') for name, content in contents.items()}
-
-
 def router(*, keyed: bool) -> APIRouter:
-    """Return the routes of the pages.
+    """Return the routes of the pages; a name from a request is only looked up here, never on disk.
 
     Args:
         keyed: The server has a key, which ``/ui`` asks for before anything is refused.
     """
-    pages = {"/ui": _KEYED if keyed else "ui.html", "/docs": "docs.html"}
+    static = (resources.files("sar_infer.server") / "static").iterdir()
+    entries = (*static, resources.files("sar_infer.evaluation") / "base.css")
+    files = {entry.name: entry.read_bytes() for entry in entries if entry.name.rpartition(".")[2] in _CONTENT_TYPES}
+    if keyed:
+        files["ui.html"] = files["ui.html"].replace(b"<html ", b"<html data-key ", 1)
+    etags = {name: f'"{hashlib.sha256(content).hexdigest()[:32]}"' for name, content in files.items()}
 
     async def start(request: Request) -> Response:  # noqa: ARG001 - given by the router
         return RedirectResponse("ui", headers=SECURITY_HEADERS)
 
     async def file(request: Request) -> Response:
-        name = request.path_params.get("name") or pages.get(request.scope["path"])
-        if name not in files():
+        name = request.path_params.get("name") or request.scope["path"].strip("/") + ".html"
+        if name not in files:
             raise HTTPException(404)
-        content, etag = files()[name]
         # Browsers ask every time, so that they never show the pages of an older server; mostly the answer has no body.
-        headers = {"Cache-Control": "no-cache", "ETag": etag, **SECURITY_HEADERS}
-        if is_current(etag, request.headers.get("If-None-Match")):
+        headers = {"Cache-Control": "no-cache", "ETag": etags[name], **SECURITY_HEADERS}
+        if is_current(etags[name], request.headers.get("If-None-Match")):
             return Response(status_code=304, headers=headers)
-        return Response(content, media_type=_CONTENT_TYPES[_ending(name)], headers=headers)
+        return Response(files[name], media_type=_CONTENT_TYPES[name.rpartition(".")[2]], headers=headers)
 
     routes = APIRouter(include_in_schema=False)
     for path, endpoint in {"/": start, "/ui": file, "/docs": file, "/static/{name}": file}.items():
         routes.add_api_route(path, endpoint, methods=["GET", "HEAD"], include_in_schema=False)
     return routes
-
-
-def _ending(name: str) -> str:
-    return name.rpartition(".")[2]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import numpy as np
@@ -24,18 +24,10 @@ from sar_infer.class_model.spool import FeatureSpool
 from sar_infer.classify.learning import LearningReport
 from sar_infer.errors import ImageError
 from sar_infer.server.bank import BUSY_SECONDS
-from sar_infer.server.http.openapi import form, problems, request_body
-from sar_infer.server.http.request import (
-    IMAGES,
-    Keyed,
-    Texts,
-    Writable,
-    read_call,
-    read_images,
-    read_json,
-)
 from sar_infer.server.model.engine import Engine, ImageInput
+from sar_infer.server.openapi import answer, form, problems, request_body
 from sar_infer.server.problems import IMAGE_CODES, Problem
+from sar_infer.server.request import IMAGES, Keyed, Texts, Writable, read_call, read_images, read_json
 from sar_infer.server.routes.classes import IfMatch
 from sar_infer.server.service import Service, in_thread
 
@@ -62,13 +54,6 @@ class LearnRequest(Unlabelled):
     dry_run: bool = Field(False, description="change nothing")
 
 
-@dataclass(frozen=True)
-class LearnAnswer(LearningReport):
-    """The report of ``sar-bank learn``; keys are places in the request."""
-
-    bank: str
-
-
 class SuggestRequest(Unlabelled):
     """The JSON form of a call: images, or embeddings of them."""
 
@@ -77,52 +62,9 @@ class SuggestRequest(Unlabelled):
     )
 
 
-class Answer(BaseModel):
-    """A class with its score."""
-
-    label: str
-    score: float
-
-
-class PhotoGroup(BaseModel):
-    """Photos that look alike."""
-
-    size: int
-    like: str | None = Field(description="the class that they look like; null if they look like none")
-    nearest: list[Answer] = Field(description="the best answers, with their mean score over the group")
-    photos: list[int] = Field(description="numbers in the call, from 0; the most typical photos first")
-
-
-class LabelWorth(BaseModel):
-    """A photo whose label would help."""
-
-    photo: int = Field(description="its number in the call, from 0")
-    answers: list[Answer] = Field(description="the two answers between which it is in doubt")
-
-
-class Unreadable(BaseModel):
-    """An image that is in no group."""
-
-    photo: int
-    error: str
-    error_code: str
-
-
-class SuggestAnswer(BaseModel):
-    """Groups, first those like no class and of these the largest; and photos worth a label, the best first."""
-
-    photos: int
-    classes: int
-    groups: list[PhotoGroup]
-    labels: list[LabelWorth]
-    errors: list[Unreadable]
-    bank: str = Field(description="digest of the bank's content, also its ETag")
-
-
 @router.post(
     "/v1/learn",
-    response_model=LearnAnswer,
-    responses=problems(403, 409, 412, 422, 503, 507),
+    responses={200: answer("LearnAnswer"), **problems(403, 409, 412, 422, 503, 507)},
     openapi_extra=request_body(LearnRequest),
 )
 async def learn(request: Request, service: Writable, if_match: IfMatch = None) -> Response:
@@ -134,17 +76,18 @@ async def learn(request: Request, service: Writable, if_match: IfMatch = None) -
     images = await read_images(service, call.images)
     kind = "embeddings" if call.images is None else "images"
     with service.lease() as engine:
-        numbers, rows, errors = await _photo_features(service, engine, call, images)
+        features, errors = await _features(service, engine, call, images)
         for number, error in errors.items():
             raise Problem(IMAGE_CODES[error.kind], f"images[{number}]: {error}")
-        keys = [f"{kind}[{number}]" for number in numbers]
+        rows = np.array([*features.values()], np.float32)
+        keys = [f"{kind}[{number}]" for number in features]
         reports: list[LearningReport] = []
 
         def edit(bank: ClassBank) -> ClassBank:
             if service.engine is not engine:
                 raise Problem("overloaded", "another bundle has been loaded meanwhile; try again", BUSY_SECONDS)
-            with FeatureSpool.of(rows.shape[1], [(keys, rows)]) as features:
-                change, report = engine.classifier.learn(features, bank=bank, all_known=call.all_known)
+            with FeatureSpool.of(rows.shape[1], [(keys, rows)]) as spool:
+                change, report = engine.classifier.learn(spool, bank=bank, all_known=call.all_known)
             reports.append(report)
             return bank if call.dry_run else learn_edit(bank, change, by="sar-serve")
 
@@ -154,8 +97,7 @@ async def learn(request: Request, service: Writable, if_match: IfMatch = None) -
 
 @router.post(
     "/v1/suggest",
-    response_model=SuggestAnswer,
-    responses=problems(403, 422, 503),
+    responses={200: answer("SuggestAnswer"), **problems(403, 422, 503)},
     openapi_extra=request_body(SuggestRequest, form()),
 )
 async def suggest(request: Request, service: Keyed) -> Response:
@@ -166,13 +108,14 @@ async def suggest(request: Request, service: Keyed) -> Response:
     """
     call, images = await read_call(request, service, SuggestRequest)
     with service.lease() as engine:
-        numbers, rows, failed = await _photo_features(service, engine, call, images)
+        features, failed = await _features(service, engine, call, images)
+        rows = np.array([*features.values()], np.float32).reshape(-1, engine.bundle.manifest.embed_dim)
         bank = await service.current()
         classes = await engine.names.class_set({}, only=False, bank=bank)
 
         def look() -> dict[str, Any]:
             suggestions = engine.classifier.suggest(rows, classes)
-            return engine.classifier.described(suggestions, rows, classes, numbers)
+            return engine.classifier.described(suggestions, rows, classes, [*features])
 
         with service.changes.hold(1):
             async with service.suggesting:  # one at a time: photos are compared in pairs
@@ -181,14 +124,13 @@ async def suggest(request: Request, service: Keyed) -> Response:
         {"photo": number, "error": str(error), "error_code": IMAGE_CODES[error.kind]}
         for number, error in failed.items()
     ]
-    answer = {**content, "errors": errors, "bank": bank.content_digest}
-    return Response(to_json(answer), media_type="application/json")
+    return Response(to_json({**content, "errors": errors, "bank": bank.content_digest}), media_type="application/json")
 
 
-async def _photo_features(
+async def _features(
     service: Service, engine: Engine, photos: Unlabelled, images: Sequence[ImageInput]
-) -> tuple[list[int], Floats, dict[int, ImageError]]:
-    """Return the numbers of a call's photos with their unit rows (N, D), and the errors of images by their number.
+) -> tuple[dict[int, Floats], dict[int, ImageError]]:
+    """Return the unit rows (D,) of a call's photos by their number, and the errors of images by theirs.
 
     Raises:
         Problem: ``invalid-request``: neither images nor embeddings, or both, or embeddings of another encoder.
@@ -196,28 +138,21 @@ async def _photo_features(
     texts, width = photos.embeddings, engine.bundle.manifest.embed_dim
     if (photos.images is None) == (texts is None):
         raise Problem("invalid-request", "expected either images or embeddings")
-    if texts is not None:
-        rows = await service.in_turn(4 * width * len(texts), lambda: _embedded(texts, width))
-        return [*range(len(rows))], rows, {}
-    with service.images.hold(len(images)):
-        outcomes = await engine.each(images, lambda rows: rows)
-    errors = {number: outcome.error for number, outcome in enumerate(outcomes) if outcome.error is not None}
-    values = {number: outcome.value for number, outcome in enumerate(outcomes) if outcome.value is not None}
-    return [*values], np.array([*values.values()], np.float32).reshape(-1, width), errors
+    if texts is None:
+        with service.images.hold(len(images)):
+            outcomes = await engine.each(images, lambda rows: rows)
+        errors = {number: outcome.error for number, outcome in enumerate(outcomes) if outcome.error is not None}
+        return {number: outcome.value for number, outcome in enumerate(outcomes) if outcome.value is not None}, errors
 
+    def embedded() -> list[Floats]:
+        try:
+            rows = [np.frombuffer(base64.b64decode(text, validate=True), "<f4") for text in texts]
+        except (binascii.Error, ValueError):
+            raise Problem("invalid-request", "embeddings: expected little-endian float32 in base64") from None
+        if any(row.shape != (width,) or not abs(float(np.linalg.norm(row)) - 1) < _UNIT for row in rows):
+            raise Problem(
+                "invalid-request", f"embeddings: expected {width} numbers each, of length 1, as this server makes"
+            )
+        return rows
 
-def _embedded(texts: Sequence[str], width: int) -> Floats:
-    """Decode embeddings of images in base64, as ``/v1/embeddings`` returns them, to unit rows (N, ``width``).
-
-    Raises:
-        Problem: ``invalid-request``: they are none of this server's encoder.
-    """
-    try:
-        rows = [np.frombuffer(base64.b64decode(text, validate=True), "<f4") for text in texts]
-    except (binascii.Error, ValueError):
-        raise Problem("invalid-request", "embeddings: expected little-endian float32 in base64") from None
-    if any(row.shape != (width,) or not abs(float(np.linalg.norm(row)) - 1) < _UNIT for row in rows):
-        raise Problem(
-            "invalid-request", f"embeddings: expected {width} numbers each, of length 1, as this server makes"
-        )
-    return np.array(rows, np.float32).reshape(-1, width)
+    return dict(enumerate(await service.in_turn(4 * width * len(texts), embedded))), {}

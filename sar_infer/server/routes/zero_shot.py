@@ -8,10 +8,10 @@ from typing import Annotated
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from sar_infer.server.class_names import LONGEST_TEXT, clean_name, cleaned
-from sar_infer.server.http.openapi import ErrorAnswer, problems, request_body
-from sar_infer.server.http.request import Serving, Texts, decoded, read_json
+from sar_infer.server.model.engine import values_of
+from sar_infer.server.openapi import answer, problems, request_body
 from sar_infer.server.problems import Problem
+from sar_infer.server.request import LONGEST_TEXT, Serving, Texts, clean_name, cleaned, decoded, read_json
 
 router = APIRouter(tags=["zero-shot-image-classification"])
 _PLACE = "{}"
@@ -40,17 +40,9 @@ class ZeroShotRequest(BaseModel):
     parameters: ZeroShotParameters
 
 
-class ZeroShotElement(BaseModel):
-    """One label, spelt as in the call, with its score."""
-
-    label: str
-    score: float = Field(description="softmax over the labels of the call, 0..1")
-
-
 @router.post(
     "/v1/zero-shot-image-classification",
-    response_model=list[ZeroShotElement],
-    responses=problems(422, 503, model=ErrorAnswer),
+    responses={200: answer("ZeroShotElement[]"), **problems(422, 503, model="ErrorAnswer")},
     openapi_extra=request_body(ZeroShotRequest),
 )
 async def zero_shot(request: Request, service: Serving) -> Response:
@@ -79,8 +71,8 @@ async def zero_shot(request: Request, service: Serving) -> Response:
     with service.lease() as engine, service.images.hold(1):
         chosen = await engine.names.class_set(classes, True, await service.current())
         rank, count = engine.classifier.rank, len(chosen.names)
-        image = decoded(call.inputs)
-        (ranked,) = await engine.all_of([image], lambda rows: rank(rows, chosen, count), ["inputs"], count)
+        outcomes = await engine.each([decoded(call.inputs)], lambda rows: rank(rows, chosen, count), count)
+    (ranked,) = values_of(outcomes, ["inputs"])
     service.metrics.top_score.observe(ranked[0].score)
-    answer = [{"label": spellings[p.label], "score": p.score} for p in ranked]
-    return Response(json.dumps(answer, ensure_ascii=False), media_type="application/json")
+    content = [{"label": spellings[p.label], "score": p.score} for p in ranked]
+    return Response(json.dumps(content, ensure_ascii=False), media_type="application/json")

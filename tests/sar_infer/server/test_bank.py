@@ -14,7 +14,6 @@ from support.disk import fill_disk
 from sar_infer.bank import ClassBank, add
 from sar_infer.bundle import bank_file
 from sar_infer.bundle.bundle import Bundle, open_bundle
-from sar_infer.errors import BankError, InputError
 from sar_infer.server.bank import BankStore
 from sar_infer.server.problems import Problem
 from sar_infer.storage.files import owned
@@ -119,11 +118,3 @@ def test_two_servers_on_one_file_lose_nothing(bundle: Bundle, file: Path) -> Non
     assert missing == []
     assert {f"class {number}" for number in range(40)} <= {*stores[0].look().names}
     assert stores[0].bank.content_digest == stores[1].look().content_digest
-
-
-def test_files_that_a_server_refuses(bundle: Bundle, file: Path) -> None:
-    with pytest.raises(InputError, match="no such folder"):
-        BankStore(file.parent / "absent" / file.name, bundle)
-    ClassBank.of(["a"], name_rows(["a"]), "f" * 64).save(file)
-    with pytest.raises(BankError, match=r"another encoder .*sar-bank carry"):
-        BankStore(file, bundle)

@@ -7,9 +7,9 @@ from typing import get_args
 
 import pytest
 import yaml
+from prometheus_client import generate_latest
 
-from sar_infer.server.metrics import Metrics
-from sar_infer.server.model.workers import Cause
+from sar_infer.server.metrics import Cause, Metrics
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_the_process_is_measured() -> None:
 
 def test_every_alert_is_on_metrics_that_exist() -> None:
     """Each has an expression with a value, a severity and one sentence."""
-    text = Metrics(("overloaded",)).text().decode()
+    text = generate_latest(Metrics(("overloaded",)).registry).decode()
     declared = set(re.findall(r"# TYPE (\w+) \w+", text)) | {
         name + end for name in re.findall(r"# TYPE (\w+) histogram", text) for end in ("_sum", "_count", "_bucket")
     }

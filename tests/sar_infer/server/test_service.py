@@ -94,15 +94,6 @@ def add(server: Local, name: str, **more: Any) -> httpx2.Response:
     return httpx2.put(f"{server.url}/v1/classes/{name}", **{"headers": KEY, "timeout": 60, **more})
 
 
-def test_metrics_say_that_the_bank_file_cannot_be_used(server: Local) -> None:
-    add(server, "mug")
-    sound = bank(server).read_bytes()
-    for content, status, usable in ((sound[:100], 409, 0), (sound, 201, 1)):
-        bank(server).write_bytes(content)
-        assert add(server, "cup").status_code == status
-        assert server.metric("sar_bank_usable") == usable
-
-
 def labels(url: str, **query: Any) -> set[str]:
     headers, params = {**IMAGE, **KEY}, {"top_k": 50, **query}
     answer = httpx2.post(f"{url}/v1/classify", content=jpeg(), params=params, headers=headers, timeout=60)
@@ -385,15 +376,15 @@ def test_readiness_does_not_wait_in_the_queue(either: Local, monkeypatch: pytest
     def is_self_test(task: Task) -> bool:
         return isinstance(task.image, np.ndarray)  # others are encoded
 
-    batcher = either.service.engine._batcher
-    monkeypatch.setattr(batcher, "_max_batch", 2)  # so that the queue lasts
+    pool = either.service.engine.pool
+    monkeypatch.setattr("sar_infer.server.model.pool.HANDED", 2)  # so that the queue lasts
     around(either, monkeypatch, held)
-    with ThreadPoolExecutor(9) as pool:
-        waiting = [pool.submit(labels, either.url) for _ in range(8)]
+    with ThreadPoolExecutor(9) as threads:
+        waiting = [threads.submit(labels, either.url) for _ in range(8)]
         try:
             wait_for(lambda: either.metric("sar_queue_depth") == 8)
-            ready = pool.submit(httpx2.get, f"{either.url}/readyz", timeout=60)
-            wait_for(lambda: any(is_self_test(item.task) for item in [*batcher._waiting]))
+            ready = threads.submit(httpx2.get, f"{either.url}/readyz", timeout=60)
+            wait_for(lambda: any(is_self_test(item.task) for item in [*pool._waiting]))
             probing.set()
             assert ready.result().status_code == 200
             assert either.metric("sar_queue_depth") > 0

@@ -64,8 +64,7 @@ def test_workers_that_are_killed_at_any_moment_of_their_start_are_replaced_and_c
             return codes
 
     with local_server(settings) as server, ThreadPoolExecutor(1) as pool:
-        workers = server.service.engine.workers
-        assert workers is not None
+        workers = server.service.engine.pool
         client = pool.submit(ask, server.url)
         try:
             answering, other = sorted(workers.pids)

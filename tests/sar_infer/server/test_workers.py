@@ -27,7 +27,7 @@ from support.servers import workers as worker_pids
 
 from sar_infer.encoders.sessions import usable_cores
 from sar_infer.errors import BundleError
-from sar_infer.server.model import opening, sizing, supervisor, workers
+from sar_infer.server.model import engine, pool, sizing, supervisor
 from sar_infer.server.model.process import Result, Task
 from sar_infer.server.service import Service
 from sar_infer.server.settings import Limits, Settings
@@ -99,9 +99,7 @@ def ready(server: Local) -> httpx2.Response:
 
 
 def pids(server: Local) -> set[int]:
-    engine = server.service.engine
-    assert engine.workers is not None
-    return set(engine.workers.pids)
+    return set(server.service.engine.pool.pids)
 
 
 def deaths(server: Local, reason: str) -> float:
@@ -129,8 +127,8 @@ def test_an_image_that_ends_its_worker_is_refused_and_its_batch_mates_are_answer
     server: Local, bad: bytes, says: str, reason: str
 ) -> None:
     before = deaths(server, reason)
-    with ThreadPoolExecutor(16) as pool:
-        sent = [pool.submit(classify, server, image) for image in [GOOD, GOOD, bad, *[GOOD] * 12]]
+    with ThreadPoolExecutor(16) as threads:
+        sent = [threads.submit(classify, server, image) for image in [GOOD, GOOD, bad, *[GOOD] * 12]]
         answers = [one.result() for one in sent]
     refused = answers.pop(2)
     assert (refused.status_code, refused.json()["code"]) == (422, "undecodable-image")
@@ -264,10 +262,10 @@ def test_workers_that_die_or_hang_while_they_load_leave_the_old_bundle_in_servic
     before, others = pids(server), set(worker_pids(os.getpid())) - pids(server)
     if flaw is endless:
         endless(path)
-        monkeypatch.setattr(opening, "TRIAL_SECONDS", 0.5)
+        monkeypatch.setattr(engine, "TRIAL_SECONDS", 0.5)
     else:
         plant(tmp_path / "flaw", monkeypatch, flaw, PROCESS)
-        monkeypatch.setattr(workers, "LOADING_SECONDS", 0.5 if flaw is faults.hang else 60)
+        monkeypatch.setattr(pool, "LOADING_SECONDS", 0.5 if flaw is faults.hang else 60)
     refused = httpx2.post(f"{server.url}/v1/reload", headers=KEY, timeout=60)
     assert (refused.status_code, refused.json()["code"]) == (422, "bad-bundle")
     assert says in refused.json()["detail"]
@@ -281,7 +279,7 @@ def test_a_start_whose_workers_die_or_hang_is_refused_and_leaves_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flaw: Callable[..., Any], says: str
 ) -> None:
     before, bundle = worker_pids(os.getpid()), write_bundle(tmp_path / "bundle")
-    monkeypatch.setattr(workers, "LOADING_SECONDS", 0.5 if flaw is faults.hang else 60)
+    monkeypatch.setattr(pool, "LOADING_SECONDS", 0.5 if flaw is faults.hang else 60)
     with planted(tmp_path, flaw, PROCESS), pytest.raises(BundleError, match=says) as caught:
         Service.open(settings_for(bundle))
     assert str(caught.value).startswith(f"{bundle / 'image_encoder.onnx'}: ")

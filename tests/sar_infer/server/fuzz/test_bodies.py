@@ -18,8 +18,7 @@ from support.hostile_requests import METHODS, PATHS, chunked, request, talk, wir
 from support.pictures import jpeg
 from support.servers import Local, Server, local_server, wait_for
 
-from sar_infer.server import startup
-from sar_infer.server.http import connection
+from sar_infer.server import connection, startup
 from sar_infer.server.problems import CODES
 from sar_infer.server.settings import Limits, Settings
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from support.examples import examples
-from support.hostile import corpus, mutated, scans, sound
+from support.hostile import corpus, mutated, sound
 from support.servers import Server
 
 from sar_infer.errors import ImageError
@@ -65,8 +65,3 @@ def test_truncation_at_every_offset_gives_an_image_or_an_image_error(which: int)
     step = max(1, len(image) // 500)
     for length in range(0, len(image), step):
         loads(image[:length])
-
-
-def test_many_scans_are_refused_before_they_are_decoded() -> None:
-    with pytest.raises(ImageError, match="20006"):
-        load_rgb(scans(20_000))

@@ -21,7 +21,6 @@ from sar_infer.encoders.self_test import self_test_image
 from sar_infer.errors import BundleError
 from sar_infer.server.metrics import Metrics
 from sar_infer.server.model.engine import Engine
-from sar_infer.server.model.opening import open_engine
 from sar_infer.server.model.sizing import Sizes
 from sar_infer.server.settings import Limits, Settings
 
@@ -64,9 +63,9 @@ def test_answers_depend_neither_on_company_nor_order_nor_batch_size(
     max_batch: int,
 ) -> None:
     async def go() -> Floats:
-        engine = Engine(mini, Sizes(False, workers, 1, max_batch), Limits(), Metrics())
+        engine = Engine(mini, Sizes(False, workers, 1, max_batch), Limits(), Metrics())  # shares its classifier
         outcomes = await engine.each([images[i] for i in order], lambda rows: rows)
-        engine.close()
+        engine.pool.close()
         return np.array([outcome.value for outcome in outcomes])
 
     rows = asyncio.run(go())
@@ -77,15 +76,15 @@ def test_an_encoder_that_computes_something_else_is_refused(bundle_copy: Path) -
     vector = Classifier.open(bundle_copy, "cpu").embed_images([self_test_image(SIZE, 5)])[0]
     stored = SelfTestVector(5, tuple(vector.tolist()))
     reseal(bundle_copy, self_test=stored)
-    open_engine(Settings(bundle=bundle_copy, device="cpu"), Metrics()).close()
+    Engine.open(Settings(bundle=bundle_copy, device="cpu"), Metrics()).close()
     onnx.save(turned(image_graph(), "weight"), bundle_copy / IMAGE_ENCODER)
     reseal(bundle_copy, self_test=stored)
     with pytest.raises(BundleError, match=r"image_encoder\.onnx: .*cosine"):
-        open_engine(Settings(bundle=bundle_copy, device="cpu"), Metrics())
+        Engine.open(Settings(bundle=bundle_copy, device="cpu"), Metrics())
     onnx.save(broken(image_graph(), "weight"), bundle_copy / IMAGE_ENCODER)
     reseal(bundle_copy, self_test=stored)
     with pytest.raises(BundleError, match="cosine nan"):
-        open_engine(Settings(bundle=bundle_copy, device="cpu"), Metrics())
+        Engine.open(Settings(bundle=bundle_copy, device="cpu"), Metrics())
 
 
 def test_rows_that_arrive_together_are_ranked_together(bundle_path: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sar_infer import Classifier
-from sar_infer.bank import ClassBank, set_class
+from sar_infer.bank import set_class
 from sar_infer.classify.class_set import ClassSet
 from sar_infer.server.metrics import Metrics
 from sar_infer.server.model.names import Names
@@ -22,22 +22,6 @@ def run(classifier: Classifier, go: Callable[[Names], Coroutine[Any, Any, None]]
     finally:
         names.close()
     return metrics
-
-
-def test_class_sets_are_kept_while_the_bank_is_the_same(classifier: Classifier) -> None:
-    async def go(names: Names) -> None:
-        bank = classifier.bank
-        first = await names.class_set({"violet": ("violet",)}, False, bank)
-        assert await names.class_set({"violet": ("violet",)}, False, bank) is first
-        assert await names.class_set({"violet": ("violet",)}, True, bank) is not first
-        other = ClassBank.of(bank.names[:2], bank.embeddings[:2], bank.encoder_digest)
-        whole = await names.class_set({}, False, other)
-        assert await names.class_set({}, False, other) is whole
-        assert await names.class_set({}, False, bank) is not whole
-        await names.class_set({"teal": ("teal",)}, False, other)
-        assert await names.class_set({"violet": ("violet",)}, False, bank) is not first
-
-    run(classifier, go)
 
 
 def test_a_kept_class_set_does_not_outlive_what_is_known_of_the_classes(classifier: Classifier) -> None:

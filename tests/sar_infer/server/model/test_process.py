@@ -1,10 +1,11 @@
-"""The work of a worker process, done here."""
+"""Worker processes: what they decode and encode, their priority and their memory."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,12 @@ import psutil
 import pytest
 from support.giants import GIANTS
 
-from sar_infer.bundle.manifest import file_entry
+from sar_infer._arrays import Floats
 from sar_infer.classifier import Classifier
 from sar_infer.errors import ImageError
+from sar_infer.images.prefetch import decode_image
 from sar_infer.processes.worker import Worker
-from sar_infer.server.model.process import Model, Task, begin
+from sar_infer.server.model.process import Computer, Model, Task, begin
 from sar_infer.server.model.sizing import Sizes
 from sar_infer.server.settings import Limits
 
@@ -24,18 +26,8 @@ from sar_infer.server.settings import Limits
 @pytest.fixture(scope="module")
 def model() -> Model:
     mini = Classifier.open(device="cpu")
-    bundle, file = mini.bundle, mini.bundle.path / mini.choice.image
-    return Model(
-        graph=str(file),
-        sha256=file_entry(file).sha256,
-        embed_dim=bundle.manifest.embed_dim,
-        device="cpu",
-        sizes=Sizes(True, 1, 1, 2, alone=4),
-        probe=mini.self_test.image,
-        trial_seconds=60,
-        preprocess=bundle.manifest.preprocess,
-        limits=Limits(),
-    )
+    graph = mini.bundle.path / mini.choice.image
+    return Model(graph, mini.bundle.manifest, "cpu", Sizes(True, 1, 1, 2, alone=4), Limits(), 60)
 
 
 def test_a_worker_gives_way_to_the_front(model: Model) -> None:
@@ -55,3 +47,35 @@ def test_an_image_that_takes_more_memory_than_the_worker_may_have_is_refused_and
         assert isinstance(refused.row, ImageError)
         assert (refused.row.kind, isinstance(answered.row, np.ndarray)) == ("size", True)
     assert worker.ended() == 0
+
+
+@pytest.mark.parametrize("fault", ["too many at once", "one spoils all"])
+def test_a_batch_that_fails_or_is_spoilt_is_halved(model: Model, fault: str) -> None:
+    """INT8 graphs share ranges, so that one image's row that is not finite spoils those of its batch."""
+    batches: list[int] = []
+
+    def encode(inputs: Sequence[Floats], alone: bool) -> Floats:
+        batches.append(len(inputs))
+        rows = np.array([[pixels[0, 0, 0]] for pixels in inputs], np.float32)
+        if fault == "too many at once" and len(inputs) > 1:
+            raise MemoryError
+        return rows + (np.nan if fault == "one spoils all" and (rows == rows_of[2]).any() else 0)
+
+    size = model.manifest.preprocess.size
+    images = [np.full((size, size, 3), level, np.uint8) for level in (0, 50, 100, 200)]
+    rows_of = [decode_image(image, model.manifest.preprocess)[0, 0, 0] for image in images]
+    computer = Computer(model.manifest.preprocess, model.limits, encode, 8)
+    rows = [float(result.row[0, 0]) for result in computer([Task(image) for image in images])]  # type: ignore[index]
+    assert rows == pytest.approx(
+        [*rows_of[:2], np.nan if fault == "one spoils all" else rows_of[2], rows_of[3]], nan_ok=True
+    )
+    assert batches == [4, 2, 1, 1, 2, 1, 1] if fault == "too many at once" else [4, 2, 2, 1, 1]
+
+
+def test_images_that_cannot_be_decoded_fail_alone(model: Model) -> None:
+    computer = Computer(
+        model.manifest.preprocess, model.limits, lambda inputs, _: np.ones((len(inputs), 1), np.float32), 8
+    )
+    bad, good = computer([Task(b"no image"), Task(np.zeros((9, 9, 3), np.uint8), digest=True)])
+    assert isinstance(bad.row, ImageError)
+    assert (np.shape(good.row), len(good.digest)) == ((1, 1), 32)

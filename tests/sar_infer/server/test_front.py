@@ -1,4 +1,4 @@
-"""The middleware around every request, from outside, through real sockets."""
+"""What every request goes through, from outside, through real sockets."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from support.hostile_requests import Answer, read_answer
 from support.pictures import jpeg
 from support.servers import Local, around, local_server, wait_for
 
-from sar_infer.server.http import connection, middleware
+from sar_infer.server import connection, front
 from sar_infer.server.settings import Limits, Settings
 
 IMAGE = {"Content-Type": "image/jpeg"}
@@ -35,7 +35,7 @@ def server(bundle_path: Path) -> Iterator[Local]:
 @pytest.fixture(autouse=True)
 def _short_linger(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait less for the rest of a body that is refused."""
-    monkeypatch.setattr(middleware, "LINGER_SECONDS", 0.3)
+    monkeypatch.setattr(front, "LINGER_SECONDS", 0.3)
 
 
 @pytest.fixture

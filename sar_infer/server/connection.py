@@ -95,8 +95,14 @@ class Connection(HttpToolsProtocol):
         view = memoryview(data)
         while parsed < len(data) and not self.pipeline and not self.transport.is_closing():
             piece = view[parsed : parsed + max(_PIECE, self._body_left)]
-            self._parse(piece)
             parsed += len(piece)
+            self._header_bytes += len(piece)  # ``on_body`` takes off what was none
+            super().data_received(piece)  # type: ignore[arg-type]
+            self._header_bytes = max(0, self._header_bytes)
+            if self._header_bytes > HEADER_BYTES:
+                self._give_up(_TOO_LARGE)
+            elif self in self.idle and self._patience is None:  # headers are incomplete
+                self._wait_for_headers()
         self._unparsed = data[parsed:]
         if len(self._unparsed) > HEADER_BYTES:
             self.flow.pause_reading()
@@ -143,16 +149,6 @@ class Connection(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._running = cycle
         super()._start_asgi_task(cycle, app)
-
-    def _parse(self, piece: memoryview) -> None:
-        """Count the bytes outside of bodies, and refuse too many; wait for the rest of headers that are incomplete."""
-        self._header_bytes += len(piece)
-        super().data_received(piece)  # type: ignore[arg-type]
-        self._header_bytes = max(0, self._header_bytes)
-        if self._header_bytes > HEADER_BYTES:
-            self._give_up(_TOO_LARGE)
-        elif self in self.idle and self._patience is None:
-            self._wait_for_headers()
 
     def _wait_for_headers(self) -> None:
         self._patience = self.loop.call_later(HEADER_SECONDS, self._give_up, _TIMEOUT)

@@ -13,7 +13,7 @@ import pytest
 import uvicorn
 from support.servers import wait_for
 
-from sar_infer.server.http.connection import Connection
+from sar_infer.server.connection import Connection
 from sar_infer.server.startup import bind
 
 REQUEST = b"GET /%d HTTP/1.1\r\n\r\n"
@@ -23,7 +23,7 @@ SMALLEST = len(b"GET / HTTP/1.1\r\n\r\n")
 class Application:
     """Answers with the path of a request once ``gate`` is set; notes what begins, what is left, and what waits.
 
-    Like the middleware it reads a body once, and leaves it to the connection to tell that the client has left.
+    Like ``front`` it reads a body once, and leaves it to the connection to tell that the client has left.
     """
 
     def __init__(self) -> None:

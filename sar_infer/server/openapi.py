@@ -1,0 +1,89 @@
+"""The parts of the OpenAPI document that FastAPI does not make; ``answers.json`` has the schemas of answers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from importlib import resources
+from typing import Any
+
+import pydantic.dataclasses  # noqa: F401 - else pydantic imports it for the first document
+from fastapi import FastAPI
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from sar_infer.server.problems import CODES
+
+BINARY = {"type": "string", "format": "binary"}
+IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp")
+_REFERENCE = "#/components/schemas/{model}"
+_FROM_FRONT = (400, 408, 413, 415, 429, 500, 504)
+_ANSWERS: dict[str, Any] = json.loads((resources.files("sar_infer.server") / "answers.json").read_bytes())
+_requests: dict[str, type[BaseModel]] = {}
+
+
+def form(**properties: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of a form with images and, beside them, fields of these schemas."""
+    images = {"type": "array", "minItems": 1, "items": BINARY}
+    return {"type": "object", "required": ["image"], "properties": {"image": images, **properties}}
+
+
+def request_body(
+    model: type[BaseModel], form: dict[str, Any] | None = None, *, binary: Sequence[str] = (), required: bool = True
+) -> dict[str, Any]:
+    """Return the description of a body that a route reads by itself.
+
+    Args:
+        model: Its form in JSON.
+        form: Schema of its form as ``multipart/form-data``, if it may be one.
+        binary: Content types of its form in bytes.
+        required: It cannot be left out.
+    """
+    _requests[model.__name__] = model
+    schemas: dict[str, Any] = {"application/json": {"$ref": _REFERENCE.format(model=model.__name__)}}
+    schemas |= {**({"multipart/form-data": form} if form else {}), **dict.fromkeys(binary, BINARY)}
+    body: dict[str, Any] = {"content": {kind: {"schema": schema} for kind, schema in schemas.items()}}
+    return {"requestBody": {**body, **({"required": True} if required else {})}}
+
+
+def answer(name: str, description: str = "Successful response.", kind: str = "application/json") -> dict[str, Any]:
+    """Return the description of an answer by the name of its schema in ``answers.json``, perhaps ``NAME[]``."""
+    schema: dict[str, Any] = {"$ref": _REFERENCE.format(model=name.removesuffix("[]"))}
+    if name.endswith("[]"):
+        schema = {"type": "array", "items": schema}
+    return {"description": description, "content": {kind: {"schema": schema}}}
+
+
+def problems(*statuses: int, model: str = "ProblemAnswer") -> dict[int | str, dict[str, Any]]:
+    """Return the errors of a route, in the form of its protocol; those of ``front`` are added to every route."""
+    kind = "application/problem+json" if model == "ProblemAnswer" else "application/json"
+    return {status: answer(model, _titles(status), kind) for status in sorted({*statuses, 401, 500})}
+
+
+def _titles(status: int) -> str:
+    return "; ".join(title for code_status, title in CODES.values() if code_status == status) + "."
+
+
+def complete(app: FastAPI) -> None:
+    """Add the schemas, the errors of ``front`` in each protocol's form, and the bearer key to the app's document."""
+    make = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = make()
+            models = [(model, "validation") for model in _requests.values()]
+            _, definitions = models_json_schema(models, ref_template=_REFERENCE)  # type: ignore[arg-type]
+            components = document.setdefault("components", {})
+            components.setdefault("schemas", {}).update(definitions["$defs"] | _ANSWERS)
+            for path, operations in document["paths"].items():
+                for operation in operations.values():
+                    answers = operation["responses"]
+                    model = "ErrorAnswer" if path.startswith("/v2") else "ProblemAnswer"
+                    content = answers.get("500", problems(model=model)[500])["content"]
+                    for status in _FROM_FRONT:
+                        answers.setdefault(str(status), {"description": _titles(status), "content": content})
+            components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+            document["security"] = [{}, {"key": []}]
+        return app.openapi_schema or {}
+
+    app.openapi = openapi  # type: ignore[method-assign]
