@@ -12,6 +12,7 @@ Few photos span few dimensions, in which all distances can be computed: P is a m
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,7 +32,6 @@ from sar_infer.class_model.model import (
     Rivals,
     apart,
     gaussian,
-    log_probabilities,
 )
 from sar_infer.measures import auroc
 
@@ -92,7 +92,7 @@ class Task:
     """Rankings of N images among C classes and *unknown*.
 
     Attributes:
-        terms: (N, C + 1, 4) float32, what the scores are linear in.
+        terms: (3, N, C + 1) float32, what the scores are linear in beside the last weight, less the value of the truth.
         truth: (N,) their columns.
         weight: (N,) weights.
         photos: (N,) photos with which held-out classes returned.
@@ -166,14 +166,13 @@ def fit(
     weights, moved, rounds, target = np.array(USUAL), np.inf, 0, 2
     effective = _CLASS_PHOTOS * len(texts)
     while True:
-        while rounds < target:
-            tasks = _merged([*tasks, *folds.tasks(rounds)])
-            rounds += 1
+        tasks += _merged([task for number in range(rounds, target) for task in folds.tasks(number)])
+        rounds = target
         before = weights
         weights, curve = likeliest(tasks, effective, weights)
         moved = float((weights - before) @ curve @ (weights - before)) / 2 / effective
         if rounds > 2 and (
-            moved < _MOVED or rounds >= _ROUNDS or 2 * sum(t.terms[..., 0].size for t in tasks) > _CELLS
+            moved < _MOVED or rounds >= _ROUNDS or 2 * sum(t.terms[0].size for t in tasks) > _CELLS
         ):
             break
         target = 2 * rounds
@@ -275,32 +274,35 @@ class _Folds:
             size=self.size,
         )
         there = rng.permutation(len(left))[len(left) // 2 :]
+        fixed = columns_of(closed, self._sums(closed, learned), list(map(len, learned)), texts[stayed], self.named[stayed])
+        if self.rivals is not None:
+            sums = self.rivals.counts[:, None] * (self.rivals.means - closed.centre)
+            fixed = _together(fixed, columns_of(closed, sums, self.rivals.counts, self.rivals.texts))
         for count in PHOTOS:
             shown = [photos[c][: min(count, max(len(photos[c]) - 1, 0))] for c in left]
             asked = [photos[c][count : count + 2 * max(PHOTOS)] for c in left]
             if 2 * sum(len(rows) > 0 for rows in asked) <= len(left):
                 break
+            named = np.zeros(len(left), np.bool_) if nameless and count else self.named[left]
+            added = columns_of(closed, self._sums(closed, shown), list(map(len, shown)), texts[left], named)
             for present in (np.arange(len(left)), np.sort(there)):
-                columns = np.concatenate([stayed, left[present]])
-                sums, counts, rows, named = self._columns(
-                    closed, [*learned, *(shown[i] for i in present)], texts[columns], self.named[columns]
-                )
-                if nameless and count:
-                    named[len(stayed) : len(columns)] = False
-                place = np.full(len(left), len(rows))
-                place[present] = np.arange(len(stayed), len(columns))
+                columns = _together(fixed, tuple(part[present] for part in added))
+                last = len(columns[1])
+                place = np.full(len(left), last)
+                place[present] = np.arange(last - len(present), last)
                 sizes = [len(group) for group in (*tested, *asked)]
                 images, truth = np.concatenate([*tested, *asked]), np.repeat([*range(len(stayed)), *place], sizes)
-                side = np.where(truth == len(rows), ABSENT, RETURNED)
+                side = np.where(truth == last, ABSENT, RETURNED)
                 side[: sum(map(len, tested))] = STAYED
-                most = max(16, _TASK_CELLS // (len(rows) + 1))
+                most = max(16, _TASK_CELLS // (last + 1))
                 if len(images) > most:
                     drawn = [rng.permutation(np.flatnonzero((side == STAYED) == flag))[: most // 2] for flag in (1, 0)]
                     images, truth, side = (values[np.concatenate(drawn)] for values in (images, truth, side))
                 number = int((side == STAYED).sum())
                 weight = np.where(side == STAYED, _STAYED / max(number, 1), 1 / max(len(side) - number, 1))
+                terms = terms_of(closed, self.rows[images], columns, self.scale, self.size)
                 yield Task(
-                    terms_of(closed, self.rows[images], rows, sums, counts, named, self.scale, self.size),
+                    terms - terms[:, np.arange(len(truth)), truth][..., None],
                     truth,
                     weight * (1.0 if count else _NAMES),
                     np.full(len(truth), count),
@@ -309,54 +311,65 @@ class _Folds:
                     len(present) == len(left) and not nameless,
                 )
 
-    def _columns(
-        self, closed: Gaussian, photos: Sequence[Labels], texts: Doubles, named: Flags
-    ) -> tuple[Doubles, Doubles, Doubles, Flags]:
-        """Return sums, counts, texts and flags of names of classes with their photos, and of all rivals after them."""
-        sums = np.array([(self.rows[rows] - closed.centre).sum(0) for rows in photos])
-        counts = np.array([len(rows) for rows in photos], np.float64)
-        if self.rivals is None:
-            return sums, counts, texts, named.copy()
-        more = self.rivals.counts[:, None] * (self.rivals.means - closed.centre)
-        flags = np.concatenate([named, np.ones(len(more), np.bool_)])
-        both = np.concatenate([texts, self.rivals.texts])
-        return np.concatenate([sums, more]), np.concatenate([counts, self.rivals.counts]), both, flags
+    def _sums(self, closed: Gaussian, photos: Sequence[Labels]) -> Doubles:
+        """Return the sums (C, D) of some photos of classes, less the centre."""
+        return np.array([(self.rows[rows] - closed.centre).sum(0) for rows in photos])
 
 
-def terms_of(
-    closed: Gaussian,
-    images: Doubles,
-    texts: Doubles,
-    sums: Doubles,
-    counts: Doubles,
-    named: Flags,
-    scale: float,
-    size: int,
-) -> npt.NDArray[np.float32]:
-    """Return what the scores of images (N, D) are linear in, (N, C + 1, 4); `linear` without the weights."""
+Columns = tuple[npt.NDArray[Any], ...]
+
+
+def columns_of(
+    closed: Gaussian, sums: Doubles, counts: npt.ArrayLike, texts: Doubles, named: Flags | None = None
+) -> Columns:
+    """Return what scores of C classes are made of: P d (C, D), what it is less by, v (C,), and text rows (C, D)."""
     d, v = apart(closed, texts, sums, counts, named)
     image = d @ closed.precision
-    terms = np.zeros((len(images), len(d) + 1, len(USUAL)), np.float32)
-    terms[:, :-1, 0] = (images - closed.centre) @ image.T - (image * d).sum(1) / 2
-    terms[..., 1] = np.append(v, 1 / closed.broad) * size / 2
-    terms[:, :-1, 2] = scale * images @ np.where(named[:, None], texts, closed.text_centre).T
-    terms[:, -1, 2] = scale * images @ closed.text_centre
-    terms[:, -1, 3] = 1
+    known = texts if named is None else np.where(named[:, None], texts, closed.text_centre)
+    less = (image * (d / 2 + closed.centre)).sum(1)
+    return image.astype(np.float32), less.astype(np.float32), v.astype(np.float32), known.astype(np.float32)
+
+
+def _together(first: Columns, second: Columns) -> Columns:
+    return tuple(np.concatenate(pair) for pair in zip(first, second, strict=True))
+
+
+def terms_of(closed: Gaussian, images: Doubles, columns: Columns, scale: float, size: int) -> npt.NDArray[np.float32]:
+    """Return what the scores of images (N, D) are linear in, (3, N, C + 1); `linear` without the weights."""
+    rows, (image, less, v, texts) = images.astype(np.float32), columns
+    terms = np.zeros((3, len(rows), len(v) + 1), np.float32)
+    terms[0, :, :-1] = rows @ image.T - less
+    terms[1] = np.append(v, 1 / closed.broad) * size / 2
+    terms[2, :, :-1] = rows @ texts.T
+    terms[2, :, -1] = images @ closed.text_centre
+    terms[2] *= np.float32(scale)
     return terms
 
 
 def _merged(tasks: Sequence[Task]) -> list[Task]:
-    """Return the tasks, those of as many classes and of one kind as one."""
-    groups: dict[tuple[int, bool], list[Task]] = {}
+    """Return the tasks, small ones of as many classes and of one kind as one, so that a pass has few steps."""
+    groups: dict[tuple[int, bool, int], list[Task]] = {}
+    cells: Counter[tuple[int, bool]] = Counter()
     for task in tasks:
-        groups.setdefault((task.terms.shape[1], task.plain), []).append(task)
-    names = [field.name for field in dataclasses.fields(Task) if field.name != "plain"]
+        key = task.terms.shape[2], task.plain
+        groups.setdefault((*key, cells[key] // _TASK_CELLS), []).append(task)
+        cells[key] += task.terms[0].size
+    names = [field.name for field in dataclasses.fields(Task)[1:-1]]
 
     def joined(group: Sequence[Task]) -> Task:
         columns: dict[str, Any] = {name: np.concatenate([getattr(task, name) for task in group]) for name in names}
-        return Task(**columns, plain=group[0].plain)
+        return Task(np.concatenate([task.terms for task in group], axis=1), **columns, plain=group[0].plain)
 
     return [joined(group) for group in groups.values()]
+
+
+def powers(task: Task, at: Doubles) -> npt.NDArray[np.float32]:
+    """Return the powers (N, C + 1) of the scores under the weights, the largest of each image being 1."""
+    scores = (at[:3].astype(np.float32) @ task.terms.reshape(3, -1)).reshape(task.terms.shape[1:])
+    scores[:, -1] += np.float32(at[3])
+    scores -= scores.max(axis=1, keepdims=True)
+    result: npt.NDArray[np.float32] = np.exp(scores, out=scores)
+    return result
 
 
 def likeliest(tasks: Sequence[Task], photos: float, start: Doubles) -> tuple[Doubles, Doubles]:
@@ -372,38 +385,38 @@ def likeliest(tasks: Sequence[Task], photos: float, start: Doubles) -> tuple[Dou
     precision = shape.T @ np.diag(np.array(_PRIOR) ** -2.0) @ shape
     factor = photos / sum(float(task.weight.sum()) for task in tasks)
 
-    def value(at: Doubles) -> float:
-        total = -float((at - usual) @ precision @ (at - usual)) / 2
+    def derivatives(at: Doubles) -> tuple[float, Doubles, Doubles]:
+        value, slope, curve = -float((at - usual) @ precision @ (at - usual)) / 2, precision @ (usual - at), precision
+        curve = curve.copy()
         for task in tasks:
-            logs = log_probabilities(task.terms @ at.astype(np.float32))
-            total += factor * float(task.weight @ logs[np.arange(len(logs)), task.truth])
-        return total
+            shares, weight = powers(task, at), factor * task.weight
+            totals, rows = shares.sum(axis=1), np.arange(len(weight))
+            value += float(weight @ np.log(np.maximum(shares[rows, task.truth] / totals, 1e-30)))
+            shares *= (weight / totals).astype(np.float32)[:, None]
+            weighted = task.terms * shares
+            mean = np.vstack([weighted.sum(axis=2), shares[:, -1]]).astype(np.float64)
+            slope -= mean.sum(axis=1)
+            slope[3] += weight[task.truth == shares.shape[1] - 1].sum()
+            curve[:3, :3] += weighted.reshape(3, -1) @ task.terms.reshape(3, -1).T
+            curve[3, :3] += weighted[..., -1].sum(axis=1)
+            curve[:3, 3] += weighted[..., -1].sum(axis=1)
+            curve[3, 3] += shares[:, -1].sum()
+            curve -= mean @ (mean / weight).T
+        return value, slope, curve
 
-    def derivatives(at: Doubles) -> tuple[Doubles, Doubles]:
-        slope, curve = precision @ (usual - at), precision.copy()
-        for task in tasks:
-            shares = np.exp(log_probabilities(task.terms @ at.astype(np.float32))) * (factor * task.weight)[:, None]
-            weighted = task.terms * shares[..., None].astype(np.float32)
-            mean = weighted.sum(1, dtype=np.float64)
-            truth = task.terms[np.arange(len(mean)), task.truth].astype(np.float64)
-            slope = slope + (factor * task.weight) @ truth - mean.sum(0)
-            flat = task.terms.reshape(-1, len(usual))
-            curve += weighted.reshape(-1, len(usual)).T @ flat - mean.T @ (mean / (factor * task.weight)[:, None])
-        return slope, curve
-
-    at, best = start, value(start)
+    at, (best, slope, curve) = start, derivatives(start)
     for _ in range(50):
-        slope, curve = derivatives(at)
-        step, length = np.linalg.solve(curve, slope), 1.0
-        while length > 1e-6 and value(at + length * step) < best:
-            length /= 2
-        at, before = at + length * step, best
-        best = value(at)
-        if best - before < 1e-7 * max(1.0, abs(best)):
+        step = np.linalg.solve(curve, slope)
+        if slope @ step < 2e-6 * photos:
             break
+        value, *rest = derivatives(at + step)
+        while value < best - 1e-6 * photos:
+            step /= 2
+            value, *rest = derivatives(at + step)
+        at, best, (slope, curve) = at + step, value, rest
     if at[0] < 0:  # photos speak against their classes: names alone count
         at = np.append(0.0, at[1:])
-    return at, derivatives(at)[1]
+    return at, curve
 
 
 def _measured(
@@ -412,11 +425,12 @@ def _measured(
     """Return the model with weights, and with all that the rankings under them show."""
     columns: list[tuple[Any, ...]] = []
     for task in tasks:
-        logs = log_probabilities(task.terms @ weights.astype(np.float32))
-        named, rows = log_probabilities(logs[:, :-1]), np.arange(len(logs))
-        own = np.exp(named[rows, np.minimum(task.truth, named.shape[1] - 1)])
-        right, plain = named.argmax(1) == task.truth, np.full(len(logs), task.plain)
-        columns.append((np.exp(logs[:, -1]), own, right, plain, task.photos, task.side, task.labels, task.weight))
+        shares = powers(task, weights)
+        strange, rows, plain = shares[:, -1] / shares.sum(1), np.arange(len(shares)), np.full(len(shares), task.plain)
+        named = np.maximum(shares[:, :-1].sum(1), 1e-30)
+        own = shares[rows, np.minimum(task.truth, shares.shape[1] - 2)] / named
+        right = shares[:, :-1].argmax(1) == task.truth
+        columns.append((strange, own, right, plain, task.photos, task.side, task.labels, task.weight))
     strange, own, right, plain, photos, side, labels, mass = map(np.concatenate, zip(*columns, strict=True))
     known = np.flatnonzero(side != ABSENT)
     order = known[np.argsort(strange[known])]
