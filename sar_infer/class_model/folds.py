@@ -40,17 +40,15 @@ PHOTOS = (0, 1, 2, 4, 8)
 MIN_CLASSES = 4
 _PARTS, _TESTED = 3, 8
 """Of the classes one in so many is held out; of the photos of a class that stays."""
-_NAMES = 4.0
+_NAMES = len(PHOTOS) - 1.0
 """Weight of a ranking by name: that of those by 1, 2, 4 and 8 photos together."""
-_STAYED = 0.9
-"""Weight of the images of classes that stayed, those of held-out classes being 1."""
 _NAMELESS = 8
 """In one round of so many, held-out classes that return with photos have no name."""
 _CLASS_PHOTOS = 4.0
 """Independent photos that those of a class count as, since they are alike."""
-_PRIOR = (0.15, 0.006, 0.5, 0.4)
-"""Standard deviations of the weights around `USUAL`; that of w1 is around its usual share of w0. Of both they are those
-over the sets of the choosing deal; w0 and w2 depend on the encoder and are hardly held."""
+_FREE, _HELD = 2.0, 0.5
+"""Standard deviations of the prior of w0 and w2, which depend on the encoder, and of w1 around its usual share of w0 and
+w3; as shares of `USUAL`."""
 _MOVED = 2e-4
 """Nats by which the last half of the folds may change the predictions on average."""
 _ROUNDS, _CELLS, _TASK_CELLS = 32, 2**23, 2**15
@@ -68,8 +66,7 @@ class Fitted:
         model: The class model.
         rounds: Times that every class was held out; 0 if the weights are `USUAL`.
         moved: Nats by which the last half of these changed the predictions on average.
-        score: Mean accuracy (0 to 1) of held-out classes and of those that stayed, names count half; by which prompts
-            are compared.
+        scores: (C,) accuracy (0 to 1) on each class, held out and not, names count half; by these prompts are compared.
         why: Why nothing was cross-validated; None if it was.
         auroc: Chance (0 to 1) that an unknown image of the folds is called so more than one of a known class; NaN, as
             the two shares, where none was left out.
@@ -80,7 +77,7 @@ class Fitted:
     model: ClassModel
     rounds: int
     moved: float
-    score: float
+    scores: Doubles
     why: str | None = None
     auroc: float = np.nan
     false_alarms: float = np.nan
@@ -157,7 +154,7 @@ def fit(
     beside = len(texts) - absent - 1 + (0 if rivals is None else len(rivals.texts))
     model = _model(closed, scale, beside)
     if (why := obstacle(labels, len(texts))) is not None:
-        return Fitted(model, 0, 0.0, 0.0, why)
+        return Fitted(model, 0, 0.0, np.zeros(len(texts)), why)
     size, in_short = rows.shape[1], [part.astype(np.float64) for part in in_halves]
     if not in_short:
         rows, texts, rivals = in_span(rows, texts, rivals)
@@ -299,7 +296,7 @@ class _Folds:
                     drawn = [rng.permutation(np.flatnonzero((side == STAYED) == flag))[: most // 2] for flag in (1, 0)]
                     images, truth, side = (values[np.concatenate(drawn)] for values in (images, truth, side))
                 number = int((side == STAYED).sum())
-                weight = np.where(side == STAYED, _STAYED / max(number, 1), 1 / max(len(side) - number, 1))
+                weight = np.where(side == STAYED, 1 / max(number, 1), 1 / max(len(side) - number, 1))
                 terms = terms_of(closed, self.rows[images], columns, self.scale, self.size)
                 yield Task(
                     terms - terms[:, np.arange(len(truth)), truth][..., None],
@@ -382,7 +379,7 @@ def likeliest(tasks: Sequence[Task], photos: float, start: Doubles) -> tuple[Dou
     """
     usual, shape = np.array(USUAL), np.eye(len(USUAL))
     shape[1, 0] = -USUAL[1] / USUAL[0]
-    precision = shape.T @ np.diag(np.array(_PRIOR) ** -2.0) @ shape
+    precision = shape.T @ np.diag((np.array([_FREE, _HELD, _FREE, _HELD]) * usual) ** -2.0) @ shape
     factor = photos / sum(float(task.weight.sum()) for task in tasks)
 
     def derivatives(at: Doubles) -> tuple[float, Doubles, Doubles]:
@@ -407,7 +404,7 @@ def likeliest(tasks: Sequence[Task], photos: float, start: Doubles) -> tuple[Dou
     at, (best, slope, curve) = start, derivatives(start)
     for _ in range(50):
         step = np.linalg.solve(curve, slope)
-        if slope @ step < 2e-6 * photos:
+        if slope @ step < 2e-7 * photos:
             break
         value, *rest = derivatives(at + step)
         while value < best - 1e-6 * photos:
@@ -426,40 +423,63 @@ def _measured(
     columns: list[tuple[Any, ...]] = []
     for task in tasks:
         shares = powers(task, weights)
-        strange, rows, plain = shares[:, -1] / shares.sum(1), np.arange(len(shares)), np.full(len(shares), task.plain)
-        named = np.maximum(shares[:, :-1].sum(1), 1e-30)
-        own = shares[rows, np.minimum(task.truth, shares.shape[1] - 2)] / named
-        right = shares[:, :-1].argmax(1) == task.truth
-        columns.append((strange, own, right, plain, task.photos, task.side, task.labels, task.weight))
-    strange, own, right, plain, photos, side, labels, mass = map(np.concatenate, zip(*columns, strict=True))
+        strange, named = shares[:, -1] / shares.sum(axis=1), shares[:, :-1]
+        own = named[np.arange(len(named)), np.minimum(task.truth, named.shape[1] - 1)]
+        above, plain = (named > own[:, None]).sum(axis=1), np.full(len(own), task.plain)
+        own = own / np.maximum(named.sum(axis=1), 1e-30)
+        right = _among_fewer(named.shape[1] - 1, np.array([named.shape[1] - 1, named.shape[1] // 2]))[:, above]
+        columns.append((strange, own, *right, plain, task.photos, task.side, task.labels, task.weight))
+    strange, own, right, half, plain, photos, side, labels, mass = map(np.concatenate, zip(*columns, strict=True))
     known = np.flatnonzero(side != ABSENT)
     order = known[np.argsort(strange[known])]
     share = np.cumsum(mass[order])
     limit = float(strange[order][np.searchsorted(share, _KNOWN * share[-1])])
 
-    def by_class(flags: Flags) -> float:
-        sums, visits = np.bincount(labels[flags], right[flags]), np.bincount(labels[flags])
-        return float((sums[visits > 0] / visits[visits > 0]).mean())
+    def by_class(right: Doubles, flags: Flags) -> Any:
+        """Return the mean (C,) over some images of each class, masked where there are none."""
+        visits = np.bincount(labels[flags], minlength=len(counts)).astype(np.float64)
+        return np.ma.masked_array(np.bincount(labels[flags], right[flags], len(counts)), visits == 0) / visits
 
     usual, independent = max(float(np.median(counts)), max(PHOTOS) + 1.0), _CLASS_PHOTOS * len(counts)
     sides = [(float(n), plain & (side == RETURNED) & (photos == n)) for n in PHOTOS]
-    sides.append((usual, plain & (side == STAYED)))
-    least = [(n, *(_least(own[flags], c, independent) for c in COVERAGES)) for n, flags in sides if flags.any()]
-    expected = [
-        (n, by_class(plain & (side == STAYED) & (photos == n)), by_class(flags))
-        for n, flags in sides[:-1]
-        if flags.any()
+    sides = [(n, flags) for n, flags in sides if flags.any()]
+    least = [
+        (n, *(_least(own[flags], c, independent) for c in COVERAGES))
+        for n, flags in (*sides, (usual, plain & (side == STAYED)))
     ]
-    means = [(stayed + returned) / 2 for _, stayed, returned in expected]
-    score = means[0] if len(means) == 1 else (means[0] + float(np.mean(means[1:]))) / 2
+    expected, scores = [], []
+    for n, flags in sides:
+        stayed = by_class(right, plain & (side == STAYED) & (photos == n))
+        whole, part = by_class(right, flags), by_class(half, flags)
+        expected.append((n, float(stayed.mean()), _extrapolated(float(whole.mean()), float(part.mean()), model.rivals)))
+        scores.append(np.ma.stack([stayed, whole]).mean(axis=0))
+    by_photos = [scores[0], *([np.ma.stack(scores[1:]).mean(axis=0)] if scores[1:] else [])]
     model = dataclasses.replace(
         model, weights=weights, unknown=limit, sets=np.array(least), expected=np.array(expected)
     )
+    fitted = Fitted(model, rounds, moved, np.ma.stack(by_photos).mean(axis=0).filled(0.0))
     absent = side == ABSENT
     if not absent.any():  # too few classes for one to be left out
-        return Fitted(model, rounds, moved, score)
+        return fitted
     alarms, rejected = (float(mass[flags & (strange > limit)].sum() / mass[flags].sum()) for flags in (~absent, absent))
-    return Fitted(model, rounds, moved, score, None, auroc(strange[absent], strange[~absent]), alarms, rejected)
+    area = auroc(strange[absent], strange[~absent])
+    return dataclasses.replace(fitted, auroc=area, false_alarms=alarms, rejected=rejected)
+
+
+def _among_fewer(rivals: int, numbers: Labels) -> Doubles:
+    """Return the chance (K, R + 1) that an image which 0 to R of R rivals beat is right among K numbers of them."""
+    ratios = 1 - numbers[:, None] / np.arange(rivals, 0, -1)
+    return np.cumprod(np.append(np.ones((len(numbers), 1)), np.maximum(ratios, 0.0), axis=1), axis=1)
+
+
+def _extrapolated(whole: float, half: float, rivals: float) -> float:
+    """Return the accuracy among twice as many rivals, given those among all and half of them.
+
+    The log-odds are taken as linear in the logarithm of their number.
+    """
+    all_odds, half_odds = (np.log(share / (1 - share)) for share in np.clip([whole, half], 1e-3, 1 - 1e-3))
+    steps = np.log(2) / np.log(rivals / ((rivals + 1) // 2))
+    return float(1 / (1 + np.exp((half_odds - all_odds) * steps - all_odds)))
 
 
 def _least(scores: Doubles, coverage: float, independent: float) -> float:

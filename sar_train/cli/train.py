@@ -50,7 +50,7 @@ GROUPS = {
         *("allow_missing", "skip_unreadable", "save_features"),
     ),
     "Method": (
-        *("list_methods", "on", "settings", "learning_rate", "batch_size", "statistics", "prompt", "quick"),
+        *("list_methods", "on", "settings", "learning_rate", "batch_size", "statistics", "prompt"),
         *("sar_weight", "novel", "novel_count", "exclude_eval_names", "llm_url", "llm_model"),
     ),
     "Speed": ("device", "precision", "micro_batch"),
