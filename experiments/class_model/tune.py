@@ -86,10 +86,14 @@ def main() -> None:
     rows = bench.encoded(args.data, args.cache)
     usual = measured(rows, args.draws)
     for name in args.only:
-        print(f"\n{name}\n| value | same kind: H, accuracy, nats, AUROC | least | another kind | least |\n|---|---|---|---|---|")
+        print(
+            f"\n{name}\n| value | same kind: H, accuracy, nats, AUROC | least | another kind | least |\n|---|---|---|---|---|"
+        )
         for value in CHOICES[name]:
             with changed(folds, name, value):
-                now = usual if value == getattr(folds, name) and value == CHOICES[name][0] else measured(rows, args.draws)
+                now = (
+                    usual if value == getattr(folds, name) and value == CHOICES[name][0] else measured(rows, args.draws)
+                )
             sides = []
             for home in (True, False):
                 keys = [key for key in now if (not key[1]) is home]

@@ -168,9 +168,7 @@ def fit(
         before = weights
         weights, curve = likeliest(tasks, effective, weights)
         moved = float((weights - before) @ curve @ (weights - before)) / 2 / effective
-        if rounds > 2 and (
-            moved < _MOVED or rounds >= _ROUNDS or 2 * sum(t.terms[0].size for t in tasks) > _CELLS
-        ):
+        if rounds > 2 and (moved < _MOVED or rounds >= _ROUNDS or 2 * sum(t.terms[0].size for t in tasks) > _CELLS):
             break
         target = 2 * rounds
     return _measured(model, weights, tasks, np.bincount(labels), rounds, moved)
@@ -271,7 +269,9 @@ class _Folds:
             size=self.size,
         )
         there = rng.permutation(len(left))[len(left) // 2 :]
-        fixed = columns_of(closed, self._sums(closed, learned), list(map(len, learned)), texts[stayed], self.named[stayed])
+        fixed = columns_of(
+            closed, self._sums(closed, learned), list(map(len, learned)), texts[stayed], self.named[stayed]
+        )
         if self.rivals is not None:
             sums = self.rivals.counts[:, None] * (self.rivals.means - closed.centre)
             fixed = _together(fixed, columns_of(closed, sums, self.rivals.counts, self.rivals.texts))
