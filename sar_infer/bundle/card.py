@@ -118,9 +118,10 @@ def expectation(entry: Mapping[str, Any]) -> str:
         + (f"with {item['photos']} photo{'s'[: item['photos'] > 1]}" if item["photos"] else "by name")
         for item in shown
     )
+    trained, rivals = entry["expected"][-1]["trained"], entry["rivals"]
     return (
-        f"expected accuracy {entry['expected'][-1]['trained']:.0f} % of trained classes among {entry['rivals'] + 1}, and "
-        f"of classes that you add {', '.join(ways)} among {2 * entry['rivals'] + 1} (cross-validation)"
+        f"expected accuracy {trained:.0f} % of trained classes among {rivals + 1}, and of classes that you add "
+        f"{', '.join(ways)} among {2 * rivals + 1} (cross-validation)"
     )
 
 

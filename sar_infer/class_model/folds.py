@@ -47,8 +47,8 @@ _NAMELESS = 8
 _CLASS_PHOTOS = 4.0
 """Independent photos that those of a class count as, since they are alike."""
 _FREE, _HELD = 2.0, 0.5
-"""Standard deviations of the prior of w0 and w2, which depend on the encoder, and of w1 around its usual share of w0 and
-w3; as shares of `USUAL`."""
+"""Standard deviations of the prior, as shares of `USUAL`: of w0 and w2, which depend on the encoder, and of w3 and w1,
+the latter around its usual share of w0."""
 _MOVED = 2e-4
 """Nats by which the last half of the folds may change the predictions on average."""
 _ROUNDS, _CELLS, _TASK_CELLS = 32, 2**23, 2**15

@@ -4,8 +4,8 @@ All distances are squared Mahalanobis distances under the precision matrix P of 
 whitened, ``z = (x - centre) L`` with ``P = L L'``, so that they become squared lengths.
 
 **Groups.** Ward's clustering (Ward, "Hierarchical Grouping to Optimize an Objective Function", 1963) of all photos. The
-mean of n photos of a class has covariance (v + 1/n) S around the mean that the class model gives it, that of n photos of
-a class which the bank lacks (1/k0 + 1/n) S around the centre: a group looks like the class of the largest density,
+mean of n photos of a class has covariance (v + 1/n) S around the mean that the class model gives it, that of n photos
+of a class which the bank lacks (1/k0 + 1/n) S around the centre: a group looks like the class of the largest density,
 unless the latter is larger. How many groups: new classes are taken to be as common as those of the bank. If groups that
 look like M classes have a share of the photos, there are M / share classes, and a few groups are made for each.
 

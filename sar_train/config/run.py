@@ -144,7 +144,7 @@ class RunConfig:
     )
     prompt: Literal["auto", "learned", "handcrafted"] = setting(
         "auto",
-        "The prompt of the class model; auto: the better one on held-out classes; learned: train once, compare nothing; "
+        "The prompt of the class model; auto: the better one on held-out classes; learned: train, compare nothing; "
         "handcrafted: train nothing.",
         scope="statistics",
     )
