@@ -1,6 +1,6 @@
 """The class model on real photos and ``sar-mini``: accuracy, likelihood, calibration, unknown images and adapting.
 
-    python -m benchmarks.class_model [--deal choosing|reporting] [--what names streams few]
+    python -m benchmarks.class_model [--deal choosing|reporting] [--what names streams few promise]
         [--sets garments caltech dtd pacs] [--draws 5] [--cache FOLDER] [--out FILE.csv]
 
 Two deals share no test photo. Constants are chosen on ``choosing``; ``reporting`` is for figures. Within a deal, no
@@ -10,6 +10,10 @@ training photos in the two deals; garments and Caltech101 share theirs, as garme
 
 Draws vary the roles of classes, the 16 photos of each trained class, and the photos of added classes. Filters are those
 of another camera: dim and warm, grey and noisy, posterised; test photos alone go through them.
+
+``promise`` compares accuracies that the class model expects with those measured, where as many classes are added as
+there were (PACS: three to four): *base* and *new* are those of trained classes without any others, *H* and *accuracy*
+those of added classes, each expected and measured.
 """
 
 from __future__ import annotations
@@ -155,9 +159,11 @@ class Draw:
         return means, counts
 
 
-def draws(rows: dict[str, Any], name: str, deal: str, count: int) -> Iterator[Draw]:
-    """Yield the draws of a set in a deal."""
-    names, (_, trained, added) = classes_of(rows, name), SETS[name][:3]
+def draws(
+    rows: dict[str, Any], name: str, deal: str, count: int, sizes: tuple[int, int] | None = None
+) -> Iterator[Draw]:
+    """Yield the draws of a set in a deal, with other numbers of trained and added classes than usual if given."""
+    names, (trained, added) = classes_of(rows, name), sizes or SETS[name][1:]
     order = np.random.default_rng(1).permutation(len(names))
     halves = order[: len(names) // 2], order[len(names) // 2 :]
     first = deal == "choosing"
@@ -280,6 +286,24 @@ def by_names(draw: Draw, kind: str, system: Model, photos: int) -> Any:
     return np.r_[np.mean(figures, axis=0), np.mean(unknown, axis=0)]
 
 
+def by_promise(rows: dict[str, Any], name: str, deal: str, count: int) -> Iterator[tuple[Any, ...]]:
+    """Yield rows of expected and measured accuracies (0 to 1), by number of photos of added classes."""
+    for draw in draws(rows, name, deal, count, (5, 5) if SETS[name][1] == 6 else None):
+        system, test = Model(draw.train, draw.text[: draw.trained], 0), draw.tests[""]
+        added, own = test.labels >= draw.trained, np.arange(draw.trained)
+        means, counts = draw.bank(0, 0)
+        alone = system.answers(test.rows[~added], draw.text[own], means[own], counts[own])[0].argmax(1)
+        for number, _, expected in system.model.expected.tolist():
+            right = [
+                system.answers(test.rows[added], draw.text, *draw.bank(int(number), seed))[0].argmax(1)
+                == test.labels[added]
+                for seed in range(SHOWN if number else 1)
+            ]
+            trained = system.model.expected[-1, 1], (alone == test.labels[~added]).mean()
+            values = np.round([*trained, expected, np.mean(right)], 4).tolist()
+            yield ("model", "promise", deal, name, "photos", draw.number, int(number), *values, *[""] * 5)
+
+
 def by_few(rows: dict[str, Any], name: str, deal: str, count: int) -> Iterator[tuple[Any, ...]]:
     """Yield rows for two and three classes that are named as parts are, by 2, 4 and 16 photos; others are unknown."""
     for number, draw in enumerate(draws(rows, name, deal, count)):
@@ -372,6 +396,9 @@ def main() -> None:
         ]
         if "few" in args.what:
             table += by_few(rows, name, args.deal, args.draws)
+        if "promise" in args.what:
+            table += by_promise(rows, name, args.deal, args.draws)
+        if not {"names", "streams"} & {*args.what}:
             continue
         for draw in draws(rows, name, args.deal, args.draws):
             fitted = Model(draw.train, draw.text[: draw.trained], 0)

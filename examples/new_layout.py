@@ -53,5 +53,5 @@ if __name__ == "__main__":
     flat.mkdir(parents=True, exist_ok=True)
     for photo in sorted(CLOTHES.glob("*/*.jpg")):
         shutil.copyfile(photo, flat / f"{photo.parent.name}_{photo.name}")
-    run = train(flat, shots=4, epochs=2, quick=True, out=folder / "layout", overwrite=True, progress=print)
+    run = train(flat, shots=4, epochs=2, prompt="learned", out=folder / "layout", overwrite=True, progress=print)
     print(f"\n{len(run.record['dataset']['classes'])} classes, {run.scores.base_accuracy:.1f} %")

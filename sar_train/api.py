@@ -55,7 +55,6 @@ class TrainOptions(TypedDict, total=False):
     template: str
     statistics: bool
     prompt: Literal["auto", "learned", "handcrafted"]
-    quick: bool
     epochs: int | None
     learning_rate: float | None
     batch_size: int | None
@@ -297,8 +296,8 @@ def run_config(
             "--no-sar (sar = false) cannot be combined with settings of SAR or of another regulariser; leave out "
             "--set sar.…"
         )
-    if not resolved.statistics and (chosen.get("quick") or chosen.get("prompt", "auto") != "auto"):
-        raise ConfigError("--prompt, --quick: only the class model uses them, and it is off; leave them out")
+    if not resolved.statistics and chosen.get("prompt", "auto") != "auto":
+        raise ConfigError("--prompt: only the class model uses it, and it is off; leave it out")
     if resolved.device == "auto":
         import torch
 

@@ -107,7 +107,8 @@ def expectation(entry: Mapping[str, Any]) -> str:
     Args:
         entry: ``statistics`` of a run's record, or the table `ADDED` of a bundle: ``defaults``, why nothing was
             measured, or None; ``rivals``, the other classes of each ranking; ``expected``, the accuracy in per cent of
-            ``trained`` classes and of added ones (``accuracy``) for each number of ``photos``.
+            ``trained`` classes, and of added ones among twice as many others (``accuracy``), for each number of
+            ``photos``.
     """
     if entry["defaults"]:
         return f"accuracy not measured ({entry['defaults']}); the class model has its usual weights"
@@ -117,10 +118,10 @@ def expectation(entry: Mapping[str, Any]) -> str:
         + (f"with {item['photos']} photo{'s'[: item['photos'] > 1]}" if item["photos"] else "by name")
         for item in shown
     )
-    trained = sum(item["trained"] for item in shown) / len(shown)
+    trained, rivals = entry["expected"][-1]["trained"], entry["rivals"]
     return (
-        f"expected accuracy {trained:.0f} % of trained classes, and of a class that you add {', '.join(ways)} "
-        f"(cross-validation, {entry['rivals']} other classes)"
+        f"expected accuracy {trained:.0f} % of trained classes among {rivals + 1}, and of classes that you add "
+        f"{', '.join(ways)} among {2 * rivals + 1} (cross-validation)"
     )
 
 

@@ -24,17 +24,15 @@ from sar_infer.class_model.model import ClassModel, Doubles, Flags, apart, linea
 
 UNLABELLED = 0.1
 """Labelled photos that a photo without label counts as."""
-STRANGERS = 3.0
+UNKNOWN_PRIOR = 3.0
 """Photos, for each dimension, that the prior of the unknown images' covariance counts as."""
-SAME_KIND = (0.15, 0.25)
-"""Shares of `shared_shift` up to which a stream counts wholly, and from which on it does not count."""
+SAME_KIND = 0.2
+"""Value of `shared_shift` from which on a stream teaches nothing."""
 LEAST = 20
 """Photos that tell a shift, four groups of five: fewer teach nothing without ``all_known``."""
 ROUNDS = 8
-_FOLD_ODDS = -1.8
+_FOLD_ODDS = -float(np.log(6))
 """Log-odds of unknown images in the folds (a seventh of all), which the fitted weights hold already."""
-_TRANSLATION_PRIOR = 10.0
-"""Photos without a translation that count beside the stream."""
 _CELLS = 2**22
 _SAMPLE = 4096
 
@@ -111,17 +109,17 @@ def adapt(
     if not len(features) or not classes:
         return nothing
     shift = shared_shift(model, apart(model, known.texts, known.sums(model), known.counts, known.named)[0], features)
-    trust = 1.0 if all_known else float(np.clip((SAME_KIND[1] - shift) / (SAME_KIND[1] - SAME_KIND[0]), 0, 1))
     learned = Adapted(nothing.sums, nothing.counts, nothing.translation, len(features), shift, 0.0)
-    if not trust or (len(features) < LEAST and not all_known):
+    if not all_known and (shift >= SAME_KIND or len(features) < LEAST):
         return learned
-    broad, prior = 1 + 1 / model.broad, STRANGERS * size
+    broad, prior = 1 + 1 / model.broad, UNKNOWN_PRIOR * size
     covariance, odds, share = broad * np.eye(size), 0.0, 0.0
     for _ in range(ROUNDS):
         now = learned.classes(known)
         weights, bias = linear(model, now.texts, now.means, now.counts, now.named, learned.translation)
-        lower = np.linalg.cholesky(covariance)
-        inverse, volume = np.linalg.inv(lower).T, 2 * float(np.log(np.diag(lower)).sum())
+        if not all_known:
+            lower = np.linalg.cholesky(covariance)
+            inverse, volume = np.linalg.inv(lower).T, 2 * float(np.log(np.diag(lower)).sum())
         sums, counts, plain = np.zeros((classes, size)), np.zeros(classes), np.zeros(size)
         scatter, strange = np.zeros((size, size)), 0.0
         for rows in _chunks(features, classes):
@@ -143,14 +141,14 @@ def adapt(
         translation = learned.translation
         if all_known:
             means = apart(model, now.texts, now.sums(model), now.counts, now.named)[0] + model.centre
-            translation = (counts @ means - plain) / (len(features) + _TRANSLATION_PRIOR)
+            translation = (counts @ means - plain) / (len(features) + model.prior)
         else:
             sums, counts = UNLABELLED * sums, UNLABELLED * counts
             covariance = (broad * prior * np.eye(size) + scatter) / (prior + strange)
             odds = float(np.log((strange + 1) / (len(features) - strange + 1))) - _FOLD_ODDS
             share = strange / len(features)
         learned = Adapted(sums + counts[:, None] * translation, counts, translation, len(features), shift, share)
-    return Adapted(trust * learned.sums, trust * learned.counts, learned.translation, len(features), shift, share)
+    return learned
 
 
 def shared_shift(model: ClassModel, means: Doubles, features: Floats) -> float:

@@ -12,6 +12,7 @@ Few photos span few dimensions, in which all distances can be computed: P is a m
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,7 +32,6 @@ from sar_infer.class_model.model import (
     Rivals,
     apart,
     gaussian,
-    log_probabilities,
 )
 from sar_infer.measures import auroc
 
@@ -40,17 +40,15 @@ PHOTOS = (0, 1, 2, 4, 8)
 MIN_CLASSES = 4
 _PARTS, _TESTED = 3, 8
 """Of the classes one in so many is held out; of the photos of a class that stays."""
-_NAMES = 4.0
+_NAMES = len(PHOTOS) - 1.0
 """Weight of a ranking by name: that of those by 1, 2, 4 and 8 photos together."""
-_STAYED = 0.9
-"""Weight of the images of classes that stayed, those of held-out classes being 1."""
 _NAMELESS = 8
 """In one round of so many, held-out classes that return with photos have no name."""
 _CLASS_PHOTOS = 4.0
 """Independent photos that those of a class count as, since they are alike."""
-_PRIOR = (0.15, 0.006, 0.5, 0.4)
-"""Standard deviations of the weights around `USUAL`; that of w1 is around its usual share of w0. Of both they are those
-over the sets of the choosing deal; w0 and w2 depend on the encoder and are hardly held."""
+_FREE, _HELD = 2.0, 0.5
+"""Standard deviations of the prior, as shares of `USUAL`: of w0 and w2, which depend on the encoder, and of w3 and w1,
+the latter around its usual share of w0."""
 _MOVED = 2e-4
 """Nats by which the last half of the folds may change the predictions on average."""
 _ROUNDS, _CELLS, _TASK_CELLS = 32, 2**23, 2**15
@@ -68,8 +66,7 @@ class Fitted:
         model: The class model.
         rounds: Times that every class was held out; 0 if the weights are `USUAL`.
         moved: Nats by which the last half of these changed the predictions on average.
-        score: Mean accuracy (0 to 1) of held-out classes and of those that stayed, names count half; by which prompts
-            are compared.
+        scores: (C,) accuracy (0 to 1) on each class, held out and not, names count half; by these prompts are compared.
         why: Why nothing was cross-validated; None if it was.
         auroc: Chance (0 to 1) that an unknown image of the folds is called so more than one of a known class; NaN, as
             the two shares, where none was left out.
@@ -80,7 +77,7 @@ class Fitted:
     model: ClassModel
     rounds: int
     moved: float
-    score: float
+    scores: Doubles
     why: str | None = None
     auroc: float = np.nan
     false_alarms: float = np.nan
@@ -92,7 +89,7 @@ class Task:
     """Rankings of N images among C classes and *unknown*.
 
     Attributes:
-        terms: (N, C + 1, 4) float32, what the scores are linear in.
+        terms: (3, N, C + 1) float32, what the scores are linear in beside the last weight, less the value of the truth.
         truth: (N,) their columns.
         weight: (N,) weights.
         photos: (N,) photos with which held-out classes returned.
@@ -157,7 +154,7 @@ def fit(
     beside = len(texts) - absent - 1 + (0 if rivals is None else len(rivals.texts))
     model = _model(closed, scale, beside)
     if (why := obstacle(labels, len(texts))) is not None:
-        return Fitted(model, 0, 0.0, 0.0, why)
+        return Fitted(model, 0, 0.0, np.zeros(len(texts)), why)
     size, in_short = rows.shape[1], [part.astype(np.float64) for part in in_halves]
     if not in_short:
         rows, texts, rivals = in_span(rows, texts, rivals)
@@ -166,15 +163,12 @@ def fit(
     weights, moved, rounds, target = np.array(USUAL), np.inf, 0, 2
     effective = _CLASS_PHOTOS * len(texts)
     while True:
-        while rounds < target:
-            tasks = _merged([*tasks, *folds.tasks(rounds)])
-            rounds += 1
+        tasks += _merged([task for number in range(rounds, target) for task in folds.tasks(number)])
+        rounds = target
         before = weights
         weights, curve = likeliest(tasks, effective, weights)
         moved = float((weights - before) @ curve @ (weights - before)) / 2 / effective
-        if rounds > 2 and (
-            moved < _MOVED or rounds >= _ROUNDS or 2 * sum(t.terms[..., 0].size for t in tasks) > _CELLS
-        ):
+        if rounds > 2 and (moved < _MOVED or rounds >= _ROUNDS or 2 * sum(t.terms[0].size for t in tasks) > _CELLS):
             break
         target = 2 * rounds
     return _measured(model, weights, tasks, np.bincount(labels), rounds, moved)
@@ -275,32 +269,37 @@ class _Folds:
             size=self.size,
         )
         there = rng.permutation(len(left))[len(left) // 2 :]
+        fixed = columns_of(
+            closed, self._sums(closed, learned), list(map(len, learned)), texts[stayed], self.named[stayed]
+        )
+        if self.rivals is not None:
+            sums = self.rivals.counts[:, None] * (self.rivals.means - closed.centre)
+            fixed = _together(fixed, columns_of(closed, sums, self.rivals.counts, self.rivals.texts))
         for count in PHOTOS:
             shown = [photos[c][: min(count, max(len(photos[c]) - 1, 0))] for c in left]
             asked = [photos[c][count : count + 2 * max(PHOTOS)] for c in left]
             if 2 * sum(len(rows) > 0 for rows in asked) <= len(left):
                 break
+            named = np.zeros(len(left), np.bool_) if nameless and count else self.named[left]
+            added = columns_of(closed, self._sums(closed, shown), list(map(len, shown)), texts[left], named)
             for present in (np.arange(len(left)), np.sort(there)):
-                columns = np.concatenate([stayed, left[present]])
-                sums, counts, rows, named = self._columns(
-                    closed, [*learned, *(shown[i] for i in present)], texts[columns], self.named[columns]
-                )
-                if nameless and count:
-                    named[len(stayed) : len(columns)] = False
-                place = np.full(len(left), len(rows))
-                place[present] = np.arange(len(stayed), len(columns))
+                columns = _together(fixed, tuple(part[present] for part in added))
+                last = len(columns[1])
+                place = np.full(len(left), last)
+                place[present] = np.arange(last - len(present), last)
                 sizes = [len(group) for group in (*tested, *asked)]
                 images, truth = np.concatenate([*tested, *asked]), np.repeat([*range(len(stayed)), *place], sizes)
-                side = np.where(truth == len(rows), ABSENT, RETURNED)
+                side = np.where(truth == last, ABSENT, RETURNED)
                 side[: sum(map(len, tested))] = STAYED
-                most = max(16, _TASK_CELLS // (len(rows) + 1))
+                most = max(16, _TASK_CELLS // (last + 1))
                 if len(images) > most:
                     drawn = [rng.permutation(np.flatnonzero((side == STAYED) == flag))[: most // 2] for flag in (1, 0)]
                     images, truth, side = (values[np.concatenate(drawn)] for values in (images, truth, side))
                 number = int((side == STAYED).sum())
-                weight = np.where(side == STAYED, _STAYED / max(number, 1), 1 / max(len(side) - number, 1))
+                weight = np.where(side == STAYED, 1 / max(number, 1), 1 / max(len(side) - number, 1))
+                terms = terms_of(closed, self.rows[images], columns, self.scale, self.size)
                 yield Task(
-                    terms_of(closed, self.rows[images], rows, sums, counts, named, self.scale, self.size),
+                    terms - terms[:, np.arange(len(truth)), truth][..., None],
                     truth,
                     weight * (1.0 if count else _NAMES),
                     np.full(len(truth), count),
@@ -309,54 +308,65 @@ class _Folds:
                     len(present) == len(left) and not nameless,
                 )
 
-    def _columns(
-        self, closed: Gaussian, photos: Sequence[Labels], texts: Doubles, named: Flags
-    ) -> tuple[Doubles, Doubles, Doubles, Flags]:
-        """Return sums, counts, texts and flags of names of classes with their photos, and of all rivals after them."""
-        sums = np.array([(self.rows[rows] - closed.centre).sum(0) for rows in photos])
-        counts = np.array([len(rows) for rows in photos], np.float64)
-        if self.rivals is None:
-            return sums, counts, texts, named.copy()
-        more = self.rivals.counts[:, None] * (self.rivals.means - closed.centre)
-        flags = np.concatenate([named, np.ones(len(more), np.bool_)])
-        both = np.concatenate([texts, self.rivals.texts])
-        return np.concatenate([sums, more]), np.concatenate([counts, self.rivals.counts]), both, flags
+    def _sums(self, closed: Gaussian, photos: Sequence[Labels]) -> Doubles:
+        """Return the sums (C, D) of some photos of classes, less the centre."""
+        return np.array([(self.rows[rows] - closed.centre).sum(0) for rows in photos])
 
 
-def terms_of(
-    closed: Gaussian,
-    images: Doubles,
-    texts: Doubles,
-    sums: Doubles,
-    counts: Doubles,
-    named: Flags,
-    scale: float,
-    size: int,
-) -> npt.NDArray[np.float32]:
-    """Return what the scores of images (N, D) are linear in, (N, C + 1, 4); `linear` without the weights."""
+Columns = tuple[npt.NDArray[Any], ...]
+
+
+def columns_of(
+    closed: Gaussian, sums: Doubles, counts: npt.ArrayLike, texts: Doubles, named: Flags | None = None
+) -> Columns:
+    """Return what scores of C classes are made of: P d (C, D), what it is less by, v (C,), and text rows (C, D)."""
     d, v = apart(closed, texts, sums, counts, named)
     image = d @ closed.precision
-    terms = np.zeros((len(images), len(d) + 1, len(USUAL)), np.float32)
-    terms[:, :-1, 0] = (images - closed.centre) @ image.T - (image * d).sum(1) / 2
-    terms[..., 1] = np.append(v, 1 / closed.broad) * size / 2
-    terms[:, :-1, 2] = scale * images @ np.where(named[:, None], texts, closed.text_centre).T
-    terms[:, -1, 2] = scale * images @ closed.text_centre
-    terms[:, -1, 3] = 1
+    known = texts if named is None else np.where(named[:, None], texts, closed.text_centre)
+    less = (image * (d / 2 + closed.centre)).sum(1)
+    return image.astype(np.float32), less.astype(np.float32), v.astype(np.float32), known.astype(np.float32)
+
+
+def _together(first: Columns, second: Columns) -> Columns:
+    return tuple(np.concatenate(pair) for pair in zip(first, second, strict=True))
+
+
+def terms_of(closed: Gaussian, images: Doubles, columns: Columns, scale: float, size: int) -> npt.NDArray[np.float32]:
+    """Return what the scores of images (N, D) are linear in, (3, N, C + 1); `linear` without the weights."""
+    rows, (image, less, v, texts) = images.astype(np.float32), columns
+    terms = np.zeros((3, len(rows), len(v) + 1), np.float32)
+    terms[0, :, :-1] = rows @ image.T - less
+    terms[1] = np.append(v, 1 / closed.broad) * size / 2
+    terms[2, :, :-1] = rows @ texts.T
+    terms[2, :, -1] = images @ closed.text_centre
+    terms[2] *= np.float32(scale)
     return terms
 
 
 def _merged(tasks: Sequence[Task]) -> list[Task]:
-    """Return the tasks, those of as many classes and of one kind as one."""
-    groups: dict[tuple[int, bool], list[Task]] = {}
+    """Return the tasks, small ones of as many classes and of one kind as one, so that a pass has few steps."""
+    groups: dict[tuple[int, bool, int], list[Task]] = {}
+    cells: Counter[tuple[int, bool]] = Counter()
     for task in tasks:
-        groups.setdefault((task.terms.shape[1], task.plain), []).append(task)
-    names = [field.name for field in dataclasses.fields(Task) if field.name != "plain"]
+        key = task.terms.shape[2], task.plain
+        groups.setdefault((*key, cells[key] // _TASK_CELLS), []).append(task)
+        cells[key] += task.terms[0].size
+    names = [field.name for field in dataclasses.fields(Task)[1:-1]]
 
     def joined(group: Sequence[Task]) -> Task:
         columns: dict[str, Any] = {name: np.concatenate([getattr(task, name) for task in group]) for name in names}
-        return Task(**columns, plain=group[0].plain)
+        return Task(np.concatenate([task.terms for task in group], axis=1), **columns, plain=group[0].plain)
 
     return [joined(group) for group in groups.values()]
+
+
+def powers(task: Task, at: Doubles) -> npt.NDArray[np.float32]:
+    """Return the powers (N, C + 1) of the scores under the weights, the largest of each image being 1."""
+    scores = (at[:3].astype(np.float32) @ task.terms.reshape(3, -1)).reshape(task.terms.shape[1:])
+    scores[:, -1] += np.float32(at[3])
+    scores -= scores.max(axis=1, keepdims=True)
+    result: npt.NDArray[np.float32] = np.exp(scores, out=scores)
+    return result
 
 
 def likeliest(tasks: Sequence[Task], photos: float, start: Doubles) -> tuple[Doubles, Doubles]:
@@ -369,41 +379,41 @@ def likeliest(tasks: Sequence[Task], photos: float, start: Doubles) -> tuple[Dou
     """
     usual, shape = np.array(USUAL), np.eye(len(USUAL))
     shape[1, 0] = -USUAL[1] / USUAL[0]
-    precision = shape.T @ np.diag(np.array(_PRIOR) ** -2.0) @ shape
+    precision = shape.T @ np.diag((np.array([_FREE, _HELD, _FREE, _HELD]) * usual) ** -2.0) @ shape
     factor = photos / sum(float(task.weight.sum()) for task in tasks)
 
-    def value(at: Doubles) -> float:
-        total = -float((at - usual) @ precision @ (at - usual)) / 2
+    def derivatives(at: Doubles) -> tuple[float, Doubles, Doubles]:
+        value, slope, curve = -float((at - usual) @ precision @ (at - usual)) / 2, precision @ (usual - at), precision
+        curve = curve.copy()
         for task in tasks:
-            logs = log_probabilities(task.terms @ at.astype(np.float32))
-            total += factor * float(task.weight @ logs[np.arange(len(logs)), task.truth])
-        return total
+            shares, weight = powers(task, at), factor * task.weight
+            totals, rows = shares.sum(axis=1), np.arange(len(weight))
+            value += float(weight @ np.log(np.maximum(shares[rows, task.truth] / totals, 1e-30)))
+            shares *= (weight / totals).astype(np.float32)[:, None]
+            weighted = task.terms * shares
+            mean = np.vstack([weighted.sum(axis=2), shares[:, -1]]).astype(np.float64)
+            slope -= mean.sum(axis=1)
+            slope[3] += weight[task.truth == shares.shape[1] - 1].sum()
+            curve[:3, :3] += weighted.reshape(3, -1) @ task.terms.reshape(3, -1).T
+            curve[3, :3] += weighted[..., -1].sum(axis=1)
+            curve[:3, 3] += weighted[..., -1].sum(axis=1)
+            curve[3, 3] += shares[:, -1].sum()
+            curve -= mean @ (mean / weight).T
+        return value, slope, curve
 
-    def derivatives(at: Doubles) -> tuple[Doubles, Doubles]:
-        slope, curve = precision @ (usual - at), precision.copy()
-        for task in tasks:
-            shares = np.exp(log_probabilities(task.terms @ at.astype(np.float32))) * (factor * task.weight)[:, None]
-            weighted = task.terms * shares[..., None].astype(np.float32)
-            mean = weighted.sum(1, dtype=np.float64)
-            truth = task.terms[np.arange(len(mean)), task.truth].astype(np.float64)
-            slope = slope + (factor * task.weight) @ truth - mean.sum(0)
-            flat = task.terms.reshape(-1, len(usual))
-            curve += weighted.reshape(-1, len(usual)).T @ flat - mean.T @ (mean / (factor * task.weight)[:, None])
-        return slope, curve
-
-    at, best = start, value(start)
+    at, (best, slope, curve) = start, derivatives(start)
     for _ in range(50):
-        slope, curve = derivatives(at)
-        step, length = np.linalg.solve(curve, slope), 1.0
-        while length > 1e-6 and value(at + length * step) < best:
-            length /= 2
-        at, before = at + length * step, best
-        best = value(at)
-        if best - before < 1e-7 * max(1.0, abs(best)):
+        step = np.linalg.solve(curve, slope)
+        if slope @ step < 2e-7 * photos:
             break
+        value, *rest = derivatives(at + step)
+        while value < best - 1e-6 * photos:
+            step /= 2
+            value, *rest = derivatives(at + step)
+        at, best, (slope, curve) = at + step, value, rest
     if at[0] < 0:  # photos speak against their classes: names alone count
         at = np.append(0.0, at[1:])
-    return at, derivatives(at)[1]
+    return at, curve
 
 
 def _measured(
@@ -412,40 +422,64 @@ def _measured(
     """Return the model with weights, and with all that the rankings under them show."""
     columns: list[tuple[Any, ...]] = []
     for task in tasks:
-        logs = log_probabilities(task.terms @ weights.astype(np.float32))
-        named, rows = log_probabilities(logs[:, :-1]), np.arange(len(logs))
-        own = np.exp(named[rows, np.minimum(task.truth, named.shape[1] - 1)])
-        right, plain = named.argmax(1) == task.truth, np.full(len(logs), task.plain)
-        columns.append((np.exp(logs[:, -1]), own, right, plain, task.photos, task.side, task.labels, task.weight))
-    strange, own, right, plain, photos, side, labels, mass = map(np.concatenate, zip(*columns, strict=True))
+        shares = powers(task, weights)
+        strange, named = shares[:, -1] / shares.sum(axis=1), shares[:, :-1]
+        own = named[np.arange(len(named)), np.minimum(task.truth, named.shape[1] - 1)]
+        above, plain = (named > own[:, None]).sum(axis=1), np.full(len(own), task.plain)
+        own = own / np.maximum(named.sum(axis=1), 1e-30)
+        right = _among_fewer(named.shape[1] - 1, np.array([named.shape[1] - 1, named.shape[1] // 2]))[:, above]
+        columns.append((strange, own, *right, plain, task.photos, task.side, task.labels, task.weight))
+    strange, own, right, half, plain, photos, side, labels, mass = map(np.concatenate, zip(*columns, strict=True))
     known = np.flatnonzero(side != ABSENT)
     order = known[np.argsort(strange[known])]
     share = np.cumsum(mass[order])
     limit = float(strange[order][np.searchsorted(share, _KNOWN * share[-1])])
 
-    def by_class(flags: Flags) -> float:
-        sums, visits = np.bincount(labels[flags], right[flags]), np.bincount(labels[flags])
-        return float((sums[visits > 0] / visits[visits > 0]).mean())
+    def by_class(right: Doubles, flags: Flags) -> Any:
+        """Return the mean (C,) over some images of each class, masked where there are none."""
+        visits = np.bincount(labels[flags], minlength=len(counts)).astype(np.float64)
+        return np.ma.masked_array(np.bincount(labels[flags], right[flags], len(counts)), visits == 0) / visits
 
     usual, independent = max(float(np.median(counts)), max(PHOTOS) + 1.0), _CLASS_PHOTOS * len(counts)
     sides = [(float(n), plain & (side == RETURNED) & (photos == n)) for n in PHOTOS]
-    sides.append((usual, plain & (side == STAYED)))
-    least = [(n, *(_least(own[flags], c, independent) for c in COVERAGES)) for n, flags in sides if flags.any()]
-    expected = [
-        (n, by_class(plain & (side == STAYED) & (photos == n)), by_class(flags))
-        for n, flags in sides[:-1]
-        if flags.any()
+    sides = [(n, flags) for n, flags in sides if flags.any()]
+    least = [
+        (n, *(_least(own[flags], c, independent) for c in COVERAGES))
+        for n, flags in (*sides, (usual, plain & (side == STAYED)))
     ]
-    means = [(stayed + returned) / 2 for _, stayed, returned in expected]
-    score = means[0] if len(means) == 1 else (means[0] + float(np.mean(means[1:]))) / 2
+    expected, scores = [], []
+    for n, flags in sides:
+        stayed = by_class(right, plain & (side == STAYED) & (photos == n))
+        whole, part = by_class(right, flags), by_class(half, flags)
+        expected.append((n, float(stayed.mean()), _extrapolated(float(whole.mean()), float(part.mean()), model.rivals)))
+        scores.append(np.ma.stack([stayed, whole]).mean(axis=0))
+    by_photos = [scores[0], *([np.ma.stack(scores[1:]).mean(axis=0)] if scores[1:] else [])]
     model = dataclasses.replace(
         model, weights=weights, unknown=limit, sets=np.array(least), expected=np.array(expected)
     )
+    fitted = Fitted(model, rounds, moved, np.ma.stack(by_photos).mean(axis=0).filled(0.0))
     absent = side == ABSENT
     if not absent.any():  # too few classes for one to be left out
-        return Fitted(model, rounds, moved, score)
+        return fitted
     alarms, rejected = (float(mass[flags & (strange > limit)].sum() / mass[flags].sum()) for flags in (~absent, absent))
-    return Fitted(model, rounds, moved, score, None, auroc(strange[absent], strange[~absent]), alarms, rejected)
+    area = auroc(strange[absent], strange[~absent])
+    return dataclasses.replace(fitted, auroc=area, false_alarms=alarms, rejected=rejected)
+
+
+def _among_fewer(rivals: int, numbers: Labels) -> Doubles:
+    """Return the chance (K, R + 1) that an image which 0 to R of R rivals beat is right among K numbers of them."""
+    ratios = 1 - numbers[:, None] / np.arange(rivals, 0, -1)
+    return np.cumprod(np.append(np.ones((len(numbers), 1)), np.maximum(ratios, 0.0), axis=1), axis=1)
+
+
+def _extrapolated(whole: float, half: float, rivals: float) -> float:
+    """Return the accuracy among twice as many rivals, given those among all and half of them.
+
+    The log-odds are taken as linear in the logarithm of their number.
+    """
+    all_odds, half_odds = (np.log(share / (1 - share)) for share in np.clip([whole, half], 1e-3, 1 - 1e-3))
+    steps = np.log(2) / np.log(rivals / ((rivals + 1) // 2))
+    return float(1 / (1 + np.exp((half_odds - all_odds) * steps - all_odds)))
 
 
 def _least(scores: Doubles, coverage: float, independent: float) -> float:

@@ -3,11 +3,11 @@
 All distances are squared Mahalanobis distances under the precision matrix P of the class model. Features are
 whitened, ``z = (x - centre) L`` with ``P = L L'``, so that they become squared lengths.
 
-**Groups.** Ward's clustering (Ward, "Hierarchical Grouping to Optimize an Objective Function", 1963) of all photos. A
-group looks like a class if its centre lies in the direction of the class's mean; both lengths are corrected for what
-the scatter of their photos adds to them. How many groups: new classes are taken to be as common as
-those of the bank. If M classes of the bank own a share of the photos, there are M / share classes, and a few groups
-are made for each.
+**Groups.** Ward's clustering (Ward, "Hierarchical Grouping to Optimize an Objective Function", 1963) of all photos. The
+mean of n photos of a class has covariance (v + 1/n) S around the mean that the class model gives it, that of n photos
+of a class which the bank lacks (1/k0 + 1/n) S around the centre: a group looks like the class of the largest density,
+unless the latter is larger. How many groups: new classes are taken to be as common as those of the bank. If groups that
+look like M classes have a share of the photos, there are M / share classes, and a few groups are made for each.
 
 **Labels.** The doubt about a photo is one minus the margin of its two best scores. Photos are chosen one after another
 so that as much doubt as possible lies near one of them: facility location by the greedy algorithm (Nemhauser, Wolsey
@@ -29,21 +29,12 @@ LABELS = 20
 """Photos that are named as worth a label, at most."""
 NEAREST = 3
 """Classes that are named beside a group, and answers of a photo that are looked at."""
-_FIRST_GROUPS, _FIRST_PHOTOS = 3, 8
-"""Groups for each class that count how many classes there are, and photos that each has on average, at least."""
-_GROUPS = 3.0
+_GROUPS = 3
 """Groups for each class that is expected."""
 _PHOTOS = 4
 """Photos that a group has on average, at least."""
-_OWNED, _ALIKE = 0.6, 0.8
-"""Cosine of a group's centre and a class's mean from which the photos count as the class's when classes are counted,
-and from which the group is said to look like it."""
 _ANSWERED = 0.5
-"""Mean score that says the same of a class known by name alone, where there is no model and text answers."""
-_LEAST_OWNED = 0.15
-"""Share of photos of the bank's classes below which they do not say how many classes there are."""
-_LEAST_LENGTH = 0.2
-"""Share of a length that its correction leaves, at least."""
+"""Mean score from which a group looks like a class where there is no model and text answers."""
 _CLUSTERED, _CHOSEN_AMONG = 4096, 2048
 """Photos that are clustered, and that are chosen among: of more a sample is drawn, since both take their square."""
 _NEAR = 0.2
@@ -59,7 +50,7 @@ class Answers:
         classes: (N, T) row of each answered class among the K, the best first.
         scores: (N, T) their scores.
         means: (K, D) means of the classes.
-        counts: (K,) photos of each; 0 for a class that is known by name alone.
+        counts: (K,) photos of each; 0 for a class known by name only.
     """
 
     classes: Indices
@@ -100,8 +91,8 @@ def suggest(model: ClassModel | None, features: Floats, answers: Answers) -> Sug
     """Return groups of photos and the photos worth a label.
 
     Args:
-        model: Of the bundle or the bank; None where neither has any: distances are then Euclidean around the mean of
-            the photos.
+        model: The class model; None where names are all that is known: distances are then Euclidean, and scores decide
+            which class a group looks like.
         features: (N, D) unit image features.
         answers: What the bank answers for them.
 
@@ -110,14 +101,8 @@ def suggest(model: ClassModel | None, features: Floats, answers: Answers) -> Sug
     """
     if not len(features):
         return Suggestions((), np.empty(0, np.intp))
-    centre = features.mean(axis=0, dtype=np.float64) if model is None else model.centre
-
-    def whitened(rows: npt.NDArray[np.floating]) -> Doubles:
-        apart = rows.astype(np.float64) - centre
-        return apart if model is None else apart @ model.root
-
-    white = whitened(features)
-    return Suggestions(_groups(white, whitened(answers.means), model, answers), worth_a_label(white, answers.scores))
+    white = features.astype(np.float64) if model is None else (features - model.centre) @ model.root
+    return Suggestions(_groups(white, model, answers), worth_a_label(white, answers.scores))
 
 
 def worth_a_label(white: Doubles, scores: Floats, count: int = LABELS) -> Indices:
@@ -135,7 +120,7 @@ def worth_a_label(white: Doubles, scores: Floats, count: int = LABELS) -> Indice
     points, best = white[rows], scores[rows].astype(np.float64)
     doubts = 1 - (best[:, 0] - best[:, 1] if best.shape[1] > 1 else best[:, 0])
     distances = _squares(points, points)
-    reach = max(float(np.quantile(distances, _NEAR)), np.finfo(np.float64).tiny)
+    reach = max(float(np.quantile(distances, _NEAR)), 1e-9 * float(distances.max()), np.finfo(np.float64).tiny)
     near = np.maximum(0.0, 1 - distances / reach)
     covered, chosen = np.zeros(len(rows)), list[int]()
     for _ in range(min(count, len(rows))):
@@ -147,63 +132,44 @@ def worth_a_label(white: Doubles, scores: Floats, count: int = LABELS) -> Indice
     return result
 
 
-def _groups(white: Doubles, means: Doubles, model: ClassModel | None, answers: Answers) -> tuple[Group, ...]:
-    """Return the groups of N whitened photos (N, D), given K whitened means (K, D)."""
-    tree = _Tree.of(white)
-    located = np.full(len(means), model is not None) | (answers.counts > 0)
-    prior = 0.0 if model is None else model.prior
+def _groups(white: Doubles, model: ClassModel | None, answers: Answers) -> tuple[Group, ...]:
+    """Return the groups of N whitened photos (N, D)."""
+    tree, means, size = _Tree.of(white), answers.means, white.shape[1]
+    spreads = np.zeros(len(means))
+    if model is not None:  # of the classes, and of a class that the bank lacks
+        means = np.append((means - model.centre) @ model.root, np.zeros((1, size)), axis=0)
+        spreads = 1 / np.append(answers.counts + model.prior, model.broad)
 
-    def likeness(numbers: Indices) -> Doubles:
-        """Return how much each group (G) looks like each class (K); from ``_ALIKE`` on it looks like it."""
-        centres, sizes, scatter = _centres(white, numbers)
-        photos = answers.counts.astype(np.float64)
-        noise = photos / np.maximum(photos + prior, 1) ** 2 * scatter
-        cosines = (centres @ means.T) / np.outer(_lengths(centres, scatter / sizes), _lengths(means, noise))
-        shares = _mean_scores(numbers, answers, len(means))
-        named = _ALIKE * np.minimum(shares / _ANSWERED, 1)
-        return np.where(located, cosines, named)
+    def likeness(numbers: Indices) -> Indices:
+        """Return the class (G,) that each group looks like, K for none."""
+        if model is None:
+            shares = _mean_scores(numbers, answers, len(means))
+            return np.where(shares.max(axis=1) >= _ANSWERED, shares.argmax(axis=1), len(means))
+        spread = spreads + 1 / np.bincount(numbers)[:, None]
+        return (_squares(_centres(white, numbers), means) / spread + size * np.log(spread)).argmin(axis=1)
 
-    first = tree.cut(min(_FIRST_GROUPS * max(1, len(means)), len(white) // _FIRST_PHOTOS))
-    numbers = tree.cut(min(round(_GROUPS * _expected(likeness(first), first)), len(white) // _PHOTOS))
-    alike, shares = likeness(numbers), _mean_scores(numbers, answers, len(means))
-    centres, _, _ = _centres(white, numbers)
+    classes, most = len(answers.means), max(1, len(white) // _PHOTOS)
+    numbers = tree.cut(min(_GROUPS * classes, most))
+    like = likeness(numbers)
+    owned = like < classes
+    expected = len(set(like[owned].tolist())) / owned[numbers].mean() if owned.any() else classes
+    numbers = tree.cut(min(round(_GROUPS * expected), most))
+    like, shares, centres = likeness(numbers), _mean_scores(numbers, answers, classes), _centres(white, numbers)
     groups = []
-    for number in range(len(alike)):
+    for number, alike in enumerate(like.tolist()):
         members = np.flatnonzero(numbers == number)
         typical = members[np.argsort(((white[members] - centres[number]) ** 2).sum(axis=1), kind="stable")]
         best = np.argsort(-shares[number], kind="stable")[:NEAREST]
         nearest = tuple((int(row), float(shares[number, row])) for row in best if shares[number, row] > 0)
-        closest = int(alike[number].argmax())
-        groups.append(Group(typical, closest if alike[number, closest] >= _ALIKE else None, nearest))
+        groups.append(Group(typical, alike if alike < classes else None, nearest))
     return tuple(sorted(groups, key=lambda group: (group.like is not None, -len(group.photos))))
 
 
-def _expected(likeness: Doubles, numbers: Indices) -> float:
-    """Return how many classes the photos are of: those of the bank among them, divided by the share that they own."""
-    owners, strengths = likeness.argmax(axis=1), likeness.max(axis=1)
-    owned = strengths > _OWNED
-    share = float(owned[numbers].mean())
-    return len(set(owners[owned].tolist())) / share if share >= _LEAST_OWNED else len(likeness) / 2
-
-
-def _centres(white: Doubles, numbers: Indices) -> tuple[Doubles, Doubles, float]:
-    """Return centres (G, D) and sizes (G,) of groups, and the mean square distance of a photo to its group's mean."""
-    sizes = np.bincount(numbers).astype(np.float64)
-    centres = np.zeros((len(sizes), white.shape[1]))
+def _centres(white: Doubles, numbers: Indices) -> Doubles:
+    """Return the centres (G, D) of groups."""
+    centres = np.zeros((int(numbers.max()) + 1, white.shape[1]))
     np.add.at(centres, numbers, white)
-    centres /= sizes[:, np.newaxis]
-    scatter = sum(
-        float(((white[start : start + _CHUNK] - centres[numbers[start : start + _CHUNK]]) ** 2).sum())
-        for start in range(0, len(white), _CHUNK)
-    )
-    return centres, sizes, scatter / max(1, len(white) - len(sizes))
-
-
-def _lengths(points: Doubles, noise: float | Doubles) -> Doubles:
-    """Return the lengths (G,) of means (G, D) without what the scatter of their photos adds to their squares."""
-    squares = (points**2).sum(axis=1)
-    result: Doubles = np.sqrt(np.maximum(squares - noise, _LEAST_LENGTH**2 * squares)) + np.finfo(np.float64).tiny
-    return result
+    return centres / np.bincount(numbers)[:, np.newaxis]
 
 
 def _mean_scores(numbers: Indices, answers: Answers, classes: int) -> Doubles:
@@ -243,7 +209,7 @@ class _Tree:
         _, numbers = np.unique(fcluster(self.links, max(1, groups), "maxclust"), return_inverse=True)
         if len(self.rows) == len(self.white):
             return numbers.astype(np.intp)
-        centres, _, _ = _centres(self.white[self.rows], numbers)
+        centres = _centres(self.white[self.rows], numbers)
         starts = range(0, len(self.white), _CHUNK)
         return np.concatenate([_squares(self.white[s : s + _CHUNK], centres).argmin(axis=1) for s in starts])
 

@@ -34,10 +34,10 @@ from sar_infer.errors import BankError
 Doubles = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 Labels = npt.NDArray[np.integer[Any]]
-USUAL = (0.053, 0.012, 0.263, -0.7)
+USUAL = (0.053, 0.0115, 0.26, -0.67)
 """Weights w0 to w3 where there are too few classes to fit them, and the centre of their prior where there are few: the
 mean of those fitted on the choosing deal of ``benchmarks.class_model``."""
-USUAL_UNKNOWN = 0.36
+USUAL_UNKNOWN = 0.35
 """Threshold for unknown images that goes with them, found in the same way."""
 COVERAGES = (0.8, 0.9, 0.95)
 """Of prediction sets."""
@@ -65,9 +65,10 @@ class ClassModel:
         unknown: Probability of the last column above which an image is called unknown; NaN if there were no photos.
         sets: (K, 4) float64: number of photos n, and the least probability of a class with n photos to be in a
             prediction set, for each of `COVERAGES`; no row if nothing was fitted.
-        expected: (K, 3) float64: number of photos n, and expected accuracy (0 to 1) on images of classes with all
-            their photos, and with n photos, side by side; no row if nothing was fitted.
-        rivals: Number of classes that each class was ranked beside for ``expected``.
+        expected: (K, 3) float64: number of photos n; expected accuracy (0 to 1) on images of classes with all their
+            photos, beside held-out classes with n photos; that of added classes with n photos, among twice as many
+            others, extrapolated. No row if nothing was fitted.
+        rivals: Number of other classes that each class was ranked among for ``expected``.
 
     Raises:
         BankError: An array or number is out of range.

@@ -53,9 +53,10 @@ def expectation(model: ClassModel, why: str | None = None) -> Iterator[str]:
     if not len(model.expected):
         yield f"accuracy not measured ({why or 'too few photos'}): the model has its usual weights"
         return
-    yield f"other photos of these classes: about {model.expected[-1, 1]:.0%} right, beside {model.rivals:,.0f} others"
+    share, rivals = model.expected[-1, 1], model.rivals
+    yield f"other photos of these classes: about {share:.0%} right among {rivals + 1:,.0f} classes"
     ways = [f"{_WAYS[int(n)]} {share:.0%}" for n, _, share in model.expected.tolist() if n in _WAYS]
-    yield f"classes that you add: {', '.join(ways)} right, beside as many"
+    yield f"classes that you add, among {2 * rivals + 1:,.0f}: about {', '.join(ways)} right"
 
 
 def content(fitting: BankFitting) -> dict[str, object]:

@@ -148,7 +148,7 @@ def learn_stream(
         tuple(note for *_, note in sorted(examples, reverse=True)),
         tuple(note for *_, note in sorted(first, reverse=True)),
         round(adapted.shift, 4),
-        adapted.shift >= SAME_KIND[1],
+        adapted.shift >= SAME_KIND,
     )
 
 

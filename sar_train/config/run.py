@@ -144,12 +144,8 @@ class RunConfig:
     )
     prompt: Literal["auto", "learned", "handcrafted"] = setting(
         "auto",
-        "The prompt of the class model; auto: the better one on held-out classes; handcrafted: train nothing.",
-        scope="statistics",
-    )
-    quick: bool = setting(
-        False,
-        "Take half the time: use the learned prompt without training it on each half of the classes to compare it.",
+        "The prompt of the class model; auto: the better one on held-out classes; learned: train, compare nothing; "
+        "handcrafted: train nothing.",
         scope="statistics",
     )
     sections: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

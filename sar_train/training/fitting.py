@@ -30,8 +30,6 @@ from sar_train.training.state import State
 
 HANDCRAFTED: PromptName = "handcrafted"
 LEARNED: PromptName = "learned"
-EARNED = 0.5
-"""Points by which the learned prompt has to be better than the hand-crafted one."""
 Rows = npt.NDArray[np.float64]
 
 
@@ -57,7 +55,7 @@ class Choice:
     Attributes:
         prompt: the prompt.
         fitted: the fit whose weights hold.
-        scores: by which the prompts were compared, in per cent.
+        scores: by which the prompts were compared, in per cent: means over classes.
         why: why this prompt.
     """
 
@@ -85,8 +83,6 @@ def trainings(run: Outline, labels: npt.NDArray[np.int64], *, for_tables: bool =
         why = "--prompt learned"
     elif obstacle := folds.obstacle(labels, len(run.plan.base)):
         why = f"not compared: {obstacle}"
-    elif config.quick:
-        why = "not compared: --quick"
     elif "image" in method.towers or not method.transfers:
         why = f"not compared: {config.method} cannot be trained on half of the classes"
     else:
@@ -105,6 +101,8 @@ def first(context: RunContext) -> folds.Fitted:
 def compare(context: RunContext, halves: Sequence[Rows]) -> Choice:
     """Choose the prompt by its score on held-out classes; both are compared in the same folds.
 
+    The learned prompt has to be better by more than one standard error of the difference over classes.
+
     Args:
         context: of the run.
         halves: (C, D) rows under the prompt trained on each half of the classes, from `train_halves`.
@@ -114,10 +112,11 @@ def compare(context: RunContext, halves: Sequence[Rows]) -> Choice:
     scale, seed = context.backbone.logit_scale, context.config.seed
     rows = {HANDCRAFTED: (hand, hand), LEARNED: tuple(halves)}
     fits = {key: folds.fit(features, labels, hand, scale, in_halves=two, seed=seed) for key, two in rows.items()}
-    scores = {key: 100 * fit.score for key, fit in fits.items()}
-    gain = scores[LEARNED] - scores[HANDCRAFTED]
-    prompt = LEARNED if gain >= EARNED else HANDCRAFTED
-    return Choice(prompt, fits[prompt], scores, f"the learned one has to gain {EARNED:g} points and gains {gain:.1f}")
+    gains = 100 * (fits[LEARNED].scores - fits[HANDCRAFTED].scores)
+    gain, error = float(gains.mean()), float(gains.std(ddof=1)) / len(gains) ** 0.5
+    prompt = LEARNED if gain > error else HANDCRAFTED
+    why = f"the learned one gains {gain:.1f} points, and needs more than the standard error over classes, {error:.1f}"
+    return Choice(prompt, fits[prompt], {key: 100 * float(fit.scores.mean()) for key, fit in fits.items()}, why)
 
 
 def finish(context: RunContext, choice: Choice, prompted: PromptedCLIP | None) -> FittedStatistics:

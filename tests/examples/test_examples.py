@@ -48,7 +48,7 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def briefly(photos: Path | str, **options: Any) -> TrainedRun:
     """Train without what no script asks for."""
-    return train(photos, **{"views": 1, "quick": options.get("statistics", True)} | options)
+    return train(photos, **{"views": 1, "prompt": "learned" if options.get("statistics", True) else "auto"} | options)
 
 
 @pytest.fixture(scope="module", autouse=True)

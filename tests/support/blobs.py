@@ -28,6 +28,6 @@ def write_blobs(folder: Path, *more: str) -> RunConfig:
         learning_rate=0.005,
         batch_size=8,
         protocol="base-to-new",
-        quick=True,
+        prompt="learned",
         sections={"sar": {"subset": 4}},
     )

@@ -11,7 +11,7 @@ from support.tiny import VIT, register
 from sar_train.cli.train import main
 
 WHOLE = ("--backbone", VIT, "--pretrained", "random", "--epochs", "2", "--learning-rate", "0.005")
-TINY = (*WHOLE, "--quick")
+TINY = (*WHOLE, "--prompt", "learned")
 PLAIN = (*WHOLE, "--no-sar", "--no-statistics", "--set", "views=1")
 """The least that a run can do."""
 

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import numpy.typing as npt
 import pytest
+from scipy.stats import multivariate_normal
 from support.trained import example_model
 
 from sar_infer.class_model.groups import Answers, Group, suggest, worth_a_label
@@ -58,7 +59,7 @@ def test_classes_that_the_bank_lacks_are_groups_and_its_own_are_recognised() -> 
     assert {label for group in new for label in labels[group.photos]} == {4, 5, 6}
     assert all(set(labels[group.photos]) == {group.like} for group in recognised)
     assert leaders(recognised, labels) == {0, 1, 2, 3}
-    assert len(groups) == 21  # four classes own four sevenths of the photos: seven classes, three groups each
+    assert len(groups) == 21  # four classes have four sevenths of the photos: seven classes, three groups each
     assert list(groups) == [
         *sorted(new, key=lambda g: -len(g.photos)),
         *sorted(recognised, key=lambda g: -len(g.photos)),
@@ -110,18 +111,28 @@ def test_a_class_known_by_few_photos_is_recognised_as_well(count: int) -> None:
     assert leaders([group for group in groups if group.like is None], labels) == {4, 5}
 
 
-def test_without_statistics_photos_are_compared_around_their_mean() -> None:
-    means = directions(6)
-    offset = np.zeros(DIM)
-    offset[-1] = 3  # all photos share a direction, as they do in CLIP
-    rows, labels = photos_of(means + offset, 20, spread=0.02)
-    shown = (means + offset) / np.sqrt(10)
-    groups = suggest(None, rows, answers(rows, shown[:4])).groups
-    assert leaders([group for group in groups if group.like is None], labels) == {4, 5}
-    assert leaders([group for group in groups if group.like is not None], labels) == {0, 1, 2, 3}
+def test_a_group_looks_like_the_class_of_the_largest_density() -> None:
+    """Among classes with few photos and none, and a class that the bank lacks; groups of several sizes."""
+    model, rng = statistics(broad=0.5), np.random.default_rng(2)
+    means = 0.4 * rng.normal(size=(6, DIM))
+    rows = rng.normal(size=(60, DIM)) * 0.2 + np.repeat(means, 10, axis=0)
+    answered = answers(rows, means[:4], [16, 1, 0, 3])
+    covariance = np.linalg.inv(model.precision.astype(np.float64))
+    liked = set()
+    for group in suggest(model, rows.astype(np.float32), answered).groups:
+        mean, count = rows[group.photos].mean(0), len(group.photos)
+        densities = [
+            multivariate_normal(answered.means[k], covariance * (1 / (answered.counts[k] + model.prior) + 1 / count))
+            for k in range(4)
+        ]
+        densities.append(multivariate_normal(model.centre, covariance * (1 / model.broad + 1 / count)))
+        best = int(np.argmax([density.logpdf(mean) for density in densities]))
+        assert group.like == (best if best < 4 else None)
+        liked.add(group.like)
+    assert len(liked) > 2
 
 
-def test_without_statistics_a_name_is_recognised_by_its_score_alone() -> None:
+def test_without_a_class_model_a_name_is_recognised_by_its_score_alone() -> None:
     rows, labels = photos_of(directions(4), 20)
     best = np.where(labels[:, None] < 2, np.array([[0, 1]]), np.array([[1, 0]]))
     scores = np.where(labels[:, None] == 0, [[0.9, 0.1]], [[0.3, 0.2]]).astype(np.float32)

@@ -51,7 +51,7 @@ def test_it_foretells_the_run_and_writes_nothing(photos: Path) -> None:
     assert content["expected"]["steps"] == 2 * max(1, 9 // content["schedule"]["batch_size"])
     assert content["expected"]["photos"] == 9 * 2 + record["dataset"]["held_out"]
     assert content["expected"]["seconds"] > 0
-    assert (content["expected"]["halves"], content["expected"]["certain"]) == (0, True)  # --quick
+    assert (content["expected"]["halves"], content["expected"]["certain"]) == (0, True)  # --prompt learned
 
 
 def test_it_says_what_is_odd(photos: Path) -> None:
@@ -79,7 +79,7 @@ def test_prompts_in_the_image_tower_and_feature_files(photos: Path) -> None:
     content = plan(photos, *TINY, "--method", "maple", "--batch-size", "2", "--shots", "3")
     assert content["method"] == "maple + sar"
     assert content["expected"]["training"] > 0
-    demo = plan("demo", "--epochs", "1", "--novel", "none", "--quick")
+    demo = plan("demo", "--epochs", "1", "--novel", "none", "--prompt", "learned")
     assert (demo["checked"], demo["expected"]["encoding"], demo["protocol"]) == (None, None, "base-to-new")
     assert sum(one["new"] for one in demo["classes"]) == 50
 

@@ -53,5 +53,5 @@ def test_help_says_what_the_default_is() -> None:
     shown = {parameter.name: parameter.help for parameter in main.params if isinstance(parameter, click.Option)}
     assert shown["shots"] == "Training photos of each class; 0: all.  [default: 16]"
     assert shown["epochs"].endswith("[default: the method's published number]")
-    assert "[default" not in shown["quick"]
-    assert str(shown["quick"]).startswith(SETTINGS["quick"].metadata["help"])
+    assert "[default" not in shown["allow_missing"]
+    assert str(shown["allow_missing"]).startswith(SETTINGS["allow_missing"].metadata["help"])

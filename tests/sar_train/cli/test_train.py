@@ -209,7 +209,7 @@ def test_a_finished_run_is_kept_unless_asked(photos: Path, tmp_path: Path) -> No
             ("demo", "--no-sar", "--set", "sar.weight=3"),
             "--no-sar (sar = false) cannot be combined with settings of SAR",
         ),
-        (("demo", "--no-statistics", "--quick"), "only the class model uses them, and it is off"),
+        (("demo", "--no-statistics", "--prompt", "learned"), "only the class model uses it, and it is off"),
         (("demo", "--no-sar", "--set", "novel-count=9"), "only SAR uses auxiliary names, and it is off"),
         (("demo", "--protocol", "both"), "is not one of 'auto', 'base-to-new'"),
         (("demo", "--prompt", "best"), "'auto', 'learned', 'handcrafted'"),

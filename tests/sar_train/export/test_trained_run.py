@@ -56,9 +56,7 @@ def trained(folder: Path, method: str, prompt: str = "learned", data: Path | Non
         data = folder / "blobs.safetensors"
         save_features(blurred(), data)
     settings = {"shots": 4, "epochs": 2, "learning_rate": 0.005, "batch_size": 4, "prompt": prompt} | changes
-    config = RunConfig(
-        data=str(data), backbone=VIT, pretrained=RANDOM, method=method, sar=False, quick=True, **settings
-    )
+    config = RunConfig(data=str(data), backbone=VIT, pretrained=RANDOM, method=method, sar=False, **settings)
     trainer.run(config, folder / "run")
     return folder / "run"
 

@@ -20,10 +20,12 @@ from sar_train.clip.backbone import RANDOM
 from sar_train.config.run import RunConfig
 from sar_train.data.dataset import SPLITS
 from sar_train.data.feature_file import save_features
+from sar_train.data.progress import ProgressCallback
 from sar_train.errors import DivergedError
 from sar_train.export.source import from_run
 from sar_train.training import fitting, trainer
 from sar_train.training.checkpoint import load_statistics
+from sar_train.training.context import RunContext
 from sar_train.training.identity import outcome_settings
 from sar_train.training.prompted import restore
 
@@ -55,19 +57,32 @@ def settings(folder: Path, classes: int = 8, **changes: object) -> RunConfig:
     return dataclasses.replace(plain, **changes)
 
 
-@pytest.mark.parametrize("gain", [-1.0, 1.0])
-def test_only_the_prompt_that_is_used_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gain: float) -> None:
-    """The bar is put where the learned prompt fails it, or passes it."""
-    monkeypatch.setattr(fitting, "EARNED", -100 * gain)
+@pytest.mark.parametrize("learned", [False, True])
+def test_only_the_prompt_that_is_used_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, learned: bool
+) -> None:
+    """Text rows under the learned prompt are replaced by noise, or by the means of the photos."""
+    train_halves = fitting.train_halves
+
+    def replaced(context: RunContext, tell: ProgressCallback) -> tuple[np.ndarray, ...]:
+        rows = np.random.default_rng(0).normal(size=train_halves(context, tell)[0].shape)
+        if learned:
+            labels, features = context.task.labels.numpy(), context.task.features[:, 0].numpy()
+            rows = np.array([features[labels == label].mean(0) for label in range(len(rows))], np.float64)
+        return (rows / np.linalg.norm(rows, axis=1, keepdims=True),) * 2
+
+    monkeypatch.setattr(fitting, "train_halves", replaced)
     lines: list[str] = []
     run = trainer.run(settings(tmp_path), tmp_path / "run", tell=lines.append)
     fitted = load_statistics(tmp_path / "run")
     assert fitted is not None
-    record, learned = run.record["statistics"], gain > 0
+    record = run.record["statistics"]
     comparison = record["comparison"]
     assert fitted.record == record
     assert fitted.prompt == comparison["chosen"] == record["prompt"] == ("learned" if learned else "handcrafted")
-    assert f"gains {comparison['learned'] - comparison['handcrafted']:.1f}" in comparison["reason"]
+    gain = comparison["learned"] - comparison["handcrafted"]
+    assert f"gains {gain:.1f} points" in comparison["reason"]
+    assert (gain > float(comparison["reason"].split()[-1])) is learned
     kinds = [line.partition("  ")[2] for line in lines if line.startswith("epoch 3/3")]
     assert [kind.startswith("of half") for kind in kinds] == [True, True, *([False] if learned else [])]
     (said,) = (line for line in lines if line.startswith("class model, hand-crafted prompt: expected accuracy"))
@@ -94,7 +109,8 @@ def test_a_run_has_the_class_model_of_the_photos_it_learned_from(tmp_path: Path)
     assert (fitted.record, run.record["open"], record["defaults"]) == (record, None, None)
     assert fitted.counts.tolist() == [SHOTS] * 8
     assert (record["rivals"], [item["photos"] for item in record["expected"]]) == (7, [0, 1, 2, 4])
-    assert "7 other classes" in expectation(record)
+    assert "among 8, and of classes that you add" in expectation(record)
+    assert "among 15 (cross-validation)" in expectation(record)
     unknown = record["unknown"]
     assert unknown["threshold"] == fitted.model.unknown
     assert 0 < unknown["false_alarms"] <= 5 < unknown["rejected"]
@@ -109,16 +125,16 @@ def test_trained_and_new_classes_are_one_ranking(tmp_path: Path) -> None:
     """Where new classes are tested the method is trained, whichever prompt the class model takes."""
     run = trainer.run(settings(tmp_path, protocol="base-to-new"), tmp_path / "run")
     assert len(run.record["history"]) == 3
-    quick = trainer.run(settings(tmp_path, protocol="base-to-new", quick=True), tmp_path / "quick")
-    fitted = load_statistics(tmp_path / "quick")
+    learned = trainer.run(settings(tmp_path, protocol="base-to-new", prompt="learned"), tmp_path / "learned")
+    fitted = load_statistics(tmp_path / "learned")
     assert fitted is not None
     assert fitted.prompt == "learned"
     labels = torch.arange(8).repeat_interleave(12)
     images = torch.nn.functional.normalize(scattered(labels.tolist(), 3, 1.0).half().float(), dim=-1).numpy()
-    rows = restore(quick, tiny_backbone()).embed(CLASSES).numpy()
+    rows = restore(learned, tiny_backbone()).embed(CLASSES).numpy()
     photos = {column: (SHOTS * np.float64(fitted.means[column]), float(SHOTS), True) for column in range(4)}
     right = by_hand(fitted.model, images, rows, photos)[:, :-1].argmax(1) == labels.numpy()
-    one = quick.record["open"]["other_metrics"]["statistics"]["images"]
+    one = learned.record["open"]["other_metrics"]["statistics"]["images"]
     assert one["base_accuracy"] == pytest.approx(100 * right[:48].mean())
     assert one["new_accuracy"] == pytest.approx(100 * right[48:].mean())
 
@@ -126,7 +142,6 @@ def test_trained_and_new_classes_are_one_ranking(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "prompt", "epochs", "why"),
     [
-        ({"quick": True}, "learned", 3, "not compared: --quick"),
         ({"prompt": "learned"}, "learned", 3, "--prompt learned"),
         ({"prompt": "handcrafted"}, "handcrafted", 0, "--prompt handcrafted"),
         ({"classes": 3}, "learned", 3, "not compared: 3 classes, fewer than 4"),
@@ -150,7 +165,8 @@ def test_tables_of_methods_train_the_method(tmp_path: Path) -> None:
 
 
 def test_halves_are_not_trained_again_by_a_resumed_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fitting, "EARNED", -100.0)
+    compare = fitting.compare
+    monkeypatch.setattr(fitting, "compare", lambda *a: dataclasses.replace(compare(*a), prompt="learned"))
     config, out = settings(tmp_path), tmp_path / "run"
 
     def interrupt(line: str) -> None:
@@ -199,6 +215,6 @@ def test_methods_with_a_tower_or_a_prompt_for_each_image(tmp_path: Path, method:
 
 def test_results_keep_their_keys_where_statistics_are_as_usual(tmp_path: Path) -> None:
     config = settings(tmp_path)
-    assert not {"statistics", "prompt", "quick"} & outcome_settings(config).keys()
+    assert not {"statistics", "prompt"} & outcome_settings(config).keys()
     assert outcome_settings(dataclasses.replace(config, statistics=False))["statistics"] is False
-    assert outcome_settings(dataclasses.replace(config, quick=True)) != outcome_settings(config)
+    assert outcome_settings(dataclasses.replace(config, prompt="learned")) != outcome_settings(config)
