@@ -332,11 +332,19 @@ def check_export(run: Path | None, options: Mapping[str, Any]) -> None:
         ConfigError: options that do not exist or contradict each other.
     """
     from sar_infer.bundle.manifest import MANIFEST
+    from sar_train.clip import TIMM
     from sar_train.errors import ConfigError
 
     if unknown := sorted(set(options) - set(ExportOptions.__annotations__)):
         raise ConfigError(f"unknown option {unknown[0]!r}, expected one of {', '.join(ExportOptions.__annotations__)}")
     template = options.get("handcrafted")
+    if str(options.get("backbone") or "").startswith(TIMM):
+        if run is not None or template is not None or options.get("classes"):
+            raise ConfigError(
+                f"{options['backbone']} has no text tower, so its bundle knows classes by photos only: leave RUN, "
+                "--handcrafted and --classes out"
+            )
+        return
     if (run is None) == (template is None):
         raise ConfigError("expected a RUN folder, or --handcrafted TEMPLATE in its place")
     if run is not None and (run / MANIFEST).is_file():

@@ -23,12 +23,11 @@ from sar_train.data.progress import ProgressCallback
 from sar_train.data.task import Task
 from sar_train.methods.base import Setup
 from sar_train.methods.base import methods as known_methods
-from sar_train.training.checkpoint import FittedStatistics, PromptName
+from sar_train.training.checkpoint import HANDCRAFTED, FittedStatistics, PromptName
 from sar_train.training.context import Outline, RunContext
 from sar_train.training.prompted import PromptedCLIP
 from sar_train.training.state import State
 
-HANDCRAFTED: PromptName = "handcrafted"
 LEARNED: PromptName = "learned"
 EARNED = 0.5
 """Points by which the learned prompt has to be better than the hand-crafted one."""

@@ -142,7 +142,7 @@ def run(
     )
     if prompted is None:
         plain: dict[str, Any] = {"tensors": {}, "settings": {}, "regularisers": {}, "template": context.template}
-        whole = dataclasses.replace(whole, method=fitting.HANDCRAFTED, **plain)
+        whole = dataclasses.replace(whole, method=checkpoint.HANDCRAFTED, **plain)
     if page:  # before the record, which says that the run is finished
         write_page(context, logits, out)
     if fitted:
@@ -165,7 +165,7 @@ def _choose(
     first = fitting.first(context)
     entry = {"classes": len(context.task.class_names), "rivals": int(first.model.rivals), "defaults": first.why}
     tell(f"class model, hand-crafted prompt: {expectation(entry | {'expected': fitting.expected(first)})}")
-    prompt = fitting.HANDCRAFTED if context.config.prompt == fitting.HANDCRAFTED else fitting.LEARNED
+    prompt = checkpoint.HANDCRAFTED if context.config.prompt == checkpoint.HANDCRAFTED else fitting.LEARNED
     choice = fitting.Choice(prompt, first, {}, needed.why)
     if needed.halves:
         stored = _stored(context, out, checkpoint.HALVES) if resume else None

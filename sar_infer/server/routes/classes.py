@@ -327,7 +327,9 @@ async def _put(
     if images:
         with service.lease() as engine, service.images.hold(len(images)):
             photos, labels = await engine.photos(images)
-        photos, encoder = replace(photos, photos_only=change.photos_only), engine.bundle.manifest.encoder_digest
+        manifest = engine.bundle.manifest
+        photos_only, encoder = change.photos_only or manifest.tokenizer is None, manifest.encoder_digest
+        photos = replace(photos, photos_only=photos_only)
     done: list[tuple[int, ChangedClass]] = []
 
     def edit(bank: ClassBank) -> ClassBank:
@@ -348,7 +350,7 @@ async def _put(
             phrases = {spelling: texts or (spelling,)}
             if len(bank.names) <= LARGE and not change.photos_only:
                 findings += name_findings(bank, bundle, phrases)
-            rows = service.engine.classifier.embed_phrases([*phrases.values()])
+            rows = service.engine.classifier.class_rows(phrases, () if photos is None else phrases)
             after = add(bank, phrases, rows, {} if photos is None else {spelling: photos}, by=_BY)
         known = None
         if photos is not None:
