@@ -353,7 +353,8 @@ def _text_tower(name: str, model: nn.Module) -> TextTower | FullText:
     text: Any = getattr(model, "text", model)
     pool = getattr(text, "pool_type", getattr(text, "text_pool_type", None))
     try:
-        tokenizer = open_clip.get_tokenizer(name)
+        with _quietly():
+            tokenizer = open_clip.get_tokenizer(name)
     except ImportError as error:
         raise BackboneError(_explain(name, None, error)) from None
     except Exception as error:
