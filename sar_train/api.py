@@ -280,7 +280,7 @@ def run_config(
     """
     from sar_train.config.run import RunConfig, build, merge, read_toml
     from sar_train.errors import ConfigError
-    from sar_train.methods.base import methods
+    from sar_train.methods.base import method_kind
     from sar_train.regularisers.base import regularisers
 
     sections: dict[str, dict[str, Any]] = {}
@@ -304,7 +304,7 @@ def run_config(
 
         resolved = replace(resolved, device="cuda" if torch.cuda.is_available() else "cpu")
     regularised = "sar" in merged or bool(resolved.sections.keys() & regularisers.entries)
-    final = resolved if regularised or methods.get(resolved.method).sar_weight != 0 else replace(resolved, sar=False)
+    final = resolved if regularised or method_kind(resolved.method).sar_weight != 0 else replace(resolved, sar=False)
     if not final.sar and chosen.keys() & {"novel", "novel_count"} and chosen.get("novel") != "none":
         raise ConfigError(
             "--novel, --novel-count: only SAR has novel names, and it is off; leave them out, or set --sar"

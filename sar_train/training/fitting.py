@@ -76,6 +76,8 @@ def trainings(run: Outline, labels: npt.NDArray[np.int64], *, for_tables: bool =
             tested, unless ``--prompt handcrafted`` is asked for.
     """
     config, method = run.config, run.method
+    if not method.trains:
+        return Trainings(halves=False, whole="never", why=f"method {config.method}")
     if not config.statistics:
         return Trainings(halves=False, whole="always")
     if config.prompt == HANDCRAFTED:
