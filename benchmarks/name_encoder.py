@@ -45,10 +45,11 @@ def with_open_clip(backbone: Any) -> Encode:
 
 def with_our_graph(backbone: Any, folder: Path, threads: int) -> Encode:
     """Return the run time's tokenizer and name encoder, exported to ``folder``."""
+    from sar_train.export.fixed import handcrafted
+
     from sar_infer.encoders.encoders import NameEncoder
     from sar_infer.text.tokenizer import Tokenizer, encode_name
-    from sar_train.export.bundle import merges_text
-    from sar_train.export.fixed import handcrafted
+    from sar_train.clip.full_text import merges_text
     from sar_train.export.graph import compact
     from sar_train.export.name_encoder import export_name_encoder, layout, tokenizer_spec
 
@@ -59,7 +60,7 @@ def with_our_graph(backbone: Any, folder: Path, threads: int) -> Encode:
     if not graph.exists():
         graph.write_bytes(compact(export_name_encoder(prompted, ranges)).SerializeToString())
         merges.write_bytes(gzip.compress(merges_text(spec.end_token)))
-    encoder = NameEncoder(graph, backbone.embed_dim, spec.end_token, "cpu", threads)
+    encoder = NameEncoder(graph, backbone.embed_dim, spec, "cpu", threads)
     reader = Tokenizer.open(merges)
     return lambda names: encoder.encode([encode_name(reader, spec, name) for name in names])
 

@@ -213,7 +213,7 @@ class Classifier(Embedder):
             watch(len(images))
         bundled = self.bundle.bank
         empty = ClassBank(bundled.encoder_digest, bundled.dim, images=bundled.images)
-        bank = create(empty, phrases, self.embed_phrases([*phrases.values()]), sets, by=by)
+        bank = create(empty, phrases, self.class_rows(phrases, sets), sets, by=by)
         return fit(bank, self.fit_model(bank).fitted.model.tensors(), by=by) if enough(bank.photos) else bank
 
     def fit(self, photos: Labelled | None = None, labels: Sequence[str] | None = None) -> Classifier:
@@ -261,7 +261,7 @@ class Classifier(Embedder):
         """
         sets = {} if photos is None else {name: self.embed_photos(unfolded(photos))}
         texts = (name,) if phrases is None else tuple(phrases)
-        row = self.embed_phrases([texts])
+        row = self.class_rows({name: texts}, sets)
 
         def edit(bank: ClassBank) -> ClassBank:
             stays = sets and phrases is None and bank.lookup.get(name) is not None
@@ -472,7 +472,8 @@ class Classifier(Embedder):
         """
         embedded = [*self.each_photo(several(images), batch_size)]
         rows = np.array([row for _, _, row in embedded], np.float32).reshape(-1, self.bundle.manifest.embed_dim)
-        return PhotoSet.of([digest for _, digest, _ in embedded], rows)
+        photos_only = self.bundle.manifest.tokenizer is None
+        return PhotoSet.of([digest for _, digest, _ in embedded], rows, photos_only=photos_only)
 
     def each_photo(self, images: Iterable[ImageSource], batch_size: int = 16) -> Iterator[tuple[str, bytes, Floats]]:
         """Yield name, digest of the pixels and unit row (D,) of each image; as ``embed_photos``, which says more."""

@@ -279,7 +279,7 @@ def run_config(
     """
     from sar_train.config.run import RunConfig, build, merge, read_toml
     from sar_train.errors import ConfigError
-    from sar_train.methods.base import methods
+    from sar_train.methods.base import method_kind
     from sar_train.regularisers.base import regularisers
 
     sections: dict[str, dict[str, Any]] = {}
@@ -303,7 +303,7 @@ def run_config(
 
         resolved = replace(resolved, device="cuda" if torch.cuda.is_available() else "cpu")
     regularised = "sar" in merged or bool(resolved.sections.keys() & regularisers.entries)
-    final = resolved if regularised or methods.get(resolved.method).sar_weight != 0 else replace(resolved, sar=False)
+    final = resolved if regularised or method_kind(resolved.method).sar_weight != 0 else replace(resolved, sar=False)
     if not final.sar and chosen.keys() & {"novel", "novel_count"} and chosen.get("novel") != "none":
         raise ConfigError(
             "novel, novel-count: only SAR uses auxiliary names, and it is off; leave them out, or set --sar"
@@ -331,11 +331,19 @@ def check_export(run: Path | None, options: Mapping[str, Any]) -> None:
         ConfigError: options that do not exist or contradict each other.
     """
     from sar_infer.bundle.manifest import MANIFEST
+    from sar_train.clip import TIMM
     from sar_train.errors import ConfigError
 
     if unknown := sorted(set(options) - set(ExportOptions.__annotations__)):
         raise ConfigError(f"unknown option {unknown[0]!r}, expected one of {', '.join(ExportOptions.__annotations__)}")
     template = options.get("handcrafted")
+    if str(options.get("backbone") or "").startswith(TIMM):
+        if run is not None or template is not None or options.get("classes"):
+            raise ConfigError(
+                f"{options['backbone']} has no text tower, so its bundle knows classes by photos only: leave RUN, "
+                "--handcrafted and --classes out"
+            )
+        return
     if (run is None) == (template is None):
         raise ConfigError("expected a RUN folder, or --handcrafted TEMPLATE in its place")
     if run is not None and (run / MANIFEST).is_file():

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from open_clip import IMAGENET_CLASSNAMES
+from sar_train.export.fixed import handcrafted
 from torch import Tensor
 
 from sar_infer.images.load import load_rgb
@@ -29,7 +30,6 @@ from sar_train.config.run import RunConfig, build, merge
 from sar_train.data.dataset import DataOptions
 from sar_train.data.opening import open_features
 from sar_train.export.bundle import export_bundle
-from sar_train.export.fixed import handcrafted
 from sar_train.export.source import from_run
 from sar_train.training import trainer
 from sar_train.training.checkpoint import Run

@@ -5,16 +5,18 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
 from sar_infer.bank import ClassBank
 from sar_infer.bundle.checks import check_folder, check_numbers
 from sar_infer.bundle.hub import SCHEME, fetch
-from sar_infer.bundle.manifest import BANK, CLASS_MODEL, MANIFEST, TOKENIZER, Manifest
+from sar_infer.bundle.manifest import BANK, CLASS_MODEL, MANIFEST, TOKENIZER, TOKENIZER_JSON, Manifest
 from sar_infer.class_model.trained import TrainedClasses
-from sar_infer.errors import BankError, BundleError, SchemaError
-from sar_infer.text.tokenizer import Tokenizer
+from sar_infer.errors import BankError, BundleError, ClassNameError, SchemaError
+from sar_infer.text import TokenizerSpec
+from sar_infer.text.tokenizer import JsonTokenizer, Tokenizer, encode_name
 
 Place = str | os.PathLike[str]
 """A folder, or ``hf://USER/NAME@REVISION`` on a Hugging Face hub."""
@@ -41,16 +43,41 @@ class Bundle:
         """Return what opens the same files again, wherever they came from."""
         return self.origin or str(self.path)
 
+    @property
+    def spec(self) -> TokenizerSpec:
+        """Return how a name becomes the name encoder's input.
+
+        Raises:
+            ClassNameError: The bundle's model has no text tower.
+        """
+        if self.manifest.tokenizer is None:
+            raise ClassNameError(
+                f"{self.manifest.backbone} has no text tower, so this bundle knows classes by photos only: "
+                f"sar-bank create FILE --photos FOLDER --bundle {shlex.quote(self.location)}"
+            )
+        return self.manifest.tokenizer
+
     @functools.cached_property
-    def tokenizer(self) -> Tokenizer:
+    def tokenizer(self) -> Tokenizer | JsonTokenizer:
         """Return the tokenizer, which is read on first use: classifying against the bank alone does not need it."""
+        spec = self.spec
+        if spec.kind == "tokenizer.json":
+            return JsonTokenizer.open(self.path / TOKENIZER_JSON, spec.clean)
         tokenizer = Tokenizer.open(self.path / TOKENIZER)
-        if tokenizer.end_token != self.manifest.tokenizer.end_token:
+        if tokenizer.end_token != spec.end_token:
             raise BundleError(
-                f"{self.path / TOKENIZER}: end token is {tokenizer.end_token}, "
-                f"the manifest says {self.manifest.tokenizer.end_token}"
+                f"{self.path / TOKENIZER}: end token is {tokenizer.end_token}, the manifest says {spec.end_token}"
             )
         return tokenizer
+
+    def encode_name(self, name: str) -> list[int]:
+        """Return the token ids of a name, as `sar_infer.text.tokenizer.encode_name` does.
+
+        Raises:
+            ClassNameError: The name cannot be encoded, or the bundle knows classes by photos only.
+            BundleError: The tokenizer cannot be read.
+        """
+        return encode_name(self.tokenizer, self.spec, name)
 
 
 def open_bundle(path: Place | None = None) -> Bundle:

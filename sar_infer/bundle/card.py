@@ -51,7 +51,8 @@ def facts(manifest: Manifest, bank: ClassBank) -> Iterator[tuple[str, str]]:
         yield "class model", "of image features, which ranks trained and added classes together"
     yield "embedding", f"{manifest.embed_dim} numbers, logit scale {manifest.logit_scale:g}"
     yield "image", f"{spec.size} pixels, {spec.resize_mode}, {spec.interpolation}, mean {spec.mean}, std {spec.std}"
-    yield "class name", f"at most {manifest.tokenizer.max_name_tokens} tokens"
+    words = manifest.tokenizer
+    yield "class name", f"at most {words.max_name_tokens} tokens" if words else "none: classes are known by photos only"
     learned = quality.tables.get(PHOTOS, {}).get("learned")
     photos = f"{learned:,} photos learned" if learned else f"up to {quality.shots} photos a class"
     if quality.dataset:

@@ -11,10 +11,20 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from sar_infer.bundle.graph import refuse_external_data
-from sar_infer.bundle.manifest import BANK, IMAGE_ENCODER, MANIFEST, NAME_ENCODER, TOKENIZER, Manifest, file_entry
+from sar_infer.bundle.manifest import (
+    BANK,
+    IMAGE_ENCODER,
+    MANIFEST,
+    NAME_ENCODER,
+    TOKENIZER,
+    TOKENIZER_JSON,
+    Manifest,
+    file_entry,
+)
 from sar_infer.errors import BundleError
 
-_REQUIRED = (IMAGE_ENCODER, NAME_ENCODER, BANK, TOKENIZER)
+_OF_TEXT = {"clip-bpe": (NAME_ENCODER, TOKENIZER), "tokenizer.json": (NAME_ENCODER, TOKENIZER_JSON)}
+"""Files that a bundle with a text tower needs, by the kind of its tokenizer."""
 _SIDE = 4096
 _WIDTH = 65_536
 _SCALE = 1e6
@@ -23,6 +33,7 @@ _SCALE = 1e6
 def check_numbers(manifest: Manifest, source: str) -> None:
     """Raise BundleError if a number is out of its limits."""
     spec, words = manifest.preprocess, manifest.tokenizer
+    positions = (words.context_length, words.n_prefix, words.max_name_tokens) if words else (None, None, None)
     rules: list[tuple[str, float | None, float, float]] = [
         ("embed_dim", manifest.embed_dim, 1, _WIDTH),
         ("logit_scale", manifest.logit_scale, 1 / _SCALE, _SCALE),
@@ -31,9 +42,9 @@ def check_numbers(manifest: Manifest, source: str) -> None:
         ("preprocess.fill", spec.fill, 0, 255),
         *(("preprocess.mean", mean, -_SCALE, _SCALE) for mean in spec.mean),
         *(("preprocess.std", std, 1 / _SCALE, _SCALE) for std in spec.std),
-        ("tokenizer.context_length", words.context_length, 2, _WIDTH),
-        ("tokenizer.n_prefix", words.n_prefix, 1, _WIDTH),
-        ("tokenizer.max_name_tokens", words.max_name_tokens, 1, _WIDTH),
+        ("tokenizer.context_length", positions[0], 2, _WIDTH),
+        ("tokenizer.n_prefix", positions[1], 0, _WIDTH),
+        ("tokenizer.max_name_tokens", positions[2], 1, _WIDTH),
         ("self_test.seed", manifest.self_test.seed, 0, 2**32),
         ("length of self_test.embedding", len(manifest.self_test.embedding), manifest.embed_dim, manifest.embed_dim),
     ]
@@ -56,7 +67,8 @@ def check_folder(path: Path, manifest: Manifest, *, cached: bool = False) -> Non
         OSError: A file cannot be read.
     """
     variants = {variant.file for variant in manifest.precisions.values()}
-    for name in sorted({*_REQUIRED, *variants} - manifest.files.keys()):
+    of_text = _OF_TEXT[manifest.tokenizer.kind] if manifest.tokenizer else ()
+    for name in sorted({IMAGE_ENCODER, BANK, *of_text, *variants} - manifest.files.keys()):
         raise BundleError(f"{path / MANIFEST}: does not list {name!r:.80}, which the bundle needs")
     root, present = path.resolve(), {entry.name for entry in path.iterdir()}
     for name in sorted(present - {*manifest.files, MANIFEST} if not cached else ()):
@@ -79,5 +91,5 @@ def check_folder(path: Path, manifest: Manifest, *, cached: bool = False) -> Non
                 f"{path / name}: damaged: {entry.size} bytes with sha256 {entry.sha256[:12]}…, expected "
                 f"{expected.size} with {expected.sha256[:12]}…; copy or export the bundle again"
             )
-    for name in sorted({IMAGE_ENCODER, NAME_ENCODER, *variants}):
+    for name in sorted({IMAGE_ENCODER, *of_text[:1], *variants}):
         refuse_external_data(path / name)

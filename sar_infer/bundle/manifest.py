@@ -26,6 +26,7 @@ NAME_ENCODER = "name_encoder.onnx"
 BANK = "bank.safetensors"
 CLASS_MODEL = "class_model.safetensors"
 TOKENIZER = "tokenizer.bpe.gz"
+TOKENIZER_JSON = "tokenizer.json"
 CARD = "model_card.md"
 
 
@@ -145,7 +146,7 @@ class Manifest:
 
     Attributes:
         schema_version: Version of the format.
-        backbone: open_clip's name of the model.
+        backbone: open_clip's name of the model, or timm's after ``timm/``.
         weights_digest: SHA-256 over its weights.
         method: The method that made the prompt, or ``handcrafted``.
         template: The hand-crafted prompt, if it takes part in embedding a name.
@@ -153,7 +154,7 @@ class Manifest:
         embed_dim: D, the length of an embedding.
         logit_scale: Multiplier of the cosine (about 100 for CLIP), not its logarithm.
         preprocess: How an image becomes input.
-        tokenizer: How a name becomes input.
+        tokenizer: How a name becomes input; None if the model has no text tower, and classes are known by photos only.
         encoder_digest: Binds banks and class models: over weights, method and tokenizer, never a graph file.
         files: Every other file of the folder.
         quality: Measured quality of the bundle.
@@ -173,7 +174,7 @@ class Manifest:
     embed_dim: int
     logit_scale: float
     preprocess: Preprocess
-    tokenizer: TokenizerSpec
+    tokenizer: TokenizerSpec | None
     encoder_digest: str
     files: Mapping[str, FileEntry]
     quality: Quality

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from sar_infer.encoders.self_test import SelfTest
 from sar_infer.encoders.sessions import CUDA, Device, expects_cuda
 from sar_infer.encoders.waiting import TRIAL_SECONDS
 from sar_infer.errors import InputError
-from sar_infer.text.tokenizer import encode_name
+from sar_infer.text.names import Phrases
 
 _FIRST_NAME = "café"
 """Not ASCII, so that the modules that repair names are imported too."""
@@ -87,8 +87,10 @@ class Embedder:
             DeviceError: the device is not available.
             BundleError: onnxruntime does not accept the graph, or it takes more than ``TRIAL_SECONDS``.
         """
+        if self._names is None:
+            return
         self._names.open()
-        tokens = encode_name(self.bundle.tokenizer, self.bundle.manifest.tokenizer, _FIRST_NAME)
+        tokens = self.bundle.encode_name(_FIRST_NAME)
         if self_test:
             self._names.encode([tokens], TRIAL_SECONDS)
 
@@ -99,11 +101,12 @@ class Embedder:
     def stop(self) -> None:
         """End all calls of the encoders, present and future, with an error."""
         self._images.stop()
-        self._names.stop()
+        if self._names is not None:
+            self._names.stop()
 
     def check_name(self, name: str) -> None:
         """Raise ClassNameError if the name encoder cannot take a name or phrase."""
-        encode_name(self.bundle.tokenizer, self.bundle.manifest.tokenizer, name)
+        self.bundle.encode_name(name)
 
     def encode(self, pixels: Sequence[Floats], seconds: float | None = None) -> Floats:
         """Return unit rows (N, D) for N images.
@@ -132,12 +135,27 @@ class Embedder:
         names, manifest = list(names), self.bundle.manifest
         rows = {name: self._cache.get((manifest.encoder_digest, name)) for name in names}
         missing = [name for name, row in rows.items() if row is None]
-        if missing:
-            tokens = [encode_name(self.bundle.tokenizer, manifest.tokenizer, name) for name in missing]
+        tokens = [self.bundle.encode_name(name) for name in missing]
+        if self._names is not None and tokens:
             for name, row in zip(missing, self._names.encode(tokens), strict=True):
                 rows[name] = row
                 self._cache.put((manifest.encoder_digest, name), row)
         return np.array([rows[name] for name in names], dtype=np.float32).reshape(-1, manifest.embed_dim)
+
+    def class_rows(self, phrases: Phrases, photographed: Container[str]) -> Floats:
+        """Return unit rows (N, D) of classes to add to a bank; without a text tower all have the same row.
+
+        Args:
+            phrases: The texts to embed for each class, by its name.
+            photographed: Names of the classes that get photos.
+
+        Raises:
+            ClassNameError: a phrase is empty or too long, or a class needs photos and has none.
+        """
+        if self._names is None and all(name in photographed for name in phrases):
+            dim = self.bundle.manifest.embed_dim
+            return np.full((len(phrases), dim), dim**-0.5, np.float32)
+        return self.embed_phrases([*phrases.values()])
 
     def embed_phrases(self, groups: Sequence[tuple[str, ...]]) -> Floats:
         """Return unit rows (N, D), one a class: the phrases of each, embedded and averaged on the sphere.
@@ -153,7 +171,8 @@ class Embedder:
         path, manifest = self.bundle.path, self.bundle.manifest
         self.choice = choice
         self._images = ImageEncoder(path / choice.image, manifest.embed_dim, device, threads, spin)
-        self._names = NameEncoder(
-            path / NAME_ENCODER, manifest.embed_dim, manifest.tokenizer.end_token, device, threads, spin
-        )
+        self._names = None
+        if manifest.tokenizer is not None:
+            file, spec = path / NAME_ENCODER, manifest.tokenizer
+            self._names = NameEncoder(file, manifest.embed_dim, spec, device, threads, spin)
         self.self_test = SelfTest(self.bundle, choice, functools.partial(self._images.encode, seconds=TRIAL_SECONDS))

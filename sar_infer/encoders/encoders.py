@@ -16,6 +16,8 @@ from sar_infer.bundle.manifest import file_entry
 from sar_infer.encoders.sessions import Device, open_encoder, provider, run_options
 from sar_infer.encoders.waiting import within
 from sar_infer.errors import BundleError, reason_of
+from sar_infer.text import TokenizerSpec
+from sar_infer.text.tokenizer import token_row
 
 _NAMES_AT_ONCE = 256
 
@@ -139,12 +141,12 @@ class ImageEncoder(Encoder):
 
 
 class NameEncoder(Encoder):
-    """Turns class names into embeddings; the learned prompt is inside the graph.
+    """Turns class names into embeddings.
 
     Args:
         path: ONNX file.
         embed_dim: D, the width of its output.
-        end_token: Token that ends each row.
+        spec: Says what the graph's rows of tokens are.
         device: See ``sessions.open_session``.
         threads: See ``sessions.open_session``.
         spin: See ``sessions.open_session``.
@@ -154,13 +156,13 @@ class NameEncoder(Encoder):
         self,
         path: Path,
         embed_dim: int,
-        end_token: int,
+        spec: TokenizerSpec,
         device: Device,
         threads: int | None = None,
         spin: bool = True,
     ) -> None:
         super().__init__(path, embed_dim, device, threads, spin)
-        self._end_token = end_token
+        self._spec = spec
 
     def encode(self, names: Sequence[Sequence[int]], seconds: float | None = None) -> Floats:
         """Return unit rows (N, D) for N names.
@@ -168,7 +170,7 @@ class NameEncoder(Encoder):
         Only names of equal length run together, so that short ones are not padded to the longest.
 
         Args:
-            names: The tokens of each ``name + suffix``, without the end token.
+            names: The tokens of each name, from `encode_name`.
             seconds: Time for each run of the graph, after which the encoder is stopped for good; None waits as long
                 as it takes.
 
@@ -182,7 +184,7 @@ class NameEncoder(Encoder):
         for rows in groups.values():
             for start in range(0, len(rows), _NAMES_AT_ONCE):
                 chunk = rows[start : start + _NAMES_AT_ONCE]
-                batch = np.array([[*names[row], self._end_token] for row in chunk], dtype=np.int64)
+                batch = np.array([token_row(self._spec, names[row]) for row in chunk], dtype=np.int64)
                 result[chunk] = self.run("tokens", batch, seconds)
         return finite(result, str(self._path))
 

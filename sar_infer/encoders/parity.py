@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import cycle, islice
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -21,6 +22,7 @@ from sar_infer.encoders.cache import EmbeddingCache
 from sar_infer.encoders.embedder import Embedder
 from sar_infer.encoders.encoders import Encoder
 from sar_infer.encoders.self_test import least_cosine, self_test_cosine, self_test_pixels
+from sar_infer.text.tokenizer import token_row
 
 MIN_COSINE = 0.99999
 """Least cosine between rows of float32 encoders that are the same."""
@@ -62,7 +64,7 @@ def checks(bundle: Bundle) -> list[Check]:
     Raises:
         BundleError: onnxruntime does not run one of its graphs.
     """
-    manifest, spec = bundle.manifest, bundle.manifest.tokenizer
+    manifest = bundle.manifest
 
     def graph(file: str, port: str) -> Graph:
         return functools.partial(Encoder(bundle.path / file, manifest.embed_dim, "cpu").run, port)
@@ -77,16 +79,17 @@ def checks(bundle: Bundle) -> list[Check]:
     rows = embedder.embed_phrases([entry.texts for entry in entries])
     stored = np.array([entry.embedding for entry in entries], np.float32).reshape(rows.shape)
     pixels = np.stack([self_test_pixels(manifest.preprocess, seed) for seed in range(max(BATCHES))])
-    suffix = [*bundle.tokenizer.encode(spec.suffix), spec.end_token]
-    room = spec.max_name_tokens + 1 - len(suffix)
-    tokens = np.zeros((max(BATCHES), min(max(BATCHES), room) + len(suffix)), dtype=np.int64)
-    for row, padded in enumerate(tokens):
-        length = 1 + row % room
-        padded[: length + len(suffix)] = [*range(300, 300 + length), *suffix]
-    differences = [
-        batch_difference(graph(IMAGE_ENCODER, "pixels"), pixels),
-        batch_difference(graph(NAME_ENCODER, "tokens"), tokens, len(suffix)),
-    ]
+    differences = [batch_difference(graph(IMAGE_ENCODER, "pixels"), pixels)]
+    if (spec := manifest.tokenizer) is not None:
+        lead, one, tail = map(bundle.tokenizer.encode, (spec.prefix, "dog", spec.suffix))
+        room = spec.max_name_tokens - len(lead) - len(tail)
+        lengths = [1 + row % room for row in range(max(BATCHES))]
+        tokens = [token_row(spec, [*lead, *islice(cycle(one), length), *tail]) for length in lengths]
+        padded = np.zeros((len(tokens), max(map(len, tokens))), dtype=np.int64)
+        for row, values in zip(padded, tokens, strict=True):
+            row[: len(values)] = values
+        cut = len(tail) + 1 if spec.form == "prompt" else None
+        differences.append(batch_difference(graph(NAME_ENCODER, "tokens"), padded, cut))
     return [
         Check("self-test image, cosine", self_test(IMAGE_ENCODER), "at least", MIN_COSINE),
         Check(

@@ -16,7 +16,7 @@ from sar_infer.bank import ClassBank
 from sar_infer.bundle.bundle import Bundle
 from sar_infer.text import TokenizerSpec
 from sar_infer.text.names import Phrases, name_key
-from sar_infer.text.tokenizer import Tokenizer, clean
+from sar_infer.text.tokenizer import JsonTokenizer, Tokenizer, clean
 
 Kind = Literal["duplicate", "too-long", "wrong-class", "confused"]
 LEAST_PHOTOS = 4
@@ -73,13 +73,13 @@ def duplicates(names: Iterable[str], known: Mapping[str, str]) -> list[Finding]:
     return findings
 
 
-def too_long(classes: Phrases, tokenizer: Tokenizer, spec: TokenizerSpec) -> list[Finding]:
+def too_long(classes: Phrases, tokenizer: Tokenizer | JsonTokenizer, spec: TokenizerSpec) -> list[Finding]:
     """Return a finding for each name or phrase with more tokens than the name encoder takes."""
     findings = []
-    most = spec.max_name_tokens - len(tokenizer.encode(spec.suffix))
+    most = spec.max_name_tokens - len(tokenizer.encode(spec.prefix)) - len(tokenizer.encode(spec.suffix))
     for name, phrases in classes.items():
         for text in phrases:
-            words = clean(text.replace("_", " ")).split()
+            words = clean(text.replace("_", " "), spec.clean).split()
             lengths = np.cumsum([len(tokenizer.encode(word)) for word in words])
             fitting = int((lengths <= most).sum())
             if fitting < len(words):
@@ -141,7 +141,8 @@ def name_findings(bank: ClassBank, bundle: Bundle, classes: Phrases) -> list[Fin
     known = {alias: entry.name for entry in bank.special.values() for alias in entry.aliases}
     known |= {name: name for name in bank.names}
     new = [name for name in classes if bank.lookup.get(name) is None]
-    return duplicates(new, known) + too_long(classes, bundle.tokenizer, bundle.manifest.tokenizer)
+    spec = bundle.manifest.tokenizer
+    return duplicates(new, known) + (too_long(classes, bundle.tokenizer, spec) if spec else [])
 
 
 def new_photo_findings(bank: ClassBank, bundle: Bundle, before: ClassBank, files: Mapping[bytes, str]) -> list[Finding]:

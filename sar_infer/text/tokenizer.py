@@ -1,4 +1,6 @@
-"""CLIP's byte-pair tokenizer, with its merges read from a bundle; equal to ``open_clip.SimpleTokenizer.encode``.
+"""Tokenizers, with their data read from a bundle: CLIP's own and those of the library ``tokenizers``.
+
+CLIP's is equal to ``open_clip.SimpleTokenizer.encode``, and loads in milliseconds without that library.
 
 The vocabulary is, in this order: 256 byte symbols, the same 256 at the end of a word, one entry per merge, the start
 token and the end token. So the merge of rank ``r`` makes token ``512 + r``: only the list of merges is stored, and ids
@@ -11,13 +13,14 @@ import functools
 import gzip
 import html
 import itertools
+import string
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from sar_infer.errors import BundleError, ClassNameError
-from sar_infer.text import TokenizerSpec
+from sar_infer.text import Cleaning, TokenizerSpec
 
 _WORD_END = "</w>"
 _START, _END = "<start_of_text>", "<end_of_text>"
@@ -25,6 +28,7 @@ _WORDS = rf"{_START}|{_END}|'s|'t|'re|'ve|'m|'ll|'d|[\p{{L}}]+|[\p{{N}}]|[^\s\p{
 _LONGEST_TEXT = 4096
 _LARGEST_FILE = 2**23
 """CLIP's merges take 0.5 MB, the whole list that they are taken from 3 MB."""
+_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 class Tokenizer:
@@ -42,6 +46,7 @@ class Tokenizer:
         self._ids |= {symbol + _WORD_END: index + 256 for symbol, index in self._ids.items()}
         self.start_token = 512 + len(merges)
         self.end_token = self.start_token + 1
+        self.reserved = frozenset([self.start_token, self.end_token])
         self._word_ids = functools.lru_cache(maxsize=1 << 16)(self._encode_word)
 
     @classmethod
@@ -83,8 +88,47 @@ class Tokenizer:
         return tuple(self._ids[symbol] for symbol in parts)
 
 
-def encode_name(tokenizer: Tokenizer, spec: TokenizerSpec, name: str) -> list[int]:
-    """Return the token ids of ``name + suffix``, at most ``spec.max_name_tokens`` of them, without the end token.
+class JsonTokenizer:
+    """A tokenizer of the library ``tokenizers``, which is imported when one is opened.
+
+    Args:
+        tokenizer: A ``tokenizers.Tokenizer``; it must neither pad nor truncate.
+        cleaning: How texts are cleaned.
+    """
+
+    def __init__(self, tokenizer: Any, cleaning: Cleaning) -> None:
+        self._tokenizer, self._cleaning = tokenizer, cleaning
+        unknown = tokenizer.token_to_id(getattr(tokenizer.model, "unk_token", None) or "<unk>")
+        special = tokenizer.get_added_tokens_decoder().items()
+        self.reserved = frozenset(token for token, added in special if added.special and token != unknown)
+
+    @classmethod
+    def open(cls, path: Path, cleaning: Cleaning) -> JsonTokenizer:
+        """Read a ``tokenizer.json``.
+
+        Raises:
+            BundleError: The library is not installed, or the file is missing or damaged.
+        """
+        try:
+            import tokenizers
+        except ModuleNotFoundError:
+            raise BundleError(f"{path}: needs the library tokenizers: pip install '.[tokenizers]'") from None
+        try:
+            tokenizer = tokenizers.Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises nothing narrower
+            raise BundleError(f"{path}: not a tokenizer file ({error})") from None
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        return cls(tokenizer, cleaning)
+
+    def encode(self, text: str) -> list[int]:
+        """Return the token ids of a text of any length, without start and end token."""
+        ids: list[int] = self._tokenizer.encode(clean(text, self._cleaning), add_special_tokens=False).ids
+        return ids
+
+
+def encode_name(tokenizer: Tokenizer | JsonTokenizer, spec: TokenizerSpec, name: str) -> list[int]:
+    """Return the token ids of ``prefix + name + suffix``, at most ``spec.max_name_tokens``, without the end token.
 
     Underscores are read as spaces, as in training.
 
@@ -97,20 +141,28 @@ def encode_name(tokenizer: Tokenizer, spec: TokenizerSpec, name: str) -> list[in
     if len(name) > _LONGEST_TEXT:
         raise ClassNameError(f"class name {shown} has {len(name)} characters; shorten it")
     name = name.replace("_", " ")
-    if not clean(name):
+    if not clean(name, spec.clean):
         raise ClassNameError(f"class name {shown} is empty")
-    tokens = tokenizer.encode(name + spec.suffix)
+    tokens = tokenizer.encode(spec.prefix + name + spec.suffix)
     if len(tokens) > spec.max_name_tokens:
         raise ClassNameError(
             f"class name {shown} is too long: {len(tokens)} tokens, {spec.max_name_tokens} fit; shorten it"
         )
-    if any(token >= tokenizer.start_token for token in tokens):
-        raise ClassNameError(f"class name {shown} contains {_START} or {_END}, which are reserved")
+    if not tokenizer.reserved.isdisjoint(tokens):
+        raise ClassNameError(f"class name {shown} contains {_START}, {_END} or another token that is reserved")
     return tokens
 
 
-def clean(text: str) -> str:
-    """Return text repaired, unescaped, with single spaces and in lower case, which is all that the encoder sees of it.
+def token_row(spec: TokenizerSpec, tokens: Sequence[int]) -> list[int]:
+    """Return a row of the name encoder's input for tokens from `encode_name`."""
+    row = [*spec.before, *tokens, spec.end_token]
+    return row if spec.form == "prompt" else row + [spec.pad_token] * (spec.context_length - len(row))
+
+
+def clean(text: str, cleaning: Cleaning = "lower") -> str:
+    """Return text repaired, unescaped and with single spaces, which is all that the encoder sees of it.
+
+    All but ``whitespace`` make it lower case; ``canonicalize`` removes ASCII punctuation.
 
     Printable ASCII without ``&`` needs neither repair nor unescaping, so most runs never import ftfy.
     """
@@ -118,7 +170,10 @@ def clean(text: str) -> str:
         import ftfy
 
         text = html.unescape(html.unescape(ftfy.fix_text(text)))
-    return " ".join(text.split()).lower()
+    if cleaning == "canonicalize":
+        text = text.replace("_", " ").translate(_NO_PUNCTUATION)
+    text = " ".join(text.split())
+    return text if cleaning == "whitespace" else text.lower()
 
 
 @functools.cache

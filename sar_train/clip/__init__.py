@@ -2,3 +2,6 @@
 
 Nothing forks or patches the backbone; one module touches open_clip.
 """
+
+TIMM = "timm/"
+"""Before the name of an image encoder of timm, which has no text tower."""

@@ -7,19 +7,22 @@ import difflib
 import hashlib
 import logging
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import open_clip
+import timm
 import torch
+from timm.data.config import resolve_model_data_config
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from sar_infer.bundle.manifest import Preprocess
-from sar_train.clip import mini
+from sar_train.clip import TIMM, mini
+from sar_train.clip.full_text import FullText, full_text
 from sar_train.clip.image_tower import ImageTower, image_tower
 from sar_train.clip.openai_weights import is_torchscript, load_archive
 from sar_train.clip.prompts import Prompts, split_template
@@ -33,28 +36,52 @@ CHUNK = 2048
 RANDOM = "random"
 """In place of a tag or file: weights made by a seed."""
 _GELU = "{0} holds weights that were trained with QuickGELU, but {1} has GELU: use --backbone {1}-quickgelu"
-_OTHER_TEXT_TOWER = "backbone {}: expected CLIP's causal text tower and tokenizer, this model has others"
+_NO_PROMPT = (
+    "no prompt can be learned on {0}, since its text tower is not CLIP's causal one; sar-train --method gda fits the "
+    "class model on it, sar-export --handcrafted 'a photo of a {{}}.' --backbone {0} makes a bundle without training"
+)
+_NO_TEXT = (
+    "{0} has no text tower, so it knows classes by photos only: sar-export --backbone {0} --out BUNDLE, then "
+    "sar-bank create FILE --photos FOLDER --bundle BUNDLE"
+)
+SCHEMES = ("hf-hub:", "local-dir:")
+"""Names of models that are a repository or a folder with ``open_clip_config.json``, weights and tokenizer."""
+CROPS: Mapping[str, Any] = {"center": "shortest", "border": "longest", "squash": "squash"}
+"""timm's words for how an image is brought to the size of the input."""
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """A frozen CLIP model; nothing in it ever gets a gradient.
+    """A frozen image-text model, or an image encoder alone; nothing in it ever gets a gradient.
 
     Attributes:
-        name: open_clip's model name, or ``sar-mini``.
+        name: open_clip's model name, ``sar-mini``, or timm's name after ``timm/``.
         pretrained: the tag or file that its weights came from, empty for seeded random weights.
         model: the open_clip model, in evaluation mode.
-        text: its text tower.
+        tower: its text tower: CLIP's, which takes prompts, or another; None for an image encoder of timm.
         image: its image tower, where that is a vision transformer that takes prompts.
         preprocess: how images are prepared.
+        embed_dim: D, the size of an embedding.
     """
 
     name: str
     pretrained: str
     model: nn.Module
-    text: TextTower
+    tower: TextTower | FullText | None
     image: ImageTower | None
     preprocess: Preprocess
+    embed_dim: int
+
+    @property
+    def text(self) -> TextTower:
+        """Return CLIP's text tower, which takes prompts.
+
+        Raises:
+            BackboneError: the text tower is another one, or there is none.
+        """
+        if isinstance(self.tower, TextTower):
+            return self.tower
+        raise BackboneError((_NO_TEXT if self.tower is None else _NO_PROMPT).format(self.name))
 
     @property
     def logit_scale(self) -> float:
@@ -68,14 +95,9 @@ class Backbone:
         return None if bias is None else float(bias)
 
     @property
-    def embed_dim(self) -> int:
-        """Return D, the size of an embedding."""
-        return int(self.text.projection.shape[1])
-
-    @property
     def device(self) -> torch.device:
         """Return the device that holds the weights."""
-        return self.text.positional_embedding.device
+        return next(self.model.parameters()).device
 
     @cached_property
     def weights_digest(self) -> str:
@@ -112,7 +134,14 @@ class Backbone:
 
     @torch.no_grad()
     def embed_names(self, names: Sequence[str], template: str, *, unit: bool = True) -> Tensor:
-        """Return (C, D) class embeddings without gradient, for any number of names under a hand-crafted template."""
+        """Return (C, D) class embeddings without gradient, for any number of names under a hand-crafted template.
+
+        Raises:
+            BackboneError: there is no text tower.
+            ClassNameError: a name is empty or too long.
+        """
+        if isinstance(self.tower, FullText):
+            return self.tower(names, template, unit=unit)
         prompts = self.handcrafted(template)
         embeddings = [self.text(prompts, names[i : i + CHUNK], unit=unit) for i in range(0, len(names), CHUNK)]
         return torch.cat(embeddings)
@@ -127,15 +156,17 @@ def load(name: str, pretrained: str | None = None, *, device: str = "cpu", seed:
     """Load a backbone.
 
     Args:
-        name: an open_clip model name (``ViT-B-16``, ``RN50``, …) or one that ships, ``sar-mini`` or ``sar-mini-vit``.
-        pretrained: an open_clip tag (downloaded) or a file; None means the shipped weights, which only those two have.
-            ``random`` means weights made by ``seed``, which only tests and timings want.
+        name: an open_clip model name (``ViT-B-16``, ``RN50``, ``hf-hub:USER/NAME``, …), one that ships, ``sar-mini`` or
+            ``sar-mini-vit``, or an image encoder of timm (``timm/NAME``).
+        pretrained: an open_clip tag (downloaded) or a file; None means the weights that belong to the name, which
+            those that ship, repositories, folders and timm's have. ``random`` means weights made by ``seed``, which
+            only tests and timings want.
         device: where to put it.
         seed: for random weights.
 
     Raises:
         BackboneError: unknown name (the nearest are offered), a device or weights that cannot be loaded, weights that
-            do not fit, or a text tower that is not CLIP's.
+            do not fit, or a tokenizer that cannot be loaded.
     """
     mini.register()
     _refuse(name, pretrained, device)
@@ -148,8 +179,39 @@ def load(name: str, pretrained: str | None = None, *, device: str = "cpu", seed:
     except Exception as error:
         raise BackboneError(_explain(name, pretrained, error)) from error
     model.eval().requires_grad_(requires_grad=False).to(device)
+    if isinstance(model, TimmImages):
+        return Backbone(name, pretrained or "", model, None, None, model.preprocess(), model.dim)
     text, image = _text_tower(name, model), image_tower(model.visual)  # type: ignore[arg-type]
-    return Backbone(name, pretrained or "", model, text, image, _preprocess(model))
+    dim = text.projection.shape[1] if isinstance(text, TextTower) else open_clip.get_model_config(name)["embed_dim"]
+    return Backbone(name, pretrained or "", model, text, image, _preprocess(name, pretrained, model), int(dim))
+
+
+class TimmImages(nn.Module):
+    """An image encoder of timm in the place of an image-text model; the scale of its scores is CLIP's."""
+
+    def __init__(self, name: str, pretrained: str | None) -> None:
+        super().__init__()
+        file: Any = {} if pretrained in (None, RANDOM) else {"pretrained_cfg_overlay": {"file": pretrained}}
+        self.visual = timm.create_model(name, pretrained=pretrained != RANDOM, num_classes=0, **file)
+        self.logit_scale = nn.Parameter(torch.tensor(100.0).log())
+        self.settings: dict[str, Any] = resolve_model_data_config(self.visual)  # type: ignore[no-untyped-call]
+
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        """Encode pixels (N, 3, H, W) as (N, D)."""
+        rows: Tensor = self.visual(pixels)
+        return rows
+
+    @property
+    def dim(self) -> int:
+        """Return D."""
+        with torch.no_grad():
+            return int(self.encode_image(torch.zeros(1, *self.settings["input_size"])).shape[1])
+
+    def preprocess(self) -> Preprocess:
+        """Return how images are prepared: timm's words, except that the crop is the largest one."""
+        settings = self.settings
+        mode = CROPS[settings["crop_mode"]]
+        return _spec(settings | {"size": settings["input_size"][1:], "resize_mode": mode})
 
 
 def _refuse(name: str, pretrained: str | None, device: str) -> None:
@@ -158,12 +220,17 @@ def _refuse(name: str, pretrained: str | None, device: str) -> None:
         raise BackboneError(f"device {device!r}: expected cpu or cuda")
     if device == "cuda" and not torch.cuda.is_available():
         raise BackboneError("device cuda: this machine or this build of torch has no CUDA device; use --device cpu")
+    if name.startswith(TIMM):
+        if not timm.is_model(name.removeprefix(TIMM).partition(".")[0]):
+            raise BackboneError(f"unknown backbone {name!r}: timm {timm.__version__} has no model of this name")
+        return
+    if name.startswith(SCHEMES):
+        if pretrained not in (None, RANDOM):
+            raise BackboneError(f"backbone {name}: brings its own weights; leave --pretrained out")
+        return
     if name not in open_clip.list_models():
         near = difflib.get_close_matches(name, open_clip.list_models(), n=3, cutoff=0.4)
         raise BackboneError(f"unknown backbone {name!r}; did you mean {', '.join(near) or 'sar-mini, ViT-B-16'}?")
-    settings = open_clip.get_model_config(name)["text_cfg"]
-    if any(settings.get(key) for key in ("hf_model_name", "hf_tokenizer_name", "no_causal_mask", "embed_cls")):
-        raise BackboneError(_OTHER_TEXT_TOWER.format(name))
     if pretrained is None and name not in mini.NAMES:
         raise BackboneError(f"backbone {name} needs --pretrained: a file or one of the tags {_tags(name)}")
     if pretrained in _quick_tags(name):
@@ -183,11 +250,14 @@ def _tags(name: str) -> str:
 
 
 def _build(name: str, pretrained: str | None) -> nn.Module:
+    if name.startswith(TIMM):
+        return TimmImages(name.removeprefix(TIMM), pretrained)
     archive = Path(pretrained) if pretrained and is_torchscript(Path(pretrained)) else None
     if name in mini.NAMES:
         return _build_mini(name, pretrained)
     from_open_clip = None if archive or pretrained == RANDOM else pretrained
-    model: nn.Module = open_clip.create_model(name, from_open_clip)
+    whole = pretrained != RANDOM and not archive  # else nothing is downloaded
+    model: nn.Module = open_clip.create_model(name, from_open_clip, load_weights=whole, pretrained_text=whole)
     if archive:
         _load_openai(model, name, archive)
     return model
@@ -221,7 +291,9 @@ def _load_openai(model: nn.Module, name: str, path: Path) -> None:
 def _explain(name: str, pretrained: str | None, error: Exception) -> str:
     """Return one line for an error that open_clip raised while loading."""
     reason = textwrap.shorten(str(error), 200, placeholder=" …", break_on_hyphens=False) or type(error).__name__
-    if pretrained is None:
+    if isinstance(error, ImportError) or "pip install transformers" in reason:
+        return f"backbone {name}: needs the library transformers: pip install '.[transformers]'"
+    if pretrained in (None, RANDOM):
         return f"backbone {name}: cannot be built ({reason})"
     if Path(pretrained).exists():
         return f"backbone {name}: weights {pretrained} do not fit ({reason})"
@@ -251,8 +323,18 @@ def _quiet(record: logging.LogRecord) -> bool:
     return "No pretrained weights" not in record.getMessage()
 
 
-def _preprocess(model: nn.Module) -> Preprocess:
-    settings = open_clip.get_model_preprocess_cfg(model)
+def _preprocess(name: str, pretrained: str | None, model: nn.Module) -> Preprocess:
+    """Return what open_clip's configuration says; for weights from a file, what all tags of the model agree on."""
+    settings, tags = open_clip.get_model_preprocess_cfg(model), open_clip.list_pretrained_tags_by_model(name)
+    if pretrained not in tags:
+        keys = ("mean", "std", "interpolation", "resize_mode")
+        of_tags = [open_clip.get_pretrained_cfg(name, tag) for tag in tags]
+        listed = [{key: of_tag[key] for key in keys if of_tag.get(key)} for of_tag in of_tags]
+        settings = settings | (listed[0] if listed and all(one == listed[0] for one in listed) else {})
+    return _spec(settings)
+
+
+def _spec(settings: Mapping[str, Any]) -> Preprocess:
     size = settings["size"]
     height, width = (size, size) if isinstance(size, int) else size
     if height != width:
@@ -267,10 +349,20 @@ def _preprocess(model: nn.Module) -> Preprocess:
     )
 
 
-def _text_tower(name: str, model: nn.Module) -> TextTower:
+def _text_tower(name: str, model: nn.Module) -> TextTower | FullText:
     text: Any = getattr(model, "text", model)
     pool = getattr(text, "pool_type", getattr(text, "text_pool_type", None))
-    tokenizer = open_clip.get_tokenizer(name)
+    try:
+        with _quietly():
+            tokenizer = open_clip.get_tokenizer(name)
+    except ImportError as error:
+        raise BackboneError(_explain(name, None, error)) from None
+    except Exception as error:
+        reason = textwrap.shorten(str(error), 200, placeholder=" …", break_on_hyphens=False)
+        raise BackboneError(
+            f"backbone {name}: its tokenizer could not be downloaded ({reason}); run this command once on a machine "
+            "with network, and copy what it leaves in HF_HOME"
+        ) from error
     blocks = list(getattr(getattr(text, "transformer", None), "resblocks", []))
     is_clip = (
         pool == "argmax"
@@ -281,7 +373,7 @@ def _text_tower(name: str, model: nn.Module) -> TextTower:
         and isinstance(text.text_projection, Tensor)
     )
     if not is_clip:
-        raise BackboneError(_OTHER_TEXT_TOWER.format(name))
+        return full_text(model, tokenizer, open_clip.get_model_config(name)["text_cfg"])
     return TextTower(
         token_embedding=text.token_embedding,
         positional_embedding=text.positional_embedding,

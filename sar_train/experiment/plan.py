@@ -51,7 +51,7 @@ from sar_train.data.opening import locate
 from sar_train.data.protocol import DEAL
 from sar_train.errors import ConfigError
 from sar_train.experiment.job import Experiment, Job
-from sar_train.methods.base import methods
+from sar_train.methods.base import GDA, method_kind, methods
 from sar_train.training.identity import SAR, check_sections, regulariser_of
 
 PROTOCOLS: dict[Experiment, str] = {
@@ -163,8 +163,12 @@ def _combined(
     common = merge(content.get("common", {}), overrides)
     backbone = str(common.get("backbone", RunConfig.backbone))
     names = chosen_methods(content.get("methods", ["all"]), backbone)
+    if targets and GDA in names:
+        raise ConfigError(
+            "gda is fitted to the classes of one dataset, so it has no targets; leave it out of --methods"
+        )
     for name in per_method:
-        methods.get(name.partition(":")[0])  # an unknown one is an error
+        method_kind(name.partition(":")[0])  # an unknown one is an error
     regulariser = regulariser_of(merge(common, *per_method.values())["sections"])
     for where, table, used in (
         ("", common, {regulariser, *(name.partition(":")[0] for name in names)}),
@@ -178,11 +182,14 @@ def _combined(
     modes = {"both": ("", regulariser), "on": (regulariser,), "off": ("",)}[sar]
     root = Path(common["data_root"]) if common.get("data_root") else None
     runs = []
-    for dataset, seed, count, name, with_regulariser in itertools.product(
+    for dataset, seed, count, name, mode in itertools.product(
         datasets, content.get("seeds", [1, 2, 3]), shots, names, modes
     ):
         method, _, on = name.partition(":")
-        kind = methods.get(method)
+        kind = method_kind(method)
+        if not kind.trains and mode != modes[0]:
+            continue
+        with_regulariser = mode if kind.trains else ""
         dataset_key = locate(dataset, root)[1] or dataset  # DATA/imagenet and ImageNet are imagenet too
         published = dict(kind.published(experiment, shots=count, dataset=dataset_key))
         if rate := published.get("learning_rate"):
@@ -216,7 +223,7 @@ def chosen_methods(names: Iterable[str], backbone: str) -> list[str]:
             entries = methods.entries.items()
             chosen += [key for key, kind in entries if "image" not in kind.towers or backbone != mini.NAME]
         else:
-            if "image" in methods.get(name.partition(":")[0]).towers and backbone == mini.NAME:
+            if "image" in method_kind(name.partition(":")[0]).towers and backbone == mini.NAME:
                 raise ConfigError(
                     f"method {name} prompts the image tower, and that of {backbone} is no vision transformer: choose "
                     f"--backbone {mini.VIT_NAME}, ViT-B-16, …"

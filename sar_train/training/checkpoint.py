@@ -33,6 +33,8 @@ HALVES = "halves.safetensors"
 RECORD = "record.json"
 FITTED_STATISTICS = "fitted_statistics.safetensors"
 PromptName = Literal["learned", "handcrafted"]
+HANDCRAFTED: PromptName = "handcrafted"
+"""Method of a run or bundle without training, and its prompt."""
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from sar_train.data.progress import ProgressCallback
 from sar_train.data.protocol import Plan, plan
 from sar_train.data.task import Task, learned_rows, make_task
 from sar_train.errors import ConfigError
-from sar_train.methods.base import Classes, PromptMethod, Schedule, Setup, methods
+from sar_train.methods.base import GDA, Classes, PromptMethod, Schedule, Setup, method_kind
 from sar_train.novel_names.gather import NovelNames
 from sar_train.novel_names.gather import novel_names as gather_novel_names
 from sar_train.novel_names.source import NovelSource, SourceOptions, open_novel_source
@@ -178,15 +178,19 @@ def outline(config: RunConfig, tell: ProgressCallback = lambda text: None) -> Ou
     Raises:
         SarTrainError: settings, backbone or data cannot be used.
     """
-    kind = methods.get(config.method)
+    kind = method_kind(config.method)
     settings = config.section(config.method, kind.Config)
     check_sections(config)
-    with_sar = config.sar and bool(regulariser_settings(config).weight)
+    if config.method == GDA and not config.statistics:
+        raise ConfigError("method gda is the class model: leave --no-statistics out, or choose zero-shot")
+    with_sar = config.sar and kind.trains and bool(regulariser_settings(config).weight)
     root, cache = (Path(folder) if folder else None for folder in (config.data_root, config.cache_dir))
     source_options = SourceOptions(root, cache, config.llm_url, config.llm_model)
     # A source that cannot be used is refused before anything is loaded.
     novel_source = open_novel_source(config.novel, source_options) if with_sar else None
     backbone = backbones.load(config.backbone, config.pretrained, device=config.device)
+    if kind.trains or backbone.tower is None:
+        _ = backbone.text  # which no prompt can be learned without
     if "image" in kind.towers:
         backbone.image_tower(config.method)
     features = open_data(config, backbone, tell)

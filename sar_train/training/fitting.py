@@ -23,12 +23,11 @@ from sar_train.data.progress import ProgressCallback
 from sar_train.data.task import Task
 from sar_train.methods.base import Setup
 from sar_train.methods.base import methods as known_methods
-from sar_train.training.checkpoint import FittedStatistics, PromptName
+from sar_train.training.checkpoint import HANDCRAFTED, FittedStatistics, PromptName
 from sar_train.training.context import Outline, RunContext
 from sar_train.training.prompted import PromptedCLIP
 from sar_train.training.state import State
 
-HANDCRAFTED: PromptName = "handcrafted"
 LEARNED: PromptName = "learned"
 Rows = npt.NDArray[np.float64]
 
@@ -75,6 +74,8 @@ def trainings(run: Outline, labels: npt.NDArray[np.int64], *, for_tables: bool =
             tested, unless ``--prompt handcrafted`` is asked for.
     """
     config, method = run.config, run.method
+    if not method.trains:
+        return Trainings(halves=False, whole="never", why=f"method {config.method}")
     if not config.statistics:
         return Trainings(halves=False, whole="always")
     if config.prompt == HANDCRAFTED:

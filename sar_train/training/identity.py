@@ -11,7 +11,7 @@ from typing import Any
 
 from sar_train.config.run import ELSEWHERE, OF_SAR, OF_STATISTICS, RunConfig
 from sar_train.errors import ConfigError
-from sar_train.methods.base import methods
+from sar_train.methods.base import method_kind
 from sar_train.regularisers.base import regularisers
 
 SAR = "sar"
@@ -41,7 +41,7 @@ def regulariser_settings(config: RunConfig) -> Any:
     settings = config.section(name, regularisers.get(name).Config)
     if name != SAR:
         return settings
-    method_weight = methods.get(config.method).sar_weight
+    method_weight = method_kind(config.method).sar_weight
     chosen = config.sections.get(SAR, {}).keys() & {"weight", "distance"}
     return settings if chosen or not method_weight else dataclasses.replace(settings, weight=method_weight)
 
@@ -56,7 +56,7 @@ def outcome_settings(config: RunConfig) -> dict[str, Any]:
         ConfigError: unknown or unusable settings.
     """
     check_sections(config)
-    method = methods.get(config.method)
+    method = method_kind(config.method)
     sections = {config.method: config.section(config.method, method.Config)}
     if config.sar:
         sections[regulariser_of(config.sections)] = regulariser_settings(config)

@@ -173,17 +173,19 @@ def _tried(run: Outline) -> tuple[dict[str, Any] | None, dict[str, Any]]:
     regularisation = context.regularisation()
     prepared = time.perf_counter() - begun
     steps = schedule.epochs * max(1, len(rows) // schedule.batch_size)
-    step = loop.OptimiserStep(
-        run.backbone,
-        context.task,
-        context.start(),
-        regularisation,
-        precision=config.precision,
-        micro_batch=config.micro_batch,
-    )
-    batch = torch.arange(size)
-    step(batch, 0.5)  # the first one is slower
-    training = prepared + steps * statistics.median(_seconds(lambda: step(batch, 0.5)) for _ in range(_STEPS))
+    training = prepared
+    if run.method.trains:
+        step = loop.OptimiserStep(
+            run.backbone,
+            context.task,
+            context.start(),
+            regularisation,
+            precision=config.precision,
+            micro_batch=config.micro_batch,
+        )
+        batch = torch.arange(size)
+        step(batch, 0.5)  # the first one is slower
+        training += steps * statistics.median(_seconds(lambda: step(batch, 0.5)) for _ in range(_STEPS))
     labels = features.labels("train")[list(rows)].tolist()
     needed = trainings(run, np.array([run.plan.base.index(label) for label in labels]))
     encoding = None if per_photo is None else per_photo * photos

@@ -9,10 +9,11 @@ from torch import Tensor
 
 from sar_train.clip.backbone import CHUNK, Backbone
 from sar_train.clip.prompts import Prompts
+from sar_train.clip.text_tower import TextTower
 from sar_train.config.run import build
 from sar_train.errors import RunError
 from sar_train.methods.base import Classes, PromptMethod, Setup, methods
-from sar_train.training.checkpoint import Run
+from sar_train.training.checkpoint import HANDCRAFTED, Run
 
 
 class PromptedCLIP:
@@ -35,6 +36,8 @@ class PromptedCLIP:
     @torch.no_grad()
     def embed(self, names: Sequence[str]) -> Tensor:
         """Return (C, D) unit class embeddings; where prompts depend on the image, those for the mean training image."""
+        if not isinstance(self.backbone.tower, TextTower):
+            return self.backbone.embed_names(names, self.template)
         size = CHUNK if self.method.transfers else len(names)  # else prompts know their classes as a whole
         chunks = [names[i : i + size] for i in range(0, len(names), size)]
         return torch.cat([self.backbone.text(self.method.prompts(self.classes(chunk)), chunk) for chunk in chunks])
@@ -77,13 +80,47 @@ class PromptedCLIP:
         return (1 - head.mix) * logits + head.mix * (images @ head.weight.T + head.bias)
 
 
+class Fixed(PromptMethod):
+    """The same prompts for all classes, so that an untuned text side is used and exported like any other.
+
+    Args:
+        prompts: their context and suffix, which are all that a template has.
+    """
+
+    paper = "no paper: a hand-crafted template"
+
+    context: Tensor
+
+    def __init__(self, prompts: Prompts) -> None:
+        super().__init__(None, None)
+        self.register_buffer("context", prompts.context)
+        self.suffix = prompts.suffix
+
+    def prompts(self, classes: Classes, image: Tensor | None = None) -> Prompts:  # noqa: ARG002
+        """Return the prompts that were given."""
+        return Prompts(self.context, self.suffix)
+
+
+def handcrafted(backbone: Backbone, template: str, trained: Sequence[str] = ()) -> PromptedCLIP:
+    """Return an untuned backbone under a hand-crafted template, with the classes that it has a class model of.
+
+    Raises:
+        ConfigError: not a template.
+    """
+    with_prompts = isinstance(backbone.tower, TextTower)
+    prompts = backbone.handcrafted(template) if with_prompts else Prompts(torch.empty(0, 0), "")
+    return PromptedCLIP(backbone, Fixed(prompts), template, trained)
+
+
 def restore(run: Run, backbone: Backbone) -> PromptedCLIP:
-    """Open a stored run on its backbone.
+    """Open a stored run on its backbone; one without training has the hand-crafted prompt.
 
     Raises:
         RunError: the stored prompts do not fit the method or the backbone.
         ConfigError: unknown method or settings.
     """
+    if run.method == HANDCRAFTED:
+        return handcrafted(backbone, run.template, run.class_names)
     kind = methods.get(run.method)
     setup = Setup(backbone, run.class_names or ("x",), run.template or "a photo of a {}.", torch.Generator())
     method = kind(build(kind.Config, run.settings, f"[{run.method}] of the run"), setup)

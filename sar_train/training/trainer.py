@@ -22,6 +22,7 @@ from sar_train.data.feature_file import save_features
 from sar_train.data.opening import locate
 from sar_train.data.progress import ProgressCallback
 from sar_train.errors import DivergedError, RunError
+from sar_train.methods.base import GDA
 from sar_train.training import checkpoint, fitting, measures
 from sar_train.training.context import RunContext, open_data, prepare
 from sar_train.training.identity import outcome_settings, regulariser_of, regulariser_settings
@@ -108,6 +109,8 @@ def run(
         way = fitting.logits_with(context, prompted, fitted)
         others[STATISTICS] = measures.evaluate_all(context.task, own, way)
         logits = lambda evaluated: way(own(evaluated), context.task.class_names)  # noqa: E731
+        if config.method == GDA:
+            result = others[STATISTICS]
     record = make_record(
         context,
         result,
@@ -142,7 +145,7 @@ def run(
     )
     if prompted is None:
         plain: dict[str, Any] = {"tensors": {}, "settings": {}, "regularisers": {}, "template": context.template}
-        whole = dataclasses.replace(whole, method=fitting.HANDCRAFTED, **plain)
+        whole = dataclasses.replace(whole, method=checkpoint.HANDCRAFTED, **plain)
     if page:  # before the record, which says that the run is finished
         write_page(context, logits, out)
     if fitted:
@@ -161,11 +164,12 @@ def _choose(
     labels = context.task.labels.numpy()
     needed = fitting.trainings(context, labels, for_tables=for_tables)
     if not context.config.statistics:
-        return None, True
+        return None, needed.whole == "always"
     first = fitting.first(context)
     entry = {"classes": len(context.task.class_names), "rivals": int(first.model.rivals), "defaults": first.why}
     tell(f"class model, hand-crafted prompt: {expectation(entry | {'expected': fitting.expected(first)})}")
-    prompt = fitting.HANDCRAFTED if context.config.prompt == fitting.HANDCRAFTED else fitting.LEARNED
+    plain = context.config.prompt == checkpoint.HANDCRAFTED or not context.method.trains
+    prompt = checkpoint.HANDCRAFTED if plain else fitting.LEARNED
     choice = fitting.Choice(prompt, first, {}, needed.why)
     if needed.halves:
         stored = _stored(context, out, checkpoint.HALVES) if resume else None

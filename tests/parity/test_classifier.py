@@ -15,9 +15,8 @@ from support.transform import open_clip_transform
 from sar_infer import Classifier
 from sar_train.clip.prompts import Prompts
 from sar_train.export.bundle import export_bundle
-from sar_train.export.fixed import Fixed
 from sar_train.export.source import ExportSource
-from sar_train.training.prompted import PromptedCLIP
+from sar_train.training.prompted import Fixed, PromptedCLIP
 
 PHOTOS = [
     Path(skimage.__file__).parent / "data" / name for name in ("chelsea.png", "coffee.png", "rocket.jpg", "camera.png")

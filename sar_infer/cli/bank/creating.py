@@ -74,7 +74,7 @@ def create(arguments: BankArguments, *, photos: Sequence[str], classes: Path | N
     files = files_by_class(lambda name: spellings.get(name_key(name)), {}, photos)
     with owned(arguments.file, WAIT):
         phrases = {**{name: (name,) for name in files}, **given}
-        rows = workspace.classifier.embed_phrases([*phrases.values()])
+        rows = workspace.classifier.class_rows(phrases, files)
         read = read_photos(workspace, files, photos_only=False)
         bank = edit(empty, phrases, rows, read.sets, by="sar-bank create")
         for line in shown(findings_of(workspace, bank, read), 20):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -105,7 +105,7 @@ def add(
         findings = [] if photos_only else name_findings(bank, workspace.bundle, phrases)
         _refuse(findings, strict=strict)
         check_names(bank, [*phrases])
-        rows = _embedded(workspace, phrases)
+        rows = _embedded(workspace, phrases, files)
         read = read_photos(workspace, files, photos_only=photos_only)
         after = edit(
             bank, phrases, rows, read.sets, background=background or None, threshold=threshold, by="sar-bank add"
@@ -122,13 +122,13 @@ def _spelled(bank: ClassBank, name: str) -> str | None:
     return None if (position := bank.lookup.get(name)) is None else bank.names[position]
 
 
-def _embedded(workspace: Workspace, phrases: Phrases) -> Floats:
+def _embedded(workspace: Workspace, phrases: Phrases, photographed: Container[str]) -> Floats:
     """Return unit embeddings (N, D), made chunk by chunk."""
     import numpy as np
 
-    groups = [*phrases.values()]
-    chunks = (groups[start : start + _CHUNK] for start in range(0, len(groups), _CHUNK))
-    rows = [workspace.classifier.embed_phrases(chunk) for chunk in counted(chunks, len(groups), "Embedding", _CHUNK)]
+    items, embed = [*phrases.items()], workspace.classifier.class_rows
+    chunks = (dict(items[start : start + _CHUNK]) for start in range(0, len(items), _CHUNK))
+    rows = [embed(chunk, photographed) for chunk in counted(chunks, len(items), "Embedding", _CHUNK)]
     return np.concatenate([np.empty((0, workspace.bank.dim), np.float32), *rows])
 
 

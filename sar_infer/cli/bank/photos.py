@@ -101,7 +101,7 @@ def read_photos(workspace: Workspace, files: Files, *, photos_only: bool) -> Rea
 
     from sar_infer.bank import PhotoSet
 
-    result = ReadPhotos()
+    result, photos_only = ReadPhotos(), photos_only or workspace.bundle.manifest.tokenizer is None
     bank, total = workspace.bank, sum(map(len, files.values()))
     pairs = [(name, path) for name, paths in files.items() for path in paths]
     chunks = (pairs[start : start + _BATCH] for start in range(0, total, _BATCH))

@@ -18,7 +18,6 @@ from sar_infer.classify.class_set import ClassSet
 from sar_infer.server.metrics import Metrics
 from sar_infer.server.problems import Quota
 from sar_infer.text.names import Phrases
-from sar_infer.text.tokenizer import encode_name
 
 T = TypeVar("T")
 _SetKey = tuple[ClassBank, tuple[tuple[str, tuple[str, ...]], ...], bool]
@@ -99,8 +98,7 @@ class Names:
         return await self._run(len(names), lambda: (self._classifier.embed_names(names), self._tokens(names)))
 
     def _tokens(self, names: Sequence[str]) -> int:
-        bundle = self._classifier.bundle
-        return sum(len(encode_name(bundle.tokenizer, bundle.manifest.tokenizer, name)) for name in names)
+        return sum(len(self._classifier.bundle.encode_name(name)) for name in names)
 
     async def _make(self, key: _SetKey) -> ClassSet:
         bank, items, only = key

@@ -263,7 +263,7 @@ async def _put(
             phrases = {spelling: texts or (spelling,)}
             if len(bank.names) <= LARGE and not change.photos_only:
                 findings += name_findings(bank, bundle, phrases)
-            rows = service.engine.classifier.embed_phrases([*phrases.values()])
+            rows = service.engine.classifier.class_rows(phrases, () if photos is None else phrases)
             after = add(bank, phrases, rows, {} if photos is None else {spelling: photos}, by=_BY)
         if photos is not None:
             findings += new_photo_findings(after, bundle, bank, labels)
@@ -299,7 +299,9 @@ async def _embedded(
     labels = [f"image[{number}]" for number in range(len(images))]
     rows, digests = np.stack(values_of(outcomes, labels)), [outcome.digest for outcome in outcomes]
     by_digest = dict(zip(reversed(digests), reversed(labels), strict=True))
-    return PhotoSet.of(digests, rows, photos_only=photos_only), by_digest, engine.bundle.manifest.encoder_digest
+    manifest = engine.bundle.manifest
+    photo_set = PhotoSet.of(digests, rows, photos_only=photos_only or manifest.tokenizer is None)
+    return photo_set, by_digest, manifest.encoder_digest
 
 
 def _shown(entry: Entry) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from support.bundles import DIM, SIZE, image_graph, image_weight
+from support.bundles import DIM, SIZE, SPEC, image_graph, image_weight
 
 from sar_infer.bundle.manifest import IMAGE_ENCODER, NAME_ENCODER, file_entry
 from sar_infer.encoders import encoders
@@ -27,7 +27,7 @@ def images(bundle_path: Path) -> ImageEncoder:
 
 @pytest.fixture
 def names(bundle_path: Path) -> NameEncoder:
-    return NameEncoder(bundle_path / NAME_ENCODER, DIM, END, "cpu")
+    return NameEncoder(bundle_path / NAME_ENCODER, DIM, SPEC, "cpu")
 
 
 def with_fixed_batch(graph: onnx.GraphProto) -> None:
@@ -107,7 +107,7 @@ def test_names_run_in_groups_without_padding(tmp_path: Path) -> None:
         nodes, "sizes", [source], [target], [numpy_helper.from_array(w, n) for n, w in weights.items()]
     )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), tmp_path / "n.onnx")
-    rows = NameEncoder(tmp_path / "n.onnx", 3, END, "cpu").encode([[1], [2, 3], [4], [5]])
+    rows = NameEncoder(tmp_path / "n.onnx", 3, SPEC, "cpu").encode([[1], [2, 3], [4], [5]])
     sizes = rows / rows[:, 2:] * END
     np.testing.assert_allclose(sizes, [[3, 2, END], [1, 3, END], [3, 2, END], [3, 2, END]], rtol=1e-4)
 

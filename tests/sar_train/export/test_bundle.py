@@ -20,13 +20,14 @@ from sar_infer.bundle.card import card
 from sar_infer.bundle.manifest import BANK, CARD, MANIFEST, TOKENIZER
 from sar_infer.encoders.parity import checks
 from sar_infer.text.tokenizer import Tokenizer
+from sar_train.clip.full_text import merges_text
 from sar_train.errors import ClassNameError, ExportError
 from sar_train.export import bundle
-from sar_train.export.bundle import encoder_digest, export_bundle, images_digest, merges_text
-from sar_train.export.fixed import handcrafted
+from sar_train.export.bundle import encoder_digest, export_bundle, images_digest
 from sar_train.export.name_encoder import layout, tokenizer_spec
 from sar_train.export.source import ExportSource
 from sar_train.methods.base import methods
+from sar_train.training.prompted import handcrafted
 
 
 def test_a_bundle_says_what_it_is_and_passes_its_checks(exported: Path, source: ExportSource) -> None:
@@ -111,7 +112,7 @@ def test_what_fails_leaves_the_disk_as_it_was(
 def digest(source: ExportSource, merges: bytes = b"merges", **changes: object) -> str:
     placed = layout(source.prompted)
     spec = dataclasses.replace(tokenizer_spec(source.backbone.text, placed), **changes)
-    return encoder_digest(source, placed, spec, merges)
+    return encoder_digest(source, placed.template, spec, merges)
 
 
 def test_weights_template_settings_and_tokenizer_count() -> None:

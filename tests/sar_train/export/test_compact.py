@@ -12,9 +12,9 @@ from onnx import TensorProto, helper, numpy_helper
 from support.tiny import tiny_backbone
 
 from sar_train.clip.mini import storage
-from sar_train.export.fixed import handcrafted
 from sar_train.export.graph import as_float16, compact, int8_rows
 from sar_train.export.image_encoder import export_image_encoder
+from sar_train.training.prompted import handcrafted
 
 RNG = np.random.default_rng(0)
 

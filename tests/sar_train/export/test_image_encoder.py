@@ -13,11 +13,10 @@ from benchmarks.throughput.flops import flops_of_open_clip, flops_per_image
 from sar_infer.encoders.encoders import Encoder
 from sar_train.clip import backbone as backbones
 from sar_train.clip import mini
-from sar_train.export.fixed import handcrafted
 from sar_train.export.graph import compact
 from sar_train.export.image_encoder import export_image_encoder
 from sar_train.methods.base import Setup, methods
-from sar_train.training.prompted import PromptedCLIP
+from sar_train.training.prompted import PromptedCLIP, handcrafted
 
 
 def check(prompted: PromptedCLIP, folder: Path, batches: tuple[int, ...]) -> None:

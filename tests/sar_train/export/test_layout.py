@@ -7,9 +7,8 @@ from support.tiny import tiny_backbone
 
 from sar_train.clip.prompts import Prompts
 from sar_train.errors import ExportError
-from sar_train.export.fixed import Fixed, handcrafted
 from sar_train.export.name_encoder import layout, tokenizer_spec
-from sar_train.training.prompted import PromptedCLIP
+from sar_train.training.prompted import Fixed, PromptedCLIP, handcrafted
 
 
 def spec_of(prompted: PromptedCLIP) -> tuple[int, str, int]:

@@ -16,11 +16,10 @@ from sar_infer.errors import BundleError
 from sar_train.clip import backbone as backbones
 from sar_train.clip.backbone import Backbone
 from sar_train.clip.prompts import DeepPrompt, Prompts
-from sar_train.export.fixed import Fixed, handcrafted
 from sar_train.export.graph import compact
 from sar_train.export.name_encoder import NameEncoderModule, export_name_encoder, layout
 from sar_train.methods.base import Classes, PromptMethod
-from sar_train.training.prompted import PromptedCLIP
+from sar_train.training.prompted import Fixed, PromptedCLIP, handcrafted
 
 NAMES = ["dog", "golden retriever", "Œuvre d'été", "a rather long name of something, with commas", "x y z", "7", "ox"]
 TEMPLATE = "a photo of a {}."

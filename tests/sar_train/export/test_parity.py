@@ -12,10 +12,9 @@ from sar_infer.bundle.manifest import TOKENIZER, Manifest, Parity
 from sar_infer.errors import ImageError
 from sar_infer.text.tokenizer import Tokenizer, encode_name
 from sar_train.errors import ExportError
-from sar_train.export.fixed import Fixed
 from sar_train.export.parity import compare, names_of_every_length
 from sar_train.export.source import ExportSource
-from sar_train.training.prompted import PromptedCLIP
+from sar_train.training.prompted import Fixed, PromptedCLIP
 
 
 def compared(

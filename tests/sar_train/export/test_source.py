@@ -13,7 +13,6 @@ from support.tiny import VIT, register, tiny_backbone
 from sar_infer.bundle.manifest import Quality
 from sar_train.clip.backbone import RANDOM
 from sar_train.errors import ConfigError, RunError
-from sar_train.export.fixed import Fixed
 from sar_train.export.source import (
     APPROXIMATION,
     from_run,
@@ -21,7 +20,7 @@ from sar_train.export.source import (
     spoken_phrases,
 )
 from sar_train.training.checkpoint import Run, save_run
-from sar_train.training.prompted import PromptedCLIP
+from sar_train.training.prompted import Fixed, PromptedCLIP
 
 RECORD: dict[str, Any] = {
     "config": {"protocol": "base-to-new", "shots": 16},
