@@ -43,7 +43,7 @@ GROUPS = {
         *("out", "resume", "workers", "engine", "address", "image_timeout"),
         *("column", "key_column", "chunk_size", "embeddings", "progress"),
     ),
-    "Evaluation": ("evaluate", "html"),
+    "Evaluation": ("evaluate", "html", "strict"),
     "Output": ("format", "info"),
 }
 _FACTS = ("bundle", "bank", "classes", "examples")
@@ -128,6 +128,8 @@ def _check(options: ClassifyArguments, bulk: BulkOptions) -> None:
         raise Refusal("--format parquet needs --out")
     if options.html and not options.evaluate:
         raise Refusal("--html is the page of an evaluation; it needs --evaluate")
+    if options.strict and not options.evaluate:
+        raise Refusal("--strict is about labels of photos; it needs --evaluate")
     if options.evaluate:
         if bulk.out:
             raise Refusal("--evaluate takes no --out; it prints what it measures")
@@ -146,7 +148,8 @@ def _evaluate(options: ClassifyArguments) -> int:
     evaluation = evaluated(classifier, photos, class_phrases, options.only and bank is None, bank=bank)
     facts = {name: value for name in _FACTS if (value := getattr(options, name))}
     facts["photos"] = ", ".join(options.images)
-    return report(evaluation, options.format, options.html, f"Evaluation on {options.images[0]}", facts)
+    title = f"Evaluation on {options.images[0]}"
+    return report(evaluation, options.format, options.html, title, facts, strict=options.strict)
 
 
 def _classify(options: ClassifyArguments) -> int:

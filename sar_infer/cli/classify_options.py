@@ -60,6 +60,7 @@ classify_options = together(
         "--evaluate", is_flag=True, help="IMAGE is a folder with one folder for each class: say how many are right."
     ),
     option("--html", type=click.Path(path_type=Path), help="With --evaluate: also write one HTML page."),
+    option("--strict", is_flag=True, help="With --evaluate: refuse if a photo looks like another class than its own."),
     option("--profile", is_flag=True, help="Print to stderr where the time goes, and what the encoder runs on."),
 )
 
@@ -88,6 +89,7 @@ class ClassifyArguments:
     explain: bool
     evaluate: bool
     html: Path | None
+    strict: bool
 
     @property
     def decision(self) -> DecisionOptions:

@@ -13,7 +13,7 @@ from starlette.convertors import PathConvertor, register_url_convertor
 from sar_infer.bank import ClassBank, Entry, PhotoSet, add, add_photos, remove, rollback
 from sar_infer.bank.edits import steps_back
 from sar_infer.errors import InputError
-from sar_infer.evaluation import Finding, name_findings, new_photo_findings
+from sar_infer.evaluation import Finding, check_new_photos, name_findings
 from sar_infer.evaluation.findings import Kind
 from sar_infer.server.bank import BUSY_SECONDS
 from sar_infer.server.class_names import clean_name, clean_phrases
@@ -352,7 +352,7 @@ async def _put(
             after = add(bank, phrases, rows, {} if photos is None else {spelling: photos}, by=_BY)
         known = None
         if photos is not None:
-            findings += new_photo_findings(after, bundle, bank, labels)
+            findings += check_new_photos(bank, bundle, {spelling: photos}, labels).findings()
             counted = frozenset() if position is None else bank.photos_of(spelling).digest_set
             known = len(images) - len(photos.digest_set - counted)
         if strict and findings:
