@@ -89,12 +89,12 @@ def report(
         click.echo(one_line(line), err=True)
     beside = None if page is None else page.with_name(f"{page.stem}-labels.html")
     check = evaluation.label_check
-    if check is not None and (line := check.line(beside or "name one with --html PAGE")):
+    if check is not None and (text := check.line(beside or "name one with --html PAGE")):
         if beside is not None:
             write_labels(beside, check, f"{title}: photos in doubt")
         if strict:
-            raise Refusal(f"--strict, and {line}")
-        warn(line)
+            raise Refusal(f"--strict, and {text}")
+        warn(text)
     if page is not None:
         write_evaluation(page, evaluation, title, {**facts, "made by": f"sar-clip {__version__}"})
     width = shutil.get_terminal_size((100, 24)).columns

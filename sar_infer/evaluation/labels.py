@@ -74,7 +74,8 @@ class LabelCheck:
     @property
     def doubtful(self) -> list[int]:
         """Return the rows of photos in doubt, the least probable label first."""
-        return self.result.doubtful[np.isin(self.result.doubtful, self.judged)].tolist()
+        rows: list[int] = self.result.doubtful[np.isin(self.result.doubtful, self.judged)].tolist()
+        return rows
 
     @property
     def issues(self) -> list[LabelIssue]:
@@ -198,10 +199,14 @@ def check_new_photos(
     means /= np.maximum(number, 1)[:, None]
     rows, labels, shown, judged = [np.empty((0, bank.dim), np.float32)], list[int](), list[str](), list[bool]()
     for label, name in enumerate(names):
-        had = stored.get(name)
-        old = {} if had is None else had.recent
-        counted = frozenset() if had is None else had.digest_set
-        new = {digest: row for digest, row in photos[name].recent.items() if digest not in counted} if name in photos else {}
+        before = stored.get(name)
+        old = {} if before is None else before.recent
+        counted = frozenset() if before is None else before.digest_set
+        new = (
+            {digest: row for digest, row in photos[name].recent.items() if digest not in counted}
+            if name in photos
+            else {}
+        )
         rows += [row[None] for row in (*old.values(), *new.values())]
         labels += [label] * (len(old) + len(new))
         shown += [f"photo {n} of {name}" for n in range(1, len(old) + 1)]

@@ -47,7 +47,7 @@ GROUPS = {
     "Options": ("out", "plan", "method", "sar", "backbone", "pretrained", "shots", "epochs", "seed", "config_file"),
     "Data": (
         *("data_root", "protocol", "base_classes", "template", "views", "cache_dir"),
-        *("allow_missing", "skip_unreadable", "save_features"),
+        *("allow_missing", "skip_unreadable", "exclude", "strict", "save_features"),
     ),
     "Method": (
         *("list_methods", "on", "settings", "learning_rate", "batch_size", "statistics", "prompt", "quick"),
@@ -95,6 +95,7 @@ GROUPS = {
     type=click.Path(path_type=Path),
     help="Also write the features of all photos to this file, which sar-train reads in place of photos.",
 )
+@option("--strict", is_flag=True, help="Train nothing if a photo looks like another class.")
 @option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @option("--quiet", "-q", is_flag=True, help="Show no progress.")
 @click.version_option(package_name="sar-clip")
@@ -129,7 +130,8 @@ def main(**options: Any) -> None:
         show.close()
     record = dict(run.record)
     if form == "json":
-        files = {"run": str(run.path), "page": None if run.page is None else str(run.page)}
+        files: dict[str, Any] = {"run": str(run.path), "page": None if run.page is None else str(run.page)}
+        files["label_issues"] = [dataclasses.asdict(issue) for issue in run.label_issues]
         click.echo(json.dumps(record | files, ensure_ascii=False))
     else:
         click.echo(table(record, run.path, run.page))
@@ -146,13 +148,14 @@ def plan(options: dict[str, Any], settings: dict[str, dict[str, str]], *, form: 
         form: ``text`` or ``json``.
         quiet: show no progress.
     """
-    from sar_train.api import default_name, preview, run_config
+    from sar_train.api import default_name, label_page, preview, run_config
     from sar_train.cli.preview import preview_text
+    from sar_train.training.labels import report
     from sar_train.training.trainer import check_run_folder
 
     for name in ("overwrite", "resume", "save_features"):
         options.pop(name)
-    config, out = options.pop("config_file"), options.pop("out")
+    config, out, strict = options.pop("config_file"), options.pop("out"), options.pop("strict")
     chosen = run_config(config=config, settings=settings, **options)
     out = Path("runs") / default_name(chosen) if out is None else out
     check_run_folder(out, chosen)
@@ -161,8 +164,15 @@ def plan(options: dict[str, Any], settings: dict[str, dict[str, str]], *, form: 
         result = preview(config=config, settings=settings, progress=show, **options)
     finally:
         show.close()
+    check = result.label_check
+    if check is not None:
+        report(check, label_page(out), chosen.data, show, strict=strict)
     if form == "json":
-        return json.dumps(dataclasses.asdict(result) | {"run": str(out)}, ensure_ascii=False)
+        content = dataclasses.asdict(dataclasses.replace(result, label_check=None)) | {"run": str(out)}
+        del content["label_check"]
+        issues = [] if check is None else check.issues
+        content["label_issues"] = [dataclasses.asdict(issue) for issue in issues]
+        return json.dumps(content, ensure_ascii=False)
     return preview_text(result, str(out))
 
 

@@ -86,7 +86,9 @@ def create(
         for line in shown([*check.confused()], 20):
             click.echo(one_line(line), err=True)
         better = arguments.file.with_stem(f"{arguments.file.stem}-2")
-        sources = [word for path in photos for word in ("--photos", path)] + (["--classes", str(classes)] * bool(classes))
+        sources = [word for path in photos for word in ("--photos", path)] + (
+            ["--classes", str(classes)] * bool(classes)
+        )
         command = shlex.join(["sar-bank", "create", str(better), *sources, *bundle_words(arguments)])
         report_labels(arguments, check, f"{command} --exclude {LIST}", strict=strict)
         fitting, started = None, time.perf_counter()

@@ -56,7 +56,7 @@ _CHUNK = 2048
 @exclude_option
 @own_option("--strict", is_flag=True, help="Add nothing if there is a warning.")
 @shared_options
-def add(
+def add(  # noqa: PLR0913 - one for each option
     arguments: BankArguments,
     *,
     names: Sequence[str],

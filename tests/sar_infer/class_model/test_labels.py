@@ -25,7 +25,7 @@ def around(centres: Any, labels: Any, spread: float = 0.6) -> Any:
 
 
 def refitted(rows: Any, labels: Any, others: Rivals | None = None) -> Any:
-    """Return probabilities (N,), flags (N,) and nearest other classes (N,): three rounds, each photo left out by hand."""
+    """Return probabilities, flags and nearest other classes (N,): three rounds, each photo left out by hand."""
     classes, size, right = labels.max() + 1, rows.shape[1], np.ones(len(rows))
     photos, prior = np.bincount(labels), 3.0
     counted = np.zeros(classes) if others is None else others.counts
