@@ -5,10 +5,11 @@
 
 Frozen features of ``sar-mini``, as ``benchmarks.class_model`` caches them. Labels are wrong at random, or name the
 class whose mean is nearest to that of the photo's own class. The constants of ``sar_infer.class_model.labels`` were
-chosen on ``choosing``: half of Caltech101's classes, garments' test photos, the last 60 photos of each texture, PACS' cartoons
-and sketches. ``reporting`` has no photo of these: the other classes of Caltech101 (20 a draw), garments' training
-photos, the first 60 photos of each texture, PACS' photos. Accuracy is that of the class model under the hand-crafted
-prompt on photos of no draw, fitted with the wrong photos, without those in doubt, and without any wrong one.
+chosen on ``choosing``: half of Caltech101's classes, garments' test photos, the last 60 photos of each texture, PACS'
+cartoons and sketches. ``reporting`` has no photo of these: the other classes of Caltech101 (20 a draw), garments'
+training photos, the first 60 photos of each texture, PACS' photos. Accuracy is that of the class model under the
+hand-crafted prompt on photos of no draw, fitted with the wrong photos, without those in doubt, and without any wrong
+one.
 """
 
 from __future__ import annotations
