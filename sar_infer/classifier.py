@@ -516,7 +516,7 @@ class Classifier(Embedder):
         photos = by_class(photos, labels, bank.lookup.get)
         chosen = self.class_set(classes, only, bank, examples)
         tells = can_call_unknown(chosen)
-        answers, left_out = answers_to(
+        answers, left_out, rows = answers_to(
             photos,
             self._each_photo,
             self.decide(chosen, RANKED, DecisionOptions(tells, guesses=True)),
@@ -524,7 +524,8 @@ class Classifier(Embedder):
             (digest for one in (*bank.photos.values(), *examples.values()) for digest in one.digest_set),
             watch,
         )
-        evaluation = evaluate(answers, len(chosen.names), tells_unknown=tells, left_out=left_out)
+        checked = np.array(rows, np.float32).reshape(-1, self.bundle.manifest.embed_dim)
+        evaluation = evaluate(answers, len(chosen.names), tells_unknown=tells, left_out=left_out, rows=checked)
         if evaluation is None:
             raise InputError(nothing_left([*photos], answers, left_out))
         return evaluation

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, Unpack
 if TYPE_CHECKING:
     from sar_infer.bundle.bundle import Bundle
     from sar_infer.bundle.manifest import Scores
+    from sar_infer.evaluation import LabelIssue
     from sar_infer.text.names import Classes
     from sar_train.config.run import RunConfig
     from sar_train.export.source import ExportSource
+    from sar_train.training.context import RunContext
     from sar_train.training.preview import Preview
 
 Place: TypeAlias = str | Path
@@ -64,6 +66,7 @@ class TrainOptions(TypedDict, total=False):
     cache_dir: Place | None
     allow_missing: bool
     skip_unreadable: bool
+    exclude: Place | None
 
 
 class ExportOptions(TypedDict, total=False):
@@ -99,6 +102,8 @@ class TrainedRun:
         zero_shot: The same for the hand-crafted prompt.
         record: The content of ``record.json``, see docs/files.md.
         page: The evaluation of its test photos, an HTML file; None where there was nothing to measure.
+        label_issues: Photos that may lie in the wrong folder, the least probable label first.
+        label_page: The page that shows them, an HTML file; None if there are none.
     """
 
     path: Path
@@ -106,9 +111,11 @@ class TrainedRun:
     zero_shot: Scores
     record: Mapping[str, Any]
     page: Path | None = None
+    label_issues: Sequence[LabelIssue] = ()
+    label_page: Path | None = None
 
 
-def train(
+def train(  # noqa: PLR0913 - what is no setting
     photos: Place,
     *,
     out: Place | None = None,
@@ -117,6 +124,7 @@ def train(
     overwrite: bool = False,
     resume: bool = True,
     save_features: Place | None = None,
+    strict: bool = False,
     progress: ProgressCallback | None = None,
     **options: Unpack[TrainOptions],
 ) -> TrainedRun:
@@ -138,12 +146,13 @@ def train(
         overwrite: Replace a finished run in ``out``.
         resume: False starts from the beginning.
         save_features: Also write the features of all photos to this file.
+        strict: Refuse to train if a photo may lie in the wrong folder.
         progress: Called with short lines during the work, such as ``epoch 3/50 …``.
         **options: See `TrainOptions`; None means the default.
 
     Raises:
         ConfigError: settings are unknown, out of range or contradictory; the message lists all of them.
-        DataError: the photos cannot be used.
+        DataError: the photos cannot be used, or with ``strict`` one may lie in the wrong folder.
         BackboneError: the backbone is unknown, or its weights cannot be loaded.
         ClassNameError: a class name does not fit the text tower.
         RunError: ``out`` or ``save_features`` cannot be used, ``out`` holds another run, or memory does not suffice.
@@ -152,7 +161,7 @@ def train(
     from sar_infer.bundle.manifest import Scores
     from sar_infer.storage.files import locked
     from sar_train.errors import RunError
-    from sar_train.training import trainer
+    from sar_train.training import labels, trainer
     from sar_train.training.page import PAGE
     from sar_train.training.record import STATISTICS
 
@@ -163,9 +172,19 @@ def train(
     trainer.check_run_folder(folder, chosen)
     if save_features is not None:
         trainer.check_features_file(Path(save_features))
+    issues: list[LabelIssue] = []
+    pages: list[Path | None] = []
+
+    def prepared(context: RunContext) -> None:
+        check = labels.check_task(context)
+        issues.extend(check.issues)
+        pages.append(labels.report(check, label_page(folder), chosen.data, tell, strict=strict))
+
     try:
         with locked(folder.resolve()):
-            run = trainer.run(chosen, folder, tell=tell, resume=resume, overwrite=overwrite, page=True)
+            run = trainer.run(
+                chosen, folder, tell=tell, resume=resume, overwrite=overwrite, page=True, prepared=prepared
+            )
     except BlockingIOError:
         raise RunError(f"{folder}: another sar-train is at this run; wait for it, or choose another --out") from None
     if save_features is not None:
@@ -176,7 +195,13 @@ def train(
         for accuracies in (metrics, run.record["zero_shot"])
     )
     page = folder / PAGE
-    return TrainedRun(folder, scores, zero_shot, run.record, page if page.is_file() else None)
+    evaluated = page if page.is_file() else None
+    return TrainedRun(folder, scores, zero_shot, run.record, evaluated, tuple(issues), pages[0])
+
+
+def label_page(folder: Path) -> Path:
+    """Return the page of photos that may lie in the wrong folder, beside the folder of a run."""
+    return folder.with_name(f"{folder.name}-labels.html")
 
 
 def preview(

@@ -224,7 +224,7 @@ def gaussian(
         named = np.concatenate([named, np.ones(int(had.sum()), np.bool_)])
         before = int(rivals.model.photos)
         if before > had.sum():
-            scatter = scatter + (before - had.sum()) * _covariance(rivals.model)
+            scatter = scatter + (before - had.sum()) * covariance(rivals.model)
             photos, free = photos + before, free + before - int(had.sum())
     scatter /= max(free, 1)
     centre = means.mean(0)
@@ -249,7 +249,7 @@ def gaussian(
     return Gaussian((precision + precision.T) / 2, centre, text_centre, slope, prior, broad, photos)
 
 
-def _covariance(model: ClassModel) -> Doubles:
+def covariance(model: ClassModel) -> Doubles:
     """Return S (D, D) of a model: the trace of P^-1 is that of S."""
     inverse, size, photos = np.linalg.inv(model.precision.astype(np.float64)), len(model.centre), model.photos
     result: Doubles = ((photos - 1 + size) * inverse - np.trace(inverse) * np.eye(size)) / (photos - 1)

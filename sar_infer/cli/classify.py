@@ -76,6 +76,7 @@ _BATCH = 16
 )
 @option("--evaluate", is_flag=True, help="Measure the accuracy. IMAGE is a folder with one folder for each class.")
 @option("--html", type=click.Path(path_type=Path), help="With --evaluate: also write one HTML page.")
+@option("--strict", is_flag=True, help="With --evaluate: refuse if a photo looks like another class.")
 @option("--profile", is_flag=True, help="Print the seconds of each step and the device to stderr.")
 @option("--threads", type=COUNT, help="Threads of the encoder.  [default: onnxruntime's]")
 @option("--batch-size", type=COUNT, help="Images encoded together.  [default: 16; with --out 4, or 64 on a GPU]")
@@ -158,6 +159,8 @@ def _check(options: SimpleNamespace) -> None:
         raise Refusal("--format parquet needs --out")
     if options.html and not options.evaluate:
         raise Refusal("--html needs --evaluate")
+    if options.strict and not options.evaluate:
+        raise Refusal("--strict needs --evaluate")
     if options.evaluate:
         if options.out:
             raise Refusal("--evaluate and --out cannot be combined; leave one out")
@@ -176,7 +179,8 @@ def _evaluate(options: SimpleNamespace) -> int:
     evaluation = evaluated(classifier, photos, class_phrases, options.only and bank is None, bank=bank)
     facts = {name: value for name in _FACTS if (value := getattr(options, name))}
     facts["photos"] = ", ".join(options.images)
-    return report(evaluation, options.format, options.html, f"Evaluation on {options.images[0]}", facts)
+    title = f"Evaluation on {options.images[0]}"
+    return report(evaluation, options.format, options.html, title, facts, strict=options.strict)
 
 
 def _classify(options: SimpleNamespace) -> int:

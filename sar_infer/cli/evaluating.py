@@ -63,8 +63,10 @@ def evaluated(
         return classifier.evaluate(photos, classes=classes, only=only, bank=bank, watch=bar.update)
 
 
-def report(evaluation: Evaluation, form: str, page: Path | None, title: str, facts: Mapping[str, str]) -> int:
-    """Print an evaluation, write its page, and return how many photos could not be read.
+def report(
+    evaluation: Evaluation, form: str, page: Path | None, title: str, facts: Mapping[str, str], *, strict: bool = False
+) -> int:
+    """Print an evaluation, write its pages, and return how many photos could not be read.
 
     Args:
         evaluation: What was measured.
@@ -72,17 +74,27 @@ def report(evaluation: Evaluation, form: str, page: Path | None, title: str, fac
         page: The HTML file; None writes none.
         title: What was evaluated.
         facts: What answered, and on which photos, by name.
+        strict: Refuse to print it if a photo looks like another class.
 
     Raises:
-        WriteError: The page cannot be written.
+        Refusal: There is such a photo, with ``strict``.
+        WriteError: A page cannot be written.
     """
-    from sar_infer.evaluation import left_out_lines, text_lines, write_evaluation
+    from sar_infer.evaluation import left_out_lines, text_lines, write_evaluation, write_labels
 
     unreadable = [item for item in evaluation.left_out if item.kind == "unreadable"]
     for item in unreadable:
         warn(f"{item.image}: {item.reason}; left out")
     for line in (*left_out_lines(evaluation), _TRAINING):
         click.echo(one_line(line), err=True)
+    beside = None if page is None else page.with_name(f"{page.stem}-labels.html")
+    check = evaluation.label_check
+    if check is not None and (text := check.line(beside or "name one with --html PAGE")):
+        if beside is not None:
+            write_labels(beside, check, f"{title}: photos in doubt")
+        if strict:
+            raise Refusal(f"--strict, and {text}")
+        warn(text)
     if page is not None:
         write_evaluation(page, evaluation, title, {**facts, "made by": f"sar-clip {__version__}"})
     width = shutil.get_terminal_size((100, 24)).columns

@@ -16,19 +16,25 @@ from sar_infer.evaluation.evaluation import (
     evaluate,
     nothing_left,
 )
-from sar_infer.evaluation.findings import Finding, duplicates, name_findings, new_photo_findings, photo_findings
+from sar_infer.evaluation.findings import Finding, duplicates, name_findings
 from sar_infer.evaluation.groups import group_lines, group_rows, write_groups
 from sar_infer.evaluation.html import html_page, thumbnail, write_page
+from sar_infer.evaluation.labels import LIST, LabelCheck, LabelIssue, check_labels, check_new_photos, write_labels
 from sar_infer.evaluation.page import page_data, write_evaluation
 from sar_infer.evaluation.text import left_out_lines, text_lines
 
 __all__ = [
+    "LIST",
     "RANKED",
     "Answer",
     "Evaluation",
     "Finding",
+    "LabelCheck",
+    "LabelIssue",
     "LeftOut",
     "answers_to",
+    "check_labels",
+    "check_new_photos",
     "class_of",
     "duplicates",
     "evaluate",
@@ -37,13 +43,12 @@ __all__ = [
     "html_page",
     "left_out_lines",
     "name_findings",
-    "new_photo_findings",
     "nothing_left",
     "page_data",
-    "photo_findings",
     "text_lines",
     "thumbnail",
     "write_evaluation",
     "write_groups",
+    "write_labels",
     "write_page",
 ]

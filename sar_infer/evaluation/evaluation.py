@@ -16,14 +16,13 @@ from sar_infer.classify.class_set import ClassSet
 from sar_infer.classify.decision import Decision
 from sar_infer.errors import ImageError
 from sar_infer.evaluation.findings import Finding
+from sar_infer.evaluation.labels import LabelCheck, check_labels
 from sar_infer.images.load import ImageSource
 from sar_infer.measures import auroc, calibration_error_by_chance, reliability, wilson
 from sar_infer.results import ImageResult
 
 RANKED = 5
 """How many of the best classes are looked at for a photo's own."""
-SURE = 0.9
-"""Score of a wrong answer from which a photo may lie in the wrong class."""
 _EXAMPLES = 4
 """Photos that are named for each pair of classes."""
 _SELDOM = 0.1
@@ -207,9 +206,10 @@ class Evaluation:
         confused: Pairs that are confused, the most frequent first.
         calibration: Scores beside accuracy.
         unknowns: Photos that show none of the classes.
-        findings: Confused pairs and photos that may lie in the wrong class, at most eight.
+        findings: Confused pairs, at most four.
         answers: The answer for each photo.
         left_out: Photos that are not evaluated.
+        label_check: Photos of known classes that may lie in the wrong folder; None if nobody looked.
     """
 
     classes: int
@@ -222,14 +222,23 @@ class Evaluation:
     findings: tuple[Finding, ...] = ()
     answers: tuple[Answer, ...] = field(default=(), repr=False)
     left_out: tuple[LeftOut, ...] = ()
+    label_check: LabelCheck | None = field(default=None, repr=False)
 
     def to_json(self) -> dict[str, Any]:
-        """Return all of it as JSON values."""
-        return dataclasses.asdict(self)
+        """Return all of it as JSON values, with ``label_issues`` in place of the check."""
+        content = dataclasses.asdict(dataclasses.replace(self, label_check=None))
+        del content["label_check"]
+        issues = [] if self.label_check is None else self.label_check.issues
+        return content | {"label_issues": [dataclasses.asdict(one) for one in issues]}
 
 
 def evaluate(
-    answers: Sequence[Answer], classes: int, *, tells_unknown: bool = False, left_out: Sequence[LeftOut] = ()
+    answers: Sequence[Answer],
+    classes: int,
+    *,
+    tells_unknown: bool = False,
+    left_out: Sequence[LeftOut] = (),
+    rows: Floats | None = None,
 ) -> Evaluation | None:
     """Evaluate answers; None if no photo is of a class to choose from.
 
@@ -238,6 +247,7 @@ def evaluate(
         classes: Number of classes to choose from.
         tells_unknown: There is a threshold by which a photo is called unknown.
         left_out: Photos that are not evaluated.
+        rows: (N, D) unit embeddings of the photos, by which their labels are checked; None for no check.
     """
     answerable = [answer for answer in answers if not answer.stranger]
     accuracy = Share.of_flags([answer.right for answer in answerable])
@@ -254,10 +264,19 @@ def evaluate(
         pairs,
         _calibration(answerable),
         _unknowns(answerable, strangers, tells_unknown),
-        tuple(_findings(answerable, pairs)),
+        tuple(_findings(pairs)),
         tuple(answers),
         tuple(left_out),
+        None if rows is None else _label_check(answers, rows),
     )
+
+
+def _label_check(answers: Sequence[Answer], rows: Floats) -> LabelCheck:
+    known = np.array([number for number, answer in enumerate(answers) if not answer.stranger], np.intp)
+    names = sorted({answers[number].label for number in known.tolist()})
+    positions = {name: position for position, name in enumerate(names)}
+    labels = np.array([positions[answers[number].label] for number in known.tolist()], np.intp)
+    return check_labels(names, rows[known], labels, [answers[number].image for number in known.tolist()])
 
 
 def _per_class(answerable: Sequence[Answer], pairs: Sequence[Pair]) -> tuple[ClassResult, ...]:
@@ -315,8 +334,8 @@ def _unknowns(answerable: Sequence[Answer], strangers: Sequence[Answer], tells: 
     )
 
 
-def _findings(answerable: Sequence[Answer], pairs: Sequence[Pair]) -> Iterator[Finding]:
-    """Yield the pairs that are confused most, and the surest mistakes in classes whose photos are mostly right."""
+def _findings(pairs: Sequence[Pair]) -> Iterator[Finding]:
+    """Yield the pairs that are confused most."""
     often = [pair for pair in pairs if pair.count >= max(2, _SELDOM * pair.of)]
     for pair in often[:_MOST_OF_A_KIND]:
         message = (
@@ -324,16 +343,6 @@ def _findings(answerable: Sequence[Answer], pairs: Sequence[Pair]) -> Iterator[F
             "show the difference"
         )
         yield Finding("confused", pair.label, message, pair.answer)
-    right = Counter(answer.label for answer in answerable if answer.right)
-    counts = Counter(answer.label for answer in answerable)
-    sure = [
-        answer
-        for answer in sorted(answerable, key=lambda answer: -answer.score)
-        if not answer.right and answer.score >= SURE and right[answer.label] >= counts[answer.label] / 2
-    ]
-    for answer in sure[:_MOST_OF_A_KIND]:
-        message = f"{answer.image} looks like {answer.answer!r} (score {answer.score:.0%}); check its class"
-        yield Finding("wrong-class", answer.label, message, answer.answer)
 
 
 def answers_to(
@@ -343,8 +352,8 @@ def answers_to(
     columns: Mapping[str, str | None],
     learned: Iterable[bytes],
     watch: Callable[[int], object],
-) -> tuple[list[Answer], list[LeftOut]]:
-    """Return the answer for each photo, and the photos that are left out.
+) -> tuple[list[Answer], list[LeftOut], list[Floats]]:
+    """Return the answer for each photo, the photos that are left out, and the embedding (D,) of each answered photo.
 
     Args:
         photos: Photos by label.
@@ -358,11 +367,13 @@ def answers_to(
     digests, learned_digests = dict[bytes, str](), frozenset(learned)
     answers: list[Answer] = []
     left_out: list[LeftOut] = []
+    embeddings: list[Floats] = []
     pending: list[tuple[str, str, Floats]] = []
 
     def finish() -> None:
         if pending:
             labels, names, rows = zip(*pending, strict=True)
+            embeddings.extend(rows)
             results = zip(labels, decide(np.stack(rows), names), strict=True)
             answers.extend(_answer(result, label, columns[label]) for label, result in results)
             pending.clear()
@@ -381,7 +392,7 @@ def answers_to(
             finish()
         watch(1)
     finish()
-    return answers, left_out
+    return answers, left_out, embeddings
 
 
 def _answer(result: ImageResult, label: str, name: str | None) -> Answer:

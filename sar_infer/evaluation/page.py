@@ -60,7 +60,9 @@ def page_data(
     shown += [image for pair in pairs for image in pair.images]
     order = list(dict.fromkeys(shown))
     positions = {image: position for position, image in enumerate(order)}
-    content = dataclasses.asdict(dataclasses.replace(evaluation, answers=(), confused=(), left_out=()))
+    content = dataclasses.asdict(
+        dataclasses.replace(evaluation, answers=(), confused=(), left_out=(), label_check=None)
+    )
     return content | {
         "title": title,
         "facts": dict(facts),

@@ -272,6 +272,19 @@ def read_class_list(path: Path) -> dict[str, list[str]]:
     return paths
 
 
+def read_excluded(path: Path | None) -> frozenset[str]:
+    """Return the absolute paths of the photos of a list, without links; none without a list.
+
+    Raises:
+        InputError: The list cannot be read.
+    """
+    try:
+        rows = [] if path is None else [*list_rows(path.open("rb"), str(path))]
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {reason_of(error)}") from None
+    return frozenset(os.path.realpath(photo) for _, _, photo in rows)
+
+
 def write_class_list(path: Path, rows: Iterable[tuple[str, str, str]]) -> None:
     """Write rows of class, photo and group, whole or not at all, quoted where the page of groups quotes too.
 

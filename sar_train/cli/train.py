@@ -66,6 +66,7 @@ GROUPS = {"Run": "out overwrite plan", "Data": "data_root shots", "Method": "met
     type=click.Path(path_type=Path),
     help="Also write the features of all photos to this file, which can replace PHOTOS later.",
 )
+@option("--strict", is_flag=True, help="Train nothing if a photo looks like another class.")
 @format_option
 @option("--quiet", "-q", is_flag=True, help="Show no progress.")
 @click.version_option(package_name="sar-clip")
@@ -100,7 +101,8 @@ def main(**options: Any) -> None:
         show.close()
     record = dict(run.record)
     if form == "json":
-        files = {"run": str(run.path), "page": None if run.page is None else str(run.page)}
+        files: dict[str, Any] = {"run": str(run.path), "page": None if run.page is None else str(run.page)}
+        files["label_issues"] = [dataclasses.asdict(issue) for issue in run.label_issues]
         click.echo(json.dumps(record | files, ensure_ascii=False))
     else:
         click.echo(table(record, run.path, run.page))
@@ -117,13 +119,14 @@ def plan(options: dict[str, Any], sections: dict[str, Any], *, form: str, quiet:
         form: ``text`` or ``json``.
         quiet: show no progress.
     """
-    from sar_train.api import default_name, preview, run_config
+    from sar_train.api import default_name, label_page, preview, run_config
     from sar_train.cli.preview import preview_text
+    from sar_train.training.labels import report
     from sar_train.training.trainer import check_run_folder
 
     for name in ("overwrite", "resume", "save_features"):
         options.pop(name)
-    out = options.pop("out")
+    out, strict = options.pop("out"), options.pop("strict")
     chosen = run_config(**sections, **options)
     out = Path("runs") / default_name(chosen) if out is None else out
     check_run_folder(out, chosen)
@@ -132,8 +135,15 @@ def plan(options: dict[str, Any], sections: dict[str, Any], *, form: str, quiet:
         result = preview(progress=show, **sections, **options)
     finally:
         show.close()
+    check = result.label_check
+    if check is not None:
+        report(check, label_page(out), chosen.data, show, strict=strict)
     if form == "json":
-        return json.dumps(dataclasses.asdict(result) | {"run": str(out)}, ensure_ascii=False)
+        content = dataclasses.asdict(dataclasses.replace(result, label_check=None)) | {"run": str(out)}
+        del content["label_check"]
+        issues = [] if check is None else check.issues
+        content["label_issues"] = [dataclasses.asdict(issue) for issue in issues]
+        return json.dumps(content, ensure_ascii=False)
     return preview_text(result, str(out))
 
 

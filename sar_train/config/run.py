@@ -136,6 +136,9 @@ class RunConfig:
     )
     allow_missing: bool = setting(False, "Leave out missing images of a split file.")
     skip_unreadable: bool = setting(False, "Leave out unreadable images.")
+    exclude: str | None = setting(
+        None, "Leave out the photos of this list, such as the page of doubtful photos saves.", is_path=True
+    )
     statistics: bool = setting(
         True,
         "Fit a class model, which ranks trained classes together with classes added later.",

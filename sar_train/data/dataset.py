@@ -32,6 +32,7 @@ class DataOptions:
         tell: gets a line now and then while photos are encoded.
         allow_missing: go on without the photos that a published split names but that are not there.
         skip_unreadable: decode everything once and leave out photos that fail, instead of stopping at the first.
+        exclude: a list of photos to leave out.
         target: open only test photos, those of the data's own test split, or all photos where it has none: what
             cross-dataset and domain generalisation evaluate on.
     """
@@ -44,6 +45,7 @@ class DataOptions:
     tell: ProgressCallback = lambda text: None
     allow_missing: bool = False
     skip_unreadable: bool = False
+    exclude: Path | None = None
     target: bool = False
 
 
@@ -75,6 +77,7 @@ class Dataset:
         split_origin: ``published`` for the splits that papers report on, ``given`` for splits that came with the
             photos, ``ours`` for splits drawn here.
         warnings: for the user, one line each.
+        twice: pairs of photos of the same content in two classes.
     """
 
     name: str
@@ -85,6 +88,7 @@ class Dataset:
     published_split: bool = False
     split_origin: SplitOrigin = "given"
     warnings: tuple[str, ...] = ()
+    twice: Sequence[tuple[Path, Path]] = ()
 
     @classmethod
     def from_paths(

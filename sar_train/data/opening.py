@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from sar_infer.images.formats import SUFFIXES
 from sar_train.data.dataset import DEMO, DataOptions, Dataset, Photo, first_names
 from sar_train.data.layouts import LAYOUTS, dataset_in, find, folder_of, is_there, missing_in
-from sar_train.data.photos import same_bytes, without_missing, without_unreadable
+from sar_train.data.photos import same_bytes, without_excluded, without_missing, without_unreadable
 from sar_train.data.readers import imagenet
 from sar_train.data.readers.base import reader_of
 from sar_train.data.readers.coop import read_listing
@@ -50,6 +50,8 @@ def open_features(spec: str, backbone: Backbone, options: DataOptions) -> Featur
     from sar_train.data.features import PhotoFeatures
 
     if is_features(spec):
+        if options.exclude:
+            raise DataError(f"{spec}: has features without file names, so --exclude finds none; leave it out")
         features = load_features(spec)
         features.require(backbone)
         return features
@@ -75,6 +77,7 @@ def open_dataset(spec: str, options: DataOptions) -> Dataset:
         if message := missing_in(path, key):
             raise DataError(message)
         dataset = read_listing(key, folder_of(key, path), options)
+        dataset = without_excluded(dataset, options.exclude)
         if key not in imagenet.KEYS:  # which has no lists
             dataset = without_missing(dataset, allow_missing=options.allow_missing)
         if not dataset.photos("train") and not options.target:
@@ -86,7 +89,7 @@ def open_dataset(spec: str, options: DataOptions) -> Dataset:
     reader = reader_of(path)
     if reader is None:
         raise DataError(_missing_message(spec, path, options.data_root))
-    dataset = reader.read(path, options)
+    dataset = without_excluded(reader.read(path, options), options.exclude)
     if "train" not in dataset.splits and not options.target:
         splits = ", ".join(dataset.splits)
         raise DataError(f"{path}: expected a split train, got {splits}; only evaluation does without one")
@@ -204,7 +207,8 @@ def _completed(dataset: Dataset, options: DataOptions) -> Dataset:
             f"expected {', '.join(sorted(SUFFIXES))}); add photos, or remove the class"
         )
         raise DataError("; ".join([message, *warnings]))
-    if pairs := same_bytes({dataset.root / path: label for split in dataset.splits.values() for path, label in split}):
+    pairs = same_bytes({dataset.root / path: label for split in dataset.splits.values() for path, label in split})
+    if pairs:
         count = "1 photo lies" if len(pairs) == 1 else f"{len(pairs):,} photos lie"
         first = f"{pairs[0][0]} and {pairs[0][1]}"
         warnings.append(f"{count} in two classes, the first: {first}; remove it from one of them")
@@ -220,7 +224,7 @@ def _completed(dataset: Dataset, options: DataOptions) -> Dataset:
     if untested := _without_photos(dataset.class_names, splits["test"]):
         who = "1 class has" if len(untested) == 1 else f"{len(untested)} classes have"
         warnings.append(f"{who} no photo left to test on ({first_names(untested)})")
-    return replace(dataset, splits=splits, split_origin=origin, warnings=tuple(warnings))
+    return replace(dataset, splits=splits, split_origin=origin, warnings=tuple(warnings), twice=tuple(pairs))
 
 
 def _without_photos(class_names: Sequence[str], photos: Sequence[Photo]) -> list[str]:

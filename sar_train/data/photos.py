@@ -10,7 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-from sar_infer.errors import ImageError
+from sar_infer.errors import ImageError, InputError
+from sar_infer.images.inputs import read_excluded
 from sar_infer.images.load import load_rgb
 from sar_train.data.dataset import SPLITS, Dataset, Photo, Split
 from sar_train.errors import DataError
@@ -56,14 +57,15 @@ def same_bytes(groups: Mapping[Path, Hashable]) -> list[tuple[Path, Path]]:
     return pairs
 
 
-def check_dataset(dataset: Dataset) -> tuple[int, list[dict[str, str]]]:
+def check_dataset(dataset: Dataset) -> tuple[int, list[dict[str, str]], list[tuple[Path, Path]]]:
     """Look for what is wrong with an opened dataset: its warnings, copies in two splits, photos that cannot be decoded.
 
     Args:
         dataset: the dataset, of which an even sample is decoded.
 
     Returns:
-        How many photos were decoded, and the problems: ``severity`` (``error`` or ``warning``) and ``what``, one line.
+        How many photos were decoded, the problems: ``severity`` (``error`` or ``warning``) and ``what``, one line, and
+        pairs of copies in two splits.
     """
     problems = [("warning", warning) for warning in dataset.warnings]
     splits = {dataset.root / photo.path: split for split in SPLITS for photo in dataset.photos(split)}
@@ -78,7 +80,7 @@ def check_dataset(dataset: Dataset) -> tuple[int, list[dict[str, str]]]:
         path, reason = next(iter(bad.items()))
         text = f"{len(bad):,} of {len(chosen):,} photos cannot be read, the first: {path} ({reason})"
         problems.append(("error", f"{text}; replace them, or leave them out with --skip-unreadable"))
-    return len(chosen), [{"severity": severity, "what": what} for severity, what in problems]
+    return len(chosen), [{"severity": severity, "what": what} for severity, what in problems], copies
 
 
 def without_missing(dataset: Dataset, *, allow_missing: bool) -> Dataset:
@@ -106,6 +108,24 @@ def without_missing(dataset: Dataset, *, allow_missing: bool) -> Dataset:
             f"complete the download{advice}"
         )
     return _without(dataset, missing, f"dataset {dataset.name}: went on without {count} of {len(listed)} photos")
+
+
+def without_excluded(dataset: Dataset, exclude: Path | None) -> Dataset:
+    """Return the dataset without the photos of a list, with a warning that counts them.
+
+    Raises:
+        DataError: the list cannot be read.
+    """
+    try:
+        excluded = read_excluded(exclude)
+    except InputError as error:
+        raise DataError(f"--exclude {error}") from None
+    if not excluded:
+        return dataset
+    names = {os.path.basename(path) for path in excluded}  # noqa: PTH119 - there may be a million photos
+    paths = [path for split in dataset.splits for path in _paths(dataset, split)]
+    bad = {path for path in paths if os.path.basename(path) in names and os.path.realpath(path) in excluded}  # noqa: PTH119
+    return _without(dataset, bad, f"left out {len(bad):,} of {len(excluded):,} photos in {exclude}")
 
 
 def without_unreadable(dataset: Dataset) -> Dataset:

@@ -57,11 +57,13 @@ class Evaluated:
         truth = torch.tensor([numbers[int(label)] for label in labels[rows]])
         return cls(names, features.plain(split, rows), truth, rows, split)
 
-    def copies_of(self, learned: Tensor) -> list[int]:
-        """Return the rows of the photos that are the same as one of others, given as (M, D) plain views."""
+    def copies_of(self, learned: Tensor) -> list[tuple[int, int]]:
+        """Return the row of each photo that is the same as one of others, (M, D) plain views, and the place of that."""
         pieces = self.features.split(64)  # the products with many others stay small
-        same = [closest > _SAME for piece in pieces for closest in (piece @ learned.T).amax(1).tolist()]
-        return [row for row, copy in zip(self.rows.tolist(), same, strict=True) if copy]
+        nearest = [
+            pair for piece in pieces for pair in zip(*map(Tensor.tolist, (piece @ learned.T).max(1)), strict=True)
+        ]
+        return [(row, at) for row, (cosine, at) in zip(self.rows.tolist(), nearest, strict=True) if cosine > _SAME]
 
 
 @dataclass(frozen=True, eq=False)

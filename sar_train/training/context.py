@@ -249,7 +249,7 @@ def prepare(config: RunConfig, tell: ProgressCallback = lambda text: None) -> Ru
     )
     side = task.base if dataset.split_origin != "published" else None
     if side and (copies := side.copies_of(task.features[:, 0])):
-        path = dataset.photos(side.split)[copies[0]].path
+        path = dataset.photos(side.split)[copies[0][0]].path
         tell(
             f"Warning: {len(copies)} of {len(side.labels)} held-out photos "
             + ("is a copy" if len(copies) == 1 else "are copies")
@@ -295,6 +295,7 @@ def open_data(
         tell,
         allow_missing=config.allow_missing,
         skip_unreadable=config.skip_unreadable,
+        exclude=Path(config.exclude) if config.exclude else None,
         target=target is not None,
     )
     return open_features(target or config.data, backbone, options)

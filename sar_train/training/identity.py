@@ -50,7 +50,8 @@ def outcome_settings(config: RunConfig) -> dict[str, Any]:
     """Return all settings with the defaults of the method, of its schedule and of SAR, as plain JSON values.
 
     Left out is where things are on this machine (`config.ELSEWHERE`), and without SAR what only SAR reads. Where a
-    setting names a file that is there (weights, novel names, a list of images, features), its digest is added.
+    setting names a file that is there (weights, novel names, a list of images or of excluded ones, features), its
+    digest is added.
 
     Raises:
         ConfigError: unknown or unusable settings.
@@ -75,7 +76,8 @@ def outcome_settings(config: RunConfig) -> dict[str, Any]:
     usual = {name: getattr(RunConfig, name) for name in OF_STATISTICS}
     values = {k: v for k, v in dataclasses.asdict(config).items() if k not in excluded and v is not None}
     outcome |= {k: v for k, v in values.items() if usual.get(k, ...) != v}
-    names = {"data": config.data, "pretrained": config.pretrained, "novel": config.novel if config.sar else None}
+    names = {"data": config.data, "pretrained": config.pretrained, "exclude": config.exclude}
+    names |= {"novel": config.novel} if config.sar else {}
     digests = {key: digest for key, name in names.items() if name and (digest := file_digest(name, config.data_root))}
     return outcome | ({"digests": digests} if digests else {})
 

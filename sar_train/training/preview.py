@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sar_infer.evaluation import Finding, duplicates
+from sar_infer.evaluation import Finding, LabelCheck, duplicates
 from sar_train.config.run import RunConfig
 from sar_train.data.dataset import DEMO, SPLITS
 from sar_train.data.features import Features, PhotoFeatures
@@ -27,10 +27,13 @@ from sar_train.errors import DataError
 from sar_train.training import loop
 from sar_train.training.context import Outline, RunContext, outline
 from sar_train.training.fitting import trainings
+from sar_train.training.labels import check
 
 _ENCODED = 16
 """Photos that are encoded to see how long one takes, after as many that warm up."""
 _STEPS = 3
+MOST_CHECKED = 2000
+"""Photos whose labels are checked, as they have to be encoded."""
 _LAYOUTS = {
     "folder": "a folder for each class",
     "hugging-face": "saved by Hugging Face's datasets",
@@ -52,6 +55,7 @@ class Preview:
         classes: ``name``, photos in ``train``, ``val`` and ``test``, ``learned`` (how many are learned from) and
             ``new`` of every class.
         checked: how many photos were ``decoded``, and ``findings`` about them; None where there are only features.
+        label_check: photos that may lie in the wrong folder; None where more than `MOST_CHECKED` are learned from.
         names: remarks on class names.
         method: the method, with its regulariser.
         settings: of both, by name.
@@ -73,6 +77,7 @@ class Preview:
     tested_on: str
     classes: tuple[dict[str, Any], ...]
     checked: dict[str, Any] | None
+    label_check: LabelCheck | None
     names: tuple[Finding, ...]
     method: str
     settings: dict[str, Any]
@@ -107,11 +112,15 @@ def preview(config: RunConfig, tell: ProgressCallback = lambda text: None) -> Pr
         }
         for label in sorted((*plan.base, *plan.new))
     )
-    checked = None
+    checked, copies = None, list[tuple[Path, Path]]()
     if isinstance(run.features, PhotoFeatures):
-        decoded, findings = check_dataset(dataset)
+        decoded, findings, copies = check_dataset(dataset)
         checked = {"decoded": decoded, "findings": findings}
     names = tuple(duplicates([one["name"] for one in classes], {}))
+    label_check = None
+    if len(run.learned_rows) <= MOST_CHECKED:
+        rows = _sound(run.features, run.learned_rows, MOST_CHECKED)
+        label_check = check(run, rows, run.features.plain("train", rows), [(str(one), str(two)) for one, two in copies])
     tell("trying a few photos and steps")
     novel, expected = _tried(run)
     return Preview(
@@ -122,6 +131,7 @@ def preview(config: RunConfig, tell: ProgressCallback = lambda text: None) -> Pr
         plan.split,
         classes,
         checked,
+        label_check,
         names,
         " + ".join([config.method, *[name for name in run.settings if name != config.method]]),
         run.settings,

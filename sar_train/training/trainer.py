@@ -44,6 +44,7 @@ def run(
     overwrite: bool = False,
     page: bool = False,
     for_tables: bool = False,
+    prepared: Callable[[RunContext], object] = lambda context: None,
 ) -> checkpoint.Run:
     """Make one run and leave ``prompts.safetensors`` and ``record.json`` in ``out``.
 
@@ -55,6 +56,7 @@ def run(
         overwrite: replace a finished run, once it is clear that the new one can start.
         page: also write the evaluation of its test photos, as `write_page` does.
         for_tables: train the method even where the hand-crafted prompt is used, as tables of methods need it.
+        prepared: called before anything is learned.
 
     Raises:
         SarTrainError: something cannot be used; nothing is half-written.
@@ -64,11 +66,12 @@ def run(
         raise RunError(f"{out} holds a finished run: choose another --out, or replace it with --overwrite")
     check_run_folder(out, config)
     context = prepare(config, tell)
+    prepared(context)
     zero_shot = measures.zero_shot(context)
     tell(f"zero-shot: {describe(zero_shot)}")
     probe = measures.probe_accuracy(context)
     names = measures.held_out(context)
-    prepared = time.monotonic()
+    prepared_at = time.monotonic()
     if overwrite and (out / checkpoint.RECORD).is_file():  # else a killed run of this very command is in it
         remove(out)
     out.mkdir(parents=True, exist_ok=True)
@@ -124,9 +127,9 @@ def run(
         },
         history=history,
         timing={
-            "prepare_seconds": prepared - began,
+            "prepare_seconds": prepared_at - began,
             "train_seconds": spent + trained - chosen,
-            "statistics_seconds": chosen - prepared + fitted_at - trained,
+            "statistics_seconds": chosen - prepared_at + fitted_at - trained,
             "evaluate_seconds": time.monotonic() - fitted_at,
         },
         statistics=fitted.record if fitted else None,
@@ -144,8 +147,9 @@ def run(
         record=record,
     )
     if prompted is None:
-        plain: dict[str, Any] = {"tensors": {}, "settings": {}, "regularisers": {}, "template": context.template}
-        whole = dataclasses.replace(whole, method=checkpoint.HANDCRAFTED, **plain)
+        whole = dataclasses.replace(
+            whole, method=checkpoint.HANDCRAFTED, tensors={}, settings={}, regularisers={}, template=context.template
+        )
     if page:  # before the record, which says that the run is finished
         write_page(context, logits, out)
     if fitted:

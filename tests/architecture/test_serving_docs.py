@@ -155,8 +155,7 @@ def test_fixed_limits_are_the_codes() -> None:
         f"| image | side {images.MAX_SIDE:,} pixels, aspect ratio 1:{images.MAX_RATIO} |",
         f"| JPEG | {jpeg.MAX_SCANS} scans; scans × pixels {jpeg.MAX_SCANNED_PIXELS // 10**6:,} million; "
         "no arithmetic coding |",
-        f"| class name or phrase | {body.LONGEST_TEXT} characters; {body.MOST_PHRASES} phrases for a "
-        "class |",
+        f"| class name or phrase | {body.LONGEST_TEXT} characters; {body.MOST_PHRASES} phrases for a class |",
         f"| headers | {connection.HEADER_BYTES // 1024} KiB in {connection.HEADER_SECONDS:g} seconds |",
         f"| JSON body | {body._MOST_VALUES:,} values; {body._MOST_PARTS:,} lists, objects and fields, plus 4 for each "
         "of `max-classes` |",

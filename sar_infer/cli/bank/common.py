@@ -93,6 +93,12 @@ shared_options = together(
     format_option,
 )
 """The options that every command has; they come last in its help."""
+exclude_option = own_option(
+    "--exclude",
+    type=click.Path(path_type=Path),
+    metavar="LIST",
+    help="Leave out the photos of this list, such as the one that the page of doubtful photos saves.",
+)
 
 
 def opened(arguments: BankArguments, *, may_be_missing: bool = False) -> Workspace:

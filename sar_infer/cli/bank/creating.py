@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from sar_infer.cli.bank.common import (
     again,
     bundle_words,
     changing,
+    exclude_option,
     on_bank,
     own_option,
     read_phrases,
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
     from sar_infer.classify.fitting import BankFitting
 
 
-@click.command(cls=Command, groups={"Classes": "classes photos"} | SHARED)
+@click.command(cls=Command, groups={"Classes": "classes photos exclude", "Checks": "strict"} | SHARED)
 @on_bank
 @own_option(
     "--photos",
@@ -43,8 +45,12 @@ if TYPE_CHECKING:
     help="Folder with one folder of photos for each class, or a CSV file with columns class and photo. Repeatable.",
 )
 @own_option("--classes", type=click.Path(path_type=Path), help="Text file of class names, one per line.")
+@exclude_option
+@own_option("--strict", is_flag=True, help="Make nothing if a photo looks like another class.")
 @shared_options
-def create(arguments: BankArguments, *, photos: Sequence[str], classes: Path | None) -> None:
+def create(
+    arguments: BankArguments, *, photos: Sequence[str], classes: Path | None, exclude: Path | None, strict: bool
+) -> None:
     """Make BANK_FILE with only your classes.
 
     The classes are those of --photos and --classes. Fits the class model if two classes have photos. A line of the
@@ -57,7 +63,8 @@ def create(arguments: BankArguments, *, photos: Sequence[str], classes: Path | N
     from sar_infer.bundle.bundle import open_bundle
     from sar_infer.classify.fitting import content as fit_content
     from sar_infer.classify.fitting import enough
-    from sar_infer.cli.bank.photos import files_by_class, findings_of, read_photos
+    from sar_infer.cli.bank.photos import checked, files_by_class, read_photos, report_labels
+    from sar_infer.evaluation import LIST
     from sar_infer.storage.files import owned
     from sar_infer.text.names import name_key
 
@@ -71,14 +78,21 @@ def create(arguments: BankArguments, *, photos: Sequence[str], classes: Path | N
     workspace = Workspace(bundle, empty, arguments.file)
     given = read_phrases((), classes, workspace.classifier.check_name)
     spellings = {name_key(name): name for name in given}
-    files = files_by_class(lambda name: spellings.get(name_key(name)), {}, photos)
+    files = files_by_class(lambda name: spellings.get(name_key(name)), {}, photos, exclude)
     with owned(arguments.file, WAIT):
         phrases = {**{name: (name,) for name in files}, **given}
         rows = workspace.classifier.class_rows(phrases, files)
         read = read_photos(workspace, files, photos_only=False)
         bank = edit(empty, phrases, rows, read.sets, by="sar-bank create")
-        for line in shown(findings_of(workspace, bank, read), 20):
+        check = checked(workspace, read)
+        for line in shown([*check.confused()], 20):
             click.echo(one_line(line), err=True)
+        better = arguments.file.with_stem(f"{arguments.file.stem}-2")
+        sources = [word for path in photos for word in ("--photos", path)] + (
+            ["--classes", str(classes)] * bool(classes)
+        )
+        command = shlex.join(["sar-bank", "create", str(better), *sources, *bundle_words(arguments)])
+        report_labels(arguments, check, f"{command} --exclude {LIST}", strict=strict)
         fitting, started = None, time.perf_counter()
         if enough(bank.photos):
             fitting = workspace.classifier.fit_model(bank)
@@ -90,6 +104,7 @@ def create(arguments: BankArguments, *, photos: Sequence[str], classes: Path | N
         "classes": list(bank.names),
         "photos": sum(map(len, read.sets.values())),
         "fit": fitting and fit_content(fitting),
+        "label_issues": [asdict(issue) for issue in check.issues],
     }
     count = f"{len(bank.names):,} class{'' if len(bank.names) == 1 else 'es'}"
     lines = [f"made {arguments.file}: {count}, {content['photos']:,} photos"]

@@ -14,8 +14,10 @@ from sar_infer.cli.bank.common import (
     SUFFIX,
     BankArguments,
     Workspace,
+    again,
     changing,
     counted,
+    exclude_option,
     on_bank,
     own_option,
     read_phrases,
@@ -41,7 +43,8 @@ _CHUNK = 2048
 
 @click.command(
     cls=Command,
-    groups={"Classes": "classes photos photos_only", "Scores": "background threshold", "Checks": "strict"} | SHARED,
+    groups={"Classes": "classes photos photos_only exclude", "Scores": "background threshold", "Checks": "strict"}
+    | SHARED,
 )
 @on_bank
 @click.argument("names", nargs=-1)
@@ -56,9 +59,10 @@ _CHUNK = 2048
 @own_option("--photos-only", is_flag=True, help='Use only the photos, since the names have no meaning ("SKU-12345").')
 @own_option("--background", is_flag=True, help="Include in the softmax, never predict.")
 @own_option("--threshold", type=click.FloatRange(0, 1), help="Lowest score at which the classes are predicted.")
+@exclude_option
 @own_option("--strict", is_flag=True, help="Add nothing if there is a warning.")
 @shared_options
-def add(
+def add(  # noqa: PLR0913 - one for each option
     arguments: BankArguments,
     *,
     names: Sequence[str],
@@ -67,6 +71,7 @@ def add(
     photos_only: bool,
     background: bool,
     threshold: float | None,
+    exclude: Path | None,
     strict: bool,
 ) -> None:
     """Add classes to BANK_FILE, by names, photos or both.
@@ -91,13 +96,13 @@ def add(
         )
     from sar_infer.bank import add as edit
     from sar_infer.bank.edits import check_names
-    from sar_infer.cli.bank.photos import files_by_class, findings_of, read_photos
-    from sar_infer.evaluation import name_findings
+    from sar_infer.cli.bank.photos import checked, files_by_class, read_photos, report_labels
+    from sar_infer.evaluation import LIST, name_findings
 
     with changing(arguments) as workspace:
         bank = workspace.bank
         given = read_phrases(names, classes, workspace.classifier.check_name if photos_only else len)
-        files = files_by_class(lambda name: _spelled(bank, name), given, photos)
+        files = files_by_class(lambda name: _spelled(bank, name), given, photos, exclude)
         phrases = {
             name: texts for name, texts in given.items() if not (files and texts == (name,) and _spelled(bank, name))
         }
@@ -110,10 +115,14 @@ def add(
         after = edit(
             bank, phrases, rows, read.sets, background=background or None, threshold=threshold, by="sar-bank add"
         )
-        findings += findings_of(workspace, after, read)
+        check = checked(workspace, read)
+        findings += check.confused()
         _refuse(findings, strict=strict)
         _show(findings)
-        write(arguments, workspace, after, findings=[asdict(finding) for finding in findings])
+        undo = again(arguments, "rollback", "--steps", "1")
+        report_labels(arguments, check, f"{undo}; then the same command with --exclude {LIST}", strict=strict)
+        issues = [asdict(issue) for issue in check.issues]
+        write(arguments, workspace, after, findings=[asdict(finding) for finding in findings], label_issues=issues)
         if photos and (line := advice(arguments, bank, after)):
             click.echo(one_line(line), err=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,15 +10,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sar_infer.cli.bank.common import Workspace, counted
-from sar_infer.cli.options import warn
+from sar_infer.cli.bank.common import BankArguments, Workspace, counted
+from sar_infer.cli.options import Refusal, warn
 from sar_infer.errors import InputError, one_line
-from sar_infer.images.inputs import is_class_list, read_class_list
+from sar_infer.images.inputs import is_class_list, read_class_list, read_excluded
 
 if TYPE_CHECKING:
     from sar_infer._arrays import Floats
-    from sar_infer.bank import ClassBank, PhotoSet
-    from sar_infer.evaluation import Finding
+    from sar_infer.bank import PhotoSet
+    from sar_infer.evaluation import LabelCheck
     from sar_infer.text.names import Phrases
 
     Files = Mapping[str, Sequence[str]]
@@ -34,14 +35,18 @@ class ReadPhotos:
         sets: The photos of each class.
         files: The file that each came from, the first of several, by its digest.
         repeats: Class, file, and what it doubles, of each that is not counted again.
+        twice: File and class of photos that another class has too, beside the first ones.
     """
 
     sets: dict[str, PhotoSet] = field(default_factory=dict)
     files: dict[bytes, str] = field(default_factory=dict)
     repeats: list[tuple[str, str, str]] = field(default_factory=list)
+    twice: list[tuple[tuple[str, str], tuple[str, str]]] = field(default_factory=list)
 
 
-def files_by_class(spelled: Callable[[str], str | None], class_phrases: Phrases, paths: Sequence[str]) -> Files:
+def files_by_class(
+    spelled: Callable[[str], str | None], class_phrases: Phrases, paths: Sequence[str], exclude: Path | None = None
+) -> Files:
     """Return image paths by class: those of the one class that is given, or with none given one folder for each.
 
     With no class given, a path may also be a list of photos with their classes (`images.inputs`).
@@ -50,9 +55,11 @@ def files_by_class(spelled: Callable[[str], str | None], class_phrases: Phrases,
         spelled: Returns the name of the class that has this name; None if there is none.
         class_phrases: Phrases of the class that is given.
         paths: The arguments.
+        exclude: A list of photos to leave out.
 
     Raises:
-        InputError: there is no such file, no image in a folder, no folder of a class, or with a class given only those.
+        InputError: there is no such file, no image in a folder, no folder of a class, or with a class given only those;
+            or nothing is left of a class.
     """
     from sar_infer.images.inputs import expand, folders, kind_of
 
@@ -65,14 +72,22 @@ def files_by_class(spelled: Callable[[str], str | None], class_phrases: Phrases,
                 f"{root}: holds no photo of its own but folders of classes; leave the name out to add each, or name "
                 f"one of them, such as {Path(root, Path(files[0]).relative_to(root).parts[0])}"
             )
-    if class_phrases:
-        return {name: expand(paths, warn) for name in class_phrases}
-    paths_by_class: dict[str, list[str]] = {}
-    for root in paths:
+    paths_by_class: dict[str, list[str]] = {name: expand(paths, warn) for name in class_phrases}
+    for root in () if class_phrases else paths:
         photos = read_class_list(Path(root)) if is_class_list(root) else folders(root, warn, spelled)
         for name, files in photos.items():
             paths_by_class.setdefault(spelled(name) or name, []).extend(files)
-    return paths_by_class
+    if not (excluded := read_excluded(exclude)):
+        return paths_by_class
+    left = {
+        name: [file for file in files if os.path.realpath(file) not in excluded]
+        for name, files in paths_by_class.items()
+    }
+    if empty := [name for name, files in left.items() if not files]:
+        raise InputError(f"{exclude}: leaves no photo of class {empty[0]!r}; shorten the list, or remove its folder")
+    count = sum(map(len, paths_by_class.values())) - sum(map(len, left.values()))
+    click.echo(one_line(f"left out {count:,} of {len(excluded):,} photos in {exclude}"), err=True)
+    return left
 
 
 def counted_for(workspace: Workspace, name: str, paths: Sequence[str]) -> list[bytes]:
@@ -115,7 +130,9 @@ def read_photos(workspace: Workspace, files: Files, *, photos_only: bool) -> Rea
             elif digest in rows[name]:
                 result.repeats.append((name, path, f"the same pixels as {result.files[digest]}"))
             else:
-                result.files.setdefault(digest, path)
+                if (first := result.files.setdefault(digest, path)) != path:
+                    owner = next(other for other, of_class in rows.items() if digest in of_class)
+                    result.twice.append(((first, owner), (path, name)))
                 rows[name][digest] = row
     for name, of_class in rows.items():
         embeddings = np.array([*of_class.values()], np.float32).reshape(-1, bank.dim)
@@ -123,10 +140,33 @@ def read_photos(workspace: Workspace, files: Files, *, photos_only: bool) -> Rea
     return result
 
 
-def findings_of(workspace: Workspace, after: ClassBank, photos: ReadPhotos) -> list[Finding]:
-    """Print which photos are left out, and return the findings about the others."""
-    from sar_infer.evaluation import new_photo_findings
+def checked(workspace: Workspace, photos: ReadPhotos) -> LabelCheck:
+    """Print which photos are left out, and check the labels of the others."""
+    from sar_infer.evaluation import check_new_photos
 
     for name, path, why in photos.repeats:
         click.echo(one_line(f"{name!r} photo {path!r:.200} is left out: {why}"), err=True)
-    return new_photo_findings(after, workspace.bundle, workspace.bank, photos.files) if photos.sets else []
+    return check_new_photos(workspace.bank, workspace.bundle, photos.sets, photos.files, photos.twice)
+
+
+def report_labels(arguments: BankArguments, check: LabelCheck, command: str, *, strict: bool) -> None:
+    """Print a line about photos that may lie in the wrong folder, and write the page.
+
+    Args:
+        arguments: Of the command.
+        check: The photos.
+        command: The command that takes the page's list.
+        strict: Refuse to go on.
+
+    Raises:
+        Refusal: There are such photos, with ``strict``.
+        WriteError: The page cannot be written.
+    """
+    from sar_infer.evaluation import write_labels
+
+    page = arguments.file.with_name(f"{arguments.file.stem}-labels.html")
+    if line := check.line(page):
+        write_labels(page, check, f"Photos of {arguments.file.name}", command)
+        if strict:
+            raise Refusal(f"nothing was changed: --strict, and {line}")
+        warn(line)

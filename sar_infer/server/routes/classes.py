@@ -14,7 +14,7 @@ from starlette.convertors import PathConvertor, register_url_convertor
 from sar_infer.bank import ClassBank, Entry, PhotoSet, Step, add, add_photos, remove, rollback
 from sar_infer.bank.edits import steps_back
 from sar_infer.errors import InputError
-from sar_infer.evaluation import Finding, name_findings, new_photo_findings
+from sar_infer.evaluation import Finding, check_new_photos, name_findings
 from sar_infer.server.bank import BUSY_SECONDS
 from sar_infer.server.model.engine import ImageInput, values_of
 from sar_infer.server.model.names import LARGE
@@ -266,7 +266,7 @@ async def _put(
             rows = service.engine.classifier.class_rows(phrases, () if photos is None else phrases)
             after = add(bank, phrases, rows, {} if photos is None else {spelling: photos}, by=_BY)
         if photos is not None:
-            findings += new_photo_findings(after, bundle, bank, labels)
+            findings += check_new_photos(bank, bundle, {spelling: photos}, labels).findings()
         if strict and findings:
             raise Problem("conflict", f"nothing was changed (strict): {spelling!r} {findings[0].message}")
         content = _shown(after.entry(spelling))

@@ -110,12 +110,10 @@ def findings(answers: list[Answer]) -> list[tuple[str, str, str | None]]:
 
 
 def test_findings() -> None:
-    """A pair is reported if it is confused often, and a photo if a class that is mostly right surely gets another."""
+    """A pair is reported if it is confused often."""
     right = of({("ant", "ant"): 40, ("bee", "bee"): 38})
     assert findings(MIXED) == [("confused", "bee", "ant")]
     assert findings([*right, *of({("bee", "ant"): 2})]) == []
-    assert findings([*right, answer("bee", "ant", 0.97)]) == [("wrong-class", "bee", "ant")]
-    assert findings([*right, answer("bee", "ant", 0.7)]) == []
     assert findings(of({("bee", "bee"): 1, ("bee", "ant"): 3}, score=0.97)) == [("confused", "bee", "ant")]
 
 

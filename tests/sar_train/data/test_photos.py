@@ -34,11 +34,12 @@ def test_a_check_of_a_dataset(tmp_path: Path) -> None:
     root = write_folder(tmp_path / "own/train", {"a": 20, "b": 20}).parent
     write_photo(root / "test/a/0.png", seed=500)
     write_photo(root / "test/b/0.png", seed=501)
-    assert check_dataset(opened(root)) == (42, [])
+    assert check_dataset(opened(root)) == (42, [], [])
     shutil.copy(root / "train/a/00.png", root / "test/a/copy.png")
     (root / "test/b/bad.png").write_bytes(b"broken")
-    decoded, (copy, bad) = check_dataset(opened(root))
+    decoded, (copy, bad), copies = check_dataset(opened(root))
     assert decoded == 44
+    assert copies == [(root / "train/a/00.png", root / "test/a/copy.png")]
     assert copy["severity"] == "warning"
     assert (
         f"1 photo is in two splits, the first: {root / 'train/a/00.png'} and {root / 'test/a/copy.png'}" in copy["what"]

@@ -1,0 +1,271 @@
+"""Photos that may lie in the wrong folder: one line, JSON, and a page on which a person decides about each."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sar_infer._arrays import Floats, Indices
+from sar_infer.bank import ClassBank, PhotoSet
+from sar_infer.bundle.bundle import Bundle
+from sar_infer.class_model.labels import LabelIssues, label_issues
+from sar_infer.class_model.model import ClassModel, Rivals
+from sar_infer.errors import ImageError
+from sar_infer.evaluation.findings import Finding
+from sar_infer.evaluation.html import thumbnail, write_page
+from sar_infer.images.load import ImageSource
+
+CONFUSED = 0.25
+"""Share of the photos of a class that lie nearer to another class from which the pair is reported."""
+LIST = "labels.csv"
+"""The name under which the page saves its list."""
+_MOST_SHOWN, _TYPICAL, _SIDE, _IN_A_LINE = 100, 3, 120, 2
+Pair = tuple[tuple[str, str], tuple[str, str]]
+"""Photo and class of a photo, and of another one of the same content."""
+
+
+@dataclass(frozen=True)
+class LabelIssue:
+    """A photo whose label is in doubt.
+
+    Attributes:
+        photo: Its name, the path of a file.
+        label: Its class.
+        suggested: The class that fits better.
+        probability: That the label is right, 0..1.
+    """
+
+    photo: str
+    label: str
+    suggested: str
+    probability: float
+
+
+@dataclass(frozen=True, eq=False)
+class LabelCheck:
+    """Labels of N photos as their embeddings see them.
+
+    Attributes:
+        names: Class names: those of the photos, then those of classes whose photos are not at hand.
+        rows: (N, D) unit embeddings.
+        labels: (N,) positions in ``names``.
+        photos: (N,) name of each, the path of a file.
+        judged: Rows that are reported on; others take part in the model alone.
+        result: The probabilities.
+        twice: Photos of the same content in two classes.
+        copies: Training photos, and test photos of the same content.
+    """
+
+    names: Sequence[str]
+    rows: Floats
+    labels: Indices
+    photos: Sequence[str]
+    judged: Indices
+    result: LabelIssues
+    twice: Sequence[Pair] = ()
+    copies: Sequence[Pair] = ()
+
+    @property
+    def doubtful(self) -> list[int]:
+        """Return the rows of photos in doubt, the least probable label first."""
+        rows: list[int] = self.result.doubtful[np.isin(self.result.doubtful, self.judged)].tolist()
+        return rows
+
+    @property
+    def issues(self) -> list[LabelIssue]:
+        """Return the photos in doubt, the least probable label first."""
+        return [
+            LabelIssue(
+                self.photos[row],
+                self.names[self.labels[row]],
+                self.names[self.result.suggested[row]],
+                round(float(self.result.probability[row]), 4),
+            )
+            for row in self.doubtful
+        ]
+
+    @property
+    def odd(self) -> bool:
+        """Return True if the page has something to show."""
+        return bool(self.doubtful or self.twice or self.copies)
+
+    def line(self, page: Path | str) -> str | None:
+        """Return the line for people, which ends with the page; None if there is nothing to show."""
+        issues, parts = self.issues, []
+        if issues:
+            first = ", ".join(f"{short(one.photo)} (like {one.suggested!r})" for one in issues[:_IN_A_LINE])
+            one = len(issues) == 1
+            verb = "photos looks like another class" if one else "photos look like another class"
+            parts.append(f"{len(issues):,} of {len(self.judged):,} {verb}: {first}{', …' * (len(issues) > _IN_A_LINE)}")
+        for pairs, text in ((self.twice, "in two classes"), (self.copies, "in training and test")):
+            if pairs:
+                parts.append(f"{len(pairs):,} photo{'s' * (len(pairs) > 1)} {text}")
+        return "; ".join([*parts, f"page: {page}"]) if parts else None
+
+    def confused(self) -> Iterator[Finding]:
+        """Yield the pairs of classes of which many photos lie nearer to the other class."""
+        looked_at, told = Counter(self.labels[self.judged].tolist()), set[int]()
+        nearer = self.judged[self.result.nearer[self.judged]]
+        pairs = Counter(zip(self.labels[nearer].tolist(), self.result.suggested[nearer].tolist(), strict=True))
+        for (label, other), count in pairs.most_common():
+            if count >= max(2, CONFUSED * looked_at[label]) and not {label, other} <= told:
+                told |= {label, other}
+                text = f"{count} of {looked_at[label]} photos lie nearer to the photos of {self.names[other]!r}"
+                message = f"{text}; add photos that show the difference"
+                yield Finding("confused", self.names[label], message, self.names[other])
+
+    def findings(self) -> list[Finding]:
+        """Return confused pairs and photos in doubt as findings about classes."""
+        wrong = (
+            Finding("wrong-class", one.label, f"photo {one.photo!r:.200} looks like {one.suggested!r}", one.suggested)
+            for one in self.issues
+        )
+        return [*self.confused(), *wrong]
+
+
+def short(photo: str) -> str:
+    """Return the folder and the name of a file."""
+    return "/".join(Path(photo).parts[-2:])
+
+
+def check_labels(
+    names: Sequence[str],
+    rows: Floats,
+    labels: Indices,
+    photos: Sequence[str],
+    *,
+    judged: Indices | None = None,
+    others: Rivals | None = None,
+    twice: Sequence[Pair] = (),
+    copies: Sequence[Pair] = (),
+) -> LabelCheck:
+    """Check labels by `label_issues`; arguments as of `LabelCheck`.
+
+    Args:
+        names: As there.
+        rows: As there.
+        labels: As there.
+        photos: As there.
+        judged: As there; None for all.
+        others: Photos that are not at hand, as `label_issues` takes them.
+        twice: As there.
+        copies: As there.
+    """
+    result = label_issues(rows, labels, others=others)
+    judged = np.arange(len(labels)) if judged is None else judged
+    return LabelCheck(names, rows, labels, photos, judged, result, twice, copies)
+
+
+def check_new_photos(
+    bank: ClassBank,
+    bundle: Bundle,
+    photos: Mapping[str, PhotoSet],
+    files: Mapping[bytes, str],
+    twice: Sequence[Pair] = (),
+) -> LabelCheck:
+    """Check the labels of photos that a bank has not.
+
+    Photos whose embeddings are stored take part one by one if no class model was fitted, else by their means.
+
+    Args:
+        bank: The bank without them.
+        bundle: Its bundle, whose training photos count too.
+        photos: The photos by class.
+        files: The file of each photo by its digest.
+        twice: As of `LabelCheck`.
+    """
+    model = None if bundle.trained is None else bundle.trained.model
+    model = model if bank.fitted is None else ClassModel.from_tensors(bank.fitted)
+    stored = bank.photos if model is None else {name: bank.photos[name] for name in photos if name in bank.photos}
+    names = [*dict.fromkeys([*stored, *photos])]
+    sums, counts = dict[str, Any](), dict[str, float]()  # of photos that do not take part one by one
+    for name, had in bank.photos.items():
+        at_hand = had.rows if name in stored else had.rows[:0]
+        sums[name], counts[name] = had.total - at_hand.sum(0, dtype=np.float64), float(len(had) - len(at_hand))
+    if bundle.trained is not None:
+        trained = bundle.trained.for_bank(bundle.bank, bank)
+        for name, mean, count in zip(trained.names, trained.means, trained.counts.tolist(), strict=True):
+            sums[name] = sums.get(name, 0.0) + count * mean.astype(np.float64)
+            counts[name] = counts.get(name, 0.0) + count
+    names += [name for name in sums if name not in {*names}]
+    number = np.array([counts.get(name, 0.0) for name in names])
+    means = np.array([sums.get(name, np.zeros(bank.dim)) for name in names]).reshape(-1, bank.dim)
+    means /= np.maximum(number, 1)[:, None]
+    rows, labels, shown, judged = [np.empty((0, bank.dim), np.float32)], list[int](), list[str](), list[bool]()
+    for label, name in enumerate(names):
+        before = stored.get(name)
+        old = {} if before is None else before.recent
+        counted = frozenset() if before is None else before.digest_set
+        new = (
+            {digest: row for digest, row in photos[name].recent.items() if digest not in counted}
+            if name in photos
+            else {}
+        )
+        rows += [row[None] for row in (*old.values(), *new.values())]
+        labels += [label] * (len(old) + len(new))
+        shown += [f"photo {n} of {name}" for n in range(1, len(old) + 1)]
+        shown += [files.get(digest, f"new photo {n} of {name}") for n, digest in enumerate(new, 1)]
+        judged += [False] * len(old) + [True] * len(new)
+    return check_labels(
+        names,
+        np.concatenate(rows),
+        np.array(labels, np.intp),
+        shown,
+        judged=np.flatnonzero(judged),
+        others=Rivals(means, means, number, model),
+        twice=twice,
+    )
+
+
+def write_labels(
+    path: Path, check: LabelCheck, title: str, command: str = "", sources: Callable[[str], ImageSource] = str
+) -> None:
+    """Write the page on which a person keeps, moves or drops photos: one HTML file that saves a list and a script.
+
+    Args:
+        path: The file.
+        check: What to show.
+        title: What was checked.
+        command: The command that takes the list.
+        sources: Returns the photo of a name, which is its path by default; one that cannot be read has no picture.
+
+    Raises:
+        WriteError: The file cannot be written.
+    """
+
+    def photo(name: str, label: str) -> dict[str, Any]:
+        file = sources(name)
+        place = os.path.abspath(file) if isinstance(file, str | os.PathLike) and os.path.isfile(file) else None  # noqa: PTH100, PTH113
+        try:
+            picture = thumbnail(file, _SIDE) if place else None
+        except ImageError:
+            picture = None
+        return {"name": short(name), "path": place, "label": label, "picture": picture}
+
+    issues, typical = check.issues, dict[str, list[dict[str, Any]]]()
+    for name in {name for one in issues[:_MOST_SHOWN] for name in (one.label, one.suggested)}:
+        of_class = np.flatnonzero(check.labels == list(check.names).index(name))
+        sure = np.setdiff1d(of_class, check.result.doubtful)
+        near = check.rows[sure] @ check.rows[sure].mean(0) if len(sure) else np.zeros(0)
+        typical[name] = [photo(check.photos[row], name) for row in sure[np.argsort(-near)[:_TYPICAL]]]
+    data = {
+        "title": title,
+        "command": command,
+        "list": LIST,
+        "judged": len(check.judged),
+        "total": len(issues),
+        "issues": [
+            {"photo": photo(one.photo, one.label), "suggested": one.suggested, "probability": one.probability}
+            for one in issues[:_MOST_SHOWN]
+        ],
+        "typical": typical,
+        "twice": [[photo(*one) for one in pair] for pair in check.twice[:_MOST_SHOWN]],
+        "copies": [[photo(*one) for one in pair] for pair in check.copies[:_MOST_SHOWN]],
+    }
+    write_page(path, "labels", title, data)
