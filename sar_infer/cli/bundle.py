@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 FURTHER = "sar_infer.bundle_commands"
 """Group of the entry points that add commands."""
 _OF_TRAINING = {
+    "onnx": "Write one ONNX file from pixels to scores, which any onnxruntime runs.",
     "shrink": "Write a bundle with smaller graphs.",
 }
 EPILOG = """\b
@@ -40,6 +41,7 @@ Examples:
   sar-bundle show bundles/mine
   sar-bundle verify bundles/mine --photos photos/
   sar-bundle freeze bundles/mine --bank mine.safetensors --out bundles/menu
+  sar-bundle onnx bundles/mine --bank mine.safetensors --out shop.onnx
   sar-bundle shrink bundles/mine --precision int8 --photos photos/ --out small
 """
 
