@@ -235,7 +235,10 @@ def _joined(encoder: onnx.ModelProto, spec: Preprocess, classes: ClassSet, *, ba
 
 
 def _add_constants(graph: onnx.GraphProto, constants: Mapping[str, Any]) -> None:
-    graph.initializer.extend(numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items())
+    """Add those that the graph reads."""
+    read = {name for node in graph.node for name in node.input}
+    needed = {name: np.asarray(value) for name, value in constants.items() if name in read}
+    graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in needed.items())
 
 
 def _linear(classes: ClassSet) -> tuple[Floats, Floats]:
@@ -276,21 +279,22 @@ def _teaching(
 ) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
     """Return the class model as it is once a class with photos is added, and what that does to the other classes.
 
-    ``factor`` multiplies their logits: a calibration ends, and names without photos and model are scaled down.
-    ``around`` is the centre of a model that was never fitted, as a share of the mean of one class's photos; null
-    where the centre stays. Where photos were never fitted, all classes move, and teaching is null.
+    ``factor`` multiplies their logits: a calibration ends, and names without photos and model are scaled down. A model
+    that was never fitted has its centre at the mean of the taught classes, at the share ``around`` of it if there is
+    one such class, and its text centre is the mean of ``texts`` names and the taught ones (0: it stays). Nothing is
+    returned if there are photos that no model was fitted to: then all classes would change.
     """
     row = np.full(bank.dim, bank.dim**-0.5, np.float32)
     name = f"@{bank.encoder_digest}"
     taught = add(bank, [name], row[np.newaxis], {name: PhotoSet.of([bytes(32)], row[np.newaxis], photos_only=True)})
     model = classifier.class_set(bank=taught).model
     factor = float(np.linalg.norm(model.weights) / np.linalg.norm(classes.model.weights))
-    never = not model.photos
     move = np.zeros(bank.dim, np.float32) if classes.translation is None else classes.translation
-    around = float(row @ model.centre) if never else None
-    return {**model.tensors(), "translation": move}, (
-        {} if never and classes.evidence else {"factor": factor, "around": around}
-    )
+    tensors = {**model.tensors(), "text_centre": classes.model.text_centre, "translation": move}
+    if model.photos:
+        return tensors, {"factor": factor, "around": None, "texts": 0}
+    texts = len(bank.names) if bank.base is None else 0
+    return tensors, {} if classes.evidence else {"factor": factor, "around": float(row @ model.centre), "texts": texts}
 
 
 def _bank_file(bank: ClassBank) -> bytes:
