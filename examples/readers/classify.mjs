@@ -7,6 +7,7 @@ import { readFileSync } from "node:fs";
 import { metadata } from "../browser/model.js";
 
 const ort = await import(process.env.ORT ?? "onnxruntime-node"); // or a path of onnxruntime-web
+if (ort.env?.wasm) ort.env.wasm.numThreads = 1;
 const [file, ...paths] = process.argv.slice(2);
 const bytes = readFileSync(file);
 const names = JSON.parse(metadata(bytes).class_names);
