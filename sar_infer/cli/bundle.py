@@ -35,12 +35,16 @@ if TYPE_CHECKING:
 
 FURTHER = "sar_infer.bundle_commands"
 """Group of the entry points that add commands."""
-_OF_TRAINING = {"shrink": "Write a bundle with smaller graphs."}
+_OF_TRAINING = {
+    "onnx": "Write one ONNX file from pixels to scores.",
+    "shrink": "Write a bundle with smaller graphs.",
+}
 EPILOG = """\b
 Examples:
   sar-bundle show bundles/mine
   sar-bundle verify bundles/mine --photos photos/
   sar-bundle freeze bundles/mine --bank mine.safetensors --out bundles/menu
+  sar-bundle onnx bundles/mine --bank mine.safetensors --out shop.onnx
   sar-bundle shrink bundles/mine --precision int8 --photos photos/ --out small
 """
 

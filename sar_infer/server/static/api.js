@@ -1,22 +1,11 @@
 // Talking to the server: the key, one more try when it is busy, and its errors as sentences.
 
+import { Failure, sentence } from "./failure.js";
+
+export { Failure, sentence };
+
 const KEY = "sar-clip-key";
 const LONGEST_WAIT_S = 20;
-const OF_THE_FILE = ["unsupported-format", "undecodable-image", "image-too-large"];
-
-/** An error whose message is a sentence for people. */
-export class Failure extends Error {
-  constructor(message, status = 0, code = "") {
-    super(message);
-    this.status = status;
-    this.code = code;
-  }
-
-  /** Whether the photo itself is why, so that asking again cannot help. */
-  get final() {
-    return OF_THE_FILE.includes(this.code);
-  }
-}
 
 /** The key lives in this tab only; where the browser forbids storage, in this page only. */
 let remembered = null;
@@ -66,12 +55,6 @@ async function failure(answer) {
   if (parts.length === 2 && parts[1].toLowerCase().startsWith(parts[0].toLowerCase())) parts.shift();
   if (parts.length === 0) parts.push(`The server answered with status ${answer.status}`);
   return new Failure(parts.map(sentence).join(" "), answer.status, problem.code);
-}
-
-/** Begins with a capital and ends with a stop. */
-export function sentence(text) {
-  const trimmed = text.trim();
-  return trimmed.charAt(0).toUpperCase() + trimmed.slice(1) + (/[.!?…]$/.test(trimmed) ? "" : ".");
 }
 
 function pause(milliseconds, signal) {

@@ -1,7 +1,7 @@
 // The server's own classes: shown as they are, kept, taught by photos, removed, and every change taken back.
 
 import { Failure, request, sentence } from "./api.js";
-import { $, button, carriesFiles, element, mark, number, plural, redraw, say, spelling } from "./dom.js";
+import { $, button, carriesFiles, element, mark, number, place, plural, redraw, say, spelling } from "./dom.js";
 import { prepare } from "./photo.js";
 
 const MOST_SHOWN = 24; // of the server's classes, the last that came first
@@ -10,7 +10,7 @@ const FORM_BYTES = 1024; // of a form, around each photo
 const DEBOUNCE_MS = 200;
 const MOST_LOOKED_UP = 50; // of the names that are typed together
 
-const bank = { classes: [], count: 0, found: 0, writes: false }; // `classes`: some of those that were `found`
+const bank = { classes: [], count: 0, found: 0, writes: false, embeds: true }; // `classes`: some of those that were `found`
 const notes = new Map(); // what the server's classes have to do with a name that was typed, by its spelling
 const photoCounts = new Map(); // of classes whose names were typed
 const pending = new Map(); // names of classes that a change is on its way for, and what it does
@@ -20,6 +20,9 @@ let thumbnails = [];
 let timer = 0;
 
 export const writes = () => bank.writes;
+
+/** Whether a name alone makes a class. */
+export const embeds = () => bank.embeds;
 
 /** Connect the page: its limits, and what it does before a change, while one waits, after it, and where a key is needed. */
 export function connect(given) {
@@ -31,6 +34,7 @@ export function connect(given) {
 
 export async function load(model) {
   bank.writes = model.writes === true;
+  bank.embeds = model.embeds !== false;
   bank.count = model.classes;
   notes.clear();
   photoCounts.clear();
@@ -66,7 +70,7 @@ export async function lookUp(names) {
     const entries = new Map(classes.map((entry) => [spelling(entry.name), entry]));
     const typed = spelling(name);
     const near = [`${typed}s`, `${typed}es`, typed.replace(/s$/, ""), typed.replace(/es$/, "")].find((other) => entries.has(other));
-    notes.set(typed, entries.has(typed) ? "already a class" : near ? `close to ${entries.get(near).name}` : "");
+    notes.set(typed, entries.has(typed) ? "already a class" : near ? `close to ${entries.get(near).name}` : bank.embeds ? "" : "needs photos");
     photoCounts.set(typed, entries.get(typed)?.photos ?? 0);
   }
 }
@@ -110,9 +114,9 @@ function label(name) {
 function chip({ name, origin, photos }) {
   const item = label(name);
   item.className = origin;
-  if (bank.writes) {
+  if (bank.writes && origin !== "fixed") {
     item.append(photosButton(name, photos));
-    item.append(button("cross", "×", `Remove the class ${name} from the server`, () => remove(name)));
+    item.append(button("cross", "×", `Remove the class ${name} from the ${place}`, () => remove(name)));
   } else if (photos) item.append(element("span", "count", plural(photos)));
   return takesPhotos(item, () => name);
 }
@@ -147,12 +151,12 @@ export function takesPhotos(item, name) {
 
 export const keep = (name) => change(name, "adding …", async (send) => {
   const { findings } = await send("PUT");
-  return [`“${name}” is one of the server’s classes now.`, ...findings.map(({ message }) => sentence(message))];
+  return [`“${name}” is one of the ${place}’s classes now.`, ...findings.map(({ message }) => sentence(message))];
 });
 
 const remove = (name) => change(name, "removing …", async (send) => {
   await send("DELETE");
-  return [`“${name}” is no longer one of the server’s classes.`];
+  return [`“${name}” is no longer one of the ${place}’s classes.`];
 });
 
 /** Give photos to a class of the server, which is made if it is not there. */

@@ -1,5 +1,7 @@
 // What the modules of the page share: its elements, its formats, and its voice. Text only ever becomes textContent.
 
+/** Where the classes are: on the server, or in this page (`examples/browser`). */
+export const place = document.documentElement.dataset.place ?? "server";
 export const $ = (id) => document.getElementById(id);
 export const percent = new Intl.NumberFormat("en", { style: "percent", minimumFractionDigits: 1, maximumFractionDigits: 1 });
 export const number = new Intl.NumberFormat("en");

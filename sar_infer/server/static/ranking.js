@@ -1,7 +1,7 @@
 // The answer for one photo: its classes as bars, the verdict, the reasons, and how long it took.
 
 import { takesPhotos } from "./bank.js";
-import { $, element, number, percent, show, spelling } from "./dom.js";
+import { $, element, number, percent, place, show, spelling } from "./dom.js";
 
 const MOST_NAMES = 6; // in a sentence
 const MOST_LOWER = 10; // bars below the ranking
@@ -16,13 +16,13 @@ export function drawRanking(photo, state, current) {
   drawBars($("bars"), top);
   drawBars($("lower-bars"), lower);
   const shown = new Set([...top, ...lower].map((prediction) => spelling(prediction.label)));
-  const unseen = answer === null || !current ? [] : state.names.filter((name) => !shown.has(spelling(name)));
+  const unseen = answer === null || !current ? [] : state.names.filter((name) => !shown.has(spelling(name)) && !answer.without?.includes(name));
   show("beyond", unseen.length === 0 ? "" : `Lower still: ${brief(unseen)}`);
   $("lower").hidden = lower.length === 0 && unseen.length === 0;
   $("legend").hidden = ![...top, ...lower].some((prediction) => prediction.source === "extended");
   $("locked").hidden = photo?.error?.status !== 401;
   $("empty").hidden = photo !== null;
-  $("known").textContent = state.model?.classes ? `The server knows ${number.format(state.model.classes)}.` : "";
+  $("known").textContent = state.model?.classes ? `The ${place} knows ${number.format(state.model.classes)}.` : "";
   $("among").textContent = answer === null ? "" : `of ${number.format(answer.classes)} ${answer.classes === 1 ? "class" : "classes"}`;
   $("took").textContent = answer === null ? "" : `${Math.round(photo.elapsed)} ms`;
   $("ranking").setAttribute("aria-busy", String(photo !== null && !current));
@@ -95,7 +95,7 @@ function drawFooter(photo, model) {
   const times = photo?.answer?.timings_ms;
   const sum = times && Object.values(times).reduce((total, value) => total + value, 0);
   const phases = times && Object.entries(times).map(([phase, value]) => `${phase} ${value.toFixed(1)}`).join(", ");
-  $("timing").textContent = times ? `${Math.round(photo.elapsed)} ms, of which the server ${sum.toFixed(1)} ms (${phases})` : "";
+  $("timing").textContent = times ? `${Math.round(photo.elapsed)} ms, of which the ${place} ${sum.toFixed(1)} ms (${phases})` : "";
   const provider = photo?.answer?.provider ?? model?.provider ?? "";
   const digest = photo?.answer?.bundle ?? model?.digest ?? "";
   const parts = [model?.backbone, digest && `bundle ${digest.replace(/^sha256:/, "").slice(0, 8)}`, provider.replace("ExecutionProvider", "")];

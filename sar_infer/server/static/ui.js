@@ -320,7 +320,7 @@ function chip(name, position) {
   item.append(Object.assign(element("span", "", name), { title: name }));
   if (note) item.append(element("span", "count", note));
   if (photos && !bank.writes()) item.append(element("span", "count", plural(photos)));
-  if (bank.writes() && !exists) item.append(button("keep quiet", "Keep", `Keep the class ${name} on the server`, () => bank.keep(name)));
+  if (bank.writes() && bank.embeds() && !exists) item.append(button("keep quiet", "Keep", `Keep the class ${name} on the server`, () => bank.keep(name)));
   if (bank.writes()) item.append(bank.photosButton(name, photos));
   item.append(button("cross", "×", `Remove ${name}`, () => {
     removeName(name);

@@ -1,0 +1,37 @@
+"""Classify images by one ONNX file of ``sar-bundle onnx``: onnxruntime, numpy and Pillow, nothing of sar-clip.
+
+::
+
+    python examples/readers/classify.py shop.onnx photo.jpg
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import numpy as np
+import onnxruntime
+from PIL import Image, ImageOps
+
+
+def main(model: str, *paths: str) -> None:
+    """Print a line of JSON for each image: the answer, null for unknown, its probability, and that of *unknown*."""
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    stored = session.get_modelmeta().custom_metadata_map
+    names, fill = json.loads(stored["class_names"]), json.loads(stored["fill"])
+    outputs = ["scores", "answer", "unknown", "embedding"]
+    for path in paths:
+        with Image.open(path) as photo:
+            image = ImageOps.exif_transpose(photo)
+        if image.has_transparency_data:
+            image = Image.alpha_composite(Image.new("RGBA", image.size, (fill,) * 3), image.convert("RGBA"))
+        scores, answer, unknown, embedding = session.run(outputs, {"image": np.asarray(image.convert("RGB"))})
+        best = int(answer[0])
+        result = {"image": path, "answer": None if best < 0 else names[best], "unknown": float(unknown[0])}
+        result |= {"scores": scores[0].tolist(), "embedding": embedding[0].tolist()}
+        print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
