@@ -53,6 +53,13 @@ Examples:
     type=click.Choice(["mean-image"]),
     help="For a method whose prompt depends on the photo (cocoop): export the prompt for the mean training photo.",
 )
+@option(
+    "--text",
+    type=click.Choice(["prompt", "switched"]),
+    default="prompt",
+    show_default=True,
+    help="Embed names by the learned prompt; switched: only trained classes, and all others by the hand-crafted one.",
+)
 @option("--overwrite", is_flag=True, help="Replace a bundle in --out.")
 @option(
     "--push",

@@ -75,12 +75,12 @@ def export_bundle(
         ClassNameError: a class name does not fit.
         ImageError: one of ``photos`` cannot be read.
     """
-    placed = layout(source.prompted)
+    placed = layout(source.names)
     spec = tokenizer_spec(source.backbone.text, placed)
     with staged(out, overwrite=overwrite) as folder:
         tell("writing the graphs")
         write_graph(folder / IMAGE_ENCODER, export_image_encoder(source.prompted))
-        write_graph(folder / NAME_ENCODER, export_name_encoder(source.prompted, placed))
+        write_graph(folder / NAME_ENCODER, export_name_encoder(source.names, placed))
         tell(f"encoding {len(source.phrases):,} class names")
         merges = merges_text(spec.end_token)
         digest = encoder_digest(source, placed, spec, merges)
@@ -95,7 +95,7 @@ def export_bundle(
         tell("comparing with torch")
         phrases = [phrase for several in source.phrases.values() for phrase in several]
         names = phrases[:: -(-len(phrases) // MOST_NAMES)]
-        parity = compare(folder, source.prompted, spec, bank.embeddings, photos=photos, names=names)
+        parity = compare(folder, source.prompted, source.names, spec, bank.embeddings, photos=photos, names=names)
         backbone = source.backbone
         packages = {name: version(name) for name in ("onnx", "onnxscript", "Pillow")}
         manifest = Manifest(
@@ -104,6 +104,7 @@ def export_bundle(
             weights_digest=backbone.weights_digest,
             method=source.method,
             template=placed.template,
+            switched=source.added is not None,
             regularisers=source.regularisers,
             embed_dim=backbone.embed_dim,
             logit_scale=backbone.logit_scale,
@@ -159,8 +160,7 @@ def images_digest(prompted: PromptedCLIP) -> str:
 
 def make_bank(source: ExportSource, digest: str, images: Images) -> ClassBank:
     """Return the bank of all class names; a name with several phrases gets the direction of their mean."""
-    flat = [phrase for phrases in source.phrases.values() for phrase in phrases]
-    rows = source.prompted.embed(flat).cpu().split([len(p) for p in source.phrases.values()])
+    rows = source.embed().cpu().split([len(phrases) for phrases in source.phrases.values()])
     means = torch.nn.functional.normalize(torch.stack([phrase_rows.mean(0) for phrase_rows in rows]), dim=-1)
     phrases = {name: tuple(texts) for name, texts in source.phrases.items() if tuple(texts) != (name,)}
     return ClassBank.of(
@@ -179,6 +179,7 @@ def encoder_digest(source: ExportSource, placed: PromptLayout, spec: TokenizerSp
     It does not depend on the graphs. The hand-crafted template counts if the method uses it.
     """
     prompted = source.prompted
+    switched = {} if source.added is None else {"switched": sorted(prompted.trained)}
     return canonical_digest(
         {
             "weights": prompted.backbone.weights_digest,
@@ -188,6 +189,7 @@ def encoder_digest(source: ExportSource, placed: PromptLayout, spec: TokenizerSp
             "tensors": {name: _value(tensor) for name, tensor in prompted.method.state_dict().items()},
             "tokenizer": dataclasses.asdict(spec),
             "merges": hashlib.sha256(merges).hexdigest(),
+            **switched,
         }
     )
 

@@ -27,7 +27,15 @@ from sar_train.training.context import RunContext, open_data, prepare
 from sar_train.training.identity import outcome_settings, regulariser_of, regulariser_settings
 from sar_train.training.page import PAGE, write_page
 from sar_train.training.prompted import PromptedCLIP
-from sar_train.training.record import STATISTICS, Answers, make_record, scores
+from sar_train.training.record import (
+    STATISTICS,
+    STATISTICS_HANDCRAFTED,
+    STATISTICS_SWITCHED,
+    SWITCHED,
+    Answers,
+    make_record,
+    scores,
+)
 from sar_train.training.state import State
 
 SAVE_EVERY = 5.0
@@ -103,10 +111,17 @@ def run(
     images = functools.cache(lambda evaluated: measures.image_features(prompted, context.features, evaluated))
     result, others = (zero_shot, {}) if prompted is None else measures.answers(context, prompted, images)
     logits = measures.bundle_logits(context, prompted, images)
-    if fitted:
+    if choice and fitted:
         own = images if fitted.prompt == fitting.LEARNED else lambda evaluated: evaluated.features
         way = fitting.logits_with(context, prompted, fitted)
         others[STATISTICS] = measures.evaluate_all(context.task, own, way)
+        if prompted is not None and fitted.prompt == fitting.LEARNED and SWITCHED in others:
+            mixed = fitting.logits_with(context, prompted, fitted, switched=True)
+            others[STATISTICS_SWITCHED] = measures.evaluate_all(context.task, own, mixed)
+            plain = fitting.finish(context, dataclasses.replace(choice, prompt=fitting.HANDCRAFTED), None)
+            others[STATISTICS_HANDCRAFTED] = measures.evaluate_all(
+                context.task, lambda evaluated: evaluated.features, fitting.logits_with(context, None, plain)
+            )
         logits = lambda evaluated: way(own(evaluated), context.task.class_names)  # noqa: E731
     record = make_record(
         context,
