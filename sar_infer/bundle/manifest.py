@@ -149,7 +149,7 @@ class Manifest:
         weights_digest: SHA-256 over its weights.
         method: The method that made the prompt, or ``handcrafted``.
         template: The hand-crafted prompt, if it takes part in embedding a name.
-        switched: Names that are added get the hand-crafted prompt, the trained classes in the bank have that of ``method``.
+        switched: The trained classes have the prompt of ``method``, names that are added the hand-crafted one.
         regularisers: Weights by name.
         embed_dim: D, the length of an embedding.
         logit_scale: Multiplier of the cosine (about 100 for CLIP), not its logarithm.

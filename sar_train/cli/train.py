@@ -181,7 +181,7 @@ def method_list(*, as_json: bool) -> str:
 
 
 def table(record: dict[str, Any], out: Path, page: Path | None = None) -> str:
-    """Return a run's last lines: zero-shot, linear probe, this run; base, new, harmonic mean; then in one ranking."""
+    """Return a run's last lines: zero-shot, linear probe, this run; base, new, harmonic mean; then jointly."""
     from sar_train.training.record import STATISTICS, STATISTICS_SWITCHED, SWITCHED, WAYS
 
     config = record["config"]
@@ -212,7 +212,7 @@ def table(record: dict[str, Any], out: Path, page: Path | None = None) -> str:
         ways = {"zero-shot": one_ranking["zero_shot"]} | ({name: one_ranking["metrics"]} if trained else {})
         for way, measures in one_ranking["other_metrics"].items():
             ways[with_model if way == STATISTICS else f"- {WAYS[way]}"] = measures
-        lines += ["", "one ranking over base and new"]
+        lines += ["", "joint over base and new"]
         lines += _lines({label: measures["images"] for label, measures in ways.items()}, columns)
     if statistics:
         from sar_infer.bundle.card import expectation

@@ -141,7 +141,11 @@ def from_run(
     learned = run.method != HANDCRAFTED and (fitted is None or fitted.prompt == "learned")
     per_image = learned and methods.get(run.method).per_image
     if text == "switched" and not (learned and run.record):
-        why = "does not name the classes that it was trained on" if learned else "has the hand-crafted prompt for all names"
+        why = (
+            "does not name the classes that it was trained on"
+            if learned
+            else "has the hand-crafted prompt for all names"
+        )
         raise ConfigError(f"{path}: {why}; leave --text switched out")
     if approximate is not None and not per_image:
         raise ConfigError(f"{path}: {run.method} is exported as it is; leave --approximate out")
@@ -218,8 +222,8 @@ def _quality(run: Run, source: ExportSource, tell: Callable[[str], None]) -> Qua
         notes.append(APPROXIMATION)
     if source.added is not None:
         notes.append(
-            f"switched: the learned prompt embeds the trained classes, {source.added.template!r} all other names, those "
-            "that are added later included"
+            f"switched: the learned prompt embeds the trained classes, {source.added.template!r} all other names, also "
+            "those that are added later"
         )
     if not record:
         return Quality(notes=tuple(notes))

@@ -27,8 +27,8 @@ WAYS = {
     STATISTICS_SWITCHED: "class model, switched",
     STATISTICS_HANDCRAFTED: "class model, hand-crafted prompt",
 }
-"""Ways to answer other than the run's own, with their labels: without the head, by the prompt for the mean image, by the
-class model; switched: trained classes by the learned prompt, all others by the hand-crafted one."""
+"""Ways to answer other than the run's own, and their labels: without the head, by the prompt for the mean image, by the
+class model, and switched: trained classes by the learned prompt, all others by the hand-crafted one."""
 PACKAGES = ("sar-clip", "torch", "open_clip_torch", "timm", "numpy", "safetensors")
 
 
