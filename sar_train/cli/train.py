@@ -191,12 +191,11 @@ def table(record: dict[str, Any], out: Path, page: Path | None = None) -> str:
     trained = statistics is None or statistics["trained"]
     others = record["other_metrics"]
     if trained:
-        rows |= {name: record["metrics"]} | ({f"{name}, switched": others[SWITCHED]} if SWITCHED in others else {})
+        rows[name] = record["metrics"]
     if statistics:
         with_model = _with_statistics(name, statistics)
         rows[with_model] = others[STATISTICS]
-        if STATISTICS_SWITCHED in others:
-            rows["- switched"] = others[STATISTICS_SWITCHED]
+    rows |= {f"- {WAYS[way]}": others[way] for way in (SWITCHED, STATISTICS_SWITCHED) if way in others}
     has_new = record["metrics"]["new_accuracy"] is not None
     columns = {"base_accuracy": "base" if has_new else "accuracy"}
     if has_new:

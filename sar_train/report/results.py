@@ -125,8 +125,9 @@ class Result:
         base, new = self["metrics"]["base_accuracy"], self["zero_shot"].get("new_accuracy")
         if way == SWITCHED and None not in (base, new):
             return {"base_accuracy": base, "new_accuracy": new, "harmonic_mean": harmonic_mean(base, new)}
+        scores: dict[str, float | None] | None
         scores = self["metrics"] if way == "metrics" else (self["other_metrics"] or {}).get(way)
-        return scores or None
+        return scores
 
     @property
     def code(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -57,7 +58,8 @@ def interval(before: Mapping[int, float | None], after: Mapping[int, float | Non
         return None
     from scipy.special import stdtrit
 
-    return float(stdtrit(len(moved) - 1, 0.975)) * statistics.stdev(moved) / len(moved) ** 0.5
+    quantile: float = stdtrit(len(moved) - 1, 0.975)
+    return quantile * statistics.stdev(moved) / math.sqrt(len(moved))
 
 
 @final
@@ -96,8 +98,8 @@ def score(runs: Sequence[Result], way: str = "metrics") -> Score:
         runs: runs with the same settings.
         way: how they answer: ``metrics`` for a run's own way, or one of ``other_metrics``.
     """
-    apart = [(run.seed, run.scores(way)) for run in runs]
-    closed, opened = map(_score, (apart, [(run.seed, in_one_ranking(run, way)) for run in runs]))
+    closed = _score((run.seed, run.scores(way)) for run in runs)
+    opened = _score((run.seed, in_one_ranking(run, way)) for run in runs)
     with_model = {"metrics": STATISTICS, SWITCHED: STATISTICS_SWITCHED}.get(way)
     with_statistics = score(runs, with_model).open if with_model else None
     return dataclasses.replace(

@@ -223,8 +223,8 @@ def _accuracies(scene: Scene) -> Table:
         body.append((name, *scored.measures(), _seeds(scored.seeds)))
     apart = [1]
     for method, sides in scene.methods.items():
-        scored: Any = [[score(side, way) if side else None for side in sides] for way in ("metrics", SWITCHED)]
-        _add_switched(body, apart, method, scored, [_seeds(run.seed for run in side) for side in sides], sides)
+        both: Any = [[score(side, way) if side else None for side in sides] for way in ("metrics", SWITCHED)]
+        _add_switched(body, apart, method, both, [_seeds(run.seed for run in side) for side in sides], sides)
     notes = (
         _spread(scene.runs),
         "H is the harmonic mean of the averaged base and new accuracies. Bold: the best, the linear probe apart.",
@@ -453,7 +453,7 @@ def other_datasets(results: ResultSet) -> Iterator[Table]:
 def _targets(protocol: str, scene: Scene) -> Table:
     targets = list(dict.fromkeys(name for run in scene.runs for name in run["targets"] or {}))
 
-    def with_average(source: Mean | None, runs: Sequence[Result], key: str) -> Sequence[Value]:
+    def with_average(source: Mean | None, runs: Sequence[Result], key: str) -> Sequence[Mean | float | None]:
         """Return accuracies with the average over the targets, empty unless all of them were measured."""
         each = [mean((run["targets"] or {}).get(target, {}).get(key) for run in runs) for target in targets]
         average = mean(one.value for one in each if one) if all(each) else None
@@ -466,8 +466,11 @@ def _targets(protocol: str, scene: Scene) -> Table:
     for method, sides in scene.methods.items():
         rows = [with_average(score(side).base, side, "accuracy") if side else () for side in sides]
         by_run = [{run.seed: with_average(score([run]).base, [run], "accuracy") for run in side} for side in sides]
-        columns = [[{seed: _value(r[k]) for seed, r in of.items()} for of in by_run] for k in range(len(targets) + 2)]
-        _add(body, apart, method, rows, [interval(*pair) for pair in columns])
+        halves = [
+            interval(*({seed: _value(row[k]) for seed, row in of_side.items()} for of_side in by_run))
+            for k in range(len(targets) + 2)
+        ]
+        _add(body, apart, method, rows, halves)
     notes = [
         _spread(scene.runs),
         "The average is over the targets, the source left out. Bold: the best of each column.",

@@ -184,8 +184,8 @@ def logits_with(
     learned = prompted if fitted.prompt == LEARNED else None
 
     def logits(images: Tensor, names: Sequence[str]) -> Tensor:
-        by_hand = learned is None or (switched and tuple(names) != tuple(context.task.class_names))
-        texts = _handcrafted_rows(context, names) if by_hand else learned.embed(names).cpu().numpy()
+        own = None if switched and tuple(names) != tuple(context.task.class_names) else learned
+        texts = _handcrafted_rows(context, names) if own is None else own.embed(names).cpu().numpy()
         rows = texts.astype(np.float32)
         means, counts = np.zeros_like(rows), np.zeros(len(names), dtype=np.int64)
         trained = [(column, index[name]) for column, name in enumerate(names) if name in index]

@@ -70,6 +70,13 @@ def trained(folder: Path, method: str, prompt: str = "learned", data: Path | Non
     return folder / "run"
 
 
+def joint_accuracy(classifier: Classifier, names: tuple[str, ...], among: tuple[str, ...]) -> float:
+    """Return the accuracy in percent of the test photos of some classes among others."""
+    features, labels = photos("test", names)
+    best = classifier.logits(features, classifier.class_set(among, only=True))[:, : len(among)].argmax(1)
+    return 100 * float(np.mean([among[column] == CLASSES[label] for column, label in zip(best, labels, strict=True)]))
+
+
 @pytest.fixture(scope="module", params=METHODS, ids=" ".join)
 def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """With a class model, which ranks all classes; DePT's head is not exported."""
@@ -97,21 +104,13 @@ def test_the_run_time_is_as_good_as_the_run_was_measured(run: Path, bundle: Path
     """Base classes alone, new classes alone, and both in one ranking."""
     classifier, measured = Classifier.open(bundle), record(run)
 
-    def accuracy(names: tuple[str, ...], among: tuple[str, ...]) -> float:
-        classes = classifier.class_set(among, only=True)
-        features, labels = photos("test", names)
-        best = classifier.logits(features, classes)[:, : len(among)].argmax(1)
-        return 100 * float(
-            np.mean([among[column] == CLASSES[label] for column, label in zip(best, labels, strict=True)])
-        )
-
     way = "statistics-switched" if switched(run) else "statistics"
     by_statistics = measured["other_metrics"][way]
     together = measured["open"]["other_metrics"][way]["images"]
-    assert accuracy(BASE, BASE) == pytest.approx(by_statistics["base_accuracy"], abs=0.01)
-    assert accuracy(NEW, NEW) == pytest.approx(by_statistics["new_accuracy"], abs=0.01)
+    assert joint_accuracy(classifier, BASE, BASE) == pytest.approx(by_statistics["base_accuracy"], abs=0.01)
+    assert joint_accuracy(classifier, NEW, NEW) == pytest.approx(by_statistics["new_accuracy"], abs=0.01)
     for names, key in ((BASE, "base_accuracy"), (NEW, "new_accuracy")):
-        assert accuracy(names, (*BASE, *NEW)) == pytest.approx(together[key], abs=0.01)
+        assert joint_accuracy(classifier, names, (*BASE, *NEW)) == pytest.approx(together[key], abs=0.01)
 
 
 def test_the_manifest_says_what_answers(run: Path, bundle: Path) -> None:
@@ -132,6 +131,18 @@ def test_the_manifest_says_what_answers(run: Path, bundle: Path) -> None:
     assert noted is (manifest.method == "dept")
 
 
+def test_a_switched_bundle_without_a_class_model_is_as_good_as_measured(tmp_path: Path) -> None:
+    run = trained(tmp_path, "coop", statistics=False, epochs=8)
+    export_bundle(from_run(run, text="switched"), tmp_path / "bundle", command="tests")
+    classifier, measured = Classifier.open(tmp_path / "bundle"), record(run)
+    jointly = measured["open"]["other_metrics"]["switched"]["images"]
+    for names, key in ((BASE, "base_accuracy"), (NEW, "new_accuracy")):
+        assert joint_accuracy(classifier, names, (*BASE, *NEW)) == pytest.approx(jointly[key], abs=0.01)
+    quality = classifier.bundle.manifest.quality.metrics
+    assert dataclasses.asdict(quality).items() <= measured["other_metrics"]["switched"].items()
+    assert jointly != measured["open"]["metrics"]["images"]
+
+
 def test_a_switched_bundle_learns_for_trained_names_alone(tmp_path: Path) -> None:
     run = trained(tmp_path, "coop")
     export_bundle(from_run(run), tmp_path / "plain", command="tests")
@@ -144,6 +155,7 @@ def test_a_switched_bundle_learns_for_trained_names_alone(tmp_path: Path) -> Non
     assert mixed.embed_names(["owl", "heron"]) == pytest.approx(hand, abs=1e-5)
     assert len({c.bundle.manifest.encoder_digest for c in (plain, mixed)}) == 2
     assert any(note.startswith("switched: ") for note in mixed.bundle.manifest.quality.notes)
+    assert all(check.passed for check in checks(mixed.bundle))
     with pytest.raises(ConfigError, match="leave --text switched out"):
         from_run(trained(tmp_path / "hand", "coop", "handcrafted"), text="switched")
 
