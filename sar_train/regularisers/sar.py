@@ -53,14 +53,13 @@ class SARConfig:
     rule: Literal["mixed", "union"] = "mixed"
     subset: float = 0.25
     anchor: float = 0.0
-    mean: float = 0.0
     ramp: float = 0.0
     teacher: Literal["template", "ensemble"] = "template"
 
     def __post_init__(self) -> None:
         problems = [
             f"{name}: expected 0 or more, got {getattr(self, name)}"
-            for name in ("weight", "subset", "anchor", "mean")
+            for name in ("weight", "subset", "anchor")
             if getattr(self, name) < 0
         ]
         if self.tau <= 0:
@@ -101,8 +100,6 @@ class SAR(Regulariser):
         columns = handcrafted if self.config.frame == "teacher" else prompted
         rows = novel if self.config.rows == "novel" else torch.ones_like(novel)
         loss = relation_loss(prompted @ columns.T, handcrafted @ handcrafted.T, rows, self.config)
-        if self.config.mean:
-            loss = loss + self.config.mean * (prompted - handcrafted).mean(0).square().sum()
         if self.config.anchor and novel.any():
             loss = loss + self.config.anchor * (1 - (prompted * handcrafted).sum(1)[novel]).mean()
         return loss
