@@ -65,7 +65,7 @@ def all_tables(results: ResultSet) -> list[Table]:
 
 def closing_tables(results: ResultSet) -> list[Table]:
     """Return the tables of accuracies, and the published ones where ours are under the backbone of these."""
-    sections = ["base-to-new", "open", "few-shot", *PUBLISHED_AVERAGES, "custom"]
+    sections = ["base-to-new", "open", "few-shot", *TRANSFER, "custom"]
     backbones = [(run["backbone"]["name"], run["config"].get("pretrained")) for run in results.runs]
     sections += ["published"] * any(published.is_published_backbone(*backbone) for backbone in backbones)
     tables = [table for table in all_tables(results) if table.section in sections and not table.folded]
@@ -362,7 +362,7 @@ def similarities(results: ResultSet) -> Iterator[Table]:
     A change that all pairs share does not disturb their relations, so the median change is subtracted first.
     """
     scenes = []
-    for protocol in ("base-to-new", *PUBLISHED_AVERAGES):
+    for protocol in ("base-to-new", *TRANSFER):
         scenes += [(protocol, scene) for scene in grouped(results.of(protocol))]
     for protocol, scene in scenes:
         for method, sides in scene.methods.items():
@@ -430,11 +430,8 @@ def few_shot(results: ResultSet) -> Iterator[Table]:
 
 
 # ---------------------------------------------------------------------------------------------------- other datasets
-PUBLISHED_AVERAGES = {
-    "cross-dataset": ("Cross-dataset transfer", "targets", 10),
-    "domain-generalisation": ("Domain generalisation", "variants", 4),
-}
-"""By protocol: its title, the key of the published average, and over how many datasets that is."""
+TRANSFER = {"cross-dataset": "Cross-dataset transfer", "domain-generalisation": "Domain generalisation"}
+"""Titles by protocol."""
 TCP = (
     "TCP's class-aware tokens come from the training template here; its authors' code takes the target's, which tells "
     "the prompt of the domain."
@@ -442,12 +439,9 @@ TCP = (
 
 
 def other_datasets(results: ResultSet) -> Iterator[Table]:
-    """Yield a table for each protocol, source, number of shots and backbone; for ImageNet the published figures."""
-    for protocol in PUBLISHED_AVERAGES:
-        scenes = grouped(results.of(protocol))
-        yield from (_targets(protocol, scene) for scene in scenes)
-        if any(scene.dataset == "imagenet" for scene in scenes):
-            yield _published_targets(protocol)
+    """Yield a table for each protocol, source, number of shots and backbone."""
+    for protocol in TRANSFER:
+        yield from (_targets(protocol, scene) for scene in grouped(results.of(protocol)))
 
 
 def _targets(protocol: str, scene: Scene) -> Table:
@@ -480,27 +474,8 @@ def _targets(protocol: str, scene: Scene) -> Table:
     ]
     heads = ((scene.dataset, "source"), *((name, "targets") for name in (*targets, "average")))
     columns = (METHOD, *(Column(name, group, rivals=str(k)) for k, (name, group) in enumerate(heads, 1)))
-    title = f"{PUBLISHED_AVERAGES[protocol][0]} from {scene}: accuracy in percent"
+    title = f"{TRANSFER[protocol]} from {scene}: accuracy in percent"
     return make_table(f"{protocol}-{scene.slug}", protocol, title, columns, body, notes, apart=apart)
-
-
-def _published_targets(protocol: str) -> Table:
-    content, (title, average, count) = published.load(), PUBLISHED_AVERAGES[protocol]
-    each = list(next(iter(content["variants"].values()))) if protocol == "domain-generalisation" else []
-    body = []
-    for method, figures in content["transfer"].items():
-        variants = content["variants"].get(method, {})
-        values = (figures["source"], figures.get(average), *(variants.get(name) for name in each))
-        body.append((published.label(method), *values))
-    notes = [
-        f"{content['backbone']}, 16 shots of ImageNet's 1,000 classes. Source: {content['sources']['transfer']}.",
-        "Comparable only with runs from ImageNet under the same backbone.",
-    ]
-    if each:
-        notes.append(f"Single targets: {content['sources']['variants']}; their averages are not those beside them.")
-    heads = ("ImageNet, source", f"average of {count} targets", *each)
-    columns = (METHOD, *(Column(name, digits=2) for name in heads))
-    return make_table(slug(f"{protocol}-published"), protocol, f"{title}, published", columns, body, notes)
 
 
 # ------------------------------------------------------------------------------------------------------------ sweeps

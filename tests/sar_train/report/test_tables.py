@@ -294,14 +294,14 @@ def judged(**accuracies: float) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize(("protocol", "printed"), [("cross-dataset", "63.88"), ("domain-generalisation", "59.28")])
-def test_the_average_is_over_targets_and_seeds(tmp_path: Path, protocol: str, printed: str) -> None:
+@pytest.mark.parametrize("protocol", ["cross-dataset", "domain-generalisation"])
+def test_the_average_is_over_targets_and_seeds(tmp_path: Path, protocol: str) -> None:
     common: dict[str, Any] = {"protocol": protocol, "new": None, "dataset": "imagenet"}
     write(tmp_path, result(seed=1, base=70.0, targets=judged(dtd=40.0, pets=80.0), **common))
     write(tmp_path, result(seed=2, base=72.0, targets=judged(dtd=44.0, pets=82.0), **common))
     write(tmp_path, result("coop+sar", base=70.0, targets=judged(dtd=45.0, pets=85.0), **common))
     write(tmp_path, result("tcp", base=60.0, targets=judged(dtd=40.0), **common))
-    table, theirs = tables(tmp_path, protocol)
+    (table,) = tables(tmp_path, protocol)
     assert [column.name for column in table.columns] == ["method", "imagenet", "dtd", "pets", "average"]
     assert cells(table) == [
         ["zero-shot", "60.0", "*50.0", "50.0", "50.0"],
@@ -311,7 +311,6 @@ def test_the_average_is_over_targets_and_seeds(tmp_path: Path, protocol: str, pr
         ["TCP", "60.0", "40.0", "", ""],
     ]
     assert TCP in table.notes
-    assert cells(theirs)[0][:3:2] == ["CoOp", printed]
 
 
 # ------------------------------------------------------------------------------------------------------------ sweeps
