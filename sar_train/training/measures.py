@@ -1,4 +1,4 @@
-"""The measures of a run: accuracy, one ranking, a linear probe, and the relations that it keeps."""
+"""The measures of a run: accuracy, joint accuracy, a linear probe, and the relations that it keeps."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def image_features(prompted: PromptedCLIP | None, features: Features, evaluated:
 
 
 def evaluate_all(task: Task, images: FeaturesOf, logits: Logits) -> Answers:
-    """Evaluate base and new photos among the classes of their own side, and all of them in one ranking.
+    """Evaluate base and new photos among the classes of their own side, and all of them together.
 
     The ranking has the logits that the base names get when they are asked for alone, and beside them those of the new
     names. So a head answers for the classes that it knows and the text branch for the others, which no bundle does: an

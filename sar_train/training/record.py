@@ -38,7 +38,7 @@ class Answers:
 
     Attributes:
         parts: base and new classes, each among their own.
-        open: both in one ranking; None where the protocol has no new classes.
+        open: both together; None where the protocol has no new classes.
     """
 
     parts: Parts

@@ -87,6 +87,18 @@ def test_a_difference_has_the_interval_of_pairs_of_the_same_seed(tmp_path: Path)
     assert rows(tables(tmp_path, "base-to-new")[0])["difference"][:2] == ["+1.5 ± 6.4", "-4.5 ± 19.1"]
 
 
+@pytest.mark.parametrize("protocol", ["few-shot", "cross-dataset"])
+def test_differences_of_other_protocols_have_intervals_too(tmp_path: Path, protocol: str) -> None:
+    """Differences of 1 and 3: their standard error is 1."""
+    for seed, gain in ((1, 1.0), (2, 3.0)):
+        common: dict[str, Any] = {"protocol": protocol, "new": None, "seed": seed}
+        write(tmp_path, result(base=70.0, targets=judged(dtd=40.0), **common))
+        write(tmp_path, result("coop+sar", base=70.0 + gain, targets=judged(dtd=40.0 + gain), **common))
+    first, *_ = tables(tmp_path, protocol)
+    cells = rows(first)["difference"]
+    assert cells == ["+2.0 ± 12.7"] * len(cells)
+
+
 def test_one_seed_has_no_deviation_and_no_relations_no_table(tmp_path: Path) -> None:
     write(tmp_path, result(base=84.0, new=48.0, relations=(None, None)))
     (table,) = tables(tmp_path, "base-to-new")
