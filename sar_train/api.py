@@ -79,6 +79,7 @@ class ExportOptions(TypedDict, total=False):
         pretrained: Tag or file of the backbone's weights.
         photos: Folder of images on which to compare the graphs with torch; generated images by default.
         approximate: ``mean-image`` for a method whose prompt depends on the image.
+        text: ``switched``: the learned prompt for the trained classes, the hand-crafted prompt for all other names.
         command: The command to note in the manifest. Default: this call.
     """
 
@@ -88,6 +89,7 @@ class ExportOptions(TypedDict, total=False):
     pretrained: Place | None
     photos: Place | None
     approximate: Literal["mean-image"] | None
+    text: Literal["prompt", "switched"] | None
     command: str
 
 
@@ -373,8 +375,9 @@ def check_export(run: Path | None, options: Mapping[str, Any]) -> None:
         raise ConfigError("expected a RUN folder, or --handcrafted TEMPLATE in its place")
     if run is not None and (run / MANIFEST).is_file():
         raise ConfigError(f"{run}: a bundle, not a run; sar-bundle works on it (shrink, freeze, verify)")
-    if template is not None and options.get("approximate"):
-        raise ConfigError("--handcrafted is exported as it is; leave --approximate out")
+    for name in ("approximate", "text"):
+        if template is not None and options.get(name) not in (None, "prompt"):
+            raise ConfigError(f"--handcrafted is exported as it is; leave --{name} out")
     if template is not None and not options.get("classes"):
         raise ConfigError("--handcrafted needs class names for the bank: --classes FILE")
 
@@ -393,6 +396,7 @@ def _source(run: Path | None, options: ExportOptions, tell: ProgressCallback) ->
         backbone=options.get("backbone"),
         pretrained=pretrained,
         approximate=options.get("approximate"),
+        text=options.get("text") or "prompt",
         tell=tell,
     )
 

@@ -1,9 +1,10 @@
-"""Print the ruler: each SAR against no SAR on the same photos, classes and seed, over splits and seeds.
+"""Print the ruler: each SAR against other runs on the same photos, classes and seed, over splits and seeds.
 
-    python experiments/ruler/table.py [experiments/results/ruler]
+    python experiments/ruler/table.py [experiments/results/ruler …]
 
-H is the harmonic mean of the usual protocol, open H that of one ranking; differences are means over the pairs of runs,
-with half the width of a 95 % interval by Student's t where there are three or more.
+Switched, trained classes have the learned prompt and all others the hand-crafted one. Joint H is over both kinds of
+classes together, the class model's too. Differences are means over the pairs of runs, with half the width of a 95 %
+interval by Student's t where there are three or more.
 """
 
 from __future__ import annotations
@@ -18,67 +19,93 @@ from typing import Any
 
 from scipy.stats import t
 
+from sar_train.evaluation.accuracy import harmonic_mean
 from sar_train.report.results import loose_files, packed_runs
 
 Pair = tuple[str, str, int]
+Runs = dict[str, dict[Pair, dict[str, float]]]
+FOLDERS = ("experiments/results/ruler", "experiments/results/ruler_frame")
+SAME = {"squared 10": "teacher 10", "squared 30": "teacher 30"}
+"""Names of the same settings in the two plans."""
+JOINT = {
+    "joint H": "metrics",
+    "switched joint H": "switched",
+    "class model": "statistics",
+    "class model, switched": "statistics-switched",
+    "class model, hand-crafted": "statistics-handcrafted",
+}
+COLUMNS = ("H", "switched H", *JOINT)
+RIVALS = {
+    "no SAR": ("H", "joint H", "class model"),
+    "teacher 10": ("H", "joint H", "class model"),
+}
 
 
-def measures(result: dict[str, Any]) -> tuple[float, ...]:
-    """Return base, new, H, open base, open new and open H in percent."""
-    keys = ("base_accuracy", "new_accuracy", "harmonic_mean")
-    rankings = result["metrics"], result["open"]["metrics"]["images"]
-    return tuple(ranking[key] for ranking in rankings for key in keys)
+def measures(result: dict[str, Any]) -> dict[str, float]:
+    """Return base and new accuracy, and `COLUMNS` as far as they were measured, in percent."""
+    base, new = result["metrics"]["base_accuracy"], result["metrics"]["new_accuracy"]
+    values = {"base": base, "new": new, "H": result["metrics"]["harmonic_mean"]}
+    values["switched H"] = harmonic_mean(base, result["zero_shot"]["new_accuracy"]) or 0.0
+    ways = {"metrics": result["open"]["metrics"]} | result["open"]["other_metrics"]
+    if "statistics-switched" not in ways:  # the class model before the present one
+        ways.pop("statistics", None)
+    return values | {name: ways[way]["images"]["harmonic_mean"] for name, way in JOINT.items() if way in ways}
 
 
-def read(folder: Path) -> dict[str, dict[Pair, tuple[float, ...]]]:
-    """Return the measures by run name and by (data, deal, seed)."""
-    runs: dict[str, dict[Pair, tuple[float, ...]]] = defaultdict(dict)
-    packed = {path: run.result for path, run in packed_runs(folder)}
-    loose = {path: json.loads(path.read_text(encoding="utf-8")) for path in loose_files(folder)}
-    for _, result in sorted((packed | loose).items()):
-        config = result["config"]
-        runs[result["name"]][Path(config["data"]).stem, config["base_classes"], result["seed"]] = measures(result)
+def read(folders: list[Path]) -> Runs:
+    """Return the measures by run name and by (data, deal, seed); of a run in several folders the last counts."""
+    runs: Runs = defaultdict(dict)
+    for folder in folders:
+        packed = {path: run.result for path, run in packed_runs(folder)}
+        loose = {path: json.loads(path.read_text(encoding="utf-8")) for path in loose_files(folder)}
+        for _, result in sorted((packed | loose).items()):
+            config, name = result["config"], result["name"]
+            pair = Path(config["data"]).stem, config["base_classes"], result["seed"]
+            runs[SAME.get(name, name)][pair] = measures(result)
     return runs
 
 
 def interval(values: list[float]) -> str:
     """Return a mean with half the width of its 95 % interval, such as ``+1.2 ± 0.8``."""
-    text = f"{mean(values):+.1f}"
+    text = f"{mean(values):+.1f}" if values else ""
     if len(values) > 2:
         text += f" ± {t.ppf(0.975, len(values) - 1) * stdev(values) / math.sqrt(len(values)):.1f}"
     return text
 
 
-def rows(runs: dict[str, dict[Pair, tuple[float, ...]]], data: str) -> list[list[str]]:
-    """Return a row of cells for each run on one data set, the best H + open H first.
-
-    ``ProGrad, squared 1`` is compared with ``ProGrad, no SAR``, and a name without a method with ``no SAR``.
-    """
-    ranked = []
-    for name, of_pair in list(runs.items()):
-        plain = "".join(name.rpartition(", ")[:2]) + "no SAR"
-        pairs = [pair for pair in of_pair if pair[0] == data and pair in runs[plain]]
-        if pairs:
-            means = [mean(of_pair[pair][k] for pair in pairs) for k in range(6)]
-            gains = [[of_pair[pair][k] - runs[plain][pair][k] for pair in pairs] for k in (2, 5)]
-            cells = [
-                f"{means[0]:.1f} / {means[1]:.1f} ({means[2]:.1f})",
-                f"{means[3]:.1f} / {means[4]:.1f} ({means[5]:.1f})",
-            ]
-            cells += ["" if name == plain else interval(gain) for gain in gains]
-            ranked.append((sum(map(mean, gains)), [name, str(len(pairs)), *cells]))
-    return [cells for _, cells in sorted(ranked, key=lambda row: -row[0])]
+def table(runs: Runs, data: str) -> list[list[str]]:
+    """Return the rows of one data set, heads first: means, with the number of pairs where it is less than the row's."""
+    heads = [f"{column} - {rival}" for rival, columns in RIVALS.items() for column in columns]
+    lines = [["SAR", "pairs", "base / new", *COLUMNS, *heads, "H - no SAR switched"]]
+    for name, of_pair in runs.items():
+        pairs = [pair for pair in of_pair if pair[0] == data]
+        if not pairs:
+            continue
+        method = f"{name.partition(', ')[0]}, "  # ProGrad, squared 1 is compared with ProGrad, no SAR
+        base, new = (mean(of_pair[pair][key] for pair in pairs) for key in ("base", "new"))
+        cells = [name, str(len(pairs)), f"{base:.1f} / {new:.1f}"]
+        for column in COLUMNS:
+            values = [of_pair[pair][column] for pair in pairs if column in of_pair[pair]]
+            cells.append(f"{mean(values):.1f}" + f" ({len(values)})" * (len(values) < len(pairs)) if values else "")
+        for rival, column, other in (
+            *((rival, column, column) for rival, columns in RIVALS.items() for column in columns),
+            ("no SAR", "H", "switched H"),
+        ):
+            theirs = runs.get(f"{method}{rival}") or runs.get(rival) or {}
+            both = [pair for pair in pairs if column in of_pair[pair] and other in theirs.get(pair, {})]
+            same = theirs is of_pair and column == other
+            cells.append("" if same else interval([of_pair[pair][column] - theirs[pair][other] for pair in both]))
+        lines.append(cells)
+    return lines
 
 
 def main() -> None:
     """Print a Markdown table for each data set."""
-    folder = Path(sys.argv[1] if len(sys.argv) > 1 else "experiments/results/ruler")
-    runs = read(folder)
+    runs = read([Path(folder) for folder in sys.argv[1:] or FOLDERS])
     for data in sorted({pair[0] for of_pair in runs.values() for pair in of_pair}):
-        print(
-            f"\n**{data}**\n\n| SAR | runs | base / new (H) | in one ranking | H | open H |\n|---|---|---|---|---|---|"
-        )
-        for cells in rows(runs, data):
+        heads, *lines = table(runs, data)
+        print(f"\n**{data}**\n")
+        for cells in (heads, ["---"] * len(heads), *lines):
             print("| " + " | ".join(cells) + " |")
 
 

@@ -44,7 +44,7 @@ def facts(manifest: Manifest, bank: ClassBank) -> Iterator[tuple[str, str]]:
     yield "backbone", f"{manifest.backbone}, weights {manifest.weights_digest}"
     yield "method", manifest.method + (f" with {weights}" if weights else "")
     if manifest.template:
-        yield "template", manifest.template
+        yield "added names" if manifest.switched else "template", manifest.template
     shown = ", ".join(islice(bank.names, _CLASSES_SHOWN))
     yield "classes", f"{len(bank.names):,}: {shown}" + (", …" if len(bank.names) > _CLASSES_SHOWN else "")
     if CLASS_MODEL in manifest.files:

@@ -150,6 +150,7 @@ class Manifest:
         weights_digest: SHA-256 over its weights.
         method: The method that made the prompt, or ``handcrafted``.
         template: The hand-crafted prompt, if it takes part in embedding a name.
+        switched: The trained classes have the prompt of ``method``, names that are added the hand-crafted one.
         regularisers: Weights by name.
         embed_dim: D, the length of an embedding.
         logit_scale: Multiplier of the cosine (about 100 for CLIP), not its logarithm.
@@ -181,6 +182,7 @@ class Manifest:
     provenance: Provenance
     self_test: SelfTestVector
     logit_bias: float | None = None
+    switched: bool = False
     precisions: Mapping[str, Variant] = field(default_factory=dict)
     digest: str = ""
 

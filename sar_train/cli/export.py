@@ -65,6 +65,13 @@ GROUPS = {
     type=click.Choice(["mean-image"]),
     help="Export the prompt of the mean training photo, for cocoop, whose prompt depends on the photo.",
 )
+@option(
+    "--text",
+    type=click.Choice(["prompt", "switched"]),
+    default="prompt",
+    show_default=True,
+    help="Embed names by the learned prompt; switched: only trained classes, and all others by the hand-crafted one.",
+)
 @option("--overwrite", is_flag=True, help="Replace a bundle in --out.")
 @option(
     "--push",

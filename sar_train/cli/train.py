@@ -162,16 +162,21 @@ def method_list(*, as_json: bool) -> str:
 
 
 def table(record: dict[str, Any], out: Path, page: Path | None = None) -> str:
-    """Return a run's last lines: zero-shot, linear probe, this run; base, new, harmonic mean; then in one ranking."""
+    """Return a run's last lines: zero-shot, linear probe, this run; base, new, harmonic mean; then jointly."""
+    from sar_train.training.record import STATISTICS, STATISTICS_SWITCHED, SWITCHED, WAYS
+
     config = record["config"]
     name = " + ".join([config["method"], *([name for name in record["settings"] if name != config["method"]])])
     rows = {"zero-shot": record["zero_shot"], "linear probe": record["linear_probe"]}
     statistics = record["statistics"]
     trained = statistics is None or statistics["trained"]
+    others = record["other_metrics"]
     if trained:
         rows[name] = record["metrics"]
     if statistics:
-        rows[_with_statistics(name, statistics)] = record["other_metrics"]["statistics"]
+        with_model = _with_statistics(name, statistics)
+        rows[with_model] = others[STATISTICS]
+    rows |= {f"- {WAYS[way]}": others[way] for way in (SWITCHED, STATISTICS_SWITCHED) if way in others}
     has_new = record["metrics"]["new_accuracy"] is not None
     columns = {"base_accuracy": "base" if has_new else "accuracy"}
     if has_new:
@@ -186,8 +191,8 @@ def table(record: dict[str, Any], out: Path, page: Path | None = None) -> str:
     if one_ranking := record["open"]:
         ways = {"zero-shot": one_ranking["zero_shot"]} | ({name: one_ranking["metrics"]} if trained else {})
         for way, measures in one_ranking["other_metrics"].items():
-            ways[_with_statistics(name, statistics) if way == "statistics" else f"- {way}"] = measures
-        lines += ["", "one ranking over base and new"]
+            ways[with_model if way == STATISTICS else f"- {WAYS[way]}"] = measures
+        lines += ["", "joint over base and new"]
         lines += _lines({label: measures["images"] for label, measures in ways.items()}, columns)
     if statistics:
         from sar_infer.bundle.card import expectation

@@ -77,9 +77,9 @@ def export_bundle(
         ImageError: one of ``photos`` cannot be read.
     """
     tower, spec, template, vocabulary = source.backbone.tower, None, None, b""
-    placed = layout(source.prompted) if isinstance(tower, TextTower) else None
+    placed = layout(source.names) if isinstance(tower, TextTower) else None
     if isinstance(tower, FullText):
-        template = source.prompted.template
+        template = source.names.template
         spec, vocabulary = tower.under(template), tower.vocabulary
     elif tower is not None and placed is not None:
         spec, template = tokenizer_spec(tower, placed), placed.template
@@ -88,7 +88,7 @@ def export_bundle(
         tell("writing the graphs")
         write_graph(folder / IMAGE_ENCODER, export_image_encoder(source.prompted))
         if placed is not None:
-            write_graph(folder / NAME_ENCODER, export_name_encoder(source.prompted, placed))
+            write_graph(folder / NAME_ENCODER, export_name_encoder(source.names, placed))
         elif isinstance(tower, FullText):
             write_graph(folder / NAME_ENCODER, export_full_text(tower))
         tell(f"encoding {len(source.phrases):,} class names")
@@ -107,7 +107,7 @@ def export_bundle(
         tell("comparing with torch")
         phrases = [phrase for several in source.phrases.values() for phrase in several]
         names = phrases[:: -(-len(phrases) // MOST_NAMES) or 1]
-        parity = compare(folder, source.prompted, spec, bank.embeddings, photos=photos, names=names)
+        parity = compare(folder, source.prompted, source.names, spec, bank.embeddings, photos=photos, names=names)
         backbone = source.backbone
         packages = {name: version(name) for name in ("onnx", "onnxscript", "Pillow")}
         manifest = Manifest(
@@ -116,6 +116,7 @@ def export_bundle(
             weights_digest=backbone.weights_digest,
             method=source.method,
             template=template,
+            switched=source.added is not None,
             regularisers=source.regularisers,
             embed_dim=backbone.embed_dim,
             logit_scale=backbone.logit_scale,
@@ -159,8 +160,7 @@ def make_bank(source: ExportSource, digest: str, images: Images) -> ClassBank:
     if not source.phrases:
         rows = np.empty((0, source.backbone.embed_dim), np.float32)
         return ClassBank.of((), rows, digest, images=images, provenance={"origin": "sar-export"})
-    flat = [phrase for phrases in source.phrases.values() for phrase in phrases]
-    rows = source.prompted.embed(flat).cpu().split([len(p) for p in source.phrases.values()])
+    rows = source.embed().cpu().split([len(phrases) for phrases in source.phrases.values()])
     means = torch.nn.functional.normalize(torch.stack([phrase_rows.mean(0) for phrase_rows in rows]), dim=-1)
     phrases = {name: tuple(texts) for name, texts in source.phrases.items() if tuple(texts) != (name,)}
     return ClassBank.of(
@@ -185,6 +185,7 @@ def encoder_digest(source: ExportSource, template: str | None, spec: TokenizerSp
         vocabulary: of the tokenizer.
     """
     prompted = source.prompted
+    switched = {} if source.added is None else {"switched": sorted(prompted.trained)}
     return canonical_digest(
         {
             "weights": prompted.backbone.weights_digest,
@@ -194,6 +195,7 @@ def encoder_digest(source: ExportSource, template: str | None, spec: TokenizerSp
             "tensors": {name: _value(tensor) for name, tensor in prompted.method.state_dict().items()},
             "tokenizer": spec and dataclasses.asdict(spec),
             "merges": hashlib.sha256(vocabulary).hexdigest(),
+            **switched,
         }
     )
 

@@ -40,6 +40,7 @@ T = TypeVar("T")
 def compare(
     folder: Path,
     prompted: PromptedCLIP,
+    of_names: PromptedCLIP,
     spec: TokenizerSpec | None,
     bank: Floats,
     *,
@@ -50,7 +51,8 @@ def compare(
 
     Args:
         folder: has both graphs and the tokenizer.
-        prompted: the reference.
+        prompted: the reference of images.
+        of_names: that of names.
         spec: how names become tokens; None without a text tower.
         bank: (C, D) rows to classify images with.
         photos: images to try; generated ones are added to fill every batch size.
@@ -97,7 +99,7 @@ def compare(
         return named.run("tokens", padded)
 
     rows, reference = _both(
-        in_batches([*tokens], MOST_NAMES_AT_ONCE), encode, lambda batch: prompted.embed(batch).cpu().numpy()
+        in_batches([*tokens], MOST_NAMES_AT_ONCE), encode, lambda batch: of_names.embed(batch).cpu().numpy()
     )
     difference = largest_difference(rows, reference)
     refuse(

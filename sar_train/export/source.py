@@ -6,7 +6,9 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from torch import Tensor
 
 from sar_infer.bundle.card import ADDED, PHOTOS
 from sar_infer.bundle.manifest import Quality, Scores
@@ -17,10 +19,11 @@ from sar_train.clip import mini
 from sar_train.clip.backbone import Backbone
 from sar_train.clip.full_text import FullText
 from sar_train.errors import ConfigError, RunError
+from sar_train.evaluation.accuracy import harmonic_mean
 from sar_train.methods.base import methods
 from sar_train.training.checkpoint import HANDCRAFTED, FittedStatistics, Run, load_run, load_statistics
 from sar_train.training.prompted import PromptedCLIP, handcrafted, restore
-from sar_train.training.record import MEAN_IMAGE, STATISTICS, TEXT_BRANCH
+from sar_train.training.record import MEAN_IMAGE, STATISTICS, STATISTICS_SWITCHED, TEXT_BRANCH
 
 PHOTOS_ONLY = "photos"
 """Method of a bundle without a text tower."""
@@ -50,6 +53,7 @@ class ExportSource:
         quality: as measured; the export adds the parity.
         licences: of the parts that the bundle is made of.
         statistics: the class model of ``prompted.trained``, if the run has one.
+        added: the hand-crafted prompt of names that were not trained, where it replaces the learned one (row switch).
     """
 
     prompted: PromptedCLIP
@@ -60,6 +64,22 @@ class ExportSource:
     quality: Quality = field(default_factory=Quality)
     licences: Mapping[str, str] = field(default_factory=dict)
     statistics: FittedStatistics | None = None
+    added: PromptedCLIP | None = None
+
+    @property
+    def names(self) -> PromptedCLIP:
+        """Return the prompts of the name encoder."""
+        return self.added or self.prompted
+
+    def embed(self) -> Tensor:
+        """Return (P, D) unit embeddings of all phrases of the bank, in the order of its names."""
+        trained = {name_key(spoken(name)) for name in self.prompted.trained}
+        flat = [(phrase, name_key(name) in trained) for name, several in self.phrases.items() for phrase in several]
+        rows = self.names.embed([phrase for phrase, _ in flat])
+        learned = [k for k, (_, is_trained) in enumerate(flat) if is_trained] if self.added else []
+        if learned:
+            rows[learned] = self.prompted.embed([flat[k][0] for k in learned])
+        return rows
 
     @property
     def backbone(self) -> Backbone:
@@ -97,6 +117,7 @@ def from_run(
     backbone: str | None = None,
     pretrained: str | None = None,
     approximate: str | None = None,
+    text: Literal["prompt", "switched"] = "prompt",
     tell: Callable[[str], None] = lambda _: None,
 ) -> ExportSource:
     """Return a finished run with its own backbone.
@@ -107,17 +128,26 @@ def from_run(
         backbone: its name, if the run does not give it.
         pretrained: where the weights are now, if they have moved since the run.
         approximate: ``mean-image``: export a method whose prompt depends on the image with the mean image's prompt.
+        text: ``switched``: the learned prompt embeds the classes that it was trained on, the hand-crafted prompt all
+            others, names that are added to the bundle included.
         tell: called with a line if the bundle answers differently from the run.
 
     Raises:
         RunError: there is no run, it has no class names, its prompts cannot embed new names, or the weights are not
             those that it was trained on.
-        ConfigError: ``backbone`` or ``approximate`` contradicts the run, or is missing.
+        ConfigError: ``backbone``, ``approximate`` or ``text`` contradicts the run, or is missing.
         BackboneError: it cannot be loaded.
     """
     run, fitted = load_run(path), load_statistics(path)
     learned = run.method != HANDCRAFTED and (fitted is None or fitted.prompt == "learned")
     per_image = learned and methods.get(run.method).per_image
+    if text == "switched" and not (learned and run.record):
+        why = (
+            "does not name the classes that it was trained on"
+            if learned
+            else "has the hand-crafted prompt for all names"
+        )
+        raise ConfigError(f"{path}: {why}; leave --text switched out")
     if approximate is not None and not per_image:
         raise ConfigError(f"{path}: {run.method} is exported as it is; leave --approximate out")
     if approximate is None and per_image:
@@ -143,6 +173,7 @@ def from_run(
     prompted = restore(run, loaded) if learned else handcrafted(loaded, template, run.class_names)
     if not learned:
         tell(f"the hand-crafted prompt, {template!r}")
+    added = handcrafted(loaded, run.record["config"]["template"]) if text == "switched" else None
     if not prompted.method.transfers:
         raise RunError(
             f"{path}: its contexts belong to the trained classes alone, and a bundle must be able to embed new names; "
@@ -156,6 +187,7 @@ def from_run(
         regularisers=run.regularisers if learned else {},
         licences=_licences(loaded),
         statistics=fitted,
+        added=added,
     )
     return dataclasses.replace(source, quality=_quality(run, source, tell))
 
@@ -196,6 +228,11 @@ def _quality(run: Run, source: ExportSource, tell: Callable[[str], None]) -> Qua
         tell(notes[0])
     if method.per_image:
         notes.append(APPROXIMATION)
+    if source.added is not None:
+        notes.append(
+            f"switched: the learned prompt embeds the trained classes, {source.added.template!r} all other names, also "
+            "those that are added later"
+        )
     if not record:
         return Quality(notes=tuple(notes))
     try:
@@ -203,6 +240,11 @@ def _quality(run: Run, source: ExportSource, tell: Callable[[str], None]) -> Qua
         if source.method == HANDCRAFTED:
             trained, others = record["zero_shot"], {key: others[key] for key in others if key == STATISTICS}
         text = others.get(TEXT_BRANCH) or others.get(MEAN_IMAGE) or trained
+        whole = others[STATISTICS] if source.statistics else text
+        if source.added is not None:
+            base, new = text["base_accuracy"], record["zero_shot"]["new_accuracy"]
+            text = {"base_accuracy": base, "new_accuracy": new, "harmonic_mean": harmonic_mean(base, new)}
+            whole = others.get(STATISTICS_SWITCHED, whole) if source.statistics else text
         beside = {PER_IMAGE: trained} if method.per_image else {TEXT_BRANCH: text} if source.statistics else {}
         tables: dict[str, Any] = {name: dataclasses.asdict(_scores(scores)) for name, scores in beside.items()}
         counts = {group: sum(of.values()) for group, of in record["per_class_counts"].items() if of}
@@ -216,7 +258,7 @@ def _quality(run: Run, source: ExportSource, tell: Callable[[str], None]) -> Qua
             protocol=record["config"]["protocol"],
             shots=record["config"]["shots"],
             seeds=(record["seed"],),
-            metrics=_scores(others[STATISTICS] if source.statistics else text),
+            metrics=_scores(whole),
             zero_shot=_scores(record["zero_shot"]),
             notes=tuple(notes),
             tables=tables,

@@ -4,14 +4,15 @@ The paper keeps the similarities among the text embeddings of base and novel cla
 them. Its equation is not public to us; what follows is ours. Over a random subset S of base and novel names, with w_i
 the unit embedding under the learned prompt and v_i under the hand-crafted one::
 
-    s_ij = w_i . v_j        t_ij = v_i . v_j
+    s_ij = w_i . w_j        t_ij = v_i . v_j
     loss = mean over i in S and j != i of (s_ij - t_ij)^2
 
-so that relations which moved a little cost next to nothing. ``distance="kl"`` compares the softmax over j of
-s_ij / tau with that of t_ij / tau instead. With ``frame="own"`` w_i is compared with the other prompted embeddings w_j,
-the reading nearest to the abstract; that loss is blind to a common rotation of all w, which moves unseen names away
-from their images and costs nothing. The defaults come from ``experiments/ruler.toml`` (docs/experiments.md); a step
-draws a quarter as many novel names as there are base names, so that it costs about a quarter more.
+so that similarities which moved a little cost next to nothing. The loss does not see a common rotation of all w. With
+``frame="teacher"``, s_ij is w_i . v_j. Then s_ij - t_ij = (w_i - v_i) . v_j, and the loss is pointwise in the teacher's
+frame: a sum of quadratic forms of each name's own shift, as KgCoOp's distance in another metric. ``distance="kl"``
+compares the softmax over j of s_ij / tau with that of t_ij / tau. The defaults come from ``experiments/ruler.toml`` and
+``experiments/ruler_frame.toml`` (docs/experiments.md). A step draws a quarter as many novel names as there are base
+names, so that it costs about a quarter more.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ class SARConfig:
         tau: softmax temperature of the KL distances; the raw ones have none.
         distance: ``mse`` or ``l1`` on the raw similarities, ``kl`` teacher first, ``kl-reverse`` student first. Each
             has a scale of its own, so a weight is for one distance.
-        frame: what w_i is compared with: the ``teacher``'s v_j, or its ``own`` prompted neighbours w_j.
+        frame: which similarities are compared: ``own``, among prompted embeddings (w_i . w_j), or pointwise in the
+            ``teacher``'s frame (w_i . v_j).
         rows: which i count: ``all`` of S, or the ``novel`` ones, which leaves base embeddings to the cross-entropy.
         rule: ``mixed`` takes all base names and ``subset`` novel ones a step, ``union`` draws ``subset`` from all.
         subset: how many names a step draws; below 1 a share of the number of base names, 0 means all.
@@ -48,7 +50,7 @@ class SARConfig:
     weight: float = 10.0
     tau: float = 0.1
     distance: Literal["kl", "kl-reverse", "l1", "mse"] = "mse"
-    frame: Literal["own", "teacher"] = "teacher"
+    frame: Literal["own", "teacher"] = "own"
     rows: Literal["all", "novel"] = "all"
     rule: Literal["mixed", "union"] = "mixed"
     subset: float = 0.25

@@ -1,4 +1,4 @@
-"""Figures: base against new accuracy, one ranking, and accuracy against shots, each without SAR and with it.
+"""Figures: base against new accuracy, joint accuracy, and accuracy against shots, each without SAR and with it.
 
 They are SVG for the page, in colours that follow its scheme, and PNG files.
 """
@@ -207,7 +207,7 @@ def _paint_scatter(canvas: Canvas, zero: Point | None, moves: Moves) -> None:
 
 # --------------------------------------------------------------------------------------------------------- panels
 def _open_figure(scene: Scene) -> Figure:
-    """Draw open new against open base accuracy, while an offset of the base logits runs."""
+    """Draw joint new against joint base accuracy, while an offset of the base logits runs."""
     methods = {m: sides for m, sides in scene.methods.items() if any(map(in_one_ranking, [*sides[0], *sides[1]]))}
 
     def line(axes: Axes, measures: Mapping[str, Any], colour: str, marker: str) -> None:
@@ -226,14 +226,14 @@ def _open_figure(scene: Scene) -> Figure:
     return _panels(
         key=f"open-{scene.slug}",
         section="open",
-        title=f"One ranking over base and new classes on {scene}",
+        title=f"Joint accuracy over base and new classes on {scene}",
         caption=(
             "A line for each seed: an offset taken off the base logits moves a classifier along it, and the mark "
             "is where it stands without one. Up and to the right is better; AUSUC is the area below."
         ),
         methods=list(methods),
         paint_panel=paint,
-        labels=("open base accuracy, %", "open new accuracy, %"),
+        labels=("joint base accuracy, %", "joint new accuracy, %"),
         zero=Line2D([], [], color=MUTED, marker="X", label="zero-shot"),
     )
 

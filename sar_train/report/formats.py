@@ -22,8 +22,8 @@ class Cell:
     Attributes:
         text: the text shown in every format.
         value: a number at full precision, for CSV and JSON.
-        sd: its standard deviation as shown.
-        spread: its standard deviation at full precision.
+        sd: as shown after ±: its standard deviation, or half the width of a difference's 95 % interval.
+        spread: that at full precision.
         bold: it is the best of its kind.
         tone: ``up`` for a gain, ``down`` for a loss.
     """
@@ -38,11 +38,14 @@ class Cell:
 
 @dataclass(frozen=True)
 class Difference:
-    """``after - before`` with its sign, empty where one is None; a gain or loss has a tone."""
+    """``after - before`` with its sign, empty where one is None; a gain or loss has a tone.
+
+    ``interval`` is half the width of its 95 % interval.
+    """
 
     after: Mean | float | None
     before: Mean | float | None
-    sd: float | None = None
+    interval: float | None = None
 
 
 Value = str | float | Mean | Difference | Cell | None
@@ -172,7 +175,7 @@ def _cell(value: Value, digits: int) -> Cell:
             text = _rounded(after - before, digits)
             text = f"+{text}" if float(text) > 0 else text
             tone: Literal["", "up", "down"] = "up" if float(text) > 0 else "down" if float(text) < 0 else ""
-            return Cell(text, after - before, *_spread(value.sd, digits), tone=tone)
+            return Cell(text, after - before, *_spread(value.interval, digits), tone=tone)
     return Cell(_rounded(value, digits), value)
 
 
@@ -215,7 +218,7 @@ def _markdown_cell(cell: Cell) -> str:
 
 
 def to_csv(table: Table) -> str:
-    """Return CSV at full precision; a column with standard deviations is followed by one for these."""
+    """Return CSV at full precision; a column with figures after ± is followed by one for these."""
     heads, rows = _flat(table)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -242,7 +245,7 @@ def _flat(table: Table) -> tuple[list[str], list[list[Any]]]:
         heads.append(column.flat)
         columns.append([(cell.text or None) if cell.value is None else cell.value for cell in cells])
         if any(cell.spread is not None for cell in cells):
-            heads.append(f"{column.flat} sd")
+            heads.append(f"{column.flat} ±")
             columns.append([cell.spread for cell in cells])
     return heads, [list(row) for row in zip(*columns, strict=True)]
 

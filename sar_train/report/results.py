@@ -18,7 +18,9 @@ from typing import Any
 
 from sar_train.config.run import ELSEWHERE, OF_SAR
 from sar_train.errors import DataError
+from sar_train.evaluation.accuracy import harmonic_mean
 from sar_train.report.published import SAR, of_dataset, without_sar
+from sar_train.training.record import SWITCHED
 
 ARCHIVE = "results.jsonl.xz"
 RECORD = "record.json"
@@ -114,6 +116,18 @@ class Result:
     def __getitem__(self, key: str) -> Any:
         """Return a value of the file, or None if it has none."""
         return self.content.get(key)
+
+    def scores(self, way: str) -> dict[str, float | None] | None:
+        """Return accuracies by ``metrics`` or one of the record's other ways to answer; None if it was not measured.
+
+        Switched, base photos are ranked by the learned prompt and new ones by the hand-crafted one, as by zero-shot.
+        """
+        base, new = self["metrics"]["base_accuracy"], self["zero_shot"].get("new_accuracy")
+        if way == SWITCHED and None not in (base, new):
+            return {"base_accuracy": base, "new_accuracy": new, "harmonic_mean": harmonic_mean(base, new)}
+        scores: dict[str, float | None] | None
+        scores = self["metrics"] if way == "metrics" else (self["other_metrics"] or {}).get(way)
+        return scores
 
     @property
     def code(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from typing import Any, final
 from sar_train.evaluation.accuracy import harmonic_mean
 from sar_train.report.published import SAR, load, method_key, without_sar
 from sar_train.report.results import Result
-from sar_train.training.record import STATISTICS
+from sar_train.training.record import STATISTICS, STATISTICS_HANDCRAFTED, STATISTICS_SWITCHED, SWITCHED
 
 Sides = tuple[list[Result], list[Result]]
 """Runs of a method without SAR and with it; either may be empty."""
@@ -46,6 +47,21 @@ def mean(values: Iterable[float | None]) -> Mean | None:
     return Mean(statistics.fmean(numbers), statistics.stdev(numbers) if len(numbers) > 1 else None)
 
 
+def interval(before: Mapping[int, float | None], after: Mapping[int, float | None]) -> float | None:
+    """Return half the width of the 95 % interval of a mean difference, by Student's t over values of the same seed.
+
+    None where the seeds differ, or where fewer than two have both values.
+    """
+    pairs = [(before[seed], after[seed]) for seed in before if seed in after]
+    moved = [b - a for a, b in pairs if a is not None and b is not None]
+    if before.keys() != after.keys() or len(moved) < 2:
+        return None
+    from scipy.special import stdtrit
+
+    quantile: float = stdtrit(len(moved) - 1, 0.975)
+    return quantile * statistics.stdev(moved) / math.sqrt(len(moved))
+
+
 @final
 @dataclass(frozen=True)
 class Score:
@@ -55,7 +71,7 @@ class Score:
         base: of base images.
         new: of new images.
         seeds: of the runs.
-        open: the same in one ranking over base and new classes; None unless all runs were measured in it.
+        open: the same over base and new classes together; None unless all runs were measured in it.
         statistics: that ranking with the class model; None unless all runs have them.
     """
 
@@ -71,7 +87,7 @@ class Score:
         return harmonic_mean(self.base and self.base.value, self.new and self.new.value)
 
     def measures(self) -> tuple[Mean | float | None, ...]:
-        """Return base, new and harmonic mean, then that in one ranking, and that with the class model."""
+        """Return base, new and harmonic mean, then that over both together, and that with the class model."""
         return self.base, self.new, self.both, self.open and self.open.both, self.statistics and self.statistics.both
 
 
@@ -82,9 +98,10 @@ def score(runs: Sequence[Result], way: str = "metrics") -> Score:
         runs: runs with the same settings.
         way: how they answer: ``metrics`` for a run's own way, or one of ``other_metrics``.
     """
-    apart = [(run.seed, run["metrics"] if way == "metrics" else (run["other_metrics"] or {}).get(way)) for run in runs]
-    closed, opened = map(_score, (apart, [(run.seed, in_one_ranking(run, way)) for run in runs]))
-    with_statistics = score(runs, STATISTICS).open if way == "metrics" else None
+    closed = _score((run.seed, run.scores(way)) for run in runs)
+    opened = _score((run.seed, in_one_ranking(run, way)) for run in runs)
+    with_model = {"metrics": STATISTICS, SWITCHED: STATISTICS_SWITCHED}.get(way)
+    with_statistics = score(runs, with_model).open if with_model else None
     return dataclasses.replace(
         closed,
         open=opened if opened.seeds and len(opened.seeds) == len(closed.seeds) else None,
@@ -99,7 +116,7 @@ def _score(by_seed: Iterable[tuple[int, Mapping[str, Any] | None]]) -> Score:
 
 
 def in_one_ranking(run: Result, way: str = "metrics", over: str = "images") -> Mapping[str, Any] | None:
-    """Return the measures in one ranking over base and new classes, None where a result has none.
+    """Return the measures over base and new classes together, None where a result has none.
 
     Args:
         run: the result.
@@ -119,7 +136,10 @@ def zero_shot(runs: Sequence[Result]) -> Score:
     if len(splits := by_split(runs)) > 1:
         return over_datasets(map(zero_shot, splits))
     opened = _constant(runs, in_one_ranking)
-    return dataclasses.replace(_constant(runs, Result.__getitem__), open=opened if opened.base else None)
+    by_seed = {run.seed: in_one_ranking(run, STATISTICS_HANDCRAFTED) for run in runs}
+    with_statistics = _score(by_seed.items()) if all(by_seed.values()) else None
+    closed = _constant(runs, Result.__getitem__)
+    return dataclasses.replace(closed, open=opened if opened.base else None, statistics=with_statistics)
 
 
 def _constant(runs: Sequence[Result], measures: Callable[[Result, str], Mapping[str, Any] | None]) -> Score:
@@ -237,12 +257,14 @@ def by_setting(scenes: Iterable[Scene]) -> dict[tuple[str, int], list[Scene]]:
     return settings
 
 
-def on_all(scenes: Sequence[Scene]) -> dict[str, tuple[Score | None, Score | None]]:
+def on_all(scenes: Sequence[Scene], way: str = "metrics") -> dict[str, tuple[Score | None, Score | None]]:
     """Average methods over scenes, without SAR and with it; None where that was not run on all of them."""
     every = [scene.methods for scene in scenes]
     averages = {}
     for method in dict.fromkeys(name for sides in every for name in sides):
-        columns = ([score(sides[method][k]) for sides in every if method in sides and sides[method][k]] for k in (0, 1))
+        columns = (
+            [score(sides[method][k], way) for sides in every if method in sides and sides[method][k]] for k in (0, 1)
+        )
         without, with_sar = (over_datasets(column) if len(column) == len(every) else None for column in columns)
         averages[method] = without, with_sar
     return averages

@@ -1,4 +1,4 @@
-"""All tables: base-to-new, one ranking, similarities, published figures, few-shot, other datasets, sweeps, set-up."""
+"""All tables: base-to-new, joint accuracy, similarities, published, few-shot, other datasets, sweeps, set-up."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from sar_train.report.scores import (
     by_split,
     grouped,
     in_one_ranking,
+    interval,
     linear_probe,
     mean,
     on_all,
@@ -32,18 +33,22 @@ from sar_train.report.scores import (
     slug,
     zero_shot,
 )
+from sar_train.training.record import SWITCHED, WAYS
 
 METHOD = Column("method", text=True)
 SEEDS = Column("seeds", text=True)
 SIDES = ("without SAR", "with SAR")
-OPEN_H = "Open H is the same mean in one ranking over base and new classes."
-STATISTICS_H = (
-    "With statistics is open H where class statistics rank, new classes added by name; the other columns are the "
-    "prompt alone."
+JOINT_H = "Joint H is the same mean over base and new classes together."
+MODEL_H = "Class model: joint H with the class model, new classes added by name; other columns are without it."
+INTERVAL = (
+    "Differences are those of the figures before rounding; ± is half the width of their 95 % interval, by Student's t "
+    "over runs of the same seed."
 )
+ABOVE = "SAR above the better of plain and switched"
+SWITCH = "Switched: trained classes by the learned prompt, all others by the hand-crafted one."
 MEASURES = tuple(
     Column(name, rivals=name, note=note)
-    for name, note in (("base", ""), ("new", ""), ("H", ""), ("open H", OPEN_H), ("with statistics", STATISTICS_H))
+    for name, note in (("base", ""), ("new", ""), ("H", ""), ("joint H", JOINT_H), ("class model", MODEL_H))
 )
 """Columns of `Score.measures`."""
 OF_DATASET = ("data", "template", "novel")
@@ -60,7 +65,7 @@ def all_tables(results: ResultSet) -> list[Table]:
 
 def closing_tables(results: ResultSet) -> list[Table]:
     """Return the tables of accuracies, and the published ones where ours are under the backbone of these."""
-    sections = ["base-to-new", "open", "few-shot", *PUBLISHED_AVERAGES, "custom"]
+    sections = ["base-to-new", "open", "few-shot", *TRANSFER, "custom"]
     backbones = [(run["backbone"]["name"], run["config"].get("pretrained")) for run in results.runs]
     sections += ["published"] * any(published.is_published_backbone(*backbone) for backbone in backbones)
     tables = [table for table in all_tables(results) if table.section in sections and not table.folded]
@@ -117,7 +122,7 @@ def _add(
     apart: list[int],
     method: str,
     sides: Sequence[Sequence[Value]],
-    sds: Iterable[float | None] = (),
+    intervals: Iterable[float | None] = (),
 ) -> None:
     """Add the rows of a method without SAR, with it, and their difference, which does not compete.
 
@@ -126,14 +131,65 @@ def _add(
         apart: numbers of the rows that do not compete.
         method: its name without SAR.
         sides: the values without SAR and with it; empty for a side that was not run.
-        sds: standard deviations of the first differences.
+        intervals: of the first differences (`scores.interval`).
     """
-    names = (method_name(method), f"{method_name(method)} + SAR")
-    body += [(name, *values) for name, values in zip(names, sides, strict=True) if values]
+    body += [(name, *values) for name, values in zip(_names(method), sides, strict=True) if values]
     if all(sides):
         apart.append(len(body))
-        pairs: Any = itertools.zip_longest(*sides, sds)
-        body.append(("difference", *("" if isinstance(b, str) else Difference(b, a, sd) for a, b, sd in pairs)))
+        pairs: Any = itertools.zip_longest(*sides, intervals)
+        body.append(("difference", *("" if isinstance(b, str) else Difference(b, a, half) for a, b, half in pairs)))
+
+
+def _names(method: str) -> tuple[str, str]:
+    return method_name(method), f"{method_name(method)} + SAR"
+
+
+def _add_switched(
+    body: list[Sequence[Value]],
+    apart: list[int],
+    method: str,
+    scored: Sequence[tuple[Score | None, Score | None]],
+    last: Sequence[str],
+    sides: Sides = ([], []),
+) -> None:
+    """Add the rows of a method without SAR and with it, each with its row switch, and what SAR adds.
+
+    Args:
+        body: rows of a table.
+        apart: numbers of the rows that do not compete.
+        method: its name without SAR.
+        scored: without the switch and with it, each without SAR and with it.
+        last: the last cell of either side.
+        sides: the runs, from which intervals come.
+    """
+    for name, end, *scores in zip(_names(method), last, *scored, strict=True):
+        for label, one in zip((name, f"{name}, switched"), scores, strict=True):
+            body += [(label, *one.measures(), end)] if one and one.base and (one is scores[0] or one.new) else []
+    plain = scored[0]
+    if not plain[0] or not plain[1]:
+        return
+    means = [[one.measures() if one else (None,) * len(MEASURES) for one in pair] for pair in scored]
+
+    def above(k: int, ways: Sequence[int]) -> Difference:
+        """Return the difference of a measure, each side by the better one of some ways that were all measured."""
+        values = [[_value(means[way][side][k]) for way in ways] for side in (0, 1)]
+        if any(value is None for side in values for value in side):
+            return Difference(None, None)
+        better = [max(ways, key=lambda way: _value(means[way][side][k]) or 0) for side in (0, 1)]
+        by_seed = [
+            {run.seed: _value(score([run], SWITCHED if way else "metrics").measures()[k]) for run in side}
+            for way, side in zip(better, sides, strict=True)
+        ]
+        return Difference(means[better[1]][1][k], means[better[0]][0][k], interval(*by_seed))
+
+    apart += [len(body), len(body) + 1]
+    body.append(("difference", *(above(k, (0,)) for k in range(len(MEASURES))), ""))
+    if scored[1][0] and scored[1][0].new:
+        body.append((ABOVE, "", "", *(above(k, (0, 1)) for k in range(2, len(MEASURES))), ""))
+
+
+def _value(cell: Mean | float | None) -> float | None:
+    return cell.value if isinstance(cell, Mean) else cell
 
 
 # ------------------------------------------------------------------------------------------------------- base to new
@@ -150,7 +206,7 @@ def base_to_new(results: ResultSet) -> Iterator[Table]:
         for name, runs in scene.rows.items():
             for way in _ways(runs):
                 scored = score(runs, way)
-                body.append((method_name(name), way.replace("-", " "), *scored.measures()[:3], _seeds(scored.seeds)))
+                body.append((method_name(name), WAYS.get(way, way), *scored.measures()[:3], _seeds(scored.seeds)))
         columns = (METHOD, Column("answers by", text=True), *map(Column, ("base", "new", "H")), SEEDS)
         key, title = f"other-ways-{scene.slug}", f"Other ways to answer on {scene}: accuracy in percent"
         yield make_table(key, "base-to-new", title, columns, body, folded=len(scenes) > 2)
@@ -167,21 +223,15 @@ def _accuracies(scene: Scene) -> Table:
         body.append((name, *scored.measures(), _seeds(scored.seeds)))
     apart = [1]
     for method, sides in scene.methods.items():
-        before, after = ({run.seed: run["metrics"] for run in side} for side in sides)
-        sds: list[float | None] = []
-        if before.keys() == after.keys():
-            for key in ("base_accuracy", "new_accuracy"):
-                pairs = [(before[seed][key], after[seed][key]) for seed in before]
-                moved = mean(b - a for a, b in pairs if a is not None and b is not None)
-                sds.append(moved and moved.sd)
-        rows = [(*score(side).measures(), _seeds(run.seed for run in side)) if side else () for side in sides]
-        _add(body, apart, method, rows, sds)
+        both: Any = [[score(side, way) if side else None for side in sides] for way in ("metrics", SWITCHED)]
+        _add_switched(body, apart, method, both, [_seeds(run.seed for run in side) for side in sides], sides)
     notes = (
         _spread(scene.runs),
         "H is the harmonic mean of the averaged base and new accuracies. Bold: the best, the linear probe apart.",
-        OPEN_H,
-        STATISTICS_H,
-        "Differences are those of the figures before rounding, with the deviation of the difference at the same seed.",
+        JOINT_H,
+        MODEL_H,
+        SWITCH,
+        INTERVAL,
         *_uneven(scene.methods),
         *_zero_shot_varies(scene.runs),
         *incomparable(scene.runs),
@@ -196,9 +246,10 @@ def _average(backbone: str, shots: int, scenes: Sequence[Scene]) -> Table:
     zero, count = over_datasets(zero_shot(scene.runs) for scene in scenes), str(len(scenes))
     body: list[Sequence[Value]] = [("zero-shot", *zero.measures(), count)]
     apart, missing, varied = list[int](), [], []
+    switched = on_all(scenes, SWITCHED)
     for method, averages in on_all(scenes).items():
         sides = [scene.methods.get(method, ([], [])) for scene in scenes]
-        _add(body, apart, method, [(*average.measures(), count) if average else () for average in averages])
+        _add_switched(body, apart, method, (averages, switched[method]), (count, count))
         varied += sorted({note for pair in sides for note in _uneven({method: pair})})
         for average, runs in zip(
             averages, (list(itertools.chain(*column)) for column in zip(*sides, strict=True)), strict=True
@@ -210,7 +261,7 @@ def _average(backbone: str, shots: int, scenes: Sequence[Scene]) -> Table:
     names = ", ".join(scene.dataset for scene in scenes)
     notes = [f"Averages of base and of new over {names}; H is the harmonic mean of these averages. Bold: the best."]
     notes += [f"Not on all {count} datasets, and left out: {', '.join(missing)}."] * bool(missing)
-    notes += [OPEN_H, STATISTICS_H, *varied, *incomparable(run for scene in scenes for run in scene.runs)]
+    notes += [SWITCH, JOINT_H, MODEL_H, *varied, *incomparable(run for scene in scenes for run in scene.runs)]
     title = f"Base to new, average of {count} datasets, {shots_text(shots)}, {backbone}: accuracy in percent"
     key = slug(f"base-to-new-average-{shots or 'all'}shots-{backbone}")
     heads = (METHOD, *MEASURES, Column("datasets", text=True))
@@ -245,13 +296,13 @@ def _relations(scene: Scene, *, folded: bool) -> Table:
     return make_table(f"relations-{scene.slug}", "base-to-new", title, columns, body, (note,), folded=folded)
 
 
-# ------------------------------------------------------------------------------------------------------- one ranking
+# ------------------------------------------------------------------------------------------------------- joint accuracy
 OVER = {"images": "over images", "per_class": "every class counting the same"}
 ACCURACIES = ("base_accuracy", "new_accuracy", "accuracy")
 AREAS = {"auroc": "AUROC", "openworld_auc": "OpenworldAUC", "ausuc": "AUSUC"}
 OPEN_COLUMNS = (
     METHOD,
-    *(Column(name, rivals=name) for name in ("open base", "open new", "open H", "open accuracy")),
+    *(Column(name, rivals=name) for name in ("joint base", "joint new", "joint H", "joint accuracy")),
     *(Column(name, rivals=name, digits=3) for name in AREAS.values()),
     SEEDS,
 )
@@ -263,17 +314,17 @@ def one_ranking(results: ResultSet) -> Iterator[Table]:
         body = [_open_row("zero-shot", scene.runs, "zero_shot", over)]
         for name, runs in scene.rows.items():
             body.append(_open_row(method_name(name), runs, "metrics", over))
-            body += [_open_row(f"{method_name(name)}, {way.replace('-', ' ')}", runs, way, over) for way in _ways(runs)]
+            body += [_open_row(f"{method_name(name)}, {WAYS.get(way, way)}", runs, way, over) for way in _ways(runs)]
         notes = (
             _spread(scene.runs),
-            "Every image is ranked among base and new classes together. Accuracies are in percent, open H is the "
-            "harmonic mean of the averaged open base and open new; areas lie between 0 and 1. Bold: the best.",
+            "Every image is ranked among base and new classes together. Accuracies are in percent, joint H is the "
+            "harmonic mean of the averaged joint base and joint new; areas lie between 0 and 1. Bold: the best.",
             "AUROC: a base image has a larger base probability than a new one. OpenworldAUC: and both are right among "
-            "the classes of their own side. AUSUC: the area under open new against open base accuracy while an offset "
+            "the classes of their own side. AUSUC: the area under joint new over joint base accuracy while an offset "
             "is taken off the base logits.",
         )
         key = f"open-{scene.slug}" if over == "images" else f"open-classes-{scene.slug}"
-        title = f"One ranking over base and new classes on {scene}, {OVER[over]}"
+        title = f"Joint accuracy over base and new classes on {scene}, {OVER[over]}"
         yield make_table(key, "open", title, OPEN_COLUMNS, filter(None, body), notes, folded=over != "images")
 
 
@@ -311,7 +362,7 @@ def similarities(results: ResultSet) -> Iterator[Table]:
     A change that all pairs share does not disturb their relations, so the median change is subtracted first.
     """
     scenes = []
-    for protocol in ("base-to-new", *PUBLISHED_AVERAGES):
+    for protocol in ("base-to-new", *TRANSFER):
         scenes += [(protocol, scene) for scene in grouped(results.of(protocol))]
     for protocol, scene in scenes:
         for method, sides in scene.methods.items():
@@ -363,12 +414,14 @@ def few_shot(results: ResultSet) -> Iterator[Table]:
         notes = [
             _spread([run for scene in scenes for run in scene.runs]),
             "Bold: the best of each column, the linear probe apart.",
+            INTERVAL,
         ]
         notes += dict.fromkeys(note for sides in by_shots for note in _uneven(sides))
         apart = [1]
         for method, columns in methods.items():
             sides = [[pair[k] for pair in columns] for k in (0, 1)]
-            _add(body, apart, method, [[score(runs).base for runs in side] if any(side) else [] for side in sides])
+            halves = [interval(*({run.seed: run["metrics"]["base_accuracy"] for run in s} for s in p)) for p in columns]
+            _add(body, apart, method, [[score(s).base for s in side] if any(side) else [] for side in sides], halves)
         heads = (METHOD, *(Column(shots_text(scene.shots), rivals=str(scene.shots)) for scene in scenes))
         dataset, backbone = scenes[0].dataset, scenes[0].backbone
         title = f"Accuracy by number of shots on {dataset}, {backbone}, all classes, in percent"
@@ -377,11 +430,8 @@ def few_shot(results: ResultSet) -> Iterator[Table]:
 
 
 # ---------------------------------------------------------------------------------------------------- other datasets
-PUBLISHED_AVERAGES = {
-    "cross-dataset": ("Cross-dataset transfer", "targets", 10),
-    "domain-generalisation": ("Domain generalisation", "variants", 4),
-}
-"""By protocol: its title, the key of the published average, and over how many datasets that is."""
+TRANSFER = {"cross-dataset": "Cross-dataset transfer", "domain-generalisation": "Domain generalisation"}
+"""Titles by protocol."""
 TCP = (
     "TCP's class-aware tokens come from the training template here; its authors' code takes the target's, which tells "
     "the prompt of the domain."
@@ -389,18 +439,15 @@ TCP = (
 
 
 def other_datasets(results: ResultSet) -> Iterator[Table]:
-    """Yield a table for each protocol, source, number of shots and backbone; for ImageNet the published figures."""
-    for protocol in PUBLISHED_AVERAGES:
-        scenes = grouped(results.of(protocol))
-        yield from (_targets(protocol, scene) for scene in scenes)
-        if any(scene.dataset == "imagenet" for scene in scenes):
-            yield _published_targets(protocol)
+    """Yield a table for each protocol, source, number of shots and backbone."""
+    for protocol in TRANSFER:
+        yield from (_targets(protocol, scene) for scene in grouped(results.of(protocol)))
 
 
 def _targets(protocol: str, scene: Scene) -> Table:
     targets = list(dict.fromkeys(name for run in scene.runs for name in run["targets"] or {}))
 
-    def with_average(source: Mean | None, runs: Sequence[Result], key: str) -> Sequence[Value]:
+    def with_average(source: Mean | None, runs: Sequence[Result], key: str) -> Sequence[Mean | float | None]:
         """Return accuracies with the average over the targets, empty unless all of them were measured."""
         each = [mean((run["targets"] or {}).get(target, {}).get(key) for run in runs) for target in targets]
         average = mean(one.value for one in each if one) if all(each) else None
@@ -412,36 +459,23 @@ def _targets(protocol: str, scene: Scene) -> Table:
     apart = list[int]()
     for method, sides in scene.methods.items():
         rows = [with_average(score(side).base, side, "accuracy") if side else () for side in sides]
-        _add(body, apart, method, rows)
+        by_run = [{run.seed: with_average(score([run]).base, [run], "accuracy") for run in side} for side in sides]
+        halves = [
+            interval(*({seed: _value(row[k]) for seed, row in of_side.items()} for of_side in by_run))
+            for k in range(len(targets) + 2)
+        ]
+        _add(body, apart, method, rows, halves)
     notes = [
         _spread(scene.runs),
         "The average is over the targets, the source left out. Bold: the best of each column.",
+        INTERVAL,
         *([TCP] if any(run["config"]["method"] == "tcp" for run in scene.runs) else []),
         *_uneven(scene.methods),
     ]
     heads = ((scene.dataset, "source"), *((name, "targets") for name in (*targets, "average")))
     columns = (METHOD, *(Column(name, group, rivals=str(k)) for k, (name, group) in enumerate(heads, 1)))
-    title = f"{PUBLISHED_AVERAGES[protocol][0]} from {scene}: accuracy in percent"
+    title = f"{TRANSFER[protocol]} from {scene}: accuracy in percent"
     return make_table(f"{protocol}-{scene.slug}", protocol, title, columns, body, notes, apart=apart)
-
-
-def _published_targets(protocol: str) -> Table:
-    content, (title, average, count) = published.load(), PUBLISHED_AVERAGES[protocol]
-    each = list(next(iter(content["variants"].values()))) if protocol == "domain-generalisation" else []
-    body = []
-    for method, figures in content["transfer"].items():
-        variants = content["variants"].get(method, {})
-        values = (figures["source"], figures.get(average), *(variants.get(name) for name in each))
-        body.append((published.label(method), *values))
-    notes = [
-        f"{content['backbone']}, 16 shots of ImageNet's 1,000 classes. Source: {content['sources']['transfer']}.",
-        "Comparable only with runs from ImageNet under the same backbone.",
-    ]
-    if each:
-        notes.append(f"Single targets: {content['sources']['variants']}; their averages are not those beside them.")
-    heads = ("ImageNet, source", f"average of {count} targets", *each)
-    columns = (METHOD, *(Column(name, digits=2) for name in heads))
-    return make_table(slug(f"{protocol}-published"), protocol, f"{title}, published", columns, body, notes)
 
 
 # ------------------------------------------------------------------------------------------------------------ sweeps
@@ -461,6 +495,8 @@ def sweeps(results: ResultSet) -> Iterator[Table]:
             scored, words = score(runs), {"None": "", "True": "yes", "False": "no", "": '""'}
             shown = [words.get(str(value), str(value)) for value in map(runs[0].settings.get, settings)]
             body.append((name, *shown, *scored.measures(), _correlation(runs), _seeds(scored.seeds)))
+            if (switched := score(runs, SWITCHED)).new:
+                body.append((f"{name}, switched", *shown, *switched.measures(), "", _seeds(scored.seeds)))
         columns = (
             Column("run", text=True),
             *(Column(key, "settings", text=True) for key in settings),
@@ -473,8 +509,9 @@ def sweeps(results: ResultSet) -> Iterator[Table]:
             _spread(every),
             "Settings: those in which the rows differ. Relations: Spearman's correlation after training, of names that "
             "took no part. Bold: the best of each column.",
-            OPEN_H,
-            STATISTICS_H,
+            SWITCH,
+            JOINT_H,
+            MODEL_H,
             *_zero_shot_varies(every),
         )
         title = f"{name}: {dataset}, {backbone}, accuracy in percent"

@@ -173,17 +173,19 @@ def expected(fitted: folds.Fitted) -> list[dict[str, float]]:
 
 
 def logits_with(
-    context: RunContext, prompted: PromptedCLIP | None, fitted: FittedStatistics
+    context: RunContext, prompted: PromptedCLIP | None, fitted: FittedStatistics, *, switched: bool = False
 ) -> Callable[[Tensor, Sequence[str]], Tensor]:
     """Return a function from (N, D) unit image features and C names to logits (N, C) of the class model.
 
-    Trained names have their photos, all others are classes added by name.
+    Trained names have their photos, all others are classes added by name; ``switched`` gives these the hand-crafted
+    prompt.
     """
     index = {name: row for row, name in reversed([*enumerate(context.task.class_names)])}
     learned = prompted if fitted.prompt == LEARNED else None
 
     def logits(images: Tensor, names: Sequence[str]) -> Tensor:
-        texts = _handcrafted_rows(context, names) if learned is None else learned.embed(names).cpu().numpy()
+        own = None if switched and tuple(names) != tuple(context.task.class_names) else learned
+        texts = _handcrafted_rows(context, names) if own is None else own.embed(names).cpu().numpy()
         rows = texts.astype(np.float32)
         means, counts = np.zeros_like(rows), np.zeros(len(names), dtype=np.int64)
         trained = [(column, index[name]) for column, name in enumerate(names) if name in index]

@@ -1,4 +1,4 @@
-"""The measures of a run: accuracy, one ranking, a linear probe, and the relations that it keeps."""
+"""The measures of a run: accuracy, joint accuracy, a linear probe, and the relations that it keeps."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sar_train.evaluation.open_protocol import open_protocol
 from sar_train.evaluation.relations import held_out_names, spearman_of_relations
 from sar_train.training.context import RunContext
 from sar_train.training.prompted import PromptedCLIP
-from sar_train.training.record import MEAN_IMAGE, TEXT_BRANCH, Answers, Parts
+from sar_train.training.record import MEAN_IMAGE, SWITCHED, TEXT_BRANCH, Answers, Parts
 
 Logits = Callable[[Tensor, Sequence[str]], Tensor]
 """(N, C) for (N, D) unit image features and C names."""
@@ -42,7 +42,7 @@ def image_features(prompted: PromptedCLIP | None, features: Features, evaluated:
 
 
 def evaluate_all(task: Task, images: FeaturesOf, logits: Logits) -> Answers:
-    """Evaluate base and new photos among the classes of their own side, and all of them in one ranking.
+    """Evaluate base and new photos among the classes of their own side, and all of them together.
 
     The ranking has the logits that the base names get when they are asked for alone, and beside them those of the new
     names. So a head answers for the classes that it knows and the text branch for the others, which no bundle does: an
@@ -82,16 +82,27 @@ def zero_shot(context: RunContext) -> Answers:
 
 def answers(context: RunContext, prompted: PromptedCLIP, images: FeaturesOf) -> tuple[Answers, dict[str, Answers]]:
     """Evaluate the method's own answers, and those in the other ways that a bundle may need."""
+    own: dict[tuple[str, ...], Tensor] = {}  # a prompt that depends on the image takes minutes
 
     def evaluated(**way: bool) -> Answers:
         return evaluate_all(context.task, images, lambda rows, names: prompted.logits(rows, names, **way))
 
-    others: dict[str, Answers] = {}
+    def logits(rows: Tensor, names: Sequence[str]) -> Tensor:
+        own[tuple(names)] = prompted.logits(rows, names)
+        return own[tuple(names)]
+
+    def switched(rows: Tensor, names: Sequence[str]) -> Tensor:
+        trained = tuple(names) == tuple(context.task.class_names)
+        return own[tuple(names)] if trained else context.zero_shot(rows, names)
+
+    result, others = evaluate_all(context.task, images, logits), dict[str, Answers]()
+    if context.task.base is not None and context.task.new is not None:
+        others[SWITCHED] = evaluate_all(context.task, images, switched)
     if prompted.method.head() is not None:
         others[TEXT_BRANCH] = evaluated(text_only=True)
     if prompted.method.per_image:
         others[MEAN_IMAGE] = evaluated(frozen=True)
-    return evaluated(), others
+    return result, others
 
 
 def bundle_logits(

@@ -18,7 +18,17 @@ if TYPE_CHECKING:
 Parts = dict[str, Evaluation | None]
 """Evaluations of base and new classes."""
 TEXT_BRANCH, MEAN_IMAGE, STATISTICS = "text-branch", "mean-image", "statistics"
-"""Ways to answer other than the run's own: without the head, by the prompt for the mean image, by the class model."""
+SWITCHED, STATISTICS_SWITCHED, STATISTICS_HANDCRAFTED = "switched", "statistics-switched", "statistics-handcrafted"
+WAYS = {
+    TEXT_BRANCH: "text branch",
+    MEAN_IMAGE: "mean image",
+    STATISTICS: "class model",
+    SWITCHED: "switched",
+    STATISTICS_SWITCHED: "class model, switched",
+    STATISTICS_HANDCRAFTED: "class model, hand-crafted prompt",
+}
+"""Ways to answer other than the run's own, and their labels: without the head, by the prompt for the mean image, by the
+class model, and switched: trained classes by the learned prompt, all others by the hand-crafted one."""
 PACKAGES = ("sar-clip", "torch", "open_clip_torch", "timm", "numpy", "safetensors")
 
 
@@ -28,7 +38,7 @@ class Answers:
 
     Attributes:
         parts: base and new classes, each among their own.
-        open: both in one ranking; None where the protocol has no new classes.
+        open: both together; None where the protocol has no new classes.
     """
 
     parts: Parts
@@ -90,7 +100,7 @@ def make_record(
         context: of the run.
         result: what the method answers.
         others: the same by the ways that a bundle may have to answer in: ``text-branch`` without the head,
-            ``mean-image`` with the prompt for the mean training image, ``statistics`` with the class model.
+            ``mean-image`` with the prompt for the mean training image, and so on (`WAYS`).
         zero_shot: what the hand-crafted prompt answers.
         **entries: further keys of the record, as they are.
     """

@@ -28,7 +28,14 @@ from sar_train.training.context import RunContext, open_data, prepare
 from sar_train.training.identity import outcome_settings, regulariser_of, regulariser_settings
 from sar_train.training.page import PAGE, write_page
 from sar_train.training.prompted import PromptedCLIP
-from sar_train.training.record import STATISTICS, Answers, make_record, scores
+from sar_train.training.record import (
+    STATISTICS,
+    STATISTICS_HANDCRAFTED,
+    STATISTICS_SWITCHED,
+    Answers,
+    make_record,
+    scores,
+)
 from sar_train.training.state import State
 
 SAVE_EVERY = 5.0
@@ -107,10 +114,10 @@ def run(
     images = functools.cache(lambda evaluated: measures.image_features(prompted, context.features, evaluated))
     result, others = (zero_shot, {}) if prompted is None else measures.answers(context, prompted, images)
     logits = measures.bundle_logits(context, prompted, images)
-    if fitted:
+    if choice and fitted:
         own = images if fitted.prompt == fitting.LEARNED else lambda evaluated: evaluated.features
+        others |= _with_class_model(context, prompted, choice, fitted, own)
         way = fitting.logits_with(context, prompted, fitted)
-        others[STATISTICS] = measures.evaluate_all(context.task, own, way)
         logits = lambda evaluated: way(own(evaluated), context.task.class_names)  # noqa: E731
         if config.method == GDA:
             result = others[STATISTICS]
@@ -194,6 +201,26 @@ def _choose(
             tell(f"Warning: the prompts were not compared ({error})")
             choice = dataclasses.replace(choice, why="not compared: training on half of the classes failed")
     return choice, needed.whole == "always" or (needed.whole == "if better" and choice.prompt == fitting.LEARNED)
+
+
+def _with_class_model(
+    context: RunContext,
+    prompted: PromptedCLIP | None,
+    choice: fitting.Choice,
+    fitted: checkpoint.FittedStatistics,
+    images: measures.FeaturesOf,
+) -> dict[str, Answers]:
+    """Evaluate the class model of a run; under a learned prompt also switched, and that of the hand-crafted prompt."""
+
+    def evaluate(images: measures.FeaturesOf, *arguments: Any, **options: Any) -> Answers:
+        return measures.evaluate_all(context.task, images, fitting.logits_with(context, *arguments, **options))
+
+    answers = {STATISTICS: evaluate(images, prompted, fitted)}
+    if context.task.base is not None and context.task.new is not None and fitted.prompt == fitting.LEARNED:
+        plain = fitting.finish(context, dataclasses.replace(choice, prompt=fitting.HANDCRAFTED), None)
+        answers[STATISTICS_SWITCHED] = evaluate(images, prompted, fitted, switched=True)
+        answers[STATISTICS_HANDCRAFTED] = evaluate(lambda evaluated: evaluated.features, None, plain)
+    return answers
 
 
 def check_run_folder(out: Path, config: RunConfig) -> None:
@@ -300,7 +327,7 @@ def _after_epoch(context: RunContext, out: Path, tell: ProgressCallback, spent: 
 
 
 def describe(answers: Answers) -> str:
-    """Return ``base 60.7 % / new 59.1 % (harmonic mean 59.9 %)`` and the same in one ranking, as far as measured."""
+    """Return ``base 60.7 % / new 59.1 % (harmonic mean 59.9 %)`` and the same jointly, as far as measured."""
     separate = scores(answers.parts)
     if separate["base_accuracy"] is None:
         return "not measured, no photo is left to test on"
@@ -312,7 +339,7 @@ def describe(answers: Answers) -> str:
         f"(harmonic mean {measures['harmonic_mean']:.1f} %)"
         for measures in (separate, one)
     )
-    return f"{shown}; one ranking over base and new: {in_one}"
+    return f"{shown}; joint over base and new: {in_one}"
 
 
 def remove(out: Path) -> None:

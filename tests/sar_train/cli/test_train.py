@@ -98,6 +98,25 @@ def test_the_closing_table_has_the_prompt_with_statistics(blobs: Path, novel: st
     assert {len(line) for line in lines} == {27 + 15}
 
 
+def test_the_closing_table_has_the_row_switch_where_new_classes_are_tested(
+    blobs: Path, novel: str, tmp_path: Path
+) -> None:
+    arguments = (blobs, *TINY, "--novel", novel, "--protocol", "base-to-new", "--prompt", "learned")
+    result = sar_train(*arguments, "--out", tmp_path / "run")
+    record = record_of(tmp_path / "run")
+    apart, jointly = result.stdout.split("joint over base and new")
+    for lines, ways in ((apart, record["other_metrics"]), (jointly, record["open"]["other_metrics"])):
+        rows = {" ".join(line.split()[:-3]): line.split()[-3:] for line in lines.splitlines()}
+        for label, way in (("switched", "switched"), ("class model, switched", "statistics-switched")):
+            measures = ways[way] if lines is apart else ways[way]["images"]
+            row = rows[f"- {label}"]
+            assert list(map(float, row)) == pytest.approx(
+                [measures[key] for key in ("base_accuracy", "new_accuracy", "harmonic_mean")], abs=0.051
+            )
+    assert record["other_metrics"]["switched"]["base_accuracy"] == record["metrics"]["base_accuracy"]
+    assert record["other_metrics"]["switched"]["new_accuracy"] == record["zero_shot"]["new_accuracy"]
+
+
 @pytest.mark.parametrize(
     ("alone", "zero_shot", "answer", "words"),
     [

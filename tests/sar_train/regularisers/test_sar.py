@@ -87,6 +87,15 @@ def test_the_teachers_frame_sees_a_rotation_and_novel_rows_leave_base_alone() ->
     assert float(fixed(inputs(moved.detach(), v))) > 1e-3
 
 
+def test_the_teachers_frame_is_pointwise() -> None:
+    """A sum of quadratic forms of the shift of each name by itself; the own frame is no such sum."""
+    w, v = rows(6, 0), rows(6, 1)
+    shift = w - v
+    forms = [((shift[i] @ v.T) ** 2).sum() - (shift[i] @ v[i]) ** 2 for i in range(6)]
+    assert float(own(frame="teacher")(inputs(w, v))) == pytest.approx(float(sum(forms)) / 30, rel=1e-5)
+    assert float(own()(inputs(w, v))) != pytest.approx(float(sum(forms)) / 30, rel=1e-2)
+
+
 def test_mixed_draws_all_base_names_and_union_draws_from_all() -> None:
     rng = torch.Generator().manual_seed(0)
     mixed = SAR(SARConfig(subset=5)).draw(10, 40, rng)
@@ -121,7 +130,7 @@ def test_settings_at_the_edge_beyond_it_and_the_defaults() -> None:
     SARConfig(weight=0, subset=0, anchor=0, ramp=0, tau=1e-9)
     SARConfig(ramp=1)
     assert dataclasses.asdict(SARConfig()) == {
-        "weight": 10.0, "tau": 0.1, "distance": "mse", "frame": "teacher", "rows": "all", "rule": "mixed",
+        "weight": 10.0, "tau": 0.1, "distance": "mse", "frame": "own", "rows": "all", "rule": "mixed",
         "subset": 0.25, "anchor": 0.0, "ramp": 0.0, "teacher": "template",
     }  # fmt: skip
 

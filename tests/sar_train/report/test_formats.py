@@ -43,7 +43,7 @@ def shown(value: Value, digits: int = 1) -> Cell:
         (Difference(1.0, Mean(3.5, None)), 1, Cell("-2.5", -2.5, tone="down")),
         (Difference(1.0, 1.03125), 1, Cell("0.0", -0.03125)),
         (Difference(1.03125, 1.0), 1, Cell("0.0", 0.03125)),
-        (Difference(2.0, 1.0, sd=0.25), 1, Cell("+1.0", 1.0, "0.2", 0.25, tone="up")),
+        (Difference(2.0, 1.0, interval=0.25), 1, Cell("+1.0", 1.0, "0.2", 0.25, tone="up")),
         (Difference(None, 1.0), 1, Cell()),
     ],
 )
@@ -109,7 +109,7 @@ def test_markdown() -> None:
 
 
 def test_csv_and_json_have_full_precision_and_deviations_of_their_own() -> None:
-    heads = ["name", "without: base", "without: base sd", "with: base"]
+    heads = ["name", "without: base", "without: base ±", "with: base"]
     values = [NASTY, 80.25, 1.5, 1.0 - 3.4]
     assert list(csv.reader(io.StringIO(to_csv(SAMPLE)))) == [heads, list(map(str, values))]
     (content,) = json.loads(to_json([SAMPLE]))

@@ -75,7 +75,7 @@ def test_a_record_says_what_was_done_and_what_came_of_it(finished: Finished, con
     assert record["config"]["protocol"] == "base-to-new"
     assert record["seed"] == 1
     assert record["novel"] == {"source": config.novel, "count": 5, "overlap": 1}
-    assert list(record["other_metrics"]) == ["statistics"]
+    assert list(record["other_metrics"]) == ["switched", *MODELS]
     for prompt in ("metrics", "zero_shot"):
         scores = record[prompt]
         assert 0 <= scores["base_accuracy"] <= 100
@@ -95,7 +95,7 @@ def test_a_record_says_what_was_done_and_what_came_of_it(finished: Finished, con
     assert recorded.public == loaded.public  # not all wheels have the build, such as +cpu, in their name
     assert any("about" in line and "left" in line for line in finished.lines)
     (zero_shot,) = [line for line in finished.lines if line.startswith("zero-shot: base")]
-    assert "one ranking over base and new: base" in zero_shot
+    assert "joint over base and new: base" in zero_shot
 
 
 def test_the_record_has_sars_own_measure(finished: Finished) -> None:
@@ -110,6 +110,9 @@ def test_the_record_has_sars_own_measure(finished: Finished) -> None:
     assert relations["after"] == pytest.approx(spearman_of_relations(learned, teacher), abs=1e-6)
 
 
+MODELS = ["statistics", "statistics-switched", "statistics-handcrafted"]
+
+
 @pytest.mark.parametrize(
     ("method", "other", "flags"),
     [("dept", "text-branch", {"text_only": True}), ("cocoop", "mean-image", {"frozen": True})],
@@ -120,10 +123,11 @@ def test_the_record_has_what_a_bundle_may_answer_instead(
     changed = dataclasses.replace(config, method=method, shots=2, batch_size=2, epochs=2)
     run = trainer.run(changed, tmp_path / "run")
     record = run.record
-    assert list(record["other_metrics"]) == [other, "statistics"]
+    assert list(record["other_metrics"]) == ["switched", other, *MODELS]
     ready, data = restore(run, tiny_backbone()), feature_set()
     test, labels = data.plain("test"), data.labels("test")
     base = labels < 4
+    hand, scale = tiny_backbone().embed_names(CLASSES[4:], "a photo of a {}."), tiny_backbone().logit_scale
     for way, chosen in (("metrics", {}), (other, flags)):
         logits = ready.logits(test, CLASSES[:4], **chosen)
         right = (logits[base].argmax(1) == labels[base]).float().mean()
@@ -134,6 +138,9 @@ def test_the_record_has_what_a_bundle_may_answer_instead(
         assert in_one[way]["images"]["base_accuracy"] == pytest.approx(100 * float(right))
         if way == other or method != "dept":  # then it is what a bundle answers that is asked for all names at once
             torch.testing.assert_close(ranking, ready.logits(test, CLASSES, **chosen))
+    ranking = torch.cat([ready.logits(test, CLASSES[:4]), scale * test @ hand.T], dim=1)  # switched, with the head
+    right = (ranking.argmax(1) == labels)[~base].float().mean()
+    assert record["open"]["other_metrics"]["switched"]["images"]["new_accuracy"] == pytest.approx(100 * float(right))
     assert run.settings.keys() == {field.name for field in dataclasses.fields(type(ready.method).Config)}
 
 
