@@ -302,7 +302,7 @@ def _bank_file(bank: ClassBank) -> bytes:
     plain = bank.settled()
     if bank.base is not None:
         base = dataclasses.replace(bank.base, path="")
-        plain = dataclasses.replace(bank, log=Log(folded=bank.changes), base=base, pool={}, parked=(), before=None)
+        plain = dataclasses.replace(bank, log=Log(folded=bank.changes), base=base, pool={}, parked=())
     with tempfile.TemporaryDirectory() as folder:
         plain.save(Path(folder) / "bank.safetensors")
         return (Path(folder) / "bank.safetensors").read_bytes()

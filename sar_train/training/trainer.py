@@ -217,7 +217,7 @@ def _with_class_model(
 
     answers = {STATISTICS: evaluate(images, prompted, fitted)}
     if context.task.base is not None and context.task.new is not None and fitted.prompt == fitting.LEARNED:
-        plain = fitting.finish(context, dataclasses.replace(choice, prompt=fitting.HANDCRAFTED), None)
+        plain = fitting.finish(context, dataclasses.replace(choice, prompt=checkpoint.HANDCRAFTED), None)
         answers[STATISTICS_SWITCHED] = evaluate(images, prompted, fitted, switched=True)
         answers[STATISTICS_HANDCRAFTED] = evaluate(lambda evaluated: evaluated.features, None, plain)
     return answers
