@@ -238,10 +238,15 @@ class Pool:
             if not item.alone and not late:
                 item.alone = True
                 self._waiting.appendleft(item)
-            elif not item.future.done():
+            elif item.future.done():
+                continue
+            elif isinstance(error, TimeLimitError):
+                reason = f"it takes more than {self._limits.image_seconds:g} s; scale it down first"
+                item.future.set_result(Outcome(None, ImageError(reason), {}))
+            elif error.exit_code == -9:  # by a person or for lack of memory: that need not be the image's fault
+                item.future.set_exception(Problem("unavailable", "its worker was killed twice; try again", 1))
+            else:
                 reason = f"decoding it ended a process (exit code {error.exit_code})"
-                if isinstance(error, TimeLimitError):
-                    reason = f"it takes more than {self._limits.image_seconds:g} s; scale it down first"
                 item.future.set_result(Outcome(None, ImageError(reason), {}))
 
     def _finish(self, batch: Sequence[_Item], results: Sequence[Result], start: float) -> None:
