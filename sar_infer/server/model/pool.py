@@ -172,19 +172,27 @@ class Pool:
         Raises:
             Problem: ``unavailable``, while the breaker is open.
         """
-        loop, now, futures = asyncio.get_running_loop(), time.perf_counter(), list[asyncio.Future[Outcome[T]]]()
+        loop, now, items = asyncio.get_running_loop(), time.perf_counter(), list[_Item]()
+        outcomes: list[Outcome[T] | asyncio.Future[Outcome[T]]] = []
         for image in images:
-            futures.append(future := loop.create_future())
             if isinstance(image, ImageError):
-                future.set_result(Outcome(None, image, {}))
+                outcomes.append(Outcome(None, image, {}))
                 continue
-            item = _Item(Task(image, digests), finish, classes, future, now)
+            items.append(item := _Item(Task(image, digests), finish, classes, loop.create_future(), now))
+            outcomes.append(item.future)
             (self._waiting.appendleft if first else self._waiting.append)(item)
             self._hand_out()  # one by one, so that all workers that are idle get some
-        if len(futures) == 1:  # a future that is cancelled leaves the line
-            return [await futures[0]]
-        await asyncio.gather(*futures, return_exceptions=True)  # so that none runs on after the answer
-        return [future.result() for future in futures]
+        try:
+            if len(items) == 1:
+                await items[0].future
+            else:  # all end, so that none runs on after the answer
+                await asyncio.gather(*(item.future for item in items), return_exceptions=True)
+        except asyncio.CancelledError:
+            for item in items:
+                if item in self._waiting:
+                    self._waiting.remove(item)
+            raise
+        return [outcome if isinstance(outcome, Outcome) else outcome.result() for outcome in outcomes]
 
     def _hand_out(self) -> None:
         """Hand images to idle workers; refuse them while the breaker is open."""
@@ -206,7 +214,9 @@ class Pool:
         batch: list[_Item] = []
         most = max(self._sizes.max_batch, min(HANDED, len(self._waiting) // self._sizes.workers))
         while self._waiting and len(batch) < most and not (batch and (batch[0].alone or self._waiting[0].alone)):
-            batch.append(self._waiting.popleft())
+            item = self._waiting.popleft()
+            if not item.future.done():
+                batch.append(item)
         return batch
 
     async def _work(self, worker: AnyWorker, batch: Sequence[_Item]) -> None:
