@@ -82,92 +82,6 @@ class TimeLimitError(DeathError):
         return "the process was ended: it took too long"
 
 
-class _Channel:
-    """This side of a ``multiprocessing`` pipe: one message goes out and one comes back, again and again.
-
-    Args:
-        descriptor: Of the pipe; closed by its owner, after ``close``.
-    """
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-        self._loop = asyncio.get_running_loop()
-        self._unsent = memoryview(b"")
-        self._received = bytearray()
-        self._answer: asyncio.Future[memoryview] | None = None
-        self._open = True
-        os.set_blocking(descriptor, False)
-        self._loop.add_reader(descriptor, self._read)
-
-    async def exchange(self, message: bytes) -> memoryview:
-        """Return the answer to a message, which is sent, as far as the pipe takes it, before this waits for anything.
-
-        If it is cancelled, nothing more can be exchanged.
-
-        Raises:
-            OSError: the other side has closed the pipe.
-        """
-        self._answer = self._loop.create_future()
-        self._unsent = memoryview(_LENGTH.pack(len(message)) + message)
-        self._received = bytearray()
-        self._write()
-        if self._unsent:
-            self._loop.add_writer(self._descriptor, self._write_rest)
-        return await self._answer
-
-    @property
-    def open(self) -> bool:
-        """Return whether the other side has the pipe open, as of now, not of the last turn of the event loop."""
-        if self._open:
-            self._read()
-        return self._open
-
-    def close(self) -> None:
-        """Leave the event loop, if it still runs; who waits for an answer is told."""
-        self._open = False
-        if not self._loop.is_closed():
-            self._loop.remove_reader(self._descriptor)
-            self._loop.remove_writer(self._descriptor)
-            self._fail(ConnectionResetError("the pipe was closed"))
-
-    def _write(self) -> None:
-        try:
-            self._unsent = self._unsent[os.write(self._descriptor, self._unsent) :]
-        except BlockingIOError:
-            return
-        except OSError as error:
-            self._unsent = memoryview(b"")
-            self._fail(error)
-
-    def _write_rest(self) -> None:
-        self._write()
-        if not self._unsent:
-            self._loop.remove_writer(self._descriptor)
-
-    def _read(self) -> None:
-        try:
-            piece = os.read(self._descriptor, _PIECE)
-            if not piece:
-                raise ConnectionResetError("the other side has closed the pipe")
-        except BlockingIOError:
-            return
-        except OSError as error:
-            self._loop.remove_reader(self._descriptor)
-            self._open = False
-            self._fail(error)
-            return
-        self._received += piece
-        if len(self._received) < _LENGTH.size or self._answer is None or self._answer.done():
-            return
-        (length,) = _LENGTH.unpack_from(self._received)
-        if len(self._received) >= _LENGTH.size + length:
-            self._answer.set_result(memoryview(self._received)[_LENGTH.size :])
-
-    def _fail(self, error: OSError) -> None:
-        if self._answer is not None and not self._answer.done():
-            self._answer.set_exception(error)
-
-
 class Worker(Generic[Answer]):
     """The parent's side of one process; one thread, or one coroutine, at a time may ask it.
 
@@ -181,7 +95,10 @@ class Worker(Generic[Answer]):
 
     def __init__(self, load: Load[Answer], limit: float | None = None) -> None:
         self._load, self._limit = load, limit
-        self._channel: _Channel | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None  # once it has been asked from one
+        self._open = True
+        self._unsent, self._received = memoryview(b""), bytearray()
+        self._reply: asyncio.Future[memoryview] | None = None
         self._pipe, theirs = _SPAWN.Pipe()
         self._process = _SPAWN.Process(target=_serve, args=(theirs,), daemon=True)
         try:
@@ -203,8 +120,12 @@ class Worker(Generic[Answer]):
 
     @property
     def alive(self) -> bool:
-        """Return whether the process still runs."""
-        return self._channel.open if self._channel is not None else not wait([self._process.sentinel], 0)
+        """Return whether the process still runs, as of now, not of the last turn of the event loop."""
+        if self._loop is None:
+            return not wait([self._process.sentinel], 0)
+        if self._open:
+            self._read()
+        return self._open
 
     @property
     def stopped(self) -> bool:
@@ -249,11 +170,20 @@ class Worker(Generic[Answer]):
         """
         if sys.platform == "win32":  # its event loop cannot wait for a pipe
             return await asyncio.to_thread(self.answer, task)
-        if self._channel is None:
-            self._channel = _Channel(self._pipe.fileno())
+        pipe = self._pipe.fileno()
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+            os.set_blocking(pipe, False)
+            self._loop.add_reader(pipe, self._read)
+        message = pickle.dumps(task, pickle.HIGHEST_PROTOCOL)
+        self._reply, self._received = self._loop.create_future(), bytearray()
+        self._unsent = memoryview(_LENGTH.pack(len(message)) + message)
+        self._write()  # as far as the pipe takes it, before this waits for anything
+        if self._unsent:
+            self._loop.add_writer(pipe, self._write)
         try:
             async with asyncio.timeout(self._limit):
-                content = await self._channel.exchange(pickle.dumps(task, pickle.HIGHEST_PROTOCOL))
+                content = await self._reply
         except OSError as error:  # ``TimeoutError`` is one
             self.dismiss()
             raise await asyncio.to_thread(self._died, isinstance(error, TimeoutError)) from None
@@ -266,9 +196,8 @@ class Worker(Generic[Answer]):
 
     def dismiss(self) -> None:
         """Let the process end when it has nothing to do; nobody may wait for its answer. See ``ended``."""
-        if self._channel is not None:
-            self._channel.close()
-            self._channel = None
+        if self._loop is not None and not self._pipe.closed and not self._loop.is_closed():
+            self._lose(ConnectionResetError("the pipe was closed"))
         self._pipe.close()
 
     def ended(self) -> int | None:
@@ -284,6 +213,43 @@ class Worker(Generic[Answer]):
         while (exit_code := self._process.exitcode) is None and time.monotonic() < end:
             time.sleep(_REAPED_EVERY)
         return exit_code
+
+    def _write(self) -> None:
+        try:
+            self._unsent = self._unsent[os.write(self._pipe.fileno(), self._unsent) :]
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._lose(error)
+            return
+        if not self._unsent and self._loop is not None:
+            self._loop.remove_writer(self._pipe.fileno())
+
+    def _read(self) -> None:
+        try:
+            piece = os.read(self._pipe.fileno(), _PIECE)
+            if not piece:
+                raise ConnectionResetError("the other side has closed the pipe")
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._lose(error)
+            return
+        self._received += piece
+        if len(self._received) < _LENGTH.size or self._reply is None or self._reply.done():
+            return
+        (length,) = _LENGTH.unpack_from(self._received)
+        if len(self._received) >= _LENGTH.size + length:
+            self._reply.set_result(memoryview(self._received)[_LENGTH.size :])
+
+    def _lose(self, error: OSError) -> None:
+        """Leave the event loop, and tell who waits for an answer."""
+        self._open, self._unsent = False, memoryview(b"")
+        if self._loop is not None:
+            self._loop.remove_reader(self._pipe.fileno())
+            self._loop.remove_writer(self._pipe.fileno())
+        if self._reply is not None and not self._reply.done():
+            self._reply.set_exception(error)
 
     def _send(self, message: Any) -> None:
         with ForkingPickler.dumps(message) as content:

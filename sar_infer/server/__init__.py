@@ -1,19 +1,20 @@
 """An HTTP server for one bundle: ``sar-serve``; needs the extra ``serve``, never torch.
 
-One process listens; it owns the sessions, or stands in front of worker processes that do. A request takes these steps:
+One process listens; it owns the sessions, or stands in front of worker processes that do. A request takes twelve hops,
+each the next function to read:
 
-1. ``http.connection``: headers, idle connections.
-2. ``http.middleware``: key, body, deadline, request id, the line in the log.
-3. ``app``: the route.
-4. ``routes``: one file for each protocol.
-5. ``http.request``: the body as a model and images.
-6. ``model.names``: the class set.
-7. ``model.engine``: one task for each image.
-8. ``model.batcher``: tasks that wait run together.
-9. ``model.workers``: the next idle worker; ``model.supervisor`` says when one is started.
-10. ``processes.worker``: the pipe there and back.
-11. ``model.process``: the image is decoded and encoded.
-12. ``model.engine``: rows that arrive together are ranked together.
+1. ``connection.Connection.data_received``: framing, headers, idle connections.
+2. ``front.build_app``, ``handle``: key, host, size, deadline, request id, problems, the line in the log.
+3. A function of ``routes``, one file for each protocol.
+4. ``request.read_call``: an image, a form, JSON or what ``curl -d`` sends, as a model and images.
+5. ``service.Service.current``: the classes of now.
+6. ``model.names.Names.class_set``: those of the call.
+7. ``model.pool.Pool.each``: the line of images.
+8. ``model.pool.Pool._hand_out``: idle workers; ``model.supervisor`` says when one is started, or none for a while.
+9. ``model.pool.Pool._work``: one batch, and what becomes of it if its worker dies.
+10. ``processes.worker.Worker.answer_async``: the pipe there and back.
+11. ``model.process.Computer.__call__``, in the worker: images are decoded and encoded.
+12. ``model.pool.Pool._finish``: the rows of a batch are ranked.
 
 ``service`` holds the state that all requests share, ``problems`` lists everything that a request can be refused for,
 and ``bank`` keeps the classes that were added.

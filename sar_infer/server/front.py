@@ -17,6 +17,7 @@ import re
 import secrets
 import socket
 import time
+from typing import cast
 from urllib.parse import urlsplit
 
 from fastapi import FastAPI, Request
@@ -58,7 +59,31 @@ def build_app(service: Service) -> ASGIApp:
     routes = routed(service)
 
     async def handle(scope: Scope, receive: Receive, send: Send) -> None:
-        await _Call(routes, service, scope, receive, send).run()
+        """Answer a request, whatever happens."""
+        call, start = _Call(service, scope, receive, send), time.perf_counter()
+        seconds = None if scope["path"] in _ENDLESS else service.settings.limits.seconds
+        try:
+            async with asyncio.timeout(seconds) as deadline:
+                call.check()
+                await call.read()
+                if scope["path"] == classify.PATH and scope["method"] == "POST" and not scope["query_string"]:
+                    # past FastAPI: with it an image takes 1.2 % (8 clients) to 1.5 % (32) more CPU (ADR 10)
+                    request = Request(scope, call.receive)
+                    response = await classify.classify(request, service, classify.NO_OPTIONS)
+                    await response(scope, call.receive, call.send)
+                else:
+                    await routes(scope, call.receive, call.send)
+        except asyncio.CancelledError:
+            call.task.uncancel()
+            if not call.gone:  # uvicorn cancels what still runs when the drain is over
+                await call.refuse(Problem("draining", "the server is shutting down", 1))
+        except Exception as error:
+            late = isinstance(error, TimeoutError) and deadline.expired()
+            await call.refuse(Problem("deadline", f"no answer within {seconds:g} s") if late else error)
+        finally:
+            service.body_bytes -= call.held
+            del scope["state"]["cancel"]  # a cycle, which would stay in memory for a while
+            call.account(time.perf_counter() - start)
 
     if not service.settings.origins:
         return handle
@@ -102,8 +127,8 @@ def routed(service: Service) -> FastAPI:
 class _Call:
     """One request, from its headers to its line in the log."""
 
-    def __init__(self, routes: ASGIApp, service: Service, scope: Scope, receive: Receive, send: Send) -> None:
-        self._routes, self._service, self._scope = routes, service, scope
+    def __init__(self, service: Service, scope: Scope, receive: Receive, send: Send) -> None:
+        self._service, self._scope = service, scope
         self._client_receive, self._client_send = receive, send
         self._headers = Headers(scope=scope)
         request_id = self._headers.get("x-request-id", "")
@@ -111,41 +136,12 @@ class _Call:
         scope.setdefault("state", {}).update(request_id=self._id, cancel=self._cancel)
         self._arrived = "content-length" not in self._headers and "transfer-encoding" not in self._headers
         self._body = b""
-        self._held = 0
         self._status = 0
-        self._gone = False
-        self._task = asyncio.current_task()
+        self.held = 0
+        self.gone = False
+        self.task = cast("asyncio.Task[None]", asyncio.current_task())
 
-    async def run(self) -> None:
-        """Answer the request, whatever happens."""
-        start, scope = time.perf_counter(), self._scope
-        seconds = None if scope["path"] in _ENDLESS else self._service.settings.limits.seconds
-        try:
-            async with asyncio.timeout(seconds) as deadline:
-                self._check()
-                if not self._arrived:
-                    self._body = await self._read()
-                if scope["path"] == classify.PATH and scope["method"] == "POST" and not scope["query_string"]:
-                    # past FastAPI: with it an image takes 1.2 % (8 clients) to 1.5 % (32) more CPU (ADR 10)
-                    request = Request(scope, self._receive)
-                    response = await classify.classify(request, self._service, classify.NO_OPTIONS)
-                    await response(scope, self._receive, self._send)
-                else:
-                    await self._routes(scope, self._receive, self._send)
-        except asyncio.CancelledError:
-            if self._task is not None:
-                self._task.uncancel()
-            if not self._gone:  # uvicorn cancels what still runs when the drain is over
-                await self._refuse(Problem("draining", "the server is shutting down", 1))
-        except Exception as error:
-            late = isinstance(error, TimeoutError) and deadline.expired()
-            await self._refuse(Problem("deadline", f"no answer within {seconds:g} s") if late else error)
-        finally:
-            self._service.body_bytes -= self._held
-            del scope["state"]["cancel"]  # a cycle, which would stay in memory for a while
-            self._account(time.perf_counter() - start)
-
-    def _check(self) -> None:
+    def check(self) -> None:
         """Refuse what can be refused before the body is read."""
         path, service, headers = self._scope["path"], self._service, self._headers
         if path not in _OPEN and not path.startswith(_OPEN_BELOW):
@@ -172,8 +168,10 @@ class _Call:
             text = f"at most {limit / 2**20:.3g} MiB a request; scale the image down or send fewer"
             raise Problem("body-too-large", text)
 
-    async def _read(self) -> bytes:
-        """Return the body; it counts while the request lasts."""
+    async def read(self) -> None:
+        """Read the body, if there is one; it counts while the request lasts."""
+        if self._arrived:
+            return
         service, seconds = self._service, self._service.settings.limits.body_seconds
         chunks: list[bytes] = []
         try:
@@ -181,20 +179,20 @@ class _Call:
                 while not self._arrived:
                     chunk = await self._next()
                     chunks.append(chunk)
-                    self._held += len(chunk)
+                    self.held += len(chunk)
                     service.body_bytes += len(chunk)
-                    self._check_size(self._held)
+                    self._check_size(self.held)
                     if service.body_bytes > service.most_body_bytes:
                         raise service.images.refusal()
         except TimeoutError:
             raise Problem("body-timeout", f"the body did not arrive within {seconds:g} s") from None
-        return b"".join(chunks)
+        self._body = b"".join(chunks)
 
     async def _next(self) -> bytes:
         """Return the next chunk of the body."""
         message = await self._client_receive()
         if message["type"] == "http.disconnect":
-            self._gone = self._arrived = True
+            self.gone = self._arrived = True
             raise asyncio.CancelledError
         self._arrived = not message.get("more_body", False)
         chunk: bytes = message.get("body", b"")
@@ -202,16 +200,17 @@ class _Call:
 
     def _cancel(self) -> None:
         """Cancel the request, as its client has left; ``connection`` calls this, and no task has to watch for it."""
-        if self._task is not None and not self._status:
-            self._gone = True
-            self._task.cancel()
+        if not self._status:
+            self.gone = True
+            self.task.cancel()
 
-    async def _receive(self) -> Message:
+    async def receive(self) -> Message:
         """Return the body and let go of it; nobody asks twice, as a client that leaves cancels its request."""
         body, self._body = self._body, b""
         return {"type": "http.request", "body": body, "more_body": False}
 
-    async def _send(self, message: Message) -> None:
+    async def send(self, message: Message) -> None:
+        """Send part of the answer."""
         if message["type"] == "http.response.start":
             self._status = message["status"]
             headers = MutableHeaders(scope=message)
@@ -232,7 +231,7 @@ class _Call:
                 while not self._arrived:
                     await self._next()
 
-    async def _refuse(self, error: Exception) -> None:
+    async def refuse(self, error: Exception) -> None:
         """Answer with the problem that an exception stands for; one that nobody foresaw is logged."""
         problem = _problem(error, self._scope)
         if problem is None:
@@ -244,15 +243,16 @@ class _Call:
         length = self._headers.get("content-length", "")
         if not self._arrived and length.isdecimal() and int(length) <= self._service.settings.limits.body_bytes:
             await self._linger()  # so that the connection can be kept
-        await answer(problem, self._scope)(self._scope, self._receive, self._send)
+        await answer(problem, self._scope)(self._scope, self.receive, self.send)
 
-    def _account(self, seconds: float) -> None:
+    def account(self, seconds: float) -> None:
+        """Count the request, and write its line into the log."""
         path, state, metrics = self._scope["path"], self._scope["state"], self._service.metrics
         route = getattr(self._scope.get("route"), "path", path if path in _PLAIN_ROUTES else "unmatched")
         status = self._status or 499
         metrics.requests.labels(route, str(status)).inc()
         metrics.seconds.labels(route).observe(seconds)
-        reason = state.get("problem") or ("cancelled" if self._gone else None)
+        reason = state.get("problem") or ("cancelled" if self.gone else None)
         if reason:
             metrics.rejected.labels(reason).inc()
         if _access.disabled:

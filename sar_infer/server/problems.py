@@ -66,7 +66,7 @@ class Problem(Exception):  # noqa: N818 - RFC 9457 calls it a problem
 
 
 def answer(problem: Problem, scope: Scope) -> Response:
-    """Return the response for a problem, in the form of the request's protocol; ``middleware`` counts it."""
+    """Return the response for a problem, in the form of the request's protocol; ``front`` counts it."""
     scope["state"]["problem"] = problem.code
     kind, path = "application/json", scope["path"] + "/"
     content: dict[str, Any]

@@ -111,7 +111,7 @@ def serve(service: Service, listener: socket.socket, drain: int, notice: float) 
     """Serve until a signal stops the server."""
     server = make_server(service, drain, notice)
     gc.collect()
-    gc.freeze()  # what is there now stays; looking through all of it for cycles would hold up every request
+    gc.freeze()  # else looking through all that stays would hold up every request once, 0.13 to 0.36 s (ADR 10)
     server.run(sockets=[listener])
     service.close()
     _log.info("stopped")

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from sar_infer.server.model.process import Model
 
 PROCESS = "sar_infer.server.model.process"
-HANGS, CRASHES, GROWS = (jpeg() + b"a decoder %s of this" % word for word in (b"hangs", b"dies", b"grows fat"))
+HANGS, CRASHES, GROWS, KILLED = (
+    jpeg() + b"a decoder %s of this" % word for word in (b"hangs", b"dies", b"grows fat", b"is killed")
+)
 """Sound JPEGs, but for that decoder."""
 
 
@@ -32,6 +34,8 @@ def _flawed(real: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
                 ctypes.PyDLL(None).pause()  # in C, without letting go of Python's lock
             if content == CRASHES:
                 os.kill(os.getpid(), signal.SIGSEGV)
+            if content == KILLED:
+                os.kill(os.getpid(), signal.SIGKILL)
             if content == GROWS:
                 _ = [np.empty(2**24) for _ in range(64)]  # 8 GiB
         return real(content, *rest)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from sar_infer.bundle.bundle import default_bundle, on_hub, open_bundle
 from sar_infer.classifier import Classifier
@@ -17,11 +16,11 @@ from sar_infer.encoders.precision import choose
 from sar_infer.encoders.self_test import SelfTest
 from sar_infer.encoders.sessions import give_back_memory
 from sar_infer.encoders.waiting import TRIAL_SECONDS, in_background
-from sar_infer.errors import ImageError, InputError
+from sar_infer.errors import InputError
 from sar_infer.server.metrics import Metrics
 from sar_infer.server.model.names import Names
-from sar_infer.server.model.pool import PHASES, Finish, Here, Outcome, Pool
-from sar_infer.server.model.process import Computer, Model, Task
+from sar_infer.server.model.pool import PHASES, Here, Outcome, Pool
+from sar_infer.server.model.process import Computer, Model
 from sar_infer.server.model.sizing import Sizes, sizes
 from sar_infer.server.problems import IMAGE_CODES, Problem
 from sar_infer.server.settings import Limits, Settings
@@ -29,8 +28,6 @@ from sar_infer.server.settings import Limits, Settings
 _DECISIONS = 4
 """Decisions that are kept: images of requests that share one are ranked together (1 of 5 changes, ADR 10)."""
 T = TypeVar("T")
-ImageInput = bytes | ImageError
-"""Encoded bytes; or why there is no image."""
 
 
 class Engine:
@@ -122,39 +119,10 @@ class Engine:
         if self._decoders is not None:
             self._decoders.shutdown(wait=False)
 
-    async def each(
-        self, images: Sequence[ImageInput], finish: Finish[T], classes: int = 0, digests: bool = False
-    ) -> list[Outcome[T]]:
-        """Return what ``finish`` makes of the unit row of each image, in order; a bad image fails alone.
-
-        Args:
-            images: The images.
-            finish: Called on the event loop, or in a thread if that would hold it up; with the rows of one batch,
-                perhaps of other calls too.
-            classes: How many classes ``finish`` ranks.
-            digests: Return the digests of the images' pixels too.
-        """
-        futures = {
-            place: self.pool.submit(Task(image, digests), finish, classes)
-            for place, image in enumerate(images)
-            if not isinstance(image, ImageError)
-        }
-        # when all have ended, so that none runs on after the answer
-        ended = (
-            [await futures[0]]
-            if len(images) == len(futures) == 1
-            else await asyncio.gather(*futures.values(), return_exceptions=True)
-        )
-        for outcome in ended:
-            if isinstance(outcome, BaseException):
-                raise outcome
-        results: Iterator[Any] = iter(ended)
-        return [Outcome(None, image, {}) if isinstance(image, ImageError) else next(results) for image in images]
-
     async def self_test(self) -> float:
         """Run the self-test image through the encoder, ahead of the queue, and return ``SelfTest.cosine``."""
         test = self.classifier.self_test
-        outcome = await self.pool.submit(Task(test.image), lambda rows: rows, first=True)
+        (outcome,) = await self.pool.each([test.image], lambda rows: rows, first=True)
         if outcome.value is None:
             raise outcome.error or ArithmeticError("no row")
         return test.cosine(outcome.value)

@@ -29,7 +29,7 @@ from sar_infer.errors import BundleError, ImageError
 from sar_infer.processes.signals import ended_by_deadline
 from sar_infer.processes.worker import DeathError, TimeLimitError, Worker
 from sar_infer.server.metrics import Cause, Metrics
-from sar_infer.server.model.process import Computer, Model, Result, Task, begin
+from sar_infer.server.model.process import Computer, Model, Pixels, Result, Task, begin
 from sar_infer.server.model.sizing import Sizes
 from sar_infer.server.model.supervisor import PAUSE, Supervisor
 from sar_infer.server.problems import Problem
@@ -45,6 +45,8 @@ _ENCODING = 10.0
 LOADING_SECONDS = TRIAL_SECONDS + 30
 """Seconds for a process to start, to open its graph and to run it once."""
 T = TypeVar("T")
+ImageInput = bytes | ImageError
+"""Encoded bytes; or why there is no image."""
 Finish = Callable[[Floats], Iterable[T]]
 """Returns a value for each of some unit rows (N, D)."""
 _log = logging.getLogger("sar_infer.server")
@@ -148,18 +150,49 @@ class Pool:
         except OSError as error:
             raise BundleError(f"{graph}: no worker process can be started ({error.strerror})") from None
 
-    def submit(
-        self, task: Task, finish: Finish[T], classes: int = 0, first: bool = False
-    ) -> asyncio.Future[Outcome[T]]:
-        """Put an image into the line, or at its head if it is to be ``first``; a future that is cancelled leaves it.
+    async def each(
+        self,
+        images: Sequence[ImageInput | Pixels],
+        finish: Finish[T],
+        classes: int = 0,
+        *,
+        digests: bool = False,
+        first: bool = False,
+    ) -> list[Outcome[T]]:
+        """Return what ``finish`` makes of the unit row of each image, in order; a bad image fails alone.
 
-        The future raises what ``finish`` raises, and ``Problem`` (``unavailable``) while the breaker is open.
+        Args:
+            images: Encoded bytes, pixels, or why there is no image.
+            finish: Called on the event loop, or in a thread if that would hold it up; with the rows of one batch,
+                perhaps of other calls too. What it raises is raised here.
+            classes: How many classes ``finish`` ranks.
+            digests: Return the digests of the images' pixels too.
+            first: Go to the head of the line.
+
+        Raises:
+            Problem: ``unavailable``, while the breaker is open.
         """
-        future: asyncio.Future[Outcome[T]] = asyncio.get_running_loop().create_future()
-        item = _Item(task, finish, classes, future, time.perf_counter())
-        (self._waiting.appendleft if first else self._waiting.append)(item)
-        self._hand_out()
-        return future
+        loop, now, items = asyncio.get_running_loop(), time.perf_counter(), list[_Item]()
+        outcomes: list[Outcome[T] | asyncio.Future[Outcome[T]]] = []
+        for image in images:
+            if isinstance(image, ImageError):
+                outcomes.append(Outcome(None, image, {}))
+                continue
+            items.append(item := _Item(Task(image, digests), finish, classes, loop.create_future(), now))
+            outcomes.append(item.future)
+            (self._waiting.appendleft if first else self._waiting.append)(item)
+            self._hand_out()  # one by one, so that all workers that are idle get some
+        try:
+            if len(items) == 1:
+                await items[0].future
+            else:  # all end, so that none runs on after the answer
+                await asyncio.gather(*(item.future for item in items), return_exceptions=True)
+        except asyncio.CancelledError:
+            for item in items:
+                if item in self._waiting:
+                    self._waiting.remove(item)
+            raise
+        return [outcome if isinstance(outcome, Outcome) else outcome.result() for outcome in outcomes]
 
     def _hand_out(self) -> None:
         """Hand images to idle workers; refuse them while the breaker is open."""
@@ -181,7 +214,9 @@ class Pool:
         batch: list[_Item] = []
         most = max(self._sizes.max_batch, min(HANDED, len(self._waiting) // self._sizes.workers))
         while self._waiting and len(batch) < most and not (batch and (batch[0].alone or self._waiting[0].alone)):
-            batch.append(self._waiting.popleft())
+            item = self._waiting.popleft()
+            if not item.future.done():
+                batch.append(item)
         return batch
 
     async def _work(self, worker: AnyWorker, batch: Sequence[_Item]) -> None:
@@ -213,10 +248,15 @@ class Pool:
             if not item.alone and not late:
                 item.alone = True
                 self._waiting.appendleft(item)
-            elif not item.future.done():
+            elif item.future.done():
+                continue
+            elif isinstance(error, TimeLimitError):
+                reason = f"it takes more than {self._limits.image_seconds:g} s; scale it down first"
+                item.future.set_result(Outcome(None, ImageError(reason), {}))
+            elif error.exit_code == -9:  # by a person or for lack of memory: that need not be the image's fault
+                item.future.set_exception(Problem("unavailable", "its worker was killed twice; try again", 1))
+            else:
                 reason = f"decoding it ended a process (exit code {error.exit_code})"
-                if isinstance(error, TimeLimitError):
-                    reason = f"it takes more than {self._limits.image_seconds:g} s; scale it down first"
                 item.future.set_result(Outcome(None, ImageError(reason), {}))
 
     def _finish(self, batch: Sequence[_Item], results: Sequence[Result], start: float) -> None:

@@ -34,7 +34,7 @@ _LEAST_MEMORY = 64 * 2**20
 """Bytes for an image, however little memory a worker may have."""
 _NICE = 5
 """How much a worker gives way to the front, which else waits for its turn while a core has nothing to do: 2.5 % of the
-cores' time (decision 10)."""
+cores' time (ADR 10)."""
 Pixels = npt.NDArray[np.uint8]
 """Pixels (H, W, 3) of an image."""
 Encode = Callable[[Sequence[Floats], bool], Floats]

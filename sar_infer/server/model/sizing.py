@@ -55,7 +55,8 @@ def sizes(settings: Settings, graph: int) -> Sizes:
     On a GPU one process does all, unless the settings ask for workers. Else there are two workers, or a quarter of the
     cores if that is more, and no more than the memory has room for, with the largest photo in each. Batches of
     one thread waste nothing, but a lone image then waits for a single core. So with a large graph, where that takes
-    long, each worker may open a second encoder that has all cores: onnxruntime fixes threads when it opens a graph.
+    long, each worker may open a second encoder that has all cores: onnxruntime fixes threads when it opens a graph
+    (ViT-B/32, one client: 6.0 images a second instead of 3.9, ADR 10).
     """
     cores, memory = usable_cores(), memory_limit()
     left = memory - _FRONT - 2 * bodies_limit(settings.limits.body_bytes, memory)

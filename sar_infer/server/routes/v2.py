@@ -27,8 +27,8 @@ from sar_infer._arrays import Floats
 from sar_infer.bundle.bundle import bundle_name, default_bundle
 from sar_infer.classify import ranking
 from sar_infer.classify.class_set import ClassSet
-from sar_infer.server.model.engine import Engine, ImageInput, values_of
-from sar_infer.server.model.pool import Finish
+from sar_infer.server.model.engine import Engine, values_of
+from sar_infer.server.model.pool import Finish, ImageInput
 from sar_infer.server.openapi import BINARY, answer, problems, request_body
 from sar_infer.server.problems import Problem
 from sar_infer.server.request import MAX_TOP_K, Mode, Serving, check_count, chooses_only, cleaned, decoded, parse
@@ -176,7 +176,7 @@ async def infer(request: Request, service: Serving, model: Model) -> Response:
                     problem = f"{len(images)} × {count} scores are too many for one answer; ask for top_k"
                     raise Problem("invalid-request", problem)
                 engine.decide(classes)  # refuses a call with background classes alone
-            outcomes = await engine.each(images, _finisher(engine, classes, call.outputs, top_k), count)
+            outcomes = await engine.pool.each(images, _finisher(engine, classes, call.outputs, top_k), count)
     rows = values_of(outcomes, [f"IMAGE[{i}]" for i in range(len(images))])
     for best, _ in rows:
         if best is not None:

@@ -18,7 +18,7 @@ import psutil
 import pytest
 from support import faults
 from support.bundles import write_bundle
-from support.faults import CRASHES, GROWS, HANGS, PROCESS
+from support.faults import CRASHES, GROWS, HANGS, KILLED, PROCESS
 from support.hanging import plant
 from support.hostile_graphs import endless
 from support.pictures import jpeg
@@ -121,17 +121,22 @@ def brittle(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("bad", "says", "reason"), [(HANGS, "takes more than 1 s", "time"), (CRASHES, "exit code -11", "crash")]
+    ("bad", "code", "says", "reason"),
+    [
+        (HANGS, "undecodable-image", "takes more than 1 s", "time"),
+        (CRASHES, "undecodable-image", "exit code -11", "crash"),
+        (KILLED, "unavailable", "killed twice", "crash"),  # which says nothing of the image
+    ],
 )
 def test_an_image_that_ends_its_worker_is_refused_and_its_batch_mates_are_answered(
-    server: Local, bad: bytes, says: str, reason: str
+    server: Local, bad: bytes, code: str, says: str, reason: str
 ) -> None:
     before = deaths(server, reason)
     with ThreadPoolExecutor(16) as threads:
         sent = [threads.submit(classify, server, image) for image in [GOOD, GOOD, bad, *[GOOD] * 12]]
         answers = [one.result() for one in sent]
     refused = answers.pop(2)
-    assert (refused.status_code, refused.json()["code"]) == (422, "undecodable-image")
+    assert (refused.status_code, refused.json()["code"]) == (503 if code == "unavailable" else 422, code)
     assert says in refused.json()["detail"]
     assert {answer.status_code for answer in answers} == {200}
     assert deaths(server, reason) > before
