@@ -57,16 +57,17 @@ def fetch_runtime(folder: Path) -> None:
     if npm is None:
         raise SystemExit("prepare.py needs npm once, to fetch onnxruntime-web: install Node.js")
     with tempfile.TemporaryDirectory() as temporary:
-        subprocess.run([npm, "pack", PACKAGE, "--silent", "--pack-destination", temporary], check=True, stdout=sys.stderr)
+        subprocess.run(
+            [npm, "pack", PACKAGE, "--silent", "--pack-destination", temporary], check=True, stdout=sys.stderr
+        )
         (archive,) = Path(temporary).iterdir()
         if base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode() != SHA512:
             raise SystemExit(f"{PACKAGE}: the archive that npm gave has another digest; nothing was used of it")
         folder.mkdir(parents=True, exist_ok=True)
         with tarfile.open(archive) as package:
             for name in RUNTIME:
-                stream = package.extractfile(f"package/dist/{name}")
-                assert stream is not None
-                (folder / name).write_bytes(stream.read())
+                package.extract(f"package/dist/{name}", temporary, filter="data")
+                shutil.move(Path(temporary, "package", "dist", name), folder / name)
 
 
 def prepare(model: Path, page: Path) -> None:
