@@ -66,9 +66,8 @@ def fetch_runtime(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         with tarfile.open(archive) as package:
             for name in RUNTIME:
-                stream = package.extractfile(f"package/dist/{name}")
-                assert stream is not None
-                (folder / name).write_bytes(stream.read())
+                package.extract(f"package/dist/{name}", temporary, filter="data")
+                shutil.move(Path(temporary, "package", "dist", name), folder / name)
 
 
 def prepare(model: Path, page: Path) -> None:

@@ -5,7 +5,7 @@ encoder, and the scores of the classes with the decision of ``sar-classify --unk
 onnxruntime agrees with the package on generated images.
 
 Pillow resizes the width first, then the height, each to 8 bits with weights in steps of 2^-22. Two ``Resize`` nodes on
-uint8 that ignore what is beyond the edge do the same. Under 0.1 % of the pixels differ, by one grey level.
+uint8 that ignore what is beyond the edge do the same, with scales in float32. Few pixels differ, by one grey level.
 """
 
 from __future__ import annotations
@@ -197,9 +197,10 @@ def _joined(encoder: onnx.ModelProto, spec: Preprocess, classes: ClassSet, *, ba
     _add_constants(pixels.graph, constants)
     weights, bias = _linear(classes)
     count, dim = len(classes.names), weights.shape[1]
+    n = "N" if batch else "1"
     scores = parser.parse_model(f"""{header}
-    head (float[N, {dim}] embedding) => (float[N, {count}] scores, int64[N] answer, float[N] unknown,
-        float[N, {count + 1}] logits) {{ {_HEAD} }}""")
+    head (float[{n}, {dim}] embedding) => (float[{n}, {count}] scores, int64[{n}] answer, float[{n}] unknown,
+        float[{n}, {count + 1}] logits) {{ {_HEAD} }}""")
     none = np.full(count, np.nan, np.float32)
     constants = {
         "weights": weights,
@@ -219,7 +220,7 @@ def _joined(encoder: onnx.ModelProto, spec: Preprocess, classes: ClassSet, *, ba
     rename = {"rename_inputs": False, "rename_outputs": False}
     plain = compose.add_prefix(plain, "encoder/", inplace=True, **rename)
     graphs = (pixels.graph, plain.graph, scores.graph)
-    outputs = {one.name: one for graph in graphs[1:] for one in graph.output}
+    outputs = {one.name: one for one in (*scores.graph.output, *scores.graph.input)}
     graph = helper.make_graph(
         [node for one in graphs for node in one.node],
         "sar-clip",
