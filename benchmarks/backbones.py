@@ -3,17 +3,20 @@
     python -m benchmarks.backbones [--names NAME …] [--out results/backbones] [--scratch FOLDER]
 
 Needs `pip install '.[transformers]'`. Each model keeps its kinds of blocks, its tokenizer and its settings, and has few
-layers, narrow ones and small images. There is no hub, so a text tower of `transformers` is made from the library's own
-configuration of that architecture, and a tokenizer of a hub is replaced by a small one of the same kind, with the same
-special tokens, trained here. For each model: `sar_train.export`, with its comparisons; then the bundle's answers for
-photos and its rows of new names against open_clip's own transform, tokenizer and towers. A model that fails is tried
-without our code: open_clip, `torch.onnx.export` and onnxruntime.
+layers, narrow ones, and images of 64 pixels in patches of 16. Configurations that are the same network then are run
+once. The command may be started several times with one `--scratch`, which shares the work; the last one writes all.
+There is no hub, so a text tower of `transformers` is made from the library's own configuration of that architecture,
+and a tokenizer of a hub is replaced by a small one of the same kind, with the same special tokens, trained here. For
+each model: `sar_train.export`, with its comparisons; then the bundle's answers for photos and its rows of new names
+against open_clip's own transform, tokenizer and towers. A model that fails is tried without our code: open_clip,
+`torch.onnx.export` and onnxruntime.
 """
 
 from __future__ import annotations
 
 import csv
 import functools
+import hashlib
 import json
 import os
 import resource
@@ -58,11 +61,6 @@ HF_SMALL = {
 _create, _config = timm.create_model, transformers.AutoConfig
 
 
-def patch_size(name: str) -> int:
-    """Return the side of a patch that a timm name states, 16 where it states none."""
-    return next((int(part[5:]) for part in name.split("_") if part.startswith("patch")), 16)
-
-
 def smaller_timm(name: str, **settings: Any) -> Any:
     """Do as ``timm.create_model``, with few and narrow layers of the same kinds."""
     if name.startswith("convnext"):
@@ -73,8 +71,10 @@ def smaller_timm(name: str, **settings: Any) -> Any:
         settings |= {"depths": (2, 1, 1, 1), "embed_dim": 32, "num_heads": (1, 2, 4, 8)}
     elif name.startswith("vitamin"):
         settings |= {"depth": 1, "img_size": 64}
+    elif "_mci_" in name:
+        settings |= {"depth": 2, "img_size": 64}
     else:
-        settings |= {"depth": 2, "embed_dim": DIM, "num_heads": 2, "img_size": 4 * patch_size(name)}
+        settings |= {"depth": 2, "embed_dim": DIM, "num_heads": 2, "img_size": 64, "patch_size": 16}
     return _create(name, **settings)
 
 
@@ -83,16 +83,15 @@ def smaller(config: dict[str, Any]) -> dict[str, Any]:
     vision, text = config["vision_cfg"], config["text_cfg"]
     config["embed_dim"] = DIM
     if timm_name := vision.get("timm_model_name"):
-        same = timm_name.startswith(("swin", "convnext"))
-        vision["image_size"] = (
-            224 if same else 64 if timm_name.startswith(("vitamin", "fastvit")) else 4 * patch_size(timm_name)
-        )
+        vision["image_size"] = 224 if timm_name.startswith("swin") else 64
+        if "_mci_" in timm_name:
+            config["embed_dim"] = 768  # its width is fixed
     elif isinstance(vision["layers"], list):
         vision |= {"layers": [1, 1, 1, 1], "width": 16, "image_size": 64}
     else:
-        vision |= {"layers": 2, "width": 2 * vision.get("head_width", 64), "image_size": 4 * vision["patch_size"]}
+        vision |= {"layers": 2, "width": 2 * vision.get("head_width", 64), "image_size": 64, "patch_size": 16}
     if "hf_model_name" not in text:
-        text |= {"layers": 2, "width": DIM, "heads": 2}
+        text |= {"layers": 2, "width": config["embed_dim"], "heads": 2}
         if "hf_tokenizer_name" in text:
             text["vocab_size"] = 1000
     if "multimodal_cfg" in config:
@@ -228,6 +227,23 @@ def without_us(name: str) -> str:
     return ""
 
 
+def network(name: str) -> str:
+    """Return a digest of what a model is, made small: equal for configurations that are one network then."""
+    config = open_clip.get_model_config(name)
+    vision, text = config["vision_cfg"], config["text_cfg"]
+    tower = ""
+    if timm_name := vision.pop("timm_model_name", None):
+        tower = repr(smaller_timm(timm_name))
+    for kind in ("hf_model_name", "hf_tokenizer_name"):
+        if kind in text:
+            families = ("SigLIP2", "SigLIP", "nllb", "xlm", "mt5", "roberta", "bert")
+            text[kind] = next(family for family in families if family in text[kind])
+    unused = ("image_size", "timm_drop", "timm_drop_path", "timm_model_pretrained")
+    kept = {key: value for key, value in vision.items() if key not in unused}
+    content = json.dumps([config | {"vision_cfg": kept}, tower], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
 def attempt(name: str, scratch: Path, photos: Sequence[Path]) -> dict[str, Any]:
     """Return the outcome of one configuration."""
     began = resource.getrusage(resource.RUSAGE_SELF).ru_utime
@@ -261,22 +277,33 @@ def main() -> None:
     transformers.AutoTokenizer.from_pretrained = SmallTokenizer.from_pretrained
     open_clip.hf_model.AutoConfig = SmallConfig
     photos = sorted((command.ROOT / "examples" / "clothes" / "test").glob("*/0[0-1].jpg"))
-    results: list[dict[str, Any]] = []
-    for name in [name for name in names if options.names == [""] or name in options.names]:
-        began = time.monotonic()
-        results.append(attempt(name, scratch, photos))
-        command.say(f"{len(results)} {name}: {results[-1]['error'] or 'ok'} {time.monotonic() - began:.0f} s")
-        write(results, options.out, len(photos))
+    backbone.load = functools.cache(backbone.load)
+    chosen = [name for name in names if options.names == [""] or name in options.names]
+    networks = {name: network(name) for name in chosen}
+    for name, digest in networks.items():
+        claim, began = scratch / f"{digest}.claim", time.monotonic()
+        if not claim.exists():
+            claim.touch()
+            folder = scratch / digest
+            outcome = attempt(name, folder, photos)
+            shutil.rmtree(folder, ignore_errors=True)
+            backbone.load.cache_clear()
+            claim.with_suffix(".json").write_text(json.dumps(outcome))
+            command.say(f"{name}: {outcome['error'] or 'ok'} {time.monotonic() - began:.0f} s")
+    finished = {name: scratch / f"{digest}.json" for name, digest in networks.items()}
+    rows = [json.loads(path.read_text()) | {"model": name} for name, path in finished.items() if path.exists()]
+    write(rows, options.out, len(photos), len({*networks.values()}))
     print(options.out.with_suffix(".md").read_text())
 
 
-def write(results: Sequence[dict[str, Any]], out: Path, photos: int) -> None:
+def write(results: Sequence[dict[str, Any]], out: Path, photos: int, networks: int) -> None:
     """Write a table by kind, a line for each exception, and a CSV of all configurations."""
     done = [row for row in results if not row["error"]]
     kinds = Counter((row["form"], row["tokenizer"]) for row in done)
     lines = [
         f"open_clip {open_clip.__version__}, torch {torch.__version__}, transformers {transformers.__version__}; "
-        f"{len(done)} of {len(results)} configurations pass: export, parity, open_clip's answers for {photos} photos",
+        f"{len(done)} of {len(results)} configurations ({networks} different networks once they are small) pass: "
+        f"export, parity, open_clip's answers for {photos} photos",
         "",
     ]
     rows = []
