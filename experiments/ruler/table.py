@@ -46,6 +46,8 @@ def measures(result: dict[str, Any]) -> dict[str, float]:
     base, new = result["metrics"]["base_accuracy"], result["metrics"]["new_accuracy"]
     values = {"base": base, "new": new, "H": result["metrics"]["harmonic_mean"]}
     values["switched H"] = harmonic_mean(base, result["zero_shot"]["new_accuracy"]) or 0.0
+    jointly = result["open"]["metrics"]["images"]
+    values |= {"joint base": jointly["base_accuracy"], "joint new": jointly["new_accuracy"]}
     ways = {"metrics": result["open"]["metrics"]} | result["open"]["other_metrics"]
     if "statistics-switched" not in ways:  # the class model before the present one
         ways.pop("statistics", None)
@@ -76,14 +78,16 @@ def interval(values: list[float]) -> str:
 def table(runs: Runs, data: str) -> list[list[str]]:
     """Return the rows of one data set, heads first: means, with the number of pairs where it is less than the row's."""
     heads = [f"{column} - {rival}" for rival, columns in RIVALS.items() for column in columns]
-    lines = [["SAR", "pairs", "base / new", *COLUMNS, *heads, "H - no SAR switched"]]
+    lines = [["SAR", "pairs", "base / new", "joint base / new", *COLUMNS, *heads, "H - no SAR switched"]]
     for name, of_pair in runs.items():
         pairs = [pair for pair in of_pair if pair[0] == data]
         if not pairs:
             continue
         method = f"{name.partition(', ')[0]}, "  # ProGrad, squared 1 is compared with ProGrad, no SAR
-        base, new = (mean(of_pair[pair][key] for pair in pairs) for key in ("base", "new"))
-        cells = [name, str(len(pairs)), f"{base:.1f} / {new:.1f}"]
+        cells = [name, str(len(pairs))]
+        for side in ("", "joint "):
+            base, new = (mean(of_pair[pair][side + key] for pair in pairs) for key in ("base", "new"))
+            cells.append(f"{base:.1f} / {new:.1f}")
         for column in COLUMNS:
             values = [of_pair[pair][column] for pair in pairs if column in of_pair[pair]]
             cells.append(f"{mean(values):.1f}" + f" ({len(values)})" * (len(values) < len(pairs)) if values else "")
