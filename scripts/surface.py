@@ -68,7 +68,7 @@ def _default(parameter: click.Parameter) -> Any:
 # ------------------------------------------------------------------------------------------------------------ routes
 def routes() -> Iterator[str]:
     """Yield a line for each route of the server, its parameters and bodies."""
-    from sar_infer.server.app import routed
+    from sar_infer.server.front import routed
 
     with _service() as service:
         app = routed(service)
@@ -118,7 +118,7 @@ def answers() -> Iterator[str]:
     """Yield a line for each field of the server's schemas, and for each of its metrics."""
     from starlette.testclient import TestClient
 
-    from sar_infer.server.app import build_app
+    from sar_infer.server.front import build_app
 
     with _service() as service:
         client = TestClient(build_app(service), base_url="http://localhost")

@@ -39,7 +39,6 @@ Name = Annotated[str, Path(description="the class name, percent-encoded", min_le
 IfMatch = Annotated[str | None, Header(description="the bank's ETag, as last seen: 412 if it has changed since")]
 Strict = Annotated[bool, Query(description="change nothing (409) if there are findings")]
 _MOST = 1000
-_IMAGES = "/images"
 _BY = "sar-serve"
 
 
@@ -120,7 +119,7 @@ async def get_class(service: Serving, name: Name) -> Response:
 
 @router.put(
     "/v1/classes/{name:text}",
-    responses={200: answer("ChangedClass"), 201: answer("ChangedClass", "Added."), **problems(*_PUT_PROBLEMS, 405)},
+    responses={200: answer("ChangedClass"), 201: answer("ChangedClass", "Added."), **problems(*_PUT_PROBLEMS)},
     openapi_extra=request_body(ClassChange, _FORM, binary=IMAGE_TYPES, required=False),
 )
 async def put_class(
@@ -133,26 +132,55 @@ async def put_class(
 ) -> Response:
     """Add a class, change the phrases of one, or add photos to it; repeating the request changes nothing.
 
-    With photos and without phrases, a class that is there keeps its embedding. Needs a server with a key and
-    ``--bank``.
+    With photos and without phrases, a class that is there keeps its embedding; ``If-Match: *`` changes only one that is
+    there. Needs a server with a key and ``--bank``.
     """
-    if name.endswith(_IMAGES):
-        problem = Problem("method-not-allowed", f"use POST to add images; PUT takes no name that ends in {_IMAGES}")
-        problem.headers["Allow"] = "POST"
-        raise problem
-    return await _put(request, service, name, if_match, strict=strict, only_add=if_none_match is not None)
+    change = ClassChange()
+    images: Sequence[ImageInput] = ()
+    if await request.body():
+        change, images = await read_call(request, service, ClassChange, ("phrases", "photos_only"), change)
+    if change.photos_only and not images:
+        raise Problem("invalid-request", "photos_only: expected images too")
+    name = clean_name(name)
+    texts = None if change.phrases is None else clean_phrases(name, change.phrases)
+    photos, labels, encoder = await _embedded(service, images, change.photos_only) if images else (None, {}, "")
+    done: list[tuple[int, dict[str, Any]]] = []
 
+    def edit(bank: ClassBank) -> ClassBank:
+        position, bundle = bank.lookup.name(name), service.engine.bundle
+        if photos is not None and bank.encoder_digest != encoder:
+            raise Problem("overloaded", "the bundle was replaced while photos were read; send them again", BUSY_SECONDS)
+        if position is not None and if_none_match is not None:
+            raise Problem("precondition-failed", f"class {bank.names[position]!r} exists already")
+        if position is None and (owner := bank.lookup.alias(name)) is not None:
+            raise Problem("conflict", f"{name!r} is another name of class {bank.names[owner]!r}")
+        spelling = name if position is None else bank.names[position]
+        findings: list[Finding] = []
+        if position is not None and photos is not None and texts is None:
+            after = add_photos(bank, {spelling: photos}, by=_BY)
+        else:
+            phrases = {spelling: texts or (spelling,)}
+            if len(bank.names) <= LARGE and not change.photos_only:
+                findings += name_findings(bank, bundle, phrases)
+            rows = service.engine.classifier.class_rows(phrases, () if photos is None else phrases)
+            after = add(bank, phrases, rows, {} if photos is None else {spelling: photos}, by=_BY)
+        if photos is not None:
+            findings += check_new_photos(bank, bundle, {spelling: photos}, labels).findings()
+        if strict and findings:
+            raise Problem("conflict", f"nothing was changed (strict): {spelling!r} {findings[0].message}")
+        content = _shown(after.entry(spelling))
+        content["findings"] = [] if after is bank else [vars(finding) for finding in findings]
+        if photos is not None:
+            counted = frozenset() if position is None else bank.photos_of(spelling).digest_set
+            content["known"] = len(images) - len(photos.digest_set - counted)
+        if after.calibration_holds is not None:
+            content["calibrated"] = after.calibration_holds
+        done.append((201 if position is None else 200, content))
+        return after
 
-@router.post(
-    "/v1/classes/{name:text}" + _IMAGES,
-    responses={200: answer("ChangedClass"), **problems(*_PUT_PROBLEMS)},
-    openapi_extra=request_body(ClassChange, _FORM, binary=IMAGE_TYPES),
-)
-async def add_images(
-    request: Request, service: Writable, name: Name, strict: Strict = False, if_match: IfMatch = None
-) -> Response:
-    """Add photos to a class that is there. Needs a server with a key and ``--bank``."""
-    return await _put(request, service, name, if_match, strict=strict, create=False)
+    after = await service.change(edit, if_match, name)
+    status, content = done[0]
+    return _answer(content, after.content_digest, status)
 
 
 @router.delete(
@@ -221,68 +249,6 @@ async def roll_back(request: Request, service: Writable, if_match: IfMatch = Non
     if step is not None:
         request.state.logged = {"step": step["n"], "to": step["to"]}
     return _answer({"step": step, "classes": len(after.names), "bank": after.content_digest}, after.content_digest)
-
-
-async def _put(
-    request: Request,
-    service: Service,
-    name: str,
-    if_match: str | None,
-    *,
-    strict: bool,
-    create: bool = True,
-    only_add: bool = False,
-) -> Response:
-    change = ClassChange()
-    images: Sequence[ImageInput] = ()
-    if await request.body():
-        change, images = await read_call(request, service, ClassChange, ("phrases", "photos_only"), change)
-    if change.photos_only and not images:
-        raise Problem("invalid-request", "photos_only: expected images too")
-    if not (images or create):
-        raise Problem("bad-request", "no image; expected an image, a form or JSON with images")
-    name = clean_name(name)
-    texts = None if change.phrases is None else clean_phrases(name, change.phrases)
-    photos, labels, encoder = await _embedded(service, images, change.photos_only) if images else (None, {}, "")
-    done: list[tuple[int, dict[str, Any]]] = []
-
-    def edit(bank: ClassBank) -> ClassBank:
-        position, bundle = bank.lookup.name(name), service.engine.bundle
-        if photos is not None and bank.encoder_digest != encoder:
-            raise Problem("overloaded", "the bundle was replaced while photos were read; send them again", BUSY_SECONDS)
-        if position is not None and only_add:
-            raise Problem("precondition-failed", f"class {bank.names[position]!r} exists already")
-        if position is None and (owner := bank.lookup.alias(name)) is not None:
-            raise Problem("conflict", f"{name!r} is another name of class {bank.names[owner]!r}")
-        if position is None and not create:
-            raise Problem("not-found", f"only PUT adds a class: {_missing(bank, name)}")
-        spelling = name if position is None else bank.names[position]
-        findings: list[Finding] = []
-        if position is not None and photos is not None and texts is None:
-            after = add_photos(bank, {spelling: photos}, by=_BY)
-        else:
-            phrases = {spelling: texts or (spelling,)}
-            if len(bank.names) <= LARGE and not change.photos_only:
-                findings += name_findings(bank, bundle, phrases)
-            rows = service.engine.classifier.class_rows(phrases, () if photos is None else phrases)
-            after = add(bank, phrases, rows, {} if photos is None else {spelling: photos}, by=_BY)
-        if photos is not None:
-            findings += check_new_photos(bank, bundle, {spelling: photos}, labels).findings()
-        if strict and findings:
-            raise Problem("conflict", f"nothing was changed (strict): {spelling!r} {findings[0].message}")
-        content = _shown(after.entry(spelling))
-        content["findings"] = [] if after is bank else [vars(finding) for finding in findings]
-        if photos is not None:
-            counted = frozenset() if position is None else bank.photos_of(spelling).digest_set
-            content["known"] = len(images) - len(photos.digest_set - counted)
-        if after.calibration_holds is not None:
-            content["calibrated"] = after.calibration_holds
-        done.append((201 if position is None else 200, content))
-        return after
-
-    after = await service.change(edit, if_match, name)
-    status, content = done[0]
-    return _answer(content, after.content_digest, status)
 
 
 async def _embedded(
