@@ -1,6 +1,6 @@
 """The class model on real photos and ``sar-mini``: accuracy, likelihood, calibration, unknown images and adapting.
 
-    python -m benchmarks.class_model [--deal choosing|reporting] [--what names streams few promise]
+    python -m benchmarks.class_model [--deal choosing|reporting] [--what names streams few promise alone seconds]
         [--sets garments caltech dtd pacs] [--draws 5] [--cache FOLDER] [--out FILE.csv]
 
 Two deals share no test photo. Constants are chosen on ``choosing``; ``reporting`` is for figures. Within a deal, no
@@ -13,7 +13,9 @@ of another camera: dim and warm, grey and noisy, posterised; test photos alone g
 
 ``promise`` compares accuracies that the class model expects with those measured, where as many classes are added as
 there were (PACS: three to four): *base* and *new* are those of trained classes without any others, *H* and *accuracy*
-those of added classes, each expected and measured.
+those of added classes, each expected and measured. ``alone`` has accuracies on trained classes among themselves:
+*base* by name, *new* of the class model, *H* of a linear probe. ``seconds`` prints the processor time of fits, also
+among the 1,000 names of the shipped bundle.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ import numpy as np
 
 from benchmarks import command
 from sar_infer.class_model import adapt, folds
-from sar_infer.class_model.model import linear
+from sar_infer.class_model.model import Rivals, linear
 
 SHOTS = 16
 PHOTOS = (0, 1, 2, 4)
@@ -304,6 +306,40 @@ def by_promise(rows: dict[str, Any], name: str, deal: str, count: int) -> Iterat
             yield ("model", "promise", deal, name, "photos", draw.number, int(number), *values, *[""] * 5)
 
 
+def by_alone(rows: dict[str, Any], name: str, deal: str, count: int) -> Iterator[tuple[Any, ...]]:
+    """Yield accuracies on trained classes: by name, of the class model, and of a linear probe without validation."""
+    import torch
+
+    from sar_train.evaluation.linear_probe import linear_probe
+
+    for draw in draws(rows, name, deal, count):
+        test, own = draw.tests[""].where(draw.tests[""].labels < draw.trained), np.arange(draw.trained)
+        means, counts = draw.bank(0, 0)
+        system = Model(draw.train, draw.text[own], 0)
+        logs = system.answers(test.rows, draw.text[own], means[own], counts[own])[0], test.rows @ draw.text[own].T
+        fitted, named = (100 * (scores.argmax(1) == test.labels).mean() for scores in logs)
+        tensors = [torch.tensor(one) for one in (draw.train.rows, draw.train.labels, test.rows, test.labels)]
+        features = tensors[0].float()[:, None]
+        probe = linear_probe(features, tensors[1], tensors[2].float(), tensors[3], val=None, seed=0)
+        values = np.round([named, fitted, probe], 2).tolist()
+        yield ("model", "alone", deal, name, "photos", draw.number, SHOTS, *values, *[""] * 6)
+
+
+def seconds(rows: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield sizes and seconds of processor time of fits."""
+    from sar_infer.bundle.bundle import open_bundle
+
+    texts = open_bundle(None).bank.embeddings.astype(np.float64)
+    rivals = Rivals(texts, np.zeros_like(texts), np.zeros(len(texts)))
+    for name, classes in (("garments", 6), ("caltech", 100)):
+        train = Photos.of([rows[f"{name}/{one}"][:SHOTS] for one in classes_of(rows, name)[:classes]])
+        for others in (None, rivals):
+            began = time.process_time()
+            folds.fit(train.rows, train.labels, rows[f"text/{name}"][:classes], SCALE, rivals=others)
+            among = "" if others is None else f" among {len(texts):,} names"
+            yield f"{classes} x {SHOTS} photos{among}", f"{time.process_time() - began:.1f}"
+
+
 def by_few(rows: dict[str, Any], name: str, deal: str, count: int) -> Iterator[tuple[Any, ...]]:
     """Yield rows for two and three classes that are named as parts are, by 2, 4 and 16 photos; others are unknown."""
     for number, draw in enumerate(draws(rows, name, deal, count)):
@@ -386,6 +422,9 @@ def main() -> None:
         out=(Path, "write CSV here"),
     )
     rows = encoded(args.data, args.cache)
+    if args.what == ["seconds"]:
+        command.tell(command.markdown(("fit", "seconds"), seconds(rows)))
+        return
     table: list[tuple[Any, ...]] = []
     started = time.perf_counter()
     for name in args.sets:
@@ -398,6 +437,8 @@ def main() -> None:
             table += by_few(rows, name, args.deal, args.draws)
         if "promise" in args.what:
             table += by_promise(rows, name, args.deal, args.draws)
+        if "alone" in args.what:
+            table += by_alone(rows, name, args.deal, args.draws)
         if not {"names", "streams"} & {*args.what}:
             continue
         for draw in draws(rows, name, args.deal, args.draws):

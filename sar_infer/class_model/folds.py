@@ -39,10 +39,10 @@ PHOTOS = (0, 1, 2, 4, 8)
 """Photos with which held-out classes return."""
 MIN_CLASSES = 4
 _PARTS, _TESTED = 3, 8
-"""Of the classes one in so many is held out; of the photos of a class that stays."""
+"""Of the classes one in so many is held out; of the photos of a class that stays one in so many is tested."""
 _NAMES = len(PHOTOS) - 1.0
 """Weight of a ranking by name: that of those by 1, 2, 4 and 8 photos together."""
-_NAMELESS = 8
+_NAMELESS = _TESTED
 """In one round of so many, held-out classes that return with photos have no name."""
 _CLASS_PHOTOS = 4.0
 """Independent photos that those of a class count as, since they are alike."""

@@ -99,7 +99,7 @@ def first(context: RunContext) -> folds.Fitted:
     return folds.fit(features, labels, rows, context.backbone.logit_scale, seed=context.config.seed)
 
 
-def compare(context: RunContext, halves: Sequence[Rows]) -> Choice:
+def compare(context: RunContext, halves: Sequence[Rows], first: folds.Fitted) -> Choice:
     """Choose the prompt by its score on held-out classes; both are compared in the same folds.
 
     The learned prompt has to be better by more than one standard error of the difference over classes.
@@ -107,6 +107,7 @@ def compare(context: RunContext, halves: Sequence[Rows]) -> Choice:
     Args:
         context: of the run.
         halves: (C, D) rows under the prompt trained on each half of the classes, from `train_halves`.
+        first: the class model under the hand-crafted prompt, which is used if that prompt is chosen.
     """
     features, labels = _photos(context, None)
     hand = _handcrafted_rows(context, context.task.class_names)
@@ -117,7 +118,8 @@ def compare(context: RunContext, halves: Sequence[Rows]) -> Choice:
     gain, error = float(gains.mean()), float(gains.std(ddof=1)) / len(gains) ** 0.5
     prompt = LEARNED if gain > error else HANDCRAFTED
     why = f"the learned one gains {gain:.1f} points, and needs more than the standard error over classes, {error:.1f}"
-    return Choice(prompt, fits[prompt], {key: 100 * float(fit.scores.mean()) for key, fit in fits.items()}, why)
+    chosen = fits[LEARNED] if prompt == LEARNED else first
+    return Choice(prompt, chosen, {key: 100 * float(fit.scores.mean()) for key, fit in fits.items()}, why)
 
 
 def finish(context: RunContext, choice: Choice, prompted: PromptedCLIP | None) -> FittedStatistics:
@@ -135,7 +137,7 @@ def finish(context: RunContext, choice: Choice, prompted: PromptedCLIP | None) -
     if used is not None and "image" in context.method.towers:  # the folds need the features of its own image tower
         hand = _handcrafted_rows(context, names)
         fitted = folds.fit(features, labels, hand, context.backbone.logit_scale, seed=context.config.seed)
-    model = fitted.model if used is None and not choice.scores else folds.reworded(fitted.model, features, labels, rows)
+    model = fitted.model if used is None else folds.reworded(fitted.model, features, labels, rows)
     means = np.stack([features[labels == label].mean(0) for label in range(len(names))]).astype(np.float32)
     told = not np.isnan(fitted.auroc)
     entry = {

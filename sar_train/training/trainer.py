@@ -192,7 +192,7 @@ def _choose(
                 halves = fitting.train_halves(context, tell)
                 tensors = {str(number): torch.from_numpy(rows) for number, rows in enumerate(halves)}
                 checkpoint.save_state(out, tensors, _identity(context), checkpoint.HALVES)
-            choice = fitting.compare(context, halves)
+            choice = fitting.compare(context, halves, first)
             tell(
                 f"held-out classes: learned prompt {choice.scores['learned']:.1f} %, hand-crafted "
                 f"{choice.scores['handcrafted']:.1f} %: the {choice.prompt} one is used, since {choice.why}"
