@@ -166,7 +166,7 @@ def main() -> None:
         (
             *(r[key] for key in ("set", "classes", "photos", "reader")),
             f"{r['least_cosine']:.7f}",
-            f"{r['largest_difference']:.5f}",
+            f"{r['largest_difference']:.0e}",
             f"{r['same_first']:.1%}",
         )
         for r in results
