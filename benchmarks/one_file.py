@@ -153,20 +153,20 @@ def main() -> None:
             model = folder / "model.onnx"
             write_one_file(classifier.bundle, bank, model)
             prepare(model, folder / "page")
-            readers = {
-                "Python": lambda m=model, p=photos: lines([sys.executable, READERS / "classify.py", m, *p]),
-                "Node": lambda m=model, p=photos: in_node(m, p, folder, folder / "page" / "ort"),
-                "Chromium": lambda p=photos: in_chromium(folder / "page", p),
+            answers = {
+                "Python": lines([sys.executable, READERS / "classify.py", model, *photos]),
+                "Node": in_node(model, photos, folder, folder / "page" / "ort"),
+                "Chromium": in_chromium(folder / "page", photos),
             }
-            for reader, answers in readers.items():
-                results.append(row(name, reader, answers(), rows, scores) | {"bytes": model.stat().st_size})
+            for reader, one in answers.items():
+                results.append(row(name, reader, one, rows, scores) | {"bytes": model.stat().st_size})
                 command.say(f"{reader}: {results[-1]['least_cosine']:.7f}, {results[-1]['same_first']:.1%}")
     heads = ("set", "classes", "photos", "reader", "least cosine", "largest difference of a score", "same first class")
     shown = [
         (
             *(r[key] for key in ("set", "classes", "photos", "reader")),
             f"{r['least_cosine']:.7f}",
-            f"{r['largest_difference']:.5f}",
+            f"{r['largest_difference']:.0e}",
             f"{r['same_first']:.1%}",
         )
         for r in results
