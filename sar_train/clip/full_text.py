@@ -46,7 +46,7 @@ class FullText:
     reference: Any
     tokenizer: Tokenizer | JsonTokenizer
     spec: TokenizerSpec
-    vocabulary: bytes
+    vocabulary: bytes = dataclasses.field(repr=False)
 
     def under(self, template: str) -> TokenizerSpec:
         """Return how a name becomes the tower's input under a template.
