@@ -166,7 +166,7 @@ def check_new_photos(
     bank: ClassBank,
     bundle: Bundle,
     photos: Mapping[str, PhotoSet],
-    files: Mapping[bytes, str],
+    files: Mapping[tuple[str, bytes], str],
     twice: Sequence[Pair] = (),
 ) -> LabelCheck:
     """Check the labels of photos that a bank has not.
@@ -177,7 +177,7 @@ def check_new_photos(
         bank: The bank without them.
         bundle: Its bundle, whose training photos count too.
         photos: The photos by class.
-        files: The file of each photo by its digest.
+        files: The file of each photo by its class and digest.
         twice: As of `LabelCheck`.
     """
     model = None if bundle.trained is None else bundle.trained.model
@@ -210,7 +210,7 @@ def check_new_photos(
         rows += [row[None] for row in (*old.values(), *new.values())]
         labels += [label] * (len(old) + len(new))
         shown += [f"photo {n} of {name}" for n in range(1, len(old) + 1)]
-        shown += [files.get(digest, f"new photo {n} of {name}") for n, digest in enumerate(new, 1)]
+        shown += [files.get((name, digest), f"new photo {n} of {name}") for n, digest in enumerate(new, 1)]
         judged += [False] * len(old) + [True] * len(new)
     return check_labels(
         names,

@@ -352,7 +352,8 @@ async def _put(
             after = add(bank, phrases, rows, {} if photos is None else {spelling: photos}, by=_BY)
         known = None
         if photos is not None:
-            findings += check_new_photos(bank, bundle, {spelling: photos}, labels).findings()
+            files = {(spelling, digest): label for digest, label in labels.items()}
+            findings += check_new_photos(bank, bundle, {spelling: photos}, files).findings()
             counted = frozenset() if position is None else bank.photos_of(spelling).digest_set
             known = len(images) - len(photos.digest_set - counted)
         if strict and findings:

@@ -78,7 +78,7 @@ def test_only_new_photos_are_judged_whatever_the_bank_knows_of_the_others(fitted
         bank = banks.fit(bank, classifier.fit_model(bank).fitted.model.tensors())
     digests = [b"new".ljust(32), b"odd".ljust(32), sets["hat"].digests[69]]
     rows = np.concatenate([near(np.array([0, 1])), sets["hat"].rows[69:]])
-    check = check_new_photos(bank, bundle, {"hat": PhotoSet.of(digests, rows)}, {digests[1]: "odd.png"})
+    check = check_new_photos(bank, bundle, {"hat": PhotoSet.of(digests, rows)}, {("hat", digests[1]): "odd.png"})
     assert len(check.judged) == 2
     assert [(one.photo, one.label, one.suggested) for one in check.issues] == [("odd.png", "hat", "shoe")]
 
