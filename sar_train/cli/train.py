@@ -86,7 +86,7 @@ GROUPS = {
     type=click.Path(path_type=Path),
     help="TOML file with any of these settings.",
 )
-@option("--plan", is_flag=True, help="Show what would be done, and how long it may take; train and write nothing.")
+@option("--plan", is_flag=True, help="Show what would be done, and how long it may take; train nothing.")
 @option("--out", type=click.Path(path_type=Path), help="Run folder.  [default: runs/DATA-METHOD[-sar]-sSEED]")
 @option("--overwrite", is_flag=True, help="Replace a finished run in --out.")
 @option("--resume/--no-resume", default=True, show_default=True, help="Resume an unfinished run in --out.")
