@@ -1,7 +1,7 @@
 """Photos in the wrong folder: how many are found, how many right ones are suspected, and what leaving them out gains.
 
-    python -m benchmarks.label_issues [--deal choosing|reporting] [--what found accuracy] [--draws 10]
-        [--cache FOLDER] [--out FILE.md]
+    python -m benchmarks.label_issues [--deal choosing|reporting] [--what found accuracy] [--sets garments caltech]
+        [--draws 10] [--share 0.1] [--cache FOLDER] [--out FILE.md]
 
 Frozen features of ``sar-mini``, as ``benchmarks.class_model`` caches them. Labels are wrong at random, or name the
 class whose mean is nearest to that of the photo's own class. The constants of ``sar_infer.class_model.labels`` were
@@ -15,7 +15,7 @@ one.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -108,9 +108,9 @@ def accuracies(rows: dict[str, Any], name: str, share: float, kind: str, count: 
     return tuple(np.mean(figures, axis=0))
 
 
-def table(rows: dict[str, Any], deal: str, count: int) -> Iterator[tuple[Any, ...]]:
+def table(rows: dict[str, Any], sets: Sequence[str], deal: str, count: int) -> Iterator[tuple[Any, ...]]:
     """Yield a line for each set, kind, share and number of photos."""
-    for name in (*SETS, "pacs, sketches") if deal == "choosing" else SETS:
+    for name in (*sets, "pacs, sketches") if deal == "choosing" else sets:
         _, pool, _ = pools(rows, name, deal)
         for photos in PHOTOS:
             clean = rates(pool, photos, 0.0, "random", count)
@@ -131,19 +131,24 @@ def main() -> None:
         cache=Path(tempfile.gettempdir()) / "sar-class-model",
         deal="reporting",
         what=["found"],
+        sets=list(SETS),
         draws=10,
+        share=(0.1, "wrong labels where accuracy is measured"),
         out=(Path, "write Markdown here"),
     )
     rows = encoded(args.data, args.cache)
     text = []
     if "found" in args.what:
-        lines = [*table(rows, args.deal, args.draws)]
+        lines = [*table(rows, args.sets, args.deal, args.draws)]
         heads = ("set", "photos", "wrong labels", "share", "AUROC", "right folder named", "wrong ones in doubt")
         text.append(command.markdown((*heads, "right ones in doubt"), lines))
     if "accuracy" in args.what:
-        cells = [(name, kind, share) for name in SETS for kind in KINDS for share in SHARES[1:]]
-        measured = ((*cell[:2], f"{cell[2]:.0%}", *accuracies(rows, *cell[::2], cell[1], args.draws)) for cell in cells)
-        lines = [(*line[:3], *(f"{value:.1f}" for value in line[3:])) for line in measured]
+        lines = []
+        for name in args.sets:
+            for kind in KINDS:
+                values = accuracies(rows, name, args.share, kind, args.draws)
+                lines.append((name, kind, f"{args.share:.0%}", *(f"{value:.1f}" for value in values)))
+                command.say(" ".join(map(str, lines[-1])))
         heads = ("set", "wrong labels", "share", "with the wrong photos", "without those in doubt")
         text.append(command.markdown((*heads, "without any wrong one"), lines))
     command.tell("\n\n".join(text), out=args.out)

@@ -19,7 +19,7 @@ from sar_infer.evaluation.evaluation import (
 from sar_infer.evaluation.findings import Finding, duplicates, name_findings
 from sar_infer.evaluation.groups import group_lines, group_rows, write_groups
 from sar_infer.evaluation.html import html_page, thumbnail, write_page
-from sar_infer.evaluation.labels import LIST, LabelCheck, LabelIssue, check_labels, check_new_photos, write_labels
+from sar_infer.evaluation.labels import LIST, LabelCheck, LabelIssue, check_new_photos, write_labels
 from sar_infer.evaluation.page import page_data, write_evaluation
 from sar_infer.evaluation.text import left_out_lines, text_lines
 
@@ -33,7 +33,6 @@ __all__ = [
     "LabelIssue",
     "LeftOut",
     "answers_to",
-    "check_labels",
     "check_new_photos",
     "class_of",
     "duplicates",

@@ -16,7 +16,7 @@ from sar_infer.classify.class_set import ClassSet
 from sar_infer.classify.decision import Decision
 from sar_infer.errors import ImageError
 from sar_infer.evaluation.findings import Finding
-from sar_infer.evaluation.labels import LabelCheck, check_labels
+from sar_infer.evaluation.labels import LabelCheck
 from sar_infer.images.load import ImageSource
 from sar_infer.measures import auroc, calibration_error_by_chance, reliability, wilson
 from sar_infer.results import ImageResult
@@ -276,7 +276,7 @@ def _label_check(answers: Sequence[Answer], rows: Floats) -> LabelCheck:
     names = sorted({answers[number].label for number in known.tolist()})
     positions = {name: position for position, name in enumerate(names)}
     labels = np.array([positions[answers[number].label] for number in known.tolist()], np.intp)
-    return check_labels(names, rows[known], labels, [answers[number].image for number in known.tolist()])
+    return LabelCheck(names, rows[known], labels, [answers[number].image for number in known.tolist()])
 
 
 def _per_class(answerable: Sequence[Answer], pairs: Sequence[Pair]) -> tuple[ClassResult, ...]:

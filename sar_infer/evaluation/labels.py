@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -56,8 +57,8 @@ class LabelCheck:
         rows: (N, D) unit embeddings.
         labels: (N,) positions in ``names``.
         photos: (N,) name of each, the path of a file.
-        judged: Rows that are reported on; others take part in the model alone.
-        result: The probabilities.
+        judged: Rows that are reported on, all by default; others take part in the model alone.
+        others: Photos that are not at hand, as `label_issues` takes them.
         twice: Photos of the same content in two classes.
         copies: Training photos, and test photos of the same content.
     """
@@ -66,56 +67,54 @@ class LabelCheck:
     rows: Floats
     labels: Indices
     photos: Sequence[str]
-    judged: Indices
-    result: LabelIssues
+    judged: Indices | slice = slice(None)
+    others: Rivals | None = None
     twice: Sequence[Pair] = ()
     copies: Sequence[Pair] = ()
 
+    @functools.cached_property
+    def result(self) -> LabelIssues:
+        """Return the probabilities."""
+        return label_issues(self.rows, self.labels, others=self.others)
+
     @property
-    def doubtful(self) -> list[int]:
-        """Return the rows of photos in doubt, the least probable label first."""
-        rows: list[int] = self.result.doubtful[np.isin(self.result.doubtful, self.judged)].tolist()
-        return rows
+    def looked_at(self) -> Indices:
+        """Return the rows that are reported on."""
+        return np.arange(len(self.labels))[self.judged]
 
     @property
     def issues(self) -> list[LabelIssue]:
         """Return the photos in doubt, the least probable label first."""
+        result = self.result
         return [
-            LabelIssue(
-                self.photos[row],
-                self.names[self.labels[row]],
-                self.names[self.result.suggested[row]],
-                round(float(self.result.probability[row]), 4),
-            )
-            for row in self.doubtful
+            LabelIssue(self.photos[row], self.names[label], self.names[other], round(float(result.probability[row]), 4))
+            for row in result.doubtful[np.isin(result.doubtful, self.looked_at)]
+            for label, other in [(self.labels[row], result.suggested[row])]
         ]
 
-    @property
-    def odd(self) -> bool:
-        """Return True if the page has something to show."""
-        return bool(self.doubtful or self.twice or self.copies)
-
-    def line(self, page: Path | str) -> str | None:
-        """Return the line for people, which ends with the page; None if there is nothing to show."""
+    def line(self, page: Path | str | None) -> str | None:
+        """Return the line for people, which ends with the page, if any; None if there is nothing to show."""
         issues, parts = self.issues, []
         if issues:
             first = ", ".join(f"{short(one.photo)} (like {one.suggested!r})" for one in issues[:_IN_A_LINE])
             one = len(issues) == 1
             verb = "photos looks like another class" if one else "photos look like another class"
-            parts.append(f"{len(issues):,} of {len(self.judged):,} {verb}: {first}{', …' * (len(issues) > _IN_A_LINE)}")
+            parts.append(
+                f"{len(issues):,} of {len(self.looked_at):,} {verb}: {first}{', …' * (len(issues) > _IN_A_LINE)}"
+            )
         for pairs, text in ((self.twice, "in two classes"), (self.copies, "in training and test")):
             if pairs:
                 parts.append(f"{len(pairs):,} photo{'s' * (len(pairs) > 1)} {text}")
-        return "; ".join([*parts, f"page: {page}"]) if parts else None
+        return "; ".join([*parts, *([] if page is None else [f"page: {page}"])]) if parts else None
 
     def confused(self) -> Iterator[Finding]:
         """Yield the pairs of classes of which many photos lie nearer to the other class."""
-        looked_at, told = Counter(self.labels[self.judged].tolist()), set[int]()
-        nearer = self.judged[self.result.nearer[self.judged]]
+        looked_at, told = Counter(self.labels[self.looked_at].tolist()), set[frozenset[int]]()
+        nearer = self.looked_at[self.result.nearer[self.looked_at]]
         pairs = Counter(zip(self.labels[nearer].tolist(), self.result.suggested[nearer].tolist(), strict=True))
         for (label, other), count in pairs.most_common():
-            if count >= max(2, CONFUSED * looked_at[label]) and not {label, other} <= told:
-                told |= {label, other}
+            if count >= max(2, CONFUSED * looked_at[label]) and frozenset((label, other)) not in told:
+                told.add(frozenset((label, other)))
                 text = f"{count} of {looked_at[label]} photos lie nearer to the photos of {self.names[other]!r}"
                 message = f"{text}; add photos that show the difference"
                 yield Finding("confused", self.names[label], message, self.names[other])
@@ -134,39 +133,11 @@ def short(photo: str) -> str:
     return "/".join(Path(photo).parts[-2:])
 
 
-def check_labels(
-    names: Sequence[str],
-    rows: Floats,
-    labels: Indices,
-    photos: Sequence[str],
-    *,
-    judged: Indices | None = None,
-    others: Rivals | None = None,
-    twice: Sequence[Pair] = (),
-    copies: Sequence[Pair] = (),
-) -> LabelCheck:
-    """Check labels by `label_issues`; arguments as of `LabelCheck`.
-
-    Args:
-        names: As there.
-        rows: As there.
-        labels: As there.
-        photos: As there.
-        judged: As there; None for all.
-        others: Photos that are not at hand, as `label_issues` takes them.
-        twice: As there.
-        copies: As there.
-    """
-    result = label_issues(rows, labels, others=others)
-    judged = np.arange(len(labels)) if judged is None else judged
-    return LabelCheck(names, rows, labels, photos, judged, result, twice, copies)
-
-
 def check_new_photos(
     bank: ClassBank,
     bundle: Bundle,
     photos: Mapping[str, PhotoSet],
-    files: Mapping[bytes, str],
+    files: Mapping[tuple[str, bytes], str],
     twice: Sequence[Pair] = (),
 ) -> LabelCheck:
     """Check the labels of photos that a bank has not.
@@ -177,7 +148,7 @@ def check_new_photos(
         bank: The bank without them.
         bundle: Its bundle, whose training photos count too.
         photos: The photos by class.
-        files: The file of each photo by its digest.
+        files: The file of each photo by its class and digest.
         twice: As of `LabelCheck`.
     """
     model = None if bundle.trained is None else bundle.trained.model
@@ -210,9 +181,9 @@ def check_new_photos(
         rows += [row[None] for row in (*old.values(), *new.values())]
         labels += [label] * (len(old) + len(new))
         shown += [f"photo {n} of {name}" for n in range(1, len(old) + 1)]
-        shown += [files.get(digest, f"new photo {n} of {name}") for n, digest in enumerate(new, 1)]
+        shown += [files.get((name, digest), f"new photo {n} of {name}") for n, digest in enumerate(new, 1)]
         judged += [False] * len(old) + [True] * len(new)
-    return check_labels(
+    return LabelCheck(
         names,
         np.concatenate(rows),
         np.array(labels, np.intp),
@@ -258,7 +229,7 @@ def write_labels(
         "title": title,
         "command": command,
         "list": LIST,
-        "judged": len(check.judged),
+        "judged": len(check.looked_at),
         "total": len(issues),
         "issues": [
             {"photo": photo(one.photo, one.label), "suggested": one.suggested, "probability": one.probability}

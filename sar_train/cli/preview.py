@@ -57,7 +57,7 @@ def preview_text(preview: Preview, out: str) -> str:
         for finding in findings:
             say(f"  {finding['severity']}", finding["what"])
     if preview.label_check is not None:
-        count, looked_at = len(preview.label_check.issues), len(preview.label_check.judged)
+        count, looked_at = len(preview.label_check.issues), len(preview.label_check.looked_at)
         say("labels", f"{count:,} of {looked_at:,} photos look like another class" if count else "no photo is in doubt")
     odd = preview.names
     say("names", f"{len(odd):,} are duplicates:" if odd else "no duplicates")
@@ -90,7 +90,7 @@ def preview_text(preview: Preview, out: str) -> str:
         + "".join(f"{duration(seconds)} {what}, " for seconds, what in pieces)
         + "and some seconds for the class model and the evaluation",
     )
-    lines += ["", f"nothing was trained or written; without --plan the run goes to {out}"]
+    lines += ["", f"nothing was trained; without --plan the run goes to {out}"]
     return "\n".join("".join(c if c.isprintable() else ascii(c)[1:-1] for c in line) for line in lines)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from sar_infer.errors import WriteError
-from sar_infer.evaluation import LIST, LabelCheck, check_labels, write_labels
+from sar_infer.evaluation import LIST, LabelCheck, write_labels
 from sar_train.data.dataset import Split
 from sar_train.data.progress import ProgressCallback
 from sar_train.errors import DataError, RunError
@@ -40,7 +40,7 @@ def check(run: Outline, rows: Sequence[int], embeddings: Tensor, copies: Sequenc
     for split in dataset.splits if copies or dataset.twice else ():
         for row, photo in enumerate(dataset.photos(split)):
             classes[_path(run, split, row)] = dataset.class_names[photo.label]
-    return check_labels(
+    return LabelCheck(
         run.names(run.plan.base),
         embeddings.float().cpu().numpy(),
         np.array([numbers[dataset.photos("train")[row].label] for row in rows], np.intp),
@@ -51,7 +51,9 @@ def check(run: Outline, rows: Sequence[int], embeddings: Tensor, copies: Sequenc
 
 
 def report(check: LabelCheck, page: Path, data: str, tell: ProgressCallback, *, strict: bool = False) -> Path | None:
-    """Print a line about photos that may lie in the wrong folder, and write the page; None if there is nothing to show.
+    """Print a line about photos that may lie in the wrong folder, and return their page; None if none is written.
+
+    Features have no photos to show, so they have no page.
 
     Args:
         check: the photos.
@@ -64,18 +66,20 @@ def report(check: LabelCheck, page: Path, data: str, tell: ProgressCallback, *, 
         DataError: there are such photos, with ``strict``.
         RunError: the page cannot be written.
     """
-    line = check.line(page)
+    shown = page if check.photos and Path(check.photos[0]).is_file() else None
+    line = check.line(shown)
     if line is None:
         return None
     try:
-        page.parent.mkdir(parents=True, exist_ok=True)
-        write_labels(page, check, f"Photos of {Path(data).name}", f"sar-train {data} … --exclude {LIST}")
+        if shown is not None:
+            page.parent.mkdir(parents=True, exist_ok=True)
+            write_labels(page, check, f"Photos of {Path(data).name}", f"sar-train {data} … --exclude {LIST}")
     except (OSError, WriteError) as error:
         raise RunError(str(error)) from None
     if strict:
         raise DataError(f"--strict, and {line}")
     tell(f"Warning: {line}")
-    return page
+    return shown
 
 
 def _path(run: Outline, split: Split, row: int) -> str:

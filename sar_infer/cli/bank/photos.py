@@ -33,13 +33,13 @@ class ReadPhotos:
 
     Attributes:
         sets: The photos of each class.
-        files: The file that each came from, the first of several, by its digest.
+        files: The file that each came from, the first of several, by its class and digest.
         repeats: Class, file, and what it doubles, of each that is not counted again.
         twice: File and class of photos that another class has too, beside the first ones.
     """
 
     sets: dict[str, PhotoSet] = field(default_factory=dict)
-    files: dict[bytes, str] = field(default_factory=dict)
+    files: dict[tuple[str, bytes], str] = field(default_factory=dict)
     repeats: list[tuple[str, str, str]] = field(default_factory=list)
     twice: list[tuple[tuple[str, str], tuple[str, str]]] = field(default_factory=list)
 
@@ -128,11 +128,11 @@ def read_photos(workspace: Workspace, files: Files, *, photos_only: bool) -> Rea
             if digest in had[name]:
                 result.repeats.append((name, path, "counted for it already"))
             elif digest in rows[name]:
-                result.repeats.append((name, path, f"the same pixels as {result.files[digest]}"))
+                result.repeats.append((name, path, f"the same pixels as {result.files[name, digest]}"))
             else:
-                if (first := result.files.setdefault(digest, path)) != path:
-                    owner = next(other for other, of_class in rows.items() if digest in of_class)
-                    result.twice.append(((first, owner), (path, name)))
+                result.files[name, digest] = path
+                if owner := next((other for other, of_class in rows.items() if digest in of_class), None):
+                    result.twice.append(((result.files[owner, digest], owner), (path, name)))
                 rows[name][digest] = row
     for name, of_class in rows.items():
         embeddings = np.array([*of_class.values()], np.float32).reshape(-1, bank.dim)

@@ -165,7 +165,8 @@ async def put_class(
             rows = service.engine.classifier.class_rows(phrases, () if photos is None else phrases)
             after = add(bank, phrases, rows, {} if photos is None else {spelling: photos}, by=_BY)
         if photos is not None:
-            findings += check_new_photos(bank, bundle, {spelling: photos}, labels).findings()
+            files = {(spelling, digest): label for digest, label in labels.items()}
+            findings += check_new_photos(bank, bundle, {spelling: photos}, files).findings()
         if strict and findings:
             raise Problem("conflict", f"nothing was changed (strict): {spelling!r} {findings[0].message}")
         content = _shown(after.entry(spelling))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -129,9 +130,38 @@ def test_a_photo_in_the_wrong_class_is_reported_by_file_and_with_the_class_that_
     folder("root/iris", VIOLET, 6)
     folder("root/lime", LIME, 6)
     assert run("add", BANK, "--photos", "root").stderr.count("Warning") == 0
-    wrong = paint("wrong.png", LIME, 9)
-    assert "nothing was added: --strict" in run.refused("add", BANK, "iris", "--photos", wrong, "--strict")
-    assert f"'iris' photo '{wrong}' looks like 'lime'" in run("add", BANK, "iris", "--photos", wrong).stderr
+    wrong = paint("odd/wrong.png", LIME, 9)
+    line = run.refused("add", BANK, "iris", "--photos", wrong, "--strict")
+    assert "nothing was changed: --strict, and 1 of 1 photos looks like another class: odd/wrong.png" in line
+    page = Path("mine-labels.html")
+    assert "wrong.png" in page.read_text("utf-8")
+    page.unlink()
+    result = run("add", BANK, "iris", "--photos", wrong, "--format", "json")
+    assert "odd/wrong.png (like 'lime'); page: mine-labels.html" in result.stderr
+    (issue,) = json.loads(result.stdout)["label_issues"]
+    assert (issue["photo"], issue["label"], issue["suggested"]) == (wrong, "iris", "lime")
+    assert issue["probability"] < 0.1
+    assert page.is_file()
+
+
+def test_create_leaves_out_the_photos_of_a_list() -> None:
+    for name, colour in (("iris", VIOLET), ("lime", LIME), ("orange", ORANGE)):
+        folder(f"root/{name}", colour, 6)
+    wrong = paint("root/iris/wrong.png", LIME, 9)
+    Image.open("root/lime/0.png").save("root/orange/twice.png")
+    line = run.refused("create", "shop.safetensors", "--photos", "root", "--strict")
+    assert "2 of 20 photos look like another class" in line
+    assert line.endswith("1 photo in two classes; page: shop-labels.html")
+    assert not Path("shop.safetensors").exists()
+    made = run("create", "shop.safetensors", "--photos", "root", "--format", "json")
+    assert {one["photo"] for one in json.loads(made.stdout)["label_issues"]} == {wrong, "root/orange/twice.png"}
+    Path("labels.csv").write_text(f"class,photo,action,to\niris,{wrong},drop,\norange,root/orange/twice.png,drop,\n")
+    made = run("create", "other.safetensors", "--photos", "root", "--exclude", "labels.csv", "--strict")
+    assert made.stdout.startswith("made other.safetensors: 3 classes, 18 photos")
+    assert "left out 2 of 2 photos in labels.csv" in made.stderr
+    Path("all.txt").write_text("\n".join(map(str, Path("root/lime").iterdir())))
+    for exclude, message in (("all.txt", "leaves no photo of class 'lime'"), ("none.txt", "none.txt: cannot be read")):
+        assert message in run.refused("create", "more.safetensors", "--photos", "root", "--exclude", exclude)
 
 
 # ------------------------------------------------------------------------------------------------------------ bad input

@@ -192,3 +192,22 @@ def test_from_python(bank: Path) -> None:
     assert same.answers[5].image == "image[5]"
     with pytest.raises(InputError, match="no photo to evaluate"):
         classifier.evaluate({"red": []})
+
+
+def test_test_photos_in_the_wrong_folder_are_reported_and_refused_if_strict(bank: Path) -> None:
+    held = paint("held", 9, seed=2)
+    for name, colour in COLOURS.items():
+        for path in Path(held, name).iterdir():
+            Image.new("RGB", (32, 32), tuple(min(255, c + int(path.stem)) for c in colour)).save(path)
+    arguments = (held, "--bank", bank, "--evaluate", "--html", "page.html")
+    assert "page: " not in run(*arguments, "--strict", command=classify).stderr
+    Image.new("RGB", (32, 32), (212, 64, 51)).save("held/blue/odd.png")
+    result = run(*arguments, "--format", "json", command=classify)
+    assert "1 of 37 photos looks like another class: blue/odd.png (like 'red'); page: page-labels.html" in result.stderr
+    (issue,) = json.loads(result.stdout)["label_issues"]
+    assert (issue["photo"], issue["label"], issue["suggested"]) == ("held/blue/odd.png", "blue", "red")
+    assert Path("page-labels.html").is_file()
+    refused = run(*arguments, "--strict", command=classify, code=2)
+    assert refused.stdout == ""
+    assert "Error: --strict, and 1 of 37 photos" in refused.stderr
+    assert "it needs --evaluate" in run(held, "--strict", command=classify, code=2).stderr

@@ -16,7 +16,7 @@ from support.browser import CONTRASTS, PHONE, WIDTHS
 from sar_infer import ClassBank, Classifier
 from sar_infer import bank as banks
 from sar_infer.bank import PhotoSet
-from sar_infer.evaluation import LabelCheck, check_labels, check_new_photos, write_labels
+from sar_infer.evaluation import LabelCheck, check_new_photos, write_labels
 from sar_infer.images.inputs import read_excluded
 
 DIM = 512
@@ -32,7 +32,7 @@ def near(owners: Any, centres: Any = CENTRES) -> Any:
 
 def checked(shown: Any, labels: Any, photos: Any = None, **more: Any) -> LabelCheck:
     names = [f"root/{n}.png" for n in range(len(labels))] if photos is None else photos
-    return check_labels(NAMES, near(np.array(shown)), np.array(labels), names, **more)
+    return LabelCheck(NAMES, near(np.array(shown)), np.array(labels), names, **more)
 
 
 RIGHT = [0] * 8 + [1] * 8 + [2] * 8
@@ -59,7 +59,7 @@ def test_the_line_names_the_surest_photos_and_where_the_page_is() -> None:
 def test_findings_are_confused_pairs_and_photos_in_doubt() -> None:
     kinds = [(one.kind, one.name, one.suggestion) for one in checked(RIGHT, WRONG).findings()]
     assert sorted(kinds) == sorted([("wrong-class", NAMES[2], "hat"), ("wrong-class", "shoe", NAMES[2])])
-    same = check_labels(NAMES, near(np.array(RIGHT), CENTRES[[0, 0, 2]]), np.array(RIGHT), [""] * 24)
+    same = LabelCheck(NAMES, near(np.array(RIGHT), CENTRES[[0, 0, 2]]), np.array(RIGHT), [""] * 24)
     (pair,) = same.findings()
     assert (pair.kind, {pair.name, pair.suggestion}) == ("confused", {"hat", "shoe"})
 
@@ -78,8 +78,8 @@ def test_only_new_photos_are_judged_whatever_the_bank_knows_of_the_others(fitted
         bank = banks.fit(bank, classifier.fit_model(bank).fitted.model.tensors())
     digests = [b"new".ljust(32), b"odd".ljust(32), sets["hat"].digests[69]]
     rows = np.concatenate([near(np.array([0, 1])), sets["hat"].rows[69:]])
-    check = check_new_photos(bank, bundle, {"hat": PhotoSet.of(digests, rows)}, {digests[1]: "odd.png"})
-    assert len(check.judged) == 2
+    check = check_new_photos(bank, bundle, {"hat": PhotoSet.of(digests, rows)}, {("hat", digests[1]): "odd.png"})
+    assert len(check.looked_at) == 2
     assert [(one.photo, one.label, one.suggested) for one in check.issues] == [("odd.png", "hat", "shoe")]
 
 

@@ -72,7 +72,7 @@ def test_text_for_people(photos: Path) -> None:
     assert "data          photos: a folder for each class" in text
     assert re.search(r"^blue thing +3 +1 +2 +3$", text, re.MULTILINE)
     assert re.search(r"^time +about \d+ s, as busy as this machine is now", text, re.MULTILINE)
-    assert text.endswith("nothing was trained or written; without --plan the run goes to runs/photos-coop-sar-s1\n")
+    assert text.endswith("nothing was trained; without --plan the run goes to runs/photos-coop-sar-s1\n")
 
 
 def test_prompts_in_the_image_tower_and_feature_files(photos: Path) -> None:
