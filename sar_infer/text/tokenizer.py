@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sar_infer.errors import BundleError, ClassNameError
+from sar_infer.errors import BundleError, ClassNameError, install
 from sar_infer.text import Cleaning, TokenizerSpec
 
 _WORD_END = "</w>"
@@ -112,7 +112,7 @@ class JsonTokenizer:
         try:
             import tokenizers
         except ModuleNotFoundError:
-            raise BundleError(f"{path}: needs the library tokenizers: pip install '.[tokenizers]'") from None
+            raise BundleError(f"{path}: needs the library tokenizers: {install('tokenizers')}") from None
         try:
             tokenizer = tokenizers.Tokenizer.from_file(str(path))
         except Exception as error:  # the library raises nothing narrower

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import click
 
+from sar_infer.cli.command import Command
 from sar_infer.cli.options import BUNDLE_ARGUMENT, emit
+from sar_infer.errors import install
 from sar_train.cli.common import guarded, option
 
 
-@click.command("onnx")
+@click.command("onnx", cls=Command, groups={"Options": "bank out precision batch overwrite"})
 @BUNDLE_ARGUMENT
 @option("--bank", type=click.Path(path_type=Path), help="Bank file with the classes.  [default: the bundle's classes]")
 @option("--out", required=True, type=click.Path(path_type=Path), help="The file, such as shop.onnx.")
@@ -50,7 +52,7 @@ def main(
     except ModuleNotFoundError as error:
         if error.name != "onnx":
             raise
-        raise ConfigError("this command needs onnx: pip install '.[onnx]'") from None
+        raise ConfigError(f"this command needs onnx: {install('onnx')}") from None
     opened = open_bundle(bundle)
     classes = opened.bank if bank is None else ClassBank.load(bank, opened.manifest.encoder_digest, opened.bank)
     file = write_one_file(opened, classes, out, precision=precision, batch=batch)  # type: ignore[arg-type]

@@ -56,7 +56,7 @@ GROUPS = {"Run": "out overwrite plan", "Data": "data_root shots", "Method": "met
 @click.argument("photos", required=False)
 @option("--out", type=click.Path(path_type=Path), help="Run folder.  [default: runs/DATA-METHOD[-sar]-sSEED]")
 @option("--overwrite", is_flag=True, help="Replace a finished run in --out.")
-@option("--plan", is_flag=True, help="Show what a run would do and how long it takes. Train and write nothing.")
+@option("--plan", is_flag=True, help="Show what a run would do and how long it takes. Train nothing.")
 @setting_options()
 @option("--on", help="Method that dept extends: coop or kgcoop.  [default: coop]")
 @option("--list-methods", is_flag=True, allow_from_autoenv=False, help="Show all methods with their papers, and exit.")

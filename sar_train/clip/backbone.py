@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from sar_infer.bundle.manifest import Preprocess
+from sar_infer.errors import install
 from sar_train.clip import TIMM, mini
 from sar_train.clip.full_text import FullText, full_text
 from sar_train.clip.image_tower import ImageTower, image_tower
@@ -291,8 +292,8 @@ def _load_openai(model: nn.Module, name: str, path: Path) -> None:
 def _explain(name: str, pretrained: str | None, error: Exception) -> str:
     """Return one line for an error that open_clip raised while loading."""
     reason = textwrap.shorten(str(error), 200, placeholder=" …", break_on_hyphens=False) or type(error).__name__
-    if isinstance(error, ImportError) or "pip install transformers" in reason:
-        return f"backbone {name}: needs the library transformers: pip install '.[transformers]'"
+    if isinstance(error, ImportError) or "install transformers" in reason:
+        return f"backbone {name}: needs the library transformers: {install('transformers')}"
     if pretrained in (None, RANDOM):
         return f"backbone {name}: cannot be built ({reason})"
     if Path(pretrained).exists():

@@ -57,7 +57,9 @@ def test_help_has_a_dozen_options_under_headings_and_help_all_has_all(words: tup
     assert headings
     if "--help-all" not in options:
         return
-    *_, command = (COMMANDS[words[0]], *(COMMANDS[words[0]].commands[word] for word in words[1:]))  # type: ignore[attr-defined]
+    command = COMMANDS[words[0]]
+    for word in words[1:]:
+        command = command.get_command(click.Context(command), word)  # type: ignore[attr-defined]
     names = [max(p.opts, key=len) for p in command.params if isinstance(p, click.Option) and not p.hidden]
     assert sorted({*names, *options, "--help"}) == sorted(shown(everything))
     keys = [p.opts[0][2:] for p in command.params if isinstance(p, Key)]
