@@ -96,7 +96,7 @@ class Worker(Generic[Answer]):
     def __init__(self, load: Load[Answer], limit: float | None = None) -> None:
         self._load, self._limit = load, limit
         self._loop: asyncio.AbstractEventLoop | None = None  # once it has been asked from one
-        self._open = True
+        self._open, self._writing = True, False
         self._unsent, self._received = memoryview(b""), bytearray()
         self._reply: asyncio.Future[memoryview] | None = None
         self._pipe, theirs = _SPAWN.Pipe()
@@ -180,6 +180,7 @@ class Worker(Generic[Answer]):
         self._unsent = memoryview(_LENGTH.pack(len(message)) + message)
         self._write()  # as far as the pipe takes it, before this waits for anything
         if self._unsent:
+            self._writing = True
             self._loop.add_writer(pipe, self._write)
         try:
             async with asyncio.timeout(self._limit):
@@ -222,7 +223,8 @@ class Worker(Generic[Answer]):
         except OSError as error:
             self._lose(error)
             return
-        if not self._unsent and self._loop is not None:
+        if self._writing and self._loop is not None and not self._unsent:
+            self._writing = False
             self._loop.remove_writer(self._pipe.fileno())
 
     def _read(self) -> None:
