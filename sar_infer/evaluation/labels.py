@@ -219,6 +219,8 @@ def write_labels(path: Path, check: LabelCheck, title: str, command: str = "") -
         return [photo(check.photos[row], name) for row in sure[np.argsort(-nearness)[:_TYPICAL]]]
 
     issues = check.issues
+    shown = issues[:_MOST_SHOWN]
+    names = dict.fromkeys(name for one in shown for name in (one.label, one.suggested))
     data = {
         "title": title,
         "command": command,
@@ -227,9 +229,9 @@ def write_labels(path: Path, check: LabelCheck, title: str, command: str = "") -
         "total": len(issues),
         "issues": [
             {"photo": photo(one.photo, one.label), "suggested": one.suggested, "probability": one.probability}
-            for one in issues[:_MOST_SHOWN]
+            for one in shown
         ],
-        "typical": {name: typical(name) for one in issues[:_MOST_SHOWN] for name in (one.label, one.suggested)},
+        "typical": {name: typical(name) for name in names},
         "twice": [[photo(*one) for one in pair] for pair in check.twice[:_MOST_SHOWN]],
         "copies": [[photo(*one) for one in pair] for pair in check.copies[:_MOST_SHOWN]],
     }
