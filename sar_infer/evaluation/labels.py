@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,6 @@ from sar_infer.class_model.model import ClassModel, Rivals
 from sar_infer.errors import ImageError
 from sar_infer.evaluation.findings import Finding
 from sar_infer.evaluation.html import thumbnail, write_page
-from sar_infer.images.load import ImageSource
 
 CONFUSED = 0.25
 """Share of the photos of a class that lie nearer to another class from which the pair is reported."""
@@ -194,37 +193,34 @@ def check_new_photos(
     )
 
 
-def write_labels(
-    path: Path, check: LabelCheck, title: str, command: str = "", sources: Callable[[str], ImageSource] = str
-) -> None:
+def write_labels(path: Path, check: LabelCheck, title: str, command: str = "") -> None:
     """Write the page on which a person keeps, moves or drops photos: one HTML file that saves a list and a script.
 
     Args:
         path: The file.
-        check: What to show.
+        check: What to show; names of photos that are no file have no picture.
         title: What was checked.
         command: The command that takes the list.
-        sources: Returns the photo of a name, which is its path by default; one that cannot be read has no picture.
 
     Raises:
         WriteError: The file cannot be written.
     """
 
     def photo(name: str, label: str) -> dict[str, Any]:
-        file = sources(name)
-        place = os.path.abspath(file) if isinstance(file, str | os.PathLike) and os.path.isfile(file) else None  # noqa: PTH100, PTH113
-        try:
-            picture = thumbnail(file, _SIDE) if place else None
-        except ImageError:
-            picture = None
+        file, picture = Path(name), None
+        place = str(file.absolute()) if file.is_file() else None
+        with contextlib.suppress(ImageError):
+            picture = place and thumbnail(place, _SIDE)
         return {"name": short(name), "path": place, "label": label, "picture": picture}
 
-    issues, typical = check.issues, dict[str, list[dict[str, Any]]]()
-    for name in {name for one in issues[:_MOST_SHOWN] for name in (one.label, one.suggested)}:
-        of_class = np.flatnonzero(check.labels == list(check.names).index(name))
-        sure = np.setdiff1d(of_class, check.result.doubtful)
-        near = check.rows[sure] @ check.rows[sure].mean(0) if len(sure) else np.zeros(0)
-        typical[name] = [photo(check.photos[row], name) for row in sure[np.argsort(-near)[:_TYPICAL]]]
+    def typical(name: str) -> list[dict[str, Any]]:
+        sure = np.setdiff1d(np.flatnonzero(check.labels == list(check.names).index(name)), check.result.doubtful)
+        nearness = check.rows[sure] @ check.rows[sure].mean(0) if len(sure) else np.zeros(0)
+        return [photo(check.photos[row], name) for row in sure[np.argsort(-nearness)[:_TYPICAL]]]
+
+    issues = check.issues
+    shown = issues[:_MOST_SHOWN]
+    names = dict.fromkeys(name for one in shown for name in (one.label, one.suggested))
     data = {
         "title": title,
         "command": command,
@@ -233,9 +229,9 @@ def write_labels(
         "total": len(issues),
         "issues": [
             {"photo": photo(one.photo, one.label), "suggested": one.suggested, "probability": one.probability}
-            for one in issues[:_MOST_SHOWN]
+            for one in shown
         ],
-        "typical": typical,
+        "typical": {name: typical(name) for name in names},
         "twice": [[photo(*one) for one in pair] for pair in check.twice[:_MOST_SHOWN]],
         "copies": [[photo(*one) for one in pair] for pair in check.copies[:_MOST_SHOWN]],
     }
