@@ -25,7 +25,7 @@ from sar_train.training.checkpoint import Run, save_run
 
 ROOT = Path(__file__).parents[3]
 RECORD = {
-    "config": {"protocol": "base-to-new", "shots": 16},
+    "config": {"protocol": "base-to-new", "shots": 16, "template": "a picture of a {}."},
     "dataset": {"name": "caltech101", "photos": 32, "held_out": 9},
     "seed": 3,
     "metrics": {"base_accuracy": 80.0, "new_accuracy": 60.0, "harmonic_mean": 68.57},
@@ -129,6 +129,14 @@ def test_a_run_becomes_a_bundle(run: Path, tmp_path: Path) -> None:
     assert open_bundle(tmp_path / "new").bank.names == ("ant", "big bee")
 
 
+def test_a_switched_bundle_shows_the_prompt_of_added_names(run: Path, tmp_path: Path) -> None:
+    result = export(run, "--out", tmp_path / "new", "--text", "switched")
+    assert result.exit_code == 0, result.output
+    assert re.search(r"^added names +a picture of a \{\}\.$", result.stdout, re.MULTILINE)
+    assert "switched: the learned prompt embeds the trained classes" in result.stdout
+    assert "this bundle   base 80.0 %" in result.stdout  # new ones by the hand-crafted prompt, not measured here
+
+
 def test_an_untuned_backbone_and_a_class_file(classes: Path, tmp_path: Path) -> None:
     out = tmp_path / "new"
     options = ("--handcrafted", "a photo of a {}.", "--backbone", VIT, "--pretrained", RANDOM, "--format", "json", "-q")
@@ -174,6 +182,7 @@ NEW = ("--out", "new", "--classes", "classes.txt")
         (["--handcrafted", "a", *NEW, "--backbone", VIT, "--pretrained", RANDOM], "expected exactly one {}"),
         (["--handcrafted", "a {}.", *NEW, "--approximate", "mean-image"], "leave --approximate out"),
         (["run", "--out", "new", "--approximate", "mean-image"], "leave --approximate out"),
+        (["--handcrafted", "a {}.", *NEW, "--text", "switched"], "leave --text out"),
     ],
 )
 @pytest.mark.usefixtures("run", "classes")
