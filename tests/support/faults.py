@@ -53,6 +53,11 @@ def hang(module: ModuleType) -> None:
     module.begin = _hung
 
 
+def stop(module: ModuleType) -> None:
+    """Have a worker stop, as by SIGSTOP, instead of starting."""
+    module.begin = _stopped
+
+
 def die(module: ModuleType) -> None:
     """Have a worker die instead of starting."""
     module.begin = _died
@@ -61,6 +66,11 @@ def die(module: ModuleType) -> None:
 def _hung(model: Model) -> NoReturn:
     while True:
         ctypes.PyDLL(None).pause()
+
+
+def _stopped(model: Model) -> NoReturn:
+    os.kill(os.getpid(), signal.SIGSTOP)
+    raise AssertionError
 
 
 def _died(model: Model) -> NoReturn:

@@ -16,7 +16,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 from weakref import WeakSet
@@ -42,6 +42,8 @@ _QUICK = 2_000
 """Classes that are ranked on the event loop at most, which takes half a millisecond a row."""
 _ENCODING = 10.0
 """Seconds for encoding a batch and for what a busy machine adds."""
+_STOPPED_EVERY = 1.0
+"""Seconds between two looks for processes that are stopped while they load."""
 LOADING_SECONDS = TRIAL_SECONDS + 30
 """Seconds for a process to start, to open its graph and to run it once."""
 T = TypeVar("T")
@@ -142,6 +144,8 @@ class Pool:
         graph = "" if self._model is None else self._model.graph
         try:
             for future in begun:
+                while wait([future], _STOPPED_EVERY).not_done:  # a process that is stopped would be waited for
+                    self._end_stopped()
                 self._ready(future.result())
         except TimeLimitError:
             raise BundleError(f"{graph}: no worker process was ready within {LOADING_SECONDS:g} s") from None
@@ -297,10 +301,7 @@ class Pool:
         """Start what is missing, and end processes that were stopped or died idle; to be called now and then."""
         if self._model is None:
             return
-        for worker in (*self._loading, *self._processes):
-            if worker.stopped:
-                self._stopped.add(worker)
-                worker.kill()
+        self._end_stopped()
         for worker in self._processes:
             if self._supervisor.ready[worker] == "busy":  # who waits for its answer is told
                 continue
@@ -309,6 +310,12 @@ class Pool:
             elif not worker.alive:
                 self._forget(worker, "idle", "it ended")
         self._replace()
+
+    def _end_stopped(self) -> None:
+        for worker in (*self._loading, *self._processes):
+            if worker.stopped:
+                self._stopped.add(worker)
+                worker.kill()
 
     def close(self) -> None:
         """End all workers; nothing may wait for one. Called from any thread once the event loop has ended."""
