@@ -94,7 +94,12 @@ def main() -> None:
     """Prepare the page that the command line names."""
     if len(sys.argv) != 3:
         raise SystemExit("usage: python examples/browser/prepare.py MODEL.onnx FOLDER")
-    prepare(Path(sys.argv[1]), Path(sys.argv[2]))
+    if not Path(sys.argv[1]).is_file():
+        raise SystemExit(f"{sys.argv[1]}: no such file; write it with sar-bundle onnx --out {sys.argv[1]}")
+    try:
+        prepare(Path(sys.argv[1]), Path(sys.argv[2]))
+    except subprocess.CalledProcessError:
+        raise SystemExit(f"npm cannot fetch {PACKAGE}; connect to its registry and run this again") from None
     print(f"{sys.argv[2]}: next: python -m http.server --directory {sys.argv[2]}, then open localhost:8000")
 
 

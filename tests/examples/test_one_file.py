@@ -208,14 +208,13 @@ def url(shop: Path, runtime: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.mark.slow
 def test_the_page_answers_as_the_package(open_page: Any, url: str, classifier: Classifier) -> None:
-    photos = sorted((CLOTHES / "test").glob("*/*.jpg"))[:60]  # the page holds as many
+    from playwright.sync_api import expect
+
+    photos = sorted((CLOTHES / "test").glob("*/*.jpg"))[::3]
     page, _ = open_page(url, "/")
-    page.set_default_timeout(240_000)
     page.set_input_files("#files", photos)
-    page.wait_for_function("n => document.querySelectorAll('#strip span:not(:empty)').length === n", arg=len(photos))
-    page.wait_for_function(
-        "[...document.querySelectorAll('#strip span')].every(({ textContent }) => textContent !== '…')"
-    )
+    expect(page.locator("#strip span")).to_have_count(len(photos))
+    expect(page.locator("#strip span", has_text="…")).to_have_count(0, timeout=300_000)
     shown = page.locator("#strip span").all_inner_texts()
     results = classifier.classify(photos, top_k=1, unknown=True)
     expected = [result.predictions[0].label if result.predictions else "unknown" for result in results]
