@@ -41,7 +41,11 @@ Examples:
     metavar="TEMPLATE",
     help="In place of RUN: an untuned backbone with this template, such as 'a photo of a {}.'",
 )
-@option("--backbone", help="With --handcrafted (default sar-mini), or for a checkpoint that does not name its own.")
+@option(
+    "--backbone",
+    help="With --handcrafted (default sar-mini), or for a checkpoint that does not name its own; or alone, an image "
+    "encoder of timm (timm/NAME), whose bundle knows classes by photos only.",
+)
 @option("--pretrained", help="Tag or file of the backbone's weights.  [default: those of the run]")
 @option(
     "--photos",
