@@ -52,7 +52,9 @@ GROUPS = {
     help="Export an untuned backbone with this template, such as 'a photo of a {}.', instead of RUN.",
 )
 @option(
-    "--backbone", help="open_clip model, with --handcrafted or for a checkpoint that names none.  [default: sar-mini]"
+    "--backbone",
+    help="open_clip model, with --handcrafted or for a checkpoint that names none; or, without RUN, an image encoder of "
+    "timm (timm/NAME).  [default: sar-mini]",
 )
 @option("--pretrained", help="Tag or file of the backbone's weights.  [default: the weights of the run]")
 @option(
