@@ -154,7 +154,7 @@ def test_sar_is_on_where_it_suits_the_method_unless_asked_for(tmp_path: Path, me
 
 
 def test_options_are_those_of_the_commands_and_of_the_settings() -> None:
-    named = {"photos", "out", "config", "settings", "overwrite", "resume", "save_features", "progress"}
+    named = {"photos", "out", "config", "settings", "overwrite", "resume", "save_features", "strict", "progress"}
     of_command = {parameter.name for parameter in train_command.main.params} - OF_THE_TERMINAL - {"config_file", "plan"}
     assert set(TrainOptions.__annotations__) | named == of_command | {"config", "progress"}
     short = {"on", "sar_weight"}
@@ -173,7 +173,7 @@ def test_every_option_is_described(options: type) -> None:
 
 def test_arguments_have_the_types_of_the_settings() -> None:
     hints, fields = get_type_hints(TrainOptions), get_type_hints(RunConfig)
-    paths = {"data_root", "pretrained", "novel", "cache_dir"}  # which may be paths here
+    paths = {"data_root", "pretrained", "novel", "cache_dir", "exclude"}  # which may be paths here
     assert {name: hints[name] for name in SETTINGS.keys() - paths} == {n: fields[n] for n in SETTINGS.keys() - paths}
 
 
