@@ -53,8 +53,8 @@ GROUPS = {
 )
 @option(
     "--backbone",
-    help="open_clip model, with --handcrafted or for a checkpoint that names none; or, without RUN, an image encoder of "
-    "timm (timm/NAME).  [default: sar-mini]",
+    help="open_clip model, with --handcrafted or for a checkpoint that names none; or, without RUN, an image encoder "
+    "of timm (timm/NAME).  [default: sar-mini]",
 )
 @option("--pretrained", help="Tag or file of the backbone's weights.  [default: the weights of the run]")
 @option(
