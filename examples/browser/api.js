@@ -18,18 +18,30 @@ export const opened = fetch("model.onnx").then(async (answer) => {
 const past = []; // what was taught before each change
 let taught = []; // classes { name, digests, rows, total }
 let weights = [];
+let turn = Promise.resolve();
 
 const spelling = (name) => name.trim().split(/\s+/).join(" ").toLowerCase();
 const json = (content, status = 200) => new Response(status === 204 ? null : JSON.stringify(content), { status, headers: { ETag: `"${past.length}"` } });
 
-export async function request(path, { method = "GET", body = null } = {}) {
+export async function request(path, options = {}) {
+  try {
+    return await answer(path, options);
+  } catch (error) {
+    throw error instanceof Failure ? error : new Failure(sentence(`The model cannot be used: ${error.message}`));
+  }
+}
+
+async function answer(path, { method = "GET", body = null }) {
   const { pathname, searchParams } = new URL(path, "http://page");
-  const model = await opened.catch((error) => { throw error instanceof Failure ? error : new Failure(sentence(`The model cannot be opened: ${error.message}`)); });
+  const model = await opened;
   const [, , kind, name] = pathname.split("/").map(decodeURIComponent);
   if (kind === "model") return json(describe(model));
   if (kind === "classify") return json(await classify(model, body, body instanceof FormData ? body : searchParams));
   if (kind === "bank") return json(method === "POST" ? rollBack(model, JSON.parse(body)) : { count: past.length });
-  if (method === "PUT") return json(await teach(model, name, body.getAll("image")));
+  if (method === "PUT") {
+    turn = turn.catch(() => {}).then(() => teach(model, name, body.getAll("image"))); // one at a time, on what was taught before
+    return json(await turn);
+  }
   if (method === "DELETE") return json(change(model, taught.filter((one) => spelling(one.name) !== spelling(name))), 204);
   return json(list(model, searchParams));
 }

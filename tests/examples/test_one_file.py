@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from google.protobuf import text_format
 from PIL import Image
-from support.browser import drop, labels, settled
+from support.browser import drop, labels
 from support.bundles import PREPROCESS, write_bundle
 from support.one_file import BANKS, soft, unit
 
@@ -206,6 +206,11 @@ def url(shop: Path, runtime: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     server.server_close()
 
 
+def ranked(page: Any) -> None:
+    """Wait until the ranking answers; the first opens the model."""
+    page.locator("#ranking[aria-busy=false] #bars li").first.wait_for(timeout=120_000)
+
+
 @pytest.mark.slow
 def test_the_page_answers_as_the_package(open_page: Any, url: str, classifier: Classifier) -> None:
     from playwright.sync_api import expect
@@ -228,7 +233,7 @@ def test_a_class_is_taught_on_the_page_and_taken_along(
     page.set_default_timeout(60_000)
     photo, examples = CLOTHES / "test" / "shoes" / "00.jpg", sorted((CLOTHES / "added" / "shoes").glob("*.jpg"))
     page.set_input_files("#files", photo)
-    settled(page)
+    ranked(page)
     assert labels(page)[0] != "shoes"
     assert page.locator("#download").is_hidden()
     page.fill("#name", "shoes")
@@ -237,7 +242,7 @@ def test_a_class_is_taught_on_the_page_and_taken_along(
     drop(page, page.locator("#chips li"), examples)
     page.locator("#download").wait_for()
     page.locator("#bars .own").wait_for()
-    settled(page)
+    ranked(page)
     with page.expect_download() as download:
         page.click("#download")
     download.value.save_as(tmp_path / "taught.safetensors")
@@ -258,7 +263,7 @@ def test_a_class_is_taught_on_the_page_and_taken_along(
     assert watch.foreign == []
     page.context.set_offline(True)
     page.set_input_files("#files", examples[0])
-    settled(page)
+    ranked(page)
 
 
 def test_the_page_takes_a_photo_with_the_camera(browser: Any, url: str) -> None:

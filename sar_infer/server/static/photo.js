@@ -1,6 +1,7 @@
 // A photo on its way to the server: sent as it is, unless it is beyond the server's limits.
 
 import { Failure } from "./api.js";
+import { place } from "./dom.js";
 
 const SIDE = 2048; // the model looks at far fewer pixels; this leaves room for odd shapes
 const SMALL_SIDE = 512; // for many photos at once
@@ -10,11 +11,11 @@ const QUALITY = 0.92;
 export async function prepare(file, limits) {
   const size = await measure(file);
   const reasons = [];
-  if (file.size > limits.bytes) reasons.push(`${megabytes(file.size)}, and the server takes ${megabytes(limits.bytes)}`);
+  if (file.size > limits.bytes) reasons.push(`${megabytes(file.size)}, and the ${place} takes ${megabytes(limits.bytes)}`);
   if (size && size.width * size.height > limits.pixels) {
-    reasons.push(`${megapixels(size.width * size.height)}, and the server takes ${megapixels(limits.pixels)}`);
+    reasons.push(`${megapixels(size.width * size.height)}, and the ${place} takes ${megapixels(limits.pixels)}`);
   } else if (size && Math.max(size.width, size.height) > limits.side) {
-    reasons.push(`${Math.max(size.width, size.height)} pixels long, and the server takes ${limits.side}`);
+    reasons.push(`${Math.max(size.width, size.height)} pixels long, and the ${place} takes ${limits.side}`);
   }
   if (reasons.length === 0) return { body: file, note: "" };
   const excess = reasons.join("; it has ");
