@@ -21,7 +21,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "preprocess.mean.1": (-1e6, 1e6),
     "preprocess.std.1": (1e-6, 1e6),
     "tokenizer.context_length": (2, 65_536),
-    "tokenizer.n_prefix": (1, 65_536),
+    "tokenizer.n_prefix": (0, 65_536),
     "tokenizer.max_name_tokens": (1, 65_536),
     "self_test.seed": (0, 2**32),
 }

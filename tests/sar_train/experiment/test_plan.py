@@ -209,3 +209,14 @@ def test_a_setting_that_no_run_uses_is_refused(tmp_path: Path) -> None:
 def test_mistakes_are_named(tmp_path: Path, text: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         runs(write(tmp_path, text))
+
+
+def test_methods_without_training_run_once_and_without_sar() -> None:
+    for sar in ("both", "on", "off"):
+        planned = runs("base-to-new", {"datasets": ["a"], "seeds": [1], "methods": ["gda", "zero-shot"], "sar": sar})
+        assert [(run.name, run.config.method, run.config.sar) for run in planned] == [
+            ("gda", "gda", False),
+            ("zero-shot", "zero-shot", False),
+        ]
+    with pytest.raises(ConfigError, match="gda .* has no targets"):
+        runs("cross-dataset", {"methods": ["gda"]})
