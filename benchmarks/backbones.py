@@ -150,7 +150,7 @@ class SmallTokenizer:
         tokenizer.train_from_iterator(TEXTS, trainer)
         pairs = [(token, tokenizer.token_to_id(token)) for token in special]
         tokenizer.post_processor = processors.TemplateProcessing(single=form, special_tokens=pairs)
-        return transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, **roles)
+        return transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, **roles)  # type: ignore[no-untyped-call]
 
 
 def answers(name: str, folder: Path, photos: Sequence[Path]) -> dict[str, Any]:
@@ -274,7 +274,7 @@ def main() -> None:
         (configs / f"{name}.json").write_text(json.dumps(smaller(open_clip.get_model_config(name))))
     open_clip.add_model_config(configs)
     timm.create_model = smaller_timm  # type: ignore[assignment]
-    transformers.AutoTokenizer.from_pretrained = SmallTokenizer.from_pretrained
+    transformers.AutoTokenizer.from_pretrained = SmallTokenizer.from_pretrained  # type: ignore[method-assign]
     open_clip.hf_model.AutoConfig = SmallConfig
     photos = sorted((command.ROOT / "examples" / "clothes" / "test").glob("*/0[0-1].jpg"))
     backbone.load = functools.cache(backbone.load)

@@ -137,7 +137,8 @@ def main() -> None:
         out=(Path, "write Markdown here"),
     )
     rows = encoded(args.data, args.cache)
-    text = []
+    text: list[str] = []
+    heads: tuple[str, ...]
     if "found" in args.what:
         lines = [*table(rows, args.sets, args.deal, args.draws)]
         heads = ("set", "photos", "wrong labels", "share", "AUROC", "right folder named", "wrong ones in doubt")

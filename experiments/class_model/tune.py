@@ -185,6 +185,7 @@ def main() -> None:
     )
     rows, before = bench.encoded(args.data, args.cache), None
     for name in args.only:
+        heads: tuple[str, ...]
         table: list[tuple[Any, ...]] = []
         if name == "USUAL":
             heads, table = ("set", "w0", "w1", "w2", "w3", "unknown"), [*usual(rows, args.draws)]
