@@ -19,7 +19,7 @@ _FEW = 3
 def products(queries: Floats, rows: Floats) -> Floats:
     """Return the inner products (N, C) of queries (N, D) and rows (C, D).
 
-    Those of a few queries are computed in this thread alone, so that they do not depend on one another. Threads of BLAS
+    Those of a few queries are computed only in this thread, so that they do not depend on one another. Threads of BLAS
     that a single query woke would spin for a while and take the cores from the encoder of the next image.
     """
     result: Floats = np.vecdot(queries[:, np.newaxis], rows) if len(queries) <= _FEW else queries @ rows.T

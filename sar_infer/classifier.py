@@ -161,7 +161,7 @@ class Classifier(Embedder):
             classes: Names to add to the bank's, or phrases by name, averaged on the sphere. A name that the bank has
                 keeps the bank's embedding, unless it comes with phrases of its own. Or a result of ``class_set``, to
                 use the same classes in many calls, or classes with photos.
-            only: Choose from the names in ``classes`` alone; ignored with a ``ClassSet``.
+            only: Choose only from the names in ``classes``; ignored with a ``ClassSet``.
             top_k: Number of classes to return for each image, at most.
             examples: Choose from exactly the classes of these labelled photos, as ``fit`` takes them, and ``classes``.
             unknown: Give no class to an image that seems to be none of the classes.
@@ -339,7 +339,7 @@ class Classifier(Embedder):
         *,
         bank: ClassBank | None = None,
         all_known: bool = False,
-        told: Callable[[int], object] | None = None,
+        progress: Callable[[int], object] | None = None,
     ) -> tuple[Learn, LearningReport]:
         """Learn from photos that nobody labelled; return the change for a bank's log, and the report.
 
@@ -349,7 +349,7 @@ class Classifier(Embedder):
             spool: Their keys and unit rows.
             bank: Replaces the classifier's bank.
             all_known: Every photo is of one of the bank's classes.
-            told: Called with a number of rows whenever some have been worked on.
+            progress: Called with a number of embeddings whenever some have been processed.
 
         Raises:
             InputError: Neither the bank nor the bundle has a class model.
@@ -358,8 +358,8 @@ class Classifier(Embedder):
         model = self._composer.fitted(bank)
         if model is None:
             raise InputError("no class model to learn with: fit one first (sar-bank fit BANK_FILE)")
-        known, told = self._composer.classes(bank), told or (lambda rows: None)
-        return learn_stream(bank.names, model, known, spool, all_known=all_known, told=told)
+        known, progress = self._composer.classes(bank), progress or (lambda rows: None)
+        return learn_stream(bank.names, model, known, spool, all_known=all_known, progress=progress)
 
     def stream(
         self,
@@ -379,7 +379,7 @@ class Classifier(Embedder):
             top_k: Number of classes to return for each image, at most.
             batch_size: Number of images that run through the encoder together.
             profile: Counts the time of the phases ``decode``, ``encode`` and ``score``.
-            options: What to return beside the classes.
+            options: Output in addition to the classes.
             names: The names of the results, one per image; by default the path, or ``image[i]`` for anything else.
 
         Returns:

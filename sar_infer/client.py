@@ -109,7 +109,7 @@ class Client:
         Args:
             images: One image or several: paths, encoded bytes, PIL images, uint8 arrays (H, W, 3).
             classes: Names to add to the bank's, or phrases by name.
-            only: Choose from ``classes`` alone.
+            only: Choose only from ``classes``.
             top_k: How many classes to return for each image, at most.
             unknown: Give no class to an image that seems to be none of the classes.
             explain: Report the reasons for the best class.
@@ -262,7 +262,7 @@ class Client:
     def learn(
         self, images: Images, *, all_known: bool = False, dry_run: bool = False, if_match: str | None = None
     ) -> dict[str, Any]:
-        """Learn from photos that nobody labelled, in place of what was learned before; needs a key and ``--bank``.
+        """Learn from photos that nobody labelled, which replaces what was learned before; needs a key and ``--bank``.
 
         Args:
             images: One image or several, as in ``classify``: they are encoded in several requests, and learned from in
@@ -440,7 +440,7 @@ def _etag(response: httpx2.Response) -> str:
 def _class_path(name: str) -> str:
     if not name.strip():
         raise InputError("class name: expected text, got an empty one")
-    # dots alone would otherwise mean a folder above
+    # a name of dots would mean a folder above
     return "/v1/classes/" + (quote(name, safe="") if name.strip(".") else "%2E" * len(name))
 
 

@@ -42,7 +42,7 @@ class InputError(SarInferError):
 class ImageError(InputError):
     """One image cannot be read, decoded or accepted; other images are not affected.
 
-    ``kind`` tells programs the cause: ``format`` = not an accepted format, ``size`` = too large, too thin or empty,
+    ``kind`` names the cause for programs: ``format`` = not an accepted format, ``size`` = too large, too thin or empty,
     ``unreadable`` = anything else.
     """
 

@@ -1,4 +1,4 @@
-"""Measures of answers beside the truth: pure functions on arrays, each with its source."""
+"""Measures that compare answers with the truth: pure functions on arrays, each with its source."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def wilson(right: float, count: int, z: float = Z95) -> tuple[float, float]:
 
 @dataclass(frozen=True, eq=False)
 class Reliability:
-    """Scores beside accuracy in bins of equal width; bin b holds scores in ((b - 1) / bins, b / bins].
+    """Mean score and accuracy in bins of equal width; bin b holds scores in ((b - 1) / bins, b / bins].
 
     Attributes:
         counts: (B,) number of photos.
         scores: (B,) sums of their scores.
-        right: (B,) how many were answered rightly.
+        right: (B,) how many were classified correctly.
     """
 
     counts: Labels
@@ -82,8 +82,8 @@ def calibration_error(scores: npt.NDArray[np.floating], right: npt.NDArray[np.bo
 def calibration_error_by_chance(scores: npt.NDArray[np.floating], bins: int = BINS) -> float:
     """Return the mean calibration error of scores that are perfectly calibrated, 0 to 1.
 
-    Few photos in a bin lie beside their mean score by chance, so that the error of a perfect classifier is not 0. Each
-    photo is answered rightly with the probability that its score states, in 200 draws that are always the same.
+    The accuracy of a bin of few photos differs from its mean score by chance, so a perfect classifier has an error
+    above 0. Each photo is classified correctly with the probability that its score states, in 200 draws that are always the same.
 
     Args:
         scores: (N,) best score of each photo, 0 to 1.

@@ -17,11 +17,11 @@ Source = Literal["bank", "extended"]
 
 @dataclass(frozen=True)
 class DecisionOptions:
-    """Options for what a result says beside the best classes.
+    """Options for the output of a result in addition to the best classes.
 
     Attributes:
         unknown: Give no class to an image that seems to be none of the classes.
-        threshold: Probability, 0..1, above which an image is called unknown, in place of the class model's own; a
+        threshold: Probability, 0..1, above which an image is called unknown, instead of the class model's own; a
             class with a threshold of its own in the bank is judged by that.
         coverage: Give the set of classes that contains the true one with this probability, 0..1.
         explain: Give the reasons for the best class.

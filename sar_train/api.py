@@ -1,4 +1,4 @@
-"""Training and export as two calls: what ``sar-train`` and ``sar-export`` do, with objects in place of printed text.
+"""Training and export as two calls: what ``sar-train`` and ``sar-export`` do, with objects instead of printed text.
 
 torch is imported when one of them is called.
 """
@@ -74,7 +74,7 @@ class ExportOptions(TypedDict, total=False):
 
     Attributes:
         classes: Names of the bank: a list, phrases by name, or a class file. Default: the classes of the run.
-        handcrafted: In place of a run: an untuned backbone with this template, such as ``a photo of a {}.``
+        handcrafted: Instead of a run: an untuned backbone with this template, such as ``a photo of a {}.``
         backbone: With ``handcrafted`` (default ``sar-mini``), or for a checkpoint that does not name its own.
         pretrained: Tag or file of the backbone's weights.
         photos: Folder of images on which to compare the graphs with torch; generated images by default.

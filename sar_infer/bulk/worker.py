@@ -41,7 +41,7 @@ class WorkerOptions:
         bundle: Folder, the same path for all workers, or a place on a hub; None = the one that ships.
         bank: Bank file to use instead of the bundle's.
         classes: Phrases by name, in addition to the bank's.
-        only: Choose from ``classes`` alone.
+        only: Choose only from ``classes``.
         top_k: Classes of a row.
         decision: What to report beside the classes.
         embedding: Include the image's unit row, in this type.

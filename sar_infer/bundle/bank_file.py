@@ -1,7 +1,7 @@
-"""The bank file beside a bundle, which ``sar-bank``, ``sar-serve`` and Python share.
+"""The bank file next to a bundle, which ``sar-bank``, ``sar-serve`` and Python share.
 
 Whoever changes the file holds its lock, reads what is there, and replaces it as a whole. A reader looks with one
-``stat``. A file that does not exist stands for the bundle's own bank.
+``stat``. Without a file the bundle's own bank is used.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class BankFile:
     """A bank file as a process reads and changes it; safe to share between threads.
 
     Args:
-        path: The file; a missing one stands for the bundle's bank.
+        path: The file; without one, the bundle's bank is used.
         bundle: The bundle that it belongs to.
         missing: The file may be missing.
 

@@ -59,7 +59,7 @@ class Bundle:
 
     @functools.cached_property
     def tokenizer(self) -> Tokenizer | JsonTokenizer:
-        """Return the tokenizer, which is read on first use: classifying against the bank alone does not need it."""
+        """Return the tokenizer, which is read on first use: classifying only against the bank does not need it."""
         spec = self.spec
         if spec.kind == "tokenizer.json":
             return JsonTokenizer.open(self.path / TOKENIZER_JSON, spec.clean)

@@ -20,7 +20,7 @@ PHOTOS = "photos"
 """Key in ``quality.tables``: how many photos were ``learned``, and how many ``base`` and ``new`` accuracy are from."""
 ADDED = "added classes"
 """Key in ``quality.tables`` of the argument of `expectation`."""
-_WAYS = {"text-branch": "text alone", "per-image": "per image"}
+_WAYS = {"text-branch": "text only", "per-image": "per image"}
 """Tables of ``quality`` that hold ``Scores``, and their labels."""
 _CLASSES_SHOWN = 12
 _SPECIAL = re.compile(r"[^\w\s.,;:/()%+=?'-]|_")

@@ -59,7 +59,7 @@ def check_folder(path: Path, manifest: Manifest, *, cached: bool = False) -> Non
     Args:
         path: The folder.
         manifest: Its manifest.
-        cached: It is a hub's cache: files are links, and other files of the repository may lie beside them.
+        cached: It is a hub's cache: files are links, and other files of the repository may lie next to them.
 
     Raises:
         BundleError: A file is missing, extra, changed or a link out of the folder; a graph has data outside

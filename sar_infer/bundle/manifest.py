@@ -40,7 +40,7 @@ class Preprocess:
         interpolation: Filter of the resize, as Pillow does it.
         mean: Means of R, G and B, subtracted after the values are scaled to 0..1.
         std: Standard deviations, by which they are then divided.
-        fill: Grey level 0..255, under transparency and beside an image that does not fill the square.
+        fill: Grey level 0..255, under transparency and around an image that does not fill the square.
         exif: How EXIF orientation is treated: it is applied before anything else.
     """
 

@@ -1,4 +1,4 @@
-"""Writing a bundle: into a folder that appears whole or not at all, and ends with the card and the sealed manifest.
+"""Writing a bundle: into a folder that appears whole or not at all; the card and the manifest come last.
 
 Everything is written to the hidden sibling ``.NAME.partial`` and renamed when it is complete. A kill leaves that
 sibling behind, and the next attempt clears it; a lock keeps two attempts apart. An older folder is exchanged for the

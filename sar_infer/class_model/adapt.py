@@ -91,7 +91,7 @@ def adapt(
     features: Floats,
     *,
     all_known: bool = False,
-    told: Callable[[int], object] = lambda rows: None,
+    progress: Callable[[int], object] = lambda rows: None,
 ) -> Adapted:
     """Adapt classes to photos without labels.
 
@@ -102,7 +102,7 @@ def adapt(
         known: The classes.
         features: (N, D) unit features of the stream.
         all_known: Every photo is of one of the classes.
-        told: Called with the number of rows whenever some have been worked on.
+        progress: Called with the number of embeddings whenever some have been processed.
     """
     classes, size = known.texts.shape
     nothing = Adapted(np.zeros((classes, size)), np.zeros(classes), np.zeros(size), len(features), 0.0, 0.0)
@@ -137,7 +137,7 @@ def adapt(
             counts += shares[:, :-1].sum(0)
             strange += float(shares[:, -1].sum())
             plain += rows.sum(0, dtype=np.float64)
-            told(len(rows))
+            progress(len(rows))
         translation = learned.translation
         if all_known:
             means = apart(model, now.texts, now.sums(model), now.counts, now.named)[0] + model.centre

@@ -43,7 +43,7 @@ _PARTS, _TESTED = 3, 8
 _NAMES = len(PHOTOS) - 1.0
 """Weight of a ranking by name: that of those by 1, 2, 4 and 8 photos together."""
 _NAMELESS = _TESTED
-"""In one round of so many, held-out classes that return with photos have no name."""
+"""In one round of this many, held-out classes that return with photos have no name."""
 _CLASS_PHOTOS = 4.0
 """Independent photos that those of a class count as, since they are alike."""
 _FREE, _HELD = 2.0, 0.5
@@ -411,7 +411,7 @@ def likeliest(tasks: Sequence[Task], photos: float, start: Doubles) -> tuple[Dou
             step /= 2
             value, *rest = derivatives(at + step)
         at, best, (slope, curve) = at + step, value, rest
-    if at[0] < 0:  # photos speak against their classes: names alone count
+    if at[0] < 0:  # photos do not predict their classes: only names count
         at = np.append(0.0, at[1:])
     return at, curve
 
@@ -483,6 +483,6 @@ def _extrapolated(whole: float, half: float, rivals: float) -> float:
 
 
 def _least(scores: Doubles, coverage: float, independent: float) -> float:
-    """Return the quantile of split conformal prediction (Sadinle et al., arXiv 1609.00451) of so many scores."""
+    """Return the quantile of split conformal prediction (Sadinle et al., arXiv 1609.00451) for a number of scores."""
     share = np.ceil((independent + 1) * coverage - 1e-9) / independent
     return 0.0 if share > 1 else float(np.sort(scores)[int(np.floor((1 - share) * len(scores) + 1e-9))])

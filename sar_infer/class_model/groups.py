@@ -28,7 +28,7 @@ from sar_infer.errors import InputError, install
 LABELS = 20
 """Photos that are named as worth a label, at most."""
 NEAREST = 3
-"""Classes that are named beside a group, and answers of a photo that are looked at."""
+"""Classes reported with a group, and best classes of a photo that are considered."""
 _GROUPS = 3
 """Groups for each class that is expected."""
 _PHOTOS = 4

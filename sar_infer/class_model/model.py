@@ -182,7 +182,7 @@ class Rivals:
     Attributes:
         texts: (R, D) unit text rows.
         means: (R, D) mean features of the photos that they had; ignored where the count is 0.
-        counts: (R,) their numbers, 0 for classes known by name alone.
+        counts: (R,) their numbers, 0 for classes known only by name.
         model: The model that was fitted to these photos, whose covariance is pooled; None if there were none.
     """
 
@@ -331,7 +331,7 @@ def log_probabilities(scores: npt.NDArray[Any]) -> Doubles:
 def confusion(model: ClassModel, left: npt.NDArray[Any], right: npt.NDArray[Any]) -> Doubles:
     """Return the expected share (K, L) of images of one of two classes that score higher for the other, 0 to 0.5.
 
-    Two Gaussians of covariance S / w0, whose log-odds are those of the model, are told apart with error ``Φ(-d / 2)``,
+    Two Gaussians of covariance S / w0, whose log-odds are those of the model, are separated with error ``Φ(-d / 2)``,
     d the distance of their means under w0 P.
 
     Args:

@@ -1,6 +1,6 @@
 """The class model of a bundle with the classes that it was trained on: ``class_model.safetensors``.
 
-Tensors: those of `ClassModel.tensors`, ``means`` and ``counts`` of the trained classes, beside their names as
+Tensors: those of `ClassModel.tensors`, ``means`` and ``counts`` of the trained classes, with their names as
 ``named_tensors`` stores them. Metadata: ``format`` = ``sar-class-model``, and the keys of every such file.
 """
 
@@ -107,5 +107,5 @@ class TrainedClasses:
         if missing := [name for name in trained.names if bank.lookup.name(name) is None]:
             raise BundleError(f"{path}: class {missing[0]!r} is not in the bundle's bank")
         if len({*map(name_key, trained.names)}) < len(trained.names):
-            raise BundleError(f"{path}: two classes differ in case or space alone")
+            raise BundleError(f"{path}: two classes differ only in case or spaces")
         return trained

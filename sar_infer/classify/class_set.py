@@ -52,7 +52,7 @@ class ClassSet:
 
     @functools.cached_property
     def photos(self) -> Doubles:
-        """Return the number of photos (C,) that each class is known by, beside its name."""
+        """Return the number of photos (C,) that each class is known by, in addition to its name."""
         result = np.zeros(len(self.names))
         for column, item in self.evidence.items():
             result[column] = item.number
@@ -102,8 +102,8 @@ def build_class_set(
 ) -> ClassSet:
     """Return the bank's classes and the given ones after them; with ``only``, the given ones.
 
-    A given name that the bank has, as a name or an alias, takes the embedding of the bank's class and stands in its
-    place, so that no class stands twice; of several given names of one class, the first counts. A given name with
+    A given name that the bank has, as a name or an alias, uses the embedding of the bank's class and replaces
+    it, so that classes are unique; of several given names of one class, the first counts. A given name with
     phrases of its own is always encoded, and replaces the bank's class.
 
     Args:
@@ -112,7 +112,7 @@ def build_class_set(
         only: Leave out the bank's other classes, background classes too.
         embed: Returns the embedding of each tuple of phrases.
         composer: Gives the classes their weights.
-        photos: Photos of classes by name, which count beside those that the bank has; one that it has counts once.
+        photos: Photos of classes by name, in addition to those of the bank; a photo that the bank has counts once.
 
     Raises:
         InputError: No class is left.

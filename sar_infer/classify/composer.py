@@ -1,7 +1,7 @@
 """The weights of classes: one product and a bias make scores of features, whatever is known of the classes.
 
-Where a bank has no photos and nobody fitted a model, text alone ranks, by the embeddings as they are. Else the class
-model turns names and photos into weights; those of names alone are computed once for a bundle's bank.
+Without photos and without a fitted model, classes are ranked by the text embeddings as they are. Otherwise the class
+model turns names and photos into weights; weights of classes without photos are computed once for a bundle's bank.
 """
 
 from __future__ import annotations
@@ -231,7 +231,7 @@ class Composer:
         return "" if model is None else model.digest
 
     def _of_names(self, bank: ClassBank, model: ClassModel) -> tuple[Floats, Floats]:
-        """Return weights (C, D) and bias (C,) of a bank's classes as names alone give them, to be written to."""
+        """Return writable weights (C, D) and bias (C,) of a bank's classes, computed from names only."""
         if not model.slope:  # the formula gives this, for 30 ms at 1,000 classes
             return bank.embeddings * np.float32(model.weights[2] * model.scale), np.zeros(len(bank.names), np.float32)
         base = None if bank.base is None else bank.base.bank
@@ -261,7 +261,7 @@ def _weights(model: ClassModel, rows: Floats, items: Sequence[Evidence | None] =
 
 
 def _text(model: ClassModel, several: Sequence[Floats]) -> Pieces:
-    """Return the weights of classes of which text embeddings (·, D) alone are known, where no model was fitted."""
+    """Return the weights of classes known only by text embeddings (·, D), where no model was fitted."""
     return tuple((rows, float(model.weights[2] * model.scale)) for rows in several)
 
 

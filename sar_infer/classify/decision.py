@@ -31,7 +31,7 @@ class Decision:
     Args:
         classes: The classes of the call.
         top_k: Number of classes to return for each image, at most.
-        options: What to say beside them.
+        options: Further output.
 
     Raises:
         InputError: ``top_k`` is below 1, or these classes do not have what ``options`` ask for.
@@ -152,5 +152,5 @@ def _least(classes: ClassSet, coverage: float) -> Doubles:
     if least is None:
         raise InputError(f"coverage {coverage:g}: needs a class model from four classes or more; {_FIT}")
     if _has_background(classes):
-        raise InputError(f"coverage {coverage:g}: a class is background, and sets are of answers alone")
+        raise InputError(f"coverage {coverage:g}: prediction sets do not support background classes")
     return least

@@ -1,4 +1,4 @@
-"""The class model of a bank: fitted to the photos that it keeps, beside all other classes that it knows."""
+"""The class model of a bank: fitted to its stored photos, with all of its other classes as rivals."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sar_infer.errors import InputError
 LEAST_CLASSES, LEAST_PHOTOS = 2, 2
 """Classes with photos that a model can be fitted to, and photos that each has where folds can be made."""
 _MOST_NAMED = 4096
-"""Classes known by name alone that compete, at most."""
+"""Rivals known only by name, at most."""
 _CELLS = 2**20
 _WAYS = {0: "by name", 1: "by 1 photo", 2: "by 2 photos", 4: "by 4 photos"}
 
@@ -129,7 +129,7 @@ def fit_bank(bank: ClassBank, base: ClassBank, trained: TrainedClasses | None, s
 
 
 def _nearest(bank: ClassBank, texts: Floats, used: set[int]) -> Indices:
-    """Return the positions of classes, but for some, whose embeddings lie nearest to some others; 4,096 at most."""
+    """Return the positions of the classes nearest to some others, without excluded ones; 4,096 at most."""
     nearness = np.empty(len(bank.names), np.float32)
     for start, products in product_chunks([bank.embeddings], texts, _CELLS):
         nearness[start : start + products.shape[1]] = products.max(axis=0)

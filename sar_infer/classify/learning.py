@@ -84,7 +84,7 @@ def learn_stream(
     spool: FeatureSpool,
     *,
     all_known: bool = False,
-    told: Callable[[int], object] = lambda rows: None,
+    progress: Callable[[int], object] = lambda rows: None,
 ) -> tuple[Learn, LearningReport]:
     """Learn from a stream; return the change for a bank, and the report.
 
@@ -94,10 +94,10 @@ def learn_stream(
         known: The classes.
         spool: The stream.
         all_known: Every photo is of one of the classes.
-        told: Called with a number of rows whenever some have been worked on.
+        progress: Called with a number of embeddings whenever some have been processed.
     """
     rows, keys = spool.rows, spool.keys()
-    adapted = adapt(model, known, rows, all_known=all_known, told=told)
+    adapted = adapt(model, known, rows, all_known=all_known, progress=progress)
     columns = np.flatnonzero(adapted.counts >= _LEAST)
     change = Learn(
         tuple(names[column] for column in columns.tolist()),

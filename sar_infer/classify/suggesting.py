@@ -17,7 +17,7 @@ from sar_infer.classify.class_set import ClassSet
 _ROWS = 256
 """Photos that are ranked at once."""
 _ANSWERS = 2
-"""Answers that are told of a photo worth a label: those between which it is in doubt."""
+"""Best classes that are reported for a photo worth a label."""
 
 
 def suggest(rows: Floats, classes: ClassSet) -> Suggestions:
@@ -58,7 +58,7 @@ def suggest(rows: Floats, classes: ClassSet) -> Suggestions:
 def described(
     suggestions: Suggestions, rows: Floats, classes: ClassSet, keys: Sequence[str] | Sequence[int]
 ) -> dict[str, Any]:
-    """Return suggestions as JSON has them, with names in place of numbers.
+    """Return suggestions as JSON has them, with names instead of numbers.
 
     Args:
         suggestions: Of `suggest`.

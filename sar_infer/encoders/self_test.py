@@ -27,12 +27,12 @@ def least_cosine(variant: Variant | None = None) -> float:
 
 
 def self_test_image(size: int, seed: int) -> npt.NDArray[np.uint8]:
-    """Return the image (size, size, 3) that a seed stands for."""
+    """Return the image (size, size, 3) of a seed."""
     return np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8)
 
 
 def self_test_pixels(spec: Preprocess, seed: int) -> Floats:
-    """Return the encoder's input (3, size, size) for the image that a seed stands for."""
+    """Return the encoder's input (3, size, size) for the image of a seed."""
     return decode_image(self_test_image(spec.size, seed), spec)
 
 

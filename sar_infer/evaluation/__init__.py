@@ -1,4 +1,4 @@
-"""Answers beside the truth, findings about names and photos, and pages that show both.
+"""Answers compared with the truth, findings about names and photos, and pages that show both.
 
 A page NAME is ``NAME.html`` (its body), ``NAME.css`` and ``NAME.js``, which draws the page's data. ``base.css``, which
 the server's pages share, and ``base.js`` come first.

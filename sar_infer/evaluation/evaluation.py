@@ -157,7 +157,7 @@ class Bin:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Scores beside accuracy.
+    """Mean scores compared with accuracy.
 
     Attributes:
         mean_score: Mean best score, 0..1.
@@ -196,7 +196,7 @@ class Unknowns:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Answers for labelled photos, beside their labels.
+    """Answers for labelled photos, with their labels.
 
     Attributes:
         classes: Number of classes to choose from.
@@ -204,7 +204,7 @@ class Evaluation:
         among_best: Share of them whose own class is one of the best five.
         per_class: The classes that have photos, the worst first.
         confused: Pairs that are confused, the most frequent first.
-        calibration: Scores beside accuracy.
+        calibration: Mean scores compared with accuracy.
         unknowns: Photos that show none of the classes.
         findings: Confused pairs, at most four.
         answers: The answer for each photo.
@@ -432,7 +432,7 @@ def nothing_left(labels: Sequence[str], answers: Sequence[Answer], left_out: Seq
 
     Args:
         labels: The labels of all photos.
-        answers: The answers for those that were evaluated, all of them strangers.
+        answers: The answers for those that were evaluated, all of them unknown images.
         left_out: The others.
     """
     if answers:

@@ -48,7 +48,7 @@ def spelling(name: str) -> str:
 def duplicates(names: Iterable[str], known: Mapping[str, str]) -> list[Finding]:
     """Return a finding for each name that is spelled almost like a known one or one before it.
 
-    A name that differs in case and spaces alone is the same class, so there is nothing to report.
+    A name that differs only in case and spaces is the same class, so there is nothing to report.
 
     Args:
         names: New names.

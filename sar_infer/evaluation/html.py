@@ -48,7 +48,7 @@ def html_page(name: str, title: str, data: Any) -> str:
     """Return a page that holds all it needs: style, script, and data with pictures as data URIs.
 
     Data are untrusted, since names of classes and files are: they are JSON in ASCII without ``<``, ``>`` and ``&``, so
-    that no text in them ends the element that holds them, and scripts show them as text alone. The page's own content
+    that no text in them ends the element that holds them, and scripts show them only as text. The page's own content
     security policy allows its style and its script by their digests, pictures in data URIs, and nothing else.
 
     Args:
@@ -105,7 +105,7 @@ def write_page(path: Path, name: str, title: str, data: Any) -> None:
 def thumbnail(source: ImageSource, side: int = SIDE) -> str:
     """Return a photo as a small JPEG in a data URI.
 
-    The photo is decoded as every photo is, and its pixels alone are encoded anew: no metadata of the file comes along.
+    The photo is decoded as every photo is, and only its pixels are encoded anew, without metadata of the file.
 
     Args:
         source: The photo.

@@ -86,5 +86,5 @@ def _photo(answer: Answer, sources: Callable[[str], ImageSource]) -> dict[str, A
         picture = thumbnail(sources(answer.image))
     except ImageError:
         picture = None
-    name = "/".join(Path(answer.image).parts[-2:])  # a page may go to strangers, whom other folders do not concern
+    name = "/".join(Path(answer.image).parts[-2:])  # other people may read the page: it names no other folder
     return dataclasses.asdict(answer) | {"image": name, "picture": picture}

@@ -30,7 +30,7 @@ def text_lines(evaluation: Evaluation, width: int = WIDTH) -> Iterator[str]:
 
 
 def left_out_lines(evaluation: Evaluation) -> Iterator[str]:
-    """Yield a line for each reason for which photos were left out, with the first of them, but for unreadable ones."""
+    """Yield a line for each reason for which photos were left out, with the first photo; none for unreadable photos."""
     counts = Counter(item.kind for item in evaluation.left_out)
     for kind in ("learned", "repeated"):
         if counts[kind]:
@@ -54,9 +54,9 @@ def _summary(evaluation: Evaluation) -> Iterator[str]:
         yield f"unknown       said of {_share(unknowns.known)} of these photos"
     if unknowns.stranger_photos:
         names = ", ".join(map(repr, unknowns.stranger_classes[:3])) + ", …" * (len(unknowns.stranger_classes) > 3)
-        said = "whether they are unknown cannot be told: no threshold is set"
+        said = "unknown images cannot be detected: no threshold is set"
         if unknowns.strangers is not None:
-            said = f"unknown is said of {_share(unknowns.strangers)}"
+            said = f"called unknown: {_share(unknowns.strangers)}"
         yield (
             f"other photos  {unknowns.stranger_photos:,} of classes that are not there ({names}): {said}; they are "
             f"more probably unknown than a known photo in {unknowns.auroc:.0%} of pairs"

@@ -1,7 +1,7 @@
 """Image formats that can be read, and the suffixes by which folders, archives and buckets are searched for images.
 
 A new format also needs its signature here and its Pillow plugin in `load`. The server takes those of ``SAFE_FORMATS``
-(``server/settings.py``) unless it is told more.
+(``server/settings.py``) unless it sets more.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ UNREAD = frozenset((
     ".heic", ".heif", ".hif", ".avif", ".jp2", ".jxl",
     ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2",
 ))  # fmt: skip
-"""Suffixes of images that are not read, which a search of a folder tells of."""
+"""Suffixes of images that are not read; a search of a folder reports them."""
 IMAGE_SECONDS = 20
 """Seconds to decode one image, by default, after which a process of a server or a bulk run is ended."""
 _SIGNATURES: dict[str, bytes | tuple[bytes, ...]] = {

@@ -110,7 +110,7 @@ def expand(arguments: Iterable[str], warn: Warn = lambda _: None, missing: Colle
 
 
 def files_of(argument: str, skipped: Skipped) -> Iterator[str]:
-    """Yield the paths that a file, folder or glob pattern stands for.
+    """Yield the paths of a file, folder or glob pattern.
 
     Raises:
         InputError: Nothing is there, or a folder holds no image or cannot be listed.
@@ -171,7 +171,7 @@ def folders(
         lookup: Returns None if no class has this name.
 
     Raises:
-        InputError: There is no such folder or none in it, one of them has no image, images lie beside them, or all
+        InputError: There is no such folder or none in it, one of them has no image, images lie next to them, or all
             photos lie in folders one level further down.
     """
     kind = kind_of(root)
@@ -189,7 +189,7 @@ def folders(
             f"{root}: expected one folder for each class, there is none; make one, or name the class to sar-bank add"
         )
     if loose := [path for path in visible if not path.is_dir() and has_image_suffix(path.name)]:
-        raise InputError(f"{loose[0]}: lies beside the folders of classes; move it into that of its class")
+        raise InputError(f"{loose[0]}: lies next to the class folders; move it into the folder of its class")
     skipped = Skipped()
     paths_by_class: dict[str, list[str]] = {}
     for path in below:
@@ -217,7 +217,7 @@ def list_rows(stream: IO[bytes], location: str) -> Iterator[tuple[int, str, str]
 
     Args:
         stream: The content, UTF-8; other bytes in paths are kept.
-        location: Its path or URL, whose suffix tells the kind.
+        location: Its path or URL; its suffix determines the kind.
 
     Raises:
         InputError: The list has no row, lacks a column, or is no such file.
@@ -268,7 +268,7 @@ def read_class_list(path: Path) -> dict[str, list[str]]:
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {reason_of(error)}") from None
     if not paths:
-        raise InputError(f"{path}: names no class; write one beside each photo, in the column class")
+        raise InputError(f"{path}: names no class; write one next to each photo, in the column class")
     return paths
 
 

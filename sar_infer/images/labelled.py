@@ -47,7 +47,7 @@ def by_class(
 
 
 def unfolded(images: ImageSource | Iterable[ImageSource]) -> list[Any]:
-    """Return images; of a folder that is given alone, all images below it."""
+    """Return images; of a single folder, all images below it."""
     if isinstance(images, str | os.PathLike) and Path(images).is_dir():
         return expand([os.fspath(images)])
     return [*several(images)]

@@ -118,7 +118,7 @@ def _opaque(image: Image.Image, fill: int) -> Image.Image:
 
 
 def _grey(image: Image.Image, fill: int) -> Image.Image:
-    """Reduce wide grey to 8 bits, with ``fill`` in place of the one level that a PNG may call transparent."""
+    """Reduce wide grey to 8 bits, with ``fill`` for the one level that a PNG may call transparent."""
     hidden = image.info.get("transparency")
     unit = image.mode == "F" and all(_finite(band).max() <= 1 for _, band in _bands(image))
     result = np.empty((image.height, image.width), dtype=np.uint8)

@@ -4,7 +4,7 @@ Workers share neither queue nor lock, so one that is killed at any point disturb
 forked: threads of onnxruntime and CUDA do not survive a fork.
 
 ``multiprocessing`` hands arguments to a new process through a pipe whose other end the parent holds open too: more than
-the pipe holds would wait for ever if the process died before it read them. So a worker starts with its own pipe alone,
+the pipe holds would wait for ever if the process died before it read them. So a worker starts only with its own pipe,
 and gets everything else over that.
 """
 
@@ -192,7 +192,7 @@ class Worker(Generic[Answer]):
         return answer
 
     def kill(self) -> None:
-        """End the process, whatever it is doing; whoever waits for its answer is told."""
+        """End the process, whatever it is doing; waiting callers get an error."""
         self._process.kill()
 
     def dismiss(self) -> None:

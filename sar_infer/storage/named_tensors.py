@@ -1,6 +1,6 @@
 """Safetensors files of class names with tensors, bound to an encoder; the bundle's manifest has their digest.
 
-Beside its own tensors a file has ``names`` U8, all names in UTF-8 end to end, and ``offsets`` I64 (C+1), where each
+A file has its own tensors and ``names`` U8, all names in UTF-8 end to end, and ``offsets`` I64 (C+1), where each
 name begins and the last one ends. Its metadata are ``format``, ``version`` and ``encoder_digest``.
 """
 
@@ -31,7 +31,7 @@ class FileKind:
     Attributes:
         format: The value of ``format`` in its metadata.
         version: That of ``version``.
-        tensors: Type of each tensor beside the names.
+        tensors: Type of each tensor other than the names.
         optional: Type of each further tensor that a file may have.
     """
 

@@ -121,7 +121,7 @@ def _read_header(stream: BinaryIO) -> tuple[dict[str, Any], int, int]:
         raise ValueError(f"a header of {length} bytes does not fit a file of {size}")
     try:
         header = json.loads(stream.read(length).decode("utf-8"))
-    except RecursionError:  # a bundle may be a stranger's
+    except RecursionError:  # a bundle may come from anyone
         raise ValueError("header: nested too deep") from None
     if not isinstance(header, dict):
         raise ValueError("header: expected an object")

@@ -35,7 +35,7 @@ TEMPLATES: tuple[str, ...] = tuple(template("{}") for template in open_clip.OPEN
 CHUNK = 2048
 """Names that go through the text tower at once."""
 RANDOM = "random"
-"""In place of a tag or file: weights made by a seed."""
+"""Instead of a tag or file: random weights from a seed."""
 _GELU = "{0} holds weights that were trained with QuickGELU, but {1} has GELU: use --backbone {1}-quickgelu"
 _NO_PROMPT = (
     "no prompt can be learned on {0}, since its text tower is not CLIP's causal one; sar-train --method gda fits the "
@@ -124,7 +124,7 @@ class Backbone:
             raise BackboneError(
                 f"method {method} puts prompts among the tokens of a vision transformer, and the image tower of "
                 f"{self.name} is none: choose a ViT backbone ({mini.VIT_NAME}, ViT-B-16, …) or a method that prompts "
-                "the text side alone (sar-train --list-methods)"
+                "only the text side (sar-train --list-methods)"
             )
         return self.image
 

@@ -1,7 +1,7 @@
 """CLIP's vision transformer with prompts: open_clip's ``VisionTransformer``, its parts called one by one.
 
 The part before the first prompt, patches with their positions (`ImageTower.embed`), is shared by answers with and
-without prompts. The last layer computes the class token alone, whose output is the embedding.
+without prompts. The last layer computes only the class token; its output is the embedding.
 """
 
 from __future__ import annotations

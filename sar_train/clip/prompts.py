@@ -98,7 +98,7 @@ def split_template(template: str) -> tuple[str, str]:
 
     Raises:
         ConfigError: there is not exactly one ``{}``, or no white space before it (the tokens of a name must not
-            depend on what stands before).
+            depend on the tokens before it).
     """
     parts = template.split("{}")
     if len(parts) != 2:

@@ -1,7 +1,7 @@
 """CLIP's text tower with a shared prefix: exact, with gradients, and an order of magnitude cheaper.
 
 The tower is causal and ``[start][context]`` is the same for all classes, so the keys and values of that prefix are
-computed once per layer and every class pays for its own name tokens alone. Names are packed by length (`tokens.pack`),
+computed once per layer and every class costs only its own name tokens. Names are packed by length (`tokens.pack`),
 so next to nothing is padded, and in the last layer only the end token goes through attention and MLP. Deep prompts that
 all classes share stay in the prefix; from the layer on where classes have prompts of their own, the prompt positions
 join each name's tokens, and only the start token is still shared. The arithmetic is that of open_clip's ``encode_text``
@@ -201,7 +201,7 @@ class _Rows:
         self._join(groups, lead + (vectors.shape[-2] if insertion.mode == "append" else 0))
 
     def apply(self, block: nn.Module, past: KeyValue, *, ends_only: bool) -> None:
-        """Apply one block; with ``ends_only`` keep the end tokens alone, so that ``x`` becomes (C, W)."""
+        """Apply one block; with ``ends_only`` keep only the end tokens, so that ``x`` becomes (C, W)."""
         attention: nn.MultiheadAttention = block.attn  # type: ignore[assignment]
         qkv, sizes = project(block, self.x), self._sizes()
         lengths = (self._packed.lengths + self._lead).split([count for count, _ in self._packed.groups])

@@ -2,7 +2,7 @@
 
 There is one folder for each backbone, preprocessing and dataset. Files are only ever added to it; each holds ``keys``
 (N, 16) uint8 and ``features`` (N, D) float32. A key covers an image's relative path, size, times of change and view.
-Losing the cache costs time alone, so a damaged file is ignored and a full disk does not stop a run.
+Losing the cache costs only time, so a damaged file is ignored and a full disk does not stop a run.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ def unreadable(paths: Sequence[str]) -> dict[str, str]:
 
 
 def same_bytes(groups: Mapping[Path, Hashable]) -> list[tuple[Path, Path]]:
-    """Return pairs of files with the same bytes in different groups; a size that one group alone has is not read.
+    """Return pairs of files with the same bytes in different groups; files of a size that one group has are not read.
 
     Args:
         groups: the group of each file, such as its class; of more than `MOST_COMPARED` files none is read.

@@ -2,7 +2,7 @@
 
 Rows and draws are those of KaiyangZhou/CoOp and Dassl for the same seed: one generator seeded once, labels grouped in
 order of first appearance, ``sample`` per label, first the training and then the validation photos. Sampling is done on
-all classes, so that base-to-new and all-class runs share their photos. A draw depends on the photos and the seed alone,
+all classes, so that base-to-new and all-class runs share their photos. A draw depends only on the photos and the seed,
 so it needs to be kept nowhere.
 """
 

@@ -72,7 +72,7 @@ class Task:
 
     Attributes:
         features: (N, V, D) unit features of the shots, V views each, from the untouched image tower. The first is the
-            plain one; where there are others, steps draw from those alone.
+            plain one; if there are others, steps draw only from those.
         labels: (N,) 0 to C - 1.
         class_names: the C classes that are learned.
         handcrafted: (C, D) their hand-crafted embeddings.
@@ -104,7 +104,7 @@ def make_task(
         image_prompts: whether the method prompts the image tower, so that it learns from crops.
 
     Raises:
-        ConfigError: the method needs photos, and there are features alone.
+        ConfigError: the method needs photos, and there are only features.
         DataError: a photo cannot be read.
     """
     rows = learned_rows(features, plan, config)
@@ -138,13 +138,13 @@ def random_crops(features: Features, rows: Sequence[int], config: RunConfig) -> 
         config: the settings.
 
     Raises:
-        ConfigError: there are features alone.
+        ConfigError: there are only features.
     """
     if not isinstance(features, PhotoFeatures):
         raise ConfigError(
             f"method {config.method} puts prompts into the image tower, so it needs the photos; {config.data} has "
             "only features that were made before: give a folder of photos or a dataset, or choose a method that "
-            "prompts the text side alone (sar-train --list-methods)"
+            "prompts only the text side (sar-train --list-methods)"
         )
     drawn = torch.tensor(rows)
     return lambda chosen, epoch: features.crops(drawn[chosen], epoch)

@@ -1,6 +1,6 @@
 """Views of an image: the plain one as at run time, and CoOp's random crops, each the same whenever it is asked for.
 
-A random view depends on the seed, the image's name and the view's number alone, so it is the same in any order, on any
+A random view depends only on the seed, the image's name and the view's number, so it is the same in any order, on any
 thread and in any subset. The crop is RandomResizedCrop's rule (area 0.08 to 1, aspect 3/4 to 4/3, ten tries, then the
 middle), resized bicubically and mirrored half of the time.
 """

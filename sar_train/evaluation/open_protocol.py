@@ -31,8 +31,8 @@ class Curve:
     At most `CURVE_POINTS` corners are kept, to be joined by straight lines.
 
     Attributes:
-        base: from the accuracy among base classes alone down to 0.
-        new: from 0 up to the accuracy among new classes alone.
+        base: from the accuracy among only base classes down to 0.
+        new: from 0 up to the accuracy among only new classes.
     """
 
     base: list[float]
@@ -101,7 +101,7 @@ class _Ranked(NamedTuple):
     Attributes:
         base: whether the image is a base image.
         right: whether it is given its class among the classes of its own side.
-        score: logarithm of the largest softmax probability of a base class, which tells probabilities apart that round
+        score: logarithm of the largest softmax probability of a base class, which separates probabilities that round
             to 1.
         margin: largest base logit minus largest new logit.
     """
@@ -113,7 +113,7 @@ class _Ranked(NamedTuple):
 
 
 def _rank(logits: npt.NDArray[Any], labels: Labels, n_base: int) -> _Ranked:
-    """Rank images; -inf stands for the largest logit of a side without classes."""
+    """Rank images; the largest logit of a side without classes is -inf."""
     logits, rows, base = logits.astype(np.float64), np.arange(len(labels)), labels < n_base
     best, first = np.full((2, len(labels)), -np.inf), np.zeros((2, len(labels)), dtype=np.int64)
     for side, (start, stop) in enumerate(((0, n_base), (n_base, logits.shape[1]))):

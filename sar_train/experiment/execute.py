@@ -44,7 +44,7 @@ def similarities(prompted: PromptedCLIP, base: Sequence[str], new: Sequence[str]
     """Return ``names`` (base first), ``base`` (how many), and cosines by ``handcrafted`` and ``learned`` prompt.
 
     The cosines are multiplied by 1,000, upper triangle row by row. None where the prompts hold for the trained
-    classes alone, or where there are fewer than three names.
+    classes only, or where there are fewer than three names.
     """
     share = min(1.0, MOST_NAMES / max(1, len(base) + len(new)))
     thinned = [_thin(list(dict.fromkeys(names)), share) for names in (base, new)]

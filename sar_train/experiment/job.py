@@ -71,7 +71,7 @@ class Job:
 
     @property
     def stem(self) -> str:
-        """Return the readable part of a file name, such as ``coop+sar-16shots-s1``; the key tells runs apart."""
+        """Return the readable part of a file name, such as ``coop+sar-16shots-s1``; the key identifies the run."""
         shots = f"{self.config.shots}shots" if self.config.shots else "all"
         return f"{slug(self.name)}-{shots}-s{self.config.seed}"
 

@@ -18,7 +18,7 @@ A plan lists its runs, one ``[runs.NAME]`` table for each row of the resulting t
     sar.weight = 0.3
 
 or it combines methods, datasets, seeds and shots in a protocol, each without SAR and with it. Everything but the
-protocol is optional, and a protocol's name alone is the shortest plan::
+protocol is optional, and a protocol's name is the shortest plan::
 
     experiment = "few-shot"
     datasets = ["caltech101", "dtd"]
@@ -212,7 +212,7 @@ def _combined(
 
 
 def chosen_methods(names: Iterable[str], backbone: str) -> list[str]:
-    """Return the methods asked for; ``all`` are those that the backbone can train, as far as its name tells.
+    """Return the methods asked for; ``all`` are those that the backbone can train, judging by its name.
 
     Raises:
         ConfigError: no such method.

@@ -1,7 +1,7 @@
 """Pools that execute runs, each in a process of its own: on this machine, or on a Ray cluster.
 
 A pool takes (job, folder) pairs and yields each job with its result, or with one line saying why there is none, as they
-finish. A run that is killed, by the system for memory say, fails alone.
+finish. If the system kills a run, for memory say, only that run fails.
 """
 
 from __future__ import annotations

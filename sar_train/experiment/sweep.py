@@ -151,7 +151,7 @@ def run_sweep(
 
 
 def run_folder(result: Path) -> Path:
-    """Return the folder of a run's state while it is under way, beside its result."""
+    """Return the folder of a run's state during training, next to its result."""
     return result.with_name(f".{result.stem}")
 
 

@@ -3,7 +3,7 @@
 The exporter's own optimisation is left out, because it folds batch norms into convolutions; the weights would then no
 longer be those of the backbone, and `compact` could not store them small. onnxruntime folds them when it opens a
 session. Here functions are inlined, constants folded, unused and duplicate values removed, and names made unique, so
-that nothing tells which machine wrote the graph.
+that the graph does not depend on the machine.
 
 `compact` makes a model smaller without changing one bit of what it computes. A float32 tensor whose values are all
 float16 numbers (weights that were published or stored in float16) is stored as float16 with a Cast after it. A look-up

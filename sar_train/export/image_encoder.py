@@ -29,7 +29,7 @@ class OpenClipImageEncoder(nn.Module):
 
 
 class VisionTransformerEncoder(nn.Module):
-    """CLIP's vision transformer in our own tower, whose last layer computes the class token alone.
+    """CLIP's vision transformer in our own tower, whose last layer computes only the class token.
 
     Args:
         tower: the frozen tower.

@@ -175,7 +175,7 @@ def _correct_biases(model: onnx.ModelProto, convolutions: Sequence[onnx.NodeProt
     """Subtract from each bias the mean over photos of what rounding the weights adds to the convolution's output.
 
     This is the bias correction of Nagel et al. (arXiv 1906.04721, section 4.2). A copy of the graph measures the means:
-    beside each convolution it has a second one, whose weights are the rounding errors.
+    each convolution has a second one with the rounding errors as weights.
     """
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     biased = {f"{node.output[0]}:error": node for node in convolutions if len(node.input) > 2}
@@ -214,7 +214,7 @@ class _Photos(quantization.CalibrationDataReader):  # type: ignore[misc]
 
 @contextlib.contextmanager
 def _prepared(path: Path) -> Iterator[tuple[onnx.ModelProto, Path]]:
-    """Load a graph with constants computed and batch norms folded, beside a temporary folder, and silence the tools."""
+    """Load a graph with constants computed and batch norms folded, and a temporary folder, and silence the tools."""
     level = logging.root.level
     logging.root.setLevel(logging.ERROR)
     try:

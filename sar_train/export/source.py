@@ -46,7 +46,7 @@ class ExportSource:
 
     Attributes:
         prompted: a method's prompts on the frozen backbone.
-        phrases: for every class of the bank, the phrases whose mean represents it; usually the name alone.
+        phrases: for every class of the bank, the phrases whose mean represents it; usually only the name.
         method: the method that made the prompts, or ``handcrafted``.
         settings: of the method.
         regularisers: weights by name.
@@ -176,7 +176,7 @@ def from_run(
     added = handcrafted(loaded, run.record["config"]["template"]) if text == "switched" else None
     if not prompted.method.transfers:
         raise RunError(
-            f"{path}: its contexts belong to the trained classes alone, and a bundle must be able to embed new names; "
+            f"{path}: its contexts exist only for trained classes, and a bundle must embed new names; "
             f"train with --set {run.method}.class_specific=false"
         )
     source = ExportSource(
@@ -222,7 +222,7 @@ def _quality(run: Run, source: ExportSource, tell: Callable[[str], None]) -> Qua
     method, record, notes = source.prompted.method, run.record, list[str]()
     if method.head() is not None:
         notes.append(
-            f"without the head of {run.method}, which knows the trained classes alone: a bundle answers by the prompt"
+            f"without the head of {run.method}, which exists only for trained classes: a bundle uses the prompt"
             + (" and the class model" if source.statistics else "")
         )
         tell(notes[0])

@@ -107,7 +107,7 @@ class ForwardOutputs:
 
 @dataclass(frozen=True)
 class Head:
-    """A linear classifier of the trained classes beside the text branch.
+    """A linear classifier of the trained classes next to the text branch.
 
     The logits of an image are ``(1 - mix) * text + mix * (weight @ feature + bias)``, as long as the candidates are
     exactly the trained classes.

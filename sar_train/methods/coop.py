@@ -26,7 +26,7 @@ class CoOpConfig:
         context_init: words whose token vectors the context starts from; empty for random vectors. The base-to-new
             scripts of CoCoOp start CoOp from "a photo of a" (M = 4), the few-shot paper from random vectors.
         n_ctx: M where the context starts from random vectors, N(0, 0.02^2); the paper's 16.
-        position: where the name stands: at the ``end`` of the context, in the ``middle``, or in ``front`` of it.
+        position: of the name: at the ``end`` of the context, in the ``middle``, or in ``front`` of it.
         class_specific: a context of each class's own.
     """
 
@@ -75,7 +75,7 @@ class CoOp(PromptMethod):
     def prompts(self, classes: Classes, image: Tensor | None = None) -> Prompts:  # noqa: ARG002
         """Return the learned context around the name, then a full stop."""
         if not self.transfers and tuple(classes.names) != self.class_names:
-            raise ConfigError("class-specific contexts hold for the trained classes alone, other names have none")
+            raise ConfigError("class-specific contexts exist only for trained classes")
         size = self.context.shape[-2]
         before = {"end": size, "middle": size // 2, "front": 0}[self.config.position]
         after = self.context[..., before:, :] if before < size else None

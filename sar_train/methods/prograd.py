@@ -1,6 +1,6 @@
 """ProGrad: update only where zero-shot knowledge agrees (Zhu et al., ICCV 2023, arXiv 2205.14865).
 
-CoOp's prompt. Beside the cross-entropy's gradient g there is that of a distillation from the zero-shot answer on the
+CoOp's prompt. Next to the cross-entropy's gradient g is that of a distillation from the zero-shot answer on the
 same view, g_kl, which is never added. For each parameter tensor, with u = g_kl / |g_kl|::
 
     g - lambda * (g . u) u    where g . g_kl < 0, else g

@@ -13,7 +13,7 @@ from sar_train.novel_names.source import NameRequest, NovelSource, kinds
 
 @kinds.register("none")
 class Nothing(NovelSource):
-    """``none``: SAR on the names of the training classes alone."""
+    """``none``: SAR only on the names of the training classes."""
 
     form = "none"
 

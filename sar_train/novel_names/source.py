@@ -90,7 +90,7 @@ class NovelSource(ABC):
     def check(self) -> None:
         """Raise ConfigError where the argument or the options cannot be used; by default there may be no argument."""
         if self.argument is not None:
-            raise ConfigError(f"novel names: expected {self.form} alone, got {self.name}")
+            raise ConfigError(f"novel names: expected only {self.form}, got {self.name}")
 
     @abstractmethod
     def candidates(self, request: NameRequest) -> Iterable[str]:

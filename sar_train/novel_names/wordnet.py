@@ -114,7 +114,7 @@ def load() -> Taxonomy:
 def match(name: str, taxonomy: Taxonomy, *, last_word: bool = True) -> int | None:
     """Return the synset that a class name means, or None.
 
-    The whole name is looked up, then, with ``last_word``, its last word; each as it stands and as a plural. Of several
+    The whole name is looked up, then, with ``last_word``, its last word; each as written and as a plural. Of several
     senses the commonest physical one is taken, else the commonest.
     """
     words = name.replace("_", " ").lower().split()
@@ -127,7 +127,7 @@ def match(name: str, taxonomy: Taxonomy, *, last_word: bool = True) -> int | Non
 
 
 def relatives(synset: int, taxonomy: Taxonomy, nearest: int, farthest: int) -> dict[int, int]:
-    """Return the path lengths to synsets so many steps away, not above it: hyponyms, siblings, cousins."""
+    """Return the path lengths to synsets a number of steps away, not above it: hyponyms, siblings, cousins."""
     above = taxonomy.distances_up(synset)
     lengths: dict[int, int] = {}
     for ancestor, up in above.items():
@@ -179,7 +179,7 @@ def random_words(taxonomy: Taxonomy, rng: random.Random) -> Iterator[str]:
 
 
 def singulars(text: str) -> Iterator[str]:
-    """Yield a lower-case text as it stands, then with each ending of a plural replaced that it may have."""
+    """Yield a lower-case text as written, then with each ending of a plural replaced that it may have."""
     yield text
     for plural, singular in (("ies", "y"), ("es", ""), ("s", "")):
         if text.endswith(plural) and len(text) > len(plural) + 2:

@@ -42,7 +42,7 @@ class SARConfig:
         rows: which i count: ``all`` of S, or the ``novel`` ones, which leaves base embeddings to the cross-entropy.
         rule: ``mixed`` takes all base names and ``subset`` novel ones a step, ``union`` draws ``subset`` from all.
         subset: how many names a step draws; below 1 a share of the number of base names, 0 means all.
-        anchor: weight of a pointwise pull of novel embeddings to their hand-crafted ones, beside the relations.
+        anchor: weight of a pointwise pull of novel embeddings to their hand-crafted ones, next to the similarities.
         ramp: share of the training over which the weight grows from 0.
         teacher: ``template`` for the dataset's single template, ``ensemble`` for the mean over CLIP's 80.
     """

@@ -25,7 +25,7 @@ def shots_text(count: int) -> str:
 
 
 def slug(text: str) -> str:
-    """Return a text as part of a file's name; a digest tells texts apart that are not ASCII."""
+    """Return a text as part of a file's name; a digest separates texts that are not ASCII."""
     plain = "".join(c if c.isascii() and c.isalnum() else "-" for c in text.lower()).strip("-")
     return plain if text.isascii() else f"{plain}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 

@@ -88,7 +88,7 @@ def _seeds(seeds: Iterable[int]) -> str:
 
 
 def _spread(runs: Sequence[Result]) -> str:
-    """Explain what a row is the mean of, and what is shown beside it."""
+    """Explain what a row is the mean of, and what is shown with it."""
     seeds, splits = {run.seed for run in runs}, by_split(runs)
     several = "Mean ± standard deviation over seeds, in the columns that give one."
     note = several if len(seeds) > 1 else "One seed: no deviation can be given."
@@ -581,7 +581,7 @@ def _beside(
         )
     sources = dict.fromkeys(source for _, source in theirs.values())
     notes = (state, f"Sources: {'; '.join(sources)}.", NO_SAR)
-    title = f"Published {where} beside ours, 16 shots, {scenes[0].backbone}, in percent"
+    title = f"Published {where} and ours, 16 shots, {scenes[0].backbone}, in percent"
     body = _beside_rows({method: figures for method, (figures, _) in theirs.items()}, ours, zero)
     return make_table(f"published-{key}", "published", title, BESIDE_COLUMNS, body.values(), notes)
 
@@ -591,7 +591,7 @@ def _beside_rows(
 ) -> dict[str, Sequence[Value]]:
     """Return rows by name: the published methods, then ours that were not published.
 
-    Runs of ``dept`` stand beside DePT on CoOp, which it is, in a row of their own if ``dept:coop`` was run too.
+    Runs of ``dept`` (DePT on CoOp) have a row of their own if ``dept:coop`` was run too.
 
     Args:
         theirs: base, new and H by method.
@@ -618,7 +618,7 @@ def _beside_rows(
 
 # ------------------------------------------------------------------------------------------------------------ set-up
 def set_up(results: ResultSet) -> Iterator[Table]:
-    """Yield zero-shot accuracy beside the known one; too low means a mistake in template, names or pre-processing."""
+    """Yield zero-shot accuracy and the published one; too low means a mistake in template, names or pre-processing."""
     checks: dict[tuple[str, str, str, bool], Result] = {}
     for run in results.runs:
         if check := run["zero_shot_check"]:
@@ -636,4 +636,4 @@ def set_up(results: ResultSet) -> Iterator[Table]:
         Column("verdict", text=True),
         Column("source of the known figures", text=True),
     )
-    yield make_table("set-up", "set-up", "Zero-shot accuracy beside the known one, in percent", columns, body)
+    yield make_table("set-up", "set-up", "Zero-shot accuracy and the published one, in percent", columns, body)

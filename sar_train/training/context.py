@@ -213,7 +213,7 @@ def outline(config: RunConfig, tell: ProgressCallback = lambda text: None) -> Ou
     if not method.transfers and (chosen.new or with_novel):
         others = "SAR's novel names" if with_novel else "the new classes of this protocol"
         raise ConfigError(
-            f"class-specific contexts hold for the trained classes alone, {others} would have none: "
+            f"class-specific contexts exist only for trained classes, {others} would have none: "
             "use --no-sar --protocol all, or a shared context"
         )
     rate = mini.scaled_rate(config.backbone, kind.schedule.learning_rate, kind.schedule.optimiser)

@@ -139,7 +139,7 @@ def finish(context: RunContext, choice: Choice, prompted: PromptedCLIP | None) -
         fitted = folds.fit(features, labels, hand, context.backbone.logit_scale, seed=context.config.seed)
     model = fitted.model if used is None else folds.reworded(fitted.model, features, labels, rows)
     means = np.stack([features[labels == label].mean(0) for label in range(len(names))]).astype(np.float32)
-    told = not np.isnan(fitted.auroc)
+    measured = not np.isnan(fitted.auroc)
     entry = {
         "classes": len(names),
         "photos": len(labels),
@@ -157,9 +157,9 @@ def finish(context: RunContext, choice: Choice, prompted: PromptedCLIP | None) -
         "expected": expected(fitted),
         "unknown": {
             "threshold": model.unknown,
-            "auroc": fitted.auroc if told else None,
-            "false_alarms": 100 * fitted.false_alarms if told else None,
-            "rejected": 100 * fitted.rejected if told else None,
+            "auroc": fitted.auroc if measured else None,
+            "false_alarms": 100 * fitted.false_alarms if measured else None,
+            "rejected": 100 * fitted.rejected if measured else None,
         },
     }
     template = context.teacher if learned else context.template

@@ -57,7 +57,7 @@ def train(
         task: what to learn from.
         state: of the method and its optimiser.
         schedule: epochs, batches and learning rate.
-        regularisation: a penalty beside the method's own terms.
+        regularisation: a penalty added to the method's own terms.
         after_epoch: may save the state or show progress.
         precision: of the towers; losses, normalisation and parameters stay in float32. ``fp16`` scales the loss.
         micro_batch: images that go through the towers at once; the gradients of the pieces of a batch are added up.

@@ -44,7 +44,7 @@ def image_features(prompted: PromptedCLIP | None, features: Features, evaluated:
 def evaluate_all(task: Task, images: FeaturesOf, logits: Logits) -> Answers:
     """Evaluate base and new photos among the classes of their own side, and all of them together.
 
-    The ranking has the logits that the base names get when they are asked for alone, and beside them those of the new
+    The joint ranking has the logits of the base names as computed without new names, and those of the new
     names. So a head answers for the classes that it knows and the text branch for the others, which no bundle does: an
     exported head is left out, as in ``text-branch``. Without a head it makes no difference.
 
@@ -110,7 +110,7 @@ def bundle_logits(
 ) -> Callable[[Evaluated], Tensor]:
     """Return a function from evaluated photos to logits (N, C) of the trained classes, without a class model.
 
-    So a bundle answers: by text alone, without a head; a prompt that depends on the image is that for the mean image.
+    So a bundle answers: by text only, without a head; a prompt that depends on the image is that for the mean image.
     """
 
     def logits(evaluated: Evaluated) -> Tensor:
@@ -130,7 +130,7 @@ def held_out(context: RunContext) -> tuple[str, ...]:
 
 
 def relations(context: RunContext, prompted: PromptedCLIP, names: Sequence[str]) -> float | None:
-    """Return SAR's own measure on some names; None where prompts hold for the trained classes alone."""
+    """Return SAR's own measure on some names; None where prompts exist only for trained classes."""
     if not prompted.method.transfers:
         return None
     return spearman_of_relations(prompted.embed(names), context.handcrafted(names))

@@ -38,7 +38,7 @@ _LAYOUTS = {
     "folder": "a folder for each class",
     "hugging-face": "saved by Hugging Face's datasets",
     "list": "a list of paths and classes",
-    "metadata": "photos with a list beside them",
+    "metadata": "photos with a list next to them",
 }
 
 

@@ -22,7 +22,7 @@ class State:
         method: its parameters are trained.
         optimiser: with one group of parameters for each of the method's.
         rates: the learning rate of each group.
-        data_rng, regulariser_rng: generators of their own, so that a regulariser leaves the order of images alone.
+        data_rng, regulariser_rng: generators of their own, so that a regulariser does not change the order of images.
         scaler: scales the loss in float16.
         averaging: weights of the parameters after each epoch in the result, None for the last.
         average: their weighted sum so far, by name.

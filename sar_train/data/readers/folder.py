@@ -1,7 +1,7 @@
 """Folders with one folder for each class.
 
-Either ``root/CLASS/**`` or ``root/train/CLASS/**`` with ``val`` and ``test`` beside it. In a layout such as that of
-PACS, ``DOMAIN/CLASS/*.jpg``, every domain holds the same classes, which tells domains from classes.
+Either ``root/CLASS/**`` or ``root/train/CLASS/**`` with ``val`` and ``test`` next to it. In a layout such as that of
+PACS, ``DOMAIN/CLASS/*.jpg``, every domain has the same classes, which distinguishes domains from classes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MOST_DOMAINS = 100
 class ClassFolders(Reader):
     """Class names are the folders' names; photos are found by suffix at any depth below a class folder.
 
-    Hidden files and folders are passed over. A target of evaluation may have a folder ``test`` alone.
+    Hidden files and folders are passed over. A target of evaluation may have only a folder ``test``.
     """
 
     last = True
@@ -36,7 +36,7 @@ class ClassFolders(Reader):
         """Return the photos by class, in the splits that folders are called after.
 
         Raises:
-            DataError: no class folders, several domains with the same classes (they are named), other folders beside
+            DataError: no class folders, several domains with the same classes (they are named), other folders next to
                 those of splits, or a folder one level too high, whose folders are datasets with splits of their own.
         """
         names, files = entries(path)
@@ -51,9 +51,9 @@ class ClassFolders(Reader):
         train = [name for name, split in splits.items() if split == "train"]
         if train and (len(splits) > 1 or _holds_classes(path / train[0])):  # a class may be called train
             them, plural = ("it", "") if len(splits) == 1 else ("them", "s")
-            beside = f"and beside {them} {others[0]!r}; move it away" if others else "two of which are one; merge them"
+            rest = f"and next to {them} {others[0]!r}; move it away" if others else "two of which are one; merge them"
             raise DataError(
-                f"{path}: holds the split{plural} {', '.join(splits)}, {beside}, or they would be taken for classes"
+                f"{path}: holds the split{plural} {', '.join(splits)}, {rest}, or they would be taken for classes"
             )
         for name in names:
             inner = [split for split in entries(path / name)[0] if split.lower() in SPLIT_NAMES]
@@ -106,12 +106,12 @@ def domain_name(folder: Path) -> str:
 
 
 def _holds_classes(folder: Path) -> bool:
-    """Return True if a folder holds class folders: two or more, and no photo beside them."""
+    """Return True if a folder holds class folders: two or more, and no photo next to them."""
     return len(_possible_classes(folder)) > 1
 
 
 def _possible_classes(folder: Path) -> set[str]:
-    """Return the names of the folders in a folder that may be classes; none if a photo lies beside them.
+    """Return the names of the folders in a folder that may be classes; none if a photo lies next to them.
 
     Numbers, dates and names of splits are none, since photos of a class may be sorted by them.
     """

@@ -1,7 +1,7 @@
 """ImageNet and the four sets that it is generalised to: photos in class folders, names from ``classnames.txt``.
 
 ``classnames.txt`` has one class a line, ``n01440764 tench``, in the order of the labels. Two names occur twice in the
-published file, so classes are told apart by WordNet id, never by name. ImageNet's validation photos are its test set,
+published file, so classes are identified by WordNet id, never by name. ImageNet's validation photos are its test set,
 as in papers, so it has no validation set; the four others have only test photos.
 """
 
@@ -72,7 +72,7 @@ def read_imagenet(
 
 
 def names_file(folder: Path) -> Path:
-    """Return the path of a dataset's ``classnames.txt``: its own, else the one of ImageNet beside it.
+    """Return the path of a dataset's ``classnames.txt``: its own, else the one of ImageNet next to it.
 
     Raises:
         DataError: neither is there.
@@ -80,9 +80,7 @@ def names_file(folder: Path) -> Path:
     for candidate in (folder / NAMES_FILE, folder.parent / LAYOUTS["imagenet"].folder / NAMES_FILE):
         if candidate.is_file():
             return candidate
-    raise DataError(
-        f"{folder}: expected {NAMES_FILE} in it or in imagenet/ beside it, not there; get it as {GUIDE} says"
-    )
+    raise DataError(f"{folder}: expected {NAMES_FILE} in it or in imagenet/ next to it; get it as {GUIDE} says")
 
 
 def read_names(path: Path) -> dict[str, str]:
@@ -113,7 +111,7 @@ def _class_folders(folder: Path, key: str) -> set[str]:
         raise DataError(f"dataset {key}: expected the folder {folder}, not there; see {GUIDE}")
     folders, files = entries(folder)
     if loose := sum(map(has_image_suffix, files)):
-        expected = MEND_VAL if folder.name == "val" else "expected class folders alone"
+        expected = MEND_VAL if folder.name == "val" else "expected only class folders"
         raise DataError(f"{folder}: {loose} photos lie directly in it and {len(folders)} class folders; {expected}")
     if not folders:
         raise DataError(f"{folder}: expected one folder per class, got none; complete the download")

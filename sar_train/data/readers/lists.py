@@ -52,7 +52,7 @@ class PhotoList(Reader):
                 labels = [name for name in LABEL_COLUMNS if name in row][:1] or others
                 if len(labels) != 1:
                     raise DataError(
-                        f"{line}: expected a column label beside {column}, got {', '.join(others) or 'no other'}"
+                        f"{line}: expected a column label next to {column}, got {', '.join(others) or 'no other'}"
                     )
                 photo, label = row.get(column, "").strip(), row[labels[0]].strip()
                 if not photo or not label:

@@ -219,7 +219,7 @@ def test_a_call_learns_too(fitted: str, bundle_path: Path) -> None:
     files = [*map(str, sorted(Path(fitted).rglob("*.png")))]
     progress: list[int] = []
     with FeatureSpool.of(classifier.bank.dim, [(files, classifier.embed_images(files))]) as spool:
-        change, result = classifier.learn(spool, all_known=True, told=progress.append)
+        change, result = classifier.learn(spool, all_known=True, progress=progress.append)
         assert [*spool.keys()] == files
     assert result.photos == change.photos == 24
     assert sum(progress) >= 24
