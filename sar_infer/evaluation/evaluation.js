@@ -27,7 +27,7 @@ function drawHead() {
     figure("Mean score", finePercent.format(scores.mean_score), `where ${finePercent.format(scores.accuracy)} are right`),
   ];
   if (unknowns.known) figures.push(figure("Called unknown", finePercent.format(unknowns.known.share), "of these photos"));
-  if (unknowns.stranger_photos) figures.push(strangers(unknowns));
+  if (unknowns.unknown_photos) figures.push(unknownImages(unknowns));
   const gone = [[data.left_out.learned, "that the classes have learned from"], [data.left_out.repeated, "that came twice"], [data.left_out.unreadable, "that cannot be read"]];
   const said = gone.filter(([count]) => count).map(([count, why]) => `${number.format(count)} ${why}`);
   if (said.length) figures.push(figure("Left out", number.format(data.left_out.learned + data.left_out.repeated + data.left_out.unreadable), `photos: ${said.join(", ")}`));
@@ -38,11 +38,11 @@ function figure(title, value, note) {
   return element("div", "figure", [element("h2", "", title), element("p", "value", value), element("p", "note", note)]);
 }
 
-function strangers(unknowns) {
-  const classes = plural(unknowns.stranger_classes.length, "class", "classes");
-  const of = `${plural(unknowns.stranger_photos, "photo")} of ${classes} that are not there`;
-  if (unknowns.strangers) return figure("Other photos called unknown", finePercent.format(unknowns.strangers.share), `of ${of}`);
-  return figure("Other photos", number.format(unknowns.stranger_photos), `of ${classes} that are not there; no threshold says if they are unknown`);
+function unknownImages(unknowns) {
+  const classes = plural(unknowns.unknown_classes.length, "class", "classes");
+  const of = `${plural(unknowns.unknown_photos, "photo")} of ${classes} that are not there`;
+  if (unknowns.unknown_images) return figure("Other photos called unknown", finePercent.format(unknowns.unknown_images.share), `of ${of}`);
+  return figure("Other photos", number.format(unknowns.unknown_photos), `of ${classes} that are not there; no threshold says if they are unknown`);
 }
 
 function drawFindings() {

@@ -46,7 +46,7 @@ class Answer:
         label_score: Score of its own class; None if it is none of the best five.
         unknown: Probability that it shows none of the classes.
         called_unknown: True if it is called unknown.
-        stranger: True if its own class is none of those to choose from, so that every class is a wrong answer.
+        absent: True if its own class is none of those to choose from, so that every class is a wrong answer.
     """
 
     image: str
@@ -57,7 +57,7 @@ class Answer:
     label_score: float | None = None
     unknown: float = 0.0
     called_unknown: bool = False
-    stranger: bool = False
+    absent: bool = False
 
     @property
     def right(self) -> bool:
@@ -180,17 +180,17 @@ class Unknowns:
 
     Attributes:
         known: Share of the photos of known classes that are called unknown; None without a threshold.
-        strangers: Share of the photos of other classes that are called unknown; None without any, or a threshold.
-        stranger_photos: How many photos are of other classes.
-        stranger_classes: These classes.
+        unknown_images: Share of the photos of other classes that are called unknown; None without any, or a threshold.
+        unknown_photos: How many photos are of other classes.
+        unknown_classes: These classes.
         auroc: Probability that *unknown* is less probable for a photo of a known class than for one of another; None
             without any.
     """
 
     known: Share | None
-    strangers: Share | None
-    stranger_photos: int
-    stranger_classes: tuple[str, ...]
+    unknown_images: Share | None
+    unknown_photos: int
+    unknown_classes: tuple[str, ...]
     auroc: float | None
 
 
@@ -249,12 +249,12 @@ def evaluate(
         left_out: Photos that are not evaluated.
         rows: (N, D) unit embeddings of the photos, by which their labels are checked; None for no check.
     """
-    answerable = [answer for answer in answers if not answer.stranger]
+    answerable = [answer for answer in answers if not answer.absent]
     accuracy = Share.of_flags([answer.right for answer in answerable])
     among_best = Share.of_flags([answer.rank is not None for answer in answerable])
     if accuracy is None or among_best is None:
         return None
-    strangers = [answer for answer in answers if answer.stranger]
+    absent = [answer for answer in answers if answer.absent]
     pairs = _pairs(answerable)
     return Evaluation(
         classes,
@@ -263,7 +263,7 @@ def evaluate(
         _per_class(answerable, pairs),
         pairs,
         _calibration(answerable),
-        _unknowns(answerable, strangers, tells_unknown),
+        _unknowns(answerable, absent, tells_unknown),
         tuple(_findings(pairs)),
         tuple(answers),
         tuple(left_out),
@@ -272,7 +272,7 @@ def evaluate(
 
 
 def _label_check(answers: Sequence[Answer], rows: Floats) -> LabelCheck:
-    known = np.array([number for number, answer in enumerate(answers) if not answer.stranger], np.intp)
+    known = np.array([number for number, answer in enumerate(answers) if not answer.absent], np.intp)
     names = sorted({answers[number].label for number in known.tolist()})
     positions = {name: position for position, name in enumerate(names)}
     labels = np.array([positions[answers[number].label] for number in known.tolist()], np.intp)
@@ -321,16 +321,16 @@ def _calibration(answerable: Sequence[Answer]) -> Calibration:
     )
 
 
-def _unknowns(answerable: Sequence[Answer], strangers: Sequence[Answer], tells: bool) -> Unknowns:
-    groups = answerable, strangers
+def _unknowns(answerable: Sequence[Answer], absent: Sequence[Answer], tells: bool) -> Unknowns:
+    groups = answerable, absent
     shares = [Share.of_flags([answer.called_unknown for answer in group]) if tells else None for group in groups]
     known = [np.array([-answer.unknown for answer in group], np.float64) for group in groups]
     return Unknowns(
         shares[0],
         shares[1],
-        len(strangers),
-        tuple(dict.fromkeys(answer.label for answer in strangers)),
-        auroc(*known) if strangers else None,
+        len(absent),
+        tuple(dict.fromkeys(answer.label for answer in absent)),
+        auroc(*known) if absent else None,
     )
 
 
@@ -407,7 +407,7 @@ def _answer(result: ImageResult, label: str, name: str | None) -> Answer:
         None if rank is None else result.predictions[rank - 1].score,
         result.unknown or 0.0,
         result.reason is not None,
-        stranger=name is None,
+        absent=name is None,
     )
 
 

@@ -46,7 +46,7 @@ def page_data(
     evaluation: Evaluation, title: str, facts: Mapping[str, str], sources: Callable[[str], ImageSource] = str
 ) -> dict[str, Any]:
     """Return what the page shows; arguments as of `write_evaluation`."""
-    answerable = [answer for answer in evaluation.answers if not answer.stranger]
+    answerable = [answer for answer in evaluation.answers if not answer.absent]
     names = sorted(result.name for result in evaluation.per_class)
     numbers = {name: number for number, name in enumerate(names)}
     cells: dict[tuple[int, int], int] = {}

@@ -52,13 +52,13 @@ def _summary(evaluation: Evaluation) -> Iterator[str]:
     )
     if unknowns.known is not None:
         yield f"unknown       said of {_share(unknowns.known)} of these photos"
-    if unknowns.stranger_photos:
-        names = ", ".join(map(repr, unknowns.stranger_classes[:3])) + ", …" * (len(unknowns.stranger_classes) > 3)
+    if unknowns.unknown_photos:
+        names = ", ".join(map(repr, unknowns.unknown_classes[:3])) + ", …" * (len(unknowns.unknown_classes) > 3)
         said = "unknown images cannot be detected: no threshold is set"
-        if unknowns.strangers is not None:
-            said = f"called unknown: {_share(unknowns.strangers)}"
+        if unknowns.unknown_images is not None:
+            said = f"called unknown: {_share(unknowns.unknown_images)}"
         yield (
-            f"other photos  {unknowns.stranger_photos:,} of classes that are not there ({names}): {said}; they are "
+            f"other photos  {unknowns.unknown_photos:,} of classes that are not there ({names}): {said}; they are "
             f"more probably unknown than a known photo in {unknowns.auroc:.0%} of pairs"
         )
 
@@ -92,7 +92,7 @@ def _matrix(evaluation: Evaluation, width: int) -> Iterator[str]:
     names = sorted(result.name for result in evaluation.per_class)
     number_of = {name: number for number, name in enumerate(names)}
     counts = Counter(
-        (answer.label, number_of.get(answer.answer, len(names))) for answer in evaluation.answers if not answer.stranger
+        (answer.label, number_of.get(answer.answer, len(names))) for answer in evaluation.answers if not answer.absent
     )
     others = any(column == len(names) for _, column in counts)
     heads = [*(str(number) for number in range(1, len(names) + 1)), *(["other"] if others else [])]

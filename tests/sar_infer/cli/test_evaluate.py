@@ -101,17 +101,17 @@ def test_photos_of_other_classes_count_as_unknown_ones(bank: Path) -> None:
     content = json.loads(result.stdout)
     assert {one["name"]: one["accuracy"]["of"] for one in content["per_class"]} == {"red": 6, "blue": 6}
     unknowns = content["unknowns"]
-    assert (unknowns["stranger_photos"], {*unknowns["stranger_classes"]}) == (12, {"mud", "iriss"})
+    assert (unknowns["unknown_photos"], {*unknowns["unknown_classes"]}) == (12, {"mud", "iriss"})
     threshold = ClassBank.load(bank).calibration.unknown
-    for group, stranger in (("known", False), ("strangers", True)):
-        shares = [answer["unknown"] for answer in content["answers"] if answer["stranger"] is stranger]
+    for group, absent in (("known", False), ("unknown_images", True)):
+        shares = [answer["unknown"] for answer in content["answers"] if answer["absent"] is absent]
         assert unknowns[group]["count"] == sum(share > threshold for share in shares)
 
 
 def test_background_is_no_answer(bank: Path) -> None:
     run("set", bank, "iris", "--background")
     content = json.loads(run("evaluate", bank, "--photos", paint("held", 5, seed=6), "--format", "json").stdout)
-    assert content["unknowns"]["stranger_classes"] == ["iris"]
+    assert content["unknowns"]["unknown_classes"] == ["iris"]
     assert all(answer["answer"] != "iris" for answer in content["answers"])
 
 

@@ -35,7 +35,7 @@ def random_answers() -> Iterator[Answer]:
         yield answer(label, best, score, number, unknown=1 - score, called_unknown=score < 0.4)
     for number in range(30):
         score = float(generator.uniform(0.1, 0.7))
-        yield answer("owl", "cat", score, number, unknown=1 - score, called_unknown=score < 0.4, stranger=True)
+        yield answer("owl", "cat", score, number, unknown=1 - score, called_unknown=score < 0.4, absent=True)
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def test_pairs_and_their_photos(evaluation: Evaluation) -> None:
 
 def test_scores_and_unknown_photos(evaluation: Evaluation) -> None:
     everything = [*random_answers()]
-    of_classes, strangers = ([one for one in everything if one.stranger is flag] for flag in (False, True))
+    of_classes, absent = ([one for one in everything if one.absent is flag] for flag in (False, True))
     scores = evaluation.calibration
     assert scores.mean_score == pytest.approx(np.mean([one.score for one in of_classes]))
     assert scores.accuracy == pytest.approx(evaluation.accuracy.share)
@@ -87,16 +87,16 @@ def test_scores_and_unknown_photos(evaluation: Evaluation) -> None:
         assert one.accuracy == (pytest.approx(np.mean([each.right for each in members])) if members else None)
     unknowns = evaluation.unknowns
     assert unknowns.known is not None
-    assert unknowns.strangers is not None
+    assert unknowns.unknown_images is not None
     assert unknowns.known.share == pytest.approx(np.mean([one.score < 0.4 for one in of_classes]))
-    assert unknowns.strangers.share == pytest.approx(np.mean([one.score < 0.4 for one in strangers]))
-    assert unknowns.auroc == pytest.approx(np.mean([a.score > b.score for a in of_classes for b in strangers]))
-    assert unknowns.stranger_classes == ("owl",)
+    assert unknowns.unknown_images.share == pytest.approx(np.mean([one.score < 0.4 for one in absent]))
+    assert unknowns.auroc == pytest.approx(np.mean([a.score > b.score for a in of_classes for b in absent]))
+    assert unknowns.unknown_classes == ("owl",)
 
 
 def test_it_is_json_and_nothing_is_to_evaluate_without_a_known_class(evaluation: Evaluation) -> None:
     assert json.loads(json.dumps(evaluation.to_json()))["accuracy"]["of"] == 400
-    assert evaluate([answer("owl", "cat", stranger=True)], 4) is None
+    assert evaluate([answer("owl", "cat", absent=True)], 4) is None
 
 
 MIXED = of({("ant", "ant"): 9, ("bee", "bee"): 5, ("bee", "ant"): 5})
@@ -127,7 +127,7 @@ def test_lines_for_people(evaluation: Evaluation) -> None:
     at = lines.index("matrix: a row for each class, a column for each answer")
     for name, line in zip(NAMES, lines[at + 2 : at + 6], strict=True):
         counts = [
-            sum(one.label == name and one.answer == other for one in random_answers() if not one.stranger)
+            sum(one.label == name and one.answer == other for one in random_answers() if not one.absent)
             for other in NAMES
         ]
         assert line.split() == [str(NAMES.index(name) + 1), name, *[str(count or "·") for count in counts]]
