@@ -83,7 +83,7 @@ def calibration_error_by_chance(scores: npt.NDArray[np.floating], bins: int = BI
     """Return the mean calibration error of scores that are perfectly calibrated, 0 to 1.
 
     The accuracy of a bin of few photos differs from its mean score by chance, so a perfect classifier has an error
-    above 0. Each photo is classified correctly with the probability that its score states, in 200 draws that are always the same.
+    above 0. In 200 draws, always the same, each photo is correct with the probability that its score states.
 
     Args:
         scores: (N,) best score of each photo, 0 to 1.

@@ -202,7 +202,7 @@ def train(  # noqa: PLR0913 - what is no setting
 
 
 def label_page(folder: Path) -> Path:
-    """Return the page of photos that may lie in the wrong folder, beside the folder of a run."""
+    """Return the page of photos that may lie in the wrong folder, next to the folder of a run."""
     return folder.with_name(f"{folder.name}-labels.html")
 
 

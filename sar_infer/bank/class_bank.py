@@ -150,7 +150,7 @@ class ClassBank:
         """Return a bank of names with unit embeddings (C, D) float32, without history.
 
         Raises:
-            BankError: A name or an embedding is unsound, or two names differ in case or space alone.
+            BankError: A name or an embedding is unsound, or two names differ only in case or space.
         """
         if embeddings.dtype != np.float32 or embeddings.ndim != 2 or len(embeddings) != len(names):
             raise BankError(f"expected float32 ({len(names)}, D) embeddings, got {embeddings.dtype} {embeddings.shape}")
@@ -382,7 +382,7 @@ class ClassBank:
 
     @functools.cached_property
     def photos(self) -> Mapping[str, PhotoSet]:
-        """Return the photos of classes by name, of those that have any, or that are known by photos alone."""
+        """Return the photos of classes by name, of those that have any, or that are known only by photos."""
         return {e.name: self.photos_at(key) for key, e in self.special.items() if e.photos or e.photos_only}
 
     @functools.cached_property

@@ -260,7 +260,7 @@ def _base(content: Mapping[str, Any], bank: ClassBank | None) -> Base:
 
     Args:
         content: Its JSON.
-        bank: The bank of a bundle, which stands on its base; None opens the file that is named.
+        bank: The bank of a bundle, the base of the file; None opens the file that is named.
 
     Raises:
         BaseMissingError: It is not where it was, or is another one.

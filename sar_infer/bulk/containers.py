@@ -79,7 +79,7 @@ def tar_items(location: str) -> Iterator[Item]:
                 content = _too_large(member.size)
             elif member.isreg():
                 try:
-                    content = archive.extractfile(member).read()  # type: ignore[union-attr] # None for links alone
+                    content = archive.extractfile(member).read()  # type: ignore[union-attr] # None only for links
                 except tarfile.ReadError:
                     content = Flaw("unreadable", "cannot be read: the shard ends inside it")
             yield Item(f"{printable(location)}/{printable(member.name)}", content)
@@ -125,7 +125,7 @@ def row_groups(location: str, column: str, key_column: str | None) -> list[tuple
             kind = kind.field("bytes").type
         kind = kind.value_type if types.is_dictionary(kind) else kind
         of_bytes = (types.is_binary, types.is_large_binary, types.is_fixed_size_binary, types.is_binary_view)
-        if not any(is_type(kind) for is_type in (*of_bytes, types.is_null)):  # null: a column of nulls alone
+        if not any(is_type(kind) for is_type in (*of_bytes, types.is_null)):  # null: a column of only nulls
             raise InputError(f"{location}: column {column!r} is {stated}; expected the bytes of images (--column)")
         if key_column is not None and types.is_nested(kind := schema.field(key_column).type):
             raise InputError(f"{location}: column {key_column!r} is {kind}; expected text or numbers (--key-column)")

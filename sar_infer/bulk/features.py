@@ -113,7 +113,7 @@ def _encoded(sources: InputSources, classifier: Classifier, skipped: Skipped, ba
 
 
 def _result_files(argument: str) -> list[Path] | None:
-    """Return the result files that an argument stands for; None if it stands for photos."""
+    """Return the result files that an argument names; None if it names photos."""
     path = Path(argument)
     if path.is_dir():
         return sorted(path.glob("part-*.parquet")) or None

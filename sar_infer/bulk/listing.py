@@ -57,7 +57,7 @@ class InputSources:
             warn: Called with a line about files that are passed over.
 
         Raises:
-            InputError: an argument stands for nothing, or pyarrow or a column is missing.
+            InputError: an argument matches nothing, or pyarrow or a column is missing.
         """
         skipped, numbers, listed = Skipped(), itertools.count(), 0
         every = itertools.chain.from_iterable(locations(argument, skipped) for argument in self.arguments)
@@ -85,14 +85,14 @@ class InputSources:
 
 
 def locations(argument: str, skipped: Skipped) -> Iterator[str]:
-    """Yield the paths or URLs that an argument stands for, at least one, always in the same order.
+    """Yield the paths or URLs that an argument matches, at least one, always in the same order.
 
     Args:
         argument: A file, folder, glob, brace pattern, URL or list.
         skipped: Receives what is passed over in folders.
 
     Raises:
-        InputError: the argument stands for nothing.
+        InputError: the argument matches nothing.
     """
     if argument.lower().endswith(_COMPRESSED):
         raise InputError(f"{argument}: a compressed tar, which saves nothing on images; unpack it to .tar first")
@@ -125,7 +125,7 @@ def locations(argument: str, skipped: Skipped) -> Iterator[str]:
 
 
 def _stored(url: str, skipped: Skipped) -> Iterator[str]:
-    """Yield what a URL in storage stands for, as ``files_of`` does for a path."""
+    """Yield what a URL in storage matches, as ``files_of`` does for a path."""
     system, path = filesystem(url)
 
     def below(folder: str) -> Iterator[str]:

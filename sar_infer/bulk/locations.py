@@ -1,7 +1,7 @@
 """Local paths, and URLs of storage that fsspec knows. Web servers are left out on purpose.
 
 A list of inputs may come from anybody, so a URL may name storage that the user's own keys open, and nothing else: no
-web server chosen by a stranger, no archive inside an archive, no cache. The packages of storage retry failed requests.
+other web server, no archive inside an archive, no cache. The packages of storage retry failed requests.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import IO, Any
 from sar_infer.errors import InputError, install, reason_of
 
 PROTOCOLS = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs", "file": "", "memory": ""}
-"""URL schemes, and the package that each needs beside fsspec."""
+"""URL schemes, and the package that each needs in addition to fsspec."""
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)(?:://|::.*://)")
 
 

@@ -86,7 +86,7 @@ def names(columns: Columns) -> list[str]:
 
 @dataclass(frozen=True)
 class JsonLines:
-    """JSON lines: one object a line, UTF-8, with the same keys in all. Needs nothing beside Python."""
+    """JSON lines: one object a line, UTF-8, with the same keys in all. Needs only Python."""
 
     columns: Columns
     suffix: str = ".jsonl"

@@ -43,7 +43,7 @@ class WorkerOptions:
         classes: Phrases by name, in addition to the bank's.
         only: Choose only from ``classes``.
         top_k: Classes of a row.
-        decision: What to report beside the classes.
+        decision: Output in addition to the classes.
         embedding: Include the image's unit row, in this type.
         batch_size: Images encoded together.
         device: Where to encode.

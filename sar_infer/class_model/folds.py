@@ -1,8 +1,8 @@
 """Fit the class model: weights, threshold for unknown and prediction sets, by cross-validation over classes.
 
 Classes are held out a third at a time, and return with 0, 1, 2, 4 or 8 photos, without their name, or not at all: then
-their images are unknown ones. They are ranked beside the classes that stayed, whose images were held out too, and
-beside rivals of which there are no photos. All rankings together are one likelihood, concave in the weights: a
+their images are unknown ones. They are ranked among the classes that stayed, whose images were held out too, and
+rivals without photos. All rankings together are one likelihood, concave in the weights: a
 multinomial logit whose covariates are the four terms of a class's score. Generalised zero-shot learning holds classes
 out for its *calibrated stacking* in the same way (Chao et al., ECCV 2016, arXiv 1605.04253).
 
@@ -39,7 +39,7 @@ PHOTOS = (0, 1, 2, 4, 8)
 """Photos with which held-out classes return."""
 MIN_CLASSES = 4
 _PARTS, _TESTED = 3, 8
-"""Of the classes one in so many is held out; of the photos of a class that stays one in so many is tested."""
+"""One class in this many is held out; of a class that stays one photo in this many is tested."""
 _NAMES = len(PHOTOS) - 1.0
 """Weight of a ranking by name: that of those by 1, 2, 4 and 8 photos together."""
 _NAMELESS = _TESTED
@@ -89,7 +89,7 @@ class Task:
     """Rankings of N images among C classes and *unknown*.
 
     Attributes:
-        terms: (3, N, C + 1) float32, what the scores are linear in beside the last weight, less the value of the truth.
+        terms: (3, N, C + 1) float32, the terms of the first three weights, minus their value for the truth.
         truth: (N,) their columns.
         weight: (N,) weights.
         photos: (N,) photos with which held-out classes returned.
@@ -151,8 +151,8 @@ def fit(
     flags = np.ones(len(texts), np.bool_) if named is None else named
     closed = gaussian(rows, labels, texts, flags, rivals=rivals)
     absent = len(texts) // 4 if len(in_halves) else 0  # of a half, only half is held out at a time
-    beside = len(texts) - absent - 1 + (0 if rivals is None else len(rivals.texts))
-    model = _model(closed, scale, beside)
+    rivals_of_each = len(texts) - absent - 1 + (0 if rivals is None else len(rivals.texts))
+    model = _model(closed, scale, rivals_of_each)
     if (why := obstacle(labels, len(texts))) is not None:
         return Fitted(model, 0, 0.0, np.zeros(len(texts)), why)
     size, in_short = rows.shape[1], [part.astype(np.float64) for part in in_halves]
@@ -188,7 +188,7 @@ def reworded(model: ClassModel, rows: npt.NDArray[Any], labels: Labels, texts: n
     return dataclasses.replace(_model(closed, model.scale, model.rivals), **measured)
 
 
-def _model(closed: Gaussian, scale: float, beside: float) -> ClassModel:
+def _model(closed: Gaussian, scale: float, rivals_of_each: float) -> ClassModel:
     return ClassModel(
         closed.precision.astype(np.float32),
         closed.centre.astype(np.float32),
@@ -202,7 +202,7 @@ def _model(closed: Gaussian, scale: float, beside: float) -> ClassModel:
         USUAL_UNKNOWN,
         np.empty((0, 1 + len(COVERAGES))),
         np.empty((0, 3)),
-        float(beside),
+        float(rivals_of_each),
     )
 
 

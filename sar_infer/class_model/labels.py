@@ -27,7 +27,7 @@ _LOGIT = (-1.5, 14.2, -3.8)
 """Log-odds of a wrong label: constant, times the logarithm of the ratio of squared distances, times 1 / sqrt(photos of
 the class). Logistic regression on the choosing draws, where 0 to 20 % of the labels are wrong."""
 _PRIOR = 3.0
-"""Photos at the centre that a class counts as, as for classes known by photos alone; 0 flags 6 % fewer wrong photos."""
+"""Photos at the centre that a class counts as, as for classes known only by photos; 0 flags 6 % fewer wrong photos."""
 _ROUNDS, _LEAST_WEIGHT, _LEAST_SPREAD = 2, 0.02, 1e-3
 _CELLS = 2**22
 

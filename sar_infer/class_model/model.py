@@ -66,7 +66,7 @@ class ClassModel:
         sets: (K, 4) float64: number of photos n, and the least probability of a class with n photos to be in a
             prediction set, for each of `COVERAGES`; no row if nothing was fitted.
         expected: (K, 3) float64: number of photos n; expected accuracy (0 to 1) on images of classes with all their
-            photos, beside held-out classes with n photos; that of added classes with n photos, among twice as many
+            photos, among held-out classes with n photos; that of added classes with n photos, among twice as many
             others, extrapolated. No row if nothing was fitted.
         rivals: Number of other classes that each class was ranked among for ``expected``.
 

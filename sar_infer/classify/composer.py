@@ -23,8 +23,8 @@ from sar_infer.errors import BankError
 
 Pieces = tuple[tuple[Floats, float], ...]
 _ALIKE = 0.3
-"""Where photos of one class alone are known: the share of their mean that other images have too. Chosen among 0.3 to
-0.6 on ``examples/clothes``, where one class with photos stands among six names."""
+"""Where photos of only one class are known: the share of their mean that other images have too. Chosen among 0.3 to
+0.6 on ``examples/clothes``, where one class with photos is among six names."""
 _MOST_FITTED = 4
 """Fitted models of banks that stay ready."""
 

@@ -34,7 +34,7 @@ class Refusal(click.ClickException):
 
 
 class Finite(click.types.FloatParamType):
-    """A finite number; click alone would accept NaN."""
+    """A finite number; click itself would accept NaN."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Return the number."""

@@ -225,7 +225,7 @@ class Evaluation:
     label_check: LabelCheck | None = field(default=None, repr=False)
 
     def to_json(self) -> dict[str, Any]:
-        """Return all of it as JSON values, with ``label_issues`` in place of the check."""
+        """Return all of it as JSON values, with ``label_issues`` instead of the check."""
         content = dataclasses.asdict(dataclasses.replace(self, label_check=None))
         del content["label_check"]
         issues = [] if self.label_check is None else self.label_check.issues

@@ -56,7 +56,7 @@ class LabelCheck:
         rows: (N, D) unit embeddings.
         labels: (N,) positions in ``names``.
         photos: (N,) name of each, the path of a file.
-        judged: Rows that are reported on, all by default; others take part in the model alone.
+        judged: Rows that are reported on, all by default; others only take part in the model.
         others: Photos that are not at hand, as `label_issues` takes them.
         twice: Photos of the same content in two classes.
         copies: Training photos, and test photos of the same content.

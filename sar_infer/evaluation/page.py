@@ -15,7 +15,7 @@ from sar_infer.images.load import ImageSource
 MOST_WORST = 48
 """Photos that are shown: the surest wrong answers."""
 MOST_PAIRS = 24
-"""Pairs of classes that are shown with photos; of those that were confused once, a few alone."""
+"""Pairs of classes that are shown with photos; of those that were confused once, only a few."""
 _FEW_PAIRS = 6
 
 

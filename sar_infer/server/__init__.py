@@ -1,6 +1,6 @@
 """An HTTP server for one bundle: ``sar-serve``; needs the extra ``serve``, never torch.
 
-One process listens; it owns the sessions, or stands in front of worker processes that do. A request takes twelve hops,
+One process listens; it owns the sessions, or hands images to worker processes that do. A request takes twelve hops,
 each the next function to read:
 
 1. ``connection.Connection.data_received``: framing, headers, idle connections.

@@ -18,7 +18,7 @@ HEADER_BYTES = 64 * 2**10
 _FRAMING = 8
 """Bytes of framing allowed for each byte of a body: chunks of one byte need five."""
 _PIECE = 4 * 2**10
-"""Bytes parsed at a time, beside those that belong to a body. A request takes 18 at least, so this bounds how many can
+"""Bytes parsed at a time, without those of a body. A request takes 18 at least, so this bounds how many can
 be queued, and the time it takes."""
 RESERVE = 32
 """Descriptors kept for files, such as a bundle that is loaded or the bank that is written."""

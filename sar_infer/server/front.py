@@ -232,7 +232,7 @@ class _Call:
                     await self._next()
 
     async def refuse(self, error: Exception) -> None:
-        """Answer with the problem that an exception stands for; one that nobody foresaw is logged."""
+        """Answer with the problem of an exception; an unexpected exception is logged."""
         problem = _problem(error, self._scope)
         if problem is None:
             _log.error("request %s failed", self._id, exc_info=error)
@@ -309,7 +309,7 @@ def _check_key(authorization: str, keys: str) -> None:
 
 
 def _problem(error: Exception, scope: Scope) -> Problem | None:
-    """Return the problem that an exception stands for; None if nobody foresaw it."""
+    """Return the problem of an exception; None if it is unexpected."""
     match error:
         case Problem():
             return error

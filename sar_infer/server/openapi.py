@@ -23,7 +23,7 @@ _requests: dict[str, type[BaseModel]] = {}
 
 
 def form(**properties: dict[str, Any]) -> dict[str, Any]:
-    """Return the schema of a form with images and, beside them, fields of these schemas."""
+    """Return the schema of a form with images and fields of these schemas."""
     images = {"type": "array", "minItems": 1, "items": BINARY}
     return {"type": "object", "required": ["image"], "properties": {"image": images, **properties}}
 

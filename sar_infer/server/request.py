@@ -26,7 +26,7 @@ from sar_infer.server.settings import Limits
 
 Model = TypeVar("Model", bound=BaseModel)
 Mode = Literal["bank", "extend", "only"]
-"""Choose from the bank, from the bank and the names given, or from the names given alone."""
+"""Choose from the bank, from the bank and the names of the call, or only from the names of the call."""
 MAX_TOP_K = 1000
 MOST_ITEMS = 20_000
 """Items of any list in a body, so that it is checked quickly; what a server accepts is in its ``Limits``."""
@@ -89,7 +89,7 @@ async def read_call(
         request: Its body has been read and counted already.
         service: Its limits apply.
         model: The fields of JSON, of which ``images`` has the images.
-        fields: The fields that a form may have beside images.
+        fields: The fields that a form may have in addition to images.
         alone: The fields of a call that is one image; None if a call may not be one.
 
     Raises:
@@ -251,7 +251,7 @@ async def _read_form(
 
 
 def chooses_only(mode: Mode | None, has_classes: bool) -> bool:
-    """Tell whether a call chooses from its own classes alone.
+    """Return whether a call chooses only from its own classes.
 
     Args:
         mode: As requested; None means ``extend`` if the call has classes, else ``bank``.

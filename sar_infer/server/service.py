@@ -52,7 +52,7 @@ class Service:
         most_body_bytes: Above this no more is read.
         writing: Held while the bank or the bundle is replaced.
         suggesting: Held while photos are grouped.
-        draining: Set when the server is told to stop.
+        draining: Set when the server has to stop.
     """
 
     def __init__(self, settings: Settings, engine: Engine, store: BankStore, metrics: Metrics) -> None:
@@ -153,7 +153,7 @@ class Service:
         return Readiness(False, readiness.self_test_cosine, "shutting down") if self.draining else readiness
 
     async def reload(self) -> None:
-        """Open the bundle's path again beside the engine that answers, and replace it if all is well.
+        """Open the bundle's path again while the present engine answers, and replace that if all is well.
 
         Raises:
             SarInferError: the bundle or the bank is refused; nothing has changed.
@@ -243,7 +243,7 @@ class Service:
                 _log.exception("engine and bank file were not looked at")
 
     async def unfinished(self, seconds: float) -> None:
-        """Wait for changes and reloads that have begun, for at most so many seconds."""
+        """Wait for changes and reloads that have begun, at most this many seconds."""
         if self._unfinished:
             await asyncio.wait(self._unfinished, timeout=max(0, seconds))
 

@@ -50,7 +50,7 @@ class Settings:
         bank: The bank file, which may be missing until the first change; None serves the bundle's bank as it is.
         key: Required in ``Authorization: Bearer``; of several lines each is a key, so that one can be replaced by the
             next. None requires nothing and allows no change.
-        hosts: Names by which a server without a key may be asked, beside local names and addresses; ``*`` is any.
+        hosts: Names by which a server without a key may be asked, next to local names and addresses; ``*`` is any.
         origins: Origins whose pages may read answers (CORS), as in the header ``Origin``; ``*`` is any.
         device: Where the encoders run.
         precision: ``fp32``, or smaller graphs of the bundle.

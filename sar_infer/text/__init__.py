@@ -19,7 +19,7 @@ class TokenizerSpec:
     Attributes:
         kind: CLIP's byte pair encoding, or a tokenizer of the library ``tokenizers``; its file is in the bundle.
         context_length: Positions of the text tower: ``n_prefix + max_name_tokens + 1``.
-        n_prefix: Positions beside those tokens and the end token: ``before``, or start token and context in the graph.
+        n_prefix: Positions other than those tokens and the end token: ``before``, or start token and context.
         suffix: Text after the name.
         end_token: Id of the token that ends the input.
         max_name_tokens: Most tokens of a name, including prefix and suffix but not the end token.

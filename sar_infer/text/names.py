@@ -1,7 +1,7 @@
 """Class names as they are given: with a call, or in a text file, one per line, ``name`` or ``name = phrase | phrase``.
 
 Blank lines and lines that start with ``#`` are skipped. A name without phrases is encoded as it is; phrases
-are encoded instead of the name and averaged. Space around names and phrases does not count, nor case when names are compared.
+are encoded instead of the name and averaged. Space around names and phrases does not count, nor does case.
 """
 
 from __future__ import annotations

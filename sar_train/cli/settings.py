@@ -27,7 +27,7 @@ def setting_option(name: str, **changes: Any) -> Callable[[Callable[P, R]], Call
 
     Args:
         name: of a field of `RunConfig`.
-        **changes: what click is told otherwise.
+        **changes: other arguments for click.
     """
     about, default = SETTINGS[name].metadata, SETTINGS[name].default
     plain, kind = "--" + name.replace("_", "-"), typing.get_type_hints(RunConfig)[name]

@@ -53,7 +53,7 @@ CROPS: Mapping[str, Any] = {"center": "shortest", "border": "longest", "squash":
 
 @dataclass(frozen=True)
 class Backbone:
-    """A frozen image-text model, or an image encoder alone; nothing in it ever gets a gradient.
+    """A frozen image-text model, or only an image encoder; nothing in it ever gets a gradient.
 
     Attributes:
         name: open_clip's model name, ``sar-mini``, or timm's name after ``timm/``.

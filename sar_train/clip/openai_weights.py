@@ -1,6 +1,6 @@
 """OpenAI's weights, which are published as TorchScript archives.
 
-``torch.jit.load`` runs code that an archive holds, so only OpenAI's own files are loaded, identified by the SHA-256 in the
+``torch.jit.load`` runs code that an archive holds, so only OpenAI's own files are loaded: those with the SHA-256 in the
 address of each.
 """
 

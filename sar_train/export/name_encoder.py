@@ -43,7 +43,7 @@ class PromptLayout:
 
     @property
     def n_prefix(self) -> int:
-        """Count the positions beside name, suffix and end token: the start token and all context, also after the name.
+        """Count the positions other than name, suffix and end token: the start token and the whole context.
 
         The teacher needs room for the name as well, so the longer prompt of the two counts.
         """

@@ -251,7 +251,7 @@ def _linear(classes: ClassSet) -> tuple[Floats, Floats]:
 
 
 def _metadata(classifier: Classifier, classes: ClassSet, bank: ClassBank) -> dict[str, str]:
-    """Return what a reader needs beside the graph, as text."""
+    """Return what a reader needs in addition to the graph, as text."""
     manifest, flags = classifier.bundle.manifest, classes.background
     least = {} if classes.thresholds is None else dict(zip(classes.names, classes.thresholds.tolist(), strict=True))
     tensors, teaching = _teaching(classifier, classes, bank)

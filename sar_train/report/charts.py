@@ -229,7 +229,7 @@ def _open_figure(scene: Scene) -> Figure:
         title=f"Joint accuracy over base and new classes on {scene}",
         caption=(
             "A line for each seed: an offset taken off the base logits moves a classifier along it, and the mark "
-            "is where it stands without one. Up and to the right is better; AUSUC is the area below."
+            "is its place without one. Up and to the right is better; AUSUC is the area below."
         ),
         methods=list(methods),
         paint_panel=paint,

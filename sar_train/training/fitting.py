@@ -167,7 +167,7 @@ def finish(context: RunContext, choice: Choice, prompted: PromptedCLIP | None) -
 
 
 def expected(fitted: folds.Fitted) -> list[dict[str, float]]:
-    """Return the expected accuracies in per cent: of trained classes, and of classes added with so many photos."""
+    """Return the expected accuracies in per cent: of trained classes, and of classes added with a number of photos."""
     return [
         {"photos": int(n), "trained": 100 * trained, "accuracy": 100 * added}
         for n, trained, added in fitted.model.expected.tolist()

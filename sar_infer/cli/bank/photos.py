@@ -35,7 +35,7 @@ class ReadPhotos:
         sets: The photos of each class.
         files: The file that each came from, the first of several, by its class and digest.
         repeats: Class, file, and what it doubles, of each that is not counted again.
-        twice: File and class of photos that another class has too, beside the first ones.
+        twice: File and class of photos that another class has too, with the first ones.
     """
 
     sets: dict[str, PhotoSet] = field(default_factory=dict)

@@ -100,7 +100,7 @@ class Engine:
             other = in_background(meanwhile)
             if pool is None:
                 classifier.start(names=True, self_test=True)
-                if planned.max_batch > 1:  # a graph may fail, or never end, in batches alone
+                if planned.max_batch > 1:  # a graph may fail, or never end, only in batches
                     classifier.encode([classifier.self_test.pixels] * planned.max_batch, TRIAL_SECONDS)
             else:
                 classifier.start_names(self_test=True)

@@ -5,7 +5,7 @@ come, first served; those whose request was cancelled are dropped. Images of a b
 fails does not affect the others.
 
 A worker that dies, or is ended because a batch takes too long, takes its batch with it. Each of these images runs once
-more, alone, so that only the one to blame fails. ``supervisor`` decides when another worker is started.
+more, by itself, so that only the faulty one fails. ``supervisor`` decides when another worker is started.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ _log = logging.getLogger("sar_infer.server")
 
 @dataclass(frozen=True)
 class Outcome(Generic[T]):
-    """The result of one image: a value, or the error that concerns it alone; seconds by phase; its digest if wanted."""
+    """The result of one image: a value, or its own error; seconds by phase; its digest if wanted."""
 
     value: T | None
     error: ImageError | None
@@ -163,7 +163,7 @@ class Pool:
         digests: bool = False,
         first: bool = False,
     ) -> list[Outcome[T]]:
-        """Return what ``finish`` makes of the unit row of each image, in order; a bad image fails alone.
+        """Return what ``finish`` makes of the unit row of each image, in order; a bad image fails by itself.
 
         Args:
             images: Encoded bytes, pixels, or why there is no image.
@@ -243,9 +243,9 @@ class Pool:
         self._hand_out()
 
     def _again(self, batch: Sequence[_Item], error: DeathError) -> None:
-        """Put images whose worker died back to the head of the line; one that has had its turn alone fails.
+        """Put images whose worker died back to the head of the line; one that was already decoded by itself fails.
 
-        One that was alone and took too long to decode would do so again.
+        One that was decoded by itself and took too long would do so again.
         """
         late = ended_by_deadline(error.exit_code) and len(batch) == 1
         for item in reversed(batch):
@@ -303,7 +303,7 @@ class Pool:
             return
         self._end_stopped()
         for worker in self._processes:
-            if self._supervisor.ready[worker] == "busy":  # who waits for its answer is told
+            if self._supervisor.ready[worker] == "busy":  # its callers get an error
                 continue
             if worker in self._stopped:
                 self._forget(worker, "silence", "it was stopped")
@@ -325,7 +325,7 @@ class Pool:
             here.thread.shutdown(wait=False)
         ready = self._processes
         for worker in (*self._loading, *ready):
-            worker.kill()  # a thread waits for one that loads, and is told
+            worker.kill()  # a thread waits for one that loads, and gets an error
         for worker in ready:
             worker.dismiss()
         in_background(lambda: [worker.ended() for worker in ready])
@@ -365,7 +365,7 @@ class Pool:
         self._hand_out()
 
     async def _start(self) -> None:
-        """Start a worker in place of one that is gone."""
+        """Start a worker that replaces one that is gone."""
         try:
             worker = await asyncio.wrap_future(in_background(self._begun))
         except Exception as error:  # a full machine, a file that is gone, a death: all the same here
@@ -383,7 +383,7 @@ class Pool:
             worker.kill()
 
     def _begun(self) -> Worker[Any]:
-        """Return a new process that has opened the graph and passed the check; runs in a thread, beside all else."""
+        """Return a new process that has opened the graph and passed the check; runs in a thread of its own."""
         load = functools.partial(begin, self._model)  # type: ignore[arg-type]
         worker: Worker[Any] = Worker(load, 2 * self._limits.image_seconds + _ENCODING)
         self._loading.add(worker)

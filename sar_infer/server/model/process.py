@@ -134,7 +134,7 @@ class Computer:
         return results
 
     def _decoded(self, task: Task) -> Result:
-        """Return the encoder's input (3, size, size) for an image in place of its row, or the error."""
+        """Return the encoder's input (3, size, size) for an image, where its embedding will be, or the error."""
         row: Floats | Exception
         start, digest = time.perf_counter(), b""
         accepted = self._spec, self._limits.formats, self._limits.pixels
@@ -163,7 +163,7 @@ class Computer:
         except Exception as error:  # the exceptions of onnxruntime share no base class
             if len(inputs) == 1:
                 return [error]
-            half = len(inputs) // 2  # perhaps out of memory: smaller batches may pass, and a bad image fails alone
+            half = len(inputs) // 2  # perhaps out of memory: smaller batches may pass, and a bad image fails by itself
             return [*self._rows(inputs[:half], alone), *self._rows(inputs[half:], alone)]
         return [rows[i : i + 1] for i in range(len(rows))]
 
@@ -182,7 +182,7 @@ def begin(model: Model) -> Computer:
 
     @functools.cache
     def opened(threads: int) -> ImageEncoder:
-        """Open an encoder of so many threads, and give back what that frees to the system."""
+        """Open an encoder with a number of threads, and return the freed memory to the system."""
         sha256 = manifest.files[model.graph.name].sha256
         encoder = ImageEncoder(model.graph, manifest.embed_dim, model.device, threads, spin=False, sha256=sha256)
         encoder.open()
@@ -205,7 +205,7 @@ def begin(model: Model) -> Computer:
 
 
 def _limit_memory(most: int) -> None:
-    """Let this process have no more than so many bytes, but room for a small image in any case."""
+    """Limit the memory of this process, but leave enough for a small image in any case."""
     import resource
 
     pages = 0

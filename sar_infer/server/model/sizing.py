@@ -17,11 +17,11 @@ _BATCH, _BATCH_OF_LARGE_GRAPH, _BATCH_ON_GPU = 1, 8, 32
 _AT_ONCE = 2
 """Batches at once in one process, so that one is decoded while another is encoded."""
 _FRONT = 256 * 2**20
-"""Bytes for the process that listens, beside request bodies: the name encoder, a bank, Python."""
+"""Bytes for the HTTP process, without request bodies: the name encoder, a bank, Python."""
 _WORKER = 128 * 2**20
 """Bytes of a worker process without its encoder and without an image."""
 _SECOND = 8
-"""One part in so many of the memory is for second encoders, which use all cores."""
+"""One part in this many of the memory is for second encoders, which use all cores."""
 BYTES_A_PIXEL = 8
 """Of any JPEG, PNG, GIF or BMP while it is decoded, but for hostile ones; a WebP takes twice as much."""
 
@@ -35,7 +35,7 @@ class Sizes:
         workers: Those processes; in one process the batches that run at once.
         threads: Threads of a batch in the encoder.
         max_batch: Images of a batch at most.
-        alone: Threads for an image beside which nothing runs, by an encoder of its own; 0: it has none.
+        alone: Threads for a single image when nothing else runs, by an encoder of its own; 0: it has none.
         decoders: Images that are decoded at once in one process; a worker process decodes one.
         memory: Bytes that a worker process may have; an image that would take more is refused. 0: no limit.
     """
@@ -50,7 +50,7 @@ class Sizes:
 
 
 def sizes(settings: Settings, graph: int) -> Sizes:
-    """Return the sizes for an image encoder of so many bytes.
+    """Return the sizes for an image encoder of a size in bytes.
 
     On a GPU one process does all, unless the settings ask for workers. Else there are two workers, or a quarter of the
     cores if that is more, and no more than the memory has room for, with the largest photo in each. Batches of

@@ -20,11 +20,11 @@ from typing import Generic, Literal, TypeVar
 W = TypeVar("W")
 MOST_DEATHS = 10
 PAUSE = 10.0
-"""Seconds that the breaker stays open, and between tries to start a worker beside others that work."""
+"""Seconds that the breaker stays open, and between attempts to start another worker while others work."""
 
 
 class Supervisor(Generic[W]):
-    """Keeps so many workers; told of events, and of the time where that matters, with a lock held around each call.
+    """Keeps a number of workers. Events are reported to it, with the time if it matters, under a lock.
 
     Args:
         count: Workers to keep.

@@ -52,7 +52,7 @@ register_url_convertor("text", _Text())
 
 
 class ClassChange(BaseModel):
-    """The phrases to encode in place of a name, and photos that are added to those that the class has."""
+    """The phrases to encode instead of a name, and photos that are added to those that the class has."""
 
     model_config = ConfigDict(extra="forbid")
 

@@ -72,7 +72,7 @@ async def classify(request: Request, service: Serving, query: Annotated[Classify
     """Classify one image or several.
 
     A raw body is one image; if it cannot be read, the answer is a problem. In multipart and JSON a bad image fails
-    alone: its result has ``error`` set. Options stand in the query, or in the multipart or JSON body.
+    only: its result has ``error`` set. Options stand in the query, or in the multipart or JSON body.
     """
     call, images = await read_call(request, service, ClassifyRequest, [*ClassifyOptions.model_fields], query)
     phrases = cleaned(call.classes or query.classes, service.settings.limits)

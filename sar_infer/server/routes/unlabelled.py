@@ -33,7 +33,7 @@ from sar_infer.server.routes.classes import IfMatch
 from sar_infer.server.service import Service, in_thread
 
 router = APIRouter(tags=["classes"])
-_EMBEDDINGS = "in place of images: of /v1/embeddings with encoding_format base64, so that more fit in a call"
+_EMBEDDINGS = "instead of images: of /v1/embeddings with encoding_format base64, so that more fit in a call"
 _UNIT = 0.01
 _MOST_EMBEDDINGS = 1000
 """Photos of a call that come as embeddings; they are compared in pairs."""
@@ -69,7 +69,7 @@ class SuggestRequest(Unlabelled):
     openapi_extra=request_body(LearnRequest),
 )
 async def learn(request: Request, service: Writable, if_match: IfMatch = None) -> Response:
-    """Learn from photos, in place of what was learned before; one step of the bank's history.
+    """Learn from photos, which replaces what was learned before; one step of the bank's history.
 
     The bank stores sums by class, never a photo. Needs a server with a key, ``--bank``, and a class model.
     """

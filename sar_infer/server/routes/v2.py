@@ -175,7 +175,7 @@ async def infer(request: Request, service: Serving, model: Model) -> Response:
                 if top_k is None and len(images) * count > _MOST_SCORES:
                     problem = f"{len(images)} × {count} scores are too many for one answer; ask for top_k"
                     raise Problem("invalid-request", problem)
-                engine.decide(classes)  # refuses a call with background classes alone
+                engine.decide(classes)  # refuses a call with only background classes
             outcomes = await engine.pool.each(images, _finisher(engine, classes, call.outputs, top_k), count)
     rows = values_of(outcomes, [f"IMAGE[{i}]" for i in range(len(images))])
     for best, _ in rows:

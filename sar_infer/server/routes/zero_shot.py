@@ -49,7 +49,7 @@ async def zero_shot(request: Request, service: Serving) -> Response:
     """Rank the labels of the call for one image, the best first.
 
     A label goes through the learned prompt, unless the bank has a row for it. With a template, the filled template goes
-    through the prompt in place of the label.
+    through the prompt instead of the label.
     """
     call, limits = await read_json(request, service, ZeroShotRequest), service.settings.limits
     options = call.parameters

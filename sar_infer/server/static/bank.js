@@ -21,7 +21,7 @@ let timer = 0;
 
 export const writes = () => bank.writes;
 
-/** Whether a name alone makes a class. */
+/** Whether a name without photos makes a class. */
 export const embeds = () => bank.embeds;
 
 /** Connect the page: its limits, and what it does before a change, while one waits, after it, and where a key is needed. */
@@ -63,7 +63,7 @@ async function find() {
   }
 }
 
-/** Note which names are classes of the server already, or differ from one by a plural alone. */
+/** Note which names are classes of the server already, or differ from one only by a plural. */
 export async function lookUp(names) {
   for (const name of names.slice(0, MOST_LOOKED_UP)) {
     const { classes } = await ask({ prefix: name.replace(/e?s$/i, "") });
@@ -127,7 +127,7 @@ export function photosButton(name, photos = 0) {
   return button("keep quiet", photos ? `${plural(photos)} +` : "+ photos", label, () => { chosen = name; $("examples").click(); });
 }
 
-/** Let photos be dropped on an element that stands for a class. */
+/** Let photos be dropped on the element of a class. */
 export function takesPhotos(item, name) {
   const over = (event, on) => {
     if (!bank.writes || !carriesFiles(event)) return;

@@ -18,7 +18,7 @@ export function connect(given) {
   $("group").addEventListener("click", find);
 }
 
-/** Show what can be done with so many photos on a server that makes groups. */
+/** Show what can be done with a number of photos on a server that makes groups. */
 export function offer(model, count) {
   $("group").hidden = !(model?.suggests && model?.writes && count >= FEWEST);
 }

@@ -39,7 +39,7 @@ function changed() {
   draw();
 }
 
-/** The chosen photo first, then the others; photos whose answer fits the question are left alone. */
+/** The chosen photo first, then the others; photos whose answer fits the question stay as they are. */
 async function classifyAll() {
   clearTimeout(timer);
   running.abort();
@@ -159,7 +159,7 @@ function showEffect(photo) {
   return effect;
 }
 
-/** Where a class stands below the best one; "" if it is the best, or is not asked for. */
+/** The rank of a class below the best one; "" if it is the best, or is not asked for. */
 function standing(photo, name) {
   const predictions = photo.answer?.results[0].predictions ?? [];
   const place = predictions.findIndex(({ label }) => spelling(label) === spelling(name));
@@ -217,7 +217,7 @@ function addNames(text) {
   return given.length > 0;
 }
 
-/** Say beside the names which of them the server has, or nearly has. */
+/** Show next to the names which of them the server has, or nearly has. */
 async function lookUp(names) {
   await bank.lookUp(names).catch(() => {}); // without an answer there is nothing to say
   drawNames();

@@ -1,6 +1,6 @@
 """`sar-mini` and `sar-mini-vit`, the small backbones that ship with the package: configurations and weights.
 
-They are for demonstration and tests, no rivals of ViT-B/16; ``MODEL_CARD.md`` beside this file describes them, and the
+They are for demonstration and tests, no rivals of ViT-B/16; ``MODEL_CARD.md`` next to this file describes them, and the
 repository's ``recipes/`` makes them.
 """
 
