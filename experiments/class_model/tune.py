@@ -186,6 +186,7 @@ def main() -> None:
     rows, before = bench.encoded(args.data, args.cache), None
     for name in args.only:
         table: list[tuple[Any, ...]] = []
+        heads: tuple[str, ...]
         if name == "USUAL":
             heads, table = ("set", "w0", "w1", "w2", "w3", "unknown"), [*usual(rows, args.draws)]
         elif name == "_ALIKE":
