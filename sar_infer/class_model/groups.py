@@ -146,8 +146,8 @@ def _groups(white: Doubles, model: ClassModel | None, answers: Answers) -> tuple
             shares = _mean_scores(numbers, answers, len(means))
             return np.where(shares.max(axis=1) >= _ANSWERED, shares.argmax(axis=1), len(means))
         spread = spreads + 1 / np.bincount(numbers)[:, None]
-        nearest: Indices = (_squares(_centres(white, numbers), means) / spread + size * np.log(spread)).argmin(axis=1)
-        return nearest
+        deviances: Doubles = _squares(_centres(white, numbers), means) / spread + size * np.log(spread)
+        return deviances.argmin(axis=1)
 
     classes, most = len(answers.means), max(1, len(white) // _PHOTOS)
     numbers = tree.cut(min(_GROUPS * classes, most))
