@@ -270,7 +270,6 @@ class Classifier(Embedder):
         return self._changed(edit)
 
     def _changed(self, edit: Callable[[ClassBank], ClassBank]) -> Classifier:
-        """Change the bank, in its file if it has one."""
         if isinstance(self._bank, BankFile):
             with self._bank.changing() as bank:
                 if (after := edit(bank)) is not bank:

@@ -226,7 +226,6 @@ def _ended(store: Store, form: RowFormat, settings: Mapping[str, Any], resumed: 
 
 
 def _listed(store: Store) -> Iterator[Chunk]:
-    """Yield all chunks, in order, as they are listed in the output."""
     with store.open(CHUNKS) as lines:
         for number, line in enumerate(lines):
             yield Chunk.parse(number, line)

@@ -93,7 +93,6 @@ def _object(result: ImageResult) -> str:
 
 
 def _lines(result: ImageResult) -> Iterator[str]:
-    """Yield the lines of one result for people."""
     yield result.image
     if result.error is not None:
         yield f"  error: {result.error}"
@@ -112,7 +111,6 @@ def _lines(result: ImageResult) -> Iterator[str]:
 
 
 def _reasons(why: Explanation) -> Iterator[str]:
-    """Yield the lines of an explanation for people."""
     if why.runner_up is not None:
         yield f"  ahead of {why.runner_up} by {why.margin:.1%}"
     if why.nearest:

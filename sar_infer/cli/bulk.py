@@ -178,7 +178,6 @@ def _kept(progress: Progress) -> str:
 
 
 def _form(format_option: str, out: str) -> Literal["parquet", "jsonl"]:
-    """Return the form of the parts, by ``--format``."""
     chosen = click.get_current_context().get_parameter_source("format") is not ParameterSource.DEFAULT
     if chosen and format_option not in ("jsonl", "parquet"):
         raise Refusal(f"--out: expected --format parquet or jsonl, got {format_option}")

@@ -189,7 +189,6 @@ class _Call:
         self._body = b"".join(chunks)
 
     async def _next(self) -> bytes:
-        """Return the next chunk of the body."""
         message = await self._client_receive()
         if message["type"] == "http.disconnect":
             self.gone = self._arrived = True

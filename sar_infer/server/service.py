@@ -248,7 +248,6 @@ class Service:
             await asyncio.wait(self._unfinished, timeout=max(0, seconds))
 
     def _publish(self) -> None:
-        """Show the engine and the bank in the metrics."""
         manifest = self.engine.bundle.manifest
         self.metrics.ready.set(1)  # ``Engine.open`` has run the self-test
         self.metrics.provider.clear()

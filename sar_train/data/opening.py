@@ -228,6 +228,5 @@ def _completed(dataset: Dataset, options: DataOptions) -> Dataset:
 
 
 def _without_photos(class_names: Sequence[str], photos: Sequence[Photo]) -> list[str]:
-    """Return the classes that none of the photos is of."""
     labels = {photo.label for photo in photos}
     return [name for label, name in enumerate(class_names) if label not in labels]

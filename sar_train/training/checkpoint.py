@@ -201,7 +201,6 @@ def remove_state(folder: Path) -> None:
 
 
 def _save(path: Path, tensors: dict[str, Tensor], meta: Mapping[str, Any]) -> None:
-    """Write a file of a run, whole or not at all."""
     text = json.dumps(meta, ensure_ascii=False)
     metadata = {"format": _format(path), "meta": text, "digest": _digest(tensors, text)}
     _write(path, save(tensors, metadata))  # save_file would make it unreadable for others
@@ -226,7 +225,6 @@ def _format(path: Path) -> str:
 
 
 def _digest(tensors: Mapping[str, Tensor], text: str) -> str:
-    """Return a digest of the content of a file of a run."""
     sha256 = hashlib.sha256(text.encode())
     for name, tensor in sorted(tensors.items()):
         sha256.update(f"\0{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())

@@ -145,7 +145,6 @@ def preview(config: RunConfig, tell: ProgressCallback = lambda text: None) -> Pr
 
 
 def _layout(config: RunConfig, run: Outline) -> str:
-    """Return how the photos lie, in words."""
     if not isinstance(run.features, PhotoFeatures):
         return "features that ship with this package" if config.data == DEMO else "a feature file"
     path, key = locate(config.data, Path(config.data_root) if config.data_root else None)

@@ -224,7 +224,6 @@ class Pool:
         return batch
 
     async def _work(self, worker: AnyWorker, batch: Sequence[_Item]) -> None:
-        """Have a worker compute a batch."""
         self._metrics.batches.observe(len(batch))
         start, lone = time.perf_counter(), len(batch) == len(self._running) == 1
         try:
@@ -365,7 +364,6 @@ class Pool:
         self._hand_out()
 
     async def _start(self) -> None:
-        """Start a worker that replaces one that is gone."""
         try:
             worker = await asyncio.wrap_future(in_background(self._begun))
         except Exception as error:  # a full machine, a file that is gone, a death: all the same here

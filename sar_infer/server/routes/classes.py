@@ -284,7 +284,6 @@ def _shown(entry: Entry) -> dict[str, Any]:
 
 
 def _step(step: Step) -> dict[str, Any]:
-    """Return a step of the history as answers have it."""
     return {field: getattr(step, field) for field in ("n", "at", "action", "summary", "by", "to", "can_undo")}
 
 

@@ -122,7 +122,6 @@ def _possible_classes(folder: Path) -> set[str]:
 
 
 def _classes(folder: Path) -> dict[str, list[Path]]:
-    """Return the photos of each class folder, sorted."""
     return {
         name: sorted(Path(path) for path in files_in(folder / name) if has_image_suffix(path))
         for name in entries(folder)[0]
