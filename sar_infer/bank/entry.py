@@ -68,7 +68,7 @@ class Entry(NamedTuple):
 
 
 class Record(NamedTuple):
-    """What belongs to the bank as a whole: JSON and arrays, which the bank stores and does not read."""
+    """An entry of the bank as a whole: JSON and arrays, which the bank stores and does not read."""
 
     data: Mapping[str, Any]
     arrays: Arrays = MappingProxyType({})
@@ -85,7 +85,7 @@ class Record(NamedTuple):
 
 
 Puts = Mapping[str, Entry | Record | None]
-"""What a step sets, by key; None removes."""
+"""The entries that a step sets, by key; None removes."""
 
 
 def check_entry(entry: Entry) -> Entry:

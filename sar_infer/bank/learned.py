@@ -90,7 +90,7 @@ class Learned:
 
 @dataclass(frozen=True, eq=False)
 class Learn:
-    """What photos without labels taught, for `sar_infer.bank.learn`.
+    """The result of adapting to photos without labels, for `sar_infer.bank.learn`.
 
     Attributes:
         names: K class names.

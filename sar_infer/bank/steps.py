@@ -52,7 +52,7 @@ class Step:
 
 @dataclass(frozen=True, eq=False)
 class Log:
-    """What was done to a base.
+    """The steps since a base.
 
     Attributes:
         steps: The latest steps, the oldest first.

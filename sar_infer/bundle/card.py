@@ -1,4 +1,4 @@
-"""What a manifest says, line by line: ``sar-bundle show``, and the model card that people and the hub read.
+"""A manifest as text, line by line: ``sar-bundle show``, and the model card that people and the hub read.
 
 The card's front matter has the hub's own keys, so that a bundle's folder can be uploaded as it is. The card cannot name
 the manifest's digest, because the manifest lists the card. Class names and other foreign text are escaped.

@@ -31,7 +31,7 @@ class Calibrated:
 
 @dataclass(frozen=True)
 class Measured:
-    """What a calibration does on photos that it was not fitted on, in ten folds.
+    """The effect of a calibration on photos that it was not fitted on, in ten folds.
 
     Attributes:
         photos: Their number.

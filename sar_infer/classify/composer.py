@@ -31,7 +31,7 @@ _MOST_FITTED = 4
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """What photos say of a class: their sum (D,) float64, their number, and False if its name means nothing."""
+    """The photos of a class: their sum (D,) float64, their number, and False if its name means nothing."""
 
     total: Doubles
     number: float

@@ -23,7 +23,7 @@ CONTAINERS = (".tar", ".parquet")
 """Suffixes of files that hold many images; only bulk runs and ``sar-bank learn`` read them."""
 Warn = Callable[[str], object]
 Skipped = dict[str, tuple[int, str]]
-"""What a search of folders passed over: number and first path, by kind: a suffix, ``""`` (no suffix), or ``link``."""
+"""Files that a search of folders skipped: number and first path, by kind: a suffix, ``""`` (no suffix), or ``link``."""
 Tree = Iterable[tuple[str, list[str], list[str]]]
 """Folders with the names of their subfolders and files, as ``os.walk`` yields them."""
 COLUMNS = ("class", "photo", "group")

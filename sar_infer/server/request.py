@@ -39,7 +39,7 @@ _MOST_PARTS = 2**13
 FORM = "multipart/form-data"
 BYTES = "application/octet-stream"
 _CURL = "application/x-www-form-urlencoded"
-"""What ``curl -d`` states, whatever it sends."""
+"""The content type that ``curl -d`` states for any body."""
 IMAGE = "image"
 """The field of a form for each image."""
 _LISTS = ("classes", "phrases")

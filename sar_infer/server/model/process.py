@@ -1,4 +1,4 @@
-"""What becomes of an image: it is decoded and encoded, in a worker process or in threads of the server's own."""
+"""Images are decoded and encoded, in a worker process or in threads of the server's own."""
 
 from __future__ import annotations
 
