@@ -95,7 +95,9 @@ def export_bundle(
         tell("comparing with torch")
         phrases = [phrase for several in source.phrases.values() for phrase in several]
         names = phrases[:: -(-len(phrases) // MOST_NAMES)]
-        parity = compare(folder, source.prompted, source.names, spec, bank.embeddings, photos=photos, names=names)
+        parity = compare(
+            folder, source.prompted, spec, bank.embeddings, photos=photos, names=names, of_names=source.names
+        )
         backbone = source.backbone
         packages = {name: version(name) for name in ("onnx", "onnxscript", "Pillow")}
         manifest = Manifest(
