@@ -40,23 +40,34 @@ T = TypeVar("T")
 def compare(
     folder: Path,
     prompted: PromptedCLIP,
+<<<<<<< HEAD
     of_names: PromptedCLIP,
     spec: TokenizerSpec | None,
+=======
+    spec: TokenizerSpec,
+>>>>>>> h/sar45
     bank: Floats,
     *,
     photos: Sequence[Path],
     names: Sequence[str],
+    of_names: PromptedCLIP | None = None,
 ) -> Parity:
     """Measure how far the graphs in ``folder`` are from torch.
 
     Args:
         folder: has both graphs and the tokenizer.
+<<<<<<< HEAD
         prompted: the reference of images.
         of_names: that of names.
         spec: how names become tokens; None without a text tower.
+=======
+        prompted: the reference.
+        spec: how names become tokens.
+>>>>>>> h/sar45
         bank: (C, D) rows to classify images with.
         photos: images to try; generated ones are added to fill every batch size.
         names: class names to try; names of every possible length are added.
+        of_names: the reference of names, if it is another one.
 
     Raises:
         ExportError: a figure misses its bound.
@@ -99,7 +110,9 @@ def compare(
         return named.run("tokens", padded)
 
     rows, reference = _both(
-        in_batches([*tokens], MOST_NAMES_AT_ONCE), encode, lambda batch: of_names.embed(batch).cpu().numpy()
+        in_batches([*tokens], MOST_NAMES_AT_ONCE),
+        encode,
+        lambda batch: (of_names or prompted).embed(batch).cpu().numpy(),
     )
     difference = largest_difference(rows, reference)
     refuse(
