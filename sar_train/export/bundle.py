@@ -106,15 +106,10 @@ def export_bundle(
             write_file(folder / TOKENIZER_JSON, vocabulary)
         tell("comparing with torch")
         phrases = [phrase for several in source.phrases.values() for phrase in several]
-<<<<<<< HEAD
         names = phrases[:: -(-len(phrases) // MOST_NAMES) or 1]
-        parity = compare(folder, source.prompted, source.names, spec, bank.embeddings, photos=photos, names=names)
-=======
-        names = phrases[:: -(-len(phrases) // MOST_NAMES)]
         parity = compare(
             folder, source.prompted, spec, bank.embeddings, photos=photos, names=names, of_names=source.names
         )
->>>>>>> h/sar45
         backbone = source.backbone
         packages = {name: version(name) for name in ("onnx", "onnxscript", "Pillow")}
         manifest = Manifest(

@@ -40,12 +40,7 @@ T = TypeVar("T")
 def compare(
     folder: Path,
     prompted: PromptedCLIP,
-<<<<<<< HEAD
-    of_names: PromptedCLIP,
     spec: TokenizerSpec | None,
-=======
-    spec: TokenizerSpec,
->>>>>>> h/sar45
     bank: Floats,
     *,
     photos: Sequence[Path],
@@ -56,14 +51,8 @@ def compare(
 
     Args:
         folder: has both graphs and the tokenizer.
-<<<<<<< HEAD
-        prompted: the reference of images.
-        of_names: that of names.
-        spec: how names become tokens; None without a text tower.
-=======
         prompted: the reference.
-        spec: how names become tokens.
->>>>>>> h/sar45
+        spec: how names become tokens; None without a text tower.
         bank: (C, D) rows to classify images with.
         photos: images to try; generated ones are added to fill every batch size.
         names: class names to try; names of every possible length are added.
