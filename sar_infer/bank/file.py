@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import operator
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -237,8 +236,7 @@ def decoded(
         tuple(parked),
         digest,
     )
-    of_entries = [entry.embedding for entry in bank.entries.values()]
-    if base is None and len(of_entries) == len(rows) and all(map(operator.is_, of_entries, rows)):
+    if base is None and [*map(id, rows)] == [id(entry.embedding) for entry in bank.entries.values()]:
         vars(bank)["embeddings"] = embeddings  # the classes are the tensor itself
     return bank
 
