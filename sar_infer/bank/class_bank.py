@@ -57,13 +57,11 @@ class Lookup:
 
     def name(self, text: str) -> int | None:
         """Return the position of the class with this name."""
-        key = self.names.get(name_key(text))
-        return None if key is None else self.positions[key]
+        return None if (key := self.names.get(name_key(text))) is None else self.positions[key]
 
     def alias(self, text: str) -> int | None:
         """Return the position of the class that has this alias."""
-        key = self.aliases.get(name_key(text))
-        return None if key is None else self.positions[key]
+        return None if (key := self.aliases.get(name_key(text))) is None else self.positions[key]
 
     def get(self, text: str) -> int | None:
         """Return the position of the class with this name or alias."""
@@ -168,14 +166,8 @@ class ClassBank:
             str(number): Entry(name, row, phrases.get(name, ()))
             for number, (name, row) in enumerate(zip(names, rows, strict=True))
         }
-        bank = cls(
-            encoder_digest,
-            embeddings.shape[1],
-            Log(folded=entries),
-            next_key=len(names),
-            images=images,
-            provenance=provenance or {},
-        )
+        log = Log(folded=entries)
+        bank = cls(encoder_digest, embeddings.shape[1], log, None, {}, len(names), images, provenance or {})
         vars(bank)["embeddings"] = rows
         return bank.checked()
 
