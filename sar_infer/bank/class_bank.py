@@ -28,7 +28,7 @@ from sar_infer.text.names import name_key, name_keys
 Flags = npt.NDArray[np.bool_]
 _MOST_COMPARED = 20_000
 """Names among which similar spellings are searched; a comparison takes some microseconds."""
-_LEAST_VIEW = 1000
+_LEAST_VIEW = 2000
 """Classes of each view of a base's embeddings, on average, at least; of shorter ones, one array is copied."""
 _PLAIN = Entry("", np.empty(0, np.float32))[2:]
 

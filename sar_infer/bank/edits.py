@@ -413,9 +413,8 @@ def carry(bank: ClassBank, bundled: ClassBank, embed: Embed, *, by: str = "") ->
     step = Step(bank.log.last + 1, utc_now(), "carry", summary, by)
     history = [dataclasses.replace(one, puts=None) for one in bank.history]
     log = Log((*history, step), step.n, {**dict.fromkeys(gone), **entries})
-    after = bundled.replaced(log=log, pool=pool, next_key=number, parked=tuple(parked))
-    if bank.base is None:
-        after = after.replaced(base=None, provenance=bank.provenance)
+    own: dict[str, Any] = {} if bank.base else {"base": None, "provenance": bank.provenance}
+    after = bundled.replaced(log=log, pool=pool, next_key=number, parked=tuple(parked), **own)
     if not after.can_answer:
         raise BankError("no class is left that can be an answer")
     return after.checked(), notes
