@@ -6,8 +6,9 @@ import dataclasses
 import difflib
 import functools
 import hashlib
+import itertools
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ from sar_infer.text.names import name_key, name_keys
 Flags = npt.NDArray[np.bool_]
 _MOST_COMPARED = 20_000
 """Names among which similar spellings are searched; a comparison takes some microseconds."""
+_LEAST_VIEW = 2000
+"""Classes of each view of a base's embeddings, on average, at least; of shorter ones, one array is copied."""
 _PLAIN = Entry("", np.empty(0, np.float32))[2:]
 
 
@@ -36,26 +39,29 @@ class Lookup:
 
     Attributes:
         spellings: The names, by position.
-        names: Positions by the ``name_key`` of names.
-        aliases: Positions by the ``name_key`` of aliases.
+        names: Keys of classes by the ``name_key`` of names.
+        aliases: Keys of classes by the ``name_key`` of aliases.
+        positions: Positions by key.
     """
 
     spellings: Sequence[str]
-    names: Mapping[str, int]
-    aliases: Mapping[str, int]
+    names: Mapping[str, Any]
+    aliases: Mapping[str, Any]
+    positions: Mapping[Any, int] | Sequence[int]
 
     @classmethod
     def of(cls, names: Sequence[str]) -> Lookup:
         """Return the positions of names without aliases; of two that differ in case or space, the last."""
-        return cls(names, dict(zip(name_keys(names), range(len(names)), strict=True)), {})
+        positions = range(len(names))
+        return cls(names, dict(zip(name_keys(names), positions, strict=True)), {}, positions)
 
     def name(self, text: str) -> int | None:
         """Return the position of the class with this name."""
-        return self.names.get(name_key(text))
+        return None if (key := self.names.get(name_key(text))) is None else self.positions[key]
 
     def alias(self, text: str) -> int | None:
         """Return the position of the class that has this alias."""
-        return self.aliases.get(name_key(text))
+        return None if (key := self.aliases.get(name_key(text))) is None else self.positions[key]
 
     def get(self, text: str) -> int | None:
         """Return the position of the class with this name or alias."""
@@ -87,7 +93,7 @@ class Lookup:
         if len(keys) > _MOST_COMPARED:
             keys = [other for other in keys if other[:2] == key[:2]][:_MOST_COMPARED]
         alike = difflib.get_close_matches(key, keys, n=most, cutoff=0.6)
-        return list(dict.fromkeys(self.spellings[every[each]] for each in alike))
+        return list(dict.fromkeys(self.spellings[self.positions[every[each]]] for each in alike))
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,14 +166,8 @@ class ClassBank:
             str(number): Entry(name, row, phrases.get(name, ()))
             for number, (name, row) in enumerate(zip(names, rows, strict=True))
         }
-        bank = cls(
-            encoder_digest,
-            embeddings.shape[1],
-            Log(folded=entries),
-            next_key=len(names),
-            images=images,
-            provenance=provenance or {},
-        )
+        log = Log(folded=entries)
+        bank = cls(encoder_digest, embeddings.shape[1], log, None, {}, len(names), images, provenance or {})
         vars(bank)["embeddings"] = rows
         return bank.checked()
 
@@ -252,13 +252,19 @@ class ClassBank:
     @functools.cached_property
     def entries(self) -> Mapping[str, Entry]:
         """Return the classes by key, in order."""
-        every = {**({} if self.base is None else self.base.bank.entries), **self.changes}
-        return {key: item for key, item in every.items() if isinstance(item, Entry)}
+        entries = {} if self.base is None else dict(self.base.bank.entries)
+        for key, item in self.changes.items():
+            if isinstance(item, Entry):
+                entries[key] = item
+            else:
+                entries.pop(key, None)
+        return entries
 
     @functools.cached_property
     def records(self) -> Mapping[str, Record]:
         """Return ``@model``, ``@learned`` and ``@calibration``, those that are there."""
-        puts = {**({} if self.base is None else self.base.bank.records), **self.changes}
+        had = {} if self.base is None else self.base.bank.records
+        puts = {key: self.changes.get(key, had.get(key)) for key in (MODEL, LEARNED, CALIBRATION)}
         return {key: item for key, item in puts.items() if isinstance(item, Record)}
 
     @property
@@ -279,13 +285,16 @@ class ClassBank:
     @functools.cached_property
     def positions(self) -> Mapping[str, int]:
         """Return positions by key."""
-        return {key: number for number, key in enumerate(self.entries)}
+        return dict(zip(self.entries, range(len(self.entries)), strict=True))
 
     @functools.cached_property
     def origin(self) -> Indices:
-        """Return the position in the base (C,) of each class that has its embedding unchanged; -1 of all others."""
+        """Return the position in the base (C,) of each class that has its embedding unchanged; -1 of all others.
+
+        A bank without a base is its own.
+        """
         if self.base is None:
-            return np.full(len(self.entries), -1, np.intp)
+            return np.arange(len(self.entries))
         position, had = self.base.bank.positions, self.base.bank.entries
         origin = np.arange(len(position))
         touched = {key: item for key, item in self.changes.items() if key in position}
@@ -297,31 +306,43 @@ class ClassBank:
 
     @functools.cached_property
     def embeddings(self) -> Floats:
-        """Return the embeddings (C, D), read-only; the base's array itself if nothing was changed."""
+        """Return the embeddings (C, D) in one array, read-only; the base's array itself if nothing was changed."""
         if self.base is None:
             return read_only(self.rows(range(len(self.entries))))
-        base = self.base.bank.embeddings
-        return read_only(self.by_origin(base, self.rows)) if self.changes else base
+        return self.several[0] if len(self.several) == 1 else read_only(np.concatenate(self.several))
+
+    @functools.cached_property
+    def several(self) -> tuple[Floats, ...]:
+        """Return embeddings that follow each other, (C, D) together, read-only."""
+        own = np.flatnonzero(self.origin < 0)
+        return (self.embeddings,) if self.base is None else self.laid(self.base.bank.embeddings, own, self.rows(own))
 
     def rows(self, positions: Iterable[int]) -> Floats:
         """Return the embeddings (N, D) of some positions, copied."""
         rows = [self.entries[self.keys[position]].embedding for position in positions]
         return np.array(rows, np.float32).reshape(-1, self.dim)
 
-    def by_origin(self, base_values: npt.NDArray[Any], own: Callable[[Indices], npt.NDArray[Any]]) -> npt.NDArray[Any]:
-        """Return a value of each class: the base's where the embedding is the base's, else computed.
+    def laid(self, base_values: Floats, positions: Indices, values: Floats) -> tuple[Floats, ...]:
+        """Return a value of each class, which follow each other, (C, …) together: views of the base's, and others.
 
         Args:
-            base_values: (B, …), of the base's classes; (0, …) without a base.
-            own: Returns the values of some positions.
+            base_values: (B, …), of the base's classes; of a bank without a base, of its own.
+            positions: (N,), ascending: of all classes whose embedding is not the base's, and of any others.
+            values: (N, …), of these.
         """
-        own_positions = np.flatnonzero(self.origin < 0)
-        result = np.empty((len(self.origin), *base_values.shape[1:]), base_values.dtype)
-        if len(base_values):
-            np.take(base_values, self.origin, axis=0, mode="clip", out=result)
-        if len(own_positions):
-            result[own_positions] = own(own_positions)
-        return result
+        origin = self.origin.copy()
+        origin[positions] = -1
+        breaks = np.flatnonzero(np.where(origin[1:] < 0, origin[:-1] >= 0, np.diff(origin) != 1)) + 1
+        if len(breaks) * _LEAST_VIEW >= len(origin):
+            result = base_values.take(origin, axis=0, mode="clip")
+            result[positions] = values
+            return (read_only(result),)
+        spans = itertools.pairwise([0, *breaks.tolist(), len(origin)])
+        own = np.searchsorted(positions, [0, *breaks])
+        return tuple(
+            read_only(values[at : at + stop - start] if (n := origin[start]) < 0 else base_values[n : n + stop - start])
+            for (start, stop), at in zip(spans, own, strict=True)
+        )
 
     def positions_from(self, bundled: ClassBank, positions: Sequence[int]) -> Indices:
         """Return the position here (N,) of classes that still have the embedding of a bundle's bank; -1 of others.
@@ -343,12 +364,17 @@ class ClassBank:
     @functools.cached_property
     def _names(self) -> Mapping[str, str]:
         """Return keys by the ``name_key`` of names."""
-        return dict(zip(name_keys(self.names), self.entries, strict=True))
+        had, names = ({}, {}) if self.base is None else (self.base.bank.entries, dict(self.base.bank._names))
+        for key in self.changes.keys() & had.keys():
+            names.pop(name_key(had[key].name), None)
+        own = {key: item.name for key, item in self.changes.items() if isinstance(item, Entry)}
+        return names | dict(zip(name_keys([*own.values()]), own, strict=True))
 
     @functools.cached_property
     def special(self) -> Mapping[str, Entry]:
         """Return the classes of which more than name and embedding is known, by key, in order."""
-        return {key: entry for key, entry in self.entries.items() if entry[2:] != _PLAIN}
+        keys = self.changes.keys() | ({} if self.base is None else self.base.bank.special.keys())
+        return {key: entry for key, entry in self.entries.items() if key in keys and entry[2:] != _PLAIN}
 
     @functools.cached_property
     def _aliases(self) -> Mapping[str, str]:
@@ -358,8 +384,7 @@ class ClassBank:
     @functools.cached_property
     def lookup(self) -> Lookup:
         """Return the positions of names and aliases, in any spelling."""
-        names, aliases = ({name: self.positions[key] for name, key in d.items()} for d in (self._names, self._aliases))
-        return Lookup(self.names, names, aliases)
+        return Lookup(self.names, self._names, self._aliases, self.positions)
 
     def find(self, text: str) -> str:
         """Return the key of the class with this name or alias; ClassNameError if there is none."""

@@ -412,17 +412,9 @@ def carry(bank: ClassBank, bundled: ClassBank, embed: Embed, *, by: str = "") ->
     summary = f"carried {_count(len(keys), 'class')} to encoder {bundled.encoder_digest[:8]}"
     step = Step(bank.log.last + 1, utc_now(), "carry", summary, by)
     history = [dataclasses.replace(one, puts=None) for one in bank.history]
-    after = ClassBank(
-        bundled.encoder_digest,
-        bundled.dim,
-        Log((*history, step), step.n, {**dict.fromkeys(gone), **entries}),
-        bundled.base if bank.base else None,
-        pool,
-        number,
-        bundled.images,
-        bundled.provenance if bank.base else bank.provenance,
-        tuple(parked),
-    )
+    log = Log((*history, step), step.n, {**dict.fromkeys(gone), **entries})
+    own: dict[str, Any] = {} if bank.base else {"base": None, "provenance": bank.provenance}
+    after = bundled.replaced(log=log, pool=pool, next_key=number, parked=tuple(parked), **own)
     if not after.can_answer:
         raise BankError("no class is left that can be an answer")
     return after.checked(), notes

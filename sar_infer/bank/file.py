@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import operator
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -225,20 +224,10 @@ def decoded(
         parked.append(Parked(_images(one), waiting))
     steps = (Step(**{**step, "puts": puts(step["puts"]) if "puts" in step else None}) for step in content["steps"])
     base = None if "base" not in content else _stub(content) if detached else _base(content, base_bank)
-    bank = ClassBank(
-        content["encoder"],
-        dim,
-        Log(tuple(steps), content["begun"], puts(content["folded"])),
-        base,
-        dict(zip(photos, pool_rows, strict=False)),
-        content["next_key"],
-        _images(content),
-        content["provenance"],
-        tuple(parked),
-        digest,
-    )
-    of_entries = [entry.embedding for entry in bank.entries.values()]
-    if base is None and len(of_entries) == len(rows) and all(map(operator.is_, of_entries, rows)):
+    log = Log(tuple(steps), content["begun"], puts(content["folded"]))
+    pool, more = dict(zip(photos, pool_rows, strict=False)), (_images(content), content["provenance"])
+    bank = ClassBank(content["encoder"], dim, log, base, pool, content["next_key"], *more, tuple(parked), digest)
+    if base is None and [*map(id, rows)] == [id(entry.embedding) for entry in bank.entries.values()]:
         vars(bank)["embeddings"] = embeddings  # the classes are the tensor itself
     return bank
 

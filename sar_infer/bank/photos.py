@@ -103,9 +103,6 @@ class Images(NamedTuple):
 NO_IMAGES = Images()
 
 
-NO_IMAGES = Images()
-
-
 class Parked(NamedTuple):
     """Photos that another image encoder embedded, by the bank's keys; they wait for that encoder."""
 

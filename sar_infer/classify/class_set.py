@@ -14,7 +14,7 @@ from sar_infer._arrays import Floats, Indices
 from sar_infer.bank import ClassBank, PhotoSet
 from sar_infer.bank.class_bank import Lookup
 from sar_infer.class_model.model import ClassModel, Doubles, apart
-from sar_infer.classify.composer import Composer, Evidence, Linear
+from sar_infer.classify.composer import Composer, Evidence, Linear, rows_at
 from sar_infer.errors import InputError
 from sar_infer.results import Source
 from sar_infer.text.names import Phrases, name_key
@@ -121,7 +121,7 @@ def build_class_set(
         model, linear = composer.of_bank(bank)
         return ClassSet(
             bank.names,
-            (bank.embeddings,),
+            bank.several,
             np.arange(len(bank.names)),
             linear,
             model,
@@ -164,7 +164,7 @@ def build_class_set(
     model, linear, evidence_of = composer.of_call(bank, stay, embeddings, theirs, [more.get(name) for name in phrases])
     return ClassSet(
         (*(bank.names[position] for position in stay.tolist()), *phrases),
-        (*(() if only else (bank.embeddings[stay],) if replaced else (bank.embeddings,)), embeddings),
+        (*(() if only else rows_at(bank.several, stay)), embeddings),
         np.concatenate([stay, np.array([_EXTENDED if column is None else column for column in theirs], np.intp)]),
         linear,
         model,

@@ -22,9 +22,10 @@ from sar_infer.class_model.trained import TrainedClasses
 from sar_infer.errors import BankError
 
 Pieces = tuple[tuple[Floats, float], ...]
+_Names = tuple[Floats, Floats, float]
 _ALIKE = 0.3
-"""Where photos of only one class are known: the share of their mean that other images have too. Chosen among 0.3 to
-0.6 on ``examples/clothes``, where one class with photos is among six names."""
+"""Where photos of only one class are known: the share of their mean that other images have too. Chosen on the
+choosing deal by ``experiments/class_model/tune.py``; 0.2 to 0.4 are level."""
 _MOST_FITTED = 4
 """Fitted models of banks that stay ready."""
 
@@ -79,7 +80,7 @@ class Composer:
         self._fitted: list[tuple[object, ClassModel]] = []
         self._evidence: weakref.WeakKeyDictionary[ClassBank, Mapping[int, Evidence]] = weakref.WeakKeyDictionary()
         self._linear: weakref.WeakKeyDictionary[ClassBank, tuple[ClassModel, Linear]] = weakref.WeakKeyDictionary()
-        self._names: weakref.WeakKeyDictionary[ClassBank, tuple[str, Floats, Floats]] = weakref.WeakKeyDictionary()
+        self._names: weakref.WeakKeyDictionary[ClassBank, tuple[str, _Names]] = weakref.WeakKeyDictionary()
         self._usual: weakref.WeakKeyDictionary[ClassBank, ClassModel] = weakref.WeakKeyDictionary()
         self._lock = threading.RLock()
 
@@ -142,13 +143,16 @@ class Composer:
                 evidence = self.evidence(bank)
                 model = self._model(bank, evidence)
                 if evidence or model.slope:
-                    weights, bias = self._of_names(bank, model)
-                    at = sorted(evidence)
-                    special, biases = _weights(model, bank.rows(at), [evidence[position] for position in at])
-                    weights[at], bias[at] = special[:-1], biases[:-1]
-                    pieces: Pieces = ((weights, 1.0),)
+                    own, photos = np.flatnonzero(bank.origin < 0), np.array(sorted(evidence), np.intp)
+                    at, (names, biases, factor) = np.union1d(own, photos), self._of_names(bank, model)
+                    weights, bias, _ = _named(model, bank.rows(at))
+                    special, more = _weights(model, bank.rows(photos), [evidence[column] for column in photos.tolist()])
+                    places = np.searchsorted(at, photos)
+                    weights[places], bias[places] = special[:-1] / np.float32(factor), more[:-1]
+                    pieces: Pieces = tuple((rows, factor) for rows in bank.laid(names, at, weights))
+                    bias = np.concatenate(bank.laid(biases, at, bias))
                 else:
-                    pieces, bias = _text(model, (bank.embeddings,)), None
+                    pieces, bias = _text(model, bank.several), None
                 result = self._linear[bank] = model, _moved(bank, model, pieces, bias)
             return result
 
@@ -176,19 +180,15 @@ class Composer:
             own = None if position is None else counted.get(position)
             if (both := own.joined(more) if own is not None and more is not None else own or more) is not None:
                 evidence[column] = both
-        pieces: Pieces = ()
         bias = np.zeros(len(stay), np.float32)
         if counted or self.fitted(bank) is not None:
             model, of_bank = self.of_bank(bank)
-            if len(stay) == len(bank.names):
-                pieces, bias = of_bank.pieces, bias if of_bank.bias is None else of_bank.bias
-            elif len(stay):
-                pieces = tuple((weights[stay], factor) for weights, factor in of_bank.pieces)  # one piece, if weighted
-                bias = bias if of_bank.bias is None else of_bank.bias[stay]
+            several, factors = zip(*of_bank.pieces, strict=True)
+            pieces = tuple(zip(rows_at(several, stay), factors, strict=True)) if len(stay) else ()
+            bias = bias if of_bank.bias is None else of_bank.bias[stay]
         else:
             model = self._model(bank, evidence, rows)
-            several = (bank.embeddings,) if len(stay) == len(bank.names) else (bank.embeddings[stay],)
-            pieces = _text(model, several) if len(stay) else ()
+            pieces = _text(model, rows_at(bank.several, stay)) if len(stay) else ()
         if not model.slope and all(column < len(stay) for column in evidence):
             given = _moved(bank, model, _text(model, (rows,)), None)
         else:
@@ -230,23 +230,33 @@ class Composer:
         model = self.fitted(bank)
         return "" if model is None else model.digest
 
-    def _of_names(self, bank: ClassBank, model: ClassModel) -> tuple[Floats, Floats]:
-        """Return writable weights (C, D) and bias (C,) of a bank's classes, computed from names only."""
-        if not model.slope:  # the formula gives this, for 30 ms at 1,000 classes
-            return bank.embeddings * np.float32(model.weights[2] * model.scale), np.zeros(len(bank.names), np.float32)
-        base = None if bank.base is None else bank.base.bank
-        if base is None:
-            weights, bias = _weights(model, bank.embeddings)
-            return weights[:-1], bias[:-1]
-        latest = self._names.get(base)
+    def _of_names(self, bank: ClassBank, model: ClassModel) -> _Names:
+        """Return what `_named` returns of the classes of a bank's base, or of a bank without one."""
+        first = bank if bank.base is None else bank.base.bank
+        if not model.slope:
+            return _named(model, first.embeddings)
+        latest = self._names.get(first)
         if latest is None or latest[0] != model.digest:
-            latest = model.digest, *_weights(model, base.embeddings)
-            self._names[base] = latest
-        _, weights, bias = latest
-        return (
-            bank.by_origin(weights[:-1], lambda own: _weights(model, bank.rows(own))[0][:-1]),
-            bank.by_origin(bias[:-1], lambda own: _weights(model, bank.rows(own))[1][:-1]),
-        )
+            latest = model.digest, _named(model, first.embeddings)
+            self._names[first] = latest
+        return latest[1]
+
+
+def rows_at(several: Sequence[Floats], positions: Indices) -> tuple[Floats, ...]:
+    """Return rows of arrays (·, D) that follow each other, at ascending positions; what stays whole is not copied."""
+    starts = np.cumsum([0, *map(len, several[:-1])])
+    parts = np.split(positions, np.searchsorted(positions, starts[1:]))
+    every = zip(several, parts, starts, strict=True)
+    return tuple(rows if len(part) == len(rows) else rows[part - start] for rows, part, start in every)
+
+
+def _named(model: ClassModel, rows: Floats) -> _Names:
+    """Return weights (C, D) and bias (C,) of classes as their names alone give them, and a factor of the weights."""
+    factor = float(model.weights[2] * model.scale)
+    if not model.slope and factor:  # the formula gives this, for 30 ms at 1,000 classes
+        return rows, np.zeros(len(rows), np.float32), factor
+    weights, bias = _weights(model, rows)
+    return weights[:-1], bias[:-1], 1.0
 
 
 def _weights(model: ClassModel, rows: Floats, items: Sequence[Evidence | None] = ()) -> tuple[Floats, Floats]:

@@ -8,17 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sar_infer.cli.bank.common import (
-    SHARED,
-    BankArguments,
-    Workspace,
-    changing,
-    on_bank,
-    own_option,
-    save,
-    shared_options,
-)
-from sar_infer.cli.command import Command
+from sar_infer.cli.bank.common import BankArguments, Workspace, changing, on_bank, photos_option, save
 from sar_infer.cli.options import Refusal, emit
 from sar_infer.errors import one_line
 
@@ -26,16 +16,8 @@ if TYPE_CHECKING:
     from sar_infer.bank import BankCalibration, PhotoSet
 
 
-@click.command(cls=Command, groups={"Photos": "photos"} | SHARED)
-@on_bank
-@own_option(
-    "--photos",
-    multiple=True,
-    required=True,
-    metavar="ROOT",
-    help="Photos that the bank has not used, one folder for each of its classes.",
-)
-@shared_options
+@on_bank({"Photos": "photos"})
+@photos_option("ROOT", "Photos that the bank has not used, one folder for each of its classes.")
 def calibrate(arguments: BankArguments, *, photos: Sequence[str]) -> None:
     """Calibrate the scores of BANK_FILE on labelled photos.
 
@@ -46,13 +28,11 @@ def calibrate(arguments: BankArguments, *, photos: Sequence[str]) -> None:
     """
     from sar_infer.bank import calibrate as edit
     from sar_infer.classify.calibration import calibration_lines
-    from sar_infer.cli.bank.photos import files_by_class, read_photos
+    from sar_infer.cli.bank.photos import files_by_class, read_photos, spelling
 
     with changing(arguments) as workspace:
         bank = workspace.bank
-        files = files_by_class(
-            lambda name: bank.entry(name).name if bank.lookup.get(name) is not None else None, {}, photos
-        )
+        files = files_by_class(lambda name: spelling(bank, name), {}, photos)
         positions = {name: workspace.bank.lookup.find(name) for name in files}
         for name, position in positions.items():
             if workspace.bank.background is not None and workspace.bank.background[position]:

@@ -6,7 +6,7 @@ import functools
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.core import ParameterSource
 
+from sar_infer.cli.command import Command
 from sar_infer.cli.options import (
+    Decorated,
     Refusal,
     emit,
     format_option,
@@ -40,8 +42,6 @@ ENVIRONMENT = "SAR_BANK"
 """Prefix of the environment variables of a single command's options: ``SAR_BANK_ADD_CLASSES`` for ``add --classes``."""
 own_option = click.option
 """An option whose environment variable contains the name of its command; ``options.option`` is for shared ones."""
-SHARED = {"Shared options": "bundle form"}
-"""The group of `shared_options` in ``--help``."""
 Chunk = TypeVar("Chunk", bound=Sized)
 
 
@@ -70,29 +70,49 @@ class Workspace:
         return Classifier(self.bundle, bank=self.bank)
 
 
-def on_bank(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command BANK_FILE, --bundle and --format as ``BankArguments``, and turn errors into one line on stderr.
-
-    Exit code 2 for what cannot be used, 1 for what could not be written, 130 for an interrupt.
-    """
-
-    @click.argument("bank_file", type=click.Path())
-    @functools.wraps(command)
-    def run(bank_file: str, bundle: str | None, form: str, **values: Any) -> None:
-        one_blas_thread()
-        if not bank_file:
-            raise Refusal(f"BANK_FILE is empty; expected a bank file, such as shop{SUFFIX}")
-        with reported(bank_file):
-            command(BankArguments(Path(bank_file), bundle, form), **values)
-
-    return run
-
-
-shared_options = together(
+_SHARED = together(
     option("--bundle", type=click.Path(), help="Bundle of the bank's encoder.  [default: the shipped one]"),
     format_option,
 )
 """The options that every command has; they come last in its help."""
+
+
+def on_bank(groups: Mapping[str, str], name: str | None = None) -> Callable[[Callable[..., None]], click.Command]:
+    """Return what makes a command of a function, with BANK_FILE, --bundle and --format as ``BankArguments``.
+
+    Errors become one line on stderr: exit code 2 for what cannot be used, 1 for what could not be written, 130 for an
+    interrupt.
+
+    Args:
+        groups: Names of the command's own options, by their heading in ``--help``.
+        name: Name of the command; None is that of the function.
+    """
+
+    def made(command: Callable[..., None]) -> click.Command:
+        @click.argument("bank_file", type=click.Path())
+        @functools.wraps(command)
+        def run(bank_file: str, bundle: str | None, form: str, **values: Any) -> None:
+            one_blas_thread()
+            if not bank_file:
+                raise Refusal(f"BANK_FILE is empty; expected a bank file, such as shop{SUFFIX}")
+            with reported(bank_file):
+                command(BankArguments(Path(bank_file), bundle, form), **values)
+
+        result = click.command(name, cls=Command, groups={**groups, "Shared options": "bundle form"})(run)
+        result.params += click.command()(_SHARED(lambda: None)).params
+        return result
+
+    return made
+
+
+def photos_option(metavar: str, text: str, *, required: bool = True) -> Callable[[Decorated], Decorated]:
+    """Return the option --photos, which is repeatable."""
+    return own_option("--photos", multiple=True, required=required, metavar=metavar, help=text)
+
+
+classes_option = own_option(
+    "--classes", type=click.Path(path_type=Path), help="Text file of class names, one per line."
+)
 exclude_option = own_option(
     "--exclude",
     type=click.Path(path_type=Path),
@@ -243,7 +263,7 @@ def shown(findings: Sequence[Finding], most: int | None = None) -> Iterator[str]
 
 
 def counted(
-    chunks: Iterable[Chunk], total: int, label: str, hidden_up_to: int, size: Callable[[Chunk], int] = len
+    chunks: Iterable[Chunk], total: int, label: str, size: Callable[[Chunk], int] = len, hidden_up_to: int = 64
 ) -> Iterator[Chunk]:
     """Yield the chunks; on a terminal, show a bar that counts their items if there are more than ``hidden_up_to``."""
     started = time.perf_counter()

@@ -12,22 +12,21 @@ from typing import TYPE_CHECKING
 import click
 
 from sar_infer.cli.bank.common import (
-    SHARED,
     BankArguments,
     Workspace,
     again,
     bundle_words,
     changing,
+    classes_option,
     exclude_option,
     on_bank,
     own_option,
+    photos_option,
     read_phrases,
     save,
-    shared_options,
     shown,
     write,
 )
-from sar_infer.cli.command import Command
 from sar_infer.cli.options import Refusal, emit
 from sar_infer.errors import one_line
 
@@ -36,18 +35,15 @@ if TYPE_CHECKING:
     from sar_infer.classify.fitting import BankFitting
 
 
-@click.command(cls=Command, groups={"Classes": "classes photos exclude", "Checks": "strict"} | SHARED)
-@on_bank
-@own_option(
-    "--photos",
-    multiple=True,
-    metavar="PATH",
-    help="Folder with one folder of photos for each class, or a CSV file with columns class and photo. Repeatable.",
+@on_bank({"Classes": "classes photos exclude", "Checks": "strict"})
+@photos_option(
+    "PATH",
+    "Folder with one folder of photos for each class, or a CSV file with columns class and photo. Repeatable.",
+    required=False,
 )
-@own_option("--classes", type=click.Path(path_type=Path), help="Text file of class names, one per line.")
+@classes_option
 @exclude_option
 @own_option("--strict", is_flag=True, help="Make nothing if a photo looks like another class.")
-@shared_options
 def create(
     arguments: BankArguments, *, photos: Sequence[str], classes: Path | None, exclude: Path | None, strict: bool
 ) -> None:
@@ -118,9 +114,7 @@ def create(
     emit(arguments.form, lambda: content, map(one_line, lines))
 
 
-@click.command(cls=Command, groups=SHARED)
-@on_bank
-@shared_options
+@on_bank({})
 def fit(arguments: BankArguments) -> None:
     """Fit the class model to the photos of BANK_FILE.
 
@@ -142,9 +136,7 @@ def fit(arguments: BankArguments) -> None:
                 click.echo(line)
 
 
-@click.command(cls=Command, groups=SHARED)
-@on_bank
-@shared_options
+@on_bank({})
 def carry(arguments: BankArguments) -> None:
     """Move BANK_FILE to another bundle (--bundle).
 

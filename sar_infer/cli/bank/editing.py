@@ -10,29 +10,27 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sar_infer.cli.bank.common import (
-    SHARED,
     SUFFIX,
     BankArguments,
     Workspace,
     again,
     changing,
+    classes_option,
     counted,
     exclude_option,
     on_bank,
     own_option,
+    photos_option,
     read_phrases,
-    shared_options,
     shown,
     write,
 )
 from sar_infer.cli.bank.creating import advice
-from sar_infer.cli.command import Command
 from sar_infer.cli.options import Refusal
 from sar_infer.errors import one_line
 
 if TYPE_CHECKING:
     from sar_infer._arrays import Floats
-    from sar_infer.bank import ClassBank
     from sar_infer.evaluation import Finding
     from sar_infer.text.names import Phrases
 
@@ -41,27 +39,20 @@ _CHUNK = 2048
 """Number of classes that are embedded together."""
 
 
-@click.command(
-    cls=Command,
-    groups={"Classes": "classes photos photos_only exclude", "Scores": "background threshold", "Checks": "strict"}
-    | SHARED,
-)
-@on_bank
+@on_bank({"Classes": "classes photos photos_only exclude", "Scores": "background threshold", "Checks": "strict"})
 @click.argument("names", nargs=-1)
-@own_option("--classes", type=click.Path(path_type=Path), help="Text file of class names, one per line.")
-@own_option(
-    "--photos",
-    multiple=True,
-    metavar="PATH",
-    help="Photos of the named class: files, folders or patterns. Without a name: a folder with one folder for each "
+@classes_option
+@photos_option(
+    "PATH",
+    "Photos of the named class: files, folders or patterns. Without a name: a folder with one folder for each "
     "class, or a CSV file with columns class and photo. Repeatable.",
+    required=False,
 )
 @own_option("--photos-only", is_flag=True, help='Use only the photos, since the names have no meaning ("SKU-12345").')
 @own_option("--background", is_flag=True, help="Include in the softmax, never predict.")
 @own_option("--threshold", type=click.FloatRange(0, 1), help="Lowest score at which the classes are predicted.")
 @exclude_option
 @own_option("--strict", is_flag=True, help="Add nothing if there is a warning.")
-@shared_options
 def add(  # noqa: PLR0913 - one for each option
     arguments: BankArguments,
     *,
@@ -96,17 +87,17 @@ def add(  # noqa: PLR0913 - one for each option
         )
     from sar_infer.bank import add as edit
     from sar_infer.bank.edits import check_names
-    from sar_infer.cli.bank.photos import checked, files_by_class, read_photos, report_labels
+    from sar_infer.cli.bank.photos import checked, files_by_class, read_photos, report_labels, spelling
     from sar_infer.evaluation import LIST, name_findings
 
     with changing(arguments) as workspace:
         bank = workspace.bank
         given = read_phrases(names, classes, workspace.classifier.check_name if photos_only else len)
-        files = files_by_class(lambda name: _spelled(bank, name), given, photos, exclude)
+        files = files_by_class(lambda name: spelling(bank, name), given, photos, exclude)
         phrases = {
-            name: texts for name, texts in given.items() if not (files and texts == (name,) and _spelled(bank, name))
+            name: texts for name, texts in given.items() if not (files and texts == (name,) and spelling(bank, name))
         }
-        phrases |= {name: (name,) for name in files if name not in given and not _spelled(bank, name)}
+        phrases |= {name: (name,) for name in files if name not in given and not spelling(bank, name)}
         findings = [] if photos_only else name_findings(bank, workspace.bundle, phrases)
         _refuse(findings, strict=strict)
         check_names(bank, [*phrases])
@@ -127,17 +118,13 @@ def add(  # noqa: PLR0913 - one for each option
             click.echo(one_line(line), err=True)
 
 
-def _spelled(bank: ClassBank, name: str) -> str | None:
-    return None if (position := bank.lookup.get(name)) is None else bank.names[position]
-
-
 def _embedded(workspace: Workspace, phrases: Phrases, photographed: Container[str]) -> Floats:
     """Return unit embeddings (N, D), made chunk by chunk."""
     import numpy as np
 
     items, embed = [*phrases.items()], workspace.classifier.class_rows
     chunks = (dict(items[start : start + _CHUNK]) for start in range(0, len(items), _CHUNK))
-    rows = [embed(chunk, photographed) for chunk in counted(chunks, len(items), "Embedding", _CHUNK)]
+    rows = [embed(chunk, photographed) for chunk in counted(chunks, len(items), "Embedding", hidden_up_to=_CHUNK)]
     return np.concatenate([np.empty((0, workspace.bank.dim), np.float32), *rows])
 
 
@@ -159,17 +146,14 @@ def _show(findings: Sequence[Finding]) -> None:
         click.echo(one_line(line), err=True)
 
 
-@click.command(cls=Command, groups={"Classes": "classes photos"} | SHARED)
-@on_bank
+@on_bank({"Classes": "classes photos"})
 @click.argument("names", nargs=-1)
 @own_option("--classes", type=click.Path(path_type=Path), help="Text file of names to remove, one per line.")
-@own_option(
-    "--photos",
-    multiple=True,
-    metavar="PATH",
-    help="Remove only these photos of the named class, also from the history: files, folders or patterns. Repeatable.",
+@photos_option(
+    "PATH",
+    "Remove only these photos of the named class, also from the history: files, folders or patterns. Repeatable.",
+    required=False,
 )
-@shared_options
 def remove(arguments: BankArguments, names: Sequence[str], classes: Path | None, photos: Sequence[str]) -> None:
     """Remove classes, by name or alias.
 
@@ -197,12 +181,10 @@ def remove(arguments: BankArguments, names: Sequence[str], classes: Path | None,
         write(arguments, workspace, after)
 
 
-@click.command(cls=Command, groups={"Options": "embed"} | SHARED)
-@on_bank
+@on_bank({"Options": "embed"})
 @click.argument("old")
 @click.argument("new")
 @own_option("--embed", is_flag=True, help="Also embed the new name.")
-@shared_options
 def rename(arguments: BankArguments, old: str, new: str, *, embed: bool) -> None:
     """Rename a class. It keeps its position and the embedding of its old name."""
     from sar_infer.bank import rename as edit
@@ -212,12 +194,7 @@ def rename(arguments: BankArguments, old: str, new: str, *, embed: bool) -> None
         write(arguments, workspace, edit(workspace.bank, old, new, row, by="sar-bank rename"))
 
 
-@click.command(
-    "set",
-    cls=Command,
-    groups={"Names": "aliases no_aliases photos_only", "Scores": "threshold no_threshold background"} | SHARED,
-)
-@on_bank
+@on_bank({"Names": "aliases no_aliases photos_only", "Scores": "threshold no_threshold background"}, "set")
 @click.argument("name", metavar="CLASS")
 @own_option("--alias", "aliases", multiple=True, metavar="NAME", help="Add another name. Repeatable.")
 @own_option("--no-alias", "no_aliases", multiple=True, metavar="NAME", help="Remove this alias. Repeatable.")
@@ -225,7 +202,6 @@ def rename(arguments: BankArguments, old: str, new: str, *, embed: bool) -> None
 @own_option("--no-threshold", is_flag=True, help="Predict the class at any score.")
 @own_option("--background/--foreground", default=None, help="Include in the softmax, never predict.")
 @own_option("--photos-only/--named", default=None, help="Use only its photos, since its name has no meaning; or both.")
-@shared_options
 def set_class(
     arguments: BankArguments,
     name: str,
@@ -261,11 +237,9 @@ def set_class(
         write(arguments, workspace, edit(workspace.bank, name, by="sar-bank set", **settings))
 
 
-@click.command(cls=Command, groups={"Options": "to steps"} | SHARED)
-@on_bank
+@on_bank({"Options": "to steps"})
 @own_option("--to", type=click.IntRange(min=0), help="Step to go back to; 0: the beginning.")
 @own_option("--steps", type=click.IntRange(min=1), help="Number of steps to undo.")
-@shared_options
 def rollback(arguments: BankArguments, to: int | None, steps: int | None) -> None:
     """Go back to an earlier step of the history.
 

@@ -8,21 +8,12 @@ from pathlib import Path
 
 import click
 
-from sar_infer.cli.bank.common import SHARED, BankArguments, on_bank, opened, own_option, shared_options
-from sar_infer.cli.command import Command
+from sar_infer.cli.bank.common import BankArguments, on_bank, opened, own_option, photos_option
 
 
-@click.command(cls=Command, groups={"Options": "photos html"} | SHARED)
-@on_bank
-@own_option(
-    "--photos",
-    multiple=True,
-    required=True,
-    metavar="ROOT",
-    help="Photos that the bank has not used, one folder for each class. Repeatable.",
-)
+@on_bank({"Options": "photos html"})
+@photos_option("ROOT", "Photos that the bank has not used, one folder for each class. Repeatable.")
 @own_option("--html", type=click.Path(path_type=Path), help="Also write one HTML page with the misclassified photos.")
-@shared_options
 def evaluate(arguments: BankArguments, *, photos: Sequence[str], html: Path | None) -> None:
     """Evaluate BANK_FILE on labelled photos.
 

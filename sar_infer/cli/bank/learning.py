@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from sar_infer.cli.bank.common import (
-    SHARED,
     BankArguments,
     Workspace,
     changing,
@@ -18,35 +16,25 @@ from sar_infer.cli.bank.common import (
     on_bank,
     opened,
     own_option,
-    shared_options,
+    photos_option,
     write,
 )
-from sar_infer.cli.command import Command
 from sar_infer.cli.options import Refusal, emit
 from sar_infer.errors import one_line
 
 if TYPE_CHECKING:
-    from sar_infer.bank import Learn
     from sar_infer.class_model.spool import FeatureSpool
     from sar_infer.classify.learning import LearningReport
 
-_HIDDEN_UP_TO = 64
 
-
-@click.command(cls=Command, groups={"Photos": "photos all_known dry_run"} | SHARED)
-@on_bank
-@own_option(
-    "--photos",
-    multiple=True,
-    required=True,
-    metavar="PLACE",
-    help="Folder, list (.txt), tar or Parquet file of photos, or results of sar-classify --embeddings. Repeatable.",
+@on_bank({"Photos": "photos all_known dry_run"})
+@photos_option(
+    "PLACE", "Folder, list (.txt), tar or Parquet file of photos, or results of sar-classify --embeddings. Repeatable."
 )
 @own_option("--all-known", is_flag=True, help="Adapt more. Every photo must show one of the bank's classes.")
 @own_option("--dry-run", is_flag=True, help="Only print the report. Write nothing.")
 @own_option("--column", default="image", help="Column of the images in Parquet files.")
 @own_option("--key-column", help="Column of the keys in Parquet files.  [default: FILE#ROW]")
-@shared_options
 def learn(
     arguments: BankArguments,
     *,
@@ -73,12 +61,12 @@ def learn(
         if not len(spool):
             raise Refusal(f"{photos[0]}: no photo that can be read")
         if dry_run:
-            _, report = _learned(before, spool, all_known=all_known)
+            _, report = before.classifier.learn(spool, bank=before.bank, all_known=all_known)
             content = {"bank": str(arguments.file), "changed": False, "learned": _content(report, skipped)}
             emit(arguments.form, lambda: content, [])
         else:
             with changing(arguments) as workspace:  # locked only now: encoding may have taken hours
-                change, report = _learned(workspace, spool, all_known=all_known)
+                change, report = workspace.classifier.learn(spool, bank=workspace.bank, all_known=all_known)
                 after = edit(workspace.bank, change, by="sar-bank learn")
                 write(arguments, workspace, after, learned=_content(report, skipped))
     if arguments.form == "text":
@@ -94,26 +82,19 @@ def _check(workspace: Workspace) -> None:
         workspace.classifier.learn(nothing, bank=workspace.bank)
 
 
-@contextmanager
 def _spooled(
     workspace: Workspace, photos: Sequence[str], column: str, key_column: str | None, skipped: list[tuple[str, str]]
-) -> Iterator[FeatureSpool]:
-    """Yield the features of all photos; those that cannot be read are noted."""
+) -> FeatureSpool:
+    """Return the features of all photos; those that cannot be read are noted."""
     from sar_infer.bulk.features import count_photos, features
     from sar_infer.class_model.spool import FeatureSpool
 
-    def skip(key: str, reason: str) -> None:
-        skipped.append((key, reason))
-
     total = count_photos(photos, column, key_column)
-    chunks = features(photos, workspace.classifier, skip, column=column, key_column=key_column)
-    bar = counted(chunks, total or 0, "Reading photos", _HIDDEN_UP_TO, lambda chunk: len(chunk[0]))
-    with FeatureSpool.of(workspace.bank.dim, bar) as spool:
-        yield spool
-
-
-def _learned(workspace: Workspace, spool: FeatureSpool, *, all_known: bool) -> tuple[Learn, LearningReport]:
-    return workspace.classifier.learn(spool, bank=workspace.bank, all_known=all_known)
+    chunks = features(
+        photos, workspace.classifier, lambda *pair: skipped.append(pair), column=column, key_column=key_column
+    )
+    bar = counted(chunks, total or 0, "Reading photos", lambda chunk: len(chunk[0]))
+    return FeatureSpool.of(workspace.bank.dim, bar)
 
 
 def _content(report: LearningReport, skipped: Sequence[tuple[str, str]]) -> dict[str, Any]:

@@ -17,14 +17,13 @@ from sar_infer.images.inputs import is_class_list, read_class_list, read_exclude
 
 if TYPE_CHECKING:
     from sar_infer._arrays import Floats
-    from sar_infer.bank import PhotoSet
+    from sar_infer.bank import ClassBank, PhotoSet
     from sar_infer.evaluation import LabelCheck
     from sar_infer.text.names import Phrases
 
     Files = Mapping[str, Sequence[str]]
 
 _BATCH = 16
-_HIDDEN_UP_TO = 64
 
 
 @dataclass(frozen=True)
@@ -42,6 +41,11 @@ class ReadPhotos:
     files: dict[tuple[str, bytes], str] = field(default_factory=dict)
     repeats: list[tuple[str, str, str]] = field(default_factory=list)
     twice: list[tuple[tuple[str, str], tuple[str, str]]] = field(default_factory=list)
+
+
+def spelling(bank: ClassBank, name: str) -> str | None:
+    """Return the name of the class that has this name or alias; None if there is none."""
+    return None if (position := bank.lookup.get(name)) is None else bank.names[position]
 
 
 def files_by_class(
@@ -122,7 +126,7 @@ def read_photos(workspace: Workspace, files: Files, *, photos_only: bool) -> Rea
     chunks = (pairs[start : start + _BATCH] for start in range(0, total, _BATCH))
     rows: dict[str, dict[bytes, Floats]] = {name: {} for name in files}
     had = {name: {*bank.entry(name).photos} if bank.lookup.get(name) is not None else set() for name in files}
-    for chunk in counted(chunks, total, "Reading photos", _HIDDEN_UP_TO):
+    for chunk in counted(chunks, total, "Reading photos"):
         embedded = workspace.classifier.each_photo([path for _, path in chunk], _BATCH)
         for (name, path), (_, digest, row) in zip(chunk, embedded, strict=True):
             if digest in had[name]:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import click
-
-from sar_infer.cli.bank.common import SHARED, BankArguments, on_bank, own_option, shared_options
-from sar_infer.cli.command import Command
+from sar_infer.cli.bank.common import BankArguments, on_bank, own_option
 from sar_infer.cli.options import emit
 
 if TYPE_CHECKING:
@@ -34,12 +31,10 @@ def _opened(arguments: BankArguments) -> ClassBank:
         return ClassBank.load(arguments.file, base=open_bundle(None).bank)
 
 
-@click.command("list", cls=Command, groups={"Options": "long like added"} | SHARED)
-@on_bank
+@on_bank({"Options": "long like added"}, "list")
 @own_option("--long", is_flag=True, help="Also show aliases, phrases, thresholds and photos.")
 @own_option("--like", metavar="TEXT", help="Only classes with this text in their name or an alias.")
 @own_option("--added", is_flag=True, help="Only added classes.")
-@shared_options
 def list_classes(arguments: BankArguments, *, long: bool, like: str | None, added: bool) -> None:
     """Print the classes of BANK_FILE, one per line."""
     from sar_infer.text.names import name_key
@@ -53,9 +48,7 @@ def list_classes(arguments: BankArguments, *, long: bool, like: str | None, adde
     emit(arguments.form, lambda: [_content(entry) for entry in chosen], (_line(entry, long) for entry in chosen))
 
 
-@click.command(cls=Command, groups=SHARED)
-@on_bank
-@shared_options
+@on_bank({})
 def history(arguments: BankArguments) -> None:
     """Print the steps of BANK_FILE, the oldest first.
 

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sar_infer.cli.bank.common import SHARED, BankArguments, again, counted, on_bank, opened, own_option, shared_options
-from sar_infer.cli.command import Command
+from sar_infer.cli.bank.common import BankArguments, again, counted, on_bank, opened, own_option, photos_option
 from sar_infer.cli.options import Refusal, emit, warn
 from sar_infer.images.inputs import write_class_list
 
@@ -21,24 +20,17 @@ if TYPE_CHECKING:
 
 _MOST_NAMES = 1000
 """Class names that the page completes."""
-_HIDDEN_UP_TO = 64
 
 
-@click.command(cls=Command, groups={"Options": "photos html"} | SHARED)
-@on_bank
-@own_option(
-    "--photos",
-    multiple=True,
-    required=True,
-    metavar="PLACE",
-    help="Photos without labels: folder, list or Parquet file, or results of sar-classify --embeddings. Repeatable.",
+@on_bank({"Options": "photos html"})
+@photos_option(
+    "PLACE", "Photos without labels: folder, list or Parquet file, or results of sar-classify --embeddings. Repeatable."
 )
 @own_option(
     "--html",
     type=click.Path(path_type=Path),
     help="Page to write. The list is written next to it as .csv.  [default: BANK_FILE-groups.html, here]",
 )
-@shared_options
 def suggest(arguments: BankArguments, *, photos: Sequence[str], html: Path | None) -> None:
     """Find new classes, and photos worth a label.
 
@@ -96,7 +88,7 @@ def _features(classifier: Classifier, photos: Sequence[str]) -> tuple[list[str],
 
     chunks = features(photos, classifier, skipped)
     total = count_photos(photos) or 0
-    for some_keys, some_rows in counted(chunks, total, "Encoding", _HIDDEN_UP_TO, lambda chunk: len(chunk[0])):
+    for some_keys, some_rows in counted(chunks, total, "Encoding", lambda chunk: len(chunk[0])):
         keys += some_keys
         rows.append(some_rows)
     if not keys:

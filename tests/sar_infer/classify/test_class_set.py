@@ -9,8 +9,9 @@ from support.banks import learning, photo_set
 from support.bundles import DIM, ENCODER_DIGEST, name_rows
 from support.trained import apart, by_hand, example_trained, known_of, photo_set_of, unit_rows_of
 
-from sar_infer.bank import ClassBank, add, add_photos, calibrate, fit, learn, rename, set_class
+from sar_infer.bank import ClassBank, add, add_photos, calibrate, fit, learn, remove, rename, set_class
 from sar_infer.bank.learned import BankCalibration
+from sar_infer.class_model.trained import TrainedClasses
 from sar_infer.classify import ranking
 from sar_infer.classify.class_set import ClassSet, build_class_set
 from sar_infer.classify.composer import Composer
@@ -206,3 +207,25 @@ def test_text_alone_ranks_where_nobody_fitted_a_model_and_photos_are_prototypes(
         np.testing.assert_allclose(classes.model.centre, np.mean([one.mean for one in shown.values()], 0), atol=1e-6)
         expected = by_hand(classes.model, ROWS, classes.embeddings, known_of(classes.names, None, shown))
         assert apart(logits, expected) < 1e-5
+
+
+@pytest.mark.parametrize("trained", [None, TRAINED], ids=["text alone", "a class model"])
+def test_a_few_changes_of_a_large_bundle_rank_as_one_array_without_a_copy_of_it(trained: TrainedClasses | None) -> None:
+    names = [*NAMES, *(f"thing {number}" for number in range(12_000))]
+    base = ClassBank.of(names, unit_rows_of(len(names), 5), ENCODER_DIGEST).shared(Path("bank.safetensors"))
+    bank = remove(rename(base, "thing 9", "ninth"), ["thing 4000"])
+    bank = add(bank, ["thing 7000", "teal"], name_rows(["thing 7000", "teal"]))
+    bank = add_photos(bank, {"thing 2000": photo_set_of(3, 1), "teal": photo_set_of(2, 2)})
+    composer = Composer(trained, base, 20.0)
+    for shown in ([], ["thing 5000", "violet"]):
+        classes, logits = scores_of(bank, composer, shown)
+        known = known_of(classes.names, trained, {name: bank.photos_of(name) for name in ("thing 2000", "teal")})
+        assert apart(logits, by_hand(classes.model, ROWS, classes.embeddings, known)) < 1e-5
+        rows = dict(zip(base.names, base.embeddings, strict=True)) | {"ninth": base.embeddings[names.index("thing 9")]}
+        rows |= dict(zip(["thing 7000", "teal"], name_rows(["thing 7000", "teal"]), strict=True))
+        at = [column for column, name in enumerate(classes.names) if name != "violet"]
+        np.testing.assert_array_equal(classes.embeddings[at], [rows[classes.names[column]] for column in at])
+        assert np.shares_memory(classes.several[0], base.embeddings)
+        assert trained is not None or np.shares_memory(classes.linear.pieces[0][0], base.embeddings)
+    assert (bank.lookup.get("ninth"), bank.lookup.get("thing 9"), bank.lookup.get("thing 4000")) == (13, None, None)
+    assert [bank.names[bank.lookup.find(name)] for name in ("THING 7000", "teal")] == ["thing 7000", "teal"]
