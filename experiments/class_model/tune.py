@@ -187,7 +187,6 @@ def main() -> None:
     for name in args.only:
         heads: tuple[str, ...]
         table: list[tuple[Any, ...]] = []
-        heads: tuple[str, ...]
         if name == "USUAL":
             heads, table = ("set", "w0", "w1", "w2", "w3", "unknown"), [*usual(rows, args.draws)]
         elif name == "_ALIKE":
