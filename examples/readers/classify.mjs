@@ -16,7 +16,9 @@ const session = await ort.InferenceSession.create(bytes);
 /** The pixels of a binary PPM. */
 function ppm(path) {
   const content = readFileSync(path);
-  const [head, width, height] = /^P6\s+(\d+)\s+(\d+)\s+255\s/.exec(content.subarray(0, 64).toString("latin1"));
+  const header = /^P6\s+(\d+)\s+(\d+)\s+255\s/.exec(content.subarray(0, 64).toString("latin1"));
+  if (!header) throw new Error(`${path}: expected a binary PPM: djpeg photo.jpg > photo.ppm`);
+  const [head, width, height] = header;
   return new ort.Tensor("uint8", new Uint8Array(content.subarray(head.length)), [Number(height), Number(width), 3]);
 }
 

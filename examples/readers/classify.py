@@ -34,4 +34,6 @@ def main(model: str, *paths: str) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 3:
+        raise SystemExit("expected a model and photos: classify.py shop.onnx photo.jpg ...")
     main(*sys.argv[1:])
