@@ -33,9 +33,10 @@ from sar_train.cli.common import guarded, option
 def main(
     bundle: str | None, bank: Path | None, out: Path, precision: str, form: str, *, batch: bool, overwrite: bool
 ) -> None:
-    """Write one ONNX file from pixels to scores, which any onnxruntime runs.
+    """Write one ONNX file from pixels to scores.
 
-    Its input is an image as uint8 RGB; its outputs are scores, answer, unknown, embedding and logits.
+    Any onnxruntime runs it. Its input is an image as uint8 RGB; its outputs are scores, answer, unknown, embedding and
+    logits.
 
     Exit code 1 if the file does not agree with sar-classify on generated images; then nothing is written.
     """

@@ -39,7 +39,7 @@ def test_it_fits_ranks_and_is_taken_back(photographed: Path) -> None:
     stdout = run("fit", BANK).stdout
     assert "fitted the class model on 32 photos of 4 classes" in stdout
     assert "undo: sar-bank rollback mine.safetensors --to 1" in stdout
-    assert "other photos of these classes: about " in stdout and "classes that you add: by name" in stdout
+    assert "other photos of these classes: about " in stdout and "classes that you add, among " in stdout
     expected = Classifier.open(os.environ["SAR_BUNDLE"], "cpu", bank=BANK).fit_model().fitted.model
     for name, array in expected.tensors().items():
         np.testing.assert_array_equal(ClassBank.load(BANK).fitted[name], array)
@@ -74,7 +74,7 @@ def test_sets_and_unknown_need_no_held_out_photo(photographed: Path) -> None:
         assert (image["predictions"] == []) == (image["unknown"] > model.unknown) == ("reason" in image)
     assert "expected one of 0.8, 0.9, 0.95" in classify("held", "--bank", BANK, "--coverage", "0.7", code=2).stderr
     run("set", BANK, "grey thing", "--background")
-    assert "a class is background" in classify("held", "--bank", BANK, "--coverage", "0.9", code=2).stderr
+    assert "do not support background classes" in classify("held", "--bank", BANK, "--coverage", "0.9", code=2).stderr
 
 
 @pytest.mark.parametrize("fitted", [True, False])

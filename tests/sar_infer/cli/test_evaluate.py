@@ -172,7 +172,7 @@ def test_examples_of_the_call_are_what_it_has_learned_from(here: Path) -> None:
     [
         (("--html", "x.html"), "--html needs --evaluate"),
         (("--evaluate", "--format", "csv"), "--evaluate: expected --format text or json, got csv"),
-        (("--evaluate", "--out", "answers"), "--evaluate takes no --out"),
+        (("--evaluate", "--out", "answers"), "--evaluate and --out cannot be combined"),
     ],
 )
 def test_options_that_do_not_go_together(here: Path, options: tuple[str, ...], message: str) -> None:
@@ -210,4 +210,4 @@ def test_test_photos_in_the_wrong_folder_are_reported_and_refused_if_strict(bank
     refused = run(*arguments, "--strict", command=classify, code=2)
     assert refused.stdout == ""
     assert "Error: --strict, and 1 of 37 photos" in refused.stderr
-    assert "it needs --evaluate" in run(held, "--strict", command=classify, code=2).stderr
+    assert "--strict needs --evaluate" in run(held, "--strict", command=classify, code=2).stderr

@@ -217,5 +217,8 @@ def test_it_needs_onnx_and_no_torch(bundle: Path, tmp_path: Path) -> None:
         subprocess.run([sys.executable, "-c", code.format(blocked=names)], capture_output=True, text=True)
         for names in (("onnx",), torch)
     ]
-    assert (done[0].returncode, done[0].stderr) == (2, "Error: this command needs onnx: pip install '.[onnx]'\n")
+    assert (done[0].returncode, done[0].stderr) == (
+        2,
+        "Error: this command needs onnx: pip install '.[onnx]' in a clone of sar-clip\n",
+    )
     assert (done[1].returncode, done[1].stderr) == (0, "")
