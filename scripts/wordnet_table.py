@@ -1,13 +1,13 @@
 """Make the table of nouns that ships from WordNet's own files, such as those of Debian's ``wordnet-base``.
 
-    python scripts/wordnet_table.py /usr/share/wordnet sar_train/assets/wordnet_nouns.tsv.gz
+    python scripts/wordnet_table.py /usr/share/wordnet sar_train/assets/wordnet_nouns.tsv.xz
 
 `sar_train.novel_names.wordnet` says what is in it.
 """
 
 from __future__ import annotations
 
-import gzip
+import lzma
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -52,7 +52,7 @@ def build(wordnet: Path, out: Path) -> None:
     for synset in synsets:
         lemmas = ",".join(name if rank == 1 else f"{name}:{rank}" for name, rank in synset.lemmas)
         rows.append(f"{synset.offset}\t{lemmas}\t{','.join(str(h) for h in synset.hypernyms if h in offsets)}\n")
-    out.write_bytes(gzip.compress("".join(rows).encode(), 9, mtime=0))
+    out.write_bytes(lzma.compress("".join(rows).encode(), preset=9 | lzma.PRESET_EXTREME))
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
 """WordNet 3.0 as a source: relatives of the training classes at a chosen distance, and common nouns at random.
 
-The nouns are a table that ships with the package, a gzipped TSV, one synset a line: ``offset<TAB>lemma[:rank],…<TAB>
-hypernym offset,…``. ``rank`` is the sense number of the lemma (1 where omitted; 1 is the commonest sense). Instances
+The nouns are a table that ships with the package, a TSV compressed by xz, one synset a line: ``offset<TAB>lemma[:rank],…
+<TAB>hypernym offset,…``. ``rank`` is the sense number of the lemma (1 where omitted; 1 is the commonest sense). Instances
 (names of people and places) are left out. ``scripts/wordnet_table.py`` makes it from Debian's ``wordnet-base``.
 """
 
 from __future__ import annotations
 
-import gzip
+import lzma
 import random
 import re
 from collections import defaultdict
@@ -20,7 +20,7 @@ from pathlib import Path
 from sar_train.errors import ConfigError
 from sar_train.novel_names.source import NameRequest, NovelSource, kinds
 
-TABLE = Path(__file__).parents[1] / "assets" / "wordnet_nouns.tsv.gz"
+TABLE = Path(__file__).parents[1] / "assets" / "wordnet_nouns.tsv.xz"
 PHYSICAL_ENTITY = 1930
 NEAREST, FARTHEST = 2, 4
 """Path lengths between a class and its relatives: 2 is a sibling or a hyponym's hyponym, 4 a cousin."""
@@ -99,7 +99,7 @@ class Taxonomy:
 def load() -> Taxonomy:
     """Read the shipped table (74,000 synsets, about a third of a second)."""
     synsets = {}
-    with gzip.open(TABLE, "rt", encoding="utf-8") as lines:
+    with lzma.open(TABLE, "rt", encoding="utf-8") as lines:
         for line in lines:
             offset, lemmas, hypernyms = line.rstrip("\n").split("\t")
             pairs = (lemma.partition(":") for lemma in lemmas.split(","))

@@ -124,9 +124,9 @@ def test_a_file_is_a_source_and_a_sources_name_goes_before_it(tmp_path: Path, mo
         ("wordnt:3", "wordnet"),
         ("imagenet", "imagenet .* or FILE$"),
         ("", "dataset:NAME"),
-        ("words:3", "words alone"),
-        ("none:", "none alone"),
-        ("llm:gpt", "llm alone"),
+        ("words:3", "only words"),
+        ("none:", "only none"),
+        ("llm:gpt", "only llm"),
     ],
 )
 def test_what_cannot_be_a_source(text: str, words: str) -> None:
