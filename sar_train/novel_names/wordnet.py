@@ -1,8 +1,9 @@
 """WordNet 3.0 as a source: relatives of the training classes at a chosen distance, and common nouns at random.
 
-The nouns are a table that ships with the package, a TSV compressed by xz, one synset a line: ``offset<TAB>lemma[:rank],…
-<TAB>hypernym offset,…``. ``rank`` is the sense number of the lemma (1 where omitted; 1 is the commonest sense). Instances
-(names of people and places) are left out. ``scripts/wordnet_table.py`` makes it from Debian's ``wordnet-base``.
+The nouns are a table that ships with the package, a TSV compressed by xz, one synset a line:
+``offset<TAB>lemma[:rank],…<TAB>hypernym offset,…``. ``rank`` is the sense number of the lemma (1 where omitted; 1 is
+the commonest sense). Instances (names of people and places) are left out. ``scripts/wordnet_table.py`` makes it from
+Debian's ``wordnet-base``.
 """
 
 from __future__ import annotations
