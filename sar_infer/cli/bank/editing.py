@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Container, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -85,6 +86,9 @@ def add(  # noqa: PLR0913 - one for each option
             "--photos goes with one class name, or with none and a folder of class folders or a CSV list; repeat it "
             "for more files"
         )
+    if path := next((name for name in names if os.sep in name and os.path.exists(name)), None):  # noqa: PTH110 - any text
+        command = again(arguments, "add", "CLASS", "--photos", path)
+        raise Refusal(f"{path} is a {'folder' if Path(path).is_dir() else 'file'}; to add photos: {command}")
     from sar_infer.bank import add as edit
     from sar_infer.bank.edits import check_names
     from sar_infer.cli.bank.photos import checked, files_by_class, read_photos, report_labels, spelling

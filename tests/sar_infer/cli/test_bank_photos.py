@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +68,19 @@ def test_photos_are_added_to_a_class_and_each_counts_once() -> None:
     before = content()
     assert run("add", BANK, "iris", "--photos", "iris").stdout.startswith("nothing to change")
     assert content() == before
+
+
+def test_a_path_is_no_class_name() -> None:
+    path = folder("new photos/hat", VIOLET)
+    line = run.refused("add", BANK, path)
+    assert line.startswith("Error: new photos/hat is a folder; to add photos: sar-bank add mine.safetensors CLASS")
+    words = shlex.split(line.partition("sar-bank ")[2])
+    run(*("hat" if word == "CLASS" else word for word in words))
+    assert counts() == {"hat": 4}
+    assert f"{path}/0.png is a file" in run.refused("add", BANK, "mug", f"{path}/0.png")
+    folder("mug", LIME)
+    run("add", BANK, "mug", "and/or")
+    assert ClassBank.load(BANK).names[-2:] == ("mug", "and/or")
 
 
 def test_a_folder_of_folders_adds_to_new_classes_and_to_old_ones() -> None:
