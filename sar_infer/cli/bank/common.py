@@ -148,24 +148,20 @@ def opened(arguments: BankArguments, *, may_be_missing: bool = False) -> Workspa
 def changing(arguments: BankArguments, *, may_be_missing: bool = True) -> Iterator[Workspace]:
     """Lock the bank file, so that no other process changes it meanwhile, and open it.
 
-    A missing file starts with the classes of the bundle; at the end stderr reports it.
+    A missing file starts with the classes of the bundle; ``save`` reports it.
 
     Raises:
         InputError: The file cannot be changed where it is.
         WriteError: Another process is changing it.
     """
     from sar_infer.bundle.bank_file import BankFile, check_place
-    from sar_infer.bundle.bundle import bundle_name, open_bundle
+    from sar_infer.bundle.bundle import open_bundle
 
     check_place(arguments.file)
     bundle = open_bundle(arguments.bundle or None)
     file = BankFile(arguments.file, bundle, missing=may_be_missing)
     with file.changing() as bank:
-        missing = not arguments.file.exists()
         yield Workspace(bundle, bank, arguments.file)
-        if missing and arguments.file.exists():
-            of = f"the {len(bundle.bank.names):,} classes of {bundle_name(bundle.location)}"
-            click.echo(one_line(f"{arguments.file} did not exist; it starts with {of}"), err=True)
 
 
 def write(arguments: BankArguments, before: Workspace, after: ClassBank, **more: Any) -> None:
@@ -210,13 +206,21 @@ def write(arguments: BankArguments, before: Workspace, after: ClassBank, **more:
 def save(arguments: BankArguments, before: Workspace, bank: ClassBank) -> None:
     """Save a bank to the file that is locked; the file is the old one or the new one.
 
+    Stderr reports a new file that starts with the classes of the bundle.
+
     Raises:
         WriteError: It could not be written.
     """
+    from sar_infer.bundle.bundle import bundle_name
+
+    bundle, starts = before.bundle, before.bank is before.bundle.bank and not before.file.exists()
     try:
         bank.save(before.file)
     except OSError as error:
         raise WriteError(f"{arguments.file}: not written ({error.strerror or error}); nothing was changed") from None
+    if starts:
+        of = f"new bank on {bundle_name(bundle.location)}, with its {len(bundle.bank.names):,} classes"
+        click.echo(one_line(f"{of}; for only your own classes: sar-bank create"), err=True)
 
 
 def again(arguments: BankArguments, command: str, *more: str) -> str:

@@ -27,7 +27,7 @@ def evaluate(arguments: BankArguments, *, photos: Sequence[str], html: Path | No
     from sar_infer.cli.evaluating import check_page, evaluated, labelled_photos, report
 
     check_page(html)
-    workspace = opened(arguments, may_be_missing=True)
+    workspace = opened(arguments)
     labelled = labelled_photos(photos, workspace.bank.lookup.get)
     evaluation = evaluated(workspace.classifier, labelled)
     facts = {

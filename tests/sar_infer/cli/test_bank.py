@@ -36,7 +36,7 @@ def info(name: str) -> Entry:
 def test_a_missing_file_starts_as_the_bundles_bank() -> None:
     result = run("add", BANK, "owl")
     assert result.stdout == "added 'owl'; 5 classes; undo: sar-bank rollback mine.safetensors --to 0\n"
-    assert result.stderr == "mine.safetensors did not exist; it starts with the 4 classes of tiny\n"
+    assert result.stderr == "new bank on tiny, with its 4 classes; for only your own classes: sar-bank create\n"
     assert run("add", BANK, "cat").stderr == ""
     bank = ClassBank.load(BANK, ENCODER_DIGEST)
     assert bank.names == (*BANK_NAMES, "owl", "cat")
@@ -283,6 +283,7 @@ def test_a_bank_of_another_encoder_is_refused_with_both_digests(command: str) ->
                 (["list"], []),
                 (["history"], []),
                 (["fit"], []),
+                (["evaluate"], ["--photos", "folder"]),
                 (["rollback"], ["--to", "0"]),
             )
         ),
