@@ -184,6 +184,11 @@ def write(arguments: BankArguments, before: Workspace, after: ClassBank, **more:
         if bank.calibration_holds and not after.calibration_holds:
             text = "this change made the calibration stale; calibrate again: "
             click.echo(f"{text}{again(arguments, 'calibrate', '--photos', 'PHOTOS')}", err=True)
+        if bank.fitted is not None and after.fitted is None:
+            from sar_infer.classify.fitting import enough
+
+            following = f"; next: {again(arguments, 'fit')}" if enough(after.photos) else ""
+            click.echo(f"without a fitted class model{following}", err=True)
         if after.learned is not None and after.learned.stale and not (bank.learned and bank.learned.stale):
             text = "this change made the adaptation to unlabelled photos stale; adapt again: "
             click.echo(f"{text}{again(arguments, 'learn', '--photos', 'PHOTOS')}", err=True)
