@@ -103,6 +103,9 @@ def test_photos_of_other_classes_count_as_unknown_ones(bank: Path) -> None:
     unknowns = content["unknowns"]
     assert (unknowns["unknown_photos"], {*unknowns["unknown_classes"]}) == (12, {"mud", "iriss"})
     threshold = ClassBank.load(bank).calibration.unknown
+    assert unknowns["threshold"] == threshold
+    (line,) = (line for line in run("evaluate", bank, "--photos", held).stdout.splitlines() if "unknown  " in line)
+    assert line.endswith(f" of these photos; threshold of its probability: {threshold:.3f}")
     for group, absent in (("known", False), ("unknown_images", True)):
         shares = [answer["unknown"] for answer in content["answers"] if answer["absent"] is absent]
         assert unknowns[group]["count"] == sum(share > threshold for share in shares)
