@@ -164,13 +164,14 @@ def changing(arguments: BankArguments, *, may_be_missing: bool = True) -> Iterat
         yield Workspace(bundle, bank, arguments.file)
 
 
-def write(arguments: BankArguments, before: Workspace, after: ClassBank, **more: Any) -> None:
+def write(arguments: BankArguments, before: Workspace, after: ClassBank, why: str = "", **more: Any) -> None:
     """Save a changed bank, and print what changed, how to undo it, and what to run again.
 
     Args:
         arguments: Where to save it.
         before: The bank as it was opened.
         after: The result of an edit; the opened bank itself if the edit changed nothing.
+        why: Follows "nothing to change".
         more: Further content of the JSON output.
 
     Raises:
@@ -197,7 +198,7 @@ def write(arguments: BankArguments, before: Workspace, after: ClassBank, **more:
     content = {
         "bank": str(arguments.file),
         "changed": changed,
-        "summary": step.summary if step else "nothing to change",
+        "summary": step.summary if step else f"nothing to change{why}",
         "classes": len(after.names),
         "step": after.log.last,
         "undo_to": undo,

@@ -117,7 +117,9 @@ def add(  # noqa: PLR0913 - one for each option
         undo = again(arguments, "rollback", "--steps", "1")
         report_labels(arguments, check, f"{undo}; then the same command with --exclude {LIST}", strict=strict)
         issues = [asdict(issue) for issue in check.issues]
-        write(arguments, workspace, after, findings=[asdict(finding) for finding in findings], label_issues=issues)
+        words = "is a class" if len(given) == 1 else f"and {len(given) - 1:,} more are classes"
+        why = "" if photos else f": {next(iter(given))!r} {words} already"
+        write(arguments, workspace, after, why, findings=[asdict(one) for one in findings], label_issues=issues)
         if photos and (line := advice(arguments, bank, after)):
             click.echo(one_line(line), err=True)
 

@@ -75,7 +75,11 @@ def test_a_class_that_is_there_keeps_what_is_not_said_anew() -> None:
     assert (owl.background, owl.threshold) == (True, 0.25)
     before = content()
     again = run.report("add", BANK, "owl = owl | bird of the night")
-    assert (again["changed"], again["summary"], again["undo_to"]) == (False, "nothing to change", None)
+    assert (again["changed"], again["undo_to"]) == (False, None)
+    assert again["summary"] == "nothing to change: 'owl' is a class already"
+    assert (
+        run("add", BANK, "red", "blue").stdout == "nothing to change: 'red' and 1 more are classes already; 5 classes\n"
+    )
     assert content() == before
 
 
