@@ -172,7 +172,10 @@ def test_create_leaves_out_the_photos_of_a_list() -> None:
     Path("labels.csv").write_text(f"class,photo,action,to\niris,{wrong},drop,\norange,root/orange/twice.png,drop,\n")
     made = run("create", "other.safetensors", "--photos", "root", "--exclude", "labels.csv", "--strict")
     assert made.stdout.startswith("made other.safetensors: 3 classes, 18 photos")
-    assert "left out 2 of 2 photos in labels.csv" in made.stderr
+    assert "left out 2 of 2 photos in labels.csv\n" in made.stderr
+    Path("typed.txt").write_text("lime/0.png\n")  # not root/lime/0.png
+    typed = run("create", "typed.safetensors", "--photos", "root", "--exclude", "typed.txt").stderr
+    assert f"left out 0 of 1 photos in typed.txt; not among the photos: {Path('lime/0.png').absolute()}\n" in typed
     Path("all.txt").write_text("\n".join(map(str, Path("root/lime").iterdir())))
     for exclude, message in (("all.txt", "leaves no photo of class 'lime'"), ("none.txt", "none.txt: cannot be read")):
         assert message in run.refused("create", "more.safetensors", "--photos", "root", "--exclude", exclude)
