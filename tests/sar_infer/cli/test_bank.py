@@ -301,7 +301,10 @@ def test_a_bank_of_another_encoder_is_refused_with_both_digests(command: str) ->
         (["list", "folder"], "folder: is a folder; expected a bank file"),
         (["add", str(BANK), "--classes", "folder"], "folder: is a folder; expected a text file"),
         (["add", str(BANK), "--classes", "empty.txt"], "empty.txt: empty"),
-        (["add", "text", "owl"], "not a readable bank file; expected one that sar-bank wrote"),
+        (
+            ["add", "text", "owl"],
+            "text: not a bank file, or a damaged one; expected one that sar-bank wrote (not a safetensors",
+        ),
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
 )
