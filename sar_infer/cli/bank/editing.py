@@ -70,9 +70,13 @@ def add(  # noqa: PLR0913 - one for each option
 
     A NAME is "name", or "name = phrase | phrase" to average several phrasings.
 
+    \b
+    sar-bank add shop.safetensors hat --photos 1.jpg --photos 2.jpg --photos hats/
+    sar-bank add shop.safetensors --photos photos/
+
     A class that exists gets a new embedding and keeps its settings. With --photos it gets more photos and keeps its
     embedding.
-    """
+    """  # noqa: D301 - \b is for click
     if not names and classes is None and not photos:
         file = str(arguments.file)
         hint = "" if arguments.file.suffix == SUFFIX else f" ({file!r} was taken as BANK_FILE)"

@@ -70,6 +70,17 @@ def test_photos_are_added_to_a_class_and_each_counts_once() -> None:
     assert content() == before
 
 
+def test_the_examples_of_the_help() -> None:
+    for path in ("1.jpg", "2.jpg", "hats/3.jpg"):
+        paint(path, VIOLET, ord(path[-5]))
+    folder("photos/mug", LIME)
+    examples = [line.split()[1:] for line in run("add", "--help").stdout.splitlines() if "  sar-bank add " in line]
+    for words in examples:
+        run(*words)
+    bank = ClassBank.load(Path(examples[0][1]))
+    assert {name: len(photos) for name, photos in bank.photos.items()} == {"hat": 3, "mug": 4}
+
+
 def test_a_path_is_no_class_name() -> None:
     path = folder("new photos/hat", VIOLET)
     line = run.refused("add", BANK, path)
