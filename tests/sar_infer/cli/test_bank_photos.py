@@ -210,11 +210,11 @@ def test_bad_input_is_one_line_and_changes_nothing() -> None:
         (("add", BANK, "iris", "--photos", "iris", "--bundle", damaged), CLASS_MODEL),
         (("add", BANK, "--photos", "empty"), "empty/class: a folder without images"),
         (("add", BANK, "--photos", "iris"), "one folder for each class"),
-        (("add", BANK, "--photos", "beside"), "beside/loose.png: lies beside"),
+        (("add", BANK, "--photos", "beside"), "beside/loose.png: lies next to the class folders"),
         (("add", BANK, "a", "b", "--photos", "iris"), "one class name"),
         (("add", BANK, "a", "--photos-only"), "sar-bank set BANK_FILE CLASS --photos-only"),
-        (("set", BANK, "a", "--photos-only"), "'a' has no photos, so its name has to count"),
-        (("remove", BANK, "a", "b", "--photos", "iris"), "one class name"),
+        (("set", BANK, "a", "--photos-only"), "'a' has no photos, so its name is needed"),
+        (("remove", BANK, "a", "b", "--photos", "iris"), "--photos needs one class"),
     ):
         assert message in run.refused(*arguments)
     run("add", BANK, "iris", "--photos", "beside")  # with a class given, only its own photos count
