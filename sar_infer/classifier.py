@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -524,7 +525,10 @@ class Classifier(Embedder):
             watch,
         )
         checked = np.array(rows, np.float32).reshape(-1, self.bundle.manifest.embed_dim)
-        evaluation = evaluate(answers, len(chosen.names), tells_unknown=tells, left_out=left_out, rows=checked)
+        limit = None if math.isnan(chosen.model.unknown) else chosen.model.unknown
+        evaluation = evaluate(
+            answers, len(chosen.names), tells_unknown=tells, threshold=limit, left_out=left_out, rows=checked
+        )
         if evaluation is None:
             raise InputError(nothing_left([*photos], answers, left_out))
         return evaluation

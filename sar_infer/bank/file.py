@@ -88,7 +88,9 @@ def _content(path: Path) -> tuple[dict[str, Any], Tensors, str]:
                 raise ValueError("expected a JSON object")
             return content, tensors, stated
     except (ValueError, KeyError, RecursionError, OSError) as error:
-        raise BankError(f"{path}: not a readable bank file; expected one that sar-bank wrote ({error})") from None
+        raise BankError(
+            f"{path}: not a bank file, or a damaged one; expected one that sar-bank wrote ({error})"
+        ) from None
 
 
 def checksum(tensors: Tensors) -> str:

@@ -17,7 +17,7 @@ from sar_infer import __version__
 from sar_infer.classify.output import FORMATS
 from sar_infer.cli.bulk import bulk_options, check_without_out, classify_in_bulk
 from sar_infer.cli.command import Command
-from sar_infer.cli.evaluating import check_page, evaluated, labelled_photos, report
+from sar_infer.cli.evaluating import check_page, evaluated, labelled_photos, of_training, report
 from sar_infer.cli.options import (
     CONTEXT,
     COUNT,
@@ -180,7 +180,8 @@ def _evaluate(options: SimpleNamespace) -> int:
     facts = {name: value for name in _FACTS if (value := getattr(options, name))}
     facts["photos"] = ", ".join(options.images)
     title = f"Evaluation on {options.images[0]}"
-    return report(evaluation, options.format, options.html, title, facts, strict=options.strict)
+    training = of_training(evaluation, classifier.bundle, bank or classifier.bank)
+    return report(evaluation, options.format, options.html, title, facts, training=training, strict=options.strict)
 
 
 def _classify(options: SimpleNamespace) -> int:

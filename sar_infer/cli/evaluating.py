@@ -17,6 +17,7 @@ from sar_infer.images.inputs import folders
 
 if TYPE_CHECKING:
     from sar_infer.bank import ClassBank
+    from sar_infer.bundle.bundle import Bundle
     from sar_infer.classifier import Classifier
     from sar_infer.evaluation import Evaluation
     from sar_infer.text.names import Classes
@@ -63,8 +64,22 @@ def evaluated(
         return classifier.evaluate(photos, classes=classes, only=only, bank=bank, watch=bar.update)
 
 
+def of_training(evaluation: Evaluation, bundle: Bundle, bank: ClassBank) -> bool:
+    """Return True if the bundle may have been trained on photos of a class of the bank that was evaluated."""
+    from_bundle = bank.base is not None or bank is bundle.bank
+    names = bundle.bank.names if from_bundle and bundle.manifest.method != "handcrafted" else ()
+    return not {*names}.isdisjoint(one.name for one in evaluation.per_class)
+
+
 def report(
-    evaluation: Evaluation, form: str, page: Path | None, title: str, facts: Mapping[str, str], *, strict: bool = False
+    evaluation: Evaluation,
+    form: str,
+    page: Path | None,
+    title: str,
+    facts: Mapping[str, str],
+    *,
+    training: bool,
+    strict: bool = False,
 ) -> int:
     """Print an evaluation, write its pages, and return how many photos could not be read.
 
@@ -74,6 +89,7 @@ def report(
         page: The HTML file; None writes none.
         title: What was evaluated.
         facts: What answered, and on which photos, by name.
+        training: Photos of these classes may have been used in training.
         strict: Refuse to print it if a photo looks like another class.
 
     Raises:
@@ -85,7 +101,7 @@ def report(
     unreadable = [item for item in evaluation.left_out if item.kind == "unreadable"]
     for item in unreadable:
         warn(f"{item.image}: {item.reason}; left out")
-    for line in (*left_out_lines(evaluation), _TRAINING):
+    for line in (*left_out_lines(evaluation), *[_TRAINING] * training):
         click.echo(one_line(line), err=True)
     beside = None if page is None else page.with_name(f"{page.stem}-labels.html")
     check = evaluation.label_check

@@ -185,6 +185,7 @@ class Unknowns:
         unknown_classes: These classes.
         auroc: Probability that *unknown* is less probable for a photo of a known class than for one of another; None
             without any.
+        threshold: Probability of *unknown* above which a photo is called unknown; None without one.
     """
 
     known: Share | None
@@ -192,6 +193,7 @@ class Unknowns:
     unknown_photos: int
     unknown_classes: tuple[str, ...]
     auroc: float | None
+    threshold: float | None = None
 
 
 @dataclass(frozen=True)
@@ -237,6 +239,7 @@ def evaluate(
     classes: int,
     *,
     tells_unknown: bool = False,
+    threshold: float | None = None,
     left_out: Sequence[LeftOut] = (),
     rows: Floats | None = None,
 ) -> Evaluation | None:
@@ -245,7 +248,8 @@ def evaluate(
     Args:
         answers: The answer for each photo.
         classes: Number of classes to choose from.
-        tells_unknown: There is a threshold by which a photo is called unknown.
+        tells_unknown: A photo can be called unknown.
+        threshold: Probability of *unknown* above which it is; None if only its class decides.
         left_out: Photos that are not evaluated.
         rows: (N, D) unit embeddings of the photos, by which their labels are checked; None for no check.
     """
@@ -263,7 +267,7 @@ def evaluate(
         _per_class(answerable, pairs),
         pairs,
         _calibration(answerable),
-        _unknowns(answerable, absent, tells_unknown),
+        _unknowns(answerable, absent, tells_unknown, threshold),
         tuple(_findings(pairs)),
         tuple(answers),
         tuple(left_out),
@@ -321,7 +325,7 @@ def _calibration(answerable: Sequence[Answer]) -> Calibration:
     )
 
 
-def _unknowns(answerable: Sequence[Answer], absent: Sequence[Answer], tells: bool) -> Unknowns:
+def _unknowns(answerable: Sequence[Answer], absent: Sequence[Answer], tells: bool, threshold: float | None) -> Unknowns:
     groups = answerable, absent
     shares = [Share.of_flags([answer.called_unknown for answer in group]) if tells else None for group in groups]
     known = [np.array([-answer.unknown for answer in group], np.float64) for group in groups]
@@ -331,6 +335,7 @@ def _unknowns(answerable: Sequence[Answer], absent: Sequence[Answer], tells: boo
         len(absent),
         tuple(dict.fromkeys(answer.label for answer in absent)),
         auroc(*known) if absent else None,
+        threshold,
     )
 
 

@@ -51,7 +51,8 @@ def _summary(evaluation: Evaluation) -> Iterator[str]:
         f"{scores.error:.1%}, of which chance explains {min(scores.error, scores.by_chance):.1%}"
     )
     if unknowns.known is not None:
-        yield f"unknown       said of {_share(unknowns.known)} of these photos"
+        above = "" if unknowns.threshold is None else f"; threshold of its probability: {unknowns.threshold:.3f}"
+        yield f"unknown       reported for {_share(unknowns.known)} of these photos{above}"
     if unknowns.unknown_photos:
         names = ", ".join(map(repr, unknowns.unknown_classes[:3])) + ", …" * (len(unknowns.unknown_classes) > 3)
         said = "unknown images cannot be detected: no threshold is set"

@@ -285,6 +285,12 @@ def read_excluded(path: Path | None) -> frozenset[str]:
     return frozenset(os.path.realpath(photo) for _, _, photo in rows)
 
 
+def left_out_line(path: Path | None, excluded: frozenset[str], photos: set[str]) -> str:
+    """Return a line that counts the photos of a list that are left out, and names the first one that is no photo."""
+    first = "".join(f"; not among the photos: {one}" for one in sorted(excluded - photos)[:1])
+    return f"left out {len(excluded & photos):,} of {len(excluded):,} photos in {path}{first}"
+
+
 def write_class_list(path: Path, rows: Iterable[tuple[str, str, str]]) -> None:
     """Write rows of class, photo and group, whole or not at all, quoted where the page of groups quotes too.
 

@@ -118,7 +118,7 @@ def _read_header(stream: BinaryIO) -> tuple[dict[str, Any], int, int]:
     size = os.fstat(stream.fileno()).st_size
     length = int.from_bytes(stream.read(8), "little")
     if size < 8 or length > min(size - 8, LONGEST_HEADER):
-        raise ValueError(f"a header of {length} bytes does not fit a file of {size}")
+        raise ValueError("not a safetensors file, or cut off")
     try:
         header = json.loads(stream.read(length).decode("utf-8"))
     except RecursionError:  # a bundle may come from anyone

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from sar_infer.errors import ImageError, InputError
-from sar_infer.images.inputs import read_excluded
+from sar_infer.images.inputs import left_out_line, read_excluded
 from sar_infer.images.load import load_rgb
 from sar_train.data.dataset import SPLITS, Dataset, Photo, Split
 from sar_train.errors import DataError
@@ -125,7 +125,7 @@ def without_excluded(dataset: Dataset, exclude: Path | None) -> Dataset:
     names = {os.path.basename(path) for path in excluded}  # noqa: PTH119 - there may be a million photos
     paths = [path for split in dataset.splits for path in _paths(dataset, split)]
     bad = {path for path in paths if os.path.basename(path) in names and os.path.realpath(path) in excluded}  # noqa: PTH119
-    return _without(dataset, bad, f"left out {len(bad):,} of {len(excluded):,} photos in {exclude}")
+    return _without(dataset, bad, left_out_line(exclude, excluded, {os.path.realpath(path) for path in bad}))
 
 
 def without_unreadable(dataset: Dataset) -> Dataset:

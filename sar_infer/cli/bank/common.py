@@ -148,33 +148,30 @@ def opened(arguments: BankArguments, *, may_be_missing: bool = False) -> Workspa
 def changing(arguments: BankArguments, *, may_be_missing: bool = True) -> Iterator[Workspace]:
     """Lock the bank file, so that no other process changes it meanwhile, and open it.
 
-    A missing file starts with the classes of the bundle; at the end stderr reports it.
+    A missing file starts with the classes of the bundle; ``save`` reports it.
 
     Raises:
         InputError: The file cannot be changed where it is.
         WriteError: Another process is changing it.
     """
     from sar_infer.bundle.bank_file import BankFile, check_place
-    from sar_infer.bundle.bundle import bundle_name, open_bundle
+    from sar_infer.bundle.bundle import open_bundle
 
     check_place(arguments.file)
     bundle = open_bundle(arguments.bundle or None)
     file = BankFile(arguments.file, bundle, missing=may_be_missing)
     with file.changing() as bank:
-        missing = not arguments.file.exists()
         yield Workspace(bundle, bank, arguments.file)
-        if missing and arguments.file.exists():
-            of = f"the {len(bundle.bank.names):,} classes of {bundle_name(bundle.location)}"
-            click.echo(one_line(f"{arguments.file} did not exist; it starts with {of}"), err=True)
 
 
-def write(arguments: BankArguments, before: Workspace, after: ClassBank, **more: Any) -> None:
+def write(arguments: BankArguments, before: Workspace, after: ClassBank, why: str = "", **more: Any) -> None:
     """Save a changed bank, and print what changed, how to undo it, and what to run again.
 
     Args:
         arguments: Where to save it.
         before: The bank as it was opened.
         after: The result of an edit; the opened bank itself if the edit changed nothing.
+        why: Follows "nothing to change".
         more: Further content of the JSON output.
 
     Raises:
@@ -188,6 +185,11 @@ def write(arguments: BankArguments, before: Workspace, after: ClassBank, **more:
         if bank.calibration_holds and not after.calibration_holds:
             text = "this change made the calibration stale; calibrate again: "
             click.echo(f"{text}{again(arguments, 'calibrate', '--photos', 'PHOTOS')}", err=True)
+        if bank.fitted is not None and after.fitted is None:
+            from sar_infer.classify.fitting import enough
+
+            following = f"; next: {again(arguments, 'fit')}" if enough(after.photos) else ""
+            click.echo(f"without a fitted class model{following}", err=True)
         if after.learned is not None and after.learned.stale and not (bank.learned and bank.learned.stale):
             text = "this change made the adaptation to unlabelled photos stale; adapt again: "
             click.echo(f"{text}{again(arguments, 'learn', '--photos', 'PHOTOS')}", err=True)
@@ -196,7 +198,7 @@ def write(arguments: BankArguments, before: Workspace, after: ClassBank, **more:
     content = {
         "bank": str(arguments.file),
         "changed": changed,
-        "summary": step.summary if step else "nothing to change",
+        "summary": step.summary if step else f"nothing to change{why}",
         "classes": len(after.names),
         "step": after.log.last,
         "undo_to": undo,
@@ -210,13 +212,21 @@ def write(arguments: BankArguments, before: Workspace, after: ClassBank, **more:
 def save(arguments: BankArguments, before: Workspace, bank: ClassBank) -> None:
     """Save a bank to the file that is locked; the file is the old one or the new one.
 
+    Stderr reports a new file that starts with the classes of the bundle.
+
     Raises:
         WriteError: It could not be written.
     """
+    from sar_infer.bundle.bundle import bundle_name
+
+    bundle, starts = before.bundle, before.bank is before.bundle.bank and not before.file.exists()
     try:
         bank.save(before.file)
     except OSError as error:
         raise WriteError(f"{arguments.file}: not written ({error.strerror or error}); nothing was changed") from None
+    if starts:
+        of = f"new bank on {bundle_name(bundle.location)}, with its {len(bundle.bank.names):,} classes"
+        click.echo(one_line(f"{of}; for only your own classes: sar-bank create"), err=True)
 
 
 def again(arguments: BankArguments, command: str, *more: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Container, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -69,9 +70,13 @@ def add(  # noqa: PLR0913 - one for each option
 
     A NAME is "name", or "name = phrase | phrase" to average several phrasings.
 
+    \b
+    sar-bank add shop.safetensors hat --photos 1.jpg --photos 2.jpg --photos hats/
+    sar-bank add shop.safetensors --photos photos/
+
     A class that exists gets a new embedding and keeps its settings. With --photos it gets more photos and keeps its
     embedding.
-    """
+    """  # noqa: D301 - \b is for click
     if not names and classes is None and not photos:
         file = str(arguments.file)
         hint = "" if arguments.file.suffix == SUFFIX else f" ({file!r} was taken as BANK_FILE)"
@@ -85,6 +90,9 @@ def add(  # noqa: PLR0913 - one for each option
             "--photos goes with one class name, or with none and a folder of class folders or a CSV list; repeat it "
             "for more files"
         )
+    if path := next((name for name in names if os.sep in name and os.path.exists(name)), None):  # noqa: PTH110 - any text
+        command = again(arguments, "add", "CLASS", "--photos", path)
+        raise Refusal(f"{path} is a {'folder' if Path(path).is_dir() else 'file'}; to add photos: {command}")
     from sar_infer.bank import add as edit
     from sar_infer.bank.edits import check_names
     from sar_infer.cli.bank.photos import checked, files_by_class, read_photos, report_labels, spelling
@@ -113,7 +121,9 @@ def add(  # noqa: PLR0913 - one for each option
         undo = again(arguments, "rollback", "--steps", "1")
         report_labels(arguments, check, f"{undo}; then the same command with --exclude {LIST}", strict=strict)
         issues = [asdict(issue) for issue in check.issues]
-        write(arguments, workspace, after, findings=[asdict(finding) for finding in findings], label_issues=issues)
+        words = "is a class" if len(given) == 1 else f"and {len(given) - 1:,} more are classes"
+        why = "" if photos else f": {next(iter(given))!r} {words} already"
+        write(arguments, workspace, after, why, findings=[asdict(one) for one in findings], label_issues=issues)
         if photos and (line := advice(arguments, bank, after)):
             click.echo(one_line(line), err=True)
 

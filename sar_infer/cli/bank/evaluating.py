@@ -24,10 +24,10 @@ def evaluate(arguments: BankArguments, *, photos: Sequence[str], html: Path | No
     Exit code: 0 if all photos were read; 1 if a photo could not be read; 2 if nothing was evaluated.
     """
     from sar_infer.bundle.bundle import bundle_name
-    from sar_infer.cli.evaluating import check_page, evaluated, labelled_photos, report
+    from sar_infer.cli.evaluating import check_page, evaluated, labelled_photos, of_training, report
 
     check_page(html)
-    workspace = opened(arguments, may_be_missing=True)
+    workspace = opened(arguments)
     labelled = labelled_photos(photos, workspace.bank.lookup.get)
     evaluation = evaluated(workspace.classifier, labelled)
     facts = {
@@ -35,5 +35,6 @@ def evaluate(arguments: BankArguments, *, photos: Sequence[str], html: Path | No
         "bundle": str(bundle_name(workspace.bundle.location)),
         "photos": ", ".join(photos),
     }
-    failed = report(evaluation, arguments.form, html, f"Evaluation of {arguments.file.name}", facts)
+    training = of_training(evaluation, workspace.bundle, workspace.bank)
+    failed = report(evaluation, arguments.form, html, f"Evaluation of {arguments.file.name}", facts, training=training)
     sys.exit(min(1, failed))

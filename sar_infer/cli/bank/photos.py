@@ -13,7 +13,7 @@ import click
 from sar_infer.cli.bank.common import BankArguments, Workspace, counted
 from sar_infer.cli.options import Refusal, warn
 from sar_infer.errors import InputError, one_line
-from sar_infer.images.inputs import is_class_list, read_class_list, read_excluded
+from sar_infer.images.inputs import is_class_list, left_out_line, read_class_list, read_excluded
 
 if TYPE_CHECKING:
     from sar_infer._arrays import Floats
@@ -83,14 +83,11 @@ def files_by_class(
             paths_by_class.setdefault(spelled(name) or name, []).extend(files)
     if not (excluded := read_excluded(exclude)):
         return paths_by_class
-    left = {
-        name: [file for file in files if os.path.realpath(file) not in excluded]
-        for name, files in paths_by_class.items()
-    }
+    absolute = {file: os.path.realpath(file) for files in paths_by_class.values() for file in files}
+    left = {name: [file for file in files if absolute[file] not in excluded] for name, files in paths_by_class.items()}
     if empty := [name for name, files in left.items() if not files]:
         raise InputError(f"{exclude}: leaves no photo of class {empty[0]!r}; shorten the list, or remove its folder")
-    count = sum(map(len, paths_by_class.values())) - sum(map(len, left.values()))
-    click.echo(one_line(f"left out {count:,} of {len(excluded):,} photos in {exclude}"), err=True)
+    click.echo(one_line(left_out_line(exclude, excluded, {*absolute.values()})), err=True)
     return left
 
 

@@ -86,7 +86,7 @@ def test_every_flipped_byte_and_every_cut_is_one_line(tmp_path: Path) -> None:
         (lambda text: text.replace('"folded":[', '"folded":[["x"],'), None),
         (lambda text: text.replace('"steps":[]', '"steps":[{}]'), "damaged"),
         (lambda text: text.replace('"steps":[]', '"steps":7'), "damaged"),
-        (lambda text: "[" * 100_000, "not a readable bank file"),
+        (lambda text: "[" * 100_000, "not a bank file"),
         (lambda text: "[]", "expected a JSON object"),
     ],
 )

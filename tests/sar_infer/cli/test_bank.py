@@ -36,7 +36,7 @@ def info(name: str) -> Entry:
 def test_a_missing_file_starts_as_the_bundles_bank() -> None:
     result = run("add", BANK, "owl")
     assert result.stdout == "added 'owl'; 5 classes; undo: sar-bank rollback mine.safetensors --to 0\n"
-    assert result.stderr == "mine.safetensors did not exist; it starts with the 4 classes of tiny\n"
+    assert result.stderr == "new bank on tiny, with its 4 classes; for only your own classes: sar-bank create\n"
     assert run("add", BANK, "cat").stderr == ""
     bank = ClassBank.load(BANK, ENCODER_DIGEST)
     assert bank.names == (*BANK_NAMES, "owl", "cat")
@@ -75,7 +75,11 @@ def test_a_class_that_is_there_keeps_what_is_not_said_anew() -> None:
     assert (owl.background, owl.threshold) == (True, 0.25)
     before = content()
     again = run.report("add", BANK, "owl = owl | bird of the night")
-    assert (again["changed"], again["summary"], again["undo_to"]) == (False, "nothing to change", None)
+    assert (again["changed"], again["undo_to"]) == (False, None)
+    assert again["summary"] == "nothing to change: 'owl' is a class already"
+    assert (
+        run("add", BANK, "red", "blue").stdout == "nothing to change: 'red' and 1 more are classes already; 5 classes\n"
+    )
     assert content() == before
 
 
@@ -283,6 +287,7 @@ def test_a_bank_of_another_encoder_is_refused_with_both_digests(command: str) ->
                 (["list"], []),
                 (["history"], []),
                 (["fit"], []),
+                (["evaluate"], ["--photos", "folder"]),
                 (["rollback"], ["--to", "0"]),
             )
         ),
@@ -296,7 +301,10 @@ def test_a_bank_of_another_encoder_is_refused_with_both_digests(command: str) ->
         (["list", "folder"], "folder: is a folder; expected a bank file"),
         (["add", str(BANK), "--classes", "folder"], "folder: is a folder; expected a text file"),
         (["add", str(BANK), "--classes", "empty.txt"], "empty.txt: empty"),
-        (["add", "text", "owl"], "not a readable bank file; expected one that sar-bank wrote"),
+        (
+            ["add", "text", "owl"],
+            "text: not a bank file, or a damaged one; expected one that sar-bank wrote (not a safetensors",
+        ),
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
 )

@@ -44,8 +44,11 @@ def test_it_fits_ranks_and_is_taken_back(photographed: Path) -> None:
     for name, array in expected.tensors().items():
         np.testing.assert_array_equal(ClassBank.load(BANK).fitted[name], array)
     assert classify.answers("held/red", "--bank", BANK) != before
-    run("rollback", BANK, "--to", 1)
+    back = run("rollback", BANK, "--to", 1)
+    assert back.stderr == "without a fitted class model; next: sar-bank fit mine.safetensors\n"
     assert classify.answers("held/red", "--bank", BANK) == before
+    run("fit", BANK)
+    assert run("rollback", BANK, "--to", 0).stderr == "without a fitted class model\n"  # nor photos to fit it to
 
 
 def test_the_report_for_programs(photographed: Path) -> None:

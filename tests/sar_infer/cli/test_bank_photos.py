@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +68,30 @@ def test_photos_are_added_to_a_class_and_each_counts_once() -> None:
     before = content()
     assert run("add", BANK, "iris", "--photos", "iris").stdout.startswith("nothing to change")
     assert content() == before
+
+
+def test_the_examples_of_the_help() -> None:
+    for path in ("1.jpg", "2.jpg", "hats/3.jpg"):
+        paint(path, VIOLET, ord(path[-5]))
+    folder("photos/mug", LIME)
+    examples = [line.split()[1:] for line in run("add", "--help").stdout.splitlines() if "  sar-bank add " in line]
+    for words in examples:
+        run(*words)
+    bank = ClassBank.load(Path(examples[0][1]))
+    assert {name: len(photos) for name, photos in bank.photos.items()} == {"hat": 3, "mug": 4}
+
+
+def test_a_path_is_no_class_name() -> None:
+    path = folder("new photos/hat", VIOLET)
+    line = run.refused("add", BANK, path)
+    assert line.startswith("Error: new photos/hat is a folder; to add photos: sar-bank add mine.safetensors CLASS")
+    words = shlex.split(line.partition("sar-bank ")[2])
+    run(*("hat" if word == "CLASS" else word for word in words))
+    assert counts() == {"hat": 4}
+    assert f"{path}/0.png is a file" in run.refused("add", BANK, "mug", f"{path}/0.png")
+    folder("mug", LIME)
+    run("add", BANK, "mug", "and/or")
+    assert ClassBank.load(BANK).names[-2:] == ("mug", "and/or")
 
 
 def test_a_folder_of_folders_adds_to_new_classes_and_to_old_ones() -> None:
@@ -158,7 +183,10 @@ def test_create_leaves_out_the_photos_of_a_list() -> None:
     Path("labels.csv").write_text(f"class,photo,action,to\niris,{wrong},drop,\norange,root/orange/twice.png,drop,\n")
     made = run("create", "other.safetensors", "--photos", "root", "--exclude", "labels.csv", "--strict")
     assert made.stdout.startswith("made other.safetensors: 3 classes, 18 photos")
-    assert "left out 2 of 2 photos in labels.csv" in made.stderr
+    assert "left out 2 of 2 photos in labels.csv\n" in made.stderr
+    Path("typed.txt").write_text("lime/0.png\n")  # not root/lime/0.png
+    typed = run("create", "typed.safetensors", "--photos", "root", "--exclude", "typed.txt").stderr
+    assert f"left out 0 of 1 photos in typed.txt; not among the photos: {Path('lime/0.png').absolute()}\n" in typed
     Path("all.txt").write_text("\n".join(map(str, Path("root/lime").iterdir())))
     for exclude, message in (("all.txt", "leaves no photo of class 'lime'"), ("none.txt", "none.txt: cannot be read")):
         assert message in run.refused("create", "more.safetensors", "--photos", "root", "--exclude", exclude)
@@ -182,11 +210,11 @@ def test_bad_input_is_one_line_and_changes_nothing() -> None:
         (("add", BANK, "iris", "--photos", "iris", "--bundle", damaged), CLASS_MODEL),
         (("add", BANK, "--photos", "empty"), "empty/class: a folder without images"),
         (("add", BANK, "--photos", "iris"), "one folder for each class"),
-        (("add", BANK, "--photos", "beside"), "beside/loose.png: lies beside"),
+        (("add", BANK, "--photos", "beside"), "beside/loose.png: lies next to the class folders"),
         (("add", BANK, "a", "b", "--photos", "iris"), "one class name"),
         (("add", BANK, "a", "--photos-only"), "sar-bank set BANK_FILE CLASS --photos-only"),
-        (("set", BANK, "a", "--photos-only"), "'a' has no photos, so its name has to count"),
-        (("remove", BANK, "a", "b", "--photos", "iris"), "one class name"),
+        (("set", BANK, "a", "--photos-only"), "'a' has no photos, so its name is needed"),
+        (("remove", BANK, "a", "b", "--photos", "iris"), "--photos needs one class"),
     ):
         assert message in run.refused(*arguments)
     run("add", BANK, "iris", "--photos", "beside")  # with a class given, only its own photos count

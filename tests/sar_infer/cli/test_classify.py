@@ -263,7 +263,7 @@ def test_int8_on_a_processor_without_vnni_is_warned_of_once(
         ("photos/a.jpg --classes none.txt", "none.txt: no such class file; expected a text file with one name a line"),
         ("photos/a.jpg --bundle none", "none: no such folder"),
         ("photos/a.jpg --bank none", "none: no such bank file"),
-        ("photos/a.jpg --bank bad.jpg", "bad.jpg: not a readable bank file"),
+        ("photos/a.jpg --bank bad.jpg", "bad.jpg: not a bank file"),
         ("photos/a.jpg --bank other", f"expected {ENCODER_DIGEST[:8]}, the bank has ffffffff"),
     ],
 )

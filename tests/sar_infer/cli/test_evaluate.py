@@ -92,6 +92,16 @@ def test_photos_that_were_learned_come_twice_or_cannot_be_read_are_left_out(bank
     assert "a bundle does not record which photos it was trained on" in result.stderr
 
 
+def test_the_photos_of_training_are_mentioned_for_classes_of_the_bundle(bank: Path) -> None:
+    held, note = paint("held", 2, seed=3), "a bundle does not record which photos it was trained on"
+    run("create", "own.safetensors", "--photos", "known")
+    assert note not in run("evaluate", "own.safetensors", "--photos", held).stderr
+    assert note not in run(held, "--examples", "known", "--only", "--evaluate", command=classify).stderr
+    assert note not in run("evaluate", bank, "--photos", paint("added", 2, seed=3, names=("iris",))).stderr
+    for arguments in ((held, "--bank", bank), (held,)):
+        assert note in run(*arguments, "--evaluate", command=classify).stderr
+
+
 def test_photos_of_other_classes_count_as_unknown_ones(bank: Path) -> None:
     run("calibrate", bank, "--photos", paint("calibrating", 20, seed=4))
     run("set", bank, "blue", "--alias", "azure")
@@ -103,6 +113,9 @@ def test_photos_of_other_classes_count_as_unknown_ones(bank: Path) -> None:
     unknowns = content["unknowns"]
     assert (unknowns["unknown_photos"], {*unknowns["unknown_classes"]}) == (12, {"mud", "iriss"})
     threshold = ClassBank.load(bank).calibration.unknown
+    assert unknowns["threshold"] == threshold
+    (line,) = (line for line in run("evaluate", bank, "--photos", held).stdout.splitlines() if "unknown  " in line)
+    assert line.endswith(f" of these photos; threshold of its probability: {threshold:.3f}")
     for group, absent in (("known", False), ("unknown_images", True)):
         shares = [answer["unknown"] for answer in content["answers"] if answer["absent"] is absent]
         assert unknowns[group]["count"] == sum(share > threshold for share in shares)

@@ -122,8 +122,8 @@ def test_lines_for_people(evaluation: Evaluation) -> None:
     text = "\n".join(lines)
     pair = evaluation.confused[0]
     assert f"'{pair.label}' called '{pair.answer}': {pair.count} of {pair.of}, such as {pair.images[0]}" in text
-    assert "\nunknown       said of " in text
-    assert "\nother photos  30 of classes that are not there ('owl'): unknown is said of " in text
+    assert "\nunknown       reported for " in text
+    assert "\nother photos  30 of classes that are not there ('owl'): called unknown: " in text
     at = lines.index("matrix: a row for each class, a column for each answer")
     for name, line in zip(NAMES, lines[at + 2 : at + 6], strict=True):
         counts = [

@@ -108,7 +108,7 @@ def test_folders_of_classes_are_read_as_in_training(folder: Path) -> None:
         ("gone", "gone: no such file or folder"),
         ("photos/a.png", "photos/a.png: expected a folder with one folder for each class"),
         ("empty", "expected one folder for each class, there is none"),
-        ("photos", "photos/a.png: lies beside the folders of classes"),
+        ("photos", "photos/a.png: lies next to the class folders"),
         ("high", "high: one level too high: its photos lie in folders of folders; name one of these, such as high/set"),
     ],
 )

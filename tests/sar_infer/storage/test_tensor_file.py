@@ -73,9 +73,9 @@ def entry(shape=(2,), offsets=(0, 8), dtype="F32", **more) -> dict:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "does not fit"),
-        (b"\xff" * 100, "does not fit"),
-        (framed(b"{")[:-1], "does not fit"),
+        (b"", "not a safetensors file, or cut off"),
+        (b"\xff" * 100, "not a safetensors file, or cut off"),
+        (framed(b"{")[:-1], "not a safetensors file, or cut off"),
         (framed(b"{"), "Expecting"),
         (framed(b"\xff\xff"), "utf-8"),
         (framed([]), "expected an object"),
