@@ -156,7 +156,7 @@ def test_sar_is_on_where_it_suits_the_method_unless_asked_for(tmp_path: Path, me
 def test_options_are_those_of_the_commands_and_of_the_settings() -> None:
     named = {"photos", "out", "config", "settings", "overwrite", "resume", "save_features", "strict", "progress"}
     of_command = {parameter.name for parameter in train_command.main.params} - OF_THE_TERMINAL - {"config_file", "plan"}
-    assert set(TrainOptions.__annotations__) | named == of_command | {"config", "progress"}
+    assert set(TrainOptions.__annotations__) | named == of_command | {"config", "progress", "sar_weight", "settings"}
     short = {"on", "sar_weight"}
     fields = {field.name for field in dataclasses.fields(RunConfig)} - {"data", "sections"}
     assert set(TrainOptions.__annotations__) - short == fields
