@@ -238,7 +238,7 @@ def warnings_of(run: TrainedRun) -> Iterator[str]:
     answer = run.scores.base_accuracy
     if statistics is not None and answer is not None:
         percent, way, command = max(
-            (metrics["base_accuracy"], "only the prompt", "sar-train --no-statistics"),
+            (metrics["base_accuracy"], "the prompt without it", "sar-train --no-statistics"),
             (zero_shot["base_accuracy"], "zero-shot", "sar-export --handcrafted"),
         )
         if percent - answer > _MUCH:

@@ -124,7 +124,12 @@ def test_the_closing_table_has_the_row_switch_where_new_classes_are_tested(
         ((60, None), (61, None), None, ["on the trained classes this prompt (60.0 %) is below zero-shot (61.0 %)"]),
         ((60, 50), (60, 52.5), None, ["on new classes this prompt (50.0 %) is below zero-shot (52.5 %)"]),
         ((85, None), (85, None), 80, []),
-        ((90, None), (70, None), 80, ["the class model gets 80.0 % of these test photos right, the prompt alone 90.0"]),
+        (
+            (90, None),
+            (70, None),
+            80,
+            ["the class model gets 80.0 % of these test photos right, the prompt without it 90.0"],
+        ),
         (
             (84, None),
             (88, None),
