@@ -39,8 +39,8 @@ class Key(click.Option):
     def record(self, ctx: click.Context) -> tuple[str, str]:
         """Return the key with the form of its value, and its help."""
         shown = copy.copy(self)
-        shown.hidden = False
-        _, text = shown.get_help_record(ctx) or ("", "")
+        shown.hidden, shown.secondary_opts = False, []  # with these, click names the flag as the default
+        text = (shown.get_help_record(ctx) or ("", ""))[1].replace("[default: True]", "[default: true]")
         return f"{self.opts[0][2:]}={'true|false' if self.is_flag else self.make_metavar(ctx)}", text
 
 

@@ -66,6 +66,14 @@ def test_help_has_a_dozen_options_under_headings_and_help_all_has_all(words: tup
     assert re.findall(r"^  ([\w-]+)=", everything.partition("Keys of --config")[2], re.MULTILINE) == keys
 
 
+def test_help_all_gives_the_default_of_a_switch_as_a_value() -> None:
+    assert re.search(
+        r"^  metrics=true\|false +Serve /metrics\.  \[default: true\]$",
+        call("sar-serve", "--help-all").output,
+        re.MULTILINE,
+    )
+
+
 def test_help_names_no_environment_variable() -> None:
     assert not [words for words in every() if "env var" in call(*words, "--help-all").output]
 
