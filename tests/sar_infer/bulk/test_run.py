@@ -191,7 +191,7 @@ def test_all_that_answers_depend_on_has_to_be_the_same() -> None:
         (("p/000.png",), "sources"),
     ):
         refused(rf"\({name} was ", *call, *change, "--resume")
-    assert run(*call, "--threads", "2", "--image-timeout", "3", "--batch-size", "1", "--resume").exit_code == 0
+    assert run(*call, "--threads", "2", "--set", "image-timeout=3", "--batch-size", "1", "--resume").exit_code == 0
     Path("owl.txt").write_text("owl = an owl\n")
     refused(r"\(classes was ", *call, "--resume")
     Path("owl.txt").write_text("owl\n")
