@@ -160,6 +160,26 @@ def test_a_group_has_settings_for_its_commands(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("words", "environment", "key"),
+    [
+        (["--set", "deadline=abc"], {}, "'deadline'"),
+        ([], {"SAR_DEADLINE": "abc"}, "'deadline' (SAR_DEADLINE)"),
+        (["--config", "serve.toml"], {}, "'deadline' (--config)"),
+    ],
+)
+def test_a_wrong_number_is_reported_with_its_key_and_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], environment: dict[str, str], key: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("serve.toml").write_text('deadline = "abc"\n')
+    result = call("sar-serve", *words, **environment)
+    assert (result.exit_code, result.stderr.splitlines()[-1]) == (
+        2,
+        f"Error: Invalid value for {key}: 'abc' is not a valid number.",
+    )
+
+
+@pytest.mark.parametrize(
     ("words", "message"),
     [
         (("sar-serve", "--set", "max_bodi=3"), "--set: unknown key max_bodi; did you mean max-body?"),
