@@ -13,7 +13,7 @@ import click
 from click.core import ParameterSource
 
 from sar_infer.cli.command import Key
-from sar_infer.cli.options import COUNT, Refusal, option, read_classes, together
+from sar_infer.cli.options import COUNT, Number, Refusal, option, read_classes, together
 from sar_infer.errors import SarInferError, one_line
 from sar_infer.images.formats import IMAGE_SECONDS
 from sar_infer.images.inputs import CONTAINERS, LISTS
@@ -47,7 +47,7 @@ bulk_options = together(
     option(
         "--image-timeout",
         cls=Key,
-        type=click.IntRange(1, 86_400),
+        type=Number(min=0.01, max=86_400),
         default=IMAGE_SECONDS,
         help="Seconds to decode an image. One that takes longer is set aside.",
     ),

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
 from sar_infer.cli.options import Refusal
@@ -32,15 +33,17 @@ class Key(click.Option):
         """Add nothing: the command line does not have it."""
 
     def get_error_hint(self, ctx: click.Context | None) -> str:
-        """Return the key."""
-        del ctx
-        return repr(self.opts[0][2:])
+        """Return the key and where its value comes from: a variable, or the file of ``--config``."""
+        source = ctx.get_parameter_source(self.name) if ctx and self.name else None
+        origins = {None: "", ParameterSource.ENVIRONMENT: self.envvar, ParameterSource.DEFAULT_MAP: "--config"}
+        origin = origins.get(source)
+        return repr(self.opts[0][2:]) + (f" ({origin})" if origin else "")
 
     def record(self, ctx: click.Context) -> tuple[str, str]:
         """Return the key with the form of its value, and its help."""
         shown = copy.copy(self)
-        shown.hidden = False
-        _, text = shown.get_help_record(ctx) or ("", "")
+        shown.hidden, shown.secondary_opts = False, []  # with these, click names the flag as the default
+        text = (shown.get_help_record(ctx) or ("", ""))[1].replace("[default: True]", "[default: true]")
         return f"{self.opts[0][2:]}={'true|false' if self.is_flag else self.make_metavar(ctx)}", text
 
 

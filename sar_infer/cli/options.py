@@ -36,6 +36,8 @@ class Refusal(click.ClickException):
 class Finite(click.types.FloatParamType):
     """A finite number; click itself would accept NaN."""
 
+    name = "number"
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Return the number."""
         number = float(super().convert(value, param, ctx))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import logging
 import os
 import re
@@ -16,7 +17,7 @@ import click
 from sar_infer import __version__
 from sar_infer.cli.command import Command, Key
 from sar_infer.cli.options import CONTEXT, COUNT, Number, Refusal, model_options, one_blas_thread, option
-from sar_infer.errors import InputError, SarInferError, install
+from sar_infer.errors import InputError, SarInferError, install, one_line
 from sar_infer.images.formats import IMAGE_SECONDS
 
 if TYPE_CHECKING:
@@ -122,6 +123,11 @@ def _serve(values: dict[str, Any]) -> None:
         settings = dataclasses.replace(settings, key=None)  # so that nothing is written
     warnings.filterwarnings("ignore", module="PIL")  # what matters about an image becomes its error
     set_up_logging(values["log_format"], values["access_log"])
+    log = logging.getLogger("sar_infer.server")
+    variables = {str(one.envvar) for one in main.params if one.envvar} | {"SAR_API_KEY"}
+    for name in sorted(one for one in os.environ if one.startswith("SAR_") and one not in variables):
+        for near in difflib.get_close_matches(name, variables, 1, 0.85):
+            log.warning("sar-serve has no variable %s; did you mean %s?", name, near)
     # Worker processes inherit it. Where the kernel gives huge pages to those who ask, they have fewer page faults.
     os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
     listener = None if values["check"] else bind(values["host"], values["port"])
@@ -131,13 +137,17 @@ def _serve(values: dict[str, Any]) -> None:
     except KeyboardInterrupt:
         click.echo("Aborted!", err=True)
         leave(1)
-    log = logging.getLogger("sar_infer.server")
     if caution := service.engine.classifier.choice.caution:
         log.warning(caution)
     if listener is None:
         from sar_infer.bundle.card import describe
 
         click.echo(describe(service.engine.bundle), nl=False)
+        if (file := settings.bank) is not None:
+            names = service.store.bank.names
+            line = f"{'bank':<13} {file}, {len(names):,} classes: {', '.join(names[:12])}" + ", …" * (len(names) > 12)
+            missing = f"{file}: does not exist yet; the bundle's classes are served until the first change"
+            click.echo(one_line(line if file.exists() else missing, None))
         service.close()
         return
     if settings.bank and not settings.key:

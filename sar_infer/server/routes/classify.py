@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
@@ -89,16 +90,16 @@ async def classify(request: Request, service: Serving, query: Annotated[Classify
         outcomes = await engine.pool.each(images, decide, len(classes.names))
     if call is query and (error := outcomes[0].error):
         raise Problem(IMAGE_CODES[error.kind], str(error))
-    results, metrics = [], service.metrics
+    results, metrics, limit = [], service.metrics, classes.model.unknown
     for number, outcome in enumerate(outcomes):
         result, error = outcome.value, outcome.error
         code = None if error is None else IMAGE_CODES[error.kind]
         predictions = [] if result is None else result.predictions
         if predictions:
             metrics.top_score.observe(predictions[0].score)
-        if result is not None:
+        if result is not None and result.unknown is not None and not math.isnan(limit):
             metrics.judged.inc()
-            metrics.unknown.inc(result.reason is not None)
+            metrics.unknown.inc(result.unknown > limit)
         if code is not None:
             metrics.rejected.labels(code).inc()
         shown = {

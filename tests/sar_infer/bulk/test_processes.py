@@ -77,11 +77,11 @@ def test_images_that_kill_or_hang_a_process_are_found_and_set_aside(
     hanging.plant(here / "site", monkeypatch, hanging.hang)
     members = {f"{n}.png": small_png(n) for n in range(12)} | {"5.png": hanging.HANGS, "9.png": hanging.KILLS}
     write_tar(Path("s.tar"), members)
-    assert run("s.tar", "--out", "out", "--batch-size", "8", "--set", "image-timeout=1").exit_code == 1
+    assert run("s.tar", "--out", "out", "--batch-size", "8", "--set", "image-timeout=1.5").exit_code == 1
     rows = read_rows(Path("out"))
     assert keys(rows) == list(members)
     assert {Path(row["key"]).name: (row["error_kind"], row["error"]) for row in rows if row["error"]} == {
-        "5.png": ("timeout", "took more than 1 s to decode (image-timeout)"),
+        "5.png": ("timeout", "took more than 1.5 s to decode (image-timeout)"),
         "9.png": ("crash", "the process that read it died: memory, or its decoder"),
     }
     expected = classifier.classify([small_png(n) for n in range(12) if n not in (5, 9)])

@@ -66,6 +66,14 @@ def test_help_has_a_dozen_options_under_headings_and_help_all_has_all(words: tup
     assert re.findall(r"^  ([\w-]+)=", everything.partition("Keys of --config")[2], re.MULTILINE) == keys
 
 
+def test_help_all_gives_the_default_of_a_switch_as_a_value() -> None:
+    assert re.search(
+        r"^  metrics=true\|false +Serve /metrics\.  \[default: true\]$",
+        call("sar-serve", "--help-all").output,
+        re.MULTILINE,
+    )
+
+
 def test_help_names_no_environment_variable() -> None:
     assert not [words for words in every() if "env var" in call(*words, "--help-all").output]
 
@@ -149,6 +157,26 @@ def test_a_group_has_settings_for_its_commands(tmp_path: Path) -> None:
     seen = values("--config", tmp_path / "toys.toml", "--set", "toy.speed=4", "--set", "size=5", "toy", command=toys)
     assert (seen["size"], seen["speed"]) == (5, 4)
     assert values("--set", "size=5", "toy", "--size", "6", command=toys)["size"] == 6
+
+
+@pytest.mark.parametrize(
+    ("words", "environment", "key"),
+    [
+        (["--set", "deadline=abc"], {}, "'deadline'"),
+        ([], {"SAR_DEADLINE": "abc"}, "'deadline' (SAR_DEADLINE)"),
+        (["--config", "serve.toml"], {}, "'deadline' (--config)"),
+    ],
+)
+def test_a_wrong_number_is_reported_with_its_key_and_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], environment: dict[str, str], key: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("serve.toml").write_text('deadline = "abc"\n')
+    result = call("sar-serve", *words, **environment)
+    assert (result.exit_code, result.stderr.splitlines()[-1]) == (
+        2,
+        f"Error: Invalid value for {key}: 'abc' is not a valid number.",
+    )
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from support.servers import serving
 
 from sar_infer.bundle.bundle import default_bundle
 from sar_infer.bundle.manifest import BANK
+from sar_infer.cli.bank import main as sar_bank
 from sar_infer.cli.serve import main
 from sar_infer.encoders import processor
 from sar_infer.server import startup
@@ -67,6 +68,24 @@ def test_check_verifies_a_bundle_and_exits(run: Run, bundle_path: Path, bundle_c
     assert re.search(r"^classes +4: ", good.stdout, re.MULTILINE)
     (bundle_copy / "bank.safetensors").write_bytes(b"damaged")
     one_line(run("--check", SAR_BUNDLE=str(bundle_copy)))
+
+
+def test_check_describes_the_bank_file_or_reports_that_it_is_missing(
+    run: Run, bundle_path: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "mine.safetensors"
+    call = ("--check", "--bundle", str(bundle_path), "--bank", str(file))
+    missing = run(*call)
+    says = f"{file}: does not exist yet; the bundle's classes are served until the first change"
+    assert (missing.exit_code, missing.stdout.splitlines()[-1]) == (0, says)
+    assert CliRunner().invoke(sar_bank, ["add", str(file), "mug", "--bundle", str(bundle_path)]).exit_code == 0
+    assert re.search(rf"^bank +{re.escape(str(file))}, 5 classes: .*mug$", run(*call).stdout, re.MULTILINE)
+
+
+def test_a_misspelt_variable_is_logged(run: Run, bundle_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    misspelt = {"SAR_IMAGE_TIMOUT": "2", "SAR_CLIP_PORT": "80", "SAR_DEADLINE": "2"}
+    assert run("--check", "--bundle", str(bundle_path), **misspelt).exit_code == 0
+    assert caplog.messages == ["sar-serve has no variable SAR_IMAGE_TIMOUT; did you mean SAR_IMAGE_TIMEOUT?"]
 
 
 @pytest.mark.parametrize(

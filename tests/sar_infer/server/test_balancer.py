@@ -44,7 +44,7 @@ def options(bundle_path: Path, tmp_path: Path) -> list[str]:
 @pytest.fixture
 def replicas(options: list[str], tmp_path: Path) -> Iterator[Replicas]:
     with contextlib.ExitStack() as stack:
-        servers = [stack.enter_context(serving(*options, key=KEY)) for _ in range(2)]
+        servers = [stack.enter_context(serving(*options, "--set", "notice=4", key=KEY)) for _ in range(2)]
         port = free_port()
         stack.enter_context(nginx(tmp_path / "nginx", {8000: port, 8001: servers[0].port, 8002: servers[1].port}))
         yield Replicas(f"http://127.0.0.1:{port}", servers)
@@ -152,3 +152,30 @@ def test_a_server_that_is_killed_loses_no_more_than_its_requests_in_flight(
     assert all(start < gone for start in lost)
     with serving(*options, "--port", str(victim.port), key=KEY) as back:
         wait_for(lambda: classify(replicas.url) == 200 and answered(back))
+
+
+def test_servers_that_are_restarted_in_turn_lose_no_request(replicas: Replicas, options: list[str]) -> None:
+    """The steps of docs/operate.md; fail_timeout is 2 s, and each server is given a notice above it."""
+    noticed = [*options, "--set", "notice=4"]
+    stop, statuses = threading.Event(), list[int]()
+
+    def ask() -> None:
+        while not stop.is_set():
+            statuses.append(classify(replicas.url))
+
+    with ThreadPoolExecutor(CLIENTS) as pool, contextlib.ExitStack() as stack:
+        clients = [pool.submit(ask) for _ in range(CLIENTS)]
+        stack.callback(stop.set)
+        for server in replicas.servers:
+            wait_for(lambda: len(statuses) > 50)
+            server.process.terminate()
+            assert server.process.wait(60) == 0
+            stack.enter_context(serving(*noticed, "--port", str(server.port), key=KEY))
+            time.sleep(3)
+        before = len(statuses)
+        wait_for(lambda: len(statuses) > before + 50)
+        stop.set()
+        for one in clients:
+            one.result()
+    assert set(statuses) == {200}
+    assert httpx2.get(f"{replicas.url}/metrics", timeout=30).status_code == 404

@@ -51,7 +51,7 @@ class Proxy:
 
 @pytest.fixture
 def options(bundle_path: Path, tmp_path: Path) -> list[str]:
-    return ["--bundle", str(bundle_path), "--bank", str(tmp_path / "mine.safetensors"), "--body-timeout", "60"]
+    return ["--bundle", str(bundle_path), "--bank", str(tmp_path / "mine.safetensors"), "--set", "body-timeout=60"]
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def test_an_upgrade_behind_a_proxy_loses_no_request(old: Server, options: list[s
 
 def test_a_client_that_keeps_its_connection_is_told_to_leave_during_the_notice(bundle_path: Path) -> None:
     with (
-        serving("--bundle", str(bundle_path), "--notice", "60", "--workers", "0") as server,
+        serving("--bundle", str(bundle_path), "--set", "notice=60", "--workers", "0") as server,
         httpx2.Client(base_url=server.url, timeout=60) as client,
     ):
         assert "connection" not in client.get("/healthz").headers
@@ -97,4 +97,14 @@ def test_a_client_that_keeps_its_connection_is_told_to_leave_during_the_notice(b
         server.logged("not ready any more")
         assert client.get("/healthz").headers["connection"] == "close"
         server.process.terminate()  # a second one ends the notice
+        assert server.process.wait(60) == 0
+
+
+def test_a_body_that_the_proxy_still_buffers_at_sigterm_is_answered_during_the_notice(options: list[str]) -> None:
+    with serving(*options, "--set", "notice=60", "--workers", "0", key="k") as server:
+        server.process.terminate()
+        server.logged("not ready any more")
+        late = httpx2.post(f"{server.url}/v1/classify", content=jpeg(), headers=IMAGE, timeout=60)
+        assert (late.status_code, late.headers["connection"]) == (200, "close")
+        server.process.terminate()
         assert server.process.wait(60) == 0
