@@ -49,10 +49,8 @@ class Metrics:
         self.rejected = counter("sar_rejected", "Refused or dropped, by reason.", ["reason"])
         self.inside = gauge("sar_queue_depth", "Images being decoded, waiting or running.")
         self.top_score = histogram("sar_top_score", "Score of the best class of each image.", buckets=_SCORES)
-        self.judged = counter("sar_judged", "Images compared with the threshold for unknown.")
-        self.unknown = counter(
-            "sar_unknown", "Of these, images above it, whether or not the request asked for unknown."
-        )
+        self.judged = counter("sar_judged", "Images compared with the threshold for unknown, asked for or not.")
+        self.unknown = counter("sar_unknown", "Of these, images above the threshold.")
         self.workers = gauge("sar_workers", "Worker processes that are ready.")
         self.deaths = counter("sar_worker_deaths", "Worker processes that ended, by reason.", ["reason"])
         self.names = counter("sar_names_embedded", "Class names given to the name encoder.")
