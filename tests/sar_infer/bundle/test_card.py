@@ -64,7 +64,7 @@ def test_everything_that_a_bundle_can_say(tmp_path: Path) -> None:
         "measured on   photos_2, base-to-new, 78 photos learned",
         "zero-shot     base 60.7 %",
         "this bundle   base 80.0 %, new 60.0 %, harmonic mean 68.6 %",
-        "text alone    base 70.0 %, new 60.0 %, harmonic mean 64.6 %",
+        "text only     base 70.0 %, new 60.0 %, harmonic mean 64.6 %",
         "added later   expected accuracy 76 % of trained classes among 6, and of classes that you add 38 % by name, "
         "42 % with 1 photo, 50 % with 2 photos among 11 (cross-validation)",
     ):

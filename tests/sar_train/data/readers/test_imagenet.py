@@ -82,7 +82,7 @@ def test_variants_are_targets_named_by_imagenets_list(tmp_path: Path, key: str, 
         ("\n".join(f"{wnid} x" for wnid in reversed(IDS)), "not sorted"),
         ("", "got 0"),
         ("\udcff", "UTF-8"),
-        (None, "expected classnames.txt in it or in imagenet/ beside it"),
+        (None, "expected classnames.txt in it or in imagenet/ next to it"),
     ],
 )
 def test_damaged_names(tmp_path: Path, text: str | None, fact: str) -> None:
