@@ -45,13 +45,12 @@ def with_open_clip(backbone: Any) -> Encode:
 
 def with_our_graph(backbone: Any, folder: Path, threads: int) -> Encode:
     """Return the run time's tokenizer and name encoder, exported to ``folder``."""
-    from sar_train.export.fixed import handcrafted
-
     from sar_infer.encoders.encoders import NameEncoder
     from sar_infer.text.tokenizer import Tokenizer, encode_name
     from sar_train.clip.full_text import merges_text
     from sar_train.export.graph import compact
     from sar_train.export.name_encoder import export_name_encoder, layout, tokenizer_spec
+    from sar_train.training.prompted import handcrafted
 
     prompted = handcrafted(backbone, TEMPLATE)
     ranges = layout(prompted)

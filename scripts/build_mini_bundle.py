@@ -20,7 +20,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from open_clip import IMAGENET_CLASSNAMES
-from sar_train.export.fixed import handcrafted
 from torch import Tensor
 
 from sar_infer.images.load import load_rgb
@@ -33,7 +32,7 @@ from sar_train.export.bundle import export_bundle
 from sar_train.export.source import from_run
 from sar_train.training import trainer
 from sar_train.training.checkpoint import Run
-from sar_train.training.prompted import PromptedCLIP, restore
+from sar_train.training.prompted import PromptedCLIP, handcrafted, restore
 
 ROOT = Path(__file__).resolve().parent.parent
 MOST_LOST = 2.0
