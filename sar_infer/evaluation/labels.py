@@ -66,7 +66,7 @@ class LabelCheck:
     rows: Floats
     labels: Indices
     photos: Sequence[str]
-    judged: Indices | slice = slice(None)
+    judged: Indices | None = None
     others: Rivals | None = None
     twice: Sequence[Pair] = ()
     copies: Sequence[Pair] = ()
@@ -79,7 +79,7 @@ class LabelCheck:
     @property
     def looked_at(self) -> Indices:
         """Return the rows that are reported on."""
-        return np.arange(len(self.labels))[self.judged]
+        return np.arange(len(self.labels)) if self.judged is None else self.judged
 
     @property
     def issues(self) -> list[LabelIssue]:
