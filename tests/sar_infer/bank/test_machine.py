@@ -373,7 +373,11 @@ class Machine(RuleBasedStateMachine):
         identity = [[one[field] for field in fields] + sorted(one["photos"]) for one in self.model.classes]
         if not self.on_base:
             identity = [one[1:] for one in identity]
-        rest = self.model.learned and (self.model.learned, self.model.stale)
+        rest = None
+        if self.model.learned:  # a removed class is no content of what was learned
+            ids = {key for key, _ in self.model.rows}
+            classes = [row for row in self.model.learned["classes"] if row[0] in ids]
+            rest = (self.model.learned | {"classes": classes}, self.model.stale)
         text = repr([identity, self.model.model, rest])
         digest = self.bank.content_digest
         assert self.digests.setdefault(text, digest) == digest
