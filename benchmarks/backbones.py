@@ -219,9 +219,9 @@ def without_us(name: str) -> str:
                 session = onnxruntime.InferenceSession(f"{folder}/m.onnx")
                 with torch.no_grad():
                     expected = Tower()(example).numpy()
-                got = session.run(None, {session.get_inputs()[0].name: example.numpy()})[0]
-                if not np.allclose(got, expected, atol=1e-4):
-                    return f"{method}: onnxruntime differs by {abs(got - expected).max():.1g}"
+                outputs = session.run(None, {session.get_inputs()[0].name: example.numpy()})[0]
+                if not np.allclose(outputs, expected, atol=1e-4):
+                    return f"{method}: onnxruntime differs by {abs(outputs - expected).max():.1g}"
     except Exception as error:
         return f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
     return ""
@@ -239,8 +239,8 @@ def network(name: str) -> str:
             families = ("SigLIP2", "SigLIP", "nllb", "xlm", "mt5", "roberta", "bert")
             text[kind] = next(family for family in families if family in text[kind])
     unused = ("image_size", "timm_drop", "timm_drop_path", "timm_model_pretrained")
-    kept = {key: value for key, value in vision.items() if key not in unused}
-    content = json.dumps([config | {"vision_cfg": kept}, tower], sort_keys=True)
+    used = {key: value for key, value in vision.items() if key not in unused}
+    content = json.dumps([config | {"vision_cfg": used}, tower], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 

@@ -82,8 +82,8 @@ def rates(pool: list[Any], photos: int, share: float, kind: str, count: int) -> 
     wrong, probability, named, doubtful = map(np.concatenate, zip(*columns, strict=True))
     if not wrong.any():
         return [float("nan"), float("nan"), float("nan"), 100 * float(doubtful.mean())]
-    found = area(-probability[~wrong], -probability[wrong])
-    return [found, *(100 * float(flags.mean()) for flags in (named[wrong], doubtful[wrong], doubtful[~wrong]))]
+    score = area(-probability[~wrong], -probability[wrong])
+    return [score, *(100 * float(flags.mean()) for flags in (named[wrong], doubtful[wrong], doubtful[~wrong]))]
 
 
 def accuracies(rows: dict[str, Any], name: str, share: float, kind: str, count: int) -> tuple[float, ...]:
@@ -117,8 +117,8 @@ def table(rows: dict[str, Any], sets: Sequence[str], deal: str, count: int) -> I
             yield name, photos, "none", "", "", "", "", f"{clean[3]:.1f}"
             for kind in KINDS:
                 for share in SHARES:
-                    found, named, wrong, right = rates(pool, photos, share, kind, count)
-                    cell = (f"{share:.0%}", f"{found:.3f}", f"{named:.0f}", f"{wrong:.0f}", f"{right:.1f}")
+                    score, named, wrong, right = rates(pool, photos, share, kind, count)
+                    cell = (f"{share:.0%}", f"{score:.3f}", f"{named:.0f}", f"{wrong:.0f}", f"{right:.1f}")
                     yield name, photos, kind, *cell
         command.say(name)
 

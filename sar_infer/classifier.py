@@ -358,8 +358,8 @@ class Classifier(Embedder):
         model = self._composer.fitted(bank)
         if model is None:
             raise InputError("no class model to learn with: fit one first (sar-bank fit BANK_FILE)")
-        known, progress = self._composer.classes(bank), progress or (lambda rows: None)
-        return learn_stream(bank.names, model, known, spool, all_known=all_known, progress=progress)
+        classes, progress = self._composer.classes(bank), progress or (lambda rows: None)
+        return learn_stream(bank.names, model, classes, spool, all_known=all_known, progress=progress)
 
     def stream(
         self,

@@ -283,12 +283,12 @@ class _Folds:
             named = np.zeros(len(left), np.bool_) if nameless and count else self.named[left]
             added = columns_of(closed, self._sums(closed, shown), list(map(len, shown)), texts[left], named)
             for present in (np.arange(len(left)), np.sort(there)):
-                columns = _together(fixed, tuple(part[present] for part in added))
+                columns = _together(fixed, tuple(column[present] for column in added))
                 last = len(columns[1])
-                place = np.full(len(left), last)
-                place[present] = np.arange(last - len(present), last)
+                positions = np.full(len(left), last)
+                positions[present] = np.arange(last - len(present), last)
                 sizes = [len(group) for group in (*tested, *asked)]
-                images, truth = np.concatenate([*tested, *asked]), np.repeat([*range(len(stayed)), *place], sizes)
+                images, truth = np.concatenate([*tested, *asked]), np.repeat([*range(len(stayed)), *positions], sizes)
                 side = np.where(truth == last, ABSENT, RETURNED)
                 side[: sum(map(len, tested))] = STAYED
                 most = max(16, _TASK_CELLS // (last + 1))
@@ -322,9 +322,9 @@ def columns_of(
     """Return what scores of C classes are made of: P d (C, D), what it is less by, v (C,), and text rows (C, D)."""
     d, v = apart(closed, texts, sums, counts, named)
     image = d @ closed.precision
-    known = texts if named is None else np.where(named[:, None], texts, closed.text_centre)
+    prior = texts if named is None else np.where(named[:, None], texts, closed.text_centre)
     less = (image * (d / 2 + closed.centre)).sum(1)
-    return image.astype(np.float32), less.astype(np.float32), v.astype(np.float32), known.astype(np.float32)
+    return image.astype(np.float32), less.astype(np.float32), v.astype(np.float32), prior.astype(np.float32)
 
 
 def _together(first: Columns, second: Columns) -> Columns:
@@ -450,9 +450,11 @@ def _measured(
     expected, scores = [], []
     for n, flags in sides:
         stayed = by_class(right, plain & (side == STAYED) & (photos == n))
-        whole, part = by_class(right, flags), by_class(half, flags)
-        expected.append((n, float(stayed.mean()), _extrapolated(float(whole.mean()), float(part.mean()), model.rivals)))
-        scores.append(np.ma.stack([stayed, whole]).mean(axis=0))
+        among_all, among_half = by_class(right, flags), by_class(half, flags)
+        expected.append(
+            (n, float(stayed.mean()), _extrapolated(float(among_all.mean()), float(among_half.mean()), model.rivals))
+        )
+        scores.append(np.ma.stack([stayed, among_all]).mean(axis=0))
     by_photos = [scores[0], *([np.ma.stack(scores[1:]).mean(axis=0)] if scores[1:] else [])]
     model = dataclasses.replace(
         model, weights=weights, unknown=limit, sets=np.array(least), expected=np.array(expected)

@@ -63,18 +63,18 @@ def label_issues(embeddings: npt.NDArray[np.floating], labels: Labels, *, others
     """
     rows, classes = embeddings.astype(np.float64), int(labels.max(initial=-1)) + 1
     photos = np.bincount(labels, minlength=classes if others is None else len(others.counts)).astype(np.float64)
-    known = photos if others is None else photos + others.counts
+    totals = photos if others is None else photos + others.counts
     probability, nearer = np.ones(len(rows)), np.zeros(len(rows), np.bool_)
     suggested = labels.astype(np.intp)
-    if (known > 0).sum() < 2 or not len(rows):
+    if (totals > 0).sum() < 2 or not len(rows):
         return LabelIssues(probability, suggested, nearer, np.zeros(0, np.intp))
     for _ in range(1 + _ROUNDS):
         own, other, suggested = _distances(rows, labels, np.maximum(probability, _LEAST_WEIGHT), photos, others)
         evidence, nearer = np.log(np.maximum(own, 1e-12) / np.maximum(other, 1e-12)), other < own
-        odds = _LOGIT[0] + _LOGIT[1] * evidence + _LOGIT[2] / np.sqrt(known[labels])
+        odds = _LOGIT[0] + _LOGIT[1] * evidence + _LOGIT[2] / np.sqrt(totals[labels])
         probability = 1 / (1 + np.exp(np.clip(odds, -500, 500)))
     order = np.argsort(probability, kind="stable")
-    doubtful = order[(nearer & (probability < DOUBTFUL) & (known[labels] >= LEAST_PHOTOS))[order]]
+    doubtful = order[(nearer & (probability < DOUBTFUL) & (totals[labels] >= LEAST_PHOTOS))[order]]
     return LabelIssues(probability, suggested, nearer, doubtful)
 
 
@@ -88,8 +88,8 @@ def _distances(
     total, classes = float(weights.sum()), int((photos > 0).sum())
     if others is not None:
         counts, sums = counts + others.counts, sums + others.counts[:, None] * others.means
-    known = counts > 0
-    means = sums / np.where(known, counts, 1)[:, None]
+    filled = counts > 0
+    means = sums / np.where(filled, counts, 1)[:, None]
     residuals = rows - means[labels]
     scatter = (weights[:, None] * residuals).T @ residuals
     if others is not None:
@@ -98,8 +98,8 @@ def _distances(
         if others.model is not None and others.model.photos > 1:
             before = others.model.photos
             scatter += max(before - (others.counts > 0).sum(), 1.0) * covariance(others.model)
-            total, classes = total + before, int(known.sum())
-    centre = means[known].mean(0)
+            total, classes = total + before, int(filled.sum())
+    centre = means[filled].mean(0)
     # In the eigenvectors of the scatter W the precision without photo i is diagonal but for one rank:
     # P_i = scale_i (diag(a_i w + t_i) - a_i c_i r r')^-1, with r its residual and t_i the ridge of `gaussian`.
     values, vectors = np.linalg.eigh(scatter)
@@ -128,7 +128,7 @@ def _distances(
         squares /= 1 + 1 / (counts + _PRIOR)
         own[some] = squares[at, label] * (1 + 1 / (counts[label] + _PRIOR)) / (1 + 1 / (rest + _PRIOR))
         squares[at, label] = np.inf
-        squares[:, ~known] = np.inf
+        squares[:, ~filled] = np.inf
         nearest[some] = squares.argmin(1)
         other[some] = squares[at, nearest[some]]
     return own, other, nearest

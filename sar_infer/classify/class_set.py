@@ -149,8 +149,8 @@ def build_class_set(
             here = columns[one] if phrases[one] == (one,) else None
             counted[one] = set() if here is None else {*bank.photos_at(bank.keys[here]).digests}
         if fresh := item.without(counted[one] & item.digest_set):
-            said = Evidence.of(fresh)
-            more[one] = more[one].joined(said) if one in more else said
+            evidence = Evidence.of(fresh)
+            more[one] = more[one].joined(evidence) if one in more else evidence
             counted[one] |= item.digest_set
     extended = [texts for texts, column in zip(phrases.values(), theirs, strict=True) if column is None]
     new_rows = iter(embed(extended)) if extended else iter(())

@@ -55,8 +55,8 @@ def expectation(model: ClassModel, why: str | None = None) -> Iterator[str]:
         return
     share, rivals = model.expected[-1, 1], model.rivals
     yield f"other photos of these classes: about {share:.0%} right among {rivals + 1:,.0f} classes"
-    ways = [f"{_WAYS[int(n)]} {share:.0%}" for n, _, share in model.expected.tolist() if n in _WAYS]
-    yield f"classes that you add, among {2 * rivals + 1:,.0f}: about {', '.join(ways)} right"
+    ways = [f"{share:.0%} {_WAYS[int(n)]}" for n, _, share in model.expected.tolist() if n in _WAYS]
+    yield f"classes that you add: about {', '.join(ways)} right among {2 * rivals + 1:,.0f} classes"
 
 
 def content(fitting: BankFitting) -> dict[str, object]:

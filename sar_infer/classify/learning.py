@@ -80,7 +80,7 @@ class LearningReport:
 def learn_stream(
     names: Sequence[str],
     model: ClassModel,
-    known: Classes,
+    classes: Classes,
     spool: FeatureSpool,
     *,
     all_known: bool = False,
@@ -91,13 +91,13 @@ def learn_stream(
     Args:
         names: C class names.
         model: The class model.
-        known: The classes.
+        classes: The classes of the bank.
         spool: The stream.
         all_known: Every photo is of one of the classes.
         progress: Called with a number of embeddings whenever some have been processed.
     """
     rows, keys = spool.rows, spool.keys()
-    adapted = adapt(model, known, rows, all_known=all_known, progress=progress)
+    adapted = adapt(model, classes, rows, all_known=all_known, progress=progress)
     columns = np.flatnonzero(adapted.counts >= _LEAST)
     change = Learn(
         tuple(names[column] for column in columns.tolist()),
@@ -107,8 +107,8 @@ def learn_stream(
         {"shift": adapted.shift, "unknown": adapted.unknown, "all_known": float(all_known)},
         len(spool),
     )
-    now = adapted.classes(known)
-    old = linear(model, known.texts, known.means, known.counts, known.named)
+    now = adapted.classes(classes)
+    old = linear(model, classes.texts, classes.means, classes.counts, classes.named)
     new = linear(model, now.texts, now.means, now.counts, now.named, adapted.translation)
     limit = 0.5 if math.isnan(model.unknown) else model.unknown
     unknown = changed = number = 0
@@ -132,7 +132,7 @@ def learn_stream(
             if before != after:
                 _keep(examples, sure, number, note)
             _keep(first, (before != after) + called + 1 - sure, number, note)
-    classes = [
+    learned = [
         LearnedClass(
             names[c], int(won[c]), round(float(score_sums[c] / max(won[c], 1)), 4), round(float(adapted.counts[c]), 3)
         )
@@ -143,7 +143,7 @@ def learn_stream(
         len(spool),
         unknown,
         all_known,
-        tuple(classes),
+        tuple(learned),
         changed,
         tuple(note for *_, note in sorted(examples, reverse=True)),
         tuple(note for *_, note in sorted(first, reverse=True)),

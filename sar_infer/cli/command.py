@@ -89,14 +89,14 @@ class Command(click.Command):
         configured = [_CONFIG, _SETTINGS] if keys or ctx.parent is None else []
         return [*params[:-1], *configured, *([_HELP_ALL] if more or ctx.parent is None else []), *params[-1:]]
 
-    def values(self, ctx: click.Context, given: Mapping[str, Any], source: str) -> dict[str, Any]:
+    def values(self, ctx: click.Context, settings: Mapping[str, Any], source: str) -> dict[str, Any]:
         """Return the values of parameters by name; tables go to the context.
 
         Raises:
             Refusal: a key is unknown or has a value of the wrong form.
         """
         keys, values = _keys(self), dict[str, Any]()
-        for key, value in given.items():
+        for key, value in settings.items():
             option = keys.get(_name(key))
             if isinstance(value, Mapping):
                 if not self.tables:
@@ -153,12 +153,12 @@ class Command(click.Command):
 class Group(Command, click.Group):
     """A group with settings for its commands: ``KEY`` is for all that have it, ``COMMAND.KEY`` for one."""
 
-    def values(self, ctx: click.Context, given: Mapping[str, Any], source: str) -> dict[str, Any]:
+    def values(self, ctx: click.Context, settings: Mapping[str, Any], source: str) -> dict[str, Any]:
         """Return the values of each command's parameters, by its name."""
         commands = {name: command for name in self.list_commands(ctx) if (command := self.get_command(ctx, name))}
         own = {name: command for name, command in commands.items() if isinstance(command, Command)}
         result: dict[str, dict[str, Any]] = {}
-        for key, value in given.items():
+        for key, value in settings.items():
             table = isinstance(value, Mapping)
             names = [key] if table else [name for name, command in own.items() if _name(key) in _keys(command)]
             if not names or names[0] not in own:

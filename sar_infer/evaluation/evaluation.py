@@ -276,11 +276,11 @@ def evaluate(
 
 
 def _label_check(answers: Sequence[Answer], rows: Floats) -> LabelCheck:
-    known = np.array([number for number, answer in enumerate(answers) if not answer.absent], np.intp)
-    names = sorted({answers[number].label for number in known.tolist()})
+    numbers = np.array([number for number, answer in enumerate(answers) if not answer.absent], np.intp)
+    names = sorted({answers[number].label for number in numbers.tolist()})
     positions = {name: position for position, name in enumerate(names)}
-    labels = np.array([positions[answers[number].label] for number in known.tolist()], np.intp)
-    return LabelCheck(names, rows[known], labels, [answers[number].image for number in known.tolist()])
+    labels = np.array([positions[answers[number].label] for number in numbers.tolist()], np.intp)
+    return LabelCheck(names, rows[numbers], labels, [answers[number].image for number in numbers.tolist()])
 
 
 def _per_class(answerable: Sequence[Answer], pairs: Sequence[Pair]) -> tuple[ClassResult, ...]:
@@ -328,13 +328,13 @@ def _calibration(answerable: Sequence[Answer]) -> Calibration:
 def _unknowns(answerable: Sequence[Answer], absent: Sequence[Answer], tells: bool, threshold: float | None) -> Unknowns:
     groups = answerable, absent
     shares = [Share.of_flags([answer.called_unknown for answer in group]) if tells else None for group in groups]
-    known = [np.array([-answer.unknown for answer in group], np.float64) for group in groups]
+    scores = [np.array([-answer.unknown for answer in group], np.float64) for group in groups]
     return Unknowns(
         shares[0],
         shares[1],
         len(absent),
         tuple(dict.fromkeys(answer.label for answer in absent)),
-        auroc(*known) if absent else None,
+        auroc(*scores) if absent else None,
         threshold,
     )
 

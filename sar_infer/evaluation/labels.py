@@ -56,7 +56,7 @@ class LabelCheck:
         rows: (N, D) unit embeddings.
         labels: (N,) positions in ``names``.
         photos: (N,) name of each, the path of a file.
-        judged: Rows that are reported on, all by default; others only take part in the model.
+        only: Rows that are reported on, all by default; other rows only take part in the model.
         others: Photos that are not at hand, as `label_issues` takes them.
         twice: Photos of the same content in two classes.
         copies: Training photos, and test photos of the same content.
@@ -66,7 +66,7 @@ class LabelCheck:
     rows: Floats
     labels: Indices
     photos: Sequence[str]
-    judged: Indices | None = None
+    only: Indices | None = None
     others: Rivals | None = None
     twice: Sequence[Pair] = ()
     copies: Sequence[Pair] = ()
@@ -77,9 +77,9 @@ class LabelCheck:
         return label_issues(self.rows, self.labels, others=self.others)
 
     @property
-    def looked_at(self) -> Indices:
+    def judged(self) -> Indices:
         """Return the rows that are reported on."""
-        return np.arange(len(self.labels)) if self.judged is None else self.judged
+        return np.arange(len(self.labels)) if self.only is None else self.only
 
     @property
     def issues(self) -> list[LabelIssue]:
@@ -87,7 +87,7 @@ class LabelCheck:
         result = self.result
         return [
             LabelIssue(self.photos[row], self.names[label], self.names[other], round(float(result.probability[row]), 4))
-            for row in result.doubtful[np.isin(result.doubtful, self.looked_at)]
+            for row in result.doubtful[np.isin(result.doubtful, self.judged)]
             for label, other in [(self.labels[row], result.suggested[row])]
         ]
 
@@ -96,11 +96,8 @@ class LabelCheck:
         issues, parts = self.issues, []
         if issues:
             first = ", ".join(f"{short(one.photo)} (like {one.suggested!r})" for one in issues[:_IN_A_LINE])
-            one = len(issues) == 1
-            verb = "photos looks like another class" if one else "photos look like another class"
-            parts.append(
-                f"{len(issues):,} of {len(self.looked_at):,} {verb}: {first}{', …' * (len(issues) > _IN_A_LINE)}"
-            )
+            verb, more = "looks" if len(issues) == 1 else "look", ", …" * (len(issues) > _IN_A_LINE)
+            parts.append(f"{len(issues):,} of {len(self.judged):,} photos {verb} like another class: {first}{more}")
         for pairs, text in ((self.twice, "in two classes"), (self.copies, "in training and test")):
             if pairs:
                 parts.append(f"{len(pairs):,} photo{'s' * (len(pairs) > 1)} {text}")
@@ -108,13 +105,13 @@ class LabelCheck:
 
     def confused(self) -> Iterator[Finding]:
         """Yield the pairs of classes of which many photos lie nearer to the other class."""
-        looked_at, told = Counter(self.labels[self.looked_at].tolist()), set[frozenset[int]]()
-        nearer = self.looked_at[self.result.nearer[self.looked_at]]
+        photos, reported = Counter(self.labels[self.judged].tolist()), set[frozenset[int]]()
+        nearer = self.judged[self.result.nearer[self.judged]]
         pairs = Counter(zip(self.labels[nearer].tolist(), self.result.suggested[nearer].tolist(), strict=True))
         for (label, other), count in pairs.most_common():
-            if count >= max(2, CONFUSED * looked_at[label]) and frozenset((label, other)) not in told:
-                told.add(frozenset((label, other)))
-                text = f"{count} of {looked_at[label]} photos lie nearer to the photos of {self.names[other]!r}"
+            if count >= max(2, CONFUSED * photos[label]) and frozenset((label, other)) not in reported:
+                reported.add(frozenset((label, other)))
+                text = f"{count} of {photos[label]} photos lie nearer to the photos of {self.names[other]!r}"
                 message = f"{text}; add photos that show the difference"
                 yield Finding("confused", self.names[label], message, self.names[other])
 
@@ -187,7 +184,7 @@ def check_new_photos(
         np.concatenate(rows),
         np.array(labels, np.intp),
         shown,
-        judged=np.flatnonzero(judged),
+        only=np.flatnonzero(judged),
         others=Rivals(means, means, number, model),
         twice=twice,
     )
@@ -208,10 +205,10 @@ def write_labels(path: Path, check: LabelCheck, title: str, command: str = "") -
 
     def photo(name: str, label: str) -> dict[str, Any]:
         file, picture = Path(name), None
-        place = str(file.absolute()) if file.is_file() else None
+        location = str(file.absolute()) if file.is_file() else None
         with contextlib.suppress(ImageError):
-            picture = place and thumbnail(place, _SIDE)
-        return {"name": short(name), "path": place, "label": label, "picture": picture}
+            picture = location and thumbnail(location, _SIDE)
+        return {"name": short(name), "path": location, "label": label, "picture": picture}
 
     def typical(name: str) -> list[dict[str, Any]]:
         sure = np.setdiff1d(np.flatnonzero(check.labels == list(check.names).index(name)), check.result.doubtful)
@@ -225,7 +222,7 @@ def write_labels(path: Path, check: LabelCheck, title: str, command: str = "") -
         "title": title,
         "command": command,
         "list": LIST,
-        "judged": len(check.looked_at),
+        "judged": len(check.judged),
         "total": len(issues),
         "issues": [
             {"photo": photo(one.photo, one.label), "suggested": one.suggested, "probability": one.probability}

@@ -55,12 +55,12 @@ def _summary(evaluation: Evaluation) -> Iterator[str]:
         yield f"unknown       reported for {_share(unknowns.known)} of these photos{above}"
     if unknowns.unknown_photos:
         names = ", ".join(map(repr, unknowns.unknown_classes[:3])) + ", …" * (len(unknowns.unknown_classes) > 3)
-        said = "unknown images cannot be detected: no threshold is set"
+        verdict = "no threshold of unknown is set"
         if unknowns.unknown_images is not None:
-            said = f"called unknown: {_share(unknowns.unknown_images)}"
+            verdict = f"{_share(unknowns.unknown_images)} reported as unknown"
         yield (
-            f"other photos  {unknowns.unknown_photos:,} of classes that are not there ({names}): {said}; they are "
-            f"more probably unknown than a known photo in {unknowns.auroc:.0%} of pairs"
+            f"other photos  {unknowns.unknown_photos:,} of classes that are not there ({names}): {verdict}; more "
+            f"probably unknown than a photo of the classes in {unknowns.auroc:.0%} of pairs"
         )
 
 

@@ -57,8 +57,8 @@ def preview_text(preview: Preview, out: str) -> str:
         for finding in findings:
             say(f"  {finding['severity']}", finding["what"])
     if preview.label_check is not None:
-        count, looked_at = len(preview.label_check.issues), len(preview.label_check.looked_at)
-        say("labels", f"{count:,} of {looked_at:,} photos look like another class" if count else "no photo is in doubt")
+        count, judged = len(preview.label_check.issues), len(preview.label_check.judged)
+        say("labels", f"{count:,} of {judged:,} photos look like another class" if count else "no photo is in doubt")
     odd = preview.names
     say("names", f"{len(odd):,} are duplicates:" if odd else "no duplicates")
     for finding in odd[:_MOST_NAMES]:

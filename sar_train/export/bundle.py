@@ -37,10 +37,9 @@ from sar_infer.storage.strict_json import canonical_digest
 from sar_infer.text import TokenizerSpec
 from sar_train.clip.full_text import FullText, merges_text
 from sar_train.clip.text_tower import TextTower
-from sar_train.export.full_text import export_full_text
 from sar_train.export.graph import write_graph
 from sar_train.export.image_encoder import export_image_encoder
-from sar_train.export.name_encoder import export_name_encoder, layout, tokenizer_spec
+from sar_train.export.name_encoder import export_full_text, export_name_encoder, layout, tokenizer_spec
 from sar_train.export.parity import compare, refuse
 from sar_train.export.source import ExportSource
 from sar_train.training.prompted import PromptedCLIP

@@ -4,6 +4,8 @@ Prompts that are the same for all names are constants. Where a method makes a cl
 embedding (TCP), the graph has two towers: a teacher reads the tokens after the hand-crafted template, the method's
 network turns the result into prompts, and the student reads the same tokens after those. If the teacher has another
 text after the name, that text's tokens replace the student's.
+
+A tower without CLIP's causal form is exported as it is (`export_full_text`), with padded rows of tokens.
 """
 
 from __future__ import annotations
@@ -13,9 +15,11 @@ from dataclasses import dataclass
 import onnx
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import normalize
 
 from sar_infer.text import TokenizerSpec
 from sar_train.clip.attention import KeyValue, attend, finish_block, project_heads
+from sar_train.clip.full_text import FullText
 from sar_train.clip.prompts import Prompts, insert
 from sar_train.clip.text_tower import TextTower
 from sar_train.errors import ExportError
@@ -205,3 +209,21 @@ class PaddedText(nn.Module):
 
     def _past(self, layer: int) -> KeyValue:
         return self.get_buffer(f"prefix_key_{layer}"), self.get_buffer(f"prefix_value_{layer}")
+
+
+class FullTextEncoder(nn.Module):
+    """The text tower that open_clip gives the backbone, followed by normalisation to unit rows."""
+
+    def __init__(self, tower: FullText) -> None:
+        super().__init__()
+        self.model = tower.model
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Encode tokens (N, L) as unit rows (N, D)."""
+        return normalize(self.model.encode_text(tokens), dim=-1)  # type: ignore[operator]
+
+
+def export_full_text(tower: FullText) -> onnx.ModelProto:
+    """Export the graph, for any number of texts of the tower's own length."""
+    example = tower.tokens(["a", "b"], "{}").to(next(tower.model.parameters()).device)
+    return trace(FullTextEncoder(tower).eval(), example, input_name="tokens", dynamic={0: "batch"})

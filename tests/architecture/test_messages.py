@@ -1,4 +1,4 @@
-"""What messages advise works here: commands, options, keys and extras that they name exist."""
+"""Commands, options, keys and extras that messages name exist."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What reads the one file without the package: Python, Node, C, Triton's configuration, and the page in Chromium."""
+"""Readers of the one file without the package: Python, Node, C, Triton's configuration, and the page in Chromium."""
 
 from __future__ import annotations
 

@@ -72,11 +72,11 @@ def create(
     bundle = open_bundle(arguments.bundle or None)
     empty = ClassBank(bundle.bank.encoder_digest, bundle.bank.dim, images=bundle.bank.images)
     workspace = Workspace(bundle, empty, arguments.file)
-    given = read_phrases((), classes, workspace.classifier.check_name)
-    spellings = {name_key(name): name for name in given}
+    class_phrases = read_phrases((), classes, workspace.classifier.check_name)
+    spellings = {name_key(name): name for name in class_phrases}
     files = files_by_class(lambda name: spellings.get(name_key(name)), {}, photos, exclude)
     with owned(arguments.file, WAIT):
-        phrases = {**{name: (name,) for name in files}, **given}
+        phrases = {**{name: (name,) for name in files}, **class_phrases}
         rows = workspace.classifier.class_rows(phrases, files)
         read = read_photos(workspace, files, photos_only=False)
         bank = edit(empty, phrases, rows, read.sets, by="sar-bank create")

@@ -1,4 +1,4 @@
-"""What every command has: a short help, ``--help-all``, ``--config``, ``--set``, and completion."""
+"""Every command has a short help, ``--help-all``, ``--config``, ``--set``, and completion."""
 
 from __future__ import annotations
 

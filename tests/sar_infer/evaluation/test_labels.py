@@ -51,7 +51,7 @@ def test_the_line_names_the_surest_photos_and_where_the_page_is() -> None:
     both = (("a.png", "hat"), ("b.png", "shoe"))
     assert checked(RIGHT, RIGHT, twice=[both]).line("y") == "1 photo in two classes; page: y"
     assert checked(RIGHT, RIGHT, copies=[both, both]).line("y") == "2 photos in training and test; page: y"
-    some = checked(RIGHT, WRONG, judged=np.arange(8))
+    some = checked(RIGHT, WRONG, only=np.arange(8))
     assert [one.photo for one in some.issues] == ["root/7.png"]
     assert "1 of 8 photos looks like another class: root/7.png (like 'hat'); page" in (some.line("x") or "")
 
@@ -79,7 +79,7 @@ def test_only_new_photos_are_judged_whatever_the_bank_knows_of_the_others(fitted
     digests = [b"new".ljust(32), b"odd".ljust(32), sets["hat"].digests[69]]
     rows = np.concatenate([near(np.array([0, 1])), sets["hat"].rows[69:]])
     check = check_new_photos(bank, bundle, {"hat": PhotoSet.of(digests, rows)}, {("hat", digests[1]): "odd.png"})
-    assert len(check.looked_at) == 2
+    assert len(check.judged) == 2
     assert [(one.photo, one.label, one.suggested) for one in check.issues] == [("odd.png", "hat", "shoe")]
 
 

@@ -1,4 +1,4 @@
-"""What every request goes through, from outside, through real sockets."""
+"""The way of every request, from outside, through real sockets."""
 
 from __future__ import annotations
 
