@@ -450,11 +450,9 @@ def _measured(
     expected, scores = [], []
     for n, flags in sides:
         stayed = by_class(right, plain & (side == STAYED) & (photos == n))
-        among_all, among_half = by_class(right, flags), by_class(half, flags)
-        expected.append(
-            (n, float(stayed.mean()), _extrapolated(float(among_all.mean()), float(among_half.mean()), model.rivals))
-        )
-        scores.append(np.ma.stack([stayed, among_all]).mean(axis=0))
+        full, fewer = by_class(right, flags), by_class(half, flags)
+        expected.append((n, float(stayed.mean()), _extrapolated(float(full.mean()), float(fewer.mean()), model.rivals)))
+        scores.append(np.ma.stack([stayed, full]).mean(axis=0))
     by_photos = [scores[0], *([np.ma.stack(scores[1:]).mean(axis=0)] if scores[1:] else [])]
     model = dataclasses.replace(
         model, weights=weights, unknown=limit, sets=np.array(least), expected=np.array(expected)

@@ -100,14 +100,12 @@ def add(  # noqa: PLR0913 - one for each option
 
     with changing(arguments) as workspace:
         bank = workspace.bank
-        class_phrases = read_phrases(names, classes, workspace.classifier.check_name if photos_only else len)
-        files = files_by_class(lambda name: spelling(bank, name), class_phrases, photos, exclude)
+        named = read_phrases(names, classes, workspace.classifier.check_name if photos_only else len)
+        files = files_by_class(lambda name: spelling(bank, name), named, photos, exclude)
         phrases = {
-            name: texts
-            for name, texts in class_phrases.items()
-            if not (files and texts == (name,) and spelling(bank, name))
+            name: texts for name, texts in named.items() if not (files and texts == (name,) and spelling(bank, name))
         }
-        phrases |= {name: (name,) for name in files if name not in class_phrases and not spelling(bank, name)}
+        phrases |= {name: (name,) for name in files if name not in named and not spelling(bank, name)}
         findings = [] if photos_only else name_findings(bank, workspace.bundle, phrases)
         _refuse(findings, strict=strict)
         check_names(bank, [*phrases])
@@ -123,8 +121,8 @@ def add(  # noqa: PLR0913 - one for each option
         undo = again(arguments, "rollback", "--steps", "1")
         report_labels(arguments, check, f"{undo}; then the same command with --exclude {LIST}", strict=strict)
         issues = [asdict(issue) for issue in check.issues]
-        words = "is a class" if len(class_phrases) == 1 else f"and {len(class_phrases) - 1:,} more are classes"
-        why = "" if photos else f": {next(iter(class_phrases))!r} {words} already"
+        words = "is a class" if len(named) == 1 else f"and {len(named) - 1:,} more are classes"
+        why = "" if photos else f": {next(iter(named))!r} {words} already"
         write(arguments, workspace, after, why, findings=[asdict(one) for one in findings], label_issues=issues)
         if photos and (line := advice(arguments, bank, after)):
             click.echo(one_line(line), err=True)
