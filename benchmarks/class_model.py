@@ -1,6 +1,6 @@
 """The class model on real photos and ``sar-mini``: accuracy, likelihood, calibration, unknown images and adapting.
 
-    python -m benchmarks.class_model [--deal choosing|reporting] [--what names streams few promise alone seconds]
+    python -m benchmarks.class_model [--deal choosing|reporting] [--what names streams few promise alone trained seconds]
         [--sets garments caltech dtd pacs] [--draws 5] [--cache FOLDER] [--out FILE.csv]
 
 Two deals share no test photo. Constants are chosen on ``choosing``; ``reporting`` is for figures. Within a deal, no
@@ -14,7 +14,8 @@ of another camera: dim and warm, grey and noisy, posterised; test photos alone g
 ``promise`` compares accuracies that the class model expects with those measured, where as many classes are added as
 there were (PACS: three to four): *base* and *new* are those of trained classes without any others, *H* and *accuracy*
 those of added classes, each expected and measured. ``alone`` has accuracies on trained classes among themselves:
-*base* by name, *new* of the class model, *H* of a linear probe. ``seconds`` prints the processor time of fits, also
+*base* by name, *new* of the class model, *H* of a linear probe. ``trained`` has those of ``sar-train --prompt learned`` on
+the same photos: *base* of the learned prompt, *new* with the class model. ``seconds`` prints the processor time of fits, also
 among the 1,000 names of the shipped bundle.
 """
 
@@ -143,6 +144,7 @@ class Draw:
     name: str
     number: int
     trained: int
+    names: list[str]
     text: Any
     train: Photos
     pool: list[Any]
@@ -197,6 +199,7 @@ def draws(
             name,
             number,
             trained,
+            [names[c] for c in classes],
             rows[f"text/{name}"][classes].astype(np.float64),
             Photos.of(learned),
             [photos(c, "pool") for c in new],
@@ -325,6 +328,36 @@ def by_alone(rows: dict[str, Any], name: str, deal: str, count: int) -> Iterator
         yield ("model", "alone", deal, name, "photos", draw.number, SHOTS, *values, *[""] * 6)
 
 
+def by_trained(rows: dict[str, Any], name: str, deal: str, count: int) -> Iterator[tuple[Any, ...]]:
+    """Yield accuracies on trained classes of a learned prompt (CoOp with SAR), by itself and with the class model."""
+    import torch
+
+    from sar_train import train
+    from sar_train.clip import backbone
+    from sar_train.data.dataset import Dataset
+    from sar_train.data.feature_file import StoredFeatures, labelled, save_features
+
+    model = backbone.load("sar-mini")
+    for draw in draws(rows, name, deal, count):
+        test = draw.tests[""].where(draw.tests[""].labels < draw.trained)
+        sides = {"train": draw.train, "test": test}
+        dataset = Dataset(
+            name,
+            tuple(draw.names[: draw.trained]),
+            splits=labelled({side: torch.tensor(photos.labels) for side, photos in sides.items()}),
+            template=SETS[name][0],
+        )
+        features = {side: torch.tensor(photos.rows).float() for side, photos in sides.items()}
+        stored = StoredFeatures(dataset, model.name, model.weights_digest, model.preprocess, features)
+        with tempfile.TemporaryDirectory() as folder:
+            save_features(stored, path := Path(folder) / f"{name}.safetensors")
+            record = train(path, out=Path(folder) / "run", prompt="learned", protocol="all", shots=SHOTS).record
+        values = [record["metrics"], record["other_metrics"]["statistics"]]
+        accuracy = np.round([one["base_accuracy"] for one in values], 2).tolist()
+        command.say(f"{name} {draw.number}: {accuracy}")
+        yield ("model", "trained", deal, name, "photos", draw.number, SHOTS, *accuracy, *[""] * 7)
+
+
 def seconds(rows: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield sizes and seconds of processor time of fits."""
     from sar_infer.bundle.bundle import open_bundle
@@ -439,6 +472,8 @@ def main() -> None:
             table += by_promise(rows, name, args.deal, args.draws)
         if "alone" in args.what:
             table += by_alone(rows, name, args.deal, args.draws)
+        if "trained" in args.what:
+            table += by_trained(rows, name, args.deal, args.draws)
         if not {"names", "streams"} & {*args.what}:
             continue
         for draw in draws(rows, name, args.deal, args.draws):
