@@ -188,7 +188,7 @@ def load(name: str, pretrained: str | None = None, *, device: str = "cpu", seed:
 
 
 class TimmImages(nn.Module):
-    """An image encoder of timm in the place of an image-text model; the scale of its scores is CLIP's."""
+    """An image encoder of timm instead of an image-text model; the scale of its scores is CLIP's."""
 
     def __init__(self, name: str, pretrained: str | None) -> None:
         super().__init__()

@@ -18,7 +18,7 @@ class DeepPrompt:
 
     Attributes:
         vectors: (M, W), the same for every class; in the text tower also (C, M, W), a set for each class of the call.
-        mode: ``replace`` puts them in the place of M prompt positions: the first after the start token in the text
+        mode: ``replace`` puts them instead of M prompt positions: the first after the start token in the text
             tower, the last ones in the image tower. ``append`` adds M positions: after the prompt that is there.
         weight: share of the vectors where they replace; the rest stays of what was there (TCP's w).
     """

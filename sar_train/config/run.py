@@ -70,12 +70,14 @@ class RunConfig:
     data_root: str | None = setting(
         None, "Folder of datasets by name, in CoOp's layout.", scope="machine", is_path=True
     )
-    backbone: str = setting("sar-mini", "open_clip model name, sar-mini or sar-mini-vit.")
+    backbone: str = setting(
+        "sar-mini", "Name of open_clip (also hf-hub: and local-dir:), timm/NAME, sar-mini or sar-mini-vit."
+    )
     pretrained: str | None = setting(
         None, "Tag or file of the backbone's weights. sar-mini and sar-mini-vit include theirs."
     )
     method: str = setting("coop", "Prompt-tuning method. --list-methods shows all.")
-    sar: bool = setting(True, "Add Similarity Alignment Regularization.", shown="sar; no-sar for dept")
+    sar: bool = setting(True, "Add Similarity Alignment Regularization.", shown="sar; no-sar for dept and promptsrc")
     novel: str = setting(
         "wordnet",
         "Auxiliary names for SAR: wordnet (relatives; wordnet:D or wordnet:A-B steps away), words (random nouns), "

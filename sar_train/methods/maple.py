@@ -1,6 +1,6 @@
 """MaPLe: coupled prompts in both towers (Khattak et al., CVPR 2023, arXiv 2210.03117).
 
-The text context has M learnable vectors in the place of the first words of ``a photo of a``; the other words stay. In
+The text context has M learnable vectors instead of the first words of ``a photo of a``; the other words stay. In
 front of blocks 1 to J - 1 those positions are replaced by a set of each layer's own. The image tower gets linear images
 of the same vectors: M tokens at the end of the patches, replaced in front of blocks 1 to J - 1. So the image prompts
 are functions of the text prompts. The loss is the cross-entropy. As in muzairkhattak/multimodal-prompt-learning.
