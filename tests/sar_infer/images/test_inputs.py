@@ -153,7 +153,7 @@ def test_a_list_of_classes_survives_any_name_of_a_file(folder: Path) -> None:
 
 
 def test_a_list_of_classes_is_quoted_only_where_it_must_be(folder: Path) -> None:
-    """So that a line of sed names classes, as in ``docs/how-to/groups.md``."""
+    """So that a line of sed names classes, as in ``docs/banks.md``."""
     write_class_list(Path("list.csv"), [("", "a photo.jpg", "1"), ("big, red", "b.jpg", "worth a label")])
     assert Path("list.csv").read_text() == 'class,photo,group\n,a photo.jpg,1\n"big, red",b.jpg,worth a label\n'
 
