@@ -35,7 +35,7 @@ def main() -> None:
         step("export them: from here on without PyTorch", "sar-export", str(run), "--out", str(bundle))
     on_bundle = ("--bundle", str(bundle))
     step("classify photos", "sar-classify", str(TEST / "hat"), *on_bundle, "--top-k", "2", show=6)
-    tell("trained garments alone", named([TEST], *on_bundle), added=False)
+    tell("trained garments only", named([TEST], *on_bundle), added=False)
     step("add four garments by their names", "sar-bank", "add", str(bank), *garments(ADDED), *on_bundle)
     on_bank = (*on_bundle, "--bank", str(bank))
     tell("by name", named([TEST], *on_bank))

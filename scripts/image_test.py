@@ -57,7 +57,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Build the container image and test it.")
     parser.add_argument("--tool", choices=["docker", "podman"], default="docker")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--base", help="base image in place of the Dockerfile's")
+    parser.add_argument("--base", help="base image instead of the Dockerfile's")
     args = parser.parse_args()
     image = Image(args.tool, f"localhost/sar-clip-test:{os.getpid()}")
     with tempfile.TemporaryDirectory(prefix="sar-image-") as scratch:
@@ -133,7 +133,7 @@ class Image:
 
 
 def pip_secrets(scratch: Path) -> dict[str, Path]:
-    """Return what pip is told on this machine as build secrets; files that it names are secrets too."""
+    """Return pip's configuration on this machine as build secrets; files that it names are secrets too."""
     done = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=False)
     settings: dict[str, str] = {}
     for line in sorted(done.stdout.splitlines(), key=lambda line: line.startswith(":env:")):  # the environment is last

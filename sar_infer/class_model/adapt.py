@@ -27,7 +27,7 @@ UNLABELLED = 0.1
 UNKNOWN_PRIOR = 3.0
 """Photos, for each dimension, that the prior of the unknown images' covariance counts as."""
 SAME_KIND = 0.2
-"""Value of `shared_shift` from which on a stream teaches nothing."""
+"""Value of `shared_shift` from which on nothing is learned from a stream."""
 LEAST = 20
 """Photos that tell a shift, four groups of five: fewer teach nothing without ``all_known``."""
 ROUNDS = 8

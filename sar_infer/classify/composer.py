@@ -251,7 +251,7 @@ def rows_at(several: Sequence[Floats], positions: Indices) -> tuple[Floats, ...]
 
 
 def _named(model: ClassModel, rows: Floats) -> _Names:
-    """Return weights (C, D) and bias (C,) of classes as their names alone give them, and a factor of the weights."""
+    """Return weights (C, D) and bias (C,) of classes by their names only, and a factor of the weights."""
     factor = float(model.weights[2] * model.scale)
     if not model.slope and factor:  # the formula gives this, for 30 ms at 1,000 classes
         return rows, np.zeros(len(rows), np.float32), factor

@@ -203,7 +203,7 @@ class Service:
         return await self._finished(changed())
 
     async def _finished(self, work: Coroutine[Any, Any, T]) -> T:
-        """Return the result of work that goes on even if the request that asked for it is cancelled."""
+        """Return the result of work that continues even if the request that asked for it is cancelled."""
         task = asyncio.ensure_future(work)
         self._unfinished.add(task)
         task.add_done_callback(self._unfinished.discard)

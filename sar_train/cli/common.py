@@ -73,11 +73,11 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
 
 @contextlib.contextmanager
 def resumable() -> Iterator[None]:
-    """Let the message of an interrupt say that the same command goes on."""
+    """Add to the message of an interrupt that the same command continues."""
     try:
         yield
     except KeyboardInterrupt:
-        raise KeyboardInterrupt("the same command goes on from the last state saved, if any") from None
+        raise KeyboardInterrupt("the same command continues from the last saved state, if any") from None
 
 
 class _WarningLines(logging.Handler):

@@ -131,8 +131,8 @@ class PromptMethod(nn.Module, ABC):
         schedule: the published schedule.
         paper: title and arXiv number.
         towers: which towers it puts prompts into. Without ``image``, image features are made once and kept.
-        per_image: whether the prompt depends on the image; such a method has a buffer ``mean_image`` (D,), which stands
-            for all images where none is given. It is filled with the mean unit feature of the training images.
+        per_image: whether the prompt depends on the image; such a method has a buffer ``mean_image`` (D,), which
+            is used for all images where none is given. It is filled with the mean unit feature of the training images.
         reference_terms: names of terms whose gradient is not added but handed to `project_gradient`.
         trains: False for the methods that only use the hand-crafted prompt.
         sar_weight: SAR's weight where none is given, if the method suits another than the usual one; 0 leaves SAR off

@@ -5,8 +5,8 @@ to the base classes, trained on both at once; the prompt's own cross-entropy kee
 
     loss = (1 - mix) CE + mix CE(linear(FiLM(features))) + the other method's terms
 
-Trained classes are answered by (1 - mix) text logits + mix linear logits, any other list of names by the text branch
-alone. As in Koorye/DePT, whose features are not normalised; here they are unit rows times one typical length, because
+Exactly the trained classes are predicted by (1 - mix) text logits + mix linear logits, any other list of names by text
+logits. As in Koorye/DePT, whose features are not normalised; here they are unit rows times one typical length, because
 cached features are unit rows.
 """
 

@@ -1,7 +1,7 @@
 """Read results: loose JSON files, and packed ones, which are one compressed file of JSON Lines for a folder of runs.
 
 A packed line is one run: ``path``, where its JSON file lay below the folder, ``result``, the content of that file, and
-``toml``, the file that repeats it. A loose file wins over a packed one of the same path.
+``toml``, the file that repeats it. A loose file replaces a packed one of the same path.
 """
 
 from __future__ import annotations

@@ -21,8 +21,8 @@ from sar_infer.text.names import Phrases
 
 T = TypeVar("T")
 _SetKey = tuple[ClassBank, tuple[tuple[str, tuple[str, ...]], ...], bool]
-"""The bank itself, as no digest covers all that is known of its classes; phrases by name; and whether to choose from
-these names alone."""
+"""The bank itself, as no digest covers all of its classes' settings; phrases by name; and whether to choose only from
+these names."""
 LARGE = 10_000
 """Classes that are looked through on the event loop at most."""
 _SET_ROWS = 32_768

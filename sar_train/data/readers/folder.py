@@ -52,9 +52,7 @@ class ClassFolders(Reader):
         if train and (len(splits) > 1 or _holds_classes(path / train[0])):  # a class may be called train
             them, plural = ("it", "") if len(splits) == 1 else ("them", "s")
             rest = f"and next to {them} {others[0]!r}; move it away" if others else "two of which are one; merge them"
-            raise DataError(
-                f"{path}: holds the split{plural} {', '.join(splits)}, {rest}, or they would be taken for classes"
-            )
+            raise DataError(f"{path}: contains the split{plural} {', '.join(splits)}, {rest}, or they would be classes")
         for name in names:
             inner = [split for split in entries(path / name)[0] if split.lower() in SPLIT_NAMES]
             if any(_holds_classes(path / name / split) for split in inner):

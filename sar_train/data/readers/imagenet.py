@@ -34,8 +34,8 @@ def read_imagenet(
     Args:
         key: of `LAYOUTS`, one of `KEYS`.
         folder: the dataset's folder.
-        options: a target leaves ImageNet's training photos unlisted; ``allow_missing`` goes on with the class folders
-            that exist.
+        options: a target leaves ImageNet's training photos unlisted; ``allow_missing`` accepts the class folders that
+            exist.
 
     Raises:
         DataError: no or bad ``classnames.txt``, no class folders, too few of them, or photos that are in none.

@@ -69,7 +69,7 @@ def test_a_terminal_obeys_no_name(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize(
     ("around", "more"),
-    [(contextlib.nullcontext, ""), (resumable, "; the same command goes on from the last state saved, if any")],
+    [(contextlib.nullcontext, ""), (resumable, "; the same command continues from the last saved state, if any")],
 )
 def test_an_interrupt_says_what_goes_on(
     around: Callable[[], AbstractContextManager[None]], more: str, capsys: pytest.CaptureFixture[str]

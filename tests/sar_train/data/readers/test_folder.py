@@ -72,9 +72,9 @@ def test_train_alone_is_a_split_and_beside_another_folder_a_class(tmp_path: Path
         (["x.jpg"], "expected one folder per class, got 1 photos and no folders"),
         (["a/1.jpg", "b/notes.txt"], r"class 'b' has no usable photo .*\.jpeg"),
         (["train/a/1.jpg", "test/a/1.jpg", "test/b/1.jpg"], "class 'b' has no usable photo"),
-        (["train/a/1.jpg", "test/a/1.jpg", "raw/a/1.jpg"], "holds the splits .*'raw'; move it away"),
+        (["train/a/1.jpg", "test/a/1.jpg", "raw/a/1.jpg"], "contains the splits .*'raw'; move it away"),
         (["train/a/1.jpg", "test/a/1.jpg", "Training/a/1.jpg"], "merge them"),
-        (["train/cat/1.jpg", "train/dog/1.jpg", "added/owl/1.jpg"], "holds the split train, and next to it 'added'"),
+        (["train/cat/1.jpg", "train/dog/1.jpg", "added/owl/1.jpg"], "contains the split train, and next to it 'added'"),
         (
             ["pets/train/cat/1.jpg", "pets/train/dog/1.jpg", "pets/test/cat/1.jpg", "pets/test/dog/1.jpg"],
             "one level too high, since .*pets holds test, train.*; give .*pets$",
