@@ -1,7 +1,7 @@
 """The class model on real photos and ``sar-mini``: accuracy, likelihood, calibration, unknown images and adapting.
 
-    python -m benchmarks.class_model [--deal choosing|reporting] [--what names streams few promise alone trained seconds]
-        [--sets garments caltech dtd pacs] [--draws 5] [--cache FOLDER] [--out FILE.csv]
+    python -m benchmarks.class_model [--deal choosing|reporting] [--sets garments caltech dtd pacs] [--draws 5]
+        [--what names streams few promise alone trained seconds] [--cache FOLDER] [--out FILE.csv]
 
 Two deals share no test photo. Constants are chosen on ``choosing``; ``reporting`` is for figures. Within a deal, no
 training photo of a draw is a test photo of another. Each class belongs to half A or B: in ``choosing`` all added
@@ -14,9 +14,9 @@ of another camera: dim and warm, grey and noisy, posterised; test photos alone g
 ``promise`` compares accuracies that the class model expects with those measured, where as many classes are added as
 there were (PACS: three to four): *base* and *new* are those of trained classes without any others, *H* and *accuracy*
 those of added classes, each expected and measured. ``alone`` has accuracies on trained classes among themselves:
-*base* by name, *new* of the class model, *H* of a linear probe. ``trained`` has those of ``sar-train --prompt learned`` on
-the same photos: *base* of the learned prompt, *new* with the class model. ``seconds`` prints the processor time of fits, also
-among the 1,000 names of the shipped bundle.
+*base* by name, *new* of the class model, *H* of a linear probe. ``trained`` has those of ``sar-train --prompt learned``
+on the same photos: *base* of the learned prompt, *new* with the class model. ``seconds`` prints the processor time of
+fits, also among the 1,000 names of the shipped bundle.
 """
 
 from __future__ import annotations
