@@ -4,7 +4,8 @@
 
 Switched, trained classes have the learned prompt and all others the hand-crafted one. Joint H is over both kinds of
 classes together, the class model's too. Differences are means over the pairs of runs, with half the width of a 95 %
-interval by Student's t where there are three or more.
+interval by Student's t where there are three or more. *Above the better*: the better of plain and switched with SAR,
+minus the better of plain and switched without, each by its mean.
 """
 
 from __future__ import annotations
@@ -35,6 +36,12 @@ JOINT = {
     "class model, hand-crafted": "statistics-handcrafted",
 }
 COLUMNS = ("H", "switched H", *JOINT)
+WAYS = {
+    "H": ("H", "switched H"),
+    "joint H": ("joint H", "switched joint H"),
+    "class model": ("class model", "class model, switched"),
+}
+"""Each measure plain and switched."""
 RIVALS = {
     "no SAR": ("H", "joint H", "class model"),
     "teacher 10": ("H", "joint H", "class model"),
@@ -75,10 +82,21 @@ def interval(values: list[float]) -> str:
     return text
 
 
+def above(mine: dict[Pair, dict[str, float]], theirs: dict[Pair, dict[str, float]], measure: str, data: str) -> str:
+    """Return how far the better of plain and switched lies above that of other runs, over the pairs with all four."""
+    ways = WAYS[measure]
+    both = [pair for pair in mine if pair[0] == data and all({*ways} <= {*one.get(pair, {})} for one in (mine, theirs))]
+    if not both:
+        return ""
+    ours, other = (max(ways, key=lambda way: mean(one[pair][way] for pair in both)) for one in (mine, theirs))
+    return f"{interval([mine[pair][ours] - theirs[pair][other] for pair in both])} ({len(both)})"
+
+
 def table(runs: Runs, data: str) -> list[list[str]]:
     """Return the rows of one data set, heads first: means, with the number of pairs where it is less than the row's."""
     heads = [f"{column} - {rival}" for rival, columns in RIVALS.items() for column in columns]
-    lines = [["SAR", "pairs", "base / new", "joint base / new", *COLUMNS, *heads, "H - no SAR switched"]]
+    better = [f"{measure} above the better" for measure in WAYS]
+    lines = [["SAR", "pairs", "base / new", "joint base / new", *COLUMNS, *heads, "H - no SAR switched", *better]]
     for name, of_pair in runs.items():
         pairs = [pair for pair in of_pair if pair[0] == data]
         if not pairs:
@@ -99,6 +117,8 @@ def table(runs: Runs, data: str) -> list[list[str]]:
             both = [pair for pair in pairs if column in of_pair[pair] and other in theirs.get(pair, {})]
             same = theirs is of_pair and column == other
             cells.append("" if same else interval([of_pair[pair][column] - theirs[pair][other] for pair in both]))
+        plain = runs.get(f"{method}no SAR") or runs.get("no SAR") or {}
+        cells += ["" if plain is of_pair else above(of_pair, plain, measure, data) for measure in WAYS]
         lines.append(cells)
     return lines
 
