@@ -25,7 +25,7 @@ from sar_train.report.results import loose_files, packed_runs
 
 Pair = tuple[str, str, int]
 Runs = dict[str, dict[Pair, dict[str, float]]]
-FOLDERS = ("experiments/results/ruler", "experiments/results/ruler_frame")
+FOLDERS = ("experiments/results/ruler", "experiments/results/ruler_frame", "experiments/results/ruler_step")
 SAME = {"squared 10": "teacher 10", "squared 30": "teacher 30"}
 """Names of the same settings in the two plans."""
 JOINT = {
