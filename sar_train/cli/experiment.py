@@ -132,8 +132,8 @@ def run(  # noqa: PLR0913 - one for each option
     missing = [job for job in runs if find_result(job, out, any_code=any_code) is None]
     older = 0 if any_code else sum(find_result(job, out, any_code=True) is not None for job in missing)
     if older:
-        line = f"{older} results in {out} are of another version of the code and are made again; --any-code keeps them"
-        click.echo(one_line(line), err=True)
+        why = f"another version of the code made their results in {out}"
+        click.echo(one_line(f"{older} of {len(runs)} runs are repeated: {why}; --any-code keeps these"), err=True)
     if dry_run:
         todo = {id(job) for job in missing}
         rows = [

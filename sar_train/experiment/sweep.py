@@ -44,8 +44,8 @@ def check_inputs(jobs: Sequence[Job]) -> None:
         except ConfigError as error:
             messages[f"novel={config.novel}"] = str(error)
     if messages := {name: message for name, message in messages.items() if message}:
-        names = f"{len(messages)} inputs cannot be used: {', '.join(messages)}; the first: " * (len(messages) > 1)
-        raise DataError(names + next(iter(messages.values())))
+        every = f"{len(messages)} inputs cannot be used: {', '.join(messages)}; the first: " * (len(messages) > 1)
+        raise DataError(every + next(iter(messages.values())))
 
 
 def find_result(job: Job, out: Path, *, any_code: bool = False) -> Path | None:

@@ -168,10 +168,10 @@ def test_results_of_another_version_are_announced(tmp_path: Path, blobs: tuple[s
     content["code"]["digest"], content["key"] = "0" * 16, run.key("0" * 16)
     path.with_name(f"{run.stem}-{content['key']}.json").write_text(json.dumps(content))
     path.unlink()
-    said = "of another version of the code and are made again; --any-code keeps them"
+    said = "1 of 1 runs are repeated: another version of the code made their results in"
     assert call(*words, "--any-code").stderr == ""
     for dry in (["--dry-run"], []):
-        assert call(*words, *dry).stderr.splitlines() == [f"1 results in {tmp_path / 'out'} are {said}"]
+        assert call(*words, *dry).stderr.splitlines() == [f"{said} {tmp_path / 'out'}; --any-code keeps these"]
 
 
 def test_the_papers_plan(tmp_path: Path) -> None:
