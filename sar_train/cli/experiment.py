@@ -107,10 +107,10 @@ def run(  # noqa: PLR0913 - one for each option
 
     Prints their tables. Runs that --out contains are not repeated. The same command continues after an interrupt.
     """
-    from sar_train.errors import ConfigError, DataError
+    from sar_train.errors import ConfigError
     from sar_train.experiment import pools
     from sar_train.experiment.plan import read_plan
-    from sar_train.experiment.sweep import find_result, missing_data, run_sweep
+    from sar_train.experiment.sweep import check_inputs, find_result, run_sweep
 
     if ray and keep_prompts:
         raise ConfigError("--keep-prompts keeps them on this machine, so it cannot be combined with --ray")
@@ -130,10 +130,11 @@ def run(  # noqa: PLR0913 - one for each option
         for job in runs
     ]
     missing = [job for job in runs if find_result(job, out, any_code=any_code) is None]
-    absent = missing_data(missing)
+    older = 0 if any_code else sum(find_result(job, out, any_code=True) is not None for job in missing)
+    if older:
+        why = f"another version of the code made their results in {out}"
+        click.echo(one_line(f"{older} of {len(runs)} runs are repeated: {why}; --any-code keeps these"), err=True)
     if dry_run:
-        for message in absent.values():
-            click.echo(f"Warning: {message}", err=True)
         todo = {id(job) for job in missing}
         rows = [
             {"dataset": job.config.data, "run": job.stem, "done": id(job) not in todo, "targets": list(job.targets)}
@@ -141,18 +142,17 @@ def run(  # noqa: PLR0913 - one for each option
         ]
         if form == "json":
             click.echo(json.dumps(rows, ensure_ascii=False))
-            return
-        if len(rows) > MOST_LINES:
+        elif len(rows) > MOST_LINES:
             counts = Counter((row["dataset"], row["done"]) for row in rows)
             for name in dict.fromkeys(row["dataset"] for row in rows):
                 click.echo(f"{name}  {counts[name, False]} to do, {counts[name, True]} done")
         else:
             click.echo("\n".join(f"{'done' if r['done'] else 'to do':<7}{r['dataset']}  {r['run']}" for r in rows))
-        click.echo(f"{len(runs)} runs, {len(missing)} to do")
+        if form != "json":
+            click.echo(f"{len(runs)} runs, {len(missing)} to do")
+    check_inputs(missing)
+    if dry_run:
         return
-    if absent:
-        names = f"{len(absent)} datasets cannot be found: {', '.join(absent)}; the first: " * (len(absent) > 1)
-        raise DataError(names + next(iter(absent.values())))
     on_gpu = any(job.config.device.startswith("cuda") for job in runs)
     pool = pools.on_ray(ray, 1) if ray else pools.local(jobs or (1 if on_gpu else os.cpu_count() or 1), 1)
     show = ProgressLine(quiet=quiet)

@@ -134,16 +134,21 @@ def missing(spec: str, root: Path | None) -> str:
     Args:
         spec: as for `open_features`.
         root: the folder that holds datasets by name.
-
-    Raises:
-        DataError: there is no such dataset.
     """
     if is_features(spec):
         return "" if spec == DEMO or Path(spec).is_file() else f"{spec}: no such feature file"
     path, key = locate(spec, root)
     if key:
         return missing_in(path, key)
-    return "" if reader_of(path) else _missing_message(spec, path, root)
+    reader = reader_of(path)
+    if reader is None:
+        return _missing_message(spec, path, root)
+    try:
+        if reader.last:  # any folder, which may be one level too high
+            reader.read(path, DataOptions(root, target=True))
+    except DataError as error:
+        return str(error)
+    return ""
 
 
 def is_features(spec: str) -> bool:
@@ -171,7 +176,7 @@ def _missing_message(spec: str, path: Path, root: Path | None) -> str:
         return f"{path}: no such file or folder{nor}"
     near = difflib.get_close_matches(spec.lower(), LAYOUTS, n=3, cutoff=0.4)
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
-    raise DataError(f"{spec}: no such folder{nor}, and no such dataset{hint}")
+    return f"{spec}: no such folder{nor}, and no such dataset{hint}"
 
 
 def _completed(dataset: Dataset, options: DataOptions) -> Dataset:

@@ -14,6 +14,7 @@ SHARED = ("bundle", "class_model", "classify", "images", "measures.py", "storage
 """Parts of ``sar_infer`` that training uses."""
 
 
+@cache
 def identity() -> dict[str, str]:
     """Return ``version`` of the package and ``digest`` (16 hex digits) of its sources and assets."""
     try:

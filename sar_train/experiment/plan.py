@@ -38,6 +38,7 @@ common ones.
 
 from __future__ import annotations
 
+import difflib
 import itertools
 import typing
 from collections.abc import Iterable, Mapping
@@ -93,10 +94,19 @@ def read_plan(plan: str, options: Mapping[str, Any], overrides: Mapping[str, Any
     Raises:
         ConfigError: not TOML, unknown keys, or settings that cannot be used; all problems of one run together.
     """
+    if plan not in PROTOCOLS and not Path(plan).exists():
+        near = difflib.get_close_matches(plan, PROTOCOLS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"expected {', '.join(PROTOCOLS)} or a TOML file"
+        raise ConfigError(f"{plan}: neither a protocol nor a file; {hint}")
     file: dict[str, Any] = {"experiment": plan} if plan in PROTOCOLS else read_toml(Path(plan))
     per_method = file["methods"] if isinstance(file.get("methods"), dict) else {}
     content = {**file, **({"methods": [*per_method]} if per_method else {}), **options}
     keys = LISTED if "runs" in content else COMBINED
+    if keys is LISTED and (combined := [key for key in COMBINED if key in content and key not in LISTED]):
+        raise ConfigError(
+            f"{plan}: {', '.join(combined)}: cannot be combined with [runs]; set data, method, shots and sar in "
+            "[common], [[sets]] or [runs.NAME]"
+        )
     if unknown := sorted(set(content) - set(keys)):
         raise ConfigError(f"{plan}: unknown {', '.join(unknown)}; expected {', '.join(keys)}")
     for key, (kind, expected) in KINDS.items():

@@ -14,10 +14,11 @@ from typing import Any
 from sar_train.data.files import write_atomic
 from sar_train.data.opening import missing
 from sar_train.data.progress import ProgressCallback
-from sar_train.errors import DataError
+from sar_train.errors import ConfigError, DataError
 from sar_train.experiment import code
 from sar_train.experiment.job import Job
 from sar_train.experiment.pools import Pool
+from sar_train.novel_names.source import SourceOptions, open_novel_source
 from sar_train.report.results import ARCHIVE, unpack
 
 
@@ -29,15 +30,22 @@ class Sweep:
     failed: list[str] = field(default_factory=list)
 
 
-def missing_data(jobs: Sequence[Job]) -> dict[str, str]:
-    """Return a message for each dataset and target of the runs that is not there; no image is read.
+def check_inputs(jobs: Sequence[Job]) -> None:
+    """Check datasets, targets and sources of auxiliary names; no image is read.
 
     Raises:
-        DataError: a name that is neither a known dataset nor a file or folder.
+        DataError: some cannot be used; the message names all of these.
     """
     names = dict.fromkeys((name, job.config.data_root) for job in jobs for name in (job.config.data, *job.targets))
     messages = {name: missing(name, Path(root) if root else None) for name, root in names}
-    return {name: message for name, message in messages.items() if message}
+    for config in (job.config for job in jobs if job.config.sar):
+        try:
+            open_novel_source(config.novel, SourceOptions(llm_url=config.llm_url, llm_model=config.llm_model))
+        except ConfigError as error:
+            messages[f"novel={config.novel}"] = str(error)
+    if messages := {name: message for name, message in messages.items() if message}:
+        every = f"{len(messages)} inputs cannot be used: {', '.join(messages)}; the first: " * (len(messages) > 1)
+        raise DataError(every + next(iter(messages.values())))
 
 
 def find_result(job: Job, out: Path, *, any_code: bool = False) -> Path | None:

@@ -162,8 +162,8 @@ class LanguageModelSource(NovelSource):
         missing = {"--set llm-url=URL (SAR_LLM_URL)": url, "--set llm-model=NAME (SAR_LLM_MODEL)": model}
         if lacking := " and ".join(name for name, value in missing.items() if not value):
             raise ConfigError(
-                f"novel names from a language model need {lacking}: an OpenAI-compatible endpoint, such as {EXAMPLE}, "
-                f"and a model that it serves; a key, if it wants one, in {KEY}"
+                f"auxiliary names from a language model need {lacking}: an OpenAI-compatible endpoint, such as "
+                f"{EXAMPLE}, and a model that it serves; a key, if it wants one, in {KEY}"
             )
         try:
             parts = urlsplit(url or "")

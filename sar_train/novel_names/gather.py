@@ -102,15 +102,15 @@ def novel_names(
         nouns = novel_names(
             "words", trained, new=new, room=room, count=count, seed=seed, exclude=exclude, template=template
         )
-        warning = f"WordNet has no relatives of these class names: {len(nouns.names)} random nouns are the novel names"
+        warning = f"WordNet has no relatives of these class names: SAR uses {len(nouns.names)} random nouns"
         return dataclasses.replace(nouns, warnings=(warning, *nouns.warnings))
     if not names and source.form != "none":
-        raise DataError(f"novel names from {source.name}: no name is left that is not a class name")
+        raise DataError(f"auxiliary names from {source.name}: no name is left that is not a class name")
     warnings = []
     if too_long:
-        warnings.append(f"{too_long} novel names are too long for the text tower and were left out")
+        warnings.append(f"{too_long} auxiliary names are too long for the text tower and were left out")
     if len(names) < count != COUNT and source.endless:
-        warnings.append(f"{source.name} gave {len(names)} novel names, fewer than the {count} asked for")
+        warnings.append(f"{source.name} gave {len(names)} auxiliary names, fewer than the {count} asked for")
     if left and not source.endless:
         warnings.append(f"{source.name} holds more names than the {count} taken; a higher count takes more")
     return NovelNames(tuple(names), source.name, overlap, tuple(warnings), source.model)

@@ -31,7 +31,7 @@ class File(NovelSource):
     def check(self) -> None:
         """Raise ConfigError if there is no such file."""
         if not self.argument or not Path(self.argument).is_file():
-            raise ConfigError(f"novel names: {self.name}: no such file; expected {self.form}")
+            raise ConfigError(f"auxiliary names: {self.name}: no such file; expected {self.form}")
 
     def candidates(self, request: NameRequest) -> Iterable[str]:  # noqa: ARG002
         """Return the names in the file's order.
@@ -44,13 +44,13 @@ class File(NovelSource):
             text = path.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             reason = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error.strerror
-            raise DataError(f"novel names: {path} cannot be read ({reason}); expected one name a line") from None
+            raise DataError(f"auxiliary names: {path} cannot be read ({reason}); expected one name a line") from None
         if "\0" in text:
-            raise DataError(f"novel names: {path} is a binary file; expected one name a line")
+            raise DataError(f"auxiliary names: {path} is a binary file; expected one name a line")
         lines = (line.strip() for line in text.splitlines())
         names = [line for line in lines if line and not line.startswith("#")]
         if not names:
-            raise DataError(f"novel names: {path} holds no name; expected a list, one name a line")
+            raise DataError(f"auxiliary names: {path} holds no name; expected a list, one name a line")
         return names
 
 
@@ -63,7 +63,7 @@ class ClassesOfDataset(NovelSource):
     def check(self) -> None:
         """Raise ConfigError if there is no name."""
         if not self.argument:
-            raise ConfigError(f"novel names: expected {self.form}, such as dataset:{IMAGENET}, got {self.name}")
+            raise ConfigError(f"auxiliary names: expected {self.form}, such as dataset:{IMAGENET}, got {self.name}")
 
     def candidates(self, request: NameRequest) -> Iterable[str]:
         """Return the names in a random order, since a dataset's own order puts similar classes together."""

@@ -90,7 +90,7 @@ class NovelSource(ABC):
     def check(self) -> None:
         """Raise ConfigError where the argument or the options cannot be used; by default there may be no argument."""
         if self.argument is not None:
-            raise ConfigError(f"novel names: expected only {self.form}, got {self.name}")
+            raise ConfigError(f"auxiliary names: expected only {self.form}, got {self.name}")
 
     @abstractmethod
     def candidates(self, request: NameRequest) -> Iterable[str]:
@@ -101,7 +101,7 @@ class NovelSource(ABC):
         """
 
 
-kinds: Registry[NovelSource] = Registry("source of novel names", "sar_train.novel_names")
+kinds: Registry[NovelSource] = Registry("source of auxiliary names", "sar_train.novel_names")
 
 
 def open_novel_source(text: str, options: SourceOptions = SourceOptions()) -> NovelSource:
@@ -118,7 +118,7 @@ def open_novel_source(text: str, options: SourceOptions = SourceOptions()) -> No
         return sources["file"](text, text, options)
     near = difflib.get_close_matches(kind.lower(), sources, n=1, cutoff=0.7)
     raise ConfigError(
-        f"novel names: {text} is neither a file nor a source; expected {forms()}"
+        f"auxiliary names: {text} is neither a file nor a source; expected {forms()}"
         + (f"; did you mean {near[0]}?" if near else "")
     )
 

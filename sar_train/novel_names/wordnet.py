@@ -206,7 +206,7 @@ class WordNet(NovelSource):
         self.nearest, self.farthest = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
         if not 1 <= self.nearest <= self.farthest <= LONGEST:
             raise ConfigError(
-                f"novel names: {self.name}: expected a path length from 1 to {LONGEST} or a range of them, such as "
+                f"auxiliary names: {self.name}: expected a path length from 1 to {LONGEST} or a range of them, such as "
                 "wordnet:3 or wordnet:2-4 (2 is a sibling, 4 a cousin)"
             )
 

@@ -12,7 +12,7 @@ from sar_train.errors import ConfigError
 from sar_train.report.charts import figures
 from sar_train.report.formats import to_csv, to_latex, to_markdown
 from sar_train.report.published import SAR
-from sar_train.report.results import ResultSet
+from sar_train.report.results import ResultSet, shared_settings
 from sar_train.report.tables import all_tables, incomparable, listed
 
 MARK = '<meta name="generator" content="sar-experiment report">'
@@ -61,6 +61,7 @@ def write(results: ResultSet, out: Path, *, title: str, command: str) -> Path:
         "code": ", ".join(codes),
         "weights (SHA-256)": "; ".join(sorted(weights)),
         "versions": ", ".join(sorted(versions)),
+        "shared settings": ", ".join(f"{key}={value}" for key, value in shared_settings(results.runs).items()),
     }
     environment = Environment(
         loader=PackageLoader("sar_train.report", ""), autoescape=True, trim_blocks=True, lstrip_blocks=True
@@ -73,6 +74,7 @@ def write(results: ResultSet, out: Path, *, title: str, command: str) -> Path:
         warnings=warnings,
         provenance=provenance,
         command=command,
+        example=results.runs[0].path.name,
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as folder:

@@ -166,6 +166,14 @@ def differing_settings(runs: Sequence[Result]) -> list[str]:
     return [key for key in keys if len({json.dumps(run.settings.get(key)) for run in runs}) > 1]
 
 
+def shared_settings(runs: Sequence[Result]) -> dict[str, Any]:
+    """Return the settings, except unset ones and those of methods, that are the same in all runs that have them."""
+    apart = {"method", "data", *(str(run.settings.get("method")) for run in runs)}
+    every = [{key: v for key, v in run.settings.items() if key.partition(".")[0] not in apart} for run in runs]
+    values = {key: [s[key] for s in every if key in s] for key in dict.fromkeys(key for s in every for key in s)}
+    return {key: v[0] for key, v in values.items() if v[0] not in (None, "", False) and v == [v[0]] * len(v)}
+
+
 @dataclass(frozen=True)
 class ResultSet:
     """The results in a folder.

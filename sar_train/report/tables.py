@@ -104,11 +104,25 @@ def _uneven(methods: Mapping[str, Sides]) -> list[str]:
 
 
 def _zero_shot_varies(runs: Iterable[Result]) -> list[str]:
-    """Return a warning if runs of one split of the classes differ in zero-shot accuracy, which a table shows once."""
-    values = [[run["zero_shot"]["base_accuracy"] for run in split] for split in by_split(runs)]
-    gap = max(max(of_split) - min(of_split) for of_split in values)
+    """Return a warning if runs of the same classes and test photos differ in zero-shot accuracy."""
+    values: dict[Any, list[float]] = {}
+    for run in runs:
+        drawn = (run.seed, run.shots) if run["dataset"].get("split_origin") == "ours" else None
+        key = run["config"].get("base_classes"), drawn
+        values.setdefault(key, []).append(run["zero_shot"]["base_accuracy"])
+    gap = max(max(same) - min(same) for same in values.values())
     warning = f"the runs' zero-shot accuracies differ by up to {gap:.1f}: templates or photos differ"
     return [warning] if gap > 0.05 else []
+
+
+def _untrained(rows: Mapping[str, Sequence[Result]]) -> list[str]:
+    """Return a warning if training changed no accuracy in any run of a row."""
+    same = [
+        method_name(name)
+        for name, runs in rows.items()
+        if all(run["history"] and run.scores("metrics") == run["zero_shot"] for run in runs)
+    ]
+    return [f"{listed(same)}: all accuracies equal those of zero-shot; train for more epochs"] if same else []
 
 
 def incomparable(runs: Iterable[Result]) -> list[str]:
@@ -194,7 +208,7 @@ def _value(cell: Mean | float | None) -> float | None:
 
 # ------------------------------------------------------------------------------------------------------- base to new
 def base_to_new(results: ResultSet) -> Iterator[Table]:
-    """Yield averages over several datasets, then each dataset's accuracies, relations and other ways to answer."""
+    """Yield averages over several datasets, then each dataset's accuracies, similarity structure and other scores."""
     scenes = grouped(results.of("base-to-new"))
     for (backbone, shots), of_setting in by_setting(scenes).items():
         if len(of_setting) > 1:
@@ -233,6 +247,7 @@ def _accuracies(scene: Scene) -> Table:
         SWITCH,
         INTERVAL,
         *_uneven(scene.methods),
+        *_untrained(scene.rows),
         *_zero_shot_varies(scene.runs),
         *incomparable(scene.runs),
     )
@@ -292,7 +307,7 @@ def _relations(scene: Scene, *, folded: bool) -> Table:
         f"Spearman's rank correlation between hand-crafted and prompted similarities of {names} names that took no "
         "part in training; 1 is as the hand-crafted prompt has them."
     )
-    title = f"Relations among held-out names on {scene}"
+    title = f"Similarity structure of held-out names on {scene}"
     return make_table(f"relations-{scene.slug}", "base-to-new", title, columns, body, (note,), folded=folded)
 
 
@@ -359,7 +374,7 @@ MOST_PAIRS = 10
 def similarities(results: ResultSet) -> Iterator[Table]:
     """Yield the most disturbed pairs of names of each method, for the first seed that was run both ways.
 
-    A change that all pairs share does not disturb their relations, so the median change is subtracted first.
+    A change that all pairs share does not disturb their similarity structure, so the median change is subtracted first.
     """
     scenes = []
     for protocol in ("base-to-new", *TRANSFER):
@@ -386,7 +401,8 @@ def similarities(results: ResultSet) -> Iterator[Table]:
                     *(Column(name, digits=2) for name in ("hand-crafted", *learned)),
                 )
                 note = (
-                    "Pairs are ranked after the median change over all pairs is subtracted, as it disturbs no relation."
+                    "Pairs are ranked after the median change over all pairs is subtracted, which does not disturb the "
+                    "similarity structure."
                 )
                 title = f"Most disturbed pairs: {method_name(method)} on {scene}, seed {seed}; cosines"
                 key = f"pairs-{slug(f'{protocol}-{scene.slug}-{method}')}"
@@ -501,14 +517,14 @@ def sweeps(results: ResultSet) -> Iterator[Table]:
             Column("run", text=True),
             *(Column(key, "settings", text=True) for key in settings),
             *(dataclasses.replace(column, group="accuracy") for column in MEASURES),
-            Column("relations", digits=2),
+            Column("similarity structure", digits=2),
             SEEDS,
         )
         name = folder.as_posix() if folder != Path() else "sweep"
         notes = (
             _spread(every),
-            "Settings: those in which the rows differ. Relations: Spearman's correlation after training, of names that "
-            "took no part. Bold: the best of each column.",
+            "Settings: those in which the rows differ. Similarity structure: Spearman's correlation after training, of "
+            "names that took no part. Bold: the best of each column.",
             SWITCH,
             JOINT_H,
             MODEL_H,

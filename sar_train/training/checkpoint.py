@@ -80,9 +80,10 @@ def load_run(path: Path) -> Run:
     if not prompts.is_file() or not record.is_file():
         checkpoints = sorted(path.glob("**/model*.pth.tar*")) if path.is_dir() else [path] if path.is_file() else []
         if not checkpoints:
-            half = (path / STATE).is_file() or prompts.is_file()
-            state = " (it was not finished: run the same sar-train command again)" if half else ""
-            raise RunError(f"{path}: expected a run folder with {PROMPTS} and {RECORD}, or a CoOp checkpoint{state}")
+            names = {file.name for file in path.iterdir()} if path.is_dir() else {""}
+            if not names or names & {STATE, HALVES, PROMPTS}:
+                raise RunError(f"{path}: the run is not finished; the same sar-train command continues it")
+            raise RunError(f"{path}: expected a run folder with {PROMPTS} and {RECORD}, or a CoOp checkpoint")
         return load_coop(checkpoints[-1])
     tensors, meta = _load(prompts)
     content = record.read_bytes()

@@ -211,7 +211,7 @@ def outline(config: RunConfig, tell: ProgressCallback = lambda text: None) -> Ou
     method = kind(settings, Setup(backbone, base, teacher, generator))
     with_novel = novel_source is not None and novel_source.form != "none"
     if not method.transfers and (chosen.new or with_novel):
-        others = "SAR's novel names" if with_novel else "the new classes of this protocol"
+        others = "SAR's auxiliary names" if with_novel else "the new classes of this protocol"
         raise ConfigError(
             f"class-specific contexts exist only for trained classes, {others} would have none: "
             "use --no-sar --protocol all, or a shared context"
@@ -263,7 +263,7 @@ def prepare(config: RunConfig, tell: ProgressCallback = lambda text: None) -> Ru
             tell(f"Warning: {warning}")
         done = "left out" if config.exclude_eval_names else "kept"
         overlap = f"; {novel.overlap} evaluated new names among them {done}" if novel.overlap else ""
-        tell(f"{len(novel.names)} novel names from {novel.source}{overlap}")
+        tell(f"{len(novel.names)} auxiliary names from {novel.source}{overlap}")
     return RunContext.of(run, task, novel)
 
 

@@ -105,7 +105,7 @@ def run(
             raise RunError(
                 f"out of memory on {config.device} with batches of {context.schedule.batch_size} photos and "
                 f"{len(context.task.class_names)} classes: try --set micro-batch=1, --precision bf16, "
-                "or fewer novel names a step (--set sar.subset=…)"
+                "or fewer auxiliary names a step (--set sar.subset=…)"
             ) from None
         raise
     trained = time.monotonic()

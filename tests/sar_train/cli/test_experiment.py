@@ -22,6 +22,7 @@ from support.tiny import VIT
 from sar_train.cli import experiment
 from sar_train.cli.experiment import main
 from sar_train.experiment import pools
+from sar_train.experiment.plan import read_plan
 
 
 @pytest.fixture(autouse=True)
@@ -109,13 +110,16 @@ def test_domains_are_trained_on_and_evaluated(tmp_path: Path, blobs: tuple[str, 
         (("base-to-new", "--datasets", "demo", "--methods", "coop", "--set", "epoch=3"), "did you mean epochs"),
         (("base-to-new", "--datasets", "/gone/photos", "--methods", "coop"), "/gone/photos"),
         (("base-to-new",), "--datasets"),
-        (("base2new",), "base2new"),
-        (("missing.toml",), "missing.toml"),
+        (("base2new", "--datasets", "demo"), "base2new: neither a protocol nor a file; did you mean base-to-new?"),
+        (("missing.toml",), "missing.toml: neither a protocol nor a file; expected base-to-new, few-shot, "),
+        (("base-to-new", "--datasets", "demo", "--set", "novel=wordnett"), "did you mean wordnet?"),
+        (("base-to-new", "--datasets", "caltech101"), "dataset caltech101: give with --data-root"),
         (("cross-dataset", "--methods", "coop", "--data-root", "/gone"), "imagenet"),
     ],
 )
 def test_mistakes_are_one_line_and_exit_2(words: tuple[str, ...], message: str, tmp_path: Path) -> None:
-    assert message in call("run", *words, "--out", tmp_path / "out", "--quiet", code=2).stderr
+    for dry in ([], ["--dry-run"]):
+        assert message in call("run", *words, "--out", tmp_path / "out", "--quiet", *dry, code=2).stderr
     assert not list(tmp_path.rglob("*.json"))
 
 
@@ -141,24 +145,43 @@ def test_plain_environment_names_reach_the_language_model(
 
 
 def test_all_that_is_missing_is_named_before_anything_starts(tmp_path: Path, blobs: tuple[str, ...]) -> None:
-    names = f"{tmp_path / 'blobs.safetensors'},caltech101,dtd"
+    write_folder(tmp_path / "pacs", {"photo/fox": 1, "photo/boat": 1, "sketch/fox": 1, "sketch/boat": 1})
+    names = f"{tmp_path / 'blobs.safetensors'},caltech101,../nothing,nowhere,pacs"
     words = ("run", "base-to-new", "--datasets", names, "--methods", "coop", "--data-root", tmp_path, *blobs)
+    words = (*words, "--set", "novel=wordnett")
     (line,) = call(*words, code=2).stderr.splitlines()
-    assert line.startswith("Error: 2 datasets cannot be found: caltech101, dtd; the first: ")
+    unusable = "caltech101, ../nothing, nowhere, pacs, novel=wordnett"
+    assert line.startswith(f"Error: 5 inputs cannot be used: {unusable}; the first: ")
     assert f"expected split_zhou_Caltech101.json in {tmp_path / 'caltech-101'}" in line
-    warnings = call(*words, "--dry-run").stderr.splitlines()
-    assert [line.split(":")[:2] for line in warnings] == [
-        ["Warning", " dataset caltech101"],
-        ["Warning", " dataset dtd"],
-    ]
+    dry = call(*words, "--dry-run", code=2)
+    assert dry.stderr.splitlines() == [line]
+    assert dry.stdout.endswith("30 runs, 30 to do\n")
+
+
+def test_results_of_another_version_are_announced(tmp_path: Path, blobs: tuple[str, ...]) -> None:
+    words = ("run", "base-to-new", "--datasets", tmp_path / "blobs.safetensors", "--methods", "coop", "--seeds", "1")
+    words = (*words, "--shots", "3", "--sar", "off", "--out", tmp_path / "out", *blobs)
+    (path,) = map(Path, json.loads(call(*words, "--format", "json").stdout)["results"])
+    assert call(*words, "--dry-run").stderr == ""
+    (run,) = read_plan(str(path.with_suffix(".toml")), {}, {})
+    content = json.loads(path.read_text())
+    content["code"]["digest"], content["key"] = "0" * 16, run.key("0" * 16)
+    path.with_name(f"{run.stem}-{content['key']}.json").write_text(json.dumps(content))
+    path.unlink()
+    said = "1 of 1 runs are repeated: another version of the code made their results in"
+    assert call(*words, "--any-code").stderr == ""
+    for dry in (["--dry-run"], []):
+        assert call(*words, *dry).stderr.splitlines() == [f"{said} {tmp_path / 'out'}; --any-code keeps these"]
 
 
 def test_the_papers_plan(tmp_path: Path) -> None:
     words = ("run", Path(__file__).parents[3] / "experiments" / "paper.toml", "--data-root", tmp_path, "--dry-run")
-    lines = call(*words).stdout.splitlines()
+    lines = call(*words, code=2).stdout.splitlines()
     assert lines[0].split() == ["imagenet", "54", "to", "do,", "0", "done"]
     assert lines[-1] == "594 runs, 594 to do"  # 11 datasets, 3 seeds, 9 rows, without and with SAR
-    fewer = call(*words, "--datasets", "caltech101,dtd", "--methods", "coop", "--seeds", "1", "--format", "json")
+    fewer = call(
+        *words, "--datasets", "caltech101,dtd", "--methods", "coop", "--seeds", "1", "--format", "json", code=2
+    )
     assert [row["dataset"] for row in json.loads(fewer.stdout)] == ["caltech101"] * 2 + ["dtd"] * 2
 
 
@@ -239,5 +262,5 @@ def test_tables_in_every_format_of_loose_and_packed_results(tmp_path: Path) -> N
     pack(tmp_path / "runs")
     assert {form: call("table", tmp_path / "runs", "--format", form).stdout for form in forms} == before
     rows = call("table", tmp_path / "runs", "--format", "csv", "--only", "RELATIONS").stdout.splitlines()
-    assert rows[0] == "# Relations among held-out names on caltech101, 16 shots, sar-mini"
+    assert rows[0] == "# Similarity structure of held-out names on caltech101, 16 shots, sar-mini"
     assert next(csv.reader(rows[1:]))[0] == "method"

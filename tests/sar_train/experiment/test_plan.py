@@ -190,7 +190,10 @@ def test_a_setting_that_no_run_uses_is_refused(tmp_path: Path) -> None:
         ("seeds = [1]\n[common]\nseed = 7\n[runs.a]\ndata = 'demo'", "seed: .*seeds"),
         ("[[sets]]\nseed = 7\n[runs.a]\ndata = 'demo'", "seed: .*seeds"),
         ("[runs.a]\nmethod = 'tcp'", "run a: data: is missing"),
-        ("methods = ['coop']\n[runs.a]\ndata = 'demo'", "unknown methods; expected experiment, seeds"),
+        (
+            "methods = ['coop']\n[runs.a]\ndata = 'demo'",
+            r"methods: cannot be combined with \[runs\]; set data, .* in \[common\], \[\[sets\]\]",
+        ),
         ("[runs.a", "TOML"),
         ("experiment = 'few-shot'", "--datasets"),
         ("experiment = 'custom'\ndatasets = ['a']", "base-to-new"),

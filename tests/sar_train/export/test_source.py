@@ -19,7 +19,7 @@ from sar_train.export.source import (
     from_template,
     spoken_phrases,
 )
-from sar_train.training.checkpoint import Run, save_run
+from sar_train.training.checkpoint import HALVES, STATE, Run, save_run, save_state
 from sar_train.training.prompted import Fixed, PromptedCLIP
 
 RECORD: dict[str, Any] = {
@@ -94,6 +94,14 @@ def test_a_run_that_does_not_fit_is_refused(
     folder = saved(dataclasses.replace(run, **changes), tmp_path / "run")
     with pytest.raises((ConfigError, RunError), match=message):
         from_run(folder, **options)
+
+
+@pytest.mark.parametrize("name", [None, STATE, HALVES])
+def test_an_unfinished_run_names_the_command_that_continues_it(tmp_path: Path, name: str | None) -> None:
+    if name:
+        save_state(tmp_path, {}, {}, name)
+    with pytest.raises(RunError, match="not finished; the same sar-train command continues it$"):
+        from_run(tmp_path)
 
 
 def test_a_checkpoint_without_a_backbone_takes_the_one_named(run: Run, tmp_path: Path) -> None:

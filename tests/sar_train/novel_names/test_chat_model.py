@@ -59,7 +59,7 @@ def test_a_round_without_anything_new_is_the_last(tmp_path: Path, last: str) -> 
     with serve(Reply("\n".join(LISTED)), Reply(last)) as stub:
         novel = gather(stub.url, tmp_path, count=50)
     assert novel.names == tuple(LISTED)
-    assert novel.warnings == ("llm gave 20 novel names, fewer than the 50 asked for",)
+    assert novel.warnings == ("llm gave 20 auxiliary names, fewer than the 50 asked for",)
     assert len(stub.requests) == 2
 
 

@@ -87,7 +87,7 @@ def test_count_and_too_long_names(tmp_path: Path) -> None:
     plain, crowded = (Prompts(torch.zeros(count, tower.width)) for count in (16, 73))
     novel = novel_names(file, ["dog"], room=lambda name: tower.fits(name, plain), count=2)
     assert novel.names == ("a cat", "fox")
-    assert "1 novel names are too long" in novel.warnings[0]
+    assert "1 auxiliary names are too long" in novel.warnings[0]
     assert "holds more names than the 2 taken" in novel.warnings[1]
     assert long in novel_names(file, ["dog"]).names
     assert novel_names(file, ["dog"], room=lambda name: tower.fits(name, crowded)).names == ("fox", "wolf")
@@ -97,7 +97,7 @@ def test_count_and_too_long_names(tmp_path: Path) -> None:
 def test_fewer_than_asked_for_are_told_and_fewer_than_the_default_are_not() -> None:
     novel, default = (novel_names("wordnet", ["golden retriever"], count=count) for count in (300, COUNT))
     assert 10 < len(novel.names) < 300
-    assert novel.warnings == (f"wordnet gave {len(novel.names)} novel names, fewer than the 300 asked for",)
+    assert novel.warnings == (f"wordnet gave {len(novel.names)} auxiliary names, fewer than the 300 asked for",)
     assert (default.names, default.warnings) == (novel.names, ())
 
 

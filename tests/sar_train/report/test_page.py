@@ -88,6 +88,11 @@ def test_names_are_escaped_and_provenance_is_complete(report: Path) -> None:
     assert "name 0 &amp; &lt;b&gt;" in text
     for words in ("12, 7 of them with SAR", "0.1.0 (c0de)", "sar-mini: ab12", "python 3.11.7", "report x</code>"):
         assert words in text
+    shared = re.search(r"<dt>shared settings</dt><dd>(.*?)</dd>", text)
+    assert shared and shared[1].startswith("backbone=sar-mini, epochs=10, ")
+    assert "sar.weight=0.3, sar.tau=0.1" in shared[1]
+    assert not re.search("shots=|coop|None", shared[1])
+    assert "sar-experiment run RUN.toml" in text
 
 
 def test_tables_and_figures_are_files_too_and_figures_name_their_methods(report: Path) -> None:

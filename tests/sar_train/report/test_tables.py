@@ -128,6 +128,25 @@ def test_zero_shot_that_differs_between_runs_is_told(tmp_path: Path, protocol: s
 
 
 @pytest.mark.parametrize("protocol", ["base-to-new", "custom"])
+def test_zero_shot_differs_by_design_where_each_seed_draws_its_test_photos(tmp_path: Path, protocol: str) -> None:
+    own = result()["dataset"] | {"split_origin": "ours"}
+    for seed in (1, 2):
+        write(tmp_path, result(seed=seed, zero_shot=(60.0 + seed, 58.0), protocol=protocol) | {"dataset": own})
+    assert not any("differ by" in note for note in notes(tmp_path, protocol))
+    write(tmp_path, result("kgcoop", zero_shot=(63.0, 58.0), protocol=protocol) | {"dataset": own})
+    assert any("differ by up to 2.0" in note for note in notes(tmp_path, protocol))
+
+
+def test_a_method_that_training_did_not_move_is_told(tmp_path: Path) -> None:
+    for seed, new in ((1, 58.0), (2, 59.0)):
+        write(tmp_path, result(seed=seed, base=60.0, new=58.0))
+        write(tmp_path, result("kgcoop", seed=seed, base=60.0, new=new))
+        write(tmp_path, result("zero-shot", seed=seed, base=60.0, new=58.0, history=[]))
+    said = [note for note in notes(tmp_path, "base-to-new") if "more epochs" in note]
+    assert said == ["CoOp: all accuracies equal those of zero-shot; train for more epochs"]
+
+
+@pytest.mark.parametrize("protocol", ["base-to-new", "custom"])
 def test_zero_shot_of_several_deals_is_the_mean_over_them(tmp_path: Path, protocol: str) -> None:
     for deal, accuracy in ((1, 40.0), (2, 70.0)):
         for seed in (1, 2, 3)[: 4 - deal]:  # the second deal has fewer seeds, and counts as much
@@ -334,7 +353,7 @@ def test_settings_in_which_rows_differ_are_columns(tmp_path: Path) -> None:
             write(tmp_path / "ablation", one | {"name": f"w{weight}"})
     write(tmp_path / "other", result(protocol="custom", open_=(70.0, 20.0)))
     table, other = tables(tmp_path, "custom")
-    heads = ["run", "method", "sar", "sar.weight", "base", "new", "H", "relations", "seeds"]
+    heads = ["run", "method", "sar", "sar.weight", "base", "new", "H", "similarity structure", "seeds"]
     assert [column.name for column in table.columns] == heads
     assert cells(table)[1::2] == [
         ["none", "none", "no", "", "*90.0", "50.0", "64.3", "0.50", "1"],
@@ -354,7 +373,7 @@ def test_more_than_eight_settings_are_none(tmp_path: Path, count: int, shown: in
         write(tmp_path, result(name, protocol="custom", settings={**many, "method": "coop"}))
     (table,) = tables(tmp_path, "custom")
     settings = [f"option{i}" for i in range(shown)]
-    assert [c.name for c in table.columns] == ["run", *settings, "base", "new", "H", "relations", "seeds"]
+    assert [c.name for c in table.columns] == ["run", *settings, "base", "new", "H", "similarity structure", "seeds"]
 
 
 # ------------------------------------------------------------------------------------------------- published figures

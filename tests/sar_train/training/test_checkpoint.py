@@ -133,6 +133,9 @@ def test_a_record_that_is_not_of_the_prompts_is_one_line(tmp_path: Path, text: s
 
 
 def test_what_is_not_a_run(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="not finished"):
+        load_run(tmp_path)
+    (tmp_path / "notes.txt").touch()
     with pytest.raises(RunError, match="run folder"):
         load_run(tmp_path)
     save_state(tmp_path, {"a": CONTEXT}, {})

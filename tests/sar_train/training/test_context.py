@@ -54,7 +54,7 @@ def test_held_out_copies_of_photos_that_are_learned_from_are_told(config: RunCon
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"sar": True, "protocol": "all"}, "novel names"),
+        ({"sar": True, "protocol": "all"}, "auxiliary names"),
         ({"sar": False, "protocol": "base-to-new"}, "new classes"),
         ({"sar": False, "protocol": "pseudo"}, "new classes"),
     ],
