@@ -1,6 +1,6 @@
 """Run plans with two penalties that compare photos with auxiliary names, which the package does not have.
 
-    python experiments/ruler/step.py run experiments/ruler_step.toml --data-root ../shared/data --out OUT
+    python experiments/ruler/step.py run experiments/ruler/step.toml --data-root ../shared/data --out OUT
 
 ``image_text`` keeps the similarities between the photos of a batch and the drawn auxiliary names as the hand-crafted
 prompt has them: the mean over photos x and names j of (x . w_j - x . v_j)^2. ``distil`` keeps the softmax over base and

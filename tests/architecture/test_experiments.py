@@ -19,7 +19,11 @@ FILES = sorted(EXPERIMENTS.glob("*.toml"))
 SWEEPS = [path for path in FILES if "runs" in read_toml(path)]
 SETTINGS = [path for path in FILES if not {"runs", "experiment"} & set(read_toml(path))]
 COMBINED = [path for path in FILES if path not in (*SWEEPS, *SETTINGS)]
-RESULTS = dict(packed_runs(EXPERIMENTS / "results"))
+RESULTS = {
+    path: run
+    for path, run in packed_runs(EXPERIMENTS / "results")
+    if "ruler_step" not in path.parts  # of penalties that only experiments/ruler/step.py has
+}
 
 
 def repeated(path: Path, folder: Path) -> Job:
