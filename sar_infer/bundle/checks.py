@@ -72,9 +72,7 @@ def check_folder(path: Path, manifest: Manifest, *, cached: bool = False) -> Non
         raise BundleError(f"{path / MANIFEST}: does not list {name!r:.80}, which the bundle needs")
     root, present = path.resolve(), {entry.name for entry in path.iterdir()}
     for name in sorted(present - {*manifest.files, MANIFEST} if not cached else ()):
-        raise BundleError(
-            f"{path / name}: not listed in {MANIFEST}; a bundle holds nothing but its own files: remove it"
-        )
+        raise BundleError(f"{path / name}: not listed in {MANIFEST}; a bundle contains only its own files: remove it")
     for name in (*sorted(manifest.files), MANIFEST):
         if name not in present:
             raise BundleError(f"{path / name}: missing, but listed in {MANIFEST}; copy or export the bundle again")

@@ -38,7 +38,7 @@ def refuse_external_data(path: Path) -> None:
     except (ValueError, IndexError, RecursionError) as error:
         raise BundleError(f"{path}: not a readable ONNX file ({error})") from None
     if external:
-        raise BundleError(f"{path}: refers to data outside the file; a bundle's graphs must hold all their weights")
+        raise BundleError(f"{path}: refers to data outside the file; a bundle's graphs must contain all their weights")
 
 
 def _points_outside(view: memoryview, message: str) -> bool:

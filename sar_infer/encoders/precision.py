@@ -33,7 +33,7 @@ class Choice:
         if self.precision != "int8" or processor() != X86:
             return None
         measured_on = self.variant.processor if self.variant else None
-        figures = f"were measured on {measured_on}" if measured_on else "may not hold"
+        figures = f"were measured on {measured_on}" if measured_on else "may differ"
         return f"this processor has no VNNI: INT8 is less exact and slower here, and the bundle's figures {figures}"
 
 

@@ -52,7 +52,7 @@ def check_scans(data: bytes, width: int, height: int) -> None:
 def check_tiff(data: bytes) -> None:
     """Raise ImageError if a TIFF may hold a JPEG with arithmetic coding; libtiff itself stops at 100 scans."""
     if _ARITHMETIC_FRAME.search(data):
-        raise ImageError("a TIFF that holds a JPEG with arithmetic coding, which is not supported; save it again")
+        raise ImageError("a TIFF that contains a JPEG with arithmetic coding, which is not supported; save it again")
 
 
 def count_scans(data: bytes) -> int:

@@ -110,7 +110,7 @@ def read_class_file(path: Path, check: Callable[[str], object] = len) -> ClassFi
         else:
             warnings.append(f"{path}:{number}: class name {name!r} is already on line {first}; used once")
     if not classes:
-        raise ClassFileError(f"{path}: holds no class name; write one per line")
+        raise ClassFileError(f"{path}: contains no class name; write one per line")
     return ClassFile(classes, tuple(warnings))
 
 

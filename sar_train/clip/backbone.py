@@ -36,7 +36,7 @@ CHUNK = 2048
 """Names that go through the text tower at once."""
 RANDOM = "random"
 """Instead of a tag or file: random weights from a seed."""
-_GELU = "{0} holds weights that were trained with QuickGELU, but {1} has GELU: use --backbone {1}-quickgelu"
+_GELU = "{0} contains weights trained with QuickGELU, but {1} has GELU: use --backbone {1}-quickgelu"
 _NO_PROMPT = (
     "no prompt can be learned on {0}, since its text tower is not CLIP's causal one; sar-train --method gda fits the "
     "class model on it, sar-export --handcrafted 'a photo of a {{}}.' --backbone {0} makes a bundle without training"

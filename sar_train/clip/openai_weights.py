@@ -51,7 +51,7 @@ def load_archive(path: Path) -> dict[str, Tensor]:
         target = path.with_suffix(".state.pt")
         line = _CONVERT.format(source=str(path), dropped=NOT_WEIGHTS, target=str(target))
         raise BackboneError(
-            f"{path}: a TorchScript archive, and none of OpenAI's files; reading it runs code that it holds. If you "
+            f"{path}: a TorchScript archive, and none of OpenAI's files; reading it runs code in it. If you "
             f'trust it, convert it with: python -c "{line}" and pass --pretrained {target}'
         )
     archive = torch.jit.load(path, map_location="cpu")

@@ -168,7 +168,7 @@ def locate(spec: str, root: Path | None) -> tuple[Path, str | None]:
 
 def _missing_message(spec: str, path: Path, root: Path | None) -> str:
     if key := find(spec):
-        return f"dataset {key}: give with --data-root the folder that holds {LAYOUTS[key].folder}"
+        return f"dataset {key}: give with --data-root the folder that contains {LAYOUTS[key].folder}"
     if path.is_file():
         return f"{path}: expected a folder, or a .safetensors, .csv or .jsonl file"
     nor = f", nor in {root}" if root else ""

@@ -94,7 +94,7 @@ def ask(url: str, model: str, text: str, seed: int, *, timeout: float = 120.0, r
         raise ConfigError(f"--novel llm needs the package openai: {install('llm')}") from None
     secret = os.environ.get(KEY, "").strip()
     if not secret.isascii() or not secret.isprintable() or " " in secret:
-        raise ConfigError(f"{KEY} holds blanks or characters that no key has; set it only to the key")
+        raise ConfigError(f"{KEY} contains blanks or characters that no key has; set it only to the key")
     parts = urlsplit(url)
     endpoint = f"the endpoint {parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"  # without a password
     base = url.rstrip("/").removesuffix("/chat/completions")

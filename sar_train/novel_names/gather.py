@@ -112,7 +112,7 @@ def novel_names(
     if len(names) < count != COUNT and source.endless:
         warnings.append(f"{source.name} gave {len(names)} auxiliary names, fewer than the {count} asked for")
     if left and not source.endless:
-        warnings.append(f"{source.name} holds more names than the {count} taken; a higher count takes more")
+        warnings.append(f"{source.name} has more names than the {count} used; a higher count uses more")
     return NovelNames(tuple(names), source.name, overlap, tuple(warnings), source.model)
 
 

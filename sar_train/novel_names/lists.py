@@ -50,7 +50,7 @@ class File(NovelSource):
         lines = (line.strip() for line in text.splitlines())
         names = [line for line in lines if line and not line.startswith("#")]
         if not names:
-            raise DataError(f"auxiliary names: {path} holds no name; expected a list, one name a line")
+            raise DataError(f"auxiliary names: {path} contains no name; expected a list, one name a line")
         return names
 
 

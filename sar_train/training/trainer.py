@@ -70,7 +70,7 @@ def run(
     """
     began = time.monotonic()
     if (out / checkpoint.RECORD).is_file() and not overwrite:
-        raise RunError(f"{out} holds a finished run: choose another --out, or replace it with --overwrite")
+        raise RunError(f"{out} contains a finished run: choose another --out, or replace it with --overwrite")
     check_run_folder(out, config)
     context = prepare(config, tell)
     prepared(context)
@@ -278,11 +278,11 @@ def _stored(context: RunContext, out: Path, name: str) -> tuple[dict[str, torch.
         return None
     if other := _differing(stored[1]["config"], outcome_settings(context.config)):
         raise RunError(
-            f"{out} holds an unfinished run with other settings ({other}): choose another --out, or --no-resume"
+            f"{out} contains an unfinished run with other settings ({other}): choose another --out, or --no-resume"
         )
     if stored[1]["learned_from"] != context.learned_from:
         raise RunError(
-            f"{out} holds an unfinished run that learns from other photos or classes, {context.config.data} has "
+            f"{out} contains an unfinished run that learns from other photos or classes, {context.config.data} has "
             "changed: choose another --out, or --no-resume"
         )
     return stored

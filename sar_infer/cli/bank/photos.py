@@ -73,7 +73,7 @@ def files_by_class(
         files = expand([root])
         if kind_of(root) == "folder" and not any(Path(file).parent == Path(root) for file in files):
             raise InputError(
-                f"{root}: holds no photo of its own but folders of classes; leave the name out to add each, or name "
+                f"{root}: contains folders of classes but no photo of its own; leave the name out to add each, or name "
                 f"one of them, such as {Path(root, Path(files[0]).relative_to(root).parts[0])}"
             )
     paths_by_class: dict[str, list[str]] = {name: expand(paths, warn) for name in class_phrases}

@@ -179,7 +179,7 @@ LISTS: dict[str, Callable[[Path], Rows]] = {
 def _mat(path: Path, key: str, convert: Callable[[Any], T]) -> list[T]:
     """Read the first row of a MATLAB array with scipy, entry by entry."""
     if not path.is_file():
-        raise DataError(f"{path}: not there; it holds the labels, get it as {GUIDE} says")
+        raise DataError(f"{path}: not there; it contains the labels; get it as {GUIDE} says")
     try:
         from scipy.io import loadmat
     except ImportError:

@@ -57,12 +57,12 @@ class ClassFolders(Reader):
             inner = [split for split in entries(path / name)[0] if split.lower() in SPLIT_NAMES]
             if any(_holds_classes(path / name / split) for split in inner):
                 raise DataError(
-                    f"{path}: one level too high, since {path / name} holds {', '.join(inner)} with class folders; "
+                    f"{path}: one level too high, since {path / name} contains {', '.join(inner)} with class folders; "
                     f"give {path / name}"
                 )
         if found := domains(path):
             raise DataError(
-                f"{path}: holds the same classes in each of {', '.join(found)}, so these are domains, not classes; "
+                f"{path}: contains the same classes in each of {', '.join(found)}, so these are domains, not classes; "
                 f"give one of them, such as {path / found[0]}"
             )
         loose = sum(map(has_image_suffix, files))

@@ -277,7 +277,7 @@ def test_refusals(folder: Path, arguments: str, message: str) -> None:
     ("content", "message"),
     [
         (b"\n \n", r"new\.txt: empty"),
-        (b"# nothing\n", r"new\.txt: holds no class name"),
+        (b"# nothing\n", r"new\.txt: contains no class name"),
         (encoded(PICTURE, "JPEG"), r"new\.txt:\d+: binary data"),
         (b"cat\n" + b"x" * 500 + b"\n", r"new\.txt:2: class name 'xxx.*…' is too long: \d+ tokens, 18 fit"),
         (b"cat\ndog = hound | " + b"long " * 100, r"new\.txt:2: class name 'long .* is too long"),

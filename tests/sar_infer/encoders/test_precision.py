@@ -101,7 +101,7 @@ def test_int8_without_vnni_has_a_caution(cpu: Become) -> None:
     assert caution.endswith("figures were measured on x86-64 with VNNI")
     unknown = choose(manifest(int8=IMAGE), "int8", "cpu").caution
     assert unknown is not None
-    assert unknown.endswith("figures may not hold")
+    assert unknown.endswith("figures may differ")
 
 
 def test_auto_chooses_anew_where_the_gpu_cannot_be_had(bundle_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:

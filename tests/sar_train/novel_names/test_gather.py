@@ -88,7 +88,7 @@ def test_count_and_too_long_names(tmp_path: Path) -> None:
     novel = novel_names(file, ["dog"], room=lambda name: tower.fits(name, plain), count=2)
     assert novel.names == ("a cat", "fox")
     assert "1 auxiliary names are too long" in novel.warnings[0]
-    assert "holds more names than the 2 taken" in novel.warnings[1]
+    assert "has more names than the 2 used" in novel.warnings[1]
     assert long in novel_names(file, ["dog"]).names
     assert novel_names(file, ["dog"], room=lambda name: tower.fits(name, crowded)).names == ("fox", "wolf")
     tower(crowded, ["fox", "wolf"])

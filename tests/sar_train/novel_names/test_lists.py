@@ -23,8 +23,8 @@ def test_names_of_a_file_in_their_order(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "content", "error", "fact"),
     [
-        ("file:x", "", DataError, "x holds no name"),
-        ("file:x", "# only\n", DataError, "x holds no name"),
+        ("file:x", "", DataError, "x contains no name"),
+        ("file:x", "# only\n", DataError, "x contains no name"),
         ("file:x", "\udcff", DataError, "UTF-8"),
         ("file:x", "a\0b", DataError, "binary"),
         ("file:x", None, ConfigError, "file:x: no such file"),

@@ -77,7 +77,7 @@ def test_train_alone_is_a_split_and_beside_another_folder_a_class(tmp_path: Path
         (["train/cat/1.jpg", "train/dog/1.jpg", "added/owl/1.jpg"], "contains the split train, and next to it 'added'"),
         (
             ["pets/train/cat/1.jpg", "pets/train/dog/1.jpg", "pets/test/cat/1.jpg", "pets/test/dog/1.jpg"],
-            "one level too high, since .*pets holds test, train.*; give .*pets$",
+            "one level too high, since .*pets contains test, train.*; give .*pets$",
         ),
         (
             [f"{d}/{c}/1.jpg" for d in ("photo", "sketch") for c in ("cat", "dog", "owl")],
