@@ -118,7 +118,7 @@ class Result:
         return self.content.get(key)
 
     def scores(self, way: str) -> dict[str, float | None] | None:
-        """Return accuracies by ``metrics`` or one of the record's other ways to answer; None if it was not measured.
+        """Return accuracies by ``metrics`` or one of the record's other scoring modes; None if it was not measured.
 
         Switched, base photos are ranked by the learned prompt and new ones by the hand-crafted one, as by zero-shot.
         """

@@ -221,8 +221,8 @@ def base_to_new(results: ResultSet) -> Iterator[Table]:
             for way in _ways(runs):
                 scored = score(runs, way)
                 body.append((method_name(name), WAYS.get(way, way), *scored.measures()[:3], _seeds(scored.seeds)))
-        columns = (METHOD, Column("answers by", text=True), *map(Column, ("base", "new", "H")), SEEDS)
-        key, title = f"other-ways-{scene.slug}", f"Other ways to answer on {scene}: accuracy in percent"
+        columns = (METHOD, Column("scoring mode", text=True), *map(Column, ("base", "new", "H")), SEEDS)
+        key, title = f"other-ways-{scene.slug}", f"Other scoring modes on {scene}: accuracy in percent"
         yield make_table(key, "base-to-new", title, columns, body, folded=len(scenes) > 2)
 
 

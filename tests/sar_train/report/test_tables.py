@@ -216,7 +216,7 @@ def test_other_ways_to_answer(tmp_path: Path) -> None:
         run = result("dept", seed=seed, open_=(70.0, 30.0), other_metrics={"text-branch": accuracies(base, 60.0)})
         run["open"]["other_metrics"] = {"text-branch": open_measures(65.0, 35.0)}
         write(tmp_path, run)
-    other = next(table for table in tables(tmp_path, "base-to-new") if table.title.startswith("Other ways"))
+    other = next(table for table in tables(tmp_path, "base-to-new") if table.title.startswith("Other scoring modes"))
     assert rows(other) == {"DePT": ["text branch", "71.0 ± 1.4", "60.0 ± 0.0", "65.0", "1, 2"]}
     assert [row[:2] for row in cells(tables(tmp_path, "open")[0])][1:] == [
         ["DePT", "*70.0 ± 0.0"],
