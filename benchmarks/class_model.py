@@ -334,13 +334,13 @@ def by_trained(rows: dict[str, Any], name: str, deal: str, count: int) -> Iterat
 
     from sar_train import train
     from sar_train.clip import backbone
-    from sar_train.data.dataset import Dataset
+    from sar_train.data.dataset import Dataset, Split
     from sar_train.data.feature_file import StoredFeatures, labelled, save_features
 
     model = backbone.load("sar-mini")
     for draw in draws(rows, name, deal, count):
         test = draw.tests[""].where(draw.tests[""].labels < draw.trained)
-        sides = {"train": draw.train, "test": test}
+        sides: dict[Split, Photos] = {"train": draw.train, "test": test}
         dataset = Dataset(
             name,
             tuple(draw.names[: draw.trained]),
