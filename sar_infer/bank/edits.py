@@ -279,9 +279,11 @@ def learn(bank: ClassBank, learning: Learn, *, by: str = "") -> ClassBank:
     Photos that taught nothing change nothing; without photos, what was learned is cleared.
 
     Raises:
-        ClassNameError: The bank does not have a class.
+        ClassNameError: The bank does not have a class, or a class is there twice.
     """
     keys = [bank.find(name) for name in learning.names]
+    if len({*keys}) < len(keys):
+        raise ClassNameError("what was learned names a class twice; case and space do not count")
     if not learning.photos:
         puts: Puts = {LEARNED: None} if LEARNED in bank.records else {}
         return _committed(bank, "learn", puts, "cleared what was learned", by)

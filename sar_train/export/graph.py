@@ -63,7 +63,7 @@ def trace(module: nn.Module, example: Tensor, *, input_name: str, dynamic: Mappi
     proto = onnx_ir.to_proto(model)
     del proto.graph.value_info[:]  # shapes of inner values, in the exporter's names of the dimensions
     if proto.ByteSize() > LIMIT:
-        raise ExportError(f"the graph has {proto.ByteSize():,} bytes, above the {LIMIT:,} of one ONNX file")
+        raise ExportError(f"the graph has {proto.ByteSize():,} bytes, more than the {LIMIT:,} of one ONNX file")
     return proto
 
 

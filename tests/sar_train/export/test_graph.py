@@ -46,5 +46,5 @@ def test_every_value_has_a_name_of_its_own_that_tells_nothing_of_the_machine(mod
 
 def test_a_graph_too_large_for_one_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(graph, "LIMIT", 100)
-    with pytest.raises(ExportError, match="above the 100 that one ONNX file can hold"):
+    with pytest.raises(ExportError, match="more than the 100 of one ONNX file"):
         graph.trace(nn.Linear(3, 3).eval(), torch.zeros(2, 3), input_name="x", dynamic={0: "batch"})
