@@ -2,7 +2,7 @@
 
     python experiments/ruler/mean.py 0.3 run experiments/ruler_frame.toml --data-root ../shared/data --out OUT
 
-The number is the weight of |mean of w - mean of v|² beside the similarities. It is not in the package: at 0.3, beside
+The number is the weight of |mean of w - mean of v|² next to the similarities. It is not in the package: at 0.3, with
 own 10, on Caltech101's first pair of split and seed, base / new (H), joint H:
 
     own 10, mean 0.3    85.5 / 72.1 (78.2), 66.4        own 10    88.3 / 72.3 (79.5), 68.6

@@ -22,14 +22,14 @@ from sar_train.regularisers.sar import SAR
 from sar_train.training.loop import OptimiserStep
 
 batch: dict[str, Tensor] = {}
-"""``photos`` (B, D) of the step: unit features times the logit scale; ``plain``: without it."""
+"""Of the step: ``photos`` (B, D), unit features, and ``scaled``, these times the logit scale."""
 plain_terms = OptimiserStep._terms
 
 
 def terms(self: OptimiserStep, rows: Tensor, views: Tensor, drawn: Any) -> Any:
     """Return a step's terms; keep the photos for the penalty."""
-    batch["plain"] = self._task.features[rows, views].float()
-    batch["photos"] = self._backbone.logit_scale * batch["plain"]
+    batch["photos"] = self._task.features[rows, views].float()
+    batch["scaled"] = self._backbone.logit_scale * batch["photos"]
     return plain_terms(self, rows, views, drawn)
 
 
@@ -40,7 +40,7 @@ class ImageText(SAR):
     def __call__(self, inputs: RegulariserInputs) -> Tensor:
         """Compute the loss in float32."""
         shift = (inputs.prompted.float() - inputs.handcrafted.float())[~inputs.is_base]
-        return (batch["plain"] @ shift.T).square().mean()
+        return (batch["photos"] @ shift.T).square().mean()
 
 
 @regularisers.register("distil")
@@ -50,7 +50,7 @@ class Distil(SAR):
     def __call__(self, inputs: RegulariserInputs) -> Tensor:
         """Compute the loss in float32."""
         student, teacher = (
-            (batch["photos"] @ names.float().T).log_softmax(1) for names in (inputs.prompted, inputs.handcrafted)
+            (batch["scaled"] @ names.float().T).log_softmax(1) for names in (inputs.prompted, inputs.handcrafted)
         )
         return kl_div(student, teacher, reduction="batchmean", log_target=True)
 

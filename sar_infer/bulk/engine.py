@@ -1,8 +1,8 @@
 """Answer chunks in processes of this machine, even if a file or an image crashes one of them.
 
 Each process reads one chunk at a time, decodes, encodes and ranks in one thread, and its rows are written here. If it
-dies, a new one continues there. If that dies too, as when an image crashes its decoder, the next one continues
-by one input at a time; the input at which it dies is set aside. A process that takes too long to decode one image ends
+dies, a new one continues there. If that dies too, as when an image crashes its decoder, the next one reads
+one input at a time; the input at which it dies is set aside. A process that takes too long to decode one image ends
 itself (``signals.deadline``).
 """
 

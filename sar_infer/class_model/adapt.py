@@ -29,7 +29,7 @@ UNKNOWN_PRIOR = 3.0
 SAME_KIND = 0.2
 """Value of `shared_shift` from which on nothing is learned from a stream."""
 LEAST = 20
-"""Photos that tell a shift, four groups of five: fewer teach nothing without ``all_known``."""
+"""Photos that `shared_shift` needs, four groups of five: from fewer nothing is learned without ``all_known``."""
 ROUNDS = 8
 _FOLD_ODDS = -float(np.log(6))
 """Log-odds of unknown images in the folds (a seventh of all), which the fitted weights hold already."""

@@ -38,11 +38,12 @@ def check_inputs(jobs: Sequence[Job]) -> None:
     """
     names = dict.fromkeys((name, job.config.data_root) for job in jobs for name in (job.config.data, *job.targets))
     messages = {name: missing(name, Path(root) if root else None) for name, root in names}
-    for config in (job.config for job in jobs if job.config.sar):
+    configs = (job.config for job in jobs if job.config.sar)
+    for novel, url, model in dict.fromkeys((one.novel, one.llm_url, one.llm_model) for one in configs):
         try:
-            open_novel_source(config.novel, SourceOptions(llm_url=config.llm_url, llm_model=config.llm_model))
+            open_novel_source(novel, SourceOptions(llm_url=url, llm_model=model))
         except ConfigError as error:
-            messages[f"novel={config.novel}"] = str(error)
+            messages[f"novel={novel}"] = str(error)
     if messages := {name: message for name, message in messages.items() if message}:
         every = f"{len(messages)} inputs cannot be used: {', '.join(messages)}; the first: " * (len(messages) > 1)
         raise DataError(every + next(iter(messages.values())))
