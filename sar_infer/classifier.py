@@ -272,9 +272,9 @@ class Classifier(Embedder):
 
     def _changed(self, edit: Callable[[ClassBank], ClassBank]) -> Classifier:
         if isinstance(self._bank, BankFile):
-            with self._bank.changing() as bank:
+            with self._bank.changing() as (file, bank):
                 if (after := edit(bank)) is not bank:
-                    self._bank.save(after)
+                    self._bank.save(file, after)
         else:
             self._bank = edit(self._bank)
         return self

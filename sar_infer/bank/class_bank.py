@@ -8,6 +8,7 @@ import functools
 import hashlib
 import itertools
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -212,14 +213,14 @@ class ClassBank:
         return read(path, encoder_digest, base)
 
     def save(self, path: Path) -> None:
-        """Write the file so that a reader sees the old content or the new, never a part.
+        """Write the file so that a reader sees the old content or the new, never a part; a link is followed.
 
         Raises:
             OSError: The file cannot be written; the old one is still there.
         """
         from sar_infer.bank.file import write
 
-        write(path, self)
+        write(Path(os.path.realpath(path)), self)
 
     def shared(self, path: Path) -> ClassBank:
         """Return a bank without changes whose base is this one, which a bundle has at a path."""

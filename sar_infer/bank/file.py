@@ -28,7 +28,7 @@ _JSON_FIELDS = {field: Entry._fields.index(field) for field in Entry._fields[2:8
 
 
 def write(path: Path, bank: ClassBank) -> None:
-    """Write a file so that a reader sees the old content or the new, never a part.
+    """Write a file so that a reader sees the old content or the new, never a part; a link is replaced.
 
     Raises:
         OSError: It cannot be written; an old one is still there.
@@ -42,14 +42,24 @@ def write(path: Path, bank: ClassBank) -> None:
 
 
 def read(
-    path: Path, encoder_digest: str | None = None, base: ClassBank | None = None, *, detached: bool = False
+    path: Path,
+    encoder_digest: str | None = None,
+    base: ClassBank | None = None,
+    *,
+    detached: bool = False,
+    name: Path | None = None,
 ) -> ClassBank:
-    """Read and check a file; arguments and errors are those of ``ClassBank.load``.
+    """Read and check a file; further arguments and errors are those of ``ClassBank.load``.
 
-    ``detached`` needs no base: of its classes, only those that were changed are there, with their names.
+    Args:
+        path: The file.
+        encoder_digest: As in ``ClassBank.load``.
+        base: As there.
+        detached: No base is needed: of its classes, only those that were changed are there, with their names.
+        name: The path that messages have, for a file to which a link led.
     """
-    path = Path(path)
-    content, tensors, digest = _content(path)
+    file, path = Path(path), Path(name or path)
+    content, tensors, digest = _content(file, path)
     if encoder_digest is not None and content.get("encoder") != encoder_digest:
         raise BankError(
             f"{path}: belongs to another encoder (expected {encoder_digest[:8]}, the bank has "
@@ -66,21 +76,21 @@ def read(
         raise BankError(f"{path}: damaged ({type(error).__name__}: {error})") from None
 
 
-def _content(path: Path) -> tuple[dict[str, Any], Tensors, str]:
-    """Return JSON, tensors and checksum of a file."""
-    if not path.is_file():
-        other = "is not a regular file" if path.exists() else "no such bank file"
-        problem = "is a folder; expected a bank file" if path.is_dir() else other
+def _content(file: Path, path: Path) -> tuple[dict[str, Any], Tensors, str]:
+    """Return JSON, tensors and checksum of a file; messages have a path that led to it."""
+    if not file.is_file():
+        other = "is not a regular file" if file.exists() else "no such bank file"
+        problem = "is a folder; expected a bank file" if file.is_dir() else other
         raise BankError(f"{path}: {problem}")
     try:
-        with path.open("rb") as stream:
-            file = TensorFile(stream)
-            version, stated = file.metadata.get("version", ""), file.metadata.get("digest", "")
-            if file.metadata.get("format") != FORMAT:
+        with file.open("rb") as stream:
+            tensor_file = TensorFile(stream)
+            version, stated = tensor_file.metadata.get("version", ""), tensor_file.metadata.get("digest", "")
+            if tensor_file.metadata.get("format") != FORMAT:
                 raise BankError(f"{path}: not a bank file; expected one that sar-bank wrote")
             if version.isdecimal() and int(version) > VERSION:
                 raise SchemaError(f"{path}: needs a reader of version {version}, this is {VERSION}: upgrade sar-clip")
-            tensors = {name: read_only(file.tensor(name)) for name in file.entries}
+            tensors = {name: read_only(tensor_file.tensor(name)) for name in tensor_file.entries}
             if version != str(VERSION) or stated != checksum(tensors):
                 raise BankError(f"{path}: the content does not match its checksum; the file was damaged or changed")
             content = json.loads(tensors.pop("json").tobytes())

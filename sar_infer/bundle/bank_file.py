@@ -14,9 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sar_infer.bank import ClassBank
+from sar_infer.bank.file import read, write
 from sar_infer.bundle.bundle import Bundle
 from sar_infer.bundle.manifest import MANIFEST
-from sar_infer.errors import InputError
+from sar_infer.errors import BankError, InputError
 from sar_infer.storage.files import owned
 
 SUFFIX = ".safetensors"
@@ -77,11 +78,7 @@ class BankFile:
     @property
     def stamp(self) -> Stamp:
         """Return what changes whenever the file is replaced; None if it is not there."""
-        try:
-            stat = self.path.stat()
-        except OSError:
-            return None
-        return stat.st_ino, stat.st_mtime_ns, stat.st_size
+        return _stamp(self.path)
 
     @property
     def bank(self) -> ClassBank:
@@ -101,29 +98,46 @@ class BankFile:
         stamp, bank = self._seen
         if self.stamp in (None, stamp):
             return bank
+        return self._read(Path(os.path.realpath(self.path)))
+
+    def _read(self, file: Path) -> ClassBank:
+        """Return the bank of a file, to which the path may lead no longer."""
         with self._lock:
-            now = self.stamp
-            if now not in (None, self._seen[0]):
-                self._seen = now, ClassBank.load(self.path, self._bundle.manifest.encoder_digest, self._bundle.bank)
+            stamp = _stamp(file)
+            if stamp not in (None, self._seen[0]):
+                encoder, base = self._bundle.manifest.encoder_digest, self._bundle.bank
+                self._seen = stamp, read(file, encoder, base, name=self.path)
             return self._seen[1]
 
     @contextlib.contextmanager
-    def changing(self) -> Iterator[ClassBank]:
-        """Hold the file's lock, and yield the bank as it is now; ``save`` replaces it.
+    def changing(self) -> Iterator[tuple[Path, ClassBank]]:
+        """Hold the file's lock, and yield the file that is locked and its bank as it is now; ``save`` replaces it.
+
+        If the path is a link, it may be turned to another file meanwhile; that one is neither read nor written.
 
         Raises:
             WriteError: Another process is changing the file.
             BankError: The file cannot be used.
         """
-        with owned(self.path, WAIT):
-            yield self.look()
+        if self.path.is_symlink() and not self.path.exists():
+            raise BankError(f"{self.path}: is a link to a file that is not there")
+        with owned(self.path, WAIT) as file:
+            yield file, self._read(file)
 
-    def save(self, bank: ClassBank) -> None:
-        """Write a bank, inside ``changing``.
+    def save(self, file: Path, bank: ClassBank) -> None:
+        """Write a bank to the file that ``changing`` has locked.
 
         Raises:
             OSError: It cannot be written; the old file is still there.
         """
-        bank.save(self.path)
+        write(file, bank)
         with self._lock:
-            self._seen = self.stamp, bank
+            self._seen = _stamp(file), bank
+
+
+def _stamp(file: Path) -> Stamp:
+    try:
+        stat = file.stat()
+    except OSError:
+        return None
+    return stat.st_ino, stat.st_mtime_ns, stat.st_size

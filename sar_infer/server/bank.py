@@ -86,7 +86,7 @@ class BankStore:
         file = cast("BankFile", self._file)  # routes that change classes are refused without one
         with contextlib.ExitStack() as stack:
             try:
-                bank = stack.enter_context(file.changing())
+                locked, bank = stack.enter_context(file.changing())
             except WriteError:
                 raise Problem("overloaded", "another process is changing the bank file", BUSY_SECONDS) from None
             except BankError as error:
@@ -100,7 +100,7 @@ class BankStore:
             after = edit(bank)
             if after is not bank:
                 try:
-                    file.save(after)
+                    file.save(locked, after)
                 except OSError as error:
                     reason = f"{file.path.name}: the change cannot be written and was not made ({error.strerror})"
                     _log.error("%s: %s", file.path, error)

@@ -41,8 +41,8 @@ def write_file(path: Path, content: Content) -> None:
 
 
 def write_atomically(path: Path, pieces: Iterable[Content], *, new_time: bool = False) -> None:
-    """Write the content of a file, end to end; see ``replacing``."""
-    with replacing(path, new_time=new_time) as stream:
+    """Write the content of a file, end to end; see ``replacing``. A link stays a link to the file that is replaced."""
+    with replacing(Path(os.path.realpath(path)), new_time=new_time) as stream:
         stream.writelines(pieces)
 
 
@@ -50,16 +50,16 @@ def write_atomically(path: Path, pieces: Iterable[Content], *, new_time: bool = 
 def replacing(path: Path, *, new_time: bool = False) -> Iterator[IO[bytes]]:
     """Yield a temporary sibling to write, then rename it into place; the rename outlives a power cut.
 
-    A link stays a link to the file that is replaced, and the new file has the mode of the old one.
+    The new file has the mode of the old one.
 
     Args:
-        path: The file; its folder must exist.
+        path: The file; its folder must exist. A link is replaced, not followed: a path that a lock has resolved is
+            the one that is written, whatever is put there meanwhile.
         new_time: Give the file a later time of change than the old one's, whatever the resolution of the clock.
 
     Raises:
         OSError: The file cannot be written; nothing is left behind and an older file stays as it was.
     """
-    path = Path(os.path.realpath(path))
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         with temporary.open("xb") as stream:

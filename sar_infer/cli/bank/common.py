@@ -56,7 +56,7 @@ class BankArguments:
 
 @dataclass(frozen=True)
 class Workspace:
-    """A checked bundle and a bank of its encoder, with the file that it is in, which a change replaces."""
+    """A checked bundle and a bank of its encoder, with its file: of a change, the one that is locked."""
 
     bundle: Bundle
     bank: ClassBank
@@ -160,8 +160,8 @@ def changing(arguments: BankArguments, *, may_be_missing: bool = True) -> Iterat
     check_place(arguments.file)
     bundle = open_bundle(arguments.bundle or None)
     file = BankFile(arguments.file, bundle, missing=may_be_missing)
-    with file.changing() as bank:
-        yield Workspace(bundle, bank, arguments.file)
+    with file.changing() as (locked, bank):
+        yield Workspace(bundle, bank, locked)
 
 
 def write(arguments: BankArguments, before: Workspace, after: ClassBank, why: str = "", **more: Any) -> None:
@@ -217,11 +217,12 @@ def save(arguments: BankArguments, before: Workspace, bank: ClassBank) -> None:
     Raises:
         WriteError: It could not be written.
     """
+    from sar_infer.bank.file import write as write_bank
     from sar_infer.bundle.bundle import bundle_name
 
     bundle, starts = before.bundle, before.bank is before.bundle.bank and not before.file.exists()
     try:
-        bank.save(before.file)
+        write_bank(before.file, bank)
     except OSError as error:
         raise WriteError(f"{arguments.file}: not written ({error.strerror or error}); nothing was changed") from None
     if starts:

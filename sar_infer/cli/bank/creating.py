@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -67,40 +67,38 @@ def create(
     if not photos and classes is None:
         raise Refusal("no class given; add --photos FOLDER, with one folder for each class, or --classes FILE")
     check_place(arguments.file)
-    if arguments.file.exists():
-        raise Refusal(f"{arguments.file}: exists; add classes with sar-bank add, or choose another name")
+    _check_new(arguments, arguments.file)
     bundle = open_bundle(arguments.bundle or None)
     empty = ClassBank(bundle.bank.encoder_digest, bundle.bank.dim, images=bundle.bank.images)
     workspace = Workspace(bundle, empty, arguments.file)
     class_phrases = read_phrases((), classes, workspace.classifier.check_name)
     spellings = {name_key(name): name for name in class_phrases}
     files = files_by_class(lambda name: spellings.get(name_key(name)), {}, photos, exclude)
-    with owned(arguments.file, WAIT):
-        phrases = {**{name: (name,) for name in files}, **class_phrases}
-        rows = workspace.classifier.class_rows(phrases, files)
-        read = read_photos(workspace, files, photos_only=False)
-        bank = edit(empty, phrases, rows, read.sets, by="sar-bank create")
-        check = checked(workspace, read)
-        for line in shown([*check.confused()], 20):
-            click.echo(one_line(line), err=True)
-        better = arguments.file.with_stem(f"{arguments.file.stem}-2")
-        sources = [word for path in photos for word in ("--photos", path)] + (
-            ["--classes", str(classes)] * bool(classes)
-        )
-        command = shlex.join(["sar-bank", "create", str(better), *sources, *bundle_words(arguments)])
-        report_labels(arguments, check, f"{command} --exclude {LIST}", strict=strict)
-        fitting, started = None, time.perf_counter()
-        if enough(bank.photos):
-            fitting = workspace.classifier.fit_model(bank)
-            bank = fit_edit(bank, fitting.fitted.model.tensors(), by="sar-bank create")
-        save(arguments, workspace, bank)
+    phrases = {**{name: (name,) for name in files}, **class_phrases}
+    rows = workspace.classifier.class_rows(phrases, files)
+    read = read_photos(workspace, files, photos_only=False)
+    bank = edit(empty, phrases, rows, read.sets, by="sar-bank create")
+    check = checked(workspace, read)
+    for line in shown([*check.confused()], 20):
+        click.echo(one_line(line), err=True)
+    better = arguments.file.with_stem(f"{arguments.file.stem}-2")
+    sources = [word for path in photos for word in ("--photos", path)] + (["--classes", str(classes)] * bool(classes))
+    command = shlex.join(["sar-bank", "create", str(better), *sources, *bundle_words(arguments)])
+    report_labels(arguments, check, f"{command} --exclude {LIST}", strict=strict)
+    fitting, started = None, time.perf_counter()
+    if enough(bank.photos):
+        fitting = workspace.classifier.fit_model(bank)
+        bank = fit_edit(bank, fitting.fitted.model.tensors(), by="sar-bank create")
     seconds = time.perf_counter() - started
+    with owned(arguments.file, WAIT) as locked:
+        _check_new(arguments, locked)  # another process may have made it meanwhile
+        save(arguments, dataclasses.replace(workspace, file=locked), bank)
     content = {
         "bank": str(arguments.file),
         "classes": list(bank.names),
         "photos": sum(map(len, read.sets.values())),
         "fit": fitting and fit_content(fitting),
-        "label_issues": [asdict(issue) for issue in check.issues],
+        "label_issues": [dataclasses.asdict(issue) for issue in check.issues],
     }
     count = f"{len(bank.names):,} class{'' if len(bank.names) == 1 else 'es'}"
     lines = [f"made {arguments.file}: {count}, {content['photos']:,} photos"]
@@ -155,9 +153,9 @@ def carry(arguments: BankArguments) -> None:
         raise Refusal("no bundle given: sar-bank carry BANK_FILE --bundle BUNDLE")
     check_place(arguments.file)
     bundle = open_bundle(arguments.bundle)
-    with owned(arguments.file, WAIT):
-        bank = read(arguments.file, detached=True)
-        workspace = Workspace(bundle, bundle.bank, arguments.file)
+    with owned(arguments.file, WAIT) as locked:
+        bank = read(locked, detached=True, name=arguments.file)
+        workspace = Workspace(bundle, bundle.bank, locked)
         after, notes = edit(bank, bundle.bank, workspace.classifier.embed_phrases, by="sar-bank carry")
         for note in notes:
             click.echo(one_line(f"Warning: {note}"), err=True)
@@ -167,6 +165,12 @@ def carry(arguments: BankArguments) -> None:
     text = f"carried; {count:,} classes" if after is not bank else "belongs to this bundle already"
     content = {"bank": str(arguments.file), "changed": after is not bank, "notes": notes, "step": after.log.last}
     emit(arguments.form, lambda: content, [text])
+
+
+def _check_new(arguments: BankArguments, file: Path) -> None:
+    """Raise Refusal if there is a bank file already."""
+    if file.exists():
+        raise Refusal(f"{arguments.file}: exists; add classes with sar-bank add, or choose another name")
 
 
 def advice(arguments: BankArguments, before: ClassBank, after: ClassBank) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from pathlib import Path
 
@@ -29,8 +30,8 @@ def test_changes_of_one_are_in_the_next_look_of_the_other(bundle: Bundle, path: 
     one, other = BankFile(path, bundle), BankFile(path, bundle)
     assert one.look() is bundle.bank
     for number in range(20):  # faster than the clock of a file system may count
-        with one.changing() as bank:
-            one.save(set_class(bank, "red", threshold=number / 100))
+        with one.changing() as (file, bank):
+            one.save(file, set_class(bank, "red", threshold=number / 100))
         assert other.look().entry("red").threshold == number / 100
     assert other.look() is other.look()
     path.unlink()
@@ -42,12 +43,45 @@ def test_a_writer_keeps_others_out_and_sees_what_they_wrote(
 ) -> None:
     monkeypatch.setattr("sar_infer.bundle.bank_file.WAIT", 0.05)
     one, other = BankFile(path, bundle), BankFile(path, bundle)
-    with one.changing() as bank:
+    with one.changing() as (file, bank):
         with pytest.raises(WriteError, match="another process is changing it"), other.changing():
             pass
-        one.save(add(bank, ["owl"], name_rows(["owl"])))
-    with other.changing() as bank:
+        one.save(file, add(bank, ["owl"], name_rows(["owl"])))
+    with other.changing() as (_, bank):
         assert bank.names[-1] == "owl"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs links")
+@pytest.mark.parametrize("linked", [True, False])
+def test_a_path_that_becomes_a_link_to_another_bank(bundle: Bundle, tmp_path: Path, *, linked: bool) -> None:
+    """The file that is locked is read and written, whatever the path leads to meanwhile."""
+    path, mine, other = tmp_path / "b.safetensors", tmp_path / "mine.safetensors", tmp_path / "other.safetensors"
+    add(bundle.bank, ["mine"], name_rows(["mine"])).save(mine if linked else path)
+    add(bundle.bank, ["other"], name_rows(["other"])).save(other)
+    before = other.read_bytes()
+    if linked:
+        path.symlink_to(mine)
+    file = BankFile(path, bundle)
+    with file.changing() as (locked, bank):
+        (tmp_path / "turned").symlink_to(other)
+        (tmp_path / "turned").replace(path)
+        file.save(locked, add(bank, ["owl"], name_rows(["owl"])))
+    assert ClassBank.load(mine if linked else path, base=bundle.bank).names[-2:] == ("mine", "owl")
+    assert other.read_bytes() == before
+    assert file.look().names[-1] == ("other" if linked else "owl")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs links")
+def test_a_link_to_a_file_that_is_not_there_is_read_as_before_and_not_changed(bundle: Bundle, tmp_path: Path) -> None:
+    path, target = tmp_path / "b.safetensors", tmp_path / "absent.safetensors"
+    add(bundle.bank, ["owl"], name_rows(["owl"])).save(path)
+    file = BankFile(path, bundle)
+    path.unlink()
+    path.symlink_to(target)
+    assert file.look().names[-1] == "owl"
+    with pytest.raises(BankError, match="is a link to a file that is not there"), file.changing():
+        pass
+    assert not target.exists()
 
 
 def test_looks_of_many_threads_agree(bundle: Bundle, path: Path) -> None:

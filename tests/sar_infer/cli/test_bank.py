@@ -6,6 +6,8 @@ import json
 import os
 import re
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,7 @@ from sar_infer import Classifier
 from sar_infer.bank import ClassBank, Entry, set_class
 from sar_infer.bundle import bank_file
 from sar_infer.cli.bank import editing, main
+from sar_infer.storage import files
 from sar_infer.storage.files import owned
 
 run = Command(main)
@@ -230,6 +233,25 @@ def test_create_makes_a_bank_of_exactly_these_classes() -> None:
     assert "no class given" in run.refused("create", OTHER)
     run("add", BANK, "emu")
     assert class_names()[-1] == "emu"
+
+
+@pytest.mark.parametrize("other", ["create", "add"])
+def test_create_beside_another_writer_replaces_nothing(monkeypatch: pytest.MonkeyPatch, other: str) -> None:
+    """The other one makes the file after this one has looked for it, and before it has the lock."""
+    Path("names.txt").write_text("owl\n")
+    Path("other.txt").write_text("confirmed\n")
+
+    @contextmanager
+    def beaten(path: Path, wait: float) -> Iterator[Path]:
+        with monkeypatch.context() as patch:
+            patch.setattr(files, "owned", owned)
+            run(other, BANK, "--classes", "other.txt")
+        with owned(path, wait) as locked:
+            yield locked
+
+    monkeypatch.setattr(files, "owned", beaten)
+    assert "exists; add classes with sar-bank add" in run("create", BANK, "--classes", "names.txt", code=2).stderr
+    assert class_names()[-1] == "confirmed"
 
 
 def test_two_classes_are_enough() -> None:

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.bundles import name_rows, write_bundle
@@ -80,17 +81,17 @@ def test_a_look_sees_what_was_confirmed_before_it(
     store: BankStore, bundle: Bundle, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also while this store takes up what another process wrote, however long that takes."""
-    slow, load = threading.Event(), ClassBank.load
+    slow, read = threading.Event(), bank_file.read
 
-    def slowly(*arguments: object) -> ClassBank:
-        bank = load(*arguments)  # type: ignore[arg-type]
+    def slowly(*arguments: Any, **options: Any) -> ClassBank:
+        bank = read(*arguments, **options)
         if threading.current_thread().name == "writer":
             slow.set()
             time.sleep(0.3)
         return bank
 
     BankStore(file, bundle).change(adding("confirmed elsewhere"))
-    monkeypatch.setattr(ClassBank, "load", slowly)
+    monkeypatch.setattr(bank_file, "read", slowly)
     writer = threading.Thread(target=lambda: store.change(adding("mine")), name="writer")
     writer.start()
     slow.wait()

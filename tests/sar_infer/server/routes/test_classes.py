@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
+import sys
 import urllib.parse
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +15,14 @@ import httpx2
 import numpy as np
 import pytest
 from PIL import Image
-from support.bundles import BANK_NAMES
+from support.bundles import BANK_NAMES, name_rows
 from support.pictures import jpeg
 from support.servers import Local, local_server, wait_for
 
 from sar_infer import Classifier
-from sar_infer.bank import ClassBank, calibrate, set_class
-from sar_infer.bank.learned import BankCalibration
+from sar_infer.bank import BankCalibration, ClassBank, add, calibrate, set_class
+from sar_infer.bundle import bank_file
+from sar_infer.bundle.bundle import open_bundle
 from sar_infer.server.settings import Settings
 
 KEY = {"Authorization": "Bearer k"}
@@ -322,6 +326,34 @@ def test_a_change_says_whether_the_calibration_still_holds(bundle_path: Path, tm
         assert client.post("/v1/bank/rollback", json={"steps": 1}).status_code == 200
         assert client.put(path("red")).json()["calibrated"] is True
         assert client.put(path("red"), content=jpeg(), headers=PNG).json()["calibrated"] is False
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs links")
+def test_a_bank_that_a_deployment_exchanges_meanwhile(
+    bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bank's path is a link, which is turned to another bank once the server has locked the first one."""
+    link, first, second = (tmp_path / f"{name}.safetensors" for name in ("bank", "first", "second"))
+    bank = open_bundle(bundle_path).bank
+    for file in (first, second):
+        add(bank, [file.stem], name_rows([file.stem]), by="test").save(file)
+    link.symlink_to(first)
+    before, owned = second.read_bytes(), bank_file.owned
+
+    @contextlib.contextmanager
+    def turned(path: Path, wait: float) -> Iterator[Path]:
+        with owned(path, wait) as locked:
+            (tmp_path / "new").symlink_to(second)
+            (tmp_path / "new").replace(link)
+            yield locked
+
+    monkeypatch.setattr(bank_file, "owned", turned)
+    settings = Settings(bundle=bundle_path, bank=link, key="k", device="cpu", threads=1)
+    with local_server(settings) as local, httpx2.Client(base_url=local.url, headers=KEY, timeout=30) as client:
+        assert client.put(path("violet")).status_code == 201
+        assert listed(client) == [*BANK_NAMES, "second"]
+    assert ClassBank.load(first, base=bank).names == (*BANK_NAMES, "first", "violet")
+    assert second.read_bytes() == before
 
 
 def test_rows_are_never_given_back(client: httpx2.Client, stored: Path) -> None:
