@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from sar_infer.cli.command import Key
+from sar_infer.cli.variables import subcommands, variable
 
 ROOT = Path(__file__).resolve().parent.parent
 _PARAGRAPHS = re.compile(r"\n\s*\n")
@@ -44,14 +45,6 @@ def environment(_: str) -> str:
     return _table([(path, variables) for path, variables in rows if variables])
 
 
-def variable(parameter: click.Parameter, context: click.Context) -> str:
-    """Return the environment variable that sets a parameter, as click derives it; "" if there is none."""
-    name = parameter.envvar
-    if name or not (isinstance(parameter, click.Option) and parameter.allow_from_autoenv):
-        return name if isinstance(name, str) else " ".join(name or ())
-    return f"{context.auto_envvar_prefix}_{parameter.name}".upper() if context.auto_envvar_prefix else ""
-
-
 def _project() -> dict[str, Any]:
     project: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     return project
@@ -60,19 +53,7 @@ def _project() -> dict[str, Any]:
 def commands(name: str) -> Iterator[tuple[click.Command, click.Context]]:
     """Yield a command of ``pyproject.toml``, then its subcommands at every depth, each with a context to format it."""
     module, _, attribute = _project()["scripts"][name].partition(":")
-    yield from _below(getattr(importlib.import_module(module), attribute), name, None)
-
-
-def _below(
-    command: click.Command, name: str, parent: click.Context | None
-) -> Iterator[tuple[click.Command, click.Context]]:
-    context = command.context_class(command, info_name=name, parent=parent, **command.context_settings)
-    yield command, context
-    if isinstance(command, click.Group):
-        for below in command.list_commands(context):
-            subcommand = command.get_command(context, below)
-            if subcommand is not None and not subcommand.hidden:
-                yield from _below(subcommand, below, context)
+    yield from subcommands(getattr(importlib.import_module(module), attribute), name)
 
 
 def _described(command: click.Command, context: click.Context) -> list[str]:

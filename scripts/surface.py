@@ -19,6 +19,7 @@ from typing import Any
 
 import click
 
+from sar_infer.cli import variables
 from sar_infer.cli.command import Key
 from scripts import docs_commands
 
@@ -47,7 +48,7 @@ def _command(command: click.Command, context: click.Context) -> Iterator[str]:
         if "--help" in parameter.opts:
             continue
         names = " ".join(sorted([*parameter.opts, *parameter.secondary_opts]))
-        variable = docs_commands.variable(parameter, context)
+        variable = variables.variable(parameter, context)
         shape = "|".join(map(str, getattr(parameter.type, "choices", ()))) or parameter.type.name.replace(" ", "-")
         notes = [
             "several" * (parameter.multiple or parameter.nargs == -1),

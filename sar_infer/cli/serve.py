@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import logging
 import os
 import re
@@ -17,7 +16,8 @@ import click
 from sar_infer import __version__
 from sar_infer.cli.command import Command, Key
 from sar_infer.cli.options import CONTEXT, COUNT, Number, Refusal, model_options, one_blas_thread, option
-from sar_infer.errors import InputError, SarInferError, install, one_line
+from sar_infer.cli.variables import unknown_variables
+from sar_infer.errors import InputError, SarInferError, install, one_line, reason_of
 from sar_infer.images.formats import IMAGE_SECONDS
 
 if TYPE_CHECKING:
@@ -27,9 +27,12 @@ if TYPE_CHECKING:
     from sar_infer.server.service import Service
     from sar_infer.server.settings import Settings
 
+_MEMORY = "give it more memory, and 1 GB of address space (ulimit -v)"
 GROUPS = {"Classes": "bundle bank", "Network": "host port api_key_file allowed_host", "Running": "device workers check"}
 _MODULES = ("fastapi", "httptools", "prometheus_client", "python_multipart", "starlette", "uvicorn", "uvloop")
 MIB = 2**20
+KEY = "SAR_API_KEY"
+"""The environment variable of the key."""
 
 
 @click.command(cls=Command, groups=GROUPS, context_settings=CONTEXT)
@@ -108,6 +111,12 @@ def main(**values: Any) -> None:
         if (error.name or "").partition(".")[0] not in _MODULES:
             raise
         raise Refusal(f"sar-serve needs {error.name}: {install('serve')}") from None
+    except (ImportError, MemoryError) as error:  # such as a library that cannot be mapped
+        raise Refusal(f"sar-serve cannot be loaded: {reason_of(error)}; {_MEMORY}") from None
+    except RuntimeError as error:
+        if "start new thread" not in str(error):
+            raise
+        raise Refusal(f"sar-serve cannot be loaded: {error}; {_MEMORY}") from None
     except SarInferError as error:
         raise Refusal(str(error)) from None
 
@@ -124,10 +133,8 @@ def _serve(values: dict[str, Any]) -> None:
     warnings.filterwarnings("ignore", module="PIL")  # what matters about an image becomes its error
     set_up_logging(values["log_format"], values["access_log"])
     log = logging.getLogger("sar_infer.server")
-    variables = {str(one.envvar) for one in main.params if one.envvar} | {"SAR_API_KEY"}
-    for name in sorted(one for one in os.environ if one.startswith("SAR_") and one not in variables):
-        for near in difflib.get_close_matches(name, variables, 1, 0.85):
-            log.warning("sar-serve has no variable %s; did you mean %s?", name, near)
+    for line in unknown_variables(main, KEY):
+        log.warning(line)
     # Worker processes inherit it. Where the kernel gives huge pages to those who ask, they have fewer page faults.
     os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
     listener = None if values["check"] else bind(values["host"], values["port"])
@@ -143,15 +150,17 @@ def _serve(values: dict[str, Any]) -> None:
         from sar_infer.bundle.card import describe
 
         click.echo(describe(service.engine.bundle), nl=False)
-        if (file := settings.bank) is not None:
+        if settings.bank is not None:
             names = service.store.bank.names
-            line = f"{'bank':<13} {file}, {len(names):,} classes: {', '.join(names[:12])}" + ", …" * (len(names) > 12)
-            missing = f"{file}: does not exist yet; the bundle's classes are served until the first change"
-            click.echo(one_line(line if file.exists() else missing, None))
+            shown = ", ".join(names[:12]) + ", …" * (len(names) > 12)
+            click.echo(one_line(f"{'bank':<13} {settings.bank}, {len(names):,} classes: {shown}", None))
         service.close()
         return
     if settings.bank and not settings.key:
         log.warning("--bank without a key: only sar-bank can change the classes")
+    elif settings.bank and not settings.bank.exists():
+        served = f"the {len(service.store.bank.names)} classes of the bundle are served until the first change"
+        log.warning("%s does not exist yet; %s", settings.bank, served)
     _load()(service, listener, values["drain"], values["notice"])
     leave(0)  # even if a worker's graph is still running
 
@@ -167,6 +176,9 @@ def _settings(values: dict[str, Any]) -> Settings:
     from sar_infer.images.formats import FORMATS
     from sar_infer.server.settings import Limits, Settings
 
+    for name in ("bundle", "bank"):
+        if values[name] == "":  # as of a shell variable that is not set
+            raise InputError(f"--{name}: expected a path, got an empty text")
     formats = tuple(part.strip().upper() for part in values["formats"].split(",") if part.strip())
     if not formats or not set(formats) <= set(FORMATS):
         raise InputError(f"formats: expected some of {', '.join(FORMATS)}, got {values['formats']!r}")
@@ -182,8 +194,8 @@ def _settings(values: dict[str, Any]) -> Settings:
         image_seconds=values["image_timeout"],
     )
     return Settings(
-        bundle=values["bundle"] or None,
-        bank=Path(values["bank"]) if values["bank"] else None,
+        bundle=values["bundle"],
+        bank=values["bank"] and Path(values["bank"]),
         key=_key(values["api_key_file"]),
         hosts=tuple(name.lower() for name in (values["host"], *_hosts(values["allowed_host"]))),
         origins=_origins(values["cors_origin"]),
@@ -216,15 +228,15 @@ def _origins(origins: tuple[str, ...]) -> tuple[str, ...]:
 def _key(path: str | None) -> str | None:
     """Return the keys of the file, else of the environment, one per line; refuse if there is none."""
     if path is not None:
-        if "SAR_API_KEY" in os.environ:
-            raise InputError("two keys, SAR_API_KEY and --api-key-file: give one")
+        if KEY in os.environ:
+            raise InputError(f"two keys, {KEY} and --api-key-file: give one")
         try:
             text = Path(path).read_text("utf-8")
         except OSError as error:
             raise InputError(f"--api-key-file: {path} cannot be read: {error.strerror or error}") from None
         except UnicodeDecodeError:
             raise InputError(f"--api-key-file: {path} is not text in UTF-8") from None
-    elif (variable := os.environ.get("SAR_API_KEY")) is None:
+    elif (variable := os.environ.get(KEY)) is None:
         return None
     else:
         text = variable
@@ -232,7 +244,7 @@ def _key(path: str | None) -> str | None:
     if not keys or not all(key.isascii() and key.isprintable() for key in keys):
         fault = "has characters that no header carries" if keys else "is empty"
         raise InputError(
-            f"the key {fault}: set SAR_API_KEY or --api-key-file to one of printable ASCII, or neither to have none"
+            f"the key {fault}: set {KEY} or --api-key-file to one of printable ASCII, or neither to have none"
         )
     return "\n".join(keys)
 

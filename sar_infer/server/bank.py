@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import shlex
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import cast
 from sar_infer.bank import ClassBank
 from sar_infer.bundle.bank_file import BankFile, Stamp, check_place
 from sar_infer.bundle.bundle import Bundle
-from sar_infer.errors import BankError, SarInferError, WriteError
+from sar_infer.errors import BankError, InputError, SarInferError, WriteError
 from sar_infer.server.problems import Problem
 
 BUSY_SECONDS = 2
@@ -30,19 +31,25 @@ class BankStore:
     Args:
         file: The bank file; a missing one is made at the first change. None serves the bundle's bank as it is.
         bundle: The served bundle.
-        writable: The file must be one that can be changed.
+        writable: The file must be one that can be changed; else it must exist.
 
     Attributes:
         usable: The file could be read at the last look.
 
     Raises:
-        InputError: The file's folder is missing, or the file cannot be changed where it is.
+        InputError: The file's folder is missing, or the file cannot be changed where it is; not writable, it is
+            missing.
         BankError: The file is damaged or belongs to another bundle; SchemaError if it needs a newer reader.
     """
 
     def __init__(self, file: Path | None, bundle: Bundle, *, writable: bool = True) -> None:
         if file is not None:
             check_place(file, changeable=writable)
+            if not writable and not file.exists():
+                raise InputError(
+                    f"{file}: no such bank file; make it (sar-bank create {shlex.quote(str(file))} --photos FOLDER), "
+                    "or start the server with a key, so that the first change makes it"
+                )
         self._file = None if file is None else BankFile(file, bundle)
         self._bundle = bundle
         self._failed: tuple[Stamp, float] = None, 0.0

@@ -48,7 +48,7 @@ class Server(uvicorn.Server):
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload)
         host, port = listener.getsockname()[:2]
         engine, names, file = self._service.engine, len(self._service.store.bank.names), self._service.settings.bank
-        source = "" if file is None else f" of {file}" if file.exists() else f", {file} does not exist yet"
+        source = "" if file is None else f" of {file}" if file.exists() else " of the bundle"
         workers = "worker processes" if engine.sizes.processes else "batches at once in one process"
         alone = f", {engine.sizes.alone} threads for a lone image" if engine.sizes.alone else ""
         memory = f", {engine.sizes.memory / 2**20:.0f} MiB for each" if engine.sizes.memory else ""

@@ -8,6 +8,7 @@ import platform
 import re
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,6 +29,7 @@ from sar_infer.encoders import processor
 from sar_infer.server import startup
 
 Run = Callable[..., Result]
+MAIN = "from sar_infer.cli.serve import main; main()"
 
 
 @pytest.fixture
@@ -70,22 +72,62 @@ def test_check_verifies_a_bundle_and_exits(run: Run, bundle_path: Path, bundle_c
     one_line(run("--check", SAR_BUNDLE=str(bundle_copy)))
 
 
-def test_check_describes_the_bank_file_or_reports_that_it_is_missing(
-    run: Run, bundle_path: Path, tmp_path: Path
-) -> None:
+def test_check_describes_the_bank_file(run: Run, bundle_path: Path, tmp_path: Path) -> None:
     file = tmp_path / "mine.safetensors"
     call = ("--check", "--bundle", str(bundle_path), "--bank", str(file))
-    missing = run(*call)
-    says = f"{file}: does not exist yet; the bundle's classes are served until the first change"
-    assert (missing.exit_code, missing.stdout.splitlines()[-1]) == (0, says)
     assert CliRunner().invoke(sar_bank, ["add", str(file), "mug", "--bundle", str(bundle_path)]).exit_code == 0
     assert re.search(rf"^bank +{re.escape(str(file))}, 5 classes: .*mug$", run(*call).stdout, re.MULTILINE)
 
 
-def test_a_misspelt_variable_is_logged(run: Run, bundle_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    misspelt = {"SAR_IMAGE_TIMOUT": "2", "SAR_CLIP_PORT": "80", "SAR_DEADLINE": "2"}
-    assert run("--check", "--bundle", str(bundle_path), **misspelt).exit_code == 0
-    assert caplog.messages == ["sar-serve has no variable SAR_IMAGE_TIMOUT; did you mean SAR_IMAGE_TIMEOUT?"]
+@pytest.mark.parametrize(
+    ("call", "environment"),
+    [([], {}), (["--check"], {}), (["--check"], {"SAR_API_KEY": "k"})],
+    ids=["without a key", "check", "check with a key"],
+)
+def test_a_misspelt_bank_is_refused_and_not_made(
+    run: Run, bundle_path: Path, tmp_path: Path, call: list[str], environment: dict[str, str]
+) -> None:
+    file = tmp_path / "misspelt.safetensors"
+    says = one_line(run(*call, "--port", "0", "--bundle", str(bundle_path), "--bank", str(file), **environment))
+    assert f"{file}: no such bank file; make it (sar-bank create {file} --photos FOLDER)" in says
+    assert not file.exists()
+
+
+def test_with_a_key_a_missing_bank_is_a_warning_of_one_line_whatever_its_name(
+    bundle_path: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "b\x1b[31m\n.safetensors"
+    with serving("--bundle", str(bundle_path), "--bank", str(file), "--workers", "0", key="k") as server:
+        httpx2.get(f"{server.url}/healthz")
+        lines = server.logged("/healthz")
+        (warning,) = [line for line in lines if "WARNING" in line]
+        httpx2.put(f"{server.url}/v1/classes/mug", headers=server.headers)
+    served = "the 4 classes of the bundle are served until the first change"
+    assert f"b\\x1b[31m\\n.safetensors does not exist yet; {served}" in warning
+    assert all(map(str.isprintable, lines))
+    assert file.exists()
+
+
+def test_a_variable_that_no_command_has_is_a_warning(
+    run: Run, bundle_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    misspelt = {"SAR_IMAGE_TIMOUT": "2", "SAR_KEY": "k", "SAR_BANK_ADD_STRCT": "1", "SAR_UNLIKE_ALL_OTHERS": ""}
+    sound = {"SAR_DEADLINE": "2", "SAR_BANK_ADD_STRICT": "1", "SAR_BUNDLE_VERIFY_PHOTOS": "1", "SAR_TRAIN_SHOTS": "1"}
+    linked = {"SAR_CLIP_SERVICE_HOST": "10.0.0.1", "SAR_CLIP_PORT": "tcp://10.0.0.1:80"}
+    assert run("--check", "--bundle", str(bundle_path), **misspelt, **sound, **linked).exit_code == 0
+    hints = ["BANK_ADD_STRCT; did you mean SAR_BANK_ADD_STRICT?", "IMAGE_TIMOUT; did you mean SAR_IMAGE_TIMEOUT?"]
+    hints += ["KEY; did you mean SAR_API_KEY?", "UNLIKE_ALL_OTHERS"]
+    lines = [line.replace(" does not exist for any command", "") for line in caplog.messages]
+    assert lines == [f"the environment variable SAR_{hint}" for hint in hints]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a limit that other systems do not keep")
+def test_too_little_address_space_is_one_line(bundle_path: Path) -> None:
+    code = "import resource; resource.setrlimit(resource.RLIMIT_AS, (400 << 20, -1)); " + MAIN
+    command = [sys.executable, "-c", code, "--bundle", str(bundle_path), "--port", "0"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
+    assert "address space (ulimit -v)" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -105,6 +147,8 @@ def test_a_misspelt_variable_is_logged(run: Run, bundle_path: Path, caplog: pyte
         (["--bank", "/dev/null/x.safetensors"], {"SAR_API_KEY": "k"}, "/dev/null/x.safetensors: no such folder"),
         (["--bank", "/dev/null/x.safetensors", "--workers", "1"], {}, "/dev/null/x.safetensors: no such folder"),
         (["--bank", "/usr"], {"SAR_API_KEY": "k"}, "/usr: is a folder; expected a bank file"),
+        (["--bank", ""], {}, "--bank: expected a path, got an empty text"),
+        (["--bundle", ""], {}, "--bundle: expected a path, got an empty text"),
         (["--bank", "/usr/mine"], {"SAR_API_KEY": "k"}, "the name of a new one ends in .safetensors"),
         (["--bank", str(default_bundle() / BANK)], {"SAR_API_KEY": "k"}, "is part of a bundle, which never changes"),
         (["--bank", str(default_bundle())], {}, "is a bundle; name a bank file outside of it"),
@@ -114,14 +158,6 @@ def test_what_cannot_be_used_is_one_line_and_exit_2(
     run: Run, arguments: list[str], environment: dict[str, str], says: str
 ) -> None:
     assert says in one_line(run("--port", "0", *arguments, **environment))
-
-
-def test_the_log_is_lines_whatever_names_are_in_it(tmp_path: Path) -> None:
-    with serving("--bank", str(tmp_path / "b\x1b[31m\n.safetensors"), "--workers", "0") as server:
-        httpx2.get(f"{server.url}/healthz")
-        lines = server.logged("/healthz")
-    assert "b\\x1b[31m\\n.safetensors does not exist yet" in "".join(lines)
-    assert all(map(str.isprintable, lines))
 
 
 @pytest.mark.parametrize("environment", [{}, {"SAR_API_KEY": "k"}])
@@ -170,13 +206,11 @@ class Stream:
     def flush(self):
         pass
 sys.stderr = Stream()
-from sar_infer.cli.serve import main
-main()
 """
 
 
 def test_a_signal_while_a_line_is_written_stops_it_as_any_other(bundle_path: Path) -> None:
-    code = ("-c", TOLD_TO_STOP_WHILE_IT_WRITES)
+    code = ("-c", TOLD_TO_STOP_WHILE_IT_WRITES + MAIN)
     with serving("--bundle", str(bundle_path), "--workers", "0", python=code) as server:
         assert httpx2.get(f"{server.url}/livez").status_code == 200
         assert server.process.wait(30) == 0

@@ -238,17 +238,18 @@ def test_a_reload_takes_bundle_and_bank_as_a_pair(server: Local) -> None:
 def test_what_sar_bank_writes_is_served_soon(tmp_path: Path) -> None:
     """Serve a file that does not exist at first."""
     file, path = tmp_path / "mine.safetensors", write_bundle(tmp_path / "bundle")
-    with local_server(Settings(bundle=path, bank=file, device="cpu", threads=1)) as server:
+    with local_server(Settings(bundle=path, bank=file, key="k", device="cpu", threads=1)) as server:
         for arguments in (["add", str(file), "violet"], ["rollback", str(file), "--to", "0"]):
             done = CliRunner().invoke(sar_bank, [*arguments, "--bundle", str(path)])
             assert done.exit_code == 0, done.output
             expected = list(ClassBank.load(file).names)
             wait_for(lambda expected=expected: names(server) == expected)  # type: ignore[misc]
-        assert len(httpx2.get(f"{server.url}/v1/bank/history").json()["steps"]) == 2
+        assert len(httpx2.get(f"{server.url}/v1/bank/history", headers=KEY).json()["steps"]) == 2
 
 
 def test_changes_and_reloads_need_a_key(bundle_path: Path, tmp_path: Path) -> None:
-    with local_server(Settings(bundle=bundle_path, bank=tmp_path / "mine.safetensors", device="cpu")) as server:
+    shutil.copy(bundle_path / "bank.safetensors", file := tmp_path / "mine.safetensors")
+    with local_server(Settings(bundle=bundle_path, bank=file, device="cpu")) as server:
         for method, route in (("POST", "/v1/reload"), ("PUT", "/v1/classes/x"), ("DELETE", "/v1/classes/red")):
             answer = httpx2.request(method, server.url + route)
             assert (answer.status_code, answer.json()["code"]) == (403, "writes-disabled"), route
@@ -260,7 +261,7 @@ def test_changes_and_reloads_need_a_key(bundle_path: Path, tmp_path: Path) -> No
 
 
 def names(server: Local) -> list[str]:
-    return [entry["name"] for entry in httpx2.get(f"{server.url}/v1/classes").json()["classes"]]
+    return [entry["name"] for entry in httpx2.get(f"{server.url}/v1/classes", headers=KEY).json()["classes"]]
 
 
 def test_a_bad_bundle_is_refused_and_the_old_one_stays_and_encodes_new_names(server: Local) -> None:
