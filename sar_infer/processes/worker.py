@@ -187,6 +187,7 @@ class Worker(Generic[Answer]):
                 content = await self._reply
         except OSError as error:  # ``TimeoutError`` is one
             self.dismiss()
+            self._reply = None  # whose error leads back here: a cycle, in which the process's pipes would stay open
             raise await asyncio.to_thread(self._died, isinstance(error, TimeoutError)) from None
         answer: Answer = _opened(content)
         return answer

@@ -9,12 +9,12 @@ each the next function to read:
 4. ``request.read_call``: an image, a form, JSON or what ``curl -d`` sends, as a model and images.
 5. ``service.Service.current``: the classes of now.
 6. ``model.names.Names.class_set``: those of the call.
-7. ``model.pool.Pool.each``: the line of images.
-8. ``model.pool.Pool._hand_out``: idle workers; ``model.supervisor`` says when one is started, or none for a while.
-9. ``model.pool.Pool._work``: one batch, and what becomes of it if its worker dies.
+7. ``model.line.Line.each``: the line of images.
+8. ``model.workers.Processes.take``: an idle worker; ``model.supervisor`` says when one is started, or none for a while.
+9. ``model.line.Line._work``: one batch, and what becomes of it if its worker dies.
 10. ``processes.worker.Worker.answer_async``: the pipe there and back.
 11. ``model.process.Computer.__call__``, in the worker: images are decoded and encoded.
-12. ``model.pool.Pool._finish``: the rows of a batch are ranked.
+12. ``model.line.Line._finish``: the rows of a batch are ranked.
 
 ``service`` holds the state that all requests share, ``problems`` lists everything that a request can be refused for,
 and ``bank`` keeps the classes that were added.

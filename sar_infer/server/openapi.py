@@ -1,4 +1,7 @@
-"""The parts of the OpenAPI document that FastAPI does not make; ``answers.json`` has the schemas of answers."""
+"""The parts of the OpenAPI document that FastAPI does not make.
+
+``answers.json`` has the schemas of all answers. Routes return responses, so FastAPI derives none from annotations.
+"""
 
 from __future__ import annotations
 

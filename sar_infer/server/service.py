@@ -236,7 +236,7 @@ class Service:
         while True:
             await asyncio.sleep(_LOOK_EVERY)
             try:
-                self.engine.pool.tend()
+                self.engine.workers.tend()
                 await self.current()
                 self._count_classes()
             except Exception:  # the next look may go well

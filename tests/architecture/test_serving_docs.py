@@ -26,7 +26,7 @@ from sar_infer.images import load as images
 from sar_infer.server import connection, run
 from sar_infer.server import request as body
 from sar_infer.server.metrics import Metrics
-from sar_infer.server.model.pool import LOADING_SECONDS
+from sar_infer.server.model.workers import LOADING_SECONDS
 from sar_infer.server.problems import CODES, Problem
 from scripts import readme_commands
 

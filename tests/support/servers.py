@@ -14,12 +14,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from sar_infer.encoders.waiting import in_background
 from sar_infer.server.model.process import Result, Task
+from sar_infer.server.model.workers import Processes
 from sar_infer.server.run import make_server
 from sar_infer.server.service import Service
 from sar_infer.server.settings import Settings
@@ -89,6 +90,11 @@ def workers(pid: int) -> list[int]:
     return [child for child in children if b"spawn_main" in _read(Path(f"/proc/{child}/cmdline"))]
 
 
+def ready_workers(server: Local) -> set[int]:
+    """Return the worker processes that are ready, of the engine that answers now."""
+    return {worker.pid for worker in cast("Processes", server.service.engine.workers).supervisor.ready}
+
+
 def _read(path: Path) -> bytes:
     """Return the content of a file of a thread or a process that may just have ended."""
     try:
@@ -108,20 +114,28 @@ def around(server: Local, patch: pytest.MonkeyPatch, call: Callable[[Compute, Se
         patch: Takes the change back.
         call: Is given what computes, and the tasks.
     """
-    workers = [*server.service.engine.pool._supervisor.ready]
-    real = type(workers[0]).answer_async
+    workers = server.service.engine.workers
+    take = workers.take
 
-    async def called(worker: Any, batch: tuple[Sequence[Task], bool]) -> list[Result]:
-        if worker not in workers:
-            return await real(worker, batch)
-        loop = asyncio.get_running_loop()
+    def taken() -> Any:
+        if (real := take()) is None:
+            return None
 
-        def compute(tasks: Sequence[Task]) -> list[Result]:
-            return asyncio.run_coroutine_threadsafe(real(worker, (tasks, batch[1])), loop).result()
+        async def called(tasks: Sequence[Task], alone: bool) -> list[Result]:
+            loop = asyncio.get_running_loop()
 
-        return await asyncio.wrap_future(in_background(lambda: call(compute, batch[0])))
+            def compute(tasks: Sequence[Task]) -> list[Result]:
+                return asyncio.run_coroutine_threadsafe(real(tasks, alone), loop).result()  # type: ignore[arg-type]
 
-    patch.setattr(type(workers[0]), "answer_async", called)
+            try:
+                return await asyncio.wrap_future(in_background(lambda: call(compute, tasks)))
+            except RuntimeError:
+                await real([], alone)  # the worker is idle again
+                raise
+
+        return called
+
+    patch.setattr(workers, "take", taken)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""One open bundle, ready to answer: its classifier, its class sets, and the pool that images go through."""
+"""One open bundle, ready to answer: its classifier, its class sets, the line of images and what computes them."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ from sar_infer.encoders.sessions import give_back_memory
 from sar_infer.encoders.waiting import TRIAL_SECONDS, in_background
 from sar_infer.errors import InputError
 from sar_infer.server.metrics import Metrics
+from sar_infer.server.model.line import PHASES, Line, Outcome
 from sar_infer.server.model.names import Names
-from sar_infer.server.model.pool import PHASES, Here, Outcome, Pool
 from sar_infer.server.model.process import Computer, Model
 from sar_infer.server.model.sizing import Sizes, sizes
+from sar_infer.server.model.workers import Processes, Threads, Workers
 from sar_infer.server.problems import IMAGE_CODES, Problem
 from sar_infer.server.settings import Limits, Settings
 
@@ -35,29 +36,31 @@ class Engine:
 
     Args:
         classifier: Its sessions must have been opened, names included.
-        sizes: Sizes of pools and batches.
+        sizes: Sizes of workers and batches.
         limits: Formats and sizes of images that are accepted.
         metrics: Times the phases.
-        pool: Processes that decode and encode, started already; None does both in threads of this process.
+        processes: Processes that decode and encode, started already; None does both in threads of this process.
 
     Attributes:
         names: Makes the class sets that images are ranked against.
+        line: The line of images.
+        workers: Decode and encode.
         decide: As of the classifier; calls that ask for the same get the same object.
     """
 
     def __init__(
-        self, classifier: Classifier, sizes: Sizes, limits: Limits, metrics: Metrics, pool: Pool | None = None
+        self, classifier: Classifier, sizes: Sizes, limits: Limits, metrics: Metrics, processes: Processes | None = None
     ) -> None:
         self.classifier, self.bundle, self.sizes = classifier, classifier.bundle, sizes
         self.names = Names(classifier, limits.classes, metrics)
         self.decide = functools.lru_cache(_DECISIONS)(classifier.decide)
-        self.provider = classifier.start(names=True) if pool is None else pool.provider
-        self._decoders = ThreadPoolExecutor(sizes.decoders, "decoder") if pool is None and sizes.max_batch > 1 else None
-        if pool is None:
-            encode = lambda inputs, _: classifier.encode(inputs)  # noqa: E731
-            computer = Computer(self.bundle.manifest.preprocess, limits, encode, sizes.max_batch, self._decoders)
-            pool = Pool(sizes, limits, metrics, here=[Here(computer) for _ in range(sizes.workers)])
-        self.pool = pool
+        self.provider = classifier.start(names=True) if processes is None else processes.provider
+        alone = processes is not None or sizes.max_batch == 1
+        self._decoders = None if alone else ThreadPoolExecutor(sizes.decoders, "decoder")
+        encode = lambda inputs, _: classifier.encode(inputs)  # noqa: E731
+        computer = Computer(self.bundle.manifest.preprocess, limits, encode, sizes.max_batch, self._decoders)
+        self.workers: Workers = processes or Threads(computer, sizes.workers)
+        self.line = Line(self.workers, sizes, limits.image_seconds, metrics)
 
     @classmethod
     def open(cls, settings: Settings, metrics: Metrics, meanwhile: Callable[[], object] = lambda: None) -> Engine:
@@ -88,17 +91,17 @@ class Engine:
             bundle, device=settings.device, threads=planned.threads, spin=False, precision=settings.precision
         )
         with contextlib.ExitStack() as opened:  # which ends the processes if anything fails
-            pool = None
+            processes = None
             if planned.processes:
                 path, limits = bundle.path / graph, settings.limits
                 model = Model(path, manifest, settings.device, planned, limits, TRIAL_SECONDS)
                 # each is tested as the encoder of one process would be
                 check = lambda row: SelfTest(bundle, classifier.choice, lambda _: row).run()  # noqa: E731
-                pool = Pool(planned, limits, metrics, model, check)
-                opened.callback(pool.close)
-                starting = in_background(pool.start)  # before anything else takes the cores
+                processes = Processes(model, metrics, check)
+                opened.callback(processes.close)
+                starting = in_background(processes.start)  # before anything else takes the cores
             other = in_background(meanwhile)
-            if pool is None:
+            if processes is None:
                 classifier.start(names=True, self_test=True)
                 if planned.max_batch > 1:  # a graph may fail, or never end, only in batches
                     classifier.encode([classifier.self_test.pixels] * planned.max_batch, TRIAL_SECONDS)
@@ -109,20 +112,21 @@ class Engine:
             other.result()
             give_back_memory()  # 33 % of the memory at rest with sar-mini, 11 % with ViT-B/32 (ADR 10)
             opened.pop_all()
-            return cls(classifier, planned, settings.limits, metrics, pool)
+            return cls(classifier, planned, settings.limits, metrics, processes)
 
     def close(self) -> None:
         """Stop the threads and processes, and what a graph may still run; all requests must have ended."""
         self.classifier.stop()
         self.names.close()
-        self.pool.close()
+        self.workers.close()
+        self.line.close()
         if self._decoders is not None:
             self._decoders.shutdown(wait=False)
 
     async def self_test(self) -> float:
         """Run the self-test image through the encoder, ahead of the queue, and return ``SelfTest.cosine``."""
         test = self.classifier.self_test
-        (outcome,) = await self.pool.each([test.image], lambda rows: rows, first=True)
+        (outcome,) = await self.line.each([test.image], lambda rows: rows, first=True)
         if outcome.value is None:
             raise outcome.error or ArithmeticError("no row")
         return test.cosine(outcome.value)

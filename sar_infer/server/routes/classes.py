@@ -17,8 +17,8 @@ from sar_infer.errors import InputError
 from sar_infer.evaluation import Finding, check_new_photos, name_findings
 from sar_infer.server.bank import BUSY_SECONDS
 from sar_infer.server.model.engine import values_of
+from sar_infer.server.model.line import ImageInput
 from sar_infer.server.model.names import LARGE
-from sar_infer.server.model.pool import ImageInput
 from sar_infer.server.openapi import IMAGE_TYPES, answer, form, problems, request_body
 from sar_infer.server.problems import Problem
 from sar_infer.server.request import (
@@ -263,7 +263,7 @@ async def _embedded(
         Problem: an image is bad; the first is named.
     """
     with service.lease() as engine, service.images.hold(len(images)):
-        outcomes = await engine.pool.each(images, lambda rows: rows, digests=True)
+        outcomes = await engine.line.each(images, lambda rows: rows, digests=True)
     labels = [f"image[{number}]" for number in range(len(images))]
     rows, digests = np.stack(values_of(outcomes, labels)), [outcome.digest for outcome in outcomes]
     by_digest = dict(zip(reversed(digests), reversed(labels), strict=True))

@@ -87,7 +87,7 @@ async def classify(request: Request, service: Serving, query: Annotated[Classify
         bank = await service.current()
         classes = await engine.names.class_set(phrases, only, bank)
         decide = engine.decide(classes, call.top_k or query.top_k or 5, options)
-        outcomes = await engine.pool.each(images, decide, len(classes.names))
+        outcomes = await engine.line.each(images, decide, len(classes.names))
     if call is query and (error := outcomes[0].error):
         raise Problem(IMAGE_CODES[error.kind], str(error))
     results, metrics, limit = [], service.metrics, classes.model.unknown

@@ -98,7 +98,7 @@ async def embeddings(request: Request, service: Serving) -> Response:
             if names:
                 rows[[*names]], tokens = await engine.names.embed([*names.values()])
             if images:
-                outcomes = await engine.pool.each(images, lambda rows: rows)
+                outcomes = await engine.line.each(images, lambda rows: rows)
                 rows[[*encoded]] = values_of(outcomes, [f"input[{i}]" for i in encoded])
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}
     base64_wanted = call.encoding_format == "base64"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from importlib.util import find_spec
-from typing import Any
 
 from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
@@ -13,7 +12,7 @@ from prometheus_client import generate_latest
 
 from sar_infer import __version__
 from sar_infer.errors import SarInferError
-from sar_infer.server.openapi import problems
+from sar_infer.server.openapi import answer, problems
 from sar_infer.server.problems import Problem
 from sar_infer.server.request import Keyed, Serving
 
@@ -25,17 +24,17 @@ _SHOWN = (
 
 
 @router.head("/healthz", include_in_schema=False)
-@router.get("/healthz")
+@router.get("/healthz", responses={200: answer("Alive")})
 @router.head("/livez", include_in_schema=False)
 @router.get("/livez", include_in_schema=False)
-async def alive() -> dict[str, str]:
+async def alive() -> Response:
     """Tell that the event loop answers; this says nothing about the model."""
-    return {"status": "ok"}
+    return JSONResponse({"status": "ok"})
 
 
 @router.head("/readyz", include_in_schema=False)
-@router.get("/readyz", responses={503: {"description": "Not ready."}})
-async def ready(service: Serving) -> JSONResponse:
+@router.get("/readyz", responses={200: answer("Readiness"), 503: answer("Readiness", "Not ready.")})
+async def ready(service: Serving) -> Response:
     """Tell whether the model gives the vector of the export for the self-test image; run at most every two seconds."""
     readiness = await service.readiness()
     content = {**readiness._asdict(), "provider": service.engine.provider, "draining": service.draining}
@@ -51,13 +50,13 @@ async def metrics(service: Serving) -> Response:
     return Response(generate_latest(service.metrics.registry), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-@router.get("/v1/model", responses=problems())
-async def model(service: Serving) -> dict[str, Any]:
+@router.get("/v1/model", responses={200: answer("Model"), **problems()})
+async def model(service: Serving) -> Response:
     """Describe the model: the bundle and its measured quality, the device, the precision, the limits."""
     engine, bank = service.engine, await service.current()
     manifest = dataclasses.asdict(engine.bundle.manifest)
     classes = await engine.names.class_set({}, only=False, bank=bank) if bank.names else None
-    return {
+    content = {
         **{field: manifest[field] for field in _SHOWN},
         "classes": len(bank.names),
         "bank": bank.content_digest,
@@ -71,14 +70,15 @@ async def model(service: Serving) -> dict[str, Any]:
         "limits": dataclasses.asdict(service.settings.limits),
         "version": __version__,
     }
+    return JSONResponse(content)
 
 
-@router.post("/v1/reload", responses=problems(403, 422))
-async def reload(service: Keyed) -> dict[str, Any]:
+@router.post("/v1/reload", responses={200: answer("Reloaded"), **problems(403, 422)})
+async def reload(service: Keyed) -> Response:
     """Open the bundle's path again, verify and warm the new bundle, and replace the old one; refuse a bad one."""
     try:
         await service.reload()
     except SarInferError as error:
         raise Problem("bad-bundle", f"refused, the old bundle stays: {error}") from None
     digest, bank = service.engine.bundle.manifest.digest, service.store.bank
-    return {"digest": digest, "classes": len(bank.names)}
+    return JSONResponse({"digest": digest, "classes": len(bank.names)})

@@ -25,7 +25,7 @@ from sar_infer.classify.learning import LearningReport
 from sar_infer.errors import ImageError
 from sar_infer.server.bank import BUSY_SECONDS
 from sar_infer.server.model.engine import Engine
-from sar_infer.server.model.pool import ImageInput
+from sar_infer.server.model.line import ImageInput
 from sar_infer.server.openapi import answer, form, problems, request_body
 from sar_infer.server.problems import IMAGE_CODES, Problem
 from sar_infer.server.request import IMAGES, Keyed, Texts, Writable, read_call, read_images, read_json
@@ -141,7 +141,7 @@ async def _features(
         raise Problem("invalid-request", "expected either images or embeddings")
     if texts is None:
         with service.images.hold(len(images)):
-            outcomes = await engine.pool.each(images, lambda rows: rows)
+            outcomes = await engine.line.each(images, lambda rows: rows)
         errors = {number: outcome.error for number, outcome in enumerate(outcomes) if outcome.error is not None}
         return {number: outcome.value for number, outcome in enumerate(outcomes) if outcome.value is not None}, errors
 

@@ -28,7 +28,7 @@ from sar_infer.bundle.bundle import bundle_name, default_bundle
 from sar_infer.classify import ranking
 from sar_infer.classify.class_set import ClassSet
 from sar_infer.server.model.engine import Engine, values_of
-from sar_infer.server.model.pool import Finish, ImageInput
+from sar_infer.server.model.line import Finish, ImageInput
 from sar_infer.server.openapi import BINARY, answer, problems, request_body
 from sar_infer.server.problems import Problem
 from sar_infer.server.request import MAX_TOP_K, Mode, Serving, check_count, chooses_only, cleaned, decoded, parse
@@ -112,16 +112,17 @@ _UNKNOWN = problems(404, 422, model="ErrorAnswer")
 _NOT_READY: dict[int | str, Any] = {503: answer("Ready", "Not ready.")}
 
 
-@router.get("", responses=problems(model="ErrorAnswer"))
-async def server_metadata() -> dict[str, Any]:
+@router.get("", responses={200: answer("ServerMetadata"), **problems(model="ErrorAnswer")})
+async def server_metadata() -> Response:
     """Return name, version and extensions of the server."""
-    return {"name": "sar-clip", "version": __version__, "extensions": ["binary_tensor_data", "parameters"]}
+    extensions = ["binary_tensor_data", "parameters"]
+    return JSONResponse({"name": "sar-clip", "version": __version__, "extensions": extensions})
 
 
-@router.get("/health/live")
-async def live() -> dict[str, bool]:
+@router.get("/health/live", responses={200: answer("Live")})
+async def live() -> Response:
     """Answer as ``/healthz`` does."""
-    return {"live": True}
+    return JSONResponse({"live": True})
 
 
 @router.get("/health/ready", responses={200: answer("Ready"), **_NOT_READY})
@@ -137,8 +138,8 @@ async def model_ready(service: Serving, model: Model) -> Response:
     return await _readiness(service, name=model)
 
 
-@router.get("/models/{model}", responses=_UNKNOWN)
-async def model_metadata(service: Serving, model: Model) -> dict[str, Any]:
+@router.get("/models/{model}", responses={200: answer("ModelMetadata"), **_UNKNOWN})
+async def model_metadata(service: Serving, model: Model) -> Response:
     """Describe version, inputs and outputs; CLASSES may be left out."""
     _check(service, model)
     manifest = service.engine.bundle.manifest
@@ -147,8 +148,8 @@ async def model_metadata(service: Serving, model: Model) -> dict[str, Any]:
         [{"name": name, "datatype": kind, "shape": shapes.get(name, [-1])} for name, kind in tensors.items()]
         for tensors in (_INPUTS, _OUTPUTS)
     )
-    versions = [manifest.digest[:12]]
-    return {"name": model, "versions": versions, "platform": "onnx_onnxv1", "inputs": inputs, "outputs": outputs}
+    metadata = {"name": model, "versions": [manifest.digest[:12]], "platform": "onnx_onnxv1"}
+    return JSONResponse(metadata | {"inputs": inputs, "outputs": outputs})
 
 
 @router.post(
@@ -176,7 +177,7 @@ async def infer(request: Request, service: Serving, model: Model) -> Response:
                     problem = f"{len(images)} × {count} scores are too many for one answer; ask for top_k"
                     raise Problem("invalid-request", problem)
                 engine.decide(classes)  # refuses a call with only background classes
-            outcomes = await engine.pool.each(images, _finisher(engine, classes, call.outputs, top_k), count)
+            outcomes = await engine.line.each(images, _finisher(engine, classes, call.outputs, top_k), count)
     rows = values_of(outcomes, [f"IMAGE[{i}]" for i in range(len(images))])
     for best, _ in rows:
         if best is not None:

@@ -71,7 +71,7 @@ async def zero_shot(request: Request, service: Serving) -> Response:
     with service.lease() as engine, service.images.hold(1):
         chosen = await engine.names.class_set(classes, True, await service.current())
         rank, count = engine.classifier.rank, len(chosen.names)
-        outcomes = await engine.pool.each([decoded(call.inputs)], lambda rows: rank(rows, chosen, count), count)
+        outcomes = await engine.line.each([decoded(call.inputs)], lambda rows: rank(rows, chosen, count), count)
     (ranked,) = values_of(outcomes, ["inputs"])
     service.metrics.top_score.observe(ranked[0].score)
     content = [{"label": spellings[p.label], "score": p.score} for p in ranked]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import subprocess
@@ -105,6 +106,24 @@ def test_a_worker_that_was_killed_is_not_alive_even_before_the_event_loop_turns(
     worker.kill()
     os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOWAIT)
     assert not worker.alive
+
+
+def test_what_a_dead_worker_had_open_is_closed_without_a_collector() -> None:
+    async def ask_the_dead() -> int:
+        worker: Worker[Any] = Worker(tasks.call, limit=30)
+        await asyncio.to_thread(worker.loaded, 60)
+        with pytest.raises(DeathError):
+            await worker.answer_async((tasks.kill,))
+        del worker
+        return len(os.listdir("/dev/fd"))
+
+    gc.collect()
+    gc.disable()
+    try:
+        first, *others = [asyncio.run(ask_the_dead()) for _ in range(3)]
+    finally:
+        gc.enable()
+    assert others == [first] * 2
 
 
 def test_a_worker_that_stops_reading_is_ended_too(worker_and_ask: tuple[Worker[Any], Ask]) -> None:

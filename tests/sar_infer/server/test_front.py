@@ -279,7 +279,7 @@ def test_a_client_that_leaves_at_any_time_takes_its_request_with_it_and_no_other
             wait_for(lambda: admission.images.held == 1 + inside and admission.body_bytes > held)
         wait_for(lambda: server.metric("sar_rejected_total", reason="cancelled") == before + 1)
         assert (admission.images.held, admission.body_bytes) == (1, held)
-        wait_for(lambda: not admission.engine.pool._waiting)  # where its image was held
+        wait_for(lambda: not admission.engine.line._waiting)  # where its image was held
         gate.set()
         assert other.result().status_code == 200
     assert server.metric("sar_rejected_total", reason="cancelled") == before + 1

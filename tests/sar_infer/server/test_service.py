@@ -377,15 +377,15 @@ def test_readiness_does_not_wait_in_the_queue(either: Local, monkeypatch: pytest
     def is_self_test(task: Task) -> bool:
         return isinstance(task.image, np.ndarray)  # others are encoded
 
-    pool = either.service.engine.pool
-    monkeypatch.setattr("sar_infer.server.model.pool.HANDED", 2)  # so that the queue lasts
+    line = either.service.engine.line
+    monkeypatch.setattr("sar_infer.server.model.line.HANDED", 2)  # so that the queue lasts
     around(either, monkeypatch, held)
     with ThreadPoolExecutor(9) as threads:
         waiting = [threads.submit(labels, either.url) for _ in range(8)]
         try:
             wait_for(lambda: either.metric("sar_queue_depth") == 8)
             ready = threads.submit(httpx2.get, f"{either.url}/readyz", timeout=60)
-            wait_for(lambda: any(is_self_test(item.task) for item in [*pool._waiting]))
+            wait_for(lambda: any(is_self_test(item.task) for item in [*line._waiting]))
             probing.set()
             assert ready.result().status_code == 200
             assert either.metric("sar_queue_depth") > 0

@@ -16,7 +16,7 @@ import httpx2
 import pytest
 from support.bundles import write_bundle
 from support.pictures import jpeg
-from support.servers import local_server, wait_for
+from support.servers import local_server, ready_workers, wait_for
 from support.servers import workers as worker_pids
 
 from sar_infer.server.model import supervisor
@@ -64,10 +64,9 @@ def test_workers_that_are_killed_at_any_moment_of_their_start_are_replaced_and_c
             return codes
 
     with local_server(settings) as server, ThreadPoolExecutor(1) as pool:
-        workers = server.service.engine.pool
         client = pool.submit(ask, server.url)
         try:
-            answering, other = sorted(workers.pids)
+            answering, other = sorted(ready_workers(server))
             os.kill(other, signal.SIGKILL)
             killed, early = {other}, 0
             delays = [0, 0.001, 0.005, 0.05, *(chance.uniform(0, LONGEST) for _ in range(10 * kills))]
@@ -75,12 +74,12 @@ def test_workers_that_are_killed_at_any_moment_of_their_start_are_replaced_and_c
                 wait_for(lambda: set(worker_pids(os.getpid())) - killed - {answering})
                 (pid,) = set(worker_pids(os.getpid())) - killed - {answering}
                 time.sleep(delay)
-                early += pid not in workers.pids
+                early += pid not in ready_workers(server)
                 killed.add(pid)
                 os.kill(pid, signal.SIGKILL)
                 if early == kills:
                     break
-            wait_for(lambda: len(set(workers.pids) - killed) == 2)
+            wait_for(lambda: len(ready_workers(server) - killed) == 2)
         finally:
             stop.set()
         codes = client.result()

@@ -23,11 +23,12 @@ from support.hanging import plant
 from support.hostile_graphs import endless
 from support.pictures import jpeg
 from support.servers import Compute, Local, around, local_server, serving, wait_for
+from support.servers import ready_workers as pids
 from support.servers import workers as worker_pids
 
 from sar_infer.encoders.sessions import usable_cores
 from sar_infer.errors import BundleError
-from sar_infer.server.model import engine, pool, sizing, supervisor
+from sar_infer.server.model import engine, sizing, supervisor, workers
 from sar_infer.server.model.process import Result, Task
 from sar_infer.server.service import Service
 from sar_infer.server.settings import Limits, Settings
@@ -96,10 +97,6 @@ def statuses(server: Local, count: int) -> set[int]:
 
 def ready(server: Local) -> httpx2.Response:
     return httpx2.get(f"{server.url}/readyz", timeout=60)
-
-
-def pids(server: Local) -> set[int]:
-    return set(server.service.engine.pool.pids)
 
 
 def deaths(server: Local, reason: str) -> float:
@@ -276,7 +273,7 @@ def test_workers_that_die_or_hang_while_they_load_leave_the_old_bundle_in_servic
         monkeypatch.setattr(engine, "TRIAL_SECONDS", 0.5)
     else:
         plant(tmp_path / "flaw", monkeypatch, flaw, PROCESS)
-        monkeypatch.setattr(pool, "LOADING_SECONDS", 0.5 if flaw is faults.hang else 60)
+        monkeypatch.setattr(workers, "LOADING_SECONDS", 0.5 if flaw is faults.hang else 60)
     refused = httpx2.post(f"{server.url}/v1/reload", headers=KEY, timeout=60)
     assert (refused.status_code, refused.json()["code"]) == (422, "bad-bundle")
     assert says in refused.json()["detail"]
@@ -290,7 +287,7 @@ def test_a_start_whose_workers_die_or_hang_is_refused_and_leaves_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flaw: Callable[..., Any], says: str
 ) -> None:
     before, bundle = worker_pids(os.getpid()), write_bundle(tmp_path / "bundle")
-    monkeypatch.setattr(pool, "LOADING_SECONDS", 0.5 if flaw is faults.hang else 60)
+    monkeypatch.setattr(workers, "LOADING_SECONDS", 0.5 if flaw is faults.hang else 60)
     with planted(tmp_path, flaw, PROCESS), pytest.raises(BundleError, match=says) as caught:
         Service.open(settings_for(bundle))
     assert str(caught.value).startswith(f"{bundle / 'image_encoder.onnx'}: ")

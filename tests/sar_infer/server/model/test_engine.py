@@ -64,8 +64,9 @@ def test_answers_depend_neither_on_company_nor_order_nor_batch_size(
 ) -> None:
     async def go() -> Floats:
         engine = Engine(mini, Sizes(False, workers, 1, max_batch), Limits(), Metrics())  # shares its classifier
-        outcomes = await engine.pool.each([images[i] for i in order], lambda rows: rows)
-        engine.pool.close()
+        outcomes = await engine.line.each([images[i] for i in order], lambda rows: rows)
+        engine.line.close()
+        engine.workers.close()
         return np.array([outcome.value for outcome in outcomes])
 
     rows = asyncio.run(go())
@@ -91,7 +92,7 @@ def test_rows_that_arrive_together_are_ranked_together(bundle_path: Path) -> Non
     async def go() -> None:
         engine = Engine(Classifier.open(bundle_path, "cpu"), Sizes(False, 1, 1, 4), Limits(), Metrics())
         sizes: list[int] = []
-        outcomes = await engine.pool.each([jpeg()] * 4, lambda rows: sizes.append(len(rows)) or [*range(len(rows))])  # type: ignore[func-returns-value]
+        outcomes = await engine.line.each([jpeg()] * 4, lambda rows: sizes.append(len(rows)) or [*range(len(rows))])  # type: ignore[func-returns-value]
         assert sizes == [1, 3]
         assert [outcome.value for outcome in outcomes] == [0, 0, 1, 2]
         assert outcomes[1].seconds["score"] == outcomes[2].seconds["score"]
@@ -106,12 +107,12 @@ def test_a_row_that_cannot_be_ranked_fails_alone(bundle_path: Path, classes: int
         engine = Engine(Classifier.open(bundle_path, "cpu"), Sizes(False, 1, 1, 4), Limits(), Metrics())
         size = engine.bundle.manifest.preprocess.size
         images = [np.full((size, size, 3), value, np.uint8) for value in (255, 0, 0)]
-        (first,) = await engine.pool.each(images[:1], lambda rows: rows)
+        (first,) = await engine.line.each(images[:1], lambda rows: rows)
 
         def finish(rows: Floats) -> list[int]:
             return [1 // int(not np.array_equal(row, first.value)) for row in rows]
 
-        calls = (engine.pool.each([image], finish, classes) for image in images)
+        calls = (engine.line.each([image], finish, classes) for image in images)
         answers = await asyncio.gather(*calls, return_exceptions=True)
         assert isinstance(answers[0], ZeroDivisionError)
         assert [answer[0].value for answer in answers[1:]] == [1, 1]  # type: ignore[index]

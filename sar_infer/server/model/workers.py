@@ -1,0 +1,226 @@
+"""What computes images: threads of this process, or processes that are watched and replaced.
+
+A worker that is idle is taken as a function of a batch. A process that dies, or is ended because a batch takes too
+long, is replaced; ``supervisor`` decides when.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from typing import Any
+from weakref import WeakSet
+
+from sar_infer._arrays import Floats
+from sar_infer.encoders.waiting import TRIAL_SECONDS, in_background
+from sar_infer.errors import BundleError
+from sar_infer.processes.worker import DeathError, TimeLimitError, Worker
+from sar_infer.server.metrics import Cause, Metrics
+from sar_infer.server.model.process import Computer, Model, Result, Task, begin
+from sar_infer.server.model.supervisor import PAUSE, Supervisor
+
+_ENCODING = 10.0
+"""Seconds for encoding a batch and for what a busy machine adds."""
+_STOPPED_EVERY = 1.0
+"""Seconds between two looks for processes that are stopped while they load."""
+LOADING_SECONDS = TRIAL_SECONDS + 30
+"""Seconds for a process to start, to open its graph and to run it once."""
+Compute = Callable[[Sequence[Task], bool], Awaitable[list[Result]]]
+"""Returns the results of a batch; True says that nothing else runs. Raises DeathError if its process has ended."""
+_log = logging.getLogger("sar_infer.server")
+
+
+class Threads:
+    """Threads of this process, which never die; used as ``Processes`` are."""
+
+    fault = None
+
+    def __init__(self, compute: Computer, count: int) -> None:
+        self.changed: Callable[[], object] = lambda: None
+        self._compute, self._idle = compute, count
+        self._threads = ThreadPoolExecutor(count, "worker")
+
+    def take(self) -> Compute | None:
+        """Return an idle thread, which is busy until its results are there; None if all are busy."""
+        if not self._idle:
+            return None
+        self._idle -= 1
+        return self._answer
+
+    async def _answer(self, tasks: Sequence[Task], alone: bool) -> list[Result]:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, self._compute, tasks, alone)
+        finally:
+            self._idle += 1
+
+    def tend(self) -> None:
+        """Do nothing: threads need no care."""
+
+    def close(self) -> None:
+        """Let the threads end."""
+        self._threads.shutdown(wait=False)
+
+
+class Processes:
+    """Worker processes; all but ``start`` and ``close`` run on one event loop.
+
+    Args:
+        model: What they run.
+        metrics: Counts them.
+        check: Called with the row (1, D) of each new process for the self-test image; raises BundleError.
+
+    Attributes:
+        provider: The execution provider of the processes; set by ``start``.
+        supervisor: The states of those that are there.
+        changed: Called when one has become idle by itself, or when ``fault`` has changed.
+    """
+
+    def __init__(self, model: Model, metrics: Metrics, check: Callable[[Floats], object]) -> None:
+        self.changed: Callable[[], object] = lambda: None
+        self.provider = ""
+        self.supervisor: Supervisor[Worker[list[Result]]] = Supervisor(model.sizes.workers)
+        self._model, self._metrics, self._check = model, metrics, check
+        self._loading: set[Worker[Any]] = set()
+        self._starting: set[asyncio.Task[None]] = set()
+        self._stopped: WeakSet[Worker[Any]] = WeakSet()
+        self._logged: str | None = None
+        self._closed = False
+
+    @property
+    def fault(self) -> str | None:
+        """Return why the breaker is open, or None."""
+        return self.supervisor.fault
+
+    def start(self) -> None:
+        """Start all processes side by side, and wait until they are ready.
+
+        Raises:
+            BundleError: the graph is refused, or a process died or took too long while it opened it.
+            DeviceError: the device is not available.
+        """
+        begun = [in_background(self._begun) for _ in range(self.supervisor.start(time.monotonic()))]
+        graph = self._model.graph
+        try:
+            for future in begun:
+                while wait([future], _STOPPED_EVERY).not_done:  # a process that is stopped would be waited for
+                    self._end_stopped()
+                self._ready(future.result())
+        except TimeLimitError:
+            raise BundleError(f"{graph}: no worker process was ready within {LOADING_SECONDS:g} s") from None
+        except DeathError as error:
+            raise BundleError(f"{graph}: {error} while it opened this graph") from None
+        except OSError as error:
+            raise BundleError(f"{graph}: no worker process can be started ({error.strerror})") from None
+
+    def take(self) -> Compute | None:
+        """Return an idle process, which is busy until its results are there; None if all are busy."""
+        while (worker := self.supervisor.take()) is not None:
+            if worker.alive:
+                return functools.partial(self._answer, worker)
+            self._forget(worker, "idle", "it ended")
+        return None
+
+    async def _answer(self, worker: Worker[list[Result]], tasks: Sequence[Task], alone: bool) -> list[Result]:
+        try:
+            return await worker.answer_async((tasks, alone))
+        except DeathError as error:
+            cause: Cause = "time" if isinstance(error, TimeLimitError) else "crash"
+            self._forget(worker, "silence" if worker in self._stopped else cause, error)
+            raise
+        finally:
+            if worker in self.supervisor.ready:
+                self.supervisor.answered(worker)
+
+    def tend(self) -> None:
+        """Start what is missing, and end processes that were stopped or died idle."""
+        self._end_stopped()
+        for worker, state in [*self.supervisor.ready.items()]:
+            if state == "busy":  # its callers get an error
+                continue
+            if worker in self._stopped:
+                self._forget(worker, "silence", "it was stopped")
+            elif not worker.alive:
+                self._forget(worker, "idle", "it ended")
+        self._replace()
+
+    def _end_stopped(self) -> None:
+        for worker in (*self._loading, *self.supervisor.ready):
+            if worker.stopped:
+                self._stopped.add(worker)
+                worker.kill()
+
+    def close(self) -> None:
+        """End all processes; nothing may wait for one. Called from any thread once the event loop has ended."""
+        self._closed = True
+        ready = [*self.supervisor.ready]
+        for worker in (*self._loading, *ready):
+            worker.kill()  # a thread waits for one that loads, and gets an error
+        for worker in ready:
+            worker.dismiss()
+        in_background(lambda: [worker.ended() for worker in ready])
+
+    def _forget(self, worker: Worker[Any], cause: Cause, reason: object) -> None:
+        """Count a worker that has ended; crashes in a row open the breaker, other causes are rare enough."""
+        if self._closed:
+            return
+        self.supervisor.gone(worker, str(reason), time.monotonic(), at_work=cause == "crash")
+        worker.dismiss()
+        self._metrics.deaths.labels(cause).inc()
+        _log.warning("worker process %s is gone: %s", worker.pid, reason)
+        self._replace()
+
+    def _replace(self) -> None:
+        """Start the workers that are missing, as the supervisor decides."""
+        if self._closed:
+            return
+        loop, fault = asyncio.get_running_loop(), self.fault
+        if fault is not None and fault != self._logged:
+            _log.error("no work for %g s: %s", PAUSE, fault)
+        self._logged = fault
+        for _ in range(self.supervisor.start(time.monotonic())):
+            starting = loop.create_task(self._start())
+            self._starting.add(starting)
+            starting.add_done_callback(self._starting.discard)
+        self._metrics.workers.set(len(self.supervisor.ready))
+        loop.call_soon(self.changed)
+
+    async def _start(self) -> None:
+        try:
+            worker = await asyncio.wrap_future(in_background(self._begun))
+        except Exception as error:  # a full machine, a file that is gone, a death: all the same here
+            if not self._closed:
+                _log.warning("no worker process starts, %d go on: %s", len(self.supervisor.ready), error)
+            self.supervisor.not_started(str(error), time.monotonic(), died=isinstance(error, DeathError))
+        else:
+            self._ready(worker)
+        self._replace()
+
+    def _ready(self, worker: Worker[list[Result]]) -> None:
+        self._loading.discard(worker)
+        self.supervisor.started(worker, time.monotonic())
+        if self._closed:  # too late for ``close`` to end it
+            worker.kill()
+
+    def _begun(self) -> Worker[list[Result]]:
+        """Return a new process that has opened the graph and passed the check; runs in a thread of its own."""
+        load = functools.partial(begin, self._model)
+        worker = Worker(load, 2 * self._model.limits.image_seconds + _ENCODING)
+        self._loading.add(worker)
+        try:
+            if self._closed:
+                raise RuntimeError("closed")
+            self.provider, row = worker.loaded(LOADING_SECONDS)
+            self._check(row)
+        except BaseException:
+            worker.kill()
+            worker.ended()
+            self._loading.discard(worker)
+            raise
+        return worker
+
+
+Workers = Threads | Processes
