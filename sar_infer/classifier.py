@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import math
 import os
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +15,8 @@ from typing import Any, get_args
 import numpy as np
 
 from sar_infer._arrays import Floats
-from sar_infer.bank import ClassBank, Learn, PhotoSet, add, add_photos, create, fit
+from sar_infer.bank import ClassBank, Learn, PhotoSet, create, fit, put_classes
+from sar_infer.bank.edits import texts_to_embed
 from sar_infer.bundle.bank_file import BankFile
 from sar_infer.bundle.bundle import Bundle, Place, open_bundle
 from sar_infer.bundle.manifest import Manifest
@@ -32,7 +35,17 @@ from sar_infer.encoders.encoders import finite
 from sar_infer.encoders.precision import PrecisionChoice
 from sar_infer.encoders.sessions import Device
 from sar_infer.errors import BankError, ImageError, InputError
-from sar_infer.evaluation import RANKED, Evaluation, answers_to, class_of, evaluate, nothing_left
+from sar_infer.evaluation import (
+    RANKED,
+    Evaluation,
+    FindingWarning,
+    answers_to,
+    check_new_photos,
+    class_of,
+    evaluate,
+    name_findings,
+    nothing_left,
+)
 from sar_infer.images.labelled import Labelled, by_class, unfolded
 from sar_infer.images.load import ImageSource, source_name
 from sar_infer.images.prefetch import decode_batches, decode_photos, readable, several
@@ -242,33 +255,47 @@ class Classifier(Embedder):
         photos: ImageSource | Iterable[ImageSource] | None = None,
         *,
         phrases: Sequence[str] | None = None,
+        photos_only: bool = False,
+        threshold: float | None = None,
     ) -> Classifier:
         """Add a class to the bank, by its name, photos, or both; a bank file is changed on the disk.
 
-        A class that is there gets the photos, and is embedded anew without photos or with ``phrases``.
+        A class that is there, by name or alias, gets the photos. It is embedded anew without photos or with
+        ``phrases``. Findings about name and photos are `sar_infer.evaluation.FindingWarning`; if a filter makes errors
+        of them, nothing is added.
 
         Args:
             name: Its name.
             photos: Its photos, or a folder of them.
             phrases: Texts that are embedded instead of the name.
+            photos_only: Use only its photos, since its name has no meaning.
+            threshold: Lowest score, 0..1, at which it is predicted.
 
         Returns:
             This classifier.
 
         Raises:
             ClassNameError: The name is empty, too long, or an alias of another class.
+            InputError: ``photos_only`` without photos.
             ImageError: A photo cannot be read; the message names it.
             WriteError: Another process is changing the bank file.
         """
+        if photos_only and photos is None:
+            raise InputError("photos_only: expected photos too")
         sets = {} if photos is None else {name: self.embed_photos(unfolded(photos))}
-        texts = (name,) if phrases is None else tuple(phrases)
-        row = self.class_rows({name: texts}, sets)
-
-        def edit(bank: ClassBank) -> ClassBank:
-            stays = sets and phrases is None and bank.lookup.get(name) is not None
-            return add_photos(bank, sets, by="Python") if stays else add(bank, {name: texts}, row, sets, by="Python")
-
-        return self._changed(edit)
+        if photos_only:
+            sets[name] = dataclasses.replace(sets[name], photos_only=True)
+        texts, bank = {name: None if phrases is None else tuple(phrases)}, self.bank
+        to_embed = texts_to_embed(bank, texts, sets)
+        self.class_rows(to_embed, to_embed if sets else ())  # before the lock; the cache has them then
+        findings = [] if photos_only else name_findings(bank, self.bundle, to_embed)
+        if sets:
+            spelling = name if (at := bank.lookup.get(name)) is None else bank.names[at]
+            findings += check_new_photos(bank, self.bundle, {spelling: sets[name]}, {}).findings()
+        for finding in findings:
+            warnings.warn(FindingWarning(finding), stacklevel=2)
+        settings = {} if threshold is None else {"threshold": threshold}
+        return self._changed(lambda bank: put_classes(bank, texts, sets, self.class_rows, settings, by="Python"))
 
     def _changed(self, edit: Callable[[ClassBank], ClassBank]) -> Classifier:
         if isinstance(self._bank, BankFile):

@@ -59,6 +59,10 @@ class ClassNameError(InputError):
     """One class name is empty or does not fit the text encoder."""
 
 
+class AliasError(ClassNameError):
+    """A class to add has a name that is an alias of another one."""
+
+
 class BundleError(SarInferError):
     """A bundle is missing, damaged or inconsistent."""
 

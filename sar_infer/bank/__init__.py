@@ -13,6 +13,7 @@ from sar_infer.bank.edits import (
     fit,
     forget_photos,
     learn,
+    put_classes,
     remove,
     rename,
     rollback,
@@ -25,4 +26,4 @@ from sar_infer.bank.steps import Step
 
 __all__ = ["BankCalibration", "ClassBank", "Entry", "Images", "Learn", "Learned", "PhotoSet", "Step"]
 __all__ += ["add", "add_photos", "calibrate", "carry", "create", "fit", "forget_photos", "learn"]
-__all__ += ["remove", "rename", "rollback", "set_class"]
+__all__ += ["put_classes", "remove", "rename", "rollback", "set_class"]

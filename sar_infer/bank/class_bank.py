@@ -398,9 +398,15 @@ class ClassBank:
     def photos_at(self, key: str) -> PhotoSet:
         """Return the photos of a class by its key."""
         entry = self.entries[key]
-        rows = [row for digest in entry.photos[-MOST_ROWS:] if (row := self.pool.get(digest)) is not None]
+        stored = [self.pool.get(digest) for digest in entry.photos[-MOST_ROWS:]]
+        rows = [*itertools.takewhile(lambda row: row is not None, stored[::-1])][::-1]  # those of the latest
         total = np.zeros(self.dim) if entry.photo_sum is None else entry.photo_sum
         return PhotoSet(entry.photos, np.array(rows, np.float32).reshape(-1, self.dim), total, entry.photos_only)
+
+    def stored_photos(self, key: str) -> frozenset[bytes]:
+        """Return the digests of all photos of a class by its key: those that count, and those that are parked."""
+        sets = (one.photos[key].digests for one in self.parked if key in one.photos)
+        return frozenset(self.entries[key].photos).union(*sets)
 
     def photos_of(self, name: str) -> PhotoSet:
         """Return the photos of the class with this name or alias."""

@@ -7,7 +7,7 @@ as a command. If nothing would change, the same bank is returned.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,15 +17,16 @@ from sar_infer._arrays import Floats
 from sar_infer.bank.class_bank import ClassBank
 from sar_infer.bank.entry import CALIBRATION, LEARNED, MODEL, Arrays, Entry, Puts, Record, check_entry, check_unit
 from sar_infer.bank.learned import BankCalibration, Learn
-from sar_infer.bank.photos import MOST_ROWS, Parked, PhotoSet
+from sar_infer.bank.photos import MOST_ROWS, Parked, PhotoSet, without
 from sar_infer.bank.steps import Log, Step
-from sar_infer.errors import BankError, ClassNameError, InputError
+from sar_infer.errors import AliasError, BankError, ClassNameError, InputError
 from sar_infer.text.names import name_key, name_keys
 
 Embed = Callable[[Sequence[tuple[str, ...]]], Floats]
 """Returns unit embeddings (N, D) for the phrases of each of N classes, as ``Classifier.embed_phrases`` does."""
 Phrases = Mapping[str, tuple[str, ...]]
 Photos = Mapping[str, PhotoSet]
+NO_SETTINGS: Mapping[str, Any] = {}
 _MOST_NAMED = 3
 _SAME_EMBEDDING = 1e-5
 """Largest difference between two embeddings of the same text; runs of an encoder differ by less."""
@@ -53,14 +54,61 @@ def create(
     return add(empty, phrases, embeddings, photos, by=by)
 
 
+def put_classes(
+    bank: ClassBank,
+    phrases: Mapping[str, tuple[str, ...] | None],
+    photos: Photos,
+    embed: Callable[[Phrases, Container[str]], Floats],
+    settings: Mapping[str, Any] = NO_SETTINGS,
+    *,
+    by: str = "",
+) -> ClassBank:
+    """Add classes, or change those that are there: the use case of ``sar-bank add``, of PUT and of ``Classifier.add``.
+
+    A class that is there, by name or alias, gets photos. It is embedded anew if it has no photos here, or phrases.
+
+    Args:
+        bank: The bank.
+        phrases: The texts to embed, by the name of each class; None is the name itself.
+        photos: Photos, by these names.
+        embed: Returns the unit embedding (N, D) of the texts of each of N classes, and is given the names of those with
+            photos too, as ``Classifier.class_rows``.
+        settings: Fields of `Entry` to set of all these classes, such as ``threshold``.
+        by: The author of the change.
+
+    Raises:
+        ClassNameError: A name is there twice; AliasError: a class to embed has the alias of another one.
+        BankError: A name, an embedding or a photo is unsound.
+    """
+    texts = texts_to_embed(bank, phrases, photos)
+    spelled = {name if (at := bank.lookup.name(name)) is None else bank.names[at] for name in photos}
+    rows = embed(texts, spelled) if texts else np.empty((0, bank.dim), np.float32)
+    return add(bank, texts, rows, photos, settings, by=by)
+
+
+def texts_to_embed(bank: ClassBank, phrases: Mapping[str, tuple[str, ...] | None], photos: Container[str]) -> Phrases:
+    """Return the texts of the classes that ``put_classes`` embeds, by the name that each has or gets.
+
+    Raises:
+        ClassNameError: A name is there twice, or is the alias of a class (AliasError).
+        BankError: A name is unsound.
+    """
+    names = [
+        name for name, own in phrases.items() if own is not None or name not in photos or bank.lookup.get(name) is None
+    ]
+    check_names(bank, names)
+    positions = {name: bank.lookup.name(name) for name in names}
+    spelled = {name: name if at is None else bank.names[at] for name, at in positions.items()}
+    return {spelled[name]: phrases[name] or (spelled[name],) for name in names}
+
+
 def add(
     bank: ClassBank,
     phrases: Phrases | Sequence[str],
     embeddings: Floats,
     photos: Photos | None = None,
+    settings: Mapping[str, Any] = NO_SETTINGS,
     *,
-    background: bool | None = None,
-    threshold: float | None = None,
     by: str = "",
 ) -> ClassBank:
     """Add classes at the end. A name of the bank keeps its position, photos and settings, and is embedded anew.
@@ -71,12 +119,11 @@ def add(
         embeddings: (N, D) float32, the unit embedding of each class.
         photos: Photos by class name, of these classes or of others of the bank; a photo that is counted for a class
             already is left out.
-        background: Set this flag of all these classes.
-        threshold: Set this threshold of all these classes.
+        settings: Fields of `Entry` to set of all these classes, such as ``threshold``.
         by: The author of the change.
 
     Raises:
-        ClassNameError: A name is there twice, or is an alias of a class; or there is no such class for photos.
+        ClassNameError: A name is there twice, or is an alias (AliasError); or there is no such class for photos.
         BankError: A name, an embedding or a photo is unsound.
     """
     phrases = phrases if isinstance(phrases, Mapping) else {name: (name,) for name in phrases}
@@ -84,48 +131,67 @@ def add(
         raise BankError(f"expected float32 ({len(phrases)}, {bank.dim}), got {embeddings.dtype} {embeddings.shape}")
     check_names(bank, [*phrases])
     check_unit(embeddings, phrases)
-    at, next_key = utc_now(), bank.next_key
-    settings: dict[str, Any] = {} if background is None else {"background": background}
-    settings |= {} if threshold is None else {"threshold": threshold}
-    rows, photos = dict(zip(phrases, embeddings, strict=True)), photos or {}
-    puts: dict[str, Entry] = {}
-    pool, photo_words, counts = dict(bank.pool), list[str](), dict[str, int]()
-    done: dict[str, list[str]] = {"added": [], "replaced": [], "changed": []}
+    at, next_key, photos = utc_now(), bank.next_key, photos or {}
+    rows, entries, pool = dict(zip(phrases, embeddings, strict=True)), dict[str, Entry](), dict(bank.pool)
     for name in dict.fromkeys([*phrases, *photos]):
-        position, verb = bank.lookup.get(name), "changed"
-        if position is None and name not in phrases:
+        position = bank.lookup.get(name)
+        key, next_key = (str(next_key), next_key + 1) if position is None else (bank.keys[position], next_key)
+        entry = entries.get(key) or bank.entries.get(key)
+        if name in phrases:
+            entry = _embedded(entry, name, phrases[name], rows[name], at)
+        elif entry is None:
             raise ClassNameError(bank.lookup.missing(name))
-        key = str(next_key) if position is None else bank.keys[position]
-        had = puts.get(key) or bank.entries.get(key)
-        entry = had or Entry(name, rows[name], () if phrases[name] == (name,) else phrases[name], added=at)
-        if had is None:
-            verb, next_key = "added", next_key + 1
-        elif name in phrases:
-            texts = () if phrases[name] in ((name,), (entry.name,)) else phrases[name]
-            if not np.abs(entry.embedding - rows[name]).max(initial=0) <= _SAME_EMBEDDING:
-                entry, verb = entry._replace(embedding=rows[name], phrases=texts, added=at), "replaced"
-            elif entry.phrases != texts:
-                entry = entry._replace(phrases=texts, added=at)
         entry = entry._replace(**settings)
-        if had is None or not entry.same(had):
-            done[verb].append(entry.name)
-        if (new := photos.get(name)) is not None:
-            if new.rows.shape[1:] != (bank.dim,) or len(new.rows) != len(new):
-                raise BankError(f"photos of {name!r:.80}: expected an embedding of {bank.dim} numbers for each photo")
-            fresh = _joined(entry, new)
-            if len(fresh.photos) > len(entry.photos):
-                counts[entry.name] = len(fresh.photos) - len(entry.photos)
-            if new.photos_only and not entry.photos_only:
-                photo_words.append(f"photos only: {entry.name!r}")
-            entry = fresh._replace(photos_only=entry.photos_only or new.photos_only)
-            pool |= {digest: one for digest, one in new.recent.items() if digest not in pool}
-        if had is None or not entry.same(had):
-            puts[key] = check_entry(entry)
-    if counts:
-        photo_words.insert(0, f"added {_count(sum(counts.values()), 'photo')} to {listed([*counts])}")
-    words = [f"{verb} {listed(of) if len(of) <= _MOST_NAMED else f'{len(of):,}'}" for verb, of in done.items() if of]
+        if name in photos:
+            entry = _photographed(entry, photos[name])
+            pool = {**photos[name].recent, **pool}
+        entries[key] = entry
+    puts = {key: entry for key, entry in entries.items() if not (key in bank.entries and entry.same(bank.entries[key]))}
+    for entry in puts.values():
+        check_entry(entry)
     action = "add" if bank.entries or bank.log.last else "create"
-    return _committed(bank, action, puts, ", ".join([*words, *photo_words]), by, at, pool=pool, next_key=next_key)
+    return _committed(bank, action, puts, _summary(bank, puts), by, at, pool=pool, next_key=next_key)
+
+
+def _embedded(entry: Entry | None, name: str, texts: tuple[str, ...], row: Floats, at: str) -> Entry:
+    """Return a new class, or one that is there as embedded anew."""
+    if entry is None:
+        return Entry(name, row, () if texts == (name,) else texts, added=at)
+    texts = () if texts in ((name,), (entry.name,)) else texts
+    if not np.abs(entry.embedding - row).max(initial=0) <= _SAME_EMBEDDING:
+        return entry._replace(embedding=row, phrases=texts, added=at)
+    return entry if entry.phrases == texts else entry._replace(phrases=texts, added=at)
+
+
+def _photographed(entry: Entry, photos: PhotoSet) -> Entry:
+    """Return a class with photos that were given for it."""
+    if photos.rows.shape[1:] != entry.embedding.shape or len(photos.rows) != len(photos):
+        raise BankError(
+            f"photos of {entry.name!r:.80}: expected an embedding of {len(entry.embedding)} numbers for each photo"
+        )
+    return _joined(entry, photos)._replace(photos_only=entry.photos_only or photos.photos_only)
+
+
+def _summary(bank: ClassBank, puts: Mapping[str, Entry]) -> str:
+    """Return what classes were added, replaced and changed, and which got photos."""
+    done: dict[str, list[str]] = {"added": [], "replaced": [], "changed": []}
+    photos, photos_only = dict[str, int](), list[str]()
+    for key, entry in puts.items():
+        before = bank.entries.get(key)
+        old = before or Entry(entry.name, entry.embedding)
+        if before is None:
+            done["added"].append(entry.name)
+        elif not entry.embedded_as(before):
+            done["replaced"].append(entry.name)
+        elif not entry._replace(photos=old.photos, photos_only=old.photos_only).same(before):
+            done["changed"].append(entry.name)
+        if len(entry.photos) > len(old.photos):
+            photos[entry.name] = len(entry.photos) - len(old.photos)
+        if entry.photos_only > old.photos_only:
+            photos_only.append(f"photos only: {entry.name!r}")
+    words = [f"{verb} {listed(of) if len(of) <= _MOST_NAMED else f'{len(of):,}'}" for verb, of in done.items() if of]
+    words += [f"added {_count(sum(photos.values()), 'photo')} to {listed([*photos])}"] if photos else []
+    return ", ".join([*words, *photos_only])
 
 
 def add_photos(bank: ClassBank, photos: Photos, *, by: str = "") -> ClassBank:
@@ -141,7 +207,8 @@ def add_photos(bank: ClassBank, photos: Photos, *, by: str = "") -> ClassBank:
 def forget_photos(bank: ClassBank, name: str, digests: Iterable[bytes], *, by: str = "") -> ClassBank:
     """Remove photos of a class, here and from all earlier steps, so that it cannot be undone.
 
-    Other classes that count the same photos keep them.
+    Other classes that count the same photos keep them. Photos that are parked are removed too. Where only a sum has the
+    embedding of one, of a removed class or among parked photos, all that have no embedding of their own go with it.
 
     Raises:
         ClassNameError: The bank does not have the class.
@@ -151,9 +218,9 @@ def forget_photos(bank: ClassBank, name: str, digests: Iterable[bytes], *, by: s
     entry = bank.entries[key]
     if not gone:
         return bank
-    if not gone <= {*entry.photos}:
+    if not gone <= bank.stored_photos(key):
         raise InputError("a photo to remove is not counted for the class")
-    if not gone <= bank.pool.keys():
+    if not gone.intersection(entry.photos) <= bank.pool.keys():
         raise InputError(
             "a photo to remove is among the oldest of the class, of which only a sum is stored (embeddings of the "
             f"latest {MOST_ROWS} are); remove the class and add the photos that are to stay"
@@ -161,16 +228,15 @@ def forget_photos(bank: ClassBank, name: str, digests: Iterable[bytes], *, by: s
     alive = bank.entries.keys() - {key}
 
     def purged(other: str, item: Entry) -> Entry:
-        return item if other in alive else _without(item, gone.intersection(item.photos), bank.pool)
+        return item if other in alive else _without(item, gone, bank.pool)
 
     counted = {digest for other in bank.special.keys() & alive for digest in bank.entries[other].photos}
     pool = {digest: row for digest, row in bank.pool.items() if digest not in gone or digest in counted}
     parked = []
     for one in bank.parked:
-        waiting = {**one.photos}
-        if key in waiting:
-            waiting[key] = waiting[key].without(gone & waiting[key].recent.keys())
-        parked.append(one._replace(photos={other: photos for other, photos in waiting.items() if len(photos)}))
+        photos = {other: photos if other in alive else photos.without(gone) for other, photos in one.photos.items()}
+        if photos := {other: left for other, left in photos.items() if len(left)}:
+            parked.append(one._replace(photos=photos))
     after = bank.replaced(log=bank.log.mapped(purged), pool=pool, parked=tuple(parked))
     puts = {key: _without(entry, gone, bank.pool)}
     return _committed(after, "forget", puts, f"removed {_count(len(gone), 'photo')} from {entry.name!r}", by)
@@ -430,13 +496,14 @@ def _joined(entry: Entry, new: PhotoSet) -> Entry:
     return entry._replace(photos=(*entry.photos, *fresh.digests), photo_sum=before + fresh.total)
 
 
-def _without(entry: Entry, gone: Iterable[bytes], pool: Mapping[bytes, Floats]) -> Entry:
-    gone = {*gone}
+def _without(entry: Entry, digests: Iterable[bytes], pool: Mapping[bytes, Floats]) -> Entry:
+    """Return a class without some photos; see ``PhotoSet.without``."""
+    gone = {*digests}.intersection(entry.photos)
     if not gone or entry.photo_sum is None:
         return entry
-    left = tuple(digest for digest in entry.photos if digest not in gone)
-    taken = np.sum([pool[digest] for digest in gone], axis=0, dtype=np.float64)
-    return entry._replace(photos=left, photo_sum=entry.photo_sum - taken if left else None)
+    recent = {digest: pool[digest] for digest in entry.photos if digest in pool}
+    left = without(gone, entry.photos, recent, entry.photo_sum)
+    return entry._replace(photos=left[0], photo_sum=left[1] if left[0] else None)
 
 
 def _committed(
@@ -453,7 +520,7 @@ def check_names(bank: ClassBank, names: Sequence[str]) -> None:
     """Check names to add, before time is spent on embedding them.
 
     Raises:
-        ClassNameError: A name is there twice, or is an alias of a class.
+        ClassNameError: A name is there twice, or is the alias of a class (AliasError).
         BankError: A name is unsound.
     """
     seen: set[str] = set()
@@ -463,9 +530,7 @@ def check_names(bank: ClassBank, names: Sequence[str]) -> None:
             raise ClassNameError(f"class name {name!r:.80} is there twice; case and space do not count")
         seen.add(key)
         if (owner := bank.lookup.alias(name)) is not None:
-            raise ClassNameError(
-                f"{name!r:.80} is another name of class {bank.names[owner]!r}; remove that alias first"
-            )
+            raise AliasError(f"{name!r:.80} is another name of class {bank.names[owner]!r}; remove that alias first")
 
 
 def utc_now() -> str:

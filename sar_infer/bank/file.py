@@ -79,7 +79,7 @@ def read(
 def _content(file: Path, path: Path) -> tuple[dict[str, Any], Tensors, str]:
     """Return JSON, tensors and checksum of a file; messages have a path that led to it."""
     if not file.is_file():
-        other = "is not a regular file" if file.exists() else "no such bank file"
+        other = "is not a regular file" if file.exists() else "no such bank file; sar-bank create or add makes one"
         problem = "is a folder; expected a bank file" if file.is_dir() else other
         raise BankError(f"{path}: {problem}")
     try:

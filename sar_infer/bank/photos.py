@@ -72,12 +72,26 @@ class PhotoSet:
         return np.asarray(self.total / max(1, len(self)))
 
     def without(self, digests: Iterable[bytes]) -> PhotoSet:
-        """Return these photos without some, whose embeddings are stored."""
-        gone, recent = {*digests}, self.recent
-        total = self.total - sum((recent[digest].astype(np.float64) for digest in gone if digest in recent), 0.0)
-        left = {digest: row for digest, row in recent.items() if digest not in gone}
-        rows = np.array([*left.values()], np.float32).reshape(-1, len(self.total))
-        return PhotoSet(tuple(d for d in self.digests if d not in gone), rows, total, self.photos_only)
+        """Return these photos without some.
+
+        Of one whose embedding is only in the sum, nothing can be subtracted; then all such photos are left out.
+        """
+        gone, recent = self.digest_set.intersection(digests), self.recent
+        left, total = without(gone, self.digests, recent, self.total)
+        rows = [row for digest, row in recent.items() if digest not in gone]
+        return PhotoSet(left, np.array(rows, np.float32).reshape(-1, len(self.total)), total, self.photos_only)
+
+
+def without(
+    gone: Iterable[bytes], digests: tuple[bytes, ...], rows: Mapping[bytes, Floats], total: Doubles
+) -> tuple[tuple[bytes, ...], Doubles]:
+    """Return the digests and the sum of photos without some of them; see ``PhotoSet.without``."""
+    gone = {*gone}
+    if gone <= rows.keys():
+        left = tuple(digest for digest in digests if digest not in gone)
+        return left, total - np.array([rows[digest] for digest in gone]).sum(axis=0, dtype=np.float64)
+    left = tuple(digest for digest in digests if digest in rows and digest not in gone)
+    return left, np.array([rows[digest] for digest in left]).sum(axis=0, dtype=np.float64) + np.zeros_like(total)
 
 
 class Images(NamedTuple):

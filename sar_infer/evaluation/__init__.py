@@ -16,7 +16,7 @@ from sar_infer.evaluation.evaluation import (
     evaluate,
     nothing_left,
 )
-from sar_infer.evaluation.findings import Finding, duplicates, name_findings
+from sar_infer.evaluation.findings import Finding, FindingWarning, duplicates, name_findings
 from sar_infer.evaluation.groups import group_lines, group_rows, write_groups
 from sar_infer.evaluation.html import html_page, thumbnail, write_page
 from sar_infer.evaluation.labels import LIST, LabelCheck, LabelIssue, check_new_photos, write_labels
@@ -29,6 +29,7 @@ __all__ = [
     "Answer",
     "Evaluation",
     "Finding",
+    "FindingWarning",
     "LabelCheck",
     "LabelIssue",
     "LeftOut",

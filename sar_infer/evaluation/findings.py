@@ -37,6 +37,14 @@ class Finding:
     suggestion: str | None = None
 
 
+class FindingWarning(UserWarning):
+    """A finding on a class that Python adds; ``finding`` has it."""
+
+    def __init__(self, finding: Finding) -> None:
+        super().__init__(f"{finding.name!r} {finding.message}")
+        self.finding = finding
+
+
 def spelling(name: str) -> str:
     """Return what spellings of a name share that differ in case, spaces, hyphens and accents."""
     bare = name.casefold()

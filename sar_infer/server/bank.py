@@ -121,7 +121,7 @@ def _check_match(if_match: str | None, bank: ClassBank, existing: str | None) ->
         return
     tags = {tag.strip() for tag in if_match.split(",")}
     if tags == {"*"}:
-        if existing is not None and bank.lookup.name(existing) is None:
+        if existing is not None and bank.lookup.get(existing) is None:
             raise Problem("precondition-failed", "no such class; If-Match: * changes one that exists")
     elif bank.content_digest not in {tag.strip('"') for tag in tags}:
         raise Problem(

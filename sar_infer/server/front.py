@@ -31,7 +31,7 @@ from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sar_infer import __version__
-from sar_infer.errors import BankError, ClassNameError, InputError, WriteError
+from sar_infer.errors import AliasError, BankError, ClassNameError, InputError, WriteError
 from sar_infer.server import openapi
 from sar_infer.server.problems import Problem, answer
 from sar_infer.server.request import invalid
@@ -312,6 +312,8 @@ def _problem(error: Exception, scope: Scope) -> Problem | None:
     match error:
         case Problem():
             return error
+        case AliasError():
+            return Problem("conflict", str(error))
         case ClassNameError():
             return Problem("bad-class-name", str(error))
         case InputError():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from sar_infer.bank import ClassBank
+from sar_infer.bundle.bundle import open_bundle
 
 BANK = Path("mine.safetensors")
 COLOURS = {"red": (210, 60, 50), "green": (60, 190, 70), "blue": (50, 70, 220), "iris": (140, 60, 220)}
@@ -48,6 +50,11 @@ class Command:
         line = result.stderr.splitlines()[-1]
         assert line.startswith("Error: ")
         return line
+
+
+def start(path: Path = BANK) -> None:
+    """Make a bank file of the bundle's classes."""
+    open_bundle(os.environ["SAR_BUNDLE"]).bank.save(path)
 
 
 def content(path: Path = BANK) -> bytes | None:

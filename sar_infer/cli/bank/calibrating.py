@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sar_infer.cli.bank.common import BankArguments, Workspace, changing, on_bank, photos_option, save
+from sar_infer.cli.bank.common import BankArguments, before_change, locked, on_bank, photos_option, save
 from sar_infer.cli.options import Refusal, emit
 from sar_infer.errors import one_line
 
 if TYPE_CHECKING:
-    from sar_infer.bank import BankCalibration, PhotoSet
+    from sar_infer.bank import BankCalibration, ClassBank, PhotoSet
+    from sar_infer.classifier import Classifier
 
 
 @on_bank({"Photos": "photos"})
@@ -28,28 +29,29 @@ def calibrate(arguments: BankArguments, *, photos: Sequence[str]) -> None:
     """
     from sar_infer.bank import calibrate as edit
     from sar_infer.classify.calibration import calibration_lines
-    from sar_infer.cli.bank.photos import files_by_class, read_photos, spelling
+    from sar_infer.cli.bank.photos import already_counted, files_by_class, read_photos, spelling
 
-    with changing(arguments) as workspace:
-        bank = workspace.bank
-        files = files_by_class(lambda name: spelling(bank, name), {}, photos)
-        positions = {name: workspace.bank.lookup.find(name) for name in files}
-        for name, position in positions.items():
-            if workspace.bank.background is not None and workspace.bank.background[position]:
-                raise Refusal(f"{name!r:.80} is background, so it is never predicted; leave its folder out")
-        held_out = read_photos(workspace, files, photos_only=False)
-        if held_out.repeats:
-            name, path, why = held_out.repeats[0]
-            count = "1 photo" if len(held_out.repeats) == 1 else f"{len(held_out.repeats):,} photos"
-            click.echo(one_line(f"left out {count}, such as {path} of {name!r}: {why}"), err=True)
-        fitted = _fitted(workspace, held_out.sets, positions)
+    before = before_change(arguments)
+    bank = before.bank
+    files = files_by_class(lambda name: spelling(bank, name), {}, photos)
+    for name in files:
+        if bank.entry(name).background:
+            raise Refusal(f"{name!r:.80} is background, so it is never predicted; leave its folder out")
+    read = read_photos(before, files, photos_only=False)
+    with locked(before) as workspace:
+        repeats = [*already_counted(workspace.bank, read), *read.repeats]
+        fitted = _fitted(before.classifier, workspace.bank, read.sets)
         save(arguments, workspace, edit(workspace.bank, fitted, by="sar-bank calibrate"))
-        content = {"bank": str(arguments.file)} | dataclasses.asdict(fitted)
-        emit(arguments.form, lambda: content, calibration_lines(fitted, str(arguments.file)))
+    if repeats:
+        name, path, why = repeats[0]
+        count = "1 photo" if len(repeats) == 1 else f"{len(repeats):,} photos"
+        click.echo(one_line(f"left out {count}, such as {path} of {name!r}: {why}"), err=True)
+    content = {"bank": str(arguments.file)} | dataclasses.asdict(fitted)
+    emit(arguments.form, lambda: content, calibration_lines(fitted, str(arguments.file)))
 
 
-def _fitted(workspace: Workspace, photos: Mapping[str, PhotoSet], positions: Mapping[str, int]) -> BankCalibration:
-    """Return the calibration of the bank on these photos, whose classes have these positions in it.
+def _fitted(classifier: Classifier, bank: ClassBank, photos: Mapping[str, PhotoSet]) -> BankCalibration:
+    """Return the calibration of a bank on photos by class; those that it counts for the class are left out.
 
     Raises:
         Refusal: There are too few.
@@ -62,11 +64,11 @@ def _fitted(workspace: Workspace, photos: Mapping[str, PhotoSet], positions: Map
     from sar_infer.classify.calibration import calibrate as fit
     from sar_infer.classify.ranking import logits
 
-    classifier, bank = workspace.classifier, workspace.bank
     # as if there were no calibration yet, so that logits are not of an earlier one
     classes = classifier.class_set(bank=without_calibration(bank, None))
-    rows = np.concatenate([one.rows for one in photos.values()])
-    labels = np.concatenate([np.full(len(one.rows), positions[name], np.int64) for name, one in photos.items()])
+    new = {bank.lookup.find(name): one.without(bank.entry(name).photos) for name, one in photos.items()}
+    rows = np.concatenate([one.rows for one in new.values()])
+    labels = np.concatenate([np.full(len(one.rows), position, np.int64) for position, one in new.items()])
     if len(rows) < LEAST_IMAGES:
         raise Refusal(f"{len(rows)} photos that the bank has not used; calibration needs {LEAST_IMAGES} or more")
     calibrated, measured = fit(logits(rows, classes), labels)

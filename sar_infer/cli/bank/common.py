@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Siz
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 from click.core import ParameterSource
@@ -31,6 +31,7 @@ from sar_infer.errors import WriteError, one_line
 
 if TYPE_CHECKING:
     from sar_infer.bank import ClassBank
+    from sar_infer.bundle.bank_file import BankFile
     from sar_infer.bundle.bundle import Bundle
     from sar_infer.classifier import Classifier
     from sar_infer.evaluation import Finding
@@ -61,6 +62,7 @@ class Workspace:
     bundle: Bundle
     bank: ClassBank
     file: Path
+    source: BankFile | None = None
 
     @functools.cached_property
     def classifier(self) -> Classifier:
@@ -144,24 +146,42 @@ def opened(arguments: BankArguments, *, may_be_missing: bool = False) -> Workspa
     return Workspace(bundle, bank, arguments.file)
 
 
-@contextmanager
-def changing(arguments: BankArguments, *, may_be_missing: bool = True) -> Iterator[Workspace]:
-    """Lock the bank file, so that no other process changes it meanwhile, and open it.
+def before_change(arguments: BankArguments, *, may_be_missing: bool = False) -> Workspace:
+    """Open a bank that can be changed, without its lock: ``locked`` takes that once all images have been read.
 
-    A missing file starts with the classes of the bundle; ``save`` reports it.
+    Args:
+        arguments: Where it is.
+        may_be_missing: A missing file starts with the classes of the bundle; ``save`` reports it.
 
     Raises:
         InputError: The file cannot be changed where it is.
-        WriteError: Another process is changing it.
+        BankError: It is missing, damaged, or of another encoder.
     """
     from sar_infer.bundle.bank_file import BankFile, check_place
     from sar_infer.bundle.bundle import open_bundle
 
     check_place(arguments.file)
     bundle = open_bundle(arguments.bundle or None)
-    file = BankFile(arguments.file, bundle, missing=may_be_missing)
-    with file.changing() as (locked, bank):
-        yield Workspace(bundle, bank, locked)
+    source = BankFile(arguments.file, bundle, missing=may_be_missing)
+    return Workspace(bundle, source.bank, arguments.file, source)
+
+
+@contextmanager
+def locked(before: Workspace) -> Iterator[Workspace]:
+    """Lock the bank file, so that no other process changes it meanwhile, and look at it again.
+
+    Raises:
+        WriteError: Another process is changing it.
+    """
+    with cast("BankFile", before.source).changing() as (file, bank):
+        yield Workspace(before.bundle, bank, file)
+
+
+@contextmanager
+def changing(arguments: BankArguments) -> Iterator[Workspace]:
+    """Open a bank and lock it, for a change that reads no images."""
+    with locked(before_change(arguments)) as workspace:
+        yield workspace
 
 
 def write(arguments: BankArguments, before: Workspace, after: ClassBank, why: str = "", **more: Any) -> None:

@@ -90,9 +90,9 @@ def create(
         fitting = workspace.classifier.fit_model(bank)
         bank = fit_edit(bank, fitting.fitted.model.tensors(), by="sar-bank create")
     seconds = time.perf_counter() - started
-    with owned(arguments.file, WAIT) as locked:
-        _check_new(arguments, locked)  # another process may have made it meanwhile
-        save(arguments, dataclasses.replace(workspace, file=locked), bank)
+    with owned(arguments.file, WAIT) as file:
+        _check_new(arguments, file)  # another process may have made it meanwhile
+        save(arguments, dataclasses.replace(workspace, file=file), bank)
     content = {
         "bank": str(arguments.file),
         "classes": list(bank.names),
@@ -123,7 +123,7 @@ def fit(arguments: BankArguments) -> None:
     from sar_infer.bank import fit as edit
     from sar_infer.classify.fitting import content as fit_content
 
-    with changing(arguments, may_be_missing=False) as workspace:
+    with changing(arguments) as workspace:
         started = time.perf_counter()
         fitting = workspace.classifier.fit_model(workspace.bank)
         seconds = time.perf_counter() - started
@@ -153,9 +153,9 @@ def carry(arguments: BankArguments) -> None:
         raise Refusal("no bundle given: sar-bank carry BANK_FILE --bundle BUNDLE")
     check_place(arguments.file)
     bundle = open_bundle(arguments.bundle)
-    with owned(arguments.file, WAIT) as locked:
-        bank = read(locked, detached=True, name=arguments.file)
-        workspace = Workspace(bundle, bundle.bank, locked)
+    with owned(arguments.file, WAIT) as file:
+        bank = read(file, detached=True, name=arguments.file)
+        workspace = Workspace(bundle, bundle.bank, file)
         after, notes = edit(bank, bundle.bank, workspace.classifier.embed_phrases, by="sar-bank carry")
         for note in notes:
             click.echo(one_line(f"Warning: {note}"), err=True)

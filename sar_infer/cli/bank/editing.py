@@ -15,10 +15,12 @@ from sar_infer.cli.bank.common import (
     BankArguments,
     Workspace,
     again,
+    before_change,
     changing,
     classes_option,
     counted,
     exclude_option,
+    locked,
     on_bank,
     own_option,
     photos_option,
@@ -93,39 +95,41 @@ def add(  # noqa: PLR0913 - one for each option
     if path := next((name for name in names if os.sep in name and os.path.exists(name)), None):  # noqa: PTH110 - any text
         command = again(arguments, "add", "CLASS", "--photos", path)
         raise Refusal(f"{path} is a {'folder' if Path(path).is_dir() else 'file'}; to add photos: {command}")
-    from sar_infer.bank import add as edit
-    from sar_infer.bank.edits import check_names
+    from sar_infer.bank import put_classes
+    from sar_infer.bank.edits import texts_to_embed
     from sar_infer.cli.bank.photos import checked, files_by_class, read_photos, report_labels, spelling
     from sar_infer.evaluation import LIST, name_findings
 
-    with changing(arguments) as workspace:
+    before = before_change(arguments, may_be_missing=True)
+    named = read_phrases(names, classes, before.classifier.check_name if photos_only else len)
+    files = files_by_class(lambda name: spelling(before.bank, name), named, photos, exclude)
+    phrases = dict.fromkeys(files) | {name: None if texts == (name,) else texts for name, texts in named.items()}
+    texts = texts_to_embed(before.bank, phrases, files)
+    findings = [] if photos_only else name_findings(before.bank, before.bundle, texts)
+    _refuse(findings, strict=strict)
+    rows = _embedded(before, texts, files)
+    read = read_photos(before, files, photos_only=photos_only)
+    check = checked(before, read)
+    findings += check.confused()
+    _refuse(findings, strict=strict)
+    _show(findings)
+    undo = again(arguments, "rollback", "--steps", "1")
+    report_labels(arguments, check, f"{undo}; then the same command with --exclude {LIST}", strict=strict)
+
+    settings = ({"background": True} if background else {}) | ({} if threshold is None else {"threshold": threshold})
+
+    def embed(now: Phrases, photographed: Container[str]) -> Floats:
+        return rows if now == texts else before.classifier.class_rows(now, photographed)
+
+    with locked(before) as workspace:
         bank = workspace.bank
-        named = read_phrases(names, classes, workspace.classifier.check_name if photos_only else len)
-        files = files_by_class(lambda name: spelling(bank, name), named, photos, exclude)
-        phrases = {
-            name: texts for name, texts in named.items() if not (files and texts == (name,) and spelling(bank, name))
-        }
-        phrases |= {name: (name,) for name in files if name not in named and not spelling(bank, name)}
-        findings = [] if photos_only else name_findings(bank, workspace.bundle, phrases)
-        _refuse(findings, strict=strict)
-        check_names(bank, [*phrases])
-        rows = _embedded(workspace, phrases, files)
-        read = read_photos(workspace, files, photos_only=photos_only)
-        after = edit(
-            bank, phrases, rows, read.sets, background=background or None, threshold=threshold, by="sar-bank add"
-        )
-        check = checked(workspace, read)
-        findings += check.confused()
-        _refuse(findings, strict=strict)
-        _show(findings)
-        undo = again(arguments, "rollback", "--steps", "1")
-        report_labels(arguments, check, f"{undo}; then the same command with --exclude {LIST}", strict=strict)
+        after = put_classes(bank, phrases, read.sets, embed, settings, by="sar-bank add")
         issues = [asdict(issue) for issue in check.issues]
         words = "is a class" if len(named) == 1 else f"and {len(named) - 1:,} more are classes"
         why = "" if photos else f": {next(iter(named))!r} {words} already"
         write(arguments, workspace, after, why, findings=[asdict(one) for one in findings], label_issues=issues)
-        if photos and (line := advice(arguments, bank, after)):
-            click.echo(one_line(line), err=True)
+    if photos and (line := advice(arguments, bank, after)):
+        click.echo(one_line(line), err=True)
 
 
 def _embedded(workspace: Workspace, phrases: Phrases, photographed: Container[str]) -> Floats:
@@ -172,7 +176,7 @@ def remove(arguments: BankArguments, names: Sequence[str], classes: Path | None,
     """
     from sar_infer.bank import forget_photos
     from sar_infer.bank import remove as edit
-    from sar_infer.cli.bank.photos import counted_for
+    from sar_infer.cli.bank.photos import check_counted, digests_of
     from sar_infer.text.names import read_class_file
 
     if not names and classes is None:
@@ -180,9 +184,11 @@ def remove(arguments: BankArguments, names: Sequence[str], classes: Path | None,
     if photos and (len(names) != 1 or classes is not None):
         raise Refusal("--photos needs one class: sar-bank remove BANK_FILE CLASS --photos PATH")
     listed = [] if classes is None else read_class_file(classes).classes
-    with changing(arguments, may_be_missing=not photos) as workspace:
+    before = before_change(arguments)
+    digests = digests_of(before, photos)
+    with locked(before) as workspace:
         if photos:
-            digests = counted_for(workspace, names[0], photos)
+            check_counted(workspace.bank, names[0], digests)
             after = forget_photos(workspace.bank, names[0], digests, by="sar-bank remove --photos")
         else:
             after = edit(workspace.bank, [*names, *listed], by="sar-bank remove")
@@ -199,8 +205,9 @@ def rename(arguments: BankArguments, old: str, new: str, *, embed: bool) -> None
     """Rename a class. It keeps its position and the embedding of its old name."""
     from sar_infer.bank import rename as edit
 
-    with changing(arguments) as workspace:
-        row = workspace.classifier.embed_names([new])[0] if embed else None
+    before = before_change(arguments)
+    row = before.classifier.embed_names([new])[0] if embed else None
+    with locked(before) as workspace:
         write(arguments, workspace, edit(workspace.bank, old, new, row, by="sar-bank rename"))
 
 
@@ -260,7 +267,7 @@ def rollback(arguments: BankArguments, to: int | None, steps: int | None) -> Non
 
     if (to is None) == (steps is None):
         raise Refusal("expected --to STEP or --steps COUNT; sar-bank history BANK_FILE lists the steps")
-    with changing(arguments, may_be_missing=False) as workspace:
+    with changing(arguments) as workspace:
         bank = workspace.bank
         target = steps_back(bank, steps or 0) if to is None else to
         after = edit(bank, target, by="sar-bank rollback")

@@ -54,7 +54,7 @@ def learn(
     from sar_infer.bank import learn as edit
     from sar_infer.classify.learning import report_lines
 
-    before = opened(arguments, may_be_missing=True)
+    before = opened(arguments)
     _check(before)
     skipped: list[tuple[str, str]] = []
     with _spooled(before, photos, column, key_column, skipped) as spool:

@@ -33,7 +33,7 @@ class ReadPhotos:
     Attributes:
         sets: The photos of each class.
         files: The file that each came from, the first of several, by its class and digest.
-        repeats: Class, file, and what it doubles, of each that is not counted again.
+        repeats: Class, file, and what it doubles, of each that does not count again.
         twice: File and class of photos that another class has too, with the first ones.
     """
 
@@ -91,24 +91,32 @@ def files_by_class(
     return left
 
 
-def counted_for(workspace: Workspace, name: str, paths: Sequence[str]) -> list[bytes]:
-    """Return the digests of photos that are counted for a class.
+def digests_of(workspace: Workspace, paths: Sequence[str]) -> dict[bytes, str]:
+    """Return the path of each photo by the digest of its pixels.
 
     Raises:
-        ClassNameError: There is no such class.
-        InputError: There is no such file, or one is not counted for the class.
+        InputError: There is no such file.
     """
     from sar_infer.images.inputs import expand
 
-    counted_digests = {*workspace.bank.entry(name).photos}
-    photos = [*workspace.classifier.each_photo(expand(paths))]
-    if strange := [path for path, digest, _ in photos if digest not in counted_digests]:
-        raise InputError(f"{strange[0]}: not counted for the class {name!r}, so nothing was removed; leave it out")
-    return [digest for _, digest, _ in photos]
+    photos = workspace.classifier.each_photo(expand(paths)) if paths else ()
+    return {digest: path for path, digest, _ in photos}
+
+
+def check_counted(bank: ClassBank, name: str, paths: Mapping[bytes, str]) -> None:
+    """Check that a class has these photos.
+
+    Raises:
+        ClassNameError: There is no such class.
+        InputError: One is not counted for the class.
+    """
+    if strange := paths.keys() - bank.stored_photos(bank.find(name)):
+        path = paths[min(strange, key=[*paths].index)]
+        raise InputError(f"{path}: not counted for the class {name!r}, so nothing was removed; leave it out")
 
 
 def read_photos(workspace: Workspace, files: Files, *, photos_only: bool) -> ReadPhotos:
-    """Read and embed photos; one that is counted for its class already is noted and left out.
+    """Read and embed photos; one that has the same pixels as another of its class is noted and left out.
 
     Raises:
         ImageError: one cannot be read; the message names it.
@@ -118,17 +126,14 @@ def read_photos(workspace: Workspace, files: Files, *, photos_only: bool) -> Rea
     from sar_infer.bank import PhotoSet
 
     result, photos_only = ReadPhotos(), photos_only or workspace.bundle.manifest.tokenizer is None
-    bank, total = workspace.bank, sum(map(len, files.values()))
+    total = sum(map(len, files.values()))
     pairs = [(name, path) for name, paths in files.items() for path in paths]
     chunks = (pairs[start : start + _BATCH] for start in range(0, total, _BATCH))
     rows: dict[str, dict[bytes, Floats]] = {name: {} for name in files}
-    had = {name: {*bank.entry(name).photos} if bank.lookup.get(name) is not None else set() for name in files}
     for chunk in counted(chunks, total, "Reading photos"):
         embedded = workspace.classifier.each_photo([path for _, path in chunk], _BATCH)
         for (name, path), (_, digest, row) in zip(chunk, embedded, strict=True):
-            if digest in had[name]:
-                result.repeats.append((name, path, "counted for it already"))
-            elif digest in rows[name]:
+            if digest in rows[name]:
                 result.repeats.append((name, path, f"the same pixels as {result.files[name, digest]}"))
             else:
                 result.files[name, digest] = path
@@ -136,18 +141,28 @@ def read_photos(workspace: Workspace, files: Files, *, photos_only: bool) -> Rea
                     result.twice.append(((result.files[owner, digest], owner), (path, name)))
                 rows[name][digest] = row
     for name, of_class in rows.items():
-        embeddings = np.array([*of_class.values()], np.float32).reshape(-1, bank.dim)
+        embeddings = np.array([*of_class.values()], np.float32).reshape(-1, workspace.bank.dim)
         result.sets[name] = PhotoSet.of(of_class, embeddings, photos_only=photos_only)
     return result
+
+
+def already_counted(bank: ClassBank, photos: ReadPhotos) -> list[tuple[str, str, str]]:
+    """Return class, file and reason of the photos that a bank counts for their class already."""
+    names = [name for name in photos.sets if bank.lookup.get(name) is not None]
+    had = {(name, digest) for name in names for digest in bank.entry(name).photos}
+    return [(name, path, "counted for it already") for (name, d), path in photos.files.items() if (name, d) in had]
 
 
 def checked(workspace: Workspace, photos: ReadPhotos) -> LabelCheck:
     """Print which photos are left out, and check the labels of the others."""
     from sar_infer.evaluation import check_new_photos
 
-    for name, path, why in photos.repeats:
+    bank = workspace.bank
+    for name, path, why in [*already_counted(bank, photos), *photos.repeats]:
         click.echo(one_line(f"{name!r} photo {path!r:.200} is left out: {why}"), err=True)
-    return check_new_photos(workspace.bank, workspace.bundle, photos.sets, photos.files, photos.twice)
+    sets = {spelling(bank, name) or name: one for name, one in photos.sets.items()}
+    files = {(spelling(bank, name) or name, digest): path for (name, digest), path in photos.files.items()}
+    return check_new_photos(bank, workspace.bundle, sets, files, photos.twice)
 
 
 def report_labels(arguments: BankArguments, check: LabelCheck, command: str, *, strict: bool) -> None:

@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import to_json
 from starlette.convertors import PathConvertor, register_url_convertor
 
-from sar_infer.bank import ClassBank, Entry, PhotoSet, Step, add, add_photos, remove, rollback
-from sar_infer.bank.edits import steps_back
+from sar_infer.bank import ClassBank, Entry, PhotoSet, Step, put_classes, remove, rollback
+from sar_infer.bank.edits import steps_back, texts_to_embed
 from sar_infer.errors import InputError
 from sar_infer.evaluation import Finding, check_new_photos, name_findings
 from sar_infer.server.bank import BUSY_SECONDS
@@ -132,8 +132,8 @@ async def put_class(
 ) -> Response:
     """Add a class, change the phrases of one, or add photos to it; repeating the request changes nothing.
 
-    With photos and without phrases, a class that is there keeps its embedding; ``If-Match: *`` changes only one that is
-    there. Needs a server with a key and ``--bank``.
+    With photos and without phrases, a class that is there keeps its embedding, and an alias is enough; ``If-Match: *``
+    changes only one that is there. Needs a server with a key and ``--bank``.
     """
     change = ClassChange()
     images: Sequence[ImageInput] = ()
@@ -144,35 +144,29 @@ async def put_class(
     name = clean_name(name)
     texts = None if change.phrases is None else clean_phrases(name, change.phrases)
     photos, labels, encoder = await _embedded(service, images, change.photos_only) if images else (None, {}, "")
+    phrases, photographed = {name: texts}, {} if photos is None else {name: photos}
     done: list[tuple[int, dict[str, Any]]] = []
 
     def edit(bank: ClassBank) -> ClassBank:
-        position, bundle = bank.lookup.name(name), service.engine.bundle
+        position, bundle = bank.lookup.get(name), service.engine.bundle
         if photos is not None and bank.encoder_digest != encoder:
             raise Problem("overloaded", "the bundle was replaced while photos were read; send them again", BUSY_SECONDS)
         if position is not None and if_none_match is not None:
             raise Problem("precondition-failed", f"class {bank.names[position]!r} exists already")
-        if position is None and (owner := bank.lookup.alias(name)) is not None:
-            raise Problem("conflict", f"{name!r} is another name of class {bank.names[owner]!r}")
-        spelling = name if position is None else bank.names[position]
-        findings: list[Finding] = []
-        if position is not None and photos is not None and texts is None:
-            after = add_photos(bank, {spelling: photos}, by=_BY)
-        else:
-            phrases = {spelling: texts or (spelling,)}
-            if len(bank.names) <= LARGE and not change.photos_only:
-                findings += name_findings(bank, bundle, phrases)
-            rows = service.engine.classifier.class_rows(phrases, () if photos is None else phrases)
-            after = add(bank, phrases, rows, {} if photos is None else {spelling: photos}, by=_BY)
+        embed = service.engine.classifier.class_rows
+        after = put_classes(bank, phrases, photographed, embed, by=_BY)
+        entry, findings = after.entry(name), list[Finding]()
+        if len(bank.names) <= LARGE and not change.photos_only:
+            findings += name_findings(bank, bundle, texts_to_embed(bank, phrases, photographed))
         if photos is not None:
-            files = {(spelling, digest): label for digest, label in labels.items()}
-            findings += check_new_photos(bank, bundle, {spelling: photos}, files).findings()
+            files = {(entry.name, digest): label for digest, label in labels.items()}
+            findings += check_new_photos(bank, bundle, {entry.name: photos}, files).findings()
         if strict and findings:
-            raise Problem("conflict", f"nothing was changed (strict): {spelling!r} {findings[0].message}")
-        content = _shown(after.entry(spelling))
+            raise Problem("conflict", f"nothing was changed (strict): {entry.name!r} {findings[0].message}")
+        content = _shown(entry)
         content["findings"] = [] if after is bank else [vars(finding) for finding in findings]
         if photos is not None:
-            counted = frozenset() if position is None else bank.photos_of(spelling).digest_set
+            counted = frozenset() if position is None else bank.photos_of(name).digest_set
             content["known"] = len(images) - len(photos.digest_set - counted)
         if after.calibration_holds is not None:
             content["calibrated"] = after.calibration_holds

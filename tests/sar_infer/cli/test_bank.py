@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from support.bank_commands import BANK, Command, class_names, content, paint_folders
+from support.bank_commands import BANK, Command, class_names, content, paint_folders, start
 from support.bundles import BANK_NAMES, ENCODER_DIGEST, name_rows, write_bundle
 from support.disk import fill_disk
 from support.terminals import on_a_terminal
@@ -45,6 +45,17 @@ def test_a_missing_file_starts_as_the_bundles_bank() -> None:
     assert bank.names == (*BANK_NAMES, "owl", "cat")
     np.testing.assert_allclose(bank.embeddings[4:], name_rows(["owl", "cat"]), atol=1e-6)
     assert [step.by for step in bank.history] == ["sar-bank add"] * 2
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["remove", "rename red", "set red --alias", "rollback --to 0", "fit", "calibrate --photos", "learn --photos"],
+)
+def test_only_add_and_create_make_files(command: str) -> None:
+    name, *more = command.split()
+    last = [] if name in ("fit", "rollback") else ["tests"] if "--photos" in more else ["blue"]
+    assert "no such bank file; sar-bank create or add makes one" in run.refused(name, BANK, *more, *last)
+    assert not list(Path().iterdir())
 
 
 def test_the_way_back_names_the_bundle_where_it_was_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,6 +151,7 @@ def test_remove_is_all_or_nothing() -> None:
 
 
 def test_rename_keeps_the_row_unless_asked() -> None:
+    start()
     run("rename", BANK, "red", "scarlet")
     run("rename", BANK, "green", "olive", "--embed")
     bank = ClassBank.load(BANK)
@@ -150,6 +162,7 @@ def test_rename_keeps_the_row_unless_asked() -> None:
 
 
 def test_aliases() -> None:
+    start()
     run("set", BANK, "red", "--alias", "scarlet", "--alias", "crimson")
     run("set", BANK, "red", "--alias", "Scarlet", "--alias", "Ruby")
     assert {*info("red").aliases} == {"scarlet", "crimson", "Ruby"}
@@ -162,6 +175,7 @@ def test_aliases() -> None:
 
 
 def test_set() -> None:
+    start()
     run("set", BANK, "red", "--threshold", "0.4", "--background")
     assert (info("red").background, info("red").threshold) == (True, 0.4)
     run("set", BANK, "red", "--foreground")
@@ -173,6 +187,7 @@ def test_set() -> None:
 
 
 def test_background_alone_is_warned_of() -> None:
+    start()
     warning = "Warning: every class is background"
     run("remove", BANK, "red", "green", "blue")
     assert warning in run("set", BANK, "grey thing", "--background").stderr
@@ -263,6 +278,7 @@ def test_two_classes_are_enough() -> None:
 
 # -------------------------------------------------------------------------------------------------------------- looking
 def test_list() -> None:
+    start()
     run("set", BANK, "red", "--alias", "scarlet")
     assert run("list", BANK).stdout.split("\n")[:-1] == [*BANK_NAMES]
     run("add", BANK, "zebra = zebra | striped horse", "--threshold", "0.5")
@@ -348,6 +364,7 @@ def test_a_bank_inside_a_bundle_is_never_changed(bundle_copy: Path) -> None:
 
 
 def test_an_unusable_name_is_refused_before_any_is_embedded(monkeypatch: pytest.MonkeyPatch) -> None:
+    start()
     run("set", BANK, "red", "--alias", "first of all")
     monkeypatch.setattr(Classifier, "embed_phrases", None)
     assert "another name of class 'red'" in run.refused("add", BANK, "owl", "first of all")
@@ -356,6 +373,7 @@ def test_an_unusable_name_is_refused_before_any_is_embedded(monkeypatch: pytest.
 
 @pytest.mark.parametrize("command", ["add", "remove", "rename red", "set red --alias"])
 def test_arguments_that_are_no_text(command: str) -> None:
+    start()
     name, *more = command.split()
     run("set", BANK, "red", "--alias", "scarlet")
     before = content()

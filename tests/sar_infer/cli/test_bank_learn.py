@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 from PIL import Image
-from support.bank_commands import BANK, Command, content, paint_folders, working_in
+from support.bank_commands import BANK, Command, content, paint_folders, start, working_in
 from support.servers import local_server, wait_for
 from support.terminals import on_a_terminal
 from support.trained import apart, by_hand, known_of
@@ -148,6 +148,7 @@ def test_memory_does_not_grow_with_the_stream(fitted: str, monkeypatch: pytest.M
 
 def test_refusals(here: Path) -> None:
     photos = paint_folders("labelled", 2, seed=1)
+    start()
     assert "no class model to learn with: fit one first" in run.refused("learn", BANK, "--photos", photos)
     run("add", BANK, "--photos", photos)
     run("fit", BANK)
