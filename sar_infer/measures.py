@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +31,49 @@ def wilson(right: float, count: int, z: float = Z95) -> tuple[float, float]:
     middle = share + square / 2
     half = math.sqrt(square * (share * (1 - share) + square / 4))
     return max(0.0, (middle - half) / (1 + square)), min(1.0, (middle + half) / (1 + square))
+
+
+@dataclass(frozen=True)
+class Share:
+    """A share of photos.
+
+    Attributes:
+        count: How many have the property.
+        of: Out of how many.
+        share: ``count / of``, 0..1.
+        low: Lower end of the 95 % interval (Wilson, JASA 22:209, 1927).
+        high: Its upper end.
+    """
+
+    count: int
+    of: int
+    share: float
+    low: float
+    high: float
+
+    @classmethod
+    def of_flags(cls, flags: Sequence[bool | None] | npt.NDArray[np.bool_]) -> Share | None:
+        """Return the share of those that are True; None of none."""
+        count, total = sum(map(bool, flags)), len(flags)
+        return cls(count, total, count / total, *wilson(count, total)) if total else None
+
+    @property
+    def interval(self) -> str:
+        """Return the interval in per cent."""
+        return f"{100 * self.low:.1f} to {100 * self.high:.1f}"
+
+    def __str__(self) -> str:
+        return f"{self.share:.1%} (95 % interval {self.interval}; {self.count:,} of {self.of:,})"
+
+
+def threshold_for(values: npt.NDArray[np.floating], rate: float) -> float:
+    """Return a threshold that at most a share of values exceed: their quantile, the higher one of two neighbours.
+
+    Args:
+        values: (N,) probabilities of *unknown* of known images, N above 0.
+        rate: The share of false alarms, 0 to 1.
+    """
+    return float(np.quantile(values, 1 - rate, method="higher"))
 
 
 @dataclass(frozen=True, eq=False)

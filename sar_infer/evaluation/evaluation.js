@@ -204,22 +204,57 @@ function classRow(one) {
   ]);
 }
 
+/** A square plot of shares, from 0 to 1 and, across, to `most`. */
+function plot(name, across, most = 1) {
+  const [left, top, size] = [46, 10, 300];
+  const x = (value) => left + (value / most) * size;
+  const y = (value) => top + (1 - value) * size;
+  const svg = drawn("svg", { viewBox: `0 0 ${left + size + 22} ${top + size + 46}`, role: "img", "aria-label": name });
+  for (const tick of [0, 0.5, 1]) {
+    svg.append(drawn("line", { x1: x(0), x2: x(most), y1: y(tick), y2: y(tick), class: "axis" }));
+    svg.append(drawn("text", { x: left - 8, y: y(tick) + 4, "text-anchor": "end" }, percent.format(tick)));
+    svg.append(drawn("text", { x: x(tick * most), y: y(0) + 18, "text-anchor": "middle" }, percent.format(tick * most)));
+  }
+  svg.append(drawn("text", { x: x(most / 2), y: y(0) + 38, "text-anchor": "middle" }, across));
+  return { svg, x, y };
+}
+
+function drawTrade() {
+  const { unknowns } = data;
+  const none = unknowns.unknown_photos === 0;
+  $("trade").hidden = none;
+  $("trade-rows").hidden = none;
+  $("trade-note").textContent = none
+    ? "Not measured: no photo shows something else. Evaluate again with further folders of photos that show none of the classes."
+    : "A lower threshold finds more photos of other things, and calls more photos of the classes unknown. Upwards: other photos found.";
+  if (none) return;
+  const rows = unknowns.trade.map((one) => ({ ...one, name: `up to ${percent.format(one.false_alarms)}` }));
+  if (unknowns.threshold !== null) rows.push({ ...unknowns, name: "now", now: true });
+  const most = Math.min(1, Math.max(0.3, ...rows.map((one) => 1.2 * one.known.share)));
+  const { svg, x, y } = plot("Other photos found by photos of the classes called unknown", "photos of the classes called unknown", most);
+  const inside = data.curve.filter(([known]) => known <= most);
+  svg.append(drawn("polyline", { points: inside.map(([known, others]) => `${x(known)},${y(others)}`).join(" "), class: "curve" }));
+  for (const one of rows) {
+    const dot = drawn("circle", { cx: x(one.known.share), cy: y(one.unknown_images.share), r: one.now ? 6 : 4, class: one.now ? "now" : "dot" });
+    dot.append(drawn("title", {}, `threshold ${one.threshold.toFixed(3)}: ${finePercent.format(one.known.share)} of the photos of the classes called unknown, ${finePercent.format(one.unknown_images.share)} of the others found`));
+    svg.append(dot);
+    if (one.now) svg.append(drawn("text", { x: x(one.known.share) + 10, y: y(one.unknown_images.share) + 16, class: "mark" }, "now"));
+  }
+  $("trade").append(svg);
+  const head = ["false alarms", "threshold", "called unknown", "95 % interval", "others found", "95 % interval"].map((text) => Object.assign(element("th", "", text), { scope: "col" }));
+  rows.sort((one, other) => other.threshold - one.threshold);
+  const share = (of) => [element("td", "", finePercent.format(of.share)), element("td", "", interval(of))];
+  const cells = (one) => [Object.assign(element("th", "", one.name), { scope: "row" }), element("td", "", one.threshold.toFixed(3)), ...share(one.known), ...share(one.unknown_images)];
+  $("thresholds").append(element("thead", "", element("tr", "", head)), element("tbody", "", rows.map((one) => element("tr", one.now ? "now" : "", cells(one)))));
+}
+
 function drawScores() {
   const scores = data.calibration;
   const beyond = Math.max(0, scores.error - scores.by_chance);
   const off = scores.mean_score - scores.accuracy;
   const verdict = beyond < 0.05 ? "Scores say about how often answers are right." : off > 0 ? "Scores are too sure." : "Scores are too modest.";
   $("scores-note").textContent = `${verdict} The mean best score is ${finePercent.format(scores.mean_score)}, and ${finePercent.format(scores.accuracy)} of the answers are right. Calibration error ${finePercent.format(scores.error)}, of which chance explains ${finePercent.format(Math.min(scores.error, scores.by_chance))} with so many photos. Below: the share of right answers at each score; on the dashed line both agree.`;
-  const [left, top, size] = [46, 10, 300];
-  const x = (value) => left + value * size;
-  const y = (value) => top + (1 - value) * size;
-  const svg = drawn("svg", { viewBox: `0 0 ${left + size + 22} ${top + size + 46}`, role: "img", "aria-label": "Accuracy by score" });
-  for (const tick of [0, 0.5, 1]) {
-    svg.append(drawn("line", { x1: x(0), x2: x(1), y1: y(tick), y2: y(tick), class: "axis" }));
-    svg.append(drawn("text", { x: left - 8, y: y(tick) + 4, "text-anchor": "end" }, percent.format(tick)));
-    svg.append(drawn("text", { x: x(tick), y: y(0) + 18, "text-anchor": "middle" }, percent.format(tick)));
-  }
-  svg.append(drawn("text", { x: x(0.5), y: y(0) + 38, "text-anchor": "middle" }, "best score; the stronger the colour, the more photos"));
+  const { svg, x, y } = plot("Accuracy by score", "best score; the stronger the colour, the more photos");
   const most = Math.max(...scores.bins.map((bin) => bin.count));
   for (const bin of scores.bins.filter((one) => one.count)) {
     const bar = drawn("rect", { x: x(bin.low) + 1, y: y(bin.accuracy), width: x(bin.high) - x(bin.low) - 2, height: y(0) - y(bin.accuracy), class: "bin", "fill-opacity": (0.25 + 0.75 * Math.sqrt(bin.count / most)).toFixed(3) });
@@ -242,5 +277,6 @@ drawPairs();
 drawMatrix();
 drawWorst();
 drawClasses();
+drawTrade();
 drawScores();
 drawFacts();

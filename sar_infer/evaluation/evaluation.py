@@ -18,13 +18,15 @@ from sar_infer.errors import ImageError
 from sar_infer.evaluation.findings import Finding
 from sar_infer.evaluation.labels import LabelCheck
 from sar_infer.images.load import ImageSource
-from sar_infer.measures import auroc, calibration_error_by_chance, reliability, wilson
+from sar_infer.measures import Share, auroc, calibration_error_by_chance, reliability, threshold_for
 from sar_infer.results import ImageResult
 
 RANKED = 5
 """How many of the best classes are looked at for a photo's own."""
 _EXAMPLES = 4
 """Photos that are named for each pair of classes."""
+FALSE_ALARMS = (0.01, 0.02, 0.05, 0.1, 0.2)
+"""Shares of known photos that may be called unknown, for each of which a threshold is evaluated."""
 _SELDOM = 0.1
 """Share of the photos of a class that go to another, below which the pair is not reported."""
 _MOST_OF_A_KIND = 4
@@ -81,31 +83,6 @@ class LeftOut:
     label: str
     kind: Literal["learned", "repeated", "unreadable"]
     reason: str
-
-
-@dataclass(frozen=True)
-class Share:
-    """A share of photos.
-
-    Attributes:
-        count: How many have the property.
-        of: Out of how many.
-        share: ``count / of``, 0..1.
-        low: Lower end of the 95 % interval (Wilson, JASA 22:209, 1927).
-        high: Its upper end.
-    """
-
-    count: int
-    of: int
-    share: float
-    low: float
-    high: float
-
-    @classmethod
-    def of_flags(cls, flags: Sequence[bool | None]) -> Share | None:
-        """Return the share of those that are True; None of none."""
-        count = sum(map(bool, flags))
-        return cls(count, len(flags), count / len(flags), *wilson(count, len(flags))) if flags else None
 
 
 @dataclass(frozen=True)
@@ -175,6 +152,23 @@ class Calibration:
 
 
 @dataclass(frozen=True)
+class Trade:
+    """The effect of a threshold of *unknown*, of classes without thresholds of their own.
+
+    Attributes:
+        false_alarms: The largest share of photos of known classes that may exceed it.
+        threshold: The threshold.
+        known: Share of the photos of known classes that exceed it.
+        unknown_images: Share of the photos of other classes that exceed it; None without any.
+    """
+
+    false_alarms: float
+    threshold: float
+    known: Share | None
+    unknown_images: Share | None
+
+
+@dataclass(frozen=True)
 class Unknowns:
     """Photos that are said to show none of the classes, and photos that do.
 
@@ -186,6 +180,7 @@ class Unknowns:
         auroc: Probability that *unknown* is less probable for a photo of a known class than for one of another; None
             without any.
         threshold: Probability of *unknown* above which a photo is called unknown; None without one.
+        trade: Thresholds for 1, 2, 5, 10 and 20 % false alarms.
     """
 
     known: Share | None
@@ -194,6 +189,7 @@ class Unknowns:
     unknown_classes: tuple[str, ...]
     auroc: float | None
     threshold: float | None = None
+    trade: tuple[Trade, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -328,14 +324,16 @@ def _calibration(answerable: Sequence[Answer]) -> Calibration:
 def _unknowns(answerable: Sequence[Answer], absent: Sequence[Answer], tells: bool, threshold: float | None) -> Unknowns:
     groups = answerable, absent
     shares = [Share.of_flags([answer.called_unknown for answer in group]) if tells else None for group in groups]
-    scores = [np.array([-answer.unknown for answer in group], np.float64) for group in groups]
+    known, others = (np.array([answer.unknown for answer in group], np.float64) for group in groups)
+    thresholds = [(rate, threshold_for(known, rate)) for rate in FALSE_ALARMS]
     return Unknowns(
         shares[0],
         shares[1],
         len(absent),
         tuple(dict.fromkeys(answer.label for answer in absent)),
-        auroc(*scores) if absent else None,
+        auroc(-known, -others) if absent else None,
         threshold,
+        tuple(Trade(rate, at, Share.of_flags(known > at), Share.of_flags(others > at)) for rate, at in thresholds),
     )
 
 

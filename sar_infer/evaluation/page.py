@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from sar_infer.errors import ImageError
 from sar_infer.evaluation.evaluation import Answer, Evaluation
 from sar_infer.evaluation.html import thumbnail, write_page
@@ -17,6 +19,7 @@ MOST_WORST = 48
 MOST_PAIRS = 24
 """Pairs of classes that are shown with photos; of those that were confused once, only a few."""
 _FEW_PAIRS = 6
+_MOST_POINTS = 200
 
 
 def write_evaluation(
@@ -71,6 +74,7 @@ def page_data(
         "photos": [_photo(by_name[image], sources) for image in order],
         "worst": [positions[answer.image] for answer in mistakes[:MOST_WORST]],
         "mistakes": len(mistakes),
+        "curve": _curve(evaluation),
         "confused": [
             {**dataclasses.asdict(pair), "images": [positions[image] for image in pair.images]} for pair in pairs
         ],
@@ -79,6 +83,21 @@ def page_data(
             for kind in ("learned", "repeated", "unreadable")
         },
     }
+
+
+def _curve(evaluation: Evaluation) -> list[tuple[float, float]]:
+    """Return shares of known photos and of others above the same threshold, for up to 200 thresholds from 1 to 0."""
+    known, others = (
+        np.array([answer.unknown for answer in evaluation.answers if answer.absent is absent])
+        for absent in (False, True)
+    )
+    if not len(others):
+        return []
+    thresholds = np.sort(known)[::-1]
+    if len(thresholds) > _MOST_POINTS:
+        thresholds = thresholds[np.linspace(0, len(thresholds) - 1, _MOST_POINTS).astype(np.intp)]
+    points = [(float((known > at).mean()), float((others > at).mean())) for at in thresholds]
+    return [*points, (1.0, 1.0)]
 
 
 def _photo(answer: Answer, sources: Callable[[str], ImageSource]) -> dict[str, Any]:

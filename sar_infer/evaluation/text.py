@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from sar_infer.evaluation.evaluation import Evaluation, Share
+from sar_infer.evaluation.evaluation import Evaluation
 
 WIDTH = 100
 _MOST_CLASSES = 20
@@ -21,6 +21,7 @@ def text_lines(evaluation: Evaluation, width: int = WIDTH) -> Iterator[str]:
         width: Characters of a line; the matrix is left out where it does not fit.
     """
     yield from _summary(evaluation)
+    yield from _trade(evaluation)
     yield from _classes(evaluation)
     yield from _pairs(evaluation)
     yield from _matrix(evaluation, width)
@@ -45,23 +46,41 @@ def _summary(evaluation: Evaluation) -> Iterator[str]:
         f"{evaluation.accuracy.of:,} photos of {len(evaluation.per_class):,} classes, among {evaluation.classes:,} to "
         "choose from"
     )
-    yield f"accuracy      {_share(evaluation.accuracy)}; among the best five {evaluation.among_best.share:.1%}"
+    yield f"accuracy      {evaluation.accuracy}; among the best five {evaluation.among_best.share:.1%}"
     yield (
         f"scores        {scores.mean_score:.1%} on average where {scores.accuracy:.1%} are right; calibration error "
         f"{scores.error:.1%}, of which chance explains {min(scores.error, scores.by_chance):.1%}"
     )
     if unknowns.known is not None:
         above = "" if unknowns.threshold is None else f"; threshold of its probability: {unknowns.threshold:.3f}"
-        yield f"unknown       reported for {_share(unknowns.known)} of these photos{above}"
+        yield f"unknown       reported for {unknowns.known} of these photos{above}"
     if unknowns.unknown_photos:
         names = ", ".join(map(repr, unknowns.unknown_classes[:3])) + ", …" * (len(unknowns.unknown_classes) > 3)
         verdict = "no threshold of unknown is set"
         if unknowns.unknown_images is not None:
-            verdict = f"{_share(unknowns.unknown_images)} reported as unknown"
+            verdict = f"{unknowns.unknown_images} reported as unknown"
         yield (
             f"other photos  {unknowns.unknown_photos:,} of classes that are not there ({names}): {verdict}; more "
             f"probably unknown than a photo of the classes in {unknowns.auroc:.0%} of pairs"
         )
+
+
+def _trade(evaluation: Evaluation) -> Iterator[str]:
+    """Yield the table of thresholds, the highest first, with the present one marked."""
+    unknowns = evaluation.unknowns
+    if not unknowns.unknown_photos:
+        yield (
+            "other photos  none, so how many are found as unknown was not measured; add folders of photos that show "
+            "none of the classes to the photos"
+        )
+        return
+    rows = [(one.threshold, f"up to {one.false_alarms:.0%}", one.known, one.unknown_images) for one in unknowns.trade]
+    if unknowns.threshold is not None:
+        rows.append((unknowns.threshold, "now", unknowns.known, unknowns.unknown_images))
+    heads = "false alarms of these photos", "other photos found"
+    yield from ("", f"{'threshold':>20}  {heads[0]:<51}  {heads[1]}")
+    for threshold, mark, known, others in sorted(rows, key=lambda row: -row[0]):
+        yield f"{mark:<9}  {threshold:>9.3f}  {known!s:<51}  {others}"
 
 
 def _classes(evaluation: Evaluation) -> Iterator[str]:
@@ -71,7 +90,7 @@ def _classes(evaluation: Evaluation) -> Iterator[str]:
     for result in shown:
         share = result.accuracy
         yield (
-            f"{_cut(result.name):<{name_width}}  {share.share:8.1%}  {_interval(share):>13}  "
+            f"{_cut(result.name):<{name_width}}  {share.share:8.1%}  {share.interval:>13}  "
             f"{f'{share.count:,} of {share.of:,}':>15}  {result.answered:8,}  {_cut(result.taken_for or '-')}"
         )
     if rest := len(evaluation.per_class) - len(shown):
@@ -111,14 +130,6 @@ def _matrix(evaluation: Evaluation, width: int) -> Iterator[str]:
 
 def _row(cells: Sequence[str], widths: Sequence[int]) -> str:
     return "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
-
-
-def _share(share: Share) -> str:
-    return f"{share.share:.1%} (95 % interval {_interval(share)}; {share.count:,} of {share.of:,})"
-
-
-def _interval(share: Share) -> str:
-    return f"{100 * share.low:.1f} to {100 * share.high:.1f}"
 
 
 def _cut(name: str) -> str:

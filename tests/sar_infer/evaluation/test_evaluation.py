@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator
 
@@ -92,6 +93,36 @@ def test_scores_and_unknown_photos(evaluation: Evaluation) -> None:
     assert unknowns.unknown_images.share == pytest.approx(np.mean([one.score < 0.4 for one in absent]))
     assert unknowns.auroc == pytest.approx(np.mean([a.score > b.score for a in of_classes for b in absent]))
     assert unknowns.unknown_classes == ("owl",)
+
+
+def test_the_trade_of_thresholds_as_a_loop_counts_it(evaluation: Evaluation) -> None:
+    known = sorted(one.unknown for one in random_answers() if not one.absent)
+    others = [one.unknown for one in random_answers() if one.absent]
+    assert [one.false_alarms for one in evaluation.unknowns.trade] == [0.01, 0.02, 0.05, 0.1, 0.2]
+    for one in evaluation.unknowns.trade:
+        # the k-th largest of 400, so that of another photo k in 401 are above it
+        lowest = known[-1 - int(one.false_alarms * 399 + 1e-9)]
+        assert one.threshold == lowest
+        assert sum(value > lowest for value in known) <= one.false_alarms * 400
+        assert one.known is not None
+        assert one.known.count == sum(value > lowest for value in known)
+        assert one.unknown_images is not None
+        found = sum(value > lowest for value in others)
+        assert (one.unknown_images.share, one.unknown_images.low) == (found / 30, wilson(found, 30)[0])
+    lines = [
+        *text_lines(dataclasses.replace(evaluation, unknowns=dataclasses.replace(evaluation.unknowns, threshold=0)))
+    ]
+    rows = [line[:9].strip() for line in lines if line.startswith(("up to", "now"))]
+    assert rows == ["up to 1%", "up to 2%", "up to 5%", "up to 10%", "up to 20%", "now"]
+
+
+def test_without_other_photos_the_trade_is_not_measured() -> None:
+    evaluation = evaluate(MIXED, 4)
+    assert evaluation is not None
+    assert all(one.unknown_images is None for one in evaluation.unknowns.trade)
+    text = "\n".join(text_lines(evaluation))
+    assert "other photos  none, so how many are found as unknown was not measured; add folders" in text
+    assert "up to 5%" not in text
 
 
 def test_it_is_json_and_nothing_is_to_evaluate_without_a_known_class(evaluation: Evaluation) -> None:

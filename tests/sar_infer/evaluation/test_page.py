@@ -30,8 +30,9 @@ def evaluation(tmp_path: Path) -> Evaluation:
         if number != 13:  # one is gone by the time the page is made
             Image.new("RGB", (60, 40), (10 * number, 99, 99)).save(photo)
         rank = 1 if label == best else 2
-        answers.append(Answer(str(photo), label, best, 0.3 + number / 40, rank, 0.2))
-    result = evaluate(answers, 9)
+        answers.append(Answer(str(photo), label, best, 0.3 + number / 40, rank, 0.2, number / 48))
+    answers += [Answer("owl.png", "owl", NAMES[0], 0.3, None, None, at, absent=True) for at in (0.2, 0.45, 0.9)]
+    result = evaluate(answers, 9, tells_unknown=True, threshold=0.4)
     assert result is not None
     return dataclasses.replace(result, findings=(Finding("confused", ATTACK, f"is called {ATTACK}", ATTACK),))
 
@@ -79,6 +80,12 @@ def test_photos_are_named_by_folder_and_file_and_one_that_is_gone_has_no_picture
     pictures = {photo["image"]: photo["picture"] for photo in data["photos"]}
     assert pictures.keys() == {f"{tmp_path.name}/{number}.png" for number in range(12, 24)}
     assert [name for name, picture in pictures.items() if picture is None] == [f"{tmp_path.name}/13.png"]
+    thresholds = sorted((number / 48 for number in range(24)), reverse=True)
+    above = [
+        [sum(number / 48 > at for number in range(24)) / 24, sum(one > at for one in (0.2, 0.45, 0.9)) / 3]
+        for at in thresholds
+    ]
+    assert data["curve"] == [*above, [1, 1]]
     worst = [data["photos"][index]["score"] for index in data["worst"]]
     assert worst == sorted(worst, reverse=True)
     assert len(worst) == data["mistakes"] == 12
@@ -108,6 +115,8 @@ def test_in_a_browser(browser: Any, evaluation: Evaluation, tmp_path: Path, sche
         assert page.locator("#cell").inner_text().endswith("3 of 6")
         page.locator("#filter").select_option(label="hat")
         assert page.locator("#worst figure").count() == 3
+        assert page.locator("#trade circle").count() == 6
+        assert page.locator("#thresholds tr.now").inner_text().split()[:2] == ["now", "0.400"]
         assert page.evaluate(WIDTHS)[0] == page.evaluate(WIDTHS)[1]
         assert page.evaluate(CONTRASTS) == []
         assert complaints == []
