@@ -10,8 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic_core import PydanticCustomError, to_json
 
 from sar_infer.classify.output import optional_fields
-from sar_infer.results import DecisionOptions
+from sar_infer.results import DecisionOptions, ImageResult
+from sar_infer.server.metrics import Metrics
 from sar_infer.server.model.engine import milliseconds
+from sar_infer.server.model.line import Outcome
 from sar_infer.server.openapi import IMAGE_TYPES, answer, form, problems, request_body
 from sar_infer.server.problems import IMAGE_CODES, Problem
 from sar_infer.server.request import IMAGES, MAX_TOP_K, Mode, Serving, Texts, chooses_only, cleaned, read_call
@@ -90,28 +92,10 @@ async def classify(request: Request, service: Serving, query: Annotated[Classify
         outcomes = await engine.line.each(images, decide, len(classes.names))
     if call is query and (error := outcomes[0].error):
         raise Problem(IMAGE_CODES[error.kind], str(error))
-    results, metrics, limit = [], service.metrics, classes.model.unknown
-    for number, outcome in enumerate(outcomes):
-        result, error = outcome.value, outcome.error
-        code = None if error is None else IMAGE_CODES[error.kind]
-        predictions = [] if result is None else result.predictions
-        if predictions:
-            metrics.top_score.observe(predictions[0].score)
-        if result is not None and result.unknown is not None and not math.isnan(limit):
-            metrics.judged.inc()
-            metrics.unknown.inc(result.unknown > limit)
-        if code is not None:
-            metrics.rejected.labels(code).inc()
-        shown = {
-            "image": f"image[{number}]",
-            "predictions": [{"rank": rank, **vars(prediction)} for rank, prediction in enumerate(predictions, 1)],
-            "error": None if error is None else str(error),
-            "error_code": code,
-            "unknown": None if result is None else result.unknown,
-        }
-        results.append(shown if result is None else shown | optional_fields(result))
+    for outcome in outcomes:
+        _count(outcome, classes.model.unknown, service.metrics)
     content = {
-        "results": results,
+        "results": [_result(number, outcome) for number, outcome in enumerate(outcomes)],
         "classes": len(classes.names),
         "bundle": engine.bundle.manifest.digest,
         "bank": bank.content_digest,
@@ -120,3 +104,30 @@ async def classify(request: Request, service: Serving, query: Annotated[Classify
         "request_id": request.state.request_id,
     }
     return Response(to_json(content), media_type="application/json")
+
+
+def _count(outcome: Outcome[ImageResult], limit: float, metrics: Metrics) -> None:
+    """Count the answer to an image; ``limit`` is the probability from which one is unknown, perhaps NaN."""
+    if outcome.error is not None:
+        metrics.rejected.labels(IMAGE_CODES[outcome.error.kind]).inc()
+    if (result := outcome.value) is None:
+        return
+    if result.predictions:
+        metrics.top_score.observe(result.predictions[0].score)
+    if result.unknown is not None and not math.isnan(limit):
+        metrics.judged.inc()
+        metrics.unknown.inc(result.unknown > limit)
+
+
+def _result(number: int, outcome: Outcome[ImageResult]) -> dict[str, Any]:
+    """Return ``Result`` of ``answers.json`` for an image of the call."""
+    result, error = outcome.value, outcome.error
+    predictions = () if result is None else result.predictions
+    return {
+        "image": f"image[{number}]",
+        "predictions": [{"rank": rank, **vars(prediction)} for rank, prediction in enumerate(predictions, 1)],
+        "error": None if error is None else str(error),
+        "error_code": None if error is None else IMAGE_CODES[error.kind],
+        "unknown": None if result is None else result.unknown,
+        **({} if result is None else optional_fields(result)),
+    }

@@ -67,33 +67,14 @@ async def embeddings(request: Request, service: Serving) -> Response:
     A text is a class name and goes through the learned prompt. One bad input fails the whole call.
     """
     call = await read_json(request, service, EmbeddingsRequest)
-    inputs = [call.input] if isinstance(call.input, str) else call.input
-    names: dict[int, str] = {}
-    encoded: dict[int, str] = {}
-    for i, item in enumerate(inputs):
-        given = EmbeddingItem(**{call.modality: item}) if isinstance(item, str) else item
-        if (given.text is None) == (given.image is None):
-            raise Problem("invalid-request", f"input[{i}]: expected either text or image")
-        if given.image is not None:
-            encoded[i] = given.image
-        else:
-            names[i] = given.text or ""
-    if len(names) > (most := service.settings.limits.classes):
-        raise Problem("too-many-classes", f"expected at most {most} texts in a request, got {len(names)}")
-    for i, text in names.items():
-        if text.startswith("data:image/"):
-            raise Problem("invalid-request", f'input[{i}]: an image; add "modality": "image", or send {{"image": …}}')
-        try:
-            names[i] = clean_name(text)
-        except ClassNameError as error:
-            raise Problem("bad-class-name", f"input[{i}]: {error}") from None
+    names, encoded = _inputs(call, service.settings.limits.classes)
     images = await read_images(service, [*encoded.values()])
     tokens = 0
     with service.lease() as engine:
         width = engine.bundle.manifest.embed_dim
         if call.dimensions not in (None, width):
             raise Problem("invalid-request", f"dimensions: expected {width}, the model's own, got {call.dimensions}")
-        rows = np.empty((len(inputs), width), "<f4")
+        rows = np.empty((len(names) + len(encoded), width), "<f4")
         with service.images.hold(len(images)):
             if names:
                 rows[[*names]], tokens = await engine.names.embed([*names.values()])
@@ -108,3 +89,30 @@ async def embeddings(request: Request, service: Serving) -> Response:
     ]
     content = {"object": "list", "model": call.model, "usage": usage, "data": data}
     return Response(to_json(content), media_type="application/json")
+
+
+def _inputs(call: EmbeddingsRequest, most: int) -> tuple[dict[int, str], dict[int, str]]:
+    """Return the class names of a call, at most ``most``, and its images in base64, each by its place in the input.
+
+    Raises:
+        Problem: an input is of neither kind, or cannot be used; or there are too many names.
+    """
+    names, encoded = dict[int, str](), dict[int, str]()
+    for i, item in enumerate([call.input] if isinstance(call.input, str) else call.input):
+        one = EmbeddingItem(**{call.modality: item}) if isinstance(item, str) else item
+        if (one.text is None) == (one.image is None):
+            raise Problem("invalid-request", f"input[{i}]: expected either text or image")
+        if one.image is not None:
+            encoded[i] = one.image
+        else:
+            names[i] = one.text or ""
+    if len(names) > most:
+        raise Problem("too-many-classes", f"expected at most {most} texts in a request, got {len(names)}")
+    for i, text in names.items():
+        if text.startswith("data:image/"):
+            raise Problem("invalid-request", f'input[{i}]: an image; add "modality": "image", or send {{"image": …}}')
+        try:
+            names[i] = clean_name(text)
+        except ClassNameError as error:
+            raise Problem("bad-class-name", f"input[{i}]: {error}") from None
+    return names, encoded

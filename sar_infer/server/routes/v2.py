@@ -13,7 +13,7 @@ order.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 import numpy as np
@@ -236,8 +236,11 @@ def read_tensors(
         raise _wrong(image, f"expected shape [N] or [N, 1], got {image.shape!s:.80}")
     check_count(count, limits)
     images = [decoded(item) if isinstance(item, str) else item for item in _values(image, binary["IMAGE"])]
-    if (classes := inputs.get("CLASSES")) is None:
-        return call, images, {}
+    return call, images, _phrases(inputs["CLASSES"], binary, limits) if "CLASSES" in inputs else {}
+
+
+def _phrases(classes: InferInput, binary: Mapping[str, memoryview], limits: Limits) -> Phrases:
+    """Return the class names of a call, each its own phrase."""
     if len(classes.shape) != 1 or classes.shape[0] < 1:
         raise _wrong(classes, f"expected shape [C], got {classes.shape!s:.80}")
     if classes.shape[0] > limits.classes:
@@ -246,7 +249,7 @@ def read_tensors(
         texts = [item if isinstance(item, str) else item.decode() for item in _values(classes, binary["CLASSES"])]
     except UnicodeDecodeError:
         raise _wrong(classes, "expected UTF-8") from None
-    return call, images, cleaned(texts, limits)
+    return cleaned(texts, limits)
 
 
 def _split(call: InferRequest, rest: memoryview) -> dict[str, memoryview]:
