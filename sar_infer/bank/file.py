@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -113,49 +113,29 @@ def checksum(tensors: Tensors) -> str:
     return digest.hexdigest()
 
 
+class _Numbers(NamedTuple):
+    """What the JSON names by number: rows of tensors by the identity of an array, and photos by digest."""
+
+    embeddings: dict[int, int]
+    sums: dict[int, int]
+    photos: dict[bytes, int]
+    arrays: dict[int, str]
+
+
 def encoded(bank: ClassBank, tensors: Tensors) -> dict[str, Any]:
     """Return the JSON of a bank, and put its arrays among the tensors."""
     base_keys = {} if bank.base is None else bank.base.bank.entries
     base_records = {} if bank.base is None else bank.base.bank.records
     folded = {k: item for k, item in bank.log.folded.items() if item is not None or k in base_keys or k in base_records}
-    several = [folded, *(step.puts for step in bank.log.steps if step.puts is not None)]
-    entries = [item for puts in several for item in puts.values() if isinstance(item, Entry)]
+    all_puts = [folded, *(step.puts for step in bank.log.steps if step.puts is not None)]
+    entries = [item for puts in all_puts for item in puts.values() if isinstance(item, Entry)]
     recent = {digest for entry in entries for digest in entry.photos[-MOST_ROWS:]}
     pool = {digest: row for digest, row in bank.pool.items() if digest in recent}
-    photos = dict(zip(pool, range(len(pool)), strict=True))  # those with embeddings first
     rows = {id(entry.embedding): entry.embedding for entry in entries}  # the same array is stored once
     sums = {id(entry.photo_sum): entry.photo_sum for entry in entries if entry.photos}
     row_numbers, sum_numbers = (dict(zip(one, range(len(one)), strict=True)) for one in (rows, sums))
-    arrays: dict[int, str] = {}
-
-    def runs_of(digests: Sequence[bytes]) -> list[list[int]]:
-        runs: list[list[int]] = []
-        for digest in digests:
-            number = photos.setdefault(digest, len(photos))
-            if runs and runs[-1][1] == number:
-                runs[-1][1] += 1
-            else:
-                runs.append([number, number + 1])
-        return runs
-
-    def items_of(puts: Puts) -> list[list[Any]]:
-        result: list[list[Any]] = []
-        for key, item in puts.items():
-            if isinstance(item, Entry):
-                result.append([key, item.name, row_numbers[id(item.embedding)]])
-                more: dict[str, Any] = {field: item[at] for field, at in _JSON_FIELDS.items() if item[at] != _PLAIN[at]}
-                if item.photos:
-                    more |= {"photos": runs_of(item.photos), "sum": sum_numbers[id(item.photo_sum)]}
-                result[-1] += [more] if more else []
-            elif item is None:
-                result.append([key])
-            else:
-                for name, array in item.arrays.items():
-                    tensors[arrays.setdefault(id(array), f"array {len(arrays)} {name}")] = array
-                named = {name: arrays[id(array)] for name, array in item.arrays.items()}
-                result.append([key, {"data": item.data, "arrays": named}])
-        return result
-
+    photos = dict(zip(pool, range(len(pool)), strict=True))  # those with embeddings first
+    numbers = _Numbers(row_numbers, sum_numbers, photos, {})
     content: dict[str, Any] = {
         "encoder": bank.encoder_digest,
         "images": bank.images._asdict(),
@@ -163,28 +143,61 @@ def encoded(bank: ClassBank, tensors: Tensors) -> dict[str, Any]:
         "next_key": bank.next_key,
         "provenance": dict(bank.provenance),
         "begun": bank.log.begun,
-        "folded": items_of(folded),
+        "folded": _items(folded, numbers, tensors),
         "steps": [
             {field: value for field, value in vars(step).items() if value not in ("", None)}
-            | ({} if step.puts is None else {"puts": items_of(step.puts)})
+            | ({} if step.puts is None else {"puts": _items(step.puts, numbers, tensors)})
             for step in bank.log.steps
         ],
         "parked": [],
     }
     if bank.base is not None:
-        touched = {key: base_keys[key].name for puts in several for key in puts if key in base_keys}
+        touched = {key: base_keys[key].name for puts in all_puts for key in puts if key in base_keys}
         content["base"] = {"digest": bank.base.digest, "path": bank.base.path, "names": touched}
-    for number, parked in enumerate(bank.parked):
-        sets = parked.photos.values()
-        tensors[f"parked {number}"] = np.concatenate([one.rows for one in sets])
-        tensors[f"parked {number} sums"] = np.array([one.total for one in sets], np.float64)
-        classes = {key: [runs_of(one.digests), len(one.rows)] for key, one in parked.photos.items()}
-        content["parked"].append({"images": parked.images._asdict(), "classes": classes})
+    can_return = {key for puts in all_puts for key, item in puts.items() if item is not None}
+    for parked in bank.parked:
+        if classes := {key: one for key, one in parked.photos.items() if key in can_return}:
+            number = len(content["parked"])
+            tensors[f"parked {number}"] = np.concatenate([one.rows for one in classes.values()])
+            tensors[f"parked {number} sums"] = np.array([one.total for one in classes.values()], np.float64)
+            runs = {key: [_runs(one.digests, photos), len(one.rows)] for key, one in classes.items()}
+            content["parked"].append({"images": parked.images._asdict(), "classes": runs})
     tensors["embeddings"] = np.array([*rows.values()], np.float32).reshape(-1, bank.dim)
     tensors["photos"] = np.array([*pool.values()], np.float32).reshape(-1, bank.dim)
     tensors["photo digests"] = np.frombuffer(b"".join(photos), np.uint8).reshape(-1, 32)
     tensors["photo sums"] = np.array([*sums.values()], np.float64).reshape(-1, bank.dim)
     return content
+
+
+def _items(puts: Puts, numbers: _Numbers, tensors: Tensors) -> list[list[Any]]:
+    """Return puts as JSON: key, name and number of the embedding of a class, with its other fields if it has any."""
+    result: list[list[Any]] = []
+    for key, item in puts.items():
+        if item is None:
+            result.append([key])
+        elif isinstance(item, Record):
+            for name, array in item.arrays.items():
+                tensors[numbers.arrays.setdefault(id(array), f"array {len(numbers.arrays)} {name}")] = array
+            arrays = {name: numbers.arrays[id(array)] for name, array in item.arrays.items()}
+            result.append([key, {"data": item.data, "arrays": arrays}])
+        else:
+            fields: dict[str, Any] = {name: item[at] for name, at in _JSON_FIELDS.items() if item[at] != _PLAIN[at]}
+            if item.photos:
+                fields |= {"photos": _runs(item.photos, numbers.photos), "sum": numbers.sums[id(item.photo_sum)]}
+            result.append([key, item.name, numbers.embeddings[id(item.embedding)], *([fields] if fields else [])])
+    return result
+
+
+def _runs(digests: Sequence[bytes], photos: dict[bytes, int]) -> list[list[int]]:
+    """Return the numbers of photos as ranges; a photo without a number gets the next one."""
+    runs: list[list[int]] = []
+    for digest in digests:
+        number = photos.setdefault(digest, len(photos))
+        if runs and runs[-1][1] == number:
+            runs[-1][1] += 1
+        else:
+            runs.append([number, number + 1])
+    return runs
 
 
 def decoded(
@@ -204,44 +217,54 @@ def decoded(
     photos = [flat[start : start + 32] for start in range(0, len(flat), 32)]
     rows, photo_sums = list(embeddings), list(sums)  # a view of each, once
 
-    def digests_of(runs: Sequence[Sequence[int]]) -> tuple[bytes, ...]:
-        return tuple(digest for start, stop in runs for digest in photos[start:stop])
-
     def puts(items: Sequence[Sequence[Any]]) -> dict[str, Entry | Record | None]:
-        result: dict[str, Entry | Record | None] = {}
-        for key, *rest in items:
-            match rest:
-                case [name, row]:
-                    result[key] = Entry(name, rows[row])
-                case []:
-                    result[key] = None
-                case [record]:
-                    arrays = {name: tensors[where] for name, where in record["arrays"].items()}
-                    result[key] = Record(record["data"], arrays)
-                case [name, row, more]:
-                    stated = {field: more[field] for field in _JSON_FIELDS if field in more}
-                    fields: dict[str, Any] = {
-                        field: tuple(v) if isinstance(v, list) else v for field, v in stated.items()
-                    }
-                    if "photos" in more:
-                        fields["photos"], fields["photo_sum"] = digests_of(more["photos"]), photo_sums[more["sum"]]
-                    result[key] = Entry(name, rows[row], **fields)
-        return result
+        return {key: _item(item, rows, photo_sums, photos, tensors) for key, *item in items}
 
-    parked = []
-    for number, one in enumerate(content.get("parked", ())):
-        left, totals, waiting = tensors[f"parked {number}"], tensors[f"parked {number} sums"], dict[str, PhotoSet]()
-        for (key, (runs, count)), total in zip(one["classes"].items(), totals, strict=True):
-            waiting[key], left = PhotoSet(digests_of(runs), left[:count], total), left[count:]
-        parked.append(Parked(_images(one), waiting))
-    steps = (Step(**{**step, "puts": puts(step["puts"]) if "puts" in step else None}) for step in content["steps"])
-    base = None if "base" not in content else _stub(content) if detached else _base(content, base_bank)
-    log = Log(tuple(steps), content["begun"], puts(content["folded"]))
-    pool, more = dict(zip(photos, pool_rows, strict=False)), (_images(content), content["provenance"])
-    bank = ClassBank(content["encoder"], dim, log, base, pool, content["next_key"], *more, tuple(parked), digest)
-    if base is None and [*map(id, rows)] == [id(entry.embedding) for entry in bank.entries.values()]:
+    steps = tuple(Step(**{**one, "puts": puts(one["puts"]) if "puts" in one else None}) for one in content["steps"])
+    bank = ClassBank(
+        content["encoder"],
+        dim,
+        Log(steps, content["begun"], puts(content["folded"])),
+        None if "base" not in content else _stub(content) if detached else _base(content, base_bank),
+        dict(zip(photos, pool_rows, strict=False)),
+        content["next_key"],
+        _images(content),
+        content["provenance"],
+        tuple(_parked(number, one, photos, tensors) for number, one in enumerate(content.get("parked", ()))),
+        digest,
+    )
+    if bank.base is None and [*map(id, rows)] == [id(entry.embedding) for entry in bank.entries.values()]:
         vars(bank)["embeddings"] = embeddings  # the classes are the tensor itself
     return bank
+
+
+def _item(
+    item: Sequence[Any], rows: list[Any], sums: list[Any], photos: list[bytes], tensors: Mapping[str, npt.NDArray[Any]]
+) -> Entry | Record | None:
+    """Return what a step sets under a key."""
+    if len(item) == 2:  # most of them
+        return Entry(item[0], rows[item[1]])
+    if not item:
+        return None
+    if len(item) == 1:
+        return Record(item[0]["data"], {name: tensors[where] for name, where in item[0]["arrays"].items()})
+    name, row, stated = item
+    fields = {field: stated[field] for field in _JSON_FIELDS if field in stated}
+    fields = {field: tuple(value) if isinstance(value, list) else value for field, value in fields.items()}
+    if "photos" in stated:
+        fields |= {"photos": _digests(stated["photos"], photos), "photo_sum": sums[stated["sum"]]}
+    return Entry(name, rows[row], **fields)
+
+
+def _parked(number: int, stated: Any, photos: list[bytes], tensors: Mapping[str, npt.NDArray[Any]]) -> Parked:
+    rows, totals, sets = tensors[f"parked {number}"], tensors[f"parked {number} sums"], dict[str, PhotoSet]()
+    for (key, (runs, count)), total in zip(stated["classes"].items(), totals, strict=True):
+        sets[key], rows = PhotoSet(_digests(runs, photos), rows[:count], total), rows[count:]
+    return Parked(_images(stated), sets)
+
+
+def _digests(runs: Sequence[Sequence[int]], photos: list[bytes]) -> tuple[bytes, ...]:
+    return tuple(digest for start, stop in runs for digest in photos[start:stop])
 
 
 def _images(content: Mapping[str, Any]) -> Images:
