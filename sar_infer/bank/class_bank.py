@@ -29,8 +29,6 @@ from sar_infer.text.names import name_key, name_keys
 Flags = npt.NDArray[np.bool_]
 _MOST_COMPARED = 20_000
 """Names among which similar spellings are searched; a comparison takes some microseconds."""
-_LEAST_VIEW = 2000
-"""Classes of each view of a base's embeddings, on average, at least; of shorter ones, one array is copied."""
 _PLAIN = Entry("", np.empty(0, np.float32))[2:]
 
 
@@ -289,7 +287,7 @@ class ClassBank:
         return dict(zip(self.entries, range(len(self.entries)), strict=True))
 
     @functools.cached_property
-    def origin(self) -> Indices:
+    def base_positions(self) -> Indices:
         """Return the position in the base (C,) of each class that has its embedding unchanged; -1 of all others.
 
         A bank without a base is its own.
@@ -310,40 +308,27 @@ class ClassBank:
         """Return the embeddings (C, D) in one array, read-only; the base's array itself if nothing was changed."""
         if self.base is None:
             return read_only(self.rows(range(len(self.entries))))
-        return self.several[0] if len(self.several) == 1 else read_only(np.concatenate(self.several))
-
-    @functools.cached_property
-    def several(self) -> tuple[Floats, ...]:
-        """Return embeddings that follow each other, (C, D) together, read-only."""
-        own = np.flatnonzero(self.origin < 0)
-        return (self.embeddings,) if self.base is None else self.laid(self.base.bank.embeddings, own, self.rows(own))
+        own = np.flatnonzero(self.base_positions < 0)
+        return self.over_base(self.base.bank.embeddings, own, self.rows(own))
 
     def rows(self, positions: Iterable[int]) -> Floats:
         """Return the embeddings (N, D) of some positions, copied."""
         rows = [self.entries[self.keys[position]].embedding for position in positions]
         return np.array(rows, np.float32).reshape(-1, self.dim)
 
-    def laid(self, base_values: Floats, positions: Indices, values: Floats) -> tuple[Floats, ...]:
-        """Return a value of each class, which follow each other, (C, …) together: views of the base's, and others.
+    def over_base(self, base_values: Floats, positions: Indices, values: Floats) -> Floats:
+        """Return a value (C, …) of each class, read-only: the base's, and others laid over them.
 
         Args:
             base_values: (B, …), of the base's classes; of a bank without a base, of its own.
-            positions: (N,), ascending: of all classes whose embedding is not the base's, and of any others.
+            positions: (N,): of all classes whose embedding is not the base's, and of any others.
             values: (N, …), of these.
         """
-        origin = self.origin.copy()
-        origin[positions] = -1
-        breaks = np.flatnonzero(np.where(origin[1:] < 0, origin[:-1] >= 0, np.diff(origin) != 1)) + 1
-        if len(breaks) * _LEAST_VIEW >= len(origin):
-            result = base_values.take(origin, axis=0, mode="clip")
-            result[positions] = values
-            return (read_only(result),)
-        spans = itertools.pairwise([0, *breaks.tolist(), len(origin)])
-        own = np.searchsorted(positions, [0, *breaks])
-        return tuple(
-            read_only(values[at : at + stop - start] if (n := origin[start]) < 0 else base_values[n : n + stop - start])
-            for (start, stop), at in zip(spans, own, strict=True)
-        )
+        if not len(positions) and len(self.base_positions) == len(base_values):
+            return base_values
+        result = base_values.take(self.base_positions, axis=0, mode="clip")
+        result[positions] = values
+        return read_only(result)
 
     def positions_from(self, bundled: ClassBank, positions: Sequence[int]) -> Indices:
         """Return the position here (N,) of classes that still have the embedding of a bundle's bank; -1 of others.

@@ -121,7 +121,7 @@ def build_class_set(
         model, linear = composer.of_bank(bank)
         return ClassSet(
             bank.names,
-            bank.several,
+            (bank.embeddings,),
             np.arange(len(bank.names)),
             linear,
             model,
@@ -164,7 +164,7 @@ def build_class_set(
     model, linear, evidence_of = composer.of_call(bank, stay, embeddings, theirs, [more.get(name) for name in phrases])
     return ClassSet(
         (*(bank.names[position] for position in stay.tolist()), *phrases),
-        (*(() if only else rows_at(bank.several, stay)), embeddings),
+        (*(() if only else rows_at((bank.embeddings,), stay)), embeddings),
         np.concatenate([stay, np.array([_EXTENDED if column is None else column for column in theirs], np.intp)]),
         linear,
         model,

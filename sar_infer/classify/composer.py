@@ -143,16 +143,16 @@ class Composer:
                 evidence = self.evidence(bank)
                 model = self._model(bank, evidence)
                 if evidence or model.slope:
-                    own, photos = np.flatnonzero(bank.origin < 0), np.array(sorted(evidence), np.intp)
+                    own, photos = np.flatnonzero(bank.base_positions < 0), np.array(sorted(evidence), np.intp)
                     at, (names, biases, factor) = np.union1d(own, photos), self._of_names(bank, model)
                     weights, bias, _ = _named(model, bank.rows(at))
                     special, more = _weights(model, bank.rows(photos), [evidence[column] for column in photos.tolist()])
                     places = np.searchsorted(at, photos)
                     weights[places], bias[places] = special[:-1] / np.float32(factor), more[:-1]
-                    pieces: Pieces = tuple((rows, factor) for rows in bank.laid(names, at, weights))
-                    bias = np.concatenate(bank.laid(biases, at, bias))
+                    pieces: Pieces = ((bank.over_base(names, at, weights), factor),)
+                    bias = bank.over_base(biases, at, bias)
                 else:
-                    pieces, bias = _text(model, bank.several), None
+                    pieces, bias = _text(model, (bank.embeddings,)), None
                 result = self._linear[bank] = model, _moved(bank, model, pieces, bias)
             return result
 
@@ -188,7 +188,7 @@ class Composer:
             bias = bias if of_bank.bias is None else of_bank.bias[stay]
         else:
             model = self._model(bank, evidence, rows)
-            pieces = _text(model, rows_at(bank.several, stay)) if len(stay) else ()
+            pieces = _text(model, rows_at((bank.embeddings,), stay)) if len(stay) else ()
         if not model.slope and all(column < len(stay) for column in evidence):
             given = _moved(bank, model, _text(model, (rows,)), None)
         else:
