@@ -13,18 +13,20 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
+import numpy.typing as npt
 
 from sar_infer._arrays import Floats
-from sar_infer.bank import ClassBank, Learn, PhotoSet, create, fit, put_classes
-from sar_infer.bank.edits import texts_to_embed
-from sar_infer.bundle.bank_file import BankFile
-from sar_infer.bundle.bundle import Bundle, Place, open_bundle
+from sar_infer.bank import ClassBank, Learn, PhotoSet, create, fit, put_classes, remove, rename, rollback
+from sar_infer.bank.edits import steps_back, texts_to_embed
+from sar_infer.bank.file import Tensors, decoded, encoded
+from sar_infer.bundle.bank_file import BankFile, check_place
+from sar_infer.bundle.bundle import Bundle, Place, default_bundle, on_hub, open_bundle
 from sar_infer.bundle.manifest import Manifest
 from sar_infer.class_model.groups import Suggestions
 from sar_infer.class_model.model import log_probabilities
 from sar_infer.class_model.spool import FeatureSpool
 from sar_infer.classify import ranking, suggesting
-from sar_infer.classify.class_set import ClassSet, build_class_set
+from sar_infer.classify.class_set import ClassSet, are_default, build_class_set
 from sar_infer.classify.composer import Composer
 from sar_infer.classify.decision import Decision, can_call_unknown
 from sar_infer.classify.fitting import BankFitting, enough, fit_bank
@@ -34,7 +36,7 @@ from sar_infer.encoders.embedder import Embedder
 from sar_infer.encoders.encoders import finite
 from sar_infer.encoders.precision import PrecisionChoice
 from sar_infer.encoders.sessions import Device
-from sar_infer.errors import BankError, ImageError, InputError
+from sar_infer.errors import BankError, BundleError, ImageError, InputError
 from sar_infer.evaluation import (
     RANKED,
     Evaluation,
@@ -48,11 +50,22 @@ from sar_infer.evaluation import (
 )
 from sar_infer.images.labelled import Labelled, by_class, unfolded
 from sar_infer.images.load import ImageSource, source_name
-from sar_infer.images.prefetch import decode_batches, decode_photos, readable, several
+from sar_infer.images.prefetch import decode_batches, decode_photos, readable
+from sar_infer.images.sources import is_one, several
 from sar_infer.results import PLAIN, DecisionOptions, ImageResult, Prediction, Profile
 from sar_infer.text.names import Classes, name_key, phrases_by_name
 
 NO_EXAMPLES: Mapping[str, PhotoSet] = {}
+ELSEWHERE = {
+    "class_names": "classes_",
+    "embed": "encode(images)",
+    "labels": "classes_",
+    "names": "classes_",
+    "push_to_hub": 'save("shop.safetensors"), and the command sar-bundle freeze for a folder to upload',
+    "train": "fit(photos, labels); the command sar-train learns a prompt",
+    "val": "evaluate(folder)",
+}
+"""What other libraries call a method or an attribute, and what it is here, for an error message."""
 
 
 class Classifier(Embedder):
@@ -62,8 +75,11 @@ class Classifier(Embedder):
     once, as long as ``cache`` remembers them. If the bundle has a class model, or classes come with
     photos, they are part of every ranking.
 
+    A pickle and a clone are snapshots: they have the classes as they are, and are detached from a bank file. A pickle
+    stores the path and the digest of the bundle, whose sessions it opens again.
+
     Args:
-        bundle: An open bundle.
+        bundle: An open bundle, or what ``open`` takes.
         bank: Class names to choose from, or a bank file, whose changes are in the next ``class_set``; None takes the
             bundle's.
         device: ``auto``, ``cpu`` or ``cuda``; ``cuda`` is verified when a session opens.
@@ -85,17 +101,22 @@ class Classifier(Embedder):
 
     def __init__(
         self,
-        bundle: Bundle,
+        bundle: Bundle | Place | None = None,
         *,
-        bank: ClassBank | BankFile | None = None,
+        bank: ClassBank | BankFile | Place | None = None,
         device: Device = "auto",
         threads: int | None = None,
         spin: bool = True,
         cache: EmbeddingCache = shared_cache,
         precision: PrecisionChoice = "fp32",
     ) -> None:
+        if bank is None and isinstance(bundle, str | os.PathLike) and not on_hub(bundle) and Path(bundle).is_file():
+            bundle, bank = None, bundle  # a bank file of the shipped bundle
+        bundle = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
         manifest = bundle.manifest
-        self._bank = bundle.bank if bank is None else bank
+        bank = BankFile(Path(bank), bundle, missing=False) if isinstance(bank, str | os.PathLike) else bank
+        self._bank: ClassBank | BankFile = bundle.bank if bank is None else bank
+        self._options: dict[str, Any] = {"device": device, "threads": threads, "spin": spin, "precision": precision}
         _check_bank(self.bank, manifest)
         if device not in get_args(Device):
             raise InputError(f"device: expected {', '.join(get_args(Device))}, got {device!r}")
@@ -106,7 +127,7 @@ class Classifier(Embedder):
     def from_examples(cls, photos: Labelled, labels: Sequence[str] | None = None, **options: Any) -> Classifier:
         """Return a classifier of exactly the classes of some photos, in seconds and without training.
 
-        ``classifier.bank.save("shop.safetensors")`` stores them, for the commands, the server and ``open``.
+        ``save("shop.safetensors")`` stores them, for the commands, the server and ``open``.
 
         Args:
             photos: A folder with one folder for each class, photos by class, or photos, with ``labels``.
@@ -128,9 +149,10 @@ class Classifier(Embedder):
         threads: int | None = None,
         precision: PrecisionChoice = "fp32",
     ) -> Classifier:
-        """Open a bundle, by default the one that ships with the package, and another bank file if one is given.
+        """Open a bundle, by default the one that ships with the package, or a bank file.
 
-        ``path`` is a folder, or ``hf://USER/NAME@REVISION`` on a Hugging Face hub (extra ``hub``).
+        ``path`` is a bank file of the shipped bundle, a bundle's folder, or ``hf://USER/NAME@REVISION`` on a Hugging
+        Face hub (extra ``hub``). ``bank`` is the bank file of another bundle. Changes are written to a bank file.
 
         Raises:
             BundleError: the bundle is missing, damaged or inconsistent, or its hub does not have it or cannot be
@@ -140,12 +162,44 @@ class Classifier(Embedder):
             InputError: the bundle has nothing in this precision, there is no such device, or a place on a hub
                 is not understood.
         """
-        bundle = open_bundle(path)
-        source = BankFile(Path(bank), bundle, missing=False) if isinstance(bank, str | os.PathLike) else bank
-        classifier = cls(bundle, bank=source, device=device, threads=threads, precision=precision)
+        classifier = cls(path, bank=bank, device=device, threads=threads, precision=precision)
         if device == "cuda":
             classifier.start()
         return classifier
+
+    from_pretrained = open  # noqa: A003 - the method above
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the classes to a bank file, for ``open``, the commands and the server; an old file is replaced.
+
+        Raises:
+            InputError: It cannot be a bank file, or its folder is missing.
+            OSError: It cannot be written; the old file is still there.
+        """
+        check_place(Path(path))
+        self.bank.save(Path(path))
+
+    save_pretrained = save
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        tensors: Tensors = {}
+        content = encoded(self.bank, tensors)
+        shipped = self.bundle.origin is None and self.bundle.path == default_bundle()
+        place = None if shipped else self.bundle.origin or str(self.bundle.path.absolute())
+        return _unpickled, (type(self), place, self.bundle.manifest.digest, content, tensors, self._options)
+
+    def __repr__(self) -> str:
+        bank, manifest = self.bank, self.bundle.manifest
+        few = ", ".join(map(repr, bank.names[:3])) + ", …" * (len(bank.names) > 3)
+        file = f", file {str(self._bank.path)!r}" if isinstance(self._bank, BankFile) else ""
+        photos = sum(map(len, bank.photos.values()))
+        encoder = f"{manifest.backbone} {manifest.encoder_digest[:8]}"
+        return f"<Classifier: {len(bank.names):,} classes ({few}), {photos:,} photos, encoder {encoder}{file}>"
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in ELSEWHERE:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        raise AttributeError(f"{name}: this classifier has {ELSEWHERE[name]}")
 
     @property
     def bank(self) -> ClassBank:
@@ -160,7 +214,7 @@ class Classifier(Embedder):
         self,
         images: ImageSource | Iterable[ImageSource],
         classes: Classes | ClassSet | None = None,
-        only: bool = False,
+        only: bool | None = None,
         top_k: int = 5,
         *,
         examples: Labelled | None = None,
@@ -172,10 +226,12 @@ class Classifier(Embedder):
 
         Args:
             images: One image or several: paths, folders, encoded bytes, PIL images, uint8 arrays (H, W, 3).
-            classes: Names to add to the bank's, or phrases by name, averaged on the sphere. A name that the bank has
-                keeps the bank's embedding, unless it comes with phrases of its own. Or a result of ``class_set``, to
-                use the same classes in many calls, or classes with photos.
-            only: Choose only from the names in ``classes``; ignored with a ``ClassSet``.
+            classes: Names, or phrases by name, averaged on the sphere. They replace the names that a bundle has by
+                default, such as the shipped ones, and are added to the classes of a bank or of a trained bundle. A name
+                that the bank has keeps the bank's embedding, unless it comes with phrases of its own. Or a result of
+                ``class_set``, to use the same classes in many calls, or classes with photos.
+            only: True chooses only from the names in ``classes``, False from the bank's too; ignored with a
+                ``ClassSet``.
             top_k: Number of classes to return for each image, at most.
             examples: Choose from exactly the classes of these labelled photos, as ``fit`` takes them, and ``classes``.
             unknown: Give no class to an image that seems to be none of the classes.
@@ -194,6 +250,19 @@ class Classifier(Embedder):
         bank = None if examples is None else self.create(examples)
         chosen = classes if isinstance(classes, ClassSet) else self.class_set(classes, only, bank)
         return list(self.stream(unfolded(images), chosen, top_k, options=options))
+
+    def __call__(
+        self,
+        images: ImageSource | Iterable[ImageSource],
+        classes: Classes | ClassSet | None = None,
+        *,
+        candidate_labels: Classes | None = None,
+        **options: Any,
+    ) -> list[ImageResult]:
+        """Return what ``classify`` does; with ``candidate_labels`` the classes are exactly these."""
+        if candidate_labels is not None:
+            return self.classify(images, candidate_labels, only=True, **options)
+        return self.classify(images, classes, **options)
 
     def create(
         self,
@@ -249,6 +318,80 @@ class Classifier(Embedder):
             return self
         return self._changed(lambda bank: fit(bank, self.fit_model(bank).fitted.model.tensors(), by="Python"))
 
+    def predict(self, photos: ImageSource | Iterable[ImageSource]) -> npt.NDArray[np.str_]:
+        """Return the most probable class (N,) of each photo, as scikit-learn's classifiers do.
+
+        Raises:
+            ImageError: Photos cannot be read; the message names them.
+        """
+        return np.asarray(self.classes_[self.predict_proba(photos).argmax(axis=1)])
+
+    def predict_proba(self, photos: ImageSource | Iterable[ImageSource]) -> npt.NDArray[np.float64]:
+        """Return the score (N, C) of each class, in the order of ``classes_``; a background class has no column.
+
+        Raises:
+            ImageError: Photos cannot be read; the message names them.
+        """
+        chosen = self.class_set()
+        scores = np.exp(log_probabilities(self.logits(self.embed_images(unfolded(photos)), chosen)))
+        return scores[:, [chosen.names.index(name) for name in self.classes_]].astype(np.float64)
+
+    def score(self, photos: Labelled, labels: Sequence[str] | None = None) -> float:
+        """Return the share of photos whose most probable class is theirs; ``evaluate`` reports more.
+
+        Raises:
+            InputError: There is not one label for each photo, or no labelled photo.
+            ImageError: Photos cannot be read; the message names them.
+        """
+        pairs = [(photo, name) for name, photos in by_class(photos, labels).items() for photo in photos]
+        if not pairs:
+            raise InputError("expected labelled photos, got none")
+        return float(np.mean(self.predict([photo for photo, _ in pairs]) == np.array([name for _, name in pairs])))
+
+    def partial_fit(self, photos: Labelled, labels: Sequence[str] | None = None) -> Classifier:
+        """Add photos to their classes, new classes included; the first photos replace names that are a default.
+
+        Raises:
+            InputError: There are no labelled photos there.
+            ImageError: A photo cannot be read; the message names it.
+        """
+        if are_default(self.bank, self._composer):
+            return self.fit(photos, labels)
+        for name, images in by_class(photos, labels, self.bank.lookup.get).items():
+            self.add(name, images)
+        return self
+
+    @property
+    def classes_(self) -> npt.NDArray[np.str_]:
+        """Return the names (C,) of the classes that can be predicted, sorted as scikit-learn expects."""
+        bank = self.bank
+        return np.array(sorted({*bank.names} - bank.background_names), np.str_)
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:  # noqa: ARG002 - scikit-learn's
+        """Return the parameters for a search: none."""
+        return {}
+
+    def set_params(self, **parameters: Any) -> Classifier:
+        """Return this classifier, which has no parameters to search.
+
+        Raises:
+            InputError: There is a parameter.
+        """
+        if parameters:
+            raise InputError(f"{next(iter(parameters))}: a classifier has no parameters to search; name them to open")
+        return self
+
+    def __sklearn_clone__(self) -> Classifier:
+        clone = object.__new__(type(self))  # with the same sessions
+        vars(clone).update(vars(self), _bank=self.bank)
+        return clone
+
+    def __sklearn_tags__(self) -> Any:
+        from sklearn.utils import ClassifierTags, InputTags, Tags, TargetTags
+
+        photos = InputTags(one_d_array=True, two_d_array=False, string=True)
+        return Tags("classifier", TargetTags(required=False), classifier_tags=ClassifierTags(), input_tags=photos)
+
     def add(
         self,
         name: str,
@@ -297,6 +440,30 @@ class Classifier(Embedder):
         settings = {} if threshold is None else {"threshold": threshold}
         return self._changed(lambda bank: put_classes(bank, texts, sets, self.class_rows, settings, by="Python"))
 
+    def remove(self, *names: str) -> Classifier:
+        """Remove classes, by name or alias; a bank file is changed on the disk.
+
+        Raises:
+            ClassNameError: There is no such class.
+        """
+        return self._changed(lambda bank: remove(bank, names, by="Python"))
+
+    def rename(self, old: str, new: str) -> Classifier:
+        """Rename a class, which keeps its embedding and photos; a bank file is changed on the disk.
+
+        Raises:
+            ClassNameError: There is no such class, or another one has the new name.
+        """
+        return self._changed(lambda bank: rename(bank, old, new, by="Python"))
+
+    def undo(self, steps: int = 1) -> Classifier:
+        """Take back the latest changes, which ``bank.history`` lists; a bank file is changed on the disk.
+
+        Raises:
+            InputError: There are fewer changes to take back.
+        """
+        return self._changed(lambda bank: rollback(bank, steps_back(bank, steps), by="Python"))
+
     def _changed(self, edit: Callable[[ClassBank], ClassBank]) -> Classifier:
         if isinstance(self._bank, BankFile):
             with self._bank.changing() as (file, bank):
@@ -313,8 +480,7 @@ class Classifier(Embedder):
             images: As in ``classify``; or float32 arrays (3, size, size), the encoder's own inputs.
             seconds: Time after which the encoder is stopped for good; None waits as long as it takes.
         """
-        sources = [images] if isinstance(images, str | os.PathLike | bytes) or hasattr(images, "convert") else images
-        if sources is not images or (isinstance(images, np.ndarray) and images.dtype == np.uint8 and images.ndim == 3):
+        if is_one(images):
             embedding: Floats = self.embed_images(images)[0]
             return embedding
         if all(isinstance(image, np.ndarray) and image.dtype == np.float32 for image in images):
@@ -324,7 +490,7 @@ class Classifier(Embedder):
     def class_set(
         self,
         classes: Classes | None = None,
-        only: bool = False,
+        only: bool | None = None,
         bank: ClassBank | None = None,
         photos: Mapping[str, PhotoSet] = NO_EXAMPLES,
     ) -> ClassSet:
@@ -473,18 +639,21 @@ class Classifier(Embedder):
         """Return unit rows (N, D), one per image.
 
         Raises:
-            ImageError: an image cannot be read; the message names it.
+            ImageError: images cannot be read; the message names all of them.
             InputError: ``batch_size`` is below 1.
             BundleError: the graph is broken.
         """
         if batch_size < 1:
             raise InputError(f"expected batch_size of 1 or more, got {batch_size}")
-        rows = [np.empty((0, self.bundle.manifest.embed_dim), dtype=np.float32)]
+        rows, bad = [np.empty((0, self.bundle.manifest.embed_dim), dtype=np.float32)], dict[str, ImageError]()
         for batch in decode_batches(several(images), self.bundle.manifest.preprocess, batch_size, Profile()):
-            for name, item in batch:
-                if isinstance(item, ImageError):
-                    raise ImageError(f"{name}: {item}", item.kind)
-            rows.append(finite(self.encode(readable(batch)), self.choice.image))
+            bad |= {name: item for name, item in batch if isinstance(item, ImageError)}
+            if not bad:
+                rows.append(finite(self.encode(readable(batch)), self.choice.image))
+        if bad:
+            raise ImageError(
+                "; ".join(f"{name}: {error}" for name, error in bad.items()), next(iter(bad.values())).kind
+            )
         return np.concatenate(rows)
 
     def embed_photos(self, images: ImageSource | Iterable[ImageSource], batch_size: int = 16) -> PhotoSet:
@@ -515,7 +684,7 @@ class Classifier(Embedder):
         labels: Sequence[str] | None = None,
         *,
         classes: Classes | None = None,
-        only: bool = False,
+        only: bool | None = None,
         bank: ClassBank | None = None,
         examples: Mapping[str, PhotoSet] = NO_EXAMPLES,
         watch: Callable[[int], object] = lambda count: None,
@@ -623,6 +792,15 @@ def _file_digest(image: ImageSource) -> str | None:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except (OSError, ValueError):  # its decoding reports what is wrong
         return None
+
+
+def _unpickled(
+    kind: type[Classifier], place: Place | None, digest: str, content: Any, tensors: Tensors, options: dict[str, Any]
+) -> Classifier:
+    bundle = open_bundle(place)
+    if bundle.manifest.digest != digest:
+        raise BundleError(f"{bundle.location}: was replaced since the pickle was made; open it, and fit again")
+    return kind(bundle, bank=decoded(content, tensors, bundle.bank), **options)
 
 
 def _check_bank(bank: ClassBank, manifest: Manifest) -> None:

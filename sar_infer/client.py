@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from urllib.parse import quote
 
 from sar_infer.errors import ImageError, InputError, ServerError, install
+from sar_infer.images.sources import several
 from sar_infer.results import PLAIN, DecisionOptions, Explanation, ImageResult, Prediction
 from sar_infer.text.names import Classes, phrases_by_name
 
@@ -97,7 +98,7 @@ class Client:
         self,
         images: Images,
         classes: Classes | None = None,
-        only: bool = False,
+        only: bool | None = None,
         top_k: int = 5,
         *,
         unknown: bool = False,
@@ -108,8 +109,8 @@ class Client:
 
         Args:
             images: One image or several: paths, encoded bytes, PIL images, uint8 arrays (H, W, 3).
-            classes: Names to add to the bank's, or phrases by name.
-            only: Choose only from ``classes``.
+            classes: Names, or phrases by name.
+            only: True chooses only from ``classes``, False from the bank's too.
             top_k: How many classes to return for each image, at most.
             unknown: Give no class to an image that seems to be none of the classes.
             explain: Report the reasons for the best class.
@@ -128,7 +129,7 @@ class Client:
         self,
         images: Images,
         classes: Classes | None = None,
-        only: bool = False,
+        only: bool | None = None,
         top_k: int = 5,
         *,
         batch_size: int = _BATCH,
@@ -139,7 +140,8 @@ class Client:
             raise InputError("a server has its class model's threshold; leave it out")
         phrases = phrases_by_name(classes)
         spellings = {" ".join(unicodedata.normalize("NFC", name).split()): name for name in phrases}
-        fields: dict[str, Any] = {"top_k": top_k, "mode": "only" if only else None, "coverage": options.coverage}
+        mode = None if only is None or not (only or phrases) else "only" if only else "extend"
+        fields: dict[str, Any] = {"top_k": top_k, "mode": mode, "coverage": options.coverage}
         fields |= {name: "true" for name in ("unknown", "explain") if getattr(options, name)}
         fields = {name: value for name, value in fields.items() if value is not None}
         plain = all(texts == (name,) for name, texts in phrases.items())
@@ -378,10 +380,8 @@ class Client:
         """Yield images, taken as they are needed, in portions that fill a request each."""
         if batch_size < 1:
             raise InputError(f"expected batch_size of 1 or more, got {batch_size}")
-        single = isinstance(images, str | os.PathLike | bytes) or hasattr(type(images), "__array_interface__")
-        sources: Iterable[Any] = [images] if single else images  # type: ignore[assignment]
         batch, total = list[Encoded](), 0
-        for index, source in enumerate(sources):
+        for index, source in enumerate(several(images)):
             image = _encoded(source, index)
             size = len(image[1]) if isinstance(image[1], bytes) else 0
             if batch and (len(batch) >= batch_size or total + size > _MOST_BYTES):
@@ -469,8 +469,10 @@ def _encoded(source: Any, index: int) -> Encoded:
     """Return an image as encoded bytes; PIL images and uint8 arrays become PNG, without loss."""
     name = os.fspath(source) if isinstance(source, str | os.PathLike) else f"image[{index}]"
     try:
-        if isinstance(source, bytes):
-            return name, source
+        if isinstance(source, bytes | bytearray | memoryview):
+            return name, bytes(source)
+        if hasattr(source, "read") and isinstance(data := source.read(), bytes):
+            return name, data
         if not isinstance(source, str | os.PathLike):
             return name, _png(source)
         path = Path(source)  # the messages are those of ``images.load``, which is not imported for a file

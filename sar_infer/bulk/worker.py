@@ -41,7 +41,7 @@ class WorkerOptions:
         bundle: Folder, the same path for all workers, or a place on a hub; None = the one that ships.
         bank: Bank file to use instead of the bundle's.
         classes: Phrases by name, in addition to the bank's.
-        only: Choose only from ``classes``.
+        only: Choose only from ``classes``; None decides as `build_class_set` does.
         top_k: Classes of a row.
         decision: Output in addition to the classes.
         embedding: Include the image's unit row, in this type.
@@ -58,7 +58,7 @@ class WorkerOptions:
     bundle: str | None = None
     bank: str | None = None
     classes: Phrases | None = None
-    only: bool = False
+    only: bool | None = None
     top_k: int = 5
     decision: DecisionOptions = PLAIN
     embedding: EmbeddingType | None = None

@@ -92,15 +92,31 @@ class ClassSet:
         return Lookup.of(self.names)
 
 
+def are_default(bank: ClassBank, composer: Composer) -> bool:
+    """Return True if the names of a bank are a default, which the names of a call replace.
+
+    They are if ``sar-export`` was given them for a model that it did not train on them, and nobody has changed them: no
+    photo, no class model, no step of history says that they are the user's classes. The shipped bundle has such names.
+
+    Args:
+        bank: The classes.
+        composer: That of their bundle.
+    """
+    exported = bank.provenance.get("origin") == "sar-export"
+    return exported and bank.base is not None and not bank.changes and composer.fitted(bank) is None
+
+
 def build_class_set(
     bank: ClassBank,
     class_phrases: Phrases,
-    only: bool,
+    only: bool | None,
     embed: Callable[[Sequence[tuple[str, ...]]], Floats],
     composer: Composer,
     photos: Mapping[str, PhotoSet],
 ) -> ClassSet:
     """Return the bank's classes and the given ones after them; with ``only``, the given ones.
+
+    Without a decision the given ones replace default names (`are_default`), and extend the classes of any other bank.
 
     A given name that the bank has, as a name or an alias, uses the embedding of the bank's class and replaces
     it, so that classes are unique; of several given names of one class, the first counts. A given name with
@@ -109,7 +125,7 @@ def build_class_set(
     Args:
         bank: Classes with known embeddings.
         class_phrases: Phrases by name, of further classes.
-        only: Leave out the bank's other classes, background classes too.
+        only: Leave out the bank's other classes, background classes too; None does if these are a default.
         embed: Returns the embedding of each tuple of phrases.
         composer: Gives the classes their weights.
         photos: Photos of classes by name, in addition to those of the bank; a photo that the bank has counts once.
@@ -117,6 +133,8 @@ def build_class_set(
     Raises:
         InputError: No class is left.
     """
+    if only is None:
+        only = bool(class_phrases or photos) and are_default(bank, composer)
     if not class_phrases and not photos and not only and len(bank.names):
         model, linear = composer.of_bank(bank)
         return ClassSet(

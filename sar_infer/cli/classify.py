@@ -49,9 +49,14 @@ _BATCH = 16
 @click.argument("images", nargs=-1, metavar="IMAGE... | SOURCE...")
 @model_options
 @option("--bank", type=click.Path(), help="Bank file to use instead of the bundle's classes.")
-@option("--classes", type=click.Path(), help="Text file with more class names, one per line.")
+@option("--classes", metavar="NAMES", help="Class names with commas between, or a text file with one per line.")
 @option("--examples", type=click.Path(), help="Folder of example photos, one folder for each class.")
-@option("--only", is_flag=True, help="Use only the classes of --classes or --examples.")
+@option(
+    "--only/--extend",
+    default=None,
+    help="Use only the classes of --classes or --examples, or the bank's too.  [default: replace a bundle's default "
+    "names, extend other classes]",
+)
 @option("--top-k", type=COUNT, default=5, help="Classes to print for each image.")
 @option("--unknown", is_flag=True, help="Report images that seem to show none of the classes as unknown.")
 @option(
@@ -92,7 +97,7 @@ def main(**values: Any) -> None:
 
     \b
     sar-classify cat.jpg
-    sar-classify photos/ --classes new.txt --top-k 3 --format jsonl
+    sar-classify photos/ --classes cat,dog --top-k 3 --format jsonl
     sar-classify 'photos/**/*.png' --classes new.txt --only
     sar-classify photos/ --examples garments/ --only
     sar-classify labelled/ --examples garments/ --only --evaluate --html page.html
@@ -146,8 +151,8 @@ def _decision(options: SimpleNamespace) -> DecisionOptions:
 def _check(options: SimpleNamespace) -> None:
     if not options.images:
         raise Refusal("no image given: sar-classify IMAGE")
-    if options.only and not options.classes and not options.examples:
-        raise Refusal("--only needs --classes or --examples")
+    if options.only is not None and not options.classes and not options.examples:
+        raise Refusal("--only and --extend need --classes or --examples")
     if options.examples and options.out:
         raise Refusal(
             "--out takes no --examples; keep them in a bank: sar-bank add FILE --photos FOLDER, then --bank FILE"
@@ -176,7 +181,7 @@ def _evaluate(options: SimpleNamespace) -> int:
     warnings.filterwarnings("ignore", module="PIL")
     classifier, class_phrases, bank = _prepare(options, Profile())
     photos = labelled_photos(options.images, (bank or classifier.bank).lookup.get)
-    evaluation = evaluated(classifier, photos, class_phrases, options.only and bank is None, bank=bank)
+    evaluation = evaluated(classifier, photos, class_phrases, options.only if bank is None else None, bank=bank)
     facts = {name: value for name in _FACTS if (value := getattr(options, name))}
     facts["photos"] = ", ".join(options.images)
     title = f"Evaluation on {options.images[0]}"
@@ -191,7 +196,7 @@ def _classify(options: SimpleNamespace) -> int:
     profile = Profile()
     classifier, class_phrases, bank = _prepare(options, profile)
     with profile.phase("names"):
-        classes = classifier.class_set(class_phrases, options.only and bank is None, bank)
+        classes = classifier.class_set(class_phrases, options.only if bank is None else None, bank)
     piped = b""
     if STDIN in paths:
         try:

@@ -53,7 +53,7 @@ def evaluated(
     classifier: Classifier,
     photos: Mapping[str, Sequence[str]],
     classes: Classes | None = None,
-    only: bool = False,
+    only: bool | None = None,
     *,
     bank: ClassBank | None = None,
 ) -> Evaluation:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import math
 import os
 import sys
@@ -133,15 +134,20 @@ def read_classes(path: str | Path, check: Callable[[str], object] = len) -> Mapp
     """Return phrases by class name from a class file, and print its warnings to stderr.
 
     Args:
-        path: The file.
+        path: The file; or names with commas between, which are no file.
         check: Called with every phrase; raises ClassNameError if the encoder cannot take it.
 
     Raises:
         ClassFileError: the file cannot be read.
         ClassNameError: a line is wrong.
     """
-    from sar_infer.text.names import read_class_file
+    from sar_infer.text.names import parse_line, phrases_by_name, read_class_file
 
+    if "," in str(path) and not Path(path).exists():
+        classes = phrases_by_name(dict(map(parse_line, str(path).split(","))))
+        for text in itertools.chain(*classes.values()):
+            check(text)
+        return classes
     file = read_class_file(Path(path), check)
     for warning in file.warnings:
         warn(warning)

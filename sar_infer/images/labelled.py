@@ -10,7 +10,7 @@ from typing import Any
 from sar_infer.errors import InputError
 from sar_infer.images.inputs import expand, folders
 from sar_infer.images.load import ImageSource
-from sar_infer.images.prefetch import several
+from sar_infer.images.sources import several
 
 Labelled = str | os.PathLike[str] | Iterable[ImageSource] | Mapping[str, ImageSource | Iterable[ImageSource]]
 """A folder with one folder for each class; photos, which labels go with; or photos, or a folder of them, by class."""
@@ -35,7 +35,9 @@ def by_class(
             raise InputError(f"expected a label for each photo, got {len(labels):,} for {len(images):,}")
         labelled: dict[str, list[ImageSource]] = {}
         for image, label in zip(images, labels, strict=True):
-            labelled.setdefault(label, []).append(image)
+            if not isinstance(label, str):
+                raise InputError(f"label {label!r:.80}: expected the name of a class as text")
+            labelled.setdefault(str(label), []).append(image)
         return labelled
     if isinstance(photos, Mapping):
         return {name: unfolded(of_class) for name, of_class in photos.items()}

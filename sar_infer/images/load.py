@@ -31,9 +31,10 @@ from sar_infer.errors import ImageError
 from sar_infer.images import jpeg
 from sar_infer.images.formats import FORMATS, UNREAD, format_of
 from sar_infer.images.preprocess import normalise
+from sar_infer.images.sources import EXPECTED
 
-ImageSource = str | os.PathLike[str] | bytes | Image.Image | npt.NDArray[np.uint8]
-"""A path, encoded bytes, a PIL image, or a uint8 array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)."""
+ImageSource = str | os.PathLike[str] | bytes | IO[bytes] | Image.Image | npt.NDArray[np.uint8]
+"""A path, encoded bytes, an open file, a PIL image, or a uint8 array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)."""
 MAX_PIXELS = 50_000_000
 MAX_SIDE = 16_384
 MAX_RATIO = 100
@@ -65,6 +66,7 @@ def load_rgb(
             too many scans (see ``jpeg.check_scans``), unreadable, or there is too little memory for it.
     """
     try:
+        source = _read(source)
         return normalise(_decoded(source, formats, max_pixels, least), fill)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ImageError(f"too large: more than {max_pixels / 1e6:.3g} million pixels", "size") from None
@@ -77,6 +79,21 @@ def load_rgb(
     except Exception as error:  # hostile data makes decoders raise almost anything
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise ImageError(f"cannot be read: {reason}") from None
+
+
+def _read(source: Any) -> ImageSource:
+    """Return the content of an open file or of a buffer as bytes, anything else as it is.
+
+    Raises:
+        ImageError: A file was opened as text.
+    """
+    if isinstance(source, bytearray | memoryview):
+        return bytes(source)
+    if not hasattr(source, "read"):
+        return source  # type: ignore[no-any-return]
+    if isinstance(source, io.TextIOBase):
+        raise ImageError("a file that was opened as text; open it with open(path, 'rb')")
+    return bytes(source.read())
 
 
 def _decoded(source: ImageSource, formats: tuple[str, ...], max_pixels: int, least: int | None) -> Image.Image:
@@ -139,8 +156,6 @@ def _opened(source: ImageSource, formats: tuple[str, ...]) -> Image.Image:
         with _READING[id(source) % len(_READING)]:
             _check_scans(source)
             return source.copy()
-    if isinstance(source, bytes):
-        return _from_bytes(source, formats)
     if isinstance(source, str | os.PathLike):
         path = Path(source)
         if not path.exists():
@@ -151,7 +166,7 @@ def _opened(source: ImageSource, formats: tuple[str, ...]) -> Image.Image:
             if stream.read(len(jpeg.START)) == jpeg.START:
                 return _from_bytes(_rest(stream, 0), formats)
         return Image.open(path, formats=formats)
-    return _from_array(source)
+    return _from_bytes(source, formats) if isinstance(source, bytes) else _from_array(source)
 
 
 def _from_bytes(data: bytes, formats: tuple[str, ...]) -> Image.Image:
@@ -162,9 +177,7 @@ def _from_bytes(data: bytes, formats: tuple[str, ...]) -> Image.Image:
 def _from_array(array: Any) -> Image.Image:
     shape, kind = getattr(array, "shape", None), str(getattr(array, "dtype", type(array).__name__))
     if shape is None or kind != "uint8" or len(shape) not in (2, 3) or (len(shape) == 3 and shape[2] not in (1, 3, 4)):
-        raise ImageError(
-            f"expected a path, bytes, PIL image or uint8 array (H, W, 3), got {kind} {shape or ''}".rstrip()
-        )
+        raise ImageError(f"expected {EXPECTED}, got {kind} {shape or ''}".rstrip())
     _check_size(shape[1], shape[0])
     return Image.fromarray(array[:, :, 0] if shape[2:] == (1,) else array)
 

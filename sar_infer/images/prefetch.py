@@ -9,7 +9,7 @@ from itertools import islice
 from typing import TypeVar
 
 import numpy as np
-from PIL import Image, ImageFile
+from PIL import ImageFile
 
 from sar_infer._arrays import Floats
 from sar_infer.bundle.manifest import Preprocess
@@ -110,12 +110,6 @@ def _batches(
         while ahead:
             current, ahead = ahead, [start(item) for item in islice(numbered, batch_size)]
             yield [future.result() for future in current]
-
-
-def several(images: ImageSource | Iterable[ImageSource]) -> Iterable[ImageSource]:
-    """Return images as an iterable; a single image becomes a list of one."""
-    single = isinstance(images, str | os.PathLike | bytes | Image.Image | np.ndarray)
-    return [images] if single else images  # type: ignore[list-item, return-value]
 
 
 def readable(batch: Sequence[Decoded]) -> list[Floats]:

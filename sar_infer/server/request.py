@@ -250,17 +250,18 @@ async def _read_form(
         raise invalid(error.errors(include_url=False, include_context=False, include_input=False), model) from None
 
 
-def chooses_only(mode: Mode | None, has_classes: bool) -> bool:
-    """Return whether a call chooses only from its own classes.
+def chooses_only(mode: Mode | None, has_classes: bool) -> bool | None:
+    """Return whether a call chooses only from its own classes; None leaves it to the bank (`build_class_set`).
 
     Args:
-        mode: As requested; None means ``extend`` if the call has classes, else ``bank``.
+        mode: As requested; None is ``bank`` if the call has no classes.
         has_classes: The call has classes.
 
     Raises:
         Problem: the mode needs classes and there are none, or it takes none.
     """
-    mode = mode or ("extend" if has_classes else "bank")
+    if mode is None:
+        return None
     if (mode == "bank") == has_classes:
         expected = "no classes" if mode == "bank" else "classes to choose from"
         raise Problem("invalid-request", f"mode {mode!r}: expected {expected}")

@@ -131,7 +131,9 @@ def _read_text(path: Path) -> str:
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        raise ClassFileError(f"{path}: no such class file; expected a text file with one name a line") from None
+        raise ClassFileError(
+            f"{path}: no such class file; expected a text file with one name a line, or names with commas between"
+        ) from None
     except IsADirectoryError:
         raise ClassFileError(f"{path}: is a folder; expected a text file with one name a line") from None
     except OSError as error:

@@ -60,7 +60,7 @@ def reference_logits(source: ExportSource) -> torch.Tensor:
 def test_logits_and_ranking_are_those_of_torch(source: ExportSource, classifier: Classifier) -> None:
     expected = reference_logits(source)
     probabilities = expected.softmax(-1)
-    results = classifier.classify(PHOTOS, classes=NEW, top_k=len(BANK) + len(NEW))
+    results = classifier.classify(PHOTOS, classes=NEW, only=False, top_k=len(BANK) + len(NEW))
     names = [*BANK, *NEW]
     for row, result in enumerate(results):
         assert [prediction.label for prediction in result.predictions] == [

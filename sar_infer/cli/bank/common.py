@@ -113,7 +113,7 @@ def photos_option(metavar: str, text: str, *, required: bool = True) -> Callable
 
 
 classes_option = own_option(
-    "--classes", type=click.Path(path_type=Path), help="Text file of class names, one per line."
+    "--classes", type=click.Path(path_type=Path), help="Text file of class names, one per line; or a,b,c."
 )
 exclude_option = own_option(
     "--exclude",

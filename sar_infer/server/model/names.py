@@ -20,7 +20,7 @@ from sar_infer.server.problems import Quota
 from sar_infer.text.names import Phrases
 
 T = TypeVar("T")
-_SetKey = tuple[ClassBank, tuple[tuple[str, tuple[str, ...]], ...], bool]
+_SetKey = tuple[ClassBank, tuple[tuple[str, tuple[str, ...]], ...], bool | None]
 """The bank itself, as no digest covers all of its classes' settings; phrases by name; and whether to choose only from
 these names."""
 LARGE = 10_000
@@ -64,7 +64,7 @@ class Names:
             next(self._classifier.rank(row, class_set, 1))
             self._whole = bank, class_set
 
-    async def class_set(self, classes: Phrases, only: bool, bank: ClassBank) -> ClassSet:
+    async def class_set(self, classes: Phrases, only: bool | None, bank: ClassBank) -> ClassSet:
         """Return the class set of a call; calls that ask for the same at the same time share one encoding.
 
         Raises:

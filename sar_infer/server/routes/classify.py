@@ -28,9 +28,11 @@ class ClassifyOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    classes: list[str] = Field([], description="names to add to the bank's; may be repeated")
+    classes: list[str] = Field([], description="class names; may be repeated")
     top_k: Annotated[int, Field(ge=1, le=MAX_TOP_K)] | None = Field(None, description="classes to answer; 5 by default")
-    mode: Mode | None = Field(None, description="default: extend if classes are given, else bank")
+    mode: Mode | None = Field(
+        None, description="default with classes: only if the bank has a bundle's default names, else extend"
+    )
     unknown: bool | None = Field(None, description="give no class to an image that seems to be none of the classes")
     coverage: Coverage | None = Field(
         None, description="return a set that contains the true class with this probability"
@@ -50,7 +52,7 @@ class ClassifyRequest(ClassifyOptions):
 
     images: Texts = Field(min_length=1, description=IMAGES)
     classes: Texts | dict[str, Texts] | None = Field(  # type: ignore[assignment]  # a query has only names
-        None, description="names to add to the bank's, or phrases by name, which are averaged"
+        None, description="class names, or phrases by name, which are averaged"
     )
 
     @field_validator("classes", mode="before")

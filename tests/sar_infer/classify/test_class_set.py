@@ -6,11 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.banks import learning, photo_set
-from support.bundles import DIM, ENCODER_DIGEST, name_rows
+from support.bundles import DIM, ENCODER_DIGEST, name_rows, write_bundle
 from support.trained import apart, by_hand, example_trained, known_of, photo_set_of, unit_rows_of
 
+from sar_infer import Classifier
 from sar_infer.bank import ClassBank, add, add_photos, calibrate, fit, learn, remove, rename, set_class
 from sar_infer.bank.learned import BankCalibration
+from sar_infer.bundle.bundle import open_bundle
+from sar_infer.bundle.freeze import freeze
 from sar_infer.class_model.trained import TrainedClasses
 from sar_infer.classify import ranking
 from sar_infer.classify.class_set import ClassSet, build_class_set
@@ -227,3 +230,28 @@ def test_a_few_changes_of_a_large_bundle_rank_as_all_classes_made_anew(trained: 
         np.testing.assert_array_equal(classes.embeddings[at], [rows[classes.names[column]] for column in at])
     assert (bank.lookup.get("ninth"), bank.lookup.get("thing 9"), bank.lookup.get("thing 4000")) == (13, None, None)
     assert [bank.names[bank.lookup.find(name)] for name in ("THING 7000", "teal")] == ["thing 7000", "teal"]
+
+
+def test_the_names_of_a_call_replace_default_names_and_extend_all_other_classes(tmp_path: Path) -> None:
+    shipped = Classifier.open(device="cpu")
+    default = list(shipped.bank.names)
+    names = ["mug", "red mug"]
+    assert list(shipped.class_set(names).names) == names
+    assert list(shipped.class_set().names) == default
+    assert list(shipped.class_set(names, only=False).names) == [*default, *names]
+    shipped.bank.save(tmp_path / "unchanged.safetensors")
+    assert list(Classifier.open(tmp_path / "unchanged.safetensors").class_set(names).names) == names
+    with_mug = Classifier.open(device="cpu").add("mug")
+    assert list(with_mug.class_set(["red mug"]).names) == [*default, "mug", "red mug"]
+    assert list(with_mug.class_set(["red mug"], only=True).names) == ["red mug"]
+    freeze(shipped.bundle, with_mug.bank, tmp_path / "frozen")  # these classes were chosen
+    assert len(Classifier.open(tmp_path / "frozen", device="cpu").class_set(["red mug"]).names) == len(default) + 2
+
+
+def test_a_trained_bundle_has_classes_of_its_own(tmp_path: Path) -> None:
+    bundle = open_bundle(write_bundle(tmp_path / "bundle", trained=example_trained()))
+    exported = bundle.bank.replaced(provenance={"origin": "sar-export"})
+    assert len(Classifier(bundle, bank=exported).class_set(["owl"]).names) == len(bundle.bank.names) + 1
+    untrained = open_bundle(write_bundle(tmp_path / "untrained"))
+    exported = untrained.bank.replaced(provenance={"origin": "sar-export"})
+    assert list(Classifier(untrained, bank=exported).class_set(["owl"]).names) == ["owl"]

@@ -259,7 +259,7 @@ def test_int8_on_a_processor_without_vnni_is_warned_of_once(
         ("photos/a.jpg empty", "empty: a folder without images"),
         ("photos/a.jpg *.webp", r"\*\.webp: matches nothing"),
         ("https://a.example/b.jpg", "https is not fetched; download it"),
-        ("photos/a.jpg --only", "--only needs --classes"),
+        ("photos/a.jpg --only", "--only and --extend need --classes"),
         ("photos/a.jpg --classes none.txt", "none.txt: no such class file; expected a text file with one name a line"),
         ("photos/a.jpg --bundle none", "none: no such folder"),
         ("photos/a.jpg --bank none", "none: no such bank file"),
