@@ -36,7 +36,7 @@ def by_class(
         labelled: dict[str, list[ImageSource]] = {}
         for image, label in zip(images, labels, strict=True):
             if not isinstance(label, str):
-                raise InputError(f"label {label!r:.80}: expected the name of a class as text")
+                raise InputError(f"label {label!r:.80}: expected the name of a class as text, which the encoder reads")
             labelled.setdefault(str(label), []).append(image)
         return labelled
     if isinstance(photos, Mapping):
