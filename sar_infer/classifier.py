@@ -210,7 +210,7 @@ class Classifier(Embedder):
         """
         return self._bank.look() if isinstance(self._bank, BankFile) else self._bank
 
-    def classify(
+    def classify(  # noqa: PLR0913 - one for each option
         self,
         images: ImageSource | Iterable[ImageSource],
         classes: Classes | ClassSet | None = None,
@@ -219,6 +219,7 @@ class Classifier(Embedder):
         *,
         examples: Labelled | None = None,
         unknown: bool = False,
+        threshold: float | None = None,
         explain: bool = False,
         coverage: float | None = None,
     ) -> list[ImageResult]:
@@ -235,6 +236,7 @@ class Classifier(Embedder):
             top_k: Number of classes to return for each image, at most.
             examples: Choose from exactly the classes of these labelled photos, as ``fit`` takes them, and ``classes``.
             unknown: Give no class to an image that seems to be none of the classes.
+            threshold: Probability of *unknown*, 0 to 1, above which it does, instead of the bank's own.
             explain: Give the reasons for the best class.
             coverage: Give the set of classes that contains the true one with this probability.
 
@@ -246,7 +248,7 @@ class Classifier(Embedder):
             InputError: there is no class to choose from, ``top_k`` is below 1, or no class model was fitted that
                 has what these options need.
         """
-        options = DecisionOptions(unknown, coverage=coverage, explain=explain)
+        options = DecisionOptions(unknown, threshold, coverage, explain)
         bank = None if examples is None else self.create(examples)
         chosen = classes if isinstance(classes, ClassSet) else self.class_set(classes, only, bank)
         return list(self.stream(unfolded(images), chosen, top_k, options=options))

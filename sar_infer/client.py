@@ -102,6 +102,7 @@ class Client:
         top_k: int = 5,
         *,
         unknown: bool = False,
+        threshold: float | None = None,
         explain: bool = False,
         coverage: float | None = None,
     ) -> list[ImageResult]:
@@ -113,6 +114,7 @@ class Client:
             only: True chooses only from ``classes``, False from the bank's too.
             top_k: How many classes to return for each image, at most.
             unknown: Give no class to an image that seems to be none of the classes.
+            threshold: Probability of *unknown*, 0 to 1, above which it does, instead of the bank's own.
             explain: Report the reasons for the best class.
             coverage: Report the set of classes that includes the true one with this probability.
 
@@ -122,7 +124,7 @@ class Client:
         Raises:
             InputError: ``classes`` is a string.
         """
-        options = DecisionOptions(unknown, coverage=coverage, explain=explain)
+        options = DecisionOptions(unknown, threshold, coverage, explain)
         return list(self.stream(images, classes, only, top_k, options=options))
 
     def stream(
@@ -136,12 +138,11 @@ class Client:
         options: DecisionOptions = PLAIN,
     ) -> Iterator[ImageResult]:
         """Classify any number of images in constant memory, at most ``batch_size`` a request, one after the other."""
-        if options.threshold is not None:
-            raise InputError("a server has its class model's threshold; leave it out")
         phrases = phrases_by_name(classes)
         spellings = {" ".join(unicodedata.normalize("NFC", name).split()): name for name in phrases}
         mode = None if only is None or not (only or phrases) else "only" if only else "extend"
         fields: dict[str, Any] = {"top_k": top_k, "mode": mode, "coverage": options.coverage}
+        fields["threshold"] = options.threshold
         fields |= {name: "true" for name in ("unknown", "explain") if getattr(options, name)}
         fields = {name: value for name, value in fields.items() if value is not None}
         plain = all(texts == (name,) for name, texts in phrases.items())

@@ -21,7 +21,7 @@ class DecisionOptions:
 
     Attributes:
         unknown: Give no class to an image that seems to be none of the classes.
-        threshold: Probability, 0..1, above which an image is called unknown, instead of the class model's own; a
+        threshold: Probability, 0..1, above which an image is called unknown, instead of the bank's own; a
             class with a threshold of its own in the bank is judged by that.
         coverage: Give the set of classes that contains the true one with this probability, 0..1.
         explain: Give the reasons for the best class.
@@ -39,7 +39,7 @@ class DecisionOptions:
 
     def __post_init__(self) -> None:
         if self.threshold is not None and not self.unknown:
-            raise InputError("a threshold is for unknown: ask for that too (--unknown)")
+            raise InputError("a threshold is for unknown: ask for unknown too")
         if self.threshold is not None and not 0 <= self.threshold <= 1:
             raise InputError(f"threshold: expected a probability, 0 to 1, got {self.threshold:g}")
         if self.coverage is not None and not 0 < self.coverage < 1:

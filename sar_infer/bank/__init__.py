@@ -18,6 +18,7 @@ from sar_infer.bank.edits import (
     rename,
     rollback,
     set_class,
+    set_unknown_threshold,
 )
 from sar_infer.bank.entry import Entry
 from sar_infer.bank.learned import BankCalibration, Learn, Learned
@@ -26,4 +27,4 @@ from sar_infer.bank.steps import Step
 
 __all__ = ["BankCalibration", "ClassBank", "Entry", "Images", "Learn", "Learned", "PhotoSet", "Step"]
 __all__ += ["add", "add_photos", "calibrate", "carry", "create", "fit", "forget_photos", "learn"]
-__all__ += ["put_classes", "remove", "rename", "rollback", "set_class"]
+__all__ += ["put_classes", "remove", "rename", "rollback", "set_class", "set_unknown_threshold"]

@@ -18,7 +18,18 @@ import numpy as np
 import numpy.typing as npt
 
 from sar_infer._arrays import Floats, Indices
-from sar_infer.bank.entry import CALIBRATION, LEARNED, MODEL, Arrays, Entry, Puts, Record, check_entry, check_unit
+from sar_infer.bank.entry import (
+    CALIBRATION,
+    LEARNED,
+    MODEL,
+    THRESHOLD,
+    Arrays,
+    Entry,
+    Puts,
+    Record,
+    check_entry,
+    check_unit,
+)
 from sar_infer.bank.learned import BankCalibration, Learned
 from sar_infer.bank.photos import MOST_ROWS, NO_IMAGES, Images, Parked, PhotoSet
 from sar_infer.bank.steps import Log, Step
@@ -261,9 +272,9 @@ class ClassBank:
 
     @functools.cached_property
     def records(self) -> Mapping[str, Record]:
-        """Return ``@model``, ``@learned`` and ``@calibration``, those that are there."""
+        """Return ``@model``, ``@learned``, ``@calibration`` and ``@threshold``, those that are there."""
         had = {} if self.base is None else self.base.bank.records
-        puts = {key: self.changes.get(key, had.get(key)) for key in (MODEL, LEARNED, CALIBRATION)}
+        puts = {key: self.changes.get(key, had.get(key)) for key in (MODEL, LEARNED, CALIBRATION, THRESHOLD)}
         return {key: item for key, item in puts.items() if isinstance(item, Record)}
 
     @property
@@ -460,6 +471,11 @@ class ClassBank:
     def calibration(self) -> BankCalibration | None:
         """Return the latest calibration; it may be that of an earlier state."""
         return BankCalibration.of(self.records[CALIBRATION].data) if CALIBRATION in self.records else None
+
+    @property
+    def unknown_threshold(self) -> float | None:
+        """Return the bank's own threshold of *unknown*, 0 to 1, which replaces the calibration's and the model's."""
+        return float(self.records[THRESHOLD].data["unknown"]) if THRESHOLD in self.records else None
 
     @property
     def calibration_holds(self) -> bool | None:

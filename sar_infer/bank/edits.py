@@ -15,7 +15,18 @@ import numpy as np
 
 from sar_infer._arrays import Floats
 from sar_infer.bank.class_bank import ClassBank
-from sar_infer.bank.entry import CALIBRATION, LEARNED, MODEL, Arrays, Entry, Puts, Record, check_entry, check_unit
+from sar_infer.bank.entry import (
+    CALIBRATION,
+    LEARNED,
+    MODEL,
+    THRESHOLD,
+    Arrays,
+    Entry,
+    Puts,
+    Record,
+    check_entry,
+    check_unit,
+)
 from sar_infer.bank.learned import BankCalibration, Learn
 from sar_infer.bank.photos import MOST_ROWS, Parked, PhotoSet, without
 from sar_infer.bank.steps import Log, Step
@@ -321,6 +332,23 @@ def set_class(
     return _committed(bank, "set", {key: after}, f"changed {entry.name!r} ({words})", by)
 
 
+def set_unknown_threshold(bank: ClassBank, threshold: float | None, *, by: str = "") -> ClassBank:
+    """Set the probability of *unknown*, 0 to 1, above which an image is called unknown; None: that of the model.
+
+    Raises:
+        BankError: The threshold is not in 0..1.
+    """
+    if threshold == bank.unknown_threshold:
+        return bank
+    if threshold is None:
+        return _committed(bank, "set", {THRESHOLD: None}, "dropped the threshold of unknown", by)
+    if not 0 <= threshold <= 1:
+        raise BankError(f"expected a threshold of unknown of 0..1, got {threshold}")
+    return _committed(
+        bank, "set", {THRESHOLD: Record({"unknown": threshold})}, f"set the threshold of unknown to {threshold:g}", by
+    )
+
+
 def fit(bank: ClassBank, arrays: Arrays, data: Mapping[str, Any] | None = None, *, by: str = "") -> ClassBank:
     """Give a bank a class model that was fitted on its photos, which replaces an earlier one.
 
@@ -363,12 +391,15 @@ def learn(bank: ClassBank, learning: Learn, *, by: str = "") -> ClassBank:
 
 
 def calibrate(bank: ClassBank, calibration: BankCalibration | None, *, by: str = "") -> ClassBank:
-    """Give a bank the calibration that was fitted on it as it is; None takes it away."""
+    """Give a bank the calibration that was fitted on it as it is, without its own threshold; None takes it away."""
     if calibration is None:
         puts: Puts = {CALIBRATION: None} if CALIBRATION in bank.records else {}
         return _committed(bank, "calibrate", puts, "dropped the calibration", by)
     words = f"calibrated on {_count(calibration.measured['photos'], 'photo')}"
-    return _committed(bank, "calibrate", {CALIBRATION: Record(dataclasses.asdict(calibration))}, words, by)
+    puts = {CALIBRATION: Record(dataclasses.asdict(calibration))}
+    if bank.unknown_threshold is not None:
+        puts, words = {**puts, THRESHOLD: None}, f"{words}, dropped the threshold of unknown"
+    return _committed(bank, "calibrate", puts, words, by)
 
 
 def rollback(bank: ClassBank, to: int, *, by: str = "") -> ClassBank:
@@ -474,7 +505,8 @@ def carry(bank: ClassBank, bundled: ClassBank, embed: Embed, *, by: str = "") ->
             f"another image encoder: the photos of {count} wait in the file until the bank is carried back; to use "
             "them here, add them again"
         )
-    for record, words in ((MODEL, "fit"), (LEARNED, "learn"), (CALIBRATION, "calibrate")):
+    commands = {MODEL: "fit", LEARNED: "learn", CALIBRATION: "calibrate", THRESHOLD: "set --unknown-threshold"}
+    for record, words in commands.items():
         if record in bank.records:
             notes.append(f"what sar-bank {words} stored belongs to the other bundle; run sar-bank {words} again")
     summary = f"carried {_count(len(keys), 'class')} to encoder {bundled.encoder_digest[:8]}"

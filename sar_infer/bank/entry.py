@@ -1,7 +1,7 @@
 """The content of a bank as plain data: entries of classes, and records of the bank as a whole.
 
 An entry is all that is known of one class. Keys of entries are opaque and never used twice; names are unique by
-``name_key``. Records have the keys ``@model``, ``@learned`` and ``@calibration``.
+``name_key``. Records have the keys ``@model``, ``@learned``, ``@calibration`` and ``@threshold``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sar_infer._arrays import Floats
 from sar_infer.errors import BankError
 from sar_infer.storage.tensor_file import tensor_bytes
 
-MODEL, LEARNED, CALIBRATION = "@model", "@learned", "@calibration"
+MODEL, LEARNED, CALIBRATION, THRESHOLD = "@model", "@learned", "@calibration", "@threshold"
 UNIT_TOLERANCE = 1e-3
 Doubles = npt.NDArray[np.float64]
 Arrays = Mapping[str, npt.NDArray[Any]]

@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from sar_infer.bank.entry import Entry, Puts, Record
+from sar_infer.bank.entry import CALIBRATION, LEARNED, MODEL, Entry, Puts, Record
 from sar_infer.errors import InputError
 
 UNDO_STEPS = 64
@@ -80,7 +80,7 @@ class Log:
         steps = [*self.steps, step]
         alive = [number for number, one in enumerate(steps) if one.puts is not None]
         fold = max(0, len(alive) - UNDO_STEPS)
-        for key in (key for key in step.puts or () if key.startswith("@")):
+        for key in {MODEL, LEARNED, CALIBRATION}.intersection(step.puts or ()):
             having = [order for order, number in enumerate(alive) if key in (steps[number].puts or ())]
             fold = max(fold, having[-UNDO_RECORDS - 1] + 1 if len(having) > UNDO_RECORDS else 0)
         folded, begun = self.folded, self.begun

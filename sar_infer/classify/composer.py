@@ -198,7 +198,10 @@ class Composer:
         return model, Linear((*pieces, *given.pieces), np.concatenate([bias, after]), given.unknown), evidence
 
     def _model(self, bank: ClassBank, evidence: Mapping[int, Evidence], rows: Floats | None = None) -> ClassModel:
-        """Return the model that ranks a bank's classes: the fitted or the usual one, calibrated if the bank is."""
+        """Return the model that ranks a bank's classes: the fitted or the usual one, calibrated if the bank is.
+
+        A bank's own threshold of *unknown* replaces the model's.
+        """
         model = self.fitted(bank)
         if model is None:
             first = bank if bank.base is None else bank.base.bank
@@ -215,15 +218,15 @@ class Composer:
                 centre = _centre(evidence)
                 centre = model.centre if centre is None else centre.astype(np.float32)
                 model = dataclasses.replace(model, centre=centre, weights=np.array(USUAL))
-        calibration = bank.calibration
-        if calibration is None or not bank.calibration_holds or calibration.model_digest != self.digest(bank):
-            return model
-        return dataclasses.replace(
-            model,
-            weights=model.weights / calibration.temperature,
-            unknown=calibration.unknown,
-            sets=np.array([[0.0, *calibration.least]]),
-        )
+        calibration, threshold = bank.calibration, bank.unknown_threshold
+        if calibration is not None and bank.calibration_holds and calibration.model_digest == self.digest(bank):
+            model = dataclasses.replace(
+                model,
+                weights=model.weights / calibration.temperature,
+                unknown=calibration.unknown,
+                sets=np.array([[0.0, *calibration.least]]),
+            )
+        return model if threshold is None else dataclasses.replace(model, unknown=threshold)
 
     def digest(self, bank: ClassBank) -> str:
         """Return the digest of the model that a bank's calibration is bound to."""

@@ -63,7 +63,7 @@ _BATCH = 16
     "--threshold",
     type=float,
     metavar="X",
-    help="With --unknown: probability from which an image is unknown.  [default: the class model's]",
+    help="With --unknown: probability above which an image is unknown.  [default: the bank's]",
 )
 @option(
     "--coverage",

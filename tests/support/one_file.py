@@ -11,7 +11,17 @@ from PIL import Image
 from support.bundles import DIM
 
 from sar_infer import Classifier
-from sar_infer.bank import BankCalibration, ClassBank, Learn, add, calibrate, fit, learn, set_class
+from sar_infer.bank import (
+    BankCalibration,
+    ClassBank,
+    Learn,
+    add,
+    calibrate,
+    fit,
+    learn,
+    set_class,
+    set_unknown_threshold,
+)
 
 Image8 = npt.NDArray[np.uint8]
 
@@ -80,4 +90,5 @@ BANKS: dict[str, Callable[[Classifier], ClassBank]] = {
     "settings": with_settings,
     "adapted": adapted,
     "calibrated": calibrated,
+    "threshold": lambda classifier: set_unknown_threshold(calibrated(classifier), 0.0),
 }

@@ -46,8 +46,11 @@ def calibrate(arguments: BankArguments, *, photos: Sequence[str]) -> None:
         name, path, why = repeats[0]
         count = "1 photo" if len(repeats) == 1 else f"{len(repeats):,} photos"
         click.echo(one_line(f"left out {count}, such as {path} of {name!r}: {why}"), err=True)
-    content = {"bank": str(arguments.file)} | dataclasses.asdict(fitted)
-    emit(arguments.form, lambda: content, calibration_lines(fitted, str(arguments.file)))
+    own, lines = workspace.bank.unknown_threshold, calibration_lines(fitted, str(arguments.file))
+    content = {"bank": str(arguments.file), "dropped_threshold": own} | dataclasses.asdict(fitted)
+    if own is not None:
+        lines.append(f"dropped the threshold of unknown that was set, {own:g}")
+    emit(arguments.form, lambda: content, lines)
 
 
 def _fitted(classifier: Classifier, bank: ClassBank, photos: Mapping[str, PhotoSet]) -> BankCalibration:

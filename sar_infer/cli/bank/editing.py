@@ -211,18 +211,31 @@ def rename(arguments: BankArguments, old: str, new: str, *, embed: bool) -> None
         write(arguments, workspace, edit(workspace.bank, old, new, row, by="sar-bank rename"))
 
 
-@on_bank({"Names": "aliases no_aliases photos_only", "Scores": "threshold no_threshold background"}, "set")
-@click.argument("name", metavar="CLASS")
+@on_bank(
+    {
+        "Names": "aliases no_aliases photos_only",
+        "Scores": "threshold no_threshold background",
+        "Of the bank, without CLASS": "unknown_threshold no_unknown_threshold",
+    },
+    "set",
+)
+@click.argument("name", metavar="[CLASS]", required=False)
 @own_option("--alias", "aliases", multiple=True, metavar="NAME", help="Add another name. Repeatable.")
 @own_option("--no-alias", "no_aliases", multiple=True, metavar="NAME", help="Remove this alias. Repeatable.")
 @own_option("--threshold", type=click.FloatRange(0, 1), help="Lowest score at which the class is predicted.")
 @own_option("--no-threshold", is_flag=True, help="Predict the class at any score.")
 @own_option("--background/--foreground", default=None, help="Include in the softmax, never predict.")
 @own_option("--photos-only/--named", default=None, help="Use only its photos, since its name has no meaning; or both.")
-def set_class(
+@own_option(
+    "--unknown-threshold", type=click.FloatRange(0, 1), help="Probability above which an image is called unknown."
+)
+@own_option("--no-unknown-threshold", is_flag=True, help="Use the threshold of the calibration, or of the class model.")
+def set_class(  # noqa: PLR0913 - one for each option
     arguments: BankArguments,
-    name: str,
+    name: str | None,
     *,
+    unknown_threshold: float | None,
+    no_unknown_threshold: bool,
     aliases: Sequence[str],
     no_aliases: Sequence[str],
     threshold: float | None,
@@ -230,18 +243,37 @@ def set_class(
     background: bool | None,
     photos_only: bool | None,
 ) -> None:
-    """Change the aliases, the threshold or the use of a class."""
+    """Change the aliases, the threshold or the use of a class, or the threshold of unknown of BANK_FILE.
+
+    \b
+    sar-bank set shop.safetensors hat --alias cap
+    sar-bank set shop.safetensors --unknown-threshold 0.3
+    """  # noqa: D301 - \b is for click
     from sar_infer.bank import set_class as edit
+    from sar_infer.bank import set_unknown_threshold
     from sar_infer.text.names import name_key
+
+    of_bank = no_unknown_threshold or unknown_threshold is not None
+    if no_unknown_threshold and unknown_threshold is not None:
+        raise Refusal("--unknown-threshold and --no-unknown-threshold contradict each other; leave one out")
 
     if threshold is not None and no_threshold:
         raise Refusal("--threshold and --no-threshold contradict each other; leave one out")
     settings: dict[str, Any] = {} if background is None else {"background": background}
     settings |= {} if photos_only is None else {"photos_only": photos_only}
     settings |= {"threshold": threshold} if no_threshold or threshold is not None else {}
-    if not settings and not aliases and not no_aliases:
+    of_class = bool(settings or aliases or no_aliases)
+    if not of_class and not of_bank:
         raise Refusal("nothing to set; see sar-bank set --help")
+    if of_class == of_bank or of_class != (name is not None):
+        raise Refusal(
+            "a class has --alias, --threshold, --background and --photos-only, and the bank --unknown-threshold; give "
+            "CLASS with the former and leave it out with the latter"
+        )
     with changing(arguments) as workspace:
+        if name is None:
+            write(arguments, workspace, set_unknown_threshold(workspace.bank, unknown_threshold, by="sar-bank set"))
+            return
         entry = workspace.bank.entry(name)
         if photos_only and not entry.photos:
             raise Refusal(f"{name!r} has no photos, so its name is needed; add some with sar-bank add --photos")

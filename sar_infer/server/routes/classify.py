@@ -34,6 +34,9 @@ class ClassifyOptions(BaseModel):
         None, description="default with classes: only if the bank has a bundle's default names, else extend"
     )
     unknown: bool | None = Field(None, description="give no class to an image that seems to be none of the classes")
+    threshold: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        None, description="with unknown: the probability above which an image is unknown, instead of the bank's"
+    )
     coverage: Coverage | None = Field(
         None, description="return a set that contains the true class with this probability"
     )
@@ -84,6 +87,7 @@ async def classify(request: Request, service: Serving, query: Annotated[Classify
     only = chooses_only(call.mode or query.mode, bool(phrases))
     options = DecisionOptions(
         bool(query.unknown if call.unknown is None else call.unknown),
+        query.threshold if call.threshold is None else call.threshold,
         coverage=call.coverage or query.coverage,
         explain=bool(query.explain if call.explain is None else call.explain),
     )

@@ -30,6 +30,7 @@ from sar_infer.bank import (
     rename,
     rollback,
     set_class,
+    set_unknown_threshold,
 )
 from sar_infer.bank.steps import UNDO_RECORDS, UNDO_STEPS
 from sar_infer.errors import BankError, ClassNameError, InputError
@@ -56,6 +57,7 @@ class Model:
         self.encoder = "x"
         self.model: str | None = None
         self.learned: dict[str, Any] | None = None
+        self.unknown: float | None = None
         self.made = 0
         self.classes: list[Class] = [self.fresh(name, name) | {"of_base": True} for name in names]
 
@@ -135,7 +137,7 @@ class Model:
             one["parked"] = {**one["parked"], **({self.encoder: one["photos"]} if one["photos"] else {})}
             one.update(row=embedded(encoder, one["phrases"] or (one["name"],)), sum=None)
             one["photos"] = one["parked"].pop(encoder, [])
-        self.encoder, self.model, self.learned = encoder, None, None
+        self.encoder, self.model, self.learned, self.unknown = encoder, None, None, None
 
     def forget(self, identity: int, labels: list[str]) -> None:
         for one in self.classes:
@@ -256,6 +258,11 @@ class Machine(RuleBasedStateMachine):
         self.model.model = word
         self.done(fit(self.bank, MODELS[word] if word else {}), record="@model")
 
+    @rule(unknown=st.sampled_from([None, 0.0, 0.25]))
+    def unknown_threshold(self, unknown: float | None) -> None:
+        self.model.unknown = unknown
+        self.done(set_unknown_threshold(self.bank, unknown))
+
     @rule(sums=st.dictionaries(NAMES, st.sampled_from("st"), max_size=3), photos=st.integers(1, 2))
     def learn(self, sums: dict[str, str], photos: int) -> None:
         accepted = self.model.learn(sums, photos)
@@ -329,6 +336,7 @@ class Machine(RuleBasedStateMachine):
         assert [vars(step) for step in given.history] == []
         assert (given.names, given.embeddings.tobytes()) == (self.bank.names, self.bank.embeddings.tobytes())
         assert (fitted(given), learned(given)) == (fitted(self.bank), learned(self.bank))
+        assert given.unknown_threshold == self.model.unknown
         assert all(len(one.rows) == 0 for one in given.photos.values())
 
     @invariant()
@@ -336,6 +344,7 @@ class Machine(RuleBasedStateMachine):
         if not hasattr(self, "states"):
             return
         bank, classes = self.bank, self.model.classes
+        assert bank.unknown_threshold == self.model.unknown
         assert list(bank.names) == [one["name"] for one in classes]
         assert bank.log.last == len(self.states) - 1
         np.testing.assert_array_equal(bank.embeddings, unit_rows([one["row"] for one in classes]))

@@ -102,6 +102,35 @@ def test_a_calibration_counts_until_the_bank_changes(photographed: Path, fitted:
     assert classify.answers("held/red/0.png", "--bank", BANK) == [before]
 
 
+def test_the_threshold_of_unknown_is_the_call_s_the_bank_s_the_calibration_s_or_the_model_s(photographed: Path) -> None:
+    def rejected(*options: object) -> list[bool]:
+        return [image["predictions"] == [] for image in classify.answers("held", "--bank", BANK, "--unknown", *options)]
+
+    run("set", BANK, "--unknown-threshold", 0)
+    assert all(rejected())
+    assert not any(rejected("--threshold", 1))
+    run("fit", BANK)
+    run("add", BANK, "lime")
+    assert all(rejected())  # both keep it
+    run("set", BANK, "--no-unknown-threshold")
+    own = rejected()
+    assert own == rejected("--threshold", ClassModel.from_tensors(ClassBank.load(BANK).fitted).unknown)
+    run("set", BANK, "--unknown-threshold", 0)
+    said = run("calibrate", BANK, "--photos", paint_folders("more", 20, seed=5)).stdout
+    assert "dropped the threshold of unknown that was set, 0" in said
+    calibrated = ClassBank.load(BANK).calibration.unknown
+    assert rejected() == rejected("--threshold", calibrated)
+    run("set", BANK, "--unknown-threshold", 0)
+    assert all(rejected())
+    evaluated = run.report("evaluate", BANK, "--photos", "held")
+    assert evaluated["unknowns"]["threshold"] == 0
+    run("rollback", BANK, "--steps", 1)
+    assert rejected() == rejected("--threshold", calibrated)
+    for arguments in (("red", "--unknown-threshold", 0.5), ("--threshold", 0.5), ("red",)):
+        assert "set" in run.refused("set", BANK, *arguments) or "leave it out" in run.refused("set", BANK, *arguments)
+    assert "contradict" in run.refused("set", BANK, "--unknown-threshold", 0.5, "--no-unknown-threshold")
+
+
 def test_a_calibration_needs_photos_that_the_bank_has_not_learned_from(photographed: Path) -> None:
     before = content()
     assert "0 photos that the bank has not used; calibration needs 50" in run.refused(

@@ -112,6 +112,8 @@ def test_scores_and_answers_are_those_of_the_package(bank: str, tmp_path: Path) 
         assert answers[-1] == (names.index(result.predictions[0].label) if result.predictions else -1)
     if bank == "settings":
         assert -1 in answers
+    if bank == "threshold":
+        assert {*answers} == {-1}
     assert {outputs["scores"].shape, outputs["answer"].shape} == {(1, len(names)), (1,)}
 
 

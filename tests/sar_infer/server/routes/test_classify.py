@@ -14,7 +14,7 @@ from support.pictures import encoded, huge_png, jpeg
 from support.servers import Local, local_server
 from support.trained import example_trained
 
-from sar_infer import Classifier
+from sar_infer import Classifier, Client
 from sar_infer.bank import set_class
 from sar_infer.bundle.bundle import open_bundle
 from sar_infer.bundle.freeze import freeze
@@ -95,8 +95,18 @@ def test_unknown_sets_and_reasons_in_every_form(calibrated: Local) -> None:
         assert (plain["unknown"], "reason" in plain) == (answered["unknown"], False)
         assert len(plain["predictions"]) == 4
         assert client.get("/v1/model").json()["unknown"] == 0
+        for answer in (
+            raw(client, unknown="true", threshold="1"),
+            client.post("/v1/classify", files={"image": RED}, data={"unknown": "true", "threshold": "1"}),
+            client.post("/v1/classify", json={"images": call["images"], "unknown": True, "threshold": 1}),
+        ):
+            assert len(answer.json()["results"][0]["predictions"]) == 4
+        assert raw(client, threshold="1").json()["detail"] == "a threshold is for unknown: ask for unknown too"
+    with Client(calibrated.url) as own:
+        ((result,), (rejected,)) = (own.classify(RED, unknown=True, threshold=at) for at in (1, 0))
+        assert len(result.predictions) == 4 and rejected.predictions == ()
     after = [calibrated.metric(name) for name in ("sar_judged_total", "sar_unknown_total")]
-    assert after == [count + 5 for count in before]
+    assert after == [count + 10 for count in before]
 
 
 IMAGE = base64.b64encode(RED).decode()
@@ -249,7 +259,7 @@ def test_multipart_fields_are_checked_and_of_repeated_ones_the_last_counts(clien
 def test_a_misspelt_option_is_named_with_those_there_are(client: httpx2.Client) -> None:
     answer = raw(client, topk=3)
     assert problem(answer) == (422, "invalid-request")
-    options = "classes, top_k, mode, unknown, coverage, explain"
+    options = "classes, top_k, mode, unknown, threshold, coverage, explain"
     assert answer.json()["detail"] == f"query.topk: unknown field, perhaps top_k; expected some of {options}"
     answer = client.post("/v1/classify", json={"image": ["aa"]})
     says = f"image: unknown field, perhaps images; expected some of {options}, images (and 1 more)"
