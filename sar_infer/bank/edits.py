@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -458,12 +458,55 @@ def carry(bank: ClassBank, bundled: ClassBank, embed: Embed, *, by: str = "") ->
     same = bank.base.digest == bundled.base.digest if bank.base and bundled.base else bank.base is None
     if same and bank.encoder_digest == bundled.encoder_digest:
         return bank, []
+    carried = _carried(bank, bundled)
+    entries = carried.entries
+    for new, row in zip(carried.texts, embed([*carried.texts.values()]) if carried.texts else (), strict=True):
+        entries[new] = entries[new]._replace(embedding=row, added=entries[new].added or utc_now())
+    here = Parked(bank.images, {key: bank.photos_at(key) for key in carried.keys if bank.entries[key].photos})
+    pool: dict[bytes, Floats] = {}
+    parked: list[Parked] = []
+    for waiting in (*bank.parked, here):
+        photos = {carried.keys[key]: one for key, one in waiting.photos.items() if key in carried.keys}
+        if not waiting.images.same(bundled.images):
+            parked += [waiting._replace(photos=photos)] if photos else []
+            continue
+        for new, one in photos.items():
+            entries[new] = _joined(entries[new], one)
+            pool |= one.recent
+    summary = f"carried {_count(len(carried.keys), 'class')} to encoder {bundled.encoder_digest[:8]}"
+    step = Step(bank.log.last + 1, utc_now(), "carry", summary, by)
+    history = [dataclasses.replace(one, puts=None) for one in bank.history]
+    log = Log((*history, step), step.n, {**dict.fromkeys(carried.gone), **entries})
+    own: dict[str, Any] = {} if bank.base else {"base": None, "provenance": bank.provenance}
+    after = bundled.replaced(log=log, pool=pool, next_key=carried.next_key, parked=tuple(parked), **own)
+    if not after.can_answer:
+        raise BankError("no class is left that can be an answer")
+    return after.checked(), _to_make_again(bank, bundled, len(here.photos))
+
+
+class _Carried(NamedTuple):
+    """The classes of a bank that differ from its base, at another bundle.
+
+    Attributes:
+        keys: Their keys there, by their keys here.
+        entries: What they are there, without photos; the embeddings of ``texts`` are still to be made.
+        texts: The texts to embed, by the key there.
+        gone: Keys of the bundle's classes that were removed here.
+        next_key: Number of the next key.
+    """
+
+    keys: dict[str, str]
+    entries: dict[str, Entry]
+    texts: dict[str, tuple[str, ...]]
+    gone: set[str]
+    next_key: int
+
+
+def _carried(bank: ClassBank, bundled: ClassBank) -> _Carried:
     had, theirs = (bank.base.bank.entries, bundled.entries) if bank.base else ({}, {})
     by_name = {name_key(entry.name): key for key, entry in theirs.items()}
-    number, gone = max(bundled.next_key, bank.next_key), set[str]()
-    keys: dict[str, str] = {}  # of the classes that differ from their base
-    entries: dict[str, Entry] = {}
-    texts: dict[str, tuple[str, ...]] = {}
+    keys, entries, texts, gone = dict[str, str](), dict[str, Entry](), dict[str, tuple[str, ...]](), set[str]()
+    number = max(bundled.next_key, bank.next_key)
     for key, item in bank.changes.items():
         old = had.get(key)
         if isinstance(item, Record) or (item is None and old is None):
@@ -478,46 +521,35 @@ def carry(bank: ClassBank, bundled: ClassBank, embed: Embed, *, by: str = "") ->
         if bundles is None or (item.phrases if old is None else item.added):
             texts[new] = item.texts
         else:
-            aliases = {name_key(alias): alias for alias in (*bundles.aliases, *item.aliases)}
-            entry = entry._replace(
-                embedding=bundles.embedding,
-                phrases=bundles.phrases if item.name == bundles.name else bundles.texts,
-                added=bundles.added,
-                aliases=tuple(alias for key, alias in aliases.items() if key != name_key(item.name)),
-            )
+            entry = _as_bundled(entry, bundles)
         entries[new] = entry
-    for new, row in zip(texts, embed([*texts.values()]) if texts else (), strict=True):
-        entries[new] = entries[new]._replace(embedding=row, added=entries[new].added or utc_now())
-    here = Parked(bank.images, {key: bank.photos_at(key) for key in keys if bank.entries[key].photos})
-    pool: dict[bytes, Floats] = {}
-    parked: list[Parked] = []
-    for waiting in (*bank.parked, here):
-        photos = {keys[key]: one for key, one in waiting.photos.items() if key in keys}
-        if not waiting.images.same(bundled.images):
-            parked += [waiting._replace(photos=photos)] if photos else []
-            continue
-        for new, one in photos.items():
-            entries[new] = _joined(entries[new], one)
-            pool |= one.recent
-    notes, count = list[str](), _count(len(here.photos), "class")
-    if here.photos and not bank.images.same(bundled.images):
+    return _Carried(keys, entries, texts, gone, number)
+
+
+def _as_bundled(entry: Entry, bundles: Entry) -> Entry:
+    """Return a class with the embedding and the aliases of a bundle's class of the same name."""
+    aliases = {name_key(alias): alias for alias in (*bundles.aliases, *entry.aliases)}
+    return entry._replace(
+        embedding=bundles.embedding,
+        phrases=bundles.phrases if entry.name == bundles.name else bundles.texts,
+        added=bundles.added,
+        aliases=tuple(alias for key, alias in aliases.items() if key != name_key(entry.name)),
+    )
+
+
+def _to_make_again(bank: ClassBank, bundled: ClassBank, photographed: int) -> list[str]:
+    """Return a line for each kind of thing that cannot be carried to a bundle."""
+    notes = list[str]()
+    if photographed and not bank.images.same(bundled.images):
         notes.append(
-            f"another image encoder: the photos of {count} wait in the file until the bank is carried back; to use "
-            "them here, add them again"
+            f"another image encoder: the photos of {_count(photographed, 'class')} wait in the file until the bank is "
+            "carried back; to use them here, add them again"
         )
     commands = {MODEL: "fit", LEARNED: "learn", CALIBRATION: "calibrate", THRESHOLD: "set --unknown-threshold"}
     for record, words in commands.items():
         if record in bank.records:
             notes.append(f"what sar-bank {words} stored belongs to the other bundle; run sar-bank {words} again")
-    summary = f"carried {_count(len(keys), 'class')} to encoder {bundled.encoder_digest[:8]}"
-    step = Step(bank.log.last + 1, utc_now(), "carry", summary, by)
-    history = [dataclasses.replace(one, puts=None) for one in bank.history]
-    log = Log((*history, step), step.n, {**dict.fromkeys(gone), **entries})
-    own: dict[str, Any] = {} if bank.base else {"base": None, "provenance": bank.provenance}
-    after = bundled.replaced(log=log, pool=pool, next_key=number, parked=tuple(parked), **own)
-    if not after.can_answer:
-        raise BankError("no class is left that can be an answer")
-    return after.checked(), notes
+    return notes
 
 
 def _joined(entry: Entry, new: PhotoSet) -> Entry:

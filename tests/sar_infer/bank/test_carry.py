@@ -22,6 +22,7 @@ from sar_infer.bank import (
     set_class,
 )
 from sar_infer.bank.file import read
+from sar_infer.bank.steps import UNDO_STEPS
 from sar_infer.errors import BankError, ClassNameError, InputError
 
 SELF_TEST = tuple(unit_row("self-test").tolist())
@@ -162,3 +163,39 @@ def test_a_bundle_without_an_answer_is_refused_and_its_own_changes_nothing(tmp_p
     with pytest.raises(BankError, match="no class"):
         carry(set_class(bank, "b", background=True), bundle(tmp_path, "y", "ab"), embed("y"))
     assert old.dim == DIM
+
+
+def test_removals_reach_parked_photos(tmp_path: Path) -> None:
+    """Of a class that was removed 64 steps ago, of a class that has no other photo, and one that is only in a sum."""
+    old, new = bundle(tmp_path, "x"), bundle(tmp_path, "y")
+    labels = [f"photo {number}" for number in range(70)]
+    bank = add_photos(old, {"a": photo_set("p"), "b": photo_set("q"), "c": photo_set(*labels), "d": photo_set("d")})
+    bank, _ = carry(bank, new, embed("y"))
+    bank = forget_photos(bank, "b", photo_set("q").digests)
+    bank = forget_photos(bank, "c", photo_set(labels[0]).digests)
+    bank = remove(bank, ["a"])
+    for number in range(UNDO_STEPS):
+        bank = set_class(bank, "d", threshold=number / 100)
+    bank.save(tmp_path / "shop")
+    data = (tmp_path / "shop").read_bytes()
+    for label in ("p", "q", labels[0]):
+        assert photo_set(label).digests[0] not in data
+        assert unit_row(label).tobytes() not in data
+    assert photo_set("d").digests[0] in data
+    back, _ = carry(ClassBank.load(tmp_path / "shop", base=new), old, embed("x"))
+    assert back.photos_of("c").digests == photo_set(*labels[6:]).digests  # those with embeddings of their own
+    np.testing.assert_allclose(back.photos_of("c").mean, unit_rows(labels[6:]).astype(np.float64).mean(0), atol=1e-9)
+    assert set(back.photos) == {"c", "d"}
+
+
+def test_embeddings_are_those_of_their_photos_after_removals(tmp_path: Path) -> None:
+    """Also if another class stores the embedding of a photo that is only in a sum here."""
+    labels = [f"photo {number}" for number in range(70)]
+    bank = ClassBank.of([*"ab"], unit_rows("ab"), "x" * 64, images=Images("x"))
+    add_photos(bank, {"a": photo_set(*labels), "b": photo_set(labels[3])}).save(tmp_path / "shop")
+    bank = forget_photos(ClassBank.load(tmp_path / "shop"), "a", photo_set(*labels[60:63]).digests)
+    recent = bank.photos_of("a").recent
+    for label in labels:
+        row = recent.get(photo_set(label).digests[0])
+        assert row is None or np.array_equal(row, unit_row(label))
+    assert len(recent) == 61
