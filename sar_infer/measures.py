@@ -54,8 +54,12 @@ class Share:
     @classmethod
     def of_flags(cls, flags: Sequence[bool | None] | npt.NDArray[np.bool_]) -> Share | None:
         """Return the share of those that are True; None of none."""
-        count, total = sum(map(bool, flags)), len(flags)
-        return cls(count, total, count / total, *wilson(count, total)) if total else None
+        return cls.of_count(sum(map(bool, flags)), len(flags))
+
+    @classmethod
+    def of_count(cls, count: int, of: int) -> Share | None:
+        """Return the share of ``count`` out of ``of``; None of none."""
+        return cls(count, of, count / of, *wilson(count, of)) if of else None
 
     @property
     def interval(self) -> str:

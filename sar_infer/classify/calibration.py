@@ -9,14 +9,12 @@ import numpy as np
 from sar_infer._arrays import Floats
 from sar_infer.bank import BankCalibration
 from sar_infer.class_model.model import COVERAGES, Doubles, Labels, log_probabilities
-from sar_infer.measures import calibration_error
+from sar_infer.measures import Share, calibration_error, threshold_for
 
 LEAST_IMAGES = 50
 """Of fewer, nothing is fitted."""
 FOLDS = 10
 """Parts in which it is measured: each with what the other nine give."""
-KNOWN = 0.95
-"""Share of images of known classes that are not called unknown."""
 _TEMPERATURES = np.exp(np.linspace(np.log(0.05), np.log(20), 241))
 
 
@@ -39,6 +37,8 @@ class Measured:
         error_before: Expected calibration error without it, 15 bins (Guo et al., arXiv 1706.04599).
         error_after: The same with it.
         called_unknown: Share that it calls unknown.
+        other_photos: Number of photos of no class.
+        others_found: Share of these that it calls unknown; None without any.
         coverage: Share whose prediction set holds the class, for each of `COVERAGES`.
         set_size: Mean number of classes in a set.
     """
@@ -48,24 +48,33 @@ class Measured:
     error_before: float
     error_after: float
     called_unknown: float
+    other_photos: int
+    others_found: float | None
     coverage: tuple[float, ...]
     set_size: tuple[float, ...]
 
 
-def calibrate(logits: Floats, labels: Labels) -> tuple[Calibrated, Measured]:
+def calibrate(
+    logits: Floats, labels: Labels, others: Floats | None = None, false_alarms: float = 0.05
+) -> tuple[Calibrated, Measured]:
     """Calibrate on photos and measure in ten folds.
 
     Args:
         logits: (N, C + 1), the last column that of *unknown*.
         labels: (N,) 0 to C - 1, N of `LEAST_IMAGES` or more.
+        others: (M, C + 1), of photos of no class, on which the threshold is measured.
+        false_alarms: Share of the N photos that may be called unknown, 0 to 1.
     """
+    others = logits[:0] if others is None else others
+    found = np.zeros(len(others), np.bool_)
     order = np.argsort(labels, kind="stable")
     scores, covered, sizes = np.zeros((2, len(labels))), np.zeros((3, len(labels))), np.zeros((3, len(labels)))
     strange = np.zeros(len(labels), np.bool_)
     for start in range(FOLDS):
         part = order[start::FOLDS]
         rest = np.setdiff1d(order, part)
-        fitted = _fitted(logits[rest], labels[rest])
+        fitted = _fitted(logits[rest], labels[rest], false_alarms)
+        found[start::FOLDS] = _shares(others[start::FOLDS], fitted.temperature)[0] > fitted.unknown
         unknown, shares = _shares(logits[part], fitted.temperature)
         scores[:, part] = _shares(logits[part], 1.0)[1].max(1), shares.max(1)
         strange[part] = unknown > fitted.unknown
@@ -79,13 +88,15 @@ def calibrate(logits: Floats, labels: Labels) -> tuple[Calibrated, Measured]:
         calibration_error(scores[0], right),
         calibration_error(scores[1], right),
         float(strange.mean()),
+        len(others),
+        float(found.mean()) if len(others) else None,
         tuple(covered.mean(1).tolist()),
         tuple(sizes.mean(1).tolist()),
     )
-    return _fitted(logits, labels), measured
+    return _fitted(logits, labels, false_alarms), measured
 
 
-def _fitted(logits: Floats, labels: Labels) -> Calibrated:
+def _fitted(logits: Floats, labels: Labels, false_alarms: float) -> Calibrated:
     """Return the likeliest temperature, and the quantiles under it."""
     rows = np.arange(len(labels))
     likelihoods = [log_probabilities(logits[:, :-1] / t)[rows, labels].mean() for t in _TEMPERATURES]
@@ -96,7 +107,7 @@ def _fitted(logits: Floats, labels: Labels) -> Calibrated:
     for coverage in COVERAGES:
         rank = count - int(np.ceil((count + 1) * coverage - 1e-9))
         least.append(float(own[rank]) if rank >= 0 else 0.0)
-    return Calibrated(temperature, float(np.quantile(unknown, KNOWN, method="higher")), tuple(least))
+    return Calibrated(temperature, threshold_for(unknown, false_alarms), tuple(least))
 
 
 def _shares(logits: Floats, temperature: float) -> tuple[Doubles, Doubles]:
@@ -110,10 +121,21 @@ def calibration_lines(fitted: BankCalibration, file: str) -> list[str]:
     measured = fitted.measured
     pairs = zip(COVERAGES, measured["coverage"], measured["set_size"], strict=True)
     sets = ", ".join(f"{wanted:.0%}: {share:.1%} with {size:.1f} classes" for wanted, share, size in pairs)
+    groups = [("photos of the classes called unknown", "photos", "called_unknown")]
+    groups += [("other photos found", "other_photos", "others_found")] if measured["other_photos"] else []
     return [
         f"{file}: calibrated on {measured['photos']:,} photos; accuracy {measured['accuracy']:.1%}",
         f"temperature {fitted.temperature:.3f}; calibration error {measured['error_before']:.1%} before, "
         f"{measured['error_after']:.1%} after",
         f"prediction sets contain the class, measured in ten folds: {sets}",
-        f"unknown above a probability of {fitted.unknown:.3f}; {measured['called_unknown']:.1%} of these photos are",
+        f"unknown above a probability of {fitted.unknown:.3f}, for {100 * measured['false_alarms']:g} % false alarms",
+        *(
+            f"{name}: {_share(measured['before'][key], measured[count])} before, "
+            f"{_share(measured[key], measured[count])} after"
+            for name, count, key in groups
+        ),
     ]
+
+
+def _share(share: float | None, of: int) -> str:
+    return "no threshold" if share is None else str(Share.of_count(round(share * of), of))

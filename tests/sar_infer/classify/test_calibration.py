@@ -32,6 +32,27 @@ def test_a_calibration_finds_the_temperature_and_holds_on_other_photos(heat: flo
     assert list(measured.set_size) == sorted(measured.set_size)
 
 
+def test_false_alarms_and_other_photos_as_a_loop_over_ten_folds_counts_them() -> None:
+    """With photos of all classes in every fold, at the temperature that each fold is given."""
+    logits, labels = drawn(400, 3, 1.0)
+    others = drawn(90, 4, 1.0)[0] + np.float32([0, 0, 0, 0, 0, 0, 2])
+    fitted, measured = calibrate(logits, labels, others, false_alarms=0.2)
+    order = sorted(range(400), key=lambda number: (labels[number], number))
+    called, found = 0, 0
+    for start in range(10):
+        part = order[start::10]
+        rest = [number for number in order if number not in part]
+        own, _ = calibrate(logits[rest], labels[rest], false_alarms=0.2)
+        ranked = sorted(softmax(logits[rest] / own.temperature)[:, -1])
+        threshold = ranked[-1 - int(0.2 * (len(rest) - 1) + 1e-9)]
+        called += sum(softmax(logits[part] / own.temperature)[:, -1] > threshold)
+        found += sum(softmax(others[start::10] / own.temperature)[:, -1] > threshold)
+    assert (measured.called_unknown, measured.others_found) == pytest.approx((called / 400, found / 90))
+    assert (measured.other_photos, measured.others_found > 0.3) == (90, True)
+    assert calibrate(logits, labels)[1].others_found is None
+    assert fitted.unknown < calibrate(logits, labels, others)[0].unknown
+
+
 def test_photos_that_are_all_right_can_be_calibrated_too() -> None:
     labels = np.arange(60) % 3
     logits = np.concatenate([4 * np.eye(3, dtype=np.float32)[labels], np.zeros((60, 1), np.float32)], axis=1)

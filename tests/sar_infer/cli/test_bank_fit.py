@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from support.bank_commands import BANK, COLOURS, Command, content, paint_folders, working_in
 
 from sar_infer import Classifier
@@ -15,8 +16,10 @@ from sar_infer.bank import ClassBank
 from sar_infer.class_model.model import ClassModel
 from sar_infer.cli.bank import main
 from sar_infer.cli.classify import main as sar_classify
+from sar_infer.measures import wilson
 
 run, classify = Command(main), Command(sar_classify)
+ROOT = Path(__file__).parents[3]
 HINT = "enough photos to fit a class model"
 
 
@@ -129,6 +132,50 @@ def test_the_threshold_of_unknown_is_the_call_s_the_bank_s_the_calibration_s_or_
     for arguments in (("red", "--unknown-threshold", 0.5), ("--threshold", 0.5), ("red",)):
         assert "set" in run.refused("set", BANK, *arguments) or "leave it out" in run.refused("set", BANK, *arguments)
     assert "contradict" in run.refused("set", BANK, "--unknown-threshold", 0.5, "--no-unknown-threshold")
+
+
+def test_a_calibration_prints_what_it_changes_for_other_photos(photographed: Path) -> None:
+    run("fit", BANK)
+    more = paint_folders("more", 20, seed=5)
+    alone = run("calibrate", BANK, "--photos", more)
+    assert "Warning: the photos show no other things, so how many of these are found was not measured" in alone.stderr
+    assert "other photos found" not in alone.stdout
+    run("rollback", BANK, "--steps", 1)
+    Path(more, "mud").mkdir()
+    for number, level in enumerate(range(0, 250, 10)):
+        Image.new("RGB", (32, 32), (level, level, level)).save(Path(more, "mud", f"{number}.png"))
+    evaluated = run.report("evaluate", BANK, "--photos", more)["unknowns"]
+    result = run("calibrate", BANK, "--photos", more, "--false-alarms", 10)
+    assert result.stderr == "no class, so photos of other things: 'mud'\n"
+    measured = ClassBank.load(BANK).calibration.measured
+    for name, key in (("known", "called_unknown"), ("unknown_images", "others_found")):
+        share = evaluated[name]
+        assert measured["before"][key] == share["share"]
+        assert f"{share['share']:.1%} (95 % interval {100 * share['low']:.1f} to " in result.stdout
+    assert measured["false_alarms"] == 0.1 and measured["other_photos"] == 25
+    after = run.report("evaluate", BANK, "--photos", more)["unknowns"]
+    assert after["known"]["share"] <= 0.1  # of the very photos
+
+
+def test_a_trial_on_garments(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rates that ``calibrate`` prints are those of ``evaluate`` on photos held out, within their interval."""
+    monkeypatch.delenv("SAR_BUNDLE")
+    clothes = ROOT / "examples" / "clothes"
+    for path in sorted((clothes / "test").glob("*/*")):
+        half = "calibrating" if int(path.stem) < 9 else "held out"
+        Path(half, path.parent.name).mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, Path(half, path.parent.name))
+    run("create", BANK, "--photos", clothes / "train")
+    before = run.report("evaluate", BANK, "--photos", "held out")["unknowns"]
+    printed = run.report("calibrate", BANK, "--photos", "calibrating", "--false-alarms", 5)["measured"]
+    after = run.report("evaluate", BANK, "--photos", "held out")["unknowns"]
+    counts = printed["photos"], printed["other_photos"], after["known"]["of"], after["unknown_images"]["of"]
+    assert counts == (54, 36, 36, 24)
+    for rates, unknowns in ((printed["before"], before), (printed, after)):
+        for key, count, name in (("called_unknown", 54, "known"), ("others_found", 36, "unknown_images")):
+            low, high = wilson(rates[key] * count, count)
+            assert low <= unknowns[name]["high"] and unknowns[name]["low"] <= high
+            assert abs(rates[key] - unknowns[name]["share"]) < (high - low)
 
 
 def test_a_calibration_needs_photos_that_the_bank_has_not_learned_from(photographed: Path) -> None:
