@@ -24,6 +24,13 @@ def main(model: str, *paths: str) -> None:
     for path in paths:
         with Image.open(path) as photo:
             image = ImageOps.exif_transpose(photo)
+        if image.mode == "F":
+            raise SystemExit(f"{path}: expected integer pixels, got floating point; convert the image to 8 bits")
+        if image.mode.startswith("I"):  # 16-bit grey
+            grey = np.clip(np.asarray(image), 0, 65535).astype(np.uint32)
+            level = image.info.get("transparency")
+            pixels = np.where(grey == (-1 if level is None else level), fill, (grey + 128) // 257)
+            image = Image.fromarray(pixels.astype(np.uint8))
         if image.has_transparency_data:
             image = Image.alpha_composite(Image.new("RGBA", image.size, (fill,) * 3), image.convert("RGBA"))
         scores, answer, unknown, embedding = session.run(outputs, {"image": np.asarray(image.convert("RGB"))})

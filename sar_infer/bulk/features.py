@@ -153,8 +153,9 @@ def _stored(path: Path, classifier: Classifier, skipped: Skipped) -> Iterator[Fe
             if not len(batch):
                 continue
             flat = batch.column("embedding").flatten().to_numpy(zero_copy_only=False)
-            rows = np.asarray(flat, np.float32).reshape(len(batch), -1)
-            lengths: Any = np.linalg.norm(rows, axis=1, keepdims=True)
+            with np.errstate(over="ignore"):  # then the length is infinite
+                rows = np.asarray(flat, np.float32).reshape(len(batch), -1)
+                lengths: Any = np.linalg.norm(rows, axis=1, keepdims=True)
             if rows.shape[1] != manifest.embed_dim or not (np.abs(lengths - 1) < 0.01).all():  # of float16
                 raise InputError(
                     f"{path}: expected embeddings of {manifest.embed_dim} numbers and length 1, as of this bundle's "

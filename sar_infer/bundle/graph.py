@@ -56,6 +56,8 @@ def _fields(view: memoryview) -> Iterator[tuple[int, memoryview]]:
     position = 0
     while position < len(view):
         tag, position = _varint(view, position)
+        if tag >> 32:
+            raise ValueError("a tag of more than 32 bits")  # onnxruntime drops the bits above and reads another field
         wire = tag & 7
         if wire == 0:
             end = _varint(view, position)[1]

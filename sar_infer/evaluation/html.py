@@ -13,7 +13,7 @@ from typing import Any
 
 from PIL import Image
 
-from sar_infer.errors import WriteError
+from sar_infer.errors import WriteError, one_line
 from sar_infer.images.load import ImageSource, load_rgb
 from sar_infer.storage.files import write_atomically
 
@@ -73,7 +73,7 @@ def html_page(name: str, title: str, data: Any) -> str:
     )
     return _SHELL.format(
         policy=policy,
-        title=html.escape(title),
+        title=html.escape(one_line(title)),
         style=style,
         body=body,
         data=json.dumps(data, allow_nan=False, separators=(",", ":")).translate(_ESCAPES),

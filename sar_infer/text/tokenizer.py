@@ -9,13 +9,17 @@ are computed as merges are met, without a dictionary of all tokens.
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import functools
 import gzip
 import html
 import itertools
+import json
+import math
 import string
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +32,9 @@ _WORDS = rf"{_START}|{_END}|'s|'t|'re|'ve|'m|'ll|'d|[\p{{L}}]+|[\p{{N}}]|[^\s\p{
 _LONGEST_TEXT = 4096
 _LARGEST_FILE = 2**23
 """CLIP's merges take 0.5 MB, the whole list that they are taken from 3 MB."""
+_MOST_GROWTH = 1000
+"""Characters that a normaliser may make of one, and characters of a mark of word pieces."""
+_MARKS = ("continuing_subword_prefix", "end_of_word_suffix")
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
@@ -107,24 +114,64 @@ class JsonTokenizer:
         """Read a ``tokenizer.json``.
 
         Raises:
-            BundleError: The library is not installed, or the file is missing or damaged.
+            BundleError: The library is not installed, or the file is missing, damaged or needs too much memory.
         """
         try:
             import tokenizers
         except ModuleNotFoundError:
             raise BundleError(f"{path}: needs the library tokenizers: {install('tokenizers')}") from None
         try:
-            tokenizer = tokenizers.Tokenizer.from_file(str(path))
-        except Exception as error:  # the library raises nothing narrower
+            with _errors():
+                tokenizer = tokenizers.Tokenizer.from_file(str(path))
+            normalizer = tokenizer.normalizer
+            growth = 1 if normalizer is None else _growth(json.loads(normalizer.__getstate__()))
+            marks = [getattr(tokenizer.model, key, None) or "" for key in _MARKS]
+        except ValueError as error:
             raise BundleError(f"{path}: not a tokenizer file ({error})") from None
+        if max(growth, *map(len, marks)) > _MOST_GROWTH:
+            raise BundleError(f"{path}: makes texts more than {_MOST_GROWTH:,} times as long")
         tokenizer.no_padding()
         tokenizer.no_truncation()
         return cls(tokenizer, cleaning)
 
     def encode(self, text: str) -> list[int]:
-        """Return the token ids of a text of any length, without start and end token."""
-        ids: list[int] = self._tokenizer.encode(clean(text, self._cleaning), add_special_tokens=False).ids
+        """Return the token ids of a text of any length, without start and end token.
+
+        Raises:
+            ClassNameError: The library cannot encode it.
+        """
+        try:
+            with _errors():
+                ids: list[int] = self._tokenizer.encode(clean(text, self._cleaning), add_special_tokens=False).ids
+        except ValueError as error:
+            raise ClassNameError(f"the bundle's tokenizer cannot encode {text[:40]!r} ({error})") from None
         return ids
+
+
+@contextlib.contextmanager
+def _errors() -> Iterator[None]:
+    """Turn every error of the library `tokenizers` into ValueError; its panics are no Exception."""
+    try:
+        yield
+    except BaseException as error:
+        if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+            raise ValueError(error) from None
+        raise
+
+
+def _growth(normalizer: Any) -> int:
+    """Return how many characters a normaliser of the library `tokenizers` makes of one at most."""
+    kind = normalizer["type"]
+    if kind == "Sequence":
+        return math.prod(map(_growth, normalizer["normalizers"]))
+    if kind == "Replace":
+        return max(1, len(normalizer["content"])) + (normalizer["pattern"].get("String") in (None, ""))
+    if kind == "Prepend":
+        return 1 + len(normalizer["prepend"])
+    if kind == "Precompiled":  # the size of a trie, the trie, and texts that end with a zero byte
+        content = base64.b64decode(normalizer["precompiled_charsmap"])
+        return max(map(len, content[4 + int.from_bytes(content[:4], "little") :].split(b"\0")))
+    return 18 if kind in ("NFKC", "NFKD") else 4
 
 
 def encode_name(tokenizer: Tokenizer | JsonTokenizer, spec: TokenizerSpec, name: str) -> list[int]:
@@ -148,7 +195,7 @@ def encode_name(tokenizer: Tokenizer | JsonTokenizer, spec: TokenizerSpec, name:
         raise ClassNameError(
             f"class name {shown} is too long: {len(tokens)} tokens, {spec.max_name_tokens} fit; shorten it"
         )
-    if not tokenizer.reserved.isdisjoint(tokens):
+    if spec.end_token in tokens or not tokenizer.reserved.isdisjoint(tokens):
         raise ClassNameError(f"class name {shown} contains {_START}, {_END} or another token that is reserved")
     return tokens
 

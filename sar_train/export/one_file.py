@@ -40,6 +40,7 @@ from sar_infer.encoders.parity import MIN_COSINE, Check
 from sar_infer.encoders.precision import PrecisionChoice
 from sar_infer.encoders.self_test import self_test_image
 from sar_infer.errors import InputError
+from sar_infer.images.load import MAX_RATIO
 from sar_infer.images.preprocess import to_input
 from sar_infer.results import DecisionOptions
 from sar_infer.storage.files import write_atomically
@@ -70,6 +71,17 @@ _TARGETS = {
         target = Max (whole, one)""",
 }
 """Height and width after the resize, from ``sides``, those of the image."""
+_MIDDLE = """
+        whole_shape = Shape (channels)
+        whole_sides = Slice (whole_shape, two, four)
+        thinner = ReduceMin <keepdims = 1> (whole_sides)
+        longest = Mul (thinner, most_ratio)
+        allowed = Min (whole_sides, longest)
+        beyond = Sub (whole_sides, allowed)
+        first = Div (beyond, two)
+        last = Sub (whole_sides, first)
+        middle_part = Slice (channels, first, last, axes)"""
+"""The middle of an image that is thinner than the package accepts; enlarged whole, it would need gigabytes."""
 _CROP = """
     excess = Sub (target, square)
     float_excess = Cast <to = 1> (excess)
@@ -168,7 +180,8 @@ def _joined(encoder: onnx.ModelProto, spec: Preprocess, classes: ClassSet, *, ba
     pixels (uint8[{shape}] image) => (float[N, 3, {spec.size}, {spec.size}] pixels) {{
         images = {"Identity (image)" if batch else "Unsqueeze (image, zero)"}
         channels = Transpose <perm = [0, 3, 1, 2]> (images)
-        shape = Shape (channels)
+        {_MIDDLE if spec.resize_mode == "shortest" else "middle_part = Identity (channels)"}
+        shape = Shape (middle_part)
         sides = Slice (shape, two, four)
         head = Slice (shape, zero, three)
         {_TARGETS[spec.resize_mode]}
@@ -176,7 +189,7 @@ def _joined(encoder: onnx.ModelProto, spec: Preprocess, classes: ClassSet, *, ba
         wide = Concat <axis = 0> (head, width)
         front = Slice (shape, zero, two)
         whole_size = Concat <axis = 0> (front, target)
-        narrow = {resize} (channels, , , wide)
+        narrow = {resize} (middle_part, , , wide)
         resized = {resize} (narrow, , , whole_size)
         {_PAD if spec.resize_mode == "longest" else _CROP}
         floats = Cast <to = 1> (fitted)
@@ -187,6 +200,7 @@ def _joined(encoder: onnx.ModelProto, spec: Preprocess, classes: ClassSet, *, ba
     whole = {"zero": [0], "one": [1], "two": [2], "three": [3], "four": [4], "axes": [2, 3], "zeros": [0, 0]}
     constants: dict[str, Any] = {name: np.array(value, np.int64) for name, value in whole.items()}
     constants |= {
+        "most_ratio": np.array([MAX_RATIO], np.int64),
         "square": np.array([spec.size, spec.size], np.int64),
         "half": np.float32(0.5),
         "fill": np.uint8(spec.fill),

@@ -120,6 +120,30 @@ def test_python_without_the_package(shop: Path, classifier: Classifier) -> None:
     )
 
 
+@pytest.mark.parametrize("hidden", [None, 30_000])
+def test_python_reads_wide_grey_as_the_package(
+    hidden: int | None, shop: Path, classifier: Classifier, tmp_path: Path
+) -> None:
+    grey = np.asarray(Image.open(PHOTOS[0]).convert("L")).astype(np.uint16) * 200
+    grey[:20] = 30_000
+    Image.fromarray(grey).save(tmp_path / "grey.png", **({} if hidden is None else {"transparency": hidden}))
+    command = [sys.executable, READERS / "classify.py", shop, tmp_path / "grey.png"]
+    line = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    classes = classifier.class_set()
+    (scores,) = classifier.scores(classifier.logits(classifier.embed_images([tmp_path / "grey.png"]), classes))
+    np.testing.assert_allclose(line["scores"], scores, atol=1e-3)
+
+
+def test_python_refuses_floating_point(shop: Path, tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((9, 9), np.float32)).save(tmp_path / "f.tif")
+    process = subprocess.run(
+        [sys.executable, READERS / "classify.py", shop, tmp_path / "f.tif"], capture_output=True, text=True
+    )
+    assert process.returncode == 1
+    assert process.stderr.count("\n") == 1
+    assert "convert the image to 8 bits" in process.stderr
+
+
 def test_node(shop: Path, classifier: Classifier, runtime: Path, pixels: list[Path]) -> None:
     command = [needs("node"), READERS / "classify.mjs", shop, *pixels]
     environment = os.environ | {"ORT": str(runtime / "ort.wasm.min.mjs")}

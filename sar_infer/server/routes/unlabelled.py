@@ -150,7 +150,8 @@ async def _features(
             rows = [np.frombuffer(base64.b64decode(text, validate=True), "<f4") for text in texts]
         except (binascii.Error, ValueError):
             raise Problem("invalid-request", "embeddings: expected little-endian float32 in base64") from None
-        if any(row.shape != (width,) or not abs(float(np.linalg.norm(row)) - 1) < _UNIT for row in rows):
+        lengths = (float(np.linalg.norm(row.astype(np.float64))) for row in rows)  # float32 may overflow
+        if any(row.shape != (width,) or not abs(length - 1) < _UNIT for row, length in zip(rows, lengths, strict=True)):
             raise Problem(
                 "invalid-request", f"embeddings: expected {width} numbers each, of length 1, as this server makes"
             )

@@ -78,7 +78,7 @@ def test_results_that_cannot_be_used(tmp_path: Path, classifier: Classifier, bun
     pyarrow.parquet.write_table(foreign, tmp_path / "foreign.parquet")
     with pytest.raises(InputError, match="embeddings of another encoder"):
         read(classifier, tmp_path / "foreign.parquet")
-    for row in ([1.0, 0.0], [0.5] * 8):
+    for row in ([1.0, 0.0], [0.5] * 8, [1e30] * 8, [1e300] * 8):
         wrong = pyarrow.table({"key": ["a"], "embedding": [row], "error": [None]}).replace_schema_metadata(
             {"sar_clip": "{}"}
         )

@@ -110,3 +110,12 @@ def test_a_number_has_ten_bytes_at_most(tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_bytes(good + field + b"\x80" * 10 + b"\x01")
     with pytest.raises(BundleError, match="too long"):
         refuse_external_data(tmp_path / "m.onnx")
+
+
+def test_a_tag_beyond_32_bits_hides_nothing(tmp_path: Path) -> None:
+    """onnxruntime drops the upper bits, and so would read the field that this walker passes over."""
+    hidden = b"\xba\x80\x80\x80\x10"  # field 7, the graph, with a bit above 32
+    graph = helper.make_graph([constant(external())], "graph", [], []).SerializeToString()
+    (tmp_path / "m.onnx").write_bytes(hidden + bytes([len(graph) & 127 | 128, len(graph) >> 7]) + graph)
+    with pytest.raises(BundleError, match="32 bits"):
+        refuse_external_data(tmp_path / "m.onnx")

@@ -140,6 +140,9 @@ def test_people_get_lines_and_a_page(bank: Path) -> None:
         assert heading in result.stdout
     page = Path("page.html").read_text("utf-8")
     assert "Evaluation of mine.safetensors" in page
+    odd = bank.rename(os.fsdecode(b"\xff.safetensors"))
+    assert run("evaluate", odd, "--photos", "held", "--html", "odd.html").exit_code == 0
+    assert r"Evaluation of \udcff.safetensors" in Path("odd.html").read_text("utf-8")
     assert "data:image/jpeg;base64," in page
 
 

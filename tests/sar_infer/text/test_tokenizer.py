@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import base64
+import dataclasses
 import gzip
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -10,7 +14,7 @@ from support.bundles import SPEC, merges
 from support.examples import examples
 
 from sar_infer.errors import BundleError, ClassNameError
-from sar_infer.text.tokenizer import Tokenizer, encode_name
+from sar_infer.text.tokenizer import JsonTokenizer, Tokenizer, encode_name
 
 TOKENIZER = Tokenizer(merges())
 PIECES = (
@@ -92,3 +96,53 @@ def test_names_that_cannot_be_encoded(name: str, message: str) -> None:
         encode_name(TOKENIZER, SPEC, name)
     assert len(str(caught.value)) < 200
     assert "\n" not in str(caught.value)
+
+
+# ---------------------------------------------------------------------------------------------------- tokenizer.json
+def tokenizer_json(path: Path, **changes: Any) -> Path:
+    """Write a tokenizer whose unknown token is its end token, as CLIP's on a hub."""
+    word_level = {"type": "WordLevel", "vocab": {"<end>": 0, "cat": 1, "dog": 2}, "unk_token": "<end>"}
+    added = {"id": 0, "content": "<end>", "special": True}
+    added |= {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    split = {"type": "WhitespaceSplit"}
+    path.write_text(json.dumps({"added_tokens": [added], "pre_tokenizer": split, "model": word_level} | changes))
+    return path
+
+
+def replace(pattern: str, content: str) -> dict[str, Any]:
+    return {"type": "Replace", "pattern": {"String": pattern}, "content": content}
+
+
+@pytest.mark.parametrize(
+    "normalizer",
+    [
+        {"type": "Sequence", "normalizers": [replace("a", "a" * 10)] * 9},
+        {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "abc"}] * 9},
+        {"type": "Prepend", "prepend": "a" * 10**6},
+        {"type": "Precompiled", "precompiled_charsmap": base64.b64encode(bytes(8) + b"a" * 2000).decode()},
+    ],
+)
+def test_a_tokenizer_that_makes_texts_endless_is_refused(normalizer: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="times as long|not a tokenizer file"):
+        JsonTokenizer.open(tokenizer_json(tmp_path / "t.json", normalizer=normalizer), "lower")
+
+
+BACKTRACKING = {"type": "Split", "pattern": {"Regex": "(a+)+$|(a|aa)+b"}, "behavior": "Isolated", "invert": False}
+NO_UNKNOWN = {"type": "WordLevel", "vocab": {"b": 0}, "unk_token": "zzz"}
+
+
+@pytest.mark.parametrize("changes", [{"pre_tokenizer": BACKTRACKING}, {"model": NO_UNKNOWN}])
+def test_a_tokenizer_that_fails_or_panics_is_one_line(changes: dict[str, Any], tmp_path: Path) -> None:
+    tokenizer = JsonTokenizer.open(tokenizer_json(tmp_path / "t.json", **changes), "lower")
+    with pytest.raises(ClassNameError, match="cannot encode") as caught:
+        tokenizer.encode("a" * 200 + "!")
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_token_that_is_the_end_token_is_reserved(tmp_path: Path) -> None:
+    tokenizer = JsonTokenizer.open(tokenizer_json(tmp_path / "t.json"), "lower")
+    spec = dataclasses.replace(SPEC, kind="tokenizer.json", suffix="", prefix="", end_token=0)
+    assert encode_name(tokenizer, spec, "cat dog") == [1, 2]
+    for name in ("cat <end> dog", "cat <end>", "cat horse"):
+        with pytest.raises(ClassNameError, match="reserved"):
+            encode_name(tokenizer, spec, name)

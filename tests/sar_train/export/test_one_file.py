@@ -83,6 +83,20 @@ def test_pixels_are_those_of_the_package(resize_mode: Any, interpolation: Any, t
         assert (levels > 0.01).mean() < 0.03, name
 
 
+def test_a_thin_image_needs_no_gigabytes(bundle: Path, tmp_path: Path) -> None:
+    assert write(bundle, "--out", tmp_path / "one.onnx").exit_code == 0
+    thin = """
+import numpy as np, onnxruntime, resource, sys
+session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for shape in ((1, 200_001, 3), (200_001, 1, 3), (2, 200_000, 3)):
+    session.run(["scores"], {"image": np.zeros(shape, np.uint8)})
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+    process = subprocess.run([sys.executable, "-c", thin, tmp_path / "one.onnx"], capture_output=True, check=True)
+    assert int(process.stdout) < 500  # MiB; 1:10,000 took 2,500
+
+
 # ----------------------------------------------------------------------------------------------------------- answers
 @pytest.mark.parametrize("bank", BANKS)
 def test_scores_and_answers_are_those_of_the_package(bank: str, tmp_path: Path) -> None:

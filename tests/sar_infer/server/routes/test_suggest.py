@@ -92,11 +92,13 @@ def test_an_image_that_cannot_be_read_is_in_no_group(client: httpx2.Client) -> N
 
 def test_calls_that_cannot_be_answered(client: httpx2.Client) -> None:
     row, short = (base64.b64encode(np.ones(size, "<f4").tobytes()).decode() for size in (512, 8))
+    huge = base64.b64encode(np.full(512, 3e38, "<f4").tobytes()).decode()  # its square overflows, without a warning
     image = encoded(PHOTOS[:1])
     for call, code, detail in (
         ({}, "invalid-request", "expected either images or embeddings"),
         ({"images": image, "embeddings": [row]}, "invalid-request", "expected either images or embeddings"),
         ({"embeddings": [row]}, "invalid-request", "512 numbers each, of length 1, as this server makes"),
+        ({"embeddings": [huge]}, "invalid-request", "512 numbers each, of length 1, as this server makes"),
         ({"embeddings": [short]}, "invalid-request", "512 numbers each, of length 1, as this server makes"),
         ({"embeddings": ["?"]}, "invalid-request", "expected little-endian float32 in base64"),
         ({"embeddings": ["AAA="]}, "invalid-request", "expected little-endian float32 in base64"),
