@@ -43,10 +43,7 @@ def fetch(location: str) -> tuple[Path, str]:
         BundleError: there is no such repository or revision, no access to it, no bundle in it, or a file whose size
             is not that of the manifest; then nothing is fetched.
     """
-    match = _LOCATION.fullmatch(location)
-    if match is None:
-        raise InputError(f"{location}: expected {SCHEME}USER/NAME@REVISION")
-    repository, revision = match[1], match[2] or _NEWEST
+    repository, revision = _parsed(location)
     hub = _library(location)
     with _explained(location, BundleError):
         size = _size(hub, repository, revision, MANIFEST)
@@ -67,6 +64,34 @@ def fetch(location: str) -> tuple[Path, str]:
         for name in files:
             _file(hub, repository, commit, name)
     return manifest.parent, f"{SCHEME}{repository}@{commit}"
+
+
+def list_files(location: str) -> tuple[str, dict[str, int]]:
+    """Return the location of a repository's commit, and the size in bytes of each of its files.
+
+    Raises:
+        InputError: see ``fetch``.
+        BundleError: there is no such repository or revision, or no access to it.
+    """
+    repository, revision = _parsed(location)
+    hub = _library(location)
+    with _explained(location, BundleError):
+        info = hub.HfApi(library_name="sar-clip").model_info(repository, revision=revision, files_metadata=True)
+    return f"{SCHEME}{repository}@{info.sha}", {file.rfilename: file.size for file in info.siblings}
+
+
+def fetch_file(location: str, name: str, size: int) -> Path:
+    """Return the path in the hub's cache of one file that ``list_files`` has listed.
+
+    Raises:
+        BundleError: the hub does not have it, or has another size of it; then it is not fetched.
+    """
+    repository, commit = _parsed(location)
+    hub = _library(location)
+    with _explained(location, BundleError):
+        if (offered := _size(hub, repository, commit, name)) not in (None, size):
+            raise BundleError(f"{location}: {name} has {offered:,} bytes on the hub, and {size:,} in its list")
+        return Path(_file(hub, repository, commit, name))
 
 
 def check_push(repository: str) -> None:
@@ -117,6 +142,13 @@ def push(path: Path, manifest: Manifest, repository: str, *, progress: bool = Fa
             commit_message=f"Bundle {manifest.digest[:12]}",
         )
     return f"{SCHEME}{repository}@{commit.oid}"
+
+
+def _parsed(location: str) -> tuple[str, str]:
+    match = _LOCATION.fullmatch(location)
+    if match is None:
+        raise InputError(f"{location}: expected {SCHEME}USER/NAME@REVISION")
+    return match[1], match[2] or _NEWEST
 
 
 def _file(hub: Any, repository: str, revision: str, name: str) -> str:

@@ -36,11 +36,13 @@ if TYPE_CHECKING:
 FURTHER = "sar_infer.bundle_commands"
 """Group of the entry points that add commands."""
 _OF_TRAINING = {
+    "import": "Make a bundle of published ONNX towers.",
     "onnx": "Write one ONNX file from pixels to scores.",
     "shrink": "Write a bundle with smaller graphs.",
 }
 EPILOG = """\b
 Examples:
+  sar-bundle import hf://immich-app/ViT-B-32__openai --out bundles/b32
   sar-bundle show bundles/mine
   sar-bundle verify bundles/mine --photos photos/
   sar-bundle freeze bundles/mine --bank mine.safetensors --out bundles/menu

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Cleaning = Literal["lower", "whitespace", "canonicalize"]
+Cleaning = Literal["lower", "whitespace", "canonicalize", "none"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,8 @@ class TokenizerSpec:
         prefix: Text before the name.
         before: Ids of the tokens before the text.
         pad_token: Id of the padding.
-        clean: How a text is cleaned, in open_clip's words; ``canonicalize`` also removes punctuation.
+        clean: How a text is cleaned, in open_clip's words; ``canonicalize`` also removes punctuation, and
+            ``none`` leaves it to the tokenizer.
     """
 
     kind: Literal["clip-bpe", "tokenizer.json"]

@@ -188,7 +188,7 @@ def encode_name(tokenizer: Tokenizer | JsonTokenizer, spec: TokenizerSpec, name:
     if len(name) > _LONGEST_TEXT:
         raise ClassNameError(f"class name {shown} has {len(name)} characters; shorten it")
     name = name.replace("_", " ")
-    if not clean(name, spec.clean):
+    if not clean(name, spec.clean).strip():
         raise ClassNameError(f"class name {shown} is empty")
     tokens = tokenizer.encode(spec.prefix + name + spec.suffix)
     if len(tokens) > spec.max_name_tokens:
@@ -209,10 +209,12 @@ def token_row(spec: TokenizerSpec, tokens: Sequence[int]) -> list[int]:
 def clean(text: str, cleaning: Cleaning = "lower") -> str:
     """Return text repaired, unescaped and with single spaces, which is all that the encoder sees of it.
 
-    All but ``whitespace`` make it lower case; ``canonicalize`` removes ASCII punctuation.
+    All but ``whitespace`` make it lower case; ``canonicalize`` removes ASCII punctuation. ``none`` returns the text.
 
     Printable ASCII without ``&`` needs neither repair nor unescaping, so most runs never import ftfy.
     """
+    if cleaning == "none":
+        return text
     if not text.isascii() or not text.isprintable() or "&" in text:
         import ftfy
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import gzip
 import hashlib
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
@@ -16,23 +15,17 @@ from torch import Tensor
 
 from sar_infer.bank import ClassBank, Images
 from sar_infer.bank.edits import utc_now
-from sar_infer.bundle.bundle import open_bundle
 from sar_infer.bundle.manifest import (
     BANK,
     CLASS_MODEL,
     IMAGE_ENCODER,
     NAME_ENCODER,
     SCHEMA_VERSION,
-    TOKENIZER,
-    TOKENIZER_JSON,
     Manifest,
     Provenance,
-    SelfTestVector,
 )
-from sar_infer.bundle.writing import seal, staged
-from sar_infer.encoders.parity import checks
+from sar_infer.bundle.writing import staged
 from sar_infer.encoders.self_test import self_test_pixels
-from sar_infer.storage.files import write_file
 from sar_infer.storage.strict_json import canonical_digest
 from sar_infer.text import TokenizerSpec
 from sar_train.clip.full_text import FullText, merges_text
@@ -40,12 +33,12 @@ from sar_train.clip.text_tower import TextTower
 from sar_train.export.graph import write_graph
 from sar_train.export.image_encoder import export_image_encoder
 from sar_train.export.name_encoder import export_full_text, export_name_encoder, layout, tokenizer_spec
-from sar_train.export.parity import compare, refuse
+from sar_train.export.parity import compare
+from sar_train.export.sealing import SELF_TEST_SEED, complete, self_test_vector, write_tokenizer
 from sar_train.export.source import ExportSource
 from sar_train.training.prompted import PromptedCLIP
 from sar_train.training.record import versions
 
-SELF_TEST_SEED = 2024
 MOST_NAMES = 1000
 """Phrases to compare with torch; of a longer list, as many at even steps."""
 
@@ -94,15 +87,13 @@ def export_bundle(
         digest = encoder_digest(source, template, spec, vocabulary)
         pixels = torch.from_numpy(self_test_pixels(source.backbone.preprocess, SELF_TEST_SEED)[None])
         (row,) = source.prompted.encode_images(pixels).tolist()
-        self_test = SelfTestVector(SELF_TEST_SEED, tuple(float(f"{value:.9g}") for value in row))
+        self_test = self_test_vector(row)
         bank = make_bank(source, digest, Images(images_digest(source.prompted), self_test.embedding))
         bank.save(folder / BANK)
         if statistics := source.class_statistics(digest):
             statistics.save(folder / CLASS_MODEL)
-        if spec is not None and spec.kind == "clip-bpe":
-            write_file(folder / TOKENIZER, gzip.compress(vocabulary, 9, mtime=0))
-        elif spec is not None:
-            write_file(folder / TOKENIZER_JSON, vocabulary)
+        if spec is not None:
+            write_tokenizer(folder, spec, vocabulary)
         tell("comparing with torch")
         phrases = [phrase for several in source.phrases.values() for phrase in several]
         names = phrases[:: -(-len(phrases) // MOST_NAMES) or 1]
@@ -135,10 +126,8 @@ def export_bundle(
             ),
             self_test=self_test,
         )
-        manifest = seal(folder, manifest, bank)
         tell("opening the bundle")
-        refuse(*checks(open_bundle(folder)))
-    return manifest
+        return complete(folder, manifest, bank)
 
 
 def images_digest(prompted: PromptedCLIP) -> str:

@@ -28,6 +28,7 @@ from sar_infer.text import TokenizerSpec
 from sar_infer.text.tokenizer import JsonTokenizer, Tokenizer, encode_name, token_row
 from sar_train.clip.full_text import FullText
 from sar_train.errors import ExportError
+from sar_train.export.sealing import refuse
 from sar_train.training.prompted import PromptedCLIP
 
 MOST_NAMES_AT_ONCE = 128
@@ -108,12 +109,6 @@ def compare(
         Check(f"{NAME_ENCODER}, difference to torch on {len(tokens)} names", difference, "at most", MAX_DIFFERENCE),
     )
     return Parity(len(images), cosine, agreement, len(tokens), difference)
-
-
-def refuse(*checks: Check) -> None:
-    """Raise ExportError, before anything is written, if a figure is beyond its bound."""
-    if lines := [str(check) for check in checks if not check.passed]:
-        raise ExportError(f"{'; '.join(lines)}; nothing was written")
 
 
 def names_of_every_length(tokenizer: Tokenizer | JsonTokenizer, spec: TokenizerSpec) -> list[str]:

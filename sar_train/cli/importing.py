@@ -1,0 +1,106 @@
+"""``sar-bundle import``: published ONNX towers become a bundle, without torch."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sar_infer.cli.bundle import print_bundle
+from sar_infer.cli.command import Command
+from sar_infer.cli.options import Number, format_option, read_classes
+from sar_infer.errors import install
+from sar_train.cli.common import ProgressLine, guarded, option
+
+GROUPS = {
+    "Options": "out precision template classes logit_scale overwrite no_check form quiet",
+    "Files one by one": "image text tokenizer preprocess",
+}
+
+
+@click.command("import", cls=Command, groups=GROUPS)
+@click.argument("source", required=False)
+@option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the new bundle.")
+@option(
+    "--precision",
+    type=click.Choice(["fp32", "fp16"]),
+    default="fp32",
+    show_default=True,
+    help="Which of the publisher's graphs.",
+)
+@option(
+    "--template",
+    default="a photo of a {}.",
+    show_default=True,
+    help="Text that class names are embedded in.",
+)
+@option(
+    "--classes",
+    type=click.Path(path_type=Path),
+    help="Text file of class names, one per line.  [default: no classes]",
+)
+@option(
+    "--logit-scale",
+    type=Number(min=0, min_open=True),
+    default=100.0,
+    show_default=True,
+    help="Multiplier of the cosine. The trained one is not published with ONNX towers.",
+)
+@option("--no-check", is_flag=True, help="Do not require that shipped photos find their names.")
+@option("--overwrite", is_flag=True, help="Replace a bundle in --out.")
+@option("--image", type=click.Path(path_type=Path), help="Image tower, without SOURCE.")
+@option("--text", help="Text tower: a file, without SOURCE; with SOURCE, the folder or repository of its own.")
+@option("--tokenizer", type=click.Path(path_type=Path), help="tokenizer.json of the text tower.")
+@option(
+    "--preprocess",
+    type=click.Path(path_type=Path),
+    help="preprocess_cfg.json of open_clip, or preprocessor_config.json of transformers.",
+)
+@format_option
+@option("--quiet", "-q", is_flag=True, help="Show no progress.")
+@guarded
+def main(
+    source: str | None, out: Path, precision: Any, classes: Path | None, form: str, *, quiet: bool, **options: Any
+) -> None:
+    """Make a bundle of published ONNX towers.
+
+    SOURCE is a folder or hf://USER/NAME@REVISION in the layout of Immich, transformers.js, optimum or fastembed. The
+    preprocessing and the tokens are those of its configuration.
+
+    Exit code 1 if a check failed; 2 if SOURCE cannot be used. Nothing is written then.
+    """
+    from sar_infer.bundle.writing import check_target
+    from sar_train.errors import ConfigError
+
+    check_target(out, overwrite=options["overwrite"])
+    names = read_classes(classes) if classes is not None else {}
+    try:
+        from sar_train.export.importing.bundle import ImportOptions, import_bundle
+        from sar_train.export.importing.sources import from_files, open_source, recognise
+    except ModuleNotFoundError as error:
+        if error.name not in ("onnx", "tokenizers"):
+            raise
+        raise ConfigError(f"this command needs {error.name}: {install('import')}") from None
+    image, text, tokenizer, preprocess = (options[key] for key in ("image", "text", "tokenizer", "preprocess"))
+    if source is not None and not (image or tokenizer or preprocess):
+        towers = recognise(open_source(source), text, precision)
+    elif source is None and image and preprocess:
+        towers = from_files(image, preprocess, Path(text) if text else None, tokenizer)
+    else:
+        raise ConfigError("expected SOURCE, or --image and --preprocess (and --text and --tokenizer) without SOURCE")
+    progress = ProgressLine(quiet=quiet)
+    progress(f"{towers.images.label}: {towers.layout}")
+    import_bundle(
+        towers,
+        out,
+        ImportOptions(options["template"], names, options["logit_scale"], check=not options["no_check"]),
+        overwrite=options["overwrite"],
+        command=shlex.join(["sar-bundle", *sys.argv[1:]]),
+        tell=progress,
+    )
+    print_bundle(out, form)
+    if form == "text":
+        click.echo(f"{'next':<14}sar-bank create FILE --photos FOLDER --bundle {shlex.quote(str(out))}")

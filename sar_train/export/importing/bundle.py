@@ -1,0 +1,289 @@
+"""Write a bundle of published towers, with two checks before the folder gets its name."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import platform
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+from sar_infer._arrays import Floats
+from sar_infer.bank import ClassBank, Images
+from sar_infer.bank.edits import utc_now
+from sar_infer.bundle.bundle import bundle_name
+from sar_infer.bundle.manifest import (
+    BANK,
+    IMAGE_ENCODER,
+    NAME_ENCODER,
+    SCHEMA_VERSION,
+    TOKENIZER,
+    TOKENIZER_JSON,
+    Manifest,
+    Preprocess,
+    Provenance,
+    Quality,
+)
+from sar_infer.bundle.writing import link_or_copy, staged
+from sar_infer.encoders.encoders import ImageEncoder, NameEncoder, unit_rows
+from sar_infer.encoders.parity import MIN_COSINE
+from sar_infer.encoders.self_test import self_test_pixels
+from sar_infer.images.load import load_rgb
+from sar_infer.images.preprocess import to_input
+from sar_infer.storage.strict_json import canonical_digest
+from sar_infer.text import TokenizerSpec
+from sar_infer.text.names import Phrases
+from sar_infer.text.tokenizer import JsonTokenizer, Tokenizer, encode_name, token_row
+from sar_train.errors import ConfigError
+from sar_train.export.importing.checks import agreement, parity, published_rows, shipped_photos
+from sar_train.export.importing.graphs import IMAGE_INPUTS, TEXT_INPUTS, Published, read_graph, write_wrapped
+from sar_train.export.importing.preprocessing import read_preprocess
+from sar_train.export.importing.sources import Towers
+from sar_train.export.importing.tokens import read_tokenizer, takes_mask
+from sar_train.export.sealing import SELF_TEST_SEED, complete, refuse, self_test_vector, write_tokenizer
+
+_PUBLISHED = "published"
+"""Folder of the published files while the bundle is made."""
+_LENGTHS = {"clip": 77, "siglip": 64, "siglip2": 64}
+"""Positions of text towers whose configuration leaves out transformers' default."""
+_MASKED_LENGTH = 77
+"""Positions of a tower that does not see the padding and takes more."""
+_SIGLIP_BIAS = -10.0
+"""The bias that training starts from; no layout publishes the trained one, and it moves no probability here."""
+
+
+@dataclass(frozen=True)
+class _Text:
+    """A text tower that has been wrapped: its tokens, the vocabulary to store, and how names become unit rows."""
+
+    published: Published
+    spec: TokenizerSpec
+    vocabulary: bytes
+    tokenizer: Tokenizer | JsonTokenizer
+    encoder: NameEncoder
+
+    def rows(self, phrases: Sequence[str]) -> Floats:
+        """Return unit rows (N, D)."""
+        return self.encoder.encode([encode_name(self.tokenizer, self.spec, phrase) for phrase in phrases])
+
+
+@dataclass(frozen=True)
+class ImportOptions:
+    """What a user decides.
+
+    Attributes:
+        template: Text with ``{}`` for the class name.
+        classes: Names of the bank, and the texts to embed for each.
+        logit_scale: Multiplier of the cosine.
+        check: End with an error if photos and names do not agree.
+    """
+
+    template: str
+    classes: Phrases = field(default_factory=dict)
+    logit_scale: float = 100.0
+    check: bool = True
+
+
+def import_bundle(
+    towers: Towers,
+    out: Path,
+    options: ImportOptions,
+    *,
+    command: str,
+    overwrite: bool = False,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Manifest:
+    """Build a bundle, check it and move it into place.
+
+    Args:
+        towers: The published files.
+        out: The new folder.
+        options: Template, classes, scale and check.
+        command: The command line, for the manifest.
+        overwrite: Replace a bundle that is there.
+        tell: Called with lines of progress.
+
+    Raises:
+        ConfigError: A file is missing or not understood; the message names what.
+        ExportError: A check failed, or the folder could not be written; the disk is as it was.
+        InputError: ``out`` exists.
+        ClassNameError: A class name does not fit.
+    """
+    if options.template.count("{}") != 1:
+        raise ConfigError(f"template {options.template!r}: expected exactly one {{}} for the class name")
+    preprocess = read_preprocess(towers.images.json(towers.preprocess), f"{towers.images.label}: {towers.preprocess}")
+    with staged(out, overwrite=overwrite) as folder:
+        tell(f"image tower {towers.image}")
+        image = read_graph(towers.images, towers.image, IMAGE_INPUTS)
+        _check_sides(image, preprocess)
+        photos = shipped_photos()
+        pixels = [self_test_pixels(preprocess, SELF_TEST_SEED)]
+        pixels += [to_input(load_rgb(path, preprocess.fill), preprocess) for path in photos.values()]
+        published = _wrapped(image, folder, IMAGE_ENCODER, "pixels", np.stack(pixels))
+        dim = published.shape[1]
+        encoder = ImageEncoder(folder / IMAGE_ENCODER, dim, "cpu")
+        rows = np.concatenate([encoder.encode(one[np.newaxis]) for one in pixels])
+        refuse(parity(towers.image, rows, published))
+        text, table = None, dict[str, float]()
+        if towers.text is not None:
+            tell(f"text tower {towers.text}")
+            text = _text(towers, towers.text, options.template, folder, [*photos], dim)
+            table = _agreement(rows[1:], text.rows([*photos]), check=options.check)
+        shutil.rmtree(folder / _PUBLISHED)
+        tell("opening the bundle")
+        manifest = _manifest(towers, image, text, preprocess, options, rows[0], command)
+        manifest = dataclasses.replace(manifest, quality=Quality(notes=_notes(towers), tables=table))
+        bank = _bank(manifest, image, text, options.classes)
+        bank.save(folder / BANK)
+        return complete(folder, manifest, bank)
+
+
+def _check_sides(image: Published, preprocess: Preprocess) -> None:
+    expected = (3, preprocess.size, preprocess.size)
+    axes = image.port.shape[1:]
+    if len(axes) != 3 or any(isinstance(axis, int) and axis != side for axis, side in zip(axes, expected, strict=True)):
+        raise ConfigError(f"{image.name}: takes images {[*axes]}, and its preprocessing makes {[*expected]}")
+
+
+def _wrapped(
+    tower: Published, folder: Path, file: str, port: str, items: npt.NDArray[Any], end_token: int | None = None
+) -> Floats:
+    """Write a tower's graph and return unit rows of the published one, which runs on copies of its files alone."""
+    copies = folder / _PUBLISHED / port
+    copies.mkdir(parents=True)
+    for path in tower.files:
+        link_or_copy(path, copies / path.name)
+    write_wrapped(folder / file, tower, port, end_token)
+    return published_rows(tower, copies / tower.files[0].name, items, end_token)
+
+
+def _text(towers: Towers, graph: str, template: str, folder: Path, names: Sequence[str], dim: int) -> _Text:
+    """Wrap the text tower, and compare it with the published one on names."""
+    published = read_graph(towers.texts, graph, TEXT_INPUTS)
+    hides_padding = bool(published.mask) and takes_mask(towers)
+    length = _length(published, towers.texts.json(towers.config), hides_padding=hides_padding)
+    vocabulary, spec, padded = read_tokenizer(towers, template, length)
+    write_tokenizer(folder, spec, vocabulary)
+    if spec.kind == "clip-bpe":
+        tokenizer: Tokenizer | JsonTokenizer = Tokenizer.open(folder / TOKENIZER)
+    else:
+        tokenizer = JsonTokenizer.open(folder / TOKENIZER_JSON, spec.clean)
+    ids = [encode_name(tokenizer, spec, name) for name in names]
+    tokens = np.array([token_row(spec, one) for one in ids], np.int64)
+    end_token = spec.end_token if hides_padding else None
+    reference = _wrapped(published, folder, NAME_ENCODER, "tokens", tokens, end_token)
+    if reference.shape[1] != dim:
+        raise ConfigError(
+            f"{graph}: output {published.output.name} has {reference.shape[1]} numbers, the image tower's {dim}; an "
+            "output before the projection, or towers of two models"
+        )
+    text = _Text(published, spec, vocabulary, tokenizer, NameEncoder(folder / NAME_ENCODER, dim, spec, "cpu"))
+    rows = text.rows(names)
+    refuse(parity(graph, rows, reference))
+    if not padded:
+        other = dataclasses.replace(spec, pad_token=spec.end_token if spec.pad_token != spec.end_token else 0)
+        moved = NameEncoder(folder / NAME_ENCODER, dim, other, "cpu").encode(ids)
+        if not float((rows * moved).sum(1).min()) >= MIN_COSINE:
+            raise ConfigError(
+                f"{towers.texts.label}: no configuration states the padding, and {graph} reads it; add "
+                "tokenizer_config.json with pad_token next to the tokenizer"
+            )
+    return text
+
+
+def _length(tower: Published, config: Mapping[str, Any], *, hides_padding: bool) -> int:
+    """Return the positions of a text tower: the graph's own, or what the configuration states."""
+    axis, own = tower.port.shape[1], config.get("text_cfg") or config.get("text_config") or config
+    stated = own.get("context_length", own.get("max_position_embeddings", _LENGTHS.get(config.get("model_type", ""))))
+    if isinstance(axis, int):
+        return axis
+    if hides_padding:
+        return min(stated or _MASKED_LENGTH, _MASKED_LENGTH)
+    if type(stated) is not int:
+        raise ConfigError(f"{tower.name}: takes any length, and no config.json states max_position_embeddings")
+    return stated
+
+
+def _agreement(images: Floats, names: Floats, *, check: bool) -> dict[str, Any]:
+    """Return the table of the check for the manifest."""
+    if not check:
+        return {}
+    return {"import": {"photos": len(images), "nearest to their own name": agreement(images, names)}}
+
+
+def _notes(towers: Towers) -> tuple[str, ...]:
+    return (f"published ONNX towers, {towers.layout}; the logit scale is not the trained one, which is not published",)
+
+
+def _manifest(
+    towers: Towers,
+    image: Published,
+    text: _Text | None,
+    preprocess: Preprocess,
+    options: ImportOptions,
+    row: Floats,
+    command: str,
+) -> Manifest:
+    """Return the manifest without quality."""
+    config = towers.texts.json(towers.config)
+    has_bias = "init_logit_bias" in config or str(config.get("model_type", "")).startswith("siglip")
+    weights = canonical_digest([image.digest, text and text.published.digest])
+    encoded = {
+        "weights": weights,
+        "outputs": [image.output.name, text and text.published.output.name],
+        "preprocess": dataclasses.asdict(preprocess),
+        "template": options.template,
+        "tokenizer": text and dataclasses.asdict(text.spec),
+        "vocabulary": text and hashlib.sha256(text.vocabulary).hexdigest(),
+    }
+    licences = {}
+    for source in dict.fromkeys((towers.images, towers.texts)):
+        licence = source.licence()
+        licences[f"towers of {source.label}" if licence else source.label] = licence or "none stated"
+    packages = {name: version(name) for name in ("sar-clip", "numpy", "onnx", "tokenizers", "Pillow")}
+    packages |= {"python": platform.python_version(), "onnxruntime": onnxruntime.__version__}
+    return Manifest(
+        schema_version=SCHEMA_VERSION,
+        backbone=bundle_name(towers.images.label),
+        weights_digest=weights,
+        method="handcrafted" if text else "photos",
+        template=options.template if text else None,
+        regularisers={},
+        embed_dim=len(row),
+        logit_scale=options.logit_scale,
+        logit_bias=_SIGLIP_BIAS if has_bias else None,
+        preprocess=preprocess,
+        tokenizer=text.spec if text else None,
+        encoder_digest=canonical_digest(encoded),
+        files={},
+        quality=Quality(),
+        provenance=Provenance(utc_now(), command, packages, licences),
+        self_test=self_test_vector(row.tolist()),
+    )
+
+
+def _bank(manifest: Manifest, image: Published, text: _Text | None, classes: Phrases) -> ClassBank:
+    """Return the bank of the given names, each the direction of the mean of its phrases."""
+    if classes and text is None:
+        raise ConfigError("--classes: there is no text tower, so classes are known by photos only")
+    seen = canonical_digest([image.digest, image.output.name, dataclasses.asdict(manifest.preprocess)])
+    rows = np.empty((0, manifest.embed_dim), np.float32)
+    if text is not None and classes:
+        groups = [text.rows(phrases) for phrases in classes.values()]
+        rows = unit_rows(np.stack([group.mean(0) for group in groups]))
+    return ClassBank.of(
+        tuple(classes),
+        rows,
+        manifest.encoder_digest,
+        phrases={name: tuple(texts) for name, texts in classes.items() if tuple(texts) != (name,)},
+        images=Images(seen, manifest.self_test.embedding),
+        provenance={"origin": "sar-bundle import"},
+    )

@@ -1,0 +1,194 @@
+"""A published graph and the nodes around it: our names, casts, a mask, unit length; the graph itself stays as it is."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, compose, helper, numpy_helper
+
+from sar_infer.bundle.manifest import file_entry
+from sar_infer.storage.files import write_file
+from sar_train.errors import ConfigError
+from sar_train.export.importing.sources import Source
+
+LIMIT: int = onnx.checker.MAXIMUM_PROTOBUF
+"""Largest size of a graph in bytes; a bundle has no external data."""
+IMAGE_INPUTS, TEXT_INPUTS, MASK = ("image", "pixel_values"), ("text", "input_ids"), "attention_mask"
+OUTPUTS = ("embedding", "image_embeds", "text_embeds", "image_embedding", "text_embedding", "pooler_output")
+"""The projected output first."""
+DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
+"""Operators that every onnxruntime has."""
+_PREFIX = "published/"
+
+
+@dataclass(frozen=True)
+class Port:
+    """An input or output: name, ONNX type, and axes, which are sizes, or names of axes of any size."""
+
+    name: str
+    kind: int
+    shape: tuple[int | str, ...]
+
+    @classmethod
+    def of(cls, port: onnx.ValueInfoProto) -> Port:
+        """Read one."""
+        tensor = port.type.tensor_type
+        axes = tuple(axis.dim_value or axis.dim_param or "any" for axis in tensor.shape.dim)
+        return cls(port.name, tensor.elem_type, axes)
+
+
+@dataclass(frozen=True, eq=False)
+class Published:
+    """A published graph with its outside data read into it.
+
+    Attributes:
+        name: Of its file.
+        model: The graph.
+        port: Its input of images or tokens.
+        output: Its embedding.
+        mask: Its second input, a mask of the tokens, if it has one.
+        digest: SHA-256 over the graph and its data.
+        files: The graph and its data, where they are.
+    """
+
+    name: str
+    model: onnx.ModelProto
+    port: Port
+    output: Port
+    mask: Port | None
+    digest: str
+    files: tuple[Path, ...]
+
+
+def read_graph(source: Source, name: str, inputs: Sequence[str]) -> Published:
+    """Read a published graph.
+
+    Args:
+        source: Where it is.
+        name: Its file.
+        inputs: Names that its input may have.
+
+    Raises:
+        ConfigError: It is not ONNX, wants other inputs, has operators that onnxruntime does not have or no output with
+            one embedding for each item, or its data are elsewhere or above 2 GiB.
+    """
+    path = source.get(name)
+    _limited(path.stat().st_size, source, name)
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+    except Exception as error:  # protobuf's own errors share no base class
+        raise ConfigError(f"{path}: not a readable ONNX file ({error})") from None
+    weights = {tensor.name for tensor in model.graph.initializer}
+    ports = {port.name: Port.of(port) for port in model.graph.input if port.name not in weights}
+    known = [port for port in ports if port in inputs]
+    if len(known) != 1 or ports.keys() - {known[0], MASK}:
+        raise ConfigError(f"{path}: expected one input, {' or '.join(inputs)}, got {', '.join(ports)}")
+    own = {function.domain for function in model.functions} | {*DOMAINS}
+    if custom := sorted(f"{node.domain}:{node.op_type}" for node in model.graph.node if node.domain not in own):
+        raise ConfigError(f"{path}: needs the custom operator {custom[0]}, which onnxruntime does not have")
+    outputs = {port.name: Port.of(port) for port in model.graph.output}
+    flat = [name for name, port in outputs.items() if len(port.shape) == 2]
+    output = next((port for port in OUTPUTS if port in flat), flat[0] if len(flat) == 1 else None)
+    if output is None:
+        raise ConfigError(f"{path}: expected an output {', '.join(OUTPUTS)} (N, D), got {', '.join(outputs)}")
+    files = (path, *_read_data(model, source, name))
+    digest = hashlib.sha256("".join(file_entry(file).sha256 for file in files).encode()).hexdigest()
+    return Published(name, model, ports[known[0]], outputs[output], ports.get(MASK), digest, files)
+
+
+def _read_data(model: onnx.ModelProto, source: Source, name: str) -> list[Path]:
+    """Read outside data of a model's weights into it; return their files, each a file next to the graph."""
+    files: dict[str, Path] = {}
+    outside = [tensor for tensor in model.graph.initializer if tensor.data_location == TensorProto.EXTERNAL]
+    sizes = [math.prod(tensor.dims) * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize for tensor in outside]
+    _limited(model.ByteSize() + sum(sizes), source, name)
+    for tensor, size in zip(outside, sizes, strict=True):
+        about = {entry.key: entry.value for entry in tensor.external_data}
+        location = about.get("location", "")
+        file = PurePosixPath(name).with_name(location or "?").as_posix() if location == Path(location).name else ""
+        if not file or "\\" in location:
+            raise ConfigError(f"{source.label}: {name} refers to data beyond its folder: {location!r:.80}")
+        if not source.has(file):
+            raise ConfigError(f"{source.label}: {name} needs its data, {file}, which is missing")
+        files.setdefault(file, source.get(file))
+        with files[file].open("rb") as stream:
+            stream.seek(int(about.get("offset", 0)))
+            tensor.raw_data = stream.read(size)
+        if len(tensor.raw_data) != size or int(about.get("length", size)) != size:
+            raise ConfigError(f"{source.label}: {file}: expected {size:,} bytes of weights for {tensor.name!r:.80}")
+        tensor.ClearField("external_data")
+        tensor.ClearField("data_location")
+    return [files[file] for file in sorted(files)]
+
+
+def _limited(size: int, source: Source, name: str) -> None:
+    if size > LIMIT:
+        half = name.removesuffix(".onnx") + "_fp16.onnx"
+        hint = f"; use --precision fp16, the publisher's {half}" if source.has(half) else ""
+        raise ConfigError(f"{source.label}: {name} has {size:,} bytes with its data; a bundle's graph 2 GiB{hint}")
+
+
+def write_wrapped(path: Path, tower: Published, port: str, end_token: int | None = None) -> None:
+    """Write a published graph with our nodes around it, and free its weights.
+
+    Args:
+        path: The file.
+        tower: The graph.
+        port: Our name of its input, ``pixels`` (N, 3, S, S) or ``tokens`` (N, L).
+        end_token: The mask has ones through the first such token; None makes all of it ones.
+
+    Raises:
+        ConfigError: It is not a sound graph.
+        OSError: It cannot be written.
+    """
+    model = compose.add_prefix(tower.model, _PREFIX, inplace=True)
+    graph = model.graph
+    front, back, constants = list[onnx.NodeProto](), list[onnx.NodeProto](), dict[str, object]()
+
+    def add(nodes: list[onnx.NodeProto], operator: str, inputs: list[str], output: str, **settings: Any) -> None:
+        nodes.append(helper.make_node(operator, inputs, [output], **settings))
+
+    add(front, "Cast", [port], _PREFIX + tower.port.name, to=tower.port.kind)
+    if tower.mask and end_token is not None:
+        constants |= {"end": np.int64(end_token), "positions": np.int64(1), "none": np.int64(0)}
+        add(front, "Equal", [port, "end"], "is_end")
+        add(front, "Cast", ["is_end"], "ends", to=TensorProto.INT64)
+        add(front, "CumSum", ["ends", "positions"], "ends_before", exclusive=1)
+        add(front, "Equal", ["ends_before", "none"], "shown")
+    elif tower.mask:
+        add(front, "Equal", [port, port], "shown")
+    if tower.mask:
+        add(front, "Cast", ["shown"], _PREFIX + MASK, to=tower.mask.kind)
+    opset = next(one.version for one in model.opset_import if one.domain in ("", "ai.onnx"))
+    constants["least"] = np.float32(np.finfo(np.float32).tiny)
+    add(back, "Cast", [_PREFIX + tower.output.name], "output", to=TensorProto.FLOAT)
+    if opset < 18:
+        add(back, "ReduceL2", ["output"], "norm", axes=[-1])
+    else:
+        constants["last"] = np.array([-1], np.int64)
+        add(back, "ReduceL2", ["output", "last"], "norm")
+    add(back, "Max", ["norm", "least"], "length")
+    add(back, "Div", ["output", "length"], "embedding")
+    nodes = [*front, *graph.node, *back]
+    batch = 1 if tower.port.shape[0] == 1 else "batch"
+    for field in ("node", "input", "output", "value_info"):
+        graph.ClearField(field)
+    graph.node.extend(nodes)
+    graph.initializer.extend(numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items())
+    kind = TensorProto.FLOAT if port == "pixels" else TensorProto.INT64
+    graph.input.append(helper.make_tensor_value_info(port, kind, [batch, *tower.port.shape[1:]]))
+    shape = [batch, tower.output.shape[1]]
+    graph.output.append(helper.make_tensor_value_info("embedding", TensorProto.FLOAT, shape))
+    write_file(path, model.SerializeToString(deterministic=True))
+    tower.model.Clear()
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+    except Exception as error:  # as above
+        raise ConfigError(f"{tower.name}: not a sound graph ({error})") from None

@@ -1,0 +1,49 @@
+"""Complete the folder of a new bundle: tokenizer, self-test, manifest; opened and checked before it gets its name."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Sequence
+from pathlib import Path
+
+from sar_infer.bank import ClassBank
+from sar_infer.bundle.bundle import open_bundle
+from sar_infer.bundle.manifest import TOKENIZER, TOKENIZER_JSON, Manifest, SelfTestVector
+from sar_infer.bundle.writing import seal
+from sar_infer.encoders.parity import Check, checks
+from sar_infer.storage.files import write_file
+from sar_infer.text import TokenizerSpec
+from sar_train.errors import ExportError
+
+SELF_TEST_SEED = 2024
+
+
+def self_test_vector(row: Sequence[float]) -> SelfTestVector:
+    """Return the self-test with the image encoder's unit row (D,) for its image."""
+    return SelfTestVector(SELF_TEST_SEED, tuple(float(f"{value:.9g}") for value in row))
+
+
+def write_tokenizer(folder: Path, spec: TokenizerSpec, vocabulary: bytes) -> None:
+    """Write CLIP's merges, or a ``tokenizer.json``."""
+    if spec.kind == "clip-bpe":
+        write_file(folder / TOKENIZER, gzip.compress(vocabulary, 9, mtime=0))
+    else:
+        write_file(folder / TOKENIZER_JSON, vocabulary)
+
+
+def complete(folder: Path, manifest: Manifest, bank: ClassBank) -> Manifest:
+    """Write card and manifest, open the bundle, and check what its graphs compute.
+
+    Raises:
+        BundleError: It cannot be opened.
+        ExportError: A check failed.
+    """
+    manifest = seal(folder, manifest, bank)
+    refuse(*checks(open_bundle(folder)))
+    return manifest
+
+
+def refuse(*checked: Check) -> None:
+    """Raise ExportError, before anything is written, if a figure is beyond its bound."""
+    if lines := [str(check) for check in checked if not check.passed]:
+        raise ExportError(f"{'; '.join(lines)}; nothing was written")
