@@ -41,6 +41,8 @@ class Preprocess:
         mean: Means of R, G and B, subtracted after the values are scaled to 0..1.
         std: Standard deviations, by which they are then divided.
         fill: Grey level 0..255, under transparency and around an image that does not fill the square.
+        crop: How half a pixel is rounded if an odd number of rows or columns is cropped: ``round`` to the even number,
+            as open_clip and torchvision do, or ``floor``, as transformers does.
         exif: How EXIF orientation is treated: it is applied before anything else.
     """
 
@@ -50,6 +52,7 @@ class Preprocess:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     fill: int = 0
+    crop: Literal["round", "floor"] = "round"
     exif: Literal["transpose"] = "transpose"
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +33,7 @@ _EXIF = ("exif", "Raw profile type exif")
 _LARGEST_EXIF = 2**20
 """Bytes. Cameras write less than 64 KiB."""
 _BAND_PIXELS = 2**18
+_ROUNDED: dict[str, Callable[[float], int]] = {"round": round, "floor": math.floor}
 _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
 
@@ -160,7 +162,7 @@ def _fit(image: Image.Image, spec: Preprocess) -> Image.Image:
         image = image.resize(target, _FILTERS[spec.interpolation])
     if spec.resize_mode == "longest":
         return _pad(image, size, spec.fill)
-    left, top = round((target[0] - size) / 2), round((target[1] - size) / 2)
+    left, top = (_ROUNDED[spec.crop]((side - size) / 2) for side in target)
     return image.crop((left, top, left + size, top + size))
 
 

@@ -86,8 +86,8 @@ _CROP = """
     excess = Sub (target, square)
     float_excess = Cast <to = 1> (excess)
     middle = Mul (float_excess, half)
-    even = Round (middle)
-    begin = Cast <to = 7> (even)
+    offset = {} (middle)
+    begin = Cast <to = 7> (offset)
     end = Add (begin, square)
     fitted = Slice (resized, begin, end, axes)"""
 _PAD = """
@@ -191,7 +191,7 @@ def _joined(encoder: onnx.ModelProto, spec: Preprocess, classes: ClassSet, *, ba
         whole_size = Concat <axis = 0> (front, target)
         narrow = {resize} (middle_part, , , wide)
         resized = {resize} (narrow, , , whole_size)
-        {_PAD if spec.resize_mode == "longest" else _CROP}
+        {_PAD if spec.resize_mode == "longest" else _CROP.format(spec.crop.capitalize())}
         floats = Cast <to = 1> (fitted)
         shares = Div (floats, largest)
         centred = Sub (shares, mean)

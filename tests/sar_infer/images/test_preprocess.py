@@ -11,6 +11,7 @@ from PIL import Image
 from support.bundles import PREPROCESS
 from support.examples import examples
 from support.transform import open_clip_transform
+from transformers import CLIPImageProcessorPil
 
 from sar_infer.images import preprocess
 from sar_infer.images.preprocess import normalise, to_input
@@ -37,6 +38,22 @@ def test_equals_open_clip_on_any_size(width, height, size, mode, interpolation, 
     spec = dataclasses.replace(PREPROCESS, size=size, resize_mode=mode, interpolation=interpolation, fill=fill)
     image = picture(width, height)
     np.testing.assert_array_equal(to_input(image, spec), open_clip_transform(spec)(image).numpy())
+
+
+@settings(max_examples=examples(60))
+@given(width=st.integers(8, 150), height=st.integers(8, 150), size=st.integers(8, 70))
+def test_floor_crops_as_transformers_does(width, height, size) -> None:
+    """CLIP's own processor on Pillow is the reference."""
+    spec = dataclasses.replace(PREPROCESS, size=size, resize_mode="shortest", interpolation="bicubic", crop="floor")
+    processor = CLIPImageProcessorPil(
+        size={"shortest_edge": size},
+        crop_size={"height": size, "width": size},
+        image_mean=spec.mean,
+        image_std=spec.std,
+    )
+    image = picture(width, height)
+    expected = processor(image, return_tensors="np")["pixel_values"][0]
+    np.testing.assert_allclose(to_input(image, spec), expected, rtol=0, atol=1e-6)
 
 
 def test_longest_never_rounds_a_side_to_nothing() -> None:

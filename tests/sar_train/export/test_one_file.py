@@ -59,6 +59,7 @@ IMAGES: dict[str, Callable[[], Image8]] = {
     "enlarged": lambda: soft(13, 17),
     "the size itself": lambda: soft(SIZE, SIZE),
     "half a pixel to crop": lambda: soft(SIZE, SIZE + 1),
+    "a pixel and a half to crop": lambda: soft(SIZE, SIZE + 3),
     "coffee": lambda: photo(COFFEE),
     "cat": lambda: photo(CAT),
     "rocket": lambda: photo(ROCKET),
@@ -67,9 +68,11 @@ IMAGES: dict[str, Callable[[], Image8]] = {
 
 # ------------------------------------------------------------------------------------------------------------ pixels
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
-@pytest.mark.parametrize("resize_mode", ["shortest", "longest", "squash"])
-def test_pixels_are_those_of_the_package(resize_mode: Any, interpolation: Any, tmp_path: Path) -> None:
-    spec = dataclasses.replace(PREPROCESS, resize_mode=resize_mode, interpolation=interpolation, fill=77)
+@pytest.mark.parametrize(
+    ("resize_mode", "crop"), [("shortest", "round"), ("shortest", "floor"), ("longest", "round"), ("squash", "round")]
+)
+def test_pixels_are_those_of_the_package(resize_mode: Any, crop: Any, interpolation: Any, tmp_path: Path) -> None:
+    spec = dataclasses.replace(PREPROCESS, resize_mode=resize_mode, crop=crop, interpolation=interpolation, fill=77)
     bundle = write_bundle(tmp_path / "bundle", preprocess=spec)
     assert write(bundle, "--out", tmp_path / "one.onnx").exit_code == 0
     model = onnx.load(tmp_path / "one.onnx")
