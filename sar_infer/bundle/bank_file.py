@@ -78,7 +78,7 @@ class BankFile:
     @property
     def stamp(self) -> Stamp:
         """Return what changes whenever the file is replaced; None if it is not there."""
-        return _stamp(self.path)
+        return stamp_of(self.path)
 
     @property
     def bank(self) -> ClassBank:
@@ -103,7 +103,7 @@ class BankFile:
     def _read(self, file: Path) -> ClassBank:
         """Return the bank of a file, to which the path may lead no longer."""
         with self._lock:
-            stamp = _stamp(file)
+            stamp = stamp_of(file)
             if stamp not in (None, self._seen[0]):
                 encoder, base = self._bundle.manifest.encoder_digest, self._bundle.bank
                 self._seen = stamp, read(file, encoder, base, name=self.path)
@@ -132,10 +132,11 @@ class BankFile:
         """
         write(file, bank)
         with self._lock:
-            self._seen = _stamp(file), bank
+            self._seen = stamp_of(file), bank
 
 
-def _stamp(file: Path) -> Stamp:
+def stamp_of(file: Path) -> Stamp:
+    """Return what changes whenever a file is replaced; None if it is not there."""
     try:
         stat = file.stat()
     except OSError:

@@ -28,7 +28,11 @@ if TYPE_CHECKING:
     from sar_infer.server.settings import Settings
 
 _MEMORY = "give it more memory, and 1 GB of address space (ulimit -v)"
-GROUPS = {"Classes": "bundle bank", "Network": "host port api_key_file allowed_host", "Running": "device workers check"}
+GROUPS = {
+    "Classes": "bundle bank banks",
+    "Network": "host port api_key_file allowed_host",
+    "Running": "device workers check",
+}
 _MODULES = ("fastapi", "httptools", "prometheus_client", "python_multipart", "starlette", "uvicorn", "uvloop")
 MIB = 2**20
 KEY = "SAR_API_KEY"
@@ -38,6 +42,7 @@ KEY = "SAR_API_KEY"
 @click.command(cls=Command, groups=GROUPS, context_settings=CONTEXT)
 @model_options
 @option("--bank", type=click.Path(), help="Bank file to serve. With a key it can be changed, and is made if missing.")
+@option("--banks", type=click.Path(), help="Folder of bank files. ?bank=NAME asks for NAME.safetensors in it.")
 @option("--host", default="127.0.0.1", help="Address to listen on.")
 @option("--port", type=click.IntRange(0, 65535), default=8000, help="Port to listen on; 0: a free one.")
 @option("--api-key-file", type=click.Path(), help="File of keys, one per line. Requests must have one of them.")
@@ -73,6 +78,9 @@ KEY = "SAR_API_KEY"
 @option("--max-images", cls=Key, type=COUNT, default=32, help="Most images in a request.")
 @option("--max-megapixels", cls=Key, type=Number(min=0.001, max=50), default=50, help="Most megapixels of an image.")
 @option("--max-classes", cls=Key, type=COUNT, default=1000, help="Most class names in a request.")
+@option(
+    "--banks-memory", cls=Key, type=COUNT, help="Most MiB for the banks of --banks.  [default: a quarter of the memory]"
+)
 @option("--formats", cls=Key, default="JPEG,PNG,WEBP", help="Accepted image formats. GIF, BMP and TIFF can be added.")
 @option("--deadline", cls=Key, type=Number(min=0.01), default=30, help="Seconds until a request gets status 504.")
 @option(
@@ -176,7 +184,7 @@ def _settings(values: dict[str, Any]) -> Settings:
     from sar_infer.images.formats import FORMATS
     from sar_infer.server.settings import Limits, Settings
 
-    for name in ("bundle", "bank"):
+    for name in ("bundle", "bank", "banks"):
         if values[name] == "":  # as of a shell variable that is not set
             raise InputError(f"--{name}: expected a path, got an empty text")
     formats = tuple(part.strip().upper() for part in values["formats"].split(",") if part.strip())
@@ -196,6 +204,8 @@ def _settings(values: dict[str, Any]) -> Settings:
     return Settings(
         bundle=values["bundle"],
         bank=values["bank"] and Path(values["bank"]),
+        banks=_folder(values["banks"]),
+        banks_memory=values["banks_memory"] and values["banks_memory"] * MIB,
         key=_key(values["api_key_file"]),
         hosts=tuple(name.lower() for name in (values["host"], *_hosts(values["allowed_host"]))),
         origins=_origins(values["cors_origin"]),
@@ -208,6 +218,14 @@ def _settings(values: dict[str, Any]) -> Settings:
         pages=values["pages"],
         limits=limits,
     )
+
+
+def _folder(path: str | None) -> Path | None:
+    if path is None:
+        return None
+    if not Path(path).is_dir():
+        raise InputError(f"--banks: {path}: no such folder; make it, and put bank files into it")
+    return Path(path)
 
 
 def _hosts(names: tuple[str, ...]) -> tuple[str, ...]:

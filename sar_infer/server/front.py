@@ -18,7 +18,7 @@ import secrets
 import socket
 import time
 from typing import cast
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -265,6 +265,8 @@ class _Call:
             "client": (self._scope.get("client") or ("-",))[0],
         }
         more = {**({"code": reason} if reason else {}), **state.get("logged", {})}
+        if banks := parse_qs(self._scope["query_string"]).get(b"bank"):
+            more["bank"] = b",".join(banks).decode("ascii", "backslashreplace")
         if trace := _TRACE.fullmatch(self._headers.get("traceparent", "")):
             more["trace_id"] = trace[1]
         text = "".join(f" {key}={value}" for key, value in more.items())

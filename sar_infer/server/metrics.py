@@ -1,4 +1,4 @@
-"""The metrics for Prometheus; class names never become labels."""
+"""The metrics for Prometheus; class names never become labels, and of the names of banks few."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ disable_created_metrics()  # type: ignore[no-untyped-call]  # they are time stam
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _SCORES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
+_SHOWN = 16
+"""Banks with a label of their own."""
 Cause = Literal["time", "crash", "idle", "silence"]
 """The reasons for which worker processes end."""
 
@@ -56,6 +58,10 @@ class Metrics:
         self.names = counter("sar_names_embedded", "Class names given to the name encoder.")
         self.sets = counter("sar_class_sets", "Class sets requested.", ["cache"])
         self.classes = gauge("sar_bank_classes", "Classes in the bank.", ["origin"])
+        self.open_banks = gauge("sar_open_banks", "Banks of the folder of --banks that are in memory.")
+        self.by_bank = counter("sar_bank_requests", "Requests by bank: those asked most, and other.", ["bank"])
+        self._asked: dict[str, int] = {}
+        self._shown: set[str] = set()
         self.reloads = counter("sar_reloads", "Bundle reloads.", ["outcome"])
         self.bank_usable = gauge("sar_bank_usable", "0 if the bank file cannot be read and older classes answer.")
         self.ready = gauge("sar_ready", "1 if the last self-test of the model passed.")
@@ -71,3 +77,14 @@ class Metrics:
         ):
             for label in labels:
                 labelled.labels(label)
+
+    def asked(self, bank: str) -> None:
+        """Count a request for a bank; those asked most have a label each, which changes hands at twice the count."""
+        count = self._asked[bank] = self._asked.get(bank, 0) + 1
+        if bank not in self._shown:
+            if len(self._shown) < _SHOWN:
+                self._shown.add(bank)
+            elif count > 2 * self._asked[least := min(self._shown, key=self._asked.__getitem__)]:
+                self._shown ^= {least, bank}
+                self.by_bank.remove(least)
+        self.by_bank.labels(bank if bank in self._shown else "other").inc()

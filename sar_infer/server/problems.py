@@ -35,6 +35,7 @@ CODES = {
     "overloaded": (429, "Too busy"),
     "internal": (500, "Internal error"),
     "unavailable": (503, "No worker is there"),
+    "bank-unusable": (503, "The bank cannot be used"),
     "draining": (503, "Shutting down"),
     "deadline": (504, "Took too long"),
     "not-stored": (507, "The change cannot be written"),

@@ -13,12 +13,13 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
-from fastapi import Depends, Request
-from pydantic import BaseModel, Field, ValidationError
+from fastapi import Depends, Query, Request
+from pydantic import BaseModel, Field, StringConstraints, ValidationError
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from sar_infer.errors import ClassNameError, ImageError
+from sar_infer.server.fleet import NAME
 from sar_infer.server.model.line import ImageInput
 from sar_infer.server.problems import Problem
 from sar_infer.server.service import Service
@@ -68,10 +69,13 @@ async def _keyed(request: Request) -> Service:
 
 async def _writable(service: Annotated[Service, Depends(_keyed)]) -> Service:
     if not service.settings.writable:
-        raise Problem("writes-disabled", "this server has no bank file; start it with --bank FILE")
+        raise Problem("writes-disabled", "this server has no bank file; start it with --bank FILE, or --banks FOLDER")
     return service
 
 
+BankName = Annotated[str, StringConstraints(pattern=NAME)]
+Bank = Annotated[BankName | None, Query(description="a bank of --banks, by its name; by default that of --bank")]
+"""The bank that a request asks for."""
 Serving = Annotated[Service, Depends(_service)]
 """The service."""
 Keyed = Annotated[Service, Depends(_keyed)]

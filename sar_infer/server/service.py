@@ -7,18 +7,21 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Callable, Coroutine, Iterator
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from sar_infer.bank import ClassBank
+from sar_infer.classify.class_set import ClassSet
 from sar_infer.encoders.waiting import in_background
 from sar_infer.errors import BankError, SarInferError
 from sar_infer.server.bank import BankStore, Edit
+from sar_infer.server.fleet import Fleet
 from sar_infer.server.metrics import Metrics
 from sar_infer.server.model.engine import Engine
-from sar_infer.server.model.sizing import bodies_limit, memory_limit
+from sar_infer.server.model.sizing import banks_limit, bodies_limit, memory_limit
 from sar_infer.server.problems import CODES, Problem, Quota
 from sar_infer.server.settings import Settings
+from sar_infer.text.names import Phrases
 
 _SELF_TEST_EVERY = 2.0
 _SELF_TEST_SECONDS = 10.0
@@ -28,6 +31,7 @@ _LOOK_EVERY = 1.0
 """Seconds between two looks at the engine and the bank file."""
 _LOOK_SECONDS = 2.0
 """Seconds that an answer waits for a look at the bank file."""
+NO_PHRASES: Phrases = {}
 T = TypeVar("T")
 _log = logging.getLogger("sar_infer.server")
 
@@ -45,7 +49,8 @@ class Service:
 
     Attributes:
         engine: The engine that answers; a request takes it through ``lease``.
-        store: The bank, with the classes that were added at run time.
+        store: The bank of ``--bank``, with the classes that were added at run time.
+        fleet: The banks of ``--banks``.
         images: Images inside: being decoded, waiting or running.
         changes: Changes of the bank that wait for their turn.
         body_bytes: Bytes of request bodies that are in memory; ``front`` counts them.
@@ -70,8 +75,8 @@ class Service:
         self._leases: dict[Engine, int] = {}
         self._unfinished: set[asyncio.Task[Any]] = set()
         self._turn = asyncio.Lock()
-        self._looking = asyncio.Lock()
-        self._look: asyncio.Future[None] | None = None
+        self._look = _Shared(lambda: in_thread(self.store.look))
+        self._reload = _Shared(self._reloaded)
         self._readiness = (float("-inf"), Readiness(False, None, "not tested yet"))
         self._testing = asyncio.Lock()
         self._publish()
@@ -155,41 +160,48 @@ class Service:
     async def reload(self) -> None:
         """Open the bundle's path again while the present engine answers, and replace that if all is well.
 
+        Calls that come together share a reload that begins after all of them.
+
         Raises:
             SarInferError: the bundle or the bank is refused; nothing has changed.
         """
+        await self._finished(self._reload())
 
-        async def reloaded() -> None:
-            async with self.writing:
-                old = self.engine
-                try:
-                    engine, store = await in_thread(lambda: _open(self.settings, self.metrics))
-                except BaseException as error:
-                    self.metrics.reloads.labels("refused").inc()
-                    foreseen = self.draining or isinstance(error, SarInferError)
-                    _log.error("reload refused, the old bundle stays: %s", error, exc_info=not foreseen)
-                    raise
-                self.engine, self.store = engine, store
-                if old not in self._leases:
-                    old.close()
-                self._readiness = (float("-inf"), Readiness(False, None))
-                self.metrics.reloads.labels("done").inc()
-                self._publish()
-                _log.info("bundle %s answers now", engine.bundle.manifest.digest[:12])
+    async def _reloaded(self) -> None:
+        async with self.writing:
+            old = self.engine
+            try:
+                engine, store = await in_thread(lambda: _open(self.settings, self.metrics))
+            except BaseException as error:
+                self.metrics.reloads.labels("refused").inc()
+                foreseen = self.draining or isinstance(error, SarInferError)
+                _log.error("reload refused, the old bundle stays: %s", error, exc_info=not foreseen)
+                raise
+            self.engine, self.store = engine, store
+            if old not in self._leases:
+                old.close()
+            self._readiness = (float("-inf"), Readiness(False, None))
+            self.metrics.reloads.labels("done").inc()
+            self._publish()
+            _log.info("bundle %s answers now", engine.bundle.manifest.digest[:12])
 
-        await self._finished(reloaded())
-
-    async def change(self, edit: Edit, if_match: str | None = None, existing: str | None = None) -> ClassBank:
-        """Change the bank in a thread, one change at a time; once begun it is finished, even if its client leaves.
+    async def change(
+        self, edit: Edit, if_match: str | None = None, existing: str | None = None, bank: str | None = None
+    ) -> ClassBank:
+        """Change a bank in a thread, one change at a time; once begun it is finished, even if its client leaves.
 
         Args:
-            edit: Returns the changed bank; until it has ended, neither bank nor engine is replaced.
+            edit: Returns the changed bank; until it has ended, neither the bank of ``--bank`` nor engine is replaced.
             if_match: As of ``BankStore.change``.
             existing: As of ``BankStore.change``.
+            bank: Name of a bank of ``--banks``.
 
         Raises:
             Problem: ``overloaded``, if too many wait for their turn; or raised by ``BankStore.change``.
         """
+        if fleet := self._fleet_of(bank):
+            with self.changes.hold(1):
+                return await self._finished(fleet.change(bank or "", edit, if_match, existing))
         with self.changes.hold(1):
             await self.writing.acquire()
 
@@ -202,7 +214,7 @@ class Service:
 
         return await self._finished(changed())
 
-    async def _finished(self, work: Coroutine[Any, Any, T]) -> T:
+    async def _finished(self, work: Coroutine[Any, Any, T] | asyncio.Future[T]) -> T:
         """Return the result of work that continues even if the request that asked for it is cancelled."""
         task = asyncio.ensure_future(work)
         self._unfinished.add(task)
@@ -210,8 +222,49 @@ class Service:
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
         return await asyncio.shield(task)
 
-    async def current(self) -> ClassBank:
-        """Return the classes as the bank file has them now, with what other processes have written.
+    async def current(self, bank: str | None = None) -> ClassBank:
+        """Return the classes as a bank file has them now, with what other processes have written.
+
+        Args:
+            bank: Name of a bank of ``--banks``, which is read as a whole; None is that of ``--bank``.
+
+        Raises:
+            Problem: there is no such bank, or it cannot be used.
+        """
+        if fleet := self._fleet_of(bank):
+            return await in_thread(lambda: fleet.bank(bank or ""))
+        return await self.look()
+
+    async def class_set(
+        self, engine: Engine, bank: str | None, classes: Phrases = NO_PHRASES, only: bool | None = False
+    ) -> tuple[ClassSet, str]:
+        """Return the classes of a call as a bank file has them now, and the digest of the bank's content.
+
+        Args:
+            engine: Encodes names of the call.
+            bank: As of ``current``.
+            classes: Phrases by name, of the call.
+            only: Choose only from these.
+
+        Raises:
+            Problem: see ``current`` and ``Names.class_set``.
+        """
+        if (fleet := self._fleet_of(bank)) and not classes and not only:
+            return await fleet.open(bank or "")
+        whole = await self.current(bank)
+        return await engine.names.class_set(classes, only, whole, keep=fleet is None), whole.content_digest
+
+    def _fleet_of(self, bank: str | None) -> Fleet | None:
+        """Return the fleet of a named bank; None means the bank of ``--bank``, or the bundle's."""
+        settings = self.settings
+        if bank is None and settings.bank is None and settings.banks is not None:
+            raise Problem("invalid-request", "this server has several banks: add ?bank=NAME; GET /v1/banks lists them")
+        if bank is not None and self.fleet is None:
+            raise Problem("invalid-request", "bank: this server has one bank; leave it out, or start it with --banks")
+        return None if bank is None else self.fleet
+
+    async def look(self) -> ClassBank:
+        """Return the classes of ``--bank``, else of the bundle, as they are now.
 
         The look, one ``stat`` and perhaps a replay, is made in a thread; one that takes longer than ``_LOOK_SECONDS``,
         as on a network disk that hangs, leaves the classes of the last look. Calls that come together share a look that
@@ -219,17 +272,10 @@ class Service:
         """
         if self.settings.bank is None:
             return self.store.bank
-        if self._look is None:
-            self._look = asyncio.ensure_future(self._next_look())
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LOOK_SECONDS):
-                await asyncio.shield(self._look)
+                await asyncio.shield(self._look())
         return self.store.bank
-
-    async def _next_look(self) -> None:
-        async with self._looking:
-            self._look = None  # who comes from here on needs another look
-            await in_thread(self.store.look)
 
     async def watch(self) -> None:
         """Look after the engine, and take up what others write to the bank file, as ``sar-bank`` does."""
@@ -237,7 +283,7 @@ class Service:
             await asyncio.sleep(_LOOK_EVERY)
             try:
                 self.engine.workers.tend()
-                await self.current()
+                await self.look()
                 self._count_classes()
             except Exception:  # the next look may go well
                 _log.exception("engine and bank file were not looked at")
@@ -249,6 +295,9 @@ class Service:
 
     def _publish(self) -> None:
         manifest = self.engine.bundle.manifest
+        most = banks_limit(self.settings, memory_limit())
+        folder = self.settings.banks
+        self.fleet = None if folder is None else Fleet(folder, self.engine.classifier, most, self.metrics)
         self.metrics.ready.set(1)  # ``Engine.open`` has run the self-test
         self.metrics.provider.clear()
         self.metrics.provider.labels(self.settings.device, self.engine.provider).set(1)
@@ -260,6 +309,24 @@ class Service:
         self.metrics.bank_usable.set(self.store.usable)
         self.metrics.classes.labels("bundle").set(len(bank.names) - bank.added_count)
         self.metrics.classes.labels("added").set(bank.added_count)
+
+
+class _Shared(Generic[T]):
+    """Work whose calls that come together share one run, which begins after all of them; one run at a time."""
+
+    def __init__(self, work: Callable[[], Awaitable[T]]) -> None:
+        self._work, self._lock = work, asyncio.Lock()
+        self._next: asyncio.Future[T] | None = None
+
+    def __call__(self) -> asyncio.Future[T]:
+        if self._next is None:
+            self._next = asyncio.ensure_future(self._run())
+        return self._next
+
+    async def _run(self) -> T:
+        async with self._lock:
+            self._next = None  # who comes from here on needs another run
+            return await self._work()
 
 
 async def in_thread(work: Callable[[], T]) -> T:

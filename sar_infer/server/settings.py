@@ -48,6 +48,8 @@ class Settings:
     Attributes:
         bundle: The bundle's folder or place on a hub, opened again by a reload; None takes the one that ships.
         bank: The bank file, which may be missing until the first change; None serves the bundle's bank as it is.
+        banks: Folder of banks that are served by name; None serves only ``bank``.
+        banks_memory: Bytes of these in memory; a quarter of the server's by default.
         key: Required in ``Authorization: Bearer``; of several lines each is a key, so that one can be replaced by the
             next. None requires nothing and allows no change.
         hosts: Names by which a server without a key may be asked, next to local names and addresses; ``*`` is any.
@@ -64,6 +66,8 @@ class Settings:
 
     bundle: str | Path | None = None
     bank: Path | None = None
+    banks: Path | None = None
+    banks_memory: int | None = None
     key: str | None = field(default=None, repr=False)
     hosts: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
@@ -79,4 +83,4 @@ class Settings:
     @property
     def writable(self) -> bool:
         """Tell whether classes can be added and removed."""
-        return self.key is not None and self.bank is not None
+        return self.key is not None and (self.bank is not None or self.banks is not None)

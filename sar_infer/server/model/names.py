@@ -64,14 +64,18 @@ class Names:
             next(self._classifier.rank(row, class_set, 1))
             self._whole = bank, class_set
 
-    async def class_set(self, classes: Phrases, only: bool | None, bank: ClassBank) -> ClassSet:
+    async def class_set(self, classes: Phrases, only: bool | None, bank: ClassBank, *, keep: bool = True) -> ClassSet:
         """Return the class set of a call; calls that ask for the same at the same time share one encoding.
+
+        Without ``keep`` it is made for this call: its bank was read for it, too.
 
         Raises:
             ClassNameError: a name is empty or too long.
             InputError: there is no class to choose from.
             Problem: ``overloaded``, if too many names are waiting.
         """
+        if not keep:
+            return await self._made(classes, only, bank)
         whole = not classes and not only
         if whole and self._whole is not None and self._whole[0] is bank:
             return self._whole[1]
@@ -102,13 +106,16 @@ class Names:
 
     async def _make(self, key: _SetKey) -> ClassSet:
         bank, items, only = key
-        count = sum(len(phrases) for _, phrases in items)
-        made = await self._run(count, lambda: self._classifier.class_set(dict(items), only, bank))
+        made = await self._made(dict(items), only, bank)
         if items or only:
             self._keep(key, made)
         else:
             self._whole = bank, made
         return made
+
+    async def _made(self, classes: Phrases, only: bool | None, bank: ClassBank) -> ClassSet:
+        count = sum(map(len, classes.values()))
+        return await self._run(count, lambda: self._classifier.class_set(classes, only, bank))
 
     def _keep(self, key: _SetKey, classes: ClassSet) -> None:
         """Keep a class set while the bank stays the same; the least recently used ones make room."""

@@ -20,6 +20,8 @@ _FRONT = 256 * 2**20
 """Bytes for the HTTP process, without request bodies: the name encoder, a bank, Python."""
 _WORKER = 128 * 2**20
 """Bytes of a worker process without its encoder and without an image."""
+_BANKS = 4
+"""One part in this many of the memory is for open banks."""
 _SECOND = 8
 """One part in this many of the memory is for second encoders, which use all cores."""
 BYTES_A_PIXEL = 8
@@ -59,7 +61,7 @@ def sizes(settings: Settings, graph: int) -> Sizes:
     (ViT-B/32, one client: 6.0 images a second instead of 3.9, ADR 10).
     """
     cores, memory = usable_cores(), memory_limit()
-    left = memory - _FRONT - 2 * bodies_limit(settings.limits.body_bytes, memory)
+    left = memory - _FRONT - 2 * bodies_limit(settings.limits.body_bytes, memory) - banks_limit(settings, memory)
     photo = BYTES_A_PIXEL * settings.limits.pixels
     on_gpu = expects_cuda(settings.device)
     workers = settings.workers
@@ -74,6 +76,13 @@ def sizes(settings: Settings, graph: int) -> Sizes:
     second = large and not on_gpu and settings.threads is None and threads < cores
     alone = cores if second and _SECOND * workers * graph <= memory else 0
     return Sizes(True, workers, threads, batch, alone, memory=max(0, left) // workers)
+
+
+def banks_limit(settings: Settings, memory: int) -> int:
+    """Return the bytes of open banks of a folder: as set, else a quarter; 0 without a folder."""
+    if settings.banks is None:
+        return 0
+    return memory // _BANKS if settings.banks_memory is None else settings.banks_memory
 
 
 def bodies_limit(body_bytes: int, memory: int) -> int:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from fastapi import APIRouter, Header, Path, Query, Request, Response
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import to_json
 from starlette.convertors import PathConvertor, register_url_convertor
@@ -23,6 +24,7 @@ from sar_infer.server.openapi import IMAGE_TYPES, answer, form, problems, reques
 from sar_infer.server.problems import Problem
 from sar_infer.server.request import (
     IMAGES,
+    Bank,
     Serving,
     Texts,
     Writable,
@@ -78,6 +80,7 @@ _PUT_PROBLEMS = (403, 404, 409, 412, 422, 503, 507)
 @router.get("/v1/classes", responses={200: answer("ClassList"), 304: {"description": "Not changed."}, **problems(422)})
 async def list_classes(
     service: Serving,
+    bank: Bank = None,
     prefix: Annotated[str, Query(description="only names that begin with this")] = "",
     like: Annotated[str, Query(description="only names that contain this")] = "",
     removed: Annotated[bool, Query(description="list the bundle's classes that were removed instead")] = False,
@@ -86,18 +89,18 @@ async def list_classes(
     if_none_match: Annotated[str | None, Header(description="a known ETag: 304 if nothing changed")] = None,
 ) -> Response:
     """List the classes of the bank in its order, or those removed from it, at most 1,000 at a time."""
-    bank = await service.current()
-    etag, start, fragment = bank.content_digest, prefix.casefold(), like.casefold()
+    whole = await service.current(bank)
+    etag, start, fragment = whole.content_digest, prefix.casefold(), like.casefold()
     if is_current(f'"{etag}"', if_none_match):
         return Response(status_code=304, headers={"ETag": f'"{etag}"'})
 
     def look() -> dict[str, Any]:
         gone: list[Entry] = []
-        if bank.base is not None:
-            base = bank.base.bank
-            keys = sorted(bank.changes.keys() & base.entries.keys(), key=base.positions.__getitem__)
-            gone = [base.entries[key] for key in keys if bank.lookup.name(base.entries[key].name) is None]
-        entries = gone if removed else [*bank.entries.values()]
+        if whole.base is not None:
+            base = whole.base.bank
+            keys = sorted(whole.changes.keys() & base.entries.keys(), key=base.positions.__getitem__)
+            gone = [base.entries[key] for key in keys if whole.lookup.name(base.entries[key].name) is None]
+        entries = gone if removed else [*whole.entries.values()]
         if start or fragment:
             entries = [e for e in entries if (key := e.name.casefold()).startswith(start) and fragment in key]
         shown = [_shown(entry) for entry in entries[offset : offset + limit]]
@@ -107,14 +110,14 @@ async def list_classes(
 
 
 @router.get("/v1/classes/{name:text}", responses={200: answer("ClassEntry"), **problems(404, 422)})
-async def get_class(service: Serving, name: Name) -> Response:
+async def get_class(service: Serving, name: Name, bank: Bank = None) -> Response:
     """Return one class; upper and lower case and extra spaces make no difference."""
-    bank = await service.current()
-    position = bank.lookup.name(name)
+    whole = await service.current(bank)
+    position = whole.lookup.name(name)
     if position is None:
         cleaned = clean_name(name)
-        raise Problem("not-found", await in_thread(lambda: _missing(bank, cleaned)))
-    return _answer(_shown(bank.entries[bank.keys[position]]), bank.content_digest)
+        raise Problem("not-found", await in_thread(lambda: _missing(whole, cleaned)))
+    return _answer(_shown(whole.entries[whole.keys[position]]), whole.content_digest)
 
 
 @router.put(
@@ -126,6 +129,7 @@ async def put_class(
     request: Request,
     service: Writable,
     name: Name,
+    bank: Bank = None,
     strict: Strict = False,
     if_match: IfMatch = None,
     if_none_match: Annotated[Literal["*"] | None, Header(description="add only: 412 if the class exists")] = None,
@@ -173,7 +177,7 @@ async def put_class(
         done.append((201 if position is None else 200, content))
         return after
 
-    after = await service.change(edit, if_match, name)
+    after = await service.change(edit, if_match, name, bank)
     status, content = done[0]
     return _answer(content, after.content_digest, status)
 
@@ -183,7 +187,7 @@ async def put_class(
     status_code=204,
     responses={204: {"description": "Removed."}, **problems(403, 404, 409, 412, 422, 507)},
 )
-async def delete_class(service: Writable, name: Name, if_match: IfMatch = None) -> Response:
+async def delete_class(service: Writable, name: Name, bank: Bank = None, if_match: IfMatch = None) -> Response:
     """Remove a class, also one of the bundle. Needs a server with a key and ``--bank``."""
 
     def edit(bank: ClassBank) -> ClassBank:
@@ -194,20 +198,32 @@ async def delete_class(service: Writable, name: Name, if_match: IfMatch = None) 
             raise Problem("conflict", f"class {name!r} is the last one; add another before you remove it")
         return after
 
-    after = await service.change(edit, if_match)
+    after = await service.change(edit, if_match, bank=bank)
     return Response(status_code=204, headers={"ETag": f'"{after.content_digest}"'})
+
+
+@router.get("/v1/banks", responses={200: answer("BankList"), **problems(422)})
+async def list_banks(
+    service: Serving,
+    offset: Annotated[int, Query(ge=0)] = 0,
+    limit: Annotated[int, Query(ge=1, le=_MOST)] = _MOST,
+) -> Response:
+    """List the names of the banks of --banks, sorted; ``?bank=NAME`` asks for one."""
+    names = [] if service.fleet is None else await in_thread(service.fleet.names)
+    return JSONResponse({"banks": names[offset : offset + limit], "count": len(names)})
 
 
 @router.get("/v1/bank/history", responses={200: answer("History"), **problems(422)})
 async def history(
     service: Serving,
+    bank: Bank = None,
     offset: Annotated[int, Query(ge=0, description="steps to leave out, from the latest")] = 0,
     limit: Annotated[int, Query(ge=1, le=_MOST)] = _MOST,
 ) -> Response:
     """List the steps by which the bank was changed, the latest first, by this server and by ``sar-bank``."""
-    bank = await service.current()
-    steps = [_step(step) for step in bank.history[::-1][offset : offset + limit]]
-    return _answer({"steps": steps, "count": len(bank.history), "bank": bank.content_digest}, bank.content_digest)
+    whole = await service.current(bank)
+    steps = [_step(step) for step in whole.history[::-1][offset : offset + limit]]
+    return _answer({"steps": steps, "count": len(whole.history), "bank": whole.content_digest}, whole.content_digest)
 
 
 @router.post(
@@ -215,7 +231,7 @@ async def history(
     responses={200: answer("RolledBack"), **problems(403, 409, 412, 422, 507)},
     openapi_extra=request_body(Rollback),
 )
-async def roll_back(request: Request, service: Writable, if_match: IfMatch = None) -> Response:
+async def roll_back(request: Request, service: Writable, bank: Bank = None, if_match: IfMatch = None) -> Response:
     """Go back to an earlier step of the history; this is a step too, and is final.
 
     Needs a server with a key and ``--bank``.
@@ -239,7 +255,7 @@ async def roll_back(request: Request, service: Writable, if_match: IfMatch = Non
             raise Problem("conflict", f"as after step {to} no class could be an answer")
         return after
 
-    after = await service.change(edit, if_match)
+    after = await service.change(edit, if_match, bank=bank)
     step = None if after is before[0] else _step(after.history[-1])
     if step is not None:
         request.state.logged = {"step": step["n"], "to": step["to"]}

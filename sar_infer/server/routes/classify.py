@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
@@ -13,13 +15,14 @@ from sar_infer.classify.output import optional_fields
 from sar_infer.results import DecisionOptions, ImageResult
 from sar_infer.server.metrics import Metrics
 from sar_infer.server.model.engine import milliseconds
-from sar_infer.server.model.line import Outcome
+from sar_infer.server.model.line import Finish, Outcome
 from sar_infer.server.openapi import IMAGE_TYPES, answer, form, problems, request_body
 from sar_infer.server.problems import IMAGE_CODES, Problem
-from sar_infer.server.request import IMAGES, MAX_TOP_K, Mode, Serving, Texts, chooses_only, cleaned, read_call
+from sar_infer.server.request import IMAGES, MAX_TOP_K, BankName, Mode, Serving, Texts, chooses_only, cleaned, read_call
 
 PATH = "/v1/classify"
 router = APIRouter(tags=["classify"])
+_MOST_BANKS = 32
 Coverage = Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -43,7 +46,15 @@ class ClassifyOptions(BaseModel):
     explain: bool | None = Field(None, description="give the reasons for the best class")
 
 
-NO_OPTIONS = ClassifyOptions.model_validate({})
+class ClassifyQuery(ClassifyOptions):
+    """The query of a call."""
+
+    bank: Annotated[list[BankName], Field(max_length=_MOST_BANKS)] = Field(
+        [], description="banks of --banks, by their names; may be repeated. By default that of --bank"
+    )
+
+
+NO_OPTIONS = ClassifyQuery.model_validate({})
 
 
 class ClassifyRequest(ClassifyOptions):
@@ -76,7 +87,7 @@ _FORM = form(**ClassifyOptions.model_json_schema()["properties"])
     responses={200: answer("ClassifyAnswer"), **problems(422, 503)},
     openapi_extra=request_body(ClassifyRequest, _FORM, binary=IMAGE_TYPES),
 )
-async def classify(request: Request, service: Serving, query: Annotated[ClassifyOptions, Query()]) -> Response:
+async def classify(request: Request, service: Serving, query: Annotated[ClassifyQuery, Query()]) -> Response:
     """Classify one image or several.
 
     A raw body is one image; if it cannot be read, the answer is a problem. In multipart and JSON a bad image fails
@@ -92,24 +103,38 @@ async def classify(request: Request, service: Serving, query: Annotated[Classify
         explain=bool(query.explain if call.explain is None else call.explain),
     )
     with service.lease() as engine, service.images.hold(len(images)):
-        bank = await service.current()
-        classes = await engine.names.class_set(phrases, only, bank)
-        decide = engine.decide(classes, call.top_k or query.top_k or 5, options)
-        outcomes = await engine.line.each(images, decide, len(classes.names))
+        names: list[str] | list[None] = query.bank or [None]
+        banks = [await service.class_set(engine, name, phrases, only) for name in names]
+        decides = [engine.decide(classes, call.top_k or query.top_k or 5, options) for classes, _ in banks]
+        finish: Finish[Any] = decides[0] if len(decides) == 1 else _together(decides)
+        outcomes = await engine.line.each(images, finish, sum(len(classes.names) for classes, _ in banks))
     if call is query and (error := outcomes[0].error):
         raise Problem(IMAGE_CODES[error.kind], str(error))
-    for outcome in outcomes:
-        _count(outcome, classes.model.unknown, service.metrics)
+    answers = []
+    for place, (classes, digest) in enumerate(banks):
+        own = outcomes if len(banks) == 1 else [_part(outcome, place) for outcome in outcomes]
+        for outcome in own:
+            _count(outcome, classes.model.unknown, service.metrics)
+        results = [_result(number, outcome) for number, outcome in enumerate(own)]
+        answers.append({"results": results, "classes": len(classes.names), "bank": digest})
     content = {
-        "results": [_result(number, outcome) for number, outcome in enumerate(outcomes)],
-        "classes": len(classes.names),
+        **(answers[0] if len(banks) == 1 else {"banks": dict(zip(query.bank, answers, strict=True))}),
         "bundle": engine.bundle.manifest.digest,
-        "bank": bank.content_digest,
         "provider": engine.provider,
         "timings_ms": milliseconds(outcomes),
         "request_id": request.state.request_id,
     }
     return Response(to_json(content), media_type="application/json")
+
+
+def _together(decides: Sequence[Finish[ImageResult]]) -> Finish[tuple[ImageResult, ...]]:
+    """Return the function that makes of unit rows (N, D) the results of several banks for each."""
+    return lambda rows: zip(*(decide(rows) for decide in decides), strict=True)
+
+
+def _part(outcome: Outcome[Any], place: int) -> Outcome[ImageResult]:
+    """Return the outcome of one of several banks."""
+    return outcome if outcome.value is None else dataclasses.replace(outcome, value=outcome.value[place])
 
 
 def _count(outcome: Outcome[ImageResult], limit: float, metrics: Metrics) -> None:

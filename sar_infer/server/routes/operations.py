@@ -53,7 +53,7 @@ async def metrics(service: Serving) -> Response:
 @router.get("/v1/model", responses={200: answer("Model"), **problems()})
 async def model(service: Serving) -> Response:
     """Describe the model: the bundle and its measured quality, the device, the precision, the limits."""
-    engine, bank = service.engine, await service.current()
+    engine, bank = service.engine, await service.look()
     manifest = dataclasses.asdict(engine.bundle.manifest)
     classes = await engine.names.class_set({}, only=False, bank=bank) if bank.names else None
     content = {

@@ -28,7 +28,7 @@ from sar_infer.server.model.engine import Engine
 from sar_infer.server.model.line import ImageInput
 from sar_infer.server.openapi import answer, form, problems, request_body
 from sar_infer.server.problems import IMAGE_CODES, Problem
-from sar_infer.server.request import IMAGES, Keyed, Texts, Writable, read_call, read_images, read_json
+from sar_infer.server.request import IMAGES, Bank, Keyed, Texts, Writable, read_call, read_images, read_json
 from sar_infer.server.routes.classes import IfMatch
 from sar_infer.server.service import Service, in_thread
 
@@ -68,7 +68,7 @@ class SuggestRequest(Unlabelled):
     responses={200: answer("LearnAnswer"), **problems(403, 409, 412, 422, 503, 507)},
     openapi_extra=request_body(LearnRequest),
 )
-async def learn(request: Request, service: Writable, if_match: IfMatch = None) -> Response:
+async def learn(request: Request, service: Writable, bank: Bank = None, if_match: IfMatch = None) -> Response:
     """Learn from photos, which replaces what was learned before; one step of the bank's history.
 
     The bank stores sums by class, never a photo. Needs a server with a key, ``--bank``, and a class model.
@@ -92,7 +92,7 @@ async def learn(request: Request, service: Writable, if_match: IfMatch = None) -
             reports.append(report)
             return bank if call.dry_run else learn_edit(bank, change, by="sar-serve")
 
-        etag = (await service.change(edit, if_match)).content_digest
+        etag = (await service.change(edit, if_match, bank=bank)).content_digest
     return JSONResponse(asdict(reports[0]) | {"bank": etag}, headers={"ETag": f'"{etag}"'})
 
 
@@ -101,7 +101,7 @@ async def learn(request: Request, service: Writable, if_match: IfMatch = None) -
     responses={200: answer("SuggestAnswer"), **problems(403, 422, 503)},
     openapi_extra=request_body(SuggestRequest, form()),
 )
-async def suggest(request: Request, service: Keyed) -> Response:
+async def suggest(request: Request, service: Keyed, bank: Bank = None) -> Response:
     """Find groups of photos that are of no class yet, and photos whose label would help most.
 
     Changes nothing; PUT /v1/classes/{name} makes a class of a group. Needs a server with a key, and the extra
@@ -111,8 +111,8 @@ async def suggest(request: Request, service: Keyed) -> Response:
     with service.lease() as engine:
         features, failed = await _features(service, engine, call, images)
         rows = np.array([*features.values()], np.float32).reshape(-1, engine.bundle.manifest.embed_dim)
-        bank = await service.current()
-        classes = await engine.names.class_set({}, only=False, bank=bank)
+        whole = await service.current(bank)
+        classes = await engine.names.class_set({}, False, whole, keep=bank is None)
 
         def look() -> dict[str, Any]:
             suggestions = engine.classifier.suggest(rows, classes)
@@ -125,7 +125,7 @@ async def suggest(request: Request, service: Keyed) -> Response:
         {"photo": number, "error": str(error), "error_code": IMAGE_CODES[error.kind]}
         for number, error in failed.items()
     ]
-    return Response(to_json({**content, "errors": errors, "bank": bank.content_digest}), media_type="application/json")
+    return Response(to_json({**content, "errors": errors, "bank": whole.content_digest}), media_type="application/json")
 
 
 async def _features(

@@ -13,6 +13,7 @@ order.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
@@ -27,6 +28,7 @@ from sar_infer._arrays import Floats
 from sar_infer.bundle.bundle import bundle_name, default_bundle
 from sar_infer.classify import ranking
 from sar_infer.classify.class_set import ClassSet
+from sar_infer.server.fleet import NAME
 from sar_infer.server.model.engine import Engine, values_of
 from sar_infer.server.model.line import Finish, ImageInput
 from sar_infer.server.openapi import BINARY, answer, problems, request_body
@@ -37,7 +39,9 @@ from sar_infer.server.settings import Limits
 from sar_infer.text.names import Phrases
 
 router = APIRouter(prefix="/v2", tags=["open inference protocol"])
-Model = Annotated[str, Path(description="the name of the bundle's folder, or sar-clip", examples=["sar-clip"])]
+Model = Annotated[
+    str, Path(description="the name of the bundle's folder, sar-clip, or a bank of --banks", examples=["sar-clip"])
+]
 _ALIAS = "sar-clip"
 """A name that the model always has, in addition to that of its bundle's folder."""
 _INPUTS = {"IMAGE": "BYTES", "CLASSES": "BYTES"}
@@ -134,14 +138,14 @@ async def ready(service: Serving) -> Response:
 @router.get("/models/{model}/ready", responses={**_UNKNOWN, 200: answer("Ready"), **_NOT_READY})
 async def model_ready(service: Serving, model: Model) -> Response:
     """Answer as ``/readyz`` does, if the model is known."""
-    _check(service, model)
+    await _bank(service, model)
     return await _readiness(service, name=model)
 
 
 @router.get("/models/{model}", responses={200: answer("ModelMetadata"), **_UNKNOWN})
 async def model_metadata(service: Serving, model: Model) -> Response:
     """Describe version, inputs and outputs; CLASSES may be left out."""
-    _check(service, model)
+    await _bank(service, model)
     manifest = service.engine.bundle.manifest
     shapes = {"SCORES": [-1, -1], "LABELS": [-1, -1], "EMBEDDING": [-1, manifest.embed_dim]}
     inputs, outputs = (
@@ -162,16 +166,15 @@ async def model_metadata(service: Serving, model: Model) -> Response:
 )
 async def infer(request: Request, service: Serving, model: Model) -> Response:
     """Classify or embed images; one bad image fails the whole call."""
-    _check(service, model)
+    bank = await _bank(service, model)
     body, length, limits = await request.body(), request.headers.get(HEADER_LENGTH), service.settings.limits
     with service.lease() as engine:
-        bank = await service.current()
         call, images, phrases = await service.in_turn(len(body), lambda: read_tensors(body, length, limits))
         top_k, only = call.parameters.top_k, chooses_only(call.parameters.mode, bool(phrases))
         classes, count = None, 0
         with service.images.hold(len(images)):
             if any(output.name != "EMBEDDING" for output in call.outputs):
-                classes = await engine.names.class_set(phrases, only, bank)
+                classes, _ = await service.class_set(engine, bank, phrases, only)
                 count = len(classes.names)
                 if top_k is None and len(images) * count > _MOST_SCORES:
                     problem = f"{len(images)} × {count} scores are too many for one answer; ask for top_k"
@@ -193,11 +196,19 @@ async def _readiness(service: Service, **fields: str) -> Response:
     return JSONResponse({**fields, "ready": False, "error": readiness.reason}, 503, {"Retry-After": "2"})
 
 
-def _check(service: Service, model: str) -> None:
-    """Raise ``not-found`` if the path names another model."""
+async def _bank(service: Service, model: str) -> str | None:
+    """Return the bank of --banks that a model is; None for the bundle with the bank of --bank.
+
+    Raises:
+        Problem: ``not-found``, or the bank cannot be used.
+    """
     name = bundle_name(service.settings.bundle or default_bundle())
-    if model not in (name, _ALIAS):
+    if model in (name, _ALIAS):
+        return None
+    if service.fleet is None or not re.fullmatch(NAME, model):
         raise Problem("not-found", f"no model {model!r:.80}; expected {name} or {_ALIAS}")
+    await service.fleet.open(model)
+    return model
 
 
 def read_tensors(

@@ -69,7 +69,7 @@ async def zero_shot(request: Request, service: Serving) -> Response:
     classes = cleaned({label: [template.replace(_PLACE, label)] for label in labels}, limits)
     spellings = {clean_name(label): label for label in reversed(labels)}
     with service.lease() as engine, service.images.hold(1):
-        chosen = await engine.names.class_set(classes, True, await service.current())
+        chosen = await engine.names.class_set(classes, True, await service.look())
         rank, count = engine.classifier.rank, len(chosen.names)
         outcomes = await engine.line.each([decoded(call.inputs)], lambda rows: rank(rows, chosen, count), count)
     (ranked,) = values_of(outcomes, ["inputs"])

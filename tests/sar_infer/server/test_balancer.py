@@ -17,8 +17,11 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from click.testing import CliRunner
 from support.pictures import jpeg
 from support.servers import Server, serving, wait_for
+
+from sar_infer.cli.bank import main as sar_bank
 
 PROGRAM = shutil.which("nginx", path=os.environ.get("PATH", os.defpath) + os.pathsep + "/usr/sbin")
 pytestmark = [pytest.mark.nightly, pytest.mark.skipif(PROGRAM is None, reason="needs the program nginx")]
@@ -57,10 +60,10 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def nginx(folder: Path, ports: dict[int, int]) -> Iterator[None]:
+def nginx(folder: Path, ports: dict[int, int], configuration: Path = CONFIGURATION) -> Iterator[None]:
     """Run nginx as our configuration has it, on other ports, with all its files in a folder."""
     folder.mkdir()
-    text = re.sub(r"\b800[012]\b", lambda match: str(ports[int(match[0])]), CONFIGURATION.read_text())
+    text = re.sub(r"\b800[012]\b", lambda match: str(ports[int(match[0])]), configuration.read_text())
     (folder / "sar.conf").write_text(text)
     kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     temporary = " ".join(f"{kind}_temp_path {folder}/{kind};" for kind in kinds)
@@ -179,3 +182,25 @@ def test_servers_that_are_restarted_in_turn_lose_no_request(replicas: Replicas, 
             one.result()
     assert set(statuses) == {200}
     assert httpx2.get(f"{replicas.url}/metrics", timeout=30).status_code == 404
+
+
+def test_nginx_gives_each_customer_a_key_and_a_bank(bundle_path: Path, tmp_path: Path) -> None:
+    folder, port = tmp_path / "banks", free_port()
+    folder.mkdir()
+    for name in ("alpha", "beta"):
+        add = ["add", str(folder / f"{name}.safetensors"), f"only {name}", "--bundle", str(bundle_path)]
+        assert CliRunner().invoke(sar_bank, add).exit_code == 0
+    call = ("--bundle", str(bundle_path), "--banks", str(folder), "--workers", "0")
+    with serving(*call, key="key-of-the-server") as server:
+        ports = {8000: port, 8001: server.port}
+        with nginx(tmp_path / "nginx", ports, CONFIGURATION.with_name("nginx-customers.conf")):
+            url = f"http://127.0.0.1:{port}"
+            for name in ("alpha", "beta"):
+                headers = {"Authorization": f"Bearer key-of-{name}"}
+                image = {"image": jpeg()}
+                answer = httpx2.post(f"{url}/v1/classify?bank=beta", files=image, data={"top_k": 9}, headers=headers)
+                labels = {p["label"] for p in answer.json()["results"][0]["predictions"]}
+                assert labels & {"only alpha", "only beta"} == {f"only {name}"}
+                assert httpx2.put(f"{url}/v1/classes/new?bank=beta", headers=headers).status_code == 201
+                assert httpx2.get(f"{url}/v1/banks", headers=headers).status_code == 404
+            assert httpx2.get(f"{url}/v1/classes").status_code == 401
