@@ -121,7 +121,7 @@ class JsonTokenizer:
         except ModuleNotFoundError:
             raise BundleError(f"{path}: needs the library tokenizers: {install('tokenizers')}") from None
         try:
-            with _errors():
+            with library_errors():
                 tokenizer = tokenizers.Tokenizer.from_file(str(path))
             normalizer = tokenizer.normalizer
             growth = 1 if normalizer is None else _growth(json.loads(normalizer.__getstate__()))
@@ -141,7 +141,7 @@ class JsonTokenizer:
             ClassNameError: The library cannot encode it.
         """
         try:
-            with _errors():
+            with library_errors():
                 ids: list[int] = self._tokenizer.encode(clean(text, self._cleaning), add_special_tokens=False).ids
         except ValueError as error:
             raise ClassNameError(f"the bundle's tokenizer cannot encode {text[:40]!r} ({error})") from None
@@ -149,7 +149,7 @@ class JsonTokenizer:
 
 
 @contextlib.contextmanager
-def _errors() -> Iterator[None]:
+def library_errors() -> Iterator[None]:
     """Turn every error of the library `tokenizers` into ValueError; its panics are no Exception."""
     try:
         yield

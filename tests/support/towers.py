@@ -14,6 +14,30 @@ import torch
 from torch import Tensor, nn
 
 LENGTH = 77
+HALF = [0.5, 0.5, 0.5]
+CLIP_PROCESSOR: dict[str, Any] = {
+    "image_processor_type": "CLIPImageProcessor",
+    "do_resize": True,
+    "size": {"shortest_edge": 256},
+    "resample": 3,
+    "do_center_crop": True,
+    "crop_size": {"height": 256, "width": 256},
+    "do_rescale": True,
+    "rescale_factor": 1 / 255,
+    "do_normalize": True,
+    "image_mean": HALF,
+    "image_std": HALF,
+    "do_convert_rgb": True,
+}
+OPEN_CLIP_PREPROCESS: dict[str, Any] = {
+    "size": 256,
+    "mode": "RGB",
+    "mean": HALF,
+    "std": HALF,
+    "interpolation": "bicubic",
+    "resize_mode": "shortest",
+    "fill_color": 0,
+}
 
 
 class Lambda(nn.Module):

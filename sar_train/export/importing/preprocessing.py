@@ -83,6 +83,7 @@ def _of_transformers(config: Mapping[str, Any], label: str) -> dict[str, Any]:
         "interpolation": _RESAMPLE.get(resample, resample),
         "mean": _value(config, "image_mean", label) if normalised else [0.0] * 3,
         "std": _value(config, "image_std", label) if normalised else [1.0] * 3,
+        "crop": "floor",
     }
 
 

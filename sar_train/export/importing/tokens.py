@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Mapping
-from pathlib import PurePosixPath
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from sar_infer.text import TokenizerSpec
-from sar_infer.text.tokenizer import JsonTokenizer, Tokenizer
+from sar_infer.text.tokenizer import JsonTokenizer, Tokenizer, library_errors
 from sar_train.errors import ConfigError
 from sar_train.export.importing.sources import Towers
 
@@ -45,14 +45,21 @@ def read_tokenizer(towers: Towers, template: str, length: int) -> tuple[bytes, T
     if settings.get("do_lower_case") and "lowercase" not in json.dumps(content.get("normalizer")).lower():
         steps = [tokenizers.normalizers.Lowercase(), *([tokenizer.normalizer] if tokenizer.normalizer else [])]
         tokenizer.normalizer = tokenizers.normalizers.Sequence(steps)
-    before, end = _special_tokens(tokenizer, towers.tokenizer)
+    try:
+        with library_errors():
+            encoding = tokenizer.encode("a")
+            samples = [tokenizer.encode(text, add_special_tokens=False).ids for text in _SAMPLES]
+    except ValueError as error:
+        raise ConfigError(f"{path}: the library tokenizers cannot use it ({error})") from None
+    before, end = _special_tokens(encoding, path)
+    merges = _clip_merges(content, samples, end)
     pad, cleaning = _padding(tokenizer, settings, padding), "none"
     text_config = towers.texts.json(towers.config).get("text_cfg")
     if text_config is not None:  # open_clip's form
         cleaning = _cleaning(text_config)
         pad = pad if "hf_tokenizer_name" in text_config else 0  # open_clip's tokenizer of CLIP pads with 0
     kind, vocabulary = "tokenizer.json", tokenizer.to_str().encode()
-    if merges := _clip_merges(content, tokenizer, end):
+    if merges:
         kind, cleaning, vocabulary = "clip-bpe", "lower", merges
     prefix, suffix = template.split("{}")
     spec = TokenizerSpec(
@@ -78,14 +85,13 @@ def takes_mask(towers: Towers) -> bool:
     return "attention_mask" in settings.get("model_input_names", ["attention_mask"])
 
 
-def _special_tokens(tokenizer: Any, name: str) -> tuple[tuple[int, ...], int]:
+def _special_tokens(encoding: Any, path: Path) -> tuple[tuple[int, ...], int]:
     """Return the ids before a text, and that of the one token that ends it."""
-    encoding = tokenizer.encode("a")
     marked = [*zip(encoding.ids, encoding.special_tokens_mask, strict=True)]
     before = tuple(token for token, _ in itertools.takewhile(lambda pair: pair[1], marked))
     after = [token for token, _ in itertools.takewhile(lambda pair: pair[1], reversed(marked))]
     if len(after) != 1 or len(before) == len(marked):
-        raise ConfigError(f"{name}: expected one token that ends a text, got {len(after)}")
+        raise ConfigError(f"{path}: expected one token that ends a text, got {len(after)}")
     return before, after[0]
 
 
@@ -112,13 +118,19 @@ def _cleaning(config: Mapping[str, Any]) -> str:
     return str(cleaning)
 
 
-def _clip_merges(content: Mapping[str, Any], tokenizer: Any, end: int) -> bytes | None:
-    """Return the merges of CLIP's own tokenizer as a bundle stores them; None if this is another one."""
+def _clip_merges(content: Mapping[str, Any], samples: Sequence[list[int]], end: int) -> bytes | None:
+    """Return the merges of CLIP's own tokenizer as a bundle stores them; None if this is another one.
+
+    Args:
+        content: Of ``tokenizer.json``.
+        samples: The ids of `_SAMPLES`, without special tokens.
+        end: The end token.
+    """
     model = content.get("model") or {}
     pairs = [pair if isinstance(pair, str) else " ".join(pair) for pair in model.get("merges") or []]
     if model.get("end_of_word_suffix") != "</w>" or end != 512 + len(pairs) + 1:
         return None
     own = Tokenizer(pairs)
-    if any(own.encode(text) != tokenizer.encode(text, add_special_tokens=False).ids for text in _SAMPLES):
+    if [own.encode(text) for text in _SAMPLES] != list(samples):
         return None
     return _VERSION + "".join(f"{pair}\n" for pair in pairs).encode()

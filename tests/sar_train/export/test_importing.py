@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import open_clip
 import pytest
 import torch
 from support import towers as published
@@ -29,30 +30,6 @@ sys.meta_path.insert(0, Blocker())
 from sar_infer.cli.bundle import main
 main(prog_name="sar-bundle")
 """
-HALF = [0.5, 0.5, 0.5]
-CLIP_PROCESSOR: dict[str, Any] = {
-    "image_processor_type": "CLIPImageProcessor",
-    "do_resize": True,
-    "size": {"shortest_edge": 256},
-    "resample": 3,
-    "do_center_crop": True,
-    "crop_size": {"height": 256, "width": 256},
-    "do_rescale": True,
-    "rescale_factor": 1 / 255,
-    "do_normalize": True,
-    "image_mean": HALF,
-    "image_std": HALF,
-    "do_convert_rgb": True,
-}
-OPEN_CLIP_PREPROCESS: dict[str, Any] = {
-    "size": 256,
-    "mode": "RGB",
-    "mean": HALF,
-    "std": HALF,
-    "interpolation": "bicubic",
-    "resize_mode": "shortest",
-    "fill_color": 0,
-}
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -92,7 +69,7 @@ def transformers_js(tmp_path_factory: pytest.TempPathFactory, mini: Any) -> Path
         lambda x: (3 * mini.encode_image(x),),
         lambda x: (mini.encode_text(x),),
         mini,
-        CLIP_PROCESSOR,
+        published.CLIP_PROCESSOR,
         {"model_type": "clip", "text_config": {"max_position_embeddings": 77}},
         mask=False,
         length=77,
@@ -114,7 +91,7 @@ def test_towers_with_outside_data_embed_as_torch_does(bundle: Path, mini: Any) -
     images = [classifier.embed_images(photos), shipped.embed_images(photos)]
     assert (images[0] * images[1]).sum(1).min() > 0.9999
     names = [*shipped_photos()]
-    tokens = published.open_clip.get_tokenizer("ViT-B-32")([f"a photo of a {name}." for name in names])
+    tokens = open_clip.get_tokenizer("ViT-B-32")([f"a photo of a {name}." for name in names])
     with torch.no_grad():
         reference = mini.encode_text(tokens, normalize=True).numpy()
     assert (classifier.embed_names(names) * reference).sum(1).min() > 0.99999
