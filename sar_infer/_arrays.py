@@ -1,4 +1,4 @@
-"""Types of arrays that several rooms exchange, and their product."""
+"""Types of arrays that several packages exchange, and their product."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ class ServerError(SarInferError):
         detail: The reason in one sentence, in the server's words if it gave any.
         status: The HTTP status; None if no answer came.
         code: Stable, for programs: the server's own (``overloaded``, ``bad-class-name``, …), ``http-STATUS`` if it
-            gave none, or the client's ``unreachable``, ``timeout``, ``unreadable-answer``, ``unsteady``.
+            gave none, or the client's ``unreachable``, ``timeout``, ``unreadable-answer``.
         request_id: The identifier of the request in the server's log.
     """
 

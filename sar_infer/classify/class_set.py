@@ -154,22 +154,7 @@ def build_class_set(
     columns = {name: bank.lookup.get(name) for name in every}
     phrases = _once(every, columns)
     theirs = [columns[name] if phrases[name] == (name,) else None for name in phrases]
-    more: dict[str, Evidence] = {}
-    counted: dict[str, set[bytes]] = {}
-    for name, item in by_name:
-        if item.total.shape != (bank.dim,):
-            raise InputError(
-                f"photos of {name!r:.80}: expected embeddings of {bank.dim}, got {item.total.shape[0]}; embed them "
-                "with this bundle"
-            )
-        one = name if name in phrases else next(other for other in phrases if columns[other] == columns[name])
-        if one not in counted:
-            here = columns[one] if phrases[one] == (one,) else None
-            counted[one] = set() if here is None else {*bank.photos_at(bank.keys[here]).digests}
-        if fresh := item.without(counted[one] & item.digest_set):
-            evidence = Evidence.of(fresh)
-            more[one] = more[one].joined(evidence) if one in more else evidence
-            counted[one] |= item.digest_set
+    more = _evidence(bank, by_name, phrases, columns)
     extended = [texts for texts, column in zip(phrases.values(), theirs, strict=True) if column is None]
     new_rows = iter(embed(extended)) if extended else iter(())
     replaced = sorted({column for name in phrases if (column := columns[name]) is not None})
@@ -191,6 +176,33 @@ def build_class_set(
         thresholds=_gathered(bank.thresholds, left_out, theirs, np.nan),
         translation=None if bank.learned is None else bank.learned.translation,
     )
+
+
+def _evidence(
+    bank: ClassBank, photos: Sequence[tuple[str, PhotoSet]], phrases: Phrases, columns: Mapping[str, int | None]
+) -> dict[str, Evidence]:
+    """Return what photos given with a call add to its classes, by name; a photo that the bank counts is left out.
+
+    Raises:
+        InputError: Embeddings have the size of another encoder.
+    """
+    evidence: dict[str, Evidence] = {}
+    counted: dict[str, set[bytes]] = {}
+    for name, item in photos:
+        if item.total.shape != (bank.dim,):
+            raise InputError(
+                f"photos of {name!r:.80}: expected embeddings of {bank.dim}, got {item.total.shape[0]}; embed them "
+                "with this bundle"
+            )
+        one = name if name in phrases else next(other for other in phrases if columns[other] == columns[name])
+        if one not in counted:
+            here = columns[one] if phrases[one] == (one,) else None
+            counted[one] = set() if here is None else {*bank.photos_at(bank.keys[here]).digests}
+        if fresh := item.without(counted[one] & item.digest_set):
+            new = Evidence.of(fresh)
+            evidence[one] = evidence[one].joined(new) if one in evidence else new
+            counted[one] |= item.digest_set
+    return evidence
 
 
 def _once(class_phrases: Phrases, columns: Mapping[str, int | None]) -> Phrases:

@@ -266,9 +266,9 @@ class Service:
     async def look(self) -> ClassBank:
         """Return the classes of ``--bank``, else of the bundle, as they are now.
 
-        The look, one ``stat`` and perhaps a replay, is made in a thread; one that takes longer than ``_LOOK_SECONDS``,
-        as on a network disk that hangs, leaves the classes of the last look. Calls that come together share a look that
-        begins after all of them.
+        The look, one ``stat`` and a read of a changed file, is made in a thread; one that takes longer than
+        ``_LOOK_SECONDS``, as on a network disk that hangs, leaves the classes of the last look. Calls that come
+        together share a look that begins after all of them.
         """
         if self.settings.bank is None:
             return self.store.bank

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,13 +32,11 @@ class FileKind:
         format: The value of ``format`` in its metadata.
         version: That of ``version``.
         tensors: Type of each tensor other than the names.
-        optional: Type of each further tensor that a file may have.
     """
 
     format: str
     version: int
     tensors: Mapping[str, str]
-    optional: Mapping[str, str] = field(default_factory=dict)
 
     def save(self, path: Path, names: Sequence[str], tensors: Tensors, encoder_digest: str) -> None:
         """Write a file atomically and durably; see ``files.write_atomically``.
@@ -46,7 +44,7 @@ class FileKind:
         Args:
             path: The file.
             names: C class names.
-            tensors: The tensors of the kind, and any optional ones.
+            tensors: The tensors of the kind.
             encoder_digest: The encoder that the tensors belong to.
 
         Raises:
@@ -79,7 +77,7 @@ class FileKind:
                 if encoder_digest is not None and encoder != encoder_digest:
                     raise ValueError(f"belongs to another encoder: {encoder:.8}, expected {encoder_digest:.8}")
                 expected = {**self.tensors, "names": "U8", "offsets": "I64"}
-                if {**expected, **{name: self.optional[name] for name in kinds.keys() & self.optional}} != kinds:
+                if expected != kinds:
                     raise ValueError(f"expected tensors {expected}, got {kinds}")
                 tensors = {name: file.tensor(name) for name in kinds}
             return unpacked(tensors.pop("names"), tensors.pop("offsets")), tensors, encoder
