@@ -66,7 +66,6 @@ def calibrate(
         false_alarms: Share of the N photos that may be called unknown, 0 to 1.
     """
     others = logits[:0] if others is None else others
-    found = np.zeros(len(others), np.bool_)
     order = np.argsort(labels, kind="stable")
     scores, covered, sizes = np.zeros((2, len(labels))), np.zeros((3, len(labels))), np.zeros((3, len(labels)))
     strange = np.zeros(len(labels), np.bool_)
@@ -74,14 +73,14 @@ def calibrate(
         part = order[start::FOLDS]
         rest = np.setdiff1d(order, part)
         fitted = _fitted(logits[rest], labels[rest], false_alarms)
-        found[start::FOLDS] = _shares(others[start::FOLDS], fitted.temperature)[0] > fitted.unknown
         unknown, shares = _shares(logits[part], fitted.temperature)
         scores[:, part] = _shares(logits[part], 1.0)[1].max(1), shares.max(1)
         strange[part] = unknown > fitted.unknown
         for number, least in enumerate(fitted.least):
             covered[number, part] = shares[np.arange(len(part)), labels[part]] >= least
             sizes[number, part] = (shares >= least).sum(1)
-    right = logits[:, :-1].argmax(1) == labels
+    right, fitted = logits[:, :-1].argmax(1) == labels, _fitted(logits, labels, false_alarms)
+    found = _shares(others, fitted.temperature)[0] > fitted.unknown  # nothing was fitted to these
     measured = Measured(
         len(labels),
         float(right.mean()),
@@ -93,7 +92,7 @@ def calibrate(
         tuple(covered.mean(1).tolist()),
         tuple(sizes.mean(1).tolist()),
     )
-    return _fitted(logits, labels, false_alarms), measured
+    return fitted, measured
 
 
 def _fitted(logits: Floats, labels: Labels, false_alarms: float) -> Calibrated:

@@ -10,15 +10,18 @@ import numpy as np
 from sar_infer._arrays import Floats, Indices, product_chunks
 from sar_infer.bank import ClassBank, PhotoSet
 from sar_infer.class_model.folds import MIN_CLASSES, Fitted, fit
-from sar_infer.class_model.model import ClassModel, Rivals
+from sar_infer.class_model.model import Rivals
 from sar_infer.class_model.trained import TrainedClasses
 from sar_infer.errors import InputError
+from sar_infer.measures import wilson
 
 LEAST_CLASSES, LEAST_PHOTOS = 2, 2
 """Classes with photos that a model can be fitted to, and photos that each has where folds can be made."""
 _MOST_NAMED = 4096
 """Rivals known only by name, at most."""
 _CELLS = 2**20
+_ALIKE = 4
+"""Independent photos that those of a class count as in an interval, as in prediction sets: they are alike."""
 _WAYS = {0: "by name", 1: "by 1 photo", 2: "by 2 photos", 4: "by 4 photos"}
 
 
@@ -39,24 +42,23 @@ class BankFitting:
     trained: int
 
     def lines(self) -> Iterator[str]:
-        """Yield what may be expected of the model, for people."""
-        yield from expectation(self.fitted.model, self.fitted.why)
-
-
-def expectation(model: ClassModel, why: str | None = None) -> Iterator[str]:
-    """Yield which accuracy may be expected of a model, for people.
-
-    Args:
-        model: The model.
-        why: Why nothing was cross-validated.
-    """
-    if not len(model.expected):
-        yield f"accuracy not measured ({why or 'too few photos'}): the model has its usual weights"
-        return
-    share, rivals = model.expected[-1, 1], model.rivals
-    yield f"other photos of these classes: about {share:.0%} right among {rivals + 1:,.0f} classes"
-    ways = [f"{share:.0%} {_WAYS[int(n)]}" for n, _, share in model.expected.tolist() if n in _WAYS]
-    yield f"classes that you add: about {', '.join(ways)} right among {2 * rivals + 1:,.0f} classes"
+        """Yield which accuracy may be expected of the model, for people."""
+        model = self.fitted.model
+        if not len(model.expected):
+            yield f"accuracy not measured ({self.fitted.why or 'too few photos'}): the model has its usual weights"
+            return
+        share, rivals = model.expected[-1, 1], int(model.rivals)
+        independent = min(self.photos, _ALIKE * self.classes)
+        low, high = (round(100 * end) for end in wilson(share * independent, independent))
+        yield (
+            f"other photos of these classes: about {share:.0%} right among {rivals + 1:,} classes "
+            f"(95 % interval {low} to {high})"
+        )
+        ways = [f"{share:.0%} {_WAYS[int(n)]}" for n, _, share in model.expected.tolist() if n in _WAYS]
+        yield (
+            f"classes that you add: about {', '.join(ways)} right among {2 * rivals + 1:,} classes, that is once "
+            f"{rivals:,} are added to these {rivals + 1:,}"
+        )
 
 
 def content(fitting: BankFitting) -> dict[str, object]:

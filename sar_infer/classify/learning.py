@@ -30,7 +30,7 @@ class LearnedClass:
         name: Its name.
         photos: Photos that are answered with it after learning, and not called unknown.
         sure: Their mean score, 0 to 1.
-        counts_as: Photos with labels that they count as.
+        counts_as: Labelled photos that teach as much: each counts by how sure it is.
     """
 
     name: str
@@ -175,7 +175,7 @@ def report_lines(report: LearningReport, unreadable: Sequence[tuple[str, str]]) 
     for item in report.classes[:_MOST_CLASSES]:
         yield (
             f"  {item.name:<{width}}  {item.photos:>7,} photos, {item.sure:4.0%} sure, "
-            f"count as {item.counts_as:.1f} with labels"
+            f"teach as much as {item.counts_as:.1f} labelled ones"
         )
     if len(report.classes) > _MOST_CLASSES:
         yield f"  and {len(report.classes) - _MOST_CLASSES:,} more classes"
