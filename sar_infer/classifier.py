@@ -29,7 +29,7 @@ from sar_infer.classify import ranking, suggesting
 from sar_infer.classify.class_set import ClassSet, are_default, build_class_set
 from sar_infer.classify.composer import Composer
 from sar_infer.classify.decision import Decision, can_call_unknown
-from sar_infer.classify.fitting import BankFitting, enough, fit_bank
+from sar_infer.classify.fitting import BankFitting, enough, fit_advice, fit_bank
 from sar_infer.classify.learning import LearningReport, learn_stream
 from sar_infer.encoders.cache import EmbeddingCache, photo_cache, shared_cache
 from sar_infer.encoders.embedder import Embedder
@@ -407,7 +407,7 @@ class Classifier(Embedder):
 
         A class that is there, by name or alias, gets the photos. It is embedded anew without photos or with
         ``phrases``. Findings about name and photos are `sar_infer.evaluation.FindingWarning`; if a filter makes errors
-        of them, nothing is added.
+        of them, nothing is added. A last warning says that ``fit`` would help, when it would.
 
         Args:
             name: Its name.
@@ -440,7 +440,10 @@ class Classifier(Embedder):
         for finding in findings:
             warnings.warn(FindingWarning(finding), stacklevel=2)
         settings = {} if threshold is None else {"threshold": threshold}
-        return self._changed(lambda bank: put_classes(bank, texts, sets, self.class_rows, settings, by="Python"))
+        self._changed(lambda bank: put_classes(bank, texts, sets, self.class_rows, settings, by="Python"))
+        if sets and (why := fit_advice(bank, self.bank)):
+            warnings.warn(f"{why}: fit()", stacklevel=2)
+        return self
 
     def remove(self, *names: str) -> Classifier:
         """Remove classes, by name or alias; a bank file is changed on the disk.

@@ -9,6 +9,7 @@ import numpy as np
 
 from sar_infer._arrays import Floats, Indices, product_chunks
 from sar_infer.bank import ClassBank, PhotoSet
+from sar_infer.bank.edits import listed
 from sar_infer.class_model.folds import MIN_CLASSES, Fitted, fit
 from sar_infer.class_model.model import Rivals
 from sar_infer.class_model.trained import TrainedClasses
@@ -86,6 +87,19 @@ def enough(photos: Mapping[str, PhotoSet], classes: int = LEAST_CLASSES) -> bool
 def can_be_measured(photos: Mapping[str, PhotoSet]) -> bool:
     """Return True if classes can be held out in turn."""
     return sum(len(one.rows) >= LEAST_PHOTOS for one in photos.values()) >= MIN_CLASSES
+
+
+def fit_advice(before: ClassBank, after: ClassBank) -> str | None:
+    """Return why a fit would help after photos were added; None if it would not.
+
+    A fit pays for classes that have got two photos or more and had none, so that the model was fitted without them.
+    """
+    if after is before or not can_be_measured(after.photos):
+        return None
+    if after.fitted is None:
+        return "enough photos to fit a class model"
+    new = [name for name, one in after.photos.items() if len(one.rows) >= LEAST_PHOTOS and name not in before.photos]
+    return f"the class model was fitted without photos of {listed(new)}; fit it again" if new else None
 
 
 def fit_bank(bank: ClassBank, base: ClassBank, trained: TrainedClasses | None, scale: float) -> BankFitting:

@@ -31,7 +31,6 @@ from sar_infer.cli.options import Refusal, emit
 from sar_infer.errors import one_line
 
 if TYPE_CHECKING:
-    from sar_infer.bank import ClassBank
     from sar_infer.classify.fitting import BankFitting
 
 
@@ -171,15 +170,6 @@ def _check_new(arguments: BankArguments, file: Path) -> None:
     """Raise Refusal if there is a bank file already."""
     if file.exists():
         raise Refusal(f"{arguments.file}: exists; add classes with sar-bank add, or choose another name")
-
-
-def advice(arguments: BankArguments, before: ClassBank, after: ClassBank) -> str | None:
-    """Return a line that recommends a fit after photos were added to a bank that was never fitted, if it has enough."""
-    from sar_infer.classify.fitting import can_be_measured
-
-    if after.fitted is not None or after is before or not can_be_measured(after.photos):
-        return None
-    return f"enough photos to fit a class model: {again(arguments, 'fit')}"
 
 
 def _lines(fitting: BankFitting, seconds: float) -> list[str]:

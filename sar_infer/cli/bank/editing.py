@@ -28,7 +28,6 @@ from sar_infer.cli.bank.common import (
     shown,
     write,
 )
-from sar_infer.cli.bank.creating import advice
 from sar_infer.cli.options import Refusal
 from sar_infer.errors import one_line
 
@@ -97,6 +96,7 @@ def add(  # noqa: PLR0913 - one for each option
         raise Refusal(f"{path} is a {'folder' if Path(path).is_dir() else 'file'}; to add photos: {command}")
     from sar_infer.bank import put_classes
     from sar_infer.bank.edits import texts_to_embed
+    from sar_infer.classify.fitting import fit_advice
     from sar_infer.cli.bank.photos import checked, files_by_class, read_photos, report_labels, spelling
     from sar_infer.evaluation import LIST, name_findings
 
@@ -128,8 +128,8 @@ def add(  # noqa: PLR0913 - one for each option
         words = "is a class" if len(named) == 1 else f"and {len(named) - 1:,} more are classes"
         why = "" if photos else f": {next(iter(named))!r} {words} already"
         write(arguments, workspace, after, why, findings=[asdict(one) for one in findings], label_issues=issues)
-    if photos and (line := advice(arguments, bank, after)):
-        click.echo(one_line(line), err=True)
+    if photos and (reason := fit_advice(bank, after)):
+        click.echo(one_line(f"{reason}: {again(arguments, 'fit')}"), err=True)
 
 
 def _embedded(workspace: Workspace, phrases: Phrases, photographed: Container[str]) -> Floats:

@@ -14,6 +14,7 @@ from starlette.convertors import PathConvertor, register_url_convertor
 
 from sar_infer.bank import ClassBank, Entry, PhotoSet, Step, put_classes, remove, rollback
 from sar_infer.bank.edits import steps_back, texts_to_embed
+from sar_infer.classify.fitting import fit_advice
 from sar_infer.errors import InputError
 from sar_infer.evaluation import Finding, check_new_photos, name_findings
 from sar_infer.server.bank import BUSY_SECONDS
@@ -172,6 +173,8 @@ async def put_class(
         if photos is not None:
             counted = frozenset() if position is None else bank.photos_of(name).digest_set
             content["known"] = len(images) - len(photos.digest_set - counted)
+            if why := fit_advice(bank, after):
+                content["advice"] = f"{why}: sar-bank fit"
         if after.calibration_holds is not None:
             content["calibrated"] = after.calibration_holds
         done.append((201 if position is None else 200, content))

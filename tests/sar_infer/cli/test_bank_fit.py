@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -198,7 +199,21 @@ def test_adding_photos_says_when_it_would_pay_until_it_is_done(here: Path) -> No
     hint = run("add", BANK, "iris", "--photos", "labelled/iris").stderr
     assert f"{HINT}: sar-bank fit mine.safetensors" in hint
     run("fit", BANK)
-    assert HINT not in run("add", BANK, "--photos", paint_folders("new", 2, seed=8)).stderr
+    assert "fit" not in run("add", BANK, "--photos", paint_folders("new", 2, seed=8)).stderr
+    why = "the class model was fitted without photos of 'lime'; fit it again"
+    shutil.copytree("new/red", "new/one/lime")
+    Path("new/one/lime/0.png").unlink()
+    assert why not in run("add", BANK, "--photos", "new/one").stderr  # of a single photo
+    run("rollback", BANK, "--steps", 1)
+    assert f"{why}: sar-bank fit mine.safetensors" in run("add", BANK, "lime", "--photos", "new/red").stderr
+    run("rollback", BANK, "--steps", 1)
+    classifier = Classifier.open(os.environ["SAR_BUNDLE"], "cpu", bank=BANK)
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        classifier.add("lime", "new/red")
+    assert f"{why}: fit()" in [str(one.message) for one in warned]
+    run("fit", BANK)
+    assert why not in run("add", BANK, "lime", "--photos", "new/blue").stderr
 
 
 def test_examples_are_fitted_in_the_call(photographed: Path) -> None:

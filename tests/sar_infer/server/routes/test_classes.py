@@ -328,6 +328,13 @@ def test_a_change_says_whether_the_calibration_still_holds(bundle_path: Path, tm
         assert client.put(path("red"), content=jpeg(), headers=PNG).json()["calibrated"] is False
 
 
+def test_photos_enough_to_fit_a_model_are_told(client: httpx2.Client) -> None:
+    """The command's test has the classes that were added since a fit."""
+    answers = [client.put(path(f"thing {n}"), files=files((60 * n, 90, 200 - 60 * n), 2)).json() for n in range(4)]
+    assert ["advice" in answer for answer in answers] == [False, False, False, True]
+    assert answers[-1]["advice"] == "enough photos to fit a class model: sar-bank fit"
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="needs links")
 def test_a_bank_that_a_deployment_exchanges_meanwhile(
     bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
