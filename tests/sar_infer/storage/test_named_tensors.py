@@ -8,17 +8,16 @@ import pytest
 from sar_infer.errors import BundleError, SchemaError
 from sar_infer.storage.named_tensors import FileKind, packed, unpacked
 
-KIND = FileKind("test", 1, {"a": "F32", "b": "F64"}, {"c": "I64"})
+KIND = FileKind("test", 1, {"a": "F32", "b": "F64"})
 TENSORS = {"b": np.array(0.1), "a": np.arange(6, dtype=np.float32).reshape(2, 3).T}
 
 
 def test_round_trip(tmp_path: Path) -> None:
-    for tensors in (TENSORS, TENSORS | {"c": np.arange(3)}):
-        KIND.save(tmp_path / "t", ("x", "é"), tensors, "e")
-        names, stored, encoder = KIND.load(tmp_path / "t", "e")
-        assert (names, encoder, stored.keys()) == (("x", "é"), "e", tensors.keys())
-        assert (stored["b"].shape, float(stored["b"])) == ((), 0.1)
-        np.testing.assert_array_equal(stored["a"], TENSORS["a"])  # transposed, and stored as it reads
+    KIND.save(tmp_path / "t", ("x", "é"), TENSORS, "e")
+    names, stored, encoder = KIND.load(tmp_path / "t", "e")
+    assert (names, encoder, stored.keys()) == (("x", "é"), "e", TENSORS.keys())
+    assert (stored["b"].shape, float(stored["b"])) == ((), 0.1)
+    np.testing.assert_array_equal(stored["a"], TENSORS["a"])  # transposed, and stored as it reads
 
 
 def test_what_is_refused(tmp_path: Path) -> None:
