@@ -55,7 +55,7 @@ def wait_until_ready(client: Client, seconds: float = 60) -> None:
 
 def show(client: Client) -> None:
     """Classify the photo of a shoe and print the two best names."""
-    (result,) = client.classify(SHOE, top_k=2)
+    result = client.classify(SHOE, top_k=2)
     print(", ".join(f"{prediction.label} {prediction.score:.2f}" for prediction in result.predictions), flush=True)
 
 

@@ -16,7 +16,20 @@ import numpy as np
 import numpy.typing as npt
 
 from sar_infer._arrays import Floats
-from sar_infer.bank import ClassBank, Learn, PhotoSet, create, fit, put_classes, remove, rename, rollback
+from sar_infer.bank import (
+    BankCalibration,
+    ClassBank,
+    Learn,
+    PhotoSet,
+    calibrate,
+    create,
+    fit,
+    learn,
+    put_classes,
+    remove,
+    rename,
+    rollback,
+)
 from sar_infer.bank.edits import steps_back, texts_to_embed
 from sar_infer.bank.file import Tensors, decoded, encoded
 from sar_infer.bundle.bank_file import BankFile, check_place
@@ -26,6 +39,8 @@ from sar_infer.class_model.groups import Suggestions
 from sar_infer.class_model.model import log_probabilities
 from sar_infer.class_model.spool import FeatureSpool
 from sar_infer.classify import ranking, suggesting
+from sar_infer.classify.calibration import LEAST_IMAGES
+from sar_infer.classify.calibration import calibrate as fit_scores
 from sar_infer.classify.class_set import ClassSet, are_default, build_class_set
 from sar_infer.classify.composer import Composer
 from sar_infer.classify.decision import Decision, can_call_unknown
@@ -41,18 +56,24 @@ from sar_infer.evaluation import (
     RANKED,
     Evaluation,
     FindingWarning,
+    LabelCheck,
+    ReadPhotos,
     answers_to,
     check_new_photos,
     class_of,
     evaluate,
     name_findings,
     nothing_left,
+    read_photos,
+    unreadable,
+    write_evaluation,
+    write_labels,
 )
-from sar_infer.images.labelled import Labelled, by_class, unfolded
+from sar_infer.images.labelled import Labelled, by_class, is_folder, unfolded
 from sar_infer.images.load import ImageSource, source_name
 from sar_infer.images.prefetch import decode_batches, decode_photos, readable
 from sar_infer.images.sources import is_one, several
-from sar_infer.results import PLAIN, DecisionOptions, ImageResult, Prediction, Profile
+from sar_infer.results import PLAIN, DecisionOptions, ImageResult, Neighbour, Prediction, Profile
 from sar_infer.text.names import Classes, name_key, phrases_by_name
 
 NO_EXAMPLES: Mapping[str, PhotoSet] = {}
@@ -116,6 +137,8 @@ class Classifier(Embedder):
         manifest = bundle.manifest
         bank = BankFile(Path(bank), bundle, missing=False) if isinstance(bank, str | os.PathLike) else bank
         self._bank: ClassBank | BankFile = bundle.bank if bank is None else bank
+        self._paths: dict[bytes, str] = {}  # of photos that taught, as far as they were read here
+        self.label_check: LabelCheck | None = None
         self._options: dict[str, Any] = {"device": device, "threads": threads, "spin": spin, "precision": precision}
         _check_bank(self.bank, manifest)
         if device not in get_args(Device):
@@ -124,7 +147,9 @@ class Classifier(Embedder):
         super().__init__(bundle, device, threads, spin=spin, cache=cache, precision=precision)
 
     @classmethod
-    def from_examples(cls, photos: Labelled, labels: Sequence[str] | None = None, **options: Any) -> Classifier:
+    def from_examples(
+        cls, photos: Labelled, labels: Sequence[str] | None = None, *, skip_unreadable: bool = False, **options: Any
+    ) -> Classifier:
         """Return a classifier of exactly the classes of some photos, in seconds and without training.
 
         ``save("shop.safetensors")`` stores them, for the commands, the server and ``open``.
@@ -132,13 +157,14 @@ class Classifier(Embedder):
         Args:
             photos: A folder with one folder for each class, photos by class, or photos, with ``labels``.
             labels: The class of each photo.
+            skip_unreadable: Leave out photos that cannot be read.
             options: Those of ``open``.
 
         Raises:
             InputError: There are no labelled photos there.
             ImageError: A photo cannot be read; the message names it.
         """
-        return cls.open(**options).fit(photos, labels)
+        return cls.open(**options).fit(photos, labels, skip_unreadable=skip_unreadable)
 
     @classmethod
     def open(
@@ -222,7 +248,7 @@ class Classifier(Embedder):
         threshold: float | None = None,
         explain: bool = False,
         coverage: float | None = None,
-    ) -> list[ImageResult]:
+    ) -> Any:
         """Classify images; one that cannot be read gets a result with ``error`` set and does not stop the others.
 
         Args:
@@ -241,7 +267,7 @@ class Classifier(Embedder):
             coverage: Give the set of classes that contains the true one with this probability.
 
         Returns:
-            One result per image, in order; a list for a single image too.
+            One `ImageResult` for a file, bytes or an array; a list of one per image, in order, for a folder or several.
 
         Raises:
             ClassNameError: a name is empty or too long.
@@ -251,7 +277,8 @@ class Classifier(Embedder):
         options = DecisionOptions(unknown, threshold, coverage, explain)
         bank = None if examples is None else self.create(examples)
         chosen = classes if isinstance(classes, ClassSet) else self.class_set(classes, only, bank)
-        return list(self.stream(unfolded(images), chosen, top_k, options=options))
+        results = list(self.stream(unfolded(images), chosen, top_k, options=options))
+        return results[0] if is_one(images) and not is_folder(images) else results
 
     def __call__(
         self,
@@ -260,7 +287,7 @@ class Classifier(Embedder):
         *,
         candidate_labels: Classes | None = None,
         **options: Any,
-    ) -> list[ImageResult]:
+    ) -> Any:
         """Return what ``classify`` does; with ``candidate_labels`` the classes are exactly these."""
         if candidate_labels is not None:
             return self.classify(images, candidate_labels, only=True, **options)
@@ -289,34 +316,104 @@ class Classifier(Embedder):
             ImageError: A photo cannot be read; the message names it.
             ClassNameError: A name is empty or too long, or there is no class.
         """
+        return self._created(photos, labels, classes, watch, by)[0]
+
+    def _created(
+        self,
+        photos: Labelled | None,
+        labels: Sequence[str] | None = None,
+        classes: Classes | None = None,
+        watch: Callable[[int], object] = lambda count: None,
+        by: str = "Python",
+        *,
+        skip_unreadable: bool = False,
+    ) -> tuple[ClassBank, LabelCheck]:
         labelled = {} if photos is None else by_class(photos, labels)
         given = {name_key(name): (name, texts) for name, texts in phrases_by_name(classes).items()}
         phrases = dict([given.pop(name_key(name), (name, (name,))) for name in labelled]) | dict(given.values())
-        sets: dict[str, PhotoSet] = {}
-        for name, images in labelled.items():
-            sets[next(n for n in phrases if name_key(n) == name_key(name))] = self.embed_photos(images)
-            watch(len(images))
+        names = {name_key(name): name for name in phrases}
+        pairs = [(names[name_key(name)], image) for name, images in labelled.items() for image in images]
+        read = self.read_photos(pairs, skip_unreadable=skip_unreadable)
+        watch(len(pairs))
         bundled = self.bundle.bank
         empty = ClassBank(bundled.encoder_digest, bundled.dim, images=bundled.images)
-        bank = create(empty, phrases, self.class_rows(phrases, sets), sets, by=by)
-        return fit(bank, self.fit_model(bank).fitted.model.tensors(), by=by) if enough(bank.photos) else bank
+        bank = create(empty, phrases, self.class_rows(phrases, read.sets), read.sets, by=by)
+        if enough(bank.photos):
+            bank = fit(bank, self.fit_model(bank).fitted.model.tensors(), by=by)
+        return bank, check_new_photos(empty, self.bundle, read.sets, read.files, read.twice)
 
-    def fit(self, photos: Labelled | None = None, labels: Sequence[str] | None = None) -> Classifier:
+    def read_photos(
+        self, pairs: Iterable[tuple[str, ImageSource]], *, photos_only: bool = False, skip_unreadable: bool = False
+    ) -> ReadPhotos:
+        """Return the photos of classes, as `sar_infer.evaluation.read_photos` does; ``nearest`` knows their paths."""
+        dim, photos_only = self.bundle.manifest.embed_dim, photos_only or self.bundle.manifest.tokenizer is None
+        read = read_photos(self._each_photo, pairs, dim, photos_only=photos_only, skip_unreadable=skip_unreadable)
+        self._paths |= {digest: path for (_, digest), path in read.files.items()}
+        return read
+
+    def check_labels(
+        self, photos: Labelled, labels: Sequence[str] | None = None, *, page: str | os.PathLike[str] | None = None
+    ) -> LabelCheck:
+        """Return which photos look like another class (``issues``), and which are in two classes (``twice``).
+
+        Args:
+            photos: Labelled photos, as ``fit`` takes them.
+            labels: The class of each photo.
+            page: Also write an HTML page there, on which each photo is kept, moved or dropped.
+
+        Raises:
+            InputError: There are no labelled photos there.
+            ImageError: Photos cannot be read; the message names them.
+            WriteError: The page cannot be written.
+        """
+        read = self.read_photos((name, image) for name, of in by_class(photos, labels).items() for image in of)
+        empty = ClassBank(self.bundle.bank.encoder_digest, self.bundle.bank.dim)
+        check = check_new_photos(empty, self.bundle, read.sets, read.files, read.twice)
+        if page is not None:
+            write_labels(Path(page), check, "Photos in doubt")
+        return check
+
+    @property
+    def expected_accuracy(self) -> float | None:
+        """Return the accuracy, 0..1, that cross-validation expects on other photos; None if it was not measured."""
+        model = self._composer.fitted(self.bank)
+        return None if model is None or not len(model.expected) else float(model.expected[-1, 1])
+
+    def nearest(self, photo: ImageSource, k: int = 5) -> list[Neighbour]:
+        """Return the ``k`` most similar of the photos that taught the bank, of those whose embeddings are stored.
+
+        Raises:
+            ImageError: The photo cannot be read.
+        """
+        stored = [(name, *item) for name, photos in self.bank.photos.items() for item in photos.recent.items()]
+        if not stored:
+            return []
+        cosines = np.array([row for _, _, row in stored]) @ self.embed_images(photo)[0]
+        best = [(*stored[number][:2], float(cosines[number])) for number in np.argsort(-cosines)[:k].tolist()]
+        return [Neighbour(self._paths.get(digest, digest.hex()), name, cosine) for name, digest, cosine in best]
+
+    def fit(
+        self, photos: Labelled | None = None, labels: Sequence[str] | None = None, *, skip_unreadable: bool = False
+    ) -> Classifier:
         """Choose from exactly the classes of some photos from now on; without photos, fit the bank's to its own.
 
         Args:
             photos: A folder with one folder for each class, photos by class, or photos, with ``labels``.
             labels: The class of each photo.
+            skip_unreadable: Leave out photos that cannot be read.
 
         Returns:
-            This classifier.
+            This classifier. ``label_check`` has the photos in doubt and the copies, of which a warning tells too, and
+            ``expected_accuracy`` what cross-validation expects.
 
         Raises:
             InputError: There are no labelled photos there; or, of a bank, too few.
-            ImageError: A photo cannot be read; the message names it.
+            ImageError: Photos cannot be read; the message names all of them.
         """
         if photos is not None:
-            self._bank = self.create(photos, labels)
+            self._bank, self.label_check = self._created(photos, labels, skip_unreadable=skip_unreadable)
+            if line := self.label_check.line(None):
+                warnings.warn(line, stacklevel=2)
             return self
         return self._changed(lambda bank: fit(bank, self.fit_model(bank).fitted.model.tensors(), by="Python"))
 
@@ -531,7 +628,87 @@ class Classifier(Embedder):
         bundle = self.bundle
         return fit_bank(self.bank if bank is None else bank, bundle.bank, bundle.trained, bundle.manifest.logit_scale)
 
-    def learn(
+    def learn(self, photos: ImageSource | Iterable[ImageSource], *, all_known: bool = False) -> LearningReport:
+        """Adapt the bank to photos that nobody labelled; a bank file is changed on the disk.
+
+        Args:
+            photos: A folder, or photos.
+            all_known: Every photo is of one of the bank's classes.
+
+        Raises:
+            InputError: Neither the bank nor the bundle has a class model.
+            ImageError: A photo cannot be read; the message names it.
+        """
+        pieces = (([name], row[np.newaxis]) for name, _, row in self.each_photo(unfolded(photos)))
+        with FeatureSpool.of(self.bundle.manifest.embed_dim, pieces) as spool:
+            change, report = self.adapt(spool, all_known=all_known)
+        self._changed(lambda bank: learn(bank, change, by="Python"))
+        return report
+
+    def calibrate(self, photos: Labelled, labels: Sequence[str] | None = None) -> BankCalibration:
+        """Calibrate the scores on labelled photos that the bank has not used; a bank file is changed on the disk.
+
+        Returns:
+            Temperature, thresholds and prediction sets, and what they measured (``measured``).
+
+        Raises:
+            InputError: There are too few photos.
+            ImageError: Photos cannot be read; the message names them.
+        """
+        labelled = by_class(photos, labels, self.bank.lookup.get)
+        read = self.read_photos((name, image) for name, of in labelled.items() for image in of)
+        self._changed(lambda bank: calibrate(bank, self.fit_calibration(bank, read.sets), by="Python"))
+        return self.bank.calibration  # type: ignore[return-value] # that has just been set
+
+    def fit_calibration(
+        self, bank: ClassBank, photos: Mapping[str, PhotoSet], false_alarms: float = 0.05
+    ) -> BankCalibration:
+        """Return the calibration of a bank on photos by class; those that it has learned from are left out.
+
+        Args:
+            bank: The bank.
+            photos: Photos by class name; those of other names are photos of other things.
+            false_alarms: Share of photos of the classes, 0..1, that may be called unknown.
+
+        Raises:
+            InputError: There are too few.
+        """
+        # as if there were no calibration yet, so that logits are not of an earlier one
+        classes = self.class_set(bank=calibrate(bank, None))
+        learned = {digest for one in bank.photos.values() for digest in one.digests}
+        columns = {name: bank.lookup.get(name) for name in photos}
+        rows, others = [np.empty((0, bank.dim), np.float32)], [np.empty((0, bank.dim), np.float32)]
+        labels = [np.empty(0, np.int64)]
+        for name, one in photos.items():
+            column = columns[name]
+            new = one.without(learned if column is None else bank.entry(name).photos).rows
+            (others if column is None else rows).append(new)
+            labels.append(np.full(0 if column is None else len(new), column or 0, np.int64))
+        known, strange = np.concatenate(rows), np.concatenate(others)
+        if len(known) < LEAST_IMAGES:
+            raise InputError(
+                f"{len(known)} photos that the bank has not used; calibration needs {LEAST_IMAGES} or more"
+            )
+        known_logits, other_logits = ranking.logits(known, classes), ranking.logits(strange, classes)
+        calibrated, measured = fit_scores(known_logits, np.concatenate(labels), other_logits, false_alarms)
+        now = self.class_set(bank=bank)
+        decide = self.decide(now, 1, DecisionOptions(unknown=True)) if can_call_unknown(now) else None
+
+        def called(images: Floats) -> float | None:
+            if decide is None or not len(images):
+                return None
+            return float(np.mean([result.reason is not None for result in decide(images)]))
+
+        before = {"called_unknown": called(known), "others_found": called(strange)}
+        return BankCalibration(
+            bank.content_digest,
+            self.model_digest(bank),
+            tuple(sorted(bank.background_names)),
+            **dataclasses.asdict(calibrated),
+            measured=dataclasses.asdict(measured) | {"false_alarms": false_alarms, "before": before},
+        )
+
+    def adapt(
         self,
         spool: FeatureSpool,
         *,
@@ -562,7 +739,7 @@ class Classifier(Embedder):
     def stream(
         self,
         images: Iterable[ImageSource],
-        classes: ClassSet,
+        classes: Classes | ClassSet | None = None,
         top_k: int = 5,
         batch_size: int = 16,
         profile: Profile | None = None,
@@ -573,7 +750,7 @@ class Classifier(Embedder):
 
         Args:
             images: Images, as in ``classify``.
-            classes: From ``class_set``.
+            classes: As in ``classify``.
             top_k: Number of classes to return for each image, at most.
             batch_size: Number of images that run through the encoder together.
             profile: Counts the time of the phases ``decode``, ``encode`` and ``score``.
@@ -589,7 +766,10 @@ class Classifier(Embedder):
         """
         if min(top_k, batch_size) < 1:
             raise InputError(f"expected top_k and batch_size of 1 or more, got {top_k} and {batch_size}")
-        return self._stream(images, self.decide(classes, top_k, options), batch_size, profile or Profile(), names)
+        classes = classes if isinstance(classes, ClassSet) else self.class_set(classes)
+        return self._stream(
+            several(images), self.decide(classes, top_k, options), batch_size, profile or Profile(), names
+        )
 
     def decide(self, classes: ClassSet, top_k: int = 5, options: DecisionOptions = PLAIN) -> Decision:
         """Return the function that makes a result of each unit row (N, D), for any number of calls.
@@ -650,15 +830,14 @@ class Classifier(Embedder):
         """
         if batch_size < 1:
             raise InputError(f"expected batch_size of 1 or more, got {batch_size}")
-        rows, bad = [np.empty((0, self.bundle.manifest.embed_dim), dtype=np.float32)], dict[str, ImageError]()
+        rows = [np.empty((0, self.bundle.manifest.embed_dim), dtype=np.float32)]
+        bad = list[tuple[str, ImageError]]()
         for batch in decode_batches(several(images), self.bundle.manifest.preprocess, batch_size, Profile()):
-            bad |= {name: item for name, item in batch if isinstance(item, ImageError)}
+            bad += [(name, item) for name, item in batch if isinstance(item, ImageError)]
             if not bad:
                 rows.append(finite(self.encode(readable(batch)), self.choice.image))
         if bad:
-            raise ImageError(
-                "; ".join(f"{name}: {error}" for name, error in bad.items()), next(iter(bad.values())).kind
-            )
+            raise unreadable(bad)
         return np.concatenate(rows)
 
     def embed_photos(self, images: ImageSource | Iterable[ImageSource], batch_size: int = 16) -> PhotoSet:
@@ -693,6 +872,7 @@ class Classifier(Embedder):
         bank: ClassBank | None = None,
         examples: Mapping[str, PhotoSet] = NO_EXAMPLES,
         watch: Callable[[int], object] = lambda count: None,
+        page: str | os.PathLike[str] | None = None,
     ) -> Evaluation:
         """Evaluate the answers for labelled photos, and report confused pairs and photos that may be in a wrong class.
 
@@ -708,9 +888,11 @@ class Classifier(Embedder):
             bank: Replaces the classifier's bank, as in ``class_set``.
             examples: Further photos of classes, as ``class_set`` takes them.
             watch: Called with the number of photos done since the last call.
+            page: Also write an HTML page there.
 
         Raises:
             ClassNameError: A name is empty or too long.
+            WriteError: The page cannot be written.
             InputError: No photo is left that shows one of the classes.
         """
         bank = self.bank if bank is None else bank
@@ -732,6 +914,8 @@ class Classifier(Embedder):
         )
         if evaluation is None:
             raise InputError(nothing_left([*photos], answers, left_out))
+        if page is not None:
+            write_evaluation(Path(page), evaluation, "Evaluation")
         return evaluation
 
     def _each_photo(

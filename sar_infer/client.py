@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from urllib.parse import quote
 
 from sar_infer.errors import ImageError, InputError, ServerError, install
-from sar_infer.images.sources import several
+from sar_infer.images.sources import is_one, several
 from sar_infer.results import PLAIN, DecisionOptions, Explanation, ImageResult, Prediction
 from sar_infer.text.names import Classes, phrases_by_name
 
@@ -105,7 +105,7 @@ class Client:
         threshold: float | None = None,
         explain: bool = False,
         coverage: float | None = None,
-    ) -> list[ImageResult]:
+    ) -> Any:
         """Classify images, as ``Classifier.classify`` does; many images are sent in several requests.
 
         Args:
@@ -119,13 +119,15 @@ class Client:
             coverage: Report the set of classes that includes the true one with this probability.
 
         Returns:
-            One result for each image, in order; ``error`` is set if client or server could not read the image.
+            One result, or a list with one for each of several images, in order; ``error`` is set if client or server
+            could not read the image.
 
         Raises:
             InputError: ``classes`` is a string.
         """
         options = DecisionOptions(unknown, threshold, coverage, explain)
-        return list(self.stream(images, classes, only, top_k, options=options))
+        results = list(self.stream(images, classes, only, top_k, options=options))
+        return results[0] if is_one(images) else results
 
     def stream(
         self,

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import html
+import io
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 from sar_infer.errors import InputError
 
+_SIDE = 240
+"""Pixels of the longer side of a photo in a notebook."""
 Source = Literal["bank", "extended"]
 """Source of a class: the bank, or a name given with the call."""
 
@@ -68,6 +73,17 @@ class Prediction:
     similarity: float
     source: Source
 
+    def __getitem__(self, name: str) -> Any:
+        return vars(self)[name]
+
+
+class Neighbour(NamedTuple):
+    """A photo that taught the bank: its path, or the digest of its pixels, its class, and its cosine, -1..1."""
+
+    photo: str
+    label: str
+    similarity: float
+
 
 @dataclass(frozen=True)
 class Explanation:
@@ -108,6 +124,58 @@ class ImageResult:
     reason: str | None = None
     label_set: tuple[str, ...] | None = None
     explanation: Explanation | None = None
+
+    @property
+    def label(self) -> str | None:
+        """Return the best class; None if there is none, as for an unknown image."""
+        return self.predictions[0].label if self.predictions else None
+
+    @property
+    def score(self) -> float | None:
+        """Return the score of the best class, 0..1; None if there is none."""
+        return self.predictions[0].score if self.predictions else None
+
+    def as_row(self) -> dict[str, Any]:
+        """Return image, label, score, unknown and error, as a row of a table."""
+        return {name: getattr(self, name) for name in ("image", "label", "score", "unknown", "error")}
+
+    def __str__(self) -> str:
+        best = ", ".join(f"{one.label} {one.score:.1%}" for one in self.predictions)
+        return f"{self.image}: {self.error or best or f'unknown ({self.reason})'}"
+
+    def __getitem__(self, rank: int) -> Prediction:
+        return self.predictions[rank]
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("boxes", "probs", "to_dict", "top1"):
+            raise AttributeError(f"{name}: a result has label, score, predictions and as_row()")
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def _repr_html_(self) -> str:
+        bars = "".join(
+            f"<div>{html.escape(one.label)} {one.score:.1%}<div style='background: #48c; height: .4em; "
+            f"width: {one.score:.1%}'></div></div>"
+            for one in self.predictions
+        )
+        picture = f"<img src='{data}' style='max-width: 12em'>" if (data := _picture(self.image)) else ""
+        bars = f"<div style='width: 16em'>{bars or html.escape(str(self))}</div>"
+        return f"<div style='display: flex; gap: 1em'>{picture}{bars}</div>"
+
+
+def _picture(path: str) -> str | None:
+    """Return a photo as a small JPEG in a data URI; None if it is no file that Pillow reads."""
+    stream = io.BytesIO()
+    try:
+        from PIL import Image, ImageOps
+
+        with Image.open(path) as image:
+            image.draft("RGB", (_SIDE, _SIDE))
+            small = ImageOps.exif_transpose(image).convert("RGB")
+        small.thumbnail((_SIDE, _SIDE))
+        small.save(stream, "JPEG")
+    except Exception:  # whatever a decoder raises: the bars are shown without a photo
+        return None
+    return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 
 class Profile:

@@ -251,7 +251,7 @@ def export(
         from sar_train import export, train
 
         bundle = export(train("photos/", out="runs/mine"), out="bundles/mine")
-        print(Classifier(bundle).classify("new.jpg")[0].predictions[0])
+        print(Classifier(bundle).classify("new.jpg"))
 
     Args:
         run: What `train` returned, a run folder, or a CoOp checkpoint; None with ``handcrafted``.

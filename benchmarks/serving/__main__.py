@@ -121,7 +121,7 @@ def expected(bundle: Path, folder: Path) -> list[str]:
     from sar_infer.classifier import Classifier
 
     classifier = Classifier.open(bundle, device="cpu")
-    return [classifier.classify(path, top_k=1)[0].predictions[0].label for path in sorted(folder.glob("*.jpg"))]
+    return [classifier.classify(path, top_k=1).label for path in sorted(folder.glob("*.jpg"))]
 
 
 def arguments() -> argparse.Namespace:

@@ -21,6 +21,7 @@ from sar_infer.evaluation.groups import group_lines, group_rows, write_groups
 from sar_infer.evaluation.html import html_page, thumbnail, write_page
 from sar_infer.evaluation.labels import LIST, LabelCheck, LabelIssue, check_new_photos, write_labels
 from sar_infer.evaluation.page import page_data, write_evaluation
+from sar_infer.evaluation.reading import ReadPhotos, read_photos, unreadable
 from sar_infer.evaluation.text import left_out_lines, text_lines
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "LabelCheck",
     "LabelIssue",
     "LeftOut",
+    "ReadPhotos",
     "answers_to",
     "check_new_photos",
     "class_of",
@@ -45,8 +47,10 @@ __all__ = [
     "name_findings",
     "nothing_left",
     "page_data",
+    "read_photos",
     "text_lines",
     "thumbnail",
+    "unreadable",
     "write_evaluation",
     "write_groups",
     "write_labels",

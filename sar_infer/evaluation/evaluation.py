@@ -17,6 +17,7 @@ from sar_infer.classify.decision import Decision
 from sar_infer.errors import ImageError
 from sar_infer.evaluation.findings import Finding
 from sar_infer.evaluation.labels import LabelCheck
+from sar_infer.evaluation.reading import Embedded
 from sar_infer.images.load import ImageSource
 from sar_infer.measures import Share, auroc, calibration_error_by_chance, reliability, threshold_for
 from sar_infer.results import ImageResult
@@ -31,8 +32,6 @@ _SELDOM = 0.1
 """Share of the photos of a class that go to another, below which the pair is not reported."""
 _MOST_OF_A_KIND = 4
 _TOGETHER = 64
-Embedded = Iterator[tuple[str, bytes, Floats | ImageError]]
-"""Name, digest of the pixels, and unit row (D,) of each photo, or the error that it gave."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from sar_infer.errors import InputError
 from sar_infer.images.inputs import expand, folders
@@ -50,6 +50,9 @@ def by_class(
 
 def unfolded(images: ImageSource | Iterable[ImageSource]) -> list[Any]:
     """Return images; of a single folder, all images below it."""
-    if isinstance(images, str | os.PathLike) and Path(images).is_dir():
-        return expand([os.fspath(images)])
-    return [*several(images)]
+    return expand([os.fspath(images)]) if is_folder(images) else [*several(images)]
+
+
+def is_folder(images: object) -> TypeGuard[str | os.PathLike[str]]:
+    """Return True for the path of a folder."""
+    return isinstance(images, str | os.PathLike) and Path(images).is_dir()

@@ -278,7 +278,7 @@ def test_a_class_is_taught_on_the_page_and_taken_along(
     )
     assert listing.stdout.split("\n")[-2] == "shoes"
     taught = ClassBank.load(tmp_path / "taught.safetensors", classifier.bank.encoder_digest, classifier.bundle.bank)
-    (result,) = classifier.classify(photo, classifier.class_set(bank=taught))
+    result = classifier.classify(photo, classifier.class_set(bank=taught))
     assert labels(page) == [prediction.label for prediction in result.predictions]
     shares = page.locator("#bars .share").all_inner_texts()
     assert shares[0] == f"{result.predictions[0].score:.1%}"

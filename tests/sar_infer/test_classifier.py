@@ -38,17 +38,17 @@ def compare(predictions, answers) -> None:
 
 
 def test_against_the_bank(classifier: Classifier) -> None:
-    (result,) = classifier.classify(picture())
+    result = classifier.classify(picture())
     compare(result.predictions, expected(picture(), BANK_NAMES))
     assert (result.image, result.error) == ("image[0]", None)
     assert {p.source for p in result.predictions} == {"bank"}
 
 
 def test_with_new_names_and_only_with_new_names(classifier: Classifier) -> None:
-    (both,) = classifier.classify(picture(), ["zebra", "red"], top_k=9)
+    both = classifier.classify(picture(), ["zebra", "red"], top_k=9)
     compare(both.predictions, expected(picture(), (*BANK_NAMES, "zebra")))
     assert {p.label: p.source for p in both.predictions}["zebra"] == "extended"
-    (only,) = classifier.classify(picture(), ["zebra", "red"], only=True)
+    only = classifier.classify(picture(), ["zebra", "red"], only=True)
     compare(only.predictions, expected(picture(), ("zebra", "red")))
     assert {p.label: p.source for p in only.predictions} == {"zebra": "extended", "red": "bank"}
 
@@ -79,7 +79,7 @@ def test_a_bank_file_is_looked_at_for_each_class_set(bundle_path: Path, tmp_path
 
 def test_a_class_set_stands_in_for_names(classifier: Classifier) -> None:
     photos = {"zebra": classifier.embed_photos(picture())}
-    (answer,) = classifier.classify(picture(), classifier.class_set(["red"], only=True, photos=photos))
+    answer = classifier.classify(picture(), classifier.class_set(["red"], only=True, photos=photos))
     assert {p.label for p in answer.predictions} == {"zebra", "red"}
 
 
@@ -91,7 +91,7 @@ def test_every_form_of_input_gives_the_same_answer(classifier: Classifier, tmp_p
     assert len({result.predictions for result in results}) == 1
     assert [result.image for result in results] == [str(path), str(path), "image[2]", "image[3]", "image[4]"]
     for single in (path, str(path), path.read_bytes(), image, picture()):
-        compare(classifier.classify(single)[0].predictions, expected(picture(), BANK_NAMES))
+        compare(classifier.classify(single).predictions, expected(picture(), BANK_NAMES))
 
 
 def test_batches_do_not_change_answers(classifier: Classifier) -> None:
@@ -160,7 +160,7 @@ def test_another_bank(bundle_path: Path, tmp_path: Path) -> None:
     bank.save(tmp_path / "b.safetensors")
     for source in (bank, tmp_path / "b.safetensors", str(tmp_path / "b.safetensors")):
         compare(
-            Classifier.open(bundle_path, bank=source).classify(picture())[0].predictions,
+            Classifier.open(bundle_path, bank=source).classify(picture()).predictions,
             expected(picture(), ("owl", "emu")),
         )
 

@@ -82,7 +82,7 @@ def test_evaluate_and_classify_take_the_same(shop: Path) -> None:
     evaluation = classifier.evaluate([path for path, _ in every], [name for _, name in every])
     assert (evaluation.accuracy.count, evaluation.accuracy.of) == (4, 4)
     assert len(classifier.classify("test")) == 4  # a folder, with all below it
-    (result,) = opened().classify("test/mug/4.png", examples="train/")
+    result = opened().classify("test/mug/4.png", examples="train/")
     assert result.predictions[0].label == "mug"
     assert {prediction.label for prediction in result.predictions} == {*NAMES}
 

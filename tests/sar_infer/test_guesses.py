@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import pickle
+import shutil
+import warnings
 from pathlib import Path
 
 import joblib
 import numpy as np
+import pandas as pd
 import pytest
+from PIL import Image
 from sklearn.base import clone, is_classifier
 from sklearn.metrics import classification_report, confusion_matrix
 from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_val_score
 
 from sar_infer import Classifier, ImageError, InputError
+from sar_infer.bank import set_class
 
 ROOT = Path(__file__).parents[2] / "examples" / "clothes"
 TRAIN, TEST = ROOT / "train", ROOT / "test"
@@ -52,8 +57,6 @@ def test_probabilities_are_the_scores_of_classify_in_the_order_of_the_classes(fi
 
 
 def test_a_background_class_has_no_column(fitted: Classifier) -> None:
-    from sar_infer.bank import set_class
-
     other = Classifier(fitted.bundle, bank=set_class(fitted.bank, "hat", background=True), device="cpu")
     assert other.classes_.tolist() == ["dress", "trousers"]
     assert other.predict_proba(HAT).sum() < 0.5
@@ -111,3 +114,161 @@ def test_bad_images_raise_with_all_their_names(fitted: Classifier, tmp_path: Pat
     with pytest.raises(ImageError, match=r"bad.jpg: not an image.*; gone.jpg: no such file"):
         fitted.predict([HAT, str(tmp_path / "bad.jpg"), "gone.jpg"])
     assert [result.error is None for result in fitted.classify([HAT, "gone.jpg"])] == [True, False]
+
+
+# ---------------------------------------------------- transformers, ultralytics, setfit, fastembed: results and names
+def test_a_call_classifies(fitted: Classifier) -> None:
+    result = fitted(HAT)
+    assert (result.label, str(result).startswith(f"{HAT}: hat ")) == ("hat", True)
+    assert 0.5 < result.score <= 1
+    assert result[0].label == result[0]["label"] == "hat"  # as lists of transformers and ultralytics
+    pipe = Classifier(device="cpu")
+    assert {one.label for one in pipe(HAT, candidate_labels=["hat", "dog"])} == {"hat", "dog"}
+    assert {one.label for one in pipe.classify(HAT, classes=["hat", "dog"])} == {"hat", "dog"}
+    assert [one.label for one in fitted(HAT, ["mug"], top_k=9)] != ["mug"]
+    assert [one.label for one in fitted(HAT, candidate_labels=["mug"])] == ["mug"]
+    assert [one.label for one in fitted(TEST_PATHS[4:6])] == ["hat", "hat"]
+    assert len(fitted(str(TEST / "hat"))) == 15
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        Path(HAT),
+        np.str_(HAT),
+        Path(HAT).read_bytes(),
+        bytearray(Path(HAT).read_bytes()),
+        Image.open(HAT),
+        np.asarray(Image.open(HAT).convert("RGB")),
+    ],
+    ids=["Path", "numpy.str_", "bytes", "bytearray", "PIL", "array"],
+)
+def test_whatever_is_an_image_gives_one_result(fitted: Classifier, image: object) -> None:
+    assert fitted(image).label == fitted.predict(image)[0] == "hat"  # type: ignore[arg-type]
+    assert fitted.encode(image).ndim == 1
+    assert len(fitted.classify([image])) == 1  # type: ignore[list-item]
+
+
+def test_open_files_series_arrays_of_paths_and_iterators(fitted: Classifier) -> None:
+    with Path(HAT).open("rb") as stream:
+        assert fitted(stream).label == "hat"
+    for several in (np.array(TEST_PATHS), pd.Series(TEST_PATHS), iter(TEST_PATHS), tuple(TEST_PATHS)):
+        assert len(fitted(several)) == 12
+    batch = np.stack([np.asarray(Image.open(path).convert("RGB").resize((64, 64))) for path in TEST_PATHS[:3]])
+    assert len(fitted(batch)) == len(fitted.encode(batch)) == 3
+    assert next(iter(fitted.stream(iter(TEST_PATHS)))).image == TEST_PATHS[0]
+    with pytest.raises(InputError, match="images: expected a path, .* got NoneType"):
+        fitted.classify(None)  # type: ignore[arg-type]
+    with Path(HAT).open(encoding="latin-1") as text:
+        assert "open(path, 'rb')" in str(fitted(text).error)
+
+
+def test_a_table_of_results(fitted: Classifier) -> None:
+    table = pd.DataFrame(result.as_row() for result in fitted([*TEST_PATHS, "gone.jpg"]))
+    assert table["label"].tolist()[:-1] == fitted.predict(TEST_PATHS).tolist()
+    assert table["error"].tolist()[-1] == "no such file"
+    assert fitted("gone.jpg").score is None
+
+
+def test_a_notebook_shows_the_photo_and_its_bars(fitted: Classifier) -> None:
+    page = fitted(HAT)._repr_html_()
+    assert "data:image/jpeg;base64," in page
+    assert "hat" in page
+    assert "<b>.jpg" not in fitted("<b>.jpg")._repr_html_()
+
+
+def test_it_opens_what_it_saved_and_says_what_it_is(fitted: Classifier, tmp_path: Path) -> None:
+    file = tmp_path / "shop.safetensors"
+    fitted.save(file)
+    for opened in (Classifier(file), Classifier(str(file)), Classifier.open(file), Classifier.from_pretrained(file)):
+        assert opened.classes_.tolist() == NAMES
+    assert "3 classes ('dress', 'hat', 'trousers'), 24 photos" in repr(Classifier(file))
+    assert "shop.safetensors" in repr(Classifier(file))
+    assert Classifier(fitted.bundle.path).bundle.manifest.digest == fitted.bundle.manifest.digest
+    with pytest.raises(InputError, match=r"ends in \.safetensors"):
+        fitted.save_pretrained(tmp_path / "folder")
+
+
+def test_classes_change_and_changes_are_undone(fitted: Classifier) -> None:
+    shop = copy_of(fitted)
+    shop.add("shoes", TEST / "shoes").rename("hat", "cap").remove("dress")
+    assert shop.classes_.tolist() == ["cap", "shoes", "trousers"]
+    assert shop.undo(2).classes_.tolist() == ["dress", "hat", "shoes", "trousers"]
+
+
+@pytest.mark.parametrize(
+    ("name", "here"),
+    [
+        ("class_names", "classes_"),
+        ("embed", "encode"),
+        ("labels", "classes_"),
+        ("names", "classes_"),
+        ("push_to_hub", "save"),
+        ("train", "fit"),
+        ("val", "evaluate"),
+    ],
+)
+def test_words_of_other_libraries_name_the_call(fitted: Classifier, name: str, here: str) -> None:
+    with pytest.raises(AttributeError, match=here):
+        getattr(fitted, name)
+
+
+def test_results_of_other_libraries_name_the_attribute(fitted: Classifier) -> None:
+    for name in ("boxes", "probs", "to_dict", "top1"):
+        with pytest.raises(AttributeError, match="label, score"):
+            getattr(fitted(HAT), name)
+
+
+# --------------------------------------------------------------------------------------------- what the commands tell
+def test_labels_are_checked_and_a_warning_tells(tmp_path: Path) -> None:
+    labels = [*LABELS]
+    labels[0] = "hat"
+    wrong = Classifier(device="cpu")
+    with pytest.warns(UserWarning, match=r"dress/0+\.jpg \(like 'dress'\)"):
+        wrong.fit(PATHS, labels)
+    assert wrong.label_check is not None
+    assert [issue.photo for issue in wrong.label_check.issues] == [PATHS[0]]
+    check = wrong.check_labels(PATHS, labels, page=tmp_path / "labels.html")
+    assert [issue.suggested for issue in check.issues] == ["dress"]
+    assert "dress/00.jpg" in (tmp_path / "labels.html").read_text("utf-8")
+    assert wrong.check_labels([*PATHS, PATHS[0]], [*LABELS, "hat"]).twice
+
+
+def test_expected_accuracy_evaluation_and_calibration(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        shop = Classifier.from_examples(TRAIN, device="cpu")
+    assert shop.expected_accuracy is not None
+    assert 0.5 < shop.expected_accuracy < 1
+    tested = {name: TEST / name for name in shop.classes_.tolist()}
+    evaluation = shop.evaluate(tested, page=tmp_path / "evaluation.html")
+    assert evaluation.accuracy.share == pytest.approx(shop.score(tested))
+    assert (tmp_path / "evaluation.html").stat().st_size > 10_000
+    measured = shop.calibrate(tested).measured
+    assert measured["photos"] == 90
+    assert shop.bank.calibration is not None
+
+
+def test_unlabelled_photos_are_learned_from(fitted: Classifier) -> None:
+    shop = copy_of(fitted)
+    report = shop.learn(TEST / "trousers", all_known=True)
+    assert report.photos == 15
+    assert shop.bank.learned is not None
+    assert fitted.bank.learned is None
+
+
+def test_the_nearest_photos_that_taught(fitted: Classifier) -> None:
+    first = fitted.nearest(PATHS[9], 3)
+    assert (first[0].photo, first[0].label) == (PATHS[9], "hat")
+    assert first[0].similarity == pytest.approx(1, abs=1e-5)
+    again = pickle.loads(pickle.dumps(fitted)).nearest(PATHS[9], 1)  # noqa: S301 - our own
+    assert again[0].photo == next(iter(fitted.bank.photos_of("hat").recent)).hex() or len(again[0].photo) == 64
+
+
+def test_unreadable_photos_are_all_named_or_skipped(tmp_path: Path) -> None:
+    for name in ("hat", "dress"):
+        shutil.copytree(TRAIN / name, tmp_path / name)
+        (tmp_path / name / "bad.jpg").write_bytes(b"bad")
+    with pytest.raises(ImageError, match=r"dress/bad.jpg: .*; .*hat/bad.jpg: "):
+        Classifier(device="cpu").fit(tmp_path)
+    assert len(Classifier(device="cpu").fit(tmp_path, skip_unreadable=True).bank.photos_of("hat")) == 16

@@ -76,7 +76,7 @@ def test_export_returns_the_bundle(trained: tuple[TrainedRun, list[str]], tmp_pa
     bundle = export(trained[0], out=tmp_path / "bundle", classes={"red fox": ["fox", "red fox"], "boat": "boat"})
     assert tuple(bundle.bank.names) == ("red fox", "boat")
     assert "sar_train.export(" in (tmp_path / "bundle" / "manifest.json").read_text()
-    (result,) = Classifier(bundle).classify(np.zeros((40, 40, 3), np.uint8), top_k=1)
+    result = Classifier(bundle).classify(np.zeros((40, 40, 3), np.uint8), top_k=1)
     assert result.predictions[0].label in ("red fox", "boat")
     with pytest.raises(InputError):
         export(trained[0].path, out=tmp_path / "bundle")

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import click
 
 from sar_infer.cli.bank.common import BankArguments, before_change, locked, on_bank, own_option, photos_option, save
 from sar_infer.cli.options import Refusal, emit, warn
 from sar_infer.errors import one_line
-
-if TYPE_CHECKING:
-    from sar_infer._arrays import Floats
-    from sar_infer.bank import BankCalibration, ClassBank, PhotoSet
-    from sar_infer.classifier import Classifier
 
 
 @on_bank({"Options": "photos false_alarms"})
@@ -50,7 +44,7 @@ def calibrate(arguments: BankArguments, *, photos: Sequence[str], false_alarms: 
     read = read_photos(before, files, photos_only=False)
     with locked(before) as workspace:
         repeats = [*already_counted(workspace.bank, read), *read.repeats]
-        fitted = _fitted(before.classifier, workspace.bank, read.sets, false_alarms / 100)
+        fitted = before.classifier.fit_calibration(workspace.bank, read.sets, false_alarms / 100)
         save(arguments, workspace, edit(workspace.bank, fitted, by="sar-bank calibrate"))
     if strange := [name for name in files if workspace.bank.lookup.get(name) is None]:
         click.echo(one_line(f"no class, so photos of other things: {listed(strange)}"), err=True)
@@ -68,54 +62,3 @@ def calibrate(arguments: BankArguments, *, photos: Sequence[str], false_alarms: 
             "that show none of the classes to --photos"
         )
     emit(arguments.form, lambda: content, lines)
-
-
-def _fitted(
-    classifier: Classifier, bank: ClassBank, photos: Mapping[str, PhotoSet], false_alarms: float
-) -> BankCalibration:
-    """Return the calibration of a bank on photos by class; those that it has learned from are left out.
-
-    Raises:
-        Refusal: There are too few.
-    """
-    import numpy as np
-
-    from sar_infer.bank import BankCalibration
-    from sar_infer.bank import calibrate as without_calibration
-    from sar_infer.classify.calibration import LEAST_IMAGES
-    from sar_infer.classify.calibration import calibrate as fit
-    from sar_infer.classify.decision import can_call_unknown
-    from sar_infer.classify.ranking import logits
-    from sar_infer.results import DecisionOptions
-
-    # as if there were no calibration yet, so that logits are not of an earlier one
-    classes = classifier.class_set(bank=without_calibration(bank, None))
-    learned = {digest for one in bank.photos.values() for digest in one.digests}
-    columns = {name: bank.lookup.get(name) for name in photos}
-    rows, others = [np.empty((0, bank.dim), np.float32)], [np.empty((0, bank.dim), np.float32)]
-    labels = [np.empty(0, np.int64)]
-    for name, one in photos.items():
-        column = columns[name]
-        new = one.without(learned if column is None else bank.entry(name).photos).rows
-        (others if column is None else rows).append(new)
-        labels.append(np.full(0 if column is None else len(new), column or 0, np.int64))
-    known, strange = np.concatenate(rows), np.concatenate(others)
-    if len(known) < LEAST_IMAGES:
-        raise Refusal(f"{len(known)} photos that the bank has not used; calibration needs {LEAST_IMAGES} or more")
-    calibrated, measured = fit(logits(known, classes), np.concatenate(labels), logits(strange, classes), false_alarms)
-    now = classifier.class_set(bank=bank)
-    decide = classifier.decide(now, 1, DecisionOptions(unknown=True)) if can_call_unknown(now) else None
-
-    def called(images: Floats) -> float | None:
-        if decide is None or not len(images):
-            return None
-        return float(np.mean([result.reason is not None for result in decide(images)]))
-
-    before = {"called_unknown": called(known), "others_found": called(strange)}
-    return BankCalibration(
-        bank.content_digest,
-        classifier.model_digest(bank),
-        tuple(sorted(bank.background_names)),
-        **dataclasses.asdict(calibrated),
-        measured=dataclasses.asdict(measured) | {"false_alarms": false_alarms, "before": before},
-    )

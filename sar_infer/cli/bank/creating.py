@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from sar_infer.classify.fitting import BankFitting
 
 
-@on_bank({"Classes": "classes photos exclude", "Checks": "strict"})
+@on_bank({"Classes": "classes photos exclude", "Checks": "strict skip_unreadable"})
 @photos_option(
     "PATH",
     "Folder with one folder of photos for each class, or a CSV file with columns class and photo. Repeatable.",
@@ -43,8 +43,15 @@ if TYPE_CHECKING:
 @classes_option
 @exclude_option
 @own_option("--strict", is_flag=True, help="Make nothing if a photo looks like another class.")
+@own_option("--skip-unreadable", is_flag=True, help="Leave out photos that cannot be read, and list them.")
 def create(
-    arguments: BankArguments, *, photos: Sequence[str], classes: Path | None, exclude: Path | None, strict: bool
+    arguments: BankArguments,
+    *,
+    photos: Sequence[str],
+    classes: Path | None,
+    exclude: Path | None,
+    strict: bool,
+    skip_unreadable: bool,
 ) -> None:
     """Make BANK_FILE with only your classes.
 
@@ -75,7 +82,7 @@ def create(
     files = files_by_class(lambda name: spellings.get(name_key(name)), {}, photos, exclude)
     phrases = {**{name: (name,) for name in files}, **class_phrases}
     rows = workspace.classifier.class_rows(phrases, files)
-    read = read_photos(workspace, files, photos_only=False)
+    read = read_photos(workspace, files, photos_only=False, skip_unreadable=skip_unreadable)
     bank = edit(empty, phrases, rows, read.sets, by="sar-bank create")
     check = checked(workspace, read)
     for line in shown([*check.confused()], 20):

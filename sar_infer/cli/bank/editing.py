@@ -41,7 +41,13 @@ _CHUNK = 2048
 """Number of classes that are embedded together."""
 
 
-@on_bank({"Classes": "classes photos photos_only exclude", "Scores": "background threshold", "Checks": "strict"})
+@on_bank(
+    {
+        "Classes": "classes photos photos_only exclude",
+        "Scores": "background threshold",
+        "Checks": "strict skip_unreadable",
+    }
+)
 @click.argument("names", nargs=-1)
 @classes_option
 @photos_option(
@@ -55,6 +61,7 @@ _CHUNK = 2048
 @own_option("--threshold", type=click.FloatRange(0, 1), help="Lowest score at which the classes are predicted.")
 @exclude_option
 @own_option("--strict", is_flag=True, help="Add nothing if there is a warning.")
+@own_option("--skip-unreadable", is_flag=True, help="Leave out photos that cannot be read, and list them.")
 def add(  # noqa: PLR0913 - one for each option
     arguments: BankArguments,
     *,
@@ -66,6 +73,7 @@ def add(  # noqa: PLR0913 - one for each option
     threshold: float | None,
     exclude: Path | None,
     strict: bool,
+    skip_unreadable: bool,
 ) -> None:
     """Add classes to BANK_FILE, by names, photos or both.
 
@@ -108,7 +116,7 @@ def add(  # noqa: PLR0913 - one for each option
     findings = [] if photos_only else name_findings(before.bank, before.bundle, texts)
     _refuse(findings, strict=strict)
     rows = _embedded(before, texts, files)
-    read = read_photos(before, files, photos_only=photos_only)
+    read = read_photos(before, files, photos_only=photos_only, skip_unreadable=skip_unreadable)
     check = checked(before, read)
     findings += check.confused()
     _refuse(findings, strict=strict)

@@ -61,12 +61,12 @@ def learn(
         if not len(spool):
             raise Refusal(f"{photos[0]}: no photo that can be read")
         if dry_run:
-            _, report = before.classifier.learn(spool, bank=before.bank, all_known=all_known)
+            _, report = before.classifier.adapt(spool, bank=before.bank, all_known=all_known)
             content = {"bank": str(arguments.file), "changed": False, "learned": _content(report, skipped)}
             emit(arguments.form, lambda: content, [])
         else:
             with changing(arguments) as workspace:  # locked only now: encoding may have taken hours
-                change, report = workspace.classifier.learn(spool, bank=workspace.bank, all_known=all_known)
+                change, report = workspace.classifier.adapt(spool, bank=workspace.bank, all_known=all_known)
                 after = edit(workspace.bank, change, by="sar-bank learn")
                 write(arguments, workspace, after, learned=_content(report, skipped))
     if arguments.form == "text":
@@ -79,7 +79,7 @@ def _check(workspace: Workspace) -> None:
     from sar_infer.class_model.spool import FeatureSpool
 
     with FeatureSpool(workspace.bank.dim) as nothing:
-        workspace.classifier.learn(nothing, bank=workspace.bank)
+        workspace.classifier.adapt(nothing, bank=workspace.bank)
 
 
 def _spooled(

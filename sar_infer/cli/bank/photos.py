@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,31 +15,11 @@ from sar_infer.errors import InputError, one_line
 from sar_infer.images.inputs import is_class_list, left_out_line, read_class_list, read_excluded
 
 if TYPE_CHECKING:
-    from sar_infer._arrays import Floats
-    from sar_infer.bank import ClassBank, PhotoSet
-    from sar_infer.evaluation import LabelCheck
+    from sar_infer.bank import ClassBank
+    from sar_infer.evaluation import LabelCheck, ReadPhotos
     from sar_infer.text.names import Phrases
 
     Files = Mapping[str, Sequence[str]]
-
-_BATCH = 16
-
-
-@dataclass(frozen=True)
-class ReadPhotos:
-    """Photos that were read.
-
-    Attributes:
-        sets: The photos of each class.
-        files: The file that each came from, the first of several, by its class and digest.
-        repeats: Class, file, and what it doubles, of each that does not count again.
-        twice: File and class of photos that another class has too, with the first ones.
-    """
-
-    sets: dict[str, PhotoSet] = field(default_factory=dict)
-    files: dict[tuple[str, bytes], str] = field(default_factory=dict)
-    repeats: list[tuple[str, str, str]] = field(default_factory=list)
-    twice: list[tuple[tuple[str, str], tuple[str, str]]] = field(default_factory=list)
 
 
 def spelling(bank: ClassBank, name: str) -> str | None:
@@ -115,35 +94,21 @@ def check_counted(bank: ClassBank, name: str, paths: Mapping[bytes, str]) -> Non
         raise InputError(f"{path}: not counted for the class {name!r}, so nothing was removed; leave it out")
 
 
-def read_photos(workspace: Workspace, files: Files, *, photos_only: bool) -> ReadPhotos:
-    """Read and embed photos; one that has the same pixels as another of its class is noted and left out.
+def read_photos(workspace: Workspace, files: Files, *, photos_only: bool, skip_unreadable: bool = False) -> ReadPhotos:
+    """Read and embed photos, with a bar on a terminal, and list those that are skipped.
 
     Raises:
-        ImageError: one cannot be read; the message names it.
+        ImageError: Photos cannot be read; the message names all of them.
     """
-    import numpy as np
-
-    from sar_infer.bank import PhotoSet
-
-    result, photos_only = ReadPhotos(), photos_only or workspace.bundle.manifest.tokenizer is None
-    total = sum(map(len, files.values()))
     pairs = [(name, path) for name, paths in files.items() for path in paths]
-    chunks = (pairs[start : start + _BATCH] for start in range(0, total, _BATCH))
-    rows: dict[str, dict[bytes, Floats]] = {name: {} for name in files}
-    for chunk in counted(chunks, total, "Reading photos"):
-        embedded = workspace.classifier.each_photo([path for _, path in chunk], _BATCH)
-        for (name, path), (_, digest, row) in zip(chunk, embedded, strict=True):
-            if digest in rows[name]:
-                result.repeats.append((name, path, f"the same pixels as {result.files[name, digest]}"))
-            else:
-                result.files[name, digest] = path
-                if owner := next((other for other, of_class in rows.items() if digest in of_class), None):
-                    result.twice.append(((result.files[owner, digest], owner), (path, name)))
-                rows[name][digest] = row
-    for name, of_class in rows.items():
-        embeddings = np.array([*of_class.values()], np.float32).reshape(-1, workspace.bank.dim)
-        result.sets[name] = PhotoSet.of(of_class, embeddings, photos_only=photos_only)
-    return result
+    read = workspace.classifier.read_photos(
+        (pair for (pair,) in counted(((pair,) for pair in pairs), len(pairs), "Reading photos")),
+        photos_only=photos_only,
+        skip_unreadable=skip_unreadable,
+    )
+    for name, path, why in read.unreadable:
+        warn(f"{name!r} photo {path!r:.200} is left out: {why}")
+    return read
 
 
 def already_counted(bank: ClassBank, photos: ReadPhotos) -> list[tuple[str, str, str]]:

@@ -88,7 +88,7 @@ async def learn(request: Request, service: Writable, bank: Bank = None, if_match
             if service.engine is not engine:
                 raise Problem("overloaded", "another bundle has been loaded meanwhile; try again", BUSY_SECONDS)
             with FeatureSpool.of(rows.shape[1], [(keys, rows)]) as spool:
-                change, report = engine.classifier.learn(spool, bank=bank, all_known=call.all_known)
+                change, report = engine.classifier.adapt(spool, bank=bank, all_known=call.all_known)
             reports.append(report)
             return bank if call.dry_run else learn_edit(bank, change, by="sar-serve")
 

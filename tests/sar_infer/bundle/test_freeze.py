@@ -36,7 +36,7 @@ def test_it_opens_and_classifies(bundle: Bundle, tmp_path: Path) -> None:
     assert opened.manifest == manifest
     assert (opened.bank.names, opened.bank.entry("owl").aliases, opened.bank.history) == (bank.names, ("hooter",), ())
     np.testing.assert_array_equal(opened.bank.embeddings, bank.embeddings)
-    (result,) = Classifier(opened).classify(np.zeros((40, 40, 3), np.uint8), ["Hooter"], only=True)
+    result = Classifier(opened).classify(np.zeros((40, 40, 3), np.uint8), ["Hooter"], only=True)
     assert [(p.label, p.source) for p in result.predictions] == [("Hooter", "bank")]
     assert manifest.quality.metrics == bundle.manifest.quality.metrics
     first, note = manifest.quality.notes

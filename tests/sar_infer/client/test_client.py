@@ -199,7 +199,7 @@ def test_a_bad_image_fails_alone_in_the_classifiers_words(
     assert [r.error is None for r in ours] == [True, *[False] * 5, True]
     bad = client.classify([b"no picture", b"", RGB])
     assert [bool(r.error) for r in bad] == [True, True, False]
-    assert client.classify(b"no picture")[0].error == bad[0].error
+    assert client.classify(b"no picture").error == bad[0].error
     assert client.classify([]) == []
 
 
@@ -311,7 +311,7 @@ def test_photos_of_a_class(client: Client) -> None:
     assert [again[k] for k in ("photos", "known", "etag", "created")] == [20, 3, added["etag"], False]
     expected = {"name": "iris", "origin": "added", "phrases": ["iris"], "photos": 20}
     assert client.classes()["classes"][-1] == expected
-    (result,) = client.classify(picture(VIOLET, 9))
+    result = client.classify(picture(VIOLET, 9))
     assert result.predictions[0].label == "iris"
     client.add_photos("lime", [picture(LIME, seed) for seed in range(10, 14)])
     with pytest.raises(ServerError) as refused:
@@ -456,7 +456,7 @@ def test_what_is_no_url_or_key_is_refused_at_once() -> None:
 def test_other_answers_are_told_once_and_in_one_line(status: int, body: Any, code: Any, words: str) -> None:
     with scripted((status, {}, body)) as state, Client(state.url) as client:
         if code is None:
-            (refused,) = client.classify(RGB)
+            refused = client.classify(RGB)
             message = refused.error
         else:
             with pytest.raises(ServerError) as raised:
@@ -473,7 +473,7 @@ def test_other_answers_are_told_once_and_in_one_line(status: int, body: Any, cod
 def test_a_busy_server_is_asked_again(status: int, code: str) -> None:
     busy = problem(status, code)
     with scripted(busy, busy, ranked("fog")) as state, Client(state.url) as client:
-        assert client.classify(RGB)[0].predictions[0].label == "fog"
+        assert client.classify(RGB).label == "fog"
         assert len(state.requests) == 3
     with scripted(busy) as state, Client(state.url, retries=1) as client:
         with pytest.raises(ServerError, match=code):

@@ -29,7 +29,7 @@ def test_the_server_serves_without_torch_and_without_sockets_of_its_own() -> Non
     with serving(python=("-c", _GUARDED)) as server, httpx2.Client(base_url=server.url, timeout=60) as client:
         query = {"classes": ["a red wall", "the sea"], "mode": "only"}
         answer = client.post("/v1/classify", content=jpeg(), params=query, headers={"Content-Type": "image/jpeg"})
-        (expected,) = Classifier.open(device="cpu").classify(jpeg(), ["a red wall", "the sea"], only=True)
+        expected = Classifier.open(device="cpu").classify(jpeg(), ["a red wall", "the sea"], only=True)
         predictions = answer.json()["results"][0]["predictions"]
         assert [p["label"] for p in predictions] == [p.label for p in expected.predictions]
         assert json.loads(client.get("/readyz").text)["ready"]

@@ -39,7 +39,7 @@ def predictions(answer: httpx2.Response, index: int = 0) -> list[tuple[str, floa
 
 
 def expected(classifier: Classifier, image: bytes, **options: Any) -> list[tuple[str, Any, str]]:
-    (result,) = classifier.classify(image, **options)
+    result = classifier.classify(image, **options)
     return [(p.label, pytest.approx(p.score, abs=1e-5), p.source) for p in result.predictions]
 
 
@@ -75,7 +75,7 @@ def calibrated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
 
 def test_unknown_sets_and_reasons_in_every_form(calibrated: Local) -> None:
     bundle = calibrated.service.settings.bundle
-    (expected,) = Classifier.open(bundle).classify(RED, unknown=True, explain=True, coverage=0.9)
+    expected = Classifier.open(bundle).classify(RED, unknown=True, explain=True, coverage=0.9)
     options = {"unknown": "true", "explain": "true", "coverage": "0.9"}
     call = {"images": [base64.b64encode(RED).decode()], "unknown": True, "explain": True, "coverage": 0.9}
     before = [calibrated.metric(name) for name in ("sar_judged_total", "sar_unknown_total")]
@@ -129,7 +129,7 @@ def scores_in_other_protocols(server: Local, **parameters: Any) -> list[dict[str
 def test_background_is_no_answer_in_any_protocol(tmp_path: Path) -> None:
     bundle = open_bundle(write_bundle(tmp_path / "plain"))
     freeze(bundle, set_class(bundle.bank, "red", background=True), tmp_path / "bundle", command="test")
-    (result,) = Classifier.open(tmp_path / "bundle").classify(RED)
+    result = Classifier.open(tmp_path / "bundle").classify(RED)
     scores = {p.label: p.score for p in result.predictions}
     assert sum(scores.values()) < 0.999
     with local_server(Settings(bundle=tmp_path / "bundle", device="cpu", threads=1)) as local:

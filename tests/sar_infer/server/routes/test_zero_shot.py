@@ -27,7 +27,7 @@ def post(server: Local, inputs: Any = None, **parameters: Any) -> httpx2.Respons
 
 
 def expected(classifier: Classifier, classes: Any) -> list[tuple[str, Any]]:
-    (result,) = classifier.classify(RED, classes, only=True, top_k=100)
+    result = classifier.classify(RED, classes, only=True, top_k=100)
     return [(p.label, pytest.approx(p.score, abs=1e-5)) for p in result.predictions]
 
 
