@@ -34,9 +34,9 @@ def main(folder: Path) -> None:
             with Client(f"http://localhost:{port}", key=key) as client:
                 wait_until_ready(client)
                 show(client)
-                client.add_class("shoes", ["shoe", "a pair of shoes"])
+                client.add("shoes", phrases=["shoe", "a pair of shoes"])
                 show(client)
-                client.remove_class("shoes")
+                client.remove("shoes")
         finally:
             server.terminate()
 

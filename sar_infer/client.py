@@ -169,20 +169,21 @@ class Client:
             for name, data in batch:
                 yield ImageResult(name, error=str(data)) if isinstance(data, ImageError) else next(results)
 
-    def embed_images(self, images: Images) -> Floats:
-        """Return unit rows (N, D), one for each image.
+    def encode(self, images: Images) -> Floats:
+        """Return the unit embedding (D,) of an image, or (N, D) of several.
 
         Raises:
             ImageError: client or server cannot read an image; the message names it.
         """
         batches = self._batches(images)
-        return _joined(
+        rows = _joined(
             [
                 part
                 for batch in batches
                 for part in self._in_parts(batch, lambda some: self._embed(_texts(some), "image"))
             ]
         )
+        return rows[0] if is_one(images) else rows
 
     def embed_names(self, names: Sequence[str]) -> Floats:
         """Return unit rows (N, D), one for each name, from the server's name encoder."""
@@ -204,37 +205,24 @@ class Client:
             if len(entries) >= page["count"] or not page["classes"]:
                 return {**page, "classes": entries}
 
-    def add_class(self, name: str, phrases: Sequence[str] | None = None, if_match: str | None = None) -> str:
-        """Add a class to the bank, or give one other phrases; needs a key, and a server with ``--bank``.
-
-        Args:
-            name: Name of the class.
-            phrases: Texts to encode and average instead of the name.
-            if_match: The ETag that the bank must still have, else the change is refused (412).
-
-        Returns:
-            The bank's ETag after the change.
-        """
-        return _etag(self._send("PUT", _class_path(name), if_match, json=_phrases(phrases) or None))
-
-    def add_photos(
+    def add(
         self,
         name: str,
-        images: Images,
-        phrases: Sequence[str] | None = None,
+        photos: Images | None = None,
         *,
+        phrases: Sequence[str] | None = None,
         photos_only: bool = False,
         strict: bool = False,
         if_match: str | None = None,
     ) -> dict[str, Any]:
-        """Add photos to a class, which is made if it is not there; many are sent in several requests.
+        """Add a class to the bank, by its name, photos, or both; needs a key, and a server with ``--bank``.
 
-        Needs a key, and a server with ``--bank``. Photos that are counted already are left out, so that the call can be
+        Many photos are sent in several requests. Photos that are counted already are left out, so that the call can be
         repeated.
 
         Args:
             name: Name of the class.
-            images: One image or several, as in ``classify``.
+            photos: One image or several, as in ``classify``.
             phrases: Texts to encode and average instead of the name; None leaves a class that is there as it is.
             photos_only: The name means nothing (``SKU-12345``), only photos say what the class is.
             strict: Refuse a request (409) if one of its photos, or the class with them, is odd.
@@ -247,6 +235,9 @@ class Client:
             ImageError: client or server cannot read an image; the message names it.
             InputError: there is no image, or ``phrases`` is a single string.
         """
+        if photos is None:
+            response = self._send("PUT", _class_path(name), if_match, json=_phrases(phrases) or None)
+            return {**response.json(), "created": response.status_code == 201, "etag": _etag(response)}
         data = _phrases(phrases) | ({"photos_only": "true"} if photos_only else {})
         done: dict[str, Any] = {"etag": if_match, "known": 0, "findings": []}
 
@@ -258,7 +249,7 @@ class Client:
             created = done.get("created", response.status_code == 201)
             done.update(new, **counted, etag=_etag(response), created=created)
 
-        for batch in self._batches(images):
+        for batch in self._batches(photos):
             self._in_parts(batch, add)
         if "created" not in done:
             raise InputError(f"no photo for class {name!r:.80}")
@@ -299,8 +290,8 @@ class Client:
         """
         return self._json("POST", "/v1/suggest", json={"embeddings": self._unlabelled(images)})
 
-    def remove_class(self, name: str, if_match: str | None = None) -> str:
-        """Remove a class from the bank, with the conditions of ``add_class``, and return the bank's ETag."""
+    def remove(self, name: str, if_match: str | None = None) -> str:
+        """Remove a class from the bank, with the conditions of ``add``, and return the bank's ETag."""
         return _etag(self._send("DELETE", _class_path(name), if_match))
 
     def history(self) -> list[dict[str, Any]]:
@@ -310,6 +301,10 @@ class Client:
     def rollback(self, to: int, if_match: str | None = None) -> str:
         """Go back to the bank as it was after step ``to``, 0 being the beginning; return the bank's ETag."""
         return str(self._json("POST", "/v1/bank/rollback", if_match, json={"to": to})["bank"])
+
+    def undo(self, steps: int = 1, if_match: str | None = None) -> str:
+        """Take back the latest changes of the bank; return the bank's ETag."""
+        return str(self._json("POST", "/v1/bank/rollback", if_match, json={"steps": steps})["bank"])
 
     def model(self) -> dict[str, Any]:
         """Return what answers: the bundle, its measured quality, the device, the limits."""
@@ -374,7 +369,7 @@ class Client:
         return np.array([np.frombuffer(base64.b64decode(item["embedding"]), "<f4") for item in data], np.float32)
 
     def _unlabelled(self, images: Images) -> list[str]:
-        rows = self.embed_images(images)
+        rows = self.encode([*several(images)])
         if not len(rows):
             raise InputError("expected images")
         return [base64.b64encode(row.astype("<f4").tobytes()).decode() for row in rows]

@@ -237,11 +237,11 @@ def test_what_is_too_much_for_a_server_is_sent_in_parts(bundle_path: Path) -> No
         assert [r.image for r in results if r.error] == ["image[2]"]
         assert "at most 1 MiB" in str(results[2].error)
         assert not any(r.error for r in client.classify(images[3:], classes={"x": ["y", "z"]}))
-        assert client.embed_images(images[3:]).shape == (32, 8)
+        assert client.encode(images[3:]).shape == (32, 8)
         with pytest.raises(ServerError, match="1 MiB") as refused:
-            client.embed_images(images[2])
+            client.encode(images[2])
         assert refused.value.code == "body-too-large"
-        for change in (lambda: client.add_class("x"), lambda: client.remove_class("x"), client.reload):
+        for change in (lambda: client.add("x"), lambda: client.remove("x"), client.reload):
             with pytest.raises(ServerError) as refused:
                 change()
             assert (refused.value.status, refused.value.code) == (403, "writes-disabled")
@@ -249,14 +249,14 @@ def test_what_is_too_much_for_a_server_is_sent_in_parts(bundle_path: Path) -> No
 
 def test_embeddings_are_the_classifiers(client: Client, classifier: Classifier, tmp_path: Path) -> None:
     images = [RGB, encoded(Image.fromarray(RGB), "PNG"), write_photo(tmp_path / "a.png")]
-    np.testing.assert_allclose(client.embed_images(images), classifier.embed_images(images), atol=1e-5)
+    np.testing.assert_allclose(client.encode(images), classifier.embed_images(images), atol=1e-5)
     names = [f"name {i}" for i in range(300)]
     np.testing.assert_allclose(client.embed_names(names), classifier.embed_names(names), atol=1e-5)
-    assert len(client.embed_names([])) == len(client.embed_images([])) == 0
+    assert len(client.embed_names([])) == len(client.encode([])) == 0
     with pytest.raises(ImageError, match=r"none\.jpg"):
-        client.embed_images([RGB, tmp_path / "none.jpg"])
+        client.encode([RGB, tmp_path / "none.jpg"])
     with pytest.raises(ImageError, match=r"^image\[1\]: "):
-        client.embed_images([RGB, b"no picture"])
+        client.encode([RGB, b"no picture"])
     with pytest.raises(InputError, match="'cat'"):
         client.embed_names("cat")
 
@@ -269,31 +269,34 @@ def names(bank: dict[str, Any]) -> list[str]:
 @pytest.mark.parametrize("name", ["blue whale", "a/b", "50 % off?", "Öl & Essig #1", "a\\b+c;d=e", "..", "."])
 def test_classes_come_and_go(client: Client, name: str) -> None:
     before = client.classes()
-    etag = client.add_class(name, if_match=before["bank"])
+    etag = client.add(name, if_match=before["bank"])["etag"]
     after = client.classes()
     assert (after["bank"], names(after)) == (etag, [*names(before), name])
     assert (after["classes"][-1]["origin"], after["classes"][0]["phrases"]) == ("added", [names(before)[0]])
-    changed = client.add_class(name, ["one phrase", "another"], if_match="*")
+    changed = client.add(name, phrases=["one phrase", "another"], if_match="*")["etag"]
     assert client.classes()["classes"][-1]["phrases"] == ["one phrase", "another"]
-    assert client.remove_class(name, if_match=changed) == before["bank"]
+    assert client.remove(name, if_match=changed) == before["bank"]
 
 
 def test_changes_are_told_and_taken_back_and_refused_when_they_come_too_late(client: Client) -> None:
     step, before = len(client.history()), client.classes()["bank"]
-    client.add_class("blue whale")
+    client.add("pink whale")
+    assert client.undo() == before
+    step = len(client.history())
+    client.add("blue whale")
     assert (client.history()[0]["n"], client.history()[0]["by"]) == (step + 1, "sar-serve")
     with pytest.raises(ServerError, match="changed") as refused:
-        client.add_class("red whale", if_match=before)
+        client.add("red whale", if_match=before)
     assert (refused.value.status, refused.value.code) == (412, "precondition-failed")
     assert client.rollback(step, if_match=client.classes()["bank"]) == before
     with pytest.raises(ServerError, match="blue whale") as refused:
-        client.remove_class("blue whale")
+        client.remove("blue whale")
     assert refused.value.status == 404
-    for change in (client.add_class, client.remove_class):
+    for change in (client.add, client.remove):
         with pytest.raises(InputError, match="empty"):
             change(" ")
     with pytest.raises(InputError, match="'sea'"):
-        client.add_class("fog", "sea")
+        client.add("fog", phrases="sea")
 
 
 def picture(colour: tuple[int, int, int], seed: int) -> np.ndarray:
@@ -305,25 +308,25 @@ def picture(colour: tuple[int, int, int], seed: int) -> np.ndarray:
 
 def test_photos_of_a_class(client: Client) -> None:
     photos = [picture(VIOLET, seed) for seed in range(20)]  # more than a request has
-    added = client.add_photos("iris", photos, if_match=client.classes()["bank"])
+    added = client.add("iris", photos, if_match=client.classes()["bank"])
     assert [added[k] for k in ("photos", "known", "etag", "created")] == [20, 0, client.classes()["bank"], True]
-    again = client.add_photos("iris", photos[:3])
+    again = client.add("iris", photos[:3])
     assert [again[k] for k in ("photos", "known", "etag", "created")] == [20, 3, added["etag"], False]
     expected = {"name": "iris", "origin": "added", "phrases": ["iris"], "photos": 20}
     assert client.classes()["classes"][-1] == expected
     result = client.classify(picture(VIOLET, 9))
     assert result.predictions[0].label == "iris"
-    client.add_photos("lime", [picture(LIME, seed) for seed in range(10, 14)])
+    client.add("lime", [picture(LIME, seed) for seed in range(10, 14)])
     with pytest.raises(ServerError) as refused:
-        client.add_photos("iris", picture(LIME, 1), strict=True)
+        client.add("iris", picture(LIME, 1), strict=True)
     assert refused.value.status == 409
-    assert "wrong-class" in [finding["kind"] for finding in client.add_photos("iris", picture(LIME, 1))["findings"]]
-    only = client.add_photos("SKU-1", [picture(LIME, 2)], ["a thing"], photos_only=True)
+    assert "wrong-class" in [finding["kind"] for finding in client.add("iris", picture(LIME, 1))["findings"]]
+    only = client.add("SKU-1", [picture(LIME, 2)], phrases=["a thing"], photos_only=True)
     assert (only["photos"], client.classes()["classes"][-1]["photos_only"]) == (1, True)
     with pytest.raises(ImageError, match=r"image\[1\]"):
-        client.add_photos("iris", [photos[0], b"no image"])
+        client.add("iris", [photos[0], b"no image"])
     with pytest.raises(InputError, match="no photo"):
-        client.add_photos("iris", [])
+        client.add("iris", [])
 
 
 def write_picture(path: Path, colour: tuple[int, int, int], seed: int) -> None:
