@@ -169,7 +169,7 @@ def test_every_form_of_an_image_gets_the_classifiers_answer(
     images = forms(tmp_path)
     same(client.classify(images, top_k=1), classifier.classify(images, top_k=1))
     for image in images[2:6]:
-        same(client.classify(image, top_k=1), classifier.classify(image, top_k=1))
+        same([client.classify(image, top_k=1)], [classifier.classify(image, top_k=1)])
 
 
 @pytest.mark.parametrize(
