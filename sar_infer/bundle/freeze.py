@@ -53,7 +53,7 @@ def freeze(bundle: Bundle, bank: ClassBank, out: Path, *, overwrite: bool = Fals
     with staged(out, overwrite=overwrite) as folder:
         for name in old.files.keys() - {BANK, CARD, CLASS_MODEL}:
             link_or_copy(bundle.path / name, folder / name)
-        bank.settled().replaced(provenance={"origin": "sar-bundle"}).save(folder / BANK)
+        bank.settled().replaced(provenance={"origin": "sar-bundle freeze"}).save(folder / BANK)
         if bundle.trained is not None:
             bundle.trained.for_bank(bundle.bank, bank).save(folder / CLASS_MODEL)
         sealed = seal(folder, dataclasses.replace(old, quality=quality, provenance=provenance), bank)

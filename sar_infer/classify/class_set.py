@@ -95,14 +95,15 @@ class ClassSet:
 def are_default(bank: ClassBank, composer: Composer) -> bool:
     """Return True if the names of a bank are a default, which the names of a call replace.
 
-    They are if ``sar-export`` was given them for a model that it did not train on them, and nobody has changed them: no
-    photo, no class model, no step of history says that they are the user's classes. The shipped bundle has such names.
+    They are if an export or an import was given them for a model that was not trained on them, and nobody has changed
+    them: no photo, no class model, no step of history states that they are the user's classes. The shipped bundle has
+    such names.
 
     Args:
         bank: The classes.
         composer: That of their bundle.
     """
-    exported = bank.provenance.get("origin") == "sar-export"
+    exported = bank.provenance.get("origin") in ("sar-export", "sar-bundle import")
     return exported and bank.base is not None and not bank.changes and composer.fitted(bank) is None
 
 

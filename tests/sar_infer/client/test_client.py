@@ -347,7 +347,7 @@ def test_photos_that_nobody_labelled(here: Path, bundle_path: Path) -> None:
         assert result.exit_code == 0, result.output
     paths = [*map(str, sorted(Path("photos/others").rglob("*.png")))]
     options: dict[str, Any] = {"device": "cpu", "threads": 1, "limits": Limits(images=6)}
-    settings = Settings(bundle_path, bank, "k", **options)
+    settings = Settings(bundle_path, bank, key="k", **options)
     with local_server(settings) as local, Client(local.url, "k") as client:
         before = client.classes()["bank"]
         groups = client.suggest(paths)
