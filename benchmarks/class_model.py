@@ -1,7 +1,7 @@
 """The class model on real photos and ``sar-mini``: accuracy, likelihood, calibration, unknown images and adapting.
 
     python -m benchmarks.class_model [--deal choosing|reporting] [--sets garments caltech dtd pacs] [--draws 5]
-        [--what names streams few promise alone trained seconds] [--cache FOLDER] [--out FILE.csv]
+        [--what names streams few promise alone trained unknown seconds] [--shots 16] [--cache FOLDER] [--out FILE.csv]
 
 Two deals share no test photo. Constants are chosen on ``choosing``; ``reporting`` is for figures. Within a deal, no
 training photo of a draw is a test photo of another. Each class belongs to half A or B: in ``choosing`` all added
@@ -17,6 +17,10 @@ those of added classes, each expected and measured. ``alone`` has accuracies on 
 *base* by name, *new* of the class model, *H* of a linear probe. ``trained`` has those of ``sar-train --prompt learned``
 on the same photos: *base* of the learned prompt, *new* with the class model. ``seconds`` prints the processor time of
 fits, also among the 1,000 names of the shipped bundle.
+
+``unknown`` prints a table of unknown images, near (absent classes of the set) and far (photos of other sets): AUROC,
+the share rejected at exactly 5 % false alarms, and false alarms and shares rejected at the default threshold, in per
+cent. Rows are sets by 0 to 8 photos of added classes, another camera, and two and three classes without others.
 """
 
 from __future__ import annotations
@@ -34,11 +38,13 @@ from typing import Any
 import numpy as np
 
 from benchmarks import command
-from sar_infer.class_model import adapt, folds
-from sar_infer.class_model.model import Rivals, linear
+from sar_infer.class_model import adapt, cross_validation
+from sar_infer.class_model.model import Rivals, linear, scores_of
 
 SHOTS = 16
 PHOTOS = (0, 1, 2, 4)
+ADDED = (*PHOTOS, 8)
+"""Photos of added classes where unknown images are looked at."""
 SHOWN = 3
 """Draws of the photos of added classes, by number of photos."""
 STREAMS = ("all", "quarter", "trained", "added", "skewed", "twenty", "unknown")
@@ -164,7 +170,12 @@ class Draw:
 
 
 def draws(
-    rows: dict[str, Any], name: str, deal: str, count: int, sizes: tuple[int, int] | None = None
+    rows: dict[str, Any],
+    name: str,
+    deal: str,
+    count: int,
+    sizes: tuple[int, int] | None = None,
+    shots: int = SHOTS,
 ) -> Iterator[Draw]:
     """Yield the draws of a set in a deal, with other numbers of trained and added classes than usual if given."""
     names, (trained, added) = classes_of(rows, name), sizes or SETS[name][1:]
@@ -194,7 +205,7 @@ def draws(
         new = rng.permutation(ours)[:added].tolist()
         rest = [c for c in [*rng.permutation(other), *rng.permutation(ours)] if c not in new]
         classes = [*rest[:trained], *new]
-        learned = [rng.permutation(photos(c, "pool"))[:SHOTS] for c in classes[:trained]]
+        learned = [rng.permutation(photos(c, "pool"))[:shots] for c in classes[:trained]]
         yield Draw(
             name,
             number,
@@ -211,17 +222,18 @@ class Model:
     """The class model."""
 
     def __init__(self, train: Photos, text: Any, seed: int) -> None:
-        self.fitted = folds.fit(train.rows, train.labels, text, SCALE, seed=seed)
+        self.fitted = cross_validation.fit(train.rows, train.labels, text, SCALE, seed=seed)
         self.model = self.fitted.model
 
     def _logs(self, x: Any, text: Any, means: Any, counts: Any, shift: Any = None) -> Any:
-        weights, bias = linear(self.model, text, means, counts, shift=shift)
-        return log_softmax(x @ weights.T.astype(np.float64) + bias)
+        return log_softmax(scores_of(self.model, x, *linear(self.model, text, means, counts, shift=shift)))
 
     def answers(self, x: Any, text: Any, means: Any, counts: Any) -> tuple[Any, Any, Any]:
         """Return log probabilities (N, C), how strange images (N,) are, and flags of those called unknown."""
         logs = self._logs(x, text, means, counts)
-        return log_softmax(logs[:, :-1]), logs[:, -1], np.exp(logs[:, -1]) > self.model.unknown
+        classes = log_softmax(logs[:, :-1])
+        limits = self.model.unknown_threshold(counts)[classes.argmax(1)]
+        return classes, logs[:, -1], np.exp(logs[:, -1]) > limits
 
     def adapted(self, x: Any, text: Any, means: Any, counts: Any, stream: Any, all_known: bool) -> Any:
         """Return scores (N, C) after adapting to a stream."""
@@ -256,6 +268,7 @@ def area(known: Any, unknown: Any) -> float:
     return float((below + up_to).mean() / (2 * len(known)))
 
 
+UNKNOWN = ("near", "far", "near at 5", "far at 5", "false alarms", "near rejected", "far rejected")
 FIGURES = ("base", "new", "h", "accuracy", "nll", "ece", "auroc", "false_alarms", "rejected")
 
 
@@ -368,7 +381,7 @@ def seconds(rows: dict[str, Any]) -> Iterator[tuple[str, str]]:
         train = Photos.of([rows[f"{name}/{one}"][:SHOTS] for one in classes_of(rows, name)[:classes]])
         for others in (None, rivals):
             began = time.process_time()
-            folds.fit(train.rows, train.labels, rows[f"text/{name}"][:classes], SCALE, rivals=others)
+            cross_validation.fit(train.rows, train.labels, rows[f"text/{name}"][:classes], SCALE, rivals=others)
             among = "" if others is None else f" among {len(texts):,} names"
             yield f"{classes} x {SHOTS} photos{among}", f"{time.process_time() - began:.1f}"
 
@@ -403,6 +416,43 @@ def by_few(rows: dict[str, Any], name: str, deal: str, count: int) -> Iterator[t
                     figures.append((*sides, 100 * right.mean(), nll, error, unknown, *alarms))
                 values = np.round(np.mean(figures, axis=0), 4).tolist()
                 yield ("model", f"{classes} classes", deal, name, "photos", number, photos, *values)
+
+
+def unknown_figures(system: Model, images: tuple[Any, Any, Any], text: Any, means: Any, counts: Any) -> Any:
+    """Return `UNKNOWN` (7,) of known, near and far images (·, D)."""
+    known, near, far = (system.answers(rows, text, means, counts)[1:] for rows in images)
+    limit = np.quantile(known[0], 0.95)
+    areas = [area(known[0], side[0]) for side in (near, far)]
+    shares = [(side[0] > limit).mean() for side in (near, far)]
+    return np.array([*areas, *(100 * s for s in shares), *(100 * side[1].mean() for side in (known, near, far))])
+
+
+def by_unknown(draw: Draw, few: Any, strangers: Any) -> Iterator[tuple[Any, ...]]:
+    """Yield kind of images, photos of added classes and `UNKNOWN` (7,); half of the added classes are absent."""
+    system, others = Model(draw.train, draw.text[: draw.trained], draw.number), np.arange(draw.trained, len(draw.text))
+    for kind, test in draw.tests.items():
+        for photos in ADDED if not kind else (2,):
+            figures = []
+            for half in range(4):
+                added = np.sort(np.random.default_rng(half).permutation(others)[: (len(others) + 1) // 2])
+                columns = np.r_[np.arange(draw.trained), added]
+                means, counts = (values[columns] for values in draw.bank(photos, half))
+                known = np.isin(test.labels, columns)
+                images = test.rows[known], test.rows[~known], strangers
+                figures.append(unknown_figures(system, images, draw.text[columns], means, counts))
+            yield kind or "photos", photos, np.mean(figures, axis=0)
+    for classes in (2, 3):
+        for photos in (2, 4, 16):
+            figures = []
+            for pick in range(6):
+                order = np.sort(np.random.default_rng(pick).permutation(len(draw.text))[:classes])
+                pool = [*(draw.train.rows[draw.train.labels == c] for c in range(draw.trained)), *draw.pool]
+                train = Photos.of([pool[c][:photos] for c in order])
+                means, counts = np.array([pool[c][:photos].mean(0) for c in order]), np.full(classes, photos)
+                known = np.isin(draw.tests[""].labels, order)
+                images = draw.tests[""].rows[known], draw.tests[""].rows[~known], strangers
+                figures.append(unknown_figures(Model(train, few[:classes], 0), images, few[:classes], means, counts))
+            yield f"{classes} classes", photos, np.mean(figures, axis=0)
 
 
 def stream(test: Photos, half: Any, kind: str, trained: int, strangers: Any, rng: Any) -> Any:
@@ -442,7 +492,23 @@ def by_streams(draw: Draw, kind: str, system: Model, strangers: Any) -> Iterator
         yield from ((photos, name, np.mean(values, axis=0)) for name, values in collected.items())
 
 
-def main() -> None:
+def unknown_table(cells: dict[tuple[str, str, int], list[Any]]) -> str:
+    """Return `UNKNOWN` by set, images and photos, and means over cells of a kind, in Markdown."""
+    lines = {key: np.mean(values, axis=0) for key, values in cells.items()}
+    kinds: dict[str, list[Any]] = defaultdict(list)
+    for (_, images, _), values in lines.items():
+        kinds["another camera" if images in (*FILTERS, "cartoon", "sketch") else images].append(values)
+    means: dict[Any, Any] = {("mean", kind, ""): np.mean(values, axis=0) for kind, values in kinds.items()}
+    return command.markdown(
+        ("set", "images", "photos", *UNKNOWN),
+        [
+            (*key, *(f"{v:.3f}" for v in values[:2]), *(f"{v:.1f}" for v in values[2:]))
+            for key, values in [*lines.items(), *means.items()]
+        ],
+    )
+
+
+def main() -> None:  # noqa: C901, PLR0912 - one branch for each table
     """Measure and write CSV."""
     args = command.options(
         __doc__,
@@ -452,6 +518,7 @@ def main() -> None:
         what=["names"],
         sets=list(SETS),
         draws=5,
+        shots=SHOTS,
         out=(Path, "write CSV here"),
     )
     rows = encoded(args.data, args.cache)
@@ -459,6 +526,7 @@ def main() -> None:
         command.tell(command.markdown(("fit", "seconds"), seconds(rows)))
         return
     table: list[tuple[Any, ...]] = []
+    cells: dict[tuple[str, str, int], list[Any]] = defaultdict(list)
     started = time.perf_counter()
     for name in args.sets:
         strangers = [
@@ -474,9 +542,14 @@ def main() -> None:
             table += by_alone(rows, name, args.deal, args.draws)
         if "trained" in args.what:
             table += by_trained(rows, name, args.deal, args.draws)
+        if "unknown" in args.what:
+            few = rows["text/few"].astype(np.float64)
+            for draw in draws(rows, name, args.deal, args.draws, shots=args.shots):
+                for kind, photos, values in by_unknown(draw, few, np.concatenate(strangers)):
+                    cells[name, kind, photos].append(values)
         if not {"names", "streams"} & {*args.what}:
             continue
-        for draw in draws(rows, name, args.deal, args.draws):
+        for draw in draws(rows, name, args.deal, args.draws, shots=args.shots):
             fitted = Model(draw.train, draw.text[: draw.trained], 0)
             for kind in draw.tests:
                 cell = (args.deal, name, kind or "photos", draw.number)
@@ -488,6 +561,9 @@ def main() -> None:
                     for photos, one, values in by_streams(draw, kind, fitted, np.concatenate(strangers)):
                         table.append(("model", one, *cell, photos, *np.round(values, 2).tolist()))
             command.say(f"{name} {draw.number}: {time.perf_counter() - started:.0f} s")
+    if cells:
+        command.tell(unknown_table(cells), None, args.out)
+        return
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(
         [("system", "what", "deal", "set", "kind", "draw", "photos", *FIGURES), *table]

@@ -23,7 +23,7 @@ import numpy as np
 
 from benchmarks import command
 from benchmarks.class_model import SCALE, area, classes_of, encoded
-from sar_infer.class_model import folds
+from sar_infer.class_model import cross_validation
 from sar_infer.class_model.labels import label_issues
 from sar_infer.class_model.model import linear
 
@@ -99,7 +99,7 @@ def accuracies(rows: dict[str, Any], name: str, share: float, kind: str, count: 
         doubtful = np.isin(np.arange(len(labels)), label_issues(x, labels).doubtful)
         of_draw = []
         for flags in (np.ones(len(x), np.bool_), ~doubtful, labels == truth):
-            model = folds.fit(x[flags], labels[flags], text, SCALE).model
+            model = cross_validation.fit(x[flags], labels[flags], text, SCALE).model
             means = np.array([x[flags & (labels == c)].mean(0) for c in range(len(classes))])
             weights, bias = linear(model, text, means, np.bincount(labels[flags]))
             scores = (images @ weights.T + bias)[:, :-1]

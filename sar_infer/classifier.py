@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import math
 import os
 import warnings
 from collections import deque
@@ -908,7 +907,8 @@ class Classifier(Embedder):
             watch,
         )
         checked = np.array(rows, np.float32).reshape(-1, self.bundle.manifest.embed_dim)
-        limit = None if math.isnan(chosen.model.unknown) else chosen.model.unknown
+        limits = chosen.unknown_thresholds
+        limit = float(limits[0]) if (limits == limits[0]).all() else None
         evaluation = evaluate(
             answers, len(chosen.names), tells_unknown=tells, threshold=limit, left_out=left_out, rows=checked
         )

@@ -516,4 +516,13 @@ def _image_result(name: str, result: Any, spellings: Mapping[str, str]) -> Image
             **{**why, **{kind: spelt(why[kind]) for kind in ("runner_up", "background")}, "nearest": nearest}
         )
     label_set = None if labels is None else tuple(map(spelt, labels))
-    return ImageResult(name, predictions, result["error"], result["unknown"], result.get("reason"), label_set, why)
+    return ImageResult(
+        name,
+        predictions,
+        result["error"],
+        result["unknown"],
+        result["unknown_threshold"],
+        result.get("reason"),
+        label_set,
+        why,
+    )

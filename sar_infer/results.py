@@ -111,6 +111,7 @@ class ImageResult:
         predictions: The best classes, the best first; none if the image could not be read, or is called unknown.
         error: The reason why it could not be read; None if it could.
         unknown: Probability that it is none of the classes; None if it could not be read.
+        unknown_threshold: Probability above which it is called unknown; None if no threshold is known.
         reason: Why it is called unknown, in words: with ``DecisionOptions.unknown``, or if a background class scores
             more than every other class. None if it is not.
         label_set: The classes of the prediction set, which may be empty; None if it was not asked for.
@@ -121,6 +122,7 @@ class ImageResult:
     predictions: tuple[Prediction, ...] = ()
     error: str | None = None
     unknown: float | None = None
+    unknown_threshold: float | None = None
     reason: str | None = None
     label_set: tuple[str, ...] | None = None
     explanation: Explanation | None = None

@@ -2,7 +2,7 @@
 
 import * as ort from "../ort/ort.wasm.min.mjs";
 import { Failure, sentence } from "./failure.js";
-import { look, openModel, probabilities, taughtLogits, taughtWeights } from "./model.js";
+import { look, openModel, probabilities, taughtLimit, taughtLogits, taughtWeights } from "./model.js";
 import { sha256, withClasses } from "./tensors.js";
 
 export { Failure, sentence };
@@ -46,11 +46,10 @@ async function answer(path, { method = "GET", body = null }) {
   return json(list(model, searchParams));
 }
 
-function describe({ names, unknown, stored, classModel }) {
-  const limit = taught.length > 0 ? classModel.get("unknown").data[0] : unknown;
+function describe({ names, limits, stored, classModel }) {
   return {
     backbone: stored.backbone, digest: stored.bundle, provider: "WebAssembly", classes: names.length + taught.length,
-    unknown: Number.isNaN(limit) ? null : limit, writes: true, embeds: false,
+    unknown: (taught.length > 0 ? classModel.get("unknown").data.length > 0 : limits !== null), writes: true, embeds: false,
     limits: { body_bytes: Infinity, images: 64, pixels: MEGAPIXELS, side: 16384, characters: 256 },
   };
 }
@@ -108,9 +107,11 @@ async function classify(model, body, options) {
   const least = model.thresholds.get(predictions[0].label);
   const reason = scores[other] > predictions[0].score ? `background ${names[other]} scores ${scores[other].toFixed(3)}, more than any class`
     : predictions[0].score < least ? `score ${predictions[0].score.toFixed(3)} is below ${least.toFixed(3)}, the threshold of this class` : null;
+  const limit = predictions[0].source === "bank" && model.limits !== null ? model.limits[best[0]]
+    : taughtLimit(model, taught[best[0] - model.names.length]?.digests.length ?? 0);
   const second = best.length > 1 ? { margin: scores[best[0]] - scores[best[1]], runner_up: names[best[1]] } : { margin: null, runner_up: null };
   return {
-    results: [{ image: "image[0]", predictions, error: null, unknown, reason, explanation: { ...second, nearest: [] } }],
+    results: [{ image: "image[0]", predictions, error: null, unknown, unknown_threshold: limit, reason, explanation: { ...second, nearest: [] } }],
     classes: chosen.length, without, timings_ms: { decode: decoded - start, infer: ended - decoded },
   };
 }

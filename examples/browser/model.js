@@ -50,7 +50,7 @@ export async function openModel(ort, bytes) {
     names: parsed("class_names"),
     background: new Set(parsed("background")),
     thresholds: new Map(Object.entries(parsed("thresholds"))),
-    unknown: parsed("unknown_threshold"),
+    limits: parsed("unknown_thresholds"),
     fill: parsed("fill"),
     teaching: parsed("teaching"),
     stored,
@@ -66,7 +66,10 @@ export async function look(model, { data, width, height }) {
   return { embedding: embedding.data, logits: logits.data };
 }
 
-/** Weights, bias of classes that are known by photos only, and those of *unknown*: the closed form in docs/class_model.md. */
+/**
+ * Weights, bias of classes that are known by photos only, and those of *unknown*: the closed form in docs/class_model.md.
+ * Those of *unknown* are null where the file has them.
+ */
 export function taughtWeights(model, taught) {
   const tensor = (name) => model.classModel.get(name).data;
   const number = (name) => tensor(name)[0];
@@ -91,6 +94,7 @@ export function taughtWeights(model, taught) {
     const bias = w1 * size / (photos + prior) / 2 - dot(image, apart) / 2 - dot(image, centre) - shared + dot(weights, move);
     return { weights, bias };
   });
+  if (around === null) return [...made, null];
   const weights = Float64Array.from(middle, (value) => w2 * scale * value);
   return [...made, { weights, bias: w1 * size / number("broad") / 2 + w3 - shared + dot(weights, move) }];
 }
@@ -99,7 +103,17 @@ export function taughtWeights(model, taught) {
 export function taughtLogits(model, { embedding, logits }, weights) {
   const factor = weights.length > 0 ? model.teaching.factor : 1;
   const own = Array.from(weights.length > 0 ? logits.slice(0, -1) : logits, (value) => value * factor);
-  return [...own, ...weights.map(({ weights: row, bias }) => dot(row, embedding) + bias)];
+  return [...own, ...weights.map((one) => one === null ? logits.at(-1) * factor : dot(one.weights, embedding) + one.bias)];
+}
+
+/** The probability of *unknown* above which an image of a taught class, known by some photos, is called unknown. */
+export function taughtLimit(model, photos) {
+  const [knots, limits] = [0, 1].map((place) => [...model.classModel.get("unknown").data].filter((_, at) => at % 2 === place));
+  if (knots.length === 0) return null;
+  const at = knots.findIndex((knot) => knot >= photos);
+  if (at <= 0) return limits.at(at);
+  const [low, high] = [Math.log2(1 + knots[at - 1]), Math.log2(1 + knots[at])];
+  return limits[at - 1] + (limits[at] - limits[at - 1]) * (Math.log2(1 + photos) - low) / (high - low);
 }
 
 /** Softmax of all but the last, and the probability of *unknown*. */

@@ -1,6 +1,6 @@
 // Safetensors (https://github.com/huggingface/safetensors#format), and the bank file, which is one; docs/files.md describes it.
 
-const TYPES = { F64: [8, Float64Array, "<f8"], I64: [8, BigInt64Array, "<i8"], F32: [4, Float32Array, "<f4"], U8: [1, Uint8Array, "|u1"] };
+const TYPES = { F64: [8, Float64Array, "<f8"], I64: [8, BigInt64Array, "<i8"], F32: [4, Float32Array, "<f4"], F16: [2, Uint16Array, "<f2"], U8: [1, Uint8Array, "|u1"] };
 const text = new TextDecoder();
 const bytes = new TextEncoder();
 

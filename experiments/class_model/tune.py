@@ -27,20 +27,25 @@ import numpy as np
 
 from benchmarks import class_model as bench
 from benchmarks import command
-from sar_infer.class_model import adapt, folds, groups
+from sar_infer.class_model import adapt, cross_validation, folds, groups
+from sar_infer.class_model import weights as of_weights
 from sar_infer.class_model.model import ClassModel, apart, linear, log_probabilities
 from sar_infer.classify import composer
 
 SETS = ("garments", "dtd", "pacs", "caltech")
 FOLDS: dict[str, list[Any]] = {
-    "_FREE": [folds._FREE, 1.0, 4.0],
-    "_HELD": [folds._HELD, 0.25, 1.0],
+    "_FREE": [of_weights._FREE, 1.0, 4.0],
+    "_HELD": [of_weights._HELD, 0.25, 1.0],
     "_NAMELESS": [folds._NAMELESS, 4, 1000],
     "_TESTED": [folds._TESTED, 3],
     "_PARTS": [folds._PARTS, 2, 4],
-    "_CLASS_PHOTOS": [folds._CLASS_PHOTOS, 2.0, 8.0],
+    "_CLASS_PHOTOS": [cross_validation._CLASS_PHOTOS, 2.0, 8.0],
     "_NAMES": [folds._NAMES, 2.0, 1.0],
-    "_MOVED": [folds._MOVED, 2e-3],
+    "_MOVED": [cross_validation._MOVED, 2e-3],
+}
+OWNERS: dict[str, Any] = {
+    **dict.fromkeys(("_FREE", "_HELD"), of_weights),
+    **dict.fromkeys(("_CLASS_PHOTOS", "_MOVED"), cross_validation),
 }
 ADAPT: dict[str, list[Any]] = {
     "UNLABELLED": [adapt.UNLABELLED, 0.05, 0.3],
@@ -168,7 +173,7 @@ def usual(rows: dict[str, Any], draws: int) -> Iterator[tuple[Any, ...]]:
     sets: dict[str, list[Any]] = {}
     for draw in drawn(rows, draws):
         model = bench.Model(draw.train, draw.text[: draw.trained], draw.number).model
-        sets.setdefault(draw.name, []).append((*model.weights, model.unknown))
+        sets.setdefault(draw.name, []).append((*model.weights, float(model.unknown_threshold(bench.SHOTS))))
     means = {name: np.mean(values, axis=0) for name, values in sets.items()}
     for name, values in (means | {"mean": np.mean([*means.values()], axis=0)}).items():
         yield name, *(f"{value:.4f}" for value in values.tolist())
@@ -197,7 +202,7 @@ def main() -> None:
             heads += ("another kind: H", *heads[2:])
             before = before or of_folds(rows, args.draws)
             for value in FOLDS[name]:
-                with changed(folds, name, value):
+                with changed(OWNERS.get(name, folds), name, value):
                     now = before if value == FOLDS[name][0] else of_folds(rows, args.draws)
                 row: list[Any] = [value]
                 for home in (True, False):

@@ -13,6 +13,7 @@ share of their camera, is learned as well.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -112,6 +113,7 @@ def adapt(
     learned = Adapted(nothing.sums, nothing.counts, nothing.translation, len(features), shift, 0.0)
     if not all_known and (shift >= SAME_KIND or len(features) < LEAST):
         return learned
+    model = dataclasses.replace(model, share=0.0)  # the component of unknown images has a distance of its own
     broad, prior = 1 + 1 / model.broad, UNKNOWN_PRIOR * size
     covariance, odds, share = broad * np.eye(size), 0.0, 0.0
     for _ in range(ROUNDS):

@@ -101,7 +101,7 @@ def _distances(
             total, classes = total + before, int(filled.sum())
     centre = means[filled].mean(0)
     # In the eigenvectors of the scatter W the precision without photo i is diagonal but for one rank:
-    # P_i = scale_i (diag(a_i w + t_i) - a_i c_i r r')^-1, with r its residual and t_i the ridge of `gaussian`.
+    # P_i = scale_i (diag(a_i w + t_i) - a_i c_i r r')^-1, with r its residual and t_i the ridge, the trace of S.
     values, vectors = np.linalg.eigh(scatter)
     values, spread = np.maximum(values, 0.0), float(np.trace(scatter))
     shrunk = (counts[:, None] * (means - centre) / (counts + _PRIOR)[:, None]) @ vectors

@@ -8,12 +8,14 @@
 It is a two-covariance model, the simplest probabilistic LDA (Ioffe, ECCV 2006), with the class means of Wang et al. ("A
 Hard-to-Beat Baseline for Training-free CLIP-based Adaptation", ICLR 2024, arXiv 2402.04087). A class is scored by
 
-    w0 (<z, P d_c> - d_c' P d_c / 2)  +  w1 D v_c / 2  +  w2 s <x, t_c>  +  w3 [unknown]
+    w0 (<z, P d_c> - d_c' P d_c / 2)  +  w1 D v_c / 2  +  w2 s <x, t_c>  +  [unknown] (w3 + w0 g D (n / n̄ - 1) / 2)
 
 with z and d_c for x and m_c less the centre: -w0/2 times its squared distance, up to what all classes share. A mean of
 few photos is off by v S, which adds D v to the squared distance of every image, and w1 takes that off again. The
-softmax of the scores is the probability, its last column that of an image of none of the classes.
-`sar_infer.class_model.folds` fits the four weights.
+softmax of the scores is the probability, its last column that of an image of none of the classes. *Unknown* is wider
+than a class, so far from the centre it gains on all of them: n = z' P z, n̄ is its mean over photos left out, and
+g = share / (1 + k0), with the share of this gain that the folds allow.
+`sar_infer.class_model.cross_validation` fits the four weights.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sar_infer._arrays import Floats
+from sar_infer.class_model.limits import COVERAGES
 from sar_infer.errors import BankError
 
 Doubles = npt.NDArray[np.float64]
@@ -39,18 +42,22 @@ USUAL = (0.053, 0.0115, 0.26, -0.67)
 mean of those fitted on the choosing deal of ``benchmarks.class_model``."""
 USUAL_UNKNOWN = 0.35
 """Threshold for unknown images that goes with them, found in the same way."""
-COVERAGES = (0.8, 0.9, 0.95)
-"""Of prediction sets."""
 SPREAD = 0.6
 """Mean squared distance of a photo to its class's mean where no class has two photos: that of ``sar-mini``."""
-_ARRAYS = ("precision", "centre", "text_centre", "weights", "sets", "expected")
-_NUMBERS = ("slope", "prior", "broad", "scale", "photos", "unknown", "rivals")
+SHRINKAGE = 3.0
+"""Times that the trace of S is in the prior of P: likeliest of 1, 2, 3 and 5 on the choosing deal."""
+_LEAST_PRIOR = 2.0
+"""The least k where no class has two photos, since the spread is a guess then."""
+RANK = 64
+"""Axes of P that the distance of *unknown* resolves; the others share their mean. In float16 64 KiB at D = 512."""
+_ARRAYS = ("precision", "centre", "text_centre", "weights", "axes", "unknown", "sets", "expected")
+_NUMBERS = ("slope", "prior", "broad", "scale", "share", "length", "photos", "rivals")
 _LARGEST = 1e9
 
 
 @dataclass(frozen=True, eq=False)
 class ClassModel:
-    """The model without its classes; photos of a class move its own mean and nothing else.
+    """The model without its classes; photos of a class move its own mean and nothing else. `from_tensors` checks it.
 
     Attributes:
         precision: (D, D) float32, P: symmetric, positive definite.
@@ -62,16 +69,17 @@ class ClassModel:
         scale: s, the logit scale.
         photos: N, from which P was estimated; 0 if there were none.
         weights: (4,) float64, w0 to w3.
-        unknown: Probability of the last column above which an image is called unknown; NaN if there were no photos.
+        share: Share of the distance of *unknown*, 0 to 1.
+        length: a, by which ``n / n̄ = a |z|² - |z A|²``.
+        axes: (D, R) float16, A, R of at most `RANK`; no column if the share is 0.
+        unknown: (K, 2) float64: number of photos n, and the probability of the last column above which an image is
+            called unknown if its best class has n photos; no row if there were no photos. See `unknown_threshold`.
         sets: (K, 4) float64: number of photos n, and the least probability of a class with n photos to be in a
             prediction set, for each of `COVERAGES`; no row if nothing was fitted.
         expected: (K, 3) float64: number of photos n; expected accuracy (0 to 1) on images of classes with all their
             photos, among held-out classes with n photos; that of added classes with n photos, among twice as many
             others, extrapolated. No row if nothing was fitted.
         rivals: Number of other classes that each class was ranked among for ``expected``.
-
-    Raises:
-        BankError: An array or number is out of range.
     """
 
     precision: Floats
@@ -83,24 +91,32 @@ class ClassModel:
     scale: float
     photos: float
     weights: Doubles
-    unknown: float
+    share: float
+    length: float
+    axes: npt.NDArray[np.float16]
+    unknown: Doubles
     sets: Doubles
     expected: Doubles
     rivals: float
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Raise BankError if an array or number is out of range."""
         size = self.centre.size
         shapes = {"precision": (size, size), "centre": (size,), "text_centre": (size,), "weights": (len(USUAL),)}
         shapes |= {"sets": (len(self.sets), 1 + len(COVERAGES)), "expected": (len(self.expected), 3)}
+        shapes |= {"unknown": (len(self.unknown), 2), "axes": (size, min(self.axes.size // size, RANK))}
         for name, shape in shapes.items():
             array = getattr(self, name)
-            if array.shape != shape or not np.isfinite(array).all() or np.abs(array).max(initial=0) > _LARGEST:
+            if array.shape != shape or not np.isfinite(array).all() or float(np.abs(array).max(initial=0)) > _LARGEST:
                 raise BankError(f"class model: expected finite {name} {shape}, got {array.shape}")
-        numbers = [self.slope, self.prior, self.broad, self.scale, self.photos, self.rivals]
+        numbers = [self.slope, self.prior, self.broad, self.scale, self.photos, self.rivals, self.length]
         if not all(map(math.isfinite, numbers)) or min(numbers[1:4]) <= 0 or abs(self.slope) > _LARGEST:
             raise BankError(f"class model: expected a finite slope and prior, broad and scale above 0, got {numbers}")
-        if self.weights[0] < 0:
-            raise BankError(f"class model: expected a weight of the distance of 0 or more, got {self.weights[0]}")
+        if self.weights[0] < 0 or not 0 <= self.share <= 1:
+            raise BankError(
+                "class model: expected a weight of the distance of 0 or more and a share of 0 to 1, got "
+                f"{self.weights[0]} and {self.share}"
+            )
         if not np.array_equal(self.precision, self.precision.T):
             raise BankError("class model: precision is not symmetric")
         try:
@@ -120,7 +136,10 @@ class ClassModel:
         precision = np.eye(dimension, dtype=np.float32) * np.float32(dimension / SPREAD)
         middle = zero if centre is None else centre.astype(np.float32)
         empty = np.empty((0, 1 + len(COVERAGES))), np.empty((0, 3))
-        return cls(precision, middle, zero, 0.0, 3.0, 3.0, scale, 0.0, np.array(USUAL), math.nan, *empty, 0.0)
+        usual, axes = np.array(USUAL), np.empty((dimension, 0), np.float16)
+        return cls(
+            precision, middle, zero, 0.0, 3.0, 3.0, scale, 0.0, usual, 0.0, 0.0, axes, np.empty((0, 2)), *empty, 0.0
+        )
 
     def tensors(self) -> dict[str, npt.NDArray[Any]]:
         """Return everything as arrays, from which `from_tensors` builds the same model to the bit."""
@@ -135,7 +154,9 @@ class ClassModel:
         """
         try:
             values: dict[str, Any] = {name: tensors[name].item() for name in _NUMBERS}
-            return cls(**values | {name: np.asarray(tensors[name]) for name in _ARRAYS})
+            model = cls(**values | {name: np.asarray(tensors[name]) for name in _ARRAYS})
+            model.check()
+            return model
         except (KeyError, ValueError, TypeError) as error:
             raise BankError(f"class model: {error}") from None
 
@@ -143,7 +164,7 @@ class ClassModel:
     def digest(self) -> str:
         """Return SHA-256 (hex) over all that turns features and classes into scores."""
         digest = hashlib.sha256()
-        for name in (*_ARRAYS[:4], *_NUMBERS[:4]):
+        for name in (*_ARRAYS[:5], *_NUMBERS[:6]):
             digest.update(np.ascontiguousarray(getattr(self, name)).tobytes())
         return digest.hexdigest()
 
@@ -156,10 +177,29 @@ class ClassModel:
         """
         if not len(self.sets) or coverage not in COVERAGES:
             return None
-        photos = np.log2(1.0 + np.asarray(counts, np.float64))
-        knots, least = np.log2(1.0 + self.sets[:, 0]), self.sets[:, 1 + COVERAGES.index(coverage)]
-        result: Doubles = np.interp(photos, knots, least)
-        return result
+        return _between(counts, self.sets[:, 0], self.sets[:, 1 + COVERAGES.index(coverage)])
+
+    def unknown_threshold(self, counts: npt.ArrayLike) -> Doubles:
+        """Return the probability of *unknown* (C,) above which an image is called so; NaN if none is known.
+
+        Args:
+            counts: (C,) numbers of photos of the class that scores highest; values are interpolated as in `least`.
+        """
+        if not len(self.unknown):
+            return np.full(np.shape(counts), np.nan)
+        return _between(counts, *self.unknown.T)
+
+    @property
+    def gain(self) -> float:
+        """Return ``w0 g D / 2``, by which the distance of *unknown* is multiplied in its score."""
+        return float(self.weights[0]) * self.share / (1 + self.broad) * len(self.centre) / 2
+
+
+def _between(counts: npt.ArrayLike, knots: Doubles, values: Doubles) -> Doubles:
+    """Return values at numbers of photos (C,), linear in ``log2(1 + n)`` between those at the knots."""
+    photos = np.log2(1.0 + np.asarray(counts, np.float64))
+    result: Doubles = np.interp(photos, np.log2(1.0 + knots), values)
+    return result
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,13 +233,20 @@ class Rivals:
 
 
 def gaussian(
-    rows: Doubles, labels: Labels, texts: Doubles, named: Flags, *, rivals: Rivals | None = None, size: int = 0
+    rows: Doubles,
+    labels: Labels,
+    texts: Doubles,
+    named: Flags,
+    *,
+    rivals: Rivals | None = None,
+    size: int = 0,
+    spread: float = 0.0,
 ) -> Gaussian:
     """Fit the closed-form part.
 
-    P is ``(N - 1 + D) ((N - 1) S + tr(S) I)^-1`` of the pooled covariance S within classes (Wang et al., equation 8). b
-    is least squares over classes; k and k0 equate the mean squared distance of class means to what the name predicts,
-    and to the centre, with its expectation ``tr(S) (1/k + 1/n)``.
+    P is ``(N - 1 + c D) ((N - 1) S + c tr(S) I)^-1`` of the pooled covariance S within classes, c = `SHRINKAGE` (1 in
+    Wang et al., equation 8). b is least squares over classes; k and k0 equate the mean squared distance of class means
+    to what the name predicts, and to the centre, with its expectation ``tr(S) (1/k + 1/n)``.
 
     Args:
         rows: (N, D) unit features, at least one of each class.
@@ -208,6 +255,7 @@ def gaussian(
         named: (C,) False for classes whose text row means nothing.
         rivals: Classes whose means and covariance are pooled, if they had photos.
         size: The dimension that the model has outside of the span of ``rows``; 0 is D.
+        spread: tr(S) where no class has two photos; 0 estimates it from the distances to the centre.
     """
     size = size or rows.shape[1]
     counts = np.bincount(labels, minlength=len(texts)).astype(np.float64)
@@ -229,13 +277,17 @@ def gaussian(
     scatter /= max(free, 1)
     centre = means.mean(0)
     text_centre = texts[named].mean(0) if named.any() else np.zeros(len(centre))
-    spread = float(np.trace(scatter))
-    if spread < 1e-9:  # one photo of each class, or all the same
-        spread = float(((rows - centre) ** 2).sum(1).mean()) / 2 if len(means) > 1 else SPREAD
-        spread, scatter, photos = max(spread, 1e-3), np.zeros_like(scatter), 1
+    trace, least = float(np.trace(scatter)), 0.0
+    if trace < 1e-9:  # one photo of each class, or all the same
+        if not spread:
+            least = _LEAST_PRIOR
+            spread = float(((rows - centre) ** 2).sum(1).mean()) / 2 if len(means) > 1 else SPREAD
+        spread, photos = max(spread, 1e-3), 1
         precision = np.eye(len(centre)) * (size / spread)
     else:
-        precision = np.linalg.inv((photos - 1) * scatter + spread * np.eye(len(centre))) * (photos - 1 + size)
+        spread, prior_photos = trace, SHRINKAGE * size
+        ridge = SHRINKAGE * spread * np.eye(len(centre))
+        precision = np.linalg.inv((photos - 1) * scatter + ridge) * (photos - 1 + prior_photos)
     predicted, images = np.where(named[:, None], texts - text_centre, 0.0), means - centre
     power = float((predicted**2).sum())
     slope = float((predicted * images).sum()) / power if power > 1e-9 else 0.0
@@ -245,14 +297,15 @@ def gaussian(
         variance = float((apart**2).sum(1).mean()) * classes / max(classes - 1, 1) - noise
         return spread / max(variance, 0.01 * spread)
 
-    prior, broad = photos_of(images - slope * predicted), photos_of(images)
+    prior, broad = max(photos_of(images - slope * predicted), least), photos_of(images)
     return Gaussian((precision + precision.T) / 2, centre, text_centre, slope, prior, broad, photos)
 
 
 def covariance(model: ClassModel) -> Doubles:
     """Return S (D, D) of a model: the trace of P^-1 is that of S."""
     inverse, size, photos = np.linalg.inv(model.precision.astype(np.float64)), len(model.centre), model.photos
-    result: Doubles = ((photos - 1 + size) * inverse - np.trace(inverse) * np.eye(size)) / (photos - 1)
+    ridge = SHRINKAGE * np.trace(inverse) * np.eye(size)
+    result: Doubles = ((photos - 1 + SHRINKAGE * size) * inverse - ridge) / (photos - 1)
     return result
 
 
@@ -288,7 +341,7 @@ def linear(
     named: Flags | None = None,
     shift: npt.NDArray[Any] | None = None,
 ) -> tuple[Floats, Floats]:
-    """Return weights (C + 1, D) and bias (C + 1,) of ``scores = x @ weights.T + bias``, the last column unknown.
+    """Return weights (C + 1, D) and bias (C + 1,) of scores, the last column unknown; see `scores_of`.
 
     Args:
         model: The model.
@@ -315,9 +368,33 @@ def linear(
         whole = image + third * model.scale * rows
         weights[chunk] = whole
         bias[chunk] = second * size * v / 2 - (image * d).sum(1) / 2 - image @ model.centre + whole @ moved
-    weights[-1] = third * model.scale * middle
-    bias[-1] = second * size / model.broad / 2 + fourth + third * model.scale * float(middle @ moved)
+    last, offset = third * model.scale * middle, second * size / model.broad / 2 + fourth
+    if model.gain:  # of unit images x, |z|² = 1 - 2 <x, o> + |o|² with z = x - o; what is square in x is in `scores_of`
+        away, axes = model.centre - moved, model.axes.astype(np.float64)
+        along = away @ axes
+        length = model.length
+        last = last + 2 * model.gain * (axes @ along - length * away)
+        offset += model.gain * (length * (1 + float(away @ away)) - float(along @ along) - 1)
+    weights[-1], bias[-1] = last, offset + third * model.scale * float(middle @ moved)
     return weights, bias
+
+
+def squares(model: ClassModel, images: npt.NDArray[Any]) -> Floats:
+    """Return what the scores of *unknown* (N,) of unit images (N, D) are less than `linear` makes them."""
+    if not model.gain:
+        return np.zeros(len(images), np.float32)
+    along = images.astype(np.float32) @ model.axes.astype(np.float32)
+    result: Floats = np.float32(model.gain) * (along**2).sum(1)
+    return result
+
+
+def scores_of(
+    model: ClassModel, images: npt.NDArray[Any], weights: npt.NDArray[Any], bias: npt.NDArray[Any]
+) -> npt.NDArray[Any]:
+    """Return the scores (N, C + 1) of unit images (N, D) by weights and bias of `linear`."""
+    scores: npt.NDArray[Any] = images @ weights.T + bias
+    scores[:, -1] -= squares(model, images)
+    return scores
 
 
 def log_probabilities(scores: npt.NDArray[Any]) -> Doubles:

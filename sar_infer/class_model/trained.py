@@ -22,11 +22,14 @@ from sar_infer.storage.named_tensors import FileKind
 from sar_infer.text.names import name_key
 
 _FLOATS = ("precision", "centre", "text_centre", "means")
-_DOUBLES = ("slope", "prior", "broad", "scale", "photos", "weights", "unknown", "sets", "expected", "rivals")
+_DOUBLES = (
+    *("slope", "prior", "broad", "scale", "photos", "rivals", "share", "length"),
+    *("weights", "unknown", "sets", "expected"),
+)
 _KIND = FileKind(
     format="sar-class-model",
     version=1,
-    tensors=dict.fromkeys(_FLOATS, "F32") | {"counts": "I64"} | dict.fromkeys(_DOUBLES, "F64"),
+    tensors=dict.fromkeys(_FLOATS, "F32") | {"counts": "I64", "axes": "F16"} | dict.fromkeys(_DOUBLES, "F64"),
 )
 
 

@@ -8,7 +8,8 @@ import numpy as np
 
 from sar_infer._arrays import Floats
 from sar_infer.bank import BankCalibration
-from sar_infer.class_model.model import COVERAGES, Doubles, Labels, log_probabilities
+from sar_infer.class_model.limits import COVERAGES, conformal
+from sar_infer.class_model.model import Doubles, Labels, log_probabilities
 from sar_infer.measures import Share, calibration_error, threshold_for
 
 LEAST_IMAGES = 50
@@ -101,12 +102,8 @@ def _fitted(logits: Floats, labels: Labels, false_alarms: float) -> Calibrated:
     likelihoods = [log_probabilities(logits[:, :-1] / t)[rows, labels].mean() for t in _TEMPERATURES]
     temperature = float(_TEMPERATURES[int(np.argmax(likelihoods))])
     unknown, shares = _shares(logits, temperature)
-    own, count = np.sort(shares[rows, labels]), len(labels)
-    least = []
-    for coverage in COVERAGES:
-        rank = count - int(np.ceil((count + 1) * coverage - 1e-9))
-        least.append(float(own[rank]) if rank >= 0 else 0.0)
-    return Calibrated(temperature, threshold_for(unknown, false_alarms), tuple(least))
+    own, limit = shares[rows, labels], threshold_for(unknown, false_alarms)
+    return Calibrated(temperature, limit, tuple(conformal(own, share) for share in COVERAGES))
 
 
 def _shares(logits: Floats, temperature: float) -> tuple[Doubles, Doubles]:

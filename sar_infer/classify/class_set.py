@@ -59,6 +59,11 @@ class ClassSet:
         return result
 
     @functools.cached_property
+    def unknown_thresholds(self) -> Doubles:
+        """Return the probability of *unknown* (C,) above which an image that scores highest for a class is unknown."""
+        return self.model.unknown_threshold(self.photos)
+
+    @functools.cached_property
     def embeddings(self) -> Floats:
         """Return all embeddings (C, D); copied, once, unless they are the bank's own."""
         return self.several[0] if len(self.several) == 1 else np.concatenate(self.several)

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from sar_infer._arrays import Floats, Indices
 from sar_infer.bank import ClassBank, PhotoSet
@@ -49,18 +50,42 @@ class Evidence:
 
 
 @dataclass(frozen=True, eq=False)
+class Unknown:
+    """The score of *unknown*, ``<x, weights> + bias - gain |x axes|²`` of a unit image.
+
+    Attributes:
+        weights: (D,) float32.
+        bias: A number.
+        axes: (D, R) float16.
+        gain: 0 if the class model does not use the distance of *unknown*.
+    """
+
+    weights: Floats
+    bias: float
+    axes: npt.NDArray[np.float16]
+    gain: float
+
+    def scores(self, rows: Floats) -> Floats:
+        """Return the scores (N,) of unit rows (N, D)."""
+        result: Floats = rows @ self.weights + np.float32(self.bias)
+        if self.gain:
+            result -= np.float32(self.gain) * ((rows @ self.axes.astype(np.float32)) ** 2).sum(axis=1)
+        return result
+
+
+@dataclass(frozen=True, eq=False)
 class Linear:
-    """Scores of C classes and of *unknown*, linear in an image's feature.
+    """Scores of C classes, linear in an image's feature, and that of *unknown*.
 
     Attributes:
         pieces: Weights (·, D) that follow each other, (C, D) together, and what each product is multiplied by.
         bias: (C,) is added; None is nothing.
-        unknown: Weights (D,) and bias of *unknown*.
+        unknown: The score of *unknown*.
     """
 
     pieces: Pieces
     bias: Floats | None
-    unknown: tuple[Floats, float]
+    unknown: Unknown
 
 
 class Composer:
@@ -223,10 +248,10 @@ class Composer:
             model = dataclasses.replace(
                 model,
                 weights=model.weights / calibration.temperature,
-                unknown=calibration.unknown,
+                unknown=np.array([[0.0, calibration.unknown]]),
                 sets=np.array([[0.0, *calibration.least]]),
             )
-        return model if threshold is None else dataclasses.replace(model, unknown=threshold)
+        return model if threshold is None else dataclasses.replace(model, unknown=np.array([[0.0, threshold]]))
 
     def digest(self, bank: ClassBank) -> str:
         """Return the digest of the model that a bank's calibration is bound to."""
@@ -262,14 +287,16 @@ def _named(model: ClassModel, rows: Floats) -> _Names:
     return weights[:-1], bias[:-1], 1.0
 
 
-def _weights(model: ClassModel, rows: Floats, items: Sequence[Evidence | None] = ()) -> tuple[Floats, Floats]:
+def _weights(
+    model: ClassModel, rows: Floats, items: Sequence[Evidence | None] = (), shift: Floats | None = None
+) -> tuple[Floats, Floats]:
     """Return weights (G + 1, D) and bias (G + 1,) of classes and *unknown*, less the bias that every name has."""
     means, counts, named = np.broadcast_to(np.zeros(rows.shape[1]), rows.shape), np.zeros(len(rows)), None
     if any(item is not None for item in items):
         named = np.array([item is None or item.named for item in items])
         counts = np.array([0.0 if item is None else item.number for item in items])
         means = np.array([np.zeros(rows.shape[1]) if i is None else i.total / max(i.number, 1e-12) for i in items])
-    weights, bias = linear(model, rows, means, counts, named)
+    weights, bias = linear(model, rows, means, counts, named, shift)
     return weights, bias - np.float32(model.weights[1] * rows.shape[1] / model.prior / 2)
 
 
@@ -281,13 +308,13 @@ def _text(model: ClassModel, several: Sequence[Floats]) -> Pieces:
 def _moved(bank: ClassBank, model: ClassModel, pieces: Pieces, bias: Floats | None) -> Linear:
     """Return weights for images that are not yet moved by the translation that the bank has learned."""
     weights, biases = _weights(model, np.empty((0, bank.dim), np.float32))
-    unknown = weights[-1], float(biases[-1])
     if bank.learned is None or not bank.learned.translation.any():
-        return Linear(pieces, bias, unknown)
+        return Linear(pieces, bias, Unknown(weights[-1], float(biases[-1]), model.axes, model.gain))
     move = bank.learned.translation
+    weights, biases = _weights(model, np.empty((0, bank.dim), np.float32), shift=move)
     moved = np.concatenate([rows @ move * np.float32(factor) for rows, factor in pieces])
     bias = moved if bias is None else bias + moved
-    return Linear(pieces, bias, (unknown[0], unknown[1] + float(unknown[0] @ move)))
+    return Linear(pieces, bias, Unknown(weights[-1], float(biases[-1]), model.axes, model.gain))
 
 
 def _centre(evidence: Mapping[int, Evidence]) -> Floats | None:

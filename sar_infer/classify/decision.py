@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from sar_infer._arrays import Floats
-from sar_infer.class_model.model import COVERAGES, Doubles
+from sar_infer.class_model.limits import COVERAGES, Doubles
 from sar_infer.classify import ranking
 from sar_infer.classify.class_set import ClassSet
 from sar_infer.classify.ranking import Ranking
@@ -43,7 +43,6 @@ class Decision:
         if classes.background is not None and bool(classes.background.all()):
             raise InputError("no class to choose from: there are only background classes")
         self._classes, self._top_k, self._options = classes, top_k, options
-        self._limit = classes.model.unknown if options.threshold is None else options.threshold
         if options.unknown and not can_call_unknown(classes) and options.threshold is None:
             raise InputError(f"unknown: no threshold is known here; {_FIT}, or give a threshold")
         self._least = None if options.coverage is None else _least(classes, options.coverage)
@@ -71,6 +70,7 @@ class Decision:
                 f"image[{row}]" if names is None else names[row],
                 () if hidden else predictions[: self._top_k],
                 unknown=float(ranked.unknown[row]),
+                unknown_threshold=self._limit(int(ranked.columns[row, 0])),
                 reason=reason,
                 label_set=None if self._least is None else self._label_set(ranked, row, self._least),
                 explanation=None if near is None else self._explanation(ranked, row, predictions, near[row]),
@@ -114,8 +114,15 @@ class Decision:
                 if score < threshold
                 else None
             )
-        unknown = float(ranked.unknown[row])
-        return f"probability {unknown:.3f} is above {self._limit:.3f}" if unknown > self._limit else None
+        unknown, limit = float(ranked.unknown[row]), self._limit(column)
+        return f"probability {unknown:.3f} is above {limit:.3f}" if limit is not None and unknown > limit else None
+
+    def _limit(self, column: int) -> float | None:
+        """Return the probability above which an image of a best class is called unknown; None if none is known."""
+        if self._options.threshold is not None:
+            return self._options.threshold
+        limit = float(self._classes.unknown_thresholds[column])
+        return None if math.isnan(limit) else limit
 
     def _winning_background(self, ranked: Ranking, row: int) -> str | None:
         """Return the name of the background class that scores more than every other class, if one does."""
@@ -137,7 +144,7 @@ class Decision:
 
 def can_call_unknown(classes: ClassSet) -> bool:
     """Return True if an image of these classes can be called unknown without a threshold of the caller's."""
-    return not math.isnan(classes.model.unknown) or classes.thresholds is not None or _has_background(classes)
+    return len(classes.model.unknown) > 0 or classes.thresholds is not None or _has_background(classes)
 
 
 def _has_background(classes: ClassSet) -> bool:

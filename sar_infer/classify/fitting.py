@@ -10,7 +10,8 @@ import numpy as np
 from sar_infer._arrays import Floats, Indices, product_chunks
 from sar_infer.bank import ClassBank, PhotoSet
 from sar_infer.bank.edits import listed
-from sar_infer.class_model.folds import MIN_CLASSES, Fitted, fit
+from sar_infer.class_model.cross_validation import Fitted, fit
+from sar_infer.class_model.folds import MIN_CLASSES
 from sar_infer.class_model.model import Rivals
 from sar_infer.class_model.trained import TrainedClasses
 from sar_infer.errors import InputError
@@ -75,7 +76,7 @@ def content(fitting: BankFitting) -> dict[str, object]:
             {"photos": int(n), "fitted_classes": fitted, "added_classes": added}
             for n, fitted, added in model.expected.tolist()
         ],
-        "unknown": model.unknown,
+        "unknown": [{"photos": n, "threshold": limit} for n, limit in model.unknown.tolist()],
     }
 
 

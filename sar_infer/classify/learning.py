@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -11,7 +10,7 @@ import numpy as np
 
 from sar_infer.bank import Learn
 from sar_infer.class_model.adapt import SAME_KIND, Classes, adapt
-from sar_infer.class_model.model import ClassModel, linear, log_probabilities
+from sar_infer.class_model.model import ClassModel, linear, log_probabilities, scores_of
 from sar_infer.class_model.spool import FeatureSpool
 
 _EXAMPLES = 10
@@ -110,19 +109,20 @@ def learn_stream(
     now = adapted.classes(classes)
     old = linear(model, classes.texts, classes.means, classes.counts, classes.named)
     new = linear(model, now.texts, now.means, now.counts, now.named, adapted.translation)
-    limit = 0.5 if math.isnan(model.unknown) else model.unknown
+    limits = np.nan_to_num(model.unknown_threshold(now.counts), nan=0.5)
     unknown = changed = number = 0
     won, score_sums = np.zeros(len(names)), np.zeros(len(names))
     examples: list[tuple[float, int, PhotoNote]] = []
     first: list[tuple[float, int, PhotoNote]] = []
     for start in range(0, len(rows), _CHUNK):
         chunk = np.asarray(rows[start : start + _CHUNK])
-        logits = chunk @ new[0].T + new[1]
+        logits = scores_of(model, chunk, *new)
         strange = np.exp(log_probabilities(logits)[:, -1])
         shares = np.exp(log_probabilities(logits[:, :-1]))
         befores, afters = (chunk @ old[0][:-1].T + old[1][:-1]).argmax(1).tolist(), shares.argmax(1).tolist()
         for row, (before, after) in enumerate(zip(befores, afters, strict=True)):
-            key, sure, called = next(keys), float(shares[row, after]), not all_known and bool(strange[row] > limit)
+            key, sure = next(keys), float(shares[row, after])
+            called = not all_known and bool(strange[row] > limits[after])
             number, unknown, changed = number + 1, unknown + called, changed + (before != after)
             if not called:
                 won[after] += 1

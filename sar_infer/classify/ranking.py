@@ -61,8 +61,7 @@ def rank(rows: Floats, classes: ClassSet, k: int) -> Ranking:
         else:
             for side, columns in ((best, np.flatnonzero(~background)), (best_background, np.flatnonzero(background))):
                 side.add(logits[:, columns], start, columns)
-    weights, bias = classes.linear.unknown
-    apart = total.value() - (rows @ weights + np.float32(bias))
+    apart = total.value() - classes.linear.unknown.scores(rows)
     return Ranking(
         best.columns,
         best.logits,
@@ -75,8 +74,7 @@ def rank(rows: Floats, classes: ClassSet, k: int) -> Ranking:
 
 def logits(rows: Floats, classes: ClassSet) -> Floats:
     """Return logits (N, C + 1) for N unit rows (N, D); the last column is that of *unknown*."""
-    weights, bias = classes.linear.unknown
-    unknown = (rows @ weights + np.float32(bias))[:, np.newaxis]
+    unknown = classes.linear.unknown.scores(rows)[:, np.newaxis]
     return np.concatenate([*(block for _, block in _blocks(rows, classes.linear)), unknown], axis=1)
 
 

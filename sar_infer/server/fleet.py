@@ -7,7 +7,6 @@ it asks for, so what another process writes, adds or removes is in the next answ
 from __future__ import annotations
 
 import asyncio
-import copy
 import dataclasses
 import logging
 import os
@@ -163,8 +162,7 @@ class Fleet:
 
     def _slim(self, classes: ClassSet) -> ClassSet:
         """Return the classes without what only fitting and grouping need of their model: the precision."""
-        slim = copy.copy(self._plain)  # ``replace`` would check it again, for 5 ms
-        vars(slim).update(unknown=classes.model.unknown, sets=classes.model.sets)
+        slim = dataclasses.replace(self._plain, unknown=classes.model.unknown, sets=classes.model.sets)
         return dataclasses.replace(classes, model=slim)
 
     def _keep(self, key: tuple[str, Stamp], done: asyncio.Future[OpenBank]) -> None:
@@ -209,7 +207,8 @@ def _missing(name: str) -> Problem:
 def _arrays(classes: ClassSet) -> Iterator[npt.NDArray[Any]]:
     """Yield the arrays of a class set without those of its model, whole where only a part is used."""
     linear = classes.linear
-    each = (*classes.several, *(rows for rows, _ in linear.pieces), linear.bias, linear.unknown[0], classes.positions)
+    unknown = linear.unknown.weights, linear.unknown.axes
+    each = (*classes.several, *(rows for rows, _ in linear.pieces), linear.bias, *unknown, classes.positions)
     more = (classes.background, classes.thresholds, classes.translation, *(e.total for e in classes.evidence.values()))
     for array in (*each, *more):
         if array is not None:

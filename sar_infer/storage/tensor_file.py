@@ -20,7 +20,7 @@ import numpy.typing as npt
 LONGEST_HEADER = 100_000_000
 """Bytes; the format's own limit."""
 _METADATA = "__metadata__"
-_TYPES = {"F64": "<f8", "I64": "<i8", "F32": "<f4", "U8": "|u1"}
+_TYPES = {"F64": "<f8", "I64": "<i8", "F32": "<f4", "F16": "<f2", "U8": "|u1"}
 _PIECE = 8 << 20
 Tensors = Mapping[str, npt.NDArray[Any]]
 

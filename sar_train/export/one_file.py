@@ -97,8 +97,12 @@ _PAD = """
     pads = Concat <axis = 0> (zeros, before, zeros, after)
     fitted = Pad (resized, pads, fill)"""
 _HEAD = """
-    logits = Gemm <transB = 1> (embedding, weights, bias)
-    of_classes, of_unknown = Split <axis = 1> (logits, parts)
+    products = Gemm <transB = 1> (embedding, weights, bias)
+    of_classes, line = Split <axis = 1> (products, parts)
+    along = MatMul (embedding, unknown_axes)
+    length = ReduceSumSquare <keepdims = 1> (along, axis)
+    of_unknown = Sub (line, length)
+    logits = Concat <axis = 1> (of_classes, of_unknown)
     scores = Softmax <axis = 1> (of_classes)
     total = ReduceLogSumExp <keepdims = 1> (of_classes, axis)
     apart = Sub (of_unknown, total)
@@ -113,6 +117,7 @@ _HEAD = """
     is_background = Greater (best_background, best_score)
     own = Gather (thresholds, best)
     without = IsNaN (own)
+    limit = Gather (limits, best)
     too_unknown = Greater (unknown, limit)
     too_low = Less (best_score, own)
     rejected = And (without, too_unknown)
@@ -223,7 +228,8 @@ def _joined(encoder: onnx.ModelProto, spec: Preprocess, classes: ClassSet, *, ba
         "axis": np.array([1], np.int64),
         "background": np.zeros(count, np.bool_) if classes.background is None else classes.background,
         "thresholds": none if classes.thresholds is None else classes.thresholds.astype(np.float32),
-        "limit": np.float32(classes.model.unknown),
+        "limits": classes.unknown_thresholds.astype(np.float32),
+        "unknown_axes": _axes(classes),
         "lowest": np.float32(np.finfo(np.float32).min),
         "nothing": np.float32(-1),
         "minus_one": np.int64(-1),
@@ -258,10 +264,18 @@ def _add_constants(graph: onnx.GraphProto, constants: Mapping[str, Any]) -> None
 
 def _linear(classes: ClassSet) -> tuple[Floats, Floats]:
     """Return weights (C + 1, D) and bias (C + 1,) of the classes and of *unknown*."""
-    linear, (unknown, offset) = classes.linear, classes.linear.unknown
-    weights = np.concatenate([*(rows * np.float32(factor) for rows, factor in linear.pieces), unknown[np.newaxis]])
+    linear, unknown = classes.linear, classes.linear.unknown
+    weights = [*(rows * np.float32(factor) for rows, factor in linear.pieces), unknown.weights[np.newaxis]]
     bias = np.zeros(len(classes.names), np.float32) if linear.bias is None else linear.bias
-    return weights.astype(np.float32), np.append(bias, np.float32(offset)).astype(np.float32)
+    return np.concatenate(weights).astype(np.float32), np.append(bias, np.float32(unknown.bias)).astype(np.float32)
+
+
+def _axes(classes: ClassSet) -> Floats:
+    """Return the axes (D, R) of the distance of *unknown*; a column of zeros without them."""
+    unknown = classes.linear.unknown
+    if not unknown.gain:
+        return np.zeros((len(unknown.weights), 1), np.float32)
+    return unknown.axes.astype(np.float32) * np.float32(math.sqrt(unknown.gain))
 
 
 def _metadata(classifier: Classifier, classes: ClassSet, bank: ClassBank) -> dict[str, str]:
@@ -269,12 +283,11 @@ def _metadata(classifier: Classifier, classes: ClassSet, bank: ClassBank) -> dic
     manifest, flags = classifier.bundle.manifest, classes.background
     least = {} if classes.thresholds is None else dict(zip(classes.names, classes.thresholds.tolist(), strict=True))
     tensors, teaching = _teaching(classifier, classes, bank)
-    limit = classes.model.unknown
     content = {
         "class_names": [*classes.names],
         "background": [] if flags is None else [name for name, flag in zip(classes.names, flags, strict=True) if flag],
         "thresholds": {name: value for name, value in least.items() if not math.isnan(value)},
-        "unknown_threshold": None if math.isnan(limit) else limit,
+        "unknown_thresholds": classes.unknown_thresholds.round(6).tolist() if len(classes.model.unknown) else None,
         "licence": dict(manifest.provenance.licences),
         "fill": manifest.preprocess.fill,
         "teaching": teaching,

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from sar_infer.class_model import folds
+from sar_infer.class_model import cross_validation, folds
 from sar_infer.class_model.model import linear
 from sar_train.data.features import PhotoFeatures
 from sar_train.data.progress import ProgressCallback
@@ -59,7 +59,7 @@ class Choice:
     """
 
     prompt: PromptName
-    fitted: folds.Fitted
+    fitted: cross_validation.Fitted
     scores: Mapping[PromptName, float]
     why: str
 
@@ -92,14 +92,14 @@ def trainings(run: Outline, labels: npt.NDArray[np.int64], *, for_tables: bool =
     return Trainings(halves=False, whole="always", why=why)
 
 
-def first(context: RunContext) -> folds.Fitted:
+def first(context: RunContext) -> cross_validation.Fitted:
     """Fit the class model under the hand-crafted prompt, which needs no training."""
     features, labels = _photos(context, None)
     rows = _handcrafted_rows(context, context.task.class_names)
-    return folds.fit(features, labels, rows, context.backbone.logit_scale, seed=context.config.seed)
+    return cross_validation.fit(features, labels, rows, context.backbone.logit_scale, seed=context.config.seed)
 
 
-def compare(context: RunContext, halves: Sequence[Rows], first: folds.Fitted) -> Choice:
+def compare(context: RunContext, halves: Sequence[Rows], first: cross_validation.Fitted) -> Choice:
     """Choose the prompt by its score on held-out classes; both are compared in the same folds.
 
     The learned prompt has to be better by more than one standard error of the difference over classes.
@@ -113,7 +113,9 @@ def compare(context: RunContext, halves: Sequence[Rows], first: folds.Fitted) ->
     hand = _handcrafted_rows(context, context.task.class_names)
     scale, seed = context.backbone.logit_scale, context.config.seed
     rows = {HANDCRAFTED: (hand, hand), LEARNED: tuple(halves)}
-    fits = {key: folds.fit(features, labels, hand, scale, in_halves=two, seed=seed) for key, two in rows.items()}
+    fits = {
+        key: cross_validation.fit(features, labels, hand, scale, in_halves=two, seed=seed) for key, two in rows.items()
+    }
     gains = 100 * (fits[LEARNED].scores - fits[HANDCRAFTED].scores)
     gain, error = float(gains.mean()), float(gains.std(ddof=1)) / len(gains) ** 0.5
     prompt = LEARNED if gain > error else HANDCRAFTED
@@ -136,8 +138,8 @@ def finish(context: RunContext, choice: Choice, prompted: PromptedCLIP | None) -
     rows = _handcrafted_rows(context, names) if used is None else used.embed(names).double().cpu().numpy()
     if used is not None and "image" in context.method.towers:  # the folds need the features of its own image tower
         hand = _handcrafted_rows(context, names)
-        fitted = folds.fit(features, labels, hand, context.backbone.logit_scale, seed=context.config.seed)
-    model = fitted.model if used is None else folds.reworded(fitted.model, features, labels, rows)
+        fitted = cross_validation.fit(features, labels, hand, context.backbone.logit_scale, seed=context.config.seed)
+    model = fitted.model if used is None else cross_validation.reworded(fitted.model, features, labels, rows)
     means = np.stack([features[labels == label].mean(0) for label in range(len(names))]).astype(np.float32)
     measured = not np.isnan(fitted.auroc)
     entry = {
@@ -156,7 +158,7 @@ def finish(context: RunContext, choice: Choice, prompted: PromptedCLIP | None) -
         "rivals": int(model.rivals),
         "expected": expected(fitted),
         "unknown": {
-            "threshold": model.unknown,
+            "thresholds": [{"photos": n, "threshold": limit} for n, limit in model.unknown.tolist()],
             "auroc": fitted.auroc if measured else None,
             "false_alarms": 100 * fitted.false_alarms if measured else None,
             "rejected": 100 * fitted.rejected if measured else None,
@@ -166,7 +168,7 @@ def finish(context: RunContext, choice: Choice, prompted: PromptedCLIP | None) -
     return FittedStatistics(model, means, np.bincount(labels, minlength=len(names)), choice.prompt, template, entry)
 
 
-def expected(fitted: folds.Fitted) -> list[dict[str, float]]:
+def expected(fitted: cross_validation.Fitted) -> list[dict[str, float]]:
     """Return the expected accuracies in per cent: of trained classes, and of classes added with a number of photos."""
     return [
         {"photos": int(n), "trained": 100 * trained, "accuracy": 100 * added}

@@ -192,8 +192,8 @@ def test_taught_classes_rank_as_in_the_bank_that_is_written(form: str, count: in
     rows = classifier.encode(images)
     classes = {f"new {n}": unit(20 + n, 2 + n).tolist() for n in range(count)}
     decide = classifier.class_set(bank=bank)
-    unknown, offset = decide.linear.unknown
-    logits = np.concatenate([classifier.logits(rows, decide), (rows @ unknown + offset)[:, np.newaxis]], 1)
+    unknown = decide.linear.unknown.scores(rows)[:, np.newaxis]
+    logits = np.concatenate([classifier.logits(rows, decide), unknown], 1)
     question.write_text(json.dumps({"classes": classes, "rows": rows.tolist(), "logits": logits.tolist()}))
     command = [node, "--input-type=module", "-e", TEACH, ROOT / "examples" / "browser", file, question, written]
     made = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)

@@ -31,7 +31,10 @@ def example_model(dim: int = DIM, seed: int = 1, **changes: Any) -> ClassModel:
         "scale": 20.0,
         "photos": 12.0,
         "weights": np.array([0.3, 0.1, 0.4, 0.5]),
-        "unknown": 0.3,
+        "share": 0.5,
+        "length": 1.4,
+        "axes": generator.normal(size=(dim, min(dim - 1, 3))).astype(np.float16) / 4,
+        "unknown": np.array([[0.0, 0.3]]),
         "sets": np.array([[0.0, 0.3, 0.2, 0.1], [4.0, 0.2, 0.1, 0.05]]),
         "expected": np.array([[0.0, 0.8, 0.6], [1.0, 0.85, 0.7]]),
         "rivals": 2.0,
@@ -102,7 +105,10 @@ def by_hand(
         mean = (total - count * centre + model.prior * model.slope * (row - middle)) / (count + model.prior)
         image = (x - centre) @ p @ mean - mean @ p @ mean / 2
         columns.append(first * image + second * size / (count + model.prior) / 2 + third * model.scale * (x @ row))
-    columns.append(second * size / model.broad / 2 + third * model.scale * (x @ middle) + fourth)
+    z = rows + translation - centre
+    distance = model.length * (z**2).sum(1) - ((z @ model.axes.astype(np.float64)) ** 2).sum(1)
+    far = first * model.share / (1 + model.broad) * size * (distance - 1) / 2
+    columns.append(second * size / model.broad / 2 + third * model.scale * (x @ middle) + fourth + far)
     return np.stack(columns, axis=1)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -114,7 +113,7 @@ async def classify(request: Request, service: Serving, query: Annotated[Classify
     for place, (classes, digest) in enumerate(banks):
         own = outcomes if len(banks) == 1 else [_part(outcome, place) for outcome in outcomes]
         for outcome in own:
-            _count(outcome, classes.model.unknown, service.metrics)
+            _count(outcome, service.metrics)
         results = [_result(number, outcome) for number, outcome in enumerate(own)]
         answers.append({"results": results, "classes": len(classes.names), "bank": digest})
     content = {
@@ -137,17 +136,17 @@ def _part(outcome: Outcome[Any], place: int) -> Outcome[ImageResult]:
     return outcome if outcome.value is None else dataclasses.replace(outcome, value=outcome.value[place])
 
 
-def _count(outcome: Outcome[ImageResult], limit: float, metrics: Metrics) -> None:
-    """Count the answer to an image; ``limit`` is the probability from which one is unknown, perhaps NaN."""
+def _count(outcome: Outcome[ImageResult], metrics: Metrics) -> None:
+    """Count the answer to an image."""
     if outcome.error is not None:
         metrics.rejected.labels(IMAGE_CODES[outcome.error.kind]).inc()
     if (result := outcome.value) is None:
         return
     if result.predictions:
         metrics.top_score.observe(result.predictions[0].score)
-    if result.unknown is not None and not math.isnan(limit):
+    if result.unknown is not None and result.unknown_threshold is not None:
         metrics.judged.inc()
-        metrics.unknown.inc(result.unknown > limit)
+        metrics.unknown.inc(result.unknown > result.unknown_threshold)
 
 
 def _result(number: int, outcome: Outcome[ImageResult]) -> dict[str, Any]:
@@ -160,5 +159,6 @@ def _result(number: int, outcome: Outcome[ImageResult]) -> dict[str, Any]:
         "error": None if error is None else str(error),
         "error_code": None if error is None else IMAGE_CODES[error.kind],
         "unknown": None if result is None else result.unknown,
+        "unknown_threshold": None if result is None else result.unknown_threshold,
         **({} if result is None else optional_fields(result)),
     }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from importlib.util import find_spec
 
 from fastapi import APIRouter, Response
@@ -62,7 +61,7 @@ async def model(service: Serving) -> Response:
         "bank": bank.content_digest,
         "trained": 0 if engine.bundle.trained is None else len(engine.bundle.trained.names),
         "provider": engine.provider,
-        "unknown": None if classes is None or math.isnan(classes.model.unknown) else classes.model.unknown,
+        "unknown": classes is not None and len(classes.model.unknown) > 0,
         "precision": engine.classifier.choice.precision,
         "sizes": dataclasses.asdict(engine.sizes),
         "writes": service.settings.writable,

@@ -40,7 +40,7 @@ export function unknown(photo, least, model) {
   const result = photo?.answer?.results[0];
   if (!result) return "";
   if (result.reason) return `None of these is likely enough: ${result.reason}.`;
-  if (least === "server") return result.unknown > model?.unknown ? `It shows none of the classes with a probability of ${percent.format(result.unknown)}.` : "";
+  if (least === "server") return result.unknown > (result.unknown_threshold ?? 1) ? `It shows none of the classes with a probability of ${percent.format(result.unknown)}.` : "";
   const share = Number(least) || 0;
   const best = result.predictions[0].score;
   return best < share ? `None of these is likely enough: the best has ${percent.format(best)}, less than ${percent.format(share)}.` : "";

@@ -111,7 +111,7 @@ async function loadModel() {
 /** The server has a threshold for some bundles and banks; then it is the page's choice until another is made. */
 function drawThresholds() {
   const offered = $("unknown").querySelector("[value=server]");
-  const offers = typeof state.model.unknown === "number";
+  const offers = state.model.unknown;
   if (offers && !offered) {
     $("unknown").options[0].after(Object.assign(element("option", "", "by threshold"), { value: "server" }));
     state.unknown = "server";

@@ -9,10 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import stats
 from scipy.optimize import minimize
 from scipy.stats import multivariate_normal
 
-from sar_infer.class_model import adapt, folds
+from sar_infer.class_model import adapt, cross_validation, folds
+from sar_infer.class_model import weights as weights_of
+from sar_infer.class_model.cross_validation import Fitted, fit
+from sar_infer.class_model.limits import upper_limit
 from sar_infer.class_model.model import (
     USUAL,
     USUAL_UNKNOWN,
@@ -22,6 +26,7 @@ from sar_infer.class_model.model import (
     gaussian,
     linear,
     log_probabilities,
+    scores_of,
 )
 from sar_infer.errors import BankError
 
@@ -55,8 +60,8 @@ def world() -> World:
 
 
 @pytest.fixture(scope="module")
-def fitted(world: World) -> folds.Fitted:
-    return folds.fit(*world.set(range(8), 16), world.texts[:8], SCALE)
+def fitted(world: World) -> Fitted:
+    return fit(*world.set(range(8), 16), world.texts[:8], SCALE)
 
 
 def bank(world: World, photos: list[int]) -> tuple[Any, Any]:
@@ -70,8 +75,8 @@ def test_closed_form_is_that_of_loops(world: World) -> None:
     model = gaussian(rows, labels, world.texts[:5], np.ones(5, np.bool_))
     means = [rows[labels == c].mean(0) for c in range(5)]
     scatter = sum(np.outer(x - means[c], x - means[c]) for x, c in zip(rows, labels, strict=True)) / 15
-    expected = 19 * scatter + np.trace(scatter) * np.eye(SIZE)
-    assert np.allclose(model.precision @ expected, (19 + SIZE) * np.eye(SIZE))
+    expected = 19 * scatter + 3 * np.trace(scatter) * np.eye(SIZE)
+    assert np.allclose(model.precision @ expected, (19 + 3 * SIZE) * np.eye(SIZE))
     named = world.texts[:5] - world.texts[:5].mean(0)
     apart_from_centre = np.array(means) - np.mean(means, axis=0)
     slope = (named * apart_from_centre).sum() / (named**2).sum()
@@ -81,15 +86,18 @@ def test_closed_form_is_that_of_loops(world: World) -> None:
     assert model.prior == pytest.approx(np.trace(scatter) / variance)
 
 
-def test_scores_are_the_log_densities_of_the_model(world: World, fitted: folds.Fitted) -> None:
+@pytest.mark.parametrize("moved", [False, True])
+def test_scores_are_the_log_densities_of_the_model(fitted: Fitted, moved: bool) -> None:
+    world = World(14, seed=5)
     model = dataclasses.replace(fitted.model, weights=np.array([0.3, 0.2, 0.5, -1.0]))
+    model = cross_validation._far(model, 0.2, 30.0)
+    shift = world.rng.normal(0, 0.1, SIZE) if moved else np.zeros(SIZE)
     means, counts = bank(world, [3, 0, 7, 1])
     named = np.array([True, True, False, True])
     images = world.set(range(4), 3)[0]
-    weights, bias = linear(model, world.texts[:4], means, counts, named)
-    scores = images @ weights.T + bias
+    scores = scores_of(model, images, *linear(model, world.texts[:4], means, counts, named, shift))
     covariance = np.linalg.inv(model.precision.astype(np.float64))
-    for n, x in enumerate(images):
+    for n, x in enumerate(images + shift):
         values = []
         for c in range(4):
             predicted = model.centre + (model.slope * (world.texts[c] - model.text_centre) if named[c] else 0)
@@ -100,18 +108,20 @@ def test_scores_are_the_log_densities_of_the_model(world: World, fitted: folds.F
             noise = SIZE / (counts[c] + model.prior) / 2
             values.append(0.3 * density + 0.2 * noise + 0.5 * SCALE * x @ text)
         strange = 0.3 * multivariate_normal(model.centre, covariance, allow_singular=True).logpdf(x)
+        distance = (x - model.centre) @ model.precision @ (x - model.centre)
+        strange += 0.3 * 0.2 / (1 + model.broad) * SIZE * (distance / 30 - 1) / 2
         values.append(strange + 0.2 * SIZE / model.broad / 2 + 0.5 * SCALE * x @ model.text_centre - 1.0)
         assert np.allclose(scores[n] - scores[n, 0], np.array(values) - values[0], atol=2e-3)
 
 
-def test_a_shift_is_added_to_images(world: World, fitted: folds.Fitted) -> None:
-    means, counts = bank(world, [2, 0])
+def test_a_shift_is_added_to_images(world: World, fitted: Fitted) -> None:
+    means, counts, plain_model = *bank(world, [2, 0]), dataclasses.replace(fitted.model, share=0.0)
     shift, images = world.rng.normal(0, 0.1, SIZE), world.set(range(2), 2)[0]
-    plain, moved = (linear(fitted.model, world.texts[:2], means, counts, shift=s) for s in (None, shift))
+    plain, moved = (linear(plain_model, world.texts[:2], means, counts, shift=s) for s in (None, shift))
     assert np.allclose((images + shift) @ plain[0].T + plain[1], images @ moved[0].T + moved[1], atol=1e-3)
 
 
-def test_arrays_hold_the_model_to_the_bit_and_damage_is_told(fitted: folds.Fitted) -> None:
+def test_arrays_hold_the_model_to_the_bit_and_damage_is_told(fitted: Fitted) -> None:
     arrays = fitted.model.tensors()
     again = ClassModel.from_tensors(arrays).tensors()
     assert all(np.array_equal(arrays[name], again[name]) for name in arrays)
@@ -130,14 +140,14 @@ def test_arrays_hold_the_model_to_the_bit_and_damage_is_told(fitted: folds.Fitte
 
 def test_weights_are_the_maximum_that_scipy_finds(world: World) -> None:
     rows, labels = world.set(range(6), 6)
-    shared = folds._Folds(rows, world.texts[:6], None, labels, np.ones(6, np.bool_), SCALE, [], SIZE, 0)
+    shared = folds.Folds(rows, world.texts[:6], None, labels, np.ones(6, np.bool_), SCALE, [], SIZE, 0.0, 0)
     tasks = [*shared.tasks(0)]
     total = sum(float(task.weight.sum()) for task in tasks)
 
     def loss(at: Any) -> float:
         apart = at - np.array(USUAL)
         apart[1] -= USUAL[1] / USUAL[0] * apart[0]
-        spread = np.array([folds._FREE, folds._HELD, folds._FREE, folds._HELD]) * USUAL
+        spread = np.array([weights_of._FREE, weights_of._HELD, weights_of._FREE, weights_of._HELD]) * USUAL
         value = float(((apart / spread) ** 2).sum()) / 2
         for task in tasks:
             scores = np.tensordot(at[:3], task.terms.astype(np.float64), 1)
@@ -146,7 +156,7 @@ def test_weights_are_the_maximum_that_scipy_finds(world: World) -> None:
             value -= 24 / total * float(task.weight @ logs[np.arange(len(logs)), task.truth])
         return value
 
-    weights, curve = folds.likeliest(tasks, 24.0, np.array(USUAL))
+    weights, curve = weights_of.likeliest(tasks, 24.0, np.array(USUAL))
     found = minimize(
         loss, np.array(USUAL), method="Nelder-Mead", options={"xatol": 1e-7, "fatol": 1e-9, "maxiter": 4000}
     )
@@ -176,7 +186,7 @@ def test_few_photos_are_fitted_in_their_span(world: World) -> None:
 
 def test_another_seed_gives_the_same_model(world: World) -> None:
     rows, labels = world.set(range(6), 16)
-    first, second = (folds.fit(rows, labels, world.texts[:6], SCALE, seed=seed).model for seed in (1, 2))
+    first, second = (fit(rows, labels, world.texts[:6], SCALE, seed=seed).model for seed in (1, 2))
     images, truth = world.set(range(6), 40)
     means = np.array([rows[labels == c].mean(0) for c in range(6)])
     logs = []
@@ -187,19 +197,19 @@ def test_another_seed_gives_the_same_model(world: World) -> None:
     assert np.abs(np.exp(logs[0]) - np.exp(logs[1])).mean() < 0.01
 
 
-def test_added_classes_and_unknown_images_on_drawn_photos(world: World, fitted: folds.Fitted) -> None:
+def test_added_classes_and_unknown_images_on_drawn_photos(world: World, fitted: Fitted) -> None:
     means, counts = bank(world, [16] * 8 + [0, 1, 2, 4])
     images, truth = world.set(range(14), 60)
-    weights, bias = linear(fitted.model, world.texts[:12], means, counts)
-    logs = log_probabilities(images @ weights.T + bias)
+    logs = log_probabilities(scores_of(fitted.model, images, *linear(fitted.model, world.texts[:12], means, counts)))
     known = truth < 12
     right = logs[known, :-1].argmax(1) == truth[known]
     assert right.mean() > 0.85
     scores = np.exp(log_probabilities(logs[known, :-1]).max(1))
-    assert abs(scores.mean() - right.mean()) < 0.12
+    assert abs(scores.mean() - right.mean()) < 0.14
     strange = np.exp(logs[:, -1])
     assert (strange[~known][:, None] > strange[known]).mean() > 0.7
-    assert (strange[known] > fitted.model.unknown).mean() < 0.12
+    best = logs[known, :-1].argmax(1)
+    assert (strange[known] > fitted.model.unknown_threshold(counts)[best]).mean() < 0.12
     least = fitted.model.least(0.9, counts)
     assert least is not None
     own = np.exp(log_probabilities(logs[known, :-1]))[np.arange(known.sum()), truth[known]]
@@ -215,13 +225,13 @@ def test_accuracy_among_twice_as_many_classes_is_extrapolated() -> None:
     for number in (4, 2, 3):
         subsets = [set(one) for one in itertools.combinations(range(4), number)]
         shares = [np.mean([not one & set(range(count)) for one in subsets]) for count in above.tolist()]
-        assert np.allclose(folds._among_fewer(4, np.array([number]))[0, above], shares)
+        assert np.allclose(cross_validation._among_fewer(4, np.array([number]))[0, above], shares)
     world = World(24, seed=3)
     promised, measured = [], []
     for first in (0, 12):
         part = range(first, first + 12)
         rows, labels = world.set(part, 8)
-        fitted = folds.fit(rows, labels - first, world.texts[list(part)], SCALE).model
+        fitted = fit(rows, labels - first, world.texts[list(part)], SCALE).model
         promised.append(dict(fitted.expected[:, [0, 2]].tolist())[0])
         means = np.concatenate([[rows[labels == c].mean(0) for c in part], np.zeros((12, SIZE))])
         order = [*part, *(c for c in range(24) if c not in part)]
@@ -232,12 +242,14 @@ def test_accuracy_among_twice_as_many_classes_is_extrapolated() -> None:
 
 
 @pytest.mark.parametrize(("classes", "count"), [(1, 3), (2, 4), (3, 2), (6, 1)])
-def test_too_few_classes_or_photos_take_the_usual_weights(world: World, classes: int, count: int) -> None:
+def test_too_few_classes_or_photos_take_the_usual_weights(classes: int, count: int) -> None:
+    world = World(14, seed=1)
     rows, labels = world.set(range(classes), count)
-    result = folds.fit(rows, labels, world.texts[:classes], SCALE)
+    result = fit(rows, labels, world.texts[:classes], SCALE)
     assert result.why is not None
     assert result.model.weights.tolist() == list(USUAL)
-    assert result.model.unknown == USUAL_UNKNOWN
+    assert (result.model.share == 0) is (count == 1)
+    assert (result.model.unknown_threshold(9) == USUAL_UNKNOWN) == (count == 1)
     means = np.array([rows[labels == c].mean(0) for c in range(classes)])
     weights, bias = linear(result.model, world.texts[:classes], means, np.full(classes, count))
     images, truth = world.set(range(classes), 30)
@@ -246,25 +258,73 @@ def test_too_few_classes_or_photos_take_the_usual_weights(world: World, classes:
 
 def test_without_any_photo_names_rank_by_text(world: World) -> None:
     model = ClassModel.unfitted(SIZE, SCALE)
-    assert math.isnan(model.unknown)
+    assert math.isnan(model.unknown_threshold(0))
     weights, bias = linear(model, world.texts, np.zeros_like(world.texts), np.zeros(14))
     images = world.set(range(14), 2)[0]
     scores, text = (images @ weights.T + bias)[:, :-1], images @ world.texts.T
     assert np.array_equal(scores.argmax(1), text.argmax(1))
 
 
-def test_rivals_take_part(world: World, fitted: folds.Fitted) -> None:
+def test_rivals_take_part(world: World, fitted: Fitted) -> None:
     rows, labels = world.set(range(4, 9), 8)
     labels = labels - 4
     nothing = np.zeros((4, SIZE))
-    named = folds.fit(rows, labels, world.texts[4:9], SCALE, rivals=Rivals(world.texts[9:13], nothing, np.zeros(4)))
+    named = fit(rows, labels, world.texts[4:9], SCALE, rivals=Rivals(world.texts[9:13], nothing, np.zeros(4)))
     assert named.model.rivals == 8
     means, counts = bank(world, [16] * 4)
-    pooled = folds.fit(
+    pooled = fit(
         rows, labels, world.texts[4:9], SCALE, rivals=Rivals(world.texts[:4], means, counts * 1.0, fitted.model)
     )
     assert pooled.model.photos == 8 * 16 + 5 * 8
     assert not np.array_equal(pooled.model.precision, named.model.precision)
+
+
+def test_the_usual_distance_is_that_of_photos_left_out_in_turn() -> None:
+    world = World(14, seed=5)
+    rows, labels = world.set(range(4), 5)
+    named = np.ones(4, np.bool_)
+    closed = gaussian(rows, labels, world.texts[:4], named)
+    distances = []
+    for n in range(len(rows)):
+        keep = np.arange(len(rows)) != n
+        other = gaussian(rows[keep], labels[keep], world.texts[:4], named)
+        distances.append((rows[n] - other.centre) @ other.precision @ (rows[n] - other.centre))
+    assert folds.usual_distance(closed, rows, labels, SIZE) == pytest.approx(np.mean(distances), rel=0.06)
+
+
+def test_a_further_value_exceeds_the_limit_as_often_as_promised() -> None:
+    rng, values = np.random.default_rng(0), []
+    for _ in range(4000):
+        drawn = rng.normal(3, 1, 7)
+        values.append(drawn[6] > upper_limit(drawn[:6], photos=0.0))
+    assert np.mean(values) == pytest.approx(0.05, abs=0.012)
+    assert upper_limit(np.array([2.0])) == pytest.approx(2 + stats.t.ppf(0.95, 4) * math.sqrt(2), rel=0.01)
+
+
+def test_two_classes_have_a_threshold_from_photos_left_out() -> None:
+    world = World(14, seed=5)
+    rows, labels = world.set(range(2), 6)
+    model = fit(rows, labels, world.texts[:2], SCALE).model
+    means = np.array([rows[labels == c].mean(0) for c in range(2)])
+    images, truth = world.set(range(14), 40)
+    strange = np.exp(
+        log_probabilities(scores_of(model, images, *linear(model, world.texts[:2], means, np.full(2, 6))))[:, -1]
+    )
+    called = strange > model.unknown_threshold(6)
+    assert called[truth < 2].mean() < 0.15
+    assert (strange[truth >= 2][:, None] > strange[truth < 2]).mean() > 0.7
+
+
+def test_near_images_do_not_pay_for_far_ones() -> None:
+    """Absent classes that the distance would hide get none of it; others get all."""
+    rng = np.random.default_rng(0)
+    terms = np.zeros((3, 400, 3), np.float32)
+    side = np.repeat([folds.STAYED, folds.ABSENT], 200)
+    terms[1, :, -1] = np.where(side == folds.ABSENT, 1.0, -1.0) + rng.normal(0, 1, 400)
+    for sign, share in ((1.0, 1.0), (-1.0, 0.0)):
+        far = sign * np.where(side == folds.ABSENT, 2.0, -2.0)
+        task = folds.Task(terms, side, side * 1.0, side, side, side, far, True)
+        assert cross_validation.share_of(np.array([1.0, 1.0, 0.0, 0.0]), [task]) == share
 
 
 def test_classes_without_a_name(world: World) -> None:
@@ -274,20 +334,20 @@ def test_classes_without_a_name(world: World) -> None:
     nonsense[4:] = world.rng.normal(0, 1, (2, SIZE))
     other = nonsense.copy()
     other[4:] = 0
-    models = [folds.fit(rows, labels, texts, SCALE, named=named).model for texts in (nonsense, other)]
+    models = [fit(rows, labels, texts, SCALE, named=named).model for texts in (nonsense, other)]
     assert np.array_equal(models[0].weights, models[1].weights)
 
 
 def test_prompts_trained_again_on_halves(world: World) -> None:
     rows, labels = world.set(range(8), 8)
     noise = [world.texts[:8] + world.rng.normal(0, 0.5, (8, SIZE)) for _ in range(2)]
-    poor = folds.fit(rows, labels, world.texts[:8], SCALE, in_halves=noise)
-    good = folds.fit(rows, labels, world.texts[:8], SCALE, in_halves=[world.texts[:8]] * 2)
+    poor = fit(rows, labels, world.texts[:8], SCALE, in_halves=noise)
+    good = fit(rows, labels, world.texts[:8], SCALE, in_halves=[world.texts[:8]] * 2)
     assert good.scores.shape == (8,)
     assert good.scores.mean() > poor.scores.mean()
 
 
-def test_confusion_is_the_bayes_error(fitted: folds.Fitted) -> None:
+def test_confusion_is_the_bayes_error(fitted: Fitted) -> None:
     model = dataclasses.replace(fitted.model, weights=np.array([1.0, 0, 0, 0]))
     left = model.centre[None] + np.zeros((1, SIZE), np.float32)
     right = left.copy()
@@ -310,7 +370,7 @@ def accuracy(model: ClassModel, known: adapt.Classes, images: Any, truth: Any, s
     return float(((images @ weights.T + bias)[:, :-1].argmax(1) == truth).mean())
 
 
-def test_adapting_helps_classes_by_name_and_unknown_images_do_not_harm(world: World, fitted: folds.Fitted) -> None:
+def test_adapting_helps_classes_by_name_and_unknown_images_do_not_harm(world: World, fitted: Fitted) -> None:
     known = classes_of(world, [16] * 8 + [0] * 4)
     images, truth = world.set(range(12), 60)
     before = accuracy(fitted.model, known, images, truth)
@@ -324,9 +384,7 @@ def test_adapting_helps_classes_by_name_and_unknown_images_do_not_harm(world: Wo
     assert accuracy(fitted.model, learned.classes(known), images, truth) >= before - 0.03
 
 
-def test_adapting_does_not_depend_on_chunks(
-    world: World, fitted: folds.Fitted, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_adapting_does_not_depend_on_chunks(world: World, fitted: Fitted, monkeypatch: pytest.MonkeyPatch) -> None:
     known, stream = classes_of(world, [16] * 4), world.set(range(4), 10)[0].astype(np.float32)
     whole = adapt.adapt(fitted.model, known, stream)
     monkeypatch.setattr(adapt, "_CELLS", 7 * SIZE)
@@ -334,7 +392,7 @@ def test_adapting_does_not_depend_on_chunks(
     assert np.allclose(whole.sums, parts.sums, atol=1e-4)
 
 
-def test_a_stream_of_another_kind_teaches_nothing_unless_all_are_known(world: World, fitted: folds.Fitted) -> None:
+def test_a_stream_of_another_kind_teaches_nothing_unless_all_are_known(world: World, fitted: Fitted) -> None:
     known = classes_of(world, [16] * 8)
     shift = np.zeros(SIZE)
     shift[: SIZE // 2] = 0.35
@@ -348,7 +406,7 @@ def test_a_stream_of_another_kind_teaches_nothing_unless_all_are_known(world: Wo
     assert after > accuracy(fitted.model, known, moved, truth)
 
 
-def test_nothing_is_learned_from_too_few_photos(world: World, fitted: folds.Fitted) -> None:
+def test_nothing_is_learned_from_too_few_photos(world: World, fitted: Fitted) -> None:
     known = classes_of(world, [16] * 2)
     for count in (0, 9):
         stream = world.set(range(2), 9)[0][: 2 * count].astype(np.float32)

@@ -51,7 +51,7 @@ def refitted(rows: Any, labels: Any, others: Rivals | None = None) -> Any:
             if others is not None:
                 scatter += sum(n * np.outer(p - m, p - m) for n, p, m in zip(counted, pooled, means, strict=True))
                 before, n = np.linalg.inv(others.model.precision.astype(float)), others.model.photos
-                shared = ((n - 1 + size) * before - np.trace(before) * np.eye(size)) / (n - 1)
+                shared = ((n - 1 + 3 * size) * before - 3 * np.trace(before) * np.eye(size)) / (n - 1)
                 scatter = scatter + (n - (counted > 0).sum()) * shared
                 total, freedom = total + n, total + n - len(counted)
             covariance = scatter / freedom

@@ -193,9 +193,9 @@ def test_a_bank_has_a_model_learned_sums_and_a_calibration_of_its_own() -> None:
     )
     cool, cooled = scores_of(calibrate(taught, calibration), composer)
     np.testing.assert_allclose(cooled, scores_of(taught, composer)[1] / 2, rtol=1e-4, atol=1e-4)
-    assert (cool.model.unknown, cool.model.least(0.9, [0, 16]).tolist()) == (0.25, [0.2, 0.2])
+    assert (cool.model.unknown_threshold(3), cool.model.least(0.9, [0, 16]).tolist()) == (0.25, [0.2, 0.2])
     changed, logits = scores_of(add(calibrate(taught, calibration), ["teal"], name_rows(["teal"])), composer)
-    assert changed.model.unknown == other.unknown  # it is of an earlier state
+    assert changed.model.unknown is other.unknown  # it is of an earlier state
 
 
 def test_text_alone_ranks_where_nobody_fitted_a_model_and_photos_are_prototypes() -> None:
@@ -203,7 +203,7 @@ def test_text_alone_ranks_where_nobody_fitted_a_model_and_photos_are_prototypes(
     for names in ([], ["violet"]):
         classes, logits = scores_of(BASE, composer, names)
         np.testing.assert_allclose(logits[:, :-1], 20 * ROWS @ classes.embeddings.T, atol=1e-4)
-        assert np.isnan(classes.model.unknown)
+        assert np.isnan(classes.unknown_thresholds).all()
     shown = {name: photo_set_of(3, number) for number, name in enumerate(NAMES[:3])}
     for bank, photos in ((BASE, shown), (add_photos(BASE, shown), {})):
         classes, logits = scores_of(bank, composer, photos=photos)

@@ -12,7 +12,7 @@ from support.bundles import DIM
 from support.trained import example_model
 
 from sar_infer.classify.class_set import ClassSet
-from sar_infer.classify.composer import Evidence, Linear
+from sar_infer.classify.composer import Evidence, Linear, Unknown
 from sar_infer.classify.decision import Decision, can_call_unknown
 from sar_infer.errors import BundleError, InputError
 from sar_infer.results import DecisionOptions, ImageResult
@@ -23,7 +23,7 @@ POWERS = [math.exp(10 * cosine) for cosine in COSINES]
 SCORES = [power / sum(POWERS) for power in POWERS]
 STRANGE = math.exp(8) / (math.exp(8) + sum(POWERS))
 """Probability of unknown, 0.210."""
-UNFITTED = example_model(unknown=math.nan, sets=np.empty((0, 4)))
+UNFITTED = example_model(unknown=np.empty((0, 2)), sets=np.empty((0, 4)))
 
 
 def classes(**changes: Any) -> ClassSet:
@@ -31,7 +31,11 @@ def classes(**changes: Any) -> ClassSet:
     rows[:, 0] = COSINES
     rows[:, 1] = np.sqrt(1 - rows[:, 0] ** 2)
     several = changes.pop("several", (rows,))
-    linear = Linear(tuple((each, 10.0) for each in several), None, (np.zeros(DIM, np.float32), 8.0))
+    linear = Linear(
+        tuple((each, 10.0) for each in several),
+        None,
+        Unknown(np.zeros(DIM, np.float32), 8.0, np.empty((DIM, 0), np.float16), 0.0),
+    )
     count = sum(map(len, several))
     made = ClassSet((*NAMES, "ant", "bee")[:count], several, np.arange(count), linear, example_model(), {})
     return dataclasses.replace(made, **changes)
@@ -61,7 +65,7 @@ def for_cup(threshold: float) -> np.ndarray:
     ("options", "changes", "reason"),
     [
         ({}, {}, None),
-        ({}, {"model": example_model(unknown=0.1)}, "probability 0.210 is above 0.100"),
+        ({}, {"model": example_model(unknown=np.array([[0.0, 0.1]]))}, "probability 0.210 is above 0.100"),
         ({"threshold": 0.15}, {}, "probability 0.210 is above 0.150"),
         ({"threshold": 0.25}, {"model": UNFITTED}, None),
         ({}, {"thresholds": for_cup(0.8)}, "score 0.721 is below 0.800, the threshold of this class"),

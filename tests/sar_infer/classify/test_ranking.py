@@ -12,7 +12,7 @@ from support.trained import example_model, softmax
 
 from sar_infer.classify import ranking
 from sar_infer.classify.class_set import ClassSet
-from sar_infer.classify.composer import Linear
+from sar_infer.classify.composer import Linear, Unknown
 from sar_infer.classify.ranking import nearest, rank, top_k
 from sar_infer.encoders.encoders import unit_rows
 
@@ -26,7 +26,11 @@ def class_set(
 ) -> ClassSet:
     several, count = tuple(np.split(rows, sorted(cuts))), len(rows)
     added = None if bias is None else np.full(count, bias, np.float32)
-    linear = Linear(tuple((each, factor) for each in several), added, (np.ones(rows.shape[1], np.float32), -1.0))
+    linear = Linear(
+        tuple((each, factor) for each in several),
+        added,
+        Unknown(np.ones(rows.shape[1], np.float32), -1.0, np.empty((rows.shape[1], 0), np.float16), 0.0),
+    )
     return ClassSet(tuple(map(str, range(count))), several, np.arange(count), linear, example_model(), {}, background)
 
 

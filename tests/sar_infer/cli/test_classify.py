@@ -190,7 +190,7 @@ def test_options_have_environment_variables(folder: Path, monkeypatch: pytest.Mo
 
 
 def test_unknown_sets_and_reasons(folder: Path, tmp_path: Path) -> None:
-    bundle = str(write_bundle(tmp_path / "trained", trained=example_trained(unknown=0.0)))
+    bundle = str(write_bundle(tmp_path / "trained", trained=example_trained(unknown=np.zeros((1, 2)))))
     arguments = ("photos/a.jpg", "--bundle", bundle, "--format", "jsonl")
     (plain,) = objects(run(*arguments))
     assert 0 < plain["unknown"] < 1 and "reason" not in plain

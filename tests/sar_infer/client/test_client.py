@@ -118,6 +118,7 @@ def problem(status: int, code: str) -> tuple[int, dict[str, str], dict[str, Any]
 def ranked(label: str) -> tuple[int, dict[str, str], dict[str, Any]]:
     prediction = {"rank": 1, "label": label, "score": 1, "logit": 2, "similarity": 0.5, "source": "bank"}
     result = {"image": "image[0]", "predictions": [prediction], "error": None, "error_code": None, "unknown": 0.25}
+    result["unknown_threshold"] = 0.5
     return 200, {}, {"results": [result]}
 
 

@@ -15,7 +15,7 @@ from support.tiny import VIT, register, tiny_backbone
 from support.trained import by_hand
 
 from sar_infer.bundle.card import expectation
-from sar_infer.class_model import folds
+from sar_infer.class_model.model import USUAL
 from sar_train.clip.backbone import RANDOM
 from sar_train.config.run import RunConfig
 from sar_train.data.dataset import SPLITS
@@ -113,8 +113,8 @@ def test_a_run_has_the_class_model_of_the_photos_it_learned_from(tmp_path: Path)
     assert "among 8, and of classes that you add" in expectation(record)
     assert "among 15 (cross-validation)" in expectation(record)
     unknown = record["unknown"]
-    assert unknown["threshold"] == fitted.model.unknown
-    assert 0 < unknown["false_alarms"] <= 5 < unknown["rejected"]
+    assert [[*one.values()] for one in unknown["thresholds"]] == fitted.model.unknown.tolist()
+    assert 0 < unknown["false_alarms"] < 8 < unknown["rejected"]
     assert unknown["auroc"] > 0.6
     drawn = trainer.prepare(config).learned_rows
     rows = torch.tensor([row for row in drawn if row // 12 == 3])
@@ -201,7 +201,7 @@ def test_what_cannot_be_fitted_has_the_usual_weights(tmp_path: Path, classes: in
     assert fitted.record["defaults"]
     assert fitted.record["unknown"]["auroc"] is None
     assert "accuracy not measured" in expectation(run.record["statistics"])
-    np.testing.assert_allclose(fitted.model.weights, folds.USUAL)
+    np.testing.assert_allclose(fitted.model.weights, USUAL)
     assert fitted.counts.tolist() == [shots] * classes
 
 
