@@ -18,7 +18,7 @@ def test_its_photos_predict_it_among_a_thousand_names() -> None:
     """In 8 dimensions, as in the tests of commands and routes, random names outweigh photos."""
     mini = Classifier.open()
     shown = dataclasses.replace(mini.embed_photos(photos("train", "hat")), photos_only=True)
-    classes = mini.class_set(photos={"SKU-12345": shown})
+    classes = mini.class_set(photos={"SKU-12345": shown}, only=False)
     rows = mini.embed_images([*photos("test", "hat"), *photos("test", "shoes")])
     predicted = [result.predictions[0].label == "SKU-12345" for result in mini.decide(classes, 1)(rows)]
     assert sum(predicted[:6]) >= 4
