@@ -188,9 +188,9 @@ def table(record: dict[str, Any], out: Path, page: Path | None = None) -> str:
     if all(record["metrics"][key] is None for key in columns):
         why = NO_VALIDATION if record["dataset"]["judged_on"] == "val" else NOT_MEASURED
         lines = ["", *textwrap.wrap(why, 100)]
-    if one_ranking := record["open"]:
-        ways = {"zero-shot": one_ranking["zero_shot"]} | ({name: one_ranking["metrics"]} if trained else {})
-        for way, measures in one_ranking["other_metrics"].items():
+    if joint := record["open"]:
+        ways = {"zero-shot": joint["zero_shot"]} | ({name: joint["metrics"]} if trained else {})
+        for way, measures in joint["other_metrics"].items():
             ways[with_model if way == STATISTICS else f"- {WAYS[way]}"] = measures
         lines += ["", "joint over base and new"]
         lines += _lines({label: measures["images"] for label, measures in ways.items()}, columns)

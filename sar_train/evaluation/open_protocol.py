@@ -1,4 +1,4 @@
-"""The open protocol: base and new classes in one ranking, as a deployed classifier has them.
+"""The open protocol: joint accuracy over base and new classes, as of a deployed classifier.
 
 The base-to-new protocol evaluates base images among base classes and new images among new classes. Here each image is
 ranked among all of them. The setting is *open-world prompt tuning* (Zhou et al., DeCoOp, ICML 2024, arXiv 2406.00345)
@@ -41,7 +41,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class OpenMeasures:
-    """Measures of one ranking, all under the same weighting of images; None where a side has no images.
+    """Measures of joint accuracy, all under the same weighting of images; None where a side has no images.
 
     Attributes:
         base_accuracy: percent of base images that are given their class among all classes.
@@ -75,7 +75,7 @@ class OpenProtocol:
 
 
 def open_protocol(logits: npt.ArrayLike, labels: npt.ArrayLike, n_base: int) -> OpenProtocol:
-    """Measure one ranking over base and new classes.
+    """Measure joint accuracy over base and new classes.
 
     Args:
         logits: (N, C), the base classes first.

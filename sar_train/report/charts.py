@@ -29,7 +29,7 @@ from sar_train.report.scores import (
     Score,
     by_setting,
     grouped,
-    in_one_ranking,
+    joint_measures,
     on_all,
     over_datasets,
     score,
@@ -122,7 +122,7 @@ def figures(results: ResultSet) -> Iterator[Figure]:
             yield _scatter(Scene(backbone, f"average of {len(scenes)} datasets", shots), scenes)
         for scene in scenes:
             yield dataclasses.replace(_scatter(scene, [scene]), folded=len(scenes) > 1)
-    opened = [scene for scene in grouped(results.of("base-to-new")) if any(map(in_one_ranking, scene.runs))]
+    opened = [scene for scene in grouped(results.of("base-to-new")) if any(map(joint_measures, scene.runs))]
     yield from (dataclasses.replace(_open_figure(scene), folded=len(opened) > 2) for scene in opened)
     yield from (_shots_figure(scenes) for scenes in series(results) if len(scenes) > 1)
 
@@ -208,7 +208,7 @@ def _paint_scatter(canvas: Canvas, zero: Point | None, moves: Moves) -> None:
 # --------------------------------------------------------------------------------------------------------- panels
 def _open_figure(scene: Scene) -> Figure:
     """Draw joint new against joint base accuracy, while an offset of the base logits runs."""
-    methods = {m: sides for m, sides in scene.methods.items() if any(map(in_one_ranking, [*sides[0], *sides[1]]))}
+    methods = {m: sides for m, sides in scene.methods.items() if any(map(joint_measures, [*sides[0], *sides[1]]))}
 
     def line(axes: Axes, measures: Mapping[str, Any], colour: str, marker: str) -> None:
         (curve,) = axes.plot(measures["curve"]["base"], measures["curve"]["new"], color=colour)
@@ -217,10 +217,10 @@ def _open_figure(scene: Scene) -> Figure:
 
     def paint(axes: Axes, method: str) -> None:
         runs = [run for side in methods[method] for run in side]
-        for measures in [m for run in runs if (m := in_one_ranking(run, "zero_shot"))][:1]:
+        for measures in [m for run in runs if (m := joint_measures(run, "zero_shot"))][:1]:
             line(axes, measures, MUTED, "X")
         for side, (_, colour, marker) in zip(methods[method], SIDES, strict=True):
-            for measures in filter(None, map(in_one_ranking, side)):
+            for measures in filter(None, map(joint_measures, side)):
                 line(axes, measures, colour, marker)
 
     return _panels(

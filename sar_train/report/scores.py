@@ -99,7 +99,7 @@ def score(runs: Sequence[Result], way: str = "metrics") -> Score:
         way: how they answer: ``metrics`` for a run's own way, or one of ``other_metrics``.
     """
     closed = _score((run.seed, run.scores(way)) for run in runs)
-    opened = _score((run.seed, in_one_ranking(run, way)) for run in runs)
+    opened = _score((run.seed, joint_measures(run, way)) for run in runs)
     with_model = {"metrics": STATISTICS, SWITCHED: STATISTICS_SWITCHED}.get(way)
     with_statistics = score(runs, with_model).open if with_model else None
     return dataclasses.replace(
@@ -115,7 +115,7 @@ def _score(by_seed: Iterable[tuple[int, Mapping[str, Any] | None]]) -> Score:
     return Score(base, new, tuple(sorted(seed for seed, _ in measured)))
 
 
-def in_one_ranking(run: Result, way: str = "metrics", over: str = "images") -> Mapping[str, Any] | None:
+def joint_measures(run: Result, way: str = "metrics", over: str = "images") -> Mapping[str, Any] | None:
     """Return the measures over base and new classes together, None where a result has none.
 
     Args:
@@ -135,8 +135,8 @@ def zero_shot(runs: Sequence[Result]) -> Score:
     """
     if len(splits := by_split(runs)) > 1:
         return over_datasets(map(zero_shot, splits))
-    opened = _constant(runs, in_one_ranking)
-    by_seed = {run.seed: in_one_ranking(run, STATISTICS_HANDCRAFTED) for run in runs}
+    opened = _constant(runs, joint_measures)
+    by_seed = {run.seed: joint_measures(run, STATISTICS_HANDCRAFTED) for run in runs}
     with_statistics = _score(by_seed.items()) if all(by_seed.values()) else None
     closed = _constant(runs, Result.__getitem__)
     return dataclasses.replace(closed, open=opened if opened.base else None, statistics=with_statistics)

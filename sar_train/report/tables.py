@@ -22,8 +22,8 @@ from sar_train.report.scores import (
     by_setting,
     by_split,
     grouped,
-    in_one_ranking,
     interval,
+    joint_measures,
     linear_probe,
     mean,
     on_all,
@@ -58,7 +58,7 @@ OF_DATASET = ("data", "template", "novel")
 def all_tables(results: ResultSet) -> list[Table]:
     """Return every table that the results have rows for, in the order of the report; keys are unique."""
     makers: tuple[Callable[[ResultSet], Iterable[Table]], ...] = (
-        base_to_new, one_ranking, similarities, beside_published, few_shot, other_datasets, sweeps, set_up,
+        base_to_new, joint_accuracy, similarities, beside_published, few_shot, other_datasets, sweeps, set_up,
     )  # fmt: skip
     return [table for maker in makers for table in maker(results) if table.rows]
 
@@ -323,7 +323,7 @@ OPEN_COLUMNS = (
 )
 
 
-def one_ranking(results: ResultSet) -> Iterator[Table]:
+def joint_accuracy(results: ResultSet) -> Iterator[Table]:
     """Yield two tables for each dataset that was measured so: over images and, folded, over classes."""
     for scene, over in itertools.product(grouped(results.of("base-to-new")), OVER):
         body = [_open_row("zero-shot", scene.runs, "zero_shot", over)]
@@ -349,7 +349,7 @@ def _open_row(name: str, runs: Sequence[Result], way: str, over: str) -> Sequenc
     seeds: list[int] = []
     splits = by_split(runs)
     for split in splits:
-        by_seed = {run.seed: measures for run in reversed(split) if (measures := in_one_ranking(run, way, over))}
+        by_seed = {run.seed: measures for run in reversed(split) if (measures := joint_measures(run, way, over))}
         values = [[measures.get(key) for measures in by_seed.values()] for key in columns]
         if way == "zero_shot" and all(len(set(column)) == 1 for column in values):
             values, by_seed = [column[:1] for column in values], {}

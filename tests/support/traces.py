@@ -34,8 +34,8 @@ from sar_train.export.name_encoder import PromptLayout
 from sar_train.methods.base import PromptMethod
 
 ROOT = Path(__file__).parents[2]
-ROOMS = ("clip", "export", "methods", "training")
-"""Rooms of ``sar_train`` whose code is in a graph."""
+PACKAGES = ("clip", "export", "methods", "training")
+"""Packages of ``sar_train`` whose code is in a graph."""
 MOST_PARAMETERS = 20_000_000
 """Larger modules than sar-mini's are those of real architectures, which are translated once anyway."""
 SOURCES = "sources"
@@ -54,7 +54,7 @@ def traced_once() -> Any:
 def kept_graphs() -> Path:
     """Return the folder of the graphs that this code has made with these packages; those of other code are removed."""
     sha256 = hashlib.sha256(Path(__file__).read_bytes())
-    for path in sorted(path for room in ROOMS for path in (ROOT / "sar_train" / room).rglob("*.py")):
+    for path in sorted(path for package in PACKAGES for path in (ROOT / "sar_train" / package).rglob("*.py")):
         sha256.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
     for package in ("onnx", "onnx_ir", "onnxscript", "open_clip_torch", "timm", "torch"):
         sha256.update(f"{package} {version(package)}".encode())
