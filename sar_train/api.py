@@ -73,7 +73,8 @@ class ExportOptions(TypedDict, total=False):
     """Options of `export`: those of ``sar-export``, by the same names.
 
     Attributes:
-        classes: Names of the bank: a list, phrases by name, or a class file. Default: the classes of the run.
+        classes: Names of the bank: a list, phrases by name, or a class file. Default: the classes of the run, none with
+            ``handcrafted``.
         handcrafted: Instead of a run: an untuned backbone with this template, such as ``a photo of a {}.``
         backbone: With ``handcrafted`` (default ``sar-mini``), or for a checkpoint that does not name its own.
         pretrained: Tag or file of the backbone's weights.
@@ -378,8 +379,6 @@ def check_export(run: Path | None, options: Mapping[str, Any]) -> None:
     for name in ("approximate", "text"):
         if template is not None and options.get(name) not in (None, "prompt"):
             raise ConfigError(f"--handcrafted is exported as it is; leave --{name} out")
-    if template is not None and not options.get("classes"):
-        raise ConfigError("--handcrafted needs class names for the bank: --classes FILE")
 
 
 def _source(run: Path | None, options: ExportOptions, tell: ProgressCallback) -> ExportSource:

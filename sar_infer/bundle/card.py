@@ -46,7 +46,8 @@ def facts(manifest: Manifest, bank: ClassBank) -> Iterator[tuple[str, str]]:
     if manifest.template:
         yield "added names" if manifest.switched else "template", manifest.template
     shown = ", ".join(islice(bank.names, _CLASSES_SHOWN))
-    yield "classes", f"{len(bank.names):,}: {shown}" + (", …" if len(bank.names) > _CLASSES_SHOWN else "")
+    more = ", …" if len(bank.names) > _CLASSES_SHOWN else ""
+    yield "classes", f"{len(bank.names):,}: {shown}{more}" if shown else "none: a bank or --classes FILE adds them"
     if CLASS_MODEL in manifest.files:
         yield "class model", "of image features, which ranks trained and added classes together"
     yield "embedding", f"{manifest.embed_dim} numbers, logit scale {manifest.logit_scale:g}"

@@ -93,7 +93,8 @@ class Variant:
         photos: How many they were.
         min_cosine: The smallest cosine between both graphs' rows.
         mean_cosine: The mean of these cosines.
-        top1_agreement: Share of photos, 0..1, with the same best class of the bundle's bank.
+        top1_agreement: Share of photos, 0..1, with the same best class of the bundle's bank; without classes, each
+            photo is a class.
         speedup: Time of the float32 graph over its own, one photo at a time, one thread, where it was made.
         self_test_cosine: Cosine between the manifest's self-test vector and the one that this graph gave there.
         processor: Kind of processor there, such as ``x86-64 with VNNI``, on which the figures of INT8 depend; None if

@@ -165,7 +165,10 @@ def build_class_set(
     new_rows = iter(embed(extended)) if extended else iter(())
     replaced = sorted({column for name in phrases if (column := columns[name]) is not None})
     if len(phrases) + (0 if only else len(bank.names) - len(replaced)) == 0:
-        raise InputError("no class to choose from: give class names, or a bank that has some")
+        raise InputError(
+            "no class to choose from: neither bundle nor bank has one; add class names (--classes FILE), or use a bank "
+            "with classes (sar-bank create FILE --classes NAMES or --photos FOLDER)"
+        )
     rows = [next(new_rows) if column is None else bank.rows([column])[0] for column in theirs]
     embeddings = np.array(rows, dtype=np.float32).reshape(len(rows), bank.dim)
     left_out = None if only else replaced

@@ -25,6 +25,8 @@ _NAMES_AT_ONCE = 256
 class Encoder:
     """A graph with one input and one output; safe to share between threads.
 
+    A graph whose batch is fixed at one, as most published ones are, runs once for each input.
+
     Args:
         path: ONNX file.
         embed_dim: D, the width of its output.
@@ -84,9 +86,12 @@ class Encoder:
             BundleError: The graph fails, gives rows of another shape, or takes too long.
         """
         session = self._opened()
+        one_by_one = session.get_inputs()[0].shape[0] == 1
+        pieces = [batch[row : row + 1] for row in range(len(batch))] if one_by_one else [batch]
 
         def run() -> Floats:
-            result: Floats = session.run(None, {name: batch}, self._options)[0]
+            rows = [session.run(None, {name: items}, self._options)[0] for items in pieces]
+            result: Floats = rows[0] if len(rows) == 1 else np.concatenate(rows)
             return result
 
         try:

@@ -53,7 +53,7 @@ def open_session(path: Path, device: Device, threads: int | None = None, spin: b
 
 
 def open_encoder(path: Path, device: Device, threads: int | None = None, spin: bool = True) -> Any:
-    """Open the session of an encoder: a graph with one input, for any number of items at once, and one output.
+    """Open the session of an encoder: a graph with one input, for one item or any number at once, and one output.
 
     Args:
         path: See ``open_session``.
@@ -71,8 +71,8 @@ def open_encoder(path: Path, device: Device, threads: int | None = None, spin: b
         names = ", ".join(port.name for port in (*inputs, *outputs))
         raise BundleError(f"{path}: expected a graph with one input and one output, got {names}; export it again")
     shapes = [port.shape for port in (*inputs, *outputs)]
-    if any(not shape or isinstance(shape[0], int) for shape in shapes):
-        raise BundleError(f"{path}: expected a first axis of any size, got shapes {shapes}; export it again")
+    if any(not shape or (isinstance(shape[0], int) and shape[0] != 1) for shape in shapes):
+        raise BundleError(f"{path}: expected a first axis of 1 or of any size, got shapes {shapes}; export it again")
     return session
 
 

@@ -44,7 +44,7 @@ GROUPS = {
 @option(
     "--classes",
     type=click.Path(path_type=Path),
-    help="Text file of class names, one per line.  [default: the classes of the run]",
+    help="Text file of class names, one per line.  [default: the classes of the run; with --handcrafted none]",
 )
 @option(
     "--handcrafted",
@@ -120,4 +120,5 @@ def main(run: Path | None, out: Path | None, push: str | None, form: str, *, qui
     print_bundle(out, form)
     if pushed:
         click.echo(f"{'pushed':<14}{pushed}")
-    click.echo(f"{'next':<14}sar-classify PHOTO --bundle {shlex.quote(pushed or str(out))}")
+    names = "" if bundle.bank.names else " --classes NAMES"
+    click.echo(f"{'next':<14}sar-classify PHOTO{names} --bundle {shlex.quote(pushed or str(out))}")

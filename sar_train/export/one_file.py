@@ -158,6 +158,8 @@ def write_one_file(
     classes = classifier.class_set()
     try:
         encoder = onnx.load(bundle.path / classifier.choice.image)
+        if batch and encoder.graph.input[0].type.tensor_type.shape.dim[0].dim_value == 1:
+            raise ValueError("its batch is fixed at one; leave --batch out")
         model = _joined(encoder, bundle.manifest.preprocess, classes, batch=batch)
         helper.set_model_props(model, _metadata(classifier, classes, bank))
         content = model.SerializeToString()

@@ -91,9 +91,11 @@ def shrink(
     count = min(MOST_CALIBRATION, len(paths) // 2)
     calibration, judging = paths[:count], paths[count:]
     classifier = Classifier(bundle, device="cpu")
-    logits = functools.partial(classifier.logits, classes=classifier.class_set())
     tell(f"encoding {len(judging):,} photos in float32")
     reference = _rows(bundle.path / IMAGE_ENCODER, judging, before)
+    logits: Logits = functools.partial(_cosines, reference)  # without classes, each photo is a class
+    if bundle.bank.names:
+        logits = functools.partial(classifier.logits, classes=classifier.class_set())
     variants = dict(before.precisions)
     with staged(out, overwrite=overwrite) as folder:
         for name in before.files.keys() - {CARD}:
@@ -155,8 +157,8 @@ def in_int8(path: Path, batches: Callable[[], Iterator[Floats]]) -> onnx.ModelPr
         bounds = [n for n in model.graph.node if n.op_type in ("Clip", "Relu") and n.input[0] in results]
         types = {"per_channel": True, "weight_type": quantization.QuantType.QInt8}
         if not any(node.op_type == "LayerNormalization" for node in model.graph.node):  # no transformer
-            reader = _Photos(model.graph.input[0].name, batches())
-            _correct_biases(model, convolutions[FIRST:], batches())
+            reader = _Photos(model.graph.input[0].name, _accepted(model, batches()))
+            _correct_biases(model, convolutions[FIRST:], _accepted(model, batches()))
             quantization.quantize_static(
                 model,
                 folder / "int8.onnx",
@@ -169,6 +171,13 @@ def in_int8(path: Path, batches: Callable[[], Iterator[Floats]]) -> onnx.ModelPr
             quantization.quantize_dynamic(model, folder / "int8.onnx", op_types_to_quantize=["MatMul", "Gemm"], **types)
         small: onnx.ModelProto = onnx.load(folder / "int8.onnx")
         return small
+
+
+def _accepted(model: onnx.ModelProto, batches: Iterator[Floats]) -> Iterator[Floats]:
+    """Return batches as a graph accepts them: one by one if its batch is fixed."""
+    if model.graph.input[0].type.tensor_type.shape.dim[0].dim_value != 1:
+        return batches
+    return (batch[row : row + 1] for batch in batches for row in range(len(batch)))
 
 
 def _correct_biases(model: onnx.ModelProto, convolutions: Sequence[onnx.NodeProto], batches: Iterator[Floats]) -> None:
@@ -256,6 +265,11 @@ def _rows(path: Path, photos: Sequence[Path], manifest: Manifest) -> Floats:
     encoder = ImageEncoder(path, manifest.embed_dim, "cpu")
     rows = [encoder.encode(batch) for batch in _batches(photos, manifest.preprocess)]
     return finite(np.concatenate(rows), str(path))
+
+
+def _cosines(reference: Floats, rows: Floats) -> Floats:
+    result: Floats = rows @ reference.T
+    return result
 
 
 def _batches(photos: Sequence[Path], spec: Preprocess) -> Iterator[Floats]:

@@ -102,6 +102,13 @@ def name_rows(names: Sequence[str]) -> npt.NDArray[np.float32]:
     return result
 
 
+def at_one(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Fix the batch of a graph at one, as in most published ones: more items are refused."""
+    for port in (*model.graph.input, *model.graph.output):
+        port.type.tensor_type.shape.dim[0].dim_value = 1
+    return model
+
+
 def image_graph() -> onnx.ModelProto:
     """Mean colour, a fixed matrix (3, DIM), unit length."""
     return _graph(

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from support.bundles import DIM, SIZE, SPEC, image_graph, image_weight
+from support.bundles import DIM, SIZE, SPEC, at_one, image_graph, image_weight, name_graph
 
 from sar_infer.bundle.manifest import IMAGE_ENCODER, NAME_ENCODER, file_entry
 from sar_infer.encoders import encoders
@@ -31,7 +31,7 @@ def names(bundle_path: Path) -> NameEncoder:
 
 
 def with_fixed_batch(graph: onnx.GraphProto) -> None:
-    graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+    graph.input[0].type.tensor_type.shape.dim[0].dim_value = 2
 
 
 def with_another_input(graph: onnx.GraphProto) -> None:
@@ -53,7 +53,7 @@ def with_another_size(graph: onnx.GraphProto) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (with_fixed_batch, r"expected a first axis of any size, got shapes \[\[1, 3, "),
+        (with_fixed_batch, r"expected a first axis of 1 or of any size, got shapes \[\[2, 3, "),
         (with_another_input, "expected a graph with one input and one output, got pixels, mask, embedding"),
         (with_another_output, "expected a graph with one input and one output, got pixels, embedding, raw"),
         (with_another_name, "cannot run this graph: .*pixels"),
@@ -78,6 +78,21 @@ def test_images_of_any_number(images: ImageEncoder, names: NameEncoder, count: i
     np.testing.assert_allclose(images.encode(pixels), unit_rows(expected), atol=1e-5)
     np.testing.assert_allclose(np.linalg.norm(unit_rows(expected), axis=1), 1, rtol=1e-6)
     assert names.encode([]).shape == (0, DIM)
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_a_graph_whose_batch_is_fixed_at_one_runs_one_by_one(
+    images: ImageEncoder, names: NameEncoder, tmp_path: Path, count: int
+) -> None:
+    rng = np.random.default_rng(0)
+    pixels = rng.normal(size=(count, 3, SIZE, SIZE)).astype(np.float32)
+    rows = [rng.integers(1, 999, size=4).tolist() for _ in range(count)]
+    onnx.save(at_one(image_graph()), tmp_path / "images.onnx")
+    onnx.save(at_one(name_graph()), tmp_path / "names.onnx")
+    single = ImageEncoder(tmp_path / "images.onnx", DIM, "cpu").encode(pixels, 60)
+    np.testing.assert_allclose(single, images.encode(pixels), atol=1e-6)
+    single = NameEncoder(tmp_path / "names.onnx", DIM, SPEC, "cpu").encode(rows)
+    np.testing.assert_allclose(single, names.encode(rows), atol=1e-6)
 
 
 def test_names_of_mixed_lengths_keep_their_order(names: NameEncoder) -> None:

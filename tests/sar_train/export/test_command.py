@@ -17,7 +17,10 @@ from support.photos import write_folder
 from support.terminals import terminal
 from support.tiny import VIT, register, tiny_backbone
 
+from sar_infer import Classifier
 from sar_infer.bundle.bundle import open_bundle
+from sar_infer.encoders.parity import checks
+from sar_infer.errors import InputError
 from sar_train.cli.export import main
 from sar_train.clip.backbone import RANDOM
 from sar_train.export import parity
@@ -149,6 +152,25 @@ def test_an_untuned_backbone_and_a_class_file(classes: Path, tmp_path: Path) -> 
     assert "is already on line 2" in result.stderr
 
 
+def test_a_bundle_without_class_names(tmp_path: Path) -> None:
+    """Every further command works once there are names; without any, the error names the options that add them."""
+    out, photo, names = tmp_path / "new", tmp_path / "1.png", tmp_path / "names.txt"
+    Image.new("RGB", (9, 9), (200, 0, 99)).save(photo)
+    names.write_text("red fox\npet\n", "utf-8")
+    result = export("--handcrafted", "a {}.", "--backbone", VIT, "--pretrained", RANDOM, "-q", "--out", out)
+    assert result.exit_code == 0, result.output
+    assert "sar-classify PHOTO --classes NAMES" in result.stdout
+    bundle = open_bundle(out)
+    assert (bundle.bank.names, bundle.manifest.quality.parity and bundle.manifest.quality.parity.names) == ((), 73)
+    assert all(check.passed for check in checks(bundle))
+    classifier = Classifier(bundle, device="cpu")
+    with pytest.raises(InputError, match="--classes FILE"):
+        classifier.classify(photo)
+    (result,) = classifier.classify([photo], classes=["red fox", "pet"])
+    assert {prediction.label for prediction in result.predictions} == {"red fox", "pet"}
+    assert classifier.add("red fox").bank.names == ("red fox",)
+
+
 def test_compares_on_photos(run: Path, tmp_path: Path) -> None:
     for i in range(210):
         Image.new("RGB", (9, 9), (i, 0, 99)).save(tmp_path / f"{i:03}.png")
@@ -177,7 +199,6 @@ NEW = ("--out", "new", "--classes", "classes.txt")
         (["run", "--out", "new", "--classes", "nothing"], "nothing: no such class file"),
         (["run", "--out", "new", "--photos", "run"], "a folder without images"),
         (["run", "--out", "new", "--backbone", "RN50"], "was trained on tiny-vit"),
-        (["--handcrafted", "a {}.", "--out", "new"], "--classes FILE"),
         (["--handcrafted", "a {}.", *NEW, "--backbone", "ViT-B-23"], "did you mean"),
         (["--handcrafted", "a", *NEW, "--backbone", VIT, "--pretrained", RANDOM], "expected exactly one {}"),
         (["--handcrafted", "a {}.", *NEW, "--approximate", "mean-image"], "leave --approximate out"),

@@ -19,13 +19,14 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 from support.browser import CAT, COFFEE, ROCKET
-from support.bundles import PREPROCESS, SIZE, write_bundle
+from support.bundles import PREPROCESS, SIZE, at_one, image_graph, reseal, write_bundle
 from support.folders import listing
 from support.one_file import BANKS, Image8, soft, unit
 from support.precisions import add_precision
 
 from sar_infer import Classifier
 from sar_infer.bank import ClassBank, set_class
+from sar_infer.bundle.manifest import IMAGE_ENCODER
 from sar_infer.images.preprocess import to_input
 from sar_infer.results import DecisionOptions
 from sar_train.cli.one_file import main
@@ -146,6 +147,15 @@ def test_a_batch_has_the_answers_of_its_images(bundle: Path, tmp_path: Path) -> 
     many, singles = run(tmp_path / "many.onnx", images), [run(tmp_path / "one.onnx", image) for image in images]
     for name, values in many.items():
         np.testing.assert_allclose(values, np.concatenate([one[name] for one in singles]), atol=1e-5, err_msg=name)
+
+
+def test_an_encoder_whose_batch_is_fixed_at_one_makes_a_file_for_one_image(tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path / "bundle")
+    onnx.save(at_one(image_graph()), bundle / IMAGE_ENCODER)
+    reseal(bundle)
+    assert write(bundle, "--out", tmp_path / "one.onnx").exit_code == 0
+    refused = write(bundle, "--out", tmp_path / "many.onnx", "--batch")
+    assert (refused.exit_code, refused.stderr.endswith("leave --batch out\n")) == (1, True)
 
 
 def test_a_smaller_encoder_is_one_of_the_bundle(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import onnx
 import onnxruntime
 import pytest
 from click.testing import CliRunner, Result
+from support.bundles import at_one
 from support.exported import export_run, moved
 from support.folders import listing
 from support.photos import write_photo
@@ -97,6 +98,11 @@ def test_what_rounding_the_weights_adds_on_average_is_taken_from_the_biases(tmp_
         onnxruntime.InferenceSession(one.SerializeToString()).run(None, {"x": photos})[0] for one in (model, small)
     )
     np.testing.assert_allclose(rounded.mean((0, 2, 3)), full.mean((0, 2, 3)), atol=0.01)
+    onnx.save(at_one(model), tmp_path / "one.onnx")
+    one = shrinking.in_int8(tmp_path / "one.onnx", lambda: iter([photos[:8], photos[8:]]))
+    session = onnxruntime.InferenceSession(one.SerializeToString())
+    by_one = np.concatenate([session.run(None, {"x": photo[np.newaxis]})[0] for photo in photos])
+    np.testing.assert_allclose(by_one, rounded, atol=0.02)
 
 
 def test_a_graph_that_answers_otherwise_is_not_written(
