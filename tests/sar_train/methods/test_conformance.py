@@ -187,7 +187,7 @@ def check_export(ready: PromptedCLIP, folder: Path) -> None:
     for names in (BASE, (*BASE, *NOVEL)):
         expected = ready.logits(ready.encode_images(pixels), names, text_only=True, frozen=True)
         for row, result in zip(
-            expected, classifier.classify(images, NOVEL if len(names) > 4 else None, top_k=9), strict=True
+            expected, classifier.classify(images, NOVEL if len(names) > 4 else None, only=False, top_k=9), strict=True
         ):
             logits = {prediction.label: prediction.logit for prediction in result.predictions}
             assert logits == {
