@@ -16,7 +16,7 @@ from sar_infer.errors import install
 from sar_train.cli.common import ProgressLine, guarded, option
 
 GROUPS = {
-    "Options": "out precision template classes logit_scale overwrite no_check form quiet",
+    "Options": "out precision template classes overwrite no_check form",
     "Files one by one": "image text tokenizer preprocess",
 }
 

@@ -251,7 +251,9 @@ def set_class(  # noqa: PLR0913 - one for each option
     background: bool | None,
     photos_only: bool | None,
 ) -> None:
-    """Change the aliases, the threshold or the use of a class, or the threshold of unknown of BANK_FILE.
+    """Change a class, or the threshold of unknown.
+
+    A class of BANK_FILE has aliases, a threshold and a use.
 
     \b
     sar-bank set shop.safetensors hat --alias cap
