@@ -9,7 +9,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -49,7 +49,7 @@ from sar_infer.encoders.cache import EmbeddingCache, photo_cache, shared_cache
 from sar_infer.encoders.embedder import Embedder
 from sar_infer.encoders.encoders import finite
 from sar_infer.encoders.precision import PrecisionChoice
-from sar_infer.encoders.sessions import Device
+from sar_infer.encoders.sessions import MAIN_DEVICES, Device, provider_of
 from sar_infer.errors import BankError, BundleError, ImageError, InputError
 from sar_infer.evaluation import (
     RANKED,
@@ -102,7 +102,7 @@ class Classifier(Embedder):
         bundle: An open bundle, or what ``open`` takes.
         bank: Class names to choose from, or a bank file, whose changes are in the next ``class_set``; None takes the
             bundle's.
-        device: ``auto``, ``cpu`` or ``cuda``; ``cuda`` is verified when a session opens.
+        device: ``auto``, ``cpu``, ``cuda`` or another provider of onnxruntime; verified when a session opens.
         threads: Number of threads inside an operator; None leaves it to onnxruntime.
         spin: See ``sessions.open_session``.
         cache: Keeps embeddings of further names; by default there is one for the whole process.
@@ -115,8 +115,9 @@ class Classifier(Embedder):
 
     Raises:
         BankError: the bank belongs to another encoder or has rows of another length.
-        InputError: the bundle has nothing in this precision, or there is no such device.
-        DeviceError: ``cuda`` is not available to ``auto`` precision, which opens a session at once if there is a GPU.
+        InputError: the bundle has nothing in this precision.
+        DeviceError: onnxruntime has no such device; or ``cuda`` is not available to ``auto`` precision, which opens a
+            session at once if there is a GPU.
     """
 
     def __init__(
@@ -140,8 +141,8 @@ class Classifier(Embedder):
         self.label_check: LabelCheck | None = None
         self._options: dict[str, Any] = {"device": device, "threads": threads, "spin": spin, "precision": precision}
         _check_bank(self.bank, manifest)
-        if device not in get_args(Device):
-            raise InputError(f"device: expected {', '.join(get_args(Device))}, got {device!r}")
+        if device not in MAIN_DEVICES:
+            provider_of(device)
         self._composer = Composer(bundle.trained, bundle.bank, manifest.logit_scale)
         super().__init__(bundle, device, threads, spin=spin, cache=cache, precision=precision)
 
@@ -183,12 +184,12 @@ class Classifier(Embedder):
             BundleError: the bundle is missing, damaged or inconsistent, or its hub does not have it or cannot be
                 reached; SchemaError if it needs a newer reader.
             BankError: the bank is damaged or of another encoder.
-            DeviceError: ``device`` is ``cuda``, which is not available.
-            InputError: the bundle has nothing in this precision, there is no such device, or a place on a hub
+            DeviceError: ``device`` is not available.
+            InputError: the bundle has nothing in this precision, or a place on a hub
                 is not understood.
         """
         classifier = cls(path, bank=bank, device=device, threads=threads, precision=precision)
-        if device == "cuda":
+        if device not in ("auto", "cpu"):
             classifier.start()
         return classifier
 

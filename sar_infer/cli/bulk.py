@@ -110,13 +110,13 @@ def classify_in_bulk(options: SimpleNamespace, decision: DecisionOptions) -> int
             from sar_infer.bulk.progress import Progress, say
             from sar_infer.bulk.run import run
             from sar_infer.bulk.worker import WorkerOptions
-            from sar_infer.encoders.sessions import expects_cuda, usable_cores
+            from sar_infer.encoders.sessions import is_accelerator, usable_cores
 
         out = str(options.out)
         form = _form(options.format, out)
         if options.profile:
             raise Refusal("--profile and --out cannot be combined; leave one out")
-        workers, on_gpu = options.workers, expects_cuda(options.device)
+        workers, on_gpu = options.workers, is_accelerator(options.device)
         if workers is None and options.engine == "local":
             workers = max(1, usable_cores() // (options.threads or 1))
             workers = min(workers, _ON_GPU) if on_gpu else workers

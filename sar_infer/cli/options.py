@@ -74,7 +74,12 @@ model_options = together(
     option(
         "--bundle", type=click.Path(), help="Bundle folder, or hf://USER/NAME@REVISION.  [default: the shipped one]"
     ),
-    option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Processor to run on."),
+    option(
+        "--device",
+        default="auto",
+        metavar="DEVICE",
+        help="Processor to run on: auto, cpu, cuda, or another execution provider of onnxruntime, such as openvino.",
+    ),
     option(
         "--precision",
         type=click.Choice(["fp32", "fp16", "int8", "auto"]),

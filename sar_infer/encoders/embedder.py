@@ -14,7 +14,7 @@ from sar_infer.encoders.cache import EmbeddingCache
 from sar_infer.encoders.encoders import ImageEncoder, NameEncoder, batch_of, unit_rows
 from sar_infer.encoders.precision import Choice, PrecisionChoice, choose
 from sar_infer.encoders.self_test import SelfTest
-from sar_infer.encoders.sessions import CUDA, Device, expects_cuda
+from sar_infer.encoders.sessions import CUDA, MAIN_DEVICES, Device, expects_cuda
 from sar_infer.encoders.waiting import TRIAL_SECONDS
 from sar_infer.errors import InputError
 from sar_infer.text.names import Phrases
@@ -28,7 +28,8 @@ class Embedder:
 
     Args:
         bundle: An open bundle.
-        device: ``auto``, ``cpu`` or ``cuda``.
+        device: ``auto``, ``cpu``, ``cuda``, or another provider, on which images are encoded once the self-test has
+            passed, and names on the CPU.
         threads: Number of threads inside an operator; None leaves it to onnxruntime.
         spin: See ``sessions.open_session``.
         cache: Keeps embeddings of names.
@@ -174,5 +175,7 @@ class Embedder:
         self._names = None
         if manifest.tokenizer is not None:
             file, spec = path / NAME_ENCODER, manifest.tokenizer
-            self._names = NameEncoder(file, manifest.embed_dim, spec, device, threads, spin)
-        self.self_test = SelfTest(self.bundle, choice, functools.partial(self._images.encode, seconds=TRIAL_SECONDS))
+            of_names = device if device in MAIN_DEVICES else "cpu"  # a bundle has no self-test of names
+            self._names = NameEncoder(file, manifest.embed_dim, spec, of_names, threads, spin)
+        encode = functools.partial(self._images.encode, seconds=TRIAL_SECONDS)
+        self.self_test = SelfTest(self.bundle, choice, device, encode)

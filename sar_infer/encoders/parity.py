@@ -21,11 +21,10 @@ from sar_infer.bundle.manifest import IMAGE_ENCODER, NAME_ENCODER
 from sar_infer.encoders.cache import EmbeddingCache
 from sar_infer.encoders.embedder import Embedder
 from sar_infer.encoders.encoders import Encoder
-from sar_infer.encoders.self_test import least_cosine, self_test_cosine, self_test_pixels
+from sar_infer.encoders.self_test import PARITY, least_cosine, self_test_cosine, self_test_pixels
 from sar_infer.text.tokenizer import token_row
 
-MIN_COSINE = 0.99999
-"""Least cosine between rows of float32 encoders that are the same."""
+MIN_COSINE = PARITY
 MAX_DIFFERENCE = 1e-5
 """Largest difference between numbers in their rows."""
 BATCHES = (1, 2, 7, 33)

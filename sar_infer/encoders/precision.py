@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from sar_infer.bundle.manifest import IMAGE_ENCODER, Manifest, Variant
 from sar_infer.encoders.processor import FAST_AT_INT8, X86, processor
-from sar_infer.encoders.sessions import Device, expects_cuda
+from sar_infer.encoders.sessions import MAIN_DEVICES, Device, expects_cuda
 from sar_infer.errors import InputError
 
 PrecisionChoice = Literal["fp32", "fp16", "int8", "auto"]
@@ -41,7 +41,7 @@ def choose(manifest: Manifest, choice: PrecisionChoice, device: Device) -> Choic
     """Return the image encoder for a precision.
 
     ``auto`` is float16 on a GPU and INT8 on a CPU that has instructions for it, if the bundle has such an encoder (and
-    INT8 was faster when it was made); otherwise float32.
+    INT8 was faster when it was made); otherwise, and on another provider, float32.
 
     Raises:
         InputError: There is no such precision, or the bundle does not have it.
@@ -53,7 +53,12 @@ def choose(manifest: Manifest, choice: PrecisionChoice, device: Device) -> Choic
         if expects_cuda(device):
             choice = "fp16" if "fp16" in variants else "fp32"
         else:
-            fast = "int8" in variants and variants["int8"].speedup > 1 and processor() in FAST_AT_INT8
+            fast = (
+                device in MAIN_DEVICES
+                and "int8" in variants
+                and variants["int8"].speedup > 1
+                and processor() in FAST_AT_INT8
+            )
             choice = "int8" if fast else "fp32"
     if choice == "fp32":
         return Choice(choice, IMAGE_ENCODER)

@@ -12,11 +12,14 @@ from sar_infer._arrays import Floats
 from sar_infer.bundle.bundle import Bundle
 from sar_infer.bundle.manifest import Preprocess, SelfTestVector, Variant
 from sar_infer.encoders.precision import Choice
+from sar_infer.encoders.sessions import MAIN_DEVICES, Device
 from sar_infer.errors import BundleError
 from sar_infer.images.prefetch import decode_image
 
 MIN_COSINE = 0.999
 """Healthy encoders are far above it: full precision differs in the seventh digit, a broken kernel in the first."""
+PARITY = 0.99999
+"""Least cosine between rows of float32 encoders that are the same, which other providers have to reach."""
 _VARIANT_TOLERANCE = 0.01
 """Allowed below a smaller graph's own cosine at export, since kernels of other CPUs round differently."""
 
@@ -49,21 +52,24 @@ class SelfTest:
     Args:
         bundle: The bundle of the encoder.
         choice: The graph that runs.
+        device: Where it runs.
         encode: The encoder: unit rows (N, D) for N inputs (N, 3, size, size).
 
     Attributes:
         image: The image (size, size, 3).
         least: The least cosine that a healthy encoder reaches.
-        due: True if ``run`` must come before any image is encoded: the encoder is a smaller graph that has not been
-            tested yet. INT8 saturates on x86 CPUs without VNNI, and nothing else would show it.
+        due: True if ``run`` must come before any image is encoded: the encoder has not been tested yet, and is a
+            smaller graph or runs on a provider beyond ``MAIN_DEVICES``. INT8 saturates on x86 CPUs without VNNI, and
+            nothing else would show it.
     """
 
-    def __init__(self, bundle: Bundle, choice: Choice, encode: Callable[[Floats], Floats]) -> None:
-        self._bundle, self._choice, self._encode = bundle, choice, encode
+    def __init__(self, bundle: Bundle, choice: Choice, device: Device, encode: Callable[[Floats], Floats]) -> None:
+        self._bundle, self._choice, self._device, self._encode = bundle, choice, device, encode
         self._lock, self._passed = threading.Lock(), False
         self.image = self_test_image(bundle.manifest.preprocess.size, bundle.manifest.self_test.seed)
-        self.least = least_cosine(choice.variant)
-        self.due = choice.variant is not None
+        foreign = device not in MAIN_DEVICES
+        self.least = PARITY if foreign and choice.variant is None else least_cosine(choice.variant)
+        self.due = foreign or choice.variant is not None
 
     @property
     def pixels(self) -> Floats:
@@ -86,10 +92,12 @@ class SelfTest:
             (row,) = self._encode(self.pixels[np.newaxis])
             if not (cosine := self.cosine(row)) >= self.least:
                 cause = "the graph or what runs it is broken"
-                if self._choice.variant is not None:
+                if self._device not in MAIN_DEVICES:
+                    cause = f"device {self._device} computes it differently; use --device cpu"
+                elif self._choice.variant is not None:
                     cause = f"this machine computes {self._choice.precision} differently; use --precision fp32"
                 raise BundleError(
                     f"{self._bundle.path / self._choice.image}: the self-test image gives another vector than at "
-                    f"export (cosine {cosine:.4f}, expected at least {self.least:.4f}): {cause}"
+                    f"export (cosine {cosine:.5f}, expected at least {self.least:g}): {cause}"
                 )
             self._passed, self.due = True, False

@@ -9,16 +9,19 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from sar_infer.encoders.waiting import TRIAL_SECONDS, within
 from sar_infer.errors import BundleError, DeviceError, install, reason_of
 
-Device = Literal["auto", "cpu", "cuda"]
-
+Device = str
+"""``auto``, ``cpu``, ``cuda``, or another execution provider that the installed onnxruntime has, by its short name."""
+MAIN_DEVICES = ("auto", "cpu", "cuda")
 _CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 _CUDA_OPTIONS = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
 """Full fp32, as on the CPU; no new search for the best convolution with every batch size."""
+_SHORT = {"DmlExecutionProvider": "directml"}
+_REMOTE = "AzureExecutionProvider"
 _WARNING, _FATAL = 2, 4
 
 
@@ -27,18 +30,25 @@ def open_session(path: Path, device: Device, threads: int | None = None, spin: b
 
     Args:
         path: ONNX file.
-        device: ``cpu``; ``cuda``, which fails if it is not available; ``auto`` takes CUDA if a driver is present and a
-            session opens on it.
+        device: ``cpu``; ``cuda`` or another provider, which fails if it is not available; ``auto`` takes CUDA if a
+            driver is present and a session opens on it.
         threads: Threads inside an operator; None leaves it to onnxruntime, within the cores this process may use.
         spin: Let idle threads wait busily for the next operator: fastest for one run at a time, but it takes the cores
             from everything else.
 
     Raises:
-        DeviceError: ``cuda`` was asked for and is not available.
+        DeviceError: ``cuda`` or another provider was asked for and is not available.
         BundleError: onnxruntime does not accept the graph, or has not opened it within ``TRIAL_SECONDS``.
     """
     if device == "cpu":
         return _session(path, [_CPU], threads, spin)
+    if device not in MAIN_DEVICES:
+        name = provider_of(device)
+        with _quiet():
+            session = _session(path, [name, _CPU], threads, spin)
+        if provider(session) == name:
+            return session
+        raise DeviceError(f"device {device} is not available: {name} could not open the graph; use --device cpu")
     obstacle = _cuda_obstacle()
     if obstacle is None:
         obstacle = _preload_cuda()
@@ -74,6 +84,32 @@ def open_encoder(path: Path, device: Device, threads: int | None = None, spin: b
     if any(not shape or (isinstance(shape[0], int) and shape[0] != 1) for shape in shapes):
         raise BundleError(f"{path}: expected a first axis of 1 or of any size, got shapes {shapes}; export it again")
     return session
+
+
+def provider_of(device: Device) -> str:
+    """Return the name that onnxruntime gives an execution provider.
+
+    Raises:
+        DeviceError: The installed onnxruntime does not have it.
+    """
+    import onnxruntime
+
+    names: dict[str, str] = {
+        _SHORT.get(name, name.removesuffix("ExecutionProvider").lower()): name
+        for name in onnxruntime.get_available_providers()
+        if name != _REMOTE
+    }
+    if device not in names:
+        raise DeviceError(
+            f"device {device!r:.80}: expected auto, or one that onnxruntime {onnxruntime.__version__} has here: "
+            f"{', '.join(sorted(names))}; other builds of onnxruntime have others"
+        )
+    return names[device]
+
+
+def is_accelerator(device: Device) -> bool:
+    """Return whether encoders may run elsewhere than on the CPU, so that one process should have them."""
+    return device not in MAIN_DEVICES or expects_cuda(device)
 
 
 def expects_cuda(device: Device) -> bool:

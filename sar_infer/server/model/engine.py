@@ -96,7 +96,7 @@ class Engine:
                 path, limits = bundle.path / graph, settings.limits
                 model = Model(path, manifest, settings.device, planned, limits, TRIAL_SECONDS)
                 # each is tested as the encoder of one process would be
-                check = lambda row: SelfTest(bundle, classifier.choice, lambda _: row).run()  # noqa: E731
+                check = lambda row: SelfTest(bundle, classifier.choice, settings.device, lambda _: row).run()  # noqa: E731
                 processes = Processes(model, metrics, check)
                 opened.callback(processes.close)
                 starting = in_background(processes.start)  # before anything else takes the cores

@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from sar_infer.encoders.sessions import expects_cuda, usable_cores
+from sar_infer.encoders.sessions import is_accelerator, usable_cores
 from sar_infer.server.settings import Settings
 
 _LARGE_GRAPH = 2**26
@@ -63,7 +63,7 @@ def sizes(settings: Settings, graph: int) -> Sizes:
     cores, memory = usable_cores(), memory_limit()
     left = memory - _FRONT - 2 * bodies_limit(settings.limits.body_bytes, memory) - banks_limit(settings, memory)
     photo = BYTES_A_PIXEL * settings.limits.pixels
-    on_gpu = expects_cuda(settings.device)
+    on_gpu = is_accelerator(settings.device)
     workers = settings.workers
     if workers is None:
         workers = 0 if on_gpu else max(1, min(cores, max(2, cores // 4), left // (_WORKER + 2 * graph + photo)))

@@ -36,7 +36,7 @@ def test_a_self_test_runs_until_it_is_passed(bundle_copy: Path) -> None:
         batches.append(pixels)
         return rows[len(batches) - 1][np.newaxis]
 
-    test = SelfTest(open_bundle(bundle_copy), FULL, encode)
+    test = SelfTest(open_bundle(bundle_copy), FULL, "cpu", encode)
     assert test.least == MIN_COSINE
     with pytest.raises(BundleError, match=r"cosine 0\.0000"):
         test.run()

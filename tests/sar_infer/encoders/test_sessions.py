@@ -6,11 +6,15 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import onnxruntime
 import pytest
 from support.cuda import CUDA, with_cuda
 
+from sar_infer import Classifier
 from sar_infer.bundle.manifest import IMAGE_ENCODER
 from sar_infer.encoders import sessions
 from sar_infer.errors import BundleError, DeviceError
@@ -107,3 +111,30 @@ def test_memory_that_was_freed_goes_back_to_the_system() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert int(done.stdout) > 70 * 2**20
+
+
+def test_a_provider_that_onnxruntime_does_not_have_names_those_that_it_has() -> None:
+    with pytest.raises(
+        DeviceError, match=r"device 'coreml': expected auto, or one that onnxruntime .* has here: .*cpu"
+    ):
+        Classifier(device="coreml")
+
+
+def test_another_provider_has_to_pass_the_self_test(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a provider that computes as the CPU does, and of one whose rows are a little off."""
+    real = onnxruntime.InferenceSession
+
+    def session(path: str, options: object, *, providers: list, **settings: object) -> Any:
+        inner = real(path, options, providers=["CPUExecutionProvider"], **settings)
+        run = lambda *args: [inner.run(*args)[0] * scale]  # noqa: E731
+        return SimpleNamespace(
+            run=run, get_inputs=inner.get_inputs, get_outputs=inner.get_outputs, get_providers=lambda: providers
+        )
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["OpenVINOExecutionProvider"])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+    scale = np.float32(1)
+    assert Classifier.open(bundle_path, device="openvino").start() == "OpenVINOExecutionProvider"
+    scale = np.float32(0.9999)
+    with pytest.raises(BundleError, match=r"expected at least 0\.99999\): device openvino computes it differently"):
+        Classifier.open(bundle_path, device="openvino")

@@ -22,7 +22,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     def become(cores: int, memory: int = 2**40, *, gpu: bool = False) -> None:
         monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
         monkeypatch.setattr(os, "sysconf", {"SC_PAGE_SIZE": 1, "SC_PHYS_PAGES": memory}.get)
-        monkeypatch.setattr(sizing, "expects_cuda", lambda device: device != "cpu" and gpu)
+        monkeypatch.setattr(sizing, "is_accelerator", lambda device: device != "cpu" and gpu)
 
     return become
 
