@@ -1,0 +1,123 @@
+"""Encoders that people use, with random weights: size and speed, which do not depend on the weights.
+
+    python -m benchmarks.encoders [--names NAME …] [--rounds N] [--out results/encoders]
+
+Needs `pip install '.[transformers]'`, and 10 GiB of free memory for the largest. Each model is made by open_clip's or
+timm's configuration in a process of its own, and its image encoder is exported as `sar-export` does it, in float32 and
+INT8. Photos are encoded one by one on two threads, in rounds that alternate with `sar-mini` in float32: its time in the
+same process is the unit of the ratios. Milliseconds are processor time of both threads, the least of all rounds, so
+that other programs disturb little. The names' size is that of the text tower's weights in float32.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import command
+
+NAMES = (
+    "sar-mini", "ViT-B-32-quickgelu", "ViT-B-16-quickgelu", "ViT-L-14-quickgelu", "ViT-B-16-SigLIP2",
+    "ViT-SO400M-14-SigLIP2", "MobileCLIP2-S0", "MobileCLIP2-S2", "PE-Core-B-16", "xlm-roberta-base-ViT-B-32",
+    "timm/vit_small_patch14_dinov2",
+)  # fmt: skip
+"""The twelfth, DFN B/16, is the network of ``ViT-B-16-quickgelu``."""
+HEADS: tuple[str, ...] = ("model", "pixels", "dimensions", "images fp32 MiB", "INT8 MiB", "names MiB")
+HEADS += ("fp32 ms", "INT8 ms", "fp32 / sar-mini", "INT8 / sar-mini")
+XLM_ROBERTA_BASE: dict[str, Any] = {"vocab_size": 250_002, "max_position_embeddings": 514, "type_vocab_size": 1}
+THREADS = 2
+
+
+def measure(name: str, rounds: int, folder: Path) -> dict[str, Any]:
+    """Export one encoder and return its row."""
+    import open_clip
+    import torch
+    import transformers
+
+    from sar_infer.bundle.manifest import IMAGE_ENCODER, Preprocess
+    from sar_infer.encoders.sessions import open_session
+    from sar_train.clip import backbone
+    from sar_train.clip.image_tower import image_tower
+    from sar_train.export.graph import write_graph
+    from sar_train.export.image_encoder import export_image_encoder
+    from sar_train.export.shrink import in_int8
+    from sar_train.training.prompted import handcrafted
+
+    config = transformers.XLMRobertaConfig(**XLM_ROBERTA_BASE)
+    open_clip.hf_model.AutoConfig = type("Configs", (), {"from_pretrained": staticmethod(lambda *_, **__: config)})
+    torch.set_num_threads(THREADS)
+    model: Any
+    if name.startswith("timm/") or name == "sar-mini":
+        loaded = backbone.load(name, backbone.RANDOM if name != "sar-mini" else None)
+        model, size, dim = loaded.model, loaded.preprocess.size, loaded.embed_dim
+    else:
+        model = open_clip.create_model(name, load_weights=False, pretrained_text=False).eval()
+        size, dim = open_clip.get_model_preprocess_cfg(model)["size"], open_clip.get_model_config(name)["embed_dim"]
+        size = size if isinstance(size, int) else size[0]
+    weights, images = (sum(p.numel() for p in part.parameters()) for part in (model, model.visual))
+    for text in ("text", "transformer", "token_embedding"):
+        if hasattr(model, text):
+            delattr(model, text)
+    spec = Preprocess(size, "shortest", "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    alone = backbone.Backbone(name, "", model, None, image_tower(model.visual), spec, dim)
+    full, small = folder / "fp32.onnx", folder / "int8.onnx"
+    write_graph(full, export_image_encoder(handcrafted(alone, "")))
+    del model, alone
+
+    def photos() -> Iterator[np.ndarray[Any, np.dtype[np.float32]]]:
+        generator = np.random.default_rng(0)
+        yield from (generator.standard_normal((4, 3, size, size), np.float32) for _ in range(4))
+
+    write_graph(small, in_int8(full, photos))
+    paths = {"unit": command.MINI / IMAGE_ENCODER, "fp32": full, "int8": small}
+    sessions = {kind: open_session(path, "cpu", THREADS, spin=False) for kind, path in paths.items()}
+    inputs = {kind: next(photos())[:1] for kind in paths} | {"unit": np.ones((1, 3, 256, 256), np.float32)}
+    times: dict[str, list[float]] = {kind: [] for kind in paths}
+    for number in range(rounds + 1):
+        for kind, session in sessions.items():
+            start = time.process_time()
+            session.run(None, {"pixels": inputs[kind]})
+            times[kind] += [1000 * (time.process_time() - start)] * (number > 0)  # the first run is a warm-up
+    least = {kind: min(values) for kind, values in times.items()}
+    mib = {path: path.stat().st_size / 2**20 for path in (full, small)}
+    names = 4 * (weights - images) / 2**20 * (not name.startswith("timm/"))
+    row = (size, dim, mib[full], mib[small], names, least["fp32"], least["int8"])
+    ratios = (least["fp32"] / least["unit"], least["int8"] / least["unit"])
+    return dict(zip(HEADS, (name, *row, *ratios), strict=True))
+
+
+def main() -> None:
+    """Measure each encoder in a process of its own, and write a table."""
+    out = command.RESULTS / "encoders"
+    options = command.options(__doc__, names=[*NAMES], rounds=20, out=out, one=(False, "measure here, print JSON"))
+    if options.one:
+        with tempfile.TemporaryDirectory() as folder:
+            print(json.dumps(measure(options.names[0], options.rounds, Path(folder))))
+        return
+    rows: list[dict[str, Any]] = []
+    for name in options.names:
+        call = [sys.executable, "-m", "benchmarks.encoders", "--one", "--names", name, "--rounds", str(options.rounds)]
+        began = time.monotonic()
+        rows.append(
+            json.loads(subprocess.run(call, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
+        )
+        command.say(f"{name}: {time.monotonic() - began:.0f} s")
+    lines = [
+        (*(row[head] for head in HEADS[:3]), *(f"{row[head]:.0f}" for head in HEADS[3:6]),
+         *(f"{row[head]:.3g}" for head in HEADS[6:8]), *(f"{row[head]:.2g}" for head in HEADS[8:]))
+        for row in rows
+    ]  # fmt: skip
+    command.save(command.markdown(HEADS, lines), rows, options.out)
+    print(options.out.with_suffix(".md").read_text())
+
+
+if __name__ == "__main__":
+    main()
