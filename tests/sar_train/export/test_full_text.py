@@ -94,6 +94,7 @@ def test_names_that_cannot_be_encoded_are_refused(exported: Exported, name: str,
         exported.classifier.embed_names([name])
 
 
+@pytest.mark.filterwarnings("ignore:.*looks? like another class:UserWarning")  # random weights
 def test_a_bank_from_photos_ranks_and_takes_a_class_by_name(exported: Exported, tmp_path: Path) -> None:
     photos = write_folder(tmp_path, {"apple": 4, "red ball": 4})
     classifier = Classifier(exported.classifier.bundle, device="cpu").fit(photos).add("kitchen sink")
