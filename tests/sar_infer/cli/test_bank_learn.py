@@ -194,7 +194,7 @@ def test_the_server_learns_from_images_as_the_command_does(fitted: str, bundle_p
 def test_learning_outlives_its_client_and_the_deadline(
     fitted: str, bundle_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begun, gate, learn = threading.Event(), threading.Event(), Classifier.learn
+    begun, gate, learn = threading.Event(), threading.Event(), Classifier.adapt
 
     def slowly(*arguments: Any, **options: Any) -> Any:
         begun.set()
@@ -202,7 +202,7 @@ def test_learning_outlives_its_client_and_the_deadline(
         return learn(*arguments, **options)
 
     images = [base64.b64encode(file.read_bytes()).decode() for file in sorted(Path(fitted).rglob("*.png"))]
-    monkeypatch.setattr(Classifier, "learn", slowly)
+    monkeypatch.setattr(Classifier, "adapt", slowly)
     monkeypatch.setattr("tempfile.TemporaryFile", None)  # so few photos need no file
     with served(bundle_path, limits=Limits(seconds=1)) as client:
         with pytest.raises(httpx2.ReadTimeout):
@@ -220,7 +220,7 @@ def test_a_call_learns_too(fitted: str, bundle_path: Path) -> None:
     files = [*map(str, sorted(Path(fitted).rglob("*.png")))]
     progress: list[int] = []
     with FeatureSpool.of(classifier.bank.dim, [(files, classifier.embed_images(files))]) as spool:
-        change, result = classifier.learn(spool, all_known=True, progress=progress.append)
+        change, result = classifier.adapt(spool, all_known=True, progress=progress.append)
         assert [*spool.keys()] == files
     assert result.photos == change.photos == 24
     assert sum(progress) >= 24

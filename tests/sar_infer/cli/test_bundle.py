@@ -169,7 +169,7 @@ def test_without_training_they_say_what_to_install(bundle: Path, tmp_path: Path,
 
 def test_the_declared_commands_can_be_loaded() -> None:
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["entry-points"][FURTHER]
-    assert sorted(declared) == ["onnx", "shrink"]
+    assert sorted(declared) == ["import", "onnx", "shrink"]
     for name, target in declared.items():
         module, _, attribute = target.partition(":")
         command = getattr(import_module(module), attribute)

@@ -152,6 +152,7 @@ def test_the_class_model_is_a_method_of_its_own(tmp_path: Path) -> None:
     assert (bundle.manifest.method, bundle.spec.form) == ("handcrafted", "template")
 
 
+@pytest.mark.filterwarnings("ignore:.*looks? like another class:UserWarning")  # random weights
 def test_an_image_encoder_of_timm_knows_classes_by_photos_only(tmp_path: Path) -> None:
     bundle = export(out=tmp_path / "bundle", backbone="timm/test_vit2", pretrained=RANDOM)
     assert bundle.manifest.tokenizer is None
