@@ -7,6 +7,7 @@
     │   ├── ImageError         one image: not an image, truncated, too large, too thin, unreadable
     │   ├── ClassFileError     a class file: missing, empty, binary, a bad line
     │   └── ClassNameError     one class name: empty, too long
+    │       └── AliasError     of a class to add: an alias of another one
     ├── BundleError            a bundle: missing, damaged, inconsistent
     │   └── SchemaError        written by a version that this reader does not know
     ├── BankError              a bank file: damaged, or of another encoder
