@@ -85,7 +85,7 @@ ELSEWHERE = {
     "train": "fit(photos, labels); the command sar-train learns a prompt",
     "val": "evaluate(folder)",
 }
-"""What other libraries call a method or an attribute, and what it is here, for an error message."""
+"""Names of methods and attributes in other libraries, with the right call here, for an error message."""
 
 
 class Classifier(Embedder):
@@ -211,8 +211,8 @@ class Classifier(Embedder):
         tensors: Tensors = {}
         content = encoded(self.bank, tensors)
         shipped = self.bundle.origin is None and self.bundle.path == default_bundle()
-        place = None if shipped else self.bundle.origin or str(self.bundle.path.absolute())
-        return _unpickled, (type(self), place, self.bundle.manifest.digest, content, tensors, self._options)
+        location = None if shipped else self.bundle.origin or str(self.bundle.path.absolute())
+        return _unpickled, (type(self), location, self.bundle.manifest.digest, content, tensors, self._options)
 
     def __repr__(self) -> str:
         bank, manifest = self.bank, self.bundle.manifest
@@ -684,12 +684,12 @@ class Classifier(Embedder):
             new = one.without(learned if column is None else bank.entry(name).photos).rows
             (others if column is None else rows).append(new)
             labels.append(np.full(0 if column is None else len(new), column or 0, np.int64))
-        known, strange = np.concatenate(rows), np.concatenate(others)
-        if len(known) < LEAST_IMAGES:
+        of_classes, of_others = np.concatenate(rows), np.concatenate(others)
+        if len(of_classes) < LEAST_IMAGES:
             raise InputError(
-                f"{len(known)} photos that the bank has not used; calibration needs {LEAST_IMAGES} or more"
+                f"{len(of_classes)} photos that the bank has not used; calibration needs {LEAST_IMAGES} or more"
             )
-        known_logits, other_logits = ranking.logits(known, classes), ranking.logits(strange, classes)
+        known_logits, other_logits = ranking.logits(of_classes, classes), ranking.logits(of_others, classes)
         calibrated, measured = fit_scores(known_logits, np.concatenate(labels), other_logits, false_alarms)
         now = self.class_set(bank=bank)
         decide = self.decide(now, 1, DecisionOptions(unknown=True)) if can_call_unknown(now) else None
@@ -699,7 +699,7 @@ class Classifier(Embedder):
                 return None
             return float(np.mean([result.reason is not None for result in decide(images)]))
 
-        before = {"called_unknown": called(known), "others_found": called(strange)}
+        before = {"called_unknown": called(of_classes), "others_found": called(of_others)}
         return BankCalibration(
             bank.content_digest,
             self.model_digest(bank),

@@ -114,7 +114,7 @@ def checksum(tensors: Tensors) -> str:
 
 
 class _Numbers(NamedTuple):
-    """What the JSON names by number: rows of tensors by the identity of an array, and photos by digest."""
+    """Numbers that the JSON uses: of tensors' rows by the identity of an array, and of photos by digest."""
 
     embeddings: dict[int, int]
     sums: dict[int, int]

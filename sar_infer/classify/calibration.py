@@ -81,7 +81,7 @@ def calibrate(
             covered[number, part] = shares[np.arange(len(part)), labels[part]] >= least
             sizes[number, part] = (shares >= least).sum(1)
     right, fitted = logits[:, :-1].argmax(1) == labels, _fitted(logits, labels, false_alarms)
-    found = _shares(others, fitted.temperature)[0] > fitted.unknown  # nothing was fitted to these
+    rejected = _shares(others, fitted.temperature)[0] > fitted.unknown  # nothing was fitted to these
     measured = Measured(
         len(labels),
         float(right.mean()),
@@ -89,7 +89,7 @@ def calibrate(
         calibration_error(scores[1], right),
         float(strange.mean()),
         len(others),
-        float(found.mean()) if len(others) else None,
+        float(rejected.mean()) if len(others) else None,
         tuple(covered.mean(1).tolist()),
         tuple(sizes.mean(1).tolist()),
     )

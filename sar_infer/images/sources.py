@@ -1,4 +1,4 @@
-"""What an image is, and whether a caller means one or several; without numpy and Pillow, for the client."""
+"""Decide if a caller means one image or several; without numpy and Pillow, for the client."""
 
 from __future__ import annotations
 

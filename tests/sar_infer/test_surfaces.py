@@ -135,7 +135,7 @@ def test_every_surface_adds_with_one_meaning(bundle_path: Path) -> None:
 def test_the_bank_is_free_while_photos_are_read(
     reader: str, bundle_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What another process changes meanwhile is there afterwards, and the change is made to that."""
+    """A change applies to the bank as another process has left it meanwhile, and loses nothing."""
     start()
     photos("iris", 60)
     run("add", BANK, "iris", "--photos", *(["iris/0.png"]))

@@ -1,4 +1,4 @@
-"""What computes images: threads of this process, or processes that are watched and replaced.
+"""Compute images in threads of this process, or in processes that are watched and replaced.
 
 A worker that is idle is taken as a function of a batch. A process that dies, or is ended because a batch takes too
 long, is replaced; ``supervisor`` decides when.

@@ -77,7 +77,7 @@ class _Text:
 
 @dataclass(frozen=True)
 class ImportOptions:
-    """What a user decides.
+    """Choices of a user.
 
     Attributes:
         template: Text with ``{}`` for the class name.
@@ -274,7 +274,7 @@ def _bank(manifest: Manifest, image: Published, text: _Text | None, classes: Phr
     """Return the bank of the given names, each the direction of the mean of its phrases."""
     if classes and text is None:
         raise ConfigError("--classes: there is no text tower, so classes are known by photos only")
-    seen = canonical_digest([image.digest, image.output.name, dataclasses.asdict(manifest.preprocess)])
+    images_digest = canonical_digest([image.digest, image.output.name, dataclasses.asdict(manifest.preprocess)])
     rows = np.empty((0, manifest.embed_dim), np.float32)
     if text is not None and classes:
         groups = [text.rows(phrases) for phrases in classes.values()]
@@ -284,6 +284,6 @@ def _bank(manifest: Manifest, image: Published, text: _Text | None, classes: Phr
         rows,
         manifest.encoder_digest,
         phrases={name: tuple(texts) for name, texts in classes.items() if tuple(texts) != (name,)},
-        images=Images(seen, manifest.self_test.embedding),
+        images=Images(images_digest, manifest.self_test.embedding),
         provenance={"origin": "sar-bundle import"},
     )

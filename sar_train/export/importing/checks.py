@@ -1,4 +1,4 @@
-"""What an import compares: wrapped graphs with the published ones, and photos with their names."""
+"""Compare wrapped graphs with the published ones, and photos with their names."""
 
 from __future__ import annotations
 

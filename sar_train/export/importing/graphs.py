@@ -87,8 +87,8 @@ def read_graph(source: Source, name: str, inputs: Sequence[str]) -> Published:
         raise ConfigError(f"{path}: not a readable ONNX file ({error})") from None
     weights = {tensor.name for tensor in model.graph.initializer}
     ports = {port.name: Port.of(port) for port in model.graph.input if port.name not in weights}
-    known = [port for port in ports if port in inputs]
-    if len(known) != 1 or ports.keys() - {known[0], MASK}:
+    accepted = [port for port in ports if port in inputs]
+    if len(accepted) != 1 or ports.keys() - {accepted[0], MASK}:
         raise ConfigError(f"{path}: expected one input, {' or '.join(inputs)}, got {', '.join(ports)}")
     own = {function.domain for function in model.functions} | {*DOMAINS}
     if custom := sorted(f"{node.domain}:{node.op_type}" for node in model.graph.node if node.domain not in own):
@@ -100,7 +100,7 @@ def read_graph(source: Source, name: str, inputs: Sequence[str]) -> Published:
         raise ConfigError(f"{path}: expected an output {', '.join(OUTPUTS)} (N, D), got {', '.join(outputs)}")
     files = (path, *_read_data(model, source, name))
     digest = hashlib.sha256("".join(file_entry(file).sha256 for file in files).encode()).hexdigest()
-    return Published(name, model, ports[known[0]], outputs[output], ports.get(MASK), digest, files)
+    return Published(name, model, ports[accepted[0]], outputs[output], ports.get(MASK), digest, files)
 
 
 def _read_data(model: onnx.ModelProto, source: Source, name: str) -> list[Path]:

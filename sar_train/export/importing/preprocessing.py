@@ -12,7 +12,7 @@ from sar_train.errors import ConfigError
 _RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
 """Pillow's numbers."""
 _SWITCHES = {"do_resize": True, "do_rescale": True, "do_convert_rgb": True, "do_pad": False}
-"""What transformers may say of these; without a word it does this."""
+"""Defaults of transformers for switches that a configuration may leave out."""
 _READ = {"size", "crop_size", "do_center_crop", "resample", "rescale_factor", "do_normalize", "image_mean", "image_std"}
 _NO_EFFECT = {
     "image_processor_type", "feature_extractor_type", "processor_class", "auto_map", "data_format", "default_to_square",
@@ -91,8 +91,8 @@ def _side(config: Mapping[str, Any], key: str, label: str) -> int:
     """Return the side of a square that is one number, a pair, or an object of transformers."""
     value = _value(config, key, label)
     sides = [*value.values()] if isinstance(value, dict) else value if isinstance(value, list) else [value]
-    known = not isinstance(value, dict) or value.keys() in ({"shortest_edge"}, {"height", "width"})
-    if not known or len({*map(repr, sides)}) != 1 or type(sides[0]) is not int:
+    is_square = not isinstance(value, dict) or value.keys() in ({"shortest_edge"}, {"height", "width"})
+    if not is_square or len({*map(repr, sides)}) != 1 or type(sides[0]) is not int:
         raise _unsupported(label, key, value, "one side of a square")
     return sides[0]
 

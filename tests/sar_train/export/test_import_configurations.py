@@ -39,7 +39,7 @@ naïve|Straße|日本の城|Ａ ｗｉｄｅ name|ladybird’s wing|“quoted”
 semi:colon|x/y|UPPER CASE|two  spaces|tab\there|emoji 🦊 fox|Ελλάδα|Москва|العربية|हिन्दी|한국어|antidisestablishment
 1st|2024|$5 note|@home|#tag|under_scored""".replace("\n", "|").split("|")
 REPAIRED = ["Ａ ｗｉｄｅ name", "ladybird’s wing", "“quoted”", "a&amp;b"]
-"""What OpenAI's own tokenizer of CLIP repairs first, and transformers' does not."""
+"""Texts that OpenAI's own tokenizer of CLIP repairs first, and transformers' does not."""
 
 
 @pytest.mark.parametrize(
