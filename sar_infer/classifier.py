@@ -985,9 +985,9 @@ def _file_digest(image: ImageSource) -> str | None:
 
 
 def _unpickled(
-    kind: type[Classifier], place: Place | None, digest: str, content: Any, tensors: Tensors, options: dict[str, Any]
+    kind: type[Classifier], location: Place | None, digest: str, content: Any, tensors: Tensors, options: dict[str, Any]
 ) -> Classifier:
-    bundle = open_bundle(place)
+    bundle = open_bundle(location)
     if bundle.manifest.digest != digest:
         raise BundleError(f"{bundle.location}: was replaced since the pickle was made; open it, and fit again")
     return kind(bundle, bank=decoded(content, tensors, bundle.bank), **options)
