@@ -150,7 +150,8 @@ def serve(wheel: Path, tools: Path, home: Path, label: str) -> None:
             address = re.search(r"on (http://\S+)", first)
             expect(address is not None, f"sar-serve does not start: {first}")
             image = (home / "image.png").read_bytes()
-            url = f"{address[1] if address else ''}/v1/classify?classes=lunar+eclipse&classes=espresso"  # our own, on the loopback
+            names = "classes=lunar+eclipse&classes=espresso"  # as in new.txt
+            url = f"{address[1] if address else ''}/v1/classify?{names}"  # our own, on the loopback
             call = urllib.request.Request(url, image, {"Content-Type": "image/png"})  # noqa: S310
             with urllib.request.urlopen(call, timeout=60) as response:  # noqa: S310
                 result = json.load(response)["results"][0]
