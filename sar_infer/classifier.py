@@ -29,7 +29,7 @@ from sar_infer.bank import (
     rename,
     rollback,
 )
-from sar_infer.bank.edits import steps_back, texts_to_embed
+from sar_infer.bank.edits import ahead, steps_back, texts_to_embed
 from sar_infer.bank.file import Tensors, decoded, encoded
 from sar_infer.bundle.bank_file import BankFile, check_place
 from sar_infer.bundle.bundle import Bundle, Place, default_bundle, on_hub, open_bundle
@@ -415,7 +415,8 @@ class Classifier(Embedder):
             if line := self.label_check.line(None):
                 warnings.warn(line, stacklevel=2)
             return self
-        return self._changed(lambda bank: fit(bank, self.fit_model(bank).fitted.model.tensors(), by="Python"))
+        fitting = ahead(self.bank, self.fit_model)
+        return self._changed(lambda bank: fit(bank, fitting(bank).fitted.model.tensors(), by="Python"))
 
     def predict(self, photos: ImageSource | Iterable[ImageSource]) -> npt.NDArray[np.str_]:
         """Return the most probable class (N,) of each photo, as scikit-learn's classifiers do.
@@ -529,7 +530,6 @@ class Classifier(Embedder):
             sets[name] = dataclasses.replace(sets[name], photos_only=True)
         texts, bank = {name: None if phrases is None else tuple(phrases)}, self.bank
         to_embed = texts_to_embed(bank, texts, sets)
-        self.class_rows(to_embed, to_embed if sets else ())  # before the lock; the cache has them then
         findings = [] if photos_only else name_findings(bank, self.bundle, to_embed)
         if sets:
             spelling = name if (at := bank.lookup.get(name)) is None else bank.names[at]
@@ -537,7 +537,7 @@ class Classifier(Embedder):
         for finding in findings:
             warnings.warn(FindingWarning(finding), stacklevel=2)
         settings = {} if threshold is None else {"threshold": threshold}
-        self._changed(lambda bank: put_classes(bank, texts, sets, self.class_rows, settings, by="Python"))
+        self._changed(ahead(bank, lambda bank: put_classes(bank, texts, sets, self.class_rows, settings, by="Python")))
         if sets and (why := fit_advice(bank, self.bank)):
             warnings.warn(f"{why}: fit()", stacklevel=2)
         return self
@@ -641,9 +641,16 @@ class Classifier(Embedder):
         """
         pieces = (([name], row[np.newaxis]) for name, _, row in self.each_photo(unfolded(photos)))
         with FeatureSpool.of(self.bundle.manifest.embed_dim, pieces) as spool:
-            change, report = self.adapt(spool, all_known=all_known)
-        self._changed(lambda bank: learn(bank, change, by="Python"))
-        return report
+            adapted = ahead(self.bank, lambda bank: self.adapt(spool, bank=bank, all_known=all_known))
+            reports: list[LearningReport] = []
+
+            def edit(bank: ClassBank) -> ClassBank:
+                change, report = adapted(bank)
+                reports.append(report)
+                return learn(bank, change, by="Python")
+
+            self._changed(edit)
+        return reports[0]
 
     def calibrate(self, photos: Labelled, labels: Sequence[str] | None = None) -> BankCalibration:
         """Calibrate the scores on labelled photos that the bank has not used; a bank file is changed on the disk.
@@ -657,7 +664,8 @@ class Classifier(Embedder):
         """
         labelled = by_class(photos, labels, self.bank.lookup.get)
         read = self.read_photos((name, image) for name, of in labelled.items() for image in of)
-        self._changed(lambda bank: calibrate(bank, self.fit_calibration(bank, read.sets), by="Python"))
+        fitted = ahead(self.bank, lambda bank: self.fit_calibration(bank, read.sets))
+        self._changed(lambda bank: calibrate(bank, fitted(bank), by="Python"))
         return self.bank.calibration  # type: ignore[return-value] # that has just been set
 
     def fit_calibration(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -38,10 +38,22 @@ Embed = Callable[[Sequence[tuple[str, ...]]], Floats]
 Phrases = Mapping[str, tuple[str, ...]]
 Photos = Mapping[str, PhotoSet]
 NO_SETTINGS: Mapping[str, Any] = {}
+T = TypeVar("T")
 _MOST_NAMED = 3
 _SAME_EMBEDDING = 1e-5
 """Largest difference between two embeddings of the same text; runs of an encoder differ by less."""
 _KEEP: Any = object()
+
+
+def ahead(bank: ClassBank, work: Callable[[ClassBank], T]) -> Callable[[ClassBank], T]:
+    """Do work on a bank before its file is locked, since it takes long.
+
+    Returns:
+        A function of the bank under the lock, which returns the result; if another process has changed the bank
+        meanwhile, it does the work again.
+    """
+    result = work(bank)
+    return lambda locked: result if locked is bank or locked.digest == bank.digest != "" else work(locked)
 
 
 def create(

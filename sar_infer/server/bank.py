@@ -14,7 +14,7 @@ from sar_infer.bank import ClassBank
 from sar_infer.bundle.bank_file import BankFile, Stamp, check_place
 from sar_infer.bundle.bundle import Bundle
 from sar_infer.errors import BankError, InputError, SarInferError, WriteError
-from sar_infer.server.problems import Problem
+from sar_infer.server.problems import Problem, public
 
 BUSY_SECONDS = 2
 """Seconds after which a change that came between others may be tried again."""
@@ -98,10 +98,8 @@ class BankStore:
                 raise Problem("overloaded", "another process is changing the bank file", BUSY_SECONDS) from None
             except BankError as error:
                 self.usable = False
-                reason = str(error).replace(str(file.path), file.path.name)  # an answer has no path of the server's
-                raise Problem(
-                    "conflict", f"another process changed the bank file, which cannot be used: {reason}"
-                ) from None
+                reason = f"another process changed the bank file, which cannot be used: {public(error, file.path)}"
+                raise Problem("conflict", reason) from None
             self.usable, self._failed = True, (None, 0.0)
             _check_match(if_match, bank, existing)
             after = edit(bank)

@@ -7,6 +7,7 @@ import json
 import math
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from starlette.responses import Response
@@ -87,6 +88,14 @@ def answer(problem: Problem, scope: Scope) -> Response:
             "request_id": scope["state"]["request_id"],
         }
     return Response(json.dumps(content, ensure_ascii=False), problem.status, problem.headers, kind)
+
+
+def public(error: Exception, *paths: Path | None) -> str:
+    """Return an error's message as an answer may have it: with the names of files of the server, not their paths."""
+    text = str(error)
+    for path in filter(None, paths):
+        text = text.replace(str(path), path.name)
+    return text
 
 
 class Quota:

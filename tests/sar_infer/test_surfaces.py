@@ -13,6 +13,7 @@ import httpx2
 import numpy as np
 import pytest
 from support.bank_commands import BANK, COLOURS, Command, paint, start
+from support.bundles import write_bundle
 from support.servers import local_server
 
 from sar_infer import Classifier, ClassNameError
@@ -131,27 +132,39 @@ def test_every_surface_adds_with_one_meaning(bundle_path: Path) -> None:
             np.testing.assert_allclose([e[-1] for e in one[1]], [e[-1] for e in two[1]], atol=1e-6)
 
 
-@pytest.mark.parametrize("reader", ["add", "calibrate", "remove", "python"])
-def test_the_bank_is_free_while_photos_are_read(
-    reader: str, bundle_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+SLOW = {
+    "add": "_each_photo",
+    "remove": "_each_photo",
+    "python": "_each_photo",
+    "http": "class_rows",
+    "carry": "embed_phrases",
+    "calibrate": "fit_calibration",
+    "fit": "fit_model",
+}
+"""The step of a change that takes long: it reads photos, embeds names or fits."""
+
+
+@pytest.mark.parametrize("change", SLOW)
+def test_the_bank_is_free_during_slow_steps(change: str, bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A change applies to the bank as another process has left it meanwhile, and loses nothing."""
     start()
     photos("iris", 60)
-    run("add", BANK, "iris", "--photos", *(["iris/0.png"]))
+    run("add", BANK, "iris", "--photos", "iris/0.png")
     for name in ("red", "green"):
         photos(name, 30)
-    each, beside = Classifier._each_photo, list[int]()
+        if change == "fit":
+            run("add", BANK, name, "--photos", name)
+    work, beside = getattr(Classifier, SLOW[change]), list[ClassBank]()
 
-    def read(self: Classifier, images: Any, *rest: Any) -> Any:
-        with owned(BANK):
-            bank = ClassBank.load(BANK)
-            set_class(bank, "red", threshold=len(beside) / 100).save(BANK)
-        beside.append(1)
-        return each(self, images, *rest)
+    def step(self: Classifier, *arguments: Any, **options: Any) -> Any:
+        if not beside:
+            with owned(BANK):
+                beside.append(set_class(ClassBank.load(BANK), "red", threshold=0.25))
+                beside[0].save(BANK)
+        return work(self, *arguments, **options)
 
-    monkeypatch.setattr(Classifier, "_each_photo", read)
-    match reader:
+    monkeypatch.setattr(Classifier, SLOW[change], step)
+    match change:
         case "add":
             run("add", BANK, "mug", "--photos", "iris")
         case "calibrate":
@@ -159,15 +172,23 @@ def test_the_bank_is_free_while_photos_are_read(
             for name in ("red", "green"):
                 Path(name).rename(Path("labelled", name))
             run("calibrate", BANK, "--photos", "labelled")
-        case "remove":
-            run("remove", BANK, "iris", "--photos", "iris/0.png")
+        case "carry":
+            run("carry", BANK, "--bundle", write_bundle(Path("other"), ["red", "teal"], encoder_digest="f" * 64))
+        case "fit":
+            run("fit", BANK)
+        case "http":
+            with http(bundle_path) as put:
+                assert put("mug", (), (), False)
         case "python":
             with warnings.catch_warnings(action="ignore", category=FindingWarning):
                 Classifier.open(bundle_path, bank=BANK).add("mug", "iris")
+        case "remove":
+            run("remove", BANK, "iris", "--photos", "iris/0.png")
     bank = ClassBank.load(BANK)
-    assert bank.entry("red").threshold == (len(beside) - 1) / 100
-    assert bank.history[-1].action == {"remove": "forget", "python": "add"}.get(reader, reader)
-    assert len(bank.photos_of("iris")) == (reader != "remove")
+    assert bank.entry("red").threshold == 0.25
+    assert bank.history[-1].action == {"remove": "forget", "python": "add", "http": "add"}.get(change, change)
+    assert bank.log.last == beside[0].log.last + 1
+    assert len(bank.photos_of("iris")) == (change not in ("remove", "carry"))
 
 
 def test_findings_in_python_are_warnings_before_the_change(bundle_path: Path) -> None:

@@ -31,7 +31,7 @@ def calibrate(arguments: BankArguments, *, photos: Sequence[str], false_alarms: 
     photos are called unknown, before and after.
     """
     from sar_infer.bank import calibrate as edit
-    from sar_infer.bank.edits import listed
+    from sar_infer.bank.edits import ahead, listed
     from sar_infer.classify.calibration import calibration_lines
     from sar_infer.cli.bank.photos import already_counted, files_by_class, read_photos, spelling
 
@@ -42,10 +42,11 @@ def calibrate(arguments: BankArguments, *, photos: Sequence[str], false_alarms: 
         if bank.lookup.get(name) is not None and bank.entry(name).background:
             raise Refusal(f"{name!r:.80} is background, so it is never predicted; leave its folder out")
     read = read_photos(before, files, photos_only=False)
+    fit = ahead(bank, lambda now: before.classifier.fit_calibration(now, read.sets, false_alarms / 100))
     with locked(before) as workspace:
-        repeats = [*already_counted(workspace.bank, read), *read.repeats]
-        fitted = before.classifier.fit_calibration(workspace.bank, read.sets, false_alarms / 100)
+        fitted = fit(workspace.bank)
         save(arguments, workspace, edit(workspace.bank, fitted, by="sar-bank calibrate"))
+    repeats = [*already_counted(workspace.bank, read), *read.repeats]
     if strange := [name for name in files if workspace.bank.lookup.get(name) is None]:
         click.echo(one_line(f"no class, so photos of other things: {listed(strange)}"), err=True)
     if repeats:

@@ -15,10 +15,11 @@ from sar_infer.cli.bank.common import (
     BankArguments,
     Workspace,
     again,
+    before_change,
     bundle_words,
-    changing,
     classes_option,
     exclude_option,
+    locked,
     on_bank,
     own_option,
     photos_option,
@@ -127,12 +128,14 @@ def fit(arguments: BankArguments) -> None:
     after you have added many.
     """
     from sar_infer.bank import fit as edit
+    from sar_infer.bank.edits import ahead
     from sar_infer.classify.fitting import content as fit_content
 
-    with changing(arguments) as workspace:
-        started = time.perf_counter()
-        fitting = workspace.classifier.fit_model(workspace.bank)
-        seconds = time.perf_counter() - started
+    before, started = before_change(arguments), time.perf_counter()
+    fit_model = ahead(before.bank, before.classifier.fit_model)
+    seconds = time.perf_counter() - started
+    with locked(before) as workspace:
+        fitting = fit_model(workspace.bank)
         after = edit(workspace.bank, fitting.fitted.model.tensors(), by="sar-bank fit")
         write(arguments, workspace, after, fit=fit_content(fitting))
         if arguments.form == "text":
@@ -150,6 +153,7 @@ def carry(arguments: BankArguments) -> None:
     rolled back.
     """
     from sar_infer.bank import carry as edit
+    from sar_infer.bank.edits import ahead
     from sar_infer.bank.file import read
     from sar_infer.bundle.bank_file import WAIT, check_place
     from sar_infer.bundle.bundle import open_bundle
@@ -159,17 +163,19 @@ def carry(arguments: BankArguments) -> None:
         raise Refusal("no bundle given: sar-bank carry BANK_FILE --bundle BUNDLE")
     check_place(arguments.file)
     bundle = open_bundle(arguments.bundle)
+    embed = Workspace(bundle, bundle.bank, arguments.file).classifier.embed_phrases
+    before = read(arguments.file, detached=True)
+    carried = ahead(before, lambda bank: edit(bank, bundle.bank, embed, by="sar-bank carry"))
     with owned(arguments.file, WAIT) as file:
         bank = read(file, detached=True, name=arguments.file)
-        workspace = Workspace(bundle, bundle.bank, file)
-        after, notes = edit(bank, bundle.bank, workspace.classifier.embed_phrases, by="sar-bank carry")
+        after, notes = carried(bank)
+        changed = after not in (before, bank)
         for note in notes:
             click.echo(one_line(f"Warning: {note}"), err=True)
-        if after is not bank:
-            save(arguments, workspace, after)
-    count = len(after.names) if after is not bank else 0
-    text = f"carried; {count:,} classes" if after is not bank else "belongs to this bundle already"
-    content = {"bank": str(arguments.file), "changed": after is not bank, "notes": notes, "step": after.log.last}
+        if changed:
+            save(arguments, Workspace(bundle, bundle.bank, file), after)
+    text = f"carried; {len(after.names):,} classes" if changed else "belongs to this bundle already"
+    content = {"bank": str(arguments.file), "changed": changed, "notes": notes, "step": after.log.last}
     emit(arguments.form, lambda: content, [text])
 
 

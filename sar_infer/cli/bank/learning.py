@@ -11,8 +11,9 @@ import click
 from sar_infer.cli.bank.common import (
     BankArguments,
     Workspace,
-    changing,
+    before_change,
     counted,
+    locked,
     on_bank,
     opened,
     own_option,
@@ -52,21 +53,23 @@ def learn(
     `sar-bank fit`.
     """
     from sar_infer.bank import learn as edit
+    from sar_infer.bank.edits import ahead
     from sar_infer.classify.learning import report_lines
 
-    before = opened(arguments)
+    before = opened(arguments) if dry_run else before_change(arguments)
     _check(before)
     skipped: list[tuple[str, str]] = []
     with _spooled(before, photos, column, key_column, skipped) as spool:
         if not len(spool):
             raise Refusal(f"{photos[0]}: no photo that can be read")
+        adapt = ahead(before.bank, lambda bank: before.classifier.adapt(spool, bank=bank, all_known=all_known))
         if dry_run:
-            _, report = before.classifier.adapt(spool, bank=before.bank, all_known=all_known)
+            _, report = adapt(before.bank)
             content = {"bank": str(arguments.file), "changed": False, "learned": _content(report, skipped)}
             emit(arguments.form, lambda: content, [])
         else:
-            with changing(arguments) as workspace:  # locked only now: encoding may have taken hours
-                change, report = workspace.classifier.adapt(spool, bank=workspace.bank, all_known=all_known)
+            with locked(before) as workspace:
+                change, report = adapt(workspace.bank)
                 after = edit(workspace.bank, change, by="sar-bank learn")
                 write(arguments, workspace, after, learned=_content(report, skipped))
     if arguments.form == "text":

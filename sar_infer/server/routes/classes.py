@@ -13,7 +13,7 @@ from pydantic_core import to_json
 from starlette.convertors import PathConvertor, register_url_convertor
 
 from sar_infer.bank import ClassBank, Entry, PhotoSet, Step, put_classes, remove, rollback
-from sar_infer.bank.edits import steps_back, texts_to_embed
+from sar_infer.bank.edits import ahead, steps_back, texts_to_embed
 from sar_infer.classify.fitting import fit_advice
 from sar_infer.errors import InputError
 from sar_infer.evaluation import Finding, check_new_photos, name_findings
@@ -152,14 +152,20 @@ async def put_class(
     phrases, photographed = {name: texts}, {} if photos is None else {name: photos}
     done: list[tuple[int, dict[str, Any]]] = []
 
-    def edit(bank: ClassBank) -> ClassBank:
-        position, bundle = bank.lookup.get(name), service.engine.bundle
+    def put(bank: ClassBank) -> ClassBank:
         if photos is not None and bank.encoder_digest != encoder:
             raise Problem("overloaded", "the bundle was replaced while photos were read; send them again", BUSY_SECONDS)
+        return put_classes(bank, phrases, photographed, service.engine.classifier.class_rows, by=_BY)
+
+    whole = await service.current(bank)
+    with service.lease():
+        put_ahead = await in_thread(lambda: ahead(whole, put))  # a name takes longer to embed than all else
+
+    def edit(bank: ClassBank) -> ClassBank:
+        position, bundle = bank.lookup.get(name), service.engine.bundle
         if position is not None and if_none_match is not None:
             raise Problem("precondition-failed", f"class {bank.names[position]!r} exists already")
-        embed = service.engine.classifier.class_rows
-        after = put_classes(bank, phrases, photographed, embed, by=_BY)
+        after = put_ahead(bank)
         entry, findings = after.entry(name), list[Finding]()
         if len(bank.names) <= LARGE and not change.photos_only:
             findings += name_findings(bank, bundle, texts_to_embed(bank, phrases, photographed))

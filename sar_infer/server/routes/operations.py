@@ -12,7 +12,7 @@ from prometheus_client import generate_latest
 from sar_infer import __version__
 from sar_infer.errors import SarInferError
 from sar_infer.server.openapi import answer, problems
-from sar_infer.server.problems import Problem
+from sar_infer.server.problems import Problem, public
 from sar_infer.server.request import Keyed, Serving
 
 router = APIRouter(tags=["operations"])
@@ -78,6 +78,7 @@ async def reload(service: Keyed) -> Response:
     try:
         await service.reload()
     except SarInferError as error:
-        raise Problem("bad-bundle", f"refused, the old bundle stays: {error}") from None
+        reason = public(error, service.settings.bank, service.engine.bundle.path)
+        raise Problem("bad-bundle", f"refused, the old bundle stays: {reason}") from None
     digest, bank = service.engine.bundle.manifest.digest, service.store.bank
     return JSONResponse({"digest": digest, "classes": len(bank.names)})

@@ -76,7 +76,7 @@ def test_what_is_no_bank_file_is_refused_in_one_line_and_the_old_classes_stay(
     assert server.metric("sar_bank_usable") == 0
     refused = ask(server, "POST", "/v1/reload")
     assert (refused.status_code, refused.json()["code"]) == (422, "bad-bundle")
-    assert str(bank) in refused.json()["detail"]
+    assert refused.json()["detail"].startswith(f"refused, the old bundle stays: {bank.name}: ")  # no path
     expected = f"{bank}: is {'a folder' if put is Path.mkdir else 'not a regular file'}"
     assert refusal(server.service.settings).startswith(expected)
     remove(bank)
@@ -102,6 +102,6 @@ def test_a_damaged_row_of_a_large_bank_is_seen_at_the_start_and_at_reload(tmp_pa
         damaged.replace(bank)
         refused = ask(server, "POST", "/v1/reload")
         assert (refused.status_code, refused.json()["code"]) == (422, "bad-bundle")
-        assert str(bank) in refused.json()["detail"]
+        assert refused.json()["detail"].startswith(f"refused, the old bundle stays: {bank.name}: ")  # no path
         assert ask(server, "GET", "/readyz").status_code == 200
     assert refusal(server.service.settings).startswith(f"{bank}: ")
