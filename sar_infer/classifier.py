@@ -15,21 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sar_infer._arrays import Floats
-from sar_infer.bank import (
-    BankCalibration,
-    ClassBank,
-    Learn,
-    PhotoSet,
-    calibrate,
-    create,
-    fit,
-    learn,
-    put_classes,
-    remove,
-    rename,
-    rollback,
-)
-from sar_infer.bank.edits import ahead, steps_back, texts_to_embed
+from sar_infer.bank import BankCalibration, ClassBank, Learn, PhotoSet, edits
 from sar_infer.bank.file import Tensors, decoded, encoded
 from sar_infer.bundle.bank_file import BankFile, check_place
 from sar_infer.bundle.bundle import Bundle, Place, default_bundle, on_hub, open_bundle
@@ -72,15 +58,16 @@ from sar_infer.images.labelled import Labelled, by_class, is_folder, unfolded
 from sar_infer.images.load import ImageSource, source_name
 from sar_infer.images.prefetch import decode_batches, decode_photos, readable
 from sar_infer.images.sources import is_one, several
-from sar_infer.results import PLAIN, DecisionOptions, ImageResult, Neighbour, Prediction, Profile
+from sar_infer.profile import Profile
+from sar_infer.results import PLAIN, DecisionOptions, ImageResult, Neighbour, Prediction
 from sar_infer.text.names import Classes, name_key, phrases_by_name
 
 NO_EXAMPLES: Mapping[str, PhotoSet] = {}
 ELSEWHERE = {
-    "class_names": "classes_",
-    "embed": "encode(images)",
-    "labels": "classes_",
-    "names": "classes_",
+    **dict.fromkeys(["class_names", "id2label", "labels", "names"], "classes_"),
+    **dict.fromkeys(["decision_function", "predict_log_proba"], "predict_proba(images)"),
+    **dict.fromkeys(["embed", "get_image_features"], "encode(images)"),
+    "export": "the command sar-bundle onnx",
     "push_to_hub": 'save("shop.safetensors"), and the command sar-bundle freeze for a folder to upload',
     "train": "fit(photos, labels); the command sar-train learns a prompt",
     "val": "evaluate(folder)",
@@ -248,6 +235,7 @@ class Classifier(Embedder):
         threshold: float | None = None,
         explain: bool = False,
         coverage: float | None = None,
+        batch_size: int = 16,
     ) -> Any:
         """Classify images; one that cannot be read gets a result with ``error`` set and does not stop the others.
 
@@ -265,19 +253,20 @@ class Classifier(Embedder):
             threshold: Probability of *unknown*, 0 to 1, above which it does, instead of the bank's own.
             explain: Give the reasons for the best class.
             coverage: Give the set of classes that contains the true one with this probability.
+            batch_size: Number of images that run through the encoder together.
 
         Returns:
             One `ImageResult` for a file, bytes or an array; a list of one per image, in order, for a folder or several.
 
         Raises:
             ClassNameError: a name is empty or too long.
-            InputError: there is no class to choose from, ``top_k`` is below 1, or no class model was fitted that
-                has what these options need.
+            InputError: there is no class to choose from, ``top_k`` or ``batch_size`` is below 1, or no class model was
+                fitted that has what these options need.
         """
         options = DecisionOptions(unknown, threshold, coverage, explain)
         bank = None if examples is None else self.create(examples)
         chosen = classes if isinstance(classes, ClassSet) else self.class_set(classes, only, bank)
-        results = list(self.stream(unfolded(images), chosen, top_k, options=options))
+        results = list(self.stream(unfolded(images), chosen, top_k, batch_size, options=options))
         return results[0] if is_one(images) and not is_folder(images) else results
 
     def __call__(
@@ -299,48 +288,42 @@ class Classifier(Embedder):
         labels: Sequence[str] | None = None,
         *,
         classes: Classes | None = None,
-        watch: Callable[[int], object] = lambda count: None,
-        by: str = "Python",
+        skip_unreadable: bool = False,
     ) -> ClassBank:
         """Return a bank of exactly some classes, with the class model fitted where there are photos enough.
+
+        ``label_check`` has the photos in doubt and the copies.
 
         Args:
             photos: Labelled photos, as ``fit`` takes them.
             labels: The class of each photo.
             classes: Further names, or phrases by name, also of classes with photos.
-            watch: Called with the number of photos done since the last call.
-            by: The author, for the history.
+            skip_unreadable: Leave out photos that cannot be read.
 
         Raises:
             InputError: There are no labelled photos there.
             ImageError: A photo cannot be read; the message names it.
             ClassNameError: A name is empty or too long, or there is no class.
         """
-        return self._created(photos, labels, classes, watch, by)[0]
-
-    def _created(
-        self,
-        photos: Labelled | None,
-        labels: Sequence[str] | None = None,
-        classes: Classes | None = None,
-        watch: Callable[[int], object] = lambda count: None,
-        by: str = "Python",
-        *,
-        skip_unreadable: bool = False,
-    ) -> tuple[ClassBank, LabelCheck]:
         labelled = {} if photos is None else by_class(photos, labels)
-        given = {name_key(name): (name, texts) for name, texts in phrases_by_name(classes).items()}
-        phrases = dict([given.pop(name_key(name), (name, (name,))) for name in labelled]) | dict(given.values())
+        texts = {name_key(name): (name, of_class) for name, of_class in phrases_by_name(classes).items()}
+        phrases = dict([texts.pop(name_key(name), (name, (name,))) for name in labelled]) | dict(texts.values())
         names = {name_key(name): name for name in phrases}
         pairs = [(names[name_key(name)], image) for name, images in labelled.items() for image in images]
         read = self.read_photos(pairs, skip_unreadable=skip_unreadable)
-        watch(len(pairs))
+        empty, check = self._checked(read)
+        bank = edits.create(empty, phrases, self.class_rows(phrases, read.sets), read.sets, by="Python")
+        self.label_check = check
+        return self._fitted(bank) if enough(bank.photos) else bank
+
+    def _checked(self, read: ReadPhotos) -> tuple[ClassBank, LabelCheck]:
+        """Return a bank without classes, and what there is to say about photos for it."""
         bundled = self.bundle.bank
         empty = ClassBank(bundled.encoder_digest, bundled.dim, images=bundled.images)
-        bank = create(empty, phrases, self.class_rows(phrases, read.sets), read.sets, by=by)
-        if enough(bank.photos):
-            bank = fit(bank, self.fit_model(bank).fitted.model.tensors(), by=by)
-        return bank, check_new_photos(empty, self.bundle, read.sets, read.files, read.twice)
+        return empty, check_new_photos(empty, self.bundle, read.sets, read.files, read.twice)
+
+    def _fitted(self, bank: ClassBank) -> ClassBank:
+        return edits.fit(bank, self.fit_model(bank).fitted.model.tensors(), by="Python")
 
     def read_photos(
         self, pairs: Iterable[tuple[str, ImageSource]], *, photos_only: bool = False, skip_unreadable: bool = False
@@ -367,8 +350,7 @@ class Classifier(Embedder):
             WriteError: The page cannot be written.
         """
         read = self.read_photos((name, image) for name, of in by_class(photos, labels).items() for image in of)
-        empty = ClassBank(self.bundle.bank.encoder_digest, self.bundle.bank.dim)
-        check = check_new_photos(empty, self.bundle, read.sets, read.files, read.twice)
+        _, check = self._checked(read)
         if page is not None:
             write_labels(Path(page), check, "Photos in doubt")
         return check
@@ -411,12 +393,11 @@ class Classifier(Embedder):
             ImageError: Photos cannot be read; the message names all of them.
         """
         if photos is not None:
-            self._bank, self.label_check = self._created(photos, labels, skip_unreadable=skip_unreadable)
-            if line := self.label_check.line(None):
+            self._bank = self.create(photos, labels, skip_unreadable=skip_unreadable)
+            if self.label_check and (line := self.label_check.line(None)):
                 warnings.warn(line, stacklevel=2)
             return self
-        fitting = ahead(self.bank, self.fit_model)
-        return self._changed(lambda bank: fit(bank, fitting(bank).fitted.model.tensors(), by="Python"))
+        return self._changed(edits.ahead(self.bank, self._fitted))
 
     def predict(self, photos: ImageSource | Iterable[ImageSource]) -> npt.NDArray[np.str_]:
         """Return the most probable class (N,) of each photo, as scikit-learn's classifiers do.
@@ -529,7 +510,7 @@ class Classifier(Embedder):
         if photos_only:
             sets[name] = dataclasses.replace(sets[name], photos_only=True)
         texts, bank = {name: None if phrases is None else tuple(phrases)}, self.bank
-        to_embed = texts_to_embed(bank, texts, sets)
+        to_embed = edits.texts_to_embed(bank, texts, sets)
         findings = [] if photos_only else name_findings(bank, self.bundle, to_embed)
         if sets:
             spelling = name if (at := bank.lookup.get(name)) is None else bank.names[at]
@@ -537,7 +518,10 @@ class Classifier(Embedder):
         for finding in findings:
             warnings.warn(FindingWarning(finding), stacklevel=2)
         settings = {} if threshold is None else {"threshold": threshold}
-        self._changed(ahead(bank, lambda bank: put_classes(bank, texts, sets, self.class_rows, settings, by="Python")))
+        put = edits.ahead(
+            bank, lambda bank: edits.put_classes(bank, texts, sets, self.class_rows, settings, by="Python")
+        )
+        self._changed(put)
         if sets and (why := fit_advice(bank, self.bank)):
             warnings.warn(f"{why}: fit()", stacklevel=2)
         return self
@@ -548,7 +532,7 @@ class Classifier(Embedder):
         Raises:
             ClassNameError: There is no such class.
         """
-        return self._changed(lambda bank: remove(bank, names, by="Python"))
+        return self._changed(lambda bank: edits.remove(bank, names, by="Python"))
 
     def rename(self, old: str, new: str) -> Classifier:
         """Rename a class, which keeps its embedding and photos; a bank file is changed on the disk.
@@ -556,7 +540,7 @@ class Classifier(Embedder):
         Raises:
             ClassNameError: There is no such class, or another one has the new name.
         """
-        return self._changed(lambda bank: rename(bank, old, new, by="Python"))
+        return self._changed(lambda bank: edits.rename(bank, old, new, by="Python"))
 
     def undo(self, steps: int = 1) -> Classifier:
         """Take back the latest changes, which ``bank.history`` lists; a bank file is changed on the disk.
@@ -564,7 +548,7 @@ class Classifier(Embedder):
         Raises:
             InputError: There are fewer changes to take back.
         """
-        return self._changed(lambda bank: rollback(bank, steps_back(bank, steps), by="Python"))
+        return self._changed(lambda bank: edits.rollback(bank, edits.steps_back(bank, steps), by="Python"))
 
     def _changed(self, edit: Callable[[ClassBank], ClassBank]) -> Classifier:
         if isinstance(self._bank, BankFile):
@@ -585,7 +569,8 @@ class Classifier(Embedder):
         if is_one(images):
             embedding: Floats = self.embed_images(images)[0]
             return embedding
-        if all(isinstance(image, np.ndarray) and image.dtype == np.float32 for image in images):
+        inputs = not isinstance(images, Iterator)
+        if inputs and all(isinstance(image, np.ndarray) and image.dtype == np.float32 for image in images):
             return super().encode(images, seconds)
         return self.embed_images(images)
 
@@ -641,13 +626,13 @@ class Classifier(Embedder):
         """
         pieces = (([name], row[np.newaxis]) for name, _, row in self.each_photo(unfolded(photos)))
         with FeatureSpool.of(self.bundle.manifest.embed_dim, pieces) as spool:
-            adapted = ahead(self.bank, lambda bank: self.adapt(spool, bank=bank, all_known=all_known))
+            adapted = edits.ahead(self.bank, lambda bank: self.adapt(spool, bank=bank, all_known=all_known))
             reports: list[LearningReport] = []
 
             def edit(bank: ClassBank) -> ClassBank:
                 change, report = adapted(bank)
                 reports.append(report)
-                return learn(bank, change, by="Python")
+                return edits.learn(bank, change, by="Python")
 
             self._changed(edit)
         return reports[0]
@@ -664,8 +649,8 @@ class Classifier(Embedder):
         """
         labelled = by_class(photos, labels, self.bank.lookup.get)
         read = self.read_photos((name, image) for name, of in labelled.items() for image in of)
-        fitted = ahead(self.bank, lambda bank: self.fit_calibration(bank, read.sets))
-        self._changed(lambda bank: calibrate(bank, fitted(bank), by="Python"))
+        fitted = edits.ahead(self.bank, lambda bank: self.fit_calibration(bank, read.sets))
+        self._changed(lambda bank: edits.calibrate(bank, fitted(bank), by="Python"))
         return self.bank.calibration  # type: ignore[return-value] # that has just been set
 
     def fit_calibration(
@@ -682,23 +667,23 @@ class Classifier(Embedder):
             InputError: There are too few.
         """
         # as if there were no calibration yet, so that logits are not of an earlier one
-        classes = self.class_set(bank=calibrate(bank, None))
+        classes = self.class_set(bank=edits.calibrate(bank, None))
         learned = {digest for one in bank.photos.values() for digest in one.digests}
-        columns = {name: bank.lookup.get(name) for name in photos}
-        rows, others = [np.empty((0, bank.dim), np.float32)], [np.empty((0, bank.dim), np.float32)]
-        labels = [np.empty(0, np.int64)]
+        of_classes, of_others, labels = [np.empty((0, bank.dim), np.float32)], [np.empty((0, bank.dim), np.float32)], []
         for name, one in photos.items():
-            column = columns[name]
-            new = one.without(learned if column is None else bank.entry(name).photos).rows
-            (others if column is None else rows).append(new)
-            labels.append(np.full(0 if column is None else len(new), column or 0, np.int64))
-        of_classes, of_others = np.concatenate(rows), np.concatenate(others)
-        if len(of_classes) < LEAST_IMAGES:
+            if (column := bank.lookup.get(name)) is None:
+                of_others.append(one.without(learned).rows)
+            else:
+                of_classes.append(one.without(bank.entry(name).photos).rows)
+                labels += [column] * len(of_classes[-1])
+        if len(labels) < LEAST_IMAGES:
             raise InputError(
-                f"{len(of_classes)} photos that the bank has not used; calibration needs {LEAST_IMAGES} or more"
+                f"{len(labels)} photos that the bank has not used; calibration needs {LEAST_IMAGES} or more"
             )
-        known_logits, other_logits = ranking.logits(of_classes, classes), ranking.logits(of_others, classes)
-        calibrated, measured = fit_scores(known_logits, np.concatenate(labels), other_logits, false_alarms)
+        rows, others = np.concatenate(of_classes), np.concatenate(of_others)
+        calibrated, measured = fit_scores(
+            ranking.logits(rows, classes), np.array(labels, np.int64), ranking.logits(others, classes), false_alarms
+        )
         now = self.class_set(bank=bank)
         decide = self.decide(now, 1, DecisionOptions(unknown=True)) if can_call_unknown(now) else None
 
@@ -707,7 +692,7 @@ class Classifier(Embedder):
                 return None
             return float(np.mean([result.reason is not None for result in decide(images)]))
 
-        before = {"called_unknown": called(of_classes), "others_found": called(of_others)}
+        before = {"called_unknown": called(rows), "others_found": called(others)}
         return BankCalibration(
             bank.content_digest,
             self.model_digest(bank),

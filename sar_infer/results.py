@@ -1,18 +1,13 @@
-"""Results of classification, the options of a call, and the profile of its time."""
+"""Results of classification, and the options of a call."""
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import html
-import io
-import threading
-import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from sar_infer.errors import InputError
+from sar_infer.errors import ImageError, InputError
 
 _SIDE = 240
 """Pixels of the longer side of a photo in a notebook."""
@@ -55,8 +50,17 @@ PLAIN = DecisionOptions()
 """The best classes and nothing else."""
 
 
+class _Attributes:
+    """Names the attributes that there are to whoever asks for those of another library."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("boxes", "plot", "probs", "show", "to_dict", "top1"):
+            raise AttributeError(f"{name}: a result has label, score, predictions and as_row()")
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+
 @dataclass(frozen=True)
-class Prediction:
+class Prediction(_Attributes):
     """One class for one image.
 
     Attributes:
@@ -103,7 +107,7 @@ class Explanation:
 
 
 @dataclass(frozen=True)
-class ImageResult:
+class ImageResult(_Attributes):
     """The result of one image.
 
     Attributes:
@@ -148,52 +152,13 @@ class ImageResult:
     def __getitem__(self, rank: int) -> Prediction:
         return self.predictions[rank]
 
-    def __getattr__(self, name: str) -> Any:
-        if name in ("boxes", "probs", "to_dict", "top1"):
-            raise AttributeError(f"{name}: a result has label, score, predictions and as_row()")
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-
     def _repr_html_(self) -> str:
-        bars = "".join(
-            f"<div>{html.escape(one.label)} {one.score:.1%}<div style='background: #48c; height: .4em; "
-            f"width: {one.score:.1%}'></div></div>"
-            for one in self.predictions
-        )
-        picture = f"<img src='{data}' style='max-width: 12em'>" if (data := _picture(self.image)) else ""
+        from sar_infer.images.thumbnail import thumbnail
+
+        picture, style = "", "background: #48c; height: .4em; width"
+        with contextlib.suppress(ImageError):  # a result of bytes or an array has no file
+            picture = f"<img src='{thumbnail(self.image, _SIDE)}' style='max-width: 12em'>"
+        shares = [(html.escape(one.label), f"{one.score:.1%}") for one in self.predictions]
+        bars = "".join(f"<div>{name} {share}<div style='{style}: {share}'></div></div>" for name, share in shares)
         bars = f"<div style='width: 16em'>{bars or html.escape(str(self))}</div>"
         return f"<div style='display: flex; gap: 1em'>{picture}{bars}</div>"
-
-
-def _picture(path: str) -> str | None:
-    """Return a photo as a small JPEG in a data URI; None if it is no file that Pillow reads."""
-    stream = io.BytesIO()
-    try:
-        from PIL import Image, ImageOps
-
-        with Image.open(path) as image:
-            image.draft("RGB", (_SIDE, _SIDE))
-            small = ImageOps.exif_transpose(image).convert("RGB")
-        small.thumbnail((_SIDE, _SIDE))
-        small.save(stream, "JPEG")
-    except Exception:  # whatever a decoder raises: the bars are shown without a photo
-        return None
-    return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"
-
-
-class Profile:
-    """Seconds of each phase, summed over calls and threads."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._lock = threading.Lock()
-
-    @contextlib.contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        """Count the time spent inside the ``with`` block."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            elapsed = time.perf_counter() - start
-            with self._lock:
-                self.seconds[name] = self.seconds.get(name, 0.0) + elapsed

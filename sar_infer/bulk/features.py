@@ -25,7 +25,7 @@ from sar_infer.encoders.encoders import finite
 from sar_infer.errors import ImageError, InputError, reason_of
 from sar_infer.images.load import ImageSource
 from sar_infer.images.prefetch import decode_batches, readable
-from sar_infer.results import Profile
+from sar_infer.profile import Profile
 
 _ROWS = 1024
 """Rows that are read at once from a result file."""

@@ -32,7 +32,8 @@ from sar_infer.cli.options import (
 )
 from sar_infer.errors import SarInferError, reason_of
 from sar_infer.images.inputs import STDIN, expand_present, folders
-from sar_infer.results import DecisionOptions, Profile
+from sar_infer.profile import Profile
+from sar_infer.results import DecisionOptions
 
 if TYPE_CHECKING:
     from sar_infer.bank import ClassBank

@@ -18,7 +18,7 @@ from sar_infer.evaluation.evaluation import (
 )
 from sar_infer.evaluation.findings import Finding, FindingWarning, duplicates, name_findings
 from sar_infer.evaluation.groups import group_lines, group_rows, write_groups
-from sar_infer.evaluation.html import html_page, thumbnail, write_page
+from sar_infer.evaluation.html import html_page, write_page
 from sar_infer.evaluation.labels import LIST, LabelCheck, LabelIssue, check_new_photos, write_labels
 from sar_infer.evaluation.page import page_data, write_evaluation
 from sar_infer.evaluation.reading import ReadPhotos, read_photos, unreadable
@@ -49,7 +49,6 @@ __all__ = [
     "page_data",
     "read_photos",
     "text_lines",
-    "thumbnail",
     "unreadable",
     "write_evaluation",
     "write_groups",

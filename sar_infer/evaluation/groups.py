@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from sar_infer.errors import ImageError
-from sar_infer.evaluation.html import thumbnail, write_page
+from sar_infer.evaluation.html import write_page
+from sar_infer.images.thumbnail import thumbnail
 
 SHOWN_OF_A_GROUP = 12
 """Photos of a group that the page shows and that its name is given to: the most typical ones."""

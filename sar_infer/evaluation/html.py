@@ -1,20 +1,16 @@
-"""One self-contained HTML file from a page's template and its data, and small pictures for it."""
+"""One self-contained HTML file from a page's template and its data."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import html
-import io
 import json
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from sar_infer.errors import WriteError, one_line
-from sar_infer.images.load import ImageSource, load_rgb
 from sar_infer.storage.files import write_atomically
 
 _SHELL = """<!doctype html>
@@ -38,9 +34,6 @@ _SHELL = """<!doctype html>
 </body>
 </html>
 """
-SIDE = 160
-"""Pixels of the longer side."""
-_QUALITY = 80
 _ESCAPES = str.maketrans({character: f"\\u{ord(character):04x}" for character in "<>&"})
 
 
@@ -100,23 +93,3 @@ def write_page(path: Path, name: str, title: str, data: Any) -> None:
         raise WriteError(
             f"{path}: cannot be written ({error.strerror or error}); free space, or name another file"
         ) from None
-
-
-def thumbnail(source: ImageSource, side: int = SIDE) -> str:
-    """Return a photo as a small JPEG in a data URI.
-
-    The photo is decoded as every photo is, and only its pixels are encoded anew, without metadata of the file.
-
-    Args:
-        source: The photo.
-        side: The longer side of the picture, in pixels; a smaller photo keeps its size.
-
-    Raises:
-        ImageError: The photo cannot be read.
-    """
-    image = load_rgb(source, fill=255, least=side)
-    image.thumbnail((side, side))
-    bare = Image.frombytes("RGB", image.size, image.tobytes())  # without Pillow's notes of the file, such as a comment
-    stream = io.BytesIO()
-    bare.save(stream, "JPEG", quality=_QUALITY)
-    return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"

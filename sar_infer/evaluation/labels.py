@@ -19,7 +19,8 @@ from sar_infer.class_model.labels import LabelIssues, label_issues
 from sar_infer.class_model.model import ClassModel, Rivals
 from sar_infer.errors import ImageError
 from sar_infer.evaluation.findings import Finding
-from sar_infer.evaluation.html import thumbnail, write_page
+from sar_infer.evaluation.html import write_page
+from sar_infer.images.thumbnail import thumbnail
 
 CONFUSED = 0.25
 """Share of the photos of a class that lie nearer to another class from which the pair is reported."""

@@ -11,8 +11,9 @@ import numpy as np
 
 from sar_infer.errors import ImageError
 from sar_infer.evaluation.evaluation import Answer, Evaluation
-from sar_infer.evaluation.html import thumbnail, write_page
+from sar_infer.evaluation.html import write_page
 from sar_infer.images.load import ImageSource
+from sar_infer.images.thumbnail import thumbnail
 
 MOST_WORST = 48
 """Photos that are shown: the surest wrong answers."""

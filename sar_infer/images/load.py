@@ -159,7 +159,7 @@ def _opened(source: ImageSource, formats: tuple[str, ...]) -> Image.Image:
     if isinstance(source, str | os.PathLike):
         path = Path(source)
         if not path.exists():
-            raise ImageError("no such file")
+            raise ImageError("an address; download it first" if "://" in str(source) else "no such file")
         if not path.is_file():
             raise ImageError("not a file")
         with path.open("rb") as stream:

@@ -17,7 +17,7 @@ from sar_infer.errors import ImageError
 from sar_infer.images.formats import FORMATS
 from sar_infer.images.load import MAX_PIXELS, ImageSource, load_rgb, source_name
 from sar_infer.images.preprocess import fit, pixel_digest, scaled
-from sar_infer.results import Profile
+from sar_infer.profile import Profile
 
 Decoded = tuple[str, Floats | ImageError]
 """The name of an input, with its (3, H, W) pixels or the error that it gave."""

@@ -12,12 +12,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from sklearn import metrics
 from sklearn.base import clone, is_classifier
-from sklearn.metrics import classification_report, confusion_matrix
 from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_val_score
 
-from sar_infer import Classifier, ImageError, InputError
+from sar_infer import ClassBank, Classifier, ImageError, InputError
 from sar_infer.bank import set_class
+from sar_infer.encoders import cache
 
 ROOT = Path(__file__).parents[2] / "examples" / "clothes"
 TRAIN, TEST = ROOT / "train", ROOT / "test"
@@ -27,6 +28,57 @@ LABELS = [name for name in NAMES for _ in range(8)]
 TEST_PATHS = [str(path) for name in NAMES for path in sorted((TEST / name).iterdir())[:4]]
 TEST_LABELS = [name for name in NAMES for _ in range(4)]
 HAT = TEST_PATHS[4]
+GUESSES = {
+    # scikit-learn
+    "Classifier(device='cpu').fit(PATHS, LABELS).classes_.tolist()": "it == NAMES",
+    "Classifier(device='cpu').partial_fit(PATHS, LABELS).classes_.tolist()": "it == NAMES",
+    "model.predict(TEST_PATHS)": "it.dtype.kind == 'U' and np.mean(it == np.array(TEST_LABELS)) >= 0.75",
+    "model.predict_proba(TEST_PATHS)": "(it.shape, it.dtype) == ((12, 3), np.float64)",
+    "model.score(TEST_PATHS, TEST_LABELS)": "it == np.mean(model.predict(TEST_PATHS) == np.array(TEST_LABELS))",
+    "confusion_matrix(TEST_LABELS, model.predict(TEST_PATHS))": "it.sum() == 12",
+    "classification_report(TEST_LABELS, model.predict(TEST_PATHS))": "'trousers' in it",
+    "clone(model).classes_.tolist()": "it == NAMES",
+    "model.get_params()": "it == {}",
+    "pickle.loads(pickle.dumps(model)).predict([HAT]).tolist()": "it == ['hat']",
+    "is_classifier(model)": "it",
+    # transformers, a pipeline of zero-shot image classification
+    "pipe(HAT, candidate_labels=['hat', 'dog'])": "{one['label'] for one in it.predictions} == {'hat', 'dog'}",
+    "pipe(HAT, candidate_labels=['hat', 'dog'])[0]['label']": "it == 'hat'",
+    "pipe(HAT, candidate_labels=['hat', 'dog'])[0]['score']": "0.5 < it <= 1",
+    "pipe(images=TEST_PATHS[:2], candidate_labels=['hat', 'dog'])": "len(it) == 2",
+    "pipe(Image.open(HAT), candidate_labels=['hat', 'dog'])[0].label": "it == 'hat'",
+    "model(HAT, top_k=1)": "len(it.predictions) == 1",
+    "model([HAT, HAT], batch_size=2)": "len(it) == 2",
+    "model(HAT, ['mug'], top_k=9)": "it[0].label == 'hat'",
+    "pipe('https://example.org/cat.jpg', candidate_labels=['hat']).error": "'download it' in it",
+    "model.id2label": AttributeError("classes_"),
+    "model.get_image_features(HAT)": AttributeError("encode"),
+    # ultralytics
+    "Classifier(file)(HAT).label": "it == 'hat'",
+    "model(str(TEST / 'hat'))": "len(it) == 15",
+    "[result.label for result in model([HAT, HAT])]": "it == ['hat', 'hat']",
+    "next(iter(model.stream(TEST_PATHS))).image": "it == TEST_PATHS[0]",
+    "model(np.asarray(Image.open(HAT).convert('RGB'))).score": "it > 0.5",
+    "model([HAT])[0].probs.top1": AttributeError("label, score"),
+    "model(HAT)[0].boxes": AttributeError("label, score"),
+    "model(HAT).show()": AttributeError("label, score"),
+    "model.names": AttributeError("classes_"),
+    "model.train(data=str(TRAIN))": AttributeError("fit"),
+    "model.val()": AttributeError("evaluate"),
+    "model.export(format='onnx')": AttributeError("sar-bundle onnx"),
+    # setfit
+    "Classifier.from_pretrained(file).predict([HAT])[0]": "it == 'hat'",
+    "model.save_pretrained(folder / 'again.safetensors')": "(folder / 'again.safetensors').exists()",
+    "model.save_pretrained(folder / 'again')": InputError(r"ends in \.safetensors"),
+    "model.push_to_hub('me/shop')": AttributeError("save"),
+    "model.labels": AttributeError("classes_"),
+    # fastembed
+    "Classifier().encode([HAT, HAT])": "it.shape[0] == 2",
+    "np.array(list(model.encode(iter(TEST_PATHS)))).shape[0]": "it == 12",
+    "model.encode(HAT)": "it.ndim == 1 and abs(np.linalg.norm(it) - 1) < 1e-5",
+    "list(model.embed([HAT]))": AttributeError("encode"),
+}
+"""What people write, and a condition for the result (``it``), or an error and what it says."""
 
 
 @pytest.fixture(scope="module")
@@ -34,19 +86,41 @@ def fitted() -> Classifier:
     return Classifier(device="cpu").fit(PATHS, LABELS)
 
 
+@pytest.fixture(scope="module")
+def names(fitted: Classifier, tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    folder = tmp_path_factory.mktemp("guesses")
+    fitted.save(folder / "shop.safetensors")
+    pipe = Classifier(device="cpu")
+    return {
+        **globals(),
+        **vars(metrics),
+        "model": fitted,
+        "pipe": pipe,
+        "folder": folder,
+        "file": folder / "shop.safetensors",
+    }
+
+
+@pytest.mark.parametrize("guess", GUESSES)
+def test_a_guess_works_or_its_error_names_the_call(guess: str, names: dict[str, object]) -> None:
+    expected = GUESSES[guess]
+    if isinstance(expected, Exception):
+        with pytest.raises(type(expected), match=str(expected)):
+            eval(guess, names)  # noqa: S307 - the lines above
+    else:
+        assert eval(expected, {**names, "it": eval(guess, names)})  # noqa: S307
+
+
+def test_at_least_thirty_of_forty_guesses_work() -> None:
+    assert len(GUESSES) >= 40
+    assert sum(isinstance(expected, str) for expected in GUESSES.values()) >= 30
+
+
 def copy_of(fitted: Classifier) -> Classifier:
     return clone(fitted)
 
 
 # ------------------------------------------------------------------------------------------------------- scikit-learn
-def test_fit_predict_score(fitted: Classifier) -> None:
-    answers = fitted.predict(TEST_PATHS)
-    assert (answers.dtype.kind, len(answers)) == ("U", 12)
-    assert fitted.score(TEST_PATHS, TEST_LABELS) == np.mean(answers == np.array(TEST_LABELS)) >= 0.75
-    assert confusion_matrix(TEST_LABELS, answers).sum() == 12
-    assert "hat" in classification_report(TEST_LABELS, answers)
-
-
 def test_probabilities_are_the_scores_of_classify_in_the_order_of_the_classes(fitted: Classifier) -> None:
     assert fitted.classes_.tolist() == sorted(NAMES)
     scores = fitted.predict_proba(TEST_PATHS)
@@ -88,6 +162,64 @@ def test_a_clone_is_detached_from_the_file(tmp_path: Path, fitted: Classifier) -
     assert "hat" in shop.classes_
 
 
+def test_photos_may_be_a_folder_a_dictionary_or_paths_with_labels(tmp_path: Path) -> None:
+    for name in NAMES[:2]:
+        shutil.copytree(TRAIN / name, tmp_path / name)
+    folders = {name: tmp_path / name for name in NAMES[:2]}
+    paths = {name: sorted(map(str, folder.iterdir())) for name, folder in folders.items()}
+    labelled = [path for of in paths.values() for path in of], [name for name, of in paths.items() for _ in of]
+    banks = [Classifier(device="cpu").fit(photos).bank for photos in (tmp_path, folders, paths)]
+    assert len({bank.content_digest for bank in [*banks, Classifier(device="cpu").fit(*labelled).bank]}) == 1
+    assert banks[0].names == ("dress", "hat")
+    assert banks[0].fitted is not None  # two classes are enough
+    result = Classifier(device="cpu").classify(HAT, examples=tmp_path)
+    assert (result.label, len(result.predictions)) == ("hat", 2)
+
+
+def test_what_cannot_be_meant_is_one_line(fitted: Classifier) -> None:
+    with pytest.raises(InputError, match="no-such: no such file or folder"):
+        fitted.fit("no-such")
+    with pytest.raises(InputError, match="a label for each photo, got 1 for 24"):
+        fitted.fit(PATHS, ["mug"])
+    with pytest.raises(InputError, match=r"photos without labels: expected fit\(photos, labels\)"):
+        fitted.fit(PATHS)
+    with pytest.raises(InputError, match="2 classes"):
+        Classifier(device="cpu").fit()
+
+
+def test_photos_and_phrases_of_a_class(fitted: Classifier) -> None:
+    shop = copy_of(fitted)
+    row = shop.bank.entry("hat").embedding
+    shop.add("hat", photos=TEST_PATHS[4:6])
+    assert len(shop.bank.photos_of("hat")) == 10
+    np.testing.assert_array_equal(shop.bank.entry("hat").embedding, row)
+    assert shop.add("hat", phrases=["a cap", "a hat"]).bank.entry("hat").phrases == ("a cap", "a hat")
+
+
+def test_changes_are_in_the_bank_file(fitted: Classifier, tmp_path: Path) -> None:
+    fitted.save(tmp_path / "shop.safetensors")
+    one, other = (Classifier(tmp_path / "shop.safetensors", device="cpu") for _ in range(2))
+    one.add("stapler")
+    assert "stapler" in other.bank.names
+    assert ClassBank.load(tmp_path / "shop.safetensors").history[-1].by == "Python"
+
+
+def test_examples_are_embedded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sar_infer.classifier.photo_cache", cache.RecentCache())
+    shutil.copytree(TRAIN / "hat", tmp_path / "hat")
+    classifier, embedded, encode = Classifier(device="cpu"), list[object](), Classifier.encode
+    monkeypatch.setattr(
+        Classifier, "encode", lambda self, images, *rest: embedded.extend(images) or encode(self, images)
+    )
+    first = classifier.embed_photos(sorted((tmp_path / "hat").iterdir()))
+    assert len(embedded) == 16
+    shutil.copy(HAT, tmp_path / "hat" / "new.jpg")
+    paths = sorted((tmp_path / "hat").iterdir())
+    assert [name for name, _, _ in classifier.each_photo(paths)] == [str(path) for path in paths]
+    assert len(embedded) == 17
+    assert first.digests == classifier.embed_photos(paths[:16]).digests
+
+
 @pytest.mark.parametrize("how", ["pickle", "joblib"])
 def test_pickles_open_again(how: str, fitted: Classifier, tmp_path: Path) -> None:
     if how == "pickle":
@@ -117,18 +249,10 @@ def test_bad_images_raise_with_all_their_names(fitted: Classifier, tmp_path: Pat
 
 
 # ---------------------------------------------------- transformers, ultralytics, setfit, fastembed: results and names
-def test_a_call_classifies(fitted: Classifier) -> None:
-    result = fitted(HAT)
-    assert (result.label, str(result).startswith(f"{HAT}: hat ")) == ("hat", True)
-    assert 0.5 < result.score <= 1
-    assert result[0].label == result[0]["label"] == "hat"  # as lists of transformers and ultralytics
-    pipe = Classifier(device="cpu")
-    assert {one.label for one in pipe(HAT, candidate_labels=["hat", "dog"])} == {"hat", "dog"}
-    assert {one.label for one in pipe.classify(HAT, classes=["hat", "dog"])} == {"hat", "dog"}
-    assert [one.label for one in fitted(HAT, ["mug"], top_k=9)] != ["mug"]
+def test_the_classes_of_a_call(fitted: Classifier) -> None:
+    assert str(fitted(HAT)).startswith(f"{HAT}: hat ")
+    assert {one.label for one in Classifier(device="cpu").classify(HAT, classes=["hat", "dog"])} == {"hat", "dog"}
     assert [one.label for one in fitted(HAT, candidate_labels=["mug"])] == ["mug"]
-    assert [one.label for one in fitted(TEST_PATHS[4:6])] == ["hat", "hat"]
-    assert len(fitted(str(TEST / "hat"))) == 15
 
 
 @pytest.mark.parametrize(
@@ -196,29 +320,6 @@ def test_classes_change_and_changes_are_undone(fitted: Classifier) -> None:
     shop.rename("hat", "cap").remove("dress")
     assert shop.classes_.tolist() == ["cap", "shoes", "trousers"]
     assert shop.undo(2).classes_.tolist() == ["dress", "hat", "shoes", "trousers"]
-
-
-@pytest.mark.parametrize(
-    ("name", "here"),
-    [
-        ("class_names", "classes_"),
-        ("embed", "encode"),
-        ("labels", "classes_"),
-        ("names", "classes_"),
-        ("push_to_hub", "save"),
-        ("train", "fit"),
-        ("val", "evaluate"),
-    ],
-)
-def test_words_of_other_libraries_name_the_call(fitted: Classifier, name: str, here: str) -> None:
-    with pytest.raises(AttributeError, match=here):
-        getattr(fitted, name)
-
-
-def test_results_of_other_libraries_name_the_attribute(fitted: Classifier) -> None:
-    for name in ("boxes", "probs", "to_dict", "top1"):
-        with pytest.raises(AttributeError, match="label, score"):
-            getattr(fitted(HAT), name)
 
 
 # --------------------------------------------------------------------------------------------- what the commands tell

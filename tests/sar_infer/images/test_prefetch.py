@@ -11,7 +11,7 @@ from support.bundles import PREPROCESS
 
 from sar_infer.errors import ImageError
 from sar_infer.images.prefetch import decode_batches, decode_image, decode_photo
-from sar_infer.results import Profile
+from sar_infer.profile import Profile
 
 
 def picture(value: int) -> np.ndarray:

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from sar_infer.errors import ImageError
-from sar_infer.evaluation import thumbnail
+from sar_infer.images.thumbnail import thumbnail
 
 
 def picture(uri: str) -> Image.Image:

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from sar_infer.results import Profile
+from sar_infer.profile import Profile
 
 
 def test_time_adds_up_by_phase_over_threads_even_if_the_work_fails(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,34 @@
+"""Small pictures of photos, for pages and notebooks."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+from PIL import Image
+
+from sar_infer.images.load import ImageSource, load_rgb
+
+SIDE = 160
+"""Pixels of the longer side."""
+_QUALITY = 80
+
+
+def thumbnail(source: ImageSource, side: int = SIDE) -> str:
+    """Return a photo as a small JPEG in a data URI.
+
+    The photo is decoded as every photo is, and only its pixels are encoded anew, without metadata of the file.
+
+    Args:
+        source: The photo.
+        side: The longer side of the picture, in pixels; a smaller photo keeps its size.
+
+    Raises:
+        ImageError: The photo cannot be read.
+    """
+    image = load_rgb(source, fill=255, least=side)
+    image.thumbnail((side, side))
+    bare = Image.frombytes("RGB", image.size, image.tobytes())  # without Pillow's notes of the file, such as a comment
+    stream = io.BytesIO()
+    bare.save(stream, "JPEG", quality=_QUALITY)
+    return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"
