@@ -214,7 +214,7 @@ def test_rows_of_names_and_phrases(classifier: Classifier) -> None:
 
 @pytest.mark.parametrize("device", ["cuda:0", "gpu", "CPU"])
 def test_other_devices_are_not_taken_for_auto(bundle_path: Path, device: str) -> None:
-    with pytest.raises(InputError, match=f"'{device}'"):
+    with pytest.raises(DeviceError, match=f"'{device}'"):
         Classifier(open_bundle(bundle_path), device=device)  # type: ignore[arg-type]
 
 
