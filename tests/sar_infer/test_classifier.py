@@ -8,7 +8,16 @@ from PIL import Image
 from support.bundles import BANK_NAMES, DIM, ENCODER_DIGEST, PREPROCESS, image_weight, name_rows
 from support.pictures import encoded
 
-from sar_infer import BankError, BundleError, Classifier, ClassNameError, DecisionOptions, ImageError, InputError
+from sar_infer import (
+    BankError,
+    BundleError,
+    Classifier,
+    ClassNameError,
+    DecisionOptions,
+    DeviceError,
+    ImageError,
+    InputError,
+)
 from sar_infer.bank import ClassBank, add
 from sar_infer.bundle.bundle import open_bundle
 from sar_infer.encoders.cache import EmbeddingCache
