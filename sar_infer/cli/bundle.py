@@ -16,6 +16,7 @@ import click
 
 from sar_infer import __version__
 from sar_infer.cli.command import Command, Group
+from sar_infer.cli.comparing import compare
 from sar_infer.cli.options import (
     BUNDLE_ARGUMENT,
     CONTEXT,
@@ -45,6 +46,7 @@ Examples:
   sar-bundle import hf://immich-app/ViT-B-32__openai --out bundles/b32
   sar-bundle show bundles/mine
   sar-bundle verify bundles/mine --photos photos/
+  sar-bundle compare bundles/mine bundles/b32 --photos photos/
   sar-bundle freeze bundles/mine --bank mine.safetensors --out bundles/menu
   sar-bundle onnx bundles/mine --bank mine.safetensors --out shop.onnx
   sar-bundle shrink bundles/mine --precision int8 --photos photos/ --out small
@@ -229,6 +231,8 @@ def freeze(bundle: str | None, bank: Path, out: Path, form: str, *, overwrite: b
         following = f"sar-classify PHOTO --bundle {shlex.quote(str(out))}"
         emit(form, lambda: content, [f"{out}: {len(classes.names):,} classes; next: {following}"])
 
+
+main.add_command(compare)
 
 if __name__ == "__main__":
     main()

@@ -1,0 +1,163 @@
+"""``sar-bundle compare``: several bundles on the same labelled photos."""
+
+from __future__ import annotations
+
+import contextlib
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sar_infer.cli.command import Command
+from sar_infer.cli.options import emit, format_option, one_blas_thread, option, reported, warn
+
+if TYPE_CHECKING:
+    from sar_infer._arrays import Floats
+    from sar_infer.classifier import Classifier
+    from sar_infer.evaluation.compare import Candidate, Cost
+
+_BATCH = 16
+
+
+@click.command(cls=Command, groups={"Options": "photos precision html form"})
+@click.argument("bundles", nargs=-1, required=True, metavar="BUNDLE...")
+@click.option("--photos", required=True, metavar="FOLDER", help="Labelled photos, one folder for each class.")
+@option(
+    "--precision",
+    multiple=True,
+    type=click.Choice(["fp32", "fp16", "int8", "auto"]),
+    default=("fp32",),
+    help="Precision of the image encoders. Repeatable: each bundle in each that it has.",
+)
+@click.option("--html", type=click.Path(path_type=Path), help="Also write one HTML page.")
+@format_option
+def compare(bundles: Sequence[str], photos: str, precision: Sequence[str], html: Path | None, form: str) -> None:
+    """Compare encoders on your photos, in a minute and without PyTorch.
+
+    For each BUNDLE, a folder or hf://USER/NAME@REVISION: cross-validated accuracy of the class model, also with 1, 2, 4
+    … photos of each class and by name, AUROC of unknown images, milliseconds, memory, disk and licence. Differences are
+    those on the same photos. Says which bundle is best, which are level with it and cheaper, and how many photos would
+    tell them apart.
+
+    Exit code: 0 if all photos were read; 1 if a photo could not be read; 2 if nothing was compared.
+    """
+    one_blas_thread()
+    with reported(photos):
+        from sar_infer.cli.evaluating import check_page, labelled_photos
+        from sar_infer.evaluation.compare import comparison_content, comparison_lines, ranked
+
+        check_page(html)
+        pairs = [(name, path) for name, paths in labelled_photos([photos], lambda _: None).items() for path in paths]
+        opened = dict(_opened(bundles, precision))
+        read = {name: _embedded(name, classifier, pairs) for name, classifier in opened.items()}
+        shared = [path for _, path in pairs if all(path in of_bundle for of_bundle in read.values())]
+        costs = dict(_costs(opened, shared[:: max(1, len(shared) // 48)]))
+        order = ranked(
+            [
+                _candidate(name, classifier, {path: read[name][path] for path in shared}, costs[name])
+                for name, classifier in opened.items()
+            ]
+        )
+        emit(form, lambda: comparison_content(order), comparison_lines(order))
+    sys.exit(int(len(shared) < len(pairs)))
+
+
+def _opened(bundles: Sequence[str], precisions: Sequence[str]) -> Iterator[tuple[str, Classifier]]:
+    """Yield the name of each bundle in each precision, and its classifier.
+
+    Raises:
+        BundleError: A bundle cannot be opened.
+        InputError: It has none of the precisions.
+    """
+    from sar_infer.bundle.bundle import bundle_name, open_bundle
+    from sar_infer.classifier import Classifier
+
+    names = [bundle_name(one) for one in bundles]
+    for location, name in zip(bundles, names, strict=True):
+        bundle = open_bundle(location)
+        there = [one for one in precisions if one in ("fp32", "auto", *bundle.manifest.precisions)]
+        for precision in there or precisions[:1]:
+            classifier = Classifier(bundle, precision=precision)  # type: ignore[arg-type] # click has checked it
+            title = name if names.count(name) == 1 else location
+            yield (
+                title if classifier.choice.precision == "fp32" else f"{title} {classifier.choice.precision}",
+                classifier,
+            )
+
+
+def _embedded(name: str, classifier: Classifier, pairs: Sequence[tuple[str, str]]) -> dict[str, tuple[str, Floats]]:
+    """Return class and embedding of each photo by its path, with a bar on a terminal, and warn of unreadable ones."""
+    from sar_infer.cli.bank.common import counted
+
+    bar = counted(((pair,) for pair in pairs), len(pairs), f"Encoding with {name}")
+    read = classifier.read_photos((pair for (pair,) in bar), skip_unreadable=True)
+    classifier.close_images()
+    for _, path, reason in read.unreadable:
+        warn(f"{path}: {reason}; left out")
+    sets = read.sets.items()
+    return {read.files[label, digest]: (label, row) for label, one in sets for digest, row in one.recent.items()}
+
+
+def _candidate(name: str, classifier: Classifier, photos: Mapping[str, tuple[str, Floats]], cost: Cost) -> Candidate:
+    """Return a bundle with its cost and with its curve on some photos."""
+    import numpy as np
+
+    from sar_infer.evaluation.compare import Candidate
+    from sar_infer.evaluation.curve import photo_curve
+
+    manifest = classifier.bundle.manifest
+    names = list(dict.fromkeys(label for label, _ in photos.values()))
+    texts = None if manifest.tokenizer is None else classifier.embed_names(names)
+    labels = np.array([names.index(label) for label, _ in photos.values()])
+    curve = photo_curve(np.array([row for _, row in photos.values()]), labels, texts, manifest.logit_scale)
+    return Candidate(name, manifest.provenance.licences, curve, cost)
+
+
+def _costs(opened: Mapping[str, Classifier], photos: Sequence[str]) -> Iterator[tuple[str, Cost]]:
+    """Yield the cost of each bundle by its name, measured in a process of its own."""
+    from sar_infer.processes.alone import answer_each
+
+    tasks = [(one.bundle.location, one.choice.precision, photos) for one in opened.values()]
+    for (name, _), (_, cost) in zip(opened.items(), answer_each(_timing, tasks, 1), strict=True):
+        if isinstance(cost, BaseException):
+            raise cost
+        yield name, cost
+
+
+def _timing() -> Callable[..., Cost]:
+    return _cost
+
+
+def _cost(location: str, precision: Any, photos: Sequence[str]) -> Cost:
+    """Return the cost of a bundle, measured in this process."""
+    from sar_infer.classifier import Classifier
+    from sar_infer.evaluation.compare import Cost
+
+    classifier = Classifier(location, precision=precision)
+    batches = [
+        [photos[n % len(photos)] for n in range(start, start + _BATCH)] for start in range(0, 3 * _BATCH, _BATCH)
+    ]
+
+    def milliseconds(images: Sequence[str]) -> float:
+        began = time.perf_counter()
+        classifier.embed_images(images)
+        return 1000 * (time.perf_counter() - began) / len(images)
+
+    milliseconds(photos[:1])  # opens the session
+    one = statistics.median([milliseconds([photo]) for photo in batches[0]])
+    batch = statistics.median([milliseconds(batch) for batch in batches])
+    disk = sum(entry.size for entry in classifier.bundle.manifest.files.values())
+    return Cost(one, batch, _peak(), disk / 2**20)
+
+
+def _peak() -> float | None:
+    """Return the most MiB that this process has used; None where the system is not Linux."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 2**10
+    return None
