@@ -53,8 +53,8 @@ class Candidate:
 def ranked(candidates: Sequence[Candidate]) -> list[Candidate]:
     """Return candidates with their difference to the best, the best first; all must have the same photos."""
     best, *others = sorted(candidates, key=lambda one: (-one.curve.accuracy.share, one.cost.batch_ms))
-    flags = best.curve.right[-1]
-    differences = [paired_difference(one.curve.right[-1], flags) for one in others]
+    flags = best.curve.right[-1] > 0
+    differences = [paired_difference(one.curve.right[-1] > 0, flags) for one in others]
     return [best, *map(lambda one, of: dataclasses.replace(one, difference=of), others, differences)]
 
 

@@ -44,15 +44,18 @@ class Curve:
     Attributes:
         points: By rising number of photos; the last one has all that there are.
         classes: C.
+        learned: Photos of each class from which the last point learned, on average.
         auroc: Probability that *unknown* is more probable for a photo of a held-out class than for one of another;
             None if no class could be held out.
-        right: (K, N) flags of the photos that are classified correctly, by point.
+        right: (K, N) shares of the draws, 0 to 1, in which a photo is classified correctly, by point; in
+            cross-validation flags.
     """
 
     points: tuple[Point, ...]
     classes: int
+    learned: float
     auroc: float | None
-    right: Flags = field(repr=False)
+    right: Doubles = field(repr=False)
 
     @property
     def accuracy(self) -> Share:
@@ -61,7 +64,7 @@ class Curve:
 
     def to_json(self) -> dict[str, Any]:
         """Return all but the flags as JSON values."""
-        content = dataclasses.asdict(dataclasses.replace(self, right=np.zeros(0, np.bool_)))
+        content = dataclasses.asdict(dataclasses.replace(self, right=np.zeros(0)))
         del content["right"]
         return content
 
@@ -72,46 +75,52 @@ def photo_curve(
     texts: npt.NDArray[Any] | None,
     scale: float,
     *,
+    held_out: Flags | None = None,
     seed: int = 0,
 ) -> Curve:
     """Return the accuracy by number of photos of each class.
 
     Args:
         rows: (N, D) unit embeddings.
-        labels: (N,) 0 to C - 1, each class at least once.
+        labels: (N,) 0 to C - 1.
         texts: (C, D) unit text rows; None if the bundle has no text tower.
         scale: The logit scale.
+        held_out: (N,) flags of photos to test, of which none is learned; None for cross-validation.
         seed: Of the folds.
 
     Raises:
-        InputError: Fewer than two classes, or most have fewer than two photos.
+        InputError: Fewer than two classes, or most have fewer than two photos to learn from.
     """
-    counts = np.bincount(labels)
-    usual = int(np.median(counts))
-    if len(counts) < 2 or usual < 2:
-        raise InputError(
-            f"cross-validation needs two classes, and two photos of most; got {len(counts)} classes and {usual} photos "
-            "of the median class"
-        )
-    folds = min(FOLDS, usual)
-    named = np.full(len(counts), texts is not None)
-    prior = np.full((len(counts), rows.shape[1]), rows.shape[1] ** -0.5) if texts is None else texts.astype(np.float64)
-    fitted = fit(rows, labels, prior, scale, named=named, seed=seed)
-    numbers = [2**power for power in range(20) if 2**power < usual * (1 - 1 / folds)]
-    right = np.zeros((len(numbers) + 1, len(rows)), np.bool_)
+    given = np.arange(len(labels)) if held_out is None else np.flatnonzero(~held_out)
+    usual = int(np.median(np.bincount(labels[given]))) if len(given) else 0
+    classes = int(labels.max(initial=-1)) + 1
+    if classes < 2 or usual < 2:
+        raise InputError(f"expected two classes with two photos of most; got {classes}, and {usual} photos of most")
+    named = np.full(classes, texts is not None)
+    prior = np.full((classes, rows.shape[1]), rows.shape[1] ** -0.5) if texts is None else texts.astype(np.float64)
+    fitted = fit(rows[given], labels[given], prior, scale, named=named, seed=seed)
+    folds, rng = min(FOLDS, usual), np.random.default_rng(seed)
+    if held_out is None:
+        parts, learned_photos = [*splits(labels, folds, rng)], usual * (1 - 1 / folds)
+    else:
+        tested = np.flatnonzero(held_out)
+        parts, learned_photos = [(rng.permutation(given), tested) for _ in range(FOLDS)], float(usual)
+    numbers = [2**power for power in range(20) if 2**power < learned_photos]
+    right = np.zeros((len(numbers) + 1, len(rows)))
     inside, prior, _ = in_span(rows.astype(np.float64), prior, None)
-    for learned, tested in splits(labels, folds, np.random.default_rng(seed)):
+    for learned, tested in parts:
         rank = _ranks(labels[learned])
         for point, most in enumerate((*numbers, len(rows))):
             scores = _scores(inside, labels, prior, named, learned[rank < most], tested, fitted.model)
-            right[point, tested] = scores.argmax(axis=1) == labels[tested]
+            right[point, tested] += scores.argmax(axis=1) == labels[tested]
+    if held_out is not None:
+        right = right[:, held_out] / FOLDS
+        rows, labels = rows[held_out], labels[held_out]
     if texts is not None:
-        by_name = (rows @ texts.T).argmax(axis=1) == labels
-        numbers, right = [0, *numbers], np.concatenate([by_name[None], right])
-    points = [
-        Point(n, share) for n, flags in zip((*numbers, usual), right, strict=True) if (share := Share.of_flags(flags))
-    ]
-    return Curve(tuple(points), len(counts), None if np.isnan(fitted.auroc) else fitted.auroc, right)
+        numbers, right = [0, *numbers], np.concatenate([[(rows @ texts.T).argmax(axis=1) == labels], right])
+    shares = [Share.of_count(round(float(flags.sum())), len(labels)) for flags in right]
+    points = [Point(n, share) for n, share in zip((*numbers, usual), shares, strict=True) if share]
+    return Curve(tuple(points), classes, learned_photos, None if np.isnan(fitted.auroc) else fitted.auroc, right)
 
 
 def splits(labels: Labels, folds: int, rng: np.random.Generator) -> Iterator[tuple[Labels, Labels]]:

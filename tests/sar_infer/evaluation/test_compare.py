@@ -89,7 +89,7 @@ def test_as_many_photos_as_it_says_would_tell_two_apart() -> None:
 def candidate(name: str, right: np.ndarray, milliseconds: float) -> Candidate:
     share = Share.of_flags(right)
     assert share is not None
-    return Candidate(name, {}, Curve((Point(4, share),), 3, None, right[None]), Cost(9, milliseconds, None, 1))
+    return Candidate(name, {}, Curve((Point(4, share),), 3, 3.5, None, right[None]), Cost(9, milliseconds, None, 1))
 
 
 def test_the_best_is_named_and_what_is_level_and_cheaper() -> None:
