@@ -103,8 +103,8 @@ def photo_curve(
     if held_out is None:
         parts, learned_photos = [*splits(labels, folds, rng)], usual * (1 - 1 / folds)
     else:
-        tested = np.flatnonzero(held_out)
-        parts, learned_photos = [(rng.permutation(given), tested) for _ in range(FOLDS)], float(usual)
+        parts = [(rng.permutation(given), np.flatnonzero(held_out)) for _ in range(FOLDS)]
+        learned_photos = float(usual)
     numbers = [2**power for power in range(20) if 2**power < learned_photos]
     right = np.zeros((len(numbers) + 1, len(rows)))
     inside, prior, _ = in_span(rows.astype(np.float64), prior, None)
