@@ -57,6 +57,7 @@ from sar_infer.evaluation import (
 from sar_infer.images.labelled import Labelled, by_class, is_folder, unfolded
 from sar_infer.images.load import ImageSource, source_name
 from sar_infer.images.prefetch import decode_batches, decode_photos, readable
+from sar_infer.images.preprocess import images_together
 from sar_infer.images.sources import is_one, several
 from sar_infer.profile import Profile
 from sar_infer.results import PLAIN, DecisionOptions, ImageResult, Neighbour, Prediction
@@ -235,6 +236,7 @@ class Classifier(Embedder):
         threshold: float | None = None,
         explain: bool = False,
         coverage: float | None = None,
+        several: bool = False,
         batch_size: int = 16,
     ) -> Any:
         """Classify images; one that cannot be read gets a result with ``error`` set and does not stop the others.
@@ -253,6 +255,7 @@ class Classifier(Embedder):
             threshold: Probability of *unknown*, 0 to 1, above which it does, instead of the bank's own.
             explain: Give the reasons for the best class.
             coverage: Give the set of classes that contains the true one with this probability.
+            several: Give each class that an image shows, or none (``labels``), at the cost of five encodings.
             batch_size: Number of images that run through the encoder together.
 
         Returns:
@@ -263,7 +266,7 @@ class Classifier(Embedder):
             InputError: there is no class to choose from, ``top_k`` or ``batch_size`` is below 1, or no class model was
                 fitted that has what these options need.
         """
-        options = DecisionOptions(unknown, threshold, coverage, explain)
+        options = DecisionOptions(unknown, threshold, coverage, explain, several=several)
         bank = None if examples is None else self.create(examples)
         chosen = classes if isinstance(classes, ClassSet) else self.class_set(classes, only, bank)
         results = list(self.stream(unfolded(images), chosen, top_k, batch_size, options=options))
@@ -745,7 +748,7 @@ class Classifier(Embedder):
             images: Images, as in ``classify``.
             classes: As in ``classify``.
             top_k: Number of classes to return for each image, at most.
-            batch_size: Number of images that run through the encoder together.
+            batch_size: Number of images, or with ``options.several`` of crops, that run through the encoder together.
             profile: Counts the time of the phases ``decode``, ``encode`` and ``score``.
             options: Output in addition to the classes.
             names: The names of the results, one per image; by default the path, or ``image[i]`` for anything else.
@@ -760,9 +763,9 @@ class Classifier(Embedder):
         if min(top_k, batch_size) < 1:
             raise InputError(f"expected top_k and batch_size of 1 or more, got {top_k} and {batch_size}")
         classes = classes if isinstance(classes, ClassSet) else self.class_set(classes)
-        return self._stream(
-            several(images), self.decide(classes, top_k, options), batch_size, profile or Profile(), names
-        )
+        decide = self.decide(classes, top_k, options)
+        batch_size = images_together(batch_size, several=options.several)
+        return self._stream(several(images), decide, batch_size, profile or Profile(), names, of_crops=options.several)
 
     def decide(self, classes: ClassSet, top_k: int = 5, options: DecisionOptions = PLAIN) -> Decision:
         """Return the function that makes a result of each unit row (N, D), for any number of calls.
@@ -951,9 +954,11 @@ class Classifier(Embedder):
         batch_size: int,
         profile: Profile,
         names: Iterable[str] | None,
+        *,
+        of_crops: bool = False,
     ) -> Iterator[ImageResult]:
-        names_left = None if names is None else iter(names)
-        for batch in decode_batches(images, self.bundle.manifest.preprocess, batch_size, profile):
+        names_left, spec = None if names is None else iter(names), self.bundle.manifest.preprocess
+        for batch in decode_batches(images, spec, batch_size, profile, several=of_crops):
             named = batch if names_left is None else [(next(names_left), item) for _, item in batch]
             with profile.phase("encode"):
                 rows = self.encode(readable(batch))

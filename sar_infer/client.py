@@ -29,7 +29,7 @@ from urllib.parse import quote
 
 from sar_infer.errors import ImageError, InputError, ServerError, install
 from sar_infer.images.sources import is_one, several
-from sar_infer.results import PLAIN, DecisionOptions, Explanation, ImageResult, Prediction
+from sar_infer.results import PLAIN, DecisionOptions, Explanation, ImageResult, Label, Prediction
 from sar_infer.text.names import Classes, phrases_by_name
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class Client:
         """Close the connections."""
         self._http.close()
 
-    def classify(
+    def classify(  # noqa: PLR0913 - one for each option
         self,
         images: Images,
         classes: Classes | None = None,
@@ -105,6 +105,7 @@ class Client:
         threshold: float | None = None,
         explain: bool = False,
         coverage: float | None = None,
+        several: bool = False,
     ) -> Any:
         """Classify images, as ``Classifier.classify`` does; many images are sent in several requests.
 
@@ -117,6 +118,7 @@ class Client:
             threshold: Probability of *unknown*, 0 to 1, above which it does, instead of the bank's own.
             explain: Report the reasons for the best class.
             coverage: Report the set of classes that includes the true one with this probability.
+            several: Report each class that an image shows, or none (``labels``).
 
         Returns:
             One result, or a list with one for each of several images, in order; ``error`` is set if client or server
@@ -125,7 +127,7 @@ class Client:
         Raises:
             InputError: ``classes`` is a string.
         """
-        options = DecisionOptions(unknown, threshold, coverage, explain)
+        options = DecisionOptions(unknown, threshold, coverage, explain, several=several)
         results = list(self.stream(images, classes, only, top_k, options=options))
         return results[0] if is_one(images) else results
 
@@ -145,7 +147,7 @@ class Client:
         mode = None if only is None or not (only or phrases) else "only" if only else "extend"
         fields: dict[str, Any] = {"top_k": top_k, "mode": mode, "coverage": options.coverage}
         fields["threshold"] = options.threshold
-        fields |= {name: "true" for name in ("unknown", "explain") if getattr(options, name)}
+        fields |= {name: "true" for name in ("unknown", "explain", "several") if getattr(options, name)}
         fields = {name: value for name, value in fields.items() if value is not None}
         plain = all(texts == (name,) for name, texts in phrases.items())
 
@@ -516,6 +518,7 @@ def _image_result(name: str, result: Any, spellings: Mapping[str, str]) -> Image
             **{**why, **{kind: spelt(why[kind]) for kind in ("runner_up", "background")}, "nearest": nearest}
         )
     label_set = None if labels is None else tuple(map(spelt, labels))
+    several = result.get("labels")
     return ImageResult(
         name,
         predictions,
@@ -525,4 +528,5 @@ def _image_result(name: str, result: Any, spellings: Mapping[str, str]) -> Image
         result.get("reason"),
         label_set,
         why,
+        None if several is None else tuple(Label(spelt(x["label"]), x["score"], tuple(x["box"])) for x in several),
     )

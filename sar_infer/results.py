@@ -26,9 +26,11 @@ class DecisionOptions:
         coverage: Give the set of classes that contains the true one with this probability, 0..1.
         explain: Give the reasons for the best class.
         guesses: Give the best classes of an unknown image all the same.
+        several: Give each class that the image shows, from the image and its quarters.
 
     Raises:
-        InputError: There is a ``threshold`` without ``unknown``, or a number is out of range.
+        InputError: There is a ``threshold`` without ``unknown``, or a number is out of range; or ``several`` with one
+            of the others.
     """
 
     unknown: bool = False
@@ -36,12 +38,15 @@ class DecisionOptions:
     coverage: float | None = None
     explain: bool = False
     guesses: bool = False
+    several: bool = False
 
     def __post_init__(self) -> None:
         if self.threshold is not None and not self.unknown:
             raise InputError("a threshold is for unknown: ask for unknown too")
         if self.threshold is not None and not 0 <= self.threshold <= 1:
             raise InputError(f"threshold: expected a probability, 0 to 1, got {self.threshold:g}")
+        if self.several and (self.unknown or self.explain or self.coverage is not None):
+            raise InputError("several: includes unknown; leave unknown, coverage and explain out")
         if self.coverage is not None and not 0 < self.coverage < 1:
             raise InputError(f"coverage: expected a number between 0 and 1, got {self.coverage}")
 
@@ -79,6 +84,21 @@ class Prediction(_Attributes):
 
     def __getitem__(self, name: str) -> Any:
         return vars(self)[name]
+
+
+class Label(NamedTuple):
+    """A class that an image shows, among several.
+
+    Attributes:
+        label: The class name.
+        score: Its probability, 0..1.
+        box: Left, top, right and bottom of the crop where it is most probable, as shares of width and height: a hint
+            where to look.
+    """
+
+    label: str
+    score: float
+    box: tuple[float, float, float, float]
 
 
 class Neighbour(NamedTuple):
@@ -120,6 +140,9 @@ class ImageResult(_Attributes):
             more than every other class. None if it is not.
         label_set: The classes of the prediction set, which may be empty; None if it was not asked for.
         explanation: The reasons for the best class; None if they were not asked for.
+        labels: With ``DecisionOptions.several`` the classes that it shows, the most probable first, perhaps none. Each
+            score, of ``predictions`` too, is then the largest of the image and its quarters, and ``unknown`` the
+            smallest. None if they were not asked for.
     """
 
     image: str
@@ -130,6 +153,7 @@ class ImageResult(_Attributes):
     reason: str | None = None
     label_set: tuple[str, ...] | None = None
     explanation: Explanation | None = None
+    labels: tuple[Label, ...] | None = None
 
     @property
     def label(self) -> str | None:

@@ -35,6 +35,7 @@ class Columns:
     Attributes:
         label_set: Include the classes of a conformal set.
         explained: Include margin and runner-up.
+        several: Include the classes that an image shows, with their scores and boxes.
         embedding: Include the image's unit row, in this type.
         width: Length D of the embedding.
     """
@@ -43,10 +44,11 @@ class Columns:
     explained: bool = False
     embedding: EmbeddingType | None = None
     width: int = 0
+    several: bool = False
 
 
 def answered(key: str, result: ImageResult, embedding: Floats, columns: Columns) -> Row:
-    """Return the row of an image that was classified; ``embedding`` (D,)."""
+    """Return the row of an image that was classified; ``embedding`` (D,), of the whole image."""
     best = result.predictions[0] if result.predictions else None
     row: Row = {
         "key": key,
@@ -61,6 +63,8 @@ def answered(key: str, result: ImageResult, embedding: Floats, columns: Columns)
     if columns.explained:
         why = result.explanation
         row |= {name: getattr(why, name, None) for name in ("margin", "runner_up")}
+    if columns.several:
+        row["several"] = [{**one._asdict(), "box": list(one.box)} for one in result.labels or ()]
     if columns.embedding:
         row["embedding"] = embedding.astype(columns.embedding)
     return row | {"error": None, "error_kind": None}
@@ -79,6 +83,7 @@ def names(columns: Columns) -> list[str]:
         *("unknown", "reason"),
         *(["label_set"] if columns.label_set else []),
         *(["margin", "runner_up"] if columns.explained else []),
+        *(["several"] if columns.several else []),
         *(["embedding"] if columns.embedding else []),
         *("error", "error_kind"),
     ]
@@ -180,6 +185,9 @@ class Parquet:
             "scores": pyarrow.list_(pyarrow.float32()),
             **dict.fromkeys(("score", "logit", "similarity", "unknown", "margin"), pyarrow.float32()),
         }
+        numbers = pyarrow.list_(pyarrow.float32())
+        label = {"label": pyarrow.string(), "score": pyarrow.float32(), "box": numbers}
+        kinds["several"] = pyarrow.list_(pyarrow.struct(label))
         if self.columns.embedding:
             number = pyarrow.float16() if self.columns.embedding == "float16" else pyarrow.float32()
             kinds["embedding"] = pyarrow.list_(number, self.columns.width)

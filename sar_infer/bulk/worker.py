@@ -23,6 +23,7 @@ from sar_infer.errors import BankError, BundleError, DeviceError, ImageError, In
 from sar_infer.images.formats import IMAGE_SECONDS
 from sar_infer.images.load import TOO_LITTLE_MEMORY
 from sar_infer.images.prefetch import decode_image
+from sar_infer.images.preprocess import CROPS, images_together
 from sar_infer.processes.signals import deadline
 from sar_infer.results import PLAIN, DecisionOptions
 from sar_infer.storage.strict_json import canonical_digest
@@ -120,7 +121,11 @@ class Answerer:
         classes = self.classifier.class_set(options.classes, options.only, bank)
         self._decide = self.classifier.decide(classes, options.top_k, decision)
         self.columns = Columns(
-            decision.coverage is not None, decision.explain, options.embedding, self._manifest.embed_dim
+            decision.coverage is not None,
+            decision.explain,
+            options.embedding,
+            self._manifest.embed_dim,
+            decision.several,
         )
 
     def settings(self) -> dict[str, Any]:
@@ -154,7 +159,8 @@ class Answerer:
             raise DeviceError(
                 f"the encoder failed: {reason_of(error)}; fewer --workers or a smaller --batch-size take less memory"
             ) from None
-        results = zip(self._decide(embeddings), embeddings, strict=True)
+        step = len(CROPS) if self.columns.several else 1
+        results = zip(self._decide(embeddings), embeddings[::step], strict=True)
         rows = [
             flawed(item.key, content, self.columns)
             if isinstance(content, Flaw)
@@ -168,7 +174,7 @@ class Answerer:
             return content
         try:
             with deadline(self.options.image_timeout):
-                return decode_image(content, self._manifest.preprocess)
+                return decode_image(content, self._manifest.preprocess, several=self.columns.several)
         except ImageError as error:
             return Flaw(error.kind, str(error))
         except MemoryError:
@@ -230,7 +236,8 @@ def begin(options: WorkerOptions, form: RowFormat) -> Callable[..., AnsweredRows
                 if number >= done
             )
             singles = batches(itertools.islice(rest, max(0, careful - done)), 1)
-            opened = itertools.chain(singles, batches(rest, options.batch_size))
+            together = images_together(options.batch_size, several=options.decision.several)
+            opened = itertools.chain(singles, batches(rest, together))
         batch = next(opened, None)
         return None if batch is None else answerer.answer(batch, form)
 

@@ -14,12 +14,13 @@ import numpy as np
 
 from sar_infer._arrays import Floats
 from sar_infer.class_model.limits import COVERAGES, Doubles
-from sar_infer.classify import ranking
+from sar_infer.classify import ranking, several
 from sar_infer.classify.class_set import ClassSet
 from sar_infer.classify.ranking import Ranking
 from sar_infer.encoders.encoders import finite
 from sar_infer.errors import InputError
-from sar_infer.results import PLAIN, DecisionOptions, Explanation, ImageResult, Prediction
+from sar_infer.images.preprocess import CROPS
+from sar_infer.results import PLAIN, DecisionOptions, Explanation, ImageResult, Label, Prediction
 
 _NEAREST = 3
 _FIT = "fit the class model (sar-bank fit), or train with photos"
@@ -46,13 +47,15 @@ class Decision:
         if options.unknown and not can_call_unknown(classes) and options.threshold is None:
             raise InputError(f"unknown: no threshold is known here; {_FIT}, or give a threshold")
         self._least = None if options.coverage is None else _least(classes, options.coverage)
+        if options.several:
+            self._least = several.least(classes)
         self._rank_count = max(top_k, 2 if options.explain else 1, self._set_size())
 
     def __call__(self, rows: Floats, names: Sequence[str] | None = None) -> Iterator[ImageResult]:
-        """Yield the result of each of N unit rows (N, D).
+        """Yield the result of each of N images.
 
         Args:
-            rows: The image embeddings.
+            rows: The image embeddings (N, D); with ``several`` those of their crops (5 N, D), one image after another.
             names: The names of the N images; by default ``image[i]``.
 
         Raises:
@@ -60,6 +63,9 @@ class Decision:
         """
         with np.errstate(all="ignore"):  # the outcome is checked instead
             ranked = ranking.rank(finite(rows, "image encoder"), self._classes, self._rank_count)
+        if self._options.several:
+            yield from self._several(ranked, rows, names)
+            return
         columns = ranked.columns
         near = ranking.nearest(self._classes, columns[:, 0].tolist(), _NEAREST) if self._options.explain else None
         for row in range(len(rows)):
@@ -76,8 +82,28 @@ class Decision:
                 explanation=None if near is None else self._explanation(ranked, row, predictions, near[row]),
             )
 
+    def _several(self, ranked: Ranking, rows: Floats, names: Sequence[str] | None) -> Iterator[ImageResult]:
+        """Yield the labels of each image, and its best classes."""
+        for number, best in enumerate(several.surest(ranked)):
+            columns, classes = best.columns.tolist(), self._classes
+            cosines = (classes.rows(columns) * rows[number * len(CROPS) + best.crops]).sum(1)
+            values = [*zip(columns, *map(np.ndarray.tolist, (best.scores, best.logits, cosines)), strict=True)]
+            yield ImageResult(
+                f"image[{number}]" if names is None else names[number],
+                tuple(
+                    Prediction(classes.names[column], score, logit, cosine, classes.source(column))
+                    for column, score, logit, cosine in values[: self._top_k]
+                ),
+                unknown=best.unknown,
+                labels=tuple(
+                    Label(classes.names[column], score, CROPS[crop])
+                    for (column, score, *_), crop in zip(values, best.crops.tolist(), strict=True)
+                    if score > self._least[column]  # type: ignore[index]
+                ),
+            )
+
     def _set_size(self) -> int:
-        """Return the largest number of classes that a set can hold, since scores sum to 1."""
+        """Return the largest number of classes that reach what they need in one image or crop: scores sum to 1."""
         if self._least is None:
             return 0
         count, least = len(self._classes.names), float(self._least.min())

@@ -10,12 +10,15 @@ from dataclasses import asdict
 from typing import Any
 
 from sar_infer.errors import one_line
+from sar_infer.images.preprocess import CROPS
 from sar_infer.results import Explanation, ImageResult
 from sar_infer.storage.strict_json import printable_json
 
 _BAR = 24
 _COLUMNS = ("image", "rank", "label", "score", "logit", "similarity", "source", "error")
-_OPTIONAL = ("unknown", "reason", "label_set", "margin", "runner_up", "nearest")
+_OPTIONAL = ("unknown", "reason", "label_set", "margin", "runner_up", "nearest", "labels")
+_WHERE = ("", ", upper left", ", upper right", ", lower left", ", lower right")
+"""Of `CROPS`, in words."""
 _BETWEEN = " | "
 """Separates the names of one cell, as it separates the phrases of a class file."""
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -28,6 +31,7 @@ def text(results: Iterable[ImageResult]) -> Iterator[str]:
     """Yield the name of each image, then a line a class: score, bar, label; ``+`` marks names that are not the bank's.
 
     The probability that it is none of them comes first, or why it is called unknown; a set and an explanation follow.
+    Of several classes in an image only those that it shows have a line, with the quarter where each is most probable.
     Characters in names of files and classes that a terminal could take for a command are escaped.
     """
     for number, result in enumerate(results):
@@ -83,6 +87,8 @@ def optional_fields(result: ImageResult) -> dict[str, Any]:
         fields["label_set"] = list(result.label_set)
     if result.explanation is not None:
         fields["explanation"] = asdict(result.explanation)
+    if result.labels is not None:
+        fields["labels"] = [one._asdict() for one in result.labels]
     return fields
 
 
@@ -98,16 +104,25 @@ def _lines(result: ImageResult) -> Iterator[str]:
         yield f"  error: {result.error}"
     if result.reason is not None:
         yield f"  unknown: {result.reason}"
-    elif result.unknown is not None:
+    elif result.unknown is not None and result.labels is None:
         yield f"  {result.unknown:6.1%} unknown"
+    if result.labels is not None:
+        for one in result.labels:
+            yield f"  {one.score:6.1%} {_bar(one.score)}   {one.label}{_WHERE[CROPS.index(one.box)]}"
+        if not result.labels:
+            yield "  none of the classes"
+        return
     for prediction in result.predictions:
-        bar = ("█" * round(prediction.score * _BAR)).ljust(_BAR, "·")
         mark = "+" if prediction.source == "extended" else " "
-        yield f"  {prediction.score:6.1%} {bar} {mark} {prediction.label}"
+        yield f"  {prediction.score:6.1%} {_bar(prediction.score)} {mark} {prediction.label}"
     if result.label_set is not None:
         yield f"  one of: {', '.join(result.label_set) or 'no class is likely enough'}"
     if result.explanation is not None:
         yield from _reasons(result.explanation)
+
+
+def _bar(score: float) -> str:
+    return ("█" * round(score * _BAR)).ljust(_BAR, "·")
 
 
 def _reasons(why: Explanation) -> Iterator[str]:
@@ -125,6 +140,7 @@ def _cells(result: ImageResult) -> tuple[object, ...]:
         result.reason or "",
         _BETWEEN.join(result.label_set or ()),
         *((why.margin, why.runner_up, _BETWEEN.join(n for n, _ in why.nearest)) if why else [""] * 3),
+        _BETWEEN.join(one.label for one in result.labels or ()),
     )
 
 

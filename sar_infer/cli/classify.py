@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from sar_infer.classifier import Classifier
     from sar_infer.results import ImageResult
 
-GROUPS = {"Classes": "bundle bank classes examples only", "Answers": "top_k unknown", "Output": "format out"}
+GROUPS = {"Classes": "bundle bank classes examples only", "Answers": "top_k unknown several", "Output": "format out"}
 _FACTS = ("bundle", "bank", "classes", "examples")
 _PROGRESS_FROM = 32
 _BATCH = 16
@@ -71,6 +71,9 @@ _BATCH = 16
     type=float,
     metavar="P",
     help="Print a set of classes that contains the correct one with this probability, such as 0.9.",
+)
+@option(
+    "--several", is_flag=True, help="Report each class that an image shows, or none, from the image and its quarters."
 )
 @option("--explain", is_flag=True, help="Print the margin and the classes nearest to the predicted one.")
 @option(
@@ -146,7 +149,8 @@ def _ended_by_ctrl_c() -> Iterator[None]:
 
 
 def _decision(options: SimpleNamespace) -> DecisionOptions:
-    return DecisionOptions(options.unknown, options.threshold, options.coverage, options.explain)
+    answers = options.unknown, options.threshold, options.coverage, options.explain
+    return DecisionOptions(*answers, several=options.several)
 
 
 def _check(options: SimpleNamespace) -> None:

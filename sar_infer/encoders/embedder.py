@@ -113,7 +113,7 @@ class Embedder:
         """Return unit rows (N, D) for N images.
 
         Args:
-            pixels: The output (3, size, size) of ``preprocess.to_input`` for each image.
+            pixels: The output of ``prefetch.decode_image`` for each image; each crop counts as an image.
             seconds: Time after which the encoder is stopped for good; None waits as long as it takes.
 
         Raises:

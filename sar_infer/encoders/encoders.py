@@ -195,10 +195,11 @@ class NameEncoder(Encoder):
 
 
 def batch_of(images: Sequence[Floats]) -> Floats:
-    """Return preprocessed images (3, H, W) as one array (N, 3, H, W); of a single one nothing is copied."""
+    """Return preprocessed images (3, H, W) or crops (K, 3, H, W) as one array (N, 3, H, W); a single one as it is."""
     if not images:
         return np.empty((0, 3, 0, 0), dtype=np.float32)
-    return images[0][np.newaxis] if len(images) == 1 else np.stack(images)
+    parts = [image if image.ndim == 4 else image[np.newaxis] for image in images]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def unit_rows(rows: Floats) -> Floats:

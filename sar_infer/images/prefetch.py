@@ -16,34 +16,42 @@ from sar_infer.bundle.manifest import Preprocess
 from sar_infer.errors import ImageError
 from sar_infer.images.formats import FORMATS
 from sar_infer.images.load import MAX_PIXELS, ImageSource, load_rgb, source_name
-from sar_infer.images.preprocess import fit, pixel_digest, scaled
+from sar_infer.images.preprocess import crops_to_input, fit, pixel_digest, scaled
 from sar_infer.profile import Profile
 
 Decoded = tuple[str, Floats | ImageError]
-"""The name of an input, with its (3, H, W) pixels or the error that it gave."""
+"""The name of an input, with what `decode_image` returns or the error that it gave."""
 Item = TypeVar("Item")
 _MOST_THREADS = 8
 
 
 def decode_image(
-    source: ImageSource, spec: Preprocess, formats: tuple[str, ...] = FORMATS, max_pixels: int = MAX_PIXELS
+    source: ImageSource,
+    spec: Preprocess,
+    formats: tuple[str, ...] = FORMATS,
+    max_pixels: int = MAX_PIXELS,
+    *,
+    several: bool = False,
 ) -> Floats:
-    """Return the encoder's input (3, size, size) for one image.
+    """Return the encoder's input (3, size, size) for one image, or with ``several`` (5, 3, size, size) for its crops.
 
     Args:
         source: The image.
         spec: How to prepare it.
         formats: See ``load.load_rgb``.
         max_pixels: See ``load.load_rgb``.
+        several: Prepare the crops of `CROPS`.
 
     Raises:
         ImageError: The image cannot be read.
     """
+    if several:
+        return crops_to_input(load_rgb(source, spec.fill, formats, max_pixels), spec)
     return scaled(fit(load_rgb(source, spec.fill, formats, max_pixels), spec), spec)
 
 
 def decode_batches(
-    images: Iterable[ImageSource], spec: Preprocess, batch_size: int, profile: Profile
+    images: Iterable[ImageSource], spec: Preprocess, batch_size: int, profile: Profile, *, several: bool = False
 ) -> Iterator[list[Decoded]]:
     """Yield batches of at most ``batch_size`` decoded images, in order; the next batch is decoded meanwhile.
 
@@ -55,7 +63,7 @@ def decode_batches(
         index, source = item
         with profile.phase("decode"):
             try:
-                return source_name(source, index), decode_image(source, spec)
+                return source_name(source, index), decode_image(source, spec, several=several)
             except ImageError as error:
                 return source_name(source, index), error
 

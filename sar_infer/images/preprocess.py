@@ -18,6 +18,16 @@ from PIL import Image
 from sar_infer._arrays import Floats
 from sar_infer.bundle.manifest import Preprocess
 
+Box = tuple[float, float, float, float]
+"""Left, top, right and bottom, as shares of an image's width and height."""
+CROPS: tuple[Box, ...] = (
+    (0.0, 0.0, 1.0, 1.0),
+    (0.0, 0.0, 0.5, 0.5),
+    (0.5, 0.0, 1.0, 0.5),
+    (0.0, 0.5, 0.5, 1.0),
+    (0.5, 0.5, 1.0, 1.0),
+)
+"""An image and its quarters, in which several classes are looked for; a side of a half rounds up."""
 _ORIENTATION = 0x0112
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -70,6 +80,21 @@ def pixel_digest(image: Image.Image) -> bytes:
 def to_input(image: Image.Image, spec: Preprocess) -> Floats:
     """Return the encoder's input (3, size, size) for an RGB image."""
     return scaled(fit(image, spec), spec)
+
+
+def images_together(inputs: int, *, several: bool) -> int:
+    """Return the images that make at most so many inputs of an encoder, at least one, with all crops of each or not."""
+    return max(1, inputs // len(CROPS)) if several else inputs
+
+
+def crops_to_input(image: Image.Image, spec: Preprocess) -> Floats:
+    """Return the encoder's inputs (5, 3, size, size) for the `CROPS` of an RGB image."""
+    width, height = image.size
+    boxes = (
+        (math.floor(left * width), math.floor(top * height), math.ceil(right * width), math.ceil(bottom * height))
+        for left, top, right, bottom in CROPS
+    )
+    return np.stack([to_input(image.crop(box), spec) for box in boxes])
 
 
 def fit(image: Image.Image, spec: Preprocess) -> npt.NDArray[np.uint8]:

@@ -19,6 +19,7 @@ import httpx2
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 from support.banks import photo_set
 from support.bulk_runs import answered_here
 from support.bundles import BANK_NAMES, DIM, name_rows, write_bundle
@@ -59,7 +60,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     opened = open_bundle(write_bundle(folder / "first", trained=TRAINED))
     added = [NAMED, PICTURED, SKU]
     bank = add(opened.bank, added, name_rows(added), photos=SETS)
-    bank = set_class(set_class(bank, BACKGROUND, background=True), "red", threshold=0.9999)
+    bank = set_class(set_class(bank, BACKGROUND, background=True), PICTURED, threshold=0.2)
     freeze(opened, bank, folder / "frozen", command="tests")
     samples = [write_photo(folder / "photos" / f"{seed}.png", seed) for seed in range(100, 144)]
     with mock.patch.multiple(shrink, LEAST_COSINE=-1, LEAST_AGREEMENT=0):
@@ -70,7 +71,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("images")
-    return [write_photo(folder / f"{seed}.png", seed) for seed in range(6)]
+    return [write_photo(folder / f"{seed}.png", seed, (48 + seed % 2, 40 + seed % 3)) for seed in range(6)]
 
 
 @pytest.fixture(scope="module")
@@ -101,13 +102,47 @@ def expected(
     ]
 
 
+BOXES = ((0, 0, 1, 1), (0, 0, 0.5, 0.5), (0.5, 0, 1, 0.5), (0, 0.5, 0.5, 1), (0.5, 0.5, 1, 1))
+
+
+def expected_of_crops(bundle: Path, images: list[Path], names: tuple[str, ...]) -> list[dict[str, float]]:
+    """The largest probability of the image and its quarters, *unknown* among them, and the boxes of the labels."""
+    classifier, known = Classifier.open(bundle, "cpu"), known_of(names, TRAINED, SETS)
+    answers = []
+    for path in images:
+        image = np.asarray(Image.open(path))
+        below, right = -(-image.shape[0] // 2), -(-image.shape[1] // 2)
+        crops = [
+            image,
+            *(
+                half[:, side]
+                for half in (image[:below], image[-below:])
+                for side in (slice(right), slice(-right, None))
+            ),
+        ]
+        joint = softmax(by_hand(TRAINED.model, classifier.embed_images(crops), name_rows(names), known))
+        scores = {name: joint[:, column] for column, name in enumerate(names) if name != BACKGROUND}
+        answer = {name: float(of_crops.max()) for name, of_crops in scores.items()}
+        shown = [name for name, score in answer.items() if score > (0.2 if name == PICTURED else 0.5)]
+        boxes = {f"box of {name}": int(scores[name].argmax()) for name in shown}
+        answers.append(answer | boxes | {"unknown": float(joint[:, -1].min())})
+    return answers
+
+
 OWN = (*BANK_NAMES, NAMED, PICTURED, SKU)
 ALL = (*OWN, CALLED)
 ONLY = (*BANK_NAMES[:3], NAMED, SKU, CALLED)
 
 
 def result_scores(result: Mapping[str, Any]) -> Answer:
-    return {p["label"]: p["score"] for p in result["predictions"]} | {"unknown": result["unknown"]}
+    scores = {p["label"]: p["score"] for p in result["predictions"]} | {"unknown": result["unknown"]}
+    return scores | boxes(result.get("labels"))
+
+
+def boxes(labels: Any) -> Answer:
+    """Number of the crop by label."""
+    named = (one if isinstance(one, dict) else one._asdict() for one in labels or ())
+    return {f"box of {one['label']}": BOXES.index(tuple(one["box"])) for one in named}
 
 
 def in_python(bundle: Path, images: list[Path], **options: Any) -> list[Answer]:
@@ -117,6 +152,7 @@ def in_python(bundle: Path, images: list[Path], **options: Any) -> list[Answer]:
 
 
 def command(bundle: Path, images: list[Path], folder: Path, *more: str) -> str:
+    folder.mkdir(exist_ok=True)
     (folder / "names.txt").write_text(f"{CALLED}\n", "utf-8")
     arguments = [*map(str, images), "--bundle", str(bundle), "--classes", str(folder / "names.txt")]
     call = [*arguments, "--top-k", "99", "--device", "cpu", *more]
@@ -125,32 +161,36 @@ def command(bundle: Path, images: list[Path], folder: Path, *more: str) -> str:
     return done.stdout
 
 
-def by_command(bundle: Path, images: list[Path], folder: Path) -> list[Answer]:
-    return [result_scores(results) for results in json.loads(command(bundle, images, folder, "--format", "json"))]
+def by_command(bundle: Path, images: list[Path], folder: Path, *more: str) -> list[Answer]:
+    return [
+        result_scores(results) for results in json.loads(command(bundle, images, folder, "--format", "json", *more))
+    ]
 
 
 def row_scores(rows: list[dict[str, Any]], images: list[Path]) -> list[Answer]:
     by_key = {Path(row["key"]).name: row for row in rows}
     ordered = [by_key[path.name] for path in images]
-    return [dict(zip(row["labels"], row["scores"], strict=True)) | {"unknown": row["unknown"]} for row in ordered]
+    return [
+        dict(zip(row["labels"], row["scores"], strict=True)) | {"unknown": row["unknown"]} | boxes(row.get("several"))
+        for row in ordered
+    ]
 
 
-def in_parts(bundle: Path, images: list[Path], folder: Path) -> list[Answer]:
-    command(bundle, images, folder, "--out", str(folder / "rows"))
+def in_parts(bundle: Path, images: list[Path], folder: Path, *more: str) -> list[Answer]:
+    command(bundle, images, folder, "--out", str(folder / "rows"), *more)
     return row_scores(read_rows(folder / "rows"), images)
 
 
-def in_lines(bundle: Path, images: list[Path], folder: Path) -> list[Answer]:
-    command(bundle, images, folder, "--out", str(folder / "lines"), "--format", "jsonl")
+def in_lines(bundle: Path, images: list[Path], folder: Path, *more: str) -> list[Answer]:
+    command(bundle, images, folder, "--out", str(folder / "lines"), "--format", "jsonl", *more)
     return row_scores(read_rows(folder / "lines"), images)
 
 
 @pytest.mark.usefixtures("answered_here")
 @pytest.mark.parametrize("surface", [by_command, in_parts, in_lines])
-def test_the_command(
-    bundle: Path, images: list[Path], tmp_path: Path, surface: Callable[[Path, list[Path], Path], list[Answer]]
-) -> None:
+def test_the_command(bundle: Path, images: list[Path], tmp_path: Path, surface: Callable[..., list[Answer]]) -> None:
     agree(surface(bundle, images, tmp_path), expected(bundle, images, ALL))
+    agree(surface(bundle, images, tmp_path / "several", "--several"), expected_of_crops(bundle, images, ALL))
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
@@ -162,6 +202,14 @@ def test_python_in_every_precision(bundle: Path, images: list[Path], precision: 
     apart = float(np.abs(first - second).max())
     assert (apart > 0) is (precision != "fp32")
     assert apart < 0.05 or (precision == "int8" and SATURATES)
+
+
+def test_several_in_python(bundle: Path, images: list[Path]) -> None:
+    results = Classifier.open(bundle, "cpu").classify(images, [CALLED], top_k=99, several=True)
+    answers = expected_of_crops(bundle, images, ALL)
+    agree([result_scores(dataclasses.asdict(result)) for result in results], answers)
+    assert {len(result.labels) for result in results} == {1, 2}
+    assert any(f"box of {PICTURED}" in answer for answer in answers), "its own threshold counts"
 
 
 def test_by_photos_in_python(bundle: Path, images: list[Path]) -> None:
@@ -188,45 +236,53 @@ def posted(server: Local, path: str, **request: Any) -> Any:
 QUERY = {"classes": CALLED, "top_k": "99"}
 
 
-def by_json(server: Local, images: list[Path]) -> list[Answer]:
-    body = {"images": [encoded(path) for path in images], "classes": [CALLED], "top_k": 99}
+def by_json(server: Local, images: list[Path], **more: bool) -> list[Answer]:
+    body = {"images": [encoded(path) for path in images], "classes": [CALLED], "top_k": 99, **more}
     return [result_scores(results) for results in posted(server, "/v1/classify", json=body)["results"]]
 
 
-def by_bytes(server: Local, images: list[Path]) -> list[Answer]:
+def by_bytes(server: Local, images: list[Path], **more: bool) -> list[Answer]:
     headers = {"Content-Type": "image/png"}
     return [
         result_scores(
-            posted(server, "/v1/classify", params=QUERY, content=path.read_bytes(), headers=headers)["results"][0]
+            posted(server, "/v1/classify", params=QUERY | more, content=path.read_bytes(), headers=headers)["results"][
+                0
+            ]
         )
         for path in images
     ]
 
 
-def by_form(server: Local, images: list[Path]) -> list[Answer]:
+def by_form(server: Local, images: list[Path], **more: bool) -> list[Answer]:
     files = [("image", (path.name, path.read_bytes(), "image/png")) for path in images]
-    return [result_scores(results) for results in posted(server, "/v1/classify", params=QUERY, files=files)["results"]]
+    answer = posted(server, "/v1/classify", params=QUERY | more, files=files)
+    return [result_scores(results) for results in answer["results"]]
 
 
-def by_client(server: Local, images: list[Path]) -> list[Answer]:
+def by_client(server: Local, images: list[Path], **more: bool) -> list[Answer]:
     with Client(server.url) as client:
-        results = client.classify(images, [CALLED], top_k=99)
+        results = client.classify(images, [CALLED], top_k=99, **more)
     return [result_scores(dataclasses.asdict(result)) for result in results]
 
 
 @pytest.mark.parametrize("surface", [by_json, by_bytes, by_form, by_client])
 def test_the_server_and_its_clients(
-    bundle: Path, images: list[Path], server: Local, surface: Callable[[Local, list[Path]], list[Answer]]
+    bundle: Path, images: list[Path], server: Local, surface: Callable[..., list[Answer]]
 ) -> None:
     agree(surface(server, images), expected(bundle, images, ALL))
+    agree(surface(server, images, several=True), expected_of_crops(bundle, images, ALL))
 
 
 def test_zero_shot(bundle: Path, images: list[Path], server: Local) -> None:
-    for path, scores in zip(images, expected(bundle, images, ONLY), strict=True):
-        body = {"inputs": encoded(path), "parameters": {"candidate_labels": list(ONLY)}}
-        results = posted(server, "/v1/zero-shot-image-classification", json=body)
-        del scores["unknown"]
-        assert {item["label"]: item["score"] for item in results} == pytest.approx(scores, abs=1e-5)
+    for several, answers in ((False, expected), (True, expected_of_crops)):
+        for path, scores in zip(images, answers(bundle, images, ONLY), strict=True):
+            body = {
+                "inputs": encoded(path),
+                "parameters": {"candidate_labels": list(ONLY), "multi_label": several},
+            }
+            results = posted(server, "/v1/zero-shot-image-classification", json=body)
+            expected_scores = {name: score for name, score in scores.items() if name in ONLY}
+            assert {item["label"]: item["score"] for item in results} == pytest.approx(expected_scores, abs=1e-5)
 
 
 def test_the_inference_protocol(bundle: Path, images: list[Path], server: Local) -> None:

@@ -40,7 +40,7 @@ T = TypeVar("T")
 ImageInput = bytes | ImageError
 """Encoded bytes; or why there is no image."""
 Finish = Callable[[Floats], Iterable[T]]
-"""Returns a value for each of some unit rows (N, D)."""
+"""Returns a value for each of some images, from their unit rows (N, D)."""
 
 
 @dataclass(frozen=True)
@@ -109,8 +109,9 @@ class Line:
         *,
         digests: bool = False,
         first: bool = False,
+        several: bool = False,
     ) -> list[Outcome[T]]:
-        """Return what ``finish`` makes of the unit row of each image, in order; a bad image fails by itself.
+        """Return what ``finish`` makes of the unit rows of each image, in order; a bad image fails by itself.
 
         Args:
             images: Encoded bytes, pixels, or why there is no image.
@@ -119,6 +120,7 @@ class Line:
             classes: How many classes ``finish`` ranks.
             digests: Return the digests of the images' pixels too.
             first: Go to the head of the line.
+            several: Each image has the rows of its crops, as `sar_infer.images.preprocess.CROPS` has them, not one.
 
         Raises:
             Problem: ``unavailable``, while the breaker is open.
@@ -129,7 +131,7 @@ class Line:
             if isinstance(image, ImageError):
                 outcomes.append(Outcome(None, image, {}))
                 continue
-            items.append(item := _Item(Task(image, digests), finish, classes, loop.create_future(), now))
+            items.append(item := _Item(Task(image, digests, several), finish, classes, loop.create_future(), now))
             outcomes.append(item.future)
             (self._waiting.appendleft if first else self._waiting.append)(item)
             self._hand_out()  # one by one, so that all workers that are idle get some
@@ -214,7 +216,7 @@ class Line:
             self._rank(finish, group, start)
 
     def _rank(self, finish: Finish[Any], group: _Group, start: float) -> None:
-        rows = np.concatenate([result.row for _, result in group])
+        rows: list[Any] = [result.row for _, result in group]
         if group[0][0].classes <= _QUICK:
             self._resolve(group, start, *_ranked(finish, rows))
         else:
@@ -233,11 +235,11 @@ class Line:
                 item.future.set_result(Outcome(value, None, dict(zip(PHASES, spent, strict=True)), result.digest))
 
 
-def _ranked(finish: Finish[T], rows: Floats) -> tuple[list[T | Exception], float]:
-    """Return the value of each row, or its error, and the seconds that all of them took."""
+def _ranked(finish: Finish[T], rows: Sequence[Floats]) -> tuple[list[T | Exception], float]:
+    """Return the value of each image, of one row or several, or its error, and the seconds that all of them took."""
     start = time.perf_counter()
     try:
-        values: list[T | Exception] = [*finish(rows)]
+        values: list[T | Exception] = [*finish(np.concatenate(rows))]
     except Exception as error:
-        values = [error] if len(rows) == 1 else [_ranked(finish, row[np.newaxis])[0][0] for row in rows]
+        values = [error] if len(rows) == 1 else [_ranked(finish, [of_image])[0][0] for of_image in rows]
     return values, time.perf_counter() - start

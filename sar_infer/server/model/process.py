@@ -26,6 +26,7 @@ from sar_infer.encoders.sessions import Device, give_back_memory
 from sar_infer.errors import ImageError
 from sar_infer.images.load import TOO_LITTLE_MEMORY
 from sar_infer.images.prefetch import decode_image, decode_photo
+from sar_infer.images.preprocess import images_together
 from sar_infer.processes.signals import deadline
 from sar_infer.server.model.sizing import Sizes
 from sar_infer.server.settings import Limits
@@ -38,21 +39,22 @@ cores' time (ADR 10)."""
 Pixels = npt.NDArray[np.uint8]
 """Pixels (H, W, 3) of an image."""
 Encode = Callable[[Sequence[Floats], bool], Floats]
-"""Returns unit rows (N, D) for N inputs (3, size, size); True says that nothing else runs."""
+"""Returns unit rows (N, D) for inputs (3, size, size) or crops (K, 3, size, size); True: nothing else runs."""
 
 
 class Task(NamedTuple):
-    """One image to compute: encoded bytes, or pixels; and whether to return the digest of its pixels too."""
+    """One image to compute: encoded bytes, or pixels; whether to return the digest of its pixels too, or all crops."""
 
     image: bytes | Pixels
     digest: bool = False
+    several: bool = False
 
 
 class Result(NamedTuple):
     """The result of one image.
 
     Attributes:
-        row: Its unit row (1, D), or the error.
+        row: Its unit row (1, D), those of its crops (5, D), or the error.
         digest: The digest of its pixels, if it was asked for.
         queue: Seconds that it waited, also for those before it in its batch.
         decode: Seconds of decoding.
@@ -122,9 +124,10 @@ class Computer:
         """Return the result of each image of a batch; one that fails does not fail the others."""
         results: list[Result] = []
         begun = time.perf_counter()
-        for start in range(0, len(tasks), self._most):
+        most = images_together(self._most, several=any(task.several for task in tasks))
+        for start in range(0, len(tasks), most):
             queue = time.perf_counter() - begun
-            decoded = [*self._map(self._decoded, tasks[start : start + self._most])]
+            decoded = [*self._map(self._decoded, tasks[start : start + most])]
             before = time.perf_counter()
             rows = iter(self._rows([one.row for one in decoded if not isinstance(one.row, Exception)], alone))
             infer = time.perf_counter() - before
@@ -134,7 +137,7 @@ class Computer:
         return results
 
     def _decoded(self, task: Task) -> Result:
-        """Return the encoder's input (3, size, size) for an image, where its embedding will be, or the error."""
+        """Return the encoder's input for an image or its crops, where its embedding will be, or the error."""
         row: Floats | Exception
         start, digest = time.perf_counter(), b""
         accepted = self._spec, self._limits.formats, self._limits.pixels
@@ -143,7 +146,7 @@ class Computer:
                 if task.digest:
                     row, digest = decode_photo(task.image, *accepted)
                 else:
-                    row = decode_image(task.image, *accepted)
+                    row = decode_image(task.image, *accepted, several=task.several)
         except MemoryError:
             row = ImageError(TOO_LITTLE_MEMORY, "size")
         except ImageError as error:
@@ -153,7 +156,7 @@ class Computer:
         return Result(row, digest, decode=time.perf_counter() - start)
 
     def _rows(self, inputs: Sequence[Floats], alone: bool) -> list[Floats | Exception]:
-        """Return a row (1, D) or an error for each input."""
+        """Return a row (1, D), rows of crops or an error for each input."""
         if not inputs:
             return []
         try:
@@ -165,7 +168,8 @@ class Computer:
                 return [error]
             half = len(inputs) // 2  # perhaps out of memory: smaller batches may pass, and a bad image fails by itself
             return [*self._rows(inputs[:half], alone), *self._rows(inputs[half:], alone)]
-        return [rows[i : i + 1] for i in range(len(rows))]
+        ends = np.cumsum([len(one) if one.ndim == 4 else 1 for one in inputs])
+        return [*np.split(rows, ends[:-1])]
 
 
 def begin(model: Model) -> Computer:

@@ -43,6 +43,7 @@ class ClassifyOptions(BaseModel):
         None, description="return a set that contains the true class with this probability"
     )
     explain: bool | None = Field(None, description="give the reasons for the best class")
+    several: bool | None = Field(None, description="give each class that the image shows, or none: labels")
 
 
 class ClassifyQuery(ClassifyOptions):
@@ -100,13 +101,16 @@ async def classify(request: Request, service: Serving, query: Annotated[Classify
         query.threshold if call.threshold is None else call.threshold,
         coverage=call.coverage or query.coverage,
         explain=bool(query.explain if call.explain is None else call.explain),
+        several=bool(query.several if call.several is None else call.several),
     )
     with service.lease() as engine, service.images.hold(len(images)):
         names: list[str] | list[None] = query.bank or [None]
         banks = [await service.class_set(engine, name, phrases, only) for name in names]
         decides = [engine.decide(classes, call.top_k or query.top_k or 5, options) for classes, _ in banks]
         finish: Finish[Any] = decides[0] if len(decides) == 1 else _together(decides)
-        outcomes = await engine.line.each(images, finish, sum(len(classes.names) for classes, _ in banks))
+        outcomes = await engine.line.each(
+            images, finish, sum(len(classes.names) for classes, _ in banks), several=options.several
+        )
     if call is query and (error := outcomes[0].error):
         raise Problem(IMAGE_CODES[error.kind], str(error))
     answers = []

@@ -8,6 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from sar_infer.results import DecisionOptions
 from sar_infer.server.model.engine import values_of
 from sar_infer.server.openapi import answer, problems, request_body
 from sar_infer.server.problems import Problem
@@ -24,7 +25,9 @@ class ZeroShotParameters(BaseModel):
     hypothesis_template: str | None = Field(
         None, max_length=LONGEST_TEXT, description="phrase with {} where the label goes"
     )
-    multi_label: bool | None = Field(None, description="true is refused: scores are a softmax over the labels")
+    multi_label: bool | None = Field(
+        None, description="score each label by itself, as several of /v1/classify; needs a fitted class model"
+    )
 
 
 class ZeroShotRequest(BaseModel):
@@ -49,14 +52,11 @@ async def zero_shot(request: Request, service: Serving) -> Response:
     """Rank the labels of the call for one image, the best first.
 
     A label goes through the learned prompt, unless the bank has a row for it. With a template, the filled template goes
-    through the prompt instead of the label.
+    through the prompt instead of the label. Scores are a softmax over the labels; with multi_label each is a
+    probability of its own.
     """
     call, limits = await read_json(request, service, ZeroShotRequest), service.settings.limits
     options = call.parameters
-    if options.multi_label:
-        raise Problem(
-            "invalid-request", "parameters.multi_label: scores are a softmax over the labels, not independent"
-        )
     labels = options.candidate_labels
     if isinstance(labels, str):
         labels = [label.strip() for label in labels.split(",") if label.strip()]
@@ -70,9 +70,10 @@ async def zero_shot(request: Request, service: Serving) -> Response:
     spellings = {clean_name(label): label for label in reversed(labels)}
     with service.lease() as engine, service.images.hold(1):
         chosen = await engine.names.class_set(classes, True, await service.look())
-        rank, count = engine.classifier.rank, len(chosen.names)
-        outcomes = await engine.line.each([decoded(call.inputs)], lambda rows: rank(rows, chosen, count), count)
-    (ranked,) = values_of(outcomes, ["inputs"])
-    service.metrics.top_score.observe(ranked[0].score)
-    content = [{"label": spellings[p.label], "score": p.score} for p in ranked]
+        count, several = len(chosen.names), bool(options.multi_label)
+        decide = engine.classifier.decide(chosen, count, DecisionOptions(several=several))
+        outcomes = await engine.line.each([decoded(call.inputs)], decide, count, several=several)
+    (result,) = values_of(outcomes, ["inputs"])
+    service.metrics.top_score.observe(result.predictions[0].score)
+    content = [{"label": spellings[p.label], "score": p.score} for p in result.predictions]
     return Response(json.dumps(content, ensure_ascii=False), media_type="application/json")

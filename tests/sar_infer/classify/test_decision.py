@@ -104,6 +104,61 @@ def test_a_background_class_is_never_listed_and_may_win() -> None:
     assert (equal.reason, equal.explanation and equal.explanation.background) == (None, None)
 
 
+def several(chosen: ClassSet, *crops: float, top_k: int = 5) -> ImageResult:
+    """The result of an image whose crops are rows at angles (degrees) to the axis that classes lie along."""
+    angles = np.radians([*crops, *(5 - len(crops)) * [90.0]])
+    rows = np.zeros((5, DIM), np.float32)
+    rows[:, 0], rows[:, 1] = np.cos(angles), np.sin(angles)
+    (result,) = Decision(chosen, top_k, DecisionOptions(several=True))(rows)
+    return result
+
+
+def apart(unknown: float, **changes: Any) -> ClassSet:
+    """Three classes at 0, 90 and 180 degrees, and a bias of unknown."""
+    rows = np.zeros((3, DIM), np.float32)
+    rows[0, 0], rows[1, 1], rows[2, 0] = 1, 1, -1
+    made = classes(several=(rows,), **changes)
+    return dataclasses.replace(
+        made, linear=dataclasses.replace(made.linear, unknown=dataclasses.replace(made.linear.unknown, bias=unknown))
+    )
+
+
+def test_an_image_shows_each_class_that_a_crop_says_yes_to() -> None:
+    result = several(apart(5.0), 45, 0, 180, 0, top_k=1)
+    assert result.labels is not None
+    yes = math.exp(10) / (math.exp(10) + math.exp(5) + 1 + math.exp(-10))
+    boxes = [(0.0, 0.0, 0.5, 0.5), (0.5, 0.0, 1.0, 0.5), (0.5, 0.5, 1.0, 1.0)]
+    assert [(one.label, one.box) for one in result.labels] == [*zip(("cup", "mug", "fog"), boxes, strict=True)]
+    assert [one.score for one in result.labels] == pytest.approx([yes] * 3, abs=1e-4)
+    assert [(p.label, p.logit, p.similarity) for p in result.predictions] == [
+        ("cup", pytest.approx(10), pytest.approx(1))
+    ]
+    assert (result.reason, result.unknown_threshold) == (None, None)
+    strange = math.exp(5) / (math.exp(10) + math.exp(5) + 1 + math.exp(-10))
+    assert result.unknown == pytest.approx(strange, rel=1e-4)
+
+
+def test_an_image_of_none_has_no_label_whatever_the_threshold_of_unknown() -> None:
+    none = several(apart(11.0, model=example_model(unknown=np.array([[0.0, 1.0]]))), 0, 180)
+    assert (none.labels, len(none.predictions)) == ((), 3)
+    assert several(apart(5.0, model=example_model(unknown=np.array([[0.0, 0.0]]))), 0).labels != ()
+
+
+def test_a_threshold_of_its_own_replaces_the_half_and_background_is_no_label() -> None:
+    low = apart(11.0, thresholds=np.float32([0.2, np.nan, 0.3]))
+    assert [one.label for one in several(low, 0, 180).labels or ()] == ["cup"]
+    behind = apart(5.0, background=np.array([True, False, False]))
+    assert [one.label for one in several(behind, 0, 180).labels or ()] == ["mug", "fog"]
+
+
+def test_several_needs_a_fitted_class_model_and_stands_alone() -> None:
+    with pytest.raises(InputError, match="several: needs a fitted class model"):
+        several(apart(5.0, model=example_model(photos=0.0)), 0)
+    for other in ({"unknown": True}, {"explain": True}, {"coverage": 0.9}):
+        with pytest.raises(InputError, match="several: includes unknown"):
+            DecisionOptions(several=True, **other)
+
+
 def test_results_are_called_by_their_images() -> None:
     rows = np.eye(2, DIM, dtype=np.float32)
     decide = Decision(classes(), 5, DecisionOptions(True, coverage=0.9, explain=True))

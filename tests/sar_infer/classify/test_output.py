@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from sar_infer.classify.output import FORMATS
-from sar_infer.results import Explanation, ImageResult, Prediction
+from sar_infer.results import Explanation, ImageResult, Label, Prediction
 
 GOOD = ImageResult(
     "a b,\n.jpg",
@@ -72,6 +72,18 @@ def test_further_facts_have_keys_of_their_own_where_they_are_there() -> None:
     }
 
 
+def test_of_several_classes_each_that_an_image_shows_has_a_line() -> None:
+    labels = (Label("owl", 0.9, (0.0, 0.0, 1.0, 1.0)), Label("cat", 0.75, (0.5, 0.0, 1.0, 0.5)))
+    some, none = dataclasses.replace(GOOD, labels=labels), dataclasses.replace(GOOD, labels=())
+    lines = "".join(FORMATS["text"]([some, none])).splitlines()
+    assert [line.split()[0] + line[33:] for line in lines[1:3]] == ["90.0%   owl", "75.0%   cat, upper right"]
+    assert lines[-1] == "  none of the classes"
+    first = json.loads(next(iter(FORMATS["jsonl"]([some]))))
+    assert first["labels"][1] == {"label": "cat", "score": 0.75, "box": [0.5, 0.0, 1.0, 0.5]}
+    rows = csv.DictReader(io.StringIO("".join(FORMATS["csv"]([some, none]))))
+    assert [row["labels"] for row in rows] == ["owl | cat", "owl | cat", "", ""]
+
+
 def test_csv() -> None:
     by_name = list(csv.DictReader(io.StringIO("".join(FORMATS["csv"]([GOOD, BAD])))))
     assert [[row[name] for name in ("image", "rank", "label", "source", "error")] for row in by_name] == [
@@ -81,13 +93,13 @@ def test_csv() -> None:
     ]
     assert [float(by_name[1][key]) for key in ("score", "logit", "similarity")] == [0.25, 14.0, 0.7]
     rows = list(csv.reader(io.StringIO("".join(FORMATS["csv"]([GOOD, FULL, BAD])))))
-    assert rows[0][8:] == ["unknown", "reason", "label_set", "margin", "runner_up", "nearest"]
-    assert rows[1][8:] == rows[2][8:] == ["0.125", *[""] * 5]
+    assert rows[0][8:] == ["unknown", "reason", "label_set", "margin", "runner_up", "nearest", "labels"]
+    assert rows[1][8:] == rows[2][8:] == ["0.125", *[""] * 6]
     assert rows[3] == [
         *("b.jpg", *[""] * 7),
-        *("0.5", "probability 0.500 is above 0.300", "cat | owl", "0.5", "owl", "lynx | dog"),
+        *("0.5", "probability 0.500 is above 0.300", "cat | owl", "0.5", "owl", "lynx | dog", ""),
     ]
-    assert rows[4][8:] == [""] * 6
+    assert rows[4][8:] == [""] * 7
 
 
 def test_text_says_it_around_the_classes() -> None:

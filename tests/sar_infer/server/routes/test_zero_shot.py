@@ -75,7 +75,7 @@ BAD: list[tuple[dict[str, Any], int, str]] = [
     ({"candidate_labels": " , "}, 422, "parameters.candidate_labels: expected labels"),
     ({}, 422, "parameters.candidate_labels"),
     ({"candidate_labels": ["a"] * 6}, 422, "at most 5 class names"),
-    ({"candidate_labels": ["red"], "multi_label": True}, 422, "softmax"),
+    ({"candidate_labels": ["red"], "multi_label": True}, 422, "fitted class model"),
     ({"candidate_labels": ["red"], "hypothesis_template": "a photo"}, 422, "with {} where the label goes"),
     ({"candidate_labels": ["red"], "hypothesis_template": "{}" * 200}, 422, "characters"),
     ({"candidate_labels": ["red"], "inputs": "?"}, 422, "inputs: not valid base64"),
