@@ -15,7 +15,7 @@ from sar_infer.errors import install
 from sar_train.cli.common import guarded, option
 
 
-@click.command("onnx", cls=Command, groups={"Options": "bank out precision batch overwrite"})
+@click.command("onnx", cls=Command, groups={"Options": "bank out precision batch several overwrite"})
 @BUNDLE_ARGUMENT
 @option("--bank", type=click.Path(path_type=Path), help="Bank file with the classes.  [default: the bundle's classes]")
 @option("--out", required=True, type=click.Path(path_type=Path), help="The file, such as shop.onnx.")
@@ -27,16 +27,25 @@ from sar_train.cli.common import guarded, option
     help="Image encoder, if the bundle has it.",
 )
 @option("--batch", is_flag=True, help="The input is several images of one size (N, H, W, 3), not one (H, W, 3).")
+@option("--several", is_flag=True, help="Output each class that an image shows, or none, as sar-classify --several.")
 @option("--overwrite", is_flag=True, help="Replace a file in --out.")
 @option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @guarded
 def main(
-    bundle: str | None, bank: Path | None, out: Path, precision: str, form: str, *, batch: bool, overwrite: bool
+    bundle: str | None,
+    bank: Path | None,
+    out: Path,
+    precision: str,
+    form: str,
+    *,
+    batch: bool,
+    several: bool,
+    overwrite: bool,
 ) -> None:
     """Write one ONNX file from pixels to scores.
 
     Any onnxruntime runs it. Its input is an image as uint8 RGB; its outputs are scores, answer, unknown, embedding and
-    logits.
+    logits. With --several, labels and crops replace answer.
 
     Exit code 1 if the file does not agree with sar-classify on generated images; then nothing is written.
     """
@@ -56,7 +65,7 @@ def main(
         raise ConfigError(f"this command needs onnx: {install('onnx')}") from None
     opened = open_bundle(bundle)
     classes = opened.bank if bank is None else ClassBank.load(bank, opened.manifest.encoder_digest, opened.bank)
-    file = write_one_file(opened, classes, out, precision=precision, batch=batch)  # type: ignore[arg-type]
+    file = write_one_file(opened, classes, out, precision=precision, batch=batch, several=several)  # type: ignore[arg-type]
     shape = "(N, H, W, 3)" if batch else "(H, W, 3)"
     content = {
         "file": str(out),

@@ -16,7 +16,7 @@ import importlib.metadata
 import json
 import math
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,18 +36,20 @@ from sar_infer.bundle.manifest import Preprocess
 from sar_infer.classifier import Classifier
 from sar_infer.classify.class_set import ClassSet
 from sar_infer.classify.decision import can_call_unknown
+from sar_infer.classify.several import least as least_of
 from sar_infer.encoders.parity import MIN_COSINE, Check
 from sar_infer.encoders.precision import PrecisionChoice
 from sar_infer.encoders.self_test import self_test_image
 from sar_infer.errors import InputError
 from sar_infer.images.load import MAX_RATIO
-from sar_infer.images.preprocess import to_input
+from sar_infer.images.preprocess import CROPS, crops_to_input, to_input
 from sar_infer.results import DecisionOptions
 from sar_infer.storage.files import write_atomically
 from sar_infer.storage.tensor_file import file_pieces
 from sar_train.errors import ExportError
 
 OUTPUTS = ("scores", "answer", "unknown", "embedding", "logits")
+OUTPUTS_OF_SEVERAL = ("scores", "labels", "crops", "unknown", "embedding", "logits")
 LEAST_COSINE = {"fp32": MIN_COSINE, "fp16": MIN_COSINE, "int8": 0.999}
 """To the package's own embedding; INT8 rounds a difference of one grey level up."""
 MOST_DIFFERENCE = {"fp32": 1e-3, "fp16": 1e-3, "int8": 0.02}
@@ -96,13 +98,26 @@ _PAD = """
     after = Sub (margin, before)
     pads = Concat <axis = 0> (zeros, before, zeros, after)
     fitted = Pad (resized, pads, fill)"""
-_HEAD = """
+_CROPS = """
+        shape = Shape (channels)
+        sides = Slice (shape, two, four)
+        more = Add (sides, one)
+        near = Div (more, two)
+        far = Div (sides, two)
+        crop0 = Identity (channels)"""
+_QUARTER = """
+        begin{0} = Mul (far, corner{0})
+        end{0} = Add (begin{0}, near)
+        crop{0} = Slice (channels, begin{0}, end{0}, axes)"""
+"""The quarters of `sar_infer.images.preprocess.CROPS`; a side of a half rounds up."""
+_LOGITS = """
     products = Gemm <transB = 1> (embedding, weights, bias)
     of_classes, line = Split <axis = 1> (products, parts)
     along = MatMul (embedding, unknown_axes)
     length = ReduceSumSquare <keepdims = 1> (along, axis)
     of_unknown = Sub (line, length)
-    logits = Concat <axis = 1> (of_classes, of_unknown)
+    logits = Concat <axis = 1> (of_classes, of_unknown)"""
+_HEAD = """
     scores = Softmax <axis = 1> (of_classes)
     total = ReduceLogSumExp <keepdims = 1> (of_classes, axis)
     apart = Sub (of_unknown, total)
@@ -124,6 +139,17 @@ _HEAD = """
     doubtful = Or (too_low, rejected)
     none = Or (is_background, doubtful)
     answer = Where (none, minus_one, best)"""
+_HEAD_OF_SEVERAL = """
+    joint = Softmax <axis = 1> (logits)
+    of_crops = Reshape (joint, by_crop)
+    probabilities, strange = Split <axis = 2> (of_crops, parts)
+    scores = ReduceMax <keepdims = 0> (probabilities, crop_axis)
+    crops = ArgMax <axis = 0, keepdims = 0> (probabilities)
+    reached = Greater (scores, least)
+    labels = And (reached, answers)
+    least_unknown = ReduceMin <keepdims = 0> (strange, crop_axis)
+    unknown = Squeeze (least_unknown, axis)"""
+"""Of rows of embeddings by crop: all images whole, then their first quarters, and so on."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +162,13 @@ class OneFile:
 
 
 def write_one_file(
-    bundle: Bundle, bank: ClassBank, out: Path, *, precision: PrecisionChoice = "fp32", batch: bool = False
+    bundle: Bundle,
+    bank: ClassBank,
+    out: Path,
+    *,
+    precision: PrecisionChoice = "fp32",
+    batch: bool = False,
+    several: bool = False,
 ) -> OneFile:
     """Write the file whole or not at all.
 
@@ -146,9 +178,11 @@ def write_one_file(
         out: The file.
         precision: The image encoder: ``fp32``, or a smaller one of the bundle.
         batch: The input is (N, H, W, 3), not (H, W, 3).
+        several: Its outputs are each class that an image shows, as of `sar_infer.classify.several`.
 
     Raises:
-        InputError: The bundle does not have this precision, or there is no class that can be an answer.
+        InputError: The bundle does not have this precision, or there is no class that can be an answer; or with
+            ``several``, no class model was fitted.
         ExportError: The graphs cannot be joined, or the file does not agree with the package; nothing was written.
         OSError: The file cannot be written; an older one stays as it was.
     """
@@ -156,37 +190,87 @@ def write_one_file(
     if not bank.can_answer:
         raise InputError("no class to choose from: the bank has none, or only background classes")
     classes = classifier.class_set()
+    if several:
+        least_of(classes)  # raises without a class model
     try:
         encoder = onnx.load(bundle.path / classifier.choice.image)
-        if batch and encoder.graph.input[0].type.tensor_type.shape.dim[0].dim_value == 1:
-            raise ValueError("its batch is fixed at one; leave --batch out")
-        model = _joined(encoder, bundle.manifest.preprocess, classes, batch=batch)
-        helper.set_model_props(model, _metadata(classifier, classes, bank))
+        if (batch or several) and encoder.graph.input[0].type.tensor_type.shape.dim[0].dim_value == 1:
+            raise ValueError(f"its batch is fixed at one; leave --{'batch' if batch else 'several'} out")
+        model = _joined(encoder, bundle.manifest.preprocess, classes, batch=batch, several=several)
+        helper.set_model_props(model, _metadata(classifier, classes, bank, several=several))
         content = model.SerializeToString()
         if len(content) > onnx.checker.MAXIMUM_PROTOBUF:
             raise ValueError(f"{len(content):,} bytes do not fit one ONNX file")
         onnx.checker.check_model(content, full_check=True)
     except Exception as error:  # protobuf, onnx's checker and its parser share no base class
         raise ExportError(f"{classifier.choice.image}: cannot be joined into one file: {error}") from error
-    checks = tuple(_checks(content, classifier, classes, batch=batch))
+    compared = _checks_of_several if several else _checks
+    checks = tuple(compared(content, classifier, classes, batch=batch))
     if failed := [check for check in checks if not check.passed]:
         raise ExportError(f"{out}: {failed[0]}; nothing was written")
     write_atomically(out, [content])
     return OneFile(len(classes.names), len(content), checks)
 
 
-def _joined(encoder: onnx.ModelProto, spec: Preprocess, classes: ClassSet, *, batch: bool) -> onnx.ModelProto:
+def _joined(
+    encoder: onnx.ModelProto, spec: Preprocess, classes: ClassSet, *, batch: bool, several: bool
+) -> onnx.ModelProto:
     """Return the graph from pixels to scores around an image encoder."""
     versions = [(one.domain, one.version) for one in encoder.opset_import]
     header = f"<ir_version: {encoder.ir_version}, opset_import: [{', '.join(f'{d!r}: {v}' for d, v in versions)}]>"
     header = header.replace("'", '"')
     shape = "N, H, W, 3" if batch else "H, W, 3"
-    filters = {"bicubic": 'mode = "cubic", cubic_coeff_a = -0.5', "bilinear": 'mode = "linear"'}
-    resize = f"Resize <{filters[spec.interpolation]}, antialias = 1, exclude_outside = 1>"
-    pixels = parser.parse_model(f"""{header}
-    pixels (uint8[{shape}] image) => (float[N, 3, {spec.size}, {spec.size}] pixels) {{
+    images, pixels = _pixels(header, spec, shape, batch=batch, several=several)
+    scores = _scores(header, classes, "N" if batch else "1", several=several)
+    plain = onnx.ModelProto()
+    plain.CopyFrom(encoder)
+    rename = {"rename_inputs": False, "rename_outputs": False}
+    plain = compose.add_prefix(plain, "encoder/", inplace=True, **rename)
+    graphs = (*pixels, plain.graph, scores)
+    outputs = {one.name: one for one in (*scores.output, *scores.input)}
+    graph = helper.make_graph(
+        [node for one in graphs for node in one.node],
+        "sar-clip",
+        images,
+        [outputs[name] for name in (OUTPUTS_OF_SEVERAL if several else OUTPUTS)],
+        [tensor for one in graphs for tensor in one.initializer],
+    )
+    model = helper.make_model(graph, opset_imports=encoder.opset_import, ir_version=encoder.ir_version)
+    model.functions.extend(plain.functions)
+    model.producer_name, model.producer_version = "sar-clip", importlib.metadata.version("sar-clip")
+    note = "labels: the classes that it shows." if several else "answer: -1 is unknown."
+    model.doc_string = f"image: uint8 RGB ({shape}), upright, transparency on grey {spec.fill}. {note}"
+    return model
+
+
+def _pixels(
+    header: str, spec: Preprocess, shape: str, *, batch: bool, several: bool
+) -> tuple[Sequence[onnx.ValueInfoProto], list[onnx.GraphProto]]:
+    """Return the input of the graph, and the graphs from images to the encoder's pixels."""
+    whole = {"zero": [0], "one": [1], "two": [2], "three": [3], "four": [4], "axes": [2, 3], "zeros": [0, 0]}
+    constants: dict[str, Any] = {name: np.array(value, np.int64) for name, value in whole.items()}
+    constants |= {
+        "most_ratio": np.array([MAX_RATIO], np.int64),
+        "square": np.array([spec.size, spec.size], np.int64),
+        "half": np.float32(0.5),
+        "fill": np.uint8(spec.fill),
+        "largest": np.float32(255),
+        "mean": np.array(spec.mean, np.float32).reshape(1, 3, 1, 1),
+        "std": np.array(spec.std, np.float32).reshape(1, 3, 1, 1),
+    }
+    corners = {f"corner{number}": np.array([top, left], np.int64) for number, (left, top, *_) in _corners()}
+    quarters = "".join(_QUARTER.format(number) for number, _ in _corners())
+    first = parser.parse_model(f"""{header}
+    image (uint8[{shape}] image) => (uint8[N, 3, H, W] channels) {{
         images = {"Identity (image)" if batch else "Unsqueeze (image, zero)"}
         channels = Transpose <perm = [0, 3, 1, 2]> (images)
+        {_CROPS + quarters if several else ""}
+    }}""").graph
+    _add_constants(first, constants | corners)
+    filters = {"bicubic": 'mode = "cubic", cubic_coeff_a = -0.5', "bilinear": 'mode = "linear"'}
+    resize = f"Resize <{filters[spec.interpolation]}, antialias = 1, exclude_outside = 1>"
+    fit = parser.parse_model(f"""{header}
+    pixels (uint8[N, 3, H, W] channels) => (float[N, 3, {spec.size}, {spec.size}] pixels) {{
         {_MIDDLE if spec.resize_mode == "shortest" else "middle_part = Identity (channels)"}
         shape = Shape (middle_part)
         sides = Slice (shape, two, four)
@@ -203,32 +287,50 @@ def _joined(encoder: onnx.ModelProto, spec: Preprocess, classes: ClassSet, *, ba
         shares = Div (floats, largest)
         centred = Sub (shares, mean)
         pixels = Div (centred, std)
-    }}""")
-    whole = {"zero": [0], "one": [1], "two": [2], "three": [3], "four": [4], "axes": [2, 3], "zeros": [0, 0]}
-    constants: dict[str, Any] = {name: np.array(value, np.int64) for name, value in whole.items()}
-    constants |= {
-        "most_ratio": np.array([MAX_RATIO], np.int64),
-        "square": np.array([spec.size, spec.size], np.int64),
-        "half": np.float32(0.5),
-        "fill": np.uint8(spec.fill),
-        "largest": np.float32(255),
-        "mean": np.array(spec.mean, np.float32).reshape(1, 3, 1, 1),
-        "std": np.array(spec.std, np.float32).reshape(1, 3, 1, 1),
-    }
-    _add_constants(pixels.graph, constants)
+    }}""").graph
+    if not several:
+        _add_constants(fit, {name: value for name, value in constants.items() if name not in _named(first)})
+        return first.input, [first, fit]
+    _add_constants(fit, constants)
+    copies, names = [], [f"crop{number}/" for number in range(len(CROPS))]
+    for name in names:
+        first.node.append(helper.make_node("Identity", [name[:-1]], [f"{name}channels"]))
+        copies.append(compose.add_prefix_graph(fit, name))
+    copies[-1].node.append(helper.make_node("Concat", [f"{name}pixels" for name in names], ["pixels"], axis=0))
+    return first.input, [first, *copies]
+
+
+def _corners() -> Iterator[tuple[int, tuple[float, ...]]]:
+    """Yield number and box of each quarter, whose left and top are 0 at a near side and above at a far one."""
+    yield from ((n, tuple(map(math.ceil, box))) for n, box in enumerate(CROPS) if n)
+
+
+def _named(graph: onnx.GraphProto) -> set[str]:
+    return {tensor.name for tensor in graph.initializer}
+
+
+def _scores(header: str, classes: ClassSet, n: str, *, several: bool) -> onnx.GraphProto:
+    """Return the graph from embeddings to the outputs."""
     weights, bias = _linear(classes)
     count, dim = len(classes.names), weights.shape[1]
-    n = "N" if batch else "1"
+    rows = ("M" if n == "N" else len(CROPS)) if several else n
+    outputs = f"float[{n}, {count}] scores, int64[{n}] answer, float[{n}] unknown"
+    if several:
+        outputs = (
+            f"float[{n}, {count}] scores, bool[{n}, {count}] labels, int64[{n}, {count}] crops, float[{n}] unknown"
+        )
     scores = parser.parse_model(f"""{header}
-    head (float[{n}, {dim}] embedding) => (float[{n}, {count}] scores, int64[{n}] answer, float[{n}] unknown,
-        float[{n}, {count + 1}] logits) {{ {_HEAD} }}""")
+    head (float[{rows}, {dim}] embedding) => ({outputs}, float[{rows}, {count + 1}] logits) {{
+        {_LOGITS + (_HEAD_OF_SEVERAL if several else _HEAD)}
+    }}""").graph
     none = np.full(count, np.nan, np.float32)
+    background = np.zeros(count, np.bool_) if classes.background is None else classes.background
     constants = {
         "weights": weights,
         "bias": bias,
         "parts": np.array([count, 1], np.int64),
         "axis": np.array([1], np.int64),
-        "background": np.zeros(count, np.bool_) if classes.background is None else classes.background,
+        "background": background,
         "thresholds": none if classes.thresholds is None else classes.thresholds.astype(np.float32),
         "limits": classes.unknown_thresholds.astype(np.float32),
         "unknown_axes": _axes(classes),
@@ -236,25 +338,15 @@ def _joined(encoder: onnx.ModelProto, spec: Preprocess, classes: ClassSet, *, ba
         "nothing": np.float32(-1),
         "minus_one": np.int64(-1),
     }
-    _add_constants(scores.graph, constants)
-    plain = onnx.ModelProto()
-    plain.CopyFrom(encoder)
-    rename = {"rename_inputs": False, "rename_outputs": False}
-    plain = compose.add_prefix(plain, "encoder/", inplace=True, **rename)
-    graphs = (pixels.graph, plain.graph, scores.graph)
-    outputs = {one.name: one for one in (*scores.graph.output, *scores.graph.input)}
-    graph = helper.make_graph(
-        [node for one in graphs for node in one.node],
-        "sar-clip",
-        pixels.graph.input,
-        [outputs[name] for name in OUTPUTS],
-        [tensor for one in graphs for tensor in one.initializer],
-    )
-    model = helper.make_model(graph, opset_imports=encoder.opset_import, ir_version=encoder.ir_version)
-    model.functions.extend(plain.functions)
-    model.producer_name, model.producer_version = "sar-clip", importlib.metadata.version("sar-clip")
-    model.doc_string = f"image: uint8 RGB ({shape}), upright, transparency on grey {spec.fill}. answer: -1 is unknown."
-    return model
+    if several:
+        constants |= {
+            "crop_axis": np.array([0], np.int64),
+            "by_crop": np.array([len(CROPS), -1, count + 1], np.int64),
+            "least": least_of(classes).astype(np.float32),
+            "answers": ~background,
+        }
+    _add_constants(scores, constants)
+    return scores
 
 
 def _add_constants(graph: onnx.GraphProto, constants: Mapping[str, Any]) -> None:
@@ -280,12 +372,12 @@ def _axes(classes: ClassSet) -> Floats:
     return unknown.axes.astype(np.float32) * np.float32(math.sqrt(unknown.gain))
 
 
-def _metadata(classifier: Classifier, classes: ClassSet, bank: ClassBank) -> dict[str, str]:
+def _metadata(classifier: Classifier, classes: ClassSet, bank: ClassBank, *, several: bool) -> dict[str, str]:
     """Return what a reader needs in addition to the graph, as text."""
     manifest, flags = classifier.bundle.manifest, classes.background
     least = {} if classes.thresholds is None else dict(zip(classes.names, classes.thresholds.tolist(), strict=True))
     tensors, teaching = _teaching(classifier, classes, bank)
-    content = {
+    content: dict[str, Any] = {
         "class_names": [*classes.names],
         "background": [] if flags is None else [name for name, flag in zip(classes.names, flags, strict=True) if flag],
         "thresholds": {name: value for name, value in least.items() if not math.isnan(value)},
@@ -293,6 +385,7 @@ def _metadata(classifier: Classifier, classes: ClassSet, bank: ClassBank) -> dic
         "licence": dict(manifest.provenance.licences),
         "fill": manifest.preprocess.fill,
         "teaching": teaching,
+        **({"crops": CROPS} if several else {}),
     }
     return {name: json.dumps(value, ensure_ascii=False) for name, value in content.items()} | {
         "encoder_digest": manifest.encoder_digest,
@@ -349,12 +442,16 @@ def _images(spec: Preprocess, seed: int) -> Iterator[npt.NDArray[np.uint8]]:
         yield np.asarray(soft.convert("L").convert("RGB") if number == 0 else soft)
 
 
+def _session(content: bytes) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+
 def _checks(content: bytes, classifier: Classifier, classes: ClassSet, *, batch: bool) -> Iterator[Check]:
     """Compare a file with the package on generated images; the answer is compared for the file's own embedding."""
     manifest, precision = classifier.bundle.manifest, classifier.choice.precision
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    session = _session(content)
     decide = classifier.decide(classes, 1, DecisionOptions(unknown=can_call_unknown(classes)))
     column = {name: position for position, name in enumerate(classes.names)}
     cosines, differences, others = [], [], 0
@@ -374,3 +471,27 @@ def _checks(content: bytes, classifier: Classifier, classes: ClassSet, *, batch:
     yield Check("cosine of embeddings", min(cosines), "at least", LEAST_COSINE[precision])
     yield Check("difference of scores", float(max(differences)), "at most", MOST_DIFFERENCE[precision])
     yield Check("other answers", others, "at most", 0)
+
+
+def _checks_of_several(content: bytes, classifier: Classifier, classes: ClassSet, *, batch: bool) -> Iterator[Check]:
+    """Compare a file with the package on generated images; labels are compared for the file's own embeddings."""
+    manifest, precision, size = classifier.bundle.manifest, classifier.choice.precision, len(CROPS)
+    session, decide = _session(content), classifier.decide(classes, len(classes.names), DecisionOptions(several=True))
+    cosines, differences, others = [], [], 0
+    for image in _images(manifest.preprocess, manifest.self_test.seed):
+        own = classifier.encode([crops_to_input(Image.fromarray(image), manifest.preprocess)])
+        inputs = np.stack([image, image[::-1]]) if batch else image
+        scores, labels, crops, unknown, rows, _ = session.run(OUTPUTS_OF_SEVERAL, {"image": inputs})
+        by_image = np.swapaxes(rows.reshape(size, -1, rows.shape[1]), 0, 1)
+        cosines.append((own * by_image[0]).sum(1).min())
+        (expected,) = decide(own)
+        column = {name: position for position, name in enumerate(classes.names)}
+        differences += [abs(one.score - scores[0, column[one.label]]) for one in expected.predictions]
+        differences.append(abs(float(unknown[0]) - (expected.unknown or 0.0)))
+        for number, result in enumerate(decide(by_image.reshape(-1, rows.shape[1]))):
+            stated = {(one.label, one.box) for one in result.labels or ()}
+            columns = np.flatnonzero(labels[number]).tolist()
+            others += stated != {(classes.names[c], CROPS[crops[number, c]]) for c in columns}
+    yield Check("cosine of embeddings", float(min(cosines)), "at least", LEAST_COSINE[precision])
+    yield Check("difference of scores", float(max(differences)), "at most", MOST_DIFFERENCE[precision])
+    yield Check("other labels", others, "at most", 0)

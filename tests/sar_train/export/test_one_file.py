@@ -23,6 +23,7 @@ from support.bundles import PREPROCESS, SIZE, at_one, image_graph, reseal, write
 from support.folders import listing
 from support.one_file import BANKS, Image8, soft, unit
 from support.precisions import add_precision
+from support.trained import example_trained
 
 from sar_infer import Classifier
 from sar_infer.bank import ClassBank, set_class
@@ -149,13 +150,46 @@ def test_a_batch_has_the_answers_of_its_images(bundle: Path, tmp_path: Path) -> 
         np.testing.assert_allclose(values, np.concatenate([one[name] for one in singles]), atol=1e-5, err_msg=name)
 
 
+@pytest.mark.parametrize("batch", [False, True])
+def test_several_classes_of_an_image_are_those_of_the_package(batch: bool, tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path / "bundle", trained=example_trained())
+    classifier = Classifier.open(bundle)
+    bank = set_class(classifier.bank, "green", background=True)
+    for name in ("red", "blue"):
+        bank = set_class(bank, name, threshold=0.1)
+    bank.save(tmp_path / "bank.safetensors")
+    options = ("--bank", tmp_path / "bank.safetensors", "--several", *["--batch"] * batch)
+    assert write(bundle, "--out", tmp_path / "one.onnx", *options).exit_code == 0
+    metadata, numbers = stored(tmp_path / "one.onnx"), []
+    names, crops = json.loads(metadata["class_names"]), json.loads(metadata["crops"])
+    for image in (soft(61, 40), soft(39, 90), 255 - soft(60, 41), np.zeros((40, 60, 3), np.uint8)):
+        outputs = run(tmp_path / "one.onnx", np.stack([image[::-1], image]) if batch else image)
+        result = classifier.classify(image, classifier.class_set(bank=bank), top_k=9, several=True)
+        scores, labels, boxes, unknown = (outputs[name][-1] for name in ("scores", "labels", "crops", "unknown"))
+        assert {p.label: scores[names.index(p.label)] for p in result.predictions} == pytest.approx(
+            {p.label: p.score for p in result.predictions}, abs=1e-3
+        )
+        shown = [(names[c], tuple(crops[boxes[c]])) for c in np.flatnonzero(labels)]
+        assert {*shown} == {(one.label, one.box) for one in result.labels}
+        assert unknown == pytest.approx(result.unknown, abs=1e-3)
+        numbers.append(len(shown))
+    assert max(numbers) > 1
+
+
+def test_several_needs_a_class_model(bundle: Path, tmp_path: Path) -> None:
+    refused = write(bundle, "--out", tmp_path / "one.onnx", "--several")
+    assert (refused.exit_code, listing(tmp_path)) == (2, [])
+    assert refused.stderr.startswith("Error: several: needs a fitted class model")
+
+
 def test_an_encoder_whose_batch_is_fixed_at_one_makes_a_file_for_one_image(tmp_path: Path) -> None:
-    bundle = write_bundle(tmp_path / "bundle")
+    bundle = write_bundle(tmp_path / "bundle", trained=example_trained())
     onnx.save(at_one(image_graph()), bundle / IMAGE_ENCODER)
     reseal(bundle)
     assert write(bundle, "--out", tmp_path / "one.onnx").exit_code == 0
-    refused = write(bundle, "--out", tmp_path / "many.onnx", "--batch")
-    assert (refused.exit_code, refused.stderr.endswith("leave --batch out\n")) == (1, True)
+    for option in ("--batch", "--several"):
+        refused = write(bundle, "--out", tmp_path / "many.onnx", option)
+        assert (refused.exit_code, refused.stderr.endswith(f"leave {option} out\n")) == (1, True)
 
 
 def test_a_smaller_encoder_is_one_of_the_bundle(tmp_path: Path) -> None:
