@@ -371,8 +371,7 @@ def fit(bank: ClassBank, arrays: Arrays, data: Mapping[str, Any] | None = None, 
         by: The author of the change.
     """
     if not arrays:
-        puts: Puts = {MODEL: None} if MODEL in bank.records else {}
-        return _committed(bank, "fit", puts, "dropped the fitted class model", by)
+        return _committed(bank, "fit", {MODEL: None}, "dropped the fitted class model", by)
     sets = [photos for photos in bank.photos.values() if len(photos.rows)]
     count = sum(len(photos.rows) for photos in sets)
     words = f"fitted the class model on {_count(count, 'photo')} of {_count(len(sets), 'class')}"
@@ -391,8 +390,7 @@ def learn(bank: ClassBank, learning: Learn, *, by: str = "") -> ClassBank:
     if len({*keys}) < len(keys):
         raise ClassNameError("what was learned names a class twice; case and space do not count")
     if not learning.photos:
-        puts: Puts = {LEARNED: None} if LEARNED in bank.records else {}
-        return _committed(bank, "learn", puts, "cleared what was learned", by)
+        return _committed(bank, "learn", {LEARNED: None}, "cleared what was learned", by)
     if not keys and not learning.translation.any():
         return bank
     data: dict[str, Any] = {"keys": keys, "numbers": {name: float(number) for name, number in learning.numbers.items()}}
@@ -405,10 +403,9 @@ def learn(bank: ClassBank, learning: Learn, *, by: str = "") -> ClassBank:
 def calibrate(bank: ClassBank, calibration: BankCalibration | None, *, by: str = "") -> ClassBank:
     """Give a bank the calibration that was fitted on it as it is, without its own threshold; None takes it away."""
     if calibration is None:
-        puts: Puts = {CALIBRATION: None} if CALIBRATION in bank.records else {}
-        return _committed(bank, "calibrate", puts, "dropped the calibration", by)
+        return _committed(bank, "calibrate", {CALIBRATION: None}, "dropped the calibration", by)
     words = f"calibrated on {_count(calibration.measured['photos'], 'photo')}"
-    puts = {CALIBRATION: Record(dataclasses.asdict(calibration))}
+    puts: Puts = {CALIBRATION: Record(dataclasses.asdict(calibration))}
     if bank.unknown_threshold is not None:
         puts, words = {**puts, THRESHOLD: None}, f"{words}, dropped the threshold of unknown"
     return _committed(bank, "calibrate", puts, words, by)
@@ -585,7 +582,8 @@ def _without(entry: Entry, digests: Iterable[bytes], pool: Mapping[bytes, Floats
 def _committed(
     bank: ClassBank, action: str, puts: Puts, summary: str, by: str, at: str | None = None, **fields: Any
 ) -> ClassBank:
-    """Return a bank with one more step; without puts the same bank."""
+    """Return a bank with one more step; the same bank if the step sets nothing and removes nothing that is there."""
+    puts = {k: item for k, item in puts.items() if item is not None or k in bank.entries or k in bank.records}
     if not puts:
         return bank
     step = Step(bank.log.last + 1, at or utc_now(), action, summary, by, puts=puts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -113,29 +113,46 @@ def checksum(tensors: Tensors) -> str:
     return digest.hexdigest()
 
 
-class _Numbers(NamedTuple):
-    """Numbers that the JSON uses: of tensors' rows by the identity of an array, and of photos by digest."""
+class _Rows(dict[int, tuple[int, Any]]):
+    """The rows of one tensor and their numbers, by identity: the same array is stored once."""
 
-    embeddings: dict[int, int]
-    sums: dict[int, int]
+    def number(self, row: npt.NDArray[Any]) -> int:
+        """Return the number of a row, which is appended if it is new."""
+        return self.setdefault(id(row), (len(self), row))[0]
+
+    def stacked(self, kind: type, dim: int) -> npt.NDArray[Any]:
+        """Return the rows as one array (N, D)."""
+        return np.array([row for _, row in self.values()], kind).reshape(-1, dim)
+
+
+class _Writing(NamedTuple):
+    """The parts of a file that the JSON names by number, as far as they are collected.
+
+    Attributes:
+        tensors: Tensors by name.
+        photos: Numbers of photos by digest.
+        embeddings: Rows of the tensor ``embeddings``.
+        sums: Rows of ``photo sums``.
+        arrays: Arrays of records, each a tensor.
+    """
+
+    tensors: Tensors
     photos: dict[bytes, int]
-    arrays: dict[int, str]
+    embeddings: _Rows
+    sums: _Rows
+    arrays: _Rows
 
 
 def encoded(bank: ClassBank, tensors: Tensors) -> dict[str, Any]:
     """Return the JSON of a bank, and put its arrays among the tensors."""
-    base_keys = {} if bank.base is None else bank.base.bank.entries
-    base_records = {} if bank.base is None else bank.base.bank.records
+    base_keys, base_records = ({}, {}) if bank.base is None else (bank.base.bank.entries, bank.base.bank.records)
     folded = {k: item for k, item in bank.log.folded.items() if item is not None or k in base_keys or k in base_records}
-    all_puts = [folded, *(step.puts for step in bank.log.steps if step.puts is not None)]
-    entries = [item for puts in all_puts for item in puts.values() if isinstance(item, Entry)]
-    recent = {digest for entry in entries for digest in entry.photos[-MOST_ROWS:]}
+    steps = [(step, step.puts) for step in bank.log.steps]
+    every = [pair for puts in (folded, *(puts or {} for _, puts in steps)) for pair in puts.items()]
+    recent = {digest for _, item in every if isinstance(item, Entry) for digest in item.photos[-MOST_ROWS:]}
     pool = {digest: row for digest, row in bank.pool.items() if digest in recent}
-    rows = {id(entry.embedding): entry.embedding for entry in entries}  # the same array is stored once
-    sums = {id(entry.photo_sum): entry.photo_sum for entry in entries if entry.photos}
-    row_numbers, sum_numbers = (dict(zip(one, range(len(one)), strict=True)) for one in (rows, sums))
     photos = dict(zip(pool, range(len(pool)), strict=True))  # those with embeddings first
-    numbers = _Numbers(row_numbers, sum_numbers, photos, {})
+    writing = _Writing(tensors, photos, _Rows(), _Rows(), _Rows())
     content: dict[str, Any] = {
         "encoder": bank.encoder_digest,
         "images": bank.images._asdict(),
@@ -143,48 +160,52 @@ def encoded(bank: ClassBank, tensors: Tensors) -> dict[str, Any]:
         "next_key": bank.next_key,
         "provenance": dict(bank.provenance),
         "begun": bank.log.begun,
-        "folded": _items(folded, numbers, tensors),
+        "folded": _items(folded, writing),
         "steps": [
             {field: value for field, value in vars(step).items() if value not in ("", None)}
-            | ({} if step.puts is None else {"puts": _items(step.puts, numbers, tensors)})
-            for step in bank.log.steps
+            | ({} if puts is None else {"puts": _items(puts, writing)})
+            for step, puts in steps
         ],
-        "parked": [],
+        "parked": _parked_items(bank, {key for key, item in every if item is not None}, writing),
     }
     if bank.base is not None:
-        touched = {key: base_keys[key].name for puts in all_puts for key in puts if key in base_keys}
+        touched = {key: base_keys[key].name for key, _ in every if key in base_keys}
         content["base"] = {"digest": bank.base.digest, "path": bank.base.path, "names": touched}
-    can_return = {key for puts in all_puts for key, item in puts.items() if item is not None}
-    for parked in bank.parked:
-        if classes := {key: one for key, one in parked.photos.items() if key in can_return}:
-            number = len(content["parked"])
-            tensors[f"parked {number}"] = np.concatenate([one.rows for one in classes.values()])
-            tensors[f"parked {number} sums"] = np.array([one.total for one in classes.values()], np.float64)
-            runs = {key: [_runs(one.digests, photos), len(one.rows)] for key, one in classes.items()}
-            content["parked"].append({"images": parked.images._asdict(), "classes": runs})
-    tensors["embeddings"] = np.array([*rows.values()], np.float32).reshape(-1, bank.dim)
+    tensors["embeddings"] = writing.embeddings.stacked(np.float32, bank.dim)
     tensors["photos"] = np.array([*pool.values()], np.float32).reshape(-1, bank.dim)
     tensors["photo digests"] = np.frombuffer(b"".join(photos), np.uint8).reshape(-1, 32)
-    tensors["photo sums"] = np.array([*sums.values()], np.float64).reshape(-1, bank.dim)
+    tensors["photo sums"] = writing.sums.stacked(np.float64, bank.dim)
     return content
 
 
-def _items(puts: Puts, numbers: _Numbers, tensors: Tensors) -> list[list[Any]]:
+def _items(puts: Puts, writing: _Writing) -> list[list[Any]]:
     """Return puts as JSON: key, name and number of the embedding of a class, with its other fields if it has any."""
     result: list[list[Any]] = []
     for key, item in puts.items():
         if item is None:
             result.append([key])
         elif isinstance(item, Record):
-            for name, array in item.arrays.items():
-                tensors[numbers.arrays.setdefault(id(array), f"array {len(numbers.arrays)} {name}")] = array
-            arrays = {name: numbers.arrays[id(array)] for name, array in item.arrays.items()}
+            arrays = {name: f"array {writing.arrays.number(array)} {name}" for name, array in item.arrays.items()}
+            writing.tensors.update((arrays[name], array) for name, array in item.arrays.items())
             result.append([key, {"data": item.data, "arrays": arrays}])
         else:
             fields: dict[str, Any] = {name: item[at] for name, at in _JSON_FIELDS.items() if item[at] != _PLAIN[at]}
-            if item.photos:
-                fields |= {"photos": _runs(item.photos, numbers.photos), "sum": numbers.sums[id(item.photo_sum)]}
-            result.append([key, item.name, numbers.embeddings[id(item.embedding)], *([fields] if fields else [])])
+            if item.photo_sum is not None:
+                fields |= {"photos": _runs(item.photos, writing.photos), "sum": writing.sums.number(item.photo_sum)}
+            result.append([key, item.name, writing.embeddings.number(item.embedding), *([fields] if fields else [])])
+    return result
+
+
+def _parked_items(bank: ClassBank, can_return: Container[str], writing: _Writing) -> list[dict[str, Any]]:
+    """Return the parked photos as JSON: of each class that can return, the runs and the number of embeddings."""
+    result: list[dict[str, Any]] = []
+    for parked in bank.parked:
+        if classes := {key: one for key, one in parked.photos.items() if key in can_return}:
+            name = f"parked {len(result)}"
+            writing.tensors[name] = np.concatenate([one.rows for one in classes.values()])
+            writing.tensors[f"{name} sums"] = np.array([one.total for one in classes.values()], np.float64)
+            runs = {key: [_runs(one.digests, writing.photos), len(one.rows)] for key, one in classes.items()}
+            result.append({"images": parked.images._asdict(), "classes": runs})
     return result
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from sar_infer.bank import ClassBank
 from sar_infer.bundle.bundle import Bundle
-from sar_infer.bundle.manifest import CLASS_MODEL, Manifest, Scores, Variant
+from sar_infer.bundle.manifest import CLASS_MODEL, Manifest, Quality, Scores, Variant
 from sar_infer.errors import one_line
 
 PHOTOS = "photos"
@@ -39,7 +39,7 @@ safety or rights. The best of the given names is predicted, also for a photo of 
 
 def facts(manifest: Manifest, bank: ClassBank) -> Iterator[tuple[str, str]]:
     """Yield labels and values, in text that is not escaped."""
-    quality, spec, origin = manifest.quality, manifest.preprocess, manifest.provenance
+    spec, origin = manifest.preprocess, manifest.provenance
     weights = ", ".join(f"{name} {weight:g}" for name, weight in manifest.regularisers.items())
     yield "backbone", f"{manifest.backbone}, weights {manifest.weights_digest}"
     yield "method", manifest.method + (f" with {weights}" if weights else "")
@@ -54,6 +54,20 @@ def facts(manifest: Manifest, bank: ClassBank) -> Iterator[tuple[str, str]]:
     yield "image", f"{spec.size} pixels, {spec.resize_mode}, {spec.interpolation}, mean {spec.mean}, std {spec.std}"
     words = manifest.tokenizer
     yield "class name", f"at most {words.max_name_tokens} tokens" if words else "none: classes are known by photos only"
+    yield from _measured(manifest.quality)
+    for precision, variant in manifest.precisions.items():
+        yield precision, variant_line(variant)
+    for note in manifest.quality.notes:
+        yield "note", note
+    for component, licence in origin.licences.items():
+        yield "licence", f"{component}: {licence}"
+    yield "encoder", manifest.encoder_digest
+    yield "created", f"{origin.created} by {origin.command}"
+    yield "versions", ", ".join(f"{name} {number}" for name, number in origin.versions.items())
+
+
+def _measured(quality: Quality) -> Iterator[tuple[str, str]]:
+    """Yield labels and values of what was measured when the bundle was made."""
     learned = quality.tables.get(PHOTOS, {}).get("learned")
     photos = f"{learned:,} photos learned" if learned else f"up to {quality.shots} photos a class"
     if quality.dataset:
@@ -75,15 +89,6 @@ def facts(manifest: Manifest, bank: ClassBank) -> Iterator[tuple[str, str]]:
             f"{parity.images} images: cosine to torch at least {parity.image_min_cosine:.7f}, same class "
             f"{parity.top1_agreement:.1%}; {parity.names:,} names: differ by at most {parity.name_max_difference:.1e}",
         )
-    for precision, variant in manifest.precisions.items():
-        yield precision, variant_line(variant)
-    for note in quality.notes:
-        yield "note", note
-    for component, licence in origin.licences.items():
-        yield "licence", f"{component}: {licence}"
-    yield "encoder", manifest.encoder_digest
-    yield "created", f"{origin.created} by {origin.command}"
-    yield "versions", ", ".join(f"{name} {number}" for name, number in origin.versions.items())
 
 
 def describe(bundle: Bundle) -> str:

@@ -142,18 +142,7 @@ def build_class_set(
     if only is None:
         only = bool(class_phrases or photos) and are_default(bank, composer)
     if not class_phrases and not photos and not only and len(bank.names):
-        model, linear = composer.of_bank(bank)
-        return ClassSet(
-            bank.names,
-            (bank.embeddings,),
-            np.arange(len(bank.names)),
-            linear,
-            model,
-            composer.evidence(bank),
-            background=bank.background,
-            thresholds=bank.thresholds,
-            translation=None if bank.learned is None else bank.learned.translation,
-        )
+        return _of_bank(bank, composer)
     spelled = {name_key(name): name for name in class_phrases}
     by_name = [(spelled.setdefault(name_key(name), name), item) for name, item in photos.items()]
     every = {**{name: (name,) for name in spelled.values()}, **class_phrases}
@@ -183,6 +172,22 @@ def build_class_set(
         evidence_of,
         background=_gathered(bank.background, left_out, theirs, False),
         thresholds=_gathered(bank.thresholds, left_out, theirs, np.nan),
+        translation=None if bank.learned is None else bank.learned.translation,
+    )
+
+
+def _of_bank(bank: ClassBank, composer: Composer) -> ClassSet:
+    """Return exactly the classes of a bank."""
+    model, linear = composer.of_bank(bank)
+    return ClassSet(
+        bank.names,
+        (bank.embeddings,),
+        np.arange(len(bank.names)),
+        linear,
+        model,
+        composer.evidence(bank),
+        background=bank.background,
+        thresholds=bank.thresholds,
         translation=None if bank.learned is None else bank.learned.translation,
     )
 

@@ -86,22 +86,7 @@ def add(  # noqa: PLR0913 - one for each option
     A class that exists gets a new embedding and keeps its settings. With --photos it gets more photos and keeps its
     embedding.
     """  # noqa: D301 - \b is for click
-    if not names and classes is None and not photos:
-        file = str(arguments.file)
-        hint = "" if arguments.file.suffix == SUFFIX else f" ({file!r} was taken as BANK_FILE)"
-        raise Refusal(f"no class given{hint}; add a NAME, --classes FILE or --photos FOLDER")
-    if photos_only and not photos:
-        raise Refusal(
-            "--photos-only needs --photos; for classes in the bank: sar-bank set BANK_FILE CLASS --photos-only"
-        )
-    if photos and (len(names) > 1 or classes is not None):
-        raise Refusal(
-            "--photos goes with one class name, or with none and a folder of class folders or a CSV list; repeat it "
-            "for more files"
-        )
-    if path := next((name for name in names if os.sep in name and os.path.exists(name)), None):  # noqa: PTH110 - any text
-        command = again(arguments, "add", "CLASS", "--photos", path)
-        raise Refusal(f"{path} is a {'folder' if Path(path).is_dir() else 'file'}; to add photos: {command}")
+    _check_call(arguments, names, classes, photos, photos_only=photos_only)
     from sar_infer.bank import put_classes
     from sar_infer.bank.edits import texts_to_embed
     from sar_infer.classify.fitting import fit_advice
@@ -138,6 +123,28 @@ def add(  # noqa: PLR0913 - one for each option
         write(arguments, workspace, after, why, findings=[asdict(one) for one in findings], label_issues=issues)
     if photos and (reason := fit_advice(bank, after)):
         click.echo(one_line(f"{reason}: {again(arguments, 'fit')}"), err=True)
+
+
+def _check_call(
+    arguments: BankArguments, names: Sequence[str], classes: Path | None, photos: Sequence[str], *, photos_only: bool
+) -> None:
+    """Raise Refusal if the arguments of ``add`` name no class, or contradict each other."""
+    if not names and classes is None and not photos:
+        file = str(arguments.file)
+        hint = "" if arguments.file.suffix == SUFFIX else f" ({file!r} was taken as BANK_FILE)"
+        raise Refusal(f"no class given{hint}; add a NAME, --classes FILE or --photos FOLDER")
+    if photos_only and not photos:
+        raise Refusal(
+            "--photos-only needs --photos; for classes in the bank: sar-bank set BANK_FILE CLASS --photos-only"
+        )
+    if photos and (len(names) > 1 or classes is not None):
+        raise Refusal(
+            "--photos goes with one class name, or with none and a folder of class folders or a CSV list; repeat it "
+            "for more files"
+        )
+    if path := next((name for name in names if os.sep in name and os.path.exists(name)), None):  # noqa: PTH110 - any text
+        command = again(arguments, "add", "CLASS", "--photos", path)
+        raise Refusal(f"{path} is a {'folder' if Path(path).is_dir() else 'file'}; to add photos: {command}")
 
 
 def _embedded(workspace: Workspace, phrases: Phrases, photographed: Container[str]) -> Floats:
@@ -261,17 +268,11 @@ def set_class(  # noqa: PLR0913 - one for each option
     """  # noqa: D301 - \b is for click
     from sar_infer.bank import set_class as edit
     from sar_infer.bank import set_unknown_threshold
-    from sar_infer.text.names import name_key
 
-    of_bank = no_unknown_threshold or unknown_threshold is not None
-    if no_unknown_threshold and unknown_threshold is not None:
-        raise Refusal("--unknown-threshold and --no-unknown-threshold contradict each other; leave one out")
-
-    if threshold is not None and no_threshold:
-        raise Refusal("--threshold and --no-threshold contradict each other; leave one out")
-    settings: dict[str, Any] = {} if background is None else {"background": background}
-    settings |= {} if photos_only is None else {"photos_only": photos_only}
-    settings |= {"threshold": threshold} if no_threshold or threshold is not None else {}
+    of_bank = _is_set("unknown-threshold", unknown_threshold, no_unknown_threshold)
+    flags = {"background": background, "photos_only": photos_only}
+    settings: dict[str, Any] = {name: value for name, value in flags.items() if value is not None}
+    settings |= {"threshold": threshold} if _is_set("threshold", threshold, no_threshold) else {}
     of_class = bool(settings or aliases or no_aliases)
     if not of_class and not of_bank:
         raise Refusal("nothing to set; see sar-bank set --help")
@@ -288,12 +289,26 @@ def set_class(  # noqa: PLR0913 - one for each option
         if photos_only and not entry.photos:
             raise Refusal(f"{name!r} has no photos, so its name is needed; add some with sar-bank add --photos")
         if aliases or no_aliases:
-            had = {name_key(alias): alias for alias in entry.aliases}
-            if missing := [alias for alias in no_aliases if name_key(alias) not in had]:
-                raise Refusal(f"{missing[0]!r} is no alias of {name!r}; it has {', '.join(entry.aliases) or 'none'}")
-            every = {name_key(alias): alias for alias in aliases} | had
-            settings["aliases"] = [every[key] for key in every if key not in {name_key(text) for text in no_aliases}]
+            settings["aliases"] = _aliases(name, entry.aliases, aliases, no_aliases)
         write(arguments, workspace, edit(workspace.bank, name, by="sar-bank set", **settings))
+
+
+def _is_set(option: str, value: float | None, dropped: bool) -> bool:
+    """Return True if a threshold is to be set, or with ``--no-`` dropped."""
+    if dropped and value is not None:
+        raise Refusal(f"--{option} and --no-{option} contradict each other; leave one out")
+    return dropped or value is not None
+
+
+def _aliases(name: str, present: Sequence[str], more: Sequence[str], gone: Sequence[str]) -> list[str]:
+    """Return the aliases of a class with some more and without others."""
+    from sar_infer.text.names import name_key
+
+    by_key = {name_key(alias): alias for alias in present}
+    if missing := [alias for alias in gone if name_key(alias) not in by_key]:
+        raise Refusal(f"{missing[0]!r} is no alias of {name!r}; it has {', '.join(present) or 'none'}")
+    every = {name_key(alias): alias for alias in more} | by_key
+    return [every[key] for key in every if key not in {name_key(alias) for alias in gone}]
 
 
 @on_bank({"Options": "to steps"})
