@@ -19,6 +19,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections import abc
 from typing import Literal
 
 _LONGEST = 1000
@@ -132,3 +134,20 @@ def reason_of(error: BaseException) -> str:
     """Return the reason that an error gives, on one line, for the end of a message."""
     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return " ".join(str(reason).split())[:300]
+
+
+@contextlib.contextmanager
+def raised_as(kind: type[SarInferError], task: str, caught: type[Exception] = Exception) -> abc.Iterator[None]:
+    """Raise errors of the block as one of this package, ``TASK: REASON``; those that are one already pass.
+
+    Args:
+        kind: The error to raise.
+        task: What failed, such as ``photo.tar: cannot be read``.
+        caught: What is turned into it; storage and pyarrow raise almost anything.
+    """
+    try:
+        yield
+    except SarInferError:
+        raise
+    except caught as error:
+        raise kind(f"{task}: {reason_of(error)}") from None

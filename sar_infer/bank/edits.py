@@ -227,22 +227,33 @@ def add_photos(bank: ClassBank, photos: Photos, *, by: str = "") -> ClassBank:
     return add(bank, {}, np.empty((0, bank.dim), np.float32), photos, by=by)
 
 
-def forget_photos(bank: ClassBank, name: str, digests: Iterable[bytes], *, by: str = "") -> ClassBank:
+def forget_photos(
+    bank: ClassBank, name: str, digests: Iterable[bytes] | Mapping[bytes, str], *, by: str = ""
+) -> ClassBank:
     """Remove photos of a class, here and from all earlier steps, so that it cannot be undone.
 
     Other classes that count the same photos keep them. Photos that are parked are removed too. Where only a sum has the
     embedding of one, of a removed class or among parked photos, all that have no embedding of their own go with it.
 
+    Args:
+        bank: The bank.
+        name: Name or alias of the class.
+        digests: The photos; a mapping has the path of each, for messages.
+        by: The author of the change.
+
     Raises:
         ClassNameError: The bank does not have the class.
         InputError: A photo is not counted for the class, or is among those of which only a sum is stored.
     """
-    key, gone = bank.find(name), frozenset(digests)
+    key, digests = bank.find(name), digests if isinstance(digests, Mapping) else [*digests]
+    gone = frozenset(digests)
     entry = bank.entries[key]
     if not gone:
         return bank
-    if not gone <= bank.stored_photos(key):
-        raise InputError("a photo to remove is not counted for the class")
+    if strange := gone - bank.stored_photos(key):
+        first = next(digest for digest in digests if digest in strange)
+        path = digests[first] if isinstance(digests, Mapping) else "a photo"
+        raise InputError(f"{path}: not counted for the class {name!r}, so nothing was removed; leave it out")
     if not gone.intersection(entry.photos) <= bank.pool.keys():
         raise InputError(
             "a photo to remove is among the oldest of the class, of which only a sum is stored (embeddings of the "

@@ -22,7 +22,7 @@ from sar_infer.bulk.rows import METADATA, check_parquet
 from sar_infer.bulk.worker import fetched
 from sar_infer.classifier import Classifier
 from sar_infer.encoders.encoders import finite
-from sar_infer.errors import ImageError, InputError, reason_of
+from sar_infer.errors import ImageError, InputError, raised_as
 from sar_infer.images.load import ImageSource
 from sar_infer.images.prefetch import decode_batches, readable
 from sar_infer.profile import Profile
@@ -126,10 +126,8 @@ def _parquet(path: Path) -> Any:
     check_parquet()
     import pyarrow.parquet
 
-    try:
+    with raised_as(InputError, f"{path}: cannot be read"):
         return pyarrow.parquet.ParquetFile(path)
-    except Exception as error:  # pyarrow raises almost anything
-        raise InputError(f"{path}: cannot be read: {reason_of(error)}") from None
 
 
 def _stored(path: Path, classifier: Classifier, skipped: Skipped) -> Iterator[Features]:
@@ -145,7 +143,7 @@ def _stored(path: Path, classifier: Classifier, skipped: Skipped) -> Iterator[Fe
     encoder = json.loads((file.schema_arrow.metadata or {}).get(METADATA, b"{}")).get("encoder", expected)
     if encoder != expected:
         raise InputError(f"{path}: embeddings of another encoder ({encoder[:8]}, expected {expected[:8]})")
-    try:
+    with raised_as(InputError, f"{path}: cannot be read"):
         for batch in file.iter_batches(_ROWS, columns=["key", "embedding", "error"]):
             for row in batch.filter(batch.column("embedding").is_null()).to_pylist():
                 skipped(row["key"], row["error"] or "no embedding")
@@ -162,5 +160,3 @@ def _stored(path: Path, classifier: Classifier, skipped: Skipped) -> Iterator[Fe
                     f"encoder; got {rows.shape[1]} numbers and length {float(lengths.flat[0]):.3g}"
                 )
             yield batch.column("key").to_pylist(), rows / lengths
-    except (OSError, ValueError) as error:  # pyarrow's errors are
-        raise InputError(f"{path}: cannot be read: {reason_of(error)}") from None

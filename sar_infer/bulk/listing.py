@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from sar_infer.bulk.chunks import Chunk, container
 from sar_infer.bulk.containers import TAR, row_groups
 from sar_infer.bulk.locations import filesystem, is_url, open_binary
-from sar_infer.errors import InputError, reason_of
+from sar_infer.errors import InputError, raised_as
 from sar_infer.images.inputs import (
     CONTAINERS,
     LISTS,
@@ -97,12 +97,8 @@ def locations(argument: str, skipped: Skipped) -> Iterator[str]:
     if argument.lower().endswith(_COMPRESSED):
         raise InputError(f"{argument}: a compressed tar, which saves nothing on images; unpack it to .tar first")
     if argument.lower().endswith(LISTS):
-        try:
+        with raised_as(InputError, f"{argument}: the list cannot be read"):
             yield from (photo for _, _, photo in list_rows(open_binary(argument), argument) if photo)
-        except InputError:
-            raise
-        except Exception as error:  # every storage has errors of its own
-            raise InputError(f"{argument}: the list cannot be read: {reason_of(error)}") from None
     elif (braces := _BRACES.search(argument)) and (is_url(argument) or kind_of(argument) is None):
         first, last, words = braces.groups()
         if words is None:  # {000..010} counts with the digits of its first number
@@ -133,7 +129,7 @@ def _stored(url: str, skipped: Skipped) -> Iterator[str]:
         roots = ((str(system.unstrip_protocol(root)).rstrip("/"), folders, files) for root, folders, files in tree)
         return images_below(url, skipped, roots)
 
-    try:
+    with raised_as(InputError, f"{url}: cannot be listed"):
         try:
             kind = system.info(path)["type"]
         except FileNotFoundError:
@@ -147,7 +143,3 @@ def _stored(url: str, skipped: Skipped) -> Iterator[str]:
                 yield from below(name) if entry["type"] == "directory" else [str(system.unstrip_protocol(name))]
         else:
             raise InputError(f"{url}: no such file or folder")
-    except InputError:
-        raise
-    except Exception as error:  # every storage has errors of its own
-        raise InputError(f"{url}: cannot be listed: {reason_of(error)}") from None

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from sar_infer.bulk.locations import filesystem, is_url
-from sar_infer.errors import InputError, WriteError, reason_of
+from sar_infer.errors import InputError, WriteError, raised_as, reason_of
 from sar_infer.storage.files import owned, remove_cut_off, replacing
 
 Fill = Callable[[IO[bytes]], object]
@@ -57,12 +57,10 @@ class LocalFolder:
 
     def put(self, name: str, fill: Fill) -> None:
         """Write a file; WriteError if that fails. Even a power cut leaves the whole file or none."""
-        try:
+        with raised_as(WriteError, f"{self.folder / name}: cannot be written", OSError):
             self.folder.mkdir(parents=True, exist_ok=True)
             with replacing(self.folder / name) as stream:
                 fill(stream)
-        except OSError as error:
-            raise WriteError(f"{self.folder / name}: cannot be written: {reason_of(error)}") from None
 
     def clear(self) -> None:
         """Remove what killed runs have left unfinished."""
@@ -103,10 +101,8 @@ class ObjectStore:
                 file = Path(folder, name)
                 with file.open("wb") as stream:
                     fill(stream)
-                try:
+                with raised_as(WriteError, f"{self.location}/{name}: cannot be written"):
                     self._system.put_file(str(file), f"{self._path}/{name}")
-                except Exception as error:  # every storage has errors of its own
-                    raise WriteError(f"{self.location}/{name}: cannot be written: {reason_of(error)}") from None
         except OSError as error:
             raise WriteError(
                 f"the folder for temporary files ({os.environ.get('TMPDIR', '/tmp')}) cannot be written: "  # noqa: S108

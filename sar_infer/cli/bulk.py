@@ -56,6 +56,8 @@ bulk_options = together(
     option("--chunk-size", type=COUNT, help="Listed images in one chunk.  [default: 64, up to 4096 in a long run]"),
     option("--progress", cls=Key, is_flag=True, help="Show progress even if stderr is no terminal."),
 )
+_UNCHANGED = ("bundle", "bank", "only", "top_k", "device", "precision", "image_timeout", "column", "key_column")
+"""Options that workers have by the same name."""
 _ON_GPU = 2
 """Sessions that share a GPU: one encodes while another decodes."""
 _BATCHES = {False: 4, True: 64}
@@ -121,20 +123,12 @@ def classify_in_bulk(options: SimpleNamespace, decision: DecisionOptions) -> int
             workers = max(1, usable_cores() // (options.threads or 1))
             workers = min(workers, _ON_GPU) if on_gpu else workers
         worker_options = WorkerOptions(
-            bundle=options.bundle,
-            bank=options.bank,
             classes=None if options.classes is None else read_classes(options.classes),
-            only=options.only,
-            top_k=options.top_k,
             decision=decision,
             embedding=options.embeddings,
             batch_size=options.batch_size or _BATCHES[on_gpu],
-            device=options.device,
             threads=options.threads or 1,
-            precision=options.precision,
-            image_timeout=options.image_timeout,
-            column=options.column,
-            key_column=options.key_column,
+            **{name: getattr(options, name) for name in _UNCHANGED},
         )
         progress = Progress(options.progress)
         try:

@@ -162,15 +162,12 @@ def _check(options: SimpleNamespace) -> None:
         raise Refusal(
             "--out takes no --examples; keep them in a bank: sar-bank add FILE --photos FOLDER, then --bank FILE"
         )
-    for name in ("resume", "embeddings"):
-        if not options.out and getattr(options, name):
-            raise Refusal(f"--{name} needs --out")
+    needed = {"resume": "out", "embeddings": "out", "html": "evaluate", "strict": "evaluate"}
+    for name, other in needed.items():
+        if getattr(options, name) and not getattr(options, other):
+            raise Refusal(f"--{name} needs --{other}")
     if options.format == "parquet" and not options.out:
         raise Refusal("--format parquet needs --out")
-    if options.html and not options.evaluate:
-        raise Refusal("--html needs --evaluate")
-    if options.strict and not options.evaluate:
-        raise Refusal("--strict needs --evaluate")
     if options.evaluate:
         if options.out:
             raise Refusal("--evaluate and --out cannot be combined; leave one out")

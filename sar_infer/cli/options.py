@@ -34,8 +34,8 @@ class Refusal(click.ClickException):
         return one_line(super().format_message(), None)
 
 
-class Finite(click.types.FloatParamType):
-    """A finite number; click itself would accept NaN."""
+class Number(click.FloatRange):
+    """A finite number within bounds; click itself would accept NaN."""
 
     name = "number"
 
@@ -45,10 +45,6 @@ class Finite(click.types.FloatParamType):
         if not math.isfinite(number):
             self.fail(f"expected a finite number, got {value}", param, ctx)
         return number
-
-
-class Number(Finite, click.FloatRange):
-    """A finite number within bounds."""
 
 
 def option(flag: str, *others: str, **settings: Any) -> Callable[[Decorated], Decorated]:

@@ -34,6 +34,8 @@ GROUPS = {
     "Running": "device workers check",
 }
 _MODULES = ("fastapi", "httptools", "prometheus_client", "python_multipart", "starlette", "uvicorn", "uvloop")
+_UNCHANGED = ("bundle", "device", "precision", "threads", "max_batch", "metrics", "pages")
+"""Options that the settings have by the same name."""
 MIB = 2**20
 KEY = "SAR_API_KEY"
 """The environment variable of the key."""
@@ -202,21 +204,15 @@ def _settings(values: dict[str, Any]) -> Settings:
         image_seconds=values["image_timeout"],
     )
     return Settings(
-        bundle=values["bundle"],
         bank=values["bank"] and Path(values["bank"]),
         banks=_folder(values["banks"]),
         banks_memory=values["banks_memory"] and values["banks_memory"] * MIB,
         key=_key(values["api_key_file"]),
         hosts=tuple(name.lower() for name in (values["host"], *_hosts(values["allowed_host"]))),
         origins=_origins(values["cors_origin"]),
-        device=values["device"],
-        precision=values["precision"],
-        threads=values["threads"],
         workers=0 if values["check"] else values["workers"],
-        max_batch=values["max_batch"],
-        metrics=values["metrics"],
-        pages=values["pages"],
         limits=limits,
+        **{name: values[name] for name in _UNCHANGED},
     )
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Literal
 
-from sar_infer.errors import InputError, WriteError, reason_of
+from sar_infer.errors import InputError, WriteError, raised_as, reason_of
 from sar_infer.images.formats import SUFFIXES, UNREAD, has_image_suffix, left_out, suffix_of
 from sar_infer.storage.files import write_atomically
 from sar_infer.text.names import name_key, spoken
@@ -179,10 +179,8 @@ def folders(
         raise InputError(f"{root}: no such file or folder")
     if kind == "file":
         raise InputError(f"{root}: expected a folder with one folder for each class")
-    try:
+    with raised_as(InputError, f"{root}: cannot be listed", OSError):
         visible = [path for path in sorted(Path(root).iterdir()) if not path.name.startswith((".", "__"))]
-    except OSError as error:
-        raise InputError(f"{error.filename}: cannot be listed: {reason_of(error)}") from None
     below = [path for path in visible if path.is_dir()]
     if not below:
         raise InputError(
@@ -197,15 +195,12 @@ def folders(
         paths = paths_by_class.setdefault(spoken(name) if lookup(name) is None else name, [])
         paths.extend(images_below(str(path), skipped))
     if not any(Path(image).parent in below for paths in paths_by_class.values() for image in paths):
-        raise InputError(one_level_too_high(root, str(below[0])))
+        raise InputError(
+            f"{root}: one level too high: its photos lie in folders of folders; name one of these, such as {below[0]}"
+        )
     for line in skipped_lines(skipped):
         warn(line)
     return paths_by_class
-
-
-def one_level_too_high(folder: str, inside: str) -> str:
-    """Return the message about a folder whose photos all lie one level further down than expected."""
-    return f"{folder}: one level too high: its photos lie in folders of folders; name one of these, such as {inside}"
 
 
 # --------------------------------------------------------------------------------------------------------------- lists
@@ -259,14 +254,12 @@ def read_class_list(path: Path) -> dict[str, list[str]]:
         InputError: The file cannot be read, names no class, or names a photo that is not there.
     """
     paths, spellings = dict[str, list[str]](), dict[str, str]()
-    try:
+    with raised_as(InputError, f"{path}: cannot be read", OSError):
         for number, name, photo in list_rows(path.open("rb"), str(path)):
             if name and not Path(photo).is_file():
                 raise InputError(f"{path}: line {number}: {photo!r:.200} is no file")
             if name:
                 paths.setdefault(spellings.setdefault(name_key(name), name), []).append(photo)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {reason_of(error)}") from None
     if not paths:
         raise InputError(f"{path}: names no class; write one next to each photo, in the column class")
     return paths
@@ -278,10 +271,8 @@ def read_excluded(path: Path | None) -> frozenset[str]:
     Raises:
         InputError: The list cannot be read.
     """
-    try:
+    with raised_as(InputError, f"{path}: cannot be read", OSError):
         rows = [] if path is None else [*list_rows(path.open("rb"), str(path))]
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {reason_of(error)}") from None
     return frozenset(os.path.realpath(photo) for _, _, photo in rows)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import shlex
 import sys
 import time
@@ -270,17 +271,12 @@ def read_phrases(names: Iterable[str], file: Path | None, check: Callable[[str],
     """
     from sar_infer.text.names import name_key, parse_line
 
-    classes = {}
-    for line in names:
-        name, phrases = parse_line(line)
-        for phrase in phrases:
-            check(phrase)
-        classes[name] = phrases
-    if file is not None:
-        from_file = read_classes(file, check)
-        keys = {name_key(name) for name in classes}
-        classes |= {name: phrases for name, phrases in from_file.items() if name_key(name) not in keys}
-    return classes
+    classes = dict(map(parse_line, names))
+    for phrase in itertools.chain(*classes.values()):
+        check(phrase)
+    from_file = {} if file is None else read_classes(file, check)
+    keys = {name_key(name) for name in classes}
+    return classes | {name: phrases for name, phrases in from_file.items() if name_key(name) not in keys}
 
 
 def shown(findings: Sequence[Finding], most: int | None = None) -> Iterator[str]:

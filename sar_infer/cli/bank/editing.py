@@ -191,7 +191,7 @@ def remove(arguments: BankArguments, names: Sequence[str], classes: Path | None,
     """
     from sar_infer.bank import forget_photos
     from sar_infer.bank import remove as edit
-    from sar_infer.cli.bank.photos import check_counted, digests_of
+    from sar_infer.cli.bank.photos import digests_of
     from sar_infer.text.names import read_class_file
 
     if not names and classes is None:
@@ -203,7 +203,6 @@ def remove(arguments: BankArguments, names: Sequence[str], classes: Path | None,
     digests = digests_of(before, photos)
     with locked(before) as workspace:
         if photos:
-            check_counted(workspace.bank, names[0], digests)
             after = forget_photos(workspace.bank, names[0], digests, by="sar-bank remove --photos")
         else:
             after = edit(workspace.bank, [*names, *listed], by="sar-bank remove")

@@ -82,18 +82,6 @@ def digests_of(workspace: Workspace, paths: Sequence[str]) -> dict[bytes, str]:
     return {digest: path for path, digest, _ in photos}
 
 
-def check_counted(bank: ClassBank, name: str, paths: Mapping[bytes, str]) -> None:
-    """Check that a class has these photos.
-
-    Raises:
-        ClassNameError: There is no such class.
-        InputError: One is not counted for the class.
-    """
-    if strange := paths.keys() - bank.stored_photos(bank.find(name)):
-        path = paths[min(strange, key=[*paths].index)]
-        raise InputError(f"{path}: not counted for the class {name!r}, so nothing was removed; leave it out")
-
-
 def read_photos(workspace: Workspace, files: Files, *, photos_only: bool, skip_unreadable: bool = False) -> ReadPhotos:
     """Read and embed photos, with a bar on a terminal, and list those that are skipped.
 
