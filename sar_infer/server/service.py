@@ -56,7 +56,7 @@ class Service:
         body_bytes: Bytes of request bodies that are in memory; ``front`` counts them.
         most_body_bytes: Above this no more is read.
         writing: Held while the bank or the bundle is replaced.
-        suggesting: Held while photos are grouped.
+        suggesting: Held while photos are grouped or learned from.
         draining: Set when the server has to stop.
     """
 
@@ -165,7 +165,7 @@ class Service:
         Raises:
             SarInferError: the bundle or the bank is refused; nothing has changed.
         """
-        await self._finished(self._reload())
+        await self.finished(self._reload())
 
     async def _reloaded(self) -> None:
         async with self.writing:
@@ -201,7 +201,7 @@ class Service:
         """
         if fleet := self._fleet_of(bank):
             with self.changes.hold(1):
-                return await self._finished(fleet.change(bank or "", edit, if_match, existing))
+                return await self.finished(fleet.change(bank or "", edit, if_match, existing))
         with self.changes.hold(1):
             await self.writing.acquire()
 
@@ -212,9 +212,9 @@ class Service:
                 self.writing.release()
                 self._count_classes()
 
-        return await self._finished(changed())
+        return await self.finished(changed())
 
-    async def _finished(self, work: Coroutine[Any, Any, T] | asyncio.Future[T]) -> T:
+    async def finished(self, work: Coroutine[Any, Any, T] | asyncio.Future[T]) -> T:
         """Return the result of work that continues even if the request that asked for it is cancelled."""
         task = asyncio.ensure_future(work)
         self._unfinished.add(task)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import urllib.parse
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -140,6 +141,7 @@ SLOW = {
     "carry": "embed_phrases",
     "calibrate": "fit_calibration",
     "fit": "fit_model",
+    "learn": "adapt",
 }
 """The step of a change that takes long: it reads photos, embeds names or fits."""
 
@@ -152,8 +154,10 @@ def test_the_bank_is_free_during_slow_steps(change: str, bundle_path: Path, monk
     run("add", BANK, "iris", "--photos", "iris/0.png")
     for name in ("red", "green"):
         photos(name, 30)
-        if change == "fit":
+        if change in ("fit", "learn"):
             run("add", BANK, name, "--photos", name)
+    if change == "learn":
+        run("fit", BANK)
     work, beside = getattr(Classifier, SLOW[change]), list[ClassBank]()
 
     def step(self: Classifier, *arguments: Any, **options: Any) -> Any:
@@ -179,6 +183,12 @@ def test_the_bank_is_free_during_slow_steps(change: str, bundle_path: Path, monk
         case "http":
             with http(bundle_path) as put:
                 assert put("mug", (), (), False)
+        case "learn":
+            rows = ClassBank.load(BANK).photos_of("red").rows
+            call = {"embeddings": [base64.b64encode(row.tobytes()).decode() for row in rows], "all_known": True}
+            with local_server(Settings(bundle=bundle_path, bank=BANK.absolute(), key="k", device="cpu")) as local:
+                headers = {"Authorization": "Bearer k"}
+                assert httpx2.post(f"{local.url}/v1/learn", headers=headers, json=call, timeout=30).status_code == 200
         case "python":
             with warnings.catch_warnings(action="ignore", category=FindingWarning):
                 Classifier.open(bundle_path, bank=BANK).add("mug", "iris")

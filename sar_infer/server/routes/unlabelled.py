@@ -18,8 +18,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import to_json
 
 from sar_infer._arrays import Floats
-from sar_infer.bank import ClassBank
+from sar_infer.bank import ClassBank, Learn
 from sar_infer.bank import learn as learn_edit
+from sar_infer.bank.edits import ahead
 from sar_infer.class_model.spool import FeatureSpool
 from sar_infer.classify.learning import LearningReport
 from sar_infer.errors import ImageError
@@ -84,15 +85,26 @@ async def learn(request: Request, service: Writable, bank: Bank = None, if_match
         keys = [f"{kind}[{number}]" for number in features]
         reports: list[LearningReport] = []
 
-        def edit(bank: ClassBank) -> ClassBank:
-            if service.engine is not engine:
-                raise Problem("overloaded", "another bundle has been loaded meanwhile; try again", BUSY_SECONDS)
+        def adapt(bank: ClassBank) -> tuple[Learn, LearningReport]:
             with FeatureSpool.of(rows.shape[1], [(keys, rows)]) as spool:
-                change, report = engine.classifier.adapt(spool, bank=bank, all_known=call.all_known)
-            reports.append(report)
-            return bank if call.dry_run else learn_edit(bank, change, by="sar-serve")
+                return engine.classifier.adapt(spool, bank=bank, all_known=call.all_known)
 
-        etag = (await service.change(edit, if_match, bank=bank)).content_digest
+        async def learned() -> ClassBank:
+            whole = await service.current(bank)
+            async with service.suggesting:  # one at a time, and before the file is locked
+                adapted = await in_thread(lambda: ahead(whole, adapt))
+
+            def edit(bank: ClassBank) -> ClassBank:
+                if service.engine is not engine:
+                    raise Problem("overloaded", "another bundle has been loaded meanwhile; try again", BUSY_SECONDS)
+                change, report = adapted(bank)
+                reports.append(report)
+                return bank if call.dry_run else learn_edit(bank, change, by="sar-serve")
+
+            return await service.change(edit, if_match, bank=bank)
+
+        with service.changes.hold(1):
+            etag = (await service.finished(learned())).content_digest
     return JSONResponse(asdict(reports[0]) | {"bank": etag}, headers={"ETag": f'"{etag}"'})
 
 
