@@ -62,3 +62,25 @@ def test_every_decision_is_listed() -> None:
     folder = ROOT / "docs" / "adr"
     decisions = sorted(path.name for path in folder.glob("0*.md"))
     assert re.findall(r"\]\((0[^)]*)\)", (folder / "index.md").read_text(encoding="utf-8")) == decisions
+
+
+def test_charts_are_of_the_committed_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("matplotlib")
+    from scripts import pictures
+
+    monkeypatch.setattr(pictures, "ASSETS", tmp_path)
+    pictures.main()
+    charts = {path.name: path.read_text(encoding="utf-8") for path in tmp_path.iterdir()}
+    assert len(charts) == len(pictures.CHARTS)
+    assets = ROOT / "docs" / "assets"
+    assert [name for name, text in charts.items() if (assets / name).read_text(encoding="utf-8") != text] == []
+
+
+def test_every_picture_is_shown_with_its_meaning() -> None:
+    shown = dict[str, str]()
+    for page in PAGES:
+        for meaning, path in re.findall(r"!\[([^\]]*)\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+            shown[Path(path).name] = meaning
+    pictures = {path.name for path in (ROOT / "docs" / "assets").iterdir() if path.suffix in (".svg", ".webp")}
+    assert pictures - {*shown} == set()
+    assert all(len(meaning) > 20 for meaning in shown.values())
