@@ -22,7 +22,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test test-fast check check-nightly durations docs docs-serve schema surface format format-check lint weight types imports readme readme-shop readme-others wheel wheel-test resolve image lock audit bench clean
+.PHONY: help install demo demo-page test test-fast check check-nightly durations docs docs-serve schema surface format format-check lint weight types imports readme readme-shop readme-others wheel wheel-test resolve image lock audit bench clean
 
 help: ## this list
 	@echo "make TARGET, where TARGET is"
@@ -33,6 +33,12 @@ install: $(TRAIN) ## all commands, in $(VENV)
 
 demo: $(TRAIN) ## a shop: six garments from photos, four more by name and photos, then photos without names (two minutes)
 	PATH="$(abspath $(VENV))/bin:$$PATH" $(PY) scripts/demo.py
+
+demo-page: $(DEV) ## a static folder below 25 MB, build/page, to try it in a browser without installing (needs npm once)
+	mkdir -p build
+	$(VENV)/bin/sar-bank create build/shop.safetensors --photos examples/clothes/train
+	$(VENV)/bin/sar-bundle onnx --bank build/shop.safetensors --out build/shop.onnx
+	$(PY) examples/browser/prepare.py build/shop.onnx build/page
 
 # ------------------------------------------------------------------------------------------------------------- checks
 check: format-check lint weight types imports readme test ## all checks, as CI runs them

@@ -6,7 +6,6 @@ of photos, and another training for each half of the classes.
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import io
 import json
@@ -148,31 +147,19 @@ def test_a_new_method_a_new_regulariser_and_a_new_layout(examples: Path, tmp_pat
     assert re.fullmatch(r"6 classes, \d+\.\d %", layout[-1])
 
 
-@pytest.mark.nightly
-def test_the_notebook(examples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.filterwarnings("ignore:the class model was fitted without photos")
+def test_the_notebook(examples: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cells = json.loads((EXAMPLES / "shop.ipynb").read_text(encoding="utf-8"))["cells"]
+    assert len(cells) == 12
     assert [cell["outputs"] for cell in cells if cell["cell_type"] == "code" and cell["outputs"]] == []
-    notebook = tmp_path / "shop.py"
-    notebook.write_text("\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"))
     monkeypatch.chdir(examples)
-    names = runpy.run_path(str(notebook))
-    shop = names["Classifier"].open(names["bundle"].path, bank=names["folder"] / "shop.safetensors")
-    assert len(shop.bank.names) == 10
-
-
-def options(source: str) -> set[tuple[str, str]]:
-    """Return the options of each call of `train`, `export` and `add`, as they are written."""
-    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
-    named = [(call, call.func.id) for call in calls if isinstance(call.func, ast.Name)]
-    return {(name, ast.unparse(o)) for call, name in named if name in ("train", "export", "add") for o in call.keywords}
-
-
-def test_the_notebook_has_the_options_of_the_scripts_that_it_stands_for() -> None:
-    cells = json.loads((EXAMPLES / "shop.ipynb").read_text(encoding="utf-8"))["cells"]
-    notebook = options("\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"))
-    scripts = [(EXAMPLES / name).read_text(encoding="utf-8") for name in ("train_and_export.py", "add_by_photos.py")]
-    assert {name for name, _ in notebook} == {"train", "export", "add"}
-    assert notebook <= set().union(*map(options, scripts))
+    names: dict[str, Any] = {}
+    for cell in cells:
+        if cell["cell_type"] == "code":
+            exec("".join(cell["source"]), names)  # noqa: S102 - our own cells
+    assert names["shop"].classes_.size == 7
+    assert names["served"].label == "shoes"
+    assert "data:image/jpeg" in names["served"]._repr_html_()
 
 
 def test_every_example_is_run_and_listed() -> None:

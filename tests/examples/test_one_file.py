@@ -218,6 +218,7 @@ def url(shop: Path, runtime: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     folder = tmp_path_factory.mktemp("page")
     shutil.copytree(runtime, folder / "ort")
     prepare(shop, folder)
+    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 25e6
 
     class Handler(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *_: object) -> None:

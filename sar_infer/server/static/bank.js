@@ -5,6 +5,7 @@ import { $, button, carriesFiles, element, mark, number, place, plural, redraw, 
 import { prepare } from "./photo.js";
 
 const MOST_SHOWN = 24; // of the server's classes, the last that came first
+const MOST_NAMED = 6; // in a sentence
 const FORM_BYTES = 1024; // of a form, around each photo
 
 const DEBOUNCE_MS = 200;
@@ -89,6 +90,7 @@ function draw() {
   $("teaching").hidden = !bank.writes;
   $("read-only").hidden = bank.writes || bank.count === 0;
   $("bank-count").textContent = number.format(bank.count);
+  if (bank.found === bank.count) $("choice").textContent = choice();
   $("find").hidden = bank.count <= MOST_SHOWN;
   const rest = bank.found - bank.classes.length;
   const more = bank.found === 0 ? "no class has this in its name" : rest > 0 ? `and ${number.format(rest)} more` : "";
@@ -103,6 +105,14 @@ function draw() {
     const waiting = pending.get(spelling(item.firstChild.title ?? ""));
     mark(item, waiting !== undefined, waiting?.doing);
   }
+}
+
+/** Which classes a photo can be given, for before there is one. */
+function choice() {
+  const names = bank.classes.slice(0, MOST_NAMED).map(({ name }) => name);
+  if (names.length === 0) return "";
+  const rest = bank.count > names.length ? `, and ${number.format(bank.count - names.length)} more` : "";
+  return `The ${place} chooses from ${number.format(bank.count)} ${bank.count === 1 ? "class" : "classes"}: ${names.join(", ")}${rest}.`;
 }
 
 function label(name) {

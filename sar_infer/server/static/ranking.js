@@ -22,7 +22,6 @@ export function drawRanking(photo, state, current) {
   $("legend").hidden = ![...top, ...lower].some((prediction) => prediction.source === "extended");
   $("locked").hidden = photo?.error?.status !== 401;
   $("empty").hidden = photo !== null;
-  $("known").textContent = state.model?.classes ? `The ${place} knows ${number.format(state.model.classes)}.` : "";
   $("among").textContent = answer === null ? "" : `of ${number.format(answer.classes)} ${answer.classes === 1 ? "class" : "classes"}`;
   $("took").textContent = answer === null ? "" : `${Math.round(photo.elapsed)} ms`;
   $("ranking").setAttribute("aria-busy", String(photo !== null && !current));

@@ -354,6 +354,11 @@ function askForKey() {
 
 $("choose").addEventListener("click", () => $("files").click());
 $("shoot").addEventListener("click", () => $("camera").click());
+$("sample").addEventListener("click", async (event) => {
+  event.stopPropagation(); // the stage opens the chooser
+  const { SAMPLE } = await import("./sample.js");
+  addPhotos([new File([Uint8Array.from(atob(SAMPLE), (letter) => letter.charCodeAt(0))], "sample.jpg", { type: "image/jpeg" })]);
+});
 $("stage").addEventListener("click", () => { if (state.current === null) $("files").click(); });
 $("remove").addEventListener("click", removePhoto);
 $("again").addEventListener("click", () => { state.revision += 1; loadModel(); classifyAll(); });
