@@ -49,6 +49,16 @@ def test_a_photo_is_ranked_as_the_api_ranks_it(cup, mini_server) -> None:
     expect(cup.locator("#bars li")).to_have_count(10)
 
 
+def test_a_sample_photo_can_be_tried_and_the_classes_are_named_before(page) -> None:
+    count, names = page.locator("#bank-count").inner_text(), page.locator("#bank-chips span").all_inner_texts()
+    expect(page.locator("#choice")).to_have_text(re.compile(f"^The server chooses from {count} classes: "))
+    expect(page.locator("#choice")).to_contain_text(", ".join(names[:6]))
+    page.get_by_role("button", name="Try a sample photo").click()
+    settled(page)
+    expect(page.locator("#preview")).to_have_attribute("alt", "The chosen photo, sample.jpg")
+    expect(page.locator("#sample")).to_be_hidden()
+
+
 def test_names_stay_text(page) -> None:
     page.set_input_files("#files", {"name": ATTACK, "mimeType": "image/png", "buffer": COFFEE.read_bytes()})
     names = [ATTACK, "<b>bold</b>", "<script>document.title = 'taken'</script>"]
