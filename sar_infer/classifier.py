@@ -516,8 +516,7 @@ class Classifier(Embedder):
         to_embed = edits.texts_to_embed(bank, texts, sets)
         findings = [] if photos_only else name_findings(bank, self.bundle, to_embed)
         if sets:
-            spelling = name if (at := bank.lookup.get(name)) is None else bank.names[at]
-            findings += check_new_photos(bank, self.bundle, {spelling: sets[name]}, {}).findings()
+            findings += check_new_photos(bank, self.bundle, {bank.lookup.spelling(name): sets[name]}, {}).findings()
         for finding in findings:
             warnings.warn(FindingWarning(finding), stacklevel=2)
         settings = {} if threshold is None else {"threshold": threshold}

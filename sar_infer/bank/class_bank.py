@@ -78,6 +78,10 @@ class Lookup:
         position = self.name(text)
         return self.alias(text) if position is None else position
 
+    def spelling(self, text: str) -> str:
+        """Return the name of the class with this name or alias; the text itself if there is none."""
+        return text if (position := self.get(text)) is None else self.spellings[position]
+
     def find(self, text: str) -> int:
         """Return the position of the class with this name or alias.
 

@@ -104,8 +104,7 @@ def put_classes(
         BankError: A name, an embedding or a photo is unsound.
     """
     texts = texts_to_embed(bank, phrases, photos)
-    spelled = {name if (at := bank.lookup.name(name)) is None else bank.names[at] for name in photos}
-    rows = embed(texts, spelled) if texts else np.empty((0, bank.dim), np.float32)
+    rows = embed(texts, {bank.lookup.spelling(name) for name in photos})
     return add(bank, texts, rows, photos, settings, by=by)
 
 
@@ -120,8 +119,7 @@ def texts_to_embed(bank: ClassBank, phrases: Mapping[str, tuple[str, ...] | None
         name for name, own in phrases.items() if own is not None or name not in photos or bank.lookup.get(name) is None
     ]
     check_names(bank, names)
-    positions = {name: bank.lookup.name(name) for name in names}
-    spelled = {name: name if at is None else bank.names[at] for name, at in positions.items()}
+    spelled = {name: bank.lookup.spelling(name) for name in names}
     return {spelled[name]: phrases[name] or (spelled[name],) for name in names}
 
 

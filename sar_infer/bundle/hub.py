@@ -43,9 +43,7 @@ def fetch(location: str) -> tuple[Path, str]:
         BundleError: there is no such repository or revision, no access to it, no bundle in it, or a file whose size
             is not that of the manifest; then nothing is fetched.
     """
-    repository, revision = _parsed(location)
-    hub = _library(location)
-    with _explained(location, BundleError):
+    with _asked(location) as (hub, repository, revision):
         size = _size(hub, repository, revision, MANIFEST)
         if size is not None and size > _MOST_MANIFEST:
             raise BundleError(f"{location}: {MANIFEST} has {size:,} bytes; expected {_MOST_MANIFEST:,} at most")
@@ -73,9 +71,7 @@ def list_files(location: str) -> tuple[str, dict[str, int]]:
         InputError: see ``fetch``.
         BundleError: there is no such repository or revision, or no access to it.
     """
-    repository, revision = _parsed(location)
-    hub = _library(location)
-    with _explained(location, BundleError):
+    with _asked(location) as (hub, repository, revision):
         info = hub.HfApi(library_name="sar-clip").model_info(repository, revision=revision, files_metadata=True)
     return f"{SCHEME}{repository}@{info.sha}", {file.rfilename: file.size for file in info.siblings}
 
@@ -86,9 +82,7 @@ def fetch_file(location: str, name: str, size: int) -> Path:
     Raises:
         BundleError: the hub does not have it, or has another size of it; then it is not fetched.
     """
-    repository, commit = _parsed(location)
-    hub = _library(location)
-    with _explained(location, BundleError):
+    with _asked(location) as (hub, repository, commit):
         if (offered := _size(hub, repository, commit, name)) not in (None, size):
             raise BundleError(f"{location}: {name} has {offered:,} bytes on the hub, and {size:,} in its list")
         return Path(_file(hub, repository, commit, name))
@@ -144,11 +138,15 @@ def push(path: Path, manifest: Manifest, repository: str, *, progress: bool = Fa
     return f"{SCHEME}{repository}@{commit.oid}"
 
 
-def _parsed(location: str) -> tuple[str, str]:
+@contextlib.contextmanager
+def _asked(location: str) -> Iterator[tuple[Any, str, str]]:
+    """Yield the library, the repository and the revision of a location; errors of the block become one line."""
     match = _LOCATION.fullmatch(location)
     if match is None:
         raise InputError(f"{location}: expected {SCHEME}USER/NAME@REVISION")
-    return match[1], match[2] or _NEWEST
+    hub = _library(location)
+    with _explained(location, BundleError):
+        yield hub, match[1], match[2] or _NEWEST
 
 
 def _file(hub: Any, repository: str, revision: str, name: str) -> str:

@@ -30,15 +30,6 @@ def read_sealed(text: str, source: str) -> tuple[dict[str, Any], str]:
     raise BundleError(f"{source}: expected a JSON object, got {type(data).__name__}")
 
 
-def build(kind: Any, value: Any, source: str) -> Any:
-    """Return parsed JSON as the annotated type, made of dataclasses, tuples, mappings and plain values.
-
-    Raises:
-        BundleError: A field is missing, unknown or of another type; the message names the source and the field.
-    """
-    return _build(kind, value, source, "")
-
-
 def canonical_digest(content: Any) -> str:
     """Return the SHA-256 (hex) of a value's JSON with sorted keys and no white space."""
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
@@ -49,7 +40,18 @@ def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is not a number of JSON")
 
 
-def _build(kind: Any, value: Any, source: str, where: str) -> Any:
+def build(kind: Any, value: Any, source: str, where: str = "") -> Any:
+    """Return parsed JSON as the annotated type, made of dataclasses, tuples, mappings and plain values.
+
+    Args:
+        kind: The type.
+        value: The JSON.
+        source: What messages name.
+        where: The field in it that has the value, with a dot before it.
+
+    Raises:
+        BundleError: A field is missing, unknown or of another type; the message names the source and the field.
+    """
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if kind is Any:
         return value
@@ -57,17 +59,17 @@ def _build(kind: Any, value: Any, source: str, where: str) -> Any:
         return _build_dataclass(kind, value, source, where)
     if origin in (types.UnionType, typing.Union):
         options = [a for a in arguments if a is not type(None)]
-        return None if value is None else _build(options[0], value, source, where)
+        return None if value is None else build(options[0], value, source, where)
     if origin is Literal and value in arguments:
         return value
     if origin is tuple and isinstance(value, list):
         kinds = arguments[:1] * len(value) if arguments[1:] == (...,) else arguments
         if len(kinds) == len(value):
             return tuple(
-                _build(k, v, source, f"{where}[{i}]") for i, (k, v) in enumerate(zip(kinds, value, strict=True))
+                build(k, v, source, f"{where}[{i}]") for i, (k, v) in enumerate(zip(kinds, value, strict=True))
             )
     if origin is Mapping and isinstance(value, dict):
-        return {key: _build(arguments[1], item, source, f"{where}.{key}") for key, item in value.items()}
+        return {key: build(arguments[1], item, source, f"{where}.{key}") for key, item in value.items()}
     if kind is float and type(value) in (int, float) and abs(value) <= sys.float_info.max:
         return float(value)
     if kind in (bool, int, str) and type(value) is kind:
@@ -101,7 +103,7 @@ def _build_dataclass(kind: Any, value: Any, source: str, where: str) -> Any:
         raise BundleError(
             f"{source}: {problem} field {where.lstrip('.') + '.' if where else ''}{(missing or unknown)[0]}"
         )
-    return kind(**{name: _build(hints[name], item, source, f"{where}.{name}") for name, item in value.items()})
+    return kind(**{name: build(hints[name], item, source, f"{where}.{name}") for name, item in value.items()})
 
 
 def printable_json(value: Any) -> str:

@@ -54,10 +54,12 @@ def learn(
     """
     from sar_infer.bank import learn as edit
     from sar_infer.bank.edits import ahead
+    from sar_infer.class_model.spool import FeatureSpool
     from sar_infer.classify.learning import report_lines
 
     before = opened(arguments) if dry_run else before_change(arguments)
-    _check(before)
+    with FeatureSpool(before.bank.dim) as nothing:  # is there a class model, before any photo is read?
+        before.classifier.adapt(nothing, bank=before.bank)
     skipped: list[tuple[str, str]] = []
     with _spooled(before, photos, column, key_column, skipped) as spool:
         if not len(spool):
@@ -75,14 +77,6 @@ def learn(
     if arguments.form == "text":
         for line in report_lines(report, skipped):
             click.echo(one_line(line))
-
-
-def _check(workspace: Workspace) -> None:
-    """Raise InputError if there is no class model to learn with, before any photo is read."""
-    from sar_infer.class_model.spool import FeatureSpool
-
-    with FeatureSpool(workspace.bank.dim) as nothing:
-        workspace.classifier.adapt(nothing, bank=workspace.bank)
 
 
 def _spooled(

@@ -113,8 +113,8 @@ def checked(workspace: Workspace, photos: ReadPhotos) -> LabelCheck:
     bank = workspace.bank
     for name, path, why in [*already_counted(bank, photos), *photos.repeats]:
         click.echo(one_line(f"{name!r} photo {path!r:.200} is left out: {why}"), err=True)
-    sets = {spelling(bank, name) or name: one for name, one in photos.sets.items()}
-    files = {(spelling(bank, name) or name, digest): path for (name, digest), path in photos.files.items()}
+    sets = {bank.lookup.spelling(name): one for name, one in photos.sets.items()}
+    files = {(bank.lookup.spelling(name), digest): path for (name, digest), path in photos.files.items()}
     return check_new_photos(bank, workspace.bundle, sets, files, photos.twice)
 
 

@@ -22,8 +22,8 @@ def _opened(arguments: BankArguments) -> ClassBank:
     from sar_infer.bundle.bundle import open_bundle
     from sar_infer.errors import BaseMissingError
 
-    bundle = open_bundle(arguments.bundle) if arguments.bundle else None
-    if bundle is not None:
+    if arguments.bundle:
+        bundle = open_bundle(arguments.bundle)
         return ClassBank.load(arguments.file, bundle.manifest.encoder_digest, bundle.bank)
     try:
         return ClassBank.load(arguments.file)
