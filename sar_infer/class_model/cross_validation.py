@@ -40,7 +40,10 @@ from sar_infer.class_model.model import (
     Gaussian,
     Labels,
     Rivals,
+    far_axes,
+    far_length,
     gaussian,
+    low_rank,
 )
 from sar_infer.class_model.weights import likeliest, powers
 from sar_infer.measures import auroc, threshold_for
@@ -163,11 +166,16 @@ def _far(model: ClassModel, share: float, usual: float) -> ClassModel:
     """Return the model with a share of the distance of *unknown*, n̄ being ``usual``."""
     if not share:
         return model
-    values, vectors = np.linalg.eigh(model.precision.astype(np.float64))
-    rank = min(RANK, len(values) - 1)
-    rest = float(values[rank:].mean())
-    axes = vectors[:, :rank] * np.sqrt(np.maximum(rest - values[:rank], 0.0) / usual)
-    return dataclasses.replace(model, share=share, length=rest / usual, axes=axes.astype(np.float16))
+    if model.level:
+        rest = far_length(model.level, model.factor)
+        axes = far_axes(model.level, model.factor, share, rest / usual)
+    else:
+        values, vectors = np.linalg.eigh(model.precision.astype(np.float64))
+        rank = min(RANK, len(values) - 1)
+        rest = float(values[rank:].mean())
+        scale = np.sqrt(np.maximum(rest - values[:rank], 0.0) / usual)
+        axes = (vectors[:, :rank] * scale).astype(np.float16)
+    return dataclasses.replace(model, share=share, length=rest / usual, axes=axes)
 
 
 def _left_out(
@@ -211,8 +219,9 @@ def reworded(model: ClassModel, rows: npt.NDArray[Any], labels: Labels, texts: n
 
 
 def _model(closed: Gaussian, scale: float, rivals_of_each: float) -> ClassModel:
+    full = closed.photos > len(closed.centre)
     return ClassModel(
-        closed.precision.astype(np.float32),
+        *((0.0, closed.precision.astype(np.float32)) if full else low_rank(closed.precision)),
         closed.centre.astype(np.float32),
         closed.text_centre.astype(np.float32),
         closed.slope,

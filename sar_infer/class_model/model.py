@@ -20,6 +20,7 @@ g = share / (1 + k0), with the share of this gain that the folds allow.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import math
@@ -50,8 +51,10 @@ _LEAST_PRIOR = 2.0
 """The least k where no class has two photos, since the spread is a guess then."""
 RANK = 64
 """Axes of P that the distance of *unknown* resolves; the others share their mean. In float16 64 KiB at D = 512."""
-_ARRAYS = ("precision", "centre", "text_centre", "weights", "axes", "unknown", "sets", "expected")
+_ARRAYS = ("factor", "centre", "text_centre", "weights", "axes", "unknown", "sets", "expected")
 _NUMBERS = ("slope", "prior", "broad", "scale", "share", "length", "photos", "rivals")
+_FLAT = 1e-9
+"""Relative difference below which eigenvalues of P are equal."""
 _LARGEST = 1e9
 
 
@@ -59,8 +62,12 @@ _LARGEST = 1e9
 class ClassModel:
     """The model without its classes; photos of a class move its own mean and nothing else. `from_tensors` checks it.
 
+    Photos differ from their class's mean in at most as many directions as there are photos. With few, P is a multiple
+    of the identity minus a matrix of low rank: 90 rows of D numbers for 96 photos of six classes, instead of D rows.
+
     Attributes:
-        precision: (D, D) float32, P: symmetric, positive definite.
+        level: The largest eigenvalue l of P = l I - F'F; 0 if P is stored as a whole.
+        factor: (R, D) float32, F, its rows orthogonal and the longest first; P itself (D, D) if the level is 0.
         centre: (D,) float32, mean over classes of their mean features.
         text_centre: (D,) float32, mean over named classes of their unit text rows.
         slope: b.
@@ -82,7 +89,8 @@ class ClassModel:
         rivals: Number of other classes that each class was ranked among for ``expected``.
     """
 
-    precision: Floats
+    level: float
+    factor: Floats
     centre: Floats
     text_centre: Floats
     slope: float
@@ -102,14 +110,15 @@ class ClassModel:
     def check(self) -> None:
         """Raise BankError if an array or number is out of range."""
         size = self.centre.size
-        shapes = {"precision": (size, size), "centre": (size,), "text_centre": (size,), "weights": (len(USUAL),)}
+        rows = min(len(self.factor), size) if self.level else size
+        shapes = {"factor": (rows, size), "centre": (size,), "text_centre": (size,), "weights": (len(USUAL),)}
         shapes |= {"sets": (len(self.sets), 1 + len(COVERAGES)), "expected": (len(self.expected), 3)}
         shapes |= {"unknown": (len(self.unknown), 2), "axes": (size, min(self.axes.size // size, RANK))}
         for name, shape in shapes.items():
             array = getattr(self, name)
             if array.shape != shape or not np.isfinite(array).all() or float(np.abs(array).max(initial=0)) > _LARGEST:
                 raise BankError(f"class model: expected finite {name} {shape}, got {array.shape}")
-        numbers = [self.slope, self.prior, self.broad, self.scale, self.photos, self.rivals, self.length]
+        numbers = [self.slope, self.prior, self.broad, self.scale, self.photos, self.rivals, self.length, self.level]
         if not all(map(math.isfinite, numbers)) or min(numbers[1:4]) <= 0 or abs(self.slope) > _LARGEST:
             raise BankError(f"class model: expected a finite slope and prior, broad and scale above 0, got {numbers}")
         if self.weights[0] < 0 or not 0 <= self.share <= 1:
@@ -117,12 +126,32 @@ class ClassModel:
                 "class model: expected a weight of the distance of 0 or more and a share of 0 to 1, got "
                 f"{self.weights[0]} and {self.share}"
             )
-        if not np.array_equal(self.precision, self.precision.T):
+        if not self.level and not np.array_equal(self.factor, self.factor.T):
             raise BankError("class model: precision is not symmetric")
+        factor = self.factor.astype(np.float64)
         try:
-            np.linalg.cholesky(self.precision.astype(np.float64))
+            np.linalg.cholesky(self.level * np.eye(len(factor)) - factor @ factor.T if self.level else factor)
         except np.linalg.LinAlgError:
             raise BankError("class model: precision is not positive definite") from None
+
+    @functools.cached_property
+    def precision(self) -> Floats:
+        """Return P (D, D) float32."""
+        if not self.level:
+            return self.factor
+        factor = self.factor.astype(np.float64)
+        result: Floats = (self.level * np.eye(len(self.centre)) - factor.T @ factor).astype(np.float32)
+        return result
+
+    def times(self, rows: Doubles) -> Doubles:
+        """Return rows (N, D) times P."""
+        factor = self.factor.astype(np.float64)
+        result: Doubles = self.level * rows - rows @ factor.T @ factor if self.level else rows @ factor
+        return result
+
+    def whole(self) -> ClassModel:
+        """Return the same model with P as a whole, as bundles and one-file exports store it."""
+        return dataclasses.replace(self, level=0.0, factor=self.precision)
 
     @functools.cached_property
     def root(self) -> Doubles:
@@ -133,17 +162,25 @@ class ClassModel:
     def unfitted(cls, dimension: int, scale: float, centre: Floats | None = None) -> ClassModel:
         """Return the model for a bundle without any: names rank by text, photos are prototypes around ``centre``."""
         zero = np.zeros(dimension, np.float32)
-        precision = np.eye(dimension, dtype=np.float32) * np.float32(dimension / SPREAD)
+        level, factor = float(np.float32(dimension / SPREAD)), np.empty((0, dimension), np.float32)
         middle = zero if centre is None else centre.astype(np.float32)
         empty = np.empty((0, 1 + len(COVERAGES))), np.empty((0, 3))
         usual, axes = np.array(USUAL), np.empty((dimension, 0), np.float16)
-        return cls(
-            precision, middle, zero, 0.0, 3.0, 3.0, scale, 0.0, usual, 0.0, 0.0, axes, np.empty((0, 2)), *empty, 0.0
-        )
+        numbers = 0.0, 3.0, 3.0, scale, 0.0, usual, 0.0, 0.0
+        return cls(level, factor, middle, zero, *numbers, axes, np.empty((0, 2)), *empty, 0.0)
 
     def tensors(self) -> dict[str, npt.NDArray[Any]]:
-        """Return everything as arrays, from which `from_tensors` builds the same model to the bit."""
-        return {field.name: np.asarray(getattr(self, field.name)) for field in fields(self)}
+        """Return everything as arrays, from which `from_tensors` builds the same model to the bit.
+
+        The axes follow from level and factor; P as a whole is called ``precision``.
+        """
+        tensors = {field.name: np.asarray(getattr(self, field.name)) for field in fields(self)}
+        if self.level:
+            del tensors["axes"]
+        else:
+            tensors["precision"] = tensors.pop("factor")
+            del tensors["level"]
+        return tensors
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, npt.NDArray[Any]]) -> ClassModel:
@@ -153,18 +190,22 @@ class ClassModel:
             BankError: One is missing, or out of range.
         """
         try:
-            values: dict[str, Any] = {name: tensors[name].item() for name in _NUMBERS}
-            model = cls(**values | {name: np.asarray(tensors[name]) for name in _ARRAYS})
+            level = tensors["level"].item() if "level" in tensors else 0.0
+            numbers: dict[str, Any] = {name: tensors[name].item() for name in _NUMBERS}
+            factor = tensors["factor" if level else "precision"]
+            axes = far_axes(level, factor, numbers["share"], numbers["length"]) if level else tensors["axes"]
+            others: dict[str, Any] = {name: tensors[name] for name in _ARRAYS if name not in ("factor", "axes")}
+            model = cls(level=level, factor=factor, axes=axes, **numbers, **others)
             model.check()
             return model
-        except (KeyError, ValueError, TypeError) as error:
+        except (KeyError, ValueError, TypeError, IndexError) as error:
             raise BankError(f"class model: {error}") from None
 
     @functools.cached_property
     def digest(self) -> str:
         """Return SHA-256 (hex) over all that turns features and classes into scores."""
         digest = hashlib.sha256()
-        for name in (*_ARRAYS[:5], *_NUMBERS[:6]):
+        for name in (*_ARRAYS[:5], *_NUMBERS[:6], *(("level",) if self.level else ())):
             digest.update(np.ascontiguousarray(getattr(self, name)).tobytes())
         return digest.hexdigest()
 
@@ -200,6 +241,32 @@ def _between(counts: npt.ArrayLike, knots: Doubles, values: Doubles) -> Doubles:
     photos = np.log2(1.0 + np.asarray(counts, np.float64))
     result: Doubles = np.interp(photos, np.log2(1.0 + knots), values)
     return result
+
+
+def low_rank(precision: Doubles) -> tuple[float, Floats]:
+    """Return level and factor of P (D, D); 0 and P itself if fewer than half of its eigenvalues are equal."""
+    values, vectors = np.linalg.eigh(precision)
+    rank = int(np.count_nonzero(values < (1 - _FLAT) * values[-1]))
+    if rank > len(values) // 2:
+        return 0.0, precision.astype(np.float32)
+    level = float(values[rank:].mean())
+    return level, (vectors[:, :rank] * np.sqrt(level - values[:rank])).T.astype(np.float32)
+
+
+def far_length(level: float, factor: Floats) -> float:
+    """Return the mean eigenvalue of P in the directions that the distance of *unknown* does not resolve."""
+    squares = float((factor[RANK:].astype(np.float64) ** 2).sum())
+    return level - squares / max(int(factor.shape[1]) - min(RANK, len(factor)), 1)
+
+
+def far_axes(level: float, factor: Floats, share: float, length: float) -> npt.NDArray[np.float16]:
+    """Return the axes (D, R) of the distance of *unknown* of P in low rank; no column if the share is 0."""
+    rows, rest = factor[: RANK if share else 0].astype(np.float64), far_length(level, factor)
+    with np.errstate(all="ignore"):  # `check` refuses what is not finite
+        squares = (rows**2).sum(axis=1)
+        scale = np.sqrt(np.maximum(rest - level + squares, 0.0) * length / rest / squares)
+        result: npt.NDArray[np.float16] = np.ascontiguousarray((rows * scale[:, np.newaxis]).T, np.float16)
+        return result
 
 
 @dataclass(frozen=True, eq=False)
@@ -353,7 +420,7 @@ def linear(
     """
     size, photos = len(model.centre), np.asarray(counts, np.float64)
     weights, bias = np.empty((len(texts) + 1, size), np.float32), np.empty(len(texts) + 1, np.float32)
-    precision, middle = model.precision.astype(np.float64), model.text_centre.astype(np.float64)
+    middle = model.text_centre.astype(np.float64)
     first, second, third, fourth = model.weights.tolist()
     moved = np.zeros(size) if shift is None else shift.astype(np.float64)
     for start in range(0, len(texts), 8192):
@@ -362,7 +429,7 @@ def linear(
         with np.errstate(invalid="ignore"):
             sums = np.where(photos[chunk, None] > 0, photos[chunk, None] * (means[chunk] - model.centre), 0.0)
         d, v = apart(model, texts[chunk], sums, photos[chunk], some)
-        image = first * (d @ precision)
+        image = first * model.times(d)
         rows = texts[chunk].astype(np.float64)
         rows = rows if some is None else np.where(some[:, None], rows, middle)
         whole = image + third * model.scale * rows

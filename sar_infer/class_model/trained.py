@@ -86,7 +86,7 @@ class TrainedClasses:
 
     def save(self, path: Path) -> None:
         """Write the file so that a reader sees the old content or the new, never a part."""
-        tensors = self.model.tensors() | {"means": self.means, "counts": self.counts}
+        tensors = self.model.whole().tensors() | {"means": self.means, "counts": self.counts}
         _KIND.save(path, self.names, tensors, self.encoder_digest)
 
     @classmethod

@@ -413,7 +413,7 @@ def _teaching(
     model = classifier.class_set(bank=taught).model
     factor = float(np.linalg.norm(model.weights) / np.linalg.norm(classes.model.weights))
     move = np.zeros(bank.dim, np.float32) if classes.translation is None else classes.translation
-    tensors = {**model.tensors(), "text_centre": classes.model.text_centre, "translation": move}
+    tensors = {**model.whole().tensors(), "text_centre": classes.model.text_centre, "translation": move}
     if model.photos:
         return tensors, {"factor": factor, "around": None, "texts": 0}
     texts = len(bank.names) if bank.base is None else 0

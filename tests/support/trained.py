@@ -22,7 +22,8 @@ def example_model(dim: int = DIM, seed: int = 1, **changes: Any) -> ClassModel:
     factor = generator.normal(size=(dim, dim)) / np.sqrt(dim)
     precision = 5 * (factor @ factor.T + np.eye(dim))
     fields: dict[str, Any] = {
-        "precision": ((precision + precision.T) / 2).astype(np.float32),
+        "level": 0.0,
+        "factor": ((precision + precision.T) / 2).astype(np.float32),
         "centre": (0.5 * generator.normal(size=dim) / np.sqrt(dim)).astype(np.float32),
         "text_centre": (0.5 * generator.normal(size=dim) / np.sqrt(dim)).astype(np.float32),
         "slope": 0.7,

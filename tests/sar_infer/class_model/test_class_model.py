@@ -125,17 +125,43 @@ def test_arrays_hold_the_model_to_the_bit_and_damage_is_told(fitted: Fitted) -> 
     arrays = fitted.model.tensors()
     again = ClassModel.from_tensors(arrays).tensors()
     assert all(np.array_equal(arrays[name], again[name]) for name in arrays)
-    flipped = -fitted.model.precision
+    small = fit(*World(4, size=32).set(range(4), 3), World(4, size=32).texts, SCALE).model.tensors()
     for name, value in (
-        ("precision", flipped),
+        ("precision", -fitted.model.precision),
         ("prior", np.array(0.0)),
         ("weights", np.zeros(3)),
         ("sets", np.ones((2, 2))),
+        *(("factor", small["factor"] * factor) for factor in (50, np.nan)),
+        *(("level", np.array(level)) for level in (-1.0, 0.0, np.inf)),
+        ("factor", small["factor"][0]),
     ):
         with pytest.raises(BankError, match="class model"):
-            ClassModel.from_tensors({**arrays, name: value})
+            ClassModel.from_tensors({**(small if name in ("factor", "level") else arrays), name: value})
     with pytest.raises(BankError, match="slope"):
         ClassModel.from_tensors({name: value for name, value in arrays.items() if name != "slope"})
+
+
+def test_few_photos_make_few_arrays_which_answer_as_the_whole_matrix() -> None:
+    world, size = World(6, size=512), 512
+    rows, labels = world.set(range(6), 16)
+    arrays = fit(rows, labels, world.texts, SCALE).model.tensors()
+    assert sum(array.nbytes for array in arrays.values()) < 0.2e6 < 4 * size**2
+    model = ClassModel.from_tensors(arrays)
+    means = np.array([rows[labels == c].mean(0) for c in range(6)])
+    apart = rows - means[labels]
+    scatter, mass = apart.T @ apart / (96 - 6), 3.0 * size
+    whole = np.linalg.inv(95 * scatter + 3.0 * np.trace(scatter) * np.eye(size)) * (95 + mass)
+    values, axes = np.linalg.eigh(whole)
+    z = world.set(range(6), 5)[0] - model.centre
+    far = (((z @ axes[:, :64]) ** 2) * values[:64]).sum(1) + ((z @ axes[:, 64:]) ** 2).sum(1) * values[64:].mean()
+    gain = model.length / values[64:].mean()  # 1 / n
+    ours = model.length * (z**2).sum(1) - ((z @ model.axes.astype(float)) ** 2).sum(1)
+    assert model.share and np.allclose(far * gain, ours, rtol=2e-3)  # axes are rounded to half precision
+    assert np.allclose(model.precision, whole, atol=2e-7 * values[-1])
+    reference, few = dataclasses.replace(model, level=0.0, factor=whole), np.array([16, 16, 16, 2, 0, 16])
+    images = z + model.centre
+    scores = [log_probabilities(scores_of(m, images, *linear(m, world.texts, means, few))) for m in (model, reference)]
+    assert np.abs(np.exp(scores[0]) - np.exp(scores[1])).max() < 1e-6
 
 
 def test_weights_are_the_maximum_that_scipy_finds(world: World) -> None:

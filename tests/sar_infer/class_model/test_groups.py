@@ -21,7 +21,7 @@ DIM = 16
 def statistics(**changes: object) -> ClassModel:
     """Statistics whose P stretches some directions more than others; classes lie far apart under it."""
     model = ClassModel.unfitted(DIM, 20.0, np.full(DIM, 0.1, np.float32))
-    changes = {"precision": 4 * example_model(DIM).precision, "prior": 2.0} | changes
+    changes = {"level": 0.0, "factor": 4 * example_model(DIM).precision, "prior": 2.0} | changes
     return dataclasses.replace(model, **changes)
 
 
@@ -87,7 +87,7 @@ def test_distances_are_those_under_the_precision_matrix() -> None:
     """Two classes that differ in a direction which P stretches, and a larger difference that it hardly counts."""
     p = np.eye(DIM)
     p[0, 0], p[1, 1] = 10_000, 0.01
-    model = statistics(precision=p.astype(np.float32))
+    model = statistics(factor=p.astype(np.float32))
     rng, labels = np.random.default_rng(0), np.repeat([0, 1], 10)
     rows = 0.02 * rng.normal(size=(20, DIM))
     rows[:, 0] = np.where(labels == 0, -0.1, 0.1)

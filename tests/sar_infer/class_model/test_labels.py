@@ -82,7 +82,7 @@ def test_it_is_the_refit_without_each_photo(with_others: bool) -> None:
         pool = around(unit(RNG.normal(size=(6, 12))), older)
         fitted = gaussian(pool, present, np.eye(3, 12), np.ones(3, np.bool_))
         precision = fitted.precision.astype(np.float32)
-        model = dataclasses.replace(ClassModel.unfitted(12, 20.0), precision=precision, photos=float(len(pool)))
+        model = dataclasses.replace(ClassModel.unfitted(12, 20.0), level=0.0, factor=precision, photos=float(len(pool)))
         means = np.array([pool[older == c].mean(0) if c in seen else np.zeros(12) for c in range(6)])
         others = Rivals(means, means, np.bincount(older).astype(float), model)
     issues = label_issues(rows, labels, others=others)
