@@ -26,10 +26,10 @@ _NORMAL = 2.0
 
 
 def steady(
-    server: Running, photos: Path, clients: int, seconds: float, warm: float, labels: list[str]
+    server: Running, photos: Path, clients: int, seconds: float, warm: float, labels: list[str], banks: int = 0
 ) -> dict[str, Any]:
     """Closed loop; adds the server's and all others' CPU seconds in the same window, and answers that went astray."""
-    arguments = ["--clients", str(clients), "--seconds", str(seconds), "--warm", str(warm)]
+    arguments = ["--clients", str(clients), "--seconds", str(seconds), "--warm", str(warm), "--banks", str(banks)]
     marks = []
     for line in _lines("load", server, photos, arguments):
         if line in ("start", "stop"):
@@ -40,7 +40,7 @@ def steady(
     result["others_cpu"] = busy_stop - busy_start - result["server_cpu"] - result["client_cpu"]
     result["memory"] = server.memory()
     answers = result.pop("labels")
-    result["checked"], result["astray"] = len(answers), sum(labels[photo] != label for photo, label in answers)
+    result["checked"], result["astray"] = len(answers), sum(labels[asked] != label for asked, label in answers)
     result["rate"] = result["images"] / result["wall"]
     result["rate_without_client"] = result["images"] / (result["wall"] - result["client_cpu"] / psutil.cpu_count())
     return result

@@ -161,7 +161,7 @@ def _serve(values: dict[str, Any]) -> None:
 
         click.echo(describe(service.engine.bundle), nl=False)
         if settings.bank is not None:
-            names = service.store.bank.names
+            names = service.engine.banks.bank.names
             shown = ", ".join(names[:12]) + ", …" * (len(names) > 12)
             click.echo(one_line(f"{'bank':<13} {settings.bank}, {len(names):,} classes: {shown}", None))
         service.close()
@@ -169,7 +169,7 @@ def _serve(values: dict[str, Any]) -> None:
     if settings.bank and not settings.key:
         log.warning("--bank without a key: only sar-bank can change the classes")
     elif settings.bank and not settings.bank.exists():
-        served = f"the {len(service.store.bank.names)} classes of the bundle are served until the first change"
+        served = f"the {len(service.engine.banks.bank.names)} classes of the bundle are served until the first change"
         log.warning("%s does not exist yet; %s", settings.bank, served)
     _load()(service, listener, values["drain"], values["notice"])
     leave(0)  # even if a worker's graph is still running

@@ -19,7 +19,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from sar_infer.errors import ClassNameError, ImageError
-from sar_infer.server.fleet import NAME
+from sar_infer.server.model.banks import NAME
 from sar_infer.server.model.line import ImageInput
 from sar_infer.server.problems import Problem
 from sar_infer.server.service import Service

@@ -47,7 +47,11 @@ class Server(uvicorn.Server):
         if hasattr(signal, "SIGHUP") and threading.current_thread() is threading.main_thread():
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload)
         host, port = listener.getsockname()[:2]
-        engine, names, file = self._service.engine, len(self._service.store.bank.names), self._service.settings.bank
+        engine, names, file = (
+            self._service.engine,
+            len(self._service.engine.banks.bank.names),
+            self._service.settings.bank,
+        )
         source = "" if file is None else f" of {file}" if file.exists() else " of the bundle"
         workers = "worker processes" if engine.sizes.processes else "batches at once in one process"
         alone = f", {engine.sizes.alone} threads for a lone image" if engine.sizes.alone else ""

@@ -7,18 +7,15 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from typing import Any, Generic, NamedTuple, TypeVar
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any, NamedTuple, TypeVar
 
 from sar_infer.bank import ClassBank
-from sar_infer.classify.class_set import ClassSet
-from sar_infer.encoders.waiting import in_background
-from sar_infer.errors import BankError, SarInferError
-from sar_infer.server.bank import BankStore, Edit
-from sar_infer.server.fleet import Fleet
+from sar_infer.errors import SarInferError
 from sar_infer.server.metrics import Metrics
+from sar_infer.server.model.banks import Edit, Shared, in_thread
 from sar_infer.server.model.engine import Engine
-from sar_infer.server.model.sizing import banks_limit, bodies_limit, memory_limit
+from sar_infer.server.model.sizing import bodies_limit, memory_limit
 from sar_infer.server.problems import CODES, Problem, Quota
 from sar_infer.server.settings import Settings
 from sar_infer.text.names import Phrases
@@ -49,8 +46,6 @@ class Service:
 
     Attributes:
         engine: The engine that answers; a request takes it through ``lease``.
-        store: The bank of ``--bank``, with the classes that were added at run time.
-        fleet: The banks of ``--banks``.
         images: Images inside: being decoded, waiting or running.
         changes: Changes of the bank that wait for their turn.
         body_bytes: Bytes of request bodies that are in memory; ``front`` counts them.
@@ -60,11 +55,10 @@ class Service:
         draining: Set when the server has to stop.
     """
 
-    def __init__(self, settings: Settings, engine: Engine, store: BankStore, metrics: Metrics) -> None:
+    def __init__(self, settings: Settings, engine: Engine, metrics: Metrics) -> None:
         self.settings = settings
         self.metrics = metrics
         self.engine = engine
-        self.store = store
         self.images = Quota(settings.limits.queue, "too many images are waiting")
         self.changes = Quota(_MOST_CHANGES, "too many changes are waiting")
         self.body_bytes, self.most_body_bytes = 0, bodies_limit(settings.limits.body_bytes, memory_limit())
@@ -75,8 +69,7 @@ class Service:
         self._leases: dict[Engine, int] = {}
         self._unfinished: set[asyncio.Task[Any]] = set()
         self._turn = asyncio.Lock()
-        self._look = _Shared(lambda: in_thread(self.store.look))
-        self._reload = _Shared(self._reloaded)
+        self._reload = Shared(self._reloaded)
         self._readiness = (float("-inf"), Readiness(False, None, "not tested yet"))
         self._testing = asyncio.Lock()
         self._publish()
@@ -93,7 +86,7 @@ class Service:
             SarInferError: either cannot be used; the message says why.
         """
         metrics = Metrics((*CODES, "cancelled"))
-        return cls(settings, *_open(settings, metrics, meanwhile), metrics)
+        return cls(settings, Engine.open(settings, metrics, meanwhile), metrics)
 
     def close(self) -> None:
         """Stop threads and processes."""
@@ -171,13 +164,13 @@ class Service:
         async with self.writing:
             old = self.engine
             try:
-                engine, store = await in_thread(lambda: _open(self.settings, self.metrics))
+                engine = await in_thread(lambda: Engine.open(self.settings, self.metrics))
             except BaseException as error:
                 self.metrics.reloads.labels("refused").inc()
                 foreseen = self.draining or isinstance(error, SarInferError)
                 _log.error("reload refused, the old bundle stays: %s", error, exc_info=not foreseen)
                 raise
-            self.engine, self.store = engine, store
+            self.engine = engine
             if old not in self._leases:
                 old.close()
             self._readiness = (float("-inf"), Readiness(False, None))
@@ -192,25 +185,25 @@ class Service:
 
         Args:
             edit: Returns the changed bank; until it has ended, neither the bank of ``--bank`` nor engine is replaced.
-            if_match: As of ``BankStore.change``.
-            existing: As of ``BankStore.change``.
+            if_match: As of ``Banks.change``.
+            existing: As of ``Banks.change``.
             bank: Name of a bank of ``--banks``.
 
         Raises:
-            Problem: ``overloaded``, if too many wait for their turn; or raised by ``BankStore.change``.
+            Problem: ``overloaded``, if too many wait for their turn; or raised by ``Banks.change``.
         """
-        if fleet := self._fleet_of(bank):
-            with self.changes.hold(1):
-                return await self.finished(fleet.change(bank or "", edit, if_match, existing))
         with self.changes.hold(1):
             await self.writing.acquire()
+            if bank is not None:
+                self.writing.release()  # it had to wait for a reload only
+                return await self.finished(self.engine.banks.change(bank, edit, if_match, existing))
 
         async def changed() -> ClassBank:
             try:
-                return await in_thread(lambda: self.store.change(edit, if_match, existing))
+                return await self.engine.banks.change(None, edit, if_match, existing)
             finally:
                 self.writing.release()
-                self._count_classes()
+                await self._look()
 
         return await self.finished(changed())
 
@@ -222,69 +215,13 @@ class Service:
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
         return await asyncio.shield(task)
 
-    async def current(self, bank: str | None = None) -> ClassBank:
-        """Return the classes as a bank file has them now, with what other processes have written.
-
-        Args:
-            bank: Name of a bank of ``--banks``, which is read as a whole; None is that of ``--bank``.
-
-        Raises:
-            Problem: there is no such bank, or it cannot be used.
-        """
-        if fleet := self._fleet_of(bank):
-            return await in_thread(lambda: fleet.bank(bank or ""))
-        return await self.look()
-
-    async def class_set(
-        self, engine: Engine, bank: str | None, classes: Phrases = NO_PHRASES, only: bool | None = False
-    ) -> tuple[ClassSet, str]:
-        """Return the classes of a call as a bank file has them now, and the digest of the bank's content.
-
-        Args:
-            engine: Encodes names of the call.
-            bank: As of ``current``.
-            classes: Phrases by name, of the call.
-            only: Choose only from these.
-
-        Raises:
-            Problem: see ``current`` and ``Names.class_set``.
-        """
-        if (fleet := self._fleet_of(bank)) and not classes and not only:
-            return await fleet.open(bank or "")
-        whole = await self.current(bank)
-        return await engine.names.class_set(classes, only, whole, keep=fleet is None), whole.content_digest
-
-    def _fleet_of(self, bank: str | None) -> Fleet | None:
-        """Return the fleet of a named bank; None means the bank of ``--bank``, or the bundle's."""
-        settings = self.settings
-        if bank is None and settings.bank is None and settings.banks is not None:
-            raise Problem("invalid-request", "this server has several banks: add ?bank=NAME; GET /v1/banks lists them")
-        if bank is not None and self.fleet is None:
-            raise Problem("invalid-request", "bank: this server has one bank; leave it out, or start it with --banks")
-        return None if bank is None else self.fleet
-
-    async def look(self) -> ClassBank:
-        """Return the classes of ``--bank``, else of the bundle, as they are now.
-
-        The look, one ``stat`` and a read of a changed file, is made in a thread; one that takes longer than
-        ``_LOOK_SECONDS``, as on a network disk that hangs, leaves the classes of the last look. Calls that come
-        together share a look that begins after all of them.
-        """
-        if self.settings.bank is None:
-            return self.store.bank
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_LOOK_SECONDS):
-                await asyncio.shield(self._look())
-        return self.store.bank
-
     async def watch(self) -> None:
         """Look after the engine, and take up what others write to the bank file, as ``sar-bank`` does."""
         while True:
             await asyncio.sleep(_LOOK_EVERY)
             try:
                 self.engine.workers.tend()
-                await self.look()
-                self._count_classes()
+                await self._look()
             except Exception:  # the next look may go well
                 _log.exception("engine and bank file were not looked at")
 
@@ -295,56 +232,19 @@ class Service:
 
     def _publish(self) -> None:
         manifest = self.engine.bundle.manifest
-        most = banks_limit(self.settings, memory_limit())
-        folder = self.settings.banks
-        self.fleet = None if folder is None else Fleet(folder, self.engine.classifier, most, self.metrics)
         self.metrics.ready.set(1)  # ``Engine.open`` has run the self-test
         self.metrics.provider.clear()
         self.metrics.provider.labels(self.settings.device, self.engine.provider).set(1)
         self.metrics.model.info({"digest": manifest.digest, "backbone": manifest.backbone, "method": manifest.method})
         self._count_classes()
 
+    async def _look(self) -> None:
+        """Take up what others have written to the file of ``--bank``."""
+        await self.engine.banks.look()
+        self._count_classes()
+
     def _count_classes(self) -> None:
-        bank = self.store.bank
-        self.metrics.bank_usable.set(self.store.usable)
-        self.metrics.classes.labels("bundle").set(len(bank.names) - bank.added_count)
-        self.metrics.classes.labels("added").set(bank.added_count)
-
-
-class _Shared(Generic[T]):
-    """Work whose calls that come together share one run, which begins after all of them; one run at a time."""
-
-    def __init__(self, work: Callable[[], Awaitable[T]]) -> None:
-        self._work, self._lock = work, asyncio.Lock()
-        self._next: asyncio.Future[T] | None = None
-
-    def __call__(self) -> asyncio.Future[T]:
-        if self._next is None:
-            self._next = asyncio.ensure_future(self._run())
-        return self._next
-
-    async def _run(self) -> T:
-        async with self._lock:
-            self._next = None  # who comes from here on needs another run
-            return await self._work()
-
-
-async def in_thread(work: Callable[[], T]) -> T:
-    """Return the result of work that would block the event loop."""
-    return await asyncio.wrap_future(in_background(work))
-
-
-def _open(
-    settings: Settings, metrics: Metrics, meanwhile: Callable[[], object] = lambda: None
-) -> tuple[Engine, BankStore]:
-    engine = Engine.open(settings, metrics, meanwhile)
-    try:
-        store = BankStore(settings.bank, engine.bundle, writable=settings.writable)
-        try:
-            engine.names.prepare(store.bank)
-        except BankError as error:
-            raise BankError(f"{settings.bank or engine.bundle.location}: {error}") from None
-    except BaseException:
-        engine.close()
-        raise
-    return engine, store
+        banks = self.engine.banks
+        self.metrics.bank_usable.set(banks.main.fault is None)
+        self.metrics.classes.labels("bundle").set(len(banks.bank.names) - banks.bank.added_count)
+        self.metrics.classes.labels("added").set(banks.bank.added_count)

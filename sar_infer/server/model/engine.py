@@ -12,12 +12,14 @@ from typing import TypeVar
 
 from sar_infer.bundle.bundle import default_bundle, on_hub, open_bundle
 from sar_infer.classifier import Classifier
+from sar_infer.classify.class_set import ClassSet
 from sar_infer.encoders.precision import choose
 from sar_infer.encoders.self_test import SelfTest
 from sar_infer.encoders.sessions import give_back_memory
 from sar_infer.encoders.waiting import TRIAL_SECONDS, in_background
 from sar_infer.errors import InputError
 from sar_infer.server.metrics import Metrics
+from sar_infer.server.model.banks import Banks
 from sar_infer.server.model.line import PHASES, Line, Outcome
 from sar_infer.server.model.names import Names
 from sar_infer.server.model.process import Computer, Model
@@ -25,7 +27,9 @@ from sar_infer.server.model.sizing import Sizes, sizes
 from sar_infer.server.model.workers import Processes, Threads, Workers
 from sar_infer.server.problems import IMAGE_CODES, Problem
 from sar_infer.server.settings import Limits, Settings
+from sar_infer.text.names import Phrases
 
+NO_PHRASES: Phrases = {}
 _DECISIONS = 4
 """Decisions that are kept: images of requests that share one are ranked together (1 of 5 changes, ADR 10)."""
 T = TypeVar("T")
@@ -36,6 +40,7 @@ class Engine:
 
     Args:
         classifier: Its sessions must have been opened, names included.
+        banks: The banks that it answers for.
         sizes: Sizes of workers and batches.
         limits: Formats and sizes of images that are accepted.
         metrics: Times the phases.
@@ -49,9 +54,15 @@ class Engine:
     """
 
     def __init__(
-        self, classifier: Classifier, sizes: Sizes, limits: Limits, metrics: Metrics, processes: Processes | None = None
+        self,
+        classifier: Classifier,
+        banks: Banks,
+        sizes: Sizes,
+        limits: Limits,
+        metrics: Metrics,
+        processes: Processes | None = None,
     ) -> None:
-        self.classifier, self.bundle, self.sizes = classifier, classifier.bundle, sizes
+        self.classifier, self.bundle, self.banks, self.sizes = classifier, classifier.bundle, banks, sizes
         self.names = Names(classifier, limits.classes, metrics)
         self.decide = functools.lru_cache(_DECISIONS)(classifier.decide)
         self.provider = classifier.start(names=True) if processes is None else processes.provider
@@ -76,6 +87,7 @@ class Engine:
             DeviceError: the device is not available.
             InputError: the bundle has no graphs in the precision of the settings, or its encoder's images have more
                 pixels than the settings allow.
+            SarInferError: the bank cannot be used, see ``Banks``.
         """
         location = default_bundle() if settings.bundle is None else settings.bundle
         bundle = open_bundle(location if on_hub(location) else Path(location).resolve())
@@ -110,9 +122,10 @@ class Engine:
                 classifier.close_images()
                 starting.result()
             other.result()
+            banks = Banks(settings, classifier, metrics)
             give_back_memory()  # 33 % of the memory at rest with sar-mini, 11 % with ViT-B/32 (ADR 10)
             opened.pop_all()
-            return cls(classifier, planned, settings.limits, metrics, processes)
+            return cls(classifier, banks, planned, settings.limits, metrics, processes)
 
     def close(self) -> None:
         """Stop the threads and processes, and what a graph may still run; all requests must have ended."""
@@ -122,6 +135,25 @@ class Engine:
         self.line.close()
         if self._decoders is not None:
             self._decoders.shutdown(wait=False)
+
+    async def class_set(
+        self, bank: str | None, classes: Phrases = NO_PHRASES, only: bool | None = False
+    ) -> tuple[ClassSet, str]:
+        """Return the classes of a call as a bank's file has them now, and the digest of the bank's content.
+
+        Args:
+            bank: Name of a bank of ``--banks``; None is that of ``--bank``.
+            classes: Phrases by name, of the call.
+            only: Choose only from these.
+
+        Raises:
+            Problem: see ``Banks.open`` and ``Names.class_set``.
+        """
+        opened = await self.banks.open(bank)
+        if not classes and not only and opened.classes is not None:
+            return opened.classes, opened.digest
+        whole = opened.whole or await self.banks.whole(bank)
+        return await self.names.class_set(classes, only, whole, keep=bank is None), whole.content_digest
 
     async def self_test(self) -> float:
         """Run the self-test image through the encoder, ahead of the queue, and return ``SelfTest.cosine``."""

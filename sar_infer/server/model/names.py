@@ -9,8 +9,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-import numpy as np
-
 from sar_infer._arrays import Floats
 from sar_infer.bank import ClassBank
 from sar_infer.classifier import Classifier
@@ -45,24 +43,11 @@ class Names:
         self._pool = ThreadPoolExecutor(1, "names")
         self._sets: OrderedDict[_SetKey, ClassSet] = OrderedDict()
         self._rows = 0  # of all these; thousands of sets would take long to count
-        self._whole: tuple[ClassBank, ClassSet] | None = None
         self._making: dict[_SetKey, asyncio.Future[ClassSet]] = {}
 
     def close(self) -> None:
         """Stop the thread; all requests must have ended."""
         self._pool.shutdown(wait=False)
-
-    def prepare(self, bank: ClassBank) -> None:
-        """Make the class set of a whole bank before the first call, and rank one row against it.
-
-        Raises:
-            BankError: a row is damaged; of a large file this is not seen when it is opened.
-        """
-        if bank.names:
-            class_set = self._classifier.class_set(bank=bank)
-            row = np.full((1, bank.dim), bank.dim**-0.5, np.float32)
-            next(self._classifier.rank(row, class_set, 1))
-            self._whole = bank, class_set
 
     async def class_set(self, classes: Phrases, only: bool | None, bank: ClassBank, *, keep: bool = True) -> ClassSet:
         """Return the class set of a call; calls that ask for the same at the same time share one encoding.
@@ -76,16 +61,12 @@ class Names:
         """
         if not keep:
             return await self._made(classes, only, bank)
-        whole = not classes and not only
-        if whole and self._whole is not None and self._whole[0] is bank:
-            return self._whole[1]
         key = (bank, tuple(classes.items()), only)
-        if not whole:
-            cached_set = self._sets.get(key)
-            self._metrics.sets.labels("miss" if cached_set is None else "hit").inc()
-            if cached_set is not None:
-                self._sets.move_to_end(key)
-                return cached_set
+        cached_set = self._sets.get(key)
+        self._metrics.sets.labels("miss" if cached_set is None else "hit").inc()
+        if cached_set is not None:
+            self._sets.move_to_end(key)
+            return cached_set
         making = self._making.get(key)
         if making is None:
             making = self._making[key] = asyncio.ensure_future(self._make(key))
@@ -107,10 +88,7 @@ class Names:
     async def _make(self, key: _SetKey) -> ClassSet:
         bank, items, only = key
         made = await self._made(dict(items), only, bank)
-        if items or only:
-            self._keep(key, made)
-        else:
-            self._whole = bank, made
+        self._keep(key, made)
         return made
 
     async def _made(self, classes: Phrases, only: bool | None, bank: ClassBank) -> ClassSet:

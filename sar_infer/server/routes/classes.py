@@ -17,7 +17,7 @@ from sar_infer.bank.edits import ahead, steps_back, texts_to_embed
 from sar_infer.classify.fitting import fit_advice
 from sar_infer.errors import InputError
 from sar_infer.evaluation import Finding, check_new_photos, name_findings
-from sar_infer.server.bank import BUSY_SECONDS
+from sar_infer.server.model.banks import BUSY_SECONDS, in_thread
 from sar_infer.server.model.engine import values_of
 from sar_infer.server.model.line import ImageInput
 from sar_infer.server.model.names import LARGE
@@ -35,7 +35,7 @@ from sar_infer.server.request import (
     read_call,
     read_json,
 )
-from sar_infer.server.service import Service, in_thread
+from sar_infer.server.service import Service
 
 router = APIRouter(tags=["classes"])
 Name = Annotated[str, Path(description="the class name, percent-encoded", min_length=1)]
@@ -90,7 +90,7 @@ async def list_classes(
     if_none_match: Annotated[str | None, Header(description="a known ETag: 304 if nothing changed")] = None,
 ) -> Response:
     """List the classes of the bank in its order, or those removed from it, at most 1,000 at a time."""
-    whole = await service.current(bank)
+    whole = await service.engine.banks.whole(bank)
     etag, start, fragment = whole.content_digest, prefix.casefold(), like.casefold()
     if is_current(f'"{etag}"', if_none_match):
         return Response(status_code=304, headers={"ETag": f'"{etag}"'})
@@ -113,7 +113,7 @@ async def list_classes(
 @router.get("/v1/classes/{name:text}", responses={200: answer("ClassEntry"), **problems(404, 422)})
 async def get_class(service: Serving, name: Name, bank: Bank = None) -> Response:
     """Return one class; upper and lower case and extra spaces make no difference."""
-    whole = await service.current(bank)
+    whole = await service.engine.banks.whole(bank)
     position = whole.lookup.name(name)
     if position is None:
         cleaned = clean_name(name)
@@ -153,11 +153,12 @@ async def put_class(
     done: list[tuple[int, dict[str, Any]]] = []
 
     def put(bank: ClassBank) -> ClassBank:
-        if photos is not None and bank.encoder_digest != encoder:
-            raise Problem("overloaded", "the bundle was replaced while photos were read; send them again", BUSY_SECONDS)
-        return put_classes(bank, phrases, photographed, service.engine.classifier.class_rows, by=_BY)
+        engine = service.engine
+        if {engine.bundle.manifest.encoder_digest, encoder or bank.encoder_digest} != {bank.encoder_digest}:
+            raise Problem("overloaded", "the bundle was replaced meanwhile; send the call again", BUSY_SECONDS)
+        return put_classes(bank, phrases, photographed, engine.classifier.class_rows, by=_BY)
 
-    whole = await service.current(bank)
+    whole = await service.engine.banks.whole(bank)
     with service.lease():
         put_ahead = await in_thread(lambda: ahead(whole, put))  # a name takes longer to embed than all else
 
@@ -218,7 +219,7 @@ async def list_banks(
     limit: Annotated[int, Query(ge=1, le=_MOST)] = _MOST,
 ) -> Response:
     """List the names of the banks of --banks, sorted; ``?bank=NAME`` asks for one."""
-    names = [] if service.fleet is None else await in_thread(service.fleet.names)
+    names = await in_thread(service.engine.banks.names)
     return JSONResponse({"banks": names[offset : offset + limit], "count": len(names)})
 
 
@@ -230,7 +231,7 @@ async def history(
     limit: Annotated[int, Query(ge=1, le=_MOST)] = _MOST,
 ) -> Response:
     """List the steps by which the bank was changed, the latest first, by this server and by ``sar-bank``."""
-    whole = await service.current(bank)
+    whole = await service.engine.banks.whole(bank)
     steps = [_step(step) for step in whole.history[::-1][offset : offset + limit]]
     return _answer({"steps": steps, "count": len(whole.history), "bank": whole.content_digest}, whole.content_digest)
 

@@ -52,9 +52,9 @@ async def metrics(service: Serving) -> Response:
 @router.get("/v1/model", responses={200: answer("Model"), **problems()})
 async def model(service: Serving) -> Response:
     """Describe the model: the bundle and its measured quality, the device, the precision, the limits."""
-    engine, bank = service.engine, await service.look()
+    engine = service.engine
+    classes, bank = (await engine.banks.look()).classes, engine.banks.bank
     manifest = dataclasses.asdict(engine.bundle.manifest)
-    classes = await engine.names.class_set({}, only=False, bank=bank) if bank.names else None
     content = {
         **{field: manifest[field] for field in _SHOWN},
         "classes": len(bank.names),
@@ -80,5 +80,5 @@ async def reload(service: Keyed) -> Response:
     except SarInferError as error:
         reason = public(error, service.settings.bank, service.engine.bundle.path)
         raise Problem("bad-bundle", f"refused, the old bundle stays: {reason}") from None
-    digest, bank = service.engine.bundle.manifest.digest, service.store.bank
-    return JSONResponse({"digest": digest, "classes": len(bank.names)})
+    engine = service.engine
+    return JSONResponse({"digest": engine.bundle.manifest.digest, "classes": len(engine.banks.bank.names)})

@@ -24,14 +24,14 @@ from sar_infer.bank.edits import ahead
 from sar_infer.class_model.spool import FeatureSpool
 from sar_infer.classify.learning import LearningReport
 from sar_infer.errors import ImageError
-from sar_infer.server.bank import BUSY_SECONDS
+from sar_infer.server.model.banks import BUSY_SECONDS, in_thread
 from sar_infer.server.model.engine import Engine
 from sar_infer.server.model.line import ImageInput
 from sar_infer.server.openapi import answer, form, problems, request_body
 from sar_infer.server.problems import IMAGE_CODES, Problem
 from sar_infer.server.request import IMAGES, Bank, Keyed, Texts, Writable, read_call, read_images, read_json
 from sar_infer.server.routes.classes import IfMatch
-from sar_infer.server.service import Service, in_thread
+from sar_infer.server.service import Service
 
 router = APIRouter(tags=["classes"])
 _EMBEDDINGS = "instead of images: of /v1/embeddings with encoding_format base64, so that more fit in a call"
@@ -90,7 +90,7 @@ async def learn(request: Request, service: Writable, bank: Bank = None, if_match
                 return engine.classifier.adapt(spool, bank=bank, all_known=call.all_known)
 
         async def learned() -> ClassBank:
-            whole = await service.current(bank)
+            whole = await engine.banks.whole(bank)
             async with service.suggesting:  # one at a time, and before the file is locked
                 adapted = await in_thread(lambda: ahead(whole, adapt))
 
@@ -123,10 +123,10 @@ async def suggest(request: Request, service: Keyed, bank: Bank = None) -> Respon
     with service.lease() as engine:
         features, failed = await _features(service, engine, call, images)
         rows = np.array([*features.values()], np.float32).reshape(-1, engine.bundle.manifest.embed_dim)
-        whole = await service.current(bank)
-        classes = await engine.names.class_set({}, False, whole, keep=bank is None)
+        whole = await engine.banks.whole(bank)
 
         def look() -> dict[str, Any]:
+            classes = engine.classifier.class_set(bank=whole)
             suggestions = engine.classifier.suggest(rows, classes)
             return engine.classifier.described(suggestions, rows, classes, [*features])
 

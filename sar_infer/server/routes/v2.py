@@ -28,7 +28,7 @@ from sar_infer._arrays import Floats
 from sar_infer.bundle.bundle import bundle_name, default_bundle
 from sar_infer.classify import ranking
 from sar_infer.classify.class_set import ClassSet
-from sar_infer.server.fleet import NAME
+from sar_infer.server.model.banks import NAME
 from sar_infer.server.model.engine import Engine, values_of
 from sar_infer.server.model.line import Finish, ImageInput
 from sar_infer.server.openapi import BINARY, answer, problems, request_body
@@ -174,7 +174,7 @@ async def infer(request: Request, service: Serving, model: Model) -> Response:
         classes, count = None, 0
         with service.images.hold(len(images)):
             if any(output.name != "EMBEDDING" for output in call.outputs):
-                classes, _ = await service.class_set(engine, bank, phrases, only)
+                classes, _ = await engine.class_set(bank, phrases, only)
                 count = len(classes.names)
                 if top_k is None and len(images) * count > _MOST_SCORES:
                     problem = f"{len(images)} × {count} scores are too many for one answer; ask for top_k"
@@ -205,9 +205,9 @@ async def _bank(service: Service, model: str) -> str | None:
     name = bundle_name(service.settings.bundle or default_bundle())
     if model in (name, _ALIAS):
         return None
-    if service.fleet is None or not re.fullmatch(NAME, model):
+    if service.settings.banks is None or not re.fullmatch(NAME, model):
         raise Problem("not-found", f"no model {model!r:.80}; expected {name} or {_ALIAS}")
-    await service.fleet.open(model)
+    await service.engine.banks.open(model)
     return model
 
 

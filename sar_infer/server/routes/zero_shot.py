@@ -69,7 +69,7 @@ async def zero_shot(request: Request, service: Serving) -> Response:
     classes = cleaned({label: [template.replace(_PLACE, label)] for label in labels}, limits)
     spellings = {clean_name(label): label for label in reversed(labels)}
     with service.lease() as engine, service.images.hold(1):
-        chosen = await engine.names.class_set(classes, True, await service.look())
+        chosen = await engine.names.class_set(classes, True, engine.banks.bank)
         count, several = len(chosen.names), bool(options.multi_label)
         decide = engine.classifier.decide(chosen, count, DecisionOptions(several=several))
         outcomes = await engine.line.each([decoded(call.inputs)], decide, count, several=several)

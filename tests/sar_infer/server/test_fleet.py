@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import itertools
 import shutil
 import threading
 from collections.abc import Iterator
@@ -15,12 +17,12 @@ import pytest
 from click.testing import CliRunner
 from support.bundles import write_bundle
 from support.pictures import jpeg
-from support.servers import Local, local_server
+from support.servers import Local, Server, local_server, serving, wait_for
 
 from sar_infer import ClassBank, Classifier
 from sar_infer.cli.bank import main as sar_bank
-from sar_infer.server import fleet
 from sar_infer.server.metrics import Metrics
+from sar_infer.server.model import banks
 from sar_infer.server.settings import Settings
 
 KEY = {"Authorization": "Bearer k"}
@@ -120,43 +122,28 @@ def test_without_a_bank_one_line_says_what_to_add(server: Local, bundle_path: Pa
         assert (answer.status_code, "start it with --banks" in answer.json()["detail"]) == (422, True)
 
 
-ODD = [
-    "",
-    ".",
-    "..",
-    "../banks/shop",
-    "shop.safetensors",
-    "/etc/passwd",
-    "shop\n",
-    "shop\0",
-    "Shop",
-    "shop%2e",
-    "\u017fhop",
-]
-ODD += [
-    "a" * 64,
-    "a" * 65,
-    "~",
-    "*",
-    "..%2fbundle%2fbank",
-    "..\\shop",
-    "CON",
-    "shop ",
-    "-",
-    "$HOME",
-    "{}",
-    "\u202eshop",
-]
+PATTERNS = [
+    "./N", "../N", "../../fleet/N", "..%2fN", r"..\N", "%2e%2e/N", "/N", "//N", "N/", "N/.", "N/../N", "~/N",
+    "N%00", "N;ls", "N|cat", "`N`", "$(N)", "'N'", '"N"', "<N>", "N#", "N&a", "N=", "N,zoo", "N zoo", "%N", "N%",
+    "file://N", "http://a/N", "N:$DATA", "N::", r"\\N\c$", r"c:\N", "N.SAFETENSORS", "N.safetensors", "N.safetensors/",
+    "./banks/../N", "N?bank=zoo", "(N)", "[N]", "{N}", "@N", "!N", "+N", " N ", "N\n", "\nN", "N\0",
+    "N\0.safetensors", "\tN", "\r\nN", "\x1b[2JN",
+    "\ufeffN", "N\u200b", "\u202eN", "N\u00a0",
+]  # fmt: skip
+ODD = [pattern.replace("N", name) for name in ("outside", "shop") for pattern in PATTERNS]
+ODD += ["", ".", "..", "outside", "Shop", "\u017fhop", "a" * 64, "a" * 65, "~", "~root", "*", "?", "CON", "-", "$HOME"]
 
 
-@pytest.mark.parametrize("name", ODD)
-def test_odd_names_reach_no_file(server: Local, name: str) -> None:
-    for answer in (
-        classify(server, name),
-        httpx2.put(f"{server.url}/v1/classes/x", params={"bank": name}, headers=KEY, timeout=60),
-    ):
-        assert answer.status_code in (404, 422)
-        assert str(server.service.settings.banks) not in answer.text
+def test_a_hundred_odd_names_reach_no_file(server: Local, folder: Path) -> None:
+    shutil.copy(folder / "shop.safetensors", folder.parent / "outside.safetensors")
+    before = {file: file.stat().st_mtime_ns for file in folder.parent.rglob("*")}
+    assert len({*ODD}) > 100
+    with httpx2.Client(base_url=server.url, headers=IMAGE, timeout=60) as client:
+        for name, call in itertools.product(ODD, (("POST", "/v1/classify"), ("PUT", "/v1/classes/x"))):
+            answer = client.request(*call, params={"bank": name}, content=jpeg())
+            assert answer.status_code in (404, 422), (name, answer.text)
+            assert str(folder.parent) not in answer.text
+    assert {file: file.stat().st_mtime_ns for file in folder.parent.rglob("*")} == before
 
 
 def test_what_others_write_add_or_remove_is_in_the_next_answer(server: Local, folder: Path, spare: str) -> None:
@@ -211,18 +198,102 @@ def test_twenty_writers_on_twenty_banks_lose_nothing(server: Local, folder: Path
         file.unlink()
 
 
+def test_a_kill_loses_no_confirmed_class_and_damages_no_bank(folder: Path, tmp_path: Path) -> None:
+    files = [Path(shutil.copy(folder / "shop.safetensors", tmp_path / f"{n}.safetensors")) for n in range(4)]
+    confirmed: dict[Path, list[str]] = {file: [] for file in files}
+    arguments = ("--bundle", str(folder.parent / "bundle"), "--banks", str(tmp_path), "--workers", "0")
+
+    def write(server: Server, file: Path) -> None:
+        with httpx2.Client(headers=KEY, timeout=60) as client, contextlib.suppress(httpx2.TransportError):
+            for number in itertools.count():
+                answer = client.put(f"{server.url}/v1/classes/class {number}?bank={file.stem}")
+                confirmed[file] += [f"class {number}"] * (answer.status_code == 201)
+
+    with serving(*arguments, key="k") as server, ThreadPoolExecutor(4) as threads:
+        for file in files:
+            threads.submit(write, server, file)
+        wait_for(lambda: all(len(names) > 2 for names in confirmed.values()))
+        server.process.kill()
+        server.process.wait()
+    for file, names in confirmed.items():
+        stored = Classifier.open(folder.parent / "bundle", "cpu", bank=file).bank.names
+        assert {*names} <= {*stored} and len(stored) - len(NAMES["shop"]) - 4 - len(names) in (0, 1)
+
+
+def test_a_disk_that_hangs_holds_up_its_own_bank_alone(
+    server: Local, folder: Path, spare: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hangs, real = threading.Event(), banks.stamp_of
+    shutil.copy(folder / "zoo.safetensors", folder / "slow.safetensors")
+
+    def stamp(path: Path) -> Any:
+        if path.stem in (spare, "slow"):
+            hangs.wait(60)
+        return real(path)
+
+    monkeypatch.setattr(banks, "stamp_of", stamp)
+    monkeypatch.setattr(banks, "_LOOK_SECONDS", 0.2)
+    monkeypatch.setattr(banks, "_OPEN_SECONDS", 0.2)
+    try:
+        assert "spare class" in known(server, spare)  # as of the last look
+        answer = classify(server, "slow")
+        assert (answer.status_code, answer.json()["code"]) == (503, "bank-unusable")
+        assert "bank slow: its disk does not answer" in answer.json()["detail"]
+        assert "okapi" in known(server, "zoo")
+    finally:
+        hangs.set()
+    monkeypatch.undo()
+    assert known(server, "slow") == known(server, "zoo")
+    (folder / "slow.safetensors").unlink()
+
+
+def test_a_reload_of_another_encoder_while_a_bank_changes_mixes_nothing(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle, changing = write_bundle(tmp_path / "bundle"), tmp_path / "banks"
+    changing.mkdir()
+    make(bundle, changing / "mine.safetensors", "mug")
+    begun, gate, real = threading.Event(), threading.Event(), banks.Banks._changed
+
+    def held(*arguments: Any) -> ClassBank:
+        begun.set()
+        gate.wait(60)
+        return real(*arguments)
+
+    monkeypatch.setattr(banks.Banks, "_changed", held)
+    settings = Settings(bundle=bundle, banks=changing, key="k", device="cpu", threads=1)
+    with local_server(settings) as server, ThreadPoolExecutor(1) as threads:
+        url = f"{server.url}/v1/classes/late?bank=mine"
+        change = threads.submit(httpx2.put, url, headers=KEY, timeout=60)
+        assert begun.wait(60)
+        make(bundle, changing / "mine.safetensors", "cup")  # so that the name is embedded again, under the lock
+        base = ClassBank.load(bundle / "bank.safetensors")
+        write_bundle(tmp_path / "new", encoder_digest="f" * 64)
+        shutil.rmtree(bundle)
+        (tmp_path / "new").rename(bundle)
+        assert httpx2.post(f"{server.url}/v1/reload", headers=KEY, timeout=60).status_code == 200
+        gate.set()
+        answer = change.result()
+        assert (answer.status_code, answer.json()["code"]) == (429, "overloaded")
+        answer = classify(server, "mine")
+        assert (answer.status_code, "belongs to another encoder" in answer.json()["detail"]) == (503, True)
+    names = ClassBank.load(changing / "mine.safetensors", base=base.shared(bundle / "bank.safetensors")).names
+    assert names[-2:] == ("mug", "cup")
+
+
 def test_requests_that_come_together_open_a_bank_once_and_the_least_used_leave(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[str] = []
-    gate, read = threading.Event(), fleet.Fleet._read
+    gate, read = threading.Event(), banks.Banks._read
 
-    def held(self: fleet.Fleet, name: str, stamp: Any) -> fleet.OpenBank:
-        opened.append(name)
-        gate.wait(60)
+    def held(self: banks.Banks, name: str | None, stamp: Any) -> banks.OpenBank:
+        if name is not None:
+            opened.append(name)
+            gate.wait(60)
         return read(self, name, stamp)
 
-    monkeypatch.setattr(fleet.Fleet, "_read", held)
+    monkeypatch.setattr(banks.Banks, "_read", held)
     settings = Settings(bundle=folder.parent / "bundle", banks=folder, banks_memory=1, device="cpu", threads=1)
     with local_server(settings) as server, ThreadPoolExecutor(8) as threads:
         together = [threads.submit(classify, server, "shop") for _ in range(8)]

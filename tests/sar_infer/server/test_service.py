@@ -24,7 +24,7 @@ from support.servers import Compute, Local, around, local_server, serving, wait_
 from sar_infer import Classifier
 from sar_infer.bank import ClassBank
 from sar_infer.cli.bank import main as sar_bank
-from sar_infer.server.bank import BankStore
+from sar_infer.server.model.banks import Banks
 from sar_infer.server.model.process import Result, Task
 from sar_infer.server.service import Service
 from sar_infer.server.settings import Settings
@@ -144,12 +144,12 @@ def slow_reload(patch: pytest.MonkeyPatch) -> Iterator[tuple[threading.Event, th
     """Hold reloads while they open the bank; yield what says that one is there, and what lets them go on."""
     reached, gate = threading.Event(), threading.Event()
 
-    def slow(*arguments: Any, **options: Any) -> BankStore:
+    def slow(*arguments: Any, **options: Any) -> Banks:
         reached.set()
         gate.wait(60)
-        return BankStore(*arguments, **options)
+        return Banks(*arguments, **options)
 
-    patch.setattr("sar_infer.server.service.BankStore", slow)
+    patch.setattr("sar_infer.server.model.engine.Banks", slow)
     try:
         yield reached, gate
     finally:
@@ -184,30 +184,31 @@ def test_a_change_that_waits_for_a_reload_is_made_with_the_new_bundle(
         gate.set()
         assert swapped.result().status_code == 200
         answer = changed.result()
-    assert server.service.store.bank.encoder_digest == encoder * 64
+    assert server.service.engine.banks.bank.encoder_digest == encoder * 64
     if encoder == "f" and photo:
         assert (answer.status_code, answer.json()["code"]) == (429, "overloaded")
-        assert "the bundle was replaced while photos were read" in answer.json()["detail"]
+        assert "the bundle was replaced meanwhile" in answer.json()["detail"]
         assert "Retry-After" in answer.headers
-        assert "violet" not in server.service.store.bank.names
+        assert "violet" not in server.service.engine.banks.bank.names
         answer = add(server, "violet", **more)
     assert answer.status_code == 201, answer.text
-    assert "violet" in server.service.store.bank.names
+    assert "violet" in server.service.engine.banks.bank.names
 
 
 def test_changes_wait_their_turn_and_cancelled_ones_are_not_made(
     server: Local, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun, gate = threading.Event(), threading.Event()
-    real, cancelled = server.service.store.change, server.metric("sar_rejected_total", reason="cancelled")
+    banks = server.service.engine.banks
+    real, cancelled = banks._changed, server.metric("sar_rejected_total", reason="cancelled")
 
-    def slow(edit: Any, if_match: Any, name: str) -> Any:
-        if name == "slow":
+    def slow(*arguments: Any) -> Any:
+        if arguments[-1] == "slow":
             begun.set()
             gate.wait(60)
-        return real(edit, if_match, name)
+        return real(*arguments)
 
-    monkeypatch.setattr(server.service.store, "change", slow)
+    monkeypatch.setattr(banks, "_changed", slow)
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(add, server, "slow")
         assert begun.wait(60)
@@ -217,7 +218,7 @@ def test_changes_wait_their_turn_and_cancelled_ones_are_not_made(
         gate.set()
         assert first.result().status_code == 201
     assert add(server, "last").status_code == 201
-    assert server.service.store.bank.names == ("red", "green", "blue", "grey thing", "slow", "last")
+    assert server.service.engine.banks.bank.names == ("red", "green", "blue", "grey thing", "slow", "last")
 
 
 def test_a_reload_takes_bundle_and_bank_as_a_pair(server: Local) -> None:

@@ -20,6 +20,7 @@ from sar_infer.bundle.manifest import IMAGE_ENCODER, SelfTestVector
 from sar_infer.encoders.self_test import self_test_image
 from sar_infer.errors import BundleError
 from sar_infer.server.metrics import Metrics
+from sar_infer.server.model.banks import Banks
 from sar_infer.server.model.engine import Engine
 from sar_infer.server.model.sizing import Sizes
 from sar_infer.server.settings import Limits, Settings
@@ -63,7 +64,9 @@ def test_answers_depend_neither_on_company_nor_order_nor_batch_size(
     max_batch: int,
 ) -> None:
     async def go() -> Floats:
-        engine = Engine(mini, Sizes(False, workers, 1, max_batch), Limits(), Metrics())  # shares its classifier
+        engine = Engine(
+            mini, Banks(Settings(), mini, Metrics()), Sizes(False, workers, 1, max_batch), Limits(), Metrics()
+        )  # shares its classifier
         outcomes = await engine.line.each([images[i] for i in order], lambda rows: rows)
         engine.line.close()
         engine.workers.close()
@@ -90,7 +93,9 @@ def test_an_encoder_that_computes_something_else_is_refused(bundle_copy: Path) -
 
 def test_rows_that_arrive_together_are_ranked_together(bundle_path: Path) -> None:
     async def go() -> None:
-        engine = Engine(Classifier.open(bundle_path, "cpu"), Sizes(False, 1, 1, 4), Limits(), Metrics())
+        classifier = Classifier.open(bundle_path, "cpu")
+        banks = Banks(Settings(), classifier, Metrics())
+        engine = Engine(classifier, banks, Sizes(False, 1, 1, 4), Limits(), Metrics())
         sizes: list[int] = []
         outcomes = await engine.line.each([jpeg()] * 4, lambda rows: sizes.append(len(rows)) or [*range(len(rows))])  # type: ignore[func-returns-value]
         assert sizes == [1, 3]
@@ -104,7 +109,9 @@ def test_rows_that_arrive_together_are_ranked_together(bundle_path: Path) -> Non
 @pytest.mark.parametrize("classes", [1, 10_000])
 def test_a_row_that_cannot_be_ranked_fails_alone(bundle_path: Path, classes: int) -> None:
     async def go() -> None:
-        engine = Engine(Classifier.open(bundle_path, "cpu"), Sizes(False, 1, 1, 4), Limits(), Metrics())
+        classifier = Classifier.open(bundle_path, "cpu")
+        banks = Banks(Settings(), classifier, Metrics())
+        engine = Engine(classifier, banks, Sizes(False, 1, 1, 4), Limits(), Metrics())
         size = engine.bundle.manifest.preprocess.size
         images = [np.full((size, size, 3), value, np.uint8) for value in (255, 0, 0)]
         (first,) = await engine.line.each(images[:1], lambda rows: rows)
