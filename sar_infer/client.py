@@ -64,12 +64,15 @@ class Client:
         key: The server's key, if it has one.
         timeout: The longest silence in seconds, for connecting, sending and answering each.
         retries: How often a call is retried.
+        bank: A bank of the server's folder of banks, by its name; by default the server's own.
 
     Raises:
         InputError: the URL or key cannot be used, or httpx2 is not installed.
     """
 
-    def __init__(self, url: str, key: str | None = None, timeout: float = 30, retries: int = 2) -> None:
+    def __init__(
+        self, url: str, key: str | None = None, timeout: float = 30, retries: int = 2, bank: str | None = None
+    ) -> None:
         try:
             import httpx2
         except ModuleNotFoundError:
@@ -81,7 +84,9 @@ class Client:
         self.url = url
         self._retries = retries
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}
-        self._http = httpx2.Client(base_url=url, headers=headers, timeout=httpx2.Timeout(timeout, pool=None))
+        params = {} if bank is None else {"bank": bank}
+        silence = httpx2.Timeout(timeout, pool=None)
+        self._http = httpx2.Client(base_url=url, headers=headers, params=params, timeout=silence)
         self._library = httpx2
 
     def __enter__(self) -> Client:

@@ -7,8 +7,8 @@ each the next function to read:
 2. ``front.build_app``, ``handle``: key, host, size, deadline, request id, problems, the line in the log.
 3. A function of ``routes``, one file for each protocol.
 4. ``request.read_call``: an image, a form, JSON or what ``curl -d`` sends, as a model and images.
-5. ``service.Service.current``: the classes of now.
-6. ``model.names.Names.class_set``: those of the call.
+5. ``model.banks.Banks.open``: the banks of the call, as their files have them now.
+6. ``model.engine.Engine.class_set``: the classes of the call.
 7. ``model.line.Line.each``: the line of images.
 8. ``model.workers.Processes.take``: an idle worker; ``model.supervisor`` says when one is started, or none for a while.
 9. ``model.line.Line._work``: one batch, and what becomes of it if its worker dies.
@@ -17,5 +17,5 @@ each the next function to read:
 12. ``model.line.Line._finish``: the rows of a batch are ranked.
 
 ``service`` holds the state that all requests share, ``problems`` lists everything that a request can be refused for,
-and ``bank`` keeps the classes that were added.
+and ``model.banks`` has the banks.
 """

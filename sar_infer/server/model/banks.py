@@ -58,6 +58,7 @@ class OpenBank(NamedTuple):
     """A bank in memory.
 
     Attributes:
+        name: None is that of ``--bank``.
         stamp: Of its file when it was opened.
         classes: What ranks images; None if there is no class, or the file cannot be used.
         digest: Of its content.
@@ -67,6 +68,7 @@ class OpenBank(NamedTuple):
         whole: The bank itself; only that of ``--bank``.
     """
 
+    name: str | None
     stamp: Stamp
     classes: ClassSet | None
     digest: str
@@ -99,7 +101,8 @@ class Banks:
         self._most = banks_limit(settings, memory_limit())
         self._open: OrderedDict[str, OpenBank] = OrderedDict()
         self._size = 0
-        self._looks: WeakValueDictionary[str | None, Shared[OpenBank | None]] = WeakValueDictionary()
+        self._looks: WeakValueDictionary[tuple[str | None, ...], Shared[list[Stamp]]] = WeakValueDictionary()
+        self._openings: WeakValueDictionary[str | None, Shared[OpenBank | None]] = WeakValueDictionary()
         self._locks: WeakValueDictionary[str | None, asyncio.Lock] = WeakValueDictionary()
         manifest = self._bundle.manifest
         self._plain = ClassModel.unfitted(manifest.embed_dim, manifest.logit_scale)
@@ -132,39 +135,34 @@ class Banks:
             stems = (entry.name.removesuffix(SUFFIX) for entry in entries if entry.name.endswith(SUFFIX))
             return sorted(stem for stem in stems if re.fullmatch(NAME, stem))
 
-    async def open(self, name: str | None) -> OpenBank:
-        """Return a bank as its file has it now, with what other processes have written.
+    async def open(self, *names: str | None) -> list[OpenBank]:
+        """Return banks as their files have them now, with what other processes have written.
+
+        A look that takes longer than ``_LOOK_SECONDS``, as on a network disk that hangs, leaves what was open before.
 
         Raises:
             Problem: ``invalid-request``, ``not-found``, or ``bank-unusable``.
         """
-        self._check(name)
-        if name is None:
-            return await self.look()
-        bank = self._open.get(name)
-        try:
-            async with asyncio.timeout(_OPEN_SECONDS if bank is None else _LOOK_SECONDS):
-                bank = await self._looked(name)
-        except TimeoutError:
+        for name in names:
+            self._check(name)
+        banks = [self._known(name) for name in names]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_OPEN_SECONDS if None in banks else _LOOK_SECONDS):
+                banks = await self._look(names)
+        for name, bank in zip(names, banks, strict=True):
             if bank is None:
-                raise Problem("bank-unusable", f"bank {name}: its disk does not answer", BUSY_SECONDS) from None
-        if bank is None:
-            raise _missing(name)
-        self._metrics.asked(name)
-        if bank.fault is not None:
-            raise Problem("bank-unusable", bank.fault)
-        return bank
+                raise Problem("bank-unusable", f"bank {name}: its disk does not answer", BUSY_SECONDS)
+            if name is not None:
+                self._metrics.asked(name)
+                if bank.fault is not None:
+                    raise Problem("bank-unusable", bank.fault)
+        return cast("list[OpenBank]", banks)
 
-    async def look(self) -> OpenBank:
-        """Return the bank of ``--bank``, else that of the bundle, as it is now.
-
-        A look that takes longer than ``_LOOK_SECONDS``, as on a network disk that hangs, leaves the last one.
-        """
-        if self._path is not None:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_LOOK_SECONDS):
-                    await self._looked(None)
-        return self.main
+    async def look(self) -> None:
+        """Take up what others have written to the file of ``--bank``."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LOOK_SECONDS):
+                await self._look((None,))
 
     async def whole(self, name: str | None) -> ClassBank:
         """Return a bank as a whole; one of the folder is read for this call.
@@ -172,8 +170,8 @@ class Banks:
         Raises:
             Problem: As of ``open``.
         """
-        whole = (await self.open(name)).whole
-        return await in_thread(lambda: self._bank_file(name).bank) if whole is None else whole
+        (bank,) = await self.open(name)
+        return await in_thread(lambda: self._bank_file(name).bank) if bank.whole is None else bank.whole
 
     async def change(self, name: str | None, edit: Edit, if_match: str | None, existing: str | None) -> ClassBank:
         """Apply an edit to a bank as its file has it now, under its lock; write the result and return it.
@@ -223,35 +221,57 @@ class Banks:
         if name is not None and self._folder is None:
             raise Problem("invalid-request", "bank: this server has one bank; leave it out, or start it with --banks")
 
-    def _looked(self, name: str | None) -> asyncio.Future[OpenBank | None]:
-        """Look at a file off the event loop; calls that come together share a look that begins after all of them."""
+    def _known(self, name: str | None) -> OpenBank | None:
+        return self.main if name is None else self._open.get(name)
 
-        async def look() -> OpenBank | None:
-            bank = await in_thread(lambda: self._seen(name))
-            self._keep(name, bank)
-            return bank
+    async def _look(self, names: tuple[str | None, ...]) -> list[OpenBank | None]:
+        """Look at files off the event loop, and open what has changed.
 
-        return asyncio.shield(self._looks.setdefault(name, Shared(look))())
+        Calls that come together share a look, and the opening of a bank, which begins after all of them.
 
-    def _seen(self, name: str | None) -> OpenBank | None:
+        Raises:
+            Problem: ``not-found``.
+        """
+        if names == (None,) and self._path is None:
+            return [self.main]
+        look = self._looks.setdefault(names, Shared(lambda: in_thread(lambda: [self._stamp(name) for name in names])))
+        stamps = await asyncio.shield(look())
+        return [await self._fresh(name, stamp) for name, stamp in zip(names, stamps, strict=True)]
+
+    async def _fresh(self, name: str | None, stamp: Stamp) -> OpenBank:
+        """Return a bank that is open, if its file has this stamp; else open it."""
+        bank = self._known(name)
+        if bank is None or not _holds(bank, stamp):
+
+            async def opened() -> OpenBank | None:
+                bank = await in_thread(lambda: self._opened(name))
+                self._keep(name, bank)
+                return bank
+
+            bank = await asyncio.shield(self._openings.setdefault(name, Shared(opened))())
+        elif name is not None:
+            self._open.move_to_end(name)
+        if bank is None:
+            raise _missing(name)
+        return bank
+
+    def _opened(self, name: str | None) -> OpenBank | None:
         """Return a bank as its file has it now; None if the file is gone."""
-        bank, path = (self.main, self._path) if name is None else (self._open.get(name), self._named(name))
-        stamp = None if path is None else stamp_of(path)
+        bank, stamp = self._known(name), self._stamp(name)
         if stamp is None and name is not None:
             return None
-        again = bank is None or (bank.fault is not None and time.monotonic() - bank.at >= _RETRY_SECONDS)
-        if bank is not None and not again and stamp in (None, bank.stamp):
+        if bank is not None and _holds(bank, stamp):
             return bank
         try:
             return self._read(name, stamp)
         except (Problem, SarInferError) as error:
-            fault = error.detail if isinstance(error, Problem) else f"bank {name}: {public(error, path)}"
+            fault = error.detail if isinstance(error, Problem) else f"bank {name}: {error}"
             if bank is None or bank.stamp != stamp:
                 changed = f"the bank file was changed and cannot be used; the old classes stay: {error}"
                 _log.error("%s", changed if name is None else fault)
             if name is None:
                 return self.main._replace(stamp=stamp, at=time.monotonic(), fault=fault)
-            return OpenBank(stamp, None, "", len(fault), time.monotonic(), fault)
+            return OpenBank(name, stamp, None, "", len(fault), time.monotonic(), fault)
 
     def _read(self, name: str | None, stamp: Stamp) -> OpenBank:
         if name is not None:
@@ -260,10 +280,10 @@ class Banks:
             slim = dataclasses.replace(self._plain, unknown=classes.model.unknown, sets=classes.model.sets)
             classes = dataclasses.replace(classes, model=slim)  # the rest of the model is for fitting and grouping
             size = _NAME_BYTES * len(classes.names) + sum({id(a): a.nbytes for a in _arrays(classes)}.values())
-            return OpenBank(stamp, classes, whole.content_digest, size, time.monotonic())
+            return OpenBank(name, stamp, classes, whole.content_digest, size, time.monotonic())
         whole = self._bundle.bank if self._file is None else self._file.look()
         some = self._classifier.class_set(bank=whole) if whole.names else None
-        return OpenBank(stamp, some, whole.content_digest, 0, time.monotonic(), None, whole)
+        return OpenBank(name, stamp, some, whole.content_digest, 0, time.monotonic(), None, whole)
 
     def _keep(self, name: str | None, bank: OpenBank | None) -> None:
         """Keep a bank as the one that was used last; the least recently used ones make room."""
@@ -278,6 +298,10 @@ class Banks:
         while self._size > self._most and len(self._open) > 1:
             self._size -= self._open.popitem(last=False)[1].size
         self._metrics.open_banks.set(len(self._open))
+
+    def _stamp(self, name: str | None) -> Stamp:
+        path = self._path if name is None else self._named(name)
+        return None if path is None else stamp_of(path)
 
     def _named(self, name: str) -> Path:
         return cast("Path", self._folder) / (name + SUFFIX)
@@ -323,7 +347,13 @@ async def in_thread(work: Callable[[], T]) -> T:
     return await asyncio.wrap_future(in_background(work))
 
 
-def _missing(name: str) -> Problem:
+def _holds(bank: OpenBank, stamp: Stamp) -> bool:
+    """Tell whether a bank is what its file has, or need not be tried again yet; that of a file that is gone stays."""
+    fresh = bank.fault is None or time.monotonic() - bank.at < _RETRY_SECONDS
+    return fresh and (bank.stamp == stamp or (stamp is None and bank.name is None))
+
+
+def _missing(name: str | None) -> Problem:
     return Problem("not-found", f"no bank {name}; GET /v1/banks lists them")
 
 

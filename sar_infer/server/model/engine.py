@@ -19,7 +19,7 @@ from sar_infer.encoders.sessions import give_back_memory
 from sar_infer.encoders.waiting import TRIAL_SECONDS, in_background
 from sar_infer.errors import InputError
 from sar_infer.server.metrics import Metrics
-from sar_infer.server.model.banks import Banks
+from sar_infer.server.model.banks import Banks, OpenBank
 from sar_infer.server.model.line import PHASES, Line, Outcome
 from sar_infer.server.model.names import Names
 from sar_infer.server.model.process import Computer, Model
@@ -137,23 +137,22 @@ class Engine:
             self._decoders.shutdown(wait=False)
 
     async def class_set(
-        self, bank: str | None, classes: Phrases = NO_PHRASES, only: bool | None = False
+        self, bank: OpenBank, classes: Phrases = NO_PHRASES, only: bool | None = False
     ) -> tuple[ClassSet, str]:
-        """Return the classes of a call as a bank's file has them now, and the digest of the bank's content.
+        """Return the classes of a call, and the digest of the bank's content.
 
         Args:
-            bank: Name of a bank of ``--banks``; None is that of ``--bank``.
+            bank: Of ``Banks.open``.
             classes: Phrases by name, of the call.
             only: Choose only from these.
 
         Raises:
             Problem: see ``Banks.open`` and ``Names.class_set``.
         """
-        opened = await self.banks.open(bank)
-        if not classes and not only and opened.classes is not None:
-            return opened.classes, opened.digest
-        whole = opened.whole or await self.banks.whole(bank)
-        return await self.names.class_set(classes, only, whole, keep=bank is None), whole.content_digest
+        if not classes and not only and bank.classes is not None:
+            return bank.classes, bank.digest
+        whole = bank.whole or await self.banks.whole(bank.name)
+        return await self.names.class_set(classes, only, whole, keep=bank.name is None), whole.content_digest
 
     async def self_test(self) -> float:
         """Run the self-test image through the encoder, ahead of the queue, and return ``SelfTest.cosine``."""

@@ -105,7 +105,7 @@ async def classify(request: Request, service: Serving, query: Annotated[Classify
     )
     with service.lease() as engine, service.images.hold(len(images)):
         names: list[str] | list[None] = query.bank or [None]
-        banks = [await engine.class_set(name, phrases, only) for name in names]
+        banks = [await engine.class_set(bank, phrases, only) for bank in await engine.banks.open(*names)]
         decides = [engine.decide(classes, call.top_k or query.top_k or 5, options) for classes, _ in banks]
         finish: Finish[Any] = decides[0] if len(decides) == 1 else _together(decides)
         outcomes = await engine.line.each(

@@ -53,7 +53,8 @@ async def metrics(service: Serving) -> Response:
 async def model(service: Serving) -> Response:
     """Describe the model: the bundle and its measured quality, the device, the precision, the limits."""
     engine = service.engine
-    classes, bank = (await engine.banks.look()).classes, engine.banks.bank
+    await engine.banks.look()
+    classes, bank = engine.banks.main.classes, engine.banks.bank
     manifest = dataclasses.asdict(engine.bundle.manifest)
     content = {
         **{field: manifest[field] for field in _SHOWN},

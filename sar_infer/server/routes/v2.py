@@ -174,7 +174,8 @@ async def infer(request: Request, service: Serving, model: Model) -> Response:
         classes, count = None, 0
         with service.images.hold(len(images)):
             if any(output.name != "EMBEDDING" for output in call.outputs):
-                classes, _ = await engine.class_set(bank, phrases, only)
+                (opened,) = await engine.banks.open(bank)
+                classes, _ = await engine.class_set(opened, phrases, only)
                 count = len(classes.names)
                 if top_k is None and len(images) * count > _MOST_SCORES:
                     problem = f"{len(images)} × {count} scores are too many for one answer; ask for top_k"

@@ -19,7 +19,7 @@ from support.bundles import write_bundle
 from support.pictures import jpeg
 from support.servers import Local, Server, local_server, serving, wait_for
 
-from sar_infer import ClassBank, Classifier
+from sar_infer import ClassBank, Classifier, Client
 from sar_infer.cli.bank import main as sar_bank
 from sar_infer.server.metrics import Metrics
 from sar_infer.server.model import banks
@@ -106,6 +106,15 @@ def test_names_of_the_call_and_other_protocols_have_the_bank_too(server: Local) 
     answer = httpx2.post(f"{server.url}/v2/models/zoo/infer", json=call, headers=KEY, timeout=60).json()
     (found,) = [output["data"] for output in answer["outputs"] if output["name"] == "LABELS"]
     assert (answer["model_name"], set(found)) == ("zoo", set(known(server, "zoo")))
+
+
+def test_a_client_of_a_bank_asks_for_it_in_every_call(server: Local, spare: str) -> None:
+    with Client(server.url, "k", bank=spare) as client:
+        assert "spare class" in [p.label for p in client.classify(jpeg(), top_k=50).predictions]
+        client.add("newer", photos=[jpeg()])
+        assert "newer" in known(server, spare) and "newer" not in known(server, "zoo")
+        client.remove("newer")
+    assert "newer" not in known(server, spare)
 
 
 def test_banks_are_listed_by_page(server: Local) -> None:
