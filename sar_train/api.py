@@ -166,7 +166,7 @@ def train(  # noqa: PLR0913 - what is no setting
     from sar_train.errors import RunError
     from sar_train.training import labels, trainer
     from sar_train.training.page import PAGE
-    from sar_train.training.record import STATISTICS
+    from sar_train.training.record import CLASS_MODEL
 
     tell = progress or _silent
     chosen = run_config(photos, config, settings, **options)
@@ -192,7 +192,7 @@ def train(  # noqa: PLR0913 - what is no setting
         raise RunError(f"{folder}: another sar-train is at this run; wait for it, or choose another --out") from None
     if save_features is not None:
         trainer.write_features(chosen, Path(save_features), tell=tell, command=" ".join(sys.argv))
-    metrics = run.record["other_metrics"].get(STATISTICS, run.record["metrics"])
+    metrics = run.record["other_metrics"].get(CLASS_MODEL, run.record["metrics"])
     scores, zero_shot = (
         Scores(accuracies["base_accuracy"], accuracies["new_accuracy"], accuracies["harmonic_mean"])
         for accuracies in (metrics, run.record["zero_shot"])

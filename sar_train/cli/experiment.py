@@ -8,8 +8,9 @@ import os
 import shlex
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,6 +20,9 @@ from sar_infer.errors import one_line
 from sar_train.cli.common import ProgressLine, guarded, option, resumable
 from sar_train.cli.settings import setting_options
 from sar_train.config.run import SETTINGS
+
+if TYPE_CHECKING:
+    from sar_train.experiment.job import Job
 
 MOST = 1000
 """Most numbers in a range."""
@@ -109,47 +113,18 @@ def run(  # noqa: PLR0913 - one for each option
     """
     from sar_train.errors import ConfigError
     from sar_train.experiment import pools
-    from sar_train.experiment.plan import read_plan
     from sar_train.experiment.sweep import check_inputs, find_result, run_sweep
 
     if ray and keep_prompts:
         raise ConfigError("--keep-prompts keeps them on this machine, so it cannot be combined with --ray")
     out = out or Path("results") / Path(plan).stem
-    overrides: dict[str, Any] = {
-        name: value for name in (*_OPTIONS, *_KEYS) if (value := options.pop(name)) is not None
-    }
-    if "data_root" in overrides:
-        overrides["data_root"] = str(Path(overrides["data_root"]).absolute())
-    for source in ("--config", "--set"):
-        for section, settings in tables(source).items():
-            overrides[section] = overrides.get(section, {}) | settings
-    runs = read_plan(plan, {name: value for name, value in options.items() if value}, overrides)
-    cache = out.absolute().parent / ".features"  # valid wherever a worker is started
-    runs = [
-        dataclasses.replace(job, config=dataclasses.replace(job.config, cache_dir=job.config.cache_dir or str(cache)))
-        for job in runs
-    ]
+    runs = _planned(plan, out, options)
     missing = [job for job in runs if find_result(job, out, any_code=any_code) is None]
-    older = 0 if any_code else sum(find_result(job, out, any_code=True) is not None for job in missing)
-    if older:
+    if older := 0 if any_code else sum(find_result(job, out, any_code=True) is not None for job in missing):
         why = f"another version of the code made their results in {out}"
         click.echo(one_line(f"{older} of {len(runs)} runs are repeated: {why}; --any-code keeps these"), err=True)
     if dry_run:
-        todo = {id(job) for job in missing}
-        rows = [
-            {"dataset": job.config.data, "run": job.stem, "done": id(job) not in todo, "targets": list(job.targets)}
-            for job in runs
-        ]
-        if form == "json":
-            click.echo(json.dumps(rows, ensure_ascii=False))
-        elif len(rows) > MOST_LINES:
-            counts = Counter((row["dataset"], row["done"]) for row in rows)
-            for name in dict.fromkeys(row["dataset"] for row in rows):
-                click.echo(f"{name}  {counts[name, False]} to do, {counts[name, True]} done")
-        else:
-            click.echo("\n".join(f"{'done' if r['done'] else 'to do':<7}{r['dataset']}  {r['run']}" for r in rows))
-        if form != "json":
-            click.echo(f"{len(runs)} runs, {len(missing)} to do")
+        click.echo(_listing(runs, missing, form))
     check_inputs(missing)
     if dry_run:
         return
@@ -171,6 +146,41 @@ def run(  # noqa: PLR0913 - one for each option
     for text in done.failed:
         click.echo(one_line(f"Failed: {text}"), err=True)
     sys.exit(1 if done.failed else 0)
+
+
+def _planned(plan: str, out: Path, options: dict[str, Any]) -> list[Job]:
+    """Return the runs of a plan with the settings of the command line, and with one cache of features."""
+    from sar_train.experiment.plan import read_plan
+
+    names = (*_OPTIONS, *_KEYS)
+    overrides: dict[str, Any] = {name: value for name in names if (value := options.pop(name)) is not None}
+    if "data_root" in overrides:
+        overrides["data_root"] = str(Path(overrides["data_root"]).absolute())
+    for source in ("--config", "--set"):
+        for section, settings in tables(source).items():
+            overrides[section] = overrides.get(section, {}) | settings
+    runs = read_plan(plan, {name: value for name, value in options.items() if value}, overrides)
+    cache = str(out.absolute().parent / ".features")  # valid wherever a worker is started
+    configs = [dataclasses.replace(job.config, cache_dir=job.config.cache_dir or cache) for job in runs]
+    return [dataclasses.replace(job, config=config) for job, config in zip(runs, configs, strict=True)]
+
+
+def _listing(runs: Sequence[Job], missing: Sequence[Job], form: str) -> str:
+    """Return the runs, each done or to do, as text or JSON; of many runs, their numbers by dataset."""
+    todo = {id(job) for job in missing}
+    rows = [
+        {"dataset": job.config.data, "run": job.stem, "done": id(job) not in todo, "targets": list(job.targets)}
+        for job in runs
+    ]
+    if form == "json":
+        return json.dumps(rows, ensure_ascii=False)
+    if len(rows) > MOST_LINES:
+        counts = Counter((row["dataset"], row["done"]) for row in rows)
+        names = dict.fromkeys(row["dataset"] for row in rows)
+        lines = [f"{name}  {counts[name, False]} to do, {counts[name, True]} done" for name in names]
+    else:
+        lines = [f"{'done' if row['done'] else 'to do':<7}{row['dataset']}  {row['run']}" for row in rows]
+    return "\n".join([*lines, f"{len(runs)} runs, {len(missing)} to do"])
 
 
 @main.command("table", cls=Command, groups={"Options": "form only"})

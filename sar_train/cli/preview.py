@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sar_train.training.preview import Preview
 
+Paragraph = tuple[str, str]
+"""A head and its text."""
 _WIDTH = 100
 _INDENT = 14
 _MOST_CLASSES = 20
@@ -29,69 +31,75 @@ def preview_text(preview: Preview, out: str) -> str:
         preview: what a run would do.
         out: the folder that it would write.
     """
-    lines: list[str] = []
+    lines = [*_wrapped(_data(preview)), "", *_classes(preview.classes), ""]
+    lines += _wrapped([*_checks(preview), *_training(preview), ("time", _time(preview.expected))])
+    lines += ["", f"nothing was trained; without --plan the run goes to {out}"]
+    return "\n".join("".join(c if c.isprintable() else ascii(c)[1:-1] for c in line) for line in lines)
 
-    def say(head: str, text: str) -> None:
-        lines.extend(
-            textwrap.wrap(
-                text,
-                _WIDTH,
-                initial_indent=f"{head:<{_INDENT}}",
-                subsequent_indent=" " * _INDENT,
-                break_long_words=False,
-                break_on_hyphens=False,
-            )
+
+def _wrapped(paragraphs: Iterable[Paragraph]) -> Iterator[str]:
+    for head, text in paragraphs:
+        start, indent = f"{head:<{_INDENT}}", " " * _INDENT
+        yield from textwrap.wrap(
+            start + text, _WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
         )
 
+
+def _data(preview: Preview) -> Iterator[Paragraph]:
     base = [one for one in preview.classes if not one["new"]]
     learned, new = sum(one["learned"] for one in base), len(preview.classes) - len(base)
-    say("data", f"{preview.data}: {preview.layout}")
+    yield "data", f"{preview.data}: {preview.layout}"
     classes = f"{learned:,} photos of {len(base):,} classes to learn from"
     classes += f", {new:,} new classes only to test" if new else ""
-    say("split", f"{_SPLITS[preview.split]}; {classes}, tested on {preview.tested_on}")
-    lines += ["", *_classes(preview.classes), ""]
+    yield "split", f"{_SPLITS[preview.split]}; {classes}, tested on {preview.tested_on}"
+
+
+def _checks(preview: Preview) -> Iterator[Paragraph]:
+    """Yield what is odd about photos, labels and names."""
     if preview.checked is not None:
         findings = preview.checked["findings"]
         decoded = f"{preview.checked['decoded']:,} were decoded"
-        say("photos", f"{decoded}; {'look at this:' if findings else 'all is well'}")
-        for finding in findings:
-            say(f"  {finding['severity']}", finding["what"])
+        yield "photos", f"{decoded}; {'look at this:' if findings else 'all is well'}"
+        yield from ((f"  {finding['severity']}", finding["what"]) for finding in findings)
     if preview.label_check is not None:
         count, judged = len(preview.label_check.issues), len(preview.label_check.judged)
-        say("labels", f"{count:,} of {judged:,} photos look like another class" if count else "no photo is in doubt")
+        yield "labels", f"{count:,} of {judged:,} photos look like another class" if count else "no photo is in doubt"
     odd = preview.names
-    say("names", f"{len(odd):,} are duplicates:" if odd else "no duplicates")
+    yield "names", f"{len(odd):,} are duplicates:" if odd else "no duplicates"
     for finding in odd[:_MOST_NAMES]:
         hint = "" if finding.suggestion is None else f" -> {finding.suggestion!r}"
-        say("  warning", f"{finding.name!r} {finding.message}{hint}")
+        yield "  warning", f"{finding.name!r} {finding.message}{hint}"
     if len(odd) > _MOST_NAMES:
-        say("", f"and {len(odd) - _MOST_NAMES:,} more (--format json lists all)")
-    schedule, expected = preview.schedule, preview.expected
-    say(
+        yield "", f"and {len(odd) - _MOST_NAMES:,} more (--format json lists all)"
+
+
+def _training(preview: Preview) -> Iterator[Paragraph]:
+    schedule = preview.schedule
+    yield (
         "method",
-        f"{preview.method} on {preview.backbone}; {expected['steps']:,} steps: {schedule['epochs']:,} epochs, "
+        f"{preview.method} on {preview.backbone}; {preview.expected['steps']:,} steps: {schedule['epochs']:,} epochs, "
         f"{schedule['batch_size']:,} photos a step, learning rate {schedule['learning_rate']:g}",
     )
-    say("prompt", f"{preview.template!r}; {_PROMPTS.get(preview.prompt or '', 'no class model')}")
+    yield "prompt", f"{preview.template!r}; {_PROMPTS.get(preview.prompt or '', 'no class model')}"
     if preview.novel is not None:
         count, source, first = (preview.novel[key] for key in ("count", "source", "first"))
         names = f", the first: {', '.join(first)}" if first else ""
         asked = f"from {source}, which is asked when the run starts"
-        say("auxiliary", asked if count is None else f"{count:,} from {source}{names}")
+        yield "auxiliary", asked if count is None else f"{count:,} from {source}{names}"
+
+
+def _time(expected: Mapping[str, Any]) -> str:
     pieces = [] if expected["encoding"] is None else [(expected["encoding"], f"to encode {expected['photos']:,} views")]
     pieces += [(expected["halves"], "to train on each half of the classes")] if expected["halves"] else []
     pieces += [(expected["training"], "to train on all")] if expected["training"] and expected["certain"] else []
     total = duration(expected["seconds"])
     if not expected["certain"]:
         total += f", or {duration(expected['seconds'] + expected['training'])} if the learned prompt is better"
-    say(
-        "time",
+    return (
         f"about {total}, as busy as this machine is now, from a few photos and steps: "
         + "".join(f"{duration(seconds)} {what}, " for seconds, what in pieces)
-        + "and some seconds for the class model and the evaluation",
+        + "and some seconds for the class model and the evaluation"
     )
-    lines += ["", f"nothing was trained; without --plan the run goes to {out}"]
-    return "\n".join("".join(c if c.isprintable() else ascii(c)[1:-1] for c in line) for line in lines)
 
 
 def _classes(classes: Sequence[dict[str, Any]]) -> Iterator[str]:

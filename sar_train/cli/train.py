@@ -163,20 +163,20 @@ def method_list(*, as_json: bool) -> str:
 
 def table(record: dict[str, Any], out: Path, page: Path | None = None) -> str:
     """Return a run's last lines: zero-shot, linear probe, this run; base, new, harmonic mean; then jointly."""
-    from sar_train.training.record import STATISTICS, STATISTICS_SWITCHED, SWITCHED, WAYS
+    from sar_train.training.record import CLASS_MODEL, CLASS_MODEL_SWITCHED, SWITCHED, WAYS
 
     config = record["config"]
     name = " + ".join([config["method"], *([name for name in record["settings"] if name != config["method"]])])
     rows = {"zero-shot": record["zero_shot"], "linear probe": record["linear_probe"]}
-    statistics = record["statistics"]
-    trained = statistics is None or statistics["trained"]
+    class_model = record["statistics"]
+    trained = class_model is None or class_model["trained"]
     others = record["other_metrics"]
     if trained:
         rows[name] = record["metrics"]
-    if statistics:
-        with_model = _with_statistics(name, statistics)
-        rows[with_model] = others[STATISTICS]
-    rows |= {f"- {WAYS[way]}": others[way] for way in (SWITCHED, STATISTICS_SWITCHED) if way in others}
+    if class_model:
+        with_model = _with_class_model(name, class_model)
+        rows[with_model] = others[CLASS_MODEL]
+    rows |= {f"- {WAYS[way]}": others[way] for way in (SWITCHED, CLASS_MODEL_SWITCHED) if way in others}
     has_new = record["metrics"]["new_accuracy"] is not None
     columns = {"base_accuracy": "base" if has_new else "accuracy"}
     if has_new:
@@ -191,14 +191,14 @@ def table(record: dict[str, Any], out: Path, page: Path | None = None) -> str:
     if joint := record["open"]:
         ways = {"zero-shot": joint["zero_shot"]} | ({name: joint["metrics"]} if trained else {})
         for way, measures in joint["other_metrics"].items():
-            ways[with_model if way == STATISTICS else f"- {WAYS[way]}"] = measures
+            ways[with_model if way == CLASS_MODEL else f"- {WAYS[way]}"] = measures
         lines += ["", "joint over base and new"]
         lines += _lines({label: measures["images"] for label, measures in ways.items()}, columns)
-    if statistics:
+    if class_model:
         from sar_infer.bundle.card import expectation
 
-        lines += ["", *textwrap.wrap(expectation(statistics), 100)]
-        lines += ["", *textwrap.wrap(compared(statistics["comparison"]), 100)]
+        lines += ["", *textwrap.wrap(expectation(class_model), 100)]
+        lines += ["", *textwrap.wrap(compared(class_model["comparison"]), 100)]
     lines += ["", *([] if page is None else [f"what is confused with what: {page}"])]
     return "\n".join([*lines, f"run: {out}    next: sar-export {shlex.quote(str(out))} --out bundles/NAME"])
 
@@ -214,8 +214,8 @@ def compared(comparison: Mapping[str, Any]) -> str:
     )
 
 
-def _with_statistics(name: str, statistics: Mapping[str, Any]) -> str:
-    return f"{'hand-crafted' if statistics['prompt'] == 'handcrafted' else name} + class model"
+def _with_class_model(name: str, class_model: Mapping[str, Any]) -> str:
+    return f"{'hand-crafted' if class_model['prompt'] == 'handcrafted' else name} + class model"
 
 
 def _lines(rows: Mapping[str, Mapping[str, Any]], columns: Iterable[str]) -> list[str]:
@@ -228,7 +228,7 @@ def _lines(rows: Mapping[str, Mapping[str, Any]], columns: Iterable[str]) -> lis
 
 def warnings_of(run: TrainedRun) -> Iterator[str]:
     """Yield what to mind of a run: a prompt below zero-shot, a class model far below another way."""
-    metrics, zero_shot, statistics = (run.record[key] for key in ("metrics", "zero_shot", "statistics"))
+    metrics, zero_shot, class_model = (run.record[key] for key in ("metrics", "zero_shot", "statistics"))
     for key, label in (("base_accuracy", "the trained classes"), ("new_accuracy", "new classes")):
         if metrics[key] is not None and round(metrics[key], 1) < round(zero_shot[key], 1):
             yield (
@@ -236,7 +236,7 @@ def warnings_of(run: TrainedRun) -> Iterator[str]:
                 "more epochs, more photos, or the hand-crafted prompt (sar-export --handcrafted) may serve better."
             )
     answer = run.scores.base_accuracy
-    if statistics is not None and answer is not None:
+    if class_model is not None and answer is not None:
         percent, way, command = max(
             (metrics["base_accuracy"], "the prompt without it", "sar-train --no-statistics"),
             (zero_shot["base_accuracy"], "zero-shot", "sar-export --handcrafted"),

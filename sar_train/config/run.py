@@ -33,7 +33,7 @@ def setting(
     flags: tuple[str, ...] = (),
     choices: tuple[str, ...] = (),
     minimum: int | None = None,
-    scope: Literal["", "machine", "statistics", "sar"] = "",
+    scope: Literal["", "machine", "class model", "sar"] = "",
     is_path: bool = False,
 ) -> Any:
     """Return a field of `RunConfig`.
@@ -45,7 +45,7 @@ def setting(
         flags: names on the command line, where they are not the setting's own with hyphens.
         choices: values that the command line takes, where they are not those of the type.
         minimum: the lowest value.
-        scope: ``machine`` for where things are on this machine, which no result depends on; ``statistics`` and ``sar``
+        scope: ``machine`` for where things are on this machine, which no result depends on; ``class model`` and ``sar``
             for what only they read.
         is_path: True for a file or folder.
     """
@@ -145,13 +145,13 @@ class RunConfig:
         True,
         "Fit a class model, which ranks trained classes together with classes added later.",
         shown="statistics",
-        scope="statistics",
+        scope="class model",
     )
     prompt: Literal["auto", "learned", "handcrafted"] = setting(
         "auto",
         "The prompt of the class model; auto: the better one on held-out classes; learned: train, compare nothing; "
         "handcrafted: train nothing.",
-        scope="statistics",
+        scope="class model",
     )
     sections: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
@@ -192,7 +192,7 @@ def in_scope(scope: str) -> tuple[str, ...]:
 
 ELSEWHERE = in_scope("machine")
 """Settings that say where things are on this machine; no result depends on them."""
-OF_STATISTICS = in_scope("statistics")
+OF_CLASS_MODEL = in_scope("class model")
 """Settings of the class model, newer than the committed results: at their defaults they are no part of a key."""
 OF_SAR = in_scope("sar")
 """Settings that mean nothing without SAR."""

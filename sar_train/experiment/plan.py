@@ -41,7 +41,7 @@ from __future__ import annotations
 import difflib
 import itertools
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +101,14 @@ def read_plan(plan: str, options: Mapping[str, Any], overrides: Mapping[str, Any
     file: dict[str, Any] = {"experiment": plan} if plan in PROTOCOLS else read_toml(Path(plan))
     per_method = file["methods"] if isinstance(file.get("methods"), dict) else {}
     content = {**file, **({"methods": [*per_method]} if per_method else {}), **options}
+    _check(plan, content, per_method)
+    if "runs" in content:
+        return _listed(plan, content, overrides)
+    return _combined(plan, content, per_method, overrides)
+
+
+def _check(plan: str, content: Mapping[str, Any], per_method: Mapping[str, Any]) -> None:
+    """Raise ConfigError for keys that do not belong to the kind of plan, and for values of another type."""
     keys = LISTED if "runs" in content else COMBINED
     if keys is LISTED and (combined := [key for key in COMBINED if key in content and key not in LISTED]):
         raise ConfigError(
@@ -110,20 +118,16 @@ def read_plan(plan: str, options: Mapping[str, Any], overrides: Mapping[str, Any
     if unknown := sorted(set(content) - set(keys)):
         raise ConfigError(f"{plan}: unknown {', '.join(unknown)}; expected {', '.join(keys)}")
     for key, (kind, expected) in KINDS.items():
-        value = content.get(key)
-        if key in content and (
-            not isinstance(value, list) or not value or any(type(item) is not kind for item in value)
-        ):
+        value = content.get(key, [kind()])
+        if not isinstance(value, list) or not value or any(type(item) is not kind for item in value):
             raise ConfigError(f"{plan}: {key}: expected {expected}, got {value!r:.60}")
-    runs = content.get("runs", {})
-    if not isinstance(runs, dict) or ("runs" in content and not runs):
+    runs = content.get("runs", {"": {}})
+    if not isinstance(runs, dict) or not runs:
         raise ConfigError(f"{plan}: no [runs.NAME]")
-    tables = {f"runs.{name}": run for name, run in runs.items()}
-    tables |= {f"methods.{name}": table for name, table in per_method.items()}
-    for name, table in {"common": content.get("common", {}), **tables}.items():
+    tables = {"common": content.get("common", {})} | {f"runs.{name}": run for name, run in runs.items()}
+    for name, table in (tables | {f"methods.{name}": table for name, table in per_method.items()}).items():
         if not isinstance(table, dict):
             raise ConfigError(f"{plan}: {name}: expected a table of settings")
-    return _listed(plan, content, overrides) if runs else _combined(plan, content, per_method, overrides)
 
 
 def _listed(plan: str, content: dict[str, Any], overrides: Mapping[str, Any]) -> list[Job]:
@@ -160,16 +164,7 @@ def _combined(
         raise ConfigError(f"{plan}: expected [runs.NAME] or experiment, one of {', '.join(PROTOCOLS)}")
     if sar not in ("both", "on", "off"):
         raise ConfigError(f"{plan}: sar: expected both, on or off, got {sar!r}")
-    transfers = experiment in ("cross-dataset", "domain-generalisation")
-    datasets = content.get("datasets", ["imagenet"] if transfers else [])
-    if not datasets:
-        raise ConfigError(f"{plan}: which datasets? --datasets caltech101,dtd, folders of your own, or all")
-    datasets = ELEVEN if list(datasets) == ["all"] else datasets
-    targets = content.get("targets", [])
-    if experiment == "cross-dataset" and not targets:
-        targets = [name for name in ELEVEN if name not in map(find, datasets)]
-    if experiment == "domain-generalisation" and not targets:
-        targets = VARIANTS
+    datasets, targets = _datasets(plan, experiment, content)
     common = merge(content.get("common", {}), overrides)
     backbone = str(common.get("backbone", RunConfig.backbone))
     names = chosen_methods(content.get("methods", ["all"]), backbone)
@@ -177,48 +172,59 @@ def _combined(
         raise ConfigError(
             "gda is fitted to the classes of one dataset, so it has no targets; leave it out of --methods"
         )
-    for name in per_method:
-        method_kind(name.partition(":")[0])  # an unknown one is an error
-    regulariser = regulariser_of(merge(common, *per_method.values())["sections"])
-    for where, table, used in (
-        ("", common, {regulariser, *(name.partition(":")[0] for name in names)}),
-        *((f"methods.{name}: ", merge(t), {regulariser, name.partition(":")[0]}) for name, t in per_method.items()),
-    ):
-        if foreign := sorted(set(table["sections"]) - used):
-            raise ConfigError(f"{where}settings for {', '.join(foreign)}, but these runs use {', '.join(sorted(used))}")
-        if fixed := sorted(set(FIXED) & set(table)):
-            raise ConfigError(f"{where}{', '.join(fixed)}: combined by the plan's own keys and options")
+    regulariser = _check_settings(common, per_method, names)
     shots = content.get("shots", [1, 2, 4, 8, 16] if experiment == "few-shot" else [16])
     modes = {"both": ("", regulariser), "on": (regulariser,), "off": ("",)}[sar]
     root = Path(common["data_root"]) if common.get("data_root") else None
     runs = []
-    for dataset, seed, count, name, mode in itertools.product(
-        datasets, content.get("seeds", [1, 2, 3]), shots, names, modes
-    ):
+    for dataset, seed, count, name in itertools.product(datasets, content.get("seeds", [1, 2, 3]), shots, names):
         method, _, on = name.partition(":")
         kind = method_kind(method)
-        if not kind.trains and mode != modes[0]:
-            continue
-        with_regulariser = mode if kind.trains else ""
         dataset_key = locate(dataset, root)[1] or dataset  # DATA/imagenet and ImageNet are imagenet too
         published = dict(kind.published(experiment, shots=count, dataset=dataset_key))
         if rate := published.get("learning_rate"):
             published["learning_rate"] = mini.scaled_rate(backbone, rate, kind.schedule.optimiser)
-        settings = merge(
-            published,
-            content.get("common", {}),
-            {method: {"on": on}} if on else {},
-            per_method.get(name, {}),
-            overrides,
-            {"method": method, "data": dataset, "seed": seed, "shots": count, "protocol": PROTOCOLS[experiment]},
-        )
-        settings["sar"] = bool(with_regulariser)
-        used = {method, with_regulariser}
-        settings["sections"] = {key: section for key, section in settings["sections"].items() if key in used}
-        suffix = {"": "", SAR: "+sar"}.get(with_regulariser, f" with {with_regulariser}")
-        label = name + suffix
-        runs.append(Job(experiment, label, build(RunConfig, settings, label), tuple(targets)))
+        combined = {"method": method, "data": dataset, "seed": seed, "shots": count, "protocol": PROTOCOLS[experiment]}
+        own = ({method: {"on": on}} if on else {}, per_method.get(name, {}))
+        for mode in modes if kind.trains else ("",):
+            settings = merge(published, content.get("common", {}), *own, overrides, combined, {"sar": bool(mode)})
+            settings["sections"] = {key: v for key, v in settings["sections"].items() if key in (method, mode)}
+            label = name + {"": "", SAR: "+sar"}.get(mode, f" with {mode}")
+            runs.append(Job(experiment, label, build(RunConfig, settings, label), tuple(targets)))
     return runs
+
+
+def _datasets(plan: str, experiment: str, content: Mapping[str, Any]) -> tuple[Sequence[str], Sequence[str]]:
+    """Return the datasets to train on, and the targets; those of the field where a plan names none."""
+    transfers = experiment in ("cross-dataset", "domain-generalisation")
+    datasets: Sequence[str] = content.get("datasets", ["imagenet"] if transfers else [])
+    if not datasets:
+        raise ConfigError(f"{plan}: which datasets? --datasets caltech101,dtd, folders of your own, or all")
+    datasets = ELEVEN if list(datasets) == ["all"] else datasets
+    others = {
+        "cross-dataset": [name for name in ELEVEN if name not in map(find, datasets)],
+        "domain-generalisation": VARIANTS,
+    }
+    return datasets, content.get("targets") or others.get(experiment, ())
+
+
+def _check_settings(common: Mapping[str, Any], per_method: Mapping[str, Any], names: Sequence[str]) -> str:
+    """Return the regulariser that settings name.
+
+    Raises:
+        ConfigError: settings of a method that does not run, or of what the plan combines itself.
+    """
+    for name in per_method:
+        method_kind(name.partition(":")[0])  # an unknown one is an error
+    regulariser = regulariser_of(merge(common, *per_method.values())["sections"])
+    every = {"": (common, names)} | {f"methods.{name}: ": (merge(t), [name]) for name, t in per_method.items()}
+    for where, (table, of) in every.items():
+        used = {regulariser, *(name.partition(":")[0] for name in of)}
+        if foreign := sorted(set(table["sections"]) - used):
+            raise ConfigError(f"{where}settings for {', '.join(foreign)}, but these runs use {', '.join(sorted(used))}")
+        if fixed := sorted(set(FIXED) & set(table)):
+            raise ConfigError(f"{where}{', '.join(fixed)}: combined by the plan's own keys and options")
+    return regulariser
 
 
 def chosen_methods(names: Iterable[str], backbone: str) -> list[str]:

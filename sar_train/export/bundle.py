@@ -90,8 +90,8 @@ def export_bundle(
         self_test = self_test_vector(row)
         bank = make_bank(source, digest, Images(images_digest(source.prompted), self_test.embedding))
         bank.save(folder / BANK)
-        if statistics := source.class_statistics(digest):
-            statistics.save(folder / CLASS_MODEL)
+        if trained := source.trained_classes(digest):
+            trained.save(folder / CLASS_MODEL)
         if spec is not None:
             write_tokenizer(folder, spec, vocabulary)
         tell("comparing with torch")

@@ -21,9 +21,9 @@ from sar_train.clip.full_text import FullText
 from sar_train.errors import ConfigError, RunError
 from sar_train.evaluation.accuracy import harmonic_mean
 from sar_train.methods.base import methods
-from sar_train.training.checkpoint import HANDCRAFTED, FittedStatistics, Run, load_run, load_statistics
+from sar_train.training.checkpoint import HANDCRAFTED, FittedClassModel, Run, load_class_model, load_run
 from sar_train.training.prompted import PromptedCLIP, handcrafted, restore
-from sar_train.training.record import MEAN_IMAGE, STATISTICS, STATISTICS_SWITCHED, TEXT_BRANCH
+from sar_train.training.record import CLASS_MODEL, CLASS_MODEL_SWITCHED, MEAN_IMAGE, TEXT_BRANCH
 
 PHOTOS_ONLY = "photos"
 """Method of a bundle without a text tower."""
@@ -52,7 +52,7 @@ class ExportSource:
         regularisers: weights by name.
         quality: as measured; the export adds the parity.
         licences: of the parts that the bundle is made of.
-        statistics: the class model of ``prompted.trained``, if the run has one.
+        fitted: the class model of ``prompted.trained``, if the run has one.
         added: the hand-crafted prompt of names that were not trained, where it replaces the learned one (row switch).
     """
 
@@ -63,7 +63,7 @@ class ExportSource:
     regularisers: Mapping[str, float] = field(default_factory=dict)
     quality: Quality = field(default_factory=Quality)
     licences: Mapping[str, str] = field(default_factory=dict)
-    statistics: FittedStatistics | None = None
+    fitted: FittedClassModel | None = None
     added: PromptedCLIP | None = None
 
     @property
@@ -86,18 +86,18 @@ class ExportSource:
         """Return the frozen CLIP."""
         return self.prompted.backbone
 
-    def class_statistics(self, encoder_digest: str) -> TrainedClasses | None:
+    def trained_classes(self, encoder_digest: str) -> TrainedClasses | None:
         """Return the class model with the trained classes in the bundle's bank, under its names; None without one.
 
         Args:
             encoder_digest: of the bundle.
         """
-        if self.statistics is None:
+        if self.fitted is None:
             return None
         bank = {name_key(name): name for name in self.phrases}
         names = [bank.get(name_key(spoken(name))) for name in self.prompted.trained]
         indices = [index for index, name in enumerate(names) if name is not None and name not in names[:index]]
-        fitted = self.statistics
+        fitted = self.fitted
         bank_names = [name for index in indices if (name := names[index])]
         return TrainedClasses(bank_names, fitted.model, fitted.means[indices], fitted.counts[indices], encoder_digest)
 
@@ -138,37 +138,14 @@ def from_run(
         ConfigError: ``backbone``, ``approximate`` or ``text`` contradicts the run, or is missing.
         BackboneError: it cannot be loaded.
     """
-    run, fitted = load_run(path), load_statistics(path)
+    run, fitted = load_run(path), load_class_model(path)
     learned = run.method != HANDCRAFTED and (fitted is None or fitted.prompt == "learned")
     per_image = learned and methods.get(run.method).per_image
-    if text == "switched" and not (learned and run.record):
-        why = (
-            "does not name the classes that it was trained on"
-            if learned
-            else "has the hand-crafted prompt for all names"
-        )
-        raise ConfigError(f"{path}: {why}; leave --text switched out")
-    if approximate is not None and not per_image:
-        raise ConfigError(f"{path}: {run.method} is exported as it is; leave --approximate out")
-    if approximate is None and per_image:
-        raise ConfigError(
-            f"{path}: the prompt of {run.method} depends on the image, so its text side cannot be frozen into a "
-            f"bundle; --approximate {MEAN_IMAGE} takes the prompt for the mean training image"
-        )
-    name = run.backbone_name or backbone
-    if not name:
-        raise ConfigError(f"{path}: does not name its backbone; add --backbone and --pretrained")
-    if backbone not in (None, name):
-        raise ConfigError(f"{path}: was trained on {name}, not on {backbone}; leave --backbone out")
+    _check_request(path, run, learned=learned, per_image=per_image, approximate=approximate, text=text)
+    loaded = _own_backbone(path, run, backbone, pretrained)
     phrases = spoken_phrases(phrases or {name: (name,) for name in run.class_names})
     if not phrases:
         raise RunError(f"{path}: knows no class names; give them with --classes FILE")
-    loaded = backbones.load(name, pretrained or run.pretrained)
-    if run.weights_digest not in ("", loaded.weights_digest):
-        raise RunError(
-            f"{path}: was trained on weights {run.weights_digest[:12]}…, but {name} has {loaded.weights_digest[:12]}… "
-            "here; say with --pretrained where the right ones are"
-        )
     template = fitted.template if fitted else run.template
     prompted = restore(run, loaded) if learned else handcrafted(loaded, template, run.class_names)
     if not learned:
@@ -186,10 +163,44 @@ def from_run(
         settings=run.settings if learned else {},
         regularisers=run.regularisers if learned else {},
         licences=_licences(loaded),
-        statistics=fitted,
+        fitted=fitted,
         added=added,
     )
     return dataclasses.replace(source, quality=_quality(run, source, tell))
+
+
+def _check_request(path: Path, run: Run, *, learned: bool, per_image: bool, approximate: str | None, text: str) -> None:
+    """Raise ConfigError where ``approximate`` or ``text`` does not suit the prompt of a run, or is missing."""
+    if text == "switched" and not (learned and run.record):
+        why = (
+            "does not name the classes that it was trained on"
+            if learned
+            else "has the hand-crafted prompt for all names"
+        )
+        raise ConfigError(f"{path}: {why}; leave --text switched out")
+    if approximate is not None and not per_image:
+        raise ConfigError(f"{path}: {run.method} is exported as it is; leave --approximate out")
+    if approximate is None and per_image:
+        raise ConfigError(
+            f"{path}: the prompt of {run.method} depends on the image, so its text side cannot be frozen into a "
+            f"bundle; --approximate {MEAN_IMAGE} takes the prompt for the mean training image"
+        )
+
+
+def _own_backbone(path: Path, run: Run, backbone: str | None, pretrained: str | None) -> Backbone:
+    """Load the backbone that a run was trained on, with the very weights."""
+    name = run.backbone_name or backbone
+    if not name:
+        raise ConfigError(f"{path}: does not name its backbone; add --backbone and --pretrained")
+    if backbone not in (None, name):
+        raise ConfigError(f"{path}: was trained on {name}, not on {backbone}; leave --backbone out")
+    loaded = backbones.load(name, pretrained or run.pretrained)
+    if run.weights_digest not in ("", loaded.weights_digest):
+        raise RunError(
+            f"{path}: was trained on weights {run.weights_digest[:12]}…, but {name} has {loaded.weights_digest[:12]}… "
+            "here; say with --pretrained where the right ones are"
+        )
+    return loaded
 
 
 def from_template(
@@ -223,7 +234,7 @@ def _quality(run: Run, source: ExportSource, tell: Callable[[str], None]) -> Qua
     if method.head() is not None:
         notes.append(
             f"without the head of {run.method}, which exists only for trained classes: a bundle uses the prompt"
-            + (" and the class model" if source.statistics else "")
+            + (" and the class model" if source.fitted else "")
         )
         tell(notes[0])
     if method.per_image:
@@ -238,18 +249,18 @@ def _quality(run: Run, source: ExportSource, tell: Callable[[str], None]) -> Qua
     try:
         trained, others = record["metrics"], record["other_metrics"]
         if source.method == HANDCRAFTED:
-            trained, others = record["zero_shot"], {key: others[key] for key in others if key == STATISTICS}
+            trained, others = record["zero_shot"], {key: others[key] for key in others if key == CLASS_MODEL}
         text = others.get(TEXT_BRANCH) or others.get(MEAN_IMAGE) or trained
-        whole = others[STATISTICS] if source.statistics else text
+        whole = others[CLASS_MODEL] if source.fitted else text
         if source.added is not None:
             base, new = text["base_accuracy"], record["zero_shot"]["new_accuracy"]
             text = {"base_accuracy": base, "new_accuracy": new, "harmonic_mean": harmonic_mean(base, new)}
-            whole = others.get(STATISTICS_SWITCHED, whole) if source.statistics else text
-        beside = {PER_IMAGE: trained} if method.per_image else {TEXT_BRANCH: text} if source.statistics else {}
+            whole = others.get(CLASS_MODEL_SWITCHED, whole) if source.fitted else text
+        beside = {PER_IMAGE: trained} if method.per_image else {TEXT_BRANCH: text} if source.fitted else {}
         tables: dict[str, Any] = {name: dataclasses.asdict(_scores(scores)) for name, scores in beside.items()}
         counts = {group: sum(of.values()) for group, of in record["per_class_counts"].items() if of}
         tables[PHOTOS] = {"learned": record["dataset"]["photos"], **counts}
-        if source.statistics is not None:
+        if source.fitted is not None:
             tables[ADDED] = {
                 key: record["statistics"].get(key) for key in ("classes", "rivals", "defaults", "expected")
             }

@@ -70,15 +70,7 @@ def novel_names(
         SarTrainError: the source cannot be used, or nothing is left.
     """
     source = open_novel_source(source) if isinstance(source, str) else source
-    new_keys = {form for name in new for form in _forms(name)}
-    synsets = {wordnet.match(name, wordnet.load(), last_word=False) for name in new} - {None}
-
-    def is_evaluated(name: str) -> bool:
-        """Return True for one of the new names, in any spelling or number, or of the same synset."""
-        if not new_keys.isdisjoint(_forms(name)):
-            return True
-        return bool(synsets) and wordnet.match(name, wordnet.load(), last_word=False) in synsets
-
+    is_evaluated = _evaluated(new)
     keys = {key(name) for name in trained}
     names: list[str] = []
     overlap = too_long = 0
@@ -114,6 +106,19 @@ def novel_names(
     if left and not source.endless:
         warnings.append(f"{source.name} has more names than the {count} used; a higher count uses more")
     return NovelNames(tuple(names), source.name, overlap, tuple(warnings), source.model)
+
+
+def _evaluated(new: Sequence[str]) -> Callable[[str], bool]:
+    """Return a function that is True for one of the new names, in any spelling or number, or of the same synset."""
+    forms = {form for name in new for form in _forms(name)}
+    synsets = {wordnet.match(name, wordnet.load(), last_word=False) for name in new} - {None}
+
+    def is_evaluated(name: str) -> bool:
+        if not forms.isdisjoint(_forms(name)):
+            return True
+        return bool(synsets) and wordnet.match(name, wordnet.load(), last_word=False) in synsets
+
+    return is_evaluated
 
 
 def _forms(name: str) -> set[str]:

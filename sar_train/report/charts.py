@@ -155,24 +155,14 @@ def _paint_scatter(canvas: Canvas, zero: Point | None, moves: Moves) -> None:
     points = [p for pair in moves.values() for p in pair if p] + ([zero] if zero else [])
     if not points:
         return
-    limits = []
-    for values in zip(*points, strict=True):
-        margin = max(0.14 * (max(values) - min(values)), 1.0)
-        limits.append((max(0.0, min(values) - margin), min(101.0, max(values) + margin)))
-    (left, right), (low, high) = limits
-    axes.set(xlim=(left, right), ylim=(low, high), xlabel="base accuracy, %", ylabel="new accuracy, %")
-    base, new = np.meshgrid(np.linspace(left, right, 200), np.linspace(low, high, 200))
-    means = 2 * base * new / np.maximum(base + new, 1e-9)
-    step = next((s for s in (1, 2, 5, 10) if float(np.ptp(means)) / s <= 9), 20)
-    levels = np.arange(np.ceil(means.min() / step) * step, means.max(), step)
-    curves = axes.contour(base, new, means, levels=levels, colors=GRID, linewidths=1, zorder=0)
-    axes.clabel(curves, fmt="H %.0f", fontsize="small", colors=MUTED)
+    _paint_means(axes, points)
     lines = [(start, end) for start, end in moves.values() if start and end]
     for start, end in lines:
         arrow: Any = {"arrowstyle": "-|>", "color": MUTED, "shrinkA": 4, "shrinkB": 5}
         axes.annotate("", xy=end, xytext=start, arrowprops=arrow, zorder=2)
     if zero:
         axes.axhline(zero[1], color=MUTED, dashes=DASHED, zorder=1)
+        left, right = axes.get_xlim()
         lines.append(((left, zero[1]), (right, zero[1])))
     for label, ends, colour, marker in (
         ("without SAR", [without for without, _ in moves.values()], WITHOUT, "o"),
@@ -183,8 +173,30 @@ def _paint_scatter(canvas: Canvas, zero: Point | None, moves: Moves) -> None:
         axes.plot([x for x, _ in marked], [y for _, y in marked], marker, color=colour, ms=8, zorder=3, label=label)
     canvas.legend(loc="outside upper left", ncols=3)
     tips = {method_name(method): with_sar or without for method, (without, with_sar) in moves.items()}
-    named = sorted(((name, tip) for name, tip in tips.items() if tip), key=lambda pair: -pair[1][1])
-    textalloc.allocate(  # names near their points, clear of points, lines and one another; the highest choose first
+    _paint_names(axes, {name: tip for name, tip in tips.items() if tip}, points, lines)
+
+
+def _paint_means(axes: Axes, points: Sequence[Point]) -> None:
+    """Set limits around points, and draw the curves of equal harmonic mean."""
+    limits = []
+    for values in zip(*points, strict=True):
+        margin = max(0.14 * (max(values) - min(values)), 1.0)
+        limits.append((max(0.0, min(values) - margin), min(101.0, max(values) + margin)))
+    axes.set(xlim=limits[0], ylim=limits[1], xlabel="base accuracy, %", ylabel="new accuracy, %")
+    base, new = np.meshgrid(*(np.linspace(*ends, 200) for ends in limits))
+    means = 2 * base * new / np.maximum(base + new, 1e-9)
+    step = next((s for s in (1, 2, 5, 10) if float(np.ptp(means)) / s <= 9), 20)
+    levels = np.arange(np.ceil(means.min() / step) * step, means.max(), step)
+    curves = axes.contour(base, new, means, levels=levels, colors=GRID, linewidths=1, zorder=0)
+    axes.clabel(curves, fmt="H %.0f", fontsize="small", colors=MUTED)
+
+
+def _paint_names(
+    axes: Axes, tips: Mapping[str, Point], points: Sequence[Point], lines: Sequence[tuple[Point, Point]]
+) -> None:
+    """Draw names near their points, clear of points, lines and one another; the highest choose first."""
+    named = sorted(tips.items(), key=lambda pair: -pair[1][1])
+    textalloc.allocate(
         axes,
         [x for _, (x, _) in named],
         [y for _, (_, y) in named],

@@ -13,7 +13,7 @@ from typing import Any, final
 from sar_train.evaluation.accuracy import harmonic_mean
 from sar_train.report.published import SAR, load, method_key, without_sar
 from sar_train.report.results import Result
-from sar_train.training.record import STATISTICS, STATISTICS_HANDCRAFTED, STATISTICS_SWITCHED, SWITCHED
+from sar_train.training.record import CLASS_MODEL, CLASS_MODEL_HANDCRAFTED, CLASS_MODEL_SWITCHED, SWITCHED
 
 Sides = tuple[list[Result], list[Result]]
 """Runs of a method without SAR and with it; either may be empty."""
@@ -72,14 +72,14 @@ class Score:
         new: of new images.
         seeds: of the runs.
         open: the same over base and new classes together; None unless all runs were measured in it.
-        statistics: that ranking with the class model; None unless all runs have them.
+        class_model: that ranking with the class model; None unless all runs have them.
     """
 
     base: Mean | None
     new: Mean | None
     seeds: tuple[int, ...] = ()
     open: Score | None = None
-    statistics: Score | None = None
+    class_model: Score | None = None
 
     @property
     def both(self) -> float | None:
@@ -88,7 +88,7 @@ class Score:
 
     def measures(self) -> tuple[Mean | float | None, ...]:
         """Return base, new and harmonic mean, then that over both together, and that with the class model."""
-        return self.base, self.new, self.both, self.open and self.open.both, self.statistics and self.statistics.both
+        return self.base, self.new, self.both, self.open and self.open.both, self.class_model and self.class_model.both
 
 
 def score(runs: Sequence[Result], way: str = "metrics") -> Score:
@@ -100,12 +100,12 @@ def score(runs: Sequence[Result], way: str = "metrics") -> Score:
     """
     closed = _score((run.seed, run.scores(way)) for run in runs)
     opened = _score((run.seed, joint_measures(run, way)) for run in runs)
-    with_model = {"metrics": STATISTICS, SWITCHED: STATISTICS_SWITCHED}.get(way)
-    with_statistics = score(runs, with_model).open if with_model else None
+    model_way = {"metrics": CLASS_MODEL, SWITCHED: CLASS_MODEL_SWITCHED}.get(way)
+    with_model = score(runs, model_way).open if model_way else None
     return dataclasses.replace(
         closed,
         open=opened if opened.seeds and len(opened.seeds) == len(closed.seeds) else None,
-        statistics=with_statistics if with_statistics and with_statistics.seeds == closed.seeds else None,
+        class_model=with_model if with_model and with_model.seeds == closed.seeds else None,
     )
 
 
@@ -136,10 +136,10 @@ def zero_shot(runs: Sequence[Result]) -> Score:
     if len(splits := by_split(runs)) > 1:
         return over_datasets(map(zero_shot, splits))
     opened = _constant(runs, joint_measures)
-    by_seed = {run.seed: joint_measures(run, STATISTICS_HANDCRAFTED) for run in runs}
-    with_statistics = _score(by_seed.items()) if all(by_seed.values()) else None
+    by_seed = {run.seed: joint_measures(run, CLASS_MODEL_HANDCRAFTED) for run in runs}
+    with_model = _score(by_seed.items()) if all(by_seed.values()) else None
     closed = _constant(runs, Result.__getitem__)
-    return dataclasses.replace(closed, open=opened if opened.base else None, statistics=with_statistics)
+    return dataclasses.replace(closed, open=opened if opened.base else None, class_model=with_model)
 
 
 def _constant(runs: Sequence[Result], measures: Callable[[Result, str], Mapping[str, Any] | None]) -> Score:
@@ -176,11 +176,11 @@ def over_datasets(scores: Iterable[Score]) -> Score:
     every = list(scores)
     averages = (mean(m and m.value for m in column) for column in ([s.base for s in every], [s.new for s in every]))
     base, new = (average and Mean(average.value, None) for average in averages)
-    opened, with_statistics = (
+    opened, with_model = (
         over_datasets(one for one in column if one) if column and all(column) else None
-        for column in ([s.open for s in every], [s.statistics for s in every])
+        for column in ([s.open for s in every], [s.class_model for s in every])
     )
-    return Score(base, new, open=opened, statistics=with_statistics)
+    return Score(base, new, open=opened, class_model=with_model)
 
 
 @dataclass(frozen=True)

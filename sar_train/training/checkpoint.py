@@ -31,7 +31,7 @@ STATE = "state.safetensors"
 HALVES = "halves.safetensors"
 """Rows under the prompts of the two halves, so that a resumed run does not train them again."""
 RECORD = "record.json"
-FITTED_STATISTICS = "fitted_statistics.safetensors"
+FITTED_CLASS_MODEL = "fitted_statistics.safetensors"
 PromptName = Literal["learned", "handcrafted"]
 HANDCRAFTED: PromptName = "handcrafted"
 """Method of a run or bundle without training, and its prompt."""
@@ -121,7 +121,7 @@ def load_coop(path: Path) -> Run:
 
 
 @dataclass(frozen=True)
-class FittedStatistics:
+class FittedClassModel:
     """A class model with the prompt that it belongs to.
 
     Attributes:
@@ -141,7 +141,7 @@ class FittedStatistics:
     record: dict[str, Any]
 
 
-def save_statistics(folder: Path, fitted: FittedStatistics) -> None:
+def save_class_model(folder: Path, fitted: FittedClassModel) -> None:
     """Write the class model into a run folder, whole or not at all.
 
     Raises:
@@ -150,29 +150,29 @@ def save_statistics(folder: Path, fitted: FittedStatistics) -> None:
     arrays = fitted.model.tensors() | {"means": fitted.means, "counts": fitted.counts}
     tensors = {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
     meta = {"prompt": fitted.prompt, "template": fitted.template, "record": fitted.record}
-    _save(folder / FITTED_STATISTICS, tensors, meta)
+    _save(folder / FITTED_CLASS_MODEL, tensors, meta)
 
 
-def load_statistics(folder: Path) -> FittedStatistics | None:
+def load_class_model(folder: Path) -> FittedClassModel | None:
     """Read the class model of a run folder; None if it has none.
 
     Raises:
         RunError: the file is damaged.
     """
-    path = folder / FITTED_STATISTICS
+    path = folder / FITTED_CLASS_MODEL
     if not path.is_file():
         return None
     tensors, meta = _load(path, "train again, or delete the file to go without a class model")
     arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
     prompt: PromptName = "learned" if meta["prompt"] == "learned" else "handcrafted"
-    return FittedStatistics(
+    return FittedClassModel(
         ClassModel.from_tensors(arrays), arrays["means"], arrays["counts"], prompt, meta["template"], meta["record"]
     )
 
 
-def remove_statistics(folder: Path) -> None:
+def remove_class_model(folder: Path) -> None:
     """Remove the class model of a run folder, if it has one."""
-    (folder / FITTED_STATISTICS).unlink(missing_ok=True)
+    (folder / FITTED_CLASS_MODEL).unlink(missing_ok=True)
 
 
 def save_state(folder: Path, tensors: dict[str, Tensor], meta: Mapping[str, Any], name: str = STATE) -> None:

@@ -216,20 +216,31 @@ def outline(config: RunConfig, tell: ProgressCallback = lambda text: None) -> Ou
             f"class-specific contexts exist only for trained classes, {others} would have none: "
             "use --no-sar --protocol all, or a shared context"
         )
+    schedule = _schedule(config, kind)
+    _warn_of_average(config.method, method.averaging(schedule.epochs), tell)
+    return Outline(config, backbone, features, chosen, template, teacher, method, schedule, novel_source)
+
+
+def _schedule(config: RunConfig, kind: type[PromptMethod]) -> Schedule:
+    """Return a method's schedule with what the user set; ``sar-mini`` scales its rate."""
     rate = mini.scaled_rate(config.backbone, kind.schedule.learning_rate, kind.schedule.optimiser)
     set_by_user = {name: getattr(config, name) for name in ("epochs", "learning_rate", "batch_size")}
     set_by_user = {name: value for name, value in set_by_user.items() if value is not None}
-    schedule = dataclasses.replace(kind.schedule, **{"learning_rate": rate} | set_by_user)
-    if weights := method.averaging(schedule.epochs):
-        epochs, top = len(weights), max(weights)
-        last = max(epoch for epoch, weight in enumerate(weights, 1) if weight > 1e-3)
-        if top > 0.9 or last < 0.75 * epochs:
-            tell(
-                f"Warning: of {epochs} epochs the average takes {top:.0%} from epoch {weights.index(top) + 1} and "
-                f"nothing after epoch {last}: its mean and width are for another number of epochs (--set "
-                f"{config.method}.mean=…, --set {config.method}.sigma=…)"
-            )
-    return Outline(config, backbone, features, chosen, template, teacher, method, schedule, novel_source)
+    return dataclasses.replace(kind.schedule, **{"learning_rate": rate} | set_by_user)
+
+
+def _warn_of_average(method: str, weights: Sequence[float] | None, tell: ProgressCallback) -> None:
+    """Warn where the average of the epochs ignores most of them."""
+    if not weights:
+        return
+    epochs, top = len(weights), max(weights)
+    last = max(epoch for epoch, weight in enumerate(weights, 1) if weight > 1e-3)
+    if top > 0.9 or last < 0.75 * epochs:
+        tell(
+            f"Warning: of {epochs} epochs the average takes {top:.0%} from epoch {weights.index(top) + 1} and "
+            f"nothing after epoch {last}: its mean and width are for another number of epochs (--set "
+            f"{method}.mean=…, --set {method}.sigma=…)"
+        )
 
 
 def prepare(config: RunConfig, tell: ProgressCallback = lambda text: None) -> RunContext:

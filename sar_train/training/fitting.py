@@ -23,7 +23,7 @@ from sar_train.data.progress import ProgressCallback
 from sar_train.data.task import Task
 from sar_train.methods.base import Setup
 from sar_train.methods.base import methods as known_methods
-from sar_train.training.checkpoint import HANDCRAFTED, FittedStatistics, PromptName
+from sar_train.training.checkpoint import HANDCRAFTED, FittedClassModel, PromptName
 from sar_train.training.context import Outline, RunContext
 from sar_train.training.prompted import PromptedCLIP
 from sar_train.training.state import State
@@ -124,7 +124,7 @@ def compare(context: RunContext, halves: Sequence[Rows], first: cross_validation
     return Choice(prompt, chosen, {key: 100 * float(fit.scores.mean()) for key, fit in fits.items()}, why)
 
 
-def finish(context: RunContext, choice: Choice, prompted: PromptedCLIP | None) -> FittedStatistics:
+def finish(context: RunContext, choice: Choice, prompted: PromptedCLIP | None) -> FittedClassModel:
     """Return the class model of a run and its entry in the record.
 
     Args:
@@ -165,7 +165,7 @@ def finish(context: RunContext, choice: Choice, prompted: PromptedCLIP | None) -
         },
     }
     template = context.teacher if learned else context.template
-    return FittedStatistics(model, means, np.bincount(labels, minlength=len(names)), choice.prompt, template, entry)
+    return FittedClassModel(model, means, np.bincount(labels, minlength=len(names)), choice.prompt, template, entry)
 
 
 def expected(fitted: cross_validation.Fitted) -> list[dict[str, float]]:
@@ -177,7 +177,7 @@ def expected(fitted: cross_validation.Fitted) -> list[dict[str, float]]:
 
 
 def logits_with(
-    context: RunContext, prompted: PromptedCLIP | None, fitted: FittedStatistics, *, switched: bool = False
+    context: RunContext, prompted: PromptedCLIP | None, fitted: FittedClassModel, *, switched: bool = False
 ) -> Callable[[Tensor, Sequence[str]], Tensor]:
     """Return a function from (N, D) unit image features and C names to logits (N, C) of the class model.
 

@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from sar_train.config.run import ELSEWHERE, OF_SAR, OF_STATISTICS, RunConfig
+from sar_train.config.run import ELSEWHERE, OF_CLASS_MODEL, OF_SAR, RunConfig
 from sar_train.errors import ConfigError
 from sar_train.methods.base import method_kind
 from sar_train.regularisers.base import regularisers
@@ -73,7 +73,7 @@ def outcome_settings(config: RunConfig) -> dict[str, Any]:
         "schedule": dataclasses.asdict(method.schedule),
         "sections": {name: counted(section) for name, section in sections.items()},
     }
-    usual = {name: getattr(RunConfig, name) for name in OF_STATISTICS}
+    usual = {name: getattr(RunConfig, name) for name in OF_CLASS_MODEL}
     values = {k: v for k, v in dataclasses.asdict(config).items() if k not in excluded and v is not None}
     outcome |= {k: v for k, v in values.items() if usual.get(k, ...) != v}
     names = {"data": config.data, "pretrained": config.pretrained, "exclude": config.exclude}

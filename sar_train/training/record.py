@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 Parts = dict[str, Evaluation | None]
 """Evaluations of base and new classes."""
-TEXT_BRANCH, MEAN_IMAGE, STATISTICS = "text-branch", "mean-image", "statistics"
-SWITCHED, STATISTICS_SWITCHED, STATISTICS_HANDCRAFTED = "switched", "statistics-switched", "statistics-handcrafted"
+TEXT_BRANCH, MEAN_IMAGE, CLASS_MODEL = "text-branch", "mean-image", "statistics"
+SWITCHED, CLASS_MODEL_SWITCHED, CLASS_MODEL_HANDCRAFTED = "switched", "statistics-switched", "statistics-handcrafted"
 WAYS = {
     TEXT_BRANCH: "text branch",
     MEAN_IMAGE: "mean image",
-    STATISTICS: "class model",
+    CLASS_MODEL: "class model",
     SWITCHED: "switched",
-    STATISTICS_SWITCHED: "class model, switched",
-    STATISTICS_HANDCRAFTED: "class model, hand-crafted prompt",
+    CLASS_MODEL_SWITCHED: "class model, switched",
+    CLASS_MODEL_HANDCRAFTED: "class model, hand-crafted prompt",
 }
 """Ways to answer other than the run's own, and their labels: without the head, by the prompt for the mean image, by the
 class model, and switched: trained classes by the learned prompt, all others by the hand-crafted one."""

@@ -8,7 +8,8 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +22,19 @@ from sar_train.data.dataset import DEMO
 from sar_train.data.feature_file import save_features
 from sar_train.data.opening import locate
 from sar_train.data.progress import ProgressCallback
+from sar_train.data.task import Evaluated
 from sar_train.errors import DivergedError, RunError
 from sar_train.methods.base import GDA
 from sar_train.training import checkpoint, fitting, measures
+from sar_train.training.checkpoint import FittedClassModel
 from sar_train.training.context import RunContext, open_data, prepare
 from sar_train.training.identity import outcome_settings, regulariser_of, regulariser_settings
 from sar_train.training.page import PAGE, write_page
 from sar_train.training.prompted import PromptedCLIP
 from sar_train.training.record import (
-    STATISTICS,
-    STATISTICS_HANDCRAFTED,
-    STATISTICS_SWITCHED,
+    CLASS_MODEL,
+    CLASS_MODEL_HANDCRAFTED,
+    CLASS_MODEL_SWITCHED,
     Answers,
     make_record,
     scores,
@@ -78,17 +81,72 @@ def run(
     tell(f"zero-shot: {describe(zero_shot)}")
     probe = measures.probe_accuracy(context)
     names = measures.held_out(context)
-    prepared_at = time.monotonic()
+    prepare_seconds = time.monotonic() - began
     if overwrite and (out / checkpoint.RECORD).is_file():  # else a killed run of this very command is in it
         remove(out)
     out.mkdir(parents=True, exist_ok=True)
+    learned = _learn(context, out, names, for_tables=for_tables, resume=resume, tell=tell)
+    learned_at = time.monotonic()
+    result, others, logits = _evaluate(context, learned, zero_shot)
+    after = None if learned.prompted is None else measures.relations(context, learned.prompted, names)
+    record = make_record(
+        context,
+        result,
+        others,
+        zero_shot,
+        linear_probe={"base_accuracy": probe},
+        relations={"names": len(names), "before": learned.relations, "after": after},
+        history=learned.history,
+        timing={
+            "prepare_seconds": prepare_seconds,
+            **learned.seconds,
+            "evaluate_seconds": time.monotonic() - learned_at,
+        },
+        statistics=learned.fitted.record if learned.fitted else None,
+    )
+    if page:  # before the record, which says that the run is finished
+        write_page(context, logits, out)
+    return _store(context, learned, record, out)
+
+
+@dataclass(frozen=True)
+class _Learned:
+    """The prompt and the class model that a run has learned; None where it learns none.
+
+    Attributes:
+        prompted: the learned prompt on its backbone.
+        choice: the prompt of the class model.
+        fitted: the class model.
+        relations: SAR's measure before training.
+        history: of the training.
+        seconds: spent on training and on the class model.
+    """
+
+    prompted: PromptedCLIP | None
+    choice: fitting.Choice | None
+    fitted: FittedClassModel | None
+    relations: float | None
+    history: list[dict[str, float]]
+    seconds: dict[str, float]
+
+
+def _learn(
+    context: RunContext, out: Path, names: Sequence[str], *, for_tables: bool, resume: bool, tell: ProgressCallback
+) -> _Learned:
+    """Choose the prompt of the class model, train it where it is needed, and fit the class model.
+
+    Raises:
+        DivergedError: training diverged; what was saved on the way is removed.
+        RunError: memory does not suffice, or a state in ``out`` is of another run.
+    """
+    config, began = context.config, time.monotonic()
+    prompted, relations, history, spent = None, None, list[dict[str, float]](), 0.0
     try:
         choice, with_method = _choose(context, out, for_tables=for_tables, resume=resume, tell=tell)
         chosen = time.monotonic()
-        prompted, before, history, spent = None, None, [], 0.0
         if with_method:
             prompted = PromptedCLIP(context.backbone, context.method, context.teacher, context.task.class_names)
-            before = measures.relations(context, prompted, names)
+            relations = measures.relations(context, prompted, names)
             state, spent = _start(context, out, resume=resume, tell=tell)
             context.train(state, _after_epoch(context, out, tell, spent))
             history = state.history
@@ -110,59 +168,57 @@ def run(
         raise
     trained = time.monotonic()
     fitted = fitting.finish(context, choice, prompted) if choice else None
-    fitted_at = time.monotonic()
+    of_model = chosen - began + time.monotonic() - trained
+    seconds = {"train_seconds": spent + trained - chosen, "statistics_seconds": of_model}
+    return _Learned(prompted, choice, fitted, relations, history, seconds)
+
+
+def _evaluate(
+    context: RunContext, learned: _Learned, zero_shot: Answers
+) -> tuple[Answers, dict[str, Answers], Callable[[Evaluated], torch.Tensor]]:
+    """Return the method's answers, those in the other ways, and logits (N, C) of the trained classes as a bundle has.
+
+    Where nothing was trained, the method answers as zero-shot does.
+    """
+    prompted, choice, fitted = learned.prompted, learned.choice, learned.fitted
     images = functools.cache(lambda evaluated: measures.image_features(prompted, context.features, evaluated))
     result, others = (zero_shot, {}) if prompted is None else measures.answers(context, prompted, images)
-    logits = measures.bundle_logits(context, prompted, images)
-    if choice and fitted:
-        own = images if fitted.prompt == fitting.LEARNED else lambda evaluated: evaluated.features
-        others |= _with_class_model(context, prompted, choice, fitted, own)
-        way = fitting.logits_with(context, prompted, fitted)
-        logits = lambda evaluated: way(own(evaluated), context.task.class_names)  # noqa: E731
-        if config.method == GDA:
-            result = others[STATISTICS]
-    record = make_record(
-        context,
-        result,
-        others,
-        zero_shot,
-        linear_probe={"base_accuracy": probe},
-        relations={
-            "names": len(names),
-            "before": before,
-            "after": None if prompted is None else measures.relations(context, prompted, names),
-        },
-        history=history,
-        timing={
-            "prepare_seconds": prepared_at - began,
-            "train_seconds": spent + trained - chosen,
-            "statistics_seconds": chosen - prepared_at + fitted_at - trained,
-            "evaluate_seconds": time.monotonic() - fitted_at,
-        },
-        statistics=fitted.record if fitted else None,
-    )
+    if not choice or not fitted:
+        return result, others, measures.bundle_logits(context, prompted, images)
+    own = images if fitted.prompt == fitting.LEARNED else lambda evaluated: evaluated.features
+    others |= _with_class_model(context, prompted, choice, fitted, own)
+    if context.config.method == GDA:
+        result = others[CLASS_MODEL]
+    way = fitting.logits_with(context, prompted, fitted)
+    return result, others, lambda evaluated: way(own(evaluated), context.task.class_names)
+
+
+def _store(context: RunContext, learned: _Learned, record: dict[str, Any], out: Path) -> checkpoint.Run:
+    """Write prompts, class model and record, remove the states of the unfinished run, and return what was written."""
+    config = context.config
     whole = checkpoint.Run(
-        tensors={name: tensor.detach().clone() for name, tensor in context.method.state_dict().items()},
-        method=config.method,
-        settings=context.settings[config.method],
+        tensors={},
+        method=checkpoint.HANDCRAFTED,
         backbone_name=config.backbone,
         pretrained=config.pretrained,
         weights_digest=context.backbone.weights_digest,
-        template=context.teacher,
+        template=context.template,
         class_names=tuple(context.task.class_names),
-        regularisers={regulariser_of(config.sections): regulariser_settings(config).weight} if config.sar else {},
         record=record,
     )
-    if prompted is None:
+    if learned.prompted is not None:
         whole = dataclasses.replace(
-            whole, method=checkpoint.HANDCRAFTED, tensors={}, settings={}, regularisers={}, template=context.template
+            whole,
+            tensors={name: tensor.detach().clone() for name, tensor in context.method.state_dict().items()},
+            method=config.method,
+            settings=context.settings[config.method],
+            template=context.teacher,
+            regularisers={regulariser_of(config.sections): regulariser_settings(config).weight} if config.sar else {},
         )
-    if page:  # before the record, which says that the run is finished
-        write_page(context, logits, out)
-    if fitted:
-        checkpoint.save_statistics(out, fitted)
+    if learned.fitted:
+        checkpoint.save_class_model(out, learned.fitted)
     else:  # a run that failed while it was saved may have left some
-        checkpoint.remove_statistics(out)
+        checkpoint.remove_class_model(out)
     checkpoint.save_run(out, whole)
     checkpoint.remove_state(out)
     return whole
@@ -207,7 +263,7 @@ def _with_class_model(
     context: RunContext,
     prompted: PromptedCLIP | None,
     choice: fitting.Choice,
-    fitted: checkpoint.FittedStatistics,
+    fitted: FittedClassModel,
     images: measures.FeaturesOf,
 ) -> dict[str, Answers]:
     """Evaluate the class model of a run; under a learned prompt also switched, and that of the hand-crafted prompt."""
@@ -215,11 +271,11 @@ def _with_class_model(
     def evaluate(images: measures.FeaturesOf, *arguments: Any, **options: Any) -> Answers:
         return measures.evaluate_all(context.task, images, fitting.logits_with(context, *arguments, **options))
 
-    answers = {STATISTICS: evaluate(images, prompted, fitted)}
+    answers = {CLASS_MODEL: evaluate(images, prompted, fitted)}
     if context.task.base is not None and context.task.new is not None and fitted.prompt == fitting.LEARNED:
         plain = fitting.finish(context, dataclasses.replace(choice, prompt=checkpoint.HANDCRAFTED), None)
-        answers[STATISTICS_SWITCHED] = evaluate(images, prompted, fitted, switched=True)
-        answers[STATISTICS_HANDCRAFTED] = evaluate(lambda evaluated: evaluated.features, None, plain)
+        answers[CLASS_MODEL_SWITCHED] = evaluate(images, prompted, fitted, switched=True)
+        answers[CLASS_MODEL_HANDCRAFTED] = evaluate(lambda evaluated: evaluated.features, None, plain)
     return answers
 
 
@@ -346,7 +402,7 @@ def remove(out: Path) -> None:
     """Delete a run's own files and, if nothing else is in it, its folder."""
     for name in (checkpoint.PROMPTS, checkpoint.RECORD, PAGE):
         (out / name).unlink(missing_ok=True)
-    checkpoint.remove_statistics(out)
+    checkpoint.remove_class_model(out)
     checkpoint.remove_state(out)
     if out.is_dir() and not any(out.iterdir()):
         shutil.rmtree(out)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sar_infer.images.formats import UNREAD, has_image_suffix, left_out, suffix_of
@@ -48,37 +49,47 @@ class ClassFolders(Reader):
         if usable and not others and len({*splits.values()}) == len(splits):
             paths = {split: _classes(path / name) for name, split in splits.items()}
             return Dataset.from_paths(path.resolve().name, path, paths, tuple(warnings))
-        train = [name for name, split in splits.items() if split == "train"]
-        if train and (len(splits) > 1 or _holds_classes(path / train[0])):  # a class may be called train
-            them, plural = ("it", "") if len(splits) == 1 else ("them", "s")
-            rest = f"and next to {them} {others[0]!r}; move it away" if others else "two of which are one; merge them"
-            raise DataError(f"{path}: contains the split{plural} {', '.join(splits)}, {rest}, or they would be classes")
-        for name in names:
-            inner = [split for split in entries(path / name)[0] if split.lower() in SPLIT_NAMES]
-            if any(_holds_classes(path / name / split) for split in inner):
-                raise DataError(
-                    f"{path}: one level too high, since {path / name} contains {', '.join(inner)} with class folders; "
-                    f"give {path / name}"
-                )
-        if found := domains(path):
-            raise DataError(
-                f"{path}: contains the same classes in each of {', '.join(found)}, so these are domains, not classes; "
-                f"give one of them, such as {path / found[0]}"
-            )
         loose = sum(map(has_image_suffix, files))
+        _refuse_splits(path, splits, others)
+        _refuse_datasets(path, names)
         if not names:
             raise DataError(f"{path}: expected one folder per class, got {loose} photos and no folders")
-        if all(_holds_classes(path / name) for name in names):
-            first = path / names[0]
-            warnings.insert(
-                0,
-                f"the classes are {first_names(names)}, whose photos lie in folders of theirs, such as "
-                f"{first / entries(first)[0][0]}; if those are the classes, give {first}",
-            )
         if loose:
             photos = "1 photo" if loose == 1 else f"{loose} photos"
             warnings.insert(0, f"left out {photos} directly in {path}, without a class")
+        if all(_holds_classes(path / name) for name in names):
+            first = path / names[0]
+            warnings.insert(
+                bool(loose),
+                f"the classes are {first_names(names)}, whose photos lie in folders of theirs, such as "
+                f"{first / entries(first)[0][0]}; if those are the classes, give {first}",
+            )
         return Dataset.from_paths(domain_name(path), path, {"train": _classes(path)}, tuple(warnings))
+
+
+def _refuse_splits(path: Path, splits: Mapping[str, str], others: Sequence[str]) -> None:
+    """Raise DataError where a folder has splits and other folders, or a split twice."""
+    train = [name for name, split in splits.items() if split == "train"]
+    if train and (len(splits) > 1 or _holds_classes(path / train[0])):  # a class may be called train
+        them, plural = ("it", "") if len(splits) == 1 else ("them", "s")
+        rest = f"and next to {them} {others[0]!r}; move it away" if others else "two of which are one; merge them"
+        raise DataError(f"{path}: contains the split{plural} {', '.join(splits)}, {rest}, or they would be classes")
+
+
+def _refuse_datasets(path: Path, names: Sequence[str]) -> None:
+    """Raise DataError where the folders in a folder are datasets with splits of their own, or domains."""
+    for name in names:
+        inner = [split for split in entries(path / name)[0] if split.lower() in SPLIT_NAMES]
+        if any(_holds_classes(path / name / split) for split in inner):
+            raise DataError(
+                f"{path}: one level too high, since {path / name} contains {', '.join(inner)} with class folders; "
+                f"give {path / name}"
+            )
+    if names_of_domains := domains(path):
+        raise DataError(
+            f"{path}: contains the same classes in each of {', '.join(names_of_domains)}, so these are domains, not "
+            f"classes; give one of them, such as {path / names_of_domains[0]}"
+        )
 
 
 def domains(folder: Path) -> tuple[str, ...]:

@@ -161,7 +161,7 @@ def test_a_switched_bundle_learns_for_trained_names_alone(tmp_path: Path) -> Non
 def test_a_bank_with_other_classes_has_the_statistics_of_those_that_are_trained(run: Path, tmp_path: Path) -> None:
     source = from_run(run, {name: (name,) for name in (BASE[1].upper(), "owl")})
     export_bundle(source, tmp_path / "bundle", command="tests")
-    whole, some = from_run(run).class_statistics(""), open_bundle(tmp_path / "bundle").trained
+    whole, some = from_run(run).trained_classes(""), open_bundle(tmp_path / "bundle").trained
     assert whole is not None and some is not None
     assert tuple(some.names) == (BASE[1].upper(),)
     assert some.means.tolist() == whole.means[[1]].tolist()

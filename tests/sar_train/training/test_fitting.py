@@ -24,7 +24,7 @@ from sar_train.data.progress import ProgressCallback
 from sar_train.errors import DivergedError
 from sar_train.export.source import from_run
 from sar_train.training import fitting, trainer
-from sar_train.training.checkpoint import load_statistics
+from sar_train.training.checkpoint import load_class_model
 from sar_train.training.context import RunContext
 from sar_train.training.identity import outcome_settings
 from sar_train.training.prompted import restore
@@ -75,7 +75,7 @@ def test_only_the_prompt_that_is_used_is_trained(
     monkeypatch.setattr(fitting, "train_halves", replaced)
     lines: list[str] = []
     run = trainer.run(settings(tmp_path), tmp_path / "run", tell=lines.append)
-    fitted = load_statistics(tmp_path / "run")
+    fitted = load_class_model(tmp_path / "run")
     assert fitted is not None
     record = run.record["statistics"]
     comparison = record["comparison"]
@@ -96,7 +96,7 @@ def test_only_the_prompt_that_is_used_is_trained(
     rows = source.prompted.embed(CLASSES).numpy()
     np.testing.assert_allclose(fitted.model.text_centre, rows.mean(0), atol=1e-5)
     assert source.quality.metrics.base_accuracy == run.record["other_metrics"]["statistics"]["base_accuracy"]
-    classes = source.class_statistics("digest")
+    classes = source.trained_classes("digest")
     assert classes is not None
     assert tuple(classes.names) == tuple(CLASSES)
 
@@ -104,7 +104,7 @@ def test_only_the_prompt_that_is_used_is_trained(
 def test_a_run_has_the_class_model_of_the_photos_it_learned_from(tmp_path: Path) -> None:
     config = settings(tmp_path, prompt="handcrafted")
     run = trainer.run(config, tmp_path / "run")
-    fitted = load_statistics(tmp_path / "run")
+    fitted = load_class_model(tmp_path / "run")
     assert fitted is not None
     record = run.record["statistics"]
     assert (fitted.record, run.record["open"], record["defaults"]) == (record, None, None)
@@ -127,7 +127,7 @@ def test_trained_and_new_classes_are_one_ranking(tmp_path: Path) -> None:
     run = trainer.run(settings(tmp_path, protocol="base-to-new"), tmp_path / "run")
     assert len(run.record["history"]) == 3
     learned = trainer.run(settings(tmp_path, protocol="base-to-new", prompt="learned"), tmp_path / "learned")
-    fitted = load_statistics(tmp_path / "learned")
+    fitted = load_class_model(tmp_path / "learned")
     assert fitted is not None
     assert fitted.prompt == "learned"
     labels = torch.arange(8).repeat_interleave(12)
@@ -196,7 +196,7 @@ def test_halves_that_fail_are_no_reason_to_stop(tmp_path: Path, monkeypatch: pyt
 @pytest.mark.parametrize(("classes", "shots"), [(3, 8), (8, 1)])
 def test_what_cannot_be_fitted_has_the_usual_weights(tmp_path: Path, classes: int, shots: int) -> None:
     run = trainer.run(settings(tmp_path, classes, shots=shots), tmp_path / "run")
-    fitted = load_statistics(tmp_path / "run")
+    fitted = load_class_model(tmp_path / "run")
     assert fitted is not None
     assert fitted.record["defaults"]
     assert fitted.record["unknown"]["auroc"] is None
