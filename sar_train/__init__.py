@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import sar_infer  # noqa: F401 - before any onnxruntime, whose usage data it turns off
 import sar_train.export  # noqa: F401 - the package; imported first, so that `export` below is the function for good
-from sar_train.api import ExportOptions, TrainedRun, TrainOptions, export, preview, train
+from sar_train.api import ExportOptions, TrainedRun, export, preview, train
 from sar_train.errors import (
     BackboneError,
     ClassNameError,
@@ -32,7 +32,6 @@ __all__ = [
     "ExportOptions",
     "RunError",
     "SarTrainError",
-    "TrainOptions",
     "TrainedRun",
     "export",
     "preview",

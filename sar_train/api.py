@@ -27,48 +27,6 @@ MOST_PHOTOS = 200
 """Images that an export is compared with torch on; of a larger folder, as many at even steps."""
 
 
-class TrainOptions(TypedDict, total=False):
-    """Options of `train`: those of ``sar-train``, by the same names, with the same defaults where they are left out.
-
-    All but these two are settings, which `sar_train.config.run` lists with their defaults.
-
-    Attributes:
-        on: The method that ``dept`` builds on.
-        sar_weight: Weight of SAR (lambda); short for ``settings={"sar": {"weight": …}}``.
-    """
-
-    data_root: Place | None
-    backbone: str
-    pretrained: Place | None
-    method: str
-    on: str | None
-    sar: bool
-    sar_weight: float | None
-    novel: Place
-    novel_count: int
-    exclude_eval_names: bool
-    llm_url: str | None
-    llm_model: str | None
-    shots: int
-    seed: int
-    views: int
-    protocol: Literal["auto", "base-to-new", "all", "pseudo"]
-    base_classes: str | None
-    template: str
-    statistics: bool
-    prompt: Literal["auto", "learned", "handcrafted"]
-    epochs: int | None
-    learning_rate: float | None
-    batch_size: int | None
-    device: str
-    precision: Literal["fp32", "bf16", "fp16"]
-    micro_batch: int
-    cache_dir: Place | None
-    allow_missing: bool
-    skip_unreadable: bool
-    exclude: Place | None
-
-
 class ExportOptions(TypedDict, total=False):
     """Options of `export`: those of ``sar-export``, by the same names.
 
@@ -129,7 +87,7 @@ def train(  # noqa: PLR0913 - what is no setting
     save_features: Place | None = None,
     strict: bool = False,
     progress: ProgressCallback | None = None,
-    **options: Unpack[TrainOptions],
+    **options: Any,
 ) -> TrainedRun:
     """Learn a prompt from photos, as ``sar-train`` does.
 
@@ -151,7 +109,9 @@ def train(  # noqa: PLR0913 - what is no setting
         save_features: Also write the features of all photos to this file.
         strict: Refuse to train if a photo may lie in the wrong folder.
         progress: Called with short lines during the work, such as ``epoch 3/50 …``.
-        **options: See `TrainOptions`; None means the default.
+        **options: Any setting of `sar_train.config.run` by its name, such as ``shots``; a path may be a
+            `pathlib.Path`. Also ``on``, the method that ``dept`` extends, and ``sar_weight``, short for
+            ``settings={"sar": {"weight": …}}``. None means the default.
 
     Raises:
         ConfigError: settings are unknown, out of range or contradictory; the message lists all of them.
@@ -213,7 +173,7 @@ def preview(
     config: Place | Mapping[str, Any] | None = None,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     progress: ProgressCallback | None = None,
-    **options: Unpack[TrainOptions],
+    **options: Any,
 ) -> Preview:
     """Look at what `train` would do, as ``sar-train --plan`` does: nothing is trained, and nothing is written.
 

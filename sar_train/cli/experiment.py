@@ -8,7 +8,7 @@ import os
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,15 +89,13 @@ _KEYS = tuple(name for name in SETTINGS if name not in (*_OPTIONS, "method", "sa
 @option("--any-code", is_flag=True, help="Keep results of other versions of the code.")
 @option("--keep-prompts", is_flag=True, help="Keep each run folder next to its result, for sar-export.")
 @option("--jobs", type=click.IntRange(1), help="Runs at a time.  [default: one per core; 1 on a GPU]")
-@option("--ray", metavar="ADDRESS", help="Run on the Ray cluster at this address, or auto.")
-@option("--dry-run", is_flag=True, help="List the runs, and stop.")
+@option("--dry-run", is_flag=True, help="List the runs, time a few steps of each method, and stop.")
 @format_option
 @option("--quiet", "-q", is_flag=True, help="Show no progress.")
 @guarded
-def run(  # noqa: PLR0913 - one for each option
+def run(
     plan: str,
     out: Path | None,
-    ray: str | None,
     jobs: int | None,
     form: str,
     *,
@@ -111,26 +109,22 @@ def run(  # noqa: PLR0913 - one for each option
 
     Prints their tables. Runs that --out contains are not repeated. The same command continues after an interrupt.
     """
-    from sar_train.errors import ConfigError
     from sar_train.experiment import pools
     from sar_train.experiment.sweep import check_inputs, find_result, run_sweep
 
-    if ray and keep_prompts:
-        raise ConfigError("--keep-prompts keeps them on this machine, so it cannot be combined with --ray")
     out = out or Path("results") / Path(plan).stem
     runs = _planned(plan, out, options)
     missing = [job for job in runs if find_result(job, out, any_code=any_code) is None]
     if older := 0 if any_code else sum(find_result(job, out, any_code=True) is not None for job in missing):
         why = f"another version of the code made their results in {out}"
         click.echo(one_line(f"{older} of {len(runs)} runs are repeated: {why}; --any-code keeps these"), err=True)
-    if dry_run:
-        click.echo(_listing(runs, missing, form))
-    check_inputs(missing)
-    if dry_run:
-        return
-    on_gpu = any(job.config.device.startswith("cuda") for job in runs)
-    pool = pools.on_ray(ray, 1) if ray else pools.local(jobs or (1 if on_gpu else os.cpu_count() or 1), 1)
     show = ProgressLine(quiet=quiet)
+    if dry_run:
+        _dry_run(runs, missing, form, show)
+        return
+    check_inputs(missing)
+    on_gpu = any(job.config.device.startswith("cuda") for job in runs)
+    pool = pools.local(jobs or (1 if on_gpu else os.cpu_count() or 1), 1)
     with resumable():
         done = run_sweep(runs, out, pool, show, any_code=any_code, keep_prompts=keep_prompts)
     if form == "json":
@@ -165,22 +159,47 @@ def _planned(plan: str, out: Path, options: dict[str, Any]) -> list[Job]:
     return [dataclasses.replace(job, config=config) for job, config in zip(runs, configs, strict=True)]
 
 
-def _listing(runs: Sequence[Job], missing: Sequence[Job], form: str) -> str:
-    """Return the runs, each done or to do, as text or JSON; of many runs, their numbers by dataset."""
+def _dry_run(runs: Sequence[Job], missing: Sequence[Job], form: str, show: ProgressLine) -> None:
+    """Print the runs, each done or to do (of many their numbers by dataset), and what those to do cost here."""
+    from sar_train.errors import SarTrainError
+    from sar_train.experiment.price import price
+    from sar_train.experiment.sweep import check_inputs
+
     todo = {id(job) for job in missing}
     rows = [
         {"dataset": job.config.data, "run": job.stem, "done": id(job) not in todo, "targets": list(job.targets)}
         for job in runs
     ]
-    if form == "json":
-        return json.dumps(rows, ensure_ascii=False)
     if len(rows) > MOST_LINES:
         counts = Counter((row["dataset"], row["done"]) for row in rows)
         names = dict.fromkeys(row["dataset"] for row in rows)
         lines = [f"{name}  {counts[name, False]} to do, {counts[name, True]} done" for name in names]
     else:
         lines = [f"{'done' if row['done'] else 'to do':<7}{row['dataset']}  {row['run']}" for row in rows]
-    return "\n".join([*lines, f"{len(runs)} runs, {len(missing)} to do"])
+    if form != "json":
+        click.echo("\n".join([*lines, f"{len(runs)} runs, {len(missing)} to do"]))
+    check_inputs(missing)
+    cost = None
+    try:
+        cost = price(missing, show)
+    except SarTrainError as error:
+        click.echo(one_line(f"Warning: the runs cannot be timed here: {error}"), err=True)
+    finally:
+        show.close()
+    if form == "json":
+        click.echo(json.dumps({"runs": rows, "price": cost}, ensure_ascii=False))
+    elif cost and missing:
+        click.echo("\n".join(_priced(cost, missing[0].config.device)))
+
+
+def _priced(cost: Mapping[str, Any], device: str) -> Iterator[str]:
+    """Yield the lines of a price."""
+    yield f"\n{'method':<24}{'runs':>6}{'hours':>9}   on {device}, one run at a time, from a few photos and steps"
+    for name, of_method in cost["methods"].items():
+        yield f"{name:<24}{of_method['runs']:>6,}{of_method['seconds'] / 3600:>9.2f}"
+    yield f"{'features, once for all':<30}{cost['encoding'] / 3600:>9.2f}   {cost['views']:,} views of photos"
+    yield f"{'together':<30}{cost['seconds'] / 3600:>9.2f}   and loading, class models and evaluation"
+    yield f"disk: {cost['features'] / 1e6:,.0f} MB of features and {cost['results'] / 1e6:,.1f} MB of results"
 
 
 @main.command("table", cls=Command, groups={"Options": "form only"})

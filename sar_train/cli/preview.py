@@ -92,6 +92,7 @@ def _time(expected: Mapping[str, Any]) -> str:
     pieces = [] if expected["encoding"] is None else [(expected["encoding"], f"to encode {expected['photos']:,} views")]
     pieces += [(expected["halves"], "to train on each half of the classes")] if expected["halves"] else []
     pieces += [(expected["training"], "to train on all")] if expected["training"] and expected["certain"] else []
+    pieces += [(expected["evaluating"], "to evaluate")] if expected["evaluating"] else []
     total = duration(expected["seconds"])
     if not expected["certain"]:
         total += f", or {duration(expected['seconds'] + expected['training'])} if the learned prompt is better"

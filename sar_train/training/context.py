@@ -172,8 +172,13 @@ class RunContext(Outline):
         return self.backbone.logit_scale * images.to(rows.device) @ rows.T
 
 
-def outline(config: RunConfig, tell: ProgressCallback = lambda text: None) -> Outline:
+def outline(config: RunConfig, tell: ProgressCallback = lambda text: None, like: Outline | None = None) -> Outline:
     """Load the backbone, open the data, and choose classes and schedule; no photo is encoded, and nothing is written.
+
+    Args:
+        config: the settings.
+        tell: gets warnings of the data.
+        like: an outline of the same backbone and data, which are not opened again.
 
     Raises:
         SarTrainError: settings, backbone or data cannot be used.
@@ -188,12 +193,12 @@ def outline(config: RunConfig, tell: ProgressCallback = lambda text: None) -> Ou
     source_options = SourceOptions(root, cache, config.llm_url, config.llm_model)
     # A source that cannot be used is refused before anything is loaded.
     novel_source = open_novel_source(config.novel, source_options) if with_sar else None
-    backbone = backbones.load(config.backbone, config.pretrained, device=config.device)
+    backbone = like.backbone if like else backbones.load(config.backbone, config.pretrained, device=config.device)
     if kind.trains or backbone.tower is None:
         _ = backbone.text  # which no prompt can be learned without
     if "image" in kind.towers:
         backbone.image_tower(config.method)
-    features = open_data(config, backbone, tell)
+    features = like.features if like else open_data(config, backbone, tell)
     dataset = features.dataset
     for warning in dataset.warnings:
         tell(f"Warning: {warning}")

@@ -28,6 +28,7 @@ from sar_train.training import loop
 from sar_train.training.context import Outline, RunContext, outline
 from sar_train.training.fitting import trainings
 from sar_train.training.labels import check
+from sar_train.training.prompted import PromptedCLIP
 
 _ENCODED = 16
 """Photos that are encoded to see how long one takes, after as many that warm up."""
@@ -65,9 +66,10 @@ class Preview:
         novel: source, count and first novel names; None without a regulariser.
         schedule: epochs, batch size and learning rate.
         expected: an estimate of the seconds from photos and steps that were tried: ``encoding`` (None where there are
-            only features), ``halves`` (training on each half of the classes), ``training`` (on all), ``certain``
-            (False if that is done only where the learned prompt is better) and ``seconds``, of all that is certain;
-            ``photos`` is how many views are encoded, ``steps`` how many steps are made on all classes.
+            only features), ``halves`` (training on each half of the classes), ``training`` (on all), ``evaluating``
+            (test photos under prompts that need them anew), ``certain`` (False if training on all is done only where
+            the learned prompt is better) and ``seconds``, of all that is certain; ``photos`` is how many views are
+            encoded, ``steps`` how many steps are made on all classes.
     """
 
     data: str
@@ -122,7 +124,7 @@ def preview(config: RunConfig, tell: ProgressCallback = lambda text: None) -> Pr
         rows = _sound(run.features, run.learned_rows, MOST_CHECKED)
         label_check = check(run, rows, run.features.plain("train", rows), [(str(one), str(two)) for one, two in copies])
     tell("trying a few photos and steps")
-    novel, expected = _tried(run)
+    novel, expected = try_out(run)
     return Preview(
         config.data,
         _layout(config, run),
@@ -157,15 +159,23 @@ def _layout(config: RunConfig, run: Outline) -> str:
     return f"{words}, in folders of splits" if in_splits else words
 
 
-def _tried(run: Outline) -> tuple[dict[str, Any] | None, dict[str, Any]]:
-    """Return the novel names, and the time that a run may take."""
+def try_out(
+    run: Outline, *, per_photo: float | None = None, for_tables: bool = False
+) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+    """Return the novel names, and the time that a run may take, from a few photos and steps.
+
+    Args:
+        run: the run.
+        per_photo: seconds to encode a photo, where they have been measured.
+        for_tables: as `trainings`.
+    """
     config, dataset, features, schedule = run.config, run.features.dataset, run.features, run.schedule
     rows = run.learned_rows
     evaluated = frozenset((*run.plan.base, *run.plan.new))
     tested = sum(photo.label in evaluated for photo in dataset.photos(run.plan.split))
     sound = _sound(features, rows, max(2 * _ENCODED, schedule.batch_size))
-    half, per_photo = min(_ENCODED, len(sound) // 2), None
-    if isinstance(features, PhotoFeatures) and half:
+    half = min(_ENCODED, len(sound) // 2)
+    if per_photo is None and isinstance(features, PhotoFeatures) and half:
         features.plain("train", sound[:half])  # which warms up
         per_photo = _seconds(lambda: features.plain("train", sound[half : 2 * half])) / half
     views = 1 if run.image_prompts else config.views
@@ -180,9 +190,8 @@ def _tried(run: Outline) -> tuple[dict[str, Any] | None, dict[str, Any]]:
     crops = random_crops(features, sound[:size], config) if run.image_prompts else None
     context = RunContext.of(run, Task(random, torch.arange(size) % len(names), names, handcrafted, crops), novel)
     regularisation = context.regularisation()
-    prepared = time.perf_counter() - begun
+    training = time.perf_counter() - begun
     steps = schedule.epochs * max(1, len(rows) // schedule.batch_size)
-    training = prepared
     if run.method.trains:
         step = loop.OptimiserStep(
             run.backbone,
@@ -195,8 +204,12 @@ def _tried(run: Outline) -> tuple[dict[str, Any] | None, dict[str, Any]]:
         batch = torch.arange(size)
         step(batch, 0.5)  # the first one is slower
         training += steps * statistics.median(_seconds(lambda: step(batch, 0.5)) for _ in range(_STEPS))
+    evaluating = tested * (per_photo or 0.0) if run.image_prompts else 0.0  # again, under the prompts
+    if run.method.per_image:  # among the classes of either side
+        prompted = PromptedCLIP(run.backbone, run.method, run.teacher, names)
+        evaluating += 2 * tested * _seconds(lambda: prompted.logits(random[:, 0], names).cpu()) / size
     labels = features.labels("train")[list(rows)].tolist()
-    needed = trainings(run, np.array([run.plan.base.index(label) for label in labels]))
+    needed = trainings(run, np.array([run.plan.base.index(label) for label in labels]), for_tables=for_tables)
     encoding = None if per_photo is None else per_photo * photos
     halves, whole = training * needed.halves, training * (needed.whole != "never")
     certain = needed.whole != "if better"
@@ -204,10 +217,11 @@ def _tried(run: Outline) -> tuple[dict[str, Any] | None, dict[str, Any]]:
         "encoding": encoding,
         "halves": halves,
         "training": whole,
+        "evaluating": evaluating,
         "certain": certain,
         "photos": photos,
         "steps": steps if whole else 0,
-        "seconds": (encoding or 0.0) + halves + whole * certain,
+        "seconds": (encoding or 0.0) + halves + evaluating + whole * certain,
     }
     described = None
     if run.novel_source is not None:

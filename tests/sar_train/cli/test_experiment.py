@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from safetensors.numpy import load_file
 from support.blobs import write_blobs
 from support.folders import listing
 from support.jobs import here
@@ -80,10 +81,26 @@ def test_a_dry_run_lists_or_counts_and_writes_nothing(tmp_path: Path, blobs: tup
     assert "coop+sar-8shots-s3" in shown
     assert "30 runs, 30 to do" in shown
     counted = call(*words, "--methods", "coop,kgcoop").stdout.splitlines()
-    assert counted == [f"{tmp_path / 'blobs.safetensors'}  60 to do, 0 done", "60 runs, 60 to do"]
-    rows = json.loads(call(*words, "--methods", "coop", "--format", "json").stdout)
-    assert [row["done"] for row in rows] == [False] * 30
+    assert counted[:2] == [f"{tmp_path / 'blobs.safetensors'}  60 to do, 0 done", "60 runs, 60 to do"]
+    content = json.loads(call(*words, "--methods", "coop", "--format", "json").stdout)
+    assert [row["done"] for row in content["runs"]] == [False] * 30
+    assert {name: one["runs"] for name, one in content["price"]["methods"].items()} == {"coop": 15, "coop+sar": 15}
     assert not out.exists()
+
+
+def test_the_price_has_the_views_that_a_run_encodes(tmp_path: Path, blobs: tuple[str, ...]) -> None:
+    write_folder(tmp_path / "things", {"fox": 5, "boat": 5, "lamp": 5})  # 12 photos to learn from, 3 to test on
+    words = ("run", "few-shot", "--datasets", tmp_path / "things", "--methods", "coop,zero-shot", "--seeds", "1")
+    words = (*words, "--shots", "4", "--out", tmp_path / "out" / "runs", *blobs, "--set", "views=3")
+    price = json.loads(call(*words, "--dry-run", "--format", "json").stdout)["price"]
+    assert {name: one["runs"] for name, one in price["methods"].items()} == {"coop": 1, "coop+sar": 1, "zero-shot": 1}
+    assert price["seconds"] == price["encoding"] + sum(one["seconds"] for one in price["methods"].values())
+    assert price["methods"]["coop"]["seconds"] > 0
+    assert not (tmp_path / "out").exists()
+    call(*words)
+    cached = [load_file(path) for path in (tmp_path / "out" / ".features").rglob("*.safetensors")]
+    assert price["views"] == sum(len(tensors["keys"]) for tensors in cached) == 12 * 3 + 3
+    assert price["features"] == sum(tensor.nbytes for tensors in cached for tensor in tensors.values())
 
 
 def test_domains_are_trained_on_and_evaluated(tmp_path: Path, blobs: tuple[str, ...]) -> None:
@@ -179,10 +196,8 @@ def test_the_papers_plan(tmp_path: Path) -> None:
     lines = call(*words, code=2).stdout.splitlines()
     assert lines[0].split() == ["imagenet", "54", "to", "do,", "0", "done"]
     assert lines[-1] == "594 runs, 594 to do"  # 11 datasets, 3 seeds, 9 rows, without and with SAR
-    fewer = call(
-        *words, "--datasets", "caltech101,dtd", "--methods", "coop", "--seeds", "1", "--format", "json", code=2
-    )
-    assert [row["dataset"] for row in json.loads(fewer.stdout)] == ["caltech101"] * 2 + ["dtd"] * 2
+    fewer = call(*words, "--datasets", "caltech101,dtd", "--methods", "coop", "--seeds", "1", code=2)
+    assert [line.split()[2] for line in fewer.stdout.splitlines()[:-1]] == ["caltech101"] * 2 + ["dtd"] * 2
 
 
 # --------------------------------------------------------------------------------------------------- table and report

@@ -1,16 +1,13 @@
-"""Where runs are worked off: processes that fail alone, and a real Ray cluster of two nodes."""
+"""Where runs are worked off: processes that fail alone."""
 
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import itertools
-import json
 import os
 import signal
 import subprocess
 import sys
-import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +19,6 @@ from support.blobs import write_blobs
 from support.jobs import job
 
 from sar_train.config.run import RunConfig
-from sar_train.errors import ConfigError
 from sar_train.experiment import pools
 
 QUICK: dict[str, Any] = {
@@ -109,56 +105,3 @@ def test_an_error_that_is_not_ours_is_told_with_its_traceback(
     outcome = pools.attempt(job(write_blobs(tmp_path)), tmp_path / "a name\0 that no system takes", 1)
     assert str(outcome).startswith("ValueError: ")
     assert "Traceback" in capfd.readouterr().err
-
-
-needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs Ray: pip install '.[ray]'")
-
-CLUSTER = """
-    import json, warnings, sys
-    warnings.simplefilter("ignore")
-    from pathlib import Path
-    from ray.cluster_utils import Cluster
-    from sar_train.config.run import RunConfig
-    from sar_train.experiment import pools
-    from sar_train.experiment.job import Job
-
-    if __name__ == "__main__":
-        try:
-            pools.on_ray("127.0.0.1:1", 1)
-        except Exception as error:
-            print(type(error).__name__, error)
-        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-        cluster.add_node(num_cpus=1)
-        import ray
-        pool = pools.on_ray(cluster.address, 1)
-        print("nodes", len([n for n in ray.nodes() if n["Alive"]]))
-        quick, gone = (RunConfig(data, **json.loads(sys.argv[1])) for data in ("demo", "/gone/photos"))
-        for job, outcome in pool([(Job("custom", c.data, c), Path("unused")) for c in (quick, gone)]):
-            print(job.name, outcome["metrics"] if isinstance(outcome, dict) else outcome)
-        ray.shutdown()
-        cluster.shutdown()
-"""
-
-
-@needs_ray
-@pytest.mark.nightly
-def test_a_ray_cluster_of_two_nodes_gives_the_same(quick: RunConfig, here: dict[str, Any], tmp_path: Path) -> None:
-    """After one line about a cluster that is not there."""
-    script = tmp_path / "cluster.py"
-    script.write_text(textwrap.dedent(CLUSTER))
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3]), "RAY_USAGE_STATS_ENABLED": "0"}
-    done = subprocess.run(
-        [sys.executable, script, json.dumps(QUICK | {"cache_dir": quick.cache_dir})],
-        capture_output=True, text=True, timeout=900, env=environment, cwd=tmp_path,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.startswith("ConfigError --ray 127.0.0.1:1: no cluster there"), done.stdout
-    assert "nodes 2" in done.stdout
-    assert f"demo {here['metrics']}" in done.stdout
-    assert "/gone/photos: no such file or folder" in done.stdout
-
-
-def test_without_ray_the_install_line_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(ConfigError, match=r"pip install .\.\[experiment,ray\]"):
-        pools.on_ray("auto", 1)
