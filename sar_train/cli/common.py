@@ -108,17 +108,15 @@ def _interruptible() -> Iterator[None]:
     After the first one, decoders and workers that are running are waited for, and one of them may hang.
     """
     # Only the main thread may set handlers, and a handler that is not Python's own (nohup ignores SIGINT) stays.
-    if threading.current_thread() is not threading.main_thread() or (
-        signal.getsignal(signal.SIGINT) is not signal.default_int_handler
-    ):
-        yield
-        return
-    signal.signal(signal.SIGINT, _interrupt)
+    plain, main = signal.default_int_handler, threading.current_thread() is threading.main_thread()
+    ours = main and signal.getsignal(signal.SIGINT) is plain
+    if ours:
+        signal.signal(signal.SIGINT, _interrupt)
     try:
         yield
     finally:
-        if signal.getsignal(signal.SIGINT) is _interrupt:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+        if ours and signal.getsignal(signal.SIGINT) is _interrupt:
+            signal.signal(signal.SIGINT, plain)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:

@@ -64,11 +64,7 @@ PLAN.toml              a protocol with settings of your own, or a list of runs
 """
 
 
-GROUPS = {
-    "Runs": "datasets methods seeds shots targets",
-    "Data": "data_root",
-    "Running": "out jobs dry_run",
-}
+GROUPS = {"Runs": "datasets methods seeds shots targets", "Data": "data_root", "Running": "out jobs dry_run"}
 _OPTIONS = ("data_root", "backbone")
 _KEYS = tuple(name for name in SETTINGS if name not in (*_OPTIONS, "method", "sar", "seed", "shots"))
 """Settings of the runs that have no option here; the others are in the plan's lists."""

@@ -92,11 +92,7 @@ class Dataset:
 
     @classmethod
     def from_paths(
-        cls,
-        name: str,
-        root: Path,
-        paths: Mapping[Split, Mapping[str, Sequence[Path]]],
-        warnings: tuple[str, ...] = (),
+        cls, name: str, root: Path, paths: Mapping[Split, Mapping[str, Sequence[Path]]], warnings: tuple[str, ...] = ()
     ) -> Dataset:
         """Make a dataset of paths by split and class name; the classes are sorted by name.
 

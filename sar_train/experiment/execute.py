@@ -162,15 +162,9 @@ def check_zero_shot(config: RunConfig, record: Mapping[str, Any]) -> dict[str, A
         None where nothing is known.
     """
     measured, dataset = record["zero_shot"], record["dataset"]
-    if (
-        config.template
-        or config.base_classes
-        or config.allow_missing
-        or config.skip_unreadable
-        or measured["new_accuracy"] is None
-    ):
+    if any((config.template, config.base_classes, config.allow_missing, config.skip_unreadable)):
         return None
-    if dataset["judged_on"] != "test" or dataset["split_origin"] != "published":
+    if measured["new_accuracy"] is None or dataset["judged_on"] != "test" or dataset["split_origin"] != "published":
         return None
     reference = reference_zero_shot(config.backbone, config.pretrained, dataset["name"])
     if reference is None:

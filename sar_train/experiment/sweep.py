@@ -6,7 +6,7 @@ import glob
 import json
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from sar_train.experiment.job import Job
 from sar_train.experiment.pools import Pool
 from sar_train.novel_names.source import SourceOptions, open_novel_source
 from sar_train.report.results import ARCHIVE, unpack
+from sar_train.training.record import in_words
 
 
 @dataclass
@@ -165,13 +166,7 @@ def run_folder(result: Path) -> Path:
 
 
 def summary(result: dict[str, Any]) -> str:
-    """Return accuracies in percent in words: on base and new classes, over both jointly, and on targets."""
-
-    def percent(metrics: Mapping[str, Any]) -> str:
-        base, new, both = (metrics[key] for key in ("base_accuracy", "new_accuracy", "harmonic_mean"))
-        return f"{base:.1f}" if new is None else f"base {base:.1f} / new {new:.1f} (harmonic mean {both:.1f})"
-
-    text = percent(result["metrics"])
-    if jointly := result.get("open"):
-        text += f"; joint over base and new: {percent(jointly['metrics']['images'])}"
-    return text + "".join(f", {name} {values['accuracy']:.1f}" for name, values in (result["targets"] or {}).items())
+    """Return accuracies in words: on base and new classes, over both jointly, and on targets."""
+    jointly = result.get("open")
+    text = in_words(result["metrics"], jointly and jointly["metrics"]["images"])
+    return text + "".join(f", {name} {of['accuracy']:.1f} %" for name, of in (result["targets"] or {}).items())

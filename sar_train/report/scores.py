@@ -47,6 +47,12 @@ def mean(values: Iterable[float | None]) -> Mean | None:
     return Mean(statistics.fmean(numbers), statistics.stdev(numbers) if len(numbers) > 1 else None)
 
 
+def flat_mean(means: Iterable[Mean | None]) -> Mean | None:
+    """Return the mean of means, without a deviation, which would be that between datasets or splits."""
+    average = mean(one and one.value for one in means)
+    return average and Mean(average.value, None)
+
+
 def interval(before: Mapping[int, float | None], after: Mapping[int, float | None]) -> float | None:
     """Return half the width of the 95 % interval of a mean difference, by Student's t over values of the same seed.
 
@@ -172,10 +178,9 @@ def by_split(runs: Iterable[Result]) -> list[list[Result]]:
 
 
 def over_datasets(scores: Iterable[Score]) -> Score:
-    """Average base and new over datasets, without a deviation, which would be that between datasets."""
+    """Average base and new over datasets, without a deviation."""
     every = list(scores)
-    averages = (mean(m and m.value for m in column) for column in ([s.base for s in every], [s.new for s in every]))
-    base, new = (average and Mean(average.value, None) for average in averages)
+    base, new = flat_mean(s.base for s in every), flat_mean(s.new for s in every)
     opened, with_model = (
         over_datasets(one for one in column if one) if column and all(column) else None
         for column in ([s.open for s in every], [s.class_model for s in every])

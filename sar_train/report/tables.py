@@ -21,6 +21,7 @@ from sar_train.report.scores import (
     Sides,
     by_setting,
     by_split,
+    flat_mean,
     grouped,
     interval,
     joint_measures,
@@ -113,16 +114,6 @@ def _zero_shot_varies(runs: Iterable[Result]) -> list[str]:
     gap = max(max(same) - min(same) for same in values.values())
     warning = f"the runs' zero-shot accuracies differ by up to {gap:.1f}: templates or photos differ"
     return [warning] if gap > 0.05 else []
-
-
-def _untrained(rows: Mapping[str, Sequence[Result]]) -> list[str]:
-    """Return a warning if training changed no accuracy in any run of a row."""
-    same = [
-        method_name(name)
-        for name, runs in rows.items()
-        if all(run["history"] and run.scores("metrics") == run["zero_shot"] for run in runs)
-    ]
-    return [f"{listed(same)}: all accuracies equal those of zero-shot; train for more epochs"] if same else []
 
 
 def incomparable(runs: Iterable[Result]) -> list[str]:
@@ -247,7 +238,6 @@ def _accuracies(scene: Scene) -> Table:
         SWITCH,
         INTERVAL,
         *_uneven(scene.methods),
-        *_untrained(scene.rows),
         *_zero_shot_varies(scene.runs),
         *incomparable(scene.runs),
     )
@@ -345,24 +335,19 @@ def joint_accuracy(results: ResultSet) -> Iterator[Table]:
 
 def _open_row(name: str, runs: Sequence[Result], way: str, over: str) -> Sequence[Value]:
     """Return a row, empty where no run has such measures; the mean over splits and of zero-shot has no deviation."""
-    columns: dict[str, list[Mean | None]] = {key: [] for key in (*ACCURACIES, *AREAS)}
+    columns: list[list[Mean | None]] = []
     seeds: list[int] = []
-    splits = by_split(runs)
-    for split in splits:
+    for split in by_split(runs):
         by_seed = {run.seed: measures for run in reversed(split) if (measures := joint_measures(run, way, over))}
-        values = [[measures.get(key) for measures in by_seed.values()] for key in columns]
-        if way == "zero_shot" and all(len(set(column)) == 1 for column in values):
-            values, by_seed = [column[:1] for column in values], {}
-        for column, of_split in zip(columns.values(), map(mean, values), strict=True):
-            column.append(of_split)
+        rows = [[measures.get(key) for key in (*ACCURACIES, *AREAS)] for measures in by_seed.values()]
+        if way == "zero_shot" and rows == rows[:1] * len(rows):
+            rows, by_seed = rows[:1], {}
+        if rows:
+            columns.append([mean(column) for column in zip(*rows, strict=True)])
         seeds += by_seed
-    averages = [mean(of_split and of_split.value for of_split in column) for column in columns.values()]
-    averages = [
-        column[0] if len(splits) == 1 else average and Mean(average.value, None)
-        for column, average in zip(columns.values(), averages, strict=True)
-    ]
-    if not any(averages):
+    if not columns:
         return ()
+    averages = columns[0] if len(by_split(runs)) == 1 else map(flat_mean, zip(*columns, strict=True))
     base, new, accuracy, *areas = averages
     return name, base, new, harmonic_mean(base and base.value, new and new.value), accuracy, *areas, _seeds(seeds)
 

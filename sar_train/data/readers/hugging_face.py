@@ -34,6 +34,8 @@ _SHARD = re.compile(r"(?P<split>[A-Za-z]+)(?:-\d{5}-of-\d{5})?.*\.parquet")
 class HuggingFace(Reader):
     """Splits are recognised by their names, the columns of photos and of labels by their types."""
 
+    words = "saved by Hugging Face's datasets"
+
     def recognises(self, path: Path) -> bool:
         """Return True if a folder was written by ``save_to_disk`` or holds Parquet files as hub snapshots do."""
         return path.is_dir() and bool(_saved(path) or _parquet(path))

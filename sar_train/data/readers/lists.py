@@ -31,6 +31,8 @@ class PhotoList(Reader):
     in, else train.
     """
 
+    words = "a list of paths and classes"
+
     def recognises(self, path: Path) -> bool:
         """Return True for a file with the suffix ``.csv`` or ``.jsonl``, and for a folder with a metadata file."""
         return path.suffix.lower() in LIST_SUFFIXES if path.is_file() else bool(_metadata_files(path))

@@ -137,15 +137,6 @@ def test_zero_shot_differs_by_design_where_each_seed_draws_its_test_photos(tmp_p
     assert any("differ by up to 2.0" in note for note in notes(tmp_path, protocol))
 
 
-def test_a_method_that_training_did_not_move_is_told(tmp_path: Path) -> None:
-    for seed, new in ((1, 58.0), (2, 59.0)):
-        write(tmp_path, result(seed=seed, base=60.0, new=58.0))
-        write(tmp_path, result("kgcoop", seed=seed, base=60.0, new=new))
-        write(tmp_path, result("zero-shot", seed=seed, base=60.0, new=58.0, history=[]))
-    said = [note for note in notes(tmp_path, "base-to-new") if "more epochs" in note]
-    assert said == ["CoOp: all accuracies equal those of zero-shot; train for more epochs"]
-
-
 @pytest.mark.parametrize("protocol", ["base-to-new", "custom"])
 def test_zero_shot_of_several_deals_is_the_mean_over_them(tmp_path: Path, protocol: str) -> None:
     for deal, accuracy in ((1, 40.0), (2, 70.0)):

@@ -18,6 +18,7 @@ from sar_train.methods.base import methods
 from sar_train.training import trainer
 from sar_train.training.checkpoint import load_run
 from sar_train.training.context import prepare
+from sar_train.training.labels import check_task
 from sar_train.training.prompted import restore
 
 OWN = {"coop": {"class_specific": True}}
@@ -30,25 +31,21 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
     return dataclasses.replace(blobs, protocol="auto", sections={})
 
 
-def test_held_out_copies_of_photos_that_are_learned_from_are_told(config: RunConfig, tmp_path: Path) -> None:
+def test_held_out_copies_of_photos_that_are_learned_from_are_counted(config: RunConfig, tmp_path: Path) -> None:
     for split in ("train", "test"):
         write_folder(tmp_path / "photos" / split, {"apple": 2, "red ball": 2})
 
-    def told() -> list[str]:
-        lines: list[str] = []
-        prepare(dataclasses.replace(config, data=str(tmp_path / "photos")), lines.append)
-        return [line for line in lines if "held-out" in line]
+    def copies() -> list[str]:
+        context = prepare(dataclasses.replace(config, data=str(tmp_path / "photos")))
+        return [test for _, (test, _) in check_task(context).copies]
 
     (first, *others) = sorted((tmp_path / "photos" / "test").rglob("*.png"))
-    (line,) = told()
-    assert line.startswith("Warning: 4 of 4 held-out photos are copies of photos that are learned from, the first: ")
-    assert "test/apple/00.png" in line
+    assert copies() == [str(path) for path in (first, *others)]
     for number, path in enumerate(others, 50):
         write_photo(path, number)
-    (line,) = told()
-    assert line.startswith("Warning: 1 of 4 held-out photos is a copy of photos that are learned from")
+    assert copies() == [str(first)]
     write_photo(first, 49)
-    assert told() == []
+    assert copies() == []
 
 
 @pytest.mark.parametrize(
