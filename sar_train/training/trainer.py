@@ -79,7 +79,8 @@ def run(
     context = prepare(config, tell)
     prepared(context)
     zero_shot = measures.zero_shot(context)
-    tell(f"zero-shot: {in_words(scores(zero_shot.parts), zero_shot.open and asdict(zero_shot.open.images))}")
+    jointly = asdict(zero_shot.open.images) if zero_shot.open else None
+    tell(f"zero-shot: {in_words(scores(zero_shot.parts), jointly)}")
     probe = measures.probe_accuracy(context)
     names = measures.held_out(context)
     prepare_seconds = time.monotonic() - began
