@@ -75,8 +75,9 @@ class Lookup:
 
     def get(self, text: str) -> int | None:
         """Return the position of the class with this name or alias."""
-        position = self.name(text)
-        return self.alias(text) if position is None else position
+        key = name_key(text)
+        owner = self.names.get(key, self.aliases.get(key))
+        return None if owner is None else self.positions[owner]
 
     def spelling(self, text: str) -> str:
         """Return the name of the class with this name or alias; the text itself if there is none."""
