@@ -189,6 +189,8 @@ def _settings(values: dict[str, Any]) -> Settings:
     for name in ("bundle", "bank", "banks"):
         if values[name] == "":  # as of a shell variable that is not set
             raise InputError(f"--{name}: expected a path, got an empty text")
+    if values["banks"] and not Path(values["banks"]).is_dir():
+        raise InputError(f"--banks: {values['banks']}: no such folder; make it, and put bank files into it")
     formats = tuple(part.strip().upper() for part in values["formats"].split(",") if part.strip())
     if not formats or not set(formats) <= set(FORMATS):
         raise InputError(f"formats: expected some of {', '.join(FORMATS)}, got {values['formats']!r}")
@@ -205,7 +207,7 @@ def _settings(values: dict[str, Any]) -> Settings:
     )
     return Settings(
         bank=values["bank"] and Path(values["bank"]),
-        banks=_folder(values["banks"]),
+        banks=values["banks"] and Path(values["banks"]),
         banks_memory=values["banks_memory"] and values["banks_memory"] * MIB,
         key=_key(values["api_key_file"]),
         hosts=tuple(name.lower() for name in (values["host"], *_hosts(values["allowed_host"]))),
@@ -214,14 +216,6 @@ def _settings(values: dict[str, Any]) -> Settings:
         limits=limits,
         **{name: values[name] for name in _UNCHANGED},
     )
-
-
-def _folder(path: str | None) -> Path | None:
-    if path is None:
-        return None
-    if not Path(path).is_dir():
-        raise InputError(f"--banks: {path}: no such folder; make it, and put bank files into it")
-    return Path(path)
 
 
 def _hosts(names: tuple[str, ...]) -> tuple[str, ...]:

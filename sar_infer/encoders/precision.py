@@ -50,16 +50,11 @@ def choose(manifest: Manifest, choice: PrecisionChoice, device: Device) -> Choic
         raise InputError(f"precision: expected {', '.join(get_args(PrecisionChoice))}, got {choice!r}")
     variants = manifest.precisions
     if choice == "auto":
+        int8 = variants.get("int8") if device in MAIN_DEVICES else None
         if expects_cuda(device):
             choice = "fp16" if "fp16" in variants else "fp32"
         else:
-            fast = (
-                device in MAIN_DEVICES
-                and "int8" in variants
-                and variants["int8"].speedup > 1
-                and processor() in FAST_AT_INT8
-            )
-            choice = "int8" if fast else "fp32"
+            choice = "int8" if int8 and int8.speedup > 1 and processor() in FAST_AT_INT8 else "fp32"
     if choice == "fp32":
         return Choice(choice, IMAGE_ENCODER)
     if choice not in variants:
