@@ -35,7 +35,7 @@ demo: $(TRAIN) ## a shop: six garments from photos, four more by name and photos
 	PATH="$(abspath $(VENV))/bin:$$PATH" $(PY) scripts/demo.py
 
 demo-page: $(DEV) ## a static folder below 25 MB, build/page, to try it in a browser without installing (needs npm once)
-	mkdir -p build
+	mkdir -p build && rm -f build/shop.safetensors build/shop.onnx
 	$(VENV)/bin/sar-bank create build/shop.safetensors --photos examples/clothes/train
 	$(VENV)/bin/sar-bundle onnx --bank build/shop.safetensors --out build/shop.onnx
 	$(PY) examples/browser/prepare.py build/shop.onnx build/page

@@ -11,9 +11,9 @@ export const apiKey = { get: () => null, set() {} };
 const MEGAPIXELS = 50e6;
 const MOST_ROWS = 64; // embeddings that a bank stores of a class
 ort.env.wasm.numThreads = 1; // more need headers that a plain file server does not send
-export const opened = fetch("model.onnx").then(async (answer) => {
-  if (!answer.ok) throw new Failure("model.onnx is missing beside this page: run prepare.py again.");
-  return openModel(ort, new Uint8Array(await answer.arrayBuffer()));
+export const opened = Promise.all(["ort/ort-wasm-simd-threaded.wasm", "model.onnx"].map(unpacked)).then(([program, bytes]) => {
+  ort.env.wasm.wasmBinary = program;
+  return openModel(ort, new Uint8Array(bytes));
 });
 const past = []; // what was taught before each change
 let taught = []; // classes { name, digests, rows, total }
@@ -22,6 +22,13 @@ let turn = Promise.resolve();
 
 const spelling = (name) => name.trim().split(/\s+/).join(" ").toLowerCase();
 const json = (content, status = 200) => new Response(status === 204 ? null : JSON.stringify(content), { status, headers: { ETag: `"${past.length}"` } });
+
+/** The content of a packed file beside the page. */
+async function unpacked(name) {
+  const answer = await fetch(`${name}.packed`);
+  if (!answer.ok) throw new Failure(`${name}.packed is missing beside this page: run prepare.py again.`);
+  return new Response(answer.body.pipeThrough(new DecompressionStream("gzip"))).arrayBuffer();
+}
 
 export async function request(path, options = {}) {
   try {

@@ -7,12 +7,14 @@
     python -m http.server --directory page
 
 The page has the modules of `sar-serve`'s page `/ui`; `api.js` answers what that asks its server for. onnxruntime-web
-comes from npm once, checked by its digest; what is in the folder then needs no network.
+comes from npm once, checked by its digest; what is in the folder then needs no network. Model and WebAssembly are
+packed, under names that no server unpacks on its own.
 """
 
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 import shutil
 import subprocess
@@ -70,11 +72,25 @@ def fetch_runtime(folder: Path) -> None:
                 shutil.move(Path(temporary, "package", "dist", name), folder / name)
 
 
+def packed(path: Path) -> Path:
+    """Return the name of a packed file."""
+    return path.with_name(f"{path.name}.packed")
+
+
+def pack(source: Path, target: Path) -> None:
+    """Write a file as gzip."""
+    target.write_bytes(gzip.compress(source.read_bytes(), mtime=0))
+
+
 def prepare(model: Path, page: Path) -> None:
-    """Write the page into a folder, beside a copy of the model."""
+    """Write the page into a folder, with the model."""
     static = page / "static"
     static.mkdir(parents=True, exist_ok=True)
-    fetch_runtime(page / "ort")
+    program, *modules = (page / "ort" / name for name in reversed(RUNTIME))
+    if not all(path.is_file() for path in (packed(program), *modules)):
+        fetch_runtime(page / "ort")
+        pack(program, packed(program))
+        program.unlink()
     sources = resources.files("sar_infer.server") / "static"
     shared = [one for one in sources.iterdir() if not one.name.startswith(("docs.", "schema.", "ui.html"))]
     for source in (*shared, resources.files("sar_infer.evaluation") / "base.css"):
@@ -87,7 +103,7 @@ def prepare(model: Path, page: Path) -> None:
             raise SystemExit(f"prepare.py: ui.html has no {before!r} any more")
         html = html.replace(before, after)
     (page / "index.html").write_text(html, "utf-8")
-    shutil.copyfile(model, page / "model.onnx")
+    pack(model, packed(page / "model.onnx"))
 
 
 def main() -> None:
