@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import os
 import warnings
@@ -43,13 +44,16 @@ from sar_infer.evaluation import (
     FindingWarning,
     LabelCheck,
     ReadPhotos,
+    SeveralEvaluation,
     answers_to,
     check_new_photos,
     class_of,
     evaluate,
+    evaluate_several,
     name_findings,
     nothing_left,
     read_photos,
+    summarised,
     unreadable,
     write_evaluation,
     write_labels,
@@ -57,7 +61,7 @@ from sar_infer.evaluation import (
 from sar_infer.images.labelled import Labelled, by_class, is_folder, unfolded
 from sar_infer.images.load import ImageSource, source_name
 from sar_infer.images.prefetch import decode_batches, decode_photos, readable
-from sar_infer.images.preprocess import images_together
+from sar_infer.images.preprocess import CROPS, images_together
 from sar_infer.images.sources import is_one, several
 from sar_infer.profile import Profile
 from sar_infer.results import PLAIN, DecisionOptions, ImageResult, Neighbour, Prediction
@@ -914,16 +918,40 @@ class Classifier(Embedder):
             write_evaluation(Path(page), evaluation, "Evaluation")
         return evaluation
 
+    def evaluate_several(
+        self, labels: Mapping[str, Sequence[str]], *, watch: Callable[[int], object] = lambda count: None
+    ) -> SeveralEvaluation:
+        """Evaluate the answers with ``several`` for photos that show several classes, one or none.
+
+        Photos that the bank has learned from and unreadable ones are left out.
+
+        Args:
+            labels: The labels of each photo by path, perhaps none; one that is no class does not count.
+            watch: Called with the number of photos done since the last call.
+
+        Raises:
+            InputError: No class model was fitted, or no photo is left that shows a class.
+        """
+        bank, chosen = self.bank, self.class_set()
+        columns = {name: class_of(name, chosen, bank) for names in labels.values() for name in names}
+        decide = self.decide(chosen, len(chosen.names), DecisionOptions(several=True))
+        learned = (digest for one in bank.photos.values() for digest in one.digest_set)
+        embed = functools.partial(self._each_photo, several=True)
+        photos, left_out = evaluate_several(labels, embed, decide, columns, learned, watch)
+        others = sorted(name for name, column in columns.items() if column is None)
+        return summarised(photos, len(chosen.names), others, left_out)
+
     def _each_photo(
-        self, images: Iterable[ImageSource], batch_size: int = 16
+        self, images: Iterable[ImageSource], batch_size: int = 16, *, several: bool = False
     ) -> Iterator[tuple[str, bytes, Floats | ImageError]]:
-        """Yield what ``each_photo`` does, and the error of an image that cannot be read.
+        """Yield what ``each_photo`` does, with ``several`` the rows of its crops (5, D), and an unreadable one's error.
 
         Files whose bytes were embedded before are not decoded again.
         """
         if batch_size < 1:
             raise InputError(f"expected batch_size of 1 or more, got {batch_size}")
-        by = f"{self.bundle.manifest.digest}/{self.choice.image}"
+        by = f"{self.bundle.manifest.digest}/{self.choice.image}" + "/several" * several
+        together = images_together(batch_size, several=several)
         ahead: deque[tuple[str, str, tuple[bytes, Floats] | None]] = deque()
 
         def fresh() -> Iterator[ImageSource]:
@@ -934,8 +962,10 @@ class Classifier(Embedder):
                 if embedded is None:
                     yield image
 
-        for batch in decode_photos(fresh(), self.bundle.manifest.preprocess, batch_size):
-            rows = iter(finite(self.encode(readable([(name, item) for name, item, _ in batch])), self.choice.image))
+        for batch in decode_photos(fresh(), self.bundle.manifest.preprocess, together, several=several):
+            pixels = readable([(name, item) for name, item, _ in batch])
+            embedded = finite(self.encode(pixels), self.choice.image)
+            rows = iter(embedded.reshape(-1, len(CROPS), embedded.shape[1]) if several else embedded)
             for _, item, digest in batch:
                 while (waiting := ahead.popleft())[2] is not None:
                     yield waiting[0], *waiting[2]

@@ -155,6 +155,19 @@ def auroc(known: npt.NDArray[np.floating], unknown: npt.NDArray[np.floating]) ->
     return float((below + up_to).mean() / (2 * len(unknown)))
 
 
+def average_precision(scores: npt.NDArray[np.floating], shows: npt.NDArray[np.bool_]) -> float:
+    """Return the area under precision over recall, 0..1, in steps at each score.
+
+    Args:
+        scores: (N,) values, larger for images that are expected to show a class.
+        shows: (N,) flags of those that do, one or more.
+    """
+    order = np.argsort(-scores, kind="stable")
+    last = np.flatnonzero(np.append(np.diff(scores[order]), 1))  # equal scores are one step
+    right = np.cumsum(shows[order])[last]
+    return float((np.diff(right, prepend=0) * right / (last + 1)).sum() / right[-1])
+
+
 def confused_pairs(labels: npt.NDArray[np.integer], predicted: npt.NDArray[np.integer]) -> list[tuple[int, int, int]]:
     """Return (class, answer, count) of each kind of mistake, the most frequent first, equal ones by class and answer.
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sar_infer.bank import ClassBank
     from sar_infer.bundle.bundle import Bundle
     from sar_infer.classifier import Classifier
-    from sar_infer.evaluation import Evaluation
+    from sar_infer.evaluation import Evaluation, LeftOut
     from sar_infer.text.names import Classes
 
 _HIDDEN_UP_TO = 64
@@ -96,13 +96,9 @@ def report(
         Refusal: There is such a photo, with ``strict``.
         WriteError: A page cannot be written.
     """
-    from sar_infer.evaluation import left_out_lines, text_lines, write_evaluation, write_labels
+    from sar_infer.evaluation import text_lines, write_evaluation, write_labels
 
-    unreadable = [item for item in evaluation.left_out if item.kind == "unreadable"]
-    for item in unreadable:
-        warn(f"{item.image}: {item.reason}; left out")
-    for line in (*left_out_lines(evaluation), *[_TRAINING] * training):
-        click.echo(one_line(line), err=True)
+    unreadable = _report_left_out(evaluation.left_out, *[_TRAINING] * training)
     beside = None if page is None else page.with_name(f"{page.stem}-labels.html")
     check = evaluation.label_check
     if check is not None and (text := check.line(beside or "name one with --html PAGE")):
@@ -117,4 +113,56 @@ def report(
     content = {**evaluation.to_json(), "inputs": dict(facts), "page": None if page is None else str(page)}
     lines = [*text_lines(evaluation, width), *([] if page is None else ["", f"page          {page}"])]
     emit(form, lambda: content, lines)
+    return unreadable
+
+
+def report_several(
+    classifier: Classifier,
+    roots: Sequence[str],
+    lookup: Callable[[str], object],
+    form: str,
+    page: Path | None,
+    title: str,
+    facts: Mapping[str, str],
+) -> int:
+    """Evaluate photos of several classes as `Classifier.evaluate_several` does, print it, and return 1 or 0.
+
+    Args:
+        classifier: It has the classes.
+        roots: Folders and lists, as `sar_infer.evaluation.labels_of` takes them.
+        lookup: As there.
+        form: ``text`` or ``json``.
+        page: The HTML file; None writes none.
+        title: What was evaluated.
+        facts: What answered, and on which photos, by name.
+
+    Raises:
+        InputError: A list is not understood, or no photo shows a class.
+        WriteError: The page cannot be written.
+    """
+    from sar_infer.evaluation import labels_of, several_lines, write_several
+
+    labels = labels_of(roots, lookup)
+    hidden = len(labels) <= _HIDDEN_UP_TO or not sys.stderr.isatty()
+    with click.progressbar(
+        length=len(labels), label="Evaluating", file=sys.stderr, hidden=hidden, show_pos=True
+    ) as bar:
+        evaluation = classifier.evaluate_several(labels, watch=bar.update)
+    unreadable = _report_left_out(evaluation.left_out)
+    if page is not None:
+        write_several(page, evaluation, title, {**facts, "made by": f"sar-clip {__version__}"})
+    content = {**evaluation.to_json(), "inputs": dict(facts), "page": None if page is None else str(page)}
+    emit(form, lambda: content, [*several_lines(evaluation), *([] if page is None else ["", f"page  {page}"])])
+    return min(1, unreadable)
+
+
+def _report_left_out(left_out: Sequence[LeftOut], *lines: str) -> int:
+    """Print what was left out, and further lines, to stderr, and return how many photos could not be read."""
+    from sar_infer.evaluation import left_out_lines
+
+    unreadable = [item for item in left_out if item.kind == "unreadable"]
+    for item in unreadable:
+        warn(f"{item.image}: {item.reason}; left out")
+    for line in (*left_out_lines(left_out), *lines):
+        click.echo(one_line(line), err=True)
     return len(unreadable)

@@ -22,6 +22,14 @@ from sar_infer.evaluation.html import html_page, write_page
 from sar_infer.evaluation.labels import LIST, LabelCheck, LabelIssue, check_new_photos, write_labels
 from sar_infer.evaluation.page import page_data, write_evaluation
 from sar_infer.evaluation.reading import ReadPhotos, read_photos, unreadable
+from sar_infer.evaluation.several import (
+    SeveralEvaluation,
+    evaluate_several,
+    labels_of,
+    several_lines,
+    summarised,
+    write_several,
+)
 from sar_infer.evaluation.text import left_out_lines, text_lines
 
 __all__ = [
@@ -35,23 +43,29 @@ __all__ = [
     "LabelIssue",
     "LeftOut",
     "ReadPhotos",
+    "SeveralEvaluation",
     "answers_to",
     "check_new_photos",
     "class_of",
     "duplicates",
     "evaluate",
+    "evaluate_several",
     "group_lines",
     "group_rows",
     "html_page",
+    "labels_of",
     "left_out_lines",
     "name_findings",
     "nothing_left",
     "page_data",
     "read_photos",
+    "several_lines",
+    "summarised",
     "text_lines",
     "unreadable",
     "write_evaluation",
     "write_groups",
     "write_labels",
     "write_page",
+    "write_several",
 ]

@@ -37,7 +37,7 @@ _SHELL = """<!doctype html>
 _ESCAPES = str.maketrans({character: f"\\u{ord(character):04x}" for character in "<>&"})
 
 
-def html_page(name: str, title: str, data: Any) -> str:
+def html_page(name: str, title: str, data: Any, style: str | None = None) -> str:
     """Return a page that holds all it needs: style, script, and data with pictures as data URIs.
 
     Data are untrusted, since names of classes and files are: they are JSON in ASCII without ``<``, ``>`` and ``&``, so
@@ -48,6 +48,7 @@ def html_page(name: str, title: str, data: Any) -> str:
         name: The template's.
         title: The title in the browser.
         data: What ``json`` can write, without NaN and infinity; the script finds it as ``data``.
+        style: The template whose style it has; None is its own.
 
     Raises:
         ValueError: There is a number that JSON does not have.
@@ -55,7 +56,8 @@ def html_page(name: str, title: str, data: Any) -> str:
     folder = resources.files("sar_infer.evaluation")
     body = (folder / f"{name}.html").read_text("utf-8")
     style, script = (
-        "\n".join((folder / f"{stem}.{kind}").read_text("utf-8") for stem in ("base", name)) for kind in ("css", "js")
+        "\n".join((folder / f"{stem}.{kind}").read_text("utf-8") for stem in ("base", own))
+        for kind, own in (("css", style or name), ("js", name))
     )
     digests = [
         f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}" for text in (style, script)
@@ -74,7 +76,7 @@ def html_page(name: str, title: str, data: Any) -> str:
     )
 
 
-def write_page(path: Path, name: str, title: str, data: Any) -> None:
+def write_page(path: Path, name: str, title: str, data: Any, style: str | None = None) -> None:
     """Write the file of `html_page`, whole or not at all.
 
     Args:
@@ -82,11 +84,12 @@ def write_page(path: Path, name: str, title: str, data: Any) -> None:
         name: The template's.
         title: The title in the browser.
         data: See `html_page`.
+        style: See `html_page`.
 
     Raises:
         WriteError: The file cannot be written.
     """
-    content = html_page(name, title, data).encode()
+    content = html_page(name, title, data, style).encode()
     try:
         write_atomically(path, [content])
     except OSError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from sar_infer.evaluation.evaluation import Evaluation
+from sar_infer.evaluation.evaluation import Evaluation, LeftOut
 
 WIDTH = 100
 _MOST_CLASSES = 20
@@ -30,12 +30,12 @@ def text_lines(evaluation: Evaluation, width: int = WIDTH) -> Iterator[str]:
         yield from (f"  {finding.name!r}: {finding.message}" for finding in evaluation.findings)
 
 
-def left_out_lines(evaluation: Evaluation) -> Iterator[str]:
+def left_out_lines(left_out: Sequence[LeftOut]) -> Iterator[str]:
     """Yield a line for each reason for which photos were left out, with the first photo; none for unreadable photos."""
-    counts = Counter(item.kind for item in evaluation.left_out)
+    counts = Counter(item.kind for item in left_out)
     for kind in ("learned", "repeated"):
         if counts[kind]:
-            first = next(item for item in evaluation.left_out if item.kind == kind)
+            first = next(item for item in left_out if item.kind == kind)
             count = "1 photo" if counts[kind] == 1 else f"{counts[kind]:,} photos"
             yield f"left out {count}, such as {first.image} of {first.label!r}: {first.reason}"
 

@@ -71,14 +71,14 @@ def decode_batches(
 
 
 def decode_photos(
-    images: Iterable[ImageSource], spec: Preprocess, batch_size: int
+    images: Iterable[ImageSource], spec: Preprocess, batch_size: int, *, several: bool = False
 ) -> Iterator[list[tuple[str, Floats | ImageError, bytes]]]:
     """Yield batches like ``decode_batches``, with the digest of each image's pixels (see ``decode_photo``)."""
 
     def decode(item: tuple[int, ImageSource]) -> tuple[str, Floats | ImageError, bytes]:
         name = source_name(item[1], item[0])
         try:
-            return name, *decode_photo(item[1], spec)
+            return name, *decode_photo(item[1], spec, several=several)
         except ImageError as error:
             return name, error, b""
 
@@ -86,7 +86,12 @@ def decode_photos(
 
 
 def decode_photo(
-    source: ImageSource, spec: Preprocess, formats: tuple[str, ...] = FORMATS, max_pixels: int = MAX_PIXELS
+    source: ImageSource,
+    spec: Preprocess,
+    formats: tuple[str, ...] = FORMATS,
+    max_pixels: int = MAX_PIXELS,
+    *,
+    several: bool = False,
 ) -> tuple[Floats, bytes]:
     """Return the encoder's input for one image, as ``decode_image`` does, and the SHA-256 of its upright RGB pixels.
 
@@ -96,7 +101,8 @@ def decode_photo(
         ImageError: The image cannot be read.
     """
     image = load_rgb(source, spec.fill, formats, max_pixels)
-    return scaled(fit(image, spec), spec), pixel_digest(image)
+    inputs = crops_to_input(image, spec) if several else scaled(fit(image, spec), spec)
+    return inputs, pixel_digest(image)
 
 
 def _batches(

@@ -10,6 +10,7 @@ import pytest
 
 from sar_infer.measures import (
     Z95,
+    average_precision,
     calibration_error,
     calibration_error_by_chance,
     confused_pairs,
@@ -82,3 +83,11 @@ def test_pairs_by_loops() -> None:
     assert {(one, other): count for one, other, count in pairs} == {pair: n for pair, n in counts.items() if n}
     order = [(-count, one, other) for one, other, count in pairs]
     assert order == sorted(order)
+
+
+def test_average_precision_is_scikit_learn_s() -> None:
+    metrics = pytest.importorskip("sklearn.metrics")
+    generator = np.random.default_rng(0)
+    for digits in (1, 9):  # with equal scores and without
+        scores, shows = generator.random(50).round(digits), generator.random(50) < 0.3
+        assert average_precision(scores, shows) == pytest.approx(metrics.average_precision_score(shows, scores))

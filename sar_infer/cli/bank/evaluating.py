@@ -11,30 +11,40 @@ import click
 from sar_infer.cli.bank.common import BankArguments, on_bank, opened, own_option, photos_option
 
 
-@on_bank({"Options": "photos html"})
-@photos_option("ROOT", "Photos that the bank has not used, one folder for each class. Repeatable.")
+@on_bank({"Options": "photos several html"})
+@photos_option(
+    "ROOT",
+    "Photos that the bank has not used, one folder for each class. With --several also a list (.csv, .json) of path "
+    "and labels. Repeatable.",
+)
+@own_option("--several", is_flag=True, help="Evaluate each class that a photo shows, from the photo and its quarters.")
 @own_option("--html", type=click.Path(path_type=Path), help="Also write one HTML page with the misclassified photos.")
-def evaluate(arguments: BankArguments, *, photos: Sequence[str], html: Path | None) -> None:
+def evaluate(arguments: BankArguments, *, photos: Sequence[str], several: bool, html: Path | None) -> None:
     """Evaluate BANK_FILE on labelled photos.
 
     Prints the accuracy of all photos and of each class, the most confused pairs, the calibration of scores, the share
     of unknown photos, and photos that may be in the wrong folder. Photos of the bank and duplicates are left out.
     Folders that are no class count as photos of no class.
 
+    With --several it prints precision, recall, mean average precision and empty answers. In a list, labels are
+    separated by |, and a photo of no class has none. A photo in several folders has all of their labels.
+
     Exit code: 0 if all photos were read; 1 if a photo could not be read; 2 if nothing was evaluated.
     """
     from sar_infer.bundle.bundle import bundle_name
-    from sar_infer.cli.evaluating import check_page, evaluated, labelled_photos, of_training, report
+    from sar_infer.cli.evaluating import check_page, evaluated, labelled_photos, of_training, report, report_several
 
     check_page(html)
     workspace = opened(arguments)
-    labelled = labelled_photos(photos, workspace.bank.lookup.get)
-    evaluation = evaluated(workspace.classifier, labelled)
+    title, lookup = f"Evaluation of {arguments.file.name}", workspace.bank.lookup.get
     facts = {
         "bank": str(arguments.file),
         "bundle": str(bundle_name(workspace.bundle.location)),
         "photos": ", ".join(photos),
     }
+    if several:
+        sys.exit(report_several(workspace.classifier, photos, lookup, arguments.form, html, title, facts))
+    evaluation = evaluated(workspace.classifier, labelled_photos(photos, lookup))
     training = of_training(evaluation, workspace.bundle, workspace.bank)
-    failed = report(evaluation, arguments.form, html, f"Evaluation of {arguments.file.name}", facts, training=training)
+    failed = report(evaluation, arguments.form, html, title, facts, training=training)
     sys.exit(min(1, failed))

@@ -227,3 +227,78 @@ def test_test_photos_in_the_wrong_folder_are_reported_and_refused_if_strict(bank
     assert refused.stdout == ""
     assert "Error: --strict, and 1 of 37 photos" in refused.stderr
     assert "--strict needs --evaluate" in run(held, "--strict", command=classify, code=2).stderr
+
+
+def pair_of(folder: Path, *names: str) -> Path:
+    """A photo of classes side by side, each with noise of its own."""
+    generator = np.random.default_rng(len(names[0]))
+    noise = [np.array(COLOURS[name]) + generator.normal(0, 8, (32, 32, 3)) for name in names]
+    path = folder / f"{'-'.join(names)}.png"
+    Image.fromarray(np.clip(np.concatenate(noise, 1), 0, 255).astype(np.uint8)).save(path)
+    return path
+
+
+def test_several_are_those_of_classify_and_the_labels_those_of_a_list(here: Path) -> None:
+    bank = run("create", "fitted.safetensors", "--photos", paint("known", 4, seed=1)) and "fitted.safetensors"
+    pairs = [("red", "green"), ("blue", "iris"), ("green", "iris")]
+    photos = [pair_of(here, *pair) for pair in pairs]
+    Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(here / "none.png")
+    Path("labels.csv").write_text(
+        "".join(["path,labels\n", *(f"{'-'.join(p)}.png,{'|'.join(p)}\n" for p in pairs), "none.png,\n"])
+    )
+    rows = [{"path": f"{'-'.join(pair)}.png", "labels": [*pair, "owl"]} for pair in pairs] + [
+        {"path": "none.png", "labels": ""}
+    ]
+    Path("labels.json").write_text(json.dumps(rows))
+    content, other = (
+        json.loads(
+            run("evaluate", bank, "--photos", name, "--several", "--format", "json", "--html", "page.html").stdout
+        )
+        for name in ("labels.csv", "labels.json")
+    )
+    paths = [*map(str, photos), "none.png"]
+    lines = run(*paths, "--bank", bank, "--several", "--format", "jsonl", command=classify).stdout.splitlines()
+    answers = [{one["label"] for one in json.loads(line)["labels"]} for line in lines]
+    assert [{one["label"] for one in answer["answers"]} for answer in content["answers"]] == answers
+    right = sum(len(answer & {*pair}) for answer, pair in zip(answers, pairs, strict=False))
+    assert right > 0
+    assert (content["recall"]["count"], content["recall"]["of"]) == (right, 6)
+    assert (content["precision"]["count"], content["precision"]["of"]) == (right, sum(map(len, answers)))
+    assert (content["empty"]["count"], content["empty"]["of"]) == (int(not answers[-1]), 1)
+    assert {one["name"]: one["recall"]["of"] for one in content["per_class"]} == {
+        "red": 1,
+        "green": 2,
+        "blue": 1,
+        "iris": 2,
+    }
+    assert other["other_labels"] == ["owl"]
+    assert {**other, "other_labels": [], "inputs": content["inputs"]} == content
+    assert "mean_average_precision" in Path("page.html").read_text("utf-8")
+
+
+def test_a_photo_in_two_folders_has_both_labels_and_learned_ones_are_left_out(here: Path) -> None:
+    bank = run("create", "fitted.safetensors", "--photos", paint("known", 4, seed=1)) and "fitted.safetensors"
+    photo = pair_of(here, "red", "green")
+    for name in ("red", "green"):
+        Path("held", name).mkdir(parents=True)
+        shutil.copy(photo, Path("held", name, "photo.png"))
+    shutil.copy(Path("known", "red", "0.png"), Path("held", "red", "0.png"))
+    content = json.loads(run("evaluate", bank, "--photos", "held", "--several", "--format", "json").stdout)
+    assert [answer["labels"] for answer in content["answers"]] == [["green", "red"]]
+    assert [item["kind"] for item in content["left_out"]] == ["learned"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "reason"),
+    [
+        ("x.csv", "photo,labels\na.png,red\n", "no column 'path'"),
+        ("x.csv", "path,labels\na.png,red\n", "'a.png' is no file"),
+        ("x.json", "[1]", "expected a list with path and labels"),
+        ("x.json", "{", "expected a list with path and labels"),
+        ("y.csv", None, "No such file"),
+    ],
+)
+def test_a_list_that_is_not_understood_is_refused(name: str, text: str | None, reason: str, bank: Path) -> None:
+    if text is not None:
+        Path(name).write_text(text)
+    assert reason in run("evaluate", bank, "--photos", name, "--several", code=2).stderr

@@ -169,4 +169,4 @@ def test_photos_that_were_left_out_have_a_line() -> None:
     left_out = [LeftOut("a.jpg", "ant", "learned", "seen"), LeftOut("b.jpg", "bee", "learned", "seen")]
     evaluation = evaluate(MIXED, 4, left_out=left_out)
     assert evaluation is not None
-    assert [*left_out_lines(evaluation)] == ["left out 2 photos, such as a.jpg of 'ant': seen"]
+    assert [*left_out_lines(evaluation.left_out)] == ["left out 2 photos, such as a.jpg of 'ant': seen"]
