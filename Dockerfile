@@ -11,8 +11,8 @@ COPY . .
 RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf \
     --mount=type=secret,id=ca.pem --mount=type=secret,id=constraints.txt \
     case "${DEVICE}" in \
-      cpu) sed -i 's/"onnxruntime-gpu/"onnxruntime/' pyproject.toml && set -- '.[serve]' ;; \
-      cuda) set -- '.[serve,cuda]' onnxruntime-gpu ;; \
+      cpu) sed -i 's/"onnxruntime-gpu/"onnxruntime/' pyproject.toml && set -- '.[serve,tokenizers]' ;; \
+      cuda) set -- '.[serve,tokenizers,cuda]' onnxruntime-gpu ;; \
       *) echo "DEVICE is cpu or cuda, not ${DEVICE}" >&2; exit 1 ;; \
     esac \
  && python3 -m venv --without-pip /venv \

@@ -36,6 +36,7 @@ class ExportOptions(TypedDict, total=False):
         handcrafted: Instead of a run: an untuned backbone with this template, such as ``a photo of a {}.``
         backbone: With ``handcrafted`` (default ``sar-mini``), or for a checkpoint that does not name its own.
         pretrained: Tag or file of the backbone's weights.
+        tokenizer: ``tokenizer.json`` of a backbone whose tokenizer is on the hub, instead of a download.
         photos: Folder of images on which to compare the graphs with torch; generated images by default.
         approximate: ``mean-image`` for a method whose prompt depends on the image.
         text: ``switched``: the learned prompt for the trained classes, the hand-crafted prompt for all other names.
@@ -46,6 +47,7 @@ class ExportOptions(TypedDict, total=False):
     handcrafted: str | None
     backbone: str | None
     pretrained: Place | None
+    tokenizer: Place | None
     photos: Place | None
     approximate: Literal["mean-image"] | None
     text: Literal["prompt", "switched"] | None
@@ -326,10 +328,10 @@ def check_export(run: Path | None, options: Mapping[str, Any]) -> None:
         raise ConfigError(f"unknown option {unknown[0]!r}, expected one of {', '.join(ExportOptions.__annotations__)}")
     template = options.get("handcrafted")
     if str(options.get("backbone") or "").startswith(TIMM):
-        if run is not None or template is not None or options.get("classes"):
+        if run is not None or template is not None or options.get("classes") or options.get("tokenizer"):
             raise ConfigError(
                 f"{options['backbone']} has no text tower, so its bundle knows classes by photos only: leave RUN, "
-                "--handcrafted and --classes out"
+                "--handcrafted, --classes and --tokenizer out"
             )
         return
     if (run is None) == (template is None):
@@ -345,15 +347,17 @@ def _source(run: Path | None, options: ExportOptions, tell: ProgressCallback) ->
     from sar_train.export.source import from_run, from_template
 
     phrases = _phrases(options.get("classes"), tell)
-    pretrained = _plain(options.get("pretrained"))
+    pretrained, tokenizer = _plain(options.get("pretrained")), options.get("tokenizer")
+    file = Path(tokenizer) if tokenizer else None
     if run is None:
         backbone = options.get("backbone") or "sar-mini"
-        return from_template(options.get("handcrafted") or "", phrases, backbone, pretrained)
+        return from_template(options.get("handcrafted") or "", phrases, backbone, pretrained, file)
     return from_run(
         run,
         phrases,
         backbone=options.get("backbone"),
         pretrained=pretrained,
+        tokenizer=file,
         approximate=options.get("approximate"),
         text=options.get("text") or "prompt",
         tell=tell,

@@ -31,7 +31,7 @@ Examples:
 
 GROUPS = {
     "Bundle": "out overwrite classes photos push",
-    "Untuned backbone": "handcrafted backbone pretrained",
+    "Untuned backbone": "handcrafted backbone pretrained tokenizer",
     "Output": "form",
 }
 
@@ -57,6 +57,11 @@ GROUPS = {
     "of timm (timm/NAME).  [default: sar-mini]",
 )
 @option("--pretrained", help="Tag or file of the backbone's weights.  [default: the weights of the run]")
+@option(
+    "--tokenizer",
+    type=click.Path(path_type=Path),
+    help="tokenizer.json of the backbone, next to its tokenizer_config.json.  [default: download it]",
+)
 @option(
     "--photos",
     type=click.Path(path_type=Path),

@@ -19,6 +19,7 @@ GROUPS = {
     "Options": "out precision template classes overwrite no_check form",
     "Files one by one": "image text tokenizer preprocess",
 }
+FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 
 
 @click.command("import", cls=Command, groups=GROUPS)
@@ -51,12 +52,12 @@ GROUPS = {
 )
 @option("--no-check", is_flag=True, help="Do not require that shipped photos find their names.")
 @option("--overwrite", is_flag=True, help="Replace a bundle in --out.")
-@option("--image", type=click.Path(path_type=Path), help="Image tower, without SOURCE.")
+@option("--image", type=FILE, help="Image tower, without SOURCE.")
 @option("--text", help="Text tower: a file, without SOURCE; with SOURCE, the folder or repository of its own.")
-@option("--tokenizer", type=click.Path(path_type=Path), help="tokenizer.json of the text tower.")
+@option("--tokenizer", type=FILE, help="tokenizer.json of the text tower.")
 @option(
     "--preprocess",
-    type=click.Path(path_type=Path),
+    type=FILE,
     help="preprocess_cfg.json of open_clip, or preprocessor_config.json of transformers.",
 )
 @format_option

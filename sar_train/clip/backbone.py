@@ -20,7 +20,7 @@ from timm.data.config import resolve_model_data_config
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from sar_infer.bundle.manifest import Preprocess
+from sar_infer.bundle.manifest import MANIFEST, Preprocess
 from sar_infer.errors import install
 from sar_train.clip import TIMM, mini
 from sar_train.clip.full_text import FullText, full_text
@@ -44,6 +44,10 @@ _NO_PROMPT = (
 _NO_TEXT = (
     "{0} has no text tower, so it knows classes by photos only: sar-export --backbone {0} --out BUNDLE, then "
     "sar-bank create FILE --photos FOLDER --bundle BUNDLE"
+)
+_BUNDLE = (
+    "{0}: is a bundle, whose ONNX graphs have no weights to train a prompt on: sar-bank create FILE --photos FOLDER "
+    "--bundle {0}, or name an open_clip model"
 )
 SCHEMES = ("hf-hub:", "local-dir:")
 """Names of models that are a repository or a folder with ``open_clip_config.json``, weights and tokenizer."""
@@ -153,7 +157,9 @@ class Backbone:
         return normalize(torch.stack(rows).mean(0), dim=-1)
 
 
-def load(name: str, pretrained: str | None = None, *, device: str = "cpu", seed: int = 0) -> Backbone:
+def load(
+    name: str, pretrained: str | None = None, *, tokenizer: Path | None = None, device: str = "cpu", seed: int = 0
+) -> Backbone:
     """Load a backbone.
 
     Args:
@@ -162,6 +168,8 @@ def load(name: str, pretrained: str | None = None, *, device: str = "cpu", seed:
         pretrained: an open_clip tag (downloaded) or a file; None means the weights that belong to the name, which
             those that ship, repositories, folders and timm's have. ``random`` means weights made by ``seed``, which
             only tests and timings want.
+        tokenizer: ``tokenizer.json`` of a model with a tokenizer of the hub, next to its ``tokenizer_config.json``,
+            instead of a download.
         device: where to put it.
         seed: for random weights.
 
@@ -182,7 +190,7 @@ def load(name: str, pretrained: str | None = None, *, device: str = "cpu", seed:
     model.eval().requires_grad_(requires_grad=False).to(device)
     if isinstance(model, TimmImages):
         return Backbone(name, pretrained or "", model, None, None, model.preprocess(), model.dim)
-    text, image = _text_tower(name, model), image_tower(model.visual)  # type: ignore[arg-type]
+    text, image = _text_tower(name, model, tokenizer), image_tower(model.visual)  # type: ignore[arg-type]
     dim = text.projection.shape[1] if isinstance(text, TextTower) else open_clip.get_model_config(name)["embed_dim"]
     return Backbone(name, pretrained or "", model, text, image, _preprocess(name, pretrained, model), int(dim))
 
@@ -229,6 +237,8 @@ def _refuse(name: str, pretrained: str | None, device: str) -> None:
         if pretrained not in (None, RANDOM):
             raise BackboneError(f"backbone {name}: brings its own weights; leave --pretrained out")
         return
+    if (Path(name) / MANIFEST).is_file():
+        raise BackboneError(_BUNDLE.format(name))
     if name not in open_clip.list_models():
         near = difflib.get_close_matches(name, open_clip.list_models(), n=3, cutoff=0.4)
         raise BackboneError(f"unknown backbone {name!r}; did you mean {', '.join(near) or 'sar-mini, ViT-B-16'}?")
@@ -350,20 +360,43 @@ def _spec(settings: Mapping[str, Any]) -> Preprocess:
     )
 
 
-def _text_tower(name: str, model: nn.Module) -> TextTower | FullText:
-    text: Any = getattr(model, "text", model)
-    pool = getattr(text, "pool_type", getattr(text, "text_pool_type", None))
+def _tokenizer(name: str, file: Path | None) -> Any:
+    """Return open_clip's tokenizer of a model.
+
+    Raises:
+        BackboneError: it cannot be loaded, or a file is given for a model with CLIP's own.
+    """
+    settings = (open_clip.get_model_config(name) or {}).get("text_cfg", {})
+    if file is not None and (file.name != "tokenizer.json" or not file.is_file()):
+        raise BackboneError(f"{file}: expected a file tokenizer.json, with tokenizer_config.json next to it")
+    if file is not None and "hf_tokenizer_name" not in settings:
+        raise BackboneError(f"backbone {name}: has CLIP's own tokenizer; leave --tokenizer out")
     try:
         with _quietly():
-            tokenizer = open_clip.get_tokenizer(name)
+            if file is None:
+                return open_clip.get_tokenizer(name)
+            return open_clip.tokenizer.HFTokenizer(
+                str(file.parent),
+                context_length=settings.get("context_length", open_clip.tokenizer.DEFAULT_CONTEXT_LENGTH),
+                tokenizer_mode=settings.get("tokenizer_mode"),
+                **settings.get("tokenizer_kwargs", {}),
+            )
     except ImportError as error:
         raise BackboneError(_explain(name, None, error)) from None
     except Exception as error:
         reason = textwrap.shorten(str(error), 200, placeholder=" …", break_on_hyphens=False)
+        if file is not None:
+            raise BackboneError(f"{file}: not a usable tokenizer ({reason})") from error
         raise BackboneError(
-            f"backbone {name}: its tokenizer could not be downloaded ({reason}); run this command once on a machine "
-            "with network, and copy what it leaves in HF_HOME"
+            f"backbone {name}: its tokenizer could not be downloaded ({reason}); name its file with sar-export "
+            "--tokenizer FILE, or run this command once on a machine with network, and copy what it leaves in HF_HOME"
         ) from error
+
+
+def _text_tower(name: str, model: nn.Module, file: Path | None) -> TextTower | FullText:
+    text: Any = getattr(model, "text", model)
+    pool = getattr(text, "pool_type", getattr(text, "text_pool_type", None))
+    tokenizer = _tokenizer(name, file)
     blocks = list(getattr(getattr(text, "transformer", None), "resblocks", []))
     is_clip = (
         pool == "argmax"

@@ -29,6 +29,7 @@ from onnx import helper, numpy_helper
 from onnx_ir.passes import Sequential, common
 from onnxscript import optimizer
 from torch import Tensor, nn
+from torch.nn.functional import normalize
 
 from sar_infer.storage.files import write_file
 from sar_train.errors import ExportError
@@ -39,6 +40,23 @@ LIMIT: int = onnx.checker.MAXIMUM_PROTOBUF
 SMALLEST = 4096
 """Elements that a tensor needs to be worth a node."""
 Floats = npt.NDArray[np.float32]
+
+
+class OpenClipEncoder(nn.Module):
+    """A tower as open_clip runs it, followed by normalisation to unit rows (N, D).
+
+    Args:
+        model: open_clip's model.
+        method: ``encode_image``, of pixels (N, 3, H, W), or ``encode_text``, of tokens (N, L).
+    """
+
+    def __init__(self, model: nn.Module, method: str) -> None:
+        super().__init__()
+        self.model, self.method = model, method
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Encode."""
+        return normalize(getattr(self.model, self.method)(inputs), dim=-1)
 
 
 def trace(module: nn.Module, example: Tensor, *, input_name: str, dynamic: Mapping[int, str]) -> onnx.ModelProto:

@@ -7,25 +7,11 @@ import dataclasses
 import onnx
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize
 
-from sar_train.clip.backbone import Backbone
 from sar_train.clip.image_tower import ImageTower
 from sar_train.clip.prompts import Prompts
-from sar_train.export.graph import trace
+from sar_train.export.graph import OpenClipEncoder, trace
 from sar_train.training.prompted import PromptedCLIP
-
-
-class OpenClipImageEncoder(nn.Module):
-    """The image tower that open_clip gives the backbone, followed by normalisation to unit rows."""
-
-    def __init__(self, backbone: Backbone) -> None:
-        super().__init__()
-        self.model = backbone.model
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Encode pixels (N, 3, H, W) as unit rows (N, D)."""
-        return normalize(self.model.encode_image(pixels), dim=-1)  # type: ignore[operator]
 
 
 class VisionTransformerEncoder(nn.Module):
@@ -53,7 +39,7 @@ def export_image_encoder(prompted: PromptedCLIP) -> onnx.ModelProto:
     backbone, tower = prompted.backbone, prompted.backbone.image
     encoder: nn.Module
     if tower is None:
-        encoder = OpenClipImageEncoder(backbone)
+        encoder = OpenClipEncoder(backbone.model, "encode_image")
     else:
         encoder = VisionTransformerEncoder(tower, prompted.image_prompts())
     size = backbone.preprocess.size

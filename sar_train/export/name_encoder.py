@@ -15,7 +15,6 @@ from dataclasses import dataclass
 import onnx
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize
 
 from sar_infer.text import TokenizerSpec
 from sar_train.clip.attention import KeyValue, attend, finish_block, project_heads
@@ -23,7 +22,7 @@ from sar_train.clip.full_text import FullText
 from sar_train.clip.prompts import Prompts, insert
 from sar_train.clip.text_tower import TextTower
 from sar_train.errors import ExportError
-from sar_train.export.graph import trace
+from sar_train.export.graph import OpenClipEncoder, trace
 from sar_train.methods.base import Classes
 from sar_train.training.prompted import Fixed, PromptedCLIP
 
@@ -211,19 +210,8 @@ class PaddedText(nn.Module):
         return self.get_buffer(f"prefix_key_{layer}"), self.get_buffer(f"prefix_value_{layer}")
 
 
-class FullTextEncoder(nn.Module):
-    """The text tower that open_clip gives the backbone, followed by normalisation to unit rows."""
-
-    def __init__(self, tower: FullText) -> None:
-        super().__init__()
-        self.model = tower.model
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Encode tokens (N, L) as unit rows (N, D)."""
-        return normalize(self.model.encode_text(tokens), dim=-1)  # type: ignore[operator]
-
-
 def export_full_text(tower: FullText) -> onnx.ModelProto:
     """Export the graph, for any number of texts of the tower's own length."""
     example = tower.tokens(["a", "b"], "{}").to(next(tower.model.parameters()).device)
-    return trace(FullTextEncoder(tower).eval(), example, input_name="tokens", dynamic={0: "batch"})
+    encoder = OpenClipEncoder(tower.model, "encode_text")
+    return trace(encoder.eval(), example, input_name="tokens", dynamic={0: "batch"})

@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime
-from onnx import compose, helper, numpy_helper, parser
+from onnx import compose, helper, numpy_helper, parser, version_converter
 from PIL import Image
 
 from sar_infer._arrays import Floats
@@ -56,6 +56,8 @@ MOST_DIFFERENCE = {"fp32": 1e-3, "fp16": 1e-3, "int8": 0.02}
 """Of a score, and of the probability of *unknown*, to the package's own."""
 SIZES = ((257, 255), (40, 50), (301, 97), (800, 600), (30, 900))
 """Widths and heights of the generated images."""
+ANTIALIAS = 18
+"""First version of ONNX's operators whose ``Resize`` has it."""
 _TARGETS = {
     "squash": "target = Identity (square)",
     "shortest": """
@@ -216,6 +218,8 @@ def _joined(
     encoder: onnx.ModelProto, spec: Preprocess, classes: ClassSet, *, batch: bool, several: bool
 ) -> onnx.ModelProto:
     """Return the graph from pixels to scores around an image encoder."""
+    if any(one.domain in ("", "ai.onnx") and one.version < ANTIALIAS for one in encoder.opset_import):
+        encoder = version_converter.convert_version(encoder, ANTIALIAS)  # as published towers may be
     versions = [(one.domain, one.version) for one in encoder.opset_import]
     header = f"<ir_version: {encoder.ir_version}, opset_import: [{', '.join(f'{d!r}: {v}' for d, v in versions)}]>"
     header = header.replace("'", '"')

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from sar_infer._arrays import Floats
-from sar_infer.bundle.manifest import IMAGE_ENCODER, NAME_ENCODER, TOKENIZER, TOKENIZER_JSON, Parity, Preprocess
+from sar_infer.bundle.manifest import IMAGE_ENCODER, NAME_ENCODER, Parity, Preprocess
 from sar_infer.encoders.encoders import Encoder
 from sar_infer.encoders.parity import (
     BATCHES,
@@ -28,7 +28,7 @@ from sar_infer.text import TokenizerSpec
 from sar_infer.text.tokenizer import JsonTokenizer, Tokenizer, encode_name, token_row
 from sar_train.clip.full_text import FullText
 from sar_train.errors import ExportError
-from sar_train.export.sealing import refuse
+from sar_train.export.sealing import open_tokenizer, refuse
 from sar_train.training.prompted import PromptedCLIP
 
 MOST_NAMES_AT_ONCE = 128
@@ -65,7 +65,8 @@ def compare(
     """
     width = prompted.backbone.embed_dim
     images: list[Path | int] = [*photos, *range(sum(BATCHES) - len(photos))]
-    pixels = (np.stack([_pixels(item, prompted.backbone.preprocess) for item in batch]) for batch in in_batches(images))
+    own = prompted.backbone.preprocess
+    pixels = (np.stack([pixels_of(item, own) for item in batch]) for batch in in_batches(images))
     encoder = Encoder(folder / IMAGE_ENCODER, width, "cpu")
     rows, reference = _both(
         pixels,
@@ -80,8 +81,7 @@ def compare(
     )
     if spec is None:
         return Parity(len(images), cosine, agreement, 0, 0.0)
-    bpe = spec.kind == "clip-bpe"
-    tokenizer = Tokenizer.open(folder / TOKENIZER) if bpe else JsonTokenizer.open(folder / TOKENIZER_JSON, spec.clean)
+    tokenizer = open_tokenizer(folder, spec)
     named = Encoder(folder / NAME_ENCODER, width, "cpu")
     tokens = {
         name: token_row(spec, encode_name(tokenizer, spec, name))
@@ -125,10 +125,15 @@ def _both(
     return np.concatenate([rows for rows, _ in pairs]), np.concatenate([rows for _, rows in pairs])
 
 
-def _pixels(image: Path | int, spec: Preprocess) -> Floats:
+def pixels_of(image: Path | int, spec: Preprocess) -> Floats:
+    """Return the input (3, S, S) of a photo, or of the generated image of a seed.
+
+    Raises:
+        ImageError: the photo cannot be read; the message names it.
+    """
     if isinstance(image, int):
         return self_test_pixels(spec, image)
     try:
         return decode_image(image, spec)
     except ImageError as error:
-        raise ImageError(f"{image}: {error}") from None
+        raise ImageError(f"{image}: {error}", error.kind) from None

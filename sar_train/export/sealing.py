@@ -13,6 +13,7 @@ from sar_infer.bundle.writing import seal
 from sar_infer.encoders.parity import Check, checks
 from sar_infer.storage.files import write_file
 from sar_infer.text import TokenizerSpec
+from sar_infer.text.tokenizer import JsonTokenizer, Tokenizer
 from sar_train.errors import ExportError
 
 SELF_TEST_SEED = 2024
@@ -29,6 +30,17 @@ def write_tokenizer(folder: Path, spec: TokenizerSpec, vocabulary: bytes) -> Non
         write_file(folder / TOKENIZER, gzip.compress(vocabulary, 9, mtime=0))
     else:
         write_file(folder / TOKENIZER_JSON, vocabulary)
+
+
+def open_tokenizer(folder: Path, spec: TokenizerSpec) -> Tokenizer | JsonTokenizer:
+    """Open what `write_tokenizer` wrote.
+
+    Raises:
+        BundleError: It is damaged.
+    """
+    if spec.kind == "clip-bpe":
+        return Tokenizer.open(folder / TOKENIZER)
+    return JsonTokenizer.open(folder / TOKENIZER_JSON, spec.clean)
 
 
 def complete(folder: Path, manifest: Manifest, bank: ClassBank) -> Manifest:

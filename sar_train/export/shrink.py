@@ -32,11 +32,9 @@ from sar_infer.encoders.parity import Logits, same_answer
 from sar_infer.encoders.processor import processor
 from sar_infer.encoders.self_test import self_test_cosine, self_test_pixels
 from sar_infer.encoders.sessions import open_session
-from sar_infer.errors import ImageError
-from sar_infer.images.load import load_rgb
-from sar_infer.images.preprocess import to_input
 from sar_train.errors import ConfigError, ExportError
 from sar_train.export.graph import OUTPUT, write_graph
+from sar_train.export.parity import pixels_of
 from sar_train.training.record import versions
 
 LEAST_COSINE, LEAST_AGREEMENT = 0.99, 0.95
@@ -274,13 +272,7 @@ def _cosines(reference: Floats, rows: Floats) -> Floats:
 
 def _batches(photos: Sequence[Path], spec: Preprocess) -> Iterator[Floats]:
     for start in range(0, len(photos), BATCH):
-        inputs = []
-        for path in photos[start : start + BATCH]:
-            try:
-                inputs.append(to_input(load_rgb(path, spec.fill), spec))
-            except ImageError as error:
-                raise ImageError(f"{path}: {error}") from None
-        yield np.stack(inputs)
+        yield np.stack([pixels_of(path, spec) for path in photos[start : start + BATCH]])
 
 
 def speedup(reference: Path, path: Path, batch: Floats) -> float:

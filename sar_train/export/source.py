@@ -116,6 +116,7 @@ def from_run(
     *,
     backbone: str | None = None,
     pretrained: str | None = None,
+    tokenizer: Path | None = None,
     approximate: str | None = None,
     text: Literal["prompt", "switched"] = "prompt",
     tell: Callable[[str], None] = lambda _: None,
@@ -127,6 +128,7 @@ def from_run(
         phrases: the bank; the names of the run by default.
         backbone: its name, if the run does not give it.
         pretrained: where the weights are now, if they have moved since the run.
+        tokenizer: the file, if it is not to be downloaded.
         approximate: ``mean-image``: export a method whose prompt depends on the image with the mean image's prompt.
         text: ``switched``: the learned prompt embeds the classes that it was trained on, the hand-crafted prompt all
             others, names that are added to the bundle included.
@@ -142,7 +144,7 @@ def from_run(
     learned = run.method != HANDCRAFTED and (fitted is None or fitted.prompt == "learned")
     per_image = learned and methods.get(run.method).per_image
     _check_request(path, run, learned=learned, per_image=per_image, approximate=approximate, text=text)
-    loaded = _own_backbone(path, run, backbone, pretrained)
+    loaded = _own_backbone(path, run, backbone, pretrained, tokenizer)
     phrases = spoken_phrases(phrases or {name: (name,) for name in run.class_names})
     if not phrases:
         raise RunError(f"{path}: knows no class names; give them with --classes FILE")
@@ -187,14 +189,16 @@ def _check_request(path: Path, run: Run, *, learned: bool, per_image: bool, appr
         )
 
 
-def _own_backbone(path: Path, run: Run, backbone: str | None, pretrained: str | None) -> Backbone:
+def _own_backbone(
+    path: Path, run: Run, backbone: str | None, pretrained: str | None, tokenizer: Path | None
+) -> Backbone:
     """Load the backbone that a run was trained on, with the very weights."""
     name = run.backbone_name or backbone
     if not name:
         raise ConfigError(f"{path}: does not name its backbone; add --backbone and --pretrained")
     if backbone not in (None, name):
         raise ConfigError(f"{path}: was trained on {name}, not on {backbone}; leave --backbone out")
-    loaded = backbones.load(name, pretrained or run.pretrained)
+    loaded = backbones.load(name, pretrained or run.pretrained, tokenizer=tokenizer)
     if run.weights_digest not in ("", loaded.weights_digest):
         raise RunError(
             f"{path}: was trained on weights {run.weights_digest[:12]}…, but {name} has {loaded.weights_digest[:12]}… "
@@ -204,7 +208,11 @@ def _own_backbone(path: Path, run: Run, backbone: str | None, pretrained: str | 
 
 
 def from_template(
-    template: str, phrases: Mapping[str, Sequence[str]], name: str, pretrained: str | None
+    template: str,
+    phrases: Mapping[str, Sequence[str]],
+    name: str,
+    pretrained: str | None,
+    tokenizer: Path | None = None,
 ) -> ExportSource:
     """Return an untuned backbone with a hand-crafted template.
 
@@ -212,7 +220,7 @@ def from_template(
         ConfigError: not a template.
         BackboneError: the backbone cannot be loaded, or has no text tower.
     """
-    loaded = backbones.load(name, pretrained)
+    loaded = backbones.load(name, pretrained, tokenizer=tokenizer)
     if loaded.tower is None:
         return ExportSource(handcrafted(loaded, ""), {}, PHOTOS_ONLY)
     licences = _licences(loaded)

@@ -25,8 +25,6 @@ from sar_infer.bundle.manifest import (
     IMAGE_ENCODER,
     NAME_ENCODER,
     SCHEMA_VERSION,
-    TOKENIZER,
-    TOKENIZER_JSON,
     Manifest,
     Preprocess,
     Provenance,
@@ -36,8 +34,7 @@ from sar_infer.bundle.writing import link_or_copy, staged
 from sar_infer.encoders.encoders import ImageEncoder, NameEncoder, unit_rows
 from sar_infer.encoders.parity import MIN_COSINE
 from sar_infer.encoders.self_test import self_test_pixels
-from sar_infer.images.load import load_rgb
-from sar_infer.images.preprocess import to_input
+from sar_infer.images.prefetch import decode_image
 from sar_infer.storage.strict_json import canonical_digest
 from sar_infer.text import TokenizerSpec
 from sar_infer.text.names import Phrases
@@ -46,9 +43,16 @@ from sar_train.errors import ConfigError
 from sar_train.export.importing.checks import agreement, parity, published_rows, shipped_photos
 from sar_train.export.importing.graphs import IMAGE_INPUTS, TEXT_INPUTS, Published, read_graph, write_wrapped
 from sar_train.export.importing.preprocessing import read_preprocess
-from sar_train.export.importing.sources import Towers
+from sar_train.export.importing.sources import Towers, section
 from sar_train.export.importing.tokens import read_tokenizer, takes_mask
-from sar_train.export.sealing import SELF_TEST_SEED, complete, refuse, self_test_vector, write_tokenizer
+from sar_train.export.sealing import (
+    SELF_TEST_SEED,
+    complete,
+    open_tokenizer,
+    refuse,
+    self_test_vector,
+    write_tokenizer,
+)
 
 _PUBLISHED = "published"
 """Folder of the published files while the bundle is made."""
@@ -123,34 +127,29 @@ def import_bundle(
     with staged(out, overwrite=overwrite) as folder:
         tell(f"image tower {towers.image}")
         image = read_graph(towers.images, towers.image, IMAGE_INPUTS)
-        _check_sides(image, preprocess)
         photos = shipped_photos()
         pixels = [self_test_pixels(preprocess, SELF_TEST_SEED)]
-        pixels += [to_input(load_rgb(path, preprocess.fill), preprocess) for path in photos.values()]
+        pixels += [decode_image(path, preprocess) for path in photos.values()]
         published = _wrapped(image, folder, IMAGE_ENCODER, "pixels", np.stack(pixels))
         dim = published.shape[1]
         encoder = ImageEncoder(folder / IMAGE_ENCODER, dim, "cpu")
         rows = np.concatenate([encoder.encode(one[np.newaxis]) for one in pixels])
         refuse(parity(towers.image, rows, published))
-        text, table = None, dict[str, float]()
+        text, tables = None, dict[str, Any]()
         if towers.text is not None:
             tell(f"text tower {towers.text}")
             text = _text(towers, towers.text, options.template, folder, [*photos], dim)
-            table = _agreement(rows[1:], text.rows([*photos]), check=options.check)
+            if options.check:
+                correct = agreement(rows[1:], text.rows([*photos]))
+                tables["import"] = {"photos": len(photos), "nearest to their own name": correct}
         shutil.rmtree(folder / _PUBLISHED)
         tell("opening the bundle")
         manifest = _manifest(towers, image, text, preprocess, options, rows[0], command)
-        manifest = dataclasses.replace(manifest, quality=Quality(notes=_notes(towers), tables=table))
+        note = f"published ONNX towers, {towers.layout}; the logit scale is not the trained one, which is not published"
+        manifest = dataclasses.replace(manifest, quality=Quality(notes=(note,), tables=tables))
         bank = _bank(manifest, image, text, options.classes)
         bank.save(folder / BANK)
         return complete(folder, manifest, bank)
-
-
-def _check_sides(image: Published, preprocess: Preprocess) -> None:
-    expected = (3, preprocess.size, preprocess.size)
-    axes = image.port.shape[1:]
-    if len(axes) != 3 or any(isinstance(axis, int) and axis != side for axis, side in zip(axes, expected, strict=True)):
-        raise ConfigError(f"{image.name}: takes images {[*axes]}, and its preprocessing makes {[*expected]}")
 
 
 def _wrapped(
@@ -172,10 +171,7 @@ def _text(towers: Towers, graph: str, template: str, folder: Path, names: Sequen
     length = _length(published, towers.texts.json(towers.config), hides_padding=hides_padding)
     vocabulary, spec, padded = read_tokenizer(towers, template, length)
     write_tokenizer(folder, spec, vocabulary)
-    if spec.kind == "clip-bpe":
-        tokenizer: Tokenizer | JsonTokenizer = Tokenizer.open(folder / TOKENIZER)
-    else:
-        tokenizer = JsonTokenizer.open(folder / TOKENIZER_JSON, spec.clean)
+    tokenizer = open_tokenizer(folder, spec)
     ids = [encode_name(tokenizer, spec, name) for name in names]
     tokens = np.array([token_row(spec, one) for one in ids], np.int64)
     end_token = spec.end_token if hides_padding else None
@@ -201,26 +197,16 @@ def _text(towers: Towers, graph: str, template: str, folder: Path, names: Sequen
 
 def _length(tower: Published, config: Mapping[str, Any], *, hides_padding: bool) -> int:
     """Return the positions of a text tower: the graph's own, or what the configuration states."""
-    axis, own = tower.port.shape[1], config.get("text_cfg") or config.get("text_config") or config
-    stated = own.get("context_length", own.get("max_position_embeddings", _LENGTHS.get(config.get("model_type", ""))))
+    axis, own = tower.port.shape[1], section(config, "text_cfg") or section(config, "text_config") or config
+    default = _LENGTHS.get(str(config.get("model_type")))
+    stated = own.get("context_length", own.get("max_position_embeddings", default))
     if isinstance(axis, int):
         return axis
     if hides_padding:
-        return min(stated or _MASKED_LENGTH, _MASKED_LENGTH)
+        return min(stated, _MASKED_LENGTH) if type(stated) is int else _MASKED_LENGTH
     if type(stated) is not int:
         raise ConfigError(f"{tower.name}: takes any length, and no config.json states max_position_embeddings")
     return stated
-
-
-def _agreement(images: Floats, names: Floats, *, check: bool) -> dict[str, Any]:
-    """Return the table of the check for the manifest."""
-    if not check:
-        return {}
-    return {"import": {"photos": len(images), "nearest to their own name": agreement(images, names)}}
-
-
-def _notes(towers: Towers) -> tuple[str, ...]:
-    return (f"published ONNX towers, {towers.layout}; the logit scale is not the trained one, which is not published",)
 
 
 def _manifest(
@@ -277,8 +263,8 @@ def _bank(manifest: Manifest, image: Published, text: _Text | None, classes: Phr
     images_digest = canonical_digest([image.digest, image.output.name, dataclasses.asdict(manifest.preprocess)])
     rows = np.empty((0, manifest.embed_dim), np.float32)
     if text is not None and classes:
-        groups = [text.rows(phrases) for phrases in classes.values()]
-        rows = unit_rows(np.stack([group.mean(0) for group in groups]))
+        each = iter(text.rows([phrase for phrases in classes.values() for phrase in phrases]))
+        rows = unit_rows(np.stack([np.mean([next(each) for _ in phrases], axis=0) for phrases in classes.values()]))
     return ClassBank.of(
         tuple(classes),
         rows,

@@ -17,7 +17,8 @@ from sar_infer.encoders.sessions import open_session, run_options
 from sar_infer.encoders.waiting import TRIAL_SECONDS, within
 from sar_infer.errors import reason_of
 from sar_train.errors import ConfigError, ExportError
-from sar_train.export.importing.graphs import MASK, Published
+from sar_train.export.importing.graphs import Published
+from sar_train.export.importing.tokens import MASK
 
 _PHOTOS = Path(__file__).with_name("photos")
 _CHANCE = 0.01
@@ -61,7 +62,11 @@ def published_rows(tower: Published, graph: Path, items: npt.NDArray[Any], end_t
             raise ConfigError(f"{tower.name}: has given no answer within {TRIAL_SECONDS:g} s") from None
         except Exception as error:  # onnxruntime's own errors share no base class
             raise ConfigError(f"{tower.name}: onnxruntime cannot run this graph: {reason_of(error)}") from None
+        if run[0].ndim != 2 or len(run[0]) != 1:
+            raise ConfigError(f"{tower.name}: expected an embedding (1, D) of one input, got {run[0].shape}")
         rows.append(run[0][0])
+    if len({len(row) for row in rows}) != 1:
+        raise ConfigError(f"{tower.name}: gives embeddings of several lengths")
     return unit_rows(np.array(rows, np.float32))
 
 

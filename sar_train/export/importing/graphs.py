@@ -17,10 +17,11 @@ from sar_infer.bundle.manifest import file_entry
 from sar_infer.storage.files import write_file
 from sar_train.errors import ConfigError
 from sar_train.export.importing.sources import Source
+from sar_train.export.importing.tokens import MASK
 
 LIMIT: int = onnx.checker.MAXIMUM_PROTOBUF
 """Largest size of a graph in bytes; a bundle has no external data."""
-IMAGE_INPUTS, TEXT_INPUTS, MASK = ("image", "pixel_values"), ("text", "input_ids"), "attention_mask"
+IMAGE_INPUTS, TEXT_INPUTS = ("image", "pixel_values"), ("text", "input_ids")
 OUTPUTS = ("embedding", "image_embeds", "text_embeds", "image_embedding", "text_embedding", "pooler_output")
 """The projected output first."""
 DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
@@ -79,8 +80,8 @@ def read_graph(source: Source, name: str, inputs: Sequence[str]) -> Published:
         ConfigError: It is not ONNX, wants other inputs, has operators that onnxruntime does not have or no output with
             one embedding for each item, or its data are elsewhere or above 2 GiB.
     """
+    _limited(source.size(name), source, name)
     path = source.get(name)
-    _limited(path.stat().st_size, source, name)
     try:
         model = onnx.load(str(path), load_external_data=False)
     except Exception as error:  # protobuf's own errors share no base class
@@ -90,6 +91,9 @@ def read_graph(source: Source, name: str, inputs: Sequence[str]) -> Published:
     accepted = [port for port in ports if port in inputs]
     if len(accepted) != 1 or ports.keys() - {accepted[0], MASK}:
         raise ConfigError(f"{path}: expected one input, {' or '.join(inputs)}, got {', '.join(ports)}")
+    axes = 4 if inputs is IMAGE_INPUTS else 2
+    if len(ports[accepted[0]].shape) != axes:
+        raise ConfigError(f"{path}: expected {axes} axes of input {accepted[0]}, got {[*ports[accepted[0]].shape]}")
     own = {function.domain for function in model.functions} | {*DOMAINS}
     if custom := sorted(f"{node.domain}:{node.op_type}" for node in model.graph.node if node.domain not in own):
         raise ConfigError(f"{path}: needs the custom operator {custom[0]}, which onnxruntime does not have")
@@ -107,25 +111,39 @@ def _read_data(model: onnx.ModelProto, source: Source, name: str) -> list[Path]:
     """Read outside data of a model's weights into it; return their files, each a file next to the graph."""
     files: dict[str, Path] = {}
     outside = [tensor for tensor in model.graph.initializer if tensor.data_location == TensorProto.EXTERNAL]
-    sizes = [math.prod(tensor.dims) * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize for tensor in outside]
+    sizes = [_bytes_of(tensor, f"{source.label}: {name}") for tensor in outside]
     _limited(model.ByteSize() + sum(sizes), source, name)
     for tensor, size in zip(outside, sizes, strict=True):
         about = {entry.key: entry.value for entry in tensor.external_data}
-        location = about.get("location", "")
-        file = PurePosixPath(name).with_name(location or "?").as_posix() if location == Path(location).name else ""
-        if not file or "\\" in location:
+        location, offset = about.get("location", ""), about.get("offset", "0")
+        if location in ("", ".", "..") or {"/", "\\"} & {*location}:
             raise ConfigError(f"{source.label}: {name} refers to data beyond its folder: {location!r:.80}")
+        file = PurePosixPath(name).with_name(location).as_posix()
         if not source.has(file):
             raise ConfigError(f"{source.label}: {name} needs its data, {file}, which is missing")
-        files.setdefault(file, source.get(file))
-        with files[file].open("rb") as stream:
-            stream.seek(int(about.get("offset", 0)))
-            tensor.raw_data = stream.read(size)
-        if len(tensor.raw_data) != size or int(about.get("length", size)) != size:
+        if file not in files:
+            _limited(source.size(file), source, name)
+            files[file] = source.get(file)
+        if offset.isdecimal() and int(offset) <= source.size(file) and about.get("length", str(size)) == str(size):
+            with files[file].open("rb") as stream:
+                stream.seek(int(offset))
+                tensor.raw_data = stream.read(size)
+        if len(tensor.raw_data) != size:
             raise ConfigError(f"{source.label}: {file}: expected {size:,} bytes of weights for {tensor.name!r:.80}")
         tensor.ClearField("external_data")
         tensor.ClearField("data_location")
     return [files[file] for file in sorted(files)]
+
+
+def _bytes_of(tensor: onnx.TensorProto, label: str) -> int:
+    """Return the size of a tensor's values."""
+    try:
+        size: int = math.prod(tensor.dims) * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    except KeyError:
+        size = -1
+    if size < 0 or min(tensor.dims, default=0) < 0:
+        raise ConfigError(f"{label}: weights {tensor.name!r:.80} have no type or shape that ONNX knows")
+    return size
 
 
 def _limited(size: int, source: Source, name: str) -> None:
@@ -148,7 +166,10 @@ def write_wrapped(path: Path, tower: Published, port: str, end_token: int | None
         ConfigError: It is not a sound graph.
         OSError: It cannot be written.
     """
-    model = compose.add_prefix(tower.model, _PREFIX, inplace=True)
+    try:
+        model = compose.add_prefix(tower.model, _PREFIX, inplace=True)
+    except Exception as error:  # a graph in a graph without end
+        raise ConfigError(f"{tower.name}: not a sound graph ({error})") from None
     graph = model.graph
     front, back, constants = list[onnx.NodeProto](), list[onnx.NodeProto](), dict[str, object]()
 
@@ -166,7 +187,7 @@ def write_wrapped(path: Path, tower: Published, port: str, end_token: int | None
         add(front, "Equal", [port, port], "shown")
     if tower.mask:
         add(front, "Cast", ["shown"], _PREFIX + MASK, to=tower.mask.kind)
-    opset = next(one.version for one in model.opset_import if one.domain in ("", "ai.onnx"))
+    opset = max((one.version for one in model.opset_import if one.domain in ("", "ai.onnx")), default=1)
     constants["least"] = np.float32(np.finfo(np.float32).tiny)
     add(back, "Cast", [_PREFIX + tower.output.name], "output", to=TensorProto.FLOAT)
     if opset < 18:

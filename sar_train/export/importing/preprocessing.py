@@ -11,9 +11,12 @@ from sar_train.errors import ConfigError
 
 _RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
 """Pillow's numbers."""
-_SWITCHES = {"do_resize": True, "do_rescale": True, "do_convert_rgb": True, "do_pad": False}
-"""Defaults of transformers for switches that a configuration may leave out."""
-_READ = {"size", "crop_size", "do_center_crop", "resample", "rescale_factor", "do_normalize", "image_mean", "image_std"}
+_OPEN_CLIP = {key: key for key in ("size", "resize_mode", "interpolation", "mean", "std")}
+_TRANSFORMERS = {"size": "size", "interpolation": "resample", "mean": "image_mean", "std": "image_std"}
+"""Fields of a bundle by keys of a configuration, which must state them."""
+_FIXED = {"mode": "RGB", "do_resize": True, "do_rescale": True, "do_convert_rgb": True, "do_pad": False}
+"""The values that keys may have, which are defaults too."""
+_READ = {"crop_size", "do_center_crop", "rescale_factor", "do_normalize"}
 _NO_EFFECT = {
     "image_processor_type", "feature_extractor_type", "processor_class", "auto_map", "data_format", "default_to_square",
     "model_input_names", "return_tensors", "input_data_format", "device", "disable_grouping", "use_fast", "backend",
@@ -25,64 +28,52 @@ def read_preprocess(config: Mapping[str, Any], label: str) -> Preprocess:
     """Return how images become input.
 
     Args:
-        config: The configuration.
+        config: The configuration, of open_clip or transformers.
         label: Its name, for messages.
 
     Raises:
         ConfigError: A key is missing or not understood, or has a value that a bundle cannot state.
         BundleError: A value has the wrong type.
     """
-    values = _of_open_clip(config, label) if "interpolation" in config else _of_transformers(config, label)
+    if "max_num_patches" in config:
+        raise ConfigError(f"{label}: max_num_patches: images of any shape (NaFlex); expected a model of fixed size")
+    config = {key: value for key, value in config.items() if value is not None}
+    if not config.get("do_normalize", True):
+        config |= {"image_mean": [0.0] * 3, "image_std": [1.0] * 3}
+    by_open_clip = "interpolation" in config
+    fields, others = (_OPEN_CLIP, {"fill_color"}) if by_open_clip else (_TRANSFORMERS, _READ | _NO_EFFECT)
+    if unread := sorted(config.keys() - {*fields.values(), *_FIXED, *others}):
+        raise ConfigError(f"{label}: key {unread[0]!r:.80} is not understood, and may change the pixels")
+    for key, expected in _FIXED.items():
+        if config.get(key, expected) != expected:
+            raise _unsupported(label, key, config[key], expected)
+    values = {field: _value(config, key, label) for field, key in fields.items()}
+    values["fill"] = config.get("fill_color", 0)
+    values["size"] = _side(config, "size", label)
+    if not by_open_clip:
+        values |= _as_transformers_do(config, values["size"], label)
     if values["interpolation"] not in ("bicubic", "bilinear"):
         raise _unsupported(label, "interpolation", values["interpolation"], "bicubic or bilinear")
     preprocess: Preprocess = build(Preprocess, values, label)
     return preprocess
 
 
-def _of_open_clip(config: Mapping[str, Any], label: str) -> dict[str, Any]:
-    _refuse_other_keys(config, {"size", "mode", "mean", "std", "interpolation", "resize_mode", "fill_color"}, label)
-    if config.get("mode", "RGB") != "RGB":
-        raise _unsupported(label, "mode", config["mode"], "RGB")
-    return {
-        "size": _side(config, "size", label),
-        "resize_mode": _value(config, "resize_mode", label),
-        "interpolation": _value(config, "interpolation", label),
-        "mean": _value(config, "mean", label),
-        "std": _value(config, "std", label),
-        "fill": config.get("fill_color", 0),
-    }
-
-
-def _of_transformers(config: Mapping[str, Any], label: str) -> dict[str, Any]:
-    if "max_num_patches" in config:
-        raise ConfigError(f"{label}: max_num_patches: images of any shape (NaFlex); expected a model of fixed size")
-    config = {key: value for key, value in config.items() if value is not None}
-    _refuse_other_keys(config, _READ | _NO_EFFECT | _SWITCHES.keys(), label)
-    for key, expected in _SWITCHES.items():
-        if config.get(key, expected) is not expected:
-            raise _unsupported(label, key, config[key], expected)
+def _as_transformers_do(config: Mapping[str, Any], side: int, label: str) -> dict[str, Any]:
+    """Return the fields that transformers states in other words than a bundle."""
     factor = config.get("rescale_factor", _FLOAT_OF_A_BYTE)
     if not isinstance(factor, float) or abs(factor - _FLOAT_OF_A_BYTE) > 1e-9:
         raise _unsupported(label, "rescale_factor", factor, "1/255, pixels scaled to 0..1")
-    size, crop = _value(config, "size", label), config.get("do_center_crop")
+    crop, size, resample = config.get("do_center_crop"), config["size"], config["resample"]
     if crop is None and "crop_size" in config:
         raise ConfigError(f"{label}: has crop_size, and does not state do_center_crop")
     whole = not isinstance(size, int) and "shortest_edge" not in size
-    side = _side(config, "size", label)
     if not crop and not whole:
         raise ConfigError(f"{label}: resizes the shortest edge and does not crop; expected a square")
-    if crop and _side(config, "crop_size", label) != side:
-        raise ConfigError(
-            f"{label}: resizes to {side} and crops to {_side(config, 'crop_size', label)} pixels; a bundle has one size"
-        )
-    normalised = config.get("do_normalize", True)
-    resample = _value(config, "resample", label)
+    if crop and (cropped := _side(config, "crop_size", label)) != side:
+        raise ConfigError(f"{label}: resizes to {side} and crops to {cropped} pixels; a bundle has one size")
     return {
-        "size": side,
         "resize_mode": "squash" if whole else "shortest",
-        "interpolation": _RESAMPLE.get(resample, resample),
-        "mean": _value(config, "image_mean", label) if normalised else [0.0] * 3,
-        "std": _value(config, "image_std", label) if normalised else [1.0] * 3,
+        "interpolation": _RESAMPLE.get(resample, "") if isinstance(resample, int) else resample,
         "crop": "floor",
     }
 
@@ -102,11 +93,6 @@ def _value(config: Mapping[str, Any], key: str, label: str) -> Any:
         return config[key]
     except KeyError:
         raise ConfigError(f"{label}: does not state {key}") from None
-
-
-def _refuse_other_keys(config: Mapping[str, Any], known: set[str], label: str) -> None:
-    if other := sorted(config.keys() - known):
-        raise ConfigError(f"{label}: key {other[0]!r:.80} is not understood, and may change the pixels")
 
 
 def _unsupported(label: str, key: str, value: Any, expected: object) -> ConfigError:

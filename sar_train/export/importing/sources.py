@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,8 +16,17 @@ Precision = Literal["fp32", "fp16"]
 LARGEST_TEXT = 2**27
 """Bytes of a JSON or text file; the largest tokenizers of today have 35 MB."""
 _SUFFIXES: dict[Precision, str] = {"fp32": ".onnx", "fp16": "_fp16.onnx"}
-_LICENCE = re.compile(r"---\n(?:.*\n)*?license:[ \t]*['\"]?([^\s'\"#]+)")
+_LICENCE = re.compile(r"^license:[ \t]*['\"]?([^\s'\"#]+)", re.MULTILINE)
 _PREPROCESS, _CONFIG, _TOKENIZER = "preprocessor_config.json", "config.json", "tokenizer.json"
+_LAYOUTS = (
+    ("visual/ and textual/ (Immich)", "visual/model", "visual/preprocess_cfg.json",
+     "textual/model", f"textual/{_TOKENIZER}"),
+    ("two towers in onnx/ (transformers.js, optimum)", "onnx/vision_model", _PREPROCESS, "onnx/text_model", _TOKENIZER),
+    ("two towers in a folder (optimum)", "vision_model", _PREPROCESS, "text_model", _TOKENIZER),
+    ("a folder for each tower (fastembed)", "model", _PREPROCESS, "model", _TOKENIZER),
+    ("a folder for each tower (fastembed)", "onnx/model", _PREPROCESS, "onnx/model", _TOKENIZER),
+)  # fmt: skip
+"""Name, image tower, preprocessing, text tower, tokenizer; a graph of both names is an image tower without --text."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +36,13 @@ class Source:
     Attributes:
         label: The folder, or ``hf://USER/NAME@COMMIT``.
         has: Whether there is a file of this name.
+        size: Its bytes.
         get: Its path; it is fetched if it is on a hub.
     """
 
     label: str
     has: Callable[[str], bool]
+    size: Callable[[str], int]
     get: Callable[[str], Path]
 
     def text(self, name: str) -> str:
@@ -43,9 +53,9 @@ class Source:
         """
         if not self.has(name):
             raise ConfigError(f"{self.label}: has no {name}")
+        if self.size(name) > LARGEST_TEXT:
+            raise ConfigError(f"{self.label}: {name} has {self.size(name):,} bytes; expected {LARGEST_TEXT:,} at most")
         path = self.get(name)
-        if path.stat().st_size > LARGEST_TEXT:
-            raise ConfigError(f"{path}: {path.stat().st_size:,} bytes; expected {LARGEST_TEXT:,} at most")
         try:
             return path.read_text("utf-8")
         except UnicodeDecodeError as error:
@@ -68,8 +78,9 @@ class Source:
         return content
 
     def licence(self) -> str | None:
-        """Return the licence that the model card states."""
-        match = _LICENCE.match(self.text("README.md")) if self.has("README.md") else None
+        """Return the licence that the front matter of the model card states."""
+        card = self.text("README.md") if self.has("README.md") else ""
+        match = _LICENCE.search(card.split("\n---")[0]) if card.startswith("---") else None
         return match[1] if match else None
 
 
@@ -84,7 +95,7 @@ class Towers:
         preprocess: The configuration of how images become its input.
         texts: Where the text tower's files are.
         text: Its graph; None if there is none.
-        tokenizer: Its ``tokenizer.json``.
+        tokenizer: Its ``tokenizer.json``; not read without a text tower.
         config: The configuration of the model, if there is one.
     """
 
@@ -93,9 +104,9 @@ class Towers:
     image: str
     preprocess: str
     texts: Source
-    text: str | None = None
-    tokenizer: str = _TOKENIZER
-    config: str | None = None
+    text: str | None
+    tokenizer: str
+    config: str | None
 
 
 def open_source(location: str) -> Source:
@@ -108,11 +119,22 @@ def open_source(location: str) -> Source:
     """
     if location.startswith(hub.SCHEME):
         origin, sizes = hub.list_files(location)
-        return Source(origin, sizes.__contains__, lambda name: hub.fetch_file(origin, name, sizes[name]))
+        return Source(
+            origin, sizes.__contains__, sizes.__getitem__, lambda name: hub.fetch_file(origin, name, sizes[name])
+        )
     folder = Path(location)
     if not folder.is_dir():
         raise ConfigError(f"{location}: no such folder; expected published ONNX towers, or {hub.SCHEME}USER/NAME")
-    return Source(location, lambda name: (folder / name).is_file(), lambda name: _inside(folder, folder / name))
+    return _folder(location, folder)
+
+
+def _folder(label: str, folder: Path) -> Source:
+    """Return a folder; names that begin with ``/`` are files anywhere, which may be links within their own folder."""
+
+    def get(name: str) -> Path:
+        return _inside((folder / name).parent if Path(name).is_absolute() else folder, folder / name)
+
+    return Source(label, lambda name: (folder / name).is_file(), lambda name: (folder / name).stat().st_size, get)
 
 
 def _inside(folder: Path, file: Path) -> Path:
@@ -135,25 +157,19 @@ def recognise(source: Source, text: str | None, precision: Precision) -> Towers:
     Raises:
         ConfigError: No layout fits, or the publisher has no graph of this precision.
     """
-    graph = functools.partial(_graph, precision=precision)
-    if text is not None:
-        texts = open_source(text)
-        image, words = (graph(where, "model") or graph(where, "onnx/model") for where in (source, texts))
-        if image is None or words is None:
-            raise ConfigError(f"{source.label if image is None else texts.label}: has no model.onnx")
-        return _towers("a folder for each tower (fastembed)", source, image, words, texts)
-    if image := graph(source, "visual/model"):
-        files = "visual/preprocess_cfg.json", f"textual/{_TOKENIZER}"
-        return _towers("visual/ and textual/ (Immich)", source, image, graph(source, "textual/model"), None, *files)
-    for folder in ("onnx/", ""):
-        if image := graph(source, f"{folder}vision_model"):
-            layout = f"{folder}vision_model.onnx and {folder}text_model.onnx (transformers.js, optimum)"
-            return _towers(layout, source, image, graph(source, f"{folder}text_model"))
-    if image := graph(source, "model") or graph(source, "onnx/model"):
-        return _towers(f"{image}, an image tower", source, image)
+    texts = source if text is None else open_source(text)
+    for layout, image_stem, preprocess, text_stem, tokenizer in _LAYOUTS:
+        if (image := _graph(source, image_stem, precision)) is None:
+            continue
+        words = None if text is None and text_stem == image_stem else _graph(texts, text_stem, precision)
+        if text is not None and words is None:
+            raise ConfigError(f"{texts.label}: has no {text_stem}.onnx")
+        config = _CONFIG if texts.has(_CONFIG) else None
+        return Towers(layout, source, image, preprocess, texts, words, tokenizer, config)
+    stems = ", ".join(f"{image}.onnx" for _, image, *_ in _LAYOUTS)
     raise ConfigError(
-        f"{source.label}: no published towers; expected visual/model.onnx, onnx/vision_model.onnx, vision_model.onnx "
-        "or model.onnx; name other files with --image, --text, --tokenizer and --preprocess"
+        f"{source.label}: no published towers; expected one of {stems}; name other files with --image, --text, "
+        "--tokenizer and --preprocess"
     )
 
 
@@ -161,46 +177,34 @@ def from_files(image: Path, preprocess: Path, text: Path | None, tokenizer: Path
     """Return towers whose files are named one by one; data and other configuration are next to each.
 
     Raises:
-        ConfigError: A file is missing, or only one of ``text`` and ``tokenizer`` is given.
+        ConfigError: Only one of ``text`` and ``tokenizer`` is given.
     """
     if (text is None) is not (tokenizer is None):
         raise ConfigError("--text and --tokenizer belong together")
-    for file in (image, preprocess, text, tokenizer):
-        if file is not None and not file.is_file():
-            raise ConfigError(f"{file}: no such file")
-    source = Source(image.stem, lambda name: Path(name).is_file(), lambda name: _inside(Path(name).parent, Path(name)))
-    files = {} if tokenizer is None else {"tokenizer": tokenizer.as_posix()}
-    config = tokenizer.with_name(_CONFIG) if tokenizer else None
-    return Towers(
-        "files named one by one",
-        source,
-        image.as_posix(),
-        preprocess.as_posix(),
-        source,
-        text.as_posix() if text else None,
-        config=config.as_posix() if config and config.is_file() else None,
-        **files,
-    )
+    source = _folder(image.stem, Path.cwd())
+    config = tokenizer and tokenizer.with_name(_CONFIG)
+    files = (image, preprocess, text, tokenizer, config if config and config.is_file() else None)
+    names: list[Any] = [file and file.absolute().as_posix() for file in files]
+    tower, settings, words, vocabulary, of_model = names
+    return Towers("files named one by one", source, tower, settings, source, words, vocabulary, of_model)
 
 
-def _towers(
-    layout: str,
-    images: Source,
-    image: str,
-    text: str | None = None,
-    texts: Source | None = None,
-    preprocess: str = _PREPROCESS,
-    tokenizer: str = _TOKENIZER,
-) -> Towers:
-    texts = texts or images
-    config = _CONFIG if texts.has(_CONFIG) else None
-    return Towers(layout, images, image, preprocess, texts, text, tokenizer, config)
-
-
-def _graph(source: Source, stem: str, *, precision: Precision) -> str | None:
+def _graph(source: Source, stem: str, precision: Precision) -> str | None:
     if source.has(stem + _SUFFIXES[precision]):
         return stem + _SUFFIXES[precision]
     for other, suffix in _SUFFIXES.items():
         if source.has(stem + suffix):
             raise ConfigError(f"{source.label}: has {stem}{suffix}, and no {precision} graph; use --precision {other}")
     return None
+
+
+def section(config: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """Return an object inside a configuration, ``{}`` if it is absent or null.
+
+    Raises:
+        ConfigError: It is something else.
+    """
+    content = config.get(key) or {}
+    if not isinstance(content, dict):
+        raise ConfigError(f"{key}: expected an object, got {content!r:.80}")
+    return content

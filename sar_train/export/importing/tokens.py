@@ -11,10 +11,11 @@ from typing import Any
 from sar_infer.text import TokenizerSpec
 from sar_infer.text.tokenizer import JsonTokenizer, Tokenizer, library_errors
 from sar_train.errors import ConfigError
-from sar_train.export.importing.sources import Towers
+from sar_train.export.importing.sources import Towers, section
 
 _SAMPLES = ("A photo of a café's CAT, isn't it?", "12½ dogs;  don't say 日本", "x" * 40, "the we'll I'd've 3rd")
 """CLIP's tokenizer and a `tokenizer.json` with its merges must agree on them."""
+MASK = "attention_mask"
 _VERSION = b"#version: 0.2\n"
 
 
@@ -33,14 +34,13 @@ def read_tokenizer(towers: Towers, template: str, length: int) -> tuple[bytes, T
     import tokenizers
 
     path, content = towers.texts.get(towers.tokenizer), towers.texts.json(towers.tokenizer)
-    beside = PurePosixPath(towers.tokenizer).with_name("tokenizer_config.json").as_posix()
-    settings = towers.texts.json(beside) if towers.texts.has(beside) else {}
+    settings = _settings(towers)
     JsonTokenizer.open(path, "none")  # rejects one that is damaged
     tokenizer = tokenizers.Tokenizer.from_file(str(path))
     padding = tokenizer.padding or {}
     tokenizer.no_padding()
     tokenizer.no_truncation()
-    if {settings.get("padding_side", "right"), padding.get("direction", "right")} != {"right"}:
+    if [settings.get("padding_side", "right"), padding.get("direction", "right")] != ["right"] * 2:
         raise ConfigError(f"{path}: pads at the left; expected padding at the right")
     if settings.get("do_lower_case") and "lowercase" not in json.dumps(content.get("normalizer")).lower():
         steps = [tokenizers.normalizers.Lowercase(), *([tokenizer.normalizer] if tokenizer.normalizer else [])]
@@ -54,8 +54,9 @@ def read_tokenizer(towers: Towers, template: str, length: int) -> tuple[bytes, T
     before, end = _special_tokens(encoding, path)
     merges = _clip_merges(content, samples, end)
     pad, cleaning = _padding(tokenizer, settings, padding), "none"
-    text_config = towers.texts.json(towers.config).get("text_cfg")
-    if text_config is not None:  # open_clip's form
+    config = towers.texts.json(towers.config)
+    if "text_cfg" in config:  # open_clip's form
+        text_config = section(config, "text_cfg")
         cleaning = _cleaning(text_config)
         pad = pad if "hf_tokenizer_name" in text_config else 0  # open_clip's tokenizer of CLIP pads with 0
     kind, vocabulary = "tokenizer.json", tokenizer.to_str().encode()
@@ -80,9 +81,13 @@ def read_tokenizer(towers: Towers, template: str, length: int) -> tuple[bytes, T
 
 def takes_mask(towers: Towers) -> bool:
     """Return whether the tower's mask hides the padding: not where the tokenizer is configured to make no mask."""
-    beside = PurePosixPath(towers.tokenizer).with_name("tokenizer_config.json").as_posix()
-    settings = towers.texts.json(beside) if towers.texts.has(beside) else {}
-    return "attention_mask" in settings.get("model_input_names", ["attention_mask"])
+    names = _settings(towers).get("model_input_names", [MASK])
+    return not isinstance(names, list) or MASK in names
+
+
+def _settings(towers: Towers) -> dict[str, Any]:
+    name = PurePosixPath(towers.tokenizer).with_name("tokenizer_config.json").as_posix()
+    return towers.texts.json(name if towers.texts.has(name) else None)
 
 
 def _special_tokens(encoding: Any, path: Path) -> tuple[tuple[int, ...], int]:
@@ -109,7 +114,7 @@ def _padding(tokenizer: Any, settings: Mapping[str, Any], padding: Mapping[str, 
 
 def _cleaning(config: Mapping[str, Any]) -> str:
     """Return how open_clip cleans a text, from ``text_cfg`` of its configuration."""
-    settings = config.get("tokenizer_kwargs") or {}
+    settings = section(config, "tokenizer_kwargs")
     if other := sorted(settings.keys() - {"clean"}):
         raise ConfigError(f"config.json: tokenizer_kwargs: key {other[0]!r:.80} is not understood")
     cleaning = settings.get("clean", "whitespace" if "hf_tokenizer_name" in config else "lower")

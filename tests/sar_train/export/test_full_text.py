@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from sar_infer.bundle.manifest import NAME_ENCODER, TOKENIZER, TOKENIZER_JSON
 from sar_infer.classifier import Classifier
 from sar_infer.errors import BundleError, ClassNameError
 from sar_train.api import export, train
+from sar_train.cli.export import main
 from sar_train.clip import backbone
 from sar_train.clip.backbone import RANDOM
 from sar_train.clip.full_text import FullText
@@ -134,6 +136,28 @@ def test_a_tokenizer_other_than_open_clips_is_found(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="open_clip's tokenizer gives other tokens"):
         export_bundle(source, tmp_path / "out", command="tests")
     assert not (tmp_path / "out").exists()
+
+
+def test_files_of_weights_and_tokenizer_are_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "model"
+    name = model_folder(folder, "siglip")
+    config = json.loads((folder / "open_clip_config.json").read_text())["model_cfg"]
+    config["text_cfg"]["hf_tokenizer_name"] = "nobody/nothing"
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "tower", config)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    model = backbone.load(name, RANDOM, seed=3).model
+    torch.save(model.state_dict(), tmp_path / "weights.pt")
+    command = ["--handcrafted", TEMPLATE, "--backbone", "tower", "--pretrained", str(tmp_path / "weights.pt")]
+    command += ["--out", str(tmp_path / "bundle"), "-q", "--tokenizer"]
+    with pytest.raises(SystemExit):
+        main([*command, str(folder)], standalone_mode=False)
+    assert "expected a file tokenizer.json, with tokenizer_config.json next to it" in capsys.readouterr().err
+    main([*command, str(folder / "tokenizer.json")], standalone_mode=False)
+    with torch.no_grad():
+        rows = model.encode_text(open_clip.get_tokenizer(name)([TEMPLATE.format("owl")]), normalize=True).numpy()  # type: ignore[operator]
+    assert (Classifier(tmp_path / "bundle").embed_names(["owl"]) * rows).sum() > 0.99999
 
 
 def test_a_learned_prompt_is_refused_with_what_works(tmp_path: Path) -> None:

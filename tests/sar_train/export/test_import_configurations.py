@@ -20,13 +20,13 @@ from support.hub_models import save_tokenizer
 from sar_infer.errors import BundleError
 from sar_infer.images.preprocess import to_input
 from sar_infer.text import TokenizerSpec
-from sar_infer.text.tokenizer import JsonTokenizer, Tokenizer, encode_name, token_row
+from sar_infer.text.tokenizer import encode_name, token_row
 from sar_train.errors import ConfigError
 from sar_train.export.importing.checks import shipped_photos
 from sar_train.export.importing.preprocessing import read_preprocess
 from sar_train.export.importing.sources import Towers, open_source
 from sar_train.export.importing.tokens import read_tokenizer
-from sar_train.export.sealing import write_tokenizer
+from sar_train.export.sealing import open_tokenizer, write_tokenizer
 
 SKIMAGE = Path(skimage.__file__).parent / "data"
 PHOTOS = [
@@ -125,10 +125,7 @@ def rows_of(towers: Towers, length: int, folder: Path) -> tuple[TokenizerSpec, l
     folder.mkdir(exist_ok=True)
     vocabulary, spec, _ = read_tokenizer(towers, "{}", length)
     write_tokenizer(folder, spec, vocabulary)
-    if spec.kind == "clip-bpe":
-        tokenizer: Any = Tokenizer.open(folder / "tokenizer.bpe.gz")
-    else:
-        tokenizer = JsonTokenizer.open(folder / "tokenizer.json", spec.clean)
+    tokenizer = open_tokenizer(folder, spec)
     return spec, [token_row(spec, encode_name(tokenizer, spec, name)) for name in FORTY]
 
 
