@@ -2,6 +2,9 @@
 
     python -m benchmarks.encoders [--names NAME …] [--rounds N] [--out results/encoders]
 
+It writes its table, and three columns of the table of encoders in ``docs/encoders.md``: MiB of both towers in float32,
+milliseconds in float32 and in INT8.
+
 Needs `pip install '.[transformers]'`, and 10 GiB of free memory for the largest. Each model is made by open_clip's or
 timm's configuration in a process of its own, and its image encoder is exported as `sar-export` does it, in float32 and
 INT8. Photos are encoded one by one on two threads, in rounds that alternate with `sar-mini` in float32: its time in the
@@ -24,12 +27,22 @@ import numpy as np
 
 from benchmarks import command
 
-NAMES = (
-    "sar-mini", "ViT-B-32-quickgelu", "ViT-B-16-quickgelu", "ViT-L-14-quickgelu", "ViT-B-16-SigLIP2",
-    "ViT-SO400M-14-SigLIP2", "MobileCLIP2-S0", "MobileCLIP2-S2", "PE-Core-B-16", "xlm-roberta-base-ViT-B-32",
-    "timm/vit_small_patch14_dinov2",
-)  # fmt: skip
-"""The twelfth, DFN B/16, is the network of ``ViT-B-16-quickgelu``."""
+LABELS = {
+    "`sar-mini`": "sar-mini",
+    "OpenAI CLIP B/32": "ViT-B-32-quickgelu",
+    "OpenAI CLIP B/16": "ViT-B-16-quickgelu",
+    "OpenAI CLIP L/14": "ViT-L-14-quickgelu",
+    "SigLIP 2 B/16": "ViT-B-16-SigLIP2",
+    "SigLIP 2 SO400M/14": "ViT-SO400M-14-SigLIP2",
+    "MobileCLIP 2 S0": "MobileCLIP2-S0",
+    "MobileCLIP 2 S2": "MobileCLIP2-S2",
+    "PE-Core B/16": "PE-Core-B-16",
+    "DFN B/16": "ViT-B-16-quickgelu",
+    "XLM-R B/32, multilingual": "xlm-roberta-base-ViT-B-32",
+    "DINOv2 S/14, photos only": "timm/vit_small_patch14_dinov2",
+}
+"""Models by their labels in ``docs/encoders.md``."""
+PAGE = command.ROOT / "docs" / "encoders.md"
 HEADS: tuple[str, ...] = ("model", "pixels", "dimensions", "images fp32 MiB", "INT8 MiB", "names MiB")
 HEADS += ("fp32 ms", "INT8 ms", "fp32 / sar-mini", "INT8 / sar-mini")
 XLM_ROBERTA_BASE: dict[str, Any] = {"vocab_size": 250_002, "max_position_embeddings": 514, "type_vocab_size": 1}
@@ -94,10 +107,25 @@ def measure(name: str, rounds: int, folder: Path) -> dict[str, Any]:
     return dict(zip(HEADS, (name, *row, *ratios), strict=True))
 
 
+def fill(page: str, rows: list[dict[str, Any]]) -> str:
+    """Return the page of encoders with size and speed of the measured models."""
+    measured = {row["model"]: row for row in rows}
+    lines = page.splitlines()
+    for number, line in enumerate(lines):
+        cells = line.split("|")
+        if len(cells) > 7 and (row := measured.get(LABELS.get(cells[1].strip(), ""))):
+            mib = row["images fp32 MiB"] + row["names MiB"]
+            cells[4:7] = [f" {value} " for value in (f"{mib:.0f}", f"{row['fp32 ms']:.3g}", f"{row['INT8 ms']:.3g}")]
+            lines[number] = "|".join(cells)
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
     """Measure each encoder in a process of its own, and write a table."""
     out = command.RESULTS / "encoders"
-    options = command.options(__doc__, names=[*NAMES], rounds=20, out=out, one=(False, "measure here, print JSON"))
+    options = command.options(
+        __doc__, names=[*dict.fromkeys(LABELS.values())], rounds=20, out=out, one=(False, "measure here, print JSON")
+    )
     if options.one:
         with tempfile.TemporaryDirectory() as folder:
             print(json.dumps(measure(options.names[0], options.rounds, Path(folder))))
@@ -115,7 +143,8 @@ def main() -> None:
          *(f"{row[head]:.3g}" for head in HEADS[6:8]), *(f"{row[head]:.2g}" for head in HEADS[8:]))
         for row in rows
     ]  # fmt: skip
-    command.save(command.markdown(HEADS, lines), rows, options.out)
+    command.save(command.markdown(HEADS, lines), None, options.out)
+    PAGE.write_text(fill(PAGE.read_text("utf-8"), rows), "utf-8")
     print(options.out.with_suffix(".md").read_text())
 
 

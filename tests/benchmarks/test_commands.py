@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import encoders
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -21,6 +23,13 @@ def test_the_committed_tables_are_those_of_the_committed_figures(name: str) -> N
     page = (ROOT / "benchmarks" / "results" / f"{name}.md").read_text("utf-8")
     assert figures_of(table.markdown(results)) <= figures_of(page)
     assert len(figures_of(page)) > 20
+
+
+def test_figures_of_encoders_get_into_the_page() -> None:
+    figures = {"images fp32 MiB": 335.2, "names MiB": 242.1, "fp32 ms": 61.25, "INT8 ms": 22.0}
+    rows = [{"model": model} | figures for model in set(encoders.LABELS.values())]
+    filled = encoders.fill(encoders.PAGE.read_text("utf-8"), rows)
+    assert filled.count(" | 577 | 61.2 | 22 | ") == len(encoders.LABELS) == 12
 
 
 def figures_of(page: str) -> set[str]:
