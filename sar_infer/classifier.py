@@ -10,7 +10,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +29,7 @@ from sar_infer.classify.calibration import LEAST_IMAGES
 from sar_infer.classify.calibration import calibrate as fit_scores
 from sar_infer.classify.class_set import ClassSet, are_default, build_class_set
 from sar_infer.classify.composer import Composer
-from sar_infer.classify.decision import Decision, can_call_unknown
+from sar_infer.classify.decision import Decide, Decision, by_bank, can_call_unknown
 from sar_infer.classify.fitting import BankFitting, enough, fit_advice, fit_bank
 from sar_infer.classify.learning import LearningReport, learn_stream
 from sar_infer.encoders.cache import EmbeddingCache, photo_cache, shared_cache
@@ -738,7 +738,7 @@ class Classifier(Embedder):
     def stream(
         self,
         images: Iterable[ImageSource],
-        classes: Classes | ClassSet | None = None,
+        classes: Classes | ClassSet | Mapping[str, ClassSet] | None = None,
         top_k: int = 5,
         batch_size: int = 16,
         profile: Profile | None = None,
@@ -749,7 +749,7 @@ class Classifier(Embedder):
 
         Args:
             images: Images, as in ``classify``.
-            classes: As in ``classify``.
+            classes: As in ``classify``; or class sets by the name of a bank, which gives ``ImageResult.banks``.
             top_k: Number of classes to return for each image, at most.
             batch_size: Number of images, or with ``options.several`` of crops, that run through the encoder together.
             profile: Counts the time of the phases ``decode``, ``encode`` and ``score``.
@@ -765,8 +765,15 @@ class Classifier(Embedder):
         """
         if min(top_k, batch_size) < 1:
             raise InputError(f"expected top_k and batch_size of 1 or more, got {top_k} and {batch_size}")
-        classes = classes if isinstance(classes, ClassSet) else self.class_set(classes)
-        decide = self.decide(classes, top_k, options)
+        decide: Decide
+        banks = (
+            {k: one for k, one in classes.items() if isinstance(one, ClassSet)} if isinstance(classes, Mapping) else {}
+        )
+        if banks:
+            decide = by_bank({name: self.decide(one, top_k, options) for name, one in banks.items()})
+        else:
+            chosen = classes if isinstance(classes, ClassSet) else self.class_set(cast("Classes | None", classes))
+            decide = self.decide(chosen, top_k, options)
         batch_size = images_together(batch_size, several=options.several)
         return self._stream(several(images), decide, batch_size, profile or Profile(), names, of_crops=options.several)
 
@@ -979,7 +986,7 @@ class Classifier(Embedder):
     def _stream(
         self,
         images: Iterable[ImageSource],
-        decide: Decision,
+        decide: Decide,
         batch_size: int,
         profile: Profile,
         names: Iterable[str] | None,

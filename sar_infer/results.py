@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import html
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -143,6 +144,7 @@ class ImageResult(_Attributes):
         labels: With ``DecisionOptions.several`` the classes that it shows, the most probable first, perhaps none. Each
             score, of ``predictions`` too, is then the largest of the image and its quarters, and ``unknown`` the
             smallest. None if they were not asked for.
+        banks: The result by each of several banks, by its name; the fields before are then empty. None for one bank.
     """
 
     image: str
@@ -154,6 +156,7 @@ class ImageResult(_Attributes):
     label_set: tuple[str, ...] | None = None
     explanation: Explanation | None = None
     labels: tuple[Label, ...] | None = None
+    banks: Mapping[str, ImageResult] | None = None
 
     @property
     def label(self) -> str | None:
@@ -170,6 +173,8 @@ class ImageResult(_Attributes):
         return {name: getattr(self, name) for name in ("image", "label", "score", "unknown", "error")}
 
     def __str__(self) -> str:
+        if self.banks is not None:
+            return "\n".join(f"{name}, {result}" for name, result in self.banks.items())
         best = ", ".join(f"{one.label} {one.score:.1%}" for one in self.predictions)
         return f"{self.image}: {self.error or best or f'unknown ({self.reason})'}"
 

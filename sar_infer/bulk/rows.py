@@ -38,6 +38,7 @@ class Columns:
         several: Include the classes that an image shows, with their scores and boxes.
         embedding: Include the image's unit row, in this type.
         width: Length D of the embedding.
+        banks: The names of several banks, each of which has one column with all that is answered.
     """
 
     label_set: bool = False
@@ -45,13 +46,23 @@ class Columns:
     embedding: EmbeddingType | None = None
     width: int = 0
     several: bool = False
+    banks: tuple[str, ...] = ()
 
 
 def answered(key: str, result: ImageResult, embedding: Floats, columns: Columns) -> Row:
     """Return the row of an image that was classified; ``embedding`` (D,), of the whole image."""
+    if result.banks is None:
+        row = {"key": key, **_answer(result, columns)}
+    else:
+        row = {"key": key, **{name: _answer(one, columns) for name, one in result.banks.items()}}
+    if columns.embedding:
+        row["embedding"] = embedding.astype(columns.embedding)
+    return row | {"error": None, "error_kind": None}
+
+
+def _answer(result: ImageResult, columns: Columns) -> Row:
     best = result.predictions[0] if result.predictions else None
     row: Row = {
-        "key": key,
         **{name: getattr(best, name, None) for name in ("label", "score", "logit", "similarity", "source")},
         "labels": [prediction.label for prediction in result.predictions],
         "scores": [prediction.score for prediction in result.predictions],
@@ -65,9 +76,7 @@ def answered(key: str, result: ImageResult, embedding: Floats, columns: Columns)
         row |= {name: getattr(why, name, None) for name in ("margin", "runner_up")}
     if columns.several:
         row["several"] = [{**one._asdict(), "box": list(one.box)} for one in result.labels or ()]
-    if columns.embedding:
-        row["embedding"] = embedding.astype(columns.embedding)
-    return row | {"error": None, "error_kind": None}
+    return row
 
 
 def flawed(key: str, flaw: Flaw, columns: Columns) -> Row:
@@ -79,13 +88,19 @@ def flawed(key: str, flaw: Flaw, columns: Columns) -> Row:
 def names(columns: Columns) -> list[str]:
     """Return the names of all columns, in order."""
     return [
-        *("key", "label", "score", "logit", "similarity", "source", "labels", "scores"),
-        *("unknown", "reason"),
+        "key",
+        *(columns.banks or _answer_names(columns)),
+        *(["embedding"] if columns.embedding else []),
+        *("error", "error_kind"),
+    ]
+
+
+def _answer_names(columns: Columns) -> list[str]:
+    return [
+        *("label", "score", "logit", "similarity", "source", "labels", "scores", "unknown", "reason"),
         *(["label_set"] if columns.label_set else []),
         *(["margin", "runner_up"] if columns.explained else []),
         *(["several"] if columns.several else []),
-        *(["embedding"] if columns.embedding else []),
-        *("error", "error_kind"),
     ]
 
 
@@ -191,6 +206,9 @@ class Parquet:
         if self.columns.embedding:
             number = pyarrow.float16() if self.columns.embedding == "float16" else pyarrow.float32()
             kinds["embedding"] = pyarrow.list_(number, self.columns.width)
+        if self.columns.banks:
+            answer = [(name, kinds.get(name, pyarrow.string())) for name in _answer_names(self.columns)]
+            kinds |= dict.fromkeys(self.columns.banks, pyarrow.struct(answer))
         fields = [
             pyarrow.field(name, kinds.get(name, pyarrow.string()), nullable=name != "key")
             for name in names(self.columns)

@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import Any, cast
 
 from sar_infer._arrays import Floats
+from sar_infer.bank import ClassBank
 from sar_infer.bulk.chunks import Chunk, batches
 from sar_infer.bulk.containers import MOST_BYTES, Flaw, Item
 from sar_infer.bulk.locations import filesystem, is_url
 from sar_infer.bulk.rows import Columns, EmbeddingType, RowFormat, answered, flawed
+from sar_infer.bundle.bank_file import banks_by_name
 from sar_infer.classifier import Classifier
+from sar_infer.classify.decision import Decide, Decision, by_bank
 from sar_infer.encoders.precision import PrecisionChoice
 from sar_infer.encoders.sessions import Device
 from sar_infer.errors import BankError, BundleError, DeviceError, ImageError, InputError, reason_of
@@ -53,7 +56,9 @@ class WorkerOptions:
         image_timeout: Seconds after which a process that is still decoding one image is ended.
         column: Column of the images in Parquet files.
         key_column: Column of their keys; None = ``FILE#ROW``.
-        bank_digest: Checksum of the bank file, as the run began with it; workers refuse another.
+        bank_digest: Checksum of the bank file, as the run began with it, or names and checksums of several; workers
+            refuse another.
+        banks: Several bank files, each of which gets a column; ``bank`` is then the first.
     """
 
     bundle: str | None = None
@@ -71,6 +76,7 @@ class WorkerOptions:
     column: str = "image"
     key_column: str | None = None
     bank_digest: str | None = None
+    banks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -107,25 +113,34 @@ class Answerer:
         )
         self._manifest = self.classifier.bundle.manifest
         bank, decision = self.classifier.bank, options.decision
-        if options.bank_digest not in (None, bank.digest):
+        banks = banks_by_name(options.banks, self.classifier.bundle)
+        if taken := set(banks) & {"key", "embedding", "error", "error_kind"}:
+            raise InputError(f"a bank cannot be named {min(taken)}, as another column is; rename its file")
+        digest = ", ".join(f"{name} {one.digest}" for name, one in banks.items()) or bank.digest
+        if options.bank_digest not in (None, digest):
             raise BankError(
-                f"{options.bank}: was changed since this run began; run again, or leave the bank as it is until the "
-                "run has ended"
+                f"{', '.join(options.banks) or options.bank}: was changed since this run began; run again, or leave "
+                "the bank as it is until the run has ended"
             )
         self.options = dataclasses.replace(
             options,
             bundle=self.classifier.bundle.origin or options.bundle,  # whatever a hub has by then
             precision=cast("PrecisionChoice", self.classifier.choice.precision),
-            bank_digest=bank.digest,
+            bank_digest=digest,
         )
-        classes = self.classifier.class_set(options.classes, options.only, bank)
-        self._decide = self.classifier.decide(classes, options.top_k, decision)
+
+        def decide(bank: ClassBank) -> Decision:
+            classes = self.classifier.class_set(options.classes, options.only, bank)
+            return self.classifier.decide(classes, options.top_k, decision)
+
+        self._decide: Decide = by_bank({k: decide(one) for k, one in banks.items()}) if banks else decide(bank)
         self.columns = Columns(
             decision.coverage is not None,
             decision.explain,
             options.embedding,
             self._manifest.embed_dim,
             decision.several,
+            tuple(banks),
         )
 
     def settings(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import contextlib
 import os
 import shlex
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from sar_infer.bank import ClassBank
@@ -52,6 +52,19 @@ def check_place(path: Path, *, changeable: bool = True) -> None:
         raise InputError(f"{path}: no such bank file; the name of a new one ends in {SUFFIX}")
     if not os.access(file.parent, os.W_OK | os.X_OK):
         raise InputError(f"{path}: its folder cannot be written, and a change replaces the file; make it writable")
+
+
+def banks_by_name(paths: Sequence[str], bundle: Bundle) -> dict[str, ClassBank]:
+    """Return the banks of several files by name: that of the file, without its suffix.
+
+    Raises:
+        InputError: Two files have the same name.
+        BankError: A file is missing, damaged or belongs to another bundle; SchemaError if it needs a newer reader.
+    """
+    names = [Path(path).name.removesuffix(SUFFIX) for path in paths]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise InputError(f"two banks are named {twice}; rename one file, since results have the name of each bank")
+    return {name: BankFile(Path(path), bundle, missing=False).bank for name, path in zip(names, paths, strict=True)}
 
 
 class BankFile:

@@ -8,7 +8,7 @@ and Wasserman, arXiv 1609.00451), so that it holds the true class as often as wa
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -22,6 +22,8 @@ from sar_infer.errors import InputError
 from sar_infer.images.preprocess import CROPS
 from sar_infer.results import PLAIN, DecisionOptions, Explanation, ImageResult, Label, Prediction
 
+Decide = Callable[..., Iterator[ImageResult]]
+"""Takes and yields what `Decision` does."""
 _NEAREST = 3
 _FIT = "fit the class model (sar-bank fit), or train with photos"
 
@@ -166,6 +168,16 @@ class Decision:
             nearest=tuple((self._classes.names[column], cosine) for column, cosine in near),
             background=self._winning_background(ranked, row),
         )
+
+
+def by_bank(decisions: Mapping[str, Decision]) -> Decide:
+    """Return what makes of each image one result, which has the result by each bank."""
+
+    def decide(rows: Floats, names: Sequence[str] | None = None) -> Iterator[ImageResult]:
+        for results in zip(*(decision(rows, names) for decision in decisions.values()), strict=True):
+            yield ImageResult(results[0].image, banks=dict(zip(decisions, results, strict=True)))
+
+    return decide
 
 
 def can_call_unknown(classes: ClassSet) -> bool:

@@ -16,7 +16,7 @@ from sar_infer.storage.strict_json import printable_json
 
 _BAR = 24
 _COLUMNS = ("image", "rank", "label", "score", "logit", "similarity", "source", "error")
-_OPTIONAL = ("unknown", "reason", "label_set", "margin", "runner_up", "nearest", "labels")
+_OPTIONAL = ("unknown", "reason", "label_set", "margin", "runner_up", "nearest", "labels", "bank")
 _WHERE = ("", ", upper left", ", upper right", ", lower left", ", lower right")
 """Of `CROPS`, in words."""
 _BETWEEN = " | "
@@ -57,7 +57,7 @@ def json_array(results: Iterable[ImageResult]) -> Iterator[str]:
 
 
 def csv_table(results: Iterable[ImageResult]) -> Iterator[str]:
-    """Yield a header, then a row for each image and class; an unreadable image has one row with its error.
+    """Yield a header, then a row for each image, bank and class; an unreadable image has one row with its error.
 
     Control characters in names are escaped, and a text that a spreadsheet would take for a formula begins with ``'``.
     """
@@ -65,11 +65,13 @@ def csv_table(results: Iterable[ImageResult]) -> Iterator[str]:
     for result in results:
         if result.error is not None:
             yield _row((result.image, "", "", "", "", "", "", result.error, *[""] * len(_OPTIONAL)))
-        optional = _cells(result)
-        if result.error is None and not result.predictions:
-            yield _row((result.image, *[""] * (len(_COLUMNS) - 1), *optional))
-        for rank, p in enumerate(result.predictions, start=1):
-            yield _row((result.image, rank, p.label, p.score, p.logit, p.similarity, p.source, "", *optional))
+            continue
+        for bank, one in {"": result}.items() if result.banks is None else result.banks.items():
+            optional = *_cells(one), bank
+            if not one.predictions:
+                yield _row((one.image, *[""] * (len(_COLUMNS) - 1), *optional))
+            for rank, p in enumerate(one.predictions, start=1):
+                yield _row((one.image, rank, p.label, p.score, p.logit, p.similarity, p.source, "", *optional))
 
 
 FORMATS: dict[str, Callable[[Iterable[ImageResult]], Iterator[str]]] = {
@@ -93,15 +95,24 @@ def optional_fields(result: ImageResult) -> dict[str, Any]:
 
 
 def _object(result: ImageResult) -> str:
+    if result.banks is None:
+        return printable_json(_fields(result, "image", "predictions", "error", "unknown"))
+    banks = {name: _fields(one, "predictions", "unknown") for name, one in result.banks.items()}
+    return printable_json({"image": result.image, "banks": banks, "error": None})
+
+
+def _fields(result: ImageResult, *names: str) -> dict[str, Any]:
     fields = asdict(result)
-    always = {key: fields[key] for key in ("image", "predictions", "error", "unknown")}
-    return printable_json(always | optional_fields(result))
+    return {name: fields[name] for name in names} | optional_fields(result)
 
 
 def _lines(result: ImageResult) -> Iterator[str]:
     yield result.image
     if result.error is not None:
         yield f"  error: {result.error}"
+    for name, own in (result.banks or {}).items():
+        yield f"  {name}:"
+        yield from (f"  {line}" for line in [*_lines(own)][1:])
     if result.reason is not None:
         yield f"  unknown: {result.reason}"
     elif result.unknown is not None and result.labels is None:

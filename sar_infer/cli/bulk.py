@@ -56,7 +56,10 @@ bulk_options = together(
     option("--chunk-size", type=COUNT, help="Listed images in one chunk.  [default: 64, up to 4096 in a long run]"),
     option("--progress", cls=Key, is_flag=True, help="Show progress even if stderr is no terminal."),
 )
-_UNCHANGED = ("bundle", "bank", "only", "top_k", "device", "precision", "image_timeout", "column", "key_column")
+_UNCHANGED = (
+    *("bundle", "bank", "banks", "only", "top_k", "device", "precision"),
+    *("image_timeout", "column", "key_column"),
+)
 """Options that workers have by the same name."""
 _ON_GPU = 2
 """Sessions that share a GPU: one encodes while another decodes."""

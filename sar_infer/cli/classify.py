@@ -21,6 +21,7 @@ from sar_infer.cli.evaluating import check_page, evaluated, labelled_photos, of_
 from sar_infer.cli.options import (
     CONTEXT,
     COUNT,
+    Paths,
     Refusal,
     model_options,
     one_blas_thread,
@@ -38,9 +39,10 @@ from sar_infer.results import DecisionOptions
 if TYPE_CHECKING:
     from sar_infer.bank import ClassBank
     from sar_infer.classifier import Classifier
+    from sar_infer.classify.class_set import ClassSet
     from sar_infer.results import ImageResult
 
-GROUPS = {"Classes": "bundle bank classes examples only", "Answers": "top_k unknown several", "Output": "format out"}
+GROUPS = {"Classes": "bundle banks classes examples only", "Answers": "top_k unknown several", "Output": "format out"}
 _FACTS = ("bundle", "bank", "classes", "examples")
 _PROGRESS_FROM = 32
 _BATCH = 16
@@ -49,7 +51,13 @@ _BATCH = 16
 @click.command(cls=Command, groups=GROUPS, context_settings=CONTEXT)
 @click.argument("images", nargs=-1, metavar="IMAGE... | SOURCE...")
 @model_options
-@option("--bank", type=click.Path(), help="Bank file to use instead of the bundle's classes.")
+@option(
+    "--bank",
+    "banks",
+    type=Paths(),
+    multiple=True,
+    help="Bank file to use instead of the bundle's classes. Repeatable: each ranks every image, which is encoded once.",
+)
 @option("--classes", metavar="NAMES", help="Class names with commas between, or a text file with one per line.")
 @option("--examples", type=click.Path(), help="Folder of example photos, one folder for each class.")
 @option(
@@ -112,7 +120,8 @@ def main(**values: Any) -> None:
     Exit code: 0 if all images were classified; 1 if an image could not be read, or if a run with --out stopped early;
     2 if the call is wrong, and nothing was done; 130 after Ctrl-C; 143 after SIGTERM.
     """  # noqa: D301 - \b is for click
-    options = SimpleNamespace(**values)
+    options = SimpleNamespace(**values, bank=values["banks"][0] if values["banks"] else None)
+    options.banks = values["banks"] if len(values["banks"]) > 1 else ()
     one_blas_thread()
     try:
         if options.info:
@@ -168,6 +177,9 @@ def _check(options: SimpleNamespace) -> None:
             raise Refusal(f"--{name} needs --{other}")
     if options.format == "parquet" and not options.out:
         raise Refusal("--format parquet needs --out")
+    for name in ("evaluate", "examples"):
+        if options.banks and getattr(options, name):
+            raise Refusal(f"--{name} takes one --bank at most")
     if options.evaluate:
         if options.out:
             raise Refusal("--evaluate and --out cannot be combined; leave one out")
@@ -193,12 +205,19 @@ def _evaluate(options: SimpleNamespace) -> int:
 
 def _classify(options: SimpleNamespace) -> int:
     """Classify the images, print the results, and return how many images could not be read."""
+    from sar_infer.bundle.bank_file import banks_by_name
+
     paths = expand_present(options.images, warn)
     warnings.filterwarnings("ignore", module="PIL")  # what matters about an image becomes its error
     profile = Profile()
     classifier, class_phrases, bank = _prepare(options, profile)
     with profile.phase("names"):
-        classes = classifier.class_set(class_phrases, options.only if bank is None else None, bank)
+        classes: ClassSet | dict[str, ClassSet]
+        if options.banks:
+            banks = banks_by_name(options.banks, classifier.bundle)
+            classes = {name: classifier.class_set(class_phrases, options.only, one) for name, one in banks.items()}
+        else:
+            classes = classifier.class_set(class_phrases, options.only if bank is None else None, bank)
     piped = b""
     if STDIN in paths:
         try:

@@ -47,6 +47,12 @@ class Number(click.FloatRange):
         return number
 
 
+class Paths(click.Path):
+    """A path of an option that may be repeated; its environment variable has one path, whatever is in it."""
+
+    envvar_list_splitter = "\0"
+
+
 def option(flag: str, *others: str, **settings: Any) -> Callable[[Decorated], Decorated]:
     """Return a ``click.option`` with an environment variable: ``SAR_TOP_K`` for ``--top-k``."""
     name = flag.partition("/")[0][2:].upper().replace("-", "_")

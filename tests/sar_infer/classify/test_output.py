@@ -93,13 +93,13 @@ def test_csv() -> None:
     ]
     assert [float(by_name[1][key]) for key in ("score", "logit", "similarity")] == [0.25, 14.0, 0.7]
     rows = list(csv.reader(io.StringIO("".join(FORMATS["csv"]([GOOD, FULL, BAD])))))
-    assert rows[0][8:] == ["unknown", "reason", "label_set", "margin", "runner_up", "nearest", "labels"]
-    assert rows[1][8:] == rows[2][8:] == ["0.125", *[""] * 6]
+    assert rows[0][8:] == ["unknown", "reason", "label_set", "margin", "runner_up", "nearest", "labels", "bank"]
+    assert rows[1][8:] == rows[2][8:] == ["0.125", *[""] * 7]
     assert rows[3] == [
         *("b.jpg", *[""] * 7),
-        *("0.5", "probability 0.500 is above 0.300", "cat | owl", "0.5", "owl", "lynx | dog", ""),
+        *("0.5", "probability 0.500 is above 0.300", "cat | owl", "0.5", "owl", "lynx | dog", "", ""),
     ]
-    assert rows[4][8:] == [""] * 7
+    assert rows[4][8:] == [""] * 8
 
 
 def test_text_says_it_around_the_classes() -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
@@ -19,7 +20,7 @@ from support.pictures import encoded, huge_png
 from support.precisions import add_precision
 from support.trained import example_trained
 
-from sar_infer import __version__
+from sar_infer import Classifier, __version__
 from sar_infer.bank import ClassBank
 from sar_infer.cli.classify import main
 from sar_infer.encoders import sessions
@@ -219,6 +220,57 @@ def test_confidence_that_cannot_be_had_is_refused_before_anything_is_printed(
     folder: Path, options: str, message: str
 ) -> None:
     refused(run("photos", *options.split()), message)
+
+
+def test_several_banks_rank_each_image_by_one_encoding(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, classes in (("shop", ("mug", "cup")), ("zoo", ("okapi", "gnu", "lion"))):
+        ClassBank.of(classes, name_rows(classes), ENCODER_DIGEST).save(Path(f"{name}.safetensors"))
+    shop, zoo = ("--bank", "shop.safetensors"), ("--bank", "zoo.safetensors")
+    call, alone = ("photos", "bad.jpg", "--top-k", "2"), {}
+    for bank in (shop, zoo):
+        alone[bank[1][:-12]] = objects(run(*call, *bank, "--format", "jsonl"))
+    encoded_images: list[int] = []
+    encode = Classifier.encode
+    monkeypatch.setattr(
+        Classifier, "encode", lambda self, pixels: encoded_images.append(len(pixels)) or encode(self, pixels)
+    )
+    together = objects(run(*call, *shop, *zoo, "--format", "jsonl"))
+    assert sum(encoded_images) == 2
+    assert [line["error"] is None for line in together] == [True, True, False]
+    for number, line in enumerate(together[:2]):
+        assert line["banks"] == {
+            name: {k: own[number][k] for k in ("predictions", "unknown")} for name, own in alone.items()
+        }
+    rows = list(csv.DictReader(run(*call, *shop, *zoo, "--format", "csv").stdout.splitlines()))
+    assert [row["bank"] for row in rows] == ["shop", "shop", "zoo", "zoo"] * 2 + [""]
+    text = run(*call, *shop, *zoo).stdout
+    assert text.index("  shop:\n") < text.index("mug") < text.index("  zoo:\n")
+    for form in ("parquet", "jsonl"):
+        assert run(*call, *shop, *zoo, "--out", form, "--workers", "1", "--format", form).exit_code == 1
+        rows = pq.read_table(form).to_pylist() if form == "parquet" else [
+            json.loads(line) for part in Path(form).glob("part-*") for line in part.read_text().splitlines()
+        ]  # fmt: skip
+        assert list(rows[0]) == ["key", "shop", "zoo", "error", "error_kind"]
+        assert [row["error"] is None for row in rows] == [True, True, False]
+        for number, row in enumerate(rows[:2]):
+            for name, own in alone.items():
+                best = own[number]["predictions"]
+                assert row[name]["labels"] == [one["label"] for one in best]
+                assert row[name]["score"] == pytest.approx(best[0]["score"], abs=1e-6)
+        assert rows[2]["shop"] is None
+    changed = run(*call, *zoo, *shop, "--out", "jsonl", "--resume", "--format", "jsonl")
+    refused(changed, "written with other settings")
+
+
+def test_several_banks_need_names_of_their_own(folder: Path) -> None:
+    Path("other").mkdir()
+    for path in ("shop.safetensors", "other/shop.safetensors", "error.safetensors"):
+        ClassBank.of(("mug",), name_rows(("mug",)), ENCODER_DIGEST).save(Path(path))
+    two = ("photos", "--bank", "shop.safetensors", "--bank")
+    refused(run(*two, "other/shop.safetensors"), "two banks are named shop; rename one file")
+    refused(run(*two, "error.safetensors", "--out", "o", "--format", "jsonl"), "a bank cannot be named error")
+    refused(run(*two, "error.safetensors", "--evaluate"), "--evaluate takes one --bank at most")
+    refused(run(*two, "none.safetensors"), "none.safetensors: no such bank file")
 
 
 # ----------------------------------------------------------------------------------------------------------- precisions
