@@ -28,7 +28,7 @@ def flawed(module: ModuleType) -> None:
 
 
 def _flawed(real: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
-    def decode(content: Any, *rest: Any) -> np.ndarray:
+    def decode(content: Any, *rest: Any, **more: Any) -> np.ndarray:
         if content is not None and isinstance(content, bytes):
             if content == HANGS:
                 ctypes.PyDLL(None).pause()  # in C, without letting go of Python's lock
@@ -38,7 +38,7 @@ def _flawed(real: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
                 os.kill(os.getpid(), signal.SIGKILL)
             if content == GROWS:
                 _ = [np.empty(2**24) for _ in range(64)]  # 8 GiB
-        return real(content, *rest)
+        return real(content, *rest, **more)
 
     return decode
 

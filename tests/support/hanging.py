@@ -32,12 +32,12 @@ def hang(worker: ModuleType) -> None:
             file.write("x")
     real = worker.decode_image
 
-    def decode(content: str | bytes, spec: Preprocess) -> np.ndarray:
+    def decode(content: str | bytes, spec: Preprocess, **more: bool) -> np.ndarray:
         if content == HANGS:
             ctypes.PyDLL(None).pause()  # in C, without letting go of Python's lock
         if content == KILLS:
             os._exit(9)
-        return real(content, spec)
+        return real(content, spec, **more)
 
     worker.decode_image = decode
 
@@ -62,11 +62,11 @@ def starve(worker: ModuleType) -> None:
 
     real = worker.decode_image
 
-    def decode(content: str | bytes, spec: Preprocess) -> np.ndarray:
+    def decode(content: str | bytes, spec: Preprocess, **more: bool) -> np.ndarray:
         held = int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_DATA, (held + 2**25, resource.RLIM_INFINITY))
         try:
-            return real(content, spec)
+            return real(content, spec, **more)
         finally:
             resource.setrlimit(resource.RLIMIT_DATA, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 

@@ -369,7 +369,7 @@ import ctypes, os
 from sar_infer.images import prefetch as decoding
 from sar_infer.cli.classify import main
 
-def hangs(*_):
+def hangs(*_, **__):
     os.write(1, b"hangs\\n")
     ctypes.PyDLL(None).pause()
 

@@ -262,7 +262,7 @@ def test_multipart_fields_are_checked_and_of_repeated_ones_the_last_counts(clien
 def test_a_misspelt_option_is_named_with_those_there_are(client: httpx2.Client) -> None:
     answer = raw(client, topk=3)
     assert problem(answer) == (422, "invalid-request")
-    options = "classes, top_k, mode, unknown, threshold, coverage, explain"
+    options = "classes, top_k, mode, unknown, threshold, coverage, explain, several"
     assert answer.json()["detail"] == f"query.topk: unknown field, perhaps top_k; expected some of {options}"
     answer = client.post("/v1/classify", json={"image": ["aa"]})
     says = f"image: unknown field, perhaps images; expected some of {options}, images (and 1 more)"
