@@ -10,7 +10,6 @@ from dataclasses import asdict
 from typing import Any
 
 from sar_infer.errors import one_line
-from sar_infer.images.preprocess import CROPS
 from sar_infer.results import Explanation, ImageResult
 from sar_infer.storage.strict_json import printable_json
 
@@ -118,6 +117,8 @@ def _lines(result: ImageResult) -> Iterator[str]:
     elif result.unknown is not None and result.labels is None:
         yield f"  {result.unknown:6.1%} unknown"
     if result.labels is not None:
+        from sar_infer.images.preprocess import CROPS  # with numpy and Pillow, which --help does without
+
         for one in result.labels:
             yield f"  {one.score:6.1%} {_bar(one.score)}   {one.label}{_WHERE[CROPS.index(one.box)]}"
         if not result.labels:
