@@ -178,8 +178,8 @@ def _dry_run(runs: Sequence[Job], missing: Sequence[Job], form: str, show: Progr
     cost = None
     try:
         cost = price(missing, show)
-    except SarTrainError as error:
-        click.echo(one_line(f"Warning: the runs cannot be timed here: {error}"), err=True)
+    except (SarTrainError, RuntimeError) as error:  # torch's, such as too little memory
+        click.echo(one_line(f"Warning: the runs cannot be timed here: {' '.join(str(error).split())}"), err=True)
     finally:
         show.close()
     if form == "json":

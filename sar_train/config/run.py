@@ -93,9 +93,7 @@ class RunConfig:
         scope="sar",
     )
     llm_url: str | None = setting(
-        None,
-        "For --novel llm: base URL of an OpenAI-compatible endpoint. SAR_LLM_KEY is its key.",
-        scope="machine",
+        None, "For --novel llm: base URL of an OpenAI-compatible endpoint. SAR_LLM_KEY is its key.", scope="machine"
     )
     llm_model: str | None = setting(None, "For --novel llm: name of the model.", scope="sar")
     shots: int = setting(16, "Training photos of each class; 0: all.", minimum=0)
@@ -107,10 +105,7 @@ class RunConfig:
     base_classes: str | None = setting(None, "Names of the base classes, separated by commas.", shown="the first half")
     template: str = setting("", "Hand-crafted template with {}.", shown="the dataset's, or 'a photo of a {}.'")
     epochs: int | None = setting(
-        None,
-        "Passes over the photos. The first one is a warm-up.",
-        shown="the method's published number",
-        minimum=1,
+        None, "Passes over the photos. The first one is a warm-up.", shown="the method's published number", minimum=1
     )
     learning_rate: float | None = setting(
         None,
@@ -124,10 +119,7 @@ class RunConfig:
     )
     precision: Literal["fp32", "bf16", "fp16"] = setting("fp32", "Number format of the towers while training.")
     micro_batch: int = setting(
-        0,
-        "Photos encoded together. Fewer save memory with image prompts.",
-        shown="0, the batch",
-        minimum=0,
+        0, "Photos encoded together. Fewer save memory with image prompts.", shown="0, the batch", minimum=0
     )
     cache_dir: str | None = setting(
         None,

@@ -38,13 +38,7 @@ class LinearProbe:
 
 
 def linear_probe(
-    features: Tensor,
-    labels: Tensor,
-    images: Tensor,
-    truth: Tensor,
-    *,
-    val: Labelled | None = None,
-    seed: int = 1,
+    features: Tensor, labels: Tensor, images: Tensor, truth: Tensor, *, val: Labelled | None = None, seed: int = 1
 ) -> float:
     """Return the accuracy in percent of a probe on given rows.
 

@@ -119,10 +119,7 @@ def export_bundle(
             files={},
             quality=dataclasses.replace(source.quality, parity=parity),
             provenance=Provenance(
-                utc_now(),
-                command,
-                versions() | packages | {"onnxruntime": onnxruntime.__version__},
-                source.licences,
+                utc_now(), command, versions() | packages | {"onnxruntime": onnxruntime.__version__}, source.licences
             ),
             self_test=self_test,
         )

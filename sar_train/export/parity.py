@@ -105,9 +105,7 @@ def compare(
         lambda batch: (of_names or prompted).embed(batch).cpu().numpy(),
     )
     difference = largest_difference(rows, reference)
-    refuse(
-        Check(f"{NAME_ENCODER}, difference to torch on {len(tokens)} names", difference, "at most", MAX_DIFFERENCE),
-    )
+    refuse(Check(f"{NAME_ENCODER}, difference to torch on {len(tokens)} names", difference, "at most", MAX_DIFFERENCE))
     return Parity(len(images), cosine, agreement, len(tokens), difference)
 
 
