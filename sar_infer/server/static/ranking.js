@@ -9,10 +9,12 @@ const MOST_LOWER = 10; // bars below the ranking
 /** Draw a photo's answer; `current` says that it answers what is asked now. */
 export function drawRanking(photo, state, current) {
   const answer = photo?.answer ?? null;
-  const all = (answer?.results[0].predictions ?? []).map((prediction, position) => ({ rank: position + 1, ...prediction }));
-  const top = all.slice(0, state.topK);
+  const { labels, predictions = [] } = answer?.results[0] ?? {};
+  const listed = labels?.map((one) => predictions.find(({ label }) => label === one.label) ?? one) ?? predictions;
+  const all = listed.map((prediction, position) => ({ rank: position + 1, ...prediction }));
+  const top = labels ? all : all.slice(0, state.topK);
   const own = new Set(state.names.map(spelling));
-  const lower = all.slice(state.topK).filter((prediction) => own.has(spelling(prediction.label))).slice(0, MOST_LOWER);
+  const lower = all.slice(top.length).filter((prediction) => own.has(spelling(prediction.label))).slice(0, MOST_LOWER);
   drawBars($("bars"), top);
   drawBars($("lower-bars"), lower);
   const shown = new Set([...top, ...lower].map((prediction) => spelling(prediction.label)));
@@ -34,10 +36,29 @@ export function drawRanking(photo, state, current) {
   drawFooter(photo, state.model);
 }
 
+/** Outline, on the preview, the crops where a photo shows classes; several names may share one. */
+export function drawBoxes(photo) {
+  const preview = $("preview");
+  const names = new Map();
+  for (const { label, box } of photo?.answer?.results[0].labels ?? []) names.set(String(box), [...(names.get(String(box)) ?? []), label]);
+  const scale = Math.min(preview.clientWidth / preview.naturalWidth, preview.clientHeight / preview.naturalHeight);
+  const [width, height] = [preview.naturalWidth * scale, preview.naturalHeight * scale];
+  $("boxes").hidden = !(scale > 0) || preview.hidden;
+  if ($("boxes").hidden) return;
+  Object.assign($("boxes").style, { width: `${width}px`, height: `${height}px` });
+  $("boxes").replaceChildren(...[...names].map(([box, labels]) => {
+    const [left, top, right, bottom] = box.split(",").map((share) => 100 * share);
+    const made = element("span", "", element("b", "", labels.join(", ")));
+    Object.assign(made.style, { left: `${left}%`, top: `${top}%`, width: `${right - left}%`, height: `${bottom - top}%` });
+    return made;
+  }));
+}
+
 /** Why a photo shows none of the classes; "" where it may. `least` is a share, "server" or "". */
 export function unknown(photo, least, model) {
   const result = photo?.answer?.results[0];
   if (!result) return "";
+  if (result.labels) return result.labels.length > 0 ? "" : "Neither the photo nor a quarter of it shows a class with more than 50%.";
   if (result.reason) return `None of these is likely enough: ${result.reason}.`;
   if (least === "server") return result.unknown > (result.unknown_threshold ?? 1) ? `It shows none of the classes with a probability of ${percent.format(result.unknown)}.` : "";
   const share = Number(least) || 0;

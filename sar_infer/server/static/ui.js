@@ -5,7 +5,7 @@ import * as bank from "./bank.js";
 import { $, button, carriesFiles, element, mark, number, percent, plural, redraw, say, show, spelling } from "./dom.js";
 import * as groups from "./groups.js";
 import { prepare } from "./photo.js";
-import { drawRanking, unknown } from "./ranking.js";
+import { drawBoxes, drawRanking, unknown } from "./ranking.js";
 
 const DEBOUNCE_MS = 200;
 const LONGEST_QUERY = 4000; // more names than that travel in the body
@@ -14,7 +14,7 @@ const MOST_PHOTOS = 60;
 const PLACES = ["first", "second", "third", "fourth", "fifth"];
 const BLANK = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7";
 
-const state = { photos: [], current: null, names: [], only: false, topK: 5, unknown: "", model: null, revision: 0 };
+const state = { photos: [], current: null, names: [], only: false, topK: 5, unknown: "", several: false, model: null, revision: 0 };
 const limits = { bytes: 10 * 2 ** 20, pixels: 50e6, side: 16384, images: 16 };
 let running = new AbortController();
 let timer = 0;
@@ -29,7 +29,7 @@ function wanted() {
   return state.names.length === 0 ? state.topK : Math.max(state.topK, Math.min(LONGEST_RANKING, classes + state.names.length));
 }
 
-const question = () => JSON.stringify([state.names, state.only, wanted(), state.revision]);
+const question = () => JSON.stringify([state.names, state.only, wanted(), state.several, state.revision]);
 
 /** Ask again a moment after the last change. What is still on its way is dropped at once. */
 function changed() {
@@ -75,7 +75,7 @@ async function classify(photo, signal) {
 }
 
 function ask(body, signal) {
-  const options = new URLSearchParams({ top_k: wanted(), explain: true });
+  const options = new URLSearchParams({ top_k: wanted(), [state.several ? "several" : "explain"]: true });
   if (state.names.length > 0) options.set("mode", state.only ? "only" : "extend");
   for (const name of state.names) options.append("classes", name);
   const onWait = (seconds) => say(`The server is busy. Trying once more in ${Math.ceil(seconds)} s.`);
@@ -121,6 +121,9 @@ function drawThresholds() {
     if (state.unknown === "server") state.unknown = "";
   }
   $("unknown").value = state.unknown;
+  $("several").disabled = !offers;
+  if (!offers) state.several = false;
+  $("several").checked = state.several;
 }
 
 bank.connect({
@@ -240,6 +243,7 @@ function draw() {
   drawNames();
   const photo = state.current;
   drawRanking(photo, state, photo?.asked === question());
+  drawBoxes(photo);
   if (photo?.error && photo.error.status !== 401) showProblem(photo.error); else $("problem").hidden = true;
 }
 
@@ -336,9 +340,10 @@ function showProblem(error) {
 }
 
 function announce(photo, effect = "") {
-  const shares = (photo.answer?.results[0].predictions ?? []).slice(0, 3).map(told);
+  const result = photo.answer?.results[0];
+  const shares = (result?.labels ?? result?.predictions.slice(0, 3) ?? []).map(told);
   const reason = unknown(photo, state.unknown, state.model);
-  if (shares.length > 0) say([effect, reason && `Unknown. ${reason}`, shares.join("; ")].filter(Boolean).join(" "));
+  if (reason || shares.length > 0) say([effect, reason && `Unknown. ${reason}`, shares.join("; ")].filter(Boolean).join(" "));
 }
 
 function askForKey() {
@@ -394,6 +399,9 @@ $("add").addEventListener("click", () => { if (addNames(nameInput.value)) nameIn
 $("clear").addEventListener("click", () => { state.names = []; state.only = false; changed(); nameInput.focus(); });
 $("only").addEventListener("change", () => { state.only = $("only").checked; changed(); });
 $("unknown").addEventListener("change", () => { state.unknown = $("unknown").value; changed(); tellAgain(); });
+$("several").addEventListener("change", () => { state.several = $("several").checked; changed(); });
+$("preview").addEventListener("load", () => drawBoxes(state.current));
+addEventListener("resize", () => drawBoxes(state.current));
 $("top-k").addEventListener("change", () => { state.topK = Number($("top-k").value); changed(); });
 $("key-form").addEventListener("submit", (event) => {
   event.preventDefault();
