@@ -48,7 +48,8 @@ export function drawBoxes(photo) {
   Object.assign($("boxes").style, { width: `${width}px`, height: `${height}px` });
   $("boxes").replaceChildren(...[...names].map(([box, labels]) => {
     const [left, top, right, bottom] = box.split(",").map((share) => 100 * share);
-    const made = element("span", "", element("b", "", labels.join(", ")));
+    const made = element("span");
+    made.append(element("b", "", labels.join(", ")));
     Object.assign(made.style, { left: `${left}%`, top: `${top}%`, width: `${right - left}%`, height: `${bottom - top}%` });
     return made;
   }));

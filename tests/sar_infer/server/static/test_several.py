@@ -17,16 +17,15 @@ playwright = pytest.importorskip("playwright.sync_api", reason="needs the packag
 CLOTHES = Path(__file__).parents[4] / "examples" / "clothes"
 
 
-def test_each_thing_has_a_bar_and_an_outline_and_a_photo_of_none_a_verdict(open_page: Any, tmp_path: Path) -> None:
+def test_each_thing_has_a_bar_and_an_outline(open_page: Any, tmp_path: Path) -> None:
     names = ("hat", "trousers", "dress")
     photos = {name: sorted((CLOTHES / "train" / name).iterdir())[:6] for name in names}
     Classifier.from_examples(photos).save(tmp_path / "bank.safetensors")
     both = Image.new("RGB", (400, 200))
     for at, name in enumerate(names[:2]):
-        first = sorted((CLOTHES / "train" / name).iterdir())[0]
+        first = min((CLOTHES / "train" / name).iterdir())
         both.paste(ImageOps.fit(Image.open(first).convert("RGB"), (200, 200)), (200 * at, 0))
     both.save(tmp_path / "both.png")
-    Image.new("RGB", (64, 64)).save(tmp_path / "none.png")
     expected = Classifier.open(tmp_path / "bank.safetensors").classify(tmp_path / "both.png", several=True)
     assert expected.labels
     with local_server(Settings(bank=tmp_path / "bank.safetensors", device="cpu")) as local:
