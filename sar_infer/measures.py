@@ -14,6 +14,10 @@ Z95 = 1.959963984540054
 """Two-sided 95 % of the normal distribution."""
 BINS = 15
 """Of the calibration error."""
+COVERAGES = (0.8, 0.9, 0.95)
+"""Of prediction sets."""
+USUAL_ALARMS = 0.05
+"""Share of the images of known classes that may be called unknown."""
 _DRAWS = 200
 Doubles = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
@@ -78,6 +82,33 @@ def threshold_for(values: npt.NDArray[np.floating], rate: float) -> float:
         rate: The share of false alarms, 0 to 1.
     """
     return float(np.quantile(values, 1 - rate, method="higher"))
+
+
+def upper_limit(values: Doubles, spread: float = 1.0, photos: float = 4.0) -> float:
+    """Return a limit that a further value of a normal distribution exceeds with probability `USUAL_ALARMS`, from few.
+
+    Args:
+        values: (N,) values, N of 1 or more.
+        spread: Standard deviation that is expected.
+        photos: Values that this prior counts as.
+    """
+    free = photos + len(values) - 1
+    deviation = np.sqrt((photos * spread**2 + ((values - values.mean()) ** 2).sum()) / free)
+    student = 1.645 + 1.524 / free + 1.42 / free**2  # upper 5 % point of Student's t (Cornish and Fisher)
+    return float(values.mean() + student * deviation * np.sqrt(1 + 1 / len(values)))
+
+
+def conformal(scores: Doubles, coverage: float, independent: float | None = None) -> float:
+    """Return the quantile of split conformal prediction (Sadinle et al., arXiv 1609.00451).
+
+    Args:
+        scores: (N,) score of each image's own class, 0 to 1.
+        coverage: Share of prediction sets that are to contain it, 0 to 1.
+        independent: Independent images that they count as; None is N.
+    """
+    count = len(scores) if independent is None else independent
+    share = np.ceil((count + 1) * coverage - 1e-9) / count
+    return 0.0 if share > 1 else float(np.sort(scores)[int(np.floor((1 - share) * len(scores) + 1e-9))])
 
 
 @dataclass(frozen=True, eq=False)

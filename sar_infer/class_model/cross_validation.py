@@ -29,7 +29,6 @@ from sar_infer.class_model.folds import (
     terms_of,
     usual_distance,
 )
-from sar_infer.class_model.limits import COVERAGES, KNOWN, conformal, upper_limit
 from sar_infer.class_model.model import (
     RANK,
     USUAL,
@@ -46,7 +45,7 @@ from sar_infer.class_model.model import (
     low_rank,
 )
 from sar_infer.class_model.weights import likeliest, powers
-from sar_infer.measures import auroc, threshold_for
+from sar_infer.measures import COVERAGES, USUAL_ALARMS, auroc, conformal, threshold_for, upper_limit
 
 _CLASS_PHOTOS = 4.0
 """Independent photos that those of a class count as, since they are alike."""
@@ -220,24 +219,12 @@ def reworded(model: ClassModel, rows: npt.NDArray[Any], labels: Labels, texts: n
 
 def _model(closed: Gaussian, scale: float, rivals_of_each: float) -> ClassModel:
     full = closed.photos > len(closed.centre)
-    return ClassModel(
-        *((0.0, closed.precision.astype(np.float32)) if full else low_rank(closed.precision)),
-        closed.centre.astype(np.float32),
-        closed.text_centre.astype(np.float32),
-        closed.slope,
-        closed.prior,
-        closed.broad,
-        scale,
-        float(closed.photos),
-        np.array(USUAL),
-        0.0,
-        0.0,
-        np.empty((len(closed.centre), 0), np.float16),
-        np.array([[0.0, USUAL_UNKNOWN]]),
-        np.empty((0, 1 + len(COVERAGES))),
-        np.empty((0, 3)),
-        float(rivals_of_each),
-    )
+    level, factor = (0.0, closed.precision.astype(np.float32)) if full else low_rank(closed.precision)
+    values: dict[str, Any] = {name: getattr(closed, name) for name in ("slope", "prior", "broad")}
+    values |= {name: getattr(closed, name).astype(np.float32) for name in ("centre", "text_centre")}
+    values |= {"photos": float(closed.photos), "rivals": float(rivals_of_each)}
+    values |= {"unknown": np.array([[0.0, USUAL_UNKNOWN]]), "level": level, "factor": factor}
+    return dataclasses.replace(ClassModel.unfitted(len(closed.centre), scale), **values)
 
 
 def _measured(model: ClassModel, tasks: Sequence[Task], counts: Labels, rounds: int, moved: float) -> Fitted:
@@ -263,7 +250,7 @@ def _measured(model: ClassModel, tasks: Sequence[Task], counts: Labels, rounds: 
     returned = [(n, flags) for n, flags in returned if flags.any()]
     every = [*returned, (usual, plain & (side == STAYED))]
     sets = [(n, *(conformal(own[flags], c, independent) for c in COVERAGES)) for n, flags in every]
-    unknown = [(n, _probability(threshold_for(strange[flags], 1 - KNOWN))) for n, flags in every]
+    unknown = [(n, _probability(threshold_for(strange[flags], USUAL_ALARMS))) for n, flags in every]
     expected, scores = [], []
     for n, flags in returned:
         stayed = by_class(right, plain & (side == STAYED) & (photos == n))

@@ -32,8 +32,8 @@ import numpy as np
 import numpy.typing as npt
 
 from sar_infer._arrays import Floats
-from sar_infer.class_model.limits import COVERAGES
 from sar_infer.errors import BankError
+from sar_infer.measures import COVERAGES
 
 Doubles = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
@@ -446,21 +446,14 @@ def linear(
     return weights, bias
 
 
-def squares(model: ClassModel, images: npt.NDArray[Any]) -> Floats:
-    """Return what the scores of *unknown* (N,) of unit images (N, D) are less than `linear` makes them."""
-    if not model.gain:
-        return np.zeros(len(images), np.float32)
-    along = images.astype(np.float32) @ model.axes.astype(np.float32)
-    result: Floats = np.float32(model.gain) * (along**2).sum(1)
-    return result
-
-
 def scores_of(
     model: ClassModel, images: npt.NDArray[Any], weights: npt.NDArray[Any], bias: npt.NDArray[Any]
 ) -> npt.NDArray[Any]:
     """Return the scores (N, C + 1) of unit images (N, D) by weights and bias of `linear`."""
     scores: npt.NDArray[Any] = images @ weights.T + bias
-    scores[:, -1] -= squares(model, images)
+    if model.gain:
+        along = images.astype(np.float32) @ model.axes.astype(np.float32)
+        scores[:, -1] -= np.float32(model.gain) * (along**2).sum(1)
     return scores
 
 
@@ -470,21 +463,3 @@ def log_probabilities(scores: npt.NDArray[Any]) -> Doubles:
     values -= values.max(axis=-1, keepdims=True)
     result: Doubles = values - np.log(np.exp(values).sum(axis=-1, keepdims=True))
     return result
-
-
-def confusion(model: ClassModel, left: npt.NDArray[Any], right: npt.NDArray[Any]) -> Doubles:
-    """Return the expected share (K, L) of images of one of two classes that score higher for the other, 0 to 0.5.
-
-    Two Gaussians of covariance S / w0, whose log-odds are those of the model, are separated with error ``Φ(-d / 2)``,
-    d the distance of their means under w0 P.
-
-    Args:
-        model: The model.
-        left: (K, D) class means.
-        right: (L, D) class means.
-    """
-    first, second = ((points.astype(np.float64) - model.centre) @ model.root for points in (left, right))
-    squares = (first**2).sum(1)[:, None] + (second**2).sum(1) - 2 * first @ second.T
-    halves = np.sqrt(np.maximum(model.weights[0] * squares, 0.0)) / 2
-    errors = np.array([math.erfc(value / math.sqrt(2)) / 2 for value in halves.ravel().tolist()])
-    return errors.reshape(halves.shape)

@@ -7,11 +7,10 @@ temporary files, which have no name and go with the process, however it ends.
 
 from __future__ import annotations
 
-import io
 import json
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from typing import IO, Self
+from typing import Self
 
 import numpy as np
 
@@ -31,8 +30,7 @@ class FeatureSpool:
 
     def __init__(self, size: int) -> None:
         self._size, self._count = size, 0
-        self._rows: IO[bytes] = io.BytesIO()
-        self._keys: IO[bytes] = io.BytesIO()
+        self._rows, self._keys = (tempfile.SpooledTemporaryFile[bytes]() for _ in range(2))
 
     @classmethod
     def of(cls, size: int, pieces: Iterable[tuple[Sequence[str], Floats]]) -> FeatureSpool:
@@ -58,7 +56,8 @@ class FeatureSpool:
         """
         try:
             if self._count <= IN_MEMORY < self._count + len(keys):
-                self._rows, self._keys = _on_disk(self._rows), _on_disk(self._keys)
+                self._rows.rollover()
+                self._keys.rollover()
             self._rows.write(np.ascontiguousarray(rows, np.float32).tobytes())
             self._keys.write("".join(f"{json.dumps(key)}\n" for key in keys).encode())
             self._rows.flush()
@@ -73,8 +72,9 @@ class FeatureSpool:
     @property
     def rows(self) -> Floats:
         """Return all rows (N, D), mapped from disk if they are there."""
-        if isinstance(self._rows, io.BytesIO):
-            return np.frombuffer(self._rows.getvalue(), np.float32).reshape(-1, self._size)
+        if self._count <= IN_MEMORY:
+            self._rows.seek(0)
+            return np.frombuffer(self._rows.read(), np.float32).reshape(-1, self._size)
         return np.memmap(self._rows, np.float32, "r", shape=(self._count, self._size))
 
     def keys(self) -> Iterator[str]:
@@ -96,11 +96,3 @@ class FeatureSpool:
         """Give the disk back."""
         self._rows.close()
         self._keys.close()
-
-
-def _on_disk(memory: IO[bytes]) -> IO[bytes]:
-    """Return a temporary file with what was in memory."""
-    file = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close
-    memory.seek(0)
-    file.write(memory.read())
-    return file

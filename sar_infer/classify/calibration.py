@@ -8,9 +8,8 @@ import numpy as np
 
 from sar_infer._arrays import Floats
 from sar_infer.bank import BankCalibration
-from sar_infer.class_model.limits import COVERAGES, conformal
 from sar_infer.class_model.model import Doubles, Labels, log_probabilities
-from sar_infer.measures import Share, calibration_error, threshold_for
+from sar_infer.measures import COVERAGES, USUAL_ALARMS, Share, calibration_error, conformal, threshold_for
 
 LEAST_IMAGES = 50
 """Of fewer, nothing is fitted."""
@@ -56,7 +55,7 @@ class Measured:
 
 
 def calibrate(
-    logits: Floats, labels: Labels, others: Floats | None = None, false_alarms: float = 0.05
+    logits: Floats, labels: Labels, others: Floats | None = None, false_alarms: float = USUAL_ALARMS
 ) -> tuple[Calibrated, Measured]:
     """Calibrate on photos and measure in ten folds.
 

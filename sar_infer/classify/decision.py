@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 
 from sar_infer._arrays import Floats
-from sar_infer.class_model.limits import COVERAGES, Doubles
 from sar_infer.classify import ranking, several
 from sar_infer.classify.class_set import ClassSet
 from sar_infer.classify.ranking import Ranking
 from sar_infer.encoders.encoders import finite
 from sar_infer.errors import InputError
 from sar_infer.images.preprocess import CROPS
+from sar_infer.measures import COVERAGES, Doubles
 from sar_infer.results import PLAIN, DecisionOptions, Explanation, ImageResult, Label, Prediction
 
 Decide = Callable[..., Iterator[ImageResult]]

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sar_infer._arrays import Floats, Indices
-from sar_infer.class_model.limits import Doubles
+from sar_infer.measures import Doubles
 from sar_infer.classify.class_set import ClassSet
 from sar_infer.classify.ranking import Ranking
 from sar_infer.errors import InputError

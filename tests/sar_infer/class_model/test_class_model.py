@@ -16,19 +16,18 @@ from scipy.stats import multivariate_normal
 from sar_infer.class_model import adapt, cross_validation, folds
 from sar_infer.class_model import weights as weights_of
 from sar_infer.class_model.cross_validation import Fitted, fit
-from sar_infer.class_model.limits import upper_limit
 from sar_infer.class_model.model import (
     USUAL,
     USUAL_UNKNOWN,
     ClassModel,
     Rivals,
-    confusion,
     gaussian,
     linear,
     log_probabilities,
     scores_of,
 )
 from sar_infer.errors import BankError
+from sar_infer.measures import upper_limit
 
 SIZE, SCALE = 24, 20.0
 
@@ -371,14 +370,6 @@ def test_prompts_trained_again_on_halves(world: World) -> None:
     good = fit(rows, labels, world.texts[:8], SCALE, in_halves=[world.texts[:8]] * 2)
     assert good.scores.shape == (8,)
     assert good.scores.mean() > poor.scores.mean()
-
-
-def test_confusion_is_the_bayes_error(fitted: Fitted) -> None:
-    model = dataclasses.replace(fitted.model, weights=np.array([1.0, 0, 0, 0]))
-    left = model.centre[None] + np.zeros((1, SIZE), np.float32)
-    right = left.copy()
-    right[0, 0] += 2 / math.sqrt(float(model.precision[0, 0]))
-    assert confusion(model, left, right)[0, 0] == pytest.approx(0.15866, abs=1e-4)
 
 
 def classes_of(world: World, photos: list[int]) -> adapt.Classes:

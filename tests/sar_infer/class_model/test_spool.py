@@ -28,7 +28,7 @@ def test_what_was_added_is_read_in_order(monkeypatch: pytest.MonkeyPatch, most: 
 
 
 def test_no_file_while_they_are_few_and_a_full_folder_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    def full() -> None:
+    def full(**_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(spool.tempfile, "TemporaryFile", full)
