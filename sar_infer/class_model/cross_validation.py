@@ -14,21 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sar_infer.class_model.folds import (
-    ABSENT,
-    PHOTOS,
-    RETURNED,
-    STAYED,
-    Folds,
-    Task,
-    columns_of,
-    gain_of,
-    in_span,
-    merged,
-    obstacle,
-    terms_of,
-    usual_distance,
-)
+from sar_infer.class_model import folds
 from sar_infer.class_model.model import (
     RANK,
     USUAL,
@@ -113,21 +99,21 @@ def fit(
     absent = len(texts) // 4 if len(in_halves) else 0  # of a half, only half is held out at a time
     rivals_of_each = len(texts) - absent - 1 + (0 if rivals is None else len(rivals.texts))
     spread = float(np.trace(np.linalg.inv(closed.precision))) if closed.photos > 1 else 0.0
-    usual = usual_distance(closed, rows, labels, rows.shape[1])
+    usual = folds.usual_distance(closed, rows, labels, rows.shape[1])
     model, size = _model(closed, scale, rivals_of_each), rows.shape[1]
     in_short = [half.astype(np.float64) for half in in_halves]
     if not in_short:
-        rows, texts, rivals = in_span(rows, texts, rivals)
-    if (why := obstacle(labels, len(texts))) is not None:
+        rows, texts, rivals = folds.in_span(rows, texts, rivals)
+    if (why := folds.obstacle(labels, len(texts))) is not None:
         unknown, share = _left_out(rows, labels, texts, flags, scale, size, rivals)
         model = _far(dataclasses.replace(model, unknown=unknown), share, usual)
         return Fitted(model, 0, 0.0, np.zeros(len(texts)), why)
-    folds = Folds(rows, texts, rivals, labels, flags, scale, in_short, size, spread, seed)
-    tasks: list[Task] = []
+    shared = folds.Folds(rows, texts, rivals, labels, flags, scale, in_short, size, spread, seed)
+    tasks: list[folds.Task] = []
     weights, moved, rounds, target = np.array(USUAL), np.inf, 0, 2
     effective = _CLASS_PHOTOS * len(texts)
     while True:
-        tasks += merged([task for number in range(rounds, target) for task in folds.tasks(number)])
+        tasks += folds.merged([task for number in range(rounds, target) for task in shared.tasks(number)])
         rounds = target
         before = weights
         weights, curve = likeliest(tasks, effective, weights)
@@ -139,9 +125,10 @@ def fit(
     return _measured(model, tasks, np.bincount(labels), rounds, moved)
 
 
-def share_of(weights: Doubles, tasks: Sequence[Task]) -> float:
+def share_of(weights: Doubles, tasks: Sequence[folds.Task]) -> float:
     """Return the largest share of the distance of *unknown* that costs images of absent classes at most `_LOST`."""
-    absent, far = np.concatenate([task.side for task in tasks]) == ABSENT, np.concatenate([task.far for task in tasks])
+    absent = np.concatenate([task.side for task in tasks]) == folds.ABSENT
+    far = np.concatenate([task.far for task in tasks])
     if weights[0] <= 0 or not absent.any():
         return 0.0
     odds = np.concatenate([_odds(powers(task, weights)) for task in tasks])
@@ -190,10 +177,10 @@ def _left_out(
         keep = np.arange(len(rows)) != number
         closed = gaussian(rows[keep], labels[keep], texts, named, rivals=rivals, size=size)
         sums = np.array([(rows[keep & (labels == c)] - closed.centre).sum(0) for c in range(len(texts))])
-        columns = columns_of(closed, sums, np.bincount(labels[keep], minlength=len(texts)), texts, named)
-        terms = terms_of(closed, rows[number : number + 1], columns, scale, size)[:, 0].astype(np.float64)
-        scores = np.array(USUAL[:3]) @ terms
-        far = gain_of(closed, rows[number : number + 1], usual_distance(closed, rows[keep], labels[keep], size), size)
+        columns = folds.columns_of(closed, sums, np.bincount(labels[keep], minlength=len(texts)), texts, named)
+        image, usual = rows[number : number + 1], folds.usual_distance(closed, rows[keep], labels[keep], size)
+        terms = folds.terms_of(closed, image, columns, scale, size)[:, 0].astype(np.float64)
+        scores, far = np.array(USUAL[:3]) @ terms, folds.gain_of(closed, image, usual, size)
         photos = counts[labels[number]] + closed.prior
         fewer = (USUAL[0] - USUAL[1]) * size * (1 / (photos - 1) - 1 / photos) / 2
         odds.append(scores[-1] + USUAL[3] + USUAL[0] * far[0] - np.logaddexp.reduce(scores[:-1]) - fewer)
@@ -227,7 +214,7 @@ def _model(closed: Gaussian, scale: float, rivals_of_each: float) -> ClassModel:
     return dataclasses.replace(ClassModel.unfitted(len(closed.centre), scale), **values)
 
 
-def _measured(model: ClassModel, tasks: Sequence[Task], counts: Labels, rounds: int, moved: float) -> Fitted:
+def _measured(model: ClassModel, tasks: Sequence[folds.Task], counts: Labels, rounds: int, moved: float) -> Fitted:
     """Return the model with all that the rankings under its weights show."""
     columns: list[tuple[Any, ...]] = []
     for task in tasks:
@@ -245,25 +232,25 @@ def _measured(model: ClassModel, tasks: Sequence[Task], counts: Labels, rounds: 
         visits = np.bincount(labels[flags], minlength=len(counts)).astype(np.float64)
         return np.ma.masked_array(np.bincount(labels[flags], right[flags], len(counts)), visits == 0) / visits
 
-    usual, independent = max(float(np.median(counts)), max(PHOTOS) + 1.0), _CLASS_PHOTOS * len(counts)
-    returned = [(float(n), plain & (side == RETURNED) & (photos == n)) for n in PHOTOS]
+    usual, independent = max(float(np.median(counts)), max(folds.PHOTOS) + 1.0), _CLASS_PHOTOS * len(counts)
+    returned = [(float(n), plain & (side == folds.RETURNED) & (photos == n)) for n in folds.PHOTOS]
     returned = [(n, flags) for n, flags in returned if flags.any()]
-    every = [*returned, (usual, plain & (side == STAYED))]
+    every = [*returned, (usual, plain & (side == folds.STAYED))]
     sets = [(n, *(conformal(own[flags], c, independent) for c in COVERAGES)) for n, flags in every]
     unknown = [(n, _probability(threshold_for(strange[flags], USUAL_ALARMS))) for n, flags in every]
     expected, scores = [], []
     for n, flags in returned:
-        stayed = by_class(right, plain & (side == STAYED) & (photos == n))
+        stayed = by_class(right, plain & (side == folds.STAYED) & (photos == n))
         full, fewer = by_class(right, flags), by_class(half, flags)
         expected.append((n, float(stayed.mean()), _extrapolated(float(full.mean()), float(fewer.mean()), model.rivals)))
         scores.append(np.ma.stack([stayed, full]).mean(axis=0))
     by_photos = [scores[0], *([np.ma.stack(scores[1:]).mean(axis=0)] if scores[1:] else [])]
     model = dataclasses.replace(model, unknown=np.array(unknown), sets=np.array(sets), expected=np.array(expected))
     fitted = Fitted(model, rounds, moved, np.ma.stack(by_photos).mean(axis=0).filled(0.0))
-    absent = side == ABSENT
+    absent = side == folds.ABSENT
     if not absent.any():  # too few classes for one to be left out
         return fitted
-    called = _probability(strange) > model.unknown_threshold(np.where(side == STAYED, usual, photos))
+    called = _probability(strange) > model.unknown_threshold(np.where(side == folds.STAYED, usual, photos))
     alarms, rejected = (float(mass[flags & called].sum() / mass[flags].sum()) for flags in (~absent, absent))
     return dataclasses.replace(
         fitted, auroc=auroc(strange[absent], strange[~absent]), false_alarms=alarms, rejected=rejected

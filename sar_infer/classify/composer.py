@@ -307,13 +307,11 @@ def _text(model: ClassModel, several: Sequence[Floats]) -> Pieces:
 
 def _moved(bank: ClassBank, model: ClassModel, pieces: Pieces, bias: Floats | None) -> Linear:
     """Return weights for images that are not yet moved by the translation that the bank has learned."""
-    weights, biases = _weights(model, np.empty((0, bank.dim), np.float32))
-    if bank.learned is None or not bank.learned.translation.any():
-        return Linear(pieces, bias, Unknown(weights[-1], float(biases[-1]), model.axes, model.gain))
-    move = bank.learned.translation
+    move = None if bank.learned is None or not bank.learned.translation.any() else bank.learned.translation
     weights, biases = _weights(model, np.empty((0, bank.dim), np.float32), shift=move)
-    moved = np.concatenate([rows @ move * np.float32(factor) for rows, factor in pieces])
-    bias = moved if bias is None else bias + moved
+    if move is not None:
+        moved = np.concatenate([rows @ move * np.float32(factor) for rows, factor in pieces])
+        bias = moved if bias is None else bias + moved
     return Linear(pieces, bias, Unknown(weights[-1], float(biases[-1]), model.axes, model.gain))
 
 

@@ -13,11 +13,11 @@ from typing import NamedTuple
 import numpy as np
 
 from sar_infer._arrays import Floats, Indices
-from sar_infer.measures import Doubles
 from sar_infer.classify.class_set import ClassSet
 from sar_infer.classify.ranking import Ranking
 from sar_infer.errors import InputError
 from sar_infer.images.preprocess import CROPS
+from sar_infer.measures import Doubles
 
 YES = 0.5
 """Probability above which a class without a threshold of its own is a label."""
